@@ -1,0 +1,145 @@
+//! Descriptions of networks: by ID, by ID and passphrase, or by a file.
+
+mod error;
+mod passphrase;
+mod static_file;
+
+use std::path::Path;
+
+use peersock_overlay::{NetworkConfig, NetworkId, Psk, StaticMember, StaticNetwork};
+
+use crate::state::{check_secret_file, read_text_file};
+
+pub use error::ConfigError;
+
+/// A network to join, and what proves that this node may.
+///
+/// ```
+/// use peersock::Network;
+///
+/// // Whoever knows the ID is in; TCP and UDP ports 1 to 0xffff are allowed.
+/// let open = Network::ad_hoc("ff0001ffff000000".parse()?);
+/// // The same, and a passphrase as well.
+/// let secret = Network::ad_hoc("ff0001ffff000000".parse()?).with_passphrase("correct horse");
+/// assert!(!open.is_secret() && secret.is_secret());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Network {
+    id: NetworkId,
+    psk: Option<Psk>,
+    /// Only a static network has a list.
+    members: Option<Vec<StaticMember>>,
+}
+
+impl Network {
+    /// An ad-hoc network: no controller, no state, IPv6 only. Its ID `ffSSSSEEEE000000` also says which TCP
+    /// and UDP ports are allowed in it: SSSS to EEEE.
+    ///
+    /// An ID of another kind is refused on joining.
+    pub fn ad_hoc(id: NetworkId) -> Network {
+        Network { id, psk: None, members: None }
+    }
+
+    /// Reads a static network from a TOML file.
+    ///
+    /// ```toml
+    /// network = "fe00000000000001"      # begins with fe; any 14 digits after it
+    /// passphrase = "correct horse"      # optional; or psk = "64 hexadecimal digits"
+    ///
+    /// [[member]]                        # at least one; every member has the same file
+    /// key = "…86 characters…"           # as printed by `peersock id`
+    /// name = "alpha"                    # optional: letters, digits, hyphens
+    /// addresses = ["10.7.0.1"]          # optional: IPv4 or IPv6, besides the one that belongs to the key
+    /// endpoints = ["192.0.2.7:7420"]    # optional: where its UDP socket may be found
+    /// ```
+    ///
+    /// Unknown fields, and keys, names, addresses or endpoints given twice, are refused.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::File`] if the file cannot be read, or holds a passphrase or psk and is readable by
+    /// other users; [`ConfigError::InvalidFile`] with the line otherwise.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Network, ConfigError> {
+        let path = path.as_ref();
+        let (text, metadata) = read_text_file(path)?;
+        let network = Network::parse_toml(&text).map_err(|error| match error {
+            ConfigError::Invalid { line, what } => ConfigError::InvalidFile { path: path.into(), line, what },
+            other => other,
+        })?;
+        if network.is_secret() {
+            check_secret_file(path, &metadata)?;
+        }
+        Ok(network)
+    }
+
+    /// Parses the text of a static network's file; see [`from_file`](Network::from_file) for its form.
+    ///
+    /// ```
+    /// # use peersock::{Network, overlay::Identity};
+    /// let key = Identity::from_seed(&[1; 32]).public().to_string();
+    /// let network = Network::parse_toml(&format!(
+    ///     r#"
+    ///     network = "fe00000000000001"
+    ///     [[member]]
+    ///     key = "{key}"
+    ///     addresses = ["10.7.0.1"]
+    ///     "#
+    /// ))?;
+    /// assert_eq!(network.id().to_string(), "fe00000000000001");
+    /// # Ok::<(), peersock::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Invalid`] with the line and what is wrong with it.
+    pub fn parse_toml(text: &str) -> Result<Network, ConfigError> {
+        let StaticNetwork { id, psk, members } = static_file::parse(text)?;
+        Ok(Network { id, psk, members: Some(members) })
+    }
+
+    /// Requires a passphrase: only those who know it can complete a handshake in this network, or even
+    /// recognise its beacons.
+    ///
+    /// Stretches the passphrase with Argon2id at once, which takes some tens of milliseconds and, for that
+    /// time, 19 MiB; the passphrase itself is not kept. Replaces a passphrase given before.
+    #[must_use]
+    pub fn with_passphrase(self, passphrase: &str) -> Network {
+        let key = passphrase::stretch(self.id, passphrase);
+        self.with_psk(key)
+    }
+
+    /// As [`with_passphrase`](Network::with_passphrase), with a random 32-byte key instead.
+    #[must_use]
+    pub fn with_psk(mut self, key: Psk) -> Network {
+        self.psk = Some(key);
+        self
+    }
+
+    /// The network's ID.
+    pub fn id(&self) -> NetworkId {
+        self.id
+    }
+
+    /// Whether a passphrase or pre-shared key is needed to take part.
+    pub fn is_secret(&self) -> bool {
+        self.psk.is_some()
+    }
+
+    /// The members that a static network's file lists; none for other kinds.
+    pub fn members(&self) -> &[StaticMember] {
+        self.members.as_deref().unwrap_or_default()
+    }
+
+    /// What the overlay's core takes.
+    pub fn into_config(self) -> NetworkConfig {
+        let Network { id, psk, members } = self;
+        match members {
+            None => NetworkConfig::AdHoc { id, psk },
+            Some(members) => NetworkConfig::Static(StaticNetwork { id, psk, members }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

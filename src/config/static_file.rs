@@ -1,0 +1,209 @@
+//! The TOML form of a static network; see [`Network::from_file`](super::Network::from_file) for its description.
+
+use std::{
+    collections::HashSet,
+    hash::Hash,
+    net::{IpAddr, SocketAddr},
+    ops::Range,
+};
+
+use data_encoding::HEXLOWER_PERMISSIVE as HEX;
+use peersock_overlay::{NetworkId, NetworkKind, Psk, PublicIdentity, StaticMember, StaticNetwork};
+use serde::Deserialize;
+use toml::Spanned;
+use zeroize::Zeroizing;
+
+use super::{ConfigError, passphrase};
+
+/// Longest member name: that of a DNS label (RFC 1035, 2.3.4), so that names can be served by DNS.
+const MAX_NAME: usize = 63;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    network: Spanned<String>,
+    passphrase: Option<Spanned<String>>,
+    psk: Option<Spanned<String>>,
+    #[serde(default)]
+    member: Vec<Member>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Member {
+    key: Spanned<String>,
+    name: Option<Spanned<String>>,
+    #[serde(default)]
+    addresses: Vec<Spanned<String>>,
+    #[serde(default)]
+    endpoints: Vec<Spanned<String>>,
+}
+
+/// What is wrong, and where in the text.
+struct Problem {
+    span: Range<usize>,
+    what: String,
+}
+
+pub(super) fn parse(text: &str) -> Result<StaticNetwork, ConfigError> {
+    parse_spanned(text).map_err(|problem| ConfigError::Invalid {
+        line: 1 + text.as_bytes()[..problem.span.start.min(text.len())]
+            .iter()
+            .filter(|b| **b == b'\n')
+            .count(),
+        what: problem.what,
+    })
+}
+
+fn parse_spanned(text: &str) -> Result<StaticNetwork, Problem> {
+    let file: File = toml::from_str(text).map_err(|error| Problem {
+        // Only the message: the long form quotes the line, which may hold the secret.
+        span: error.span().unwrap_or(text.len()..text.len()),
+        what: error.message().to_owned(),
+    })?;
+    let id = network_id(&file.network)?;
+    let psk = psk(id, file.passphrase, file.psk)?;
+
+    let mut members = Vec::with_capacity(file.member.len());
+    let mut seen = Seen::default();
+    for member in &file.member {
+        members.push(parse_member(id, member, &mut seen)?);
+    }
+    if members.is_empty() {
+        return Err(problem(&file.network, "the network has no [[member]]"));
+    }
+    Ok(StaticNetwork { id, psk, members })
+}
+
+fn network_id(text: &Spanned<String>) -> Result<NetworkId, Problem> {
+    let id: NetworkId = text.get_ref().parse().map_err(|error| problem(text, error))?;
+    match id.kind() {
+        NetworkKind::Static => Ok(id),
+        _ => Err(problem(text, "the ID of a static network begins with fe (16 hexadecimal digits in all)")),
+    }
+}
+
+fn psk(
+    id: NetworkId,
+    passphrase: Option<Spanned<String>>,
+    psk: Option<Spanned<String>>,
+) -> Result<Option<Psk>, Problem> {
+    match (passphrase, psk) {
+        (Some(_), Some(psk)) => Err(problem(&psk, "give either a passphrase or a psk, not both")),
+        (Some(text), None) => {
+            if text.get_ref().is_empty() {
+                return Err(problem(
+                    &text,
+                    "the passphrase is empty; leave the line out for a network without one",
+                ));
+            }
+            let secret = Zeroizing::new(text.into_inner());
+            Ok(Some(passphrase::stretch(id, &secret)))
+        }
+        (None, Some(text)) => {
+            let span = text.span();
+            let digits = Zeroizing::new(text.into_inner());
+            let mut key = Zeroizing::new([0; 32]);
+            let valid = digits.len() == 64 && HEX.decode_mut(digits.as_bytes(), key.as_mut_slice()).is_ok();
+            if !valid {
+                return Err(Problem { span, what: "the psk is not 64 hexadecimal digits".into() });
+            }
+            Ok(Some(Psk::new(*key)))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+/// What no two members may share.
+#[derive(Default)]
+struct Seen {
+    keys: HashSet<String>,
+    names: HashSet<String>,
+    addresses: HashSet<IpAddr>,
+    endpoints: HashSet<SocketAddr>,
+}
+
+fn parse_member(network: NetworkId, member: &Member, seen: &mut Seen) -> Result<StaticMember, Problem> {
+    let identity: PublicIdentity =
+        member.key.get_ref().parse().map_err(|error| problem(&member.key, format!("key: {error}")))?;
+    once(&mut seen.keys, identity.to_string(), "key", &member.key)?;
+
+    let name = member.name.as_ref().map(|text| parse_name(text, seen)).transpose()?;
+    let mut addresses = Vec::with_capacity(member.addresses.len());
+    for text in &member.addresses {
+        addresses.push(parse_address(network, text, seen)?);
+    }
+    let mut endpoints = Vec::with_capacity(member.endpoints.len());
+    for text in &member.endpoints {
+        endpoints.push(parse_endpoint(text, seen)?);
+    }
+    Ok(StaticMember { identity, name, addresses, endpoints })
+}
+
+fn parse_name(text: &Spanned<String>, seen: &mut Seen) -> Result<String, Problem> {
+    let name = text.get_ref().to_ascii_lowercase();
+    let valid = (1..=MAX_NAME).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        && !name.starts_with('-')
+        && !name.ends_with('-');
+    if !valid {
+        return Err(problem(text, "a name is 1 to 63 letters, digits and inner hyphens"));
+    }
+    once(&mut seen.names, name.clone(), "name", text)?;
+    Ok(name)
+}
+
+fn parse_address(network: NetworkId, text: &Spanned<String>, seen: &mut Seen) -> Result<IpAddr, Problem> {
+    let address: IpAddr = text
+        .get_ref()
+        .parse()
+        .map_err(|_| problem(text, format!("`{}` is not an IP address", text.get_ref())))?;
+    let unusable = address.is_unspecified()
+        || address.is_loopback()
+        || address.is_multicast()
+        || match address {
+            IpAddr::V4(v4) => v4.is_broadcast() || v4.is_link_local() || v4.octets()[0] == 0,
+            IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.to_ipv4_mapped().is_some(),
+        };
+    if unusable {
+        return Err(problem(text, format!("`{address}` cannot be the address of one member")));
+    }
+    if matches!(address, IpAddr::V6(v6) if v6.octets()[..6] == network.prefix()) {
+        return Err(problem(
+            text,
+            format!(
+                "`{address}` lies among the addresses that belong to keys; each member has its own without being given it"
+            ),
+        ));
+    }
+    once(&mut seen.addresses, address, "address", text)?;
+    Ok(address)
+}
+
+fn parse_endpoint(text: &Spanned<String>, seen: &mut Seen) -> Result<SocketAddr, Problem> {
+    let endpoint: SocketAddr = text.get_ref().parse().map_err(|_| {
+        let what = "is not an endpoint; write IP:PORT or [IPV6]:PORT (host names are not looked up)";
+        problem(text, format!("`{}` {what}", text.get_ref()))
+    })?;
+    if endpoint.port() == 0 || endpoint.ip().is_unspecified() || endpoint.ip().is_multicast() {
+        return Err(problem(text, format!("`{endpoint}` is not an endpoint that a packet can be sent to")));
+    }
+    once(&mut seen.endpoints, endpoint, "endpoint", text)?;
+    Ok(endpoint)
+}
+
+fn once<T: Hash + Eq>(
+    set: &mut HashSet<T>,
+    value: T,
+    kind: &str,
+    at: &Spanned<String>,
+) -> Result<(), Problem> {
+    if set.insert(value) {
+        return Ok(());
+    }
+    Err(problem(at, format!("{kind} `{}` is given twice", at.get_ref())))
+}
+
+fn problem(at: &Spanned<String>, what: impl ToString) -> Problem {
+    Problem { span: at.span(), what: what.to_string() }
+}

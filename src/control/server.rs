@@ -1,0 +1,167 @@
+//! The node's end of the control socket: one small thread.
+
+use std::{
+    fs,
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    os::unix::{
+        fs::PermissionsExt as _,
+        net::{UnixListener, UnixStream},
+    },
+    path::PathBuf,
+    thread::{self, JoinHandle},
+};
+
+use rustix::event::{PollFd, PollFlags};
+
+use crate::state::StateDir;
+
+use super::{PATIENCE, foreign_peer, with_short_path};
+
+/// Longest request line that is read, in bytes.
+const MAX_REQUEST: u64 = 4096;
+
+/// Serving needs little stack; an idle node should stay small.
+const STACK: usize = 256 * 1024;
+
+/// Answers requests until dropped. Requests are served one after the other, each bounded in size and time.
+#[derive(Debug)]
+pub(crate) struct ControlServer {
+    path: PathBuf,
+    /// The thread stops when this end is closed.
+    wake: Option<UnixStream>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl ControlServer {
+    /// Listens in a state directory. `status` makes the JSON text that answers a `status` request; it is
+    /// called on the server's thread.
+    ///
+    /// # Errors
+    ///
+    /// Those of binding a Unix socket and of starting a thread.
+    pub(crate) fn start(
+        state: &StateDir,
+        status: impl Fn() -> String + Send + 'static,
+    ) -> io::Result<ControlServer> {
+        let path = StateDir::control_socket(state.path());
+        // We hold the directory's lock, so a socket that is there belongs to a process that is gone.
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = with_short_path(&path, |path| UnixListener::bind(path))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        let (wake, stop) = UnixStream::pair()?;
+        let thread = thread::Builder::new()
+            .name("peersock-control".into())
+            .stack_size(STACK)
+            .spawn(move || serve(&listener, &stop, &status))?;
+        Ok(ControlServer { path, wake: Some(wake), thread: Some(thread) })
+    }
+}
+
+impl Drop for ControlServer {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+        drop(self.wake.take());
+        if let Some(thread) = self.thread.take()
+            // The last reference to a node may be dropped while it makes the status.
+            && thread.thread().id() != thread::current().id()
+        {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn serve(listener: &UnixListener, stop: &UnixStream, status: &dyn Fn() -> String) {
+    loop {
+        let mut fds = [PollFd::new(listener, PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
+        match rustix::event::poll(&mut fds, None) {
+            Ok(_) if !fds[1].revents().is_empty() => return,
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => {
+                tracing::warn!(%error, "control socket stops");
+                return;
+            }
+        }
+        match listener.accept().and_then(|(stream, _)| answer(stream, status)) {
+            Ok(()) => {}
+            Err(error) => {
+                tracing::debug!(%error, "control request failed");
+                // Out of descriptors, the pending connection would keep poll from waiting.
+                if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
+                    thread::sleep(std::time::Duration::from_millis(100));
+                }
+            }
+        }
+    }
+}
+
+fn answer(mut stream: UnixStream, status: &dyn Fn() -> String) -> io::Result<()> {
+    if foreign_peer(&stream)?.is_some() {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut request = String::new();
+    BufReader::new((&stream).take(MAX_REQUEST)).read_line(&mut request)?;
+    let answer = match request.trim() {
+        "status" => status(),
+        _ => r#"{"error": "unknown request"}"#.to_owned(),
+    };
+    stream.write_all(answer.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::control::{ControlError, request};
+
+    use super::*;
+
+    #[test]
+    fn a_running_node_answers_and_a_stopped_one_is_told_apart() {
+        let place = tempfile::tempdir().unwrap();
+        let state = StateDir::open(place.path()).unwrap();
+        let server = ControlServer::start(&state, || "{\"fine\": true}".into()).unwrap();
+        let socket = StateDir::control_socket(place.path());
+        assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+        for _ in 0..3 {
+            assert_eq!(request(place.path(), "status").unwrap(), "{\"fine\": true}");
+        }
+        assert!(request(place.path(), "nonsense").unwrap().contains("unknown request"));
+        drop(server);
+        assert!(!socket.exists());
+        assert!(matches!(request(place.path(), "status"), Err(ControlError::NotRunning { .. })));
+    }
+
+    #[test]
+    fn what_a_killed_process_leaves_behind_does_not_stand_in_the_way() {
+        let place = tempfile::tempdir().unwrap();
+        let state = StateDir::open(place.path()).unwrap();
+        drop(UnixListener::bind(StateDir::control_socket(place.path())).unwrap());
+        assert!(matches!(request(place.path(), "status"), Err(ControlError::NotRunning { .. })));
+        let _server = ControlServer::start(&state, || "{}".into()).unwrap();
+        assert_eq!(request(place.path(), "status").unwrap(), "{}");
+    }
+
+    #[test]
+    fn a_path_longer_than_a_socket_address_works() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("long".repeat(40));
+        let state = StateDir::open(&path).unwrap();
+        let _server = ControlServer::start(&state, || "{}".into()).unwrap();
+        assert_eq!(request(&path, "status").unwrap(), "{}");
+    }
+
+    #[test]
+    fn a_client_that_says_nothing_and_leaves_does_no_harm() {
+        let place = tempfile::tempdir().unwrap();
+        let state = StateDir::open(place.path()).unwrap();
+        let _server = ControlServer::start(&state, || "{}".into()).unwrap();
+        let socket = StateDir::control_socket(place.path());
+        drop(UnixStream::connect(&socket).unwrap());
+        UnixStream::connect(&socket).unwrap().write_all(&[b'x'; 100_000]).ok();
+        assert_eq!(request(place.path(), "status").unwrap(), "{}");
+    }
+}

@@ -1,0 +1,129 @@
+use std::{io, path::PathBuf};
+
+/// Why a state directory, or a file that holds a secret, was refused.
+///
+/// The texts say what to do about it; they are meant to be shown to a person.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// Neither `XDG_STATE_HOME` nor a home directory is known.
+    #[error("no place for a state directory: set XDG_STATE_HOME or HOME, or name a directory")]
+    NoDefaultPath,
+
+    /// Another process holds the directory's lock.
+    #[error(
+        "state directory {} is in use by {}; one directory serves one process at a time: \
+         stop that process, use another directory, or use an ephemeral identity",
+        path.display(),
+        holder.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
+    )]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// The process that holds it, where it is known.
+        holder: Option<u32>,
+    },
+
+    /// A secret file can be read or changed by users other than its owner.
+    #[error(
+        "{} holds a secret but other users have access to it (mode {mode:04o}); run: chmod 600 {}",
+        path.display(),
+        path.display()
+    )]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+
+    /// Other users may put files into the state directory.
+    #[error(
+        "other users may write to state directory {} (mode {mode:04o}); run: chmod 700 {}",
+        path.display(),
+        path.display()
+    )]
+    WritableByOthers {
+        /// The directory.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+
+    /// The file or directory belongs to another user.
+    #[error("{} belongs to user id {owner}, not to you ({user}); use a file or directory of your own", path.display())]
+    ForeignOwner {
+        /// The file or directory.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// The effective user id of this process.
+        user: u32,
+    },
+
+    /// There is something else where a regular file or a directory should be.
+    #[error("{} is not a {expected}", path.display())]
+    WrongKind {
+        /// The path.
+        path: PathBuf,
+        /// `"regular file"` or `"directory"`.
+        expected: &'static str,
+    },
+
+    /// The identity file does not have the form this version writes.
+    #[error(
+        "{} is not a valid identity file ({what}); restore it from a backup, or move it away to \
+         get a new identity (and a new node id)",
+        path.display()
+    )]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it; never quotes the file's content.
+        what: &'static str,
+    },
+
+    /// The identity file was written by a newer version of this program.
+    #[error("{} was written by a newer version of peersock; upgrade this one", path.display())]
+    TooNew {
+        /// The file.
+        path: PathBuf,
+    },
+
+    /// The operating system refused an operation.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// The operation, as a verb: `"read"`, `"create"`, …
+        action: &'static str,
+        /// What it was applied to.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+impl StateError {
+    /// For `map_err`: wraps an [`io::Error`] with what was being done to which path.
+    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { action, path, source }
+    }
+}
+
+impl From<StateError> for io::Error {
+    /// Keeps the text and the kind of the underlying error, or picks the nearest kind.
+    fn from(error: StateError) -> Self {
+        let kind = match &error {
+            StateError::NoDefaultPath => io::ErrorKind::NotFound,
+            StateError::InUse { .. } => io::ErrorKind::ResourceBusy,
+            StateError::Exposed { .. }
+            | StateError::WritableByOthers { .. }
+            | StateError::ForeignOwner { .. } => io::ErrorKind::PermissionDenied,
+            StateError::WrongKind { .. } | StateError::Malformed { .. } | StateError::TooNew { .. } => {
+                io::ErrorKind::InvalidData
+            }
+            StateError::Io { source, .. } => source.kind(),
+        };
+        io::Error::new(kind, error)
+    }
+}

@@ -1,0 +1,268 @@
+//! What a node keeps on disk: one private directory per identity.
+//!
+//! ```text
+//! peersock/             0700, yours
+//!   lock                held (flock) by the process that uses the directory; holds its pid
+//!   identity.key        0600, the secret seed (text, versioned)
+//!   control.sock        0600, present while a node runs: `peersock status` asks it
+//! ```
+//!
+//! Files are replaced atomically, so a crash leaves the old or the new content, never a torn one. The
+//! identity is never regenerated over one that exists: a damaged or exposed file is an error for a person
+//! to look at.
+
+mod error;
+mod identity;
+mod private;
+
+use std::{
+    env,
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    io::{Read as _, Seek as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use peersock_overlay::{Identity, PublicIdentity};
+
+pub use error::StateError;
+pub use private::read_secret_file;
+pub(crate) use private::{check_secret_file, read_text_file};
+
+const LOCK_FILE: &str = "lock";
+const IDENTITY_FILE: &str = "identity.key";
+const CONTROL_SOCKET: &str = "control.sock";
+
+/// A state directory, locked for this process as long as the value lives.
+///
+/// ```
+/// use peersock::state::StateDir;
+///
+/// let place = tempfile::tempdir()?;
+/// let state = StateDir::open(&place.path().join("peersock"))?;
+/// let identity = state.identity()?; // created on first use …
+/// assert_eq!(state.identity()?.node_id(), identity.node_id()); // … then read
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    /// The kernel releases the lock when the last copy of this descriptor is closed, however the process ends.
+    _lock: File,
+}
+
+impl StateDir {
+    /// The directory used when none is named: `peersock` under `$XDG_STATE_HOME` (if that is an absolute
+    /// path) or under `~/.local/state`.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::NoDefaultPath`] if neither is known.
+    pub fn default_path() -> Result<PathBuf, StateError> {
+        default_path_from(env::var_os("XDG_STATE_HOME").map(PathBuf::from), env::home_dir())
+    }
+
+    /// Opens and locks a state directory; creates it, with mode 0700, if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::InUse`] if another process, or another value in this one, has it open;
+    /// [`StateError::WritableByOthers`] or [`StateError::ForeignOwner`] if someone else could put files into
+    /// it; [`StateError::WrongKind`] if it is not a directory; otherwise [`StateError::Io`].
+    pub fn open(path: &Path) -> Result<StateDir, StateError> {
+        create_private(path)?;
+        let metadata = fs::metadata(path).map_err(StateError::io("examine", path))?;
+        if !metadata.is_dir() {
+            return Err(StateError::WrongKind { path: path.into(), expected: "directory" });
+        }
+        private::check_owner(path, &metadata)?;
+        let mode = metadata.mode() & 0o7777;
+        if mode & 0o022 != 0 {
+            return Err(StateError::WritableByOthers { path: path.into(), mode });
+        }
+        // Absolute, because the process may change its working directory later.
+        let path = path.canonicalize().map_err(StateError::io("examine", path))?;
+        let lock = lock(&path)?;
+        Ok(StateDir { path, _lock: lock })
+    }
+
+    /// The absolute path of the directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads the identity, or creates one from the operating system's randomness if there is none yet.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Exposed`] or [`StateError::ForeignOwner`] if the file is not private to this user,
+    /// [`StateError::Malformed`] or [`StateError::TooNew`] if it cannot be understood, otherwise
+    /// [`StateError::Io`]. An existing file is never overwritten.
+    pub fn identity(&self) -> Result<Identity, StateError> {
+        if let Some(identity) = read_identity(&self.path)? {
+            return Ok(identity);
+        }
+        let path = self.path.join(IDENTITY_FILE);
+        let seed = identity::generate().map_err(StateError::io("draw randomness for", &path))?;
+        private::write_atomically(&self.path, IDENTITY_FILE, identity::emit(&seed).as_bytes())?;
+        Ok(Identity::from_seed(&seed))
+    }
+
+    /// The public part of the identity in a directory that may be in use by another process; `None` if
+    /// the directory or the identity does not exist yet. Takes no lock and creates nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`StateDir::identity`].
+    pub fn peek_identity(path: &Path) -> Result<Option<PublicIdentity>, StateError> {
+        Ok(read_identity(path)?.map(|identity| *identity.public()))
+    }
+
+    /// Where the node that uses the directory at `path` answers [`crate::control`] requests.
+    pub fn control_socket(path: &Path) -> PathBuf {
+        path.join(CONTROL_SOCKET)
+    }
+}
+
+fn default_path_from(state_home: Option<PathBuf>, home: Option<PathBuf>) -> Result<PathBuf, StateError> {
+    // The XDG base directory specification tells us to ignore a relative path.
+    let base = match state_home {
+        Some(path) if path.is_absolute() => path,
+        _ => home.filter(|home| home.is_absolute()).ok_or(StateError::NoDefaultPath)?.join(".local/state"),
+    };
+    Ok(base.join("peersock"))
+}
+
+fn create_private(path: &Path) -> Result<(), StateError> {
+    if let Some(parent) = path.parent() {
+        // The parents are ordinary directories of the user's; only the last one is ours to restrict.
+        fs::create_dir_all(parent).map_err(StateError::io("create", parent))?;
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(StateError::io("create", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn lock(directory: &Path) -> Result<File, StateError> {
+    let path = directory.join(LOCK_FILE);
+    // Never truncated on opening: the content is the holder's pid until we hold the lock ourselves.
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(StateError::io("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            let _ = (&mut file).take(16).read_to_string(&mut pid);
+            return Err(StateError::InUse { path: directory.into(), holder: pid.trim().parse().ok() });
+        }
+        Err(TryLockError::Error(error)) => return Err(StateError::io("lock", &path)(error)),
+    }
+    file.set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .map_err(StateError::io("write", &path))?;
+    Ok(file)
+}
+
+fn read_identity(directory: &Path) -> Result<Option<Identity>, StateError> {
+    let path = directory.join(IDENTITY_FILE);
+    match read_secret_file(&path) {
+        Ok(text) => Ok(Some(Identity::from_seed(&*identity::parse(&path, &text)?))),
+        Err(StateError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn first_use_creates_a_private_directory_and_identity_and_the_next_reads_it() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("a/b/peersock");
+        assert_eq!(StateDir::peek_identity(&path).unwrap().map(|id| id.node_id()), None);
+
+        let state = StateDir::open(&path).unwrap();
+        let id = state.identity().unwrap().node_id();
+        assert_eq!(mode(&path), 0o700);
+        assert_eq!(mode(&path.join(IDENTITY_FILE)), 0o600);
+        drop(state);
+
+        assert_eq!(StateDir::open(&path).unwrap().identity().unwrap().node_id(), id);
+        assert_eq!(StateDir::peek_identity(&path).unwrap().unwrap().node_id(), id);
+    }
+
+    #[test]
+    fn a_second_holder_is_refused_by_name_until_the_first_lets_go() {
+        let place = tempfile::tempdir().unwrap();
+        let first = StateDir::open(place.path()).unwrap();
+        let error = StateDir::open(place.path()).unwrap_err();
+        assert!(
+            matches!(&error, StateError::InUse { holder: Some(pid), .. } if *pid == std::process::id()),
+            "{error}"
+        );
+        assert!(error.to_string().contains("ephemeral"), "{error}");
+        drop(first);
+        StateDir::open(place.path()).unwrap();
+    }
+
+    #[test]
+    fn an_exposed_or_damaged_identity_is_an_error_and_stays_as_it_is() {
+        let place = tempfile::tempdir().unwrap();
+        let state = StateDir::open(place.path()).unwrap();
+        state.identity().unwrap();
+        let file = place.path().join(IDENTITY_FILE);
+
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(matches!(state.identity().unwrap_err(), StateError::Exposed { mode: 0o644, .. }));
+
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(&file, "peersock-identity 1 torn").unwrap();
+        assert!(matches!(state.identity().unwrap_err(), StateError::Malformed { .. }));
+        assert_eq!(fs::read_to_string(&file).unwrap(), "peersock-identity 1 torn");
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_to_is_refused() {
+        let place = tempfile::tempdir().unwrap();
+        fs::set_permissions(place.path(), fs::Permissions::from_mode(0o770)).unwrap();
+        let error = StateDir::open(place.path()).unwrap_err();
+        assert!(matches!(error, StateError::WritableByOthers { mode: 0o770, .. }), "{error}");
+        assert!(error.to_string().contains("chmod 700"), "{error}");
+    }
+
+    #[test]
+    fn a_file_in_place_of_the_directory_is_refused() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("peersock");
+        fs::write(&path, "").unwrap();
+        assert!(matches!(StateDir::open(&path).unwrap_err(), StateError::WrongKind { .. }));
+    }
+
+    #[test]
+    fn default_path_follows_the_xdg_specification() {
+        let path = |state: Option<&str>, home: Option<&str>| {
+            default_path_from(state.map(PathBuf::from), home.map(PathBuf::from)).ok()
+        };
+        assert_eq!(path(Some("/s"), Some("/h")), Some("/s/peersock".into()));
+        assert_eq!(path(None, Some("/h")), Some("/h/.local/state/peersock".into()));
+        assert_eq!(path(Some("relative"), Some("/h")), Some("/h/.local/state/peersock".into()));
+        assert_eq!(path(Some(""), None), None);
+    }
+}

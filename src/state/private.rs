@@ -1,0 +1,147 @@
+//! Files that only their owner may see: checked on reading, atomic on writing.
+
+use std::{
+    fs::{self, File, Metadata, OpenOptions},
+    io::{Read as _, Write as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::Path,
+};
+
+use rustix::fs::OFlags;
+use zeroize::Zeroizing;
+
+use super::StateError;
+
+/// Reads a text file that holds a secret.
+///
+/// The checks are made on the open file, so it cannot be exchanged between check and use. The text is wiped
+/// from memory when dropped.
+///
+/// # Errors
+///
+/// [`StateError::Exposed`] if group or others have any access, [`StateError::ForeignOwner`] if it belongs to
+/// another user, [`StateError::WrongKind`] if it is not a regular file, [`StateError::Io`] if it cannot be
+/// read, is longer than 1 MiB or is not UTF-8.
+pub fn read_secret_file(path: &Path) -> Result<Zeroizing<String>, StateError> {
+    let (text, metadata) = read_text_file(path)?;
+    check_secret_file(path, &metadata)?;
+    Ok(text)
+}
+
+/// Reads a text file of at most 1 MiB, and returns what [`check_secret_file`] needs in case it turns out to
+/// hold a secret.
+pub(crate) fn read_text_file(path: &Path) -> Result<(Zeroizing<String>, Metadata), StateError> {
+    const LIMIT: u64 = 1 << 20;
+    let mut file = OpenOptions::new()
+        .read(true)
+        // A FIFO must not block the open; it is refused below.
+        .custom_flags(OFlags::NONBLOCK.bits() as i32)
+        .open(path)
+        .map_err(StateError::io("open", path))?;
+    let metadata = file.metadata().map_err(StateError::io("examine", path))?;
+    if !metadata.is_file() {
+        return Err(StateError::WrongKind { path: path.into(), expected: "regular file" });
+    }
+    if metadata.len() > LIMIT {
+        return Err(StateError::io("read", path)(std::io::ErrorKind::FileTooLarge.into()));
+    }
+    // Reserved in one piece: a growing string would leave copies of the secret behind.
+    let mut text = Zeroizing::new(String::with_capacity(metadata.len() as usize + 1));
+    (&mut file).take(metadata.len()).read_to_string(&mut text).map_err(StateError::io("read", path))?;
+    Ok((text, metadata))
+}
+
+/// Refuses a file that others than its owner can use, or that belongs to someone else.
+pub(crate) fn check_secret_file(path: &Path, metadata: &Metadata) -> Result<(), StateError> {
+    check_owner(path, metadata)?;
+    let mode = metadata.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(StateError::Exposed { path: path.into(), mode });
+    }
+    Ok(())
+}
+
+/// Refuses what belongs to another user than the one this process acts for.
+pub(crate) fn check_owner(path: &Path, metadata: &Metadata) -> Result<(), StateError> {
+    let user = rustix::process::geteuid().as_raw();
+    if metadata.uid() != user {
+        return Err(StateError::ForeignOwner { path: path.into(), owner: metadata.uid(), user });
+    }
+    Ok(())
+}
+
+/// Replaces `directory/name` by a file of mode 0600 with this content.
+///
+/// After a crash at any point there is either the old file or the new one, whole and on the disk. The caller
+/// holds the directory's lock, so one fixed temporary name is enough.
+pub(crate) fn write_atomically(directory: &Path, name: &str, content: &[u8]) -> Result<(), StateError> {
+    let target = directory.join(name);
+    let temporary = directory.join(format!(".{name}.new"));
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(StateError::io("remove", &temporary)(error));
+        }
+        _ => {}
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temporary)
+        .map_err(StateError::io("create", &temporary))?;
+    file.write_all(content)
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::rename(&temporary, &target))
+        .map_err(StateError::io("write", &target))?;
+    // The rename itself is durable only when the directory is.
+    File::open(directory).and_then(|d| d.sync_all()).map_err(StateError::io("write", directory))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_written_file_is_private_and_reads_back() {
+        let dir = tempfile::tempdir().unwrap();
+        write_atomically(dir.path(), "secret", b"one").unwrap();
+        write_atomically(dir.path(), "secret", b"two").unwrap();
+        assert_eq!(*read_secret_file(&dir.path().join("secret")).unwrap(), "two");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_leftover_temporary_file_does_not_stand_in_the_way() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(".secret.new"), "torn").unwrap();
+        write_atomically(dir.path(), "secret", b"whole").unwrap();
+        assert_eq!(*read_secret_file(&dir.path().join("secret")).unwrap(), "whole");
+    }
+
+    #[test]
+    fn files_that_others_can_use_are_refused_with_the_remedy() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        fs::write(&path, "x").unwrap();
+        for mode in [0o640, 0o604, 0o660, 0o644, 0o610] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let error = read_secret_file(&path).unwrap_err();
+            assert!(matches!(error, StateError::Exposed { mode: m, .. } if m == mode), "{error}");
+            assert!(error.to_string().contains("chmod 600"), "{error}");
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
+        read_secret_file(&path).unwrap();
+    }
+
+    #[test]
+    fn directories_and_fifos_are_refused_without_blocking() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(read_secret_file(dir.path()).unwrap_err(), StateError::WrongKind { .. }));
+        let fifo = dir.path().join("fifo");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        assert!(matches!(read_secret_file(&fifo).unwrap_err(), StateError::WrongKind { .. }));
+    }
+}
