@@ -1,2 +1,117 @@
-//! Skeleton.
-fn main() {}
+//! The load program of the benchmarks. One side serves, the other runs one workload and prints one JSON
+//! object; goodput is counted where the bytes arrive. `cargo xtask bench` runs it in rounds and makes the
+//! table, and any pair of its commands also works by hand between two machines:
+//!
+//! ```text
+//! b$ peersock-bench kernel serve 10.0.0.2:5001
+//! a$ peersock-bench kernel client 10.0.0.2:5001 bulk --secs 5
+//! {"kind":"bulk","gbps":14.1,...}
+//! ```
+//!
+//! The contenders are modules, and each has the same two sides:
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`kernel`] | the kernel's TCP, not encrypted |
+//! | [`limit`] | UDP with GSO, GRO and AES-256-GCM, no TCP above it: what a lossless layer could reach |
+//! | [`quic`] | quinn: QUIC streams, with its windows enlarged |
+//!
+//! [`workload`] holds the work itself, generic over a [`workload::Transport`], so that kernel TCP and peersock run
+//! identical code; [`report`] holds what a client prints.
+#![allow(clippy::print_stdout, reason = "a program whose results go to standard output")]
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+mod kernel;
+mod limit;
+mod quic;
+mod report;
+mod workload;
+
+use workload::Workload;
+
+/// Loads the network and measures it: peersock, the kernel's TCP, quinn and the encrypted-UDP limit.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "Examples:
+  peersock-bench kernel serve 127.0.0.1:5001
+  peersock-bench kernel client 127.0.0.1:5001 bulk --streams 8 --secs 5
+  peersock-bench limit client 127.0.0.1:5002 ping-pong"
+)]
+struct Cli {
+    /// End when the parent process ends, however that happens
+    #[arg(long, global = true)]
+    die_with_parent: bool,
+    #[command(subcommand)]
+    contender: Contender,
+}
+
+#[derive(Subcommand)]
+enum Contender {
+    /// The kernel's TCP
+    Kernel(Side),
+    /// UDP GSO and GRO with AES-256-GCM, nothing above
+    Limit(Side),
+    /// QUIC streams by quinn
+    Quinn(Side),
+}
+
+#[derive(Args)]
+struct Side {
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Subcommand)]
+enum Role {
+    /// Serve every workload; prints one line {"address": …} when ready
+    Serve {
+        /// The address to listen on; port 0 takes any
+        address: SocketAddr,
+    },
+    /// Run one workload against a server and print its result
+    Client {
+        /// The server's address
+        address: SocketAddr,
+        #[command(subcommand)]
+        workload: Workload,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if cli.die_with_parent {
+        let kill = Some(rustix::process::Signal::KILL);
+        if let Err(e) = rustix::process::set_parent_process_death_signal(kill) {
+            eprintln!("cannot follow the parent process: {e}");
+        }
+    }
+    match run(cli.contender) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("peersock-bench: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(contender: Contender) -> std::io::Result<()> {
+    match contender {
+        Contender::Kernel(Side { role }) => match role {
+            Role::Serve { address } => workload::serve(&kernel::Kernel, address),
+            Role::Client { address, workload } => workload::run(&kernel::Kernel, address, &workload),
+        },
+        Contender::Limit(Side { role }) => match role {
+            Role::Serve { address } => limit::serve(address),
+            Role::Client { address, workload } => limit::client(address, &workload),
+        },
+        Contender::Quinn(Side { role }) => match role {
+            Role::Serve { address } => quic::serve(address),
+            Role::Client { address, workload } => quic::client(address, &workload),
+        },
+    }
+}

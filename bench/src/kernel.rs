@@ -1,0 +1,66 @@
+//! The kernel's TCP as a [`Transport`].
+
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use crate::workload::{Listener, Stream, Transport};
+
+/// Congestion control of both sides. The system's default may be anything; CUBIC is what most machines run.
+const CONGESTION_CONTROL: &[u8] = b"cubic";
+
+/// The kernel's TCP.
+pub(crate) struct Kernel;
+
+impl Transport for Kernel {
+    type Stream = TcpStream;
+    type Listener = TcpListener;
+
+    fn connect(&self, address: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect_timeout(&address, timeout)?;
+        choose_congestion_control(&SockRef::from(&stream));
+        Ok(stream)
+    }
+
+    fn listen(&self, address: SocketAddr) -> io::Result<TcpListener> {
+        let listener = TcpListener::bind(address)?;
+        // Accepted sockets inherit it.
+        choose_congestion_control(&SockRef::from(&listener));
+        Ok(listener)
+    }
+}
+
+/// A kernel without it, or one that reserves it for root, keeps its default.
+fn choose_congestion_control(socket: &SockRef<'_>) {
+    if let Err(e) = socket.set_tcp_congestion(CONGESTION_CONTROL) {
+        eprintln!("the default congestion control stays: {e}");
+    }
+}
+
+impl Listener for TcpListener {
+    type Stream = TcpStream;
+
+    fn accept(&self) -> io::Result<TcpStream> {
+        TcpListener::accept(self).map(|(stream, _)| stream)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        TcpListener::local_addr(self)
+    }
+}
+
+impl Stream for TcpStream {
+    fn set_nodelay(&self, on: bool) -> io::Result<()> {
+        TcpStream::set_nodelay(self, on)
+    }
+
+    fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        TcpStream::set_read_timeout(self, timeout)
+    }
+
+    fn shutdown_write(&self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+}

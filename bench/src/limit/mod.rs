@@ -1,0 +1,242 @@
+//! The limit: encrypted datagrams and nothing above them.
+//!
+//! One thread per side copies application bytes into full datagrams, seals each with AES-256-GCM and sends 44 of them with
+//! one system call (UDP GSO); the receiver takes what the kernel merged (UDP GRO), opens each and copies it out. There is no
+//! retransmission; acknowledgements only keep the sender from flooding the receiver. It is a yardstick and not a bound: an
+//! overlay that uses two threads per side can pass it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::report::{self, Received, Report};
+use crate::workload::{PING_SIZE, WARM_UP, Workload};
+
+mod datagram;
+mod socket;
+
+use datagram::{Cipher, HEADER, Kind, MAX_PAYLOAD, SIZE, TAG};
+use socket::{Inbox, Socket};
+
+/// Datagrams in flight, about 2.6 MB.
+const WINDOW: u64 = 40 * 44;
+/// The receiver acknowledges once per so many datagrams, and when there is nothing more to read.
+const ACK_EVERY: u64 = 88;
+/// The sender goes on after this long without an acknowledgement: the tail of the window was lost.
+const STALL: Duration = Duration::from_millis(20);
+/// The application's buffers at both ends, bytes. They exceed the caches a little, as real ones do.
+const APPLICATION_BUFFER: usize = 1 << 20;
+
+/// What the server counts between two starts of a transfer.
+struct Count {
+    start: Instant,
+    cpu: Duration,
+    datagrams: u64,
+    bytes: u64,
+    unacknowledged: u64,
+    highest: u64,
+}
+
+impl Count {
+    fn start() -> Count {
+        Count {
+            start: Instant::now(),
+            cpu: report::cpu_time(),
+            datagrams: 0,
+            bytes: 0,
+            unacknowledged: 0,
+            highest: 0,
+        }
+    }
+}
+
+/// Receives bulk datagrams, echoes pings and tells its count, until the process is ended.
+pub(crate) fn serve(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::bind(address)?;
+    report::print_ready(socket.local_addr()?);
+    let cipher = Cipher::new();
+    let mut inbox = Inbox::new();
+    let mut application = vec![0; APPLICATION_BUFFER];
+    let mut offset = 0;
+    let mut count = Count::start();
+    let mut out = Vec::new();
+    let mut replies = 0;
+    let mut sender = None;
+    loop {
+        let mut answers: Vec<(SocketAddr, Vec<u8>)> = Vec::new();
+        let any = inbox.receive(&socket, |from, datagram| {
+            let Some((kind, sequence, payload)) = cipher.open(datagram) else { return };
+            match kind {
+                Kind::Data => {
+                    if sequence == 0 {
+                        count = Count::start();
+                    }
+                    if offset + payload.len() > application.len() {
+                        offset = 0;
+                    }
+                    application[offset..offset + payload.len()].copy_from_slice(payload);
+                    offset += payload.len();
+                    count.datagrams += 1;
+                    count.unacknowledged += 1;
+                    count.bytes += payload.len() as u64;
+                    count.highest = count.highest.max(sequence);
+                    sender = Some(from);
+                }
+                Kind::Ping => answers.push((from, payload.to_vec())),
+                Kind::Result => {
+                    let received = Received {
+                        bytes: count.bytes,
+                        elapsed: count.start.elapsed(),
+                        cpu: report::cpu_time() - count.cpu,
+                    };
+                    answers.push((from, received.to_bytes().to_vec()));
+                }
+                Kind::Ack | Kind::Reply => {}
+            }
+        })?;
+        if let Some(peer) = sender
+            && (count.unacknowledged >= ACK_EVERY || !any && count.unacknowledged > 0)
+        {
+            count.unacknowledged = 0;
+            cipher.seal(Kind::Ack, count.datagrams, &count.highest.to_le_bytes(), &mut out);
+            socket.send(peer, &out, None)?;
+        }
+        for (peer, payload) in answers {
+            replies += 1;
+            cipher.seal(Kind::Reply, replies, &payload, &mut out);
+            socket.send(peer, &out, None)?;
+        }
+        if !any {
+            socket.wait_readable(Duration::from_secs(1))?;
+        }
+    }
+}
+
+/// Runs a workload; only `bulk` with one stream and `ping-pong` exist without connections.
+pub(crate) fn client(server: SocketAddr, workload: &Workload) -> io::Result<()> {
+    match *workload {
+        Workload::Bulk { secs, streams: 1 } => bulk(server, secs)?.print(),
+        Workload::PingPong { secs } => ping_pong(server, secs)?.print(),
+        _ => Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "plain datagrams have no connections: only bulk with one stream, and ping-pong",
+        )),
+    }
+}
+
+fn bulk(server: SocketAddr, secs: f64) -> io::Result<Report> {
+    let socket = Socket::bind(socket::any_port(server))?;
+    let cipher = Cipher::new();
+    let segments = socket.max_segments();
+    let application = vec![0x5a; APPLICATION_BUFFER];
+    let mut offset = 0;
+    let mut batch = vec![0; SIZE * segments];
+    let mut inbox = Inbox::new();
+    let (mut next, mut acknowledged) = (0, 0);
+    let (start, cpu) = (Instant::now(), report::cpu_time());
+    while start.elapsed().as_secs_f64() < secs {
+        for datagram in batch.chunks_exact_mut(SIZE) {
+            if offset + MAX_PAYLOAD > application.len() {
+                offset = 0;
+            }
+            datagram[HEADER..SIZE - TAG].copy_from_slice(&application[offset..offset + MAX_PAYLOAD]);
+            offset += MAX_PAYLOAD;
+            cipher.seal_in_place(Kind::Data, next, datagram);
+            next += 1;
+        }
+        socket.send(server, &batch, Some(SIZE))?;
+        if next - acknowledged >= WINDOW / 2 {
+            while read_acks(&socket, &cipher, &mut inbox, &mut acknowledged)? {}
+        }
+        while next - acknowledged >= WINDOW {
+            if !socket.wait_readable(STALL)? {
+                acknowledged = next;
+            }
+            while read_acks(&socket, &cipher, &mut inbox, &mut acknowledged)? {}
+        }
+    }
+    let cpu = report::cpu_time() - cpu;
+    let received = result(&socket, &cipher, &mut inbox, server)?;
+    Ok(Received::report(&[received], cpu))
+}
+
+/// One system call's worth of acknowledgements. False when there was nothing.
+fn read_acks(
+    socket: &Socket,
+    cipher: &Cipher,
+    inbox: &mut Inbox,
+    acknowledged: &mut u64,
+) -> io::Result<bool> {
+    inbox.receive(socket, |_, datagram| {
+        if let Some((Kind::Ack, _, payload)) = cipher.open(datagram)
+            && let Ok(highest) = <[u8; 8]>::try_from(&*payload)
+        {
+            *acknowledged = (*acknowledged).max(u64::from_le_bytes(highest) + 1);
+        }
+    })
+}
+
+/// Asks for the count until it comes.
+fn result(socket: &Socket, cipher: &Cipher, inbox: &mut Inbox, server: SocketAddr) -> io::Result<Received> {
+    let mut out = Vec::new();
+    for attempt in 0..50 {
+        cipher.seal(Kind::Result, attempt, &[0; 8], &mut out);
+        socket.send(server, &out, None)?;
+        socket.wait_readable(Duration::from_millis(100))?;
+        let mut received = None;
+        while inbox.receive(socket, |_, datagram| {
+            if let Some((Kind::Reply, _, payload)) = cipher.open(datagram)
+                && let Ok(bytes) = <[u8; Received::LEN]>::try_from(&*payload)
+            {
+                received = Some(Received::from_bytes(&bytes));
+            }
+        })? {}
+        if let Some(received) = received {
+            return Ok(received);
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::TimedOut, "no result from the server"))
+}
+
+fn ping_pong(server: SocketAddr, secs: f64) -> io::Result<Report> {
+    let socket = Socket::bind(socket::any_port(server))?;
+    let cipher = Cipher::new();
+    let mut inbox = Inbox::new();
+    let mut nanos = Vec::with_capacity(1 << 20);
+    let mut out = Vec::new();
+    let start = Instant::now();
+    for i in 0.. {
+        let sent = Instant::now();
+        if sent.duration_since(start).as_secs_f64() >= secs {
+            break;
+        }
+        cipher.seal(Kind::Ping, i, &[7; PING_SIZE], &mut out);
+        socket.send(server, &out, None)?;
+        let mut answered = false;
+        while !answered && sent.elapsed() < Duration::from_millis(200) {
+            socket.wait_readable(Duration::from_millis(100))?;
+            inbox.receive(&socket, |_, datagram| answered |= cipher.open(datagram).is_some())?;
+        }
+        if answered && i >= WARM_UP as u64 {
+            nanos.push(sent.elapsed().as_nanos() as u64);
+        }
+    }
+    Ok(Report::ping_pong(nanos))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn datagrams_are_counted_and_echoed() {
+        // The server runs until the process ends, so a port is chosen for it beforehand.
+        let server = Socket::bind(([127, 0, 0, 1], 0).into()).and_then(|s| s.local_addr()).expect("a port");
+        std::thread::spawn(move || serve(server));
+        std::thread::sleep(Duration::from_millis(100));
+        let report = bulk(server, 0.1).expect("transfer");
+        assert!(matches!(report, Report::Bulk { bytes, .. } if bytes > 0));
+        let report = ping_pong(server, 0.1).expect("echo");
+        assert!(matches!(report, Report::PingPong { samples, .. } if samples > 0));
+    }
+}

@@ -1,0 +1,177 @@
+//! What a client prints: one JSON object on one line, so that any script can read it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use serde::Serialize;
+
+/// The result of one workload.
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(crate) enum Report {
+    /// Bulk transfer, counted by the receiver.
+    Bulk {
+        /// Gigabits of payload per second.
+        gbps: f64,
+        /// Payload bytes that arrived.
+        bytes: u64,
+        /// Parallel streams.
+        streams: usize,
+        /// CPU seconds that the sending process used per 10^9 payload bytes.
+        sender_s_per_gb: f64,
+        /// CPU seconds that the receiving process used per 10^9 payload bytes.
+        receiver_s_per_gb: f64,
+    },
+    /// Round trips of 64 bytes.
+    PingPong {
+        /// Round trips measured.
+        samples: usize,
+        /// Median round trip, microseconds.
+        p50_us: f64,
+        /// 99th percentile, microseconds.
+        p99_us: f64,
+        /// Longest round trip, microseconds.
+        max_us: f64,
+    },
+    /// Connections made one after another.
+    Connect {
+        /// Completed per second: connect, one byte each way, close.
+        per_s: f64,
+        /// How many succeeded.
+        count: u64,
+        /// How many did not.
+        failed: u64,
+    },
+    /// A byte of a new connection arrived.
+    Byte,
+    /// A process that is connected and does nothing.
+    Idle {
+        /// Resident memory, KiB.
+        rss_kib: u64,
+        /// The part of it that is not backed by a file, KiB.
+        anonymous_kib: u64,
+        /// Share of one core, percent.
+        cpu_percent: f64,
+    },
+}
+
+impl Report {
+    /// Sorts round-trip times given in nanoseconds and takes the percentiles.
+    pub(crate) fn ping_pong(mut nanos: Vec<u64>) -> Report {
+        nanos.sort_unstable();
+        let at = |share: f64| {
+            let last = nanos.len().saturating_sub(1) as f64;
+            nanos.get((last * share) as usize).map_or(0.0, |&ns| ns as f64 / 1e3)
+        };
+        Report::PingPong { samples: nanos.len(), p50_us: at(0.5), p99_us: at(0.99), max_us: at(1.0) }
+    }
+
+    /// Prints the result as one line.
+    pub(crate) fn print(&self) -> std::io::Result<()> {
+        println!("{}", serde_json::to_string(self)?);
+        Ok(())
+    }
+}
+
+/// What the receiver of one bulk stream counted. Crosses the wire as three little-endian numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Received {
+    /// Payload bytes up to the end of the stream.
+    pub(crate) bytes: u64,
+    /// From the command to the end of the stream.
+    pub(crate) elapsed: Duration,
+    /// CPU time of the receiving process in that time.
+    pub(crate) cpu: Duration,
+}
+
+impl Received {
+    /// Length of the wire form.
+    pub(crate) const LEN: usize = 24;
+
+    /// The wire form.
+    pub(crate) fn to_bytes(self) -> [u8; Self::LEN] {
+        let mut out = [0; Self::LEN];
+        let fields = [self.bytes, self.elapsed.as_nanos() as u64, self.cpu.as_nanos() as u64];
+        for (slot, field) in out.chunks_exact_mut(8).zip(fields) {
+            slot.copy_from_slice(&field.to_le_bytes());
+        }
+        out
+    }
+
+    /// Reads the wire form.
+    pub(crate) fn from_bytes(bytes: &[u8; Self::LEN]) -> Received {
+        let field = |i: usize| {
+            let mut le = [0; 8];
+            le.copy_from_slice(&bytes[i * 8..i * 8 + 8]);
+            u64::from_le_bytes(le)
+        };
+        Received {
+            bytes: field(0),
+            elapsed: Duration::from_nanos(field(1)),
+            cpu: Duration::from_nanos(field(2)),
+        }
+    }
+
+    /// The report of several streams that ran together between the same two processes, of which the sender used `cpu`.
+    pub(crate) fn report(streams: &[Received], cpu: Duration) -> Report {
+        let bytes: u64 = streams.iter().map(|r| r.bytes).sum();
+        let elapsed = streams.iter().map(|r| r.elapsed).max().unwrap_or_default();
+        let receiver = streams.iter().map(|r| r.cpu).max().unwrap_or_default();
+        let per_gb = |cpu: Duration| if bytes == 0 { 0.0 } else { cpu.as_secs_f64() / bytes as f64 * 1e9 };
+        Report::Bulk {
+            gbps: bytes as f64 * 8.0 / elapsed.as_secs_f64().max(1e-9) / 1e9,
+            bytes,
+            streams: streams.len(),
+            sender_s_per_gb: per_gb(cpu),
+            receiver_s_per_gb: per_gb(receiver),
+        }
+    }
+}
+
+/// CPU time that this process has used so far, all threads together.
+pub(crate) fn cpu_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default()
+}
+
+/// Tells whoever started this server that it is ready, and where.
+pub(crate) fn print_ready(address: SocketAddr) {
+    println!("{}", serde_json::json!({ "address": address.to_string() }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn received_survives_the_wire() {
+        let sent =
+            Received { bytes: 1 << 40, elapsed: Duration::from_nanos(7), cpu: Duration::from_millis(12_345) };
+        assert_eq!(Received::from_bytes(&sent.to_bytes()), sent);
+    }
+
+    #[test]
+    fn streams_add_up_over_the_longest_time() {
+        let one = |secs, cpu| Received {
+            bytes: 500_000_000,
+            elapsed: Duration::from_secs(secs),
+            cpu: Duration::from_secs(cpu),
+        };
+        let report = Received::report(&[one(1, 1), one(2, 3)], Duration::from_secs(4));
+        let Report::Bulk { gbps, bytes, streams, sender_s_per_gb, receiver_s_per_gb } = report else {
+            panic!("a bulk report");
+        };
+        assert_eq!((bytes, streams), (1_000_000_000, 2));
+        assert_eq!((gbps, sender_s_per_gb, receiver_s_per_gb), (4.0, 4.0, 3.0));
+    }
+
+    #[test]
+    fn percentiles_of_a_hundred() {
+        let Report::PingPong { p50_us, p99_us, max_us, .. } =
+            Report::ping_pong((1..=101).rev().map(|us| us * 1000).collect())
+        else {
+            panic!("a ping-pong report");
+        };
+        assert_eq!((p50_us, p99_us, max_us), (51.0, 100.0, 101.0));
+    }
+}
