@@ -1,11 +1,9 @@
 //! The TOML form of a static network; see [`Network::from_file`](super::Network::from_file) for its description.
 
-use std::{
-    collections::HashSet,
-    hash::Hash,
-    net::{IpAddr, SocketAddr},
-    ops::Range,
-};
+use std::collections::HashSet;
+use std::hash::Hash;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 
 use data_encoding::HEXLOWER_PERMISSIVE as HEX;
 use peersock_overlay::{NetworkId, NetworkKind, Psk, PublicIdentity, StaticMember, StaticNetwork};

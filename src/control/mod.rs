@@ -11,16 +11,13 @@
 
 mod server;
 
-use std::{
-    fs::File,
-    io::{self, Read as _, Write as _},
-    os::{
-        fd::{AsFd, AsRawFd as _},
-        unix::{ffi::OsStrExt as _, net::UnixStream},
-    },
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd, AsRawFd as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::state::StateDir;
 

@@ -1,21 +1,16 @@
 //! The node's end of the control socket: one small thread.
 
-use std::{
-    fs,
-    io::{self, BufRead as _, BufReader, Read as _, Write as _},
-    os::unix::{
-        fs::PermissionsExt as _,
-        net::{UnixListener, UnixStream},
-    },
-    path::PathBuf,
-    thread::{self, JoinHandle},
-};
+use std::fs;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::thread::{self, JoinHandle};
 
 use rustix::event::{PollFd, PollFlags};
 
-use crate::state::StateDir;
-
 use super::{PATIENCE, foreign_peer, with_short_path};
+use crate::state::StateDir;
 
 /// Longest request line that is read, in bytes.
 const MAX_REQUEST: u64 = 4096;
@@ -115,9 +110,8 @@ fn answer(mut stream: UnixStream, status: &dyn Fn() -> String) -> io::Result<()>
 
 #[cfg(test)]
 mod tests {
-    use crate::control::{ControlError, request};
-
     use super::*;
+    use crate::control::{ControlError, request};
 
     #[test]
     fn a_running_node_answers_and_a_stopped_one_is_told_apart() {

@@ -1,11 +1,9 @@
 //! Files that only their owner may see: checked on reading, atomic on writing.
 
-use std::{
-    fs::{self, File, Metadata, OpenOptions},
-    io::{Read as _, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    path::Path,
-};
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
 
 use rustix::fs::OFlags;
 use zeroize::Zeroizing;
