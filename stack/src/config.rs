@@ -1,0 +1,223 @@
+//! Settings of the stack, of its interfaces and of its sockets.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// Settings that every socket of one [`Stack`](crate::Stack) shares.
+///
+/// ```
+/// use peersock_stack::Config;
+///
+/// let config = Config { receive_buffer: 1 << 20, ..Config::default() };
+/// assert_eq!(config.send_buffer, 4 << 20);
+/// ```
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Bytes that a TCP flow queues for sending. Default 4 MiB, 4 KiB to 1 GiB.
+    ///
+    /// Memory is committed by the operating system as it is touched, so an idle flow costs little.
+    pub send_buffer: usize,
+    /// Bytes that a TCP flow queues for the application, and so its largest window. Default 4 MiB,
+    /// 4 KiB to 1 GiB; committed as `send_buffer` is.
+    pub receive_buffer: usize,
+    /// Bytes that a UDP or ICMP socket queues, a fixed charge per datagram included. Default 256 KiB.
+    /// What does not fit is dropped and counted.
+    pub udp_receive_buffer: usize,
+    /// How long a connection attempt lasts before it fails with
+    /// [`Error::TimedOut`](crate::Error::TimedOut). Default 127 s, as Linux (`tcp_syn_retries` 6).
+    pub syn_timeout: Duration,
+    /// How long a connection waits for an acknowledgement before it fails with
+    /// [`Error::TimedOut`](crate::Error::TimedOut); a peer that answers window probes is alive.
+    /// Default 924 s, as Linux (`tcp_retries2` 15, RFC 1122 4.2.3.5).
+    pub user_timeout: Duration,
+    /// How long a connection that the application has closed may take to finish in silence.
+    /// Default 60 s, as Linux's `tcp_fin_timeout`.
+    pub orphan_timeout: Duration,
+    /// Ports for sockets that did not ask for one. Default 32768 to 60999, as Linux.
+    pub ephemeral_ports: RangeInclusive<u16>,
+    /// Most TCP flows, in any state. Default 262,144. Beyond it a connect fails with
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) and an arriving SYN is dropped and counted.
+    pub max_flows: usize,
+    /// Most ICMP errors sent per second, with bursts of the same size. Default 100
+    /// (RFC 4443 2.4 (f), RFC 1812 4.3.2.8).
+    pub icmp_errors_per_second: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            send_buffer: 4 << 20,
+            receive_buffer: 4 << 20,
+            udp_receive_buffer: 256 << 10,
+            syn_timeout: Duration::from_secs(127),
+            user_timeout: Duration::from_secs(924),
+            orphan_timeout: Duration::from_secs(60),
+            ephemeral_ports: 32768..=60999,
+            max_flows: 1 << 18,
+            icmp_errors_per_second: 100,
+        }
+    }
+}
+
+/// Names one interface of a [`Stack`](crate::Stack). Never used twice in one stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct InterfaceId(pub u32);
+
+/// One interface: a network that the node has joined.
+///
+/// ```
+/// use peersock_stack::InterfaceConfig;
+///
+/// let config = InterfaceConfig::new("net0", ["fd00::1/40".parse().unwrap()]);
+/// assert_eq!(config.ports, 0..=65535);
+/// ```
+#[derive(Debug, Clone)]
+pub struct InterfaceConfig {
+    /// A name for people, as in `getaddrinfo`'s scope.
+    pub name: String,
+    /// The node's own addresses there, each with the length of its network's prefix.
+    pub addresses: Vec<Cidr>,
+    /// The service ports that this network allows; all by default.
+    ///
+    /// What counts as a service port: of TCP, the port that is listened on, on both sides; of UDP,
+    /// either port of a datagram. Ephemeral ports are exempt. See the crate's documentation.
+    pub ports: RangeInclusive<u16>,
+    /// Whether checksums of arriving packets are verified and those of replies and datagrams are
+    /// made. `false` (the default) where a tunnel authenticates every byte anyway; packets that were
+    /// coalesced by a [`Coalescer`](crate::Coalescer) carry no valid checksum and need `false`.
+    pub checksums: bool,
+}
+
+impl InterfaceConfig {
+    /// An interface that allows every port and leaves checksums out.
+    pub fn new(name: impl Into<String>, addresses: impl IntoIterator<Item = Cidr>) -> Self {
+        let addresses = addresses.into_iter().collect();
+        Self { name: name.into(), addresses, ports: 0..=u16::MAX, checksums: false }
+    }
+}
+
+/// An own address with the length of the network prefix that it lies in.
+///
+/// ```
+/// use peersock_stack::Cidr;
+///
+/// let cidr: Cidr = "10.1.2.3/8".parse().unwrap();
+/// assert!(cidr.contains("10.200.0.1".parse().unwrap()));
+/// assert!("10.1.2.3/33".parse::<Cidr>().is_err());
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Cidr {
+    address: IpAddr,
+    prefix: u8,
+}
+
+impl Cidr {
+    /// Joins an address and a prefix length, in bits: at most 32 for IPv4 and 128 for IPv6.
+    pub fn new(address: IpAddr, prefix: u8) -> Option<Self> {
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        (prefix <= longest).then_some(Self { address, prefix })
+    }
+
+    /// The address itself, host bits included.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// The length of the network prefix, bits.
+    pub fn prefix(&self) -> u8 {
+        self.prefix
+    }
+
+    /// Whether `other` lies in the same network.
+    pub fn contains(&self, other: IpAddr) -> bool {
+        self.common_prefix(other).is_some_and(|bits| bits >= u32::from(self.prefix))
+    }
+
+    /// How many leading bits the two addresses share; `None` for different families.
+    pub(crate) fn common_prefix(&self, other: IpAddr) -> Option<u32> {
+        match (self.address, other) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => Some((a.to_bits() ^ b.to_bits()).leading_zeros()),
+            (IpAddr::V6(a), IpAddr::V6(b)) => Some((a.to_bits() ^ b.to_bits()).leading_zeros()),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+impl fmt::Debug for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl From<IpAddr> for Cidr {
+    /// A network of one address.
+    fn from(address: IpAddr) -> Self {
+        Self { address, prefix: if address.is_ipv4() { 32 } else { 128 } }
+    }
+}
+
+/// A text that is no `address/prefix`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected an IP address, a slash and a prefix length")]
+pub struct ParseCidrError;
+
+impl std::str::FromStr for Cidr {
+    type Err = ParseCidrError;
+
+    fn from_str(text: &str) -> Result<Self, ParseCidrError> {
+        let (address, prefix) = text.split_once('/').ok_or(ParseCidrError)?;
+        let address = address.parse().map_err(|_| ParseCidrError)?;
+        let prefix = prefix.parse().map_err(|_| ParseCidrError)?;
+        Self::new(address, prefix).ok_or(ParseCidrError)
+    }
+}
+
+/// Options of a TCP socket, given when it connects or listens; accepted flows inherit their
+/// listener's.
+///
+/// ```
+/// use peersock_stack::TcpOptions;
+///
+/// let options = TcpOptions { nodelay: true, ..TcpOptions::default() };
+/// assert!(options.keepalive.is_none());
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct TcpOptions {
+    /// TCP_NODELAY: send small writes at once instead of waiting for an acknowledgement. Default off.
+    pub nodelay: bool,
+    /// SO_KEEPALIVE and TCP_KEEPIDLE: probe a silent peer at this interval, and give it up with
+    /// [`Error::TimedOut`](crate::Error::TimedOut) after eight unanswered probes. Default off.
+    pub keepalive: Option<Duration>,
+    /// SO_LINGER with zero: [`Flow::close`](crate::Flow::close) resets the connection. Default off.
+    pub reset_on_close: bool,
+    /// SO_REUSEADDR: bind a port that has connections left from an earlier listener (in TIME-WAIT or
+    /// not). Two listeners on one address conflict all the same. Default off; note that
+    /// `std::net::TcpListener` sets it on Unix.
+    pub reuse_address: bool,
+    /// TCP_USER_TIMEOUT (RFC 5482), instead of [`Config::user_timeout`].
+    pub user_timeout: Option<Duration>,
+    /// Instead of [`Config::send_buffer`], bytes.
+    pub send_buffer: Option<usize>,
+    /// Instead of [`Config::receive_buffer`], bytes.
+    pub receive_buffer: Option<usize>,
+}
+
+/// Options of a UDP socket, given when it is bound.
+#[derive(Debug, Clone, Default)]
+pub struct UdpOptions {
+    /// SO_REUSEADDR: several sockets may bind the same address; the youngest gets the datagrams.
+    /// Default off.
+    pub reuse_address: bool,
+    /// IP_TTL or IPV6_UNICAST_HOPS, 1 to 255. Default 64.
+    pub hop_limit: Option<u8>,
+    /// SO_RCVBUF, instead of [`Config::udp_receive_buffer`], bytes.
+    pub receive_buffer: Option<usize>,
+}

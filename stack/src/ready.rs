@@ -1,0 +1,124 @@
+//! What a socket can do now, and the states of a connection.
+
+use std::fmt;
+use std::ops::{BitOr, BitOrAssign};
+
+/// What `poll(2)` would say about a socket.
+///
+/// ```
+/// use peersock_stack::Ready;
+///
+/// let ready = Ready::READABLE | Ready::READ_CLOSED;
+/// assert!(ready.contains(Ready::READABLE));
+/// assert!(!ready.intersects(Ready::WRITABLE | Ready::ERROR));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ready(u8);
+
+impl Ready {
+    /// Nothing.
+    pub const EMPTY: Self = Self(0);
+    /// A read would not wait: data, the end of the stream or an error is there, or a connection can
+    /// be accepted (POLLIN).
+    pub const READABLE: Self = Self(1);
+    /// A write would not wait (POLLOUT). After the buffer was full, only once a quarter is free.
+    pub const WRITABLE: Self = Self(1 << 1);
+    /// The peer has sent all that it will (POLLRDHUP).
+    pub const READ_CLOSED: Self = Self(1 << 2);
+    /// Nothing more can be written.
+    pub const WRITE_CLOSED: Self = Self(1 << 3);
+    /// An error waits to be taken (POLLERR).
+    pub const ERROR: Self = Self(1 << 4);
+    /// The handshake is done. Stays set afterwards.
+    pub const CONNECTED: Self = Self(1 << 5);
+
+    /// Whether all of `other` is set.
+    pub fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether any of `other` is set.
+    pub fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Whether nothing is set.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(crate) fn bits(self) -> u8 {
+        self.0
+    }
+
+    pub(crate) fn from_bits(bits: u8) -> Self {
+        Self(bits)
+    }
+}
+
+impl BitOr for Ready {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl BitOrAssign for Ready {
+    fn bitor_assign(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+}
+
+impl fmt::Debug for Ready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = ["READABLE", "WRITABLE", "READ_CLOSED", "WRITE_CLOSED", "ERROR", "CONNECTED"];
+        let mut set = f.debug_set();
+        for (bit, name) in names.iter().enumerate() {
+            if self.0 >> bit & 1 == 1 {
+                set.entry(&format_args!("{name}"));
+            }
+        }
+        set.finish()
+    }
+}
+
+/// The state of a TCP connection, RFC 9293 3.3.2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)] // The names are the standard's.
+pub enum State {
+    SynSent,
+    SynReceived,
+    Established,
+    FinWait1,
+    FinWait2,
+    CloseWait,
+    Closing,
+    LastAck,
+    TimeWait,
+    Closed,
+}
+
+impl State {
+    /// Whether the handshake is still under way.
+    pub fn is_connecting(self) -> bool {
+        matches!(self, Self::SynSent | Self::SynReceived)
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SynSent => "SYN-SENT",
+            Self::SynReceived => "SYN-RECEIVED",
+            Self::Established => "ESTABLISHED",
+            Self::FinWait1 => "FIN-WAIT-1",
+            Self::FinWait2 => "FIN-WAIT-2",
+            Self::CloseWait => "CLOSE-WAIT",
+            Self::Closing => "CLOSING",
+            Self::LastAck => "LAST-ACK",
+            Self::TimeWait => "TIME-WAIT",
+            Self::Closed => "CLOSED",
+        })
+    }
+}
