@@ -1,2 +1,59 @@
+//! The encrypted overlay of peersock: identity, handshake, sessions, peers, paths and discovery.
+//!
+//! # A pure state machine
+//!
+//! Nothing in this crate opens a socket, reads a clock, starts a thread or asks the operating system for
+//! randomness. Datagrams, the time and random seeds come in as arguments; datagrams, events and the next
+//! deadline are polled out. The same inputs give the same outputs, so a whole network of nodes runs in one
+//! deterministic simulation.
+//!
+//! # Two halves
+//!
+//! **Control.** One state machine, used by `&mut`, knows peers and paths, runs handshakes and discovery, and
+//! decides which session and which path a peer has. It is told what arrived and what time it is, and is then
+//! drained until it has nothing more to send or to report.
+//!
+//! **Data.** A finished handshake becomes a [`Session`], shared behind an `Arc`. [`Session::seal`] and
+//! [`Session::open`] take `&self`, need no control lock and allocate nothing. A received datagram goes
+//!
+//! ```text
+//! datagram -> data_index -> SessionTable::get -> Session::open -> IP packet
+//!                                                    |
+//!                                                    +-> Session::note_received: "does control want to know?"
+//! ```
+//!
+//! and a packet to send goes [`Peer::sender`] (once per batch) -> [`Session::seal`] -> socket. The two `note_*`
+//! calls update a few atomics, and only now and then answer that the control half needs a look.
+//!
+//! # Protocol
+//!
+//! `docs/PROTOCOL.md` specifies every byte. [`wire`] holds the message layouts, [`noise`] the handshake
+//! (`Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s` with the message flow of WireGuard), and [`Provider`] the ciphers
+//! of the data packets.
 #![forbid(unsafe_code)]
-//! Skeleton.
+
+mod counters;
+mod crypto;
+mod id;
+mod network;
+mod session;
+#[cfg(test)]
+mod testing;
+
+pub mod noise;
+pub mod wire;
+
+#[cfg(feature = "aws-lc")]
+pub use crypto::AwsLc;
+pub use crypto::{AeadError, AeadKey, Portable, Provider, Suite, SuiteSet, default_provider};
+
+pub use counters::{Counter, Counters};
+pub use id::{
+    DiscoveryKey, Identity, NetworkId, NetworkKind, NodeId, ParseIdentityError, ParseNetworkIdError,
+    ParseNodeIdError, Psk, PublicIdentity,
+};
+pub use network::{NetworkConfig, NetworkConfigError, NetworkIndex, StaticMember, StaticNetwork};
+pub use session::{
+    DATA_HEADER, DATA_OVERHEAD, OpenError, Path, Peer, RecvMeta, SealError, Sender, Session, SessionIndex,
+    SessionStats, SessionTable, SocketIndex, data_index,
+};

@@ -1,0 +1,69 @@
+use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+
+use super::{AeadError, AeadKey, Provider, Suite, SuiteSet, TAG, split_tag};
+
+/// Both suites from AWS-LC, in assembly. The default.
+///
+/// ```
+/// use peersock_overlay::{AwsLc, Provider, Suite};
+///
+/// assert!(AwsLc.suites().has(Suite::Aes256Gcm) && AwsLc.suites().has(Suite::ChaCha20Poly1305));
+/// ```
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AwsLc;
+
+impl Provider for AwsLc {
+    fn suites(&self) -> SuiteSet {
+        let both = SuiteSet::AES_256_GCM | SuiteSet::CHACHA20_POLY1305;
+        if has_fast_aes() { both | SuiteSet::FAST_AES } else { both }
+    }
+
+    fn key(&self, suite: Suite, key: &[u8; 32]) -> Option<Box<dyn AeadKey>> {
+        let algorithm = match suite {
+            Suite::Aes256Gcm => &AES_256_GCM,
+            Suite::ChaCha20Poly1305 => &CHACHA20_POLY1305,
+        };
+        let key = LessSafeKey::new(UnboundKey::new(algorithm, key).ok()?);
+        Some(Box::new(Key { suite, key }))
+    }
+}
+
+struct Key {
+    suite: Suite,
+    key: LessSafeKey,
+}
+
+impl Key {
+    fn nonce(&self, counter: u64) -> Nonce {
+        Nonce::assume_unique_for_key(self.suite.nonce(counter))
+    }
+}
+
+impl AeadKey for Key {
+    fn seal(&self, counter: u64, plaintext: &[u8], out: &mut [u8]) {
+        assert_eq!(out.len(), plaintext.len() + TAG, "room for the ciphertext and its tag");
+        let (ciphertext, tag) = out.split_at_mut(plaintext.len());
+        self.key
+            .seal_out_of_place_scatter(self.nonce(counter), Aad::empty(), plaintext, ciphertext, &[], tag)
+            .expect("sealing fails only on wrong lengths");
+    }
+
+    fn open(&self, counter: u64, sealed: &[u8], out: &mut [u8]) -> Result<(), AeadError> {
+        let (ciphertext, tag) = split_tag(sealed)?;
+        assert_eq!(out.len(), ciphertext.len(), "room for exactly the plaintext");
+        self.key
+            .open_separate_gather(self.nonce(counter), Aad::empty(), ciphertext, tag, out)
+            .map_err(|_| AeadError)
+    }
+}
+
+/// Whether the processor has the instructions that AES-GCM needs to be the faster suite.
+fn has_fast_aes() -> bool {
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    return std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes")
+        && std::arch::is_aarch64_feature_detected!("pmull");
+    #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
+    return false;
+}

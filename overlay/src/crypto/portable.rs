@@ -1,0 +1,51 @@
+use chacha20poly1305::aead::inout::InOutBuf;
+use chacha20poly1305::{AeadInOut, ChaCha20Poly1305, KeyInit};
+
+use super::{AeadError, AeadKey, Provider, Suite, SuiteSet, TAG, split_tag};
+
+/// ChaCha20-Poly1305 in plain Rust, for every target. Slower than [`AwsLc`](crate::AwsLc).
+///
+/// ```
+/// use peersock_overlay::{Portable, Provider, Suite, SuiteSet};
+///
+/// assert_eq!(Portable.suites(), SuiteSet::CHACHA20_POLY1305);
+/// assert!(Portable.key(Suite::Aes256Gcm, &[0; 32]).is_none());
+/// ```
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Portable;
+
+impl Provider for Portable {
+    fn suites(&self) -> SuiteSet {
+        SuiteSet::CHACHA20_POLY1305
+    }
+
+    fn key(&self, suite: Suite, key: &[u8; 32]) -> Option<Box<dyn AeadKey>> {
+        match suite {
+            Suite::Aes256Gcm => None,
+            Suite::ChaCha20Poly1305 => Some(Box::new(Key(ChaCha20Poly1305::new(key.into())))),
+        }
+    }
+}
+
+struct Key(ChaCha20Poly1305);
+
+impl AeadKey for Key {
+    fn seal(&self, counter: u64, plaintext: &[u8], out: &mut [u8]) {
+        assert_eq!(out.len(), plaintext.len() + TAG, "room for the ciphertext and its tag");
+        let (ciphertext, tag) = out.split_at_mut(plaintext.len());
+        let buffer = InOutBuf::new(plaintext, ciphertext).expect("equal lengths were checked");
+        let nonce = Suite::ChaCha20Poly1305.nonce(counter);
+        let made = self
+            .0
+            .encrypt_inout_detached(&nonce.into(), &[], buffer)
+            .expect("sealing fails only beyond 256 GiB");
+        tag.copy_from_slice(&made);
+    }
+
+    fn open(&self, counter: u64, sealed: &[u8], out: &mut [u8]) -> Result<(), AeadError> {
+        let (ciphertext, tag) = split_tag(sealed)?;
+        let buffer = InOutBuf::new(ciphertext, out).expect("room for exactly the plaintext");
+        let nonce = Suite::ChaCha20Poly1305.nonce(counter);
+        self.0.decrypt_inout_detached(&nonce.into(), &[], buffer, tag.into()).map_err(|_| AeadError)
+    }
+}

@@ -1,0 +1,13 @@
+//! Who a node is and which network it is on: identities, node IDs, network IDs and addresses.
+
+mod discovery;
+mod identity;
+mod network;
+mod node;
+mod psk;
+
+pub use discovery::DiscoveryKey;
+pub use identity::{Identity, ParseIdentityError, PublicIdentity};
+pub use network::{NetworkId, NetworkKind, ParseNetworkIdError};
+pub use node::{NodeId, ParseNodeIdError};
+pub use psk::Psk;

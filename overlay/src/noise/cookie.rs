@@ -1,0 +1,202 @@
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use chacha20poly1305::{AeadInOut, KeyInit, XChaCha20Poly1305};
+use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::crypto::{TAG, hash};
+use crate::id::NodeId;
+use crate::session::SessionIndex;
+use crate::wire::CookieReply;
+
+const MAC1_LABEL: &[u8] = b"peersock mac1 v1";
+const COOKIE_LABEL: &[u8] = b"peersock cookie v1";
+
+/// Length of each MAC and of a cookie, in bytes.
+const MAC: usize = 16;
+/// How long a cookie is used by its receiver; its maker accepts it for at least that long, and at most twice.
+const COOKIE_LIFETIME: Duration = Duration::from_secs(120);
+
+/// The MACs of handshake messages to one peer, and the cookie that it gave us.
+///
+/// ```
+/// use std::time::Instant;
+/// use peersock_overlay::Identity;
+/// use peersock_overlay::noise::{CookieJar, MacWriter};
+///
+/// # fn now() -> Instant { Instant::now() }
+/// let (now, bob) = (now(), Identity::from_seed(&[2; 32]).node_id());
+/// let mut message = vec![0xD1; 100];
+/// MacWriter::new(&bob).append(now, &mut message);
+/// assert!(CookieJar::new(&bob, [9; 32], now).check_mac1(&message));
+/// ```
+pub struct MacWriter {
+    keys: Keys,
+    /// Of the last message, to which a cookie reply refers.
+    last_mac1: Option<[u8; MAC]>,
+    cookie: Option<Cookie>,
+}
+
+struct Cookie {
+    value: [u8; MAC],
+    received: Instant,
+}
+
+impl MacWriter {
+    /// For messages to `remote`.
+    pub fn new(remote: &NodeId) -> Self {
+        Self { keys: Keys::of(remote), last_mac1: None, cookie: None }
+    }
+
+    /// Appends MAC1 and MAC2 to a message that is otherwise complete and begins at the start of the vector.
+    ///
+    /// MAC2 is zero unless the peer gave us a cookie in the last 120 seconds.
+    pub fn append(&mut self, now: Instant, message: &mut Vec<u8>) {
+        let mac1 = hash::mac16(&self.keys.mac1, &[message]);
+        message.extend_from_slice(&mac1);
+        self.last_mac1 = Some(mac1);
+
+        self.cookie.take_if(|c| now.saturating_duration_since(c.received) >= COOKIE_LIFETIME);
+        let mac2 = self.cookie.as_ref().map_or([0; MAC], |c| hash::mac16(&c.value, &[message]));
+        message.extend_from_slice(&mac2);
+    }
+
+    /// Takes the cookie out of a reply to the last message. `false` if it is no such reply.
+    ///
+    /// Only one reply per message is taken, so that a flood of forged ones costs little.
+    pub fn receive_cookie(&mut self, now: Instant, reply: &CookieReply) -> bool {
+        let Some(mac1) = self.last_mac1 else { return false };
+        let (mut value, tag) = split(&reply.sealed);
+        let opened = XChaCha20Poly1305::new((&self.keys.cookie).into()).decrypt_inout_detached(
+            &reply.nonce.into(),
+            &mac1,
+            (&mut value[..]).into(),
+            &tag.into(),
+        );
+        if opened.is_err() {
+            return false;
+        }
+        self.last_mac1 = None;
+        self.cookie = Some(Cookie { value, received: now });
+        true
+    }
+}
+
+impl fmt::Debug for MacWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MacWriter").field("has_cookie", &self.cookie.is_some()).finish_non_exhaustive()
+    }
+}
+
+/// Checks the MACs of handshake messages to this node, and makes cookies. It keeps nothing per sender.
+///
+/// A cookie is a keyed hash of the sender's address and port under a secret that changes every 120 seconds.
+pub struct CookieJar {
+    keys: Keys,
+    seed: [u8; 32],
+    base: Instant,
+}
+
+impl CookieJar {
+    /// For messages to `local`. `seed` is random and not used for anything else.
+    pub fn new(local: &NodeId, seed: [u8; 32], now: Instant) -> Self {
+        Self { keys: Keys::of(local), seed, base: now }
+    }
+
+    /// Whether the sender knows this node's ID. One hash; the first thing to check.
+    pub fn check_mac1(&self, datagram: &[u8]) -> bool {
+        let Some((body, mac1, _)) = split_macs(datagram) else { return false };
+        hash::mac16(&self.keys.mac1, &[body]).ct_eq(mac1).into()
+    }
+
+    /// Whether the sender has a cookie for `remote`, and so receives there.
+    pub fn check_mac2(&self, now: Instant, remote: SocketAddr, datagram: &[u8]) -> bool {
+        let Some((_, _, mac2)) = split_macs(datagram) else { return false };
+        let body = &datagram[..datagram.len() - MAC];
+        let epoch = self.epoch(now);
+        // The previous secret too, or a cookie made just before the change would be worth nothing.
+        [Some(epoch), epoch.checked_sub(1)].into_iter().flatten().any(|epoch| {
+            let cookie = self.cookie(epoch, remote);
+            bool::from(hash::mac16(&cookie, &[body]).ct_eq(mac2))
+        })
+    }
+
+    /// The reply to a handshake message with a good MAC1, or `None` if it is too short to be one.
+    ///
+    /// `sender` is the message's sender index, and `nonce` is random.
+    pub fn reply(
+        &self,
+        now: Instant,
+        remote: SocketAddr,
+        datagram: &[u8],
+        sender: SessionIndex,
+        nonce: [u8; 24],
+    ) -> Option<CookieReply> {
+        let (_, mac1, _) = split_macs(datagram)?;
+        let mut sealed = [0; MAC + TAG];
+        sealed[..MAC].copy_from_slice(&self.cookie(self.epoch(now), remote));
+        let (value, tag) = sealed.split_at_mut(MAC);
+        let made = XChaCha20Poly1305::new((&self.keys.cookie).into())
+            .encrypt_inout_detached(&nonce.into(), mac1, value.into())
+            .expect("sealing fails only beyond 256 GiB");
+        tag.copy_from_slice(&made);
+        Some(CookieReply { receiver: sender, nonce, sealed })
+    }
+
+    fn epoch(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.base).as_secs() / COOKIE_LIFETIME.as_secs()
+    }
+
+    fn cookie(&self, epoch: u64, remote: SocketAddr) -> [u8; MAC] {
+        let secret = hash::keyed(&self.seed, &[&epoch.to_be_bytes()]);
+        // An IPv4 address is the same whether the socket that it came in on is of IPv4 or of both.
+        let port = remote.port().to_be_bytes();
+        match remote.ip().to_canonical() {
+            IpAddr::V4(ip) => hash::mac16(&secret, &[&ip.octets(), &port]),
+            IpAddr::V6(ip) => hash::mac16(&secret, &[&ip.octets(), &port]),
+        }
+    }
+}
+
+impl fmt::Debug for CookieJar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CookieJar([redacted])")
+    }
+}
+
+impl Drop for CookieJar {
+    fn drop(&mut self) {
+        self.seed.zeroize();
+    }
+}
+
+/// What MAC1 and cookies to one node are made with. Whoever knows its ID can derive them.
+#[derive(Zeroize, ZeroizeOnDrop)]
+struct Keys {
+    mac1: [u8; 32],
+    cookie: [u8; 32],
+}
+
+impl Keys {
+    fn of(node: &NodeId) -> Self {
+        Self {
+            mac1: hash::hash(&[MAC1_LABEL, node.as_bytes()]),
+            cookie: hash::hash(&[COOKIE_LABEL, node.as_bytes()]),
+        }
+    }
+}
+
+/// Body, MAC1 and MAC2.
+fn split_macs(datagram: &[u8]) -> Option<(&[u8], &[u8; MAC], &[u8; MAC])> {
+    let (rest, mac2) = datagram.split_last_chunk()?;
+    let (body, mac1) = rest.split_last_chunk()?;
+    Some((body, mac1, mac2))
+}
+
+/// Sealed cookie and tag.
+fn split(sealed: &[u8; MAC + TAG]) -> ([u8; MAC], [u8; TAG]) {
+    let (value, tag) = sealed.split_at(MAC);
+    (value.try_into().expect("the first half"), tag.try_into().expect("the second half"))
+}

@@ -1,0 +1,158 @@
+//! The pattern IKpsk2 itself, with any prologue and any payloads:
+//!
+//! ```text
+//! IKpsk2:
+//!   <- s
+//!   ...
+//!   -> e, es, s, ss
+//!   <- e, ee, se, psk
+//! ```
+
+use std::fmt;
+
+use x25519_dalek::{PublicKey, StaticSecret};
+
+use super::symmetric::{Split, Symmetric, Unauthentic};
+use crate::crypto::TAG;
+
+/// Writes the first message, appending it to `out`. `ephemeral` is 32 random bytes, never used again.
+///
+/// # Errors
+/// If `responder` is a key of low order.
+pub fn write_first(
+    prologue: &[u8],
+    secret: &StaticSecret,
+    responder: &[u8; 32],
+    ephemeral: StaticSecret,
+    payload: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<FirstSent, Unauthentic> {
+    let mut symmetric = Symmetric::new(prologue, responder);
+    let public = PublicKey::from(&ephemeral).to_bytes();
+    let start = out.len();
+    out.extend_from_slice(&public);
+    symmetric.mix_ephemeral(&public);
+    symmetric.mix_dh(&ephemeral, responder).inspect_err(|_| out.truncate(start))?;
+    symmetric.encrypt(PublicKey::from(secret).as_bytes(), out);
+    symmetric.mix_dh(secret, responder).inspect_err(|_| out.truncate(start))?;
+    symmetric.encrypt(payload, out);
+    Ok(FirstSent { symmetric, ephemeral })
+}
+
+/// Reads the first message and returns its payload.
+///
+/// # Errors
+/// If it is not authentic.
+pub fn read_first(
+    prologue: &[u8],
+    secret: &StaticSecret,
+    message: &[u8],
+) -> Result<(FirstReceived, Vec<u8>), Unauthentic> {
+    let (&ephemeral, rest) = message.split_first_chunk::<32>().ok_or(Unauthentic)?;
+    let (sealed_static, sealed_payload) = rest.split_at_checked(32 + TAG).ok_or(Unauthentic)?;
+
+    let mut symmetric = Symmetric::new(prologue, PublicKey::from(secret).as_bytes());
+    symmetric.mix_ephemeral(&ephemeral);
+    symmetric.mix_dh(secret, &ephemeral)?;
+    let mut initiator = [0; 32];
+    symmetric.decrypt(sealed_static, &mut initiator)?;
+    symmetric.mix_dh(secret, &initiator)?;
+    let payload = decrypt(&mut symmetric, sealed_payload)?;
+    Ok((FirstReceived { symmetric, ephemeral, initiator }, payload))
+}
+
+/// The initiator's state between the two messages. Erased on drop.
+pub struct FirstSent {
+    symmetric: Symmetric,
+    ephemeral: StaticSecret,
+}
+
+impl FirstSent {
+    /// Reads the second message and returns its payload. A forged one leaves the state as it was.
+    ///
+    /// `header`, unless empty, is mixed into the transcript before it, which is an addition to Noise.
+    ///
+    /// # Errors
+    /// If it is not authentic.
+    pub fn read_second(
+        &self,
+        header: &[u8],
+        secret: &StaticSecret,
+        psk: &[u8; 32],
+        message: &[u8],
+    ) -> Result<(Split, Vec<u8>), Unauthentic> {
+        let (ephemeral, sealed) = message.split_first_chunk::<32>().ok_or(Unauthentic)?;
+        let mut symmetric = self.symmetric.clone();
+        mix_header(&mut symmetric, header);
+        symmetric.mix_ephemeral(ephemeral);
+        symmetric.mix_dh(&self.ephemeral, ephemeral)?;
+        symmetric.mix_dh(secret, ephemeral)?;
+        symmetric.mix_psk(psk);
+        let payload = decrypt(&mut symmetric, sealed)?;
+        Ok((symmetric.split(), payload))
+    }
+}
+
+/// The responder's state between the two messages. Erased on drop.
+pub struct FirstReceived {
+    symmetric: Symmetric,
+    ephemeral: [u8; 32],
+    initiator: [u8; 32],
+}
+
+impl FirstReceived {
+    /// The initiator's static public key, now proved to be its own.
+    pub fn initiator(&self) -> &[u8; 32] {
+        &self.initiator
+    }
+
+    /// Writes the second message, appending it to `out`. `ephemeral` is 32 random bytes, never used again.
+    ///
+    /// `header`, unless empty, is mixed into the transcript before it, which is an addition to Noise.
+    ///
+    /// # Errors
+    /// If the initiator's ephemeral key is one of low order.
+    pub fn write_second(
+        mut self,
+        header: &[u8],
+        psk: &[u8; 32],
+        ephemeral: &StaticSecret,
+        payload: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Split, Unauthentic> {
+        let public = PublicKey::from(ephemeral).to_bytes();
+        mix_header(&mut self.symmetric, header);
+        self.symmetric.mix_ephemeral(&public);
+        self.symmetric.mix_dh(ephemeral, &self.ephemeral)?;
+        self.symmetric.mix_dh(ephemeral, &self.initiator)?;
+        self.symmetric.mix_psk(psk);
+        out.extend_from_slice(&public);
+        self.symmetric.encrypt(payload, out);
+        Ok(self.symmetric.split())
+    }
+}
+
+impl fmt::Debug for FirstSent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FirstSent([redacted])")
+    }
+}
+
+impl fmt::Debug for FirstReceived {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FirstReceived([redacted])")
+    }
+}
+
+fn mix_header(symmetric: &mut Symmetric, header: &[u8]) {
+    if !header.is_empty() {
+        symmetric.mix_hash(header);
+    }
+}
+
+fn decrypt(symmetric: &mut Symmetric, sealed: &[u8]) -> Result<Vec<u8>, Unauthentic> {
+    let len = sealed.len().checked_sub(TAG).ok_or(Unauthentic)?;
+    let mut plaintext = vec![0; len];
+    symmetric.decrypt(sealed, &mut plaintext)?;
+    Ok(plaintext)
+}

@@ -1,0 +1,42 @@
+//! The handshake: `Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s` with the message flow of WireGuard.
+//!
+//! ```text
+//! initiator                                         responder
+//!   Initiator::start          -- Initiation -->     Macs::check_mac1 (cheap), then
+//!                                                   Received::read  (X25519: who is it, which network?)
+//!                                                   Received::respond (X25519, with the network's key)
+//!   Initiator::read_response  <--  Response  --
+//!           SessionKeys                                     SessionKeys
+//! ```
+//!
+//! Reading an initiation comes in two steps because the network, and with it the pre-shared key, stands in its
+//! encrypted payload, and because a responder drops a replay (an old [`Timestamp`]) between the two.
+//!
+//! # Under load
+//!
+//! Every handshake message ends in two MACs. MAC1 shows that the sender knows whom it talks to, and costs one
+//! hash to check. A busy node also wants MAC2, made with a cookie that it gave to that source address, and
+//! answers a message without it by a [`CookieReply`](crate::wire::CookieReply); [`CookieJar`] makes and checks
+//! cookies, [`MacWriter`] keeps them. So a flood from forged addresses costs no X25519.
+//!
+//! # What is authenticated
+//!
+//! The Noise transcript begins with a prologue of a label, the initiation's header and the responder's node ID,
+//! and takes in the response's header before the response. So the versions, the suite, both session indices and
+//! all four public keys are bound into the session keys. The initiator's Ed25519 key is in the encrypted payload.
+//!
+//! The functions take no clock and no generator: ephemeral keys, indices, nonces and times are arguments.
+
+mod cookie;
+mod handshake;
+mod ik;
+mod payload;
+mod symmetric;
+mod timestamp;
+
+pub use cookie::{CookieJar, MacWriter};
+pub use handshake::{HandshakeError, Initiator, Received, SessionKeys};
+pub use ik::{FirstReceived, FirstSent, read_first, write_first};
+pub use payload::{InitiationPayload, ResponsePayload};
+pub use symmetric::{Split, Unauthentic};
+pub use timestamp::Timestamp;

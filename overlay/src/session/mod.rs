@@ -1,0 +1,378 @@
+//! Sessions: what a finished handshake leaves behind, and the path of every data packet.
+
+mod activity;
+mod path;
+mod peer;
+mod replay;
+mod sync;
+mod table;
+
+pub use path::{Path, RecvMeta, SocketIndex};
+pub use peer::{Peer, Sender};
+pub use table::{SessionIndex, SessionTable};
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+use crate::counters::Counters;
+use crate::crypto::{AeadKey, Provider, Suite, TAG};
+use crate::noise::SessionKeys;
+use crate::wire::{Data, MessageType};
+
+use replay::{ReplayWindow, Stale};
+
+/// Bytes in front of the ciphertext of a data packet.
+pub const DATA_HEADER: usize = 12;
+/// Bytes by which a data packet is longer than its plaintext: header and tag.
+pub const DATA_OVERHEAD: usize = DATA_HEADER + TAG;
+
+/// A session seals and opens no more than this many packets per direction.
+pub(crate) const MESSAGE_LIMIT: u64 = 1 << 60;
+
+/// The session that a datagram is for, or `None` if it is not a data packet.
+///
+/// ```
+/// use peersock_overlay::{SessionIndex, data_index};
+///
+/// let mut datagram = [0; 28];
+/// datagram[..4].copy_from_slice(&[0xD4, 1, 2, 3]);
+/// assert_eq!(data_index(&datagram), Some(SessionIndex::from_be_bytes([1, 2, 3])));
+/// assert_eq!(data_index(&datagram[..27]), None);
+/// ```
+pub fn data_index(datagram: &[u8]) -> Option<SessionIndex> {
+    match datagram {
+        &[first, a, b, c, ..] if first == MessageType::Data as u8 && datagram.len() >= DATA_OVERHEAD => {
+            Some(SessionIndex::from_be_bytes([a, b, c]))
+        }
+        _ => None,
+    }
+}
+
+/// The two keys of one handshake, in use.
+///
+/// Everything on the packet path takes `&self`, from any thread. Its locks are one per direction, held shared
+/// for the time of one packet and exclusively only to erase the keys, and one around the replay window's update.
+pub struct Session {
+    index: SessionIndex,
+    remote_index: SessionIndex,
+    suite: Suite,
+    initiator: bool,
+    peer: Arc<Peer>,
+    counters: Arc<Counters>,
+    established: Instant,
+    reject_after: Duration,
+    confirmed: AtomicBool,
+    /// Milliseconds since `established` at which control wants a look; see [`Session::set_attention`].
+    attention: AtomicU64,
+    sealing: Sealing,
+    opening: Opening,
+}
+
+struct Sealing {
+    /// `None` once erased.
+    key: RwLock<Option<Box<dyn AeadKey>>>,
+    next: AtomicU64,
+    bytes: AtomicU64,
+}
+
+struct Opening {
+    /// `None` once erased.
+    key: RwLock<Option<Box<dyn AeadKey>>>,
+    received: Mutex<Received>,
+}
+
+struct Received {
+    window: ReplayWindow,
+    packets: u64,
+    bytes: u64,
+}
+
+/// What went over a session so far. Bytes are of plaintext.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SessionStats {
+    /// Packets sealed.
+    pub sent_packets: u64,
+    /// Bytes sealed.
+    pub sent_bytes: u64,
+    /// Packets opened and not seen before.
+    pub received_packets: u64,
+    /// Bytes of these.
+    pub received_bytes: u64,
+}
+
+impl Session {
+    /// Puts the keys of a handshake to use. `None` if the provider lacks their suite.
+    ///
+    /// The initiator's session is confirmed from the start, because the response proved that the peer has the
+    /// keys; the responder's is with the first packet. After `reject_after` it neither seals nor opens.
+    pub(crate) fn new(
+        keys: &SessionKeys,
+        provider: &dyn Provider,
+        peer: Arc<Peer>,
+        counters: Arc<Counters>,
+        reject_after: Duration,
+        now: Instant,
+    ) -> Option<Self> {
+        Some(Self {
+            index: keys.index,
+            remote_index: keys.remote_index,
+            suite: keys.suite,
+            initiator: keys.initiator,
+            peer,
+            counters,
+            established: now,
+            reject_after,
+            confirmed: AtomicBool::new(keys.initiator),
+            attention: AtomicU64::new(NO_ATTENTION),
+            sealing: Sealing {
+                key: RwLock::new(Some(provider.key(keys.suite, &keys.send)?)),
+                next: AtomicU64::new(0),
+                bytes: AtomicU64::new(0),
+            },
+            opening: Opening {
+                key: RwLock::new(Some(provider.key(keys.suite, &keys.receive)?)),
+                received: Mutex::new(Received { window: ReplayWindow::new(), packets: 0, bytes: 0 }),
+            },
+        })
+    }
+
+    /// Makes a whole datagram of `plaintext`, an inner IP packet, and returns its length: [`DATA_OVERHEAD`] more.
+    ///
+    /// # Errors
+    /// [`SealError::Expired`] for an old session: ask [`Peer::sender`] again. [`SealError::NoRoom`] if `out` is
+    /// too short.
+    pub fn seal(&self, plaintext: &[u8], out: &mut [u8]) -> Result<usize, SealError> {
+        let len = plaintext.len() + DATA_OVERHEAD;
+        let out = out.get_mut(..len).ok_or(SealError::NoRoom)?;
+        let key = sync::read(&self.sealing.key);
+        let key = key.as_ref().ok_or_else(|| self.seal_expired())?;
+        // A counter that is drawn is used up, even if it is past the limit. It cannot come round to zero again.
+        let counter = self.sealing.next.fetch_add(1, Ordering::Relaxed);
+        if counter >= MESSAGE_LIMIT {
+            return Err(self.seal_expired());
+        }
+
+        Data::write_header(out, self.remote_index, counter);
+        key.seal(counter, plaintext, &mut out[DATA_HEADER..]);
+        self.sealing.bytes.fetch_add(plaintext.len() as u64, Ordering::Relaxed);
+        if is_ip(plaintext) {
+            self.peer.activity().data_sealed();
+        }
+        Ok(len)
+    }
+
+    /// Authenticates and decrypts a datagram that [`data_index`] says is for this session, and returns the
+    /// length of its plaintext, [`DATA_OVERHEAD`] less.
+    ///
+    /// A counter is marked as received only after its packet proved authentic. On an error `out` holds nothing
+    /// of use, and the packet has been counted.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(&self, datagram: &[u8], out: &mut [u8]) -> Result<usize, OpenError> {
+        let result = self.try_open(datagram, out);
+        match result {
+            Ok(len) if is_ip(&out[..len]) => self.peer.activity().data_opened(),
+            Ok(_) | Err(OpenError::NoRoom) => {}
+            Err(OpenError::Malformed) => self.counters.data_malformed.increment(),
+            Err(OpenError::Unauthentic) => self.counters.data_unauthentic.increment(),
+            Err(OpenError::Replayed) => self.counters.data_replayed.increment(),
+            Err(OpenError::TooOld) => self.counters.data_too_old.increment(),
+            Err(OpenError::Expired) => self.counters.data_expired.increment(),
+        }
+        result
+    }
+
+    fn try_open(&self, datagram: &[u8], out: &mut [u8]) -> Result<usize, OpenError> {
+        let data = Data::parse(datagram).map_err(|_| OpenError::Malformed)?;
+        if data.receiver != self.index {
+            return Err(OpenError::Malformed);
+        }
+        if data.counter >= MESSAGE_LIMIT {
+            return Err(OpenError::Expired);
+        }
+        let len = data.sealed.len() - TAG;
+        let out = out.get_mut(..len).ok_or(OpenError::NoRoom)?;
+        {
+            let key = sync::read(&self.opening.key);
+            let key = key.as_ref().ok_or(OpenError::Expired)?;
+            key.open(data.counter, data.sealed, out).map_err(|_| OpenError::Unauthentic)?;
+        }
+        let mut received = sync::lock(&self.opening.received);
+        received.window.mark(data.counter).map_err(|stale| match stale {
+            Stale::Replayed => OpenError::Replayed,
+            Stale::TooOld => OpenError::TooOld,
+        })?;
+        received.packets += 1;
+        received.bytes += len as u64;
+        Ok(len)
+    }
+
+    /// Our index, which datagrams for this session carry.
+    pub fn index(&self) -> SessionIndex {
+        self.index
+    }
+
+    /// The cipher of its packets.
+    pub fn suite(&self) -> Suite {
+        self.suite
+    }
+
+    /// The peer at the other end.
+    pub fn peer(&self) -> &Arc<Peer> {
+        &self.peer
+    }
+
+    /// What it has carried so far.
+    pub fn stats(&self) -> SessionStats {
+        let received = sync::lock(&self.opening.received);
+        SessionStats {
+            sent_packets: self.sealing.next.load(Ordering::Relaxed).min(MESSAGE_LIMIT),
+            sent_bytes: self.sealing.bytes.load(Ordering::Relaxed),
+            received_packets: received.packets,
+            received_bytes: received.bytes,
+        }
+    }
+
+    /// Tells that packets from `meta` were opened. Called once per batch of one source.
+    ///
+    /// True if the control half should hear of it (`Endpoint::session_attention`): the session was not confirmed
+    /// yet, the source is not the peer's path, a timer must start, or the session has reached an age that matters.
+    pub fn note_received(&self, now: Instant, meta: &RecvMeta) -> bool {
+        let timer = self.peer.activity().note_received(now);
+        timer | self.is_due(now) | !self.is_confirmed() | self.peer.is_new_source(meta)
+    }
+
+    /// Tells that packets were sealed and sent. Called once per batch.
+    ///
+    /// True if the control half should hear of it, as for [`Self::note_received`].
+    pub fn note_sent(&self, now: Instant) -> bool {
+        self.peer.activity().note_sent(now) | self.is_due(now)
+    }
+
+    /// The peer's index, which our datagrams carry.
+    pub(crate) fn remote_index(&self) -> SessionIndex {
+        self.remote_index
+    }
+
+    /// Whether our side began the handshake, and so sees to the rekey.
+    pub(crate) fn is_initiator(&self) -> bool {
+        self.initiator
+    }
+
+    /// When the handshake was done.
+    pub(crate) fn established(&self) -> Instant {
+        self.established
+    }
+
+    /// Whether the peer has proved that it has the keys.
+    pub(crate) fn is_confirmed(&self) -> bool {
+        self.confirmed.load(Ordering::Relaxed)
+    }
+
+    /// The peer has proved that it has the keys.
+    pub(crate) fn confirm(&self) {
+        self.confirmed.store(true, Ordering::Relaxed);
+    }
+
+    /// From `at` on, the next packet that is sent or received asks for control's attention, once. So a session
+    /// can be rekeyed on use without a timer that runs while it is idle. `None` takes that back.
+    pub(crate) fn set_attention(&self, at: Option<Instant>) {
+        let millis = at.map_or(NO_ATTENTION, |at| self.age_millis(at));
+        self.attention.store(millis, Ordering::Relaxed);
+    }
+
+    /// Forgets both keys. From now on it neither seals nor opens, whoever still holds it.
+    pub(crate) fn erase(&self) {
+        *sync::write(&self.sealing.key) = None;
+        *sync::write(&self.opening.key) = None;
+    }
+
+    /// Whether the keys are gone.
+    pub(crate) fn is_erased(&self) -> bool {
+        sync::read(&self.sealing.key).is_none()
+    }
+
+    /// Whether control asked for attention by now, which is told once; or the session must end, which is done.
+    fn is_due(&self, now: Instant) -> bool {
+        let age = self.age_millis(now);
+        if u128::from(age) >= self.reject_after.as_millis() {
+            if self.is_erased() {
+                return false;
+            }
+            self.erase();
+            return true;
+        }
+        age >= self.attention.load(Ordering::Relaxed)
+            && age >= self.attention.swap(NO_ATTENTION, Ordering::Relaxed)
+    }
+
+    fn age_millis(&self, now: Instant) -> u64 {
+        let millis = now.saturating_duration_since(self.established).as_millis();
+        u64::try_from(millis).unwrap_or(NO_ATTENTION - 1)
+    }
+
+    fn seal_expired(&self) -> SealError {
+        self.counters.seal_expired.increment();
+        SealError::Expired
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("index", &self.index)
+            .field("suite", &self.suite)
+            .field("peer", &self.peer)
+            .field("keys", &"[redacted]")
+            .finish_non_exhaustive()
+    }
+}
+
+/// Later than every age.
+const NO_ATTENTION: u64 = u64::MAX;
+
+/// Whether a plaintext is data, and not a keepalive (empty) or a control message (first nibble 0).
+fn is_ip(plaintext: &[u8]) -> bool {
+    plaintext.first().is_some_and(|first| first >> 4 != 0)
+}
+
+/// Why a packet could not be sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SealError {
+    /// The session is past its lifetime, or control has erased it.
+    #[error("the session has expired")]
+    Expired,
+    /// The buffer is too short for the datagram.
+    #[error("the buffer is too short")]
+    NoRoom,
+}
+
+/// Why a datagram could not be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Not a data packet, or for another session.
+    #[error("the datagram is malformed")]
+    Malformed,
+    /// Not made by the peer, or altered.
+    #[error("the packet is not authentic")]
+    Unauthentic,
+    /// Authentic, but received before.
+    #[error("the packet is a replay")]
+    Replayed,
+    /// Authentic, but so far behind the newest that nobody knows whether it is a replay.
+    #[error("the packet is too old")]
+    TooOld,
+    /// The session is past its lifetime, or control has erased it.
+    #[error("the session has expired")]
+    Expired,
+    /// The buffer is too short for the plaintext.
+    #[error("the buffer is too short")]
+    NoRoom,
+}

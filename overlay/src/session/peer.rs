@@ -1,0 +1,178 @@
+use std::any::Any;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock, RwLock};
+use std::time::Instant;
+
+use super::activity::Activity;
+use super::{Path, RecvMeta, Session, SocketIndex, sync};
+use crate::id::{NetworkId, NodeId, PublicIdentity};
+use crate::network::NetworkIndex;
+
+/// One peer in one network, as the data path sees it. Shared by `Arc` between control, sessions and driver.
+///
+/// It and its current session point at each other; control breaks that circle when it removes the peer.
+pub struct Peer {
+    id: NodeId,
+    identity: PublicIdentity,
+    network: NetworkIndex,
+    /// The self-certifying address first.
+    addresses: Box<[IpAddr]>,
+    link: RwLock<Link>,
+    receive_buffer: AtomicU32,
+    activity: Activity,
+    context: OnceLock<Arc<dyn Any + Send + Sync>>,
+}
+
+/// How to reach the peer right now.
+#[derive(Default)]
+struct Link {
+    session: Option<Arc<Session>>,
+    path: Option<Path>,
+    /// A source that control has already been told of and did not make the path.
+    noted: Option<(SocketIndex, SocketAddr)>,
+}
+
+/// A peer's current session and path, taken together.
+///
+/// Good for one batch; the next batch asks [`Peer::sender`] again.
+#[derive(Clone)]
+pub struct Sender {
+    /// Seals the packets.
+    pub session: Arc<Session>,
+    /// Where they go.
+    pub path: Path,
+}
+
+impl Peer {
+    /// A peer that is not reachable yet. `addresses` are those it has besides the self-certifying one.
+    pub(crate) fn new(
+        identity: PublicIdentity,
+        network: NetworkIndex,
+        network_id: NetworkId,
+        addresses: &[IpAddr],
+        now: Instant,
+    ) -> Self {
+        let id = identity.node_id();
+        let certified = IpAddr::V6(network_id.address_of(&id));
+        Self {
+            id,
+            identity,
+            network,
+            addresses: std::iter::once(certified).chain(addresses.iter().copied()).collect(),
+            link: RwLock::default(),
+            receive_buffer: AtomicU32::new(ASSUMED_RECEIVE_BUFFER),
+            activity: Activity::new(now),
+            context: OnceLock::new(),
+        }
+    }
+
+    /// The peer's node ID.
+    pub fn id(&self) -> &NodeId {
+        &self.id
+    }
+
+    /// The peer's public keys.
+    pub fn identity(&self) -> &PublicIdentity {
+        &self.identity
+    }
+
+    /// The network in which it is this peer. The same node in another network is another `Peer`.
+    pub fn network(&self) -> NetworkIndex {
+        self.network
+    }
+
+    /// The peer's addresses in the network, the self-certifying one first.
+    pub fn addresses(&self) -> &[IpAddr] {
+        &self.addresses
+    }
+
+    /// Whether a packet from this peer may have that inner source address.
+    pub fn owns(&self, source: IpAddr) -> bool {
+        self.addresses.contains(&source)
+    }
+
+    /// The session and path to use for the next batch, or `None` if there is no session or no path.
+    ///
+    /// Takes a short lock.
+    pub fn sender(&self) -> Option<Sender> {
+        let link = sync::read(&self.link);
+        Some(Sender { session: link.session.clone()?, path: link.path? })
+    }
+
+    /// The session to send on, if there is one.
+    pub fn session(&self) -> Option<Arc<Session>> {
+        sync::read(&self.link).session.clone()
+    }
+
+    /// The path to send on, if one is known.
+    pub fn path(&self) -> Option<Path> {
+        sync::read(&self.link).path
+    }
+
+    /// How many bytes of datagrams may be under way to this peer, over all flows together.
+    ///
+    /// Half of the UDP receive buffer that the peer told us of, because the kernel charges a datagram at up to
+    /// twice its size and an overflow loses whole batches.
+    pub fn receive_limit(&self) -> usize {
+        self.receive_buffer.load(Ordering::Relaxed) as usize / 2
+    }
+
+    /// A place for the driver's own state of this peer. This crate does not touch it.
+    pub fn context(&self) -> &OnceLock<Arc<dyn Any + Send + Sync>> {
+        &self.context
+    }
+
+    /// What the timers run from.
+    pub(crate) fn activity(&self) -> &Activity {
+        &self.activity
+    }
+
+    /// Makes `session` the one to send on, and returns the one before.
+    pub(crate) fn set_session(&self, session: Option<Arc<Session>>) -> Option<Arc<Session>> {
+        std::mem::replace(&mut sync::write(&self.link).session, session)
+    }
+
+    /// Makes `path` the one to send on.
+    pub(crate) fn set_path(&self, path: Option<Path>) {
+        let mut link = sync::write(&self.link);
+        link.path = path;
+        link.noted = None;
+    }
+
+    /// Notes what datagrams the path carries. Does nothing if the path has changed from `path` meanwhile.
+    pub(crate) fn set_datagram_size(&self, path: &Path, datagram_size: usize) {
+        if let Some(current) = &mut sync::write(&self.link).path
+            && (current.socket, current.remote) == (path.socket, path.remote)
+        {
+            current.datagram_size = datagram_size;
+        }
+    }
+
+    /// Control knows of this source and keeps its path: packets from there are no longer worth its attention.
+    pub(crate) fn set_noted_source(&self, meta: &RecvMeta) {
+        sync::write(&self.link).noted = Some((meta.socket, meta.remote));
+    }
+
+    /// Notes the size of the peer's UDP receive buffer, in bytes.
+    pub(crate) fn set_receive_buffer(&self, bytes: u32) {
+        self.receive_buffer.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether `meta` is another source than the path, and one that control has not been told of.
+    pub(super) fn is_new_source(&self, meta: &RecvMeta) -> bool {
+        let link = sync::read(&self.link);
+        let source = (meta.socket, meta.remote);
+        link.path.is_none_or(|path| (path.socket, path.remote) != source) && link.noted != Some(source)
+    }
+}
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peer").field("id", &self.id).field("network", &self.network).finish_non_exhaustive()
+    }
+}
+
+/// Bytes; what Linux gives a socket that asks for nothing. It stands until the handshake tells the real number.
+const ASSUMED_RECEIVE_BUFFER: u32 = 212_992;

@@ -1,0 +1,125 @@
+use super::{ParseError, Reader};
+
+const PROBE: u8 = 0x01;
+const PROBE_ACK: u8 = 0x02;
+const PARAMS: u8 = 0x03;
+const CLOSE: u8 = 0x04;
+
+/// A message between two nodes inside their session: a data packet whose plaintext begins with 1 to 15.
+///
+/// ```text
+/// Probe     0x01 | id 4 | zeros up to the size that is probed
+/// ProbeAck  0x02 | id 4 | size 2
+/// Params    0x03 | UDP receive buffer 4 | instance 8
+/// Close     0x04 | reason 1
+/// ```
+///
+/// Bytes behind these fields are ignored, so that later versions can add some.
+///
+/// ```
+/// use peersock_overlay::wire::Control;
+///
+/// let message = Control::ProbeAck { id: 7, size: 1452 };
+/// let mut plaintext = Vec::new();
+/// message.emit(&mut plaintext);
+/// assert_eq!(Control::parse(&plaintext), Ok(message));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Control {
+    /// Asks for a [`Control::ProbeAck`]: does a datagram of this size pass, is this path alive? (RFC 8899)
+    Probe {
+        /// Chosen by the sender.
+        id: u32,
+        /// Length of the plaintext, padding included, in bytes.
+        len: ProbeSize,
+    },
+    /// Answers a probe. It is as short as can be, whatever the probe's size was.
+    ProbeAck {
+        /// From the probe.
+        id: u32,
+        /// The probe's size as its receiver saw it: bytes of UDP payload.
+        size: u16,
+    },
+    /// What the sender's side of the session is like. Sent when it changes.
+    Params {
+        /// The size of the sender's UDP receive buffer, in bytes.
+        receive_buffer: u32,
+        /// The sender's instance, as in its hellos.
+        instance: u64,
+    },
+    /// The sender leaves; the session is over.
+    Close {
+        /// Why; 0 is "leaving the network". Others are yet undefined and mean the same.
+        reason: u8,
+    },
+}
+
+impl Control {
+    /// Reads a plaintext.
+    ///
+    /// # Errors
+    /// [`ParseError::Type`] for an unknown message, which a receiver ignores; [`ParseError::Length`] if it is cut off.
+    pub fn parse(plaintext: &[u8]) -> Result<Self, ParseError> {
+        let mut reader = Reader(plaintext);
+        Ok(match reader.u8()? {
+            PROBE => Self::Probe {
+                id: reader.u32()?,
+                len: ProbeSize::new(plaintext.len()).ok_or(ParseError::Length)?,
+            },
+            PROBE_ACK => Self::ProbeAck { id: reader.u32()?, size: reader.u16()? },
+            PARAMS => Self::Params { receive_buffer: reader.u32()?, instance: reader.u64()? },
+            CLOSE => Self::Close { reason: reader.u8()? },
+            _ => return Err(ParseError::Type),
+        })
+    }
+
+    /// Appends the plaintext to `out`.
+    pub fn emit(&self, out: &mut Vec<u8>) {
+        match *self {
+            Self::Probe { id, len } => {
+                let end = out.len() + len.get();
+                out.push(PROBE);
+                out.extend_from_slice(&id.to_be_bytes());
+                out.resize(end, 0);
+            }
+            Self::ProbeAck { id, size } => {
+                out.push(PROBE_ACK);
+                out.extend_from_slice(&id.to_be_bytes());
+                out.extend_from_slice(&size.to_be_bytes());
+            }
+            Self::Params { receive_buffer, instance } => {
+                out.push(PARAMS);
+                out.extend_from_slice(&receive_buffer.to_be_bytes());
+                out.extend_from_slice(&instance.to_be_bytes());
+            }
+            Self::Close { reason } => out.extend_from_slice(&[CLOSE, reason]),
+        }
+    }
+}
+
+/// The length of a probe's plaintext: 5 to 65,535 bytes.
+///
+/// ```
+/// use peersock_overlay::wire::ProbeSize;
+///
+/// assert_eq!(ProbeSize::new(1200).map(ProbeSize::get), Some(1200));
+/// assert!(ProbeSize::new(4).is_none());
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ProbeSize(u16);
+
+impl ProbeSize {
+    /// The shortest probe: it has no padding.
+    pub const MIN: Self = Self(5);
+
+    /// `None` out of range.
+    pub fn new(len: usize) -> Option<Self> {
+        u16::try_from(len).ok().map(Self).filter(|size| *size >= Self::MIN)
+    }
+
+    /// The length, in bytes.
+    pub fn get(self) -> usize {
+        self.0.into()
+    }
+}

@@ -1,0 +1,59 @@
+use super::{MessageType, ParseError, Reader};
+use crate::session::{DATA_HEADER, DATA_OVERHEAD, SessionIndex};
+
+/// A sealed packet.
+///
+/// ```text
+///  0                   1                   2                   3
+///  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+/// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+/// |     0xD4      |          index of the receiver's session      |
+/// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+/// |                            counter                            |
+/// |                                                               |
+/// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+/// |                    ciphertext, then 16 bytes of tag           |
+/// ```
+///
+/// ```
+/// use peersock_overlay::SessionIndex;
+/// use peersock_overlay::wire::Data;
+///
+/// let mut datagram = [0; 28];
+/// Data::write_header(&mut datagram, SessionIndex::from_be_bytes([0, 1, 2]), 9);
+/// assert_eq!(Data::parse(&datagram).map(|d| d.counter), Ok(9));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Data<'a> {
+    /// Which session of the receiver.
+    pub receiver: SessionIndex,
+    /// The packet's number in that session, which makes the nonce.
+    pub counter: u64,
+    /// Ciphertext and tag, 16 bytes at least.
+    pub sealed: &'a [u8],
+}
+
+impl<'a> Data<'a> {
+    /// Reads a datagram.
+    ///
+    /// # Errors
+    /// [`ParseError::Length`] under 28 bytes, [`ParseError::Type`] for another message.
+    pub fn parse(datagram: &'a [u8]) -> Result<Self, ParseError> {
+        let mut reader = Reader::of(datagram, MessageType::Data)?;
+        let (receiver, counter) = (reader.index()?, reader.u64()?);
+        if reader.0.len() < DATA_OVERHEAD - DATA_HEADER {
+            return Err(ParseError::Length);
+        }
+        Ok(Self { receiver, counter, sealed: reader.0 })
+    }
+
+    /// Writes the 12 bytes in front of the ciphertext.
+    ///
+    /// # Panics
+    /// If `datagram` is shorter than that.
+    pub fn write_header(datagram: &mut [u8], receiver: SessionIndex, counter: u64) {
+        datagram[0] = MessageType::Data as u8;
+        datagram[1..4].copy_from_slice(&receiver.to_be_bytes());
+        datagram[4..DATA_HEADER].copy_from_slice(&counter.to_be_bytes());
+    }
+}

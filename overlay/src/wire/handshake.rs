@@ -1,0 +1,166 @@
+use super::{MessageType, ParseError, Reader, VERSION};
+use crate::crypto::Suite;
+use crate::session::SessionIndex;
+
+const INITIATION_HEADER: usize = 5;
+const RESPONSE_HEADER: usize = 8;
+/// MAC1 and MAC2, at the end of both handshake messages.
+const MACS: usize = 32;
+/// Noise's ephemeral key, sealed static key and the tag of the payload.
+const INITIATION_NOISE: usize = 32 + 48 + 16;
+/// Noise's ephemeral key and the tag of the payload.
+const RESPONSE_NOISE: usize = 32 + 16;
+
+/// The first message of a handshake, before its cryptography is looked at.
+///
+/// ```text
+/// offset  0     1        2          5            37               85                n-32   n-16
+///        +----+---------+----------+------------+----------------+-----------------+------+------+
+///        |0xD1| version | sender   | ephemeral  | sealed static  | sealed payload  | MAC1 | MAC2 |
+///        | 1  | 1       | index 3  | key 32     | key 32+16      | 65.. + 16       | 16   | 16   |
+///        +----+---------+----------+------------+----------------+-----------------+------+------+
+///        |<------ header ------->|<--------------- Noise -------------------->|
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Initiation<'a> {
+    /// The sender's name for the session that is to be.
+    pub sender: SessionIndex,
+    /// Everything in front of the Noise message; it goes into the transcript.
+    pub header: &'a [u8],
+    /// The Noise message.
+    pub noise: &'a [u8],
+}
+
+impl<'a> Initiation<'a> {
+    /// Length of the header, in bytes.
+    pub const HEADER: usize = INITIATION_HEADER;
+    /// Length with the payload of version 1, in bytes.
+    pub const MIN: usize = Self::HEADER + INITIATION_NOISE + 65 + MACS;
+    /// The longest that is looked at, in bytes; it leaves room for payloads to grow.
+    pub const MAX: usize = 1200;
+
+    /// Reads a datagram.
+    ///
+    /// # Errors
+    /// A length out of bounds, another message, or a version other than 1.
+    pub fn parse(datagram: &'a [u8]) -> Result<Self, ParseError> {
+        let mut reader = Reader::of(datagram, MessageType::Initiation)?;
+        reader.version()?;
+        let sender = reader.index()?;
+        let (header, noise) = split(datagram, Self::HEADER, Self::MIN..=Self::MAX)?;
+        Ok(Self { sender, header, noise })
+    }
+
+    /// The header of a message from `sender`.
+    pub fn header(sender: SessionIndex) -> [u8; INITIATION_HEADER] {
+        let [a, b, c] = sender.to_be_bytes();
+        [MessageType::Initiation as u8, VERSION, a, b, c]
+    }
+}
+
+/// The second message of a handshake, before its cryptography is looked at.
+///
+/// ```text
+/// offset  0     1        2           5          8            40                n-32   n-16
+///        +----+---------+-----------+----------+------------+-----------------+------+------+
+///        |0xD2| suite   | receiver  | sender   | ephemeral  | sealed payload  | MAC1 | MAC2 |
+///        | 1  | 1       | index 3   | index 3  | key 32     | 12.. + 16       | 16   | 16   |
+///        +----+---------+-----------+----------+------------+-----------------+------+------+
+///        |<------------ header ------------>|<----------- Noise ---------->|
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Response<'a> {
+    /// The data suite that the responder chose.
+    pub suite: Suite,
+    /// The initiator's session index, from its initiation.
+    pub receiver: SessionIndex,
+    /// The responder's name for the session.
+    pub sender: SessionIndex,
+    /// Everything in front of the Noise message; it goes into the transcript.
+    pub header: &'a [u8],
+    /// The Noise message.
+    pub noise: &'a [u8],
+}
+
+impl<'a> Response<'a> {
+    /// Length of the header, in bytes.
+    pub const HEADER: usize = RESPONSE_HEADER;
+    /// Length with the payload of version 1, in bytes.
+    pub const MIN: usize = Self::HEADER + RESPONSE_NOISE + 12 + MACS;
+    /// The longest that is looked at, in bytes: a response is never longer than the initiation.
+    pub const MAX: usize = Initiation::MAX;
+
+    /// Reads a datagram.
+    ///
+    /// # Errors
+    /// A length out of bounds, another message, or an unknown suite.
+    pub fn parse(datagram: &'a [u8]) -> Result<Self, ParseError> {
+        let mut reader = Reader::of(datagram, MessageType::Response)?;
+        let number = reader.u8()?;
+        let suite = Suite::from_wire(number).ok_or(ParseError::Version(number))?;
+        let (receiver, sender) = (reader.index()?, reader.index()?);
+        let (header, noise) = split(datagram, Self::HEADER, Self::MIN..=Self::MAX)?;
+        Ok(Self { suite, receiver, sender, header, noise })
+    }
+
+    /// The header of a response.
+    pub fn header(suite: Suite, receiver: SessionIndex, sender: SessionIndex) -> [u8; RESPONSE_HEADER] {
+        let ([a, b, c], [d, e, f]) = (receiver.to_be_bytes(), sender.to_be_bytes());
+        [MessageType::Response as u8, suite.to_wire(), a, b, c, d, e, f]
+    }
+}
+
+/// The answer of a busy node to a handshake message: a cookie for its sender's address.
+///
+/// ```text
+/// offset  0     1           4          28
+///        +----+-----------+----------+----------------+
+///        |0xD3| receiver  | nonce 24 | sealed cookie  |
+///        | 1  | index 3   |          | 16+16          |
+///        +----+-----------+----------+----------------+
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CookieReply {
+    /// The sender index of the message that is answered.
+    pub receiver: SessionIndex,
+    /// Nonce of XChaCha20-Poly1305.
+    pub nonce: [u8; 24],
+    /// The sealed cookie; the MAC1 of the answered message is its associated data.
+    pub sealed: [u8; 32],
+}
+
+impl CookieReply {
+    /// Length on the wire, in bytes: less than any message that it answers.
+    pub const LEN: usize = 60;
+
+    /// Reads a datagram.
+    ///
+    /// # Errors
+    /// [`ParseError::Length`] unless it has exactly [`Self::LEN`] bytes, [`ParseError::Type`] for another message.
+    pub fn parse(datagram: &[u8]) -> Result<Self, ParseError> {
+        let mut reader = Reader::of(datagram, MessageType::CookieReply)?;
+        let reply = Self { receiver: reader.index()?, nonce: *reader.array()?, sealed: *reader.array()? };
+        reader.end()?;
+        Ok(reply)
+    }
+
+    /// Appends the message to `out`.
+    pub fn emit(&self, out: &mut Vec<u8>) {
+        out.push(MessageType::CookieReply as u8);
+        out.extend_from_slice(&self.receiver.to_be_bytes());
+        out.extend_from_slice(&self.nonce);
+        out.extend_from_slice(&self.sealed);
+    }
+}
+
+/// Splits a handshake message into header and Noise message, without the MACs.
+fn split(
+    datagram: &[u8],
+    header: usize,
+    len: std::ops::RangeInclusive<usize>,
+) -> Result<(&[u8], &[u8]), ParseError> {
+    if !len.contains(&datagram.len()) {
+        return Err(ParseError::Length);
+    }
+    Ok(datagram[..datagram.len() - MACS].split_at(header))
+}

@@ -1,0 +1,153 @@
+//! The layout of every message, as checked views and plain structs.
+//!
+//! Byte 0 is the message type, integers are big-endian, and `parse` takes any bytes without panicking. The
+//! values lie outside 0 to 3 and 64 to 79, so that STUN and TURN can share the port (RFC 7983).
+//!
+//! | byte 0 | message | defined in |
+//! |---|---|---|
+//! | `0xD1` | [`Initiation`] | handshake |
+//! | `0xD2` | [`Response`] | handshake |
+//! | `0xD3` | [`CookieReply`] | handshake |
+//! | `0xD4` | [`Data`] | data; its plaintext is an IP packet or a [`Control`] message |
+//! | `0xD5` | [`Beacon`] | discovery |
+//! | `0xD6` | [`Hello`] | discovery |
+//! | `0xD7` | [`UnknownSession`] | a hint that a session is gone |
+//!
+//! These types are public for fuzzing, simulation and tools; a driver needs only
+//! [`data_index`](crate::data_index).
+
+mod beacon;
+mod control;
+mod data;
+mod handshake;
+mod hello;
+mod unknown;
+
+pub use beacon::Beacon;
+pub use control::{Control, ProbeSize};
+pub use data::Data;
+pub use handshake::{CookieReply, Initiation, Response};
+pub use hello::Hello;
+pub use unknown::UnknownSession;
+
+use thiserror::Error;
+
+use crate::session::SessionIndex;
+
+/// The version of the protocol, byte 1 of the messages that start something.
+pub const VERSION: u8 = 1;
+
+/// The first byte of a datagram.
+///
+/// ```
+/// use peersock_overlay::wire::MessageType;
+///
+/// assert_eq!(MessageType::of(&[0xD4, 0, 0]), Some(MessageType::Data));
+/// assert_eq!(MessageType::of(&[0x00, 0x01]), None); // STUN
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum MessageType {
+    /// First message of a handshake.
+    Initiation = 0xD1,
+    /// Second message of a handshake.
+    Response = 0xD2,
+    /// "I am busy: show that you receive at that address."
+    CookieReply = 0xD3,
+    /// A sealed packet.
+    Data = 0xD4,
+    /// Multicast: "who else is on one of these networks?"
+    Beacon = 0xD5,
+    /// Unicast: "I am, and this is who."
+    Hello = 0xD6,
+    /// "I have no session of that index."
+    UnknownSession = 0xD7,
+}
+
+impl MessageType {
+    /// The type of a datagram, or `None` if it is empty or not ours.
+    pub fn of(datagram: &[u8]) -> Option<Self> {
+        Some(match datagram.first()? {
+            0xD1 => Self::Initiation,
+            0xD2 => Self::Response,
+            0xD3 => Self::CookieReply,
+            0xD4 => Self::Data,
+            0xD5 => Self::Beacon,
+            0xD6 => Self::Hello,
+            0xD7 => Self::UnknownSession,
+            _ => return None,
+        })
+    }
+}
+
+/// Why bytes are not the message they were taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ParseError {
+    /// Too short, too long, or not a length this message can have.
+    #[error("wrong length")]
+    Length,
+    /// Byte 0 says another message.
+    #[error("wrong message type")]
+    Type,
+    /// A version or suite that we do not speak.
+    #[error("unknown version {0}")]
+    Version(u8),
+    /// A field has a value that it can not have.
+    #[error("invalid value")]
+    Value,
+    /// Sealed under another key, or altered.
+    #[error("not authentic")]
+    Unauthentic,
+}
+
+/// Takes fields off the front of a message.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    /// Starts behind the type byte.
+    fn of(datagram: &'a [u8], expected: MessageType) -> Result<Self, ParseError> {
+        match datagram.split_first() {
+            Some((&first, rest)) if first == expected as u8 => Ok(Self(rest)),
+            Some(_) => Err(ParseError::Type),
+            None => Err(ParseError::Length),
+        }
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<&'a [u8; N], ParseError> {
+        let (head, tail) = self.0.split_first_chunk().ok_or(ParseError::Length)?;
+        self.0 = tail;
+        Ok(head)
+    }
+
+    fn u8(&mut self) -> Result<u8, ParseError> {
+        self.array::<1>().map(|b| b[0])
+    }
+
+    fn u16(&mut self) -> Result<u16, ParseError> {
+        self.array().map(|b| u16::from_be_bytes(*b))
+    }
+
+    fn u32(&mut self) -> Result<u32, ParseError> {
+        self.array().map(|b| u32::from_be_bytes(*b))
+    }
+
+    fn u64(&mut self) -> Result<u64, ParseError> {
+        self.array().map(|b| u64::from_be_bytes(*b))
+    }
+
+    fn index(&mut self) -> Result<SessionIndex, ParseError> {
+        self.array().map(|b| SessionIndex::from_be_bytes(*b))
+    }
+
+    fn version(&mut self) -> Result<(), ParseError> {
+        match self.u8()? {
+            VERSION => Ok(()),
+            other => Err(ParseError::Version(other)),
+        }
+    }
+
+    fn end(self) -> Result<(), ParseError> {
+        if self.0.is_empty() { Ok(()) } else { Err(ParseError::Length) }
+    }
+}

@@ -1,0 +1,62 @@
+use super::{MessageType, ParseError, Reader};
+use crate::session::{DATA_OVERHEAD, SessionIndex};
+
+/// The answer to a data packet whose session its receiver does not have, for example after a restart.
+///
+/// ```text
+/// offset  0     1         4           12
+///        +----+---------+-----------+---------------------------------+
+///        |0xD7| index 3 | counter 8 | the next 16 bytes of the packet |
+///        +----+---------+-----------+---------------------------------+
+/// ```
+///
+/// It is the first 28 bytes of that packet with another type, so never longer than the packet. Anyone can forge
+/// it; it is no more than a reason to try a handshake.
+///
+/// ```
+/// use peersock_overlay::wire::UnknownSession;
+///
+/// let mut packet = [0xee; 60];
+/// packet[0] = 0xD4;
+/// let mut reply = Vec::new();
+/// assert!(UnknownSession::answer(&packet, &mut reply));
+/// assert_eq!(UnknownSession::parse(&reply)?.index.to_be_bytes(), [0xee; 3]);
+/// # Ok::<(), peersock_overlay::wire::ParseError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnknownSession {
+    /// The index that the packet had.
+    pub index: SessionIndex,
+    /// The counter that the packet had.
+    pub counter: u64,
+    /// The first 16 bytes behind the packet's header.
+    pub echo: [u8; 16],
+}
+
+impl UnknownSession {
+    /// Length on the wire, in bytes: that of the shortest data packet.
+    pub const LEN: usize = DATA_OVERHEAD;
+
+    /// Reads a datagram.
+    ///
+    /// # Errors
+    /// [`ParseError::Length`] unless it has exactly [`Self::LEN`] bytes, [`ParseError::Type`] for another message.
+    pub fn parse(datagram: &[u8]) -> Result<Self, ParseError> {
+        let mut reader = Reader::of(datagram, MessageType::UnknownSession)?;
+        let message = Self { index: reader.index()?, counter: reader.u64()?, echo: *reader.array()? };
+        reader.end()?;
+        Ok(message)
+    }
+
+    /// Appends the answer to `packet` to `out`; `false` if that is no data packet.
+    pub fn answer(packet: &[u8], out: &mut Vec<u8>) -> bool {
+        match packet.get(..Self::LEN) {
+            Some(head) if head[0] == MessageType::Data as u8 => {
+                out.push(MessageType::UnknownSession as u8);
+                out.extend_from_slice(&head[1..]);
+                true
+            }
+            _ => false,
+        }
+    }
+}
