@@ -192,13 +192,15 @@ pub(crate) fn run<T: Transport + Sync>(
             Report::Byte.print()
         }
         Workload::Recover => {
-            byte_once_up(transport, address)?;
+            let mut connection = byte_once_up(transport, address)?;
             Report::Byte.print()?;
             for line in io::stdin().lines() {
                 line?;
-                byte_once_up(transport, address)?;
+                // The old one stays open meanwhile, as it does in a program that has not noticed yet.
+                connection = byte_once_up(transport, address)?;
                 Report::Byte.print()?;
             }
+            drop(connection);
             Ok(())
         }
         Workload::Idle { secs } => {
@@ -283,7 +285,7 @@ fn connect_rate<T: Transport>(transport: &T, address: SocketAddr, secs: f64) -> 
     let (mut count, mut failed) = (0, 0);
     while start.elapsed().as_secs_f64() < secs && count < MAX_CONNECTIONS {
         match exchange_byte(transport, address) {
-            Ok(()) => count += 1,
+            Ok(_) => count += 1,
             Err(e) => {
                 if failed == 0 {
                     eprintln!("first failed connection: {e}");
@@ -295,21 +297,23 @@ fn connect_rate<T: Transport>(transport: &T, address: SocketAddr, secs: f64) -> 
     Report::Connect { per_s: count as f64 / start.elapsed().as_secs_f64(), count, failed }
 }
 
-fn exchange_byte<T: Transport>(transport: &T, address: SocketAddr) -> io::Result<()> {
+/// A connection over which one byte went there and back.
+fn exchange_byte<T: Transport>(transport: &T, address: SocketAddr) -> io::Result<T::Stream> {
     let mut stream = transport.connect(address, CONNECT_TIMEOUT)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
     let mut byte = [Command::BYTE];
     stream.write_all(&byte)?;
-    stream.read_exact(&mut byte)
+    stream.read_exact(&mut byte)?;
+    Ok(stream)
 }
 
 /// Exchanges one byte; a server that is not up yet is tried again, as a program that waits for its peer would.
-fn byte_once_up<T: Transport>(transport: &T, address: SocketAddr) -> io::Result<()> {
+fn byte_once_up<T: Transport>(transport: &T, address: SocketAddr) -> io::Result<T::Stream> {
     let start = Instant::now();
     loop {
         match exchange_byte(transport, address) {
-            Ok(()) => return Ok(()),
+            Ok(stream) => return Ok(stream),
             Err(e) if start.elapsed() >= 3 * CONNECT_TIMEOUT => return Err(e),
             Err(e) => {
                 eprintln!("after {:.0} ms: {e}", start.elapsed().as_secs_f64() * 1e3);

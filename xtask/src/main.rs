@@ -1,2 +1,75 @@
-//! Skeleton.
-fn main() {}
+//! The project's own commands, run as `cargo xtask …`:
+//!
+//! - `cargo xtask test` checks everything that CI checks ([`test`]);
+//! - `cargo xtask bench` measures peersock beside the kernel, quinn and the encrypted-UDP limit ([`bench`]).
+//!
+//! Both leave nothing behind: what they start or create is registered in [`cleanup`] and is gone at the end, also after an
+//! error or Ctrl-C.
+#![allow(clippy::print_stdout, reason = "a program whose results go to standard output")]
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use clap::{Parser, Subcommand};
+
+mod bench;
+mod cleanup;
+mod process;
+mod test;
+
+/// What a command fails with: a text for the person in front of it.
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// Builds, checks and measures peersock.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Run everything that CI runs; the last line counts what passed, failed and was skipped
+    #[command(after_help = test::EXAMPLES)]
+    Test(test::Options),
+    /// Measure peersock beside the kernel's TCP, quinn and the encrypted-UDP limit
+    #[command(after_help = bench::EXAMPLES)]
+    Bench(bench::Options),
+    /// Set a network device's offloads (used by `bench` inside its namespaces)
+    #[command(hide = true)]
+    Offloads(bench::OffloadOptions),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Test(options) => with_cleanup(|| test::run(&options)),
+        Task::Bench(options) => with_cleanup(|| bench::run(&options)),
+        Task::Offloads(options) => bench::set_offloads(&options).map(|()| true),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(e) => {
+            eprintln!("xtask: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn with_cleanup(task: impl FnOnce() -> Result<bool>) -> Result<bool> {
+    cleanup::on_interrupt()?;
+    task()
+}
+
+/// The workspace's root folder.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace")
+}
+
+/// The cargo that runs this, in the workspace's root.
+fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}

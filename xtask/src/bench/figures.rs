@@ -1,0 +1,186 @@
+//! What is measured, of whom, and the figures of all rounds.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use clap::ValueEnum;
+
+/// Who is measured.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, ValueEnum)]
+pub(crate) enum Contender {
+    /// UDP GSO and GRO with AES-256-GCM, no stack
+    Limit,
+    /// The kernel's TCP, not encrypted
+    Kernel,
+    /// QUIC streams by quinn
+    Quinn,
+}
+
+impl Contender {
+    /// Everybody, in the order of a round.
+    pub(crate) const ALL: [Contender; 3] = [Contender::Limit, Contender::Kernel, Contender::Quinn];
+
+    /// Its subcommand of the load program, which is also its name in the results.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Contender::Limit => "limit",
+            Contender::Kernel => "kernel",
+            Contender::Quinn => "quinn",
+        }
+    }
+}
+
+impl fmt::Display for Contender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Contender::Limit => "encrypted UDP (limit)",
+            Contender::Kernel => "kernel TCP",
+            Contender::Quinn => "quinn",
+        })
+    }
+}
+
+/// One figure of a run.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Quantity {
+    /// Payload per second over one stream, counted by the receiver.
+    Stream1,
+    /// CPU of the sender's process with one stream.
+    SenderCpu,
+    /// CPU of the receiver's process with one stream.
+    ReceiverCpu,
+    /// Payload per second over eight streams together.
+    Stream8,
+    /// Median round trip of 64 bytes.
+    PingP50,
+    /// 99th percentile of the same.
+    PingP99,
+    /// New connections per second: one byte each way, one after another. For quinn, new streams of one connection.
+    Connections,
+    /// From starting a fresh process to the first byte from its peer.
+    FirstByte,
+    /// From killing and restarting the peer to the first byte over a new connection.
+    Recovery,
+    /// Resident memory of a node that is connected to one peer and idle.
+    IdleRss,
+    /// The part of it that no file backs.
+    IdleAnonymous,
+    /// Share of one core of the same node.
+    IdleCpu,
+}
+
+impl Quantity {
+    /// Name in the results, and the unit.
+    pub(crate) fn name_and_unit(self) -> (&'static str, &'static str) {
+        match self {
+            Quantity::Stream1 => ("goodput_1_stream", "Gbit/s"),
+            Quantity::SenderCpu => ("cpu_sender", "s/GB"),
+            Quantity::ReceiverCpu => ("cpu_receiver", "s/GB"),
+            Quantity::Stream8 => ("goodput_8_streams", "Gbit/s"),
+            Quantity::PingP50 => ("ping_pong_p50", "us"),
+            Quantity::PingP99 => ("ping_pong_p99", "us"),
+            Quantity::Connections => ("connections", "1/s"),
+            Quantity::FirstByte => ("start_to_first_byte", "ms"),
+            Quantity::Recovery => ("restart_recovery", "ms"),
+            Quantity::IdleRss => ("idle_rss", "MiB"),
+            Quantity::IdleAnonymous => ("idle_anonymous", "MiB"),
+            Quantity::IdleCpu => ("idle_cpu", "% of a core"),
+        }
+    }
+}
+
+impl fmt::Display for Quantity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Quantity::Stream1 => "Goodput, 1 stream",
+            Quantity::SenderCpu => "CPU, sender",
+            Quantity::ReceiverCpu => "CPU, receiver",
+            Quantity::Stream8 => "Goodput, 8 streams",
+            Quantity::PingP50 => "Ping-pong 64 B, p50",
+            Quantity::PingP99 => "Ping-pong 64 B, p99",
+            Quantity::Connections => "New connections",
+            Quantity::FirstByte => "Start to first byte",
+            Quantity::Recovery => "Recovery after restart",
+            Quantity::IdleRss => "Idle node, RSS",
+            Quantity::IdleAnonymous => "  of it anonymous",
+            Quantity::IdleCpu => "Idle node, CPU",
+        })
+    }
+}
+
+/// The spread of one figure.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Spread {
+    pub(crate) min: f64,
+    pub(crate) median: f64,
+    pub(crate) max: f64,
+}
+
+impl Spread {
+    /// None if there are no values.
+    pub(crate) fn of(values: &[f64]) -> Option<Spread> {
+        let mut sorted = values.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let middle = sorted.len() / 2;
+        let upper = *sorted.get(middle)?;
+        let median = if sorted.len() % 2 == 1 { upper } else { (sorted[middle - 1] + upper) / 2.0 };
+        Some(Spread { min: sorted[0], median, max: *sorted.last()? })
+    }
+}
+
+/// All figures, by round, so that what ran at about the same time can be compared.
+#[derive(Default)]
+pub(crate) struct Figures(BTreeMap<(Quantity, Contender), BTreeMap<usize, f64>>);
+
+impl Figures {
+    /// Adds the figure of one round.
+    pub(crate) fn add(&mut self, round: usize, quantity: Quantity, contender: Contender, value: f64) {
+        self.0.entry((quantity, contender)).or_default().insert(round, value);
+    }
+
+    /// The spread over the rounds of everything measured, ordered by quantity.
+    pub(crate) fn spreads(&self) -> impl Iterator<Item = (Quantity, Contender, Spread)> {
+        self.0.iter().filter_map(|((quantity, contender), rounds)| {
+            let values: Vec<f64> = rounds.values().copied().collect();
+            Some((*quantity, *contender, Spread::of(&values)?))
+        })
+    }
+
+    /// The spread of one.
+    pub(crate) fn spread(&self, quantity: Quantity, contender: Contender) -> Option<Spread> {
+        Spread::of(&self.0.get(&(quantity, contender))?.values().copied().collect::<Vec<_>>())
+    }
+
+    /// The spread of the quotients of two contenders, each within its round.
+    pub(crate) fn ratio(&self, quantity: Quantity, of: Contender, to: Contender) -> Option<Spread> {
+        let (of, to) = (self.0.get(&(quantity, of))?, self.0.get(&(quantity, to))?);
+        let quotients: Vec<f64> = of
+            .iter()
+            .filter_map(|(round, value)| Some(value / to.get(round).filter(|v| **v > 0.0)?))
+            .collect();
+        Spread::of(&quotients)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_an_even_number_lies_between() {
+        assert_eq!(Spread::of(&[4.0, 1.0, 3.0, 2.0]), Some(Spread { min: 1.0, median: 2.5, max: 4.0 }));
+        assert_eq!(Spread::of(&[7.0]), Some(Spread { min: 7.0, median: 7.0, max: 7.0 }));
+        assert_eq!(Spread::of(&[]), None);
+    }
+
+    #[test]
+    fn ratios_are_taken_within_a_round() {
+        let mut figures = Figures::default();
+        for (round, (kernel, quinn)) in [(10.0, 5.0), (20.0, 4.0), (30.0, 0.0)].into_iter().enumerate() {
+            figures.add(round, Quantity::Stream1, Contender::Kernel, kernel);
+            figures.add(round, Quantity::Stream1, Contender::Quinn, quinn);
+        }
+        let ratio = figures.ratio(Quantity::Stream1, Contender::Kernel, Contender::Quinn);
+        assert_eq!(ratio, Some(Spread { min: 2.0, median: 3.5, max: 5.0 }));
+    }
+}

@@ -1,0 +1,175 @@
+//! `cargo xtask bench`: all contenders in one run, interleaved round by round, so that a machine that gets slower in between
+//! slows all of them.
+//!
+//! [`network`] makes the link, [`session`] starts servers and runs one client at a time, [`figures`] keeps
+//! what they measured and [`table`] prints it. The load itself is the program `peersock-bench`.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use clap::{Args, ValueEnum};
+
+mod figures;
+mod network;
+mod offload;
+mod session;
+mod table;
+
+use figures::{Contender, Figures};
+use network::{Mode, Network};
+use session::{Case, Session};
+
+use crate::{Result, cargo};
+
+/// Shown by `--help`.
+pub(crate) const EXAMPLES: &str = "Examples:
+  cargo xtask bench                                   everything, 5 rounds; as root in wire mode, else on loopback
+  cargo xtask bench --only limit,peersock --case stream1 --secs 5
+  cargo xtask bench --mode gso --json results.jsonl";
+
+/// Options of `bench`.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Also write the figures to this file, one JSON object per line: name, unit, min, median, max
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Rounds; figures to quote need at least 5
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    reps: u32,
+    /// Length of one bulk transfer, seconds; the other cases take a part of it
+    #[arg(long, default_value_t = 3.0, value_parser = parse_secs)]
+    secs: f64,
+    /// The link between the two sides [default: wire if root, else loopback]
+    #[arg(long)]
+    mode: Option<Mode>,
+    /// Measure only these contenders
+    #[arg(long, value_delimiter = ',', value_name = "CONTENDER,…")]
+    only: Vec<Contender>,
+    /// Run only these cases
+    #[arg(long, value_delimiter = ',', value_name = "CASE,…")]
+    case: Vec<Case>,
+}
+
+/// Options of the hidden command that sets offloads.
+#[derive(Args)]
+pub(crate) struct OffloadOptions {
+    /// The device
+    device: String,
+    /// NAME=on or NAME=off, the kernel's names
+    #[arg(value_parser = parse_feature)]
+    features: Vec<(String, bool)>,
+}
+
+/// Runs the benchmark and prints its table. False if something could not be measured.
+///
+/// # Errors
+///
+/// When the load program does not build, or the link or a server cannot be set up.
+pub(crate) fn run(options: &Options) -> Result<bool> {
+    let program = build()?;
+    let (default_mode, reason) = Network::default_mode();
+    let mode = options.mode.unwrap_or(default_mode);
+    if let (None, Some(reason)) = (options.mode, reason) {
+        println!("loopback mode: {reason}");
+    }
+    let network = Network::new(mode)?;
+    let contenders: Vec<_> = chosen(&Contender::ALL, &options.only);
+    let cases: Vec<_> = chosen(Case::value_variants(), &options.case);
+    println!("{}", conditions(options, &network));
+
+    let mut session = Session::start(&network, &program, &contenders)?;
+    let mut figures = Figures::default();
+    let mut failures = Vec::new();
+    for round in 0..options.reps as usize {
+        println!("round {} of {}", round + 1, options.reps);
+        for &case in &cases {
+            // Everybody is first in some round.
+            for i in 0..contenders.len() {
+                let contender = contenders[(round + i) % contenders.len()];
+                if !case.applies_to(contender) {
+                    continue;
+                }
+                match session.measure(case, contender, options.secs) {
+                    Ok(values) => {
+                        for (quantity, value) in values {
+                            figures.add(round, quantity, contender, value);
+                        }
+                    }
+                    Err(e) => {
+                        println!("  {contender}, {case}: {e}");
+                        failures.push(format!("round {}, {contender}, {case}: {e}", round + 1));
+                    }
+                }
+            }
+        }
+    }
+    println!("\n{}", table::table(&figures, mode));
+    for failure in &failures {
+        println!("FAILED {failure}");
+    }
+    if let Some(path) = &options.json {
+        table::write_json(&figures, path)?;
+    }
+    Ok(failures.is_empty())
+}
+
+/// Sets a device's offloads.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub(crate) fn set_offloads(options: &OffloadOptions) -> Result<()> {
+    let features: Vec<_> = options.features.iter().map(|(name, on)| (name.as_str(), *on)).collect();
+    offload::set_features(&options.device, &features)
+        .map_err(|e| format!("cannot set the offloads of {}: {e}", options.device).into())
+}
+
+fn parse_secs(text: &str) -> std::result::Result<f64, String> {
+    match text.parse() {
+        Ok(secs) if (0.1..=30.0).contains(&secs) => Ok(secs),
+        _ => Err("a number from 0.1 to 30".to_owned()),
+    }
+}
+
+fn parse_feature(text: &str) -> std::result::Result<(String, bool), String> {
+    match text.split_once('=') {
+        Some((name, "on")) => Ok((name.to_owned(), true)),
+        Some((name, "off")) => Ok((name.to_owned(), false)),
+        _ => Err("NAME=on or NAME=off".to_owned()),
+    }
+}
+
+/// Builds the load program and returns its path.
+fn build() -> Result<PathBuf> {
+    println!("building peersock-bench");
+    let output = cargo()
+        .args(["build", "--release", "--package", "peersock-bench"])
+        .arg("--message-format=json-render-diagnostics")
+        .stderr(Stdio::inherit())
+        .output()?;
+    if !output.status.success() {
+        return Err("the load program does not build".into());
+    }
+    String::from_utf8(output.stdout)?
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter_map(|message| message.get("executable")?.as_str().map(PathBuf::from))
+        .next_back()
+        .ok_or_else(|| "cargo named no program".into())
+}
+
+/// All, unless some were named.
+fn chosen<T: Copy + PartialEq>(all: &[T], named: &[T]) -> Vec<T> {
+    all.iter().copied().filter(|item| named.is_empty() || named.contains(item)).collect()
+}
+
+fn conditions(options: &Options, network: &Network) -> String {
+    let link = match network.mode() {
+        Mode::Wire => "wire: veth pair, MTU 1500, no segmentation offload, GRO at the receiver",
+        Mode::Gso => "gso: veth pair, MTU 1500, batches of 64 KB cross whole",
+        Mode::Loopback => "loopback interface",
+    };
+    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{link}; {} rounds, {} s; Linux {kernel}, {cores} cores", options.reps, options.secs)
+}

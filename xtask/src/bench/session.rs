@@ -1,0 +1,196 @@
+//! Servers that run through the whole benchmark, and one client at a time.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use serde_json::Value;
+
+use super::figures::{Contender, Quantity};
+use super::network::{Network, Side};
+use crate::Result;
+use crate::process::Process;
+
+/// One kind of measurement.
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+pub(crate) enum Case {
+    /// Bulk over one stream
+    Stream1,
+    /// Bulk over eight streams
+    Stream8,
+    /// 64-byte ping-pong
+    PingPong,
+    /// New connections
+    Connections,
+    /// Process start to first byte
+    Start,
+    /// Kill and restart the server: time to the first byte over a new connection
+    Recovery,
+    /// Memory and CPU of a connected process that does nothing for 10 s
+    Idle,
+}
+
+impl Case {
+    /// Whether this makes sense for a contender: plain datagrams know no connections.
+    pub(crate) fn applies_to(self, contender: Contender) -> bool {
+        match self {
+            Case::Stream1 | Case::PingPong => true,
+            Case::Stream8 | Case::Connections | Case::Start => contender != Contender::Limit,
+            Case::Recovery | Case::Idle => matches!(contender, Contender::Kernel),
+        }
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Case::Stream1 => "1 stream",
+            Case::Stream8 => "8 streams",
+            Case::PingPong => "ping-pong",
+            Case::Connections => "connections",
+            Case::Start => "start",
+            Case::Recovery => "recovery",
+            Case::Idle => "idle",
+        })
+    }
+}
+
+/// A server has to be ready, and a client to have finished, within this.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long an idle process is watched.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// The running servers.
+pub(crate) struct Session<'a> {
+    network: &'a Network,
+    program: &'a Path,
+    servers: BTreeMap<Contender, Server>,
+}
+
+struct Server {
+    process: Process,
+    address: String,
+}
+
+impl<'a> Session<'a> {
+    /// Starts every contender's server on side B.
+    pub(crate) fn start(network: &'a Network, program: &'a Path, contenders: &[Contender]) -> Result<Self> {
+        let mut session = Session { network, program, servers: BTreeMap::new() };
+        for &contender in contenders {
+            let address = format!("{}:0", network.address(Side::B));
+            let server = session.serve(contender, &address)?;
+            session.servers.insert(contender, server);
+        }
+        Ok(session)
+    }
+
+    /// Runs one case once. `secs` is the length of a bulk transfer.
+    pub(crate) fn measure(
+        &mut self,
+        case: Case,
+        contender: Contender,
+        secs: f64,
+    ) -> Result<Vec<(Quantity, f64)>> {
+        let full = format!("--secs={secs}");
+        let short = format!("--secs={}", (secs / 2.0).max(0.5));
+        Ok(match case {
+            Case::Stream1 => {
+                let report = self.client(contender, "bulk", &[&full])?;
+                vec![
+                    (Quantity::Stream1, field(&report, "gbps")?),
+                    (Quantity::SenderCpu, field(&report, "sender_s_per_gb")?),
+                    (Quantity::ReceiverCpu, field(&report, "receiver_s_per_gb")?),
+                ]
+            }
+            Case::Stream8 => {
+                let report = self.client(contender, "bulk", &[&full, "--streams=8"])?;
+                vec![(Quantity::Stream8, field(&report, "gbps")?)]
+            }
+            Case::PingPong => {
+                let report = self.client(contender, "ping-pong", &[&short])?;
+                vec![
+                    (Quantity::PingP50, field(&report, "p50_us")?),
+                    (Quantity::PingP99, field(&report, "p99_us")?),
+                ]
+            }
+            Case::Connections => {
+                let report = self.client(contender, "connect", &[&short])?;
+                let failed = field(&report, "failed")?;
+                if failed > 0.0 {
+                    return Err(format!("{failed} connections failed").into());
+                }
+                vec![(Quantity::Connections, field(&report, "per_s")?)]
+            }
+            Case::Start => {
+                let start = Instant::now();
+                let client = self.spawn(contender, "first-byte", &[])?;
+                let (at, _) = client.line(PATIENCE)?;
+                vec![(Quantity::FirstByte, milliseconds(at - start))]
+            }
+            Case::Recovery => vec![(Quantity::Recovery, milliseconds(self.recovery(contender)?))],
+            Case::Idle => {
+                let report = self.client(contender, "idle", &[&format!("--secs={}", IDLE.as_secs())])?;
+                vec![
+                    (Quantity::IdleRss, field(&report, "rss_kib")? / 1024.0),
+                    (Quantity::IdleAnonymous, field(&report, "anonymous_kib")? / 1024.0),
+                    (Quantity::IdleCpu, field(&report, "cpu_percent")?),
+                ]
+            }
+        })
+    }
+
+    /// Kills the server while a client is connected and restarts it in the same place. The client begins at once to make its
+    /// next connection, so the clock runs from the death of the server to the first byte from its successor.
+    fn recovery(&mut self, contender: Contender) -> Result<Duration> {
+        let mut client = self.spawn(contender, "recover", &[])?;
+        client.line(PATIENCE)?;
+        let Server { process, address } = self.servers.remove(&contender).ok_or("its server does not run")?;
+        drop(process);
+        let start = Instant::now();
+        client.tell("again")?;
+        let server = self.serve(contender, &address)?;
+        self.servers.insert(contender, server);
+        let (at, _) = client.line(PATIENCE)?;
+        Ok(at - start)
+    }
+
+    fn serve(&self, contender: Contender, address: &str) -> Result<Server> {
+        let mut command = self.command(Side::B, contender);
+        command.args(["serve", address]);
+        let process = Process::spawn(&format!("{contender} server"), command)?;
+        let (_, line) = process.line(PATIENCE)?;
+        let ready: Value = serde_json::from_str(&line)?;
+        let address = ready["address"].as_str().ok_or("the server names no address")?.to_owned();
+        Ok(Server { process, address })
+    }
+
+    /// Runs a client to its end and parses what it printed.
+    fn client(&self, contender: Contender, workload: &str, options: &[&str]) -> Result<Value> {
+        let output = self.spawn(contender, workload, options)?.finish(PATIENCE)?;
+        Ok(serde_json::from_str(&output)?)
+    }
+
+    fn spawn(&self, contender: Contender, workload: &str, options: &[&str]) -> Result<Process> {
+        let server = self.servers.get(&contender).ok_or("its server does not run")?;
+        let mut command = self.command(Side::A, contender);
+        command.args(["client", &server.address, workload]).args(options);
+        Process::spawn(&format!("{contender} client"), command)
+    }
+
+    fn command(&self, side: Side, contender: Contender) -> Command {
+        let mut command = self.network.command(side, self.program);
+        command.args(["--die-with-parent", contender.name()]);
+        command
+    }
+}
+
+fn field(report: &Value, name: &str) -> Result<f64> {
+    report[name].as_f64().ok_or_else(|| format!("no number {name} in {report}").into())
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}

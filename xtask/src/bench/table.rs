@@ -1,0 +1,148 @@
+//! The results as a table for people and as JSON lines for programs.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::figures::{Contender, Figures, Quantity, Spread};
+use super::network::Mode;
+use crate::Result;
+
+/// What a figure is compared with.
+struct Target {
+    quantity: Quantity,
+    of: Contender,
+    /// The figure divided by this one's in the same round; None compares the figure itself.
+    to: Option<Contender>,
+    bound: Bound,
+    /// Only like two machines is this a fair comparison.
+    wire_only: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Bound {
+    AtLeast(f64),
+    AtMost(f64),
+    /// For information.
+    None,
+}
+
+impl Bound {
+    fn verdict(self, value: f64) -> String {
+        match self {
+            Bound::AtLeast(least) => {
+                format!(">= {least:<5} {}", if value >= least { "ok" } else { "MISSED" })
+            }
+            Bound::AtMost(most) => format!("<= {most:<5} {}", if value <= most { "ok" } else { "MISSED" }),
+            Bound::None => String::new(),
+        }
+    }
+}
+
+/// What this stage of the project aims at.
+const TARGETS: &[Target] = &[
+    Target::ratio(Quantity::Stream1, Contender::Kernel, Contender::Limit, Bound::None),
+    Target::ratio(Quantity::Stream1, Contender::Quinn, Contender::Limit, Bound::None),
+];
+
+/// The whole table.
+pub(crate) fn table(figures: &Figures, mode: Mode) -> String {
+    let mut out = String::new();
+    line(&mut out, ["figure", "unit", "of", "min", "median", "max", ""]);
+    let mut last = None;
+    for (quantity, contender, spread) in figures.spreads() {
+        let (_, unit) = quantity.name_and_unit();
+        let new = last.replace(quantity) != Some(quantity);
+        let figure = if new { quantity.to_string() } else { String::new() };
+        spread_line(&mut out, &figure, if new { unit } else { "" }, &contender.to_string(), spread, "");
+    }
+    let compared: Vec<_> = TARGETS.iter().filter_map(|t| Some((t, t.spread(figures)?))).collect();
+    if compared.is_empty() {
+        return out;
+    }
+    line(&mut out, ["", "", "", "", "", "", ""]);
+    line(&mut out, ["compared", "", "", "min", "median", "max", "target (median)"]);
+    for (target, spread) in compared {
+        let (_, unit) = target.quantity.name_and_unit();
+        let (unit, with) = match target.to {
+            Some(to) => ("ratio", format!("{} / {}", target.of.name(), to.name())),
+            None => (unit, target.of.to_string()),
+        };
+        let verdict = if target.wire_only && mode != Mode::Wire {
+            "(target is for wire mode)".to_owned()
+        } else {
+            target.bound.verdict(spread.median)
+        };
+        spread_line(&mut out, &target.quantity.to_string(), unit, &with, spread, &verdict);
+    }
+    out
+}
+
+/// Writes one JSON object per figure and per ratio.
+///
+/// # Errors
+///
+/// When the file cannot be written.
+pub(crate) fn write_json(figures: &Figures, path: &Path) -> Result<()> {
+    let mut out = String::new();
+    for (quantity, contender, spread) in figures.spreads() {
+        let (name, unit) = quantity.name_and_unit();
+        writeln!(out, "{}", json_line(&format!("{name}.{}", contender.name()), unit, spread))?;
+    }
+    for target in TARGETS {
+        if let (Some(to), Some(spread)) = (target.to, target.spread(figures)) {
+            let (name, _) = target.quantity.name_and_unit();
+            let name = format!("{name}.{}_to_{}", target.of.name(), to.name());
+            writeln!(out, "{}", json_line(&name, "ratio", spread))?;
+        }
+    }
+    fs::write(path, out).map_err(|e| format!("cannot write {}: {e}", path.display()).into())
+}
+
+impl Target {
+    const fn ratio(quantity: Quantity, of: Contender, to: Contender, bound: Bound) -> Target {
+        Target { quantity, of, to: Some(to), bound, wire_only: false }
+    }
+
+    const fn figure(quantity: Quantity, of: Contender, bound: Bound) -> Target {
+        Target { quantity, of, to: None, bound, wire_only: false }
+    }
+
+    const fn on_wire(self) -> Target {
+        Target { wire_only: true, ..self }
+    }
+
+    fn spread(&self, figures: &Figures) -> Option<Spread> {
+        match self.to {
+            Some(to) => figures.ratio(self.quantity, self.of, to),
+            None => figures.spread(self.quantity, self.of),
+        }
+    }
+}
+
+fn json_line(name: &str, unit: &str, Spread { min, median, max }: Spread) -> Value {
+    json!({ "name": name, "unit": unit, "min": min, "median": median, "max": max })
+}
+
+fn spread_line(out: &mut String, figure: &str, unit: &str, of: &str, spread: Spread, note: &str) {
+    let [min, median, max] = [spread.min, spread.median, spread.max].map(number);
+    line(out, [figure, unit, of, &min, &median, &max, note]);
+}
+
+fn line(out: &mut String, [figure, unit, of, min, median, max, note]: [&str; 7]) {
+    let text = format!("{figure:<23} {unit:<12} {of:<22} {min:>9} {median:>9} {max:>9}  {note}");
+    out.push_str(text.trim_end());
+    out.push('\n');
+}
+
+/// Three significant digits.
+fn number(value: f64) -> String {
+    match value.abs() {
+        v if v >= 100.0 => format!("{value:.0}"),
+        v if v >= 10.0 => format!("{value:.1}"),
+        v if v >= 1.0 => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
+    }
+}

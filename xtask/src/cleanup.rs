@@ -1,0 +1,95 @@
+//! Undoes what a command did to the machine, whichever way it ends.
+//!
+//! A [`Guard`] undoes its action when it is dropped, which covers success and errors. Ctrl-C and SIGTERM end the process
+//! without unwinding, so guards are also listed here, and a signal undoes them all.
+
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::Result;
+
+/// Something to undo.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Undo {
+    /// End a process that was started here.
+    End(Pid),
+    /// Remove a network namespace that was made here, and with it its half of the veth pair.
+    RemoveNamespace(String),
+}
+
+impl Undo {
+    fn run(&self) {
+        match self {
+            Undo::End(pid) => {
+                // It may have ended by itself.
+                let _ = kill_process(*pid, Signal::TERM);
+            }
+            Undo::RemoveNamespace(name) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "del", name]).stdin(Stdio::null());
+                if !command.status().is_ok_and(|status| status.success()) {
+                    eprintln!("cannot remove the network namespace {name}: ip netns del {name}");
+                }
+            }
+        }
+    }
+}
+
+static PENDING: Mutex<Vec<Undo>> = Mutex::new(Vec::new());
+
+fn pending() -> MutexGuard<'static, Vec<Undo>> {
+    PENDING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Undoes its action when dropped.
+#[derive(Debug)]
+pub(crate) struct Guard(Undo);
+
+impl Guard {
+    /// Registers an action; call it right after what it undoes.
+    pub(crate) fn new(undo: Undo) -> Guard {
+        pending().push(undo.clone());
+        Guard(undo)
+    }
+
+    /// Forgets the action, because it happened by itself.
+    pub(crate) fn disarm(self) {
+        self.unregister();
+        std::mem::forget(self);
+    }
+
+    /// False if it was not registered any more.
+    fn unregister(&self) -> bool {
+        let mut pending = pending();
+        let found = pending.iter().rposition(|undo| *undo == self.0);
+        found.map(|i| pending.remove(i)).is_some()
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if self.unregister() {
+            self.0.run();
+        }
+    }
+}
+
+/// From now on SIGINT and SIGTERM undo everything, newest first, and exit with code 130.
+///
+/// # Errors
+///
+/// When a handler was set before.
+pub(crate) fn on_interrupt() -> Result<()> {
+    ctrlc::set_handler(|| {
+        // Held until the exit, so that nothing new can be registered.
+        let mut pending = pending();
+        while let Some(undo) = pending.pop() {
+            undo.run();
+        }
+        eprintln!("interrupted");
+        std::process::exit(130);
+    })?;
+    Ok(())
+}
