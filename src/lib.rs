@@ -1,8 +1,54 @@
-//! Skeleton.
+//! Encrypted peer-to-peer sockets.
+//!
+//! A program joins a virtual network by its 64-bit ID and opens ordinary TCP and UDP sockets to the other members,
+//! wherever they are: no privilege, no daemon, no TUN device, no account. Each process is its own network card: a
+//! userspace TCP/IP stack over an encrypted overlay, both inside this library.
+//!
+//! * [`node()`] and [`Node::builder`]: the node, its identity and its networks;
+//! * [`TcpStream`], [`TcpListener`], [`UdpSocket`]: asynchronous sockets, for any executor;
+//! * [`blocking`]: the same for threads;
+//! * [`overlay`]: the types of identities, networks and addresses.
+//!
+//! ```
+//! use std::io::{Read, Write};
+//!
+//! use peersock::blocking::{TcpListener, TcpStream};
+//! use peersock::{IdentitySource, Interfaces, Network, Node};
+//!
+//! let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback).start()?;
+//! let network = node.join(Network::ad_hoc("ff00500050000000".parse()?))?;
+//!
+//! let listener = TcpListener::bind_on(&node, "[::]:80")?;
+//! let mut client = TcpStream::connect_on(&node, (network.address(), 80))?;
+//! let (mut server, _) = listener.accept()?;
+//! client.write_all(b"hello")?;
+//! let mut hello = [0; 5];
+//! server.read_exact(&mut hello)?;
+//! assert_eq!(&hello, b"hello");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod config;
+mod driver;
+mod node;
+mod socket;
+mod sys;
+mod wait;
+
+pub mod blocking;
 pub mod control;
+#[doc(hidden)]
+pub mod datapath;
+pub mod net;
 pub mod state;
 
 pub use config::{ConfigError, Network};
+pub use driver::Interfaces;
+pub use net::{TcpListener, TcpStream, UdpSocket};
+pub use node::{
+    Event, Events, FlowStatus, IdentitySource, Joined, NetworkStatus, Node, NodeBuilder, PeerStatus, Seed, StartError,
+    Status, Traffic, node,
+};
 pub use peersock_overlay as overlay;
+pub use peersock_overlay::{JoinError, NetworkId, NodeId, PublicIdentity};
+pub use socket::ToSocketAddrs;

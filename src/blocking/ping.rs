@@ -1,0 +1,97 @@
+//! ICMP echo.
+
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use peersock_stack::EchoRequest;
+
+use crate::node::{self, Node};
+use crate::socket;
+use crate::wait::Interest;
+
+/// Sends ICMP echo requests to one member and waits for the replies.
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use peersock::blocking::Ping;
+///
+/// let ping = Ping::open("fd12:3456:789a::1".parse().expect("an address"))?;
+/// let pong = ping.ping(1, b"hello", Duration::from_secs(1))?;
+/// println!("{:?}", pong.round_trip);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct Ping {
+    socket: socket::Ping,
+    target: IpAddr,
+}
+
+/// An echo reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pong {
+    /// From the request to the reply.
+    pub round_trip: Duration,
+    /// Bytes of payload that came back.
+    pub len: usize,
+    /// The hop limit (time to live) that was left.
+    pub hop_limit: u8,
+}
+
+/// Hop limit of the requests, as of everything else that a node sends.
+const HOP_LIMIT: u8 = 64;
+
+impl Ping {
+    /// Opens a ping socket for `target` on the process's node.
+    ///
+    /// # Errors
+    /// `NetworkUnreachable` if no joined network has such an address, and those of [`node()`](crate::node()).
+    pub fn open(target: IpAddr) -> io::Result<Ping> {
+        Ping::open_on(&node::node()?, target)
+    }
+
+    /// As [`Ping::open`], on `node`.
+    ///
+    /// # Errors
+    /// See [`Ping::open`].
+    pub fn open_on(node: &Node, target: IpAddr) -> io::Result<Ping> {
+        Ok(Ping { socket: socket::Ping::open(node, target)?, target })
+    }
+
+    /// Sends one request and waits for its reply; replies to earlier requests are passed over.
+    ///
+    /// # Errors
+    /// `TimedOut` after `timeout`, EMSGSIZE if `payload` does not fit the path, and what ICMP errors say.
+    pub fn ping(&self, sequence: u16, payload: &[u8], timeout: Duration) -> io::Result<Pong> {
+        let started = Instant::now();
+        self.socket.send(&EchoRequest {
+            destination: self.target,
+            sequence,
+            payload,
+            hop_limit: HOP_LIMIT,
+        })?;
+        let mut buf = vec![0; payload.len()];
+        let deadline = Some(started + timeout);
+        loop {
+            let reply =
+                socket::block_on(&self.socket.node, self.socket.waiters(), Interest::Read, deadline, || {
+                    self.socket.recv(&mut buf)
+                })?;
+            if reply.sequence != sequence {
+                continue;
+            }
+            if let Some(error) = reply.error {
+                return Err(error.into());
+            }
+            let round_trip = started.elapsed();
+            return Ok(Pong { round_trip, len: reply.len, hop_limit: reply.hop_limit });
+        }
+    }
+}
+
+impl fmt::Debug for Ping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ping").field("target", &self.target).finish()
+    }
+}

@@ -1,0 +1,380 @@
+//! `TcpStream` and `TcpListener`.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Mode;
+use crate::node::{self, Node};
+use crate::socket::{self, Acceptor, Connection, ToSocketAddrs, resolve};
+use crate::wait::Interest;
+
+/// A TCP connection through the overlay, as [`std::net::TcpStream`].
+///
+/// Any thread may read or write a stream (`Read` and `Write` are also implemented for `&TcpStream`). When the last
+/// clone is dropped the connection is closed; what was written is still delivered.
+///
+/// ```no_run
+/// use std::io::{Read, Write};
+///
+/// use peersock::blocking::TcpStream;
+///
+/// let mut stream = TcpStream::connect("[fd12:3456:789a::1]:80")?;
+/// stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+/// let mut answer = String::new();
+/// stream.read_to_string(&mut answer)?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct TcpStream {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    connection: Connection,
+    mode: Mode,
+}
+
+impl TcpStream {
+    /// Connects through the process's node. Of several addresses the first that answers is taken.
+    ///
+    /// # Errors
+    /// `ConnectionRefused`, `TimedOut`, `HostUnreachable` (the peer cannot be found), `NetworkUnreachable` (no joined
+    /// network has such an address), `PermissionDenied` (the network does not allow the port), and those of
+    /// [`node()`](crate::node()).
+    pub fn connect(addr: impl ToSocketAddrs) -> io::Result<TcpStream> {
+        TcpStream::connect_on(&node::node()?, addr)
+    }
+
+    /// As [`TcpStream::connect`], through `node`.
+    ///
+    /// # Errors
+    /// See [`TcpStream::connect`].
+    pub fn connect_on(node: &Node, addr: impl ToSocketAddrs) -> io::Result<TcpStream> {
+        let mut last = None;
+        for addr in resolve(&node.inner, &addr)? {
+            match TcpStream::connect_until(node, addr, None) {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.expect("resolve gives at least one address"))
+    }
+
+    /// Connects through the process's node; `TimedOut` after `timeout`.
+    ///
+    /// # Errors
+    /// See [`TcpStream::connect`]; `InvalidInput` for a timeout of zero.
+    pub fn connect_timeout(addr: &SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
+        TcpStream::connect_timeout_on(&node::node()?, addr, timeout)
+    }
+
+    /// As [`TcpStream::connect_timeout`], through `node`.
+    ///
+    /// # Errors
+    /// See [`TcpStream::connect_timeout`].
+    pub fn connect_timeout_on(node: &Node, addr: &SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
+        if timeout == Duration::ZERO {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "cannot set a timeout of zero"));
+        }
+        TcpStream::connect_until(node, *addr, Some(Instant::now() + timeout))
+    }
+
+    fn connect_until(node: &Node, addr: SocketAddr, deadline: Option<Instant>) -> io::Result<TcpStream> {
+        let connection = Connection::start(node, addr)?;
+        socket::block_on(&connection.node, connection.waiters(), Interest::Write, deadline, || {
+            connection.check_connected()
+        })?;
+        Ok(TcpStream::new(connection))
+    }
+
+    fn new(connection: Connection) -> TcpStream {
+        TcpStream { shared: Arc::new(Shared { connection, mode: Mode::default() }) }
+    }
+
+    /// The address of this end.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.connection().local_addr())
+    }
+
+    /// The address of the other end.
+    ///
+    /// # Errors
+    /// `NotConnected` if the connection never stood.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.connection().peer_addr()
+    }
+
+    /// Another handle of the same connection, with the same timeouts and mode.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn try_clone(&self) -> io::Result<TcpStream> {
+        Ok(TcpStream { shared: Arc::clone(&self.shared) })
+    }
+
+    /// Ends sending (the peer reads to the end), receiving, or both. Threads that wait on the stream return.
+    ///
+    /// # Errors
+    /// `NotConnected` if the connection is gone.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.connection().shutdown(how)
+    }
+
+    /// Copies what can be read without taking it; waits as a read does.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.run(Interest::Read, |connection| connection.peek(buf))
+    }
+
+    /// Whether calls return `WouldBlock` instead of waiting.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        self.shared.mode.set_nonblocking(nonblocking);
+        Ok(())
+    }
+
+    /// The longest wait of a read; it then fails with `WouldBlock`, as `std::net`'s do on Unix.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a timeout of zero.
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.shared.mode.set_timeout(Interest::Read, timeout)
+    }
+
+    /// The longest wait of a write, as [`TcpStream::set_read_timeout`].
+    ///
+    /// # Errors
+    /// `InvalidInput` for a timeout of zero.
+    pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.shared.mode.set_timeout(Interest::Write, timeout)
+    }
+
+    /// The timeout of reads.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
+        Ok(self.shared.mode.timeout(Interest::Read))
+    }
+
+    /// The timeout of writes.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
+        Ok(self.shared.mode.timeout(Interest::Write))
+    }
+
+    /// TCP_NODELAY: whether small writes leave at once instead of waiting for an acknowledgement. Default: no.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
+        self.connection().set_nodelay(nodelay);
+        Ok(())
+    }
+
+    /// See [`TcpStream::set_nodelay`].
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn nodelay(&self) -> io::Result<bool> {
+        Ok(self.connection().nodelay())
+    }
+
+    /// SO_LINGER: how long dropping the stream waits for delivery, after which it resets the connection. `None`, the
+    /// default: dropping does not wait, and delivery goes on in the background.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
+        self.connection().set_linger(linger);
+        Ok(())
+    }
+
+    /// See [`TcpStream::set_linger`].
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn linger(&self) -> io::Result<Option<Duration>> {
+        Ok(self.connection().linger())
+    }
+
+    /// Takes the pending error (SO_ERROR).
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        Ok(self.connection().take_error())
+    }
+
+    fn connection(&self) -> &Connection {
+        &self.shared.connection
+    }
+
+    fn run<T>(&self, interest: Interest, mut operation: impl FnMut(&Connection) -> io::Result<T>) -> io::Result<T> {
+        let Shared { connection, mode } = &*self.shared;
+        mode.run(&connection.node, connection.waiters(), interest, || operation(connection))
+    }
+}
+
+impl Read for &TcpStream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.run(Interest::Read, |connection| connection.read(buf))
+    }
+}
+
+impl Read for TcpStream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        (&*self).read(buf)
+    }
+}
+
+impl Write for &TcpStream {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.run(Interest::Write, |connection| connection.write(buf))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Write for TcpStream {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        (&*self).write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl fmt::Debug for TcpStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TcpStream")
+            .field("local", &self.connection().local_addr())
+            .field("peer", &self.connection().peer_addr().ok())
+            .finish()
+    }
+}
+
+/// A TCP listener on the overlay, as [`std::net::TcpListener`]. Up to 128 connections wait to be accepted.
+///
+/// ```no_run
+/// use peersock::blocking::TcpListener;
+///
+/// let listener = TcpListener::bind("[::]:80")?;
+/// for stream in listener.incoming() {
+///     println!("connection from {}", stream?.peer_addr()?);
+/// }
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct TcpListener {
+    shared: Arc<ListenerShared>,
+}
+
+struct ListenerShared {
+    acceptor: Acceptor,
+    mode: Mode,
+}
+
+impl TcpListener {
+    /// Listens through the process's node: on an address of its own, or with `[::]` on all of them, in every network
+    /// it joins.
+    ///
+    /// # Errors
+    /// `AddrInUse`, `AddrNotAvailable` (not this node's address), `PermissionDenied` (the network does not allow the port),
+    /// and those of [`node()`](crate::node()).
+    pub fn bind(addr: impl ToSocketAddrs) -> io::Result<TcpListener> {
+        TcpListener::bind_on(&node::node()?, addr)
+    }
+
+    /// As [`TcpListener::bind`], through `node`.
+    ///
+    /// # Errors
+    /// See [`TcpListener::bind`].
+    pub fn bind_on(node: &Node, addr: impl ToSocketAddrs) -> io::Result<TcpListener> {
+        let mut last = None;
+        for addr in resolve(&node.inner, &addr)? {
+            match Acceptor::bind(node, addr) {
+                Ok(acceptor) => {
+                    let shared = Arc::new(ListenerShared { acceptor, mode: Mode::default() });
+                    return Ok(TcpListener { shared });
+                }
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.expect("resolve gives at least one address"))
+    }
+
+    /// Waits for a connection.
+    ///
+    /// # Errors
+    /// `WouldBlock` in non-blocking mode, `NotConnected` when the node is shut down.
+    pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let ListenerShared { acceptor, mode } = &*self.shared;
+        let (connection, remote) =
+            mode.run(&acceptor.node, acceptor.waiters(), Interest::Read, || acceptor.accept())?;
+        Ok((TcpStream::new(connection), remote))
+    }
+
+    /// Connection after connection.
+    pub fn incoming(&self) -> Incoming<'_> {
+        Incoming { listener: self }
+    }
+
+    /// The address listened on.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.shared.acceptor.local_addr())
+    }
+
+    /// Another handle of the same listener.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn try_clone(&self) -> io::Result<TcpListener> {
+        Ok(TcpListener { shared: Arc::clone(&self.shared) })
+    }
+
+    /// Whether [`TcpListener::accept`] returns `WouldBlock` instead of waiting.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        self.shared.mode.set_nonblocking(nonblocking);
+        Ok(())
+    }
+}
+
+impl fmt::Debug for TcpListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TcpListener").field("local", &self.shared.acceptor.local_addr()).finish()
+    }
+}
+
+/// The connections of a [`TcpListener`]; never ends.
+#[derive(Debug)]
+pub struct Incoming<'a> {
+    listener: &'a TcpListener,
+}
+
+impl Iterator for Incoming<'_> {
+    type Item = io::Result<TcpStream>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.listener.accept().map(|(stream, _)| stream))
+    }
+}

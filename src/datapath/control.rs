@@ -1,0 +1,279 @@
+//! The control state machine's side of the data path: networks, what it sends, and what it reports.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::{Arc, Condvar, Mutex, Weak};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use peersock_overlay::{
+    Endpoint, Event, JoinError, Lookup, NetworkConfig, NetworkId, NetworkInfo, Peer, PeerInfo, SessionTable, SocketInfo,
+};
+use peersock_stack::{Batch, Cidr, Flow, InterfaceConfig, State};
+
+use super::route::Entry;
+use super::{Datapath, Network, Transmit};
+
+impl Datapath {
+    /// Joins a network in both cores.
+    ///
+    /// # Errors
+    /// What the overlay says: already joined, too many networks, a kind that is not supported.
+    pub fn join(&self, now: Instant, config: NetworkConfig, batch: &mut Batch) -> Result<Network, JoinError> {
+        let id = config.id();
+        let ports = id.kind().ports();
+        let network = {
+            let mut endpoint = self.control();
+            let index = endpoint.join(now, config)?;
+            let addresses = endpoint.addresses(index);
+            let interface = self.stack.add_interface(InterfaceConfig {
+                name: id.to_string(),
+                addresses: addresses.iter().map(|address| Cidr::from(*address)).collect(),
+                ports,
+                checksums: false,
+            });
+            let network = Network { id, index, interface, addresses };
+            self.networks.write().expect("no panic under this lock").push(network.clone());
+            network
+        };
+        self.with_control(now, batch, |_| ());
+        self.settle(now, batch);
+        Ok(network)
+    }
+
+    /// Leaves a network: its peers are told and its sockets fail. False if it was not joined.
+    pub fn leave(&self, now: Instant, id: NetworkId, batch: &mut Batch) -> bool {
+        let Some(network) = self.networks().into_iter().find(|network| network.id == id) else { return false };
+        // First the connections, so that their resets still find the sessions.
+        self.stack.remove_interface(now, network.interface);
+        self.stack.handle_timeout(now, batch);
+        self.settle(now, batch);
+        self.lock_waiting().take(network.interface, |_| true);
+        self.networks.write().expect("no panic under this lock").retain(|joined| joined.id != id);
+        self.with_control(now, batch, |endpoint| endpoint.leave(now, network.index));
+        self.settle(now, batch);
+        true
+    }
+
+    /// The joined networks, in the order of joining.
+    pub fn networks(&self) -> Vec<Network> {
+        self.networks.read().expect("no panic under this lock").clone()
+    }
+
+    /// Tells the overlay which sockets the driver has, and where their beacons go.
+    pub fn set_sockets(&self, now: Instant, sockets: Vec<SocketInfo>, batch: &mut Batch) {
+        self.with_control(now, batch, |endpoint| endpoint.set_sockets(now, sockets));
+        self.settle(now, batch);
+    }
+
+    /// Starts to look for `address` and to make a session with its owner. The outcome is an event.
+    pub fn want_peer(&self, now: Instant, network: &Network, address: IpAddr, batch: &mut Batch) {
+        self.with_control(now, batch, |endpoint| {
+            if let Lookup::Peer(peer) = endpoint.lookup(now, network.index, address)
+                && peer.sender().is_none()
+            {
+                endpoint.want_session(now, &peer);
+            }
+        });
+        self.settle(now, batch);
+    }
+
+    /// Who has `address`; a peer that is not known yet is looked for.
+    pub fn find(&self, now: Instant, network: &Network, address: IpAddr) -> Lookup {
+        let mut batch = Batch::default();
+        let found = self.with_control(now, &mut batch, |endpoint| endpoint.lookup(now, network.index, address));
+        self.settle(now, &mut batch);
+        found
+    }
+
+    /// What is known of every peer.
+    pub fn peers(&self) -> Vec<PeerInfo> {
+        self.control().peers()
+    }
+
+    /// What is known of every network.
+    pub fn network_infos(&self) -> Vec<NetworkInfo> {
+        self.control().networks()
+    }
+
+    /// The sessions, by index.
+    pub fn sessions(&self) -> &Arc<SessionTable> {
+        &self.sessions
+    }
+
+    /// The overlay's counters, in a fixed order.
+    pub fn overlay_counters(&self) -> Vec<(&'static str, u64)> {
+        self.control().counters().snapshot()
+    }
+
+    /// A queue of the events from now on.
+    pub fn subscribe(&self) -> Arc<Subscription> {
+        self.subscribers.add()
+    }
+
+    /// Calls the control state machine, then sends what it has to send and acts on what it reports.
+    ///
+    /// What that wakes lands in `batch`; the caller settles it.
+    pub(super) fn with_control<T>(
+        &self,
+        now: Instant,
+        batch: &mut Batch,
+        call: impl FnOnce(&mut Endpoint) -> T,
+    ) -> T {
+        let mut events = Vec::new();
+        let result = {
+            let mut endpoint = self.control();
+            let result = call(&mut endpoint);
+            let mut datagram = Vec::new();
+            loop {
+                while let Some(transmit) = endpoint.poll_transmit(now, &mut datagram) {
+                    self.sink.send(&Transmit {
+                        socket: transmit.socket,
+                        remote: transmit.remote,
+                        contents: &datagram,
+                        segment_size: None,
+                    });
+                }
+                let Some(event) = endpoint.poll_event() else { break };
+                if let Event::PeerAdded(peer) = &event {
+                    self.want_if_waited_for(now, &mut endpoint, peer);
+                }
+                events.push(event);
+            }
+            if let Some(at) = endpoint.poll_timeout() {
+                self.sink.wake_at(at);
+            }
+            result
+        };
+        for event in events {
+            self.act_on(now, &event, batch);
+            self.subscribers.publish(&event);
+        }
+        result
+    }
+
+    /// A peer was found that something waits for: ask for a session at once.
+    fn want_if_waited_for(&self, now: Instant, endpoint: &mut Endpoint, peer: &Arc<Peer>) {
+        let Some(interface) = self.interface_by_network(peer.network()) else { return };
+        if self.lock_waiting().found(interface, |address| peer.owns(address)) {
+            endpoint.want_session(now, peer);
+        }
+    }
+
+    fn act_on(&self, now: Instant, event: &Event, batch: &mut Batch) {
+        match event {
+            Event::SessionReady(peer) => {
+                for (interface, destination, entry) in self.take_waiting(peer) {
+                    let Entry { flows, packets, .. } = entry;
+                    batch.flows.extend(flows);
+                    for mut packet in packets {
+                        self.send_packet(now, interface, None, destination, &mut packet, batch);
+                    }
+                }
+            }
+            Event::PeerUnreachable(peer) => {
+                for (_, _, entry) in self.take_waiting(peer) {
+                    self.fail_waiting(now, entry);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn take_waiting(&self, peer: &Peer) -> Vec<(peersock_stack::InterfaceId, IpAddr, Entry)> {
+        let Some(interface) = self.interface_by_network(peer.network()) else { return Vec::new() };
+        let taken = self.lock_waiting().take(interface, |address| peer.owns(address));
+        taken.into_iter().map(|((interface, address), entry)| (interface, address, entry)).collect()
+    }
+}
+
+/// Events kept for a subscriber that does not read; the oldest go first.
+const MAX_QUEUED_EVENTS: usize = 1024;
+
+/// Those who listen to events.
+#[derive(Default)]
+pub(super) struct Subscribers {
+    list: Mutex<Vec<Weak<Subscription>>>,
+}
+
+impl Subscribers {
+    fn add(&self) -> Arc<Subscription> {
+        let subscription = Arc::new(Subscription::default());
+        let mut list = self.list.lock().expect("no panic under this lock");
+        list.retain(|known| known.strong_count() > 0);
+        list.push(Arc::downgrade(&subscription));
+        subscription
+    }
+
+    fn publish(&self, event: &Event) {
+        let list = self.list.lock().expect("no panic under this lock").clone();
+        for subscription in list.iter().filter_map(Weak::upgrade) {
+            subscription.push(event.clone());
+        }
+    }
+}
+
+/// One listener's queue of events.
+#[derive(Default)]
+pub struct Subscription {
+    state: Mutex<Queue>,
+    filled: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    events: VecDeque<Event>,
+    waker: Option<Waker>,
+    closed: bool,
+}
+
+impl Subscription {
+    /// The next event, if there is one.
+    pub fn try_next(&self) -> Option<Event> {
+        self.lock().events.pop_front()
+    }
+
+    /// Waits up to `timeout` for an event.
+    pub fn next_timeout(&self, timeout: Duration) -> Option<Event> {
+        let waits = |queue: &mut Queue| queue.events.is_empty() && !queue.closed;
+        let (mut queue, _) =
+            self.filled.wait_timeout_while(self.lock(), timeout, waits).expect("no panic under this lock");
+        queue.events.pop_front()
+    }
+
+    /// Like [`Subscription::try_next`]; if there is none, `waker` is woken by the next.
+    pub fn poll_next(&self, waker: &Waker) -> Option<Event> {
+        let mut queue = self.lock();
+        let event = queue.events.pop_front();
+        if event.is_none() {
+            queue.waker = Some(waker.clone());
+        }
+        event
+    }
+
+    fn push(&self, event: Event) {
+        let mut queue = self.lock();
+        if queue.events.len() == MAX_QUEUED_EVENTS {
+            queue.events.pop_front();
+        }
+        queue.events.push_back(event);
+        let waker = queue.waker.take();
+        drop(queue);
+        self.filled.notify_all();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {
+        self.state.lock().expect("no panic under this lock")
+    }
+}
+
+/// Whether a flow has done all that it was asked to send.
+pub fn is_drained(flow: &Flow) -> bool {
+    flow.unacked() == 0 && !matches!(
+        flow.state(),
+        State::Established | State::CloseWait | State::FinWait1 | State::Closing | State::LastAck | State::SynSent | State::SynReceived
+    )
+}

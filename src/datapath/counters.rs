@@ -1,0 +1,51 @@
+//! Counters of what the data path drops between the cores.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One counter.
+#[derive(Debug, Default)]
+pub(super) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(super) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+}
+
+/// Packets that passed or were dropped between the overlay and the stack.
+#[derive(Debug, Default)]
+pub struct DatapathCounters {
+    pub(super) source_not_owned: Counter,
+    pub(super) malformed_inner: Counter,
+    pub(super) no_network: Counter,
+    pub(super) no_route: Counter,
+    pub(super) unreachable: Counter,
+    pub(super) too_big: Counter,
+    pub(super) waiting_dropped: Counter,
+}
+
+impl DatapathCounters {
+    /// Names and values, in a fixed order.
+    pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
+        let DatapathCounters {
+            source_not_owned,
+            malformed_inner,
+            no_network,
+            no_route,
+            unreachable,
+            too_big,
+            waiting_dropped,
+        } = self;
+        [
+            ("inner_source_not_owned", source_not_owned),
+            ("inner_malformed", malformed_inner),
+            ("inner_no_network", no_network),
+            ("out_no_route", no_route),
+            ("out_unreachable", unreachable),
+            ("out_too_big", too_big),
+            ("out_waiting_dropped", waiting_dropped),
+        ]
+        .map(|(name, counter)| (name, counter.0.load(Ordering::Relaxed)))
+        .to_vec()
+    }
+}

@@ -1,0 +1,301 @@
+//! Packets out: cut to the path's size, sealed into a batch of equal datagrams, and sent with one call.
+
+use std::cell::{Cell, RefCell};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use peersock_overlay::{DATA_OVERHEAD, Peer, Sender, Session};
+use peersock_stack::{Batch, EchoRequest, Egress, Error, Flow, IcmpSocket, InterfaceId, Ready, UdpSocket};
+
+use super::route::Resolved;
+use super::socket::{PeerLink, SocketState};
+use super::{Datapath, Route, Transmit};
+
+/// Largest IP packet, and so largest super-segment.
+const MAX_PACKET: usize = 65535;
+/// Largest batch of datagrams that one UDP GSO call takes: an IPv4 packet's UDP payload.
+const MAX_BATCH: usize = 65507;
+/// IPv6 and TCP header; IPv4's is 20 shorter, which is left unused so that both families share one arithmetic.
+const TCP_HEADERS: usize = 60;
+/// A flow may always have this many bytes in flight, however many other flows its peer's limit is shared with.
+const IN_FLIGHT_FLOOR: usize = MAX_BATCH;
+
+thread_local! {
+    /// Buffers of the thread that sends. Fresh zeroed memory costs nothing until it is written to, so a thread that
+    /// sends small packets only holds a few pages.
+    static BUFFERS: RefCell<Buffers> = RefCell::new(Buffers::new());
+
+    /// The packet that a UDP or ICMP socket makes, before it is sealed or looped back.
+    static PACKET: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+struct Buffers {
+    packet: Vec<u8>,
+    sealed: Vec<u8>,
+}
+
+impl Buffers {
+    fn new() -> Buffers {
+        Buffers { packet: vec![0; MAX_PACKET + 1], sealed: vec![0; MAX_BATCH + 1] }
+    }
+}
+
+/// Why a flow cannot send now.
+enum Blocked {
+    /// Nothing to send, or all is sent.
+    Idle,
+    /// The peer has no session; the flow waits for one.
+    NoSession(Arc<Peer>),
+}
+
+impl Datapath {
+    /// Sends what a flow has to send, from whichever thread calls, and then whatever that causes on this node.
+    pub fn pump(&self, now: Instant, flow: &Arc<Flow>, batch: &mut Batch) {
+        self.pump_flow(now, flow, batch);
+        self.settle(now, batch);
+    }
+
+    /// Works off a batch: sends what its flows and the stack have to say, and tells those who wait. Leaves it empty.
+    pub fn settle(&self, now: Instant, batch: &mut Batch) {
+        // What this touches on the node itself (connections to its own addresses) makes the next round.
+        let mut round = Batch::default();
+        while !batch.is_empty() {
+            std::mem::swap(batch, &mut round);
+            for flow in &round.flows {
+                self.pump_flow(now, flow, batch);
+                self.notify_flow(flow);
+            }
+            let contexts = round.listeners.iter().map(|listener| listener.context());
+            let contexts = contexts.chain(round.udp.iter().map(|socket| socket.context()));
+            for context in contexts.chain(round.icmp.iter().map(|socket| socket.context())) {
+                SocketState::of(context).waiters.notify(true, false);
+            }
+            for reply in round.replies() {
+                let mut packet = reply.packet.to_vec();
+                self.send_packet(now, reply.interface, None, reply.destination, &mut packet, batch);
+            }
+            round.clear();
+            if batch.is_empty() {
+                // The caller keeps the one whose lists have grown.
+                std::mem::swap(batch, &mut round);
+            }
+        }
+        if let Some(at) = self.stack.poll_timeout() {
+            self.sink.wake_at(at);
+        }
+    }
+
+    /// Sends one whole IP packet that no flow stands behind (UDP, ICMP, resets).
+    pub fn send_packet(
+        &self,
+        now: Instant,
+        interface: InterfaceId,
+        socket: Option<&SocketState>,
+        destination: IpAddr,
+        packet: &mut [u8],
+        batch: &mut Batch,
+    ) {
+        let peer = match self.resolve(now, interface, socket, destination) {
+            Resolved::Route(Route::Local) => return self.stack.receive(now, interface, packet, batch),
+            Resolved::Route(Route::Peer(peer)) => peer,
+            Resolved::Unknown => {
+                let kept = self.lock_waiting().add_packet(now, false, interface, destination, packet);
+                return self.counters.waiting_dropped.add(u64::from(!kept));
+            }
+            Resolved::NoRoute => return self.counters.no_route.add(1),
+        };
+        let Some(sender) = peer.sender() else {
+            let kept = self.lock_waiting().add_packet(now, true, interface, destination, packet);
+            self.counters.waiting_dropped.add(u64::from(!kept));
+            if let Some(socket) = socket {
+                socket.set_route(destination, None);
+            }
+            return self.with_control(now, batch, |endpoint| endpoint.want_session(now, &peer));
+        };
+        if packet.len() + DATA_OVERHEAD > sender.path.datagram_size {
+            return self.counters.too_big.add(1);
+        }
+        BUFFERS.with_borrow_mut(|buffers| {
+            if let Ok(length) = sender.session.seal(packet, &mut buffers.sealed) {
+                self.transmit(&sender, &buffers.sealed[..length], None);
+            }
+        });
+        self.note_sent(now, &sender.session, batch);
+    }
+
+    /// Sends one UDP datagram, to the connected peer if `remote` is `None`.
+    ///
+    /// # Errors
+    /// Those of [`UdpSocket::route`] and [`UdpSocket::send`].
+    pub fn send_udp(
+        &self,
+        now: Instant,
+        socket: &UdpSocket,
+        remote: Option<SocketAddr>,
+        data: &[u8],
+    ) -> Result<(), Error> {
+        let route = socket.route(remote)?;
+        let state = SocketState::of(socket.context());
+        let destination = route.destination.ip();
+        let mtu = self.inner_mtu(now, route.interface, state, destination);
+        self.send_made(now, route.interface, state, destination, |buf| socket.send(&route, data, mtu, buf))
+    }
+
+    /// Sends one ICMP echo request.
+    ///
+    /// # Errors
+    /// Those of [`IcmpSocket::send`].
+    pub fn send_echo(&self, now: Instant, socket: &IcmpSocket, request: &EchoRequest<'_>) -> Result<(), Error> {
+        let state = SocketState::of(socket.context());
+        let mtu = self.inner_mtu(now, socket.interface(), state, request.destination);
+        self.send_made(now, socket.interface(), state, request.destination, |buf| socket.send(request, mtu, buf))
+    }
+
+    fn send_made(
+        &self,
+        now: Instant,
+        interface: InterfaceId,
+        state: &SocketState,
+        destination: IpAddr,
+        make: impl FnOnce(&mut [u8]) -> Result<usize, Error>,
+    ) -> Result<(), Error> {
+        let mut batch = Batch::default();
+        let mut packet = PACKET.take();
+        packet.resize(MAX_PACKET + 1, 0);
+        let made = make(&mut packet);
+        if let Ok(length) = made {
+            self.send_packet(now, interface, Some(state), destination, &mut packet[..length], &mut batch);
+        }
+        PACKET.set(packet);
+        self.settle(now, &mut batch);
+        made.map(|_| ())
+    }
+
+    /// The largest IP packet that can go to `destination` now, bytes.
+    fn inner_mtu(&self, now: Instant, interface: InterfaceId, state: &SocketState, destination: IpAddr) -> usize {
+        match self.resolve(now, interface, Some(state), destination) {
+            Resolved::Route(Route::Peer(peer)) => {
+                peer.sender().map_or(BASE_DATAGRAM, |sender| sender.path.datagram_size) - DATA_OVERHEAD
+            }
+            Resolved::Route(Route::Local) => MAX_PACKET,
+            Resolved::Unknown | Resolved::NoRoute => BASE_DATAGRAM - DATA_OVERHEAD,
+        }
+    }
+
+    pub(super) fn notify_flow(&self, flow: &Flow) {
+        let ready = flow.readiness();
+        SocketState::of(flow.context()).waiters.notify(
+            ready.intersects(Ready::READABLE | Ready::READ_CLOSED | Ready::ERROR),
+            ready.intersects(Ready::WRITABLE | Ready::WRITE_CLOSED | Ready::ERROR | Ready::CONNECTED),
+        );
+    }
+
+    fn pump_flow(&self, now: Instant, flow: &Arc<Flow>, batch: &mut Batch) {
+        let socket = SocketState::of(flow.context());
+        socket.stage().run(|| {
+            let destination = flow.remote().ip();
+            match self.resolve(now, flow.interface(), Some(socket), destination) {
+                Resolved::Route(Route::Local) => self.pump_local(now, flow, batch),
+                Resolved::Route(Route::Peer(peer)) => {
+                    if let Blocked::NoSession(peer) = self.pump_to_peer(now, flow, socket, &peer, batch) {
+                        socket.set_route(destination, None);
+                        self.lock_waiting().add_flow(now, true, flow);
+                        self.with_control(now, batch, |endpoint| endpoint.want_session(now, &peer));
+                    }
+                }
+                Resolved::Unknown if flow.has_output(now) => self.lock_waiting().add_flow(now, false, flow),
+                Resolved::Unknown => {}
+                Resolved::NoRoute => {
+                    if flow.state().is_connecting() {
+                        flow.fail(now, Error::NetworkUnreachable);
+                    }
+                }
+            }
+        });
+    }
+
+    /// Both ends are this node: whole super-segments go straight back into the stack.
+    fn pump_local(&self, now: Instant, flow: &Flow, batch: &mut Batch) {
+        let limits = Egress {
+            segment: MAX_PACKET - TCP_HEADERS,
+            max_segments: 1,
+            in_flight_cap: usize::MAX,
+            checksums: false,
+        };
+        BUFFERS.with_borrow_mut(|buffers| {
+            while let Some(segment) = flow.egress(now, &limits, &mut buffers.packet) {
+                self.stack.receive(now, flow.interface(), &mut buffers.packet[..segment.len()], batch);
+            }
+        });
+    }
+
+    fn pump_to_peer(
+        &self,
+        now: Instant,
+        flow: &Flow,
+        socket: &SocketState,
+        peer: &Arc<Peer>,
+        batch: &mut Batch,
+    ) -> Blocked {
+        let Some(sender) = peer.sender() else {
+            // Only what has something to send asks for a session: an acknowledgement alone would not be missed.
+            let wanted = flow.has_output(now);
+            return if wanted { Blocked::NoSession(Arc::clone(peer)) } else { Blocked::Idle };
+        };
+        let datagram = sender.path.datagram_size;
+        let link = PeerLink::of(peer, flow.interface());
+        let max_segments = self.sink.max_segments(sender.path.socket).min(MAX_BATCH / datagram).max(1);
+        let mut blocked = Blocked::Idle;
+        let mut sent = false;
+        BUFFERS.with_borrow_mut(|Buffers { packet, sealed }| {
+            loop {
+                let own = flow.in_flight();
+                let others = socket.report_in_flight(link, own).saturating_sub(own);
+                let limits = Egress {
+                    segment: datagram - DATA_OVERHEAD - TCP_HEADERS,
+                    max_segments,
+                    in_flight_cap: peer.receive_limit().saturating_sub(others).max(IN_FLIGHT_FLOOR),
+                    checksums: false,
+                };
+                let Some(mut segment) = flow.egress(now, &limits, packet) else { break };
+                let mut length = 0;
+                let mut datagram_size = None;
+                while let Some(wire) = segment.next(packet) {
+                    let Ok(n) = sender.session.seal(wire, &mut sealed[length..]) else {
+                        // The session has come to its end; what was cut off is sent again by the flow's timer.
+                        blocked = Blocked::NoSession(Arc::clone(peer));
+                        break;
+                    };
+                    datagram_size.get_or_insert(n);
+                    length += n;
+                }
+                if length > 0 {
+                    self.transmit(&sender, &sealed[..length], datagram_size);
+                    sent = true;
+                }
+                if matches!(blocked, Blocked::NoSession(_)) {
+                    break;
+                }
+            }
+        });
+        if sent {
+            self.note_sent(now, &sender.session, batch);
+        }
+        blocked
+    }
+
+    fn transmit(&self, sender: &Sender, contents: &[u8], segment_size: Option<usize>) {
+        let (socket, remote) = (sender.path.socket, sender.path.remote);
+        self.sink.send(&Transmit { socket, remote, contents, segment_size });
+    }
+
+    fn note_sent(&self, now: Instant, session: &Arc<Session>, batch: &mut Batch) {
+        if session.note_sent(now) {
+            self.with_control(now, batch, |endpoint| endpoint.session_attention(now, session, None));
+        }
+    }
+}
+
+/// What every path carries (PLPMTU base, RFC 8899 section 5.1.2).
+const BASE_DATAGRAM: usize = 1200;

@@ -1,0 +1,130 @@
+//! Datagrams in: opened, checked, coalesced, and given to the stack.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use peersock_overlay::{DATA_OVERHEAD, RecvMeta, Session, data_index};
+use peersock_stack::{Batch, Coalescer, Flushed, InterfaceId};
+
+use super::Datapath;
+
+/// The state of one receiver: buffers that are kept between batches. Whoever holds it has the receive role.
+#[derive(Default)]
+pub struct Ingress {
+    coalescer: Coalescer,
+    batch: Batch,
+    /// The session of the last datagram, so that a batch looks it up once.
+    last: Option<Last>,
+    control_used: bool,
+}
+
+struct Last {
+    session: Arc<Session>,
+    interface: Option<InterfaceId>,
+    /// The inner source address that was found to be the peer's.
+    owned: Option<IpAddr>,
+    /// Whether this batch's origin was reported to the session.
+    noted: bool,
+}
+
+impl Datapath {
+    /// Takes in one received batch: datagrams of `stride` bytes, the last of which may be shorter.
+    ///
+    /// Call [`Datapath::finish_receive`] when no more is at hand.
+    pub fn receive(&self, now: Instant, ingress: &mut Ingress, meta: RecvMeta, batch: &[u8], stride: usize) {
+        if let Some(last) = &mut ingress.last {
+            last.noted = false;
+        }
+        for datagram in batch.chunks(stride.max(1)) {
+            if !self.receive_data(now, ingress, meta, datagram) {
+                self.control().handle_datagram(now, meta, datagram);
+                ingress.control_used = true;
+            }
+        }
+    }
+
+    /// Hands the coalesced packets to the stack, sends what it answers and tells those who wait.
+    pub fn finish_receive(&self, now: Instant, ingress: &mut Ingress) {
+        self.flush(now, ingress);
+        // A session of a peer that has gone must not be kept alive from here.
+        ingress.last = None;
+        if std::mem::take(&mut ingress.control_used) {
+            self.with_control(now, &mut ingress.batch, |_| ());
+        }
+        self.settle(now, &mut ingress.batch);
+    }
+
+    /// Handles a sealed datagram of a known session; false if it is none.
+    fn receive_data(&self, now: Instant, ingress: &mut Ingress, meta: RecvMeta, datagram: &[u8]) -> bool {
+        let Some(index) = data_index(datagram) else { return false };
+        let known = ingress.last.as_ref().is_some_and(|last| last.session.index() == index);
+        if !known {
+            let Some(session) = self.sessions.get(index) else { return false };
+            let interface = self.interface_by_network(session.peer().network());
+            ingress.last = Some(Last { session, interface, owned: None, noted: false });
+        }
+        let Some(last) = &mut ingress.last else { return false };
+        let slot = ingress.coalescer.slot(datagram.len() - DATA_OVERHEAD);
+        let Ok(length) = last.session.open(datagram, slot) else { return true };
+        if !last.noted {
+            last.noted = true;
+            if last.session.note_received(now, &meta) {
+                self.control().session_attention(now, &last.session, Some(meta));
+                ingress.control_used = true;
+            }
+        }
+        let packet = &slot[..length];
+        match packet.first().map(|byte| byte >> 4) {
+            Some(4 | 6) => {}
+            None | Some(0) => {
+                self.control().handle_control(now, &last.session, meta, packet);
+                ingress.control_used = true;
+                return true;
+            }
+            Some(_) => {
+                self.counters.malformed_inner.add(1);
+                return true;
+            }
+        }
+        let Some(source) = source_address(packet) else {
+            self.counters.malformed_inner.add(1);
+            return true;
+        };
+        if last.owned != Some(source) {
+            if !last.session.peer().owns(source) {
+                self.counters.source_not_owned.add(1);
+                return true;
+            }
+            last.owned = Some(source);
+        }
+        let Some(interface) = last.interface else {
+            self.counters.no_network.add(1);
+            return true;
+        };
+        let Ingress { coalescer, batch, .. } = ingress;
+        if let Some(flushed) = coalescer.commit(u64::from(interface.0), length) {
+            self.stack.receive(now, interface_of(&flushed), flushed.packet, batch);
+        }
+        true
+    }
+
+    fn flush(&self, now: Instant, ingress: &mut Ingress) {
+        let Ingress { coalescer, batch, .. } = ingress;
+        if let Some(flushed) = coalescer.flush() {
+            self.stack.receive(now, interface_of(&flushed), flushed.packet, batch);
+        }
+    }
+}
+
+/// The coalescer's key is the interface, so that packets of two networks never join.
+fn interface_of(flushed: &Flushed<'_>) -> InterfaceId {
+    InterfaceId(flushed.key as u32)
+}
+
+fn source_address(packet: &[u8]) -> Option<IpAddr> {
+    match packet.first()? >> 4 {
+        4 => Some(Ipv4Addr::from(<[u8; 4]>::try_from(packet.get(12..16)?).ok()?).into()),
+        _ => Some(Ipv6Addr::from(<[u8; 16]>::try_from(packet.get(8..24)?).ok()?).into()),
+    }
+}

@@ -1,0 +1,146 @@
+//! Where the two cores meet: inner IP packets pass between the stack and the overlay's sessions.
+//!
+//! [`Datapath`] performs no I/O of its own, reads no clock and starts no thread: datagrams come in with the time,
+//! datagrams leave through a [`Sink`]. The driver (`src/driver`) runs it from the application's threads and its
+//! engine thread; the simulator runs the same code from one thread in virtual time.
+//!
+//! # One packet
+//! * **Out** ([`egress`]): a flow's super-segment is cut into packets of the path's size, each sealed straight into a
+//!   batch of equal datagrams, and the batch leaves with one call of the sink (UDP GSO).
+//! * **In** ([`ingress`]): each datagram of a received batch (UDP GRO) is opened straight to the end of what is
+//!   pending, so that consecutive segments become one large segment before the stack sees them.
+//!
+//! # Locks, in the order in which they may be taken
+//! 1. a flow's send stage ([`SocketState`]), never waited for: who finds it taken leaves a note for its holder;
+//! 2. the control state machine ([`Datapath::control`]), never on the path of a packet of a standing session;
+//! 3. the locks inside the cores (one per flow, one per session), each held for one copy or one look-up.
+
+mod control;
+mod counters;
+mod egress;
+mod ingress;
+mod route;
+mod socket;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::time::Instant;
+
+use peersock_overlay::{Endpoint, NetworkId, NetworkIndex, SessionTable, SocketIndex};
+use peersock_stack::{Batch, InterfaceId, Stack};
+
+pub use control::{Subscription, is_drained};
+pub use counters::DatapathCounters;
+pub use ingress::Ingress;
+pub(crate) use route::Route;
+pub use socket::SocketState;
+
+use control::Subscribers;
+use route::Waiting;
+
+/// One batch of datagrams to one address, for a [`Sink`].
+#[derive(Debug, Clone, Copy)]
+pub struct Transmit<'a> {
+    /// Which of the driver's sockets to send from.
+    pub socket: SocketIndex,
+    /// Where to.
+    pub remote: SocketAddr,
+    /// The datagrams, one behind the other.
+    pub contents: &'a [u8],
+    /// Bytes of each datagram but the last, which may be shorter. `None`: one datagram.
+    pub segment_size: Option<usize>,
+}
+
+/// Takes datagrams away: the driver's UDP sockets, or the simulator's network.
+pub trait Sink: Send + Sync {
+    /// Sends now, or loses the datagrams: there is no error to report.
+    fn send(&self, transmit: &Transmit<'_>);
+
+    /// The most datagrams that one [`Transmit`] from `socket` may hold, at least 1.
+    fn max_segments(&self, socket: SocketIndex) -> usize;
+
+    /// Asks for [`Datapath::handle_timeout`] no later than `at`. A caller that asks [`Datapath::poll_timeout`] after
+    /// every call need not listen.
+    fn wake_at(&self, at: Instant) {
+        let _ = at;
+    }
+}
+
+/// The junction of one node's stack, overlay and sockets.
+pub struct Datapath {
+    endpoint: Mutex<Endpoint>,
+    sessions: Arc<SessionTable>,
+    stack: Stack,
+    sink: Arc<dyn Sink>,
+    networks: RwLock<Vec<Network>>,
+    waiting: Mutex<Waiting>,
+    subscribers: Subscribers,
+    counters: DatapathCounters,
+}
+
+/// A joined network as both cores know it.
+#[derive(Debug, Clone)]
+pub struct Network {
+    /// Its ID.
+    pub id: NetworkId,
+    /// The overlay's handle.
+    pub index: NetworkIndex,
+    /// The stack's handle.
+    pub interface: InterfaceId,
+    /// This node's addresses in it, the self-certifying one first.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Datapath {
+    /// Joins the cores. `sink` takes what they send.
+    pub fn new(endpoint: Endpoint, stack: Stack, sink: Arc<dyn Sink>) -> Datapath {
+        Datapath {
+            sessions: Arc::clone(endpoint.sessions()),
+            endpoint: Mutex::new(endpoint),
+            stack,
+            sink,
+            networks: RwLock::default(),
+            waiting: Mutex::default(),
+            subscribers: Subscribers::default(),
+            counters: DatapathCounters::default(),
+        }
+    }
+
+    /// The stack, to open sockets on. What a socket then has to send leaves with [`Datapath::pump`].
+    pub fn stack(&self) -> &Stack {
+        &self.stack
+    }
+
+    /// Counters of packets dropped between the cores.
+    pub fn counters(&self) -> &DatapathCounters {
+        &self.counters
+    }
+
+    /// Runs what is due, and sends what comes of it.
+    pub fn handle_timeout(&self, now: Instant, batch: &mut Batch) {
+        if self.stack.poll_timeout().is_some_and(|at| at <= now) {
+            self.stack.handle_timeout(now, batch);
+        }
+        let due = self.control().poll_timeout().is_some_and(|at| at <= now);
+        if due {
+            self.with_control(now, batch, |endpoint| endpoint.handle_timeout(now));
+        }
+        self.expire_waiting(now);
+        self.settle(now, batch);
+    }
+
+    /// When [`Datapath::handle_timeout`] is due next. Ask again after any other call.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let control = self.control().poll_timeout();
+        let waiting = self.lock_waiting().next_deadline();
+        [control, waiting, self.stack.poll_timeout()].into_iter().flatten().min()
+    }
+
+    fn control(&self) -> MutexGuard<'_, Endpoint> {
+        self.endpoint.lock().expect("no panic under this lock")
+    }
+
+    fn lock_waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().expect("no panic under this lock")
+    }
+}

@@ -1,0 +1,196 @@
+//! Which peer an inner address belongs to, and what waits until that is known or the peer has a session.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use peersock_overlay::{Lookup, NetworkIndex, Peer};
+use peersock_stack::{Error, Flow, InterfaceId};
+
+use super::socket::SocketState;
+use super::{Datapath, Network};
+
+/// How long a packet may wait for its destination to be found before the socket hears EHOSTUNREACH, as a kernel's
+/// neighbour discovery would report it (three solicitations, one second apart; RFC 4861 section 10).
+const FIND_PEER: Duration = Duration::from_secs(3);
+
+/// Packets without a flow (UDP, ICMP) kept for each destination that is being reached; the oldest goes first.
+const MAX_WAITING_PACKETS: usize = 32;
+/// Destinations that may be waited for; packets for more are dropped.
+const MAX_WAITING_DESTINATIONS: usize = 4096;
+
+/// Where the packets to an address go.
+#[derive(Debug, Clone)]
+pub(crate) enum Route {
+    /// The address is this node's own.
+    Local,
+    /// A member of the network.
+    Peer(Arc<Peer>),
+}
+
+/// What a look-up found.
+pub(super) enum Resolved {
+    Route(Route),
+    /// Not known yet; the overlay is looking for it.
+    Unknown,
+    /// No member of the network can have this address.
+    NoRoute,
+}
+
+impl Datapath {
+    /// The network that `address` lies in: one of its members', or this node's own there.
+    pub fn network_of(&self, now: Instant, address: IpAddr) -> Option<Network> {
+        self.networks()
+            .into_iter()
+            .find(|network| !matches!(self.find(now, network, address), Lookup::NoRoute))
+    }
+
+    pub(super) fn resolve(
+        &self,
+        now: Instant,
+        interface: InterfaceId,
+        socket: Option<&SocketState>,
+        destination: IpAddr,
+    ) -> Resolved {
+        if let Some(route) = socket.and_then(|socket| socket.route(destination)) {
+            return Resolved::Route(route);
+        }
+        if self.stack.is_local(interface, destination) {
+            return Resolved::Route(Route::Local);
+        }
+        let networks = self.networks();
+        let Some(network) = networks.into_iter().find(|network| network.interface == interface) else {
+            return Resolved::NoRoute;
+        };
+        let found = match self.find(now, &network, destination) {
+            Lookup::Local => Route::Local,
+            Lookup::Peer(peer) => Route::Peer(peer),
+            Lookup::Unknown => return Resolved::Unknown,
+            // Lookup may grow other answers; none that leads nowhere today.
+            _ => return Resolved::NoRoute,
+        };
+        if let Some(socket) = socket {
+            socket.set_route(destination, Some(&found));
+        }
+        Resolved::Route(found)
+    }
+
+    pub(super) fn interface_by_network(&self, index: NetworkIndex) -> Option<InterfaceId> {
+        let networks = self.networks.read().expect("no panic under this lock");
+        networks.iter().find(|network| network.index == index).map(|network| network.interface)
+    }
+
+    /// Fails what has waited too long for its destination to be found.
+    pub(super) fn expire_waiting(&self, now: Instant) {
+        let expired = self.lock_waiting().take_expired(now);
+        for entry in expired {
+            self.fail_waiting(now, entry);
+        }
+    }
+
+    pub(super) fn fail_waiting(&self, now: Instant, entry: Entry) {
+        self.counters.unreachable.add(entry.packets.len() as u64);
+        for flow in entry.flows {
+            // A standing connection outlives its peer's absence, as over any network; only a new one fails.
+            if flow.state().is_connecting() {
+                flow.fail(now, Error::HostUnreachable);
+                self.notify_flow(&flow);
+            }
+        }
+    }
+}
+
+/// What waits for a destination to be found or to have a session.
+#[derive(Default)]
+pub(super) struct Waiting {
+    entries: BTreeMap<(InterfaceId, IpAddr), Entry>,
+}
+
+pub(super) struct Entry {
+    pub(super) flows: Vec<Arc<Flow>>,
+    pub(super) packets: VecDeque<Vec<u8>>,
+    /// When to give up; `None` while the overlay itself is trying and will report.
+    deadline: Option<Instant>,
+}
+
+impl Waiting {
+    pub(super) fn add_flow(&mut self, now: Instant, found: bool, flow: &Arc<Flow>) {
+        if let Some(entry) = self.entry(now, found, flow.interface(), flow.remote().ip())
+            && !entry.flows.iter().any(|known| Arc::ptr_eq(known, flow))
+        {
+            entry.flows.push(Arc::clone(flow));
+        }
+    }
+
+    /// Keeps a packet; false if it or an older one was dropped.
+    pub(super) fn add_packet(
+        &mut self,
+        now: Instant,
+        found: bool,
+        interface: InterfaceId,
+        destination: IpAddr,
+        packet: &[u8],
+    ) -> bool {
+        let Some(entry) = self.entry(now, found, interface, destination) else { return false };
+        let full = entry.packets.len() == MAX_WAITING_PACKETS;
+        if full {
+            entry.packets.pop_front();
+        }
+        entry.packets.push_back(packet.to_vec());
+        !full
+    }
+
+    fn entry(&mut self, now: Instant, found: bool, interface: InterfaceId, to: IpAddr) -> Option<&mut Entry> {
+        let known = self.entries.contains_key(&(interface, to));
+        if !known && self.entries.len() == MAX_WAITING_DESTINATIONS {
+            return None;
+        }
+        let entry = self.entries.entry((interface, to)).or_insert_with(|| Entry {
+            flows: Vec::new(),
+            packets: VecDeque::new(),
+            deadline: Some(now + FIND_PEER),
+        });
+        if found {
+            entry.deadline = None;
+        }
+        Some(entry)
+    }
+
+    /// Takes what waits for the addresses of one interface for which `wanted` says yes.
+    pub(super) fn take(
+        &mut self,
+        interface: InterfaceId,
+        wanted: impl Fn(IpAddr) -> bool,
+    ) -> Vec<((InterfaceId, IpAddr), Entry)> {
+        let keys: Vec<_> =
+            self.entries.keys().filter(|(i, address)| *i == interface && wanted(*address)).copied().collect();
+        keys.into_iter().filter_map(|key| self.entries.remove_entry(&key)).collect()
+    }
+
+    /// Notes that what waits for these addresses was found, so that only the overlay gives it up. True if anything does.
+    pub(super) fn found(&mut self, interface: InterfaceId, wanted: impl Fn(IpAddr) -> bool) -> bool {
+        let mut any = false;
+        for ((_, address), entry) in self.entries.iter_mut().filter(|((i, _), _)| *i == interface) {
+            if wanted(*address) {
+                entry.deadline = None;
+                any = true;
+            }
+        }
+        any
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.entries.values().filter_map(|entry| entry.deadline).min()
+    }
+
+    fn take_expired(&mut self, now: Instant) -> Vec<Entry> {
+        let due: Vec<_> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.deadline.is_some_and(|deadline| deadline <= now))
+            .map(|(key, _)| *key)
+            .collect();
+        due.into_iter().filter_map(|key| self.entries.remove(&key)).collect()
+    }
+}

@@ -1,0 +1,173 @@
+//! The machine's network interfaces: which ones the node may use, and news when they change.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use if_addrs::{IfAddr, IfOperStatus};
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
+
+/// Which of the machine's network interfaces a node sends and receives on.
+///
+/// The limit covers everything: sealed traffic, handshakes, and discovery by multicast and broadcast.
+///
+/// ```
+/// use peersock::Interfaces;
+/// let only_this_machine = Interfaces::Loopback;
+/// let two_cards = Interfaces::Named(vec!["eth0".into(), "wlan0".into()]);
+/// assert_ne!(only_this_machine, two_cards);
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Interfaces {
+    /// Every interface, the loopback included. The default.
+    #[default]
+    All,
+    /// Only the loopback interface: peers on this machine.
+    Loopback,
+    /// Only the interfaces of these names. `lo` stands for the loopback interface.
+    Named(Vec<String>),
+}
+
+impl Interfaces {
+    pub(crate) fn allows(&self, interface: &Interface) -> bool {
+        match self {
+            Interfaces::All => true,
+            Interfaces::Loopback => interface.loopback,
+            Interfaces::Named(names) => names.contains(&interface.name),
+        }
+    }
+
+    /// Whether no interface but the loopback can match.
+    pub(crate) fn is_loopback_only(&self) -> bool {
+        match self {
+            Interfaces::All => false,
+            Interfaces::Loopback => true,
+            Interfaces::Named(names) => names.iter().all(|name| name == LOOPBACK_NAME),
+        }
+    }
+}
+
+/// One usable interface with the addresses it has now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Interface {
+    pub(crate) name: String,
+    pub(crate) index: u32,
+    pub(crate) loopback: bool,
+    pub(crate) ipv4: Vec<Ipv4Addr>,
+    pub(crate) broadcast: Vec<Ipv4Addr>,
+    pub(crate) ipv6: bool,
+}
+
+/// Lists the interfaces that are up, ordered by index.
+pub(crate) fn list(allowed: &Interfaces) -> io::Result<Vec<Interface>> {
+    let mut found: BTreeMap<u32, Interface> = BTreeMap::new();
+    for entry in if_addrs::get_if_addrs()? {
+        let Some(index) = entry.index else { continue };
+        if entry.oper_status == IfOperStatus::Down && !entry.is_loopback() {
+            continue;
+        }
+        let interface = found.entry(index).or_insert_with(|| Interface {
+            name: entry.name.clone(),
+            index,
+            loopback: entry.is_loopback(),
+            ipv4: Vec::new(),
+            broadcast: Vec::new(),
+            ipv6: false,
+        });
+        match &entry.addr {
+            IfAddr::V4(v4) => {
+                interface.ipv4.push(v4.ip);
+                let broadcast = if entry.is_loopback() { Some(LOOPBACK_BROADCAST) } else { v4.broadcast };
+                interface.broadcast.extend(broadcast.filter(|b| *b != v4.ip));
+            }
+            IfAddr::V6(_) => interface.ipv6 = true,
+        }
+    }
+    Ok(found.into_values().filter(|interface| allowed.allows(interface)).collect())
+}
+
+/// The broadcast address that the loopback interface delivers to, though it announces none.
+const LOOPBACK_BROADCAST: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 255);
+
+const LOOPBACK_NAME: &str = "lo";
+
+/// Turns an IPv4-mapped IPv6 address into the IPv4 address it stands for.
+pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
+    match addr {
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(v4) => SocketAddr::new(IpAddr::V4(v4), v6.port()),
+            None => addr,
+        },
+        SocketAddr::V4(_) => addr,
+    }
+}
+
+/// Becomes readable when an interface or an address comes or goes (rtnetlink(7)).
+#[derive(Debug)]
+pub(crate) struct InterfaceWatch {
+    socket: OwnedFd,
+}
+
+impl InterfaceWatch {
+    pub(crate) fn new() -> io::Result<InterfaceWatch> {
+        let socket = rustix::net::socket_with(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            None, // protocol 0 is NETLINK_ROUTE
+        )?;
+        let groups = (libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR) as u32;
+        rustix::net::bind(&socket, &SocketAddrNetlink::new(0, groups))?;
+        Ok(InterfaceWatch { socket })
+    }
+
+    /// Drops the queued messages; they only say that the list should be read again.
+    pub(crate) fn drain(&self) {
+        let mut buf = [0u8; 4096];
+        // Bounded: a storm of messages must not keep the engine here.
+        for _ in 0..64 {
+            match rustix::net::recv(&self.socket, &mut buf[..], RecvFlags::DONTWAIT) {
+                Ok(_) => continue,
+                Err(_) => break,
+            }
+        }
+    }
+}
+
+impl AsFd for InterfaceWatch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_listed_with_its_broadcast_address() {
+        let list = list(&Interfaces::Loopback).expect("interfaces can be listed");
+        assert!(list.iter().all(|interface| interface.loopback));
+        let lo = list.first().expect("a loopback interface");
+        assert!(lo.ipv4.contains(&Ipv4Addr::LOCALHOST));
+        assert_eq!(lo.broadcast, vec![LOOPBACK_BROADCAST]);
+    }
+
+    #[test]
+    fn only_named_interfaces_are_listed() {
+        assert_eq!(list(&Interfaces::Named(vec!["no-such-card".into()])).expect("list"), vec![]);
+    }
+
+    #[test]
+    fn mapped_addresses_become_ipv4() {
+        let mapped: SocketAddr = "[::ffff:192.0.2.1]:7".parse().expect("address");
+        assert_eq!(canonical(mapped), "192.0.2.1:7".parse().expect("address"));
+    }
+
+    #[test]
+    fn the_watch_opens_without_privilege() {
+        InterfaceWatch::new().expect("rtnetlink").drain();
+    }
+}

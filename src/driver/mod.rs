@@ -1,0 +1,229 @@
+//! Threads, clocks and sockets around the data path.
+//!
+//! Any thread that reads or writes runs its flow itself; the engine thread ([`engine`]) runs the timers and everything
+//! nobody waits for. Which thread reads the UDP sockets is the [`role`]'s matter.
+
+mod engine;
+mod interfaces;
+pub(crate) mod poll;
+mod receiver;
+mod role;
+mod udp;
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use peersock_overlay::{Endpoint, SocketIndex};
+use peersock_stack::{Batch, Flow, Stack};
+use rustix::event::{PollFd, PollFlags};
+
+pub use interfaces::Interfaces;
+pub(crate) use udp::UdpSockets;
+
+use crate::datapath::{Datapath, Sink, Transmit};
+use crate::wait::{Interest, Waiters};
+use interfaces::InterfaceWatch;
+use poll::Wakeup;
+use role::ReceiveRole;
+
+/// One node's data path with the threads and sockets that run it.
+pub(crate) struct Driver {
+    pub(crate) datapath: Datapath,
+    pub(crate) sockets: Arc<UdpSockets>,
+    pub(crate) role: ReceiveRole,
+    alarm: Arc<Alarm>,
+    stopped: AtomicBool,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Driver {
+    /// Joins the cores to the sockets and starts the engine thread.
+    pub(crate) fn start(endpoint: Endpoint, stack: Stack, sockets: Arc<UdpSockets>) -> io::Result<Arc<Driver>> {
+        let base = Instant::now();
+        let alarm = Arc::new(Alarm::new(base)?);
+        let sink = DriverSink { sockets: Arc::clone(&sockets), alarm: Arc::clone(&alarm) };
+        let driver = Arc::new(Driver {
+            datapath: Datapath::new(endpoint, stack, Arc::new(sink)),
+            sockets,
+            role: ReceiveRole::new(base, Wakeup::new()?),
+            alarm,
+            stopped: AtomicBool::new(false),
+            thread: Mutex::new(None),
+        });
+        driver.datapath.set_sockets(base, driver.sockets.infos(), &mut Batch::default());
+        let watch = InterfaceWatch::new()
+            .map_err(|error| tracing::debug!(%error, "changes of the network interfaces will not be seen"))
+            .ok();
+        let engine = Arc::clone(&driver);
+        let thread = std::thread::Builder::new()
+            .name("peersock".into())
+            .spawn(move || engine::run(&engine, watch.as_ref()))?;
+        *driver.lock_thread() = Some(thread);
+        Ok(driver)
+    }
+
+    /// Ends the engine thread. Waiting threads return.
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        self.alarm.wakeup.wake();
+        self.role.wakeup.wake();
+        let thread = self.lock_thread().take();
+        if let Some(thread) = thread
+            && thread.thread().id() != std::thread::current().id()
+        {
+            // The engine does not panic; if it did, the node is stopped all the same.
+            let _ = thread.join();
+        }
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+    }
+
+    /// Sends what a flow has to send.
+    pub(crate) fn pump(&self, flow: &Arc<Flow>) {
+        self.datapath.pump(Instant::now(), flow, &mut Batch::default());
+    }
+
+    /// Has the engine look at everything anew.
+    pub(crate) fn kick(&self) {
+        self.alarm.wakeup.wake();
+    }
+
+    /// Waits until `attempt` gives something, or `deadline`: then `None`.
+    ///
+    /// `waiters` is told when `attempt` is worth repeating. The calling thread reads the UDP sockets meanwhile, if it
+    /// is the only one that waits.
+    pub(crate) fn wait<T>(
+        &self,
+        waiters: &Waiters,
+        interest: Interest,
+        deadline: Option<Instant>,
+        mut attempt: impl FnMut() -> Option<T>,
+    ) -> Option<T> {
+        if let Some(value) = attempt() {
+            return Some(value);
+        }
+        let _announced = self.role.announce();
+        let mut ticket = waiters.enter(interest);
+        loop {
+            if let Some(value) = attempt() {
+                return Some(value);
+            }
+            if self.is_stopped() || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return None;
+            }
+            match self.role.try_hold() {
+                None => ticket.sleep(deadline),
+                Some(mut receiver) => {
+                    ticket.also_wake(&self.role.wakeup);
+                    let value = self.receive_until(&mut receiver, deadline, &mut attempt);
+                    if self.role.release(receiver, Instant::now()) {
+                        self.kick();
+                    }
+                    if value.is_some() {
+                        return value;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads the sockets until `attempt` gives something, `deadline`, or the node stops.
+    fn receive_until<T>(
+        &self,
+        receiver: &mut receiver::Receiver,
+        deadline: Option<Instant>,
+        attempt: &mut impl FnMut() -> Option<T>,
+    ) -> Option<T> {
+        let mut fds = self.socket_fds();
+        fds.push(PollFd::new(&self.role.wakeup, PollFlags::IN));
+        loop {
+            // After taking the role: what came before may have been delivered by the engine meanwhile.
+            if let Some(value) = attempt() {
+                return Some(value);
+            }
+            let timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if self.is_stopped() || timeout == Some(Duration::ZERO) {
+                return None;
+            }
+            poll::readable(&mut fds, timeout);
+            if fds[self.sockets.len()].revents() != PollFlags::empty() {
+                self.role.wakeup.clear();
+            }
+            receiver.receive(&self.sockets, &self.datapath, readable(&fds[..self.sockets.len()]));
+        }
+    }
+
+    fn socket_fds(&self) -> Vec<PollFd<'_>> {
+        (0..self.sockets.len())
+            .map(|index| PollFd::from_borrowed_fd(self.sockets.fd(index), PollFlags::IN))
+            .collect()
+    }
+
+    fn lock_thread(&self) -> std::sync::MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.thread.lock().expect("no panic under this lock")
+    }
+}
+
+/// The positions of the descriptors that have something to read.
+fn readable<'a>(fds: &'a [PollFd<'_>]) -> impl Iterator<Item = usize> + 'a {
+    fds.iter().enumerate().filter(|(_, fd)| !fd.revents().is_empty()).map(|(index, _)| index)
+}
+
+/// When the engine wakes by itself, and the means to wake it earlier.
+struct Alarm {
+    base: Instant,
+    /// The earliest time asked for since the engine last looked, in nanoseconds since `base`.
+    asked: AtomicU64,
+    /// Until when the engine sleeps; 0 while it is awake.
+    asleep_until: AtomicU64,
+    wakeup: Wakeup,
+}
+
+impl Alarm {
+    fn new(base: Instant) -> io::Result<Alarm> {
+        Ok(Alarm {
+            base,
+            asked: AtomicU64::new(u64::MAX),
+            asleep_until: AtomicU64::new(0),
+            wakeup: Wakeup::new()?,
+        })
+    }
+
+    fn since_base(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.base).as_nanos() as u64
+    }
+
+    /// Makes sure that the engine is awake at `at`.
+    fn set(&self, at: Instant) {
+        let at = self.since_base(at);
+        self.asked.fetch_min(at, Ordering::SeqCst);
+        if at < self.asleep_until.load(Ordering::SeqCst) {
+            self.wakeup.wake();
+        }
+    }
+}
+
+/// The data path's way out: the UDP sockets, and the engine's alarm.
+struct DriverSink {
+    sockets: Arc<UdpSockets>,
+    alarm: Arc<Alarm>,
+}
+
+impl Sink for DriverSink {
+    fn send(&self, transmit: &Transmit<'_>) {
+        self.sockets.send(transmit);
+    }
+
+    fn max_segments(&self, socket: SocketIndex) -> usize {
+        self.sockets.max_segments(socket)
+    }
+
+    fn wake_at(&self, at: Instant) {
+        self.alarm.set(at);
+    }
+}

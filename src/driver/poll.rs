@@ -1,0 +1,55 @@
+//! Waiting for file descriptors: `poll(2)` with a deadline, and an eventfd to be woken by.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
+
+/// Waits until a descriptor is readable or `timeout` (none: for ever) is over. Interruptions count as a wake-up.
+pub(crate) fn readable(fds: &mut [PollFd<'_>], timeout: Option<Duration>) {
+    let timeout = timeout.map(timespec);
+    // Errors other than EINTR are not possible for descriptors that we own; either way the caller looks again.
+    let _ = rustix::event::poll(fds, timeout.as_ref());
+}
+
+/// Waits until `fd` is writable; false when `timeout` is over first.
+pub(crate) fn writable(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
+    matches!(rustix::event::poll(&mut fds, Some(&timespec(timeout))), Ok(n) if n > 0)
+}
+
+fn timespec(timeout: Duration) -> Timespec {
+    Timespec {
+        tv_sec: timeout.as_secs().min(i64::MAX as u64) as i64,
+        tv_nsec: timeout.subsec_nanos().into(),
+    }
+}
+
+/// Ends another thread's `poll` (eventfd(2)).
+#[derive(Debug)]
+pub(crate) struct Wakeup {
+    fd: OwnedFd,
+}
+
+impl Wakeup {
+    pub(crate) fn new() -> io::Result<Wakeup> {
+        Ok(Wakeup { fd: rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)? })
+    }
+
+    /// Makes the descriptor readable until [`Wakeup::clear`].
+    pub(crate) fn wake(&self) {
+        // EAGAIN: the counter is full, so it is readable already.
+        let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
+    }
+
+    pub(crate) fn clear(&self) {
+        let _ = rustix::io::read(&self.fd, &mut [0u8; 8]);
+    }
+}
+
+impl AsFd for Wakeup {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

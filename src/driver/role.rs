@@ -1,0 +1,162 @@
+//! The receive role: which thread reads the UDP sockets.
+//!
+//! The engine thread has it by default. A thread that waits for a socket, when it is the only one that waits, takes
+//! the role and reads the UDP sockets itself, so that an answer wakes the thread that wants it and no other. When it
+//! goes back to its own work the role stays leased to it for [`LEASE`], after which the engine takes it back; when
+//! others wait, the engine takes it at once.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::time::{Duration, Instant};
+
+use super::poll::Wakeup;
+use super::receiver::Receiver;
+
+/// How long datagrams may lie in the kernel while the thread that held the role last is busy elsewhere.
+pub(super) const LEASE: Duration = Duration::from_millis(1);
+
+const ENGINE: u64 = 0;
+const HELD: u64 = 1;
+/// From here on: leased, and the value less this is when the lease began, in nanoseconds since `base`.
+const LEASED: u64 = 2;
+
+pub(crate) struct ReceiveRole {
+    base: Instant,
+    state: AtomicU64,
+    receiver: Mutex<Receiver>,
+    /// Threads that wait for a socket, with the role or without it.
+    threads: AtomicUsize,
+    /// Sockets that a task (a waker) waits for.
+    tasks: AtomicUsize,
+    /// How often callers took the role, for the engine to see whether they still do.
+    taken: AtomicU64,
+    /// The engine looks after the lease by itself; otherwise it must be woken when one begins.
+    engine_watches: AtomicBool,
+    /// Ends the `poll` of the thread that holds the role.
+    pub(super) wakeup: Arc<Wakeup>,
+}
+
+/// What the engine should do about the sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// Read them.
+    Mine,
+    /// A caller reads them; look again after this long, if given, or when woken.
+    Theirs(Option<Duration>),
+}
+
+impl ReceiveRole {
+    pub(super) fn new(base: Instant, wakeup: Wakeup) -> ReceiveRole {
+        ReceiveRole {
+            base,
+            state: AtomicU64::new(ENGINE),
+            receiver: Mutex::new(Receiver::default()),
+            threads: AtomicUsize::new(0),
+            tasks: AtomicUsize::new(0),
+            taken: AtomicU64::new(0),
+            engine_watches: AtomicBool::new(false),
+            wakeup: Arc::new(wakeup),
+        }
+    }
+
+    /// Counts a thread that waits, until the guard is dropped.
+    pub(super) fn announce(&self) -> Announced<'_> {
+        self.threads.fetch_add(1, Ordering::SeqCst);
+        Announced { role: self }
+    }
+
+    /// Counts a socket that a task waits for. True: the engine must be woken to serve it.
+    pub(crate) fn add_task(&self) -> bool {
+        self.tasks.fetch_add(1, Ordering::SeqCst);
+        self.state.load(Ordering::SeqCst) != ENGINE
+    }
+
+    pub(crate) fn remove_task(&self) {
+        self.tasks.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Takes the role for a waiting thread if it is the only one that waits and the engine is not reading.
+    pub(super) fn try_hold(&self) -> Option<MutexGuard<'_, Receiver>> {
+        if self.others_wait() {
+            return None;
+        }
+        let receiver = match self.receiver.try_lock() {
+            Ok(receiver) => receiver,
+            Err(TryLockError::WouldBlock) => return None,
+            Err(TryLockError::Poisoned(_)) => unreachable!("receiving does not panic"),
+        };
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        self.state.store(HELD, Ordering::SeqCst);
+        Some(receiver)
+    }
+
+    /// Gives the role up after [`ReceiveRole::try_hold`]. True: the engine must be woken.
+    pub(super) fn release(&self, receiver: MutexGuard<'_, Receiver>, now: Instant) -> bool {
+        drop(receiver);
+        if self.others_wait() {
+            self.state.store(ENGINE, Ordering::SeqCst);
+            return true;
+        }
+        let since = now.saturating_duration_since(self.base).as_nanos() as u64;
+        self.state.store(LEASED + since, Ordering::SeqCst);
+        // A task that came between the look and the store found the role held and woke the engine itself.
+        !self.engine_watches.load(Ordering::SeqCst)
+    }
+
+    /// The engine's look at the role. `seen` is the engine's own memory between looks.
+    pub(super) fn claim(&self, now: Instant, seen: &mut u64) -> Claim {
+        self.engine_watches.store(true, Ordering::SeqCst);
+        let state = self.state.load(Ordering::SeqCst);
+        match state {
+            ENGINE => Claim::Mine,
+            HELD => {
+                let taken = self.taken.load(Ordering::Relaxed);
+                if *seen != taken {
+                    *seen = taken;
+                    return Claim::Theirs(Some(WATCH));
+                }
+                // One caller has waited for a long time. It tells when it leaves.
+                self.engine_watches.store(false, Ordering::SeqCst);
+                if self.state.load(Ordering::SeqCst) == HELD {
+                    Claim::Theirs(None)
+                } else {
+                    Claim::Theirs(Some(LEASE))
+                }
+            }
+            leased => {
+                let since = self.base + Duration::from_nanos(leased - LEASED);
+                let age = now.saturating_duration_since(since);
+                if age < LEASE && self.tasks.load(Ordering::SeqCst) == 0 {
+                    return Claim::Theirs(Some(LEASE - age));
+                }
+                match self.state.compare_exchange(leased, ENGINE, Ordering::SeqCst, Ordering::SeqCst) {
+                    Ok(_) => Claim::Mine,
+                    Err(_) => Claim::Theirs(Some(LEASE)),
+                }
+            }
+        }
+    }
+
+    /// The receiver, for the engine. `None` while a caller holds it.
+    pub(super) fn engine_receiver(&self) -> Option<MutexGuard<'_, Receiver>> {
+        self.receiver.try_lock().ok()
+    }
+
+    fn others_wait(&self) -> bool {
+        self.threads.load(Ordering::SeqCst) > 1 || self.tasks.load(Ordering::SeqCst) > 0
+    }
+}
+
+/// How long the engine goes on looking at a role that callers keep taking.
+const WATCH: Duration = Duration::from_millis(5);
+
+/// A thread that waits.
+pub(super) struct Announced<'a> {
+    role: &'a ReceiveRole,
+}
+
+impl Drop for Announced<'_> {
+    fn drop(&mut self) {
+        self.role.threads.fetch_sub(1, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,403 @@
+//! The node's UDP sockets: data sockets (bound to the node's port) and discovery sockets (bound to the
+//! well-known discovery port, shared by every node on the machine).
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::RwLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use peersock_overlay::{SocketIndex, SocketInfo};
+use quinn_udp::{UdpSockRef, UdpSocketState};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::interfaces::{self, Interface, Interfaces};
+use crate::datapath::{Sink, Transmit};
+
+/// Multicast group of the beacons, IPv4 (administratively scoped, RFC 2365).
+const GROUP_V4: Ipv4Addr = Ipv4Addr::new(239, 255, 112, 115);
+/// Multicast group of the beacons, IPv6 (link-local scope, transient; RFC 4291 section 2.7).
+const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff12, 0, 0, 0, 0, 0, 0x7065, 0x6572);
+
+/// Asked of the kernel for a data socket's receive buffer, bytes. It grants up to `rmem_max` unless privileged.
+const RECEIVE_BUFFER: usize = 8 << 20;
+/// Asked of the kernel for a data socket's send buffer, bytes.
+const SEND_BUFFER: usize = 4 << 20;
+
+/// Largest UDP payload over IPv4: 65535 less the IPv4 and UDP headers.
+const MAX_PAYLOAD: usize = 65507;
+
+/// Buffers handed to one receive call; each takes one GRO batch.
+pub(crate) const RECEIVE_BATCH: usize = 4;
+
+/// The sockets of one node.
+#[derive(Debug)]
+pub(crate) struct UdpSockets {
+    data: Vec<DataSocket>,
+    discovery: Vec<DiscoverySocket>,
+    allowed: Interfaces,
+    discovery_port: Option<u16>,
+    /// What the interfaces looked like at the last look.
+    interfaces: RwLock<Vec<Interface>>,
+    pub(crate) stats: UdpStats,
+}
+
+/// System calls and datagrams, both ways.
+#[derive(Debug, Default)]
+pub(crate) struct UdpStats {
+    pub(crate) send_calls: AtomicU64,
+    pub(crate) send_errors: AtomicU64,
+    pub(crate) sent_datagrams: AtomicU64,
+    pub(crate) receive_calls: AtomicU64,
+    pub(crate) received_batches: AtomicU64,
+}
+
+impl UdpStats {
+    /// Names and values, in a fixed order.
+    pub(crate) fn snapshot(&self) -> [(&'static str, u64); 5] {
+        [
+            ("udp_send_calls", &self.send_calls),
+            ("udp_send_errors", &self.send_errors),
+            ("udp_sent_datagrams", &self.sent_datagrams),
+            ("udp_receive_calls", &self.receive_calls),
+            ("udp_received_batches", &self.received_batches),
+        ]
+        .map(|(name, counter)| (name, counter.load(Ordering::Relaxed)))
+    }
+}
+
+#[derive(Debug)]
+struct DataSocket {
+    io: UdpSocket,
+    state: UdpSocketState,
+    local: SocketAddr,
+    loopback: bool,
+    /// The interface it is bound to, if it is bound to one.
+    device: Option<String>,
+}
+
+#[derive(Debug)]
+struct DiscoverySocket {
+    io: UdpSocket,
+    state: UdpSocketState,
+    ipv4: bool,
+}
+
+impl UdpSockets {
+    /// Binds the sockets. `port` 0 lets the system choose; `discovery_port` `None` turns discovery off.
+    ///
+    /// # Errors
+    /// `AddrInUse` when `port` is taken, `NotFound` when no allowed interface exists, and what the system says.
+    pub(crate) fn bind(allowed: Interfaces, port: u16, discovery_port: Option<u16>) -> io::Result<UdpSockets> {
+        let list = interfaces::list(&allowed)?;
+        if list.is_empty() {
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("none of the allowed network interfaces is up ({allowed:?})"),
+            ));
+        }
+        let data = bind_data(&allowed, &list, port)?;
+        let discovery = match discovery_port {
+            Some(port) => bind_discovery(port),
+            None => Vec::new(),
+        };
+        let sockets = UdpSockets {
+            data,
+            discovery,
+            allowed,
+            discovery_port,
+            interfaces: RwLock::new(Vec::new()),
+            stats: UdpStats::default(),
+        };
+        sockets.refresh()?;
+        Ok(sockets)
+    }
+
+    /// Reads the interface list again and joins the beacons' groups on new ones. True if anything changed.
+    pub(crate) fn refresh(&self) -> io::Result<bool> {
+        let list = interfaces::list(&self.allowed)?;
+        let mut known = self.interfaces.write().expect("no panic under this lock");
+        if *known == list {
+            return Ok(false);
+        }
+        for interface in list.iter().filter(|interface| !known.contains(interface)) {
+            for socket in &self.discovery {
+                socket.join(interface);
+            }
+        }
+        *known = list;
+        Ok(true)
+    }
+
+    /// Describes the data sockets to the overlay, with the addresses its beacons should go to.
+    pub(crate) fn infos(&self) -> Vec<SocketInfo> {
+        let list = self.interfaces.read().expect("no panic under this lock");
+        self.data
+            .iter()
+            .enumerate()
+            .map(|(index, socket)| SocketInfo {
+                index: SocketIndex(index as u16),
+                ipv4: socket.local.is_ipv4(),
+                loopback: socket.loopback,
+                max_datagram: MAX_PAYLOAD,
+                beacon_targets: self.beacon_targets(socket, &list),
+            })
+            .collect()
+    }
+
+    fn beacon_targets(&self, socket: &DataSocket, list: &[Interface]) -> Vec<SocketAddr> {
+        let Some(port) = self.discovery_port else { return Vec::new() };
+        let mut targets = Vec::new();
+        let mut group_v4 = false;
+        for interface in list.iter().filter(|interface| socket.reaches(interface)) {
+            if socket.local.is_ipv4() {
+                group_v4 |= !interface.ipv4.is_empty();
+                targets.extend(interface.broadcast.iter().map(|b| SocketAddr::new(IpAddr::V4(*b), port)));
+            } else if interface.ipv6 && !interface.loopback {
+                // The loopback interface has no IPv6 multicast route; IPv4 serves there.
+                targets.push(SocketAddrV6::new(GROUP_V6, port, 0, interface.index).into());
+            }
+        }
+        if group_v4 {
+            targets.push(SocketAddr::new(IpAddr::V4(GROUP_V4), port));
+        }
+        targets
+    }
+
+    /// The local addresses of the data sockets.
+    pub(crate) fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.data.iter().map(|socket| socket.local).collect()
+    }
+
+    /// The smallest receive buffer of the data sockets as the kernel accounts it, bytes.
+    pub(crate) fn receive_buffer(&self) -> usize {
+        let sizes = self.data.iter().filter_map(|s| s.state.recv_buffer_size(UdpSockRef::from(&s.io)).ok());
+        sizes.min().unwrap_or(212_992)
+    }
+
+    /// How many sockets there are to poll and receive from.
+    pub(crate) fn len(&self) -> usize {
+        self.data.len() + self.discovery.len()
+    }
+
+    /// The `index`th socket, for polling. Data sockets come first.
+    pub(crate) fn fd(&self, index: usize) -> BorrowedFd<'_> {
+        match self.data.get(index) {
+            Some(socket) => socket.io.as_fd(),
+            None => self.discovery[index - self.data.len()].io.as_fd(),
+        }
+    }
+
+    /// Receives up to [`RECEIVE_BATCH`] GRO batches from the `index`th socket without waiting.
+    pub(crate) fn receive(
+        &self,
+        index: usize,
+        bufs: &mut [IoSliceMut<'_>; RECEIVE_BATCH],
+        meta: &mut [quinn_udp::RecvMeta; RECEIVE_BATCH],
+    ) -> io::Result<usize> {
+        self.stats.receive_calls.fetch_add(1, Ordering::Relaxed);
+        let (io, state) = match self.data.get(index) {
+            Some(socket) => (&socket.io, &socket.state),
+            None => {
+                let socket = &self.discovery[index - self.data.len()];
+                (&socket.io, &socket.state)
+            }
+        };
+        let received = state.recv(UdpSockRef::from(io), bufs, meta)?;
+        self.stats.received_batches.fetch_add(received as u64, Ordering::Relaxed);
+        Ok(received)
+    }
+
+    /// Says how the overlay should see what came in on the `index`th socket: the data socket to answer from, and
+    /// whether it was a beacon's way in. `None`: it came over an interface that the node may not use.
+    pub(crate) fn origin(&self, index: usize, meta: &quinn_udp::RecvMeta) -> Option<(SocketIndex, bool)> {
+        if index < self.data.len() {
+            return Some((SocketIndex(index as u16), false));
+        }
+        let ipv4 = self.discovery[index - self.data.len()].ipv4;
+        let list = self.interfaces.read().expect("no panic under this lock");
+        let interface = list.iter().find(|interface| Some(interface.index) == meta.interface_index)?;
+        let answer = self.data.iter().position(|s| s.local.is_ipv4() == ipv4 && s.reaches(interface))?;
+        Some((SocketIndex(answer as u16), true))
+    }
+
+    fn send_multicast_v4(&self, socket: &DataSocket, transmit: &quinn_udp::Transmit<'_>) {
+        let list = self.interfaces.read().expect("no panic under this lock");
+        for interface in list.iter().filter(|interface| socket.reaches(interface)) {
+            let Some(address) = interface.ipv4.first() else { continue };
+            // Only beacons are multicast, so the socket's multicast interface concerns no other sender.
+            if socket2::SockRef::from(&socket.io).set_multicast_if_v4(address).is_ok() {
+                self.count_send(socket.state.try_send(UdpSockRef::from(&socket.io), transmit), transmit);
+            }
+        }
+    }
+
+    fn count_send(&self, result: io::Result<()>, transmit: &quinn_udp::Transmit<'_>) {
+        let datagrams = match transmit.segment_size {
+            Some(size) => transmit.contents.len().div_ceil(size.max(1)),
+            None => 1,
+        };
+        self.stats.send_calls.fetch_add(1, Ordering::Relaxed);
+        match result {
+            Ok(()) => {
+                self.stats.sent_datagrams.fetch_add(datagrams as u64, Ordering::Relaxed);
+            }
+            Err(error) => {
+                // A datagram that cannot be sent is a lost datagram; the protocols above repair it.
+                self.stats.send_errors.fetch_add(1, Ordering::Relaxed);
+                tracing::trace!(%error, remote = %transmit.destination, "datagram not sent");
+            }
+        }
+    }
+}
+
+impl Sink for UdpSockets {
+    fn send(&self, transmit: &Transmit<'_>) {
+        let Some(socket) = self.data.get(usize::from(transmit.socket.0)) else { return };
+        let udp = quinn_udp::Transmit {
+            destination: transmit.remote,
+            ecn: None,
+            contents: transmit.contents,
+            segment_size: transmit.segment_size,
+            src_ip: None,
+        };
+        if let IpAddr::V4(group) = transmit.remote.ip()
+            && group.is_multicast()
+        {
+            return self.send_multicast_v4(socket, &udp);
+        }
+        loop {
+            match socket.state.try_send(UdpSockRef::from(&socket.io), &udp) {
+                // The send buffer is full: wait for room, as a bulk sender in a kernel socket would.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if !super::poll::writable(socket.io.as_fd(), SEND_WAIT) {
+                        return self.count_send(Err(error), &udp);
+                    }
+                }
+                result => return self.count_send(result, &udp),
+            }
+        }
+    }
+
+    fn max_segments(&self, socket: SocketIndex) -> usize {
+        self.data.get(usize::from(socket.0)).map_or(1, |socket| socket.state.max_gso_segments())
+    }
+}
+
+/// How long a sender waits for room in a full UDP send buffer before the datagram counts as lost.
+const SEND_WAIT: std::time::Duration = std::time::Duration::from_millis(10);
+
+impl DataSocket {
+    fn reaches(&self, interface: &Interface) -> bool {
+        match &self.device {
+            Some(name) => *name == interface.name,
+            None => !self.loopback || interface.loopback,
+        }
+    }
+}
+
+impl DiscoverySocket {
+    fn join(&self, interface: &Interface) {
+        let socket = socket2::SockRef::from(&self.io);
+        let joined = if self.ipv4 {
+            let index = socket2::InterfaceIndexOrAddress::Index(interface.index);
+            socket.join_multicast_v4_n(&GROUP_V4, &index)
+        } else if interface.loopback {
+            return;
+        } else {
+            socket.join_multicast_v6(&GROUP_V6, interface.index)
+        };
+        if let Err(error) = joined {
+            tracing::debug!(%error, interface = %interface.name, "the beacons' multicast group was not joined");
+        }
+    }
+}
+
+/// One IPv4 and one IPv6 socket, or such a pair for each interface where only some may be used.
+fn bind_data(allowed: &Interfaces, list: &[Interface], port: u16) -> io::Result<Vec<DataSocket>> {
+    let mut sockets = Vec::new();
+    let mut open = |address: IpAddr, device: Option<&str>, loopback: bool| -> io::Result<()> {
+        match DataSocket::bind(SocketAddr::new(address, port), device, loopback) {
+            Ok(socket) => sockets.push(socket),
+            // A machine may lack one of the families; a port that is taken is an error.
+            Err(error) if address.is_ipv6() && error.kind() != io::ErrorKind::AddrInUse => {
+                tracing::debug!(%error, "no IPv6 socket");
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    };
+    match allowed {
+        _ if allowed.is_loopback_only() => {
+            open(Ipv4Addr::LOCALHOST.into(), None, true)?;
+            open(Ipv6Addr::LOCALHOST.into(), None, true)?;
+        }
+        Interfaces::Named(_) => {
+            for interface in list {
+                open(Ipv4Addr::UNSPECIFIED.into(), Some(&interface.name), interface.loopback)?;
+                open(Ipv6Addr::UNSPECIFIED.into(), Some(&interface.name), interface.loopback)?;
+            }
+        }
+        Interfaces::All | Interfaces::Loopback => {
+            open(Ipv4Addr::UNSPECIFIED.into(), None, false)?;
+            open(Ipv6Addr::UNSPECIFIED.into(), None, false)?;
+        }
+    }
+    Ok(sockets)
+}
+
+impl DataSocket {
+    fn bind(address: SocketAddr, device: Option<&str>, loopback: bool) -> io::Result<DataSocket> {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        } else {
+            socket.set_broadcast(true)?;
+        }
+        if let Some(name) = device {
+            socket.bind_device(Some(name.as_bytes()))?;
+        }
+        if rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER).is_err() {
+            socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+        }
+        socket.set_send_buffer_size(SEND_BUFFER)?;
+        socket.bind(&address.into())?;
+        let io: UdpSocket = socket.into();
+        let state = UdpSocketState::new(UdpSockRef::from(&io))?;
+        let local = io.local_addr()?;
+        Ok(DataSocket { io, state, local, loopback, device: device.map(str::to_owned) })
+    }
+}
+
+/// The discovery sockets that could be opened: discovery is worth having in one family only.
+fn bind_discovery(port: u16) -> Vec<DiscoverySocket> {
+    let mut sockets = Vec::new();
+    for ipv4 in [true, false] {
+        match DiscoverySocket::bind(port, ipv4) {
+            Ok(socket) => sockets.push(socket),
+            Err(error) => tracing::info!(%error, ipv4, "discovery on the local network is off for this family"),
+        }
+    }
+    sockets
+}
+
+impl DiscoverySocket {
+    fn bind(port: u16, ipv4: bool) -> io::Result<DiscoverySocket> {
+        let address: IpAddr =
+            if ipv4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let address = SocketAddr::new(address, port);
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        // Several nodes share the port: each gets its own copy of every multicast and broadcast datagram.
+        socket.set_reuse_address(true)?;
+        if ipv4 {
+            // Only groups that this socket joined, not those that any program on the machine did.
+            socket.set_multicast_all_v4(false)?;
+        } else {
+            socket.set_only_v6(true)?;
+        }
+        socket.bind(&address.into())?;
+        let io: UdpSocket = socket.into();
+        let state = UdpSocketState::new(UdpSockRef::from(&io))?;
+        Ok(DiscoverySocket { io, state, ipv4 })
+    }
+}

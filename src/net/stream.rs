@@ -1,0 +1,254 @@
+//! `TcpStream`.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::split::{self, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
+use crate::node::{self, Node};
+use crate::socket::{Connection, TaskUser, ToSocketAddrs, poll_io, resolve};
+use crate::wait::Interest;
+
+/// A TCP connection through the overlay, as `tokio::net::TcpStream`.
+///
+/// When it is dropped the connection is closed; what was written is still delivered.
+///
+/// ```no_run
+/// use peersock::TcpStream;
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+///
+/// # async fn example() -> std::io::Result<()> {
+/// let mut stream = TcpStream::connect("[fd12:3456:789a::1]:80").await?;
+/// stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
+/// let mut answer = String::new();
+/// stream.read_to_string(&mut answer).await?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct TcpStream {
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What the halves of a split stream share.
+pub(super) struct Shared {
+    pub(super) connection: Connection,
+    _user: TaskUser,
+}
+
+impl TcpStream {
+    /// Connects through the process's node. Of several addresses the first that answers is taken.
+    ///
+    /// # Errors
+    /// `ConnectionRefused`, `TimedOut`, `HostUnreachable` (the peer cannot be found), `NetworkUnreachable` (no joined
+    /// network has such an address), `PermissionDenied` (the network does not allow the port), and those of
+    /// [`node()`](crate::node()).
+    pub async fn connect(addr: impl ToSocketAddrs) -> io::Result<TcpStream> {
+        TcpStream::connect_on(&node::node()?, addr).await
+    }
+
+    /// As [`TcpStream::connect`], through `node`.
+    ///
+    /// # Errors
+    /// See [`TcpStream::connect`].
+    pub async fn connect_on(node: &Node, addr: impl ToSocketAddrs) -> io::Result<TcpStream> {
+        let mut last = None;
+        for addr in resolve(&node.inner, &addr)? {
+            match TcpStream::connect_one(node, addr).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.expect("resolve gives at least one address"))
+    }
+
+    async fn connect_one(node: &Node, addr: SocketAddr) -> io::Result<TcpStream> {
+        let stream = TcpStream::new(Connection::start(node, addr)?);
+        poll_fn(|cx| stream.shared.poll(cx, Interest::Write, Connection::check_connected)).await?;
+        Ok(stream)
+    }
+
+    pub(super) fn new(connection: Connection) -> TcpStream {
+        let user = TaskUser::new(&connection.node);
+        TcpStream { shared: Arc::new(Shared { connection, _user: user }) }
+    }
+
+    /// The address of this end.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.shared.connection.local_addr())
+    }
+
+    /// The address of the other end.
+    ///
+    /// # Errors
+    /// `NotConnected` if the connection never stood.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.shared.connection.peer_addr()
+    }
+
+    /// Waits for data and copies it without taking it.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        poll_fn(|cx| self.shared.poll(cx, Interest::Read, |connection| connection.peek(buf))).await
+    }
+
+    /// Waits until a read would not have to wait.
+    ///
+    /// # Errors
+    /// `NotConnected` when the node is shut down.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.shared.ready(Interest::Read).await
+    }
+
+    /// Waits until a write would not have to wait.
+    ///
+    /// # Errors
+    /// `NotConnected` when the node is shut down.
+    pub async fn writable(&self) -> io::Result<()> {
+        self.shared.ready(Interest::Write).await
+    }
+
+    /// Reads what is there now.
+    ///
+    /// # Errors
+    /// `WouldBlock` if nothing is.
+    pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.shared.connection.read(buf)
+    }
+
+    /// Writes as much as there is room for now.
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is none.
+    pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
+        self.shared.connection.write(buf)
+    }
+
+    /// TCP_NODELAY: whether small writes leave at once instead of waiting for an acknowledgement. Default: no.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
+        self.shared.connection.set_nodelay(nodelay);
+        Ok(())
+    }
+
+    /// See [`TcpStream::set_nodelay`].
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn nodelay(&self) -> io::Result<bool> {
+        Ok(self.shared.connection.nodelay())
+    }
+
+    /// SO_LINGER: how long dropping the stream waits (blocking the thread) for delivery, after which it resets the
+    /// connection. `None`, the default: dropping does not wait, and delivery goes on in the background.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
+        self.shared.connection.set_linger(linger);
+        Ok(())
+    }
+
+    /// See [`TcpStream::set_linger`].
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn linger(&self) -> io::Result<Option<Duration>> {
+        Ok(self.shared.connection.linger())
+    }
+
+    /// Takes the pending error (SO_ERROR).
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        Ok(self.shared.connection.take_error())
+    }
+
+    /// Borrows a reading and a writing half.
+    pub fn split(&mut self) -> (ReadHalf<'_>, WriteHalf<'_>) {
+        split::borrowed(self)
+    }
+
+    /// Makes an owned reading and writing half. Dropping the writing half ends sending.
+    pub fn into_split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
+        split::owned(self)
+    }
+}
+
+impl Shared {
+    fn poll<T>(
+        &self,
+        cx: &mut Context<'_>,
+        interest: Interest,
+        mut operation: impl FnMut(&Connection) -> io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        let connection = &self.connection;
+        poll_io(&connection.node, connection.waiters(), interest, cx, || operation(connection))
+    }
+
+    async fn ready(&self, interest: Interest) -> io::Result<()> {
+        poll_fn(|cx| self.poll(cx, interest, |connection| connection.is_ready(interest))).await
+    }
+
+    pub(super) fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let unfilled = buf.initialize_unfilled();
+        let n = std::task::ready!(self.poll(cx, Interest::Read, |connection| connection.read(unfilled)))?;
+        buf.advance(n);
+        Poll::Ready(Ok(()))
+    }
+
+    pub(super) fn poll_write(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll(cx, Interest::Write, |connection| connection.write(data))
+    }
+
+    pub(super) fn shutdown_write(&self) -> io::Result<()> {
+        match self.connection.shutdown(Shutdown::Write) {
+            // As tokio's: the other side has gone already, so there is nothing left to end.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+            result => result,
+        }
+    }
+}
+
+impl AsyncRead for TcpStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.shared.poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for TcpStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.shared.poll_write(cx, data)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.shared.shutdown_write())
+    }
+}
+
+impl fmt::Debug for TcpStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TcpStream")
+            .field("local", &self.shared.connection.local_addr())
+            .field("peer", &self.shared.connection.peer_addr().ok())
+            .finish()
+    }
+}

@@ -1,0 +1,151 @@
+//! `UdpSocket`.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+
+use peersock_stack::Received;
+
+use crate::node::{self, Node};
+use crate::socket::{Datagrams, TaskUser, ToSocketAddrs, poll_io, resolve};
+use crate::wait::Interest;
+
+/// A UDP socket on the overlay, as `tokio::net::UdpSocket`.
+///
+/// A datagram that is longer than the buffer is cut off. One that does not fit the path to its destination is refused
+/// with the error EMSGSIZE; what fits on every path is 1124 bytes.
+///
+/// ```no_run
+/// use peersock::UdpSocket;
+///
+/// # async fn example() -> std::io::Result<()> {
+/// let socket = UdpSocket::bind("[::]:5353").await?;
+/// let mut buf = [0; 1500];
+/// let (n, from) = socket.recv_from(&mut buf).await?;
+/// socket.send_to(&buf[..n], from).await?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct UdpSocket {
+    datagrams: Datagrams,
+    _user: TaskUser,
+}
+
+impl UdpSocket {
+    /// Binds through the process's node: to an address of its own, or with `[::]` to all; port 0 lets the node choose.
+    ///
+    /// # Errors
+    /// `AddrInUse`, `AddrNotAvailable`, `PermissionDenied`, and those of [`node()`](crate::node()).
+    pub async fn bind(addr: impl ToSocketAddrs) -> io::Result<UdpSocket> {
+        UdpSocket::bind_on(&node::node()?, addr).await
+    }
+
+    /// As [`UdpSocket::bind`], through `node`.
+    ///
+    /// # Errors
+    /// See [`UdpSocket::bind`].
+    pub async fn bind_on(node: &Node, addr: impl ToSocketAddrs) -> io::Result<UdpSocket> {
+        let mut last = None;
+        for addr in resolve(&node.inner, &addr)? {
+            match Datagrams::bind(node, addr) {
+                Ok(datagrams) => return Ok(UdpSocket { datagrams, _user: TaskUser::new(&node.inner) }),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.expect("resolve gives at least one address"))
+    }
+
+    /// Fixes the peer: datagrams from others are no longer received, and errors it reports are.
+    ///
+    /// # Errors
+    /// `NetworkUnreachable`, `PermissionDenied`.
+    pub async fn connect(&self, addr: impl ToSocketAddrs) -> io::Result<()> {
+        let addrs = resolve(&self.datagrams.node, &addr)?;
+        self.datagrams.connect(addrs[0])
+    }
+
+    /// Sends one datagram to `addr`.
+    ///
+    /// # Errors
+    /// EMSGSIZE if it does not fit, `NetworkUnreachable`, `PermissionDenied`.
+    pub async fn send_to(&self, buf: &[u8], addr: impl ToSocketAddrs) -> io::Result<usize> {
+        let addrs = resolve(&self.datagrams.node, &addr)?;
+        self.datagrams.send(buf, Some(addrs[0]))
+    }
+
+    /// Sends one datagram to the connected peer.
+    ///
+    /// # Errors
+    /// `NotConnected`, `ConnectionRefused` (the peer said so about an earlier one), and those of [`UdpSocket::send_to`].
+    pub async fn send(&self, buf: &[u8]) -> io::Result<usize> {
+        self.datagrams.send(buf, None)
+    }
+
+    /// Waits for a datagram.
+    ///
+    /// # Errors
+    /// `ConnectionRefused` on a connected socket, `NotConnected` when the node is shut down.
+    pub async fn recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        self.receive(|datagrams| datagrams.recv(buf)).await.map(|received| (received.len, received.source))
+    }
+
+    /// As [`UdpSocket::recv_from`], without the source.
+    ///
+    /// # Errors
+    /// See [`UdpSocket::recv_from`].
+    pub async fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.recv_from(buf).await.map(|(n, _)| n)
+    }
+
+    /// As [`UdpSocket::recv_from`]; the datagram stays.
+    ///
+    /// # Errors
+    /// See [`UdpSocket::recv_from`].
+    pub async fn peek_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        self.receive(|datagrams| datagrams.peek(buf)).await.map(|received| (received.len, received.source))
+    }
+
+    /// Takes a datagram that is there now.
+    ///
+    /// # Errors
+    /// `WouldBlock` if none is.
+    pub fn try_recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        self.datagrams.recv(buf).map(|received| (received.len, received.source))
+    }
+
+    /// The socket's own address.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.datagrams.local_addr())
+    }
+
+    /// The connected peer.
+    ///
+    /// # Errors
+    /// `NotConnected`.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.datagrams.peer_addr()
+    }
+
+    /// Takes the pending error (SO_ERROR).
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        Ok(self.datagrams.take_error())
+    }
+
+    async fn receive(&self, mut operation: impl FnMut(&Datagrams) -> io::Result<Received>) -> io::Result<Received> {
+        let Datagrams { node, .. } = &self.datagrams;
+        poll_fn(|cx| poll_io(node, self.datagrams.waiters(), Interest::Read, cx, || operation(&self.datagrams))).await
+    }
+}
+
+impl fmt::Debug for UdpSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UdpSocket").field("local", &self.datagrams.local_addr()).finish()
+    }
+}

@@ -1,0 +1,234 @@
+//! Starting a node.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use peersock_overlay::{Endpoint, EndpointConfig, Identity};
+use peersock_stack::Stack;
+
+use super::{Inner, Node, singleton};
+use crate::control::ControlServer;
+use crate::driver::{Driver, Interfaces, UdpSockets};
+use crate::state::{StateDir, StateError};
+
+/// The UDP port on which nodes listen for each other's beacons.
+const DISCOVERY_PORT: u16 = 7473;
+
+/// Where a node's identity comes from.
+///
+/// ```
+/// use peersock::IdentitySource;
+/// let kept = IdentitySource::StateDir("/var/lib/myprogram/peersock".into());
+/// let forgotten_at_exit = IdentitySource::Ephemeral;
+/// # let _ = (kept, forgotten_at_exit);
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum IdentitySource {
+    /// The default state directory, see [`StateDir::default_path`].
+    Default,
+    /// A state directory: made if missing, and used by one process at a time.
+    StateDir(PathBuf),
+    /// A fresh identity that is never written anywhere.
+    Ephemeral,
+    /// The identity that belongs to a secret seed. Keep the seed as secret as a private key.
+    Seed(Seed),
+}
+
+/// A secret seed; it prints as `[redacted]`.
+///
+/// ```
+/// use peersock::{IdentitySource, Seed};
+/// assert_eq!(format!("{:?}", IdentitySource::Seed(Seed([7; 32]))), "Seed([redacted])");
+/// ```
+#[derive(Clone, zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
+pub struct Seed(pub [u8; 32]);
+
+impl std::fmt::Debug for Seed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The state directory or the identity in it cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The chosen UDP port is taken.
+    #[error("UDP port {port} is taken by another program; choose another, or 0 to let the system choose")]
+    PortTaken {
+        /// The port.
+        port: u16,
+    },
+    /// The process has a singleton node already.
+    #[error("this process has a node already; use peersock::node(), or start() for one more")]
+    AlreadyInstalled,
+    /// The system refused sockets, threads or randomness.
+    #[error("the node cannot start: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl From<StartError> for io::Error {
+    fn from(error: StartError) -> io::Error {
+        match error {
+            StartError::Io(error) => error,
+            StartError::PortTaken { .. } => io::Error::new(io::ErrorKind::AddrInUse, error),
+            other => io::Error::other(other),
+        }
+    }
+}
+
+/// Settings of a node that is to be started.
+///
+/// ```
+/// use peersock::{IdentitySource, Interfaces, Node};
+/// let node = Node::builder()
+///     .identity(IdentitySource::Ephemeral)
+///     .interfaces(Interfaces::Loopback)
+///     .port(0)
+///     .start()?;
+/// # Ok::<(), peersock::StartError>(())
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct NodeBuilder {
+    identity: IdentitySource,
+    interfaces: Interfaces,
+    port: u16,
+    discovery_port: Option<u16>,
+    stack: peersock_stack::Config,
+}
+
+impl Default for NodeBuilder {
+    fn default() -> NodeBuilder {
+        NodeBuilder {
+            identity: IdentitySource::Default,
+            interfaces: Interfaces::All,
+            port: 0,
+            discovery_port: Some(DISCOVERY_PORT),
+            stack: peersock_stack::Config::default(),
+        }
+    }
+}
+
+impl NodeBuilder {
+    /// Where the identity comes from. Default: the default state directory.
+    pub fn identity(mut self, identity: IdentitySource) -> Self {
+        self.identity = identity;
+        self
+    }
+
+    /// The network interfaces that the node may use, for everything. Default: all.
+    pub fn interfaces(mut self, interfaces: Interfaces) -> Self {
+        self.interfaces = interfaces;
+        self
+    }
+
+    /// The UDP port of the node; 0, the default, lets the system choose. A fixed port is needed where other nodes
+    /// name this one as a static endpoint.
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// Whether to find and be found by peers on this machine and the local networks. Default: yes.
+    pub fn discovery(mut self, on: bool) -> Self {
+        self.discovery_port = on.then(|| self.discovery_port.unwrap_or(DISCOVERY_PORT));
+        self
+    }
+
+    /// The UDP port of beacons, the same on all nodes that should find each other. Default: 7473.
+    pub fn discovery_port(mut self, port: u16) -> Self {
+        self.discovery_port = Some(port);
+        self
+    }
+
+    /// The send and receive buffer of each TCP socket, bytes. Default: 4 MiB each. Memory is used only as far as a
+    /// socket fills it.
+    pub fn tcp_buffers(mut self, send: usize, receive: usize) -> Self {
+        self.stack.send_buffer = send;
+        self.stack.receive_buffer = receive;
+        self
+    }
+
+    /// Starts the node.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn start(self) -> Result<Node, StartError> {
+        let (identity, state) = self.open_identity()?;
+        let sockets = UdpSockets::bind(self.interfaces, self.port, self.discovery_port).map_err(|error| {
+            match error.kind() {
+                io::ErrorKind::AddrInUse => StartError::PortTaken { port: self.port },
+                _ => StartError::Io(error),
+            }
+        })?;
+        let public = identity.public().clone();
+        let receive_buffer = u32::try_from(sockets.receive_buffer()).unwrap_or(u32::MAX);
+        let mut config = EndpointConfig::new(Arc::new(identity));
+        config.receive_buffer = receive_buffer;
+        let now = Instant::now();
+        let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let endpoint = Endpoint::new(config, random_seed()?, now, unix_time);
+        let stack = Stack::new(self.stack, random_seed()?, now);
+        let driver = Driver::start(endpoint, stack, Arc::new(sockets))?;
+        let node = Node {
+            inner: Arc::new(Inner {
+                driver,
+                identity: public,
+                names: RwLock::default(),
+                closing: Mutex::default(),
+                down: Default::default(),
+                started: now,
+                control: Mutex::new(None),
+                state,
+            }),
+        };
+        node.serve_control()?;
+        Ok(node)
+    }
+
+    /// Starts the node and makes it the one that [`node()`](crate::node()) and sockets opened without a node use.
+    ///
+    /// # Errors
+    /// [`StartError::AlreadyInstalled`] if the process has such a node already, and those of [`NodeBuilder::start`].
+    pub fn install(self) -> Result<Node, StartError> {
+        singleton::install(self)
+    }
+
+    fn open_identity(&self) -> Result<(Identity, Option<StateDir>), StartError> {
+        let path = match &self.identity {
+            IdentitySource::Ephemeral => return Ok((Identity::from_seed(&random_seed()?), None)),
+            IdentitySource::Seed(seed) => return Ok((Identity::from_seed(&seed.0), None)),
+            IdentitySource::Default => StateDir::default_path()?,
+            IdentitySource::StateDir(path) => path.clone(),
+        };
+        let state = StateDir::open(&path)?;
+        Ok((state.identity()?, Some(state)))
+    }
+}
+
+impl Node {
+    /// Answers `peersock status` over the state directory's control socket, if there is a state directory.
+    fn serve_control(&self) -> io::Result<()> {
+        let Some(state) = &self.inner.state else { return Ok(()) };
+        let inner = self.downgrade();
+        let server = ControlServer::start(state, move || match inner.upgrade() {
+            Some(inner) => serde_json::to_string(&Node { inner }.status()).unwrap_or_else(|_| "{}".into()),
+            None => r#"{"error": "the node has stopped"}"#.into(),
+        })?;
+        *self.inner.control.lock().expect("no panic under this lock") = Some(server);
+        Ok(())
+    }
+}
+
+fn random_seed() -> io::Result<[u8; 32]> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(io::Error::other)?;
+    Ok(seed)
+}

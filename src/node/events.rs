@@ -1,0 +1,128 @@
+//! What a node reports.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use peersock_overlay::{NodeId, Peer};
+
+use crate::datapath::Subscription;
+
+/// Something that happened to a node's peers.
+///
+/// ```no_run
+/// # let node = peersock::node()?;
+/// for event in node.events() {
+///     if let peersock::Event::PeerReachable { id } = event {
+///         println!("{id} is there");
+///     }
+/// }
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A member of a network was found.
+    PeerFound {
+        /// Its node ID.
+        id: NodeId,
+    },
+    /// There is an encrypted session with the peer: packets flow.
+    PeerReachable {
+        /// Its node ID.
+        id: NodeId,
+    },
+    /// The peer now has another address, or the path another size.
+    PathChanged {
+        /// Its node ID.
+        id: NodeId,
+    },
+    /// The session has ended: the peer left, or has not been heard of for minutes.
+    PeerLost {
+        /// Its node ID.
+        id: NodeId,
+    },
+    /// The peer does not answer. The node goes on trying while sockets have something to send.
+    PeerUnreachable {
+        /// Its node ID.
+        id: NodeId,
+    },
+}
+
+/// The events of a node, in order. A reader that falls more than 1024 events behind misses the oldest.
+///
+/// As an iterator it waits for ever; see also [`Events::next_timeout`] and [`Events::recv`].
+pub struct Events {
+    queue: Arc<Subscription>,
+}
+
+impl Events {
+    pub(super) fn new(queue: Arc<Subscription>) -> Events {
+        Events { queue }
+    }
+
+    /// The next event, if one is there now.
+    pub fn try_next(&self) -> Option<Event> {
+        loop {
+            if let Some(event) = translate(&self.queue.try_next()?) {
+                return Some(event);
+            }
+        }
+    }
+
+    /// Waits for an event up to `timeout`.
+    pub fn next_timeout(&self, timeout: Duration) -> Option<Event> {
+        let deadline = std::time::Instant::now() + timeout;
+        loop {
+            let left = deadline.saturating_duration_since(std::time::Instant::now());
+            if let Some(event) = translate(&self.queue.next_timeout(left)?) {
+                return Some(event);
+            }
+        }
+    }
+
+    /// Waits for the next event, on any executor.
+    pub async fn recv(&self) -> Event {
+        poll_fn(|cx| {
+            while let Some(event) = self.queue.poll_next(cx.waker()) {
+                if let Some(event) = translate(&event) {
+                    return Poll::Ready(event);
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Events").finish_non_exhaustive()
+    }
+}
+
+impl Iterator for Events {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.next_timeout(Duration::from_secs(3600)) {
+                return Some(event);
+            }
+        }
+    }
+}
+
+fn translate(event: &peersock_overlay::Event) -> Option<Event> {
+    use peersock_overlay::Event as Overlay;
+    let id = |peer: &Arc<Peer>| peer.id().clone();
+    Some(match event {
+        Overlay::PeerAdded(peer) => Event::PeerFound { id: id(peer) },
+        Overlay::SessionReady(peer) => Event::PeerReachable { id: id(peer) },
+        Overlay::PathChanged(peer) => Event::PathChanged { id: id(peer) },
+        Overlay::SessionLost(peer) => Event::PeerLost { id: id(peer) },
+        Overlay::PeerUnreachable(peer) => Event::PeerUnreachable { id: id(peer) },
+        _ => return None,
+    })
+}

@@ -1,0 +1,127 @@
+//! A network that a node has joined.
+
+use std::io;
+use std::net::{IpAddr, Ipv6Addr};
+use std::ops::RangeInclusive;
+use std::time::{Duration, Instant};
+
+use peersock_overlay::{Lookup, NetworkId};
+use peersock_stack::Batch;
+
+use super::{Node, PeerStatus};
+use crate::datapath;
+
+/// A network that a node has joined.
+///
+/// ```
+/// # use peersock::{IdentitySource, Interfaces, Network, Node};
+/// # let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
+/// let node = builder.start()?;
+/// let network = node.join(Network::ad_hoc("ff00500050000000".parse()?))?;
+/// assert_eq!(network.allowed_ports(), 80..=80);
+/// assert!(network.addresses().contains(&network.address().into()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Joined {
+    node: Node,
+    network: datapath::Network,
+}
+
+impl Joined {
+    pub(super) fn new(node: Node, network: datapath::Network) -> Joined {
+        Joined { node, network }
+    }
+
+    /// The network's ID.
+    pub fn id(&self) -> NetworkId {
+        self.network.id
+    }
+
+    /// This node's self-certifying address: no one else can have it.
+    pub fn address(&self) -> Ipv6Addr {
+        self.id().address_of(&self.node.id())
+    }
+
+    /// All addresses of this node in the network, the self-certifying one first.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        self.network.addresses.clone()
+    }
+
+    /// The TCP and UDP ports on which services may be offered and reached in this network.
+    pub fn allowed_ports(&self) -> RangeInclusive<u16> {
+        self.id().kind().ports()
+    }
+
+    /// Waits until the node has its addresses in the network and can open sockets.
+    ///
+    /// At present a network is ready as soon as it is joined; one whose members a controller admits will not be.
+    ///
+    /// # Errors
+    /// `TimedOut` after `timeout`, `NotConnected` if the network was left.
+    pub fn wait_ready(&self, timeout: Duration) -> io::Result<()> {
+        let _ = timeout;
+        self.check_joined()
+    }
+
+    /// As [`Joined::wait_ready`], on any executor.
+    ///
+    /// # Errors
+    /// `NotConnected` if the network was left.
+    pub async fn ready(&self) -> io::Result<()> {
+        self.check_joined()
+    }
+
+    /// Waits until there is a session with the member that has `address`.
+    ///
+    /// # Errors
+    /// `TimedOut` after `timeout`, `AddrNotAvailable` if no member can have this address, `NotConnected` if the network was
+    /// left or the node shut down.
+    pub fn wait_peer(&self, address: IpAddr, timeout: Duration) -> io::Result<()> {
+        let deadline = Instant::now() + timeout;
+        let datapath = &self.node.inner.driver.datapath;
+        let events = datapath.subscribe();
+        loop {
+            self.check_joined()?;
+            let now = Instant::now();
+            match datapath.find(now, &self.network, address) {
+                Lookup::Local => return Ok(()),
+                Lookup::Peer(peer) if peer.sender().is_some() => return Ok(()),
+                Lookup::Peer(_) | Lookup::Unknown => {}
+                // NoRoute; and an answer that a later overlay may know leads nowhere from here.
+                _ => {
+                    let message = format!("no member of network {} can have address {address}", self.id());
+                    return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, message));
+                }
+            }
+            if now >= deadline {
+                let message = format!("no answer from {address} in network {}", self.id());
+                return Err(io::Error::new(io::ErrorKind::TimedOut, message));
+            }
+            datapath.want_peer(now, &self.network, address, &mut Batch::default());
+            let _ = events.next_timeout((deadline - now).min(SOLICIT));
+        }
+    }
+
+    /// The members known now, without this node.
+    pub fn peers(&self) -> Vec<PeerStatus> {
+        self.node.peers().into_iter().filter(|peer| peer.network == self.id()).collect()
+    }
+
+    /// Leaves the network. False if that was done before.
+    pub fn leave(&self) -> bool {
+        self.node.leave(self.id())
+    }
+
+    fn check_joined(&self) -> io::Result<()> {
+        self.node.inner.check_up()?;
+        if self.node.network(self.id()).is_none() {
+            let message = format!("network {} was left", self.id());
+            return Err(io::Error::new(io::ErrorKind::NotConnected, message));
+        }
+        Ok(())
+    }
+}
+
+/// How often a wait for a peer asks the local networks for it.
+const SOLICIT: Duration = Duration::from_secs(1);

@@ -1,0 +1,104 @@
+//! What the asynchronous and the blocking sockets share: one operation of the stack each, and the sending that follows.
+
+mod address;
+mod ping;
+mod tcp;
+mod udp;
+
+pub use address::{NameTable, ToSocketAddrs};
+pub(crate) use address::resolve;
+pub(crate) use ping::Ping;
+pub(crate) use tcp::{Acceptor, Connection};
+pub(crate) use udp::Datagrams;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use peersock_stack::InterfaceId;
+
+use crate::node::Inner;
+use crate::wait::{Interest, Waiters};
+
+/// The interface that a local address to bind belongs to; `None` for the wildcard address, which stands for all.
+fn interface_of(node: &Inner, local: SocketAddr) -> io::Result<Option<InterfaceId>> {
+    node.check_up()?;
+    if local.ip().is_unspecified() {
+        return Ok(None);
+    }
+    let networks = node.driver.datapath.networks();
+    match networks.iter().find(|network| network.addresses.contains(&local.ip())) {
+        Some(network) => Ok(Some(network.interface)),
+        None => Err(io::Error::new(
+            io::ErrorKind::AddrNotAvailable,
+            format!("{} is not an address of this node in any network it has joined", local.ip()),
+        )),
+    }
+}
+
+/// Repeats a non-blocking operation until it does not have to wait; `TimedOut` at `deadline`.
+pub(crate) fn block_on<T>(
+    node: &Inner,
+    waiters: &Waiters,
+    interest: Interest,
+    deadline: Option<Instant>,
+    mut operation: impl FnMut() -> io::Result<T>,
+) -> io::Result<T> {
+    let done = node.driver.wait(waiters, interest, deadline, || match operation() {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock && node.check_up().is_ok() => None,
+        result => Some(result),
+    });
+    match done {
+        Some(result) => result,
+        None => {
+            node.check_up()?;
+            Err(io::ErrorKind::TimedOut.into())
+        }
+    }
+}
+
+/// Tries a non-blocking operation; if it has to wait, the task is woken when it is worth repeating.
+pub(crate) fn poll_io<T>(
+    node: &Inner,
+    waiters: &Waiters,
+    interest: Interest,
+    cx: &mut Context<'_>,
+    mut operation: impl FnMut() -> io::Result<T>,
+) -> Poll<io::Result<T>> {
+    let mut attempt = || match operation() {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock && node.check_up().is_ok() => None,
+        result => Some(result),
+    };
+    if let Some(result) = attempt() {
+        return Poll::Ready(result);
+    }
+    waiters.register(interest, cx.waker());
+    // What happened before the waker was registered woke nobody.
+    match attempt() {
+        Some(result) => Poll::Ready(result),
+        None => Poll::Pending,
+    }
+}
+
+/// Counts a socket whose users wait as tasks: while there is one, the engine thread reads the UDP sockets.
+#[derive(Debug)]
+pub(crate) struct TaskUser {
+    node: Arc<Inner>,
+}
+
+impl TaskUser {
+    pub(crate) fn new(node: &Arc<Inner>) -> TaskUser {
+        if node.driver.role.add_task() {
+            node.driver.kick();
+        }
+        TaskUser { node: Arc::clone(node) }
+    }
+}
+
+impl Drop for TaskUser {
+    fn drop(&mut self) {
+        self.node.driver.role.remove_task();
+    }
+}

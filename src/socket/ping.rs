@@ -1,0 +1,49 @@
+//! ICMP echo.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use peersock_stack::{EchoReply, EchoRequest, Error, IcmpSocket};
+
+use crate::datapath::SocketState;
+use crate::node::{Inner, Node};
+use crate::wait::Waiters;
+
+/// A ping socket: sends echo requests to members of one network and receives their replies.
+pub(crate) struct Ping {
+    pub(crate) node: Arc<Inner>,
+    socket: Arc<IcmpSocket>,
+}
+
+impl Ping {
+    /// Opens a socket in the network that `target` lies in.
+    pub(crate) fn open(node: &Node, target: IpAddr) -> io::Result<Ping> {
+        node.inner.check_up()?;
+        let datapath = &node.inner.driver.datapath;
+        let network = datapath.network_of(Instant::now(), target).ok_or(Error::NetworkUnreachable)?;
+        let socket = datapath.stack().icmp_open(network.interface, target.is_ipv6())?;
+        Ok(Ping { node: Arc::clone(&node.inner), socket })
+    }
+
+    pub(crate) fn waiters(&self) -> &Waiters {
+        &SocketState::of(self.socket.context()).waiters
+    }
+
+    pub(crate) fn send(&self, request: &EchoRequest<'_>) -> io::Result<()> {
+        self.node.check_up()?;
+        Ok(self.node.driver.datapath.send_echo(Instant::now(), &self.socket, request)?)
+    }
+
+    pub(crate) fn recv(&self, buf: &mut [u8]) -> io::Result<EchoReply> {
+        self.node.check_up()?;
+        Ok(self.socket.recv(buf)?)
+    }
+}
+
+impl Drop for Ping {
+    fn drop(&mut self) {
+        self.socket.close();
+    }
+}

@@ -1,0 +1,203 @@
+//! TCP: one connection, and one listener.
+
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use peersock_stack::{Batch, Error, Flow, Listener, Ready, TcpOptions};
+
+use super::interface_of;
+use crate::datapath::{SocketState, is_drained};
+use crate::node::{Inner, Node};
+use crate::wait::{Interest, Waiters};
+
+/// Connections that may wait to be accepted: `std::net`'s number.
+const BACKLOG: usize = 128;
+
+/// One TCP connection. Dropping it closes the connection; what was written is still delivered.
+pub(crate) struct Connection {
+    pub(crate) node: Arc<Inner>,
+    flow: Arc<Flow>,
+    linger: Mutex<Option<Duration>>,
+}
+
+impl Connection {
+    /// Sends the SYN. The connection stands when [`Connection::poll_connected`] says so.
+    pub(crate) fn start(node: &Node, remote: SocketAddr) -> io::Result<Connection> {
+        let inner = &node.inner;
+        inner.check_up()?;
+        if remote.port() == 0 || remote.ip().is_unspecified() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{remote} cannot be connected to")));
+        }
+        let now = Instant::now();
+        let datapath = &inner.driver.datapath;
+        let network = datapath.network_of(now, remote.ip()).ok_or(Error::NetworkUnreachable)?;
+        let flow = datapath.stack().tcp_connect(now, network.interface, None, remote, TcpOptions::default())?;
+        let connection = Connection::new(inner, flow);
+        connection.send();
+        Ok(connection)
+    }
+
+    fn new(node: &Arc<Inner>, flow: Arc<Flow>) -> Connection {
+        Connection { node: Arc::clone(node), flow, linger: Mutex::new(None) }
+    }
+
+    pub(crate) fn waiters(&self) -> &Waiters {
+        &SocketState::of(self.flow.context()).waiters
+    }
+
+    /// `WouldBlock` until the connection stands or has failed.
+    pub(crate) fn check_connected(&self) -> io::Result<()> {
+        if let Some(error) = self.flow.take_error() {
+            return Err(error.into());
+        }
+        match self.flow.readiness().contains(Ready::CONNECTED) {
+            true => Ok(()),
+            false => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    pub(crate) fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        let now = Instant::now();
+        let n = self.flow.read(now, buf)?;
+        if self.flow.has_output(now) {
+            // The window opened: the sender may be waiting for it.
+            self.send();
+        }
+        Ok(n)
+    }
+
+    pub(crate) fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        Ok(self.flow.peek(Instant::now(), buf)?)
+    }
+
+    pub(crate) fn write(&self, data: &[u8]) -> io::Result<usize> {
+        let n = self.flow.write(Instant::now(), data)?;
+        self.send();
+        Ok(n)
+    }
+
+    pub(crate) fn is_ready(&self, interest: Interest) -> io::Result<()> {
+        let wanted = match interest {
+            Interest::Read => Ready::READABLE | Ready::READ_CLOSED | Ready::ERROR,
+            Interest::Write => Ready::WRITABLE | Ready::WRITE_CLOSED | Ready::ERROR,
+        };
+        match self.flow.readiness().intersects(wanted) {
+            true => Ok(()),
+            false => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        let now = Instant::now();
+        if matches!(how, Shutdown::Write | Shutdown::Both) {
+            self.flow.shutdown_write(now)?;
+        }
+        if matches!(how, Shutdown::Read | Shutdown::Both) {
+            self.flow.shutdown_read(now)?;
+        }
+        self.send();
+        // Whoever waits for this socket in another thread sees the end.
+        self.waiters().notify(true, true);
+        Ok(())
+    }
+
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.flow.local()
+    }
+
+    pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
+        match self.flow.readiness().contains(Ready::CONNECTED) {
+            true => Ok(self.flow.remote()),
+            false => Err(Error::NotConnected.into()),
+        }
+    }
+
+    pub(crate) fn nodelay(&self) -> bool {
+        self.flow.nodelay()
+    }
+
+    pub(crate) fn set_nodelay(&self, on: bool) {
+        self.flow.set_nodelay(on);
+        if on {
+            self.send();
+        }
+    }
+
+    pub(crate) fn linger(&self) -> Option<Duration> {
+        *self.linger.lock().expect("no panic under this lock")
+    }
+
+    pub(crate) fn set_linger(&self, linger: Option<Duration>) {
+        *self.linger.lock().expect("no panic under this lock") = linger;
+        self.flow.set_reset_on_close(linger == Some(Duration::ZERO));
+    }
+
+    pub(crate) fn take_error(&self) -> Option<io::Error> {
+        self.flow.take_error().map(io::Error::from)
+    }
+
+    fn send(&self) {
+        self.node.driver.pump(&self.flow);
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.flow.close(Instant::now());
+        self.send();
+        match self.linger() {
+            // SO_LINGER with a time: closing waits for the delivery, and resets when the time is over.
+            Some(linger) if linger > Duration::ZERO => {
+                let deadline = Some(Instant::now() + linger);
+                let delivered = || is_drained(&self.flow).then_some(());
+                if self.node.driver.wait(self.waiters(), Interest::Write, deadline, delivered).is_none() {
+                    self.flow.abort(Instant::now());
+                    self.send();
+                }
+            }
+            _ => self.node.add_closing(&self.flow),
+        }
+    }
+}
+
+/// A TCP listener. Dropping it stops listening and resets what nobody accepted.
+pub(crate) struct Acceptor {
+    pub(crate) node: Arc<Inner>,
+    listener: Arc<Listener>,
+}
+
+impl Acceptor {
+    pub(crate) fn bind(node: &Node, local: SocketAddr) -> io::Result<Acceptor> {
+        let interface = interface_of(&node.inner, local)?;
+        // As std::net on Unix: a restarted server may listen while its old connections are in TIME-WAIT.
+        let options = TcpOptions { reuse_address: true, ..TcpOptions::default() };
+        let stack = node.inner.driver.datapath.stack();
+        let listener = stack.tcp_listen(Instant::now(), interface, local, BACKLOG, options)?;
+        Ok(Acceptor { node: Arc::clone(&node.inner), listener })
+    }
+
+    pub(crate) fn waiters(&self) -> &Waiters {
+        &SocketState::of(self.listener.context()).waiters
+    }
+
+    pub(crate) fn accept(&self) -> io::Result<(Connection, SocketAddr)> {
+        let flow = self.listener.accept(Instant::now())?;
+        let remote = flow.remote();
+        Ok((Connection::new(&self.node, flow), remote))
+    }
+
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.listener.local()
+    }
+}
+
+impl Drop for Acceptor {
+    fn drop(&mut self) {
+        let mut batch = Batch::default();
+        let now = Instant::now();
+        self.listener.close(now);
+        self.node.driver.datapath.settle(now, &mut batch);
+    }
+}

@@ -1,0 +1,73 @@
+//! UDP: one socket.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use peersock_stack::{Error, Received, UdpOptions, UdpSocket};
+
+use super::interface_of;
+use crate::datapath::SocketState;
+use crate::node::{Inner, Node};
+use crate::wait::Waiters;
+
+/// A UDP socket. Dropping it frees its port.
+pub(crate) struct Datagrams {
+    pub(crate) node: Arc<Inner>,
+    socket: Arc<UdpSocket>,
+}
+
+impl Datagrams {
+    pub(crate) fn bind(node: &Node, local: SocketAddr) -> io::Result<Datagrams> {
+        let interface = interface_of(&node.inner, local)?;
+        let socket = node.inner.driver.datapath.stack().udp_bind(interface, local, UdpOptions::default())?;
+        Ok(Datagrams { node: Arc::clone(&node.inner), socket })
+    }
+
+    pub(crate) fn waiters(&self) -> &Waiters {
+        &SocketState::of(self.socket.context()).waiters
+    }
+
+    pub(crate) fn connect(&self, remote: SocketAddr) -> io::Result<()> {
+        Ok(self.socket.connect(remote)?)
+    }
+
+    /// Sends one datagram, to the connected peer if `remote` is `None`. Never has to wait: what the network cannot
+    /// take is lost, as in any UDP.
+    pub(crate) fn send(&self, data: &[u8], remote: Option<SocketAddr>) -> io::Result<usize> {
+        self.node.check_up()?;
+        let now = Instant::now();
+        let datapath = &self.node.driver.datapath;
+        datapath.send_udp(now, &self.socket, remote, data)?;
+        Ok(data.len())
+    }
+
+    pub(crate) fn recv(&self, buf: &mut [u8]) -> io::Result<Received> {
+        self.node.check_up()?;
+        Ok(self.socket.recv_from(buf)?)
+    }
+
+    pub(crate) fn peek(&self, buf: &mut [u8]) -> io::Result<Received> {
+        self.node.check_up()?;
+        Ok(self.socket.peek_from(buf)?)
+    }
+
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.socket.local()
+    }
+
+    pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.peer().ok_or_else(|| Error::NotConnected.into())
+    }
+
+    pub(crate) fn take_error(&self) -> Option<io::Error> {
+        self.socket.take_error().map(io::Error::from)
+    }
+}
+
+impl Drop for Datagrams {
+    fn drop(&mut self) {
+        self.socket.close();
+    }
+}

@@ -1,0 +1,212 @@
+//! How a thread or a task waits for a socket: each socket has one [`Waiters`], told by the data path when the
+//! socket's readiness may have changed.
+//!
+//! No wake-up is lost: a waiter first announces itself, then looks at the socket, then sleeps; the data path first
+//! changes the socket (under the socket's own lock), then looks for waiters. When nobody waits, telling costs one load.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use crate::driver::poll::Wakeup;
+
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Interest {
+    /// Data, end of stream, a connection to accept, or an error.
+    Read,
+    /// Room to write, an established connection, or an error.
+    Write,
+}
+
+impl Interest {
+    fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+/// Who waits for one socket.
+#[derive(Debug, Default)]
+pub(crate) struct Waiters {
+    /// Bits of the interests that somebody has, so that telling nobody costs one load.
+    interested: AtomicU8,
+    state: Mutex<State>,
+    told: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    wakers: [Vec<Waker>; 2],
+    threads: [u32; 2],
+    /// Grows with every notification, per interest.
+    generation: [u64; 2],
+    /// Threads that wait in `poll(2)` with the receive role instead of on the condition variable.
+    polling: Vec<Arc<Wakeup>>,
+}
+
+impl Waiters {
+    /// Wakes those who wait for `read` or `write`.
+    pub(crate) fn notify(&self, read: bool, write: bool) {
+        let mask = u8::from(read) * Interest::Read.bit() | u8::from(write) * Interest::Write.bit();
+        if self.interested.load(Ordering::SeqCst) & mask == 0 {
+            return;
+        }
+        let mut woken = Vec::new();
+        let mut state = self.lock();
+        for interest in [Interest::Read, Interest::Write] {
+            if mask & interest.bit() != 0 {
+                state.generation[interest as usize] += 1;
+                woken.append(&mut state.wakers[interest as usize]);
+            }
+        }
+        for wakeup in &state.polling {
+            wakeup.wake();
+        }
+        let threads = state.threads != [0, 0];
+        self.publish(&state);
+        drop(state);
+        if threads {
+            self.told.notify_all();
+        }
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// Registers `waker` for the next notification. The caller looks at the socket again afterwards.
+    pub(crate) fn register(&self, interest: Interest, waker: &Waker) {
+        let mut state = self.lock();
+        let wakers = &mut state.wakers[interest as usize];
+        if !wakers.iter().any(|known| known.will_wake(waker)) {
+            wakers.push(waker.clone());
+        }
+        self.publish(&state);
+    }
+
+    /// Announces a thread that is about to wait. Dropping the ticket ends that.
+    pub(crate) fn enter(&self, interest: Interest) -> Ticket<'_> {
+        let mut state = self.lock();
+        state.threads[interest as usize] += 1;
+        let generation = state.generation[interest as usize];
+        self.publish(&state);
+        Ticket { waiters: self, interest, generation, wakeup: None }
+    }
+
+    fn publish(&self, state: &State) {
+        let mut mask = 0;
+        for interest in [Interest::Read, Interest::Write] {
+            let i = interest as usize;
+            if state.threads[i] > 0 || !state.wakers[i].is_empty() {
+                mask |= interest.bit();
+            }
+        }
+        self.interested.store(mask, Ordering::SeqCst);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panic under this lock")
+    }
+}
+
+/// A thread's announcement that it waits.
+pub(crate) struct Ticket<'a> {
+    waiters: &'a Waiters,
+    interest: Interest,
+    generation: u64,
+    wakeup: Option<Arc<Wakeup>>,
+}
+
+impl Ticket<'_> {
+    /// Sleeps until told or until `deadline`. Returns at once if told since the last call.
+    pub(crate) fn sleep(&mut self, deadline: Option<Instant>) {
+        let mut state = self.waiters.lock();
+        let i = self.interest as usize;
+        while state.generation[i] == self.generation {
+            state = match deadline {
+                None => self.waiters.told.wait(state).expect("no panic under this lock"),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left == Duration::ZERO {
+                        return;
+                    }
+                    self.waiters.told.wait_timeout(state, left).expect("no panic under this lock").0
+                }
+            };
+        }
+        self.generation = state.generation[i];
+    }
+
+    /// Lets notifications also wake a `poll(2)` on `wakeup`.
+    pub(crate) fn also_wake(&mut self, wakeup: &Arc<Wakeup>) {
+        if self.wakeup.is_none() {
+            self.waiters.lock().polling.push(Arc::clone(wakeup));
+            self.wakeup = Some(Arc::clone(wakeup));
+        }
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        let mut state = self.waiters.lock();
+        state.threads[self.interest as usize] -= 1;
+        if let Some(mine) = &self.wakeup
+            && let Some(at) = state.polling.iter().position(|wakeup| Arc::ptr_eq(wakeup, mine))
+        {
+            state.polling.swap_remove(at);
+        }
+        self.waiters.publish(&state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
+    use super::*;
+
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_waker_is_woken_once_and_only_for_its_interest() {
+        let waiters = Waiters::default();
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        let waker = Waker::from(Arc::clone(&count));
+        waiters.register(Interest::Read, &waker);
+        waiters.register(Interest::Read, &waker);
+        waiters.notify(false, true);
+        assert_eq!(count.0.load(Ordering::SeqCst), 0);
+        waiters.notify(true, false);
+        waiters.notify(true, true);
+        assert_eq!(count.0.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn a_notification_between_announcing_and_sleeping_is_not_lost() {
+        let waiters = Waiters::default();
+        let mut ticket = waiters.enter(Interest::Write);
+        waiters.notify(true, true);
+        ticket.sleep(None);
+    }
+
+    #[test]
+    fn a_sleeping_thread_is_woken_from_another() {
+        let waiters = Waiters::default();
+        std::thread::scope(|scope| {
+            let mut ticket = waiters.enter(Interest::Read);
+            scope.spawn(|| waiters.notify(true, false));
+            ticket.sleep(None);
+        });
+    }
+
+    #[test]
+    fn sleeping_ends_at_the_deadline() {
+        let waiters = Waiters::default();
+        waiters.enter(Interest::Read).sleep(Some(Instant::now()));
+    }
+}
