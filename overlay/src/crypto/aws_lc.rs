@@ -1,6 +1,6 @@
 use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
-use super::{AeadError, AeadKey, Provider, Suite, SuiteSet, TAG, split_tag};
+use super::{AeadError, AeadKey, NonceKey, Provider, Suite, SuiteSet, TAG, split_tag};
 
 /// Both suites from AWS-LC, in assembly. The default.
 ///
@@ -19,41 +19,50 @@ impl Provider for AwsLc {
     }
 
     fn key(&self, suite: Suite, key: &[u8; 32]) -> Option<Box<dyn AeadKey>> {
-        let algorithm = match suite {
-            Suite::Aes256Gcm => &AES_256_GCM,
-            Suite::ChaCha20Poly1305 => &CHACHA20_POLY1305,
-        };
-        let key = LessSafeKey::new(UnboundKey::new(algorithm, key).ok()?);
-        Some(Box::new(Key { suite, key }))
+        Some(Box::new(Key::new(suite, key)?))
     }
 }
 
-struct Key {
+pub(super) struct Key {
     suite: Suite,
     key: LessSafeKey,
 }
 
 impl Key {
-    fn nonce(&self, counter: u64) -> Nonce {
-        Nonce::assume_unique_for_key(self.suite.nonce(counter))
+    pub(super) fn new(suite: Suite, key: &[u8; 32]) -> Option<Self> {
+        let algorithm = match suite {
+            Suite::Aes256Gcm => &AES_256_GCM,
+            Suite::ChaCha20Poly1305 => &CHACHA20_POLY1305,
+        };
+        Some(Self { suite, key: LessSafeKey::new(UnboundKey::new(algorithm, key).ok()?) })
     }
 }
 
 impl AeadKey for Key {
     fn seal(&self, counter: u64, plaintext: &[u8], out: &mut [u8]) {
-        assert_eq!(out.len(), plaintext.len() + TAG, "room for the ciphertext and its tag");
-        let (ciphertext, tag) = out.split_at_mut(plaintext.len());
-        self.key
-            .seal_out_of_place_scatter(self.nonce(counter), Aad::empty(), plaintext, ciphertext, &[], tag)
-            .expect("sealing fails only on wrong lengths");
+        self.seal_with(self.suite.nonce(counter), &[], plaintext, out);
     }
 
     fn open(&self, counter: u64, sealed: &[u8], out: &mut [u8]) -> Result<(), AeadError> {
+        self.open_with(self.suite.nonce(counter), &[], sealed, out)
+    }
+}
+
+impl NonceKey for Key {
+    fn seal_with(&self, nonce: [u8; 12], aad: &[u8], plaintext: &[u8], out: &mut [u8]) {
+        assert_eq!(out.len(), plaintext.len() + TAG, "room for the ciphertext and its tag");
+        let (ciphertext, tag) = out.split_at_mut(plaintext.len());
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        self.key
+            .seal_out_of_place_scatter(nonce, Aad::from(aad), plaintext, ciphertext, &[], tag)
+            .expect("sealing fails only on wrong lengths");
+    }
+
+    fn open_with(&self, nonce: [u8; 12], aad: &[u8], sealed: &[u8], out: &mut [u8]) -> Result<(), AeadError> {
         let (ciphertext, tag) = split_tag(sealed)?;
         assert_eq!(out.len(), ciphertext.len(), "room for exactly the plaintext");
-        self.key
-            .open_separate_gather(self.nonce(counter), Aad::empty(), ciphertext, tag, out)
-            .map_err(|_| AeadError)
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        self.key.open_separate_gather(nonce, Aad::from(aad), ciphertext, tag, out).map_err(|_| AeadError)
     }
 }
 

@@ -8,6 +8,8 @@ mod aws_lc;
 pub(crate) mod hash;
 mod portable;
 mod suite;
+#[cfg(test)]
+mod tests;
 
 #[cfg(feature = "aws-lc")]
 pub use aws_lc::AwsLc;
@@ -77,6 +79,15 @@ pub fn default_provider() -> Arc<dyn Provider> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the packet is not authentic")]
 pub struct AeadError;
+
+/// The cipher below an [`AeadKey`], with any nonce and associated data, as published test vectors need it.
+trait NonceKey {
+    /// Like [`AeadKey::seal`].
+    fn seal_with(&self, nonce: [u8; 12], aad: &[u8], plaintext: &[u8], out: &mut [u8]);
+
+    /// Like [`AeadKey::open`].
+    fn open_with(&self, nonce: [u8; 12], aad: &[u8], sealed: &[u8], out: &mut [u8]) -> Result<(), AeadError>;
+}
 
 /// Cuts the tag off.
 fn split_tag(sealed: &[u8]) -> Result<(&[u8], &[u8; TAG]), AeadError> {

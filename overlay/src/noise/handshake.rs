@@ -5,7 +5,8 @@ use x25519_dalek::StaticSecret;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::ik::{self, FirstReceived, FirstSent};
-use super::{InitiationPayload, ResponsePayload, Split, Unauthentic};
+use super::symmetric::{Split, Unauthentic};
+use super::{InitiationPayload, ResponsePayload};
 use crate::crypto::Suite;
 use crate::id::{Identity, NodeId, Psk, PublicIdentity};
 use crate::session::SessionIndex;

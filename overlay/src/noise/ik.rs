@@ -19,7 +19,7 @@ use crate::crypto::TAG;
 ///
 /// # Errors
 /// If `responder` is a key of low order.
-pub fn write_first(
+pub(super) fn write_first(
     prologue: &[u8],
     secret: &StaticSecret,
     responder: &[u8; 32],
@@ -43,7 +43,7 @@ pub fn write_first(
 ///
 /// # Errors
 /// If it is not authentic.
-pub fn read_first(
+pub(super) fn read_first(
     prologue: &[u8],
     secret: &StaticSecret,
     message: &[u8],
@@ -62,7 +62,7 @@ pub fn read_first(
 }
 
 /// The initiator's state between the two messages. Erased on drop.
-pub struct FirstSent {
+pub(super) struct FirstSent {
     symmetric: Symmetric,
     ephemeral: StaticSecret,
 }
@@ -74,7 +74,7 @@ impl FirstSent {
     ///
     /// # Errors
     /// If it is not authentic.
-    pub fn read_second(
+    pub(super) fn read_second(
         &self,
         header: &[u8],
         secret: &StaticSecret,
@@ -94,7 +94,7 @@ impl FirstSent {
 }
 
 /// The responder's state between the two messages. Erased on drop.
-pub struct FirstReceived {
+pub(super) struct FirstReceived {
     symmetric: Symmetric,
     ephemeral: [u8; 32],
     initiator: [u8; 32],
@@ -102,7 +102,7 @@ pub struct FirstReceived {
 
 impl FirstReceived {
     /// The initiator's static public key, now proved to be its own.
-    pub fn initiator(&self) -> &[u8; 32] {
+    pub(super) fn initiator(&self) -> &[u8; 32] {
         &self.initiator
     }
 
@@ -112,7 +112,7 @@ impl FirstReceived {
     ///
     /// # Errors
     /// If the initiator's ephemeral key is one of low order.
-    pub fn write_second(
+    pub(super) fn write_second(
         mut self,
         header: &[u8],
         psk: &[u8; 32],

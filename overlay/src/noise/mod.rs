@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! initiator                                         responder
-//!   Initiator::start          -- Initiation -->     Macs::check_mac1 (cheap), then
+//!   Initiator::start          -- Initiation -->     CookieJar::check_mac1 (cheap), then
 //!                                                   Received::read  (X25519: who is it, which network?)
 //!                                                   Received::respond (X25519, with the network's key)
 //!   Initiator::read_response  <--  Response  --
@@ -32,11 +32,11 @@ mod handshake;
 mod ik;
 mod payload;
 mod symmetric;
+#[cfg(test)]
+mod tests;
 mod timestamp;
 
 pub use cookie::{CookieJar, MacWriter};
 pub use handshake::{HandshakeError, Initiator, Received, SessionKeys};
-pub use ik::{FirstReceived, FirstSent, read_first, write_first};
 pub use payload::{InitiationPayload, ResponsePayload};
-pub use symmetric::{Split, Unauthentic};
 pub use timestamp::Timestamp;

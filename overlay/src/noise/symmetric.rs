@@ -8,7 +8,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::crypto::{Suite, TAG, hash};
 
-/// The full protocol name, 36 bytes, so longer than a hash and itself hashed (Noise, section 5.2).
+/// The full protocol name. It is longer than a hash, so its hash stands for it (Noise, section 5.2).
 const PROTOCOL: &[u8] = b"Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s";
 
 /// Noise's SymmetricState, with the CipherState that belongs to it (Noise, sections 5.1 and 5.2).
@@ -121,13 +121,13 @@ impl Symmetric {
 
 /// What a finished Noise handshake yields. Erased on drop, never printed.
 #[derive(Zeroize, ZeroizeOnDrop)]
-pub struct Split {
+pub(super) struct Split {
     /// Key for what the initiator sends.
-    pub initiator: [u8; 32],
+    pub(super) initiator: [u8; 32],
     /// Key for what the responder sends.
-    pub responder: [u8; 32],
+    pub(super) responder: [u8; 32],
     /// The handshake hash: the same on both sides, and of no other handshake.
-    pub hash: [u8; 32],
+    pub(super) hash: [u8; 32],
 }
 
 impl fmt::Debug for Split {
@@ -139,4 +139,4 @@ impl fmt::Debug for Split {
 /// A handshake message that is not authentic, or whose sender used a key that is no key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the handshake message is not authentic")]
-pub struct Unauthentic;
+pub(super) struct Unauthentic;
