@@ -1,15 +1,81 @@
-//! `cargo xtask test`.
+//! `cargo xtask test`: everything that CI runs, in the order in which mistakes are cheapest to find.
+//!
+//! A step that fails does not stop the others. [`steps`] lists them; [`outcome`] counts what they did, [`sources`] are the
+//! checks of our own source code and [`fuzz`] runs the fuzz targets. A test that cannot run on this machine prints a line
+//! `SKIP name: reason` and counts as skipped.
 
-use crate::Result;
+use std::time::Instant;
+
 use clap::Args;
 
+mod command;
+mod fuzz;
+mod outcome;
+mod sources;
+mod steps;
+mod workspace;
+
+use outcome::Outcome;
+use steps::STEPS;
+use workspace::Workspace;
+
+use crate::Result;
+
 /// Shown by `--help`.
-pub(crate) const EXAMPLES: &str = "";
+pub(crate) const EXAMPLES: &str = "Examples:
+  cargo xtask test                      everything
+  cargo xtask test --list               the steps
+  cargo xtask test --only clippy,tests  two of them
+
+A test that cannot run on this machine prints 'SKIP name: reason' and is counted as skipped.";
 
 /// Options of `test`.
 #[derive(Args)]
-pub(crate) struct Options {}
+pub(crate) struct Options {
+    /// Print the steps and exit
+    #[arg(long)]
+    list: bool,
+    /// Run only these steps
+    #[arg(long, value_delimiter = ',', value_name = "STEP,…", value_parser = step_names())]
+    only: Vec<String>,
+}
 
-pub(crate) fn run(_: &Options) -> Result<bool> {
-    Ok(true)
+fn step_names() -> clap::builder::PossibleValuesParser {
+    STEPS.iter().map(|step| step.name).into()
+}
+
+/// Runs the steps. False if something failed.
+///
+/// # Errors
+///
+/// When the workspace itself cannot be read.
+pub(crate) fn run(options: &Options) -> Result<bool> {
+    if options.list {
+        for step in STEPS {
+            println!("{:<12} {}", step.name, step.what);
+        }
+        return Ok(true);
+    }
+    let workspace = Workspace::read()?;
+    let mut total = Outcome::default();
+    for step in STEPS {
+        if !options.only.is_empty() && !options.only.iter().any(|name| name == step.name) {
+            continue;
+        }
+        println!("\n=== {}: {}", step.name, step.what);
+        let start = Instant::now();
+        let outcome =
+            (step.run)(&workspace).unwrap_or_else(|e| Outcome::failed(format!("{}: {e}", step.name)));
+        println!("--- {}: {outcome} ({:.1} s)", step.name, start.elapsed().as_secs_f64());
+        total.add(outcome);
+    }
+    println!();
+    for (what, reason) in &total.skipped {
+        println!("skipped {what}: {reason}");
+    }
+    for what in &total.failed {
+        println!("FAILED {what}");
+    }
+    println!("{total}");
+    Ok(total.failed.is_empty())
 }

@@ -1,0 +1,113 @@
+//! Running commands in sight of the user.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{io, thread};
+
+use rustix::process::Pid;
+
+use super::Outcome;
+use crate::Result;
+use crate::cleanup::{Guard, Undo};
+
+/// Nothing takes longer, except when it hangs.
+const LIMIT: Duration = Duration::from_secs(20 * 60);
+const WAIT_STEP: Duration = Duration::from_millis(10);
+
+/// Runs a command that is one check.
+pub(super) fn check(what: &str, command: Command) -> Result<Outcome> {
+    let (success, _) = run(command)?;
+    Ok(if success { Outcome::passed() } else { Outcome::failed(what) })
+}
+
+/// Runs a command; its output is shown, and its standard output is returned too. False if it failed.
+///
+/// # Errors
+///
+/// When it cannot be started, or hangs.
+pub(super) fn run(mut command: Command) -> Result<(bool, String)> {
+    println!("$ {}", display(&command));
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.spawn().map_err(|e| format!("cannot start {}: {e}", display(&command)))?;
+    let guard = Pid::from_raw(child.id().cast_signed()).map(|pid| Guard::new(Undo::End(pid)));
+    let reader = child.stdout.take().map(|stdout| thread::spawn(move || show(BufReader::new(stdout))));
+    let deadline = Instant::now() + LIMIT;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if Instant::now() >= deadline {
+            drop(guard);
+            child.wait()?;
+            return Err(format!("ended after {} minutes: {}", LIMIT.as_secs() / 60, display(&command)).into());
+        }
+        thread::sleep(WAIT_STEP);
+    };
+    if let Some(guard) = guard {
+        guard.disarm();
+    }
+    let output = match reader.map(thread::JoinHandle::join) {
+        Some(Ok(output)) => output?,
+        _ => return Err("its output was lost".into()),
+    };
+    Ok((status.success(), output))
+}
+
+/// Whether a command exists and works, without showing it.
+pub(super) fn works(mut command: Command) -> bool {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+fn show(output: impl BufRead) -> io::Result<String> {
+    let mut all = String::new();
+    for line in output.split(b'\n') {
+        let line = String::from_utf8_lossy(&line?).into_owned();
+        println!("{line}");
+        all.push_str(&line);
+        all.push('\n');
+    }
+    Ok(all)
+}
+
+/// As one would type it.
+fn display(command: &Command) -> String {
+    let mut words: Vec<String> = Vec::new();
+    for (key, value) in command.get_envs() {
+        if let Some(value) = value.filter(|_| key != "PATH") {
+            let value = value.to_string_lossy();
+            words.push(if value.contains(' ') {
+                format!("{}='{value}'", key.to_string_lossy())
+            } else {
+                format!("{}={value}", key.to_string_lossy())
+            });
+        }
+    }
+    let program = std::path::Path::new(command.get_program());
+    words.push(program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned());
+    words.extend(command.get_args().map(|argument| argument.to_string_lossy().into_owned()));
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_and_success_are_told() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo one; echo two; exit 1"]);
+        let (success, output) = run(command).expect("a shell");
+        assert!(!success);
+        assert_eq!(output, "one\ntwo\n");
+        assert!(!works(Command::new("/nonexistent")));
+    }
+
+    #[test]
+    fn commands_are_shown_as_one_would_type_them() {
+        let mut command = Command::new("/usr/bin/cargo");
+        command.args(["doc"]).env("FLAGS", "-D warnings");
+        assert_eq!(display(&command), "FLAGS='-D warnings' cargo doc");
+    }
+}

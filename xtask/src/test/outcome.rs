@@ -1,0 +1,198 @@
+//! Counting what passed, failed and was skipped, from what test runners print.
+
+use std::fmt;
+
+use crate::Result;
+
+/// How a line begins with which a test says that it cannot run here.
+const SKIP: &str = "SKIP ";
+
+/// What one or more steps did.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Outcome {
+    /// How many checks passed.
+    pub(super) passed: usize,
+    /// What failed.
+    pub(super) failed: Vec<String>,
+    /// What did not run, and why.
+    pub(super) skipped: Vec<(String, String)>,
+}
+
+impl Outcome {
+    /// One check that passed.
+    pub(super) fn passed() -> Outcome {
+        Outcome { passed: 1, ..Outcome::default() }
+    }
+
+    /// One check that failed.
+    pub(super) fn failed(what: impl Into<String>) -> Outcome {
+        Outcome { failed: vec![what.into()], ..Outcome::default() }
+    }
+
+    /// One check that did not run.
+    pub(super) fn skipped(what: &str, reason: impl Into<String>) -> Outcome {
+        Outcome { skipped: vec![(what.to_owned(), reason.into())], ..Outcome::default() }
+    }
+
+    /// Adds up.
+    pub(super) fn add(&mut self, other: Outcome) {
+        self.passed += other.passed;
+        self.failed.extend(other.failed);
+        self.skipped.extend(other.skipped);
+    }
+
+    /// Counts what `cargo test` printed with `--show-output`, or without.
+    pub(super) fn from_libtest(output: &str) -> Outcome {
+        let mut outcome = Outcome::default();
+        for line in output.lines() {
+            if let Some(counts) = line.strip_prefix("test result: ") {
+                outcome.passed += count_before(counts, " passed");
+            } else if let Some(test) = line.strip_prefix("test ") {
+                if let Some(name) = test.strip_suffix(" ... FAILED") {
+                    outcome.failed.push(name.to_owned());
+                } else if let Some((name, reason)) = test.split_once(" ... ignored") {
+                    let reason = reason.strip_prefix(", ").unwrap_or("marked as ignored");
+                    outcome.skipped.push((name.to_owned(), reason.to_owned()));
+                }
+            }
+        }
+        outcome.take_skips(output);
+        outcome
+    }
+
+    /// Counts a JUnit file by nextest, which holds the output of every test.
+    ///
+    /// # Errors
+    ///
+    /// When it is no such file.
+    pub(super) fn from_junit(xml: &str) -> Result<Outcome> {
+        let suites = tags(xml, "testsuites").next().ok_or("the JUnit file has no <testsuites>")?;
+        let number = |name| attribute(suites, name).and_then(|text| text.parse::<usize>().ok());
+        let total = number("tests").ok_or("the JUnit file has no number of tests")?;
+        let bad = number("failures").unwrap_or(0) + number("errors").unwrap_or(0);
+        let mut outcome = Outcome { passed: total.saturating_sub(bad), ..Outcome::default() };
+        for case in xml.split("<testcase ").skip(1) {
+            if case.contains("<failure") || case.contains("<error") {
+                let part = |name| attribute(case, name).map(unescape).unwrap_or_default();
+                outcome.failed.push(format!("{} {}", part("classname"), part("name")));
+            }
+        }
+        if outcome.failed.len() != bad {
+            return Err(
+                format!("the JUnit file counts {bad} failures and lists {}", outcome.failed.len()).into()
+            );
+        }
+        outcome.take_skips(&unescape(&xml.replace(['<', '>'], "\n")));
+        Ok(outcome)
+    }
+
+    /// Counts a program whose last line is `N passed, N failed`.
+    ///
+    /// # Errors
+    ///
+    /// When it is not.
+    pub(super) fn from_last_line(what: &str, output: &str) -> Result<Outcome> {
+        let last = output.lines().last().unwrap_or_default();
+        if !last.contains(" passed, ") || !last.contains(" failed") {
+            return Err(format!("the last line is not 'N passed, N failed': {last}").into());
+        }
+        let failed = (0..count_before(last, " failed")).map(|_| what.to_owned()).collect();
+        Ok(Outcome { passed: count_before(last, " passed"), failed, skipped: Vec::new() })
+    }
+
+    /// Tests that skipped themselves count as passed until here.
+    fn take_skips(&mut self, output: &str) {
+        for line in output.lines() {
+            // The runner's 'test NAME ... ' may stand in front of the test's first line.
+            let line = line.split_once(" ... ").map_or(line, |(_, rest)| rest);
+            if let Some((name, reason)) = line.strip_prefix(SKIP).and_then(|skip| skip.split_once(": ")) {
+                self.passed = self.passed.saturating_sub(1);
+                self.skipped.push((name.to_owned(), reason.trim_end().to_owned()));
+            }
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (passed, failed, skipped) = (self.passed, self.failed.len(), self.skipped.len());
+        write!(f, "{passed} passed, {failed} failed, {skipped} skipped")
+    }
+}
+
+/// The number in front of a word.
+fn count_before(text: &str, word: &str) -> usize {
+    let before = text.split(word).next().unwrap_or_default();
+    before.rsplit(|c: char| !c.is_ascii_digit()).next().and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+/// The attributes of every `<name …>`.
+fn tags<'a>(xml: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
+    let open = format!("<{name} ");
+    xml.match_indices(&open)
+        .filter_map(|(at, open)| xml[at + open.len()..].split('>').next())
+        .collect::<Vec<_>>()
+        .into_iter()
+}
+
+fn attribute<'a>(tag: &'a str, name: &str) -> Option<&'a str> {
+    // The first attribute follows the tag's name directly.
+    let (_, rest) = tag.split_once(&format!("{name}=\""))?;
+    rest.split('"').next()
+}
+
+fn unescape(text: &str) -> String {
+    text.replace("&lt;", "<")
+        .replace("&gt;", ">")
+        .replace("&quot;", "\"")
+        .replace("&apos;", "'")
+        .replace("&amp;", "&")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libtest_output_is_counted_over_all_programs() {
+        let output = "\
+running 3 tests
+test a::works ... ok
+test a::breaks ... FAILED
+test a::later ... ignored, needs a moon
+test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s
+running 2 tests
+SKIP namespaces: not root
+test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s
+";
+        let outcome = Outcome::from_libtest(output);
+        assert_eq!(outcome.to_string(), "12 passed, 1 failed, 2 skipped");
+        assert_eq!(outcome.failed, ["a::breaks"]);
+        assert_eq!(outcome.skipped[0], ("a::later".to_owned(), "needs a moon".to_owned()));
+        assert_eq!(outcome.skipped[1], ("namespaces".to_owned(), "not root".to_owned()));
+    }
+
+    #[test]
+    fn junit_is_counted_with_what_tests_said() {
+        let xml = r#"<?xml version="1.0"?>
+<testsuites name="nextest-run" tests="3" failures="1" errors="0" uuid="x" time="1.2">
+  <testsuite name="bench" tests="3" disabled="0" errors="0" failures="1">
+    <testcase name="a" classname="bench" time="0.1"><system-out>SKIP a: needs &lt;root&gt;</system-out></testcase>
+    <testcase name="b" classname="bench" time="0.1"></testcase>
+    <testcase name="c" classname="bench" time="0.1"><failure type="test failure">no</failure></testcase>
+  </testsuite>
+</testsuites>"#;
+        let outcome = Outcome::from_junit(xml).expect("well-formed");
+        assert_eq!(outcome.to_string(), "1 passed, 1 failed, 1 skipped");
+        assert_eq!(outcome.failed, ["bench c"]);
+        assert_eq!(outcome.skipped, [("a".to_owned(), "needs <root>".to_owned())]);
+        assert!(Outcome::from_junit("<html>").is_err());
+    }
+
+    #[test]
+    fn the_last_line_of_a_program_counts() {
+        let outcome = Outcome::from_last_line("seed", "12 passed so far\n1998 passed, 2 failed\n");
+        assert_eq!(outcome.expect("counts").to_string(), "1998 passed, 2 failed, 0 skipped");
+        assert!(Outcome::from_last_line("seed", "1998 passed, 2 failed\nbye\n").is_err());
+    }
+}

@@ -1,0 +1,153 @@
+//! Checks of our own source code that no compiler makes.
+//!
+//! Every crate has to take the workspace's lints. The two cores must stay pure: no clock, socket, thread, async or system
+//! randomness, because only then does one seed of the simulation replay exactly.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::outcome::Outcome;
+use super::workspace::{Package, Workspace};
+use crate::{Result, root};
+
+const CORES: [&str; 2] = ["peersock-overlay", "peersock-stack"];
+
+/// What code in a core must not name, and why.
+const FORBIDDEN: &[(&str, &str)] = &[
+    ("Instant::now", "time is a parameter"),
+    ("SystemTime", "time is a parameter"),
+    ("std::thread", "the cores start no threads"),
+    ("thread::spawn", "the cores start no threads"),
+    ("async fn", "the cores are not async"),
+    (".await", "the cores are not async"),
+    ("tokio", "the cores are not async"),
+    ("std::net::UdpSocket", "the cores open no sockets"),
+    ("TcpStream", "the cores open no sockets"),
+    ("TcpListener", "the cores open no sockets"),
+    ("std::fs", "the cores read no files"),
+    ("std::env", "the cores read no environment"),
+    ("std::process", "the cores know no processes"),
+    ("getrandom", "seeds are parameters"),
+    ("OsRng", "seeds are parameters"),
+    ("SysRng", "seeds are parameters"),
+    ("rand::rng()", "seeds are parameters"),
+];
+
+/// Crates that would bring the same in.
+const FORBIDDEN_DEPENDENCIES: &[&str] =
+    &["async-std", "futures", "getrandom", "mio", "quinn-udp", "rustix", "smol", "socket2", "tokio"];
+
+/// Runs the checks.
+///
+/// # Errors
+///
+/// When a source file cannot be read.
+pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
+    let mut outcome = Outcome::default();
+    let mut note = |complaints: Vec<String>| {
+        for complaint in &complaints {
+            println!("{complaint}");
+        }
+        outcome.add(if complaints.is_empty() {
+            Outcome::passed()
+        } else {
+            Outcome { failed: complaints, ..Outcome::default() }
+        });
+    };
+    for package in &workspace.packages {
+        let manifest = fs::read_to_string(&package.manifest)?;
+        let complaint = format!("{}: the manifest lacks '[lints] workspace = true'", package.name);
+        note(if inherits_lints(&manifest) { Vec::new() } else { vec![complaint] });
+    }
+    for core in CORES {
+        let package = workspace.package(core).ok_or_else(|| format!("there is no crate {core}"))?;
+        note(core_complaints(package)?);
+    }
+    Ok(outcome)
+}
+
+fn inherits_lints(manifest: &str) -> bool {
+    let section = manifest.split_once("\n[lints]").map(|(_, rest)| rest.split("\n[").next().unwrap_or(rest));
+    section.is_some_and(|lines| lines.lines().any(|line| line.trim() == "workspace = true"))
+}
+
+fn core_complaints(package: &Package) -> Result<Vec<String>> {
+    let mut complaints: Vec<String> = FORBIDDEN_DEPENDENCIES
+        .iter()
+        .filter(|name| package.dependencies.iter().any(|dependency| dependency == *name))
+        .map(|name| format!("{}: must not depend on {name}", package.name))
+        .collect();
+    let source = package.manifest.with_file_name("src");
+    if !fs::read_to_string(source.join("lib.rs"))?.contains("#![forbid(unsafe_code)]") {
+        complaints.push(format!("{}: lib.rs lacks #![forbid(unsafe_code)]", package.name));
+    }
+    for file in rust_files(&source)? {
+        let text = fs::read_to_string(&file)?;
+        let name = file.strip_prefix(root()).unwrap_or(&file);
+        complaints.extend(
+            impure_lines(&text).map(|(line, word, why)| format!("{}:{line}: {word}: {why}", name.display())),
+        );
+    }
+    Ok(complaints)
+}
+
+/// Line numbers of the code that names something forbidden. Comments and tests may.
+fn impure_lines(text: &str) -> impl Iterator<Item = (usize, &'static str, &'static str)> {
+    let code = text.lines().enumerate().take_while(|(i, line)| {
+        // Tests stand at the foot of a file; a test module in a file of its own is only declared here.
+        let next = text.lines().nth(i + 1).unwrap_or_default();
+        line.trim() != "#[cfg(test)]" || next.ends_with(';')
+    });
+    code.filter_map(|(i, line)| {
+        let line = line.split("//").next().unwrap_or_default();
+        let (word, why) = FORBIDDEN.iter().find(|(word, _)| line.contains(word))?;
+        Some((i + 1, *word, *why))
+    })
+}
+
+/// All Rust files below a folder in a fixed order, without those that hold only tests.
+fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if matches!(name.as_str(), "tests" | "tests.rs" | "testing" | "testing.rs") {
+            continue;
+        }
+        if path.is_dir() {
+            files.extend(rust_files(&path)?);
+        } else if name.ends_with(".rs") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_is_impure_but_comments_and_tests_may_be() {
+        let text = "use std::time::Instant;
+// Instant::now is not called
+#[cfg(test)]
+mod testing;
+fn f() { let t = Instant::now(); }
+#[cfg(test)]
+mod tests {
+    use std::thread;
+}
+";
+        let lines: Vec<_> = impure_lines(text).map(|(line, word, _)| (line, word)).collect();
+        assert_eq!(lines, [(5, "Instant::now")]);
+    }
+
+    #[test]
+    fn lints_are_inherited_only_in_their_own_section() {
+        assert!(inherits_lints("[package]\n\n[lints]\nworkspace = true\n"));
+        assert!(!inherits_lints("[package]\n\n[lints]\n\n[other]\nworkspace = true\n"));
+        assert!(!inherits_lints("[package]\nworkspace = true\n"));
+    }
+}

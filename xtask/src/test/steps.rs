@@ -1,0 +1,130 @@
+//! The steps, in order.
+
+use std::fs;
+
+use super::command::{check, run, works};
+use super::outcome::Outcome;
+use super::workspace::Workspace;
+use super::{fuzz, sources};
+use crate::{Result, cargo, root};
+
+/// How many random seeds the simulation runs.
+const SIMULATION_SEEDS: &str = "2000";
+
+/// One step.
+pub(super) struct Step {
+    /// What `--only` calls it.
+    pub(super) name: &'static str,
+    /// What it does, for people.
+    pub(super) what: &'static str,
+    /// Does it. An error counts as one failure.
+    pub(super) run: fn(&Workspace) -> Result<Outcome>,
+}
+
+/// All of them.
+pub(super) const STEPS: &[Step] = &[
+    Step { name: "format", what: "rustfmt would change nothing", run: format },
+    Step {
+        name: "sources",
+        what: "every crate takes the shared lints; the cores are pure",
+        run: sources::check,
+    },
+    Step { name: "clippy", what: "lints of all crates, warnings are errors", run: clippy },
+    Step { name: "deny", what: "licences and advisories of the dependencies", run: deny },
+    Step {
+        name: "tests",
+        what: "unit, property and integration tests, and the fuzzers' corpora",
+        run: tests,
+    },
+    Step { name: "doctests", what: "the examples in the documentation", run: doctests },
+    Step { name: "docs", what: "the documentation builds, warnings are errors", run: docs },
+    Step { name: "examples", what: "the example programs build", run: examples },
+    Step { name: "simulation", what: "both cores in virtual time, random seeds", run: simulation },
+    Step { name: "demo", what: "two real processes on this machine, end to end", run: demo },
+    Step { name: "fuzz", what: "every fuzz target for a few seconds", run: fuzz::run },
+];
+
+fn format(_: &Workspace) -> Result<Outcome> {
+    let mut command = cargo();
+    command.args(["fmt", "--all", "--check"]);
+    check("cargo fmt --all --check", command)
+}
+
+fn clippy(_: &Workspace) -> Result<Outcome> {
+    let mut command = cargo();
+    command.args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
+    check("clippy", command)
+}
+
+fn deny(_: &Workspace) -> Result<Outcome> {
+    let mut version = cargo();
+    version.args(["deny", "--version"]);
+    if !works(version) {
+        return Ok(Outcome::skipped("deny", "cargo-deny is not installed (cargo install cargo-deny)"));
+    }
+    let mut command = cargo();
+    command.args(["deny", "check"]);
+    check("cargo deny check", command)
+}
+
+fn tests(_: &Workspace) -> Result<Outcome> {
+    let mut version = cargo();
+    version.args(["nextest", "--version"]);
+    if !works(version) {
+        println!("cargo-nextest is not installed: cargo test does it, one program after another");
+        let mut command = cargo();
+        command.args(["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]);
+        command.args(["--", "--show-output"]);
+        let (success, output) = run(command)?;
+        return counted(success, Outcome::from_libtest(&output));
+    }
+    // Where .config/nextest.toml has it written.
+    let junit = root().join("target/nextest/default/junit.xml");
+    let _ = fs::remove_file(&junit);
+    let mut command = cargo();
+    command.args(["nextest", "run", "--workspace"]);
+    let (success, _) = run(command)?;
+    let xml = fs::read_to_string(junit).map_err(|_| "the tests did not run")?;
+    counted(success, Outcome::from_junit(&xml)?)
+}
+
+fn doctests(_: &Workspace) -> Result<Outcome> {
+    let mut command = cargo();
+    command.args(["test", "--workspace", "--doc", "--no-fail-fast"]);
+    let (success, output) = run(command)?;
+    counted(success, Outcome::from_libtest(&output))
+}
+
+fn docs(_: &Workspace) -> Result<Outcome> {
+    let mut command = cargo();
+    command.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
+    check("documentation", command)
+}
+
+fn examples(_: &Workspace) -> Result<Outcome> {
+    let mut command = cargo();
+    command.args(["build", "--workspace", "--examples"]);
+    check("examples", command)
+}
+
+fn simulation(_: &Workspace) -> Result<Outcome> {
+    let mut command = cargo();
+    command.args(["run", "--release", "--package", "peersock-sim", "--"]);
+    command.args(["run", "--seeds", SIMULATION_SEEDS]);
+    let (success, output) = run(command)?;
+    counted(success, Outcome::from_last_line("simulation seed", &output)?)
+}
+
+fn demo(_: &Workspace) -> Result<Outcome> {
+    let mut command = cargo();
+    command.args(["run", "--release", "--", "demo"]);
+    check("cargo run --release -- demo", command)
+}
+
+/// A runner that fails without naming a failed test has failed itself.
+fn counted(success: bool, mut outcome: Outcome) -> Result<Outcome> {
+    if !success && outcome.failed.is_empty() {
+        outcome.add(Outcome::failed("the test run, before or after its tests"));
+    }
+    Ok(outcome)
+}
