@@ -6,6 +6,8 @@ mod peer;
 mod replay;
 mod sync;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use path::{Path, RecvMeta, SocketIndex};
 pub use peer::{Peer, Sender};

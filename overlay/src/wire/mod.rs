@@ -21,6 +21,8 @@ mod control;
 mod data;
 mod handshake;
 mod hello;
+#[cfg(test)]
+mod tests;
 mod unknown;
 
 pub use beacon::Beacon;
