@@ -1,0 +1,285 @@
+//! A NAT box as RFC 4787 describes them: how it maps and what it lets in are two separate matters.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::{Random, Time};
+
+/// What a mapping or a filter depends on besides the inner address (RFC 4787 sections 4.1 and 5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Behaviour {
+    /// Nothing: one mapping for all destinations; everybody may send to it.
+    EndpointIndependent,
+    /// The remote address.
+    AddressDependent,
+    /// The remote address and port.
+    AddressAndPortDependent,
+}
+
+impl Behaviour {
+    /// All of them.
+    pub const ALL: [Self; 3] =
+        [Self::EndpointIndependent, Self::AddressDependent, Self::AddressAndPortDependent];
+
+    /// The part of `remote` that matters.
+    fn scope(self, remote: SocketAddr) -> Scope {
+        match self {
+            Self::EndpointIndependent => Scope::Anyone,
+            Self::AddressDependent => Scope::Address(remote.ip()),
+            Self::AddressAndPortDependent => Scope::Endpoint(remote),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Scope {
+    Anyone,
+    Address(IpAddr),
+    Endpoint(SocketAddr),
+}
+
+/// How a [`Nat`] behaves.
+///
+/// ```
+/// use std::time::Duration;
+/// use peersock_sim::net::{Behaviour, NatConfig};
+///
+/// let symmetric = NatConfig {
+///     mapping: Behaviour::AddressAndPortDependent,
+///     filtering: Behaviour::AddressAndPortDependent,
+///     ..NatConfig::new("203.0.113.1".parse().unwrap())
+/// };
+/// assert_eq!(symmetric.timeout, Duration::from_secs(120));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NatConfig {
+    /// Its address outside. Packets of the other family are not translated but dropped.
+    pub external: IpAddr,
+    /// When an inner endpoint gets another outer port.
+    pub mapping: Behaviour,
+    /// Who may send to a mapping: those that the inner endpoint has sent to, taken this wide.
+    pub filtering: Behaviour,
+    /// How long a mapping lives after the last outbound packet (RFC 4787 REQ-5: at least 2 minutes).
+    pub timeout: Duration,
+    /// Whether inbound packets keep a mapping alive too (REQ-6 leaves it open).
+    pub inbound_refresh: bool,
+    /// Whether the outer port equals the inner one if it is free.
+    pub port_preservation: bool,
+    /// Whether inner endpoints reach each other by outer addresses (REQ-9).
+    pub hairpinning: bool,
+}
+
+impl NatConfig {
+    /// The usual home router: endpoint-independent mapping, address-and-port-dependent filtering, two minutes.
+    pub fn new(external: IpAddr) -> Self {
+        Self {
+            external,
+            mapping: Behaviour::EndpointIndependent,
+            filtering: Behaviour::AddressAndPortDependent,
+            timeout: Duration::from_secs(120),
+            inbound_refresh: false,
+            port_preservation: true,
+            hairpinning: false,
+        }
+    }
+}
+
+/// A NAT box: translates what leaves, and what may come in.
+#[derive(Debug)]
+pub struct Nat {
+    config: NatConfig,
+    random: Random,
+    /// Outer port by inner endpoint and what its mapping depends on.
+    ports: BTreeMap<(SocketAddr, Scope), u16>,
+    mappings: BTreeMap<u16, Mapping>,
+}
+
+#[derive(Debug, Clone)]
+struct Mapping {
+    inner: SocketAddr,
+    scope: Scope,
+    /// Whom the inner endpoint has sent to through this mapping, as wide as the filter looks, and when last.
+    allowed: BTreeMap<Scope, Time>,
+    used: Time,
+}
+
+impl Nat {
+    /// A box without any mapping.
+    pub fn new(config: NatConfig, random: Random) -> Self {
+        Self { config, random, ports: BTreeMap::new(), mappings: BTreeMap::new() }
+    }
+
+    /// How it behaves.
+    pub fn config(&self) -> &NatConfig {
+        &self.config
+    }
+
+    /// The mappings that have not expired.
+    pub fn live_mappings(&self, now: Time) -> usize {
+        self.mappings.values().filter(|mapping| !self.is_expired(mapping.used, now)).count()
+    }
+
+    /// Forgets everything, as a reboot does.
+    pub fn reboot(&mut self) {
+        self.ports.clear();
+        self.mappings.clear();
+    }
+
+    /// The outer source of a packet from `inner` to `remote`, or `None` if it cannot pass.
+    pub fn outbound(&mut self, now: Time, inner: SocketAddr, remote: SocketAddr) -> Option<SocketAddr> {
+        if inner.is_ipv4() != self.config.external.is_ipv4() {
+            return None;
+        }
+        let key = (inner, self.config.mapping.scope(remote));
+        let port = self.ports.get(&key).copied().filter(|port| self.is_live(*port, now));
+        let port = match port {
+            Some(port) => port,
+            None => self.open(now, key)?,
+        };
+        let mapping = self.mappings.get_mut(&port)?;
+        mapping.used = now;
+        mapping.allowed.insert(self.config.filtering.scope(remote), now);
+        Some(SocketAddr::new(self.config.external, port))
+    }
+
+    /// The inner destination of a packet from `remote` to the outer `port`, or `None` if it is filtered.
+    pub fn inbound(&mut self, now: Time, remote: SocketAddr, port: u16) -> Option<SocketAddr> {
+        if !self.is_live(port, now) {
+            return None;
+        }
+        let refresh = self.config.inbound_refresh;
+        let timeout = self.config.timeout;
+        let scope = self.config.filtering.scope(remote);
+        let mapping = self.mappings.get_mut(&port)?;
+        let allowed = mapping.allowed.get_mut(&scope).filter(|at| now.saturating_sub(**at) < timeout)?;
+        if refresh {
+            *allowed = now;
+            mapping.used = now;
+        }
+        Some(mapping.inner)
+    }
+
+    fn open(&mut self, now: Time, key: (SocketAddr, Scope)) -> Option<u16> {
+        self.expire(now);
+        let preserved = Some(key.0.port()).filter(|_| self.config.port_preservation);
+        let port = preserved.filter(|port| *port != 0 && !self.mappings.contains_key(port));
+        let port = port.or_else(|| {
+            (0..MAX_DRAWS)
+                .map(|_| self.random.within(1024..=65535) as u16)
+                .find(|port| !self.mappings.contains_key(port))
+        })?;
+        let (inner, scope) = key;
+        self.ports.insert(key, port);
+        self.mappings.insert(port, Mapping { inner, scope, allowed: BTreeMap::new(), used: now });
+        Some(port)
+    }
+
+    fn expire(&mut self, now: Time) {
+        let timeout = self.config.timeout;
+        let dead = self.mappings.extract_if(.., |_, mapping| now.saturating_sub(mapping.used) >= timeout);
+        for (_, mapping) in dead {
+            self.ports.remove(&(mapping.inner, mapping.scope));
+        }
+    }
+
+    fn is_live(&self, port: u16, now: Time) -> bool {
+        self.mappings.get(&port).is_some_and(|mapping| !self.is_expired(mapping.used, now))
+    }
+
+    fn is_expired(&self, used: Time, now: Time) -> bool {
+        now.saturating_sub(used) >= self.config.timeout
+    }
+}
+
+/// A box with so many ports in use that none is found by chance is full.
+const MAX_DRAWS: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INNER: &str = "192.168.1.10:4000";
+    const OTHER_INNER: &str = "192.168.1.11:4000";
+    const SERVER: &str = "198.51.100.1:1000";
+    const SERVER_OTHER_PORT: &str = "198.51.100.1:1001";
+    const STRANGER: &str = "198.51.100.2:1000";
+
+    fn endpoint(text: &str) -> SocketAddr {
+        text.parse().expect("an endpoint")
+    }
+
+    fn nat(mapping: Behaviour, filtering: Behaviour) -> Nat {
+        let config = NatConfig { mapping, filtering, ..NatConfig::new([203, 0, 113, 1].into()) };
+        Nat::new(config, Random::from_seed(1))
+    }
+
+    #[test]
+    fn each_mapping_kind_gives_new_ports_when_it_should() {
+        // The same outer port for another port of the same server; for another server.
+        let table = [
+            (Behaviour::EndpointIndependent, [true, true]),
+            (Behaviour::AddressDependent, [true, false]),
+            (Behaviour::AddressAndPortDependent, [false, false]),
+        ];
+        for (mapping, same) in table {
+            let mut nat = nat(mapping, Behaviour::EndpointIndependent);
+            let mut outer =
+                |remote| nat.outbound(Time::ZERO, endpoint(INNER), endpoint(remote)).expect("a port");
+            let first = outer(SERVER);
+            assert_eq!(first.ip().to_string(), "203.0.113.1");
+            assert_eq!([outer(SERVER_OTHER_PORT) == first, outer(STRANGER) == first], same, "{mapping:?}");
+            assert_eq!(outer(SERVER), first, "a mapping is kept");
+        }
+    }
+
+    #[test]
+    fn each_filtering_kind_lets_in_whom_it_should() {
+        // From the server itself, from another port of it, from a stranger.
+        let table = [
+            (Behaviour::EndpointIndependent, [true, true, true]),
+            (Behaviour::AddressDependent, [true, true, false]),
+            (Behaviour::AddressAndPortDependent, [true, false, false]),
+        ];
+        for (filtering, allowed) in table {
+            let mut nat = nat(Behaviour::EndpointIndependent, filtering);
+            let port = nat.outbound(Time::ZERO, endpoint(INNER), endpoint(SERVER)).expect("a port").port();
+            let passes = [SERVER, SERVER_OTHER_PORT, STRANGER]
+                .map(|remote| nat.inbound(Time::ZERO, endpoint(remote), port) == Some(endpoint(INNER)));
+            assert_eq!(passes, allowed, "{filtering:?}");
+        }
+    }
+
+    #[test]
+    fn mappings_expire_and_traffic_renews_them() {
+        let seconds = Duration::from_secs;
+        let mut nat = nat(Behaviour::EndpointIndependent, Behaviour::EndpointIndependent);
+        let port = nat.outbound(seconds(0), endpoint(INNER), endpoint(SERVER)).expect("a port").port();
+        nat.outbound(seconds(100), endpoint(INNER), endpoint(SERVER));
+        assert!(nat.inbound(seconds(219), endpoint(SERVER), port).is_some());
+        assert_eq!(nat.inbound(seconds(220), endpoint(SERVER), port), None, "inbound traffic renews nothing");
+        assert_eq!(nat.live_mappings(seconds(220)), 0);
+        nat.config.inbound_refresh = true;
+        nat.outbound(seconds(300), endpoint(INNER), endpoint(SERVER));
+        for at in [400, 500, 600] {
+            assert!(nat.inbound(seconds(at), endpoint(SERVER), port).is_some());
+        }
+    }
+
+    #[test]
+    fn ports_are_preserved_unless_taken() {
+        let mut nat = nat(Behaviour::EndpointIndependent, Behaviour::EndpointIndependent);
+        let first = nat.outbound(Time::ZERO, endpoint(INNER), endpoint(SERVER)).expect("a port");
+        let second = nat.outbound(Time::ZERO, endpoint(OTHER_INNER), endpoint(SERVER)).expect("a port");
+        assert_eq!(first.port(), 4000);
+        assert_ne!(second.port(), 4000);
+        nat.reboot();
+        assert_eq!(nat.inbound(Time::ZERO, endpoint(SERVER), 4000), None);
+    }
+
+    #[test]
+    fn the_other_family_does_not_pass() {
+        let mut nat = nat(Behaviour::EndpointIndependent, Behaviour::EndpointIndependent);
+        assert_eq!(nat.outbound(Time::ZERO, endpoint("[fe80::1]:1"), endpoint("[2001:db8::1]:1")), None);
+    }
+}

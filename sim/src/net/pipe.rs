@@ -1,0 +1,55 @@
+use super::Datagram;
+use super::stage::{Memory, Stage, Timed};
+use crate::{Random, Time};
+
+/// Names a fault, so that its end finds the stages that its begin added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FaultId(pub u32);
+
+/// One direction of a link: a row of [`Stage`]s, and those that a fault has put behind them for a while.
+///
+/// `Delay` and `Rate` take datagrams in the order in which they entered the pipe and keep it, so what changes the
+/// order (`Reorder`, `Duplicate`) belongs behind them.
+#[derive(Debug, Clone, Default)]
+pub struct Pipe {
+    stages: Vec<(Stage, Memory)>,
+    faults: Vec<(FaultId, Stage, Memory)>,
+}
+
+impl Pipe {
+    /// A pipe that consists of these.
+    pub fn new(stages: impl IntoIterator<Item = Stage>) -> Self {
+        let stages = stages.into_iter().map(|stage| (stage, Memory::default())).collect();
+        Self { stages, faults: Vec::new() }
+    }
+
+    /// Adds a stage until [`Self::repair`].
+    pub fn break_with(&mut self, fault: FaultId, stage: Stage) {
+        self.faults.push((fault, stage, Memory::default()));
+    }
+
+    /// Takes the stages of a fault out again.
+    pub fn repair(&mut self, fault: FaultId) {
+        self.faults.retain(|(id, _, _)| *id != fault);
+    }
+
+    /// Whether a fault is in force.
+    pub fn is_broken(&self) -> bool {
+        !self.faults.is_empty()
+    }
+
+    /// Passes a datagram that enters at `now`; gives what comes out and when, in no particular order.
+    pub fn pass(&mut self, random: &mut Random, now: Time, datagram: Datagram) -> Vec<(Time, Datagram)> {
+        let mut inside: Vec<Timed> = vec![(now, datagram)];
+        let faults = self.faults.iter_mut().map(|(_, stage, memory)| (&*stage, memory));
+        let stages = self.stages.iter_mut().map(|(stage, memory)| (&*stage, memory));
+        for (stage, memory) in stages.chain(faults) {
+            let mut out = Vec::with_capacity(inside.len());
+            for timed in inside {
+                stage.pass(memory, random, timed, &mut out);
+            }
+            inside = out;
+        }
+        inside
+    }
+}

@@ -1,0 +1,372 @@
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use super::{Attachment, Datagram, HostId, Nat, Pipe, Queue};
+use crate::{Random, Time};
+
+/// Names a LAN of a [`Net`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LanId(pub u32);
+
+/// The addresses of one LAN: an IPv4 /24 and an IPv6 /64, either or both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prefixes {
+    /// The IPv4 network address, whose last byte is 0.
+    pub ipv4: Option<Ipv4Addr>,
+    /// The IPv6 network address, whose last eight bytes are 0.
+    pub ipv6: Option<Ipv6Addr>,
+}
+
+/// A LAN's way to the core.
+#[derive(Debug, Default)]
+pub struct Gateway {
+    /// Without it the LAN's addresses are reachable from everywhere.
+    pub nat: Option<Nat>,
+    /// From the LAN to the core.
+    pub out: Pipe,
+    /// From the core to the LAN.
+    pub into: Pipe,
+}
+
+/// One direction of one link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LinkId {
+    /// From a host to its LAN's switch.
+    Up(HostId, LanId),
+    /// From the switch to a host.
+    Down(HostId, LanId),
+    /// From a LAN to the core.
+    Out(LanId),
+    /// From the core to a LAN.
+    In(LanId),
+}
+
+/// A datagram that has come to a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// The host.
+    pub host: HostId,
+    /// What came.
+    pub datagram: Datagram,
+    /// Whether it was sent to a group or a broadcast address, and so is for every node on the host.
+    pub multicast: bool,
+}
+
+/// What became of the datagrams so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct NetStats {
+    /// Sent by hosts.
+    pub sent: u64,
+    /// Delivered to hosts; with multicast and duplication that may be more.
+    pub delivered: u64,
+    /// No host, route or mapping for them.
+    pub unroutable: u64,
+}
+
+/// Hosts, LANs and the core between them.
+///
+/// ```
+/// use std::time::Duration;
+/// use peersock_sim::net::{Net, Pipe, Prefixes, Stage};
+/// use peersock_sim::Random;
+///
+/// let mut net = Net::new(Random::from_seed(1));
+/// let lan = net.add_lan(Prefixes { ipv4: Some([192, 0, 2, 0].into()), ipv6: None });
+/// let wire = || Pipe::new([Stage::Delay { base: Duration::from_millis(1), jitter: Duration::ZERO }]);
+/// let [a, b] = [1, 2].map(|number| {
+///     let host = net.add_host();
+///     net.attach(host, lan, Some([192, 0, 2, number].into()), None, wire(), wire());
+///     host
+/// });
+/// net.send(Duration::ZERO, a, 4000, "192.0.2.2:4000".parse().unwrap(), b"hello".to_vec());
+/// assert!(net.poll(Duration::from_millis(1)).is_empty()); // at the switch
+/// assert_eq!(net.next_arrival(), Some(Duration::from_millis(2)));
+/// assert_eq!(net.poll(Duration::from_millis(2))[0].host, b);
+/// ```
+#[derive(Debug)]
+pub struct Net {
+    lans: BTreeMap<LanId, Lan>,
+    hosts: BTreeMap<HostId, Vec<Card>>,
+    moving: Queue<(Place, Datagram)>,
+    random: Random,
+    stats: NetStats,
+}
+
+#[derive(Debug)]
+struct Lan {
+    prefixes: Prefixes,
+    gateway: Option<Gateway>,
+}
+
+#[derive(Debug)]
+struct Card {
+    attachment: Attachment,
+    up: Pipe,
+    down: Pipe,
+}
+
+/// Where a datagram is, when it has passed a pipe.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// At the switch, from a host or from the gateway.
+    Switch(LanId),
+    /// At the LAN's side of the gateway.
+    Gateway(LanId),
+    Core,
+    /// At the core's side of the gateway, behind its inbound link.
+    Door(LanId),
+    Host {
+        host: HostId,
+        multicast: bool,
+    },
+}
+
+impl Net {
+    /// An empty network.
+    pub fn new(random: Random) -> Self {
+        Self {
+            lans: BTreeMap::new(),
+            hosts: BTreeMap::new(),
+            moving: Queue::default(),
+            random,
+            stats: NetStats::default(),
+        }
+    }
+
+    /// Adds a LAN that leads nowhere else.
+    pub fn add_lan(&mut self, prefixes: Prefixes) -> LanId {
+        let id = LanId(self.lans.len() as u32);
+        self.lans.insert(id, Lan { prefixes, gateway: None });
+        id
+    }
+
+    /// Joins a LAN to the core, or changes how it is joined.
+    pub fn set_gateway(&mut self, lan: LanId, gateway: Option<Gateway>) {
+        if let Some(lan) = self.lans.get_mut(&lan) {
+            lan.gateway = gateway;
+        }
+    }
+
+    /// A LAN's NAT box, if it has one.
+    pub fn nat_mut(&mut self, lan: LanId) -> Option<&mut Nat> {
+        self.lans.get_mut(&lan)?.gateway.as_mut()?.nat.as_mut()
+    }
+
+    /// Adds a host without a card.
+    pub fn add_host(&mut self) -> HostId {
+        let id = HostId(self.hosts.len() as u32);
+        self.hosts.insert(id, Vec::new());
+        id
+    }
+
+    /// Plugs a host into a LAN. If it is already, its addresses and links change.
+    pub fn attach(
+        &mut self,
+        host: HostId,
+        lan: LanId,
+        ipv4: Option<Ipv4Addr>,
+        ipv6: Option<Ipv6Addr>,
+        up: Pipe,
+        down: Pipe,
+    ) {
+        self.detach(host, lan);
+        if let Some(cards) = self.hosts.get_mut(&host) {
+            cards.push(Card { attachment: Attachment { lan, ipv4, ipv6 }, up, down });
+        }
+    }
+
+    /// Unplugs a host from a LAN.
+    pub fn detach(&mut self, host: HostId, lan: LanId) {
+        if let Some(cards) = self.hosts.get_mut(&host) {
+            cards.retain(|card| card.attachment.lan != lan);
+        }
+    }
+
+    /// Where a host is plugged in.
+    pub fn attachments(&self, host: HostId) -> Vec<Attachment> {
+        self.hosts.get(&host).into_iter().flatten().map(|card| card.attachment).collect()
+    }
+
+    /// A link, to break or repair it.
+    pub fn link_mut(&mut self, link: LinkId) -> Option<&mut Pipe> {
+        match link {
+            LinkId::Up(host, lan) => self.card_mut(host, lan).map(|card| &mut card.up),
+            LinkId::Down(host, lan) => self.card_mut(host, lan).map(|card| &mut card.down),
+            LinkId::Out(lan) => self.lans.get_mut(&lan)?.gateway.as_mut().map(|gateway| &mut gateway.out),
+            LinkId::In(lan) => self.lans.get_mut(&lan)?.gateway.as_mut().map(|gateway| &mut gateway.into),
+        }
+    }
+
+    /// What became of the datagrams so far.
+    pub fn stats(&self) -> NetStats {
+        self.stats
+    }
+
+    /// Datagrams on their way.
+    pub fn in_flight(&self) -> usize {
+        self.moving.len()
+    }
+
+    /// Sends a datagram from a port of a host. The source address is that of the card that leads to `to`.
+    pub fn send(&mut self, now: Time, host: HostId, port: u16, to: SocketAddr, payload: Vec<u8>) {
+        self.stats.sent += 1;
+        let Some(cards) = self.hosts.get_mut(&host) else { return };
+        if to.ip().is_loopback() || cards.iter().any(|card| card.attachment.owns(to.ip())) {
+            let datagram = Datagram { from: SocketAddr::new(to.ip(), port), to, payload, sent: now };
+            return self
+                .moving
+                .push(now + LOOPBACK_DELAY, (Place::Host { host, multicast: false }, datagram));
+        }
+        let lans = &self.lans;
+        let is_near = |card: &Card| lans[&card.attachment.lan].prefixes.contain(to.ip());
+        let leads_out = |card: &Card| lans[&card.attachment.lan].gateway.is_some();
+        let usable = |card: &Card| card.attachment.address_for(&to).is_some();
+        let everywhere = to.ip().is_multicast();
+        let near: Vec<usize> = positions(cards, |card| usable(card) && (everywhere || is_near(card)));
+        let way = match near.is_empty() {
+            true => positions(cards, |card| usable(card) && leads_out(card)).into_iter().take(1).collect(),
+            false => near,
+        };
+        if way.is_empty() {
+            self.stats.unroutable += 1;
+        }
+        for at in way {
+            let card = &mut cards[at];
+            let Some(address) = card.attachment.address_for(&to) else { continue };
+            let from = SocketAddr::new(address, port);
+            let datagram = Datagram { from, to, payload: payload.clone(), sent: now };
+            let lan = card.attachment.lan;
+            for (at, datagram) in card.up.pass(&mut self.random, now, datagram) {
+                self.moving.push(at, (Place::Switch(lan), datagram));
+            }
+        }
+    }
+
+    /// Puts a datagram with any source onto a LAN, as an attacker there can.
+    pub fn inject(&mut self, now: Time, lan: LanId, from: SocketAddr, to: SocketAddr, payload: Vec<u8>) {
+        self.moving.push(now, (Place::Switch(lan), Datagram { from, to, payload, sent: now }));
+    }
+
+    /// When something moves next.
+    pub fn next_arrival(&self) -> Option<Time> {
+        self.moving.next_at()
+    }
+
+    /// Moves everything that is due by `now`, and gives what has come to hosts.
+    pub fn poll(&mut self, now: Time) -> Vec<Delivery> {
+        let mut deliveries = Vec::new();
+        while let Some((at, (place, datagram))) = self.moving.pop_due(now) {
+            match place {
+                Place::Switch(lan) => self.at_switch(at, lan, datagram),
+                Place::Gateway(lan) => self.at_gateway(at, lan, datagram),
+                Place::Core => self.at_core(at, datagram),
+                Place::Door(lan) => self.at_door(at, lan, datagram),
+                Place::Host { host, multicast } => {
+                    self.stats.delivered += 1;
+                    deliveries.push(Delivery { host, datagram, multicast });
+                }
+            }
+        }
+        deliveries
+    }
+
+    fn at_switch(&mut self, at: Time, lan: LanId, datagram: Datagram) {
+        let Some(place) = self.lans.get(&lan) else { return };
+        let to = datagram.to.ip();
+        let multicast = to.is_multicast() || place.prefixes.is_broadcast(to);
+        let mut found = false;
+        for (&host, cards) in &mut self.hosts {
+            for card in cards.iter_mut().filter(|card| card.attachment.lan == lan) {
+                if multicast && card.attachment.address_for(&datagram.to).is_some()
+                    || card.attachment.owns(to)
+                {
+                    found = true;
+                    for (at, datagram) in card.down.pass(&mut self.random, at, datagram.clone()) {
+                        self.moving.push(at, (Place::Host { host, multicast }, datagram));
+                    }
+                }
+            }
+        }
+        if !found && !multicast && !place.prefixes.contain(to) && place.gateway.is_some() {
+            self.at_gateway(at, lan, datagram);
+        } else if !found {
+            self.stats.unroutable += 1;
+        }
+    }
+
+    fn at_gateway(&mut self, at: Time, lan: LanId, mut datagram: Datagram) {
+        let Some(gateway) = self.lans.get_mut(&lan).and_then(|lan| lan.gateway.as_mut()) else { return };
+        if let Some(nat) = &mut gateway.nat {
+            match nat.outbound(at, datagram.from, datagram.to) {
+                Some(outer) => datagram.from = outer,
+                None => return self.stats.unroutable += 1,
+            }
+            if datagram.to.ip() == nat.config().external {
+                return match nat.config().hairpinning {
+                    true => self.at_door(at, lan, datagram),
+                    false => self.stats.unroutable += 1,
+                };
+            }
+        }
+        for (at, datagram) in gateway.out.pass(&mut self.random, at, datagram) {
+            self.moving.push(at, (Place::Core, datagram));
+        }
+    }
+
+    fn at_core(&mut self, at: Time, datagram: Datagram) {
+        let to = datagram.to.ip();
+        let lan = self.lans.iter_mut().find_map(|(&id, lan)| {
+            let gateway = lan.gateway.as_mut()?;
+            let leads = match &gateway.nat {
+                Some(nat) => nat.config().external == to,
+                None => lan.prefixes.contain(to),
+            };
+            leads.then_some((id, gateway))
+        });
+        let Some((lan, gateway)) = lan else { return self.stats.unroutable += 1 };
+        for (at, datagram) in gateway.into.pass(&mut self.random, at, datagram) {
+            self.moving.push(at, (Place::Door(lan), datagram));
+        }
+    }
+
+    fn at_door(&mut self, at: Time, lan: LanId, mut datagram: Datagram) {
+        let Some(gateway) = self.lans.get_mut(&lan).and_then(|lan| lan.gateway.as_mut()) else { return };
+        if let Some(nat) = &mut gateway.nat {
+            match nat.inbound(at, datagram.from, datagram.to.port()) {
+                Some(inner) => datagram.to = inner,
+                None => return self.stats.unroutable += 1,
+            }
+        }
+        self.at_switch(at, lan, datagram);
+    }
+
+    fn card_mut(&mut self, host: HostId, lan: LanId) -> Option<&mut Card> {
+        self.hosts.get_mut(&host)?.iter_mut().find(|card| card.attachment.lan == lan)
+    }
+}
+
+impl Prefixes {
+    fn contain(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(v4) => self.ipv4.is_some_and(|net| net.octets()[..3] == v4.octets()[..3]),
+            IpAddr::V6(v6) => self.ipv6.is_some_and(|net| net.octets()[..8] == v6.octets()[..8]),
+        }
+    }
+
+    fn is_broadcast(&self, address: IpAddr) -> bool {
+        matches!(address, IpAddr::V4(v4) if v4.octets()[3] == 255) && self.contain(address)
+    }
+
+    /// The IPv4 broadcast address.
+    pub fn broadcast(&self) -> Option<Ipv4Addr> {
+        self.ipv4.map(|net| Ipv4Addr::from(net.to_bits() | 0xff))
+    }
+}
+
+fn positions(cards: &[Card], wanted: impl Fn(&Card) -> bool) -> Vec<usize> {
+    (0..cards.len()).filter(|&at| wanted(&cards[at])).collect()
+}
+
+/// From one socket of a host to another.
+const LOOPBACK_DELAY: Duration = Duration::from_micros(20);
