@@ -56,10 +56,10 @@ impl Symmetric {
 
     /// The token `psk`: MixKeyAndHash(psk).
     pub(super) fn mix_psk(&mut self, psk: &[u8; 32]) {
-        let [chaining_key, mixed, key] = *self.hkdf(psk);
-        self.chaining_key = chaining_key;
-        self.mix_hash(&mixed);
-        self.set_key(key);
+        let output = self.hkdf(psk);
+        self.chaining_key = output[0];
+        self.mix_hash(&output[1]);
+        self.set_key(&output[2]);
     }
 
     /// EncryptAndHash: appends the ciphertext and its tag to `out`.
@@ -88,18 +88,18 @@ impl Symmetric {
 
     /// Split, with the handshake hash.
     pub(super) fn split(&self) -> Split {
-        let [initiator, responder, _] = *self.hkdf(&[]);
-        Split { initiator, responder, hash: self.hash }
+        let output = self.hkdf(&[]);
+        Split { initiator: output[0], responder: output[1], hash: self.hash }
     }
 
     fn mix_key(&mut self, input: &[u8]) {
-        let [chaining_key, key, _] = *self.hkdf(input);
-        self.chaining_key = chaining_key;
-        self.set_key(key);
+        let output = self.hkdf(input);
+        self.chaining_key = output[0];
+        self.set_key(&output[1]);
     }
 
-    fn set_key(&mut self, key: [u8; 32]) {
-        self.key = key;
+    fn set_key(&mut self, key: &[u8; 32]) {
+        self.key = *key;
         self.nonce = 0;
     }
 
@@ -112,10 +112,11 @@ impl Symmetric {
     /// HKDF(chaining_key, input, 3); its first two outputs are those of HKDF(.., 2) (Noise, section 4.3).
     fn hkdf(&self, input: &[u8]) -> Zeroizing<[[u8; 32]; 3]> {
         let temp = Zeroizing::new(hash::hmac(&self.chaining_key, &[input]));
-        let first = hash::hmac(&temp, &[&[1]]);
-        let second = hash::hmac(&temp, &[&first, &[2]]);
-        let third = hash::hmac(&temp, &[&second, &[3]]);
-        Zeroizing::new([first, second, third])
+        let mut output = Zeroizing::new([[0; 32]; 3]);
+        output[0] = hash::hmac(&temp, &[&[1]]);
+        output[1] = hash::hmac(&temp, &[&output[0], &[2]]);
+        output[2] = hash::hmac(&temp, &[&output[1], &[3]]);
+        output
     }
 }
 

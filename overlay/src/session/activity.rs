@@ -31,10 +31,10 @@ impl Activity {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             base: now,
-            received: Moment::NEVER,
-            sent: Moment::NEVER,
-            unanswered: Moment::NEVER,
-            owed: Moment::NEVER,
+            received: Moment::default(),
+            sent: Moment::default(),
+            unanswered: Moment::default(),
+            owed: Moment::default(),
             armed: AtomicBool::new(false),
             data_sent: AtomicBool::new(false),
             data_received: AtomicBool::new(false),
@@ -107,12 +107,10 @@ impl Activity {
 }
 
 /// A point in time or never, as milliseconds since a base, plus one.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Moment(AtomicU64);
 
 impl Moment {
-    const NEVER: Self = Self(AtomicU64::new(0));
-
     fn get(&self, base: Instant) -> Option<Instant> {
         let millis = self.0.load(Ordering::SeqCst).checked_sub(1)?;
         Some(base + Duration::from_millis(millis))
