@@ -111,8 +111,6 @@ struct Card {
 enum Place {
     /// At the switch, from a host or from the gateway.
     Switch(LanId),
-    /// At the LAN's side of the gateway.
-    Gateway(LanId),
     Core,
     /// At the core's side of the gateway, behind its inbound link.
     Door(LanId),
@@ -259,7 +257,6 @@ impl Net {
         while let Some((at, (place, datagram))) = self.moving.pop_due(now) {
             match place {
                 Place::Switch(lan) => self.at_switch(at, lan, datagram),
-                Place::Gateway(lan) => self.at_gateway(at, lan, datagram),
                 Place::Core => self.at_core(at, datagram),
                 Place::Door(lan) => self.at_door(at, lan, datagram),
                 Place::Host { host, multicast } => {
