@@ -23,7 +23,7 @@ pub(super) type Seed = Zeroizing<[u8; 32]>;
 
 pub(super) fn generate() -> std::io::Result<Seed> {
     let mut seed = Seed::default();
-    getrandom::fill(seed.as_mut_slice())?;
+    getrandom::fill(seed.as_mut_slice()).map_err(std::io::Error::other)?;
     Ok(seed)
 }
 

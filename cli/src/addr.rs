@@ -1,0 +1,54 @@
+//! `peersock addr`
+
+use std::net::IpAddr;
+
+use peersock::overlay::NetworkKind;
+use serde_json::json;
+
+use crate::args::{StateArgs, parse_network};
+use crate::failure::{Failure, Outcome};
+use crate::stdio::print;
+
+/// Print this node's addresses in a network, one per line
+///
+/// The addresses follow from the identity and the network, so this needs no running node and no peers.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  peersock addr ff0001ffff000000
+  peersock addr ./office.toml --state ./alice
+  peersock dial -n ff0001ffff000000 \"[$(ssh host peersock addr ff0001ffff000000)]:7000\"")]
+pub(crate) struct Args {
+    /// The network: its ID (16 hexadecimal digits), or the TOML file of a static network
+    network: String,
+
+    #[command(flatten)]
+    state: StateArgs,
+
+    /// Print a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Outcome {
+    let network = parse_network(&args.network)?;
+    let identity = args.state.public_identity()?;
+    let mut addresses = vec![IpAddr::from(network.id().address_of(&identity.node_id()))];
+    if network.id().kind() == NetworkKind::Static {
+        let own = network.members().iter().find(|member| member.identity == identity).ok_or_else(|| {
+            Failure::new(format_args!(
+                "this node is not a member of {}; add a [[member]] with key = \"{identity}\"",
+                args.network
+            ))
+        })?;
+        addresses.extend(&own.addresses);
+    }
+    if args.json {
+        let ports = match network.id().kind() {
+            NetworkKind::AdHoc { ports } => json!({ "first": ports.start(), "last": ports.end() }),
+            _ => json!({ "first": 1, "last": u16::MAX }),
+        };
+        return print(json!({ "network": network.id().to_string(), "addresses": addresses, "ports": ports }));
+    }
+    addresses.iter().try_for_each(print)
+}

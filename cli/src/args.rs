@@ -1,0 +1,240 @@
+//! Options that several commands share, and what they mean.
+
+use std::env;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use peersock::Network;
+use peersock::overlay::{Identity, NetworkId, NetworkKind, PublicIdentity};
+use peersock::state::{StateDir, read_secret_file};
+use zeroize::Zeroizing;
+
+use crate::failure::{Failure, Outcome};
+
+/// Takes the passphrase where `--secret-file` would be unhandy.
+const SECRET_VARIABLE: &str = "PEERSOCK_SECRET";
+
+/// Where the identity is kept.
+#[derive(clap::Args)]
+pub(crate) struct StateArgs {
+    /// Directory that holds this node's identity [default: peersock under $XDG_STATE_HOME or ~/.local/state]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+
+    /// Use a new identity that is forgotten at the end
+    #[arg(long, conflicts_with = "state")]
+    pub(crate) ephemeral: bool,
+}
+
+impl StateArgs {
+    /// The directory named, or the default one.
+    pub(crate) fn path(&self) -> Outcome<PathBuf> {
+        Ok(match &self.state {
+            Some(path) => path.clone(),
+            None => StateDir::default_path()?,
+        })
+    }
+
+    /// This node's public keys; creates the identity if there is none yet. Works while a node is running.
+    pub(crate) fn public_identity(&self) -> Outcome<PublicIdentity> {
+        if self.ephemeral {
+            let mut seed = Zeroizing::new([0; 32]);
+            getrandom::fill(seed.as_mut_slice())
+                .map_err(|error| Failure::new(format_args!("no randomness: {error}")))?;
+            return Ok(*Identity::from_seed(&seed).public());
+        }
+        let path = self.path()?;
+        match StateDir::peek_identity(&path)? {
+            Some(identity) => Ok(identity),
+            None => Ok(*StateDir::open(&path)?.identity()?.public()),
+        }
+    }
+}
+
+/// How the node talks to the underlying network.
+#[derive(clap::Args)]
+pub(crate) struct NodeArgs {
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
+
+    /// Use only this network interface; may be given several times (`lo` stays on this machine)
+    #[arg(long = "interface", value_name = "NAME")]
+    pub(crate) interfaces: Vec<String>,
+
+    /// UDP port for the overlay's own packets; 0 picks a free one
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub(crate) overlay_port: u16,
+}
+
+/// Which network, and what lets this node in.
+#[derive(clap::Args)]
+pub(crate) struct NetworkArgs {
+    /// The network: its ID (16 hexadecimal digits), or the TOML file of a static network
+    #[arg(short, long, value_name = "NETWORK")]
+    network: String,
+
+    #[command(flatten)]
+    secret: SecretArgs,
+}
+
+/// The passphrase of a network. Never an argument itself: those can be seen by every user of the machine.
+#[derive(clap::Args)]
+struct SecretArgs {
+    /// File with the network's passphrase (mode 0600); the variable PEERSOCK_SECRET may hold it instead
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<PathBuf>,
+}
+
+impl SecretArgs {
+    fn passphrase(&self) -> Outcome<Option<Zeroizing<String>>> {
+        let (passphrase, origin) = if let Some(path) = &self.secret_file {
+            let text = read_secret_file(path)?;
+            // A file written by an editor or by echo ends with a line feed that nobody means.
+            let passphrase = Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned());
+            (passphrase, path.display().to_string())
+        } else {
+            match env::var(SECRET_VARIABLE) {
+                Ok(passphrase) => (Zeroizing::new(passphrase), format!("variable {SECRET_VARIABLE}")),
+                Err(env::VarError::NotPresent) => return Ok(None),
+                Err(env::VarError::NotUnicode(_)) => {
+                    return Err(Failure::usage(format_args!("variable {SECRET_VARIABLE} is not UTF-8")));
+                }
+            }
+        };
+        if passphrase.is_empty() {
+            return Err(Failure::usage(format_args!("{origin} holds an empty passphrase")));
+        }
+        Ok(Some(passphrase))
+    }
+}
+
+impl NetworkArgs {
+    /// The network as described, with its passphrase.
+    pub(crate) fn resolve(&self) -> Outcome<Network> {
+        let network = parse_network(&self.network)?;
+        Ok(match self.secret.passphrase()? {
+            Some(passphrase) => network.with_passphrase(&passphrase),
+            None => network,
+        })
+    }
+}
+
+/// Understands an ID or the path of a static network's file.
+pub(crate) fn parse_network(text: &str) -> Outcome<Network> {
+    let looks_like_path = text.contains('/') || text.ends_with(".toml") || Path::new(text).is_file();
+    match text.parse::<NetworkId>() {
+        Ok(id) => match id.kind() {
+            NetworkKind::AdHoc { .. } => Ok(Network::ad_hoc(id)),
+            NetworkKind::Static => Err(Failure::usage(format_args!(
+                "{id} is a static network: give the path of its TOML file instead of its ID"
+            ))),
+            NetworkKind::Managed => Err(Failure::usage(format_args!(
+                "{id} is the ID of a managed network; those cannot be joined yet (ad-hoc IDs begin with ff)"
+            ))),
+        },
+        Err(_) if looks_like_path => Ok(Network::from_file(text)?),
+        Err(error) => {
+            Err(Failure::usage(format_args!("`{text}` is neither a network ID ({error}) nor a file")))
+        }
+    }
+}
+
+/// Understands `IP` or, in a static network, the name of a member.
+pub(crate) fn parse_host(network: &Network, text: &str) -> Outcome<IpAddr> {
+    let text = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let named = network
+        .members()
+        .iter()
+        .find(|member| member.name.as_deref().is_some_and(|name| name.eq_ignore_ascii_case(text)));
+    match named {
+        // Its own address is the one that nobody else can be given.
+        Some(member) => Ok(network.id().address_of(&member.identity.node_id()).into()),
+        None if network.members().is_empty() => {
+            Err(Failure::usage(format_args!("`{text}` is not an IP address")))
+        }
+        None => Err(Failure::usage(format_args!(
+            "`{text}` is neither an IP address nor the name of a member of network {}",
+            network.id()
+        ))),
+    }
+}
+
+/// Understands `[IPV6]:PORT`, `IPV4:PORT` and `NAME:PORT`.
+pub(crate) fn parse_target(network: &Network, text: &str) -> Outcome<SocketAddr> {
+    if let Ok(target) = text.parse() {
+        return Ok(target);
+    }
+    let wrong = || {
+        Failure::usage(format_args!("`{text}` is not an address and port; write '[IPV6]:PORT' or NAME:PORT"))
+    };
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let port = port.parse().map_err(|_| wrong())?;
+    // Without brackets nobody can tell where an IPv6 address ends and the port begins.
+    if host.contains(':') && !host.starts_with('[') {
+        return Err(wrong());
+    }
+    Ok(SocketAddr::new(parse_host(network, host)?, port))
+}
+
+/// A number of seconds, with a fraction if need be.
+pub(crate) fn parse_seconds(text: &str) -> Result<std::time::Duration, String> {
+    text.parse()
+        .ok()
+        .and_then(|seconds| std::time::Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| "not a number of seconds".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ad_hoc() -> Network {
+        Network::ad_hoc("ff0001ffff000000".parse().unwrap())
+    }
+
+    #[test]
+    fn targets_are_understood_or_refused_as_usage() {
+        let network = ad_hoc();
+        for text in ["[fd00::1]:80", "10.0.0.1:80"] {
+            assert_eq!(parse_target(&network, text).unwrap().to_string(), text);
+        }
+        for text in
+            ["fd00::1:80", "fd00::1", "[fd00::1]", "[fd00::1]:", "[fd00::1]:65536", "alpha:80", ":80", ""]
+        {
+            assert_eq!(parse_target(&network, text).unwrap_err().status, 2, "{text}");
+        }
+    }
+
+    #[test]
+    fn members_of_a_static_network_have_names() {
+        let identity = *Identity::from_seed(&[1; 32]).public();
+        let network = Network::parse_toml(&format!(
+            "network = \"fe00000000000001\"\n[[member]]\nname = \"alpha\"\nkey = \"{identity}\""
+        ))
+        .unwrap();
+        let own = network.id().address_of(&identity.node_id());
+        assert_eq!(parse_host(&network, "Alpha").unwrap(), IpAddr::from(own));
+        assert_eq!(parse_target(&network, "alpha:80").unwrap(), SocketAddr::new(own.into(), 80));
+        assert_eq!(parse_host(&network, "beta").unwrap_err().status, 2);
+    }
+
+    #[test]
+    fn networks_that_cannot_be_joined_are_refused_with_the_reason() {
+        let refuse = |text| parse_network(text).unwrap_err().message;
+        assert!(refuse("ff0001ffff00000").contains("16"));
+        assert!(refuse("fe00000000000001").contains("TOML"));
+        assert!(refuse("8056c2e21c000001").contains("managed"));
+        assert!(refuse("no/such/file.toml").contains("no/such/file.toml"));
+    }
+
+    #[test]
+    fn seconds_are_finite_and_not_negative() {
+        assert_eq!(parse_seconds("0.25").unwrap().as_millis(), 250);
+        for text in ["-1", "x", "", "inf", "NaN", "1e300"] {
+            parse_seconds(text).unwrap_err();
+        }
+    }
+}

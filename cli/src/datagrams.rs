@@ -1,0 +1,236 @@
+//! A UDP socket and the standard streams: each line of stdin is one datagram, and each datagram that comes
+//! in is written to stdout as it is.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::sync::{Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use peersock::blocking::UdpSocket;
+
+use crate::failure::{Failure, Outcome};
+use crate::stdio::{Canceller, Stdin, Token};
+
+/// A line longer than this is sent as several datagrams. Small enough for every path, whatever it crosses.
+const MAX_DATAGRAM: usize = 1024;
+
+/// Whose datagrams are shown, and where those of stdin go.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Partner {
+    /// This address only.
+    Fixed(SocketAddr),
+    /// Whoever sends first, and nobody else from then on.
+    First,
+    /// Everyone; stdin goes to who sent last.
+    Latest,
+}
+
+/// Connects stdin and stdout with a socket until nothing has come for `idle`, counted from the end of stdin
+/// or from the last datagram, whichever is later; for ever if that is `None`.
+pub(crate) fn run(
+    socket: &UdpSocket,
+    stdin: Option<&Stdin>,
+    stdout: &File,
+    partner: Partner,
+    idle: Option<Duration>,
+) -> Outcome {
+    let exchange = Exchange {
+        socket,
+        stdout,
+        idle,
+        follow_latest: matches!(partner, Partner::Latest),
+        state: Mutex::new(State {
+            partner: match partner {
+                Partner::Fixed(address) => Some(address),
+                Partner::First | Partner::Latest => None,
+            },
+            input_ended: stdin.is_none().then(Instant::now),
+            stopped: false,
+        }),
+        changed: Condvar::new(),
+    };
+    let (canceller, token) = Canceller::new()?;
+    thread::scope(|scope| {
+        let sender = stdin.map(|stdin| scope.spawn(|| exchange.send_lines(stdin, token)));
+        let received = exchange.receive();
+        exchange.update(|state| state.stopped = true);
+        canceller.cancel();
+        let sent = sender.map_or(Ok(()), |sender| sender.join().expect("the sending thread does not panic"));
+        received.and(sent)
+    })
+}
+
+struct Exchange<'a> {
+    socket: &'a UdpSocket,
+    stdout: &'a File,
+    idle: Option<Duration>,
+    follow_latest: bool,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    partner: Option<SocketAddr>,
+    /// When stdin ended.
+    input_ended: Option<Instant>,
+    stopped: bool,
+}
+
+impl Exchange<'_> {
+    fn receive(&self) -> Outcome {
+        /// How often the end of stdin is looked for while nothing arrives.
+        const LOOK: Duration = Duration::from_millis(100);
+        let mut buffer = vec![0; 65_536];
+        let mut last = Instant::now();
+        self.socket.set_read_timeout(self.idle.map(|idle| idle.clamp(Duration::from_millis(1), LOOK)))?;
+        loop {
+            match self.socket.recv_from(&mut buffer) {
+                Ok((count, sender)) => {
+                    if self.accepts(sender) {
+                        last = Instant::now();
+                        let mut stdout = self.stdout;
+                        stdout.write_all(&buffer[..count]).map_err(Failure::output)?;
+                    }
+                }
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(refused_or(error)),
+            }
+            if let (Some(idle), Some(ended)) = (self.idle, self.lock().input_ended)
+                && last.max(ended).elapsed() >= idle
+            {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether the datagrams of `sender` are wanted; takes it as the partner if there is none yet.
+    fn accepts(&self, sender: SocketAddr) -> bool {
+        let mut state = self.lock();
+        match state.partner {
+            Some(partner) if partner == sender => true,
+            Some(_) if !self.follow_latest => false,
+            _ => {
+                state.partner = Some(sender);
+                self.changed.notify_all();
+                true
+            }
+        }
+    }
+
+    fn send_lines(&self, stdin: &Stdin, token: Token) -> Outcome {
+        let mut lines = Lines::default();
+        let mut buffer = vec![0; 64 * 1024];
+        // Input stays where it is until there is somebody to send it to.
+        while self.partner().is_some() {
+            let read = stdin.read(&mut buffer, &token);
+            match read.map_err(|error| Failure::new(format_args!("cannot read stdin: {error}")))? {
+                None => return Ok(()),
+                Some(0) => {
+                    self.send(lines.rest())?;
+                    break;
+                }
+                Some(count) => lines.push(&buffer[..count], |line| self.send(line))?,
+            }
+        }
+        self.update(|state| state.input_ended = Some(Instant::now()));
+        Ok(())
+    }
+
+    fn send(&self, datagram: &[u8]) -> Outcome {
+        let Some(partner) = self.partner().filter(|_| !datagram.is_empty()) else { return Ok(()) };
+        self.socket.send_to(datagram, partner).map_err(refused_or)?;
+        Ok(())
+    }
+
+    /// Waits for a partner; `None` once the exchange has stopped.
+    fn partner(&self) -> Option<SocketAddr> {
+        let mut state = self.lock();
+        while state.partner.is_none() && !state.stopped {
+            state = self.changed.wait(state).expect("no panic under this lock");
+        }
+        state.partner.filter(|_| !state.stopped)
+    }
+
+    fn update(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().expect("no panic under this lock")
+    }
+}
+
+fn refused_or(error: io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Failure::new("nothing listens on that UDP port"),
+        _ => Failure::new(format_args!("the exchange broke: {error}")),
+    }
+}
+
+/// Cuts a stream of bytes into datagrams: after each line feed, and where a line exceeds [`MAX_DATAGRAM`].
+#[derive(Default)]
+struct Lines {
+    pending: Vec<u8>,
+}
+
+impl Lines {
+    fn push(&mut self, mut bytes: &[u8], mut send: impl FnMut(&[u8]) -> Outcome) -> Outcome {
+        while !bytes.is_empty() {
+            let room = MAX_DATAGRAM - self.pending.len();
+            let window = &bytes[..bytes.len().min(room)];
+            let line_end = window.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
+            let taken = line_end.unwrap_or(window.len());
+            self.pending.extend_from_slice(&window[..taken]);
+            bytes = &bytes[taken..];
+            if line_end.is_some() || self.pending.len() == MAX_DATAGRAM {
+                send(&self.pending)?;
+                self.pending.clear();
+            }
+        }
+        Ok(())
+    }
+
+    /// What follows the last line feed.
+    fn rest(&self) -> &[u8] {
+        &self.pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_become_datagrams_however_they_are_read() {
+        let long = "x".repeat(2 * MAX_DATAGRAM + 3);
+        let text = format!("one\n\n{long}\nlast");
+        let wanted = vec![
+            "one\n".to_owned(),
+            "\n".to_owned(),
+            "x".repeat(MAX_DATAGRAM),
+            "x".repeat(MAX_DATAGRAM),
+            "xxx\n".to_owned(),
+            "last".to_owned(),
+        ];
+        for step in [1, 2, 7, 1023, 1024, 1025, text.len()] {
+            let mut lines = Lines::default();
+            let mut sent = Vec::new();
+            for chunk in text.as_bytes().chunks(step) {
+                lines
+                    .push(chunk, |line| {
+                        sent.push(line.to_vec());
+                        Ok(())
+                    })
+                    .unwrap();
+            }
+            sent.push(lines.rest().to_vec());
+            let sent: Vec<_> = sent.into_iter().map(|line| String::from_utf8(line).unwrap()).collect();
+            assert_eq!(sent, wanted, "read {step} bytes at a time");
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! What both children of the demonstration have in common.
+
+use std::io::{self, BufRead as _};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::Duration;
+
+use peersock::overlay::NetworkId;
+use peersock::{IdentitySource, Interfaces, Joined, Network, Node};
+
+use crate::failure::Outcome;
+use crate::signals;
+
+/// Enough to tell the peer goodbye.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// A node that stays on loopback and forgets its identity, in the demonstration's network.
+pub(super) fn start(network: NetworkId) -> Outcome<(Node, Joined)> {
+    let node =
+        Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback).start()?;
+    let interrupted = node.clone();
+    signals::end_after(move || {
+        interrupted.shutdown(LINGER);
+    })?;
+    let joined = node.join(Network::ad_hoc(network))?;
+    Ok((node, joined))
+}
+
+/// The lines that the parent sends. When there are no more the parent is gone, and so is this process.
+pub(super) fn lines_from_parent(node: &Node) -> Outcome<Receiver<String>> {
+    let (sender, receiver) = mpsc::channel();
+    let node = node.clone();
+    thread::Builder::new().name("parent".into()).spawn(move || {
+        for line in io::stdin().lock().lines().map_while(Result::ok) {
+            // Nobody may be interested; the end of the lines still is what this thread waits for.
+            let _ = sender.send(line);
+        }
+        node.shutdown(LINGER);
+        std::process::exit(0);
+    })?;
+    Ok(receiver)
+}

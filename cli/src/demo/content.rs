@@ -1,0 +1,86 @@
+//! What the demonstration transfers: bytes that no misdelivery can leave unnoticed, cheap to make.
+
+use sha2::{Digest as _, Sha256};
+
+/// Bytes handed out at once.
+const CHUNK: usize = 1 << 20;
+
+/// Every so many bytes carry their position, so that no two parts of the content are equal.
+const STAMPED: usize = 64 * 1024;
+
+/// Pseudo-random content of a given size: one chunk from a generator, repeated, with each 64 KiB stamped with
+/// its number.
+pub(super) struct Content {
+    chunk: Vec<u8>,
+    size: u64,
+}
+
+impl Content {
+    pub(super) fn new(seed: u64, size: u64) -> Content {
+        let mut state = seed;
+        let chunk = std::iter::repeat_with(|| split_mix(&mut state).to_le_bytes()).flatten();
+        Content { chunk: chunk.take(CHUNK).collect(), size }
+    }
+
+    /// Hands out the content from the first byte to the last, in pieces of at most 1 MiB.
+    pub(super) fn pieces<E>(&mut self, mut sink: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+        let mut position = 0;
+        while position < self.size {
+            for (index, part) in self.chunk.chunks_mut(STAMPED).enumerate() {
+                part[..8].copy_from_slice(&(position + (index * STAMPED) as u64).to_le_bytes());
+            }
+            let length = (self.size - position).min(CHUNK as u64);
+            sink(&self.chunk[..length as usize])?;
+            position += length;
+        }
+        Ok(())
+    }
+
+    pub(super) fn sha256(&mut self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        let Ok(()) = self.pieces(|piece| {
+            hash.update(piece);
+            Ok::<(), std::convert::Infallible>(())
+        });
+        hash.finalize().into()
+    }
+}
+
+/// Steele, Lea and Flood's SplitMix64: fast and evenly distributed; not for secrets.
+fn split_mix(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(seed: u64, size: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        Content::new(seed, size).pieces(|piece| Ok::<_, ()>(bytes.extend_from_slice(piece))).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn the_size_is_exact_and_the_hash_is_of_the_content() {
+        for size in [0, 1, 100, CHUNK as u64 - 1, CHUNK as u64, 3 * CHUNK as u64 + 5] {
+            let content = bytes(7, size);
+            assert_eq!(content.len() as u64, size);
+            assert_eq!(Content::new(7, size).sha256(), <[u8; 32]>::from(Sha256::digest(&content)));
+        }
+    }
+
+    #[test]
+    fn no_two_parts_are_equal() {
+        let content = bytes(7, 3 * CHUNK as u64);
+        let mut parts: Vec<_> = content.chunks(STAMPED).collect();
+        parts.sort();
+        parts.dedup();
+        assert_eq!(parts.len(), 3 * CHUNK / STAMPED);
+        assert_ne!(bytes(8, 100), bytes(7, 100));
+    }
+}

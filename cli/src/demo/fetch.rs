@@ -1,0 +1,132 @@
+//! The fetching and measuring process of the demonstration.
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use peersock::blocking::TcpStream;
+use peersock::overlay::NetworkId;
+use peersock::{Joined, Node};
+use sha2::{Digest as _, Sha256};
+
+use super::child;
+use super::wire::{ECHO, FETCH, Findings, PING_BYTES, Place};
+use crate::clock;
+use crate::failure::{Failure, Outcome};
+use crate::stdio::print;
+
+/// How long one step may take before the demonstration has failed.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Round trips that are not counted, then those that are.
+const WARM_UP: usize = 100;
+const ROUND_TRIPS: usize = 2000;
+
+#[derive(clap::Args)]
+pub(crate) struct FetchArgs {
+    #[arg(long)]
+    network: NetworkId,
+    #[arg(long)]
+    size: u64,
+}
+
+pub(crate) fn run(args: &FetchArgs) -> Outcome {
+    let (node, joined) = child::start(args.network)?;
+    let lines = child::lines_from_parent(&node)?;
+    let line = lines.recv_timeout(PATIENCE).map_err(|_| Failure::new("the server did not start"))?;
+    let server: SocketAddr = line.parse()?;
+
+    joined
+        .wait_peer(server.ip(), PATIENCE)
+        .map_err(|error| Failure::new(format_args!("the server was not found: {error}")))?;
+    let found = clock::since_start();
+    let (first_byte, round_trips) = ping_pong(&node, server)?;
+    let (transfer, sha256) = transfer(&node, server, args.size)?;
+    let (path, datagram_bytes, cipher_suite) = describe_path(&joined, server.ip())?;
+
+    let findings = Findings {
+        client: Place { node_id: node.id().to_string(), address: joined.address() },
+        path,
+        datagram_bytes,
+        cipher_suite,
+        found_ms: millis(found),
+        first_byte_ms: millis(first_byte),
+        size: args.size,
+        transfer_seconds: transfer.as_secs_f64(),
+        sha256: hex(&sha256),
+        round_trips: round_trips.len(),
+        ping_pong_p50_us: millis(percentile(&round_trips, 50)) * 1e3,
+        ping_pong_p99_us: millis(percentile(&round_trips, 99)) * 1e3,
+    };
+    print(serde_json::to_string(&findings)?)?;
+    node.shutdown(PATIENCE);
+    Ok(())
+}
+
+/// When the first byte came, counted from the start of the process, and the round-trip times in order of size.
+fn ping_pong(node: &Node, server: SocketAddr) -> Outcome<(Duration, Vec<Duration>)> {
+    let mut stream = connect(node, server, ECHO)?;
+    let message = [b'.'; PING_BYTES];
+    let mut answer = [0; PING_BYTES];
+    stream.write_all(&message)?;
+    stream.read_exact(&mut answer[..1])?;
+    let first_byte = clock::since_start();
+    stream.read_exact(&mut answer[1..])?;
+
+    let mut times = Vec::with_capacity(ROUND_TRIPS);
+    for round in 0..WARM_UP + ROUND_TRIPS {
+        let begin = Instant::now();
+        stream.write_all(&message)?;
+        stream.read_exact(&mut answer)?;
+        if round >= WARM_UP {
+            times.push(begin.elapsed());
+        }
+    }
+    times.sort_unstable();
+    Ok((first_byte, times))
+}
+
+/// How long the content took to arrive, and its hash. It is kept in memory meanwhile, because hashing takes
+/// about as long as the transfer itself and would be measured with it.
+fn transfer(node: &Node, server: SocketAddr, size: u64) -> Outcome<(Duration, [u8; 32])> {
+    let size = usize::try_from(size).map_err(|_| Failure::usage("the size does not fit into memory"))?;
+    // Not zeroes: those would be mapped, page by page, while the clock runs.
+    let mut content = vec![0xff; size];
+    let begin = Instant::now();
+    let mut stream = connect(node, server, FETCH)?;
+    stream.read_exact(&mut content)?;
+    let duration = begin.elapsed();
+    if stream.read(&mut [0])? != 0 {
+        return Err(Failure::new("the server sent more than was asked for"));
+    }
+    Ok((duration, Sha256::digest(&content).into()))
+}
+
+fn connect(node: &Node, server: SocketAddr, purpose: u8) -> Outcome<TcpStream> {
+    let mut stream = TcpStream::connect_timeout_on(node, &server, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_nodelay(true)?;
+    stream.write_all(&[purpose])?;
+    Ok(stream)
+}
+
+/// The server's endpoint, the size of datagrams on the way there, and the cipher suite.
+fn describe_path(joined: &Joined, server: IpAddr) -> Outcome<(String, usize, String)> {
+    let peer = joined.peers().into_iter().find(|peer| peer.addresses.contains(&server));
+    let described = peer.and_then(|peer| Some((peer.path?.to_string(), peer.datagram_size?, peer.cipher?)));
+    described.ok_or_else(|| Failure::new("the node does not say which path and cipher suite it uses"))
+}
+
+fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    sorted[(sorted.len() - 1) * percent / 100]
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+/// Lower-case hexadecimal digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,23 @@
+//! `peersock demo`: the whole path on one machine, measured and verified.
+//!
+//! ```text
+//!                    parent: starts both, passes the address on, prints the report
+//!          stdin, stdout /                                     \ stdin, stdout
+//!   server process ------ encrypted overlay on loopback (UDP) ------ client process
+//! ```
+//!
+//! Both processes are nodes of their own with ephemeral identities and join the same ad-hoc network. They
+//! find each other by discovery; the parent only tells the client which overlay address to ask for. A child
+//! whose stdin ends has lost its parent, and ends too.
+
+mod child;
+mod content;
+mod fetch;
+mod parent;
+mod report;
+mod serve;
+mod wire;
+
+pub(crate) use fetch::{FetchArgs, run as fetch};
+pub(crate) use parent::{Args, run};
+pub(crate) use serve::{ServeArgs, run as serve};

@@ -1,0 +1,57 @@
+//! The serving process of the demonstration.
+
+use std::io::{Read as _, Write as _};
+use std::thread;
+
+use peersock::blocking::{TcpListener, TcpStream};
+use peersock::overlay::NetworkId;
+
+use super::child;
+use super::content::Content;
+use super::wire::{ECHO, FETCH, Listening, PING_BYTES, Place};
+use crate::failure::Outcome;
+use crate::stdio::print;
+
+#[derive(clap::Args)]
+pub(crate) struct ServeArgs {
+    #[arg(long)]
+    network: NetworkId,
+    #[arg(long)]
+    size: u64,
+    #[arg(long)]
+    seed: u64,
+}
+
+pub(crate) fn run(args: &ServeArgs) -> Outcome {
+    let (node, joined) = child::start(args.network)?;
+    let _lines = child::lines_from_parent(&node)?;
+    let listener = TcpListener::bind_on(&node, (joined.address(), 0))?;
+    let place = Place { node_id: node.id().to_string(), address: joined.address() };
+    print(serde_json::to_string(&Listening { place, port: listener.local_addr()?.port() })?)?;
+    let (size, seed) = (args.size, args.seed);
+    loop {
+        let (stream, _) = listener.accept()?;
+        thread::spawn(move || {
+            if let Err(error) = answer(&stream, size, seed) {
+                tracing::debug!(%error, "a client went away");
+            }
+        });
+    }
+}
+
+fn answer(mut stream: &TcpStream, size: u64, seed: u64) -> std::io::Result<()> {
+    let mut request = [0];
+    stream.read_exact(&mut request)?;
+    match request[0] {
+        ECHO => {
+            stream.set_nodelay(true)?;
+            let mut message = [0; PING_BYTES];
+            while stream.read_exact(&mut message).is_ok() {
+                stream.write_all(&message)?;
+            }
+            Ok(())
+        }
+        FETCH => Content::new(seed, size).pieces(|piece| stream.write_all(piece)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,102 @@
+//! `peersock dial`
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use peersock::blocking::{TcpStream, UdpSocket};
+
+use crate::args::{NetworkArgs, NodeArgs, parse_seconds, parse_target};
+use crate::datagrams::{self, Partner};
+use crate::failure::{Failure, Outcome};
+use crate::session::Session;
+use crate::stdio::{self, Stdin};
+use crate::stream::{self, AfterPeer};
+
+/// How long `--udp` waits for an answer after the end of stdin, unless told otherwise.
+const UDP_IDLE: Duration = Duration::from_secs(1);
+
+/// Connect to a program in a network: stdin is sent, what comes back goes to stdout
+///
+/// The end of stdin closes this direction only; the connection ends when the peer has finished, too. With
+/// --udp each line of stdin, and each 1024 bytes of a longer line, is one datagram.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  peersock dial -n ff0001ffff000000 '[fd12:3456:789a:…]:7000'
+  tar c . | peersock dial -n ff0001ffff000000 '[fd12:3456:789a:…]:7000'
+  echo status | peersock dial --udp -n office.toml alpha:7000")]
+pub(crate) struct Args {
+    /// Where to: '[IPV6]:PORT', IPV4:PORT, or NAME:PORT in a static network
+    target: String,
+
+    #[command(flatten)]
+    network: NetworkArgs,
+
+    #[command(flatten)]
+    node: NodeArgs,
+
+    /// Send datagrams instead of opening a connection
+    #[arg(short, long)]
+    udp: bool,
+
+    /// Give up if there is no connection after so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "30")]
+    timeout: Duration,
+
+    /// With --udp: end when nothing has come for so many seconds after the end of stdin [default: 1]
+    #[arg(short = 'w', long, value_name = "SECONDS", value_parser = parse_seconds, requires = "udp")]
+    idle: Option<Duration>,
+
+    /// Do not read stdin; only receive
+    #[arg(long)]
+    receive_only: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Outcome {
+    let stdin = (!args.receive_only).then(Stdin::open).transpose()?;
+    let stdout = stdio::stdout()?;
+    let begin = Instant::now();
+    let session = Session::open(&args.node, &args.network)?;
+    let target = parse_target(&session.network, &args.target)?;
+    session.wait_peer(target.ip(), args.timeout)?;
+
+    if args.udp {
+        let socket = UdpSocket::bind_on(&session.node, unspecified(target))?;
+        socket.connect(target)?;
+        let idle = args.idle.unwrap_or(UDP_IDLE);
+        datagrams::run(&socket, stdin.as_ref(), &stdout, Partner::Fixed(target), Some(idle))?;
+    } else {
+        let left = args.timeout.saturating_sub(begin.elapsed()).max(Duration::from_millis(1));
+        let stream = TcpStream::connect_timeout_on(&session.node, &target, left)
+            .map_err(|error| explain(&session, target, error))?;
+        stream::run(&stream, stdin.as_ref(), &stdout, AfterPeer::Continue)?;
+    }
+    session.close()
+}
+
+fn explain(session: &Session, target: SocketAddr, error: io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Failure::new(format_args!("nothing listens on {target}")),
+        io::ErrorKind::PermissionDenied => {
+            let ports = session.joined.allowed_ports();
+            Failure::usage(format_args!(
+                "port {} is outside the range {}-{} that network {} allows",
+                target.port(),
+                ports.start(),
+                ports.end(),
+                session.network.id()
+            ))
+        }
+        _ => Failure::new(format_args!("cannot connect to {target}: {error}")),
+    }
+}
+
+/// Any address and port of the same family.
+fn unspecified(target: SocketAddr) -> SocketAddr {
+    let ip: IpAddr = match target {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    SocketAddr::new(ip, 0)
+}

@@ -1,0 +1,35 @@
+//! `peersock id`
+
+use serde_json::json;
+
+use crate::args::StateArgs;
+use crate::failure::Outcome;
+use crate::stdio::print;
+
+/// Print this node's ID and public key; creates an identity on first use
+#[derive(clap::Args)]
+#[command(after_help = "\
+The public key is what goes into the file of a static network.
+
+Examples:
+  peersock id
+  peersock id --state ./alice
+  peersock id --json | jq -r .public_key")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    state: StateArgs,
+
+    /// Print a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Outcome {
+    let identity = args.state.public_identity()?;
+    let node_id = identity.node_id();
+    if args.json {
+        print(json!({ "node_id": node_id.to_string(), "public_key": identity.to_string() }))
+    } else {
+        print(format_args!("node id     {node_id}\npublic key  {identity}"))
+    }
+}

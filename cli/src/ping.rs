@@ -1,0 +1,219 @@
+//! `peersock ping`
+
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use peersock::blocking::Ping;
+use serde_json::json;
+
+use crate::args::{NetworkArgs, NodeArgs, parse_host, parse_seconds};
+use crate::failure::{Failure, Outcome};
+use crate::session::Session;
+use crate::stdio::print;
+
+/// Bytes of payload in a request, as other programs of this name send.
+const PAYLOAD: u16 = 56;
+
+/// Measure the round-trip time to a member of a network with ICMP echo requests
+///
+/// The exit status is 0 if there was at least one reply.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  peersock ping -n ff0001ffff000000 fd12:3456:789a:…
+  peersock ping -c 100 -i 0.01 -n office.toml alpha
+  peersock ping --json -c 10 -n office.toml 10.7.0.1 | jq .median_ms")]
+pub(crate) struct Args {
+    /// Whom: an IP address, or the name of a member of a static network
+    address: String,
+
+    #[command(flatten)]
+    network: NetworkArgs,
+
+    #[command(flatten)]
+    node: NodeArgs,
+
+    /// Stop after so many requests [default: at Ctrl-C]
+    #[arg(short, long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+
+    /// Seconds from one request to the next
+    #[arg(short, long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "1")]
+    interval: Duration,
+
+    /// Seconds to wait for each reply
+    #[arg(short = 'W', long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "2")]
+    wait: Duration,
+
+    /// Bytes of payload in each request
+    #[arg(short, long, value_name = "BYTES", default_value_t = PAYLOAD)]
+    size: u16,
+
+    /// Give up if the peer is not found within so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "30")]
+    timeout: Duration,
+
+    /// Print one JSON object at the end, and nothing else
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Outcome {
+    let tally = Arc::new(Mutex::new(None::<Tally>));
+    let interrupted = Arc::clone(&tally);
+    let json = args.json;
+    let session = Session::open_until(&args.node, &args.network, move || {
+        if let Some(tally) = &*interrupted.lock().expect("no panic under this lock") {
+            // The process is about to end; there is nobody left to tell that stdout is closed.
+            let _ = tally.report(json);
+        }
+    })?;
+    let address = parse_host(&session.network, &args.address)?;
+    session.wait_peer(address, args.timeout)?;
+    let ping = Ping::open_on(&session.node, address)?;
+    *tally.lock().expect("no panic under this lock") = Some(Tally::new(address));
+    if !json {
+        print(format_args!("PING {address} in network {}: {} bytes", session.network.id(), args.size))?;
+    }
+
+    let payload: Vec<u8> = (0..args.size).map(|i| i as u8).collect();
+    let mut sequence = 0u64;
+    while args.count.is_none_or(|count| sequence < count) {
+        if sequence > 0 {
+            thread::sleep(args.interval.saturating_sub(tally_of(&tally, |tally| tally.last.elapsed())));
+        }
+        sequence += 1;
+        tally_of(&tally, Tally::sending);
+        // The sequence number on the wire has 16 bits; requests in flight are far fewer.
+        let result = ping.ping(sequence as u16, &payload, args.wait);
+        if let Ok(pong) = &result {
+            tally_of(&tally, |tally| tally.round_trips.push(pong.round_trip));
+        }
+        match result {
+            _ if json => {}
+            Ok(pong) => print(format_args!(
+                "{} bytes from {address}: seq={sequence} hlim={} time={:.3} ms",
+                pong.len,
+                pong.hop_limit,
+                millis(pong.round_trip)
+            ))?,
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                print(format_args!("no reply to seq={sequence} within {} s", args.wait.as_secs_f64()))?;
+            }
+            Err(error) => print(format_args!("seq={sequence}: {error}"))?,
+        }
+    }
+    let replies = tally_of(&tally, |tally| tally.report(json).map(|()| tally.round_trips.len()))?;
+    session.close()?;
+    match replies {
+        0 => Err(Failure::new(format_args!("{address} did not reply"))),
+        _ => Ok(()),
+    }
+}
+
+/// The tally is there once the peer was found.
+fn tally_of<T>(tally: &Mutex<Option<Tally>>, use_it: impl FnOnce(&mut Tally) -> T) -> T {
+    use_it(tally.lock().expect("no panic under this lock").as_mut().expect("set before the first request"))
+}
+
+/// What has been sent and what came back.
+struct Tally {
+    address: IpAddr,
+    begin: Instant,
+    /// When the last request was sent.
+    last: Instant,
+    sent: u64,
+    round_trips: Vec<Duration>,
+}
+
+impl Tally {
+    fn new(address: IpAddr) -> Tally {
+        let now = Instant::now();
+        Tally { address, begin: now, last: now, sent: 0, round_trips: Vec::new() }
+    }
+
+    fn sending(&mut self) {
+        self.sent += 1;
+        self.last = Instant::now();
+    }
+
+    fn loss_percent(&self) -> f64 {
+        match self.sent {
+            0 => 0.0,
+            sent => 100.0 * (1.0 - self.round_trips.len() as f64 / sent as f64),
+        }
+    }
+
+    /// Minimum, median, mean and maximum.
+    fn summary(&self) -> Option<[Duration; 4]> {
+        let mut sorted = self.round_trips.clone();
+        sorted.sort_unstable();
+        let (first, last) = (*sorted.first()?, *sorted.last()?);
+        let mean = sorted.iter().sum::<Duration>().div_f64(sorted.len() as f64);
+        Some([first, sorted[(sorted.len() - 1) / 2], mean, last])
+    }
+
+    fn report(&self, as_json: bool) -> Outcome {
+        if !as_json {
+            return print(format_args!("\n{self}"));
+        }
+        let summary = self.summary().map(|summary| summary.map(millis));
+        print(json!({
+            "address": self.address,
+            "transmitted": self.sent,
+            "received": self.round_trips.len(),
+            "loss_percent": self.loss_percent(),
+            "min_ms": summary.map(|s| s[0]),
+            "median_ms": summary.map(|s| s[1]),
+            "mean_ms": summary.map(|s| s[2]),
+            "max_ms": summary.map(|s| s[3]),
+        }))
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "--- {} ping statistics ---\n{} requests transmitted, {} replies received, {:.0}% loss, time {:.0} ms",
+            self.address,
+            self.sent,
+            self.round_trips.len(),
+            self.loss_percent(),
+            millis(self.begin.elapsed())
+        )?;
+        match self.summary().map(|summary| summary.map(millis)) {
+            Some([min, median, mean, max]) => {
+                write!(f, "\nround trip min/median/mean/max = {min:.3}/{median:.3}/{mean:.3}/{max:.3} ms")
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_counts_what_was_lost() {
+        let mut tally = Tally::new("fd00::1".parse().unwrap());
+        assert!(tally.summary().is_none());
+        for millis in [4, 1, 2] {
+            tally.sending();
+            tally.round_trips.push(Duration::from_millis(millis));
+        }
+        tally.sending();
+        let text = tally.to_string();
+        assert!(text.contains("4 requests transmitted, 3 replies received, 25% loss"), "{text}");
+        assert!(text.contains("= 1.000/2.000/2.333/4.000 ms"), "{text}");
+    }
+}

@@ -1,0 +1,113 @@
+//! Standard input and output as plain descriptors: no line buffering, and a read that can be cancelled.
+
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Read as _, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+
+use rustix::event::{PollFd, PollFlags};
+
+/// What is asked of the kernel for a pipe: fewer and larger reads and writes than with its usual 64 KiB.
+const PIPE_BYTES: usize = 1 << 20;
+
+/// Standard input.
+pub(crate) struct Stdin {
+    file: File,
+    terminal: bool,
+}
+
+impl Stdin {
+    pub(crate) fn open() -> io::Result<Stdin> {
+        let stdin = io::stdin();
+        let file = File::from(stdin.as_fd().try_clone_to_owned()?);
+        widen_pipe(&file);
+        Ok(Stdin { file, terminal: stdin.is_terminal() })
+    }
+
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
+    /// Reads what is there, at least one byte; 0 at the end of the input; `None` once `token` is cancelled.
+    pub(crate) fn read(&self, buffer: &mut [u8], token: &Token) -> io::Result<Option<usize>> {
+        loop {
+            let mut fds = [PollFd::new(&self.file, PollFlags::IN), PollFd::new(&token.0, PollFlags::IN)];
+            match rustix::event::poll(&mut fds, None) {
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+                Ok(_) if !fds[1].revents().is_empty() => return Ok(None),
+                Ok(_) => {}
+            }
+            match (&self.file).read(buffer) {
+                // Another program that shares the terminal may have made it non-blocking.
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                other => return other.map(Some),
+            }
+        }
+    }
+}
+
+/// What a cancellable read also waits for.
+pub(crate) struct Token(UnixStream);
+
+/// Cancels the reads with its [`Token`], when told to or when dropped.
+pub(crate) struct Canceller(UnixStream);
+
+impl Canceller {
+    pub(crate) fn new() -> io::Result<(Canceller, Token)> {
+        let (canceller, token) = UnixStream::pair()?;
+        Ok((Canceller(canceller), Token(token)))
+    }
+
+    pub(crate) fn cancel(&self) {
+        // The other end sees the end of the stream. A failure could only mean that it already has.
+        let _ = self.0.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+/// Standard output, unbuffered.
+pub(crate) fn stdout() -> io::Result<File> {
+    let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    widen_pipe(&file);
+    Ok(file)
+}
+
+/// Prints lines of text to stdout, for commands that print a little.
+pub(crate) fn print(text: impl std::fmt::Display) -> Result<(), crate::failure::Failure> {
+    writeln!(io::stdout().lock(), "{text}").map_err(crate::failure::Failure::output)
+}
+
+fn widen_pipe(file: &File) {
+    // Fails on what is not a pipe, and beyond the user's limit of pipe memory: then it stays as it was.
+    let _ = rustix::pipe::fcntl_setpipe_size(file, PIPE_BYTES);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_waiting_read_ends_when_cancelled() {
+        let (reader, _writer) = io::pipe().unwrap();
+        let stdin = Stdin { file: File::from(std::os::fd::OwnedFd::from(reader)), terminal: false };
+        let (canceller, token) = Canceller::new().unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| stdin.read(&mut [0; 16], &token).unwrap());
+            canceller.cancel();
+            assert_eq!(waiting.join().unwrap(), None);
+        });
+    }
+
+    #[test]
+    fn data_and_the_end_are_read_before_any_cancellation() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let stdin = Stdin { file: File::from(std::os::fd::OwnedFd::from(reader)), terminal: false };
+        let (_canceller, token) = Canceller::new().unwrap();
+        writer.write_all(b"abc").unwrap();
+        drop(writer);
+        let mut buffer = [0; 16];
+        assert_eq!(stdin.read(&mut buffer, &token).unwrap(), Some(3));
+        assert_eq!(stdin.read(&mut buffer, &token).unwrap(), Some(0));
+    }
+}

@@ -1,0 +1,263 @@
+//! Runs the program as its users do: one state directory per node, one random network per test, and only the
+//! loopback interface. Nothing here depends on speed; the time limits only keep a hang from lasting.
+
+// Each test binary uses a part of this module.
+#![allow(dead_code, unreachable_pub)]
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::io::{Read, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// Enough for the slowest machine under the heaviest load.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A port that every [`Lab`]'s network allows.
+pub const PORT: u16 = 0x8000;
+
+/// A network of this test's own, and a place for the states of its nodes.
+pub struct Lab {
+    pub dir: TempDir,
+    pub network: String,
+}
+
+impl Lab {
+    pub fn new() -> Lab {
+        let random = RandomState::new().hash_one(std::process::id());
+        let (first, last) = (1 + random as u16 % 0x7fff, 0x8000 | (random >> 16) as u16);
+        let dir = tempfile::tempdir().unwrap();
+        Lab { dir, network: format!("ff{first:04x}{last:04x}000000") }
+    }
+
+    pub fn state(&self, node: &str) -> PathBuf {
+        self.dir.path().join(node)
+    }
+
+    /// A command without a node, such as `id`.
+    pub fn command(&self, node: &str, words: &[&str]) -> Command {
+        let mut command = peersock(words);
+        command.arg("--state").arg(self.state(node));
+        command
+    }
+
+    /// A command that runs a node in the lab's network.
+    pub fn node(&self, node: &str, words: &[&str]) -> Command {
+        self.node_in(&self.network, node, words)
+    }
+
+    pub fn node_in(&self, network: &str, node: &str, words: &[&str]) -> Command {
+        let mut command = self.command(node, words);
+        command.args(["--interface", "lo", "--network", network]);
+        command
+    }
+
+    /// Starts `listen` and waits until it says where.
+    pub fn listen(&self, words: &[&str]) -> Listening {
+        self.listen_with(self.node("listener", &["listen"]), words)
+    }
+
+    pub fn listen_with(&self, mut command: Command, words: &[&str]) -> Listening {
+        command.args(words);
+        let running = Running::start(command);
+        let line = running.wait_for_stderr("listening on ");
+        let address = line.split("listening on ").nth(1).unwrap().split_whitespace().next().unwrap();
+        Listening { target: address.to_owned(), running }
+    }
+
+    pub fn dial(&self, target: &str, words: &[&str]) -> Running {
+        Running::start(self.dial_command(target, words))
+    }
+
+    pub fn dial_command(&self, target: &str, words: &[&str]) -> Command {
+        let mut command = self.node("dialer", &["dial", target]);
+        command.args(words);
+        command
+    }
+}
+
+pub struct Listening {
+    /// `[ADDRESS]:PORT`
+    pub target: String,
+    pub running: Running,
+}
+
+/// The program itself.
+pub fn peersock(words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_peersock"));
+    command.args(words).env_remove("PEERSOCK_SECRET").env_remove("PEERSOCK_LOG");
+    command
+}
+
+/// A process that is killed if the test ends before it.
+pub struct Running {
+    child: Child,
+    pub stdin: Option<ChildStdin>,
+    stdout: Collected,
+    stderr: Collected,
+    readers: Vec<JoinHandle<()>>,
+}
+
+pub struct Finished {
+    pub status: ExitStatus,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+}
+
+impl Running {
+    pub fn start(mut command: Command) -> Running {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let (stdout, out) = Collected::start(child.stdout.take().unwrap());
+        let (stderr, err) = Collected::start(child.stderr.take().unwrap());
+        let stdin = child.stdin.take();
+        Running { child, stdin, stdout, stderr, readers: vec![out, err] }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        let stdin = self.stdin.as_mut().expect("stdin is open");
+        stdin.write_all(bytes).expect("the program reads its stdin");
+        stdin.flush().unwrap();
+    }
+
+    pub fn end_stdin(&mut self) {
+        self.stdin = None;
+    }
+
+    /// Waits until stdout holds `wanted`, wherever.
+    pub fn wait_for_stdout(&self, wanted: &str) {
+        self.stdout.wait_for(wanted, || self.stderr.text());
+    }
+
+    /// Waits for `wanted` on stderr; returns the line it is in.
+    pub fn wait_for_stderr(&self, wanted: &str) -> String {
+        self.stderr.wait_for(wanted, || self.stderr.text());
+        let text = self.stderr.text();
+        text.lines().find(|line| line.contains(wanted)).unwrap().to_owned()
+    }
+
+    pub fn interrupt(&self) {
+        let id = self.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    }
+
+    /// Waits for the end.
+    pub fn finish(mut self) -> Finished {
+        self.stdin = None;
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "the program does not end; stderr: {}", self.stderr.text());
+            thread::sleep(Duration::from_millis(5));
+        };
+        for reader in self.readers.drain(..) {
+            reader.join().unwrap();
+        }
+        Finished { status, stdout: self.stdout.bytes(), stderr: self.stderr.text() }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Finished {
+    #[track_caller]
+    pub fn success(self) -> Finished {
+        assert_eq!(self.status.code(), Some(0), "stderr: {}", self.stderr);
+        self
+    }
+
+    /// It failed with this status, and said something with each of these words in it.
+    #[track_caller]
+    pub fn failure(&self, status: i32, words: &[&str]) {
+        assert_eq!(self.status.code(), Some(status), "stderr: {}", self.stderr);
+        for word in words {
+            assert!(self.stderr.contains(word), "{word:?} is not in: {}", self.stderr);
+        }
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.stdout).unwrap()
+    }
+}
+
+/// Runs a command that needs no input to its end.
+pub fn run(command: Command) -> Finished {
+    Running::start(command).finish()
+}
+
+/// Writes a file with these permissions.
+pub fn write_file(path: &Path, content: &str, mode: u32) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::write(path, content).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// What a pipe has delivered so far.
+#[derive(Clone)]
+struct Collected(Arc<(Mutex<(Vec<u8>, bool)>, Condvar)>);
+
+impl Collected {
+    fn start(mut pipe: impl Read + Send + 'static) -> (Collected, JoinHandle<()>) {
+        let collected = Collected(Arc::default());
+        let clone = collected.clone();
+        let reader = thread::spawn(move || {
+            let mut buffer = vec![0; 256 * 1024];
+            loop {
+                let count = pipe.read(&mut buffer).unwrap_or(0);
+                let (state, changed) = &*clone.0;
+                let mut state = state.lock().unwrap();
+                state.0.extend_from_slice(&buffer[..count]);
+                state.1 = count == 0;
+                changed.notify_all();
+                if count == 0 {
+                    return;
+                }
+            }
+        });
+        (collected, reader)
+    }
+
+    fn wait_for(&self, wanted: &str, context: impl Fn() -> String) {
+        let (state, changed) = &*self.0;
+        let deadline = Instant::now() + PATIENCE;
+        let mut state = state.lock().unwrap();
+        loop {
+            if String::from_utf8_lossy(&state.0).contains(wanted) {
+                return;
+            }
+            let ended = state.1 || Instant::now() >= deadline;
+            if ended {
+                drop(state);
+                panic!("{wanted:?} did not come; stderr: {}", context());
+            }
+            state = changed.wait_timeout(state, Duration::from_millis(100)).unwrap().0;
+        }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        self.0.0.lock().unwrap().0.clone()
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes()).into_owned()
+    }
+}
