@@ -1,6 +1,7 @@
 //! Each cipher against Project Wycheproof's vectors, and the providers against each other.
 
 use chacha20poly1305::{AeadInOut, KeyInit, XChaCha20Poly1305};
+#[cfg(feature = "aws-lc")]
 use proptest::prelude::*;
 use wycheproof::aead::{TestGroup, TestName, TestSet};
 

@@ -1,12 +1,12 @@
 use std::any::Any;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Instant;
 
 use super::activity::Activity;
-use super::{Path, RecvMeta, Session, SocketIndex, sync};
+use super::{Path, RecvMeta, Session, sync};
 use crate::id::{NetworkId, NodeId, PublicIdentity};
 use crate::network::NetworkIndex;
 
@@ -30,8 +30,6 @@ pub struct Peer {
 struct Link {
     session: Option<Arc<Session>>,
     path: Option<Path>,
-    /// A source that control has already been told of and did not make the path.
-    noted: Option<(SocketIndex, SocketAddr)>,
 }
 
 /// A peer's current session and path, taken together.
@@ -136,9 +134,7 @@ impl Peer {
 
     /// Makes `path` the one to send on.
     pub(crate) fn set_path(&self, path: Option<Path>) {
-        let mut link = sync::write(&self.link);
-        link.path = path;
-        link.noted = None;
+        sync::write(&self.link).path = path;
     }
 
     /// Notes what datagrams the path carries. Does nothing if the path has changed from `path` meanwhile.
@@ -150,21 +146,15 @@ impl Peer {
         }
     }
 
-    /// Control knows of this source and keeps its path: packets from there are no longer worth its attention.
-    pub(crate) fn set_noted_source(&self, meta: &RecvMeta) {
-        sync::write(&self.link).noted = Some((meta.socket, meta.remote));
-    }
-
     /// Notes the size of the peer's UDP receive buffer, in bytes.
     pub(crate) fn set_receive_buffer(&self, bytes: u32) {
         self.receive_buffer.store(bytes, Ordering::Relaxed);
     }
 
-    /// Whether `meta` is another source than the path, and one that control has not been told of.
+    /// Whether `meta` is another source than the path. The discovery socket is none: nothing is sent from there.
     pub(super) fn is_new_source(&self, meta: &RecvMeta) -> bool {
-        let link = sync::read(&self.link);
-        let source = (meta.socket, meta.remote);
-        link.path.is_none_or(|path| (path.socket, path.remote) != source) && link.noted != Some(source)
+        let path = sync::read(&self.link).path;
+        !meta.multicast && path.is_none_or(|path| (path.socket, path.remote) != (meta.socket, meta.remote))
     }
 }
 

@@ -150,16 +150,17 @@ fn responder_waits_for_the_first_packet() {
 }
 
 #[test]
-fn another_source_is_told_until_control_takes_or_notes_it() {
+fn another_source_is_told_until_control_makes_it_the_path() {
     let pair = Pair::new();
     let (home, away) = (pair.source("192.0.2.1:1"), pair.source("198.51.100.1:1"));
     pair.settle(&pair.a, &home);
     assert!(!pair.a.note_received(pair.base, &home));
     assert!(pair.a.note_received(pair.base, &away));
-    pair.peer_of_a().set_noted_source(&away);
-    assert!(!pair.a.note_received(pair.base, &away), "noted");
     let elsewhere = RecvMeta { socket: SocketIndex(7), ..home };
     assert!(pair.a.note_received(pair.base, &elsewhere), "another of our sockets is another path");
+    assert!(!pair.a.note_received(pair.base, &RecvMeta { multicast: true, ..away }), "that is no path");
+    pair.settle(&pair.a, &away);
+    assert!(!pair.a.note_received(pair.base, &away));
 }
 
 #[test]
