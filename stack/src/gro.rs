@@ -1,21 +1,273 @@
-//! skeleton
-/// Joins consecutive segments.
-pub struct Coalescer {}
-/// A packet that a [`Coalescer`] lets go.
+//! Joins consecutive TCP segments of one flow into one large packet, without copying payload.
+//!
+//! The next packet is decrypted to where its *header* covers the last bytes of what is pending. Those
+//! bytes are saved before and put back afterwards, and the payload then continues the pending one. A
+//! packet that does not continue it becomes the pending one itself; its header waits aside until the
+//! one before has been handled.
+
+use std::fmt;
+use std::ops::Range;
+
+use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6Packet, TcpPacket};
+
+use crate::ip::{IpHeader, MAX_PACKET};
+
+/// Bytes of the largest headers that can join: IPv6 and TCP without options.
+const HEADERS: usize = 40 + 20;
+
+/// Room for a full pending packet and one more behind it.
+const CAPACITY: usize = 2 * MAX_PACKET;
+
+/// Our generic receive offload: fewer, larger packets for [`Stack::receive`](crate::Stack::receive).
+///
+/// Segments join if they follow one another on one flow and differ in nothing but length,
+/// acknowledgement, window and PSH: same addresses, ports, traffic class and hop limit, no TCP options,
+/// no flags besides ACK and PSH. The newest acknowledgement and window win. Pure acknowledgements never
+/// join, so duplicates can be counted. Checksums are not maintained: use it on interfaces that do not
+/// verify them.
+///
+/// ```
+/// let mut coalescer = peersock_stack::Coalescer::new();
+/// let datagram = [0x45; 28];
+/// let slot = coalescer.slot(datagram.len());
+/// slot.copy_from_slice(&datagram); // in earnest: decrypt into it
+/// assert!(coalescer.commit(1, datagram.len()).is_none());
+/// assert_eq!(coalescer.flush().unwrap().packet, datagram);
+/// assert!(coalescer.flush().is_none());
+/// ```
+pub struct Coalescer {
+    buffer: Vec<u8>,
+    pending: Option<Pending>,
+    /// What the slot covers (the pending packet's last bytes) or what a flushed packet still covers
+    /// (the pending packet's header), and where it belongs.
+    aside: Aside,
+}
+
+/// A packet that a [`Coalescer`] lets go, for [`Stack::receive`](crate::Stack::receive).
+#[derive(Debug)]
 pub struct Flushed<'a> {
-    /// As given to `commit`.
+    /// As given to [`Coalescer::commit`].
     pub key: u64,
-    /// The packet for `Stack::receive`.
+    /// The IP packet.
     pub packet: &'a mut [u8],
 }
-#[allow(unused_variables)]
+
+struct Pending {
+    key: u64,
+    start: usize,
+    end: usize,
+    /// `None`: nothing can join.
+    join: Option<Join>,
+}
+
+/// What a packet must look like to join.
+struct Join {
+    /// The first packet's headers. The ones in the buffer may lie under the slot.
+    header: [u8; HEADERS],
+    ip_len: usize,
+    next_seq: u32,
+    merged: usize,
+    newest: Newest,
+}
+
+/// What the newest segment said.
+#[derive(Clone, Copy)]
+struct Newest {
+    ack: [u8; 4],
+    window: [u8; 2],
+    push: bool,
+}
+
+/// A TCP segment that may take part: data, no options, no flags besides ACK and PSH.
+struct Segment {
+    ip_len: usize,
+    seq: u32,
+    payload: usize,
+    newest: Newest,
+}
+
+struct Aside {
+    bytes: [u8; HEADERS],
+    at: usize,
+    len: usize,
+}
+
+impl Default for Coalescer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Coalescer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pending = self.pending.as_ref().map(|pending| pending.end - pending.start);
+        f.debug_struct("Coalescer").field("pending", &pending).finish()
+    }
+}
+
 impl Coalescer {
-    /// An empty one with its buffer.
-    pub fn new() -> Self { todo!() }
-    /// Room for the next packet, `len` <= 65535 bytes.
-    pub fn slot(&mut self, len: usize) -> &mut [u8] { todo!() }
-    /// Says that a packet of `len` bytes lies in the slot; gives what was pending if it did not join.
-    pub fn commit(&mut self, key: u64, len: usize) -> Option<Flushed<'_>> { todo!() }
+    /// An empty one with its buffer, 128 KiB.
+    pub fn new() -> Self {
+        let aside = Aside { bytes: [0; HEADERS], at: 0, len: 0 };
+        Self { buffer: vec![0; CAPACITY], pending: None, aside }
+    }
+
+    /// Room for the next packet. Its content is arbitrary. A slot that is not committed is forgotten.
+    ///
+    /// # Panics
+    /// If `len` is over [`MAX_PACKET`].
+    pub fn slot(&mut self, len: usize) -> &mut [u8] {
+        assert!(len <= MAX_PACKET, "no IP packet is that long");
+        self.put_back();
+        let at = self.slot_start(len);
+        let covered = self.pending.as_ref().map_or(0, |pending| pending.end - at);
+        self.set_aside(at, covered);
+        &mut self.buffer[at..at + len]
+    }
+
+    /// Says that the last slot now holds a packet of `len` bytes from the source `key`; packets of
+    /// different keys never join. Gives the packet that was pending if the new one does not join it.
+    ///
+    /// # Panics
+    /// If `len` is longer than the slot's buffer.
+    pub fn commit(&mut self, key: u64, len: usize) -> Option<Flushed<'_>> {
+        let at = self.aside.at;
+        if let Some(pending) = &mut self.pending
+            && pending.key == key
+            && pending.try_join(&self.buffer[at..at + len])
+        {
+            self.put_back();
+            return None;
+        }
+        let next = Pending { key, start: at, end: at + len, join: Join::start(&self.buffer[at..at + len]) };
+        let Some(before) = self.pending.replace(next) else {
+            self.aside.len = 0;
+            return None;
+        };
+        // The old packet needs its last bytes back, the new one will need its header afterwards.
+        let covered = self.aside.len;
+        self.buffer[at..at + covered].swap_with_slice(&mut self.aside.bytes[..covered]);
+        Some(before.finish(&mut self.buffer))
+    }
+
     /// Gives what is pending.
-    pub fn flush(&mut self) -> Option<Flushed<'_>> { todo!() }
+    pub fn flush(&mut self) -> Option<Flushed<'_>> {
+        self.put_back();
+        let pending = self.pending.take()?;
+        Some(pending.finish(&mut self.buffer))
+    }
+
+    /// Where the next slot starts: over the last bytes of what is pending, as many as its header has.
+    fn slot_start(&mut self, len: usize) -> usize {
+        let Some(pending) = &mut self.pending else { return 0 };
+        let overlap = pending.join.as_ref().map_or(0, Join::header_len);
+        if pending.end - overlap + len > self.buffer.len() {
+            self.buffer.copy_within(pending.start..pending.end, 0);
+            pending.end -= pending.start;
+            pending.start = 0;
+        }
+        pending.end - overlap
+    }
+
+    fn set_aside(&mut self, at: usize, len: usize) {
+        self.aside.bytes[..len].copy_from_slice(&self.buffer[at..at + len]);
+        self.aside.at = at;
+        self.aside.len = len;
+    }
+
+    fn put_back(&mut self) {
+        let Aside { bytes, at, len } = &mut self.aside;
+        self.buffer[*at..*at + *len].copy_from_slice(&bytes[..*len]);
+        *len = 0;
+    }
+}
+
+impl Pending {
+    /// Takes `packet` in as a continuation if it is one; its header will be overwritten.
+    fn try_join(&mut self, packet: &[u8]) -> bool {
+        let Some(join) = &mut self.join else { return false };
+        let Some(segment) = Segment::parse(packet) else { return false };
+        let fits = self.end - self.start + segment.payload <= MAX_PACKET;
+        if !fits || segment.seq != join.next_seq || !join.same_stream(packet) {
+            return false;
+        }
+        join.next_seq = segment.seq.wrapping_add(segment.payload as u32);
+        join.newest = Newest { push: join.newest.push || segment.newest.push, ..segment.newest };
+        join.merged += 1;
+        self.end += segment.payload;
+        true
+    }
+
+    /// Brings the header up to what has joined.
+    fn finish(self, buffer: &mut [u8]) -> Flushed<'_> {
+        let packet = &mut buffer[self.start..self.end];
+        if let Some(join) = self.join.filter(|join| join.merged > 0) {
+            let total = packet.len();
+            match join.ip_len {
+                20 => Ipv4Packet::new_unchecked(&mut *packet).set_total_len(total as u16),
+                _ => Ipv6Packet::new_unchecked(&mut *packet).set_payload_len((total - 40) as u16),
+            }
+            let tcp = &mut packet[join.ip_len..];
+            tcp[8..12].copy_from_slice(&join.newest.ack);
+            tcp[14..16].copy_from_slice(&join.newest.window);
+            TcpPacket::new_unchecked(tcp).set_psh(join.newest.push);
+        }
+        Flushed { key: self.key, packet }
+    }
+}
+
+impl Join {
+    fn start(packet: &[u8]) -> Option<Self> {
+        let segment = Segment::parse(packet)?;
+        let mut header = [0; HEADERS];
+        header[..segment.ip_len + 20].copy_from_slice(&packet[..segment.ip_len + 20]);
+        Some(Self {
+            header,
+            ip_len: segment.ip_len,
+            next_seq: segment.seq.wrapping_add(segment.payload as u32),
+            merged: 0,
+            newest: segment.newest,
+        })
+    }
+
+    fn header_len(&self) -> usize {
+        self.ip_len + 20
+    }
+
+    /// Whether everything that must be equal is: version, traffic class, flow label, hop limit,
+    /// addresses and ports. IPv4's length, identification and checksum may differ.
+    fn same_stream(&self, packet: &[u8]) -> bool {
+        let ports = self.ip_len..self.ip_len + 4;
+        let equal = |range: Range<usize>| self.header[range.clone()] == packet[range];
+        match self.ip_len {
+            20 => equal(0..2) && equal(6..10) && equal(12..20) && equal(ports),
+            _ => equal(0..4) && equal(6..40) && equal(ports),
+        }
+    }
+}
+
+impl Segment {
+    fn parse(packet: &[u8]) -> Option<Self> {
+        let ip = IpHeader::parse(packet, false).ok()?;
+        let plain = ip.protocol == IpProtocol::Tcp && ip.total_len == packet.len();
+        if !plain || !matches!((packet[0] >> 4, ip.header_len), (4, 20) | (6, 40)) {
+            return None;
+        }
+        let bytes = packet.get(ip.header_len..)?;
+        let tcp = TcpPacket::new_checked(bytes).ok()?;
+        let (ack, push) = (0x10, 0x08);
+        if bytes[12] != 5 << 4 || bytes[13] & !push != ack || tcp.payload().is_empty() {
+            return None;
+        }
+        Some(Self {
+            ip_len: ip.header_len,
+            seq: tcp.seq_number().0 as u32,
+            payload: tcp.payload().len(),
+            newest: Newest {
+                ack: [bytes[8], bytes[9], bytes[10], bytes[11]],
+                window: [bytes[14], bytes[15]],
+                push: tcp.psh(),
+            },
+        })
+    }
 }

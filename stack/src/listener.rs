@@ -1,25 +1,182 @@
-//! skeleton
+//! Listening sockets: a handshake under way or a connection to accept takes one place of the backlog.
+
 use std::any::Any;
+use std::collections::VecDeque;
+use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
-use crate::{Error, Flow, InterfaceId, Ready};
+
+use crate::batch::Mark;
+use crate::demux::Bound;
+use crate::stack::Shared;
+use crate::{Error, Flow, InterfaceId, Ready, TcpOptions};
+
 /// A listening TCP socket.
-pub struct Listener { context: OnceLock<Arc<dyn Any + Send + Sync>> }
-#[allow(unused_variables)]
+///
+/// ```
+/// use std::time::Instant;
+/// use peersock_stack::{Config, Error, InterfaceConfig, Stack, TcpOptions};
+///
+/// let now = Instant::now();
+/// let stack = Stack::new(Config::default(), [7; 32], now);
+/// let net = stack.add_interface(InterfaceConfig::new("net", ["10.0.0.1/8".parse()?]));
+/// let local = "10.0.0.1:80".parse()?;
+/// let listener = stack.tcp_listen(now, Some(net), local, 128, TcpOptions::default())?;
+/// assert_eq!(listener.accept(now).unwrap_err(), Error::WouldBlock);
+/// listener.close(now);
+/// assert_eq!(listener.accept(now).unwrap_err(), Error::Closed);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Listener {
+    shared: Arc<Shared>,
+    interface: Option<InterfaceId>,
+    local: SocketAddr,
+    options: TcpOptions,
+    queue: Mutex<Queue>,
+    mark: Mark,
+    context: OnceLock<Arc<dyn Any + Send + Sync>>,
+}
+
+struct Queue {
+    backlog: usize,
+    handshakes: usize,
+    established: VecDeque<Arc<Flow>>,
+    closed: bool,
+}
+
 impl Listener {
-    /// The interface, `None` for all.
-    pub fn interface(&self) -> Option<InterfaceId> { todo!() }
-    /// The own address.
-    pub fn local(&self) -> SocketAddr { todo!() }
-    /// Takes the oldest connection.
-    pub fn accept(&self, now: Instant) -> Result<Arc<Flow>, Error> { todo!() }
-    /// Changes the backlog.
-    pub fn set_backlog(&self, backlog: usize) { todo!() }
-    /// Stops; queued connections are reset.
-    pub fn close(&self, now: Instant) { todo!() }
-    /// What can be done now.
-    pub fn readiness(&self) -> Ready { todo!() }
-    /// The driver's own state.
-    pub fn context(&self) -> &OnceLock<Arc<dyn Any + Send + Sync>> { &self.context }
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        interface: Option<InterfaceId>,
+        local: SocketAddr,
+        backlog: usize,
+        options: TcpOptions,
+    ) -> Arc<Self> {
+        let backlog = backlog.max(1);
+        let queue = Queue { backlog, handshakes: 0, established: VecDeque::new(), closed: false };
+        Arc::new(Self {
+            shared: shared.clone(),
+            interface,
+            local,
+            options,
+            queue: Mutex::new(queue),
+            mark: Mark::default(),
+            context: OnceLock::new(),
+        })
+    }
+
+    /// The interface it listens on, `None` for all.
+    pub fn interface(&self) -> Option<InterfaceId> {
+        self.interface
+    }
+
+    /// The address and port it listens on; the address may be unspecified.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Takes the connection that has waited longest. It may have ended meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`] if there is none, [`Error::Closed`] after [`close`](Self::close).
+    pub fn accept(&self, _now: Instant) -> Result<Arc<Flow>, Error> {
+        let mut queue = self.lock();
+        match queue.established.pop_front() {
+            Some(flow) => Ok(flow),
+            None if queue.closed => Err(Error::Closed),
+            None => Err(Error::WouldBlock),
+        }
+    }
+
+    /// Changes how many connections may wait, handshakes included; at least 1. More that wait already
+    /// stay.
+    pub fn set_backlog(&self, backlog: usize) {
+        self.lock().backlog = backlog.max(1);
+    }
+
+    /// Stops listening. Connections that were not accepted are reset by the stack's next timeout.
+    pub fn close(&self, now: Instant) {
+        let waiting = {
+            let mut queue = self.lock();
+            queue.closed = true;
+            std::mem::take(&mut queue.established)
+        };
+        self.shared.listeners.remove(self.local.port(), self);
+        for flow in waiting {
+            flow.set_reset_on_close(true);
+            flow.close(now);
+            flow.arm_now(self.shared.clock.time(now));
+        }
+    }
+
+    /// [`Ready::READABLE`] if a connection waits, [`Ready::READ_CLOSED`] after it was closed.
+    pub fn readiness(&self) -> Ready {
+        let queue = self.lock();
+        match queue.closed {
+            true => Ready::READABLE | Ready::READ_CLOSED,
+            false if queue.established.is_empty() => Ready::EMPTY,
+            false => Ready::READABLE,
+        }
+    }
+
+    /// The driver's own state for this socket.
+    pub fn context(&self) -> &OnceLock<Arc<dyn Any + Send + Sync>> {
+        &self.context
+    }
+
+    pub(crate) fn options(&self) -> &TcpOptions {
+        &self.options
+    }
+
+    pub(crate) fn mark(&self) -> &Mark {
+        &self.mark
+    }
+
+    /// Takes a place for a new handshake; `false` if none is left.
+    pub(crate) fn begin_handshake(&self) -> bool {
+        let mut queue = self.lock();
+        let free = !queue.closed && queue.handshakes + queue.established.len() < queue.backlog;
+        queue.handshakes += usize::from(free);
+        free
+    }
+
+    /// Frees the place of a handshake that came to nothing.
+    pub(crate) fn forget_handshake(&self) {
+        let mut queue = self.lock();
+        queue.handshakes = queue.handshakes.saturating_sub(1);
+    }
+
+    /// A handshake is done; `false` if nobody will accept the connection.
+    pub(crate) fn enqueue(&self, flow: Arc<Flow>) -> bool {
+        let mut queue = self.lock();
+        queue.handshakes = queue.handshakes.saturating_sub(1);
+        if !queue.closed {
+            queue.established.push_back(flow);
+        }
+        !queue.closed
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Bound for Listener {
+    fn interface(&self) -> Option<InterfaceId> {
+        self.interface
+    }
+
+    fn local(&self) -> SocketAddr {
+        self.local
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener")
+            .field("interface", &self.interface)
+            .field("local", &self.local)
+            .finish_non_exhaustive()
+    }
 }

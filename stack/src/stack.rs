@@ -1,42 +1,385 @@
-//! skeleton
+//! The stack: interfaces, sockets, timers. How packets find their socket is in `receive.rs`.
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
-use crate::{Batch, Cidr, Config, Counters, Error, Flow, IcmpSocket, InterfaceConfig, InterfaceId, Listener, TcpOptions, UdpOptions, UdpSocket};
-/// The stack.
-pub struct Stack {}
-#[allow(unused_variables)]
+
+use crate::batch::Rounds;
+use crate::clock::{Clock, Time};
+use crate::demux::{Binds, ConnectedUdp, FlowKey, FlowTable};
+use crate::engine::isn::initial_sequence;
+use crate::engine::{Engine, Pool};
+use crate::icmp::Rate;
+use crate::interface::{Interface, Interfaces};
+use crate::ip::{canonical, is_unicast};
+use crate::keyed::Key;
+use crate::ports::Ephemeral;
+use crate::timers::Timers;
+use crate::{
+    Batch, Cidr, Config, Counters, Error, Flow, IcmpSocket, InterfaceConfig, InterfaceId, Listener,
+    TcpOptions, UdpOptions, UdpSocket,
+};
+
+/// The TCP/IP stack of one node. See the [crate's documentation](crate) for how to drive it.
+///
+/// Any thread may call it. Its locks are short and there is none that all packets take: the
+/// demultiplexer is sharded, each flow has its own, and timers are touched only when a flow gets an
+/// earlier deadline. Dropping the stack ends its sockets without a word to anybody.
+pub struct Stack {
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// What the stack and its sockets share.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) clock: Clock,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) rounds: Rounds,
+    pub(crate) timers: Timers<std::sync::Weak<Flow>>,
+    pub(crate) interfaces: Interfaces,
+    pub(crate) flows: FlowTable,
+    pub(crate) listeners: Binds<Listener>,
+    pub(crate) udp_connected: ConnectedUdp,
+    pub(crate) udp_binds: Binds<UdpSocket>,
+    /// Bound to their identifier.
+    pub(crate) icmp: Binds<IcmpSocket>,
+    pub(crate) icmp_rate: Rate,
+    pub(crate) pool: Pool,
+    pub(crate) sequence_key: Key,
+    ephemeral: Ephemeral,
+}
+
 impl Stack {
-    /// An empty stack.
-    pub fn new(config: Config, seed: [u8; 32], now: Instant) -> Self { todo!() }
-    /// Adds an interface.
-    pub fn add_interface(&self, config: InterfaceConfig) -> InterfaceId { todo!() }
-    /// Removes it; its flows fail with `NetworkDown`.
-    pub fn remove_interface(&self, now: Instant, interface: InterfaceId) { todo!() }
-    /// Replaces its addresses; flows of an address that is gone fail with `AddrNotAvailable`.
-    pub fn set_addresses(&self, now: Instant, interface: InterfaceId, addresses: &[Cidr]) { todo!() }
-    /// Whether `address` is the node's own there.
-    pub fn is_local(&self, interface: InterfaceId, address: IpAddr) -> bool { todo!() }
+    /// A stack without interfaces. Everything that must not be guessed (initial sequence numbers, ports,
+    /// the order in hash tables) comes from `seed`, which must be secret and different for each stack.
+    pub fn new(config: Config, seed: [u8; 32], now: Instant) -> Self {
+        let clock = Clock::new(now);
+        let shared = Shared {
+            counters: Arc::default(),
+            rounds: Rounds::default(),
+            timers: Timers::new(),
+            interfaces: Interfaces::default(),
+            flows: FlowTable::new(&seed),
+            listeners: Binds::default(),
+            udp_connected: ConnectedUdp::new(&seed),
+            udp_binds: Binds::default(),
+            icmp: Binds::default(),
+            icmp_rate: Rate::new(config.icmp_errors_per_second, clock.time(now)),
+            pool: Pool::new(config.send_buffer, config.receive_buffer),
+            sequence_key: Key::new(&seed, "initial sequence number"),
+            ephemeral: Ephemeral::new(&seed, &config.ephemeral_ports),
+            clock,
+            config,
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Adds an interface: a joined network.
+    pub fn add_interface(&self, config: InterfaceConfig) -> InterfaceId {
+        self.shared.interfaces.add(config)
+    }
+
+    /// Removes an interface. Its sockets fail with [`Error::NetworkDown`]; peers are told nothing.
+    pub fn remove_interface(&self, now: Instant, interface: InterfaceId) {
+        if self.shared.interfaces.remove(interface).is_none() {
+            return;
+        }
+        for flow in self.shared.flows.filter(|flow| flow.is_on(interface)) {
+            flow.fail(now, Error::NetworkDown);
+        }
+        for socket in self.shared.udp_binds.filter(|socket| socket.interface() == Some(interface)) {
+            socket.fail(Error::NetworkDown);
+        }
+        for listener in self.shared.listeners.filter(|one| one.interface() == Some(interface)) {
+            listener.close(now);
+        }
+    }
+
+    /// Replaces an interface's addresses. Flows of an address that is gone fail with
+    /// [`Error::AddrNotAvailable`].
+    pub fn set_addresses(&self, now: Instant, interface: InterfaceId, addresses: &[Cidr]) {
+        if !self.shared.interfaces.set_addresses(interface, addresses) {
+            return;
+        }
+        let kept = |address| addresses.iter().any(|own| own.address() == address);
+        for flow in self.shared.flows.filter(|flow| flow.is_on(interface) && !kept(flow.local().ip())) {
+            flow.fail(now, Error::AddrNotAvailable);
+        }
+    }
+
+    /// Whether `address` is one of the node's own on that interface.
+    pub fn is_local(&self, interface: InterfaceId, address: IpAddr) -> bool {
+        self.shared.interfaces.find(interface).is_some_and(|interface| interface.is_local(address))
+    }
+
     /// The interface whose network holds `remote`.
-    pub fn route(&self, remote: IpAddr) -> Option<InterfaceId> { todo!() }
+    pub fn route(&self, remote: IpAddr) -> Option<InterfaceId> {
+        self.shared.interfaces.route(remote).map(|interface| interface.id)
+    }
+
     /// The own address to reach `remote` from.
-    pub fn source_address(&self, interface: InterfaceId, remote: IpAddr) -> Option<IpAddr> { todo!() }
-    /// Opens a connection.
-    pub fn tcp_connect(&self, now: Instant, interface: InterfaceId, local: Option<SocketAddr>, remote: SocketAddr, options: TcpOptions) -> Result<Arc<Flow>, Error> { todo!() }
-    /// Listens.
-    pub fn tcp_listen(&self, now: Instant, interface: Option<InterfaceId>, local: SocketAddr, backlog: usize, options: TcpOptions) -> Result<Arc<Listener>, Error> { todo!() }
-    /// Binds a UDP socket.
-    pub fn udp_bind(&self, interface: Option<InterfaceId>, local: SocketAddr, options: UdpOptions) -> Result<Arc<UdpSocket>, Error> { todo!() }
-    /// Opens a ping socket.
-    pub fn icmp_open(&self, interface: InterfaceId, ipv6: bool) -> Result<Arc<IcmpSocket>, Error> { todo!() }
-    /// Takes one inner IP packet or one super-segment made by a `Coalescer`; its header may be rewritten.
-    pub fn receive(&self, now: Instant, interface: InterfaceId, packet: &mut [u8], batch: &mut Batch) { todo!() }
-    /// When `handle_timeout` is due.
-    pub fn poll_timeout(&self) -> Option<Instant> { todo!() }
-    /// Lets due timers fire.
-    pub fn handle_timeout(&self, now: Instant, batch: &mut Batch) { todo!() }
-    /// Counters.
-    pub fn counters(&self) -> &Arc<Counters> { todo!() }
-    /// How many TCP flows there are, in any state.
-    pub fn flows(&self) -> usize { todo!() }
+    pub fn source_address(&self, interface: InterfaceId, remote: IpAddr) -> Option<IpAddr> {
+        self.shared.interfaces.find(interface)?.source_for(remote)
+    }
+
+    /// Opens a connection to `remote`. The SYN is the flow's first [`egress`](Flow::egress).
+    ///
+    /// Without `local`, or with an unspecified address or port 0 in it, address and port are chosen.
+    ///
+    /// # Errors
+    /// [`Error::PermissionDenied`] if the network does not allow the remote port,
+    /// [`Error::AddrInUse`] if the connection exists or a listener has the local port,
+    /// [`Error::AddrNotAvailable`] if the local address is not the node's or no port is free,
+    /// [`Error::AddressFamily`], [`Error::NetworkUnreachable`] for a bad `remote` or interface,
+    /// [`Error::OutOfMemory`] beyond [`Config::max_flows`].
+    pub fn tcp_connect(
+        &self,
+        now: Instant,
+        interface: InterfaceId,
+        local: Option<SocketAddr>,
+        remote: SocketAddr,
+        options: TcpOptions,
+    ) -> Result<Arc<Flow>, Error> {
+        let shared = &self.shared;
+        let interface = shared.interfaces.find(interface).ok_or(Error::NetworkUnreachable)?;
+        let remote = canonical(remote);
+        if !is_unicast(remote.ip()) {
+            return Err(Error::NetworkUnreachable);
+        }
+        if remote.port() == 0 {
+            return Err(Error::InvalidInput);
+        }
+        if !interface.allows(remote.port()) {
+            return Err(Error::PermissionDenied);
+        }
+        if shared.flows.len() >= shared.config.max_flows {
+            return Err(Error::OutOfMemory);
+        }
+        let address = local_address(&interface, local, remote.ip())?;
+        let listening = |port| shared.listeners.occupied(port, Some(interface.id), address);
+        let open = |port| self.open((now, &interface), (SocketAddr::new(address, port), remote), &options);
+        match local.map_or(0, |local| local.port()) {
+            0 => {
+                let mut candidates = shared.ephemeral.candidates(address, Some(remote));
+                let found = candidates.find_map(|port| if listening(port) { None } else { open(port) });
+                found.ok_or(Error::AddrNotAvailable)
+            }
+            port if listening(port) && !options.reuse_address => Err(Error::AddrInUse),
+            port => open(port).ok_or(Error::AddrInUse),
+        }
+    }
+
+    /// Makes a flow for these addresses, unless there is one that does not give way.
+    fn open(
+        &self,
+        (now, interface): (Instant, &Arc<Interface>),
+        addresses: (SocketAddr, SocketAddr),
+        options: &TcpOptions,
+    ) -> Option<Arc<Flow>> {
+        let shared = &self.shared;
+        let time = shared.clock.time(now);
+        let key = FlowKey::new(interface.id, addresses.0, addresses.1);
+        let isn = initial_sequence(&shared.sequence_key, time, addresses.0, addresses.1);
+        if shared.flows.find(&key).is_some_and(|old| !old.make_room(time, isn)) {
+            return None;
+        }
+        let settings = Flow::settings(shared, options);
+        let engine = Engine::connect(&shared.pool, settings, time, addresses, isn)?;
+        let flow = Flow::new(shared, interface.clone(), addresses, engine, options, time, None);
+        if !shared.flows.insert(key, &flow) {
+            return None;
+        }
+        shared.counters.tcp_connects.bump();
+        Some(flow)
+    }
+
+    /// Listens for connections on `local`: its address may be unspecified, port 0 means any free one that
+    /// the network allows. Without an interface it listens on all that have the address.
+    ///
+    /// At most `backlog` connections (at least 1) may be under way or wait to be accepted; SYNs beyond
+    /// that are dropped, so that their senders try again, and counted.
+    ///
+    /// # Errors
+    /// [`Error::AddrInUse`] if a listener overlaps, or connections of the port are left and
+    /// [`TcpOptions::reuse_address`] is off; [`Error::PermissionDenied`] if the network does not allow the
+    /// port; [`Error::AddrNotAvailable`], [`Error::NetworkUnreachable`] for a foreign address or unknown
+    /// interface.
+    pub fn tcp_listen(
+        &self,
+        _now: Instant,
+        interface: Option<InterfaceId>,
+        local: SocketAddr,
+        backlog: usize,
+        options: TcpOptions,
+    ) -> Result<Arc<Listener>, Error> {
+        let shared = &self.shared;
+        let local = canonical(local);
+        let network = self.bind_network(interface, local.ip())?;
+        let allowed = |port| network.as_ref().is_none_or(|network| network.allows(port));
+        let listen = |port: u16, reuse: bool| {
+            let free = |bound: &[Arc<Listener>]| {
+                use crate::demux::Bound;
+                let taken = bound.iter().any(|other| other.overlaps(interface, local.ip()));
+                let left = !reuse && shared.flows.uses_port(port);
+                if taken || left { Err(Error::AddrInUse) } else { Ok(()) }
+            };
+            let local = SocketAddr::new(local.ip(), port);
+            let options = options.clone();
+            let make = || Listener::new(shared, interface, local, backlog, options);
+            shared.listeners.insert(port, free, make)
+        };
+        match local.port() {
+            0 => {
+                // Peers must be able to reach it, so if no ephemeral port is allowed, any will do.
+                let mut ephemeral = shared.ephemeral.candidates(local.ip(), None);
+                let found = ephemeral.find_map(|port| allowed(port).then(|| listen(port, false).ok())?);
+                let found = found.or_else(|| {
+                    (1..=u16::MAX).find_map(|port| allowed(port).then(|| listen(port, false).ok())?)
+                });
+                found.ok_or(Error::AddrInUse)
+            }
+            port if !allowed(port) => Err(Error::PermissionDenied),
+            port => listen(port, options.reuse_address),
+        }
+    }
+
+    /// Binds a UDP socket to `local`: its address may be unspecified, port 0 means any free one. Without
+    /// an interface it receives on all that have the address.
+    ///
+    /// # Errors
+    /// [`Error::AddrInUse`] if a socket overlaps and not both have
+    /// [`reuse_address`](UdpOptions::reuse_address); [`Error::AddrNotAvailable`],
+    /// [`Error::NetworkUnreachable`] for a foreign address or unknown interface. Whether the network allows
+    /// a port is decided per datagram, since either end's is enough.
+    pub fn udp_bind(
+        &self,
+        interface: Option<InterfaceId>,
+        local: SocketAddr,
+        options: UdpOptions,
+    ) -> Result<Arc<UdpSocket>, Error> {
+        let shared = &self.shared;
+        let local = canonical(local);
+        let network = self.bind_network(interface, local.ip())?;
+        let bind = |port: u16| {
+            let free = |bound: &[Arc<UdpSocket>]| {
+                use crate::demux::Bound;
+                let taken = bound.iter().any(|other| other.overlaps(interface, local.ip()));
+                if taken && !options.reuse_address { Err(Error::AddrInUse) } else { Ok(()) }
+            };
+            let local = SocketAddr::new(local.ip(), port);
+            shared.udp_binds.insert(port, free, || UdpSocket::new(shared, interface, local, &options))
+        };
+        if local.port() != 0 {
+            return bind(local.port());
+        }
+        // An allowed port if there is one, so that two sockets with such ports can talk.
+        let allowed = |port: &u16| network.as_ref().is_none_or(|network| network.allows(*port));
+        let ephemeral = || shared.ephemeral.candidates(local.ip(), None);
+        let free =
+            |port: u16| (!shared.udp_binds.occupied(port, interface, local.ip())).then(|| bind(port).ok())?;
+        let found = ephemeral().filter(allowed).find_map(free).or_else(|| ephemeral().find_map(free));
+        found.ok_or(Error::AddrInUse)
+    }
+
+    /// Opens a socket for echo requests.
+    ///
+    /// # Errors
+    /// [`Error::NetworkUnreachable`] for an unknown interface, [`Error::AddrInUse`] if all 65,535
+    /// identifiers are taken.
+    pub fn icmp_open(&self, interface: InterfaceId, ipv6: bool) -> Result<Arc<IcmpSocket>, Error> {
+        use crate::demux::Bound;
+        let shared = &self.shared;
+        shared.interfaces.find(interface).ok_or(Error::NetworkUnreachable)?;
+        let open = |ident| {
+            let socket = IcmpSocket::new(shared, interface, ipv6, ident);
+            let address = Bound::local(&*socket).ip();
+            let taken = |bound: &[Arc<IcmpSocket>]| {
+                let taken = bound.iter().any(|other| other.overlaps(Some(interface), address));
+                if taken { Err(()) } else { Ok(()) }
+            };
+            shared.icmp.insert(ident, taken, || socket.clone()).ok()
+        };
+        (1..=u16::MAX).find_map(open).ok_or(Error::AddrInUse)
+    }
+
+    /// The interface that a bind is meant for, `None` for a wildcard over all.
+    fn bind_network(
+        &self,
+        interface: Option<InterfaceId>,
+        address: IpAddr,
+    ) -> Result<Option<Arc<Interface>>, Error> {
+        let interfaces = &self.shared.interfaces;
+        match interface {
+            Some(id) => {
+                let network = interfaces.find(id).ok_or(Error::NetworkUnreachable)?;
+                let suits = address.is_unspecified() || network.is_local(address);
+                if suits { Ok(Some(network)) } else { Err(Error::AddrNotAvailable) }
+            }
+            None if address.is_unspecified() => Ok(None),
+            None => interfaces.owner(address).map(Some).ok_or(Error::AddrNotAvailable),
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do. Takes no lock. Ask again after
+    /// any other call: a flow may have got an earlier deadline.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.shared.timers.next().map(|time| self.shared.clock.instant(time))
+    }
+
+    /// Lets the timers fire that are due at `now`.
+    pub fn handle_timeout(&self, now: Instant, batch: &mut Batch) {
+        let time: Time = self.shared.clock.time(now);
+        let mut due = std::mem::take(&mut batch.due);
+        self.shared.timers.fire(time, Batch::FLOWS_PER_TIMEOUT, &mut due);
+        for (tick, flow) in due.drain(..) {
+            if let Some(flow) = flow.upgrade()
+                && flow.on_timer(tick, time)
+            {
+                batch.touch_flow(&self.shared.rounds, &flow);
+            }
+        }
+        batch.due = due;
+    }
+
+    /// Counts of what happened.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.shared.counters
+    }
+
+    /// How many TCP flows there are, in any state, TIME-WAIT included.
+    pub fn flows(&self) -> usize {
+        self.shared.flows.len()
+    }
+}
+
+impl Drop for Stack {
+    /// The tables hold the sockets and the sockets hold what is shared, so somebody has to let go.
+    fn drop(&mut self) {
+        self.shared.flows.clear();
+        self.shared.listeners.clear();
+        self.shared.udp_binds.clear();
+        self.shared.udp_connected.clear();
+        self.shared.icmp.clear();
+    }
+}
+
+impl std::fmt::Debug for Stack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stack").field("flows", &self.flows()).finish_non_exhaustive()
+    }
+}
+
+/// The own address of a new connection.
+fn local_address(network: &Interface, local: Option<SocketAddr>, remote: IpAddr) -> Result<IpAddr, Error> {
+    match local.map(|local| local.ip()) {
+        Some(ip) if ip.is_ipv4() != remote.is_ipv4() => Err(Error::AddressFamily),
+        Some(ip) if !ip.is_unspecified() => {
+            if network.is_local(ip) {
+                Ok(ip)
+            } else {
+                Err(Error::AddrNotAvailable)
+            }
+        }
+        _ => network.source_for(remote).ok_or(Error::AddressFamily),
+    }
 }

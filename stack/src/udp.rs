@@ -1,20 +1,78 @@
-//! skeleton
+//! UDP sockets.
+
 use std::any::Any;
+use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
-use crate::{Error, InterfaceId, Ready};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use smoltcp::wire::{IpProtocol, UdpPacket};
+
+use crate::batch::Mark;
+use crate::demux::Bound;
+use crate::interface::Interface;
+use crate::ip::{HOP_LIMIT, IpHeader, canonical, write_header};
+use crate::queue::DatagramQueue;
+use crate::stack::Shared;
+use crate::{Error, InterfaceId, Ready, UdpOptions};
+
+const UDP_HEADER: usize = 8;
+
 /// A UDP socket.
-pub struct UdpSocket { context: OnceLock<Arc<dyn Any + Send + Sync>> }
+///
+/// Sending has two steps, because the driver has to look the path up between them: [`route`](Self::route)
+/// says where a datagram goes, [`send`](Self::send) makes the packet.
+///
+/// ```
+/// use std::time::Instant;
+/// use peersock_stack::{Config, InterfaceConfig, Stack, UdpOptions};
+///
+/// let stack = Stack::new(Config::default(), [7; 32], Instant::now());
+/// let net = stack.add_interface(InterfaceConfig::new("net", ["10.0.0.1/8".parse()?]));
+/// let socket = stack.udp_bind(Some(net), "10.0.0.1:0".parse()?, UdpOptions::default())?;
+/// let route = socket.route(Some("10.0.0.2:53".parse()?))?;
+/// assert_eq!(route.source, socket.local());
+/// let mut packet = [0; 1280];
+/// let len = socket.send(&route, b"hello", 1280, &mut packet)?;
+/// assert_eq!(len, 20 + 8 + 5);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct UdpSocket {
+    shared: Arc<Shared>,
+    interface: Option<InterfaceId>,
+    local: SocketAddr,
+    hop_limit: u8,
+    closed: AtomicBool,
+    inner: Mutex<Inner>,
+    mark: Mark,
+    context: OnceLock<Arc<dyn Any + Send + Sync>>,
+}
+
+struct Inner {
+    queue: DatagramQueue<Origin>,
+    /// Where a connected socket's datagrams go and come from.
+    peer: Option<UdpRoute>,
+    error: Option<Error>,
+}
+
+#[derive(Clone, Copy)]
+struct Origin {
+    source: SocketAddr,
+    destination: SocketAddr,
+    interface: InterfaceId,
+}
+
 /// Where a datagram goes out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct UdpRoute {
     /// The interface to send on.
     pub interface: InterfaceId,
-    /// The own address.
+    /// The own address and port.
     pub source: SocketAddr,
-    /// The peer's address.
+    /// The peer's address and port.
     pub destination: SocketAddr,
 }
+
 /// A datagram that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Received {
@@ -29,32 +87,296 @@ pub struct Received {
     /// Whether the buffer was too short; the rest is gone.
     pub truncated: bool,
 }
-#[allow(unused_variables)]
+
 impl UdpSocket {
-    /// The interface, `None` for all.
-    pub fn interface(&self) -> Option<InterfaceId> { todo!() }
-    /// The own address.
-    pub fn local(&self) -> SocketAddr { todo!() }
-    /// The connected peer.
-    pub fn peer(&self) -> Option<SocketAddr> { todo!() }
-    /// Fixes the peer.
-    pub fn connect(&self, remote: SocketAddr) -> Result<(), Error> { todo!() }
-    /// Forgets the peer.
-    pub fn disconnect(&self) -> Result<(), Error> { todo!() }
-    /// Where a datagram to `remote` (`None`: the connected peer) goes out. Also gives a pending error.
-    pub fn route(&self, remote: Option<SocketAddr>) -> Result<UdpRoute, Error> { todo!() }
-    /// Writes a datagram as one IP packet of at most `mtu` bytes into `buf`; gives its length.
-    pub fn send(&self, route: &UdpRoute, data: &[u8], mtu: usize, buf: &mut [u8]) -> Result<usize, Error> { todo!() }
-    /// Takes a datagram.
-    pub fn recv_from(&self, buf: &mut [u8]) -> Result<Received, Error> { todo!() }
-    /// Copies a datagram without taking it.
-    pub fn peek_from(&self, buf: &mut [u8]) -> Result<Received, Error> { todo!() }
-    /// SO_ERROR.
-    pub fn take_error(&self) -> Option<Error> { todo!() }
-    /// What can be done now.
-    pub fn readiness(&self) -> Ready { todo!() }
-    /// Closes it.
-    pub fn close(&self) { todo!() }
-    /// The driver's own state.
-    pub fn context(&self) -> &OnceLock<Arc<dyn Any + Send + Sync>> { &self.context }
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        interface: Option<InterfaceId>,
+        local: SocketAddr,
+        options: &UdpOptions,
+    ) -> Arc<Self> {
+        let limit = options.receive_buffer.unwrap_or(shared.config.udp_receive_buffer);
+        let inner = Inner { queue: DatagramQueue::new(limit), peer: None, error: None };
+        Arc::new(Self {
+            shared: shared.clone(),
+            interface,
+            local,
+            hop_limit: options.hop_limit.unwrap_or(HOP_LIMIT).max(1),
+            closed: AtomicBool::new(false),
+            inner: Mutex::new(inner),
+            mark: Mark::default(),
+            context: OnceLock::new(),
+        })
+    }
+
+    /// The interface it is bound to, `None` for all.
+    pub fn interface(&self) -> Option<InterfaceId> {
+        self.interface
+    }
+
+    /// The own address and port. While the socket is connected, never unspecified.
+    pub fn local(&self) -> SocketAddr {
+        self.lock().peer.map_or(self.local, |peer| peer.source)
+    }
+
+    /// The peer it is connected to.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.lock().peer.map(|peer| peer.destination)
+    }
+
+    /// Fixes the peer: only its datagrams are received, and ICMP errors are reported. Instead of the
+    /// peer before, if there was one.
+    ///
+    /// # Errors
+    /// As [`route`](Self::route), and [`Error::AddrInUse`] if another socket has this pair.
+    pub fn connect(self: &Arc<Self>, remote: SocketAddr) -> Result<(), Error> {
+        let route = self.route_to(canonical(remote))?;
+        self.disconnect();
+        if !self.shared.udp_connected.insert(route, self) {
+            return Err(Error::AddrInUse);
+        }
+        self.lock().peer = Some(route);
+        Ok(())
+    }
+
+    /// Forgets the peer, if there is one.
+    pub fn disconnect(&self) {
+        if let Some(route) = self.lock().peer.take() {
+            self.shared.udp_connected.remove(&route);
+        }
+    }
+
+    /// Where a datagram to `remote` goes out; `None` means the connected peer.
+    ///
+    /// # Errors
+    /// What an earlier datagram ran into, once. [`Error::NotConnected`] without any peer,
+    /// [`Error::NetworkUnreachable`] if no interface leads there, [`Error::AddressFamily`] if the socket
+    /// is of the other family, [`Error::PermissionDenied`] if the network allows neither port,
+    /// [`Error::InvalidInput`] for port 0, [`Error::Closed`].
+    pub fn route(&self, remote: Option<SocketAddr>) -> Result<UdpRoute, Error> {
+        if self.is_closed() {
+            return Err(Error::Closed);
+        }
+        let (peer, error) = {
+            let mut inner = self.lock();
+            (inner.peer, inner.error.take())
+        };
+        match (error, remote, peer) {
+            (Some(error), ..) => Err(error),
+            (None, Some(remote), _) => self.route_to(canonical(remote)),
+            (None, None, Some(peer)) => Ok(peer),
+            (None, None, None) => Err(Error::NotConnected),
+        }
+    }
+
+    fn route_to(&self, remote: SocketAddr) -> Result<UdpRoute, Error> {
+        if remote.port() == 0 {
+            return Err(Error::InvalidInput);
+        }
+        if remote.is_ipv4() != self.local.is_ipv4() {
+            return Err(Error::AddressFamily);
+        }
+        let interfaces = &self.shared.interfaces;
+        let interface = match self.interface {
+            Some(id) => interfaces.find(id),
+            None if self.local.ip().is_unspecified() => interfaces.route(remote.ip()),
+            None => interfaces.owner(self.local.ip()),
+        };
+        let interface = interface.ok_or(Error::NetworkUnreachable)?;
+        let source = match self.local.ip() {
+            any if any.is_unspecified() => interface.source_for(remote.ip()),
+            own => Some(own).filter(|&own| interface.is_local(own)),
+        };
+        let source = source.ok_or(Error::AddrNotAvailable)?;
+        if !interface.allows(remote.port()) && !interface.allows(self.local.port()) {
+            return Err(Error::PermissionDenied);
+        }
+        let source = SocketAddr::new(source, self.local.port());
+        Ok(UdpRoute { interface: interface.id, source, destination: remote })
+    }
+
+    /// Writes a datagram as one IP packet to `buf` and gives its length. `mtu` is the largest IP packet
+    /// that the path takes, bytes.
+    ///
+    /// # Errors
+    /// [`Error::MessageSize`] if the packet would exceed `mtu` or `buf`; it is not fragmented.
+    pub fn send(&self, route: &UdpRoute, data: &[u8], mtu: usize, buf: &mut [u8]) -> Result<usize, Error> {
+        let checksums = self.shared.interfaces.find(route.interface).is_some_and(|one| one.checksums);
+        let len = UDP_HEADER + data.len();
+        let room = buf.len().min(mtu);
+        let addresses = (route.source.ip(), route.destination.ip());
+        let protocol = (IpProtocol::Udp, self.hop_limit);
+        let ip_len =
+            write_header(&mut buf[..room], addresses, protocol, len, checksums).ok_or(Error::MessageSize)?;
+        let total = ip_len + len;
+        buf[ip_len + UDP_HEADER..total].copy_from_slice(data);
+        let mut udp = UdpPacket::new_unchecked(&mut buf[ip_len..total]);
+        udp.set_src_port(route.source.port());
+        udp.set_dst_port(route.destination.port());
+        udp.set_len(len as u16);
+        udp.set_checksum(0);
+        if checksums {
+            udp.fill_checksum(&addresses.0.into(), &addresses.1.into());
+        }
+        self.shared.counters.udp_sent.bump();
+        Ok(total)
+    }
+
+    /// Takes the oldest datagram.
+    ///
+    /// # Errors
+    /// What an earlier datagram ran into, once; [`Error::WouldBlock`], [`Error::Closed`].
+    pub fn recv_from(&self, buf: &mut [u8]) -> Result<Received, Error> {
+        self.receive_with(buf, |queue, buf| queue.pop(buf))
+    }
+
+    /// Copies the oldest datagram and leaves it there.
+    ///
+    /// # Errors
+    /// As [`recv_from`](Self::recv_from).
+    pub fn peek_from(&self, buf: &mut [u8]) -> Result<Received, Error> {
+        self.receive_with(buf, |queue, buf| queue.peek(buf))
+    }
+
+    fn receive_with(
+        &self,
+        buf: &mut [u8],
+        take: impl FnOnce(&mut DatagramQueue<Origin>, &mut [u8]) -> Option<(Origin, usize)>,
+    ) -> Result<Received, Error> {
+        let mut inner = self.lock();
+        if let Some(error) = inner.error.take() {
+            return Err(error);
+        }
+        if self.is_closed() {
+            return Err(Error::Closed);
+        }
+        let (origin, full) = take(&mut inner.queue, buf).ok_or(Error::WouldBlock)?;
+        let Origin { source, destination, interface } = origin;
+        let len = full.min(buf.len());
+        Ok(Received { len, source, destination, interface, truncated: full > len })
+    }
+
+    /// What an earlier datagram ran into, once: SO_ERROR.
+    pub fn take_error(&self) -> Option<Error> {
+        self.lock().error.take()
+    }
+
+    /// What can be done without waiting. Writing always can.
+    pub fn readiness(&self) -> Ready {
+        let inner = self.lock();
+        let mut ready = Ready::WRITABLE;
+        if inner.error.is_some() {
+            ready |= Ready::ERROR | Ready::READABLE;
+        }
+        if self.is_closed() {
+            ready |= Ready::READ_CLOSED | Ready::READABLE;
+        }
+        if !inner.queue.is_empty() {
+            ready |= Ready::READABLE;
+        }
+        ready
+    }
+
+    /// Unbinds it and drops what was not read.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.disconnect();
+        self.shared.udp_binds.remove(self.local.port(), self);
+        self.lock().queue.clear();
+    }
+
+    /// The driver's own state for this socket.
+    pub fn context(&self) -> &OnceLock<Arc<dyn Any + Send + Sync>> {
+        &self.context
+    }
+
+    pub(crate) fn mark(&self) -> &Mark {
+        &self.mark
+    }
+
+    /// The interface was removed or has lost the address.
+    pub(crate) fn fail(&self, error: Error) {
+        self.lock().error = Some(error);
+    }
+
+    /// Queues a datagram; a connected socket takes its peer's only.
+    fn deliver(&self, origin: Origin, data: &[u8]) {
+        let mut inner = self.lock();
+        if inner.peer.is_some_and(|peer| peer.destination != origin.source) || self.is_closed() {
+            return;
+        }
+        let counters = &self.shared.counters;
+        match inner.queue.push(origin, data) {
+            true => counters.udp_received.bump(),
+            false => counters.udp_queue_overflows.bump(),
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What became of an arriving datagram.
+pub(crate) enum Delivery {
+    /// This socket has something to report.
+    Socket(Arc<UdpSocket>),
+    /// Nobody is bound there.
+    Unreachable,
+    /// It was dropped and counted.
+    Dropped,
+}
+
+/// Finds the socket for the UDP datagram in `packet` and queues it there.
+pub(crate) fn receive(shared: &Shared, interface: &Interface, ip: &IpHeader, packet: &[u8]) -> Delivery {
+    let counters = &shared.counters;
+    let Ok(udp) = UdpPacket::new_checked(&packet[ip.header_len..ip.total_len]) else {
+        counters.udp_malformed.bump();
+        return Delivery::Dropped;
+    };
+    if udp.dst_port() == 0 {
+        counters.udp_malformed.bump();
+        return Delivery::Dropped;
+    }
+    if interface.checksums && !udp.verify_checksum(&ip.source.into(), &ip.destination.into()) {
+        counters.ip_checksum_errors.bump();
+        return Delivery::Dropped;
+    }
+    if !interface.allows(udp.dst_port()) && !interface.allows(udp.src_port()) {
+        counters.port_not_allowed.bump();
+        return Delivery::Dropped;
+    }
+    let source = SocketAddr::new(ip.source, udp.src_port());
+    let destination = SocketAddr::new(ip.destination, udp.dst_port());
+    let route = UdpRoute { interface: interface.id, source: destination, destination: source };
+    let socket = shared.udp_connected.find(&route);
+    let Some(socket) = socket.or_else(|| shared.udp_binds.find(interface.id, destination)) else {
+        counters.udp_no_socket.bump();
+        return Delivery::Unreachable;
+    };
+    socket.deliver(Origin { source, destination, interface: interface.id }, udp.payload());
+    Delivery::Socket(socket)
+}
+
+impl Bound for UdpSocket {
+    fn interface(&self) -> Option<InterfaceId> {
+        self.interface
+    }
+
+    fn local(&self) -> SocketAddr {
+        self.local
+    }
+}
+
+impl fmt::Debug for UdpSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UdpSocket")
+            .field("interface", &self.interface)
+            .field("local", &self.local)
+            .finish_non_exhaustive()
+    }
 }

@@ -1,72 +1,246 @@
-//! skeleton
-use std::any::Any;
-use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
-use std::time::Instant;
-use crate::{Error, InterfaceId, Ready, State, SuperSegment};
+//! One TCP connection: what its socket and its packets do to it.
 
-/// One TCP connection.
-pub struct Flow { context: OnceLock<Arc<dyn Any + Send + Sync>> }
+mod api;
+mod life;
+mod time_wait;
+
+use std::any::Any;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use crate::batch::Mark;
+use crate::clock::Time;
+use crate::demux::FlowKey;
+use crate::engine::{Engine, Settings};
+use crate::interface::Interface;
+use crate::stack::Shared;
+use crate::timers::{NEVER, Tick};
+use crate::{Error, Listener, Ready, State, TcpOptions};
+
+use self::time_wait::TimeWait;
+
+/// One TCP connection, in any state from its SYN on.
+///
+/// Any thread may call it. Its one lock is held for as long as a copy between the caller's memory and
+/// the queues takes. After a call that can give it something to send (everything with a `now`), and
+/// after a [`Batch`](crate::Batch) has listed it, call [`egress`](Self::egress) until that returns
+/// `None`; the last call also sets the flow's timer.
+///
+/// A flow lives on without its owner: once [closed](Self::close), it ends the connection in order and
+/// then frees itself. Dropping the `Arc` closes nothing.
+///
+/// ```
+/// use std::time::Instant;
+/// use peersock_stack::{Config, Egress, InterfaceConfig, MAX_PACKET, Ready, Stack, State, TcpOptions};
+///
+/// let now = Instant::now();
+/// let stack = Stack::new(Config::default(), [7; 32], now);
+/// let net = stack.add_interface(InterfaceConfig::new("net", ["10.0.0.1/8".parse()?]));
+/// let flow = stack.tcp_connect(now, net, None, "10.0.0.2:80".parse()?, TcpOptions::default())?;
+/// assert_eq!(flow.state(), State::SynSent);
+///
+/// let mut buf = vec![0; MAX_PACKET];
+/// let limits = Egress { segment: 1400, in_flight_cap: 1 << 20, checksums: false };
+/// let mut packets = flow.egress(now, &limits, &mut buf).expect("a SYN");
+/// assert_eq!(packets.next(&mut buf).expect("one packet").len(), 20 + 32);
+/// assert!(!flow.readiness().contains(Ready::CONNECTED));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Flow {
+    shared: Arc<Shared>,
+    interface: Arc<Interface>,
+    local: SocketAddr,
+    remote: SocketAddr,
+    this: Weak<Flow>,
+    inner: Mutex<Inner>,
+    /// [`Ready`] as of the last change.
+    ready: AtomicU8,
+    mark: Mark,
+    context: OnceLock<Arc<dyn Any + Send + Sync>>,
+}
 
 /// What the path takes, given to [`Flow::egress`].
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Egress {
-    /// Most TCP payload bytes of one wire packet.
+    /// Most TCP payload bytes of one wire packet: the path MTU less 40 (IPv4) or 60 (IPv6) bytes. Also
+    /// what the SYN announces as the MSS. It may change at any time.
     pub segment: usize,
-    /// Most unacknowledged bytes.
+    /// Most unacknowledged bytes; a change takes effect with the next acknowledgement.
     pub in_flight_cap: usize,
-    /// Whether to make checksums.
+    /// Whether the wire packets need checksums.
     pub checksums: bool,
 }
 
-#[allow(unused_variables)]
+/// What the flow's lock guards.
+struct Inner {
+    /// The protocol machine, until the connection has ended and everything is read.
+    engine: Option<Box<Engine>>,
+    /// Instead of the engine, at the end.
+    time_wait: Option<TimeWait>,
+    /// Whether packets find this flow. Without that the state is CLOSED.
+    linked: bool,
+    /// Reported once, after the data that came before it.
+    error: Option<Error>,
+    connected: bool,
+    /// The peer's FIN has come.
+    ended: bool,
+    read_shut: bool,
+    write_shut: bool,
+    /// The application has closed it.
+    orphaned: bool,
+    /// A write found the queue full, and a quarter has not become free since.
+    was_full: bool,
+    reset_on_close: bool,
+    keepalive: Option<Duration>,
+    user_timeout: Duration,
+    opened: Time,
+    /// When the last segment came.
+    heard: Time,
+    /// Since when something waits for an acknowledgement.
+    waiting: Option<Time>,
+    /// Who gets it when the handshake is done.
+    listener: Option<Weak<Listener>>,
+    alarm: Alarm,
+    retransmits: u64,
+}
+
+/// The timer wheel's entries for a flow: the earliest, and the one that was the earliest before.
+struct Alarm {
+    first: Tick,
+    second: Tick,
+}
+
 impl Flow {
-    /// The interface.
-    pub fn interface(&self) -> InterfaceId { todo!() }
-    /// The own address.
-    pub fn local(&self) -> SocketAddr { todo!() }
-    /// The peer's address.
-    pub fn remote(&self) -> SocketAddr { todo!() }
-    /// Queues data. `Err(WouldBlock)` when full or still connecting.
-    pub fn write(&self, now: Instant, data: &[u8]) -> Result<usize, Error> { todo!() }
-    /// Takes data; `Ok(0)` is the end.
-    pub fn read(&self, now: Instant, buf: &mut [u8]) -> Result<usize, Error> { todo!() }
-    /// Copies data without taking it.
-    pub fn peek(&self, now: Instant, buf: &mut [u8]) -> Result<usize, Error> { todo!() }
-    /// FIN after the queue.
-    pub fn shutdown_write(&self, now: Instant) -> Result<(), Error> { todo!() }
-    /// Reads end.
-    pub fn shutdown_read(&self, now: Instant) -> Result<(), Error> { todo!() }
-    /// RST.
-    pub fn abort(&self, now: Instant) { todo!() }
-    /// The application lets go.
-    pub fn close(&self, now: Instant) { todo!() }
-    /// An error from below.
-    pub fn fail(&self, now: Instant, error: Error) { todo!() }
-    /// What can be done now.
-    pub fn readiness(&self) -> Ready { todo!() }
-    /// SO_ERROR.
-    pub fn take_error(&self) -> Option<Error> { todo!() }
-    /// The state.
-    pub fn state(&self) -> State { todo!() }
-    /// Bytes queued that were never sent.
-    pub fn unsent(&self) -> usize { todo!() }
-    /// Bytes queued in all: unsent and unacknowledged (SIOCOUTQ).
-    pub fn unacked(&self) -> usize { todo!() }
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        interface: Arc<Interface>,
+        (local, remote): (SocketAddr, SocketAddr),
+        engine: Engine,
+        options: &TcpOptions,
+        time: Time,
+        listener: Option<&Arc<Listener>>,
+    ) -> Arc<Self> {
+        let inner = Inner {
+            engine: Some(Box::new(engine)),
+            time_wait: None,
+            linked: true,
+            error: None,
+            connected: false,
+            ended: false,
+            read_shut: false,
+            write_shut: false,
+            orphaned: false,
+            was_full: false,
+            reset_on_close: options.reset_on_close,
+            keepalive: options.keepalive,
+            user_timeout: options.user_timeout.unwrap_or(shared.config.user_timeout),
+            opened: time,
+            heard: time,
+            waiting: Some(time),
+            listener: listener.map(Arc::downgrade),
+            alarm: Alarm { first: NEVER, second: NEVER },
+            retransmits: 0,
+        };
+        Arc::new_cyclic(|this| Self {
+            shared: shared.clone(),
+            interface,
+            local,
+            remote,
+            this: this.clone(),
+            inner: Mutex::new(inner),
+            ready: AtomicU8::new(0),
+            mark: Mark::default(),
+            context: OnceLock::new(),
+        })
+    }
+
+    /// What an engine for a socket with these options is made with.
+    pub(crate) fn settings(shared: &Shared, options: &TcpOptions) -> Settings {
+        let bounds = |bytes: usize| bytes.clamp(4 << 10, 1 << 30);
+        Settings {
+            send_buffer: bounds(options.send_buffer.unwrap_or(shared.config.send_buffer)),
+            receive_buffer: bounds(options.receive_buffer.unwrap_or(shared.config.receive_buffer)),
+            nodelay: options.nodelay,
+            keepalive: options.keepalive,
+        }
+    }
+
+    pub(crate) fn key(&self) -> FlowKey {
+        FlowKey::new(self.interface.id, self.local, self.remote)
+    }
+
+    pub(crate) fn mark(&self) -> &Mark {
+        &self.mark
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn state(&self) -> State {
+        match (&self.engine, &self.time_wait) {
+            _ if !self.linked => State::Closed,
+            (_, Some(_)) => State::TimeWait,
+            (Some(engine), None) => engine.state(),
+            (None, None) => State::Closed,
+        }
+    }
+
     /// Bytes that can be read.
-    pub fn readable(&self) -> usize { todo!() }
-    /// Emits at most one super-segment.
-    pub fn egress(&self, now: Instant, limits: &Egress, buf: &mut [u8]) -> Option<SuperSegment> { todo!() }
-    /// Whether egress has something now.
-    pub fn has_output(&self, now: Instant) -> bool { todo!() }
-    /// TCP_NODELAY.
-    pub fn set_nodelay(&self, on: bool) { todo!() }
-    /// TCP_NODELAY.
-    pub fn nodelay(&self) -> bool { todo!() }
-    /// SO_KEEPALIVE.
-    pub fn set_keepalive(&self, now: Instant, interval: Option<std::time::Duration>) { todo!() }
-    /// SO_LINGER 0.
-    pub fn set_reset_on_close(&self, on: bool) { todo!() }
-    /// The driver's own state.
-    pub fn context(&self) -> &OnceLock<Arc<dyn Any + Send + Sync>> { &self.context }
+    fn readable(&self) -> usize {
+        self.engine.as_ref().map_or(0, |engine| engine.readable())
+    }
+
+    /// The engine, while the connection is alive.
+    fn live(&mut self) -> Option<&mut Engine> {
+        if self.linked { self.engine.as_deref_mut() } else { None }
+    }
+
+    fn readiness(&mut self) -> Ready {
+        let mut ready = Ready::EMPTY;
+        if self.connected {
+            ready |= Ready::CONNECTED;
+        }
+        if self.error.is_some() {
+            ready |= Ready::ERROR | Ready::READABLE | Ready::WRITABLE;
+        }
+        if self.ended || self.read_shut || !self.linked {
+            ready |= Ready::READ_CLOSED | Ready::READABLE;
+        }
+        if self.readable() > 0 {
+            ready |= Ready::READABLE;
+        }
+        match self.state() {
+            _ if self.write_shut => ready |= Ready::WRITE_CLOSED,
+            State::SynSent | State::SynReceived => {}
+            State::Established | State::CloseWait => {
+                let free = self.engine.as_ref().map_or(0, |engine| engine.writable());
+                let wanted = self.engine.as_ref().map_or(1, |engine| engine.send_buffer() / 4);
+                self.was_full &= free < wanted;
+                if free > 0 && !self.was_full {
+                    ready |= Ready::WRITABLE;
+                }
+            }
+            // A write would fail at once.
+            _ => ready |= Ready::WRITE_CLOSED | Ready::WRITABLE,
+        }
+        ready
+    }
+}
+
+impl fmt::Debug for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ready = Ready::from_bits(self.ready.load(Ordering::Relaxed));
+        f.debug_struct("Flow")
+            .field("interface", &self.interface.id)
+            .field("local", &self.local)
+            .field("remote", &self.remote)
+            .field("ready", &ready)
+            .finish_non_exhaustive()
+    }
 }

@@ -1,0 +1,274 @@
+//! Which connection or socket an arriving packet belongs to: one hash for a connection, one for a port.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::keyed::Key;
+use crate::{Flow, InterfaceId, UdpRoute, UdpSocket};
+
+const SHARDS: usize = 16;
+
+/// What tells one connection from every other, in a form that hashes fast.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct FlowKey {
+    /// IPv4 addresses in their IPv4-mapped form; inner packets never have such IPv6 addresses.
+    addresses: [u128; 2],
+    ports: u32,
+    interface: u32,
+}
+
+impl FlowKey {
+    pub(crate) fn new(interface: InterfaceId, local: SocketAddr, remote: SocketAddr) -> Self {
+        Self {
+            addresses: [bits(local.ip()), bits(remote.ip())],
+            ports: u32::from(local.port()) << 16 | u32::from(remote.port()),
+            interface: interface.0,
+        }
+    }
+
+    fn local_port(&self) -> u16 {
+        (self.ports >> 16) as u16
+    }
+
+    /// A shard's lock is all that a skewed choice can crowd, so this need not be keyed.
+    fn shard(&self) -> usize {
+        (self.ports ^ self.ports >> 16 ^ self.ports >> 4) as usize % SHARDS
+    }
+}
+
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(v6) => v6.to_bits(),
+    }
+}
+
+/// All connections, in every state.
+///
+/// Lock order: a flow's lock may be held when a shard's is taken, never the other way round.
+pub(crate) struct FlowTable {
+    shards: [RwLock<HashMap<FlowKey, Arc<Flow>, Key>>; SHARDS],
+    len: AtomicUsize,
+    /// How many flows use each local port.
+    ports: Mutex<HashMap<u16, usize>>,
+}
+
+impl FlowTable {
+    pub(crate) fn new(seed: &[u8; 32]) -> Self {
+        let key = Key::new(seed, "flow table");
+        Self {
+            shards: std::array::from_fn(|_| RwLock::new(HashMap::with_hasher(key.clone()))),
+            len: AtomicUsize::new(0),
+            ports: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn find(&self, key: &FlowKey) -> Option<Arc<Flow>> {
+        self.read(key.shard()).get(key).cloned()
+    }
+
+    /// Enters a flow; `false` if its place is taken.
+    pub(crate) fn insert(&self, key: FlowKey, flow: &Arc<Flow>) -> bool {
+        let mut shard = self.write(key.shard());
+        if shard.contains_key(&key) {
+            return false;
+        }
+        shard.insert(key, flow.clone());
+        self.len.fetch_add(1, Ordering::Relaxed);
+        *self.lock_ports().entry(key.local_port()).or_default() += 1;
+        true
+    }
+
+    pub(crate) fn remove(&self, key: &FlowKey) {
+        // Dropped after the locks are released: a flow's end may take others.
+        let removed = self.write(key.shard()).remove(key);
+        if removed.is_none() {
+            return;
+        }
+        self.len.fetch_sub(1, Ordering::Relaxed);
+        let mut ports = self.lock_ports();
+        if let Some(users) = ports.get_mut(&key.local_port()) {
+            *users -= 1;
+            if *users == 0 {
+                ports.remove(&key.local_port());
+            }
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    /// Whether any flow has this local port.
+    pub(crate) fn uses_port(&self, port: u16) -> bool {
+        self.lock_ports().contains_key(&port)
+    }
+
+    /// The flows that `wanted` accepts.
+    pub(crate) fn filter(&self, wanted: impl Fn(&Flow) -> bool) -> Vec<Arc<Flow>> {
+        let matching = |shard| self.read(shard).values().filter(|flow| wanted(flow)).cloned().collect();
+        (0..SHARDS).flat_map(|shard| -> Vec<_> { matching(shard) }).collect()
+    }
+
+    /// Forgets all flows, so that those whom nobody else holds are freed.
+    pub(crate) fn clear(&self) {
+        for shard in 0..SHARDS {
+            let flows: Vec<_> = self.write(shard).drain().collect();
+            self.len.fetch_sub(flows.len(), Ordering::Relaxed);
+        }
+        self.lock_ports().clear();
+    }
+
+    fn read(&self, shard: usize) -> RwLockReadGuard<'_, HashMap<FlowKey, Arc<Flow>, Key>> {
+        self.shards[shard].read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, shard: usize) -> RwLockWriteGuard<'_, HashMap<FlowKey, Arc<Flow>, Key>> {
+        self.shards[shard].write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_ports(&self) -> MutexGuard<'_, HashMap<u16, usize>> {
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Something bound to a local address and port, perhaps on every interface or address.
+pub(crate) trait Bound {
+    /// The interface, `None` for all.
+    fn interface(&self) -> Option<InterfaceId>;
+    /// The address, unspecified for all of its family.
+    fn local(&self) -> SocketAddr;
+
+    /// How well it suits a packet for `address` on `interface`: the more it asks for, the better;
+    /// `None` if it does not.
+    fn score(&self, interface: InterfaceId, address: IpAddr) -> Option<u8> {
+        let own = self.interface();
+        let local = self.local().ip();
+        let suits = own.is_none_or(|own| own == interface)
+            && local.is_ipv4() == address.is_ipv4()
+            && (local.is_unspecified() || local == address);
+        suits.then_some(u8::from(own.is_some()) + 2 * u8::from(!local.is_unspecified()))
+    }
+
+    /// Whether a packet could suit this and a socket bound to `interface` and `address`.
+    fn overlaps(&self, interface: Option<InterfaceId>, address: IpAddr) -> bool {
+        let local = self.local().ip();
+        let meet = match (self.interface(), interface) {
+            (Some(own), Some(other)) => own == other,
+            _ => true,
+        };
+        let same = local == address || local.is_unspecified() || address.is_unspecified();
+        meet && local.is_ipv4() == address.is_ipv4() && same
+    }
+}
+
+/// Everything of one kind that is bound, by port.
+pub(crate) struct Binds<T> {
+    ports: RwLock<HashMap<u16, Vec<Arc<T>>>>,
+}
+
+impl<T> Default for Binds<T> {
+    fn default() -> Self {
+        Self { ports: RwLock::default() }
+    }
+}
+
+impl<T: Bound> Binds<T> {
+    /// The one that suits a packet best; of equals the youngest.
+    pub(crate) fn find(&self, interface: InterfaceId, destination: SocketAddr) -> Option<Arc<T>> {
+        let ports = self.read();
+        let bound = ports.get(&destination.port())?;
+        let scored = bound.iter().filter_map(|one| Some((one.score(interface, destination.ip())?, one)));
+        scored.max_by_key(|&(score, _)| score).map(|(_, one)| one.clone())
+    }
+
+    /// Enters what `make` gives, unless something there stands in the way.
+    pub(crate) fn insert<E>(
+        &self,
+        port: u16,
+        free: impl FnOnce(&[Arc<T>]) -> Result<(), E>,
+        make: impl FnOnce() -> Arc<T>,
+    ) -> Result<Arc<T>, E> {
+        let mut ports = self.write();
+        free(ports.get(&port).map_or(&[], Vec::as_slice))?;
+        let one = make();
+        ports.entry(port).or_default().push(one.clone());
+        Ok(one)
+    }
+
+    pub(crate) fn remove(&self, port: u16, one: &T) {
+        let mut ports = self.write();
+        if let Some(bound) = ports.get_mut(&port) {
+            bound.retain(|other| !std::ptr::eq(Arc::as_ptr(other), one));
+            if bound.is_empty() {
+                ports.remove(&port);
+            }
+        }
+    }
+
+    /// Whether anything bound to `port` overlaps.
+    pub(crate) fn occupied(&self, port: u16, interface: Option<InterfaceId>, address: IpAddr) -> bool {
+        let ports = self.read();
+        ports.get(&port).is_some_and(|bound| bound.iter().any(|one| one.overlaps(interface, address)))
+    }
+
+    /// All that `wanted` accepts.
+    pub(crate) fn filter(&self, wanted: impl Fn(&T) -> bool) -> Vec<Arc<T>> {
+        self.read().values().flatten().filter(|one| wanted(one)).cloned().collect()
+    }
+
+    /// Forgets all.
+    pub(crate) fn clear(&self) {
+        let bound = std::mem::take(&mut *self.write());
+        drop(bound);
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<u16, Vec<Arc<T>>>> {
+        self.ports.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<u16, Vec<Arc<T>>>> {
+        self.ports.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Connected UDP sockets by their pair of addresses.
+pub(crate) struct ConnectedUdp {
+    routes: RwLock<HashMap<UdpRoute, Arc<UdpSocket>, Key>>,
+}
+
+impl ConnectedUdp {
+    pub(crate) fn new(seed: &[u8; 32]) -> Self {
+        Self { routes: RwLock::new(HashMap::with_hasher(Key::new(seed, "udp table"))) }
+    }
+
+    pub(crate) fn find(&self, route: &UdpRoute) -> Option<Arc<UdpSocket>> {
+        self.routes.read().unwrap_or_else(PoisonError::into_inner).get(route).cloned()
+    }
+
+    /// Enters a socket; `false` if its place is taken.
+    pub(crate) fn insert(&self, route: UdpRoute, socket: &Arc<UdpSocket>) -> bool {
+        let mut routes = self.write();
+        let free = !routes.contains_key(&route);
+        if free {
+            routes.insert(route, socket.clone());
+        }
+        free
+    }
+
+    pub(crate) fn remove(&self, route: &UdpRoute) {
+        let removed = self.write().remove(route);
+        drop(removed);
+    }
+
+    pub(crate) fn clear(&self) {
+        let routes: Vec<_> = self.write().drain().collect();
+        drop(routes);
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<UdpRoute, Arc<UdpSocket>, Key>> {
+        self.routes.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,282 @@
+//! The calls of the application and of the driver.
+
+use std::any::Any;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use super::{Egress, Flow};
+use crate::{Error, InterfaceId, Ready, State, SuperSegment};
+
+impl Flow {
+    /// The interface it goes over.
+    pub fn interface(&self) -> InterfaceId {
+        self.interface.id
+    }
+
+    /// The own address and port.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// The peer's address and port.
+    pub fn remote(&self) -> SocketAddr {
+        self.remote
+    }
+
+    /// The connection's state.
+    pub fn state(&self) -> State {
+        self.lock().state()
+    }
+
+    /// What can be done without waiting. Takes no lock.
+    pub fn readiness(&self) -> Ready {
+        Ready::from_bits(self.ready.load(Ordering::Acquire))
+    }
+
+    /// Queues what fits of `data` and says how many bytes that were.
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`] while the queue is full or the handshake is under way,
+    /// [`Error::BrokenPipe`] after sending was shut down or the connection has ended, and once the
+    /// error that ended it.
+    pub fn write(&self, now: Instant, data: &[u8]) -> Result<usize, Error> {
+        let time = self.shared.clock.time(now);
+        let mut inner = self.lock();
+        if let Some(error) = inner.error.take() {
+            self.publish(&mut inner);
+            return Err(error);
+        }
+        if inner.write_shut {
+            return Err(Error::BrokenPipe);
+        }
+        match inner.state() {
+            State::SynSent | State::SynReceived => return Err(Error::WouldBlock),
+            State::Established | State::CloseWait => {}
+            _ => return Err(Error::BrokenPipe),
+        }
+        let queued = inner.live().map_or(0, |engine| engine.write(data));
+        inner.waiting.get_or_insert(time);
+        if queued < data.len() {
+            inner.was_full = true;
+            self.publish(&mut inner);
+        }
+        if queued == 0 && !data.is_empty() { Err(Error::WouldBlock) } else { Ok(queued) }
+    }
+
+    /// Takes received data; `Ok(0)` means that the peer has sent all it will.
+    ///
+    /// When the connection was reset, what had arrived in order before can still be read; then comes
+    /// the error, once, and after that the end.
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`] while nothing is there, else what ended the connection.
+    pub fn read(&self, now: Instant, buf: &mut [u8]) -> Result<usize, Error> {
+        let time = self.shared.clock.time(now);
+        let mut inner = self.lock();
+        if buf.is_empty() || inner.read_shut {
+            return Ok(0);
+        }
+        if let Some(engine) = inner.engine.as_mut().filter(|engine| engine.readable() > 0) {
+            let len = engine.read(buf);
+            if engine.readable() == 0 {
+                self.settle(&mut inner, time);
+            }
+            return Ok(len);
+        }
+        self.nothing_to_read(&mut inner)
+    }
+
+    /// Copies received data and leaves it there; otherwise as [`read`](Self::read).
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn peek(&self, _now: Instant, buf: &mut [u8]) -> Result<usize, Error> {
+        let mut inner = self.lock();
+        if buf.is_empty() || inner.read_shut {
+            return Ok(0);
+        }
+        match inner.engine.as_mut().filter(|engine| engine.readable() > 0) {
+            Some(engine) => Ok(engine.peek(buf)),
+            None => self.nothing_to_read(&mut inner),
+        }
+    }
+
+    fn nothing_to_read(&self, inner: &mut super::Inner) -> Result<usize, Error> {
+        if let Some(error) = inner.error.take() {
+            self.publish(inner);
+            return Err(error);
+        }
+        if inner.ended || !inner.linked { Ok(0) } else { Err(Error::WouldBlock) }
+    }
+
+    /// Sends FIN after the queue: SHUT_WR.
+    ///
+    /// # Errors
+    /// [`Error::NotConnected`] before the handshake is done and after the connection has ended.
+    pub fn shutdown_write(&self, now: Instant) -> Result<(), Error> {
+        let time = self.shared.clock.time(now);
+        let mut inner = self.lock();
+        if inner.state().is_connecting() {
+            return Err(Error::NotConnected);
+        }
+        let engine = inner.live().ok_or(Error::NotConnected)?;
+        engine.shutdown();
+        inner.write_shut = true;
+        self.settle(&mut inner, time);
+        Ok(())
+    }
+
+    /// Makes every read return the end, and throws away what comes: SHUT_RD. The peer is not told.
+    ///
+    /// # Errors
+    /// [`Error::NotConnected`] before the handshake is done and after the connection has ended.
+    pub fn shutdown_read(&self, now: Instant) -> Result<(), Error> {
+        let time = self.shared.clock.time(now);
+        let mut inner = self.lock();
+        if inner.state().is_connecting() {
+            return Err(Error::NotConnected);
+        }
+        inner.live().ok_or(Error::NotConnected)?.discard();
+        inner.read_shut = true;
+        self.settle(&mut inner, time);
+        Ok(())
+    }
+
+    /// Lets the connection go on without the application: FIN after the queue, TIME-WAIT, gone.
+    ///
+    /// If received data was not read, or the socket is set to [reset](Self::set_reset_on_close), the
+    /// peer gets a reset at once instead (RFC 2525 2.17). A handshake under way is given up.
+    pub fn close(&self, now: Instant) {
+        let time = self.shared.clock.time(now);
+        let mut inner = self.lock();
+        inner.orphaned = true;
+        inner.error = None;
+        inner.write_shut = true;
+        inner.heard = inner.heard.max(time);
+        let reset = inner.readable() > 0 || inner.reset_on_close;
+        match inner.state() {
+            State::SynSent => self.unlink(&mut inner),
+            State::SynReceived => self.reset(&mut inner),
+            _ if reset => self.reset(&mut inner),
+            _ => {
+                if let Some(engine) = inner.live() {
+                    engine.shutdown();
+                }
+            }
+        }
+        self.settle(&mut inner, time);
+    }
+
+    /// Resets the connection. Pending reads and writes fail with [`Error::ConnectionAborted`].
+    pub fn abort(&self, now: Instant) {
+        let time = self.shared.clock.time(now);
+        let mut inner = self.lock();
+        if !inner.linked {
+            return;
+        }
+        if !inner.orphaned {
+            inner.error = Some(Error::ConnectionAborted);
+        }
+        match inner.state() {
+            State::SynSent | State::TimeWait => self.unlink(&mut inner),
+            _ => self.reset(&mut inner),
+        }
+        self.settle(&mut inner, time);
+    }
+
+    /// Ends the connection because of something below it, without a word to the peer.
+    pub fn fail(&self, now: Instant, error: Error) {
+        let time = self.shared.clock.time(now);
+        let mut inner = self.lock();
+        if inner.linked {
+            self.kill(&mut inner, error);
+            self.settle(&mut inner, time);
+        }
+    }
+
+    /// What ended the connection, if it was not reported yet: SO_ERROR.
+    pub fn take_error(&self) -> Option<Error> {
+        let mut inner = self.lock();
+        let error = inner.error.take();
+        self.publish(&mut inner);
+        error
+    }
+
+    /// Bytes queued and never sent.
+    pub fn unsent(&self) -> usize {
+        self.lock().live().map_or(0, |engine| engine.unsent())
+    }
+
+    /// Bytes queued and not acknowledged, unsent ones included: SIOCOUTQ. Zero when all has arrived.
+    pub fn unacked(&self) -> usize {
+        self.lock().live().map_or(0, |engine| engine.unacked())
+    }
+
+    /// Bytes that can be read: FIONREAD.
+    pub fn readable(&self) -> usize {
+        self.lock().readable()
+    }
+
+    /// Writes at most one super-segment to `buf`, which must hold [`MAX_PACKET`](crate::MAX_PACKET)
+    /// bytes. Call it until it returns `None`: nothing to send now, and the flow's timer is set.
+    pub fn egress(&self, now: Instant, limits: &Egress, buf: &mut [u8]) -> Option<SuperSegment> {
+        let time = self.shared.clock.time(now);
+        let mut inner = self.lock();
+        let before = inner.retransmits;
+        let engine = inner.live()?;
+        let emitted = engine.emit(time, limits, buf);
+        inner.retransmits = inner.live().map_or(before, |engine| engine.retransmits());
+        self.shared.counters.tcp_retransmits.add(inner.retransmits - before);
+        if emitted.is_none() || inner.state() == State::Closed {
+            self.settle(&mut inner, time);
+            self.arm(&mut inner, time);
+        }
+        emitted
+    }
+
+    /// Whether [`egress`](Self::egress) has something to send.
+    pub fn has_output(&self, now: Instant) -> bool {
+        let time = self.shared.clock.time(now);
+        let deadline = self.lock().live().and_then(|engine| engine.deadline(time));
+        deadline.is_some_and(|due| due <= time)
+    }
+
+    /// Whether small writes leave at once: TCP_NODELAY.
+    pub fn nodelay(&self) -> bool {
+        self.lock().live().is_some_and(|engine| engine.nodelay())
+    }
+
+    /// Sets TCP_NODELAY.
+    pub fn set_nodelay(&self, on: bool) {
+        if let Some(engine) = self.lock().live() {
+            engine.set_nodelay(on);
+        }
+    }
+
+    /// Sets SO_KEEPALIVE and TCP_KEEPIDLE, see [`TcpOptions::keepalive`](crate::TcpOptions::keepalive).
+    pub fn set_keepalive(&self, interval: Option<Duration>) {
+        let mut inner = self.lock();
+        inner.keepalive = interval;
+        if let Some(engine) = inner.live() {
+            engine.set_keepalive(interval);
+        }
+    }
+
+    /// Sets TCP_USER_TIMEOUT (RFC 5482): how long an acknowledgement may take.
+    pub fn set_user_timeout(&self, timeout: Duration) {
+        self.lock().user_timeout = timeout;
+    }
+
+    /// Makes [`close`](Self::close) reset the connection: SO_LINGER with zero. To linger otherwise, wait
+    /// for [`unacked`](Self::unacked) to become zero.
+    pub fn set_reset_on_close(&self, on: bool) {
+        self.lock().reset_on_close = on;
+    }
+
+    /// The driver's own state for this socket.
+    pub fn context(&self) -> &OnceLock<Arc<dyn Any + Send + Sync>> {
+        &self.context
+    }
+}

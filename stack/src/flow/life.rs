@@ -1,0 +1,307 @@
+//! How a connection changes by itself: by segments, by time, and at its end.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use smoltcp::wire::TcpControl;
+
+use super::time_wait::{Late, TimeWait};
+use super::{Flow, Inner};
+use crate::clock::{Time, after};
+use crate::engine::Processed;
+use crate::ip::{IpHeader, MAX_HEADERS};
+use crate::tcp::{Bare, TcpHeader};
+use crate::timers::{NEVER, Tick, tick_at};
+use crate::{Batch, Error, InterfaceId, State, checksum};
+
+/// Probes without an answer before the peer counts as gone, with the interval as set.
+const KEEPALIVE_PROBES: u32 = 8;
+
+impl Flow {
+    /// Takes in a segment that belongs to this connection. `false` if the connection has made room
+    /// meanwhile, and the segment is nobody's.
+    pub(crate) fn receive(
+        &self,
+        time: Time,
+        packet: &mut [u8],
+        (ip, tcp): (&IpHeader, &TcpHeader),
+        batch: &mut Batch,
+    ) -> bool {
+        let mut inner = self.lock();
+        if !inner.linked {
+            return false;
+        }
+        if inner.time_wait.is_some() {
+            return self.receive_late(&mut inner, time, tcp, batch);
+        }
+        let Some(engine) = inner.engine.as_mut() else { return false };
+        let before = engine.state();
+        let mut processed = Processed::default();
+        batch.reply(self.interface.id, self.remote.ip(), MAX_HEADERS, |buf| {
+            processed = engine.process(time, packet, ip.header_len, buf);
+            self.finish_reply(&mut buf[..processed.reply]);
+            processed.reply
+        });
+        batch.repeat_last(processed.copies.saturating_sub(1));
+        inner.heard = time;
+        self.after_segment(&mut inner, before, tcp.rst, batch);
+        self.settle(&mut inner, time);
+        true
+    }
+
+    fn finish_reply(&self, packet: &mut [u8]) {
+        if self.interface.checksums && !packet.is_empty() {
+            checksum::fill_tcp(packet);
+        }
+    }
+
+    fn receive_late(&self, inner: &mut Inner, time: Time, tcp: &TcpHeader, batch: &mut Batch) -> bool {
+        let Some(wait) = &mut inner.time_wait else { return false };
+        match wait.segment(time, tcp) {
+            Late::Ignore => true,
+            Late::Acknowledge => {
+                let (seq, ack) = (wait.snd_nxt, Some(wait.rcv_nxt));
+                let control = TcpControl::None;
+                let answer = Bare { local: self.local, remote: self.remote, control, seq, ack };
+                batch.reply(self.interface.id, self.remote.ip(), MAX_HEADERS, |buf| {
+                    answer.write(self.interface.checksums, buf)
+                });
+                true
+            }
+            Late::MakeRoom => {
+                self.shared.counters.tcp_time_wait_reused.bump();
+                self.unlink(inner);
+                false
+            }
+        }
+    }
+
+    /// What a segment's effect on the engine means for the socket.
+    fn after_segment(&self, inner: &mut Inner, before: State, rst: bool, batch: &mut Batch) {
+        let state = inner.state();
+        if before.is_connecting() && !state.is_connecting() && state != State::Closed {
+            self.established(inner, batch);
+        }
+        if state == State::Closed && before != State::Closed && rst {
+            self.was_reset(inner, before);
+        }
+        if matches!(state, State::CloseWait | State::Closing | State::LastAck | State::TimeWait) {
+            inner.ended = true;
+        }
+        if inner.readable() > 0 {
+            if inner.orphaned {
+                // RFC 1122 4.2.2.13: data that nobody will read.
+                self.reset(inner);
+            } else if inner.read_shut
+                && let Some(engine) = inner.live()
+            {
+                engine.discard();
+            }
+        }
+    }
+
+    fn established(&self, inner: &mut Inner, batch: &mut Batch) {
+        inner.connected = true;
+        self.shared.counters.tcp_established.bump();
+        let Some(listener) = inner.listener.take() else { return };
+        let listener = listener.upgrade();
+        let this = self.this.upgrade();
+        let accepting = listener.zip(this).filter(|(listener, this)| listener.enqueue(this.clone()));
+        if let Some((listener, _)) = accepting {
+            self.shared.counters.tcp_accepts.bump();
+            batch.touch_listener(&self.shared.rounds, listener);
+        } else {
+            inner.orphaned = true;
+            self.reset(inner);
+        }
+    }
+
+    fn was_reset(&self, inner: &mut Inner, before: State) {
+        let counters = &self.shared.counters;
+        let error = match before {
+            State::SynSent => {
+                counters.tcp_refused.bump();
+                Error::ConnectionRefused
+            }
+            _ => {
+                counters.tcp_resets_received.bump();
+                Error::ConnectionReset
+            }
+        };
+        if !inner.orphaned {
+            inner.error = Some(error);
+        }
+    }
+
+    /// An ICMP error about this connection. Once it stands, such errors are advice only (RFC 5461).
+    pub(crate) fn unreachable(&self, time: Time, seq: u32, error: Error) -> bool {
+        let mut inner = self.lock();
+        let isn = inner.live().map(|engine| engine.initial_sequence());
+        if inner.state() != State::SynSent || isn != Some(seq) {
+            return false;
+        }
+        self.kill(&mut inner, error);
+        self.settle(&mut inner, time);
+        true
+    }
+
+    /// Lets a timer fire that was set for `tick`; `true` if the flow has output or new readiness.
+    pub(crate) fn on_timer(&self, tick: Tick, time: Time) -> bool {
+        let mut inner = self.lock();
+        if inner.alarm.first != tick {
+            // Superseded by an earlier one.
+            return false;
+        }
+        inner.alarm.first = std::mem::replace(&mut inner.alarm.second, NEVER);
+        if !inner.linked {
+            return false;
+        }
+        if inner.time_wait.is_some_and(|wait| wait.expires() <= time) {
+            self.unlink(&mut inner);
+            return false;
+        }
+        if self.gives_up_at(&inner).is_some_and(|due| due <= time) {
+            self.shared.counters.tcp_timeouts.bump();
+            self.kill(&mut inner, Error::TimedOut);
+            self.settle(&mut inner, time);
+            return true;
+        }
+        match self.due_at(&mut inner, time) {
+            Some(due) if due <= time => true,
+            _ => {
+                self.arm(&mut inner, time);
+                false
+            }
+        }
+    }
+
+    /// Sets the timer for the next deadline, unless an earlier one is set already. What is due now has
+    /// just been done or could not be, so it waits for a millisecond at least.
+    pub(super) fn arm(&self, inner: &mut Inner, time: Time) {
+        let Some(due) = self.due_at(inner, time) else { return };
+        let tick = tick_at(due.max(after(time, Duration::from_millis(1))));
+        if tick >= inner.alarm.first {
+            return;
+        }
+        if inner.alarm.second == NEVER {
+            inner.alarm.second = inner.alarm.first;
+        }
+        inner.alarm.first = tick;
+        self.shared.timers.insert(tick, self.this.clone());
+    }
+
+    /// Makes the flow appear in the next batch of timers.
+    pub(crate) fn arm_now(&self, time: Time) {
+        let mut inner = self.lock();
+        self.arm(&mut inner, time);
+    }
+
+    fn due_at(&self, inner: &mut Inner, time: Time) -> Option<Time> {
+        if !inner.linked {
+            return None;
+        }
+        if let Some(wait) = &inner.time_wait {
+            return Some(wait.expires());
+        }
+        let gives_up = self.gives_up_at(inner);
+        let engine = inner.live().and_then(|engine| engine.deadline(time));
+        [gives_up, engine].into_iter().flatten().min()
+    }
+
+    /// When the peer's silence ends the connection.
+    fn gives_up_at(&self, inner: &Inner) -> Option<Time> {
+        let config = &self.shared.config;
+        let state = inner.state();
+        if state.is_connecting() {
+            return Some(after(inner.opened, config.syn_timeout));
+        }
+        if let Some(waiting) = inner.waiting {
+            let orphan = if inner.orphaned { config.orphan_timeout } else { Duration::MAX };
+            return Some(after(waiting.max(inner.heard), inner.user_timeout.min(orphan)));
+        }
+        if inner.orphaned && state == State::FinWait2 {
+            return Some(after(inner.heard, config.orphan_timeout));
+        }
+        // The first probe goes after one interval, and each has one to be answered.
+        let silence = inner.keepalive?.saturating_mul(KEEPALIVE_PROBES + 1);
+        Some(after(inner.heard, silence))
+    }
+
+    /// Brings everything that follows from the engine's state up to date. The last step of every call.
+    pub(super) fn settle(&self, inner: &mut Inner, time: Time) {
+        if let Some(engine) = inner.live() {
+            if engine.is_finished() {
+                self.unlink(inner);
+            } else if engine.state() == State::TimeWait
+                && engine.readable() == 0
+                && engine.deadline(time).is_none_or(|due| due > time)
+            {
+                inner.time_wait = Some(TimeWait::new(time, engine.edges()));
+                inner.ended = true;
+                self.recycle(inner);
+            } else if engine.awaits_ack() {
+                inner.waiting.get_or_insert(time);
+            } else {
+                inner.waiting = None;
+            }
+        }
+        if !inner.linked && (inner.orphaned || inner.readable() == 0) {
+            self.recycle(inner);
+        }
+        self.publish(inner);
+    }
+
+    pub(super) fn publish(&self, inner: &mut Inner) {
+        self.ready.store(inner.readiness().bits(), Ordering::Release);
+    }
+
+    /// Ends the connection with an error and without a reset.
+    pub(super) fn kill(&self, inner: &mut Inner, error: Error) {
+        if !inner.orphaned {
+            inner.error = Some(error);
+        }
+        self.unlink(inner);
+    }
+
+    /// Has the engine send a reset; the flow ends when that has left.
+    pub(super) fn reset(&self, inner: &mut Inner) {
+        if let Some(engine) = inner.live() {
+            engine.abort();
+            self.shared.counters.tcp_resets_sent.bump();
+        }
+    }
+
+    /// Takes the flow out of the demultiplexer: CLOSED.
+    pub(super) fn unlink(&self, inner: &mut Inner) {
+        if !std::mem::replace(&mut inner.linked, false) {
+            return;
+        }
+        self.shared.flows.remove(&self.key());
+        if let Some(listener) = inner.listener.take().and_then(|listener| listener.upgrade()) {
+            listener.forget_handshake();
+        }
+    }
+
+    fn recycle(&self, inner: &mut Inner) {
+        if let Some(engine) = inner.engine.take() {
+            engine.recycle(&self.shared.pool);
+        }
+    }
+
+    /// Takes this flow's place for a new connection with the initial sequence number `isn`, if it is in
+    /// TIME-WAIT and the two cannot be confused (RFC 6191's condition, by sequence numbers).
+    pub(crate) fn make_room(&self, time: Time, isn: u32) -> bool {
+        let mut inner = self.lock();
+        let gives_way = inner.linked && inner.time_wait.is_some_and(|wait| wait.gives_way_to(time, isn));
+        if gives_way {
+            self.shared.counters.tcp_time_wait_reused.bump();
+            self.unlink(&mut inner);
+        }
+        gives_way
+    }
+
+    /// Whether it goes over `interface`.
+    pub(crate) fn is_on(&self, interface: InterfaceId) -> bool {
+        self.interface.id == interface
+    }
+}

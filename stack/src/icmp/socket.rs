@@ -1,0 +1,236 @@
+//! Sockets for echo requests, as Linux's "ping sockets" (IPPROTO_ICMP with SOCK_DGRAM).
+
+use std::any::Any;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use super::errors::Quoted;
+use super::{HEADER, types, write};
+use crate::batch::Mark;
+use crate::demux::Bound;
+use crate::interface::Interface;
+use crate::ip::IpHeader;
+use crate::queue::DatagramQueue;
+use crate::stack::Shared;
+use crate::{Batch, Error, InterfaceId, Ready};
+
+/// A socket that sends echo requests and receives what comes back for them.
+///
+/// ```
+/// use std::time::Instant;
+/// use peersock_stack::{Config, EchoRequest, InterfaceConfig, Stack};
+///
+/// let stack = Stack::new(Config::default(), [7; 32], Instant::now());
+/// let net = stack.add_interface(InterfaceConfig::new("net", ["10.0.0.1/8".parse()?]));
+/// let socket = stack.icmp_open(net, false)?;
+/// let destination = "10.0.0.2".parse()?;
+/// let request = EchoRequest { destination, sequence: 1, payload: b"ping", hop_limit: 64 };
+/// let mut packet = [0; 1280];
+/// assert_eq!(socket.send(&request, 1280, &mut packet)?, 20 + 8 + 4);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct IcmpSocket {
+    shared: Arc<Shared>,
+    interface: InterfaceId,
+    /// Unspecified address, and the identifier as port.
+    local: SocketAddr,
+    closed: AtomicBool,
+    queue: Mutex<DatagramQueue<EchoReply>>,
+    mark: Mark,
+    context: OnceLock<Arc<dyn Any + Send + Sync>>,
+}
+
+/// An echo request to send.
+#[derive(Debug, Clone, Copy)]
+pub struct EchoRequest<'a> {
+    /// Who is asked.
+    pub destination: IpAddr,
+    /// Comes back, to tell requests apart.
+    pub sequence: u16,
+    /// Comes back.
+    pub payload: &'a [u8],
+    /// 1 to 255; usually 64.
+    pub hop_limit: u8,
+}
+
+/// What came back for an echo request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EchoReply {
+    /// Who answered.
+    pub source: IpAddr,
+    /// The request's sequence number.
+    pub sequence: u16,
+    /// Payload bytes written to the buffer; none with an error.
+    pub len: usize,
+    /// The hop limit that was left when it arrived.
+    pub hop_limit: u8,
+    /// `None` for an echo reply, else what an ICMP error says about the request.
+    pub error: Option<Error>,
+}
+
+impl IcmpSocket {
+    pub(crate) fn new(shared: &Arc<Shared>, interface: InterfaceId, ipv6: bool, ident: u16) -> Arc<Self> {
+        let address = if ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+        Arc::new(Self {
+            shared: shared.clone(),
+            interface,
+            local: SocketAddr::new(address, ident),
+            closed: AtomicBool::new(false),
+            queue: Mutex::new(DatagramQueue::new(shared.config.udp_receive_buffer)),
+            mark: Mark::default(),
+            context: OnceLock::new(),
+        })
+    }
+
+    /// The interface it sends on.
+    pub fn interface(&self) -> InterfaceId {
+        self.interface
+    }
+
+    /// The identifier in its requests, unique among the node's sockets of this interface and family.
+    pub fn ident(&self) -> u16 {
+        self.local.port()
+    }
+
+    /// Writes a request as one IP packet of at most `mtu` bytes to `buf`, and gives its length.
+    ///
+    /// # Errors
+    /// [`Error::MessageSize`] if it does not fit, [`Error::AddressFamily`] for the other family,
+    /// [`Error::AddrNotAvailable`] without an address of this family, [`Error::NetworkDown`] after the
+    /// interface was removed, [`Error::InvalidInput`] for a hop limit of 0, [`Error::Closed`].
+    pub fn send(&self, request: &EchoRequest<'_>, mtu: usize, buf: &mut [u8]) -> Result<usize, Error> {
+        if self.is_closed() {
+            return Err(Error::Closed);
+        }
+        if request.hop_limit == 0 {
+            return Err(Error::InvalidInput);
+        }
+        if request.destination.is_ipv4() != self.local.is_ipv4() {
+            return Err(Error::AddressFamily);
+        }
+        let room = buf.len().min(mtu);
+        let interface = self.shared.interfaces.find(self.interface).ok_or(Error::NetworkDown)?;
+        let source = interface.source_for(request.destination).ok_or(Error::AddrNotAvailable)?;
+        let mut rest = [0; 4];
+        rest[..2].copy_from_slice(&self.ident().to_be_bytes());
+        rest[2..].copy_from_slice(&request.sequence.to_be_bytes());
+        let rest = [&rest, request.payload].concat();
+        let addresses = (source, request.destination);
+        let head = [types(source).echo_request, 0];
+        write(&mut buf[..room], addresses, head, &rest, request.hop_limit, interface.checksums)
+            .ok_or(Error::MessageSize)
+    }
+
+    /// Takes what came back first. A payload that `buf` does not hold is cut.
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`], [`Error::Closed`].
+    pub fn recv(&self, buf: &mut [u8]) -> Result<EchoReply, Error> {
+        if self.is_closed() {
+            return Err(Error::Closed);
+        }
+        let (reply, len) = self.lock().pop(buf).ok_or(Error::WouldBlock)?;
+        Ok(EchoReply { len: len.min(buf.len()), ..reply })
+    }
+
+    /// What can be done without waiting. Writing always can.
+    pub fn readiness(&self) -> Ready {
+        let mut ready = Ready::WRITABLE;
+        if !self.lock().is_empty() {
+            ready |= Ready::READABLE;
+        }
+        if self.is_closed() {
+            ready |= Ready::READABLE | Ready::READ_CLOSED;
+        }
+        ready
+    }
+
+    /// Gives the identifier back and drops what was not read.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.shared.icmp.remove(self.ident(), self);
+        self.lock().clear();
+    }
+
+    /// The driver's own state for this socket.
+    pub fn context(&self) -> &OnceLock<Arc<dyn Any + Send + Sync>> {
+        &self.context
+    }
+
+    pub(crate) fn mark(&self) -> &Mark {
+        &self.mark
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, DatagramQueue<EchoReply>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An echo reply has come: identifier, sequence number and payload follow the checksum.
+pub(super) fn receive_reply(
+    shared: &Shared,
+    interface: &Interface,
+    ip: &IpHeader,
+    message: &[u8],
+    batch: &mut Batch,
+) {
+    let destination = SocketAddr::new(ip.destination, u16::from_be_bytes([message[4], message[5]]));
+    let Some(socket) = shared.icmp.find(interface.id, destination) else {
+        return shared.counters.icmp_ignored.bump();
+    };
+    let sequence = u16::from_be_bytes([message[6], message[7]]);
+    let reply = EchoReply { source: ip.source, sequence, len: 0, hop_limit: ip.hop_limit, error: None };
+    queue(shared, socket, reply, &message[HEADER..], batch);
+}
+
+/// An error about one of this node's requests has come from `source`; `false` if no socket sent it.
+pub(super) fn receive_error(
+    shared: &Shared,
+    interface: &Interface,
+    quoted: &Quoted<'_>,
+    (source, hop_limit): (IpAddr, u8),
+    error: Error,
+    batch: &mut Batch,
+) -> bool {
+    let ident = u16::from_be_bytes([quoted.head[4], quoted.head[5]]);
+    let sequence = u16::from_be_bytes([quoted.head[6], quoted.head[7]]);
+    let sent_by = SocketAddr::new(quoted.source, ident);
+    let request = quoted.head[0] == types(quoted.destination).echo_request;
+    let Some(socket) = shared.icmp.find(interface.id, sent_by).filter(|_| request) else { return false };
+    let reply = EchoReply { source, sequence, len: 0, hop_limit, error: Some(error) };
+    queue(shared, socket, reply, &[], batch);
+    true
+}
+
+fn queue(shared: &Shared, socket: Arc<IcmpSocket>, reply: EchoReply, payload: &[u8], batch: &mut Batch) {
+    match socket.lock().push(reply, payload) {
+        true => shared.counters.icmp_echo_replies.bump(),
+        false => shared.counters.icmp_queue_overflows.bump(),
+    }
+    batch.touch_icmp(&shared.rounds, socket);
+}
+
+impl Bound for IcmpSocket {
+    fn interface(&self) -> Option<InterfaceId> {
+        Some(self.interface)
+    }
+
+    fn local(&self) -> SocketAddr {
+        self.local
+    }
+}
+
+impl fmt::Debug for IcmpSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IcmpSocket")
+            .field("interface", &self.interface)
+            .field("ident", &self.ident())
+            .finish_non_exhaustive()
+    }
+}

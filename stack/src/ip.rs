@@ -1,0 +1,177 @@
+//! The IP header of an arriving packet, and the headers of packets made here.
+
+use std::net::{IpAddr, SocketAddr};
+
+use smoltcp::phy::{Checksum, ChecksumCapabilities};
+use smoltcp::wire::{IpAddress, IpProtocol, IpRepr, Ipv4Packet, Ipv6Packet};
+
+/// The largest IP packet that the stack takes or makes, bytes.
+pub const MAX_PACKET: usize = 65_535;
+
+/// The hop limit of packets that ask for none (RFC 1700's default TTL).
+pub(crate) const HOP_LIMIT: u8 = 64;
+
+/// The longest IP and TCP headers that smoltcp writes: IPv6, TCP and 40 bytes of options.
+pub(crate) const MAX_HEADERS: usize = 40 + 60;
+
+/// Where a packet comes from and goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct IpHeader {
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
+    pub(crate) protocol: IpProtocol,
+    pub(crate) hop_limit: u8,
+    /// Bytes of the IP header, options included.
+    pub(crate) header_len: usize,
+    /// Bytes of the whole packet as the header says; never more than there are.
+    pub(crate) total_len: usize,
+}
+
+/// Why a packet is not for us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IpError {
+    Malformed,
+    Fragment,
+    ExtensionHeader,
+    Checksum,
+}
+
+impl IpHeader {
+    /// Reads the header of `packet`; `verify` asks for a valid IPv4 header checksum.
+    pub(crate) fn parse(packet: &[u8], verify: bool) -> Result<Self, IpError> {
+        match packet.first().map(|byte| byte >> 4) {
+            Some(4) => Self::parse_v4(packet, verify),
+            Some(6) => Self::parse_v6(packet),
+            _ => Err(IpError::Malformed),
+        }
+    }
+
+    fn parse_v4(packet: &[u8], verify: bool) -> Result<Self, IpError> {
+        let view = Ipv4Packet::new_checked(packet).map_err(|_| IpError::Malformed)?;
+        let header_len = usize::from(view.header_len());
+        if header_len < 20 {
+            return Err(IpError::Malformed);
+        }
+        if verify && !view.verify_checksum() {
+            return Err(IpError::Checksum);
+        }
+        if view.more_frags() || view.frag_offset() != 0 {
+            return Err(IpError::Fragment);
+        }
+        Ok(Self {
+            source: view.src_addr().into(),
+            destination: view.dst_addr().into(),
+            protocol: view.next_header(),
+            hop_limit: view.hop_limit(),
+            header_len,
+            total_len: usize::from(view.total_len()),
+        })
+    }
+
+    fn parse_v6(packet: &[u8]) -> Result<Self, IpError> {
+        let view = Ipv6Packet::new_checked(packet).map_err(|_| IpError::Malformed)?;
+        match view.next_header() {
+            IpProtocol::Ipv6Frag => return Err(IpError::Fragment),
+            IpProtocol::HopByHop | IpProtocol::Ipv6Route | IpProtocol::Ipv6Opts => {
+                return Err(IpError::ExtensionHeader);
+            }
+            _ => {}
+        }
+        Ok(Self {
+            source: view.src_addr().into(),
+            destination: view.dst_addr().into(),
+            protocol: view.next_header(),
+            hop_limit: view.hop_limit(),
+            header_len: view.header_len(),
+            total_len: view.total_len(),
+        })
+    }
+
+    /// Whether the source may be answered: RFC 1122 3.2.1.3, RFC 4443 2.4 (e.6).
+    pub(crate) fn source_is_unicast(&self) -> bool {
+        is_unicast(self.source)
+    }
+}
+
+/// Whether `address` names one node.
+pub(crate) fn is_unicast(address: IpAddr) -> bool {
+    let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
+    !(address.is_unspecified() || address.is_multicast() || broadcast)
+}
+
+/// The address without IPv6's flow label and scope, so that equal endpoints compare equal.
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip(), address.port())
+}
+
+/// What smoltcp calls an interface's checksum setting.
+pub(crate) fn checksum_caps(on: bool) -> ChecksumCapabilities {
+    let mut caps = ChecksumCapabilities::ignored();
+    if on {
+        caps.ipv4 = Checksum::Both;
+        caps.tcp = Checksum::Both;
+        caps.udp = Checksum::Both;
+        caps.icmpv4 = Checksum::Both;
+        caps.icmpv6 = Checksum::Both;
+    }
+    caps
+}
+
+/// Writes an IP header for `payload_len` bytes of `protocol` to the front of `buf` and gives its
+/// length, or `None` if packet and `buf` do not fit.
+pub(crate) fn write_header(
+    buf: &mut [u8],
+    (source, destination): (IpAddr, IpAddr),
+    (protocol, hop_limit): (IpProtocol, u8),
+    payload_len: usize,
+    checksums: bool,
+) -> Option<usize> {
+    let repr = IpRepr::new(IpAddress::from(source), destination.into(), protocol, payload_len, hop_limit);
+    let total = repr.buffer_len();
+    if total > buf.len() || total > MAX_PACKET {
+        return None;
+    }
+    repr.emit(&mut buf[..total], &checksum_caps(checksums));
+    Some(repr.header_len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn written_headers_parse() {
+        for (source, destination) in [("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2")] {
+            let addresses = (source.parse().unwrap(), destination.parse().unwrap());
+            let mut buf = [0; 100];
+            let len = write_header(&mut buf, addresses, (IpProtocol::Udp, 9), 30, true).unwrap();
+            let header = IpHeader::parse(&buf, true).unwrap();
+            assert_eq!((header.source, header.destination), addresses);
+            assert_eq!((header.header_len, header.total_len), (len, len + 30));
+            assert_eq!((header.protocol, header.hop_limit), (IpProtocol::Udp, 9));
+            assert!(write_header(&mut buf, addresses, (IpProtocol::Udp, 9), 90, true).is_none());
+        }
+    }
+
+    #[test]
+    fn fragments_extension_headers_and_short_packets_are_told_apart() {
+        let mut v4 = [0; 20];
+        v4[0] = 0x45;
+        v4[3] = 20;
+        assert!(IpHeader::parse(&v4, false).is_ok());
+        assert_eq!(IpHeader::parse(&v4, true), Err(IpError::Checksum));
+        v4[6] = 0x20;
+        assert_eq!(IpHeader::parse(&v4, false), Err(IpError::Fragment));
+        let mut v6 = [0; 40];
+        v6[0] = 0x60;
+        v6[6] = 44;
+        assert_eq!(IpHeader::parse(&v6, false), Err(IpError::Fragment));
+        v6[6] = 0;
+        assert_eq!(IpHeader::parse(&v6, false), Err(IpError::ExtensionHeader));
+        for len in 0..20 {
+            assert_eq!(IpHeader::parse(&v4[..len], false), Err(IpError::Malformed));
+        }
+        v4[0] = 0x44;
+        assert_eq!(IpHeader::parse(&v4, false), Err(IpError::Malformed));
+    }
+}

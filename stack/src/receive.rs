@@ -1,0 +1,148 @@
+//! The way of an arriving packet to its socket.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use smoltcp::wire::IpProtocol;
+
+use crate::clock::Time;
+use crate::demux::FlowKey;
+use crate::engine::Engine;
+use crate::engine::isn::initial_sequence;
+use crate::interface::Interface;
+use crate::ip::{IpError, IpHeader, MAX_HEADERS};
+use crate::tcp::{TcpError, TcpHeader};
+use crate::udp::Delivery;
+use crate::{Batch, Flow, InterfaceId, Stack, icmp, udp};
+
+impl Stack {
+    /// Takes in one inner IP packet, or a super-segment that a [`Coalescer`](crate::Coalescer) made, and
+    /// lists what it touched in `batch`.
+    ///
+    /// Feed everything that has arrived, then handle the batch: one acknowledgement then answers all of it.
+    /// Any bytes may be given; what is no valid packet for this node is dropped and counted. The packet's
+    /// TCP header may be overwritten (MSS and window).
+    ///
+    /// The caller has checked that the source is one that the sender owns.
+    pub fn receive(&self, now: Instant, interface: InterfaceId, packet: &mut [u8], batch: &mut Batch) {
+        let counters = &self.shared.counters;
+        counters.ip_received.bump();
+        let Some(interface) = self.shared.interfaces.find(interface) else {
+            return counters.ip_not_local.bump();
+        };
+        let ip = match IpHeader::parse(packet, interface.checksums) {
+            Ok(ip) => ip,
+            Err(IpError::Malformed) => return counters.ip_malformed.bump(),
+            Err(IpError::Fragment) => return counters.ip_fragments.bump(),
+            Err(IpError::ExtensionHeader) => return counters.ip_extension_headers.bump(),
+            Err(IpError::Checksum) => return counters.ip_checksum_errors.bump(),
+        };
+        if !interface.is_local(ip.destination) {
+            return counters.ip_not_local.bump();
+        }
+        if !ip.source_is_unicast() {
+            return counters.ip_bad_source.bump();
+        }
+        let time = self.shared.clock.time(now);
+        let packet = &mut packet[..ip.total_len];
+        match ip.protocol {
+            IpProtocol::Tcp => self.receive_tcp(time, &interface, packet, &ip, batch),
+            IpProtocol::Udp => self.receive_udp(time, &interface, packet, &ip, batch),
+            IpProtocol::Icmp | IpProtocol::Icmpv6 => {
+                icmp::receive(&self.shared, time, &interface, &ip, packet, batch);
+            }
+            _ => counters.ip_unknown_protocol.bump(),
+        }
+    }
+
+    fn receive_tcp(
+        &self,
+        time: Time,
+        interface: &Arc<Interface>,
+        packet: &mut [u8],
+        ip: &IpHeader,
+        batch: &mut Batch,
+    ) {
+        let shared = &self.shared;
+        let tcp = match TcpHeader::parse(packet, ip, interface.checksums) {
+            Ok(tcp) => tcp,
+            Err(TcpError::Malformed) => return shared.counters.tcp_malformed.bump(),
+            Err(TcpError::Checksum) => return shared.counters.ip_checksum_errors.bump(),
+        };
+        let local = SocketAddr::new(ip.destination, tcp.destination_port);
+        let remote = SocketAddr::new(ip.source, tcp.source_port);
+        let key = FlowKey::new(interface.id, local, remote);
+        if let Some(flow) = shared.flows.find(&key)
+            && flow.receive(time, packet, (ip, &tcp), batch)
+        {
+            return batch.touch_flow(&shared.rounds, &flow);
+        }
+        if tcp.opens() {
+            // Only a listener's port has to be allowed: the other one is ephemeral.
+            if !interface.allows(local.port()) {
+                return shared.counters.port_not_allowed.bump();
+            }
+            if let Some(flow) = self.accept(time, interface, (local, remote), packet, ip) {
+                if let Some(flow) = flow {
+                    batch.touch_flow(&shared.rounds, &flow);
+                }
+                return;
+            }
+        }
+        shared.counters.tcp_no_socket.bump();
+        batch
+            .reply(interface.id, ip.source, MAX_HEADERS, |buf| tcp.write_reset(ip, interface.checksums, buf));
+    }
+
+    /// A SYN has come for `local`. `None` if nobody listens there, `Some(None)` if it was dropped.
+    fn accept(
+        &self,
+        time: Time,
+        interface: &Arc<Interface>,
+        (local, remote): (SocketAddr, SocketAddr),
+        packet: &mut [u8],
+        ip: &IpHeader,
+    ) -> Option<Option<Arc<Flow>>> {
+        let shared = &self.shared;
+        let listener = shared.listeners.find(interface.id, local)?;
+        if shared.flows.len() >= shared.config.max_flows {
+            shared.counters.tcp_flow_limit.bump();
+            return Some(None);
+        }
+        if !listener.begin_handshake() {
+            shared.counters.tcp_backlog_overflows.bump();
+            return Some(None);
+        }
+        let options = listener.options();
+        let settings = Flow::settings(shared, options);
+        let isn = initial_sequence(&shared.sequence_key, time, local, remote);
+        let engine = Engine::accept(&shared.pool, settings, time, local, isn, packet, ip.header_len);
+        let flow = engine.map(|engine| {
+            let addresses = (local, remote);
+            Flow::new(shared, interface.clone(), addresses, engine, options, time, Some(&listener))
+        });
+        let flow = flow.filter(|flow| shared.flows.insert(flow.key(), flow));
+        if flow.is_none() {
+            listener.forget_handshake();
+        }
+        Some(flow)
+    }
+
+    fn receive_udp(
+        &self,
+        time: Time,
+        interface: &Interface,
+        packet: &[u8],
+        ip: &IpHeader,
+        batch: &mut Batch,
+    ) {
+        match udp::receive(&self.shared, interface, ip, packet) {
+            Delivery::Socket(socket) => batch.touch_udp(&self.shared.rounds, socket),
+            Delivery::Unreachable => {
+                icmp::port_unreachable(&self.shared, time, interface, ip, packet, batch);
+            }
+            Delivery::Dropped => {}
+        }
+    }
+}
