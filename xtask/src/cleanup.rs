@@ -5,8 +5,10 @@
 
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 
 use crate::Result;
 
@@ -88,8 +90,22 @@ pub(crate) fn on_interrupt() -> Result<()> {
         while let Some(undo) = pending.pop() {
             undo.run();
         }
+        reap();
         eprintln!("interrupted");
         std::process::exit(130);
     })?;
     Ok(())
+}
+
+/// Waits for children to end, but not for long.
+fn reap() {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    // An error says that there are no more.
+    while let Ok(ended) = wait(WaitOptions::NOHANG)
+        && Instant::now() < deadline
+    {
+        if ended.is_none() {
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
 }

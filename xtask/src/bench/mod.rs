@@ -171,5 +171,8 @@ fn conditions(options: &Options, network: &Network) -> String {
     };
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    format!("{link}; {} rounds, {} s; Linux {kernel}, {cores} cores", options.reps, options.secs)
+    format!(
+        "{link}; rounds: {}, each transfer {} s; Linux {kernel}, {cores} cores",
+        options.reps, options.secs
+    )
 }
