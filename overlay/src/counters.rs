@@ -38,6 +38,103 @@ counters! {
     data_expired,
     /// Packets that were not sent because the session was past its lifetime or erased.
     seal_expired,
+
+    /// Datagrams dropped because their source address cannot be answered.
+    bad_source,
+    /// Datagrams dropped because they are no message of this protocol, or cut off.
+    unknown_message,
+    /// Data packets for a session that does not exist.
+    data_unknown_session,
+    /// Answers to those, telling their sender.
+    unknown_session_sent,
+    /// Such answers received.
+    unknown_session_received,
+    /// Datagrams dropped because the queue to the driver was full or no socket reaches their destination.
+    transmits_dropped,
+    /// Events lost because the driver did not take them.
+    events_lost,
+
+    /// Handshake messages dropped because of their length or version.
+    handshake_malformed,
+    /// Handshake messages dropped because their sender does not know this node's ID.
+    mac1_invalid,
+    /// Handshake messages dropped because they were forged, altered or made with another network's key.
+    handshake_unauthentic,
+    /// Handshake messages dropped because too many came.
+    handshakes_refused,
+    /// X25519 operations done in handshakes.
+    handshake_x25519,
+    /// Copies of an initiation dropped before they cost anything.
+    initiations_replayed,
+    /// Authentic initiations that were not newer than the last one of their sender.
+    initiations_stale,
+    /// Initiations sent, each copy counted.
+    initiations_sent,
+    /// Initiations answered.
+    handshakes_answered,
+    /// Handshakes that this node began and that were completed.
+    handshakes_initiated,
+    /// Sessions that became usable.
+    sessions_established,
+    /// Sessions not begun because the session table is full.
+    sessions_refused,
+    /// Initiations without a data suite that this node has.
+    suites_unsupported,
+    /// Responses and cookie replies to no initiation of ours, or too late.
+    responses_unexpected,
+    /// Cookies demanded under load.
+    cookies_sent,
+    /// Cookies received from busy peers.
+    cookies_received,
+    /// Attempts to get a session.
+    attempts_started,
+    /// Attempts that ended without one.
+    attempts_given_up,
+    /// Sessions replaced because of their age.
+    rekeys,
+
+    /// Hellos and initiations of nodes that are no members, or for networks that are not joined.
+    strangers_refused,
+    /// Peers forgotten to make room for others.
+    peers_evicted,
+    /// Peers not taken in because there was no room.
+    peers_refused,
+    /// Hellos that showed that a peer has been restarted.
+    restarts_noticed,
+
+    /// Keepalives sent, those that confirm a session included.
+    keepalives_sent,
+    /// Keepalives received.
+    keepalives_received,
+    /// Times that a peer left data unanswered for too long.
+    silences,
+    /// Messages that ended a session.
+    closes_received,
+    /// Control messages of a kind that this version does not know.
+    control_unknown,
+    /// Times that a peer's address changed.
+    paths_moved,
+    /// Path probes sent.
+    probes_sent,
+    /// Times that a path stopped carrying datagrams of its size.
+    black_holes,
+
+    /// Beacons sent, each copy counted.
+    beacons_sent,
+    /// Beacons received from others.
+    beacons_received,
+    /// Beacons received that name a network of ours.
+    beacons_matched,
+    /// Hellos sent.
+    hellos_sent,
+    /// Hellos received of a network of ours.
+    hellos_received,
+    /// Hellos of no network of ours, or altered.
+    hellos_unknown,
+    /// Hellos not looked at because too many came.
+    hellos_limited,
+    /// Beacons and hellos dropped because of their length or version.
+    discovery_malformed,
 }
 
 /// One counter. Increments from any thread are never lost; reading orders nothing.

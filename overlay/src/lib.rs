@@ -34,6 +34,7 @@
 
 mod counters;
 mod crypto;
+mod endpoint;
 mod id;
 mod network;
 mod session;
@@ -48,6 +49,9 @@ pub use crypto::AwsLc;
 pub use crypto::{AeadError, AeadKey, Portable, Provider, Suite, SuiteSet, default_provider};
 
 pub use counters::{Counter, Counters};
+pub use endpoint::{
+    Endpoint, EndpointConfig, Event, JoinError, Limits, Lookup, NetworkInfo, PeerInfo, SocketInfo, Transmit,
+};
 pub use id::{
     DiscoveryKey, Identity, NetworkId, NetworkKind, NodeId, ParseIdentityError, ParseNetworkIdError,
     ParseNodeIdError, Psk, PublicIdentity,

@@ -1,0 +1,137 @@
+//! Control messages inside a session, path probes, and packets without a session.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::handshake::Reason;
+use super::peers::PeerKey;
+use super::{Endpoint, Event, Timer};
+use crate::session::{DATA_OVERHEAD, RecvMeta, Session};
+use crate::wire::{Control, ProbeSize, UnknownSession};
+
+impl Endpoint {
+    /// Takes a plaintext that is no IP packet: empty, or with a first byte below 16. The caller has opened it with
+    /// `session` and called [`Session::note_received`].
+    pub fn handle_control(&mut self, now: Instant, session: &Arc<Session>, meta: RecvMeta, message: &[u8]) {
+        let Some(key) = self.key_of(session.peer()) else { return };
+        self.heard_on(now, key, session, &meta);
+        if message.is_empty() {
+            self.counters.keepalives_received.increment();
+            return;
+        }
+        match Control::parse(message) {
+            Ok(Control::Probe { id, .. }) => {
+                let size = u16::try_from(message.len() + DATA_OVERHEAD).unwrap_or(u16::MAX);
+                let mut answer = Vec::new();
+                Control::ProbeAck { id, size }.emit(&mut answer);
+                // To where the probe came from, which may be a path that is only being tried.
+                self.send_sealed(now, key, session, &meta, &answer);
+            }
+            Ok(Control::ProbeAck { id, .. }) => self.on_probe_ack(now, key, id),
+            Ok(Control::Params { receive_buffer, .. }) => session.peer().set_receive_buffer(receive_buffer),
+            Ok(Control::Close { .. }) => self.on_close(key, session),
+            Err(_) => self.counters.control_unknown.increment(),
+        }
+    }
+
+    fn on_probe_ack(&mut self, now: Instant, key: PeerKey, id: u32) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        if let Some(rtt) = peer.mtud.as_mut().and_then(|mtud| mtud.acknowledged(id, now)) {
+            peer.sample_rtt(rtt);
+        }
+        self.probe_mtu(now, key);
+    }
+
+    /// The peer leaves: its sessions end, but not those with a successor that was started meanwhile.
+    fn on_close(&mut self, key: PeerKey, session: &Arc<Session>) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let Some(instance) = peer.live(session).map(|live| live.instance) else { return };
+        self.counters.closes_received.increment();
+        let closed = peer.take_instance(instance);
+        self.end_attempt(key);
+        self.drop_sessions(key, closed);
+    }
+
+    /// Sends the path MTU probe that is due, and makes known what is learned.
+    pub(super) fn probe_mtu(&mut self, now: Instant, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let (Some(mtud), Some(sender)) = (&mut peer.mtud, peer.handle.sender()) else { return };
+        let id = peer.next_probe;
+        let size = mtud.poll(now, peer.rtt, id);
+        let (current, deadline) = (mtud.current(), mtud.deadline());
+        match deadline {
+            Some(at) => self.timers.set(Timer::Mtu(key), at),
+            None => self.timers.clear(Timer::Mtu(key)),
+        }
+        if current != sender.path.datagram_size {
+            let handle = peer.handle.clone();
+            handle.set_datagram_size(&sender.path, current);
+            tracing::debug!(?handle, from = sender.path.datagram_size, to = current, "path MTU changed");
+            if current < sender.path.datagram_size {
+                self.counters.black_holes.increment();
+            }
+            self.emit(Event::PathChanged(handle));
+        }
+        let Some(size) = size else { return };
+        if let Some(peer) = self.peers.get_mut(key) {
+            peer.next_probe = id.wrapping_add(1);
+        }
+        self.counters.probes_sent.increment();
+        let path = sender.path;
+        if !self.outbox.push_probe(path.socket, path.remote, sender.session, id, size) {
+            self.counters.transmits_dropped.increment();
+        }
+    }
+
+    /// Data of a session that we do not have, probably because we were restarted: tells its sender.
+    pub(super) fn on_unknown_data(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
+        self.counters.data_unknown_session.increment();
+        let mut answer = Vec::new();
+        if !meta.multicast
+            && UnknownSession::answer(datagram, &mut answer)
+            && self.hints.may_tell_unknown(meta.remote.ip(), now)
+        {
+            self.counters.unknown_session_sent.increment();
+            self.transmit(&meta, answer);
+        }
+    }
+
+    /// A peer says that it does not know our session. Anyone can say that, so it changes nothing; but a handshake shows
+    /// whether it is true.
+    pub(super) fn on_unknown_session(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
+        let Ok(hint) = UnknownSession::parse(datagram) else {
+            self.counters.unknown_message.increment();
+            return;
+        };
+        self.counters.unknown_session_received.increment();
+        if !self.hints.unknown_heard.take(now) {
+            return;
+        }
+        // It must come from where we send to, and name a session and a packet number that we used.
+        let found = self.peers.iter().find(|(_, peer)| {
+            peer.handle.path().is_some_and(|path| path.remote == meta.remote)
+                && peer.sessions.iter().any(|live| {
+                    live.session.remote_index() == hint.index
+                        && hint.counter < live.session.stats().sent_packets
+                })
+        });
+        let Some((key, _)) = found else { return };
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        if peer.attempt.is_none() && peer.hints.take(now) {
+            self.attempt(now, key, Reason::Hint);
+        }
+    }
+
+    /// A better place for a peer may be `meta`: asks it there, by a probe on the present session. Its answer, being an
+    /// authentic packet from there, moves the path.
+    pub(super) fn try_path(&mut self, now: Instant, key: PeerKey, meta: &RecvMeta) {
+        let Some(session) = self.peers.get(key).and_then(|peer| peer.current()) else { return };
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let id = peer.next_probe;
+        peer.next_probe = id.wrapping_add(1);
+        let mut message = Vec::new();
+        Control::Probe { id, len: ProbeSize::MIN }.emit(&mut message);
+        self.counters.probes_sent.increment();
+        self.send_sealed(now, key, &session, meta, &message);
+    }
+}

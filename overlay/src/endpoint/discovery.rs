@@ -1,0 +1,329 @@
+//! Finding peers on the local networks: beacons and hellos.
+//!
+//! A **beacon** goes to multicast and broadcast addresses. It has a salt and, for each network that its sender is in,
+//! a hash of the salt that only those who know the network can make. Who recognises one answers with a **hello**, by
+//! unicast and sealed for that network, which says who he is; the answer to that says who the beacon's sender is. Now
+//! both know each other's keys and address, and a handshake can begin whenever somebody wants one.
+//!
+//! - The salt of regular beacons stays the same for a while, so that those who have met need not answer again. A
+//!   restart, a change of the own networks, and a beacon that asks for somebody have a new one.
+//! - A hello carries its sender's *instance*, random at each start. If it is not the one that the session was made
+//!   with, the peer has been restarted and a handshake begins at once.
+//! - Source addresses are unproven here. One beacon buys one hello, one hello buys one hello or one initiation, never
+//!   longer than itself. More is possible only after the other side has repeated a nonce that was sent to its address.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rand::{Rng, RngExt};
+
+use super::handshake::Reason;
+use super::peers::PeerKey;
+use super::{Endpoint, Timer, random};
+use crate::network::NetworkIndex;
+use crate::session::RecvMeta;
+use crate::wire::{Beacon, Hello};
+
+/// Beacons after a start or a change, in milliseconds from then.
+const LADDER: [u64; 5] = [0, 100, 300, 1000, 3000];
+/// After that one per so many milliseconds.
+const REGULAR: std::ops::RangeInclusive<u64> = 20_000..=30_000;
+/// The least time between two beacons that ask for somebody.
+const SOLICIT_INTERVAL: Duration = Duration::from_secs(1);
+/// A salt is used so long.
+const SALT_LIFETIME: Duration = Duration::from_secs(600);
+
+/// Sources whose beacons are remembered; the one heard longest ago makes room.
+const MAX_HEARD: usize = 1024;
+/// Hellos whose answer is recognised.
+const MAX_ASKED: usize = 256;
+
+#[derive(Debug)]
+pub(super) struct Discovery {
+    salt: [u8; 16],
+    salt_since: Instant,
+    /// Salts of our own beacons, which multicast brings back to us.
+    own_salts: VecDeque<[u8; 16]>,
+    /// The next rung of the ladder.
+    rung: usize,
+    /// With more networks than fit into one beacon, where the next one begins.
+    turn: usize,
+    solicited: Option<Instant>,
+    heard: BTreeMap<SocketAddr, Heard>,
+    /// Nonces of our last hellos, with where they went.
+    asked: VecDeque<([u8; 24], SocketAddr)>,
+}
+
+/// What we know of the sender of a beacon.
+#[derive(Debug)]
+struct Heard {
+    salt: [u8; 16],
+    at: Instant,
+    /// Networks that it is in too and in which we have not met yet; the first is the next to try.
+    unmet: VecDeque<NetworkIndex>,
+}
+
+impl Discovery {
+    pub(super) fn new(salt: [u8; 16], now: Instant) -> Self {
+        Self {
+            salt,
+            salt_since: now,
+            own_salts: VecDeque::from([salt]),
+            rung: 0,
+            turn: 0,
+            solicited: None,
+            heard: BTreeMap::new(),
+            asked: VecDeque::new(),
+        }
+    }
+
+    /// Forgets whose beacons were answered.
+    pub(super) fn forget_heard(&mut self) {
+        self.heard.clear();
+    }
+
+    /// We have met the node behind `remote` in this network.
+    pub(super) fn acknowledged(&mut self, remote: &SocketAddr, network: NetworkIndex) {
+        if let Some(heard) = self.heard.get_mut(remote) {
+            heard.unmet.retain(|unmet| *unmet != network);
+        }
+    }
+
+    fn renew_salt(&mut self, salt: [u8; 16], now: Instant) {
+        self.salt = salt;
+        self.salt_since = now;
+        self.own_salts.push_front(salt);
+        self.own_salts.truncate(8);
+    }
+
+    /// Remembers a beacon; `None` if the same one was heard from there before and nothing is left to do about it.
+    fn hear(&mut self, remote: SocketAddr, salt: [u8; 16], now: Instant) -> Option<&mut Heard> {
+        if self.heard.len() >= MAX_HEARD && !self.heard.contains_key(&remote) {
+            let oldest = self.heard.iter().min_by_key(|(_, heard)| heard.at).map(|(&remote, _)| remote);
+            oldest.and_then(|remote| self.heard.remove(&remote));
+        }
+        let fresh = self.heard.get(&remote).is_none_or(|heard| heard.salt != salt);
+        if fresh {
+            self.heard.insert(remote, Heard { salt, at: now, unmet: VecDeque::new() });
+        }
+        let heard = self.heard.get_mut(&remote)?;
+        heard.at = now;
+        (fresh || !heard.unmet.is_empty()).then_some(heard)
+    }
+}
+
+impl Endpoint {
+    /// Announces the node now and, on a ladder, some times more.
+    pub(super) fn restart_beacons(&mut self, now: Instant) {
+        self.discovery.rung = 0;
+        let salt = random(&mut self.rng);
+        self.discovery.renew_salt(salt, now);
+        self.on_beacon_timer(now);
+    }
+
+    pub(super) fn on_beacon_timer(&mut self, now: Instant) {
+        if self.networks.is_empty() || self.sockets.iter().all(|socket| socket.beacon_targets.is_empty()) {
+            self.timers.clear(Timer::Beacon);
+            return;
+        }
+        if now.saturating_duration_since(self.discovery.salt_since) >= SALT_LIFETIME {
+            let salt = random(&mut self.rng);
+            self.discovery.renew_salt(salt, now);
+        }
+        self.send_beacon();
+        let rung = self.discovery.rung;
+        self.discovery.rung = (rung + 1).min(LADDER.len());
+        let wait = match LADDER.get(rung + 1) {
+            Some(next) => next - LADDER[rung],
+            None => self.rng.random_range(REGULAR),
+        };
+        self.timers.set(Timer::Beacon, now + Duration::from_millis(wait));
+    }
+
+    /// Asks on the local networks for somebody that is missing: at once, or as soon as the last time is long enough ago.
+    pub(super) fn solicit(&mut self, now: Instant) {
+        let allowed = self.discovery.solicited.map_or(now, |last| last + SOLICIT_INTERVAL);
+        self.timers.set_earlier(Timer::Solicit, allowed.max(now));
+        if allowed <= now {
+            self.timers.clear(Timer::Solicit);
+            self.on_solicit_timer(now);
+        }
+    }
+
+    pub(super) fn on_solicit_timer(&mut self, now: Instant) {
+        self.discovery.solicited = Some(now);
+        let salt = random(&mut self.rng);
+        self.discovery.renew_salt(salt, now);
+        self.send_beacon();
+        if self.networks.values_mut().fold(false, |any, network| network.wants_any(now) | any) {
+            self.timers.set(Timer::Solicit, now + SOLICIT_INTERVAL);
+        }
+    }
+
+    fn send_beacon(&mut self) {
+        let networks = self.networks.len();
+        if networks > Beacon::MAX_TAGS {
+            // Others take an equal salt for an equal beacon, so each turn needs its own.
+            let salt = random(&mut self.rng);
+            self.discovery.renew_salt(salt, self.discovery.salt_since);
+        }
+        let salt = self.discovery.salt;
+        let turn = self.networks.values().cycle().skip(self.discovery.turn);
+        let tags: Vec<_> = turn
+            .take(networks.min(Beacon::MAX_TAGS))
+            .map(|network| network.discovery.beacon_tag(&salt))
+            .collect();
+        if tags.is_empty() {
+            return;
+        }
+        self.discovery.turn = (self.discovery.turn + tags.len()) % networks;
+        let mut datagram = Vec::with_capacity(Beacon::LEN);
+        Beacon::emit(salt, &tags, |filler| self.rng.fill_bytes(filler), &mut datagram);
+        for socket in &self.sockets {
+            for &target in &socket.beacon_targets {
+                self.counters.beacons_sent.increment();
+                if !self.outbox.push(socket.index, target, datagram.clone()) {
+                    self.counters.transmits_dropped.increment();
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_beacon(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
+        let Ok(beacon) = Beacon::parse(datagram) else {
+            self.counters.discovery_malformed.increment();
+            return;
+        };
+        if self.discovery.own_salts.contains(&beacon.salt) {
+            return;
+        }
+        self.counters.beacons_received.increment();
+        // Only the discovery socket: elsewhere it would be a stranger's question whether we are on some network.
+        if !meta.multicast || !self.hints.beacons.take(now) {
+            return;
+        }
+        let Some(heard) = self.discovery.hear(meta.remote, beacon.salt, now) else { return };
+        if heard.unmet.is_empty() {
+            let common = self.networks.values().filter(|network| {
+                let tag = network.discovery.beacon_tag(&beacon.salt);
+                beacon.contains(&tag)
+            });
+            heard.unmet = common.map(|network| network.index).collect();
+        }
+        let Some(network) = heard.unmet.front().copied() else { return };
+        heard.unmet.rotate_left(1);
+        self.counters.beacons_matched.increment();
+        self.send_hello(network, &meta, true, NO_ECHO);
+    }
+
+    fn send_hello(&mut self, network: NetworkIndex, meta: &RecvMeta, reply_wanted: bool, echo: [u8; 24]) {
+        let Some(network) = self.networks.get(&network) else { return };
+        let hello = Hello {
+            identity: *self.identity.public(),
+            instance: self.instance,
+            reply_wanted,
+            suites: self.provider.suites(),
+            echo,
+        };
+        let nonce = random(&mut self.rng);
+        let mut datagram = Vec::with_capacity(Hello::LEN);
+        hello.seal(&network.discovery, nonce, &mut datagram);
+        if reply_wanted {
+            self.discovery.asked.push_front((nonce, meta.remote));
+            self.discovery.asked.truncate(MAX_ASKED);
+        }
+        self.counters.hellos_sent.increment();
+        self.transmit(meta, datagram);
+    }
+
+    pub(super) fn on_hello(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
+        if meta.multicast || datagram.len() != Hello::LEN {
+            self.counters.discovery_malformed.increment();
+            return;
+        }
+        if !self.hints.hellos.take(now) {
+            self.counters.hellos_limited.increment();
+            return;
+        }
+        let opened = self.networks.values().find_map(|network| {
+            Hello::open(&network.discovery, datagram).ok().map(|hello| (network.index, hello))
+        });
+        let Some((network, hello)) = opened else {
+            self.counters.hellos_unknown.increment();
+            return;
+        };
+        self.counters.hellos_received.increment();
+        let Some(key) = self.find_or_add(now, network, &hello.identity) else { return };
+        let asked = (hello.echo, meta.remote);
+        let proven = hello.echo != NO_ECHO && self.discovery.asked.contains(&asked);
+        self.discovery.asked.retain(|sent| *sent != asked);
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        peer.used = now;
+        peer.candidates.heard(&meta, datagram.len(), proven, now);
+        self.announce(key);
+        self.follow_up(now, key, &meta, hello.instance);
+        if hello.reply_wanted && self.may_answer(key, &meta) {
+            self.send_hello(network, &meta, false, nonce_of(datagram));
+        }
+        if proven {
+            self.discovery.acknowledged(&meta.remote, network);
+            self.meet_elsewhere(&meta);
+        }
+    }
+
+    /// What the news of where a peer is means for it: a handshake if it is wanted or was restarted, or a better path.
+    fn follow_up(&mut self, now: Instant, key: PeerKey, meta: &RecvMeta, instance: u64) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let handle = peer.handle.clone();
+        let connected = peer.current().is_some();
+        let restarted = connected && peer.instance.is_some_and(|known| known != instance);
+        let connecting = peer.attempt.is_some();
+        if restarted {
+            if !peer.hints.take(now) {
+                return;
+            }
+            self.counters.restarts_noticed.increment();
+            self.attempt(now, key, Reason::Hint);
+            if connecting {
+                self.retry_at_once(now, key);
+            }
+            return;
+        }
+        if connecting {
+            return self.try_at(now, key, meta);
+        }
+        let waiting = self
+            .networks
+            .get_mut(&handle.network())
+            .is_some_and(|network| network.take_wanted(handle.addresses(), now));
+        if !connected && waiting {
+            return self.attempt(now, key, Reason::Traffic);
+        }
+        let local = handle.path().is_some_and(|path| path.remote.ip().is_loopback());
+        if connected && !local && meta.remote.ip().is_loopback() {
+            self.try_path(now, key, meta);
+        }
+    }
+
+    /// Whether the hello may be answered with what its sender's address has left.
+    fn may_answer(&mut self, key: PeerKey, meta: &RecvMeta) -> bool {
+        self.peers.get_mut(key).is_some_and(|peer| peer.candidates.spend(&meta.remote, Hello::LEN))
+    }
+
+    /// The node behind this address receives there: introduces us in the other networks that its beacon named.
+    fn meet_elsewhere(&mut self, meta: &RecvMeta) {
+        let Some(heard) = self.discovery.heard.get(&meta.remote) else { return };
+        let unmet: BTreeSet<NetworkIndex> = heard.unmet.iter().copied().collect();
+        for network in unmet {
+            self.send_hello(network, meta, true, NO_ECHO);
+        }
+    }
+}
+
+/// The echo of a hello that answers none.
+const NO_ECHO: [u8; 24] = [0; 24];
+
+fn nonce_of(hello: &[u8]) -> [u8; 24] {
+    hello[2..26].try_into().expect("a hello has its nonce there")
+}

@@ -1,0 +1,340 @@
+//! Our own handshakes: attempts, their repetition, and the responses to them.
+//!
+//! An attempt goes in rounds. Each round makes a fresh initiation, since the responder accepts a timestamp once only,
+//! and sends it to every candidate endpoint; whichever copy arrives first is answered. Up to [`MAX_PENDING`] earlier
+//! initiations stay valid, so that a round-trip time above the repetition interval does no harm.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+
+use super::peers::{Live, PeerKey};
+use super::timing::{
+    GIVE_UP_AFTER, HINT_GIVE_UP_AFTER, REJECT_AFTER, REKEY_AFTER, RETRY_MAX, RETRY_MIN, UNREACHABLE_AFTER,
+};
+use super::{Endpoint, Event, Timer, random};
+use crate::noise::{InitiationPayload, Initiator};
+use crate::session::{Peer, RecvMeta, Session, SessionIndex};
+use crate::wire::{CookieReply, Initiation, Response};
+
+/// Initiations of one attempt that a response may still answer.
+const MAX_PENDING: usize = 4;
+
+/// One attempt to get a session with a peer.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) started: Instant,
+    /// It goes on until then; traffic that wants the peer moves this.
+    until: Instant,
+    /// Traffic wants the peer: the driver is told when it is unreachable.
+    wanted: bool,
+    unreachable: bool,
+    rounds: u32,
+    next_round: Instant,
+    /// A cookie makes the next round come at once, but once per round only.
+    hastened: bool,
+    pending: VecDeque<Pending>,
+    /// The last initiation, and where it went.
+    last: Vec<u8>,
+    targets: Vec<SocketAddr>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    initiator: Initiator,
+    sent: Instant,
+}
+
+/// Why an attempt is begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// Somebody has packets for the peer.
+    Traffic,
+    /// Something unauthenticated suggests that the peer has lost the session.
+    Hint,
+}
+
+impl Endpoint {
+    /// Sees to it that there will be a session with the peer: begins a handshake unless one runs or a session stands.
+    ///
+    /// The outcome is an event: [`Event::SessionReady`], or [`Event::PeerUnreachable`] after 5 s. The handshake is tried
+    /// for 90 s after the last such call (or packet sent), at intervals from 250 ms to 5 s.
+    pub fn want_session(&mut self, now: Instant, peer: &Arc<Peer>) {
+        let Some(key) = self.key_of(peer) else { return };
+        self.expire_sessions(now, key);
+        if peer.session().is_none() {
+            self.attempt(now, key, Reason::Traffic);
+        }
+    }
+
+    /// Begins an attempt, or lets one that runs go on for longer.
+    pub(super) fn attempt(&mut self, now: Instant, key: PeerKey, reason: Reason) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        peer.used = now;
+        let give_up = match reason {
+            Reason::Traffic => GIVE_UP_AFTER,
+            Reason::Hint => HINT_GIVE_UP_AFTER,
+        };
+        let wanted = reason == Reason::Traffic;
+        if let Some(attempt) = &mut peer.attempt {
+            attempt.until = attempt.until.max(now + give_up);
+            attempt.wanted |= wanted;
+            return;
+        }
+        peer.attempt = Some(Attempt {
+            started: now,
+            until: now + give_up,
+            wanted,
+            unreachable: false,
+            rounds: 0,
+            next_round: now,
+            hastened: false,
+            pending: VecDeque::new(),
+            last: Vec::new(),
+            targets: Vec::new(),
+        });
+        self.counters.attempts_started.increment();
+        self.next_round(now, key);
+    }
+
+    /// The peer seems to be at `remote`, newly or again: an attempt that runs tries it there at once.
+    pub(super) fn try_at(&mut self, now: Instant, key: PeerKey, meta: &RecvMeta) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let Some(attempt) = &mut peer.attempt else { return };
+        if attempt.last.is_empty() {
+            return self.next_round(now, key);
+        }
+        if !attempt.targets.contains(&meta.remote) && peer.candidates.spend(&meta.remote, attempt.last.len())
+        {
+            attempt.targets.push(meta.remote);
+            let datagram = attempt.last.clone();
+            self.transmit(meta, datagram);
+        }
+    }
+
+    /// Begins the intervals of an attempt anew, because the peer has probably just come back.
+    pub(super) fn retry_at_once(&mut self, now: Instant, key: PeerKey) {
+        if let Some(attempt) = self.peers.get_mut(key).and_then(|peer| peer.attempt.as_mut()) {
+            attempt.rounds = 0;
+            self.next_round(now, key);
+        }
+    }
+
+    pub(super) fn on_attempt_timer(&mut self, now: Instant, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let Some(attempt) = &mut peer.attempt else { return };
+        if now >= attempt.until {
+            self.counters.attempts_given_up.increment();
+            return self.end_attempt(key);
+        }
+        let report = attempt.wanted && !attempt.unreachable && now >= attempt.started + UNREACHABLE_AFTER;
+        attempt.unreachable |= report;
+        let due = now >= attempt.next_round;
+        let handle = peer.handle.clone();
+        if report {
+            self.emit(Event::PeerUnreachable(handle));
+        }
+        if due {
+            self.next_round(now, key);
+        } else {
+            self.arm_attempt(key);
+        }
+    }
+
+    /// Sends one initiation everywhere, and sets the time of the next.
+    fn next_round(&mut self, now: Instant, key: PeerKey) {
+        let Some(attempt) = self.peers.get_mut(key).and_then(|peer| peer.attempt.as_mut()) else { return };
+        let interval = interval(attempt.rounds);
+        // Up to a fifth shorter, so that two sides do not repeat in step, and never longer than the bound.
+        let jitter = interval / 5 * self.rng.random_range(0..=100) / 100;
+        attempt.rounds += 1;
+        attempt.hastened = false;
+        attempt.next_round = now + interval - jitter;
+        let repeated = attempt.rounds > 1;
+        let sent = self.initiate(now, key);
+        self.arm_attempt(key);
+        // No answer, or nowhere to send to: the peer may be somewhere else by now.
+        if repeated || !sent {
+            self.solicit(now);
+        }
+    }
+
+    fn arm_attempt(&mut self, key: PeerKey) {
+        let Some(attempt) = self.peers.get(key).and_then(|peer| peer.attempt.as_ref()) else { return };
+        let mut at = attempt.next_round.min(attempt.until);
+        if attempt.wanted && !attempt.unreachable {
+            at = at.min(attempt.started + UNREACHABLE_AFTER);
+        }
+        self.timers.set(Timer::Attempt(key), at);
+    }
+
+    /// Makes one initiation and sends it to every candidate that may be sent to; false if there is none.
+    fn initiate(&mut self, now: Instant, key: PeerKey) -> bool {
+        let Some(peer) = self.peers.get_mut(key) else { return false };
+        let Some(network) = self.networks.get(&peer.handle.network()) else { return false };
+        let targets = peer.candidates.spend_everywhere(Initiation::MIN, &self.sockets);
+        if targets.is_empty() {
+            return false;
+        }
+        let rng = &mut self.rng;
+        let Some(index) = self.sessions.reserve(|| rng.random()) else {
+            self.counters.sessions_refused.increment();
+            return false;
+        };
+        let payload = InitiationPayload {
+            network: network.id,
+            timestamp: self.clock.timestamp(now),
+            instance: self.instance,
+            receive_buffer: self.receive_buffer,
+            suites: self.provider.suites(),
+        };
+        let mut datagram = Vec::with_capacity(Initiation::MIN);
+        let (identity, ephemeral) = (&self.identity, random(&mut self.rng));
+        let started =
+            Initiator::start(identity, peer.handle.identity(), ephemeral, index, &payload, &mut datagram);
+        self.counters.handshake_x25519.add(3);
+        // It fails only for a peer with a key of low order, which can have no session.
+        let (Ok(initiator), Some(attempt)) = (started, &mut peer.attempt) else {
+            self.sessions.remove(index);
+            return false;
+        };
+        peer.macs.append(now, &mut datagram);
+        self.initiations.insert(index, key);
+        attempt.pending.push_back(Pending { initiator, sent: now });
+        if attempt.pending.len() > MAX_PENDING
+            && let Some(oldest) = attempt.pending.pop_front()
+        {
+            self.initiations.remove(&oldest.initiator.index());
+            self.sessions.remove(oldest.initiator.index());
+        }
+        attempt.last.clone_from(&datagram);
+        attempt.targets = targets.iter().map(|meta| meta.remote).collect();
+        for meta in &targets {
+            self.counters.initiations_sent.increment();
+            self.transmit(meta, datagram.clone());
+        }
+        true
+    }
+
+    /// Stops trying, and frees what the attempt holds.
+    pub(super) fn end_attempt(&mut self, key: PeerKey) {
+        self.timers.clear(Timer::Attempt(key));
+        let Some(attempt) = self.peers.get_mut(key).and_then(|peer| peer.attempt.take()) else { return };
+        for pending in attempt.pending {
+            let index = pending.initiator.index();
+            // The index of the initiation that was answered is the session's now.
+            if self.initiations.remove(&index).is_some() {
+                self.sessions.remove(index);
+            }
+        }
+    }
+
+    pub(super) fn on_response(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
+        let Ok(response) = Response::parse(datagram) else {
+            self.counters.handshake_malformed.increment();
+            return;
+        };
+        // The index comes first: it is random, so only who saw the initiation gets further than this.
+        let Some(&key) = self.initiations.get(&response.receiver) else {
+            self.counters.responses_unexpected.increment();
+            return;
+        };
+        if !self.cookies.check_mac1(datagram) {
+            self.counters.mac1_invalid.increment();
+            return;
+        }
+        if !self.load.may_try_response(now) {
+            self.counters.handshakes_refused.increment();
+            return;
+        }
+        if !self.finish(now, key, &meta, response.receiver, datagram) {
+            self.load.note_failed_response(now);
+            self.counters.handshake_unauthentic.increment();
+        }
+    }
+
+    /// Completes our handshake by a response; false if it is not authentic.
+    fn finish(
+        &mut self,
+        now: Instant,
+        key: PeerKey,
+        meta: &RecvMeta,
+        index: SessionIndex,
+        datagram: &[u8],
+    ) -> bool {
+        let Some(peer) = self.peers.get_mut(key) else { return false };
+        let Some(network) = self.networks.get(&peer.handle.network()) else { return false };
+        let Some(attempt) = &peer.attempt else { return false };
+        let Some(pending) = attempt.pending.iter().find(|p| p.initiator.index() == index) else {
+            return false;
+        };
+        self.counters.handshake_x25519.add(2);
+        let Ok((keys, said)) = pending.initiator.read_response(&self.identity, &network.psk, datagram) else {
+            return false;
+        };
+        let rtt = now.saturating_duration_since(pending.sent);
+        let (handle, counters) = (peer.handle.clone(), self.counters.clone());
+        let Some(session) = Session::new(&keys, &*self.provider, handle, counters, REJECT_AFTER, now) else {
+            return false;
+        };
+        let session = Arc::new(session);
+        self.sessions.insert(session.clone());
+        self.initiations.remove(&index);
+        peer.sample_rtt(rtt);
+        peer.sessions.push(Live {
+            session: session.clone(),
+            instance: said.instance,
+            receive_buffer: said.receive_buffer,
+            rekey_at: now + REKEY_AFTER,
+        });
+        self.counters.handshakes_initiated.increment();
+        self.end_attempt(key);
+        self.establish(now, key, &session, meta);
+        // The responder may not use the session before it has seen a packet on it.
+        self.send_keepalive(now, key, &session);
+        true
+    }
+
+    pub(super) fn on_cookie_reply(&mut self, now: Instant, datagram: &[u8]) {
+        let Ok(reply) = CookieReply::parse(datagram) else {
+            self.counters.handshake_malformed.increment();
+            return;
+        };
+        let peer =
+            self.initiations.get(&reply.receiver).and_then(|&key| Some((key, self.peers.get_mut(key)?)));
+        let Some((key, peer)) = peer.filter(|(_, peer)| peer.attempt.is_some()) else {
+            self.counters.responses_unexpected.increment();
+            return;
+        };
+        if !peer.macs.receive_cookie(now, &reply) {
+            self.counters.handshake_unauthentic.increment();
+            return;
+        }
+        self.counters.cookies_received.increment();
+        if let Some(attempt) = &mut peer.attempt
+            && !std::mem::replace(&mut attempt.hastened, true)
+        {
+            self.initiate(now, key);
+        }
+    }
+}
+
+/// The longest wait after that many rounds.
+fn interval(rounds: u32) -> Duration {
+    RETRY_MAX.min(RETRY_MIN * 2u32.pow(rounds.min(16)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_double_up_to_the_bound() {
+        let millis: Vec<_> = (0..7).map(|rounds| interval(rounds).as_millis()).collect();
+        assert_eq!(millis, [250, 500, 1000, 2000, 4000, 5000, 5000]);
+        assert_eq!(interval(u32::MAX), Duration::from_secs(5));
+    }
+}

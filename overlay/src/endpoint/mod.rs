@@ -1,0 +1,312 @@
+//! The control state machine: who is known, who can be reached how, and with which session.
+//!
+//! # How it works
+//!
+//! A node **learns** of a peer from a static network's list, by local discovery (`discovery`), or from the peer's own
+//! handshake. That makes a `Peer` with *candidates*, places where it may be (`paths`). Nothing more happens until
+//! somebody wants to talk.
+//!
+//! [`Endpoint::want_session`] starts an **attempt** (`handshake`): an initiation to every candidate, repeated with a
+//! growing interval until a response comes. The first response decides the path. Whoever began confirms the session
+//! at once by a packet on it; before that the responder does not use it. Both sides may begin at the same time: each
+//! answers the other, and the newest confirmed session is the one that packets are sent on. While one is in use it is
+//! replaced every two minutes, and forgotten after three (`sessions`).
+//!
+//! The **path** follows the peer: authenticated packets from elsewhere move it there. Each path finds its datagram
+//! size by itself (`mtud`). Data that goes unanswered for too long, a hint that the peer has lost the session, or a
+//! hello with another instance number makes a new attempt; none of them ends the session that there is, since none is
+//! authenticated.
+//!
+//! Strangers' packets are counted, limited and forgotten (`load`, `paths`): they neither cost much, nor occupy memory
+//! beyond fixed bounds, nor make this node send more to an address than came from there.
+//!
+//! # Use
+//!
+//! Mutate, then drain: after any call that takes `&mut self`, call [`Endpoint::poll_transmit`] and
+//! [`Endpoint::poll_event`] until they return `None`, then ask [`Endpoint::poll_timeout`] when to call
+//! [`Endpoint::handle_timeout`]. Iteration order, random numbers and time all come from the arguments, so the same
+//! calls give the same datagrams.
+
+mod config;
+mod control;
+mod discovery;
+mod handshake;
+mod keepalive;
+mod load;
+mod membership;
+mod mtud;
+mod networks;
+mod outbox;
+mod paths;
+mod peers;
+mod responder;
+mod sessions;
+mod timers;
+mod timing;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::rngs::ChaCha20Rng;
+use rand::{Rng, SeedableRng};
+
+pub use config::{EndpointConfig, Event, JoinError, Limits, Lookup, NetworkInfo, PeerInfo};
+pub use outbox::Transmit;
+pub use paths::SocketInfo;
+
+use crate::counters::Counters;
+use crate::crypto::Provider;
+use crate::id::{Identity, NodeId};
+use crate::network::NetworkIndex;
+use crate::noise::{CookieJar, Timestamp};
+use crate::session::{RecvMeta, SessionIndex, SessionTable};
+use crate::wire::MessageType;
+use discovery::Discovery;
+use load::HandshakeLoad;
+use networks::Network;
+use outbox::Outbox;
+use peers::{PeerKey, Peers};
+use responder::Recent;
+use timers::Timers;
+
+/// All control state of one node. Performs no I/O, reads no clock, spawns nothing; see the module's text for how it
+/// is used.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::{Duration, Instant};
+/// use peersock_overlay::{Endpoint, EndpointConfig, Identity, NetworkConfig, NetworkId};
+///
+/// # fn now() -> Instant { Instant::now() }
+/// let now = now();
+/// let config = EndpointConfig::new(Arc::new(Identity::from_seed(&[7; 32])));
+/// let mut node = Endpoint::new(config, [1; 32], now, Duration::from_secs(1_800_000_000));
+/// let network = NetworkConfig::AdHoc { id: NetworkId::ad_hoc(8080..=8089)?, psk: None };
+/// let index = node.join(now, network).expect("a good network");
+///
+/// let mut datagram = Vec::new();
+/// while let Some(transmit) = node.poll_transmit(now, &mut datagram) {
+///     println!("send {} bytes to {} from {:?}", transmit.len, transmit.remote, transmit.socket);
+/// }
+/// while let Some(event) = node.poll_event() {
+///     println!("{event:?}");
+/// }
+/// println!("wake up at {:?}", node.poll_timeout());
+/// assert_eq!(node.addresses(index).len(), 1);
+/// # Ok::<(), peersock_overlay::ParseNetworkIdError>(())
+/// ```
+pub struct Endpoint {
+    identity: Arc<Identity>,
+    own_id: NodeId,
+    provider: Arc<dyn Provider>,
+    receive_buffer: u32,
+    limits: Limits,
+    /// Random per start, so that peers notice a restart.
+    instance: u64,
+    clock: Clock,
+    rng: ChaCha20Rng,
+    counters: Arc<Counters>,
+    sessions: Arc<SessionTable>,
+    sockets: Vec<SocketInfo>,
+    networks: BTreeMap<NetworkIndex, Network>,
+    next_network: u32,
+    peers: Peers,
+    /// Our initiations that wait for a response, by the index in them.
+    initiations: BTreeMap<SessionIndex, PeerKey>,
+    timers: Timers<Timer>,
+    load: HandshakeLoad,
+    hints: load::HintLimits,
+    cookies: CookieJar,
+    recent: Recent,
+    discovery: Discovery,
+    outbox: Outbox,
+    events: VecDeque<Event>,
+}
+
+/// What a deadline is for. Peers that wait for nothing have none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// The next beacon of the regular schedule.
+    Beacon,
+    /// The next beacon because somebody is looked for.
+    Solicit,
+    /// The next step of a peer's attempt.
+    Attempt(PeerKey),
+    /// The end of a peer's oldest session.
+    Expire(PeerKey),
+    /// A keepalive is due, or silence has lasted too long.
+    Activity(PeerKey),
+    /// A path MTU probe is answered or lost.
+    Mtu(PeerKey),
+}
+
+/// Deadlines handled in one call of [`Endpoint::handle_timeout`]; further ones are due at once again.
+const TIMERS_PER_CALL: usize = 256;
+
+/// Events kept for a driver that does not ask for them; the oldest are lost beyond that.
+const MAX_EVENTS: usize = 16_384;
+
+impl Endpoint {
+    /// A node that has joined no network and has no socket yet.
+    ///
+    /// `seed` is 32 random bytes that are used for nothing else: all randomness, keys included, comes from it.
+    /// `unix_time` is the wall clock at `now`; later steps of the wall clock do not matter, since time goes on from
+    /// there as `now` does.
+    pub fn new(config: EndpointConfig, seed: [u8; 32], now: Instant, unix_time: Duration) -> Self {
+        let mut rng = ChaCha20Rng::from_seed(seed);
+        let own_id = config.identity.node_id();
+        let limits = config.limits;
+        // Sessions per peer, for the peers of a few full networks; the table has its own upper bound.
+        let sessions = limits.peers_per_network.max(1).saturating_mul(8);
+        Self {
+            own_id,
+            identity: config.identity,
+            provider: config.provider,
+            receive_buffer: config.receive_buffer,
+            limits,
+            instance: rng.next_u64(),
+            clock: Clock { start: now, unix_time, last: None },
+            counters: Arc::default(),
+            sessions: Arc::new(SessionTable::new(sessions.max(MIN_SESSIONS))),
+            sockets: Vec::new(),
+            networks: BTreeMap::new(),
+            next_network: 0,
+            peers: Peers::default(),
+            initiations: BTreeMap::new(),
+            timers: Timers::new(),
+            load: HandshakeLoad::new(&limits, rng.next_u64(), now),
+            hints: load::HintLimits::new(rng.next_u64(), now),
+            cookies: CookieJar::new(&own_id, random(&mut rng), now),
+            recent: Recent::default(),
+            discovery: Discovery::new(random(&mut rng), now),
+            outbox: Outbox::default(),
+            events: VecDeque::new(),
+            rng,
+        }
+    }
+
+    /// The sessions, for the data path. A driver keeps this and asks it first about every data packet.
+    pub fn sessions(&self) -> &Arc<SessionTable> {
+        &self.sessions
+    }
+
+    /// What was done and dropped so far. Shared: it stays readable without the endpoint.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// Takes a datagram of any type but data, and data whose session [`SessionTable::get`] does not know.
+    pub fn handle_datagram(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
+        let source = meta.remote.ip();
+        if meta.remote.port() == 0 || source.is_unspecified() || source.is_multicast() {
+            self.counters.bad_source.increment();
+            return;
+        }
+        match MessageType::of(datagram) {
+            Some(MessageType::Initiation) => self.on_initiation(now, meta, datagram),
+            Some(MessageType::Response) => self.on_response(now, meta, datagram),
+            Some(MessageType::CookieReply) => self.on_cookie_reply(now, datagram),
+            Some(MessageType::Data) => self.on_unknown_data(now, meta, datagram),
+            Some(MessageType::Beacon) => self.on_beacon(now, meta, datagram),
+            Some(MessageType::Hello) => self.on_hello(now, meta, datagram),
+            Some(MessageType::UnknownSession) => self.on_unknown_session(now, meta, datagram),
+            None => self.counters.unknown_message.increment(),
+        }
+    }
+
+    /// Does what is due at `now`. To be called at [`Self::poll_timeout`]; earlier or later does no harm.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        for _ in 0..TIMERS_PER_CALL {
+            let Some(timer) = self.timers.pop_due(now) else { return };
+            match timer {
+                Timer::Beacon => self.on_beacon_timer(now),
+                Timer::Solicit => self.on_solicit_timer(now),
+                Timer::Attempt(key) => self.on_attempt_timer(now, key),
+                Timer::Expire(key) => self.on_expire_timer(now, key),
+                Timer::Activity(key) => self.on_activity_timer(now, key),
+                Timer::Mtu(key) => self.probe_mtu(now, key),
+            }
+        }
+    }
+
+    /// When [`Self::handle_timeout`] is to be called next; `None` means not before something else happens. To be asked
+    /// again after every call that takes `&mut self`.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// Takes the next datagram to send, written to `buf` from its start. To be called until it returns `None` after
+    /// every other call that takes `&mut self`.
+    pub fn poll_transmit(&mut self, _now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
+        self.outbox.pop(buf)
+    }
+
+    /// Takes the next event. To be called until it returns `None` after every other call that takes `&mut self`.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Gives the driver's UDP sockets, in place of those given before. To be called again when interfaces come, go or
+    /// change their addresses: it makes the node announce itself at once.
+    pub fn set_sockets(&mut self, now: Instant, sockets: Vec<SocketInfo>) {
+        self.sockets = sockets;
+        self.restart_beacons(now);
+    }
+
+    fn emit(&mut self, event: Event) {
+        if self.events.len() >= MAX_EVENTS {
+            self.events.pop_front();
+            self.counters.events_lost.increment();
+        }
+        self.events.push_back(event);
+    }
+
+    /// Queues finished bytes, or drops them as a network would.
+    fn transmit(&mut self, meta: &RecvMeta, datagram: Vec<u8>) {
+        if let Some(socket) = paths::socket_for(&self.sockets, Some(meta.socket), &meta.remote)
+            && self.outbox.push(socket.index, meta.remote, datagram)
+        {
+            return;
+        }
+        self.counters.transmits_dropped.increment();
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("id", &self.own_id)
+            .field("networks", &self.networks.len())
+            .field("sessions", &self.sessions.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The session table has room for at least so many entries.
+const MIN_SESSIONS: usize = 4096;
+
+/// The wall clock as it was at the start, carried on by monotonic time.
+#[derive(Debug)]
+struct Clock {
+    start: Instant,
+    unix_time: Duration,
+    last: Option<Timestamp>,
+}
+
+impl Clock {
+    /// The present time, and always later than the last answer.
+    fn timestamp(&mut self, now: Instant) -> Timestamp {
+        let time = self.unix_time.saturating_add(now.saturating_duration_since(self.start));
+        let timestamp = Timestamp::after(time, self.last);
+        self.last = Some(timestamp);
+        timestamp
+    }
+}
+
+fn random<const N: usize>(rng: &mut ChaCha20Rng) -> [u8; N] {
+    let mut bytes = [0; N];
+    rng.fill_bytes(&mut bytes);
+    bytes
+}

@@ -1,0 +1,89 @@
+//! Datagrams that wait for the driver.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::session::{DATA_OVERHEAD, Session, SocketIndex};
+use crate::wire::{Control, ProbeSize};
+
+/// One datagram for the driver to send; its bytes are in the buffer given to
+/// [`Endpoint::poll_transmit`](crate::Endpoint::poll_transmit).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transmit {
+    /// The socket to send from.
+    pub socket: SocketIndex,
+    /// Where to; may be a multicast group or a broadcast address.
+    pub remote: SocketAddr,
+    /// Length in bytes, the same as the buffer's.
+    pub len: usize,
+}
+
+#[derive(Debug)]
+enum Payload {
+    Ready(Vec<u8>),
+    /// A probe is padded and sealed when it is sent, so that those that wait occupy no memory.
+    Probe {
+        session: Arc<Session>,
+        id: u32,
+        size: usize,
+    },
+}
+
+/// A bounded queue. A driver drains it after every call, so it only fills while very much happens in one call; then
+/// what does not fit is dropped, as a network would.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    queue: VecDeque<(SocketIndex, SocketAddr, Payload)>,
+}
+
+/// Datagrams; the largest ready one is a beacon of under 300 bytes.
+const CAPACITY: usize = 4096;
+
+impl Outbox {
+    /// Queues finished bytes; false if there is no room.
+    pub(super) fn push(&mut self, socket: SocketIndex, remote: SocketAddr, datagram: Vec<u8>) -> bool {
+        self.push_payload(socket, remote, Payload::Ready(datagram))
+    }
+
+    /// Queues a probe in a datagram of `size` bytes; false if there is no room.
+    pub(super) fn push_probe(
+        &mut self,
+        socket: SocketIndex,
+        remote: SocketAddr,
+        session: Arc<Session>,
+        id: u32,
+        size: usize,
+    ) -> bool {
+        self.push_payload(socket, remote, Payload::Probe { session, id, size })
+    }
+
+    fn push_payload(&mut self, socket: SocketIndex, remote: SocketAddr, payload: Payload) -> bool {
+        let room = self.queue.len() < CAPACITY;
+        if room {
+            self.queue.push_back((socket, remote, payload));
+        }
+        room
+    }
+
+    /// Writes the next datagram into `buf`. Probes whose session has expired meanwhile are skipped.
+    pub(super) fn pop(&mut self, buf: &mut Vec<u8>) -> Option<Transmit> {
+        loop {
+            let (socket, remote, payload) = self.queue.pop_front()?;
+            buf.clear();
+            match payload {
+                Payload::Ready(datagram) => buf.extend_from_slice(&datagram),
+                Payload::Probe { session, id, size } => {
+                    let len = ProbeSize::new(size.saturating_sub(DATA_OVERHEAD)).unwrap_or(ProbeSize::MIN);
+                    let mut message = Vec::new();
+                    Control::Probe { id, len }.emit(&mut message);
+                    buf.resize(message.len() + DATA_OVERHEAD, 0);
+                    if session.seal(&message, buf).is_err() {
+                        continue;
+                    }
+                }
+            }
+            return Some(Transmit { socket, remote, len: buf.len() });
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! The peer table: what the control half knows of each peer besides what the data path sees.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::handshake::Attempt;
+use super::load::{Bucket, Rate};
+use super::mtud::Mtud;
+use super::paths::Candidates;
+use crate::network::NetworkIndex;
+use crate::noise::{MacWriter, Timestamp};
+use crate::session::{Peer, Session, SocketIndex};
+
+/// Names a peer in timers and indices. Never reused, so a stale one finds nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct PeerKey(u64);
+
+/// Everything about one peer in one network.
+#[derive(Debug)]
+pub(super) struct PeerState {
+    pub(super) handle: Arc<Peer>,
+    /// Listed in a static network: never evicted.
+    pub(super) listed: bool,
+    /// The driver has been told of it.
+    pub(super) announced: bool,
+    /// When anybody last asked for or heard of it.
+    pub(super) used: Instant,
+    pub(super) candidates: Candidates,
+    /// All its sessions in the session table, oldest first.
+    pub(super) sessions: Vec<Live>,
+    /// Of the path that the handle has.
+    pub(super) mtud: Option<Mtud>,
+    /// The path before this one, in case that the peer goes back to it.
+    pub(super) left: Option<(SocketIndex, SocketAddr, Mtud)>,
+    /// The id of the next probe, on whatever path.
+    pub(super) next_probe: u32,
+    pub(super) rtt: Option<Duration>,
+    /// Our own handshake, while one runs.
+    pub(super) attempt: Option<Attempt>,
+    /// The newest timestamp of the peer's initiations; older ones are replays.
+    pub(super) newest: Option<Timestamp>,
+    /// The peer's instance, as its last confirmed handshake said.
+    pub(super) instance: Option<u64>,
+    /// Makes the MACs of our initiations, and keeps the cookie that the peer gave us.
+    pub(super) macs: MacWriter,
+    /// Handshakes that we begin because of something that nobody authenticated.
+    pub(super) hints: Bucket,
+}
+
+/// One session and what its handshake said about the peer.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) session: Arc<Session>,
+    pub(super) instance: u64,
+    pub(super) receive_buffer: u32,
+    /// When the session is replaced if it is in use then.
+    pub(super) rekey_at: Instant,
+}
+
+impl Live {
+    fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.session.established())
+    }
+}
+
+/// At most this many sessions per peer can be received on: the present one, the one before, and the other one of a
+/// simultaneous handshake.
+const MAX_CONFIRMED: usize = 3;
+
+/// At most this many handshakes of a peer are answered without that it used one. With more than 4 s of round-trip
+/// time, that is how many initiations arrive before the first answer is back.
+pub(super) const MAX_UNCONFIRMED: usize = 4;
+
+/// Unauthenticated hints are heeded once per 5 s, after a few at once.
+const HINT_INTERVAL: Duration = Duration::from_secs(5);
+const HINT_BURST: u32 = 3;
+
+impl PeerState {
+    pub(super) fn new(handle: Arc<Peer>, listed: bool, now: Instant) -> Self {
+        Self {
+            macs: MacWriter::new(handle.id()),
+            handle,
+            listed,
+            announced: false,
+            used: now,
+            candidates: Candidates::default(),
+            sessions: Vec::new(),
+            mtud: None,
+            left: None,
+            next_probe: 0,
+            rtt: None,
+            attempt: None,
+            newest: None,
+            instance: None,
+            hints: Bucket::new(Rate::every(HINT_INTERVAL, HINT_BURST), now),
+        }
+    }
+
+    /// The session that packets are sent on.
+    pub(super) fn current(&self) -> Option<Arc<Session>> {
+        self.handle.session()
+    }
+
+    pub(super) fn live(&self, session: &Arc<Session>) -> Option<&Live> {
+        self.sessions.iter().find(|live| Arc::ptr_eq(&live.session, session))
+    }
+
+    pub(super) fn unconfirmed(&self) -> usize {
+        self.sessions.iter().filter(|live| !live.session.is_confirmed()).count()
+    }
+
+    /// Takes out the sessions that `newest`, just confirmed, makes obsolete: older ones that were never confirmed or are
+    /// of another instance of the peer, and the oldest of the rest over the limit.
+    pub(super) fn take_obsolete(&mut self, newest: &Session, instance: u64) -> Vec<Arc<Session>> {
+        let confirmed = self.sessions.iter().filter(|live| live.session.is_confirmed()).count();
+        let mut surplus = confirmed.saturating_sub(MAX_CONFIRMED);
+        self.take(|live| {
+            let older =
+                live.session.index() != newest.index() && live.session.established() <= newest.established();
+            let confirmed = live.session.is_confirmed();
+            let over = surplus > 0 && older && confirmed;
+            surplus -= usize::from(over);
+            over || (older && (!confirmed || live.instance != instance))
+        })
+    }
+
+    /// Takes out the sessions of that age or that have no keys any more.
+    pub(super) fn take_expired(&mut self, lifetime: Duration, now: Instant) -> Vec<Arc<Session>> {
+        self.take(|live| live.age(now) >= lifetime || live.session.is_erased())
+    }
+
+    /// Takes out the sessions of that age that were never confirmed.
+    pub(super) fn take_unconfirmed(&mut self, lifetime: Duration, now: Instant) -> Vec<Arc<Session>> {
+        self.take(|live| !live.session.is_confirmed() && live.age(now) >= lifetime)
+    }
+
+    /// Takes out all sessions with one instance of the peer.
+    pub(super) fn take_instance(&mut self, instance: u64) -> Vec<Arc<Session>> {
+        self.take(|live| live.instance == instance)
+    }
+
+    fn take(&mut self, condition: impl FnMut(&mut Live) -> bool) -> Vec<Arc<Session>> {
+        self.sessions.extract_if(.., condition).map(|live| live.session).collect()
+    }
+
+    /// Blends a round-trip sample in (RFC 6298 (2.3) without the variance).
+    pub(super) fn sample_rtt(&mut self, sample: Duration) {
+        self.rtt = Some(self.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
+    }
+
+    /// Whether it can make room for another peer. A handshake that the peer has not completed does not protect it.
+    fn is_evictable(&self) -> bool {
+        !self.listed && !self.sessions.iter().any(|live| live.session.is_confirmed())
+    }
+}
+
+/// All peers of all networks.
+#[derive(Debug, Default)]
+pub(super) struct Peers {
+    table: BTreeMap<PeerKey, PeerState>,
+    next: u64,
+}
+
+impl Peers {
+    pub(super) fn insert(&mut self, peer: PeerState) -> PeerKey {
+        let key = PeerKey(self.next);
+        self.next += 1;
+        self.table.insert(key, peer);
+        key
+    }
+
+    pub(super) fn get(&self, key: PeerKey) -> Option<&PeerState> {
+        self.table.get(&key)
+    }
+
+    pub(super) fn get_mut(&mut self, key: PeerKey) -> Option<&mut PeerState> {
+        self.table.get_mut(&key)
+    }
+
+    pub(super) fn remove(&mut self, key: PeerKey) -> Option<PeerState> {
+        self.table.remove(&key)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (PeerKey, &PeerState)> {
+        self.table.iter().map(|(&key, peer)| (key, peer))
+    }
+
+    pub(super) fn of_network(&self, network: NetworkIndex) -> impl Iterator<Item = (PeerKey, &PeerState)> {
+        self.iter().filter(move |(_, peer)| peer.handle.network() == network)
+    }
+
+    /// The peer of a network that was not used for longest among those that may be forgotten; one that nobody is
+    /// trying to reach if possible.
+    pub(super) fn evictable(&self, network: NetworkIndex) -> Option<PeerKey> {
+        self.of_network(network)
+            .filter(|(_, peer)| peer.is_evictable())
+            .min_by_key(|(key, peer)| (peer.attempt.is_some(), !peer.sessions.is_empty(), peer.used, *key))
+            .map(|(key, _)| key)
+    }
+}

@@ -1,0 +1,166 @@
+//! Other nodes' handshakes: initiations, from the cheapest check to the dearest.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rand::RngExt;
+
+use super::handshake::Reason;
+use super::load::Admission;
+use super::peers::{Live, MAX_UNCONFIRMED, PeerKey};
+use super::timing::{REJECT_AFTER, REKEY_AFTER_RESPONDER, REKEY_JITTER, UNCONFIRMED_FOR};
+use super::{Endpoint, Timer, random};
+use crate::noise::{MacWriter, Received, ResponsePayload};
+use crate::session::{RecvMeta, Session};
+use crate::wire::Initiation;
+
+impl Endpoint {
+    pub(super) fn on_initiation(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
+        let Ok(initiation) = Initiation::parse(datagram) else {
+            self.counters.handshake_malformed.increment();
+            return;
+        };
+        if !self.cookies.check_mac1(datagram) {
+            self.counters.mac1_invalid.increment();
+            return;
+        }
+        // A copy, by the network or by an attacker, is worth nothing: neither X25519 nor a token of the load measure.
+        if self.recent.contains(datagram) {
+            self.counters.initiations_replayed.increment();
+            return;
+        }
+        let cookies = &self.cookies;
+        let has_cookie = || cookies.check_mac2(now, meta.remote, datagram);
+        match self.load.admit(meta.remote.ip(), now, has_cookie) {
+            Admission::Accept => {}
+            Admission::Refuse => {
+                self.counters.handshakes_refused.increment();
+                return;
+            }
+            Admission::DemandCookie => {
+                let nonce = random(&mut self.rng);
+                let reply = self.cookies.reply(now, meta.remote, datagram, initiation.sender, nonce);
+                let mut out = Vec::new();
+                reply.iter().for_each(|reply| reply.emit(&mut out));
+                self.counters.cookies_sent.increment();
+                self.transmit(&meta, out);
+                return;
+            }
+        }
+        self.counters.handshake_x25519.add(2);
+        let Ok(received) = Received::read(&self.identity, datagram) else {
+            self.counters.handshake_unauthentic.increment();
+            return;
+        };
+        self.recent.insert(datagram);
+        self.accept(now, meta, received, datagram.len());
+    }
+
+    /// The sender holds the key that it names: is it a member, and is this new?
+    fn accept(&mut self, now: Instant, meta: RecvMeta, received: Received, len: usize) {
+        let network = received.payload().network;
+        let Some(network) = self.networks.values().find(|joined| joined.id == network) else {
+            self.counters.strangers_refused.increment();
+            return;
+        };
+        let Some(key) = self.find_or_add(now, network.index, received.initiator()) else { return };
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        peer.used = now;
+        peer.candidates.heard(&meta, len, false, now);
+        let timestamp = received.payload().timestamp;
+        if peer.newest.is_some_and(|newest| timestamp <= newest) {
+            return self.on_stale_initiation(now, key, &meta);
+        }
+        peer.newest = Some(timestamp);
+        self.forget_unconfirmed(now, key);
+        self.respond(now, key, &meta, received);
+    }
+
+    /// An initiation that is authentic and not new is a replay, or its sender's clock went back. It gets no response,
+    /// but a handshake of ours, now and then: a live peer answers that, and then has a session whatever its clock says.
+    fn on_stale_initiation(&mut self, now: Instant, key: PeerKey, meta: &RecvMeta) {
+        self.counters.initiations_stale.increment();
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        if peer.attempt.is_some() {
+            self.try_at(now, key, meta);
+        } else if peer.hints.take(now) {
+            self.attempt(now, key, Reason::Hint);
+        }
+    }
+
+    fn respond(&mut self, now: Instant, key: PeerKey, meta: &RecvMeta, received: Received) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let Some(network) = self.networks.get(&peer.handle.network()) else { return };
+        if peer.unconfirmed() >= MAX_UNCONFIRMED {
+            self.counters.handshakes_refused.increment();
+            return;
+        }
+        let Some(suite) = self.provider.suites().choose(received.payload().suites) else {
+            self.counters.suites_unsupported.increment();
+            return;
+        };
+        let rng = &mut self.rng;
+        let Some(index) = self.sessions.reserve(|| rng.random()) else {
+            self.counters.sessions_refused.increment();
+            return;
+        };
+        let payload = *received.payload();
+        let ephemeral = random(&mut self.rng);
+        let answer = ResponsePayload { instance: self.instance, receive_buffer: self.receive_buffer };
+        let mut response = Vec::new();
+        self.counters.handshake_x25519.add(3);
+        let keys = received.respond(&network.psk, ephemeral, index, suite, &answer, &mut response);
+        let (handle, counters) = (peer.handle.clone(), self.counters.clone());
+        let session = keys
+            .ok()
+            .and_then(|keys| Session::new(&keys, &*self.provider, handle, counters, REJECT_AFTER, now));
+        let Some(session) = session.map(Arc::new) else {
+            self.sessions.remove(index);
+            self.counters.handshake_unauthentic.increment();
+            return;
+        };
+        let jitter = REKEY_JITTER * self.rng.random_range(0..=100) / 100;
+        peer.sessions.push(Live {
+            session: session.clone(),
+            instance: payload.instance,
+            receive_buffer: payload.receive_buffer,
+            rekey_at: now + REKEY_AFTER_RESPONDER + jitter,
+        });
+        self.sessions.insert(session);
+        MacWriter::new(peer.handle.id()).append(now, &mut response);
+        self.timers.set_earlier(Timer::Expire(key), now + UNCONFIRMED_FOR);
+        // The initiation paid for it; what is left may pay for a hint.
+        if peer.candidates.spend(&meta.remote, response.len()) {
+            self.counters.handshakes_answered.increment();
+            self.transmit(meta, response);
+        }
+    }
+}
+
+/// The last authentic initiations, by their MAC1.
+#[derive(Debug, Default)]
+pub(super) struct Recent {
+    macs: VecDeque<[u8; 16]>,
+}
+
+const MAX_RECENT: usize = 64;
+
+impl Recent {
+    fn contains(&self, datagram: &[u8]) -> bool {
+        mac1(datagram).is_some_and(|mac| self.macs.contains(mac))
+    }
+
+    fn insert(&mut self, datagram: &[u8]) {
+        if let Some(mac) = mac1(datagram) {
+            self.macs.truncate(MAX_RECENT - 1);
+            self.macs.push_front(*mac);
+        }
+    }
+}
+
+/// MAC1 stands in front of MAC2, which ends the message.
+fn mac1(datagram: &[u8]) -> Option<&[u8; 16]> {
+    let (rest, _) = datagram.split_last_chunk::<16>()?;
+    rest.last_chunk()
+}

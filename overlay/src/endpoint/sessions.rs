@@ -1,0 +1,190 @@
+//! The life of a session after its handshake: confirmation, succession, roaming, rekey, end.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::handshake::Reason;
+use super::mtud::{BASE, Mtud};
+use super::paths::socket_for;
+use super::peers::PeerKey;
+use super::timing::{REJECT_AFTER, UNCONFIRMED_FOR};
+use super::{Endpoint, Event, Timer};
+use crate::session::{Path, RecvMeta, Session};
+
+impl Endpoint {
+    /// To be called when [`Session::note_received`] (with the packet's `meta`) or [`Session::note_sent`] (without) said
+    /// that control wants to know. An authentic packet confirms a session and moves the path to its source.
+    pub fn session_attention(&mut self, now: Instant, session: &Arc<Session>, meta: Option<RecvMeta>) {
+        let Some(key) = self.key_of(session.peer()) else { return };
+        self.expire_sessions(now, key);
+        if let Some(meta) = meta {
+            self.heard_on(now, key, session, &meta);
+        }
+        self.rekey_if_due(now, key);
+        self.arm_activity(now, key);
+    }
+
+    /// An authentic packet came in on a session.
+    pub(super) fn heard_on(&mut self, now: Instant, key: PeerKey, session: &Arc<Session>, meta: &RecvMeta) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        if peer.live(session).is_none() {
+            return;
+        }
+        peer.used = now;
+        if !session.is_confirmed() {
+            self.establish(now, key, session, meta);
+            return;
+        }
+        if peer.handle.path().is_none_or(|path| (path.socket, path.remote) != (meta.socket, meta.remote)) {
+            peer.candidates.heard(meta, 0, true, now);
+            self.move_path(now, key, meta);
+        }
+    }
+
+    /// The peer has proved that it has the session's keys: it is usable, and the newest one is sent on.
+    pub(super) fn establish(&mut self, now: Instant, key: PeerKey, session: &Arc<Session>, meta: &RecvMeta) {
+        session.confirm();
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        peer.candidates.heard(meta, 0, true, now);
+        let before = peer.current();
+        if before.as_ref().is_some_and(|before| before.established() > session.established()) {
+            return;
+        }
+        let Some(live) = peer.live(session) else { return };
+        let (instance, rekey_at) = (live.instance, live.rekey_at);
+        peer.handle.set_receive_buffer(live.receive_buffer);
+        let restarted = peer.instance.replace(instance).is_some_and(|old| old != instance);
+        peer.handle.set_session(Some(session.clone()));
+        session.set_attention(Some(rekey_at));
+        let obsolete = peer.take_obsolete(session, instance);
+        let (handle, network) = (peer.handle.clone(), peer.handle.network());
+        // A handshake that began before this one did has reached its end by it.
+        let satisfied = peer.attempt.as_ref().is_some_and(|a| a.started <= session.established());
+
+        self.discard(obsolete);
+        self.discovery.acknowledged(&meta.remote, network);
+        if satisfied {
+            self.end_attempt(key);
+        }
+        self.announce(key);
+        self.counters.sessions_established.increment();
+        tracing::debug!(
+            ?handle,
+            ?session,
+            initiator = session.is_initiator(),
+            restarted,
+            "session established"
+        );
+        if restarted && before.is_some() {
+            self.emit(Event::SessionLost(handle.clone()));
+        }
+        self.move_path(now, key, meta);
+        if restarted || before.is_none() {
+            self.emit(Event::SessionReady(handle));
+        }
+        self.arm_expiry(key);
+        self.arm_activity(now, key);
+    }
+
+    /// Makes the source of an authentic packet the path (roaming).
+    fn move_path(&mut self, now: Instant, key: PeerKey, meta: &RecvMeta) {
+        if meta.multicast {
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let before = peer.handle.path();
+        let source = (meta.socket, meta.remote);
+        if before.is_some_and(|path| (path.socket, path.remote) == source) && peer.mtud.is_some() {
+            // The same path with a new session: what did not pass two minutes ago may pass now.
+            peer.mtud.iter_mut().for_each(Mtud::search);
+        } else {
+            let max = socket_for(&self.sockets, Some(meta.socket), &meta.remote)
+                .map_or(BASE, |socket| socket.max_datagram);
+            let left = peer.left.take().filter(|(socket, remote, _)| (*socket, *remote) == source);
+            let mtud = left.map_or_else(|| Mtud::new(meta.remote, max, now), |(_, _, mtud)| mtud);
+            let datagram_size = mtud.current();
+            let old = peer.mtud.replace(mtud);
+            peer.left = before.zip(old).map(|(path, mtud)| (path.socket, path.remote, mtud));
+            peer.handle.set_path(Some(Path { socket: meta.socket, remote: meta.remote, datagram_size }));
+            let handle = peer.handle.clone();
+            if before.is_some() {
+                self.counters.paths_moved.increment();
+            }
+            tracing::info!(peer = ?handle, "path changed");
+            self.emit(Event::PathChanged(handle));
+        }
+        self.probe_mtu(now, key);
+    }
+
+    fn rekey_if_due(&mut self, now: Instant, key: PeerKey) {
+        let Some(peer) = self.peers.get(key) else { return };
+        let Some(session) = peer.current() else { return };
+        let Some(live) = peer.live(&session) else { return };
+        if now >= live.rekey_at && peer.attempt.is_none() {
+            self.counters.rekeys.increment();
+            self.attempt(now, key, Reason::Traffic);
+        }
+    }
+
+    pub(super) fn on_expire_timer(&mut self, now: Instant, key: PeerKey) {
+        self.expire_sessions(now, key);
+        self.forget_unconfirmed(now, key);
+        self.arm_expiry(key);
+    }
+
+    /// Ends the sessions that have reached their age.
+    pub(super) fn expire_sessions(&mut self, now: Instant, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let expired = peer.take_expired(REJECT_AFTER, now);
+        if !expired.is_empty() {
+            self.drop_sessions(key, expired);
+        }
+    }
+
+    /// Forgets our answers to initiations that were not followed by a packet.
+    pub(super) fn forget_unconfirmed(&mut self, now: Instant, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let unused = peer.take_unconfirmed(UNCONFIRMED_FOR, now);
+        self.discard(unused);
+    }
+
+    /// Removes sessions of a peer; tells if that was the last usable one.
+    pub(super) fn drop_sessions(&mut self, key: PeerKey, dropped: Vec<Arc<Session>>) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let current = peer.current();
+        let lost =
+            current.is_some_and(|current| dropped.iter().any(|session| Arc::ptr_eq(session, &current)));
+        self.discard(dropped);
+        if !lost {
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        peer.handle.set_session(None);
+        let handle = peer.handle.clone();
+        self.timers.clear(Timer::Activity(key));
+        self.timers.clear(Timer::Mtu(key));
+        handle.activity().disarm();
+        tracing::debug!(?handle, "session lost");
+        self.emit(Event::SessionLost(handle));
+    }
+
+    /// Erases sessions that no peer has any more.
+    pub(super) fn discard(&mut self, sessions: Vec<Arc<Session>>) {
+        for session in sessions {
+            session.erase();
+            self.sessions.remove(session.index());
+        }
+    }
+
+    fn arm_expiry(&mut self, key: PeerKey) {
+        let Some(peer) = self.peers.get(key) else { return };
+        let end = peer.sessions.iter().map(|live| {
+            let lifetime = if live.session.is_confirmed() { REJECT_AFTER } else { UNCONFIRMED_FOR };
+            live.session.established() + lifetime
+        });
+        match end.min() {
+            Some(at) => self.timers.set(Timer::Expire(key), at),
+            None => self.timers.clear(Timer::Expire(key)),
+        }
+    }
+}

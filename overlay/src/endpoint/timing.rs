@@ -1,0 +1,31 @@
+//! The protocol's times. Both sides count on them, so they are no settings.
+
+use std::time::Duration;
+
+/// The wait after the first initiation; it doubles with each further one.
+pub(super) const RETRY_MIN: Duration = Duration::from_millis(250);
+/// The longest wait between initiations.
+pub(super) const RETRY_MAX: Duration = Duration::from_secs(5);
+/// The driver is told after so long without a response.
+pub(super) const UNREACHABLE_AFTER: Duration = Duration::from_secs(5);
+/// An attempt ends when nothing has wanted the peer for so long.
+pub(super) const GIVE_UP_AFTER: Duration = Duration::from_secs(90);
+/// An attempt that only a hint asked for ends after so long.
+pub(super) const HINT_GIVE_UP_AFTER: Duration = Duration::from_secs(5);
+
+/// Age at which the initiator of a session in use replaces it.
+pub(super) const REKEY_AFTER: Duration = Duration::from_secs(120);
+/// Age at which the responder does, plus up to [`REKEY_JITTER`]: only if the initiator did not. After a simultaneous
+/// handshake each side may send on the session that the other began.
+pub(super) const REKEY_AFTER_RESPONDER: Duration = Duration::from_secs(140);
+pub(super) const REKEY_JITTER: Duration = Duration::from_secs(10);
+/// Age at which a session is neither sent nor received on, and its keys are erased.
+pub(super) const REJECT_AFTER: Duration = Duration::from_secs(180);
+/// An answered initiation that is not followed by a packet for so long is forgotten.
+pub(super) const UNCONFIRMED_FOR: Duration = Duration::from_secs(10);
+
+/// Data received and nothing sent for so long: a keepalive.
+pub(super) const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
+/// Data sent and nothing received for so long: the path is dead, or the peer. More than the other side's
+/// [`KEEPALIVE_AFTER`] plus a round trip and a lost packet.
+pub(super) const DEAD_AFTER: Duration = Duration::from_secs(15);

@@ -1,0 +1,4 @@
+//! The control state machine in virtual time.
+
+mod handshake;
+mod net;

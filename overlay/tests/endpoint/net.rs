@@ -1,0 +1,342 @@
+//! A small network of endpoints in virtual time: latency, loss, MTU, partitions, and a recording of every datagram.
+//!
+//! Each node has one UDP socket unless a test gives it more. A datagram to the multicast group [`GROUP`] reaches
+//! every node, its sender included, as multicast loops back.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use peersock_overlay::{
+    Endpoint, EndpointConfig, Event, Identity, Lookup, NetworkConfig, NetworkId, NetworkIndex, Peer,
+    RecvMeta, SocketIndex, SocketInfo, data_index,
+};
+
+pub(crate) const GROUP: &str = "239.255.77.77:7777";
+pub(crate) const UNIX_TIME: Duration = Duration::from_secs(1_800_000_000);
+
+/// What a driver would hold of one node.
+pub(crate) struct Node {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) socket: SocketAddr,
+    pub(crate) up: bool,
+    pub(crate) events: Vec<(Instant, Event)>,
+    /// Inner packets received, with their sender and the time.
+    pub(crate) inbox: Vec<(Instant, Arc<Peer>, Vec<u8>)>,
+    /// Packets that wait for their peer or its session.
+    waiting: Vec<(NetworkIndex, IpAddr, Vec<u8>)>,
+}
+
+/// A datagram as it was sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Sent {
+    pub(crate) at: Instant,
+    pub(crate) from: SocketAddr,
+    pub(crate) to: SocketAddr,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// Decides the fate of a datagram: false drops it.
+type Filter = Box<dyn FnMut(&Sent) -> bool>;
+
+pub(crate) struct Net {
+    pub(crate) now: Instant,
+    pub(crate) start: Instant,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) latency: Duration,
+    /// Largest UDP payload that passes.
+    pub(crate) mtu: usize,
+    pub(crate) filter: Filter,
+    pub(crate) sent: Vec<Sent>,
+    in_flight: BTreeMap<(Instant, u64), Sent>,
+    sequence: u64,
+}
+
+impl Net {
+    pub(crate) fn new() -> Self {
+        let start = instant();
+        Self {
+            now: start,
+            start,
+            nodes: Vec::new(),
+            latency: Duration::from_millis(1),
+            mtu: 1472,
+            filter: Box::new(|_| true),
+            sent: Vec::new(),
+            in_flight: BTreeMap::new(),
+            sequence: 0,
+        }
+    }
+
+    /// Two nodes on one LAN.
+    pub(crate) fn pair() -> Self {
+        let mut net = Self::new();
+        net.add(1);
+        net.add(2);
+        net
+    }
+
+    /// Two nodes on one LAN in the open network, which have found each other.
+    pub(crate) fn acquainted_pair() -> Self {
+        let mut net = Self::pair();
+        for node in 0..2 {
+            net.join(node, &open_network());
+        }
+        net.run(Duration::from_secs(4));
+        net
+    }
+
+    /// Two nodes with a session that node 0 initiated.
+    pub(crate) fn connected_pair() -> Self {
+        let mut net = Self::acquainted_pair();
+        net.send(0, 1, b"hello");
+        net.run(Duration::from_secs(3));
+        assert_eq!(net.received(1), [b"hello".to_vec()]);
+        net.nodes[1].inbox.clear();
+        net
+    }
+
+    /// Starts the node with this identity at its usual address; returns its index.
+    pub(crate) fn add(&mut self, identity: u8) -> usize {
+        let node = self.node(identity, 100, UNIX_TIME);
+        self.nodes.push(node);
+        self.nodes.len() - 1
+    }
+
+    /// Kills a node without a word and starts it again with the same identity on another port.
+    pub(crate) fn restart(&mut self, node: usize, seed: u8, unix_time: Duration) {
+        let identity = identity_of(&self.nodes[node]);
+        let port = self.nodes[node].socket.port() + 1;
+        let mut new = self.node(identity, seed, unix_time);
+        new.socket.set_port(port);
+        self.nodes[node] = new;
+    }
+
+    fn node(&self, identity: u8, seed: u8, unix_time: Duration) -> Node {
+        let config = EndpointConfig::new(Arc::new(Identity::from_seed(&[identity; 32])));
+        let mut key = [seed; 32];
+        key[0] = identity;
+        let mut endpoint = Endpoint::new(config, key, self.now, unix_time);
+        endpoint.set_sockets(self.now, vec![lan_socket()]);
+        Node {
+            endpoint,
+            socket: SocketAddr::from(([192, 0, 2, identity], 4000)),
+            up: true,
+            events: Vec::new(),
+            inbox: Vec::new(),
+            waiting: Vec::new(),
+        }
+    }
+
+    pub(crate) fn join(&mut self, node: usize, network: &NetworkConfig) -> NetworkIndex {
+        let index = self.nodes[node].endpoint.join(self.now, network.clone()).expect("a good network");
+        self.pump();
+        index
+    }
+
+    /// Sends an inner packet from one node to another in the first network that `from` joined.
+    pub(crate) fn send(&mut self, from: usize, to: usize, text: &[u8]) {
+        let network = self.nodes[from].endpoint.networks()[0].index;
+        let address = self.address(from, network, to);
+        self.send_to(from, network, address, text);
+    }
+
+    pub(crate) fn send_to(&mut self, from: usize, network: NetworkIndex, address: IpAddr, text: &[u8]) {
+        let packet = [&[0x60], text].concat();
+        self.nodes[from].waiting.push((network, address, packet));
+        self.flush(from);
+        self.pump();
+    }
+
+    /// The self-certifying address of node `of` in `network`, which is a handle of node `at`.
+    pub(crate) fn address(&self, at: usize, network: NetworkIndex, of: usize) -> IpAddr {
+        let networks = self.nodes[at].endpoint.networks();
+        let network = networks.iter().find(|n| n.index == network).expect("a joined network");
+        network.id.address_of(&Identity::from_seed(&[identity_of(&self.nodes[of]); 32]).node_id()).into()
+    }
+
+    pub(crate) fn peer(&mut self, at: usize, of: usize) -> Arc<Peer> {
+        let network = self.nodes[at].endpoint.networks()[0].index;
+        let address = self.address(at, network, of);
+        match self.nodes[at].endpoint.lookup(self.now, network, address) {
+            Lookup::Peer(peer) => peer,
+            other => panic!("no such peer: {other:?}"),
+        }
+    }
+
+    /// What the inner packets that a node received said.
+    pub(crate) fn received(&self, node: usize) -> Vec<Vec<u8>> {
+        self.nodes[node].inbox.iter().map(|(_, _, packet)| packet[1..].to_vec()).collect()
+    }
+
+    pub(crate) fn count(&self, node: usize, wanted: fn(&Event) -> bool) -> usize {
+        self.nodes[node].events.iter().filter(|(_, event)| wanted(event)).count()
+    }
+
+    pub(crate) fn counter(&self, node: usize, name: &str) -> u64 {
+        let snapshot = self.nodes[node].endpoint.counters().snapshot();
+        snapshot.into_iter().find(|(n, _)| *n == name).unwrap_or_else(|| panic!("no counter {name}")).1
+    }
+
+    /// Lets virtual time pass.
+    pub(crate) fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        self.run_until(end, |_| false);
+    }
+
+    /// Lets time pass until the condition holds; panics if it does not within `limit`. Returns how long it took.
+    pub(crate) fn wait(&mut self, limit: Duration, condition: impl FnMut(&mut Net) -> bool) -> Duration {
+        let begin = self.now;
+        assert!(self.run_until(begin + limit, condition), "not within {limit:?}");
+        self.now - begin
+    }
+
+    fn run_until(&mut self, end: Instant, mut condition: impl FnMut(&mut Net) -> bool) -> bool {
+        for _ in 0..1_000_000 {
+            self.pump();
+            if condition(self) {
+                return true;
+            }
+            let timeouts = self.nodes.iter().filter(|n| n.up).filter_map(|n| n.endpoint.poll_timeout());
+            let arrival = self.in_flight.first_key_value().map(|(&(at, _), _)| at);
+            let next = timeouts.chain(arrival).min();
+            let Some(next) = next.filter(|&next| next <= end) else {
+                self.now = end;
+                return false;
+            };
+            self.now = self.now.max(next);
+            while let Some(entry) = self.in_flight.first_entry().filter(|entry| entry.key().0 <= self.now) {
+                let datagram = entry.remove();
+                self.arrive(&datagram);
+            }
+            for node in self.nodes.iter_mut().filter(|node| node.up) {
+                if node.endpoint.poll_timeout().is_some_and(|at| at <= self.now) {
+                    node.endpoint.handle_timeout(self.now);
+                }
+            }
+        }
+        panic!("the network never rests");
+    }
+
+    /// Drains every node: events, packets that waited for them, and datagrams onto the wire.
+    pub(crate) fn pump(&mut self) {
+        let mut buf = Vec::new();
+        for index in 0..self.nodes.len() {
+            let node = &mut self.nodes[index];
+            let mut ready = false;
+            while let Some(event) = node.endpoint.poll_event() {
+                ready |= matches!(event, Event::PeerAdded(_) | Event::SessionReady(_));
+                node.events.push((self.now, event));
+            }
+            if ready {
+                self.flush(index);
+            }
+            while let Some(transmit) = self.nodes[index].endpoint.poll_transmit(self.now, &mut buf) {
+                assert_eq!(transmit.len, buf.len());
+                self.transmit(index, transmit.remote, buf.clone());
+            }
+        }
+    }
+
+    fn transmit(&mut self, from: usize, to: SocketAddr, bytes: Vec<u8>) {
+        let node = &self.nodes[from];
+        if node.up {
+            self.inject(Sent { at: self.now, from: node.socket, to, bytes });
+        }
+    }
+
+    /// Puts a datagram onto the wire, whoever made it.
+    pub(crate) fn inject(&mut self, datagram: Sent) {
+        self.sent.push(datagram.clone());
+        if datagram.bytes.len() <= self.mtu && (self.filter)(&datagram) {
+            self.sequence += 1;
+            self.in_flight.insert((self.now + self.latency, self.sequence), datagram);
+        }
+    }
+
+    fn arrive(&mut self, datagram: &Sent) {
+        let group: SocketAddr = GROUP.parse().expect("an address");
+        for index in 0..self.nodes.len() {
+            let node = &self.nodes[index];
+            if node.up && (datagram.to == group || datagram.to == node.socket) {
+                let multicast = datagram.to == group;
+                let meta = RecvMeta { remote: datagram.from, socket: SocketIndex(0), multicast };
+                self.deliver(index, meta, &datagram.bytes);
+            }
+        }
+    }
+
+    /// What a driver does with a datagram.
+    pub(crate) fn deliver(&mut self, index: usize, meta: RecvMeta, bytes: &[u8]) {
+        let node = &mut self.nodes[index];
+        let session = data_index(bytes).and_then(|index| node.endpoint.sessions().get(index));
+        let Some(session) = session else {
+            node.endpoint.handle_datagram(self.now, meta, bytes);
+            return;
+        };
+        let mut plain = vec![0; bytes.len()];
+        let Ok(len) = session.open(bytes, &mut plain) else { return };
+        plain.truncate(len);
+        if session.note_received(self.now, &meta) {
+            node.endpoint.session_attention(self.now, &session, Some(meta));
+        }
+        if plain.first().is_none_or(|first| first >> 4 == 0) {
+            node.endpoint.handle_control(self.now, &session, meta, &plain);
+        } else {
+            node.inbox.push((self.now, session.peer().clone(), plain));
+        }
+    }
+
+    /// Sends what can be sent of the packets that wait at a node.
+    fn flush(&mut self, index: usize) {
+        for (network, address, packet) in std::mem::take(&mut self.nodes[index].waiting) {
+            let node = &mut self.nodes[index];
+            let peer = match node.endpoint.lookup(self.now, network, address) {
+                Lookup::Peer(peer) => peer,
+                Lookup::Unknown => {
+                    node.waiting.push((network, address, packet));
+                    continue;
+                }
+                other => panic!("cannot send to {address}: {other:?}"),
+            };
+            let mut out = vec![0; packet.len() + peersock_overlay::DATA_OVERHEAD];
+            let sender = peer.sender().filter(|sender| sender.session.seal(&packet, &mut out).is_ok());
+            let Some(sender) = sender else {
+                node.endpoint.want_session(self.now, &peer);
+                node.waiting.push((network, address, packet));
+                continue;
+            };
+            if sender.session.note_sent(self.now) {
+                node.endpoint.session_attention(self.now, &sender.session, None);
+            }
+            self.transmit(index, sender.path.remote, out);
+        }
+    }
+}
+
+fn identity_of(node: &Node) -> u8 {
+    match node.socket.ip() {
+        IpAddr::V4(address) => address.octets()[3],
+        IpAddr::V6(_) => unreachable!("test nodes have IPv4 addresses"),
+    }
+}
+
+pub(crate) fn lan_socket() -> SocketInfo {
+    SocketInfo {
+        index: SocketIndex(0),
+        ipv4: true,
+        loopback: false,
+        max_datagram: 65_507,
+        beacon_targets: vec![GROUP.parse().expect("an address")],
+    }
+}
+
+pub(crate) fn open_network() -> NetworkConfig {
+    NetworkConfig::AdHoc { id: NetworkId::ad_hoc(1..=65_535).expect("a range"), psk: None }
+}
+
+#[expect(clippy::disallowed_methods, reason = "std offers no other way to make an Instant")]
+fn instant() -> Instant {
+    Instant::now()
+}
