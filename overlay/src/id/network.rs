@@ -131,6 +131,23 @@ pub enum NetworkKind {
     Managed,
 }
 
+impl NetworkKind {
+    /// The TCP and UDP ports on which services may be offered and reached: what an ad-hoc network's ID says, and all
+    /// in other networks.
+    ///
+    /// ```
+    /// let id: peersock_overlay::NetworkId = "ff0050005a000000".parse()?;
+    /// assert_eq!(id.kind().ports(), 80..=90);
+    /// # Ok::<(), peersock_overlay::ParseNetworkIdError>(())
+    /// ```
+    pub fn ports(&self) -> RangeInclusive<u16> {
+        match self {
+            Self::AdHoc { ports } => ports.clone(),
+            Self::Static | Self::Managed => 0..=u16::MAX,
+        }
+    }
+}
+
 /// Why a string or number is not a network ID.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
