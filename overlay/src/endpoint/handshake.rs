@@ -14,13 +14,14 @@ use rand::RngExt;
 use super::peers::{Live, PeerKey};
 use super::timing::{
     GIVE_UP_AFTER, HINT_GIVE_UP_AFTER, REJECT_AFTER, REKEY_AFTER, RETRY_MAX, RETRY_MIN, UNREACHABLE_AFTER,
+    rekey_age,
 };
 use super::{Endpoint, Event, Timer, random};
 use crate::noise::{InitiationPayload, Initiator};
 use crate::session::{Peer, RecvMeta, Session, SessionIndex};
 use crate::wire::{CookieReply, Initiation, Response};
 
-/// Initiations of one attempt that a response may still answer.
+/// Initiations of one attempt that a response may still answer: enough for 3 s of round-trip time.
 const MAX_PENDING: usize = 4;
 
 /// One attempt to get a session with a peer.
@@ -288,7 +289,7 @@ impl Endpoint {
             session: session.clone(),
             instance: said.instance,
             receive_buffer: said.receive_buffer,
-            rekey_at: now + REKEY_AFTER,
+            rekey_at: now + rekey_age(REKEY_AFTER, &mut self.rng),
         });
         self.counters.handshakes_initiated.increment();
         self.end_attempt(key);

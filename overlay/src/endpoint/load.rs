@@ -125,6 +125,7 @@ pub(super) struct HandshakeLoad {
     proven: Bucket,
     proven_sources: PrefixLimiter,
     cookie_replies: Bucket,
+    cookie_reply_sources: PrefixLimiter,
     failed_responses: Bucket,
 }
 
@@ -135,9 +136,12 @@ const LOAD_HOLD: Duration = Duration::from_secs(1);
 const PROVEN_PER_SECOND: u32 = 20;
 const PROVEN_BURST: u32 = 40;
 
-/// Cookie replies cost a hash and a small XChaCha20-Poly1305 each.
-const COOKIE_REPLIES_PER_SECOND: u32 = 2000;
-const COOKIE_REPLY_BURST: u32 = 200;
+/// Cookie replies, which cost some microseconds each: to everyone, so that a flood from forged addresses does not use
+/// them up, and per source prefix, so that one source does not.
+const COOKIE_REPLIES_PER_SECOND: u32 = 20_000;
+const COOKIE_REPLY_BURST: u32 = 2000;
+const SOURCE_COOKIE_REPLIES_PER_SECOND: u32 = 40;
+const SOURCE_COOKIE_REPLY_BURST: u32 = 40;
 
 /// Responses that name a handshake of ours and fail to authenticate. Each costs two X25519 operations; only someone
 /// who saw the initiation knows its index.
@@ -149,6 +153,7 @@ impl HandshakeLoad {
         let (rate, burst) = (limits.handshakes_per_second, limits.handshake_burst);
         let proven_source = Rate::per_second(PROVEN_PER_SECOND, PROVEN_BURST);
         let cookie_replies = Rate::per_second(COOKIE_REPLIES_PER_SECOND, COOKIE_REPLY_BURST);
+        let cookie_sources = Rate::per_second(SOURCE_COOKIE_REPLIES_PER_SECOND, SOURCE_COOKIE_REPLY_BURST);
         let failed_responses = Rate::per_second(FAILED_RESPONSES_PER_SECOND, FAILED_RESPONSE_BURST);
         Self {
             arrivals: Bucket::new(Rate::per_second(rate, burst), now),
@@ -156,6 +161,7 @@ impl HandshakeLoad {
             proven: Bucket::new(Rate::per_second(rate.saturating_mul(2), burst.saturating_mul(2)), now),
             proven_sources: PrefixLimiter::new(proven_source, key, now),
             cookie_replies: Bucket::new(cookie_replies, now),
+            cookie_reply_sources: PrefixLimiter::new(cookie_sources, key, now),
             failed_responses: Bucket::new(failed_responses, now),
         }
     }
@@ -189,7 +195,8 @@ impl HandshakeLoad {
             let admitted = self.proven_sources.take(source, now) && self.proven.take(now);
             return if admitted { Admission::Accept } else { Admission::Refuse };
         }
-        if self.cookie_replies.take(now) { Admission::DemandCookie } else { Admission::Refuse }
+        let answered = self.cookie_reply_sources.take(source, now) && self.cookie_replies.take(now);
+        if answered { Admission::DemandCookie } else { Admission::Refuse }
     }
 
     /// Whether another response may be tried; see [`Self::note_failed_response`].

@@ -69,8 +69,8 @@ impl Live {
 /// simultaneous handshake.
 const MAX_CONFIRMED: usize = 3;
 
-/// At most this many handshakes of a peer are answered without that it used one. With more than 4 s of round-trip
-/// time, that is how many initiations arrive before the first answer is back.
+/// At most this many handshakes of a peer are answered without that it used one. With 3 s of round-trip time, so many
+/// initiations arrive before the first answer is back.
 pub(super) const MAX_UNCONFIRMED: usize = 4;
 
 /// Unauthenticated hints are heeded once per 5 s, after a few at once.
@@ -111,18 +111,22 @@ impl PeerState {
         self.sessions.iter().filter(|live| !live.session.is_confirmed()).count()
     }
 
-    /// Takes out the sessions that `newest`, just confirmed, makes obsolete: older ones that were never confirmed or are
-    /// of another instance of the peer, and the oldest of the rest over the limit.
+    /// Takes out the sessions that `newest`, just confirmed, makes obsolete: older ones of another instance of the peer,
+    /// the oldest over the limit, and those that the peer did not choose when it chose `newest`. Answers to its
+    /// initiations that crossed ours are not among these: it may yet use one.
     pub(super) fn take_obsolete(&mut self, newest: &Session, instance: u64) -> Vec<Arc<Session>> {
         let confirmed = self.sessions.iter().filter(|live| live.session.is_confirmed()).count();
         let mut surplus = confirmed.saturating_sub(MAX_CONFIRMED);
         self.take(|live| {
-            let older =
-                live.session.index() != newest.index() && live.session.established() <= newest.established();
-            let confirmed = live.session.is_confirmed();
-            let over = surplus > 0 && older && confirmed;
+            if live.session.index() == newest.index() || live.session.established() > newest.established() {
+                return false;
+            }
+            if !live.session.is_confirmed() {
+                return !newest.is_initiator();
+            }
+            let over = surplus > 0;
             surplus -= usize::from(over);
-            over || (older && (!confirmed || live.instance != instance))
+            over || live.instance != instance
         })
     }
 

@@ -9,7 +9,7 @@ use rand::RngExt;
 use super::handshake::Reason;
 use super::load::Admission;
 use super::peers::{Live, MAX_UNCONFIRMED, PeerKey};
-use super::timing::{REJECT_AFTER, REKEY_AFTER_RESPONDER, REKEY_JITTER, UNCONFIRMED_FOR};
+use super::timing::{REJECT_AFTER, REKEY_AFTER_RESPONDER, UNCONFIRMED_FOR, rekey_age};
 use super::{Endpoint, Timer, random};
 use crate::noise::{MacWriter, Received, ResponsePayload};
 use crate::session::{RecvMeta, Session};
@@ -120,12 +120,11 @@ impl Endpoint {
             self.counters.handshake_unauthentic.increment();
             return;
         };
-        let jitter = REKEY_JITTER * self.rng.random_range(0..=100) / 100;
         peer.sessions.push(Live {
             session: session.clone(),
             instance: payload.instance,
             receive_buffer: payload.receive_buffer,
-            rekey_at: now + REKEY_AFTER_RESPONDER + jitter,
+            rekey_at: now + rekey_age(REKEY_AFTER_RESPONDER, &mut self.rng),
         });
         self.sessions.insert(session);
         MacWriter::new(peer.handle.id()).append(now, &mut response);

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use rand::RngExt;
+use rand::rngs::ChaCha20Rng;
+
 /// The wait after the first initiation; it doubles with each further one.
 pub(super) const RETRY_MIN: Duration = Duration::from_millis(250);
 /// The longest wait between initiations.
@@ -13,11 +16,11 @@ pub(super) const GIVE_UP_AFTER: Duration = Duration::from_secs(90);
 /// An attempt that only a hint asked for ends after so long.
 pub(super) const HINT_GIVE_UP_AFTER: Duration = Duration::from_secs(5);
 
-/// Age at which the initiator of a session in use replaces it.
+/// Age at which the initiator of a session in use replaces it; up to [`REKEY_JITTER`] earlier, so that two sides that
+/// began at the same time do not go on doing so.
 pub(super) const REKEY_AFTER: Duration = Duration::from_secs(120);
-/// Age at which the responder does, plus up to [`REKEY_JITTER`]: only if the initiator did not. After a simultaneous
-/// handshake each side may send on the session that the other began.
-pub(super) const REKEY_AFTER_RESPONDER: Duration = Duration::from_secs(140);
+/// Age at which the responder does, less the jitter: only if the initiator did not.
+pub(super) const REKEY_AFTER_RESPONDER: Duration = Duration::from_secs(150);
 pub(super) const REKEY_JITTER: Duration = Duration::from_secs(10);
 /// Age at which a session is neither sent nor received on, and its keys are erased.
 pub(super) const REJECT_AFTER: Duration = Duration::from_secs(180);
@@ -29,3 +32,8 @@ pub(super) const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
 /// Data sent and nothing received for so long: the path is dead, or the peer. More than the other side's
 /// [`KEEPALIVE_AFTER`] plus a round trip and a lost packet.
 pub(super) const DEAD_AFTER: Duration = Duration::from_secs(15);
+
+/// A session's age at which it is replaced, drawn from the time before `latest`.
+pub(super) fn rekey_age(latest: Duration, rng: &mut ChaCha20Rng) -> Duration {
+    latest - REKEY_JITTER * rng.random_range(0..=100) / 100
+}

@@ -1,10 +1,16 @@
-//! Handshakes: the common case, loss, races, replays, and nodes that have forgotten.
+//! Handshakes: the common case, loss, races, replays, and age.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
-use peersock_overlay::Event;
+use peersock_overlay::{Event, RecvMeta, SocketIndex};
 
-use crate::net::Net;
+use crate::net::{Net, Sent, UNIX_TIME, instant, open_network};
+
+const INITIATION: u8 = 0xD1;
+const RESPONSE: u8 = 0xD2;
+const BEACON: u8 = 0xD5;
 
 #[test]
 fn first_packet_arrives_after_discovery_and_one_round_trip() {
@@ -14,7 +20,233 @@ fn first_packet_arrives_after_discovery_and_one_round_trip() {
     // Initiation, response, data: three times the latency of 1 ms.
     assert_eq!(took, Duration::from_millis(3));
     assert_eq!(net.received(1), [b"hello".to_vec()]);
-    assert_eq!(net.count(0, |event| matches!(event, Event::SessionReady(_))), 1);
-    assert_eq!(net.count(1, |event| matches!(event, Event::SessionReady(_))), 1);
-    assert_eq!((net.counter(0, "handshake_x25519"), net.counter(1, "handshake_x25519")), (5, 5));
+    for node in 0..2 {
+        assert_eq!(net.count(node, |event| matches!(event, Event::SessionReady(_))), 1);
+        assert_eq!(net.counter(node, "handshake_x25519"), 5);
+    }
+}
+
+#[test]
+fn retransmit_ladder_doubles_to_five_seconds_then_gives_up() {
+    let mut net = Net::acquainted_pair();
+    net.filter = Box::new(|datagram| datagram.bytes[0] != INITIATION);
+    let begin = net.now;
+    net.send(0, 1, b"hello");
+    net.run(Duration::from_secs(200));
+    let times: Vec<_> = initiations(&net).map(|sent| (sent.at - begin).as_millis()).collect();
+    let gaps: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    for (gap, full) in gaps.iter().zip([250, 500, 1000, 2000, 4000, 5000, 5000, 5000]) {
+        assert!((full * 4 / 5..=full).contains(gap), "{gaps:?}");
+    }
+    assert!((80_000..90_000).contains(times.last().unwrap()), "{times:?}");
+    let unreachable = |event: &Event| matches!(event, Event::PeerUnreachable(_));
+    assert_eq!(net.count(0, unreachable), 1);
+    let when = net.nodes[0].events.iter().find(|(_, event)| unreachable(event)).unwrap().0;
+    assert_eq!(when - begin, Duration::from_secs(5));
+    assert_eq!((net.counter(0, "attempts_given_up"), net.nodes[0].endpoint.sessions().len()), (1, 0));
+}
+
+#[test]
+fn a_lost_response_costs_one_retransmission() {
+    let mut net = Net::acquainted_pair();
+    let lost = Cell::new(false);
+    net.filter = Box::new(move |datagram| datagram.bytes[0] != RESPONSE || lost.replace(true));
+    net.send(0, 1, b"hello");
+    let took = net.wait(Duration::from_secs(1), |net| !net.nodes[1].inbox.is_empty());
+    assert!(took <= Duration::from_millis(253), "{took:?}");
+}
+
+#[test]
+fn a_lost_confirmation_is_made_good_by_the_next_packet() {
+    let mut net = Net::acquainted_pair();
+    let lost = Cell::new(false);
+    net.filter = Box::new(move |datagram| datagram.bytes.len() != 28 || lost.replace(true));
+    net.send(0, 1, b"hello");
+    net.wait(Duration::from_millis(10), |net| !net.nodes[1].inbox.is_empty());
+    assert!(net.peer(1, 0).sender().is_some());
+}
+
+#[test]
+fn a_round_trip_longer_than_the_interval_still_completes() {
+    for latency in [400, 1000, 1400] {
+        let mut net = Net::acquainted_pair();
+        net.latency = Duration::from_millis(latency);
+        net.send(0, 1, b"hello");
+        let took = net.wait(Duration::from_secs(20), |net| !net.nodes[1].inbox.is_empty());
+        assert_eq!(took, Duration::from_millis(3 * latency));
+        net.run(Duration::from_secs(20));
+        // What the other initiations left behind is gone.
+        assert!(net.nodes.iter().all(|node| node.endpoint.sessions().len() == 1));
+    }
+}
+
+#[test]
+fn simultaneous_initiations_both_succeed_and_packets_flow() {
+    let mut net = Net::acquainted_pair();
+    net.latency = Duration::from_millis(50);
+    net.send(0, 1, b"from 0");
+    net.send(1, 0, b"from 1");
+    net.run(Duration::from_secs(1));
+    assert_eq!((net.received(1), net.received(0)), (vec![b"from 0".to_vec()], vec![b"from 1".to_vec()]));
+    for node in 0..2 {
+        assert_eq!(net.count(node, |event| matches!(event, Event::SessionReady(_))), 1);
+        assert!(net.nodes[node].endpoint.sessions().len() <= 2);
+    }
+    // Minutes of traffic both ways need no more than one handshake per two minutes.
+    let before = initiations(&net).count();
+    for second in 0..600 {
+        net.send(second % 2, 1 - second % 2, b"x");
+        net.run(Duration::from_secs(1));
+    }
+    assert_eq!((net.received(1).len(), net.received(0).len()), (301, 301));
+    let rekeys = initiations(&net).count() - before;
+    assert!((4..=6).contains(&rekeys), "{rekeys}");
+}
+
+#[test]
+fn rekeys_under_traffic_lose_nothing() {
+    let mut net = Net::connected_pair();
+    let first = net.peer(0, 1).session().unwrap().index();
+    for _ in 0..3000 {
+        net.send(0, 1, b"x");
+        net.run(Duration::from_millis(100));
+    }
+    assert_eq!(net.received(1).len(), 3000);
+    assert_ne!(net.peer(0, 1).session().unwrap().index(), first);
+    assert_eq!(net.counter(0, "rekeys"), 2);
+    assert_eq!(net.counter(1, "rekeys"), 0);
+    assert_eq!(net.count(1, |event| matches!(event, Event::SessionLost(_))), 0);
+}
+
+#[test]
+fn an_idle_session_ends_at_its_age_and_leaves_no_timer() {
+    let mut net = Net::connected_pair();
+    net.run(Duration::from_secs(181));
+    for node in 0..2 {
+        assert_eq!(net.count(node, |event| matches!(event, Event::SessionLost(_))), 1);
+        assert!(net.nodes[node].endpoint.sessions().is_empty());
+    }
+    assert!(net.peer(0, 1).sender().is_none());
+    // What is left is the regular beacon.
+    let next = net.nodes[0].endpoint.poll_timeout().unwrap();
+    let before = net.sent.len();
+    net.run(next - net.now);
+    assert!(net.sent[before..].iter().all(|sent| sent.bytes[0] == BEACON));
+    assert_eq!(initiations(&net).count(), 1);
+    net.send(0, 1, b"again");
+    net.wait(Duration::from_millis(10), |net| net.received(1) == [b"again".to_vec()]);
+}
+
+#[test]
+fn one_way_traffic_is_answered_by_keepalives() {
+    let mut net = Net::connected_pair();
+    for _ in 0..100 {
+        net.send(0, 1, b"x");
+        net.run(Duration::from_secs(1));
+    }
+    let keepalives = net.counter(1, "keepalives_sent");
+    assert!((7..=10).contains(&keepalives), "{keepalives}");
+    assert_eq!(net.counter(0, "silences"), 0);
+    assert_eq!(initiations(&net).count(), 1);
+    // Without traffic, silence.
+    net.run(Duration::from_secs(15));
+    let before = net.counter(1, "keepalives_sent") + net.counter(0, "keepalives_sent");
+    net.run(Duration::from_secs(15));
+    assert_eq!(net.counter(1, "keepalives_sent") + net.counter(0, "keepalives_sent"), before);
+}
+
+#[test]
+fn replayed_initiations_are_never_answered() {
+    let mut net = Net::connected_pair();
+    let initiation = initiations(&net).next().unwrap().clone();
+    let x25519 = net.counter(1, "handshake_x25519");
+    for _ in 0..1000 {
+        net.inject(initiation.clone());
+    }
+    net.run(Duration::from_secs(1));
+    assert_eq!(net.counter(1, "initiations_replayed"), 1000);
+    assert_eq!(net.counter(1, "handshake_x25519"), x25519);
+    assert_eq!(net.counter(1, "handshakes_answered"), 1);
+}
+
+#[test]
+fn a_stale_initiation_provokes_one_initiation_of_our_own_per_five_seconds() {
+    let mut net = Net::connected_pair();
+    // Enough later handshakes push the first out of the memory of exact copies.
+    let initiation = initiations(&net).next().unwrap().clone();
+    for _ in 0..70 {
+        net.run(Duration::from_secs(182));
+        net.send(0, 1, b"x");
+    }
+    net.run(Duration::from_secs(30));
+    let answered = net.counter(1, "handshakes_answered");
+    let before = initiations(&net).filter(|sent| sent.from == net.nodes[1].socket).count();
+    net.nodes[0].up = false;
+    for _ in 0..100 {
+        let meta =
+            RecvMeta { remote: "203.0.113.9:9".parse().unwrap(), socket: SocketIndex(0), multicast: false };
+        net.deliver(1, meta, &initiation.bytes);
+        net.run(Duration::from_millis(100));
+    }
+    assert_eq!(net.counter(1, "handshakes_answered"), answered);
+    assert!(net.counter(1, "initiations_stale") >= 1);
+    let to_forger = net.sent.iter().filter(|sent| sent.to.ip().to_string() == "203.0.113.9");
+    assert!(to_forger.count() <= 3);
+    let own = initiations(&net).filter(|sent| sent.from == net.nodes[1].socket).count() - before;
+    assert!(own > 0);
+}
+
+#[test]
+fn a_node_whose_clock_went_back_gets_a_session() {
+    let mut net = Net::connected_pair();
+    net.restart(0, 4001, UNIX_TIME - Duration::from_secs(86_400));
+    let socket = net.nodes[0].socket;
+    // Neither side hears beacons: only the restarted node knows where the other is.
+    net.filter = Box::new(move |datagram| datagram.bytes[0] != BEACON || datagram.from == socket);
+    net.join(0, &open_network());
+    net.send(0, 1, b"I am back in time");
+    let took = net.wait(Duration::from_secs(2), |net| !net.nodes[1].inbox.is_empty());
+    assert!(took < Duration::from_millis(500), "{took:?}");
+}
+
+#[test]
+fn a_flood_turns_cookies_on_and_costs_no_x25519() {
+    let mut net = Net::acquainted_pair();
+    let template = {
+        let mut net = Net::acquainted_pair();
+        net.send(0, 1, b"x");
+        initiations(&net).next().unwrap().clone()
+    };
+    // Ten thousand initiations per second with a valid MAC1 and garbage inside, from everywhere.
+    let x25519 = net.counter(1, "handshake_x25519");
+    let delivered = Rc::new(Cell::new(0));
+    for n in 0u32..30_000 {
+        let bytes = forged(&template.bytes, n);
+        let remote = ([10, (n >> 16) as u8, (n >> 8) as u8, n as u8], 5000).into();
+        net.deliver(1, RecvMeta { remote, socket: SocketIndex(0), multicast: false }, &bytes);
+        delivered.set(delivered.get() + 1);
+        if n == 15_000 {
+            net.send(0, 1, b"hello through the flood");
+        }
+        net.run(Duration::from_micros(100));
+    }
+    assert_eq!(net.received(1), [b"hello through the flood".to_vec()]);
+    let spent = net.counter(1, "handshake_x25519") - x25519;
+    // The first burst, and the one true handshake.
+    assert!(spent <= 2 * 100 + 10, "{spent}");
+    assert!(net.counter(0, "cookies_received") >= 1);
+    assert!(net.nodes[1].endpoint.peers().len() == 1 && net.nodes[1].endpoint.sessions().len() <= 4);
+}
+
+/// The same header and MAC1 key, other contents.
+fn forged(initiation: &[u8], n: u32) -> Vec<u8> {
+    let node = peersock_overlay::Identity::from_seed(&[2; 32]).node_id();
+    let mut message = initiation[..initiation.len() - 32].to_vec();
+    message[40..44].copy_from_slice(&n.to_be_bytes());
+    peersock_overlay::noise::MacWriter::new(&node).append(instant(), &mut message);
+    message
+}
+
+fn initiations(net: &Net) -> impl Iterator<Item = &Sent> {
+    net.sent.iter().filter(|sent| sent.bytes[0] == INITIATION)
 }

@@ -42,7 +42,6 @@ type Filter = Box<dyn FnMut(&Sent) -> bool>;
 
 pub(crate) struct Net {
     pub(crate) now: Instant,
-    pub(crate) start: Instant,
     pub(crate) nodes: Vec<Node>,
     pub(crate) latency: Duration,
     /// Largest UDP payload that passes.
@@ -55,10 +54,8 @@ pub(crate) struct Net {
 
 impl Net {
     pub(crate) fn new() -> Self {
-        let start = instant();
         Self {
-            now: start,
-            start,
+            now: instant(),
             nodes: Vec::new(),
             latency: Duration::from_millis(1),
             mtu: 1472,
@@ -104,11 +101,9 @@ impl Net {
         self.nodes.len() - 1
     }
 
-    /// Kills a node without a word and starts it again with the same identity on another port.
-    pub(crate) fn restart(&mut self, node: usize, seed: u8, unix_time: Duration) {
-        let identity = identity_of(&self.nodes[node]);
-        let port = self.nodes[node].socket.port() + 1;
-        let mut new = self.node(identity, seed, unix_time);
+    /// Kills a node without a word and starts it again with the same identity on this port.
+    pub(crate) fn restart(&mut self, node: usize, port: u16, unix_time: Duration) {
+        let mut new = self.node(identity_of(&self.nodes[node]), port as u8, unix_time);
         new.socket.set_port(port);
         self.nodes[node] = new;
     }
@@ -337,6 +332,6 @@ pub(crate) fn open_network() -> NetworkConfig {
 }
 
 #[expect(clippy::disallowed_methods, reason = "std offers no other way to make an Instant")]
-fn instant() -> Instant {
+pub(crate) fn instant() -> Instant {
     Instant::now()
 }

@@ -1,0 +1,139 @@
+//! Roaming and path MTU discovery.
+
+use std::time::Duration;
+
+use peersock_overlay::{Event, SocketIndex, SocketInfo};
+
+use crate::net::{Net, lan_socket};
+
+#[test]
+fn the_path_follows_an_authentic_packet() {
+    let mut net = Net::connected_pair();
+    net.nodes[0].events.clear();
+    net.nodes[1].socket.set_port(5555);
+    net.send(1, 0, b"from elsewhere");
+    net.run(Duration::from_millis(1));
+    assert_eq!(net.peer(0, 1).path().map(|path| path.remote.port()), Some(5555));
+    assert!(net.count(0, |event| matches!(event, Event::PathChanged(_))) >= 1);
+    net.send(0, 1, b"and back");
+    net.run(Duration::from_millis(1));
+    assert_eq!(net.received(1), [b"and back".to_vec()]);
+}
+
+#[test]
+fn a_forged_or_replayed_packet_moves_nothing() {
+    let mut net = Net::connected_pair();
+    net.send(1, 0, b"true");
+    net.run(Duration::from_millis(1));
+    let genuine =
+        net.sent.iter().rfind(|sent| sent.bytes[0] == 0xD4 && sent.bytes.len() == 33).unwrap().clone();
+    let mut forged = genuine.clone();
+    *forged.bytes.last_mut().unwrap() ^= 1;
+    for mut datagram in [genuine, forged] {
+        datagram.from.set_port(6666);
+        net.inject(datagram);
+    }
+    net.run(Duration::from_millis(5));
+    assert_eq!(net.peer(0, 1).path().map(|path| path.remote.port()), Some(4000));
+    assert_eq!((net.counter(0, "data_replayed"), net.counter(0, "data_unauthentic")), (1, 1));
+}
+
+#[test]
+fn the_search_reaches_what_the_link_carries() {
+    for (mtu, expected) in [
+        (1200, 1200..=1200),
+        (1472, 1472..=1472),
+        (8972, 8972..=8972),
+        (65_507, 8972..=8972),
+        (1400, 1380..=1400),
+    ] {
+        let mut net = Net::acquainted_pair();
+        net.mtu = mtu;
+        net.send(0, 1, b"x");
+        net.run(Duration::from_secs(20));
+        for (at, of) in [(0, 1), (1, 0)] {
+            let size = net.peer(at, of).path().unwrap().datagram_size;
+            assert!(expected.contains(&size), "{mtu}: {size}");
+        }
+    }
+}
+
+#[test]
+fn a_link_that_carries_much_is_used_after_some_round_trips() {
+    let mut net = Net::acquainted_pair();
+    net.mtu = 8972;
+    net.send(0, 1, b"x");
+    let took = net.wait(Duration::from_secs(1), |net| {
+        net.peer(0, 1).path().is_some_and(|path| path.datagram_size == 8972)
+    });
+    assert!(took <= Duration::from_millis(10), "{took:?}");
+}
+
+#[test]
+fn loopback_reaches_the_largest_datagram() {
+    let mut net = Net::pair();
+    net.mtu = 65_507;
+    for node in 0..2 {
+        net.nodes[node].socket = ([127, 0, 0, node as u8 + 1], 4000).into();
+        net.nodes[node].endpoint.set_sockets(net.now, vec![SocketInfo { loopback: true, ..lan_socket() }]);
+        net.join(node, &crate::net::open_network());
+    }
+    net.run(Duration::from_secs(4));
+    net.send(0, 1, b"x");
+    let took = net.wait(Duration::from_secs(1), |net| {
+        net.peer(0, 1).path().is_some_and(|path| path.datagram_size == 65_507)
+    });
+    assert!(took <= Duration::from_millis(10), "{took:?}");
+}
+
+#[test]
+fn a_peer_on_this_machine_is_moved_to_loopback() {
+    let mut net = Net::connected_pair();
+    net.run(Duration::from_secs(20));
+    assert_eq!(net.peer(0, 1).path().unwrap().datagram_size, 1472);
+    // Now each hears the other's beacons from loopback too, as on one machine.
+    net.mtu = 65_507;
+    for node in 0..2 {
+        net.nodes[node].socket = ([127, 0, 0, node as u8 + 1], 4000).into();
+        let socket = SocketInfo { index: SocketIndex(0), loopback: false, ..lan_socket() };
+        net.nodes[node].endpoint.set_sockets(net.now, vec![socket]);
+    }
+    net.run(Duration::from_secs(1));
+    for (at, of) in [(0, 1), (1, 0)] {
+        let path = net.peer(at, of).path().unwrap();
+        assert!(path.remote.ip().is_loopback() && path.datagram_size == 65_507, "{path:?}");
+    }
+}
+
+#[test]
+fn a_black_hole_falls_back_within_a_second_of_the_hint() {
+    let mut net = Net::acquainted_pair();
+    net.mtu = 8972;
+    net.send(0, 1, b"x");
+    net.run(Duration::from_secs(5));
+    assert_eq!(net.peer(0, 1).path().unwrap().datagram_size, 8972);
+    net.mtu = 1472;
+    let peer = net.peer(0, 1);
+    net.nodes[0].endpoint.peer_unresponsive(net.now, &peer);
+    let took = net.wait(Duration::from_secs(2), |net| net.peer(0, 1).path().unwrap().datagram_size == 1200);
+    assert!(took <= Duration::from_secs(1), "{took:?}");
+    let took = net.wait(Duration::from_secs(5), |net| net.peer(0, 1).path().unwrap().datagram_size == 1472);
+    assert!(took <= Duration::from_millis(10), "{took:?}");
+    assert_eq!(net.counter(0, "black_holes"), 1);
+}
+
+#[test]
+fn a_black_hole_is_noticed_without_a_hint_while_traffic_flows() {
+    let mut net = Net::acquainted_pair();
+    net.mtu = 8972;
+    net.send(0, 1, b"x");
+    net.run(Duration::from_secs(5));
+    net.mtu = 1472;
+    let begin = net.now;
+    while net.peer(0, 1).path().unwrap().datagram_size > 1472 {
+        net.send(0, 1, b"x");
+        net.run(Duration::from_secs(1));
+        assert!(net.now - begin < Duration::from_secs(60));
+    }
+    assert!(net.now - begin <= Duration::from_secs(32), "{:?}", net.now - begin);
+}
