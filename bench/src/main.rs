@@ -14,6 +14,7 @@
 //! |---|---|
 //! | [`kernel`] | the kernel's TCP, not encrypted |
 //! | [`limit`] | UDP with GSO, GRO and AES-256-GCM, no TCP above it: what a lossless layer could reach |
+//! | [`overlay`] | peersock |
 //! | [`quic`] | quinn: QUIC streams, with its windows enlarged |
 //!
 //! [`workload`] holds the work itself, generic over a [`workload::Transport`], so that kernel TCP and peersock run
@@ -27,10 +28,12 @@ use clap::{Args, Parser, Subcommand};
 
 mod kernel;
 mod limit;
+mod overlay;
 mod quic;
 mod report;
 mod workload;
 
+use overlay::{NodeOptions, Overlay};
 use workload::Workload;
 
 /// Loads the network and measures it: peersock, the kernel's TCP, quinn and the encrypted-UDP limit.
@@ -40,7 +43,8 @@ use workload::Workload;
     after_help = "Examples:
   peersock-bench kernel serve 127.0.0.1:5001
   peersock-bench kernel client 127.0.0.1:5001 bulk --streams 8 --secs 5
-  peersock-bench limit client 127.0.0.1:5002 ping-pong"
+  peersock-bench peersock --seed 1 serve [::]:5003
+  peersock-bench peersock client [fd…]:5003 ping-pong"
 )]
 struct Cli {
     /// End when the parent process ends, however that happens
@@ -58,6 +62,13 @@ enum Contender {
     Limit(Side),
     /// QUIC streams by quinn
     Quinn(Side),
+    /// The overlay, with a node in each process
+    Peersock {
+        #[command(flatten)]
+        node: NodeOptions,
+        #[command(subcommand)]
+        role: Role,
+    },
 }
 
 #[derive(Args)]
@@ -113,5 +124,12 @@ fn run(contender: Contender) -> std::io::Result<()> {
             Role::Serve { address } => quic::serve(address),
             Role::Client { address, workload } => quic::client(address, &workload),
         },
+        Contender::Peersock { node, role } => {
+            let overlay = Overlay::start(&node)?;
+            match role {
+                Role::Serve { address } => workload::serve(&overlay, address),
+                Role::Client { address, workload } => workload::run(&overlay, address, &workload),
+            }
+        }
     }
 }

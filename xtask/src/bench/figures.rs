@@ -14,11 +14,14 @@ pub(crate) enum Contender {
     Kernel,
     /// QUIC streams by quinn
     Quinn,
+    /// The overlay
+    Peersock,
 }
 
 impl Contender {
     /// Everybody, in the order of a round.
-    pub(crate) const ALL: [Contender; 3] = [Contender::Limit, Contender::Kernel, Contender::Quinn];
+    pub(crate) const ALL: [Contender; 4] =
+        [Contender::Limit, Contender::Kernel, Contender::Quinn, Contender::Peersock];
 
     /// Its subcommand of the load program, which is also its name in the results.
     pub(crate) fn name(self) -> &'static str {
@@ -26,6 +29,7 @@ impl Contender {
             Contender::Limit => "limit",
             Contender::Kernel => "kernel",
             Contender::Quinn => "quinn",
+            Contender::Peersock => "peersock",
         }
     }
 }
@@ -36,6 +40,7 @@ impl fmt::Display for Contender {
             Contender::Limit => "encrypted UDP (limit)",
             Contender::Kernel => "kernel TCP",
             Contender::Quinn => "quinn",
+            Contender::Peersock => "peersock",
         })
     }
 }

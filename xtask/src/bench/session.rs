@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use clap::ValueEnum;
 use serde_json::Value;
 
 use super::figures::{Contender, Quantity};
-use super::network::{Network, Side};
+use super::network::{Mode, Network, Side};
 use crate::Result;
 use crate::process::Process;
 
@@ -39,7 +40,7 @@ impl Case {
         match self {
             Case::Stream1 | Case::PingPong => true,
             Case::Stream8 | Case::Connections | Case::Start => contender != Contender::Limit,
-            Case::Recovery | Case::Idle => matches!(contender, Contender::Kernel),
+            Case::Recovery | Case::Idle => matches!(contender, Contender::Kernel | Contender::Peersock),
         }
     }
 }
@@ -80,8 +81,7 @@ impl<'a> Session<'a> {
     pub(crate) fn start(network: &'a Network, program: &'a Path, contenders: &[Contender]) -> Result<Self> {
         let mut session = Session { network, program, servers: BTreeMap::new() };
         for &contender in contenders {
-            let address = format!("{}:0", network.address(Side::B));
-            let server = session.serve(contender, &address)?;
+            let server = session.serve(contender, None)?;
             session.servers.insert(contender, server);
         }
         Ok(session)
@@ -151,15 +151,22 @@ impl<'a> Session<'a> {
         drop(process);
         let start = Instant::now();
         client.tell("again")?;
-        let server = self.serve(contender, &address)?;
+        let server = self.serve(contender, Some(address))?;
         self.servers.insert(contender, server);
         let (at, _) = client.line(PATIENCE)?;
         Ok(at - start)
     }
 
-    fn serve(&self, contender: Contender, address: &str) -> Result<Server> {
+    /// Starts a server, in the place of an earlier one if its address is given.
+    fn serve(&self, contender: Contender, again: Option<String>) -> Result<Server> {
         let mut command = self.command(Side::B, contender);
-        command.args(["serve", address]);
+        if contender == Contender::Peersock {
+            // The seed makes the node's address, wherever it runs.
+            command.args(["--seed", "1", "serve", "[::]:5001"]);
+        } else {
+            let any = SocketAddr::new(self.network.address(Side::B), 0);
+            command.args(["serve", &again.unwrap_or(any.to_string())]);
+        }
         let process = Process::spawn(&format!("{contender} server"), command)?;
         let (_, line) = process.line(PATIENCE)?;
         let ready: Value = serde_json::from_str(&line)?;
@@ -183,8 +190,20 @@ impl<'a> Session<'a> {
     fn command(&self, side: Side, contender: Contender) -> Command {
         let mut command = self.network.command(side, self.program);
         command.args(["--die-with-parent", contender.name()]);
+        if contender == Contender::Peersock {
+            command.args(["--network", &ad_hoc_network()]);
+            if self.network.mode() == Mode::Loopback {
+                command.arg("--loopback");
+            }
+        }
         command
     }
+}
+
+/// An ad-hoc network of this run only. Its ID holds the allowed ports, so runs differ in the lowest one.
+fn ad_hoc_network() -> String {
+    let lowest = 1024 + std::process::id() % 1024;
+    format!("ff{lowest:04x}ffff000000")
 }
 
 fn field(report: &Value, name: &str) -> Result<f64> {

@@ -43,8 +43,17 @@ impl Bound {
 
 /// What this stage of the project aims at.
 const TARGETS: &[Target] = &[
-    Target::ratio(Quantity::Stream1, Contender::Kernel, Contender::Limit, Bound::None),
-    Target::ratio(Quantity::Stream1, Contender::Quinn, Contender::Limit, Bound::None),
+    Target::ratio(Quantity::Stream1, Contender::Peersock, Contender::Limit, Bound::AtLeast(0.8)).on_wire(),
+    Target::ratio(Quantity::Stream1, Contender::Peersock, Contender::Quinn, Bound::AtLeast(1.5)).on_wire(),
+    Target::ratio(Quantity::Stream1, Contender::Peersock, Contender::Kernel, Bound::None),
+    Target::ratio(Quantity::Stream8, Contender::Peersock, Contender::Kernel, Bound::None),
+    Target::ratio(Quantity::PingP50, Contender::Peersock, Contender::Kernel, Bound::AtMost(1.3)),
+    Target::ratio(Quantity::PingP99, Contender::Peersock, Contender::Kernel, Bound::None),
+    Target::ratio(Quantity::Connections, Contender::Peersock, Contender::Kernel, Bound::AtLeast(0.5)),
+    Target::figure(Quantity::FirstByte, Contender::Peersock, Bound::AtMost(500.0)),
+    Target::figure(Quantity::Recovery, Contender::Peersock, Bound::AtMost(1000.0)),
+    Target::figure(Quantity::IdleRss, Contender::Peersock, Bound::AtMost(8.0)),
+    Target::figure(Quantity::IdleCpu, Contender::Peersock, Bound::AtMost(0.3)),
 ];
 
 /// The whole table.
@@ -144,5 +153,45 @@ fn number(value: f64) -> String {
         v if v >= 10.0 => format!("{value:.1}"),
         v if v >= 1.0 => format!("{value:.2}"),
         _ => format!("{value:.3}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ours is at 0.9 of the limit and at 1.2 of quinn's.
+    fn figures() -> Figures {
+        let mut figures = Figures::default();
+        for (contender, value) in
+            [(Contender::Limit, 10.0), (Contender::Quinn, 7.5), (Contender::Peersock, 9.0)]
+        {
+            figures.add(0, Quantity::Stream1, contender, value);
+        }
+        figures
+    }
+
+    #[test]
+    fn targets_are_judged_like_two_machines_only() {
+        let lines = |mode| table(&figures(), mode).lines().map(str::to_owned).collect::<Vec<_>>();
+        let verdicts =
+            |mode| lines(mode).iter().filter(|l| l.ends_with("ok") || l.ends_with("MISSED")).count();
+        assert_eq!(verdicts(Mode::Wire), 2);
+        assert_eq!(verdicts(Mode::Loopback), 0);
+        let line = |of: &str| lines(Mode::Wire).into_iter().find(|l| l.contains(of)).unwrap_or_default();
+        assert!(line("peersock / limit").ends_with(">= 0.8   ok"), "{}", line("peersock / limit"));
+        assert!(line("peersock / quinn").ends_with(">= 1.5   MISSED"), "{}", line("peersock / quinn"));
+    }
+
+    #[test]
+    fn json_has_one_object_per_figure_and_ratio() {
+        let path = std::env::temp_dir().join(format!("peersock-xtask-{}.jsonl", std::process::id()));
+        write_json(&figures(), &path).expect("a writable folder");
+        let text = fs::read_to_string(&path).expect("just written");
+        fs::remove_file(&path).expect("just written");
+        let lines: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect();
+        assert_eq!(lines.len(), 3 + 2);
+        let ratio = lines.iter().find(|l| l["name"] == "goodput_1_stream.peersock_to_limit");
+        assert_eq!(ratio.map(|l| (&l["unit"], &l["median"])), Some((&json!("ratio"), &json!(0.9))));
     }
 }

@@ -1,0 +1,96 @@
+//! peersock as a [`Transport`]: the same work as kernel TCP, through the blocking sockets of a node in this process.
+
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::time::Duration;
+
+use clap::Args;
+use peersock::blocking::{TcpListener, TcpStream};
+use peersock::{IdentitySource, Interfaces, Joined, Network, NetworkId, Node, Seed};
+
+use crate::workload::{Listener, Stream, Transport};
+
+/// The node's options.
+#[derive(Args)]
+pub(crate) struct NodeOptions {
+    /// The ad-hoc network of both sides; any that allows ports from 1024 on
+    #[arg(long, default_value = "ff0400ffff000000")]
+    network: NetworkId,
+    /// Make the identity, and with it the address, from this number, so that a restart keeps it
+    #[arg(long)]
+    seed: Option<u8>,
+    /// Use the loopback interface only
+    #[arg(long)]
+    loopback: bool,
+}
+
+/// A node that has joined the network.
+pub(crate) struct Overlay {
+    node: Node,
+    joined: Joined,
+}
+
+impl Overlay {
+    /// Starts the node and joins.
+    ///
+    /// # Errors
+    ///
+    /// When the node cannot start or the network cannot be joined.
+    pub(crate) fn start(options: &NodeOptions) -> io::Result<Overlay> {
+        let identity = match options.seed {
+            Some(seed) => IdentitySource::Seed(Seed([seed; 32])),
+            None => IdentitySource::Ephemeral,
+        };
+        let interfaces = if options.loopback { Interfaces::Loopback } else { Interfaces::All };
+        let node = Node::builder().identity(identity).interfaces(interfaces).start()?;
+        let joined = node.join(Network::ad_hoc(options.network)).map_err(io::Error::other)?;
+        Ok(Overlay { node, joined })
+    }
+}
+
+impl Transport for Overlay {
+    type Stream = TcpStream;
+    type Listener = OverlayListener;
+
+    fn connect(&self, address: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
+        TcpStream::connect_timeout_on(&self.node, &address, timeout)
+    }
+
+    fn listen(&self, address: SocketAddr) -> io::Result<OverlayListener> {
+        let listener = TcpListener::bind_on(&self.node, address)?;
+        let address = SocketAddr::new(self.joined.address().into(), listener.local_addr()?.port());
+        Ok(OverlayListener { listener, address })
+    }
+}
+
+/// A listener on all of the node's addresses, and the one that clients use.
+pub(crate) struct OverlayListener {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Listener for OverlayListener {
+    type Stream = TcpStream;
+
+    fn accept(&self) -> io::Result<TcpStream> {
+        self.listener.accept().map(|(stream, _)| stream)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.address)
+    }
+}
+
+impl Stream for TcpStream {
+    fn set_nodelay(&self, on: bool) -> io::Result<()> {
+        TcpStream::set_nodelay(self, on)
+    }
+
+    fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        TcpStream::set_read_timeout(self, timeout)
+    }
+
+    fn shutdown_write(&self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+}
