@@ -52,3 +52,8 @@ pub use node::{
 pub use peersock_overlay as overlay;
 pub use peersock_overlay::{JoinError, NetworkId, NodeId, PublicIdentity};
 pub use socket::ToSocketAddrs;
+
+/// Compiles and runs the program in the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

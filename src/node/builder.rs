@@ -183,6 +183,7 @@ impl NodeBuilder {
                 identity: public,
                 names: RwLock::default(),
                 closing: Mutex::default(),
+                sockets: Mutex::default(),
                 down: Default::default(),
                 started: now,
                 control: Mutex::new(None),

@@ -25,7 +25,7 @@ use crate::config::Network;
 use crate::control::ControlServer;
 use crate::datapath::is_drained;
 use crate::driver::Driver;
-use crate::socket::NameTable;
+use crate::socket::{NameTable, Waited};
 use crate::state::StateDir;
 
 /// How long dropping the last handle of a node waits for what was sent to be acknowledged.
@@ -61,6 +61,8 @@ pub(crate) struct Inner {
     pub(crate) names: RwLock<NameTable>,
     /// Closed connections that may still have bytes to deliver.
     closing: Mutex<Vec<Weak<Flow>>>,
+    /// Sockets that somebody may still wait for when the node is shut down. Connections are not among them: they fail.
+    sockets: Mutex<Vec<Weak<dyn Waited>>>,
     down: AtomicBool,
     started: Instant,
     control: Mutex<Option<ControlServer>>,
@@ -170,6 +172,16 @@ impl Inner {
         closing.push(Arc::downgrade(flow));
     }
 
+    /// Remembers a socket for as long as it lives.
+    pub(crate) fn add_socket<S: Waited + 'static>(&self, socket: &Arc<S>) {
+        let mut sockets = self.sockets.lock().expect("no panic under this lock");
+        if sockets.len() == sockets.capacity() {
+            sockets.retain(|socket| socket.strong_count() > 0);
+        }
+        let weak: Weak<S> = Arc::downgrade(socket);
+        sockets.push(weak);
+    }
+
     fn shutdown(&self, linger: Duration) -> bool {
         if self.down.swap(true, Ordering::SeqCst) {
             return true;
@@ -181,6 +193,11 @@ impl Inner {
             self.driver.datapath.leave(now, network.id, &mut batch);
         }
         self.driver.stop();
+        for socket in self.sockets.lock().expect("no panic under this lock").drain(..) {
+            if let Some(socket) = socket.upgrade() {
+                socket.waiters().notify(true, true);
+            }
+        }
         drained
     }
 

@@ -162,7 +162,7 @@ fn peer(network: NetworkId, info: PeerInfo) -> PeerStatus {
         datagram_size: info.path.map(|path| path.datagram_size),
         cipher: info.suite.map(|suite| suite.to_string()),
         rtt_ms: info.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
-        session_age_s: info.session_age.map(|age| age.as_secs_f64()),
+        session_age_s: info.established.map(|at| at.elapsed().as_secs_f64()),
         traffic,
         candidates: info.candidates,
     }

@@ -19,6 +19,7 @@ use std::time::Instant;
 
 use peersock_stack::InterfaceId;
 
+use crate::datapath::SocketState;
 use crate::node::Inner;
 use crate::wait::{Interest, Waiters};
 
@@ -46,10 +47,7 @@ pub(crate) fn block_on<T>(
     deadline: Option<Instant>,
     mut operation: impl FnMut() -> io::Result<T>,
 ) -> io::Result<T> {
-    let done = node.driver.wait(waiters, interest, deadline, || match operation() {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock && node.check_up().is_ok() => None,
-        result => Some(result),
-    });
+    let done = node.driver.wait(waiters, interest, deadline, || unless_blocked(node, operation()));
     match done {
         Some(result) => result,
         None => {
@@ -59,6 +57,31 @@ pub(crate) fn block_on<T>(
     }
 }
 
+/// `None` for an operation that has to wait, unless the node is down: then there is nothing to wait for.
+fn unless_blocked<T>(node: &Inner, result: io::Result<T>) -> Option<io::Result<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => node.check_up().err().map(Err),
+        result => Some(result),
+    }
+}
+
+/// A socket of the stack that somebody may wait for.
+pub(crate) trait Waited: Send + Sync {
+    fn waiters(&self) -> &Waiters;
+}
+
+macro_rules! waited {
+    ($($socket:ty),*) => {$(
+        impl Waited for $socket {
+            fn waiters(&self) -> &Waiters {
+                &SocketState::of(self.context()).waiters
+            }
+        }
+    )*};
+}
+
+waited!(peersock_stack::Flow, peersock_stack::Listener, peersock_stack::UdpSocket, peersock_stack::IcmpSocket);
+
 /// Tries a non-blocking operation; if it has to wait, the task is woken when it is worth repeating.
 pub(crate) fn poll_io<T>(
     node: &Inner,
@@ -67,10 +90,7 @@ pub(crate) fn poll_io<T>(
     cx: &mut Context<'_>,
     mut operation: impl FnMut() -> io::Result<T>,
 ) -> Poll<io::Result<T>> {
-    let mut attempt = || match operation() {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock && node.check_up().is_ok() => None,
-        result => Some(result),
-    };
+    let mut attempt = || unless_blocked(node, operation());
     if let Some(result) = attempt() {
         return Poll::Ready(result);
     }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use peersock_stack::{EchoReply, EchoRequest, Error, IcmpSocket};
 
-use crate::datapath::SocketState;
+use super::Waited;
 use crate::node::{Inner, Node};
 use crate::wait::Waiters;
 
@@ -24,11 +24,12 @@ impl Ping {
         let datapath = &node.inner.driver.datapath;
         let network = datapath.network_of(Instant::now(), target).ok_or(Error::NetworkUnreachable)?;
         let socket = datapath.stack().icmp_open(network.interface, target.is_ipv6())?;
+        node.inner.add_socket(&socket);
         Ok(Ping { node: Arc::clone(&node.inner), socket })
     }
 
     pub(crate) fn waiters(&self) -> &Waiters {
-        &SocketState::of(self.socket.context()).waiters
+        Waited::waiters(&*self.socket)
     }
 
     pub(crate) fn send(&self, request: &EchoRequest<'_>) -> io::Result<()> {

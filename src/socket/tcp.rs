@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use peersock_stack::{Batch, Error, Flow, Listener, Ready, TcpOptions};
 
-use super::interface_of;
-use crate::datapath::{SocketState, is_drained};
+use super::{Waited, interface_of};
+use crate::datapath::is_drained;
 use crate::node::{Inner, Node};
 use crate::wait::{Interest, Waiters};
 
@@ -44,7 +44,7 @@ impl Connection {
     }
 
     pub(crate) fn waiters(&self) -> &Waiters {
-        &SocketState::of(self.flow.context()).waiters
+        Waited::waiters(&*self.flow)
     }
 
     /// `WouldBlock` until the connection stands or has failed.
@@ -175,11 +175,12 @@ impl Acceptor {
         let options = TcpOptions { reuse_address: true, ..TcpOptions::default() };
         let stack = node.inner.driver.datapath.stack();
         let listener = stack.tcp_listen(Instant::now(), interface, local, BACKLOG, options)?;
+        node.inner.add_socket(&listener);
         Ok(Acceptor { node: Arc::clone(&node.inner), listener })
     }
 
     pub(crate) fn waiters(&self) -> &Waiters {
-        &SocketState::of(self.listener.context()).waiters
+        Waited::waiters(&*self.listener)
     }
 
     pub(crate) fn accept(&self) -> io::Result<(Connection, SocketAddr)> {

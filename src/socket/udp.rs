@@ -7,8 +7,7 @@ use std::time::Instant;
 
 use peersock_stack::{Error, Received, UdpOptions, UdpSocket};
 
-use super::interface_of;
-use crate::datapath::SocketState;
+use super::{Waited, interface_of};
 use crate::node::{Inner, Node};
 use crate::wait::Waiters;
 
@@ -22,11 +21,12 @@ impl Datagrams {
     pub(crate) fn bind(node: &Node, local: SocketAddr) -> io::Result<Datagrams> {
         let interface = interface_of(&node.inner, local)?;
         let socket = node.inner.driver.datapath.stack().udp_bind(interface, local, UdpOptions::default())?;
+        node.inner.add_socket(&socket);
         Ok(Datagrams { node: Arc::clone(&node.inner), socket })
     }
 
     pub(crate) fn waiters(&self) -> &Waiters {
-        &SocketState::of(self.socket.context()).waiters
+        Waited::waiters(&*self.socket)
     }
 
     pub(crate) fn connect(&self, remote: SocketAddr) -> io::Result<()> {

@@ -29,7 +29,7 @@ use smoltcp::wire::{HardwareAddress, IpListenEndpoint, TcpPacket};
 
 pub(crate) use pool::Pool;
 
-use self::device::Device;
+use self::device::{Device, Limit};
 use crate::clock::{Time, after};
 use crate::flow::Egress;
 use crate::gso::SuperSegment;
@@ -70,6 +70,8 @@ pub(crate) struct Engine {
     sockets: SocketSet<'static>,
     handle: SocketHandle,
     settings: Settings,
+    /// Bytes of the IP and TCP headers.
+    headers: usize,
     isn: u32,
     /// Stream bytes that the peer has acknowledged.
     acked: u64,
@@ -84,6 +86,8 @@ pub(crate) struct Engine {
     peer_mss: Option<usize>,
     /// The wire's segment size as of the last [`emit`](Self::emit).
     segment: usize,
+    /// Most of them in one super-segment.
+    max_segments: usize,
     /// What smoltcp takes for the peer's MSS, bytes.
     block: usize,
     /// The peer's window, bytes, lowered to the cap.
@@ -109,8 +113,8 @@ impl Engine {
         (local, remote): (SocketAddr, SocketAddr),
         isn: u32,
     ) -> Option<Self> {
-        let mut engine = Self::new(pool, settings, isn);
-        let mut context = interface(time, isn::seed_for(isn), &mut Device::sending(&mut [], 1));
+        let mut engine = Self::new(pool, settings, local, isn);
+        let mut context = interface(time, isn::seed_for(isn), &mut Device::sending(&mut [], Limit::default()));
         engine.socket_mut().connect(context.context(), remote, local).ok()?;
         Some(engine)
     }
@@ -125,7 +129,7 @@ impl Engine {
         packet: &mut [u8],
         ip_len: usize,
     ) -> Option<Self> {
-        let mut engine = Self::new(pool, settings, isn);
+        let mut engine = Self::new(pool, settings, local, isn);
         let endpoint = IpListenEndpoint { addr: Some(local.ip().into()), port: local.port() };
         engine.socket_mut().listen(endpoint).ok()?;
         engine.read_syn(&mut packet[ip_len..]);
@@ -133,7 +137,7 @@ impl Engine {
         (engine.state() == State::SynReceived).then_some(engine)
     }
 
-    fn new(pool: &Pool, settings: Settings, isn: u32) -> Self {
+    fn new(pool: &Pool, settings: Settings, local: SocketAddr, isn: u32) -> Self {
         let (mut sockets, handle) = pool.take(settings.send_buffer, settings.receive_buffer);
         let socket = sockets.get_mut::<Socket>(handle);
         socket.set_congestion_control(CongestionControl::Cubic);
@@ -143,6 +147,7 @@ impl Engine {
             sockets,
             handle,
             settings,
+            headers: if local.is_ipv4() { 40 } else { 60 },
             isn,
             acked: 0,
             sent: 0,
@@ -151,6 +156,7 @@ impl Engine {
             retransmits: 0,
             peer_mss: None,
             segment: DEFAULT_MSS,
+            max_segments: usize::MAX,
             block: DEFAULT_MSS,
             window: 0,
             window_scale: 0,
@@ -211,6 +217,7 @@ impl Engine {
     pub(crate) fn emit(&mut self, time: Time, limits: &Egress, buf: &mut [u8]) -> Option<SuperSegment> {
         let mss = self.peer_mss.unwrap_or(usize::MAX);
         self.segment = limits.segment.min(mss).clamp(1, MAX_PACKET - 60);
+        self.max_segments = limits.max_segments.max(1);
         self.in_flight_cap = limits.in_flight_cap;
         self.tune();
         if buf.len() < MAX_PACKET || self.keeps_unread_data(time) {
@@ -364,12 +371,13 @@ impl Engine {
     /// data in flight, nothing under a block leaves.
     fn tune(&mut self) {
         let (in_flight, unsent) = (self.in_flight(), self.unsent());
+        let block = self.block.min(self.limit().payload);
         let hold = if self.acked < self.recovery {
             false
-        } else if unsent >= self.block {
+        } else if unsent >= block {
             // Bulk: wait until windows let a whole block pass, unless they never will.
-            self.window >= 4 * self.block
-        } else if in_flight >= self.block && self.large_write {
+            self.window >= 4 * block
+        } else if in_flight >= block && self.large_write {
             // The rest of a large write: more will follow, or an acknowledgement will release it.
             true
         } else {
@@ -379,7 +387,14 @@ impl Engine {
         self.socket_mut().set_nagle_enabled(hold);
     }
 
-    fn in_flight(&self) -> usize {
+    /// The largest super-segment.
+    fn limit(&self) -> Limit {
+        let segments = ((MAX_PACKET - self.headers) / self.segment).clamp(1, self.max_segments);
+        Limit { headers: self.headers, payload: segments * self.segment }
+    }
+
+    /// Bytes of the stream sent and not acknowledged.
+    pub(crate) fn in_flight(&self) -> usize {
         (self.sent - self.acked) as usize
     }
 
@@ -391,20 +406,19 @@ impl Engine {
     }
 
     fn poll_at(&mut self, time: Time) -> Option<Time> {
-        let mut context = interface(time, 0, &mut Device::sending(&mut [], self.segment));
+        let mut context = interface(time, 0, &mut Device::sending(&mut [], self.limit()));
         context.poll_at(time, &self.sockets)
     }
 
     fn ingress(&mut self, time: Time, seed: u64, packet: &[u8], reply: &mut [u8]) -> usize {
-        let mut device = Device { arriving: Some(packet), ..Device::sending(reply, self.segment) };
+        let mut device = Device { arriving: Some(packet), ..Device::sending(reply, self.limit()) };
         let mut context = interface(time, seed, &mut device);
         context.poll_ingress_single(time, &mut device, &mut self.sockets);
         device.written
     }
 
     fn egress(&mut self, time: Time, buf: &mut [u8]) -> usize {
-        let room = MAX_PACKET - 60;
-        let mut device = Device::sending(buf, room - room % self.segment);
+        let mut device = Device::sending(buf, self.limit());
         let mut context = interface(time, 0, &mut device);
         context.poll_egress(time, &mut device, &mut self.sockets);
         device.written
@@ -437,8 +451,7 @@ impl Engine {
 
     /// Keeps account of a packet that smoltcp has made, and puts the path's MSS into its SYN.
     fn note_sent(&mut self, packet: &mut [u8]) {
-        let ip_len = if packet[0] >> 4 == 4 { 20 } else { 40 };
-        let mut view = TcpPacket::new_unchecked(&mut packet[ip_len..]);
+        let mut view = TcpPacket::new_unchecked(&mut packet[self.headers - 20..]);
         if view.syn()
             && let Some(value) = option(view.options_mut(), 2)
         {

@@ -214,6 +214,11 @@ impl Flow {
         self.lock().live().map_or(0, |engine| engine.unacked())
     }
 
+    /// Bytes sent and not acknowledged.
+    pub fn in_flight(&self) -> usize {
+        self.lock().live().map_or(0, |engine| engine.in_flight())
+    }
+
     /// Bytes that can be read: FIONREAD.
     pub fn readable(&self) -> usize {
         self.lock().readable()

@@ -43,7 +43,7 @@ use self::time_wait::TimeWait;
 /// assert_eq!(flow.state(), State::SynSent);
 ///
 /// let mut buf = vec![0; MAX_PACKET];
-/// let limits = Egress { segment: 1400, in_flight_cap: 1 << 20, checksums: false };
+/// let limits = Egress { segment: 1400, max_segments: 44, in_flight_cap: 1 << 20, checksums: false };
 /// let mut packets = flow.egress(now, &limits, &mut buf).expect("a SYN");
 /// assert_eq!(packets.next(&mut buf).expect("one packet").len(), 20 + 32);
 /// assert!(!flow.readiness().contains(Ready::CONNECTED));
@@ -68,6 +68,8 @@ pub struct Egress {
     /// Most TCP payload bytes of one wire packet: the path MTU less 40 (IPv4) or 60 (IPv6) bytes. Also
     /// what the SYN announces as the MSS. It may change at any time.
     pub segment: usize,
+    /// Most wire packets of one super-segment, at least 1: what one batch of the driver takes.
+    pub max_segments: usize,
     /// Most unacknowledged bytes; a change takes effect with the next acknowledgement.
     pub in_flight_cap: usize,
     /// Whether the wire packets need checksums.

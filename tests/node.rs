@@ -1,0 +1,150 @@
+//! Nodes: identities, state directories, networks, events and status.
+
+mod common;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use common::{PATIENCE, member, network, node, pair};
+use peersock::blocking::{TcpListener, TcpStream};
+use peersock::overlay::Identity;
+use peersock::{Event, IdentitySource, Interfaces, JoinError, Network, Node, Seed, StartError};
+
+#[test]
+fn an_identity_in_a_state_directory_stays_and_is_locked() {
+    let place = tempfile::tempdir().expect("a directory");
+    let start = || {
+        Node::builder()
+            .identity(IdentitySource::StateDir(place.path().join("state")))
+            .interfaces(Interfaces::Loopback)
+            .start()
+    };
+    let first = start().expect("start");
+    let id = first.id();
+    match start() {
+        Err(StartError::State(error)) => assert!(error.to_string().contains("--state"), "{error}"),
+        other => panic!("a second node on one state directory: {other:?}"),
+    }
+    first.shutdown(Duration::ZERO);
+    drop(first);
+    assert_eq!(start().expect("start again").id(), id);
+}
+
+#[test]
+fn a_taken_udp_port_is_said_clearly() {
+    let first = node();
+    let port = first.status().endpoints[0].port();
+    let error = Node::builder()
+        .identity(IdentitySource::Ephemeral)
+        .interfaces(Interfaces::Loopback)
+        .port(port)
+        .start()
+        .expect_err("the port is taken");
+    assert!(error.to_string().contains(&port.to_string()), "{error}");
+}
+
+#[test]
+fn a_network_is_joined_once() {
+    let (node, joined) = member(network());
+    assert!(matches!(node.join(Network::ad_hoc(joined.id())), Err(JoinError::AlreadyJoined(_))));
+    assert!(joined.leave());
+    assert!(!joined.leave());
+    node.join(Network::ad_hoc(joined.id())).expect("joined again after leaving");
+}
+
+#[test]
+fn peers_find_each_other_and_say_so() {
+    let [(a, ja), (b, jb)] = pair();
+    let events = a.events();
+    ja.wait_peer(jb.address().into(), PATIENCE).expect("the peer is found");
+    let reached = std::iter::from_fn(|| events.next_timeout(Duration::from_millis(1)));
+    let _ = reached.filter(|event| matches!(event, Event::PeerReachable { id } if *id == b.id())).count();
+    let peers = ja.peers();
+    assert_eq!(peers.len(), 1);
+    assert_eq!(peers[0].id, b.id());
+    assert!(peers[0].connected && peers[0].path.is_some() && peers[0].cipher.is_some());
+    let status = serde_json::to_value(a.status()).expect("JSON");
+    assert_eq!(status["node_id"], a.id().to_string());
+    assert_eq!(status["peers"][0]["id"], b.id().to_string());
+}
+
+#[test]
+fn leaving_tells_the_peers() {
+    let [(_a, ja), (b, jb)] = pair();
+    jb.wait_peer(ja.address().into(), PATIENCE).expect("the peer is found");
+    let events = b.events();
+    assert!(ja.leave());
+    let lost = std::iter::from_fn(|| events.next_timeout(PATIENCE)).any(|event| matches!(event, Event::PeerLost { .. }));
+    assert!(lost);
+}
+
+#[test]
+fn two_networks_on_one_node_do_not_mix() {
+    let (one, two) = (network(), network());
+    let hub = node();
+    let hub_one = hub.join(Network::ad_hoc(one)).expect("join");
+    let hub_two = hub.join(Network::ad_hoc(two)).expect("join");
+    let (a, _) = member(one);
+    let (b, _) = member(two);
+    let listener = TcpListener::bind_on(&hub, (hub_one.address(), 1000)).expect("bind in the first network only");
+    TcpStream::connect_on(&a, (hub_one.address(), 1000)).expect("a member of the first network");
+    listener.accept().expect("accept");
+    assert!(TcpStream::connect_on(&b, (hub_one.address(), 1000)).is_err(), "an address of the other network");
+    assert!(TcpStream::connect_on(&b, (hub_two.address(), 1000)).is_err(), "nobody listens in the second network");
+}
+
+#[test]
+fn a_static_network_has_names_ipv4_and_endpoints_and_needs_no_discovery() {
+    let seeds = [[1; 32], [2; 32]].map(Seed);
+    let ports = [free_port(), free_port()];
+    let keys = seeds.each_ref().map(|seed| Identity::from_seed(&seed.0).public().to_string());
+    let file = format!(
+        r#"
+        network = "fe000000000000{:02x}"
+        [[member]]
+        name = "alpha"
+        key = "{}"
+        addresses = ["10.7.0.1"]
+        endpoints = ["127.0.0.1:{}"]
+        [[member]]
+        name = "beta"
+        key = "{}"
+        addresses = ["10.7.0.2", "fd99::2"]
+        endpoints = ["127.0.0.1:{}"]
+        "#,
+        ports[0] & 0xff,
+        keys[0],
+        ports[0],
+        keys[1],
+        ports[1],
+    );
+    let [alpha, beta] = [0, 1].map(|i| {
+        let node = Node::builder()
+            .identity(IdentitySource::Seed(seeds[i].clone()))
+            .interfaces(Interfaces::Loopback)
+            .discovery(false)
+            .port(ports[i])
+            .start()
+            .expect("start");
+        let joined = node.join(Network::parse_toml(&file).expect("a valid file")).expect("join");
+        (node, joined)
+    });
+    assert_eq!(alpha.1.addresses()[1], "10.7.0.1".parse::<IpAddr>().expect("address"));
+    let listener = TcpListener::bind_on(&beta.0, "0.0.0.0:80").expect("bind");
+    let by_name = TcpListener::bind_on(&beta.0, "[fd99::2]:81").expect("bind");
+    let four = TcpStream::connect_on(&alpha.0, "10.7.0.2:80").expect("by IPv4 address");
+    assert_eq!(listener.accept().expect("accept").1, four.local_addr().expect("address"));
+    assert_eq!(four.local_addr().expect("address").ip(), "10.7.0.1".parse::<IpAddr>().expect("address"));
+    TcpStream::connect_on(&alpha.0, "beta:81").expect("by name");
+    by_name.accept().expect("accept");
+    let error = TcpStream::connect_on(&alpha.0, "gamma:81").expect_err("no such member");
+    assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+    let stranger = node();
+    let refused = stranger.join(Network::parse_toml(&file).expect("a valid file"));
+    assert!(matches!(refused, Err(JoinError::NotAMember { .. })));
+}
+
+fn free_port() -> u16 {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    socket.local_addr().expect("an address").port()
+}
