@@ -3,7 +3,7 @@
 use smoltcp::phy::{self, DeviceCapabilities, Medium};
 use smoltcp::time::Instant;
 
-use crate::ip::{MAX_PACKET, checksum_caps};
+use crate::ip::checksum_caps;
 
 /// A device that holds at most one arriving packet and one buffer to send from.
 pub(super) struct Device<'a> {
@@ -11,14 +11,28 @@ pub(super) struct Device<'a> {
     pub(super) leaving: &'a mut [u8],
     /// Bytes written to `leaving`.
     pub(super) written: usize,
-    /// Most TCP payload bytes of one packet.
+    pub(super) limit: Limit,
+}
+
+/// The largest packet that may be sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limit {
+    /// Bytes of its IP and TCP headers without options.
+    pub(super) headers: usize,
+    /// Bytes of its TCP payload.
     pub(super) payload: usize,
+}
+
+impl Default for Limit {
+    fn default() -> Self {
+        Self { headers: 60, payload: 536 }
+    }
 }
 
 impl<'a> Device<'a> {
     /// A device that takes nothing in, for calls that only send or only ask.
-    pub(super) fn sending(leaving: &'a mut [u8], payload: usize) -> Self {
-        Self { arriving: None, leaving, written: 0, payload }
+    pub(super) fn sending(leaving: &'a mut [u8], limit: Limit) -> Self {
+        Self { arriving: None, leaving, written: 0, limit }
     }
 }
 
@@ -45,10 +59,12 @@ impl phy::Device for Device<'_> {
     fn capabilities(&self) -> DeviceCapabilities {
         let mut caps = DeviceCapabilities::default();
         caps.medium = Medium::Ip;
-        caps.max_transmission_unit = MAX_PACKET;
+        // smoltcp limits a fast retransmission by this, and drops IPv6 packets over it. TCP options need
+        // room even where the payload is tiny.
+        caps.max_transmission_unit = self.limit.headers + self.limit.payload.max(40);
         caps.checksum = checksum_caps(false);
-        caps.segmentation.tcpv4 = (self.payload + 40).try_into().ok();
-        caps.segmentation.tcpv6 = (self.payload + 60).try_into().ok();
+        caps.segmentation.tcpv4 = (self.limit.headers + self.limit.payload).try_into().ok();
+        caps.segmentation.tcpv6 = caps.segmentation.tcpv4;
         caps
     }
 }

@@ -114,7 +114,8 @@ impl Engine {
         isn: u32,
     ) -> Option<Self> {
         let mut engine = Self::new(pool, settings, local, isn);
-        let mut context = interface(time, isn::seed_for(isn), &mut Device::sending(&mut [], Limit::default()));
+        let mut context =
+            interface(time, isn::seed_for(isn), &mut Device::sending(&mut [], Limit::default()));
         engine.socket_mut().connect(context.context(), remote, local).ok()?;
         Some(engine)
     }

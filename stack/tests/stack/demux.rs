@@ -1,0 +1,359 @@
+//! Ports, listeners, backlogs, port ranges, sequence numbers, interfaces.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::pair::*;
+use peersock_stack::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn seq(packet: &[u8]) -> u32 {
+    u32::from_be_bytes([packet[44], packet[45], packet[46], packet[47]])
+}
+
+#[test]
+fn initial_sequence_numbers_follow_rfc_6528_for_both_sides() {
+    // The same connection again a while later: the number has moved by the clock's 4 µs alone.
+    let numbers = |seed, wait: Duration| {
+        let mut pair = Pair::new(seed);
+        pair.listen(B, 80);
+        pair.run_for(wait);
+        pair.capture = Some(Vec::new());
+        let host = &pair.hosts[A];
+        let (local, remote) = (address(A, true, 5000), address(B, true, 80));
+        let options = TcpOptions::default();
+        let flow = host.stack.tcp_connect(pair.now, host.net, Some(local), remote, options).unwrap();
+        pair.kick(A, &flow);
+        pair.run(SECOND, |_| flow.state() == State::Established);
+        let capture = pair.capture.take().unwrap();
+        [seq(&capture[0].1), seq(&capture[1].1)]
+    };
+    let first = numbers(1, Duration::ZERO);
+    let later = numbers(1, SECOND);
+    for (first, later) in first.into_iter().zip(later) {
+        assert_eq!(later.wrapping_sub(first), 250_000);
+    }
+    let other = numbers(2, Duration::ZERO);
+    assert!(first[0] != other[0] && first[1] != other[1], "they depend on the secret");
+}
+
+#[test]
+fn ephemeral_ports_do_not_collide_and_run_out_in_order() {
+    let config = Config { ephemeral_ports: 40_000..=40_099, ..small_buffers() };
+    let mut pair = Pair::with(1, config, false);
+    let flows: Vec<_> = (0..100).map(|_| pair.connect(A, 80)).collect();
+    let ports: BTreeSet<u16> = flows.iter().map(|flow| flow.local().port()).collect();
+    assert_eq!(ports, (40_000..=40_099).collect());
+    let full = pair.connect_with(A, address(B, true, 80), TcpOptions::default());
+    assert_eq!(full.unwrap_err(), Error::AddrNotAvailable);
+    // Another destination has all ports again.
+    pair.connect_with(A, address(B, true, 81), TcpOptions::default()).unwrap();
+    // And what was refused is free.
+    pair.run(SECOND, |pair| pair.hosts[A].stack.flows() == 0);
+    pair.connect(A, 80);
+}
+
+#[test]
+fn a_connection_exists_once() {
+    let pair = Pair::new(1);
+    let host = &pair.hosts[A];
+    let (local, remote) = (address(A, true, 5000), address(B, true, 80));
+    let connect = |local, remote| {
+        host.stack.tcp_connect(pair.now, host.net, Some(local), remote, TcpOptions::default())
+    };
+    connect(local, remote).unwrap();
+    assert_eq!(connect(local, remote).unwrap_err(), Error::AddrInUse);
+    connect(local, address(B, true, 81)).unwrap();
+    assert_eq!(connect(address(B, true, 1), remote).unwrap_err(), Error::AddrNotAvailable);
+    assert_eq!(connect(address(A, false, 1), remote).unwrap_err(), Error::AddressFamily);
+    assert_eq!(connect(local, address(B, true, 0)).unwrap_err(), Error::InvalidInput);
+    let multicast = SocketAddr::new("ff02::1".parse().unwrap(), 80);
+    assert_eq!(connect(local, multicast).unwrap_err(), Error::NetworkUnreachable);
+    pair.listen(A, 6000);
+    let host = &pair.hosts[A];
+    let on_listener = host.stack.tcp_connect(
+        pair.now,
+        host.net,
+        Some(address(A, true, 6000)),
+        remote,
+        TcpOptions::default(),
+    );
+    assert_eq!(on_listener.unwrap_err(), Error::AddrInUse);
+}
+
+#[test]
+fn a_time_wait_pair_gives_way_to_a_new_connection() {
+    let mut pair = Pair::new(1);
+    let listener = pair.listen(B, 80);
+    let (local, remote) = (address(A, true, 5000), address(B, true, 80));
+    let connect = |pair: &Pair| {
+        let host = &pair.hosts[A];
+        host.stack.tcp_connect(pair.now, host.net, Some(local), remote, TcpOptions::default())
+    };
+    let a = connect(&pair).unwrap();
+    pair.kick(A, &a);
+    pair.run(SECOND, |_| a.state() == State::Established);
+    pair.run_for(SECOND);
+    let b = listener.accept(pair.now).unwrap();
+    a.close(pair.now);
+    pair.kick(A, &a);
+    pair.run_for(SECOND / 10);
+    b.close(pair.now);
+    pair.kick(B, &b);
+    pair.run(SECOND, |_| a.state() == State::TimeWait);
+    assert_eq!(connect(&pair).unwrap_err(), Error::AddrInUse, "too young");
+    pair.run_for(2 * SECOND);
+    let again = connect(&pair).unwrap();
+    pair.kick(A, &again);
+    pair.run(SECOND, |_| again.state() == State::Established);
+    assert_eq!(pair.counter(A, "tcp_time_wait_reused"), 1);
+    assert_eq!(a.state(), State::Closed);
+}
+
+#[test]
+fn time_wait_on_the_server_gives_way_to_a_syn() {
+    let mut pair = Pair::new(1);
+    let listener = pair.listen(B, 80);
+    let (local, remote) = (address(A, true, 5000), address(B, true, 80));
+    let connect = |pair: &mut Pair| {
+        let host = &pair.hosts[A];
+        let options = TcpOptions::default();
+        let flow = host.stack.tcp_connect(pair.now, host.net, Some(local), remote, options).unwrap();
+        pair.kick(A, &flow);
+        flow
+    };
+    let a = connect(&mut pair);
+    pair.run(SECOND, |_| a.state() == State::Established);
+    pair.run_for(SECOND / 10);
+    let b = listener.accept(pair.now).unwrap();
+    b.close(pair.now);
+    pair.kick(B, &b);
+    pair.run(SECOND, |_| a.state() == State::CloseWait);
+    a.close(pair.now);
+    pair.kick(A, &a);
+    pair.run(SECOND, |_| a.state() == State::Closed && b.state() == State::TimeWait);
+    let again = connect(&mut pair);
+    pair.run(SECOND, |_| again.state() == State::Established);
+    assert_eq!(pair.counter(B, "tcp_time_wait_reused"), 1);
+}
+
+#[test]
+fn listeners_conflict_where_they_overlap() {
+    let mut pair = Pair::new(1);
+    let Host { stack, net, .. } = &pair.hosts[A];
+    let (net, now) = (*net, pair.now);
+    let listen = |interface, address: &str, port| {
+        let local = SocketAddr::new(address.parse().unwrap(), port);
+        stack.tcp_listen(now, interface, local, 1, TcpOptions::default()).map(|one| one.local())
+    };
+    assert!(listen(Some(net), "fd00::a", 80).is_ok());
+    for (interface, address) in [(Some(net), "fd00::a"), (None, "fd00::a"), (Some(net), "::"), (None, "::")] {
+        assert_eq!(listen(interface, address, 80), Err(Error::AddrInUse), "{interface:?} {address}");
+    }
+    assert!(listen(None, "0.0.0.0", 80).is_ok(), "the other family is another address");
+    assert_eq!(listen(Some(net), "fd00::b", 81), Err(Error::AddrNotAvailable));
+    assert_eq!(listen(Some(InterfaceId(99)), "::", 81), Err(Error::NetworkUnreachable));
+    let any = listen(Some(net), "::", 0).unwrap();
+    assert!((32768..61000).contains(&any.port()));
+
+    // Connections left on a port keep others away, unless they say otherwise.
+    let (a, b) = pair.connected();
+    let Host { stack, net, .. } = &pair.hosts[B];
+    let again = |reuse_address| {
+        let options = TcpOptions { reuse_address, ..TcpOptions::default() };
+        stack
+            .tcp_listen(pair.now, Some(*net), address(B, true, 80), 1, options)
+            .map(|one| one.close(pair.now))
+    };
+    assert_eq!(again(false), Err(Error::AddrInUse));
+    assert_eq!(again(true), Ok(()));
+    drop((a, b));
+}
+
+#[test]
+fn the_most_specific_listener_gets_the_connection() {
+    let mut pair = Pair::new(1);
+    let wide = pair.hosts[B].stack.tcp_listen(
+        pair.now,
+        None,
+        SocketAddr::new("::".parse().unwrap(), 80),
+        8,
+        TcpOptions::default(),
+    );
+    let wide = wide.unwrap();
+    let flow = pair.connect(A, 80);
+    pair.run(SECOND, |_| flow.state() == State::Established);
+    pair.run(SECOND, |_| wide.readiness().contains(Ready::READABLE));
+    let server = wide.accept(pair.now).unwrap();
+    assert_eq!(server.local(), address(B, true, 80));
+    assert_eq!(server.remote(), flow.local());
+    assert_eq!(wide.accept(pair.now).unwrap_err(), Error::WouldBlock);
+}
+
+#[test]
+fn a_full_backlog_drops_syns_which_come_again() {
+    let mut pair = Pair::new(1);
+    let listener = pair.listen_with(B, 80, 2, TcpOptions::default());
+    let flows: Vec<_> = (0..4).map(|_| pair.connect(A, 80)).collect();
+    pair.run_for(SECOND / 2);
+    let established = |_: &mut Pair| flows.iter().filter(|one| one.state() == State::Established).count();
+    assert_eq!(established(&mut pair), 2);
+    assert_eq!(pair.counter(B, "tcp_backlog_overflows"), 2);
+    listener.accept(pair.now).unwrap();
+    listener.accept(pair.now).unwrap();
+    pair.run(10 * SECOND, |pair| established(pair) == 4);
+}
+
+#[test]
+fn half_open_handshakes_take_places_until_they_end() {
+    let mut pair = Pair::new(1);
+    let listener = pair.listen_with(B, 80, 2, TcpOptions::default());
+    // SYNs whose senders are gone: nobody answers the SYN-ACKs.
+    for _ in 0..2 {
+        let flow = pair.connect(A, 80);
+        flow.fail(pair.now, Error::NetworkDown);
+    }
+    pair.link.latency = Duration::from_millis(1);
+    pair.run(SECOND, |pair| pair.hosts[B].stack.flows() == 2);
+    // A's stack answers the SYN-ACKs with resets, which frees the places.
+    pair.run(SECOND, |pair| pair.hosts[B].stack.flows() == 0);
+    let flow = pair.connect(A, 80);
+    pair.run(SECOND, |_| flow.state() == State::Established);
+    drop(listener);
+}
+
+#[test]
+fn closing_a_listener_resets_what_nobody_accepted() {
+    let mut pair = Pair::new(1);
+    let listener = pair.listen(B, 80);
+    let flow = pair.connect(A, 80);
+    pair.run(SECOND, |_| listener.readiness().contains(Ready::READABLE));
+    let half_open = pair.connect(A, 80);
+    pair.run(SECOND, |pair| pair.hosts[B].stack.flows() == 2);
+    listener.close(pair.now);
+    pair.run(SECOND, |_| flow.readiness().contains(Ready::ERROR));
+    assert_eq!(flow.take_error(), Some(Error::ConnectionReset));
+    pair.run(SECOND, |_| half_open.readiness().contains(Ready::ERROR));
+    assert_eq!(listener.accept(pair.now).unwrap_err(), Error::Closed);
+    assert_eq!(pair.hosts[B].stack.flows(), 0);
+    pair.listen(B, 80);
+}
+
+#[test]
+fn service_ports_outside_the_network_s_range_are_refused_on_both_sides() {
+    let pair = Pair::new(1);
+    let stack = &pair.hosts[A].stack;
+    let mut config = InterfaceConfig::new("adhoc", ["fd01::a/40".parse().unwrap()]);
+    config.ports = 8000..=8080;
+    let net = stack.add_interface(config);
+    let at = |host: &str, port| SocketAddr::new(host.parse().unwrap(), port);
+    let connect =
+        |port| stack.tcp_connect(pair.now, net, None, at("fd01::b", port), TcpOptions::default()).map(|_| ());
+    assert_eq!(connect(7999), Err(Error::PermissionDenied));
+    assert_eq!(connect(8000), Ok(()));
+    let listen = |port| {
+        let listener = stack.tcp_listen(pair.now, Some(net), at("::", port), 1, TcpOptions::default());
+        listener.map(|one| one.local().port())
+    };
+    assert_eq!(listen(8081), Err(Error::PermissionDenied));
+    assert_eq!(listen(8080), Ok(8080));
+    assert!(listen(0).is_ok_and(|port| (8000..=8080).contains(&port)), "reachable");
+    // UDP: one end is enough.
+    let send = |from, to| {
+        let socket = stack.udp_bind(Some(net), at("::", from), UdpOptions::default()).unwrap();
+        let result = socket.route(Some(at("fd01::b", to))).map(|_| ());
+        socket.close();
+        result
+    };
+    assert_eq!(send(0, 8001), Ok(()));
+    assert_eq!(send(8001, 40_000), Ok(()));
+    assert_eq!(send(9000, 40_000), Err(Error::PermissionDenied));
+}
+
+#[test]
+fn arriving_packets_for_ports_outside_the_range_are_dropped() {
+    let mut pair = Pair::new(1);
+    let any = SocketAddr::new("::".parse().unwrap(), 9000);
+    let Host { stack, .. } = &pair.hosts[B];
+    stack.tcp_listen(pair.now, None, any, 8, TcpOptions::default()).unwrap();
+    let socket = stack.udp_bind(None, any, UdpOptions::default()).unwrap();
+    let mut config = InterfaceConfig::new("adhoc", ["fd00::b/8".parse().unwrap()]);
+    config.ports = 80..=80;
+    let narrow = stack.add_interface(config);
+    let flow = pair.connect(A, 9000);
+    pair.capture = Some(Vec::new());
+    flow.fail(pair.now, Error::NetworkDown);
+    // The same SYN and a datagram, as if they had come over the narrow network.
+    let mut pair_a = Pair::new(1);
+    pair_a.capture = Some(Vec::new());
+    pair_a.connect(A, 9000);
+    let mut syn = pair_a.capture.take().unwrap().remove(0).1;
+    let mut batch = Batch::new();
+    let stack = &pair.hosts[B].stack;
+    stack.receive(pair.now, narrow, &mut syn, &mut batch);
+    assert!(batch.is_empty());
+    let client = pair_a.hosts[A].stack.udp_bind(None, address(A, true, 5000), UdpOptions::default()).unwrap();
+    let route = client.route(Some(address(B, true, 9000))).unwrap();
+    let mut buf = [0; 100];
+    let len = client.send(&route, b"x", 1280, &mut buf).unwrap();
+    stack.receive(pair.now, narrow, &mut buf[..len], &mut batch);
+    assert!(batch.is_empty());
+    assert_eq!(socket.recv_from(&mut buf).unwrap_err(), Error::WouldBlock);
+    assert_eq!(pair.counter(B, "port_not_allowed"), 2);
+}
+
+#[test]
+fn removing_an_interface_or_an_address_ends_its_flows() {
+    let mut pair = Pair::new(1);
+    let (a, b) = pair.connected();
+    let Host { stack, net, .. } = &pair.hosts[A];
+    stack.set_addresses(pair.now, *net, &["fd00::a/8".parse().unwrap()]);
+    assert_eq!(a.state(), State::Established);
+    stack.set_addresses(pair.now, *net, &["fd00::c/8".parse().unwrap()]);
+    assert_eq!(a.take_error(), Some(Error::AddrNotAvailable));
+    let Host { stack, net, .. } = &pair.hosts[B];
+    stack.remove_interface(pair.now, *net);
+    assert_eq!(b.take_error(), Some(Error::NetworkDown));
+    assert_eq!(stack.flows(), 0);
+    let connect = stack.tcp_connect(pair.now, *net, None, address(A, true, 80), TcpOptions::default());
+    assert_eq!(connect.unwrap_err(), Error::NetworkUnreachable);
+}
+
+#[test]
+fn flows_are_limited_and_dropping_the_stack_frees_them() {
+    let config = Config { max_flows: 3, ..small_buffers() };
+    let mut pair = Pair::with(1, config, false);
+    pair.listen(B, 80);
+    let flows: Vec<_> = (0..3).map(|_| pair.connect(A, 80)).collect();
+    let more = pair.connect_with(A, address(B, true, 80), TcpOptions::default());
+    assert_eq!(more.unwrap_err(), Error::OutOfMemory);
+    pair.run(SECOND, |_| flows.iter().all(|flow| flow.state() == State::Established));
+    let weak: Vec<_> = flows.iter().map(std::sync::Arc::downgrade).collect();
+    drop(flows);
+    assert!(weak.iter().all(|flow| flow.strong_count() == 1), "the stack keeps them");
+    drop(pair);
+    assert!(weak.iter().all(|flow| flow.strong_count() == 0));
+}
+
+/// Receiving and answering touches nothing whose size depends on the number of flows: the timer wheel is
+/// not entered again for a flow that has an earlier entry, and packets find their flow by hash.
+#[test]
+fn a_steady_flow_costs_no_timer_operations() {
+    let mut pair = Pair::new(1);
+    let (a, b) = pair.connected();
+    pair.run_for(SECOND);
+    let mut earliest = Vec::new();
+    for _ in 0..100 {
+        a.write(pair.now, b"ping").unwrap();
+        pair.kick(A, &a);
+        earliest.push(pair.hosts[A].stack.poll_timeout().unwrap());
+        pair.now += Duration::from_micros(10);
+        b.write(pair.now, b"pong").unwrap();
+        pair.kick(B, &b);
+        pair.now += Duration::from_micros(10);
+    }
+    earliest.dedup();
+    assert_eq!(earliest.len(), 1, "one entry serves them all");
+}

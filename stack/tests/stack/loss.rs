@@ -1,0 +1,120 @@
+//! TCP over links that lose, double, reorder and congest.
+
+use std::time::Duration;
+
+use crate::pair::*;
+use peersock_stack::*;
+
+#[test]
+fn every_byte_arrives_over_bad_links() {
+    let links = [
+        Link { loss: 10, ..Link::default() },
+        Link { loss: 100, ..Link::default() },
+        Link { reorder: 100, ..Link::default() },
+        Link { duplicate: 100, ..Link::default() },
+        Link { loss: 30, reorder: 100, duplicate: 30, ..Link::default() },
+        Link { buffer: 100_000, latency: Duration::from_millis(20), ..Link::default() },
+        Link { loss: 20, mtu: 65_000, ..Link::default() },
+    ];
+    for (seed, link) in links.into_iter().enumerate() {
+        let mut pair = Pair::new(seed as u64);
+        pair.link = link;
+        let (a, b) = pair.connected();
+        let took = pair.transfer(A, &a, &b, 1 << 20);
+        pair.transfer(B, &b, &a, 200_000);
+        assert!(took < Duration::from_secs(300), "{link:?}: {took:?}");
+        a.close(pair.now);
+        pair.kick(A, &a);
+        b.close(pair.now);
+        pair.kick(B, &b);
+        pair.run(Duration::from_secs(300), |pair| {
+            pair.hosts[A].stack.flows() + pair.hosts[B].stack.flows() == 0
+        });
+    }
+}
+
+#[test]
+fn one_lost_segment_costs_no_retransmission_timeout() {
+    let mut pair = Pair::new(1);
+    pair.link.latency = Duration::from_millis(20);
+    let (a, b) = pair.connected();
+    pair.transfer(A, &a, &b, 1 << 20);
+    let clean = pair.transfer(A, &a, &b, 4 << 20);
+    // The first packet of the next flight is lost.
+    pair.link.loss = 1000;
+    a.write(pair.now, &[pattern(0)]).unwrap();
+    pair.kick(A, &a);
+    pair.link.loss = 0;
+    let mut rest: Vec<u8> = (1..4 << 20).map(pattern).collect();
+    let began = pair.now;
+    let mut read = 0;
+    let mut buf = vec![0; 1 << 20];
+    pair.run(Duration::from_secs(10), |pair| {
+        if let Ok(len) = a.write(pair.now, &rest) {
+            rest.drain(..len);
+            pair.kick(A, &a);
+        }
+        while let Ok(len @ 1..) = b.read(pair.now, &mut buf) {
+            read += len;
+            pair.kick(B, &b);
+        }
+        read == 4 << 20
+    });
+    let lossy = pair.now - began;
+    assert!(lossy < clean + Duration::from_millis(500), "{lossy:?}, without loss {clean:?}");
+}
+
+#[test]
+fn the_in_flight_cap_is_kept() {
+    let mut pair = Pair::new(2);
+    pair.in_flight_cap = 100_000;
+    pair.link.latency = Duration::from_millis(20);
+    // What is more is lost, headers counted.
+    pair.link.buffer = 110_000;
+    let (a, b) = pair.connected();
+    let took = pair.transfer(A, &a, &b, 5 << 20);
+    assert_eq!(pair.counter(A, "tcp_retransmits"), 0);
+    assert!(took < Duration::from_secs(4), "{took:?}");
+}
+
+#[test]
+fn a_thousand_flows_at_once() {
+    let mut pair = Pair::with(3, small_buffers(), false);
+    pair.link = Link { loss: 10, reorder: 20, ..Link::default() };
+    let listener = pair.listen_with(B, 80, 1000, TcpOptions::default());
+    let clients: Vec<_> = (0..1000).map(|_| pair.connect(A, 80)).collect();
+    let mut servers = Vec::new();
+    for (id, flow) in clients.iter().enumerate() {
+        pair.run(Duration::from_secs(60), |_| flow.readiness().contains(Ready::CONNECTED));
+        flow.write(pair.now, &(id as u64).to_be_bytes()).unwrap();
+        flow.shutdown_write(pair.now).unwrap();
+        pair.kick(A, flow);
+    }
+    let mut sum = 0;
+    pair.run(Duration::from_secs(60), |pair| {
+        while let Ok(flow) = listener.accept(pair.now) {
+            servers.push(flow);
+        }
+        let mut done = Vec::new();
+        servers.retain(|flow| {
+            let complete = flow.readable() == 8 && flow.readiness().contains(Ready::READ_CLOSED);
+            if complete {
+                done.push(flow.clone());
+            }
+            !complete
+        });
+        for flow in done {
+            let mut id = [0; 8];
+            assert_eq!(flow.read(pair.now, &mut id), Ok(8));
+            sum += u64::from_be_bytes(id) + 1;
+            flow.close(pair.now);
+            pair.kick(B, &flow);
+        }
+        sum == 1000 * 1001 / 2
+    });
+    for flow in &clients {
+        flow.close(pair.now);
+        pair.kick(A, flow);
+    }
+    pair.run(Duration::from_secs(300), |pair| pair.hosts[A].stack.flows() + pair.hosts[B].stack.flows() == 0);
+}

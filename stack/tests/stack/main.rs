@@ -1,0 +1,10 @@
+//! The stack as its driver sees it: two stacks in virtual time, and one against hostile input.
+
+mod demux;
+mod hostile;
+mod icmp;
+mod loss;
+mod offload;
+mod pair;
+mod tcp;
+mod udp;

@@ -1,0 +1,325 @@
+//! Two stacks joined by a link, in virtual time.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use peersock_stack::*;
+
+pub(crate) const A: usize = 0;
+pub(crate) const B: usize = 1;
+
+/// What the link does to packets.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Link {
+    pub(crate) latency: Duration,
+    /// Of 1000 packets, how many are lost, doubled or delayed by a quarter of the latency.
+    pub(crate) loss: u32,
+    pub(crate) duplicate: u32,
+    pub(crate) reorder: u32,
+    pub(crate) mtu: usize,
+    /// Bytes that may be on the way in one direction; more are lost.
+    pub(crate) buffer: usize,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        let latency = Duration::from_millis(5);
+        Self { latency, loss: 0, duplicate: 0, reorder: 0, mtu: 1428, buffer: usize::MAX }
+    }
+}
+
+pub(crate) struct Host {
+    pub(crate) stack: Stack,
+    pub(crate) net: InterfaceId,
+    batch: Batch,
+    coalescer: Coalescer,
+}
+
+/// When, a serial number, at which host, and what.
+type Arrival = (Instant, u64, usize, Vec<u8>);
+
+pub(crate) struct Pair {
+    pub(crate) now: Instant,
+    pub(crate) link: Link,
+    pub(crate) hosts: [Host; 2],
+    pub(crate) checksums: bool,
+    pub(crate) in_flight_cap: usize,
+    pub(crate) max_segments: usize,
+    /// Wire packets that were sent, by sender.
+    pub(crate) sent: [usize; 2],
+    /// A copy of every packet that was sent, if asked for.
+    pub(crate) capture: Option<Vec<(usize, Vec<u8>)>>,
+    random: u64,
+    queue: BinaryHeap<Reverse<Arrival>>,
+    in_flight: [usize; 2],
+    serial: u64,
+    buffer: Vec<u8>,
+}
+
+/// The address of host `side` in either family.
+pub(crate) fn address(side: usize, ipv6: bool, port: u16) -> SocketAddr {
+    let ip: &str = match (ipv6, side) {
+        (true, A) => "fd00::a",
+        (true, _) => "fd00::b",
+        (false, A) => "10.0.0.1",
+        (false, _) => "10.0.0.2",
+    };
+    SocketAddr::new(ip.parse().unwrap(), port)
+}
+
+pub(crate) fn small_buffers() -> Config {
+    Config { send_buffer: 64 << 10, receive_buffer: 64 << 10, ..Config::default() }
+}
+
+impl Pair {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self::with(seed, Config::default(), false)
+    }
+
+    pub(crate) fn with(seed: u64, config: Config, checksums: bool) -> Self {
+        // Any instant will do: nothing but differences matters.
+        #[allow(clippy::disallowed_methods)]
+        let start = Instant::now();
+        let host = |side: usize| {
+            let mut secret = [side as u8; 32];
+            secret[..8].copy_from_slice(&seed.to_le_bytes());
+            let stack = Stack::new(config.clone(), secret, start);
+            let cidr = |ipv6, prefix| Cidr::new(address(side, ipv6, 0).ip(), prefix).unwrap();
+            let mut interface = InterfaceConfig::new("net", [cidr(false, 8), cidr(true, 8)]);
+            interface.checksums = checksums;
+            let net = stack.add_interface(interface);
+            Host { stack, net, batch: Batch::new(), coalescer: Coalescer::new() }
+        };
+        Self {
+            now: start,
+            link: Link::default(),
+            hosts: [host(A), host(B)],
+            checksums,
+            in_flight_cap: usize::MAX,
+            max_segments: 44,
+            sent: [0; 2],
+            capture: None,
+            random: seed.wrapping_mul(2) + 1,
+            queue: BinaryHeap::new(),
+            in_flight: [0; 2],
+            serial: 0,
+            buffer: vec![0; MAX_PACKET],
+        }
+    }
+
+    pub(crate) fn listen(&self, side: usize, port: u16) -> Arc<Listener> {
+        self.listen_with(side, port, 128, TcpOptions { reuse_address: true, ..TcpOptions::default() })
+    }
+
+    pub(crate) fn listen_with(
+        &self,
+        side: usize,
+        port: u16,
+        backlog: usize,
+        options: TcpOptions,
+    ) -> Arc<Listener> {
+        let any = SocketAddr::new("::".parse().unwrap(), port);
+        let host = &self.hosts[side];
+        host.stack.tcp_listen(self.now, Some(host.net), any, backlog, options).unwrap()
+    }
+
+    pub(crate) fn connect(&mut self, side: usize, port: u16) -> Arc<Flow> {
+        self.connect_with(side, address(1 - side, true, port), TcpOptions::default()).unwrap()
+    }
+
+    pub(crate) fn connect_with(
+        &mut self,
+        side: usize,
+        remote: SocketAddr,
+        options: TcpOptions,
+    ) -> Result<Arc<Flow>, Error> {
+        let host = &self.hosts[side];
+        let flow = host.stack.tcp_connect(self.now, host.net, None, remote, options)?;
+        self.kick(side, &flow);
+        Ok(flow)
+    }
+
+    /// A connection from A to B and both its ends.
+    pub(crate) fn connected(&mut self) -> (Arc<Flow>, Arc<Flow>) {
+        self.connected_with(true, TcpOptions::default())
+    }
+
+    pub(crate) fn connected_with(&mut self, ipv6: bool, options: TcpOptions) -> (Arc<Flow>, Arc<Flow>) {
+        let any = SocketAddr::new(if ipv6 { "::" } else { "0.0.0.0" }.parse().unwrap(), 80);
+        let host = &self.hosts[B];
+        let listener = host.stack.tcp_listen(self.now, Some(host.net), any, 8, options.clone()).unwrap();
+        let a = self.connect_with(A, address(B, ipv6, 80), options).unwrap();
+        let mut accepted = None;
+        self.run(Duration::from_secs(60), |pair| {
+            accepted = accepted.take().or_else(|| listener.accept(pair.now).ok());
+            accepted.is_some() && a.readiness().contains(Ready::CONNECTED)
+        });
+        listener.close(self.now);
+        (a, accepted.unwrap())
+    }
+
+    /// Sends what `flow` has to send.
+    pub(crate) fn kick(&mut self, side: usize, flow: &Flow) {
+        let headers = if flow.local().is_ipv4() { 40 } else { 60 };
+        let limits = Egress {
+            segment: self.link.mtu - headers,
+            max_segments: self.max_segments,
+            in_flight_cap: self.in_flight_cap,
+            checksums: self.checksums,
+        };
+        let mut buffer = std::mem::take(&mut self.buffer);
+        while let Some(mut packets) = flow.egress(self.now, &limits, &mut buffer) {
+            let mut total = packets.header_len();
+            let announced = packets.packets();
+            assert!(announced <= self.max_segments, "{announced} > {}", self.max_segments);
+            let before = self.sent[side];
+            let (len, header_len) = (packets.len(), packets.header_len());
+            while let Some(packet) = packets.next(&mut buffer) {
+                assert!(packet.len() <= self.link.mtu, "{} > {}", packet.len(), self.link.mtu);
+                total += packet.len() - header_len;
+                self.transmit(side, packet.to_vec());
+            }
+            assert_eq!((total, self.sent[side] - before), (len, announced));
+        }
+        self.buffer = buffer;
+    }
+
+    /// Puts a packet from `side` on the link.
+    pub(crate) fn transmit(&mut self, side: usize, packet: Vec<u8>) {
+        self.sent[side] += 1;
+        if let Some(capture) = &mut self.capture {
+            capture.push((side, packet.clone()));
+        }
+        if self.chance(self.link.loss) || self.in_flight[side] + packet.len() > self.link.buffer {
+            return;
+        }
+        let copies = 1 + usize::from(self.chance(self.link.duplicate));
+        for _ in 0..copies {
+            let late = self.chance(self.link.reorder);
+            let delay = self.link.latency + if late { self.link.latency / 4 } else { Duration::ZERO };
+            self.serial += 1;
+            self.in_flight[side] += packet.len();
+            let due = self.now + delay;
+            self.queue.push(Reverse((due, self.serial, 1 - side, packet.clone())));
+        }
+    }
+
+    /// Runs until `done` says so, which is asked after each event. Panics at the limit.
+    #[track_caller]
+    pub(crate) fn run(&mut self, limit: Duration, mut done: impl FnMut(&mut Self) -> bool) {
+        let end = self.now + limit;
+        while !done(self) {
+            assert!(self.now < end, "not done after {limit:?}");
+            assert!(self.step(end), "nothing left to happen");
+        }
+    }
+
+    /// Runs for a while.
+    pub(crate) fn run_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.step(end) && self.now < end {}
+        self.now = end;
+    }
+
+    /// Moves to the next event, at most to `end`; `false` if there is none.
+    pub(crate) fn step(&mut self, end: Instant) -> bool {
+        let packet = self.queue.peek().map(|Reverse((due, ..))| *due);
+        let timers = self.hosts.iter().filter_map(|host| host.stack.poll_timeout());
+        let Some(next) = timers.chain(packet).min() else { return false };
+        self.now = self.now.max(next.min(end));
+        while let Some(Reverse((due, ..))) = self.queue.peek()
+            && *due <= self.now
+        {
+            let Some(Reverse((_, _, to, packet))) = self.queue.pop() else { break };
+            self.in_flight[1 - to] -= packet.len();
+            let Host { stack, net, batch, coalescer } = &mut self.hosts[to];
+            if self.checksums {
+                stack.receive(self.now, *net, &mut packet.clone(), batch);
+                continue;
+            }
+            coalescer.slot(packet.len()).copy_from_slice(&packet);
+            if let Some(flushed) = coalescer.commit(0, packet.len()) {
+                stack.receive(self.now, *net, flushed.packet, batch);
+            }
+        }
+        for side in [A, B] {
+            let Host { stack, net, batch, coalescer } = &mut self.hosts[side];
+            if let Some(flushed) = coalescer.flush() {
+                stack.receive(self.now, *net, flushed.packet, batch);
+            }
+            stack.handle_timeout(self.now, batch);
+            self.finish_batch(side);
+        }
+        true
+    }
+
+    fn finish_batch(&mut self, side: usize) {
+        let mut batch = std::mem::take(&mut self.hosts[side].batch);
+        for reply in batch.replies() {
+            assert_eq!(reply.interface, self.hosts[side].net);
+            self.transmit(side, reply.packet.to_vec());
+        }
+        for flow in &batch.flows {
+            self.kick(side, flow);
+        }
+        batch.clear();
+        self.hosts[side].batch = batch;
+    }
+
+    /// Gives packets that nobody sent to `side`.
+    pub(crate) fn inject(&mut self, side: usize, packet: &[u8]) {
+        let Host { stack, net, batch, .. } = &mut self.hosts[side];
+        stack.receive(self.now, *net, &mut packet.to_vec(), batch);
+        self.finish_batch(side);
+    }
+
+    pub(crate) fn counter(&self, side: usize, name: &str) -> u64 {
+        let all = self.hosts[side].stack.counters().snapshot();
+        all.iter().find(|(known, _)| *known == name).expect("a counter of that name").1
+    }
+
+    /// Moves `total` bytes from `from` on `side` to `to`, checks each, and says how long it took.
+    #[track_caller]
+    pub(crate) fn transfer(&mut self, side: usize, from: &Flow, to: &Flow, total: usize) -> Duration {
+        let began = self.now;
+        let (mut written, mut read) = (0, 0);
+        let mut buf = vec![0; 200_000];
+        self.run(Duration::from_secs(3600), |pair| {
+            while written < total {
+                let chunk: Vec<u8> = (written..total.min(written + 100_000)).map(pattern).collect();
+                match from.write(pair.now, &chunk) {
+                    Ok(len) => written += len,
+                    Err(Error::WouldBlock) => break,
+                    Err(error) => panic!("{error}"),
+                }
+                pair.kick(side, from);
+            }
+            while let Ok(len) = to.read(pair.now, &mut buf) {
+                assert!(buf[..len].iter().enumerate().all(|(at, &byte)| byte == pattern(read + at)));
+                read += len;
+                if len == 0 {
+                    break;
+                }
+                pair.kick(1 - side, to);
+            }
+            assert!(read <= written);
+            read == total
+        });
+        self.now - began
+    }
+
+    fn chance(&mut self, per_mille: u32) -> bool {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random % 1000 < u64::from(per_mille)
+    }
+}
+
+/// The byte at `position` of every test stream.
+pub(crate) fn pattern(position: usize) -> u8 {
+    (position ^ position >> 8 ^ position >> 16) as u8
+}

@@ -1,0 +1,373 @@
+//! TCP between two stacks over a good link.
+
+use std::time::Duration;
+
+use crate::pair::*;
+use peersock_stack::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn bulk_arrives_exactly_in_both_families_and_uses_large_segments() {
+    for ipv6 in [false, true] {
+        let mut pair = Pair::new(1);
+        let (a, b) = pair.connected_with(ipv6, TcpOptions::default());
+        let (sent_before, received_before) = (pair.sent[A], pair.counter(B, "ip_received"));
+        let total = 20 << 20;
+        let took = pair.transfer(A, &a, &b, total);
+        assert!(took < 2 * SECOND, "{took:?}");
+        let packets = pair.sent[A] - sent_before;
+        let least = total / (pair.link.mtu - if ipv6 { 60 } else { 40 });
+        assert!(packets < least * 21 / 20, "{packets} packets, {least} would do");
+        let received = pair.counter(B, "ip_received") - received_before;
+        assert!(received < packets as u64 / 15, "{received} super-segments of {packets}");
+        assert_eq!(pair.counter(A, "tcp_retransmits"), 0);
+    }
+}
+
+#[test]
+fn checksummed_transfer_is_accepted_by_a_verifying_stack() {
+    for ipv6 in [false, true] {
+        let mut pair = Pair::with(1, Config::default(), true);
+        let (a, b) = pair.connected_with(ipv6, TcpOptions::default());
+        pair.transfer(A, &a, &b, 1 << 20);
+        assert_eq!(pair.counter(A, "ip_checksum_errors") + pair.counter(B, "ip_checksum_errors"), 0);
+    }
+}
+
+#[test]
+fn syn_carries_the_path_s_mss() {
+    let mut pair = Pair::new(1);
+    pair.capture = Some(Vec::new());
+    pair.connected();
+    let capture = pair.capture.take().unwrap();
+    let mss: Vec<u16> = capture
+        .iter()
+        .filter(|(_, packet)| packet[40 + 13] & 2 != 0)
+        .map(|(_, packet)| {
+            assert_eq!(packet[60..62], [2, 4]);
+            u16::from_be_bytes([packet[62], packet[63]])
+        })
+        .collect();
+    assert_eq!(mss, [1368, 1368], "SYN and SYN-ACK");
+}
+
+#[test]
+fn tiny_writes_arrive_and_nagle_joins_them_unless_told_not_to() {
+    let packets = |nodelay| {
+        let mut pair = Pair::new(2);
+        let (a, b) = pair.connected_with(true, TcpOptions { nodelay, ..TcpOptions::default() });
+        let before = pair.sent[A];
+        for at in 0..200 {
+            assert_eq!(a.write(pair.now, &[pattern(at)]), Ok(1));
+            pair.kick(A, &a);
+        }
+        let mut read = Vec::new();
+        pair.run(SECOND, |pair| {
+            let mut buf = [0; 300];
+            if let Ok(len) = b.read(pair.now, &mut buf) {
+                read.extend_from_slice(&buf[..len]);
+            }
+            read.len() == 200
+        });
+        assert_eq!(read, (0..200).map(pattern).collect::<Vec<_>>());
+        pair.sent[A] - before
+    };
+    assert_eq!(packets(false), 2, "one byte, then the rest");
+    assert_eq!(packets(true), 200);
+}
+
+#[test]
+fn half_close_lets_the_other_direction_go_on() {
+    let mut pair = Pair::new(3);
+    let (a, b) = pair.connected();
+    a.write(pair.now, b"request").unwrap();
+    a.shutdown_write(pair.now).unwrap();
+    pair.kick(A, &a);
+    assert_eq!(a.write(pair.now, b"more"), Err(Error::BrokenPipe));
+    pair.run(SECOND, |_| b.readiness().contains(Ready::READ_CLOSED));
+    let mut buf = [0; 100];
+    assert_eq!(b.read(pair.now, &mut buf), Ok(7));
+    assert_eq!(b.read(pair.now, &mut buf), Ok(0));
+    pair.run(SECOND, |_| a.state() == State::FinWait2);
+    assert_eq!(b.state(), State::CloseWait);
+    pair.transfer(B, &b, &a, 300_000);
+    b.close(pair.now);
+    pair.kick(B, &b);
+    pair.run(SECOND, |_| a.state() == State::TimeWait && b.state() == State::Closed);
+    assert_eq!(a.read(pair.now, &mut buf), Ok(0));
+    assert_eq!(a.take_error(), None);
+    a.close(pair.now);
+    pair.run_for(11 * SECOND);
+    assert_eq!((pair.hosts[A].stack.flows(), pair.hosts[B].stack.flows()), (0, 0));
+}
+
+#[test]
+fn both_sides_may_close_at_once() {
+    let mut pair = Pair::new(4);
+    let (a, b) = pair.connected();
+    for (side, flow) in [(A, &a), (B, &b)] {
+        flow.close(pair.now);
+        pair.kick(side, flow);
+    }
+    pair.run(SECOND, |_| a.state() == State::TimeWait && b.state() == State::TimeWait);
+    pair.run_for(11 * SECOND);
+    assert_eq!((pair.hosts[A].stack.flows(), pair.hosts[B].stack.flows()), (0, 0));
+    assert_eq!(pair.counter(A, "tcp_resets_sent") + pair.counter(B, "tcp_resets_sent"), 0);
+}
+
+#[test]
+fn close_delivers_what_is_queued() {
+    let mut pair = Pair::new(5);
+    let (a, b) = pair.connected();
+    let data: Vec<u8> = (0..3_000_000).map(pattern).collect();
+    assert_eq!(a.write(pair.now, &data), Ok(data.len()));
+    a.close(pair.now);
+    pair.kick(A, &a);
+    let mut read = 0;
+    let mut buf = vec![0; 1 << 20];
+    pair.run(10 * SECOND, |pair| {
+        while let Ok(len) = b.read(pair.now, &mut buf) {
+            assert_eq!(buf[..len], data[read..read + len]);
+            read += len;
+            if len == 0 {
+                break;
+            }
+            pair.kick(B, &b);
+        }
+        b.readiness().contains(Ready::READ_CLOSED) && read == data.len()
+    });
+    drop(a);
+    b.close(pair.now);
+    pair.kick(B, &b);
+    pair.run_for(11 * SECOND);
+    assert_eq!((pair.hosts[A].stack.flows(), pair.hosts[B].stack.flows()), (0, 0));
+}
+
+#[test]
+fn unread_data_at_close_resets_the_peer() {
+    let mut pair = Pair::new(6);
+    let (a, b) = pair.connected();
+    a.write(pair.now, b"nobody reads this").unwrap();
+    pair.kick(A, &a);
+    pair.run(SECOND, |_| b.readable() > 0);
+    b.close(pair.now);
+    pair.kick(B, &b);
+    pair.run(SECOND, |_| a.readiness().contains(Ready::ERROR));
+    assert_eq!(a.write(pair.now, b"x"), Err(Error::ConnectionReset));
+    assert_eq!(a.write(pair.now, b"x"), Err(Error::BrokenPipe));
+    assert_eq!((pair.hosts[A].stack.flows(), pair.hosts[B].stack.flows()), (0, 0));
+}
+
+#[test]
+fn data_before_a_reset_can_be_read_then_comes_the_error_then_the_end() {
+    let mut pair = Pair::new(7);
+    let (a, b) = pair.connected();
+    a.write(pair.now, b"last words").unwrap();
+    pair.kick(A, &a);
+    pair.run(SECOND, |_| b.readable() > 0);
+    a.abort(pair.now);
+    pair.kick(A, &a);
+    pair.run(SECOND, |_| b.readiness().contains(Ready::ERROR));
+    let mut buf = [0; 100];
+    assert_eq!(b.read(pair.now, &mut buf), Ok(10));
+    assert_eq!(b.read(pair.now, &mut buf), Err(Error::ConnectionReset));
+    assert_eq!(b.read(pair.now, &mut buf), Ok(0));
+    assert_eq!(a.read(pair.now, &mut buf), Err(Error::ConnectionAborted));
+}
+
+#[test]
+fn nobody_listening_refuses_and_silence_times_out() {
+    let mut pair = Pair::new(8);
+    let flow = pair.connect(A, 80);
+    let mut buf = [0; 10];
+    assert_eq!(flow.read(pair.now, &mut buf), Err(Error::WouldBlock));
+    assert_eq!(flow.write(pair.now, b"x"), Err(Error::WouldBlock));
+    pair.run(SECOND, |_| flow.readiness().contains(Ready::ERROR));
+    assert_eq!(flow.take_error(), Some(Error::ConnectionRefused));
+    assert_eq!(flow.take_error(), None);
+
+    pair.link.loss = 1000;
+    let flow = pair.connect(A, 80);
+    let began = pair.now;
+    pair.run(200 * SECOND, |_| flow.readiness().contains(Ready::ERROR));
+    assert_eq!(flow.take_error(), Some(Error::TimedOut));
+    assert_eq!((pair.now - began).as_secs(), 127);
+    assert_eq!((pair.counter(A, "tcp_refused"), pair.counter(A, "tcp_timeouts")), (1, 1));
+    assert_eq!(pair.hosts[A].stack.flows(), 0);
+}
+
+#[test]
+fn a_peer_that_vanishes_is_given_up_after_the_user_timeout() {
+    let mut pair = Pair::new(9);
+    let options = TcpOptions { user_timeout: Some(30 * SECOND), ..TcpOptions::default() };
+    let (a, _b) = pair.connected_with(true, options);
+    pair.run_for(3600 * SECOND);
+    assert_eq!(a.state(), State::Established, "idle connections live on");
+    pair.link.loss = 1000;
+    a.write(pair.now, b"hello?").unwrap();
+    pair.kick(A, &a);
+    let began = pair.now;
+    pair.run(200 * SECOND, |_| a.readiness().contains(Ready::ERROR));
+    assert_eq!((pair.now - began).as_secs(), 30);
+    assert_eq!(a.take_error(), Some(Error::TimedOut));
+}
+
+#[test]
+fn keepalive_finds_a_dead_peer_and_leaves_a_live_one() {
+    let mut pair = Pair::new(9);
+    let options = TcpOptions { keepalive: Some(10 * SECOND), ..TcpOptions::default() };
+    let (a, b) = pair.connected_with(true, options);
+    pair.run_for(600 * SECOND);
+    assert_eq!((a.state(), b.state()), (State::Established, State::Established));
+    assert!(b.readable() == 0);
+    pair.link.loss = 1000;
+    let began = pair.now;
+    pair.run(200 * SECOND, |_| a.readiness().contains(Ready::ERROR));
+    assert!((80..=95).contains(&(pair.now - began).as_secs()));
+    assert_eq!(a.take_error(), Some(Error::TimedOut));
+}
+
+#[test]
+fn a_closed_window_stops_the_sender_and_reading_starts_it_again() {
+    let mut pair = Pair::with(10, small_buffers(), false);
+    let (a, b) = pair.connected();
+    let data: Vec<u8> = (0..500_000).map(pattern).collect();
+    let mut written = 0;
+    let mut offer = |pair: &mut Pair| {
+        while let Ok(len) = a.write(pair.now, &data[written..]) {
+            written += len;
+            pair.kick(A, &a);
+            if len == 0 {
+                break;
+            }
+        }
+    };
+    let stop = pair.now + 100 * SECOND;
+    pair.run(200 * SECOND, |pair| {
+        offer(pair);
+        pair.now >= stop
+    });
+    assert_eq!(b.readable(), 64 << 10, "the receive buffer is full");
+    assert!(!a.readiness().contains(Ready::WRITABLE));
+    assert_eq!(a.state(), State::Established, "a zero window is no reason to give up");
+    let mut read = 0;
+    let mut buf = [0; 1000];
+    pair.run(60 * SECOND, |pair| {
+        offer(pair);
+        while let Ok(len @ 1..) = b.read(pair.now, &mut buf) {
+            assert_eq!(buf[..len], data[read..read + len]);
+            read += len;
+            pair.kick(B, &b);
+        }
+        read == data.len()
+    });
+}
+
+#[test]
+fn writable_comes_back_when_a_quarter_is_free() {
+    let mut pair = Pair::with(11, small_buffers(), false);
+    let (a, b) = pair.connected();
+    while a.write(pair.now, &[0; 10_000]).is_ok() {}
+    pair.kick(A, &a);
+    assert!(!a.readiness().contains(Ready::WRITABLE));
+    let mut buf = [0; 2000];
+    pair.run(60 * SECOND, |pair| {
+        if b.read(pair.now, &mut buf).is_ok() {
+            pair.kick(B, &b);
+        }
+        let free = (64 << 10) - a.unacked();
+        assert_eq!(a.readiness().contains(Ready::WRITABLE), free >= 16 << 10, "{free} free");
+        a.unacked() == 0
+    });
+}
+
+#[test]
+fn the_path_mtu_may_change_during_a_connection() {
+    let mut pair = Pair::new(12);
+    let (a, b) = pair.connected();
+    for mtu in [1428, 1180, 8000, 1428, 65_000, 1180] {
+        pair.link.mtu = mtu;
+        pair.transfer(A, &a, &b, 1 << 20);
+    }
+}
+
+#[test]
+fn peek_leaves_the_data_and_shutdown_read_ends_it() {
+    let mut pair = Pair::new(13);
+    let (a, b) = pair.connected();
+    a.write(pair.now, b"hello").unwrap();
+    pair.kick(A, &a);
+    let mut buf = [0; 10];
+    assert_eq!(b.peek(pair.now, &mut buf), Err(Error::WouldBlock));
+    pair.run(SECOND, |_| b.readable() == 5);
+    assert_eq!(b.peek(pair.now, &mut buf[..2]), Ok(2));
+    assert_eq!(b.peek(pair.now, &mut buf), Ok(5));
+    b.shutdown_read(pair.now).unwrap();
+    pair.kick(B, &b);
+    assert_eq!(b.read(pair.now, &mut buf), Ok(0));
+    // The sender is not stopped by it.
+    let mut written = 0;
+    pair.run(60 * SECOND, |pair| {
+        if let Ok(len) = a.write(pair.now, &[0; 100_000]) {
+            written += len;
+            pair.kick(A, &a);
+        }
+        written > 20 << 20
+    });
+    assert_eq!(b.readable(), 0);
+}
+
+#[test]
+fn unread_data_survives_time_wait() {
+    let mut pair = Pair::new(14);
+    let (a, b) = pair.connected();
+    a.shutdown_write(pair.now).unwrap();
+    pair.kick(A, &a);
+    b.write(pair.now, b"read me later").unwrap();
+    b.close(pair.now);
+    pair.kick(B, &b);
+    pair.run_for(60 * SECOND);
+    let mut buf = [0; 100];
+    assert_eq!(a.read(pair.now, &mut buf), Ok(13));
+    assert_eq!(a.read(pair.now, &mut buf), Ok(0));
+    a.close(pair.now);
+    pair.kick(A, &a);
+    pair.run_for(11 * SECOND);
+    assert_eq!((pair.hosts[A].stack.flows(), pair.hosts[B].stack.flows()), (0, 0));
+}
+
+#[test]
+fn an_acknowledgement_of_little_data_waits_for_an_answer_to_ride_on() {
+    let mut pair = Pair::new(15);
+    let (a, b) = pair.connected();
+    pair.run_for(SECOND);
+    let before = pair.sent;
+    let mut buf = [0; 100];
+    for _ in 0..50 {
+        a.write(pair.now, b"ping").unwrap();
+        pair.kick(A, &a);
+        pair.run(SECOND, |_| b.readable() > 0);
+        b.read(pair.now, &mut buf).unwrap();
+        b.write(pair.now, b"pong").unwrap();
+        pair.kick(B, &b);
+        pair.run(SECOND, |_| a.readable() > 0);
+        a.read(pair.now, &mut buf).unwrap();
+    }
+    assert_eq!([pair.sent[A] - before[A], pair.sent[B] - before[B]], [50, 50], "no pure ACK");
+    pair.run_for(Duration::from_millis(15));
+    assert_eq!(pair.sent[A] - before[A], 51, "the last one is acknowledged in time");
+}
+
+#[test]
+fn fail_ends_a_flow_without_a_word() {
+    let mut pair = Pair::new(16);
+    let flow = pair.connect(A, 80);
+    let sent = pair.sent[A];
+    flow.fail(pair.now, Error::HostUnreachable);
+    pair.kick(A, &flow);
+    assert_eq!(pair.sent[A], sent);
+    assert_eq!(flow.write(pair.now, b"x"), Err(Error::HostUnreachable));
+    assert_eq!(flow.state(), State::Closed);
+    assert_eq!(pair.hosts[A].stack.flows(), 0);
+}
