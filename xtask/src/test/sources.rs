@@ -100,8 +100,19 @@ fn impure_lines(text: &str) -> impl Iterator<Item = (usize, &'static str, &'stat
     });
     code.filter_map(|(i, line)| {
         let line = line.split("//").next().unwrap_or_default();
-        let (word, why) = FORBIDDEN.iter().find(|(word, _)| line.contains(word))?;
+        let (word, why) = FORBIDDEN.iter().find(|(word, _)| names(line, word))?;
         Some((i + 1, *word, *why))
+    })
+}
+
+/// Whether a word stands in a line as a whole: `.await`, but not `.awaiting`.
+fn names(line: &str, word: &str) -> bool {
+    let part_of_name = |c: char| c.is_alphanumeric() || c == '_';
+    line.match_indices(word).any(|(at, _)| {
+        let before =
+            line[..at].chars().next_back().is_some_and(part_of_name) && word.starts_with(part_of_name);
+        let after = line[at + word.len()..].starts_with(part_of_name) && word.ends_with(part_of_name);
+        !before && !after
     })
 }
 
@@ -142,6 +153,15 @@ mod tests {
 ";
         let lines: Vec<_> = impure_lines(text).map(|(line, word, _)| (line, word)).collect();
         assert_eq!(lines, [(5, "Instant::now")]);
+    }
+
+    #[test]
+    fn only_whole_words_count() {
+        assert!(names("x.await?;", ".await"));
+        assert!(names("use tokio::net;", "tokio"));
+        for innocent in ["self.awaiting = 1;", "let tokio_like = 2;", "MyTcpStream"] {
+            assert!(!FORBIDDEN.iter().any(|(word, _)| names(innocent, word)), "{innocent}");
+        }
     }
 
     #[test]
