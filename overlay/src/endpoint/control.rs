@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::handshake::Reason;
+use super::keepalive::KEEPALIVE;
 use super::peers::PeerKey;
 use super::{Endpoint, Event, Timer};
 use crate::session::{DATA_OVERHEAD, RecvMeta, Session};
-use crate::wire::{Control, ProbeSize, UnknownSession};
+use crate::wire::{Control, UnknownSession};
 
 impl Endpoint {
     /// Takes a plaintext that is no IP packet: empty, or with a first byte below 16. The caller has opened it with
@@ -15,7 +16,7 @@ impl Endpoint {
     pub fn handle_control(&mut self, now: Instant, session: &Arc<Session>, meta: RecvMeta, message: &[u8]) {
         let Some(key) = self.key_of(session.peer()) else { return };
         self.heard_on(now, key, session, &meta);
-        if message.is_empty() {
+        if message.first().is_none_or(|&first| first == KEEPALIVE[0]) {
             self.counters.keepalives_received.increment();
             return;
         }
@@ -27,15 +28,21 @@ impl Endpoint {
                 // To where the probe came from, which may be a path that is only being tried.
                 self.send_sealed(now, key, session, &meta, &answer);
             }
-            Ok(Control::ProbeAck { id, .. }) => self.on_probe_ack(now, key, id),
+            Ok(Control::ProbeAck { id, .. }) => self.on_probe_ack(now, key, &meta, id),
             Ok(Control::Params { receive_buffer, .. }) => session.peer().set_receive_buffer(receive_buffer),
             Ok(Control::Close { .. }) => self.on_close(key, session),
             Err(_) => self.counters.control_unknown.increment(),
         }
     }
 
-    fn on_probe_ack(&mut self, now: Instant, key: PeerKey, id: u32) {
+    fn on_probe_ack(&mut self, now: Instant, key: PeerKey, meta: &RecvMeta, id: u32) {
         let Some(peer) = self.peers.get_mut(key) else { return };
+        if let Some(moving) = peer.moving.take_if(|moving| moving.probe == id && moving.to == *meta) {
+            peer.candidates.heard(meta, 0, true, now);
+            peer.sample_rtt(now.saturating_duration_since(moving.sent));
+            self.move_path(now, key, meta);
+            return;
+        }
         if let Some(rtt) = peer.mtud.as_mut().and_then(|mtud| mtud.acknowledged(id, now)) {
             peer.sample_rtt(rtt);
         }
@@ -120,18 +127,5 @@ impl Endpoint {
         if peer.attempt.is_none() && peer.hints.take(now) {
             self.attempt(now, key, Reason::Hint);
         }
-    }
-
-    /// A better place for a peer may be `meta`: asks it there, by a probe on the present session. Its answer, being an
-    /// authentic packet from there, moves the path.
-    pub(super) fn try_path(&mut self, now: Instant, key: PeerKey, meta: &RecvMeta) {
-        let Some(session) = self.peers.get(key).and_then(|peer| peer.current()) else { return };
-        let Some(peer) = self.peers.get_mut(key) else { return };
-        let id = peer.next_probe;
-        peer.next_probe = id.wrapping_add(1);
-        let mut message = Vec::new();
-        Control::Probe { id, len: ProbeSize::MIN }.emit(&mut message);
-        self.counters.probes_sent.increment();
-        self.send_sealed(now, key, &session, meta, &message);
     }
 }

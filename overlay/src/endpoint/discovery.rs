@@ -302,7 +302,7 @@ impl Endpoint {
         }
         let local = handle.path().is_some_and(|path| path.remote.ip().is_loopback());
         if connected && !local && meta.remote.ip().is_loopback() {
-            self.try_path(now, key, meta);
+            self.try_path(now, key, meta, 0);
         }
     }
 

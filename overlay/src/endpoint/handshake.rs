@@ -5,7 +5,6 @@
 //! initiations stay valid, so that a round-trip time above the repetition interval does no harm.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,13 +39,20 @@ pub(super) struct Attempt {
     pending: VecDeque<Pending>,
     /// The last initiation, and where it went.
     last: Vec<u8>,
-    targets: Vec<SocketAddr>,
+    targets: Vec<RecvMeta>,
 }
 
 #[derive(Debug)]
 struct Pending {
     initiator: Initiator,
     sent: Instant,
+}
+
+impl Attempt {
+    /// Whether the last initiation went there.
+    fn is_tried(&self, meta: &RecvMeta) -> bool {
+        self.targets.iter().any(|target| target.remote == meta.remote)
+    }
 }
 
 /// Why an attempt is begun.
@@ -108,9 +114,8 @@ impl Endpoint {
         if attempt.last.is_empty() {
             return self.next_round(now, key);
         }
-        if !attempt.targets.contains(&meta.remote) && peer.candidates.spend(&meta.remote, attempt.last.len())
-        {
-            attempt.targets.push(meta.remote);
+        if !attempt.is_tried(meta) && peer.candidates.spend(&meta.remote, attempt.last.len()) {
+            attempt.targets.push(*meta);
             let datagram = attempt.last.clone();
             self.transmit(meta, datagram);
         }
@@ -212,7 +217,7 @@ impl Endpoint {
             self.sessions.remove(oldest.initiator.index());
         }
         attempt.last.clone_from(&datagram);
-        attempt.targets = targets.iter().map(|meta| meta.remote).collect();
+        attempt.targets.clone_from(&targets);
         for meta in &targets {
             self.counters.initiations_sent.increment();
             self.transmit(meta, datagram.clone());
@@ -277,6 +282,9 @@ impl Endpoint {
             return false;
         };
         let rtt = now.saturating_duration_since(pending.sent);
+        // The initiation went somewhere and was answered, so that is a path. Another source must prove itself first.
+        let tried = attempt.targets.iter().find(|target| target.remote == meta.remote);
+        let path = *tried.or(attempt.targets.first()).unwrap_or(meta);
         let (handle, counters) = (peer.handle.clone(), self.counters.clone());
         let Some(session) = Session::new(&keys, &*self.provider, handle, counters, REJECT_AFTER, now) else {
             return false;
@@ -289,11 +297,13 @@ impl Endpoint {
             session: session.clone(),
             instance: said.instance,
             receive_buffer: said.receive_buffer,
+            path,
             rekey_at: now + rekey_age(REKEY_AFTER, &mut self.rng),
         });
         self.counters.handshakes_initiated.increment();
         self.end_attempt(key);
-        self.establish(now, key, &session, meta);
+        self.establish(now, key, &session);
+        self.heard_on(now, key, &session, meta);
         // The responder may not use the session before it has seen a packet on it.
         self.send_keepalive(now, key, &session);
         true

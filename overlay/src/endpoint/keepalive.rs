@@ -8,7 +8,7 @@ use super::peers::PeerKey;
 use super::timing::{DEAD_AFTER, KEEPALIVE_AFTER, RETRY_MAX};
 use super::{Endpoint, Timer};
 use crate::session::{DATA_OVERHEAD, Peer, RecvMeta, Session};
-use crate::wire::Control;
+use crate::wire::{Control, ProbeSize};
 
 impl Endpoint {
     /// A hint from above that the peer does not answer, for example from TCP's retransmissions: confirms that the path
@@ -74,12 +74,12 @@ impl Endpoint {
         }
     }
 
-    /// Sends an empty packet, which says no more than that we are here.
+    /// Sends a packet that says no more than that we are here.
     pub(super) fn send_keepalive(&mut self, now: Instant, key: PeerKey, session: &Arc<Session>) {
         let Some(path) = self.peers.get(key).and_then(|peer| peer.handle.path()) else { return };
         let meta = RecvMeta { remote: path.remote, socket: path.socket, multicast: false };
         self.counters.keepalives_sent.increment();
-        self.send_sealed(now, key, session, &meta, &[]);
+        self.send_sealed(now, key, session, &meta, &KEEPALIVE);
     }
 
     /// Sends a control message to the peer's path, if there is one.
@@ -112,6 +112,10 @@ impl Endpoint {
         }
     }
 }
+
+/// The plaintext of a keepalive: any that begins with zero, or none. This one makes the packet as long as a probe, so
+/// that the receiver may send one to where it came from.
+pub(super) const KEEPALIVE: [u8; ProbeSize::MIN.get()] = [0; ProbeSize::MIN.get()];
 
 /// A peer that was heard from within this time is there.
 const RECENTLY: Duration = Duration::from_secs(1);

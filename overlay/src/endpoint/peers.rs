@@ -11,7 +11,7 @@ use super::mtud::Mtud;
 use super::paths::Candidates;
 use crate::network::NetworkIndex;
 use crate::noise::{MacWriter, Timestamp};
-use crate::session::{Peer, Session, SocketIndex};
+use crate::session::{Peer, RecvMeta, Session, SocketIndex};
 
 /// Names a peer in timers and indices. Never reused, so a stale one finds nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +34,8 @@ pub(super) struct PeerState {
     pub(super) mtud: Option<Mtud>,
     /// The path before this one, in case that the peer goes back to it.
     pub(super) left: Option<(SocketIndex, SocketAddr, Mtud)>,
+    /// A source of authentic packets that may become the path.
+    pub(super) moving: Option<Moving>,
     /// The id of the next probe, on whatever path.
     pub(super) next_probe: u32,
     pub(super) rtt: Option<Duration>,
@@ -55,8 +57,18 @@ pub(super) struct Live {
     pub(super) session: Arc<Session>,
     pub(super) instance: u64,
     pub(super) receive_buffer: u32,
+    /// Where the handshake's other message came from, or ours was sent to: its owner receives there.
+    pub(super) path: RecvMeta,
     /// When the session is replaced if it is in use then.
     pub(super) rekey_at: Instant,
+}
+
+/// A path that is being tried: the probe sent there is not answered yet.
+#[derive(Debug)]
+pub(super) struct Moving {
+    pub(super) to: RecvMeta,
+    pub(super) probe: u32,
+    pub(super) sent: Instant,
 }
 
 impl Live {
@@ -89,6 +101,7 @@ impl PeerState {
             sessions: Vec::new(),
             mtud: None,
             left: None,
+            moving: None,
             next_probe: 0,
             rtt: None,
             attempt: None,

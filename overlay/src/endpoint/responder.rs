@@ -124,6 +124,7 @@ impl Endpoint {
             session: session.clone(),
             instance: payload.instance,
             receive_buffer: payload.receive_buffer,
+            path: *meta,
             rekey_at: now + rekey_age(REKEY_AFTER_RESPONDER, &mut self.rng),
         });
         self.sessions.insert(session);

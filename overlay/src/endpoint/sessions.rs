@@ -6,14 +6,19 @@ use std::time::Instant;
 use super::handshake::Reason;
 use super::mtud::{BASE, Mtud};
 use super::paths::socket_for;
-use super::peers::PeerKey;
-use super::timing::{REJECT_AFTER, UNCONFIRMED_FOR};
+use super::peers::{Moving, PeerKey};
+use super::timing::{REJECT_AFTER, RETRY_MIN, UNCONFIRMED_FOR};
 use super::{Endpoint, Event, Timer};
-use crate::session::{Path, RecvMeta, Session};
+use crate::session::{DATA_OVERHEAD, Path, RecvMeta, Session};
+use crate::wire::{Control, ProbeSize};
+
+/// No packet that we make is shorter than a probe, so that a probe may answer it.
+const SHORTEST_PACKET: usize = DATA_OVERHEAD + ProbeSize::MIN.get();
 
 impl Endpoint {
     /// To be called when [`Session::note_received`] (with the packet's `meta`) or [`Session::note_sent`] (without) said
-    /// that control wants to know. An authentic packet confirms a session and moves the path to its source.
+    /// that control wants to know. An authentic packet confirms a session; from another source than the path it is
+    /// answered by a probe, and the path moves there when that is answered.
     pub fn session_attention(&mut self, now: Instant, session: &Arc<Session>, meta: Option<RecvMeta>) {
         let Some(key) = self.key_of(session.peer()) else { return };
         self.expire_sessions(now, key);
@@ -32,37 +37,58 @@ impl Endpoint {
         }
         peer.used = now;
         if !session.is_confirmed() {
-            self.establish(now, key, session, meta);
-            return;
+            self.establish(now, key, session);
         }
-        if peer.handle.path().is_none_or(|path| (path.socket, path.remote) != (meta.socket, meta.remote)) {
-            peer.candidates.heard(meta, 0, true, now);
-            self.move_path(now, key, meta);
+        let path = self.peers.get(key).and_then(|peer| peer.handle.path());
+        if path.is_some_and(|path| (path.socket, path.remote) != (meta.socket, meta.remote)) {
+            self.try_path(now, key, meta, SHORTEST_PACKET);
         }
     }
 
+    /// Asks the peer for an answer at `meta`, from where `bytes` came and where it may be now; the answer makes that
+    /// the path. Until then it may be a genuine packet that somebody held back and sends from a forged address.
+    pub(super) fn try_path(&mut self, now: Instant, key: PeerKey, meta: &RecvMeta, bytes: usize) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let Some(session) = peer.current() else { return };
+        let asked = peer.moving.as_ref().filter(|moving| moving.to == *meta);
+        if meta.multicast || asked.is_some_and(|moving| now < moving.sent + RETRY_MIN) {
+            return;
+        }
+        peer.candidates.heard(meta, bytes, false, now);
+        let mut message = Vec::new();
+        let probe = peer.next_probe;
+        Control::Probe { id: probe, len: ProbeSize::MIN }.emit(&mut message);
+        if !peer.candidates.spend(&meta.remote, message.len() + DATA_OVERHEAD) {
+            return;
+        }
+        peer.next_probe = probe.wrapping_add(1);
+        peer.moving = Some(Moving { to: *meta, probe, sent: now });
+        self.counters.probes_sent.increment();
+        self.send_sealed(now, key, &session, meta, &message);
+    }
+
     /// The peer has proved that it has the session's keys: it is usable, and the newest one is sent on.
-    pub(super) fn establish(&mut self, now: Instant, key: PeerKey, session: &Arc<Session>, meta: &RecvMeta) {
+    pub(super) fn establish(&mut self, now: Instant, key: PeerKey, session: &Arc<Session>) {
         session.confirm();
         let Some(peer) = self.peers.get_mut(key) else { return };
-        peer.candidates.heard(meta, 0, true, now);
         let before = peer.current();
         if before.as_ref().is_some_and(|before| before.established() > session.established()) {
             return;
         }
         let Some(live) = peer.live(session) else { return };
-        let (instance, rekey_at) = (live.instance, live.rekey_at);
+        let (instance, rekey_at, path) = (live.instance, live.rekey_at, live.path);
         peer.handle.set_receive_buffer(live.receive_buffer);
         let restarted = peer.instance.replace(instance).is_some_and(|old| old != instance);
         peer.handle.set_session(Some(session.clone()));
         session.set_attention(Some(rekey_at));
+        peer.candidates.heard(&path, 0, true, now);
         let obsolete = peer.take_obsolete(session, instance);
         let (handle, network) = (peer.handle.clone(), peer.handle.network());
         // A handshake that began before this one did has reached its end by it.
         let satisfied = peer.attempt.as_ref().is_some_and(|a| a.started <= session.established());
 
         self.discard(obsolete);
-        self.discovery.acknowledged(&meta.remote, network);
+        self.discovery.acknowledged(&path.remote, network);
         if satisfied {
             self.end_attempt(key);
         }
@@ -78,7 +104,7 @@ impl Endpoint {
         if restarted && before.is_some() {
             self.emit(Event::SessionLost(handle.clone()));
         }
-        self.move_path(now, key, meta);
+        self.move_path(now, key, &path);
         if restarted || before.is_none() {
             self.emit(Event::SessionReady(handle));
         }
@@ -86,11 +112,8 @@ impl Endpoint {
         self.arm_activity(now, key);
     }
 
-    /// Makes the source of an authentic packet the path (roaming).
-    fn move_path(&mut self, now: Instant, key: PeerKey, meta: &RecvMeta) {
-        if meta.multicast {
-            return;
-        }
+    /// Makes a place at which the peer proved to receive the path.
+    pub(super) fn move_path(&mut self, now: Instant, key: PeerKey, meta: &RecvMeta) {
         let Some(peer) = self.peers.get_mut(key) else { return };
         let before = peer.handle.path();
         let source = (meta.socket, meta.remote);

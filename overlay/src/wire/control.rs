@@ -98,20 +98,20 @@ impl Control {
     }
 }
 
-/// The length of a probe's plaintext: 5 to 65,535 bytes.
+/// The length of a probe's plaintext: 7 to 65,535 bytes. A shorter one would be outdone by its answer.
 ///
 /// ```
 /// use peersock_overlay::wire::ProbeSize;
 ///
 /// assert_eq!(ProbeSize::new(1200).map(ProbeSize::get), Some(1200));
-/// assert!(ProbeSize::new(4).is_none());
+/// assert!(ProbeSize::new(6).is_none());
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ProbeSize(u16);
 
 impl ProbeSize {
-    /// The shortest probe: it has no padding.
-    pub const MIN: Self = Self(5);
+    /// The shortest probe: as long as a [`Control::ProbeAck`].
+    pub const MIN: Self = Self(7);
 
     /// `None` out of range.
     pub fn new(len: usize) -> Option<Self> {
@@ -119,7 +119,7 @@ impl ProbeSize {
     }
 
     /// The length, in bytes.
-    pub fn get(self) -> usize {
-        self.0.into()
+    pub const fn get(self) -> usize {
+        self.0 as usize
     }
 }

@@ -60,7 +60,7 @@ fn a_lost_response_costs_one_retransmission() {
 fn a_lost_confirmation_is_made_good_by_the_next_packet() {
     let mut net = Net::acquainted_pair();
     let lost = Cell::new(false);
-    net.filter = Box::new(move |datagram| datagram.bytes.len() != 28 || lost.replace(true));
+    net.filter = Box::new(move |datagram| datagram.bytes.len() != 33 || lost.replace(true));
     net.send(0, 1, b"hello");
     net.wait(Duration::from_millis(10), |net| !net.nodes[1].inbox.is_empty());
     assert!(net.peer(1, 0).sender().is_some());

@@ -7,12 +7,13 @@ use peersock_overlay::{Event, SocketIndex, SocketInfo};
 use crate::net::{Net, lan_socket};
 
 #[test]
-fn the_path_follows_an_authentic_packet() {
+fn the_path_follows_the_peer() {
     let mut net = Net::connected_pair();
     net.nodes[0].events.clear();
     net.nodes[1].socket.set_port(5555);
     net.send(1, 0, b"from elsewhere");
-    net.run(Duration::from_millis(1));
+    // The packet, then a probe and its answer.
+    net.run(Duration::from_millis(3));
     assert_eq!(net.peer(0, 1).path().map(|path| path.remote.port()), Some(5555));
     assert!(net.count(0, |event| matches!(event, Event::PathChanged(_))) >= 1);
     net.send(0, 1, b"and back");
