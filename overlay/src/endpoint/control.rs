@@ -94,9 +94,8 @@ impl Endpoint {
     pub(super) fn on_unknown_data(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
         self.counters.data_unknown_session.increment();
         let mut answer = Vec::new();
-        if !meta.multicast
-            && UnknownSession::answer(datagram, &mut answer)
-            && self.hints.may_tell_unknown(meta.remote.ip(), now)
+        if UnknownSession::answer(datagram, &mut answer)
+            && self.hints.unknown_sent.take(meta.remote.ip(), now)
         {
             self.counters.unknown_session_sent.increment();
             self.transmit(&meta, answer);
@@ -111,7 +110,7 @@ impl Endpoint {
             return;
         };
         self.counters.unknown_session_received.increment();
-        if !self.hints.unknown_heard.take(now) {
+        if !self.hints.unknown_heard.take(meta.remote.ip(), now) {
             return;
         }
         // It must come from where we send to, and name a session and a packet number that we used.

@@ -238,11 +238,11 @@ impl Endpoint {
     }
 
     pub(super) fn on_hello(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
-        if meta.multicast || datagram.len() != Hello::LEN {
+        if datagram.len() != Hello::LEN {
             self.counters.discovery_malformed.increment();
             return;
         }
-        if !self.hints.hellos.take(now) {
+        if !self.hints.hellos.take(meta.remote.ip(), now) {
             self.counters.hellos_limited.increment();
             return;
         }

@@ -12,13 +12,6 @@ use std::time::{Duration, Instant};
 
 use super::config::Limits;
 
-/// A token bucket, as the generic cell rate algorithm: all it remembers is when it will be full again.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Bucket {
-    full_at: Instant,
-    limit: Rate,
-}
-
 /// How often something may happen, and how many times at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rate {
@@ -35,73 +28,82 @@ impl Rate {
     pub(super) fn every(interval: Duration, burst: u32) -> Self {
         Self { interval, burst }
     }
-}
 
-impl Bucket {
-    /// A full bucket.
-    pub(super) fn new(limit: Rate, now: Instant) -> Self {
-        Self { full_at: now, limit }
-    }
-
-    /// Takes one token if there is one.
-    pub(super) fn take(&mut self, now: Instant) -> bool {
-        let has_one = self.has_one(now);
+    /// Takes one token, if there is one, from the bucket that will be full at `full_at`.
+    fn take(&self, full_at: &mut Instant, now: Instant) -> bool {
+        let has_one = self.has(1, *full_at, now);
         if has_one {
-            self.full_at = self.full_at.max(now) + self.limit.interval;
+            *full_at = now.max(*full_at) + self.interval;
         }
         has_one
     }
 
-    pub(super) fn has_one(&self, now: Instant) -> bool {
-        self.limit.burst > 0 && self.missing(now) <= self.limit.interval * (self.limit.burst - 1)
-    }
-
-    /// Whether at least half of the burst is available.
-    pub(super) fn is_half_full(&self, now: Instant) -> bool {
-        self.missing(now) <= self.limit.interval * (self.limit.burst / 2)
-    }
-
-    /// The time that it takes to fill up.
-    fn missing(&self, now: Instant) -> Duration {
-        self.full_at.saturating_duration_since(now)
+    fn has(&self, tokens: u32, full_at: Instant, now: Instant) -> bool {
+        let missing = full_at.saturating_duration_since(now);
+        self.burst.checked_sub(tokens).is_some_and(|rest| missing <= self.interval * rest)
     }
 }
 
-/// One bucket per source prefix (IPv4 /24, IPv6 /56) in a table of fixed size.
+/// A token bucket, as the generic cell rate algorithm: all it remembers is when it will be full again.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bucket {
+    full_at: Instant,
+    rate: Rate,
+}
+
+impl Bucket {
+    /// A full bucket.
+    pub(super) fn new(rate: Rate, now: Instant) -> Self {
+        Self { full_at: now, rate }
+    }
+
+    /// Takes one token if there is one.
+    pub(super) fn take(&mut self, now: Instant) -> bool {
+        self.rate.take(&mut self.full_at, now)
+    }
+
+    /// Whether at least so many tokens are there.
+    fn has(&self, tokens: u32, now: Instant) -> bool {
+        self.rate.has(tokens, self.full_at, now)
+    }
+}
+
+/// A bucket per source prefix (IPv4 /24, IPv6 /56), and one for all together, which also bounds what many can do.
 ///
-/// Prefixes that fall into the same slot share its bucket; which do is keyed by the endpoint's seed.
+/// The table has a fixed size. Prefixes that fall into the same slot share its bucket; which do is keyed by the
+/// endpoint's seed.
 #[derive(Debug)]
-pub(super) struct PrefixLimiter {
-    slots: Box<[Bucket]>,
+pub(super) struct Limiter {
+    all: Bucket,
+    per_source: Rate,
+    /// When each slot's bucket is full.
+    slots: Box<[Instant]>,
     key: u64,
 }
 
-const PREFIX_SLOTS: usize = 1024;
+const SLOTS: usize = 1024;
 
-impl PrefixLimiter {
-    pub(super) fn new(limit: Rate, key: u64, now: Instant) -> Self {
-        Self { slots: vec![Bucket::new(limit, now); PREFIX_SLOTS].into_boxed_slice(), key }
+impl Limiter {
+    pub(super) fn new(all: Rate, per_source: Rate, key: u64, now: Instant) -> Self {
+        Self { all: Bucket::new(all, now), per_source, slots: vec![now; SLOTS].into_boxed_slice(), key }
     }
 
-    /// Takes one token from the bucket of `source`'s prefix.
+    /// Takes one token from the bucket of `source`'s prefix and one from the common bucket.
     pub(super) fn take(&mut self, source: IpAddr, now: Instant) -> bool {
         let slot = self.slot(source);
-        self.slots[slot].take(now)
+        self.per_source.take(&mut self.slots[slot], now) && self.all.take(now)
     }
 
     fn slot(&self, source: IpAddr) -> usize {
-        let prefix = match source {
+        let prefix = match source.to_canonical() {
             IpAddr::V4(address) => u64::from(address.to_bits() >> 8),
-            IpAddr::V6(address) => match address.to_ipv4_mapped() {
-                Some(address) => u64::from(address.to_bits() >> 8),
-                None => ((address.to_bits() >> 72) as u64) | 1 << 63,
-            },
+            IpAddr::V6(address) => ((address.to_bits() >> 72) as u64) | 1 << 63,
         };
-        // splitmix64's finaliser over the keyed prefix: enough that a sender cannot aim at another's slot.
+        // splitmix64's finaliser with a keyed multiplier: enough that a sender cannot aim at another's slot.
         let mut hash = prefix.wrapping_add(self.key);
-        hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9 ^ (self.key | 1));
+        hash = (hash ^ (hash >> 30)).wrapping_mul((self.key ^ 0xbf58_476d_1ce4_e5b9) | 1);
         hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (hash ^ (hash >> 31)) as usize % PREFIX_SLOTS
+        (hash ^ (hash >> 31)) as usize % SLOTS
     }
 }
 
@@ -120,55 +122,44 @@ pub(super) enum Admission {
 #[derive(Debug)]
 pub(super) struct HandshakeLoad {
     arrivals: Bucket,
-    /// Under load until the arrivals bucket has recovered to half (hysteresis), and at least this long.
+    /// Tokens at which the arrivals have calmed down (hysteresis).
+    calm: u32,
+    /// Under load until then at least.
     loaded_until: Option<Instant>,
-    proven: Bucket,
-    proven_sources: PrefixLimiter,
-    cookie_replies: Bucket,
-    cookie_reply_sources: PrefixLimiter,
+    /// Initiations with a valid cookie.
+    proven: Limiter,
+    /// Cookie replies. They cost some microseconds each; the common rate is high, so that a flood from forged addresses
+    /// does not use it up.
+    cookie_replies: Limiter,
+    /// Responses that name a handshake of ours and fail to authenticate. Each costs two X25519 operations; only someone
+    /// who saw the initiation knows its index.
     failed_responses: Bucket,
 }
 
 /// How long the endpoint keeps asking for cookies after the last excess initiation.
 const LOAD_HOLD: Duration = Duration::from_secs(1);
-
-/// Initiations with a valid cookie, per source prefix.
-const PROVEN_PER_SECOND: u32 = 20;
-const PROVEN_BURST: u32 = 40;
-
-/// Cookie replies, which cost some microseconds each: to everyone, so that a flood from forged addresses does not use
-/// them up, and per source prefix, so that one source does not.
-const COOKIE_REPLIES_PER_SECOND: u32 = 20_000;
-const COOKIE_REPLY_BURST: u32 = 2000;
-const SOURCE_COOKIE_REPLIES_PER_SECOND: u32 = 40;
-const SOURCE_COOKIE_REPLY_BURST: u32 = 40;
-
-/// Responses that name a handshake of ours and fail to authenticate. Each costs two X25519 operations; only someone
-/// who saw the initiation knows its index.
-const FAILED_RESPONSES_PER_SECOND: u32 = 10;
-const FAILED_RESPONSE_BURST: u32 = 20;
+/// Initiations with a valid cookie from one source prefix at once.
+const PROVEN_BURST: u32 = 200;
 
 impl HandshakeLoad {
     pub(super) fn new(limits: &Limits, key: u64, now: Instant) -> Self {
         let (rate, burst) = (limits.handshakes_per_second, limits.handshake_burst);
-        let proven_source = Rate::per_second(PROVEN_PER_SECOND, PROVEN_BURST);
-        let cookie_replies = Rate::per_second(COOKIE_REPLIES_PER_SECOND, COOKIE_REPLY_BURST);
-        let cookie_sources = Rate::per_second(SOURCE_COOKIE_REPLIES_PER_SECOND, SOURCE_COOKIE_REPLY_BURST);
-        let failed_responses = Rate::per_second(FAILED_RESPONSES_PER_SECOND, FAILED_RESPONSE_BURST);
+        let proven = Rate::per_second(rate.saturating_mul(2), burst.saturating_mul(2));
+        let proven_source = Rate::per_second(100, PROVEN_BURST);
+        let (replies, replies_source) = (Rate::per_second(20_000, 2000), Rate::per_second(200, 200));
         Self {
             arrivals: Bucket::new(Rate::per_second(rate, burst), now),
+            calm: burst / 2,
             loaded_until: None,
-            proven: Bucket::new(Rate::per_second(rate.saturating_mul(2), burst.saturating_mul(2)), now),
-            proven_sources: PrefixLimiter::new(proven_source, key, now),
-            cookie_replies: Bucket::new(cookie_replies, now),
-            cookie_reply_sources: PrefixLimiter::new(cookie_sources, key, now),
-            failed_responses: Bucket::new(failed_responses, now),
+            proven: Limiter::new(proven, proven_source, key, now),
+            cookie_replies: Limiter::new(replies, replies_source, key, now),
+            failed_responses: Bucket::new(Rate::per_second(10, 20), now),
         }
     }
 
     /// Counts the arrival of an initiation and says whether those without a cookie must be turned away now.
     pub(super) fn is_loaded(&mut self, now: Instant) -> bool {
-        let recovered = self.arrivals.is_half_full(now);
+        let recovered = self.arrivals.has(self.calm, now);
         if !self.arrivals.take(now) {
             self.loaded_until = Some(now + LOAD_HOLD);
         }
@@ -192,16 +183,15 @@ impl HandshakeLoad {
             return Admission::Accept;
         }
         if has_cookie() {
-            let admitted = self.proven_sources.take(source, now) && self.proven.take(now);
+            let admitted = self.proven.take(source, now);
             return if admitted { Admission::Accept } else { Admission::Refuse };
         }
-        let answered = self.cookie_reply_sources.take(source, now) && self.cookie_replies.take(now);
-        if answered { Admission::DemandCookie } else { Admission::Refuse }
+        if self.cookie_replies.take(source, now) { Admission::DemandCookie } else { Admission::Refuse }
     }
 
     /// Whether another response may be tried; see [`Self::note_failed_response`].
     pub(super) fn may_try_response(&self, now: Instant) -> bool {
-        self.failed_responses.has_one(now)
+        self.failed_responses.has(1, now)
     }
 
     /// A response cost its Diffie-Hellman operations and was forged.
@@ -216,27 +206,25 @@ pub(super) struct HintLimits {
     /// Beacons heard: each costs a hash per joined network.
     pub(super) beacons: Bucket,
     /// Hellos heard: each costs up to one decryption per joined network.
-    pub(super) hellos: Bucket,
+    pub(super) hellos: Limiter,
     /// Hints heard that a session is unknown: each costs a search through the peers.
-    pub(super) unknown_heard: Bucket,
-    unknown_sent: Bucket,
-    unknown_sources: PrefixLimiter,
+    pub(super) unknown_heard: Limiter,
+    /// Hints sent that a session is unknown.
+    pub(super) unknown_sent: Limiter,
 }
 
 impl HintLimits {
     pub(super) fn new(key: u64, now: Instant) -> Self {
+        let limiter = |all, all_burst, source, source_burst| {
+            let (all, source) = (Rate::per_second(all, all_burst), Rate::per_second(source, source_burst));
+            Limiter::new(all, source, key, now)
+        };
         Self {
-            beacons: Bucket::new(Rate::per_second(500, 500), now),
-            hellos: Bucket::new(Rate::per_second(500, 500), now),
-            unknown_heard: Bucket::new(Rate::per_second(50, 50), now),
-            unknown_sent: Bucket::new(Rate::per_second(100, 100), now),
-            unknown_sources: PrefixLimiter::new(Rate::per_second(10, 20), key, now),
+            beacons: Bucket::new(Rate::per_second(1000, 1000), now),
+            hellos: limiter(5000, 1000, 200, 500),
+            unknown_heard: limiter(200, 100, 20, 20),
+            unknown_sent: limiter(500, 200, 20, 20),
         }
-    }
-
-    /// Whether `source` may be told that we do not know its session.
-    pub(super) fn may_tell_unknown(&mut self, source: IpAddr, now: Instant) -> bool {
-        self.unknown_sources.take(source, now) && self.unknown_sent.take(now)
     }
 }
 
@@ -271,7 +259,7 @@ mod tests {
     #[test]
     fn prefixes_have_their_own_budget() {
         let start = instant();
-        let mut limiter = PrefixLimiter::new(Rate::per_second(1, 1), 7, start);
+        let mut limiter = Limiter::new(Rate::per_second(9, 9), Rate::per_second(1, 1), 7, start);
         assert!(limiter.take(SOURCE, start));
         assert!(!limiter.take("192.0.2.77".parse().unwrap(), start));
         assert!(!limiter.take("::ffff:192.0.2.9".parse().unwrap(), start));
@@ -298,6 +286,6 @@ mod tests {
         let start = instant();
         let mut load = HandshakeLoad::new(&LIMITS, 7, start);
         let accepted = (0..1000).filter(|_| load.admit(SOURCE, start, || true) == Admission::Accept).count();
-        assert_eq!(accepted, 50 + PROVEN_BURST as usize);
+        assert_eq!(accepted, 50 + 100);
     }
 }

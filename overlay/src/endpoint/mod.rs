@@ -204,7 +204,13 @@ impl Endpoint {
             self.counters.bad_source.increment();
             return;
         }
-        match MessageType::of(datagram) {
+        let kind = MessageType::of(datagram);
+        // The discovery socket is for beacons; whoever wants more of us knows our own port.
+        if meta.multicast && kind != Some(MessageType::Beacon) {
+            self.counters.unknown_message.increment();
+            return;
+        }
+        match kind {
             Some(MessageType::Initiation) => self.on_initiation(now, meta, datagram),
             Some(MessageType::Response) => self.on_response(now, meta, datagram),
             Some(MessageType::CookieReply) => self.on_cookie_reply(now, datagram),
@@ -249,9 +255,11 @@ impl Endpoint {
     }
 
     /// Gives the driver's UDP sockets, in place of those given before. To be called again when interfaces come, go or
-    /// change their addresses: it makes the node announce itself at once.
+    /// change their addresses: it makes the node announce itself at once, and peers on a socket that is gone are asked
+    /// for an answer on another. A socket keeps its index.
     pub fn set_sockets(&mut self, now: Instant, sockets: Vec<SocketInfo>) {
         self.sockets = sockets;
+        self.leave_lost_sockets(now);
         self.restart_beacons(now);
     }
 

@@ -67,6 +67,20 @@ impl Endpoint {
         self.send_sealed(now, key, &session, meta, &message);
     }
 
+    /// Tries the paths whose socket is gone from another one, where there is one.
+    pub(super) fn leave_lost_sockets(&mut self, now: Instant) {
+        let elsewhere = |path: Path| {
+            let socket = socket_for(&self.sockets, Some(path.socket), &path.remote)?;
+            let meta = RecvMeta { remote: path.remote, socket: socket.index, multicast: false };
+            (socket.index != path.socket).then_some(meta)
+        };
+        let moves = self.peers.iter().filter_map(|(key, peer)| Some((key, elsewhere(peer.handle.path()?)?)));
+        let moves: Vec<_> = moves.collect();
+        for (key, meta) in moves {
+            self.try_path(now, key, &meta, 0);
+        }
+    }
+
     /// The peer has proved that it has the session's keys: it is usable, and the newest one is sent on.
     pub(super) fn establish(&mut self, now: Instant, key: PeerKey, session: &Arc<Session>) {
         session.confirm();

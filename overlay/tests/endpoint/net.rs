@@ -20,6 +20,7 @@ pub(crate) const UNIX_TIME: Duration = Duration::from_secs(1_800_000_000);
 pub(crate) struct Node {
     pub(crate) endpoint: Endpoint,
     pub(crate) socket: SocketAddr,
+    pub(crate) index: SocketIndex,
     pub(crate) up: bool,
     pub(crate) events: Vec<(Instant, Event)>,
     /// Inner packets received, with their sender and the time.
@@ -117,6 +118,7 @@ impl Net {
         Node {
             endpoint,
             socket: SocketAddr::from(([192, 0, 2, identity], 4000)),
+            index: SocketIndex(0),
             up: true,
             events: Vec::new(),
             inbox: Vec::new(),
@@ -256,7 +258,7 @@ impl Net {
             let node = &self.nodes[index];
             if node.up && (datagram.to == group || datagram.to == node.socket) {
                 let multicast = datagram.to == group;
-                let meta = RecvMeta { remote: datagram.from, socket: SocketIndex(0), multicast };
+                let meta = RecvMeta { remote: datagram.from, socket: node.index, multicast };
                 self.deliver(index, meta, &datagram.bytes);
             }
         }

@@ -22,6 +22,16 @@ fn the_path_follows_the_peer() {
 }
 
 #[test]
+fn a_path_whose_socket_is_gone_moves_to_another() {
+    let mut net = Net::connected_pair();
+    let socket = SocketInfo { index: SocketIndex(3), ..lan_socket() };
+    net.nodes[0].endpoint.set_sockets(net.now, vec![socket]);
+    net.nodes[0].index = SocketIndex(3);
+    net.run(Duration::from_millis(2));
+    assert_eq!(net.peer(0, 1).path().map(|path| path.socket), Some(SocketIndex(3)));
+}
+
+#[test]
 fn a_forged_or_replayed_packet_moves_nothing() {
     let mut net = Net::connected_pair();
     net.send(1, 0, b"true");
