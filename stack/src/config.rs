@@ -26,7 +26,8 @@ pub struct Config {
     /// What does not fit is dropped and counted.
     pub udp_receive_buffer: usize,
     /// How long a connection attempt lasts before it fails with
-    /// [`Error::TimedOut`](crate::Error::TimedOut). Default 127 s, as Linux (`tcp_syn_retries` 6).
+    /// [`Error::TimedOut`](crate::Error::TimedOut). Default 127 s, as Linux (`tcp_syn_retries` 6). A peer's
+    /// attempt is forgotten after half of it (`tcp_synack_retries` 5).
     pub syn_timeout: Duration,
     /// How long a connection waits for an acknowledgement before it fails with
     /// [`Error::TimedOut`](crate::Error::TimedOut); a peer that answers window probes is alive.

@@ -1,5 +1,72 @@
 #![forbid(unsafe_code)]
 //! The TCP/IP stack of peersock: IP packets in, IP packets out, time as an argument.
+//!
+//! It does no I/O, reads no clock, spawns nothing and knows nothing of peers or keys. Given the same seed and
+//! the same calls at the same times, it does the same.
+//!
+//! # Driving it
+//!
+//! One round of a driver:
+//!
+//! 1. Give each arriving packet to [`Stack::receive`], joined by a [`Coalescer`] if there are many. All of
+//!    the round's packets share one [`Batch`].
+//! 2. If [`Stack::poll_timeout`] has passed, call [`Stack::handle_timeout`] with the same batch.
+//! 3. For each of the batch's [`flows`](Batch::flows), call [`Flow::egress`] until it returns `None`, cut what
+//!    it emits with [`SuperSegment::next`], and send that. Send the [`replies`](Batch::replies). Look at the
+//!    [`readiness`](Flow::readiness) of everything listed and wake whoever waits for it.
+//! 4. Ask [`Stack::poll_timeout`] when to come back.
+//!
+//! An application's call ([`Flow::write`], [`Flow::read`], [`Flow::close`] …) is followed by `egress` until
+//! `None` too: data, acknowledgements and window updates leave only there. Packets to an own address are given
+//! back to `receive` by the driver.
+//!
+//! Everything can be called by any thread at any time. Each flow has one lock, held while bytes are copied to
+//! or from its queues; sealing, sending and waiting happen outside. A packet costs a hash look-up and its
+//! flow's lock, whatever the number of flows.
+//!
+//! ```
+//! use std::time::Instant;
+//! use peersock_stack::*;
+//!
+//! let now = Instant::now();
+//! let stack = Stack::new(Config::default(), [7; 32], now);
+//! let net = stack.add_interface(InterfaceConfig::new("net", ["10.0.0.1/8".parse()?]));
+//! let listener = stack.tcp_listen(now, Some(net), "10.0.0.1:80".parse()?, 16, TcpOptions::default())?;
+//! let client = stack.tcp_connect(now, net, None, "10.0.0.1:80".parse()?, TcpOptions::default())?;
+//!
+//! // The driver's part: this node talks to itself, so what it sends comes back.
+//! let limits = Egress { segment: 1400, max_segments: 44, in_flight_cap: 1 << 20, checksums: false };
+//! let mut buf = vec![0; MAX_PACKET];
+//! let mut batch = Batch::new();
+//! let mut flows = vec![client.clone()];
+//! while let Some(flow) = flows.pop() {
+//!     while let Some(mut packets) = flow.egress(now, &limits, &mut buf) {
+//!         while let Some(packet) = packets.next(&mut buf) {
+//!             stack.receive(now, net, &mut packet.to_vec(), &mut batch);
+//!         }
+//!     }
+//!     flows.append(&mut batch.flows);
+//!     batch.clear();
+//! }
+//! assert!(client.readiness().contains(Ready::CONNECTED | Ready::WRITABLE));
+//! assert_eq!(listener.accept(now)?.remote(), client.local());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Ports
+//!
+//! A network may allow only some ports ([`InterfaceConfig::ports`]). Checked is the *service's* port, on both
+//! sides: of TCP the one that a connection is opened to, when connecting, when listening and when a SYN
+//! arrives; of UDP either port of a datagram, so that answers pass. The other ends' ports are ephemeral and may
+//! be any.
+//!
+//! # Deviations and limits
+//!
+//! - TCP is smoltcp's: NewReno-like recovery with one SACK range, CUBIC, a retransmission timeout of 1 s at
+//!   least, TIME-WAIT of 10 s, no timestamps. A congestion window is never under 16 segments.
+//! - IP fragments, IPv6 extension headers, IP options in super-segments and multicast are not supported; what
+//!   arrives is dropped and counted. Datagrams over the path's MTU are refused.
+//! - After a reset, data that had arrived before can still be read (Linux may drop it).
 
 mod batch;
 mod checksum;

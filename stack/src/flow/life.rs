@@ -212,8 +212,10 @@ impl Flow {
     fn gives_up_at(&self, inner: &Inner) -> Option<Time> {
         let config = &self.shared.config;
         let state = inner.state();
-        if state.is_connecting() {
-            return Some(after(inner.opened, config.syn_timeout));
+        match state {
+            State::SynSent => return Some(after(inner.opened, config.syn_timeout)),
+            State::SynReceived => return Some(after(inner.opened, config.syn_timeout / 2)),
+            _ => {}
         }
         if let Some(waiting) = inner.waiting {
             let orphan = if inner.orphaned { config.orphan_timeout } else { Duration::MAX };

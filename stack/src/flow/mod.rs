@@ -79,7 +79,7 @@ pub struct Egress {
 /// What the flow's lock guards.
 struct Inner {
     /// The protocol machine, until the connection has ended and everything is read.
-    engine: Option<Box<Engine>>,
+    engine: Option<Engine>,
     /// Instead of the engine, at the end.
     time_wait: Option<TimeWait>,
     /// Whether packets find this flow. Without that the state is CLOSED.
@@ -126,7 +126,7 @@ impl Flow {
         listener: Option<&Arc<Listener>>,
     ) -> Arc<Self> {
         let inner = Inner {
-            engine: Some(Box::new(engine)),
+            engine: Some(engine),
             time_wait: None,
             linked: true,
             error: None,
@@ -200,7 +200,7 @@ impl Inner {
 
     /// The engine, while the connection is alive.
     fn live(&mut self) -> Option<&mut Engine> {
-        if self.linked { self.engine.as_deref_mut() } else { None }
+        if self.linked { self.engine.as_mut() } else { None }
     }
 
     fn readiness(&mut self) -> Ready {
@@ -244,5 +244,17 @@ impl fmt::Debug for Flow {
             .field("remote", &self.remote)
             .field("ready", &ready)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_flow_is_small() {
+        assert!(size_of::<Flow>() <= 768, "{} bytes", size_of::<Flow>());
+        let socket = size_of::<smoltcp::iface::SocketStorage<'_>>();
+        assert!(socket <= 1280, "{socket} bytes");
     }
 }

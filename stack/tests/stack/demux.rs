@@ -357,3 +357,35 @@ fn a_steady_flow_costs_no_timer_operations() {
     earliest.dedup();
     assert_eq!(earliest.len(), 1, "one entry serves them all");
 }
+
+#[test]
+fn a_node_talks_to_itself_if_the_driver_brings_packets_back() {
+    let pair = Pair::new(1);
+    let listener = pair.listen(A, 80);
+    let own = address(A, true, 80);
+    let host = &pair.hosts[A];
+    let client = host.stack.tcp_connect(pair.now, host.net, None, own, TcpOptions::default()).unwrap();
+    let limits = Egress { segment: 1368, max_segments: 44, in_flight_cap: usize::MAX, checksums: false };
+    let mut buf = vec![0; MAX_PACKET];
+    let mut batch = Batch::new();
+    let mut drive = |first: &std::sync::Arc<Flow>, now| {
+        let mut flows = vec![first.clone()];
+        while let Some(flow) = flows.pop() {
+            while let Some(packets) = flow.egress(now, &limits, &mut buf) {
+                // On the way back nothing needs to be cut.
+                host.stack.receive(now, host.net, &mut buf[..packets.len()], &mut batch);
+            }
+            flows.append(&mut batch.flows);
+            batch.clear();
+        }
+    };
+    drive(&client, pair.now);
+    let server = listener.accept(pair.now).unwrap();
+    client.write(pair.now, &[1; 50_000]).unwrap();
+    let mut read = 0;
+    while read < 50_000 {
+        drive(&client, pair.now);
+        read += server.read(pair.now, &mut [0; 100_000]).unwrap();
+        drive(&server, pair.now);
+    }
+}

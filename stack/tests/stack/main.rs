@@ -1,5 +1,6 @@
 //! The stack as its driver sees it: two stacks in virtual time, and one against hostile input.
 
+mod checksums;
 mod demux;
 mod hostile;
 mod icmp;
@@ -7,4 +8,5 @@ mod loss;
 mod offload;
 mod pair;
 mod tcp;
+mod threads;
 mod udp;

@@ -185,6 +185,7 @@ impl Pair {
             assert_eq!((total, self.sent[side] - before), (len, announced));
         }
         self.buffer = buffer;
+        assert!(!flow.has_output(self.now), "{flow:?} says it has output and gives none");
     }
 
     /// Puts a packet from `side` on the link.
