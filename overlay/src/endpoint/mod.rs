@@ -10,22 +10,15 @@
 //! growing interval until a response comes. The first response decides the path. Whoever began confirms the session
 //! at once by a packet on it; before that the responder does not use it. Both sides may begin at the same time: each
 //! answers the other, and the newest confirmed session is the one that packets are sent on. While one is in use it is
-//! replaced every two minutes, and forgotten after three (`sessions`).
+//! replaced every two minutes; an unused one is forgotten after three (`sessions`).
 //!
-//! The **path** follows the peer: authenticated packets from elsewhere move it there. Each path finds its datagram
-//! size by itself (`mtud`). Data that goes unanswered for too long, a hint that the peer has lost the session, or a
+//! The **path** follows the peer: an authentic packet from elsewhere is answered by a probe, and the answer to that
+//! moves the path there. Each path finds its datagram size by itself (`mtud`). Data that goes unanswered for too long, a hint that the peer has lost the session, or a
 //! hello with another instance number makes a new attempt; none of them ends the session that there is, since none is
 //! authenticated.
 //!
 //! Strangers' packets are counted, limited and forgotten (`load`, `paths`): they neither cost much, nor occupy memory
 //! beyond fixed bounds, nor make this node send more to an address than came from there.
-//!
-//! # Use
-//!
-//! Mutate, then drain: after any call that takes `&mut self`, call [`Endpoint::poll_transmit`] and
-//! [`Endpoint::poll_event`] until they return `None`, then ask [`Endpoint::poll_timeout`] when to call
-//! [`Endpoint::handle_timeout`]. Iteration order, random numbers and time all come from the arguments, so the same
-//! calls give the same datagrams.
 
 mod config;
 mod control;
@@ -71,8 +64,12 @@ use peers::{PeerKey, Peers};
 use responder::Recent;
 use timers::Timers;
 
-/// All control state of one node. Performs no I/O, reads no clock, spawns nothing; see the module's text for how it
-/// is used.
+/// All control state of one node. Performs no I/O, reads no clock, spawns nothing.
+///
+/// Mutate, then drain: after any call that takes `&mut self`, call [`Endpoint::poll_transmit`] and
+/// [`Endpoint::poll_event`] until they return `None`, then ask [`Endpoint::poll_timeout`] when to call
+/// [`Endpoint::handle_timeout`]. Iteration order, random numbers and time all come from the arguments, so the same
+/// calls give the same datagrams.
 ///
 /// ```
 /// use std::sync::Arc;
