@@ -23,14 +23,12 @@ const PORTS: u16 = 2;
 
 fn main() {
     println!("CPU ns      per packet, in turns of");
-    println!("{:>8} {:>10} {:>10} {:>10}", "flows", "1", "32", "connect");
+    println!("{:>8} {:>10} {:>10}", "flows", "1", "32");
     for flows in [10, 1_000, 50_000] {
         let config = Config { send_buffer: 4096, receive_buffer: 4096, ..Config::default() };
-        let began = cpu_time();
         let mut bench = Bench::new(config, flows);
-        let connect = (cpu_time() - began) / flows as u32;
         let [single, many] = [1, 32].map(|turn| bench.exchange(600_000 / turn, turn).as_nanos());
-        println!("{flows:>8} {single:>10} {many:>10} {:>10}", connect.as_nanos());
+        println!("{flows:>8} {single:>10} {many:>10}");
     }
     let before = resident();
     let flows = 5_000;
@@ -40,6 +38,7 @@ fn main() {
     bench.exchange(2 * flows, 1);
     println!("the same after moving 200 bytes: {} bytes resident", (resident() - before) / flows / 2);
     drop(bench);
+    println!("a connection from SYN to TIME-WAIT, both ends: {} CPU ns", short_connections().as_nanos());
     println!("bulk, both ends in one thread: {:.1} Gbit/s", bulk());
 }
 
@@ -77,19 +76,22 @@ impl Bench {
         let listen = |port| stack.tcp_listen(now, Some(*net), remote(port), 8, TcpOptions::default());
         let listeners: Vec<_> = (1..=PORTS).map(|port| listen(port).unwrap()).collect();
         for id in 0..flows {
-            bench.now += Duration::from_micros(1);
-            let listener = &listeners[id % listeners.len()];
-            let Host { stack, net, .. } = &bench.client;
-            let to = listener.local();
-            let flow = stack.tcp_connect(bench.now, *net, None, to, TcpOptions::default()).unwrap();
-            send(&flow, bench.now, &mut bench.buf, &mut bench.server);
-            answer(bench.now, &mut bench.buf, &mut bench.server, &mut bench.client);
-            answer(bench.now, &mut bench.buf, &mut bench.client, &mut bench.server);
-            bench.server.batch.clear();
-            let accepted = listener.accept(bench.now).unwrap();
-            bench.flows.push((flow, accepted));
+            bench.connect(&listeners[id % listeners.len()]);
         }
         bench
+    }
+
+    fn connect(&mut self, listener: &Listener) {
+        self.now += Duration::from_micros(1);
+        let Host { stack, net, .. } = &self.client;
+        let to = listener.local();
+        let flow = stack.tcp_connect(self.now, *net, None, to, TcpOptions::default()).unwrap();
+        send(&flow, self.now, &mut self.buf, &mut self.server);
+        answer(self.now, &mut self.buf, &mut self.server, &mut self.client);
+        answer(self.now, &mut self.buf, &mut self.client, &mut self.server);
+        self.server.batch.clear();
+        let accepted = listener.accept(self.now).unwrap();
+        self.flows.push((flow, accepted));
     }
 
     /// Time per packet when each of `turns` flows, one after the other, carries 100 bytes there and back
@@ -163,6 +165,34 @@ fn timers(now: Instant, buf: &mut [u8], from: &mut Host, to: &mut Host) {
         answer(now, buf, from, to);
         to.batch.clear();
     }
+}
+
+/// CPU time of a connection that moves 100 bytes in each direction.
+fn short_connections() -> Duration {
+    const CONNECTIONS: u32 = 20_000;
+    let mut bench = Bench::new(Config::default(), 0);
+    let remote = SocketAddr::new("fd00::22".parse().unwrap(), 100);
+    let Host { stack, net, .. } = &bench.server;
+    let listener = stack.tcp_listen(bench.now, Some(*net), remote, 8, TcpOptions::default()).unwrap();
+    let began = cpu_time();
+    for _ in 0..CONNECTIONS {
+        bench.connect(&listener);
+        bench.now += Duration::from_micros(50);
+        bench.ping_pong(0);
+        let Bench { client, server, now, buf, flows } = &mut bench;
+        for (near, far) in flows.drain(..) {
+            near.close(*now);
+            send(&near, *now, buf, server);
+            answer(*now, buf, server, client);
+            client.batch.clear();
+            far.close(*now);
+            send(&far, *now, buf, client);
+            answer(*now, buf, client, server);
+            server.batch.clear();
+            assert_eq!((near.state(), far.state()), (State::TimeWait, State::Closed));
+        }
+    }
+    (cpu_time() - began) / CONNECTIONS
 }
 
 /// One flow with default buffers and super-segments that stay whole, Gbit/s.
