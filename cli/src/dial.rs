@@ -1,7 +1,7 @@
 //! `peersock dial`
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use peersock::blocking::{TcpStream, UdpSocket};
@@ -62,7 +62,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     session.wait_peer(target.ip(), args.timeout)?;
 
     if args.udp {
-        let socket = UdpSocket::bind_on(&session.node, unspecified(target))?;
+        let socket = UdpSocket::bind_on(&session.node, own_address(&session, target))?;
         socket.connect(target)?;
         let idle = args.idle.unwrap_or(UDP_IDLE);
         datagrams::run(&socket, stdin.as_ref(), &stdout, Partner::Fixed(target), Some(idle))?;
@@ -92,11 +92,8 @@ fn explain(session: &Session, target: SocketAddr, error: io::Error) -> Failure {
     }
 }
 
-/// Any address and port of the same family.
-fn unspecified(target: SocketAddr) -> SocketAddr {
-    let ip: IpAddr = match target {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    SocketAddr::new(ip, 0)
+/// This node's address of the same family as `target`, and any port.
+fn own_address(session: &Session, target: SocketAddr) -> SocketAddr {
+    let own = session.joined.addresses().into_iter().find(|own| own.is_ipv4() == target.is_ipv4());
+    SocketAddr::new(own.unwrap_or(session.joined.address().into()), 0)
 }

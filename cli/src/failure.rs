@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt::Display;
 use std::io;
 
+use peersock::StartError;
 use peersock::state::StateError;
 
 /// What a command returns.
@@ -43,25 +44,19 @@ impl Failure {
 
 impl<E: Error + 'static> From<E> for Failure {
     fn from(error: E) -> Failure {
-        let message = match state_error(&error) {
-            Some(StateError::InUse { .. }) => format!("{error}\nhint: give `--state DIR` or `--ephemeral`"),
-            Some(StateError::NoDefaultPath) => format!("{error}\nhint: give `--state DIR` or `--ephemeral`"),
-            _ => error.to_string(),
-        };
-        Failure::new(message)
+        match state_error(&error) {
+            Some(StateError::InUse { .. } | StateError::NoDefaultPath) => {
+                Failure::new(format_args!("{error}\nhint: give `--state DIR` or `--ephemeral`"))
+            }
+            _ => Failure::new(error),
+        }
     }
 }
 
-/// Finds the trouble with the state directory that may be behind an error.
+/// The trouble with the state directory that may be behind an error.
 fn state_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a StateError> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        // An io::Error's source is that of the error inside it, so the inner one has to be looked at itself.
-        let inner = error.downcast_ref::<io::Error>().and_then(|error| error.get_ref());
-        next = inner.map(|inner| inner as &(dyn Error + 'static)).or_else(|| error.source());
+    match error.downcast_ref() {
+        Some(StartError::State(error)) => Some(error),
+        _ => error.downcast_ref(),
     }
-    None
 }

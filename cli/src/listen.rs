@@ -140,7 +140,7 @@ fn datagrams(args: &Args, session: &Session, stdin: Option<&Stdin>, stdout: &Fil
 
 /// Says on stderr where peers find us. Scripts know it from `peersock addr`.
 fn announce(session: &Session, local: SocketAddr) {
-    eprintln!("peersock: listening on {local} in network {}", session.network.id());
+    stdio::note(format_args!("listening on {local} in network {}", session.network.id()));
 }
 
 fn explain(session: &Session, local: SocketAddr, error: io::Error) -> Failure {

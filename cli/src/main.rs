@@ -76,7 +76,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.message.is_empty() {
-                eprintln!("peersock: {}", failure.message);
+                stdio::note(&failure.message);
             }
             ExitCode::from(failure.status)
         }

@@ -8,7 +8,7 @@ use std::thread;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// Set once a signal has come.
+/// Set once a signal has come, or something else has decided that the process ends.
 static ENDING: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
 /// On the first SIGINT or SIGTERM calls `cleanup` on a thread of its own and then ends the process with
@@ -21,12 +21,17 @@ pub(crate) fn end_after(cleanup: impl FnOnce() + Send + 'static) -> io::Result<(
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         if let Some(signal) = signals.forever().next() {
-            ENDING.store(true, Ordering::SeqCst);
-            cleanup();
-            std::process::exit(128 + signal);
+            exit_after(128 + signal, cleanup);
         }
     })?;
     Ok(())
+}
+
+/// Ends the process with `status` after `cleanup`. The main thread may fail meanwhile: it has no say any more.
+pub(crate) fn exit_after(status: i32, cleanup: impl FnOnce()) -> ! {
+    ENDING.store(true, Ordering::SeqCst);
+    cleanup();
+    std::process::exit(status);
 }
 
 /// Does not return if a signal has come: what the cleanup broke off must not decide the exit status.

@@ -78,6 +78,13 @@ pub(crate) fn print(text: impl std::fmt::Display) -> Result<(), crate::failure::
     writeln!(io::stdout().lock(), "{text}").map_err(crate::failure::Failure::output)
 }
 
+/// Tells the person at the terminal something, in one write so that nobody reads half of it.
+pub(crate) fn note(text: impl std::fmt::Display) {
+    let line = format!("peersock: {text}\n");
+    // Without a stderr there is nobody to tell.
+    let _ = io::stderr().lock().write_all(line.as_bytes());
+}
+
 fn widen_pipe(file: &File) {
     // Fails on what is not a pipe, and beyond the user's limit of pipe memory: then it stays as it was.
     let _ = rustix::pipe::fcntl_setpipe_size(file, PIPE_BYTES);

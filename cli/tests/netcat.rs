@@ -70,10 +70,9 @@ fn a_directory_moves_exactly_through_tar() {
     let listen =
         format!("'{}' listen --receive-only {} {PORT} | tar x -C \"$1\"", bin(), common_options(&lab, "l"));
     let listening = Running::start(shell(&listen, &[to.to_str().unwrap()]));
-    let line = listening.wait_for_stderr("listening on ");
-    let target = line.split("listening on ").nth(1).unwrap().split_whitespace().next().unwrap();
+    let target = listening.wait_for_target();
     let dial = format!("tar c -C \"$1\" . | '{}' dial {} \"$2\"", bin(), common_options(&lab, "d"));
-    Running::start(shell(&dial, &[from.to_str().unwrap(), target])).finish().success();
+    Running::start(shell(&dial, &[from.to_str().unwrap(), &target])).finish().success();
     listening.finish().success();
 
     let same = Command::new("diff").args(["-r", "--no-dereference"]).args([&from, &to]).status().unwrap();
@@ -167,7 +166,8 @@ fn a_passphrase_keeps_others_out() {
         command.arg("--secret-file").arg(&secret);
         command
     };
-    let listening = lab.listen_with(with_secret(lab.node("listener", &["listen"])), &[&port()]);
+    let mut listening = lab.listen_with(with_secret(lab.node("listener", &["listen"])), &[&port()]);
+    listening.running.end_stdin();
     let wrong = lab.dial_command(&listening.target, &["--timeout", "1"]);
     run(wrong).failure(1, &["nobody", "passphrase"]);
     let mut wrong = lab.dial_command(&listening.target, &["--timeout", "1"]);
@@ -199,7 +199,8 @@ fn members_of_a_static_network_are_reached_by_name_and_ipv4_address() {
     write_file(&file, &text, 0o644);
     let network = file.to_str().unwrap();
     for target in ["alpha:80", "10.7.0.1:80"] {
-        let listening = lab.listen_with(lab.node_in(network, "alpha", &["listen"]), &["80"]);
+        let mut listening = lab.listen_with(lab.node_in(network, "alpha", &["listen"]), &["80"]);
+        listening.running.end_stdin();
         let mut dialing = Running::start(lab.node_in(network, "beta", &["dial", target]));
         dialing.send(target.as_bytes());
         dialing.finish().success();

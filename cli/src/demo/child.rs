@@ -35,8 +35,9 @@ pub(super) fn lines_from_parent(node: &Node) -> Outcome<Receiver<String>> {
             // Nobody may be interested; the end of the lines still is what this thread waits for.
             let _ = sender.send(line);
         }
-        node.shutdown(LINGER);
-        std::process::exit(0);
+        signals::exit_after(0, || {
+            node.shutdown(LINGER);
+        });
     })?;
     Ok(receiver)
 }

@@ -64,9 +64,8 @@ impl Lab {
     pub fn listen_with(&self, mut command: Command, words: &[&str]) -> Listening {
         command.args(words);
         let running = Running::start(command);
-        let line = running.wait_for_stderr("listening on ");
-        let address = line.split("listening on ").nth(1).unwrap().split_whitespace().next().unwrap();
-        Listening { target: address.to_owned(), running }
+        let target = running.wait_for_target();
+        Listening { target, running }
     }
 
     pub fn dial(&self, target: &str, words: &[&str]) -> Running {
@@ -141,11 +140,17 @@ impl Running {
         self.stdout.wait_for(wanted, || self.stderr.text());
     }
 
-    /// Waits for `wanted` on stderr; returns the line it is in.
+    /// Waits for a line with `wanted` in it on stderr; returns what follows `wanted`.
     pub fn wait_for_stderr(&self, wanted: &str) -> String {
         self.stderr.wait_for(wanted, || self.stderr.text());
         let text = self.stderr.text();
-        text.lines().find(|line| line.contains(wanted)).unwrap().to_owned()
+        text.split_once(wanted).unwrap().1.lines().next().unwrap().to_owned()
+    }
+
+    /// Waits until `listen` says where.
+    pub fn wait_for_target(&self) -> String {
+        let rest = self.wait_for_stderr("listening on ");
+        rest.split(' ').next().unwrap().to_owned()
     }
 
     pub fn interrupt(&self) {
