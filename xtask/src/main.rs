@@ -1,7 +1,7 @@
 //! The project's own commands, run as `cargo xtask …`:
 //!
-//! - `cargo xtask test` checks everything that CI checks ([`test`]);
-//! - `cargo xtask bench` measures peersock beside the kernel, quinn and the encrypted-UDP limit ([`bench`]).
+//! - `cargo xtask test` checks everything that CI checks ([`mod@test`]);
+//! - `cargo xtask bench` measures peersock beside the kernel, quinn and the encrypted-UDP limit ([`mod@bench`]).
 //!
 //! Both leave nothing behind: what they start or create is registered in [`cleanup`] and is gone at the end, also after an
 //! error or Ctrl-C.
