@@ -1,0 +1,274 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use peersock::NetworkId;
+use peersock_stack::{Error, Flow, Ready};
+
+use super::{Context, Plan, Side, Step, Violation};
+use crate::{Content, Time};
+
+/// One end of a conversation, with its connection.
+pub(crate) struct Conversation {
+    flow: Arc<Flow>,
+    network: NetworkId,
+    node: usize,
+    side: Side,
+    /// A server knows it once it has read the client's greeting.
+    known: Option<Known>,
+    greeting: Vec<u8>,
+    step: usize,
+    /// Bytes written in the present step, and in all without the greeting.
+    in_step: u64,
+    written: u64,
+    read: u64,
+    paused_until: Option<Time>,
+    rests_until: Time,
+    shut: bool,
+    saw_end: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    id: u64,
+    plan: Arc<Plan>,
+    writes: Content,
+    reads: Content,
+}
+
+impl Known {
+    fn new(id: u64, plan: Arc<Plan>, side: Side) -> Self {
+        let (writes, reads) = (plan.content(id, side), plan.content(id, side.other()));
+        Self { id, plan, writes, reads }
+    }
+}
+
+/// What became of an end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It goes on.
+    Going,
+    /// Everything was said and heard, and the connection is closed.
+    Done,
+    /// The connection failed before it stood.
+    Unconnected(u64, Error),
+    /// The connection failed; the ledger knows.
+    Failed,
+}
+
+impl Conversation {
+    /// The end that has just begun to connect.
+    pub(crate) fn client(flow: Arc<Flow>, id: u64, plan: Arc<Plan>) -> Self {
+        let greeting = id.to_be_bytes().to_vec();
+        let (network, node) = (plan.network, plan.client);
+        let known = Some(Known::new(id, plan, Side::Client));
+        Self { known, greeting, ..Self::new(flow, network, node, Side::Client) }
+    }
+
+    /// The end that has just been accepted by `node` in `network`.
+    pub(crate) fn server(flow: Arc<Flow>, network: NetworkId, node: usize) -> Self {
+        Self::new(flow, network, node, Side::Server)
+    }
+
+    fn new(flow: Arc<Flow>, network: NetworkId, node: usize, side: Side) -> Self {
+        Self {
+            flow,
+            network,
+            node,
+            side,
+            known: None,
+            greeting: Vec::new(),
+            step: 0,
+            in_step: 0,
+            written: 0,
+            read: 0,
+            paused_until: None,
+            rests_until: Time::ZERO,
+            shut: false,
+            saw_end: false,
+        }
+    }
+
+    /// When it wants to be run even if nothing comes.
+    pub(crate) fn next_wake(&self) -> Option<Time> {
+        let rests = Some(self.rests_until).filter(|at| *at > Time::ZERO && !self.saw_end);
+        self.paused_until.into_iter().chain(rests).min()
+    }
+
+    /// Does what can be done now.
+    pub(crate) fn run(&mut self, context: &mut Context<'_>) -> Result<Outcome, Violation> {
+        let ready = self.flow.readiness();
+        if ready.contains(Ready::ERROR)
+            && let Some(error) = self.flow.take_error()
+        {
+            return self.fail(context, error);
+        }
+        if !ready.contains(Ready::CONNECTED) {
+            return Ok(Outcome::Going);
+        }
+        if context.now >= self.rests_until && ready.intersects(Ready::READABLE | Ready::READ_CLOSED) {
+            self.rests_until = Time::ZERO;
+            if let Err(error) = self.read(context)? {
+                return self.fail(context, error);
+            }
+        }
+        match self.write(context) {
+            Ok(false) => {}
+            Ok(true) => context.datapath.pump(context.at, &self.flow, context.batch),
+            Err(error) => return self.fail(context, error),
+        }
+        if !(self.shut && self.saw_end) {
+            return Ok(Outcome::Going);
+        }
+        if let Some(known) = &self.known {
+            context.ledger.done(known.id, self.side);
+        }
+        self.close(context);
+        Ok(Outcome::Done)
+    }
+
+    fn fail(&mut self, context: &mut Context<'_>, error: Error) -> Result<Outcome, Violation> {
+        let connected = self.flow.readiness().contains(Ready::CONNECTED) || self.read + self.written > 0;
+        self.close(context);
+        let Some(known) = &self.known else { return Ok(Outcome::Failed) };
+        if self.side == Side::Client && !connected {
+            return Ok(Outcome::Unconnected(known.id, error));
+        }
+        context.ledger.failed(known.id, self.side, error)?;
+        Ok(Outcome::Failed)
+    }
+
+    fn close(&self, context: &mut Context<'_>) {
+        self.flow.close(context.at);
+        context.datapath.pump(context.at, &self.flow, context.batch);
+    }
+
+    /// Reads and checks what is there; an inner error is the connection's.
+    fn read(&mut self, context: &mut Context<'_>) -> Result<Result<(), Error>, Violation> {
+        while !self.saw_end {
+            if self.known.is_none() && !self.read_greeting(context)? {
+                return Ok(Ok(()));
+            }
+            let Some(known) = &self.known else { return Ok(Ok(())) };
+            let reader = known.plan.reader(self.side);
+            let room = reader.chunk.clamp(1, context.scratch.len());
+            let len = match self.flow.read(context.at, &mut context.scratch[..room]) {
+                Ok(len) => len,
+                Err(Error::WouldBlock) => return Ok(Ok(())),
+                Err(error) => return Ok(Err(error)),
+            };
+            let total = known.plan.script(self.side.other()).total();
+            if len == 0 {
+                if self.read != total {
+                    let excused = context.ledger.is_disturbed(known.id);
+                    let read = self.read;
+                    let told = self.complain(format_args!("saw the end after {read} of {total} bytes"));
+                    return if excused { Ok(Err(Error::ConnectionReset)) } else { Err(told) };
+                }
+                self.saw_end = true;
+                break;
+            }
+            if let Err(place) = known.reads.check(self.read, &context.scratch[..len]) {
+                return Err(self.complain(format_args!("read a wrong byte at {place} of {total}")));
+            }
+            self.read += len as u64;
+            context.ledger.bytes_checked += len as u64;
+            if self.flow.has_output(context.at) {
+                context.datapath.pump(context.at, &self.flow, context.batch);
+            }
+            if reader.rest > Duration::ZERO {
+                self.rests_until = context.now + reader.rest;
+                break;
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    fn complain(&self, what: std::fmt::Arguments<'_>) -> Violation {
+        let id = self.known.as_ref().map_or(0, |known| known.id);
+        let (side, node) = (self.side, self.node);
+        Violation(format!("the {side:?} of conversation {id} (node {node}) {what}"))
+    }
+
+    /// Reads the number of the conversation. False if there is not all of it.
+    fn read_greeting(&mut self, context: &mut Context<'_>) -> Result<bool, Violation> {
+        while self.greeting.len() < GREETING {
+            let mut rest = [0; GREETING];
+            let missing = GREETING - self.greeting.len();
+            match self.flow.read(context.at, &mut rest[..missing]) {
+                Ok(0) => {
+                    // Nobody said anything: the client crashed or left before it could.
+                    self.saw_end = true;
+                    self.shut = true;
+                    return Ok(false);
+                }
+                Ok(len) => self.greeting.extend_from_slice(&rest[..len]),
+                Err(_) => return Ok(false),
+            }
+        }
+        let bytes = self.greeting.as_slice().try_into().expect("the greeting is complete");
+        let id = u64::from_be_bytes(bytes);
+        self.greeting.clear();
+        let plan = context.ledger.accept(id, self.network, self.node, self.flow.local().port())?;
+        self.known = Some(Known::new(id, plan, self.side));
+        Ok(true)
+    }
+
+    /// Writes what the script says and the connection takes; true if there is something new to send.
+    fn write(&mut self, context: &Context<'_>) -> Result<bool, Error> {
+        let Some(known) = &self.known else { return Ok(false) };
+        let mut changed = false;
+        if self.side == Side::Client && !self.greeting.is_empty() {
+            match self.flow.write(context.at, &self.greeting) {
+                Ok(len) => drop(self.greeting.drain(..len)),
+                Err(Error::WouldBlock) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+            changed = true;
+        }
+        let mut buf = [0; 16 * 1024];
+        while let Some(step) = known.plan.script(self.side).0.get(self.step) {
+            match *step {
+                Step::Write(bytes) => {
+                    let len = buf.len().min((bytes - self.in_step) as usize);
+                    if self.flow.readiness().contains(Ready::WRITABLE) {
+                        known.writes.write(self.written, &mut buf[..len]);
+                    } else {
+                        return Ok(changed);
+                    }
+                    match self.flow.write(context.at, &buf[..len]) {
+                        Ok(len) => {
+                            self.in_step += len as u64;
+                            self.written += len as u64;
+                            changed = true;
+                        }
+                        Err(Error::WouldBlock) => return Ok(changed),
+                        Err(error) => return Err(error),
+                    }
+                    if self.in_step < bytes {
+                        continue;
+                    }
+                }
+                Step::Await(bytes) if self.read < bytes => return Ok(changed),
+                Step::Await(_) => {}
+                Step::Pause(duration) => {
+                    let until = *self.paused_until.get_or_insert(context.now + duration);
+                    if context.now < until {
+                        return Ok(changed);
+                    }
+                    self.paused_until = None;
+                }
+            }
+            self.step += 1;
+            self.in_step = 0;
+        }
+        if !self.shut {
+            self.flow.shutdown_write(context.at)?;
+            self.shut = true;
+            changed = true;
+        }
+        Ok(changed)
+    }
+}
+
+/// Bytes of the number that a client says first.
+const GREETING: usize = 8;

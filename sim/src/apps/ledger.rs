@@ -1,0 +1,215 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use peersock::NetworkId;
+use peersock_stack::Error;
+
+use super::{Plan, Side};
+use crate::Time;
+
+/// Something happened that must never happen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation(pub String);
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Violation {}
+
+/// Who says what to whom, and how far they got: the truth that the programs on the nodes are checked against.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    conversations: BTreeMap<u64, Entry>,
+    exchanges: BTreeMap<u64, Exchange>,
+    next: u64,
+    /// Bytes of streams that were read and found right.
+    pub bytes_checked: u64,
+    /// UDP datagrams and echo replies that were received and found right.
+    pub datagrams_checked: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    plan: Arc<Plan>,
+    begun: Time,
+    accepted: bool,
+    done: [bool; 2],
+    /// One end crashed or left: it may end in any way, but still not deliver a wrong byte.
+    disturbed: bool,
+    /// It failed, or was given up, which was in order.
+    ended: bool,
+}
+
+/// UDP datagrams between two nodes.
+#[derive(Debug)]
+struct Exchange {
+    network: NetworkId,
+    client: usize,
+    server: usize,
+    seen: [BTreeSet<u64>; 2],
+    sent: u64,
+}
+
+impl Ledger {
+    /// Enters a conversation; gives its number.
+    pub fn begin(&mut self, now: Time, plan: Arc<Plan>) -> u64 {
+        self.next += 1;
+        let entry =
+            Entry { plan, begun: now, accepted: false, done: [false; 2], disturbed: false, ended: false };
+        self.conversations.insert(self.next, entry);
+        self.next
+    }
+
+    /// The plan of the conversation that a client says it begins, if it may say so here.
+    ///
+    /// # Errors
+    /// There is no such conversation, it is between others or in another network, or it is going on already.
+    pub fn accept(&mut self, id: u64, network: NetworkId, server: usize, port: u16) -> Result<Arc<Plan>, Violation> {
+        let Some(entry) = self.conversations.get_mut(&id) else {
+            return Err(Violation(format!("node {server} accepted a connection that nobody opened ({id})")));
+        };
+        let plan = &entry.plan;
+        if (plan.network, plan.server, plan.port) != (network, server, port) {
+            return Err(Violation(format!(
+                "conversation {id} of nodes {} and {} in network {} port {} came to node {server} in network {network} port {port}",
+                plan.client, plan.server, plan.network, plan.port
+            )));
+        }
+        if entry.accepted {
+            return Err(Violation(format!("conversation {id} was accepted twice")));
+        }
+        entry.accepted = true;
+        Ok(Arc::clone(plan))
+    }
+
+    /// One side has said and heard everything.
+    pub fn done(&mut self, id: u64, side: Side) {
+        if let Some(entry) = self.conversations.get_mut(&id) {
+            entry.done[side as usize] = true;
+        }
+    }
+
+    /// A side's connection failed.
+    ///
+    /// # Errors
+    /// Nothing has happened to either end that could explain it.
+    pub fn failed(&mut self, id: u64, side: Side, error: Error) -> Result<(), Violation> {
+        let Some(entry) = self.conversations.get_mut(&id) else { return Ok(()) };
+        let excused = entry.disturbed;
+        entry.ended = true;
+        if excused || entry.done[side as usize] {
+            return Ok(());
+        }
+        let (client, server, begun) = (entry.plan.client, entry.plan.server, entry.begun);
+        let network = entry.plan.network;
+        Err(Violation(format!(
+            "conversation {id} of nodes {client} and {server} in {network}, begun at {begun:?}, failed at its {side:?}: {error}"
+        )))
+    }
+
+    /// The client could not connect and lets go; nothing was said.
+    pub fn withdraw(&mut self, id: u64) {
+        if let Some(entry) = self.conversations.get_mut(&id) {
+            entry.ended = true;
+            entry.disturbed = true;
+        }
+    }
+
+    /// A node has crashed or left networks: what it was saying there may end in any way.
+    pub fn disturb(&mut self, node: usize, network: Option<NetworkId>) {
+        for entry in self.conversations.values_mut() {
+            let concerned = entry.plan.client == node || entry.plan.server == node;
+            if concerned && network.is_none_or(|network| network == entry.plan.network) {
+                entry.disturbed = true;
+            }
+        }
+    }
+
+    /// A conversation's plan, and when it began.
+    pub fn plan_of(&self, id: u64) -> Option<(Arc<Plan>, Time)> {
+        self.conversations.get(&id).map(|entry| (Arc::clone(&entry.plan), entry.begun))
+    }
+
+    /// How many conversations a node has had.
+    pub fn connections_of(&self, node: usize) -> usize {
+        let concerns = |entry: &&Entry| entry.plan.client == node || entry.plan.server == node;
+        self.conversations.values().filter(concerns).count()
+    }
+
+    /// Whether a conversation may end in any way.
+    pub fn is_disturbed(&self, id: u64) -> bool {
+        self.conversations.get(&id).is_some_and(|entry| entry.disturbed)
+    }
+
+    /// Whether both sides of a conversation have said and heard everything.
+    pub fn is_complete(&self, id: u64) -> bool {
+        self.conversations.get(&id).is_some_and(|entry| entry.done == [true; 2])
+    }
+
+    /// The conversations that should complete and have not: their numbers, plans, and since when.
+    pub fn pending(&self) -> impl Iterator<Item = (u64, &Plan, Time)> {
+        self.conversations
+            .iter()
+            .filter(|(_, entry)| !entry.disturbed && !entry.ended && entry.done != [true; 2])
+            .map(|(&id, entry)| (id, &*entry.plan, entry.begun))
+    }
+
+    /// How many conversations have completed, and how many were entered.
+    pub fn completed(&self) -> (usize, usize) {
+        let complete = self.conversations.values().filter(|entry| entry.done == [true; 2]).count();
+        (complete, self.conversations.len())
+    }
+
+    /// Enters an exchange of UDP datagrams; gives its number.
+    pub fn begin_exchange(&mut self, network: NetworkId, client: usize, server: usize) -> u64 {
+        self.next += 1;
+        let exchange = Exchange { network, client, server, seen: Default::default(), sent: 0 };
+        self.exchanges.insert(self.next, exchange);
+        self.next
+    }
+
+    /// The client sends its next datagram: its number.
+    pub fn send_datagram(&mut self, id: u64) -> u64 {
+        let Some(exchange) = self.exchanges.get_mut(&id) else { return 0 };
+        exchange.sent += 1;
+        exchange.sent
+    }
+
+    /// A datagram was received at the given side; its content was found right.
+    ///
+    /// # Errors
+    /// Nobody sent it, or not there, or it has been received before.
+    pub fn receive_datagram(
+        &mut self,
+        id: u64,
+        number: u64,
+        side: Side,
+        network: NetworkId,
+        node: usize,
+    ) -> Result<(), Violation> {
+        let Some(exchange) = self.exchanges.get_mut(&id) else {
+            return Err(Violation(format!("node {node} received a datagram that nobody sent ({id})")));
+        };
+        let owner = if side == Side::Client { exchange.client } else { exchange.server };
+        if (exchange.network, owner) != (network, node) || number > exchange.sent {
+            return Err(Violation(format!(
+                "datagram {number} of exchange {id} for node {owner} in network {} came to node {node} in network {network}",
+                exchange.network
+            )));
+        }
+        if !exchange.seen[side as usize].insert(number) {
+            return Err(Violation(format!("node {node} received datagram {number} of exchange {id} twice")));
+        }
+        self.datagrams_checked += 1;
+        Ok(())
+    }
+
+    /// How many datagrams of an exchange came to that side.
+    pub fn datagrams(&self, id: u64, side: Side) -> usize {
+        self.exchanges.get(&id).map_or(0, |exchange| exchange.seen[side as usize].len())
+    }
+}

@@ -1,0 +1,29 @@
+//! What runs on the nodes: small programs whose every byte can be checked.
+
+mod conversation;
+mod echo;
+mod ledger;
+mod plan;
+
+use std::time::Instant;
+
+use peersock::datapath::Datapath;
+use peersock_stack::Batch;
+
+use crate::Time;
+
+pub(crate) use conversation::{Conversation, Outcome};
+pub(crate) use echo::{EchoClient, EchoServer};
+pub use ledger::{Ledger, Violation};
+pub use plan::{Plan, Reader, Script, Side, Step};
+
+/// What a program on a node may use while it runs.
+pub(crate) struct Context<'a> {
+    pub(crate) now: Time,
+    pub(crate) at: Instant,
+    pub(crate) datapath: &'a Datapath,
+    pub(crate) batch: &'a mut Batch,
+    pub(crate) ledger: &'a mut Ledger,
+    /// For reading into.
+    pub(crate) scratch: &'a mut [u8],
+}

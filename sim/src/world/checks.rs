@@ -1,0 +1,89 @@
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::{Violation, World};
+use crate::Time;
+
+/// What the nodes promise.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// After the last fault, each pair that can reach one another has a new connection within this time.
+    pub recovery: Duration,
+    /// Events that the whole world may need for one second of virtual time.
+    pub events_per_second: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { recovery: Duration::from_secs(30), events_per_second: 1_000_000 }
+    }
+}
+
+/// Counts events, so that a node that never rests is found.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    second: u64,
+    events: u64,
+}
+
+impl World {
+    /// The world must get on.
+    pub(super) fn check_pace(&mut self) -> Result<(), Violation> {
+        let second = self.now.as_secs();
+        if second != self.pace.second {
+            self.pace = Pace { second, events: 0 };
+        }
+        self.pace.events += 1;
+        if self.pace.events > self.limits.events_per_second {
+            let limit = self.limits.events_per_second;
+            return Err(Violation(format!("more than {limit} events in the second after {second} s: a livelock")));
+        }
+        Ok(())
+    }
+
+    /// What nodes remember is bounded by what there is.
+    pub(super) fn check_memory(&self) -> Result<(), Violation> {
+        for (number, machine) in self.machines.iter().enumerate() {
+            let Some(node) = machine.node() else { continue };
+            let datapath = node.datapath();
+            let peers = datapath.peers();
+            let different: BTreeSet<_> = peers.iter().map(|info| (info.peer.network(), info.peer.id())).collect();
+            if different.len() != peers.len() {
+                return Err(Violation(format!("node {number} knows a peer twice")));
+            }
+            let candidates = peers.iter().map(|info| info.candidates.len()).max().unwrap_or_default();
+            let sessions = datapath.sessions().len();
+            if candidates > MAX_CANDIDATES || sessions > peers.len() * MAX_SESSIONS_PER_PEER {
+                return Err(Violation(format!(
+                    "node {number} has {sessions} sessions and up to {candidates} candidates for {} peers",
+                    peers.len()
+                )));
+            }
+            let flows = datapath.stack().flows();
+            let known = self.ledger.connections_of(number);
+            if flows > known * 2 {
+                return Err(Violation(format!("node {number} has {flows} flows of {known} conversations")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that was begun and not disturbed must have come to its end by now.
+    ///
+    /// # Errors
+    /// It has not.
+    pub fn check_complete(&self, deadline: Time) -> Result<(), Violation> {
+        match self.ledger.pending().find(|(_, _, begun)| *begun <= deadline) {
+            None => Ok(()),
+            Some((id, plan, begun)) => Err(Violation(format!(
+                "conversation {id} of nodes {} and {} in {} port {}, begun at {begun:?}, is not complete at {:?}",
+                plan.client, plan.server, plan.network, plan.port, self.now
+            ))),
+        }
+    }
+}
+
+/// Places at which a peer may be.
+const MAX_CANDIDATES: usize = 8;
+/// Confirmed sessions, unconfirmed ones, and initiations that wait for a response.
+const MAX_SESSIONS_PER_PEER: usize = 4 + 4 + 4;

@@ -1,0 +1,220 @@
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use peersock::NetworkId;
+use peersock_overlay::{Identity, NetworkConfig, NodeId, SocketIndex, SocketInfo};
+
+use super::{Violation, World};
+use crate::net::{Attachment, HostId, LanId, Pipe};
+use crate::wire::Sender;
+use crate::{Node, NodeConfig, Time};
+
+/// The port of the beacons on every host.
+pub const DISCOVERY_PORT: u16 = 7777;
+
+/// A place where a node runs, is killed, and is started again.
+pub struct Machine {
+    pub(super) config: MachineConfig,
+    pub(super) node: Option<Node>,
+    pub(super) starts: u32,
+    /// When its alarm rings next.
+    pub(super) alarm: Option<Time>,
+    /// It is about to read its sockets.
+    pub(super) receives: bool,
+    number: usize,
+}
+
+/// What stays the same over the starts of a node, unless it is changed.
+#[derive(Debug, Clone)]
+pub struct MachineConfig {
+    /// The host it runs on.
+    pub host: HostId,
+    /// Its UDP port.
+    pub port: u16,
+    /// How it is started; seed and wall clock follow from the world at each start.
+    pub node: NodeConfig,
+    /// How far its wall clock is off.
+    pub clock: Duration,
+    /// The networks that it joins when it starts, with the ports it listens on.
+    pub networks: Vec<(NetworkConfig, Vec<u16>)>,
+}
+
+impl Machine {
+    /// The node, if it is running.
+    pub fn node(&self) -> Option<&Node> {
+        self.node.as_ref()
+    }
+
+    /// How it is started.
+    pub fn config(&self) -> &MachineConfig {
+        &self.config
+    }
+
+    /// Who it is.
+    pub fn node_id(&self) -> NodeId {
+        Identity::from_seed(&self.config.node.identity).node_id()
+    }
+
+    /// Whether it is running and in that network.
+    pub fn is_in(&self, network: NetworkId) -> bool {
+        self.node.as_ref().is_some_and(|node| node.network(network).is_some())
+    }
+
+    pub(super) fn sender(&self) -> Sender {
+        Sender { node: self.number, start: self.starts }
+    }
+}
+
+impl World {
+    /// Adds a node that does not run yet; gives its number.
+    pub fn add_machine(&mut self, config: MachineConfig) -> usize {
+        let number = self.machines.len();
+        self.sockets.insert((config.host, config.port), number);
+        self.machines.push(Machine { config, node: None, starts: 0, alarm: None, receives: false, number });
+        number
+    }
+
+    /// Changes what a node will be at its next start.
+    pub fn reconfigure(&mut self, number: usize, change: impl FnOnce(&mut MachineConfig)) {
+        change(&mut self.machines[number].config);
+    }
+
+    /// Starts a node; it joins its networks at once.
+    ///
+    /// # Errors
+    /// A program on it has seen what must not be.
+    pub fn start(&mut self, number: usize) -> Result<(), Violation> {
+        let at = self.instant();
+        let seed = self.random.bytes();
+        let sockets = self.socket_infos(number);
+        let machine = &mut self.machines[number];
+        machine.starts += 1;
+        machine.alarm = None;
+        machine.receives = false;
+        let config = &machine.config;
+        let unix_time = config.clock + self.now;
+        let node_config = NodeConfig { seed, unix_time, ..config.node.clone() };
+        let mut node = Node::start(number, &node_config, at, sockets);
+        for (network, ports) in &config.networks {
+            node.join(at, network.clone(), ports).expect("scenarios have sound networks");
+        }
+        machine.node = Some(node);
+        self.trace.note(self.now, format_args!("{number} starts"), &[]);
+        self.settle(number)
+    }
+
+    /// Kills a node without a word.
+    pub fn crash(&mut self, number: usize) {
+        self.machines[number].node = None;
+        self.ledger.disturb(number, None);
+        self.trace.note(self.now, format_args!("{number} crashes"), &[]);
+    }
+
+    /// A running node joins a network, and will do so after a restart.
+    ///
+    /// # Errors
+    /// A program on it has seen what must not be.
+    pub fn join(&mut self, number: usize, network: NetworkConfig, ports: Vec<u16>) -> Result<(), Violation> {
+        let at = self.instant();
+        let machine = &mut self.machines[number];
+        self.trace.note(self.now, format_args!("{number} joins {}", network.id()), &[]);
+        machine.config.networks.push((network.clone(), ports.clone()));
+        if let Some(node) = &mut machine.node {
+            node.join(at, network, &ports).expect("scenarios have sound networks");
+        }
+        self.settle(number)
+    }
+
+    /// A node leaves a network for good.
+    ///
+    /// # Errors
+    /// A program on it has seen what must not be.
+    pub fn leave(&mut self, number: usize, network: NetworkId) -> Result<(), Violation> {
+        let at = self.instant();
+        self.trace.note(self.now, format_args!("{number} leaves {network}"), &[]);
+        self.ledger.disturb(number, Some(network));
+        let machine = &mut self.machines[number];
+        machine.config.networks.retain(|(config, _)| config.id() != network);
+        if let Some(node) = &mut machine.node {
+            node.leave(at, network);
+        }
+        self.settle(number)
+    }
+
+    /// Plugs a host into a LAN, with links of these properties, or changes its addresses there. The nodes on it notice.
+    ///
+    /// # Errors
+    /// A program has seen what must not be.
+    pub fn attach(
+        &mut self,
+        host: HostId,
+        lan: LanId,
+        (ipv4, ipv6): (Option<Ipv4Addr>, Option<Ipv6Addr>),
+        (up, down): (Pipe, Pipe),
+    ) -> Result<(), Violation> {
+        self.net.attach(host, lan, ipv4, ipv6, up, down);
+        self.trace.note(self.now, format_args!("{host:?} gets {ipv4:?} {ipv6:?} on {lan:?}"), &[]);
+        let concerned: Vec<usize> =
+            (0..self.machines.len()).filter(|&number| self.machines[number].config.host == host).collect();
+        concerned.into_iter().try_for_each(|number| self.refresh_sockets(number))
+    }
+
+    /// A node goes on with another UDP port, as behind a NAT box that has forgotten it.
+    ///
+    /// # Errors
+    /// A program has seen what must not be.
+    pub fn change_port(&mut self, number: usize, port: u16) -> Result<(), Violation> {
+        let config = &mut self.machines[number].config;
+        self.sockets.remove(&(config.host, config.port));
+        config.port = port;
+        self.sockets.insert((config.host, port), number);
+        self.trace.note(self.now, format_args!("{number} goes on with port {port}"), &[]);
+        self.refresh_sockets(number)
+    }
+
+    /// Where a node can be reached on its LANs.
+    pub fn endpoints(&self, number: usize) -> Vec<SocketAddr> {
+        let config = &self.machines[number].config;
+        let cards = self.net.attachments(config.host);
+        let addresses = cards.iter().flat_map(|card| {
+            card.ipv4.map(std::net::IpAddr::V4).into_iter().chain(card.ipv6.map(std::net::IpAddr::V6))
+        });
+        addresses.map(|address| SocketAddr::new(address, config.port)).collect()
+    }
+
+    fn refresh_sockets(&mut self, number: usize) -> Result<(), Violation> {
+        let at = self.instant();
+        let sockets = self.socket_infos(number);
+        if let Some(node) = &mut self.machines[number].node {
+            node.set_sockets(at, sockets);
+        }
+        self.settle(number)
+    }
+
+    /// One socket per family that any card of the host has; beacons go to the group and to each broadcast address.
+    fn socket_infos(&self, number: usize) -> Vec<SocketInfo> {
+        let cards = self.net.attachments(self.machines[number].config.host);
+        let info = |index, ipv4, beacon_targets| SocketInfo {
+            index: SocketIndex(index),
+            ipv4,
+            loopback: false,
+            max_datagram: 65_507,
+            beacon_targets,
+        };
+        let endpoint = |address: std::net::IpAddr| SocketAddr::new(address, DISCOVERY_PORT);
+        let mut infos = Vec::new();
+        if cards.iter().any(|card| card.ipv4.is_some()) {
+            let broadcast = |card: &Attachment| Some(Ipv4Addr::from(card.ipv4?.to_bits() | 0xff));
+            let mut targets: Vec<_> = cards.iter().filter_map(broadcast).map(|ip| endpoint(ip.into())).collect();
+            targets.push(endpoint(GROUP_V4.into()));
+            infos.push(info(0, true, targets));
+        }
+        if cards.iter().any(|card| card.ipv6.is_some()) {
+            infos.push(info(1, false, vec![endpoint(GROUP_V6.into())]));
+        }
+        infos
+    }
+}
+
+const GROUP_V4: Ipv4Addr = Ipv4Addr::new(239, 255, 112, 115);
+const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff12, 0, 0, 0, 0, 0, 0x7065, 0x6572);

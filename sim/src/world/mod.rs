@@ -1,0 +1,320 @@
+//! All nodes and the network between them, in one virtual time.
+//!
+//! The world moves from event to event: a datagram arrives, a node reads its sockets, a deadline comes. After each it
+//! lets the programs of the node concerned run, puts what the node sent onto the wire, and sets the node's alarm. What
+//! the nodes send and what the programs read is checked all the while; the first thing that must not be ends the run
+//! as a [`Violation`].
+
+mod checks;
+mod machine;
+mod talk;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use peersock_overlay::{RecvMeta, SocketIndex};
+
+use crate::apps::{Ledger, Plan, Violation};
+use crate::net::{Delivery, HostId, LanId, Net, Queue};
+use crate::wire::{Sender, WireObserver};
+use crate::{Random, Time};
+
+pub use checks::Limits;
+pub use machine::{DISCOVERY_PORT, Machine, MachineConfig};
+
+use crate::trace::Trace;
+
+/// Nodes, hosts, LANs, and what is true about them.
+pub struct World {
+    base: Instant,
+    now: Time,
+    /// The network between the hosts.
+    pub net: Net,
+    queue: Queue<Event>,
+    machines: Vec<Machine>,
+    sockets: BTreeMap<(HostId, u16), usize>,
+    /// What the programs say to each other.
+    pub ledger: Ledger,
+    wire: WireObserver,
+    trace: Trace,
+    random: Random,
+    limits: Limits,
+    /// Since when nothing has been done to the network or the nodes; what fails long after is a violation.
+    calm_since: Option<Time>,
+    tap: Option<Tap>,
+    pace: checks::Pace,
+    next_check: Time,
+}
+
+/// Sees every datagram that a node sends.
+pub type Tap = Box<dyn FnMut(&Tapped<'_>)>;
+
+/// A datagram that leaves a node.
+#[derive(Debug)]
+pub struct Tapped<'a> {
+    /// When.
+    pub now: Time,
+    /// The node that sent it.
+    pub node: usize,
+    /// The source address that a receiver on the same LAN sees.
+    pub from: SocketAddr,
+    /// Where to.
+    pub to: SocketAddr,
+    /// The UDP payload.
+    pub payload: &'a [u8],
+}
+
+#[derive(Debug)]
+enum Event {
+    /// A node's thread gets to read its sockets.
+    Receive(Sender),
+    /// A node's alarm rings.
+    Alarm(Sender),
+    /// A client tries again.
+    Converse(Arc<Plan>),
+}
+
+impl World {
+    /// A world without nodes.
+    pub fn new(mut random: Random, trace: Trace, limits: Limits) -> Self {
+        Self {
+            base: Instant::now(),
+            now: Time::ZERO,
+            net: Net::new(random.fork()),
+            queue: Queue::default(),
+            machines: Vec::new(),
+            sockets: BTreeMap::new(),
+            ledger: Ledger::default(),
+            wire: WireObserver::default(),
+            trace,
+            random,
+            limits,
+            calm_since: None,
+            tap: None,
+            pace: checks::Pace::default(),
+            next_check: Time::ZERO,
+        }
+    }
+
+    /// The virtual time.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// The virtual time as the cores see it.
+    pub fn instant(&self) -> Instant {
+        self.base + self.now
+    }
+
+    /// The nodes, running or not.
+    pub fn machines(&self) -> &[Machine] {
+        &self.machines
+    }
+
+    /// What has been seen on the wire.
+    pub fn wire(&self) -> &WireObserver {
+        &self.wire
+    }
+
+    /// What has happened, as one number.
+    pub fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    /// Shows every datagram that a node sends to `tap`.
+    pub fn set_tap(&mut self, tap: Option<Tap>) {
+        self.tap = tap;
+    }
+
+    /// Faults are going on (`false`), or nothing is done to anyone any more (`true`).
+    pub fn set_calm(&mut self, calm: bool) {
+        self.calm_since = calm.then_some(self.now);
+    }
+
+    /// Writes a line into the trace.
+    pub fn remark(&mut self, what: std::fmt::Arguments<'_>) {
+        self.trace.note(self.now, what, &[]);
+    }
+
+    /// Lets time pass until `end`.
+    ///
+    /// # Errors
+    /// Something happened that must never happen.
+    pub fn run_until(&mut self, end: Time) -> Result<(), Violation> {
+        self.run_while(end, |_| true).map(|_| ())
+    }
+
+    /// Lets time pass until `end` or until `going` is false, whatever comes first; true if it was `end`.
+    ///
+    /// # Errors
+    /// Something happened that must never happen.
+    pub fn run_while(&mut self, end: Time, mut going: impl FnMut(&mut World) -> bool) -> Result<bool, Violation> {
+        loop {
+            let next = self.net.next_arrival().into_iter().chain(self.queue.next_at()).min();
+            let Some(next) = next.filter(|next| *next <= end) else {
+                self.now = self.now.max(end);
+                return Ok(true);
+            };
+            self.now = self.now.max(next);
+            self.check_pace()?;
+            if self.now >= self.next_check {
+                self.next_check = self.now + Duration::from_secs(1);
+                self.check_memory()?;
+            }
+            if self.net.next_arrival().is_some_and(|at| at <= self.now) {
+                for delivery in self.net.poll(self.now) {
+                    self.deliver(delivery);
+                }
+            }
+            while let Some((_, event)) = self.queue.pop_due(self.now) {
+                self.handle(event)?;
+            }
+            if !going(self) {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Puts a datagram with any source onto a LAN, as an attacker there can.
+    pub fn inject(&mut self, lan: LanId, from: SocketAddr, to: SocketAddr, payload: Vec<u8>) {
+        self.net.inject(self.now, lan, from, to, payload);
+    }
+
+    fn handle(&mut self, event: Event) -> Result<(), Violation> {
+        let at = self.instant();
+        match event {
+            Event::Receive(sender) => {
+                let Some(node) = self.running(sender) else { return Ok(()) };
+                node.receive(at);
+                self.machines[sender.node].receives = false;
+                self.settle(sender.node)
+            }
+            Event::Alarm(sender) => {
+                let now = self.now;
+                let machine = &mut self.machines[sender.node];
+                if machine.sender() != sender || machine.alarm.is_none_or(|alarm| alarm > now) {
+                    return Ok(());
+                }
+                machine.alarm = None;
+                if let Some(node) = &mut machine.node
+                    && node.next_timeout().is_some_and(|timeout| timeout <= at)
+                {
+                    node.handle_timeout(at);
+                }
+                self.settle(sender.node)
+            }
+            Event::Converse(plan) => self.converse(plan),
+        }
+    }
+
+    /// Gives a datagram to the node, or with multicast to all nodes, that have a socket for it.
+    fn deliver(&mut self, delivery: Delivery) {
+        let Delivery { host, datagram, multicast } = delivery;
+        let port = datagram.to.port();
+        let receivers: Vec<usize> = match multicast {
+            true if port == DISCOVERY_PORT => {
+                let range = (host, 0)..=(host, u16::MAX);
+                self.sockets.range(range).map(|(_, &node)| node).collect()
+            }
+            true => Vec::new(),
+            false => self.sockets.get(&(host, port)).copied().into_iter().collect(),
+        };
+        let socket = SocketIndex(u16::from(!datagram.to.is_ipv4()));
+        let meta = RecvMeta { remote: datagram.from, socket, multicast };
+        for number in receivers {
+            let machine = &mut self.machines[number];
+            let sender = machine.sender();
+            let Some(node) = &mut machine.node else { continue };
+            let from = datagram.from;
+            let kept = node.enqueue(meta, datagram.payload.clone());
+            let verb = if kept { "receives" } else { "has no room for" };
+            self.trace.note(
+                self.now,
+                format_args!("{number} {verb} {} from {from}", describe(&datagram.payload)),
+                &datagram.payload,
+            );
+            if kept && !machine.receives {
+                machine.receives = true;
+                let soon = wakeup_latency(&mut self.random);
+                self.queue.push(self.now + soon, Event::Receive(sender));
+            }
+        }
+    }
+
+    /// Lets the programs of a node run, sends what it sends, and sets its alarm.
+    fn settle(&mut self, number: usize) -> Result<(), Violation> {
+        let (now, at) = (self.now, self.base + self.now);
+        let machine = &mut self.machines[number];
+        let sender = machine.sender();
+        let (host, port) = (machine.config.host, machine.config.port);
+        let Some(node) = &mut machine.node else { return Ok(()) };
+        let unconnected = node.run_programs(now, at, &mut self.ledger)?;
+        while let Some(event) = node.next_event() {
+            let (kind, peer) = (event_name(&event), event.peer().id());
+            self.trace.note(now, format_args!("{number} reports {kind} {peer:?}"), &[]);
+        }
+        for sent in node.take_sent() {
+            let what = describe(&sent.payload);
+            self.trace.note(now, format_args!("{number} sends {what} to {}", sent.to), &sent.payload);
+            self.wire.see(sender, sent.to, &sent.payload)?;
+            if let Some(tap) = &mut self.tap {
+                let card = self.net.attachments(host).first().copied();
+                let address = card.and_then(|card| card.address_for(&sent.to)).unwrap_or(sent.to.ip());
+                let from = SocketAddr::new(address, port);
+                tap(&Tapped { now, node: number, from, to: sent.to, payload: &sent.payload });
+            }
+            self.net.send(now, host, port, sent.to, sent.payload);
+        }
+        let timeout = node.next_timeout().map(|at| at.saturating_duration_since(self.base));
+        let wake = timeout.into_iter().chain(node.next_wake()).min().map(|wake| wake.max(now));
+        if let Some(wake) = wake
+            && machine.alarm.is_none_or(|alarm| wake < alarm)
+        {
+            machine.alarm = Some(wake);
+            self.queue.push(wake, Event::Alarm(sender));
+        }
+        unconnected.into_iter().try_for_each(|(id, error)| self.retry(id, error))
+    }
+
+    fn running(&mut self, sender: Sender) -> Option<&mut crate::Node> {
+        let machine = &mut self.machines[sender.node];
+        if machine.sender() == sender { machine.node.as_mut() } else { None }
+    }
+}
+
+/// The time from a datagram's arrival until a thread of the node runs: mostly short, so that batches stay small.
+fn wakeup_latency(random: &mut Random) -> Duration {
+    let micros = match random.below(10) {
+        0..=6 => random.within(0..=50),
+        7..=8 => random.within(0..=1000),
+        _ => random.within(0..=5000),
+    };
+    Duration::from_micros(micros)
+}
+
+fn event_name(event: &peersock_overlay::Event) -> &'static str {
+    use peersock_overlay::Event;
+    match event {
+        Event::PeerAdded(_) => "peer added",
+        Event::PeerRemoved(_) => "peer removed",
+        Event::SessionReady(_) => "session ready",
+        Event::SessionLost(_) => "session lost",
+        Event::PathChanged(_) => "path changed",
+        Event::PeerUnreachable(_) => "peer unreachable",
+        _ => "something new",
+    }
+}
+
+/// A datagram in a few words.
+fn describe(payload: &[u8]) -> String {
+    use peersock_overlay::wire::{Data, MessageType};
+    match (MessageType::of(payload), Data::parse(payload)) {
+        (Some(MessageType::Data), Ok(data)) => {
+            format!("data {:?} #{} ({} bytes)", data.receiver, data.counter, payload.len())
+        }
+        (Some(kind), _) => format!("{kind:?} ({} bytes)", payload.len()),
+        (None, _) => format!("noise ({} bytes)", payload.len()),
+    }
+}

@@ -1,0 +1,100 @@
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use peersock::NetworkId;
+use peersock_stack::{Error, TcpOptions, UdpOptions};
+
+use super::{Event, Violation, World};
+use crate::Time;
+use crate::apps::{Conversation, EchoClient, Plan};
+
+impl World {
+    /// A node's self-certifying address in a network.
+    pub fn address_of(&self, number: usize, network: NetworkId) -> IpAddr {
+        network.address_of(&self.machines[number].node_id()).into()
+    }
+
+    /// Begins a conversation; a client that cannot connect tries again. Does nothing if the client is not there.
+    ///
+    /// # Errors
+    /// A program has seen what must not be.
+    pub fn converse(&mut self, plan: Arc<Plan>) -> Result<(), Violation> {
+        let (now, at) = (self.now, self.instant());
+        let remote = SocketAddr::new(self.address_of(plan.server, plan.network), plan.port);
+        let Some(node) = &mut self.machines[plan.client].node else { return Ok(()) };
+        let Some(network) = node.network(plan.network) else { return Ok(()) };
+        let stack = node.datapath().stack();
+        let flow = stack
+            .tcp_connect(at, network.interface, None, remote, TcpOptions { nodelay: plan.port % 2 == 0, ..TcpOptions::default() })
+            .map_err(|error| Violation(format!("node {} cannot connect to {remote}: {error}", plan.client)))?;
+        let id = self.ledger.begin(now, plan.clone());
+        let (client, server) = (plan.client, plan.server);
+        self.trace.note(now, format_args!("{client} begins conversation {id} with {server} in {}", plan.network), &[]);
+        node.pump(at, &flow);
+        node.add_conversation(Conversation::client(flow, id, plan));
+        self.settle(client)
+    }
+
+    /// Sends `count` UDP datagrams to the echo server of another node; gives the number of the exchange.
+    ///
+    /// # Errors
+    /// A program has seen what must not be.
+    pub fn exchange(
+        &mut self,
+        network: NetworkId,
+        (client, server): (usize, usize),
+        port: u16,
+        count: u32,
+        interval: Duration,
+    ) -> Result<u64, Violation> {
+        let exchange = self.ledger.begin_exchange(network, client, server);
+        let remote = SocketAddr::new(self.address_of(server, network), port);
+        let random = self.random.fork();
+        let now = self.now;
+        let Some(node) = &mut self.machines[client].node else { return Ok(exchange) };
+        let Some(joined) = node.network(network) else { return Ok(exchange) };
+        let local = SocketAddr::new(joined.addresses[0], 0);
+        let socket = node
+            .datapath()
+            .stack()
+            .udp_bind(Some(joined.interface), local, UdpOptions::default())
+            .map_err(|error| Violation(format!("node {client} cannot bind a UDP socket: {error}")))?;
+        self.trace.note(now, format_args!("{client} begins exchange {exchange} with {server}"), &[]);
+        node.add_echo_client(EchoClient {
+            socket,
+            node: client,
+            network,
+            exchange,
+            server: remote,
+            left: count,
+            interval,
+            next: now,
+            until_answered: false,
+            random,
+        });
+        self.settle(client)?;
+        Ok(exchange)
+    }
+
+    /// A client could not connect: it tries again, if there is an excuse.
+    pub(super) fn retry(&mut self, id: u64, error: Error) -> Result<(), Violation> {
+        let Some((plan, begun)) = self.ledger.plan_of(id) else { return Ok(()) };
+        let disturbed = self.ledger.is_disturbed(id);
+        self.ledger.withdraw(id);
+        let what = format!("conversation {id} of {} with {} could not begin: {error}", plan.client, plan.server);
+        self.trace.note(self.now, format_args!("{what}"), &[]);
+        let patience = |calm: Time| calm + self.limits.recovery;
+        let expected = matches!(error, Error::HostUnreachable | Error::TimedOut);
+        if self.calm_since.is_some_and(|calm| self.now > patience(calm)) || !(expected || disturbed) {
+            return Err(Violation(format!("{what} (begun at {begun:?})")));
+        }
+        if self.machines[plan.client].is_in(plan.network) && self.machines[plan.server].is_in(plan.network) {
+            self.queue.push(self.now + RETRY, Event::Converse(plan));
+        }
+        Ok(())
+    }
+}
+
+/// How long a client waits before it tries again.
+const RETRY: Duration = Duration::from_millis(500);
