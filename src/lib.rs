@@ -46,8 +46,8 @@ pub use config::{ConfigError, Network};
 pub use driver::Interfaces;
 pub use net::{TcpListener, TcpStream, UdpSocket};
 pub use node::{
-    Event, Events, FlowStatus, IdentitySource, Joined, NetworkStatus, Node, NodeBuilder, PeerStatus, Seed, StartError,
-    Status, Traffic, node,
+    Event, Events, FlowStatus, IdentitySource, Joined, NetworkStatus, Node, NodeBuilder, PeerStatus, Seed,
+    StartError, Status, Traffic, node,
 };
 pub use peersock_overlay as overlay;
 pub use peersock_overlay::{JoinError, NetworkId, NodeId, PublicIdentity};

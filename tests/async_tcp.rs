@@ -51,7 +51,8 @@ async fn errors_have_the_right_kind() {
 async fn readiness_try_read_and_peek() {
     let (node, joined) = member(network());
     let listener = TcpListener::bind_on(&node, (joined.address(), 1000)).await.expect("bind");
-    let client = TcpStream::connect_on(&node, listener.local_addr().expect("address")).await.expect("connect");
+    let client =
+        TcpStream::connect_on(&node, listener.local_addr().expect("address")).await.expect("connect");
     let (server, _) = listener.accept().await.expect("accept");
     assert_eq!(server.try_read(&mut [0; 1]).expect_err("nothing yet").kind(), ErrorKind::WouldBlock);
     client.writable().await.expect("writable");

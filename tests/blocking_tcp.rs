@@ -8,8 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{PATIENCE, member, network, pair, pattern};
-use peersock::blocking::{TcpListener, TcpStream};
 use peersock::Network;
+use peersock::blocking::{TcpListener, TcpStream};
 
 fn connected() -> (TcpStream, TcpStream, [(peersock::Node, peersock::Joined); 2]) {
     let nodes = pair();
@@ -101,7 +101,8 @@ fn nobody_listening_is_connection_refused() {
 fn an_address_that_nobody_has_is_host_unreachable() {
     let (node, joined) = member(network());
     let absent = peersock::overlay::Identity::from_seed(&[9; 32]).public().node_id();
-    let error = TcpStream::connect_on(&node, (joined.id().address_of(&absent), 1000)).expect_err("nobody is there");
+    let error =
+        TcpStream::connect_on(&node, (joined.id().address_of(&absent), 1000)).expect_err("nobody is there");
     assert_eq!(error.kind(), ErrorKind::HostUnreachable);
 }
 
@@ -119,9 +120,11 @@ fn ports_outside_the_networks_range_are_refused_on_both_sides() {
     let id = "ff03e807d0000000".parse().expect("an ID that allows 1000 to 2000");
     let (node, joined) = member(id);
     for port in [999, 2001] {
-        let error = TcpListener::bind_on(&node, (joined.address(), port)).expect_err("the port is not allowed");
+        let error =
+            TcpListener::bind_on(&node, (joined.address(), port)).expect_err("the port is not allowed");
         assert_eq!(error.kind(), ErrorKind::PermissionDenied);
-        let error = TcpStream::connect_on(&node, (joined.address(), port)).expect_err("the port is not allowed");
+        let error =
+            TcpStream::connect_on(&node, (joined.address(), port)).expect_err("the port is not allowed");
         assert_eq!(error.kind(), ErrorKind::PermissionDenied);
     }
     TcpListener::bind_on(&node, (joined.address(), 2000)).expect("the last port is allowed");

@@ -22,7 +22,9 @@ fn an_identity_in_a_state_directory_stays_and_is_locked() {
     let first = start().expect("start");
     let id = first.id();
     match start() {
-        Err(StartError::State(error)) => assert!(error.to_string().contains("--state"), "{error}"),
+        Err(StartError::State(error)) => {
+            assert!(error.to_string().contains("use another directory"), "{error}")
+        }
         other => panic!("a second node on one state directory: {other:?}"),
     }
     first.shutdown(Duration::ZERO);
@@ -71,10 +73,13 @@ fn peers_find_each_other_and_say_so() {
 #[test]
 fn leaving_tells_the_peers() {
     let [(_a, ja), (b, jb)] = pair();
+    // Both ends must have confirmed the session: before that, the one that answered cannot seal a goodbye.
     jb.wait_peer(ja.address().into(), PATIENCE).expect("the peer is found");
+    ja.wait_peer(jb.address().into(), PATIENCE).expect("the peer is found");
     let events = b.events();
     assert!(ja.leave());
-    let lost = std::iter::from_fn(|| events.next_timeout(PATIENCE)).any(|event| matches!(event, Event::PeerLost { .. }));
+    let lost = std::iter::from_fn(|| events.next_timeout(PATIENCE))
+        .any(|event| matches!(event, Event::PeerLost { .. }));
     assert!(lost);
 }
 
@@ -86,11 +91,15 @@ fn two_networks_on_one_node_do_not_mix() {
     let hub_two = hub.join(Network::ad_hoc(two)).expect("join");
     let (a, _) = member(one);
     let (b, _) = member(two);
-    let listener = TcpListener::bind_on(&hub, (hub_one.address(), 1000)).expect("bind in the first network only");
+    let listener =
+        TcpListener::bind_on(&hub, (hub_one.address(), 1000)).expect("bind in the first network only");
     TcpStream::connect_on(&a, (hub_one.address(), 1000)).expect("a member of the first network");
     listener.accept().expect("accept");
     assert!(TcpStream::connect_on(&b, (hub_one.address(), 1000)).is_err(), "an address of the other network");
-    assert!(TcpStream::connect_on(&b, (hub_two.address(), 1000)).is_err(), "nobody listens in the second network");
+    assert!(
+        TcpStream::connect_on(&b, (hub_two.address(), 1000)).is_err(),
+        "nobody listens in the second network"
+    );
 }
 
 #[test]

@@ -221,7 +221,11 @@ impl TcpStream {
         &self.shared.connection
     }
 
-    fn run<T>(&self, interest: Interest, mut operation: impl FnMut(&Connection) -> io::Result<T>) -> io::Result<T> {
+    fn run<T>(
+        &self,
+        interest: Interest,
+        mut operation: impl FnMut(&Connection) -> io::Result<T>,
+    ) -> io::Result<T> {
         let Shared { connection, mode } = &*self.shared;
         mode.run(&connection.node, connection.waiters(), interest, || operation(connection))
     }

@@ -7,7 +7,8 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use peersock_overlay::{
-    Endpoint, Event, JoinError, Lookup, NetworkConfig, NetworkId, NetworkInfo, Peer, PeerInfo, SessionTable, SocketInfo,
+    Endpoint, Event, JoinError, Lookup, NetworkConfig, NetworkId, NetworkInfo, Peer, PeerInfo, SessionTable,
+    SocketInfo,
 };
 use peersock_stack::{Batch, Cidr, Flow, InterfaceConfig, State};
 
@@ -22,13 +23,14 @@ impl Datapath {
     pub fn join(&self, now: Instant, config: NetworkConfig, batch: &mut Batch) -> Result<Network, JoinError> {
         let id = config.id();
         let ports = id.kind().ports();
+        let members = member_addresses(&config);
         let network = {
             let mut endpoint = self.control();
             let index = endpoint.join(now, config)?;
             let addresses = endpoint.addresses(index);
             let interface = self.stack.add_interface(InterfaceConfig {
                 name: id.to_string(),
-                addresses: addresses.iter().map(|address| Cidr::from(*address)).collect(),
+                addresses: addresses.iter().map(|address| in_network(*address, &members)).collect(),
                 ports,
                 checksums: false,
             });
@@ -43,10 +45,13 @@ impl Datapath {
 
     /// Leaves a network: its peers are told and its sockets fail. False if it was not joined.
     pub fn leave(&self, now: Instant, id: NetworkId, batch: &mut Batch) -> bool {
-        let Some(network) = self.networks().into_iter().find(|network| network.id == id) else { return false };
+        let Some(network) = self.networks().into_iter().find(|network| network.id == id) else {
+            return false;
+        };
         // First the connections, so that their resets still find the sessions.
-        self.stack.remove_interface(now, network.interface);
-        self.stack.handle_timeout(now, batch);
+        self.stack.reset_flows(now, network.interface, batch);
+        self.settle(now, batch);
+        self.stack.remove_interface(now, network.interface, batch);
         self.settle(now, batch);
         self.lock_waiting().take(network.interface, |_| true);
         self.networks.write().expect("no panic under this lock").retain(|joined| joined.id != id);
@@ -81,7 +86,8 @@ impl Datapath {
     /// Who has `address`; a peer that is not known yet is looked for.
     pub fn find(&self, now: Instant, network: &Network, address: IpAddr) -> Lookup {
         let mut batch = Batch::default();
-        let found = self.with_control(now, &mut batch, |endpoint| endpoint.lookup(now, network.index, address));
+        let found =
+            self.with_control(now, &mut batch, |endpoint| endpoint.lookup(now, network.index, address));
         self.settle(now, &mut batch);
         found
     }
@@ -187,6 +193,33 @@ impl Datapath {
     }
 }
 
+/// The addresses that a static network's file gives to its members.
+fn member_addresses(config: &NetworkConfig) -> Vec<IpAddr> {
+    match config {
+        NetworkConfig::Static(network) => {
+            network.members.iter().flat_map(|member| member.addresses.clone()).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// An own address with the length of its network's prefix: 48 for a self-certifying address, else the longest that
+/// covers what the network's file gives to members. Only a socket that is bound to no network is routed by it.
+fn in_network(address: IpAddr, members: &[IpAddr]) -> Cidr {
+    if !members.contains(&address) {
+        return Cidr::new(address, SELF_CERTIFYING_PREFIX).unwrap_or(address.into());
+    }
+    let covers = |prefix| {
+        let cidr = Cidr::new(address, prefix)?;
+        let same_family = |member: &&IpAddr| member.is_ipv4() == address.is_ipv4();
+        members.iter().filter(same_family).all(|member| cidr.contains(*member)).then_some(cidr)
+    };
+    (0..=128).rev().find_map(covers).unwrap_or(address.into())
+}
+
+/// `fd` and 40 bits of the network ID.
+const SELF_CERTIFYING_PREFIX: u8 = 48;
+
 /// Events kept for a subscriber that does not read; the oldest go first.
 const MAX_QUEUED_EVENTS: usize = 1024;
 
@@ -272,8 +305,15 @@ impl Subscription {
 
 /// Whether a flow has done all that it was asked to send.
 pub fn is_drained(flow: &Flow) -> bool {
-    flow.unacked() == 0 && !matches!(
-        flow.state(),
-        State::Established | State::CloseWait | State::FinWait1 | State::Closing | State::LastAck | State::SynSent | State::SynReceived
-    )
+    flow.unacked() == 0
+        && !matches!(
+            flow.state(),
+            State::Established
+                | State::CloseWait
+                | State::FinWait1
+                | State::Closing
+                | State::LastAck
+                | State::SynSent
+                | State::SynReceived
+        )
 }

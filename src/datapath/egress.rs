@@ -146,10 +146,17 @@ impl Datapath {
     ///
     /// # Errors
     /// Those of [`IcmpSocket::send`].
-    pub fn send_echo(&self, now: Instant, socket: &IcmpSocket, request: &EchoRequest<'_>) -> Result<(), Error> {
+    pub fn send_echo(
+        &self,
+        now: Instant,
+        socket: &IcmpSocket,
+        request: &EchoRequest<'_>,
+    ) -> Result<(), Error> {
         let state = SocketState::of(socket.context());
         let mtu = self.inner_mtu(now, socket.interface(), state, request.destination);
-        self.send_made(now, socket.interface(), state, request.destination, |buf| socket.send(request, mtu, buf))
+        self.send_made(now, socket.interface(), state, request.destination, |buf| {
+            socket.send(request, mtu, buf)
+        })
     }
 
     fn send_made(
@@ -173,7 +180,13 @@ impl Datapath {
     }
 
     /// The largest IP packet that can go to `destination` now, bytes.
-    fn inner_mtu(&self, now: Instant, interface: InterfaceId, state: &SocketState, destination: IpAddr) -> usize {
+    fn inner_mtu(
+        &self,
+        now: Instant,
+        interface: InterfaceId,
+        state: &SocketState,
+        destination: IpAddr,
+    ) -> usize {
         match self.resolve(now, interface, Some(state), destination) {
             Resolved::Route(Route::Peer(peer)) => {
                 peer.sender().map_or(BASE_DATAGRAM, |sender| sender.path.datagram_size) - DATA_OVERHEAD

@@ -27,7 +27,9 @@ pub(super) fn run(driver: &Driver, watch: Option<&InterfaceWatch>) {
         let deadline = driver.datapath.poll_timeout();
         let claim = driver.role.claim(now, &mut seen);
         let deadline = match claim {
-            Claim::Theirs(Some(look)) => Some(deadline.map_or(now + look, |deadline| deadline.min(now + look))),
+            Claim::Theirs(Some(look)) => {
+                Some(deadline.map_or(now + look, |deadline| deadline.min(now + look)))
+            }
             Claim::Mine | Claim::Theirs(None) => deadline,
         };
         let fds = if claim == Claim::Mine { &mut sockets[..] } else { &mut others[..] };

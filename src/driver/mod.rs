@@ -41,7 +41,11 @@ pub(crate) struct Driver {
 
 impl Driver {
     /// Joins the cores to the sockets and starts the engine thread.
-    pub(crate) fn start(endpoint: Endpoint, stack: Stack, sockets: Arc<UdpSockets>) -> io::Result<Arc<Driver>> {
+    pub(crate) fn start(
+        endpoint: Endpoint,
+        stack: Stack,
+        sockets: Arc<UdpSockets>,
+    ) -> io::Result<Arc<Driver>> {
         let base = Instant::now();
         let alarm = Arc::new(Alarm::new(base)?);
         let sink = DriverSink { sockets: Arc::clone(&sockets), alarm: Arc::clone(&alarm) };

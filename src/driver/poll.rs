@@ -20,10 +20,7 @@ pub(crate) fn writable(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
 }
 
 fn timespec(timeout: Duration) -> Timespec {
-    Timespec {
-        tv_sec: timeout.as_secs().min(i64::MAX as u64) as i64,
-        tv_nsec: timeout.subsec_nanos().into(),
-    }
+    Timespec { tv_sec: timeout.as_secs().min(i64::MAX as u64) as i64, tv_nsec: timeout.subsec_nanos().into() }
 }
 
 /// Ends another thread's `poll` (eventfd(2)).

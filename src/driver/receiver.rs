@@ -29,7 +29,12 @@ impl Default for Receiver {
 
 impl Receiver {
     /// Reads what the sockets marked in `readable` hold, up to a bound, and gives it to the data path.
-    pub(super) fn receive(&mut self, sockets: &UdpSockets, datapath: &Datapath, readable: impl Iterator<Item = usize>) {
+    pub(super) fn receive(
+        &mut self,
+        sockets: &UdpSockets,
+        datapath: &Datapath,
+        readable: impl Iterator<Item = usize>,
+    ) {
         let mut now = Instant::now();
         for index in readable {
             for _ in 0..MAX_CALLS {
@@ -45,7 +50,13 @@ impl Receiver {
     }
 
     /// One receive call. True: it filled every buffer, so there may be more.
-    fn receive_once(&mut self, now: Instant, sockets: &UdpSockets, datapath: &Datapath, index: usize) -> bool {
+    fn receive_once(
+        &mut self,
+        now: Instant,
+        sockets: &UdpSockets,
+        datapath: &Datapath,
+        index: usize,
+    ) -> bool {
         let mut meta = [quinn_udp::RecvMeta::default(); RECEIVE_BATCH];
         let received = {
             let mut buffers = self.buffers.iter_mut();

@@ -88,7 +88,11 @@ impl UdpSockets {
     ///
     /// # Errors
     /// `AddrInUse` when `port` is taken, `NotFound` when no allowed interface exists, and what the system says.
-    pub(crate) fn bind(allowed: Interfaces, port: u16, discovery_port: Option<u16>) -> io::Result<UdpSockets> {
+    pub(crate) fn bind(
+        allowed: Interfaces,
+        port: u16,
+        discovery_port: Option<u16>,
+    ) -> io::Result<UdpSockets> {
         let list = interfaces::list(&allowed)?;
         if list.is_empty() {
             return Err(io::Error::new(
@@ -375,7 +379,9 @@ fn bind_discovery(port: u16) -> Vec<DiscoverySocket> {
     for ipv4 in [true, false] {
         match DiscoverySocket::bind(port, ipv4) {
             Ok(socket) => sockets.push(socket),
-            Err(error) => tracing::info!(%error, ipv4, "discovery on the local network is off for this family"),
+            Err(error) => {
+                tracing::info!(%error, ipv4, "discovery on the local network is off for this family")
+            }
         }
     }
     sockets
@@ -383,8 +389,7 @@ fn bind_discovery(port: u16) -> Vec<DiscoverySocket> {
 
 impl DiscoverySocket {
     fn bind(port: u16, ipv4: bool) -> io::Result<DiscoverySocket> {
-        let address: IpAddr =
-            if ipv4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let address: IpAddr = if ipv4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let address = SocketAddr::new(address, port);
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         // Several nodes share the port: each gets its own copy of every multicast and broadcast datagram.

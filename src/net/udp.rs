@@ -138,9 +138,15 @@ impl UdpSocket {
         Ok(self.datagrams.take_error())
     }
 
-    async fn receive(&self, mut operation: impl FnMut(&Datagrams) -> io::Result<Received>) -> io::Result<Received> {
+    async fn receive(
+        &self,
+        mut operation: impl FnMut(&Datagrams) -> io::Result<Received>,
+    ) -> io::Result<Received> {
         let Datagrams { node, .. } = &self.datagrams;
-        poll_fn(|cx| poll_io(node, self.datagrams.waiters(), Interest::Read, cx, || operation(&self.datagrams))).await
+        poll_fn(|cx| {
+            poll_io(node, self.datagrams.waiters(), Interest::Read, cx, || operation(&self.datagrams))
+        })
+        .await
     }
 }
 

@@ -162,12 +162,13 @@ impl NodeBuilder {
     /// See [`StartError`].
     pub fn start(self) -> Result<Node, StartError> {
         let (identity, state) = self.open_identity()?;
-        let sockets = UdpSockets::bind(self.interfaces, self.port, self.discovery_port).map_err(|error| {
-            match error.kind() {
+        let sockets =
+            UdpSockets::bind(self.interfaces, self.port, self.discovery_port).map_err(|error| match error
+                .kind()
+            {
                 io::ErrorKind::AddrInUse => StartError::PortTaken { port: self.port },
                 _ => StartError::Io(error),
-            }
-        })?;
+            })?;
         let public = identity.public().clone();
         let receive_buffer = u32::try_from(sockets.receive_buffer()).unwrap_or(u32::MAX);
         let mut config = EndpointConfig::new(Arc::new(identity));

@@ -99,7 +99,7 @@ impl Node {
         Ok(Joined::new(self.clone(), joined))
     }
 
-    /// Leaves a network: peers are told, and its sockets fail with `ConnectionReset`. False if it was not joined.
+    /// Leaves a network: peers are told, its connections are reset and its other sockets fail with ENETDOWN. False if it was not joined.
     pub fn leave(&self, id: NetworkId) -> bool {
         self.inner.names.write().expect("no panic under this lock").remove(id);
         self.inner.driver.datapath.leave(Instant::now(), id, &mut Batch::default())

@@ -73,7 +73,9 @@ pub(crate) fn resolve(node: &Inner, address: &impl ToSocketAddrs) -> io::Result<
             found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect()
         }
         Spelled::Invalid(text) => {
-            return Err(invalid(format!("{text:?} is no address with a port, such as [fd00::1]:80 or name:80")));
+            return Err(invalid(format!(
+                "{text:?} is no address with a port, such as [fd00::1]:80 or name:80"
+            )));
         }
     };
     if addresses.is_empty() {
@@ -167,9 +169,15 @@ mod tests {
 
     #[test]
     fn literals_and_names_are_told_apart() {
-        assert!(matches!("[fd00::1]:80".spelled(), Spelled::Addresses(a) if a == ["[fd00::1]:80".parse().unwrap()]));
-        assert!(matches!("10.0.0.1:9".spelled(), Spelled::Addresses(a) if a == ["10.0.0.1:9".parse().unwrap()]));
-        assert!(matches!(("fd00::1", 7).spelled(), Spelled::Addresses(a) if a == ["[fd00::1]:7".parse().unwrap()]));
+        assert!(
+            matches!("[fd00::1]:80".spelled(), Spelled::Addresses(a) if a == ["[fd00::1]:80".parse().unwrap()])
+        );
+        assert!(
+            matches!("10.0.0.1:9".spelled(), Spelled::Addresses(a) if a == ["10.0.0.1:9".parse().unwrap()])
+        );
+        assert!(
+            matches!(("fd00::1", 7).spelled(), Spelled::Addresses(a) if a == ["[fd00::1]:7".parse().unwrap()])
+        );
         assert!(matches!("alpha:80".spelled(), Spelled::Name(name, 80) if name == "alpha"));
         for bad in ["", "alpha", ":80", "alpha:", "alpha:http", "[fd00::1]", "10.0.0.1:65536"] {
             assert!(matches!(bad.spelled(), Spelled::Invalid(_)), "{bad}");

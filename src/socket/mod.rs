@@ -5,8 +5,8 @@ mod ping;
 mod tcp;
 mod udp;
 
-pub use address::{NameTable, ToSocketAddrs};
 pub(crate) use address::resolve;
+pub use address::{NameTable, ToSocketAddrs};
 pub(crate) use ping::Ping;
 pub(crate) use tcp::{Acceptor, Connection};
 pub(crate) use udp::Datagrams;
@@ -17,9 +17,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use peersock_stack::InterfaceId;
+use peersock_stack::{Error, InterfaceId};
 
-use crate::datapath::SocketState;
+use crate::datapath::{Network, SocketState};
 use crate::node::Inner;
 use crate::wait::{Interest, Waiters};
 
@@ -37,6 +37,22 @@ fn interface_of(node: &Inner, local: SocketAddr) -> io::Result<Option<InterfaceI
             format!("{} is not an address of this node in any network it has joined", local.ip()),
         )),
     }
+}
+
+/// Says which ports the networks allow where that is why `port` was refused, and that a port is taken.
+fn explain(error: Error, port: u16, networks: &[Network]) -> io::Error {
+    let message = match error {
+        Error::PermissionDenied => {
+            let allowed = networks.iter().map(|network| {
+                let ports = network.id.kind().ports();
+                format!("network {} allows ports {} to {}", network.id, ports.start(), ports.end())
+            });
+            format!("port {port} is not allowed: {}", allowed.collect::<Vec<_>>().join(", "))
+        }
+        Error::AddrInUse => format!("port {port} is in use by another socket of this node; choose another"),
+        _ => return error.into(),
+    };
+    io::Error::new(error.kind(), message)
 }
 
 /// Repeats a non-blocking operation until it does not have to wait; `TimedOut` at `deadline`.
@@ -80,7 +96,12 @@ macro_rules! waited {
     )*};
 }
 
-waited!(peersock_stack::Flow, peersock_stack::Listener, peersock_stack::UdpSocket, peersock_stack::IcmpSocket);
+waited!(
+    peersock_stack::Flow,
+    peersock_stack::Listener,
+    peersock_stack::UdpSocket,
+    peersock_stack::IcmpSocket
+);
 
 /// Tries a non-blocking operation; if it has to wait, the task is woken when it is worth repeating.
 pub(crate) fn poll_io<T>(

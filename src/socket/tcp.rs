@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use peersock_stack::{Batch, Error, Flow, Listener, Ready, TcpOptions};
 
-use super::{Waited, interface_of};
+use super::{Waited, explain, interface_of};
 use crate::datapath::is_drained;
 use crate::node::{Inner, Node};
 use crate::wait::{Interest, Waiters};
@@ -28,12 +28,18 @@ impl Connection {
         let inner = &node.inner;
         inner.check_up()?;
         if remote.port() == 0 || remote.ip().is_unspecified() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{remote} cannot be connected to")));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{remote} cannot be connected to"),
+            ));
         }
         let now = Instant::now();
         let datapath = &inner.driver.datapath;
         let network = datapath.network_of(now, remote.ip()).ok_or(Error::NetworkUnreachable)?;
-        let flow = datapath.stack().tcp_connect(now, network.interface, None, remote, TcpOptions::default())?;
+        let flow = datapath
+            .stack()
+            .tcp_connect(now, network.interface, None, remote, TcpOptions::default())
+            .map_err(|error| explain(error, remote.port(), &[network]))?;
         let connection = Connection::new(inner, flow);
         connection.send();
         Ok(connection)
@@ -59,6 +65,7 @@ impl Connection {
     }
 
     pub(crate) fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.node.check_up()?;
         let now = Instant::now();
         let n = self.flow.read(now, buf)?;
         if self.flow.has_output(now) {
@@ -69,10 +76,12 @@ impl Connection {
     }
 
     pub(crate) fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.node.check_up()?;
         Ok(self.flow.peek(Instant::now(), buf)?)
     }
 
     pub(crate) fn write(&self, data: &[u8]) -> io::Result<usize> {
+        self.node.check_up()?;
         let n = self.flow.write(Instant::now(), data)?;
         self.send();
         Ok(n)
@@ -174,7 +183,9 @@ impl Acceptor {
         // As std::net on Unix: a restarted server may listen while its old connections are in TIME-WAIT.
         let options = TcpOptions { reuse_address: true, ..TcpOptions::default() };
         let stack = node.inner.driver.datapath.stack();
-        let listener = stack.tcp_listen(Instant::now(), interface, local, BACKLOG, options)?;
+        let listener = stack
+            .tcp_listen(Instant::now(), interface, local, BACKLOG, options)
+            .map_err(|error| explain(error, local.port(), &node.inner.driver.datapath.networks()))?;
         node.inner.add_socket(&listener);
         Ok(Acceptor { node: Arc::clone(&node.inner), listener })
     }

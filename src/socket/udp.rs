@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use peersock_stack::{Error, Received, UdpOptions, UdpSocket};
 
-use super::{Waited, interface_of};
+use super::{Waited, explain, interface_of};
 use crate::node::{Inner, Node};
 use crate::wait::Waiters;
 
@@ -20,7 +20,11 @@ pub(crate) struct Datagrams {
 impl Datagrams {
     pub(crate) fn bind(node: &Node, local: SocketAddr) -> io::Result<Datagrams> {
         let interface = interface_of(&node.inner, local)?;
-        let socket = node.inner.driver.datapath.stack().udp_bind(interface, local, UdpOptions::default())?;
+        let datapath = &node.inner.driver.datapath;
+        let socket = datapath
+            .stack()
+            .udp_bind(interface, local, UdpOptions::default())
+            .map_err(|error| explain(error, local.port(), &datapath.networks()))?;
         node.inner.add_socket(&socket);
         Ok(Datagrams { node: Arc::clone(&node.inner), socket })
     }

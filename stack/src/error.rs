@@ -116,9 +116,12 @@ impl Error {
 }
 
 impl From<Error> for io::Error {
-    /// Keeps the [`Error`] as the source, and its [`kind`](Error::kind).
+    /// The error that the system itself would give, with its `errno`. Allocates nothing, so that `WouldBlock` is cheap.
     fn from(error: Error) -> Self {
-        io::Error::new(error.kind(), error)
+        #[cfg(unix)]
+        return io::Error::from_raw_os_error(error.errno());
+        #[cfg(not(unix))]
+        return io::Error::from(error.kind());
     }
 }
 

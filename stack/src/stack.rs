@@ -79,31 +79,45 @@ impl Stack {
         self.shared.interfaces.add(config)
     }
 
-    /// Removes an interface. Its sockets fail with [`Error::NetworkDown`]; peers are told nothing.
-    pub fn remove_interface(&self, now: Instant, interface: InterfaceId) {
+    /// Resets every connection of an interface, as the end of a program does: the resets are the output of the flows
+    /// in `batch`.
+    pub fn reset_flows(&self, now: Instant, interface: InterfaceId, batch: &mut Batch) {
+        for flow in self.shared.flows.filter(|flow| flow.is_on(interface)) {
+            flow.abort(now);
+            batch.touch_flow(&self.shared.rounds, &flow);
+        }
+    }
+
+    /// Removes an interface. Its sockets fail with [`Error::NetworkDown`] and are listed in `batch`; peers are told
+    /// nothing, see [`Stack::reset_flows`].
+    pub fn remove_interface(&self, now: Instant, interface: InterfaceId, batch: &mut Batch) {
         if self.shared.interfaces.remove(interface).is_none() {
             return;
         }
         for flow in self.shared.flows.filter(|flow| flow.is_on(interface)) {
             flow.fail(now, Error::NetworkDown);
+            batch.touch_flow(&self.shared.rounds, &flow);
         }
         for socket in self.shared.udp_binds.filter(|socket| socket.interface() == Some(interface)) {
             socket.fail(Error::NetworkDown);
+            batch.touch_udp(&self.shared.rounds, socket);
         }
         for listener in self.shared.listeners.filter(|one| one.interface() == Some(interface)) {
             listener.close(now);
+            batch.touch_listener(&self.shared.rounds, listener);
         }
     }
 
     /// Replaces an interface's addresses. Flows of an address that is gone fail with
-    /// [`Error::AddrNotAvailable`].
-    pub fn set_addresses(&self, now: Instant, interface: InterfaceId, addresses: &[Cidr]) {
+    /// [`Error::AddrNotAvailable`] and are listed in `batch`.
+    pub fn set_addresses(&self, now: Instant, interface: InterfaceId, addresses: &[Cidr], batch: &mut Batch) {
         if !self.shared.interfaces.set_addresses(interface, addresses) {
             return;
         }
         let kept = |address| addresses.iter().any(|own| own.address() == address);
         for flow in self.shared.flows.filter(|flow| flow.is_on(interface) && !kept(flow.local().ip())) {
             flow.fail(now, Error::AddrNotAvailable);
+            batch.touch_flow(&self.shared.rounds, &flow);
         }
     }
 

@@ -309,12 +309,12 @@ fn removing_an_interface_or_an_address_ends_its_flows() {
     let mut pair = Pair::new(1);
     let (a, b) = pair.connected();
     let Host { stack, net, .. } = &pair.hosts[A];
-    stack.set_addresses(pair.now, *net, &["fd00::a/8".parse().unwrap()]);
+    stack.set_addresses(pair.now, *net, &["fd00::a/8".parse().unwrap()], &mut Batch::new());
     assert_eq!(a.state(), State::Established);
-    stack.set_addresses(pair.now, *net, &["fd00::c/8".parse().unwrap()]);
+    stack.set_addresses(pair.now, *net, &["fd00::c/8".parse().unwrap()], &mut Batch::new());
     assert_eq!(a.take_error(), Some(Error::AddrNotAvailable));
     let Host { stack, net, .. } = &pair.hosts[B];
-    stack.remove_interface(pair.now, *net);
+    stack.remove_interface(pair.now, *net, &mut Batch::new());
     assert_eq!(b.take_error(), Some(Error::NetworkDown));
     assert_eq!(stack.flows(), 0);
     let connect = stack.tcp_connect(pair.now, *net, None, address(A, true, 80), TcpOptions::default());

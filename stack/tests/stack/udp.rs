@@ -167,7 +167,7 @@ fn routes_say_why_there_is_none() {
     assert_eq!(socket.route(Some(address(B, true, 0))), Err(Error::InvalidInput));
     let route = socket.route(Some(address(B, true, 1))).unwrap();
     assert_eq!((route.interface, route.source.ip()), (*net, address(A, true, 0).ip()));
-    stack.remove_interface(pair.now, *net);
+    stack.remove_interface(pair.now, *net, &mut Batch::new());
     assert_eq!(socket.route(Some(address(B, true, 1))), Err(Error::NetworkUnreachable));
     socket.close();
     assert_eq!(socket.route(Some(address(B, true, 1))), Err(Error::Closed));
