@@ -61,7 +61,11 @@ mod tests {
 
     fn bytes(seed: u64, size: u64) -> Vec<u8> {
         let mut bytes = Vec::new();
-        Content::new(seed, size).pieces(|piece| Ok::<_, ()>(bytes.extend_from_slice(piece))).unwrap();
+        let taken = Content::new(seed, size).pieces(|piece| {
+            bytes.extend_from_slice(piece);
+            Ok::<(), ()>(())
+        });
+        taken.unwrap();
         bytes
     }
 

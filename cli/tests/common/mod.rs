@@ -137,12 +137,12 @@ impl Running {
 
     /// Waits until stdout holds `wanted`, wherever.
     pub fn wait_for_stdout(&self, wanted: &str) {
-        self.stdout.wait_for(wanted, || self.stderr.text());
+        self.stdout.wait_for(wanted, false, || self.stderr.text());
     }
 
     /// Waits for a line with `wanted` in it on stderr; returns what follows `wanted`.
     pub fn wait_for_stderr(&self, wanted: &str) -> String {
-        self.stderr.wait_for(wanted, || self.stderr.text());
+        self.stderr.wait_for(wanted, true, || self.stderr.text());
         let text = self.stderr.text();
         text.split_once(wanted).unwrap().1.lines().next().unwrap().to_owned()
     }
@@ -217,22 +217,33 @@ pub fn write_file(path: &Path, content: &str, mode: u32) {
 }
 
 /// What a pipe has delivered so far.
-#[derive(Clone)]
-struct Collected(Arc<(Mutex<(Vec<u8>, bool)>, Condvar)>);
+#[derive(Clone, Default)]
+struct Collected(Arc<Pipe>);
+
+#[derive(Default)]
+struct Pipe {
+    content: Mutex<Content>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Content {
+    bytes: Vec<u8>,
+    ended: bool,
+}
 
 impl Collected {
     fn start(mut pipe: impl Read + Send + 'static) -> (Collected, JoinHandle<()>) {
-        let collected = Collected(Arc::default());
+        let collected = Collected::default();
         let clone = collected.clone();
         let reader = thread::spawn(move || {
             let mut buffer = vec![0; 256 * 1024];
             loop {
                 let count = pipe.read(&mut buffer).unwrap_or(0);
-                let (state, changed) = &*clone.0;
-                let mut state = state.lock().unwrap();
-                state.0.extend_from_slice(&buffer[..count]);
-                state.1 = count == 0;
-                changed.notify_all();
+                let mut content = clone.0.content.lock().unwrap();
+                content.bytes.extend_from_slice(&buffer[..count]);
+                content.ended = count == 0;
+                clone.0.changed.notify_all();
                 if count == 0 {
                     return;
                 }
@@ -241,25 +252,25 @@ impl Collected {
         (collected, reader)
     }
 
-    fn wait_for(&self, wanted: &str, context: impl Fn() -> String) {
-        let (state, changed) = &*self.0;
+    /// Waits until the content has `wanted` in it and, after that, the end of a line if `line` says so.
+    fn wait_for(&self, wanted: &str, line: bool, context: impl Fn() -> String) {
         let deadline = Instant::now() + PATIENCE;
-        let mut state = state.lock().unwrap();
+        let mut content = self.0.content.lock().unwrap();
         loop {
-            if String::from_utf8_lossy(&state.0).contains(wanted) {
+            let text = String::from_utf8_lossy(&content.bytes);
+            if text.split_once(wanted).is_some_and(|(_, rest)| !line || rest.contains('\n')) {
                 return;
             }
-            let ended = state.1 || Instant::now() >= deadline;
-            if ended {
-                drop(state);
+            if content.ended || Instant::now() >= deadline {
+                drop(content);
                 panic!("{wanted:?} did not come; stderr: {}", context());
             }
-            state = changed.wait_timeout(state, Duration::from_millis(100)).unwrap().0;
+            content = self.0.changed.wait_timeout(content, Duration::from_millis(100)).unwrap().0;
         }
     }
 
     fn bytes(&self) -> Vec<u8> {
-        self.0.0.lock().unwrap().0.clone()
+        self.0.content.lock().unwrap().bytes.clone()
     }
 
     fn text(&self) -> String {
