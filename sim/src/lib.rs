@@ -5,6 +5,7 @@ mod content;
 pub mod net;
 mod node;
 mod random;
+pub mod scenario;
 mod trace;
 mod wire;
 mod world;

@@ -105,8 +105,11 @@ impl Conversation {
         if !ready.contains(Ready::CONNECTED) {
             return Ok(Outcome::Going);
         }
-        if context.now >= self.rests_until && ready.intersects(Ready::READABLE | Ready::READ_CLOSED) {
+        if context.now >= self.rests_until {
             self.rests_until = Time::ZERO;
+        }
+        let rested = self.rests_until == Time::ZERO;
+        if rested && ready.intersects(Ready::READABLE | Ready::READ_CLOSED) {
             if let Err(error) = self.read(context)? {
                 return self.fail(context, error);
             }
@@ -214,7 +217,7 @@ impl Conversation {
     }
 
     /// Writes what the script says and the connection takes; true if there is something new to send.
-    fn write(&mut self, context: &Context<'_>) -> Result<bool, Error> {
+    fn write(&mut self, context: &mut Context<'_>) -> Result<bool, Error> {
         let Some(known) = &self.known else { return Ok(false) };
         let mut changed = false;
         if self.side == Side::Client && !self.greeting.is_empty() {
@@ -225,17 +228,16 @@ impl Conversation {
             }
             changed = true;
         }
-        let mut buf = [0; 16 * 1024];
         while let Some(step) = known.plan.script(self.side).0.get(self.step) {
             match *step {
                 Step::Write(bytes) => {
-                    let len = buf.len().min((bytes - self.in_step) as usize);
-                    if self.flow.readiness().contains(Ready::WRITABLE) {
-                        known.writes.write(self.written, &mut buf[..len]);
-                    } else {
+                    if !self.flow.readiness().contains(Ready::WRITABLE) {
                         return Ok(changed);
                     }
-                    match self.flow.write(context.at, &buf[..len]) {
+                    let len = MAX_WRITE.min((bytes - self.in_step) as usize);
+                    let part = &mut context.scratch[..len];
+                    known.writes.write(self.written, part);
+                    match self.flow.write(context.at, part) {
                         Ok(len) => {
                             self.in_step += len as u64;
                             self.written += len as u64;
@@ -270,5 +272,7 @@ impl Conversation {
     }
 }
 
+/// Bytes given to one call of write.
+const MAX_WRITE: usize = 16 * 1024;
 /// Bytes of the number that a client says first.
 const GREETING: usize = 8;

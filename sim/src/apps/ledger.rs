@@ -26,6 +26,8 @@ pub struct Ledger {
     conversations: BTreeMap<u64, Entry>,
     exchanges: BTreeMap<u64, Exchange>,
     next: u64,
+    /// Grows with every end of a conversation that is reached.
+    pub ends: u64,
     /// Bytes of streams that were read and found right.
     pub bytes_checked: u64,
     /// UDP datagrams and echo replies that were received and found right.
@@ -90,6 +92,7 @@ impl Ledger {
     pub fn done(&mut self, id: u64, side: Side) {
         if let Some(entry) = self.conversations.get_mut(&id) {
             entry.done[side as usize] = true;
+            self.ends += 1;
         }
     }
 
@@ -148,6 +151,16 @@ impl Ledger {
     /// Whether both sides of a conversation have said and heard everything.
     pub fn is_complete(&self, id: u64) -> bool {
         self.conversations.get(&id).is_some_and(|entry| entry.done == [true; 2])
+    }
+
+    /// Whether a conversation of that plan, begun or repeated at any time, is complete.
+    pub fn is_fulfilled(&self, plan: &Arc<Plan>) -> bool {
+        self.conversations.values().any(|entry| entry.done == [true; 2] && Arc::ptr_eq(&entry.plan, plan))
+    }
+
+    /// Whether anybody was disturbed at all.
+    pub fn is_peaceful(&self) -> bool {
+        !self.conversations.values().any(|entry| entry.disturbed)
     }
 
     /// The conversations that should complete and have not: their numbers, plans, and since when.

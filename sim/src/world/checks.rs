@@ -2,7 +2,6 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Violation, World};
-use crate::Time;
 
 /// What the nodes promise.
 #[derive(Debug, Clone, Copy)]
@@ -72,14 +71,32 @@ impl World {
     ///
     /// # Errors
     /// It has not.
-    pub fn check_complete(&self, deadline: Time) -> Result<(), Violation> {
-        match self.ledger.pending().find(|(_, _, begun)| *begun <= deadline) {
+    pub fn check_complete(&self) -> Result<(), Violation> {
+        match self.ledger.pending().next() {
             None => Ok(()),
             Some((id, plan, begun)) => Err(Violation(format!(
                 "conversation {id} of nodes {} and {} in {} port {}, begun at {begun:?}, is not complete at {:?}",
                 plan.client, plan.server, plan.network, plan.port, self.now
             ))),
         }
+    }
+
+    /// Unless somebody crashed or left in the middle of something, no connection is left.
+    ///
+    /// # Errors
+    /// One is.
+    pub fn check_nothing_left(&self) -> Result<(), Violation> {
+        if !self.ledger.is_peaceful() {
+            return Ok(());
+        }
+        for (number, machine) in self.machines.iter().enumerate() {
+            let Some(node) = machine.node() else { continue };
+            let (flows, programs) = (node.datapath().stack().flows(), node.conversations());
+            if flows + programs > 0 {
+                return Err(Violation(format!("node {number} is left with {flows} flows and {programs} programs")));
+            }
+        }
+        Ok(())
     }
 }
 

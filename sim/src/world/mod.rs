@@ -168,7 +168,7 @@ impl World {
                     self.deliver(delivery);
                 }
             }
-            while let Some((_, event)) = self.queue.pop_due(self.now) {
+            if let Some((_, event)) = self.queue.pop_due(self.now) {
                 self.handle(event)?;
             }
             if !going(self) {

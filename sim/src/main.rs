@@ -1,0 +1,165 @@
+//! `peersock-sim`: runs many seeds, or one again.
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use clap::{Parser, Subcommand};
+
+use peersock_sim::scenario::{Report, Scenario};
+
+/// Runs peersock nodes in a simulated network, in virtual time. Every seed is one story of hosts, links, faults and
+/// programs; the same seed is always the same story.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run many seeds and say which fail.
+    Run {
+        /// How many.
+        #[arg(long, default_value_t = 2000)]
+        seeds: u64,
+        /// The first.
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// Begin no further seed after so many seconds.
+        #[arg(long, value_name = "SECS")]
+        time_limit: Option<u64>,
+        /// How many at a time; by default as many as there are processors.
+        #[arg(long)]
+        jobs: Option<usize>,
+        /// Print a line for every seed.
+        #[arg(long)]
+        verbose: bool,
+    },
+    /// Run one seed again.
+    Replay {
+        /// Which.
+        seed: u64,
+        /// Print every event.
+        #[arg(long)]
+        trace: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Run { seeds, from, time_limit, jobs, verbose } => {
+            let jobs = jobs.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
+            run(from..from.saturating_add(seeds), time_limit.map(Duration::from_secs), jobs.max(1), verbose)
+        }
+        Command::Replay { seed, trace } => {
+            let report = Scenario { trace, ..Scenario::new(seed) }.run();
+            describe(&report);
+            finish(u64::from(report.violation.is_none()), u64::from(report.violation.is_some()))
+        }
+    }
+}
+
+fn run(seeds: std::ops::Range<u64>, limit: Option<Duration>, jobs: usize, verbose: bool) -> ExitCode {
+    // A panic in a scenario becomes its violation; the default hook would print it among the progress.
+    std::panic::set_hook(Box::new(|_| ()));
+    let started = Instant::now();
+    let (next, stop) = (AtomicU64::new(seeds.start), AtomicBool::new(false));
+    let (sender, reports) = mpsc::channel();
+    let mut totals = Totals::default();
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            let (sender, next, stop, end) = (sender.clone(), &next, &stop, seeds.end);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end || sender.send(Scenario::new(seed).run()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        for report in reports {
+            totals.add(&report);
+            if verbose || report.violation.is_some() {
+                describe(&report);
+            }
+            if totals.runs % 250 == 0 {
+                totals.print(started.elapsed());
+            }
+            if limit.is_some_and(|limit| started.elapsed() >= limit) {
+                stop.store(true, Ordering::Relaxed);
+            }
+        }
+    });
+    totals.print(started.elapsed());
+    finish(totals.runs - totals.failed, totals.failed)
+}
+
+#[derive(Default)]
+struct Totals {
+    runs: u64,
+    failed: u64,
+    virtual_time: Duration,
+    bytes: u64,
+    sent: u64,
+    slowest_recovery: (Duration, u64),
+}
+
+impl Totals {
+    fn add(&mut self, report: &Report) {
+        self.runs += 1;
+        self.failed += u64::from(report.violation.is_some());
+        self.virtual_time += report.virtual_time;
+        self.bytes += report.bytes;
+        self.sent += report.sent;
+        self.slowest_recovery = self.slowest_recovery.max((report.recovery, report.seed));
+    }
+
+    fn print(&self, elapsed: Duration) {
+        let (recovery, seed) = self.slowest_recovery;
+        eprintln!(
+            "{} seeds in {:.1} s ({:.1}/s), {} failed; {:.1} h of virtual time, {} MB of streams checked, {} datagrams; \
+             slowest recovery {:.1} s (seed {seed})",
+            self.runs,
+            elapsed.as_secs_f64(),
+            self.runs as f64 / elapsed.as_secs_f64().max(0.001),
+            self.failed,
+            self.virtual_time.as_secs_f64() / 3600.0,
+            self.bytes / 1_000_000,
+            self.sent,
+            recovery.as_secs_f64(),
+        );
+    }
+}
+
+fn describe(report: &Report) {
+    eprintln!(
+        "seed {}: {} nodes, {} faults, {:.1} s, {} of {} conversations, {} bytes, {} UDP datagrams, {} sessions, \
+         {} datagrams on the wire, recovery {:.2} s, hash {:016x}",
+        report.seed,
+        report.nodes,
+        report.faults,
+        report.virtual_time.as_secs_f64(),
+        report.conversations.0,
+        report.conversations.1,
+        report.bytes,
+        report.datagrams,
+        report.sessions,
+        report.sent,
+        report.recovery.as_secs_f64(),
+        report.hash,
+    );
+    if let Some(violation) = &report.violation {
+        eprintln!("seed {} FAILED: {violation}", report.seed);
+        eprintln!("  replay it: cargo run --release -p peersock-sim -- replay {} --trace", report.seed);
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the last line is the program's result")]
+fn finish(passed: u64, failed: u64) -> ExitCode {
+    println!("{passed} passed, {failed} failed");
+    ExitCode::from(u8::from(failed > 0))
+}

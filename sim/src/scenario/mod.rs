@@ -1,0 +1,205 @@
+//! Scenarios: everything that happens in one, from hosts to faults, follows from its seed.
+//!
+//! A scenario has a **fault phase**, in which links break, nodes crash, move, leave and come back while their programs
+//! talk; and a **calm phase**, in which nothing is done to anyone any more. Within [`Limits::recovery`] of its begin
+//! every pair of nodes that can reach one another must have a new connection, and within [`COMPLETION`] everything
+//! that was begun must have come to its end.
+
+mod faults;
+mod topology;
+mod workload;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::trace::Trace;
+use crate::world::{Limits, World};
+use crate::{Plan, Random, Time, Violation};
+
+use faults::Fault;
+use topology::Topology;
+use workload::Talk;
+
+/// How long after the last fault everything that was begun before has come to its end. It is long because TCP doubles
+/// its retransmission time while a fault lasts.
+pub const COMPLETION: Duration = Duration::from_secs(150);
+
+/// One seed's story.
+#[derive(Debug)]
+pub struct Scenario {
+    /// What everything follows from.
+    pub seed: u64,
+    /// Whether to write every event to standard error.
+    pub trace: bool,
+}
+
+/// What came of a scenario.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// What must never happen and did.
+    pub violation: Option<Violation>,
+    /// All events as one number.
+    pub hash: u64,
+    /// Events noted.
+    pub events: u64,
+    /// Virtual time.
+    pub virtual_time: Time,
+    /// How long after the last fault the slowest pair had a new connection.
+    pub recovery: Duration,
+    /// Nodes.
+    pub nodes: usize,
+    /// Faults.
+    pub faults: usize,
+    /// Conversations that completed, and all that were begun.
+    pub conversations: (usize, usize),
+    /// Bytes of TCP streams that were checked.
+    pub bytes: u64,
+    /// UDP datagrams that were checked.
+    pub datagrams: u64,
+    /// Datagrams that nodes sent.
+    pub sent: u64,
+    /// Directions of sessions seen on the wire.
+    pub sessions: usize,
+}
+
+impl Scenario {
+    /// The story of this seed.
+    pub fn new(seed: u64) -> Self {
+        Self { seed, trace: false }
+    }
+
+    /// Lets it happen. A panic in a node is a violation like any other.
+    pub fn run(&self) -> Report {
+        let mut report = Report {
+            seed: self.seed,
+            violation: None,
+            hash: 0,
+            events: 0,
+            virtual_time: Time::ZERO,
+            recovery: Duration::ZERO,
+            nodes: 0,
+            faults: 0,
+            conversations: (0, 0),
+            bytes: 0,
+            datagrams: 0,
+            sent: 0,
+            sessions: 0,
+        };
+        let mut random = Random::from_seed(self.seed);
+        let trace = Trace::new(self.trace);
+        let mut world = World::new(random.fork(), trace, Limits::default());
+        let told = catch_unwind(AssertUnwindSafe(|| play(&mut world, &mut random, &mut report)));
+        report.violation = match told {
+            Ok(Ok(())) => None,
+            Ok(Err(violation)) => Some(violation),
+            Err(panic) => Some(Violation(format!("panic: {}", panic_text(&*panic)))),
+        };
+        report.hash = world.trace().hash();
+        report.events = world.trace().len();
+        report.virtual_time = world.now();
+        report.nodes = world.machines().len();
+        report.conversations = world.ledger.completed();
+        report.bytes = world.ledger.bytes_checked;
+        report.datagrams = world.ledger.datagrams_checked;
+        report.sent = world.net.stats().sent;
+        report.sessions = world.wire().sessions();
+        report
+    }
+}
+
+fn play(world: &mut World, random: &mut Random, report: &mut Report) -> Result<(), Violation> {
+    let mut topology = Topology::make(world, &mut random.fork())?;
+    let faults_until = Duration::from_secs(random.within(3..=20));
+    let faults = Fault::schedule(&mut random.fork(), &topology, world, faults_until);
+    report.faults = faults.len();
+    let talks = Talk::schedule(&mut random.fork(), &topology, world, faults_until);
+
+    let mut timeline: Vec<(Time, Act)> = Vec::new();
+    for (number, fault) in faults.into_iter().enumerate() {
+        let id = crate::net::FaultId(number as u32);
+        timeline.push((fault.from, Act::Break(id, fault.clone())));
+        timeline.push((fault.until, Act::Repair(id, fault)));
+    }
+    timeline.extend(talks.into_iter().map(|talk| (talk.at, Act::Talk(talk))));
+    timeline.sort_by_key(|(at, _)| *at);
+    for (at, act) in timeline {
+        world.run_until(at)?;
+        match act {
+            Act::Break(id, fault) => fault.begin(world, &mut topology, id)?,
+            Act::Repair(id, fault) => fault.end(world, &mut topology, id)?,
+            Act::Talk(talk) => talk.begin(world)?,
+        }
+    }
+    world.run_until(faults_until)?;
+    world.set_calm(true);
+    world.remark(format_args!("calm"));
+    recover(world, random, &topology, report)?;
+    complete(world)
+}
+
+enum Act {
+    Break(crate::net::FaultId, Fault),
+    Repair(crate::net::FaultId, Fault),
+    Talk(Talk),
+}
+
+/// Every pair that can reach one another makes a new connection.
+fn recover(
+    world: &mut World,
+    random: &mut Random,
+    topology: &Topology,
+    report: &mut Report,
+) -> Result<(), Violation> {
+    let calm = world.now();
+    let mut greetings: Vec<Arc<Plan>> = Vec::new();
+    for (network, client, server) in topology.reachable_pairs(world) {
+        let plan = Arc::new(Plan::greeting(network, (client, server), *random.pick(&workload::PORTS)));
+        greetings.push(plan.clone());
+        world.converse(plan)?;
+    }
+    let mut ends = 0;
+    let limit = calm + Limits::default().recovery;
+    world.run_while(limit, |world| {
+        if ends != world.ledger.ends {
+            ends = world.ledger.ends;
+            greetings.retain(|plan| !world.ledger.is_fulfilled(plan));
+        }
+        !greetings.is_empty()
+    })?;
+    report.recovery = world.now() - calm;
+    match greetings.first() {
+        None => Ok(()),
+        Some(plan) => Err(Violation(format!(
+            "{} pairs have no new connection {:?} after the last fault, among them nodes {} and {} in {}",
+            greetings.len(),
+            report.recovery,
+            plan.client,
+            plan.server,
+            plan.network
+        ))),
+    }
+}
+
+/// Everything that was begun comes to its end, and leaves nothing behind.
+fn complete(world: &mut World) -> Result<(), Violation> {
+    let limit = world.now() + COMPLETION;
+    let mut ends = None;
+    world.run_while(limit, |world| {
+        let news = ends != Some(world.ledger.ends);
+        ends = Some(world.ledger.ends);
+        !news || world.ledger.pending().next().is_some()
+    })?;
+    world.check_complete()?;
+    // TIME-WAIT is the longest that a connection may outlive its programs.
+    let end = world.now() + Duration::from_secs(70);
+    world.run_until(end)?;
+    world.check_nothing_left()
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")
+}
