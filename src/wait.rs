@@ -48,7 +48,7 @@ struct State {
 impl Waiters {
     /// Wakes those who wait for `read` or `write`.
     pub(crate) fn notify(&self, read: bool, write: bool) {
-        let mask = u8::from(read) * Interest::Read.bit() | u8::from(write) * Interest::Write.bit();
+        let mask = (u8::from(read) * Interest::Read.bit()) | (u8::from(write) * Interest::Write.bit());
         if self.interested.load(Ordering::SeqCst) & mask == 0 {
             return;
         }

@@ -169,6 +169,10 @@ impl Datapath {
     fn act_on(&self, now: Instant, event: &Event, batch: &mut Batch) {
         match event {
             Event::SessionReady(peer) => {
+                // What went to a peer that was away, or to its dead predecessor, is lost: do not wait to send it again.
+                if let Some(interface) = self.interface_by_network(peer.network()) {
+                    self.stack.expedite_flows(interface, |address| peer.owns(address), batch);
+                }
                 for (interface, destination, entry) in self.take_waiting(peer) {
                     let Entry { flows, packets, .. } = entry;
                     batch.flows.extend(flows);

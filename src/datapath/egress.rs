@@ -257,7 +257,7 @@ impl Datapath {
             return if wanted { Blocked::NoSession(Arc::clone(peer)) } else { Blocked::Idle };
         };
         let datagram = sender.path.datagram_size;
-        let link = PeerLink::of(peer, flow.interface());
+        let link = PeerLink::of(peer);
         let max_segments = self.sink.max_segments(sender.path.socket).min(MAX_BATCH / datagram).max(1);
         let mut blocked = Blocked::Idle;
         let mut sent = false;

@@ -120,6 +120,7 @@ impl Datapath {
     pub fn handle_timeout(&self, now: Instant, batch: &mut Batch) {
         if self.stack.poll_timeout().is_some_and(|at| at <= now) {
             self.stack.handle_timeout(now, batch);
+            self.report_silence(now, batch);
         }
         let due = self.control().poll_timeout().is_some_and(|at| at <= now);
         if due {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peersock_overlay::{Lookup, NetworkIndex, Peer};
-use peersock_stack::{Error, Flow, InterfaceId};
+use peersock_stack::{Batch, Error, Flow, InterfaceId};
 
 use super::socket::SocketState;
 use super::{Datapath, Network};
@@ -14,6 +14,9 @@ use super::{Datapath, Network};
 /// How long a packet may wait for its destination to be found before the socket hears EHOSTUNREACH, as a kernel's
 /// neighbour discovery would report it (three solicitations, one second apart; RFC 4861 section 10).
 const FIND_PEER: Duration = Duration::from_secs(3);
+
+/// Silence after which the overlay looks at a path: the least retransmission time-out (RFC 6298 section 2.4).
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// Packets without a flow (UDP, ICMP) kept for each destination that is being reached; the oldest goes first.
 const MAX_WAITING_PACKETS: usize = 32;
@@ -79,6 +82,23 @@ impl Datapath {
     pub(super) fn interface_by_network(&self, index: NetworkIndex) -> Option<InterfaceId> {
         let networks = self.networks.read().expect("no panic under this lock");
         networks.iter().find(|network| network.index == index).map(|network| network.interface)
+    }
+
+    /// Tells the overlay of peers from which flows whose timers fired have heard nothing: their path or session may
+    /// be dead, or swallow large packets.
+    pub(super) fn report_silence(&self, now: Instant, batch: &mut Batch) {
+        let silent: Vec<Arc<Peer>> = batch
+            .flows
+            .iter()
+            .filter(|flow| flow.silence(now).is_some_and(|silence| silence >= SILENCE))
+            .filter_map(|flow| match SocketState::of(flow.context()).route(flow.remote().ip()) {
+                Some(Route::Peer(peer)) => Some(peer),
+                _ => None,
+            })
+            .collect();
+        for peer in silent {
+            self.with_control(now, batch, |endpoint| endpoint.peer_unresponsive(now, &peer));
+        }
     }
 
     /// Fails what has waited too long for its destination to be found.

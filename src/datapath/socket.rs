@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
 
 use peersock_overlay::Peer;
-use peersock_stack::InterfaceId;
 
 use super::Route;
 use crate::wait::Waiters;
@@ -93,16 +92,15 @@ impl Stage {
 /// What the data path keeps for each peer.
 #[derive(Debug)]
 pub(super) struct PeerLink {
-    pub(super) interface: InterfaceId,
     /// Unacknowledged bytes of all flows to the peer.
     in_flight: AtomicI64,
 }
 
 impl PeerLink {
     /// The link kept in a peer's context slot, made on first use.
-    pub(super) fn of(peer: &Peer, interface: InterfaceId) -> &PeerLink {
+    pub(super) fn of(peer: &Peer) -> &PeerLink {
         peer.context()
-            .get_or_init(|| Arc::new(PeerLink { interface, in_flight: AtomicI64::new(0) }))
+            .get_or_init(|| Arc::new(PeerLink { in_flight: AtomicI64::new(0) }))
             .downcast_ref()
             .expect("only the data path fills the contexts of peers")
     }

@@ -169,7 +169,7 @@ impl NodeBuilder {
                 io::ErrorKind::AddrInUse => StartError::PortTaken { port: self.port },
                 _ => StartError::Io(error),
             })?;
-        let public = identity.public().clone();
+        let public = *identity.public();
         let receive_buffer = u32::try_from(sockets.receive_buffer()).unwrap_or(u32::MAX);
         let mut config = EndpointConfig::new(Arc::new(identity));
         config.receive_buffer = receive_buffer;

@@ -116,7 +116,7 @@ impl Iterator for Events {
 
 fn translate(event: &peersock_overlay::Event) -> Option<Event> {
     use peersock_overlay::Event as Overlay;
-    let id = |peer: &Arc<Peer>| peer.id().clone();
+    let id = |peer: &Arc<Peer>| *peer.id();
     Some(match event {
         Overlay::PeerAdded(peer) => Event::PeerFound { id: id(peer) },
         Overlay::SessionReady(peer) => Event::PeerReachable { id: id(peer) },

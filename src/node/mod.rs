@@ -83,7 +83,7 @@ impl Node {
 
     /// The node's public keys.
     pub fn public_identity(&self) -> PublicIdentity {
-        self.inner.identity.clone()
+        self.inner.identity
     }
 
     /// Joins a network. Its sockets can be opened at once; peers are found in the background.

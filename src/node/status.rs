@@ -154,7 +154,7 @@ fn peer(network: NetworkId, info: PeerInfo) -> PeerStatus {
         }
     });
     PeerStatus {
-        id: info.peer.id().clone(),
+        id: *info.peer.id(),
         network,
         addresses: info.addresses,
         connected: session.is_some(),

@@ -86,7 +86,7 @@ pub(crate) fn resolve(node: &Inner, address: &impl ToSocketAddrs) -> io::Result<
 
 /// The names of members, by network.
 #[derive(Debug, Default)]
-pub struct NameTable {
+pub(crate) struct NameTable {
     names: BTreeMap<(String, NetworkId), Vec<IpAddr>>,
 }
 

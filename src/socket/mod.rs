@@ -5,8 +5,9 @@ mod ping;
 mod tcp;
 mod udp;
 
+pub(crate) use address::NameTable;
+pub use address::ToSocketAddrs;
 pub(crate) use address::resolve;
-pub use address::{NameTable, ToSocketAddrs};
 pub(crate) use ping::Ping;
 pub(crate) use tcp::{Acceptor, Connection};
 pub(crate) use udp::Datagrams;

@@ -355,6 +355,19 @@ impl Stack {
         batch.due = due;
     }
 
+    /// Has the flows to some addresses send again at once what waits for an acknowledgement, without waiting for
+    /// their retransmission timers: the path to them has just come back. They are listed in `batch`.
+    ///
+    /// Looks at every flow, so it is for rare events.
+    pub fn expedite_flows(&self, interface: InterfaceId, remote: impl Fn(IpAddr) -> bool, batch: &mut Batch) {
+        let concerned = |flow: &Flow| flow.is_on(interface) && remote(flow.remote().ip());
+        for flow in self.shared.flows.filter(concerned) {
+            if flow.expedite() {
+                batch.touch_flow(&self.shared.rounds, &flow);
+            }
+        }
+    }
+
     /// Counts of what happened.
     pub fn counters(&self) -> &Arc<Counters> {
         &self.shared.counters

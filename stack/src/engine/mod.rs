@@ -97,6 +97,8 @@ pub(crate) struct Engine {
     /// Bytes received and not acknowledged.
     unanswered: usize,
     ack_now: bool,
+    /// Unacknowledged data is to be sent again without waiting for the retransmission timer.
+    retransmit_now: bool,
     large_write: bool,
     /// Sequence number after the last one sent.
     snd_nxt: u32,
@@ -164,6 +166,7 @@ impl Engine {
             in_flight_cap: usize::MAX,
             unanswered: 0,
             ack_now: false,
+            retransmit_now: false,
             large_write: false,
             snd_nxt: isn,
             rcv_nxt: 0,
@@ -224,7 +227,9 @@ impl Engine {
         if buf.len() < MAX_PACKET || self.keeps_unread_data(time) {
             return None;
         }
-        let mut written = self.egress(time, buf);
+        // smoltcp retransmits when its timer is over, so let it believe that it is.
+        let expedited = std::mem::take(&mut self.retransmit_now).then(|| self.poll_at(time)).flatten();
+        let mut written = self.egress(expedited.map_or(time, |due| due.max(time)), buf);
         if written == 0 && self.ack_now {
             self.ack_now = false;
             // smoltcp holds its acknowledgement back for ACK_DELAY, so let it believe that this has
@@ -242,13 +247,18 @@ impl Engine {
     /// When [`emit`](Self::emit) has something to do; now or earlier if it has already.
     pub(crate) fn deadline(&mut self, time: Time) -> Option<Time> {
         self.tune();
-        if self.ack_now {
+        if self.ack_now || self.retransmit_now {
             return Some(time);
         }
         if self.keeps_unread_data(time) {
             return None;
         }
         self.poll_at(time)
+    }
+
+    /// Has the next [`emit`](Self::emit) send again what is not acknowledged, if anything is.
+    pub(crate) fn expedite(&mut self) {
+        self.retransmit_now = self.awaits_ack() && (self.in_flight() > 0 || self.unsent() == 0);
     }
 
     /// Queues what fits of `data`.

@@ -219,6 +219,15 @@ impl Flow {
         self.lock().live().map_or(0, |engine| engine.in_flight())
     }
 
+    /// How long something sent has waited for an acknowledgement while nothing came from the peer at all; `None` if
+    /// nothing waits. More than a round trip or two is a sign that the path is broken.
+    pub fn silence(&self, now: Instant) -> Option<Duration> {
+        let time = self.shared.clock.time(now);
+        let inner = self.lock();
+        let since = inner.waiting?.max(inner.heard);
+        Some(if time > since { (time - since).into() } else { Duration::ZERO })
+    }
+
     /// Bytes that can be read: FIONREAD.
     pub fn readable(&self) -> usize {
         self.lock().readable()

@@ -303,6 +303,19 @@ impl Flow {
     }
 
     /// Whether it goes over `interface`.
+    /// Has the next egress send again what waits for an acknowledgement. False if nothing does.
+    pub(crate) fn expedite(&self) -> bool {
+        let mut inner = self.lock();
+        let waits = inner.waiting.is_some();
+        match inner.live() {
+            Some(engine) if waits => {
+                engine.expedite();
+                true
+            }
+            _ => false,
+        }
+    }
+
     pub(crate) fn is_on(&self, interface: InterfaceId) -> bool {
         self.interface.id == interface
     }

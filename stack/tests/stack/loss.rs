@@ -118,3 +118,61 @@ fn a_thousand_flows_at_once() {
     }
     pair.run(Duration::from_secs(300), |pair| pair.hosts[A].stack.flows() + pair.hosts[B].stack.flows() == 0);
 }
+
+#[test]
+fn an_expedited_flow_sends_again_what_was_lost_without_its_timer() {
+    let mut pair = Pair::new(1);
+    let (a, b) = pair.connected();
+    pair.link.loss = 1000;
+    assert_eq!(a.write(pair.now, b"lost"), Ok(4));
+    pair.kick(A, &a);
+    pair.link.loss = 0;
+    expedite(&mut pair);
+    let mut buf = [0; 8];
+    let took = elapsed(&mut pair, |pair| b.read(pair.now, &mut buf) == Ok(4));
+    assert!(took < 2 * pair.link.latency, "{took:?}");
+    assert_eq!(pair.counter(A, "tcp_retransmits"), 1);
+}
+
+#[test]
+fn an_expedited_syn_is_sent_again_at_once() {
+    let mut pair = Pair::new(1);
+    let _listener = pair.listen(B, 80);
+    pair.link.loss = 1000;
+    let a = pair.connect(A, 80);
+    pair.link.loss = 0;
+    expedite(&mut pair);
+    let took = elapsed(&mut pair, |_| a.readiness().contains(Ready::CONNECTED));
+    assert!(took < 3 * pair.link.latency, "{took:?}");
+}
+
+#[test]
+fn silence_is_how_long_something_has_waited_in_vain() {
+    let mut pair = Pair::new(1);
+    let (a, b) = pair.connected();
+    pair.transfer(A, &a, &b, 1000);
+    elapsed(&mut pair, |pair| a.silence(pair.now).is_none());
+    assert_eq!(a.silence(pair.now), None);
+    pair.link.loss = 1000;
+    a.write(pair.now, b"lost").unwrap();
+    pair.kick(A, &a);
+    assert_eq!(a.silence(pair.now), Some(Duration::ZERO));
+    assert_eq!(a.silence(pair.now + Duration::from_secs(3)), Some(Duration::from_secs(3)));
+}
+
+/// Has side A's flows retransmit and sends what comes of it.
+fn expedite(pair: &mut Pair) {
+    let mut batch = Batch::new();
+    let host = &pair.hosts[A];
+    host.stack.expedite_flows(host.net, |remote| remote == address(B, true, 0).ip(), &mut batch);
+    assert_eq!(batch.flows.len(), 1);
+    for flow in batch.flows.drain(..) {
+        pair.kick(A, &flow);
+    }
+}
+
+fn elapsed(pair: &mut Pair, until: impl FnMut(&mut Pair) -> bool) -> Duration {
+    let began = pair.now;
+    pair.run(Duration::from_secs(10), until);
+    pair.now - began
+}
