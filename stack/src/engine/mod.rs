@@ -224,7 +224,9 @@ impl Engine {
         self.max_segments = limits.max_segments.max(1);
         self.in_flight_cap = limits.in_flight_cap;
         self.tune();
-        if buf.len() < MAX_PACKET || self.keeps_unread_data(time) {
+        // The peer's FIN is acknowledged at once, whenever the application reads what came before it.
+        let silent = !self.ack_now && self.keeps_unread_data(time);
+        if buf.len() < MAX_PACKET || silent {
             return None;
         }
         // smoltcp retransmits when its timer is over, so let it believe that it is.

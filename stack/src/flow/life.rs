@@ -241,6 +241,7 @@ impl Flow {
                 inner.time_wait = Some(TimeWait::new(time, engine.edges()));
                 inner.ended = true;
                 self.recycle(inner);
+                self.arm(inner, time);
             } else if engine.awaits_ack() {
                 inner.waiting.get_or_insert(time);
             } else {

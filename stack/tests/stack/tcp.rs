@@ -338,6 +338,31 @@ fn unread_data_survives_time_wait() {
 }
 
 #[test]
+fn time_wait_begins_and_ends_however_late_the_last_data_is_read() {
+    for seconds in [0, 2, 8, 30] {
+        let mut pair = Pair::new(17);
+        let (a, b) = pair.connected();
+        a.shutdown_write(pair.now).unwrap();
+        pair.kick(A, &a);
+        // Long enough that no timer of the connection is left from its beginning.
+        pair.run_for(30 * SECOND);
+        b.write(pair.now, b"read me later").unwrap();
+        b.close(pair.now);
+        pair.kick(B, &b);
+        pair.run(SECOND / 10, |_| b.state() == State::Closed);
+        pair.run_for(seconds * SECOND);
+        let mut buf = [0; 5];
+        for len in [5, 5, 3, 0] {
+            assert_eq!(a.read(pair.now, &mut buf), Ok(len), "after {seconds} s");
+        }
+        a.close(pair.now);
+        pair.kick(A, &a);
+        pair.run_for(11 * SECOND);
+        assert_eq!(pair.hosts[A].stack.flows(), 0, "after {seconds} s");
+    }
+}
+
+#[test]
 fn an_acknowledgement_of_little_data_waits_for_an_answer_to_ride_on() {
     let mut pair = Pair::new(15);
     let (a, b) = pair.connected();
