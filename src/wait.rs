@@ -116,8 +116,8 @@ pub(crate) struct Ticket<'a> {
 }
 
 impl Ticket<'_> {
-    /// Sleeps until told or until `deadline`. Returns at once if told since the last call.
-    pub(crate) fn sleep(&mut self, deadline: Option<Instant>) {
+    /// Sleeps until told or until `deadline`; true if told. Returns at once if told since the last call.
+    pub(crate) fn sleep(&mut self, deadline: Option<Instant>) -> bool {
         let mut state = self.waiters.lock();
         let i = self.interest as usize;
         while state.generation[i] == self.generation {
@@ -126,13 +126,14 @@ impl Ticket<'_> {
                 Some(deadline) => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left == Duration::ZERO {
-                        return;
+                        return false;
                     }
                     self.waiters.told.wait_timeout(state, left).expect("no panic under this lock").0
                 }
             };
         }
         self.generation = state.generation[i];
+        true
     }
 
     /// Lets notifications also wake a `poll(2)` on `wakeup`.
@@ -191,7 +192,7 @@ mod tests {
         let waiters = Waiters::default();
         let mut ticket = waiters.enter(Interest::Write);
         waiters.notify(true, true);
-        ticket.sleep(None);
+        assert!(ticket.sleep(None));
     }
 
     #[test]
@@ -207,6 +208,6 @@ mod tests {
     #[test]
     fn sleeping_ends_at_the_deadline() {
         let waiters = Waiters::default();
-        waiters.enter(Interest::Read).sleep(Some(Instant::now()));
+        assert!(!waiters.enter(Interest::Read).sleep(Some(Instant::now())));
     }
 }

@@ -111,7 +111,7 @@ impl Driver {
         if let Some(value) = attempt() {
             return Some(value);
         }
-        let _announced = self.role.announce();
+        let mut announced = self.role.announce();
         let mut ticket = waiters.enter(interest);
         loop {
             if let Some(value) = attempt() {
@@ -120,18 +120,26 @@ impl Driver {
             if self.is_stopped() || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return None;
             }
-            match self.role.try_hold() {
-                None => ticket.sleep(deadline),
-                Some(mut receiver) => {
-                    ticket.also_wake(&self.role.wakeup);
-                    let value = self.receive_until(&mut receiver, deadline, &mut attempt);
-                    if self.role.release(receiver, Instant::now()) {
-                        self.kick();
-                    }
-                    if value.is_some() {
-                        return value;
-                    }
+            // A thread that was told nothing for a while stops being busy: it leaves the sockets to the engine, and
+            // sleeps until it is told.
+            let idle = Instant::now() + role::BUSY;
+            let patience = Some(deadline.map_or(idle, |deadline| deadline.min(idle)));
+            if !announced.is_busy() {
+                ticket.sleep(deadline);
+                announced.set_busy(true);
+            } else if let Some(mut receiver) = self.role.try_hold() {
+                ticket.also_wake(&self.role.wakeup);
+                let value = self.receive_until(&mut receiver, patience, &mut attempt);
+                announced.set_busy(value.is_some());
+                if self.role.release(receiver, value.is_some(), Instant::now()) {
+                    self.kick();
                 }
+                if value.is_some() {
+                    return value;
+                }
+            } else {
+                let told = ticket.sleep(patience);
+                announced.set_busy(told);
             }
         }
     }

@@ -1,9 +1,13 @@
 //! The receive role: which thread reads the UDP sockets.
 //!
-//! The engine thread has it by default. A thread that waits for a socket, when it is the only one that waits, takes
+//! The engine thread has it by default. A thread that waits for a socket, when no other thread is busy waiting, takes
 //! the role and reads the UDP sockets itself, so that an answer wakes the thread that wants it and no other. When it
 //! goes back to its own work the role stays leased to it for [`LEASE`], after which the engine takes it back; when
-//! others wait, the engine takes it at once.
+//! others are busy, the engine takes it at once.
+//!
+//! A thread is busy waiting until [`BUSY`] has passed without news for it. One that has waited for longer, such as a
+//! server's that accepts, does not keep the threads of the standing connections from reading themselves; at worst it
+//! hears of a packet when a lease is over.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
@@ -24,8 +28,8 @@ pub(crate) struct ReceiveRole {
     base: Instant,
     state: AtomicU64,
     receiver: Mutex<Receiver>,
-    /// Threads that wait for a socket, with the role or without it.
-    threads: AtomicUsize,
+    /// Threads that are busy waiting for a socket, with the role or without it.
+    busy: AtomicUsize,
     /// Sockets that a task (a waker) waits for.
     tasks: AtomicUsize,
     /// How often callers took the role, for the engine to see whether they still do.
@@ -51,7 +55,7 @@ impl ReceiveRole {
             base,
             state: AtomicU64::new(ENGINE),
             receiver: Mutex::new(Receiver::default()),
-            threads: AtomicUsize::new(0),
+            busy: AtomicUsize::new(0),
             tasks: AtomicUsize::new(0),
             taken: AtomicU64::new(0),
             engine_watches: AtomicBool::new(false),
@@ -59,10 +63,10 @@ impl ReceiveRole {
         }
     }
 
-    /// Counts a thread that waits, until the guard is dropped.
+    /// Counts a thread as busy waiting, until the guard is dropped or says otherwise.
     pub(super) fn announce(&self) -> Announced<'_> {
-        self.threads.fetch_add(1, Ordering::SeqCst);
-        Announced { role: self }
+        self.busy.fetch_add(1, Ordering::SeqCst);
+        Announced { role: self, busy: true }
     }
 
     /// Counts a socket that a task waits for. True: the engine must be woken to serve it.
@@ -75,7 +79,7 @@ impl ReceiveRole {
         self.tasks.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Takes the role for a waiting thread if it is the only one that waits and the engine is not reading.
+    /// Takes the role for a busy waiting thread if it is the only one and the engine is not reading.
     pub(super) fn try_hold(&self) -> Option<MutexGuard<'_, Receiver>> {
         if self.others_wait() {
             return None;
@@ -90,10 +94,11 @@ impl ReceiveRole {
         Some(receiver)
     }
 
-    /// Gives the role up after [`ReceiveRole::try_hold`]. True: the engine must be woken.
-    pub(super) fn release(&self, receiver: MutexGuard<'_, Receiver>, now: Instant) -> bool {
+    /// Gives the role up after [`ReceiveRole::try_hold`]; keeps a lease on it if the thread will be `back` soon. True:
+    /// the engine must be woken.
+    pub(super) fn release(&self, receiver: MutexGuard<'_, Receiver>, back: bool, now: Instant) -> bool {
         drop(receiver);
-        if self.others_wait() {
+        if !back || self.others_wait() {
             self.state.store(ENGINE, Ordering::SeqCst);
             return true;
         }
@@ -143,20 +148,39 @@ impl ReceiveRole {
     }
 
     fn others_wait(&self) -> bool {
-        self.threads.load(Ordering::SeqCst) > 1 || self.tasks.load(Ordering::SeqCst) > 0
+        self.busy.load(Ordering::SeqCst) > 1 || self.tasks.load(Ordering::SeqCst) > 0
     }
 }
 
 /// How long the engine goes on looking at a role that callers keep taking.
 const WATCH: Duration = Duration::from_millis(5);
 
+/// How long a thread that was told nothing counts as busy waiting.
+pub(super) const BUSY: Duration = Duration::from_millis(2);
+
 /// A thread that waits.
 pub(super) struct Announced<'a> {
     role: &'a ReceiveRole,
+    busy: bool,
+}
+
+impl Announced<'_> {
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy
+    }
+
+    pub(super) fn set_busy(&mut self, busy: bool) {
+        match (self.busy, busy) {
+            (false, true) => self.role.busy.fetch_add(1, Ordering::SeqCst),
+            (true, false) => self.role.busy.fetch_sub(1, Ordering::SeqCst),
+            _ => return,
+        };
+        self.busy = busy;
+    }
 }
 
 impl Drop for Announced<'_> {
     fn drop(&mut self) {
-        self.role.threads.fetch_sub(1, Ordering::SeqCst);
+        self.set_busy(false);
     }
 }

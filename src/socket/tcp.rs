@@ -82,6 +82,8 @@ impl Connection {
 
     pub(crate) fn write(&self, data: &[u8]) -> io::Result<usize> {
         self.node.check_up()?;
+        // Once the buffer was full a good part of it must be free again: refilling it crumb by crumb is slow.
+        self.is_ready(Interest::Write)?;
         let n = self.flow.write(Instant::now(), data)?;
         self.send();
         Ok(n)

@@ -65,8 +65,8 @@ pub struct Flow {
 /// What the path takes, given to [`Flow::egress`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Egress {
-    /// Most TCP payload bytes of one wire packet: the path MTU less 40 (IPv4) or 60 (IPv6) bytes. Also
-    /// what the SYN announces as the MSS. It may change at any time.
+    /// Most TCP payload bytes of one wire packet: the path MTU less 40 (IPv4) or 60 (IPv6) bytes.
+    /// It may change at any time.
     pub segment: usize,
     /// Most wire packets of one super-segment, at least 1: what one batch of the driver takes.
     pub max_segments: usize,

@@ -36,7 +36,7 @@ fn checksummed_transfer_is_accepted_by_a_verifying_stack() {
 }
 
 #[test]
-fn syn_carries_the_path_s_mss() {
+fn syn_announces_what_a_node_takes_in_whatever_the_path_carries() {
     let mut pair = Pair::new(1);
     pair.capture = Some(Vec::new());
     pair.connected();
@@ -49,7 +49,20 @@ fn syn_carries_the_path_s_mss() {
             u16::from_be_bytes([packet[62], packet[63]])
         })
         .collect();
-    assert_eq!(mss, [1368, 1368], "SYN and SYN-ACK");
+    assert_eq!(mss, [65475, 65475], "SYN and SYN-ACK");
+}
+
+#[test]
+fn a_path_that_grows_after_the_handshake_is_used() {
+    let mut pair = Pair::new(1);
+    pair.link.mtu = 1172;
+    let (a, b) = pair.connected();
+    pair.link.mtu = 1428;
+    let before = pair.sent[A];
+    let total = 4 << 20;
+    pair.transfer(A, &a, &b, total);
+    let packets = pair.sent[A] - before;
+    assert!(packets < total / 1368 * 21 / 20, "{packets} packets of the old size");
 }
 
 #[test]
