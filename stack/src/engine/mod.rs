@@ -192,6 +192,12 @@ impl Engine {
         let tcp = &mut packet[ip_len..];
         let view = TcpPacket::new_unchecked(&*tcp);
         let (syn, fin, payload) = (view.syn(), view.fin(), view.payload().len());
+        let acknowledges_only = view.ack() && !syn && !fin && !view.rst() && payload == 0;
+        if acknowledges_only && self.lacks_only_fin(view.ack_number().0 as u32) {
+            // smoltcp's fast retransmission sends data, and a FIN is none: the third duplicate would send nothing
+            // and stop the retransmission timer as well.
+            return Processed::default();
+        }
         if syn {
             self.read_syn(tcp);
         } else {
@@ -352,6 +358,12 @@ impl Engine {
             State::Established | State::CloseWait => self.unacked() > 0,
             State::FinWait2 | State::TimeWait | State::Closed => false,
         }
+    }
+
+    /// Whether `ack` repeats what is known, and all that it lacks is our FIN.
+    fn lacks_only_fin(&self, ack: u32) -> bool {
+        let sent_fin = matches!(self.state(), State::FinWait1 | State::Closing | State::LastAck);
+        sent_fin && self.unacked() == 0 && ack.wrapping_add(1) == self.snd_nxt
     }
 
     pub(crate) fn retransmits(&self) -> u64 {

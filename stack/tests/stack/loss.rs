@@ -176,3 +176,23 @@ fn elapsed(pair: &mut Pair, until: impl FnMut(&mut Pair) -> bool) -> Duration {
     pair.run(Duration::from_secs(10), until);
     pair.now - began
 }
+
+#[test]
+fn a_lost_fin_is_sent_again_whatever_duplicates_come() {
+    let mut pair = Pair::new(2);
+    let (a, b) = pair.connected();
+    pair.capture = Some(Vec::new());
+    a.write(pair.now, b"all but the FIN").unwrap();
+    pair.kick(A, &a);
+    pair.run(Duration::from_secs(1), |_| a.unacked() == 0);
+    let capture = pair.capture.take().expect("it was asked for");
+    let (_, acknowledgement) = capture.iter().rfind(|(side, _)| *side == B).expect("the acknowledgement");
+    pair.link.loss = 1000;
+    a.shutdown_write(pair.now).unwrap();
+    pair.kick(A, &a);
+    pair.link.loss = 0;
+    for _ in 0..5 {
+        pair.inject(A, acknowledgement);
+    }
+    pair.run(Duration::from_secs(3), |_| b.readiness().contains(Ready::READ_CLOSED));
+}
