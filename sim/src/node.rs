@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use peersock::datapath::{Datapath, Ingress, Network, Sink, Subscription, Transmit};
@@ -11,7 +11,7 @@ use peersock_overlay::{
     Endpoint, EndpointConfig, Event, Identity, Limits, NetworkConfig, Portable, RecvMeta, SocketIndex, SocketInfo,
     default_provider,
 };
-use peersock_stack::{Batch, Config, Listener, Stack, TcpOptions, UdpOptions};
+use peersock_stack::{Batch, Config, Flow, Listener, Stack, TcpOptions, UdpOptions};
 
 use crate::apps::{Context, Conversation, EchoClient, EchoServer, Ledger, Outcome, Violation};
 use crate::net::split_segments;
@@ -66,6 +66,8 @@ struct Programs {
     conversations: Vec<Conversation>,
     echo_servers: Vec<EchoServer>,
     echo_clients: Vec<EchoClient>,
+    /// Connections that their programs have closed.
+    closed: Vec<Weak<Flow>>,
 }
 
 impl Node {
@@ -170,7 +172,7 @@ impl Node {
     }
 
     /// Sends what a connection has to send.
-    pub(crate) fn pump(&mut self, at: Instant, flow: &Arc<peersock_stack::Flow>) {
+    pub(crate) fn pump(&mut self, at: Instant, flow: &Arc<Flow>) {
         self.datapath.pump(at, flow, &mut self.batch);
     }
 
@@ -223,18 +225,20 @@ impl Node {
         let mut context = Context { now, at, datapath, batch, ledger, scratch };
         let mut unconnected = Vec::new();
         let mut problem = None;
-        programs.conversations.retain_mut(|conversation| match conversation.run(&mut context) {
-            Ok(Outcome::Going) => true,
-            Ok(Outcome::Done | Outcome::Failed) => false,
-            Ok(Outcome::Unconnected(id, error)) => {
-                unconnected.push((id, error));
-                false
+        let closed = &mut programs.closed;
+        programs.conversations.retain_mut(|conversation| {
+            match conversation.run(&mut context) {
+                Ok(Outcome::Going) => return true,
+                Ok(Outcome::Done | Outcome::Failed) => {}
+                Ok(Outcome::Unconnected(id, error)) => unconnected.push((id, error)),
+                Err(violation) => drop(problem.get_or_insert(violation)),
             }
-            Err(violation) => {
-                problem.get_or_insert(violation);
-                false
-            }
+            closed.push(Arc::downgrade(conversation.flow()));
+            false
         });
+        if closed.len() > MAX_CLOSED {
+            closed.retain(|flow| flow.strong_count() > 0);
+        }
         for server in &programs.echo_servers {
             server.run(&mut context)?;
         }
@@ -269,6 +273,17 @@ impl Node {
         self.programs.conversations.len()
     }
 
+    /// How far this node's ends of a conversation got.
+    pub fn describe(&self, conversation: u64) -> Vec<String> {
+        let all = self.programs.conversations.iter().map(Conversation::describe);
+        all.filter(|(id, _)| *id == Some(conversation)).map(|(_, text)| text).collect()
+    }
+
+    /// The connections that their programs have closed and that are not gone.
+    pub fn lingering(&self) -> Vec<Arc<Flow>> {
+        self.programs.closed.iter().filter_map(Weak::upgrade).collect()
+    }
+
     /// Takes the datagrams that it has sent.
     pub fn take_sent(&mut self) -> Vec<Sent> {
         std::mem::take(&mut *self.outbox.sent.lock().expect("one thread"))
@@ -280,6 +295,8 @@ impl Node {
     }
 }
 
+/// Closed connections remembered before those that are gone are dropped.
+const MAX_CLOSED: usize = 64;
 /// Connections that may wait to be accepted.
 const BACKLOG: usize = 32;
 

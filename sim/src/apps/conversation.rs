@@ -88,6 +88,28 @@ impl Conversation {
         }
     }
 
+    /// Its connection.
+    pub(crate) fn flow(&self) -> &Arc<Flow> {
+        &self.flow
+    }
+
+    /// Which conversation it is, and how far it got.
+    pub(crate) fn describe(&self) -> (Option<u64>, String) {
+        let (side, flow) = (self.side, &self.flow);
+        let text = format!(
+            "{side:?} at step {} ({} bytes written, {} read, {:?}): {}, {} unacknowledged, {} unsent, {} unread",
+            self.step,
+            self.written,
+            self.read,
+            flow.readiness(),
+            flow.state(),
+            flow.unacked(),
+            flow.unsent(),
+            flow.readable(),
+        );
+        (self.known.as_ref().map(|known| known.id), text)
+    }
+
     /// When it wants to be run even if nothing comes.
     pub(crate) fn next_wake(&self) -> Option<Time> {
         let rests = Some(self.rests_until).filter(|at| *at > Time::ZERO && !self.saw_end);

@@ -167,10 +167,13 @@ impl Plan {
     fn dialogue(random: &mut Random, pause: Duration) -> [Script; 2] {
         let (mut asks, mut answers) = (Vec::new(), Vec::new());
         let (mut asked, mut answered) = (0, 0);
+        let mut pauses = MAX_PAUSES;
         for _ in 0..random.within(1..=12) {
             let (question, answer) = (random.size(1..=4000), random.size(1..=20_000));
             if random.chance(0.3) {
-                asks.push(Step::Pause(random.duration(Duration::ZERO..=pause)));
+                let pause = random.duration(Duration::ZERO..=pause).min(pauses);
+                pauses -= pause;
+                asks.push(Step::Pause(pause));
             }
             asks.push(Step::Write(question));
             asked += question;
@@ -181,6 +184,9 @@ impl Plan {
         [Script(asks), Script(answers)]
     }
 }
+
+/// All pauses of one conversation together; less than the time in which it must be complete.
+const MAX_PAUSES: Duration = Duration::from_secs(100);
 
 #[cfg(test)]
 mod tests {

@@ -23,7 +23,7 @@ use workload::Talk;
 
 /// How long after the last fault everything that was begun before has come to its end. It is long because TCP doubles
 /// its retransmission time while a fault lasts.
-pub const COMPLETION: Duration = Duration::from_secs(150);
+pub const COMPLETION: Duration = Duration::from_secs(180);
 
 /// One seed's story.
 #[derive(Debug)]

@@ -1,7 +1,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use peersock_stack::Flow;
+
 use super::{Violation, World};
+use crate::{Node, Plan};
 
 /// What the nodes promise.
 #[derive(Debug, Clone, Copy)]
@@ -75,10 +78,24 @@ impl World {
         match self.ledger.pending().next() {
             None => Ok(()),
             Some((id, plan, begun)) => Err(Violation(format!(
-                "conversation {id} of nodes {} and {} in {} port {}, begun at {begun:?}, is not complete at {:?}",
-                plan.client, plan.server, plan.network, plan.port, self.now
+                "conversation {id} of nodes {} and {} in {} port {}, begun at {begun:?}, is not complete at {:?}: {}",
+                plan.client,
+                plan.server,
+                plan.network,
+                plan.port,
+                self.now,
+                self.describe_conversation(id, plan)
             ))),
         }
+    }
+
+    fn describe_conversation(&self, id: u64, plan: &Plan) -> String {
+        let nodes = [plan.client, plan.server].map(|number| self.machines[number].node());
+        let ends: Vec<String> = nodes.into_iter().flatten().flat_map(|node| node.describe(id)).collect();
+        let left: Vec<String> =
+            nodes.into_iter().flatten().flat_map(Node::lingering).map(|flow| describe(&flow)).collect();
+        let (asks, answers) = (&plan.scripts[0].0, &plan.scripts[1].0);
+        format!("{}; closed: {}; scripts {asks:?} and {answers:?}", ends.join("; "), left.join("; "))
     }
 
     /// Unless somebody crashed or left in the middle of something, no connection is left.
@@ -93,11 +110,20 @@ impl World {
             let Some(node) = machine.node() else { continue };
             let (flows, programs) = (node.datapath().stack().flows(), node.conversations());
             if flows + programs > 0 {
-                return Err(Violation(format!("node {number} is left with {flows} flows and {programs} programs")));
+                let lingering: Vec<String> = node.lingering().iter().map(|flow| describe(flow)).collect();
+                return Err(Violation(format!(
+                    "node {number} is left with {programs} programs and {flows} flows: {}",
+                    lingering.join(", ")
+                )));
             }
         }
         Ok(())
     }
+}
+
+fn describe(flow: &Flow) -> String {
+    let (state, local, remote) = (flow.state(), flow.local(), flow.remote());
+    format!("{state} {local} to {remote}, {} bytes unacknowledged, {} unread", flow.unacked(), flow.readable())
 }
 
 /// Places at which a peer may be.
