@@ -7,7 +7,8 @@
 //! call (about 100 bytes). Around it are the things that smoltcp lacks or fixes otherwise:
 //!
 //! - **Super-segments.** smoltcp believes in segmentation offload and emits up to 64 KiB at once.
-//! - **MSS.** On the wire it is the path's. smoltcp is told [`BLOCK`] segments instead: its congestion
+//! - **MSS.** The SYN announces what a node can take in, which is any IP packet (RFC 6691 2), and not what the
+//!   path carries now, which may grow. smoltcp is told [`BLOCK`] segments of the peer's instead: its congestion
 //!   window grows by one MSS per acknowledgement, and we acknowledge once per batch, not every two
 //!   segments. The price is a smallest congestion window of as many segments.
 //! - **Nagle and cork.** smoltcp's Nagle switch is set before each use, see [`Engine::tune`].
@@ -42,6 +43,9 @@ const ACK_DELAY: Duration = Duration::from_millis(10);
 
 /// How many of the peer's segments smoltcp takes for one.
 const BLOCK: usize = 16;
+
+/// The segment that a block is made of where the peer takes larger ones: an Ethernet path's.
+const USUAL_SEGMENT: usize = 1388;
 
 /// The segment size of a peer that names none (RFC 9293 3.7.1, MUST-15).
 const DEFAULT_MSS: usize = 536;
@@ -457,7 +461,7 @@ impl Engine {
         self.window_scale = option(options, 3).map_or(0, |shift| shift[0].min(14));
         let mss = option(options, 2).map(|value| {
             let mss = usize::from(u16::from_be_bytes([value[0], value[1]])).max(48);
-            self.block = (mss * BLOCK).min(MAX_PACKET - 60);
+            self.block = mss.min(USUAL_SEGMENT) * BLOCK;
             value.copy_from_slice(&(self.block as u16).to_be_bytes());
             mss
         });
@@ -474,13 +478,13 @@ impl Engine {
         self.window = window << self.window_scale;
     }
 
-    /// Keeps account of a packet that smoltcp has made, and puts the path's MSS into its SYN.
+    /// Keeps account of a packet that smoltcp has made, and puts our MSS into its SYN.
     fn note_sent(&mut self, packet: &mut [u8]) {
         let mut view = TcpPacket::new_unchecked(&mut packet[self.headers - 20..]);
         if view.syn()
             && let Some(value) = option(view.options_mut(), 2)
         {
-            value.copy_from_slice(&(self.segment as u16).to_be_bytes());
+            value.copy_from_slice(&((MAX_PACKET - self.headers) as u16).to_be_bytes());
         }
         let seq = view.seq_number().0 as u32;
         let payload = view.payload_mut().len();
