@@ -92,6 +92,18 @@ impl Driver {
         self.datapath.pump(Instant::now(), flow, &mut Batch::default());
     }
 
+    /// After a large write: reads what has come meanwhile, most likely acknowledgements, on the writer's own thread, so
+    /// that the engine need not wake for each. Does not wait, and leaves the role alone if others want it.
+    pub(crate) fn glance(&self) {
+        let Some(mut receiver) = self.role.try_hold(0) else { return };
+        let mut fds = self.socket_fds();
+        poll::readable(&mut fds, Some(Duration::ZERO));
+        receiver.receive(&self.sockets, &self.datapath, readable(&fds));
+        if self.role.release(receiver, true, 0, Instant::now()) {
+            self.kick();
+        }
+    }
+
     /// Has the engine look at everything anew.
     pub(crate) fn kick(&self) {
         self.alarm.wakeup.wake();
@@ -127,11 +139,11 @@ impl Driver {
             if !announced.is_busy() {
                 ticket.sleep(deadline);
                 announced.set_busy(true);
-            } else if let Some(mut receiver) = self.role.try_hold() {
+            } else if let Some(mut receiver) = self.role.try_hold(1) {
                 ticket.also_wake(&self.role.wakeup);
                 let value = self.receive_until(&mut receiver, patience, &mut attempt);
                 announced.set_busy(value.is_some());
-                if self.role.release(receiver, value.is_some(), Instant::now()) {
+                if self.role.release(receiver, value.is_some(), 1, Instant::now()) {
                     self.kick();
                 }
                 if value.is_some() {

@@ -79,9 +79,10 @@ impl ReceiveRole {
         self.tasks.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Takes the role for a busy waiting thread if it is the only one and the engine is not reading.
-    pub(super) fn try_hold(&self) -> Option<MutexGuard<'_, Receiver>> {
-        if self.others_wait() {
+    /// Takes the role if no other thread is busy waiting and the engine is not reading. `own` is 1 for a thread that
+    /// counts as busy waiting itself, else 0.
+    pub(super) fn try_hold(&self, own: usize) -> Option<MutexGuard<'_, Receiver>> {
+        if self.others_wait(own) {
             return None;
         }
         let receiver = match self.receiver.try_lock() {
@@ -96,9 +97,15 @@ impl ReceiveRole {
 
     /// Gives the role up after [`ReceiveRole::try_hold`]; keeps a lease on it if the thread will be `back` soon. True:
     /// the engine must be woken.
-    pub(super) fn release(&self, receiver: MutexGuard<'_, Receiver>, back: bool, now: Instant) -> bool {
+    pub(super) fn release(
+        &self,
+        receiver: MutexGuard<'_, Receiver>,
+        back: bool,
+        own: usize,
+        now: Instant,
+    ) -> bool {
         drop(receiver);
-        if !back || self.others_wait() {
+        if !back || self.others_wait(own) {
             self.state.store(ENGINE, Ordering::SeqCst);
             return true;
         }
@@ -147,8 +154,8 @@ impl ReceiveRole {
         self.receiver.try_lock().ok()
     }
 
-    fn others_wait(&self) -> bool {
-        self.busy.load(Ordering::SeqCst) > 1 || self.tasks.load(Ordering::SeqCst) > 0
+    fn others_wait(&self, own: usize) -> bool {
+        self.busy.load(Ordering::SeqCst) > own || self.tasks.load(Ordering::SeqCst) > 0
     }
 }
 

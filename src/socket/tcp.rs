@@ -15,6 +15,9 @@ use crate::wait::{Interest, Waiters};
 /// Connections that may wait to be accepted: `std::net`'s number.
 const BACKLOG: usize = 128;
 
+/// From this size on, bytes, a write looks for acknowledgements itself.
+const LARGE_WRITE: usize = 16 << 10;
+
 /// One TCP connection. Dropping it closes the connection; what was written is still delivered.
 pub(crate) struct Connection {
     pub(crate) node: Arc<Inner>,
@@ -86,6 +89,9 @@ impl Connection {
         self.is_ready(Interest::Write)?;
         let n = self.flow.write(Instant::now(), data)?;
         self.send();
+        if n >= LARGE_WRITE {
+            self.node.driver.glance();
+        }
         Ok(n)
     }
 
