@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::Waker;
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use crate::driver::poll::Wakeup;
@@ -41,8 +42,10 @@ struct State {
     threads: [u32; 2],
     /// Grows with every notification, per interest.
     generation: [u64; 2],
-    /// Threads that wait in `poll(2)` with the receive role instead of on the condition variable.
-    polling: Vec<Arc<Wakeup>>,
+    /// Threads that are asleep on the condition variable.
+    asleep: u32,
+    /// Threads that wait in `poll(2)` with the receive role instead.
+    polling: Vec<(ThreadId, Arc<Wakeup>)>,
 }
 
 impl Waiters {
@@ -60,10 +63,12 @@ impl Waiters {
                 woken.append(&mut state.wakers[interest as usize]);
             }
         }
-        for wakeup in &state.polling {
+        // A thread that reads the UDP sockets itself looks again after what it has read; it needs no waking for that.
+        let own = std::thread::current().id();
+        for (_, wakeup) in state.polling.iter().filter(|(thread, _)| *thread != own) {
             wakeup.wake();
         }
-        let threads = state.threads != [0, 0];
+        let threads = state.asleep > 0;
         self.publish(&state);
         drop(state);
         if threads {
@@ -120,26 +125,31 @@ impl Ticket<'_> {
     pub(crate) fn sleep(&mut self, deadline: Option<Instant>) -> bool {
         let mut state = self.waiters.lock();
         let i = self.interest as usize;
-        while state.generation[i] == self.generation {
+        state.asleep += 1;
+        let told = loop {
+            if state.generation[i] != self.generation {
+                break true;
+            }
             state = match deadline {
                 None => self.waiters.told.wait(state).expect("no panic under this lock"),
                 Some(deadline) => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left == Duration::ZERO {
-                        return false;
+                        break false;
                     }
                     self.waiters.told.wait_timeout(state, left).expect("no panic under this lock").0
                 }
             };
-        }
+        };
+        state.asleep -= 1;
         self.generation = state.generation[i];
-        true
+        told
     }
 
     /// Lets notifications also wake a `poll(2)` on `wakeup`.
     pub(crate) fn also_wake(&mut self, wakeup: &Arc<Wakeup>) {
         if self.wakeup.is_none() {
-            self.waiters.lock().polling.push(Arc::clone(wakeup));
+            self.waiters.lock().polling.push((std::thread::current().id(), Arc::clone(wakeup)));
             self.wakeup = Some(Arc::clone(wakeup));
         }
     }
@@ -150,7 +160,7 @@ impl Drop for Ticket<'_> {
         let mut state = self.waiters.lock();
         state.threads[self.interest as usize] -= 1;
         if let Some(mine) = &self.wakeup
-            && let Some(at) = state.polling.iter().position(|wakeup| Arc::ptr_eq(wakeup, mine))
+            && let Some(at) = state.polling.iter().position(|(_, wakeup)| Arc::ptr_eq(wakeup, mine))
         {
             state.polling.swap_remove(at);
         }
