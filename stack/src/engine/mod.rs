@@ -104,6 +104,8 @@ pub(crate) struct Engine {
     /// Unacknowledged data is to be sent again without waiting for the retransmission timer.
     retransmit_now: bool,
     large_write: bool,
+    /// The application has sent its last byte, and smoltcp does not know yet; see [`Engine::shutdown`].
+    shutting: bool,
     /// Sequence number after the last one sent.
     snd_nxt: u32,
     /// The last acknowledgement sent.
@@ -172,6 +174,7 @@ impl Engine {
             ack_now: false,
             retransmit_now: false,
             large_write: false,
+            shutting: false,
             snd_nxt: isn,
             rcv_nxt: 0,
         }
@@ -211,6 +214,7 @@ impl Engine {
         let written = self.ingress(time, 0, packet, reply);
         self.acked += queued.saturating_sub(self.unacked()) as u64;
         self.sent = self.sent.max(self.acked);
+        self.shut_if_ready();
 
         // RFC 5681 4.2: at least every second full segment is acknowledged without delay; a coalesced
         // one stands for several. So is a FIN, which nothing may follow.
@@ -300,8 +304,19 @@ impl Engine {
     }
 
     /// Sends FIN after the queue.
+    ///
+    /// In LAST-ACK smoltcp ignores whatever acknowledges nothing new, and so the news that a window has opened. So
+    /// after the peer's FIN, ours waits until everything before it is acknowledged.
     pub(crate) fn shutdown(&mut self) {
-        self.socket_mut().close();
+        self.shutting = true;
+        self.shut_if_ready();
+    }
+
+    fn shut_if_ready(&mut self) {
+        if self.shutting && (self.state() != State::CloseWait || self.unacked() == 0) {
+            self.shutting = false;
+            self.socket_mut().close();
+        }
     }
 
     /// Sends RST and forgets everything.
@@ -416,10 +431,11 @@ impl Engine {
         self.socket_mut().set_nagle_enabled(hold);
     }
 
-    /// The largest super-segment.
+    /// The largest super-segment. smoltcp's fast retransmission sends as much, whatever the peer's window.
     fn limit(&self) -> Limit {
         let segments = ((MAX_PACKET - self.headers) / self.segment).clamp(1, self.max_segments);
-        Limit { headers: self.headers, payload: segments * self.segment }
+        let within_window = (self.window / self.segment).max(1);
+        Limit { headers: self.headers, payload: segments.min(within_window) * self.segment }
     }
 
     /// Bytes of the stream sent and not acknowledged.

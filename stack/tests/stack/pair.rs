@@ -43,6 +43,7 @@ type Arrival = (Instant, u64, usize, Vec<u8>);
 
 pub(crate) struct Pair {
     pub(crate) now: Instant,
+    start: Instant,
     pub(crate) link: Link,
     pub(crate) hosts: [Host; 2],
     pub(crate) checksums: bool,
@@ -95,6 +96,7 @@ impl Pair {
         };
         Self {
             now: start,
+            start,
             link: Link::default(),
             hosts: [host(A), host(B)],
             checksums,
@@ -275,6 +277,11 @@ impl Pair {
         let Host { stack, net, batch, .. } = &mut self.hosts[side];
         stack.receive(self.now, *net, &mut packet.to_vec(), batch);
         self.finish_batch(side);
+    }
+
+    /// Time since the pair was made.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.now - self.start
     }
 
     pub(crate) fn counter(&self, side: usize, name: &str) -> u64 {

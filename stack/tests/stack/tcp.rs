@@ -376,6 +376,33 @@ fn time_wait_begins_and_ends_however_late_the_last_data_is_read() {
 }
 
 #[test]
+fn a_slow_reader_gets_everything_from_a_peer_that_closed_last() {
+    for seed in 0..100 {
+        let mut pair = Pair::with(seed, Config { receive_buffer: 64 << 10, ..Config::default() }, false);
+        let (a, b) = pair.connected();
+        a.shutdown_write(pair.now).unwrap();
+        pair.kick(A, &a);
+        pair.run(SECOND, |_| b.state() == State::CloseWait);
+        pair.link.loss = 80;
+        let data: Vec<u8> = (0..150_000).map(pattern).collect();
+        assert_eq!(b.write(pair.now, &data), Ok(data.len()));
+        b.close(pair.now);
+        pair.kick(B, &b);
+        let mut read = 0;
+        let mut buf = [0; 10_000];
+        while read < data.len() {
+            pair.run_for(Duration::from_millis(50));
+            if let Ok(len) = a.read(pair.now, &mut buf) {
+                assert_eq!(buf[..len], data[read..read + len]);
+                read += len;
+                pair.kick(A, &a);
+            }
+            assert!(pair.elapsed() < 60 * SECOND, "seed {seed}: {read} bytes, {a:?}, {b:?}");
+        }
+    }
+}
+
+#[test]
 fn an_acknowledgement_of_little_data_waits_for_an_answer_to_ride_on() {
     let mut pair = Pair::new(15);
     let (a, b) = pair.connected();
