@@ -76,7 +76,13 @@ impl World {
 
     /// Changes what a node will be at its next start.
     pub fn reconfigure(&mut self, number: usize, change: impl FnOnce(&mut MachineConfig)) {
-        change(&mut self.machines[number].config);
+        let before = self.machines[number].config.node.identity;
+        let config = &mut self.machines[number].config;
+        change(config);
+        if config.node.identity != before {
+            // Whoever calls the old address calls in vain.
+            self.ledger.disturb(number, None);
+        }
     }
 
     /// Starts a node; it joins its networks at once.
