@@ -1,14 +1,13 @@
 //! Nodes: identities, state directories, networks, events and status.
 
-mod common;
-
 use std::net::IpAddr;
 use std::time::Duration;
 
-use common::{PATIENCE, member, network, node, pair};
 use peersock::blocking::{TcpListener, TcpStream};
 use peersock::overlay::Identity;
 use peersock::{Event, IdentitySource, Interfaces, JoinError, Network, Node, Seed, StartError};
+
+use crate::common::{PATIENCE, member, network, node, pair};
 
 #[test]
 fn an_identity_in_a_state_directory_stays_and_is_locked() {

@@ -1,12 +1,11 @@
 //! Blocking UDP and ICMP echo between two nodes on the loopback interface.
 
-mod common;
-
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use common::{PATIENCE, member, network, pair, pattern};
 use peersock::blocking::{Ping, UdpSocket};
+
+use crate::common::{PATIENCE, member, network, pair, pattern};
 
 #[test]
 fn datagrams_keep_their_bounds_and_source() {

@@ -1,15 +1,14 @@
 //! Blocking TCP between two nodes on the loopback interface.
 
-mod common;
-
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, member, network, pair, pattern};
 use peersock::Network;
 use peersock::blocking::{TcpListener, TcpStream};
+
+use crate::common::{PATIENCE, member, network, pair, pattern};
 
 fn connected() -> (TcpStream, TcpStream, [(peersock::Node, peersock::Joined); 2]) {
     let nodes = pair();
@@ -324,14 +323,14 @@ fn many_threads_use_many_connections_at_once() {
 #[test]
 fn a_wrong_passphrase_finds_nobody() {
     let id = network();
-    let nodes = [common::node(), common::node()];
+    let nodes = [crate::common::node(), crate::common::node()];
     let first = nodes[0].join(Network::ad_hoc(id).with_passphrase("right")).expect("join");
     nodes[1].join(Network::ad_hoc(id).with_passphrase("wrong")).expect("join");
     let _listener = TcpListener::bind_on(&nodes[0], "[::]:1000").expect("bind");
     let error = TcpStream::connect_on(&nodes[1], (first.address(), 1000)).expect_err("another secret");
     assert_eq!(error.kind(), ErrorKind::HostUnreachable);
 
-    let third = common::node();
+    let third = crate::common::node();
     third.join(Network::ad_hoc(id).with_passphrase("right")).expect("join");
     TcpStream::connect_on(&third, (first.address(), 1000)).expect("the same secret");
 }

@@ -1,7 +1,5 @@
 //! Asynchronous sockets: on tokio, and on an executor that knows nothing of tokio.
 
-mod common;
-
 use std::future::Future;
 use std::io::ErrorKind;
 use std::pin::pin;
@@ -9,9 +7,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
-use common::{member, network, pair, pattern};
 use peersock::{TcpListener, TcpStream, UdpSocket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::common::{member, network, pair, pattern};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn megabytes_are_echoed_exactly() {

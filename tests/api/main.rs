@@ -1,0 +1,7 @@
+//! The public API, between nodes on the loopback interface.
+
+mod async_tcp;
+mod blocking_tcp;
+mod blocking_udp;
+mod common;
+mod node;
