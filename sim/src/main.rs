@@ -50,7 +50,8 @@ enum Command {
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run { seeds, from, time_limit, jobs, verbose } => {
-            let jobs = jobs.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
+            let jobs =
+                jobs.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
             run(from..from.saturating_add(seeds), time_limit.map(Duration::from_secs), jobs.max(1), verbose)
         }
         Command::Replay { seed, trace } => {

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use peersock::datapath::{Datapath, Ingress, Network, Sink, Subscription, Transmit};
 use peersock::{JoinError, NetworkId};
 use peersock_overlay::{
-    Endpoint, EndpointConfig, Event, Identity, Limits, NetworkConfig, Portable, RecvMeta, SocketIndex, SocketInfo,
-    default_provider,
+    Endpoint, EndpointConfig, Event, Identity, Limits, NetworkConfig, Portable, RecvMeta, SocketIndex,
+    SocketInfo, default_provider,
 };
 use peersock_stack::{Batch, Config, Flow, Listener, Stack, TcpOptions, UdpOptions};
 
@@ -405,7 +405,11 @@ mod tests {
 
     #[test]
     fn a_full_buffer_drops_the_newest() {
-        let meta = RecvMeta { remote: SocketAddr::from(([192, 0, 2, 1], 1)), socket: SocketIndex(0), multicast: false };
+        let meta = RecvMeta {
+            remote: SocketAddr::from(([192, 0, 2, 1], 1)),
+            socket: SocketIndex(0),
+            multicast: false,
+        };
         let mut inbox = Inbox { limit: 2000, ..Inbox::default() };
         assert!(inbox.push(meta, vec![0; 1000]));
         assert!(!inbox.push(meta, vec![0; 1000]));

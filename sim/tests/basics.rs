@@ -58,7 +58,8 @@ fn a_restarted_peer_is_back_within_one_syn_repetition() {
 fn udp_reaches_the_echo_server_and_comes_back() {
     let mut lab = Lab::new(2, &[open_network()]);
     let network = lab.networks[0].id();
-    let exchange = lab.world.exchange(network, (0, 1), PORT, 20, Duration::from_millis(50)).expect("an exchange");
+    let exchange =
+        lab.world.exchange(network, (0, 1), PORT, 20, Duration::from_millis(50)).expect("an exchange");
     lab.run(3 * SECOND);
     assert_eq!(lab.world.ledger.datagrams(exchange, peersock_sim::Side::Client), 20);
 }

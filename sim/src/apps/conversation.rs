@@ -131,10 +131,11 @@ impl Conversation {
             self.rests_until = Time::ZERO;
         }
         let rested = self.rests_until == Time::ZERO;
-        if rested && ready.intersects(Ready::READABLE | Ready::READ_CLOSED) {
-            if let Err(error) = self.read(context)? {
-                return self.fail(context, error);
-            }
+        if rested
+            && ready.intersects(Ready::READABLE | Ready::READ_CLOSED)
+            && let Err(error) = self.read(context)?
+        {
+            return self.fail(context, error);
         }
         match self.write(context) {
             Ok(false) => {}

@@ -88,13 +88,12 @@ impl EchoClient {
     }
 }
 
-fn network_of(
-    context: &Context<'_>,
-    interface: peersock_stack::InterfaceId,
-) -> Result<NetworkId, Violation> {
+fn network_of(context: &Context<'_>, interface: peersock_stack::InterfaceId) -> Result<NetworkId, Violation> {
     let networks = context.datapath.networks();
     let network = networks.iter().find(|network| network.interface == interface);
-    network.map(|network| network.id).ok_or_else(|| Violation(format!("a datagram came over {interface:?}, which was left")))
+    network
+        .map(|network| network.id)
+        .ok_or_else(|| Violation(format!("a datagram came over {interface:?}, which was left")))
 }
 
 /// Writes header and content over a datagram, as `side` sends it.

@@ -70,7 +70,13 @@ impl Ledger {
     ///
     /// # Errors
     /// There is no such conversation, it is between others or in another network, or it is going on already.
-    pub fn accept(&mut self, id: u64, network: NetworkId, server: usize, port: u16) -> Result<Arc<Plan>, Violation> {
+    pub fn accept(
+        &mut self,
+        id: u64,
+        network: NetworkId,
+        server: usize,
+        port: u16,
+    ) -> Result<Arc<Plan>, Violation> {
         let Some(entry) = self.conversations.get_mut(&id) else {
             return Err(Violation(format!("node {server} accepted a connection that nobody opened ({id})")));
         };

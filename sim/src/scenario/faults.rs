@@ -46,7 +46,12 @@ impl Fault {
     }
 
     /// It strikes.
-    pub(super) fn begin(&self, world: &mut World, topology: &mut Topology, id: FaultId) -> Result<(), Violation> {
+    pub(super) fn begin(
+        &self,
+        world: &mut World,
+        topology: &mut Topology,
+        id: FaultId,
+    ) -> Result<(), Violation> {
         match &self.kind {
             Kind::Links(links, stage) => {
                 world.remark(format_args!("{stage:?} on {links:?}"));
@@ -68,7 +73,12 @@ impl Fault {
     }
 
     /// It is over.
-    pub(super) fn end(&self, world: &mut World, topology: &mut Topology, id: FaultId) -> Result<(), Violation> {
+    pub(super) fn end(
+        &self,
+        world: &mut World,
+        topology: &mut Topology,
+        id: FaultId,
+    ) -> Result<(), Violation> {
         match &self.kind {
             Kind::Links(links, stage) => {
                 world.remark(format_args!("{stage:?} ends"));
@@ -94,7 +104,8 @@ impl Fault {
                 world.start(*node)
             }
             Kind::Leave { node, network } => {
-                let joined = world.machines()[*node].config().networks.iter().any(|(n, _)| n.id() == network.id());
+                let joined =
+                    world.machines()[*node].config().networks.iter().any(|(n, _)| n.id() == network.id());
                 if joined { Ok(()) } else { world.join(*node, network.clone(), PORTS.to_vec()) }
             }
             Kind::Readdress(_) | Kind::Rebind { .. } => {
@@ -141,7 +152,8 @@ impl Kind {
             }
             11 | 12 => Self::random_crash(random, topology, node, number),
             13 => {
-                let networks: Vec<_> = topology.networks.iter().filter(|n| n.members.contains(&node)).collect();
+                let networks: Vec<_> =
+                    topology.networks.iter().filter(|n| n.members.contains(&node)).collect();
                 match networks.is_empty() {
                     true => Self::Readdress(host),
                     false => Self::Leave { node, network: random.pick(&networks).config.clone() },
@@ -154,7 +166,8 @@ impl Kind {
     }
 
     fn random_crash(random: &mut Random, topology: &Topology, node: usize, number: u16) -> Self {
-        let listed = topology.networks.iter().any(|network| network.is_static() && network.members.contains(&node));
+        let listed =
+            topology.networks.iter().any(|network| network.is_static() && network.members.contains(&node));
         let moves = random.chance(0.3) && is_movable(topology);
         Self::Crash {
             node,

@@ -137,7 +137,17 @@ fn play(world: &mut World, random: &mut Random, report: &mut Report) -> Result<(
     world.set_calm(true);
     world.remark(format_args!("calm"));
     recover(world, random, &topology, report)?;
-    complete(world)
+    complete(world)?;
+    if random.chance(0.15) {
+        // Idle until sessions need a new key or are forgotten; then everybody talks again.
+        let idle = Duration::from_secs(random.within(100..=700));
+        let end = world.now() + idle;
+        world.run_until(end)?;
+        world.set_calm(true);
+        recover(world, random, &topology, report)?;
+        complete(world)?;
+    }
+    Ok(())
 }
 
 enum Act {
@@ -162,14 +172,16 @@ fn recover(
     }
     let mut ends = 0;
     let limit = calm + Limits::default().recovery;
-    world.run_while(limit, |world| {
-        if ends != world.ledger.ends {
-            ends = world.ledger.ends;
-            greetings.retain(|plan| !world.ledger.is_fulfilled(plan));
-        }
-        !greetings.is_empty()
-    })?;
-    report.recovery = world.now() - calm;
+    if !greetings.is_empty() {
+        world.run_while(limit, |world| {
+            if ends != world.ledger.ends {
+                ends = world.ledger.ends;
+                greetings.retain(|plan| !world.ledger.is_fulfilled(plan));
+            }
+            !greetings.is_empty()
+        })?;
+    }
+    report.recovery = report.recovery.max(world.now() - calm);
     match greetings.first() {
         None => Ok(()),
         Some(plan) => Err(Violation(format!(

@@ -84,7 +84,8 @@ impl Wire {
 impl Topology {
     /// Builds hosts, LANs and networks in the world, and starts the nodes.
     pub(super) fn make(world: &mut World, random: &mut Random) -> Result<Self, Violation> {
-        let families = *random.pick(&[Families::Ipv4, Families::Ipv4, Families::Ipv6, Families::Both, Families::Both]);
+        let families =
+            *random.pick(&[Families::Ipv4, Families::Ipv4, Families::Ipv6, Families::Both, Families::Both]);
         let mut topology = Self {
             lans: Vec::new(),
             hosts: Vec::new(),
@@ -123,7 +124,8 @@ impl Topology {
         for network in &self.networks {
             for &client in &network.members {
                 for &server in network.members.iter().filter(|server| **server != client) {
-                    let both = [client, server].iter().all(|&node| world.machines()[node].is_in(network.id()));
+                    let both =
+                        [client, server].iter().all(|&node| world.machines()[node].is_in(network.id()));
                     if both && self.can_reach(world, network, client, server) {
                         pairs.push((network.id(), client, server));
                     }
@@ -134,7 +136,8 @@ impl Topology {
     }
 
     fn can_reach(&self, world: &World, network: &Membership, client: usize, server: usize) -> bool {
-        let lan = |node: usize| world.net.attachments(world.machines()[node].config().host).first().map(|c| c.lan);
+        let lan =
+            |node: usize| world.net.attachments(world.machines()[node].config().host).first().map(|c| c.lan);
         if lan(client) == lan(server) {
             return true;
         }
@@ -153,7 +156,8 @@ impl Topology {
 
     fn add_lan(&mut self, world: &mut World, random: &mut Random, number: u8) {
         let ipv4 = (self.families != Families::Ipv6).then(|| Ipv4Addr::new(198, 51, number, 0));
-        let ipv6 = (self.families != Families::Ipv4).then(|| Ipv6Addr::new(0x2001, 0xdb8, 0, number.into(), 0, 0, 0, 0));
+        let ipv6 = (self.families != Families::Ipv4)
+            .then(|| Ipv6Addr::new(0x2001, 0xdb8, 0, number.into(), 0, 0, 0, 0));
         let lan = world.net.add_lan(Prefixes { ipv4, ipv6 });
         let far = Wire::random(random);
         world.net.set_gateway(lan, Some(Gateway { nat: None, out: far.pipe(), into: far.pipe() }));
@@ -215,8 +219,12 @@ impl Topology {
                 continue;
             }
             let id = NetworkId::ad_hoc(PORTS[0]..=PORTS[PORTS.len() - 1] + number).expect("a range");
-            match random.below(5) {
-                0 | 1 => self.networks.push(Membership { config: NetworkConfig::AdHoc { id, psk: None }, members }),
+            // Only a static network reaches beyond a LAN.
+            let kind = if self.lans.len() > 1 && random.chance(0.5) { 4 } else { random.below(5) };
+            match kind {
+                0 | 1 => {
+                    self.networks.push(Membership { config: NetworkConfig::AdHoc { id, psk: None }, members })
+                }
                 2 => {
                     let psk = Some(Psk::new(random.bytes()));
                     self.networks.push(Membership { config: NetworkConfig::AdHoc { id, psk }, members });
@@ -235,10 +243,11 @@ impl Topology {
                 }
             }
         }
-        if self.networks.is_empty() {
-            let id = NetworkId::ad_hoc(PORTS[0]..=PORTS[PORTS.len() - 1]).expect("a range");
-            let members = (0..nodes).collect();
-            self.networks.push(Membership { config: NetworkConfig::AdHoc { id, psk: None }, members });
+        if self.networks.is_empty() || self.lans.len() > 1 && !self.networks.iter().any(Membership::is_static)
+        {
+            let members: Vec<usize> = (0..nodes).collect();
+            let config = static_network(world, random, u64::from(count), &members);
+            self.networks.push(Membership { config: NetworkConfig::Static(config), members });
         }
     }
 }
@@ -248,7 +257,7 @@ fn static_network(world: &World, random: &mut Random, number: u64, members: &[us
         identity: *Identity::from_seed(&world.machines()[node].config().node.identity).public(),
         name: None,
         addresses: vec![Ipv4Addr::new(10, 9, number as u8, node as u8 + 1).into()],
-        endpoints: if random.chance(0.8) { world.endpoints(node) } else { Vec::new() },
+        endpoints: if random.chance(0.9) { world.endpoints(node) } else { Vec::new() },
     };
     StaticNetwork {
         id: NetworkId::new(0xfe << 56 | (number + 1)).expect("an ID"),

@@ -36,10 +36,11 @@ impl Talk {
         let (network, node, _) = *random.pick(&pairs);
         pairs.push((network, node, node));
         let count = random.within(2..=8);
-        let most = *random.pick(&[50_000, 500_000, 2_000_000]) / count;
+        let most = *random.pick(&[50_000, 500_000, 2_000_000, 4_000_000]) / count;
         // Sometimes a conversation outlives a session and its successor.
         let pause = Duration::from_secs(if random.chance(0.1) { 60 } else { 3 });
-        let mut talks: Vec<Self> = (0..count).map(|_| Self::random(random, &pairs, most, pause, end)).collect();
+        let mut talks: Vec<Self> =
+            (0..count).map(|_| Self::random(random, &pairs, most, pause, end)).collect();
         if random.chance(0.3) {
             talks.extend(churn(random, &pairs, end));
         }
@@ -68,7 +69,13 @@ impl Talk {
         let port = *random.pick(&PORTS);
         let kind = if random.chance(0.2) {
             let interval = random.duration(Duration::from_millis(1)..=Duration::from_millis(500));
-            Kind::Exchange { network, pair: (client, server), port, count: random.within(1..=30) as u32, interval }
+            Kind::Exchange {
+                network,
+                pair: (client, server),
+                port,
+                count: random.within(1..=30) as u32,
+                interval,
+            }
         } else {
             Kind::Conversation(Arc::new(Plan::random(random, network, (client, server), port, most, pause)))
         };

@@ -17,7 +17,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { recovery: Duration::from_secs(30), events_per_second: 1_000_000 }
+        Self { recovery: Duration::from_secs(20), events_per_second: 1_000_000 }
     }
 }
 
@@ -38,7 +38,9 @@ impl World {
         self.pace.events += 1;
         if self.pace.events > self.limits.events_per_second {
             let limit = self.limits.events_per_second;
-            return Err(Violation(format!("more than {limit} events in the second after {second} s: a livelock")));
+            return Err(Violation(format!(
+                "more than {limit} events in the second after {second} s: a livelock"
+            )));
         }
         Ok(())
     }
@@ -49,7 +51,8 @@ impl World {
             let Some(node) = machine.node() else { continue };
             let datapath = node.datapath();
             let peers = datapath.peers();
-            let different: BTreeSet<_> = peers.iter().map(|info| (info.peer.network(), info.peer.id())).collect();
+            let different: BTreeSet<_> =
+                peers.iter().map(|info| (info.peer.network(), info.peer.id())).collect();
             if different.len() != peers.len() {
                 return Err(Violation(format!("node {number} knows a peer twice")));
             }
@@ -123,7 +126,11 @@ impl World {
 
 fn describe(flow: &Flow) -> String {
     let (state, local, remote) = (flow.state(), flow.local(), flow.remote());
-    format!("{state} {local} to {remote}, {} bytes unacknowledged, {} unread", flow.unacked(), flow.readable())
+    format!(
+        "{state} {local} to {remote}, {} bytes unacknowledged, {} unread",
+        flow.unacked(),
+        flow.readable()
+    )
 }
 
 /// Places at which a peer may be.

@@ -211,7 +211,8 @@ impl World {
         let mut infos = Vec::new();
         if cards.iter().any(|card| card.ipv4.is_some()) {
             let broadcast = |card: &Attachment| Some(Ipv4Addr::from(card.ipv4?.to_bits() | 0xff));
-            let mut targets: Vec<_> = cards.iter().filter_map(broadcast).map(|ip| endpoint(ip.into())).collect();
+            let mut targets: Vec<_> =
+                cards.iter().filter_map(broadcast).map(|ip| endpoint(ip.into())).collect();
             targets.push(endpoint(GROUP_V4.into()));
             infos.push(info(0, true, targets));
         }

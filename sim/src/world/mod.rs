@@ -150,7 +150,11 @@ impl World {
     ///
     /// # Errors
     /// Something happened that must never happen.
-    pub fn run_while(&mut self, end: Time, mut going: impl FnMut(&mut World) -> bool) -> Result<bool, Violation> {
+    pub fn run_while(
+        &mut self,
+        end: Time,
+        mut going: impl FnMut(&mut World) -> bool,
+    ) -> Result<bool, Violation> {
         loop {
             let next = self.net.next_arrival().into_iter().chain(self.queue.next_at()).min();
             let Some(next) = next.filter(|next| *next <= end) else {

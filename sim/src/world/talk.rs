@@ -6,7 +6,6 @@ use peersock::NetworkId;
 use peersock_stack::{Error, TcpOptions, UdpOptions};
 
 use super::{Event, Violation, World};
-use crate::Time;
 use crate::apps::{Conversation, EchoClient, Plan};
 
 impl World {
@@ -26,11 +25,23 @@ impl World {
         let Some(network) = node.network(plan.network) else { return Ok(()) };
         let stack = node.datapath().stack();
         let flow = stack
-            .tcp_connect(at, network.interface, None, remote, TcpOptions { nodelay: plan.port % 2 == 0, ..TcpOptions::default() })
-            .map_err(|error| Violation(format!("node {} cannot connect to {remote}: {error}", plan.client)))?;
+            .tcp_connect(
+                at,
+                network.interface,
+                None,
+                remote,
+                TcpOptions { nodelay: plan.port.is_multiple_of(2), ..TcpOptions::default() },
+            )
+            .map_err(|error| {
+                Violation(format!("node {} cannot connect to {remote}: {error}", plan.client))
+            })?;
         let id = self.ledger.begin(now, plan.clone());
         let (client, server) = (plan.client, plan.server);
-        self.trace.note(now, format_args!("{client} begins conversation {id} with {server} in {}", plan.network), &[]);
+        self.trace.note(
+            now,
+            format_args!("{client} begins conversation {id} with {server} in {}", plan.network),
+            &[],
+        );
         node.pump(at, &flow);
         node.add_conversation(Conversation::client(flow, id, plan));
         self.settle(client)
@@ -55,11 +66,11 @@ impl World {
         let Some(node) = &mut self.machines[client].node else { return Ok(exchange) };
         let Some(joined) = node.network(network) else { return Ok(exchange) };
         let local = SocketAddr::new(joined.addresses[0], 0);
-        let socket = node
-            .datapath()
-            .stack()
-            .udp_bind(Some(joined.interface), local, UdpOptions::default())
-            .map_err(|error| Violation(format!("node {client} cannot bind a UDP socket: {error}")))?;
+        let socket =
+            node.datapath()
+                .stack()
+                .udp_bind(Some(joined.interface), local, UdpOptions::default())
+                .map_err(|error| Violation(format!("node {client} cannot bind a UDP socket: {error}")))?;
         self.trace.note(now, format_args!("{client} begins exchange {exchange} with {server}"), &[]);
         node.add_echo_client(EchoClient {
             socket,
@@ -82,11 +93,12 @@ impl World {
         let Some((plan, begun)) = self.ledger.plan_of(id) else { return Ok(()) };
         let disturbed = self.ledger.is_disturbed(id);
         self.ledger.withdraw(id);
-        let what = format!("conversation {id} of {} with {} could not begin: {error}", plan.client, plan.server);
+        let what =
+            format!("conversation {id} of {} with {} could not begin: {error}", plan.client, plan.server);
         self.trace.note(self.now, format_args!("{what}"), &[]);
-        let patience = |calm: Time| calm + self.limits.recovery;
         let expected = matches!(error, Error::HostUnreachable | Error::TimedOut);
-        if self.calm_since.is_some_and(|calm| self.now > patience(calm)) || !(expected || disturbed) {
+        let late = self.calm_since.is_some_and(|calm| self.now > calm + self.limits.recovery);
+        if !disturbed && (late || !expected) {
             return Err(Violation(format!("{what} (begun at {begun:?})")));
         }
         if self.machines[plan.client].is_in(plan.network) && self.machines[plan.server].is_in(plan.network) {

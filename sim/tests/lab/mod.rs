@@ -20,7 +20,11 @@ pub struct Lab {
 impl Lab {
     pub fn new(nodes: u8, networks: &[NetworkConfig]) -> Self {
         let mut random = Random::from_seed(1);
-        let mut world = World::new(random.fork(), Trace::new(std::env::var_os("PEERSOCK_SIM_TRACE").is_some()), Limits::default());
+        let mut world = World::new(
+            random.fork(),
+            Trace::new(std::env::var_os("PEERSOCK_SIM_TRACE").is_some()),
+            Limits::default(),
+        );
         let lan = world.net.add_lan(Prefixes { ipv4: Some([192, 0, 2, 0].into()), ipv6: None });
         let mut hosts = Vec::new();
         for number in 1..=nodes {
