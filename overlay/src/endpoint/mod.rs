@@ -279,6 +279,16 @@ impl Endpoint {
     }
 }
 
+impl Drop for Endpoint {
+    /// A peer and its session hold each other, and others may hold either: breaks that circle and erases the keys.
+    fn drop(&mut self) {
+        for (_, peer) in self.peers.iter() {
+            peer.handle.set_session(None);
+            peer.sessions.iter().for_each(|live| live.session.erase());
+        }
+    }
+}
+
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Endpoint")

@@ -1,10 +1,12 @@
 //! Peers that die, restart, leave or are cut off, and how long it takes until packets flow again.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use peersock_overlay::{
-    Event, Identity, NetworkConfig, NetworkIndex, RecvMeta, SocketIndex, StaticMember, StaticNetwork,
+    Event, Identity, NetworkConfig, NetworkIndex, RecvMeta, SealError, SocketIndex, StaticMember,
+    StaticNetwork,
 };
 
 use crate::net::{Net, UNIX_TIME, lan_socket, open_network};
@@ -52,6 +54,18 @@ fn a_restarted_peer_without_beacons_is_found_by_its_answer_to_our_packet() {
     let took = probe_until_received(&mut net, 0, 1);
     assert!(took <= Duration::from_millis(20), "{took:?}");
     assert!(net.counter(0, "unknown_session_received") > 0);
+}
+
+#[test]
+fn a_dropped_endpoint_leaves_neither_memory_nor_keys_behind() {
+    let mut net = Net::connected_pair();
+    let peer = net.peer(0, 1);
+    let session = peer.sender().expect("connected").session;
+    drop(net);
+    assert_eq!(session.seal(&[], &mut [0; 64]), Err(SealError::Expired));
+    let left = (Arc::downgrade(&peer), Arc::downgrade(&session));
+    drop((peer, session));
+    assert!(left.0.upgrade().is_none() && left.1.upgrade().is_none(), "they hold each other");
 }
 
 #[test]
