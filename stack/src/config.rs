@@ -33,8 +33,8 @@ pub struct Config {
     /// [`Error::TimedOut`](crate::Error::TimedOut); a peer that answers window probes is alive.
     /// Default 924 s, as Linux (`tcp_retries2` 15, RFC 1122 4.2.3.5).
     pub user_timeout: Duration,
-    /// How long a connection that the application has closed may take to finish in silence.
-    /// Default 60 s, as Linux's `tcp_fin_timeout`.
+    /// How long a connection that the application has closed may take to finish in silence; three times as
+    /// long while something of ours is unacknowledged. Default 60 s, as Linux's `tcp_fin_timeout`.
     pub orphan_timeout: Duration,
     /// Ports for sockets that did not ask for one. Default 32768 to 60999, as Linux.
     pub ephemeral_ports: RangeInclusive<u16>,

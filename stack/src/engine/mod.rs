@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use smoltcp::iface::{self, Interface, SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{self, CongestionControl, Socket};
-use smoltcp::wire::{HardwareAddress, IpListenEndpoint, TcpPacket};
+use smoltcp::wire::{HardwareAddress, IpListenEndpoint, Ipv4Packet, Ipv6Packet, TcpPacket};
 
 pub(crate) use pool::Pool;
 
@@ -211,6 +211,7 @@ impl Engine {
             self.clamp_window(tcp);
         }
         let (queued, readable) = (self.unacked(), self.readable());
+        let packet = if fin && payload > 0 { self.trim_known(packet, ip_len) } else { packet };
         let written = self.ingress(time, 0, packet, reply);
         self.acked += queued.saturating_sub(self.unacked()) as u64;
         self.sent = self.sent.max(self.acked);
@@ -377,6 +378,24 @@ impl Engine {
             State::Established | State::CloseWait => self.unacked() > 0,
             State::FinWait2 | State::TimeWait | State::Closed => false,
         }
+    }
+
+    /// Leaves the FIN alone of a segment whose data has been acknowledged before. smoltcp takes no account of the
+    /// FIN's sequence number, so to it such a segment lies before the window.
+    fn trim_known<'a>(&self, packet: &'a mut [u8], ip_len: usize) -> &'a mut [u8] {
+        let mut tcp = TcpPacket::new_unchecked(&mut packet[ip_len..]);
+        let (header, payload) = (usize::from(tcp.header_len()), tcp.payload_mut().len());
+        let end = tcp.seq_number() + payload;
+        if end.0 as u32 != self.rcv_nxt {
+            return packet;
+        }
+        tcp.set_seq_number(end);
+        let packet = &mut packet[..ip_len + header];
+        match self.headers {
+            40 => Ipv4Packet::new_unchecked(&mut *packet).set_total_len((ip_len + header) as u16),
+            _ => Ipv6Packet::new_unchecked(&mut *packet).set_payload_len(header as u16),
+        }
+        packet
     }
 
     /// Whether `ack` repeats what is known, and all that it lacks is our FIN.

@@ -218,7 +218,8 @@ impl Flow {
             _ => {}
         }
         if let Some(waiting) = inner.waiting {
-            let orphan = if inner.orphaned { config.orphan_timeout } else { Duration::MAX };
+            // Retransmissions back off to a minute (RFC 6298 (2.5)), and the last one must have its chance.
+            let orphan = if inner.orphaned { config.orphan_timeout * 3 } else { Duration::MAX };
             return Some(after(waiting.max(inner.heard), inner.user_timeout.min(orphan)));
         }
         if inner.orphaned && state == State::FinWait2 {

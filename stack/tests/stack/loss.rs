@@ -196,3 +196,36 @@ fn a_lost_fin_is_sent_again_whatever_duplicates_come() {
     }
     pair.run(Duration::from_secs(3), |_| b.readiness().contains(Ready::READ_CLOSED));
 }
+
+#[test]
+fn a_fin_behind_data_that_is_known_already_counts() {
+    let mut pair = Pair::new(3);
+    let (a, b) = pair.connected();
+    pair.link.loss = 1000;
+    pair.capture = Some(Vec::new());
+    a.write(pair.now, &[7; 2000]).unwrap();
+    a.shutdown_write(pair.now).unwrap();
+    pair.kick(A, &a);
+    let capture = pair.capture.take().expect("it was asked for");
+    let [(_, first), (_, last)] = &capture[..] else { panic!("two segments, not {}", capture.len()) };
+    // The FIN comes first, then what was missing before it, then the FIN's segment again.
+    for packet in [last, first, last] {
+        pair.inject(B, packet);
+    }
+    assert_eq!(b.read(pair.now, &mut [0; 3000]), Ok(2000));
+    assert_eq!(b.read(pair.now, &mut [0; 3000]), Ok(0));
+}
+
+#[test]
+fn closed_connections_outlast_the_longest_retransmission_interval() {
+    let mut pair = Pair::new(4);
+    let (a, b) = pair.connected();
+    pair.link.loss = 1000;
+    a.write(pair.now, b"not lost").unwrap();
+    a.close(pair.now);
+    pair.kick(A, &a);
+    // After 63 s of silence the next retransmission is a minute away.
+    pair.run_for(Duration::from_secs(70));
+    pair.link.loss = 0;
+    pair.run(Duration::from_secs(60), |_| b.readiness().contains(Ready::READ_CLOSED));
+}
