@@ -1,0 +1,82 @@
+//! Two machines on one cable: network namespaces joined by a veth pair, in which nodes find each other by beacon.
+//!
+//! Needs root and `ip`; skips otherwise. The namespaces belong to the test and go with it.
+
+mod common;
+
+use std::ffi::OsStr;
+use std::process::Command;
+
+use common::{Lab, PATIENCE, PORT, Running};
+
+#[test]
+fn nodes_on_one_cable_find_each_other_over_ipv4() {
+    let Some(cable) = Cable::lay("v4", &["10.98.7.1/24", "10.98.7.2/24"]) else { return };
+    cable.carries_a_conversation();
+}
+
+#[test]
+fn nodes_on_one_cable_find_each_other_with_nothing_but_link_local_ipv6() {
+    let Some(cable) = Cable::lay("v6", &[]) else { return };
+    cable.carries_a_conversation();
+}
+
+struct Cable {
+    ends: [String; 2],
+}
+
+impl Cable {
+    /// Joins two namespaces; `addresses` are the IPv4 addresses of the ends, and none means that IPv4 is not there.
+    fn lay(name: &str, addresses: &[&str]) -> Option<Cable> {
+        let ends = ["a", "b"].map(|end| format!("ps-{}-{name}{end}", std::process::id()));
+        if !ip(["netns", "add", &ends[0]]) {
+            println!("SKIP nodes_on_one_cable ({name}): network namespaces need root and the program ip");
+            return None;
+        }
+        let cable = Cable { ends };
+        let [a, b] = &cable.ends;
+        assert!(ip(["netns", "add", b]));
+        assert!(ip(["link", "add", "eth0", "netns", a, "type", "veth", "peer", "name", "eth0", "netns", b]));
+        for (index, end) in cable.ends.iter().enumerate() {
+            if let Some(address) = addresses.get(index) {
+                assert!(ip(["-n", end, "addr", "add", address, "dev", "eth0"]));
+            }
+            assert!(ip(["-n", end, "link", "set", "lo", "up"]));
+            assert!(ip(["-n", end, "link", "set", "eth0", "up"]));
+        }
+        Some(cable)
+    }
+
+    fn carries_a_conversation(&self) {
+        let lab = Lab::new();
+        let listener = self.inside(0, &lab, "listener", &["listen", &PORT.to_string()]);
+        let target = listener.wait_for_target();
+        let patience = PATIENCE.as_secs().to_string();
+        let mut dialer = self.inside(1, &lab, "dialer", &["dial", &target, "--timeout", &patience]);
+        dialer.send(b"over the cable");
+        dialer.end_stdin();
+        assert_eq!(listener.finish().success().text(), "over the cable");
+        dialer.finish().success();
+    }
+
+    /// Runs the program at one end, on all interfaces there.
+    fn inside(&self, end: usize, lab: &Lab, node: &str, words: &[&str]) -> Running {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.ends[end], env!("CARGO_BIN_EXE_peersock")]).args(words);
+        command.arg("--state").arg(lab.state(node)).args(["--network", &lab.network]);
+        Running::start(command)
+    }
+}
+
+impl Drop for Cable {
+    fn drop(&mut self) {
+        for end in &self.ends {
+            ip(["netns", "del", end]);
+        }
+    }
+}
+
+fn ip(words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> bool {
+    let done = Command::new("ip").args(words).output();
+    done.is_ok_and(|output| output.status.success())
+}
