@@ -205,6 +205,10 @@ impl Engine {
             // and stop the retransmission timer as well.
             return Processed::default();
         }
+        if view.rst() && self.state() == State::TimeWait {
+            // RFC 1337: the connection has ended in order, and the application may still read.
+            return Processed::default();
+        }
         if syn {
             self.read_syn(tcp);
         } else {

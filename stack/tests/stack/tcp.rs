@@ -376,6 +376,28 @@ fn time_wait_begins_and_ends_however_late_the_last_data_is_read() {
 }
 
 #[test]
+fn a_reset_in_time_wait_takes_nothing_from_the_reader() {
+    let mut pair = Pair::new(19);
+    let (a, b) = pair.connected();
+    a.shutdown_write(pair.now).unwrap();
+    pair.kick(A, &a);
+    pair.run(SECOND, |_| b.state() == State::CloseWait);
+    b.write(pair.now, b"the end").unwrap();
+    b.close(pair.now);
+    pair.capture = Some(Vec::new());
+    pair.kick(B, &b);
+    pair.run(SECOND, |_| a.state() == State::TimeWait && b.state() == State::Closed);
+    // A late acknowledgement makes the other stack, which has forgotten the connection, reset it.
+    let capture = pair.capture.take().expect("it was asked for");
+    let (_, late) = capture.iter().rfind(|(side, _)| *side == A).expect("an acknowledgement");
+    pair.inject(B, late);
+    pair.run_for(SECOND);
+    assert_eq!(pair.counter(B, "tcp_no_socket"), 1);
+    assert_eq!(a.read(pair.now, &mut [0; 10]), Ok(7));
+    assert_eq!(a.read(pair.now, &mut [0; 10]), Ok(0));
+}
+
+#[test]
 fn a_slow_reader_gets_everything_from_a_peer_that_closed_last() {
     for seed in 0..100 {
         let mut pair = Pair::with(seed, Config { receive_buffer: 64 << 10, ..Config::default() }, false);
