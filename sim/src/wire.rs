@@ -10,8 +10,8 @@ use crate::apps::Violation;
 /// Watches every datagram that any node sends.
 #[derive(Debug, Default)]
 pub struct WireObserver {
-    /// The counters that were seen, by sender and receiver's index, and where the first of them went.
-    sessions: BTreeMap<(Sender, [u8; 3]), Seen>,
+    /// The counters that were seen, by sender, receiver and receiver's index. Two receivers may choose one index.
+    sessions: BTreeMap<(Sender, Option<usize>, [u8; 3]), Seen>,
     /// Data packets seen.
     pub data_packets: u64,
     /// Bytes of all datagrams.
@@ -35,11 +35,16 @@ struct Seen {
 }
 
 impl WireObserver {
-    /// Sees a datagram leave a node.
+    /// Sees a datagram leave a node for a socket that is or was `receiver`'s, if that is known.
     ///
     /// # Errors
     /// It has the counter of an earlier one of the same session, or one that cannot have been reached.
-    pub fn see(&mut self, sender: Sender, to: SocketAddr, payload: &[u8]) -> Result<(), Violation> {
+    pub fn see(
+        &mut self,
+        sender: Sender,
+        (to, receiver): (SocketAddr, Option<usize>),
+        payload: &[u8],
+    ) -> Result<(), Violation> {
         self.bytes += payload.len() as u64;
         if MessageType::of(payload) != Some(MessageType::Data) {
             return Ok(());
@@ -49,7 +54,7 @@ impl WireObserver {
             .map_err(|error| Violation(format!("node {node} sent a broken data packet to {to}: {error}")))?;
         self.data_packets += 1;
         let index = data.receiver.to_be_bytes();
-        let seen = self.sessions.entry((sender, index)).or_default();
+        let seen = self.sessions.entry((sender, receiver, index)).or_default();
         seen.packets += 1;
         // Some packets are sealed and never sent, but not thousands.
         if data.counter > seen.packets + MAX_GAP {
@@ -89,16 +94,23 @@ mod tests {
     fn a_counter_may_come_once_per_session_and_direction() {
         let mut observer = WireObserver::default();
         let sender = |node, start| Sender { node, start };
-        let to = SocketAddr::from(([192, 0, 2, 1], 1));
+        let to = |receiver| (SocketAddr::from(([192, 0, 2, 1], 1)), Some(receiver));
         let packet = |index: u8, counter: u8| {
             let mut packet = vec![0; 28];
             (packet[0], packet[3], packet[11]) = (0xd4, index, counter);
             packet
         };
-        for (sender, index) in [(sender(0, 0), 1), (sender(0, 0), 2), (sender(1, 0), 1), (sender(0, 1), 1)] {
-            assert!(observer.see(sender, to, &packet(index, 0)).is_ok());
-            assert!(observer.see(sender, to, &packet(index, 1)).is_ok());
+        let all = [
+            (sender(0, 0), 7, 1),
+            (sender(0, 0), 7, 2),
+            (sender(0, 0), 8, 1),
+            (sender(1, 0), 7, 1),
+            (sender(0, 1), 7, 1),
+        ];
+        for (sender, receiver, index) in all {
+            assert!(observer.see(sender, to(receiver), &packet(index, 0)).is_ok());
+            assert!(observer.see(sender, to(receiver), &packet(index, 1)).is_ok());
         }
-        assert!(observer.see(sender(0, 0), to, &packet(1, 0)).is_err());
+        assert!(observer.see(sender(0, 0), to(7), &packet(1, 0)).is_err());
     }
 }

@@ -93,6 +93,7 @@ impl World {
         let at = self.instant();
         let seed = self.random.bytes();
         let sockets = self.socket_infos(number);
+        self.note_endpoints(number);
         let machine = &mut self.machines[number];
         machine.starts += 1;
         machine.alarm = None;
@@ -191,10 +192,17 @@ impl World {
     fn refresh_sockets(&mut self, number: usize) -> Result<(), Violation> {
         let at = self.instant();
         let sockets = self.socket_infos(number);
+        self.note_endpoints(number);
         if let Some(node) = &mut self.machines[number].node {
             node.set_sockets(at, sockets);
         }
         self.settle(number)
+    }
+
+    fn note_endpoints(&mut self, number: usize) {
+        for endpoint in self.endpoints(number) {
+            self.owners.insert(endpoint, number);
+        }
     }
 
     /// One socket per family that any card of the host has; beacons go to the group and to each broadcast address.

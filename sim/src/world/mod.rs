@@ -35,6 +35,8 @@ pub struct World {
     queue: Queue<Event>,
     machines: Vec<Machine>,
     sockets: BTreeMap<(HostId, u16), usize>,
+    /// Every endpoint that a node has or had; none is used by two.
+    owners: BTreeMap<SocketAddr, usize>,
     /// What the programs say to each other.
     pub ledger: Ledger,
     wire: WireObserver,
@@ -86,6 +88,7 @@ impl World {
             queue: Queue::default(),
             machines: Vec::new(),
             sockets: BTreeMap::new(),
+            owners: BTreeMap::new(),
             ledger: Ledger::default(),
             wire: WireObserver::default(),
             trace,
@@ -262,7 +265,7 @@ impl World {
         for sent in node.take_sent() {
             let what = describe(&sent.payload);
             self.trace.note(now, format_args!("{number} sends {what} to {}", sent.to), &sent.payload);
-            self.wire.see(sender, sent.to, &sent.payload)?;
+            self.wire.see(sender, (sent.to, self.owners.get(&sent.to).copied()), &sent.payload)?;
             if let Some(tap) = &mut self.tap {
                 let card = self.net.attachments(host).first().copied();
                 let address = card.and_then(|card| card.address_for(&sent.to)).unwrap_or(sent.to.ip());

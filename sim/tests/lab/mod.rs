@@ -7,18 +7,18 @@ use peersock_sim::net::{HostId, LanId, Pipe, Prefixes, Stage};
 use peersock_sim::{Limits, MachineConfig, NodeConfig, Plan, Random, Trace, World};
 
 /// Where the programs listen.
-pub const PORT: u16 = 2000;
+pub(crate) const PORT: u16 = 2000;
 
 /// Nodes 0, 1, 2, … with the addresses 192.0.2.1, .2, .3, …, all in the same networks.
-pub struct Lab {
-    pub world: World,
-    pub lan: LanId,
-    pub hosts: Vec<HostId>,
-    pub networks: Vec<NetworkConfig>,
+pub(crate) struct Lab {
+    pub(crate) world: World,
+    pub(crate) lan: LanId,
+    pub(crate) hosts: Vec<HostId>,
+    pub(crate) networks: Vec<NetworkConfig>,
 }
 
 impl Lab {
-    pub fn new(nodes: u8, networks: &[NetworkConfig]) -> Self {
+    pub(crate) fn new(nodes: u8, networks: &[NetworkConfig]) -> Self {
         let mut random = Random::from_seed(1);
         let mut world = World::new(
             random.fork(),
@@ -44,17 +44,17 @@ impl Lab {
         Self { world, lan, hosts, networks: networks.to_vec() }
     }
 
-    pub fn run(&mut self, time: Duration) {
+    pub(crate) fn run(&mut self, time: Duration) {
         let end = self.world.now() + time;
         self.world.run_until(end).expect("no violation");
     }
 
-    pub fn greeting(&self, client: usize, server: usize) -> Plan {
+    pub(crate) fn greeting(&self, client: usize, server: usize) -> Plan {
         Plan::greeting(self.networks[0].id(), (client, server), PORT)
     }
 }
 
-pub fn node_config(identity: u8) -> NodeConfig {
+pub(crate) fn node_config(identity: u8) -> NodeConfig {
     NodeConfig {
         identity: [identity; 32],
         seed: [0; 32],
@@ -66,7 +66,7 @@ pub fn node_config(identity: u8) -> NodeConfig {
     }
 }
 
-pub fn open_network() -> NetworkConfig {
+pub(crate) fn open_network() -> NetworkConfig {
     NetworkConfig::AdHoc { id: NetworkId::ad_hoc(1000..=3000).expect("a range"), psk: None }
 }
 
