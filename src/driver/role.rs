@@ -191,3 +191,68 @@ impl Drop for Announced<'_> {
         self.set_busy(false);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn role() -> (ReceiveRole, Instant) {
+        let base = Instant::now();
+        (ReceiveRole::new(base, Wakeup::new().expect("an eventfd")), base)
+    }
+
+    #[test]
+    fn a_lone_waiter_takes_the_role_and_keeps_a_lease_on_it() {
+        let (role, base) = role();
+        let mut seen = 0;
+        assert_eq!(role.claim(base, &mut seen), Claim::Mine);
+        let _announced = role.announce();
+        let receiver = role.try_hold(1).expect("nobody else waits");
+        assert_eq!(role.claim(base, &mut seen), Claim::Theirs(Some(WATCH)));
+        assert!(!role.release(receiver, true, 1, base), "the engine watches the lease by itself");
+        assert!(matches!(role.claim(base, &mut seen), Claim::Theirs(Some(_))));
+        assert_eq!(role.claim(base + LEASE, &mut seen), Claim::Mine);
+    }
+
+    #[test]
+    fn of_two_busy_waiters_neither_takes_it_until_one_has_waited_long() {
+        let (role, _) = role();
+        let _first = role.announce();
+        let mut second = role.announce();
+        assert!(role.try_hold(1).is_none());
+        second.set_busy(false);
+        assert!(role.try_hold(1).is_some());
+    }
+
+    #[test]
+    fn tasks_keep_it_with_the_engine() {
+        let (role, base) = role();
+        let mut seen = 0;
+        let _announced = role.announce();
+        let receiver = role.try_hold(1).expect("nobody else waits");
+        assert!(role.add_task(), "the engine must hear of a task while a caller reads");
+        assert!(role.release(receiver, true, 1, base), "the task waits, so the engine takes over at once");
+        assert_eq!(role.claim(base, &mut seen), Claim::Mine);
+        assert!(role.try_hold(1).is_none());
+        role.remove_task();
+        assert!(role.try_hold(1).is_some());
+    }
+
+    #[test]
+    fn the_engine_stops_watching_a_caller_that_stays_and_is_told_when_it_leaves() {
+        let (role, base) = role();
+        let mut seen = 0;
+        let receiver = role.try_hold(0).expect("nobody waits");
+        assert_eq!(role.claim(base, &mut seen), Claim::Theirs(Some(WATCH)));
+        assert_eq!(role.claim(base, &mut seen), Claim::Theirs(None));
+        assert!(role.release(receiver, true, 0, base));
+    }
+
+    #[test]
+    fn a_caller_that_will_not_be_back_hands_over_at_once() {
+        let (role, base) = role();
+        let receiver = role.try_hold(0).expect("nobody waits");
+        assert!(role.release(receiver, false, 0, base));
+        assert_eq!(role.claim(base, &mut 0), Claim::Mine);
+    }
+}
