@@ -21,9 +21,9 @@ use faults::Fault;
 use topology::Topology;
 use workload::Talk;
 
-/// How long after the last fault everything that was begun before has come to its end. It is long because TCP doubles
-/// its retransmission time while a fault lasts.
-pub const COMPLETION: Duration = Duration::from_secs(180);
+/// How long after the last fault everything that was begun before has come to its end. It is long because a TCP that
+/// loses packets on top of a retransmission time that has grown to a minute takes its time.
+pub const COMPLETION: Duration = Duration::from_secs(600);
 
 /// One seed's story.
 #[derive(Debug)]
