@@ -138,7 +138,10 @@ fn a_static_network_has_names_ipv4_and_endpoints_and_needs_no_discovery() {
         (node, joined)
     });
     assert_eq!(alpha.1.addresses()[1], "10.7.0.1".parse::<IpAddr>().expect("address"));
-    alpha.1.wait_peer("10.7.0.2".parse().expect("address"), PATIENCE).expect("beta is reached at its endpoint");
+    alpha
+        .1
+        .wait_peer("10.7.0.2".parse().expect("address"), PATIENCE)
+        .expect("beta is reached at its endpoint");
     assert_eq!(alpha.1.peers()[0].path, Some(format!("[::1]:{}", ports[1]).parse().expect("address")));
     let listener = TcpListener::bind_on(&beta.0, "0.0.0.0:80").expect("bind");
     let by_name = TcpListener::bind_on(&beta.0, "[fd99::2]:81").expect("bind");

@@ -1,0 +1,67 @@
+//! The bodies of the fuzz targets.
+//!
+//! Each target is a plain function of bytes that panics if something is wrong. `fuzz/` hands it to libFuzzer, one small
+//! program per target; the test in this crate replays the committed inputs of `fuzz/corpus/` without libFuzzer, so
+//! that what a fuzzer found once stays found. Targets keep nothing between two calls that could change an outcome, and
+//! take time and randomness from nowhere but the input.
+//!
+//! There is one target per parser, and three kinds of oracle: what was parsed is written and parsed again
+//! ([`wire`], [`control`], [`identifiers`]); a valid message is altered and must then be refused ([`hello`],
+//! [`initiation`], [`response`], [`cookie`], [`session`]); and sequences of operations run against a model that knows
+//! what may come out ([`coalescer`], [`overlay_ops`], [`stack_ops`]).
+//!
+//! ```
+//! for target in peersock_fuzz_targets::TARGETS {
+//!     (target.run)(b"any bytes");
+//! }
+//! ```
+#![forbid(unsafe_code)]
+
+mod handshake;
+mod input;
+mod overlay;
+mod session;
+mod stack;
+mod text;
+mod wire;
+
+pub use handshake::{cookie, initiation, response};
+pub use overlay::overlay_ops;
+pub use session::session;
+pub use stack::{coalescer, packets, segments, stack_ops};
+pub use text::{identifiers, identity_file, network_file};
+pub use wire::{control, hello, wire};
+
+/// One target.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// The name of its program in `fuzz/fuzz_targets/` and of its folder in `fuzz/corpus/`.
+    pub name: &'static str,
+    /// Its body; panics on a finding.
+    pub run: fn(&[u8]),
+}
+
+macro_rules! targets {
+    ($($name:ident),+ $(,)?) => {
+        /// All targets.
+        pub const TARGETS: &[Target] = &[$(Target { name: stringify!($name), run: $name },)+];
+    };
+}
+
+targets! {
+    coalescer,
+    control,
+    cookie,
+    hello,
+    identifiers,
+    identity_file,
+    initiation,
+    network_file,
+    overlay_ops,
+    packets,
+    response,
+    segments,
+    session,
+    stack_ops,
+    wire,
+}

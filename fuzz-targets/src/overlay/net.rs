@@ -1,0 +1,306 @@
+//! Endpoints in virtual time, and the datagrams between them, which go nowhere by themselves.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use peersock_overlay::{DATA_OVERHEAD, Event, JoinError, Lookup, RecvMeta, Session, SocketIndex, data_index};
+
+use super::node::{self, GROUP, LISTED, Node, identity, network};
+use crate::input::instant;
+
+/// Datagrams kept on the way, and of the past; older ones are lost.
+const MOST_DATAGRAMS: usize = 256;
+/// Handles of peers kept per node.
+const MOST_KNOWN: usize = 8;
+/// Sessions and handshakes of a node: a few for each of two peers in four networks.
+const MOST_SESSIONS: usize = 64;
+/// Candidates of one peer: eight, and those that are configured.
+const MOST_CANDIDATES: usize = 9;
+
+/// A datagram on its way, for the node that has this address when it arrives.
+#[derive(Debug, Clone)]
+pub(crate) struct Datagram {
+    pub(crate) from: SocketAddr,
+    pub(crate) to: SocketAddr,
+    pub(crate) multicast: bool,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// An inner packet as it was sent. Its number in [`Net::packets`] stands in it.
+#[derive(Debug)]
+struct Packet {
+    from: usize,
+    to: usize,
+    network: usize,
+    bytes: Vec<u8>,
+    arrived: bool,
+}
+
+pub(crate) struct Net {
+    pub(crate) now: Instant,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) in_flight: VecDeque<Datagram>,
+    /// The last datagrams that were sent.
+    pub(crate) past: VecDeque<Datagram>,
+    start: Instant,
+    packets: Vec<Packet>,
+    /// For each of the adversary's addresses, bytes that came from it less those that were sent to it.
+    credit: BTreeMap<SocketAddr, usize>,
+}
+
+impl Net {
+    /// So many nodes, which have not joined anything.
+    pub(crate) fn new(nodes: usize) -> Self {
+        let start = instant();
+        Self {
+            now: start,
+            nodes: (0..nodes).map(|number| Node::new(number, start)).collect(),
+            in_flight: VecDeque::new(),
+            past: VecDeque::new(),
+            start,
+            packets: Vec::new(),
+            credit: BTreeMap::new(),
+        }
+    }
+
+    /// Virtual time since the start.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.now - self.start
+    }
+
+    /// One of the adversary's addresses. What is sent there is counted, and gone.
+    pub(crate) fn adversary(port: u8) -> SocketAddr {
+        SocketAddr::from(([203, 0, 113, 1], 1000 + u16::from(port) % 4))
+    }
+
+    /// Has a node join a network, if it may.
+    pub(crate) fn join(&mut self, number: usize, which: usize) {
+        let node = &mut self.nodes[number];
+        let twin = node.joined.keys().any(|&other| network(other).id() == network(which).id());
+        match node.endpoint.join(self.now, network(which).clone()) {
+            Ok(index) => {
+                assert!(!twin);
+                node.joined.insert(which, index);
+            }
+            Err(JoinError::AlreadyJoined(_)) => assert!(twin),
+            Err(JoinError::NotAMember { .. }) => assert_eq!((number, which), (2, LISTED)),
+            Err(error) => panic!("{error}"),
+        }
+        self.drain(number);
+    }
+
+    /// Puts a datagram of the nodes' on the way.
+    pub(crate) fn put(&mut self, datagram: Datagram) {
+        if self.in_flight.len() < MOST_DATAGRAMS {
+            self.in_flight.push_back(datagram);
+        }
+    }
+
+    /// Delivers a datagram of the adversary's.
+    pub(crate) fn inject(&mut self, datagram: Datagram) {
+        if datagram.from.ip() == Self::adversary(0).ip() {
+            *self.credit.entry(datagram.from).or_default() += datagram.bytes.len();
+        }
+        self.arrive(&datagram);
+    }
+
+    /// Lets a datagram reach the node that has its address now.
+    pub(crate) fn arrive(&mut self, datagram: &Datagram) {
+        let Some(number) = self.nodes.iter().position(|node| node.address == datagram.to) else { return };
+        let meta = RecvMeta { remote: datagram.from, socket: SocketIndex(0), multicast: datagram.multicast };
+        self.receive(number, meta, &datagram.bytes);
+        self.drain(number);
+    }
+
+    /// What a driver does with a datagram; what comes out of it must be what somebody sent.
+    fn receive(&mut self, number: usize, meta: RecvMeta, bytes: &[u8]) {
+        let now = self.now;
+        let endpoint = &mut self.nodes[number].endpoint;
+        let Some(session) = data_index(bytes).and_then(|index| endpoint.sessions().get(index)) else {
+            return endpoint.handle_datagram(now, meta, bytes);
+        };
+        let mut plaintext = vec![0; bytes.len()];
+        let Ok(len) = session.open(bytes, &mut plaintext) else { return };
+        plaintext.truncate(len);
+        if session.note_received(now, &meta) {
+            endpoint.session_attention(now, &session, Some(meta));
+        }
+        if plaintext.first().is_none_or(|first| first >> 4 == 0) {
+            endpoint.handle_control(now, &session, meta, &plaintext);
+        } else {
+            self.deliver(number, &session, &plaintext);
+        }
+    }
+
+    fn deliver(&mut self, number: usize, session: &Session, plaintext: &[u8]) {
+        let id: [u8; 4] = plaintext[1..5].try_into().expect("a number behind the first byte");
+        let packet = &mut self.packets[u32::from_be_bytes(id) as usize];
+        assert!(!packet.arrived, "twice");
+        packet.arrived = true;
+        assert_eq!(packet.bytes, plaintext);
+        assert_eq!(packet.to, number);
+        assert_eq!(identity(packet.from).node_id(), *session.peer().id());
+        let index = self.nodes[number].joined.get(&packet.network);
+        assert_eq!(index, Some(&session.peer().network()), "from another network");
+    }
+
+    /// Sends an inner packet if there is a session, else asks for one. Gives the packet's number if it left.
+    pub(crate) fn send(&mut self, from: usize, to: usize, which: usize, len: usize) -> Option<usize> {
+        let (now, id) = (self.now, self.packets.len());
+        let node = &mut self.nodes[from];
+        let index = *node.joined.get(&which)?;
+        let address = network(which).id().address_of(&identity(to).node_id()).into();
+        let peer = match node.endpoint.lookup(now, index, address) {
+            Lookup::Peer(peer) => peer,
+            Lookup::Local => {
+                assert_eq!(from, to);
+                return None;
+            }
+            _ => {
+                self.drain(from);
+                return None;
+            }
+        };
+        assert_eq!(*peer.id(), identity(to).node_id());
+        if node.known.len() == MOST_KNOWN {
+            node.known.remove(0);
+        }
+        node.known.push(peer.clone());
+
+        let packet = [&[0x60], &(id as u32).to_be_bytes()[..], &vec![0xa5; len]].concat();
+        let mut sealed = vec![0; packet.len() + DATA_OVERHEAD];
+        let sender = peer.sender().filter(|sender| sender.session.seal(&packet, &mut sealed).is_ok());
+        let left = sender.as_ref().map(|_| id);
+        match sender {
+            Some(sender) => {
+                if sender.session.note_sent(now) {
+                    node.endpoint.session_attention(now, &sender.session, None);
+                }
+                self.packets.push(Packet { from, to, network: which, bytes: packet, arrived: false });
+                self.transmit(from, sender.path.remote, sealed);
+            }
+            None => node.endpoint.want_session(now, &peer),
+        }
+        self.drain(from);
+        left
+    }
+
+    /// Lets virtual time pass, and what is due happen. Nothing arrives.
+    pub(crate) fn wait(&mut self, time: Duration) {
+        let end = self.now + time;
+        for _ in 0..100_000 {
+            let next = self.nodes.iter().filter_map(|node| node.endpoint.poll_timeout()).min();
+            let Some(next) = next.filter(|&next| next <= end) else {
+                self.now = end;
+                return;
+            };
+            self.now = self.now.max(next);
+            for number in 0..self.nodes.len() {
+                self.nodes[number].endpoint.handle_timeout(self.now);
+                self.drain(number);
+            }
+        }
+        panic!("timers that never rest");
+    }
+
+    /// Takes what a node has to say, as a driver does after every call.
+    fn drain(&mut self, number: usize) {
+        let mut buf = Vec::new();
+        for _ in 0..1000 {
+            let node = &mut self.nodes[number];
+            while let Some(event) = node.endpoint.poll_event() {
+                let known =
+                    (0..3).any(|other| other != number && identity(other).node_id() == *event.peer().id());
+                assert!(known, "{event:?} is about nobody");
+                if let Event::SessionReady(peer) = event {
+                    assert!(node.joined.values().any(|&index| index == peer.network()));
+                }
+            }
+            let Some(transmit) = node.endpoint.poll_transmit(self.now, &mut buf) else { return };
+            assert_eq!(transmit.len, buf.len());
+            self.transmit(number, transmit.remote, buf.clone());
+        }
+        panic!("node {number} never stops talking");
+    }
+
+    fn transmit(&mut self, from: usize, to: SocketAddr, bytes: Vec<u8>) {
+        let source = self.nodes[from].address;
+        if let Some(credit) = self.credit.get_mut(&to) {
+            let left = credit.checked_sub(bytes.len());
+            *credit = left.unwrap_or_else(|| panic!("{} bytes to {to} for {credit}", bytes.len()));
+            return;
+        }
+        let group: SocketAddr = GROUP.parse().expect("an address");
+        let targets: Vec<_> = match to == group {
+            true => self.nodes.iter().map(|node| node.address).filter(|&address| address != source).collect(),
+            false => vec![to],
+        };
+        for target in targets {
+            let datagram =
+                Datagram { from: source, to: target, multicast: to == group, bytes: bytes.clone() };
+            if self.past.len() == MOST_DATAGRAMS {
+                self.past.pop_front();
+            }
+            self.past.push_back(datagram.clone());
+            self.put(datagram);
+        }
+    }
+
+    /// Brings everything up to date and checks what must hold at any time.
+    pub(crate) fn check(&mut self) {
+        for number in 0..self.nodes.len() {
+            self.drain(number);
+            let node = &self.nodes[number];
+            let sessions = node.endpoint.sessions().len();
+            assert!(sessions <= MOST_SESSIONS, "{sessions} sessions");
+            let peers = node.endpoint.peers();
+            assert!(peers.len() <= node.joined.len() * (self.nodes.len() - 1));
+            for peer in peers {
+                assert!(peer.candidates.len() <= MOST_CANDIDATES, "{:?}", peer.candidates);
+                assert!(node.joined.values().any(|&index| index == peer.peer.network()));
+            }
+        }
+    }
+
+    /// The adversary goes away: whatever happened before, nodes that share a network can talk within `limit`.
+    pub(crate) fn recover(&mut self, limit: Duration) {
+        let end = self.now + limit;
+        self.in_flight.clear();
+        for number in 0..self.nodes.len() {
+            self.nodes[number].endpoint.set_sockets(self.now, vec![node::socket()]);
+            self.drain(number);
+        }
+        let mut silent = self.pairs();
+        while !silent.is_empty() {
+            assert!(self.now < end, "{silent:?} (from, to, network) cannot talk");
+            silent.retain(|&(from, to, which)| {
+                let packet = self.send(from, to, which, 0);
+                self.deliver_all();
+                !packet.is_some_and(|packet| self.packets[packet].arrived)
+            });
+            self.wait(Duration::from_millis(250));
+            self.deliver_all();
+        }
+    }
+
+    fn deliver_all(&mut self) {
+        for _ in 0..10_000 {
+            let Some(datagram) = self.in_flight.pop_front() else { return };
+            self.arrive(&datagram);
+        }
+        panic!("the nodes never stop talking");
+    }
+
+    /// Who shares which network with whom.
+    fn pairs(&self) -> Vec<(usize, usize, usize)> {
+        let mut pairs = Vec::new();
+        for (from, node) in self.nodes.iter().enumerate() {
+            for (to, other) in self.nodes.iter().enumerate().filter(|&(to, _)| to != from) {
+                let shared = node.joined.keys().filter(|which| other.joined.contains_key(which));
+                pairs.extend(shared.map(|&which| (from, to, which)));
+            }
+        }
+        pairs
+    }
+}

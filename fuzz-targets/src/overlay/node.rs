@@ -1,0 +1,107 @@
+//! One endpoint and what its driver would hold, and the networks that there are.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use peersock_overlay::{
+    Endpoint, EndpointConfig, Identity, NetworkConfig, NetworkId, NetworkIndex, Peer, Psk, SocketIndex,
+    SocketInfo, StaticMember, StaticNetwork,
+};
+
+/// Where beacons go.
+pub(crate) const GROUP: &str = "239.255.77.77:7777";
+
+/// The number of the network that lists its members: the first two nodes.
+pub(crate) const LISTED: usize = 3;
+
+/// All nodes that there can be. Key generation is the dearest part of a short run, so it is done once.
+static IDENTITIES: LazyLock<[Arc<Identity>; 3]> =
+    LazyLock::new(|| [1, 2, 3].map(|seed| Arc::new(Identity::from_seed(&[seed; 32]))));
+
+/// Two networks of one ID that must not meet, another one, and the listed one.
+static NETWORKS: LazyLock<[NetworkConfig; 4]> = LazyLock::new(|| {
+    let id = |port| NetworkId::ad_hoc(port..=port).expect("one port");
+    let member = |which: usize| StaticMember {
+        identity: *IDENTITIES[which].public(),
+        name: None,
+        addresses: vec![[10, 0, 0, which as u8].into()],
+        endpoints: vec![home(which)],
+    };
+    let listed = StaticNetwork {
+        id: NetworkId::new(0xfe00_0000_0000_0001).expect("a static ID"),
+        psk: Some(Psk::new([6; 32])),
+        members: vec![member(0), member(1)],
+    };
+    [
+        NetworkConfig::AdHoc { id: id(80), psk: None },
+        NetworkConfig::AdHoc { id: id(80), psk: Some(Psk::new([5; 32])) },
+        NetworkConfig::AdHoc { id: id(81), psk: None },
+        NetworkConfig::Static(listed),
+    ]
+});
+
+/// One of the networks, by number.
+pub(crate) fn network(number: usize) -> &'static NetworkConfig {
+    &NETWORKS[number]
+}
+
+/// How many networks there are.
+pub(crate) fn networks() -> usize {
+    NETWORKS.len()
+}
+
+/// One of the identities, by the node's number.
+pub(crate) fn identity(node: usize) -> &'static Arc<Identity> {
+    &IDENTITIES[node]
+}
+
+/// A node's first address.
+fn home(node: usize) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, node as u8], 4000))
+}
+
+pub(crate) struct Node {
+    pub(crate) endpoint: Endpoint,
+    /// Of its one UDP socket, as others see it.
+    pub(crate) address: SocketAddr,
+    /// Its handles of the networks, by their numbers.
+    pub(crate) joined: BTreeMap<usize, NetworkIndex>,
+    /// The last peers that it looked up, whether they still are peers or not.
+    pub(crate) known: Vec<Arc<Peer>>,
+    starts: u8,
+}
+
+impl Node {
+    /// Starts the node for the first time.
+    pub(crate) fn new(number: usize, now: Instant) -> Self {
+        Self::start(number, 0, now, Duration::from_secs(1_800_000_000))
+    }
+
+    /// Starts the node anew, with all forgotten but its keys, when its clock shows `unix_time`.
+    pub(crate) fn restart(&mut self, number: usize, now: Instant, unix_time: Duration) {
+        let address = self.address;
+        *self = Self { address, ..Self::start(number, self.starts.wrapping_add(1), now, unix_time) };
+    }
+
+    fn start(number: usize, starts: u8, now: Instant, unix_time: Duration) -> Self {
+        let mut seed = [number as u8; 32];
+        seed[0] = starts;
+        let config = EndpointConfig::new(identity(number).clone());
+        let mut endpoint = Endpoint::new(config, seed, now, unix_time);
+        endpoint.set_sockets(now, vec![socket()]);
+        Self { endpoint, address: home(number), joined: BTreeMap::new(), known: Vec::new(), starts }
+    }
+}
+
+/// Each node's only socket.
+pub(crate) fn socket() -> SocketInfo {
+    SocketInfo {
+        index: SocketIndex(0),
+        ipv4: true,
+        loopback: false,
+        max_datagram: 1472,
+        beacon_targets: vec![GROUP.parse().expect("an address")],
+    }
+}

@@ -1,0 +1,192 @@
+//! Packets that are joined before they arrive mean the same as packets that are not.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arbitrary::Arbitrary;
+use peersock_stack::{Egress, Error, Flow, TcpOptions};
+
+use super::host::{A, B, Host, Travel, address};
+use crate::input::{instant, sequence};
+
+/// Operations in one input.
+const MOST: usize = 200;
+
+#[derive(Debug, Arbitrary)]
+enum Operation {
+    /// The sender writes, and what leaves is cut at `segment` bytes.
+    Write {
+        len: u16,
+        segment: u16,
+    },
+    Finish,
+    /// A packet on the way arrives, perhaps once more later, with other fields that do not concern the stream.
+    Arrive {
+        which: u8,
+        again: bool,
+        hop_limit: Option<u8>,
+        class: Option<u8>,
+        push: bool,
+    },
+    Lose {
+        which: u8,
+    },
+    /// Something else arrives between them.
+    Noise {
+        bytes: Vec<u8>,
+    },
+    /// A slot is taken for a datagram that turns out not to open.
+    GiveUp {
+        len: u16,
+    },
+    /// A batch ends, that much later.
+    Flush {
+        millis: u16,
+    },
+}
+
+/// One sender and two receivers that are the same, except that one coalesces. The first one's answers go back to the
+/// sender. What the two read must be equal.
+pub fn coalescer(data: &[u8]) {
+    let mut world = World::new(data.first().is_some_and(|byte| byte & 1 == 1));
+    for operation in sequence::<Operation>(data.get(1..).unwrap_or_default(), MOST) {
+        world.run(operation);
+    }
+    world.flush();
+}
+
+struct World {
+    now: Instant,
+    limits: Egress,
+    sender: Host,
+    source: Arc<Flow>,
+    receivers: [(Host, Arc<Flow>); 2],
+    /// Packets on their way to the receivers.
+    wire: Vec<Vec<u8>>,
+}
+
+impl World {
+    fn new(ipv6: bool) -> Self {
+        let now = instant();
+        let limits = Egress { segment: 1000, max_segments: 44, in_flight_cap: usize::MAX, checksums: false };
+        let mut sender = Host::new(A, now, Travel::Plain);
+        let options = TcpOptions { nodelay: true, ..TcpOptions::default() };
+        let source = sender.stack.tcp_connect(now, sender.net, None, address(B, ipv6), options);
+        let source = source.expect("a free port");
+        let mut wire = Vec::new();
+        sender.kick(now, &source, &limits, |packet| wire.push(packet.to_vec()));
+
+        // Of one seed, so that both choose the same initial sequence number.
+        let mut hosts = [Travel::Plain, Travel::Coalesced].map(|travel| Host::new(B, now, travel));
+        let listeners = hosts.each_ref().map(|host| host.listen(now, ipv6, 1));
+        let [plain, _] = answers(&mut hosts, now, &limits, &wire);
+        plain.iter().for_each(|packet| sender.receive(now, packet));
+        wire.clear();
+        sender.finish(now, &limits, |packet| wire.push(packet.to_vec()));
+        answers(&mut hosts, now, &limits, &wire);
+        wire.clear();
+
+        let mut flows = listeners.into_iter().map(|listener| listener.accept(now).expect("a connection"));
+        let receivers = hosts.map(|host| (host, flows.next().expect("one per host")));
+        Self { now, limits, sender, source, receivers, wire }
+    }
+
+    fn run(&mut self, operation: Operation) {
+        match operation {
+            Operation::Write { len, segment } => {
+                self.limits.segment = usize::from(segment).clamp(100, 9000);
+                let data: Vec<u8> = (0..len).map(|at| (at ^ at >> 8) as u8).collect();
+                let _ = self.source.write(self.now, &data);
+                self.kick();
+            }
+            Operation::Finish => {
+                let _ = self.source.shutdown_write(self.now);
+                self.kick();
+            }
+            Operation::Arrive { which, again, hop_limit, class, push } => {
+                if let Some(at) = self.index(which) {
+                    let mut packet = if again { self.wire[at].clone() } else { self.wire.remove(at) };
+                    decorate(&mut packet, hop_limit, class, push);
+                    self.arrive(&packet);
+                }
+            }
+            Operation::Lose { which } => drop(self.index(which).map(|at| self.wire.remove(at))),
+            Operation::Noise { bytes } => self.arrive(&bytes),
+            Operation::GiveUp { len } => self.receivers[1].0.give_slot_up(len.into()),
+            Operation::Flush { millis } => {
+                self.now += Duration::from_millis(millis.into());
+                self.flush();
+            }
+        }
+    }
+
+    fn index(&self, which: u8) -> Option<usize> {
+        usize::from(which).checked_rem(self.wire.len())
+    }
+
+    fn kick(&mut self) {
+        let wire = &mut self.wire;
+        self.sender.kick(self.now, &self.source, &self.limits, |packet| wire.push(packet.to_vec()));
+    }
+
+    fn arrive(&mut self, packet: &[u8]) {
+        for (host, _) in &mut self.receivers {
+            host.receive(self.now, packet);
+        }
+    }
+
+    /// Ends the batch, compares what can be read, and lets the sender hear of it.
+    fn flush(&mut self) {
+        let Self { now, limits, sender, receivers, wire, .. } = self;
+        let (mut answers, mut read) = ([Vec::new(), Vec::new()], Vec::new());
+        for ((host, flow), answers) in receivers.iter_mut().zip(&mut answers) {
+            let mut answer = |packet: &[u8]| answers.push(packet.to_vec());
+            host.handle_timeout(*now);
+            host.finish(*now, limits, &mut answer);
+            read.push(read_all(flow, *now));
+            host.kick(*now, flow, limits, &mut answer);
+        }
+        assert_eq!(read[0].1, read[1].1, "the stream's end");
+        assert!(read[0].0 == read[1].0, "{} and {} bytes", read[0].0.len(), read[1].0.len());
+        answers[0].iter().for_each(|packet| sender.receive(*now, packet));
+        sender.handle_timeout(*now);
+        sender.finish(*now, limits, |packet| wire.push(packet.to_vec()));
+    }
+}
+
+/// What both hosts answer to the same packets.
+fn answers(hosts: &mut [Host; 2], now: Instant, limits: &Egress, packets: &[Vec<u8>]) -> [Vec<Vec<u8>>; 2] {
+    hosts.each_mut().map(|host| {
+        let mut answers = Vec::new();
+        packets.iter().for_each(|packet| host.receive(now, packet));
+        host.finish(now, limits, |packet| answers.push(packet.to_vec()));
+        answers
+    })
+}
+
+/// Everything that can be read now, and what comes after it.
+fn read_all(flow: &Flow, now: Instant) -> (Vec<u8>, Result<usize, Error>) {
+    let (mut stream, mut buf) = (Vec::new(), [0; 4096]);
+    loop {
+        match flow.read(now, &mut buf) {
+            Ok(len @ 1..) => stream.extend_from_slice(&buf[..len]),
+            end => return (stream, end),
+        }
+    }
+}
+
+/// Changes fields in which packets of one stream may differ.
+fn decorate(packet: &mut [u8], hop_limit: Option<u8>, class: Option<u8>, push: bool) {
+    let ipv6 = packet[0] >> 4 == 6;
+    let (hop_at, flags_at) = if ipv6 { (7, 53) } else { (8, 33) };
+    if let Some(hop_limit) = hop_limit {
+        packet[hop_at] = hop_limit.max(1);
+    }
+    if let Some(class) = class {
+        // ECN marks and the like: the low half of the second byte in IPv6, all of it in IPv4.
+        packet[1] = if ipv6 { packet[1] & 0x0f | class << 4 } else { class };
+    }
+    if push {
+        packet[flags_at] |= 0x08;
+    }
+}

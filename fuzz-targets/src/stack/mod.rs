@@ -1,0 +1,12 @@
+//! The TCP/IP stack: arriving packets, coalescing, and sequences of operations on connections.
+
+mod coalescing;
+mod host;
+mod model;
+mod ops;
+mod pair;
+mod receiving;
+
+pub use coalescing::coalescer;
+pub use ops::stack_ops;
+pub use receiving::{packets, segments};

@@ -1,0 +1,118 @@
+//! Two stacks in virtual time, and the packets between them, which go nowhere by themselves.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use peersock_stack::{Egress, Flow, TcpOptions};
+
+use super::host::{A, B, Host, Travel, address};
+use crate::input::instant;
+
+/// Packets on the way; further ones are lost.
+const MOST_PACKETS: usize = 512;
+
+/// A packet on its way to one of the hosts.
+#[derive(Debug, Clone)]
+pub(super) struct Packet {
+    pub(super) to: usize,
+    pub(super) bytes: Vec<u8>,
+}
+
+pub(super) struct Pair {
+    pub(super) now: Instant,
+    pub(super) hosts: [Host; 2],
+    pub(super) wire: VecDeque<Packet>,
+    pub(super) limits: Egress,
+}
+
+impl Pair {
+    /// Two hosts that know nothing of each other.
+    pub(super) fn new(travel: Travel) -> Self {
+        let now = instant();
+        let checksums = travel == Travel::Checked;
+        Self {
+            now,
+            hosts: [A, B].map(|side| Host::new(side, now, travel)),
+            wire: VecDeque::new(),
+            limits: Egress { segment: 1000, max_segments: 44, in_flight_cap: usize::MAX, checksums },
+        }
+    }
+
+    /// A connection from A to B and both its ends.
+    pub(super) fn connected(&mut self, ipv6: bool) -> (Arc<Flow>, Arc<Flow>) {
+        let listener = self.hosts[B].listen(self.now, ipv6, 8);
+        let client = self.connect(A, ipv6);
+        self.deliver_all();
+        let server = listener.accept(self.now).expect("the handshake is done");
+        (client, server)
+    }
+
+    /// Opens a connection to the other host.
+    pub(super) fn connect(&mut self, side: usize, ipv6: bool) -> Arc<Flow> {
+        let Host { stack, net, .. } = &self.hosts[side];
+        let (to, options) = (address(1 - side, ipv6), TcpOptions::default());
+        let flow = stack.tcp_connect(self.now, *net, None, to, options).expect("ports are free");
+        self.kick(side, &flow);
+        flow
+    }
+
+    /// Puts what a flow has to send on the wire.
+    pub(super) fn kick(&mut self, side: usize, flow: &Flow) {
+        let Self { now, hosts, wire, limits } = self;
+        hosts[side].kick(*now, flow, limits, |packet| put(wire, 1 - side, packet));
+    }
+
+    /// Has the first packets on the wire arrive, in one round.
+    pub(super) fn deliver(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some(packet) = self.wire.pop_front() else { break };
+            self.hosts[packet.to].receive(self.now, &packet.bytes);
+        }
+        self.finish();
+    }
+
+    /// Has everything arrive, and what follows from it, until the wire is empty.
+    pub(super) fn deliver_all(&mut self) {
+        for _ in 0..10_000 {
+            if self.wire.is_empty() {
+                return;
+            }
+            self.deliver(self.wire.len());
+        }
+        panic!("the hosts never stop talking");
+    }
+
+    /// Ends a round: puts what both hosts have to send on the wire.
+    pub(super) fn finish(&mut self) {
+        let Self { now, hosts, wire, limits } = self;
+        for side in [A, B] {
+            hosts[side].finish(*now, limits, |packet| put(wire, 1 - side, packet));
+        }
+    }
+
+    /// Lets time pass and timers fire. Nothing arrives unless the network is `well`; then everything does, at once.
+    pub(super) fn wait(&mut self, time: Duration, well: bool) {
+        let end = self.now + time;
+        for _ in 0..100_000 {
+            if well {
+                self.deliver_all();
+            }
+            let next = self.hosts.iter().filter_map(|host| host.stack.poll_timeout()).min();
+            let Some(next) = next.filter(|&next| next <= end) else {
+                self.now = end;
+                return;
+            };
+            self.now = self.now.max(next);
+            self.hosts.iter_mut().for_each(|host| host.handle_timeout(self.now));
+            self.finish();
+        }
+        panic!("timers that never rest");
+    }
+}
+
+fn put(wire: &mut VecDeque<Packet>, to: usize, bytes: &[u8]) {
+    if wire.len() < MOST_PACKETS {
+        wire.push_back(Packet { to, bytes: bytes.to_vec() });
+    }
+}

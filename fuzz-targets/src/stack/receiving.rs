@@ -1,0 +1,282 @@
+//! Any bytes may arrive at a stack.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arbitrary::Arbitrary;
+use peersock_stack::{Error, Flow, Ready, UdpOptions};
+
+use super::host::{A, B, Host, PORT, RECEIVE_BUFFER, Travel, address};
+use super::pair::Pair;
+use crate::input::{Damage, damaged, pick, sequence};
+
+/// Packets in one input.
+const MOST: usize = 200;
+
+/// Duplicate acknowledgements stand for the segments that were coalesced, but for no more than this.
+const MOST_ANSWERS: usize = 3;
+
+#[derive(Debug, Arbitrary)]
+enum Arriving {
+    /// Whatever it is.
+    Anything {
+        bytes: Vec<u8>,
+    },
+    /// Something for this host, behind a good IP header.
+    Addressed {
+        ipv6: bool,
+        protocol: Protocol,
+        hop_limit: u8,
+        bytes: Vec<u8>,
+    },
+    /// The same, to one of the sockets.
+    ForSocket {
+        ipv6: bool,
+        protocol: Protocol,
+        port: u16,
+        bytes: Vec<u8>,
+    },
+    Wait {
+        millis: u16,
+    },
+}
+
+#[derive(Debug, Clone, Copy, Arbitrary)]
+enum Protocol {
+    Tcp,
+    Udp,
+    Icmp,
+}
+
+/// IP packets out of nowhere, at a host with sockets of every kind: no answer but to their source, nor many.
+pub fn packets(data: &[u8]) {
+    let mut pair = Pair::new(Travel::Plain);
+    let Host { stack, net, .. } = &pair.hosts[B];
+    let listener = pair.hosts[B].listen(pair.now, true, 4);
+    let any = address(B, true);
+    let udp = stack.udp_bind(Some(*net), any, UdpOptions::default()).expect("the port is free");
+    let pings = [true, false].map(|ipv6| stack.icmp_open(*net, ipv6).expect("an identifier is free"));
+
+    for arriving in sequence::<Arriving>(data, MOST) {
+        let packet = match arriving {
+            Arriving::Anything { bytes } => bytes,
+            Arriving::Addressed { ipv6, protocol, hop_limit, bytes } => ip(ipv6, protocol, hop_limit, &bytes),
+            Arriving::ForSocket { ipv6, protocol, port, bytes } => {
+                ip(ipv6, protocol, 64, &for_socket(protocol, port, &bytes))
+            }
+            Arriving::Wait { millis } => {
+                pair.wait(Duration::from_millis(millis.into()), false);
+                pair.wire.clear();
+                continue;
+            }
+        };
+        pair.hosts[B].receive(pair.now, &packet);
+        pair.finish();
+        assert!(pair.wire.len() <= MOST_ANSWERS);
+        for answer in pair.wire.drain(..) {
+            assert_eq!((answer.to, destination(&answer.bytes)), (A, source(&packet)));
+        }
+    }
+    let mut buf = [0; 100];
+    while let Ok(received) = udp.recv_from(&mut buf) {
+        assert!(received.len <= buf.len() && received.destination.port() == PORT);
+    }
+    for ping in pings {
+        while ping.recv(&mut buf).is_ok() {}
+    }
+    while let Ok(flow) = listener.accept(pair.now) {
+        assert_eq!(flow.local().port(), PORT);
+        flow.close(pair.now);
+        pair.kick(B, &flow);
+    }
+    listener.close(pair.now);
+    pair.wait(Duration::from_secs(300), false);
+    assert_eq!(pair.hosts[B].stack.flows(), 0, "nobody answers, so all must come to an end");
+}
+
+/// An IP packet from A to B.
+fn ip(ipv6: bool, protocol: Protocol, hop_limit: u8, payload: &[u8]) -> Vec<u8> {
+    let addresses = [A, B].map(|side| match address(side, ipv6).ip() {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    });
+    let number = match protocol {
+        Protocol::Tcp => 6,
+        Protocol::Udp => 17,
+        Protocol::Icmp if ipv6 => 58,
+        Protocol::Icmp => 1,
+    };
+    let payload = &payload[..payload.len().min(2000)];
+    let header = if ipv6 {
+        let [high, low] = (payload.len() as u16).to_be_bytes();
+        [0x60, 0, 0, 0, high, low, number, hop_limit].to_vec()
+    } else {
+        let [high, low] = (20 + payload.len() as u16).to_be_bytes();
+        [0x45, 0, high, low, 0, 0, 0, 0, hop_limit, number, 0, 0].to_vec()
+    };
+    [&header, &addresses.concat(), payload].concat()
+}
+
+/// Puts ports or an identifier, and lengths, into a transport header.
+fn for_socket(protocol: Protocol, port: u16, bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = [bytes, &[0; 20]].concat();
+    match protocol {
+        Protocol::Icmp => bytes[4..6].copy_from_slice(&1u16.to_be_bytes()),
+        Protocol::Tcp | Protocol::Udp => {
+            bytes[..2].copy_from_slice(&port.max(1).to_be_bytes());
+            bytes[2..4].copy_from_slice(&PORT.to_be_bytes());
+        }
+    }
+    match protocol {
+        Protocol::Tcp => bytes[12] = bytes[12].max(5 << 4),
+        Protocol::Udp => {
+            let len = bytes.len().min(2000) as u16;
+            bytes[4..6].copy_from_slice(&len.to_be_bytes());
+        }
+        Protocol::Icmp => {}
+    }
+    bytes
+}
+
+fn source(packet: &[u8]) -> Option<&[u8]> {
+    if packet.first()? >> 4 == 4 { packet.get(12..16) } else { packet.get(8..24) }
+}
+
+fn destination(packet: &[u8]) -> Option<&[u8]> {
+    if packet.first()? >> 4 == 4 { packet.get(16..20) } else { packet.get(24..40) }
+}
+
+#[derive(Debug, Arbitrary)]
+enum Segment {
+    /// The last packet of one side, with other numbers, flags, options and payload.
+    Altered {
+        to_b: bool,
+        seq: i32,
+        ack: i32,
+        flags: u8,
+        window: u16,
+        options: Vec<u8>,
+        payload: u16,
+    },
+    /// A packet of the past with any damage, to either side.
+    Damaged {
+        which: u8,
+        to_b: bool,
+        damages: Vec<Damage>,
+    },
+    /// The next packets on the wire arrive, or get lost.
+    Pass {
+        count: u8,
+        lost: bool,
+    },
+    Write {
+        by_b: bool,
+        len: u16,
+    },
+    Read {
+        by_b: bool,
+        len: u16,
+    },
+    Shutdown {
+        by_b: bool,
+    },
+    Wait {
+        millis: u16,
+    },
+}
+
+/// Segments for a live connection, almost right: whatever they do to it, queues stay within bounds, readiness is the
+/// truth, and everything ends.
+pub fn segments(data: &[u8]) {
+    let mut pair = Pair::new(Travel::Plain);
+    let (a, b) = pair.connected(true);
+    let flows = [a, b];
+    a_few_bytes_each_way(&mut pair, &flows);
+    let mut past: Vec<Vec<u8>> = pair.wire.iter().map(|packet| packet.bytes.clone()).collect();
+    let samples =
+        [A, B].map(|to| pair.wire.iter().find(|packet| packet.to == to).expect("data").bytes.clone());
+
+    for segment in sequence::<Segment>(data, MOST) {
+        match segment {
+            Segment::Altered { to_b, seq, ack, flags, window, options, payload } => {
+                let packet =
+                    altered(&samples[usize::from(to_b)], [seq, ack], flags, window, &options, payload);
+                pair.hosts[usize::from(to_b)].receive(pair.now, &packet);
+            }
+            Segment::Damaged { which, to_b, damages } => {
+                let Some(packet) = pick(&past, which) else { continue };
+                pair.hosts[usize::from(to_b)].receive(pair.now, &damaged(packet, &damages));
+            }
+            Segment::Pass { count, lost } => {
+                let count = usize::from(count).min(pair.wire.len());
+                past.extend(pair.wire.iter().take(count).map(|packet| packet.bytes.clone()));
+                past.truncate(256);
+                if lost { drop(pair.wire.drain(..count)) } else { pair.deliver(count) }
+            }
+            Segment::Write { by_b, len } => {
+                let _ = flows[usize::from(by_b)].write(pair.now, &vec![7; len.into()]);
+            }
+            Segment::Read { by_b, len } => read(&pair, &flows[usize::from(by_b)], len.into()),
+            Segment::Shutdown { by_b } => drop(flows[usize::from(by_b)].shutdown_write(pair.now)),
+            Segment::Wait { millis } => pair.wait(Duration::from_millis(millis.into()), false),
+        }
+        pair.finish();
+        for (side, flow) in flows.iter().enumerate() {
+            pair.kick(side, flow);
+            assert!(flow.readable() <= RECEIVE_BUFFER);
+        }
+    }
+    pair.wire.clear();
+    for (side, flow) in flows.iter().enumerate() {
+        flow.close(pair.now);
+        pair.kick(side, flow);
+    }
+    pair.wait(Duration::from_secs(300), false);
+    assert!(
+        pair.hosts.iter().all(|host| host.stack.flows() == 0),
+        "nobody answers, so all must come to an end"
+    );
+}
+
+fn a_few_bytes_each_way(pair: &mut Pair, flows: &[Arc<Flow>; 2]) {
+    for (side, flow) in flows.iter().enumerate() {
+        flow.write(pair.now, &[1; 100]).expect("connected");
+        pair.kick(side, flow);
+    }
+}
+
+fn read(pair: &Pair, flow: &Flow, len: usize) {
+    let ready = flow.readiness();
+    let result = flow.read(pair.now, &mut vec![0; len]);
+    match result {
+        Err(Error::WouldBlock) => assert!(!ready.contains(Ready::READABLE), "{ready:?}"),
+        Ok(0) if len > 0 => assert!(ready.contains(Ready::READ_CLOSED), "{ready:?}"),
+        _ => assert!(len == 0 || ready.contains(Ready::READABLE), "{result:?} {ready:?}"),
+    }
+}
+
+/// A segment like `sample`, an IPv6 packet with a plain TCP header.
+fn altered(
+    sample: &[u8],
+    numbers: [i32; 2],
+    flags: u8,
+    window: u16,
+    options: &[u8],
+    payload: u16,
+) -> Vec<u8> {
+    let mut packet = sample[..60].to_vec();
+    for (at, by) in [44, 48].into_iter().zip(numbers) {
+        let field = i32::from_be_bytes(packet[at..at + 4].try_into().expect("four bytes"));
+        packet[at..at + 4].copy_from_slice(&field.wrapping_add(by).to_be_bytes());
+    }
+    let words = options.len().div_ceil(4).min(10);
+    packet[52] = (5 + words as u8) << 4;
+    packet[53] = flags & 0x3f;
+    packet[54..56].copy_from_slice(&window.to_be_bytes());
+    packet.extend(options.iter().take(4 * words));
+    packet.resize(60 + 4 * words + usize::from(payload % 3000), 7);
+    let len = (packet.len() - 40) as u16;
+    packet[4..6].copy_from_slice(&len.to_be_bytes());
+    packet
+}

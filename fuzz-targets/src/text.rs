@@ -1,0 +1,67 @@
+//! Text that people write: identifiers and files.
+
+use std::fmt::{Debug, Display};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::str::FromStr;
+
+use peersock::Network;
+use peersock::state::StateDir;
+use peersock_overlay::{NetworkId, NodeId, PublicIdentity};
+
+/// Network IDs, node IDs and public identities: one spelling each (hexadecimal also in capitals), which parses again.
+pub fn identifiers(data: &[u8]) {
+    if let Ok(text) = str::from_utf8(data) {
+        spelled_once::<NetworkId>(text, &text.to_ascii_lowercase());
+        spelled_once::<NodeId>(text, &text.to_ascii_lowercase());
+        spelled_once::<PublicIdentity>(text, text);
+    }
+    if let Some(bytes) = data.first_chunk()
+        && let Ok(id) = NetworkId::new(u64::from_be_bytes(*bytes))
+    {
+        assert_eq!(id.to_string().parse(), Ok(id));
+        let _ = id.kind().ports();
+    }
+    if let Some(bytes) = data.first_chunk()
+        && let Ok(identity) = PublicIdentity::from_bytes(bytes)
+    {
+        assert_eq!(identity.to_bytes(), *bytes);
+        assert_eq!(identity.to_string().parse(), Ok(identity));
+    }
+}
+
+fn spelled_once<T: FromStr + Display + Debug>(text: &str, canonical: &str) {
+    if let Ok(id) = text.parse::<T>() {
+        assert_eq!(id.to_string(), canonical);
+    }
+}
+
+/// The TOML file of a static network: what the parser takes, the core takes too.
+pub fn network_file(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else { return };
+    if text.contains("passphrase") {
+        // Stretching it takes tens of milliseconds, as it should.
+        return;
+    }
+    if let Ok(network) = Network::parse_toml(text) {
+        assert!(!network.members().is_empty());
+        for member in network.members() {
+            let name = member.name.as_deref().unwrap_or("a");
+            assert!(!name.is_empty() && name.len() <= 63 && name == name.to_ascii_lowercase());
+        }
+        assert_eq!(network.into_config().validate(), Ok(()));
+    }
+}
+
+/// The identity file: any content is read or refused, and never replaced.
+pub fn identity_file(data: &[u8]) {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let file = folder.path().join("identity.key");
+    fs::write(&file, data)
+        .and_then(|()| fs::set_permissions(&file, Permissions::from_mode(0o600)))
+        .expect("a file");
+    if let Ok(identity) = StateDir::peek_identity(folder.path()) {
+        assert!(identity.is_some(), "there is a file");
+    }
+    assert_eq!(fs::read(&file).expect("the same file"), data);
+}
