@@ -198,6 +198,11 @@ impl Node {
         self.datapath.finish_receive(at, &mut self.ingress);
     }
 
+    /// Takes in one datagram past the receive buffer. [`Node::receive`] ends the batch.
+    pub(crate) fn take_in(&mut self, at: Instant, meta: RecvMeta, datagram: &[u8]) {
+        self.datapath.receive(at, &mut self.ingress, meta, datagram, datagram.len());
+    }
+
     /// Does what is due.
     pub fn handle_timeout(&mut self, at: Instant) {
         self.datapath.handle_timeout(at, &mut self.batch);

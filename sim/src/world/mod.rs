@@ -7,6 +7,7 @@
 
 mod checks;
 mod machine;
+mod siege;
 mod talk;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,37 @@
+use std::collections::BTreeMap;
+
+use peersock_overlay::RecvMeta;
+
+use super::{Violation, World};
+
+impl World {
+    /// Gives a running node datagrams as if they had just come in, in that order and in no time.
+    ///
+    /// # Errors
+    /// A program has seen what must not be.
+    pub fn strike<'a>(
+        &mut self,
+        number: usize,
+        meta: RecvMeta,
+        datagrams: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<(), Violation> {
+        let at = self.instant();
+        if let Some(node) = &mut self.machines[number].node {
+            datagrams.into_iter().for_each(|datagram| node.take_in(at, meta, datagram));
+            node.receive(at);
+        }
+        self.settle(number)
+    }
+
+    /// Every counter of a running node by its name: of the overlay, of the stack, and of what lies between them.
+    pub fn counters(&self, number: usize) -> BTreeMap<&'static str, u64> {
+        let Some(node) = self.machines[number].node() else { return BTreeMap::new() };
+        let datapath = node.datapath();
+        let all = [
+            datapath.overlay_counters(),
+            datapath.counters().snapshot(),
+            datapath.stack().counters().snapshot(),
+        ];
+        all.into_iter().flatten().collect()
+    }
+}
