@@ -30,7 +30,7 @@ impl Cable {
     fn lay(name: &str, addresses: &[&str]) -> Option<Cable> {
         let ends = ["a", "b"].map(|end| format!("ps-{}-{name}{end}", std::process::id()));
         if !ip(["netns", "add", &ends[0]]) {
-            println!("SKIP nodes_on_one_cable ({name}): network namespaces need root and the program ip");
+            eprintln!("SKIP nodes_on_one_cable ({name}): network namespaces need root and the program ip");
             return None;
         }
         let cable = Cable { ends };
