@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use smoltcp::iface::{self, Interface, SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{self, CongestionControl, Socket};
-use smoltcp::wire::{HardwareAddress, IpListenEndpoint, Ipv4Packet, Ipv6Packet, TcpPacket};
+use smoltcp::wire::{HardwareAddress, IpListenEndpoint, Ipv4Packet, Ipv6Packet, TcpPacket, TcpSeqNumber};
 
 pub(crate) use pool::Pool;
 
@@ -527,6 +527,11 @@ impl Engine {
         }
         let seq = view.seq_number().0 as u32;
         let payload = view.payload_mut().len();
+        if payload == 0 && !view.syn() && !view.fin() {
+            // SND.NXT (RFC 9293 3.10.7.4), and not where smoltcp is with sending again: the peer would take the
+            // packet for an old one and ignore what it acknowledges, as we might ignore its in turn.
+            view.set_seq_number(TcpSeqNumber(self.snd_nxt as i32));
+        }
         let end = seq.wrapping_add((payload + usize::from(view.syn()) + usize::from(view.fin())) as u32);
         if end.wrapping_sub(self.snd_nxt) as i32 > 0 {
             self.snd_nxt = end;

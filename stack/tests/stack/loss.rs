@@ -229,3 +229,29 @@ fn closed_connections_outlast_the_longest_retransmission_interval() {
     pair.link.loss = 0;
     pair.run(Duration::from_secs(60), |_| b.readiness().contains(Ready::READ_CLOSED));
 }
+
+#[test]
+fn both_directions_recover_from_an_outage_at_once() {
+    for seed in 0..60 {
+        let mut pair = Pair::with(seed, small_buffers(), false);
+        let (a, b) = pair.connected();
+        let data: Vec<u8> = (0..80_000).map(pattern).collect();
+        let (mut written, mut read) = ([0; 2], [0; 2]);
+        let mut buf = vec![0; 100_000];
+        let outage = pair.now + Duration::from_millis(20)..pair.now + Duration::from_secs(2);
+        pair.run(Duration::from_secs(400), |pair| {
+            pair.link.loss = if outage.contains(&pair.now) { 400 } else { 0 };
+            for (side, flow) in [(A, &a), (B, &b)] {
+                if let Ok(len) = flow.write(pair.now, &data[written[side]..]) {
+                    written[side] += len;
+                }
+                while let Ok(len @ 1..) = flow.read(pair.now, &mut buf) {
+                    assert_eq!(buf[..len], data[read[side]..read[side] + len]);
+                    read[side] += len;
+                }
+                pair.kick(side, flow);
+            }
+            read == [data.len(); 2]
+        });
+    }
+}
