@@ -21,6 +21,9 @@ const BUFFER: usize = 256 * 1024;
 /// After this time somebody who waits for the end of stdin is told what the program waits for.
 const HINT_AFTER: Duration = Duration::from_secs(3);
 
+/// How long the sending thread may take to notice that the connection has been given up.
+const WAKE_AFTER: Duration = Duration::from_millis(200);
+
 /// What to do with stdin when the peer has finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AfterPeer {
@@ -62,23 +65,28 @@ pub(crate) fn run(
             }
             Err(_) => {
                 canceller.cancel();
-                // Wakes a sender that waits for room; nobody is going to read what it would send.
-                let _ = stream.shutdown(Shutdown::Both);
+                // A connection that is given up ends with a reset: the peer must not take it for complete.
+                let _ = stream.set_linger(Some(Duration::ZERO));
+                if sender_finished.recv_timeout(WAKE_AFTER) == Err(RecvTimeoutError::Timeout) {
+                    // It waits for room that nobody is going to make.
+                    let _ = stream.shutdown(Shutdown::Both);
+                }
             }
         }
         let sent = sender.join().expect("the sending thread does not panic");
         // What came in says more than a write that failed because of it.
-        received.and(sent)
+        received.and(sent).and_then(|()| finish_sending(stream))
     })
 }
 
+/// Sends the input up to its end, or until that is cancelled.
 fn send(mut stream: &TcpStream, stdin: &Stdin, token: &Token) -> Outcome {
     let mut buffer = vec![0; BUFFER];
     loop {
         let read = stdin.read(&mut buffer, token);
         match read.map_err(|error| Failure::new(format_args!("cannot read stdin: {error}")))? {
-            // At the end of the input, and equally when there is no more use for it.
-            None | Some(0) => return finish_sending(stream),
+            None => return Ok(()),
+            Some(0) => return finish_sending(stream),
             Some(count) => stream.write_all(&buffer[..count]).map_err(|error| {
                 Failure::new(format_args!("the peer does not take what stdin sends: {error}"))
             })?,
@@ -86,6 +94,7 @@ fn send(mut stream: &TcpStream, stdin: &Stdin, token: &Token) -> Outcome {
     }
 }
 
+/// Sends a FIN, unless that was done before.
 fn finish_sending(stream: &TcpStream) -> Outcome {
     match stream.shutdown(Shutdown::Write) {
         // The peer has closed the whole connection in the meantime, having had everything it wanted.
@@ -99,11 +108,7 @@ fn receive(mut stream: &TcpStream, mut stdout: &File) -> Outcome {
     loop {
         match stream.read(&mut buffer) {
             Ok(0) => return Ok(()),
-            Ok(count) => stdout.write_all(&buffer[..count]).map_err(|error| {
-                // A reset tells the peer that what it sent has not been taken.
-                let _ = stream.set_linger(Some(Duration::ZERO));
-                Failure::output(error)
-            })?,
+            Ok(count) => stdout.write_all(&buffer[..count]).map_err(Failure::output)?,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(Failure::new(format_args!("the connection broke: {error}"))),
         }

@@ -89,8 +89,7 @@ fn keep_serves_one_client_after_the_other() {
         dialing.finish().success();
     }
     listening.running.wait_for_stdout("one two three");
-    listening.running.interrupt();
-    assert_eq!(listening.running.finish().status.code(), Some(130));
+    listening.running.interrupt().failure(130, &[]);
 }
 
 #[test]
@@ -129,9 +128,8 @@ fn interrupting_the_dialer_ends_it_with_130_and_the_listener_with_an_error() {
     listening.running.wait_for_stdout("x");
     listening.running.send(b"y");
     dialing.wait_for_stdout("y");
-    dialing.interrupt();
-    assert_eq!(dialing.finish().status.code(), Some(130));
-    assert_eq!(listening.running.finish().status.code(), Some(1));
+    dialing.interrupt().failure(130, &[]);
+    listening.running.finish().failure(1, &["broke"]);
 }
 
 #[test]
@@ -217,10 +215,8 @@ fn each_line_is_one_datagram_and_answers_come_back() {
     listening.running.wait_for_stdout("one\ntwo\n");
     listening.running.send(b"three\n");
     dialing.wait_for_stdout("three\n");
-    dialing.interrupt();
-    listening.running.interrupt();
-    assert_eq!(dialing.finish().status.code(), Some(130));
-    assert_eq!(listening.running.finish().status.code(), Some(130));
+    dialing.interrupt().failure(130, &[]);
+    listening.running.interrupt().failure(130, &[]);
 }
 
 #[test]

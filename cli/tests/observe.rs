@@ -22,9 +22,8 @@ fn ping_prints_replies_and_a_summary() {
 
     let endless = Running::start(lab.node("pinger", &["ping", "-i", "0.01", &address]));
     endless.wait_for_stdout("seq=2 ");
-    endless.interrupt();
-    let endless = endless.finish();
-    assert_eq!(endless.status.code(), Some(130));
+    let endless = endless.interrupt();
+    endless.failure(130, &[]);
     assert!(endless.text().contains("ping statistics"), "{}", endless.text());
 }
 
@@ -106,8 +105,7 @@ fn an_interrupted_demonstration_leaves_nothing_behind() {
     let demo = Running::start(peersock(&["demo", "--size", "2GiB"]));
     let parent = demo.id();
     let children = wait_for_children(parent);
-    demo.interrupt();
-    assert_eq!(demo.finish().status.code(), Some(130));
+    demo.interrupt().failure(130, &[]);
     for child in children {
         assert!(!std::path::Path::new(&format!("/proc/{child}")).exists(), "process {child} is left");
     }

@@ -6,6 +6,7 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{Read, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -113,6 +114,7 @@ impl Running {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            .process_group(0)
             .spawn()
             .expect("the program starts");
         let (stdout, out) = Collected::start(child.stdout.take().unwrap());
@@ -153,14 +155,20 @@ impl Running {
         rest.split(' ').next().unwrap().to_owned()
     }
 
-    pub fn interrupt(&self) {
+    /// Presses Ctrl-C, as it were, and waits for the end; stdin stays open meanwhile.
+    pub fn interrupt(mut self) -> Finished {
         let id = self.id().to_string();
         assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+        self.wait()
     }
 
-    /// Waits for the end.
+    /// Ends stdin and waits for the end.
     pub fn finish(mut self) -> Finished {
         self.stdin = None;
+        self.wait()
+    }
+
+    fn wait(&mut self) -> Finished {
         let deadline = Instant::now() + PATIENCE;
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -178,8 +186,12 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Ok(None) = self.child.try_wait() {
+            // The whole group: a shell's programs do not end with it.
+            let group = format!("-{}", self.id());
+            let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+            let _ = self.child.wait();
+        }
     }
 }
 
