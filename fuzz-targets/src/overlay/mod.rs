@@ -15,7 +15,7 @@ use operation::Operation;
 /// Operations in one input.
 const MOST: usize = 150;
 
-/// Three nodes, four networks and an adversary who drops, repeats, reorders, alters and invents datagrams.
+/// Three nodes, five networks and an adversary who drops, repeats, reorders, alters and invents datagrams.
 ///
 /// Packets arrive at most once, unaltered, from whom they seem to come and in the network where they were sent
 /// ([`Net::receive`]); no address that proved nothing is sent more than came from it; tables and queues stay small

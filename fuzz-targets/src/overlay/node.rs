@@ -13,15 +13,16 @@ use peersock_overlay::{
 /// Where beacons go.
 pub(crate) const GROUP: &str = "239.255.77.77:7777";
 
-/// The number of the network that lists its members: the first two nodes.
+/// The number of the first network that lists its members: the first two nodes.
 pub(crate) const LISTED: usize = 3;
 
 /// All nodes that there can be. Key generation is the dearest part of a short run, so it is done once.
 static IDENTITIES: LazyLock<[Arc<Identity>; 3]> =
     LazyLock::new(|| [1, 2, 3].map(|seed| Arc::new(Identity::from_seed(&[seed; 32]))));
 
-/// Two networks of one ID that must not meet, another one, and the listed one.
-static NETWORKS: LazyLock<[NetworkConfig; 4]> = LazyLock::new(|| {
+/// An open network, one of the same ID with a key, another open one, and two of one ID and list with different keys.
+/// Those of one ID must not meet.
+static NETWORKS: LazyLock<[NetworkConfig; 5]> = LazyLock::new(|| {
     let id = |port| NetworkId::ad_hoc(port..=port).expect("one port");
     let member = |which: usize| StaticMember {
         identity: *IDENTITIES[which].public(),
@@ -29,16 +30,17 @@ static NETWORKS: LazyLock<[NetworkConfig; 4]> = LazyLock::new(|| {
         addresses: vec![[10, 0, 0, which as u8].into()],
         endpoints: vec![home(which)],
     };
-    let listed = StaticNetwork {
+    let listed = |psk| StaticNetwork {
         id: NetworkId::new(0xfe00_0000_0000_0001).expect("a static ID"),
-        psk: Some(Psk::new([6; 32])),
+        psk: Some(Psk::new([psk; 32])),
         members: vec![member(0), member(1)],
     };
     [
         NetworkConfig::AdHoc { id: id(80), psk: None },
         NetworkConfig::AdHoc { id: id(80), psk: Some(Psk::new([5; 32])) },
         NetworkConfig::AdHoc { id: id(81), psk: None },
-        NetworkConfig::Static(listed),
+        NetworkConfig::Static(listed(6)),
+        NetworkConfig::Static(listed(7)),
     ]
 });
 
