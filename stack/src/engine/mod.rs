@@ -110,6 +110,8 @@ pub(crate) struct Engine {
     snd_nxt: u32,
     /// The last acknowledgement sent.
     rcv_nxt: u32,
+    /// Stream bytes behind it that have arrived in order.
+    arrived: u32,
 }
 
 impl Engine {
@@ -177,6 +179,7 @@ impl Engine {
             shutting: false,
             snd_nxt: isn,
             rcv_nxt: 0,
+            arrived: 0,
         }
     }
 
@@ -217,6 +220,7 @@ impl Engine {
         let (queued, readable) = (self.unacked(), self.readable());
         let packet = if fin && payload > 0 { self.trim_known(packet, ip_len) } else { packet };
         let written = self.ingress(time, 0, packet, reply);
+        self.arrived += self.readable().saturating_sub(readable) as u32;
         self.acked += queued.saturating_sub(self.unacked()) as u64;
         self.sent = self.sent.max(self.acked);
         self.shut_if_ready();
@@ -384,13 +388,13 @@ impl Engine {
         }
     }
 
-    /// Leaves the FIN alone of a segment whose data has been acknowledged before. smoltcp takes no account of the
+    /// Leaves the FIN alone of a segment whose data has arrived before. smoltcp takes no account of the
     /// FIN's sequence number, so to it such a segment lies before the window.
     fn trim_known<'a>(&self, packet: &'a mut [u8], ip_len: usize) -> &'a mut [u8] {
         let mut tcp = TcpPacket::new_unchecked(&mut packet[ip_len..]);
         let (header, payload) = (usize::from(tcp.header_len()), tcp.payload_mut().len());
         let end = tcp.seq_number() + payload;
-        if end.0 as u32 != self.rcv_nxt {
+        if end.0 as u32 != self.rcv_nxt.wrapping_add(self.arrived) {
             return packet;
         }
         tcp.set_seq_number(end);
@@ -538,6 +542,7 @@ impl Engine {
         }
         if view.ack() {
             self.rcv_nxt = view.ack_number().0 as u32;
+            self.arrived = 0;
             self.unanswered = 0;
             self.ack_now = false;
         }

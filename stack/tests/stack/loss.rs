@@ -217,6 +217,25 @@ fn a_fin_behind_data_that_is_known_already_counts() {
 }
 
 #[test]
+fn a_fin_behind_data_that_is_not_acknowledged_yet_counts() {
+    let mut pair = Pair::new(3);
+    let (a, b) = pair.connected();
+    pair.link.loss = 1000;
+    pair.capture = Some(Vec::new());
+    a.write(pair.now, &[7; 100]).unwrap();
+    pair.kick(A, &a);
+    a.shutdown_write(pair.now).unwrap();
+    pair.run_for(Duration::from_secs(2));
+    let capture = pair.capture.take().expect("it was asked for");
+    // The data and, in one round with it, its retransmission with the FIN.
+    let (Some((_, first)), Some((_, last))) = (capture.first(), capture.last()) else { panic!("no packets") };
+    pair.inject(B, first);
+    pair.inject(B, last);
+    assert_eq!(b.read(pair.now, &mut [0; 300]), Ok(100));
+    assert_eq!(b.read(pair.now, &mut [0; 300]), Ok(0));
+}
+
+#[test]
 fn closed_connections_outlast_the_longest_retransmission_interval() {
     let mut pair = Pair::new(4);
     let (a, b) = pair.connected();
