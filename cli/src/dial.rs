@@ -27,7 +27,7 @@ Examples:
   tar c . | peersock dial -n ff0001ffff000000 '[fd12:3456:789a:…]:7000'
   echo status | peersock dial --udp -n office.toml alpha:7000")]
 pub(crate) struct Args {
-    /// Where to: '[IPV6]:PORT', IPV4:PORT, or NAME:PORT in a static network
+    #[arg(help = "Where to: '[IPV6]:PORT', IPV4:PORT, or NAME:PORT in a static network")]
     target: String,
 
     #[command(flatten)]
