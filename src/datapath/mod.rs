@@ -5,14 +5,14 @@
 //! engine thread; the simulator runs the same code from one thread in virtual time.
 //!
 //! # One packet
-//! * **Out** ([`egress`]): a flow's super-segment is cut into packets of the path's size, each sealed straight into a
+//! * **Out** (`egress`): a flow's super-segment is cut into packets of the path's size, each sealed straight into a
 //!   batch of equal datagrams, and the batch leaves with one call of the sink (UDP GSO).
-//! * **In** ([`ingress`]): each datagram of a received batch (UDP GRO) is opened straight to the end of what is
+//! * **In** (`ingress`): each datagram of a received batch (UDP GRO) is opened straight to the end of what is
 //!   pending, so that consecutive segments become one large segment before the stack sees them.
 //!
 //! # Locks, in the order in which they may be taken
 //! 1. a flow's send stage ([`SocketState`]), never waited for: who finds it taken leaves a note for its holder;
-//! 2. the control state machine ([`Datapath::control`]), never on the path of a packet of a standing session;
+//! 2. the control state machine (`Datapath::control`), never on the path of a packet of a standing session;
 //! 3. the locks inside the cores (one per flow, one per session), each held for one copy or one look-up.
 
 mod control;
