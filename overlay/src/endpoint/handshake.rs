@@ -29,9 +29,8 @@ pub(super) struct Attempt {
     pub(super) started: Instant,
     /// It goes on until then; traffic that wants the peer moves this.
     until: Instant,
-    /// Traffic wants the peer: the driver is told when it is unreachable.
-    wanted: bool,
-    unreachable: bool,
+    /// Since when traffic wants the peer and was not told that it is unreachable.
+    wanted: Option<Instant>,
     rounds: u32,
     next_round: Instant,
     /// A cookie makes the next round come at once, but once per round only.
@@ -85,17 +84,16 @@ impl Endpoint {
             Reason::Traffic => GIVE_UP_AFTER,
             Reason::Hint => HINT_GIVE_UP_AFTER,
         };
-        let wanted = reason == Reason::Traffic;
+        let wanted = (reason == Reason::Traffic).then_some(now);
         if let Some(attempt) = &mut peer.attempt {
             attempt.until = attempt.until.max(now + give_up);
-            attempt.wanted |= wanted;
-            return;
+            attempt.wanted = attempt.wanted.or(wanted);
+            return self.arm_attempt(key);
         }
         peer.attempt = Some(Attempt {
             started: now,
             until: now + give_up,
             wanted,
-            unreachable: false,
             rounds: 0,
             next_round: now,
             hastened: false,
@@ -136,8 +134,7 @@ impl Endpoint {
             self.counters.attempts_given_up.increment();
             return self.end_attempt(key);
         }
-        let report = attempt.wanted && !attempt.unreachable && now >= attempt.started + UNREACHABLE_AFTER;
-        attempt.unreachable |= report;
+        let report = attempt.wanted.take_if(|since| now >= *since + UNREACHABLE_AFTER).is_some();
         let due = now >= attempt.next_round;
         let handle = peer.handle.clone();
         if report {
@@ -171,8 +168,8 @@ impl Endpoint {
     fn arm_attempt(&mut self, key: PeerKey) {
         let Some(attempt) = self.peers.get(key).and_then(|peer| peer.attempt.as_ref()) else { return };
         let mut at = attempt.next_round.min(attempt.until);
-        if attempt.wanted && !attempt.unreachable {
-            at = at.min(attempt.started + UNREACHABLE_AFTER);
+        if let Some(since) = attempt.wanted {
+            at = at.min(since + UNREACHABLE_AFTER);
         }
         self.timers.set(Timer::Attempt(key), at);
     }

@@ -47,6 +47,21 @@ fn retransmit_ladder_doubles_to_five_seconds_then_gives_up() {
 }
 
 #[test]
+fn whoever_asks_during_an_attempt_is_told_of_its_failure_too() {
+    let mut net = Net::acquainted_pair();
+    net.filter = Box::new(|datagram| datagram.bytes[0] != INITIATION);
+    let unreachable = |event: &Event| matches!(event, Event::PeerUnreachable(_));
+    for asked in 1..=3 {
+        net.send(0, 1, b"hello");
+        net.run(Duration::from_millis(4999));
+        assert_eq!(net.count(0, unreachable), asked - 1);
+        net.run(Duration::from_millis(8001));
+        assert_eq!(net.count(0, unreachable), asked);
+    }
+    assert_eq!(net.counter(0, "attempts_started"), 1);
+}
+
+#[test]
 fn a_lost_response_costs_one_retransmission() {
     let mut net = Net::acquainted_pair();
     let lost = Cell::new(false);
