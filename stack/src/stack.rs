@@ -203,6 +203,7 @@ impl Stack {
         if !shared.flows.insert(key, &flow) {
             return None;
         }
+        flow.begin(time);
         shared.counters.tcp_connects.bump();
         Some(flow)
     }

@@ -167,7 +167,11 @@ impl Flow {
             return true;
         }
         match self.due_at(&mut inner, time) {
-            Some(due) if due <= time => true,
+            Some(due) if due <= time => {
+                // If the way is barred there is no egress, and nothing else ends the attempt.
+                self.arm_end(&mut inner, time);
+                true
+            }
             _ => {
                 self.arm(&mut inner, time);
                 false
@@ -178,7 +182,12 @@ impl Flow {
     /// Sets the timer for the next deadline, unless an earlier one is set already. What is due now has
     /// just been done or could not be, so it waits for a millisecond at least.
     pub(super) fn arm(&self, inner: &mut Inner, time: Time) {
-        let Some(due) = self.due_at(inner, time) else { return };
+        if let Some(due) = self.due_at(inner, time) {
+            self.arm_at(inner, time, due);
+        }
+    }
+
+    fn arm_at(&self, inner: &mut Inner, time: Time, due: Time) {
         let tick = tick_at(due.max(after(time, Duration::from_millis(1))));
         if tick >= inner.alarm.first {
             return;
@@ -188,6 +197,19 @@ impl Flow {
         }
         inner.alarm.first = tick;
         self.shared.timers.insert(tick, self.this.clone());
+    }
+
+    /// Sets the timer for the end of the peer's silence, whatever else may be due before.
+    fn arm_end(&self, inner: &mut Inner, time: Time) {
+        if let Some(due) = self.gives_up_at(inner) {
+            self.arm_at(inner, time, due);
+        }
+    }
+
+    /// A connection attempt ends some time, even if the way is barred from the start.
+    pub(crate) fn begin(&self, time: Time) {
+        let mut inner = self.lock();
+        self.arm_end(&mut inner, time);
     }
 
     /// Makes the flow appear in the next batch of timers.

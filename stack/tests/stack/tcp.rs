@@ -398,6 +398,24 @@ fn a_reset_in_time_wait_takes_nothing_from_the_reader() {
 }
 
 #[test]
+fn an_attempt_whose_syn_cannot_leave_times_out_too() {
+    let pair = Pair::new(20);
+    let Host { stack, net, .. } = &pair.hosts[A];
+    let flow = stack.tcp_connect(pair.now, *net, None, address(B, true, 80), TcpOptions::default()).unwrap();
+    let mut batch = Batch::new();
+    let mut calls = 0;
+    while let Some(at) = stack.poll_timeout() {
+        // The driver has no way to the peer, so it calls no egress.
+        stack.handle_timeout(at.max(pair.now), &mut batch);
+        batch.clear();
+        calls += 1;
+        assert!(calls < 1000 && at < pair.now + 130 * SECOND);
+    }
+    assert_eq!(flow.take_error(), Some(Error::TimedOut));
+    assert_eq!(stack.flows(), 0);
+}
+
+#[test]
 fn a_slow_reader_gets_everything_from_a_peer_that_closed_last() {
     for seed in 0..100 {
         let mut pair = Pair::with(seed, Config { receive_buffer: 64 << 10, ..Config::default() }, false);
