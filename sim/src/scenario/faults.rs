@@ -155,7 +155,7 @@ impl Kind {
                 let networks: Vec<_> =
                     topology.networks.iter().filter(|n| n.members.contains(&node)).collect();
                 match networks.is_empty() {
-                    true => Self::Readdress(host),
+                    true => Self::random_crash(random, topology, node, number),
                     false => Self::Leave { node, network: random.pick(&networks).config.clone() },
                 }
             }

@@ -45,7 +45,8 @@ fn cut_and_lengthened_packets_are_noticed() {
 #[test]
 fn packets_of_other_sessions_and_networks_are_noticed() {
     let mut siege = Siege::of_acquainted(3);
-    let packets: Vec<Vec<u8>> = (0..3).flat_map(|to| siege.live_data(to)).map(|recorded| recorded.payload).collect();
+    let packets: Vec<Vec<u8>> =
+        (0..3).flat_map(|to| siege.live_data(to)).map(|recorded| recorded.payload).collect();
     let indices: Vec<SessionIndex> = siege.live_data(TARGET).iter().map(|r| index_of(&r.payload)).collect();
     for _ in 0..20 * SCALE {
         let mut blows = Blows::new();

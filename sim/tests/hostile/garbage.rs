@@ -1,6 +1,8 @@
 //! Datagrams that nobody ever made.
 
-use peersock_overlay::wire::{Beacon, CookieReply, Data, Hello, Initiation, MessageType, Response, UnknownSession};
+use peersock_overlay::wire::{
+    Beacon, CookieReply, Data, Hello, Initiation, MessageType, Response, UnknownSession,
+};
 
 use crate::SCALE;
 use crate::siege::Siege;

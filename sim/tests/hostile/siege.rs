@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use peersock_overlay::wire::{Data, MessageType};
+use peersock_overlay::wire::{Data, Initiation, MessageType};
 use peersock_overlay::{NetworkConfig, NetworkId, Psk, RecvMeta, SessionIndex, SocketIndex};
-use peersock_sim::{Plan, Random, Time};
+use peersock_sim::{Plan, Random};
 
 use crate::lab::{Lab, PORT, open_network};
 
@@ -49,7 +49,6 @@ const FORBIDDEN: &[&str] = &["ip_received", "sessions_established", "keepalives_
 /// A datagram that was on the wire.
 #[derive(Debug, Clone)]
 pub(crate) struct Recorded {
-    pub(crate) at: Time,
     pub(crate) from: SocketAddr,
     pub(crate) to: SocketAddr,
     pub(crate) payload: Vec<u8>,
@@ -58,10 +57,6 @@ pub(crate) struct Recorded {
 impl Recorded {
     pub(crate) fn kind(&self) -> Option<MessageType> {
         MessageType::of(&self.payload)
-    }
-
-    pub(crate) fn is_data(&self) -> bool {
-        self.kind() == Some(MessageType::Data)
     }
 }
 
@@ -81,8 +76,8 @@ impl Siege {
         let nodes = usize::from(nodes);
         for pair in (0..nodes).flat_map(|client| (0..nodes).map(move |server| (client, server))) {
             if pair.0 != pair.1 {
-                siege.converse(0, pair, 30_000);
-                siege.converse(1, pair, 3_000);
+                siege.converse(0, pair, 400_000);
+                siege.converse(1, pair, 100_000);
             }
         }
         siege.lab.run(20 * SECOND);
@@ -95,8 +90,8 @@ impl Siege {
         let wire: Rc<RefCell<Vec<Recorded>>> = Rc::default();
         let tap = wire.clone();
         lab.world.set_tap(Some(Box::new(move |tapped| {
-            let (at, from, to) = (tapped.now, tapped.from, tapped.to);
-            tap.borrow_mut().push(Recorded { at, from, to, payload: tapped.payload.to_vec() });
+            let (from, to) = (tapped.from, tapped.to);
+            tap.borrow_mut().push(Recorded { from, to, payload: tapped.payload.to_vec() });
         })));
         Self { lab, wire, random: Random::from_seed(7), tally: BTreeMap::new() }
     }
@@ -113,10 +108,6 @@ impl Siege {
         self.wire.borrow().clone()
     }
 
-    pub(crate) fn forget_recording(&self) {
-        self.wire.borrow_mut().clear();
-    }
-
     /// The data packets for node `to` whose session stands.
     pub(crate) fn live_data(&self, to: usize) -> Vec<Recorded> {
         let here = endpoint(to);
@@ -130,6 +121,14 @@ impl Siege {
     pub(crate) fn knows(&self, node: usize, index: SessionIndex) -> bool {
         let node = self.lab.world.machines()[node].node().expect("it runs");
         node.datapath().sessions().get(index).is_some()
+    }
+
+    /// Whether an initiation of that index was sent by a node.
+    pub(crate) fn waits_for(&self, node: usize, index: SessionIndex) -> bool {
+        let own = |recorded: &&Recorded| recorded.from == endpoint(node);
+        let recording = self.wire.borrow();
+        let initiations = recording.iter().filter(own).filter_map(|r| Initiation::parse(&r.payload).ok());
+        initiations.into_iter().any(|initiation| initiation.sender == index)
     }
 
     /// Hits a node with datagrams from one address, and checks that each was counted as expected. Where several
@@ -169,6 +168,29 @@ impl Siege {
             let from = if self.random.chance(0.5) { self.stranger() } else { endpoint(1 - node.min(1)) };
             self.strike(node, from, portion);
         }
+    }
+
+    /// Hits a node with one genuine datagram of the past, and checks that it was counted once, whatever as, and that
+    /// nothing came of it.
+    #[track_caller]
+    pub(crate) fn strike_unjudged(&mut self, node: usize, from: SocketAddr, datagram: &[u8]) {
+        let before = self.lab.world.counters(node);
+        let meta = RecvMeta { remote: from, socket: SocketIndex(0), multicast: false };
+        self.lab.world.strike(node, meta, [datagram]).expect("no violation");
+        let after = self.lab.world.counters(node);
+        let grown: Vec<&'static str> =
+            VERDICTS.iter().copied().filter(|name| after[name] != before[name]).collect();
+        let [verdict] = grown[..] else { panic!("node {node} counted {grown:?} for {datagram:02x?}") };
+        assert_eq!(after[verdict], before[verdict] + 1);
+        *self.tally.entry(verdict).or_default() += 1;
+        for name in FORBIDDEN {
+            assert_eq!(after[name], before[name], "{name} grew by {datagram:02x?}");
+        }
+    }
+
+    /// Takes blows that were judged elsewhere into the account.
+    pub(crate) fn note(&mut self, what: &'static str, blows: usize) {
+        *self.tally.entry(what).or_default() += blows as u64;
     }
 
     /// An address that nobody has.
