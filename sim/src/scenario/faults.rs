@@ -35,7 +35,7 @@ enum Kind {
 impl Fault {
     /// Any faults, all over by `end`.
     pub(super) fn schedule(random: &mut Random, topology: &Topology, world: &World, end: Time) -> Vec<Self> {
-        let count = random.below(7);
+        let count = random.below(10);
         (0..count as u16)
             .map(|number| {
                 let from = random.duration(Time::ZERO..=end);

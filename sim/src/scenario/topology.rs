@@ -1,5 +1,6 @@
 //! Hosts, LANs, nodes and the networks that they are in.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use peersock::NetworkId;
 use peersock_overlay::{Identity, Limits, NetworkConfig, Psk, StaticMember, StaticNetwork};
 
 use super::workload::PORTS;
-use crate::net::{Gateway, HostId, LanId, Pipe, Prefixes, Stage};
+use crate::net::{Behaviour, Gateway, HostId, LanId, Nat, NatConfig, Pipe, Prefixes, Stage};
 use crate::world::{MachineConfig, World};
 use crate::{NodeConfig, Random, Violation};
 
@@ -15,6 +16,8 @@ use crate::{NodeConfig, Random, Violation};
 #[derive(Debug)]
 pub(super) struct Topology {
     pub(super) lans: Vec<LanId>,
+    /// Those behind a NAT box.
+    hidden: BTreeSet<LanId>,
     /// Each host with the LAN it lives on.
     pub(super) hosts: Vec<(HostId, LanId)>,
     /// Every network with the nodes that are its members while they run. Two may have one ID but different keys.
@@ -88,6 +91,7 @@ impl Topology {
             *random.pick(&[Families::Ipv4, Families::Ipv4, Families::Ipv6, Families::Both, Families::Both]);
         let mut topology = Self {
             lans: Vec::new(),
+            hidden: BTreeSet::new(),
             hosts: Vec::new(),
             networks: Vec::new(),
             families,
@@ -118,7 +122,8 @@ impl Topology {
 
     /// Every ordered pair of nodes that can reach one another now, the client first, with the network.
     ///
-    /// Those on one LAN find each other; those apart need a static network that says where the server is.
+    /// Those on one LAN find each other; those apart need a static network that says where the server is, and a
+    /// server that is not behind a NAT box.
     pub(super) fn reachable_pairs(&self, world: &World) -> Vec<(NetworkId, usize, usize)> {
         let mut pairs = Vec::new();
         for network in &self.networks {
@@ -141,6 +146,9 @@ impl Topology {
         if lan(client) == lan(server) {
             return true;
         }
+        if lan(server).is_none_or(|lan| self.hidden.contains(&lan)) {
+            return false;
+        }
         let NetworkConfig::Static(description) = &network.config else { return false };
         let id = world.machines()[server].node_id();
         let listed = description.members.iter().find(|member| member.identity.node_id() == id);
@@ -160,7 +168,18 @@ impl Topology {
             .then(|| Ipv6Addr::new(0x2001, 0xdb8, 0, number.into(), 0, 0, 0, 0));
         let lan = world.net.add_lan(Prefixes { ipv4, ipv6 });
         let far = Wire::random(random);
-        world.net.set_gateway(lan, Some(Gateway { nat: None, out: far.pipe(), into: far.pipe() }));
+        let nat = (number > 0 && self.families != Families::Ipv6 && random.chance(0.3)).then(|| {
+            self.hidden.insert(lan);
+            let config = NatConfig {
+                mapping: *random.pick(&Behaviour::ALL),
+                filtering: *random.pick(&Behaviour::ALL),
+                // Nothing keeps a mapping alive yet while nobody talks.
+                timeout: Duration::from_secs(3600),
+                ..NatConfig::new([203, 0, 113, number].into())
+            };
+            Nat::new(config, random.fork())
+        });
+        world.net.set_gateway(lan, Some(Gateway { nat, out: far.pipe(), into: far.pipe() }));
         self.lans.push(lan);
         self.wires.push(Wire::random(random));
     }

@@ -17,7 +17,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { recovery: Duration::from_secs(20), events_per_second: 1_000_000 }
+        Self { recovery: Duration::from_secs(15), events_per_second: 1_000_000 }
     }
 }
 
