@@ -1,4 +1,30 @@
 //! Deterministic simulation of many peersock nodes in virtual time.
+//!
+//! Both real cores, joined by the node's real data path, run on simulated hosts; their datagrams cross a simulated
+//! network that delays, loses, doubles, reorders, alters and cuts; and small programs talk over their sockets. Whatever
+//! happens follows from one seed.
+//!
+//! * [`net`]: hosts, LANs, links, NAT boxes. Knows nothing of peersock.
+//! * [`Node`]: one node with its programs, called as the driver would call it.
+//! * [`World`]: nodes and network in one virtual time, and what is checked all the while.
+//! * [`scenario`]: a whole story from a seed. `cargo run --release -p peersock-sim -- run` tells thousands.
+//!
+//! # What is checked
+//!
+//! Every byte of every TCP stream is a function of its network, conversation, direction and place, so each that is
+//! read proves that it is the right one, once and in order. UDP datagrams are numbered and none may come twice. An
+//! observer of the wire looks for a nonce that is used twice. Peers, sessions and connections are counted, events per
+//! virtual second too. After the last fault all pairs that can reach one another must have a new connection within
+//! [`Limits::recovery`], everything that was begun must complete, and nothing may be left behind. A panic is a failure
+//! like any other.
+//!
+//! The attacker lives in `tests/hostile`: he gives nodes datagrams by [`World::strike`] and compares
+//! [`World::counters`] with what he sent.
+//!
+//! ```
+//! let report = peersock_sim::scenario::Scenario::new(7).run();
+//! assert!(report.violation.is_none());
+//! ```
 
 mod apps;
 mod content;
