@@ -158,7 +158,7 @@ impl Flooded {
 /// Moves some megabytes from node 0 to node 1 while something happens every 10 ms; how long that takes.
 fn transfer_time(flooded: &mut Flooded, mut meanwhile: impl FnMut(&mut Flooded, Duration)) -> Duration {
     let begun = flooded.lab.world.now();
-    let script = Script(vec![Step::Write(25_000_000)]);
+    let script = Script(vec![Step::Write(4_000_000 + 1_000_000 * SCALE as u64)]);
     let scripts = [script, Script::default()];
     let plan = Plan { scripts, readers: [Reader::EAGER; 2], ..flooded.lab.greeting(0, 1) };
     assert_eq!(plan.port, PORT);
