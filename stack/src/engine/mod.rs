@@ -513,10 +513,15 @@ impl Engine {
     }
 
     /// Lowers the window that the peer offers to the cap on what may be in flight.
+    ///
+    /// A closed one counts as the smallest while sent data lacks its acknowledgement: smoltcp would probe the window
+    /// instead of retransmitting, and do neither once the window is open.
     fn clamp_window(&mut self, tcp: &mut [u8]) {
         let mut view = TcpPacket::new_unchecked(tcp);
         let cap = (self.in_flight_cap >> self.window_scale).max(1);
-        let window = usize::from(view.window_len()).min(cap);
+        let sent = self.isn.wrapping_add(1).wrapping_add(self.sent as u32);
+        let lacking = sent.wrapping_sub(view.ack_number().0 as u32) as i32 > 0;
+        let window = usize::from(view.window_len()).min(cap).max(usize::from(lacking));
         view.set_window_len(window as u16);
         self.window = window << self.window_scale;
     }
@@ -548,7 +553,9 @@ impl Engine {
         }
         // Distance from the oldest unacknowledged byte; a keep-alive lies before it.
         let ahead = seq.wrapping_sub(self.isn.wrapping_add(1).wrapping_add(self.acked as u32));
-        if payload > 0 && (ahead as i32) >= 0 {
+        // A probe of a closed window is not in flight: smoltcp sends its byte again as if for the first time.
+        let probe = self.window == 0;
+        if payload > 0 && (ahead as i32) >= 0 && !probe {
             let start = self.acked + u64::from(ahead);
             if start < self.sent {
                 self.retransmits += 1;

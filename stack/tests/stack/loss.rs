@@ -236,6 +236,28 @@ fn a_fin_behind_data_that_is_not_acknowledged_yet_counts() {
 }
 
 #[test]
+fn data_lost_before_the_window_closed_and_opened_is_sent_again() {
+    let mut pair = Pair::new(4);
+    let (a, b) = pair.connected();
+    pair.link.loss = 1000;
+    pair.capture = Some(Vec::new());
+    assert_eq!(a.write(pair.now, &[7; 3000]), Ok(3000));
+    pair.kick(A, &a);
+    let first = pair.capture.take().expect("it was asked for").remove(0).1;
+    pair.capture = Some(Vec::new());
+    pair.inject(B, &first);
+    pair.run_for(Duration::from_millis(20));
+    let open = pair.capture.take().expect("it was asked for").pop().expect("an acknowledgement").1;
+    let mut closed = open.clone();
+    closed[54..56].fill(0);
+    pair.inject(A, &closed);
+    pair.inject(A, &open);
+    assert_eq!(a.unacked(), 3060 - first.len());
+    pair.link.loss = 0;
+    pair.run(Duration::from_secs(5), |_| b.readable() == 3000);
+}
+
+#[test]
 fn closed_connections_outlast_the_longest_retransmission_interval() {
     let mut pair = Pair::new(4);
     let (a, b) = pair.connected();
