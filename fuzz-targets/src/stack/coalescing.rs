@@ -12,6 +12,11 @@ use crate::input::{instant, sequence};
 /// Operations in one input.
 const MOST: usize = 200;
 
+/// Bytes. Shorter segments could leave more gaps in the sender's buffer of data on the way than a receiver keeps track
+/// of, and then joined ones would rightly get further.
+const MIN_SEGMENT: usize = 1000;
+const MIN_WRITE: u16 = 1200;
+
 #[derive(Debug, Arbitrary)]
 enum Operation {
     /// The sender writes, and what leaves is cut at `segment` bytes.
@@ -94,8 +99,8 @@ impl World {
     fn run(&mut self, operation: Operation) {
         match operation {
             Operation::Write { len, segment } => {
-                self.limits.segment = usize::from(segment).clamp(100, 9000);
-                let data: Vec<u8> = (0..len).map(|at| (at ^ at >> 8) as u8).collect();
+                self.limits.segment = usize::from(segment).clamp(MIN_SEGMENT, 9000);
+                let data: Vec<u8> = (0..len.max(MIN_WRITE)).map(|at| (at ^ at >> 8) as u8).collect();
                 let _ = self.source.write(self.now, &data);
                 self.kick();
             }

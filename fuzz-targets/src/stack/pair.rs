@@ -39,12 +39,13 @@ impl Pair {
         }
     }
 
-    /// A connection from A to B and both its ends.
+    /// A connection from A to B and both its ends. Nobody listens any more.
     pub(super) fn connected(&mut self, ipv6: bool) -> (Arc<Flow>, Arc<Flow>) {
         let listener = self.hosts[B].listen(self.now, ipv6, 8);
         let client = self.connect(A, ipv6);
         self.deliver_all();
         let server = listener.accept(self.now).expect("the handshake is done");
+        listener.close(self.now);
         (client, server)
     }
 
