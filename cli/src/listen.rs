@@ -104,8 +104,11 @@ fn listeners(args: &Args, session: &Session) -> Outcome<Vec<TcpListener>> {
             TcpListener::bind_on(&session.node, local).map_err(|error| explain(session, local, error))?;
         // If the first one picked a port, the others get the same.
         port = listener.local_addr()?.port();
-        announce(session, listener.local_addr()?);
         listeners.push(listener);
+    }
+    // Whoever reads that we listen may connect to any of the addresses.
+    for listener in &listeners {
+        announce(session, listener.local_addr()?);
     }
     Ok(listeners)
 }

@@ -29,6 +29,10 @@ use interfaces::InterfaceWatch;
 use poll::Wakeup;
 use role::ReceiveRole;
 
+/// How long a node that stops waits for the thread that reads the sockets: for ever would be too long if it is that
+/// thread itself which, called back with news, stops the node.
+const STOP_PATIENCE: Duration = Duration::from_millis(100);
+
 /// One node's data path with the threads and sockets that run it.
 pub(crate) struct Driver {
     pub(crate) datapath: Datapath,
@@ -69,7 +73,7 @@ impl Driver {
         Ok(driver)
     }
 
-    /// Ends the engine thread. Waiting threads return.
+    /// Ends the engine thread. Waiting threads return. What came in until now is answered when this returns.
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);
         self.alarm.wakeup.wake();
@@ -81,6 +85,7 @@ impl Driver {
             // The engine does not panic; if it did, the node is stopped all the same.
             let _ = thread.join();
         }
+        self.role.wait_free(STOP_PATIENCE);
     }
 
     pub(crate) fn is_stopped(&self) -> bool {

@@ -154,6 +154,14 @@ impl ReceiveRole {
         self.receiver.try_lock().ok()
     }
 
+    /// Waits, for no longer than `patience`, until no thread reads the sockets.
+    pub(super) fn wait_free(&self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        while self.receiver.try_lock().is_err() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+    }
+
     fn others_wait(&self, own: usize) -> bool {
         self.busy.load(Ordering::SeqCst) > own || self.tasks.load(Ordering::SeqCst) > 0
     }
@@ -246,6 +254,20 @@ mod tests {
         assert_eq!(role.claim(base, &mut seen), Claim::Theirs(Some(WATCH)));
         assert_eq!(role.claim(base, &mut seen), Claim::Theirs(None));
         assert!(role.release(receiver, true, 0, base));
+    }
+
+    #[test]
+    fn who_waits_for_the_end_of_reading_waits_for_its_holder_but_not_for_ever() {
+        let (role, base) = role();
+        let patience = Duration::from_millis(5);
+        let receiver = role.try_hold(0).expect("nobody waits");
+        role.wait_free(patience);
+        assert!(base.elapsed() >= patience);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| role.wait_free(Duration::from_secs(600)));
+            assert!(!waiting.is_finished());
+            role.release(receiver, false, 0, base);
+        });
     }
 
     #[test]

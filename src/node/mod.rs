@@ -188,11 +188,12 @@ impl Inner {
         }
         drop(self.control.lock().expect("no panic under this lock").take());
         let drained = self.drain(linger);
+        // First the threads: one of them may be about to send the acknowledgement that a peer waits for.
+        self.driver.stop();
         let (now, mut batch) = (Instant::now(), Batch::default());
         for network in self.driver.datapath.networks() {
             self.driver.datapath.leave(now, network.id, &mut batch);
         }
-        self.driver.stop();
         for socket in self.sockets.lock().expect("no panic under this lock").drain(..) {
             if let Some(socket) = socket.upgrade() {
                 socket.waiters().notify(true, true);

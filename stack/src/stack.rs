@@ -81,8 +81,12 @@ impl Stack {
 
     /// Resets every connection of an interface, as the end of a program does: the resets are the output of the flows
     /// in `batch`.
+    ///
+    /// What is in TIME-WAIT acknowledges the peer's FIN once more: if the first time was in vain, nobody will answer
+    /// when the peer sends it again.
     pub fn reset_flows(&self, now: Instant, interface: InterfaceId, batch: &mut Batch) {
         for flow in self.shared.flows.filter(|flow| flow.is_on(interface)) {
+            flow.repeat_last_ack(batch);
             flow.abort(now);
             batch.touch_flow(&self.shared.rounds, &flow);
         }

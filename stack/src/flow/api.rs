@@ -42,8 +42,7 @@ impl Flow {
     /// [`Error::BrokenPipe`] after sending was shut down or the connection has ended, and once the
     /// error that ended it.
     pub fn write(&self, now: Instant, data: &[u8]) -> Result<usize, Error> {
-        let time = self.shared.clock.time(now);
-        let mut inner = self.lock();
+        let (mut inner, time) = self.lock_at(now);
         if let Some(error) = inner.error.take() {
             self.publish(&mut inner);
             return Err(error);
@@ -73,8 +72,7 @@ impl Flow {
     /// # Errors
     /// [`Error::WouldBlock`] while nothing is there, else what ended the connection.
     pub fn read(&self, now: Instant, buf: &mut [u8]) -> Result<usize, Error> {
-        let time = self.shared.clock.time(now);
-        let mut inner = self.lock();
+        let (mut inner, time) = self.lock_at(now);
         if buf.is_empty() || inner.read_shut {
             return Ok(0);
         }
@@ -116,8 +114,7 @@ impl Flow {
     /// # Errors
     /// [`Error::NotConnected`] before the handshake is done and after the connection has ended.
     pub fn shutdown_write(&self, now: Instant) -> Result<(), Error> {
-        let time = self.shared.clock.time(now);
-        let mut inner = self.lock();
+        let (mut inner, time) = self.lock_at(now);
         if inner.state().is_connecting() {
             return Err(Error::NotConnected);
         }
@@ -133,8 +130,7 @@ impl Flow {
     /// # Errors
     /// [`Error::NotConnected`] before the handshake is done and after the connection has ended.
     pub fn shutdown_read(&self, now: Instant) -> Result<(), Error> {
-        let time = self.shared.clock.time(now);
-        let mut inner = self.lock();
+        let (mut inner, time) = self.lock_at(now);
         if inner.state().is_connecting() {
             return Err(Error::NotConnected);
         }
@@ -149,8 +145,7 @@ impl Flow {
     /// If received data was not read, or the socket is set to [reset](Self::set_reset_on_close), the
     /// peer gets a reset at once instead (RFC 2525 2.17). A handshake under way is given up.
     pub fn close(&self, now: Instant) {
-        let time = self.shared.clock.time(now);
-        let mut inner = self.lock();
+        let (mut inner, time) = self.lock_at(now);
         inner.orphaned = true;
         inner.error = None;
         inner.write_shut = true;
@@ -171,8 +166,7 @@ impl Flow {
 
     /// Resets the connection. Pending reads and writes fail with [`Error::ConnectionAborted`].
     pub fn abort(&self, now: Instant) {
-        let time = self.shared.clock.time(now);
-        let mut inner = self.lock();
+        let (mut inner, time) = self.lock_at(now);
         if !inner.linked {
             return;
         }
@@ -188,8 +182,7 @@ impl Flow {
 
     /// Ends the connection because of something below it, without a word to the peer.
     pub fn fail(&self, now: Instant, error: Error) {
-        let time = self.shared.clock.time(now);
-        let mut inner = self.lock();
+        let (mut inner, time) = self.lock_at(now);
         if inner.linked {
             self.kill(&mut inner, error);
             self.settle(&mut inner, time);
@@ -222,8 +215,7 @@ impl Flow {
     /// How long something sent has waited for an acknowledgement while nothing came from the peer at all; `None` if
     /// nothing waits. More than a round trip or two is a sign that the path is broken.
     pub fn silence(&self, now: Instant) -> Option<Duration> {
-        let time = self.shared.clock.time(now);
-        let inner = self.lock();
+        let (inner, time) = self.lock_at(now);
         let since = inner.waiting?.max(inner.heard);
         Some(if time > since { (time - since).into() } else { Duration::ZERO })
     }
@@ -236,8 +228,7 @@ impl Flow {
     /// Writes at most one super-segment to `buf`, which must hold [`MAX_PACKET`](crate::MAX_PACKET)
     /// bytes. Call it until it returns `None`: nothing to send now, and the flow's timer is set.
     pub fn egress(&self, now: Instant, limits: &Egress, buf: &mut [u8]) -> Option<SuperSegment> {
-        let time = self.shared.clock.time(now);
-        let mut inner = self.lock();
+        let (mut inner, time) = self.lock_at(now);
         let before = inner.retransmits;
         let engine = inner.live()?;
         let emitted = engine.emit(time, limits, buf);
@@ -252,8 +243,8 @@ impl Flow {
 
     /// Whether [`egress`](Self::egress) has something to send.
     pub fn has_output(&self, now: Instant) -> bool {
-        let time = self.shared.clock.time(now);
-        let deadline = self.lock().live().and_then(|engine| engine.deadline(time));
+        let (mut inner, time) = self.lock_at(now);
+        let deadline = inner.live().and_then(|engine| engine.deadline(time));
         deadline.is_some_and(|due| due <= time)
     }
 

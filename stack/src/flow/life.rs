@@ -28,6 +28,7 @@ impl Flow {
         batch: &mut Batch,
     ) -> bool {
         let mut inner = self.lock();
+        let time = time.max(inner.heard);
         if !inner.linked {
             return false;
         }
@@ -60,12 +61,8 @@ impl Flow {
         match wait.segment(time, tcp) {
             Late::Ignore => true,
             Late::Acknowledge => {
-                let (seq, ack) = (wait.snd_nxt, Some(wait.rcv_nxt));
-                let control = TcpControl::None;
-                let answer = Bare { local: self.local, remote: self.remote, control, seq, ack };
-                batch.reply(self.interface.id, self.remote.ip(), MAX_HEADERS, |buf| {
-                    answer.write(self.interface.checksums, buf)
-                });
+                let edges = (wait.snd_nxt, wait.rcv_nxt);
+                self.acknowledge(edges, batch);
                 true
             }
             Late::MakeRoom => {
@@ -74,6 +71,25 @@ impl Flow {
                 false
             }
         }
+    }
+
+    /// In TIME-WAIT: acknowledges the peer's FIN once more.
+    pub(crate) fn repeat_last_ack(&self, batch: &mut Batch) {
+        let mut inner = self.lock();
+        let waiting = inner.time_wait.map(|wait| (wait.snd_nxt, wait.rcv_nxt));
+        let ending = inner.live().filter(|engine| engine.state() == State::TimeWait);
+        if let Some(edges) = waiting.or(ending.map(|engine| engine.edges())) {
+            self.acknowledge(edges, batch);
+        }
+    }
+
+    fn acknowledge(&self, (snd_nxt, rcv_nxt): (u32, u32), batch: &mut Batch) {
+        let control = TcpControl::None;
+        let (local, remote, seq) = (self.local, self.remote, snd_nxt);
+        let answer = Bare { local, remote, control, seq, ack: Some(rcv_nxt) };
+        batch.reply(self.interface.id, remote.ip(), MAX_HEADERS, |buf| {
+            answer.write(self.interface.checksums, buf)
+        });
     }
 
     /// What a segment's effect on the engine means for the socket.
@@ -148,6 +164,7 @@ impl Flow {
     /// Lets a timer fire that was set for `tick`; `true` if the flow has output or new readiness.
     pub(crate) fn on_timer(&self, tick: Tick, time: Time) -> bool {
         let mut inner = self.lock();
+        let time = time.max(inner.heard);
         if inner.alarm.first != tick {
             // Superseded by an earlier one.
             return false;
@@ -326,7 +343,6 @@ impl Flow {
         gives_way
     }
 
-    /// Whether it goes over `interface`.
     /// Has the next egress send again what waits for an acknowledgement. False if nothing does.
     pub(crate) fn expedite(&self) -> bool {
         let mut inner = self.lock();
@@ -340,6 +356,7 @@ impl Flow {
         }
     }
 
+    /// Whether it goes over `interface`.
     pub(crate) fn is_on(&self, interface: InterfaceId) -> bool {
         self.interface.id == interface
     }

@@ -9,7 +9,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::batch::Mark;
 use crate::clock::Time;
@@ -176,6 +176,13 @@ impl Flow {
 
     pub(crate) fn mark(&self) -> &Mark {
         &self.mark
+    }
+
+    /// The flow and its time: a thread may have looked at the clock before another did that came first.
+    fn lock_at(&self, now: Instant) -> (MutexGuard<'_, Inner>, Time) {
+        let inner = self.lock();
+        let time = self.shared.clock.time(now).max(inner.heard);
+        (inner, time)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -49,6 +49,8 @@ pub(crate) struct Pair {
     pub(crate) checksums: bool,
     pub(crate) in_flight_cap: usize,
     pub(crate) max_segments: usize,
+    /// How much earlier than the thread that receives the one that sends has looked at the clock.
+    pub(crate) skew: Duration,
     /// Wire packets that were sent, by sender.
     pub(crate) sent: [usize; 2],
     /// A copy of every packet that was sent, if asked for.
@@ -102,6 +104,7 @@ impl Pair {
             checksums,
             in_flight_cap: usize::MAX,
             max_segments: 44,
+            skew: Duration::ZERO,
             sent: [0; 2],
             capture: None,
             random: seed.wrapping_mul(2) + 1,
@@ -173,7 +176,7 @@ impl Pair {
             checksums: self.checksums,
         };
         let mut buffer = std::mem::take(&mut self.buffer);
-        while let Some(mut packets) = flow.egress(self.now, &limits, &mut buffer) {
+        while let Some(mut packets) = flow.egress(self.now - self.skew, &limits, &mut buffer) {
             let mut total = packets.header_len();
             let announced = packets.packets();
             assert!(announced <= self.max_segments, "{announced} > {}", self.max_segments);
@@ -276,6 +279,13 @@ impl Pair {
     pub(crate) fn inject(&mut self, side: usize, packet: &[u8]) {
         let Host { stack, net, batch, .. } = &mut self.hosts[side];
         stack.receive(self.now, *net, &mut packet.to_vec(), batch);
+        self.finish_batch(side);
+    }
+
+    /// Ends every connection of `side`, as the end of its program does.
+    pub(crate) fn reset_flows(&mut self, side: usize) {
+        let Host { stack, net, batch, .. } = &mut self.hosts[side];
+        stack.reset_flows(self.now, *net, batch);
         self.finish_batch(side);
     }
 

@@ -116,6 +116,50 @@ fn half_close_lets_the_other_direction_go_on() {
 }
 
 #[test]
+fn a_program_that_ends_in_time_wait_acknowledges_the_last_fin_again() {
+    let mut pair = Pair::new(41);
+    let (a, b) = pair.connected();
+    a.close(pair.now);
+    pair.kick(A, &a);
+    pair.run(SECOND, |_| b.state() == State::CloseWait);
+    b.close(pair.now);
+    pair.kick(B, &b);
+    pair.link.loss = 1000;
+    pair.run(SECOND, |_| a.state() == State::TimeWait);
+    pair.link.loss = 0;
+    pair.reset_flows(A);
+    assert_eq!(b.state(), State::LastAck, "the first acknowledgement was lost");
+    pair.run(SECOND, |_| b.state() == State::Closed);
+    assert_eq!(pair.counter(A, "tcp_resets_sent"), 0);
+}
+
+#[test]
+fn a_fin_is_acknowledged_even_if_time_wait_begins_in_the_same_batch() {
+    let mut pair = Pair::new(42);
+    let (a, b) = pair.connected();
+    pair.link.latency = Duration::from_millis(5);
+    b.shutdown_write(pair.now).unwrap();
+    pair.kick(B, &b);
+    pair.run_for(Duration::from_millis(4));
+    // What A sends now arrives together with its acknowledgement of B's FIN.
+    pair.link.latency = Duration::from_millis(6);
+    a.write(pair.now, b"last word").unwrap();
+    pair.kick(A, &a);
+    a.shutdown_write(pair.now).unwrap();
+    pair.kick(A, &a);
+    pair.link.latency = Duration::from_millis(5);
+    pair.skew = Duration::from_micros(10);
+    pair.run_for(Duration::from_millis(6));
+    assert_eq!((a.state(), b.state()), (State::Closing, State::TimeWait));
+    let mut buf = [0; 100];
+    assert_eq!(b.read(pair.now, &mut buf), Ok(9));
+    b.close(pair.now);
+    pair.reset_flows(B);
+    pair.run_for(Duration::from_millis(5));
+    assert_eq!(a.state(), State::TimeWait);
+}
+
+#[test]
 fn both_sides_may_close_at_once() {
     let mut pair = Pair::new(4);
     let (a, b) = pair.connected();
