@@ -1,11 +1,9 @@
 //! `listen` and `dial`: what goes into one comes out of the other, and both end when they should.
 
-mod common;
-
 use std::fs;
 use std::process::{Command, Stdio};
 
-use common::{Lab, PORT, Running, peersock, run, write_file};
+use crate::common::{Lab, PORT, Running, peersock, run, write_file};
 
 #[test]
 fn both_directions_carry_data_and_half_closing_keeps_the_other_open() {

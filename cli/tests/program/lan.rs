@@ -2,12 +2,10 @@
 //!
 //! Needs root and `ip`; skips otherwise. The namespaces belong to the test and go with it.
 
-mod common;
-
 use std::ffi::OsStr;
 use std::process::Command;
 
-use common::{Lab, PATIENCE, PORT, Running};
+use crate::common::{Lab, PATIENCE, PORT, Running};
 
 #[test]
 fn nodes_on_one_cable_find_each_other_over_ipv4() {

@@ -1,11 +1,9 @@
 //! `id`, `addr`, and what is refused before anything is sent.
 
-mod common;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use common::{Lab, PORT, Running, peersock, run, write_file};
+use crate::common::{Lab, PORT, Running, peersock, run, write_file};
 use serde_json::Value;
 
 #[test]

@@ -1,9 +1,6 @@
 //! Runs the program as its users do: one state directory per node, one random network per test, and only the
 //! loopback interface. Nothing here depends on speed; the time limits only keep a hang from lasting.
 
-// Each test binary uses a part of this module.
-#![allow(dead_code, unreachable_pub)]
-
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{Read, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -16,100 +13,100 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Enough for the slowest machine under the heaviest load.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A port that every [`Lab`]'s network allows.
-pub const PORT: u16 = 0x8000;
+pub(crate) const PORT: u16 = 0x8000;
 
 /// A network of this test's own, and a place for the states of its nodes.
-pub struct Lab {
-    pub dir: TempDir,
-    pub network: String,
+pub(crate) struct Lab {
+    pub(crate) dir: TempDir,
+    pub(crate) network: String,
 }
 
 impl Lab {
-    pub fn new() -> Lab {
+    pub(crate) fn new() -> Lab {
         let random = RandomState::new().hash_one(std::process::id());
         let (first, last) = (1 + random as u16 % 0x7fff, 0x8000 | (random >> 16) as u16);
         let dir = tempfile::tempdir().unwrap();
         Lab { dir, network: format!("ff{first:04x}{last:04x}000000") }
     }
 
-    pub fn state(&self, node: &str) -> PathBuf {
+    pub(crate) fn state(&self, node: &str) -> PathBuf {
         self.dir.path().join(node)
     }
 
     /// A command without a node, such as `id`.
-    pub fn command(&self, node: &str, words: &[&str]) -> Command {
+    pub(crate) fn command(&self, node: &str, words: &[&str]) -> Command {
         let mut command = peersock(words);
         command.arg("--state").arg(self.state(node));
         command
     }
 
     /// A command that runs a node in the lab's network.
-    pub fn node(&self, node: &str, words: &[&str]) -> Command {
+    pub(crate) fn node(&self, node: &str, words: &[&str]) -> Command {
         self.node_in(&self.network, node, words)
     }
 
-    pub fn node_in(&self, network: &str, node: &str, words: &[&str]) -> Command {
+    pub(crate) fn node_in(&self, network: &str, node: &str, words: &[&str]) -> Command {
         let mut command = self.command(node, words);
         command.args(["--interface", "lo", "--network", network]);
         command
     }
 
     /// Starts `listen` and waits until it says where.
-    pub fn listen(&self, words: &[&str]) -> Listening {
+    pub(crate) fn listen(&self, words: &[&str]) -> Listening {
         self.listen_with(self.node("listener", &["listen"]), words)
     }
 
-    pub fn listen_with(&self, mut command: Command, words: &[&str]) -> Listening {
+    pub(crate) fn listen_with(&self, mut command: Command, words: &[&str]) -> Listening {
         command.args(words);
         let running = Running::start(command);
         let target = running.wait_for_target();
         Listening { target, running }
     }
 
-    pub fn dial(&self, target: &str, words: &[&str]) -> Running {
+    pub(crate) fn dial(&self, target: &str, words: &[&str]) -> Running {
         Running::start(self.dial_command(target, words))
     }
 
-    pub fn dial_command(&self, target: &str, words: &[&str]) -> Command {
+    pub(crate) fn dial_command(&self, target: &str, words: &[&str]) -> Command {
         let mut command = self.node("dialer", &["dial", target]);
         command.args(words);
         command
     }
 }
 
-pub struct Listening {
+pub(crate) struct Listening {
     /// `[ADDRESS]:PORT`
-    pub target: String,
-    pub running: Running,
+    pub(crate) target: String,
+    pub(crate) running: Running,
 }
 
 /// The program itself.
-pub fn peersock(words: &[&str]) -> Command {
+pub(crate) fn peersock(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_peersock"));
     command.args(words).env_remove("PEERSOCK_SECRET").env_remove("PEERSOCK_LOG");
     command
 }
 
 /// A process that is killed if the test ends before it.
-pub struct Running {
+pub(crate) struct Running {
     child: Child,
-    pub stdin: Option<ChildStdin>,
+    pub(crate) stdin: Option<ChildStdin>,
     stdout: Collected,
     stderr: Collected,
     readers: Vec<JoinHandle<()>>,
 }
 
-pub struct Finished {
-    pub status: ExitStatus,
-    pub stdout: Vec<u8>,
-    pub stderr: String,
+pub(crate) struct Finished {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
 }
 
 impl Running {
-    pub fn start(mut command: Command) -> Running {
+    pub(crate) fn start(mut command: Command) -> Running {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -123,47 +120,47 @@ impl Running {
         Running { child, stdin, stdout, stderr, readers: vec![out, err] }
     }
 
-    pub fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    pub fn send(&mut self, bytes: &[u8]) {
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
         let stdin = self.stdin.as_mut().expect("stdin is open");
         stdin.write_all(bytes).expect("the program reads its stdin");
         stdin.flush().unwrap();
     }
 
-    pub fn end_stdin(&mut self) {
+    pub(crate) fn end_stdin(&mut self) {
         self.stdin = None;
     }
 
     /// Waits until stdout holds `wanted`, wherever.
-    pub fn wait_for_stdout(&self, wanted: &str) {
+    pub(crate) fn wait_for_stdout(&self, wanted: &str) {
         self.stdout.wait_for(wanted, false, || self.stderr.text());
     }
 
     /// Waits for a line with `wanted` in it on stderr; returns what follows `wanted`.
-    pub fn wait_for_stderr(&self, wanted: &str) -> String {
+    pub(crate) fn wait_for_stderr(&self, wanted: &str) -> String {
         self.stderr.wait_for(wanted, true, || self.stderr.text());
         let text = self.stderr.text();
         text.split_once(wanted).unwrap().1.lines().next().unwrap().to_owned()
     }
 
     /// Waits until `listen` says where.
-    pub fn wait_for_target(&self) -> String {
+    pub(crate) fn wait_for_target(&self) -> String {
         let rest = self.wait_for_stderr("listening on ");
         rest.split(' ').next().unwrap().to_owned()
     }
 
     /// Presses Ctrl-C, as it were, and waits for the end; stdin stays open meanwhile.
-    pub fn interrupt(mut self) -> Finished {
+    pub(crate) fn interrupt(mut self) -> Finished {
         let id = self.id().to_string();
         assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
         self.wait()
     }
 
     /// Ends stdin and waits for the end.
-    pub fn finish(mut self) -> Finished {
+    pub(crate) fn finish(mut self) -> Finished {
         self.stdin = None;
         self.wait()
     }
@@ -197,32 +194,32 @@ impl Drop for Running {
 
 impl Finished {
     #[track_caller]
-    pub fn success(self) -> Finished {
+    pub(crate) fn success(self) -> Finished {
         assert_eq!(self.status.code(), Some(0), "stderr: {}", self.stderr);
         self
     }
 
     /// It failed with this status, and said something with each of these words in it.
     #[track_caller]
-    pub fn failure(&self, status: i32, words: &[&str]) {
+    pub(crate) fn failure(&self, status: i32, words: &[&str]) {
         assert_eq!(self.status.code(), Some(status), "stderr: {}", self.stderr);
         for word in words {
             assert!(self.stderr.contains(word), "{word:?} is not in: {}", self.stderr);
         }
     }
 
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.stdout).unwrap()
     }
 }
 
 /// Runs a command that needs no input to its end.
-pub fn run(command: Command) -> Finished {
+pub(crate) fn run(command: Command) -> Finished {
     Running::start(command).finish()
 }
 
 /// Writes a file with these permissions.
-pub fn write_file(path: &Path, content: &str, mode: u32) {
+pub(crate) fn write_file(path: &Path, content: &str, mode: u32) {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::write(path, content).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();

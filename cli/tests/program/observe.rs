@@ -1,8 +1,6 @@
 //! `ping`, `status` and `demo`.
 
-mod common;
-
-use common::{Lab, PORT, Running, peersock, run};
+use crate::common::{Lab, PORT, Running, peersock, run};
 use serde_json::Value;
 
 #[test]
@@ -117,7 +115,7 @@ fn a_killed_demonstration_takes_its_processes_with_it() {
     let children = wait_for_children(demo.id());
     // Dropping kills the parent, which then has no chance to tell its children.
     drop(demo);
-    let deadline = std::time::Instant::now() + common::PATIENCE;
+    let deadline = std::time::Instant::now() + crate::common::PATIENCE;
     while children.iter().any(|child| is_running(*child)) {
         assert!(std::time::Instant::now() < deadline, "the children outlive their parent");
         std::thread::sleep(std::time::Duration::from_millis(10));
@@ -126,7 +124,7 @@ fn a_killed_demonstration_takes_its_processes_with_it() {
 
 /// The two processes that a demonstration starts.
 fn wait_for_children(parent: u32) -> Vec<u32> {
-    let deadline = std::time::Instant::now() + common::PATIENCE;
+    let deadline = std::time::Instant::now() + crate::common::PATIENCE;
     loop {
         let mut children = Vec::new();
         for task in std::fs::read_dir(format!("/proc/{parent}/task")).unwrap() {
