@@ -105,4 +105,5 @@ pub use ip::MAX_PACKET;
 pub use listener::Listener;
 pub use ready::{Ready, State};
 pub use stack::Stack;
+pub use tcp::congestion::{CongestionControl, UnknownCongestionControl};
 pub use udp::{Received, UdpRoute, UdpSocket};
