@@ -1,0 +1,116 @@
+//! The algorithms on modelled paths, in virtual time.
+
+mod network;
+mod sender;
+
+use super::CongestionControl;
+use network::{Flow, Link, Report, run};
+
+/// Nanoseconds, because a packet takes few on a fast link.
+type Nanos = u64;
+
+const SECOND: Nanos = 1_000_000_000;
+const MS: Nanos = SECOND / 1000;
+
+/// A segment's payload, and what it takes of the link.
+const MSS: u64 = 1388;
+const WIRE: u64 = 1500;
+
+const ALL: [CongestionControl; 4] = CongestionControl::ALL;
+
+/// A link of `rate` Mbit/s with a buffer of `buffer` percent of the product with `rtt`.
+fn link(rate: u64, rtt: Nanos, buffer: u64) -> Link {
+    let rate = rate * 1_000_000;
+    let product = rate as u128 * rtt as u128 / 8 / SECOND as u128;
+    Link {
+        rate,
+        buffer: (product as u64 * buffer / 100).max(3 * WIRE),
+        loss: 0.0,
+        run: 1.0,
+        jitter: 0,
+        release: 0,
+    }
+}
+
+fn alone(control: CongestionControl, link: Link, rtt: Nanos, duration: Nanos, seed: u64) -> Report {
+    run(link, &[Flow { control, rtt, start: 0 }], duration, seed)
+}
+
+/// The median over seeds.
+fn median(seeds: u64, measure: impl Fn(u64) -> f64) -> f64 {
+    let mut values: Vec<f64> = (1..=seeds).map(measure).collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+#[test]
+#[ignore = "prints a table"]
+fn table() {
+    for (name, rate, rtt, duration) in [
+        ("100/40", 100, 40 * MS, 20 * SECOND),
+        ("1000/10", 1000, 10 * MS, 10 * SECOND),
+        ("20/200", 20, 200 * MS, 20 * SECOND),
+        ("10000/.2", 10000, MS / 5, SECOND),
+    ] {
+        for control in ALL {
+            let shares: Vec<String> = [0.0, 1.0, 10.0, 30.0, 50.0, 100.0]
+                .into_iter()
+                .map(|loss| {
+                    let link = Link { loss, ..link(rate, rtt, 100) };
+                    format!("{:.3}", median(3, |seed| alone(control, link, rtt, duration, seed).share))
+                })
+                .collect();
+            let bdp = rate as f64 * 1e6 / 8.0 * rtt as f64 / 1e9;
+            let lone = alone(control, link(rate, rtt, 100), rtt, duration, 1);
+            let deep = alone(control, link(rate, rtt, 400), rtt, duration, 1);
+            eprintln!(
+                "{name:9} {control:6} {shares:?} queue {:.2} {:.2}",
+                lone.queue / bdp,
+                deep.queue / bdp
+            );
+        }
+    }
+    let rtt = 40 * MS;
+    for control in ALL {
+        let bdp = 500_000.0;
+        for buffer in [10, 25, 50, 100, 400] {
+            let lone = alone(control, link(100, rtt, buffer), rtt, 20 * SECOND, 1);
+            let several: Vec<String> = [2, 4, 10]
+                .into_iter()
+                .map(|count| {
+                    let flows: Vec<Flow> =
+                        (0..count).map(|i| Flow { control, rtt, start: i * 137 * MS }).collect();
+                    let report = run(link(100, rtt, buffer), &flows, 60 * SECOND, 1);
+                    format!(
+                        "{:.2}/{:.3}/{:.2}/{:.1}%",
+                        report.fairness(),
+                        report.share,
+                        report.queue / bdp,
+                        100.0 * report.dropped()
+                    )
+                })
+                .collect();
+            let part = |control, other, a, b| {
+                let flows = [Flow { control, rtt: a, start: 0 }, Flow { control: other, rtt: b, start: 0 }];
+                run(link(100, rtt, buffer), &flows, 60 * SECOND, 1).part(0)
+            };
+            eprintln!(
+                "buffer {buffer:3} {control:6} lone {:.3} several {several:?} against cubic {:.2}, rtt 20 against 80 {:.2}",
+                lone.share,
+                part(control, CongestionControl::Cubic, rtt, rtt),
+                part(control, control, 20 * MS, 80 * MS)
+            );
+        }
+        for (name, change) in [
+            ("run 10, 3 %", Link { loss: 30.0, run: 10.0, ..link(100, rtt, 100) }),
+            ("jitter 10 ms, 3 %", Link { loss: 30.0, jitter: 10 * MS, ..link(100, rtt, 100) }),
+            ("jitter 20 ms, 3 %", Link { loss: 30.0, jitter: 20 * MS, ..link(100, rtt, 100) }),
+            ("jitter 40 ms, 3 %", Link { loss: 30.0, jitter: 40 * MS, ..link(100, rtt, 100) }),
+            ("jitter 40 ms, 0 %", Link { loss: 0.0, jitter: 40 * MS, ..link(100, rtt, 100) }),
+            ("release 10 ms, 3 %", Link { loss: 30.0, release: 10 * MS, ..link(100, rtt, 100) }),
+        ] {
+            let share = median(3, |seed| alone(control, change, rtt, 20 * SECOND, seed).share);
+            eprintln!("{name} {control:6} {share:.3}");
+        }
+    }
+}
