@@ -4,7 +4,11 @@
 //! are, when they are noticed and what is sent again is the sender's business, the same for all algorithms.
 
 mod bbr;
+mod cubic;
 mod filter;
+mod hystart;
+mod loss_based;
+mod prr;
 mod reno;
 #[cfg(test)]
 mod tests;
@@ -161,7 +165,8 @@ impl CongestionControl {
         match self {
             Self::Bbr => Box::new(bbr::Bbr::adapted(now, mss, initial_window)),
             Self::Bbr3 => Box::new(bbr::Bbr::published(now, mss, initial_window)),
-            Self::Cubic | Self::Reno => Box::new(reno::Reno::new(mss, initial_window)),
+            Self::Cubic => Box::new(cubic::start(mss, initial_window)),
+            Self::Reno => Box::new(reno::start(mss, initial_window)),
         }
     }
 }
