@@ -123,8 +123,8 @@ impl Bbr {
         self.bounds.short_term = self.loss_round.delivered.max(percent(self.bounds.short_term, BETA));
     }
 
-    /// Follows what a probe shows. Returns whether it was too much.
-    pub(super) fn adapt_long_term(&mut self, view: &View, ack: &Ack) {
+    /// Follows what a probe shows. `at_bound`: the long-term bound is used up.
+    pub(super) fn adapt_long_term(&mut self, view: &View, ack: &Ack, at_bound: bool) {
         self.cycle.on_ack(self.rounds.begins);
         let less = self.shows_less(ack.sample.app_limited, ack.sample.prior_delivered);
         if self.cycle.feedback == Feedback::Over {
@@ -147,7 +147,7 @@ impl Bbr {
             return;
         }
         self.bounds.long_term = self.bounds.long_term.max(ack.sample.tx_in_flight);
-        if self.state == State::Up && self.window_limited && self.window >= self.bounds.long_term {
+        if self.state == State::Up && at_bound {
             let growth = self.cycle.growth(ack.acked, self.rounds.begins, self.window, self.mss);
             self.bounds.long_term = self.bounds.long_term.saturating_add(growth);
         }

@@ -136,7 +136,9 @@ impl Bbr {
         if !self.pipe.reached {
             return;
         }
-        self.adapt_long_term(view, ack);
+        // The bound and not the path keeps the rate from growing. To be seen before the bound grows with this.
+        let at_bound = self.window_limited && self.window >= self.bounds.long_term;
+        self.adapt_long_term(view, ack, at_bound);
         let rate = ack.sample.rate.unwrap_or(0);
         match self.state {
             State::Down | State::Cruise if self.cycle.is_over(view.now, self.probe_rounds()) => {
@@ -144,10 +146,7 @@ impl Bbr {
             }
             State::Down if self.is_drained(view.in_flight) => self.state = State::Cruise,
             State::Refill if self.rounds.begins => self.start_up(view.delivered, rate),
-            State::Up if self.window_limited && self.window >= self.bounds.long_term => {
-                // The bound and not the path keeps the rate from growing.
-                self.pipe.restart(rate);
-            }
+            State::Up if at_bound => self.pipe.restart(rate),
             State::Up if self.pipe.full => self.start_down(view.now, view.delivered),
             _ => {}
         }
