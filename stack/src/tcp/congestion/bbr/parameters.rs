@@ -9,6 +9,8 @@ pub(super) struct Parameters {
     pub(super) tolerates_rare_loss: bool,
     /// Loss of what was in flight beyond which it was too much.
     pub(super) loss_threshold: u64,
+    /// Loss of a round trip that ends start-up.
+    pub(super) startup_loss_threshold: u64,
     /// The first window leaves at once, even if a round trip time is known.
     pub(super) bursts_first_window: bool,
     /// The window in relation to the estimated bandwidth-delay product.
@@ -24,6 +26,7 @@ pub(super) static PUBLISHED: Parameters = Parameters {
     sorts_losses: false,
     tolerates_rare_loss: false,
     loss_threshold: 2,
+    startup_loss_threshold: 2,
     bursts_first_window: false,
     startup_window: 200,
     down_window: 200,
@@ -37,6 +40,9 @@ pub(super) static ADAPTED: Parameters = Parameters {
     sorts_losses: true,
     tolerates_rare_loss: true,
     loss_threshold: 5,
+    // Start-up loses a third or more of a flight when it overflows a queue. Left too early, because of a bad link
+    // whose round trips vary, it may be minutes until the bandwidth is found.
+    startup_loss_threshold: 10,
     bursts_first_window: true,
     startup_window: 200,
     // With twice the product in flight, flows that share a deep queue are held by their windows, and pacing

@@ -68,7 +68,7 @@ impl Bbr {
     fn check_startup_loss(&mut self, view: &View, ack: &Ack) {
         let lossy = self.loss_round.ends
             && self.loss_round.events >= LOSS_EVENTS
-            && self.loss_round.exceeds(self.parameters.loss_threshold, view.delivered);
+            && self.loss_round.exceeds(self.parameters.startup_loss_threshold, view.delivered);
         let less = self.shows_less(ack.sample.app_limited, ack.sample.prior_delivered);
         if (lossy || self.loss_round.marked) && !less {
             self.pipe.reached = true;

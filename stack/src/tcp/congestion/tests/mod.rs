@@ -29,11 +29,13 @@ fn link(rate: u64, rtt: Nanos, buffer: u64) -> Link {
         run: 1.0,
         jitter: 0,
         release: 0,
+        mark: None,
+        outage: (0, 0),
     }
 }
 
 fn alone(control: CongestionControl, link: Link, rtt: Nanos, duration: Nanos, seed: u64) -> Report {
-    run(link, &[Flow { control, rtt, start: 0 }], duration, seed)
+    run(link, &[Flow { control, rtt, start: 0, gives: None }], duration, seed)
 }
 
 /// Flows with all the same round trip time that start one after the other.
@@ -41,7 +43,12 @@ fn several(controls: &[CongestionControl], link: Link, rtt: Nanos, seed: u64) ->
     let flows: Vec<Flow> = controls
         .iter()
         .enumerate()
-        .map(|(i, &control)| Flow { control, rtt, start: i as Nanos * (137 + 7 * (seed - 1)) * MS })
+        .map(|(i, &control)| Flow {
+            control,
+            rtt,
+            start: i as Nanos * (137 + 7 * (seed - 1)) * MS,
+            gives: None,
+        })
         .collect();
     run(link, &flows, 60 * SECOND, seed)
 }
@@ -104,7 +111,10 @@ fn table_of_fairness() {
             let against = median(5, |seed| several(&[control, cubic], link, rtt, seed).part(0));
             let short = median(5, |seed| {
                 let start = seed * 37 * MS;
-                let flows = [Flow { control, rtt: 20 * MS, start: 0 }, Flow { control, rtt: 80 * MS, start }];
+                let flows = [
+                    Flow { control, rtt: 20 * MS, start: 0, gives: None },
+                    Flow { control, rtt: 80 * MS, start, gives: None },
+                ];
                 run(link, &flows, 60 * SECOND, seed).part(0)
             });
             eprintln!(
@@ -131,10 +141,75 @@ fn table_of_bad_links() {
         .into_iter()
         .map(|(name, link)| {
             let share = |seed| alone(control, link, rtt, 20 * SECOND, seed).share;
-            let worst = (1..=5).map(share).fold(1.0, f64::min);
-            format!("{name}: {:.3} ({worst:.3})", median(5, share))
+            let worst = (1..=20).map(share).fold(1.0, f64::min);
+            format!("{name}: {:.3} ({worst:.3})", median(20, share))
         })
         .collect();
         eprintln!("{control:6} {shares:?}");
+    }
+}
+
+#[test]
+#[ignore = "prints a table"]
+fn table_of_events() {
+    let rtt = 40 * MS;
+    let bdp = 500_000;
+    for control in ALL {
+        let marking = Link { mark: Some(bdp / 4), ..link(100, rtt, 200) };
+        let lone = alone(control, marking, rtt, 20 * SECOND, 1);
+        let two = several(&[control; 2], marking, rtt, 1);
+        let cubic = several(&[control, CongestionControl::Cubic], marking, rtt, 1);
+        eprintln!(
+            "{control:6} marks: lone {:.3} queue {:.3}, two {:.3} {:.2} queue {:.3}, against cubic {:.2}",
+            lone.share,
+            lone.queue / bdp as f64,
+            two.share,
+            two.fairness(),
+            two.queue / bdp as f64,
+            cubic.part(0)
+        );
+        for outage in [100, 300, 1000, 3000] {
+            let link = Link { outage: (5 * SECOND, 5 * SECOND + outage * MS), ..link(100, rtt, 100) };
+            let report = alone(control, link, rtt, 20 * SECOND, 1);
+            eprintln!("{control:6} outage of {outage} ms: {:.3}", report.share);
+        }
+        for (segments, period) in
+            [(1, MS), (10, 10 * MS), (100, 100 * MS), (100, 200 * MS), (1000, 2 * SECOND)]
+        {
+            let flow = Flow { control, rtt, start: 0, gives: Some((segments, period)) };
+            for loss in [0.0, 10.0] {
+                let link = Link { loss, ..link(100, rtt, 100) };
+                let report = run(link, &[flow], 20 * SECOND, 1);
+                let given = segments * (20 * SECOND / period) * MSS;
+                eprintln!(
+                    "{control:6} {segments} segments each {} ms with {loss} loss: {:.3} of {:.1} Mbit/s, queue {:.3}",
+                    period / MS,
+                    report.flows[0].acknowledged as f64 / given as f64,
+                    given as f64 * 8.0 / 20e6,
+                    report.queue / bdp as f64
+                );
+            }
+        }
+        for (rate, rtt) in [
+            (1, 100 * MS),
+            (1, 10 * MS),
+            (10, MS),
+            (1000, MS / 10),
+            (1000, MS),
+            (1000, 100 * MS),
+            (100, 2 * MS),
+        ] {
+            let share = |loss| alone(control, Link { loss, ..link(rate, rtt, 100) }, rtt, 10 * SECOND, 1);
+            let deep = alone(control, Link { buffer: 1 << 20, ..link(rate, rtt, 100) }, rtt, 10 * SECOND, 1);
+            eprintln!(
+                "{control:6} {rate} Mbit/s {} us: {:.3} {:.3} {:.3}, with 1 MiB {:.3} queue {} us",
+                rtt / 1000,
+                share(0.0).share,
+                share(10.0).share,
+                share(30.0).share,
+                deep.share,
+                deep.queue as u64 * 8 / rate,
+            );
+        }
     }
 }

@@ -22,6 +22,10 @@ pub(super) struct Link {
     pub(super) jitter: Nanos,
     /// Packets leave the path together, once in so much time.
     pub(super) release: Nanos,
+    /// Packets are marked when they meet more than so many bytes in the queue.
+    pub(super) mark: Option<u64>,
+    /// Nothing passes between these times.
+    pub(super) outage: (Nanos, Nanos),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +33,8 @@ pub(super) struct Flow {
     pub(super) control: CongestionControl,
     pub(super) rtt: Nanos,
     pub(super) start: Nanos,
+    /// The application gives so many segments each so often, `None` for more than can be sent.
+    pub(super) gives: Option<(u64, Nanos)>,
 }
 
 /// What became of a flow.
@@ -80,10 +86,11 @@ const ACK_DELAY: Nanos = 5 * SECOND / 1000;
 #[derive(Debug)]
 enum Event {
     Send,
-    Arrival(Sent),
+    Give,
+    Arrival(Sent, bool),
     AckTimer(u64),
-    Ack(Vec<Sent>),
-    Silence,
+    Ack(Vec<Sent>, bool),
+    Silence(u64),
 }
 
 struct Entry {
@@ -101,6 +108,9 @@ struct Ends {
     last_arrival: Nanos,
     send_at: Option<Nanos>,
     arrived: Vec<Sent>,
+    marked: bool,
+    gives: Option<(u64, Nanos)>,
+    silences: u64,
     acks: u64,
     expected: u64,
     /// Packets and acknowledgements on their way.
@@ -154,12 +164,15 @@ pub(super) fn run(link: Link, flows: &[Flow], duration: Nanos, seed: u64) -> Rep
             last_arrival: 0,
             send_at: None,
             arrived: Vec::new(),
+            marked: false,
+            gives: flow.gives,
+            silences: 0,
             acks: 0,
             expected: 0,
             under_way: 0,
             outcome: Outcome { acknowledged: 0, sent: 0, dropped: 0 },
         });
-        network.schedule(start, network.flows.len() - 1, Event::Send);
+        network.schedule(start, network.flows.len() - 1, Event::Give);
     }
     let end = SECOND + duration;
     while let Some(Reverse(entry)) = network.events.pop() {
@@ -194,20 +207,28 @@ impl Network {
                 self.flows[flow].send_at = None;
                 self.send(flow);
             }
-            Event::Arrival(sent) => self.arrive(flow, sent),
+            Event::Give => {
+                let (segments, period) = self.flows[flow].gives.unwrap_or((u64::MAX, 0));
+                self.flows[flow].sender.give(segments);
+                if period > 0 {
+                    self.schedule(self.now + period, flow, Event::Give);
+                }
+                self.send(flow);
+            }
+            Event::Arrival(sent, marked) => self.arrive(flow, sent, marked),
             Event::AckTimer(acks) => {
                 if self.flows[flow].acks == acks {
                     self.acknowledge(flow);
                 }
             }
-            Event::Ack(arrived) => {
+            Event::Ack(arrived, marked) => {
                 self.flows[flow].under_way -= 1;
-                self.flows[flow].sender.on_ack(self.now, &arrived);
+                self.flows[flow].sender.on_ack(self.now, &arrived, marked);
                 self.send(flow);
             }
-            Event::Silence => {
+            Event::Silence(silences) => {
                 let ends = &mut self.flows[flow];
-                if ends.is_silent() {
+                if ends.is_silent() && ends.silences == silences {
                     ends.sender.on_silence(self.now);
                     self.send(flow);
                 }
@@ -228,16 +249,18 @@ impl Network {
             self.flows[flow].send_at = Some(at);
             self.schedule(at, flow, Event::Send);
         }
-        let ends = &self.flows[flow];
+        let ends = &mut self.flows[flow];
         if ends.is_silent() {
-            let silence = ends.sender.srtt() * 2;
-            self.schedule(self.now + silence.as_nanos() as Nanos, flow, Event::Silence);
+            ends.silences += 1;
+            let (silences, patience) = (ends.silences, ends.sender.patience());
+            self.schedule(self.now + patience, flow, Event::Silence(silences));
         }
     }
 
     fn transmit(&mut self, flow: usize, sent: Sent) {
         self.flows[flow].outcome.sent += 1;
-        if self.is_lost() {
+        let (from, until) = self.link.outage;
+        if self.is_lost() || (from..until).contains(&(self.now - SECOND)) {
             return;
         }
         let bits = 8 * SECOND;
@@ -249,6 +272,7 @@ impl Network {
             self.flows[flow].outcome.dropped += 1;
             return;
         }
+        let marked = self.link.mark.is_some_and(|mark| backlog as u64 > mark);
         self.idle_at = self.idle_at.max(self.now) + WIRE * bits / self.link.rate;
         let jitter = if self.link.jitter > 0 { self.random.next() % self.link.jitter } else { 0 };
         let ends = &mut self.flows[flow];
@@ -259,7 +283,7 @@ impl Network {
         arrival = arrival.max(ends.last_arrival);
         ends.last_arrival = arrival;
         ends.under_way += 1;
-        self.schedule(arrival, flow, Event::Arrival(sent));
+        self.schedule(arrival, flow, Event::Arrival(sent, marked));
     }
 
     /// A chain of two states, good and losing.
@@ -272,8 +296,9 @@ impl Network {
         self.losing
     }
 
-    fn arrive(&mut self, flow: usize, sent: Sent) {
+    fn arrive(&mut self, flow: usize, sent: Sent, marked: bool) {
         let ends = &mut self.flows[flow];
+        ends.marked |= marked;
         ends.under_way -= 1;
         ends.arrived.push(sent);
         let in_order = sent.segment == ends.expected;
@@ -295,8 +320,9 @@ impl Network {
         ends.acks += 1;
         ends.under_way += 1;
         let arrived = std::mem::take(&mut ends.arrived);
+        let marked = std::mem::take(&mut ends.marked);
         let at = self.now + ends.rtt / 2;
-        self.schedule(at, flow, Event::Ack(arrived));
+        self.schedule(at, flow, Event::Ack(arrived, marked));
     }
 }
 

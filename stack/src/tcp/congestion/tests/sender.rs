@@ -1,4 +1,4 @@
-//! A sender that knows exactly what was delivered and what was lost, in segments. It never has too little to send.
+//! A sender that knows exactly what was delivered and what was lost, in segments.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -51,7 +51,12 @@ pub(super) struct Sender {
     recovery_end: u64,
     window_limited: bool,
     next_burst: Nanos,
-    pub(super) retransmissions: u64,
+    /// Segments that the application has given so far.
+    given: u64,
+    /// Marks are not reacted to until this is acknowledged.
+    reduced: u64,
+    /// How often nothing has come since the last acknowledgement.
+    silences: u32,
 }
 
 /// What keeps a sender from sending.
@@ -77,7 +82,9 @@ impl Sender {
             recovery_end: 0,
             window_limited: false,
             next_burst: now,
-            retransmissions: 0,
+            given: 0,
+            reduced: 0,
+            silences: 0,
         }
     }
 
@@ -90,10 +97,18 @@ impl Sender {
         self.in_flight > 0
     }
 
-    pub(super) fn srtt(&self) -> Duration {
-        self.srtt.unwrap_or(Duration::from_secs(1))
+    /// The application has so many segments more.
+    pub(super) fn give(&mut self, segments: u64) {
+        self.given = self.given.saturating_add(segments);
     }
 
+    /// How long to wait for what will not come.
+    pub(super) fn patience(&self) -> Nanos {
+        let srtt = self.srtt.unwrap_or(Duration::from_secs(1)) * 2;
+        (srtt.as_nanos() as Nanos) << self.silences.min(6)
+    }
+
+    #[allow(dead_code)]
     pub(super) fn algorithm(&self) -> &dyn Algorithm {
         &*self.algorithm
     }
@@ -107,18 +122,26 @@ impl Sender {
             }
             let burst = rate.map_or(MAX_BURST, |rate| (rate / 1000 / MSS).clamp(2, MAX_BURST));
             let mut sent = 0;
-            while sent < burst && self.in_flight + MSS <= self.algorithm.window() {
+            while sent < burst && self.has_data() && self.in_flight + MSS <= self.algorithm.window() {
                 out.push(self.transmit(now));
                 sent += 1;
             }
             if let Some(rate) = self.algorithm.pacing_rate() {
                 self.next_burst = self.next_burst.max(now) + sent * MSS * 1_000_000_000 / rate.max(1);
             }
+            if !self.has_data() {
+                self.sampler.limit(self.in_flight);
+                return Wait::Acknowledgement;
+            }
             if sent < burst {
                 self.window_limited = true;
                 return Wait::Acknowledgement;
             }
         }
+    }
+
+    fn has_data(&self) -> bool {
+        !self.lost.is_empty() || self.una + (self.segments.len() as u64) < self.given
     }
 
     fn transmit(&mut self, now: Nanos) -> Sent {
@@ -129,7 +152,6 @@ impl Sender {
         let transmission = self.transmissions;
         let segment = match self.lost.pop_front() {
             Some(number) => {
-                self.retransmissions += 1;
                 let segment = &mut self.segments[(number - self.una) as usize];
                 *segment = Segment { transmission, snapshot, fate: Fate::InFlight, again: true };
                 number
@@ -149,8 +171,9 @@ impl Sender {
         sent
     }
 
-    /// These have arrived, in this order.
-    pub(super) fn on_ack(&mut self, now: Nanos, arrived: &[Sent]) {
+    /// These have arrived, in this order. `marked`: a router has marked one.
+    pub(super) fn on_ack(&mut self, now: Nanos, arrived: &[Sent], marked: bool) {
+        self.silences = 0;
         let prior_in_flight = self.in_flight;
         let before = (self.sampler.delivered(), self.sampler.lost(), self.una);
         let mut newest = 0;
@@ -176,6 +199,11 @@ impl Sender {
             self.srtt = Some(self.srtt.map_or(rtt, |srtt| (srtt * 7 + rtt) / 8));
         }
         self.detect(now, newest);
+        if marked && self.phase == Phase::Open && self.una >= self.reduced {
+            self.reduced = self.una + self.segments.len() as u64;
+            let view = self.view(now);
+            self.algorithm.on_congestion(&view, Cause::Mark);
+        }
         if self.phase != Phase::Open && self.una >= self.recovery_end {
             self.phase = Phase::Open;
             let view = self.view(now);
@@ -187,7 +215,7 @@ impl Sender {
             lost: self.sampler.lost() - before.1,
             prior_in_flight,
             rtt,
-            ece: false,
+            ece: marked,
             sample: self.sampler.finish(self.min_rtt),
         };
         self.algorithm.on_ack(&self.view(now), &ack);
@@ -197,11 +225,30 @@ impl Sender {
 
     /// Nothing of what is in flight will ever arrive.
     pub(super) fn on_silence(&mut self, now: Nanos) {
-        self.detect(now, u64::MAX);
+        self.silences += 1;
+        if self.silences == 1 {
+            // A tail loss probe would have been answered.
+            self.detect(now, u64::MAX);
+            return;
+        }
+        self.mark_lost(now, u64::MAX);
+        self.phase = Phase::Loss;
+        self.recovery_end = self.una + self.segments.len() as u64;
+        let view = self.view(now);
+        self.algorithm.on_timeout(&view);
     }
 
-    /// What was sent before `newest` and has not arrived is lost.
     fn detect(&mut self, now: Nanos, newest: u64) {
+        if self.mark_lost(now, newest) && self.phase == Phase::Open {
+            self.phase = Phase::Recovery;
+            self.recovery_end = self.una + self.segments.len() as u64;
+            let view = self.view(now);
+            self.algorithm.on_congestion(&view, Cause::Loss);
+        }
+    }
+
+    /// What was sent before `newest` and has not arrived is lost. Returns whether there is any.
+    fn mark_lost(&mut self, now: Nanos, newest: u64) -> bool {
         let mut found = false;
         while let Some(sent) = self.order.front().copied().filter(|sent| sent.transmission <= newest) {
             self.order.pop_front();
@@ -218,12 +265,7 @@ impl Sender {
             self.algorithm.on_lost(&self.view(now), &lost);
             found = true;
         }
-        if found && self.phase == Phase::Open {
-            self.phase = Phase::Recovery;
-            self.recovery_end = self.una + self.segments.len() as u64;
-            let view = self.view(now);
-            self.algorithm.on_congestion(&view, Cause::Loss);
-        }
+        found
     }
 
     fn view(&self, now: Nanos) -> View {
