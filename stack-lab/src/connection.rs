@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use peersock_stack::{Error, Flow, Ready};
 
-use crate::Time;
+use crate::{Plan, Time};
 
 /// What became of one direction of a connection.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -32,6 +32,20 @@ pub(crate) struct Stream {
     longest_stall: Time,
     shut: bool,
     finished: Option<Time>,
+    pause: Option<Pause>,
+    /// The reader sleeps until then.
+    asleep: Time,
+    /// When it shall sleep next, bytes read.
+    sleep_at: u64,
+}
+
+/// A reader that now and then does not read for a while, so that windows close.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pause {
+    /// After so many bytes.
+    pub every: u64,
+    /// For so long.
+    pub lasting: Time,
 }
 
 /// Both ends of a connection.
@@ -58,13 +72,16 @@ impl Role {
 }
 
 impl Stream {
-    pub(crate) fn new(total: u64) -> Self {
+    fn new(total: u64, started: Time, pause: Option<Pause>) -> Self {
         Self {
+            pause,
+            asleep: 0,
+            sleep_at: pause.map_or(u64::MAX, |pause| pause.every),
             total,
             written: 0,
             read: 0,
             before_mark: None,
-            last_progress: 0,
+            last_progress: started,
             longest_stall: 0,
             shut: false,
             finished: None,
@@ -105,7 +122,14 @@ impl Stream {
         content: &mut Content,
     ) -> Result<bool, String> {
         let before = self.read;
-        while self.finished.is_none() {
+        while self.finished.is_none() && self.asleep <= now {
+            if let Some(pause) = self.pause
+                && self.read >= self.sleep_at
+            {
+                self.sleep_at = self.read + pause.every;
+                self.asleep = now + pause.lasting;
+                break;
+            }
             match flow.read(at, &mut content.scratch) {
                 Ok(0) => {
                     if self.read != self.total {
@@ -158,12 +182,9 @@ impl Stream {
 }
 
 impl Connection {
-    pub(crate) fn new(started: Time, up: u64, down: u64) -> Self {
-        let streams = [Stream::new(up), Stream::new(down)].map(|mut stream| {
-            stream.last_progress = started;
-            stream
-        });
-        Self { started, client: None, server: None, streams, failure: None }
+    pub(crate) fn new(plan: &Plan) -> Self {
+        let streams = [plan.up, plan.down].map(|total| Stream::new(total, plan.start, plan.pause));
+        Self { started: plan.start, client: None, server: None, streams, failure: None }
     }
 
     /// Runs the program at one end. True if its flow may have something to send now.
@@ -200,7 +221,17 @@ impl Connection {
                 Err(error) => self.failure = Some(format!("write: {error}")),
             }
         }
+        if out.shut && inn.finished.is_some() {
+            flow.close(at);
+            active = true;
+        }
         active
+    }
+
+    /// When the program at one end wants to run again by itself.
+    pub(crate) fn wake(&self, server: bool, now: Time) -> Option<Time> {
+        let asleep = self.streams[usize::from(!server)].asleep;
+        (asleep > now).then_some(asleep)
     }
 
     /// Whether both directions have come to their end, or nothing more can be expected.

@@ -29,7 +29,7 @@ mod scenario;
 pub mod soak;
 mod world;
 
-pub use connection::StreamOutcome;
+pub use connection::{Pause, StreamOutcome};
 pub use random::Random;
 pub use scenario::{Batching, ConnectionOutcome, Outcome, Plan, Scenario};
 

@@ -35,7 +35,7 @@ struct Cli {
     /// How many seeds
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
-    /// Length of every scenario, seconds [default: 60, at 1 Gbit/s 15, at 10 Gbit/s 1]
+    /// Length of every scenario, seconds [default: 60, at 1 Gbit/s 10, at 10 Gbit/s 1]
     #[arg(long, value_parser = parse_secs)]
     secs: Option<f64>,
     /// The congestion control that is measured

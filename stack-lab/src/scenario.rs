@@ -2,7 +2,7 @@
 
 use peersock_stack::{Config, CongestionControl};
 
-use crate::connection::StreamOutcome;
+use crate::connection::{Pause, StreamOutcome};
 use crate::link::{Link, Queue, QueueStatistics};
 use crate::world::World;
 use crate::{Time, payload_share, us};
@@ -21,8 +21,10 @@ pub struct Scenario {
     pub rtts: Vec<Time>,
     /// The connections. Each has its own listener, so at most 65,000.
     pub plans: Vec<Plan>,
-    /// How long it takes at most; it ends earlier when every connection has ended.
+    /// How long it takes at most; it ends earlier when everything was read.
     pub lasting: Time,
+    /// After everything was read it goes on for so long at most, until no stack holds a connection any more.
+    pub draining: Time,
     /// From here on [`StreamOutcome::bytes_after_mark`] counts.
     pub mark: Time,
     /// How hosts look at what has arrived.
@@ -48,6 +50,8 @@ pub struct Plan {
     pub up: u64,
     /// Bytes from the server to the client, likewise.
     pub down: u64,
+    /// How both ends interrupt their reading. None does by default.
+    pub pause: Option<Pause>,
 }
 
 /// When a host looks at what has arrived.
@@ -68,8 +72,10 @@ pub struct Outcome {
     pub queue: QueueStatistics,
     /// Packets lost by chance, from clients to servers and back.
     pub lost: [u64; 2],
-    /// When it ended.
+    /// When everything was read, or the time was over.
     pub ended: Time,
+    /// Connections that the stacks still hold after the [`Scenario::draining`].
+    pub left_behind: usize,
 }
 
 /// What came of one connection.
@@ -88,7 +94,7 @@ pub struct ConnectionOutcome {
 impl Plan {
     /// A client that sends `bytes` at once, with the default congestion control.
     pub fn upload(bytes: u64) -> Self {
-        Self { pair: 0, start: 0, congestion: CongestionControl::default(), up: bytes, down: 0 }
+        Self { pair: 0, start: 0, congestion: CongestionControl::default(), up: bytes, down: 0, pause: None }
     }
 
     /// A client that sends for as long as there is time.
@@ -107,6 +113,7 @@ impl Scenario {
             rtts: vec![rtt],
             plans: Vec::new(),
             lasting: crate::secs(60.0),
+            draining: 0,
             mark: 0,
             batching: Batching::After(us(50)),
             in_flight_cap: usize::MAX,

@@ -7,7 +7,7 @@ use std::thread;
 use peersock_stack::{Config, CongestionControl};
 
 use crate::link::{Jitter, Link, Loss, Queue};
-use crate::{Batching, Outcome, Plan, Random, Scenario, Time, ms, secs, us};
+use crate::{Batching, Outcome, Pause, Plan, Random, Scenario, Time, ms, secs, us};
 
 /// The longest time in which a reader may get nothing. A retransmission that is lost six times in a row makes two
 /// minutes, which one connection of a hundred thousand may see at a loss of a tenth in both directions.
@@ -68,7 +68,10 @@ fn verdict(outcome: &Outcome) -> Result<(), String> {
             }
         }
     }
-    Ok(())
+    match outcome.left_behind {
+        0 => Ok(()),
+        left => Err(format!("the stacks still hold {left} connections")),
+    }
 }
 
 /// What `seed` tries.
@@ -96,8 +99,13 @@ fn scenario(seed: u64) -> Scenario {
         let mut bytes = || if random.chance(0.2) { 0 } else { logarithmic(&mut random, 1, 300_000) };
         let (up, down) = (bytes(), bytes());
         let start = random.below(ms(500));
-        scenario.plans.push(Plan { pair: 0, start, congestion, up, down });
+        let pause = random.chance(0.25).then(|| Pause {
+            every: logarithmic(&mut random, 1_000, 300_000),
+            lasting: logarithmic(&mut random, ms(1), ms(5_000)),
+        });
+        scenario.plans.push(Plan { pair: 0, start, congestion, up, down, pause });
     }
+    scenario.draining = secs(600.0);
     scenario.lasting(secs(3600.0))
 }
 
@@ -141,7 +149,13 @@ mod tests {
             let mut connection =
                 ConnectionOutcome { started: 0, up: stream.clone(), down: stream, failure: None };
             change(&mut connection);
-            Outcome { connections: vec![connection], queue: Default::default(), lost: [0; 2], ended: 1 }
+            Outcome {
+                connections: vec![connection],
+                queue: Default::default(),
+                lost: [0; 2],
+                ended: 1,
+                left_behind: 0,
+            }
         };
         assert_eq!(verdict(&outcome(&|_| ())), Ok(()));
         assert!(verdict(&outcome(&|connection| connection.failure = Some("x".into()))).is_err());

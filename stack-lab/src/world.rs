@@ -30,6 +30,8 @@ enum Event {
     /// The host looks at what has arrived.
     Receive(HostId),
     Timer(HostId),
+    /// The program at the host's end of a connection runs by itself.
+    Wake(HostId, u32),
 }
 
 pub(crate) struct World<'a> {
@@ -83,7 +85,7 @@ impl<'a> World<'a> {
             packets: Packets::default(),
             carriers,
             pairs,
-            connections: plans.iter().map(|plan| Connection::new(plan.start, plan.up, plan.down)).collect(),
+            connections: plans.iter().map(Connection::new).collect(),
             unfinished: plans.len(),
             content: Content::new(),
             limits: Egress {
@@ -111,40 +113,54 @@ impl<'a> World<'a> {
     /// Lets the time pass, until it is over or everything has arrived.
     pub(crate) fn run(mut self) -> Outcome {
         let end = self.scenario.lasting;
-        while self.unfinished > 0
-            && let Some(Reverse((at, _, event))) = self.events.pop()
-            && at <= end
-        {
-            self.now = at;
-            match event {
-                Event::Connect(connection) => self.connect(connection as usize),
-                Event::Arrive(host, packet) => self.arrive(host, packet),
-                Event::Receive(host) => self.receive(host),
-                Event::Timer(host) => {
-                    if self.host(host).timer == at {
-                        self.host(host).timer = Time::MAX;
-                        self.receive(host);
-                    }
-                }
-            }
-        }
+        while self.unfinished > 0 && self.step(end) {}
         if self.unfinished > 0 {
             self.now = end;
         }
-        self.outcome()
+        let mut outcome = self.outcome();
+        let drained = self.now.saturating_add(self.scenario.draining);
+        while self.scenario.draining > 0 && self.flows() > 0 && self.step(drained) {}
+        outcome.left_behind = self.flows();
+        outcome
     }
 
-    fn outcome(mut self) -> Outcome {
+    /// Moves to the next event, false if there is none until `end`.
+    fn step(&mut self, end: Time) -> bool {
+        let Some(Reverse((at, _, event))) = self.events.pop().filter(|Reverse((at, ..))| *at <= end) else {
+            return false;
+        };
+        self.now = at;
+        match event {
+            Event::Connect(connection) => self.connect(connection as usize),
+            Event::Arrive(host, packet) => self.arrive(host, packet),
+            Event::Receive(host) => self.receive(host),
+            Event::Timer(host) => {
+                if self.host(host).timer == at {
+                    self.host(host).timer = Time::MAX;
+                    self.receive(host);
+                }
+            }
+            Event::Wake(host, connection) => self.wake(host, connection as usize),
+        }
+        true
+    }
+
+    fn flows(&self) -> usize {
+        self.pairs.iter().flat_map(|pair| &pair.hosts).map(|host| host.stack.flows()).sum()
+    }
+
+    fn outcome(&mut self) -> Outcome {
         let now = self.now;
         let connection = |connection: &mut Connection| {
             let [up, down] = connection.outcome(now);
-            ConnectionOutcome { started: connection.started, up, down, failure: connection.failure.take() }
+            ConnectionOutcome { started: connection.started, up, down, failure: connection.failure.clone() }
         };
         Outcome {
             connections: self.connections.iter_mut().map(connection).collect(),
             queue: self.carriers[0].queue(),
             lost: self.carriers.each_ref().map(Carrier::lost),
             ended: now,
+            left_behind: 0,
         }
     }
 
@@ -179,6 +195,16 @@ impl<'a> World<'a> {
         }
     }
 
+    fn wake(&mut self, id: HostId, connection: usize) {
+        let connection = &self.connections[connection];
+        let flow = if id.server { &connection.server } else { &connection.client };
+        if let Some(flow) = flow.clone() {
+            let mut batch = std::mem::take(&mut self.host(id).batch);
+            batch.flows.push(flow);
+            self.settle(id, batch);
+        }
+    }
+
     /// One round of a host's driver.
     fn receive(&mut self, id: HostId) {
         let Self { pairs, packets, now, .. } = self;
@@ -198,12 +224,15 @@ impl<'a> World<'a> {
         }
         for flow in &batch.flows {
             self.pump(id, flow);
-            let Some(Role { connection, server }) = Role::of(flow) else { continue };
+            let Some(&Role { connection: index, server }) = Role::of(flow) else { continue };
             let at = self.instant();
-            let connection = &mut self.connections[*connection];
+            let connection = &mut self.connections[index];
             let before = connection.is_over();
-            let active = connection.run(*server, at, self.now, self.scenario.mark, &mut self.content);
+            let active = connection.run(server, at, self.now, self.scenario.mark, &mut self.content);
             self.unfinished -= usize::from(connection.is_over() && !before);
+            if let Some(time) = connection.wake(server, self.now) {
+                self.schedule(time, Event::Wake(id, index as u32));
+            }
             if active {
                 self.pump(id, flow);
             }

@@ -3,7 +3,7 @@
 use peersock_stack::CongestionControl;
 use peersock_stack_lab::link::Loss;
 use peersock_stack_lab::measure::{Quantity, Settings, catalogue, matches, run};
-use peersock_stack_lab::{Batching, Plan, Scenario, ms, us};
+use peersock_stack_lab::{Batching, Pause, Plan, Scenario, ms, us};
 
 /// 100 Mbit/s and 40 ms: 500,000 bytes.
 fn usual() -> Scenario {
@@ -53,6 +53,35 @@ fn aggregation_delays_what_arrives_and_loses_nothing() {
     };
     let (prompt, late) = (completion(Batching::After(us(50))), completion(Batching::Every(ms(25))));
     assert!(prompt > 60.0 && late > prompt + 5.0 && late < 250.0, "{prompt} {late}");
+}
+
+#[test]
+fn a_wrong_byte_that_is_believed_is_found() {
+    let mut scenario = Scenario::new(100e6, ms(40)).with(Plan::upload(1_000_000));
+    scenario.forward.corrupt = 0.01;
+    let failure = |scenario: &Scenario| scenario.run(1).connections[0].failure.clone();
+    assert!(failure(&scenario).is_some_and(|text| text.contains("wrong bytes")));
+    scenario.checksums = true;
+    assert_eq!(failure(&scenario), None);
+}
+
+#[test]
+fn connections_are_gone_after_a_while() {
+    let mut scenario = Scenario::new(100e6, ms(40)).with(Plan::upload(10_000));
+    assert_eq!(scenario.run(1).left_behind, 2, "neither end has heard of the other's end");
+    scenario.draining = ms(600_000);
+    assert_eq!(scenario.run(1).left_behind, 0);
+}
+
+#[test]
+fn a_reader_that_pauses_is_waited_for() {
+    let pause = Pause { every: 20_000, lasting: ms(1_000) };
+    let mut scenario =
+        Scenario::new(100e6, ms(40)).with(Plan { pause: Some(pause), ..Plan::upload(100_000) });
+    scenario.config.receive_buffer = 16 << 10;
+    let outcome = scenario.run(1);
+    assert_eq!(outcome.connections[0].up.bytes, 100_000);
+    assert!((ms(4_000)..ms(7_000)).contains(&outcome.ended), "{}", outcome.ended);
 }
 
 #[test]

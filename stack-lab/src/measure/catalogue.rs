@@ -9,7 +9,7 @@ use crate::{Batching, Plan, Scenario, Time, ms, secs, us};
 /// How long a scenario lasts, seconds, unless it says otherwise.
 const LASTING: f64 = 60.0;
 /// Links that carry a packet in 12 µs or less are watched for less long.
-const LASTING_1G: f64 = 15.0;
+const LASTING_1G: f64 = 10.0;
 const LASTING_10G: f64 = 1.0;
 /// Figures of fairness leave out this part of a run: flows need time to find their shares.
 const SETTLING: f64 = 1.0 / 6.0;

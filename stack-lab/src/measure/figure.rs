@@ -172,7 +172,13 @@ mod tests {
                 ConnectionOutcome { started: 0, up, down: StreamOutcome::default(), failure: None }
             };
             let connections = shares.map(connection).to_vec();
-            let outcome = Outcome { connections, queue: Default::default(), lost: [0; 2], ended: ms(1000) };
+            let outcome = Outcome {
+                connections,
+                queue: Default::default(),
+                lost: [0; 2],
+                ended: ms(1000),
+                left_behind: 0,
+            };
             Quantity::Jain.of(&Scenario::new(1e6, ms(10)), &outcome)
         };
         assert_eq!((of([7, 7]), of([7, 0])), (1.0, 0.5));
