@@ -1,7 +1,8 @@
 //! The project's own commands, run as `cargo xtask …`:
 //!
 //! - `cargo xtask test` checks everything that CI checks ([`mod@test`]);
-//! - `cargo xtask bench` measures peersock beside the kernel, quinn and the encrypted-UDP limit ([`mod@bench`]).
+//! - `cargo xtask bench` measures peersock beside the kernel, quinn and the encrypted-UDP limit ([`mod@bench`]);
+//! - `cargo xtask bench tcp` measures its TCP alone, over impaired links in virtual time.
 //!
 //! Both leave nothing behind: what they start or create is registered in [`cleanup`] and is gone at the end, also after an
 //! error or Ctrl-C.

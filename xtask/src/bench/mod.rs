@@ -3,11 +3,14 @@
 //!
 //! [`network`] makes the link, [`session`] starts servers and runs one client at a time, [`figures`] keeps
 //! what they measured and [`table`] prints it. The load itself is the program `peersock-bench`.
+//!
+//! `cargo xtask bench tcp` hands everything to the program `peersock-stack-lab`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
 mod figures;
 mod network;
@@ -25,11 +28,15 @@ use crate::{Result, cargo};
 pub(crate) const EXAMPLES: &str = "Examples:
   cargo xtask bench                                   everything, 5 rounds; as root in wire mode, else on loopback
   cargo xtask bench --only limit,peersock --case stream1 --secs 5
-  cargo xtask bench --mode gso --json results.jsonl";
+  cargo xtask bench --mode gso --json results.jsonl
+  cargo xtask bench tcp --help                        TCP alone, over impaired links in virtual time";
 
 /// Options of `bench`.
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
+    #[command(subcommand)]
+    alone: Option<Alone>,
     /// Also write the figures to this file, one JSON object per line: name, unit, min, median, max
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -50,6 +57,18 @@ pub(crate) struct Options {
     case: Vec<Case>,
 }
 
+/// What is measured by itself.
+#[derive(Subcommand)]
+enum Alone {
+    /// Measure TCP over impaired links in virtual time
+    #[command(disable_help_flag = true)]
+    Tcp {
+        /// Options of that program; `--help` explains them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTION")]
+        options: Vec<OsString>,
+    },
+}
+
 /// Options of the hidden command that sets offloads.
 #[derive(Args)]
 pub(crate) struct OffloadOptions {
@@ -66,7 +85,11 @@ pub(crate) struct OffloadOptions {
 ///
 /// When the load program does not build, or the link or a server cannot be set up.
 pub(crate) fn run(options: &Options) -> Result<bool> {
-    let program = build()?;
+    if let Some(Alone::Tcp { options }) = &options.alone {
+        let program = build("peersock-stack-lab")?;
+        return Ok(Command::new(program).args(options).status()?.success());
+    }
+    let program = build("peersock-bench")?;
     let (default_mode, reason) = Network::default_mode();
     let mode = options.mode.unwrap_or(default_mode);
     if let (None, Some(reason)) = (options.mode, reason) {
@@ -139,16 +162,16 @@ fn parse_feature(text: &str) -> std::result::Result<(String, bool), String> {
     }
 }
 
-/// Builds the load program and returns its path.
-fn build() -> Result<PathBuf> {
-    println!("building peersock-bench");
+/// Builds the program of a package and returns its path.
+fn build(package: &str) -> Result<PathBuf> {
+    eprintln!("building {package}");
     let output = cargo()
-        .args(["build", "--release", "--package", "peersock-bench"])
+        .args(["build", "--release", "--package", package])
         .arg("--message-format=json-render-diagnostics")
         .stderr(Stdio::inherit())
         .output()?;
     if !output.status.success() {
-        return Err("the load program does not build".into());
+        return Err(format!("{package} does not build").into());
     }
     String::from_utf8(output.stdout)?
         .lines()

@@ -1,0 +1,289 @@
+//! A stack on a TUN device, driven by a thread.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use peersock_stack::{
+    Batch, Cidr, Config, CongestionControl, Egress, Flow, InterfaceConfig, InterfaceId, MAX_PACKET, Stack,
+};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+use super::road::Road;
+use super::socket::{Acceptor, Socket};
+use super::tun::Tun;
+use super::{Namespace, kernel_address, stack_address};
+use crate::host::tcp_options;
+use crate::link::Link;
+use crate::{Random, Time};
+
+/// How a [`Node`] and the link to it are.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// From the kernel to the stack.
+    pub inward: Link,
+    /// From the stack to the kernel.
+    pub outward: Link,
+    /// How long either way takes.
+    pub delay: Time,
+    /// Of everything that is random.
+    pub seed: u64,
+    /// The stack's settings.
+    pub config: Config,
+    /// Of all its connections.
+    pub congestion: CongestionControl,
+}
+
+impl Default for Options {
+    /// A link that does nothing and takes no time worth mentioning.
+    fn default() -> Self {
+        Self {
+            inward: Link::new(1e12),
+            outward: Link::new(1e12),
+            delay: 0,
+            seed: 1,
+            config: Config::default(),
+            congestion: CongestionControl::default(),
+        }
+    }
+}
+
+/// A stack whose packets go through a TUN device, with checksums. Its connections end with it.
+pub struct Node {
+    shared: Arc<Shared>,
+    driver: Option<JoinHandle<()>>,
+}
+
+/// What the driver and the sockets share.
+pub(super) struct Shared {
+    pub(super) stack: Stack,
+    pub(super) net: InterfaceId,
+    pub(super) congestion: CongestionControl,
+    origin: Instant,
+    tun: Tun,
+    /// Wakes the driver: there are new timers, or new packets under way.
+    wake: OwnedFd,
+    stop: AtomicBool,
+    outward: Mutex<Outward>,
+    /// Counts the driver's rounds, so that sockets can wait for one.
+    rounds: Mutex<u64>,
+    round_done: Condvar,
+}
+
+struct Outward {
+    road: Road,
+    buf: Vec<u8>,
+}
+
+/// The device's MTU, bytes.
+const MTU: usize = 1500;
+/// Packets that one round takes from the device.
+const PER_ROUND: usize = 64;
+/// A wait that lasts longer is a hang.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+impl Node {
+    /// Makes a TUN device in the namespace, gives the kernel its addresses there, and starts a stack behind it.
+    ///
+    /// # Errors
+    /// When the device cannot be made, for example because there is one already.
+    pub fn start(namespace: &Namespace, options: &Options) -> io::Result<Node> {
+        const DEVICE: &str = "tun0";
+        let tun = namespace.run(|| Tun::open(DEVICE))?;
+        namespace.ip(&format!("link set {DEVICE} mtu {MTU} addrgenmode none"))?;
+        namespace.ip(&format!("addr add {}/24 dev {DEVICE}", kernel_address(false)))?;
+        namespace.ip(&format!("addr add {}/64 dev {DEVICE} nodad", kernel_address(true)))?;
+        namespace.ip(&format!("link set {DEVICE} txqueuelen 10000 up"))?;
+
+        let mut random = Random::new(options.seed);
+        let origin = Instant::now();
+        let mut seed = [0; 32];
+        seed[..8].copy_from_slice(&random.number().to_le_bytes());
+        let stack = Stack::new(options.config.clone(), seed, origin);
+        let cidr = |ipv6, prefix| Cidr::new(stack_address(ipv6), prefix).expect("a prefix length");
+        let mut interface = InterfaceConfig::new("tun", [cidr(false, 24), cidr(true, 64)]);
+        interface.checksums = true;
+        let net = stack.add_interface(interface);
+        let inward = Road::new(&options.inward, options.delay, &mut random);
+        let outward = Road::new(&options.outward, options.delay, &mut random);
+        let shared = Arc::new(Shared {
+            stack,
+            net,
+            congestion: options.congestion,
+            origin,
+            tun,
+            wake: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
+            stop: AtomicBool::new(false),
+            outward: Mutex::new(Outward { road: outward, buf: vec![0; MAX_PACKET] }),
+            rounds: Mutex::new(0),
+            round_done: Condvar::new(),
+        });
+        let driver = Driver { shared: shared.clone(), inward, batch: Batch::new() };
+        let driver = thread::Builder::new().name("driver".to_owned()).spawn(|| driver.run())?;
+        Ok(Node { shared, driver: Some(driver) })
+    }
+
+    /// Connects to `remote` and waits until that has worked.
+    ///
+    /// # Errors
+    /// What ended the attempt.
+    pub fn connect(&self, remote: SocketAddr) -> io::Result<Socket> {
+        let shared = &self.shared;
+        let options = tcp_options(shared.congestion);
+        let flow = shared.stack.tcp_connect(Instant::now(), shared.net, None, remote, options)?;
+        let socket = Socket::new(shared.clone(), flow);
+        socket.wait_connected()?;
+        Ok(socket)
+    }
+
+    /// Listens on a free port of its address of a family.
+    ///
+    /// # Errors
+    /// When no port is free.
+    pub fn listen(&self, ipv6: bool) -> io::Result<Acceptor> {
+        let shared = &self.shared;
+        let any = SocketAddr::new(stack_address(ipv6), 0);
+        let options = tcp_options(shared.congestion);
+        let listener = shared.stack.tcp_listen(Instant::now(), Some(shared.net), any, 128, options)?;
+        Ok(Acceptor::new(shared.clone(), listener))
+    }
+
+    /// One of the stack's counters.
+    pub fn counter(&self, name: &str) -> u64 {
+        let all = self.shared.stack.counters().snapshot();
+        all.iter().find(|(known, _)| *known == name).map_or(0, |(_, count)| *count)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.shared.wake();
+        if let Some(driver) = self.driver.take()
+            && driver.join().is_err()
+            && !thread::panicking()
+        {
+            panic!("the driver has panicked");
+        }
+    }
+}
+
+impl Shared {
+    /// Sends what `flow` has to send. One at a time, so that a flow's packets leave in order.
+    pub(super) fn pump(&self, flow: &Flow) {
+        let mut outward = lock(&self.outward);
+        let headers = if flow.local().is_ipv4() { 40 } else { 60 };
+        let limits =
+            Egress { segment: MTU - headers, max_segments: 44, in_flight_cap: usize::MAX, checksums: true };
+        let now = Instant::now();
+        let Outward { road, buf } = &mut *outward;
+        while let Some(mut packets) = flow.egress(now, &limits, buf) {
+            while let Some(packet) = packets.next(buf) {
+                road.push(self.time(now), packet);
+            }
+        }
+        road.deliver(self.time(now), |packet| self.tun.send(packet));
+    }
+
+    /// Has the driver look at its timers.
+    pub(super) fn wake(&self) {
+        // It can only fail if it was told very often already.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    /// Tries until something comes of it, again after each round of the driver.
+    ///
+    /// # Errors
+    /// `TimedOut` after a minute, which no test should take.
+    pub(super) fn wait<T>(&self, mut attempt: impl FnMut() -> Option<T>) -> io::Result<T> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let seen = *lock(&self.rounds);
+            if let Some(result) = attempt() {
+                return Ok(result);
+            }
+            let mut rounds = lock(&self.rounds);
+            while *rounds == seen {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, "nothing happens any more"));
+                }
+                rounds = self.round_done.wait_timeout(rounds, left).expect("nobody panics with it").0;
+            }
+        }
+    }
+
+    fn time(&self, now: Instant) -> Time {
+        now.saturating_duration_since(self.origin).as_nanos() as Time
+    }
+}
+
+struct Driver {
+    shared: Arc<Shared>,
+    inward: Road,
+    batch: Batch,
+}
+
+impl Driver {
+    fn run(mut self) {
+        let mut buf = vec![0; MAX_PACKET];
+        while !self.shared.stop.load(Ordering::Relaxed) {
+            self.sleep();
+            let now = Instant::now();
+            for _ in 0..PER_ROUND {
+                match self.shared.tun.receive(&mut buf) {
+                    Ok(Some(len)) => self.inward.push(self.shared.time(now), &buf[..len]),
+                    _ => break,
+                }
+            }
+            self.round(now);
+        }
+    }
+
+    /// Waits for a packet, a timer or somebody who wakes it.
+    fn sleep(&self) {
+        let shared = &*self.shared;
+        let now = Instant::now();
+        let under_way = [self.inward.next(), lock(&shared.outward).road.next()];
+        let arrival = under_way.into_iter().flatten().min();
+        let arrival = arrival.map(|at| Duration::from_nanos(at.saturating_sub(shared.time(now))));
+        let timer = shared.stack.poll_timeout().map(|due| due.saturating_duration_since(now));
+        let sleep = arrival.into_iter().chain(timer).min();
+        let sleep = sleep
+            .map(|time| Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) });
+        let mut fds = [PollFd::new(&shared.tun, PollFlags::IN), PollFd::new(&shared.wake, PollFlags::IN)];
+        // An interrupted wait is a short one.
+        let _ = poll(&mut fds, sleep.as_ref());
+        let _ = rustix::io::read(&shared.wake, &mut [0u8; 8]);
+    }
+
+    fn round(&mut self, now: Instant) {
+        let Self { shared, inward, batch } = self;
+        let time = shared.time(now);
+        inward.deliver(time, |packet| shared.stack.receive(now, shared.net, packet, batch));
+        if shared.stack.poll_timeout().is_some_and(|due| due <= now) {
+            shared.stack.handle_timeout(now, batch);
+        }
+        {
+            let mut outward = lock(&shared.outward);
+            for reply in batch.replies() {
+                outward.road.push(time, reply.packet);
+            }
+            outward.road.deliver(time, |packet| shared.tun.send(packet));
+        }
+        for flow in &batch.flows {
+            shared.pump(flow);
+        }
+        batch.clear();
+        *lock(&shared.rounds) += 1;
+        shared.round_done.notify_all();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("nobody panics with it")
+}

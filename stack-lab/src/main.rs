@@ -1,0 +1,139 @@
+//! The program behind `cargo xtask bench tcp`.
+#![allow(clippy::print_stdout, reason = "a program whose results go to standard output")]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use peersock_stack::CongestionControl;
+use peersock_stack_lab::measure::{self, Case, Figure, Settings, catalogue, matches};
+
+mod cpu;
+
+/// Measures peersock's TCP over impaired links in virtual time, and what a packet costs.
+///
+/// Everything but `engine_ns_per_packet` follows from the seeds and is the same on every machine.
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask bench tcp",
+    bin_name = "cargo xtask bench tcp",
+    after_help = "Examples:
+  cargo xtask bench tcp                                   everything, 20 seeds
+  cargo xtask bench tcp --only 'goodput*100mbit*' --seeds 5 --secs 20
+  cargo xtask bench tcp --only 'jain/*' --congestion cubic
+  cargo xtask bench tcp --only cpu
+  cargo xtask bench tcp --check --json tcp.jsonl
+  cargo xtask bench tcp --soak 100000"
+)]
+struct Cli {
+    /// Also write the figures to this file, one JSON object per line: name, unit, min, median, max
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Measure only figures whose names match; `cpu` stands for `engine_ns_per_packet/*`
+    #[arg(long, value_name = "GLOB", num_args = 1.., value_delimiter = ',')]
+    only: Vec<String>,
+    /// How many seeds
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    seeds: u64,
+    /// Length of every scenario, seconds [default: 60, at 1 Gbit/s 10, at 10 Gbit/s 1]
+    #[arg(long, value_parser = parse_secs)]
+    secs: Option<f64>,
+    /// The congestion control that is measured
+    #[arg(long, default_value_t = CongestionControl::default(), value_name = "bbr|bbr3|cubic|reno")]
+    congestion: CongestionControl,
+    /// Fail if a target is missed
+    #[arg(long)]
+    check: bool,
+    /// Print the names of all figures and exit
+    #[arg(long)]
+    list: bool,
+    /// Instead of measuring, move random data over random links with this many seeds; every byte must arrive
+    #[arg(long, value_name = "N")]
+    soak: Option<u64>,
+    /// With --soak: the first seed
+    #[arg(long, default_value_t = 1, requires = "soak")]
+    first_seed: u64,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Some(seeds) = cli.soak {
+        return soak(cli.first_seed, seeds);
+    }
+    match run(&cli) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(failure) => {
+            eprintln!("FAILED {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<bool, String> {
+    let wanted = |name: &str| {
+        let chosen = |glob: &String| matches(glob, name) || glob == "cpu" && name.starts_with(cpu::PREFIX);
+        cli.only.is_empty() || cli.only.iter().any(chosen)
+    };
+    let mut cases = catalogue(cli.congestion);
+    for case in &mut cases {
+        case.measures.retain(|measure| wanted(&measure.name));
+    }
+    cases.retain(|case| !case.measures.is_empty());
+    let cpu: Vec<cpu::Case> = cpu::cases().into_iter().filter(|case| wanted(&case.name)).collect();
+    if cli.list {
+        for name in names(&cases).chain(cpu.iter().map(|case| case.name.as_str())) {
+            println!("{name}");
+        }
+        return Ok(true);
+    }
+    if cases.is_empty() && cpu.is_empty() {
+        return Err("no figure has such a name; --list prints all".to_owned());
+    }
+    let settings = Settings { seeds: cli.seeds, secs: cli.secs };
+    let total = cases.len();
+    let done = std::sync::atomic::AtomicUsize::new(0);
+    let mut figures = measure::run(cases, settings, |case: &Case, figures: &[Figure]| {
+        let number = done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+        let medians: Vec<String> = figures.iter().map(|figure| format!("{:.3}", figure.median())).collect();
+        eprintln!("{number}/{total} {}: {}", case.name, medians.join(", "));
+    })?;
+    for case in cpu {
+        eprintln!("{}", case.name);
+        figures.push(case.run());
+    }
+    println!(
+        "congestion control {}, {} seeds; payload of 1388 bytes in 1500 on the wire",
+        cli.congestion, cli.seeds
+    );
+    print!("{}", measure::table(&figures));
+    let missed = figures.iter().filter(|figure| !figure.is_ok()).count();
+    println!(
+        "{missed} of {} figures with a target miss it",
+        figures.iter().filter(|f| !f.targets.is_empty()).count()
+    );
+    if let Some(path) = &cli.json {
+        measure::write_json(&figures, path).map_err(|e| format!("cannot write {}: {e}", path.display()))?;
+    }
+    Ok(missed == 0 || !cli.check)
+}
+
+fn names(cases: &[Case]) -> impl Iterator<Item = &str> {
+    cases.iter().flat_map(|case| &case.measures).map(|measure| measure.name.as_str())
+}
+
+fn soak(first: u64, seeds: u64) -> ExitCode {
+    let failures = peersock_stack_lab::soak::run(first, seeds, |done| eprintln!("{done} of {seeds} seeds"));
+    for failure in &failures {
+        println!("FAILED {failure}");
+    }
+    println!("{} passed, {} failed", seeds - failures.len() as u64, failures.len());
+    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn parse_secs(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(secs) if (0.1..=3600.0).contains(&secs) => Ok(secs),
+        _ => Err("a number from 0.1 to 3600".to_owned()),
+    }
+}

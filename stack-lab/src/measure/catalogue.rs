@@ -1,0 +1,282 @@
+//! Every scenario, with its targets.
+
+use peersock_stack::CongestionControl;
+
+use super::{Case, Quantity, Target};
+use crate::link::{Jitter, Link, Loss, Queue};
+use crate::{Batching, Plan, Scenario, Time, ms, secs, us};
+
+/// How long a scenario lasts, seconds, unless it says otherwise.
+const LASTING: f64 = 60.0;
+/// Links that carry a packet in 12 µs or less are watched for less long.
+const LASTING_1G: f64 = 10.0;
+const LASTING_10G: f64 = 1.0;
+/// Figures of fairness leave out this part of a run: flows need time to find their shares.
+const SETTLING: f64 = 1.0 / 6.0;
+/// Nobody waits longer for the next byte.
+const STALL: Target = Target::AllAtMost(2.0);
+
+/// Every case, with `congestion` at work where nothing else is said.
+pub fn catalogue(congestion: CongestionControl) -> Vec<Case> {
+    let mut cases = goodput();
+    cases.extend(impaired());
+    cases.extend(fairness());
+    cases.extend(queues());
+    cases.extend(completion());
+    for case in &mut cases {
+        for plan in &mut case.scenario.plans {
+            if plan.congestion == CongestionControl::default() {
+                plan.congestion = congestion;
+            }
+        }
+    }
+    cases
+}
+
+/// The link of most scenarios.
+fn usual() -> Scenario {
+    Scenario::new(100e6, ms(40)).lasting(secs(LASTING))
+}
+
+/// A link on which one flow is alone, and what it must carry at random losses.
+struct Lone {
+    name: &'static str,
+    /// Bit/s.
+    rate: f64,
+    rtt: Time,
+    lasting: f64,
+    /// What arrives within this time is received at once. On the fastest link that must be short against the round trip.
+    batch: Time,
+    /// Percent lost, and the share that the median must reach.
+    losses: &'static [(f64, f64)],
+}
+
+const LONE: [Lone; 4] = [
+    Lone {
+        name: "100mbit_40ms",
+        rate: 100e6,
+        rtt: ms(40),
+        lasting: LASTING,
+        batch: us(50),
+        losses: &[(0.0, 0.95), (0.1, 0.95), (1.0, 0.94), (3.0, 0.91), (5.0, 0.88)],
+    },
+    Lone {
+        name: "1gbit_10ms",
+        rate: 1e9,
+        rtt: ms(10),
+        lasting: LASTING_1G,
+        batch: us(50),
+        losses: &[(0.0, 0.95), (0.1, 0.95), (1.0, 0.94), (3.0, 0.91), (5.0, 0.88)],
+    },
+    Lone {
+        name: "20mbit_200ms",
+        rate: 20e6,
+        rtt: ms(200),
+        lasting: LASTING,
+        batch: us(50),
+        losses: &[(0.0, 0.94), (0.1, 0.93), (1.0, 0.92), (3.0, 0.90), (5.0, 0.86)],
+    },
+    Lone {
+        name: "10gbit_0.2ms",
+        rate: 10e9,
+        rtt: us(200),
+        lasting: LASTING_10G,
+        batch: us(10),
+        losses: &[(0.0, 0.95)],
+    },
+];
+
+/// One flow and random loss.
+fn goodput() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for Lone { name, rate, rtt, lasting, batch, losses } in LONE {
+        for &(percent, least) in losses {
+            let mut scenario = Scenario::new(rate, rtt).lasting(secs(lasting)).with(Plan::endless());
+            scenario.batching = Batching::After(batch);
+            scenario.forward.loss = percent_of_packets(percent);
+            let case = Case::new(format!("{name}_loss{percent}"), scenario);
+            cases.push(case.measure("goodput_share", Quantity::Share, &[Target::Median(least)]).measure(
+                "longest_stall_s",
+                Quantity::LongestStall,
+                &[],
+            ));
+        }
+    }
+    cases
+}
+
+fn percent_of_packets(percent: f64) -> Loss {
+    if percent == 0.0 { Loss::None } else { Loss::Random(percent / 100.0) }
+}
+
+/// One flow over links with other faults, or other buffers.
+fn impaired() -> Vec<Case> {
+    let with = |change: &dyn Fn(&mut Link)| {
+        let mut scenario = usual().with(Plan::endless());
+        change(&mut scenario.forward);
+        scenario
+    };
+    let reorder = |share: f64| move |link: &mut Link| (link.reorder, link.reorder_by) = (share, ms(10));
+    let bursts = |share: f64, packets: Time| {
+        // A packet takes 120 µs.
+        move |link: &mut Link| link.loss = Loss::Bursts { share, mean: us(120) * packets }
+    };
+    let jitter = |most: Time| move |link: &mut Link| link.jitter = Some(Jitter { most, step: ms(10) });
+    let mut ack_loss = usual().with(Plan::endless());
+    ack_loss.backward.loss = Loss::Random(0.05);
+    let mut aggregated = with(&|link| link.loss = Loss::Random(0.03));
+    aggregated.batching = Batching::Every(ms(10));
+    let mut big_batches = Scenario::new(1e9, ms(10)).lasting(secs(LASTING_1G)).with(Plan::endless());
+    big_batches.batching = Batching::Every(ms(1));
+    big_batches.forward.loss = Loss::Random(0.03);
+    let mut capped = with(&|link| link.loss = Loss::Random(0.03));
+    capped.in_flight_cap = capped.bdp() as usize;
+    let mut policed = with(&|_| ());
+    policed.forward.queue = Queue::Policer((policed.bdp() / 4.0) as u64);
+
+    let judged: Vec<(&str, Scenario, f64)> = vec![
+        ("100mbit_40ms_reorder1", with(&reorder(0.01)), 0.95),
+        ("100mbit_40ms_reorder10", with(&reorder(0.10)), 0.95),
+    ];
+    let reported = vec![
+        ("100mbit_40ms_bursts1_5", with(&bursts(0.01, 5))),
+        ("100mbit_40ms_bursts3_10", with(&bursts(0.03, 10))),
+        ("100mbit_40ms_ackloss5", ack_loss),
+        ("100mbit_40ms_buffer0.1", with(&|_| ()).buffer(0.1)),
+        ("100mbit_40ms_buffer4", with(&|_| ()).buffer(4.0)),
+        ("100mbit_40ms_jitter40ms", with(&jitter(ms(40)))),
+        ("100mbit_40ms_duplicate1", with(&|link| link.duplicate = 0.01)),
+        ("100mbit_40ms_loss3_aggregated10ms", aggregated),
+        ("1gbit_10ms_loss3_aggregated1ms", big_batches),
+        ("100mbit_40ms_loss3_cap1bdp", capped),
+        ("100mbit_40ms_policed", policed),
+    ];
+    let judged = judged.into_iter().map(|(name, scenario, least)| {
+        Case::new(name, scenario).measure("goodput_share", Quantity::Share, &[Target::Median(least)])
+    });
+    let reported = reported.into_iter().map(|(name, scenario)| {
+        Case::new(name, scenario)
+            .measure("goodput_share", Quantity::Share, &[Target::WorstOverHalfMedian])
+            .measure("longest_stall_s", Quantity::LongestStall, &[STALL])
+    });
+    judged.chain(reported).collect()
+}
+
+/// Several flows in one queue.
+fn fairness() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (buffer, least) in [(0.1, 0.9), (1.0, 0.9), (4.0, 0.8)] {
+        // Judged are one BDP and four; less is reported.
+        let target: &[Target] = if buffer < 1.0 { &[] } else { &[Target::Median(least)] };
+        for flows in [2, 4, 10] {
+            let mut scenario = settled(usual().buffer(buffer));
+            for flow in 0..flows {
+                scenario = scenario.with(Plan { start: ms(137) * flow, ..Plan::endless() });
+            }
+            let scenario = each_its_pair(scenario);
+            let case = Case::new(format!("{flows}_flows_buffer{buffer}"), scenario);
+            cases.push(case.measure("jain", Quantity::Jain, target).measure(
+                "self_made_loss",
+                Quantity::SelfMadeLoss,
+                &[],
+            ));
+        }
+    }
+    let quarter: &[Target] = &[Target::Median(0.25)];
+    let cubic = CongestionControl::Cubic;
+    for (buffer, together) in [(0.5, true), (1.0, true), (1.0, false), (4.0, true)] {
+        let (ours, theirs) = (if together { 0 } else { secs(5.0) }, 0);
+        let scenario = settled(usual().buffer(buffer))
+            .with(Plan { start: ours, ..Plan::endless() })
+            .with(Plan { start: theirs, congestion: cubic, ..Plan::endless() });
+        let when = if together { "" } else { "_cubic_first" };
+        // The requirement is for one BDP.
+        let target = if buffer == 1.0 { quarter } else { &[] };
+        let case = Case::new(format!("100mbit_40ms_buffer{buffer}{when}"), each_its_pair(scenario));
+        cases.push(case.measure("share_of_cubic", Quantity::FairShare(1), target).measure(
+            "share_beside_cubic",
+            Quantity::FairShare(0),
+            target,
+        ));
+    }
+    let mut rtts = settled(usual()).with(Plan::endless()).with(Plan { pair: 1, ..Plan::endless() });
+    rtts.rtts = vec![ms(20), ms(80)];
+    // One BDP of the mean round trip.
+    rtts.forward.queue = Queue::DropTail((usual().bdp()) as u64);
+    cases.push(
+        Case::new("20ms_and_80ms", rtts).measure("share_of_20ms", Quantity::FairShare(0), quarter).measure(
+            "share_of_80ms",
+            Quantity::FairShare(1),
+            quarter,
+        ),
+    );
+    cases
+}
+
+/// With the first sixth left out of figures of fairness.
+fn settled(mut scenario: Scenario) -> Scenario {
+    scenario.mark = (scenario.lasting as f64 * SETTLING) as Time;
+    scenario
+}
+
+/// With a pair of hosts for each connection.
+fn each_its_pair(mut scenario: Scenario) -> Scenario {
+    let rtt = scenario.rtts[0];
+    scenario.rtts = vec![rtt; scenario.plans.len()];
+    for (pair, plan) in scenario.plans.iter_mut().enumerate() {
+        plan.pair = pair;
+    }
+    scenario
+}
+
+/// How long a lone flow makes others wait.
+fn queues() -> Vec<Case> {
+    let of = |buffer: f64, targets: &[Target]| {
+        let case =
+            Case::new(format!("100mbit_40ms_buffer{buffer}"), usual().buffer(buffer).with(Plan::endless()));
+        case.measure("queue_delay_bdp", Quantity::QueueDelay, targets)
+    };
+    vec![of(1.0, &[]), of(4.0, &[Target::MedianUnder(0.15)])]
+}
+
+/// Short transfers.
+fn completion() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (size, bytes) in [("10kb", 10_000), ("100kb", 100_000), ("1mb", 1_000_000)] {
+        for percent in [0.0, 1.0] {
+            let mut scenario = usual().with(Plan::upload(bytes));
+            scenario.forward.loss = percent_of_packets(percent);
+            scenario.backward.loss = percent_of_packets(percent);
+            let mut case = Case::new(format!("{size}_40ms_loss{percent}"), scenario);
+            case.runs_per_seed = if percent == 0.0 { 1 } else { 10 };
+            cases.push(case.measure("completion_ms", Quantity::Completion, &[]));
+        }
+    }
+    cases
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_figure_has_its_own_name() {
+        let cases = catalogue(CongestionControl::default());
+        let names: Vec<&str> =
+            cases.iter().flat_map(|case| &case.measures).map(|measure| measure.name.as_str()).collect();
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{names:?}");
+        assert!(names.contains(&"goodput_share/100mbit_40ms_loss0.1"));
+        assert!(names.contains(&"goodput_share/10gbit_0.2ms_loss0"));
+    }
+
+    #[test]
+    fn the_rival_stays_cubic() {
+        let cases = catalogue(CongestionControl::Reno);
+        let case =
+            cases.iter().find(|case| case.name == "100mbit_40ms_buffer1_cubic_first").expect("it is there");
+        let all: Vec<_> = case.scenario.plans.iter().map(|plan| plan.congestion).collect();
+        assert_eq!(all, [CongestionControl::Reno, CongestionControl::Cubic]);
+    }
+}

@@ -1,0 +1,52 @@
+//! Names by patterns.
+
+/// Whether `name` matches `pattern`, in which `*` stands for any characters and `?` for one.
+///
+/// ```
+/// use peersock_stack_lab::measure::matches;
+///
+/// assert!(matches("goodput*loss0.?", "goodput_share/100mbit_40ms_loss0.1"));
+/// assert!(!matches("goodput", "goodput_share/100mbit_40ms_loss0.1"));
+/// ```
+pub fn matches(pattern: &str, name: &str) -> bool {
+    let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
+    let (mut p, mut n) = (0, 0);
+    // Where the last star stands, and where what follows it was tried last.
+    let mut retry = None;
+    while n < name.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                retry = Some((p, n));
+                p += 1;
+            }
+            Some(&c) if c == b'?' || c == name[n] => {
+                p += 1;
+                n += 1;
+            }
+            _ => {
+                let Some((star, from)) = retry else { return false };
+                retry = Some((star, from + 1));
+                p = star + 1;
+                n = from + 1;
+            }
+        }
+    }
+    pattern[p..].iter().all(|c| *c == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn stars_stand_for_anything() {
+        for (pattern, name) in
+            [("*", ""), ("a*", "a"), ("*b*b", "abab"), ("a?c", "abc"), ("jain/*", "jain/2")]
+        {
+            assert!(matches(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in [("", "a"), ("a", ""), ("*b", "abc"), ("a?", "a"), ("jain/*", "goodput")] {
+            assert!(!matches(pattern, name), "{pattern} {name}");
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Chance from a seed.
+
+use crate::Time;
+
+/// A small generator (SplitMix64): fast, and good enough to lose packets with.
+#[derive(Debug, Clone)]
+pub struct Random(u64);
+
+impl Random {
+    /// The generator of `seed`; neighbouring seeds have nothing in common.
+    pub fn new(seed: u64) -> Self {
+        let mut random = Self(seed ^ 0x6a09_e667_f3bc_c908);
+        random.number();
+        random
+    }
+
+    /// A generator for one part, so that what it draws disturbs no other.
+    pub fn fork(&mut self) -> Self {
+        Self::new(self.number())
+    }
+
+    /// Any number.
+    pub fn number(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number from 0 to 1, 1 excluded.
+    pub fn unit(&mut self) -> f64 {
+        (self.number() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// True with a probability from 0 to 1.
+    pub fn chance(&mut self, probability: f64) -> bool {
+        probability > 0.0 && self.unit() < probability
+    }
+
+    /// A number below `bound`, 0 if that is 0.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        (self.unit() * bound as f64) as u64
+    }
+
+    /// A length of time whose mean is `mean`, exponentially distributed.
+    pub fn exponential(&mut self, mean: Time) -> Time {
+        (-(1.0 - self.unit()).ln() * mean as f64) as Time
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chance_is_as_likely_as_it_says() {
+        let mut random = Random::new(1);
+        let hits = (0..100_000).filter(|_| random.chance(0.03)).count();
+        assert!((2800..3200).contains(&hits), "{hits}");
+        let mean = (0..100_000).map(|_| random.exponential(1000)).sum::<u64>() / 100_000;
+        assert!((980..1020).contains(&mean), "{mean}");
+    }
+}

@@ -1,0 +1,305 @@
+//! All hosts of a scenario in one virtual time.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use peersock_stack::{Batch, Egress, Listener, MAX_PACKET};
+
+use crate::connection::{Connection, Content, Role};
+use crate::host::{Host, PORT, address, tcp_options};
+use crate::link::Carrier;
+use crate::packets::{PacketId, Packets};
+use crate::scenario::{Batching, ConnectionOutcome, Outcome, Scenario};
+use crate::{OVERHEAD, Random, SEGMENT, Time};
+
+/// A host: its pair, and whether it is the pair's server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct HostId {
+    pair: u32,
+    server: bool,
+}
+
+/// What happens at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    Connect(u32),
+    /// A packet is at a host's network card.
+    Arrive(HostId, PacketId),
+    /// The host looks at what has arrived.
+    Receive(HostId),
+    Timer(HostId),
+    /// The program at the host's end of a connection runs by itself.
+    Wake(HostId, u32),
+}
+
+pub(crate) struct World<'a> {
+    scenario: &'a Scenario,
+    now: Time,
+    /// The stacks' clock at zero.
+    origin: Instant,
+    /// Breaks ties in the order in which events were made.
+    serial: u64,
+    events: BinaryHeap<Reverse<(Time, u64, Event)>>,
+    packets: Packets,
+    /// From clients to servers, and back.
+    carriers: [Carrier; 2],
+    pairs: Vec<Pair>,
+    connections: Vec<Connection>,
+    unfinished: usize,
+    content: Content,
+    limits: Egress,
+    buf: Vec<u8>,
+    random: Random,
+}
+
+struct Pair {
+    /// The client and the server.
+    hosts: [Host; 2],
+    listeners: Vec<Arc<Listener>>,
+    /// One way.
+    delay: Time,
+}
+
+impl<'a> World<'a> {
+    pub(crate) fn new(scenario: &'a Scenario, seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        // Any instant will do: nothing but differences matters.
+        let origin = Instant::now();
+        let pair = |rtt: &Time| {
+            let mut host =
+                |server| Host::new(&scenario.config, server, scenario.checksums, random.number(), origin);
+            Pair { hosts: [host(false), host(true)], listeners: Vec::new(), delay: rtt / 2 }
+        };
+        let pairs: Vec<Pair> = scenario.rtts.iter().map(pair).collect();
+        let carriers =
+            [&scenario.forward, &scenario.backward].map(|link| Carrier::new(link, pairs.len(), &mut random));
+        let plans = &scenario.plans;
+        let mut world = Self {
+            scenario,
+            now: 0,
+            origin,
+            serial: 0,
+            events: BinaryHeap::new(),
+            packets: Packets::default(),
+            carriers,
+            pairs,
+            connections: plans.iter().map(Connection::new).collect(),
+            unfinished: plans.len(),
+            content: Content::new(),
+            limits: Egress {
+                segment: SEGMENT,
+                max_segments: 44,
+                in_flight_cap: scenario.in_flight_cap,
+                checksums: scenario.checksums,
+            },
+            buf: vec![0; MAX_PACKET],
+            random,
+        };
+        for (index, plan) in plans.iter().enumerate() {
+            let pair = &mut world.pairs[plan.pair];
+            let server = &pair.hosts[1];
+            let mut local = address(true);
+            local.set_port(PORT + index as u16);
+            let options = tcp_options(plan.congestion);
+            let listener = server.stack.tcp_listen(origin, Some(server.net), local, 1, options);
+            pair.listeners.push(listener.expect("every connection has its own port"));
+            world.schedule(plan.start, Event::Connect(index as u32));
+        }
+        world
+    }
+
+    /// Lets the time pass, until it is over or everything has arrived.
+    pub(crate) fn run(mut self) -> Outcome {
+        let end = self.scenario.lasting;
+        while self.unfinished > 0 && self.step(end) {}
+        if self.unfinished > 0 {
+            self.now = end;
+        }
+        let mut outcome = self.outcome();
+        let drained = self.now.saturating_add(self.scenario.draining);
+        while self.scenario.draining > 0 && self.flows() > 0 && self.step(drained) {}
+        outcome.left_behind = self.flows();
+        outcome
+    }
+
+    /// Moves to the next event, false if there is none until `end`.
+    fn step(&mut self, end: Time) -> bool {
+        let Some(Reverse((at, _, event))) = self.events.pop().filter(|Reverse((at, ..))| *at <= end) else {
+            return false;
+        };
+        self.now = at;
+        match event {
+            Event::Connect(connection) => self.connect(connection as usize),
+            Event::Arrive(host, packet) => self.arrive(host, packet),
+            Event::Receive(host) => self.receive(host),
+            Event::Timer(host) => {
+                if self.host(host).timer == at {
+                    self.host(host).timer = Time::MAX;
+                    self.receive(host);
+                }
+            }
+            Event::Wake(host, connection) => self.wake(host, connection as usize),
+        }
+        true
+    }
+
+    fn flows(&self) -> usize {
+        self.pairs.iter().flat_map(|pair| &pair.hosts).map(|host| host.stack.flows()).sum()
+    }
+
+    fn outcome(&mut self) -> Outcome {
+        let now = self.now;
+        let connection = |connection: &mut Connection| {
+            let [up, down] = connection.outcome(now);
+            ConnectionOutcome { started: connection.started, up, down, failure: connection.failure.clone() }
+        };
+        Outcome {
+            connections: self.connections.iter_mut().map(connection).collect(),
+            queue: self.carriers[0].queue(),
+            lost: self.carriers.each_ref().map(Carrier::lost),
+            ended: now,
+            left_behind: 0,
+        }
+    }
+
+    fn connect(&mut self, index: usize) {
+        let plan = &self.scenario.plans[index];
+        let client = HostId { pair: plan.pair as u32, server: false };
+        let now = self.now;
+        let host = self.host(client);
+        let mut remote = address(true);
+        remote.set_port(PORT + index as u16);
+        let options = tcp_options(plan.congestion);
+        let flow = host.stack.tcp_connect(host.instant(now), host.net, None, remote, options);
+        let flow = flow.expect("there are ports and room");
+        let _ = flow.context().set(Arc::new(Role { connection: index, server: false }));
+        self.connections[index].client = Some(flow.clone());
+        let mut batch = std::mem::take(&mut self.host(client).batch);
+        batch.flows.push(flow);
+        self.settle(client, batch);
+    }
+
+    fn arrive(&mut self, id: HostId, packet: PacketId) {
+        let now = self.now;
+        let host = self.host(id);
+        host.inbox.push(packet);
+        if host.inbox.len() > 1 {
+            return;
+        }
+        match self.scenario.batching {
+            Batching::After(0) => self.receive(id),
+            Batching::After(time) => self.schedule(now + time, Event::Receive(id)),
+            Batching::Every(period) => self.schedule(now - now % period + period, Event::Receive(id)),
+        }
+    }
+
+    fn wake(&mut self, id: HostId, connection: usize) {
+        let connection = &self.connections[connection];
+        let flow = if id.server { &connection.server } else { &connection.client };
+        if let Some(flow) = flow.clone() {
+            let mut batch = std::mem::take(&mut self.host(id).batch);
+            batch.flows.push(flow);
+            self.settle(id, batch);
+        }
+    }
+
+    /// One round of a host's driver.
+    fn receive(&mut self, id: HostId) {
+        let Self { pairs, packets, now, .. } = self;
+        let host = &mut pairs[id.pair as usize].hosts[usize::from(id.server)];
+        host.receive(*now, packets);
+        let batch = std::mem::take(&mut host.batch);
+        self.settle(id, batch);
+    }
+
+    /// Sends what the batch's flows and replies have to send, and lets the programs run.
+    fn settle(&mut self, id: HostId, mut batch: Batch) {
+        for reply in batch.replies() {
+            self.transmit(id, reply.packet);
+        }
+        if !batch.listeners.is_empty() {
+            self.accept(&mut batch);
+        }
+        for flow in &batch.flows {
+            self.pump(id, flow);
+            let Some(&Role { connection: index, server }) = Role::of(flow) else { continue };
+            let at = self.instant();
+            let connection = &mut self.connections[index];
+            let before = connection.is_over();
+            let active = connection.run(server, at, self.now, self.scenario.mark, &mut self.content);
+            self.unfinished -= usize::from(connection.is_over() && !before);
+            if let Some(time) = connection.wake(server, self.now) {
+                self.schedule(time, Event::Wake(id, index as u32));
+            }
+            if active {
+                self.pump(id, flow);
+            }
+        }
+        batch.clear();
+        let now = self.now;
+        let host = self.host(id);
+        host.batch = batch;
+        if let Some(due) = host.next_timeout(now)
+            && due < host.timer
+        {
+            host.timer = due;
+            self.schedule(due, Event::Timer(id));
+        }
+    }
+
+    fn accept(&mut self, batch: &mut Batch) {
+        let at = self.instant();
+        for listener in &batch.listeners {
+            while let Ok(flow) = listener.accept(at) {
+                let connection = usize::from(listener.local().port() - PORT);
+                let _ = flow.context().set(Arc::new(Role { connection, server: true }));
+                self.connections[connection].server = Some(flow.clone());
+                if !batch.flows.iter().any(|known| Arc::ptr_eq(known, &flow)) {
+                    batch.flows.push(flow);
+                }
+            }
+        }
+    }
+
+    fn pump(&mut self, id: HostId, flow: &peersock_stack::Flow) {
+        let mut buf = std::mem::take(&mut self.buf);
+        let (at, limits) = (self.instant(), self.limits);
+        while let Some(mut packets) = flow.egress(at, &limits, &mut buf) {
+            while let Some(packet) = packets.next(&mut buf) {
+                self.transmit(id, packet);
+            }
+        }
+        self.buf = buf;
+    }
+
+    fn transmit(&mut self, from: HostId, packet: &[u8]) {
+        let pair = from.pair as usize;
+        let carrier = &mut self.carriers[usize::from(from.server)];
+        let fate = carrier.carry(self.now, pair, self.pairs[pair].delay, packet.len() + OVERHEAD);
+        let to = HostId { server: !from.server, ..from };
+        for arrival in [fate.arrival, fate.again].into_iter().flatten() {
+            let id = self.packets.put(packet);
+            if fate.corrupt {
+                let place = self.random.below(packet.len() as u64) as usize;
+                self.packets.bytes(id)[place] ^= 1 << self.random.below(8);
+            }
+            self.schedule(arrival, Event::Arrive(to, id));
+        }
+    }
+
+    /// The stacks' clock.
+    fn instant(&self) -> Instant {
+        self.origin + Duration::from_nanos(self.now)
+    }
+
+    fn host(&mut self, id: HostId) -> &mut Host {
+        &mut self.pairs[id.pair as usize].hosts[usize::from(id.server)]
+    }
+
+    fn schedule(&mut self, at: Time, event: Event) {
+        self.serial += 1;
+        self.events.push(Reverse((at, self.serial, event)));
+    }
+}
