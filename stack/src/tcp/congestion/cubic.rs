@@ -3,9 +3,9 @@
 
 use crate::clock::{Time, after, since};
 
-use super::View;
 use super::hystart::HyStart;
 use super::loss_based::{Growth, LossBased};
+use super::{View, segment};
 
 /// Segments per second cubed.
 const C: f64 = 0.4;
@@ -78,7 +78,7 @@ impl Growth for Cubic {
     }
 
     fn grow(&mut self, now: Time, view: &View, window: u64, bytes: u64, used: bool) -> u64 {
-        let mss = view.mss.max(1) as f64;
+        let mss = segment(view) as f64;
         let cwnd = window.max(1) as f64;
         let pause = since(now, self.seen);
         self.seen = now;

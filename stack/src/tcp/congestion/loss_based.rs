@@ -5,7 +5,7 @@ use crate::clock::Time;
 
 use super::hystart::{HyStart, Step};
 use super::prr::Prr;
-use super::{Ack, Algorithm, Cause, Lost, Phase, View};
+use super::{Ack, Algorithm, Cause, Lost, MAX_SEGMENT, Phase, View, segment};
 
 /// RFC 5681 (3.1) equation 4: the threshold is at least two segments.
 const MIN_THRESHOLD_SEGMENTS: u64 = 2;
@@ -43,8 +43,8 @@ pub(crate) struct LossBased<G> {
     hystart: Option<HyStart>,
     prr: Prr,
     pacing_rate: Option<u64>,
-    /// Losses are being repaired: the window has been reduced for all that was in flight.
-    repairing: bool,
+    /// Which losses are being repaired: the window has been reduced for all that was in flight.
+    repair: Phase,
     before: Before<G>,
 }
 
@@ -58,7 +58,7 @@ struct Before<G> {
 
 impl<G: Growth> LossBased<G> {
     pub(super) fn new(growth: G, hystart: Option<HyStart>, mss: u64, initial_window: u64) -> Self {
-        let mss = mss.max(1);
+        let mss = mss.clamp(1, MAX_SEGMENT);
         let window = initial_window.max(mss);
         Self {
             growth,
@@ -69,7 +69,7 @@ impl<G: Growth> LossBased<G> {
             hystart,
             prr: Prr::default(),
             pacing_rate: None,
-            repairing: false,
+            repair: Phase::Open,
             before: Before { growth, window, threshold: None },
         }
     }
@@ -129,8 +129,8 @@ impl<G: Growth> LossBased<G> {
 }
 
 impl<G: Growth> Algorithm for LossBased<G> {
-    fn on_sent(&mut self, view: &View, bytes: u64) {
-        if view.phase == Phase::Recovery {
+    fn on_sent(&mut self, _view: &View, bytes: u64) {
+        if self.repair == Phase::Recovery {
             self.prr.on_sent(bytes);
         }
     }
@@ -138,11 +138,11 @@ impl<G: Growth> Algorithm for LossBased<G> {
     fn on_lost(&mut self, _view: &View, _lost: &Lost) {}
 
     fn on_congestion(&mut self, view: &View, cause: Cause) {
-        self.mss = view.mss.max(1);
+        self.mss = segment(view);
         let threshold = self.reduce();
         match cause {
             Cause::Loss => {
-                self.repairing = true;
+                self.repair = Phase::Recovery;
                 self.prr = Prr::new(view.nxt.saturating_sub(view.delivered).max(view.in_flight));
                 self.window = view.in_flight.saturating_add(self.mss);
             }
@@ -151,19 +151,19 @@ impl<G: Growth> Algorithm for LossBased<G> {
     }
 
     fn on_timeout(&mut self, view: &View) {
-        self.mss = view.mss.max(1);
+        self.mss = segment(view);
         // What is lost again, or within a window that was reduced already, does not count twice.
-        if !self.repairing {
+        if self.repair == Phase::Open {
             self.reduce();
         }
-        self.repairing = true;
+        self.repair = Phase::Loss;
         self.growth.on_timeout();
         self.window = view.in_flight.saturating_add(self.mss);
     }
 
     fn on_ack(&mut self, view: &View, ack: &Ack) {
-        self.mss = view.mss.max(1);
-        if view.phase == Phase::Recovery {
+        self.mss = segment(view);
+        if self.repair == Phase::Recovery {
             let safe = ack.acked > 0 && ack.lost == 0;
             let threshold = self.threshold.unwrap_or(self.window);
             self.window = self.prr.on_ack(ack.delivered, view.in_flight, threshold, safe, self.mss);
@@ -174,10 +174,9 @@ impl<G: Growth> Algorithm for LossBased<G> {
         self.pace(view);
     }
 
-    fn on_recovered(&mut self, view: &View) {
-        self.repairing = false;
+    fn on_recovered(&mut self, _view: &View) {
         // After a timeout the window has grown from one segment and goes on.
-        if view.phase != Phase::Loss
+        if std::mem::take(&mut self.repair) == Phase::Recovery
             && let Some(threshold) = self.threshold
         {
             self.window = threshold;
@@ -185,7 +184,7 @@ impl<G: Growth> Algorithm for LossBased<G> {
     }
 
     fn on_undo(&mut self, _view: &View) {
-        self.repairing = false;
+        self.repair = Phase::Open;
         self.growth = self.before.growth;
         self.window = self.window.max(self.before.window);
         self.threshold = self.before.threshold;
@@ -195,7 +194,7 @@ impl<G: Growth> Algorithm for LossBased<G> {
         // RFC 5681 (4.1): nothing is known of the path any more. RFC 2861: most of what was used is worth a try.
         let used = self.window / 4 * 3;
         self.threshold = self.threshold.map(|threshold| threshold.max(used));
-        self.window = self.window.min(self.initial_window).max(view.mss);
+        self.window = self.window.min(self.initial_window).max(segment(view));
         self.growth.on_idle();
     }
 

@@ -2,8 +2,8 @@
 
 use crate::clock::Time;
 
-use super::View;
 use super::loss_based::{Growth, LossBased};
+use super::{View, segment};
 
 pub(crate) fn start(mss: u64, initial_window: u64) -> LossBased<Reno> {
     LossBased::new(Reno { counted: 0 }, None, mss, initial_window)
@@ -30,7 +30,7 @@ impl Growth for Reno {
         self.counted = self.counted.saturating_add(bytes);
         let windows = self.counted / window.max(1);
         self.counted %= window.max(1);
-        window.saturating_add(windows.saturating_mul(view.mss))
+        window.saturating_add(windows.saturating_mul(segment(view)))
     }
 
     fn on_idle(&mut self) {}

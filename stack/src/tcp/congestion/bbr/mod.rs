@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use crate::clock::Time;
 
-use super::{Ack, Algorithm, Cause, Lost, Phase, View};
+use super::{Ack, Algorithm, Cause, Lost, MAX_SEGMENT, View, segment};
 
 use bounds::Bounds;
 use losses::{LossRound, Queue};
@@ -131,7 +131,7 @@ impl Bbr {
     }
 
     fn new(parameters: &'static Parameters, now: Time, mss: u64, initial_window: u64) -> Self {
-        let mss = mss.max(1);
+        let mss = mss.clamp(1, MAX_SEGMENT);
         let window = initial_window.max(MIN_SEGMENTS.saturating_mul(mss));
         Self {
             parameters,
@@ -261,10 +261,8 @@ impl Bbr {
         self.window = self.window.min(bound).max(MIN_SEGMENTS * self.mss);
     }
 
-    fn save_window(&mut self, view: &View) {
-        let kept =
-            if view.phase == Phase::Open && self.state != State::ProbeRtt { 0 } else { self.saved_window };
-        self.saved_window = self.window.max(kept);
+    fn save_window(&mut self) {
+        self.saved_window = self.saved_window.max(self.window);
     }
 
     fn restore_window(&mut self) {
@@ -293,7 +291,7 @@ impl Algorithm for Bbr {
     }
 
     fn on_lost(&mut self, view: &View, lost: &Lost) {
-        self.mss = view.mss.max(1);
+        self.mss = segment(view);
         self.begin_repair();
         self.note_loss(view, lost);
     }
@@ -312,13 +310,13 @@ impl Algorithm for Bbr {
 
     fn on_timeout(&mut self, view: &View) {
         self.begin_repair();
-        self.save_window(view);
+        self.save_window();
         // Everything that is in flight is lost, so that the window grows anew with what is delivered.
         self.window = view.in_flight.saturating_add(self.mss).max(MIN_SEGMENTS * self.mss);
     }
 
     fn on_ack(&mut self, view: &View, ack: &Ack) {
-        self.mss = view.mss.max(1);
+        self.mss = segment(view);
         self.update_model(view, ack);
         self.set_pacing_rate(self.state.pacing_gain());
         self.set_window(view, ack);
@@ -337,7 +335,10 @@ impl Algorithm for Bbr {
         self.bounds.restore(&self.before.bounds);
         self.pipe.restart(0);
         match (self.before.state, self.state) {
-            (_, State::ProbeRtt) => return,
+            (_, State::ProbeRtt) => {
+                self.saved_window = self.saved_window.max(self.before.window);
+                return;
+            }
             (State::Startup, now) if now != State::Startup => {
                 self.pipe.reached = false;
                 self.start_startup();

@@ -108,11 +108,6 @@ impl Sender {
         (srtt.as_nanos() as Nanos) << self.silences.min(6)
     }
 
-    #[allow(dead_code)]
-    pub(super) fn algorithm(&self) -> &dyn Algorithm {
-        &*self.algorithm
-    }
-
     /// Appends what may leave now.
     pub(super) fn send(&mut self, now: Nanos, out: &mut Vec<Sent>) -> Wait {
         loop {
