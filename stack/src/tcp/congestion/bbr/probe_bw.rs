@@ -6,7 +6,6 @@ use std::time::Duration;
 use crate::clock::{Time, after};
 use crate::tcp::congestion::{Ack, View};
 
-use super::model::percent;
 use super::{Bbr, State};
 
 /// The shortest time between probes; up to a second more is drawn for each.
@@ -218,10 +217,5 @@ mod tests {
         waits.sort_unstable();
         waits.dedup();
         assert!(waits.len() > 45, "{}", waits.len());
-    }
-
-    #[test]
-    fn percent_of_a_large_value_does_not_overflow() {
-        assert_eq!(percent(u64::MAX, 50), u64::MAX / 2);
     }
 }

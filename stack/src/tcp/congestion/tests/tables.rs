@@ -154,3 +154,29 @@ fn table_of_events() {
         }
     }
 }
+
+/// Milliseconds from connecting until all is acknowledged.
+fn completion(control: CongestionControl, link: Link, segments: u64, seed: u64) -> u64 {
+    let flow = Flow { control, rtt: RTT, start: 0, gives: Some((segments, 1 << 50)) };
+    (1..).find(|ms| run(link, &[flow], ms * MS, seed).flows[0].acknowledged >= segments * MSS).unwrap_or(0)
+}
+
+#[test]
+#[ignore = "prints a table"]
+fn table_of_short_flows() {
+    for control in ALL {
+        for segments in [8, 73, 720] {
+            for loss in [0.0, 10.0] {
+                let link = Link { loss, ..usual(100) };
+                let mut times: Vec<u64> =
+                    (1..=40).map(|seed| completion(control, link, segments, seed)).collect();
+                times.sort_unstable();
+                eprintln!("{control:6} {segments} segments, {loss}: {} ms, at most {}", times[20], times[39]);
+            }
+        }
+        let drops: Vec<String> = [10, 50, 100, 400]
+            .map(|buffer| alone(control, usual(buffer), RTT, 2 * SECOND, 1).flows[0].dropped.to_string())
+            .to_vec();
+        eprintln!("{control:6} dropped in the first two seconds: {drops:?}");
+    }
+}
