@@ -1,10 +1,9 @@
 //! What algorithms have in common that grow a window until something is lost: slow start, fast recovery, timeouts,
 //! pacing, and undoing what was no loss. They differ in a [`Growth`].
 
-use crate::clock::Time;
-
 use super::hystart::{HyStart, Step};
 use super::prr::Prr;
+use super::usage::Usage;
 use super::{Ack, Algorithm, Cause, Lost, MAX_SEGMENT, Phase, View, segment};
 
 /// RFC 5681 (3.1) equation 4: the threshold is at least two segments.
@@ -19,14 +18,14 @@ const AVOIDANCE_PACING: u64 = 120;
 /// restored.
 pub(super) trait Growth: Copy {
     /// The window after congestion.
-    fn reduce(&mut self, window: u64, mss: u64) -> u64;
+    fn reduce(&mut self, window: u64) -> u64;
 
     /// A retransmission timeout has ended what was known of the path.
     fn on_timeout(&mut self);
 
-    /// An acknowledgement of `bytes` in congestion avoidance; returns the new window. If it is not `used`, it must not
+    /// The window after `bytes` more were delivered in congestion avoidance. If it is not `used` up, it must not
     /// grow.
-    fn grow(&mut self, now: Time, view: &View, window: u64, bytes: u64, used: bool) -> u64;
+    fn grow(&mut self, view: &View, window: u64, bytes: u64, used: bool) -> u64;
 
     /// Slow start has begun anew after the connection was idle.
     fn on_idle(&mut self);
@@ -42,6 +41,9 @@ pub(crate) struct LossBased<G> {
     /// Ends the first slow start.
     hystart: Option<HyStart>,
     prr: Prr,
+    usage: Usage,
+    /// The stream offset that ends a round trip.
+    round_end: u64,
     pacing_rate: Option<u64>,
     /// Which losses are being repaired: the window has been reduced for all that was in flight.
     repair: Phase,
@@ -52,6 +54,7 @@ pub(crate) struct LossBased<G> {
 #[derive(Debug, Clone, Copy)]
 struct Before<G> {
     growth: G,
+    hystart: Option<HyStart>,
     window: u64,
     threshold: Option<u64>,
 }
@@ -68,9 +71,11 @@ impl<G: Growth> LossBased<G> {
             threshold: None,
             hystart,
             prr: Prr::default(),
+            usage: Usage::default(),
+            round_end: 0,
             pacing_rate: None,
             repair: Phase::Open,
-            before: Before { growth, window, threshold: None },
+            before: Before { growth, hystart, window, threshold: None },
         }
     }
 
@@ -79,11 +84,15 @@ impl<G: Growth> LossBased<G> {
     }
 
     fn reduce(&mut self) -> u64 {
-        self.before = Before { growth: self.growth, window: self.window, threshold: self.threshold };
-        let reduced = self.growth.reduce(self.window, self.mss);
+        self.before = Before {
+            growth: self.growth,
+            hystart: self.hystart.take(),
+            window: self.window,
+            threshold: self.threshold,
+        };
+        let reduced = self.growth.reduce(self.window);
         let threshold = reduced.max(MIN_THRESHOLD_SEGMENTS.saturating_mul(self.mss));
         self.threshold = Some(threshold);
-        self.hystart = None;
         threshold
     }
 
@@ -93,7 +102,7 @@ impl<G: Growth> LossBased<G> {
         let mut bytes = ack.delivered;
         if self.is_in_slow_start() {
             // In slow start the window is always ahead of what is in flight.
-            let used = view.window_limited || self.window < ack.prior_in_flight.saturating_mul(2);
+            let used = self.usage.is_full() || self.window < ack.prior_in_flight.saturating_mul(2);
             if !used {
                 return;
             }
@@ -115,7 +124,7 @@ impl<G: Growth> LossBased<G> {
                 return;
             }
         }
-        self.window = self.growth.grow(view.now, view, self.window, bytes, view.window_limited);
+        self.window = self.growth.grow(view, self.window, bytes, self.usage.is_full());
     }
 
     fn pace(&mut self, view: &View) {
@@ -163,6 +172,11 @@ impl<G: Growth> Algorithm for LossBased<G> {
 
     fn on_ack(&mut self, view: &View, ack: &Ack) {
         self.mss = segment(view);
+        let round_begins = view.una > self.round_end;
+        if round_begins {
+            self.round_end = view.nxt;
+        }
+        self.usage.on_ack(view.window_limited, round_begins);
         if self.repair == Phase::Recovery {
             let safe = ack.acked > 0 && ack.lost == 0;
             let threshold = self.threshold.unwrap_or(self.window);
@@ -186,6 +200,7 @@ impl<G: Growth> Algorithm for LossBased<G> {
     fn on_undo(&mut self, _view: &View) {
         self.repair = Phase::Open;
         self.growth = self.before.growth;
+        self.hystart = self.before.hystart;
         self.window = self.window.max(self.before.window);
         self.threshold = self.before.threshold;
     }
@@ -196,6 +211,7 @@ impl<G: Growth> Algorithm for LossBased<G> {
         self.threshold = self.threshold.map(|threshold| threshold.max(used));
         self.window = self.window.min(self.initial_window).max(segment(view));
         self.growth.on_idle();
+        self.pace(view);
     }
 
     fn window(&self) -> u64 {

@@ -12,6 +12,7 @@ mod prr;
 mod reno;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,7 +1,5 @@
 //! NewReno (RFC 5681, RFC 6582): one segment more per round trip, half after a loss.
 
-use crate::clock::Time;
-
 use super::loss_based::{Growth, LossBased};
 use super::{View, segment};
 
@@ -16,14 +14,14 @@ pub(crate) struct Reno {
 }
 
 impl Growth for Reno {
-    fn reduce(&mut self, window: u64, _mss: u64) -> u64 {
+    fn reduce(&mut self, window: u64) -> u64 {
         self.counted = 0;
         window / 2
     }
 
     fn on_timeout(&mut self) {}
 
-    fn grow(&mut self, _now: Time, view: &View, window: u64, bytes: u64, used: bool) -> u64 {
+    fn grow(&mut self, view: &View, window: u64, bytes: u64, used: bool) -> u64 {
         if !used {
             return window;
         }

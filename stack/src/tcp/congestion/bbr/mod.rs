@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use crate::clock::Time;
 
+use super::usage::Usage;
 use super::{Ack, Algorithm, Cause, Lost, MAX_SEGMENT, View, segment};
 
 use bounds::Bounds;
@@ -101,9 +102,7 @@ pub(crate) struct Bbr {
     probe_rtt: ProbeRtt,
     /// The connection has been idle, and nothing was delivered since.
     restarted: bool,
-    /// The window has kept data back in this round trip or the one before, and in this one.
-    window_limited: bool,
-    limited_in_round: bool,
+    usage: Usage,
     window: u64,
     /// The window to return to after a timeout or a drained queue, 0 for none.
     saved_window: u64,
@@ -149,8 +148,7 @@ impl Bbr {
             cycle: Cycle::new(now, micros(now).wrapping_add(mss << 40)),
             probe_rtt: ProbeRtt::default(),
             restarted: false,
-            window_limited: false,
-            limited_in_round: false,
+            usage: Usage::default(),
             window,
             saved_window: 0,
             pacing_rate: None,
@@ -204,11 +202,8 @@ impl Bbr {
         self.rounds.on_ack(view.delivered, sample);
         if self.rounds.begins {
             self.cycle.on_round();
-            self.window_limited = self.limited_in_round;
-            self.limited_in_round = false;
         }
-        self.limited_in_round |= view.window_limited;
-        self.window_limited |= view.window_limited;
+        self.usage.on_ack(view.window_limited, self.rounds.begins);
         self.loss_round.on_ack(view.delivered, sample);
         if let Some(rate) = sample.rate {
             self.bandwidth.on_ack(rate, less);

@@ -136,7 +136,7 @@ impl Bbr {
             return;
         }
         // The bound and not the path keeps the rate from growing. To be seen before the bound grows with this.
-        let at_bound = self.window_limited && self.window >= self.bounds.long_term;
+        let at_bound = self.usage.is_full() && self.window >= self.bounds.long_term;
         self.adapt_long_term(view, ack, at_bound);
         let rate = ack.sample.rate.unwrap_or(0);
         match self.state {
