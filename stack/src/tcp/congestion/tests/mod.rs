@@ -33,6 +33,7 @@ fn link(rate: u64, rtt: Nanos, buffer: u64) -> Link {
         release: 0,
         mark: None,
         outage: (0, 0),
+        stall: (0, 0),
     }
 }
 
@@ -205,6 +206,17 @@ fn an_outage_costs_little_more_than_its_time() {
             let link = Link { outage: (5 * SECOND, 5 * SECOND + outage * MS), ..usual(100) };
             check(control.name(), alone(control, link, RTT, 20 * SECOND, 1).share, floor);
         }
+    }
+}
+
+#[test]
+fn a_stall_without_loss_is_no_congestion() {
+    for control in ALL {
+        let rtt = 100 * MS;
+        let link = Link { stall: (8 * SECOND, 8 * SECOND + 600 * MS), ..link(100, rtt, 100) };
+        let report = alone(control, link, rtt, 18 * SECOND, 1);
+        assert!(report.flows[0].undone > 0, "{control}");
+        check(control.name(), report.share, 0.85);
     }
 }
 
