@@ -9,10 +9,13 @@ use crate::tcp::congestion::{Ack, Lost, View};
 use super::losses::is_congestion;
 use super::model::percent;
 use super::probe_bw::Feedback;
-use super::{Bbr, State};
+use super::{Bbr, MIN_SEGMENTS, State};
 
 /// What is kept of a bound at congestion, percent.
 const BETA: u64 = 70;
+
+/// What is kept of what is in flight in a round trip with a mark, percent.
+const MARK_BETA: u64 = 85;
 
 /// What is left free below the long-term bound for others to take, percent.
 const HEADROOM: u64 = 15;
@@ -48,7 +51,7 @@ impl Bounds {
             return u64::MAX;
         }
         let headroom = percent(self.long_term, HEADROOM).max(mss);
-        self.long_term.saturating_sub(headroom).max(super::MIN_SEGMENTS * mss)
+        self.long_term.saturating_sub(headroom).max(MIN_SEGMENTS * mss)
     }
 }
 
@@ -113,11 +116,16 @@ impl Bbr {
         if !congested && !self.loss_round.marked {
             return;
         }
-        if self.bounds.bandwidth == u64::MAX {
-            self.bounds.bandwidth = self.bandwidth.max();
-        }
         if self.bounds.short_term == u64::MAX {
             self.bounds.short_term = self.window;
+        }
+        if !congested {
+            // A marked packet was delivered, so that what is delivered says nothing about how much is too much.
+            self.bounds.short_term = percent(self.bounds.short_term, MARK_BETA);
+            return;
+        }
+        if self.bounds.bandwidth == u64::MAX {
+            self.bounds.bandwidth = self.bandwidth.max();
         }
         self.bounds.bandwidth = self.loss_round.rate.max(percent(self.bounds.bandwidth, BETA)).max(1);
         self.bounds.short_term = self.loss_round.delivered.max(percent(self.bounds.short_term, BETA));
