@@ -12,7 +12,7 @@ use crate::host::{Host, PORT, address, tcp_options};
 use crate::link::Carrier;
 use crate::packets::{PacketId, Packets};
 use crate::scenario::{Batching, ConnectionOutcome, Outcome, Scenario};
-use crate::{OVERHEAD, Random, SEGMENT, Time};
+use crate::{HEADERS, OVERHEAD, Random, SEGMENT, Time};
 
 /// A host: its pair, and whether it is the pair's server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -268,6 +268,7 @@ impl<'a> World<'a> {
         let (at, limits) = (self.instant(), self.limits);
         while let Some(mut packets) = flow.egress(at, &limits, &mut buf) {
             while let Some(packet) = packets.next(&mut buf) {
+                assert!(packet.len() <= SEGMENT + HEADERS, "a packet of {} bytes", packet.len());
                 self.transmit(id, packet);
             }
         }
