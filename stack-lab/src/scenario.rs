@@ -29,10 +29,14 @@ pub struct Scenario {
     pub mark: Time,
     /// How hosts look at what has arrived.
     pub batching: Batching,
+    /// By how much a host's timers are late, at most: a thread that sleeps does not wake up in time.
+    pub timers_late: Time,
     /// The driver's limit of a flow's bytes in flight.
     pub in_flight_cap: usize,
     /// Whether packets have checksums. Without, a corrupted packet would be believed.
     pub checksums: bool,
+    /// Whether packets are IPv6's, which have 20 bytes less room for payload.
+    pub ipv6: bool,
     /// The stacks' settings.
     pub config: Config,
 }
@@ -116,8 +120,10 @@ impl Scenario {
             draining: 0,
             mark: 0,
             batching: Batching::After(us(50)),
+            timers_late: 0,
             in_flight_cap: usize::MAX,
             checksums: false,
+            ipv6: false,
             config: Config::default(),
         };
         scenario.buffer(1.0)

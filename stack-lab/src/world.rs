@@ -54,6 +54,9 @@ pub(crate) struct World<'a> {
     random: Random,
 }
 
+/// Bytes by which an IPv6 header is longer than an IPv4 header.
+const IPV6_EXCESS: usize = 20;
+
 struct Pair {
     /// The client and the server.
     hosts: [Host; 2],
@@ -68,8 +71,7 @@ impl<'a> World<'a> {
         // Any instant will do: nothing but differences matters.
         let origin = Instant::now();
         let pair = |rtt: &Time| {
-            let mut host =
-                |server| Host::new(&scenario.config, server, scenario.checksums, random.number(), origin);
+            let mut host = |server| Host::new(scenario, server, random.number(), origin);
             Pair { hosts: [host(false), host(true)], listeners: Vec::new(), delay: rtt / 2 }
         };
         let pairs: Vec<Pair> = scenario.rtts.iter().map(pair).collect();
@@ -89,7 +91,7 @@ impl<'a> World<'a> {
             unfinished: plans.len(),
             content: Content::new(),
             limits: Egress {
-                segment: SEGMENT,
+                segment: if scenario.ipv6 { SEGMENT - IPV6_EXCESS } else { SEGMENT },
                 max_segments: 44,
                 in_flight_cap: scenario.in_flight_cap,
                 checksums: scenario.checksums,
@@ -100,7 +102,7 @@ impl<'a> World<'a> {
         for (index, plan) in plans.iter().enumerate() {
             let pair = &mut world.pairs[plan.pair];
             let server = &pair.hosts[1];
-            let mut local = address(true);
+            let mut local = address(true, scenario.ipv6);
             local.set_port(PORT + index as u16);
             let options = tcp_options(plan.congestion);
             let listener = server.stack.tcp_listen(origin, Some(server.net), local, 1, options);
@@ -135,7 +137,8 @@ impl<'a> World<'a> {
             Event::Arrive(host, packet) => self.arrive(host, packet),
             Event::Receive(host) => self.receive(host),
             Event::Timer(host) => {
-                if self.host(host).timer == at {
+                // There may have been an earlier one meanwhile.
+                if self.host(host).timer <= at {
                     self.host(host).timer = Time::MAX;
                     self.receive(host);
                 }
@@ -168,8 +171,8 @@ impl<'a> World<'a> {
         let plan = &self.scenario.plans[index];
         let client = HostId { pair: plan.pair as u32, server: false };
         let now = self.now;
+        let mut remote = address(true, self.scenario.ipv6);
         let host = self.host(client);
-        let mut remote = address(true);
         remote.set_port(PORT + index as u16);
         let options = tcp_options(plan.congestion);
         let flow = host.stack.tcp_connect(host.instant(now), host.net, None, remote, options);
@@ -245,7 +248,8 @@ impl<'a> World<'a> {
             && due < host.timer
         {
             host.timer = due;
-            self.schedule(due, Event::Timer(id));
+            let late = self.random.below(self.scenario.timers_late);
+            self.schedule(due + late, Event::Timer(id));
         }
     }
 

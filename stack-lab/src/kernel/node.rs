@@ -80,6 +80,8 @@ pub(super) struct Shared {
 
 struct Outward {
     road: Road,
+    /// Bytes of the largest packet so far.
+    largest: usize,
     buf: Vec<u8>,
 }
 
@@ -115,7 +117,7 @@ impl Node {
             tun,
             wake: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
             stop: AtomicBool::new(false),
-            outward: Mutex::new(Outward { road: outward, buf: vec![0; MAX_PACKET] }),
+            outward: Mutex::new(Outward { road: outward, largest: 0, buf: vec![0; MAX_PACKET] }),
             rounds: Mutex::new(0),
             round_done: Condvar::new(),
         });
@@ -147,6 +149,11 @@ impl Node {
         let options = tcp_options(shared.congestion);
         let listener = shared.stack.tcp_listen(Instant::now(), Some(shared.net), any, 128, options)?;
         Ok(Acceptor::new(shared.clone(), listener))
+    }
+
+    /// Bytes of the largest packet that a connection of the stack has sent.
+    pub fn largest_packet(&self) -> usize {
+        lock(&self.shared.outward).largest
     }
 
     /// One of the stack's counters.
@@ -181,10 +188,11 @@ impl Shared {
             checksums: true,
         };
         let now = Instant::now();
-        let Outward { road, buf } = &mut *outward;
+        let Outward { road, largest, buf } = &mut *outward;
         while let Some(mut packets) = flow.egress(now, &limits, buf) {
             while let Some(packet) = packets.next(buf) {
                 assert!(packet.len() <= self.mtu, "a packet of {} bytes", packet.len());
+                *largest = packet.len().max(*largest);
                 road.push(self.time(now), packet);
             }
         }

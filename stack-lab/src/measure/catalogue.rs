@@ -131,6 +131,8 @@ fn impaired() -> Vec<Case> {
     big_batches.forward.loss = Loss::Random(0.03);
     let mut capped = with(&|link| link.loss = Loss::Random(0.03));
     capped.in_flight_cap = capped.bdp() as usize;
+    let mut late = with(&|link| link.loss = Loss::Random(0.01));
+    late.timers_late = ms(4);
     let mut policed = with(&|_| ());
     policed.forward.queue = Queue::Policer((policed.bdp() / 4.0) as u64);
 
@@ -149,6 +151,7 @@ fn impaired() -> Vec<Case> {
         ("100mbit_40ms_loss3_aggregated10ms", aggregated),
         ("1gbit_10ms_loss3_aggregated1ms", big_batches),
         ("100mbit_40ms_loss3_cap1bdp", capped),
+        ("100mbit_40ms_loss1_timers4ms_late", late),
         ("100mbit_40ms_policed", policed),
     ];
     let judged = judged.into_iter().map(|(name, scenario, least)| {
@@ -182,6 +185,12 @@ fn fairness() -> Vec<Case> {
             ));
         }
     }
+    // Those of one node have one stack, and their packets arrive mixed.
+    let mut one_node = settled(usual());
+    for flow in 0..4 {
+        one_node = one_node.with(Plan { start: ms(137) * flow, ..Plan::endless() });
+    }
+    cases.push(Case::new("4_flows_of_one_node_buffer1", one_node).measure("jain", Quantity::Jain, &[]));
     let quarter: &[Target] = &[Target::Median(0.25)];
     let cubic = CongestionControl::Cubic;
     for (buffer, together) in [(0.5, true), (1.0, true), (1.0, false), (4.0, true)] {
