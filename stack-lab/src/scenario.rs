@@ -155,9 +155,17 @@ impl Scenario {
         self.forward.rate / 8.0 * self.rtts[0] as f64 / 1e9
     }
 
-    /// Payload bytes that the path from clients to servers can carry in a time, if all segments are full.
-    pub fn capacity(&self, time: Time) -> f64 {
-        self.forward.rate / 8.0 * payload_share() * time as f64 / 1e9
+    /// Payload bytes that the path from clients to servers can carry between two moments, if all segments are full.
+    pub fn capacity(&self, from: Time, to: Time) -> f64 {
+        let Link { rate, rate_steps, .. } = &self.forward;
+        let mut steps = vec![(0, *rate)];
+        steps.extend(rate_steps);
+        let ends = steps.iter().skip(1).map(|(at, _)| *at).chain([Time::MAX]);
+        let bits = |((start, rate), end): (&(Time, f64), Time)| {
+            let time = end.min(to).saturating_sub(from.max(*start));
+            rate * time as f64 / 1e9
+        };
+        steps.iter().zip(ends).map(bits).sum::<f64>() / 8.0 * payload_share()
     }
 
     /// Lets it happen. The same seed gives the same outcome.

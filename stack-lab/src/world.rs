@@ -10,7 +10,7 @@ use peersock_stack::{Batch, Egress, Listener, MAX_PACKET};
 use crate::connection::{Connection, Content, Role};
 use crate::host::{Host, PORT, address, tcp_options};
 use crate::link::Carrier;
-use crate::packets::{PacketId, Packets};
+use crate::packets::{PacketId, Packets, mark_congestion};
 use crate::scenario::{Batching, ConnectionOutcome, Outcome, Scenario};
 use crate::{HEADERS, OVERHEAD, Random, SEGMENT, Time};
 
@@ -286,6 +286,9 @@ impl<'a> World<'a> {
         let to = HostId { server: !from.server, ..from };
         for arrival in [fate.arrival, fate.again].into_iter().flatten() {
             let id = self.packets.put(packet);
+            if fate.mark {
+                mark_congestion(self.packets.bytes(id));
+            }
             if fate.corrupt {
                 let place = self.random.below(packet.len() as u64) as usize;
                 self.packets.bytes(id)[place] ^= 1 << self.random.below(8);

@@ -131,6 +131,13 @@ fn impaired() -> Vec<Case> {
     big_batches.forward.loss = Loss::Random(0.03);
     let mut capped = with(&|link| link.loss = Loss::Random(0.03));
     capped.in_flight_cap = capped.bdp() as usize;
+    let slower = with(&|link| link.rate_steps = vec![(secs(10.0), 10e6)]);
+    let mut faster = Scenario::new(10e6, ms(40)).lasting(secs(LASTING)).with(Plan::endless());
+    faster.forward.rate_steps = vec![(secs(10.0), 100e6)];
+    // One BDP of the higher rate in both cases.
+    faster.forward.queue = slower.forward.queue;
+    let mut marked = with(&|_| ());
+    marked.forward.mark_over = Some((marked.bdp() / 4.0) as u64);
     let mut late = with(&|link| link.loss = Loss::Random(0.01));
     late.timers_late = ms(4);
     let mut policed = with(&|_| ());
@@ -152,7 +159,10 @@ fn impaired() -> Vec<Case> {
         ("1gbit_10ms_loss3_aggregated1ms", big_batches),
         ("100mbit_40ms_loss3_cap1bdp", capped),
         ("100mbit_40ms_loss1_timers4ms_late", late),
+        ("100mbit_40ms_marks", marked),
         ("100mbit_40ms_policed", policed),
+        ("100mbit_to_10mbit_40ms", slower),
+        ("10mbit_to_100mbit_40ms", faster),
     ];
     let judged = judged.into_iter().map(|(name, scenario, least)| {
         Case::new(name, scenario).measure("goodput_share", Quantity::Share, &[Target::Median(least)])

@@ -101,7 +101,13 @@ fn everything_arrives_over_links_that_lose_reorder_and_double() {
 /// Every extension is something that a peer may not have.
 #[test]
 fn a_kernel_without_this_or_that_option_understands_us() {
-    let bad = Link { loss: Loss::Random(0.005), reorder: 0.01, reorder_by: ms(2), ..Link::new(1e9) };
+    let bad = Link {
+        mark_over: Some(5_000),
+        loss: Loss::Random(0.005),
+        reorder: 0.01,
+        reorder_by: ms(2),
+        ..Link::new(1e9)
+    };
     let settings = [
         ("tcp_sack", "0"),
         ("tcp_dsack", "0"),
