@@ -27,6 +27,8 @@ pub struct Scenario {
     pub draining: Time,
     /// From here on [`StreamOutcome::bytes_after_mark`] counts.
     pub mark: Time,
+    /// By how much connections are opened later than planned, at most.
+    pub start_spread: Time,
     /// How hosts look at what has arrived.
     pub batching: Batching,
     /// By how much a host's timers are late, at most: a thread that sleeps does not wake up in time.
@@ -46,7 +48,7 @@ pub struct Scenario {
 pub struct Plan {
     /// Which pair of hosts.
     pub pair: usize,
-    /// When it is opened.
+    /// When it is opened, or up to [`Scenario::start_spread`] later.
     pub start: Time,
     /// Its congestion control, at both ends.
     pub congestion: CongestionControl,
@@ -61,7 +63,8 @@ pub struct Plan {
 /// When a host looks at what has arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Batching {
-    /// This long after the first packet: a receive call that takes what has queued meanwhile.
+    /// About this long after the first packet, between half of it and one and a half: a receive call that takes what has
+    /// queued meanwhile. Only 0 is exact. It is also what keeps flows from being in step for ever.
     After(Time),
     /// At multiples of this time, as a radio link releases what it has aggregated.
     Every(Time),
@@ -119,6 +122,7 @@ impl Scenario {
             lasting: crate::secs(60.0),
             draining: 0,
             mark: 0,
+            start_spread: 0,
             batching: Batching::After(us(50)),
             timers_late: 0,
             in_flight_cap: usize::MAX,

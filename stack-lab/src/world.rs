@@ -87,7 +87,7 @@ impl<'a> World<'a> {
             packets: Packets::default(),
             carriers,
             pairs,
-            connections: plans.iter().map(Connection::new).collect(),
+            connections: Vec::with_capacity(plans.len()),
             unfinished: plans.len(),
             content: Content::new(),
             limits: Egress {
@@ -107,7 +107,9 @@ impl<'a> World<'a> {
             let options = tcp_options(plan.congestion);
             let listener = server.stack.tcp_listen(origin, Some(server.net), local, 1, options);
             pair.listeners.push(listener.expect("every connection has its own port"));
-            world.schedule(plan.start, Event::Connect(index as u32));
+            let start = plan.start + world.random.below(scenario.start_spread);
+            world.connections.push(Connection::new(plan, start));
+            world.schedule(start, Event::Connect(index as u32));
         }
         world
     }
@@ -193,7 +195,10 @@ impl<'a> World<'a> {
         }
         match self.scenario.batching {
             Batching::After(0) => self.receive(id),
-            Batching::After(time) => self.schedule(now + time, Event::Receive(id)),
+            Batching::After(time) => {
+                let time = time / 2 + self.random.below(time);
+                self.schedule(now + time, Event::Receive(id));
+            }
             Batching::Every(period) => self.schedule(now - now % period + period, Event::Receive(id)),
         }
     }

@@ -235,6 +235,8 @@ fn fairness() -> Vec<Case> {
 /// With the first sixth left out of figures of fairness.
 fn settled(mut scenario: Scenario) -> Scenario {
     scenario.mark = (scenario.lasting as f64 * SETTLING) as Time;
+    // Another meeting of the flows with each seed.
+    scenario.start_spread = ms(100);
     scenario
 }
 
