@@ -40,8 +40,7 @@ pub(crate) fn address(server: bool, ipv6: bool) -> SocketAddr {
 /// The options of a connection with this congestion control. The only place that knows how it is chosen.
 pub(crate) fn tcp_options(congestion: CongestionControl) -> TcpOptions {
     // This engine has one algorithm; an option comes with the engine that has several.
-    let _ = congestion;
-    TcpOptions { reuse_address: true, ..TcpOptions::default() }
+    TcpOptions { congestion, reuse_address: true, ..TcpOptions::default() }
 }
 
 impl Host {

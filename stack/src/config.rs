@@ -5,23 +5,27 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::CongestionControl;
+
 /// Settings that every socket of one [`Stack`](crate::Stack) shares.
 ///
 /// ```
 /// use peersock_stack::Config;
 ///
 /// let config = Config { receive_buffer: 1 << 20, ..Config::default() };
-/// assert_eq!(config.send_buffer, 4 << 20);
+/// assert_eq!(config.send_buffer, 16 << 20);
 /// ```
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Bytes that a TCP flow queues for sending. Default 4 MiB, 4 KiB to 1 GiB.
+    /// Most bytes that a TCP flow queues for sending. Default 16 MiB, 4 KiB to 1 GiB.
     ///
-    /// Memory is committed by the operating system as it is touched, so an idle flow costs little.
+    /// A flow takes what its path needs, several times what is in flight, and memory only for what is queued.
     pub send_buffer: usize,
-    /// Bytes that a TCP flow queues for the application, and so its largest window. Default 4 MiB,
-    /// 4 KiB to 1 GiB; committed as `send_buffer` is.
+    /// Most bytes that a TCP flow queues for the application, and so its largest window. Default 16 MiB,
+    /// 4 KiB to 1 GiB. A flow's window grows to four times what its application reads in a round trip.
     pub receive_buffer: usize,
+    /// Bytes that the queues of all TCP flows may occupy together before they stop growing. Default 1 GiB.
+    pub tcp_memory: usize,
     /// Bytes that a UDP or ICMP socket queues, a fixed charge per datagram included. Default 256 KiB.
     /// What does not fit is dropped and counted.
     pub udp_receive_buffer: usize,
@@ -49,8 +53,9 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            send_buffer: 4 << 20,
-            receive_buffer: 4 << 20,
+            send_buffer: 16 << 20,
+            receive_buffer: 16 << 20,
+            tcp_memory: 1 << 30,
             udp_receive_buffer: 256 << 10,
             syn_timeout: Duration::from_secs(127),
             user_timeout: Duration::from_secs(924),
@@ -205,10 +210,15 @@ pub struct TcpOptions {
     pub reuse_address: bool,
     /// TCP_USER_TIMEOUT (RFC 5482), instead of [`Config::user_timeout`].
     pub user_timeout: Option<Duration>,
-    /// Instead of [`Config::send_buffer`], bytes.
+    /// SO_SNDBUF: a queue of this size from the start instead of one that grows to [`Config::send_buffer`], bytes.
     pub send_buffer: Option<usize>,
-    /// Instead of [`Config::receive_buffer`], bytes.
+    /// SO_RCVBUF: a queue of this size from the start instead of one that grows to [`Config::receive_buffer`],
+    /// bytes.
     pub receive_buffer: Option<usize>,
+    /// TCP_CONGESTION. Default BBR.
+    pub congestion: CongestionControl,
+    /// Whether explicit congestion notification (RFC 3168) is asked for and accepted. Default off.
+    pub ecn: bool,
 }
 
 /// Options of a UDP socket, given when it is bound.

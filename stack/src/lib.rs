@@ -74,7 +74,6 @@ mod clock;
 mod config;
 mod counters;
 mod demux;
-mod engine;
 mod error;
 mod flow;
 mod gro;

@@ -8,11 +8,9 @@ use smoltcp::wire::IpProtocol;
 
 use crate::clock::Time;
 use crate::demux::FlowKey;
-use crate::engine::Engine;
-use crate::engine::isn::initial_sequence;
 use crate::interface::Interface;
 use crate::ip::{IpError, IpHeader, MAX_HEADERS};
-use crate::tcp::{TcpError, TcpHeader};
+use crate::tcp::{Connection, Segment, TcpError, TcpHeader, initial_sequence};
 use crate::udp::Delivery;
 use crate::{Batch, Flow, InterfaceId, Stack, icmp, udp};
 
@@ -115,14 +113,14 @@ impl Stack {
             return Some(None);
         }
         let options = listener.options();
-        let settings = Flow::settings(shared, options);
+        let settings = Flow::settings(shared, interface, options);
         let isn = initial_sequence(&shared.sequence_key, time, local, remote);
-        let engine = Engine::accept(&shared.pool, settings, time, local, isn, packet, ip.header_len);
-        let flow = engine.map(|engine| {
-            let addresses = (local, remote);
-            Flow::new(shared, interface.clone(), addresses, engine, options, time, Some(&listener))
-        });
-        let flow = flow.filter(|flow| shared.flows.insert(flow.key(), flow));
+        let addresses = (local, remote);
+        let segment = Segment::read(packet, ip.header_len);
+        let connection = Connection::accept(settings, time, addresses, isn, &segment);
+        let flow =
+            Flow::new(shared, interface.clone(), addresses, connection, options, time, Some(&listener));
+        let flow = Some(flow).filter(|flow| shared.flows.insert(flow.key(), flow));
         if flow.is_none() {
             listener.forget_handshake();
         }

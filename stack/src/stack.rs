@@ -7,13 +7,12 @@ use std::time::Instant;
 use crate::batch::Rounds;
 use crate::clock::{Clock, Time};
 use crate::demux::{Binds, ConnectedUdp, FlowKey, FlowTable};
-use crate::engine::isn::initial_sequence;
-use crate::engine::{Engine, Pool};
 use crate::icmp::Rate;
 use crate::interface::{Interface, Interfaces};
 use crate::ip::{canonical, is_unicast};
 use crate::keyed::Key;
 use crate::ports::Ephemeral;
+use crate::tcp::{Connection, Memory, initial_sequence};
 use crate::timers::Timers;
 use crate::{
     Batch, Cidr, Config, Counters, Error, Flow, IcmpSocket, InterfaceConfig, InterfaceId, Listener,
@@ -44,7 +43,8 @@ pub(crate) struct Shared {
     /// Bound to their identifier.
     pub(crate) icmp: Binds<IcmpSocket>,
     pub(crate) icmp_rate: Rate,
-    pub(crate) pool: Pool,
+    /// What the buffers of all connections occupy.
+    pub(crate) memory: Arc<Memory>,
     pub(crate) sequence_key: Key,
     ephemeral: Ephemeral,
 }
@@ -65,7 +65,7 @@ impl Stack {
             udp_binds: Binds::default(),
             icmp: Binds::default(),
             icmp_rate: Rate::new(config.icmp_errors_per_second, clock.time(now)),
-            pool: Pool::new(config.send_buffer, config.receive_buffer),
+            memory: Arc::new(Memory::new(config.tcp_memory)),
             sequence_key: Key::new(&seed, "initial sequence number"),
             ephemeral: Ephemeral::new(&seed, &config.ephemeral_ports),
             clock,
@@ -201,9 +201,9 @@ impl Stack {
         if shared.flows.find(&key).is_some_and(|old| !old.make_room(time, isn)) {
             return None;
         }
-        let settings = Flow::settings(shared, options);
-        let engine = Engine::connect(&shared.pool, settings, time, addresses, isn)?;
-        let flow = Flow::new(shared, interface.clone(), addresses, engine, options, time, None);
+        let settings = Flow::settings(shared, interface, options);
+        let connection = Connection::connect(settings, time, addresses, isn);
+        let flow = Flow::new(shared, interface.clone(), addresses, connection, options, time, None);
         if !shared.flows.insert(key, &flow) {
             return None;
         }

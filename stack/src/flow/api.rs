@@ -55,7 +55,7 @@ impl Flow {
             State::Established | State::CloseWait => {}
             _ => return Err(Error::BrokenPipe),
         }
-        let queued = inner.live().map_or(0, |engine| engine.write(data));
+        let queued = inner.live().map_or(0, |connection| connection.write(data));
         inner.waiting.get_or_insert(time);
         if queued < data.len() {
             inner.was_full = true;
@@ -76,9 +76,9 @@ impl Flow {
         if buf.is_empty() || inner.read_shut {
             return Ok(0);
         }
-        if let Some(engine) = inner.engine.as_mut().filter(|engine| engine.readable() > 0) {
-            let len = engine.read(buf);
-            if engine.readable() == 0 {
+        if let Some(connection) = inner.connection.as_mut().filter(|connection| connection.readable() > 0) {
+            let len = connection.read(time, buf);
+            if connection.readable() == 0 {
                 self.settle(&mut inner, time);
             }
             return Ok(len);
@@ -95,8 +95,8 @@ impl Flow {
         if buf.is_empty() || inner.read_shut {
             return Ok(0);
         }
-        match inner.engine.as_mut().filter(|engine| engine.readable() > 0) {
-            Some(engine) => Ok(engine.peek(buf)),
+        match inner.connection.as_mut().filter(|connection| connection.readable() > 0) {
+            Some(connection) => Ok(connection.peek(buf)),
             None => self.nothing_to_read(&mut inner),
         }
     }
@@ -118,8 +118,8 @@ impl Flow {
         if inner.state().is_connecting() {
             return Err(Error::NotConnected);
         }
-        let engine = inner.live().ok_or(Error::NotConnected)?;
-        engine.shutdown();
+        let connection = inner.live().ok_or(Error::NotConnected)?;
+        connection.shutdown();
         inner.write_shut = true;
         self.settle(&mut inner, time);
         Ok(())
@@ -156,8 +156,8 @@ impl Flow {
             State::SynReceived => self.reset(&mut inner),
             _ if reset => self.reset(&mut inner),
             _ => {
-                if let Some(engine) = inner.live() {
-                    engine.shutdown();
+                if let Some(connection) = inner.live() {
+                    connection.shutdown();
                 }
             }
         }
@@ -199,17 +199,17 @@ impl Flow {
 
     /// Bytes queued and never sent.
     pub fn unsent(&self) -> usize {
-        self.lock().live().map_or(0, |engine| engine.unsent())
+        self.lock().live().map_or(0, |connection| connection.unsent())
     }
 
     /// Bytes queued and not acknowledged, unsent ones included: SIOCOUTQ. Zero when all has arrived.
     pub fn unacked(&self) -> usize {
-        self.lock().live().map_or(0, |engine| engine.unacked())
+        self.lock().live().map_or(0, |connection| connection.unacked())
     }
 
     /// Bytes sent and not acknowledged.
     pub fn in_flight(&self) -> usize {
-        self.lock().live().map_or(0, |engine| engine.in_flight())
+        self.lock().live().map_or(0, |connection| connection.in_flight())
     }
 
     /// How long something sent has waited for an acknowledgement while nothing came from the peer at all; `None` if
@@ -230,9 +230,9 @@ impl Flow {
     pub fn egress(&self, now: Instant, limits: &Egress, buf: &mut [u8]) -> Option<SuperSegment> {
         let (mut inner, time) = self.lock_at(now);
         let before = inner.retransmits;
-        let engine = inner.live()?;
-        let emitted = engine.emit(time, limits, buf);
-        inner.retransmits = inner.live().map_or(before, |engine| engine.retransmits());
+        let connection = inner.live()?;
+        let emitted = connection.emit(time, limits, buf);
+        inner.retransmits = inner.live().map_or(before, |connection| connection.retransmits());
         self.shared.counters.tcp_retransmits.add(inner.retransmits - before);
         if emitted.is_none() || inner.state() == State::Closed {
             self.settle(&mut inner, time);
@@ -244,19 +244,19 @@ impl Flow {
     /// Whether [`egress`](Self::egress) has something to send.
     pub fn has_output(&self, now: Instant) -> bool {
         let (mut inner, time) = self.lock_at(now);
-        let deadline = inner.live().and_then(|engine| engine.deadline(time));
+        let deadline = inner.live().and_then(|connection| connection.deadline(time));
         deadline.is_some_and(|due| due <= time)
     }
 
     /// Whether small writes leave at once: TCP_NODELAY.
     pub fn nodelay(&self) -> bool {
-        self.lock().live().is_some_and(|engine| engine.nodelay())
+        self.lock().live().is_some_and(|connection| connection.nodelay())
     }
 
     /// Sets TCP_NODELAY.
     pub fn set_nodelay(&self, on: bool) {
-        if let Some(engine) = self.lock().live() {
-            engine.set_nodelay(on);
+        if let Some(connection) = self.lock().live() {
+            connection.set_nodelay(on);
         }
     }
 
@@ -264,8 +264,8 @@ impl Flow {
     pub fn set_keepalive(&self, interval: Option<Duration>) {
         let mut inner = self.lock();
         inner.keepalive = interval;
-        if let Some(engine) = inner.live() {
-            engine.set_keepalive(interval);
+        if let Some(connection) = inner.live() {
+            connection.set_keepalive(interval);
         }
     }
 

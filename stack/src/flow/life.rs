@@ -8,11 +8,10 @@ use smoltcp::wire::TcpControl;
 use super::time_wait::{Late, TimeWait};
 use super::{Flow, Inner};
 use crate::clock::{Time, after};
-use crate::engine::Processed;
 use crate::ip::{IpHeader, MAX_HEADERS};
-use crate::tcp::{Bare, TcpHeader};
+use crate::tcp::{Bare, Segment, TcpHeader, Verdict};
 use crate::timers::{NEVER, Tick, tick_at};
-use crate::{Batch, Error, InterfaceId, State, checksum};
+use crate::{Batch, Error, InterfaceId, State};
 
 /// Probes without an answer before the peer counts as gone, with the interval as set.
 const KEEPALIVE_PROBES: u32 = 8;
@@ -23,7 +22,7 @@ impl Flow {
     pub(crate) fn receive(
         &self,
         time: Time,
-        packet: &mut [u8],
+        packet: &[u8],
         (ip, tcp): (&IpHeader, &TcpHeader),
         batch: &mut Batch,
     ) -> bool {
@@ -35,25 +34,19 @@ impl Flow {
         if inner.time_wait.is_some() {
             return self.receive_late(&mut inner, time, tcp, batch);
         }
-        let Some(engine) = inner.engine.as_mut() else { return false };
-        let before = engine.state();
-        let mut processed = Processed::default();
-        batch.reply(self.interface.id, self.remote.ip(), MAX_HEADERS, |buf| {
-            processed = engine.process(time, packet, ip.header_len, buf);
-            self.finish_reply(&mut buf[..processed.reply]);
-            processed.reply
-        });
-        batch.repeat_last(processed.copies.saturating_sub(1));
+        let Some(connection) = inner.connection.as_mut() else { return false };
+        let before = connection.state();
+        let segment = Segment::read(packet, ip.header_len);
+        if connection.process(time, &segment) == Verdict::Reset {
+            let checksums = self.interface.checksums;
+            batch.reply(self.interface.id, self.remote.ip(), MAX_HEADERS, |buf| {
+                tcp.write_reset(ip, checksums, buf)
+            });
+        }
         inner.heard = time;
         self.after_segment(&mut inner, before, tcp.rst, batch);
         self.settle(&mut inner, time);
         true
-    }
-
-    fn finish_reply(&self, packet: &mut [u8]) {
-        if self.interface.checksums && !packet.is_empty() {
-            checksum::fill_tcp(packet);
-        }
     }
 
     fn receive_late(&self, inner: &mut Inner, time: Time, tcp: &TcpHeader, batch: &mut Batch) -> bool {
@@ -77,8 +70,8 @@ impl Flow {
     pub(crate) fn repeat_last_ack(&self, batch: &mut Batch) {
         let mut inner = self.lock();
         let waiting = inner.time_wait.map(|wait| (wait.snd_nxt, wait.rcv_nxt));
-        let ending = inner.live().filter(|engine| engine.state() == State::TimeWait);
-        if let Some(edges) = waiting.or(ending.map(|engine| engine.edges())) {
+        let ending = inner.live().filter(|connection| connection.state() == State::TimeWait);
+        if let Some(edges) = waiting.or(ending.map(|connection| connection.edges())) {
             self.acknowledge(edges, batch);
         }
     }
@@ -92,7 +85,7 @@ impl Flow {
         });
     }
 
-    /// What a segment's effect on the engine means for the socket.
+    /// What a segment's effect on the connection means for the socket.
     fn after_segment(&self, inner: &mut Inner, before: State, rst: bool, batch: &mut Batch) {
         let state = inner.state();
         if before.is_connecting() && !state.is_connecting() && state != State::Closed {
@@ -109,9 +102,9 @@ impl Flow {
                 // RFC 1122 4.2.2.13: data that nobody will read.
                 self.reset(inner);
             } else if inner.read_shut
-                && let Some(engine) = inner.live()
+                && let Some(connection) = inner.live()
             {
-                engine.discard();
+                connection.discard();
             }
         }
     }
@@ -152,7 +145,7 @@ impl Flow {
     /// An ICMP error about this connection. Once it stands, such errors are advice only (RFC 5461).
     pub(crate) fn unreachable(&self, time: Time, seq: u32, error: Error) -> bool {
         let mut inner = self.lock();
-        let isn = inner.live().map(|engine| engine.initial_sequence());
+        let isn = inner.live().map(|connection| connection.initial_sequence());
         if inner.state() != State::SynSent || isn != Some(seq) {
             return false;
         }
@@ -243,8 +236,8 @@ impl Flow {
             return Some(wait.expires());
         }
         let gives_up = self.gives_up_at(inner);
-        let engine = inner.live().and_then(|engine| engine.deadline(time));
-        [gives_up, engine].into_iter().flatten().min()
+        let connection = inner.live().and_then(|connection| connection.deadline(time));
+        [gives_up, connection].into_iter().flatten().min()
     }
 
     /// When the peer's silence ends the connection.
@@ -269,20 +262,20 @@ impl Flow {
         Some(after(inner.heard, silence))
     }
 
-    /// Brings everything that follows from the engine's state up to date. The last step of every call.
+    /// Brings everything that follows from the connection's state up to date. The last step of every call.
     pub(super) fn settle(&self, inner: &mut Inner, time: Time) {
-        if let Some(engine) = inner.live() {
-            if engine.is_finished() {
+        if let Some(connection) = inner.live() {
+            if connection.is_finished() {
                 self.unlink(inner);
-            } else if engine.state() == State::TimeWait
-                && engine.readable() == 0
-                && engine.deadline(time).is_none_or(|due| due > time)
+            } else if connection.state() == State::TimeWait
+                && connection.readable() == 0
+                && connection.deadline(time).is_none_or(|due| due > time)
             {
-                inner.time_wait = Some(TimeWait::new(time, engine.edges()));
+                inner.time_wait = Some(TimeWait::new(time, connection.edges()));
                 inner.ended = true;
                 self.recycle(inner);
                 self.arm(inner, time);
-            } else if engine.awaits_ack() {
+            } else if connection.awaits_ack() {
                 inner.waiting.get_or_insert(time);
             } else {
                 inner.waiting = None;
@@ -306,10 +299,10 @@ impl Flow {
         self.unlink(inner);
     }
 
-    /// Has the engine send a reset; the flow ends when that has left.
+    /// Has the connection send a reset; the flow ends when that has left.
     pub(super) fn reset(&self, inner: &mut Inner) {
-        if let Some(engine) = inner.live() {
-            engine.abort();
+        if let Some(connection) = inner.live() {
+            connection.abort();
             self.shared.counters.tcp_resets_sent.bump();
         }
     }
@@ -326,9 +319,7 @@ impl Flow {
     }
 
     fn recycle(&self, inner: &mut Inner) {
-        if let Some(engine) = inner.engine.take() {
-            engine.recycle(&self.shared.pool);
-        }
+        inner.connection = None;
     }
 
     /// Takes this flow's place for a new connection with the initial sequence number `isn`, if it is in
@@ -348,8 +339,8 @@ impl Flow {
         let mut inner = self.lock();
         let waits = inner.waiting.is_some();
         match inner.live() {
-            Some(engine) if waits => {
-                engine.expedite();
+            Some(connection) if waits => {
+                connection.expedite();
                 true
             }
             _ => false,

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use crate::batch::Mark;
 use crate::clock::Time;
 use crate::demux::FlowKey;
-use crate::engine::{Engine, Settings};
 use crate::interface::Interface;
 use crate::stack::Shared;
+use crate::tcp::{Connection, Settings};
 use crate::timers::{NEVER, Tick};
 use crate::{Error, Listener, Ready, State, TcpOptions};
 
@@ -79,8 +79,8 @@ pub struct Egress {
 /// What the flow's lock guards.
 struct Inner {
     /// The protocol machine, until the connection has ended and everything is read.
-    engine: Option<Engine>,
-    /// Instead of the engine, at the end.
+    connection: Option<Box<Connection>>,
+    /// Instead of the connection, at the end.
     time_wait: Option<TimeWait>,
     /// Whether packets find this flow. Without that the state is CLOSED.
     linked: bool,
@@ -120,13 +120,13 @@ impl Flow {
         shared: &Arc<Shared>,
         interface: Arc<Interface>,
         (local, remote): (SocketAddr, SocketAddr),
-        engine: Engine,
+        connection: Connection,
         options: &TcpOptions,
         time: Time,
         listener: Option<&Arc<Listener>>,
     ) -> Arc<Self> {
         let inner = Inner {
-            engine: Some(engine),
+            connection: Some(Box::new(connection)),
             time_wait: None,
             linked: true,
             error: None,
@@ -159,14 +159,21 @@ impl Flow {
         })
     }
 
-    /// What an engine for a socket with these options is made with.
-    pub(crate) fn settings(shared: &Shared, options: &TcpOptions) -> Settings {
+    /// What a connection of a socket with these options is made with.
+    pub(crate) fn settings(shared: &Shared, interface: &Interface, options: &TcpOptions) -> Settings {
         let bounds = |bytes: usize| bytes.clamp(4 << 10, 1 << 30);
         Settings {
             send_buffer: bounds(options.send_buffer.unwrap_or(shared.config.send_buffer)),
+            send_fixed: options.send_buffer.is_some(),
             receive_buffer: bounds(options.receive_buffer.unwrap_or(shared.config.receive_buffer)),
+            receive_fixed: options.receive_buffer.is_some(),
             nodelay: options.nodelay,
             keepalive: options.keepalive,
+            congestion: options.congestion,
+            // Between nodes of this kind they would cost more than they bring: SACK and D-SACK tell the same.
+            timestamps: interface.checksums,
+            ecn: options.ecn,
+            memory: shared.memory.clone(),
         }
     }
 
@@ -192,22 +199,22 @@ impl Flow {
 
 impl Inner {
     fn state(&self) -> State {
-        match (&self.engine, &self.time_wait) {
+        match (&self.connection, &self.time_wait) {
             _ if !self.linked => State::Closed,
             (_, Some(_)) => State::TimeWait,
-            (Some(engine), None) => engine.state(),
+            (Some(connection), None) => connection.state(),
             (None, None) => State::Closed,
         }
     }
 
     /// Bytes that can be read.
     fn readable(&self) -> usize {
-        self.engine.as_ref().map_or(0, |engine| engine.readable())
+        self.connection.as_ref().map_or(0, |connection| connection.readable())
     }
 
-    /// The engine, while the connection is alive.
-    fn live(&mut self) -> Option<&mut Engine> {
-        if self.linked { self.engine.as_mut() } else { None }
+    /// The connection, while the connection is alive.
+    fn live(&mut self) -> Option<&mut Connection> {
+        if self.linked { self.connection.as_deref_mut() } else { None }
     }
 
     fn readiness(&mut self) -> Ready {
@@ -228,8 +235,8 @@ impl Inner {
             _ if self.write_shut => ready |= Ready::WRITE_CLOSED,
             State::SynSent | State::SynReceived => {}
             State::Established | State::CloseWait => {
-                let free = self.engine.as_ref().map_or(0, |engine| engine.writable());
-                let wanted = self.engine.as_ref().map_or(1, |engine| engine.send_buffer() / 4);
+                let free = self.connection.as_ref().map_or(0, |connection| connection.writable());
+                let wanted = self.connection.as_ref().map_or(1, |connection| connection.send_buffer() / 4);
                 self.was_full &= free < wanted;
                 if free > 0 && !self.was_full {
                     ready |= Ready::WRITABLE;

@@ -1,7 +1,33 @@
-//! TCP: what segments look like, and how fast they may leave.
+//! TCP: what segments look like, what a connection does with them, and how fast they may leave.
+//!
+//! | module | its subject | specified by |
+//! |---|---|---|
+//! | `connection` | the state machine | RFC 9293, RFC 5961 |
+//! | `sender`, `scoreboard`, `rack`, `rtt` | what is on its way, what is lost | RFC 6675, 8985, 6298 |
+//! | `congestion`, `rate` | how fast | draft-ietf-ccwg-bbr, RFC 9438, 5681 |
+//! | `receiver`, `reassembly` | what has arrived, what to acknowledge | RFC 2018, 2883 |
+//! | `segment`, `options`, `header` | the wire | RFC 9293, 7323, 3168 |
 
+mod byte_queue;
 pub(crate) mod congestion;
+mod connection;
 mod header;
+mod isn;
+mod memory;
+mod options;
+mod rack;
+mod ranges;
 pub(crate) mod rate;
+mod reassembly;
+mod receiver;
+mod rtt;
+mod scoreboard;
+mod segment;
+mod sender;
+mod sequence;
 
+pub(crate) use connection::{Connection, Settings, Verdict};
 pub(crate) use header::{Bare, TcpError, TcpHeader};
+pub(crate) use isn::initial_sequence;
+pub(crate) use memory::Memory;
+pub(crate) use segment::Segment;

@@ -1,9 +1,17 @@
 //! Congestion control: how much may be in flight, and how fast it may leave.
 //!
-//! The sender tells its [`Controller`] what happens and asks it for the window and the pacing rate. Which losses there
+//! The sender tells its [`Algorithm`] what happens and asks it for the window and the pacing rate. Which losses there
 //! are, when they are noticed and what is sent again is the sender's business, the same for all algorithms.
 
+mod bbr;
+mod cubic;
+mod filter;
+mod hystart;
+mod loss_based;
+mod prr;
 mod reno;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::str::FromStr;
@@ -52,14 +60,14 @@ pub(crate) struct Ack {
     pub(crate) acked: u64,
     /// Bytes newly acknowledged or SACKed: what left the network at the other end.
     pub(crate) delivered: u64,
-    /// Bytes newly marked lost; each was told to [`Controller::on_lost`] before.
+    /// Bytes newly marked lost; each was told to [`Algorithm::on_lost`] before.
     pub(crate) lost: u64,
     /// Bytes in flight before it.
     pub(crate) prior_in_flight: u64,
     /// The round trip time it measures, of the newest segment it delivers that was sent once.
     pub(crate) rtt: Option<Duration>,
     /// It says that a router has marked a packet (RFC 3168 ECE). At most one reaction per round trip is asked for by
-    /// [`Controller::on_congestion`]; this is for algorithms that count.
+    /// [`Algorithm::on_congestion`]; this is for algorithms that count.
     pub(crate) ece: bool,
     pub(crate) sample: RateSample,
 }
@@ -154,8 +162,12 @@ impl CongestionControl {
 
     /// A new connection's, with `mss` bytes in a segment and `initial_window` bytes to start with.
     pub(crate) fn start(self, now: Time, mss: u64, initial_window: u64) -> Box<dyn Algorithm + Send> {
-        let _ = now;
-        Box::new(reno::Reno::new(mss, initial_window))
+        match self {
+            Self::Bbr => Box::new(bbr::Bbr::adapted(now, mss, initial_window)),
+            Self::Bbr3 => Box::new(bbr::Bbr::published(now, mss, initial_window)),
+            Self::Cubic => Box::new(cubic::start(mss, initial_window)),
+            Self::Reno => Box::new(reno::start(mss, initial_window)),
+        }
     }
 }
 

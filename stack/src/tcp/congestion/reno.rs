@@ -1,64 +1,37 @@
-//! NewReno: RFC 5681 and RFC 6582.
+//! NewReno (RFC 5681, RFC 6582): one segment more per round trip, half after a loss.
 
-use super::{Ack, Algorithm, Cause, Lost, Phase, View};
+use crate::clock::Time;
 
-#[derive(Debug)]
+use super::View;
+use super::loss_based::{Growth, LossBased};
+
+pub(crate) fn start(mss: u64, initial_window: u64) -> LossBased<Reno> {
+    LossBased::new(Reno { counted: 0 }, None, mss, initial_window)
+}
+
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Reno {
-    mss: u64,
-    window: u64,
-    threshold: u64,
+    /// Bytes acknowledged that have not made the window grow yet (RFC 3465: appropriate byte counting).
+    counted: u64,
 }
 
-impl Reno {
-    pub(crate) fn new(mss: u64, initial_window: u64) -> Self {
-        Self { mss, window: initial_window, threshold: u64::MAX }
-    }
-}
-
-impl Algorithm for Reno {
-    fn on_sent(&mut self, _view: &View, _bytes: u64) {}
-
-    fn on_lost(&mut self, _view: &View, _lost: &Lost) {}
-
-    fn on_congestion(&mut self, view: &View, _cause: Cause) {
-        self.mss = view.mss;
-        self.threshold = (self.window / 2).max(2 * self.mss);
-        self.window = self.threshold;
+impl Growth for Reno {
+    fn reduce(&mut self, window: u64, _mss: u64) -> u64 {
+        self.counted = 0;
+        window / 2
     }
 
-    fn on_timeout(&mut self, view: &View) {
-        self.mss = view.mss;
-        self.threshold = (self.window / 2).max(2 * self.mss);
-        self.window = self.mss;
-    }
+    fn on_timeout(&mut self) {}
 
-    fn on_ack(&mut self, view: &View, ack: &Ack) {
-        self.mss = view.mss;
-        if view.phase == Phase::Recovery || !view.window_limited {
-            return;
+    fn grow(&mut self, _now: Time, view: &View, window: u64, bytes: u64, used: bool) -> u64 {
+        if !used {
+            return window;
         }
-        if self.window < self.threshold {
-            self.window += ack.acked;
-        } else {
-            self.window += (self.mss * ack.acked / self.window).max(1);
-        }
+        self.counted = self.counted.saturating_add(bytes);
+        let windows = self.counted / window.max(1);
+        self.counted %= window.max(1);
+        window.saturating_add(windows.saturating_mul(view.mss))
     }
 
-    fn on_recovered(&mut self, _view: &View) {}
-
-    fn on_undo(&mut self, _view: &View) {}
-
-    fn on_idle(&mut self, _view: &View) {}
-
-    fn window(&self) -> u64 {
-        self.window
-    }
-
-    fn slow_start_threshold(&self) -> Option<u64> {
-        (self.threshold != u64::MAX).then_some(self.threshold)
-    }
-
-    fn pacing_rate(&self) -> Option<u64> {
-        None
-    }
+    fn on_idle(&mut self) {}
 }

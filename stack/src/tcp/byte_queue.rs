@@ -1,0 +1,178 @@
+//! A queue of stream bytes in chunks: it grows without moving what it holds, and gives memory back as it is emptied.
+
+use std::collections::VecDeque;
+
+/// The smallest and the largest chunk that is allocated, bytes.
+const SMALLEST: usize = 2 << 10;
+const LARGEST: usize = 64 << 10;
+
+/// Bytes of a stream from one offset to another.
+#[derive(Debug, Default)]
+pub(crate) struct ByteQueue {
+    chunks: VecDeque<Chunk>,
+    start: u64,
+    end: u64,
+    /// Bytes allocated.
+    allocated: usize,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    /// The offset of the first byte.
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Chunk {
+    fn end(&self) -> u64 {
+        self.start + self.bytes.len() as u64
+    }
+}
+
+impl ByteQueue {
+    /// An empty queue whose next byte has this offset.
+    pub(crate) fn new(offset: u64) -> Self {
+        Self { start: offset, end: offset, ..Self::default() }
+    }
+
+    /// The offset of the first byte.
+    pub(crate) fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// The offset after the last byte.
+    pub(crate) fn end(&self) -> u64 {
+        self.end
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Bytes of memory that it occupies, bookkeeping aside.
+    pub(crate) fn allocated(&self) -> usize {
+        self.allocated
+    }
+
+    /// Appends a copy of `bytes`.
+    pub(crate) fn append(&mut self, mut bytes: &[u8]) {
+        if let Some(last) = self.chunks.back_mut() {
+            let room = last.bytes.capacity() - last.bytes.len();
+            let (fits, rest) = bytes.split_at(room.min(bytes.len()));
+            last.bytes.extend_from_slice(fits);
+            self.end += fits.len() as u64;
+            bytes = rest;
+        }
+        while !bytes.is_empty() {
+            // Twice what there was, so that little data takes little memory and much takes few chunks.
+            let before = self.chunks.back().map_or(0, |last| last.bytes.capacity());
+            let size = bytes.len().max(2 * before).clamp(SMALLEST, LARGEST);
+            let (fits, rest) = bytes.split_at(size.min(bytes.len()));
+            let mut chunk = Vec::with_capacity(size);
+            chunk.extend_from_slice(fits);
+            self.push(chunk);
+            bytes = rest;
+        }
+    }
+
+    /// Appends a chunk as it is.
+    pub(crate) fn push(&mut self, bytes: Vec<u8>) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.allocated += bytes.capacity();
+        let start = self.end;
+        self.end += bytes.len() as u64;
+        self.chunks.push_back(Chunk { start, bytes });
+    }
+
+    /// Copies from `offset` on, as much as there is and fits; gives the length.
+    pub(crate) fn copy(&self, offset: u64, buf: &mut [u8]) -> usize {
+        let offset = offset.max(self.start);
+        let mut copied = 0;
+        let first = self.chunks.partition_point(|chunk| chunk.end() <= offset);
+        for chunk in self.chunks.range(first..) {
+            let from = (offset + copied as u64 - chunk.start) as usize;
+            let part = &chunk.bytes[from..];
+            let len = part.len().min(buf.len() - copied);
+            buf[copied..copied + len].copy_from_slice(&part[..len]);
+            copied += len;
+            if copied == buf.len() {
+                break;
+            }
+        }
+        copied
+    }
+
+    /// Takes bytes from the front; gives how many.
+    pub(crate) fn read(&mut self, buf: &mut [u8]) -> usize {
+        let len = self.copy(self.start, buf);
+        self.drop_until(self.start + len as u64);
+        len
+    }
+
+    /// Drops what lies before `offset`.
+    pub(crate) fn drop_until(&mut self, offset: u64) {
+        self.start = offset.clamp(self.start, self.end);
+        while let Some(first) = self.chunks.front()
+            && first.end() <= self.start
+        {
+            self.allocated -= first.bytes.capacity();
+            self.chunks.pop_front();
+        }
+        if self.chunks.is_empty() && self.chunks.capacity() > 8 {
+            self.chunks = VecDeque::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Against a plain vector.
+        #[test]
+        fn it_holds_what_was_put_in(
+            steps in prop::collection::vec((0usize..100_000, 0usize..100_000, any::<bool>()), 1..40),
+        ) {
+            let mut queue = ByteQueue::new(7);
+            let mut model: VecDeque<u8> = VecDeque::new();
+            let mut next = 0u8;
+            for (add, take, whole) in steps {
+                let bytes: Vec<u8> = (0..add).map(|_| { next = next.wrapping_mul(13).wrapping_add(1); next }).collect();
+                model.extend(&bytes);
+                if whole { queue.push(bytes) } else { queue.append(&bytes) }
+                let middle = queue.start() + (take as u64).min(queue.len() as u64) / 2;
+                let mut copy = vec![0; 5000];
+                let copied = queue.copy(middle, &mut copy);
+                let skipped = (middle - queue.start()) as usize;
+                prop_assert_eq!(copied, 5000.min(model.len() - skipped));
+                prop_assert!(model.iter().skip(skipped).zip(&copy[..copied]).all(|(a, b)| a == b));
+                let mut out = vec![0; take];
+                let read = queue.read(&mut out);
+                prop_assert_eq!(read, take.min(model.len()));
+                prop_assert!(model.drain(..read).zip(&out).all(|(a, &b)| a == b));
+                prop_assert_eq!(queue.len(), model.len());
+                prop_assert!(queue.allocated() >= queue.len());
+            }
+            queue.drop_until(u64::MAX);
+            prop_assert_eq!((queue.len(), queue.allocated()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn little_data_takes_little_memory() {
+        let mut queue = ByteQueue::new(0);
+        queue.append(&[1; 100]);
+        assert_eq!(queue.allocated(), SMALLEST);
+        queue.append(&[2; 1_000_000]);
+        assert!(queue.allocated() < 1_000_100 + LARGEST);
+    }
+}

@@ -1,0 +1,155 @@
+//! How much the path has shown to bear: bounds of what is in flight and of the bandwidth.
+//!
+//! The *long-term* bound is what was in flight when a probe met congestion. It is kept until a probe shows that more
+//! is possible. The *short-term* bounds follow congestion from round to round and end with the next probe.
+
+use crate::clock::Time;
+use crate::tcp::congestion::{Ack, Lost, View};
+
+use super::losses::is_congestion;
+use super::model::percent;
+use super::probe_bw::Feedback;
+use super::{Bbr, State};
+
+/// What is kept of a bound at congestion, percent.
+const BETA: u64 = 70;
+
+/// What is left free below the long-term bound for others to take, percent.
+const HEADROOM: u64 = 15;
+
+/// Bytes in flight and bytes per second, `u64::MAX` for none.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    pub(super) long_term: u64,
+    pub(super) short_term: u64,
+    pub(super) bandwidth: u64,
+}
+
+impl Bounds {
+    pub(super) fn none() -> Self {
+        Self { long_term: u64::MAX, short_term: u64::MAX, bandwidth: u64::MAX }
+    }
+
+    pub(super) fn lift_short_term(&mut self) {
+        self.short_term = u64::MAX;
+        self.bandwidth = u64::MAX;
+    }
+
+    /// Takes back what has been lowered since.
+    pub(super) fn restore(&mut self, before: &Bounds) {
+        self.long_term = self.long_term.max(before.long_term);
+        self.short_term = self.short_term.max(before.short_term);
+        self.bandwidth = self.bandwidth.max(before.bandwidth);
+    }
+
+    /// The long-term bound with room left for others.
+    pub(super) fn with_headroom(&self, mss: u64) -> u64 {
+        if self.long_term == u64::MAX {
+            return u64::MAX;
+        }
+        let headroom = percent(self.long_term, HEADROOM).max(mss);
+        self.long_term.saturating_sub(headroom).max(super::MIN_SEGMENTS * mss)
+    }
+}
+
+impl Bbr {
+    /// A transmission was lost: find out whether it was congestion, and whether the probe under way caused it.
+    pub(super) fn note_loss(&mut self, view: &View, lost: &Lost) {
+        if self.parameters.sorts_losses && !is_congestion(&self.queue, self.round_trip.min(), view, lost) {
+            return;
+        }
+        self.loss_round.on_lost(view, lost.bytes);
+        if !self.cycle.samples {
+            return;
+        }
+        let gone = self.congestion_of(view.lost.saturating_sub(lost.snapshot.lost));
+        if self.is_too_high(gone, lost.snapshot.in_flight) {
+            let in_flight = self.inflight_at_loss(gone, lost);
+            let less = self.shows_less(lost.snapshot.app_limited, lost.snapshot.delivered);
+            self.lower_long_term(view.now, view.delivered, in_flight, less);
+        }
+    }
+
+    /// What of `lost` bytes may be congestion.
+    fn congestion_of(&self, lost: u64) -> u64 {
+        if self.parameters.sorts_losses { lost.min(self.loss_round.recently_lost()) } else { lost }
+    }
+
+    fn is_too_high(&self, lost: u64, in_flight: u64) -> bool {
+        lost > percent(in_flight, self.parameters.loss_threshold)
+    }
+
+    /// What was in flight when loss passed the threshold, somewhere within the lost transmission.
+    fn inflight_at_loss(&self, gone: u64, lost: &Lost) -> u64 {
+        let threshold = self.parameters.loss_threshold;
+        let before = lost.snapshot.in_flight.saturating_sub(lost.bytes);
+        let gone_before = gone.saturating_sub(lost.bytes);
+        let room = percent(before, threshold).saturating_sub(gone_before);
+        before.saturating_add(room.saturating_mul(100) / (100 - threshold)).min(lost.snapshot.in_flight)
+    }
+
+    /// More was in flight than the path bears. At most once a probe.
+    pub(super) fn lower_long_term(&mut self, now: Time, delivered: u64, in_flight: u64, shows_less: bool) {
+        self.cycle.samples = false;
+        if !shows_less {
+            let target = self.bdp(100).min(self.window);
+            self.bounds.long_term = in_flight.max(percent(target, BETA));
+        }
+        if self.state == State::Up {
+            self.start_down(now, delivered);
+        }
+    }
+
+    /// Once per round trip with congestion, unless the bandwidth is being probed: the probe looks after itself.
+    pub(super) fn adapt_short_term(&mut self, delivered: u64) {
+        if !self.loss_round.ends || self.is_probing() {
+            return;
+        }
+        let congested = if self.parameters.tolerates_rare_loss {
+            self.loss_round.exceeds(self.parameters.loss_threshold, delivered)
+        } else {
+            self.loss_round.is_lossy()
+        };
+        if !congested && !self.loss_round.marked {
+            return;
+        }
+        if self.bounds.bandwidth == u64::MAX {
+            self.bounds.bandwidth = self.bandwidth.max();
+        }
+        if self.bounds.short_term == u64::MAX {
+            self.bounds.short_term = self.window;
+        }
+        self.bounds.bandwidth = self.loss_round.rate.max(percent(self.bounds.bandwidth, BETA)).max(1);
+        self.bounds.short_term = self.loss_round.delivered.max(percent(self.bounds.short_term, BETA));
+    }
+
+    /// Follows what a probe shows. `at_bound`: the long-term bound is used up.
+    pub(super) fn adapt_long_term(&mut self, view: &View, ack: &Ack, at_bound: bool) {
+        self.cycle.on_ack(self.rounds.begins);
+        let less = self.shows_less(ack.sample.app_limited, ack.sample.prior_delivered);
+        if self.cycle.feedback == Feedback::Over {
+            self.cycle.feedback = Feedback::None;
+            self.cycle.samples = false;
+            if self.state.is_probe_bw() && !less {
+                self.bandwidth.end_cycle();
+            }
+        }
+        if !ack.sample.valid {
+            return;
+        }
+        if self.is_too_high(self.congestion_of(ack.sample.lost), ack.sample.tx_in_flight) {
+            if self.cycle.samples {
+                self.lower_long_term(view.now, view.delivered, ack.sample.tx_in_flight, less);
+            }
+            return;
+        }
+        if self.bounds.long_term == u64::MAX {
+            return;
+        }
+        self.bounds.long_term = self.bounds.long_term.max(ack.sample.tx_in_flight);
+        if self.state == State::Up && at_bound {
+            let growth = self.cycle.growth(ack.acked, self.rounds.begins, self.window, self.mss);
+            self.bounds.long_term = self.bounds.long_term.saturating_add(growth);
+        }
+    }
+}

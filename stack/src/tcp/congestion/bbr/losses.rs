@@ -1,0 +1,150 @@
+//! Which losses are congestion, and how many of them a round trip has seen.
+//!
+//! A full queue drops packets, and the neighbours of those have waited in it: their round trips are long. A bad link
+//! drops packets whatever the queue. So a loss counts as congestion only if the queue has lately been about as long
+//! as it ever gets, or if a large part of a flight is gone.
+
+use crate::clock::Time;
+use crate::tcp::congestion::filter::Extreme;
+use crate::tcp::congestion::{Lost, View};
+use crate::tcp::rate::RateSample;
+
+use super::model::{micros, percent};
+
+/// Half the time for which the longest queue is remembered, microseconds.
+const LONGEST_QUEUE_SPAN: u64 = 10_000_000;
+
+/// A queue is full from this share of the longest on, percent,
+const FULL_QUEUE: u64 = 30;
+
+/// and if it makes up this share of the shortest round trip time.
+const NOTABLE_QUEUE: u64 = 5;
+
+/// A flight that has lost this share, percent, and so many segments, met congestion whatever the queue: a policer or
+/// a buffer that is tiny.
+const BROKEN_FLIGHT: u64 = 30;
+const BROKEN_FLIGHT_SEGMENTS: u64 = 6;
+
+/// The bottleneck's queue as round trip times show it, in microseconds of waiting. A single round trip may be long for
+/// many reasons, the shortest of a quarter of one is not.
+#[derive(Debug)]
+pub(super) struct Queue {
+    recent: Extreme,
+    longest: Extreme,
+    now: u64,
+}
+
+impl Queue {
+    pub(super) fn new() -> Self {
+        Self { recent: Extreme::smallest(), longest: Extreme::largest(), now: 0 }
+    }
+
+    /// A round trip of `rtt` microseconds; `usual` is the smoothed one.
+    pub(super) fn on_round_trip(&mut self, at: Time, rtt: u64, min_rtt: u64, usual: u64) {
+        let at = micros(at);
+        self.recent.insert(at, (usual / 8).max(1), rtt);
+        self.now = self.recent.get().saturating_sub(min_rtt);
+        self.longest.insert(at, LONGEST_QUEUE_SPAN, self.now);
+    }
+
+    fn is_full(&self, min_rtt: u64) -> bool {
+        self.now > percent(self.longest.get(), FULL_QUEUE) && self.now > percent(min_rtt, NOTABLE_QUEUE)
+    }
+}
+
+/// Whether a loss says that more was in flight than the path holds.
+pub(super) fn is_congestion(queue: &Queue, min_rtt: Option<u64>, view: &View, lost: &Lost) -> bool {
+    let gone = view.lost.saturating_sub(lost.snapshot.lost);
+    let broken = gone > percent(lost.snapshot.in_flight, BROKEN_FLIGHT)
+        && gone > BROKEN_FLIGHT_SEGMENTS.saturating_mul(view.mss);
+    broken || min_rtt.is_none_or(|min_rtt| queue.is_full(min_rtt))
+}
+
+/// Congestion in the present round trip and the one before. A round trip here begins with the first loss, so that it
+/// sees all of an overflow.
+#[derive(Debug, Default)]
+pub(super) struct LossRound {
+    /// The present acknowledgement ends one.
+    pub(super) ends: bool,
+    /// Bytes lost to congestion.
+    lost: u64,
+    lost_before: u64,
+    /// How many acknowledgements told of such losses.
+    pub(super) events: u32,
+    eventful: bool,
+    /// A router has marked a packet.
+    pub(super) marked: bool,
+    /// Bytes ever delivered at which it ends, and at which it began.
+    end: u64,
+    begin: u64,
+    /// The largest delivery rate and the most delivered in a sample of this round.
+    pub(super) rate: u64,
+    pub(super) delivered: u64,
+}
+
+impl LossRound {
+    /// Congestion that was noticed before is forgotten.
+    pub(super) fn reset(&mut self) {
+        self.lost = 0;
+        self.events = 0;
+        self.marked = false;
+        self.rate = 0;
+        self.delivered = 0;
+    }
+
+    pub(super) fn on_lost(&mut self, view: &View, bytes: u64) {
+        self.notice(view.delivered);
+        self.lost = self.lost.saturating_add(bytes);
+        self.eventful = true;
+    }
+
+    pub(super) fn on_mark(&mut self, view: &View) {
+        self.notice(view.delivered);
+        self.marked = true;
+    }
+
+    fn notice(&mut self, delivered: u64) {
+        if self.lost == 0 && !self.marked {
+            self.begin = delivered;
+            self.end = delivered;
+        }
+    }
+
+    /// Before the model looks at it.
+    pub(super) fn on_ack(&mut self, delivered: u64, sample: &RateSample) {
+        self.events = self.events.saturating_add(u32::from(self.eventful));
+        self.eventful = false;
+        self.rate = self.rate.max(sample.rate.unwrap_or(0));
+        self.delivered = self.delivered.max(sample.delivered);
+        self.ends = sample.valid && sample.prior_delivered >= self.end;
+        if self.ends {
+            self.end = delivered;
+        }
+    }
+
+    /// After the model has looked at it.
+    pub(super) fn advance(&mut self, delivered: u64, sample: &RateSample) {
+        if self.ends {
+            self.lost_before = self.lost;
+            self.reset();
+            self.begin = delivered;
+            self.rate = sample.rate.unwrap_or(0);
+            self.delivered = sample.delivered;
+        }
+    }
+
+    pub(super) fn is_lossy(&self) -> bool {
+        self.lost > 0
+    }
+
+    /// Whether more than `threshold` percent of the round were lost.
+    pub(super) fn exceeds(&self, threshold: u64, delivered: u64) -> bool {
+        let total = delivered.saturating_sub(self.begin).saturating_add(self.lost);
+        self.lost > percent(total, threshold)
+    }
+
+    /// Bytes lost to congestion in about the time that a packet takes.
+    pub(super) fn recently_lost(&self) -> u64 {
+        self.lost.saturating_add(self.lost_before)
+    }
+}

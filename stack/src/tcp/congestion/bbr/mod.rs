@@ -1,0 +1,373 @@
+//! BBR version 3 (draft-ietf-ccwg-bbr): a model of the path instead of a search for its losses.
+//!
+//! The model is the bandwidth (the largest delivery rate lately seen) and the shortest round trip time. Their product
+//! is what the path holds with an empty queue. Data leaves at the bandwidth, with about the product in flight.
+//!
+//! [`State::Startup`] finds the bandwidth by doubling, [`State::Drain`] removes the queue that this built. From then
+//! on a cycle of two to three seconds drains, cruises, refills and probes for more ([`probe_bw`]). Congestion that a
+//! probe meets bounds what may be in flight until a later one succeeds; congestion at other times bounds it until the
+//! next probe ([`bounds`]). When no short round trip was seen for five seconds, [`probe_rtt`] drains the queue to see
+//! one.
+//!
+//! Two variants share this code ([`parameters`]): the published one, and one that does not take the losses of a bad
+//! link for congestion ([`losses`]).
+
+mod bounds;
+mod losses;
+mod model;
+mod parameters;
+mod probe_bw;
+mod probe_rtt;
+mod startup;
+
+use std::time::Duration;
+
+use crate::clock::Time;
+
+use super::{Ack, Algorithm, Cause, Lost, Phase, View};
+
+use bounds::Bounds;
+use losses::{LossRound, Queue};
+use model::{Aggregation, Bandwidth, RoundTrip, Rounds, length, micros, percent, scaled};
+use parameters::Parameters;
+use probe_bw::Cycle;
+use probe_rtt::ProbeRtt;
+use startup::Pipe;
+
+/// The smallest window: enough for acknowledgements to keep coming when every second segment gets one.
+const MIN_SEGMENTS: u64 = 4;
+
+/// How much slower than the estimate data leaves, percent, so that queues drain in the long run.
+const PACING_MARGIN: u64 = 1;
+
+/// Data may leave in bursts of so much time, and of at most a super-segment.
+const QUANTUM: Duration = Duration::from_millis(1);
+const MAX_QUANTUM: u64 = 64 << 10;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Startup,
+    Drain,
+    Down,
+    Cruise,
+    Refill,
+    Up,
+    ProbeRtt,
+}
+
+impl State {
+    fn is_probe_bw(self) -> bool {
+        matches!(self, State::Down | State::Cruise | State::Refill | State::Up)
+    }
+
+    /// Percent of the bandwidth.
+    fn pacing_gain(self) -> u64 {
+        match self {
+            State::Startup => 277,
+            State::Drain => 50,
+            State::Down => 90,
+            State::Cruise | State::Refill | State::ProbeRtt => 100,
+            State::Up => 125,
+        }
+    }
+
+    /// Percent of the bandwidth-delay product.
+    fn window_gain(self, parameters: &Parameters) -> u64 {
+        match self {
+            State::Startup | State::Drain => parameters.startup_window,
+            State::Down => parameters.down_window,
+            State::Cruise | State::Refill => parameters.cruise_window,
+            State::Up => parameters.up_window,
+            State::ProbeRtt => parameters.probe_rtt_window,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Bbr {
+    parameters: &'static Parameters,
+    mss: u64,
+    initial_window: u64,
+    state: State,
+    rounds: Rounds,
+    bandwidth: Bandwidth,
+    round_trip: RoundTrip,
+    aggregation: Aggregation,
+    queue: Queue,
+    loss_round: LossRound,
+    bounds: Bounds,
+    pipe: Pipe,
+    cycle: Cycle,
+    probe_rtt: ProbeRtt,
+    /// The connection has been idle, and nothing was delivered since.
+    restarted: bool,
+    /// The window has kept data back in this round trip or the one before, and in this one.
+    window_limited: bool,
+    limited_in_round: bool,
+    window: u64,
+    /// The window to return to after a timeout or a drained queue, 0 for none.
+    saved_window: u64,
+    pacing_rate: Option<u64>,
+    /// Losses are being repaired.
+    repairing: bool,
+    /// What was before that, in case that nothing was lost.
+    before: Before,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Before {
+    bounds: Bounds,
+    state: State,
+    window: u64,
+}
+
+impl Bbr {
+    pub(crate) fn published(now: Time, mss: u64, initial_window: u64) -> Self {
+        Self::new(&parameters::PUBLISHED, now, mss, initial_window)
+    }
+
+    pub(crate) fn adapted(now: Time, mss: u64, initial_window: u64) -> Self {
+        Self::new(&parameters::ADAPTED, now, mss, initial_window)
+    }
+
+    fn new(parameters: &'static Parameters, now: Time, mss: u64, initial_window: u64) -> Self {
+        let mss = mss.max(1);
+        let window = initial_window.max(MIN_SEGMENTS.saturating_mul(mss));
+        Self {
+            parameters,
+            mss,
+            initial_window: window,
+            state: State::Startup,
+            rounds: Rounds::default(),
+            bandwidth: Bandwidth::new(),
+            round_trip: RoundTrip::new(now),
+            aggregation: Aggregation::new(now),
+            queue: Queue::new(),
+            loss_round: LossRound::default(),
+            bounds: Bounds::none(),
+            pipe: Pipe::default(),
+            cycle: Cycle::new(now, micros(now).wrapping_add(mss << 40)),
+            probe_rtt: ProbeRtt::default(),
+            restarted: false,
+            window_limited: false,
+            limited_in_round: false,
+            window,
+            saved_window: 0,
+            pacing_rate: None,
+            repairing: false,
+            before: Before { bounds: Bounds::none(), state: State::Startup, window },
+        }
+    }
+
+    fn is_probing(&self) -> bool {
+        matches!(self.state, State::Startup | State::Refill | State::Up)
+    }
+
+    /// Whether what was sent when `delivered` bytes had been delivered shows less than the path's bandwidth: the
+    /// application had too little, or the queue was being drained.
+    fn shows_less(&self, app_limited: bool, delivered: u64) -> bool {
+        app_limited || delivered < self.probe_rtt.limited_until
+    }
+
+    /// The present estimate of what the path delivers, bytes per second.
+    fn rate(&self) -> u64 {
+        self.bandwidth.max().min(self.bounds.bandwidth)
+    }
+
+    /// `gain` percent of the bandwidth-delay product.
+    fn bdp(&self, gain: u64) -> u64 {
+        match self.round_trip.min() {
+            Some(min_rtt) if self.rate() > 0 => percent(scaled(self.rate(), min_rtt, 1_000_000), gain),
+            _ => self.initial_window,
+        }
+    }
+
+    /// The same with what it takes to send and acknowledge in bursts.
+    fn target(&self, gain: u64) -> u64 {
+        self.with_bursts(self.bdp(gain))
+    }
+
+    fn with_bursts(&self, in_flight: u64) -> u64 {
+        let probe = if self.state == State::Up { 2 * self.mss } else { 0 };
+        in_flight.max(3 * self.quantum()).max(MIN_SEGMENTS * self.mss).saturating_add(probe)
+    }
+
+    /// Bytes that may leave in one burst.
+    fn quantum(&self) -> u64 {
+        let rate = self.pacing_rate.unwrap_or(0);
+        scaled(rate, length(QUANTUM), 1_000_000).clamp(2 * self.mss, MAX_QUANTUM.max(2 * self.mss))
+    }
+
+    fn update_model(&mut self, view: &View, ack: &Ack) {
+        let sample = &ack.sample;
+        let less = self.shows_less(sample.app_limited, sample.prior_delivered);
+        self.rounds.on_ack(view.delivered, sample);
+        if self.rounds.begins {
+            self.cycle.on_round();
+            self.window_limited = self.limited_in_round;
+            self.limited_in_round = false;
+        }
+        self.limited_in_round |= view.window_limited;
+        self.window_limited |= view.window_limited;
+        self.loss_round.on_ack(view.delivered, sample);
+        if let Some(rate) = sample.rate {
+            self.bandwidth.on_ack(rate, less);
+        }
+        self.adapt_short_term(view.delivered);
+        let (round, rate, full) = (self.rounds.count, self.rate(), self.pipe.reached);
+        self.aggregation.on_ack(view.now, round, ack.delivered, rate, self.window, full);
+        self.pipe.on_ack(sample.rate, less, self.rounds.begins);
+        self.check_startup(view, ack);
+        self.advance_cycle(view, ack);
+        self.round_trip.on_ack(view.now, ack.rtt);
+        if let (Some(rtt), Some(min_rtt)) = (ack.rtt, self.round_trip.min()) {
+            self.queue.on_round_trip(view.now, length(rtt), min_rtt, length(view.srtt.unwrap_or(rtt)));
+        }
+        self.check_probe_rtt(view, ack);
+        self.loss_round.advance(view.delivered, sample);
+    }
+
+    /// Until there is a rate to go by, the initial window per round trip is one.
+    fn set_pacing_rate(&mut self, gain: u64) {
+        let rate = match (self.bandwidth.max(), self.round_trip.min()) {
+            (0, None) => return,
+            (_, Some(min_rtt)) if !self.pipe.reached => {
+                self.rate().max(scaled(self.initial_window, 1_000_000, min_rtt))
+            }
+            _ => self.rate(),
+        };
+        let rate = percent(percent(rate, gain), 100 - PACING_MARGIN).max(1);
+        if self.pipe.reached || self.pacing_rate.is_none_or(|present| rate > present) {
+            self.pacing_rate = Some(rate);
+        }
+    }
+
+    fn set_window(&mut self, view: &View, ack: &Ack) {
+        let gain = self.state.window_gain(self.parameters);
+        let most = self.with_bursts(self.bdp(gain).saturating_add(self.aggregation.extra()));
+        let grown = self.window.saturating_add(ack.delivered);
+        if self.pipe.reached {
+            self.window = grown.min(most);
+        } else if self.window < most || view.delivered < self.initial_window {
+            self.window = grown;
+        }
+        let bound = match self.state {
+            State::Startup | State::Drain => u64::MAX,
+            State::Down | State::Refill | State::Up => self.bounds.long_term,
+            State::Cruise => self.bounds.with_headroom(self.mss),
+            State::ProbeRtt => self.bounds.with_headroom(self.mss).min(self.probe_rtt_window()),
+        };
+        let bound = bound.min(self.bounds.short_term);
+        self.window = self.window.min(bound).max(MIN_SEGMENTS * self.mss);
+    }
+
+    fn save_window(&mut self, view: &View) {
+        let kept =
+            if view.phase == Phase::Open && self.state != State::ProbeRtt { 0 } else { self.saved_window };
+        self.saved_window = self.window.max(kept);
+    }
+
+    fn restore_window(&mut self) {
+        self.window = self.window.max(self.saved_window);
+        self.saved_window = 0;
+    }
+
+    /// Remembers the state before losses.
+    fn begin_repair(&mut self) {
+        if !self.repairing {
+            self.repairing = true;
+            self.before = Before { bounds: self.bounds, state: self.state, window: self.window };
+        }
+    }
+}
+
+impl Algorithm for Bbr {
+    fn on_sent(&mut self, view: &View, _bytes: u64) {
+        if !self.parameters.bursts_first_window
+            && self.pacing_rate.is_none()
+            && let Some(srtt) = view.srtt
+        {
+            self.round_trip.on_ack(view.now, Some(srtt));
+            self.set_pacing_rate(self.state.pacing_gain());
+        }
+    }
+
+    fn on_lost(&mut self, view: &View, lost: &Lost) {
+        self.mss = view.mss.max(1);
+        self.begin_repair();
+        self.note_loss(view, lost);
+    }
+
+    fn on_congestion(&mut self, view: &View, cause: Cause) {
+        match cause {
+            Cause::Loss => self.begin_repair(),
+            Cause::Mark => {
+                self.loss_round.on_mark(view);
+                if self.cycle.samples {
+                    self.lower_long_term(view.now, view.delivered, view.in_flight, false);
+                }
+            }
+        }
+    }
+
+    fn on_timeout(&mut self, view: &View) {
+        self.begin_repair();
+        self.save_window(view);
+        // Everything that is in flight is lost, so that the window grows anew with what is delivered.
+        self.window = view.in_flight.saturating_add(self.mss).max(MIN_SEGMENTS * self.mss);
+    }
+
+    fn on_ack(&mut self, view: &View, ack: &Ack) {
+        self.mss = view.mss.max(1);
+        self.update_model(view, ack);
+        self.set_pacing_rate(self.state.pacing_gain());
+        self.set_window(view, ack);
+    }
+
+    fn on_recovered(&mut self, _view: &View) {
+        self.repairing = false;
+        if self.state != State::ProbeRtt {
+            self.restore_window();
+        }
+    }
+
+    fn on_undo(&mut self, view: &View) {
+        self.repairing = false;
+        self.loss_round.reset();
+        self.bounds.restore(&self.before.bounds);
+        self.pipe.restart(0);
+        match (self.before.state, self.state) {
+            (_, State::ProbeRtt) => return,
+            (State::Startup, now) if now != State::Startup => {
+                self.pipe.reached = false;
+                self.start_startup();
+            }
+            (State::Up, now) if now != State::Up => self.start_up(view.delivered, 0),
+            _ => {}
+        }
+        self.window = self.window.max(self.before.window);
+        self.saved_window = 0;
+    }
+
+    fn on_idle(&mut self, view: &View) {
+        self.restarted = true;
+        self.aggregation.restart(view.now);
+        if self.state.is_probe_bw() {
+            self.set_pacing_rate(100);
+        } else if self.state == State::ProbeRtt {
+            self.end_probe_rtt(view);
+        }
+    }
+
+    fn window(&self) -> u64 {
+        self.window
+    }
+
+    fn slow_start_threshold(&self) -> Option<u64> {
+        None
+    }
+
+    fn pacing_rate(&self) -> Option<u64> {
+        self.pacing_rate
+    }
+}

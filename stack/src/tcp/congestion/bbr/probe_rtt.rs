@@ -1,0 +1,78 @@
+//! Draining the queue now and then to see the path's own round trip time.
+
+use std::time::Duration;
+
+use crate::clock::{Time, after};
+use crate::tcp::congestion::{Ack, View};
+
+use super::{Bbr, State};
+
+/// How long the queue is kept empty, at least a round trip.
+const DURATION: Duration = Duration::from_millis(200);
+
+#[derive(Debug, Default)]
+pub(super) struct ProbeRtt {
+    /// When the queue will have been empty for long enough, `None` as long as it is not empty.
+    done: Option<Time>,
+    /// A round trip has passed with it empty.
+    round: bool,
+    /// Bytes delivered until which samples show the drained path and not its bandwidth.
+    pub(super) limited_until: u64,
+}
+
+impl Bbr {
+    pub(super) fn check_probe_rtt(&mut self, view: &View, ack: &Ack) {
+        if self.state != State::ProbeRtt && self.round_trip.expired && !self.restarted {
+            self.start_probe_rtt(view);
+        }
+        if self.state == State::ProbeRtt {
+            self.probe_rtt.limited_until = view.delivered.saturating_add(view.in_flight);
+            match self.probe_rtt.done {
+                None if view.in_flight <= self.probe_rtt_window() => {
+                    self.probe_rtt.done = Some(after(view.now, DURATION));
+                    self.probe_rtt.round = false;
+                    self.rounds.restart(view.delivered);
+                }
+                None => {}
+                Some(_) => {
+                    self.probe_rtt.round |= self.rounds.begins;
+                    if self.probe_rtt.round {
+                        self.end_probe_rtt(view);
+                    }
+                }
+            }
+        }
+        if ack.delivered > 0 {
+            self.restarted = false;
+        }
+    }
+
+    fn start_probe_rtt(&mut self, view: &View) {
+        self.save_window(view);
+        self.state = State::ProbeRtt;
+        self.probe_rtt.done = None;
+        self.cycle.feedback = super::probe_bw::Feedback::Ending;
+        self.rounds.restart(view.delivered);
+    }
+
+    /// Leaves, if it is time to.
+    pub(super) fn end_probe_rtt(&mut self, view: &View) {
+        if self.probe_rtt.done.is_none_or(|done| view.now <= done) {
+            return;
+        }
+        self.round_trip.renew(view.now);
+        self.restore_window();
+        self.bounds.lift_short_term();
+        if self.pipe.reached {
+            self.start_down(view.now, view.delivered);
+            self.state = State::Cruise;
+        } else {
+            self.start_startup();
+        }
+    }
+
+    /// What may be in flight meanwhile.
+    pub(super) fn probe_rtt_window(&self) -> u64 {
+        self.bdp(self.parameters.probe_rtt_window).max(super::MIN_SEGMENTS * self.mss)
+    }
+}

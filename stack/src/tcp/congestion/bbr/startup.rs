@@ -1,0 +1,107 @@
+//! Start-up: the rate doubles every round trip until the pipe is full; then the queue drains that this has built.
+
+use crate::tcp::congestion::{Ack, View};
+
+use super::model::percent;
+use super::{Bbr, State};
+
+/// A full pipe is one whose delivery rate has not grown by a quarter in three round trips.
+const GROWTH: u64 = 125;
+const ROUNDS_WITHOUT_GROWTH: u32 = 3;
+
+/// Losses in a round trip, counted in acknowledgements that tell of them, that end start-up if the threshold is passed.
+const LOSS_EVENTS: u32 = 6;
+
+/// Whether the delivery rate still grows.
+#[derive(Debug, Default)]
+pub(super) struct Pipe {
+    /// It has ever been full.
+    pub(super) reached: bool,
+    /// It is full, as far as the present probe can tell.
+    pub(super) full: bool,
+    rate: u64,
+    rounds: u32,
+}
+
+impl Pipe {
+    /// Looks anew, for more than `rate`.
+    pub(super) fn restart(&mut self, rate: u64) {
+        self.full = false;
+        self.rounds = 0;
+        self.rate = rate;
+    }
+
+    pub(super) fn on_ack(&mut self, rate: Option<u64>, app_limited: bool, round_begins: bool) {
+        if self.full || app_limited {
+            return;
+        }
+        if let Some(rate) = rate
+            && rate >= percent(self.rate, GROWTH)
+        {
+            self.restart(rate);
+        } else if round_begins {
+            self.rounds += 1;
+            self.full = self.rounds >= ROUNDS_WITHOUT_GROWTH;
+            self.reached |= self.full;
+        }
+    }
+}
+
+impl Bbr {
+    pub(super) fn start_startup(&mut self) {
+        self.state = State::Startup;
+    }
+
+    pub(super) fn check_startup(&mut self, view: &View, ack: &Ack) {
+        if self.state == State::Startup {
+            self.check_startup_loss(view, ack);
+            if self.pipe.reached {
+                self.state = State::Drain;
+            }
+        }
+        if self.state == State::Drain && view.in_flight <= self.target(100) {
+            self.start_down(view.now, view.delivered);
+        }
+    }
+
+    /// Loss that lasts a round trip, or a router's mark, says that the pipe is full before the rate does.
+    fn check_startup_loss(&mut self, view: &View, ack: &Ack) {
+        let lossy = self.loss_round.ends
+            && self.loss_round.events >= LOSS_EVENTS
+            && self.loss_round.exceeds(self.parameters.startup_loss_threshold, view.delivered);
+        let less = self.shows_less(ack.sample.app_limited, ack.sample.prior_delivered);
+        if (lossy || self.loss_round.marked) && !less {
+            self.pipe.reached = true;
+            self.bounds.long_term = self.bdp(100).max(self.loss_round.delivered);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_is_full_after_three_round_trips_without_growth() {
+        let mut pipe = Pipe::default();
+        for rate in [100, 200, 400, 450, 490] {
+            pipe.on_ack(Some(rate), false, true);
+            assert!(!pipe.full);
+        }
+        pipe.on_ack(Some(495), false, false);
+        assert!(!pipe.full);
+        pipe.on_ack(Some(495), false, true);
+        assert!(pipe.full && pipe.reached);
+        pipe.restart(495);
+        assert!(!pipe.full && pipe.reached);
+    }
+
+    #[test]
+    fn an_application_with_nothing_to_send_does_not_fill_it() {
+        let mut pipe = Pipe::default();
+        for _ in 0..10 {
+            pipe.on_ack(Some(100), true, true);
+        }
+        assert!(!pipe.full);
+    }
+}

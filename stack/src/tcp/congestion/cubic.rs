@@ -1,0 +1,113 @@
+//! CUBIC (RFC 9438): the window grows as the third power of the time since the last congestion, flat where the last
+//! one was, and never slower than Reno's would.
+
+use crate::clock::{Time, after, since};
+
+use super::View;
+use super::hystart::HyStart;
+use super::loss_based::{Growth, LossBased};
+
+/// Segments per second cubed.
+const C: f64 = 0.4;
+
+/// What is left of the window after congestion.
+const BETA: f64 = 0.7;
+
+/// Segments per window with which Reno would have the same mean rate, if it kept as much as CUBIC after a loss.
+const RENO_ALPHA: f64 = 3.0 * (1.0 - BETA) / (1.0 + BETA);
+
+pub(crate) fn start(mss: u64, initial_window: u64) -> LossBased<Cubic> {
+    let growth = Cubic { max: 0.0, prior: 0.0, epoch: None, seen: Time::ZERO };
+    LossBased::new(growth, Some(HyStart::new()), mss, initial_window)
+}
+
+/// Windows are in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cubic {
+    /// Where the curve is flat: the window at the last congestion, or less to let others in. 0 for the window with
+    /// which congestion avoidance begins.
+    max: f64,
+    /// The window at the last congestion.
+    prior: f64,
+    epoch: Option<Epoch>,
+    /// The last acknowledgement.
+    seen: Time,
+}
+
+/// The time since the window was last reduced.
+#[derive(Debug, Clone, Copy)]
+struct Epoch {
+    /// Moved on by the time for which the window was not used.
+    start: Time,
+    /// Seconds until the curve is flat, and the window there.
+    k: f64,
+    origin: f64,
+    /// What Reno's window would be.
+    reno: f64,
+    /// The part of a byte by which the window has yet to grow.
+    rest: f64,
+}
+
+impl Epoch {
+    fn new(now: Time, window: f64, max: f64, mss: f64) -> Self {
+        let origin = max.max(window);
+        let k = ((origin - window) / mss / C).cbrt();
+        Self { start: now, k, origin, reno: window, rest: 0.0 }
+    }
+
+    /// The curve, `seconds` after the start.
+    fn window_at(&self, seconds: f64, mss: f64) -> f64 {
+        self.origin + C * (seconds - self.k).powi(3) * mss
+    }
+}
+
+impl Growth for Cubic {
+    fn reduce(&mut self, window: u64, _mss: u64) -> u64 {
+        let window = window as f64;
+        // Fast convergence: a flow that had to give way before it got back to where it was leaves others room.
+        self.max = if window < self.max { window * (1.0 + BETA) / 2.0 } else { window };
+        self.prior = window;
+        self.epoch = None;
+        (window * BETA) as u64
+    }
+
+    fn on_timeout(&mut self) {
+        // RFC 9438 (4.8): the curve begins flat at the window with which congestion avoidance begins.
+        self.max = 0.0;
+        self.epoch = None;
+    }
+
+    fn grow(&mut self, now: Time, view: &View, window: u64, bytes: u64, used: bool) -> u64 {
+        let mss = view.mss.max(1) as f64;
+        let cwnd = window.max(1) as f64;
+        let pause = since(now, self.seen);
+        self.seen = now;
+        let epoch = self.epoch.get_or_insert_with(|| Epoch::new(now, cwnd, self.max, mss));
+        if !used {
+            // RFC 9438 (5.8): the curve stands still as long as the application has too little to send.
+            if now > epoch.start {
+                epoch.start = after(epoch.start, pause).min(now);
+            }
+            return window;
+        }
+        let acked = bytes as f64;
+        let elapsed = since(now, epoch.start).as_secs_f64();
+        let ahead = elapsed + view.srtt.unwrap_or_default().as_secs_f64();
+        let alpha = if epoch.reno >= self.prior { 1.0 } else { RENO_ALPHA };
+        epoch.reno += alpha * mss * acked / cwnd;
+        let target = if epoch.window_at(elapsed, mss) < epoch.reno {
+            epoch.reno.max(cwnd)
+        } else {
+            let target = epoch.window_at(ahead, mss).clamp(cwnd, 1.5 * cwnd);
+            cwnd + (target - cwnd) * (acked / cwnd).min(1.0)
+        };
+        let grown = target - cwnd + epoch.rest;
+        let whole = grown.floor();
+        epoch.rest = grown - whole;
+        window.saturating_add(whole as u64)
+    }
+
+    fn on_idle(&mut self) {
+        self.epoch = None;
+    }
+}

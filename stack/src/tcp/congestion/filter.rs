@@ -1,0 +1,80 @@
+//! Extremes over a sliding span, kept in two buckets: what is older than two spans is forgotten.
+
+/// The largest or the smallest of the values of the last one to two spans. The position along which the span slides
+/// may be a time or a count.
+#[derive(Debug, Clone)]
+pub(super) struct Extreme {
+    keep: fn(u64, u64) -> u64,
+    none: u64,
+    current: u64,
+    previous: u64,
+    begun: u64,
+}
+
+impl Extreme {
+    /// The largest, 0 before the first value.
+    pub(super) fn largest() -> Self {
+        Self { keep: u64::max, none: 0, current: 0, previous: 0, begun: 0 }
+    }
+
+    /// The smallest, `u64::MAX` before the first value.
+    pub(super) fn smallest() -> Self {
+        Self { keep: u64::min, none: u64::MAX, current: u64::MAX, previous: u64::MAX, begun: 0 }
+    }
+
+    /// A value at `position`; a bucket takes those of `span`.
+    pub(super) fn insert(&mut self, position: u64, span: u64, value: u64) {
+        let age = position.saturating_sub(self.begun);
+        if age >= span {
+            let outdated = age >= span.saturating_mul(2);
+            self.previous = if outdated { self.none } else { self.current };
+            self.current = self.none;
+            self.begun = position;
+        }
+        self.current = (self.keep)(self.current, value);
+    }
+
+    /// Begins a new bucket, unless the present one is empty.
+    pub(super) fn advance(&mut self) {
+        if self.current != self.none {
+            self.previous = self.current;
+            self.current = self.none;
+        }
+    }
+
+    pub(super) fn get(&self) -> u64 {
+        (self.keep)(self.current, self.previous)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_forgotten_after_two_spans_at_the_latest() {
+        let mut largest = Extreme::largest();
+        largest.insert(100, 10, 7);
+        largest.insert(109, 10, 5);
+        assert_eq!(largest.get(), 7);
+        largest.insert(110, 10, 3);
+        assert_eq!(largest.get(), 7);
+        largest.insert(120, 10, 1);
+        assert_eq!(largest.get(), 3);
+        largest.insert(200, 10, 2);
+        assert_eq!(largest.get(), 2);
+    }
+
+    #[test]
+    fn an_empty_bucket_is_not_passed_on() {
+        let mut smallest = Extreme::smallest();
+        assert_eq!(smallest.get(), u64::MAX);
+        smallest.insert(0, u64::MAX, 4);
+        smallest.advance();
+        smallest.advance();
+        assert_eq!(smallest.get(), 4);
+        smallest.insert(0, u64::MAX, 9);
+        smallest.advance();
+        assert_eq!(smallest.get(), 9);
+    }
+}

@@ -1,0 +1,129 @@
+//! HyStart++ (RFC 9406): slow start ends when round trips grow longer, before the queue overflows.
+//!
+//! Since longer round trips may have other causes, it goes on slowly for a few round trips first (conservative slow
+//! start), and goes back if they get shorter.
+
+use std::time::Duration;
+
+const MIN_THRESHOLD: Duration = Duration::from_millis(4);
+const MAX_THRESHOLD: Duration = Duration::from_millis(16);
+/// The threshold as a part of the round trip.
+const DIVISOR: u32 = 8;
+/// Samples that a round needs to say anything.
+const SAMPLES: u32 = 8;
+/// How much slower conservative slow start grows, and for how many rounds.
+const SLOWDOWN: u64 = 4;
+const CONSERVATIVE_ROUNDS: u32 = 5;
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HyStart {
+    /// The stream offset that ends the round.
+    end: u64,
+    current: Option<Duration>,
+    last: Option<Duration>,
+    samples: u32,
+    conservative: Option<Conservative>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Conservative {
+    baseline: Duration,
+    rounds: u32,
+}
+
+/// What slow start may do with an acknowledgement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Grow by so many bytes.
+    Grow(u64),
+    /// Slow start is over.
+    End,
+}
+
+impl HyStart {
+    pub(super) fn new() -> Self {
+        Self { end: 0, current: None, last: None, samples: 0, conservative: None }
+    }
+
+    /// `una` and `nxt` are stream offsets: the oldest byte that is not acknowledged, and the next to be sent.
+    pub(super) fn on_ack(&mut self, una: u64, nxt: u64, bytes: u64, rtt: Option<Duration>) -> Step {
+        if una > self.end {
+            self.last = self.current.take().or(self.last);
+            self.samples = 0;
+            self.end = nxt;
+            if let Some(conservative) = &mut self.conservative {
+                conservative.rounds += 1;
+                if conservative.rounds >= CONSERVATIVE_ROUNDS {
+                    return Step::End;
+                }
+            }
+        }
+        if let Some(rtt) = rtt {
+            self.samples += 1;
+            self.current = Some(self.current.map_or(rtt, |current| current.min(rtt)));
+        }
+        if self.samples >= SAMPLES
+            && let (Some(current), Some(last)) = (self.current, self.last)
+        {
+            match self.conservative {
+                None => {
+                    let threshold = (last / DIVISOR).clamp(MIN_THRESHOLD, MAX_THRESHOLD);
+                    if current >= last + threshold {
+                        self.conservative = Some(Conservative { baseline: current, rounds: 0 });
+                    }
+                }
+                Some(Conservative { baseline, .. }) if current < baseline => self.conservative = None,
+                Some(_) => {}
+            }
+        }
+        Step::Grow(if self.conservative.is_some() { bytes / SLOWDOWN } else { bytes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A round of 10 acknowledgements with these round trips; what the last of them allows.
+    fn round(hystart: &mut HyStart, number: u64, rtt_ms: u64) -> Step {
+        let mut step = Step::Grow(0);
+        for i in 1..=10 {
+            let una = number * 1000 + i * 100;
+            step = hystart.on_ack(una, (number + 1) * 1000, 400, Some(Duration::from_millis(rtt_ms)));
+            if step == Step::End {
+                return step;
+            }
+        }
+        step
+    }
+
+    #[test]
+    fn growth_slows_down_when_round_trips_get_longer_and_ends_five_rounds_later() {
+        let mut hystart = HyStart::new();
+        assert_eq!(round(&mut hystart, 0, 40), Step::Grow(400));
+        assert_eq!(round(&mut hystart, 1, 44), Step::Grow(400));
+        assert_eq!(round(&mut hystart, 2, 50), Step::Grow(100));
+        for number in 3..7 {
+            assert_eq!(round(&mut hystart, number, 50), Step::Grow(100));
+        }
+        assert_eq!(round(&mut hystart, 7, 50), Step::End);
+    }
+
+    #[test]
+    fn slow_start_resumes_when_round_trips_get_shorter_again() {
+        let mut hystart = HyStart::new();
+        round(&mut hystart, 0, 40);
+        assert_eq!(round(&mut hystart, 1, 60), Step::Grow(100));
+        assert_eq!(round(&mut hystart, 2, 41), Step::Grow(400));
+    }
+
+    #[test]
+    fn few_samples_say_nothing() {
+        let mut hystart = HyStart::new();
+        round(&mut hystart, 0, 40);
+        for i in 1..SAMPLES {
+            let step = hystart.on_ack(1000 + u64::from(i), 2000, 400, Some(Duration::from_millis(90)));
+            assert_eq!(step, Step::Grow(400));
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! What algorithms have in common that grow a window until something is lost: slow start, fast recovery, timeouts,
+//! pacing, and undoing what was no loss. They differ in a [`Growth`].
+
+use crate::clock::Time;
+
+use super::hystart::{HyStart, Step};
+use super::prr::Prr;
+use super::{Ack, Algorithm, Cause, Lost, Phase, View};
+
+/// RFC 5681 (3.1) equation 4: the threshold is at least two segments.
+const MIN_THRESHOLD_SEGMENTS: u64 = 2;
+
+/// Pacing as the multiple, percent, of the window per round trip: while the window doubles, and else. Acknowledgements
+/// have to find data to release, or the window would never be used up.
+const SLOW_START_PACING: u64 = 200;
+const AVOIDANCE_PACING: u64 = 120;
+
+/// How a window grows beyond the slow start threshold, and what is left of it after congestion. It is copied to be
+/// restored.
+pub(super) trait Growth: Copy {
+    /// The window after congestion.
+    fn reduce(&mut self, window: u64, mss: u64) -> u64;
+
+    /// A retransmission timeout has ended what was known of the path.
+    fn on_timeout(&mut self);
+
+    /// An acknowledgement of `bytes` in congestion avoidance; returns the new window. If it is not `used`, it must not
+    /// grow.
+    fn grow(&mut self, now: Time, view: &View, window: u64, bytes: u64, used: bool) -> u64;
+
+    /// Slow start has begun anew after the connection was idle.
+    fn on_idle(&mut self);
+}
+
+#[derive(Debug)]
+pub(crate) struct LossBased<G> {
+    growth: G,
+    mss: u64,
+    initial_window: u64,
+    window: u64,
+    threshold: Option<u64>,
+    /// Ends the first slow start.
+    hystart: Option<HyStart>,
+    prr: Prr,
+    pacing_rate: Option<u64>,
+    /// Losses are being repaired: the window has been reduced for all that was in flight.
+    repairing: bool,
+    before: Before<G>,
+}
+
+/// The state before congestion.
+#[derive(Debug, Clone, Copy)]
+struct Before<G> {
+    growth: G,
+    window: u64,
+    threshold: Option<u64>,
+}
+
+impl<G: Growth> LossBased<G> {
+    pub(super) fn new(growth: G, hystart: Option<HyStart>, mss: u64, initial_window: u64) -> Self {
+        let mss = mss.max(1);
+        let window = initial_window.max(mss);
+        Self {
+            growth,
+            mss,
+            initial_window: window,
+            window,
+            threshold: None,
+            hystart,
+            prr: Prr::default(),
+            pacing_rate: None,
+            repairing: false,
+            before: Before { growth, window, threshold: None },
+        }
+    }
+
+    fn is_in_slow_start(&self) -> bool {
+        self.threshold.is_none_or(|threshold| self.window < threshold)
+    }
+
+    fn reduce(&mut self) -> u64 {
+        self.before = Before { growth: self.growth, window: self.window, threshold: self.threshold };
+        let reduced = self.growth.reduce(self.window, self.mss);
+        let threshold = reduced.max(MIN_THRESHOLD_SEGMENTS.saturating_mul(self.mss));
+        self.threshold = Some(threshold);
+        self.hystart = None;
+        threshold
+    }
+
+    fn grow(&mut self, view: &View, ack: &Ack) {
+        // All that is delivered counts, however few acknowledgements tell of it: that a window's worth leaves in one
+        // burst, which RFC 3465 guards against with a limit per acknowledgement, is prevented by pacing.
+        let mut bytes = ack.delivered;
+        if self.is_in_slow_start() {
+            // In slow start the window is always ahead of what is in flight.
+            let used = view.window_limited || self.window < ack.prior_in_flight.saturating_mul(2);
+            if !used {
+                return;
+            }
+            let mut room = bytes;
+            if let Some(hystart) = &mut self.hystart {
+                match hystart.on_ack(view.una, view.nxt, bytes, ack.rtt) {
+                    Step::Grow(growth) => room = growth,
+                    Step::End => {
+                        self.hystart = None;
+                        self.threshold = Some(self.window);
+                        return;
+                    }
+                }
+            }
+            let step = room.min(self.threshold.unwrap_or(u64::MAX).saturating_sub(self.window));
+            self.window = self.window.saturating_add(step);
+            bytes = room - step;
+            if bytes == 0 {
+                return;
+            }
+        }
+        self.window = self.growth.grow(view.now, view, self.window, bytes, view.window_limited);
+    }
+
+    fn pace(&mut self, view: &View) {
+        let Some(srtt) = view.srtt else { return };
+        let doubling = self.threshold.is_none_or(|threshold| self.window < threshold / 2);
+        let gain = if doubling { SLOW_START_PACING } else { AVOIDANCE_PACING };
+        let window = u128::from(self.window.max(view.in_flight)) * u128::from(gain) / 100;
+        let rate = window * 1_000_000 / srtt.as_micros().max(1);
+        self.pacing_rate = Some(u64::try_from(rate).unwrap_or(u64::MAX).max(1));
+    }
+}
+
+impl<G: Growth> Algorithm for LossBased<G> {
+    fn on_sent(&mut self, view: &View, bytes: u64) {
+        if view.phase == Phase::Recovery {
+            self.prr.on_sent(bytes);
+        }
+    }
+
+    fn on_lost(&mut self, _view: &View, _lost: &Lost) {}
+
+    fn on_congestion(&mut self, view: &View, cause: Cause) {
+        self.mss = view.mss.max(1);
+        let threshold = self.reduce();
+        match cause {
+            Cause::Loss => {
+                self.repairing = true;
+                self.prr = Prr::new(view.nxt.saturating_sub(view.delivered).max(view.in_flight));
+                self.window = view.in_flight.saturating_add(self.mss);
+            }
+            Cause::Mark => self.window = threshold,
+        }
+    }
+
+    fn on_timeout(&mut self, view: &View) {
+        self.mss = view.mss.max(1);
+        // What is lost again, or within a window that was reduced already, does not count twice.
+        if !self.repairing {
+            self.reduce();
+        }
+        self.repairing = true;
+        self.growth.on_timeout();
+        self.window = view.in_flight.saturating_add(self.mss);
+    }
+
+    fn on_ack(&mut self, view: &View, ack: &Ack) {
+        self.mss = view.mss.max(1);
+        if view.phase == Phase::Recovery {
+            let safe = ack.acked > 0 && ack.lost == 0;
+            let threshold = self.threshold.unwrap_or(self.window);
+            self.window = self.prr.on_ack(ack.delivered, view.in_flight, threshold, safe, self.mss);
+        } else {
+            self.grow(view, ack);
+        }
+        self.window = self.window.max(self.mss);
+        self.pace(view);
+    }
+
+    fn on_recovered(&mut self, view: &View) {
+        self.repairing = false;
+        // After a timeout the window has grown from one segment and goes on.
+        if view.phase != Phase::Loss
+            && let Some(threshold) = self.threshold
+        {
+            self.window = threshold;
+        }
+    }
+
+    fn on_undo(&mut self, _view: &View) {
+        self.repairing = false;
+        self.growth = self.before.growth;
+        self.window = self.window.max(self.before.window);
+        self.threshold = self.before.threshold;
+    }
+
+    fn on_idle(&mut self, view: &View) {
+        // RFC 5681 (4.1): nothing is known of the path any more. RFC 2861: most of what was used is worth a try.
+        let used = self.window / 4 * 3;
+        self.threshold = self.threshold.map(|threshold| threshold.max(used));
+        self.window = self.window.min(self.initial_window).max(view.mss);
+        self.growth.on_idle();
+    }
+
+    fn window(&self) -> u64 {
+        self.window
+    }
+
+    fn slow_start_threshold(&self) -> Option<u64> {
+        self.threshold
+    }
+
+    fn pacing_rate(&self) -> Option<u64> {
+        self.pacing_rate
+    }
+}

@@ -1,0 +1,289 @@
+//! A sender that knows exactly what was delivered and what was lost, in segments.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::clock::Time;
+use crate::tcp::congestion::{Ack, Algorithm, Cause, CongestionControl, Lost, Phase, View};
+use crate::tcp::rate::{Sampler, Snapshot};
+
+use super::{MSS, Nanos};
+
+/// Largest burst, segments.
+const MAX_BURST: u64 = 44;
+
+/// A segment's number in the stream, and the number of its transmission.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sent {
+    pub(super) segment: u64,
+    pub(super) transmission: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    InFlight,
+    Delivered,
+    Lost,
+}
+
+#[derive(Debug)]
+struct Segment {
+    transmission: u64,
+    snapshot: Snapshot,
+    fate: Fate,
+    again: bool,
+}
+
+pub(super) struct Sender {
+    algorithm: Box<dyn Algorithm + Send>,
+    sampler: Sampler,
+    /// From the oldest that is not acknowledged.
+    segments: VecDeque<Segment>,
+    una: u64,
+    transmissions: u64,
+    /// In the order of sending.
+    order: VecDeque<Sent>,
+    lost: VecDeque<u64>,
+    in_flight: u64,
+    srtt: Option<Duration>,
+    min_rtt: Option<Duration>,
+    phase: Phase,
+    recovery_end: u64,
+    window_limited: bool,
+    next_burst: Nanos,
+    /// Segments that the application has given so far.
+    given: u64,
+    /// Marks are not reacted to until this is acknowledged.
+    reduced: u64,
+    /// How often nothing has come since the last acknowledgement.
+    silences: u32,
+}
+
+/// What keeps a sender from sending.
+pub(super) enum Wait {
+    Until(Nanos),
+    Acknowledgement,
+}
+
+impl Sender {
+    pub(super) fn new(control: CongestionControl, now: Nanos, initial_window: u64) -> Self {
+        Self {
+            algorithm: control.start(time(now), MSS, initial_window * MSS),
+            sampler: Sampler::new(time(now)),
+            segments: VecDeque::new(),
+            una: 0,
+            transmissions: 0,
+            order: VecDeque::new(),
+            lost: VecDeque::new(),
+            in_flight: 0,
+            srtt: None,
+            min_rtt: None,
+            phase: Phase::Open,
+            recovery_end: 0,
+            window_limited: false,
+            next_burst: now,
+            given: 0,
+            reduced: 0,
+            silences: 0,
+        }
+    }
+
+    /// Bytes acknowledged.
+    pub(super) fn acknowledged(&self) -> u64 {
+        self.una * MSS
+    }
+
+    pub(super) fn has_in_flight(&self) -> bool {
+        self.in_flight > 0
+    }
+
+    /// The application has so many segments more.
+    pub(super) fn give(&mut self, segments: u64) {
+        self.given = self.given.saturating_add(segments);
+    }
+
+    /// How long to wait for what will not come.
+    pub(super) fn patience(&self) -> Nanos {
+        let srtt = self.srtt.unwrap_or(Duration::from_secs(1)) * 2;
+        (srtt.as_nanos() as Nanos) << self.silences.min(6)
+    }
+
+    #[allow(dead_code)]
+    pub(super) fn algorithm(&self) -> &dyn Algorithm {
+        &*self.algorithm
+    }
+
+    /// Appends what may leave now.
+    pub(super) fn send(&mut self, now: Nanos, out: &mut Vec<Sent>) -> Wait {
+        loop {
+            let rate = self.algorithm.pacing_rate();
+            if rate.is_some() && now < self.next_burst {
+                return Wait::Until(self.next_burst);
+            }
+            let burst = rate.map_or(MAX_BURST, |rate| (rate / 1000 / MSS).clamp(2, MAX_BURST));
+            let mut sent = 0;
+            while sent < burst && self.has_data() && self.in_flight + MSS <= self.algorithm.window() {
+                out.push(self.transmit(now));
+                sent += 1;
+            }
+            if let Some(rate) = self.algorithm.pacing_rate() {
+                self.next_burst = self.next_burst.max(now) + sent * MSS * 1_000_000_000 / rate.max(1);
+            }
+            if !self.has_data() {
+                self.sampler.limit(self.in_flight);
+                return Wait::Acknowledgement;
+            }
+            if sent < burst {
+                self.window_limited = true;
+                return Wait::Acknowledgement;
+            }
+        }
+    }
+
+    fn has_data(&self) -> bool {
+        !self.lost.is_empty() || self.una + (self.segments.len() as u64) < self.given
+    }
+
+    fn transmit(&mut self, now: Nanos) -> Sent {
+        self.algorithm.on_sent(&self.view(now), MSS);
+        let snapshot = self.sampler.on_sent(time(now), self.in_flight, MSS);
+        self.in_flight += MSS;
+        self.transmissions += 1;
+        let transmission = self.transmissions;
+        let segment = match self.lost.pop_front() {
+            Some(number) => {
+                let segment = &mut self.segments[(number - self.una) as usize];
+                *segment = Segment { transmission, snapshot, fate: Fate::InFlight, again: true };
+                number
+            }
+            None => {
+                self.segments.push_back(Segment {
+                    transmission,
+                    snapshot,
+                    fate: Fate::InFlight,
+                    again: false,
+                });
+                self.una + self.segments.len() as u64 - 1
+            }
+        };
+        let sent = Sent { segment, transmission };
+        self.order.push_back(sent);
+        sent
+    }
+
+    /// These have arrived, in this order. `marked`: a router has marked one.
+    pub(super) fn on_ack(&mut self, now: Nanos, arrived: &[Sent], marked: bool) {
+        self.silences = 0;
+        let prior_in_flight = self.in_flight;
+        let before = (self.sampler.delivered(), self.sampler.lost(), self.una);
+        let mut newest = 0;
+        let mut rtt = None;
+        for sent in arrived {
+            let Some(index) = sent.segment.checked_sub(self.una) else { continue };
+            let segment = &mut self.segments[index as usize];
+            assert_eq!((segment.fate, segment.transmission), (Fate::InFlight, sent.transmission));
+            segment.fate = Fate::Delivered;
+            self.in_flight -= MSS;
+            newest = newest.max(sent.transmission);
+            self.sampler.on_delivered(time(now), &segment.snapshot, (sent.segment + 1) * MSS, MSS);
+            if !segment.again {
+                rtt = Some(crate::clock::since(time(now), segment.snapshot.sent));
+            }
+        }
+        while self.segments.front().is_some_and(|front| front.fate == Fate::Delivered) {
+            self.segments.pop_front();
+            self.una += 1;
+        }
+        if let Some(rtt) = rtt {
+            self.min_rtt = Some(self.min_rtt.map_or(rtt, |min| min.min(rtt)));
+            self.srtt = Some(self.srtt.map_or(rtt, |srtt| (srtt * 7 + rtt) / 8));
+        }
+        self.detect(now, newest);
+        if marked && self.phase == Phase::Open && self.una >= self.reduced {
+            self.reduced = self.una + self.segments.len() as u64;
+            let view = self.view(now);
+            self.algorithm.on_congestion(&view, Cause::Mark);
+        }
+        if self.phase != Phase::Open && self.una >= self.recovery_end {
+            self.phase = Phase::Open;
+            let view = self.view(now);
+            self.algorithm.on_recovered(&view);
+        }
+        let ack = Ack {
+            acked: (self.una - before.2) * MSS,
+            delivered: self.sampler.delivered() - before.0,
+            lost: self.sampler.lost() - before.1,
+            prior_in_flight,
+            rtt,
+            ece: marked,
+            sample: self.sampler.finish(self.min_rtt),
+        };
+        self.algorithm.on_ack(&self.view(now), &ack);
+        self.window_limited = false;
+        assert!(self.algorithm.window() > 0);
+    }
+
+    /// Nothing of what is in flight will ever arrive.
+    pub(super) fn on_silence(&mut self, now: Nanos) {
+        self.silences += 1;
+        if self.silences == 1 {
+            // A tail loss probe would have been answered.
+            self.detect(now, u64::MAX);
+            return;
+        }
+        self.mark_lost(now, u64::MAX);
+        self.phase = Phase::Loss;
+        self.recovery_end = self.una + self.segments.len() as u64;
+        let view = self.view(now);
+        self.algorithm.on_timeout(&view);
+    }
+
+    fn detect(&mut self, now: Nanos, newest: u64) {
+        if self.mark_lost(now, newest) && self.phase == Phase::Open {
+            self.phase = Phase::Recovery;
+            self.recovery_end = self.una + self.segments.len() as u64;
+            let view = self.view(now);
+            self.algorithm.on_congestion(&view, Cause::Loss);
+        }
+    }
+
+    /// What was sent before `newest` and has not arrived is lost. Returns whether there is any.
+    fn mark_lost(&mut self, now: Nanos, newest: u64) -> bool {
+        let mut found = false;
+        while let Some(sent) = self.order.front().copied().filter(|sent| sent.transmission <= newest) {
+            self.order.pop_front();
+            let Some(index) = sent.segment.checked_sub(self.una) else { continue };
+            let segment = &mut self.segments[index as usize];
+            if segment.fate != Fate::InFlight || segment.transmission != sent.transmission {
+                continue;
+            }
+            segment.fate = Fate::Lost;
+            let lost = Lost { bytes: MSS, snapshot: segment.snapshot, again: segment.again };
+            self.lost.push_back(sent.segment);
+            self.in_flight -= MSS;
+            self.sampler.on_lost(MSS);
+            self.algorithm.on_lost(&self.view(now), &lost);
+            found = true;
+        }
+        found
+    }
+
+    fn view(&self, now: Nanos) -> View {
+        View {
+            now: time(now),
+            mss: MSS,
+            in_flight: self.in_flight,
+            delivered: self.sampler.delivered(),
+            lost: self.sampler.lost(),
+            una: self.una * MSS,
+            nxt: (self.una + self.segments.len() as u64) * MSS,
+            srtt: self.srtt,
+            phase: self.phase,
+            window_limited: self.window_limited,
+        }
+    }
+}
+
+fn time(now: Nanos) -> Time {
+    Time::from_micros((now / 1000) as i64)
+}

@@ -1,0 +1,287 @@
+//! Arriving segments: RFC 9293 3.10.7, with RFC 5961's defence against segments from strangers.
+
+use super::Connection;
+use crate::State;
+use crate::clock::{Time, since};
+use crate::tcp::options::MAX_BLOCKS;
+use crate::tcp::segment::Segment;
+use crate::tcp::sender::Acknowledgement;
+use crate::tcp::sequence;
+
+/// What is left to do about a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Nothing.
+    Done,
+    /// Answer it with a reset: it belongs to another connection.
+    Reset,
+}
+
+impl Connection {
+    /// Takes one segment in.
+    pub(crate) fn process(&mut self, now: Time, segment: &Segment<'_>) -> Verdict {
+        let verdict = match self.state {
+            State::Closed => Verdict::Done,
+            State::SynSent => self.process_in_syn_sent(now, segment),
+            _ => self.process_synchronized(now, segment),
+        };
+        self.settle();
+        verdict
+    }
+
+    /// RFC 9293 3.10.7.3.
+    fn process_in_syn_sent(&mut self, now: Time, segment: &Segment<'_>) -> Verdict {
+        let ours = segment.ack == Some(sequence::wire(self.isn, 1)) && self.syn.tries > 0;
+        if segment.ack.is_some() && !ours {
+            return if segment.rst { Verdict::Done } else { Verdict::Reset };
+        }
+        if segment.rst {
+            if ours {
+                self.state = State::Closed;
+            }
+            return Verdict::Done;
+        }
+        if !segment.syn {
+            return Verdict::Done;
+        }
+        self.take_syn(now, segment);
+        self.heard = now;
+        if ours {
+            self.establish(now);
+            self.take_window(now, 0, 1, u64::from(segment.window));
+            self.receiver.acknowledge_now();
+        } else {
+            // Both ends open at once.
+            self.state = State::SynReceived;
+            self.syn.due = true;
+            self.window_ack = 0;
+        }
+        Verdict::Done
+    }
+
+    fn process_synchronized(&mut self, now: Time, segment: &Segment<'_>) -> Verdict {
+        let next = self.receiver.nxt();
+        let start = sequence::offset(self.irs, next, segment.seq);
+        let acceptable = start.filter(|&start| self.is_acceptable(now, start, segment));
+        let Some(start) = acceptable else {
+            if !segment.rst && self.may_challenge(now) {
+                self.repeat_duplicate(start, segment);
+                self.receiver.acknowledge_now();
+            }
+            return Verdict::Done;
+        };
+        if segment.rst {
+            return self.process_reset(now, start, next);
+        }
+        if segment.syn {
+            return self.process_syn(now, start);
+        }
+        let Some(ack) = segment.ack else { return Verdict::Done };
+        if self.state == State::SynReceived {
+            if ack != sequence::wire(self.isn, 1) || self.syn.tries == 0 {
+                return Verdict::Reset;
+            }
+            self.establish(now);
+            self.take_window(now, start, 1, u64::from(segment.window) << self.peer_scale);
+        }
+        self.heard = now;
+        if let (Some(timestamps), Some((value, _))) = (&mut self.timestamps, segment.options.timestamps)
+            && start <= self.receiver.acked()
+        {
+            timestamps.update(now, value);
+        }
+        if !self.process_ack(now, start, ack, segment) {
+            return Verdict::Done;
+        }
+        self.process_data(now, start, segment);
+        Verdict::Done
+    }
+
+    /// RFC 9293 3.10.7.4, first step, and RFC 7323 5.3. What has come before is acceptable back to the last
+    /// acknowledgement, since its own acknowledgement may be news.
+    fn is_acceptable(&mut self, now: Time, start: u64, segment: &Segment<'_>) -> bool {
+        if let Some(timestamps) = &self.timestamps
+            && !segment.rst
+            && !segment.syn
+        {
+            match segment.options.timestamps {
+                Some((value, _)) if timestamps.is_old(now, value) => return false,
+                Some(_) => {}
+                None => return false,
+            }
+        }
+        let end = start + segment.len();
+        let edge = self.receiver.edge().max(self.receiver.nxt());
+        end >= self.receiver.acked() && start <= edge
+    }
+
+    /// An old segment is a duplicate: RFC 2883 has it reported.
+    fn repeat_duplicate(&mut self, start: Option<u64>, segment: &Segment<'_>) {
+        let next = self.receiver.nxt();
+        if let Some(start) = start
+            && !segment.payload.is_empty()
+            && start + segment.payload.len() as u64 <= next
+            && start > 0
+        {
+            self.receiver.on_duplicate(start, start + segment.payload.len() as u64);
+        }
+    }
+
+    /// RFC 5961 section 7: answers to what a stranger could have sent are limited.
+    fn may_challenge(&mut self, now: Time) -> bool {
+        let (since_when, count) = &mut self.challenges;
+        if since(now, *since_when) >= std::time::Duration::from_secs(1) {
+            (*since_when, *count) = (now, 0);
+        }
+        *count += 1;
+        *count <= super::CHALLENGES
+    }
+
+    /// RFC 5961 section 3: only the very next number resets; RFC 1337: nothing does in TIME-WAIT.
+    fn process_reset(&mut self, now: Time, start: u64, next: u64) -> Verdict {
+        if self.state == State::TimeWait {
+            return Verdict::Done;
+        }
+        if start == next {
+            self.state = State::Closed;
+        } else if self.may_challenge(now) {
+            self.receiver.acknowledge_now();
+        }
+        Verdict::Done
+    }
+
+    /// RFC 5961 section 4: a SYN is answered with an acknowledgement, that of the handshake if it is still under way.
+    fn process_syn(&mut self, now: Time, start: u64) -> Verdict {
+        if self.state == State::SynReceived && start == 0 {
+            self.syn.due = true;
+        } else if self.may_challenge(now) {
+            self.receiver.acknowledge_now();
+        }
+        Verdict::Done
+    }
+
+    /// RFC 9293 3.10.7.4, fifth step. `false`: the rest of the segment is not to be looked at.
+    fn process_ack(&mut self, now: Time, start: u64, ack: u32, segment: &Segment<'_>) -> bool {
+        let Some(ack) = sequence::offset(self.isn, self.sender.una(), ack) else { return false };
+        // RFC 5961 section 5.
+        let too_old = ack + self.sender.largest_window().max(1 << 16) < self.sender.una();
+        if ack > self.sender.nxt() || too_old {
+            if self.may_challenge(now) {
+                self.receiver.acknowledge_now();
+            }
+            return false;
+        }
+        let window = u64::from(segment.window) << self.peer_scale;
+        let same_window = ack + window == self.sender.edge();
+        if ack >= self.sender.una() {
+            let mut blocks = [(0, 0); MAX_BLOCKS];
+            let (count, duplicate) = self.read_blocks(ack, segment, &mut blocks);
+            let rtt = self.round_trip(now, segment);
+            let acknowledgement = Acknowledgement {
+                ack,
+                blocks: &blocks[..count],
+                duplicate,
+                ece: segment.ece && self.ecn.on,
+                rtt,
+                pure: segment.payload.is_empty() && !segment.fin && same_window,
+            };
+            self.sender.on_ack(now, &acknowledgement);
+        }
+        self.take_window(now, start, ack, window);
+        self.after_ack();
+        true
+    }
+
+    fn round_trip(&self, now: Time, segment: &Segment<'_>) -> Option<std::time::Duration> {
+        let (_, echo) = segment.options.timestamps?;
+        self.timestamps.as_ref()?.round_trip(now, echo)
+    }
+
+    /// The SACK blocks in stream offsets, what makes no sense left out; and a reported duplicate (RFC 2883 section 4).
+    fn read_blocks(
+        &self,
+        ack: u64,
+        segment: &Segment<'_>,
+        blocks: &mut [(u64, u64); MAX_BLOCKS],
+    ) -> (usize, Option<(u64, u64)>) {
+        if !self.sender.sack || segment.options.sack.is_empty() {
+            return (0, None);
+        }
+        let mut all = [(0, 0); MAX_BLOCKS];
+        let mut read = 0;
+        for (start, end) in segment.options.sack.iter() {
+            let start = sequence::offset(self.isn, ack, start);
+            let end = sequence::offset(self.isn, ack, end);
+            if let (Some(start), Some(end)) = (start, end)
+                && start < end
+                && end <= self.sender.nxt()
+            {
+                all[read] = (start, end);
+                read += 1;
+            } else if read == 0 {
+                // The first one tells a duplicate or the latest news; without it the others are neither.
+                return (0, None);
+            }
+        }
+        let first = all[0];
+        let covered = all[1..read].iter().any(|other| other.0 <= first.0 && first.1 <= other.1);
+        let duplicate = (read > 0 && (first.1 <= ack || covered)).then_some(first);
+        let mut count = 0;
+        for &(start, end) in &all[usize::from(duplicate.is_some())..read] {
+            if start >= ack {
+                blocks[count] = (start, end);
+                count += 1;
+            }
+        }
+        (count, duplicate)
+    }
+
+    /// RFC 9293 3.10.7.4: an older segment does not take the window back.
+    fn take_window(&mut self, now: Time, seq: u64, ack: u64, window: u64) {
+        if seq > self.window_seq || (seq == self.window_seq && ack >= self.window_ack) {
+            (self.window_seq, self.window_ack) = (seq, ack);
+            self.sender.set_window(now, ack + window);
+        }
+    }
+
+    fn after_ack(&mut self) {
+        if !self.sender.fin_acked() {
+            return;
+        }
+        self.state = match self.state {
+            State::FinWait1 => State::FinWait2,
+            State::Closing => State::TimeWait,
+            State::LastAck => State::Closed,
+            other => other,
+        };
+    }
+
+    /// RFC 9293 3.10.7.4, seventh and eighth step.
+    fn process_data(&mut self, now: Time, start: u64, segment: &Segment<'_>) {
+        if segment.cwr {
+            self.ecn.echo = false;
+        }
+        if segment.marked && self.ecn.on {
+            self.ecn.echo = true;
+            self.receiver.acknowledge_now();
+        }
+        let receiving = matches!(self.state, State::Established | State::FinWait1 | State::FinWait2);
+        if segment.payload.is_empty() && !segment.fin {
+            return;
+        }
+        if !receiving {
+            // Everything has come before; the peer has missed the acknowledgement.
+            self.receiver.acknowledge_now();
+            return;
+        }
+        self.receiver.on_segment(now, start, segment.payload, segment.fin, self.mss());
+        if self.receiver.is_finished() {
+            self.state = match self.state {
+                State::Established => State::CloseWait,
+                State::FinWait1 => State::Closing,
+                State::FinWait2 => State::TimeWait,
+                other => other,
+            };
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! One TCP connection as a state machine: segments in ([`Connection::process`]), segments out
+//! ([`Connection::emit`]), deadlines ([`Connection::deadline`]) and two buffers.
+//!
+//! * `input`: arriving segments, RFC 9293 3.10.7.
+//! * `output`: what leaves, and when.
+//! * `timestamps`: RFC 7323.
+//!
+//! The two halves are a [`Sender`](super::sender::Sender) and a [`Receiver`](super::receiver::Receiver).
+
+mod input;
+mod output;
+mod timestamps;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(crate) use input::Verdict;
+
+use self::timestamps::Timestamps;
+use super::congestion::CongestionControl;
+use super::memory::{Charge, Memory};
+use super::options::Options;
+use super::receiver::Receiver;
+use super::segment::Segment;
+use super::sender::Sender;
+use super::sequence;
+use crate::State;
+use crate::clock::Time;
+use crate::ip::MAX_PACKET;
+
+/// The segment size of a peer that names none (RFC 9293 3.7.1, MUST-15; RFC 2675 for IPv6).
+const DEFAULT_MSS_V4: u16 = 536;
+const DEFAULT_MSS_V6: u16 = 1220;
+
+/// The smallest segment size that a peer may ask for; less only wastes everybody's time.
+const LEAST_MSS: u16 = 48;
+
+/// A send buffer that adapts itself holds so many congestion windows, and at least this many bytes.
+const WINDOWS: u64 = 3;
+const LEAST_SEND_BUFFER: usize = 256 << 10;
+
+/// A buffer's bytes while the node has no memory left for more.
+const PRESSED_BUFFER: usize = 64 << 10;
+
+/// The initial window: RFC 6928.
+const INITIAL_WINDOW: u64 = 10;
+
+/// Segments outside the window and probes that are answered in a second (RFC 5961 section 7).
+const CHALLENGES: u32 = 100;
+
+/// What a connection is made with.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// Most bytes queued for sending and for reading, and whether these are to be so from the start.
+    pub(crate) send_buffer: usize,
+    pub(crate) send_fixed: bool,
+    pub(crate) receive_buffer: usize,
+    pub(crate) receive_fixed: bool,
+    pub(crate) nodelay: bool,
+    pub(crate) keepalive: Option<Duration>,
+    pub(crate) congestion: CongestionControl,
+    /// RFC 7323 timestamps: of use towards other stacks.
+    pub(crate) timestamps: bool,
+    /// RFC 3168: ask for and accept explicit congestion notification.
+    pub(crate) ecn: bool,
+    pub(crate) memory: Arc<Memory>,
+}
+
+/// See the module.
+pub(crate) struct Connection {
+    state: State,
+    settings: Settings,
+    local: SocketAddr,
+    remote: SocketAddr,
+    /// The initial sequence numbers, ours and the peer's.
+    isn: u32,
+    irs: u32,
+    sender: Sender,
+    receiver: Receiver,
+    syn: Syn,
+    /// A reset is to leave; nothing else does then.
+    reset_due: bool,
+    /// The path has come back.
+    expedite_due: bool,
+    /// The largest segment that the peer takes, with its options.
+    peer_mss: u16,
+    /// Log2 of the units of windows: the peer's and ours, 0 unless both have said theirs.
+    peer_scale: u8,
+    own_scale: u8,
+    timestamps: Option<Timestamps>,
+    ecn: Ecn,
+    /// The sequence number and the acknowledgement of the last segment that set the window (RFC 9293 3.10.7.4).
+    window_seq: u64,
+    window_ack: u64,
+    /// The path's payload of a segment without options, as of the last emission.
+    segment: u64,
+    /// When the last segment came, and the last keep-alive left.
+    heard: Time,
+    probed: Time,
+    challenges: (Time, u32),
+    charge: Charge,
+}
+
+/// The handshake's own transmissions.
+#[derive(Debug, Clone, Copy, Default)]
+struct Syn {
+    /// It is to leave now.
+    due: bool,
+    /// When it leaves again.
+    again: Option<Time>,
+    /// When it left first.
+    sent: Option<Time>,
+    tries: u32,
+}
+
+/// RFC 3168.
+#[derive(Debug, Clone, Copy, Default)]
+struct Ecn {
+    /// Both ends take part.
+    on: bool,
+    /// A mark has come, and the peer has not said that it has reacted.
+    echo: bool,
+}
+
+impl Connection {
+    /// A connection that starts with a SYN.
+    pub(crate) fn connect(
+        settings: Settings,
+        now: Time,
+        addresses: (SocketAddr, SocketAddr),
+        isn: u32,
+    ) -> Self {
+        let mut connection = Self::new(settings, now, addresses, isn);
+        connection.state = State::SynSent;
+        connection.syn.due = true;
+        connection
+    }
+
+    /// A connection that answers a SYN.
+    pub(crate) fn accept(
+        settings: Settings,
+        now: Time,
+        addresses: (SocketAddr, SocketAddr),
+        isn: u32,
+        syn: &Segment<'_>,
+    ) -> Self {
+        let mut connection = Self::new(settings, now, addresses, isn);
+        connection.take_syn(now, syn);
+        connection.state = State::SynReceived;
+        connection.syn.due = true;
+        connection
+    }
+
+    fn new(settings: Settings, now: Time, (local, remote): (SocketAddr, SocketAddr), isn: u32) -> Self {
+        let default = if local.is_ipv4() { DEFAULT_MSS_V4 } else { DEFAULT_MSS_V6 };
+        let mut sender = Sender::new(now, settings.congestion, u64::from(default), 0);
+        sender.nodelay = settings.nodelay;
+        Self {
+            state: State::Closed,
+            local,
+            remote,
+            isn,
+            irs: 0,
+            sender,
+            receiver: Receiver::new(now, settings.receive_buffer, settings.receive_fixed),
+            syn: Syn::default(),
+            reset_due: false,
+            expedite_due: false,
+            peer_mss: default,
+            peer_scale: 0,
+            own_scale: 0,
+            timestamps: settings.timestamps.then(|| Timestamps::new(isn)),
+            ecn: Ecn::default(),
+            window_seq: 0,
+            window_ack: 0,
+            segment: u64::from(default),
+            heard: now,
+            probed: now,
+            challenges: (now, 0),
+            charge: Charge::default(),
+            settings,
+        }
+    }
+
+    /// Log2 of the unit of our windows, so that the largest buffer fits the field (RFC 7323 2.3).
+    fn wanted_scale(&self) -> u8 {
+        let largest = self.settings.receive_buffer.max(1);
+        (0..14).find(|shift| largest >> shift <= usize::from(u16::MAX)).unwrap_or(14)
+    }
+
+    /// The largest segment that this node takes in: any IP packet (RFC 6691 section 2).
+    fn own_mss(&self) -> u16 {
+        (MAX_PACKET - self.header_len()) as u16
+    }
+
+    /// Bytes of the IP and TCP headers without options.
+    fn header_len(&self) -> usize {
+        if self.local.is_ipv4() { 40 } else { 60 }
+    }
+
+    /// Payload of a full segment.
+    fn mss(&self) -> u64 {
+        let options = if self.timestamps.is_some() { 12 } else { 0 };
+        self.segment.min(u64::from(self.peer_mss)).saturating_sub(options).max(1)
+    }
+
+    /// Learns from the peer's SYN.
+    fn take_syn(&mut self, now: Time, syn: &Segment<'_>) {
+        let Options { mss, window_scale, sack_permitted, timestamps, .. } = syn.options;
+        self.irs = syn.seq;
+        self.peer_mss = mss.unwrap_or(self.peer_mss).max(LEAST_MSS);
+        self.sender.sack = sack_permitted;
+        if let Some(scale) = window_scale {
+            self.peer_scale = scale;
+            self.own_scale = self.wanted_scale();
+        }
+        self.timestamps = match (&self.timestamps, timestamps) {
+            (Some(own), Some((value, _))) => Some(own.heard(now, value)),
+            _ => None,
+        };
+        self.ecn.on = self.settings.ecn && syn.ece && (syn.cwr || self.state == State::SynSent);
+    }
+
+    /// The handshake is done.
+    fn establish(&mut self, now: Time) {
+        self.state = State::Established;
+        if let Some(sent) = self.syn.sent.filter(|_| self.syn.tries == 1) {
+            self.sender.handshake_took(now, crate::clock::since(now, sent));
+        }
+        self.syn.due = false;
+        self.syn.again = None;
+        let mss = self.mss();
+        self.sender.begin(now, self.settings.congestion, mss, INITIAL_WINDOW * mss);
+    }
+
+    /// Queues what fits of `data`.
+    pub(crate) fn write(&mut self, data: &[u8]) -> usize {
+        let fits = data.len().min(self.writable());
+        self.sender.write(&data[..fits]);
+        self.settle();
+        fits
+    }
+
+    /// Takes what fits into `buf` from the receive queue.
+    pub(crate) fn read(&mut self, now: Time, buf: &mut [u8]) -> usize {
+        let rtt = self.sender.rtt.min();
+        let room = self.settings.memory.has_room();
+        let read = self.receiver.read(now, buf, rtt, room);
+        self.settle();
+        read
+    }
+
+    /// Copies what fits into `buf` and leaves it queued.
+    pub(crate) fn peek(&self, buf: &mut [u8]) -> usize {
+        self.receiver.peek(buf)
+    }
+
+    /// Throws the receive queue away.
+    pub(crate) fn discard(&mut self) {
+        self.receiver.discard();
+        self.settle();
+    }
+
+    /// Sends FIN after the queue.
+    pub(crate) fn shutdown(&mut self) {
+        match self.state {
+            State::Established => self.state = State::FinWait1,
+            State::CloseWait => self.state = State::LastAck,
+            // RFC 9293 3.10.4: it is queued until the handshake is done; the application gives it up instead.
+            _ => return,
+        }
+        self.sender.finish();
+    }
+
+    /// Sends RST and forgets everything.
+    pub(crate) fn abort(&mut self) {
+        if !matches!(self.state, State::Closed | State::SynSent | State::TimeWait) {
+            self.reset_due = true;
+        }
+        self.state = State::Closed;
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.state
+    }
+
+    /// Whether it is closed and has nothing left to send.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.state == State::Closed && !self.reset_due
+    }
+
+    /// Bytes queued by the application and not acknowledged.
+    pub(crate) fn unacked(&self) -> usize {
+        self.sender.queued()
+    }
+
+    /// Bytes queued by the application and never sent.
+    pub(crate) fn unsent(&self) -> usize {
+        self.sender.unsent()
+    }
+
+    /// Bytes sent and neither acknowledged, SACKed nor lost.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.sender.in_flight() as usize
+    }
+
+    /// The present size of the queue for sending, bytes.
+    pub(crate) fn send_buffer(&self) -> usize {
+        let most = self.settings.send_buffer;
+        if self.settings.send_fixed {
+            return most;
+        }
+        if !self.settings.memory.has_room() {
+            return most.min(PRESSED_BUFFER);
+        }
+        let wanted = usize::try_from(WINDOWS * self.sender.window()).unwrap_or(usize::MAX);
+        wanted.clamp(LEAST_SEND_BUFFER.min(most), most)
+    }
+
+    /// Bytes that the application can queue.
+    pub(crate) fn writable(&self) -> usize {
+        self.send_buffer().saturating_sub(self.unacked())
+    }
+
+    /// Bytes that the application can read.
+    pub(crate) fn readable(&self) -> usize {
+        self.receiver.readable()
+    }
+
+    /// Whether something waits for an acknowledgement: SYN, data or FIN.
+    pub(crate) fn awaits_ack(&self) -> bool {
+        match self.state {
+            State::SynSent | State::SynReceived | State::FinWait1 | State::Closing | State::LastAck => true,
+            State::Established | State::CloseWait => self.sender.awaits_ack(),
+            State::FinWait2 | State::TimeWait | State::Closed => false,
+        }
+    }
+
+    pub(crate) fn retransmits(&self) -> u64 {
+        self.sender.retransmits()
+    }
+
+    /// SND.NXT and RCV.NXT.
+    pub(crate) fn edges(&self) -> (u32, u32) {
+        (self.wire_nxt(), self.wire_ack())
+    }
+
+    pub(crate) fn initial_sequence(&self) -> u32 {
+        self.isn
+    }
+
+    pub(crate) fn nodelay(&self) -> bool {
+        self.sender.nodelay
+    }
+
+    pub(crate) fn set_nodelay(&mut self, on: bool) {
+        self.sender.nodelay = on;
+    }
+
+    pub(crate) fn set_keepalive(&mut self, interval: Option<Duration>) {
+        self.settings.keepalive = interval;
+    }
+
+    fn wire_nxt(&self) -> u32 {
+        match self.state {
+            State::SynSent | State::SynReceived => sequence::wire(self.isn, u64::from(self.syn.tries > 0)),
+            _ => sequence::wire(self.isn, self.sender.nxt()),
+        }
+    }
+
+    fn wire_ack(&self) -> u32 {
+        sequence::wire(self.irs, self.receiver.nxt())
+    }
+
+    /// Tells the node's account what the buffers occupy.
+    fn settle(&mut self) {
+        let bytes = self.sender.allocated() + self.receiver.allocated();
+        self.charge.update(&self.settings.memory, bytes);
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.charge.update(&self.settings.memory, 0);
+    }
+}

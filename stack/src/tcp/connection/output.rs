@@ -1,0 +1,232 @@
+//! What leaves, and when.
+
+use std::time::Duration;
+
+use super::Connection;
+use crate::State;
+use crate::clock::{Time, after};
+use crate::flow::Egress;
+use crate::gso::SuperSegment;
+use crate::ip::MAX_PACKET;
+use crate::tcp::options::{MAX_BLOCKS, Options};
+use crate::tcp::segment::{ECT0, Outgoing};
+use crate::tcp::sender::Plan;
+use crate::tcp::sequence;
+
+/// The first SYN leaves again after this time (RFC 6298 2.1), then after twice as long, and so on.
+const SYN_TIMEOUT: Duration = Duration::from_secs(1);
+const MAX_SYN_TIMEOUT: Duration = Duration::from_secs(60);
+
+impl Connection {
+    /// Writes at most one super-segment to `buf`, which holds [`MAX_PACKET`] bytes. `None` means that there is nothing
+    /// to send before [`deadline`](Self::deadline).
+    pub(crate) fn emit(&mut self, now: Time, limits: &Egress, buf: &mut [u8]) -> Option<SuperSegment> {
+        if buf.len() < MAX_PACKET {
+            return None;
+        }
+        self.take_limits(limits);
+        self.run_timers(now);
+        if self.reset_due {
+            self.reset_due = false;
+            let reset = Outgoing { rst: true, ..self.header(self.wire_nxt()) };
+            return self.finish(buf, reset, 0, limits);
+        }
+        match self.state {
+            State::Closed => None,
+            State::SynSent | State::SynReceived => self.emit_syn(now, limits, buf),
+            _ => self.emit_synchronized(now, limits, buf),
+        }
+    }
+
+    /// When [`emit`](Self::emit) has something to do; now or earlier if it has already.
+    pub(crate) fn deadline(&mut self, now: Time) -> Option<Time> {
+        if self.reset_due || self.expedite_due {
+            return Some(now);
+        }
+        match self.state {
+            State::Closed => None,
+            State::SynSent | State::SynReceived => {
+                if self.syn.due {
+                    Some(now)
+                } else {
+                    self.syn.again
+                }
+            }
+            _ => self.deadline_synchronized(now),
+        }
+    }
+
+    fn deadline_synchronized(&mut self, now: Time) -> Option<Time> {
+        if self.receiver.is_answer_due(now, self.mss()) {
+            return Some(now);
+        }
+        let planned = match self.sender.plan(now) {
+            Plan::Send { .. } | Plan::Poke => return Some(now),
+            Plan::Wait(until) => until,
+        };
+        let timers = [planned, self.sender.next_timer(), self.receiver.answer_at(), self.keepalive_at()];
+        timers.into_iter().flatten().min()
+    }
+
+    /// Has the next [`emit`](Self::emit) send again what is not acknowledged, if anything is.
+    pub(crate) fn expedite(&mut self) {
+        self.expedite_due = true;
+    }
+
+    fn run_expedite(&mut self, now: Time) {
+        match self.state {
+            State::SynSent | State::SynReceived => self.syn.due = true,
+            State::Closed => {}
+            _ => self.sender.expedite(now),
+        }
+    }
+
+    fn take_limits(&mut self, limits: &Egress) {
+        self.segment = limits.segment.clamp(1, MAX_PACKET - 120) as u64;
+        let mss = self.mss();
+        let segments = (MAX_PACKET as u64 - 120) / mss;
+        let most = segments.min(limits.max_segments as u64).max(1);
+        self.sender.set_limits(mss, most, limits.in_flight_cap as u64);
+    }
+
+    fn run_timers(&mut self, now: Time) {
+        if std::mem::take(&mut self.expedite_due) {
+            self.run_expedite(now);
+        }
+        if self.syn.again.is_some_and(|at| at <= now) {
+            self.syn.due = true;
+        }
+        if !matches!(self.state, State::Closed | State::SynSent | State::SynReceived) {
+            self.sender.run_timers(now);
+        }
+        if self.keepalive_at().is_some_and(|at| at <= now) {
+            self.sender.poke_due = true;
+            self.probed = now;
+        }
+    }
+
+    /// RFC 9293 3.8.4.
+    fn keepalive_at(&self) -> Option<Time> {
+        let interval = self.settings.keepalive?;
+        let open =
+            matches!(self.state, State::Established | State::CloseWait | State::FinWait1 | State::FinWait2);
+        (open && !self.sender.awaits_ack()).then(|| after(self.heard.max(self.probed), interval))
+    }
+
+    fn emit_syn(&mut self, now: Time, limits: &Egress, buf: &mut [u8]) -> Option<SuperSegment> {
+        if !std::mem::take(&mut self.syn.due) {
+            return None;
+        }
+        let timeout = SYN_TIMEOUT * (1 << self.syn.tries.min(6));
+        self.syn.again = Some(after(now, timeout.min(MAX_SYN_TIMEOUT)));
+        self.syn.sent.get_or_insert(now);
+        self.syn.tries += 1;
+        let answers = self.state == State::SynReceived;
+        let options = Options {
+            mss: Some(self.own_mss()),
+            window_scale: match answers {
+                true => (self.own_scale > 0 || self.peer_scale > 0).then_some(self.own_scale),
+                false => Some(self.wanted_scale()),
+            },
+            sack_permitted: !answers || self.sender.sack,
+            timestamps: self.timestamps.map(|timestamps| timestamps.option(now)),
+            ..Options::default()
+        };
+        let syn = Outgoing {
+            seq: self.isn,
+            ack: answers.then(|| self.wire_ack()),
+            syn: true,
+            // RFC 3168 6.1.1; the second try goes without, in case something on the way takes offence.
+            ece: if answers { self.ecn.on } else { self.settings.ecn && self.syn.tries == 1 },
+            cwr: !answers && self.settings.ecn && self.syn.tries == 1,
+            window: self.receiver.offer(0, 0),
+            options,
+            ..Outgoing::default()
+        };
+        self.finish(buf, syn, 0, limits)
+    }
+
+    fn emit_synchronized(&mut self, now: Time, limits: &Egress, buf: &mut [u8]) -> Option<SuperSegment> {
+        let due = self.receiver.is_answer_due(now, self.mss());
+        if due && self.receiver.has_blocks() {
+            return self.emit_ack(now, limits, buf);
+        }
+        match self.sender.plan(now) {
+            Plan::Send { start, end, again } => self.emit_data(now, limits, buf, (start, end, again)),
+            Plan::Poke => {
+                self.sender.poke_due = false;
+                self.probed = now;
+                let seq = sequence::wire(self.isn, self.sender.una().saturating_sub(1));
+                self.emit_bare(now, seq, limits, buf)
+            }
+            Plan::Wait(_) if due => self.emit_ack(now, limits, buf),
+            Plan::Wait(_) => None,
+        }
+    }
+
+    fn emit_ack(&mut self, now: Time, limits: &Egress, buf: &mut [u8]) -> Option<SuperSegment> {
+        self.emit_bare(now, self.wire_nxt(), limits, buf)
+    }
+
+    /// A segment without data: an acknowledgement with what is to be reported.
+    fn emit_bare(&mut self, now: Time, seq: u32, limits: &Egress, buf: &mut [u8]) -> Option<SuperSegment> {
+        let mut header = self.header(seq);
+        header.options.timestamps = self.timestamps.map(|timestamps| timestamps.option(now));
+        let most = match (self.sender.sack, self.timestamps.is_some()) {
+            (false, _) => 0,
+            (true, true) => MAX_BLOCKS - 1,
+            (true, false) => MAX_BLOCKS,
+        };
+        let irs = self.irs;
+        let blocks = &mut header.options.sack;
+        self.receiver.on_acknowledged(most, |start, end| {
+            blocks.push((sequence::wire(irs, start), sequence::wire(irs, end)));
+        });
+        self.finish(buf, header, 0, limits)
+    }
+
+    fn emit_data(
+        &mut self,
+        now: Time,
+        limits: &Egress,
+        buf: &mut [u8],
+        (start, end, again): (u64, u64, bool),
+    ) -> Option<SuperSegment> {
+        let mut header = self.header(sequence::wire(self.isn, start));
+        header.options.timestamps = self.timestamps.map(|timestamps| timestamps.option(now));
+        let header_len = header.header_len(self.local.is_ipv4());
+        let (length, fin) = self.sender.copy(start, end, &mut buf[header_len..]);
+        header.fin = fin;
+        header.psh = !fin && end >= self.sender.queued_end();
+        if self.ecn.on && !again {
+            header.ecn = ECT0;
+            header.cwr = std::mem::take(&mut self.sender.tell_reduced);
+        }
+        self.receiver.on_acknowledged(0, |_, _| {});
+        self.receiver.on_answered(now);
+        self.sender.on_sent(now, start, end, again);
+        self.finish(buf, header, length, limits)
+    }
+
+    /// The header that every segment of a standing connection has.
+    fn header(&mut self, seq: u32) -> Outgoing {
+        Outgoing {
+            seq,
+            ack: Some(self.wire_ack()),
+            ece: self.ecn.echo,
+            window: self.receiver.offer(self.own_scale, self.mss()),
+            ..Outgoing::default()
+        }
+    }
+
+    fn finish(
+        &mut self,
+        buf: &mut [u8],
+        header: Outgoing,
+        payload: usize,
+        limits: &Egress,
+    ) -> Option<SuperSegment> {
+        let length = header.write(buf, (self.local, self.remote), payload)?;
+        SuperSegment::new(&buf[..length], self.mss() as usize, limits.checksums)
+    }
+}

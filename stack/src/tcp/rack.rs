@@ -1,0 +1,156 @@
+//! RACK: loss detection by time (RFC 8985 section 6).
+
+use std::time::Duration;
+
+use super::scoreboard::{Newest, Run};
+use crate::clock::{Time, since};
+
+/// Recoveries for which a wider reordering window is kept (RFC 8985 6.2 step 4).
+const PERSIST: u32 = 16;
+
+/// The widest reordering window, in quarters of the shortest round trip; it is bounded by a round trip anyway.
+const MAX_QUARTERS: u32 = 20;
+
+/// The state of RACK.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Rack {
+    newest: Option<Newest>,
+    /// The round trip of it.
+    rtt: Duration,
+    /// The end of the highest data that was delivered, now and before the present moment: acknowledgements of one
+    /// batch report ranges in any order, which is no reordering.
+    highest: u64,
+    highest_before: u64,
+    moment: Option<Time>,
+    reordered: bool,
+    quarters: u32,
+    /// Until this is acknowledged, further duplicates are of the same round trip.
+    widened_until: u64,
+    persist: u32,
+}
+
+impl Rack {
+    /// A run has been delivered.
+    pub(crate) fn on_delivered(&mut self, now: Time, run: &Run, min_rtt: Option<Duration>) {
+        if self.moment != Some(now) {
+            self.moment = Some(now);
+            self.highest_before = self.highest;
+        }
+        if run.end < self.highest_before && !run.resent {
+            self.reordered = true;
+        }
+        self.highest = self.highest.max(run.end);
+        let rtt = since(now, run.snapshot.sent);
+        // Too soon for the retransmission: it is the original that has arrived.
+        if run.resent && min_rtt.is_some_and(|min| rtt < min) {
+            return;
+        }
+        let this = (run.snapshot.sent, run.end);
+        if self.newest.is_none_or(|newest| this > newest) {
+            self.newest = Some(this);
+            self.rtt = rtt;
+        }
+    }
+
+    /// Something was received twice: it had been sent again too soon.
+    pub(crate) fn on_duplicate(&mut self, una: u64, nxt: u64) {
+        if una >= self.widened_until {
+            self.widened_until = nxt;
+            self.quarters = (self.quarters.max(1) + 1).min(MAX_QUARTERS);
+        }
+        self.persist = PERSIST;
+    }
+
+    /// A recovery has ended.
+    pub(crate) fn on_recovered(&mut self) {
+        self.persist = self.persist.saturating_sub(1);
+        if self.persist == 0 {
+            self.quarters = 1;
+        }
+    }
+
+    /// The newest transmission that was delivered.
+    pub(crate) fn newest(&self) -> Option<Newest> {
+        self.newest
+    }
+
+    /// How long after its transmission something counts as lost when later data has been delivered. `eager`: a loss is
+    /// being repaired already, or as much as three segments was delivered out of order.
+    pub(crate) fn patience(
+        &self,
+        eager: bool,
+        min_rtt: Option<Duration>,
+        srtt: Option<Duration>,
+    ) -> Duration {
+        if !self.reordered && eager {
+            return self.rtt;
+        }
+        let quarter = min_rtt.unwrap_or_default() / 4;
+        let window = (quarter * self.quarters.max(1)).min(srtt.unwrap_or(quarter));
+        self.rtt + window
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rate::Snapshot;
+    use super::super::scoreboard::Fate;
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn at(millis: i64) -> Time {
+        Time::from_millis(millis)
+    }
+
+    fn run(start: u64, end: u64, sent: i64, resent: bool) -> Run {
+        let sent = at(sent);
+        let snapshot = Snapshot {
+            sent,
+            first_sent: sent,
+            delivered: 0,
+            delivered_at: sent,
+            in_flight: 0,
+            lost: 0,
+            app_limited: false,
+        };
+        Run { start, end, segment: 10, fate: Fate::InFlight, resent, snapshot }
+    }
+
+    #[test]
+    fn the_newest_delivery_is_the_one_sent_last() {
+        let mut rack = Rack::default();
+        rack.on_delivered(at(50), &run(0, 10, 10, false), None);
+        rack.on_delivered(at(60), &run(20, 30, 12, false), None);
+        rack.on_delivered(at(60), &run(10, 20, 12, true), Some(49 * MS));
+        assert_eq!(rack.newest(), Some((at(12), 30)), "the retransmission has not had the time");
+        assert_eq!(rack.patience(true, None, None), 48 * MS);
+    }
+
+    #[test]
+    fn only_what_comes_later_than_higher_data_is_reordered() {
+        let mut rack = Rack::default();
+        rack.on_delivered(at(50), &run(20, 30, 10, false), None);
+        rack.on_delivered(at(50), &run(0, 10, 10, false), None);
+        assert!(!rack.reordered, "both were reported at one moment");
+        rack.on_delivered(at(51), &run(10, 20, 10, false), None);
+        assert!(rack.reordered);
+        assert_eq!(rack.patience(true, Some(40 * MS), Some(50 * MS)), 40 * MS + 10 * MS);
+    }
+
+    #[test]
+    fn duplicates_widen_the_window_once_per_round_trip_and_for_a_while() {
+        let mut rack = Rack { reordered: true, ..Rack::default() };
+        let patience = |rack: &Rack| rack.patience(false, Some(40 * MS), Some(100 * MS));
+        assert_eq!(patience(&rack), 10 * MS);
+        rack.on_duplicate(0, 100);
+        rack.on_duplicate(50, 200);
+        assert_eq!(patience(&rack), 20 * MS);
+        rack.on_duplicate(100, 200);
+        assert_eq!(patience(&rack), 30 * MS);
+        for _ in 0..PERSIST {
+            rack.on_recovered();
+        }
+        assert_eq!(patience(&rack), 10 * MS);
+    }
+}

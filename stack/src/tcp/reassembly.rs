@@ -1,0 +1,290 @@
+//! Data that arrives out of order: kept until the gap before it is filled, and reported as SACK blocks (RFC 2018,
+//! RFC 2883).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::byte_queue::ByteQueue;
+use super::options::MAX_BLOCKS;
+use super::ranges::Ranges;
+
+/// Ranges that one round of acknowledgements reports at most: what several acknowledgements of [`MAX_BLOCKS`] hold.
+const MAX_RECENT: usize = 8 * MAX_BLOCKS;
+
+/// Separate ranges that are kept at most; more are not taken in. A window of 16 MiB at 10 % loss makes about a thousand.
+const MAX_RANGES: usize = 4096;
+
+/// Small pieces cost memory beyond their bytes; so many are kept at most.
+const MAX_PIECES: usize = 4 * MAX_RANGES;
+
+/// What lies beyond the next expected byte.
+#[derive(Debug, Default)]
+pub(crate) struct Reassembly {
+    /// Data by its first offset; pieces do not overlap.
+    pieces: BTreeMap<u64, Vec<u8>>,
+    /// The same, joined.
+    ranges: Ranges,
+    /// Offsets in ranges that changed and that no acknowledgement has reported since, the latest first.
+    news: VecDeque<u64>,
+    /// The same of ranges that were reported.
+    reported: VecDeque<u64>,
+    /// A part that came twice, not reported yet.
+    duplicate: Option<(u64, u64)>,
+    /// Bytes allocated.
+    allocated: usize,
+}
+
+impl Reassembly {
+    /// Takes in `data` that starts at `start` and lies within the window: what continues `queue` goes there with
+    /// whatever follows it here, the rest is kept. `false` if there was no room for it.
+    pub(crate) fn insert(&mut self, start: u64, data: &[u8], queue: &mut ByteQueue) -> bool {
+        let end = start + data.len() as u64;
+        let next = queue.end();
+        if let Some(duplicate) = self.known(start, end, next) {
+            self.duplicate = Some(duplicate);
+        }
+        if end <= next {
+            return true;
+        }
+        if start <= next {
+            queue.append(&data[(next - start) as usize..]);
+            self.continue_with(queue);
+            return true;
+        }
+        self.keep(start, data)
+    }
+
+    /// `start..end` has come once more.
+    pub(crate) fn on_duplicate(&mut self, start: u64, end: u64) {
+        self.duplicate = Some((start, end));
+    }
+
+    /// The first part of `start..end` that has arrived before.
+    fn known(&self, start: u64, end: u64, next: u64) -> Option<(u64, u64)> {
+        if start < next && start < end {
+            return Some((start, end.min(next)));
+        }
+        self.ranges.overlap(start, end)
+    }
+
+    /// Moves what continues `queue` there.
+    fn continue_with(&mut self, queue: &mut ByteQueue) {
+        while let Some(first) = self.pieces.first_entry()
+            && *first.key() <= queue.end()
+        {
+            let (start, bytes) = first.remove_entry();
+            self.allocated -= bytes.capacity();
+            let known = (queue.end() - start) as usize;
+            if known == 0 {
+                queue.push(bytes);
+            } else if known < bytes.len() {
+                queue.append(&bytes[known..]);
+            }
+        }
+        self.ranges.drop_until(queue.end());
+        if self.ranges.is_empty() {
+            self.news = VecDeque::new();
+            self.reported = VecDeque::new();
+        }
+    }
+
+    fn keep(&mut self, start: u64, data: &[u8]) -> bool {
+        let end = start + data.len() as u64;
+        let joins = self.ranges.overlap(start.saturating_sub(1), end + 1).is_some();
+        if self.pieces.len() >= MAX_PIECES || (!joins && self.ranges.len() >= MAX_RANGES) {
+            return false;
+        }
+        let mut at = start;
+        while at < end {
+            let known = self.ranges.overlap(at, end);
+            let gap_end = known.map_or(end, |known| known.0);
+            if gap_end > at {
+                self.keep_piece(at, &data[(at - start) as usize..(gap_end - start) as usize]);
+            }
+            at = known.map_or(end, |known| known.1);
+        }
+        self.ranges.insert(start, end);
+        self.note_change(start);
+        true
+    }
+
+    fn keep_piece(&mut self, start: u64, data: &[u8]) {
+        // Many small segments in a row make one piece.
+        if let Some((&before, piece)) = self.pieces.range_mut(..start).next_back()
+            && before + piece.len() as u64 == start
+            && piece.len() + data.len() <= 64 << 10
+        {
+            self.allocated -= piece.capacity();
+            piece.extend_from_slice(data);
+            self.allocated += piece.capacity();
+            return;
+        }
+        let piece = data.to_vec();
+        self.allocated += piece.capacity();
+        self.pieces.insert(start, piece);
+    }
+
+    /// Makes the range that holds `offset` the latest news, once.
+    fn note_change(&mut self, offset: u64) {
+        let changed = self.ranges.containing(offset);
+        let before = self.news.iter().position(|&other| self.ranges.containing(other) == changed);
+        if let Some(before) = before {
+            self.news.remove(before);
+        }
+        self.news.push_front(offset);
+        self.news.truncate(MAX_RECENT);
+    }
+
+    /// Whether an acknowledgement has something to report that none before has.
+    pub(crate) fn has_news(&self) -> bool {
+        !self.news.is_empty() || self.duplicate.is_some()
+    }
+
+    /// Whether anything is missing.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    /// The blocks for one acknowledgement, at most `most`: a duplicate first (RFC 2883), then ranges that no
+    /// acknowledgement has reported, the latest first, then others (RFC 2018 section 4).
+    pub(crate) fn report(&mut self, most: usize, mut block: impl FnMut(u64, u64)) {
+        let mut most = most.min(MAX_BLOCKS);
+        if let Some((start, end)) = self.duplicate.take() {
+            block(start, end);
+            most = most.saturating_sub(1);
+        }
+        let mut told = Told::default();
+        let mut at = 0;
+        while told.count < most
+            && let Some(offset) = self.news.pop_front()
+        {
+            told.tell(self.ranges.containing(offset), &mut block);
+            self.reported.insert(at, offset);
+            at += 1;
+        }
+        for &offset in self.reported.iter().skip(at) {
+            if told.count == most {
+                break;
+            }
+            told.tell(self.ranges.containing(offset), &mut block);
+        }
+        self.reported.truncate(MAX_RECENT);
+    }
+
+    /// Bytes of memory that it occupies, bookkeeping aside.
+    pub(crate) fn allocated(&self) -> usize {
+        self.allocated
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// The blocks of one acknowledgement so far.
+#[derive(Default)]
+struct Told {
+    ranges: [(u64, u64); MAX_BLOCKS],
+    count: usize,
+}
+
+impl Told {
+    fn tell(&mut self, range: Option<(u64, u64)>, block: &mut impl FnMut(u64, u64)) {
+        if let Some(range) = range
+            && !self.ranges[..self.count].contains(&range)
+        {
+            self.ranges[self.count] = range;
+            self.count += 1;
+            block(range.0, range.1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn byte(offset: u64) -> u8 {
+        (offset * 7 + (offset >> 8)) as u8
+    }
+
+    fn data(start: u64, len: u64) -> Vec<u8> {
+        (start..start + len).map(byte).collect()
+    }
+
+    fn blocks(reassembly: &mut Reassembly, most: usize) -> Vec<(u64, u64)> {
+        let mut blocks = Vec::new();
+        reassembly.report(most, |start, end| blocks.push((start, end)));
+        blocks
+    }
+
+    proptest! {
+        /// Segments in any order, overlapping and repeated, come out as the stream.
+        #[test]
+        fn the_stream_comes_out(
+            segments in prop::collection::vec((0u64..3000, 1u64..400), 1..80),
+            seed: u64,
+        ) {
+            let (mut reassembly, mut queue) = (Reassembly::default(), ByteQueue::new(1));
+            let mut arrived = vec![false; 4000];
+            arrived[0] = true;
+            for (start, len) in segments {
+                let start = start.max(1);
+                prop_assert!(reassembly.insert(start, &data(start, len), &mut queue));
+                arrived[start as usize..(start + len) as usize].fill(true);
+                let next = arrived.iter().position(|there| !there).unwrap() as u64;
+                prop_assert_eq!(queue.end(), next);
+                prop_assert_eq!(reassembly.is_empty(), !arrived[next as usize..].contains(&true));
+                for (start, end) in blocks(&mut reassembly, 1 + (seed % 4) as usize) {
+                    prop_assert!(arrived[start as usize..end as usize].iter().all(|there| *there));
+                }
+            }
+            // Whatever is missing comes at last.
+            prop_assert!(reassembly.insert(1, &data(1, 3999), &mut queue));
+            let mut out = vec![0; 5000];
+            prop_assert_eq!(queue.read(&mut out), 3999);
+            prop_assert_eq!(&out[..3999], &data(1, 3999)[..]);
+            prop_assert_eq!((reassembly.allocated(), reassembly.is_empty()), (0, true));
+        }
+    }
+
+    #[test]
+    fn every_changed_range_is_reported_once_and_the_latest_first() {
+        let (mut reassembly, mut queue) = (Reassembly::default(), ByteQueue::new(0));
+        for hole in 1..=6u64 {
+            assert!(reassembly.insert(hole * 100, &data(hole * 100, 50), &mut queue));
+        }
+        assert_eq!(blocks(&mut reassembly, 4), [(600, 650), (500, 550), (400, 450), (300, 350)]);
+        assert!(reassembly.has_news());
+        let second = blocks(&mut reassembly, 4);
+        assert_eq!(second[..2], [(200, 250), (100, 150)]);
+        assert!(!reassembly.has_news());
+        // A range that grows is news again.
+        assert!(reassembly.insert(150, &data(150, 20), &mut queue));
+        assert_eq!(blocks(&mut reassembly, 4)[0], (100, 170));
+    }
+
+    #[test]
+    fn what_comes_twice_is_told() {
+        let (mut reassembly, mut queue) = (Reassembly::default(), ByteQueue::new(0));
+        reassembly.insert(0, &data(0, 100), &mut queue);
+        reassembly.insert(50, &data(50, 20), &mut queue);
+        assert_eq!(blocks(&mut reassembly, 4), [(50, 70)]);
+        reassembly.insert(200, &data(200, 100), &mut queue);
+        blocks(&mut reassembly, 4);
+        reassembly.insert(220, &data(220, 10), &mut queue);
+        assert_eq!(blocks(&mut reassembly, 4), [(220, 230), (200, 300)]);
+    }
+
+    #[test]
+    fn memory_is_bounded_against_crumbs() {
+        let (mut reassembly, mut queue) = (Reassembly::default(), ByteQueue::new(0));
+        for at in 1..20_000u64 {
+            reassembly.insert(2 * at, &[byte(2 * at)], &mut queue);
+        }
+        assert!(reassembly.ranges.len() <= MAX_RANGES);
+        assert!(reassembly.pieces.len() <= MAX_PIECES);
+    }
+}

@@ -1,0 +1,278 @@
+//! The receiving half of a connection: the queue for the application, the window, and when to acknowledge.
+
+use std::time::Duration;
+
+use super::byte_queue::ByteQueue;
+use super::reassembly::Reassembly;
+use crate::clock::{Time, after};
+
+/// How long an acknowledgement may wait for data to ride on (RFC 1122 4.2.3.2: under 500 ms), as in Linux.
+const ACK_DELAY: Duration = Duration::from_millis(40);
+
+/// So many segments at the beginning are acknowledged at once, for the peer's slow start, as in Linux.
+const QUICK: u32 = 16;
+
+/// What a receive buffer that adapts itself starts with, bytes.
+const INITIAL_LIMIT: usize = 256 << 10;
+
+/// The receive buffer holds so many times what arrives in a round trip: with less, a loss halves the rate.
+const BDPS: u64 = 4;
+
+/// The buffer's need is measured over this time at least.
+const MIN_ROUND: Duration = Duration::from_millis(1);
+
+/// The receiving half. Offsets are the stream's: data begins at 1.
+pub(crate) struct Receiver {
+    /// What has arrived in order and the application has not read.
+    queue: ByteQueue,
+    reassembly: Reassembly,
+    /// Where the peer's FIN is, once it has come; and whether everything before it has.
+    fin: Option<u64>,
+    finished: bool,
+    /// The application wants nothing more.
+    shut: bool,
+    /// The peer may send up to here.
+    edge: u64,
+    /// Bytes that the application's queue may hold now, and at most.
+    limit: usize,
+    most: usize,
+    /// The present round of measuring: its end, and what had been read at its beginning.
+    round_end: Time,
+    round_start: u64,
+    answer: Answer,
+    /// TCP_QUICKACK, and segments that are still acknowledged at once.
+    quick: u32,
+    /// When data came last.
+    heard: Time,
+    /// Bytes that arrived since the last acknowledgement.
+    unanswered: u64,
+    /// The last acknowledgement that was sent.
+    acked: u64,
+}
+
+/// When an acknowledgement is to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    No,
+    By(Time),
+    Now,
+}
+
+impl Receiver {
+    /// A receiver with a buffer of a fixed size, or of one that grows to `most` bytes.
+    pub(crate) fn new(now: Time, most: usize, fixed: bool) -> Self {
+        Self {
+            queue: ByteQueue::new(1),
+            reassembly: Reassembly::default(),
+            fin: None,
+            finished: false,
+            shut: false,
+            edge: 1,
+            limit: if fixed { most } else { most.min(INITIAL_LIMIT) },
+            most,
+            round_end: now,
+            round_start: 1,
+            answer: Answer::No,
+            quick: QUICK,
+            heard: Time::ZERO,
+            unanswered: 0,
+            acked: 1,
+        }
+    }
+
+    /// The next offset that is expected.
+    pub(crate) fn nxt(&self) -> u64 {
+        self.queue.end() + u64::from(self.finished)
+    }
+
+    /// The first offset that the peer may not send.
+    pub(crate) fn edge(&self) -> u64 {
+        self.edge
+    }
+
+    /// The last acknowledgement that was sent.
+    pub(crate) fn acked(&self) -> u64 {
+        self.acked
+    }
+
+    /// The peer's FIN has come with everything before it.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Takes in `data` from offset `start` on, as much of it as lies in the window, and the FIN behind it. `room`:
+    /// whether the node has memory for a larger buffer.
+    pub(crate) fn on_segment(&mut self, now: Time, start: u64, data: &[u8], fin: bool, mss: u64) {
+        let end = start + data.len() as u64;
+        let next = self.nxt();
+        if fin && end <= self.edge.max(next) && self.fin.is_none() {
+            self.fin = Some(end);
+        }
+        let last = self.fin.unwrap_or(u64::MAX).min(self.edge.max(next));
+        let data = &data[..(last.saturating_sub(start)).min(data.len() as u64) as usize];
+        let gap = !self.reassembly.is_empty();
+        if !data.is_empty() {
+            self.reassembly.insert(start, data, &mut self.queue);
+            if self.shut {
+                self.queue.drop_until(u64::MAX);
+            }
+        }
+        if self.fin == Some(self.queue.end()) {
+            self.finished = true;
+            self.reassembly.clear();
+        }
+        self.unanswered += data.len() as u64;
+        self.heard = now;
+        let in_order = self.nxt() > next && !gap && self.reassembly.is_empty();
+        let enough = self.unanswered >= 2 * mss || self.quick > 0;
+        if fin || !in_order || enough {
+            self.quick = self.quick.saturating_sub(1);
+            self.answer = Answer::Now;
+        } else if self.answer == Answer::No {
+            self.answer = Answer::By(after(now, ACK_DELAY));
+        }
+    }
+
+    /// `start..end` has come once more.
+    pub(crate) fn on_duplicate(&mut self, start: u64, end: u64) {
+        self.reassembly.on_duplicate(start, end);
+    }
+
+    /// Asks for an acknowledgement at once.
+    pub(crate) fn acknowledge_now(&mut self) {
+        self.answer = Answer::Now;
+    }
+
+    /// Data leaves. If it answers what has come just now, acknowledgements can ride on answers from now on.
+    pub(crate) fn on_answered(&mut self, now: Time) {
+        if now < after(self.heard, ACK_DELAY) {
+            self.quick = 0;
+        }
+    }
+
+    /// TCP_QUICKACK: acknowledge at once for a while, or not.
+    pub(crate) fn set_quick(&mut self, on: bool) {
+        self.quick = if on { QUICK } else { 0 };
+        if on && self.answer != Answer::No {
+            self.answer = Answer::Now;
+        }
+    }
+
+    /// Whether an acknowledgement is due: something to report, or a window that has opened enough (RFC 1122 4.2.3.3).
+    pub(crate) fn is_answer_due(&self, now: Time, mss: u64) -> bool {
+        match self.answer {
+            Answer::Now => true,
+            Answer::By(at) if at <= now => true,
+            _ => self.reassembly.has_news() || self.has_opened(mss),
+        }
+    }
+
+    /// When an acknowledgement is due by itself.
+    pub(crate) fn answer_at(&self) -> Option<Time> {
+        match self.answer {
+            Answer::By(at) => Some(at),
+            Answer::No | Answer::Now => None,
+        }
+    }
+
+    fn has_opened(&self, mss: u64) -> bool {
+        if self.finished {
+            return false;
+        }
+        let opened = self.free_edge().saturating_sub(self.edge);
+        let limit = self.limit as u64;
+        // The peer has never used more than a part of it: no need to say that it is open again.
+        let closing = self.edge - self.nxt() < limit / 2;
+        closing && opened >= (limit / 4).max((2 * mss).min(limit / 2)).max(1)
+    }
+
+    /// Where the window could end.
+    fn free_edge(&self) -> u64 {
+        let free = self.limit.saturating_sub(self.queue.len()) as u64;
+        (self.queue.end() + free).max(self.edge)
+    }
+
+    /// The window field for a segment that leaves now, in units of `1 << scale`; the window never shrinks.
+    pub(crate) fn offer(&mut self, scale: u8, mss: u64) -> u16 {
+        let next = self.nxt();
+        let free = self.free_edge();
+        // Less than a segment or a good part of the buffer is not worth it (RFC 1122 4.2.3.3).
+        let least = (self.limit as u64 / 4).min(mss);
+        let edge = if free - self.edge >= least { free } else { self.edge };
+        let units = (edge.saturating_sub(next) >> scale).min(u64::from(u16::MAX));
+        let offered = next + (units << scale);
+        // Rounding must not take back what was offered.
+        let units = if offered < self.edge {
+            ((self.edge - next).div_ceil(1 << scale)).min(u64::from(u16::MAX))
+        } else {
+            units
+        };
+        self.edge = self.edge.max(next + (units << scale));
+        units as u16
+    }
+
+    /// A segment leaves that acknowledges everything; at most `most` blocks of what came out of order go with it.
+    pub(crate) fn on_acknowledged(&mut self, most: usize, block: impl FnMut(u64, u64)) {
+        self.acked = self.nxt();
+        self.unanswered = 0;
+        self.answer = Answer::No;
+        if most > 0 {
+            self.reassembly.report(most, block);
+        }
+    }
+
+    /// Whether there are blocks to report with the next acknowledgement.
+    pub(crate) fn has_blocks(&self) -> bool {
+        self.reassembly.has_news() || !self.reassembly.is_empty()
+    }
+
+    /// Bytes that the application can read.
+    pub(crate) fn readable(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub(crate) fn read(&mut self, now: Time, buf: &mut [u8], rtt: Option<Duration>, room: bool) -> usize {
+        let read = self.queue.read(buf);
+        self.adapt(now, rtt, room);
+        read
+    }
+
+    pub(crate) fn peek(&self, buf: &mut [u8]) -> usize {
+        self.queue.copy(self.queue.start(), buf)
+    }
+
+    /// Throws away what is there and what will come.
+    pub(crate) fn shut(&mut self) {
+        self.shut = true;
+        self.queue.drop_until(u64::MAX);
+    }
+
+    /// Throws away what is there.
+    pub(crate) fn discard(&mut self) {
+        self.queue.drop_until(u64::MAX);
+    }
+
+    /// Makes the buffer large enough for what the application reads in a round trip, several times over.
+    fn adapt(&mut self, now: Time, rtt: Option<Duration>, room: bool) {
+        if now < self.round_end {
+            return;
+        }
+        let read = self.queue.start() - self.round_start;
+        let wanted = usize::try_from(BDPS * read).unwrap_or(usize::MAX);
+        if wanted > self.limit && room {
+            self.limit = wanted.min(self.most);
+        }
+        self.round_start = self.queue.start();
+        self.round_end = after(now, rtt.unwrap_or(Duration::from_millis(100)).max(MIN_ROUND));
+    }
+
+    /// The buffer's present limit, bytes.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Bytes of memory that it occupies, bookkeeping aside.
+    pub(crate) fn allocated(&self) -> usize {
+        self.queue.allocated() + self.reassembly.allocated()
+    }
+}

@@ -1,0 +1,123 @@
+//! Round-trip times and the retransmission timeout: RFC 6298, with Linux's minimum.
+
+use std::time::Duration;
+
+use crate::clock::{Time, since};
+
+/// The timeout is at least this much longer than a round trip, as in Linux (RFC 6298 says 1 s in total).
+const MIN_MARGIN: Duration = Duration::from_millis(200);
+
+/// The timeout before the first sample (RFC 6298 2.1).
+const INITIAL: Duration = Duration::from_secs(1);
+
+/// The longest timeout (RFC 6298 2.5 asks for 60 s at least).
+const MAX: Duration = Duration::from_secs(60);
+
+/// How long a shortest round trip counts.
+const MIN_WINDOW: Duration = Duration::from_secs(300);
+
+/// The estimator.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rtt {
+    smoothed: Option<Duration>,
+    variation: Duration,
+    min: Option<(Duration, Time)>,
+    /// Doublings of the timeout since the last acknowledgement of something new.
+    backoff: u32,
+}
+
+impl Rtt {
+    pub(crate) fn new() -> Self {
+        Self { smoothed: None, variation: Duration::ZERO, min: None, backoff: 0 }
+    }
+
+    /// RFC 6298 2.2 and 2.3.
+    pub(crate) fn sample(&mut self, now: Time, rtt: Duration) {
+        let rtt = rtt.max(Duration::from_micros(1));
+        match self.smoothed {
+            None => {
+                self.smoothed = Some(rtt);
+                self.variation = rtt / 2;
+            }
+            Some(smoothed) => {
+                self.variation = (self.variation * 3 + smoothed.abs_diff(rtt)) / 4;
+                self.smoothed = Some((smoothed * 7 + rtt) / 8);
+            }
+        }
+        if self.min.is_none_or(|(min, at)| rtt <= min || since(now, at) > MIN_WINDOW) {
+            self.min = Some((rtt, now));
+        }
+    }
+
+    pub(crate) fn smoothed(&self) -> Option<Duration> {
+        self.smoothed
+    }
+
+    pub(crate) fn variation(&self) -> Duration {
+        self.variation
+    }
+
+    /// The shortest of the last minutes.
+    pub(crate) fn min(&self) -> Option<Duration> {
+        self.min.map(|(min, _)| min)
+    }
+
+    /// The retransmission timeout, backed off.
+    pub(crate) fn timeout(&self) -> Duration {
+        let base = self.smoothed.map_or(INITIAL, |smoothed| smoothed + (self.variation * 4).max(MIN_MARGIN));
+        (base * (1 << self.backoff.min(10))).min(MAX)
+    }
+
+    /// RFC 6298 5.5: the timer has ended.
+    pub(crate) fn back_off(&mut self) {
+        self.backoff = (self.backoff + 1).min(10);
+    }
+
+    /// Something new was acknowledged.
+    pub(crate) fn reset_backoff(&mut self) {
+        self.backoff = 0;
+    }
+
+    pub(crate) fn backoff(&self) -> u32 {
+        self.backoff
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn the_timeout_follows_the_samples_and_backs_off() {
+        let mut rtt = Rtt::new();
+        assert_eq!(rtt.timeout(), INITIAL);
+        rtt.sample(Time::from_secs(1), 100 * MS);
+        assert_eq!(rtt.timeout(), 300 * MS);
+        for second in 2..50 {
+            rtt.sample(Time::from_secs(second), 100 * MS);
+        }
+        assert_eq!((rtt.smoothed(), rtt.timeout()), (Some(100 * MS), 300 * MS));
+        rtt.back_off();
+        rtt.back_off();
+        assert_eq!(rtt.timeout(), 1200 * MS);
+        for _ in 0..100 {
+            rtt.back_off();
+        }
+        assert_eq!(rtt.timeout(), MAX);
+        rtt.reset_backoff();
+        rtt.sample(Time::from_secs(60), 500 * MS);
+        assert!(rtt.timeout() > 500 * MS);
+    }
+
+    #[test]
+    fn the_minimum_is_forgotten_after_some_minutes() {
+        let mut rtt = Rtt::new();
+        rtt.sample(Time::from_secs(1), 10 * MS);
+        rtt.sample(Time::from_secs(200), 30 * MS);
+        assert_eq!(rtt.min(), Some(10 * MS));
+        rtt.sample(Time::from_secs(400), 30 * MS);
+        assert_eq!(rtt.min(), Some(30 * MS));
+    }
+}

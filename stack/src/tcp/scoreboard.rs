@@ -1,0 +1,519 @@
+//! What was sent and is not acknowledged: the sender's scoreboard (RFC 6675), and the order of transmissions in which
+//! losses are looked for (RFC 8985).
+//!
+//! It is kept in runs: what left together, until acknowledgements or losses tell its segments apart. A run is split at
+//! segments only, and neighbours that were both SACKed are joined again, so that the work for an acknowledgement grows
+//! with what it says that is new, not with the window.
+
+use std::collections::VecDeque;
+
+use super::rate::Snapshot;
+use crate::clock::Time;
+
+/// A part of the stream that left at one time and shares one fate.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Run {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    /// The payload of its segments but the last, bytes.
+    pub(crate) segment: u64,
+    pub(crate) fate: Fate,
+    /// This is not its first transmission.
+    pub(crate) resent: bool,
+    /// Of the last transmission.
+    pub(crate) snapshot: Snapshot,
+}
+
+/// What became of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    InFlight,
+    /// The peer has it, out of order.
+    Sacked,
+    /// It is to be sent again.
+    Lost,
+}
+
+impl Run {
+    pub(crate) fn len(&self) -> u64 {
+        self.end - self.start
+    }
+}
+
+/// One transmission, for the search for losses. What it still concerns is what the runs say was sent at that time.
+#[derive(Debug, Clone, Copy)]
+struct Transmission {
+    sent: Time,
+    start: u64,
+    end: u64,
+}
+
+/// The newest transmission that was delivered: by time, and by offset among those of one burst.
+pub(crate) type Newest = (Time, u64);
+
+/// See the module. Offsets are the stream's; a FIN counts as one byte.
+#[derive(Debug, Default)]
+pub(crate) struct Scoreboard {
+    /// Without gaps, in the order of the stream.
+    runs: VecDeque<Run>,
+    in_flight: u64,
+    sacked: u64,
+    lost: u64,
+    /// No run before this one is lost.
+    lost_from: u64,
+    /// In the order of transmission. Entries that concern nothing any more are dropped as they come to the front.
+    order: VecDeque<Transmission>,
+}
+
+impl Scoreboard {
+    /// Bytes sent and neither acknowledged, SACKed nor lost.
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.in_flight
+    }
+
+    /// Bytes that are to be sent again.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// Bytes that the peer has out of order.
+    pub(crate) fn sacked(&self) -> u64 {
+        self.sacked
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// Notes new data that leaves; it follows what was there.
+    pub(crate) fn push(&mut self, start: u64, end: u64, segment: u64, snapshot: Snapshot) {
+        let run = Run { start, end, segment: segment.max(1), fate: Fate::InFlight, resent: false, snapshot };
+        self.in_flight += run.len();
+        self.runs.push_back(run);
+        self.order.push_back(Transmission { sent: snapshot.sent, start, end });
+    }
+
+    /// Everything before `to` has arrived. Tells what of it was not known to.
+    pub(crate) fn acknowledge(&mut self, to: u64, mut delivered: impl FnMut(&Run)) {
+        while let Some(first) = self.runs.front().copied()
+            && first.start < to
+        {
+            if first.end > to {
+                self.split(0, to);
+                continue;
+            }
+            self.runs.pop_front();
+            *self.bytes_of(first.fate) -= first.len();
+            if first.fate != Fate::Sacked {
+                delivered(&first);
+            }
+        }
+        while self.order.front().is_some_and(|entry| entry.end <= to) {
+            self.order.pop_front();
+        }
+        if self.runs.is_empty() {
+            self.order.clear();
+            if self.runs.capacity() > 16 {
+                self.runs = VecDeque::new();
+                self.order = VecDeque::new();
+            }
+        }
+    }
+
+    /// `start..end` has arrived. Tells what of it was not known to; parts of segments do not count.
+    pub(crate) fn sack(&mut self, start: u64, end: u64, mut delivered: impl FnMut(&Run)) {
+        let mut index = self.runs.partition_point(|run| run.end <= start);
+        while let Some(run) = self.runs.get(index).copied()
+            && run.start < end
+        {
+            if run.fate == Fate::Sacked {
+                index += 1;
+                continue;
+            }
+            // Whole segments: from the first that starts within to the last that ends within.
+            let skipped = start.saturating_sub(run.start).div_ceil(run.segment) * run.segment;
+            let from = run.start + skipped;
+            let to = if end >= run.end {
+                run.end
+            } else {
+                run.start + (end - run.start) / run.segment * run.segment
+            };
+            if from >= to {
+                index += 1;
+                continue;
+            }
+            if from > run.start {
+                self.split(index, from);
+                index += 1;
+            }
+            if to < run.end {
+                self.split(index, to);
+            }
+            let run = self.runs[index];
+            *self.bytes_of(run.fate) -= run.len();
+            self.sacked += run.len();
+            self.runs[index].fate = Fate::Sacked;
+            delivered(&run);
+            index = self.join(index) + 1;
+        }
+    }
+
+    /// Looks for losses among what was sent before `newest` was (RFC 8985 6.2 step 5): what was sent at `overdue` or
+    /// earlier is lost, and told. Gives when the oldest of the others was sent.
+    pub(crate) fn detect(
+        &mut self,
+        newest: Newest,
+        overdue: Time,
+        mut lost: impl FnMut(&Run),
+    ) -> Option<Time> {
+        while let Some(entry) = self.order.front().copied() {
+            let end = match entry.sent.cmp(&newest.0) {
+                std::cmp::Ordering::Less => entry.end,
+                std::cmp::Ordering::Equal => entry.end.min(newest.1),
+                std::cmp::Ordering::Greater => return None,
+            };
+            if end <= entry.start {
+                return None;
+            }
+            let Some(first) = self.in_flight_since(entry.sent, entry.start, end) else {
+                self.advance_order(end);
+                continue;
+            };
+            if entry.sent > overdue {
+                return Some(entry.sent);
+            }
+            self.lose(first, entry.sent, end, &mut lost);
+            self.advance_order(end);
+        }
+        None
+    }
+
+    /// The first transmission in order has been dealt with up to `end`.
+    fn advance_order(&mut self, end: u64) {
+        if let Some(entry) = self.order.front_mut() {
+            entry.start = end;
+            if entry.start >= entry.end {
+                self.order.pop_front();
+            }
+        }
+    }
+
+    /// The index of the first run in `start..end` that is in flight since `sent`.
+    fn in_flight_since(&self, sent: Time, start: u64, end: u64) -> Option<usize> {
+        let mut index = self.runs.partition_point(|run| run.end <= start);
+        while let Some(run) = self.runs.get(index)
+            && run.start < end
+        {
+            if run.fate == Fate::InFlight && run.snapshot.sent == sent {
+                return Some(index);
+            }
+            index += 1;
+        }
+        None
+    }
+
+    /// Loses what is in flight since `sent`, from a run on and up to `end`.
+    fn lose(&mut self, mut index: usize, sent: Time, end: u64, lost: &mut impl FnMut(&Run)) {
+        while let Some(run) = self.runs.get(index).copied()
+            && run.start < end
+        {
+            if run.fate == Fate::InFlight && run.snapshot.sent == sent {
+                if run.end > end {
+                    self.split(index, end);
+                }
+                self.lose_run(index);
+                lost(&self.runs[index]);
+            }
+            index += 1;
+        }
+    }
+
+    fn lose_run(&mut self, index: usize) {
+        let run = &mut self.runs[index];
+        let (start, len) = (run.start, run.len());
+        run.fate = Fate::Lost;
+        self.in_flight -= len;
+        self.lost_from = if self.lost == 0 { start } else { self.lost_from.min(start) };
+        self.lost += len;
+    }
+
+    /// Loses everything that is in flight, and tells it.
+    pub(crate) fn lose_all(&mut self, mut lost: impl FnMut(&Run)) {
+        for index in 0..self.runs.len() {
+            if self.runs[index].fate == Fate::InFlight {
+                self.lose_run(index);
+                lost(&self.runs[index]);
+            }
+        }
+        self.order.clear();
+    }
+
+    /// Loses the first `bytes`, as duplicate acknowledgements of a peer without SACK say, and tells it.
+    pub(crate) fn lose_first(&mut self, bytes: u64, mut lost: impl FnMut(&Run)) {
+        let Some(first) = self.runs.front().copied().filter(|first| first.fate == Fate::InFlight) else {
+            return;
+        };
+        if first.len() > bytes {
+            self.split(0, first.start + bytes);
+        }
+        self.lose_run(0);
+        lost(&self.runs[0]);
+    }
+
+    /// Takes back that the peer has anything out of order: it has forgotten it (RFC 2018 section 8).
+    pub(crate) fn forget_sacked(&mut self) {
+        for run in self.runs.iter_mut().filter(|run| run.fate == Fate::Sacked) {
+            run.fate = Fate::InFlight;
+        }
+        self.in_flight += std::mem::take(&mut self.sacked);
+    }
+
+    /// Whether the peer claims to have the oldest byte out of order, which makes no sense.
+    pub(crate) fn is_reneged(&self) -> bool {
+        self.runs.front().is_some_and(|first| first.fate == Fate::Sacked)
+    }
+
+    /// What was lost and not sent again yet was not lost after all. Gives how many bytes.
+    pub(crate) fn find_lost(&mut self) -> u64 {
+        for run in self.runs.iter_mut().filter(|run| run.fate == Fate::Lost) {
+            run.fate = Fate::InFlight;
+        }
+        let found = std::mem::take(&mut self.lost);
+        self.in_flight += found;
+        let in_flight = self.runs.iter().filter(|run| run.fate == Fate::InFlight);
+        let transmission =
+            |run: &Run| Transmission { sent: run.snapshot.sent, start: run.start, end: run.end };
+        self.order = in_flight.map(transmission).collect();
+        self.order.make_contiguous().sort_by_key(|entry| (entry.sent, entry.start));
+        found
+    }
+
+    /// The first run that is to be sent again.
+    pub(crate) fn next_lost(&mut self) -> Option<Run> {
+        if self.lost == 0 {
+            return None;
+        }
+        let mut index = self.runs.partition_point(|run| run.end <= self.lost_from);
+        while let Some(run) = self.runs.get(index) {
+            if run.fate == Fate::Lost {
+                self.lost_from = run.start;
+                return Some(*run);
+            }
+            index += 1;
+        }
+        None
+    }
+
+    /// The last segment of what is in flight or lost: a probe sends it again (RFC 8985 7.3).
+    pub(crate) fn last(&self) -> Option<Run> {
+        let run = self.runs.iter().rev().find(|run| run.fate != Fate::Sacked)?;
+        let before = run.len().saturating_sub(1) / run.segment * run.segment;
+        Some(Run { start: run.start + before, ..*run })
+    }
+
+    /// The last transmission of the oldest run.
+    pub(crate) fn first_sent(&self) -> Option<Time> {
+        self.runs.front().map(|run| run.snapshot.sent)
+    }
+
+    /// `start..end`, which lies within one run, leaves again.
+    pub(crate) fn resend(&mut self, start: u64, end: u64, segment: u64, snapshot: Snapshot) {
+        let mut index = self.runs.partition_point(|run| run.end <= start);
+        let Some(run) = self.runs.get(index).copied() else { return };
+        if run.start < start {
+            self.split(index, start);
+            index += 1;
+        }
+        if run.end > end {
+            self.split(index, end);
+        }
+        let (fate, len) = (self.runs[index].fate, self.runs[index].len());
+        *self.bytes_of(fate) -= len;
+        self.in_flight += len;
+        let run = &mut self.runs[index];
+        *run = Run { segment: segment.max(1), fate: Fate::InFlight, resent: true, snapshot, ..*run };
+        if self.lost_from == start {
+            self.lost_from = end;
+        }
+        self.order.push_back(Transmission { sent: snapshot.sent, start, end });
+    }
+
+    fn bytes_of(&mut self, fate: Fate) -> &mut u64 {
+        match fate {
+            Fate::InFlight => &mut self.in_flight,
+            Fate::Sacked => &mut self.sacked,
+            Fate::Lost => &mut self.lost,
+        }
+    }
+
+    fn split(&mut self, index: usize, at: u64) {
+        let run = &mut self.runs[index];
+        let second = Run { start: at, ..*run };
+        run.end = at;
+        self.runs.insert(index + 1, second);
+    }
+
+    /// Joins a SACKed run with SACKed neighbours; gives its new index.
+    fn join(&mut self, index: usize) -> usize {
+        let sacked = |run: Option<&Run>| run.is_some_and(|run| run.fate == Fate::Sacked);
+        if sacked(self.runs.get(index + 1)) {
+            self.runs[index].end = self.runs[index + 1].end;
+            self.runs.remove(index + 1);
+        }
+        if index > 0 && sacked(self.runs.get(index - 1)) {
+            self.runs[index - 1].end = self.runs[index].end;
+            self.runs.remove(index);
+            return index - 1;
+        }
+        index
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SEGMENT: u64 = 10;
+
+    fn snapshot(millis: u64) -> Snapshot {
+        let at = Time::from_millis(millis as i64);
+        Snapshot {
+            sent: at,
+            first_sent: at,
+            delivered: 0,
+            delivered_at: at,
+            in_flight: 0,
+            lost: 0,
+            app_limited: false,
+        }
+    }
+
+    /// The fate of every segment, one by one.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    struct Segment {
+        fate: Fate,
+        sent: u64,
+        resent: bool,
+    }
+
+    proptest! {
+        /// Against a list of single segments, scanned in full each time.
+        #[test]
+        fn it_agrees_with_a_list_of_segments(
+            steps in prop::collection::vec((0u8..8, 0u64..60, 1u64..30), 1..120),
+        ) {
+            let mut board = Scoreboard::default();
+            let mut model: Vec<Segment> = Vec::new();
+            let (mut una, mut now) = (0usize, 0u64);
+            for (what, from, count) in steps {
+                now += 1;
+                let all = model.len();
+                let mut told = 0;
+                let mut expected = 0;
+                match what {
+                    0 | 1 => {
+                        let start = all as u64 * SEGMENT;
+                        board.push(start, start + count * SEGMENT, SEGMENT, snapshot(now));
+                        let new = Segment { fate: Fate::InFlight, sent: now, resent: false };
+                        model.extend(std::iter::repeat_n(new, count as usize));
+                    }
+                    2 => {
+                        let to = (una + count as usize / 2).min(all);
+                        board.acknowledge(to as u64 * SEGMENT, |run| told += run.len());
+                        let new = model[una..to].iter().filter(|one| one.fate != Fate::Sacked);
+                        expected = new.count() as u64 * SEGMENT;
+                        una = to;
+                    }
+                    3 | 4 => {
+                        let start = (una + 1 + from as usize).min(all);
+                        let end = (start + count as usize).min(all);
+                        // Ragged edges do not count.
+                        let (ragged, cut) = (from % 2 * 3, count % 2 * 4);
+                        if start < end {
+                            let bytes = (start as u64 * SEGMENT - ragged, end as u64 * SEGMENT - cut);
+                            board.sack(bytes.0, bytes.1, |run| told += run.len());
+                            let end = if cut > 0 { end - 1 } else { end };
+                            for one in &mut model[start..end] {
+                                expected += if one.fate == Fate::Sacked { 0 } else { SEGMENT };
+                                one.fate = Fate::Sacked;
+                            }
+                        }
+                    }
+                    5 => {
+                        let (newest, overdue) = (now.saturating_sub(from / 8), now.saturating_sub(count));
+                        let at = |millis: u64| Time::from_millis(millis as i64);
+                        let next = board.detect((at(newest), 0), at(overdue), |run| told += run.len());
+                        let old = |one: &&mut Segment| one.fate == Fate::InFlight && one.sent < newest;
+                        let mut waiting = None::<u64>;
+                        for one in model[una..].iter_mut().filter(old) {
+                            if one.sent <= overdue {
+                                one.fate = Fate::Lost;
+                                expected += SEGMENT;
+                            } else {
+                                waiting = Some(waiting.map_or(one.sent, |sent| sent.min(one.sent)));
+                            }
+                        }
+                        prop_assert_eq!(next, waiting.map(at));
+                    }
+                    6 => {
+                        let found = board.next_lost();
+                        let first = (una..all).find(|&at| model[at].fate == Fate::Lost);
+                        prop_assert_eq!(found.map(|run| run.start), first.map(|at| at as u64 * SEGMENT));
+                        if let Some(run) = found {
+                            let end = run.end.min(run.start + count * SEGMENT);
+                            board.resend(run.start, end, SEGMENT, snapshot(now));
+                            for one in &mut model[(run.start / SEGMENT) as usize..(end / SEGMENT) as usize] {
+                                *one = Segment { fate: Fate::InFlight, sent: now, resent: true };
+                            }
+                        }
+                    }
+                    _ if count > 25 => {
+                        board.lose_all(|run| told += run.len());
+                        for one in model[una..].iter_mut().filter(|one| one.fate == Fate::InFlight) {
+                            one.fate = Fate::Lost;
+                            expected += SEGMENT;
+                        }
+                    }
+                    _ if count > 20 => {
+                        board.find_lost();
+                        for one in model[una..].iter_mut().filter(|one| one.fate == Fate::Lost) {
+                            one.fate = Fate::InFlight;
+                        }
+                    }
+                    _ => {}
+                }
+                prop_assert_eq!(told, expected);
+                let bytes = |fate| model[una..].iter().filter(|one| one.fate == fate).count() as u64 * SEGMENT;
+                prop_assert_eq!(board.in_flight(), bytes(Fate::InFlight));
+                prop_assert_eq!(board.sacked(), bytes(Fate::Sacked));
+                prop_assert_eq!(board.lost(), bytes(Fate::Lost));
+                let last = (una..model.len()).rev().find(|&at| model[at].fate != Fate::Sacked);
+                prop_assert_eq!(board.last().map(|run| run.start), last.map(|at| at as u64 * SEGMENT));
+            }
+        }
+    }
+
+    #[test]
+    fn a_burst_is_split_where_the_newest_delivery_is() {
+        let mut board = Scoreboard::default();
+        board.push(0, 100, SEGMENT, snapshot(1));
+        board.sack(50, 60, |_| {});
+        let mut lost = Vec::new();
+        let now = Time::from_secs(9);
+        assert_eq!(board.detect((snapshot(1).sent, 60), now, |run| lost.push((run.start, run.end))), None);
+        assert_eq!(lost, [(0, 50)]);
+        assert_eq!((board.in_flight(), board.lost(), board.sacked()), (40, 50, 10));
+    }
+
+    #[test]
+    fn sacking_a_window_piece_by_piece_leaves_one_run() {
+        let mut board = Scoreboard::default();
+        board.push(0, 100_000, SEGMENT, snapshot(1));
+        for at in (1..10_000).rev() {
+            board.sack(at * SEGMENT, (at + 1) * SEGMENT, |_| {});
+        }
+        assert_eq!(board.runs.len(), 2);
+    }
+}

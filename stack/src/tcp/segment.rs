@@ -1,0 +1,160 @@
+//! A TCP segment as it arrives, and the headers of one that leaves.
+
+use std::net::SocketAddr;
+
+use smoltcp::wire::{IpProtocol, TcpPacket};
+
+use super::options::{MAX_OPTIONS, Options};
+use crate::ip::{HOP_LIMIT, write_header};
+
+/// An arriving segment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Segment<'a> {
+    pub(crate) seq: u32,
+    pub(crate) ack: Option<u32>,
+    pub(crate) syn: bool,
+    pub(crate) fin: bool,
+    pub(crate) rst: bool,
+    pub(crate) ece: bool,
+    pub(crate) cwr: bool,
+    /// As in the header, not scaled.
+    pub(crate) window: u16,
+    pub(crate) options: Options,
+    pub(crate) payload: &'a [u8],
+    /// A router on the way has marked it (RFC 3168 CE).
+    pub(crate) marked: bool,
+}
+
+impl<'a> Segment<'a> {
+    /// Reads the TCP packet, which is well formed, at `ip_len` in an IP packet.
+    pub(crate) fn read(packet: &'a [u8], ip_len: usize) -> Self {
+        let bytes = &packet[ip_len..];
+        let view = TcpPacket::new_unchecked(bytes);
+        let header_len = usize::from(view.header_len());
+        let options =
+            if header_len > 20 { Options::parse(&bytes[20..header_len]) } else { Options::default() };
+        Self {
+            seq: view.seq_number().0 as u32,
+            ack: view.ack().then(|| view.ack_number().0 as u32),
+            syn: view.syn(),
+            fin: view.fin(),
+            rst: view.rst(),
+            ece: view.ece(),
+            cwr: view.cwr(),
+            window: view.window_len(),
+            options,
+            payload: &bytes[header_len..],
+            marked: ecn(packet) == CE,
+        }
+    }
+
+    /// What it takes in the space of sequence numbers.
+    pub(crate) fn len(&self) -> u64 {
+        self.payload.len() as u64 + u64::from(self.syn) + u64::from(self.fin)
+    }
+}
+
+/// RFC 3168's code points in the IP header.
+pub(crate) const ECT0: u8 = 0b10;
+const CE: u8 = 0b11;
+
+fn ecn(packet: &[u8]) -> u8 {
+    match packet[0] >> 4 {
+        4 => packet[1] & 0b11,
+        _ => packet[1] >> 4 & 0b11,
+    }
+}
+
+/// The headers of a segment that leaves.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Outgoing {
+    pub(crate) seq: u32,
+    pub(crate) ack: Option<u32>,
+    pub(crate) syn: bool,
+    pub(crate) fin: bool,
+    pub(crate) rst: bool,
+    pub(crate) psh: bool,
+    pub(crate) ece: bool,
+    pub(crate) cwr: bool,
+    pub(crate) window: u16,
+    pub(crate) options: Options,
+    /// The ECN code point of the IP header.
+    pub(crate) ecn: u8,
+}
+
+impl Outgoing {
+    /// Bytes of the IP and TCP headers with these options.
+    pub(crate) fn header_len(&self, ipv4: bool) -> usize {
+        let mut options = [0; MAX_OPTIONS];
+        (if ipv4 { 40 } else { 60 }) + self.options.write(&mut options)
+    }
+
+    /// Writes the headers before `payload_len` bytes that are in `buf` already; gives the packet's length, or `None` if
+    /// it does not fit.
+    pub(crate) fn write(
+        &self,
+        buf: &mut [u8],
+        (local, remote): (SocketAddr, SocketAddr),
+        payload_len: usize,
+    ) -> Option<usize> {
+        let mut options = [0; MAX_OPTIONS];
+        let options_len = self.options.write(&mut options);
+        let tcp_len = 20 + options_len;
+        let addresses = (local.ip(), remote.ip());
+        let protocol = (IpProtocol::Tcp, HOP_LIMIT);
+        let ip_len = write_header(buf, addresses, protocol, tcp_len + payload_len, false)?;
+        match ip_len {
+            20 => buf[1] |= self.ecn,
+            _ => buf[1] |= self.ecn << 4,
+        }
+        let flags = [self.fin, self.syn, self.rst, self.psh, self.ack.is_some(), false, self.ece, self.cwr];
+        let flags = flags.iter().enumerate().fold(0, |bits, (at, &set)| bits | u8::from(set) << at);
+        let tcp = &mut buf[ip_len..ip_len + tcp_len];
+        tcp[..2].copy_from_slice(&local.port().to_be_bytes());
+        tcp[2..4].copy_from_slice(&remote.port().to_be_bytes());
+        tcp[4..8].copy_from_slice(&self.seq.to_be_bytes());
+        tcp[8..12].copy_from_slice(&self.ack.unwrap_or(0).to_be_bytes());
+        tcp[12] = (tcp_len as u8 / 4) << 4;
+        tcp[13] = flags;
+        tcp[14..16].copy_from_slice(&self.window.to_be_bytes());
+        tcp[16..20].fill(0);
+        tcp[20..].copy_from_slice(&options[..options_len]);
+        Some(ip_len + tcp_len + payload_len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_leaves_is_what_arrives() {
+        for (local, remote) in [("10.0.0.1:1", "10.0.0.2:2"), ("[fd00::1]:1", "[fd00::2]:2")] {
+            let (local, remote): (SocketAddr, SocketAddr) = (local.parse().unwrap(), remote.parse().unwrap());
+            let mut outgoing = Outgoing {
+                seq: 0xffff_fffe,
+                ack: Some(7),
+                fin: true,
+                psh: true,
+                ece: true,
+                window: 513,
+                ecn: CE,
+                ..Outgoing::default()
+            };
+            outgoing.options.timestamps = Some((1, 2));
+            outgoing.options.sack.push((3, 4));
+            let mut buf = [0; 200];
+            let header = outgoing.header_len(local.is_ipv4());
+            buf[header..header + 4].copy_from_slice(b"data");
+            let len = outgoing.write(&mut buf, (local, remote), 4).unwrap();
+            assert_eq!(len, header + 4);
+            let ip_len = if local.is_ipv4() { 20 } else { 40 };
+            let segment = Segment::read(&buf[..len], ip_len);
+            assert_eq!((segment.seq, segment.ack, segment.window), (0xffff_fffe, Some(7), 513));
+            assert_eq!((segment.fin, segment.syn, segment.rst), (true, false, false));
+            assert_eq!((segment.ece, segment.cwr, segment.marked), (true, false, true));
+            assert_eq!((segment.options, segment.payload), (outgoing.options, &b"data"[..]));
+            assert!(outgoing.write(&mut buf[..header], (local, remote), 4).is_none());
+        }
+    }
+}

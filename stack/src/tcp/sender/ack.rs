@@ -1,0 +1,226 @@
+//! What an acknowledgement changes.
+
+use std::time::Duration;
+
+use super::{Sender, Undo};
+use crate::clock::{Time, since};
+use crate::tcp::congestion::{Ack, Cause, Lost, Phase};
+use crate::tcp::scoreboard::{Fate, Run};
+
+/// An acceptable acknowledgement, in stream offsets.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Acknowledgement<'a> {
+    pub(crate) ack: u64,
+    /// SACK blocks that lie between `ack` and what was sent.
+    pub(crate) blocks: &'a [(u64, u64)],
+    /// A duplicate that the peer reports (RFC 2883).
+    pub(crate) duplicate: Option<(u64, u64)>,
+    /// RFC 3168 ECE.
+    pub(crate) ece: bool,
+    /// A round trip by timestamps (RFC 7323).
+    pub(crate) rtt: Option<Duration>,
+    /// It carries nothing else: no data, no FIN, no change of the window.
+    pub(crate) pure: bool,
+}
+
+/// What one acknowledgement delivers.
+#[derive(Default)]
+struct Delivery {
+    bytes: u64,
+    /// When the newest segment was sent that was sent once.
+    newest_sent: Option<Time>,
+    /// Bytes that counted as lost and had not been sent again.
+    found: u64,
+}
+
+impl Sender {
+    /// Takes an acknowledgement in.
+    pub(crate) fn on_ack(&mut self, now: Time, ack: &Acknowledgement<'_>) {
+        let prior_in_flight = self.board.in_flight();
+        let lost_before = self.sampler.lost();
+        let acked = ack.ack.saturating_sub(self.una);
+        let delivery = self.deliver(now, ack);
+        self.una = self.una.max(ack.ack);
+        self.queue.drop_until(self.una);
+        let newest = delivery.newest_sent.map(|sent| since(now, sent));
+        let rtt = newest.or(ack.rtt.filter(|_| acked > 0));
+        if let Some(rtt) = rtt {
+            self.rtt.sample(now, rtt);
+        }
+        if acked > 0 {
+            self.rtt.reset_backoff();
+            self.duplicates = 0;
+        }
+        self.end_phase(now);
+        self.find_spurious(now, ack, &delivery);
+        if !self.sack {
+            self.count_duplicate(now, ack, acked);
+        }
+        self.detect_losses(now);
+        self.judge_probe(now, ack);
+        self.react_to_mark(now, ack.ece);
+        let sample = self.sampler.finish(self.rtt.min());
+        let event = Ack {
+            acked,
+            delivered: delivery.bytes,
+            lost: self.sampler.lost().saturating_sub(lost_before),
+            prior_in_flight,
+            rtt,
+            ece: ack.ece,
+            sample,
+        };
+        if acked > 0 || delivery.bytes > 0 || event.lost > 0 {
+            let view = self.view(now);
+            self.congestion.on_ack(&view, &event);
+            self.window_limited = false;
+        }
+        self.arm(now, acked > 0 || delivery.bytes > 0);
+    }
+
+    /// Marks what has arrived.
+    fn deliver(&mut self, now: Time, ack: &Acknowledgement<'_>) -> Delivery {
+        let mut delivery = Delivery::default();
+        let min_rtt = self.rtt.min();
+        let Self { board, sampler, rack, .. } = self;
+        let mut delivered = |run: &Run| {
+            delivery.bytes += run.len();
+            sampler.on_delivered(now, &run.snapshot, run.end, run.len());
+            rack.on_delivered(now, run, min_rtt);
+            if !run.resent {
+                delivery.newest_sent = delivery.newest_sent.max(Some(run.snapshot.sent));
+            }
+            if run.fate == Fate::Lost {
+                delivery.found += run.len();
+            }
+        };
+        board.acknowledge(ack.ack, &mut delivered);
+        for &(start, end) in ack.blocks {
+            board.sack(start, end, &mut delivered);
+        }
+        delivery
+    }
+
+    /// RFC 6675 section 5, RFC 5681 3.1: the phase ends when everything that was in flight at its beginning has been
+    /// acknowledged.
+    fn end_phase(&mut self, now: Time) {
+        if self.phase != Phase::Open && self.una >= self.recover {
+            self.phase = Phase::Open;
+            self.rack.on_recovered();
+            let view = self.view(now);
+            self.congestion.on_recovered(&view);
+        }
+    }
+
+    /// Looks for signs that what counted as lost was not: it arrives without having been sent again (F-RTO, RFC 5682),
+    /// or twice (RFC 2883).
+    fn find_spurious(&mut self, now: Time, ack: &Acknowledgement<'_>, delivery: &Delivery) {
+        let mut spurious = delivery.found;
+        self.sampler.on_found(delivery.found);
+        if let Some((start, end)) = ack.duplicate {
+            self.rack.on_duplicate(self.una, self.nxt);
+            if self.probe.is_none_or(|probe| end != probe.end) {
+                spurious += end - start;
+            }
+        }
+        if spurious == 0 || !self.undo.armed {
+            return;
+        }
+        self.undo.bytes = self.undo.bytes.saturating_sub(spurious);
+        if self.undo.timeout && delivery.found > 0 {
+            // The timer was too fast: what it declared lost is judged anew.
+            self.sampler.on_found(self.board.find_lost());
+            self.undo.bytes = 0;
+        }
+        if self.undo.bytes == 0 {
+            self.undo = Undo::default();
+            self.phase = Phase::Open;
+            let view = self.view(now);
+            self.congestion.on_undo(&view);
+        }
+    }
+
+    /// RFC 8985 6.2 step 5, and the beginning of fast recovery.
+    pub(super) fn detect_losses(&mut self, now: Time) {
+        self.reorder = None;
+        let Some(newest) = self.rack.newest() else { return };
+        let eager = self.phase != Phase::Open || self.board.sacked() >= 3 * self.mss;
+        let patience = self.rack.patience(eager, self.rtt.min(), self.rtt.smoothed());
+        let patience_micros = i64::try_from(patience.as_micros()).unwrap_or(i64::MAX);
+        let overdue = Time::from_micros(now.total_micros().saturating_sub(patience_micros));
+        let before = self.sampler.lost();
+        let mut view = self.view(now);
+        let Self { board, sampler, congestion, .. } = self;
+        let waiting = board.detect(newest, overdue, |run| {
+            sampler.on_lost(run.len());
+            view.in_flight -= run.len().min(view.in_flight);
+            view.lost += run.len();
+            let lost = Lost { bytes: run.len(), snapshot: run.snapshot, again: run.resent };
+            congestion.on_lost(&view, &lost);
+        });
+        self.reorder = waiting.map(|sent| crate::clock::after(sent, patience));
+        let lost = self.sampler.lost() - before;
+        if lost > 0 {
+            self.begin_recovery(now, lost);
+        }
+    }
+
+    fn begin_recovery(&mut self, now: Time, lost: u64) {
+        self.undo.bytes += lost;
+        if self.phase != Phase::Open {
+            return;
+        }
+        self.phase = Phase::Recovery;
+        self.recover = self.nxt;
+        self.undo = Undo { bytes: lost, armed: true, timeout: false };
+        let view = self.view(now);
+        self.congestion.on_congestion(&view, Cause::Loss);
+    }
+
+    /// A peer without SACK: three duplicates reveal a loss (RFC 5681 3.2), and in recovery an acknowledgement of a part
+    /// reveals the next (RFC 6582).
+    fn count_duplicate(&mut self, now: Time, ack: &Acknowledgement<'_>, acked: u64) {
+        let outstanding = !self.board.is_empty();
+        if acked == 0 && ack.pure && outstanding {
+            self.duplicates += 1;
+        }
+        let third = self.duplicates == 3 && self.phase == Phase::Open;
+        let part = acked > 0 && self.phase == Phase::Recovery;
+        if outstanding && (third || part) {
+            let mut lost = 0;
+            self.board.lose_first(self.mss, |run| lost += run.len());
+            self.sampler.on_lost(lost);
+            if lost > 0 {
+                self.begin_recovery(now, lost);
+                self.undo.armed = false;
+            }
+        }
+    }
+
+    /// RFC 8985 7.4: a probe that sent something again and was needed stands for a loss.
+    fn judge_probe(&mut self, now: Time, ack: &Acknowledgement<'_>) {
+        let Some(probe) = self.probe.filter(|probe| ack.ack >= probe.end) else { return };
+        if !probe.resent || ack.duplicate.is_some() {
+            self.probe = None;
+        } else if ack.ack > probe.end {
+            self.probe = None;
+            if self.phase == Phase::Open {
+                let view = self.view(now);
+                self.congestion.on_congestion(&view, Cause::Loss);
+                self.congestion.on_recovered(&view);
+            }
+        } else if ack.pure {
+            self.probe = None;
+        }
+    }
+
+    /// RFC 3168 6.1.2: at most one reduction per window of data.
+    fn react_to_mark(&mut self, now: Time, ece: bool) {
+        if !ece || self.una < self.marked_until || self.phase != Phase::Open {
+            return;
+        }
+        self.marked_until = self.nxt;
+        self.tell_reduced = true;
+        let view = self.view(now);
+        self.congestion.on_congestion(&view, Cause::Mark);
+    }
+}

@@ -1,0 +1,195 @@
+//! What leaves next.
+
+use std::time::Duration;
+
+use super::pace::Pace;
+use super::{Probe, Sender};
+use crate::clock::{Time, after, since};
+use crate::tcp::congestion::Phase;
+
+/// How long TCP_CORK holds a partial segment back, as Linux.
+pub(super) const CORK: Duration = Duration::from_millis(200);
+
+/// What the sender wants to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Plan {
+    /// Send `start..end`; the FIN counts as a byte.
+    Send { start: u64, end: u64, again: bool },
+    /// Send a segment that makes the peer answer: it lies before its window.
+    Poke,
+    /// Nothing before this time, or before something happens.
+    Wait(Option<Time>),
+}
+
+impl Sender {
+    /// What leaves now.
+    pub(crate) fn plan(&mut self, now: Time) -> Plan {
+        if self.poke_due {
+            return Plan::Poke;
+        }
+        if self.probe_due {
+            if let Some(plan) = self.plan_probe() {
+                return plan;
+            }
+            self.probe_due = false;
+        }
+        let plan = match self.board.next_lost() {
+            Some(lost) => self.limit(now, lost.start, lost.end, true),
+            None => self.plan_new(now),
+        };
+        if plan == Plan::Wait(None) {
+            return Plan::Wait(self.cork.flatten().map(|since| after(since, CORK)));
+        }
+        plan
+    }
+
+    /// RFC 8985 7.3: a new segment if there is one, else the last one again.
+    fn plan_probe(&self) -> Option<Plan> {
+        let end = self.sendable_end().min(self.nxt + self.mss);
+        if end > self.nxt {
+            return Some(Plan::Send { start: self.nxt, end, again: false });
+        }
+        self.board.last().map(|last| Plan::Send { start: last.start, end: last.end, again: true })
+    }
+
+    /// The end of what is queued, FIN included, and within the peer's window.
+    fn sendable_end(&self) -> u64 {
+        let end = match self.fin {
+            // A FIN takes no room in the peer's buffer, but it does in its window.
+            Some(fin) => fin + 1,
+            None => self.queue.end(),
+        };
+        end.min(self.edge)
+    }
+
+    fn plan_new(&mut self, now: Time) -> Plan {
+        let queued = self.fin.map_or(self.queue.end(), |fin| fin + 1);
+        let end = self.sendable_end();
+        if end <= self.nxt {
+            self.note_limited();
+            return Plan::Wait(None);
+        }
+        let whole = end == queued;
+        let length = end - self.nxt;
+        if length < self.mss && !self.may_send_little(now, whole) {
+            self.note_limited();
+            return Plan::Wait(None);
+        }
+        self.limit(now, self.nxt, end, false)
+    }
+
+    /// Whether a segment that is not full may leave: RFC 9293 3.8.6.2.1, with Minshall's refinement of Nagle's
+    /// algorithm. `whole`: nothing more is queued behind it.
+    fn may_send_little(&mut self, now: Time, whole: bool) -> bool {
+        if self.board.is_empty() && !(whole && self.cork.is_some()) {
+            return true;
+        }
+        let half = self.sendable_end() - self.nxt >= self.largest_window / 2 && !whole;
+        if !whole {
+            return half;
+        }
+        if self.fin.is_some() {
+            return true;
+        }
+        if let Some(since_when) = &mut self.cork {
+            let since_when = *since_when.get_or_insert(now);
+            return since(now, since_when) >= CORK;
+        }
+        self.nodelay || self.small_end <= self.una
+    }
+
+    /// Cuts `start..end` to what congestion control, the cap and pacing let leave now.
+    fn limit(&mut self, now: Time, start: u64, end: u64, again: bool) -> Plan {
+        let in_flight = self.board.in_flight();
+        let window = self.congestion.window();
+        let free = window.min(self.cap).saturating_sub(in_flight);
+        let rate = self.congestion.pacing_rate();
+        let burst = Pace::burst(rate, self.mss, self.max_segments * self.mss);
+        let wanted = (end - start).min(burst);
+        let full = wanted.min(free) / self.mss * self.mss;
+        let length = match () {
+            () if free >= wanted => self.round(wanted, end - start),
+            // With nothing in flight no acknowledgement will open the window further.
+            () if in_flight == 0 => wanted.min(free.max(1).max(self.mss)),
+            () => full,
+        };
+        if length == 0 {
+            if window <= self.cap {
+                self.window_limited = true;
+            } else {
+                self.sampler.limit(in_flight);
+            }
+            return Plan::Wait(None);
+        }
+        if let Some(until) = self.pace.blocked_until(now) {
+            return Plan::Wait(Some(until));
+        }
+        Plan::Send { start, end: start + length, again }
+    }
+
+    /// Whole segments, unless it is all that there is.
+    fn round(&self, wanted: u64, available: u64) -> u64 {
+        if wanted == available {
+            // The last one waits behind full ones if Nagle's algorithm wants it to; it decides next time.
+            let rest = wanted % self.mss;
+            let alone = wanted < self.mss || self.nodelay || self.fin.is_some();
+            return if rest == 0 || alone || self.cork.is_none() { wanted } else { wanted - rest };
+        }
+        (wanted / self.mss * self.mss).max(wanted.min(self.mss))
+    }
+
+    /// There is nothing to send, or the peer or its share keep it back: samples say nothing about the path.
+    fn note_limited(&mut self) {
+        if self.board.lost() == 0 && self.board.in_flight() < self.congestion.window() {
+            self.sampler.limit(self.board.in_flight());
+        }
+    }
+
+    /// Copies the data of `start..end` to `buf`; gives its length without a FIN, and whether there is one.
+    pub(crate) fn copy(&self, start: u64, end: u64, buf: &mut [u8]) -> (usize, bool) {
+        let fin = self.fin.is_some_and(|fin| end > fin);
+        let length = (end - start) as usize - usize::from(fin);
+        let copied = self.queue.copy(start, &mut buf[..length]);
+        debug_assert_eq!(copied, length, "the queue holds what is outstanding");
+        (copied, fin)
+    }
+
+    /// `start..end` leaves now.
+    pub(crate) fn on_sent(&mut self, now: Time, start: u64, end: u64, again: bool) {
+        let length = end - start;
+        let in_flight = self.board.in_flight();
+        if in_flight == 0 && !again && since(now, self.last_sent) > self.rtt.timeout() {
+            let view = self.view(now);
+            self.congestion.on_idle(&view);
+        }
+        let view = self.view(now);
+        self.congestion.on_sent(&view, length);
+        let snapshot = self.sampler.on_sent(now, in_flight, length);
+        if again {
+            self.board.resend(start, end, self.mss, snapshot);
+            self.retransmits += 1;
+        } else {
+            self.board.push(start, end, self.mss, snapshot);
+            self.nxt = end;
+            if length % self.mss != 0 {
+                self.small_end = end;
+            }
+            if let Some(since_when) = &mut self.cork {
+                *since_when = None;
+            }
+        }
+        if self.probe_due {
+            self.probe_due = false;
+            self.probe = Some(Probe { end: self.nxt, resent: again });
+        }
+        // The window counts as used up if there is no room for one more segment.
+        if self.board.in_flight() + self.mss > self.congestion.window() {
+            self.window_limited = true;
+        }
+        self.last_sent = now;
+        self.pace.on_sent(now, length, self.congestion.pacing_rate());
+        // New data moves a probe that waits (RFC 8985 7.2); the retransmission timer stays (RFC 6298 5.1).
+        let probing = matches!(self.timer, Some((_, super::Timer::Probe)));
+        self.arm(now, (probing && !again) || (again && self.phase == Phase::Loss));
+    }
+}

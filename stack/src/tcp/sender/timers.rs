@@ -1,0 +1,133 @@
+//! The sender's timers.
+
+use std::time::Duration;
+
+use super::{Sender, Undo};
+use crate::clock::{Time, after};
+use crate::tcp::congestion::Phase;
+
+/// What the sender's timer is set for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Timer {
+    /// RFC 6298.
+    Retransmission,
+    /// RFC 8985 section 7: the tail of what was sent may be lost.
+    Probe,
+    /// RFC 9293 3.8.6.1: the peer's window is closed.
+    Window,
+}
+
+/// How long a peer may hold the acknowledgement of a single segment back (RFC 8985 7.2: WCDelAckT).
+const WORST_ACK_DELAY: Duration = Duration::from_millis(200);
+
+/// A probe goes out no sooner.
+const MIN_PROBE: Duration = Duration::from_millis(2);
+
+impl Sender {
+    /// Sets the timer for what is outstanding. `restart`: there was progress, so it starts anew.
+    pub(super) fn arm(&mut self, now: Time, restart: bool) {
+        if self.board.is_empty() {
+            let blocked = self.unsent() > 0 && self.edge <= self.nxt;
+            match self.timer {
+                Some((_, Timer::Window)) if blocked => {}
+                _ => self.timer = blocked.then(|| (after(now, self.rtt.timeout()), Timer::Window)),
+            }
+            return;
+        }
+        let standing = matches!(self.timer, Some((_, Timer::Retransmission | Timer::Probe)));
+        if standing && !restart {
+            return;
+        }
+        let timeout = after(now, self.rtt.timeout());
+        self.timer = Some((timeout, Timer::Retransmission));
+        if let Some(delay) = self.probe_delay() {
+            let probe = after(now, delay);
+            if probe < timeout {
+                self.timer = Some((probe, Timer::Probe));
+            }
+        }
+    }
+
+    /// RFC 8985 7.2, if a probe may go out at all.
+    fn probe_delay(&self) -> Option<Duration> {
+        let quiet = self.phase == Phase::Open && self.board.sacked() == 0 && self.board.lost() == 0;
+        if !self.sack || !quiet || self.probe.is_some() || self.rtt.backoff() > 0 {
+            return None;
+        }
+        let lone = self.board.in_flight() <= self.mss && self.unsent() == 0;
+        let slack = if lone { WORST_ACK_DELAY } else { MIN_PROBE };
+        Some((self.rtt.smoothed()? * 2).max(MIN_PROBE) + slack)
+    }
+
+    /// When [`run_timers`](Self::run_timers) has something to do.
+    pub(crate) fn next_timer(&self) -> Option<Time> {
+        let cork = self.cork.flatten().map(|since| after(since, super::output::CORK));
+        [self.timer.map(|(at, _)| at), self.reorder, cork].into_iter().flatten().min()
+    }
+
+    /// Does what is due.
+    pub(crate) fn run_timers(&mut self, now: Time) {
+        if self.reorder.is_some_and(|at| at <= now) {
+            self.detect_losses(now);
+            self.arm(now, false);
+        }
+        let Some((_, timer)) = self.timer.filter(|(at, _)| *at <= now) else { return };
+        self.timer = None;
+        match timer {
+            Timer::Retransmission => self.time_out(now),
+            Timer::Probe => {
+                self.probe_due = true;
+                self.timer = Some((after(now, self.rtt.timeout()), Timer::Retransmission));
+            }
+            Timer::Window => {
+                self.rtt.back_off();
+                self.poke_due = true;
+                self.arm(now, false);
+            }
+        }
+    }
+
+    /// RFC 6298 5.4 to 5.6, RFC 5681 3.1.
+    fn time_out(&mut self, now: Time) {
+        if self.board.is_empty() {
+            return;
+        }
+        if self.board.is_reneged() {
+            self.board.forget_sacked();
+        }
+        let again = self.phase == Phase::Loss;
+        let mut lost = 0;
+        self.board.lose_all(|run| lost += run.len());
+        self.sampler.on_lost(lost);
+        self.rtt.back_off();
+        self.phase = Phase::Loss;
+        self.recover = self.nxt;
+        self.probe = None;
+        self.probe_due = false;
+        self.reorder = None;
+        self.duplicates = 0;
+        self.pace.reset();
+        // The second timeout in a row is no mistake about the first transmission any more.
+        self.undo = Undo { bytes: lost, armed: !again, timeout: !again && self.sack };
+        let view = self.view(now);
+        self.congestion.on_timeout(&view);
+        self.timer = Some((after(now, self.rtt.timeout()), Timer::Retransmission));
+    }
+
+    /// The path has come back: what is outstanding leaves again at once, and the peer's silence was nobody's
+    /// congestion.
+    pub(crate) fn expedite(&mut self, now: Time) {
+        self.rtt.reset_backoff();
+        self.pace.reset();
+        if self.board.is_empty() {
+            self.poke_due = self.unsent() > 0 && self.edge <= self.nxt;
+            return;
+        }
+        let mut lost = 0;
+        self.board.lose_all(|run| lost += run.len());
+        self.sampler.on_lost(lost);
+        self.reorder = None;
+        self.probe_due = false;
+        self.timer = Some((after(now, self.rtt.timeout()), Timer::Retransmission));
+    }
+}
