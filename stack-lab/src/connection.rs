@@ -182,9 +182,9 @@ impl Stream {
 }
 
 impl Connection {
-    pub(crate) fn new(plan: &Plan) -> Self {
-        let streams = [plan.up, plan.down].map(|total| Stream::new(total, plan.start, plan.pause));
-        Self { started: plan.start, client: None, server: None, streams, failure: None }
+    pub(crate) fn new(plan: &Plan, started: Time) -> Self {
+        let streams = [plan.up, plan.down].map(|total| Stream::new(total, started, plan.pause));
+        Self { started, client: None, server: None, streams, failure: None }
     }
 
     /// Runs the program at one end. True if its flow may have something to send now.

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use peersock_stack::{
-    Batch, Coalescer, Config, CongestionControl, InterfaceConfig, InterfaceId, Stack, TcpOptions,
+    Batch, Cidr, Coalescer, CongestionControl, InterfaceConfig, InterfaceId, Stack, TcpOptions,
 };
 
-use crate::Time;
 use crate::packets::{PacketId, Packets};
+use crate::{Scenario, Time};
 
 /// A stack and what its driver keeps.
 pub(crate) struct Host {
@@ -28,8 +28,13 @@ pub(crate) struct Host {
 pub(crate) const PORT: u16 = 80;
 
 /// The address of a pair's host. Pairs are separate worlds, so all have the same.
-pub(crate) fn address(server: bool) -> SocketAddr {
-    SocketAddr::from(([10, 0, 0, if server { 2 } else { 1 }], PORT))
+pub(crate) fn address(server: bool, ipv6: bool) -> SocketAddr {
+    let host = if server { 2 } else { 1 };
+    if ipv6 {
+        SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, host], PORT))
+    } else {
+        SocketAddr::from(([10, 0, 0, host as u8], PORT))
+    }
 }
 
 /// The options of a connection with this congestion control. The only place that knows how it is chosen.
@@ -39,13 +44,14 @@ pub(crate) fn tcp_options(congestion: CongestionControl) -> TcpOptions {
 }
 
 impl Host {
-    pub(crate) fn new(config: &Config, server: bool, checksums: bool, secret: u64, origin: Instant) -> Self {
+    pub(crate) fn new(scenario: &Scenario, server: bool, secret: u64, origin: Instant) -> Self {
         let mut seed = [server as u8; 32];
         seed[..8].copy_from_slice(&secret.to_le_bytes());
-        let stack = Stack::new(config.clone(), seed, origin);
-        let cidr = peersock_stack::Cidr::new(address(server).ip(), 8).expect("8 is a prefix length");
-        let mut interface = InterfaceConfig::new("lab", [cidr]);
-        interface.checksums = checksums;
+        let stack = Stack::new(scenario.config.clone(), seed, origin);
+        let address = address(server, scenario.ipv6).ip();
+        let mut interface =
+            InterfaceConfig::new("lab", [Cidr::new(address, 8).expect("8 is a prefix length")]);
+        interface.checksums = scenario.checksums;
         let net = stack.add_interface(interface);
         Self {
             stack,
@@ -53,7 +59,7 @@ impl Host {
             batch: Batch::new(),
             origin,
             coalescer: Coalescer::new(),
-            checksums,
+            checksums: scenario.checksums,
             inbox: Vec::new(),
             timer: Time::MAX,
         }

@@ -6,7 +6,7 @@
 //! * [`link`]: what happens to a packet on its way: loss, the bottleneck and its queue, jitter, reordering, duplication.
 //! * [`Scenario`]: links, connections and a time; [`Scenario::run`] gives an [`Outcome`].
 //! * [`measure`]: the scenarios that the project is judged by, with their targets. `cargo xtask bench tcp` runs them.
-//! * `kernel` (on Linux): the stack in real time, with the kernel's TCP as the other end.
+//! * [`kernel`]: the stack in real time, with the kernel's TCP as the other end.
 //! * [`soak`]: random scenarios in which every byte must arrive.
 //!
 //! ```
@@ -19,7 +19,6 @@
 
 mod connection;
 mod host;
-#[cfg(target_os = "linux")]
 pub mod kernel;
 pub mod link;
 pub mod measure;

@@ -3,16 +3,18 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::Parser;
 use peersock_stack::CongestionControl;
 use peersock_stack_lab::measure::{self, Case, Figure, Settings, catalogue, matches};
 
 mod cpu;
+mod rivals;
 
 /// Measures peersock's TCP over impaired links in virtual time, and what a packet costs.
 ///
-/// Everything but `engine_ns_per_packet` follows from the seeds and is the same on every machine.
+/// Everything but `engine_ns_per_packet` and `kernel` follows from the seeds and is the same on every machine.
 #[derive(Parser)]
 #[command(
     name = "cargo xtask bench tcp",
@@ -22,6 +24,7 @@ mod cpu;
   cargo xtask bench tcp --only 'goodput*100mbit*' --seeds 5 --secs 20
   cargo xtask bench tcp --only 'jain/*' --congestion cubic
   cargo xtask bench tcp --only cpu
+  cargo xtask bench tcp --only 'kernel/*'                 beside the kernel's CUBIC and BBR, in real time, as root
   cargo xtask bench tcp --check --json tcp.jsonl
   cargo xtask bench tcp --soak 100000"
 )]
@@ -71,55 +74,84 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<bool, String> {
-    let wanted = |name: &str| {
-        let chosen = |glob: &String| matches(glob, name) || glob == "cpu" && name.starts_with(cpu::PREFIX);
-        cli.only.is_empty() || cli.only.iter().any(chosen)
-    };
-    let mut cases = catalogue(cli.congestion);
-    for case in &mut cases {
-        case.measures.retain(|measure| wanted(&measure.name));
-    }
-    cases.retain(|case| !case.measures.is_empty());
-    let cpu: Vec<cpu::Case> = cpu::cases().into_iter().filter(|case| wanted(&case.name)).collect();
+    let chosen = Chosen::new(cli);
     if cli.list {
-        for name in names(&cases).chain(cpu.iter().map(|case| case.name.as_str())) {
-            println!("{name}");
-        }
+        chosen.names().for_each(|name| println!("{name}"));
         return Ok(true);
     }
-    if cases.is_empty() && cpu.is_empty() {
+    if chosen.names().next().is_none() {
         return Err("no figure has such a name; --list prints all".to_owned());
     }
-    let settings = Settings { seeds: cli.seeds, secs: cli.secs };
-    let total = cases.len();
-    let done = std::sync::atomic::AtomicUsize::new(0);
-    let mut figures = measure::run(cases, settings, |case: &Case, figures: &[Figure]| {
-        let number = done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
-        let medians: Vec<String> = figures.iter().map(|figure| format!("{:.3}", figure.median())).collect();
-        eprintln!("{number}/{total} {}: {}", case.name, medians.join(", "));
-    })?;
-    for case in cpu {
-        eprintln!("{}", case.name);
-        figures.push(case.run());
-    }
+    let figures = chosen.measure(cli)?;
     println!(
         "congestion control {}, {} seeds; payload of 1388 bytes in 1500 on the wire",
         cli.congestion, cli.seeds
     );
     print!("{}", measure::table(&figures));
+    let judged = figures.iter().filter(|figure| !figure.targets.is_empty()).count();
     let missed = figures.iter().filter(|figure| !figure.is_ok()).count();
-    println!(
-        "{missed} of {} figures with a target miss it",
-        figures.iter().filter(|f| !f.targets.is_empty()).count()
-    );
+    println!("{missed} of {judged} figures with a target miss it");
     if let Some(path) = &cli.json {
         measure::write_json(&figures, path).map_err(|e| format!("cannot write {}: {e}", path.display()))?;
     }
     Ok(missed == 0 || !cli.check)
 }
 
-fn names(cases: &[Case]) -> impl Iterator<Item = &str> {
-    cases.iter().flat_map(|case| &case.measures).map(|measure| measure.name.as_str())
+/// What is measured.
+struct Chosen {
+    /// In virtual time.
+    cases: Vec<Case>,
+    cpu: Vec<cpu::Case>,
+    rivals: Vec<rivals::Case>,
+}
+
+impl Chosen {
+    fn new(cli: &Cli) -> Self {
+        let wanted = |name: &str| {
+            let fits = |glob: &String| matches(glob, name) || glob == "cpu" && name.starts_with(cpu::PREFIX);
+            cli.only.is_empty() || cli.only.iter().any(fits)
+        };
+        let mut cases = catalogue(cli.congestion);
+        for case in &mut cases {
+            case.measures.retain(|measure| wanted(&measure.name));
+        }
+        cases.retain(|case| !case.measures.is_empty());
+        // They take minutes of real time, so nobody gets them who did not ask.
+        let named = cli.list || cli.only.iter().any(|glob| glob.starts_with("kernel"));
+        let rivals = if named { rivals::cases() } else { Vec::new() };
+        Self {
+            cases,
+            cpu: cpu::cases().into_iter().filter(|case| wanted(&case.name)).collect(),
+            rivals: rivals.into_iter().filter(|case| wanted(&case.name)).collect(),
+        }
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        let measures = self.cases.iter().flat_map(|case| &case.measures);
+        let cpu = self.cpu.iter().map(|case| case.name.as_str());
+        let rivals = self.rivals.iter().map(|case| case.name.as_str());
+        measures.map(|measure| measure.name.as_str()).chain(cpu).chain(rivals)
+    }
+
+    fn measure(self, cli: &Cli) -> Result<Vec<Figure>, String> {
+        let settings = Settings { seeds: cli.seeds, secs: cli.secs };
+        let total = self.cases.len();
+        let done = AtomicUsize::new(0);
+        let mut figures = measure::run(self.cases, settings, |case: &Case, figures: &[Figure]| {
+            let number = done.fetch_add(1, Ordering::Relaxed) + 1;
+            let medians: Vec<String> =
+                figures.iter().map(|figure| format!("{:.3}", figure.median())).collect();
+            eprintln!("{number}/{total} {}: {}", case.name, medians.join(", "));
+        })?;
+        for case in self.cpu {
+            eprintln!("{}", case.name);
+            figures.push(case.run());
+        }
+        if !self.rivals.is_empty() {
+            figures.extend(rivals::run(&self.rivals, cli.congestion, cli.seeds, cli.secs)?);
+        }
+        Ok(figures)
+    }
 }
 
 fn soak(first: u64, seeds: u64) -> ExitCode {

@@ -33,3 +33,51 @@ impl Packets {
         self.free.push(id);
     }
 }
+
+/// Marks a packet as a router does that has a long queue, if its sender understands that (RFC 3168 section 5).
+pub(crate) fn mark_congestion(packet: &mut [u8]) {
+    let Some(&version) = packet.first() else { return };
+    // The last two bits of the traffic class, which lies across two bytes in IPv6.
+    let shift = if version >> 4 == 4 { 0 } else { 4 };
+    let Some(byte) = packet.get_mut(1) else { return };
+    let before = *byte;
+    if before >> shift & 3 == 0 {
+        return;
+    }
+    *byte |= 3 << shift;
+    let added = u16::from(*byte - before);
+    if shift == 0 && packet.len() >= 20 {
+        // RFC 1624: the checksum's complement grows by as much as the header, with the carry added again.
+        let sum = !u16::from_be_bytes([packet[10], packet[11]]);
+        let (sum, carry) = sum.overflowing_add(added);
+        packet[10..12].copy_from_slice(&(!(sum + u16::from(carry))).to_be_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The sum over an IPv4 header, which is 0xffff if its checksum is right.
+    fn sum(header: &[u8]) -> u16 {
+        let words = header.chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
+        let sum: u32 = words.sum();
+        ((sum & 0xffff) + (sum >> 16)) as u16
+    }
+
+    #[test]
+    fn only_who_understands_marks_is_marked_and_checksums_stay_right() {
+        for ecn in [0, 1, 2, 3] {
+            let mut header = [0x45, ecn, 0, 20, 0, 1, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+            let checksum = !sum(&header);
+            header[10..12].copy_from_slice(&checksum.to_be_bytes());
+            assert_eq!(sum(&header), 0xffff);
+            mark_congestion(&mut header);
+            assert_eq!(header[1], if ecn == 0 { 0 } else { 3 });
+            assert_eq!(sum(&header), 0xffff, "{ecn}");
+        }
+        let mut ipv6 = [0x60, 0x2f, 0xff, 0xff];
+        mark_congestion(&mut ipv6);
+        assert_eq!(ipv6, [0x60, 0x3f, 0xff, 0xff]);
+    }
+}

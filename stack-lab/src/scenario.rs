@@ -27,12 +27,18 @@ pub struct Scenario {
     pub draining: Time,
     /// From here on [`StreamOutcome::bytes_after_mark`] counts.
     pub mark: Time,
+    /// By how much connections are opened later than planned, at most.
+    pub start_spread: Time,
     /// How hosts look at what has arrived.
     pub batching: Batching,
+    /// By how much a host's timers are late, at most: a thread that sleeps does not wake up in time.
+    pub timers_late: Time,
     /// The driver's limit of a flow's bytes in flight.
     pub in_flight_cap: usize,
     /// Whether packets have checksums. Without, a corrupted packet would be believed.
     pub checksums: bool,
+    /// Whether packets are IPv6's, which have 20 bytes less room for payload.
+    pub ipv6: bool,
     /// The stacks' settings.
     pub config: Config,
 }
@@ -42,7 +48,7 @@ pub struct Scenario {
 pub struct Plan {
     /// Which pair of hosts.
     pub pair: usize,
-    /// When it is opened.
+    /// When it is opened, or up to [`Scenario::start_spread`] later.
     pub start: Time,
     /// Its congestion control, at both ends.
     pub congestion: CongestionControl,
@@ -57,7 +63,8 @@ pub struct Plan {
 /// When a host looks at what has arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Batching {
-    /// This long after the first packet: a receive call that takes what has queued meanwhile.
+    /// About this long after the first packet, between half of it and one and a half: a receive call that takes what has
+    /// queued meanwhile. Only 0 is exact. It is also what keeps flows from being in step for ever.
     After(Time),
     /// At multiples of this time, as a radio link releases what it has aggregated.
     Every(Time),
@@ -115,9 +122,12 @@ impl Scenario {
             lasting: crate::secs(60.0),
             draining: 0,
             mark: 0,
+            start_spread: 0,
             batching: Batching::After(us(50)),
+            timers_late: 0,
             in_flight_cap: usize::MAX,
             checksums: false,
+            ipv6: false,
             config: Config::default(),
         };
         scenario.buffer(1.0)
@@ -149,9 +159,17 @@ impl Scenario {
         self.forward.rate / 8.0 * self.rtts[0] as f64 / 1e9
     }
 
-    /// Payload bytes that the path from clients to servers can carry in a time, if all segments are full.
-    pub fn capacity(&self, time: Time) -> f64 {
-        self.forward.rate / 8.0 * payload_share() * time as f64 / 1e9
+    /// Payload bytes that the path from clients to servers can carry between two moments, if all segments are full.
+    pub fn capacity(&self, from: Time, to: Time) -> f64 {
+        let Link { rate, rate_steps, .. } = &self.forward;
+        let mut steps = vec![(0, *rate)];
+        steps.extend(rate_steps);
+        let ends = steps.iter().skip(1).map(|(at, _)| *at).chain([Time::MAX]);
+        let bits = |((start, rate), end): (&(Time, f64), Time)| {
+            let time = end.min(to).saturating_sub(from.max(*start));
+            rate * time as f64 / 1e9
+        };
+        steps.iter().zip(ends).map(bits).sum::<f64>() / 8.0 * payload_share()
     }
 
     /// Lets it happen. The same seed gives the same outcome.

@@ -81,6 +81,8 @@ fn scenario(seed: u64) -> Scenario {
     let rate = logarithmic(&mut random, 1_000_000, 1_000_000_000) as f64;
     let mut scenario = Scenario::new(rate, rtt);
     scenario.checksums = random.chance(0.5);
+    scenario.ipv6 = random.chance(0.5);
+    scenario.timers_late = if random.chance(0.5) { random.below(ms(5)) } else { 0 };
     scenario.forward = link(&mut random, rate, rtt, scenario.checksums);
     scenario.backward = link(&mut random, rate, rtt, scenario.checksums);
     scenario.batching = match random.below(4) {

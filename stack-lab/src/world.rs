@@ -10,9 +10,9 @@ use peersock_stack::{Batch, Egress, Listener, MAX_PACKET};
 use crate::connection::{Connection, Content, Role};
 use crate::host::{Host, PORT, address, tcp_options};
 use crate::link::Carrier;
-use crate::packets::{PacketId, Packets};
+use crate::packets::{PacketId, Packets, mark_congestion};
 use crate::scenario::{Batching, ConnectionOutcome, Outcome, Scenario};
-use crate::{OVERHEAD, Random, SEGMENT, Time};
+use crate::{HEADERS, OVERHEAD, Random, SEGMENT, Time};
 
 /// A host: its pair, and whether it is the pair's server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,6 +54,9 @@ pub(crate) struct World<'a> {
     random: Random,
 }
 
+/// Bytes by which an IPv6 header is longer than an IPv4 header.
+const IPV6_EXCESS: usize = 20;
+
 struct Pair {
     /// The client and the server.
     hosts: [Host; 2],
@@ -68,8 +71,7 @@ impl<'a> World<'a> {
         // Any instant will do: nothing but differences matters.
         let origin = Instant::now();
         let pair = |rtt: &Time| {
-            let mut host =
-                |server| Host::new(&scenario.config, server, scenario.checksums, random.number(), origin);
+            let mut host = |server| Host::new(scenario, server, random.number(), origin);
             Pair { hosts: [host(false), host(true)], listeners: Vec::new(), delay: rtt / 2 }
         };
         let pairs: Vec<Pair> = scenario.rtts.iter().map(pair).collect();
@@ -85,11 +87,11 @@ impl<'a> World<'a> {
             packets: Packets::default(),
             carriers,
             pairs,
-            connections: plans.iter().map(Connection::new).collect(),
+            connections: Vec::with_capacity(plans.len()),
             unfinished: plans.len(),
             content: Content::new(),
             limits: Egress {
-                segment: SEGMENT,
+                segment: if scenario.ipv6 { SEGMENT - IPV6_EXCESS } else { SEGMENT },
                 max_segments: 44,
                 in_flight_cap: scenario.in_flight_cap,
                 checksums: scenario.checksums,
@@ -100,12 +102,14 @@ impl<'a> World<'a> {
         for (index, plan) in plans.iter().enumerate() {
             let pair = &mut world.pairs[plan.pair];
             let server = &pair.hosts[1];
-            let mut local = address(true);
+            let mut local = address(true, scenario.ipv6);
             local.set_port(PORT + index as u16);
             let options = tcp_options(plan.congestion);
             let listener = server.stack.tcp_listen(origin, Some(server.net), local, 1, options);
             pair.listeners.push(listener.expect("every connection has its own port"));
-            world.schedule(plan.start, Event::Connect(index as u32));
+            let start = plan.start + world.random.below(scenario.start_spread);
+            world.connections.push(Connection::new(plan, start));
+            world.schedule(start, Event::Connect(index as u32));
         }
         world
     }
@@ -135,7 +139,8 @@ impl<'a> World<'a> {
             Event::Arrive(host, packet) => self.arrive(host, packet),
             Event::Receive(host) => self.receive(host),
             Event::Timer(host) => {
-                if self.host(host).timer == at {
+                // There may have been an earlier one meanwhile.
+                if self.host(host).timer <= at {
                     self.host(host).timer = Time::MAX;
                     self.receive(host);
                 }
@@ -168,8 +173,8 @@ impl<'a> World<'a> {
         let plan = &self.scenario.plans[index];
         let client = HostId { pair: plan.pair as u32, server: false };
         let now = self.now;
+        let mut remote = address(true, self.scenario.ipv6);
         let host = self.host(client);
-        let mut remote = address(true);
         remote.set_port(PORT + index as u16);
         let options = tcp_options(plan.congestion);
         let flow = host.stack.tcp_connect(host.instant(now), host.net, None, remote, options);
@@ -190,7 +195,10 @@ impl<'a> World<'a> {
         }
         match self.scenario.batching {
             Batching::After(0) => self.receive(id),
-            Batching::After(time) => self.schedule(now + time, Event::Receive(id)),
+            Batching::After(time) => {
+                let time = time / 2 + self.random.below(time);
+                self.schedule(now + time, Event::Receive(id));
+            }
             Batching::Every(period) => self.schedule(now - now % period + period, Event::Receive(id)),
         }
     }
@@ -245,7 +253,8 @@ impl<'a> World<'a> {
             && due < host.timer
         {
             host.timer = due;
-            self.schedule(due, Event::Timer(id));
+            let late = self.random.below(self.scenario.timers_late);
+            self.schedule(due + late, Event::Timer(id));
         }
     }
 
@@ -268,6 +277,7 @@ impl<'a> World<'a> {
         let (at, limits) = (self.instant(), self.limits);
         while let Some(mut packets) = flow.egress(at, &limits, &mut buf) {
             while let Some(packet) = packets.next(&mut buf) {
+                assert!(packet.len() <= SEGMENT + HEADERS, "a packet of {} bytes", packet.len());
                 self.transmit(id, packet);
             }
         }
@@ -281,6 +291,9 @@ impl<'a> World<'a> {
         let to = HostId { server: !from.server, ..from };
         for arrival in [fate.arrival, fate.again].into_iter().flatten() {
             let id = self.packets.put(packet);
+            if fate.mark {
+                mark_congestion(self.packets.bytes(id));
+            }
             if fate.corrupt {
                 let place = self.random.below(packet.len() as u64) as usize;
                 self.packets.bytes(id)[place] ^= 1 << self.random.below(8);

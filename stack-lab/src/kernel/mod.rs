@@ -14,12 +14,14 @@
 //! # std::io::Result::Ok(())
 //! ```
 
+mod bridge;
 mod namespace;
 mod node;
 mod road;
 mod socket;
 mod tun;
 
+pub use bridge::Bridge;
 pub use namespace::{Namespace, unavailable};
 pub use node::{Node, Options};
 pub use socket::{Acceptor, Socket};

@@ -1,8 +1,8 @@
 //! A stack on a TUN device, driven by a thread.
 
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
@@ -30,6 +30,8 @@ pub struct Options {
     pub outward: Link,
     /// How long either way takes.
     pub delay: Time,
+    /// The device's MTU, bytes.
+    pub mtu: usize,
     /// Of everything that is random.
     pub seed: u64,
     /// The stack's settings.
@@ -45,6 +47,7 @@ impl Default for Options {
             inward: Link::new(1e12),
             outward: Link::new(1e12),
             delay: 0,
+            mtu: 1500,
             seed: 1,
             config: Config::default(),
             congestion: CongestionControl::default(),
@@ -63,6 +66,7 @@ pub(super) struct Shared {
     pub(super) stack: Stack,
     pub(super) net: InterfaceId,
     pub(super) congestion: CongestionControl,
+    mtu: usize,
     origin: Instant,
     tun: Tun,
     /// Wakes the driver: there are new timers, or new packets under way.
@@ -76,13 +80,13 @@ pub(super) struct Shared {
 
 struct Outward {
     road: Road,
+    /// Bytes of the largest packet so far.
+    largest: usize,
     buf: Vec<u8>,
 }
 
-/// The device's MTU, bytes.
-const MTU: usize = 1500;
 /// Packets that one round takes from the device.
-const PER_ROUND: usize = 64;
+pub(super) const PER_ROUND: usize = 64;
 /// A wait that lasts longer is a hang.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -92,13 +96,7 @@ impl Node {
     /// # Errors
     /// When the device cannot be made, for example because there is one already.
     pub fn start(namespace: &Namespace, options: &Options) -> io::Result<Node> {
-        const DEVICE: &str = "tun0";
-        let tun = namespace.run(|| Tun::open(DEVICE))?;
-        namespace.ip(&format!("link set {DEVICE} mtu {MTU} addrgenmode none"))?;
-        namespace.ip(&format!("addr add {}/24 dev {DEVICE}", kernel_address(false)))?;
-        namespace.ip(&format!("addr add {}/64 dev {DEVICE} nodad", kernel_address(true)))?;
-        namespace.ip(&format!("link set {DEVICE} txqueuelen 10000 up"))?;
-
+        let tun = device(namespace, options.mtu, kernel_address)?;
         let mut random = Random::new(options.seed);
         let origin = Instant::now();
         let mut seed = [0; 32];
@@ -114,11 +112,12 @@ impl Node {
             stack,
             net,
             congestion: options.congestion,
+            mtu: options.mtu,
             origin,
             tun,
             wake: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
             stop: AtomicBool::new(false),
-            outward: Mutex::new(Outward { road: outward, buf: vec![0; MAX_PACKET] }),
+            outward: Mutex::new(Outward { road: outward, largest: 0, buf: vec![0; MAX_PACKET] }),
             rounds: Mutex::new(0),
             round_done: Condvar::new(),
         });
@@ -152,6 +151,11 @@ impl Node {
         Ok(Acceptor::new(shared.clone(), listener))
     }
 
+    /// Bytes of the largest packet that a connection of the stack has sent.
+    pub fn largest_packet(&self) -> usize {
+        lock(&self.shared.outward).largest
+    }
+
     /// One of the stack's counters.
     pub fn counter(&self, name: &str) -> u64 {
         let all = self.shared.stack.counters().snapshot();
@@ -177,12 +181,18 @@ impl Shared {
     pub(super) fn pump(&self, flow: &Flow) {
         let mut outward = lock(&self.outward);
         let headers = if flow.local().is_ipv4() { 40 } else { 60 };
-        let limits =
-            Egress { segment: MTU - headers, max_segments: 44, in_flight_cap: usize::MAX, checksums: true };
+        let limits = Egress {
+            segment: self.mtu - headers,
+            max_segments: 44,
+            in_flight_cap: usize::MAX,
+            checksums: true,
+        };
         let now = Instant::now();
-        let Outward { road, buf } = &mut *outward;
+        let Outward { road, largest, buf } = &mut *outward;
         while let Some(mut packets) = flow.egress(now, &limits, buf) {
             while let Some(packet) = packets.next(buf) {
+                assert!(packet.len() <= self.mtu, "a packet of {} bytes", packet.len());
+                *largest = packet.len().max(*largest);
                 road.push(self.time(now), packet);
             }
         }
@@ -253,11 +263,7 @@ impl Driver {
         let arrival = arrival.map(|at| Duration::from_nanos(at.saturating_sub(shared.time(now))));
         let timer = shared.stack.poll_timeout().map(|due| due.saturating_duration_since(now));
         let sleep = arrival.into_iter().chain(timer).min();
-        let sleep = sleep
-            .map(|time| Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) });
-        let mut fds = [PollFd::new(&shared.tun, PollFlags::IN), PollFd::new(&shared.wake, PollFlags::IN)];
-        // An interrupted wait is a short one.
-        let _ = poll(&mut fds, sleep.as_ref());
+        wait_readable([shared.tun.as_fd(), shared.wake.as_fd()], sleep);
         let _ = rustix::io::read(&shared.wake, &mut [0u8; 8]);
     }
 
@@ -282,6 +288,27 @@ impl Driver {
         *lock(&shared.rounds) += 1;
         shared.round_done.notify_all();
     }
+}
+
+/// A TUN device in the namespace, with one of its addresses for each family.
+pub(super) fn device(namespace: &Namespace, mtu: usize, address: fn(bool) -> IpAddr) -> io::Result<Tun> {
+    const NAME: &str = "tun0";
+    let tun = namespace.run(|| Tun::open(NAME))?;
+    namespace.ip(&format!("link set {NAME} mtu {mtu} addrgenmode none"))?;
+    namespace.ip(&format!("addr add {}/24 dev {NAME}", address(false)))?;
+    namespace.ip(&format!("addr add {}/64 dev {NAME} nodad", address(true)))?;
+    // The kernel must not lose packets in front of the device: only links do.
+    namespace.ip(&format!("link set {NAME} txqueuelen 10000 up"))?;
+    Ok(tun)
+}
+
+/// Waits until something can be read, at most for a time.
+pub(super) fn wait_readable<const N: usize>(fds: [BorrowedFd<'_>; N], most: Option<Duration>) {
+    let most =
+        most.map(|time| Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) });
+    let mut fds = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+    // A wait that is interrupted is a short one.
+    let _ = poll(&mut fds, most.as_ref());
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::link::{Carrier, Link};
-use crate::packets::{PacketId, Packets};
+use crate::packets::{PacketId, Packets, mark_congestion};
 use crate::{OVERHEAD, Random, Time};
 
 /// Holds packets until they arrive.
@@ -34,6 +34,9 @@ impl Road {
         let fate = self.carrier.carry(now, 0, self.delay, packet.len() + OVERHEAD);
         for arrival in [fate.arrival, fate.again].into_iter().flatten() {
             let id = self.packets.put(packet);
+            if fate.mark {
+                mark_congestion(self.packets.bytes(id));
+            }
             if fate.corrupt {
                 let place = self.random.below(packet.len() as u64) as usize;
                 self.packets.bytes(id)[place] ^= 1 << self.random.below(8);

@@ -1,5 +1,6 @@
 //! The slowest part of a path: it sends at a rate what waits in a queue that drops what does not fit.
 
+use super::Link;
 use crate::Time;
 
 /// What stands in front of a rate.
@@ -17,9 +18,14 @@ pub enum Queue {
 #[derive(Debug)]
 pub(super) struct Bottleneck {
     nanos_per_byte: f64,
+    /// Later rates, the last one first.
+    steps: Vec<(Time, f64)>,
     queue: Queue,
+    mark_over: Option<u64>,
     /// When what has come until now will have left.
     busy_until: f64,
+    /// When the last packet leaves. A rate that grows makes none overtake it.
+    last: f64,
     pub(super) statistics: QueueStatistics,
 }
 
@@ -30,18 +36,41 @@ pub struct QueueStatistics {
     pub passed: u64,
     /// Packets that were dropped.
     pub dropped: u64,
+    /// Packets that got through and found so much before them that they were to be marked.
+    pub over_mark: u64,
     /// How long all that got through had to wait, together, nanoseconds.
     pub waited: f64,
 }
 
+/// A packet that gets through.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Passed {
+    /// When it has left.
+    pub(super) leaves: Time,
+    /// Whether it is to be marked.
+    pub(super) mark: bool,
+}
+
 impl Bottleneck {
-    /// `rate` in bit/s.
-    pub(super) fn new(rate: f64, queue: Queue) -> Self {
-        Self { nanos_per_byte: 8e9 / rate, queue, busy_until: 0.0, statistics: QueueStatistics::default() }
+    pub(super) fn new(link: &Link) -> Self {
+        let mut steps = link.rate_steps.clone();
+        steps.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+        Self {
+            nanos_per_byte: nanos_per_byte(link.rate),
+            steps,
+            queue: link.queue,
+            mark_over: link.mark_over,
+            busy_until: 0.0,
+            last: 0.0,
+            statistics: QueueStatistics::default(),
+        }
     }
 
-    /// When a packet of `len` bytes that comes now has left, `None` if it is dropped.
-    pub(super) fn pass(&mut self, now: Time, len: usize) -> Option<Time> {
+    /// What becomes of a packet of `len` bytes that comes now, `None` if it is dropped.
+    pub(super) fn pass(&mut self, now: Time, len: usize) -> Option<Passed> {
+        while let Some((at, rate)) = self.steps.pop_if(|(at, _)| *at <= now) {
+            self.change_rate(at as f64, nanos_per_byte(rate));
+        }
         let arrived = now as f64;
         let start = self.busy_until.max(arrived);
         let wait = start - arrived;
@@ -58,11 +87,26 @@ impl Bottleneck {
         self.busy_until = start + sending;
         self.statistics.passed += 1;
         if !waits {
-            return Some(now);
+            return Some(Passed { leaves: now, mark: false });
         }
         self.statistics.waited += wait;
-        Some((start + sending) as Time)
+        let mark = self.mark_over.is_some_and(|bytes| wait > bytes as f64 * self.nanos_per_byte);
+        self.statistics.over_mark += u64::from(mark);
+        self.last = self.last.max(self.busy_until);
+        Some(Passed { leaves: self.last as Time, mark })
     }
+
+    /// What waits at `at` takes as long as the new rate makes it.
+    fn change_rate(&mut self, at: f64, nanos_per_byte: f64) {
+        if self.busy_until > at {
+            self.busy_until = at + (self.busy_until - at) * nanos_per_byte / self.nanos_per_byte;
+        }
+        self.nanos_per_byte = nanos_per_byte;
+    }
+}
+
+fn nanos_per_byte(rate: f64) -> f64 {
+    8e9 / rate
 }
 
 #[cfg(test)]
@@ -70,13 +114,21 @@ mod tests {
     use super::*;
     use crate::us;
 
+    /// 8 Mbit/s: a microsecond per byte.
+    fn link(queue: Queue) -> Link {
+        Link { queue, ..Link::new(8e6) }
+    }
+
+    fn leaves(bottleneck: &mut Bottleneck, at: Time) -> Option<Time> {
+        bottleneck.pass(at, 1000).map(|passed| passed.leaves)
+    }
+
     #[test]
     fn packets_leave_one_after_another_and_a_full_queue_drops() {
-        // 8 Mbit/s: a microsecond per byte.
-        let mut bottleneck = Bottleneck::new(8e6, Queue::DropTail(3000));
-        let leave: Vec<_> = (0..4).map(|_| bottleneck.pass(us(10), 1000)).collect();
+        let mut bottleneck = Bottleneck::new(&link(Queue::DropTail(3000)));
+        let leave: Vec<_> = (0..4).map(|_| leaves(&mut bottleneck, us(10))).collect();
         assert_eq!(leave, [Some(us(1010)), Some(us(2010)), Some(us(3010)), None]);
-        assert_eq!(bottleneck.pass(us(1010), 1000), Some(us(4010)));
+        assert_eq!(leaves(&mut bottleneck, us(1010)), Some(us(4010)));
         let statistics = bottleneck.statistics;
         assert_eq!((statistics.passed, statistics.dropped), (4, 1));
         assert_eq!(statistics.waited as Time, us(1000 + 2000 + 2000));
@@ -84,8 +136,31 @@ mod tests {
 
     #[test]
     fn a_policer_delays_nothing_and_drops_what_exceeds_its_rate() {
-        let mut policer = Bottleneck::new(8e6, Queue::Policer(2000));
-        let leave: Vec<_> = [0, 0, 0, 1000, 1500].iter().map(|at| policer.pass(us(*at), 1000)).collect();
+        let mut policer = Bottleneck::new(&link(Queue::Policer(2000)));
+        let leave: Vec<_> = [0, 0, 0, 1000, 1500].iter().map(|at| leaves(&mut policer, us(*at))).collect();
         assert_eq!(leave, [Some(0), Some(0), None, Some(us(1000)), None]);
+    }
+
+    #[test]
+    fn a_longer_queue_than_wanted_marks() {
+        let mut bottleneck =
+            Bottleneck::new(&Link { mark_over: Some(1500), ..link(Queue::DropTail(10_000)) });
+        let marks: Vec<_> = (0..4).map(|_| bottleneck.pass(0, 1000).map(|passed| passed.mark)).collect();
+        assert_eq!(marks, [Some(false), Some(false), Some(true), Some(true)]);
+        assert_eq!(bottleneck.statistics.over_mark, 2);
+    }
+
+    #[test]
+    fn a_new_rate_holds_for_what_waits_and_keeps_the_order() {
+        let steps = vec![(us(1000), 4e6), (us(5000), 80e6)];
+        let mut bottleneck = Bottleneck::new(&Link { rate_steps: steps, ..link(Queue::DropTail(10_000)) });
+        assert_eq!(leaves(&mut bottleneck, 0), Some(us(1000)));
+        assert_eq!(leaves(&mut bottleneck, 0), Some(us(2000)));
+        // The second one has half of the rate from 1 ms on: the third waits for it until 3 ms and takes 2 ms.
+        assert_eq!(leaves(&mut bottleneck, us(1000)), Some(us(5000)));
+        assert_eq!(leaves(&mut bottleneck, us(4000)), Some(us(7000)));
+        // That one is promised for 7 ms.
+        assert_eq!(leaves(&mut bottleneck, us(5000)), Some(us(7000)));
+        assert_eq!(leaves(&mut bottleneck, us(8000)), Some(us(8100)));
     }
 }

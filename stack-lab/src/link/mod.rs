@@ -17,8 +17,13 @@ use loss::Losing;
 pub struct Link {
     /// Bits per second on the wire.
     pub rate: f64,
+    /// From when on it has which other rates.
+    pub rate_steps: Vec<(Time, f64)>,
     /// What stands in front of the rate.
     pub queue: Queue,
+    /// Instead of letting the queue grow, a router tells whoever understands it (RFC 3168): a packet that finds more bytes
+    /// than this before it, and whose sender knows of such marks, is marked.
+    pub mark_over: Option<u64>,
     /// What is lost before the queue.
     pub loss: Loss,
     /// The probability of a packet to be overtaken.
@@ -48,7 +53,9 @@ impl Link {
     pub fn new(rate: f64) -> Self {
         Self {
             rate,
+            rate_steps: Vec::new(),
             queue: Queue::DropTail(u64::MAX),
+            mark_over: None,
             loss: Loss::None,
             reorder: 0.0,
             reorder_by: 0,
@@ -82,13 +89,15 @@ pub(crate) struct Fate {
     pub(crate) again: Option<Time>,
     /// Whether something in it is changed.
     pub(crate) corrupt: bool,
+    /// Whether it is to be marked (ECN).
+    pub(crate) mark: bool,
 }
 
 impl Carrier {
     pub(crate) fn new(link: &Link, pairs: usize, random: &mut Random) -> Self {
         Self {
             losing: Losing::new(link.loss, random.fork()),
-            bottleneck: Bottleneck::new(link.rate, link.queue),
+            bottleneck: Bottleneck::new(link),
             random: random.fork(),
             lost: 0,
             jitter: 0,
@@ -104,8 +113,8 @@ impl Carrier {
             self.lost += 1;
             return Fate::default();
         }
-        let Some(leaves) = self.bottleneck.pass(now, len) else { return Fate::default() };
-        let mut arrival = leaves + delay;
+        let Some(passed) = self.bottleneck.pass(now, len) else { return Fate::default() };
+        let mut arrival = passed.leaves + delay;
         if let Some(Jitter { most, step }) = self.link.jitter {
             if self.jitter_until <= now {
                 self.jitter = self.random.below(most);
@@ -118,7 +127,12 @@ impl Carrier {
             arrival += self.random.below(self.link.reorder_by);
         }
         let again = self.random.chance(self.link.duplicate).then(|| arrival + self.random.below(delay / 4));
-        Fate { arrival: Some(arrival), again, corrupt: self.random.chance(self.link.corrupt) }
+        Fate {
+            arrival: Some(arrival),
+            again,
+            corrupt: self.random.chance(self.link.corrupt),
+            mark: passed.mark,
+        }
     }
 
     /// What its queue has seen.

@@ -131,6 +131,15 @@ fn impaired() -> Vec<Case> {
     big_batches.forward.loss = Loss::Random(0.03);
     let mut capped = with(&|link| link.loss = Loss::Random(0.03));
     capped.in_flight_cap = capped.bdp() as usize;
+    let slower = with(&|link| link.rate_steps = vec![(secs(10.0), 10e6)]);
+    let mut faster = Scenario::new(10e6, ms(40)).lasting(secs(LASTING)).with(Plan::endless());
+    faster.forward.rate_steps = vec![(secs(10.0), 100e6)];
+    // One BDP of the higher rate in both cases.
+    faster.forward.queue = slower.forward.queue;
+    let mut marked = with(&|_| ());
+    marked.forward.mark_over = Some((marked.bdp() / 4.0) as u64);
+    let mut late = with(&|link| link.loss = Loss::Random(0.01));
+    late.timers_late = ms(4);
     let mut policed = with(&|_| ());
     policed.forward.queue = Queue::Policer((policed.bdp() / 4.0) as u64);
 
@@ -149,7 +158,11 @@ fn impaired() -> Vec<Case> {
         ("100mbit_40ms_loss3_aggregated10ms", aggregated),
         ("1gbit_10ms_loss3_aggregated1ms", big_batches),
         ("100mbit_40ms_loss3_cap1bdp", capped),
+        ("100mbit_40ms_loss1_timers4ms_late", late),
+        ("100mbit_40ms_marks", marked),
         ("100mbit_40ms_policed", policed),
+        ("100mbit_to_10mbit_40ms", slower),
+        ("10mbit_to_100mbit_40ms", faster),
     ];
     let judged = judged.into_iter().map(|(name, scenario, least)| {
         Case::new(name, scenario).measure("goodput_share", Quantity::Share, &[Target::Median(least)])
@@ -182,6 +195,12 @@ fn fairness() -> Vec<Case> {
             ));
         }
     }
+    // Those of one node have one stack, and their packets arrive mixed.
+    let mut one_node = settled(usual());
+    for flow in 0..4 {
+        one_node = one_node.with(Plan { start: ms(137) * flow, ..Plan::endless() });
+    }
+    cases.push(Case::new("4_flows_of_one_node_buffer1", one_node).measure("jain", Quantity::Jain, &[]));
     let quarter: &[Target] = &[Target::Median(0.25)];
     let cubic = CongestionControl::Cubic;
     for (buffer, together) in [(0.5, true), (1.0, true), (1.0, false), (4.0, true)] {
@@ -216,6 +235,8 @@ fn fairness() -> Vec<Case> {
 /// With the first sixth left out of figures of fairness.
 fn settled(mut scenario: Scenario) -> Scenario {
     scenario.mark = (scenario.lasting as f64 * SETTLING) as Time;
+    // Another meeting of the flows with each seed.
+    scenario.start_spread = ms(100);
     scenario
 }
 

@@ -43,7 +43,7 @@ impl Quantity {
             Self::Share => {
                 let started = connections.iter().map(|connection| connection.started).min().unwrap_or(0);
                 let bytes: u64 = connections.iter().map(|connection| connection.up.bytes).sum();
-                bytes as f64 / scenario.capacity(outcome.ended - started)
+                bytes as f64 / scenario.capacity(started, outcome.ended)
             }
             Self::Jain => {
                 let all = || (0..connections.len()).map(after_mark);
@@ -51,8 +51,8 @@ impl Quantity {
                 if squares == 0.0 { 0.0 } else { sum * sum / (squares * connections.len() as f64) }
             }
             Self::FairShare(index) => {
-                let time = outcome.ended.saturating_sub(scenario.mark);
-                after_mark(index) * connections.len() as f64 / scenario.capacity(time)
+                let capacity = scenario.capacity(scenario.mark, outcome.ended);
+                after_mark(index) * connections.len() as f64 / capacity
             }
             Self::QueueDelay => {
                 let queue = &outcome.queue;

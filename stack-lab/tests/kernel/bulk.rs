@@ -7,7 +7,7 @@ use peersock_stack_lab::link::{Link, Loss};
 use peersock_stack_lab::{Random, ms};
 
 use crate::ends::{End, content, receive_all, send_all};
-use crate::lab::{Lab, Pair};
+use crate::lab::{Lab, Opener, Pair};
 
 /// Both ends send `len` bytes at the same time, end, and read all.
 fn exchange(pair: &Pair, len: usize, pieces: impl Fn(u64) -> usize + Sync) {
@@ -101,7 +101,13 @@ fn everything_arrives_over_links_that_lose_reorder_and_double() {
 /// Every extension is something that a peer may not have.
 #[test]
 fn a_kernel_without_this_or_that_option_understands_us() {
-    let bad = Link { loss: Loss::Random(0.005), reorder: 0.01, reorder_by: ms(2), ..Link::new(1e9) };
+    let bad = Link {
+        mark_over: Some(5_000),
+        loss: Loss::Random(0.005),
+        reorder: 0.01,
+        reorder_by: ms(2),
+        ..Link::new(1e9)
+    };
     let settings = [
         ("tcp_sack", "0"),
         ("tcp_dsack", "0"),
@@ -122,6 +128,20 @@ fn a_kernel_without_this_or_that_option_understands_us() {
         });
         lab.assert_no_complaints(&["TCPChallengeACK", "TCPSYNChallenge"]);
     }
+}
+
+#[test]
+fn segments_are_no_larger_than_the_kernel_allows() {
+    let Some(lab) = Lab::new(&Options::default()) else { return };
+    // For IPv6 the kernel announces no less than the smallest MTU has room for.
+    let route = "route change 10.77.0.0/24 dev tun0 proto kernel scope link src 10.77.0.1 advmss 500";
+    lab.namespace.ip(route).expect("the route is there");
+    for opener in [Opener::Kernel, Opener::Stack] {
+        exchange(&lab.pair(false, opener), 300_000, |_| 50_000);
+    }
+    let largest = lab.node.largest_packet();
+    assert!((400..=40 + 500).contains(&largest), "{largest}");
+    lab.assert_no_complaints(&[]);
 }
 
 #[test]

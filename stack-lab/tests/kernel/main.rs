@@ -3,7 +3,6 @@
 //!
 //! Every test makes a network namespace of its own, which vanishes with it. Root and `/dev/net/tun` are needed; without
 //! them tests say that they are skipped. Nothing depends on how fast anything is.
-#![cfg(target_os = "linux")]
 
 mod bulk;
 mod ends;

@@ -1,0 +1,94 @@
+//! The kernel at both ends of an impaired link.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use peersock_stack::MAX_PACKET;
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::node::{PER_ROUND, device, wait_readable};
+use super::road::Road;
+use super::tun::Tun;
+use super::{Namespace, Options, kernel_address, stack_address};
+use crate::{Random, Time};
+
+/// Joins two namespaces: the kernel stands on one side where a [`Node`](super::Node) would have the stack.
+pub struct Bridge {
+    stop: Arc<Stop>,
+    carrier: Option<JoinHandle<()>>,
+}
+
+struct Stop {
+    now: AtomicBool,
+    wake: OwnedFd,
+}
+
+impl Bridge {
+    /// Puts the link between `far`, which gets the stack's addresses, and `near`.
+    ///
+    /// # Errors
+    /// When a device cannot be made, for example because there is one already.
+    pub fn start(far: &Namespace, near: &Namespace, options: &Options) -> io::Result<Bridge> {
+        let mut random = Random::new(options.seed);
+        let line = Line {
+            tuns: [device(far, options.mtu, stack_address)?, device(near, options.mtu, kernel_address)?],
+            roads: [&options.outward, &options.inward]
+                .map(|link| Road::new(link, options.delay, &mut random)),
+            origin: Instant::now(),
+        };
+        let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        let stop = Arc::new(Stop { now: AtomicBool::new(false), wake });
+        let stopped = stop.clone();
+        let carrier = thread::Builder::new().name("bridge".to_owned()).spawn(move || line.run(&stopped))?;
+        Ok(Bridge { stop, carrier: Some(carrier) })
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        self.stop.now.store(true, Ordering::Relaxed);
+        let _ = rustix::io::write(&self.stop.wake, &1u64.to_ne_bytes());
+        if let Some(carrier) = self.carrier.take() {
+            // It has nothing to tell.
+            let _ = carrier.join();
+        }
+    }
+}
+
+struct Line {
+    /// The far one and the near one.
+    tuns: [Tun; 2],
+    /// What goes out of each.
+    roads: [Road; 2],
+    origin: Instant,
+}
+
+impl Line {
+    fn run(mut self, stop: &Stop) {
+        let mut buf = vec![0; MAX_PACKET];
+        while !stop.now.load(Ordering::Relaxed) {
+            let arrival = self.roads.iter().filter_map(Road::next).min();
+            let sleep = arrival.map(|at| Duration::from_nanos(at.saturating_sub(self.time())));
+            wait_readable([self.tuns[0].as_fd(), self.tuns[1].as_fd(), stop.wake.as_fd()], sleep);
+            let now = self.time();
+            for (tun, road) in self.tuns.iter().zip(&mut self.roads) {
+                for _ in 0..PER_ROUND {
+                    let Ok(Some(len)) = tun.receive(&mut buf) else { break };
+                    road.push(now, &buf[..len]);
+                }
+            }
+            let [far, near] = &self.tuns;
+            for (road, to) in self.roads.iter_mut().zip([near, far]) {
+                road.deliver(now, |packet| to.send(packet));
+            }
+        }
+    }
+
+    fn time(&self) -> Time {
+        self.origin.elapsed().as_nanos() as Time
+    }
+}
