@@ -44,6 +44,9 @@ pub struct Config {
     /// Most ICMP errors sent per second, with bursts of the same size. Default 100
     /// (RFC 4443 2.4 (f), RFC 1812 4.3.2.8).
     pub icmp_errors_per_second: u32,
+    /// Most ICMP errors sent per second to one IPv4 address or one IPv6 /64 prefix, with bursts of the same size,
+    /// so that one peer cannot use up what all share. Default 10. A few prefixes may share a limit.
+    pub icmp_errors_per_prefix: u32,
 }
 
 impl Default for Config {
@@ -58,6 +61,7 @@ impl Default for Config {
             ephemeral_ports: 32768..=60999,
             max_flows: 1 << 18,
             icmp_errors_per_second: 100,
+            icmp_errors_per_prefix: 10,
         }
     }
 }

@@ -76,6 +76,7 @@ mod counters;
 mod demux;
 mod engine;
 mod error;
+mod extended;
 mod flow;
 mod gro;
 mod gso;

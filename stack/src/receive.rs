@@ -10,6 +10,7 @@ use crate::clock::Time;
 use crate::demux::FlowKey;
 use crate::engine::Engine;
 use crate::engine::isn::initial_sequence;
+use crate::icmp::Problem;
 use crate::interface::Interface;
 use crate::ip::{IpError, IpHeader, MAX_HEADERS};
 use crate::tcp::{TcpError, TcpHeader};
@@ -34,8 +35,6 @@ impl Stack {
         let ip = match IpHeader::parse(packet, interface.checksums) {
             Ok(ip) => ip,
             Err(IpError::Malformed) => return counters.ip_malformed.bump(),
-            Err(IpError::Fragment) => return counters.ip_fragments.bump(),
-            Err(IpError::ExtensionHeader) => return counters.ip_extension_headers.bump(),
             Err(IpError::Checksum) => return counters.ip_checksum_errors.bump(),
         };
         if !interface.is_local(ip.destination) {
@@ -46,13 +45,35 @@ impl Stack {
         }
         let time = self.shared.clock.time(now);
         let packet = &mut packet[..ip.total_len];
+        if ip.plain {
+            // Where IPv4 and IPv6 name what follows their headers.
+            let named_at = if ip.source.is_ipv4() { 9 } else { 6 };
+            self.deliver(time, &interface, packet, (&ip, named_at), batch);
+        } else {
+            self.receive_extended(time, &interface, packet, &ip, batch);
+        }
+    }
+
+    /// Gives a whole packet to its upper layer, which the byte at `named_at` names.
+    pub(crate) fn deliver(
+        &self,
+        time: Time,
+        interface: &Arc<Interface>,
+        packet: &mut [u8],
+        (ip, named_at): (&IpHeader, usize),
+        batch: &mut Batch,
+    ) {
         match ip.protocol {
-            IpProtocol::Tcp => self.receive_tcp(time, &interface, packet, &ip, batch),
-            IpProtocol::Udp => self.receive_udp(time, &interface, packet, &ip, batch),
-            IpProtocol::Icmp | IpProtocol::Icmpv6 => {
-                icmp::receive(&self.shared, time, &interface, &ip, packet, batch);
+            IpProtocol::Tcp => self.receive_tcp(time, interface, packet, ip, batch),
+            IpProtocol::Udp => self.receive_udp(time, interface, packet, ip, batch),
+            protocol if icmp::is_for(ip.source, protocol) => {
+                icmp::receive(&self.shared, time, interface, ip, packet, batch);
             }
-            _ => counters.ip_unknown_protocol.bump(),
+            _ => {
+                self.shared.counters.ip_unknown_protocol.bump();
+                let problem = Problem::ProtocolUnreachable { named_at };
+                icmp::report(&self.shared, time, interface, packet, problem, batch);
+            }
         }
     }
 
@@ -140,7 +161,7 @@ impl Stack {
         match udp::receive(&self.shared, interface, ip, packet) {
             Delivery::Socket(socket) => batch.touch_udp(&self.shared.rounds, socket),
             Delivery::Unreachable => {
-                icmp::port_unreachable(&self.shared, time, interface, ip, packet, batch);
+                icmp::report(&self.shared, time, interface, packet, Problem::PortUnreachable, batch);
             }
             Delivery::Dropped => {}
         }

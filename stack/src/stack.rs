@@ -9,7 +9,7 @@ use crate::clock::{Clock, Time};
 use crate::demux::{Binds, ConnectedUdp, FlowKey, FlowTable};
 use crate::engine::isn::initial_sequence;
 use crate::engine::{Engine, Pool};
-use crate::icmp::Rate;
+use crate::icmp::Rates;
 use crate::interface::{Interface, Interfaces};
 use crate::ip::{canonical, is_unicast};
 use crate::keyed::Key;
@@ -43,7 +43,7 @@ pub(crate) struct Shared {
     pub(crate) udp_binds: Binds<UdpSocket>,
     /// Bound to their identifier.
     pub(crate) icmp: Binds<IcmpSocket>,
-    pub(crate) icmp_rate: Rate,
+    pub(crate) icmp_rates: Rates,
     pub(crate) pool: Pool,
     pub(crate) sequence_key: Key,
     ephemeral: Ephemeral,
@@ -64,7 +64,7 @@ impl Stack {
             udp_connected: ConnectedUdp::new(&seed),
             udp_binds: Binds::default(),
             icmp: Binds::default(),
-            icmp_rate: Rate::new(config.icmp_errors_per_second, clock.time(now)),
+            icmp_rates: Rates::new(&config, &seed, clock.time(now)),
             pool: Pool::new(config.send_buffer, config.receive_buffer),
             sequence_key: Key::new(&seed, "initial sequence number"),
             ephemeral: Ephemeral::new(&seed, &config.ephemeral_ports),

@@ -1,7 +1,9 @@
 //! The stack as its driver sees it: two stacks in virtual time, and one against hostile input.
 
 mod checksums;
+mod craft;
 mod demux;
+mod headers;
 mod hostile;
 mod icmp;
 mod loss;
