@@ -47,6 +47,11 @@ pub struct Config {
     /// Most ICMP errors sent per second to one IPv4 address or one IPv6 /64 prefix, with bursts of the same size,
     /// so that one peer cannot use up what all share. Default 10. A few prefixes may share a limit.
     pub icmp_errors_per_prefix: u32,
+    /// Bytes that fragments may hold while they wait for the rest of their packets, a charge for each included.
+    /// Default 4 MiB. What would exceed it pushes out the oldest packet of the source that holds most.
+    pub reassembly_memory: usize,
+    /// The same for the fragments of one source. Default 1 MiB, which are 15 packets of the largest size.
+    pub reassembly_memory_per_source: usize,
 }
 
 impl Default for Config {
@@ -62,6 +67,8 @@ impl Default for Config {
             max_flows: 1 << 18,
             icmp_errors_per_second: 100,
             icmp_errors_per_prefix: 10,
+            reassembly_memory: 4 << 20,
+            reassembly_memory_per_source: 1 << 20,
         }
     }
 }

@@ -88,6 +88,7 @@ mod listener;
 mod ports;
 mod queue;
 mod ready;
+mod reassembly;
 mod receive;
 mod stack;
 mod tcp;

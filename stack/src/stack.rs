@@ -14,6 +14,7 @@ use crate::interface::{Interface, Interfaces};
 use crate::ip::{canonical, is_unicast};
 use crate::keyed::Key;
 use crate::ports::Ephemeral;
+use crate::reassembly::Reassembly;
 use crate::timers::Timers;
 use crate::{
     Batch, Cidr, Config, Counters, Error, Flow, IcmpSocket, InterfaceConfig, InterfaceId, Listener,
@@ -44,6 +45,7 @@ pub(crate) struct Shared {
     /// Bound to their identifier.
     pub(crate) icmp: Binds<IcmpSocket>,
     pub(crate) icmp_rates: Rates,
+    pub(crate) reassembly: Reassembly,
     pub(crate) pool: Pool,
     pub(crate) sequence_key: Key,
     ephemeral: Ephemeral,
@@ -65,6 +67,7 @@ impl Stack {
             udp_binds: Binds::default(),
             icmp: Binds::default(),
             icmp_rates: Rates::new(&config, &seed, clock.time(now)),
+            reassembly: Reassembly::new(&config),
             pool: Pool::new(config.send_buffer, config.receive_buffer),
             sequence_key: Key::new(&seed, "initial sequence number"),
             ephemeral: Ephemeral::new(&seed, &config.ephemeral_ports),
@@ -342,7 +345,8 @@ impl Stack {
     /// When [`handle_timeout`](Self::handle_timeout) has something to do. Takes no lock. Ask again after
     /// any other call: a flow may have got an earlier deadline.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.shared.timers.next().map(|time| self.shared.clock.instant(time))
+        let next = [self.shared.timers.next(), self.shared.reassembly.next()].into_iter().flatten().min();
+        next.map(|time| self.shared.clock.instant(time))
     }
 
     /// Lets the timers fire that are due at `now`.
@@ -358,6 +362,7 @@ impl Stack {
             }
         }
         batch.due = due;
+        self.expire_fragments(time, batch);
     }
 
     /// Has the flows to some addresses send again at once what waits for an acknowledgement, without waiting for

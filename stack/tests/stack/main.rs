@@ -3,6 +3,7 @@
 mod checksums;
 mod craft;
 mod demux;
+mod fragments;
 mod headers;
 mod hostile;
 mod icmp;
