@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use peersock_overlay::{DATA_OVERHEAD, Peer, Sender, Session};
-use peersock_stack::{Batch, EchoRequest, Egress, Error, Flow, IcmpSocket, InterfaceId, Ready, UdpSocket};
+use peersock_stack::{
+    Batch, EchoRequest, Egress, Error, Flow, IcmpSocket, InterfaceId, MAX_DATAGRAM, Ready, UdpSocket,
+};
 
 use super::route::Resolved;
 use super::socket::{PeerLink, SocketState};
@@ -86,7 +88,8 @@ impl Datapath {
         }
     }
 
-    /// Sends one whole IP packet that no flow stands behind (UDP, ICMP, resets).
+    /// Sends one whole IP packet that no flow stands behind (UDP, ICMP, resets), in fragments if it is over the path's
+    /// size.
     pub fn send_packet(
         &self,
         now: Instant,
@@ -113,12 +116,25 @@ impl Datapath {
             }
             return self.with_control(now, batch, |endpoint| endpoint.want_session(now, &peer));
         };
-        if packet.len() + DATA_OVERHEAD > sender.path.datagram_size {
+        let datagram = sender.path.datagram_size;
+        let Ok(mut fragments) = self.stack.fragments(interface, packet, datagram - DATA_OVERHEAD) else {
             return self.counters.too_big.add(1);
-        }
-        BUFFERS.with_borrow_mut(|buffers| {
-            if let Ok(length) = sender.session.seal(packet, &mut buffers.sealed) {
-                self.transmit(&sender, &buffers.sealed[..length], None);
+        };
+        let most = self.sink.max_segments(sender.path.socket).min(MAX_BATCH / datagram).max(1);
+        BUFFERS.with_borrow_mut(|Buffers { sealed, .. }| {
+            // Fragments are of equal size but for the last, so they leave in batches.
+            let (mut length, mut count, mut size) = (0, 0, None);
+            while let Some(fragment) = fragments.next(packet) {
+                let Ok(n) = sender.session.seal(fragment, &mut sealed[length..]) else { break };
+                (length, count) = (length + n, count + 1);
+                size.get_or_insert(n);
+                if count == most {
+                    self.transmit(&sender, &sealed[..length], size);
+                    (length, count, size) = (0, 0, None);
+                }
+            }
+            if count > 0 {
+                self.transmit(&sender, &sealed[..length], size);
             }
         });
         self.note_sent(now, &sender.session, batch);
@@ -169,7 +185,7 @@ impl Datapath {
     ) -> Result<(), Error> {
         let mut batch = Batch::default();
         let mut packet = PACKET.take();
-        packet.resize(MAX_PACKET + 1, 0);
+        packet.resize(MAX_DATAGRAM, 0);
         let made = make(&mut packet);
         if let Ok(length) = made {
             self.send_packet(now, interface, Some(state), destination, &mut packet[..length], &mut batch);
@@ -191,7 +207,7 @@ impl Datapath {
             Resolved::Route(Route::Peer(peer)) => {
                 peer.sender().map_or(BASE_DATAGRAM, |sender| sender.path.datagram_size) - DATA_OVERHEAD
             }
-            Resolved::Route(Route::Local) => MAX_PACKET,
+            Resolved::Route(Route::Local) => MAX_DATAGRAM,
             Resolved::Unknown | Resolved::NoRoute => BASE_DATAGRAM - DATA_OVERHEAD,
         }
     }

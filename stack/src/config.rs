@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::IpOptions;
+
 /// Settings that every socket of one [`Stack`](crate::Stack) shares.
 ///
 /// ```
@@ -223,13 +225,21 @@ pub struct TcpOptions {
 }
 
 /// Options of a UDP socket, given when it is bound.
+///
+/// ```
+/// use peersock_stack::{IpOptions, UdpOptions};
+///
+/// let ip = IpOptions { hop_limit: 3, ..IpOptions::default() };
+/// let options = UdpOptions { ip, ..UdpOptions::default() };
+/// assert!(!options.reuse_address);
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct UdpOptions {
     /// SO_REUSEADDR: several sockets may bind the same address; the youngest gets the datagrams.
     /// Default off.
     pub reuse_address: bool,
-    /// IP_TTL or IPV6_UNICAST_HOPS, 1 to 255. Default 64.
-    pub hop_limit: Option<u8>,
     /// SO_RCVBUF, instead of [`Config::udp_receive_buffer`], bytes.
     pub receive_buffer: Option<usize>,
+    /// What its packets' IP headers say; see [`UdpSocket::set_ip_options`](crate::UdpSocket::set_ip_options).
+    pub ip: IpOptions,
 }

@@ -49,6 +49,7 @@ counters! {
     ip_unknown_protocol: "dropped: an upper layer that nobody here takes, answered within the rate",
     ip_fragments: "fragments received",
     ip_fragments_refused: "dropped: fragments that are malformed, overlap others or are too many",
+    ip_fragments_sent: "fragments that `Stack::fragments` was to make",
     ip_reassembled: "packets whose fragments have all come",
     ip_reassembly_timeouts: "packets given up because fragments have not come in time",
     ip_reassembly_evictions: "packets given up because their source, or all together, held too many fragments",

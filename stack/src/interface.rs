@@ -94,6 +94,14 @@ impl Interfaces {
         routes.reduce(|best, next| if next.0 > best.0 { next } else { best }).map(|(_, one)| one.clone())
     }
 
+    /// The first interface that has an address of the family of `other`.
+    pub(crate) fn first_with(&self, other: IpAddr) -> Option<Arc<Interface>> {
+        let of_family = |interface: &Interface| {
+            interface.read().iter().any(|own| own.address().is_ipv4() == other.is_ipv4())
+        };
+        self.read().entries.values().find(|interface| of_family(interface)).cloned()
+    }
+
     /// The interface that has `address`.
     pub(crate) fn owner(&self, address: IpAddr) -> Option<Arc<Interface>> {
         self.read().entries.values().find(|interface| interface.is_local(address)).cloned()

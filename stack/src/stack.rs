@@ -9,10 +9,12 @@ use crate::clock::{Clock, Time};
 use crate::demux::{Binds, ConnectedUdp, FlowKey, FlowTable};
 use crate::engine::isn::initial_sequence;
 use crate::engine::{Engine, Pool};
+use crate::fragments::Identifications;
 use crate::icmp::Rates;
 use crate::interface::{Interface, Interfaces};
 use crate::ip::{canonical, is_unicast};
 use crate::keyed::Key;
+use crate::pmtu::PathMtus;
 use crate::ports::Ephemeral;
 use crate::reassembly::Reassembly;
 use crate::timers::Timers;
@@ -46,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) icmp: Binds<IcmpSocket>,
     pub(crate) icmp_rates: Rates,
     pub(crate) reassembly: Reassembly,
+    pub(crate) path_mtus: PathMtus,
+    pub(crate) idents: Identifications,
     pub(crate) pool: Pool,
     pub(crate) sequence_key: Key,
     ephemeral: Ephemeral,
@@ -68,6 +72,8 @@ impl Stack {
             icmp: Binds::default(),
             icmp_rates: Rates::new(&config, &seed, clock.time(now)),
             reassembly: Reassembly::new(&config),
+            path_mtus: PathMtus::default(),
+            idents: Identifications::new(&seed),
             pool: Pool::new(config.send_buffer, config.receive_buffer),
             sequence_key: Key::new(&seed, "initial sequence number"),
             ephemeral: Ephemeral::new(&seed, &config.ephemeral_ports),
@@ -345,8 +351,9 @@ impl Stack {
     /// When [`handle_timeout`](Self::handle_timeout) has something to do. Takes no lock. Ask again after
     /// any other call: a flow may have got an earlier deadline.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let next = [self.shared.timers.next(), self.shared.reassembly.next()].into_iter().flatten().min();
-        next.map(|time| self.shared.clock.instant(time))
+        let Shared { timers, reassembly, path_mtus, .. } = &*self.shared;
+        let next = [timers.next(), reassembly.next(), path_mtus.next()];
+        next.into_iter().flatten().min().map(|time| self.shared.clock.instant(time))
     }
 
     /// Lets the timers fire that are due at `now`.
@@ -363,6 +370,7 @@ impl Stack {
         }
         batch.due = due;
         self.expire_fragments(time, batch);
+        self.shared.path_mtus.expire(time);
     }
 
     /// Has the flows to some addresses send again at once what waits for an acknowledgement, without waiting for

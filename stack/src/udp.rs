@@ -11,10 +11,12 @@ use smoltcp::wire::{IpProtocol, UdpPacket};
 use crate::batch::Mark;
 use crate::demux::Bound;
 use crate::interface::Interface;
-use crate::ip::{HOP_LIMIT, IpHeader, canonical, write_header};
+use crate::ip::{IpHeader, canonical, write_fields};
+use crate::ip_options::{Fits, Settings};
 use crate::queue::DatagramQueue;
+use crate::route::Wanted;
 use crate::stack::Shared;
-use crate::{Error, InterfaceId, Ready, UdpOptions};
+use crate::{Error, InterfaceId, IpOptions, Ready, SendOptions, TrafficClass, UdpOptions};
 
 const UDP_HEADER: usize = 8;
 
@@ -41,7 +43,7 @@ pub struct UdpSocket {
     shared: Arc<Shared>,
     interface: Option<InterfaceId>,
     local: SocketAddr,
-    hop_limit: u8,
+    ip: Settings,
     closed: AtomicBool,
     inner: Mutex<Inner>,
     mark: Mark,
@@ -60,6 +62,8 @@ struct Origin {
     source: SocketAddr,
     destination: SocketAddr,
     interface: InterfaceId,
+    hop_limit: u8,
+    traffic_class: TrafficClass,
 }
 
 /// Where a datagram goes out.
@@ -80,10 +84,14 @@ pub struct Received {
     pub len: usize,
     /// Who sent it.
     pub source: SocketAddr,
-    /// Which own address it was sent to.
+    /// Which own address, or which group, it was sent to: IP_PKTINFO, IPV6_PKTINFO.
     pub destination: SocketAddr,
-    /// The interface it came in on.
+    /// The interface it came in on: IP_PKTINFO, IPV6_PKTINFO.
     pub interface: InterfaceId,
+    /// The hop limit that was left: IP_RECVTTL, IPV6_RECVHOPLIMIT.
+    pub hop_limit: u8,
+    /// The traffic class: IP_RECVTOS, IPV6_RECVTCLASS.
+    pub traffic_class: TrafficClass,
     /// Whether the buffer was too short; the rest is gone.
     pub truncated: bool,
 }
@@ -101,7 +109,7 @@ impl UdpSocket {
             shared: shared.clone(),
             interface,
             local,
-            hop_limit: options.hop_limit.unwrap_or(HOP_LIMIT).max(1),
+            ip: Settings::new(options.ip),
             closed: AtomicBool::new(false),
             inner: Mutex::new(inner),
             mark: Mark::default(),
@@ -130,7 +138,7 @@ impl UdpSocket {
     /// # Errors
     /// As [`route`](Self::route), and [`Error::AddrInUse`] if another socket has this pair.
     pub fn connect(self: &Arc<Self>, remote: SocketAddr) -> Result<(), Error> {
-        let route = self.route_to(canonical(remote))?;
+        let route = self.route_to(canonical(remote), &SendOptions::default())?;
         self.disconnect();
         if !self.shared.udp_connected.insert(route, self) {
             return Err(Error::AddrInUse);
@@ -154,6 +162,15 @@ impl UdpSocket {
     /// is of the other family, [`Error::PermissionDenied`] if the network allows neither port,
     /// [`Error::InvalidInput`] for port 0, [`Error::Closed`].
     pub fn route(&self, remote: Option<SocketAddr>) -> Result<UdpRoute, Error> {
+        self.route_with(remote, &SendOptions::default())
+    }
+
+    /// As [`route`](Self::route), with a [source](SendOptions::source) and an [interface](SendOptions::interface)
+    /// for this datagram.
+    ///
+    /// # Errors
+    /// As [`route`](Self::route), and [`Error::AddrNotAvailable`] if the source is not this node's there.
+    pub fn route_with(&self, remote: Option<SocketAddr>, options: &SendOptions) -> Result<UdpRoute, Error> {
         if self.is_closed() {
             return Err(Error::Closed);
         }
@@ -161,33 +178,24 @@ impl UdpSocket {
             let mut inner = self.lock();
             (inner.peer, inner.error.take())
         };
-        match (error, remote, peer) {
-            (Some(error), ..) => Err(error),
-            (None, Some(remote), _) => self.route_to(canonical(remote)),
-            (None, None, Some(peer)) => Ok(peer),
-            (None, None, None) => Err(Error::NotConnected),
+        if let Some(error) = error {
+            return Err(error);
+        }
+        let own = options.source.is_some() || options.interface.is_some();
+        match (remote, peer) {
+            (Some(remote), _) => self.route_to(canonical(remote), options),
+            (None, Some(peer)) if own => self.route_to(peer.destination, options),
+            (None, Some(peer)) => Ok(peer),
+            (None, None) => Err(Error::NotConnected),
         }
     }
 
-    fn route_to(&self, remote: SocketAddr) -> Result<UdpRoute, Error> {
+    fn route_to(&self, remote: SocketAddr, options: &SendOptions) -> Result<UdpRoute, Error> {
         if remote.port() == 0 {
             return Err(Error::InvalidInput);
         }
-        if remote.is_ipv4() != self.local.is_ipv4() {
-            return Err(Error::AddressFamily);
-        }
-        let interfaces = &self.shared.interfaces;
-        let interface = match self.interface {
-            Some(id) => interfaces.find(id),
-            None if self.local.ip().is_unspecified() => interfaces.route(remote.ip()),
-            None => interfaces.owner(self.local.ip()),
-        };
-        let interface = interface.ok_or(Error::NetworkUnreachable)?;
-        let source = match self.local.ip() {
-            any if any.is_unspecified() => interface.source_for(remote.ip()),
-            own => Some(own).filter(|&own| interface.is_local(own)),
-        };
-        let source = source.ok_or(Error::AddrNotAvailable)?;
+        let wanted = Wanted { interface: self.interface, local: self.local.ip(), ip: self.ip.load() };
+        let (interface, source) = self.shared.choose_route(&wanted, remote.ip(), options)?;
         if !interface.allows(remote.port()) && !interface.allows(self.local.port()) {
             return Err(Error::PermissionDenied);
         }
@@ -195,19 +203,40 @@ impl UdpSocket {
         Ok(UdpRoute { interface: interface.id, source, destination: remote })
     }
 
-    /// Writes a datagram as one IP packet to `buf` and gives its length. `mtu` is the largest IP packet
-    /// that the path takes, bytes.
+    /// Writes a datagram as one IP packet to `buf` and gives its length. `mtu` is the largest IP packet that the path
+    /// takes, bytes. Unless the socket's [`fragmentation`](IpOptions::fragmentation) forbids it, the packet may exceed
+    /// that: cut it with [`Stack::fragments`](crate::Stack::fragments).
+    ///
+    /// If the destination is a group, the driver sends the packet to every member that it knows and, if
+    /// [`multicast_loop`](IpOptions::multicast_loop) is on, gives it to [`Stack::receive`](crate::Stack::receive).
+    /// A packet with a hop limit of 0 must not leave the node.
     ///
     /// # Errors
-    /// [`Error::MessageSize`] if the packet would exceed `mtu` or `buf`; it is not fragmented.
+    /// [`Error::MessageSize`] if the packet would exceed 65,535 bytes of payload or `buf`, or exceeds `mtu` or the
+    /// [reported MTU](crate::Stack::path_mtu) and must not be cut.
     pub fn send(&self, route: &UdpRoute, data: &[u8], mtu: usize, buf: &mut [u8]) -> Result<usize, Error> {
+        self.send_with(route, data, &SendOptions::default(), mtu, buf)
+    }
+
+    /// As [`send`](Self::send), with options for this datagram. [`route_with`](Self::route_with) has looked at the
+    /// source and interface among them.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), and [`Error::InvalidInput`] for a hop limit of 0 to a single node.
+    pub fn send_with(
+        &self,
+        route: &UdpRoute,
+        data: &[u8],
+        options: &SendOptions,
+        mtu: usize,
+        buf: &mut [u8],
+    ) -> Result<usize, Error> {
         let checksums = self.shared.interfaces.find(route.interface).is_some_and(|one| one.checksums);
         let len = UDP_HEADER + data.len();
-        let room = buf.len().min(mtu);
         let addresses = (route.source.ip(), route.destination.ip());
-        let protocol = (IpProtocol::Udp, self.hop_limit);
-        let ip_len =
-            write_header(&mut buf[..room], addresses, protocol, len, checksums).ok_or(Error::MessageSize)?;
+        let fits = self.shared.fits(route.interface, addresses.1, len, mtu);
+        let fields = self.ip.load().fields(options, IpProtocol::Udp, addresses.1, fits)?;
+        let ip_len = write_fields(buf, addresses, &fields, len, checksums).ok_or(Error::MessageSize)?;
         let total = ip_len + len;
         buf[ip_len + UDP_HEADER..total].copy_from_slice(data);
         let mut udp = UdpPacket::new_unchecked(&mut buf[ip_len..total]);
@@ -220,6 +249,19 @@ impl UdpSocket {
         }
         self.shared.counters.udp_sent.bump();
         Ok(total)
+    }
+
+    /// What its packets' IP headers say.
+    pub fn ip_options(&self) -> IpOptions {
+        self.ip.load()
+    }
+
+    /// Changes what its packets' IP headers say.
+    ///
+    /// # Errors
+    /// [`Error::InvalidInput`] for a [`hop_limit`](IpOptions::hop_limit) of 0.
+    pub fn set_ip_options(&self, options: IpOptions) -> Result<(), Error> {
+        self.ip.store(options)
     }
 
     /// Takes the oldest datagram.
@@ -251,9 +293,10 @@ impl UdpSocket {
             return Err(Error::Closed);
         }
         let (origin, full) = take(&mut inner.queue, buf).ok_or(Error::WouldBlock)?;
-        let Origin { source, destination, interface } = origin;
+        let Origin { source, destination, interface, hop_limit, traffic_class } = origin;
         let len = full.min(buf.len());
-        Ok(Received { len, source, destination, interface, truncated: full > len })
+        let truncated = full > len;
+        Ok(Received { len, source, destination, interface, hop_limit, traffic_class, truncated })
     }
 
     /// What an earlier datagram ran into, once: SO_ERROR.
@@ -358,7 +401,14 @@ pub(crate) fn receive(shared: &Shared, interface: &Interface, ip: &IpHeader, pac
         counters.udp_no_socket.bump();
         return Delivery::Unreachable;
     };
-    socket.deliver(Origin { source, destination, interface: interface.id }, udp.payload());
+    let origin = Origin {
+        source,
+        destination,
+        interface: interface.id,
+        hop_limit: ip.hop_limit,
+        traffic_class: TrafficClass(ip.traffic_class),
+    };
+    socket.deliver(origin, udp.payload());
     Delivery::Socket(socket)
 }
 

@@ -34,7 +34,7 @@ pub(super) fn receive(
         IpProtocol::Tcp => tcp(shared, time, interface, &quoted, error, batch),
         IpProtocol::Udp => udp(shared, interface, &quoted, error, batch),
         protocol if protocol == types(ip.source).protocol => {
-            socket::receive_error(shared, interface, &quoted, (ip.source, ip.hop_limit), error, batch)
+            socket::receive_error(shared, interface, &quoted, ip, error, batch)
         }
         _ => false,
     };

@@ -11,7 +11,7 @@ use smoltcp::wire::IpProtocol;
 
 use crate::clock::Time;
 use crate::interface::Interface;
-use crate::ip::{HOP_LIMIT, IpHeader, write_header};
+use crate::ip::{Fields, HOP_LIMIT, IpHeader, write_fields};
 use crate::stack::Shared;
 use crate::{Batch, checksum};
 
@@ -100,34 +100,46 @@ pub(crate) fn receive(
     }
 }
 
-/// RFC 1122 3.2.2.6, RFC 4443 4.2: everything after the type comes back.
+/// RFC 1122 3.2.2.6, RFC 4443 4.2: everything after the type comes back, and the traffic class (RFC 1349 5.1).
 fn answer_echo(shared: &Shared, interface: &Interface, ip: &IpHeader, request: &[u8], batch: &mut Batch) {
     if !ip.source_is_unicast() || request[1] != 0 {
         return shared.counters.icmp_ignored.bump();
     }
     shared.counters.icmp_echo_requests.bump();
-    batch.reply(interface.id, ip.source, ip.total_len + 20, |buf| {
+    batch.reply(interface.id, ip.source, request.len() + 40, |buf| {
         let addresses = (ip.destination, ip.source);
         let head = [types(ip.source).echo_reply, 0];
-        write(buf, addresses, head, &request[4..], HOP_LIMIT, interface.checksums).unwrap_or(0)
+        let fields =
+            Fields { traffic_class: ip.traffic_class & !3, ..reply_fields(ip.source, request.len()) };
+        write(buf, addresses, head, &[&request[4..]], &fields, interface.checksums).unwrap_or(0)
     });
 }
 
-/// Writes a message: type and code, and everything after the checksum. `None` if `buf` is too short.
+/// The header of an answer to `source` with `len` bytes behind it. One that every path takes need not be cut.
+fn reply_fields(source: IpAddr, len: usize) -> Fields {
+    let may_fragment = len + 20 > 576;
+    Fields { protocol: types(source).protocol, hop_limit: HOP_LIMIT, traffic_class: 0, may_fragment }
+}
+
+/// Writes a message: type and code, and everything after the checksum in parts. `None` if `buf` is too short.
 fn write(
     buf: &mut [u8],
     addresses: (IpAddr, IpAddr),
     [kind, code]: [u8; 2],
-    rest: &[u8],
-    hop_limit: u8,
+    parts: &[&[u8]],
+    fields: &Fields,
     checksums: bool,
 ) -> Option<usize> {
-    let len = 4 + rest.len();
-    let protocol = (types(addresses.0).protocol, hop_limit);
-    let ip_len = write_header(buf, addresses, protocol, len, checksums)?;
+    let len = 4 + parts.iter().map(|part| part.len()).sum::<usize>();
+    let ip_len = write_fields(buf, addresses, fields, len, checksums)?;
     let message = &mut buf[ip_len..ip_len + len];
     message[..4].copy_from_slice(&[kind, code, 0, 0]);
-    message[4..].copy_from_slice(rest);
+    let mut rest = &mut message[4..];
+    for part in parts {
+        let (here, behind) = rest.split_at_mut(part.len());
+        here.copy_from_slice(part);
+        rest = behind;
+    }
     if checksums {
         let sum = checksum::icmp(addresses, message);
         message[2..4].copy_from_slice(&sum.to_be_bytes());

@@ -1,10 +1,10 @@
 //! ICMP errors that go out (RFC 1122 3.2.2, RFC 4443 2.4).
 
-use super::{HEADER, is_error, types, write};
+use super::{HEADER, is_error, reply_fields, types, write};
 use crate::Batch;
 use crate::clock::Time;
 use crate::interface::Interface;
-use crate::ip::{HOP_LIMIT, IpHeader, extensions, is_unicast};
+use crate::ip::{IpHeader, extensions, is_unicast};
 use crate::stack::Shared;
 
 /// What is wrong with a packet, for its sender.
@@ -47,11 +47,9 @@ pub(crate) fn report(
     let quoted = packet.len().min(smallest_mtu - 40 - HEADER);
     batch.reply(interface.id, ip.source, smallest_mtu, |buf| {
         let (head, field) = header(&ip, problem);
-        let mut rest = [0; 1280];
-        rest[..4].copy_from_slice(&field);
-        rest[4..4 + quoted].copy_from_slice(&packet[..quoted]);
-        let addresses = (own, ip.source);
-        write(buf, addresses, head, &rest[..4 + quoted], HOP_LIMIT, interface.checksums).unwrap_or(0)
+        let fields = reply_fields(ip.source, 0);
+        let parts = [&field, &packet[..quoted]];
+        write(buf, (own, ip.source), head, &parts, &fields, interface.checksums).unwrap_or(0)
     });
 }
 

@@ -12,9 +12,10 @@ use crate::batch::Mark;
 use crate::demux::Bound;
 use crate::interface::Interface;
 use crate::ip::IpHeader;
+use crate::ip_options::Settings;
 use crate::queue::DatagramQueue;
 use crate::stack::Shared;
-use crate::{Batch, Error, InterfaceId, Ready};
+use crate::{Batch, Error, InterfaceId, IpOptions, Ready, SendOptions, TrafficClass};
 
 /// A socket that sends echo requests and receives what comes back for them.
 ///
@@ -36,6 +37,7 @@ pub struct IcmpSocket {
     interface: InterfaceId,
     /// Unspecified address, and the identifier as port.
     local: SocketAddr,
+    ip: Settings,
     closed: AtomicBool,
     queue: Mutex<DatagramQueue<EchoReply>>,
     mark: Mark,
@@ -66,6 +68,8 @@ pub struct EchoReply {
     pub len: usize,
     /// The hop limit that was left when it arrived.
     pub hop_limit: u8,
+    /// The traffic class it arrived with.
+    pub traffic_class: TrafficClass,
     /// `None` for an echo reply, else what an ICMP error says about the request.
     pub error: Option<Error>,
 }
@@ -77,6 +81,7 @@ impl IcmpSocket {
             shared: shared.clone(),
             interface,
             local: SocketAddr::new(address, ident),
+            ip: Settings::new(IpOptions::default()),
             closed: AtomicBool::new(false),
             queue: Mutex::new(DatagramQueue::new(shared.config.udp_receive_buffer)),
             mark: Mark::default(),
@@ -94,10 +99,13 @@ impl IcmpSocket {
         self.local.port()
     }
 
-    /// Writes a request as one IP packet of at most `mtu` bytes to `buf`, and gives its length.
+    /// Writes a request as one IP packet to `buf`, and gives its length. `mtu` is the largest IP packet that the path
+    /// takes, bytes. Unless the socket's [`fragmentation`](IpOptions::fragmentation) forbids it, the packet may exceed
+    /// that: cut it with [`Stack::fragments`](crate::Stack::fragments).
     ///
     /// # Errors
-    /// [`Error::MessageSize`] if it does not fit, [`Error::AddressFamily`] for the other family,
+    /// [`Error::MessageSize`] if it exceeds 65,535 bytes or `buf`, or exceeds `mtu` and must not be cut;
+    /// [`Error::AddressFamily`] for the other family,
     /// [`Error::AddrNotAvailable`] without an address of this family, [`Error::NetworkDown`] after the
     /// interface was removed, [`Error::InvalidInput`] for a hop limit of 0, [`Error::Closed`].
     pub fn send(&self, request: &EchoRequest<'_>, mtu: usize, buf: &mut [u8]) -> Result<usize, Error> {
@@ -110,17 +118,33 @@ impl IcmpSocket {
         if request.destination.is_ipv4() != self.local.is_ipv4() {
             return Err(Error::AddressFamily);
         }
-        let room = buf.len().min(mtu);
         let interface = self.shared.interfaces.find(self.interface).ok_or(Error::NetworkDown)?;
         let source = interface.source_for(request.destination).ok_or(Error::AddrNotAvailable)?;
         let mut rest = [0; 4];
         rest[..2].copy_from_slice(&self.ident().to_be_bytes());
         rest[2..].copy_from_slice(&request.sequence.to_be_bytes());
-        let rest = [&rest, request.payload].concat();
+        let len = HEADER + request.payload.len();
+        let fits = self.shared.fits(self.interface, request.destination, len, mtu);
+        let own = SendOptions { hop_limit: Some(request.hop_limit), ..SendOptions::default() };
+        let types = types(source);
+        let fields = self.ip.load().fields(&own, types.protocol, request.destination, fits)?;
         let addresses = (source, request.destination);
-        let head = [types(source).echo_request, 0];
-        write(&mut buf[..room], addresses, head, &rest, request.hop_limit, interface.checksums)
+        let parts = [&rest, request.payload];
+        write(buf, addresses, [types.echo_request, 0], &parts, &fields, interface.checksums)
             .ok_or(Error::MessageSize)
+    }
+
+    /// What its packets' IP headers say, but for the hop limit, of which each request has its own.
+    pub fn ip_options(&self) -> IpOptions {
+        self.ip.load()
+    }
+
+    /// Changes what its packets' IP headers say.
+    ///
+    /// # Errors
+    /// [`Error::InvalidInput`] for a [`hop_limit`](IpOptions::hop_limit) of 0.
+    pub fn set_ip_options(&self, options: IpOptions) -> Result<(), Error> {
+        self.ip.store(options)
     }
 
     /// Takes what came back first. A payload that `buf` does not hold is cut.
@@ -185,7 +209,14 @@ pub(super) fn receive_reply(
         return shared.counters.icmp_ignored.bump();
     };
     let sequence = u16::from_be_bytes([message[6], message[7]]);
-    let reply = EchoReply { source: ip.source, sequence, len: 0, hop_limit: ip.hop_limit, error: None };
+    let reply = EchoReply {
+        source: ip.source,
+        sequence,
+        len: 0,
+        hop_limit: ip.hop_limit,
+        traffic_class: TrafficClass(ip.traffic_class),
+        error: None,
+    };
     queue(shared, socket, reply, &message[HEADER..], batch);
 }
 
@@ -194,7 +225,7 @@ pub(super) fn receive_error(
     shared: &Shared,
     interface: &Interface,
     quoted: &Quoted<'_>,
-    (source, hop_limit): (IpAddr, u8),
+    ip: &IpHeader,
     error: Error,
     batch: &mut Batch,
 ) -> bool {
@@ -203,7 +234,14 @@ pub(super) fn receive_error(
     let sent_by = SocketAddr::new(quoted.source, ident);
     let request = quoted.head[0] == types(quoted.destination).echo_request;
     let Some(socket) = shared.icmp.find(interface.id, sent_by).filter(|_| request) else { return false };
-    let reply = EchoReply { source, sequence, len: 0, hop_limit, error: Some(error) };
+    let reply = EchoReply {
+        source: ip.source,
+        sequence,
+        len: 0,
+        hop_limit: ip.hop_limit,
+        traffic_class: TrafficClass(ip.traffic_class),
+        error: Some(error),
+    };
     queue(shared, socket, reply, &[], batch);
     true
 }

@@ -11,6 +11,10 @@ use smoltcp::wire::{IpAddress, IpProtocol, IpRepr, Ipv4Packet, Ipv6Packet};
 /// The largest IP packet that the stack takes or makes, bytes.
 pub const MAX_PACKET: usize = 65_535;
 
+/// The largest IP packet that a datagram socket makes before it is cut, bytes: an IPv6 header and 65,535 bytes. A
+/// buffer for [`UdpSocket::send`](crate::UdpSocket::send) needs no more.
+pub const MAX_DATAGRAM: usize = 40 + 65_535;
+
 /// The hop limit of packets that ask for none (RFC 1700's default TTL).
 pub(crate) const HOP_LIMIT: u8 = 64;
 
@@ -129,11 +133,46 @@ pub(crate) fn write_header(
 ) -> Option<usize> {
     let repr = IpRepr::new(IpAddress::from(source), destination.into(), protocol, payload_len, hop_limit);
     let total = repr.buffer_len();
-    if total > buf.len() || total > MAX_PACKET {
+    let longest = if source.is_ipv4() { MAX_PACKET } else { MAX_DATAGRAM };
+    if total > buf.len() || total > longest {
         return None;
     }
     repr.emit(&mut buf[..total], &checksum_caps(checksums));
     Some(repr.header_len())
+}
+
+/// What a datagram's header says besides its addresses and its length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fields {
+    pub(crate) protocol: IpProtocol,
+    pub(crate) hop_limit: u8,
+    pub(crate) traffic_class: u8,
+    /// Whether it may be cut, which IPv4 says in the header.
+    pub(crate) may_fragment: bool,
+}
+
+/// As [`write_header`], with everything in the caller's hands.
+pub(crate) fn write_fields(
+    buf: &mut [u8],
+    addresses: (IpAddr, IpAddr),
+    fields: &Fields,
+    payload_len: usize,
+    checksums: bool,
+) -> Option<usize> {
+    let protocol = (fields.protocol, fields.hop_limit);
+    let header_len = write_header(buf, addresses, protocol, payload_len, checksums)?;
+    if addresses.0.is_ipv6() {
+        Ipv6Packet::new_unchecked(buf).set_traffic_class(fields.traffic_class);
+        return Some(header_len);
+    }
+    let mut view = Ipv4Packet::new_unchecked(buf);
+    view.set_dscp(fields.traffic_class >> 2);
+    view.set_ecn(fields.traffic_class & 3);
+    view.set_dont_frag(!fields.may_fragment);
+    if checksums {
+        view.fill_checksum();
+    }
+    Some(header_len)
 }
 
 #[cfg(test)]
