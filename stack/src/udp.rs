@@ -10,13 +10,17 @@ use smoltcp::wire::{IpProtocol, UdpPacket};
 
 use crate::batch::Mark;
 use crate::demux::Bound;
+use crate::error_queue::ErrorQueue;
 use crate::interface::Interface;
 use crate::ip::{IpHeader, canonical, write_fields};
 use crate::ip_options::{Fits, Settings};
 use crate::queue::DatagramQueue;
 use crate::route::Wanted;
 use crate::stack::Shared;
-use crate::{Error, InterfaceId, IpOptions, Ready, SendOptions, TrafficClass, UdpOptions};
+use crate::{
+    Error, ErrorOrigin, ErrorReport, Fragmentation, InterfaceId, IpOptions, Ready, SendOptions, TrafficClass,
+    UdpOptions,
+};
 
 const UDP_HEADER: usize = 8;
 
@@ -55,6 +59,8 @@ struct Inner {
     /// Where a connected socket's datagrams go and come from.
     peer: Option<UdpRoute>,
     error: Option<Error>,
+    /// What is behind such errors, if the socket wants to know.
+    reports: ErrorQueue,
 }
 
 #[derive(Clone, Copy)]
@@ -104,7 +110,8 @@ impl UdpSocket {
         options: &UdpOptions,
     ) -> Arc<Self> {
         let limit = options.receive_buffer.unwrap_or(shared.config.udp_receive_buffer);
-        let inner = Inner { queue: DatagramQueue::new(limit), peer: None, error: None };
+        let inner =
+            Inner { queue: DatagramQueue::new(limit), peer: None, error: None, reports: ErrorQueue::new() };
         Arc::new(Self {
             shared: shared.clone(),
             interface,
@@ -235,7 +242,16 @@ impl UdpSocket {
         let len = UDP_HEADER + data.len();
         let addresses = (route.source.ip(), route.destination.ip());
         let fits = self.shared.fits(route.interface, addresses.1, len, mtu);
-        let fields = self.ip.load().fields(options, IpProtocol::Udp, addresses.1, fits)?;
+        let ip = self.ip.load();
+        let fields = match ip.fields(options, IpProtocol::Udp, addresses.1, fits) {
+            Err(Error::MessageSize) if ip.receive_errors => {
+                let reported = self.shared.path_mtus.find(route.interface, addresses.1);
+                let mtu = reported.map_or(mtu, |reported| reported.min(mtu));
+                self.report_too_big(route.destination, mtu);
+                return Err(Error::MessageSize);
+            }
+            fields => fields?,
+        };
         let ip_len = write_fields(buf, addresses, &fields, len, checksums).ok_or(Error::MessageSize)?;
         let total = ip_len + len;
         buf[ip_len + UDP_HEADER..total].copy_from_slice(data);
@@ -304,12 +320,24 @@ impl UdpSocket {
         self.lock().error.take()
     }
 
+    /// Takes the oldest error report (MSG_ERRQUEUE) and writes what it quotes of the datagram's payload to `buf`. There
+    /// are some only with [`receive_errors`](IpOptions::receive_errors).
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`] if there is none.
+    pub fn recv_error(&self, buf: &mut [u8]) -> Result<ErrorReport, Error> {
+        self.lock().reports.pop(buf).ok_or(Error::WouldBlock)
+    }
+
     /// What can be done without waiting. Writing always can.
     pub fn readiness(&self) -> Ready {
         let inner = self.lock();
         let mut ready = Ready::WRITABLE;
         if inner.error.is_some() {
             ready |= Ready::ERROR | Ready::READABLE;
+        }
+        if !inner.reports.is_empty() {
+            ready |= Ready::ERROR;
         }
         if self.is_closed() {
             ready |= Ready::READ_CLOSED | Ready::READABLE;
@@ -340,6 +368,41 @@ impl UdpSocket {
     /// The interface was removed or has lost the address.
     pub(crate) fn fail(&self, error: Error) {
         self.lock().error = Some(error);
+    }
+
+    /// An ICMP error may be about one of its datagrams; `false` if the socket does not care. A `hard` one fails the next
+    /// call of a connected socket, and is reported to those who asked; others are reported only.
+    pub(crate) fn complain(&self, report: &ErrorReport, hard: bool, payload: &[u8]) -> bool {
+        let ip = self.ip.load();
+        let mut inner = self.lock();
+        // Whoever lets routers cut does not ask for sizes.
+        if report.error == Error::MessageSize && ip.fragmentation == Fragmentation::Always {
+            return false;
+        }
+        if ip.receive_errors && !inner.reports.push(*report, payload) {
+            self.shared.counters.error_queue_overflows.bump();
+        }
+        let fails = ip.receive_errors || (hard && inner.peer.is_some());
+        if fails {
+            inner.error = Some(report.error);
+        }
+        fails
+    }
+
+    fn report_too_big(&self, destination: SocketAddr, mtu: usize) {
+        let report = ErrorReport {
+            error: Error::MessageSize,
+            origin: ErrorOrigin::Local,
+            kind: 0,
+            code: 0,
+            info: mtu as u32,
+            offender: None,
+            destination,
+            len: 0,
+        };
+        if !self.lock().reports.push(report, &[]) {
+            self.shared.counters.error_queue_overflows.bump();
+        }
     }
 
     /// Queues a datagram; a connected socket takes its peer's only.

@@ -93,7 +93,7 @@ pub(crate) fn receive(
     match message[0] {
         kind if kind == types.echo_request => answer_echo(shared, interface, ip, message, batch),
         kind if kind == types.echo_reply => socket::receive_reply(shared, interface, ip, message, batch),
-        kind if kind == types.unreachable || kind == types.time_exceeded => {
+        kind if errors::is_complaint(ip.source, kind) => {
             errors::receive(shared, time, interface, ip, message, batch);
         }
         _ => counters.icmp_ignored.bump(),

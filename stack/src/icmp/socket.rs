@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::errors::Quoted;
+use super::errors::Complaint;
 use super::{HEADER, types, write};
 use crate::batch::Mark;
 use crate::demux::Bound;
@@ -15,7 +15,7 @@ use crate::ip::IpHeader;
 use crate::ip_options::Settings;
 use crate::queue::DatagramQueue;
 use crate::stack::Shared;
-use crate::{Batch, Error, InterfaceId, IpOptions, Ready, SendOptions, TrafficClass};
+use crate::{Batch, Error, ErrorReport, InterfaceId, IpOptions, Ready, SendOptions, TrafficClass};
 
 /// A socket that sends echo requests and receives what comes back for them.
 ///
@@ -72,6 +72,8 @@ pub struct EchoReply {
     pub traffic_class: TrafficClass,
     /// `None` for an echo reply, else what an ICMP error says about the request.
     pub error: Option<Error>,
+    /// With an error, all that it says.
+    pub report: Option<ErrorReport>,
 }
 
 impl IcmpSocket {
@@ -216,6 +218,7 @@ pub(super) fn receive_reply(
         hop_limit: ip.hop_limit,
         traffic_class: TrafficClass(ip.traffic_class),
         error: None,
+        report: None,
     };
     queue(shared, socket, reply, &message[HEADER..], batch);
 }
@@ -224,15 +227,14 @@ pub(super) fn receive_reply(
 pub(super) fn receive_error(
     shared: &Shared,
     interface: &Interface,
-    quoted: &Quoted<'_>,
+    complaint: &Complaint<'_>,
     ip: &IpHeader,
-    error: Error,
     batch: &mut Batch,
 ) -> bool {
-    let ident = u16::from_be_bytes([quoted.head[4], quoted.head[5]]);
-    let sequence = u16::from_be_bytes([quoted.head[6], quoted.head[7]]);
-    let sent_by = SocketAddr::new(quoted.source, ident);
-    let request = quoted.head[0] == types(quoted.destination).echo_request;
+    let ident = u16::from_be_bytes([complaint.head[4], complaint.head[5]]);
+    let sequence = u16::from_be_bytes([complaint.head[6], complaint.head[7]]);
+    let sent_by = SocketAddr::new(complaint.source, ident);
+    let request = complaint.head[0] == types(complaint.destination).echo_request;
     let Some(socket) = shared.icmp.find(interface.id, sent_by).filter(|_| request) else { return false };
     let reply = EchoReply {
         source: ip.source,
@@ -240,7 +242,8 @@ pub(super) fn receive_error(
         len: 0,
         hop_limit: ip.hop_limit,
         traffic_class: TrafficClass(ip.traffic_class),
-        error: Some(error),
+        error: Some(complaint.error),
+        report: Some(complaint.report(SocketAddr::new(complaint.destination, 0))),
     };
     queue(shared, socket, reply, &[], batch);
     true

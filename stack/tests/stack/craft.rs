@@ -52,3 +52,9 @@ pub(crate) fn fragment_header(next: u8, ident: u32, offset: usize, more: bool) -
     let [high, low] = (offset as u16 | u16::from(more)).to_be_bytes();
     [&[next, 0, high, low][..], &ident.to_be_bytes()].concat()
 }
+
+/// An ICMP error to `to` from the other side, about the packet `quoted`.
+pub(crate) fn icmp_error(to: usize, [kind, code]: [u8; 2], word: u32, quoted: &[u8]) -> Vec<u8> {
+    let message = [&[kind, code, 0, 0][..], &word.to_be_bytes(), quoted].concat();
+    if quoted[0] >> 4 == 4 { v4(to, &[], 0, 0, 1, &message) } else { v6(to, 58, &message) }
+}

@@ -3,6 +3,7 @@
 mod checksums;
 mod craft;
 mod demux;
+mod errors;
 mod fragments;
 mod headers;
 mod hostile;
