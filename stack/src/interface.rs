@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::{Cidr, InterfaceConfig, InterfaceId};
+use crate::{Cidr, InterfaceConfig, InterfaceId, source};
 
 /// One joined network as sockets see it.
 pub(crate) struct Interface {
@@ -25,13 +25,9 @@ impl Interface {
         self.read().iter().any(|own| own.address() == address)
     }
 
-    /// The own address that shares the longest prefix with `remote` (RFC 6724 5, rules 1 and 8; there
-    /// is one scope and one label here).
+    /// The own address to reach `remote` from.
     pub(crate) fn source_for(&self, remote: IpAddr) -> Option<IpAddr> {
-        let addresses = self.read();
-        let ranked = addresses.iter().filter_map(|own| Some((own.common_prefix(remote)?, own.address())));
-        // The first of equals, as configured.
-        ranked.reduce(|best, next| if next.0 > best.0 { next } else { best }).map(|(_, address)| address)
+        source::choose(&self.read(), remote)
     }
 
     /// How long a prefix the interface's networks share with `remote`, if it lies in one of them.

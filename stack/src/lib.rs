@@ -95,6 +95,7 @@ mod ready;
 mod reassembly;
 mod receive;
 mod route;
+mod source;
 mod stack;
 mod tcp;
 mod timers;

@@ -144,7 +144,7 @@ impl Stack {
         self.shared.interfaces.route(remote).map(|interface| interface.id)
     }
 
-    /// The own address to reach `remote` from.
+    /// The own address to reach `remote` from (RFC 6724).
     pub fn source_address(&self, interface: InterfaceId, remote: IpAddr) -> Option<IpAddr> {
         self.shared.interfaces.find(interface)?.source_for(remote)
     }
