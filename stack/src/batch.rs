@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use crate::timers::Tick;
-use crate::{Flow, IcmpSocket, InterfaceId, Listener, UdpSocket};
+use crate::{Flow, IcmpSocket, InterfaceId, Listener, MembershipChange, UdpSocket};
 
 /// What calls of [`Stack::receive`](crate::Stack::receive) and
 /// [`Stack::handle_timeout`](crate::Stack::handle_timeout) touched since the last [`clear`](Self::clear).
@@ -32,6 +32,8 @@ pub struct Batch {
     pub udp: Vec<Arc<UdpSocket>>,
     /// ICMP sockets with replies or errors.
     pub icmp: Vec<Arc<IcmpSocket>>,
+    /// Multicast groups that the node has joined or left, from [`Stack::handle_timeout`](crate::Stack::handle_timeout).
+    pub memberships: Vec<MembershipChange>,
     replies: Vec<ReplyEntry>,
     /// The replies' bytes, one behind the other.
     bytes: Vec<u8>,
@@ -68,6 +70,7 @@ impl Batch {
         self.listeners.clear();
         self.udp.clear();
         self.icmp.clear();
+        self.memberships.clear();
         self.replies.clear();
         self.bytes.clear();
         self.round = 0;
@@ -79,6 +82,7 @@ impl Batch {
             && self.listeners.is_empty()
             && self.udp.is_empty()
             && self.icmp.is_empty()
+            && self.memberships.is_empty()
             && self.replies.is_empty()
     }
 

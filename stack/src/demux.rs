@@ -184,6 +184,13 @@ impl<T: Bound> Binds<T> {
         scored.max_by_key(|&(score, _)| score).map(|(_, one)| one.clone())
     }
 
+    /// All that suit a packet.
+    pub(crate) fn matching(&self, interface: InterfaceId, destination: SocketAddr) -> Vec<Arc<T>> {
+        let ports = self.read();
+        let bound = ports.get(&destination.port()).into_iter().flatten();
+        bound.filter(|one| one.score(interface, destination.ip()).is_some()).cloned().collect()
+    }
+
     /// Enters what `make` gives, unless something there stands in the way.
     pub(crate) fn insert<E>(
         &self,

@@ -1,6 +1,6 @@
 //! The way of an arriving packet to its socket.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,9 +12,8 @@ use crate::engine::Engine;
 use crate::engine::isn::initial_sequence;
 use crate::icmp::Problem;
 use crate::interface::Interface;
-use crate::ip::{IpError, IpHeader, MAX_HEADERS};
+use crate::ip::{IpError, IpHeader, MAX_HEADERS, is_unicast};
 use crate::tcp::{TcpError, TcpHeader};
-use crate::udp::Delivery;
 use crate::{Batch, Flow, InterfaceId, Stack, icmp, udp};
 
 impl Stack {
@@ -37,7 +36,7 @@ impl Stack {
             Err(IpError::Malformed) => return counters.ip_malformed.bump(),
             Err(IpError::Checksum) => return counters.ip_checksum_errors.bump(),
         };
-        if !interface.is_local(ip.destination) {
+        if !self.is_for_us(&interface, ip.destination) {
             return counters.ip_not_local.bump();
         }
         if !ip.source_is_unicast() {
@@ -54,6 +53,15 @@ impl Stack {
         }
     }
 
+    /// Whether a packet to `destination` has arrived: an own address, or a group that a socket has joined.
+    fn is_for_us(&self, interface: &Interface, destination: IpAddr) -> bool {
+        if destination.is_multicast() {
+            self.shared.memberships.contains(interface.id, destination)
+        } else {
+            interface.is_local(destination)
+        }
+    }
+
     /// Gives a whole packet to its upper layer, which the byte at `named_at` names.
     pub(crate) fn deliver(
         &self,
@@ -64,8 +72,10 @@ impl Stack {
         batch: &mut Batch,
     ) {
         match ip.protocol {
+            // A connection has two ends (RFC 9293 3.9.2.3).
+            IpProtocol::Tcp if !is_unicast(ip.destination) => self.shared.counters.tcp_malformed.bump(),
             IpProtocol::Tcp => self.receive_tcp(time, interface, packet, ip, batch),
-            IpProtocol::Udp => self.receive_udp(time, interface, packet, ip, batch),
+            IpProtocol::Udp => udp::receive(&self.shared, time, interface, packet, ip, batch),
             protocol if icmp::is_for(ip.source, protocol) => {
                 icmp::receive(&self.shared, time, interface, ip, packet, batch);
             }
@@ -148,22 +158,5 @@ impl Stack {
             listener.forget_handshake();
         }
         Some(flow)
-    }
-
-    fn receive_udp(
-        &self,
-        time: Time,
-        interface: &Interface,
-        packet: &[u8],
-        ip: &IpHeader,
-        batch: &mut Batch,
-    ) {
-        match udp::receive(&self.shared, interface, ip, packet) {
-            Delivery::Socket(socket) => batch.touch_udp(&self.shared.rounds, socket),
-            Delivery::Unreachable => {
-                icmp::report(&self.shared, time, interface, packet, Problem::PortUnreachable, batch);
-            }
-            Delivery::Dropped => {}
-        }
     }
 }

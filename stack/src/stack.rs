@@ -14,6 +14,7 @@ use crate::icmp::Rates;
 use crate::interface::{Interface, Interfaces};
 use crate::ip::{canonical, is_unicast};
 use crate::keyed::Key;
+use crate::multicast::Memberships;
 use crate::pmtu::PathMtus;
 use crate::ports::Ephemeral;
 use crate::reassembly::Reassembly;
@@ -49,6 +50,7 @@ pub(crate) struct Shared {
     pub(crate) icmp_rates: Rates,
     pub(crate) reassembly: Reassembly,
     pub(crate) path_mtus: PathMtus,
+    pub(crate) memberships: Memberships,
     pub(crate) idents: Identifications,
     pub(crate) pool: Pool,
     pub(crate) sequence_key: Key,
@@ -73,6 +75,7 @@ impl Stack {
             icmp_rates: Rates::new(&config, &seed, clock.time(now)),
             reassembly: Reassembly::new(&config),
             path_mtus: PathMtus::default(),
+            memberships: Memberships::default(),
             idents: Identifications::new(&seed),
             pool: Pool::new(config.send_buffer, config.receive_buffer),
             sequence_key: Key::new(&seed, "initial sequence number"),
@@ -107,6 +110,7 @@ impl Stack {
         if self.shared.interfaces.remove(interface).is_none() {
             return;
         }
+        self.shared.memberships.remove_interface(interface);
         for flow in self.shared.flows.filter(|flow| flow.is_on(interface)) {
             flow.fail(now, Error::NetworkDown);
             batch.touch_flow(&self.shared.rounds, &flow);
@@ -242,6 +246,9 @@ impl Stack {
     ) -> Result<Arc<Listener>, Error> {
         let shared = &self.shared;
         let local = canonical(local);
+        if local.ip().is_multicast() {
+            return Err(Error::AddrNotAvailable);
+        }
         let network = self.bind_network(interface, local.ip())?;
         let allowed = |port| network.as_ref().is_none_or(|network| network.allows(port));
         let listen = |port: u16, reuse: bool| {
@@ -337,13 +344,15 @@ impl Stack {
         address: IpAddr,
     ) -> Result<Option<Arc<Interface>>, Error> {
         let interfaces = &self.shared.interfaces;
+        // A group is nobody's address; to be bound to one means to receive nothing else.
+        let is_any = |address: IpAddr| address.is_unspecified() || address.is_multicast();
         match interface {
             Some(id) => {
                 let network = interfaces.find(id).ok_or(Error::NetworkUnreachable)?;
-                let suits = address.is_unspecified() || network.is_local(address);
+                let suits = is_any(address) || network.is_local(address);
                 if suits { Ok(Some(network)) } else { Err(Error::AddrNotAvailable) }
             }
-            None if address.is_unspecified() => Ok(None),
+            None if is_any(address) => Ok(None),
             None => interfaces.owner(address).map(Some).ok_or(Error::AddrNotAvailable),
         }
     }
@@ -351,8 +360,9 @@ impl Stack {
     /// When [`handle_timeout`](Self::handle_timeout) has something to do. Takes no lock. Ask again after
     /// any other call: a flow may have got an earlier deadline.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let Shared { timers, reassembly, path_mtus, .. } = &*self.shared;
-        let next = [timers.next(), reassembly.next(), path_mtus.next()];
+        let Shared { timers, reassembly, path_mtus, memberships, .. } = &*self.shared;
+        let changed = memberships.changed().then_some(Time::ZERO);
+        let next = [timers.next(), reassembly.next(), path_mtus.next(), changed];
         next.into_iter().flatten().min().map(|time| self.shared.clock.instant(time))
     }
 
@@ -371,6 +381,7 @@ impl Stack {
         batch.due = due;
         self.expire_fragments(time, batch);
         self.shared.path_mtus.expire(time);
+        self.shared.memberships.take_changes(&mut batch.memberships);
     }
 
     /// Has the flows to some addresses send again at once what waits for an acknowledgement, without waiting for

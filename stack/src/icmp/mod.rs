@@ -91,6 +91,10 @@ pub(crate) fn receive(
         return counters.ip_checksum_errors.bump();
     }
     match message[0] {
+        // RFC 1122 3.2.2.6 leaves IPv4's to us; RFC 4443 4.2 wants IPv6's answered. Nothing else is for groups.
+        kind if ip.destination.is_multicast() && (kind != types.echo_request || ip.source.is_ipv4()) => {
+            counters.icmp_ignored.bump();
+        }
         kind if kind == types.echo_request => answer_echo(shared, interface, ip, message, batch),
         kind if kind == types.echo_reply => socket::receive_reply(shared, interface, ip, message, batch),
         kind if errors::is_complaint(ip.source, kind) => {
@@ -105,9 +109,11 @@ fn answer_echo(shared: &Shared, interface: &Interface, ip: &IpHeader, request: &
     if !ip.source_is_unicast() || request[1] != 0 {
         return shared.counters.icmp_ignored.bump();
     }
+    let own = Some(ip.destination).filter(|own| !own.is_multicast());
+    let Some(own) = own.or_else(|| interface.source_for(ip.source)) else { return };
     shared.counters.icmp_echo_requests.bump();
     batch.reply(interface.id, ip.source, request.len() + 40, |buf| {
-        let addresses = (ip.destination, ip.source);
+        let addresses = (own, ip.source);
         let head = [types(ip.source).echo_reply, 0];
         let fields =
             Fields { traffic_class: ip.traffic_class & !3, ..reply_fields(ip.source, request.len()) };

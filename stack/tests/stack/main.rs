@@ -9,6 +9,7 @@ mod headers;
 mod hostile;
 mod icmp;
 mod loss;
+mod multicast;
 mod offload;
 mod pair;
 mod tcp;
