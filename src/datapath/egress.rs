@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use peersock_overlay::{DATA_OVERHEAD, Peer, Sender, Session};
 use peersock_stack::{
-    Batch, EchoRequest, Egress, Error, Flow, IcmpSocket, InterfaceId, MAX_DATAGRAM, Ready, UdpSocket,
+    Batch, EchoRequest, Egress, Error, Flow, IcmpSocket, InterfaceId, MAX_DATAGRAM, Ready, UdpRoute,
+    UdpSocket,
 };
 
 use super::route::Resolved;
@@ -70,6 +71,7 @@ impl Datapath {
             }
             let contexts = round.listeners.iter().map(|listener| listener.context());
             let contexts = contexts.chain(round.udp.iter().map(|socket| socket.context()));
+            let contexts = contexts.chain(round.raw.iter().map(|socket| socket.context()));
             for context in contexts.chain(round.icmp.iter().map(|socket| socket.context())) {
                 SocketState::of(context).waiters.notify(true, false);
             }
@@ -154,8 +156,33 @@ impl Datapath {
         let route = socket.route(remote)?;
         let state = SocketState::of(socket.context());
         let destination = route.destination.ip();
+        if destination.is_multicast() {
+            return self.loop_back(now, socket, &route, data);
+        }
         let mtu = self.inner_mtu(now, route.interface, state, destination);
         self.send_made(now, route.interface, state, destination, |buf| socket.send(&route, data, mtu, buf))
+    }
+
+    /// Sends a datagram to the members of a group that are on this node. The overlay does not know of others.
+    fn loop_back(
+        &self,
+        now: Instant,
+        socket: &UdpSocket,
+        route: &UdpRoute,
+        data: &[u8],
+    ) -> Result<(), Error> {
+        let mut batch = Batch::default();
+        let mut packet = PACKET.take();
+        packet.resize(MAX_DATAGRAM, 0);
+        let made = socket.send(route, data, MAX_DATAGRAM, &mut packet);
+        if let Ok(length) = made
+            && socket.ip_options().multicast_loop
+        {
+            self.stack.receive(now, route.interface, &mut packet[..length], &mut batch);
+        }
+        PACKET.set(packet);
+        self.settle(now, &mut batch);
+        made.map(|_| ())
     }
 
     /// Sends one ICMP echo request.

@@ -214,7 +214,8 @@ impl Identifications {
         }
     }
 
-    fn next(&self, ip: &IpHeader) -> u32 {
+    /// The identification of the next packet with these addresses.
+    pub(crate) fn next(&self, ip: &IpHeader) -> u32 {
         let pair: (IpAddr, IpAddr) = (ip.source, ip.destination);
         let offset = self.offsets.digest(pair) as u32;
         let counter = &self.counters[self.indexes.digest(pair) as usize % COUNTERS];

@@ -14,7 +14,7 @@ use crate::icmp::Problem;
 use crate::interface::Interface;
 use crate::ip::{IpError, IpHeader, MAX_HEADERS, is_unicast};
 use crate::tcp::{TcpError, TcpHeader};
-use crate::{Batch, Flow, InterfaceId, Stack, icmp, udp};
+use crate::{Batch, Flow, InterfaceId, Stack, icmp, raw, udp};
 
 impl Stack {
     /// Takes in one inner IP packet, or a super-segment that a [`Coalescer`](crate::Coalescer) made, and
@@ -71,6 +71,7 @@ impl Stack {
         (ip, named_at): (&IpHeader, usize),
         batch: &mut Batch,
     ) {
+        let taken = raw::receive(&self.shared, interface, packet, ip, batch);
         match ip.protocol {
             // A connection has two ends (RFC 9293 3.9.2.3).
             IpProtocol::Tcp if !is_unicast(ip.destination) => self.shared.counters.tcp_malformed.bump(),
@@ -79,6 +80,7 @@ impl Stack {
             protocol if icmp::is_for(ip.source, protocol) => {
                 icmp::receive(&self.shared, time, interface, ip, packet, batch);
             }
+            _ if taken => {}
             _ => {
                 self.shared.counters.ip_unknown_protocol.bump();
                 let problem = Problem::ProtocolUnreachable { named_at };

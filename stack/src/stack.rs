@@ -21,7 +21,7 @@ use crate::reassembly::Reassembly;
 use crate::timers::Timers;
 use crate::{
     Batch, Cidr, Config, Counters, Error, Flow, IcmpSocket, InterfaceConfig, InterfaceId, Listener,
-    TcpOptions, UdpOptions, UdpSocket,
+    RawSocket, TcpOptions, UdpOptions, UdpSocket,
 };
 
 /// The TCP/IP stack of one node. See the [crate's documentation](crate) for how to drive it.
@@ -47,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) udp_binds: Binds<UdpSocket>,
     /// Bound to their identifier.
     pub(crate) icmp: Binds<IcmpSocket>,
+    /// Bound to their protocol.
+    pub(crate) raw: Binds<RawSocket>,
     pub(crate) icmp_rates: Rates,
     pub(crate) reassembly: Reassembly,
     pub(crate) path_mtus: PathMtus,
@@ -72,6 +74,7 @@ impl Stack {
             udp_connected: ConnectedUdp::new(&seed),
             udp_binds: Binds::default(),
             icmp: Binds::default(),
+            raw: Binds::default(),
             icmp_rates: Rates::new(&config, &seed, clock.time(now)),
             reassembly: Reassembly::new(&config),
             path_mtus: PathMtus::default(),
@@ -118,6 +121,10 @@ impl Stack {
         for socket in self.shared.udp_binds.filter(|socket| socket.interface() == Some(interface)) {
             socket.fail(Error::NetworkDown);
             batch.touch_udp(&self.shared.rounds, socket);
+        }
+        for socket in self.shared.raw.filter(|socket| socket.interface() == Some(interface)) {
+            socket.fail(Error::NetworkDown);
+            batch.touch_raw(&self.shared.rounds, socket);
         }
         for listener in self.shared.listeners.filter(|one| one.interface() == Some(interface)) {
             listener.close(now);
@@ -416,6 +423,7 @@ impl Drop for Stack {
         self.shared.udp_binds.clear();
         self.shared.udp_connected.clear();
         self.shared.icmp.clear();
+        self.shared.raw.clear();
     }
 }
 

@@ -10,7 +10,7 @@ use crate::demux::FlowKey;
 use crate::interface::Interface;
 use crate::ip::{IpHeader, extensions};
 use crate::stack::Shared;
-use crate::{Batch, Error, ErrorOrigin, ErrorReport, UdpRoute};
+use crate::{Batch, Error, ErrorOrigin, ErrorReport, UdpRoute, raw};
 
 /// IPv6's packet too big, and what says the same in IPv4: destination unreachable, fragmentation needed.
 const TOO_BIG_V6: u8 = 2;
@@ -49,7 +49,9 @@ pub(super) fn receive(
         return counters.icmp_malformed.bump();
     };
     // Only what this node has sent may be complained about.
-    let known = interface.is_local(complaint.source)
+    let own = interface.is_local(complaint.source);
+    let mut known = own && raw::complain(shared, interface, &complaint, batch);
+    known |= own
         && match complaint.protocol {
             IpProtocol::Tcp => tcp(shared, interface, &complaint, batch),
             IpProtocol::Udp => udp(shared, interface, &complaint, batch),

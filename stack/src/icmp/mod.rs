@@ -15,6 +15,7 @@ use crate::ip::{Fields, HOP_LIMIT, IpHeader, write_fields};
 use crate::stack::Shared;
 use crate::{Batch, checksum};
 
+pub(crate) use errors::Complaint;
 pub(crate) use rate::Rates;
 pub(crate) use report::{Problem, report};
 pub use socket::{EchoReply, EchoRequest, IcmpSocket};

@@ -18,10 +18,7 @@ use crate::ip_options::Settings;
 use crate::multicast::Groups;
 use crate::queue::DatagramQueue;
 use crate::stack::Shared;
-use crate::{
-    Error, ErrorOrigin, ErrorReport, Fragmentation, InterfaceId, IpOptions, Ready, SendOptions, TrafficClass,
-    UdpOptions,
-};
+use crate::{Error, ErrorReport, InterfaceId, IpOptions, Ready, TrafficClass, UdpOptions};
 
 const UDP_HEADER: usize = 8;
 

@@ -173,7 +173,7 @@ fn an_echo_socket_gets_the_report_with_the_error() {
     let request = EchoRequest { destination, sequence: 3, payload: &[1; 1300], hop_limit: 1 };
     let mut buf = [0; 2000];
     let len = socket.send(&request, 1400, &mut buf).unwrap();
-    pair.inject(A, &icmp_error(A, TOO_BIG[1], 1280, &buf[..len].to_vec()));
+    pair.inject(A, &icmp_error(A, TOO_BIG[1], 1280, &buf[..len]));
     let reply = socket.recv(&mut buf).unwrap();
     assert_eq!((reply.error, reply.sequence), (Some(Error::MessageSize), 3));
     let report = reply.report.unwrap();

@@ -12,6 +12,7 @@ mod loss;
 mod multicast;
 mod offload;
 mod pair;
+mod raw;
 mod tcp;
 mod threads;
 mod udp;
