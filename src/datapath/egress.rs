@@ -302,6 +302,10 @@ impl Datapath {
         let datagram = sender.path.datagram_size;
         let link = PeerLink::of(peer);
         let max_segments = self.sink.max_segments(sender.path.socket).min(MAX_BATCH / datagram).max(1);
+        // A router behind the peer may have reported less.
+        let mtu = datagram - DATA_OVERHEAD;
+        let reported = self.stack.path_mtu(flow.interface(), flow.remote().ip()).unwrap_or(mtu);
+        let segment = mtu.min(reported) - TCP_HEADERS;
         let mut blocked = Blocked::Idle;
         let mut sent = false;
         BUFFERS.with_borrow_mut(|Buffers { packet, sealed }| {
@@ -309,7 +313,7 @@ impl Datapath {
                 let own = flow.in_flight();
                 let others = socket.report_in_flight(link, own).saturating_sub(own);
                 let limits = Egress {
-                    segment: datagram - DATA_OVERHEAD - TCP_HEADERS,
+                    segment,
                     max_segments,
                     in_flight_cap: peer.receive_limit().saturating_sub(others).max(IN_FLIGHT_FLOOR),
                     checksums: false,

@@ -323,27 +323,6 @@ impl Stack {
         found.ok_or(Error::AddrInUse)
     }
 
-    /// Opens a socket for echo requests.
-    ///
-    /// # Errors
-    /// [`Error::NetworkUnreachable`] for an unknown interface, [`Error::AddrInUse`] if all 65,535
-    /// identifiers are taken.
-    pub fn icmp_open(&self, interface: InterfaceId, ipv6: bool) -> Result<Arc<IcmpSocket>, Error> {
-        use crate::demux::Bound;
-        let shared = &self.shared;
-        shared.interfaces.find(interface).ok_or(Error::NetworkUnreachable)?;
-        let open = |ident| {
-            let socket = IcmpSocket::new(shared, interface, ipv6, ident);
-            let address = Bound::local(&*socket).ip();
-            let taken = |bound: &[Arc<IcmpSocket>]| {
-                let taken = bound.iter().any(|other| other.overlaps(Some(interface), address));
-                if taken { Err(()) } else { Ok(()) }
-            };
-            shared.icmp.insert(ident, taken, || socket.clone()).ok()
-        };
-        (1..=u16::MAX).find_map(open).ok_or(Error::AddrInUse)
-    }
-
     /// The interface that a bind is meant for, `None` for a wildcard over all.
     fn bind_network(
         &self,

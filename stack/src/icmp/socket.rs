@@ -15,7 +15,7 @@ use crate::ip::IpHeader;
 use crate::ip_options::Settings;
 use crate::queue::DatagramQueue;
 use crate::stack::Shared;
-use crate::{Batch, Error, ErrorReport, InterfaceId, IpOptions, Ready, SendOptions, TrafficClass};
+use crate::{Batch, Error, ErrorReport, InterfaceId, IpOptions, Ready, SendOptions, Stack, TrafficClass};
 
 /// A socket that sends echo requests and receives what comes back for them.
 ///
@@ -76,8 +76,30 @@ pub struct EchoReply {
     pub report: Option<ErrorReport>,
 }
 
+impl Stack {
+    /// Opens a socket for echo requests.
+    ///
+    /// # Errors
+    /// [`Error::NetworkUnreachable`] for an unknown interface, [`Error::AddrInUse`] if all 65,535
+    /// identifiers are taken.
+    pub fn icmp_open(&self, interface: InterfaceId, ipv6: bool) -> Result<Arc<IcmpSocket>, Error> {
+        let shared = &self.shared;
+        shared.interfaces.find(interface).ok_or(Error::NetworkUnreachable)?;
+        let open = |ident| {
+            let socket = IcmpSocket::new(shared, interface, ipv6, ident);
+            let address = Bound::local(&*socket).ip();
+            let taken = |bound: &[Arc<IcmpSocket>]| {
+                let taken = bound.iter().any(|other| other.overlaps(Some(interface), address));
+                if taken { Err(()) } else { Ok(()) }
+            };
+            shared.icmp.insert(ident, taken, || socket.clone()).ok()
+        };
+        (1..=u16::MAX).find_map(open).ok_or(Error::AddrInUse)
+    }
+}
+
 impl IcmpSocket {
-    pub(crate) fn new(shared: &Arc<Shared>, interface: InterfaceId, ipv6: bool, ident: u16) -> Arc<Self> {
+    fn new(shared: &Arc<Shared>, interface: InterfaceId, ipv6: bool, ident: u16) -> Arc<Self> {
         let address = if ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
         Arc::new(Self {
             shared: shared.clone(),

@@ -18,7 +18,7 @@ use crate::ip_options::Settings;
 use crate::multicast::Groups;
 use crate::queue::DatagramQueue;
 use crate::stack::Shared;
-use crate::{Error, ErrorReport, InterfaceId, IpOptions, Ready, TrafficClass, UdpOptions};
+use crate::{Error, ErrorReport, InterfaceId, Ready, TrafficClass, UdpOptions};
 
 const UDP_HEADER: usize = 8;
 
@@ -184,7 +184,7 @@ impl UdpSocket {
     }
 
     /// Takes the oldest error report (MSG_ERRQUEUE) and writes what it quotes of the datagram's payload to `buf`. There
-    /// are some only with [`receive_errors`](IpOptions::receive_errors).
+    /// are some only with [`receive_errors`](crate::IpOptions::receive_errors).
     ///
     /// # Errors
     /// [`Error::WouldBlock`] if there is none.
@@ -212,7 +212,7 @@ impl UdpSocket {
     }
 
     /// Joins a multicast group: datagrams to it are received from now on, on one interface. Without one it is the
-    /// socket's, or the [multicast interface](IpOptions::multicast_interface), or the first that has an address of the
+    /// socket's, or the [multicast interface](crate::IpOptions::multicast_interface), or the first that has an address of the
     /// family. The groups of all nodes (224.0.0.1, ff01::1, ff02::1) are received without.
     ///
     /// As with Linux's IP_MULTICAST_ALL set to 0, a socket receives only what is sent to its own groups; several on one

@@ -111,3 +111,19 @@ fn an_unknown_protocol_is_unreachable() {
     assert_eq!(answer(&mut pair, &v4(B, &[], 0, 0, 58, b"x")), Some([3, 2, 0, 0, 0, 0]), "ICMPv6 over IPv4");
     assert_eq!(pair.counter(B, "ip_unknown_protocol"), 2);
 }
+
+#[test]
+fn a_host_takes_packets_at_the_end_of_their_hops() {
+    // RFC 1122 3.2.1.7: only who forwards looks at the hop limit.
+    let mut pair = Pair::new(1);
+    for ipv6 in [false, true] {
+        let socket = bind(&pair, ipv6);
+        for hop_limit in [0, 1, 255] {
+            let datagram = udp(1, 53, b"x");
+            let mut packet = if ipv6 { v6(B, UDP, &datagram) } else { v4(B, &[], 0, 0, UDP, &datagram) };
+            packet[if ipv6 { 7 } else { 8 }] = hop_limit;
+            pair.inject(B, &packet);
+            assert_eq!(socket.recv_from(&mut [0; 1]).unwrap().hop_limit, hop_limit);
+        }
+    }
+}
