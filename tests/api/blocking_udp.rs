@@ -68,6 +68,16 @@ fn the_largest_datagrams_pass_between_nodes_and_within_one() {
 }
 
 #[test]
+fn a_datagram_to_all_nodes_reaches_the_node_itself() {
+    let (node, _joined) = member(network());
+    let socket = UdpSocket::bind_on(&node, "[::]:1000").expect("bind");
+    socket.send_to(b"anybody?", "[ff02::1]:1000").expect("send");
+    socket.set_read_timeout(Some(PATIENCE)).expect("set");
+    let mut buf = [0; 10];
+    assert_eq!(socket.recv(&mut buf).expect("receive"), 8);
+}
+
+#[test]
 fn too_large_datagrams_are_refused_not_lost() {
     let [(_keep, joined), (node, _)] = pair();
     let socket = UdpSocket::bind_on(&node, "[::]:0").expect("bind");
