@@ -47,14 +47,21 @@ pub struct ErrorReport {
 }
 
 /// Who has noticed an error.
+///
+/// ```
+/// use peersock_stack::ErrorOrigin;
+///
+/// // As Linux's SO_EE_ORIGIN_LOCAL, SO_EE_ORIGIN_ICMP and SO_EE_ORIGIN_ICMP6.
+/// assert_eq!([ErrorOrigin::Local as u8, ErrorOrigin::Icmp as u8, ErrorOrigin::Icmpv6 as u8], [1, 2, 3]);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorOrigin {
     /// This node.
-    Local,
+    Local = 1,
     /// Another node, by ICMP.
-    Icmp,
+    Icmp = 2,
     /// Another node, by ICMPv6.
-    Icmpv6,
+    Icmpv6 = 3,
 }
 
 /// The reports of one socket. Takes memory only when there are any.

@@ -53,6 +53,21 @@ impl Default for IpOptions {
 }
 
 /// What becomes of datagrams that the path does not take whole. The names of Linux's constants are in brackets.
+///
+/// ```
+/// use std::time::Instant;
+/// use peersock_stack::*;
+///
+/// let stack = Stack::new(Config::default(), [7; 32], Instant::now());
+/// let net = stack.add_interface(InterfaceConfig::new("net", ["10.0.0.1/8".parse()?]));
+/// let socket = stack.udp_bind(Some(net), "10.0.0.1:0".parse()?, UdpOptions::default())?;
+/// let route = socket.route(Some("10.0.0.2:53".parse()?))?;
+/// let mut buf = [0; 2000];
+/// assert_eq!(socket.send(&route, &[0; 1500], 1280, &mut buf)?, 1528); // to be cut
+/// socket.set_ip_options(IpOptions { fragmentation: Fragmentation::Never, ..socket.ip_options() })?;
+/// assert_eq!(socket.send(&route, &[0; 1500], 1280, &mut buf), Err(Error::MessageSize));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Fragmentation {
     /// They are cut, and others that routers find too large may be cut there (IP_PMTUDISC_DONT).
@@ -112,7 +127,7 @@ impl Settings {
 }
 
 impl IpOptions {
-    /// The header of a datagram to `destination`; `fits` of its length and of what is ignored when probing.
+    /// The header of a datagram to `destination`.
     ///
     /// # Errors
     /// [`Error::MessageSize`] if it must not be cut and does not fit, [`Error::InvalidInput`] for a hop limit of 0.

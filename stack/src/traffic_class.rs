@@ -16,6 +16,13 @@ pub struct TrafficClass(
 );
 
 /// The codepoints of explicit congestion notification (RFC 3168 section 5).
+///
+/// ```
+/// use peersock_stack::{Ecn, TrafficClass};
+///
+/// assert_eq!(TrafficClass(3).ecn(), Ecn::Congested);
+/// assert_eq!(TrafficClass(3).with_ecn(Ecn::default()), TrafficClass(0));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Ecn {
     /// Not-ECT: congestion drops the packet.

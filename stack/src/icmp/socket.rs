@@ -58,6 +58,27 @@ pub struct EchoRequest<'a> {
 }
 
 /// What came back for an echo request.
+///
+/// ```
+/// use std::time::Instant;
+/// use peersock_stack::*;
+///
+/// let now = Instant::now();
+/// let stack = Stack::new(Config::default(), [7; 32], now);
+/// let net = stack.add_interface(InterfaceConfig::new("net", ["10.0.0.1/8".parse()?]));
+/// let socket = stack.icmp_open(net, false)?;
+/// let request = EchoRequest { destination: "10.0.0.1".parse()?, sequence: 1, payload: b"ping", hop_limit: 64 };
+///
+/// // The node asks itself: the request comes in, and then what it is answered with.
+/// let (mut packet, mut batch) = ([0; 100], Batch::new());
+/// let len = socket.send(&request, 1280, &mut packet)?;
+/// stack.receive(now, net, &mut packet[..len], &mut batch);
+/// let mut reply = batch.replies().next().expect("a reply").packet.to_vec();
+/// stack.receive(now, net, &mut reply, &mut batch);
+/// let reply = socket.recv(&mut packet)?;
+/// assert_eq!((reply.sequence, reply.len, reply.error), (1, 4, None));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EchoReply {
     /// Who answered.

@@ -110,7 +110,11 @@ impl RawSocket {
         let Some(offset) = self.checksum_offset(&inner.options).filter(|_| verify) else { return true };
         let protocol = IpProtocol::from(self.protocol);
         let fits = payload.len() >= offset + 2;
-        fits && checksum::pseudo((origin.source, origin.destination), protocol, payload) == 0
+        let valid = fits && checksum::pseudo((origin.source, origin.destination), protocol, payload) == 0;
+        if !valid {
+            self.shared.counters.ip_checksum_errors.bump();
+        }
+        valid
     }
 
     fn deliver(&self, origin: Origin, data: &[u8]) {

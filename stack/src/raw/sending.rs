@@ -10,6 +10,18 @@ use crate::route::Wanted;
 use crate::{Error, InterfaceId, SendOptions, checksum, icmp};
 
 /// Where a raw socket's packet goes out.
+///
+/// ```
+/// use std::time::Instant;
+/// use peersock_stack::{Config, InterfaceConfig, RawOptions, SendOptions, Stack};
+///
+/// let stack = Stack::new(Config::default(), [7; 32], Instant::now());
+/// let net = stack.add_interface(InterfaceConfig::new("net", ["fd00::1/8".parse()?]));
+/// let socket = stack.raw_open(None, true, 89, RawOptions::default())?;
+/// let route = socket.route(Some("fd00::2".parse()?), &SendOptions::default())?;
+/// assert_eq!((route.interface, route.source), (net, "fd00::1".parse::<std::net::IpAddr>()?));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RawRoute {
     /// The interface to send on.

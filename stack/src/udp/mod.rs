@@ -71,7 +71,15 @@ struct Origin {
     traffic_class: TrafficClass,
 }
 
-/// Where a datagram goes out.
+/// Where a datagram goes out; made by [`UdpSocket::route`].
+///
+/// ```
+/// use peersock_stack::{InterfaceId, UdpRoute};
+///
+/// let [source, destination] = ["10.0.0.1:5000", "10.0.0.2:53"].map(|text| text.parse().unwrap());
+/// let route = UdpRoute { interface: InterfaceId(1), source, destination };
+/// assert_eq!(route.destination.port(), 53);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct UdpRoute {
     /// The interface to send on.
@@ -82,7 +90,26 @@ pub struct UdpRoute {
     pub destination: SocketAddr,
 }
 
-/// A datagram that was read.
+/// A datagram, or a raw socket's packet, that was read.
+///
+/// ```
+/// use std::time::Instant;
+/// use peersock_stack::*;
+///
+/// let now = Instant::now();
+/// let stack = Stack::new(Config::default(), [7; 32], now);
+/// let net = stack.add_interface(InterfaceConfig::new("net", ["10.0.0.1/8".parse()?]));
+/// let socket = stack.udp_bind(Some(net), "10.0.0.1:53".parse()?, UdpOptions::default())?;
+///
+/// // From the socket to itself.
+/// let mut packet = [0; 100];
+/// let len = socket.send(&socket.route(Some(socket.local()))?, b"hello", 1280, &mut packet)?;
+/// stack.receive(now, net, &mut packet[..len], &mut Batch::new());
+/// let received = socket.recv_from(&mut [0; 3])?;
+/// assert_eq!((received.len, received.truncated), (3, true));
+/// assert_eq!((received.source, received.interface, received.hop_limit), (socket.local(), net, 64));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Received {
     /// Bytes written to the buffer.
