@@ -39,6 +39,15 @@ impl Buffers {
     fn new() -> Buffers {
         Buffers { packet: vec![0; MAX_PACKET + 1], sealed: vec![0; MAX_BATCH + 1] }
     }
+
+    /// The thread's own; fresh ones at its very end, when those are gone already (the process's exit resets what is
+    /// open).
+    fn with<R>(work: impl FnOnce(&mut Buffers) -> R) -> R {
+        let mut work = Some(work);
+        let mut run = |buffers: &mut Buffers| work.take().map(|work| work(buffers));
+        let done = BUFFERS.try_with(|buffers| run(&mut buffers.borrow_mut())).ok().flatten();
+        done.or_else(|| run(&mut Buffers::new())).expect("it runs with the one or the other")
+    }
 }
 
 /// Why a flow cannot send now.
@@ -116,7 +125,7 @@ impl Datapath {
         if packet.len() + DATA_OVERHEAD > sender.path.datagram_size {
             return self.counters.too_big.add(1);
         }
-        BUFFERS.with_borrow_mut(|buffers| {
+        Buffers::with(|buffers| {
             if let Ok(length) = sender.session.seal(packet, &mut buffers.sealed) {
                 self.transmit(&sender, &buffers.sealed[..length], None);
             }
@@ -168,13 +177,14 @@ impl Datapath {
         make: impl FnOnce(&mut [u8]) -> Result<usize, Error>,
     ) -> Result<(), Error> {
         let mut batch = Batch::default();
-        let mut packet = PACKET.take();
+        let mut packet = PACKET.try_with(Cell::take).unwrap_or_default();
         packet.resize(MAX_PACKET + 1, 0);
         let made = make(&mut packet);
         if let Ok(length) = made {
             self.send_packet(now, interface, Some(state), destination, &mut packet[..length], &mut batch);
         }
-        PACKET.set(packet);
+        // At the thread's very end there is nothing to keep it in.
+        let _ = PACKET.try_with(|kept| kept.set(packet));
         self.settle(now, &mut batch);
         made.map(|_| ())
     }
@@ -236,7 +246,7 @@ impl Datapath {
             in_flight_cap: usize::MAX,
             checksums: false,
         };
-        BUFFERS.with_borrow_mut(|buffers| {
+        Buffers::with(|buffers| {
             while let Some(segment) = flow.egress(now, &limits, &mut buffers.packet) {
                 self.stack.receive(now, flow.interface(), &mut buffers.packet[..segment.len()], batch);
             }
@@ -261,7 +271,7 @@ impl Datapath {
         let max_segments = self.sink.max_segments(sender.path.socket).min(MAX_BATCH / datagram).max(1);
         let mut blocked = Blocked::Idle;
         let mut sent = false;
-        BUFFERS.with_borrow_mut(|Buffers { packet, sealed }| {
+        Buffers::with(|Buffers { packet, sealed }| {
             loop {
                 let own = flow.in_flight();
                 let others = socket.report_in_flight(link, own).saturating_sub(own);
