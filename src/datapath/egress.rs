@@ -42,6 +42,25 @@ impl Buffers {
     fn new() -> Buffers {
         Buffers { packet: vec![0; MAX_PACKET + 1], sealed: vec![0; MAX_BATCH + 1] }
     }
+
+    /// The thread's own; fresh ones at its very end, when those are gone already (the process's exit resets what is
+    /// open).
+    fn with<R>(work: impl FnOnce(&mut Buffers) -> R) -> R {
+        let mut work = Some(work);
+        let mut run = |buffers: &mut Buffers| work.take().map(|work| work(buffers));
+        let done = BUFFERS.try_with(|buffers| run(&mut buffers.borrow_mut())).ok().flatten();
+        done.or_else(|| run(&mut Buffers::new())).expect("it runs with the one or the other")
+    }
+}
+
+/// Lends the thread's room for one packet.
+fn with_packet<R>(work: impl FnOnce(&mut [u8]) -> R) -> R {
+    let mut packet = PACKET.try_with(Cell::take).unwrap_or_default();
+    packet.resize(MAX_DATAGRAM, 0);
+    let result = work(&mut packet);
+    // At the thread's very end there is nothing to keep it in.
+    let _ = PACKET.try_with(|kept| kept.set(packet));
+    result
 }
 
 /// Why a flow cannot send now.
@@ -123,7 +142,7 @@ impl Datapath {
             return self.counters.too_big.add(1);
         };
         let most = self.sink.max_segments(sender.path.socket).min(MAX_BATCH / datagram).max(1);
-        BUFFERS.with_borrow_mut(|Buffers { sealed, .. }| {
+        Buffers::with(|Buffers { sealed, .. }| {
             // Fragments are of equal size but for the last, so they leave in batches.
             let (mut length, mut count, mut size) = (0, 0, None);
             while let Some(fragment) = fragments.next(packet) {
@@ -172,17 +191,15 @@ impl Datapath {
         data: &[u8],
     ) -> Result<(), Error> {
         let mut batch = Batch::default();
-        let mut packet = PACKET.take();
-        packet.resize(MAX_DATAGRAM, 0);
-        let made = socket.send(route, data, MAX_DATAGRAM, &mut packet);
-        if let Ok(length) = made
-            && socket.ip_options().multicast_loop
-        {
-            self.stack.receive(now, route.interface, &mut packet[..length], &mut batch);
-        }
-        PACKET.set(packet);
+        let made = with_packet(|packet| {
+            let length = socket.send(route, data, MAX_DATAGRAM, packet)?;
+            if socket.ip_options().multicast_loop {
+                self.stack.receive(now, route.interface, &mut packet[..length], &mut batch);
+            }
+            Ok(())
+        });
         self.settle(now, &mut batch);
-        made.map(|_| ())
+        made
     }
 
     /// Sends one ICMP echo request.
@@ -211,15 +228,13 @@ impl Datapath {
         make: impl FnOnce(&mut [u8]) -> Result<usize, Error>,
     ) -> Result<(), Error> {
         let mut batch = Batch::default();
-        let mut packet = PACKET.take();
-        packet.resize(MAX_DATAGRAM, 0);
-        let made = make(&mut packet);
-        if let Ok(length) = made {
+        let made = with_packet(|packet| {
+            let length = make(packet)?;
             self.send_packet(now, interface, Some(state), destination, &mut packet[..length], &mut batch);
-        }
-        PACKET.set(packet);
+            Ok(())
+        });
         self.settle(now, &mut batch);
-        made.map(|_| ())
+        made
     }
 
     /// The largest IP packet that can go to `destination` now, bytes.
@@ -279,7 +294,7 @@ impl Datapath {
             in_flight_cap: usize::MAX,
             checksums: false,
         };
-        BUFFERS.with_borrow_mut(|buffers| {
+        Buffers::with(|buffers| {
             while let Some(segment) = flow.egress(now, &limits, &mut buffers.packet) {
                 self.stack.receive(now, flow.interface(), &mut buffers.packet[..segment.len()], batch);
             }
@@ -308,7 +323,7 @@ impl Datapath {
         let segment = mtu.min(reported) - TCP_HEADERS;
         let mut blocked = Blocked::Idle;
         let mut sent = false;
-        BUFFERS.with_borrow_mut(|Buffers { packet, sealed }| {
+        Buffers::with(|Buffers { packet, sealed }| {
             loop {
                 let own = flow.in_flight();
                 let others = socket.report_in_flight(link, own).saturating_sub(own);
