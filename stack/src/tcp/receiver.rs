@@ -33,6 +33,8 @@ pub(crate) struct Receiver {
     shut: bool,
     /// The peer may send up to here.
     edge: u64,
+    /// Log2 of the unit of the window field.
+    pub(crate) scale: u8,
     /// Bytes that the application's queue may hold now, and at most.
     limit: usize,
     most: usize,
@@ -68,6 +70,7 @@ impl Receiver {
             finished: false,
             shut: false,
             edge: 1,
+            scale: 0,
             limit: if fixed { most } else { most.min(INITIAL_LIMIT) },
             most,
             round_end: now,
@@ -180,21 +183,22 @@ impl Receiver {
             return false;
         }
         let opened = self.free_edge().saturating_sub(self.edge);
-        let limit = self.limit as u64;
+        let limit = (self.limit as u64).min(u64::from(u16::MAX) << self.scale);
         // The peer has never used more than a part of it: no need to say that it is open again.
         let closing = self.edge - self.nxt() < limit / 2;
         closing && opened >= (limit / 4).max((2 * mss).min(limit / 2)).max(1)
     }
 
-    /// Where the window could end.
+    /// Where the window could end, as far as the field can say it.
     fn free_edge(&self) -> u64 {
         let free = self.limit.saturating_sub(self.queue.len()) as u64;
-        (self.queue.end() + free).max(self.edge)
+        let most = u64::from(u16::MAX) << self.scale;
+        (self.queue.end() + free.min(most)).max(self.edge)
     }
 
-    /// The window field for a segment that leaves now, in units of `1 << scale`; the window never shrinks.
-    pub(crate) fn offer(&mut self, scale: u8, mss: u64) -> u16 {
-        let next = self.nxt();
+    /// The window field for a segment that leaves now; the window never shrinks.
+    pub(crate) fn offer(&mut self, mss: u64) -> u16 {
+        let (next, scale) = (self.nxt(), self.scale);
         let free = self.free_edge();
         // Less than a segment or a good part of the buffer is not worth it (RFC 1122 4.2.3.3).
         let least = (self.limit as u64 / 4).min(mss);

@@ -344,6 +344,8 @@ impl Scoreboard {
     fn split(&mut self, index: usize, at: u64) {
         let run = &mut self.runs[index];
         let second = Run { start: at, ..*run };
+        // What of the burst left behind this part was not in flight before it.
+        run.snapshot.in_flight = run.snapshot.in_flight.saturating_sub(run.end - at);
         run.end = at;
         self.runs.insert(index + 1, second);
     }

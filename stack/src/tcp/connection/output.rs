@@ -125,7 +125,7 @@ impl Connection {
         let options = Options {
             mss: Some(self.own_mss()),
             window_scale: match answers {
-                true => (self.own_scale > 0 || self.peer_scale > 0).then_some(self.own_scale),
+                true => self.own_scale,
                 false => Some(self.wanted_scale()),
             },
             sack_permitted: !answers || self.sender.sack,
@@ -139,7 +139,7 @@ impl Connection {
             // RFC 3168 6.1.1; the second try goes without, in case something on the way takes offence.
             ece: if answers { self.ecn.on } else { self.settings.ecn && self.syn.tries == 1 },
             cwr: !answers && self.settings.ecn && self.syn.tries == 1,
-            window: self.receiver.offer(0, 0),
+            window: self.receiver.offer(0),
             options,
             ..Outgoing::default()
         };
@@ -214,7 +214,7 @@ impl Connection {
             seq,
             ack: Some(self.wire_ack()),
             ece: self.ecn.echo,
-            window: self.receiver.offer(self.own_scale, self.mss()),
+            window: self.receiver.offer(self.mss()),
             ..Outgoing::default()
         }
     }
