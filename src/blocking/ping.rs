@@ -62,7 +62,7 @@ impl Ping {
     /// Sends one request and waits for its reply; replies to earlier requests are passed over.
     ///
     /// # Errors
-    /// `TimedOut` after `timeout`, EMSGSIZE if `payload` does not fit the path, and what ICMP errors say.
+    /// `TimedOut` after `timeout`, EMSGSIZE if `payload` is too long for a packet, and what ICMP errors say.
     pub fn ping(&self, sequence: u16, payload: &[u8], timeout: Duration) -> io::Result<Pong> {
         let started = Instant::now();
         self.socket.send(&EchoRequest {

@@ -6,11 +6,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use peersock_overlay::{DATA_OVERHEAD, Peer, Sender, Session};
-use peersock_stack::{Batch, EchoRequest, Egress, Error, Flow, IcmpSocket, InterfaceId, Ready, UdpSocket};
+use peersock_stack::{
+    Batch, EchoRequest, Egress, Error, Flow, IcmpSocket, InterfaceId, MAX_DATAGRAM, Ready, UdpRoute,
+    UdpSocket,
+};
 
 use super::route::Resolved;
 use super::socket::{PeerLink, SocketState};
-use super::{Datapath, Route, Transmit};
+use super::{Datapath, Route, Transmit, ecn};
 
 /// Largest IP packet, and so largest super-segment.
 const MAX_PACKET: usize = 65535;
@@ -39,6 +42,25 @@ impl Buffers {
     fn new() -> Buffers {
         Buffers { packet: vec![0; MAX_PACKET + 1], sealed: vec![0; MAX_BATCH + 1] }
     }
+
+    /// The thread's own; fresh ones at its very end, when those are gone already (the process's exit resets what is
+    /// open).
+    fn with<R>(work: impl FnOnce(&mut Buffers) -> R) -> R {
+        let mut work = Some(work);
+        let mut run = |buffers: &mut Buffers| work.take().map(|work| work(buffers));
+        let done = BUFFERS.try_with(|buffers| run(&mut buffers.borrow_mut())).ok().flatten();
+        done.or_else(|| run(&mut Buffers::new())).expect("it runs with the one or the other")
+    }
+}
+
+/// Lends the thread's room for one packet.
+fn with_packet<R>(work: impl FnOnce(&mut [u8]) -> R) -> R {
+    let mut packet = PACKET.try_with(Cell::take).unwrap_or_default();
+    packet.resize(MAX_DATAGRAM, 0);
+    let result = work(&mut packet);
+    // At the thread's very end there is nothing to keep it in.
+    let _ = PACKET.try_with(|kept| kept.set(packet));
+    result
 }
 
 /// Why a flow cannot send now.
@@ -68,6 +90,7 @@ impl Datapath {
             }
             let contexts = round.listeners.iter().map(|listener| listener.context());
             let contexts = contexts.chain(round.udp.iter().map(|socket| socket.context()));
+            let contexts = contexts.chain(round.raw.iter().map(|socket| socket.context()));
             for context in contexts.chain(round.icmp.iter().map(|socket| socket.context())) {
                 SocketState::of(context).waiters.notify(true, false);
             }
@@ -86,7 +109,8 @@ impl Datapath {
         }
     }
 
-    /// Sends one whole IP packet that no flow stands behind (UDP, ICMP, resets).
+    /// Sends one whole IP packet that no flow stands behind (UDP, ICMP, resets), in fragments if it is over the path's
+    /// size.
     pub fn send_packet(
         &self,
         now: Instant,
@@ -113,12 +137,26 @@ impl Datapath {
             }
             return self.with_control(now, batch, |endpoint| endpoint.want_session(now, &peer));
         };
-        if packet.len() + DATA_OVERHEAD > sender.path.datagram_size {
+        let datagram = sender.path.datagram_size;
+        let Ok(mut fragments) = self.stack.fragments(interface, packet, datagram - DATA_OVERHEAD) else {
             return self.counters.too_big.add(1);
-        }
-        BUFFERS.with_borrow_mut(|buffers| {
-            if let Ok(length) = sender.session.seal(packet, &mut buffers.sealed) {
-                self.transmit(&sender, &buffers.sealed[..length], None);
+        };
+        let most = self.sink.max_segments(sender.path.socket).min(MAX_BATCH / datagram).max(1);
+        let ecn = ecn::of(packet);
+        Buffers::with(|Buffers { sealed, .. }| {
+            // Fragments are of equal size but for the last, so they leave in batches.
+            let (mut length, mut count, mut size) = (0, 0, None);
+            while let Some(fragment) = fragments.next(packet) {
+                let Ok(n) = sender.session.seal(fragment, &mut sealed[length..]) else { break };
+                (length, count) = (length + n, count + 1);
+                size.get_or_insert(n);
+                if count == most {
+                    self.transmit(&sender, &sealed[..length], size, ecn);
+                    (length, count, size) = (0, 0, None);
+                }
+            }
+            if count > 0 {
+                self.transmit(&sender, &sealed[..length], size, ecn);
             }
         });
         self.note_sent(now, &sender.session, batch);
@@ -138,8 +176,31 @@ impl Datapath {
         let route = socket.route(remote)?;
         let state = SocketState::of(socket.context());
         let destination = route.destination.ip();
+        if destination.is_multicast() {
+            return self.loop_back(now, socket, &route, data);
+        }
         let mtu = self.inner_mtu(now, route.interface, state, destination);
         self.send_made(now, route.interface, state, destination, |buf| socket.send(&route, data, mtu, buf))
+    }
+
+    /// Sends a datagram to the members of a group that are on this node. The overlay does not know of others.
+    fn loop_back(
+        &self,
+        now: Instant,
+        socket: &UdpSocket,
+        route: &UdpRoute,
+        data: &[u8],
+    ) -> Result<(), Error> {
+        let mut batch = Batch::default();
+        let made = with_packet(|packet| {
+            let length = socket.send(route, data, MAX_DATAGRAM, packet)?;
+            if socket.ip_options().multicast_loop {
+                self.stack.receive(now, route.interface, &mut packet[..length], &mut batch);
+            }
+            Ok(())
+        });
+        self.settle(now, &mut batch);
+        made
     }
 
     /// Sends one ICMP echo request.
@@ -168,15 +229,13 @@ impl Datapath {
         make: impl FnOnce(&mut [u8]) -> Result<usize, Error>,
     ) -> Result<(), Error> {
         let mut batch = Batch::default();
-        let mut packet = PACKET.take();
-        packet.resize(MAX_PACKET + 1, 0);
-        let made = make(&mut packet);
-        if let Ok(length) = made {
+        let made = with_packet(|packet| {
+            let length = make(packet)?;
             self.send_packet(now, interface, Some(state), destination, &mut packet[..length], &mut batch);
-        }
-        PACKET.set(packet);
+            Ok(())
+        });
         self.settle(now, &mut batch);
-        made.map(|_| ())
+        made
     }
 
     /// The largest IP packet that can go to `destination` now, bytes.
@@ -191,7 +250,7 @@ impl Datapath {
             Resolved::Route(Route::Peer(peer)) => {
                 peer.sender().map_or(BASE_DATAGRAM, |sender| sender.path.datagram_size) - DATA_OVERHEAD
             }
-            Resolved::Route(Route::Local) => MAX_PACKET,
+            Resolved::Route(Route::Local) => MAX_DATAGRAM,
             Resolved::Unknown | Resolved::NoRoute => BASE_DATAGRAM - DATA_OVERHEAD,
         }
     }
@@ -236,7 +295,7 @@ impl Datapath {
             in_flight_cap: usize::MAX,
             checksums: false,
         };
-        BUFFERS.with_borrow_mut(|buffers| {
+        Buffers::with(|buffers| {
             while let Some(segment) = flow.egress(now, &limits, &mut buffers.packet) {
                 self.stack.receive(now, flow.interface(), &mut buffers.packet[..segment.len()], batch);
             }
@@ -259,14 +318,18 @@ impl Datapath {
         let datagram = sender.path.datagram_size;
         let link = PeerLink::of(peer);
         let max_segments = self.sink.max_segments(sender.path.socket).min(MAX_BATCH / datagram).max(1);
+        // A router behind the peer may have reported less.
+        let mtu = datagram - DATA_OVERHEAD;
+        let reported = self.stack.path_mtu(flow.interface(), flow.remote().ip()).unwrap_or(mtu);
+        let segment = mtu.min(reported) - TCP_HEADERS;
         let mut blocked = Blocked::Idle;
         let mut sent = false;
-        BUFFERS.with_borrow_mut(|Buffers { packet, sealed }| {
+        Buffers::with(|Buffers { packet, sealed }| {
             loop {
                 let own = flow.in_flight();
                 let others = socket.report_in_flight(link, own).saturating_sub(own);
                 let limits = Egress {
-                    segment: datagram - DATA_OVERHEAD - TCP_HEADERS,
+                    segment,
                     max_segments,
                     in_flight_cap: peer.receive_limit().saturating_sub(others).max(IN_FLIGHT_FLOOR),
                     checksums: false,
@@ -274,6 +337,7 @@ impl Datapath {
                 let Some(mut segment) = flow.egress(now, &limits, packet) else { break };
                 let mut length = 0;
                 let mut datagram_size = None;
+                let ecn = ecn::of(packet);
                 while let Some(wire) = segment.next(packet) {
                     let Ok(n) = sender.session.seal(wire, &mut sealed[length..]) else {
                         // The session has come to its end; what was cut off is sent again by the flow's timer.
@@ -284,7 +348,7 @@ impl Datapath {
                     length += n;
                 }
                 if length > 0 {
-                    self.transmit(&sender, &sealed[..length], datagram_size);
+                    self.transmit(&sender, &sealed[..length], datagram_size, ecn);
                     sent = true;
                 }
                 if matches!(blocked, Blocked::NoSession(_)) {
@@ -298,9 +362,9 @@ impl Datapath {
         blocked
     }
 
-    fn transmit(&self, sender: &Sender, contents: &[u8], segment_size: Option<usize>) {
+    fn transmit(&self, sender: &Sender, contents: &[u8], segment_size: Option<usize>, ecn: u8) {
         let (socket, remote) = (sender.path.socket, sender.path.remote);
-        self.sink.send(&Transmit { socket, remote, contents, segment_size });
+        self.sink.send(&Transmit { socket, remote, contents, segment_size, ecn });
     }
 
     fn note_sent(&self, now: Instant, session: &Arc<Session>, batch: &mut Batch) {

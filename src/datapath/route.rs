@@ -20,6 +20,8 @@ const SILENCE: Duration = Duration::from_secs(1);
 
 /// Packets without a flow (UDP, ICMP) kept for each destination that is being reached; the oldest goes first.
 const MAX_WAITING_PACKETS: usize = 32;
+/// Bytes of packets kept for all destinations together; more are dropped.
+const MAX_WAITING_BYTES: usize = 64 << 20;
 /// Destinations that may be waited for; packets for more are dropped.
 const MAX_WAITING_DESTINATIONS: usize = 4096;
 
@@ -125,6 +127,8 @@ impl Datapath {
 #[derive(Default)]
 pub(super) struct Waiting {
     entries: BTreeMap<(InterfaceId, IpAddr), Entry>,
+    /// In the packets of all entries.
+    bytes: usize,
 }
 
 pub(super) struct Entry {
@@ -152,13 +156,22 @@ impl Waiting {
         destination: IpAddr,
         packet: &[u8],
     ) -> bool {
+        if self.bytes + packet.len() > MAX_WAITING_BYTES {
+            return false;
+        }
         let Some(entry) = self.entry(now, found, interface, destination) else { return false };
         let full = entry.packets.len() == MAX_WAITING_PACKETS;
-        if full {
-            entry.packets.pop_front();
-        }
+        let oldest = if full { entry.packets.pop_front() } else { None };
         entry.packets.push_back(packet.to_vec());
+        self.bytes += packet.len();
+        self.bytes -= oldest.map_or(0, |packet| packet.len());
         !full
+    }
+
+    fn remove(&mut self, key: &(InterfaceId, IpAddr)) -> Option<Entry> {
+        let entry = self.entries.remove(key)?;
+        self.bytes -= entry.packets.iter().map(Vec::len).sum::<usize>();
+        Some(entry)
     }
 
     fn entry(&mut self, now: Instant, found: bool, interface: InterfaceId, to: IpAddr) -> Option<&mut Entry> {
@@ -185,7 +198,7 @@ impl Waiting {
     ) -> Vec<((InterfaceId, IpAddr), Entry)> {
         let keys: Vec<_> =
             self.entries.keys().filter(|(i, address)| *i == interface && wanted(*address)).copied().collect();
-        keys.into_iter().filter_map(|key| self.entries.remove_entry(&key)).collect()
+        keys.into_iter().filter_map(|key| Some((key, self.remove(&key)?))).collect()
     }
 
     /// Notes that what waits for these addresses was found, so that only the overlay gives it up. True if anything does.
@@ -211,6 +224,6 @@ impl Waiting {
             .filter(|(_, entry)| entry.deadline.is_some_and(|deadline| deadline <= now))
             .map(|(key, _)| *key)
             .collect();
-        due.into_iter().filter_map(|key| self.entries.remove(&key)).collect()
+        due.into_iter().filter_map(|key| self.remove(&key)).collect()
     }
 }

@@ -13,8 +13,9 @@ use crate::wait::Interest;
 
 /// A UDP socket on the overlay, as `tokio::net::UdpSocket`.
 ///
-/// A datagram that is longer than the buffer is cut off. One that does not fit the path to its destination is refused
-/// with the error EMSGSIZE; what fits on every path is 1124 bytes.
+/// A datagram that is longer than the buffer is cut off. One that does not fit the path to its destination whole goes in
+/// fragments, and is lost if one of them is; what fits on every path is 1124 bytes. The longest are 65,507 bytes over
+/// IPv4 and 65,527 over IPv6; more is refused with the error EMSGSIZE.
 ///
 /// ```no_run
 /// use peersock::UdpSocket;
@@ -68,7 +69,7 @@ impl UdpSocket {
     /// Sends one datagram to `addr`.
     ///
     /// # Errors
-    /// EMSGSIZE if it does not fit, `NetworkUnreachable`, `PermissionDenied`.
+    /// EMSGSIZE if it is too long, `NetworkUnreachable`, `PermissionDenied`.
     pub async fn send_to(&self, buf: &[u8], addr: impl ToSocketAddrs) -> io::Result<usize> {
         let addrs = resolve(&self.datagrams.node, &addr)?;
         self.datagrams.send(buf, Some(addrs[0]))

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use crate::timers::Tick;
-use crate::{Flow, IcmpSocket, InterfaceId, Listener, UdpSocket};
+use crate::{Flow, IcmpSocket, InterfaceId, Listener, MembershipChange, RawSocket, UdpSocket};
 
 /// What calls of [`Stack::receive`](crate::Stack::receive) and
 /// [`Stack::handle_timeout`](crate::Stack::handle_timeout) touched since the last [`clear`](Self::clear).
@@ -32,6 +32,10 @@ pub struct Batch {
     pub udp: Vec<Arc<UdpSocket>>,
     /// ICMP sockets with replies or errors.
     pub icmp: Vec<Arc<IcmpSocket>>,
+    /// Raw sockets with packets or errors.
+    pub raw: Vec<Arc<RawSocket>>,
+    /// Multicast groups that the node has joined or left, from [`Stack::handle_timeout`](crate::Stack::handle_timeout).
+    pub memberships: Vec<MembershipChange>,
     replies: Vec<ReplyEntry>,
     /// The replies' bytes, one behind the other.
     bytes: Vec<u8>,
@@ -68,6 +72,8 @@ impl Batch {
         self.listeners.clear();
         self.udp.clear();
         self.icmp.clear();
+        self.raw.clear();
+        self.memberships.clear();
         self.replies.clear();
         self.bytes.clear();
         self.round = 0;
@@ -79,6 +85,8 @@ impl Batch {
             && self.listeners.is_empty()
             && self.udp.is_empty()
             && self.icmp.is_empty()
+            && self.raw.is_empty()
+            && self.memberships.is_empty()
             && self.replies.is_empty()
     }
 
@@ -96,17 +104,6 @@ impl Batch {
         self.bytes.truncate(start + len);
         if len > 0 {
             self.replies.push(ReplyEntry { interface, destination, end: start + len });
-        }
-    }
-
-    /// Sends the last reply `times` more.
-    pub(crate) fn repeat_last(&mut self, times: usize) {
-        let Some(&ReplyEntry { interface, destination, end }) = self.replies.last() else { return };
-        let start = self.replies.iter().rev().nth(1).map_or(0, |before| before.end);
-        for round in 1..=times {
-            self.bytes.extend_from_within(start..end);
-            let end = end + round * (end - start);
-            self.replies.push(ReplyEntry { interface, destination, end });
         }
     }
 
@@ -131,6 +128,12 @@ impl Batch {
     pub(crate) fn touch_icmp(&mut self, rounds: &Rounds, socket: Arc<IcmpSocket>) {
         if socket.mark().is_new(self.round(rounds)) {
             self.icmp.push(socket);
+        }
+    }
+
+    pub(crate) fn touch_raw(&mut self, rounds: &Rounds, socket: Arc<RawSocket>) {
+        if socket.mark().is_new(self.round(rounds)) {
+            self.raw.push(socket);
         }
     }
 

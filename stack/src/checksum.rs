@@ -20,16 +20,21 @@ pub(crate) fn fill_tcp(packet: &mut [u8]) {
 
 /// The checksum over an ICMP message; ICMPv6's covers the addresses too (RFC 4443 2.3). Over a message
 /// that contains its own valid checksum it is zero.
-pub(crate) fn icmp((source, destination): (IpAddr, IpAddr), message: &[u8]) -> u16 {
-    let data = checksum::data(message);
-    let sum = match (source, destination) {
+pub(crate) fn icmp(addresses: (IpAddr, IpAddr), message: &[u8]) -> u16 {
+    match addresses.0 {
+        IpAddr::V4(_) => !checksum::data(message),
+        IpAddr::V6(_) => pseudo(addresses, IpProtocol::Icmpv6, message),
+    }
+}
+
+/// The checksum over a packet of the upper layer and the pseudo-header (RFC 8200 8.1). Over a packet that contains its
+/// own valid checksum it is zero.
+pub(crate) fn pseudo((source, destination): (IpAddr, IpAddr), protocol: IpProtocol, packet: &[u8]) -> u16 {
+    let header = match (source, destination) {
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            let length = message.len() as u32;
-            let addresses = (&source.into(), &destination.into());
-            let pseudo = checksum::pseudo_header(addresses.0, addresses.1, IpProtocol::Icmpv6, length);
-            checksum::combine(&[pseudo, data])
+            checksum::pseudo_header(&source.into(), &destination.into(), protocol, packet.len() as u32)
         }
-        _ => data,
+        _ => 0,
     };
-    !sum
+    !checksum::combine(&[header, checksum::data(packet)])
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::CongestionControl;
+use crate::{CongestionControl, IpOptions};
 
 /// Settings that every socket of one [`Stack`](crate::Stack) shares.
 ///
@@ -48,6 +48,14 @@ pub struct Config {
     /// Most ICMP errors sent per second, with bursts of the same size. Default 100
     /// (RFC 4443 2.4 (f), RFC 1812 4.3.2.8).
     pub icmp_errors_per_second: u32,
+    /// Most ICMP errors sent per second to one IPv4 address or one IPv6 /64 prefix, with bursts of the same size,
+    /// so that one peer cannot use up what all share. Default 10. A few prefixes may share a limit.
+    pub icmp_errors_per_prefix: u32,
+    /// Bytes that fragments may hold while they wait for the rest of their packets, a charge for each included.
+    /// Default 4 MiB. What would exceed it pushes out the oldest packet of the source that holds most.
+    pub reassembly_memory: usize,
+    /// The same for the fragments of one source. Default 1 MiB, which are 15 packets of the largest size.
+    pub reassembly_memory_per_source: usize,
 }
 
 impl Default for Config {
@@ -63,6 +71,9 @@ impl Default for Config {
             ephemeral_ports: 32768..=60999,
             max_flows: 1 << 18,
             icmp_errors_per_second: 100,
+            icmp_errors_per_prefix: 10,
+            reassembly_memory: 4 << 20,
+            reassembly_memory_per_source: 1 << 20,
         }
     }
 }
@@ -222,13 +233,21 @@ pub struct TcpOptions {
 }
 
 /// Options of a UDP socket, given when it is bound.
+///
+/// ```
+/// use peersock_stack::{IpOptions, UdpOptions};
+///
+/// let ip = IpOptions { hop_limit: 3, ..IpOptions::default() };
+/// let options = UdpOptions { ip, ..UdpOptions::default() };
+/// assert!(!options.reuse_address);
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct UdpOptions {
     /// SO_REUSEADDR: several sockets may bind the same address; the youngest gets the datagrams.
     /// Default off.
     pub reuse_address: bool,
-    /// IP_TTL or IPV6_UNICAST_HOPS, 1 to 255. Default 64.
-    pub hop_limit: Option<u8>,
     /// SO_RCVBUF, instead of [`Config::udp_receive_buffer`], bytes.
     pub receive_buffer: Option<usize>,
+    /// What its packets' IP headers say; see [`UdpSocket::set_ip_options`](crate::UdpSocket::set_ip_options).
+    pub ip: IpOptions,
 }

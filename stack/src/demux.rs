@@ -167,11 +167,12 @@ pub(crate) trait Bound {
 /// Everything of one kind that is bound, by port.
 pub(crate) struct Binds<T> {
     ports: RwLock<HashMap<u16, Vec<Arc<T>>>>,
+    len: AtomicUsize,
 }
 
 impl<T> Default for Binds<T> {
     fn default() -> Self {
-        Self { ports: RwLock::default() }
+        Self { ports: RwLock::default(), len: AtomicUsize::new(0) }
     }
 }
 
@@ -182,6 +183,18 @@ impl<T: Bound> Binds<T> {
         let bound = ports.get(&destination.port())?;
         let scored = bound.iter().filter_map(|one| Some((one.score(interface, destination.ip())?, one)));
         scored.max_by_key(|&(score, _)| score).map(|(_, one)| one.clone())
+    }
+
+    /// Whether nothing is bound. Takes no lock.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len.load(Ordering::Acquire) == 0
+    }
+
+    /// All that suit a packet.
+    pub(crate) fn matching(&self, interface: InterfaceId, destination: SocketAddr) -> Vec<Arc<T>> {
+        let ports = self.read();
+        let bound = ports.get(&destination.port()).into_iter().flatten();
+        bound.filter(|one| one.score(interface, destination.ip()).is_some()).cloned().collect()
     }
 
     /// Enters what `make` gives, unless something there stands in the way.
@@ -195,13 +208,16 @@ impl<T: Bound> Binds<T> {
         free(ports.get(&port).map_or(&[], Vec::as_slice))?;
         let one = make();
         ports.entry(port).or_default().push(one.clone());
+        self.len.fetch_add(1, Ordering::Release);
         Ok(one)
     }
 
     pub(crate) fn remove(&self, port: u16, one: &T) {
         let mut ports = self.write();
         if let Some(bound) = ports.get_mut(&port) {
+            let before = bound.len();
             bound.retain(|other| !std::ptr::eq(Arc::as_ptr(other), one));
+            self.len.fetch_sub(before - bound.len(), Ordering::Release);
             if bound.is_empty() {
                 ports.remove(&port);
             }
@@ -222,6 +238,7 @@ impl<T: Bound> Binds<T> {
     /// Forgets all.
     pub(crate) fn clear(&self) {
         let bound = std::mem::take(&mut *self.write());
+        self.len.store(0, Ordering::Release);
         drop(bound);
     }
 

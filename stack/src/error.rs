@@ -67,6 +67,12 @@ pub enum Error {
     /// The network does not allow that port.
     #[error("port not allowed in this network")]
     PermissionDenied,
+    /// The peer does not take the protocol.
+    #[error("protocol not available")]
+    ProtocolUnreachable,
+    /// The peer could not make sense of a packet's header.
+    #[error("protocol error")]
+    Protocol,
     /// A limit of the stack is reached.
     #[error("out of memory")]
     OutOfMemory,
@@ -109,6 +115,8 @@ impl Error {
             Self::InvalidInput       => (Kind::InvalidInput,       libc::EINVAL),
             Self::MessageSize        => (Kind::Other,              libc::EMSGSIZE),
             Self::PermissionDenied   => (Kind::PermissionDenied,   libc::EACCES),
+            Self::ProtocolUnreachable => (Kind::Other,             libc::ENOPROTOOPT),
+            Self::Protocol           => (Kind::Other,              libc::EPROTO),
             Self::OutOfMemory        => (Kind::OutOfMemory,        libc::ENOMEM),
             Self::Closed             => (Kind::Other,              libc::EBADF),
         }

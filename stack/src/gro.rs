@@ -249,7 +249,7 @@ impl Join {
 impl Segment {
     fn parse(packet: &[u8]) -> Option<Self> {
         let ip = IpHeader::parse(packet, false).ok()?;
-        let plain = ip.protocol == IpProtocol::Tcp && ip.total_len == packet.len();
+        let plain = ip.plain && ip.protocol == IpProtocol::Tcp && ip.total_len == packet.len();
         if !plain || !matches!((packet[0] >> 4, ip.header_len), (4, 20) | (6, 40)) {
             return None;
         }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::{Cidr, InterfaceConfig, InterfaceId};
+use crate::{Cidr, InterfaceConfig, InterfaceId, source};
 
 /// One joined network as sockets see it.
 pub(crate) struct Interface {
@@ -25,13 +25,9 @@ impl Interface {
         self.read().iter().any(|own| own.address() == address)
     }
 
-    /// The own address that shares the longest prefix with `remote` (RFC 6724 5, rules 1 and 8; there
-    /// is one scope and one label here).
+    /// The own address to reach `remote` from.
     pub(crate) fn source_for(&self, remote: IpAddr) -> Option<IpAddr> {
-        let addresses = self.read();
-        let ranked = addresses.iter().filter_map(|own| Some((own.common_prefix(remote)?, own.address())));
-        // The first of equals, as configured.
-        ranked.reduce(|best, next| if next.0 > best.0 { next } else { best }).map(|(_, address)| address)
+        source::choose(&self.read(), remote)
     }
 
     /// How long a prefix the interface's networks share with `remote`, if it lies in one of them.
@@ -92,6 +88,14 @@ impl Interfaces {
         let table = self.read();
         let routes = table.entries.values().filter_map(|one| Some((one.route_to(remote)?, one)));
         routes.reduce(|best, next| if next.0 > best.0 { next } else { best }).map(|(_, one)| one.clone())
+    }
+
+    /// The first interface that has an address of the family of `other`.
+    pub(crate) fn first_with(&self, other: IpAddr) -> Option<Arc<Interface>> {
+        let of_family = |interface: &Interface| {
+            interface.read().iter().any(|own| own.address().is_ipv4() == other.is_ipv4())
+        };
+        self.read().entries.values().find(|interface| of_family(interface)).cloned()
     }
 
     /// The interface that has `address`.

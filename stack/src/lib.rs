@@ -12,8 +12,9 @@
 //!    the round's packets share one [`Batch`].
 //! 2. If [`Stack::poll_timeout`] has passed, call [`Stack::handle_timeout`] with the same batch.
 //! 3. For each of the batch's [`flows`](Batch::flows), call [`Flow::egress`] until it returns `None`, cut what
-//!    it emits with [`SuperSegment::next`], and send that. Send the [`replies`](Batch::replies). Look at the
-//!    [`readiness`](Flow::readiness) of everything listed and wake whoever waits for it.
+//!    it emits with [`SuperSegment::next`], and send that. Send the [`replies`](Batch::replies), cut by
+//!    [`Stack::fragments`] as every packet that is not a flow's. Look at the [`readiness`](Flow::readiness) of
+//!    everything listed and wake whoever waits for it.
 //! 4. Ask [`Stack::poll_timeout`] when to come back.
 //!
 //! An application's call ([`Flow::write`], [`Flow::read`], [`Flow::close`] …) is followed by `egress` until
@@ -64,8 +65,19 @@
 //!
 //! - TCP is smoltcp's: NewReno-like recovery with one SACK range, CUBIC, a retransmission timeout of 1 s at
 //!   least, TIME-WAIT of 10 s, no timestamps. A congestion window is never under 16 segments.
-//! - IP fragments, IPv6 extension headers, IP options in super-segments and multicast are not supported; what
-//!   arrives is dropped and counted. Datagrams over the path's MTU are refused.
+//! - A node is a host: it forwards nothing, and takes no broadcasts. Packets with IPv4 source routes are dropped, and so
+//!   are those with more than eight IPv6 extension headers or 64 options. Super-segments have no IP options.
+//! - Fragments that overlap cost the whole packet, in IPv4 too; a packet has at most 256. What waits for fragments is
+//!   bounded in total and for each source ([`Config::reassembly_memory`]). A packet over the path's MTU is cut unless
+//!   its socket forbids it; one with IP options is not.
+//! - A connected UDP socket hears of unreachable hosts and networks too, which Linux keeps for those who ask for
+//!   IP_RECVERR. An MTU that a router reports is believed if the quoted packet has the addresses and ports of a socket.
+//! - A socket receives what is sent to the groups that it has joined itself. No IGMP or MLD is spoken: the driver makes
+//!   memberships known ([`Batch::memberships`]).
+//! - Raw sockets see large TCP packets as a [`Coalescer`] has joined them. A header that comes with the packet must have
+//!   an own address as its source.
+//! - Source addresses are chosen without RFC 6724's rules about deprecated, home and temporary addresses, which there
+//!   are none of. IPv4 networks that do not hold the destination all suit it equally.
 //! - After a reset, data that had arrived before can still be read (Linux may drop it).
 
 mod batch;
@@ -75,34 +87,51 @@ mod config;
 mod counters;
 mod demux;
 mod error;
+mod error_queue;
+mod extended;
 mod flow;
+mod fragments;
 mod gro;
 mod gso;
 mod icmp;
 mod interface;
 mod ip;
+mod ip_options;
 mod keyed;
 mod listener;
+mod multicast;
+mod pmtu;
 mod ports;
 mod queue;
+mod raw;
 mod ready;
+mod reassembly;
 mod receive;
+mod route;
+mod source;
 mod stack;
 mod tcp;
 mod timers;
+mod traffic_class;
 mod udp;
 
 pub use batch::{Batch, Reply};
 pub use config::{Cidr, Config, InterfaceConfig, InterfaceId, ParseCidrError, TcpOptions, UdpOptions};
 pub use counters::Counters;
 pub use error::Error;
-pub use flow::{Egress, Flow};
+pub use error_queue::{ErrorOrigin, ErrorReport};
+pub use flow::{Egress, Flow, TcpInfo};
+pub use fragments::Fragments;
 pub use gro::{Coalescer, Flushed};
 pub use gso::SuperSegment;
 pub use icmp::{EchoReply, EchoRequest, IcmpSocket};
-pub use ip::MAX_PACKET;
+pub use ip::{MAX_DATAGRAM, MAX_PACKET};
+pub use ip_options::{Fragmentation, IpOptions, SendOptions};
 pub use listener::Listener;
+pub use multicast::MembershipChange;
+pub use raw::{IcmpFilter, RawOptions, RawRoute, RawSocket};
 pub use ready::{Ready, State};
 pub use stack::Stack;
 pub use tcp::congestion::{CongestionControl, UnknownCongestionControl};
+pub use traffic_class::{Ecn, TrafficClass};
 pub use udp::{Received, UdpRoute, UdpSocket};

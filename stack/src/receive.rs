@@ -1,6 +1,6 @@
 //! The way of an arriving packet to its socket.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,11 +8,11 @@ use smoltcp::wire::IpProtocol;
 
 use crate::clock::Time;
 use crate::demux::FlowKey;
+use crate::icmp::Problem;
 use crate::interface::Interface;
-use crate::ip::{IpError, IpHeader, MAX_HEADERS};
+use crate::ip::{IpError, IpHeader, MAX_HEADERS, is_unicast};
 use crate::tcp::{Connection, Segment, TcpError, TcpHeader, initial_sequence};
-use crate::udp::Delivery;
-use crate::{Batch, Flow, InterfaceId, Stack, icmp, udp};
+use crate::{Batch, Flow, InterfaceId, Stack, icmp, raw, udp};
 
 impl Stack {
     /// Takes in one inner IP packet, or a super-segment that a [`Coalescer`](crate::Coalescer) made, and
@@ -32,11 +32,9 @@ impl Stack {
         let ip = match IpHeader::parse(packet, interface.checksums) {
             Ok(ip) => ip,
             Err(IpError::Malformed) => return counters.ip_malformed.bump(),
-            Err(IpError::Fragment) => return counters.ip_fragments.bump(),
-            Err(IpError::ExtensionHeader) => return counters.ip_extension_headers.bump(),
             Err(IpError::Checksum) => return counters.ip_checksum_errors.bump(),
         };
-        if !interface.is_local(ip.destination) {
+        if !self.is_for_us(&interface, ip.destination) {
             return counters.ip_not_local.bump();
         }
         if !ip.source_is_unicast() {
@@ -44,13 +42,48 @@ impl Stack {
         }
         let time = self.shared.clock.time(now);
         let packet = &mut packet[..ip.total_len];
+        if ip.plain {
+            // Where IPv4 and IPv6 name what follows their headers.
+            let named_at = if ip.source.is_ipv4() { 9 } else { 6 };
+            self.deliver(time, &interface, packet, (&ip, named_at), batch);
+        } else {
+            self.receive_extended(time, &interface, packet, &ip, batch);
+        }
+    }
+
+    /// Whether a packet to `destination` has arrived: an own address, or a group that a socket has joined.
+    fn is_for_us(&self, interface: &Interface, destination: IpAddr) -> bool {
+        if destination.is_multicast() {
+            self.shared.memberships.contains(interface.id, destination)
+        } else {
+            interface.is_local(destination)
+        }
+    }
+
+    /// Gives a whole packet to its upper layer, which the byte at `named_at` names.
+    pub(crate) fn deliver(
+        &self,
+        time: Time,
+        interface: &Arc<Interface>,
+        packet: &mut [u8],
+        (ip, named_at): (&IpHeader, usize),
+        batch: &mut Batch,
+    ) {
+        let taken = raw::receive(&self.shared, interface, packet, ip, batch);
         match ip.protocol {
-            IpProtocol::Tcp => self.receive_tcp(time, &interface, packet, &ip, batch),
-            IpProtocol::Udp => self.receive_udp(time, &interface, packet, &ip, batch),
-            IpProtocol::Icmp | IpProtocol::Icmpv6 => {
-                icmp::receive(&self.shared, time, &interface, &ip, packet, batch);
+            // A connection has two ends (RFC 9293 3.9.2.3).
+            IpProtocol::Tcp if !is_unicast(ip.destination) => self.shared.counters.tcp_malformed.bump(),
+            IpProtocol::Tcp => self.receive_tcp(time, interface, packet, ip, batch),
+            IpProtocol::Udp => udp::receive(&self.shared, time, interface, packet, ip, batch),
+            protocol if icmp::is_for(ip.source, protocol) => {
+                icmp::receive(&self.shared, time, interface, ip, packet, batch);
             }
-            _ => counters.ip_unknown_protocol.bump(),
+            _ if taken => {}
+            _ => {
+                self.shared.counters.ip_unknown_protocol.bump();
+                let problem = Problem::ProtocolUnreachable { named_at };
+                icmp::report(&self.shared, time, interface, packet, problem, batch);
+            }
         }
     }
 
@@ -125,22 +158,5 @@ impl Stack {
             listener.forget_handshake();
         }
         Some(flow)
-    }
-
-    fn receive_udp(
-        &self,
-        time: Time,
-        interface: &Interface,
-        packet: &[u8],
-        ip: &IpHeader,
-        batch: &mut Batch,
-    ) {
-        match udp::receive(&self.shared, interface, ip, packet) {
-            Delivery::Socket(socket) => batch.touch_udp(&self.shared.rounds, socket),
-            Delivery::Unreachable => {
-                icmp::port_unreachable(&self.shared, time, interface, ip, packet, batch);
-            }
-            Delivery::Dropped => {}
-        }
     }
 }

@@ -7,16 +7,20 @@ use std::time::Instant;
 use crate::batch::Rounds;
 use crate::clock::{Clock, Time};
 use crate::demux::{Binds, ConnectedUdp, FlowKey, FlowTable};
-use crate::icmp::Rate;
+use crate::fragments::Identifications;
+use crate::icmp::Rates;
 use crate::interface::{Interface, Interfaces};
 use crate::ip::{canonical, is_unicast};
 use crate::keyed::Key;
+use crate::multicast::Memberships;
+use crate::pmtu::PathMtus;
 use crate::ports::Ephemeral;
+use crate::reassembly::Reassembly;
 use crate::tcp::{Connection, Memory, initial_sequence};
 use crate::timers::Timers;
 use crate::{
     Batch, Cidr, Config, Counters, Error, Flow, IcmpSocket, InterfaceConfig, InterfaceId, Listener,
-    TcpOptions, UdpOptions, UdpSocket,
+    RawSocket, TcpOptions, UdpOptions, UdpSocket,
 };
 
 /// The TCP/IP stack of one node. See the [crate's documentation](crate) for how to drive it.
@@ -42,7 +46,13 @@ pub(crate) struct Shared {
     pub(crate) udp_binds: Binds<UdpSocket>,
     /// Bound to their identifier.
     pub(crate) icmp: Binds<IcmpSocket>,
-    pub(crate) icmp_rate: Rate,
+    /// Bound to their protocol.
+    pub(crate) raw: Binds<RawSocket>,
+    pub(crate) icmp_rates: Rates,
+    pub(crate) reassembly: Reassembly,
+    pub(crate) path_mtus: PathMtus,
+    pub(crate) memberships: Memberships,
+    pub(crate) idents: Identifications,
     /// What the buffers of all connections occupy.
     pub(crate) memory: Arc<Memory>,
     pub(crate) sequence_key: Key,
@@ -64,7 +74,12 @@ impl Stack {
             udp_connected: ConnectedUdp::new(&seed),
             udp_binds: Binds::default(),
             icmp: Binds::default(),
-            icmp_rate: Rate::new(config.icmp_errors_per_second, clock.time(now)),
+            raw: Binds::default(),
+            icmp_rates: Rates::new(&config, &seed, clock.time(now)),
+            reassembly: Reassembly::new(&config),
+            path_mtus: PathMtus::default(),
+            memberships: Memberships::default(),
+            idents: Identifications::new(&seed),
             memory: Arc::new(Memory::new(config.tcp_memory)),
             sequence_key: Key::new(&seed, "initial sequence number"),
             ephemeral: Ephemeral::new(&seed, &config.ephemeral_ports),
@@ -98,6 +113,7 @@ impl Stack {
         if self.shared.interfaces.remove(interface).is_none() {
             return;
         }
+        self.shared.memberships.remove_interface(interface);
         for flow in self.shared.flows.filter(|flow| flow.is_on(interface)) {
             flow.fail(now, Error::NetworkDown);
             batch.touch_flow(&self.shared.rounds, &flow);
@@ -105,6 +121,10 @@ impl Stack {
         for socket in self.shared.udp_binds.filter(|socket| socket.interface() == Some(interface)) {
             socket.fail(Error::NetworkDown);
             batch.touch_udp(&self.shared.rounds, socket);
+        }
+        for socket in self.shared.raw.filter(|socket| socket.interface() == Some(interface)) {
+            socket.fail(Error::NetworkDown);
+            batch.touch_raw(&self.shared.rounds, socket);
         }
         for listener in self.shared.listeners.filter(|one| one.interface() == Some(interface)) {
             listener.close(now);
@@ -135,7 +155,7 @@ impl Stack {
         self.shared.interfaces.route(remote).map(|interface| interface.id)
     }
 
-    /// The own address to reach `remote` from.
+    /// The own address to reach `remote` from (RFC 6724).
     pub fn source_address(&self, interface: InterfaceId, remote: IpAddr) -> Option<IpAddr> {
         self.shared.interfaces.find(interface)?.source_for(remote)
     }
@@ -233,6 +253,9 @@ impl Stack {
     ) -> Result<Arc<Listener>, Error> {
         let shared = &self.shared;
         let local = canonical(local);
+        if local.ip().is_multicast() {
+            return Err(Error::AddrNotAvailable);
+        }
         let network = self.bind_network(interface, local.ip())?;
         let allowed = |port| network.as_ref().is_none_or(|network| network.allows(port));
         let listen = |port: u16, reuse: bool| {
@@ -300,27 +323,6 @@ impl Stack {
         found.ok_or(Error::AddrInUse)
     }
 
-    /// Opens a socket for echo requests.
-    ///
-    /// # Errors
-    /// [`Error::NetworkUnreachable`] for an unknown interface, [`Error::AddrInUse`] if all 65,535
-    /// identifiers are taken.
-    pub fn icmp_open(&self, interface: InterfaceId, ipv6: bool) -> Result<Arc<IcmpSocket>, Error> {
-        use crate::demux::Bound;
-        let shared = &self.shared;
-        shared.interfaces.find(interface).ok_or(Error::NetworkUnreachable)?;
-        let open = |ident| {
-            let socket = IcmpSocket::new(shared, interface, ipv6, ident);
-            let address = Bound::local(&*socket).ip();
-            let taken = |bound: &[Arc<IcmpSocket>]| {
-                let taken = bound.iter().any(|other| other.overlaps(Some(interface), address));
-                if taken { Err(()) } else { Ok(()) }
-            };
-            shared.icmp.insert(ident, taken, || socket.clone()).ok()
-        };
-        (1..=u16::MAX).find_map(open).ok_or(Error::AddrInUse)
-    }
-
     /// The interface that a bind is meant for, `None` for a wildcard over all.
     fn bind_network(
         &self,
@@ -328,13 +330,15 @@ impl Stack {
         address: IpAddr,
     ) -> Result<Option<Arc<Interface>>, Error> {
         let interfaces = &self.shared.interfaces;
+        // A group is nobody's address; to be bound to one means to receive nothing else.
+        let is_any = |address: IpAddr| address.is_unspecified() || address.is_multicast();
         match interface {
             Some(id) => {
                 let network = interfaces.find(id).ok_or(Error::NetworkUnreachable)?;
-                let suits = address.is_unspecified() || network.is_local(address);
+                let suits = is_any(address) || network.is_local(address);
                 if suits { Ok(Some(network)) } else { Err(Error::AddrNotAvailable) }
             }
-            None if address.is_unspecified() => Ok(None),
+            None if is_any(address) => Ok(None),
             None => interfaces.owner(address).map(Some).ok_or(Error::AddrNotAvailable),
         }
     }
@@ -342,7 +346,10 @@ impl Stack {
     /// When [`handle_timeout`](Self::handle_timeout) has something to do. Takes no lock. Ask again after
     /// any other call: a flow may have got an earlier deadline.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.shared.timers.next().map(|time| self.shared.clock.instant(time))
+        let Shared { timers, reassembly, path_mtus, memberships, .. } = &*self.shared;
+        let changed = memberships.changed().then_some(Time::ZERO);
+        let next = [timers.next(), reassembly.next(), path_mtus.next(), changed];
+        next.into_iter().flatten().min().map(|time| self.shared.clock.instant(time))
     }
 
     /// Lets the timers fire that are due at `now`.
@@ -358,6 +365,9 @@ impl Stack {
             }
         }
         batch.due = due;
+        self.expire_fragments(time, batch);
+        self.shared.path_mtus.expire(time);
+        self.shared.memberships.take_changes(&mut batch.memberships);
     }
 
     /// Has the flows to some addresses send again at once what waits for an acknowledgement, without waiting for
@@ -392,6 +402,7 @@ impl Drop for Stack {
         self.shared.udp_binds.clear();
         self.shared.udp_connected.clear();
         self.shared.icmp.clear();
+        self.shared.raw.clear();
     }
 }
 

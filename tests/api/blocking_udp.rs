@@ -48,10 +48,40 @@ fn a_closed_port_is_connection_refused_on_a_connected_socket() {
 }
 
 #[test]
+fn the_largest_datagrams_pass_between_nodes_and_within_one() {
+    let [(a, ja), (b, jb)] = pair();
+    let one = UdpSocket::bind_on(&a, (ja.address(), 1000)).expect("bind");
+    let two = UdpSocket::bind_on(&b, (jb.address(), 1001)).expect("bind");
+    let to = one.local_addr().expect("address");
+    one.set_read_timeout(Some(PATIENCE)).expect("set");
+    let mut buf = vec![0; 70_000];
+    // The first waits for the session as a whole.
+    for len in [65_507, 1125, 9000, 30_000, 65_527] {
+        let data = pattern(3, len);
+        for sender in [&two, &one] {
+            sender.send_to(&data, to).expect("send");
+            let (n, from) = one.recv_from(&mut buf).expect("receive");
+            assert_eq!((n, from), (len, sender.local_addr().expect("address")));
+            assert!(buf[..n] == data);
+        }
+    }
+}
+
+#[test]
+fn a_datagram_to_all_nodes_reaches_the_node_itself() {
+    let (node, _joined) = member(network());
+    let socket = UdpSocket::bind_on(&node, "[::]:1000").expect("bind");
+    socket.send_to(b"anybody?", "[ff02::1]:1000").expect("send");
+    socket.set_read_timeout(Some(PATIENCE)).expect("set");
+    let mut buf = [0; 10];
+    assert_eq!(socket.recv(&mut buf).expect("receive"), 8);
+}
+
+#[test]
 fn too_large_datagrams_are_refused_not_lost() {
     let [(_keep, joined), (node, _)] = pair();
     let socket = UdpSocket::bind_on(&node, "[::]:0").expect("bind");
-    let error = socket.send_to(&[0; 65_507], (joined.address(), 1000)).expect_err("larger than any path");
+    let error = socket.send_to(&[0; 65_528], (joined.address(), 1000)).expect_err("larger than any packet");
     assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE));
 }
 

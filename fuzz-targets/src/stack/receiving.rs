@@ -1,11 +1,11 @@
 //! Any bytes may arrive at a stack.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arbitrary::Arbitrary;
-use peersock_stack::{Error, Flow, Ready, UdpOptions};
+use peersock_stack::{Error, Flow, IpOptions, RawOptions, Ready, UdpOptions};
 
 use super::host::{A, B, Host, PORT, RECEIVE_BUFFER, Travel, address};
 use super::pair::Pair;
@@ -40,6 +40,38 @@ enum Arriving {
     Wait {
         millis: u16,
     },
+    /// A part of a packet, perhaps of one that other parts have come of.
+    Fragment {
+        ipv6: bool,
+        protocol: Protocol,
+        ident: bool,
+        eighths: u8,
+        more: bool,
+        bytes: Vec<u8>,
+    },
+    /// Extension headers, right in themselves, before something.
+    Extended {
+        first: Extension,
+        headers: Vec<(Extension, [u8; 6])>,
+        bytes: Vec<u8>,
+    },
+    /// Something for a group that sockets have joined.
+    ForGroup {
+        ipv6: bool,
+        protocol: Protocol,
+        port: u16,
+        bytes: Vec<u8>,
+    },
+    /// An error about something that this host may have sent.
+    Complaint {
+        ipv6: bool,
+        kind: u8,
+        code: u8,
+        word: u32,
+        protocol: Protocol,
+        port: u16,
+        bytes: Vec<u8>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, Arbitrary)]
@@ -47,7 +79,39 @@ enum Protocol {
     Tcp,
     Udp,
     Icmp,
+    /// Taken by nothing but a raw socket.
+    Other,
 }
+
+#[derive(Debug, Clone, Copy, Arbitrary)]
+enum Extension {
+    HopByHop,
+    Routing,
+    Fragment,
+    Destination,
+    Udp,
+    None,
+    Unknown,
+}
+
+impl Extension {
+    fn number(self) -> u8 {
+        match self {
+            Self::HopByHop => 0,
+            Self::Routing => 43,
+            Self::Fragment => 44,
+            Self::Destination => 60,
+            Self::Udp => 17,
+            Self::None => 59,
+            Self::Unknown => 250,
+        }
+    }
+}
+
+/// The last bytes of the groups' addresses.
+const GROUPS: [&str; 2] = ["239.0.0.9", "ff05::9"];
+/// The protocol of the raw sockets.
+const OTHER: u8 = 200;
 
 /// IP packets out of nowhere, at a host with sockets of every kind: no answer but to their source, nor many.
 pub fn packets(data: &[u8]) {
@@ -57,18 +121,46 @@ pub fn packets(data: &[u8]) {
     let any = address(B, true);
     let udp = stack.udp_bind(Some(*net), any, UdpOptions::default()).expect("the port is free");
     let pings = [true, false].map(|ipv6| stack.icmp_open(*net, ipv6).expect("an identifier is free"));
+    let ip = IpOptions { receive_errors: true, ..IpOptions::default() };
+    let members = GROUPS.map(|group| {
+        let group: IpAddr = group.parse().expect("an address");
+        let local = SocketAddr::new(group, PORT);
+        let options = UdpOptions { ip, ..UdpOptions::default() };
+        let socket = stack.udp_bind(Some(*net), local, options).expect("the port is free");
+        socket.join(None, group).expect("a group");
+        socket
+    });
+    let raws =
+        [(true, OTHER), (false, OTHER), (true, 58), (false, 1), (false, 17)].map(|(ipv6, protocol)| {
+            let options = RawOptions { ip, checksum_offset: Some(2), ..RawOptions::default() };
+            stack.raw_open(None, ipv6, protocol, options).expect("an interface")
+        });
 
     for arriving in sequence::<Arriving>(data, MOST) {
         let packet = match arriving {
             Arriving::Anything { bytes } => bytes,
-            Arriving::Addressed { ipv6, protocol, hop_limit, bytes } => ip(ipv6, protocol, hop_limit, &bytes),
+            Arriving::Addressed { ipv6, protocol, hop_limit, bytes } => {
+                ip_to_b(ipv6, protocol, hop_limit, &bytes)
+            }
             Arriving::ForSocket { ipv6, protocol, port, bytes } => {
-                ip(ipv6, protocol, 64, &for_socket(protocol, port, &bytes))
+                ip_to_b(ipv6, protocol, 64, &for_socket(protocol, port, &bytes))
             }
             Arriving::Wait { millis } => {
                 pair.wait(Duration::from_millis(millis.into()), false);
                 pair.wire.clear();
                 continue;
+            }
+            Arriving::Fragment { ipv6, protocol, ident, eighths, more, bytes } => {
+                fragment(ipv6, protocol, ident, eighths, more, &bytes)
+            }
+            Arriving::Extended { first, headers, bytes } => extended(first, &headers, &bytes),
+            Arriving::ForGroup { ipv6, protocol, port, bytes } => {
+                for_group(ipv6, ip_to_b(ipv6, protocol, 1, &for_socket(protocol, port, &bytes)))
+            }
+            Arriving::Complaint { ipv6, kind, code, word, protocol, port, bytes } => {
+                let quoted = swapped(&ip_to_b(ipv6, protocol, 64, &for_socket(protocol, port, &bytes)));
+                let message = [&[kind, code, 0, 0][..], &word.to_be_bytes(), &quoted].concat();
+                ip_to_b(ipv6, Protocol::Icmp, 64, &message)
             }
         };
         pair.hosts[B].receive(pair.now, &packet);
@@ -85,6 +177,15 @@ pub fn packets(data: &[u8]) {
     for ping in pings {
         while ping.recv(&mut buf).is_ok() {}
     }
+    for socket in members {
+        while !matches!(socket.recv_from(&mut buf), Err(Error::WouldBlock)) {}
+        while socket.recv_error(&mut buf).is_ok() {}
+    }
+    for socket in raws {
+        while !matches!(socket.recv_from(&mut buf), Err(Error::WouldBlock)) {}
+        while socket.recv_error(&mut buf).is_ok() {}
+        socket.close();
+    }
     while let Ok(flow) = listener.accept(pair.now) {
         assert_eq!(flow.local().port(), PORT);
         flow.close(pair.now);
@@ -96,7 +197,7 @@ pub fn packets(data: &[u8]) {
 }
 
 /// An IP packet from A to B.
-fn ip(ipv6: bool, protocol: Protocol, hop_limit: u8, payload: &[u8]) -> Vec<u8> {
+fn ip_to_b(ipv6: bool, protocol: Protocol, hop_limit: u8, payload: &[u8]) -> Vec<u8> {
     let addresses = [A, B].map(|side| match address(side, ipv6).ip() {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),
@@ -106,6 +207,7 @@ fn ip(ipv6: bool, protocol: Protocol, hop_limit: u8, payload: &[u8]) -> Vec<u8> 
         Protocol::Udp => 17,
         Protocol::Icmp if ipv6 => 58,
         Protocol::Icmp => 1,
+        Protocol::Other => OTHER,
     };
     let payload = &payload[..payload.len().min(2000)];
     let header = if ipv6 {
@@ -123,6 +225,7 @@ fn for_socket(protocol: Protocol, port: u16, bytes: &[u8]) -> Vec<u8> {
     let mut bytes = [bytes, &[0; 20]].concat();
     match protocol {
         Protocol::Icmp => bytes[4..6].copy_from_slice(&1u16.to_be_bytes()),
+        Protocol::Other => {}
         Protocol::Tcp | Protocol::Udp => {
             bytes[..2].copy_from_slice(&port.max(1).to_be_bytes());
             bytes[2..4].copy_from_slice(&PORT.to_be_bytes());
@@ -134,9 +237,64 @@ fn for_socket(protocol: Protocol, port: u16, bytes: &[u8]) -> Vec<u8> {
             let len = bytes.len().min(2000) as u16;
             bytes[4..6].copy_from_slice(&len.to_be_bytes());
         }
-        Protocol::Icmp => {}
+        Protocol::Icmp | Protocol::Other => {}
     }
     bytes
+}
+
+/// A fragment of one of two packets from A to B.
+fn fragment(ipv6: bool, protocol: Protocol, ident: bool, eighths: u8, more: bool, bytes: &[u8]) -> Vec<u8> {
+    // Short ones, mostly of a length that may be followed by more, have a chance to fit each other.
+    let mut bytes = bytes[..bytes.len().min(1000)].to_vec();
+    if more && bytes.len() % 16 > 1 {
+        bytes.resize(8 * (1 + bytes.len() % 2), 0);
+    }
+    let eighths = if eighths < 250 { eighths % 4 } else { eighths };
+    let mut packet = ip_to_b(ipv6, protocol, 64, &bytes);
+    if ipv6 {
+        let [high, low] = (u16::from(eighths) << 3 | u16::from(more)).to_be_bytes();
+        let header = [packet[6], 0, high, low, 0, 0, 0, u8::from(ident)];
+        packet.splice(40..40, header);
+        packet[6] = 44;
+        let len = (packet.len() - 40) as u16;
+        packet[4..6].copy_from_slice(&len.to_be_bytes());
+    } else {
+        packet[5] = u8::from(ident);
+        packet[6] = u8::from(more) << 5;
+        packet[7] = eighths;
+    }
+    packet
+}
+
+/// A packet from A to B with extension headers of eight bytes each.
+fn extended(first: Extension, headers: &[(Extension, [u8; 6])], bytes: &[u8]) -> Vec<u8> {
+    let chain = headers
+        .iter()
+        .take(20)
+        .flat_map(|(next, [a, b, c, d, e, f])| [next.number(), 0, *a, *b, *c, *d, *e, *f]);
+    let payload: Vec<u8> = chain.chain(for_socket(Protocol::Udp, PORT, bytes)).collect();
+    let mut packet = ip_to_b(true, Protocol::Other, 64, &payload);
+    packet[6] = first.number();
+    packet
+}
+
+/// The same packet to a group.
+fn for_group(ipv6: bool, mut packet: Vec<u8>) -> Vec<u8> {
+    match GROUPS[usize::from(ipv6)].parse().expect("an address") {
+        IpAddr::V4(v4) => packet[16..20].copy_from_slice(&v4.octets()),
+        IpAddr::V6(v6) => packet[24..40].copy_from_slice(&v6.octets()),
+    }
+    packet
+}
+
+/// The same packet the other way, as B would have sent it.
+fn swapped(packet: &[u8]) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    let (addresses, ports) = if packet[0] >> 4 == 4 { (12..20, 20) } else { (8..40, 40) };
+    let half = addresses.len() / 2;
+    packet[addresses].rotate_left(half);
+    packet[ports..ports + 4].rotate_left(2);
+    packet
 }
 
 fn source(packet: &[u8]) -> Option<&[u8]> {

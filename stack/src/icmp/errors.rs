@@ -1,18 +1,41 @@
 //! ICMP errors that come in, and which socket they are about.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
-use smoltcp::wire::IpProtocol;
+use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6Packet};
 
 use super::{HEADER, V6, socket, types};
 use crate::clock::Time;
 use crate::demux::FlowKey;
 use crate::interface::Interface;
-use crate::ip::IpHeader;
+use crate::ip::{IpHeader, extensions};
 use crate::stack::Shared;
-use crate::{Batch, Error, UdpRoute};
+use crate::{Batch, Error, ErrorOrigin, ErrorReport, UdpRoute, raw};
 
-/// Takes in a destination unreachable or time exceeded message.
+/// IPv6's packet too big, and what says the same in IPv4: destination unreachable, fragmentation needed.
+const TOO_BIG_V6: u8 = 2;
+const TOO_BIG_V4: [u8; 2] = [3, 4];
+
+/// An error that is about a packet of this node, or so it says.
+pub(crate) struct Complaint<'a> {
+    pub(crate) time: Time,
+    /// What the socket is told.
+    pub(crate) error: Error,
+    kind: u8,
+    code: u8,
+    /// The MTU of a packet that was too big, the pointer of a parameter problem.
+    info: u32,
+    offender: IpAddr,
+    /// Bytes of the packet that is quoted, if it says so.
+    total_len: usize,
+    /// What the quoted packet has behind its IP headers, eight bytes at least.
+    pub(crate) head: &'a [u8],
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
+    pub(crate) protocol: IpProtocol,
+}
+
+/// Takes in an error: destination unreachable, packet too big, time exceeded or parameter problem.
 pub(super) fn receive(
     shared: &Shared,
     time: Time,
@@ -22,103 +45,115 @@ pub(super) fn receive(
     batch: &mut Batch,
 ) {
     let counters = &shared.counters;
-    let Some(quoted) = Quoted::parse(&message[HEADER..]) else {
+    let Some(complaint) = Complaint::parse(time, ip, message) else {
         return counters.icmp_malformed.bump();
     };
     // Only what this node has sent may be complained about.
-    let error = meaning(ip.source, message[0], message[1]);
-    let Some(error) = error.filter(|_| interface.is_local(quoted.source)) else {
+    let own = interface.is_local(complaint.source);
+    let mut known = own && raw::complain(shared, interface, &complaint, batch);
+    known |= own
+        && match complaint.protocol {
+            IpProtocol::Tcp => tcp(shared, interface, &complaint, batch),
+            IpProtocol::Udp => udp(shared, interface, &complaint, batch),
+            protocol if protocol == types(ip.source).protocol => {
+                socket::receive_error(shared, interface, &complaint, ip, batch)
+            }
+            _ => false,
+        };
+    if !known {
         return counters.icmp_ignored.bump();
-    };
-    let known = match quoted.protocol {
-        IpProtocol::Tcp => tcp(shared, time, interface, &quoted, error, batch),
-        IpProtocol::Udp => udp(shared, interface, &quoted, error, batch),
-        protocol if protocol == types(ip.source).protocol => {
-            socket::receive_error(shared, interface, &quoted, (ip.source, ip.hop_limit), error, batch)
+    }
+    counters.icmp_errors_received.bump();
+    if let Some(mtu) = complaint.mtu() {
+        let path = (interface.id, complaint.destination);
+        if shared.path_mtus.report(time, path, mtu, complaint.total_len) {
+            counters.path_mtu_reports.bump();
         }
-        _ => false,
-    };
-    match known {
-        true => counters.icmp_errors_received.bump(),
-        false => counters.icmp_ignored.bump(),
     }
 }
 
-fn tcp(
-    shared: &Shared,
-    time: Time,
-    interface: &Interface,
-    quoted: &Quoted<'_>,
-    error: Error,
-    batch: &mut Batch,
-) -> bool {
-    let (local, remote) = quoted.endpoints();
+fn tcp(shared: &Shared, interface: &Interface, complaint: &Complaint<'_>, batch: &mut Batch) -> bool {
+    let (local, remote) = complaint.endpoints();
     let Some(flow) = shared.flows.find(&FlowKey::new(interface.id, local, remote)) else { return false };
-    let seq = u32::from_be_bytes([quoted.head[4], quoted.head[5], quoted.head[6], quoted.head[7]]);
-    let concerned = flow.unreachable(time, seq, error);
+    let concerned = match complaint.mtu() {
+        // The flow asks for the path's MTU when it sends next.
+        Some(_) => flow.in_flight() > 0,
+        None => {
+            let seq = complaint.head.iter().skip(4).take(4).fold(0, |seq, &byte| seq << 8 | u32::from(byte));
+            flow.unreachable(complaint.time, seq, complaint.error)
+        }
+    };
     if concerned {
         batch.touch_flow(&shared.rounds, &flow);
     }
     concerned
 }
 
-/// RFC 1122 4.1.3.3; an unconnected socket would not know which of its datagrams is meant.
-fn udp(shared: &Shared, interface: &Interface, quoted: &Quoted<'_>, error: Error, batch: &mut Batch) -> bool {
-    let (source, destination) = quoted.endpoints();
+/// RFC 1122 4.1.3.3. An unconnected socket would not know which of its datagrams is meant, unless it asks for reports.
+fn udp(shared: &Shared, interface: &Interface, complaint: &Complaint<'_>, batch: &mut Batch) -> bool {
+    let (source, destination) = complaint.endpoints();
     let route = UdpRoute { interface: interface.id, source, destination };
-    let Some(socket) = shared.udp_connected.find(&route) else { return false };
-    socket.fail(error);
-    batch.touch_udp(&shared.rounds, socket);
-    true
-}
-
-/// What Linux makes of a type and code; `None` for what concerns no socket.
-fn meaning(source: IpAddr, kind: u8, code: u8) -> Option<Error> {
-    if kind == types(source).time_exceeded {
-        return Some(Error::HostUnreachable);
+    let bound = || shared.udp_binds.find(interface.id, source).filter(|socket| socket.peer().is_none());
+    let Some(socket) = shared.udp_connected.find(&route).or_else(bound) else { return false };
+    let payload = complaint.head.get(8..).unwrap_or_default();
+    let told = socket.complain(&complaint.report(destination), complaint.is_hard(), payload);
+    if told {
+        batch.touch_udp(&shared.rounds, socket);
     }
-    match (source, code) {
-        (IpAddr::V4(_), 0 | 6 | 9 | 11) => Some(Error::NetworkUnreachable),
-        (IpAddr::V4(_), 2 | 3) => Some(Error::ConnectionRefused),
-        // Fragmentation needed: the overlay finds the path MTU by itself.
-        (IpAddr::V4(_), 4) => None,
-        (IpAddr::V4(_), _) => Some(Error::HostUnreachable),
-        (IpAddr::V6(_), 0) => Some(Error::NetworkUnreachable),
-        (IpAddr::V6(_), 1 | 5 | 6) => Some(Error::PermissionDenied),
-        (IpAddr::V6(_), code) if code == V6.port_unreachable_code => Some(Error::ConnectionRefused),
-        (IpAddr::V6(_), _) => Some(Error::HostUnreachable),
-    }
+    // A packet may be too big whether or not its socket wants to hear it.
+    told || complaint.mtu().is_some()
 }
 
-/// The front of a packet that an error quotes.
-pub(super) struct Quoted<'a> {
-    pub(super) source: IpAddr,
-    pub(super) destination: IpAddr,
-    pub(super) protocol: IpProtocol,
-    /// What follows the IP header, eight bytes at least.
-    pub(super) head: &'a [u8],
-}
-
-impl<'a> Quoted<'a> {
-    /// Reads a header whose packet may be cut off, which a check of its length would refuse.
-    fn parse(packet: &'a [u8]) -> Option<Self> {
-        let (source, destination, protocol, header_len) = match packet.first()? >> 4 {
-            4 => {
-                let header: &[u8; 20] = packet.first_chunk()?;
-                let address = |at: usize| Ipv4Addr::from([0, 1, 2, 3].map(|byte| header[at + byte]));
-                let header_len = usize::from(header[0] & 15) * 4;
-                (IpAddr::from(address(12)), IpAddr::from(address(16)), header[9], header_len)
-            }
-            6 => {
-                let header: &[u8; 40] = packet.first_chunk()?;
-                let address =
-                    |at: usize| Ipv6Addr::from(std::array::from_fn::<u8, 16, _>(|i| header[at + i]));
-                (IpAddr::from(address(8)), IpAddr::from(address(24)), header[6], 40)
-            }
-            _ => return None,
+impl<'a> Complaint<'a> {
+    fn parse(time: Time, ip: &IpHeader, message: &'a [u8]) -> Option<Self> {
+        let (header, quoted) = message.split_at_checked(HEADER)?;
+        let (kind, code) = (header[0], header[1]);
+        let (source, destination, total_len): (IpAddr, IpAddr, usize) =
+            match (ip.source, quoted.first()? >> 4) {
+                (IpAddr::V4(_), 4) if quoted.len() >= 20 => {
+                    let view = Ipv4Packet::new_unchecked(quoted);
+                    (view.src_addr().into(), view.dst_addr().into(), view.total_len().into())
+                }
+                (IpAddr::V6(_), 6) if quoted.len() >= 40 => {
+                    let view = Ipv6Packet::new_unchecked(quoted);
+                    (view.src_addr().into(), view.dst_addr().into(), view.total_len())
+                }
+                _ => return None,
+            };
+        // The packet may be cut off, and be the first of its fragments.
+        let upper = extensions::upper(quoted).filter(|upper| upper.offset == 0)?;
+        let head = quoted.get(upper.at..).filter(|head| head.len() >= 8)?;
+        let word = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+        let info = match ip.source {
+            IpAddr::V4(_) if [kind, code] == TOO_BIG_V4 => word & 0xffff,
+            IpAddr::V4(_) if kind == types(ip.source).parameter_problem => word >> 24,
+            IpAddr::V6(_) if kind == TOO_BIG_V6 || kind == V6.parameter_problem => word,
+            _ => 0,
         };
-        let head = packet.get(header_len..).filter(|head| header_len >= 20 && head.len() >= 8)?;
-        Some(Self { source, destination, protocol: protocol.into(), head })
+        Some(Self {
+            time,
+            error: meaning(ip.source, kind, code),
+            kind,
+            code,
+            info,
+            offender: ip.source,
+            total_len,
+            head,
+            source,
+            destination,
+            protocol: upper.protocol,
+        })
+    }
+
+    /// What the next link takes, if that is what it is about: bytes of an IP packet.
+    pub(crate) fn mtu(&self) -> Option<usize> {
+        (self.error == Error::MessageSize).then_some(self.info as usize)
+    }
+
+    /// Whether it is about more than this one packet's fate (RFC 1122 3.2.2.4: a lifetime that ended may be
+    /// transient).
+    pub(crate) fn is_hard(&self) -> bool {
+        self.kind != types(self.offender).time_exceeded
     }
 
     /// Source and destination with their ports, as TCP and UDP place them.
@@ -126,4 +161,48 @@ impl<'a> Quoted<'a> {
         let port = |at: usize| u16::from_be_bytes([self.head[at], self.head[at + 1]]);
         (SocketAddr::new(self.source, port(0)), SocketAddr::new(self.destination, port(2)))
     }
+
+    /// For a socket's error queue.
+    pub(crate) fn report(&self, destination: SocketAddr) -> ErrorReport {
+        ErrorReport {
+            error: self.error,
+            origin: if self.offender.is_ipv4() { ErrorOrigin::Icmp } else { ErrorOrigin::Icmpv6 },
+            kind: self.kind,
+            code: self.code,
+            info: self.info,
+            offender: Some(self.offender),
+            destination,
+            len: 0,
+        }
+    }
+}
+
+/// What Linux makes of a type and code.
+fn meaning(source: IpAddr, kind: u8, code: u8) -> Error {
+    let types = types(source);
+    if kind == types.time_exceeded {
+        return Error::HostUnreachable;
+    }
+    if kind == types.parameter_problem {
+        return Error::Protocol;
+    }
+    match (source, code) {
+        (IpAddr::V6(_), _) if kind == TOO_BIG_V6 => Error::MessageSize,
+        (IpAddr::V4(_), 4) => Error::MessageSize,
+        (IpAddr::V4(_), 0 | 6 | 9 | 11) => Error::NetworkUnreachable,
+        (IpAddr::V4(_), 2) => Error::ProtocolUnreachable,
+        (IpAddr::V4(_), 3) => Error::ConnectionRefused,
+        (IpAddr::V4(_), _) => Error::HostUnreachable,
+        (IpAddr::V6(_), 0) => Error::NetworkUnreachable,
+        (IpAddr::V6(_), 1 | 5 | 6) => Error::PermissionDenied,
+        (IpAddr::V6(_), code) if code == V6.port_unreachable_code => Error::ConnectionRefused,
+        (IpAddr::V6(_), _) => Error::HostUnreachable,
+    }
+}
+
+/// Whether a message of this type is for [`receive`].
+pub(super) fn is_complaint(source: IpAddr, kind: u8) -> bool {
+    let types = types(source);
+    let too_big = source.is_ipv6() && kind == TOO_BIG_V6;
+    too_big || [types.unreachable, types.time_exceeded, types.parameter_problem].contains(&kind)
 }

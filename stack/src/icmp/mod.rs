@@ -1,19 +1,23 @@
 //! ICMP and ICMPv6 (RFC 792, RFC 4443): echo both ways, errors both ways.
 
 mod errors;
+mod rate;
+mod report;
 mod socket;
 
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
 
 use smoltcp::wire::IpProtocol;
 
-use crate::clock::{Time, since};
+use crate::clock::Time;
 use crate::interface::Interface;
-use crate::ip::{HOP_LIMIT, IpHeader, write_header};
+use crate::ip::{Fields, HOP_LIMIT, IpHeader, write_fields};
 use crate::stack::Shared;
 use crate::{Batch, checksum};
 
+pub(crate) use errors::Complaint;
+pub(crate) use rate::Rates;
+pub(crate) use report::{Problem, report};
 pub use socket::{EchoReply, EchoRequest, IcmpSocket};
 
 /// Type, code, checksum and four bytes that depend on the type.
@@ -26,6 +30,7 @@ struct Types {
     echo_reply: u8,
     unreachable: u8,
     time_exceeded: u8,
+    parameter_problem: u8,
     port_unreachable_code: u8,
 }
 
@@ -35,6 +40,7 @@ const V4: Types = Types {
     echo_reply: 0,
     unreachable: 3,
     time_exceeded: 11,
+    parameter_problem: 12,
     port_unreachable_code: 3,
 };
 
@@ -44,11 +50,27 @@ const V6: Types = Types {
     echo_reply: 129,
     unreachable: 1,
     time_exceeded: 3,
+    parameter_problem: 4,
     port_unreachable_code: 4,
 };
 
+/// Whether a message of this type is an error, which must not be answered with another.
+fn is_error(address: IpAddr, kind: u8) -> bool {
+    match address {
+        // Unreachable, source quench, redirect, time exceeded, parameter problem (RFC 1122 3.2.2).
+        IpAddr::V4(_) => matches!(kind, 3 | 4 | 5 | 11 | 12),
+        // RFC 4443 2.1; 137 is the redirect (RFC 4443 2.4 (e.2)).
+        IpAddr::V6(_) => kind < 128 || kind == 137,
+    }
+}
+
 fn types(address: IpAddr) -> &'static Types {
     if address.is_ipv4() { &V4 } else { &V6 }
+}
+
+/// Whether `protocol` is the ICMP of an address's family.
+pub(crate) fn is_for(address: IpAddr, protocol: IpProtocol) -> bool {
+    types(address).protocol == protocol
 }
 
 /// Takes in the ICMP message in `packet`.
@@ -63,120 +85,71 @@ pub(crate) fn receive(
     let counters = &shared.counters;
     let types = types(ip.source);
     let message = &packet[ip.header_len..ip.total_len];
-    if message.len() < HEADER || ip.protocol != types.protocol {
+    if message.len() < HEADER {
         return counters.icmp_malformed.bump();
     }
     if interface.checksums && checksum::icmp((ip.source, ip.destination), message) != 0 {
         return counters.ip_checksum_errors.bump();
     }
     match message[0] {
+        // RFC 1122 3.2.2.6 leaves IPv4's to us; RFC 4443 4.2 wants IPv6's answered. Nothing else is for groups.
+        kind if ip.destination.is_multicast() && (kind != types.echo_request || ip.source.is_ipv4()) => {
+            counters.icmp_ignored.bump();
+        }
         kind if kind == types.echo_request => answer_echo(shared, interface, ip, message, batch),
         kind if kind == types.echo_reply => socket::receive_reply(shared, interface, ip, message, batch),
-        kind if kind == types.unreachable || kind == types.time_exceeded => {
+        kind if errors::is_complaint(ip.source, kind) => {
             errors::receive(shared, time, interface, ip, message, batch);
         }
         _ => counters.icmp_ignored.bump(),
     }
 }
 
-/// RFC 1122 3.2.2.6, RFC 4443 4.2: everything after the type comes back.
+/// RFC 1122 3.2.2.6, RFC 4443 4.2: everything after the type comes back, and the traffic class (RFC 1349 5.1).
 fn answer_echo(shared: &Shared, interface: &Interface, ip: &IpHeader, request: &[u8], batch: &mut Batch) {
     if !ip.source_is_unicast() || request[1] != 0 {
         return shared.counters.icmp_ignored.bump();
     }
+    let own = Some(ip.destination).filter(|own| !own.is_multicast());
+    let Some(own) = own.or_else(|| interface.source_for(ip.source)) else { return };
     shared.counters.icmp_echo_requests.bump();
-    batch.reply(interface.id, ip.source, ip.total_len + 20, |buf| {
-        let addresses = (ip.destination, ip.source);
+    batch.reply(interface.id, ip.source, request.len() + 40, |buf| {
+        let addresses = (own, ip.source);
         let head = [types(ip.source).echo_reply, 0];
-        write(buf, addresses, head, &request[4..], HOP_LIMIT, interface.checksums).unwrap_or(0)
+        let fields =
+            Fields { traffic_class: ip.traffic_class & !3, ..reply_fields(ip.source, request.len()) };
+        write(buf, addresses, head, &[&request[4..]], &fields, interface.checksums).unwrap_or(0)
     });
 }
 
-/// Writes a message: type and code, and everything after the checksum. `None` if `buf` is too short.
+/// The header of an answer to `source` with `len` bytes behind it. One that every path takes need not be cut.
+fn reply_fields(source: IpAddr, len: usize) -> Fields {
+    let may_fragment = len + 20 > 576;
+    Fields { protocol: types(source).protocol, hop_limit: HOP_LIMIT, traffic_class: 0, may_fragment }
+}
+
+/// Writes a message: type and code, and everything after the checksum in parts. `None` if `buf` is too short.
 fn write(
     buf: &mut [u8],
     addresses: (IpAddr, IpAddr),
     [kind, code]: [u8; 2],
-    rest: &[u8],
-    hop_limit: u8,
+    parts: &[&[u8]],
+    fields: &Fields,
     checksums: bool,
 ) -> Option<usize> {
-    let len = 4 + rest.len();
-    let protocol = (types(addresses.0).protocol, hop_limit);
-    let ip_len = write_header(buf, addresses, protocol, len, checksums)?;
+    let len = 4 + parts.iter().map(|part| part.len()).sum::<usize>();
+    let ip_len = write_fields(buf, addresses, fields, len, checksums)?;
     let message = &mut buf[ip_len..ip_len + len];
     message[..4].copy_from_slice(&[kind, code, 0, 0]);
-    message[4..].copy_from_slice(rest);
+    let mut rest = &mut message[4..];
+    for part in parts {
+        let (here, behind) = rest.split_at_mut(part.len());
+        here.copy_from_slice(part);
+        rest = behind;
+    }
     if checksums {
         let sum = checksum::icmp(addresses, message);
         message[2..4].copy_from_slice(&sum.to_be_bytes());
     }
     Some(ip_len + len)
-}
-
-/// A port is not in use: tell the sender, within the rate.
-pub(crate) fn port_unreachable(
-    shared: &Shared,
-    time: Time,
-    interface: &Interface,
-    ip: &IpHeader,
-    packet: &[u8],
-    batch: &mut Batch,
-) {
-    // RFC 1122 3.2.2: never in answer to what was not sent to, or comes not from, a single node.
-    if !ip.source_is_unicast() || !crate::ip::is_unicast(ip.destination) {
-        return;
-    }
-    if !shared.icmp_rate.allows(time) {
-        return shared.counters.icmp_rate_limited.bump();
-    }
-    shared.counters.icmp_errors_sent.bump();
-    // RFC 1812 4.3.2.3 and RFC 4443 2.4 (c): as much as fits a packet that every path takes.
-    let smallest_mtu = if ip.source.is_ipv4() { 576 } else { 1280 };
-    let quoted = ip.total_len.min(smallest_mtu - 40 - HEADER);
-    batch.reply(interface.id, ip.source, smallest_mtu, |buf| {
-        let mut rest = [0; 1280];
-        rest[4..4 + quoted].copy_from_slice(&packet[..quoted]);
-        let types = types(ip.source);
-        let head = [types.unreachable, types.port_unreachable_code];
-        let addresses = (ip.destination, ip.source);
-        write(buf, addresses, head, &rest[..4 + quoted], HOP_LIMIT, interface.checksums).unwrap_or(0)
-    });
-}
-
-/// A token bucket that holds one second's worth.
-pub(crate) struct Rate {
-    per_second: u32,
-    state: Mutex<(Time, f64)>,
-}
-
-impl Rate {
-    pub(crate) fn new(per_second: u32, time: Time) -> Self {
-        Self { per_second, state: Mutex::new((time, f64::from(per_second))) }
-    }
-
-    fn allows(&self, time: Time) -> bool {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let rate = f64::from(self.per_second);
-        let (last, tokens) = *state;
-        let tokens = (tokens + since(time, last).as_secs_f64() * rate).min(rate);
-        let allowed = tokens >= 1.0;
-        *state = (time.max(last), if allowed { tokens - 1.0 } else { tokens });
-        allowed
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_rate_allows_a_burst_and_then_its_share() {
-        let rate = Rate::new(10, Time::from_secs(1));
-        let allowed = |time| (0..100).filter(|_| rate.allows(time)).count();
-        assert_eq!(allowed(Time::from_secs(1)), 10);
-        assert_eq!(allowed(Time::from_millis(1500)), 5);
-        assert_eq!(allowed(Time::from_secs(60)), 10);
-        assert_eq!(allowed(Time::from_secs(1)), 0, "a clock that goes back gives nothing");
-    }
 }

@@ -6,15 +6,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::errors::Quoted;
+use super::errors::Complaint;
 use super::{HEADER, types, write};
 use crate::batch::Mark;
 use crate::demux::Bound;
 use crate::interface::Interface;
 use crate::ip::IpHeader;
+use crate::ip_options::Settings;
 use crate::queue::DatagramQueue;
 use crate::stack::Shared;
-use crate::{Batch, Error, InterfaceId, Ready};
+use crate::{Batch, Error, ErrorReport, InterfaceId, IpOptions, Ready, SendOptions, Stack, TrafficClass};
 
 /// A socket that sends echo requests and receives what comes back for them.
 ///
@@ -36,6 +37,7 @@ pub struct IcmpSocket {
     interface: InterfaceId,
     /// Unspecified address, and the identifier as port.
     local: SocketAddr,
+    ip: Settings,
     closed: AtomicBool,
     queue: Mutex<DatagramQueue<EchoReply>>,
     mark: Mark,
@@ -56,6 +58,27 @@ pub struct EchoRequest<'a> {
 }
 
 /// What came back for an echo request.
+///
+/// ```
+/// use std::time::Instant;
+/// use peersock_stack::*;
+///
+/// let now = Instant::now();
+/// let stack = Stack::new(Config::default(), [7; 32], now);
+/// let net = stack.add_interface(InterfaceConfig::new("net", ["10.0.0.1/8".parse()?]));
+/// let socket = stack.icmp_open(net, false)?;
+/// let request = EchoRequest { destination: "10.0.0.1".parse()?, sequence: 1, payload: b"ping", hop_limit: 64 };
+///
+/// // The node asks itself: the request comes in, and then what it is answered with.
+/// let (mut packet, mut batch) = ([0; 100], Batch::new());
+/// let len = socket.send(&request, 1280, &mut packet)?;
+/// stack.receive(now, net, &mut packet[..len], &mut batch);
+/// let mut reply = batch.replies().next().expect("a reply").packet.to_vec();
+/// stack.receive(now, net, &mut reply, &mut batch);
+/// let reply = socket.recv(&mut packet)?;
+/// assert_eq!((reply.sequence, reply.len, reply.error), (1, 4, None));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EchoReply {
     /// Who answered.
@@ -66,17 +89,44 @@ pub struct EchoReply {
     pub len: usize,
     /// The hop limit that was left when it arrived.
     pub hop_limit: u8,
+    /// The traffic class it arrived with.
+    pub traffic_class: TrafficClass,
     /// `None` for an echo reply, else what an ICMP error says about the request.
     pub error: Option<Error>,
+    /// With an error, all that it says.
+    pub report: Option<ErrorReport>,
+}
+
+impl Stack {
+    /// Opens a socket for echo requests.
+    ///
+    /// # Errors
+    /// [`Error::NetworkUnreachable`] for an unknown interface, [`Error::AddrInUse`] if all 65,535
+    /// identifiers are taken.
+    pub fn icmp_open(&self, interface: InterfaceId, ipv6: bool) -> Result<Arc<IcmpSocket>, Error> {
+        let shared = &self.shared;
+        shared.interfaces.find(interface).ok_or(Error::NetworkUnreachable)?;
+        let open = |ident| {
+            let socket = IcmpSocket::new(shared, interface, ipv6, ident);
+            let address = Bound::local(&*socket).ip();
+            let taken = |bound: &[Arc<IcmpSocket>]| {
+                let taken = bound.iter().any(|other| other.overlaps(Some(interface), address));
+                if taken { Err(()) } else { Ok(()) }
+            };
+            shared.icmp.insert(ident, taken, || socket.clone()).ok()
+        };
+        (1..=u16::MAX).find_map(open).ok_or(Error::AddrInUse)
+    }
 }
 
 impl IcmpSocket {
-    pub(crate) fn new(shared: &Arc<Shared>, interface: InterfaceId, ipv6: bool, ident: u16) -> Arc<Self> {
+    fn new(shared: &Arc<Shared>, interface: InterfaceId, ipv6: bool, ident: u16) -> Arc<Self> {
         let address = if ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
         Arc::new(Self {
             shared: shared.clone(),
             interface,
             local: SocketAddr::new(address, ident),
+            ip: Settings::new(IpOptions::default()),
             closed: AtomicBool::new(false),
             queue: Mutex::new(DatagramQueue::new(shared.config.udp_receive_buffer)),
             mark: Mark::default(),
@@ -94,10 +144,13 @@ impl IcmpSocket {
         self.local.port()
     }
 
-    /// Writes a request as one IP packet of at most `mtu` bytes to `buf`, and gives its length.
+    /// Writes a request as one IP packet to `buf`, and gives its length. `mtu` is the largest IP packet that the path
+    /// takes, bytes. Unless the socket's [`fragmentation`](IpOptions::fragmentation) forbids it, the packet may exceed
+    /// that: cut it with [`Stack::fragments`](crate::Stack::fragments).
     ///
     /// # Errors
-    /// [`Error::MessageSize`] if it does not fit, [`Error::AddressFamily`] for the other family,
+    /// [`Error::MessageSize`] if it exceeds 65,535 bytes or `buf`, or exceeds `mtu` and must not be cut;
+    /// [`Error::AddressFamily`] for the other family,
     /// [`Error::AddrNotAvailable`] without an address of this family, [`Error::NetworkDown`] after the
     /// interface was removed, [`Error::InvalidInput`] for a hop limit of 0, [`Error::Closed`].
     pub fn send(&self, request: &EchoRequest<'_>, mtu: usize, buf: &mut [u8]) -> Result<usize, Error> {
@@ -110,17 +163,33 @@ impl IcmpSocket {
         if request.destination.is_ipv4() != self.local.is_ipv4() {
             return Err(Error::AddressFamily);
         }
-        let room = buf.len().min(mtu);
         let interface = self.shared.interfaces.find(self.interface).ok_or(Error::NetworkDown)?;
         let source = interface.source_for(request.destination).ok_or(Error::AddrNotAvailable)?;
         let mut rest = [0; 4];
         rest[..2].copy_from_slice(&self.ident().to_be_bytes());
         rest[2..].copy_from_slice(&request.sequence.to_be_bytes());
-        let rest = [&rest, request.payload].concat();
+        let len = HEADER + request.payload.len();
+        let fits = self.shared.fits(self.interface, request.destination, len, mtu);
+        let own = SendOptions { hop_limit: Some(request.hop_limit), ..SendOptions::default() };
+        let types = types(source);
+        let fields = self.ip.load().fields(&own, types.protocol, request.destination, fits)?;
         let addresses = (source, request.destination);
-        let head = [types(source).echo_request, 0];
-        write(&mut buf[..room], addresses, head, &rest, request.hop_limit, interface.checksums)
+        let parts = [&rest, request.payload];
+        write(buf, addresses, [types.echo_request, 0], &parts, &fields, interface.checksums)
             .ok_or(Error::MessageSize)
+    }
+
+    /// What its packets' IP headers say, but for the hop limit, of which each request has its own.
+    pub fn ip_options(&self) -> IpOptions {
+        self.ip.load()
+    }
+
+    /// Changes what its packets' IP headers say.
+    ///
+    /// # Errors
+    /// [`Error::InvalidInput`] for a [`hop_limit`](IpOptions::hop_limit) of 0.
+    pub fn set_ip_options(&self, options: IpOptions) -> Result<(), Error> {
+        self.ip.store(options)
     }
 
     /// Takes what came back first. A payload that `buf` does not hold is cut.
@@ -185,7 +254,15 @@ pub(super) fn receive_reply(
         return shared.counters.icmp_ignored.bump();
     };
     let sequence = u16::from_be_bytes([message[6], message[7]]);
-    let reply = EchoReply { source: ip.source, sequence, len: 0, hop_limit: ip.hop_limit, error: None };
+    let reply = EchoReply {
+        source: ip.source,
+        sequence,
+        len: 0,
+        hop_limit: ip.hop_limit,
+        traffic_class: TrafficClass(ip.traffic_class),
+        error: None,
+        report: None,
+    };
     queue(shared, socket, reply, &message[HEADER..], batch);
 }
 
@@ -193,17 +270,24 @@ pub(super) fn receive_reply(
 pub(super) fn receive_error(
     shared: &Shared,
     interface: &Interface,
-    quoted: &Quoted<'_>,
-    (source, hop_limit): (IpAddr, u8),
-    error: Error,
+    complaint: &Complaint<'_>,
+    ip: &IpHeader,
     batch: &mut Batch,
 ) -> bool {
-    let ident = u16::from_be_bytes([quoted.head[4], quoted.head[5]]);
-    let sequence = u16::from_be_bytes([quoted.head[6], quoted.head[7]]);
-    let sent_by = SocketAddr::new(quoted.source, ident);
-    let request = quoted.head[0] == types(quoted.destination).echo_request;
+    let ident = u16::from_be_bytes([complaint.head[4], complaint.head[5]]);
+    let sequence = u16::from_be_bytes([complaint.head[6], complaint.head[7]]);
+    let sent_by = SocketAddr::new(complaint.source, ident);
+    let request = complaint.head[0] == types(complaint.destination).echo_request;
     let Some(socket) = shared.icmp.find(interface.id, sent_by).filter(|_| request) else { return false };
-    let reply = EchoReply { source, sequence, len: 0, hop_limit, error: Some(error) };
+    let reply = EchoReply {
+        source: ip.source,
+        sequence,
+        len: 0,
+        hop_limit: ip.hop_limit,
+        traffic_class: TrafficClass(ip.traffic_class),
+        error: Some(complaint.error),
+        report: Some(complaint.report(SocketAddr::new(complaint.destination, 0))),
+    };
     queue(shared, socket, reply, &[], batch);
     true
 }

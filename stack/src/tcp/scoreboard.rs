@@ -311,11 +311,6 @@ impl Scoreboard {
         Some(Run { start: run.start + before, ..*run })
     }
 
-    /// The last transmission of the oldest run.
-    pub(crate) fn first_sent(&self) -> Option<Time> {
-        self.runs.front().map(|run| run.snapshot.sent)
-    }
-
     /// `start..end`, which lies within one run, leaves again.
     pub(crate) fn resend(&mut self, start: u64, end: u64, segment: u64, snapshot: Snapshot) {
         let mut index = self.runs.partition_point(|run| run.end <= start);

@@ -19,6 +19,8 @@ fn echo_comes_back_in_both_families_with_and_without_checksums() {
         let destination = address(B, ipv6, 0).ip();
         let request = EchoRequest { destination, sequence: 7, payload: &payload, hop_limit: 9 };
         let mut buf = vec![0; MAX_PACKET];
+        let ip = IpOptions { fragmentation: Fragmentation::Never, ..IpOptions::default() };
+        socket.set_ip_options(ip).unwrap();
         assert_eq!(socket.send(&request, 500, &mut buf), Err(Error::MessageSize));
         let len = socket.send(&request, 1280, &mut buf).unwrap();
         pair.transmit(A, buf[..len].to_vec());
@@ -31,6 +33,24 @@ fn echo_comes_back_in_both_families_with_and_without_checksums() {
         assert_eq!(other.recv(&mut buf), Err(Error::WouldBlock));
         socket.close();
         assert_eq!(socket.recv(&mut buf), Err(Error::Closed));
+    }
+}
+
+#[test]
+fn large_echoes_go_and_come_in_fragments() {
+    for ipv6 in [false, true] {
+        let mut pair = Pair::with(1, Config::default(), true);
+        let Host { stack, net, .. } = &pair.hosts[A];
+        let socket = stack.icmp_open(*net, ipv6).unwrap();
+        let payload: Vec<u8> = (0..65_000).map(pattern).collect();
+        let destination = address(B, ipv6, 0).ip();
+        let request = EchoRequest { destination, sequence: 7, payload: &payload, hop_limit: 64 };
+        let mut buf = vec![0; MAX_DATAGRAM];
+        let len = socket.send(&request, pair.link.mtu, &mut buf).unwrap();
+        pair.send(A, &buf[..len]);
+        pair.run(SECOND, |_| socket.readiness().contains(Ready::READABLE));
+        assert_eq!(socket.recv(&mut buf).unwrap().len, payload.len());
+        assert_eq!(buf[..payload.len()], payload);
     }
 }
 

@@ -1,12 +1,18 @@
 //! The stack as its driver sees it: two stacks in virtual time, and one against hostile input.
 
 mod checksums;
+mod craft;
 mod demux;
+mod errors;
+mod fragments;
+mod headers;
 mod hostile;
 mod icmp;
 mod loss;
+mod multicast;
 mod offload;
 mod pair;
+mod raw;
 mod tcp;
 mod threads;
 mod udp;

@@ -193,6 +193,17 @@ impl Pair {
         assert!(!flow.has_output(self.now), "{flow:?} says it has output and gives none");
     }
 
+    /// Puts a packet from `side` on the link, in fragments if it must be.
+    pub(crate) fn send(&mut self, side: usize, packet: &[u8]) {
+        let Host { stack, net, .. } = &self.hosts[side];
+        let Ok(mut fragments) = stack.fragments(*net, packet, self.link.mtu) else { return };
+        let mut buf = packet.to_vec();
+        while let Some(packet) = fragments.next(&mut buf) {
+            assert!(packet.len() <= self.link.mtu);
+            self.transmit(side, packet.to_vec());
+        }
+    }
+
     /// Puts a packet from `side` on the link.
     pub(crate) fn transmit(&mut self, side: usize, packet: Vec<u8>) {
         self.sent[side] += 1;
@@ -266,7 +277,7 @@ impl Pair {
         let mut batch = std::mem::take(&mut self.hosts[side].batch);
         for reply in batch.replies() {
             assert_eq!(reply.interface, self.hosts[side].net);
-            self.transmit(side, reply.packet.to_vec());
+            self.send(side, reply.packet);
         }
         for flow in &batch.flows {
             self.kick(side, flow);

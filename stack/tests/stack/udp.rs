@@ -16,13 +16,13 @@ fn bind(pair: &Pair, side: usize, ipv6: bool, port: u16) -> Arc<UdpSocket> {
 
 fn send(pair: &mut Pair, side: usize, socket: &UdpSocket, to: Option<SocketAddr>, data: &[u8]) {
     let route = socket.route(to).unwrap();
-    let mut packet = vec![0; MAX_PACKET];
+    let mut packet = vec![0; MAX_DATAGRAM];
     let len = socket.send(&route, data, pair.link.mtu, &mut packet).unwrap();
-    pair.transmit(side, packet[..len].to_vec());
+    pair.send(side, &packet[..len]);
 }
 
 fn receive(pair: &mut Pair, socket: &UdpSocket) -> (SocketAddr, Vec<u8>) {
-    let mut buf = [0; 2000];
+    let mut buf = vec![0; MAX_DATAGRAM];
     pair.run(SECOND, |_| socket.readiness().contains(Ready::READABLE));
     let received = socket.recv_from(&mut buf).unwrap();
     (received.source, buf[..received.len].to_vec())
@@ -42,15 +42,107 @@ fn datagrams_go_both_ways_in_both_families_with_and_without_checksums() {
 }
 
 #[test]
-fn a_datagram_must_fit_the_path() {
+fn the_largest_datagrams_go_in_fragments() {
+    for (ipv6, checksums, len) in
+        [(false, false, 65_507), (true, false, 65_527), (false, true, 9000), (true, true, 9000)]
+    {
+        let mut pair = Pair::with(1, Config::default(), checksums);
+        let (client, server) = (bind(&pair, A, ipv6, 0), bind(&pair, B, ipv6, 53));
+        let data: Vec<u8> = (0..len).map(pattern).collect();
+        send(&mut pair, A, &client, Some(server.local()), &data);
+        assert_eq!(receive(&mut pair, &server), (client.local(), data));
+        let sent = pair.counter(A, "ip_fragments_sent");
+        assert_eq!((sent, pair.counter(B, "ip_fragments")), (pair.sent[A] as u64, sent));
+    }
+}
+
+#[test]
+fn a_datagram_that_must_not_be_cut_must_fit_the_path() {
     let pair = Pair::new(1);
-    let socket = bind(&pair, A, true, 0);
-    let route = socket.route(Some(address(B, true, 1))).unwrap();
-    let mut packet = vec![0; 2000];
-    assert_eq!(socket.send(&route, &[0; 1280 - 48], 1280, &mut packet), Ok(1280));
-    assert_eq!(socket.send(&route, &[0; 1280 - 47], 1280, &mut packet), Err(Error::MessageSize));
-    assert_eq!(socket.send(&route, &[0; 100], 1280, &mut packet[..50]), Err(Error::MessageSize));
-    assert_eq!(socket.send(&route, &[0; 70_000], 80_000, &mut vec![0; 80_000]), Err(Error::MessageSize));
+    let mut packet = vec![0; MAX_DATAGRAM];
+    for ipv6 in [false, true] {
+        let socket = bind(&pair, A, ipv6, 0);
+        let route = socket.route(Some(address(B, ipv6, 1))).unwrap();
+        let fits = 1280 - if ipv6 { 48 } else { 28 };
+        let mut send = |len, fragmentation| {
+            let ip = IpOptions { fragmentation, ..IpOptions::default() };
+            socket.set_ip_options(ip).unwrap();
+            socket.send(&route, &vec![0; len], 1280, &mut packet)
+        };
+        assert_eq!(send(fits + 1, Fragmentation::AtSource), Ok(1281));
+        for fragmentation in [Fragmentation::Never, Fragmentation::Probe] {
+            assert_eq!(send(fits, fragmentation), Ok(1280));
+            assert_eq!(send(fits + 1, fragmentation), Err(Error::MessageSize));
+        }
+        let longest = if ipv6 { 65_527 } else { 65_507 };
+        assert_eq!(send(longest + 1, Fragmentation::AtSource), Err(Error::MessageSize));
+        assert_eq!(socket.send(&route, &[0; 100], 1280, &mut packet[..50]), Err(Error::MessageSize));
+    }
+    // The flag of IPv4 keeps routers, and whoever cuts for them, from cutting.
+    let socket = bind(&pair, A, false, 0);
+    let route = socket.route(Some(address(B, false, 1))).unwrap();
+    let Host { stack, net, .. } = &pair.hosts[A];
+    for (fragmentation, expected) in
+        [(Fragmentation::Always, Ok(2)), (Fragmentation::AtSource, Err(Error::MessageSize))]
+    {
+        let ip = IpOptions { fragmentation, ..IpOptions::default() };
+        socket.set_ip_options(ip).unwrap();
+        let len = socket.send(&route, &[0; 1000], 1280, &mut packet).unwrap();
+        assert_eq!(stack.fragments(*net, &packet[..len], 600).map(|cut| cut.packets()), expected);
+    }
+}
+
+#[test]
+fn hop_limit_and_traffic_class_arrive() {
+    for ipv6 in [false, true] {
+        let mut pair = Pair::with(1, Config::default(), true);
+        let (client, server) = (bind(&pair, A, ipv6, 0), bind(&pair, B, ipv6, 53));
+        let ip = IpOptions { hop_limit: 7, traffic_class: TrafficClass(0xb8), ..IpOptions::default() };
+        client.set_ip_options(ip).unwrap();
+        assert_eq!(client.set_ip_options(IpOptions { hop_limit: 0, ..ip }), Err(Error::InvalidInput));
+        assert_eq!(client.ip_options(), ip);
+        let one = SendOptions {
+            hop_limit: Some(1),
+            traffic_class: Some(ip.traffic_class.with_ecn(Ecn::Capable1)),
+            ..SendOptions::default()
+        };
+        let route = client.route(Some(server.local())).unwrap();
+        let mut packet = [0; 100];
+        for (options, expected) in [(SendOptions::default(), (7, 0xb8)), (one, (1, 0xb9))] {
+            let len = client.send_with(&route, b"x", &options, 1280, &mut packet).unwrap();
+            pair.inject(B, &packet[..len]);
+            let received = server.recv_from(&mut [0; 1]).unwrap();
+            assert_eq!((received.hop_limit, received.traffic_class.0), expected);
+            assert_eq!((received.destination, received.interface), (server.local(), pair.hosts[B].net));
+        }
+    }
+}
+
+#[test]
+fn a_datagram_may_choose_its_source_and_interface() {
+    let pair = Pair::new(1);
+    let Host { stack, net, .. } = &pair.hosts[A];
+    let own = ["10.0.0.1/8", "10.0.0.9/8"].map(|own| own.parse().unwrap());
+    stack.set_addresses(pair.now, *net, &own, &mut Batch::new());
+    let any = stack.udp_bind(None, "0.0.0.0:5".parse().unwrap(), UdpOptions::default()).unwrap();
+    let to = Some(address(B, false, 1));
+    let source =
+        |options: SendOptions| any.route_with(to, &options).map(|route| route.source.ip().to_string());
+    let none = SendOptions::default();
+    assert_eq!(source(none), Ok("10.0.0.1".into()));
+    let with = |source: &str| SendOptions { source: Some(source.parse().unwrap()), ..none };
+    assert_eq!(source(with("10.0.0.9")), Ok("10.0.0.9".into()));
+    assert_eq!(source(with("0.0.0.0")), Ok("10.0.0.1".into()));
+    assert_eq!(source(with("10.0.0.8")), Err(Error::AddrNotAvailable));
+    assert_eq!(source(with("fd00::a")), Err(Error::AddressFamily));
+    assert_eq!(source(SendOptions { interface: Some(*net), ..none }), Ok("10.0.0.1".into()));
+    assert_eq!(
+        source(SendOptions { interface: Some(InterfaceId(99)), ..none }),
+        Err(Error::NetworkUnreachable)
+    );
+    any.connect(address(B, false, 2)).unwrap();
+    let route = any.route_with(None, &with("10.0.0.9")).unwrap();
+    assert_eq!((route.source.to_string(), route.destination.port()), ("10.0.0.9:5".into(), 2));
 }
 
 #[test]

@@ -3,9 +3,9 @@
 
 use crate::clock::{Time, after, since};
 
-use super::View;
 use super::hystart::HyStart;
 use super::loss_based::{Growth, LossBased};
+use super::{View, segment};
 
 /// Segments per second cubed.
 const C: f64 = 0.4;
@@ -62,7 +62,7 @@ impl Epoch {
 }
 
 impl Growth for Cubic {
-    fn reduce(&mut self, window: u64, _mss: u64) -> u64 {
+    fn reduce(&mut self, window: u64) -> u64 {
         let window = window as f64;
         // Fast convergence: a flow that had to give way before it got back to where it was leaves others room.
         self.max = if window < self.max { window * (1.0 + BETA) / 2.0 } else { window };
@@ -77,8 +77,9 @@ impl Growth for Cubic {
         self.epoch = None;
     }
 
-    fn grow(&mut self, now: Time, view: &View, window: u64, bytes: u64, used: bool) -> u64 {
-        let mss = view.mss.max(1) as f64;
+    fn grow(&mut self, view: &View, window: u64, bytes: u64, used: bool) -> u64 {
+        let now = view.now;
+        let mss = segment(view) as f64;
         let cwnd = window.max(1) as f64;
         let pause = since(now, self.seen);
         self.seen = now;

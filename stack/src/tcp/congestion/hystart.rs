@@ -59,7 +59,7 @@ impl HyStart {
             }
         }
         if let Some(rtt) = rtt {
-            self.samples += 1;
+            self.samples = self.samples.saturating_add(1);
             self.current = Some(self.current.map_or(rtt, |current| current.min(rtt)));
         }
         if self.samples >= SAMPLES

@@ -1,11 +1,10 @@
 //! What algorithms have in common that grow a window until something is lost: slow start, fast recovery, timeouts,
 //! pacing, and undoing what was no loss. They differ in a [`Growth`].
 
-use crate::clock::Time;
-
 use super::hystart::{HyStart, Step};
 use super::prr::Prr;
-use super::{Ack, Algorithm, Cause, Lost, Phase, View};
+use super::usage::Usage;
+use super::{Ack, Algorithm, Cause, Lost, MAX_SEGMENT, Phase, View, segment};
 
 /// RFC 5681 (3.1) equation 4: the threshold is at least two segments.
 const MIN_THRESHOLD_SEGMENTS: u64 = 2;
@@ -19,14 +18,14 @@ const AVOIDANCE_PACING: u64 = 120;
 /// restored.
 pub(super) trait Growth: Copy {
     /// The window after congestion.
-    fn reduce(&mut self, window: u64, mss: u64) -> u64;
+    fn reduce(&mut self, window: u64) -> u64;
 
     /// A retransmission timeout has ended what was known of the path.
     fn on_timeout(&mut self);
 
-    /// An acknowledgement of `bytes` in congestion avoidance; returns the new window. If it is not `used`, it must not
+    /// The window after `bytes` more were delivered in congestion avoidance. If it is not `used` up, it must not
     /// grow.
-    fn grow(&mut self, now: Time, view: &View, window: u64, bytes: u64, used: bool) -> u64;
+    fn grow(&mut self, view: &View, window: u64, bytes: u64, used: bool) -> u64;
 
     /// Slow start has begun anew after the connection was idle.
     fn on_idle(&mut self);
@@ -42,9 +41,12 @@ pub(crate) struct LossBased<G> {
     /// Ends the first slow start.
     hystart: Option<HyStart>,
     prr: Prr,
+    usage: Usage,
+    /// The stream offset that ends a round trip.
+    round_end: u64,
     pacing_rate: Option<u64>,
-    /// Losses are being repaired: the window has been reduced for all that was in flight.
-    repairing: bool,
+    /// Which losses are being repaired: the window has been reduced for all that was in flight.
+    repair: Phase,
     before: Before<G>,
 }
 
@@ -52,13 +54,14 @@ pub(crate) struct LossBased<G> {
 #[derive(Debug, Clone, Copy)]
 struct Before<G> {
     growth: G,
+    hystart: Option<HyStart>,
     window: u64,
     threshold: Option<u64>,
 }
 
 impl<G: Growth> LossBased<G> {
     pub(super) fn new(growth: G, hystart: Option<HyStart>, mss: u64, initial_window: u64) -> Self {
-        let mss = mss.max(1);
+        let mss = mss.clamp(1, MAX_SEGMENT);
         let window = initial_window.max(mss);
         Self {
             growth,
@@ -68,9 +71,11 @@ impl<G: Growth> LossBased<G> {
             threshold: None,
             hystart,
             prr: Prr::default(),
+            usage: Usage::default(),
+            round_end: 0,
             pacing_rate: None,
-            repairing: false,
-            before: Before { growth, window, threshold: None },
+            repair: Phase::Open,
+            before: Before { growth, hystart, window, threshold: None },
         }
     }
 
@@ -79,11 +84,15 @@ impl<G: Growth> LossBased<G> {
     }
 
     fn reduce(&mut self) -> u64 {
-        self.before = Before { growth: self.growth, window: self.window, threshold: self.threshold };
-        let reduced = self.growth.reduce(self.window, self.mss);
+        self.before = Before {
+            growth: self.growth,
+            hystart: self.hystart.take(),
+            window: self.window,
+            threshold: self.threshold,
+        };
+        let reduced = self.growth.reduce(self.window);
         let threshold = reduced.max(MIN_THRESHOLD_SEGMENTS.saturating_mul(self.mss));
         self.threshold = Some(threshold);
-        self.hystart = None;
         threshold
     }
 
@@ -93,7 +102,7 @@ impl<G: Growth> LossBased<G> {
         let mut bytes = ack.delivered;
         if self.is_in_slow_start() {
             // In slow start the window is always ahead of what is in flight.
-            let used = view.window_limited || self.window < ack.prior_in_flight.saturating_mul(2);
+            let used = self.usage.is_full() || self.window < ack.prior_in_flight.saturating_mul(2);
             if !used {
                 return;
             }
@@ -115,7 +124,7 @@ impl<G: Growth> LossBased<G> {
                 return;
             }
         }
-        self.window = self.growth.grow(view.now, view, self.window, bytes, view.window_limited);
+        self.window = self.growth.grow(view, self.window, bytes, self.usage.is_full());
     }
 
     fn pace(&mut self, view: &View) {
@@ -129,8 +138,8 @@ impl<G: Growth> LossBased<G> {
 }
 
 impl<G: Growth> Algorithm for LossBased<G> {
-    fn on_sent(&mut self, view: &View, bytes: u64) {
-        if view.phase == Phase::Recovery {
+    fn on_sent(&mut self, _view: &View, bytes: u64) {
+        if self.repair == Phase::Recovery {
             self.prr.on_sent(bytes);
         }
     }
@@ -138,11 +147,11 @@ impl<G: Growth> Algorithm for LossBased<G> {
     fn on_lost(&mut self, _view: &View, _lost: &Lost) {}
 
     fn on_congestion(&mut self, view: &View, cause: Cause) {
-        self.mss = view.mss.max(1);
+        self.mss = segment(view);
         let threshold = self.reduce();
         match cause {
             Cause::Loss => {
-                self.repairing = true;
+                self.repair = Phase::Recovery;
                 self.prr = Prr::new(view.nxt.saturating_sub(view.delivered).max(view.in_flight));
                 self.window = view.in_flight.saturating_add(self.mss);
             }
@@ -151,19 +160,24 @@ impl<G: Growth> Algorithm for LossBased<G> {
     }
 
     fn on_timeout(&mut self, view: &View) {
-        self.mss = view.mss.max(1);
+        self.mss = segment(view);
         // What is lost again, or within a window that was reduced already, does not count twice.
-        if !self.repairing {
+        if self.repair == Phase::Open {
             self.reduce();
         }
-        self.repairing = true;
+        self.repair = Phase::Loss;
         self.growth.on_timeout();
         self.window = view.in_flight.saturating_add(self.mss);
     }
 
     fn on_ack(&mut self, view: &View, ack: &Ack) {
-        self.mss = view.mss.max(1);
-        if view.phase == Phase::Recovery {
+        self.mss = segment(view);
+        let round_begins = view.una > self.round_end;
+        if round_begins {
+            self.round_end = view.nxt;
+        }
+        self.usage.on_ack(view.window_limited, round_begins);
+        if self.repair == Phase::Recovery {
             let safe = ack.acked > 0 && ack.lost == 0;
             let threshold = self.threshold.unwrap_or(self.window);
             self.window = self.prr.on_ack(ack.delivered, view.in_flight, threshold, safe, self.mss);
@@ -174,10 +188,9 @@ impl<G: Growth> Algorithm for LossBased<G> {
         self.pace(view);
     }
 
-    fn on_recovered(&mut self, view: &View) {
-        self.repairing = false;
+    fn on_recovered(&mut self, _view: &View) {
         // After a timeout the window has grown from one segment and goes on.
-        if view.phase != Phase::Loss
+        if std::mem::take(&mut self.repair) == Phase::Recovery
             && let Some(threshold) = self.threshold
         {
             self.window = threshold;
@@ -185,8 +198,9 @@ impl<G: Growth> Algorithm for LossBased<G> {
     }
 
     fn on_undo(&mut self, _view: &View) {
-        self.repairing = false;
+        self.repair = Phase::Open;
         self.growth = self.before.growth;
+        self.hystart = self.before.hystart;
         self.window = self.window.max(self.before.window);
         self.threshold = self.before.threshold;
     }
@@ -195,8 +209,9 @@ impl<G: Growth> Algorithm for LossBased<G> {
         // RFC 5681 (4.1): nothing is known of the path any more. RFC 2861: most of what was used is worth a try.
         let used = self.window / 4 * 3;
         self.threshold = self.threshold.map(|threshold| threshold.max(used));
-        self.window = self.window.min(self.initial_window).max(view.mss);
+        self.window = self.window.min(self.initial_window).max(segment(view));
         self.growth.on_idle();
+        self.pace(view);
     }
 
     fn window(&self) -> u64 {

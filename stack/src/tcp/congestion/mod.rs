@@ -12,6 +12,7 @@ mod prr;
 mod reno;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::fmt;
 use std::str::FromStr;
@@ -123,6 +124,14 @@ pub(crate) trait Algorithm {
 
     /// How fast data may leave, `None`: as fast as the window lets it.
     fn pacing_rate(&self) -> Option<u64>;
+}
+
+/// The largest segment there is, bytes.
+const MAX_SEGMENT: u64 = 1 << 16;
+
+/// The segment's size, such that nothing can go wrong with it.
+fn segment(view: &View) -> u64 {
+    view.mss.clamp(1, MAX_SEGMENT)
 }
 
 /// A TCP congestion control algorithm: TCP_CONGESTION.

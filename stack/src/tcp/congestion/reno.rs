@@ -1,9 +1,7 @@
 //! NewReno (RFC 5681, RFC 6582): one segment more per round trip, half after a loss.
 
-use crate::clock::Time;
-
-use super::View;
 use super::loss_based::{Growth, LossBased};
+use super::{View, segment};
 
 pub(crate) fn start(mss: u64, initial_window: u64) -> LossBased<Reno> {
     LossBased::new(Reno { counted: 0 }, None, mss, initial_window)
@@ -16,21 +14,21 @@ pub(crate) struct Reno {
 }
 
 impl Growth for Reno {
-    fn reduce(&mut self, window: u64, _mss: u64) -> u64 {
+    fn reduce(&mut self, window: u64) -> u64 {
         self.counted = 0;
         window / 2
     }
 
     fn on_timeout(&mut self) {}
 
-    fn grow(&mut self, _now: Time, view: &View, window: u64, bytes: u64, used: bool) -> u64 {
+    fn grow(&mut self, view: &View, window: u64, bytes: u64, used: bool) -> u64 {
         if !used {
             return window;
         }
         self.counted = self.counted.saturating_add(bytes);
         let windows = self.counted / window.max(1);
         self.counted %= window.max(1);
-        window.saturating_add(windows.saturating_mul(view.mss))
+        window.saturating_add(windows.saturating_mul(segment(view)))
     }
 
     fn on_idle(&mut self) {}

@@ -236,9 +236,12 @@ impl Connection {
         (count, duplicate)
     }
 
-    /// RFC 9293 3.10.7.4: an older segment does not take the window back.
+    /// RFC 9293 3.10.7.4: an older segment does not take the window back. Of two that say the same the one with the
+    /// larger window is the newer.
     fn take_window(&mut self, now: Time, seq: u64, ack: u64, window: u64) {
-        if seq > self.window_seq || (seq == self.window_seq && ack >= self.window_ack) {
+        let newer = (seq, ack) > (self.window_seq, self.window_ack);
+        let same = (seq, ack) == (self.window_seq, self.window_ack);
+        if newer || (same && ack + window > self.sender.edge()) {
             (self.window_seq, self.window_ack) = (seq, ack);
             self.sender.set_window(now, ack + window);
         }

@@ -7,6 +7,7 @@
 //!
 //! The two halves are a [`Sender`](super::sender::Sender) and a [`Receiver`](super::receiver::Receiver).
 
+mod info;
 mod input;
 mod output;
 mod timestamps;

@@ -145,6 +145,12 @@ impl Sender {
         self.sampler = Sampler::new(now);
     }
 
+    /// Another algorithm takes over with the window that there is.
+    pub(crate) fn set_congestion(&mut self, now: Time, algorithm: CongestionControl) {
+        let window = self.congestion.window();
+        self.congestion = algorithm.start(now, self.mss, window);
+    }
+
     /// Queues a copy of `data`.
     pub(crate) fn write(&mut self, data: &[u8]) {
         self.queue.append(data);
@@ -216,11 +222,6 @@ impl Sender {
         self.fin.is_some_and(|fin| self.una > fin)
     }
 
-    /// Whether the FIN has been sent.
-    pub(crate) fn fin_sent(&self) -> bool {
-        self.fin.is_some_and(|fin| self.nxt > fin)
-    }
-
     /// Whether anything that was sent lacks an acknowledgement, or waits for the peer's window.
     pub(crate) fn awaits_ack(&self) -> bool {
         !self.board.is_empty() || self.unsent() > 0
@@ -245,10 +246,6 @@ impl Sender {
 
     pub(crate) fn pacing_rate(&self) -> Option<u64> {
         self.congestion.pacing_rate()
-    }
-
-    pub(crate) fn phase(&self) -> Phase {
-        self.phase
     }
 
     pub(crate) fn lost(&self) -> u64 {

@@ -66,6 +66,8 @@ impl Sender {
         let queued = self.fin.map_or(self.queue.end(), |fin| fin + 1);
         let end = self.sendable_end();
         if end <= self.nxt {
+            // If it is the peer's window, it is probed.
+            self.arm(now, false);
             self.note_limited();
             return Plan::Wait(None);
         }

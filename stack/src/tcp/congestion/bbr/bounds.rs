@@ -8,11 +8,13 @@ use crate::tcp::congestion::{Ack, Lost, View};
 
 use super::losses::is_congestion;
 use super::model::percent;
-use super::probe_bw::Feedback;
-use super::{Bbr, State};
+use super::{Bbr, MIN_SEGMENTS, State};
 
 /// What is kept of a bound at congestion, percent.
 const BETA: u64 = 70;
+
+/// What is kept of what is in flight in a round trip with a mark, percent.
+const MARK_BETA: u64 = 85;
 
 /// What is left free below the long-term bound for others to take, percent.
 const HEADROOM: u64 = 15;
@@ -48,7 +50,7 @@ impl Bounds {
             return u64::MAX;
         }
         let headroom = percent(self.long_term, HEADROOM).max(mss);
-        self.long_term.saturating_sub(headroom).max(super::MIN_SEGMENTS * mss)
+        self.long_term.saturating_sub(headroom).max(MIN_SEGMENTS * mss)
     }
 }
 
@@ -113,11 +115,16 @@ impl Bbr {
         if !congested && !self.loss_round.marked {
             return;
         }
-        if self.bounds.bandwidth == u64::MAX {
-            self.bounds.bandwidth = self.bandwidth.max();
-        }
         if self.bounds.short_term == u64::MAX {
             self.bounds.short_term = self.window;
+        }
+        if !congested {
+            // A marked packet was delivered, so that what is delivered says nothing about how much is too much.
+            self.bounds.short_term = percent(self.bounds.short_term, MARK_BETA);
+            return;
+        }
+        if self.bounds.bandwidth == u64::MAX {
+            self.bounds.bandwidth = self.bandwidth.max();
         }
         self.bounds.bandwidth = self.loss_round.rate.max(percent(self.bounds.bandwidth, BETA)).max(1);
         self.bounds.short_term = self.loss_round.delivered.max(percent(self.bounds.short_term, BETA));
@@ -125,14 +132,9 @@ impl Bbr {
 
     /// Follows what a probe shows. `at_bound`: the long-term bound is used up.
     pub(super) fn adapt_long_term(&mut self, view: &View, ack: &Ack, at_bound: bool) {
-        self.cycle.on_ack(self.rounds.begins);
         let less = self.shows_less(ack.sample.app_limited, ack.sample.prior_delivered);
-        if self.cycle.feedback == Feedback::Over {
-            self.cycle.feedback = Feedback::None;
-            self.cycle.samples = false;
-            if self.state.is_probe_bw() && !less {
-                self.bandwidth.end_cycle();
-            }
+        if self.cycle.has_ended(self.rounds.begins) && self.state.is_probe_bw() && !less {
+            self.bandwidth.end_cycle();
         }
         if !ack.sample.valid {
             return;
@@ -148,7 +150,7 @@ impl Bbr {
         }
         self.bounds.long_term = self.bounds.long_term.max(ack.sample.tx_in_flight);
         if self.state == State::Up && at_bound {
-            let growth = self.cycle.growth(ack.acked, self.rounds.begins, self.window, self.mss);
+            let growth = self.cycle.growth(ack.delivered, self.rounds.begins, self.window, self.mss);
             self.bounds.long_term = self.bounds.long_term.saturating_add(growth);
         }
     }

@@ -24,7 +24,8 @@ use std::time::Duration;
 
 use crate::clock::Time;
 
-use super::{Ack, Algorithm, Cause, Lost, Phase, View};
+use super::usage::Usage;
+use super::{Ack, Algorithm, Cause, Lost, MAX_SEGMENT, View, segment};
 
 use bounds::Bounds;
 use losses::{LossRound, Queue};
@@ -101,9 +102,7 @@ pub(crate) struct Bbr {
     probe_rtt: ProbeRtt,
     /// The connection has been idle, and nothing was delivered since.
     restarted: bool,
-    /// The window has kept data back in this round trip or the one before, and in this one.
-    window_limited: bool,
-    limited_in_round: bool,
+    usage: Usage,
     window: u64,
     /// The window to return to after a timeout or a drained queue, 0 for none.
     saved_window: u64,
@@ -131,7 +130,7 @@ impl Bbr {
     }
 
     fn new(parameters: &'static Parameters, now: Time, mss: u64, initial_window: u64) -> Self {
-        let mss = mss.max(1);
+        let mss = mss.clamp(1, MAX_SEGMENT);
         let window = initial_window.max(MIN_SEGMENTS.saturating_mul(mss));
         Self {
             parameters,
@@ -149,8 +148,7 @@ impl Bbr {
             cycle: Cycle::new(now, micros(now).wrapping_add(mss << 40)),
             probe_rtt: ProbeRtt::default(),
             restarted: false,
-            window_limited: false,
-            limited_in_round: false,
+            usage: Usage::default(),
             window,
             saved_window: 0,
             pacing_rate: None,
@@ -204,11 +202,8 @@ impl Bbr {
         self.rounds.on_ack(view.delivered, sample);
         if self.rounds.begins {
             self.cycle.on_round();
-            self.window_limited = self.limited_in_round;
-            self.limited_in_round = false;
         }
-        self.limited_in_round |= view.window_limited;
-        self.window_limited |= view.window_limited;
+        self.usage.on_ack(view.window_limited, self.rounds.begins);
         self.loss_round.on_ack(view.delivered, sample);
         if let Some(rate) = sample.rate {
             self.bandwidth.on_ack(rate, less);
@@ -261,10 +256,8 @@ impl Bbr {
         self.window = self.window.min(bound).max(MIN_SEGMENTS * self.mss);
     }
 
-    fn save_window(&mut self, view: &View) {
-        let kept =
-            if view.phase == Phase::Open && self.state != State::ProbeRtt { 0 } else { self.saved_window };
-        self.saved_window = self.window.max(kept);
+    fn save_window(&mut self) {
+        self.saved_window = self.saved_window.max(self.window);
     }
 
     fn restore_window(&mut self) {
@@ -293,7 +286,7 @@ impl Algorithm for Bbr {
     }
 
     fn on_lost(&mut self, view: &View, lost: &Lost) {
-        self.mss = view.mss.max(1);
+        self.mss = segment(view);
         self.begin_repair();
         self.note_loss(view, lost);
     }
@@ -312,13 +305,13 @@ impl Algorithm for Bbr {
 
     fn on_timeout(&mut self, view: &View) {
         self.begin_repair();
-        self.save_window(view);
+        self.save_window();
         // Everything that is in flight is lost, so that the window grows anew with what is delivered.
         self.window = view.in_flight.saturating_add(self.mss).max(MIN_SEGMENTS * self.mss);
     }
 
     fn on_ack(&mut self, view: &View, ack: &Ack) {
-        self.mss = view.mss.max(1);
+        self.mss = segment(view);
         self.update_model(view, ack);
         self.set_pacing_rate(self.state.pacing_gain());
         self.set_window(view, ack);
@@ -337,7 +330,10 @@ impl Algorithm for Bbr {
         self.bounds.restore(&self.before.bounds);
         self.pipe.restart(0);
         match (self.before.state, self.state) {
-            (_, State::ProbeRtt) => return,
+            (_, State::ProbeRtt) => {
+                self.saved_window = self.saved_window.max(self.before.window);
+                return;
+            }
             (State::Startup, now) if now != State::Startup => {
                 self.pipe.reached = false;
                 self.start_startup();

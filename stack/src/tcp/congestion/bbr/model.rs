@@ -151,7 +151,7 @@ impl Aggregation {
         self.delivered = 0;
     }
 
-    /// `span` is how many round trips half of the memory takes.
+    /// `bandwidth` is in bytes per second; `full`: it has been found.
     pub(super) fn on_ack(
         &mut self,
         now: Time,
@@ -174,5 +174,82 @@ impl Aggregation {
 
     pub(super) fn extra(&self) -> u64 {
         self.extra.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: i64) -> Time {
+        Time::from_millis(millis)
+    }
+
+    fn ms(millis: u64) -> Option<Duration> {
+        Some(Duration::from_millis(millis))
+    }
+
+    fn sample(prior_delivered: u64) -> RateSample {
+        RateSample { prior_delivered, valid: true, ..RateSample::default() }
+    }
+
+    #[test]
+    fn large_values_are_scaled_without_overflow() {
+        assert_eq!(percent(u64::MAX, 50), u64::MAX / 2);
+        assert_eq!(percent(u64::MAX, 200), u64::MAX);
+        assert_eq!(scaled(7, 3, 0), 21);
+    }
+
+    #[test]
+    fn a_round_trip_ends_with_what_was_sent_after_the_last_one() {
+        let mut rounds = Rounds::default();
+        rounds.on_ack(1000, &sample(0));
+        assert!(rounds.begins);
+        rounds.on_ack(2000, &sample(500));
+        assert!(!rounds.begins);
+        rounds.on_ack(3000, &sample(1000));
+        assert!(rounds.begins);
+        rounds.on_ack(4000, &RateSample::default());
+        assert_eq!((rounds.begins, rounds.count), (false, 2));
+    }
+
+    #[test]
+    fn a_longer_round_trip_time_is_believed_after_ten_seconds_and_measured_after_five() {
+        let mut round_trip = RoundTrip::new(at(0));
+        round_trip.on_ack(at(0), ms(40));
+        round_trip.on_ack(at(4999), ms(60));
+        assert!(!round_trip.expired);
+        round_trip.on_ack(at(5001), ms(60));
+        assert!(round_trip.expired);
+        assert_eq!(round_trip.min(), Some(40_000));
+        round_trip.renew(at(5001));
+        round_trip.on_ack(at(9000), ms(60));
+        assert!(!round_trip.expired);
+        round_trip.on_ack(at(10_001), ms(60));
+        assert_eq!(round_trip.min(), Some(60_000));
+    }
+
+    #[test]
+    fn less_bandwidth_is_believed_after_two_cycles_and_not_of_a_slow_application() {
+        let mut bandwidth = Bandwidth::new();
+        bandwidth.on_ack(1000, true);
+        assert_eq!(bandwidth.max(), 1000);
+        bandwidth.end_cycle();
+        bandwidth.on_ack(500, true);
+        bandwidth.end_cycle();
+        assert_eq!(bandwidth.max(), 1000);
+        bandwidth.on_ack(500, false);
+        bandwidth.end_cycle();
+        assert_eq!(bandwidth.max(), 500);
+    }
+
+    #[test]
+    fn bunched_acknowledgements_show_how_much_more_has_to_be_in_flight() {
+        let mut aggregation = Aggregation::new(at(0));
+        // 1 MB/s, all of 10 ms at once.
+        for round in 1..20 {
+            aggregation.on_ack(at(10 * round), round as u64, 10_000, 1_000_000, 100_000, true);
+        }
+        assert_eq!(aggregation.extra(), 10_000);
     }
 }

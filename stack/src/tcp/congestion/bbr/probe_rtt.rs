@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::clock::{Time, after};
 use crate::tcp::congestion::{Ack, View};
 
-use super::{Bbr, State};
+use super::{Bbr, MIN_SEGMENTS, State};
 
 /// How long the queue is kept empty, at least a round trip.
 const DURATION: Duration = Duration::from_millis(200);
@@ -23,7 +23,7 @@ pub(super) struct ProbeRtt {
 impl Bbr {
     pub(super) fn check_probe_rtt(&mut self, view: &View, ack: &Ack) {
         if self.state != State::ProbeRtt && self.round_trip.expired && !self.restarted {
-            self.start_probe_rtt(view);
+            self.start_probe_rtt(view.delivered);
         }
         if self.state == State::ProbeRtt {
             self.probe_rtt.limited_until = view.delivered.saturating_add(view.in_flight);
@@ -47,12 +47,12 @@ impl Bbr {
         }
     }
 
-    fn start_probe_rtt(&mut self, view: &View) {
-        self.save_window(view);
+    fn start_probe_rtt(&mut self, delivered: u64) {
+        self.save_window();
         self.state = State::ProbeRtt;
         self.probe_rtt.done = None;
-        self.cycle.feedback = super::probe_bw::Feedback::Ending;
-        self.rounds.restart(view.delivered);
+        self.cycle.end_probe();
+        self.rounds.restart(delivered);
     }
 
     /// Leaves, if it is time to.
@@ -73,6 +73,6 @@ impl Bbr {
 
     /// What may be in flight meanwhile.
     pub(super) fn probe_rtt_window(&self) -> u64 {
-        self.bdp(self.parameters.probe_rtt_window).max(super::MIN_SEGMENTS * self.mss)
+        self.bdp(self.parameters.probe_rtt_window).max(MIN_SEGMENTS * self.mss)
     }
 }

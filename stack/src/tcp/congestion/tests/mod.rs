@@ -1,9 +1,11 @@
 //! The algorithms on modelled paths, in virtual time.
 
+mod calls;
 mod network;
 mod sender;
+mod tables;
 
-use super::CongestionControl;
+use super::CongestionControl::{self, Bbr, Bbr3, Cubic, Reno};
 use network::{Flow, Link, Report, run};
 
 /// Nanoseconds, because a packet takes few on a fast link.
@@ -31,6 +33,7 @@ fn link(rate: u64, rtt: Nanos, buffer: u64) -> Link {
         release: 0,
         mark: None,
         outage: (0, 0),
+        stall: (0, 0),
     }
 }
 
@@ -60,156 +63,172 @@ fn median(seeds: u64, measure: impl Fn(u64) -> f64) -> f64 {
     values[values.len() / 2]
 }
 
+/// A link of 100 Mbit/s with 40 ms and a buffer of `buffer` percent of the product.
+fn usual(buffer: u64) -> Link {
+    link(100, RTT, buffer)
+}
+
+const RTT: Nanos = 40 * MS;
+const PRODUCT: f64 = 500_000.0;
+
+fn check(what: &str, measured: f64, floor: f64) {
+    assert!(measured >= floor, "{what}: {measured:.3} is under {floor}");
+}
+
 #[test]
-#[ignore = "prints a table"]
-fn table_of_shares() {
-    for (name, rate, rtt, duration) in [
-        ("100/40", 100, 40 * MS, 20 * SECOND),
-        ("1000/10", 1000, 10 * MS, 10 * SECOND),
-        ("20/200", 20, 200 * MS, 20 * SECOND),
-        ("10000/.2", 10000, MS / 5, SECOND),
+fn bbr_uses_a_link_that_loses_packets() {
+    for (loss, floor) in [(0.0, 0.95), (1.0, 0.95), (10.0, 0.94), (30.0, 0.92), (50.0, 0.89), (100.0, 0.82)] {
+        let share = median(3, |seed| alone(Bbr, Link { loss, ..usual(100) }, RTT, 20 * SECOND, seed).share);
+        check(&format!("{loss} per thousand"), share, floor);
+    }
+}
+
+#[test]
+fn bbr_uses_links_of_all_kinds_that_lose_packets() {
+    for (rate, rtt, duration, floor) in [
+        (1000, 10 * MS, 3 * SECOND, 0.92),
+        (20, 200 * MS, 20 * SECOND, 0.86),
+        (10_000, MS / 5, SECOND / 2, 0.93),
+        (1, 100 * MS, 20 * SECOND, 0.90),
+        (100, 2 * MS, 5 * SECOND, 0.94),
     ] {
+        let lossy = Link { loss: 30.0, ..link(rate, rtt, 100) };
+        let share = median(3, |seed| alone(Bbr, lossy, rtt, duration, seed).share);
+        check(&format!("{rate} Mbit/s, {rtt} ns"), share, floor);
+    }
+}
+
+#[test]
+fn bbr_is_not_misled_by_jitter_bursts_of_loss_and_aggregation() {
+    let lossy = Link { loss: 30.0, ..usual(100) };
+    for (what, link, floor) in [
+        ("runs of 10", Link { run: 10.0, ..lossy }, 0.90),
+        ("10 ms of jitter", Link { jitter: 10 * MS, ..lossy }, 0.92),
+        ("20 ms of jitter", Link { jitter: 20 * MS, ..lossy }, 0.85),
+        ("released every 10 ms", Link { release: 10 * MS, ..lossy }, 0.92),
+    ] {
+        for seed in 1..=5 {
+            check(&format!("{what}, seed {seed}"), alone(Bbr, link, RTT, 20 * SECOND, seed).share, floor);
+        }
+    }
+}
+
+#[test]
+fn published_bbr_takes_every_loss_for_congestion() {
+    let share =
+        |loss| median(3, |seed| alone(Bbr3, Link { loss, ..usual(100) }, RTT, 20 * SECOND, seed).share);
+    check("without loss", share(0.0), 0.94);
+    check("1 per thousand", share(1.0), 0.86);
+    assert!(share(30.0) < 0.5, "{}", share(30.0));
+}
+
+#[test]
+fn cubic_and_reno_fill_a_link_without_loss() {
+    for control in [Cubic, Reno] {
+        check(control.name(), alone(control, usual(100), RTT, 20 * SECOND, 1).share, 0.97);
+        let lossy = alone(control, Link { loss: 10.0, ..usual(100) }, RTT, 20 * SECOND, 1).share;
+        assert!((0.02..0.1).contains(&lossy), "{control}: {lossy:.3}");
+    }
+}
+
+#[test]
+fn bbr_keeps_queues_short_and_copes_with_small_buffers() {
+    for (buffer, floor) in [(10, 0.93), (25, 0.95), (100, 0.95), (400, 0.95)] {
+        let report = alone(Bbr, usual(buffer), RTT, 20 * SECOND, 1);
+        check(&format!("buffer of {buffer} percent"), report.share, floor);
+        assert!(report.queue < 0.1 * PRODUCT, "buffer of {buffer} percent: {:.0}", report.queue);
+    }
+    let cubic = alone(Cubic, usual(400), RTT, 20 * SECOND, 1);
+    assert!(cubic.queue > PRODUCT, "the queue is measured");
+}
+
+#[test]
+fn hystart_overflows_a_deep_queue_less() {
+    let early = alone(Cubic, usual(400), RTT, 2 * SECOND, 1).flows[0].dropped;
+    let late = alone(Reno, usual(400), RTT, 2 * SECOND, 1).flows[0].dropped;
+    assert!(early * 2 < late, "{early} and {late}");
+}
+
+fn check_fairness(control: CongestionControl, buffer: u64, floor: f64) {
+    for count in [2, 4, 10] {
+        let fairness = median(3, |seed| several(&vec![control; count], usual(buffer), RTT, seed).fairness());
+        check(&format!("{count} flows of {control}"), fairness, floor);
+    }
+}
+
+#[test]
+fn bbr_flows_share_a_small_buffer() {
+    check_fairness(Bbr, 10, 0.85);
+}
+
+#[test]
+fn bbr_flows_share_a_buffer() {
+    check_fairness(Bbr, 100, 0.90);
+}
+
+#[test]
+fn bbr_flows_share_a_deep_buffer() {
+    check_fairness(Bbr, 400, 0.80);
+}
+
+#[test]
+fn bbr_flows_lose_little_of_what_they_send() {
+    for (buffer, limit) in [(10, 0.05), (100, 0.02), (400, 0.02)] {
+        let dropped = several(&[Bbr; 10], usual(buffer), RTT, 1).dropped();
+        assert!(dropped < limit, "buffer of {buffer} percent: {dropped:.3}");
+    }
+}
+
+#[test]
+fn bbr_and_cubic_leave_each_other_room() {
+    for (buffer, most) in [(50, 0.88), (100, 0.75), (400, 0.65)] {
+        let part = median(3, |seed| several(&[Bbr, Cubic], usual(buffer), RTT, seed).part(0));
+        assert!((0.3..most).contains(&part), "buffer of {buffer} percent: {part:.2}");
+    }
+}
+
+#[test]
+fn marks_keep_the_queue_short_without_drops() {
+    for (control, floor) in [(Bbr, 0.94), (Bbr3, 0.92), (Cubic, 0.80), (Reno, 0.70)] {
+        let marking = Link { mark: Some(PRODUCT as u64 / 4), ..usual(200) };
+        let report = alone(control, marking, RTT, 20 * SECOND, 1);
+        check(control.name(), report.share, floor);
+        assert!(report.queue < 0.1 * PRODUCT && report.flows[0].dropped == 0, "{control}: {report:?}");
+        let fairness = several(&[control; 2], marking, RTT, 1).fairness();
+        check(control.name(), fairness, 0.85);
+    }
+}
+
+#[test]
+fn an_outage_costs_little_more_than_its_time() {
+    for control in ALL {
+        for (outage, floor) in [(100, 0.88), (1000, 0.80), (3000, 0.65)] {
+            let link = Link { outage: (5 * SECOND, 5 * SECOND + outage * MS), ..usual(100) };
+            check(control.name(), alone(control, link, RTT, 20 * SECOND, 1).share, floor);
+        }
+    }
+}
+
+#[test]
+fn a_stall_without_loss_is_no_congestion() {
+    for control in ALL {
+        let rtt = 100 * MS;
+        let link = Link { stall: (8 * SECOND, 8 * SECOND + 600 * MS), ..link(100, rtt, 100) };
+        let report = alone(control, link, rtt, 18 * SECOND, 1);
+        assert!(report.flows[0].undone > 0, "{control}");
+        check(control.name(), report.share, 0.85);
+    }
+}
+
+#[test]
+fn an_application_with_little_to_send_is_not_held_up() {
+    for (segments, period) in [(1, MS), (100, 100 * MS), (1000, 2 * SECOND)] {
         for control in ALL {
-            let shares: Vec<String> = [0.0, 1.0, 10.0, 30.0, 50.0, 100.0]
-                .into_iter()
-                .map(|loss| {
-                    let link = Link { loss, ..link(rate, rtt, 100) };
-                    format!("{:.3}", median(3, |seed| alone(control, link, rtt, duration, seed).share))
-                })
-                .collect();
-            let bdp = rate as f64 * 1e6 / 8.0 * rtt as f64 / 1e9;
-            let lone = alone(control, link(rate, rtt, 100), rtt, duration, 1);
-            let deep = alone(control, link(rate, rtt, 400), rtt, duration, 1);
-            eprintln!(
-                "{name:9} {control:6} {shares:?} queue {:.2} {:.2}",
-                lone.queue / bdp,
-                deep.queue / bdp
-            );
-        }
-    }
-}
-
-#[test]
-#[ignore = "prints a table"]
-fn table_of_fairness() {
-    let rtt = 40 * MS;
-    let bdp = 500_000.0;
-    let cubic = CongestionControl::Cubic;
-    for control in ALL {
-        for buffer in [10, 25, 50, 100, 400] {
-            let link = link(100, rtt, buffer);
-            let lone = alone(control, link, rtt, 20 * SECOND, 1);
-            let flows: Vec<String> = [2, 4, 10]
-                .into_iter()
-                .map(|count| {
-                    let report = several(&vec![control; count], link, rtt, 1);
-                    let fair = median(5, |seed| several(&vec![control; count], link, rtt, seed).fairness());
-                    let dropped = 100.0 * report.dropped();
-                    format!("{fair:.2}/{:.3}/{:.2}/{dropped:.1}%", report.share, report.queue / bdp)
-                })
-                .collect();
-            let against = median(5, |seed| several(&[control, cubic], link, rtt, seed).part(0));
-            let short = median(5, |seed| {
-                let start = seed * 37 * MS;
-                let flows = [
-                    Flow { control, rtt: 20 * MS, start: 0, gives: None },
-                    Flow { control, rtt: 80 * MS, start, gives: None },
-                ];
-                run(link, &flows, 60 * SECOND, seed).part(0)
-            });
-            eprintln!(
-                "buffer {buffer:3} {control:6} lone {:.3} several {flows:?} against cubic {against:.2}, rtt 20 against 80 {short:.2}",
-                lone.share,
-            );
-        }
-    }
-}
-
-#[test]
-#[ignore = "prints a table"]
-fn table_of_bad_links() {
-    let rtt = 40 * MS;
-    for control in ALL {
-        let shares: Vec<String> = [
-            ("run 10, 3 %", Link { loss: 30.0, run: 10.0, ..link(100, rtt, 100) }),
-            ("jitter 10 ms, 3 %", Link { loss: 30.0, jitter: 10 * MS, ..link(100, rtt, 100) }),
-            ("jitter 20 ms, 3 %", Link { loss: 30.0, jitter: 20 * MS, ..link(100, rtt, 100) }),
-            ("jitter 40 ms, 3 %", Link { loss: 30.0, jitter: 40 * MS, ..link(100, rtt, 100) }),
-            ("jitter 40 ms, 0 %", Link { loss: 0.0, jitter: 40 * MS, ..link(100, rtt, 100) }),
-            ("release 10 ms, 3 %", Link { loss: 30.0, release: 10 * MS, ..link(100, rtt, 100) }),
-        ]
-        .into_iter()
-        .map(|(name, link)| {
-            let share = |seed| alone(control, link, rtt, 20 * SECOND, seed).share;
-            let worst = (1..=20).map(share).fold(1.0, f64::min);
-            format!("{name}: {:.3} ({worst:.3})", median(20, share))
-        })
-        .collect();
-        eprintln!("{control:6} {shares:?}");
-    }
-}
-
-#[test]
-#[ignore = "prints a table"]
-fn table_of_events() {
-    let rtt = 40 * MS;
-    let bdp = 500_000;
-    for control in ALL {
-        let marking = Link { mark: Some(bdp / 4), ..link(100, rtt, 200) };
-        let lone = alone(control, marking, rtt, 20 * SECOND, 1);
-        let two = several(&[control; 2], marking, rtt, 1);
-        let cubic = several(&[control, CongestionControl::Cubic], marking, rtt, 1);
-        eprintln!(
-            "{control:6} marks: lone {:.3} queue {:.3}, two {:.3} {:.2} queue {:.3}, against cubic {:.2}",
-            lone.share,
-            lone.queue / bdp as f64,
-            two.share,
-            two.fairness(),
-            two.queue / bdp as f64,
-            cubic.part(0)
-        );
-        for outage in [100, 300, 1000, 3000] {
-            let link = Link { outage: (5 * SECOND, 5 * SECOND + outage * MS), ..link(100, rtt, 100) };
-            let report = alone(control, link, rtt, 20 * SECOND, 1);
-            eprintln!("{control:6} outage of {outage} ms: {:.3}", report.share);
-        }
-        for (segments, period) in
-            [(1, MS), (10, 10 * MS), (100, 100 * MS), (100, 200 * MS), (1000, 2 * SECOND)]
-        {
-            let flow = Flow { control, rtt, start: 0, gives: Some((segments, period)) };
-            for loss in [0.0, 10.0] {
-                let link = Link { loss, ..link(100, rtt, 100) };
-                let report = run(link, &[flow], 20 * SECOND, 1);
-                let given = segments * (20 * SECOND / period) * MSS;
-                eprintln!(
-                    "{control:6} {segments} segments each {} ms with {loss} loss: {:.3} of {:.1} Mbit/s, queue {:.3}",
-                    period / MS,
-                    report.flows[0].acknowledged as f64 / given as f64,
-                    given as f64 * 8.0 / 20e6,
-                    report.queue / bdp as f64
-                );
-            }
-        }
-        for (rate, rtt) in [
-            (1, 100 * MS),
-            (1, 10 * MS),
-            (10, MS),
-            (1000, MS / 10),
-            (1000, MS),
-            (1000, 100 * MS),
-            (100, 2 * MS),
-        ] {
-            let share = |loss| alone(control, Link { loss, ..link(rate, rtt, 100) }, rtt, 10 * SECOND, 1);
-            let deep = alone(control, Link { buffer: 1 << 20, ..link(rate, rtt, 100) }, rtt, 10 * SECOND, 1);
-            eprintln!(
-                "{control:6} {rate} Mbit/s {} us: {:.3} {:.3} {:.3}, with 1 MiB {:.3} queue {} us",
-                rtt / 1000,
-                share(0.0).share,
-                share(10.0).share,
-                share(30.0).share,
-                deep.share,
-                deep.queue as u64 * 8 / rate,
-            );
+            let flow = Flow { control, rtt: RTT, start: 0, gives: Some((segments, period)) };
+            let loss = if matches!(control, Bbr | Bbr3) { 10.0 } else { 0.0 };
+            let report = run(Link { loss, ..usual(100) }, &[flow], 20 * SECOND, 1);
+            let given = segments * (20 * SECOND / period) * MSS;
+            check(control.name(), report.flows[0].acknowledged as f64 / given as f64, 0.98);
         }
     }
 }

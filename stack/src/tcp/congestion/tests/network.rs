@@ -6,7 +6,7 @@ use std::collections::BinaryHeap;
 use crate::tcp::congestion::CongestionControl;
 
 use super::sender::{Sender, Sent, Wait};
-use super::{MSS, Nanos, SECOND, WIRE};
+use super::{MS, MSS, Nanos, SECOND, WIRE};
 
 /// The link that all flows share.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +26,8 @@ pub(super) struct Link {
     pub(super) mark: Option<u64>,
     /// Nothing passes between these times.
     pub(super) outage: (Nanos, Nanos),
+    /// What would arrive between these times arrives at the end of them.
+    pub(super) stall: (Nanos, Nanos),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +46,8 @@ pub(super) struct Outcome {
     pub(super) acknowledged: u64,
     pub(super) sent: u64,
     pub(super) dropped: u64,
+    /// Timeouts that turned out to be spurious.
+    pub(super) undone: u32,
 }
 
 #[derive(Debug)]
@@ -91,6 +95,7 @@ enum Event {
     AckTimer(u64),
     Ack(Vec<Sent>, bool),
     Silence(u64),
+    Timer,
 }
 
 struct Entry {
@@ -170,9 +175,10 @@ pub(super) fn run(link: Link, flows: &[Flow], duration: Nanos, seed: u64) -> Rep
             acks: 0,
             expected: 0,
             under_way: 0,
-            outcome: Outcome { acknowledged: 0, sent: 0, dropped: 0 },
+            outcome: Outcome { acknowledged: 0, sent: 0, dropped: 0, undone: 0 },
         });
         network.schedule(start, network.flows.len() - 1, Event::Give);
+        network.schedule(start, network.flows.len() - 1, Event::Timer);
     }
     let end = SECOND + duration;
     while let Some(Reverse(entry)) = network.events.pop() {
@@ -185,7 +191,11 @@ pub(super) fn run(link: Link, flows: &[Flow], duration: Nanos, seed: u64) -> Rep
     let flows: Vec<_> = network
         .flows
         .iter()
-        .map(|ends| Outcome { acknowledged: ends.sender.acknowledged(), ..ends.outcome })
+        .map(|ends| Outcome {
+            acknowledged: ends.sender.acknowledged(),
+            undone: ends.sender.undone,
+            ..ends.outcome
+        })
         .collect();
     let capacity = link.rate as f64 / 8.0 * duration as f64 / SECOND as f64 * MSS as f64 / WIRE as f64;
     let total: u64 = flows.iter().map(|flow| flow.acknowledged).sum();
@@ -226,6 +236,18 @@ impl Network {
                 self.flows[flow].sender.on_ack(self.now, &arrived, marked);
                 self.send(flow);
             }
+            Event::Timer => {
+                let ends = &mut self.flows[flow];
+                let mut again = ends.sender.deadline();
+                if again <= self.now {
+                    if ends.sender.has_in_flight() {
+                        ends.sender.on_timeout(self.now);
+                        self.send(flow);
+                    }
+                    again = self.flows[flow].sender.deadline().max(self.now + 100 * MS);
+                }
+                self.schedule(again, flow, Event::Timer);
+            }
             Event::Silence(silences) => {
                 let ends = &mut self.flows[flow];
                 if ends.is_silent() && ends.silences == silences {
@@ -252,8 +274,8 @@ impl Network {
         let ends = &mut self.flows[flow];
         if ends.is_silent() {
             ends.silences += 1;
-            let (silences, patience) = (ends.silences, ends.sender.patience());
-            self.schedule(self.now + patience, flow, Event::Silence(silences));
+            let (silences, at) = (ends.silences, ends.sender.probed(self.now));
+            self.schedule(at, flow, Event::Silence(silences));
         }
     }
 
@@ -279,6 +301,10 @@ impl Network {
         let mut arrival = self.idle_at + ends.rtt / 2 + jitter;
         if self.link.release > 0 {
             arrival = arrival.next_multiple_of(self.link.release);
+        }
+        let (from, until) = self.link.stall;
+        if (from..until).contains(&(arrival - SECOND)) {
+            arrival = until + SECOND;
         }
         arrival = arrival.max(ends.last_arrival);
         ends.last_arrival = arrival;

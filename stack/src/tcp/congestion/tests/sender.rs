@@ -7,7 +7,7 @@ use crate::clock::Time;
 use crate::tcp::congestion::{Ack, Algorithm, Cause, CongestionControl, Lost, Phase, View};
 use crate::tcp::rate::{Sampler, Snapshot};
 
-use super::{MSS, Nanos};
+use super::{MS, MSS, Nanos, SECOND};
 
 /// Largest burst, segments.
 const MAX_BURST: u64 = 44;
@@ -55,8 +55,12 @@ pub(super) struct Sender {
     given: u64,
     /// Marks are not reacted to until this is acknowledged.
     reduced: u64,
-    /// How often nothing has come since the last acknowledgement.
-    silences: u32,
+    /// The last progress, and how often the retransmission timer has ended since.
+    progress: Nanos,
+    timeouts: u32,
+    /// The last transmission before it did.
+    doubted: u64,
+    pub(super) undone: u32,
 }
 
 /// What keeps a sender from sending.
@@ -84,7 +88,10 @@ impl Sender {
             next_burst: now,
             given: 0,
             reduced: 0,
-            silences: 0,
+            progress: now,
+            timeouts: 0,
+            doubted: 0,
+            undone: 0,
         }
     }
 
@@ -102,15 +109,15 @@ impl Sender {
         self.given = self.given.saturating_add(segments);
     }
 
-    /// How long to wait for what will not come.
-    pub(super) fn patience(&self) -> Nanos {
-        let srtt = self.srtt.unwrap_or(Duration::from_secs(1)) * 2;
-        (srtt.as_nanos() as Nanos) << self.silences.min(6)
+    /// When a tail loss probe would be answered.
+    pub(super) fn probed(&self, now: Nanos) -> Nanos {
+        now + 2 * self.srtt.map_or(SECOND, |srtt| srtt.as_nanos() as Nanos)
     }
 
-    #[allow(dead_code)]
-    pub(super) fn algorithm(&self) -> &dyn Algorithm {
-        &*self.algorithm
+    /// When the retransmission timer ends.
+    pub(super) fn deadline(&self) -> Nanos {
+        let rto = self.srtt.map_or(SECOND, |srtt| srtt.as_nanos() as Nanos + 200 * MS);
+        self.progress + (rto << self.timeouts.min(6))
     }
 
     /// Appends what may leave now.
@@ -173,15 +180,22 @@ impl Sender {
 
     /// These have arrived, in this order. `marked`: a router has marked one.
     pub(super) fn on_ack(&mut self, now: Nanos, arrived: &[Sent], marked: bool) {
-        self.silences = 0;
+        self.progress = now;
+        self.timeouts = 0;
         let prior_in_flight = self.in_flight;
         let before = (self.sampler.delivered(), self.sampler.lost(), self.una);
         let mut newest = 0;
         let mut rtt = None;
+        if self.phase == Phase::Loss && arrived.iter().any(|sent| sent.transmission <= self.doubted) {
+            self.undo(now);
+        }
         for sent in arrived {
             let Some(index) = sent.segment.checked_sub(self.una) else { continue };
             let segment = &mut self.segments[index as usize];
-            assert_eq!((segment.fate, segment.transmission), (Fate::InFlight, sent.transmission));
+            if segment.fate == Fate::Delivered {
+                continue;
+            }
+            assert!(segment.fate == Fate::InFlight && segment.transmission >= sent.transmission);
             segment.fate = Fate::Delivered;
             self.in_flight -= MSS;
             newest = newest.max(sent.transmission);
@@ -212,7 +226,7 @@ impl Sender {
         let ack = Ack {
             acked: (self.una - before.2) * MSS,
             delivered: self.sampler.delivered() - before.0,
-            lost: self.sampler.lost() - before.1,
+            lost: self.sampler.lost().saturating_sub(before.1),
             prior_in_flight,
             rtt,
             ece: marked,
@@ -223,19 +237,43 @@ impl Sender {
         assert!(self.algorithm.window() > 0);
     }
 
-    /// Nothing of what is in flight will ever arrive.
+    /// Nothing of what is in flight will ever arrive, as a tail loss probe has shown.
     pub(super) fn on_silence(&mut self, now: Nanos) {
-        self.silences += 1;
-        if self.silences == 1 {
-            // A tail loss probe would have been answered.
-            self.detect(now, u64::MAX);
-            return;
-        }
+        self.detect(now, u64::MAX);
+    }
+
+    /// The retransmission timer has ended.
+    pub(super) fn on_timeout(&mut self, now: Nanos) {
+        self.timeouts += 1;
+        self.progress = now;
+        self.doubted = self.transmissions;
         self.mark_lost(now, u64::MAX);
         self.phase = Phase::Loss;
         self.recovery_end = self.una + self.segments.len() as u64;
         let view = self.view(now);
         self.algorithm.on_timeout(&view);
+    }
+
+    /// What was sent before the timer ended does arrive: nothing was lost.
+    fn undo(&mut self, now: Nanos) {
+        self.undone += 1;
+        self.phase = Phase::Open;
+        self.lost.clear();
+        self.order.clear();
+        for (index, segment) in self.segments.iter_mut().enumerate() {
+            if segment.fate == Fate::Lost {
+                segment.fate = Fate::InFlight;
+                self.in_flight += MSS;
+                self.sampler.on_found(MSS);
+            }
+            if segment.fate == Fate::InFlight {
+                let number = self.una + index as u64;
+                self.order.push_back(Sent { segment: number, transmission: segment.transmission });
+            }
+        }
+        self.order.make_contiguous().sort_by_key(|sent| sent.transmission);
+        let view = self.view(now);
+        self.algorithm.on_undo(&view);
     }
 
     fn detect(&mut self, now: Nanos, newest: u64) {

@@ -1,5 +1,8 @@
 //! The IP header of an arriving packet, and the headers of packets made here.
 
+pub(crate) mod extensions;
+pub(crate) mod options;
+
 use std::net::{IpAddr, SocketAddr};
 
 use smoltcp::phy::{Checksum, ChecksumCapabilities};
@@ -7,6 +10,10 @@ use smoltcp::wire::{IpAddress, IpProtocol, IpRepr, Ipv4Packet, Ipv6Packet};
 
 /// The largest IP packet that the stack takes or makes, bytes.
 pub const MAX_PACKET: usize = 65_535;
+
+/// The largest IP packet that a datagram socket makes before it is cut, bytes: an IPv6 header and 65,535 bytes. A
+/// buffer for [`UdpSocket::send`](crate::UdpSocket::send) needs no more.
+pub const MAX_DATAGRAM: usize = 40 + 65_535;
 
 /// The hop limit of packets that ask for none (RFC 1700's default TTL).
 pub(crate) const HOP_LIMIT: u8 = 64;
@@ -21,23 +28,26 @@ pub(crate) struct IpHeader {
     pub(crate) destination: IpAddr,
     pub(crate) protocol: IpProtocol,
     pub(crate) hop_limit: u8,
-    /// Bytes of the IP header, options included.
+    /// Differentiated services and ECN bits: IPv4's type of service, IPv6's traffic class.
+    pub(crate) traffic_class: u8,
+    /// Bytes of the IP header, options and extension headers included.
     pub(crate) header_len: usize,
     /// Bytes of the whole packet as the header says; never more than there are.
     pub(crate) total_len: usize,
+    /// Whether the upper layer's header and all of its payload follow a header without options. If not, see
+    /// `extended.rs`.
+    pub(crate) plain: bool,
 }
 
 /// Why a packet is not for us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IpError {
     Malformed,
-    Fragment,
-    ExtensionHeader,
     Checksum,
 }
 
 impl IpHeader {
-    /// Reads the header of `packet`; `verify` asks for a valid IPv4 header checksum.
+    /// Reads the first header of `packet`; `verify` asks for a valid IPv4 header checksum.
     pub(crate) fn parse(packet: &[u8], verify: bool) -> Result<Self, IpError> {
         match packet.first().map(|byte| byte >> 4) {
             Some(4) => Self::parse_v4(packet, verify),
@@ -55,35 +65,30 @@ impl IpHeader {
         if verify && !view.verify_checksum() {
             return Err(IpError::Checksum);
         }
-        if view.more_frags() || view.frag_offset() != 0 {
-            return Err(IpError::Fragment);
-        }
+        let fragment = view.more_frags() || view.frag_offset() != 0;
         Ok(Self {
             source: view.src_addr().into(),
             destination: view.dst_addr().into(),
             protocol: view.next_header(),
             hop_limit: view.hop_limit(),
+            traffic_class: view.dscp() << 2 | view.ecn(),
             header_len,
             total_len: usize::from(view.total_len()),
+            plain: header_len == 20 && !fragment,
         })
     }
 
     fn parse_v6(packet: &[u8]) -> Result<Self, IpError> {
         let view = Ipv6Packet::new_checked(packet).map_err(|_| IpError::Malformed)?;
-        match view.next_header() {
-            IpProtocol::Ipv6Frag => return Err(IpError::Fragment),
-            IpProtocol::HopByHop | IpProtocol::Ipv6Route | IpProtocol::Ipv6Opts => {
-                return Err(IpError::ExtensionHeader);
-            }
-            _ => {}
-        }
         Ok(Self {
             source: view.src_addr().into(),
             destination: view.dst_addr().into(),
             protocol: view.next_header(),
             hop_limit: view.hop_limit(),
+            traffic_class: view.traffic_class(),
             header_len: view.header_len(),
             total_len: view.total_len(),
+            plain: !extensions::is_extension(view.next_header()),
         })
     }
 
@@ -128,11 +133,46 @@ pub(crate) fn write_header(
 ) -> Option<usize> {
     let repr = IpRepr::new(IpAddress::from(source), destination.into(), protocol, payload_len, hop_limit);
     let total = repr.buffer_len();
-    if total > buf.len() || total > MAX_PACKET {
+    let longest = if source.is_ipv4() { MAX_PACKET } else { MAX_DATAGRAM };
+    if total > buf.len() || total > longest {
         return None;
     }
     repr.emit(&mut buf[..total], &checksum_caps(checksums));
     Some(repr.header_len())
+}
+
+/// What a datagram's header says besides its addresses and its length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fields {
+    pub(crate) protocol: IpProtocol,
+    pub(crate) hop_limit: u8,
+    pub(crate) traffic_class: u8,
+    /// Whether it may be cut, which IPv4 says in the header.
+    pub(crate) may_fragment: bool,
+}
+
+/// As [`write_header`], with everything in the caller's hands.
+pub(crate) fn write_fields(
+    buf: &mut [u8],
+    addresses: (IpAddr, IpAddr),
+    fields: &Fields,
+    payload_len: usize,
+    checksums: bool,
+) -> Option<usize> {
+    let protocol = (fields.protocol, fields.hop_limit);
+    let header_len = write_header(buf, addresses, protocol, payload_len, checksums)?;
+    if addresses.0.is_ipv6() {
+        Ipv6Packet::new_unchecked(buf).set_traffic_class(fields.traffic_class);
+        return Some(header_len);
+    }
+    let mut view = Ipv4Packet::new_unchecked(buf);
+    view.set_dscp(fields.traffic_class >> 2);
+    view.set_ecn(fields.traffic_class & 3);
+    view.set_dont_frag(!fields.may_fragment);
+    if checksums {
+        view.fill_checksum();
+    }
+    Some(header_len)
 }
 
 #[cfg(test)]
@@ -158,16 +198,17 @@ mod tests {
         let mut v4 = [0; 20];
         v4[0] = 0x45;
         v4[3] = 20;
-        assert!(IpHeader::parse(&v4, false).is_ok());
+        let plain = |packet: &[u8]| IpHeader::parse(packet, false).unwrap().plain;
+        assert!(plain(&v4));
         assert_eq!(IpHeader::parse(&v4, true), Err(IpError::Checksum));
         v4[6] = 0x20;
-        assert_eq!(IpHeader::parse(&v4, false), Err(IpError::Fragment));
+        assert!(!plain(&v4));
         let mut v6 = [0; 40];
         v6[0] = 0x60;
-        v6[6] = 44;
-        assert_eq!(IpHeader::parse(&v6, false), Err(IpError::Fragment));
-        v6[6] = 0;
-        assert_eq!(IpHeader::parse(&v6, false), Err(IpError::ExtensionHeader));
+        for (next_header, expected) in [(17, true), (44, false), (0, false), (59, false)] {
+            v6[6] = next_header;
+            assert_eq!(plain(&v6), expected);
+        }
         for len in 0..20 {
             assert_eq!(IpHeader::parse(&v4[..len], false), Err(IpError::Malformed));
         }

@@ -1,0 +1,105 @@
+//! How many errors may be sent (RFC 4443 2.4 (f), RFC 1812 4.3.2.8).
+
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+
+use crate::Config;
+use crate::clock::{Time, since};
+use crate::keyed::Key;
+
+/// How many buckets the destinations share.
+const BUCKETS: usize = 256;
+
+/// The limit of the whole stack, and one for each destination. Which destinations share a bucket cannot be guessed.
+pub(crate) struct Rates {
+    total: f64,
+    each: f64,
+    key: Key,
+    state: Mutex<State>,
+}
+
+struct State {
+    total: Bucket,
+    each: Box<[Bucket; BUCKETS]>,
+}
+
+impl Rates {
+    pub(crate) fn new(config: &Config, seed: &[u8; 32], time: Time) -> Self {
+        let total = f64::from(config.icmp_errors_per_second);
+        let each = f64::from(config.icmp_errors_per_prefix);
+        let buckets = [Bucket { time, tokens: each }; BUCKETS];
+        let state = State { total: Bucket { time, tokens: total }, each: Box::new(buckets) };
+        Self { total, each, key: Key::new(seed, "icmp rate"), state: Mutex::new(state) }
+    }
+
+    /// Whether an error may go to `destination` now; if so, it is taken into account.
+    pub(super) fn allow(&self, time: Time, destination: IpAddr) -> bool {
+        let which = self.key.digest(prefix(destination)) as usize % BUCKETS;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let State { total, each } = &mut *state;
+        let allowed = total.has_token(time, self.total) && each[which].has_token(time, self.each);
+        if allowed {
+            total.tokens -= 1.0;
+            each[which].tokens -= 1.0;
+        }
+        allowed
+    }
+}
+
+/// What of an address names a node: a /64 prefix is one's to fill as it likes.
+fn prefix(address: IpAddr) -> u64 {
+    match address {
+        IpAddr::V4(v4) => v4.to_bits().into(),
+        IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,
+    }
+}
+
+/// A token bucket that holds one second's worth.
+#[derive(Clone, Copy)]
+struct Bucket {
+    time: Time,
+    tokens: f64,
+}
+
+impl Bucket {
+    fn has_token(&mut self, time: Time, rate: f64) -> bool {
+        self.tokens = (self.tokens + since(time, self.time).as_secs_f64() * rate).min(rate);
+        self.time = self.time.max(time);
+        self.tokens >= 1.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rates(total: u32, each: u32) -> Rates {
+        let config =
+            Config { icmp_errors_per_second: total, icmp_errors_per_prefix: each, ..Config::default() };
+        Rates::new(&config, &[1; 32], Time::from_secs(1))
+    }
+
+    #[test]
+    fn the_rate_allows_a_burst_and_then_its_share() {
+        let rates = rates(10, 100);
+        let to = "10.0.0.1".parse().unwrap();
+        let allowed = |time| (0..100).filter(|_| rates.allow(time, to)).count();
+        assert_eq!(allowed(Time::from_secs(1)), 10);
+        assert_eq!(allowed(Time::from_millis(1500)), 5);
+        assert_eq!(allowed(Time::from_secs(60)), 10);
+        assert_eq!(allowed(Time::from_secs(1)), 0, "a clock that goes back gives nothing");
+    }
+
+    #[test]
+    fn one_destination_does_not_use_up_what_all_share() {
+        let rates = rates(100, 10);
+        let allowed = |to: &str| {
+            let to = to.parse().unwrap();
+            (0..50).filter(|_| rates.allow(Time::from_secs(1), to)).count()
+        };
+        assert_eq!(allowed("fd00::1"), 10);
+        assert_eq!(allowed("fd00::2"), 0, "the same prefix");
+        assert_eq!(allowed("fd00:0:0:1::1"), 10);
+        assert_eq!(allowed("10.0.0.1"), 10);
+    }
+}

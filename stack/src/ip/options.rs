@@ -1,0 +1,58 @@
+//! IPv4 options (RFC 791 3.1): skipped, but for routes that the source chose.
+
+/// Why a header's options make the packet unwelcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OptionError {
+    /// A loose or strict source route: such packets pass where their real source could not (RFC 7126 4.3, 4.4).
+    SourceRoute,
+    /// An option's length does not fit; the offset of that byte in the header.
+    Malformed(usize),
+}
+
+const END: u8 = 0;
+const NO_OPERATION: u8 = 1;
+const LOOSE_SOURCE_ROUTE: u8 = 131;
+const STRICT_SOURCE_ROUTE: u8 = 137;
+
+/// Looks through the options of an IPv4 header, which is the whole of `header`. Unknown ones are skipped
+/// (RFC 1122 3.2.1.8).
+pub(crate) fn check(header: &[u8]) -> Result<(), OptionError> {
+    let mut at = 20;
+    while let Some(&kind) = header.get(at) {
+        match kind {
+            END => break,
+            NO_OPERATION => at += 1,
+            LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE => return Err(OptionError::SourceRoute),
+            _ => {
+                let len = header.get(at + 1).map_or(0, |&len| usize::from(len));
+                if len < 2 || at + len > header.len() {
+                    return Err(OptionError::Malformed((at + 1).min(header.len() - 1)));
+                }
+                at += len;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_skipped_and_source_routes_are_not() {
+        use OptionError::*;
+        for (options, expected) in [
+            (&[][..], Ok(())),
+            (&[1, 1, 0, 131], Ok(())),
+            (&[148, 4, 0, 0], Ok(())),
+            (&[1, 131, 3, 4], Err(SourceRoute)),
+            (&[148, 4, 0, 0, 137, 3, 4, 0], Err(SourceRoute)),
+            (&[7, 1, 0, 0], Err(Malformed(21))),
+            (&[1, 7, 9, 0], Err(Malformed(22))),
+            (&[1, 1, 1, 7], Err(Malformed(23))),
+        ] {
+            assert_eq!(check(&[&[0; 20], options].concat()), expected, "{options:?}");
+        }
+    }
+}

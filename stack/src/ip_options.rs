@@ -1,0 +1,215 @@
+//! What a datagram socket decides about the IP headers of its packets.
+
+use std::net::IpAddr;
+use std::sync::{PoisonError, RwLock};
+
+use smoltcp::wire::IpProtocol;
+
+use crate::ip::{Fields, HOP_LIMIT};
+use crate::{Error, InterfaceId, TrafficClass};
+
+/// IP settings of a UDP, echo or raw socket: what `setsockopt` sets at the levels `IPPROTO_IP` and `IPPROTO_IPV6`.
+///
+/// ```
+/// use peersock_stack::{Fragmentation, IpOptions};
+///
+/// let options = IpOptions { fragmentation: Fragmentation::Never, ..IpOptions::default() };
+/// assert_eq!((options.hop_limit, options.multicast_hop_limit), (64, 1));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IpOptions {
+    /// IP_TTL, IPV6_UNICAST_HOPS: 1 to 255, default 64. Of echo requests each says its own.
+    pub hop_limit: u8,
+    /// IP_MULTICAST_TTL, IPV6_MULTICAST_HOPS: 0 to 255, default 1. With 0 a packet does not leave the node.
+    pub multicast_hop_limit: u8,
+    /// IP_TOS, IPV6_TCLASS. Default 0.
+    pub traffic_class: TrafficClass,
+    /// IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, IPV6_DONTFRAG: what becomes of datagrams over the path's MTU. By default
+    /// they are cut.
+    pub fragmentation: Fragmentation,
+    /// IP_MULTICAST_LOOP, IPV6_MULTICAST_LOOP: whether members on this node get what the socket sends to a group.
+    /// Default on. The driver loops, see [`UdpSocket::send`](crate::UdpSocket::send).
+    pub multicast_loop: bool,
+    /// IP_MULTICAST_IF, IPV6_MULTICAST_IF: where datagrams to groups go out. By default the socket's interface, and
+    /// without one the first that has an address of the family.
+    pub multicast_interface: Option<InterfaceId>,
+    /// IP_RECVERR, IPV6_RECVERR: queue each ICMP error about the socket's datagrams, also while it is not connected.
+    /// Default off.
+    pub receive_errors: bool,
+}
+
+impl Default for IpOptions {
+    fn default() -> Self {
+        Self {
+            hop_limit: HOP_LIMIT,
+            multicast_hop_limit: 1,
+            traffic_class: TrafficClass::default(),
+            fragmentation: Fragmentation::default(),
+            multicast_loop: true,
+            multicast_interface: None,
+            receive_errors: false,
+        }
+    }
+}
+
+/// What becomes of datagrams that the path does not take whole. The names of Linux's constants are in brackets.
+///
+/// ```
+/// use std::time::Instant;
+/// use peersock_stack::*;
+///
+/// let stack = Stack::new(Config::default(), [7; 32], Instant::now());
+/// let net = stack.add_interface(InterfaceConfig::new("net", ["10.0.0.1/8".parse()?]));
+/// let socket = stack.udp_bind(Some(net), "10.0.0.1:0".parse()?, UdpOptions::default())?;
+/// let route = socket.route(Some("10.0.0.2:53".parse()?))?;
+/// let mut buf = [0; 2000];
+/// assert_eq!(socket.send(&route, &[0; 1500], 1280, &mut buf)?, 1528); // to be cut
+/// socket.set_ip_options(IpOptions { fragmentation: Fragmentation::Never, ..socket.ip_options() })?;
+/// assert_eq!(socket.send(&route, &[0; 1500], 1280, &mut buf), Err(Error::MessageSize));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Fragmentation {
+    /// They are cut, and others that routers find too large may be cut there (IP_PMTUDISC_DONT).
+    Always,
+    /// They are cut here; routers report what is too large (IP_PMTUDISC_WANT).
+    #[default]
+    AtSource,
+    /// They are refused with [`Error::MessageSize`] (IP_PMTUDISC_DO, IPV6_DONTFRAG).
+    Never,
+    /// As [`Never`](Self::Never), but whatever routers have reported is ignored (IP_PMTUDISC_PROBE). IPv6 packets
+    /// over a reported MTU are cut all the same.
+    Probe,
+}
+
+/// What one datagram has otherwise than its socket: the ancillary data of `sendmsg`.
+///
+/// ```
+/// use peersock_stack::SendOptions;
+///
+/// let options = SendOptions { hop_limit: Some(1), ..SendOptions::default() };
+/// assert_eq!(options.source, None);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SendOptions {
+    /// IP_TTL, IPV6_HOPLIMIT: 1 to 255, for a group 0 to 255.
+    pub hop_limit: Option<u8>,
+    /// IP_TOS, IPV6_TCLASS.
+    pub traffic_class: Option<TrafficClass>,
+    /// IPV6_DONTFRAG.
+    pub fragmentation: Option<Fragmentation>,
+    /// IP_PKTINFO, IPV6_PKTINFO: the own address to send from. Unspecified means none.
+    pub source: Option<IpAddr>,
+    /// IP_PKTINFO, IPV6_PKTINFO: the interface to send on.
+    pub interface: Option<InterfaceId>,
+}
+
+/// A socket's settings, which any thread may change.
+pub(crate) struct Settings(RwLock<IpOptions>);
+
+impl Settings {
+    pub(crate) fn new(options: IpOptions) -> Self {
+        let hop_limit = options.hop_limit.max(1);
+        Self(RwLock::new(IpOptions { hop_limit, ..options }))
+    }
+
+    pub(crate) fn load(&self) -> IpOptions {
+        *self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn store(&self, options: IpOptions) -> Result<(), Error> {
+        if options.hop_limit == 0 {
+            return Err(Error::InvalidInput);
+        }
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = options;
+        Ok(())
+    }
+}
+
+impl IpOptions {
+    /// The header of a datagram to `destination`.
+    ///
+    /// # Errors
+    /// [`Error::MessageSize`] if it must not be cut and does not fit, [`Error::InvalidInput`] for a hop limit of 0.
+    pub(crate) fn fields(
+        &self,
+        own: &SendOptions,
+        protocol: IpProtocol,
+        destination: IpAddr,
+        fits: Fits,
+    ) -> Result<Fields, Error> {
+        let group = destination.is_multicast();
+        let usual = if group { self.multicast_hop_limit } else { self.hop_limit };
+        let hop_limit = own.hop_limit.unwrap_or(usual);
+        if hop_limit == 0 && !group {
+            return Err(Error::InvalidInput);
+        }
+        let may_fragment = match own.fragmentation.unwrap_or(self.fragmentation) {
+            Fragmentation::Always => true,
+            Fragmentation::AtSource => !fits.reported,
+            Fragmentation::Never if !fits.reported => return Err(Error::MessageSize),
+            Fragmentation::Probe if !fits.link => return Err(Error::MessageSize),
+            Fragmentation::Never | Fragmentation::Probe => false,
+        };
+        let traffic_class = own.traffic_class.unwrap_or(self.traffic_class).0;
+        Ok(Fields { protocol, hop_limit, traffic_class, may_fragment })
+    }
+}
+
+/// Whether a packet fits its path.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fits {
+    /// The MTU that the driver knows of.
+    pub(crate) link: bool,
+    /// That, and what routers have reported.
+    pub(crate) reported: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_datagram_may_differ_from_its_socket() {
+        let options = IpOptions { traffic_class: TrafficClass(4), ..IpOptions::default() };
+        let fits = Fits { link: true, reported: true };
+        let fields = |own: &SendOptions, to: &str| {
+            options
+                .fields(own, IpProtocol::Udp, to.parse().unwrap(), fits)
+                .map(|f| (f.hop_limit, f.traffic_class))
+        };
+        let none = SendOptions::default();
+        assert_eq!(fields(&none, "fd00::1"), Ok((64, 4)));
+        assert_eq!(fields(&none, "ff02::1"), Ok((1, 4)));
+        let own = SendOptions {
+            hop_limit: Some(0),
+            traffic_class: Some(TrafficClass(8)),
+            ..SendOptions::default()
+        };
+        assert_eq!(fields(&own, "fd00::1"), Err(Error::InvalidInput));
+        assert_eq!(fields(&own, "ff02::1"), Ok((0, 8)));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_cut_or_refused() {
+        use Fragmentation::{Always, AtSource, Never, Probe};
+        let [all, link, none] = [(true, true), (true, false), (false, false)];
+        let refused = Err(Error::MessageSize);
+        for (fragmentation, (link, reported), expected) in [
+            (Always, all, Ok(true)),
+            (AtSource, all, Ok(false)),
+            (AtSource, link, Ok(true)),
+            (AtSource, none, Ok(true)),
+            (Never, all, Ok(false)),
+            (Never, link, refused),
+            (Probe, link, Ok(false)),
+            (Probe, none, refused),
+        ] {
+            let options = IpOptions { fragmentation, ..IpOptions::default() };
+            let fits = Fits { link, reported };
+            let destination = "10.0.0.1".parse().unwrap();
+            let fields = options.fields(&SendOptions::default(), IpProtocol::Udp, destination, fits);
+            assert_eq!(fields.map(|fields| fields.may_fragment), expected, "{fragmentation:?} {fits:?}");
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Which sockets listen to which multicast groups (RFC 1112, RFC 3493 5.2).
+//!
+//! A packet to a group is taken in if any socket of the node has joined it on the interface, and delivered to those
+//! that have. Nobody outside is told: who drives the stack learns of changes from
+//! [`Batch::memberships`](crate::Batch::memberships) and makes known what it must.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::stack::Shared;
+use crate::{Error, InterfaceId, Stack};
+
+/// Most groups of one socket, as Linux (`igmp_max_memberships`).
+const MOST_PER_SOCKET: usize = 20;
+/// Most changes kept for a driver that does not ask; [`Stack::memberships`] tells it all the same.
+const MOST_CHANGES: usize = 4096;
+
+/// The first socket of the node has joined a group, or the last one has left it.
+///
+/// ```
+/// use std::time::Instant;
+/// use peersock_stack::*;
+///
+/// let now = Instant::now();
+/// let stack = Stack::new(Config::default(), [7; 32], now);
+/// let net = stack.add_interface(InterfaceConfig::new("net", ["fd00::1/8".parse()?]));
+/// let socket = stack.udp_bind(Some(net), "[::]:5353".parse()?, UdpOptions::default())?;
+/// let group = "ff02::fb".parse()?;
+/// socket.join(None, group)?;
+///
+/// let mut batch = Batch::new();
+/// stack.handle_timeout(now, &mut batch);
+/// assert_eq!(batch.memberships, [MembershipChange { interface: net, group, joined: true }]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct MembershipChange {
+    /// The interface.
+    pub interface: InterfaceId,
+    /// The group's address.
+    pub group: IpAddr,
+    /// Whether the node is a member now.
+    pub joined: bool,
+}
+
+/// The groups of all sockets.
+#[derive(Default)]
+pub(crate) struct Memberships {
+    state: Mutex<State>,
+    /// Whether there are changes; readable without the lock.
+    changed: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    /// How many sockets have joined.
+    members: BTreeMap<(InterfaceId, IpAddr), usize>,
+    /// Whether the node is a member now, of groups where the driver thinks otherwise.
+    changes: BTreeMap<(InterfaceId, IpAddr), bool>,
+}
+
+impl Memberships {
+    /// Whether packets to `group` are for this node.
+    pub(crate) fn contains(&self, interface: InterfaceId, group: IpAddr) -> bool {
+        is_all_nodes(group) || self.lock().members.contains_key(&(interface, group))
+    }
+
+    /// Whether [`take_changes`](Self::take_changes) has any.
+    pub(crate) fn changed(&self) -> bool {
+        self.changed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn take_changes(&self, changes: &mut Vec<MembershipChange>) {
+        if self.changed() {
+            let mut state = self.lock();
+            let taken = std::mem::take(&mut state.changes).into_iter();
+            changes.extend(taken.map(|((interface, group), joined)| MembershipChange {
+                interface,
+                group,
+                joined,
+            }));
+            self.changed.store(false, Ordering::Release);
+        }
+    }
+
+    /// An interface is gone, and its memberships with it.
+    pub(crate) fn remove_interface(&self, interface: InterfaceId) {
+        let mut state = self.lock();
+        state.members.retain(|(known, _), _| *known != interface);
+        state.changes.retain(|(known, _), _| *known != interface);
+        self.changed.store(!state.changes.is_empty(), Ordering::Release);
+    }
+
+    fn join(&self, key: (InterfaceId, IpAddr)) {
+        let mut state = self.lock();
+        let members = state.members.entry(key).or_default();
+        *members += 1;
+        if *members == 1 {
+            self.note(&mut state, key, true);
+        }
+    }
+
+    fn leave(&self, key: (InterfaceId, IpAddr)) {
+        let mut state = self.lock();
+        let Some(members) = state.members.get_mut(&key) else { return };
+        *members -= 1;
+        if *members == 0 {
+            state.members.remove(&key);
+            self.note(&mut state, key, false);
+        }
+    }
+
+    /// What is undone before it was told need not be told.
+    fn note(&self, state: &mut State, key: (InterfaceId, IpAddr), joined: bool) {
+        if state.changes.remove(&key).is_none() && state.changes.len() < MOST_CHANGES {
+            state.changes.insert(key, joined);
+        }
+        self.changed.store(!state.changes.is_empty(), Ordering::Release);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The groups of one socket.
+#[derive(Default)]
+pub(crate) struct Groups(BTreeSet<(InterfaceId, IpAddr)>);
+
+impl Groups {
+    /// # Errors
+    /// [`Error::AddrInUse`] if it has joined already, [`Error::OutOfMemory`] beyond 20 groups.
+    fn join(&mut self, shared: &Shared, key: (InterfaceId, IpAddr)) -> Result<(), Error> {
+        if self.0.contains(&key) {
+            return Err(Error::AddrInUse);
+        }
+        if self.0.len() == MOST_PER_SOCKET {
+            return Err(Error::OutOfMemory);
+        }
+        self.0.insert(key);
+        shared.memberships.join(key);
+        Ok(())
+    }
+
+    /// # Errors
+    /// [`Error::AddrNotAvailable`] if it is no member.
+    fn leave(&mut self, shared: &Shared, key: (InterfaceId, IpAddr)) -> Result<(), Error> {
+        if !self.0.remove(&key) {
+            return Err(Error::AddrNotAvailable);
+        }
+        shared.memberships.leave(key);
+        Ok(())
+    }
+
+    pub(crate) fn leave_all(&mut self, shared: &Shared) {
+        std::mem::take(&mut self.0).into_iter().for_each(|key| shared.memberships.leave(key));
+    }
+
+    /// Whether a packet to `group` is for this socket.
+    pub(crate) fn contains(&self, interface: InterfaceId, group: IpAddr) -> bool {
+        is_all_nodes(group) || self.0.contains(&(interface, group))
+    }
+
+    /// Joins or leaves `group` on one interface: the one given, or else the first of `usual` that there is, or else any
+    /// that has an address of the family.
+    ///
+    /// # Errors
+    /// [`Error::InvalidInput`] if `group` is none, [`Error::AddressFamily`] if it is not of the socket's family,
+    /// [`Error::NetworkUnreachable`] if there is no such interface, and those of joining and leaving.
+    pub(crate) fn change(
+        &mut self,
+        shared: &Shared,
+        ipv6: bool,
+        (interface, usual): (Option<InterfaceId>, [Option<InterfaceId>; 2]),
+        group: IpAddr,
+        joined: bool,
+    ) -> Result<(), Error> {
+        if !group.is_multicast() {
+            return Err(Error::InvalidInput);
+        }
+        if group.is_ipv6() != ipv6 {
+            return Err(Error::AddressFamily);
+        }
+        let named = interface.or(usual[0]).or(usual[1]);
+        let found = match named {
+            Some(id) => shared.interfaces.find(id),
+            None => shared.interfaces.first_with(group),
+        };
+        let key = (found.ok_or(Error::NetworkUnreachable)?.id, group);
+        if joined { self.join(shared, key) } else { self.leave(shared, key) }
+    }
+}
+
+/// The groups that every node is a member of: 224.0.0.1 (RFC 1112), ff01::1 and ff02::1 (RFC 4291 2.7.1).
+fn is_all_nodes(group: IpAddr) -> bool {
+    match group {
+        IpAddr::V4(v4) => v4 == Ipv4Addr::new(224, 0, 0, 1),
+        IpAddr::V6(v6) => matches!(v6.segments(), [0xff01 | 0xff02, 0, 0, 0, 0, 0, 0, 1]),
+    }
+}
+
+impl Stack {
+    /// The groups that sockets have joined on an interface, in order. The all-nodes groups, which every node is a
+    /// member of, are not among them unless a socket has joined them.
+    pub fn memberships(&self, interface: InterfaceId) -> Vec<IpAddr> {
+        let state = self.shared.memberships.lock();
+        let first = (interface, IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let last = (interface, IpAddr::V6(Ipv6Addr::from_bits(u128::MAX)));
+        state.members.range(first..=last).map(|((_, group), _)| *group).collect()
+    }
+}

@@ -1,0 +1,65 @@
+//! The byte that says how a packet wants to be treated on its way.
+
+/// IPv4's type of service and IPv6's traffic class: six bits of differentiated services (RFC 2474), two of explicit
+/// congestion notification (RFC 3168).
+///
+/// ```
+/// use peersock_stack::{Ecn, TrafficClass};
+///
+/// let class = TrafficClass::new(46, Ecn::Capable0); // expedited forwarding
+/// assert_eq!((class.0, class.dscp(), class.ecn()), (0xba, 46, Ecn::Capable0));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct TrafficClass(
+    /// The byte as it is in the header, 0 by default: no special treatment.
+    pub u8,
+);
+
+/// The codepoints of explicit congestion notification (RFC 3168 section 5).
+///
+/// ```
+/// use peersock_stack::{Ecn, TrafficClass};
+///
+/// assert_eq!(TrafficClass(3).ecn(), Ecn::Congested);
+/// assert_eq!(TrafficClass(3).with_ecn(Ecn::default()), TrafficClass(0));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Ecn {
+    /// Not-ECT: congestion drops the packet.
+    #[default]
+    NotCapable = 0,
+    /// ECT(1), for low latency (RFC 9331).
+    Capable1 = 1,
+    /// ECT(0): congestion may mark the packet.
+    Capable0 = 2,
+    /// CE: the packet has met congestion.
+    Congested = 3,
+}
+
+impl TrafficClass {
+    /// Joins a differentiated services codepoint, of which the lower six bits count, and an ECN codepoint.
+    pub fn new(dscp: u8, ecn: Ecn) -> Self {
+        Self(dscp << 2 | ecn as u8)
+    }
+
+    /// The differentiated services codepoint, 0 to 63.
+    pub fn dscp(self) -> u8 {
+        self.0 >> 2
+    }
+
+    /// The ECN codepoint.
+    pub fn ecn(self) -> Ecn {
+        match self.0 & 3 {
+            0 => Ecn::NotCapable,
+            1 => Ecn::Capable1,
+            2 => Ecn::Capable0,
+            _ => Ecn::Congested,
+        }
+    }
+
+    /// The same with another ECN codepoint.
+    #[must_use]
+    pub fn with_ecn(self, ecn: Ecn) -> Self {
+        Self::new(self.dscp(), ecn)
+    }
+}

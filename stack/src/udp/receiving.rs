@@ -1,0 +1,109 @@
+//! What arrives for UDP sockets: datagrams, and errors about those that were sent.
+
+use std::net::SocketAddr;
+
+use smoltcp::wire::UdpPacket;
+
+use super::{Origin, UdpRoute, UdpSocket};
+use crate::clock::Time;
+use crate::icmp::{Problem, report};
+use crate::interface::Interface;
+use crate::ip::IpHeader;
+use crate::stack::Shared;
+use crate::{Batch, Error, ErrorReport, Fragmentation, TrafficClass};
+
+/// Finds the sockets for the UDP datagram in `packet` and queues it there.
+pub(crate) fn receive(
+    shared: &Shared,
+    time: Time,
+    interface: &Interface,
+    packet: &[u8],
+    ip: &IpHeader,
+    batch: &mut Batch,
+) {
+    let counters = &shared.counters;
+    let Ok(udp) = UdpPacket::new_checked(&packet[ip.header_len..ip.total_len]) else {
+        return counters.udp_malformed.bump();
+    };
+    if udp.dst_port() == 0 {
+        return counters.udp_malformed.bump();
+    }
+    if interface.checksums && !udp.verify_checksum(&ip.source.into(), &ip.destination.into()) {
+        return counters.ip_checksum_errors.bump();
+    }
+    if !interface.allows(udp.dst_port()) && !interface.allows(udp.src_port()) {
+        return counters.port_not_allowed.bump();
+    }
+    let origin = Origin {
+        source: SocketAddr::new(ip.source, udp.src_port()),
+        destination: SocketAddr::new(ip.destination, udp.dst_port()),
+        interface: interface.id,
+        hop_limit: ip.hop_limit,
+        traffic_class: TrafficClass(ip.traffic_class),
+    };
+    if ip.destination.is_multicast() {
+        return receive_for_group(shared, &origin, udp.payload(), batch);
+    }
+    let route = UdpRoute { interface: interface.id, source: origin.destination, destination: origin.source };
+    let socket = shared.udp_connected.find(&route);
+    let Some(socket) = socket.or_else(|| shared.udp_binds.find(interface.id, origin.destination)) else {
+        counters.udp_no_socket.bump();
+        return report(shared, time, interface, packet, Problem::PortUnreachable, batch);
+    };
+    socket.deliver(origin, udp.payload());
+    batch.touch_udp(&shared.rounds, socket);
+}
+
+/// Every member gets a copy. If there is none on this port, nobody is told.
+fn receive_for_group(shared: &Shared, origin: &Origin, data: &[u8], batch: &mut Batch) {
+    let members = shared.udp_binds.matching(origin.interface, origin.destination);
+    let mut delivered = false;
+    for socket in members {
+        if socket.is_member(origin) {
+            delivered = true;
+            socket.deliver(*origin, data);
+            batch.touch_udp(&shared.rounds, socket);
+        }
+    }
+    if !delivered {
+        shared.counters.udp_no_socket.bump();
+    }
+}
+
+impl UdpSocket {
+    fn is_member(&self, origin: &Origin) -> bool {
+        self.lock().groups.contains(origin.interface, origin.destination.ip())
+    }
+
+    /// An ICMP error may be about one of its datagrams; `false` if the socket does not care. A `hard` one fails the next
+    /// call of a connected socket, and is reported to those who asked; others are reported only.
+    pub(crate) fn complain(&self, report: &ErrorReport, hard: bool, payload: &[u8]) -> bool {
+        let ip = self.ip.load();
+        let mut inner = self.lock();
+        // Whoever lets routers cut does not ask for sizes.
+        if report.error == Error::MessageSize && ip.fragmentation == Fragmentation::Always {
+            return false;
+        }
+        if ip.receive_errors && !inner.reports.push(*report, payload) {
+            self.shared.counters.error_queue_overflows.bump();
+        }
+        let fails = ip.receive_errors || (hard && inner.peer.is_some());
+        if fails {
+            inner.error = Some(report.error);
+        }
+        fails
+    }
+
+    /// Queues a datagram; a connected socket takes its peer's only.
+    fn deliver(&self, origin: Origin, data: &[u8]) {
+        let mut inner = self.lock();
+        if inner.peer.is_some_and(|peer| peer.destination != origin.source) || self.is_closed() {
+            return;
+        }
+        let counters = &self.shared.counters;
+        match inner.queue.push(origin, data) {
+            true => counters.udp_received.bump(),
+            false => counters.udp_queue_overflows.bump(),
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! ICMP errors and the sockets that they are about.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::craft::*;
+use crate::pair::*;
+use peersock_stack::*;
+
+const PORT_UNREACHABLE: [[u8; 2]; 2] = [[3, 3], [1, 4]];
+const TOO_BIG: [[u8; 2]; 2] = [[3, 4], [2, 0]];
+const TIME_EXCEEDED: [[u8; 2]; 2] = [[11, 0], [3, 0]];
+
+fn bind(pair: &Pair, ipv6: bool, ip: IpOptions) -> Arc<UdpSocket> {
+    let host = &pair.hosts[A];
+    let options = UdpOptions { ip, ..UdpOptions::default() };
+    host.stack.udp_bind(Some(host.net), address(A, ipv6, 0), options).unwrap()
+}
+
+/// What `socket` sends to a port of B.
+fn datagram(socket: &UdpSocket, to: SocketAddr, data: &[u8]) -> Vec<u8> {
+    let route = socket.route(Some(to)).unwrap();
+    let mut buf = vec![0; MAX_DATAGRAM];
+    let len = socket.send(&route, data, 1400, &mut buf).unwrap();
+    buf.truncate(len);
+    buf
+}
+
+#[test]
+fn a_connected_socket_hears_of_errors_once() {
+    for ipv6 in [false, true] {
+        let own = usize::from(ipv6);
+        let mut pair = Pair::new(1);
+        let socket = bind(&pair, ipv6, IpOptions::default());
+        let peer = address(B, ipv6, 9);
+        socket.connect(peer).unwrap();
+        let sent = datagram(&socket, peer, b"x");
+        let unreachable = [[3, 1], [1, 3]][own];
+        let parameter = [[12, 0], [4, 0]][own];
+        for (kind, expected) in [
+            (PORT_UNREACHABLE[own], Some(Error::ConnectionRefused)),
+            (unreachable, Some(Error::HostUnreachable)),
+            (parameter, Some(Error::Protocol)),
+            (TOO_BIG[own], Some(Error::MessageSize)),
+            (TIME_EXCEEDED[own], None),
+        ] {
+            pair.inject(A, &icmp_error(A, kind, 1300, &sent));
+            assert_eq!(socket.readiness().contains(Ready::ERROR), expected.is_some(), "{kind:?}");
+            assert_eq!(socket.take_error(), expected, "{kind:?}");
+            assert_eq!(socket.recv_from(&mut [0; 1]), Err(Error::WouldBlock));
+        }
+        assert_eq!(socket.recv_error(&mut []), Err(Error::WouldBlock), "nobody asked for reports");
+    }
+}
+
+#[test]
+fn what_a_socket_cannot_have_sent_is_ignored() {
+    let mut pair = Pair::new(1);
+    let ip = IpOptions { receive_errors: true, ..IpOptions::default() };
+    let socket = bind(&pair, true, ip);
+    let peer = address(B, true, 9);
+    socket.connect(peer).unwrap();
+    let sent = datagram(&socket, peer, b"x");
+    for (at, bits) in [(23, 1), (39, 1), (41, 1), (43, 1), (6, 1)] {
+        let mut other = sent.clone();
+        other[at] ^= bits;
+        pair.inject(A, &icmp_error(A, PORT_UNREACHABLE[1], 0, &other));
+    }
+    // A fragment that is not the first has no ports.
+    let header = [fragment_header(UDP, 1, 8, true), sent[40..].to_vec()].concat();
+    let fragment = [&sent[..6], &[FRAGMENT], &sent[7..40], &header].concat();
+    pair.inject(A, &icmp_error(A, PORT_UNREACHABLE[1], 0, &fragment));
+    assert_eq!((socket.take_error(), pair.counter(A, "icmp_errors_received")), (None, 0));
+    // The first has.
+    let header = [fragment_header(UDP, 1, 0, true), sent[40..].to_vec()].concat();
+    let fragment = [&sent[..6], &[FRAGMENT], &sent[7..40], &header].concat();
+    pair.inject(A, &icmp_error(A, PORT_UNREACHABLE[1], 0, &fragment));
+    assert_eq!(socket.take_error(), Some(Error::ConnectionRefused));
+}
+
+#[test]
+fn reports_say_everything_also_to_unconnected_sockets() {
+    for ipv6 in [false, true] {
+        let own = usize::from(ipv6);
+        let mut pair = Pair::new(1);
+        let ip = IpOptions { receive_errors: true, ..IpOptions::default() };
+        let socket = bind(&pair, ipv6, ip);
+        let to = address(B, ipv6, 9);
+        let sent = datagram(&socket, to, b"payload");
+        pair.inject(A, &icmp_error(A, TIME_EXCEEDED[own], 0, &sent));
+        assert!(socket.readiness().contains(Ready::ERROR));
+        assert_eq!(socket.take_error(), Some(Error::HostUnreachable));
+        let mut buf = [0; 4];
+        let report = socket.recv_error(&mut buf).unwrap();
+        let [kind, code] = TIME_EXCEEDED[own];
+        let origin = [ErrorOrigin::Icmp, ErrorOrigin::Icmpv6][own];
+        let expected = ErrorReport {
+            error: Error::HostUnreachable,
+            origin,
+            kind,
+            code,
+            info: 0,
+            offender: Some(to.ip()),
+            destination: to,
+            len: 4,
+        };
+        assert_eq!((report, &buf), (expected, b"payl"));
+        for _ in 0..1000 {
+            pair.inject(A, &icmp_error(A, TIME_EXCEEDED[own], 0, &sent));
+        }
+        let kept = std::iter::from_fn(|| socket.recv_error(&mut buf).ok()).count() as u64;
+        assert_eq!(kept + pair.counter(A, "error_queue_overflows"), 1000);
+        assert!(kept < 300);
+    }
+}
+
+#[test]
+fn a_path_s_mtu_is_remembered_for_ten_minutes() {
+    for ipv6 in [false, true] {
+        let own = usize::from(ipv6);
+        let mut pair = Pair::new(1);
+        let socket = bind(&pair, ipv6, IpOptions::default());
+        let to = address(B, ipv6, 9);
+        let sent = datagram(&socket, to, &[0; 1300]);
+        let mtu = |pair: &Pair| pair.hosts[A].stack.path_mtu(pair.hosts[A].net, to.ip());
+        pair.inject(A, &icmp_error(A, TOO_BIG[own], 1290, &sent));
+        assert_eq!(mtu(&pair), Some(1290));
+        pair.inject(A, &icmp_error(A, TOO_BIG[own], 1399, &sent));
+        assert_eq!(mtu(&pair), Some(1290));
+        // What was whole before is cut now, and what must not be cut is refused.
+        let Host { stack, net, .. } = &pair.hosts[A];
+        let again = datagram(&socket, to, &[0; 1300]);
+        assert_eq!(stack.fragments(*net, &again, 1400).unwrap().packets(), 2);
+        let ip = IpOptions { fragmentation: Fragmentation::Never, ..IpOptions::default() };
+        socket.set_ip_options(ip).unwrap();
+        let route = socket.route(Some(to)).unwrap();
+        assert_eq!(socket.send(&route, &[0; 1300], 1400, &mut [0; 2000]), Err(Error::MessageSize));
+        let ip = IpOptions { fragmentation: Fragmentation::Probe, ..IpOptions::default() };
+        socket.set_ip_options(ip).unwrap();
+        assert!(socket.send(&route, &[0; 1300], 1400, &mut [0; 2000]).is_ok());
+        pair.run_for(Duration::from_secs(599));
+        assert_eq!(mtu(&pair), Some(1290));
+        pair.run_for(Duration::from_secs(2));
+        assert_eq!(mtu(&pair), None);
+    }
+}
+
+#[test]
+fn a_connection_s_packet_that_was_too_big_lowers_the_mtu() {
+    let mut pair = Pair::new(1);
+    let (a, _b) = pair.connected();
+    let to = a.remote().ip();
+    pair.capture = Some(Vec::new());
+    a.write(pair.now, &[1; 1300]).unwrap();
+    pair.kick(A, &a);
+    let sent = pair.capture.take().unwrap().remove(0).1;
+    let mut other = sent.clone();
+    other[43] ^= 1;
+    let Host { net, .. } = pair.hosts[A];
+    pair.inject(A, &icmp_error(A, TOO_BIG[1], 1300, &other));
+    assert_eq!(pair.hosts[A].stack.path_mtu(net, to), None);
+    pair.inject(A, &icmp_error(A, TOO_BIG[1], 1300, &sent));
+    assert_eq!(pair.hosts[A].stack.path_mtu(net, to), Some(1300));
+}
+
+#[test]
+fn an_echo_socket_gets_the_report_with_the_error() {
+    let mut pair = Pair::new(1);
+    let Host { stack, net, .. } = &pair.hosts[A];
+    let socket = stack.icmp_open(*net, true).unwrap();
+    let destination = address(B, true, 0).ip();
+    let request = EchoRequest { destination, sequence: 3, payload: &[1; 1300], hop_limit: 1 };
+    let mut buf = [0; 2000];
+    let len = socket.send(&request, 1400, &mut buf).unwrap();
+    pair.inject(A, &icmp_error(A, TOO_BIG[1], 1280, &buf[..len]));
+    let reply = socket.recv(&mut buf).unwrap();
+    assert_eq!((reply.error, reply.sequence), (Some(Error::MessageSize), 3));
+    let report = reply.report.unwrap();
+    assert_eq!((report.info, report.kind, report.destination.ip()), (1280, 2, destination));
+    assert_eq!(pair.hosts[A].stack.path_mtu(pair.hosts[A].net, destination), Some(1280));
+}

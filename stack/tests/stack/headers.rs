@@ -1,0 +1,129 @@
+//! IPv4 options and IPv6 extension headers.
+
+use std::time::Duration;
+
+use crate::craft::*;
+use crate::pair::*;
+use peersock_stack::*;
+
+/// Six bytes of padding, to fill an extension header.
+const PAD: [u8; 6] = [1, 4, 0, 0, 0, 0];
+
+fn bind(pair: &Pair, ipv6: bool) -> std::sync::Arc<UdpSocket> {
+    let host = &pair.hosts[B];
+    host.stack.udp_bind(Some(host.net), address(B, ipv6, 53), UdpOptions::default()).unwrap()
+}
+
+/// What B answers to a packet: type, code and the four bytes behind the checksum of an ICMP message.
+fn answer(pair: &mut Pair, packet: &[u8]) -> Option<[u8; 6]> {
+    pair.capture = Some(Vec::new());
+    pair.inject(B, packet);
+    let answers = pair.capture.take().unwrap();
+    assert!(answers.len() <= 1);
+    let (_, answer) = answers.first()?;
+    let at = if answer[0] >> 4 == 4 { 20 } else { 40 };
+    assert_eq!(answer[at + 8..], packet[..packet.len().min(answer.len() - at - 8)], "quotes the packet");
+    Some([0, 1, 4, 5, 6, 7].map(|byte| answer[at + byte]))
+}
+
+#[test]
+fn a_datagram_behind_extension_headers_arrives() {
+    let mut pair = Pair::new(1);
+    let socket = bind(&pair, true);
+    let chain = [
+        [DESTINATION_OPTIONS, 0].as_slice(),
+        &PAD,
+        &[FRAGMENT, 0],
+        &PAD,
+        &fragment_header(ROUTING, 7, 0, false),
+        &[UDP, 0, 0, 0, 0, 0, 0, 0],
+        &udp(1, 53, b"hello"),
+    ];
+    pair.inject(B, &v6(B, HOP_BY_HOP, &chain.concat()));
+    let mut buf = [0; 10];
+    assert_eq!(socket.recv_from(&mut buf).unwrap().len, 5);
+    assert_eq!(&buf[..5], b"hello");
+}
+
+#[test]
+fn a_connection_behind_extension_headers_and_options() {
+    let mut pair = Pair::new(1);
+    let _listener = pair.listen(B, 80);
+    pair.capture = Some(Vec::new());
+    let flow = pair.connect(A, 80);
+    let syn = pair.capture.take().unwrap().remove(0).1;
+    let chain = [[6, 0].as_slice(), &PAD, &syn[40..]].concat();
+    pair.inject(B, &v6(B, DESTINATION_OPTIONS, &chain));
+    pair.run(Duration::from_secs(1), |_| flow.readiness().contains(Ready::CONNECTED));
+}
+
+#[test]
+fn problems_are_reported_where_the_standard_says() {
+    let mut pair = Pair::new(1);
+    let _socket = bind(&pair, true);
+    let datagram = udp(1, 53, b"x");
+    let with_option = |kind: u8| [[UDP, 0, kind, 4].as_slice(), &[0; 4], &datagram].concat();
+    let route = |left| [&[UDP, 2, 0, left], &[0; 20][..], &datagram].concat();
+    for (next, payload, expected) in [
+        (ROUTING, route(1), Some([4, 0, 0, 0, 0, 42])),
+        (ROUTING, route(0), None),
+        (DESTINATION_OPTIONS, with_option(0x1e), None),
+        (DESTINATION_OPTIONS, with_option(0x5e), None),
+        (DESTINATION_OPTIONS, with_option(0x9e), Some([4, 2, 0, 0, 0, 42])),
+        (DESTINATION_OPTIONS, with_option(0xde), Some([4, 2, 0, 0, 0, 42])),
+        (DESTINATION_OPTIONS, [[0, 0].as_slice(), &PAD, &datagram].concat(), Some([4, 1, 0, 0, 0, 40])),
+        (59, vec![], None),
+        (59, datagram.clone(), None),
+        (200, datagram.clone(), Some([4, 1, 0, 0, 0, 6])),
+        (DESTINATION_OPTIONS, [[200, 0].as_slice(), &PAD, &datagram].concat(), Some([4, 1, 0, 0, 0, 40])),
+        // An ICMP error is never answered.
+        (DESTINATION_OPTIONS, [[58, 0, 0xde, 4].as_slice(), &[0; 4], &[1; 8]].concat(), None),
+    ] {
+        let packet = v6(B, next, &payload);
+        assert_eq!(answer(&mut pair, &packet), expected, "{next} {payload:?}");
+    }
+    // The 0x1e option and the route that is done.
+    assert_eq!(pair.counter(B, "udp_received"), 2);
+}
+
+#[test]
+fn ipv4_options_are_skipped_but_no_source_route_is() {
+    let mut pair = Pair::new(1);
+    let _socket = bind(&pair, false);
+    let datagram = udp(1, 53, b"x");
+    for (options, expected, received) in [
+        (&[148, 4, 0, 0][..], None, 1),
+        (&[1, 1, 1, 0], None, 2),
+        (&[131, 3, 4, 0], None, 2),
+        (&[137, 3, 4, 0], None, 2),
+        (&[7, 9, 4, 0], Some([12, 0, 21, 0, 0, 0]), 2),
+    ] {
+        assert_eq!(answer(&mut pair, &v4(B, options, 0, 0, UDP, &datagram)), expected, "{options:?}");
+        assert_eq!(pair.counter(B, "udp_received"), received);
+    }
+    assert_eq!(pair.counter(B, "ip_options_refused"), 3);
+}
+
+#[test]
+fn an_unknown_protocol_is_unreachable() {
+    let mut pair = Pair::new(1);
+    assert_eq!(answer(&mut pair, &v4(B, &[], 0, 0, 200, b"x")), Some([3, 2, 0, 0, 0, 0]));
+    assert_eq!(answer(&mut pair, &v4(B, &[], 0, 0, 58, b"x")), Some([3, 2, 0, 0, 0, 0]), "ICMPv6 over IPv4");
+    assert_eq!(pair.counter(B, "ip_unknown_protocol"), 2);
+}
+
+#[test]
+fn a_host_takes_packets_at_the_end_of_their_hops() {
+    // RFC 1122 3.2.1.7: only who forwards looks at the hop limit.
+    let mut pair = Pair::new(1);
+    for ipv6 in [false, true] {
+        let socket = bind(&pair, ipv6);
+        for hop_limit in [0, 1, 255] {
+            let datagram = udp(1, 53, b"x");
+            let mut packet = if ipv6 { v6(B, UDP, &datagram) } else { v4(B, &[], 0, 0, UDP, &datagram) };
+            packet[if ipv6 { 7 } else { 8 }] = hop_limit;
+            pair.inject(B, &packet);
+            assert_eq!(socket.recv_from(&mut [0; 1]).unwrap().hop_limit, hop_limit);
+        }
+    }
+}
