@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use peersock_stack::{Batch, Egress, Listener, MAX_PACKET};
 
 use crate::connection::{Connection, Content, Role};
-use crate::host::{Host, PORT, address, tcp_options};
+use crate::host::{ENDLESS, Host, PORT, address, tcp_options};
 use crate::link::Carrier;
 use crate::packets::{PacketId, Packets, mark_congestion};
 use crate::scenario::{Batching, ConnectionOutcome, Outcome, Scenario};
@@ -275,7 +275,10 @@ impl<'a> World<'a> {
     fn pump(&mut self, id: HostId, flow: &peersock_stack::Flow) {
         let mut buf = std::mem::take(&mut self.buf);
         let (at, limits) = (self.instant(), self.limits);
+        let mut count = 0;
         while let Some(mut packets) = flow.egress(at, &limits, &mut buf) {
+            count += packets.packets();
+            assert!(count < ENDLESS, "{flow:?} sends without end: {count} packets at once");
             while let Some(packet) = packets.next(&mut buf) {
                 assert!(packet.len() <= SEGMENT + HEADERS, "a packet of {} bytes", packet.len());
                 self.transmit(id, packet);

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use super::road::Road;
 use super::socket::{Acceptor, Socket};
 use super::tun::Tun;
 use super::{Namespace, kernel_address, stack_address};
-use crate::host::tcp_options;
+use crate::host::{ENDLESS, tcp_options};
 use crate::link::Link;
 use crate::{Random, Time};
 
@@ -73,7 +73,7 @@ pub(super) struct Shared {
     wake: OwnedFd,
     stop: AtomicBool,
     outward: Mutex<Outward>,
-    /// Counts the driver's rounds, so that sockets can wait for one.
+    /// Counts the driver's rounds, so that sockets can wait for one; [`Driver::GONE`] at the end.
     rounds: Mutex<u64>,
     round_done: Condvar,
 }
@@ -88,7 +88,7 @@ struct Outward {
 /// Packets that one round takes from the device.
 pub(super) const PER_ROUND: usize = 64;
 /// A wait that lasts longer is a hang.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Node {
     /// Makes a TUN device in the namespace, gives the kernel its addresses there, and starts a stack behind it.
@@ -189,7 +189,10 @@ impl Shared {
         };
         let now = Instant::now();
         let Outward { road, largest, buf } = &mut *outward;
+        let mut count = 0;
         while let Some(mut packets) = flow.egress(now, &limits, buf) {
+            count += packets.packets();
+            assert!(count < ENDLESS, "{flow:?} sends without end: {count} packets at once");
             while let Some(packet) = packets.next(buf) {
                 assert!(packet.len() <= self.mtu, "a packet of {} bytes", packet.len());
                 *largest = packet.len().max(*largest);
@@ -208,7 +211,7 @@ impl Shared {
     /// Tries until something comes of it, again after each round of the driver.
     ///
     /// # Errors
-    /// `TimedOut` after a minute, which no test should take.
+    /// `TimedOut` after half a minute, which no test should take.
     pub(super) fn wait<T>(&self, mut attempt: impl FnMut() -> Option<T>) -> io::Result<T> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -217,12 +220,16 @@ impl Shared {
                 return Ok(result);
             }
             let mut rounds = lock(&self.rounds);
+            if *rounds == Driver::GONE {
+                return Err(io::Error::other("the driver has ended"));
+            }
             while *rounds == seen {
                 let left = deadline.saturating_duration_since(Instant::now());
                 if left.is_zero() {
                     return Err(io::Error::new(io::ErrorKind::TimedOut, "nothing happens any more"));
                 }
-                rounds = self.round_done.wait_timeout(rounds, left).expect("nobody panics with it").0;
+                let waited = self.round_done.wait_timeout(rounds, left);
+                rounds = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
         }
     }
@@ -239,6 +246,8 @@ struct Driver {
 }
 
 impl Driver {
+    const GONE: u64 = u64::MAX;
+
     fn run(mut self) {
         let mut buf = vec![0; MAX_PACKET];
         while !self.shared.stop.load(Ordering::Relaxed) {
@@ -290,6 +299,14 @@ impl Driver {
     }
 }
 
+impl Drop for Driver {
+    /// Nobody waits for a driver that has panicked.
+    fn drop(&mut self) {
+        *lock(&self.shared.rounds) = Self::GONE;
+        self.shared.round_done.notify_all();
+    }
+}
+
 /// A TUN device in the namespace, with one of its addresses for each family.
 pub(super) fn device(namespace: &Namespace, mtu: usize, address: fn(bool) -> IpAddr) -> io::Result<Tun> {
     const NAME: &str = "tun0";
@@ -311,6 +328,7 @@ pub(super) fn wait_readable<const N: usize>(fds: [BorrowedFd<'_>; N], most: Opti
     let _ = poll(&mut fds, most.as_ref());
 }
 
+/// A panic of the driver is told by itself; it shall not hide behind others.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("nobody panics with it")
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
