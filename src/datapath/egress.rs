@@ -318,10 +318,7 @@ impl Datapath {
         let datagram = sender.path.datagram_size;
         let link = PeerLink::of(peer);
         let max_segments = self.sink.max_segments(sender.path.socket).min(MAX_BATCH / datagram).max(1);
-        // A router behind the peer may have reported less.
-        let mtu = datagram - DATA_OVERHEAD;
-        let reported = self.stack.path_mtu(flow.interface(), flow.remote().ip()).unwrap_or(mtu);
-        let segment = mtu.min(reported) - TCP_HEADERS;
+        let segment = datagram - DATA_OVERHEAD - TCP_HEADERS;
         let mut blocked = Blocked::Idle;
         let mut sent = false;
         Buffers::with(|Buffers { packet, sealed }| {

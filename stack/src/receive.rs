@@ -10,8 +10,8 @@ use crate::clock::Time;
 use crate::demux::FlowKey;
 use crate::icmp::Problem;
 use crate::interface::Interface;
-use crate::listener::Admission;
 use crate::ip::{IpError, IpHeader, MAX_HEADERS, is_unicast};
+use crate::listener::Admission;
 use crate::tcp::{Connection, Segment, TcpError, TcpHeader, initial_sequence};
 use crate::{Batch, Flow, InterfaceId, Stack, icmp, raw, udp};
 

@@ -29,8 +29,6 @@ pub(crate) struct Receiver {
     /// Where the peer's FIN is, once it has come; and whether everything before it has.
     fin: Option<u64>,
     finished: bool,
-    /// The application wants nothing more.
-    shut: bool,
     /// The peer may send up to here.
     edge: u64,
     /// Log2 of the unit of the window field.
@@ -68,7 +66,6 @@ impl Receiver {
             reassembly: Reassembly::default(),
             fin: None,
             finished: false,
-            shut: false,
             edge: 1,
             scale: 0,
             limit: if fixed { most } else { most.min(INITIAL_LIMIT) },
@@ -116,9 +113,6 @@ impl Receiver {
         let gap = !self.reassembly.is_empty();
         if !data.is_empty() {
             self.reassembly.insert(start, data, &mut self.queue);
-            if self.shut {
-                self.queue.drop_until(u64::MAX);
-            }
         }
         if self.fin == Some(self.queue.end()) {
             self.finished = true;
@@ -243,12 +237,6 @@ impl Receiver {
 
     pub(crate) fn peek(&self, buf: &mut [u8]) -> usize {
         self.queue.copy(self.queue.start(), buf)
-    }
-
-    /// Throws away what is there and what will come.
-    pub(crate) fn shut(&mut self) {
-        self.shut = true;
-        self.queue.drop_until(u64::MAX);
     }
 
     /// Throws away what is there.

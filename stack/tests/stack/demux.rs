@@ -241,7 +241,8 @@ fn a_backlog_full_of_handshakes_answers_with_cookies() {
     assert_eq!(pair.counter(B, "tcp_cookies_accepted"), 3);
     let sizes: Vec<_> = accepted.iter().map(|flow| flow.info().unwrap().mss).collect();
     assert_eq!(sizes, [1368; 3], "the path's");
-    let (a, b) = (flows[0].clone(), accepted.iter().find(|b| b.remote() == flows[0].local()).unwrap().clone());
+    let (a, b) =
+        (flows[0].clone(), accepted.iter().find(|b| b.remote() == flows[0].local()).unwrap().clone());
     let mut buf = [0; 10];
     b.read(pair.now, &mut buf).unwrap();
     pair.transfer(B, &b, &a, 1_000_000);

@@ -284,7 +284,6 @@ impl Sender {
             una: self.una,
             nxt: self.nxt,
             srtt: self.rtt.smoothed(),
-            phase: self.phase,
             window_limited: self.window_limited,
         }
     }

@@ -173,7 +173,7 @@ impl Sender {
         } else {
             self.board.push(start, end, self.mss, snapshot);
             self.nxt = end;
-            if length % self.mss != 0 {
+            if !length.is_multiple_of(self.mss) {
                 self.small_end = end;
             }
             if let Some(since_when) = &mut self.cork {

@@ -198,7 +198,6 @@ mod tests {
             una: 0,
             nxt: 0,
             srtt: None,
-            phase: crate::tcp::congestion::Phase::Open,
             window_limited: false,
         };
         let sample = |prior_delivered| RateSample { prior_delivered, valid: true, ..RateSample::default() };
