@@ -40,9 +40,9 @@ pub(crate) fn address(server: bool, ipv6: bool) -> SocketAddr {
     }
 }
 
-/// The options of a connection with this congestion control. The only place that knows how it is chosen.
-pub(crate) fn tcp_options(congestion: CongestionControl) -> TcpOptions {
-    TcpOptions { congestion, reuse_address: true, ..TcpOptions::default() }
+/// The options of a connection: its congestion control, and whether it understands marks.
+pub(crate) fn tcp_options(congestion: CongestionControl, ecn: bool) -> TcpOptions {
+    TcpOptions { congestion, ecn, reuse_address: true, ..TcpOptions::default() }
 }
 
 impl Host {

@@ -104,7 +104,7 @@ impl<'a> World<'a> {
             let server = &pair.hosts[1];
             let mut local = address(true, scenario.ipv6);
             local.set_port(PORT + index as u16);
-            let options = tcp_options(plan.congestion);
+            let options = tcp_options(plan.congestion, plan.ecn);
             let listener = server.stack.tcp_listen(origin, Some(server.net), local, 1, options);
             pair.listeners.push(listener.expect("every connection has its own port"));
             let start = plan.start + world.random.below(scenario.start_spread);
@@ -176,7 +176,7 @@ impl<'a> World<'a> {
         let mut remote = address(true, self.scenario.ipv6);
         let host = self.host(client);
         remote.set_port(PORT + index as u16);
-        let options = tcp_options(plan.congestion);
+        let options = tcp_options(plan.congestion, plan.ecn);
         let flow = host.stack.tcp_connect(host.instant(now), host.net, None, remote, options);
         let flow = flow.expect("there are ports and room");
         let _ = flow.context().set(Arc::new(Role { connection: index, server: false }));

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use peersock_stack::{
     Batch, Cidr, Config, CongestionControl, Egress, Flow, InterfaceConfig, InterfaceId, MAX_PACKET, Stack,
+    TcpOptions,
 };
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
@@ -38,6 +39,8 @@ pub struct Options {
     pub config: Config,
     /// Of all its connections.
     pub congestion: CongestionControl,
+    /// Whether they understand routers that mark (RFC 3168).
+    pub ecn: bool,
 }
 
 impl Default for Options {
@@ -51,6 +54,7 @@ impl Default for Options {
             seed: 1,
             config: Config::default(),
             congestion: CongestionControl::default(),
+            ecn: false,
         }
     }
 }
@@ -65,7 +69,7 @@ pub struct Node {
 pub(super) struct Shared {
     pub(super) stack: Stack,
     pub(super) net: InterfaceId,
-    pub(super) congestion: CongestionControl,
+    options: TcpOptions,
     mtu: usize,
     origin: Instant,
     tun: Tun,
@@ -111,7 +115,7 @@ impl Node {
         let shared = Arc::new(Shared {
             stack,
             net,
-            congestion: options.congestion,
+            options: tcp_options(options.congestion, options.ecn),
             mtu: options.mtu,
             origin,
             tun,
@@ -132,7 +136,7 @@ impl Node {
     /// What ended the attempt.
     pub fn connect(&self, remote: SocketAddr) -> io::Result<Socket> {
         let shared = &self.shared;
-        let options = tcp_options(shared.congestion);
+        let options = shared.options.clone();
         let flow = shared.stack.tcp_connect(Instant::now(), shared.net, None, remote, options)?;
         let socket = Socket::new(shared.clone(), flow);
         socket.wait_connected()?;
@@ -146,7 +150,7 @@ impl Node {
     pub fn listen(&self, ipv6: bool) -> io::Result<Acceptor> {
         let shared = &self.shared;
         let any = SocketAddr::new(stack_address(ipv6), 0);
-        let options = tcp_options(shared.congestion);
+        let options = shared.options.clone();
         let listener = shared.stack.tcp_listen(Instant::now(), Some(shared.net), any, 128, options)?;
         Ok(Acceptor::new(shared.clone(), listener))
     }

@@ -111,7 +111,8 @@ fn exchange_with_a_kernel_of(setting: &str, value: &str) {
         reorder_by: ms(2),
         ..Link::new(1e9)
     };
-    let options = Options { inward: bad.clone(), outward: bad, delay: ms(1), ..Options::default() };
+    let ecn = setting == "tcp_ecn";
+    let options = Options { inward: bad.clone(), outward: bad, delay: ms(1), ecn, ..Options::default() };
     let Some(lab) = Lab::new(&options) else { return };
     lab.namespace.set(&format!("ipv4/{setting}"), value).expect("a setting of Linux");
     lab.each(|pair| {
