@@ -209,14 +209,21 @@ impl Receiver {
         units as u16
     }
 
-    /// A segment leaves that acknowledges everything; at most `most` blocks of what came out of order go with it.
-    pub(crate) fn on_acknowledged(&mut self, most: usize, block: impl FnMut(u64, u64)) {
+    /// A segment leaves that acknowledges everything.
+    pub(crate) fn on_acknowledged(&mut self) {
         self.acked = self.nxt();
         self.unanswered = 0;
         self.answer = Answer::No;
-        if most > 0 {
-            self.reassembly.report(most, block);
-        }
+    }
+
+    /// At most `most` blocks of what came out of order go with it.
+    pub(crate) fn report(&mut self, most: usize, block: impl FnMut(u64, u64)) {
+        self.reassembly.report(most, block);
+    }
+
+    /// The peer wants no such blocks.
+    pub(crate) fn report_nothing(&mut self) {
+        self.reassembly.forget_news();
     }
 
     /// Whether there are blocks to report with the next acknowledgement.

@@ -172,16 +172,17 @@ impl Connection {
     fn emit_bare(&mut self, now: Time, seq: u32, limits: &Egress, buf: &mut [u8]) -> Option<SuperSegment> {
         let mut header = self.header(seq);
         header.options.timestamps = self.timestamps.map(|timestamps| timestamps.option(now));
-        let most = match (self.sender.sack, self.timestamps.is_some()) {
-            (false, _) => 0,
-            (true, true) => MAX_BLOCKS - 1,
-            (true, false) => MAX_BLOCKS,
-        };
-        let irs = self.irs;
-        let blocks = &mut header.options.sack;
-        self.receiver.on_acknowledged(most, |start, end| {
-            blocks.push((sequence::wire(irs, start), sequence::wire(irs, end)));
-        });
+        self.receiver.on_acknowledged();
+        if self.sender.sack {
+            let most = if self.timestamps.is_some() { MAX_BLOCKS - 1 } else { MAX_BLOCKS };
+            let irs = self.irs;
+            let blocks = &mut header.options.sack;
+            self.receiver.report(most, |start, end| {
+                blocks.push((sequence::wire(irs, start), sequence::wire(irs, end)));
+            });
+        } else {
+            self.receiver.report_nothing();
+        }
         self.finish(buf, header, 0, limits)
     }
 
@@ -202,7 +203,7 @@ impl Connection {
             header.ecn = ECT0;
             header.cwr = std::mem::take(&mut self.sender.tell_reduced);
         }
-        self.receiver.on_acknowledged(0, |_, _| {});
+        self.receiver.on_acknowledged();
         self.receiver.on_answered(now);
         self.sender.on_sent(now, start, end, again);
         self.finish(buf, header, length, limits)
