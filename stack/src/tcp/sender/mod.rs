@@ -69,6 +69,8 @@ pub(crate) struct Sender {
     pub(crate) nodelay: bool,
     /// TCP_CORK: since when a partial segment waits, if it is set.
     cork: Option<Option<Time>>,
+    /// The last write was larger than a burst: more will follow.
+    large_write: bool,
     /// The end of the last segment that was not full (Minshall's refinement of Nagle's algorithm).
     small_end: u64,
     last_sent: Time,
@@ -130,6 +132,7 @@ impl Sender {
             window_limited: false,
             nodelay: false,
             cork: None,
+            large_write: false,
             small_end: 0,
             last_sent: now,
             marked_until: 0,
@@ -153,6 +156,7 @@ impl Sender {
 
     /// Queues a copy of `data`.
     pub(crate) fn write(&mut self, data: &[u8]) {
+        self.large_write = data.len() as u64 >= self.max_segments * self.mss;
         self.queue.append(data);
     }
 
