@@ -36,6 +36,8 @@ pub(crate) struct Receiver {
     /// Bytes that the application's queue may hold now, and at most.
     limit: usize,
     most: usize,
+    /// The largest window that the field of a segment can tell.
+    largest: u64,
     /// The present round of measuring: its end, and what had been read at its beginning.
     round_end: Time,
     round_start: u64,
@@ -70,6 +72,7 @@ impl Receiver {
             edge: 1,
             limit: if fixed { most } else { most.min(INITIAL_LIMIT) },
             most,
+            largest: u64::from(u16::MAX),
             round_end: now,
             round_start: 1,
             answer: Answer::No,
@@ -175,12 +178,18 @@ impl Receiver {
         }
     }
 
+    /// The window field counts in units of `1 << scale`, once the handshake is done.
+    pub(crate) fn set_scale(&mut self, scale: u8) {
+        self.largest = u64::from(u16::MAX) << scale;
+    }
+
     fn has_opened(&self, mss: u64) -> bool {
-        if self.finished {
+        // Before the first data the peer has no use for more than it was offered.
+        if self.finished || self.nxt() == 1 {
             return false;
         }
         let opened = self.free_edge().saturating_sub(self.edge);
-        let limit = self.limit as u64;
+        let limit = (self.limit as u64).min(self.largest);
         // The peer has never used more than a part of it: no need to say that it is open again.
         let closing = self.edge - self.nxt() < limit / 2;
         closing && opened >= (limit / 4).max((2 * mss).min(limit / 2)).max(1)
@@ -189,7 +198,7 @@ impl Receiver {
     /// Where the window could end.
     fn free_edge(&self) -> u64 {
         let free = self.limit.saturating_sub(self.queue.len()) as u64;
-        (self.queue.end() + free).max(self.edge)
+        (self.queue.end() + free.min(self.largest)).max(self.edge)
     }
 
     /// The window field for a segment that leaves now, in units of `1 << scale`; the window never shrinks.

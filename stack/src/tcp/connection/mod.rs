@@ -215,6 +215,7 @@ impl Connection {
             self.peer_scale = scale;
             self.own_scale = self.wanted_scale();
         }
+        self.receiver.set_scale(self.own_scale);
         self.timestamps = match (&self.timestamps, timestamps) {
             (Some(own), Some((value, _))) => Some(own.heard(now, value)),
             _ => None,
