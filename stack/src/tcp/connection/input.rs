@@ -74,7 +74,7 @@ impl Connection {
             return self.process_reset(now, start, next);
         }
         if segment.syn {
-            return self.process_syn(now, start);
+            return self.process_syn(now, start, segment);
         }
         let Some(ack) = segment.ack else { return Verdict::Done };
         if self.state == State::SynReceived {
@@ -151,9 +151,16 @@ impl Connection {
     }
 
     /// RFC 5961 section 4: a SYN is answered with an acknowledgement, that of the handshake if it is still under way.
-    fn process_syn(&mut self, now: Time, start: u64) -> Verdict {
+    fn process_syn(&mut self, now: Time, start: u64, segment: &Segment<'_>) -> Verdict {
         if self.state == State::SynReceived && start == 0 {
-            self.syn.due = true;
+            if segment.ack == Some(sequence::wire(self.isn, 1)) && self.syn.tries > 0 {
+                // RFC 9293 3.5, figure 7: both ends have opened at once.
+                self.establish(now);
+                self.take_window(now, 0, 1, u64::from(segment.window));
+                self.receiver.acknowledge_now();
+            } else {
+                self.syn.due = true;
+            }
         } else if self.may_challenge(now) {
             self.receiver.acknowledge_now();
         }
