@@ -23,8 +23,8 @@ impl Runner {
             ["config", name, value] => self.configure(name, value),
             ["set", name, value] => self.set(connection, name, value),
             ["established", ref how @ ..] => self.establish(connection, how),
-            ["listen"] => self.listen(16),
-            ["listen", backlog] => self.listen(number(backlog)? as usize),
+            ["listen"] => self.listen(16, wanted),
+            ["listen", backlog] => self.listen(number(backlog)? as usize, wanted),
             ["accept"] => self.accept(wanted),
             ["connect"] => self.connect(connection, wanted),
             ["close-listener"] => {
@@ -142,15 +142,16 @@ impl Runner {
         self.kick(&flow)
     }
 
-    fn listen(&mut self, backlog: usize) -> Result<(), String> {
+    fn listen(&mut self, backlog: usize, wanted: Option<&str>) -> Result<(), String> {
         self.prepare_isn(1)?;
         let options = self.setup.options.clone();
         let local = SocketAddr::new(self.peer(1).local.ip(), PORT);
         let now = self.now;
         let Host { stack, net, .. } = self.host();
-        let listener = stack.tcp_listen(now, Some(*net), local, backlog, options);
-        self.listener = Some(listener.map_err(|error| error.to_string())?);
-        Ok(())
+        let result = stack.tcp_listen(now, Some(*net), local, backlog, options);
+        let outcome = outcome(result.as_ref().map(drop).map_err(|error| *error));
+        self.listener = result.ok();
+        compare("result", outcome, wanted_or_ok(wanted))
     }
 
     fn accept(&mut self, wanted: Option<&str>) -> Result<(), String> {

@@ -22,6 +22,9 @@ const PEER_PORTS: u16 = 7000;
 /// The peer's initial sequence number, unless the script chooses.
 const PEER_ISN: u32 = 1_000_000;
 
+/// More segments at one time are no plan of anybody.
+const ENOUGH: usize = 2000;
+
 /// The state of a script that runs.
 pub(crate) struct Runner {
     pub(crate) ipv6: bool,
@@ -203,6 +206,8 @@ impl Runner {
         };
         if segment.has(wire::SYN) {
             peer.stamps.1 = segment.timestamps().is_some();
+            let scaled = segment.options.iter().any(|option| matches!(option, Choice::Scale(_)));
+            peer.numbers.peer_scales = scaled;
         }
         let shown = numbers.show(&segment, false);
         self.note(&format!("{connection}: < {shown}"));
@@ -252,6 +257,9 @@ impl Runner {
             while let Some(packet) = packets.next(&mut buf) {
                 let packet = packet.to_vec();
                 self.emitted(&packet, limits.checksums)?;
+            }
+            if self.pending.len() > ENOUGH {
+                return Err("it does not stop sending".to_owned());
             }
         }
         match flow.has_output(self.now) {

@@ -49,6 +49,8 @@ pub(crate) struct Numbers {
     pub(crate) last_stamp: u32,
     /// Log2 of the unit of the stack's windows.
     pub(crate) scale: u8,
+    /// The peer scales windows, too: both do or none does.
+    pub(crate) peer_scales: bool,
 }
 
 impl Numbers {
@@ -189,7 +191,8 @@ impl Spec {
             check(segment.ack == numbers.peer(ack), "acknowledgement");
         }
         check(self.win.is_none_or(|win| i64::from(segment.window) == win), "window field");
-        let window = i64::from(segment.window) << if segment.has(wire::SYN) { 0 } else { numbers.scale };
+        let scale = if segment.has(wire::SYN) || !numbers.peer_scales { 0 } else { numbers.scale };
+        let window = i64::from(segment.window) << scale;
         check(self.window.is_none_or(|wanted| window == wanted), "window");
         check(self.ecn.is_none_or(|ecn| segment.ecn == ecn), "ECN code point");
         if let Some(options) = &self.options {
