@@ -230,6 +230,11 @@ impl Receiver {
         }
     }
 
+    /// The peer understands no reports of what came out of order.
+    pub(crate) fn forget_news(&mut self) {
+        self.reassembly.forget_news();
+    }
+
     /// Whether there are blocks to report with the next acknowledgement.
     pub(crate) fn has_blocks(&self) -> bool {
         self.reassembly.has_news() || !self.reassembly.is_empty()

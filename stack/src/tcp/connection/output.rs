@@ -180,6 +180,9 @@ impl Connection {
             (true, true) => MAX_BLOCKS - 1,
             (true, false) => MAX_BLOCKS,
         };
+        if !self.sender.sack {
+            self.receiver.forget_news();
+        }
         let irs = self.irs;
         let blocks = &mut header.options.sack;
         self.receiver.on_acknowledged(most, |start, end| {
