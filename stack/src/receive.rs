@@ -130,6 +130,10 @@ impl Stack {
             }
             return;
         }
+        // RFC 9293 3.10.7.2: to a listener, what neither opens nor acknowledges is nothing.
+        if tcp.ack.is_none() && shared.listeners.find(interface.id, local).is_some() {
+            return;
+        }
         shared.counters.tcp_no_socket.bump();
         batch
             .reply(interface.id, ip.source, MAX_HEADERS, |buf| tcp.write_reset(ip, interface.checksums, buf));

@@ -128,7 +128,8 @@ impl Flow {
     fn was_reset(&self, inner: &mut Inner, before: State) {
         let counters = &self.shared.counters;
         let error = match before {
-            State::SynSent => {
+            // RFC 9293 3.10.7.4: after a simultaneous open it is a refusal, too.
+            State::SynSent | State::SynReceived if inner.listener.is_none() => {
                 counters.tcp_refused.bump();
                 Error::ConnectionRefused
             }

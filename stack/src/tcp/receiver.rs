@@ -173,7 +173,8 @@ impl Receiver {
     }
 
     fn has_opened(&self, mss: u64) -> bool {
-        if self.finished {
+        // Before the first data the peer has no use for more than it was offered.
+        if self.finished || self.nxt() == 1 {
             return false;
         }
         let opened = self.free_edge().saturating_sub(self.edge);

@@ -181,7 +181,8 @@ impl<G: Growth> Algorithm for LossBased<G> {
             let safe = ack.acked > 0 && ack.lost == 0;
             let threshold = self.threshold.unwrap_or(self.window);
             self.window = self.prr.on_ack(ack.delivered, view.in_flight, threshold, safe, self.mss);
-        } else {
+        } else if !ack.ece {
+            // RFC 3168 6.1.2: what tells of a mark opens nothing.
             self.grow(view, ack);
         }
         self.window = self.window.max(self.mss);

@@ -74,7 +74,7 @@ impl Connection {
             return self.process_reset(now, start, next);
         }
         if segment.syn {
-            return self.process_syn(now, start);
+            return self.process_syn(now, start, segment);
         }
         let Some(ack) = segment.ack else { return Verdict::Done };
         if self.state == State::SynReceived {
@@ -151,9 +151,16 @@ impl Connection {
     }
 
     /// RFC 5961 section 4: a SYN is answered with an acknowledgement, that of the handshake if it is still under way.
-    fn process_syn(&mut self, now: Time, start: u64) -> Verdict {
+    fn process_syn(&mut self, now: Time, start: u64, segment: &Segment<'_>) -> Verdict {
         if self.state == State::SynReceived && start == 0 {
-            self.syn.due = true;
+            if segment.ack == Some(sequence::wire(self.isn, 1)) && self.syn.tries > 0 {
+                // RFC 9293 3.5, figure 7: both ends have opened at once.
+                self.establish(now);
+                self.take_window(now, 0, 1, u64::from(segment.window));
+                self.receiver.acknowledge_now();
+            } else {
+                self.syn.due = true;
+            }
         } else if self.may_challenge(now) {
             self.receiver.acknowledge_now();
         }
@@ -162,15 +169,16 @@ impl Connection {
 
     /// RFC 9293 3.10.7.4, fifth step. `false`: the rest of the segment is not to be looked at.
     fn process_ack(&mut self, now: Time, start: u64, ack: u32, segment: &Segment<'_>) -> bool {
-        let Some(ack) = sequence::offset(self.isn, self.sender.una(), ack) else { return false };
         // RFC 5961 section 5.
-        let too_old = ack + self.sender.largest_window().max(1 << 16) < self.sender.una();
-        if ack > self.sender.nxt() || too_old {
+        let (una, nxt) = (self.sender.una(), self.sender.nxt());
+        let oldest = una.saturating_sub(self.sender.largest_window().max(1 << 16));
+        let ack = sequence::offset(self.isn, una, ack).filter(|ack| (oldest..=nxt).contains(ack));
+        let Some(ack) = ack else {
             if self.may_challenge(now) {
                 self.receiver.acknowledge_now();
             }
             return false;
-        }
+        };
         let window = u64::from(segment.window) << self.peer_scale;
         let same_window = ack + window == self.sender.edge();
         if ack >= self.sender.una() {

@@ -258,7 +258,8 @@ impl Connection {
             (Some(own), Some((value, _))) => Some(own.heard(now, value)),
             _ => None,
         };
-        self.ecn.on = self.settings.ecn && syn.ece && (syn.cwr || self.state == State::SynSent);
+        // RFC 3168 6.1.1: a SYN says both, an answer one; both in an answer are an echo of somebody's ignorance.
+        self.ecn.on = self.settings.ecn && syn.ece && syn.cwr == syn.ack.is_none();
     }
 
     /// The handshake is done.

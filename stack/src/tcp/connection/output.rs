@@ -33,6 +33,9 @@ impl Connection {
         }
         match self.state {
             State::Closed => None,
+            State::SynReceived if !self.syn.due && self.receiver.is_answer_due(now, self.mss()) => {
+                self.emit_ack(now, limits, buf)
+            }
             State::SynSent | State::SynReceived => self.emit_syn(now, limits, buf),
             _ => self.emit_synchronized(now, limits, buf),
         }
@@ -46,7 +49,7 @@ impl Connection {
         match self.state {
             State::Closed => None,
             State::SynSent | State::SynReceived => {
-                if self.syn.due {
+                if self.syn.due || self.receiver.is_answer_due(now, self.mss()) {
                     Some(now)
                 } else {
                     self.syn.again

@@ -66,6 +66,7 @@ impl Sender {
             lost: self.sampler.lost().saturating_sub(lost_before),
             prior_in_flight,
             rtt,
+            ece: ack.ece,
             sample,
         };
         if acked > 0 || delivery.bytes > 0 || event.lost > 0 {
@@ -141,6 +142,10 @@ impl Sender {
     /// RFC 8985 6.2 step 5, and the beginning of fast recovery.
     pub(super) fn detect_losses(&mut self, now: Time) {
         self.reorder = None;
+        // RFC 8985 section 4: what a cumulative acknowledgement covers says little about the order of arrival.
+        if !self.sack {
+            return;
+        }
         let Some(newest) = self.rack.newest() else { return };
         let eager = self.phase != Phase::Open || self.board.sacked() >= 3 * self.mss;
         let patience = self.rack.patience(eager, self.rtt.min(), self.rtt.smoothed());

@@ -61,6 +61,8 @@ pub(crate) struct Sender {
     probe: Option<Probe>,
     /// A window probe or keep-alive is to leave.
     pub(crate) poke_due: bool,
+    /// The peer's window has been too small for long: what fits leaves (RFC 9293 3.8.6.2.1).
+    little_due: bool,
     pace: Pace,
     /// Duplicate acknowledgements in a row, of a peer without SACK.
     duplicates: u32,
@@ -127,6 +129,7 @@ impl Sender {
             probe_due: false,
             probe: None,
             poke_due: false,
+            little_due: false,
             pace: Pace::default(),
             duplicates: 0,
             window_limited: false,

@@ -77,6 +77,7 @@ impl Sender {
         let whole = end == queued;
         let length = end - self.nxt;
         if length < self.mss && !self.may_send_little(now, whole) {
+            self.arm(now, false);
             self.note_limited();
             return Plan::Wait(None);
         }
@@ -86,12 +87,11 @@ impl Sender {
     /// Whether a segment that is not full may leave: RFC 9293 3.8.6.2.1, with Minshall's refinement of Nagle's
     /// algorithm. `whole`: nothing more is queued behind it.
     fn may_send_little(&mut self, now: Time, whole: bool) -> bool {
-        if self.board.is_empty() && !(whole && self.cork.is_some()) {
-            return true;
-        }
-        let half = self.sendable_end() - self.nxt >= self.largest_window / 2 && !whole;
         if !whole {
-            return half;
+            return self.little_due || self.is_half(self.sendable_end() - self.nxt);
+        }
+        if self.board.is_empty() && self.cork.is_none() {
+            return true;
         }
         if self.fin.is_some() {
             return true;
@@ -101,6 +101,11 @@ impl Sender {
             return since(now, since_when) >= CORK;
         }
         self.nodelay || self.small_end <= self.una
+    }
+
+    /// Whether this is a good part of the largest window that the peer has ever offered.
+    pub(super) fn is_half(&self, length: u64) -> bool {
+        length >= self.largest_window / 2
     }
 
     /// Cuts `start..end` to what congestion control, the cap and pacing let leave now.
@@ -189,6 +194,7 @@ impl Sender {
         } else {
             self.board.push(start, end, self.mss, snapshot);
             self.nxt = end;
+            self.little_due = false;
             if !length.is_multiple_of(self.mss) {
                 self.small_end = end;
             }

@@ -27,7 +27,7 @@ impl Sender {
     /// Sets the timer for what is outstanding. `restart`: there was progress, so it starts anew.
     pub(super) fn arm(&mut self, now: Time, restart: bool) {
         if self.board.is_empty() {
-            let blocked = self.unsent() > 0 && self.edge <= self.nxt;
+            let blocked = self.is_blocked();
             match self.timer {
                 Some((_, Timer::Window)) if blocked => {}
                 _ => self.timer = blocked.then(|| (after(now, self.rtt.timeout()), Timer::Window)),
@@ -46,6 +46,13 @@ impl Sender {
                 self.timer = Some((probe, Timer::Probe));
             }
         }
+    }
+
+    /// Whether the peer's window alone keeps back what waits, a FIN included: it is closed, or too small to be worth it.
+    fn is_blocked(&self) -> bool {
+        let queued = self.fin.map_or(self.queue.end(), |fin| fin + 1);
+        let room = self.edge.saturating_sub(self.nxt);
+        self.nxt < queued && (room == 0 || (room < self.mss && self.edge < queued && !self.is_half(room)))
     }
 
     /// RFC 8985 7.2, if a probe may go out at all.
@@ -81,7 +88,11 @@ impl Sender {
             }
             Timer::Window => {
                 self.rtt.back_off();
-                self.poke_due = true;
+                if self.edge > self.nxt {
+                    self.little_due = true;
+                } else {
+                    self.poke_due = true;
+                }
                 self.arm(now, false);
             }
         }
@@ -120,7 +131,7 @@ impl Sender {
         self.rtt.reset_backoff();
         self.pace.reset();
         if self.board.is_empty() {
-            self.poke_due = self.unsent() > 0 && self.edge <= self.nxt;
+            self.poke_due = self.is_blocked() && self.edge <= self.nxt;
             return;
         }
         let mut lost = 0;

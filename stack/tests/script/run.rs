@@ -1,0 +1,415 @@
+//! Plays a script: a stack, a peer that the script speaks for, and a clock that stands still in between.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use peersock_stack::*;
+
+use crate::parse::{Delay, Line, Script, read_line};
+use crate::spec::{Numbers, Spec};
+use crate::wire::{self, Choice, Segment};
+
+/// How far from its time something may happen: the timers' resolution, and rounding.
+const TOLERANCE: Duration = Duration::from_micros(1500);
+
+/// The stack's port when it listens; the peer's ports follow [`PEER_PORTS`].
+pub(crate) const PORT: u16 = 80;
+const PEER_PORTS: u16 = 7000;
+
+/// The peer's initial sequence number, unless the script chooses.
+const PEER_ISN: u32 = 1_000_000;
+
+/// More segments at one time are no plan of anybody.
+const ENOUGH: usize = 2000;
+
+/// The state of a script that runs.
+pub(crate) struct Runner {
+    pub(crate) ipv6: bool,
+    pub(crate) setup: Setup,
+    host: Option<Host>,
+    pub(crate) now: Instant,
+    start: Instant,
+    /// When the line before happened.
+    before: Instant,
+    pub(crate) peers: BTreeMap<u16, Peer>,
+    pub(crate) listener: Option<Arc<Listener>>,
+    /// What the stack has sent and no line has expected yet.
+    pending: VecDeque<Segment>,
+    trace: String,
+}
+
+/// What a script sets before it begins.
+#[derive(Clone)]
+pub(crate) struct Setup {
+    pub(crate) config: Config,
+    pub(crate) options: TcpOptions,
+    pub(crate) ports: std::ops::RangeInclusive<u16>,
+    pub(crate) checksums: bool,
+    pub(crate) mtu: usize,
+    pub(crate) max_segments: usize,
+    pub(crate) cap: usize,
+    pub(crate) peer_isn: u32,
+    pub(crate) own_isn: Option<u32>,
+}
+
+pub(crate) struct Host {
+    pub(crate) stack: Stack,
+    pub(crate) net: InterfaceId,
+    batch: Batch,
+}
+
+/// One connection, as the peer sees it.
+pub(crate) struct Peer {
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+    pub(crate) numbers: Numbers,
+    pub(crate) flow: Option<Arc<Flow>>,
+    window: u16,
+    /// Both ends have sent timestamps.
+    stamps: (bool, bool),
+    pub(crate) written: usize,
+    pub(crate) read: usize,
+}
+
+/// Runs a script; what is wrong is told with the place and with what happened before.
+pub(crate) fn run(script: &Script, ipv6: bool) -> Result<(), String> {
+    let mut runner = Runner::new(ipv6);
+    for line in &script.lines {
+        runner.play(line).map_err(|problem| {
+            let family = if ipv6 { "IPv6" } else { "IPv4" };
+            let Runner { trace, .. } = &runner;
+            format!(
+                "{}:{}: {}\n{problem}\nso far, over {family}:\n{trace}",
+                script.file, line.number, line.text
+            )
+        })?;
+    }
+    runner.expect_silence().map_err(|problem| {
+        format!("{}: {}: at its end: {problem}\nso far:\n{}", script.file, script.name, runner.trace)
+    })
+}
+
+impl Runner {
+    fn new(ipv6: bool) -> Self {
+        // Any instant will do: nothing but differences matters.
+        #[allow(clippy::disallowed_methods)]
+        let start = Instant::now();
+        Self {
+            ipv6,
+            setup: Setup::default(),
+            host: None,
+            now: start,
+            start,
+            before: start,
+            peers: BTreeMap::new(),
+            listener: None,
+            pending: VecDeque::new(),
+            trace: String::new(),
+        }
+    }
+
+    /// Plays a line.
+    fn play(&mut self, line: &Line) -> Result<(), String> {
+        if let Some(text) = line.text.strip_prefix('>') {
+            self.expect(line.delay, line.connection, text)?;
+        } else {
+            if let Some(delay) = line.delay {
+                let patient = line.text == "drain";
+                if !patient {
+                    self.expect_silence()?;
+                }
+                self.advance(self.before + delay.most, patient)?;
+            }
+            if let Some(text) = line.text.strip_prefix('<') {
+                let (text, more) = text.strip_suffix('&').map_or((text, false), |text| (text, true));
+                self.inject(line.connection, text.trim())?;
+                if !more {
+                    self.finish_batch()?;
+                }
+            } else if !line.text.is_empty() {
+                self.note(&line.text);
+                self.call(line.connection, &line.text)?;
+            }
+        }
+        self.before = self.now;
+        Ok(())
+    }
+
+    /// Plays lines that a word stands for.
+    pub(crate) fn play_all(&mut self, connection: u16, lines: &[String]) -> Result<(), String> {
+        for text in lines {
+            let line = Line { connection, ..read_line(0, text)? };
+            self.play(&line).map_err(|problem| format!("in `{text}`: {problem}"))?;
+        }
+        Ok(())
+    }
+
+    /// The stack, made when it is first needed.
+    pub(crate) fn host(&mut self) -> &mut Host {
+        let (setup, now, ipv6) = (&self.setup, self.now, self.ipv6);
+        self.host.get_or_insert_with(|| setup.host(ipv6, now))
+    }
+
+    pub(crate) fn is_begun(&self) -> bool {
+        self.host.is_some()
+    }
+
+    pub(crate) fn peer(&mut self, connection: u16) -> &mut Peer {
+        let own = address(self.ipv6, true);
+        let peer = address(self.ipv6, false);
+        let isn = self.setup.peer_isn;
+        self.peers.entry(connection).or_insert_with(|| Peer {
+            local: SocketAddr::new(own, PORT),
+            remote: SocketAddr::new(peer, PEER_PORTS + connection),
+            numbers: Numbers { peer: isn, ..Numbers::default() },
+            flow: None,
+            window: u16::MAX,
+            stamps: (false, false),
+            written: 0,
+            read: 0,
+        })
+    }
+
+    pub(crate) fn flow(&mut self, connection: u16) -> Result<Arc<Flow>, String> {
+        self.peer(connection).flow.clone().ok_or_else(|| "there is no such connection".to_owned())
+    }
+
+    /// A segment of the peer arrives.
+    fn inject(&mut self, connection: u16, text: &str) -> Result<(), String> {
+        let spec = Spec::read(text)?;
+        let stamp = 1000 + (self.now - self.start).as_millis() as u32;
+        let peer = self.peer(connection);
+        let numbers = peer.numbers;
+        let (start, end) = (spec.seq.unwrap_or(0), spec.end.or(spec.seq).unwrap_or(0));
+        let pattern = |at| if spec.marked("forged") { !pattern(at) } else { pattern(at) };
+        if let Some(win) = spec.win {
+            peer.window = u16::try_from(win).map_err(|error| error.to_string())?;
+        }
+        let given = |options: &Vec<_>| {
+            options.iter().map(|option: &crate::spec::Given| option.of_peer(&numbers)).collect()
+        };
+        let mut options: Vec<Choice> = spec.options.as_ref().map(given).unwrap_or_default();
+        if spec.options.is_none() && peer.stamps == (true, true) && spec.flags & wire::RST == 0 {
+            options.push(Choice::Timestamps(stamp, numbers.last_stamp));
+        }
+        let segment = Segment {
+            source: peer.remote,
+            destination: peer.local,
+            seq: numbers.peer(start),
+            ack: spec.ack.map_or(0, |ack| numbers.own(ack)),
+            flags: spec.flags,
+            window: peer.window,
+            urgent: spec.urgent.unwrap_or(0),
+            ecn: spec.ecn.unwrap_or(0),
+            options,
+            payload: (start..end).map(pattern).collect(),
+        };
+        if segment.has(wire::SYN) {
+            peer.stamps.1 = segment.timestamps().is_some();
+            let scaled = segment.options.iter().any(|option| matches!(option, Choice::Scale(_)));
+            peer.numbers.peer_scales = scaled;
+        }
+        let shown = numbers.show(&segment, false);
+        self.note(&format!("{connection}: < {shown}"));
+        let mut packet = segment.write();
+        let header = if self.ipv6 { 40 } else { 20 };
+        if spec.marked("badsum") {
+            packet[header + 16] ^= 1;
+        }
+        if spec.marked("badipsum") {
+            packet[10] ^= 1;
+        }
+        if spec.marked("shortheader") {
+            packet[header + 12] = 4 << 4;
+        }
+        let now = self.now;
+        let Host { stack, net, batch } = self.host();
+        stack.receive(now, *net, &mut packet, batch);
+        Ok(())
+    }
+
+    /// What a driver does after it has given the stack packets and time.
+    pub(crate) fn finish_batch(&mut self) -> Result<(), String> {
+        let mut batch = std::mem::take(&mut self.host().batch);
+        let replies: Vec<Vec<u8>> = batch.replies().map(|reply| reply.packet.to_vec()).collect();
+        for packet in replies {
+            self.emitted(&packet, self.setup.checksums)?;
+        }
+        for flow in &batch.flows {
+            let known = self.peers.values_mut().find(|peer| peer.remote == flow.remote());
+            if let Some(peer) = known
+                && peer.flow.as_ref().is_none_or(|old| old.state() == State::Closed)
+            {
+                peer.flow = Some(flow.clone());
+            }
+            self.kick(flow)?;
+        }
+        batch.clear();
+        self.host().batch = batch;
+        Ok(())
+    }
+
+    /// Lets a flow send what it has to.
+    pub(crate) fn kick(&mut self, flow: &Flow) -> Result<(), String> {
+        let mut buf = vec![0; MAX_PACKET];
+        let limits = self.setup.limits(self.ipv6);
+        while let Some(mut packets) = flow.egress(self.now, &limits, &mut buf) {
+            while let Some(packet) = packets.next(&mut buf) {
+                let packet = packet.to_vec();
+                self.emitted(&packet, limits.checksums)?;
+            }
+            if self.pending.len() > ENOUGH {
+                return Err("it does not stop sending".to_owned());
+            }
+        }
+        match flow.has_output(self.now) {
+            true => Err("the flow says that it has output and gives none".to_owned()),
+            false => Ok(()),
+        }
+    }
+
+    fn emitted(&mut self, packet: &[u8], verify: bool) -> Result<(), String> {
+        let segment = Segment::read(packet, verify)?;
+        let known = self.peers.iter_mut().find(|(_, peer)| peer.remote == segment.destination);
+        let (&connection, peer) = known.ok_or_else(|| format!("a packet to nobody: {segment:?}"))?;
+        if segment.source != peer.local {
+            return Err(format!("a packet of {}, not of {}", segment.source, peer.local));
+        }
+        peer.numbers.learn(&segment);
+        if segment.has(wire::SYN) {
+            peer.stamps.0 = segment.timestamps().is_some();
+        }
+        let start = i64::from(segment.seq.wrapping_sub(peer.numbers.own(0)) as i32);
+        let right = segment.payload.iter().enumerate().all(|(at, &byte)| byte == pattern(start + at as i64));
+        let shown = peer.numbers.show(&segment, true);
+        self.note(&format!("{connection}: > {shown}"));
+        self.pending.push_back(segment);
+        if right { Ok(()) } else { Err("data was sent that nobody has written".to_owned()) }
+    }
+
+    /// The next segment that the stack sends is as `text` says.
+    fn expect(&mut self, delay: Option<Delay>, connection: u16, text: &str) -> Result<(), String> {
+        let spec = Spec::read(text)?;
+        if let Some(Delay { least, most }) = delay {
+            self.expect_silence()?;
+            let latest = self.before + most + TOLERANCE;
+            while self.pending.is_empty() && self.step(latest)? {}
+            if !self.pending.is_empty() && self.now + TOLERANCE < self.before + least {
+                return Err(format!("it came {:?} too early", self.before + least - self.now));
+            }
+        }
+        let Some(segment) = self.pending.pop_front() else { return Err("nothing came".to_owned()) };
+        if spec.renumber {
+            self.peer(connection).numbers.own = Some(segment.seq);
+        }
+        let peer = self.peer(connection);
+        let mut wrong = spec.differs(&segment, &peer.numbers);
+        if segment.destination != peer.remote {
+            wrong.push("another connection".to_owned());
+        }
+        match wrong.is_empty() {
+            true => Ok(()),
+            false => {
+                let came = peer.numbers.show(&segment, true);
+                Err(format!("expected: {}\ncame:     {came}\nwrong:    {}", text.trim(), wrong.join(", ")))
+            }
+        }
+    }
+
+    /// The stack has sent nothing that was not expected.
+    pub(crate) fn expect_silence(&mut self) -> Result<(), String> {
+        let Some(segment) = self.pending.front() else { return Ok(()) };
+        let peer = self.peers.values().find(|peer| peer.remote == segment.destination);
+        let numbers = peer.map(|peer| peer.numbers).unwrap_or_default();
+        Err(format!("not expected: {}", numbers.show(segment, true)))
+    }
+
+    /// Forgets what was sent.
+    pub(crate) fn drain(&mut self) {
+        self.pending.clear();
+    }
+
+    /// Lets time pass, in which nothing may be sent unless `patient`.
+    fn advance(&mut self, to: Instant, patient: bool) -> Result<(), String> {
+        while self.step(to)? {
+            if !patient {
+                self.expect_silence()?;
+            }
+        }
+        self.now = to;
+        Ok(())
+    }
+
+    /// Lets the next timers fire that are due until `latest`; `false` if there are none.
+    fn step(&mut self, latest: Instant) -> Result<bool, String> {
+        let due = self.host().stack.poll_timeout();
+        let Some(due) = due.filter(|due| *due <= latest) else { return Ok(false) };
+        self.now = self.now.max(due);
+        let now = self.now;
+        let Host { stack, batch, .. } = self.host();
+        stack.handle_timeout(now, batch);
+        self.finish_batch()?;
+        Ok(true)
+    }
+
+    fn note(&mut self, text: &str) {
+        let time = (self.now - self.start).as_secs_f64();
+        let _ = writeln!(self.trace, "{time:12.6}  {text}");
+    }
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            config: Config::default(),
+            // Its window says alone what may leave; BBR has tests of its own.
+            options: TcpOptions { congestion: CongestionControl::Reno, ..TcpOptions::default() },
+            ports: 0..=u16::MAX,
+            checksums: false,
+            mtu: 1500,
+            max_segments: 44,
+            cap: usize::MAX,
+            peer_isn: PEER_ISN,
+            own_isn: None,
+        }
+    }
+}
+
+impl Setup {
+    pub(crate) fn host(&self, ipv6: bool, now: Instant) -> Host {
+        let stack = Stack::new(self.config.clone(), [7; 32], now);
+        let own = Cidr::new(address(ipv6, true), 24).expect("both families have longer addresses");
+        let mut interface = InterfaceConfig::new("net", [own]);
+        interface.checksums = self.checksums;
+        interface.ports = self.ports.clone();
+        let net = stack.add_interface(interface);
+        Host { stack, net, batch: Batch::new() }
+    }
+
+    pub(crate) fn limits(&self, ipv6: bool) -> Egress {
+        Egress {
+            segment: self.mtu - if ipv6 { 60 } else { 40 },
+            max_segments: self.max_segments,
+            in_flight_cap: self.cap,
+            checksums: self.checksums,
+        }
+    }
+}
+
+fn address(ipv6: bool, own: bool) -> IpAddr {
+    let text = match (ipv6, own) {
+        (false, true) => "10.0.0.1",
+        (false, false) => "10.0.0.2",
+        (true, true) => "fd00::1",
+        (true, false) => "fd00::2",
+    };
+    text.parse().expect("an address")
+}
+
+/// The byte at an offset of every stream, in both directions.
+pub(crate) fn pattern(at: i64) -> u8 {
+    (at ^ at >> 8 ^ at >> 16) as u8
+}
