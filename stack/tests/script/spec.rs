@@ -215,8 +215,9 @@ impl Given {
             }
             (Self::Timestamps(value, echo), Choice::Timestamps(own, peer)) => {
                 let value = matches!(value, Stamp::Any) || numbers.stamp(*value) == *own;
-                value && matches!(echo, Stamp::Number(echo) if *echo as u32 == *peer)
-                    || value && matches!(echo, Stamp::Any)
+                let echo = matches!(echo, Stamp::Any)
+                    || matches!(echo, Stamp::Number(echo) if *echo as u32 == *peer);
+                value && echo
             }
             _ => false,
         }

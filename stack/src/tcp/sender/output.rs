@@ -121,7 +121,7 @@ impl Sender {
             () if free >= wanted && !again && self.is_worth_waiting(wanted, burst) => 0,
             () if free >= wanted => self.round(wanted, end - start),
             // Acknowledgements are on their way and make room for a whole burst.
-            () if in_flight >= 2 * wanted => 0,
+            () if in_flight >= 2 * wanted && self.is_short() => 0,
             // With nothing in flight no acknowledgement will open the window further.
             () if in_flight == 0 => wanted.min(free.max(1).max(self.mss)),
             () => full,
@@ -146,8 +146,15 @@ impl Sender {
     /// Whether the rest of a large write is better sent with the next one: on a path so short that bursts cost more
     /// than waiting. An acknowledgement releases it if nothing else does.
     fn is_worth_waiting(&self, wanted: u64, burst: u64) -> bool {
-        let short = self.rtt.smoothed().is_some_and(|srtt| srtt < SHORT);
-        short && self.large_write && self.fin.is_none() && wanted < burst && self.board.in_flight() >= burst
+        self.is_short()
+            && self.large_write
+            && self.fin.is_none()
+            && wanted < burst
+            && self.board.in_flight() >= burst
+    }
+
+    fn is_short(&self) -> bool {
+        self.rtt.smoothed().is_some_and(|srtt| srtt < SHORT)
     }
 
     /// Whole segments, unless it is all that there is.
