@@ -11,7 +11,7 @@ use crate::tcp::congestion::Phase;
 const SHORT: Duration = Duration::from_millis(1);
 
 /// How long TCP_CORK holds a partial segment back, as Linux.
-pub(super) const CORK: Duration = Duration::from_millis(200);
+const CORK: Duration = Duration::from_millis(200);
 
 /// What the sender wants to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +41,9 @@ impl Sender {
             None => self.plan_new(now),
         };
         if plan == Plan::Wait(None) {
-            return Plan::Wait(self.cork.flatten().map(|since| after(since, CORK)));
+            // Once its time is over it is a window that keeps the data back.
+            let uncorked = self.cork.flatten().map(|since| after(since, CORK));
+            return Plan::Wait(uncorked.filter(|&at| at > now));
         }
         plan
     }
