@@ -190,7 +190,7 @@ impl Node {
     pub fn receive(&mut self, at: Instant) {
         let mut batch = Vec::new();
         while let Some((meta, stride)) = self.inbox.pop_batch(&mut batch) {
-            self.datapath.receive(at, &mut self.ingress, meta, &batch, stride);
+            self.datapath.receive(at, &mut self.ingress, meta, &batch, stride, false);
             if self.random.chance(0.3) {
                 self.datapath.finish_receive(at, &mut self.ingress);
             }
@@ -200,7 +200,7 @@ impl Node {
 
     /// Takes in one datagram past the receive buffer. [`Node::receive`] ends the batch.
     pub(crate) fn take_in(&mut self, at: Instant, meta: RecvMeta, datagram: &[u8]) {
-        self.datapath.receive(at, &mut self.ingress, meta, datagram, datagram.len());
+        self.datapath.receive(at, &mut self.ingress, meta, datagram, datagram.len(), false);
     }
 
     /// Does what is due.

@@ -138,6 +138,7 @@ impl Datapath {
                         remote: transmit.remote,
                         contents: &datagram,
                         segment_size: None,
+                        ecn: 0,
                     });
                 }
                 let Some(event) = endpoint.poll_event() else { break };

@@ -13,7 +13,7 @@ use peersock_stack::{
 
 use super::route::Resolved;
 use super::socket::{PeerLink, SocketState};
-use super::{Datapath, Route, Transmit};
+use super::{Datapath, Route, Transmit, ecn};
 
 /// Largest IP packet, and so largest super-segment.
 const MAX_PACKET: usize = 65535;
@@ -142,6 +142,7 @@ impl Datapath {
             return self.counters.too_big.add(1);
         };
         let most = self.sink.max_segments(sender.path.socket).min(MAX_BATCH / datagram).max(1);
+        let ecn = ecn::of(packet);
         Buffers::with(|Buffers { sealed, .. }| {
             // Fragments are of equal size but for the last, so they leave in batches.
             let (mut length, mut count, mut size) = (0, 0, None);
@@ -150,12 +151,12 @@ impl Datapath {
                 (length, count) = (length + n, count + 1);
                 size.get_or_insert(n);
                 if count == most {
-                    self.transmit(&sender, &sealed[..length], size);
+                    self.transmit(&sender, &sealed[..length], size, ecn);
                     (length, count, size) = (0, 0, None);
                 }
             }
             if count > 0 {
-                self.transmit(&sender, &sealed[..length], size);
+                self.transmit(&sender, &sealed[..length], size, ecn);
             }
         });
         self.note_sent(now, &sender.session, batch);
@@ -317,10 +318,7 @@ impl Datapath {
         let datagram = sender.path.datagram_size;
         let link = PeerLink::of(peer);
         let max_segments = self.sink.max_segments(sender.path.socket).min(MAX_BATCH / datagram).max(1);
-        // A router behind the peer may have reported less.
-        let mtu = datagram - DATA_OVERHEAD;
-        let reported = self.stack.path_mtu(flow.interface(), flow.remote().ip()).unwrap_or(mtu);
-        let segment = mtu.min(reported) - TCP_HEADERS;
+        let segment = datagram - DATA_OVERHEAD - TCP_HEADERS;
         let mut blocked = Blocked::Idle;
         let mut sent = false;
         Buffers::with(|Buffers { packet, sealed }| {
@@ -336,6 +334,7 @@ impl Datapath {
                 let Some(mut segment) = flow.egress(now, &limits, packet) else { break };
                 let mut length = 0;
                 let mut datagram_size = None;
+                let ecn = ecn::of(packet);
                 while let Some(wire) = segment.next(packet) {
                     let Ok(n) = sender.session.seal(wire, &mut sealed[length..]) else {
                         // The session has come to its end; what was cut off is sent again by the flow's timer.
@@ -346,7 +345,7 @@ impl Datapath {
                     length += n;
                 }
                 if length > 0 {
-                    self.transmit(&sender, &sealed[..length], datagram_size);
+                    self.transmit(&sender, &sealed[..length], datagram_size, ecn);
                     sent = true;
                 }
                 if matches!(blocked, Blocked::NoSession(_)) {
@@ -360,9 +359,9 @@ impl Datapath {
         blocked
     }
 
-    fn transmit(&self, sender: &Sender, contents: &[u8], segment_size: Option<usize>) {
+    fn transmit(&self, sender: &Sender, contents: &[u8], segment_size: Option<usize>, ecn: u8) {
         let (socket, remote) = (sender.path.socket, sender.path.remote);
-        self.sink.send(&Transmit { socket, remote, contents, segment_size });
+        self.sink.send(&Transmit { socket, remote, contents, segment_size, ecn });
     }
 
     fn note_sent(&self, now: Instant, session: &Arc<Session>, batch: &mut Batch) {

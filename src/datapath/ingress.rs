@@ -7,7 +7,7 @@ use std::time::Instant;
 use peersock_overlay::{DATA_OVERHEAD, RecvMeta, Session, data_index};
 use peersock_stack::{Batch, Coalescer, Flushed, InterfaceId};
 
-use super::Datapath;
+use super::{Datapath, ecn};
 
 /// The state of one receiver: buffers that are kept between batches. Whoever holds it has the receive role.
 #[derive(Default)]
@@ -31,13 +31,22 @@ struct Last {
 impl Datapath {
     /// Takes in one received batch: datagrams of `stride` bytes, the last of which may be shorter.
     ///
-    /// Call [`Datapath::finish_receive`] when no more is at hand.
-    pub fn receive(&self, now: Instant, ingress: &mut Ingress, meta: RecvMeta, batch: &[u8], stride: usize) {
+    /// Routers on the way have `marked` them all, or none (RFC 3168 CE). Call [`Datapath::finish_receive`] when no more
+    /// is at hand.
+    pub fn receive(
+        &self,
+        now: Instant,
+        ingress: &mut Ingress,
+        meta: RecvMeta,
+        batch: &[u8],
+        stride: usize,
+        marked: bool,
+    ) {
         if let Some(last) = &mut ingress.last {
             last.noted = false;
         }
         for datagram in batch.chunks(stride.max(1)) {
-            if !self.receive_data(now, ingress, meta, datagram) {
+            if !self.receive_data(now, ingress, meta, datagram, marked) {
                 self.control().handle_datagram(now, meta, datagram);
                 ingress.control_used = true;
             }
@@ -56,7 +65,14 @@ impl Datapath {
     }
 
     /// Handles a sealed datagram of a known session; false if it is none.
-    fn receive_data(&self, now: Instant, ingress: &mut Ingress, meta: RecvMeta, datagram: &[u8]) -> bool {
+    fn receive_data(
+        &self,
+        now: Instant,
+        ingress: &mut Ingress,
+        meta: RecvMeta,
+        datagram: &[u8],
+        marked: bool,
+    ) -> bool {
         let Some(index) = data_index(datagram) else { return false };
         let known = ingress.last.as_ref().is_some_and(|last| last.session.index() == index);
         if !known {
@@ -102,6 +118,10 @@ impl Datapath {
             self.counters.no_network.add(1);
             return true;
         };
+        if marked && !ecn::mark(&mut slot[..length]) {
+            self.counters.congested.add(1);
+            return true;
+        }
         let Ingress { coalescer, batch, .. } = ingress;
         if let Some(flushed) = coalescer.commit(u64::from(interface.0), length) {
             self.stack.receive(now, interface_of(&flushed), flushed.packet, batch);

@@ -17,6 +17,7 @@
 
 mod control;
 mod counters;
+mod ecn;
 mod egress;
 mod ingress;
 mod route;
@@ -49,6 +50,8 @@ pub struct Transmit<'a> {
     pub contents: &'a [u8],
     /// Bytes of each datagram but the last, which may be shorter. `None`: one datagram.
     pub segment_size: Option<usize>,
+    /// The ECN code point for the IP headers (RFC 3168), 0 to 3.
+    pub ecn: u8,
 }
 
 /// Takes datagrams away: the driver's UDP sockets, or the simulator's network.

@@ -71,7 +71,8 @@ impl Receiver {
         for (meta, buffer) in meta.iter().zip(&self.buffers).take(received) {
             let Some((socket, multicast)) = sockets.origin(index, meta) else { continue };
             let origin = RecvMeta { remote: canonical(meta.addr), socket, multicast };
-            datapath.receive(now, &mut self.ingress, origin, &buffer[..meta.len], meta.stride);
+            let marked = meta.ecn == Some(quinn_udp::EcnCodepoint::Ce);
+            datapath.receive(now, &mut self.ingress, origin, &buffer[..meta.len], meta.stride, marked);
         }
         received == RECEIVE_BATCH
     }

@@ -260,7 +260,7 @@ impl Sink for UdpSockets {
         let Some(socket) = self.data.get(usize::from(transmit.socket.0)) else { return };
         let udp = quinn_udp::Transmit {
             destination: transmit.remote,
-            ecn: None,
+            ecn: quinn_udp::EcnCodepoint::from_bits(transmit.ecn),
             contents: transmit.contents,
             segment_size: transmit.segment_size,
             src_ip: None,

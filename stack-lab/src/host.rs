@@ -27,6 +27,9 @@ pub(crate) struct Host {
 /// The port that servers listen on.
 pub(crate) const PORT: u16 = 80;
 
+/// No window holds so many packets: a flow that sends them at one moment will never stop.
+pub(crate) const ENDLESS: usize = 100_000;
+
 /// The address of a pair's host. Pairs are separate worlds, so all have the same.
 pub(crate) fn address(server: bool, ipv6: bool) -> SocketAddr {
     let host = if server { 2 } else { 1 };
@@ -37,10 +40,9 @@ pub(crate) fn address(server: bool, ipv6: bool) -> SocketAddr {
     }
 }
 
-/// The options of a connection with this congestion control. The only place that knows how it is chosen.
-pub(crate) fn tcp_options(congestion: CongestionControl) -> TcpOptions {
-    // This engine has one algorithm; an option comes with the engine that has several.
-    TcpOptions { congestion, reuse_address: true, ..TcpOptions::default() }
+/// The options of a connection: its congestion control, and whether it understands marks.
+pub(crate) fn tcp_options(congestion: CongestionControl, ecn: bool) -> TcpOptions {
+    TcpOptions { congestion, ecn, reuse_address: true, ..TcpOptions::default() }
 }
 
 impl Host {

@@ -52,6 +52,8 @@ pub struct Plan {
     pub start: Time,
     /// Its congestion control, at both ends.
     pub congestion: CongestionControl,
+    /// Whether both ends understand routers that mark instead of dropping (RFC 3168).
+    pub ecn: bool,
     /// Bytes from the client to the server; `u64::MAX`: as many as there is time for.
     pub up: u64,
     /// Bytes from the server to the client, likewise.
@@ -101,7 +103,15 @@ pub struct ConnectionOutcome {
 impl Plan {
     /// A client that sends `bytes` at once, with the default congestion control.
     pub fn upload(bytes: u64) -> Self {
-        Self { pair: 0, start: 0, congestion: CongestionControl::default(), up: bytes, down: 0, pause: None }
+        Self {
+            pair: 0,
+            start: 0,
+            congestion: CongestionControl::default(),
+            ecn: false,
+            up: bytes,
+            down: 0,
+            pause: None,
+        }
     }
 
     /// A client that sends for as long as there is time.

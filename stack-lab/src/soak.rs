@@ -105,7 +105,8 @@ fn scenario(seed: u64) -> Scenario {
             every: logarithmic(&mut random, 1_000, 300_000),
             lasting: logarithmic(&mut random, ms(1), ms(5_000)),
         });
-        scenario.plans.push(Plan { pair: 0, start, congestion, up, down, pause });
+        let ecn = random.chance(0.3);
+        scenario.plans.push(Plan { pair: 0, start, congestion, ecn, up, down, pause });
     }
     scenario.draining = secs(600.0);
     scenario.lasting(secs(3600.0))
@@ -122,6 +123,7 @@ fn link(random: &mut Random, rate: f64, rtt: Time, checksums: bool) -> Link {
             0 if loss > 0.0 => Loss::Bursts { share: loss, mean: us(1 + random.below(20_000)) },
             _ => Loss::Random(loss),
         },
+        mark_over: random.chance(0.3).then(|| random.below(bdp as u64 + 20_000)),
         reorder,
         reorder_by: random.below(rtt) + 1,
         duplicate,

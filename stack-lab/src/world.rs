@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use peersock_stack::{Batch, Egress, Listener, MAX_PACKET};
 
 use crate::connection::{Connection, Content, Role};
-use crate::host::{Host, PORT, address, tcp_options};
+use crate::host::{ENDLESS, Host, PORT, address, tcp_options};
 use crate::link::Carrier;
 use crate::packets::{PacketId, Packets, mark_congestion};
 use crate::scenario::{Batching, ConnectionOutcome, Outcome, Scenario};
@@ -104,7 +104,7 @@ impl<'a> World<'a> {
             let server = &pair.hosts[1];
             let mut local = address(true, scenario.ipv6);
             local.set_port(PORT + index as u16);
-            let options = tcp_options(plan.congestion);
+            let options = tcp_options(plan.congestion, plan.ecn);
             let listener = server.stack.tcp_listen(origin, Some(server.net), local, 1, options);
             pair.listeners.push(listener.expect("every connection has its own port"));
             let start = plan.start + world.random.below(scenario.start_spread);
@@ -176,7 +176,7 @@ impl<'a> World<'a> {
         let mut remote = address(true, self.scenario.ipv6);
         let host = self.host(client);
         remote.set_port(PORT + index as u16);
-        let options = tcp_options(plan.congestion);
+        let options = tcp_options(plan.congestion, plan.ecn);
         let flow = host.stack.tcp_connect(host.instant(now), host.net, None, remote, options);
         let flow = flow.expect("there are ports and room");
         let _ = flow.context().set(Arc::new(Role { connection: index, server: false }));
@@ -275,7 +275,10 @@ impl<'a> World<'a> {
     fn pump(&mut self, id: HostId, flow: &peersock_stack::Flow) {
         let mut buf = std::mem::take(&mut self.buf);
         let (at, limits) = (self.instant(), self.limits);
+        let mut count = 0;
         while let Some(mut packets) = flow.egress(at, &limits, &mut buf) {
+            count += packets.packets();
+            assert!(count < ENDLESS, "{flow:?} sends without end: {count} packets at once");
             while let Some(packet) = packets.next(&mut buf) {
                 assert!(packet.len() <= SEGMENT + HEADERS, "a packet of {} bytes", packet.len());
                 self.transmit(id, packet);

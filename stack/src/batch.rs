@@ -107,17 +107,6 @@ impl Batch {
         }
     }
 
-    /// Sends the last reply `times` more.
-    pub(crate) fn repeat_last(&mut self, times: usize) {
-        let Some(&ReplyEntry { interface, destination, end }) = self.replies.last() else { return };
-        let start = self.replies.iter().rev().nth(1).map_or(0, |before| before.end);
-        for round in 1..=times {
-            self.bytes.extend_from_within(start..end);
-            let end = end + round * (end - start);
-            self.replies.push(ReplyEntry { interface, destination, end });
-        }
-    }
-
     pub(crate) fn touch_flow(&mut self, rounds: &Rounds, flow: &Arc<Flow>) {
         if flow.mark().is_new(self.round(rounds)) {
             self.flows.push(flow.clone());

@@ -5,17 +5,21 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::batch::Mark;
+use crate::clock::{Time, since};
 use crate::demux::Bound;
 use crate::stack::Shared;
 use crate::{Error, Flow, InterfaceId, Ready, TcpOptions};
 
+/// After the last cookie was given, none comes back later than this.
+const COOKIE_LIFETIME: Duration = Duration::from_secs(128);
+
 /// A listening TCP socket.
 ///
 /// ```
-/// use std::time::Instant;
+/// use std::time::{Duration, Instant};
 /// use peersock_stack::{Config, Error, InterfaceConfig, Stack, TcpOptions};
 ///
 /// let now = Instant::now();
@@ -43,6 +47,19 @@ struct Queue {
     handshakes: usize,
     established: VecDeque<Arc<Flow>>,
     closed: bool,
+    /// When a SYN was last answered with a cookie.
+    cookie: Option<Time>,
+}
+
+/// What becomes of a SYN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// It has taken a place of the backlog.
+    Place,
+    /// Other handshakes hold all places: it is answered with a cookie.
+    Cookie,
+    /// Connections that nobody accepts hold all places.
+    Full,
 }
 
 impl Listener {
@@ -54,7 +71,8 @@ impl Listener {
         options: TcpOptions,
     ) -> Arc<Self> {
         let backlog = backlog.max(1);
-        let queue = Queue { backlog, handshakes: 0, established: VecDeque::new(), closed: false };
+        let established = VecDeque::new();
+        let queue = Queue { backlog, handshakes: 0, established, closed: false, cookie: None };
         Arc::new(Self {
             shared: shared.clone(),
             interface,
@@ -133,10 +151,29 @@ impl Listener {
         &self.mark
     }
 
-    /// Takes a place for a new handshake; `false` if none is left.
-    pub(crate) fn begin_handshake(&self) -> bool {
+    /// Takes a place for a new handshake if one is left.
+    pub(crate) fn begin_handshake(&self, now: Time) -> Admission {
         let mut queue = self.lock();
-        let free = !queue.closed && queue.handshakes + queue.established.len() < queue.backlog;
+        if queue.closed || queue.established.len() >= queue.backlog {
+            return Admission::Full;
+        }
+        if queue.handshakes + queue.established.len() < queue.backlog {
+            queue.handshakes += 1;
+            return Admission::Place;
+        }
+        queue.cookie = Some(now);
+        Admission::Cookie
+    }
+
+    /// Whether a cookie may come back: without need nobody gets to guess one.
+    pub(crate) fn has_given_cookies(&self, now: Time) -> bool {
+        self.lock().cookie.is_some_and(|given| since(now, given) < COOKIE_LIFETIME)
+    }
+
+    /// Takes a place for a connection that brings a cookie back; `false` if there can be none.
+    pub(crate) fn take_cookie(&self) -> bool {
+        let mut queue = self.lock();
+        let free = !queue.closed && queue.established.len() < queue.backlog;
         queue.handshakes += usize::from(free);
         free
     }

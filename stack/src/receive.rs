@@ -11,6 +11,7 @@ use crate::demux::FlowKey;
 use crate::icmp::Problem;
 use crate::interface::Interface;
 use crate::ip::{IpError, IpHeader, MAX_HEADERS, is_unicast};
+use crate::listener::Admission;
 use crate::tcp::{Connection, Segment, TcpError, TcpHeader, initial_sequence};
 use crate::{Batch, Flow, InterfaceId, Stack, icmp, raw, udp};
 
@@ -114,12 +115,20 @@ impl Stack {
             if !interface.allows(local.port()) {
                 return shared.counters.port_not_allowed.bump();
             }
-            if let Some(flow) = self.accept(time, interface, (local, remote), packet, ip) {
+            if let Some(flow) = self.accept(time, interface, (local, remote), packet, ip, batch) {
                 if let Some(flow) = flow {
                     batch.touch_flow(&shared.rounds, &flow);
                 }
                 return;
             }
+        }
+        if let Some(accepted) = self.accept_cookie(time, interface, (local, remote), &tcp) {
+            if let Some(flow) = accepted
+                && flow.receive(time, packet, (ip, &tcp), batch)
+            {
+                batch.touch_flow(&shared.rounds, &flow);
+            }
+            return;
         }
         // RFC 9293 3.10.7.2: to a listener, what neither opens nor acknowledges is nothing.
         if tcp.ack.is_none() && shared.listeners.find(interface.id, local).is_some() {
@@ -136,8 +145,9 @@ impl Stack {
         time: Time,
         interface: &Arc<Interface>,
         (local, remote): (SocketAddr, SocketAddr),
-        packet: &mut [u8],
+        packet: &[u8],
         ip: &IpHeader,
+        batch: &mut Batch,
     ) -> Option<Option<Arc<Flow>>> {
         let shared = &self.shared;
         let listener = shared.listeners.find(interface.id, local)?;
@@ -145,15 +155,22 @@ impl Stack {
             shared.counters.tcp_flow_limit.bump();
             return Some(None);
         }
-        if !listener.begin_handshake() {
-            shared.counters.tcp_backlog_overflows.bump();
-            return Some(None);
+        let segment = Segment::read(packet, ip.header_len);
+        match listener.begin_handshake(time) {
+            Admission::Place => {}
+            Admission::Cookie => {
+                self.answer_with_cookie(time, interface, (local, remote), &segment, batch);
+                return Some(None);
+            }
+            Admission::Full => {
+                shared.counters.tcp_backlog_overflows.bump();
+                return Some(None);
+            }
         }
         let options = listener.options();
         let settings = Flow::settings(shared, interface, options);
         let isn = initial_sequence(&shared.sequence_key, time, local, remote);
         let addresses = (local, remote);
-        let segment = Segment::read(packet, ip.header_len);
         let connection = Connection::accept(settings, time, addresses, isn, &segment);
         let flow =
             Flow::new(shared, interface.clone(), addresses, connection, options, time, Some(&listener));
@@ -162,5 +179,57 @@ impl Stack {
             listener.forget_handshake();
         }
         Some(flow)
+    }
+
+    /// The listener's backlog is full of handshakes: this one is kept in the answer alone.
+    fn answer_with_cookie(
+        &self,
+        time: Time,
+        interface: &Interface,
+        (local, remote): (SocketAddr, SocketAddr),
+        syn: &Segment<'_>,
+        batch: &mut Batch,
+    ) {
+        let shared = &self.shared;
+        shared.counters.tcp_cookies_sent.bump();
+        let mss = syn.options.mss.unwrap_or(0);
+        let isn = shared.cookies.make(time, (local, remote), syn.seq, mss);
+        batch.reply(interface.id, remote.ip(), MAX_HEADERS, |buf| {
+            Connection::write_cookie((local, remote), isn, syn.seq, interface.checksums, buf)
+        });
+    }
+
+    /// An acknowledgement for no connection: perhaps it brings a cookie back. `Some(None)` if there is no place for the
+    /// connection yet: the peer will send again.
+    fn accept_cookie(
+        &self,
+        time: Time,
+        interface: &Arc<Interface>,
+        (local, remote): (SocketAddr, SocketAddr),
+        tcp: &TcpHeader,
+    ) -> Option<Option<Arc<Flow>>> {
+        let shared = &self.shared;
+        let ack = tcp.ack.filter(|_| !tcp.syn && !tcp.rst)?;
+        let listener = shared.listeners.find(interface.id, local)?;
+        if !listener.has_given_cookies(time) {
+            return None;
+        }
+        let (isn, irs) = (ack.wrapping_sub(1), tcp.seq.wrapping_sub(1));
+        let mss = shared.cookies.check(time, (local, remote), irs, isn)?;
+        if shared.flows.len() >= shared.config.max_flows || !listener.take_cookie() {
+            shared.counters.tcp_backlog_overflows.bump();
+            return Some(None);
+        }
+        shared.counters.tcp_cookies_accepted.bump();
+        let options = listener.options();
+        let settings = Flow::settings(shared, interface, options);
+        let connection = Connection::from_cookie(settings, time, (local, remote), (isn, irs), mss);
+        let flow =
+            Flow::new(shared, interface.clone(), (local, remote), connection, options, time, Some(&listener));
+        let inserted = shared.flows.insert(flow.key(), &flow);
+        if !inserted {
+            listener.forget_handshake();
+        }
+        Some(inserted.then_some(flow))
     }
 }

@@ -16,7 +16,7 @@ use crate::multicast::Memberships;
 use crate::pmtu::PathMtus;
 use crate::ports::Ephemeral;
 use crate::reassembly::Reassembly;
-use crate::tcp::{Connection, Memory, initial_sequence};
+use crate::tcp::{Connection, Cookies, Memory, initial_sequence};
 use crate::timers::Timers;
 use crate::{
     Batch, Cidr, Config, Counters, Error, Flow, IcmpSocket, InterfaceConfig, InterfaceId, Listener,
@@ -56,6 +56,7 @@ pub(crate) struct Shared {
     /// What the buffers of all connections occupy.
     pub(crate) memory: Arc<Memory>,
     pub(crate) sequence_key: Key,
+    pub(crate) cookies: Cookies,
     ephemeral: Ephemeral,
 }
 
@@ -82,6 +83,7 @@ impl Stack {
             idents: Identifications::new(&seed),
             memory: Arc::new(Memory::new(config.tcp_memory)),
             sequence_key: Key::new(&seed, "initial sequence number"),
+            cookies: Cookies::new(&seed),
             ephemeral: Ephemeral::new(&seed, &config.ephemeral_ports),
             clock,
             config,

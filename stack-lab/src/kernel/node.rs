@@ -4,12 +4,13 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use peersock_stack::{
     Batch, Cidr, Config, CongestionControl, Egress, Flow, InterfaceConfig, InterfaceId, MAX_PACKET, Stack,
+    TcpOptions,
 };
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
@@ -17,7 +18,7 @@ use super::road::Road;
 use super::socket::{Acceptor, Socket};
 use super::tun::Tun;
 use super::{Namespace, kernel_address, stack_address};
-use crate::host::tcp_options;
+use crate::host::{ENDLESS, tcp_options};
 use crate::link::Link;
 use crate::{Random, Time};
 
@@ -38,6 +39,8 @@ pub struct Options {
     pub config: Config,
     /// Of all its connections.
     pub congestion: CongestionControl,
+    /// Whether they understand routers that mark (RFC 3168).
+    pub ecn: bool,
 }
 
 impl Default for Options {
@@ -51,6 +54,7 @@ impl Default for Options {
             seed: 1,
             config: Config::default(),
             congestion: CongestionControl::default(),
+            ecn: false,
         }
     }
 }
@@ -65,7 +69,7 @@ pub struct Node {
 pub(super) struct Shared {
     pub(super) stack: Stack,
     pub(super) net: InterfaceId,
-    pub(super) congestion: CongestionControl,
+    options: TcpOptions,
     mtu: usize,
     origin: Instant,
     tun: Tun,
@@ -73,7 +77,7 @@ pub(super) struct Shared {
     wake: OwnedFd,
     stop: AtomicBool,
     outward: Mutex<Outward>,
-    /// Counts the driver's rounds, so that sockets can wait for one.
+    /// Counts the driver's rounds, so that sockets can wait for one; [`Driver::GONE`] at the end.
     rounds: Mutex<u64>,
     round_done: Condvar,
 }
@@ -88,7 +92,7 @@ struct Outward {
 /// Packets that one round takes from the device.
 pub(super) const PER_ROUND: usize = 64;
 /// A wait that lasts longer is a hang.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Node {
     /// Makes a TUN device in the namespace, gives the kernel its addresses there, and starts a stack behind it.
@@ -111,7 +115,7 @@ impl Node {
         let shared = Arc::new(Shared {
             stack,
             net,
-            congestion: options.congestion,
+            options: tcp_options(options.congestion, options.ecn),
             mtu: options.mtu,
             origin,
             tun,
@@ -132,7 +136,7 @@ impl Node {
     /// What ended the attempt.
     pub fn connect(&self, remote: SocketAddr) -> io::Result<Socket> {
         let shared = &self.shared;
-        let options = tcp_options(shared.congestion);
+        let options = shared.options.clone();
         let flow = shared.stack.tcp_connect(Instant::now(), shared.net, None, remote, options)?;
         let socket = Socket::new(shared.clone(), flow);
         socket.wait_connected()?;
@@ -146,7 +150,7 @@ impl Node {
     pub fn listen(&self, ipv6: bool) -> io::Result<Acceptor> {
         let shared = &self.shared;
         let any = SocketAddr::new(stack_address(ipv6), 0);
-        let options = tcp_options(shared.congestion);
+        let options = shared.options.clone();
         let listener = shared.stack.tcp_listen(Instant::now(), Some(shared.net), any, 128, options)?;
         Ok(Acceptor::new(shared.clone(), listener))
     }
@@ -189,7 +193,10 @@ impl Shared {
         };
         let now = Instant::now();
         let Outward { road, largest, buf } = &mut *outward;
+        let mut count = 0;
         while let Some(mut packets) = flow.egress(now, &limits, buf) {
+            count += packets.packets();
+            assert!(count < ENDLESS, "{flow:?} sends without end: {count} packets at once");
             while let Some(packet) = packets.next(buf) {
                 assert!(packet.len() <= self.mtu, "a packet of {} bytes", packet.len());
                 *largest = packet.len().max(*largest);
@@ -208,7 +215,7 @@ impl Shared {
     /// Tries until something comes of it, again after each round of the driver.
     ///
     /// # Errors
-    /// `TimedOut` after a minute, which no test should take.
+    /// `TimedOut` after half a minute, which no test should take.
     pub(super) fn wait<T>(&self, mut attempt: impl FnMut() -> Option<T>) -> io::Result<T> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -217,12 +224,16 @@ impl Shared {
                 return Ok(result);
             }
             let mut rounds = lock(&self.rounds);
+            if *rounds == Driver::GONE {
+                return Err(io::Error::other("the driver has ended"));
+            }
             while *rounds == seen {
                 let left = deadline.saturating_duration_since(Instant::now());
                 if left.is_zero() {
                     return Err(io::Error::new(io::ErrorKind::TimedOut, "nothing happens any more"));
                 }
-                rounds = self.round_done.wait_timeout(rounds, left).expect("nobody panics with it").0;
+                let waited = self.round_done.wait_timeout(rounds, left);
+                rounds = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
         }
     }
@@ -239,6 +250,8 @@ struct Driver {
 }
 
 impl Driver {
+    const GONE: u64 = u64::MAX;
+
     fn run(mut self) {
         let mut buf = vec![0; MAX_PACKET];
         while !self.shared.stop.load(Ordering::Relaxed) {
@@ -290,6 +303,14 @@ impl Driver {
     }
 }
 
+impl Drop for Driver {
+    /// Nobody waits for a driver that has panicked.
+    fn drop(&mut self) {
+        *lock(&self.shared.rounds) = Self::GONE;
+        self.shared.round_done.notify_all();
+    }
+}
+
 /// A TUN device in the namespace, with one of its addresses for each family.
 pub(super) fn device(namespace: &Namespace, mtu: usize, address: fn(bool) -> IpAddr) -> io::Result<Tun> {
     const NAME: &str = "tun0";
@@ -311,6 +332,7 @@ pub(super) fn wait_readable<const N: usize>(fds: [BorrowedFd<'_>; N], most: Opti
     let _ = poll(&mut fds, most.as_ref());
 }
 
+/// A panic of the driver is told by itself; it shall not hide behind others.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("nobody panics with it")
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

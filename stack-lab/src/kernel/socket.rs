@@ -101,7 +101,10 @@ impl Write for &Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         self.flow.close(Instant::now());
-        self.pump();
+        // After a failure, a second one would end the whole program.
+        if !std::thread::panicking() {
+            self.pump();
+        }
     }
 }
 
@@ -113,7 +116,7 @@ impl Acceptor {
     /// Waits for the next connection.
     ///
     /// # Errors
-    /// `TimedOut` if none comes for a minute.
+    /// `TimedOut` if none comes for half a minute.
     pub fn accept(&self) -> io::Result<Socket> {
         let flow = self.shared.wait(|| self.listener.accept(Instant::now()).ok())?;
         Ok(Socket::new(self.shared.clone(), flow))

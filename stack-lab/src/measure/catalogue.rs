@@ -138,6 +138,7 @@ fn impaired() -> Vec<Case> {
     faster.forward.queue = slower.forward.queue;
     let mut marked = with(&|_| ());
     marked.forward.mark_over = Some((marked.bdp() / 4.0) as u64);
+    marked.plans[0].ecn = true;
     let mut late = with(&|link| link.loss = Loss::Random(0.01));
     late.timers_late = ms(4);
     let mut policed = with(&|_| ());

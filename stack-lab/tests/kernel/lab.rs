@@ -29,7 +29,7 @@ pub(crate) struct Lab {
 }
 
 /// Longer than anything takes: it keeps a hang from lasting.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Counters of the kernel that say that it has seen what must not be.
 const COMPLAINTS: &[(&str, &str)] = &[

@@ -231,7 +231,7 @@ impl Flow {
         let (mut inner, time) = self.lock_at(now);
         let before = inner.retransmits;
         let connection = inner.live()?;
-        let emitted = connection.emit(time, limits, buf);
+        let emitted = connection.emit(time, &self.lower(limits), buf);
         inner.retransmits = inner.live().map_or(before, |connection| connection.retransmits());
         self.shared.counters.tcp_retransmits.add(inner.retransmits - before);
         if emitted.is_none() || inner.state() == State::Closed {
@@ -239,6 +239,14 @@ impl Flow {
             self.arm(&mut inner, time);
         }
         emitted
+    }
+
+    /// The limits with what routers have said about the path.
+    fn lower(&self, limits: &Egress) -> Egress {
+        let headers = if self.local.is_ipv4() { 40 } else { 60 };
+        let reported = self.shared.path_mtus.find(self.interface.id, self.remote.ip());
+        let segment = reported.map_or(usize::MAX, |mtu| mtu - headers);
+        Egress { segment: limits.segment.min(segment), ..*limits }
     }
 
     /// Whether [`egress`](Self::egress) has something to send.

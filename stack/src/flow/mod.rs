@@ -1,6 +1,7 @@
 //! One TCP connection: what its socket and its packets do to it.
 
 mod api;
+mod info;
 mod life;
 mod time_wait;
 
@@ -21,6 +22,8 @@ use crate::timers::{NEVER, Tick};
 use crate::{Error, Listener, Ready, State, TcpOptions};
 
 use self::time_wait::TimeWait;
+
+pub use self::info::TcpInfo;
 
 /// One TCP connection, in any state from its SYN on.
 ///

@@ -49,10 +49,6 @@ impl ByteQueue {
         (self.end - self.start) as usize
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.start == self.end
-    }
-
     /// Bytes of memory that it occupies, bookkeeping aside.
     pub(crate) fn allocated(&self) -> usize {
         self.allocated

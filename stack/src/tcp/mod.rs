@@ -6,11 +6,13 @@
 //! | `sender`, `scoreboard`, `rack`, `rtt` | what is on its way, what is lost | RFC 6675, 8985, 6298 |
 //! | `congestion`, `rate` | how fast | draft-ietf-ccwg-bbr, RFC 9438, 5681 |
 //! | `receiver`, `reassembly` | what has arrived, what to acknowledge | RFC 2018, 2883 |
+//! | `cookie`, `isn` | handshakes that cannot be guessed | RFC 4987, 6528 |
 //! | `segment`, `options`, `header` | the wire | RFC 9293, 7323, 3168 |
 
 mod byte_queue;
 pub(crate) mod congestion;
 mod connection;
+mod cookie;
 mod header;
 mod isn;
 mod memory;
@@ -27,6 +29,7 @@ mod sender;
 mod sequence;
 
 pub(crate) use connection::{Connection, Settings, Verdict};
+pub(crate) use cookie::Cookies;
 pub(crate) use header::{Bare, TcpError, TcpHeader};
 pub(crate) use isn::initial_sequence;
 pub(crate) use memory::Memory;

@@ -180,7 +180,7 @@ mod tests {
             let options = Options::parse(&bytes);
             let mut buf = [0; MAX_OPTIONS];
             let len = options.write(&mut buf);
-            prop_assert!(len % 4 == 0);
+            prop_assert!(len.is_multiple_of(4));
         }
     }
 }

@@ -122,10 +122,6 @@ impl Sampler {
         self.app_limited_until = (self.delivered + in_flight).max(1);
     }
 
-    pub(crate) fn is_app_limited(&self) -> bool {
-        self.app_limited_until > 0
-    }
-
     /// The sample of the acknowledgement whose deliveries were told since the last call.
     pub(crate) fn finish(&mut self, min_rtt: Option<Duration>) -> RateSample {
         if self.app_limited_until > 0 && self.delivered > self.app_limited_until {
@@ -195,7 +191,6 @@ mod tests {
         assert!(limited.app_limited && also.app_limited);
         sampler.on_delivered(at(10), &limited, 1000, 1000);
         sampler.finish(None);
-        assert!(!sampler.is_app_limited());
         assert!(!sampler.on_sent(at(11), 1000, 1000).app_limited);
     }
 

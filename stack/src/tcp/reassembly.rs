@@ -139,15 +139,15 @@ impl Reassembly {
         !self.news.is_empty() || self.duplicate.is_some()
     }
 
-    /// The peer understands no reports.
-    pub(crate) fn forget_news(&mut self) {
-        self.news.clear();
-        self.duplicate = None;
-    }
-
     /// Whether anything is missing.
     pub(crate) fn is_empty(&self) -> bool {
         self.ranges.is_empty()
+    }
+
+    /// There is nobody to report to.
+    pub(crate) fn forget_news(&mut self) {
+        self.news.clear();
+        self.duplicate = None;
     }
 
     /// The blocks for one acknowledgement, at most `most`: a duplicate first (RFC 2883), then ranges that no

@@ -29,15 +29,13 @@ pub(crate) struct Receiver {
     /// Where the peer's FIN is, once it has come; and whether everything before it has.
     fin: Option<u64>,
     finished: bool,
-    /// The application wants nothing more.
-    shut: bool,
     /// The peer may send up to here.
     edge: u64,
+    /// Log2 of the unit of the window field.
+    pub(crate) scale: u8,
     /// Bytes that the application's queue may hold now, and at most.
     limit: usize,
     most: usize,
-    /// The largest window that the field of a segment can tell.
-    largest: u64,
     /// The present round of measuring: its end, and what had been read at its beginning.
     round_end: Time,
     round_start: u64,
@@ -68,11 +66,10 @@ impl Receiver {
             reassembly: Reassembly::default(),
             fin: None,
             finished: false,
-            shut: false,
             edge: 1,
+            scale: 0,
             limit: if fixed { most } else { most.min(INITIAL_LIMIT) },
             most,
-            largest: u64::from(u16::MAX),
             round_end: now,
             round_start: 1,
             answer: Answer::No,
@@ -116,9 +113,6 @@ impl Receiver {
         let gap = !self.reassembly.is_empty();
         if !data.is_empty() {
             self.reassembly.insert(start, data, &mut self.queue);
-            if self.shut {
-                self.queue.drop_until(u64::MAX);
-            }
         }
         if self.fin == Some(self.queue.end()) {
             self.finished = true;
@@ -178,32 +172,28 @@ impl Receiver {
         }
     }
 
-    /// The window field counts in units of `1 << scale`, once the handshake is done.
-    pub(crate) fn set_scale(&mut self, scale: u8) {
-        self.largest = u64::from(u16::MAX) << scale;
-    }
-
     fn has_opened(&self, mss: u64) -> bool {
         // Before the first data the peer has no use for more than it was offered.
         if self.finished || self.nxt() == 1 {
             return false;
         }
         let opened = self.free_edge().saturating_sub(self.edge);
-        let limit = (self.limit as u64).min(self.largest);
+        let limit = (self.limit as u64).min(u64::from(u16::MAX) << self.scale);
         // The peer has never used more than a part of it: no need to say that it is open again.
         let closing = self.edge - self.nxt() < limit / 2;
         closing && opened >= (limit / 4).max((2 * mss).min(limit / 2)).max(1)
     }
 
-    /// Where the window could end.
+    /// Where the window could end, as far as the field can say it.
     fn free_edge(&self) -> u64 {
         let free = self.limit.saturating_sub(self.queue.len()) as u64;
-        (self.queue.end() + free.min(self.largest)).max(self.edge)
+        let most = u64::from(u16::MAX) << self.scale;
+        (self.queue.end() + free.min(most)).max(self.edge)
     }
 
-    /// The window field for a segment that leaves now, in units of `1 << scale`; the window never shrinks.
-    pub(crate) fn offer(&mut self, scale: u8, mss: u64) -> u16 {
-        let next = self.nxt();
+    /// The window field for a segment that leaves now; the window never shrinks.
+    pub(crate) fn offer(&mut self, mss: u64) -> u16 {
+        let (next, scale) = (self.nxt(), self.scale);
         let free = self.free_edge();
         // Less than a segment or a good part of the buffer is not worth it (RFC 1122 4.2.3.3).
         let least = (self.limit as u64 / 4).min(mss);
@@ -220,18 +210,20 @@ impl Receiver {
         units as u16
     }
 
-    /// A segment leaves that acknowledges everything; at most `most` blocks of what came out of order go with it.
-    pub(crate) fn on_acknowledged(&mut self, most: usize, block: impl FnMut(u64, u64)) {
+    /// A segment leaves that acknowledges everything.
+    pub(crate) fn on_acknowledged(&mut self) {
         self.acked = self.nxt();
         self.unanswered = 0;
         self.answer = Answer::No;
-        if most > 0 {
-            self.reassembly.report(most, block);
-        }
     }
 
-    /// The peer understands no reports of what came out of order.
-    pub(crate) fn forget_news(&mut self) {
+    /// At most `most` blocks of what came out of order go with it.
+    pub(crate) fn report(&mut self, most: usize, block: impl FnMut(u64, u64)) {
+        self.reassembly.report(most, block);
+    }
+
+    /// The peer wants no such blocks.
+    pub(crate) fn report_nothing(&mut self) {
         self.reassembly.forget_news();
     }
 
@@ -253,12 +245,6 @@ impl Receiver {
 
     pub(crate) fn peek(&self, buf: &mut [u8]) -> usize {
         self.queue.copy(self.queue.start(), buf)
-    }
-
-    /// Throws away what is there and what will come.
-    pub(crate) fn shut(&mut self) {
-        self.shut = true;
-        self.queue.drop_until(u64::MAX);
     }
 
     /// Throws away what is there.

@@ -311,11 +311,6 @@ impl Scoreboard {
         Some(Run { start: run.start + before, ..*run })
     }
 
-    /// The last transmission of the oldest run.
-    pub(crate) fn first_sent(&self) -> Option<Time> {
-        self.runs.front().map(|run| run.snapshot.sent)
-    }
-
     /// `start..end`, which lies within one run, leaves again.
     pub(crate) fn resend(&mut self, start: u64, end: u64, segment: u64, snapshot: Snapshot) {
         let mut index = self.runs.partition_point(|run| run.end <= start);
@@ -349,6 +344,8 @@ impl Scoreboard {
     fn split(&mut self, index: usize, at: u64) {
         let run = &mut self.runs[index];
         let second = Run { start: at, ..*run };
+        // What of the burst left behind this part was not in flight before it.
+        run.snapshot.in_flight = run.snapshot.in_flight.saturating_sub(run.end - at);
         run.end = at;
         self.runs.insert(index + 1, second);
     }

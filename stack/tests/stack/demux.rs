@@ -193,10 +193,12 @@ fn the_most_specific_listener_gets_the_connection() {
 }
 
 #[test]
-fn a_full_backlog_drops_syns_which_come_again() {
+fn a_backlog_full_of_connections_drops_syns_which_come_again() {
     let mut pair = Pair::new(1);
     let listener = pair.listen_with(B, 80, 2, TcpOptions::default());
-    let flows: Vec<_> = (0..4).map(|_| pair.connect(A, 80)).collect();
+    let mut flows: Vec<_> = (0..2).map(|_| pair.connect(A, 80)).collect();
+    pair.run_for(SECOND / 2);
+    flows.extend((0..2).map(|_| pair.connect(A, 80)));
     pair.run_for(SECOND / 2);
     let established = |_: &mut Pair| flows.iter().filter(|one| one.state() == State::Established).count();
     assert_eq!(established(&mut pair), 2);
@@ -204,6 +206,64 @@ fn a_full_backlog_drops_syns_which_come_again() {
     listener.accept(pair.now).unwrap();
     listener.accept(pair.now).unwrap();
     pair.run(10 * SECOND, |pair| established(pair) == 4);
+    assert_eq!(pair.counter(B, "tcp_cookies_sent"), 0);
+}
+
+#[test]
+fn a_backlog_full_of_handshakes_answers_with_cookies() {
+    let mut pair = Pair::new(1);
+    let listener = pair.listen_with(B, 80, 2, TcpOptions { reuse_address: true, ..TcpOptions::default() });
+    // Two whose SYN-ACKs nobody answers.
+    pair.capture = Some(Vec::new());
+    let absent: Vec<_> = (0..2).map(|_| pair.connect(A, 80)).collect();
+    let syns = pair.capture.take().unwrap();
+    for flow in absent {
+        flow.fail(pair.now, Error::NetworkDown);
+    }
+    pair.link.loss = 1000;
+    for (_, syn) in syns {
+        pair.inject(B, &syn);
+    }
+    pair.link.loss = 0;
+    let flows: Vec<_> = (0..3).map(|_| pair.connect(A, 80)).collect();
+    pair.run(SECOND, |_| flows.iter().all(|flow| flow.state() == State::Established));
+    assert_eq!(pair.counter(B, "tcp_cookies_sent"), 3);
+    // Two fit, the third waits for room.
+    let mut accepted = Vec::new();
+    for flow in &flows {
+        flow.write(pair.now, b"hello").unwrap();
+        pair.kick(A, flow);
+    }
+    pair.run(60 * SECOND, |pair| {
+        accepted.extend(listener.accept(pair.now));
+        accepted.len() == 3 && accepted.iter().all(|flow| flow.readable() == 5)
+    });
+    assert_eq!(pair.counter(B, "tcp_cookies_accepted"), 3);
+    let sizes: Vec<_> = accepted.iter().map(|flow| flow.info().unwrap().mss).collect();
+    assert_eq!(sizes, [1368; 3], "the path's");
+    let (a, b) =
+        (flows[0].clone(), accepted.iter().find(|b| b.remote() == flows[0].local()).unwrap().clone());
+    let mut buf = [0; 10];
+    b.read(pair.now, &mut buf).unwrap();
+    pair.transfer(B, &b, &a, 1_000_000);
+    pair.transfer(A, &a, &b, 1_000_000);
+}
+
+#[test]
+fn guessed_cookies_make_no_connections() {
+    let mut pair = Pair::new(1);
+    let _listener = pair.listen(B, 80);
+    let mut packet = vec![0; 60];
+    packet[..8].copy_from_slice(&[0x60, 0, 0, 0, 0, 20, 6, 64]);
+    packet[8..24].copy_from_slice(&"fd00::a".parse::<std::net::Ipv6Addr>().unwrap().octets());
+    packet[24..40].copy_from_slice(&"fd00::b".parse::<std::net::Ipv6Addr>().unwrap().octets());
+    packet[40..44].copy_from_slice(&[0x80, 0, 0, 80]);
+    packet[52..54].copy_from_slice(&[0x50, 0x10]);
+    for guess in 0..10_000u32 {
+        packet[48..52].copy_from_slice(&guess.wrapping_mul(2_654_435_761).to_be_bytes());
+        pair.inject(B, &packet);
+    }
+    assert_eq!((pair.hosts[B].stack.flows(), pair.counter(B, "tcp_cookies_accepted")), (0, 0));
 }
 
 #[test]

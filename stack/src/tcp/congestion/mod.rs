@@ -37,7 +37,6 @@ pub(crate) struct View {
     pub(crate) nxt: u64,
     /// RFC 6298's; `None` before the first sample.
     pub(crate) srtt: Option<Duration>,
-    pub(crate) phase: Phase,
     /// The window, and not the application or the receiver, has kept data back since the last acknowledgement.
     pub(crate) window_limited: bool,
 }
@@ -67,9 +66,6 @@ pub(crate) struct Ack {
     pub(crate) prior_in_flight: u64,
     /// The round trip time it measures, of the newest segment it delivers that was sent once.
     pub(crate) rtt: Option<Duration>,
-    /// It says that a router has marked a packet (RFC 3168 ECE). At most one reaction per round trip is asked for by
-    /// [`Algorithm::on_congestion`]; this is for algorithms that count.
-    pub(crate) ece: bool,
     pub(crate) sample: RateSample,
 }
 
@@ -78,8 +74,6 @@ pub(crate) struct Ack {
 pub(crate) struct Lost {
     pub(crate) bytes: u64,
     pub(crate) snapshot: Snapshot,
-    /// It had been sent before and lost before.
-    pub(crate) again: bool,
 }
 
 /// What calls for a smaller window.

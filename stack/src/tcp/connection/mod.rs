@@ -7,6 +7,7 @@
 //!
 //! The two halves are a [`Sender`](super::sender::Sender) and a [`Receiver`](super::receiver::Receiver).
 
+mod info;
 mod input;
 mod output;
 mod timestamps;
@@ -22,7 +23,7 @@ use super::congestion::CongestionControl;
 use super::memory::{Charge, Memory};
 use super::options::Options;
 use super::receiver::Receiver;
-use super::segment::Segment;
+use super::segment::{Outgoing, Segment};
 use super::sender::Sender;
 use super::sequence;
 use crate::State;
@@ -85,9 +86,9 @@ pub(crate) struct Connection {
     expedite_due: bool,
     /// The largest segment that the peer takes, with its options.
     peer_mss: u16,
-    /// Log2 of the units of windows: the peer's and ours, 0 unless both have said theirs.
+    /// Log2 of the units of windows: the peer's, and ours if the peer has said its own (RFC 7323 2.2).
     peer_scale: u8,
-    own_scale: u8,
+    own_scale: Option<u8>,
     timestamps: Option<Timestamps>,
     ecn: Ecn,
     /// The sequence number and the acknowledgement of the last segment that set the window (RFC 9293 3.10.7.4).
@@ -152,6 +153,44 @@ impl Connection {
         connection
     }
 
+    /// A connection whose SYN has come and was answered with a cookie; the acknowledgement is about to be processed.
+    pub(crate) fn from_cookie(
+        settings: Settings,
+        now: Time,
+        addresses: (SocketAddr, SocketAddr),
+        (isn, irs): (u32, u32),
+        mss: u16,
+    ) -> Self {
+        let mut connection = Self::new(settings, now, addresses, isn);
+        connection.irs = irs;
+        connection.peer_mss = mss;
+        connection.timestamps = None;
+        connection.state = State::SynReceived;
+        // The answer has left: with which window is known, when is not.
+        connection.receiver.offer(0);
+        connection.syn.tries = 2;
+        connection
+    }
+
+    /// Writes the SYN-ACK that carries a cookie; gives the packet's length.
+    pub(crate) fn write_cookie(
+        (local, remote): (SocketAddr, SocketAddr),
+        isn: u32,
+        irs: u32,
+        checksums: bool,
+        buf: &mut [u8],
+    ) -> usize {
+        let header_len = if local.is_ipv4() { 40 } else { 60 };
+        let options = Options { mss: Some((MAX_PACKET - header_len) as u16), ..Options::default() };
+        let ack = Some(sequence::wire(irs, 1));
+        let answer = Outgoing { seq: isn, ack, syn: true, window: u16::MAX, options, ..Outgoing::default() };
+        let length = answer.write(buf, (local, remote), 0).unwrap_or(0);
+        if checksums && length > 0 {
+            crate::checksum::fill_tcp(&mut buf[..length]);
+        }
+        length
+    }
+
     fn new(settings: Settings, now: Time, (local, remote): (SocketAddr, SocketAddr), isn: u32) -> Self {
         let default = if local.is_ipv4() { DEFAULT_MSS_V4 } else { DEFAULT_MSS_V6 };
         let mut sender = Sender::new(now, settings.congestion, u64::from(default), 0);
@@ -169,7 +208,7 @@ impl Connection {
             expedite_due: false,
             peer_mss: default,
             peer_scale: 0,
-            own_scale: 0,
+            own_scale: None,
             timestamps: settings.timestamps.then(|| Timestamps::new(isn)),
             ecn: Ecn::default(),
             window_seq: 0,
@@ -213,9 +252,8 @@ impl Connection {
         self.sender.sack = sack_permitted;
         if let Some(scale) = window_scale {
             self.peer_scale = scale;
-            self.own_scale = self.wanted_scale();
+            self.own_scale = Some(self.wanted_scale());
         }
-        self.receiver.set_scale(self.own_scale);
         self.timestamps = match (&self.timestamps, timestamps) {
             (Some(own), Some((value, _))) => Some(own.heard(now, value)),
             _ => None,
@@ -227,6 +265,7 @@ impl Connection {
     /// The handshake is done.
     fn establish(&mut self, now: Time) {
         self.state = State::Established;
+        self.receiver.scale = self.own_scale.unwrap_or(0);
         if let Some(sent) = self.syn.sent.filter(|_| self.syn.tries == 1) {
             self.sender.handshake_took(now, crate::clock::since(now, sent));
         }

@@ -34,7 +34,11 @@ impl Connection {
         match self.state {
             State::Closed => None,
             State::SynReceived if !self.syn.due && self.receiver.is_answer_due(now, self.mss()) => {
-                self.emit_ack(now, limits, buf)
+                self.receiver.scale = self.own_scale.unwrap_or(0);
+                let answer = self.emit_ack(now, limits, buf);
+                // Until the handshake is done it is SYNs that tell the window.
+                self.receiver.scale = 0;
+                answer
             }
             State::SynSent | State::SynReceived => self.emit_syn(now, limits, buf),
             _ => self.emit_synchronized(now, limits, buf),
@@ -128,7 +132,7 @@ impl Connection {
         let options = Options {
             mss: Some(self.own_mss()),
             window_scale: match answers {
-                true => (self.own_scale > 0 || self.peer_scale > 0).then_some(self.own_scale),
+                true => self.own_scale,
                 false => Some(self.wanted_scale()),
             },
             sack_permitted: !answers || self.sender.sack,
@@ -142,7 +146,7 @@ impl Connection {
             // RFC 3168 6.1.1; the second try goes without, in case something on the way takes offence.
             ece: if answers { self.ecn.on } else { self.settings.ecn && self.syn.tries == 1 },
             cwr: !answers && self.settings.ecn && self.syn.tries == 1,
-            window: self.receiver.offer(0, 0),
+            window: self.receiver.offer(0),
             options,
             ..Outgoing::default()
         };
@@ -175,19 +179,17 @@ impl Connection {
     fn emit_bare(&mut self, now: Time, seq: u32, limits: &Egress, buf: &mut [u8]) -> Option<SuperSegment> {
         let mut header = self.header(seq);
         header.options.timestamps = self.timestamps.map(|timestamps| timestamps.option(now));
-        let most = match (self.sender.sack, self.timestamps.is_some()) {
-            (false, _) => 0,
-            (true, true) => MAX_BLOCKS - 1,
-            (true, false) => MAX_BLOCKS,
-        };
-        if !self.sender.sack {
-            self.receiver.forget_news();
+        self.receiver.on_acknowledged();
+        if self.sender.sack {
+            let most = if self.timestamps.is_some() { MAX_BLOCKS - 1 } else { MAX_BLOCKS };
+            let irs = self.irs;
+            let blocks = &mut header.options.sack;
+            self.receiver.report(most, |start, end| {
+                blocks.push((sequence::wire(irs, start), sequence::wire(irs, end)));
+            });
+        } else {
+            self.receiver.report_nothing();
         }
-        let irs = self.irs;
-        let blocks = &mut header.options.sack;
-        self.receiver.on_acknowledged(most, |start, end| {
-            blocks.push((sequence::wire(irs, start), sequence::wire(irs, end)));
-        });
         self.finish(buf, header, 0, limits)
     }
 
@@ -208,7 +210,7 @@ impl Connection {
             header.ecn = ECT0;
             header.cwr = std::mem::take(&mut self.sender.tell_reduced);
         }
-        self.receiver.on_acknowledged(0, |_, _| {});
+        self.receiver.on_acknowledged();
         self.receiver.on_answered(now);
         self.sender.on_sent(now, start, end, again);
         self.finish(buf, header, length, limits)
@@ -220,7 +222,7 @@ impl Connection {
             seq,
             ack: Some(self.wire_ack()),
             ece: self.ecn.echo,
-            window: self.receiver.offer(self.own_scale, self.mss()),
+            window: self.receiver.offer(self.mss()),
             ..Outgoing::default()
         }
     }

@@ -66,7 +66,6 @@ impl Sender {
             lost: self.sampler.lost().saturating_sub(lost_before),
             prior_in_flight,
             rtt,
-            ece: ack.ece,
             sample,
         };
         if acked > 0 || delivery.bytes > 0 || event.lost > 0 {
@@ -158,7 +157,7 @@ impl Sender {
             sampler.on_lost(run.len());
             view.in_flight -= run.len().min(view.in_flight);
             view.lost += run.len();
-            let lost = Lost { bytes: run.len(), snapshot: run.snapshot, again: run.resent };
+            let lost = Lost { bytes: run.len(), snapshot: run.snapshot };
             congestion.on_lost(&view, &lost);
         });
         self.reorder = waiting.map(|sent| crate::clock::after(sent, patience));

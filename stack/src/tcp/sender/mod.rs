@@ -71,6 +71,8 @@ pub(crate) struct Sender {
     pub(crate) nodelay: bool,
     /// TCP_CORK: since when a partial segment waits, if it is set.
     cork: Option<Option<Time>>,
+    /// The last write was larger than a burst: more will follow.
+    large_write: bool,
     /// The end of the last segment that was not full (Minshall's refinement of Nagle's algorithm).
     small_end: u64,
     last_sent: Time,
@@ -133,6 +135,7 @@ impl Sender {
             window_limited: false,
             nodelay: false,
             cork: None,
+            large_write: false,
             small_end: 0,
             last_sent: now,
             marked_until: 0,
@@ -148,8 +151,15 @@ impl Sender {
         self.sampler = Sampler::new(now);
     }
 
+    /// Another algorithm takes over with the window that there is.
+    pub(crate) fn set_congestion(&mut self, now: Time, algorithm: CongestionControl) {
+        let window = self.congestion.window();
+        self.congestion = algorithm.start(now, self.mss, window);
+    }
+
     /// Queues a copy of `data`.
     pub(crate) fn write(&mut self, data: &[u8]) {
+        self.large_write = data.len() as u64 >= self.max_segments * self.mss;
         self.queue.append(data);
     }
 
@@ -219,11 +229,6 @@ impl Sender {
         self.fin.is_some_and(|fin| self.una > fin)
     }
 
-    /// Whether the FIN has been sent.
-    pub(crate) fn fin_sent(&self) -> bool {
-        self.fin.is_some_and(|fin| self.nxt > fin)
-    }
-
     /// Whether anything that was sent lacks an acknowledgement, or waits for the peer's window.
     pub(crate) fn awaits_ack(&self) -> bool {
         !self.board.is_empty() || self.unsent() > 0
@@ -248,10 +253,6 @@ impl Sender {
 
     pub(crate) fn pacing_rate(&self) -> Option<u64> {
         self.congestion.pacing_rate()
-    }
-
-    pub(crate) fn phase(&self) -> Phase {
-        self.phase
     }
 
     pub(crate) fn lost(&self) -> u64 {
@@ -290,7 +291,6 @@ impl Sender {
             una: self.una,
             nxt: self.nxt,
             srtt: self.rtt.smoothed(),
-            phase: self.phase,
             window_limited: self.window_limited,
         }
     }

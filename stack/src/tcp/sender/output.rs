@@ -7,6 +7,9 @@ use super::{Probe, Sender};
 use crate::clock::{Time, after, since};
 use crate::tcp::congestion::Phase;
 
+/// A round trip on a path where sending few large bursts is worth a wait.
+const SHORT: Duration = Duration::from_millis(1);
+
 /// How long TCP_CORK holds a partial segment back, as Linux.
 pub(super) const CORK: Duration = Duration::from_millis(200);
 
@@ -115,11 +118,17 @@ impl Sender {
         let wanted = (end - start).min(burst);
         let full = wanted.min(free) / self.mss * self.mss;
         let length = match () {
+            () if free >= wanted && !again && self.is_worth_waiting(wanted, burst) => 0,
             () if free >= wanted => self.round(wanted, end - start),
+            // Acknowledgements are on their way and make room for a whole burst.
+            () if in_flight >= 2 * wanted => 0,
             // With nothing in flight no acknowledgement will open the window further.
             () if in_flight == 0 => wanted.min(free.max(1).max(self.mss)),
             () => full,
         };
+        if length == 0 && free >= wanted {
+            return Plan::Wait(None);
+        }
         if length == 0 {
             if window <= self.cap {
                 self.window_limited = true;
@@ -132,6 +141,13 @@ impl Sender {
             return Plan::Wait(Some(until));
         }
         Plan::Send { start, end: start + length, again }
+    }
+
+    /// Whether the rest of a large write is better sent with the next one: on a path so short that bursts cost more
+    /// than waiting. An acknowledgement releases it if nothing else does.
+    fn is_worth_waiting(&self, wanted: u64, burst: u64) -> bool {
+        let short = self.rtt.smoothed().is_some_and(|srtt| srtt < SHORT);
+        short && self.large_write && self.fin.is_none() && wanted < burst && self.board.in_flight() >= burst
     }
 
     /// Whole segments, unless it is all that there is.
@@ -179,7 +195,7 @@ impl Sender {
             self.board.push(start, end, self.mss, snapshot);
             self.nxt = end;
             self.little_due = false;
-            if length % self.mss != 0 {
+            if !length.is_multiple_of(self.mss) {
                 self.small_end = end;
             }
             if let Some(since_when) = &mut self.cork {

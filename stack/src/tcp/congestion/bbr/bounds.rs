@@ -8,7 +8,6 @@ use crate::tcp::congestion::{Ack, Lost, View};
 
 use super::losses::is_congestion;
 use super::model::percent;
-use super::probe_bw::Feedback;
 use super::{Bbr, MIN_SEGMENTS, State};
 
 /// What is kept of a bound at congestion, percent.
@@ -133,14 +132,9 @@ impl Bbr {
 
     /// Follows what a probe shows. `at_bound`: the long-term bound is used up.
     pub(super) fn adapt_long_term(&mut self, view: &View, ack: &Ack, at_bound: bool) {
-        self.cycle.on_ack(self.rounds.begins);
         let less = self.shows_less(ack.sample.app_limited, ack.sample.prior_delivered);
-        if self.cycle.feedback == Feedback::Over {
-            self.cycle.feedback = Feedback::None;
-            self.cycle.samples = false;
-            if self.state.is_probe_bw() && !less {
-                self.bandwidth.end_cycle();
-            }
+        if self.cycle.has_ended(self.rounds.begins) && self.state.is_probe_bw() && !less {
+            self.bandwidth.end_cycle();
         }
         if !ack.sample.valid {
             return;
@@ -156,7 +150,7 @@ impl Bbr {
         }
         self.bounds.long_term = self.bounds.long_term.max(ack.sample.tx_in_flight);
         if self.state == State::Up && at_bound {
-            let growth = self.cycle.growth(ack.acked, self.rounds.begins, self.window, self.mss);
+            let growth = self.cycle.growth(ack.delivered, self.rounds.begins, self.window, self.mss);
             self.bounds.long_term = self.bounds.long_term.saturating_add(growth);
         }
     }

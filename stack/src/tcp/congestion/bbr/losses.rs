@@ -148,3 +148,71 @@ impl LossRound {
         self.lost.saturating_add(self.lost_before)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1000;
+
+    /// A round trip of 40 ms without the queue, every millisecond.
+    fn wait(queue: &mut Queue, from: i64, waits: impl IntoIterator<Item = u64>) {
+        for (at, wait) in (from..).zip(waits) {
+            queue.on_round_trip(Time::from_millis(at), 40 * MS + wait, 40 * MS, 40 * MS);
+        }
+    }
+
+    #[test]
+    fn a_queue_is_full_when_it_is_about_as_long_as_it_gets() {
+        let mut queue = Queue::new();
+        wait(&mut queue, 0, [20 * MS; 40]);
+        assert!(queue.is_full(40 * MS));
+        wait(&mut queue, 40, [5 * MS; 40]);
+        assert!(!queue.is_full(40 * MS), "a quarter of the longest");
+        wait(&mut queue, 80, [8 * MS; 40]);
+        assert!(queue.is_full(40 * MS));
+    }
+
+    #[test]
+    fn a_queue_that_is_always_short_is_never_full() {
+        let mut queue = Queue::new();
+        wait(&mut queue, 0, [2 * MS; 40]);
+        assert!(!queue.is_full(40 * MS));
+    }
+
+    #[test]
+    fn single_long_round_trips_are_no_queue() {
+        let mut queue = Queue::new();
+        wait(&mut queue, 0, (0..40).map(|i| if i % 5 == 0 { 0 } else { 30 * MS }));
+        assert!(!queue.is_full(40 * MS));
+    }
+
+    #[test]
+    fn a_round_knows_what_part_of_it_was_lost() {
+        let view = |delivered| View {
+            now: Time::ZERO,
+            mss: 1000,
+            in_flight: 0,
+            delivered,
+            lost: 0,
+            una: 0,
+            nxt: 0,
+            srtt: None,
+            window_limited: false,
+        };
+        let sample = |prior_delivered| RateSample { prior_delivered, valid: true, ..RateSample::default() };
+        let mut round = LossRound::default();
+        round.on_lost(&view(100_000), 3000);
+        round.on_ack(101_000, &sample(50_000));
+        round.on_lost(&view(150_000), 3000);
+        round.on_ack(151_000, &sample(80_000));
+        assert!(!round.ends && round.is_lossy());
+        round.on_ack(200_000, &sample(100_000));
+        assert_eq!((round.ends, round.events), (true, 2));
+        // 6 of 106 KB.
+        assert!(round.exceeds(5, 200_000) && !round.exceeds(6, 200_000));
+        round.advance(200_000, &sample(100_000));
+        assert!(!round.is_lossy());
+        assert_eq!(round.recently_lost(), 6000);
+    }
+}

@@ -15,19 +15,6 @@ const PROBE_WAIT: Duration = Duration::from_secs(2);
 /// what a probe took.
 const PROBE_ROUNDS: u64 = 63;
 
-/// How far the acknowledgements are of what a probe sends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Feedback {
-    None,
-    /// The probe has begun, and its acknowledgements have not.
-    Awaited,
-    Arriving,
-    /// The probe is over, and its acknowledgements are not.
-    Ending,
-    /// They are over too.
-    Over,
-}
-
 /// Where in the cycle a flow is.
 #[derive(Debug)]
 pub(super) struct Cycle {
@@ -35,7 +22,8 @@ pub(super) struct Cycle {
     wait: Duration,
     /// Round trips since the last probe.
     rounds: u64,
-    pub(super) feedback: Feedback,
+    /// The probe is over, and not all of it has been acknowledged.
+    ending: bool,
     /// What is lost or acknowledged may be of the last probe, which has not been found too high yet.
     pub(super) samples: bool,
     /// By how many segments, as a power of two, a probe raises the bound per window.
@@ -52,7 +40,7 @@ impl Cycle {
             started: now,
             wait: PROBE_WAIT,
             rounds: 0,
-            feedback: Feedback::None,
+            ending: false,
             samples: false,
             slope: 0,
             step: u64::MAX,
@@ -66,21 +54,26 @@ impl Cycle {
         self.wait = PROBE_WAIT + Duration::from_micros(self.random.below(1_000_000));
         self.started = now;
         self.step = u64::MAX;
-        self.feedback = Feedback::Ending;
+        self.end_probe();
+    }
+
+    /// There will be no more of what a probe shows than what is in flight.
+    pub(super) fn end_probe(&mut self) {
+        self.ending = true;
     }
 
     pub(super) fn on_round(&mut self) {
         self.rounds = self.rounds.saturating_add(1);
     }
 
-    pub(super) fn on_ack(&mut self, round_begins: bool) {
-        if round_begins {
-            self.feedback = match self.feedback {
-                Feedback::Awaited => Feedback::Arriving,
-                Feedback::Ending => Feedback::Over,
-                other => other,
-            };
+    /// Whether all that was sent in the last probe has now been acknowledged.
+    pub(super) fn has_ended(&mut self, round_begins: bool) -> bool {
+        let ended = self.ending && round_begins;
+        if ended {
+            self.ending = false;
+            self.samples = false;
         }
+        ended
     }
 
     /// By how much the long-term bound grows with `acked` bytes: twice as fast in each round trip.
@@ -116,13 +109,13 @@ impl Bbr {
         self.bounds.lift_short_term();
         self.cycle.slope = 0;
         self.cycle.acked = 0;
-        self.cycle.feedback = Feedback::None;
+        self.cycle.ending = false;
         self.rounds.restart(delivered);
         self.state = State::Refill;
     }
 
     pub(super) fn start_up(&mut self, delivered: u64, rate: u64) {
-        self.cycle.feedback = Feedback::Awaited;
+        self.cycle.ending = false;
         self.cycle.samples = true;
         self.rounds.restart(delivered);
         self.pipe.restart(rate);

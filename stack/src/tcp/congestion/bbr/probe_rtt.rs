@@ -5,7 +5,6 @@ use std::time::Duration;
 use crate::clock::{Time, after};
 use crate::tcp::congestion::{Ack, View};
 
-use super::probe_bw::Feedback;
 use super::{Bbr, MIN_SEGMENTS, State};
 
 /// How long the queue is kept empty, at least a round trip.
@@ -52,7 +51,7 @@ impl Bbr {
         self.save_window();
         self.state = State::ProbeRtt;
         self.probe_rtt.done = None;
-        self.cycle.feedback = Feedback::Ending;
+        self.cycle.end_probe();
         self.rounds.restart(delivered);
     }
 

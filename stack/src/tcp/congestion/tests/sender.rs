@@ -229,7 +229,6 @@ impl Sender {
             lost: self.sampler.lost().saturating_sub(before.1),
             prior_in_flight,
             rtt,
-            ece: marked,
             sample: self.sampler.finish(self.min_rtt),
         };
         self.algorithm.on_ack(&self.view(now), &ack);
@@ -296,7 +295,7 @@ impl Sender {
                 continue;
             }
             segment.fate = Fate::Lost;
-            let lost = Lost { bytes: MSS, snapshot: segment.snapshot, again: segment.again };
+            let lost = Lost { bytes: MSS, snapshot: segment.snapshot };
             self.lost.push_back(sent.segment);
             self.in_flight -= MSS;
             self.sampler.on_lost(MSS);
@@ -316,7 +315,6 @@ impl Sender {
             una: self.una * MSS,
             nxt: (self.una + self.segments.len() as u64) * MSS,
             srtt: self.srtt,
-            phase: self.phase,
             window_limited: self.window_limited,
         }
     }

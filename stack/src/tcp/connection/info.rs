@@ -1,0 +1,58 @@
+//! A connection's figures, and settings that may change while it stands.
+
+use super::Connection;
+use crate::clock::Time;
+use crate::flow::TcpInfo;
+use crate::{CongestionControl, State};
+
+impl Connection {
+    pub(crate) fn info(&self) -> TcpInfo {
+        let sender = &self.sender;
+        TcpInfo {
+            state: self.state,
+            congestion: self.settings.congestion,
+            rtt: sender.rtt.smoothed(),
+            rtt_variation: sender.rtt.variation(),
+            min_rtt: sender.rtt.min(),
+            retransmission_timeout: sender.rtt.timeout(),
+            backoff: sender.rtt.backoff(),
+            mss: sender.mss(),
+            congestion_window: sender.window(),
+            slow_start_threshold: sender.slow_start_threshold(),
+            pacing_rate: sender.pacing_rate(),
+            peer_window: sender.edge().saturating_sub(sender.una()),
+            in_flight: sender.in_flight(),
+            sacked: sender.sacked(),
+            lost: sender.lost(),
+            unacked: sender.queued() as u64,
+            unsent: sender.unsent() as u64,
+            delivered: sender.delivered(),
+            retransmits: sender.retransmits(),
+            received: self.receiver.nxt().saturating_sub(1),
+            send_buffer: self.send_buffer() as u64,
+            receive_buffer: self.receiver.limit() as u64,
+            ecn: self.ecn.on,
+        }
+    }
+
+    pub(crate) fn congestion(&self) -> CongestionControl {
+        self.settings.congestion
+    }
+
+    pub(crate) fn set_congestion(&mut self, now: Time, congestion: CongestionControl) {
+        if congestion == std::mem::replace(&mut self.settings.congestion, congestion) {
+            return;
+        }
+        if !matches!(self.state, State::SynSent | State::SynReceived) {
+            self.sender.set_congestion(now, congestion);
+        }
+    }
+
+    pub(crate) fn set_cork(&mut self, on: bool) {
+        self.sender.set_cork(on);
+    }
+
+    pub(crate) fn set_quick_ack(&mut self, on: bool) {
+        self.receiver.set_quick(on);
+    }
+}
