@@ -26,6 +26,14 @@ impl Runner {
             ["listen"] => self.listen(16, wanted),
             ["listen", backlog] => self.listen(number(backlog)? as usize, wanted),
             ["accept"] => self.accept(wanted),
+            ["icmp", kind, code] => self.complain(number(kind)? as u8, number(code)? as u8),
+            ["connect-to", remote] => {
+                let remote = remote.parse().map_err(|_| format!("{remote} is no address"))?;
+                let (now, options) = (self.now, self.setup.options.clone());
+                let Host { stack, net, .. } = self.host();
+                let result = stack.tcp_connect(now, *net, None, remote, options);
+                compare("result", outcome(result.map(drop)), wanted_or_ok(wanted))
+            }
             ["connect"] => self.connect(connection, wanted),
             ["close-listener"] => {
                 let listener = self.listener.take().ok_or("nobody listens")?;

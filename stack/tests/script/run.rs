@@ -38,6 +38,7 @@ pub(crate) struct Runner {
     pub(crate) listener: Option<Arc<Listener>>,
     /// What the stack has sent and no line has expected yet.
     pending: VecDeque<Segment>,
+    last: Option<Segment>,
     trace: String,
 }
 
@@ -107,6 +108,7 @@ impl Runner {
             peers: BTreeMap::new(),
             listener: None,
             pending: VecDeque::new(),
+            last: None,
             trace: String::new(),
         }
     }
@@ -195,7 +197,7 @@ impl Runner {
         if spec.options.is_none() && peer.stamps == (true, true) && spec.flags & wire::RST == 0 {
             options.push(Choice::Timestamps(stamp, numbers.last_stamp));
         }
-        let segment = Segment {
+        let mut segment = Segment {
             source: peer.remote,
             destination: peer.local,
             seq: numbers.peer(start),
@@ -213,7 +215,14 @@ impl Runner {
             peer.numbers.peer_scales = scaled;
         }
         let shown = numbers.show(&segment, false);
-        self.note(&format!("{connection}: < {shown}"));
+        let group: IpAddr = if self.ipv6 { "ff02::1" } else { "224.0.0.1" }.parse().expect("an address");
+        if spec.marked("fromgroup") {
+            segment.source.set_ip(group);
+        }
+        if spec.marked("togroup") {
+            segment.destination.set_ip(group);
+        }
+        self.note(&format!("{connection}: < {shown} {}", spec.marks.join(" ")));
         let mut packet = segment.write();
         let header = if self.ipv6 { 40 } else { 20 };
         if spec.marked("badsum") {
@@ -225,10 +234,22 @@ impl Runner {
         if spec.marked("shortheader") {
             packet[header + 12] = 4 << 4;
         }
+        self.receive(&mut packet);
+        Ok(())
+    }
+
+    /// An ICMP error about the last segment of the stack arrives.
+    pub(crate) fn complain(&mut self, kind: u8, code: u8) -> Result<(), String> {
+        let last = self.last.as_ref().ok_or("nothing was sent that could be complained about")?;
+        let mut packet = last.complaint(kind, code);
+        self.receive(&mut packet);
+        self.finish_batch()
+    }
+
+    fn receive(&mut self, packet: &mut [u8]) {
         let now = self.now;
         let Host { stack, net, batch } = self.host();
-        stack.receive(now, *net, &mut packet, batch);
-        Ok(())
+        stack.receive(now, *net, packet, batch);
     }
 
     /// What a driver does after it has given the stack packets and time.
@@ -286,6 +307,7 @@ impl Runner {
         let right = segment.payload.iter().enumerate().all(|(at, &byte)| byte == pattern(start + at as i64));
         let shown = peer.numbers.show(&segment, true);
         self.note(&format!("{connection}: > {shown}"));
+        self.last = Some(segment.clone());
         self.pending.push_back(segment);
         if right { Ok(()) } else { Err("data was sent that nobody has written".to_owned()) }
     }

@@ -156,7 +156,7 @@ impl Spec {
                     let known = ["noect", "ect1", "ect0", "ce"];
                     spec.ecn = known.iter().position(|&name| name == word).map(|code| code as u8);
                 }
-                "nopush" | "forged" | "badsum" | "badipsum" | "shortheader" => {
+                "nopush" | "forged" | "badsum" | "badipsum" | "shortheader" | "fromgroup" | "togroup" => {
                     spec.marks.push(word.to_owned());
                 }
                 _ => return Err(format!("{word} says nothing about a segment")),
