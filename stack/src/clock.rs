@@ -1,10 +1,10 @@
-//! Time inside the stack: microseconds since it was made, as smoltcp counts them.
+//! Time inside the stack: microseconds since it was made, in smoltcp's type.
 
 use std::time::{Duration, Instant};
 
 pub(crate) use smoltcp::time::Instant as Time;
 
-/// smoltcp uses the instant zero for "at once", so the stack's time starts a little later.
+/// The instant zero stands for "never yet", so the stack's time starts a little later.
 const START: Duration = Duration::from_secs(1);
 
 /// Converts between the caller's clock and the stack's.

@@ -63,8 +63,16 @@
 //!
 //! # Deviations and limits
 //!
-//! - TCP is smoltcp's: NewReno-like recovery with one SACK range, CUBIC, a retransmission timeout of 1 s at
-//!   least, TIME-WAIT of 10 s, no timestamps. A congestion window is never under 16 segments.
+//! - TIME-WAIT lasts 10 s (RFC 9293 has four minutes, Linux 60 s), and gives way earlier to a new connection that cannot
+//!   be confused with the old one.
+//! - The retransmission timeout is 200 ms above a round trip at least, as in Linux (RFC 6298 has 1 s).
+//! - No TCP Fast Open and no urgent data: URG is ignored, and what it points at stays in the stream.
+//! - Timestamps (RFC 7323) are offered only on interfaces with checksums, which means towards other stacks. Without them
+//!   nothing but the window protects against wrapped sequence numbers.
+//! - ECN is off unless a socket asks for it ([`TcpOptions::ecn`]), and then as in RFC 3168: no accurate ECN, no L4S.
+//! - A connection made from a SYN cookie has no window scale, SACK or timestamps, and a segment size out of a table.
+//! - A receiver keeps at most 4096 separate ranges out of order.
+//! - The default congestion control is not BBR as published: see [`CongestionControl`].
 //! - A node is a host: it forwards nothing, and takes no broadcasts. Packets with IPv4 source routes are dropped, and so
 //!   are those with more than eight IPv6 extension headers or 64 options. Super-segments have no IP options.
 //! - Fragments that overlap cost the whole packet, in IPv4 too; a packet has at most 256. What waits for fragments is
@@ -73,7 +81,8 @@
 //! - A connected UDP socket hears of unreachable hosts and networks too, which Linux keeps for those who ask for
 //!   IP_RECVERR. An MTU that a router reports is believed if the quoted packet has the addresses and ports of a socket.
 //! - A socket receives what is sent to the groups that it has joined itself. No IGMP or MLD is spoken: the driver makes
-//!   memberships known ([`Batch::memberships`]).
+//!   memberships known ([`Batch::memberships`]). The node does not do so yet: datagrams to a group reach only sockets of
+//!   the node that sends them.
 //! - Raw sockets see large TCP packets as a [`Coalescer`] has joined them. A header that comes with the packet must have
 //!   an own address as its source.
 //! - Source addresses are chosen without RFC 6724's rules about deprecated, home and temporary addresses, which there

@@ -271,7 +271,6 @@ mod tests {
     #[test]
     fn an_idle_flow_is_small() {
         assert!(size_of::<Flow>() <= 768, "{} bytes", size_of::<Flow>());
-        let socket = size_of::<smoltcp::iface::SocketStorage<'_>>();
-        assert!(socket <= 1280, "{socket} bytes");
+        assert!(size_of::<Connection>() <= 1280, "{} bytes", size_of::<Connection>());
     }
 }

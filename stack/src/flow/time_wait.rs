@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::clock::{Time, after, since};
 use crate::tcp::TcpHeader;
 
-/// How long a pair of addresses stays unusable after its connection, as in smoltcp.
+/// How long a pair of addresses stays unusable after its connection. RFC 9293 has four minutes,
+/// Linux 60 s.
 pub(crate) const TIME_WAIT: Duration = Duration::from_secs(10);
 
 /// How old a TIME-WAIT must be before a new connection of this node may take its place.

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-/// The smallest and the largest chunk that is allocated, bytes.
-const SMALLEST: usize = 2 << 10;
+/// The smallest and the largest chunk that is allocated, bytes. Allocators keep what is under 1 KiB at hand.
+const SMALLEST: usize = 1000;
 const LARGEST: usize = 64 << 10;
 
 /// Bytes of a stream from one offset to another.

@@ -9,6 +9,7 @@
 //! | `cookie`, `isn` | handshakes that cannot be guessed | RFC 4987, 6528 |
 //! | `segment`, `options`, `header` | the wire | RFC 9293, 7323, 3168 |
 
+pub(crate) mod arithmetic;
 mod byte_queue;
 pub(crate) mod congestion;
 mod connection;

@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use crate::clock::{Time, since};
+use crate::tcp::arithmetic::{length, scaled};
 
 /// The connection's progress when something was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,10 +135,7 @@ impl Sampler {
         let delivered = self.delivered - snapshot.delivered;
         // Shorter than a round trip: acknowledgements that were compressed, or of a retransmission that was not needed.
         let plausible = !interval.is_zero() && min_rtt.is_none_or(|min| interval >= min);
-        let rate = plausible.then(|| {
-            let bytes_per_second = u128::from(delivered) * 1_000_000 / interval.as_micros();
-            u64::try_from(bytes_per_second).unwrap_or(u64::MAX)
-        });
+        let rate = plausible.then(|| scaled(delivered, 1_000_000, length(interval)));
         RateSample {
             rate,
             delivered,

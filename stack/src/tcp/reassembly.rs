@@ -144,12 +144,6 @@ impl Reassembly {
         self.ranges.is_empty()
     }
 
-    /// There is nobody to report to.
-    pub(crate) fn forget_news(&mut self) {
-        self.news.clear();
-        self.duplicate = None;
-    }
-
     /// The blocks for one acknowledgement, at most `most`: a duplicate first (RFC 2883), then ranges that no
     /// acknowledgement has reported, the latest first, then others (RFC 2018 section 4).
     pub(crate) fn report(&mut self, most: usize, mut block: impl FnMut(u64, u64)) {

@@ -5,6 +5,7 @@ use super::hystart::{HyStart, Step};
 use super::prr::Prr;
 use super::usage::Usage;
 use super::{Ack, Algorithm, Cause, Lost, MAX_SEGMENT, Phase, View, segment};
+use crate::tcp::arithmetic::{length, scaled};
 
 /// RFC 5681 (3.1) equation 4: the threshold is at least two segments.
 const MIN_THRESHOLD_SEGMENTS: u64 = 2;
@@ -134,9 +135,8 @@ impl<G: Growth> LossBased<G> {
         let Some(srtt) = view.srtt else { return };
         let doubling = self.threshold.is_none_or(|threshold| self.window < threshold / 2);
         let gain = if doubling { SLOW_START_PACING } else { AVOIDANCE_PACING };
-        let window = u128::from(self.window.max(view.in_flight)) * u128::from(gain) / 100;
-        let rate = window * 1_000_000 / srtt.as_micros().max(1);
-        self.pacing_rate = Some(u64::try_from(rate).unwrap_or(u64::MAX).max(1));
+        let window = scaled(self.window.max(view.in_flight), gain, 100);
+        self.pacing_rate = Some(scaled(window, 1_000_000, length(srtt)).max(1));
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::Time;
+use crate::tcp::arithmetic::{length, scaled};
 
 /// How late a burst may leave and still not move the next one: timers have a resolution of a millisecond, and threads
 /// wake when they can.
@@ -28,7 +29,7 @@ impl Pace {
     /// `bytes` leave now at `rate` bytes per second.
     pub(crate) fn on_sent(&mut self, now: Time, bytes: u64, rate: Option<u64>) {
         let Some(rate) = rate else { return };
-        let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate.max(1));
+        let nanos = scaled(bytes, 1_000_000_000, rate);
         let earliest = now.total_micros() * 1000 - CREDIT_NANOS;
         self.next = self.next.max(earliest).saturating_add(i64::try_from(nanos).unwrap_or(i64::MAX));
     }
@@ -41,8 +42,7 @@ impl Pace {
     /// Bytes of one burst at most; two segments at least.
     pub(crate) fn burst(rate: Option<u64>, mss: u64, most: u64) -> u64 {
         let Some(rate) = rate else { return most };
-        let quantum = u128::from(rate) * QUANTUM.as_micros() / 1_000_000;
-        let quantum = u64::try_from(quantum).unwrap_or(u64::MAX);
+        let quantum = scaled(rate, length(QUANTUM), 1_000_000);
         quantum.max(2 * mss).min(most)
     }
 }

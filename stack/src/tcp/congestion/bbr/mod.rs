@@ -23,13 +23,14 @@ mod startup;
 use std::time::Duration;
 
 use crate::clock::Time;
+use crate::tcp::arithmetic::{length, scaled};
 
 use super::usage::Usage;
 use super::{Ack, Algorithm, Cause, Lost, MAX_SEGMENT, View, segment};
 
 use bounds::Bounds;
 use losses::{LossRound, Queue};
-use model::{Aggregation, Bandwidth, RoundTrip, Rounds, length, micros, percent, scaled};
+use model::{Aggregation, Bandwidth, RoundTrip, Rounds, micros, percent};
 use parameters::Parameters;
 use probe_bw::Cycle;
 use probe_rtt::ProbeRtt;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::{Time, after, since};
+use crate::tcp::arithmetic::{length, scaled};
 use crate::tcp::congestion::filter::Extreme;
 use crate::tcp::rate::RateSample;
 
@@ -18,17 +19,6 @@ const AGGREGATION_SPAN: u64 = 5;
 /// Microseconds of the stack's time.
 pub(super) fn micros(time: Time) -> u64 {
     u64::try_from(time.total_micros()).unwrap_or(0)
-}
-
-/// Microseconds of a duration.
-pub(super) fn length(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// `value * factor / divisor`, as far as that fits.
-pub(super) fn scaled(value: u64, factor: u64, divisor: u64) -> u64 {
-    let product = u128::from(value) * u128::from(factor) / u128::from(divisor.max(1));
-    u64::try_from(product).unwrap_or(u64::MAX)
 }
 
 pub(super) fn percent(value: u64, share: u64) -> u64 {
@@ -197,7 +187,6 @@ mod tests {
     fn large_values_are_scaled_without_overflow() {
         assert_eq!(percent(u64::MAX, 50), u64::MAX / 2);
         assert_eq!(percent(u64::MAX, 200), u64::MAX);
-        assert_eq!(scaled(7, 3, 0), 21);
     }
 
     #[test]

@@ -66,7 +66,15 @@ impl Flow {
             app_limited: false,
             valid: true,
         };
-        let ack = Ack { acked: bytes, delivered: bytes, lost: 0, prior_in_flight, rtt: Some(rtt), sample };
+        let ack = Ack {
+            acked: bytes,
+            delivered: bytes,
+            lost: 0,
+            prior_in_flight,
+            rtt: Some(rtt),
+            ece: false,
+            sample,
+        };
         self.algorithm.on_ack(&self.view, &ack);
     }
 
@@ -336,7 +344,7 @@ proptest! {
                         valid: true,
                     };
                     let rtt = rtt.map(Duration::from_micros);
-                    algorithm.on_ack(&view, &Ack { acked, delivered, lost, prior_in_flight, rtt, sample });
+                    algorithm.on_ack(&view, &Ack { acked, delivered, lost, prior_in_flight, rtt, ece: false, sample });
                 }
                 Call::Recovered => algorithm.on_recovered(&view),
                 Call::Undo => algorithm.on_undo(&view),

@@ -1,0 +1,96 @@
+//! What TCP carries over bad links, at the least: scenarios of `cargo xtask bench tcp`, shorter and with three seeds, so that
+//! a change that makes it slower is noticed at once.
+//!
+//! A run follows from its seed alone, so these fail on every machine or on none. Each floor leaves a margin under what is
+//! reached; the targets themselves are in the catalogue and need longer runs.
+
+use peersock_stack::CongestionControl;
+use peersock_stack_lab::measure::{Figure, Settings, catalogue, matches, run};
+
+/// Every one of these seeds counts.
+const SEEDS: u64 = 3;
+
+#[test]
+fn a_clean_link_is_full() {
+    at_least("goodput_share/100mbit_40ms_loss0", 20.0, 0.94);
+}
+
+#[test]
+fn rare_loss_costs_next_to_nothing() {
+    at_least("goodput_share/100mbit_40ms_loss0.1", 20.0, 0.93);
+}
+
+#[test]
+fn one_percent_of_loss_leaves_92_percent() {
+    at_least("goodput_share/100mbit_40ms_loss1", 20.0, 0.92);
+}
+
+#[test]
+fn three_percent_of_loss_leave_90_percent() {
+    at_least("goodput_share/100mbit_40ms_loss3", 20.0, 0.90);
+}
+
+#[test]
+fn five_percent_of_loss_leave_85_percent() {
+    at_least("goodput_share/100mbit_40ms_loss5", 20.0, 0.85);
+}
+
+#[test]
+fn loss_costs_little_on_a_fast_link() {
+    at_least("goodput_share/1gbit_10ms_loss3", 3.0, 0.90);
+}
+
+#[test]
+fn reordering_is_not_taken_for_loss() {
+    at_least("goodput_share/100mbit_40ms_reorder10", 20.0, 0.94);
+}
+
+#[test]
+fn two_flows_share_a_queue_of_one_bdp() {
+    at_least("jain/2_flows_buffer1", 30.0, 0.88);
+}
+
+#[test]
+fn four_flows_share_a_queue_of_one_bdp() {
+    at_least("jain/4_flows_buffer1", 30.0, 0.88);
+}
+
+#[test]
+fn neither_a_flow_nor_cubic_beside_it_starves() {
+    at_least("share_*_cubic/100mbit_40ms_buffer1", 30.0, 0.5);
+}
+
+#[test]
+fn a_lone_flow_leaves_a_deep_queue_nearly_empty() {
+    at_most("queue_delay_bdp/100mbit_40ms_buffer4", 20.0, 0.15);
+}
+
+/// The handshake, one way, and the round trips in which the window of ten segments grows to what is sent.
+#[test]
+fn short_transfers_take_few_round_trips() {
+    for (size, most) in [("10kb", 65.0), ("100kb", 200.0), ("1mb", 350.0)] {
+        at_most(&format!("completion_ms/{size}_40ms_loss0"), 60.0, most);
+    }
+}
+
+fn at_least(glob: &str, secs: f64, floor: f64) {
+    for figure in measure(glob, secs) {
+        assert!(figure.min() >= floor, "{}: {:.3}, expected {floor}", figure.name, figure.min());
+    }
+}
+
+fn at_most(glob: &str, secs: f64, most: f64) {
+    for figure in measure(glob, secs) {
+        assert!(figure.max() <= most, "{}: {:.3}, expected {most}", figure.name, figure.max());
+    }
+}
+
+fn measure(glob: &str, secs: f64) -> Vec<Figure> {
+    let mut cases = catalogue(CongestionControl::default());
+    for case in &mut cases {
+        case.measures.retain(|measure| matches(glob, &measure.name));
+    }
+    cases.retain(|case| !case.measures.is_empty());
+    assert!(!cases.is_empty(), "the catalogue has no {glob}");
+    run(cases, Settings { seeds: SEEDS, secs: Some(secs) }, |_, _| ()).expect("nothing goes wrong")
+}
