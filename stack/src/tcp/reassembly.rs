@@ -139,6 +139,12 @@ impl Reassembly {
         !self.news.is_empty() || self.duplicate.is_some()
     }
 
+    /// The peer understands no reports.
+    pub(crate) fn forget_news(&mut self) {
+        self.news.clear();
+        self.duplicate = None;
+    }
+
     /// Whether anything is missing.
     pub(crate) fn is_empty(&self) -> bool {
         self.ranges.is_empty()

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use peersock_stack::*;
 
-use crate::run::{Host, PORT, Runner, pattern};
+use crate::run::{PORT, Runner, pattern};
+use crate::setup::Host;
 use crate::spec::number;
 use crate::wire::Segment;
 
@@ -128,6 +129,7 @@ impl Runner {
         }
         let options = &mut self.setup.options;
         match name {
+            "cork" | "quick-ack" => {}
             "nodelay" => options.nodelay = is_on(value)?,
             "keepalive" => options.keepalive = if value == "off" { None } else { Some(seconds(value)?) },
             "user-timeout" => options.user_timeout = Some(seconds(value)?),
@@ -140,7 +142,10 @@ impl Runner {
             _ => return Err(format!("{name} cannot be set")),
         }
         let Some(flow) = flow else { return Ok(()) };
+        let options = &self.setup.options;
         match name {
+            "cork" => flow.set_cork(is_on(value)?),
+            "quick-ack" => flow.set_quick_ack(is_on(value)?),
             "nodelay" => flow.set_nodelay(options.nodelay),
             "keepalive" => flow.set_keepalive(options.keepalive),
             "user-timeout" => flow.set_user_timeout(seconds(value)?),

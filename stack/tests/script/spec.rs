@@ -215,8 +215,11 @@ impl Given {
             }
             (Self::Timestamps(value, echo), Choice::Timestamps(own, peer)) => {
                 let value = matches!(value, Stamp::Any) || numbers.stamp(*value) == *own;
-                value && matches!(echo, Stamp::Number(echo) if *echo as u32 == *peer)
-                    || value && matches!(echo, Stamp::Any)
+                let echo = match echo {
+                    Stamp::Number(echo) => *echo as u32 == *peer,
+                    _ => true,
+                };
+                value && echo
             }
             _ => false,
         }
