@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use peersock_stack::*;
 
-use crate::run::{Host, PORT, Runner, pattern};
+use crate::run::{PORT, Runner, pattern};
+use crate::setup::Host;
 use crate::spec::number;
 use crate::wire::Segment;
 
@@ -26,6 +27,14 @@ impl Runner {
             ["listen"] => self.listen(16, wanted),
             ["listen", backlog] => self.listen(number(backlog)? as usize, wanted),
             ["accept"] => self.accept(wanted),
+            ["icmp", kind, code] => self.complain(number(kind)? as u8, number(code)? as u8),
+            ["connect-to", remote] => {
+                let remote = remote.parse().map_err(|_| format!("{remote} is no address"))?;
+                let (now, options) = (self.now, self.setup.options.clone());
+                let Host { stack, net, .. } = self.host();
+                let result = stack.tcp_connect(now, *net, None, remote, options);
+                compare("result", outcome(result.map(drop)), wanted_or_ok(wanted))
+            }
             ["connect"] => self.connect(connection, wanted),
             ["close-listener"] => {
                 let listener = self.listener.take().ok_or("nobody listens")?;
@@ -120,6 +129,7 @@ impl Runner {
         }
         let options = &mut self.setup.options;
         match name {
+            "cork" | "quick-ack" => {}
             "nodelay" => options.nodelay = is_on(value)?,
             "keepalive" => options.keepalive = if value == "off" { None } else { Some(seconds(value)?) },
             "user-timeout" => options.user_timeout = Some(seconds(value)?),
@@ -132,10 +142,13 @@ impl Runner {
             _ => return Err(format!("{name} cannot be set")),
         }
         let Some(flow) = flow else { return Ok(()) };
+        let options = &self.setup.options;
         match name {
+            "cork" => flow.set_cork(is_on(value)?),
+            "quick-ack" => flow.set_quick_ack(is_on(value)?),
             "nodelay" => flow.set_nodelay(options.nodelay),
             "keepalive" => flow.set_keepalive(options.keepalive),
-            "user-timeout" => flow.set_user_timeout(seconds(value)?),
+            "user-timeout" => flow.set_user_timeout(Some(seconds(value)?)),
             "reset-on-close" => flow.set_reset_on_close(options.reset_on_close),
             _ => return Err(format!("{name} cannot be set any more")),
         }

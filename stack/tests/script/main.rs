@@ -7,6 +7,7 @@ mod calls;
 mod musts;
 mod parse;
 mod run;
+mod setup;
 mod spec;
 mod wire;
 

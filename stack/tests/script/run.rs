@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use peersock_stack::*;
 
 use crate::parse::{Delay, Line, Script, read_line};
+use crate::setup::{Host, Setup, address};
 use crate::spec::{Numbers, Spec};
 use crate::wire::{self, Choice, Segment};
 
@@ -18,9 +19,6 @@ const TOLERANCE: Duration = Duration::from_micros(1500);
 /// The stack's port when it listens; the peer's ports follow [`PEER_PORTS`].
 pub(crate) const PORT: u16 = 80;
 const PEER_PORTS: u16 = 7000;
-
-/// The peer's initial sequence number, unless the script chooses.
-const PEER_ISN: u32 = 1_000_000;
 
 /// More segments at one time are no plan of anybody.
 const ENOUGH: usize = 2000;
@@ -38,27 +36,8 @@ pub(crate) struct Runner {
     pub(crate) listener: Option<Arc<Listener>>,
     /// What the stack has sent and no line has expected yet.
     pending: VecDeque<Segment>,
+    last: Option<Segment>,
     trace: String,
-}
-
-/// What a script sets before it begins.
-#[derive(Clone)]
-pub(crate) struct Setup {
-    pub(crate) config: Config,
-    pub(crate) options: TcpOptions,
-    pub(crate) ports: std::ops::RangeInclusive<u16>,
-    pub(crate) checksums: bool,
-    pub(crate) mtu: usize,
-    pub(crate) max_segments: usize,
-    pub(crate) cap: usize,
-    pub(crate) peer_isn: u32,
-    pub(crate) own_isn: Option<u32>,
-}
-
-pub(crate) struct Host {
-    pub(crate) stack: Stack,
-    pub(crate) net: InterfaceId,
-    batch: Batch,
 }
 
 /// One connection, as the peer sees it.
@@ -107,6 +86,7 @@ impl Runner {
             peers: BTreeMap::new(),
             listener: None,
             pending: VecDeque::new(),
+            last: None,
             trace: String::new(),
         }
     }
@@ -195,7 +175,7 @@ impl Runner {
         if spec.options.is_none() && peer.stamps == (true, true) && spec.flags & wire::RST == 0 {
             options.push(Choice::Timestamps(stamp, numbers.last_stamp));
         }
-        let segment = Segment {
+        let mut segment = Segment {
             source: peer.remote,
             destination: peer.local,
             seq: numbers.peer(start),
@@ -213,7 +193,14 @@ impl Runner {
             peer.numbers.peer_scales = scaled;
         }
         let shown = numbers.show(&segment, false);
-        self.note(&format!("{connection}: < {shown}"));
+        let group: IpAddr = if self.ipv6 { "ff02::1" } else { "224.0.0.1" }.parse().expect("an address");
+        if spec.marked("fromgroup") {
+            segment.source.set_ip(group);
+        }
+        if spec.marked("togroup") {
+            segment.destination.set_ip(group);
+        }
+        self.note(&format!("{connection}: < {shown} {}", spec.marks.join(" ")));
         let mut packet = segment.write();
         let header = if self.ipv6 { 40 } else { 20 };
         if spec.marked("badsum") {
@@ -225,10 +212,22 @@ impl Runner {
         if spec.marked("shortheader") {
             packet[header + 12] = 4 << 4;
         }
+        self.receive(&mut packet);
+        Ok(())
+    }
+
+    /// An ICMP error about the last segment of the stack arrives.
+    pub(crate) fn complain(&mut self, kind: u8, code: u8) -> Result<(), String> {
+        let last = self.last.as_ref().ok_or("nothing was sent that could be complained about")?;
+        let mut packet = last.complaint(kind, code);
+        self.receive(&mut packet);
+        self.finish_batch()
+    }
+
+    fn receive(&mut self, packet: &mut [u8]) {
         let now = self.now;
         let Host { stack, net, batch } = self.host();
-        stack.receive(now, *net, &mut packet, batch);
-        Ok(())
+        stack.receive(now, *net, packet, batch);
     }
 
     /// What a driver does after it has given the stack packets and time.
@@ -286,6 +285,7 @@ impl Runner {
         let right = segment.payload.iter().enumerate().all(|(at, &byte)| byte == pattern(start + at as i64));
         let shown = peer.numbers.show(&segment, true);
         self.note(&format!("{connection}: > {shown}"));
+        self.last = Some(segment.clone());
         self.pending.push_back(segment);
         if right { Ok(()) } else { Err("data was sent that nobody has written".to_owned()) }
     }
@@ -359,54 +359,6 @@ impl Runner {
         let time = (self.now - self.start).as_secs_f64();
         let _ = writeln!(self.trace, "{time:12.6}  {text}");
     }
-}
-
-impl Default for Setup {
-    fn default() -> Self {
-        Self {
-            config: Config::default(),
-            // Its window says alone what may leave; BBR has tests of its own.
-            options: TcpOptions { congestion: CongestionControl::Reno, ..TcpOptions::default() },
-            ports: 0..=u16::MAX,
-            checksums: false,
-            mtu: 1500,
-            max_segments: 44,
-            cap: usize::MAX,
-            peer_isn: PEER_ISN,
-            own_isn: None,
-        }
-    }
-}
-
-impl Setup {
-    pub(crate) fn host(&self, ipv6: bool, now: Instant) -> Host {
-        let stack = Stack::new(self.config.clone(), [7; 32], now);
-        let own = Cidr::new(address(ipv6, true), 24).expect("both families have longer addresses");
-        let mut interface = InterfaceConfig::new("net", [own]);
-        interface.checksums = self.checksums;
-        interface.ports = self.ports.clone();
-        let net = stack.add_interface(interface);
-        Host { stack, net, batch: Batch::new() }
-    }
-
-    pub(crate) fn limits(&self, ipv6: bool) -> Egress {
-        Egress {
-            segment: self.mtu - if ipv6 { 60 } else { 40 },
-            max_segments: self.max_segments,
-            in_flight_cap: self.cap,
-            checksums: self.checksums,
-        }
-    }
-}
-
-fn address(ipv6: bool, own: bool) -> IpAddr {
-    let text = match (ipv6, own) {
-        (false, true) => "10.0.0.1",
-        (false, false) => "10.0.0.2",
-        (true, true) => "fd00::1",
-        (true, false) => "fd00::2",
-    };
-    text.parse().expect("an address")
 }
 
 /// The byte at an offset of every stream, in both directions.

@@ -156,7 +156,7 @@ impl Spec {
                     let known = ["noect", "ect1", "ect0", "ce"];
                     spec.ecn = known.iter().position(|&name| name == word).map(|code| code as u8);
                 }
-                "nopush" | "forged" | "badsum" | "badipsum" | "shortheader" => {
+                "nopush" | "forged" | "badsum" | "badipsum" | "shortheader" | "fromgroup" | "togroup" => {
                     spec.marks.push(word.to_owned());
                 }
                 _ => return Err(format!("{word} says nothing about a segment")),
@@ -215,8 +215,10 @@ impl Given {
             }
             (Self::Timestamps(value, echo), Choice::Timestamps(own, peer)) => {
                 let value = matches!(value, Stamp::Any) || numbers.stamp(*value) == *own;
-                let echo = matches!(echo, Stamp::Any)
-                    || matches!(echo, Stamp::Number(echo) if *echo as u32 == *peer);
+                let echo = match echo {
+                    Stamp::Number(echo) => *echo as u32 == *peer,
+                    _ => true,
+                };
                 value && echo
             }
             _ => false,

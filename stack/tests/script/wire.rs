@@ -59,7 +59,7 @@ impl Segment {
         tcp.extend(self.destination.port().to_be_bytes());
         tcp.extend(self.seq.to_be_bytes());
         tcp.extend(self.ack.to_be_bytes());
-        tcp.extend([(((20 + options.len()) / 4) << 4) as u8, self.flags]);
+        tcp.extend([((20 + options.len()) / 4 * 16) as u8, self.flags]);
         tcp.extend(self.window.to_be_bytes());
         tcp.extend([0, 0]);
         tcp.extend(self.urgent.to_be_bytes());
@@ -67,18 +67,26 @@ impl Segment {
         tcp.extend(&self.payload);
         let sum = checksum(&tcp, self.pseudo_header(tcp.len()));
         tcp[16..18].copy_from_slice(&sum.to_be_bytes());
-        let mut packet = self.ip_header(tcp.len());
+        let mut packet = self.ip_header(tcp.len(), 6);
         packet.append(&mut tcp);
         packet
     }
 
-    fn ip_header(&self, length: usize) -> Vec<u8> {
+    /// The ICMP error about this segment that its destination sends, without a checksum.
+    pub(crate) fn complaint(&self, kind: u8, code: u8) -> Vec<u8> {
+        let icmp = [&[kind, code, 0, 0, 0, 0, 0, 0][..], &self.write()].concat();
+        let back = Self { source: self.destination, destination: self.source, ecn: 0, ..self.clone() };
+        let protocol = if self.source.is_ipv4() { 1 } else { 58 };
+        [back.ip_header(icmp.len(), protocol), icmp].concat()
+    }
+
+    fn ip_header(&self, length: usize, protocol: u8) -> Vec<u8> {
         let mut header = Vec::new();
         match (self.source.ip(), self.destination.ip()) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 header.extend([0x45, self.ecn]);
                 header.extend((20 + length as u16).to_be_bytes());
-                header.extend([0, 0, 0x40, 0, 64, 6, 0, 0]);
+                header.extend([0, 0, 0x40, 0, 64, protocol, 0, 0]);
                 header.extend(source.octets());
                 header.extend(destination.octets());
                 let sum = checksum(&header, 0);
@@ -87,7 +95,7 @@ impl Segment {
             (source, destination) => {
                 header.extend([0x60, self.ecn << 4, 0, 0]);
                 header.extend((length as u16).to_be_bytes());
-                header.extend([6, 64]);
+                header.extend([protocol, 64]);
                 header.extend(octets(source));
                 header.extend(octets(destination));
             }

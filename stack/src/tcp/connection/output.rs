@@ -34,7 +34,11 @@ impl Connection {
         match self.state {
             State::Closed => None,
             State::SynReceived if !self.syn.due && self.receiver.is_answer_due(now, self.mss()) => {
-                self.emit_ack(now, limits, buf)
+                self.receiver.scale = self.own_scale.unwrap_or(0);
+                let answer = self.emit_ack(now, limits, buf);
+                // Until the handshake is done it is SYNs that tell the window.
+                self.receiver.scale = 0;
+                answer
             }
             State::SynSent | State::SynReceived => self.emit_syn(now, limits, buf),
             _ => self.emit_synchronized(now, limits, buf),

@@ -71,7 +71,7 @@ impl Flow {
             app_limited: false,
             valid: true,
         };
-        let ack = Ack { acked: bytes, delivered: bytes, lost: 0, prior_in_flight, rtt, ece: false, sample };
+        let ack = Ack { acked: bytes, delivered: bytes, lost: 0, prior_in_flight, rtt, sample };
         self.algorithm.on_ack(&self.view, &ack);
     }
 
@@ -353,7 +353,7 @@ proptest! {
                         valid: true,
                     };
                     let rtt = rtt.map(Duration::from_micros);
-                    algorithm.on_ack(&view, &Ack { acked, delivered, lost, prior_in_flight, rtt, ece: false, sample });
+                    algorithm.on_ack(&view, &Ack { acked, delivered, lost, prior_in_flight, rtt, sample });
                 }
                 Call::Recovered => algorithm.on_recovered(&view),
                 Call::Undo => algorithm.on_undo(&view),
