@@ -81,6 +81,12 @@ impl Sender {
             self.note_limited();
             return Plan::Wait(None);
         }
+        // Before the burst is cut to the window: RFC 5681 4.1.
+        if self.board.is_empty() && since(now, self.last_sent) > self.rtt.timeout() {
+            let view = self.view(now);
+            self.congestion.on_idle(&view);
+            self.last_sent = now;
+        }
         self.limit(now, self.nxt, end, false)
     }
 
@@ -123,7 +129,7 @@ impl Sender {
             // Acknowledgements are on their way and make room for a whole burst.
             () if in_flight >= 2 * wanted => 0,
             // With nothing in flight no acknowledgement will open the window further.
-            () if in_flight == 0 => wanted.min(free.max(1).max(self.mss)),
+            () if in_flight == 0 => full.max(wanted.min(self.mss)),
             () => full,
         };
         if length == 0 && free >= wanted {
@@ -181,10 +187,6 @@ impl Sender {
     pub(crate) fn on_sent(&mut self, now: Time, start: u64, end: u64, again: bool) {
         let length = end - start;
         let in_flight = self.board.in_flight();
-        if in_flight == 0 && !again && since(now, self.last_sent) > self.rtt.timeout() {
-            let view = self.view(now);
-            self.congestion.on_idle(&view);
-        }
         let view = self.view(now);
         self.congestion.on_sent(&view, length);
         let snapshot = self.sampler.on_sent(now, in_flight, length);
