@@ -272,7 +272,8 @@ impl Connection {
         if segment.cwr {
             self.ecn.echo = false;
         }
-        if segment.marked && self.ecn.on {
+        // Only data is capable (RFC 3168 6.1.4); two ends that answered marked acknowledgements would never stop.
+        if segment.marked && self.ecn.on && !segment.payload.is_empty() {
             self.ecn.echo = true;
             self.receiver.acknowledge_now();
         }
