@@ -51,6 +51,7 @@ pub use node::{
 };
 pub use peersock_overlay as overlay;
 pub use peersock_overlay::{JoinError, NetworkId, NodeId, PublicIdentity};
+pub use peersock_stack::{CongestionControl, State as TcpState, TcpInfo, UnknownCongestionControl};
 pub use socket::ToSocketAddrs;
 
 /// Compiles and runs the program in the README.

@@ -6,6 +6,8 @@ use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use peersock_stack::{CongestionControl, TcpInfo};
+
 use super::Mode;
 use crate::node::{self, Node};
 use crate::socket::{self, Acceptor, Connection, ToSocketAddrs, resolve};
@@ -189,6 +191,76 @@ impl TcpStream {
     /// None at present.
     pub fn nodelay(&self) -> io::Result<bool> {
         Ok(self.connection().nodelay())
+    }
+
+    /// TCP_CONGESTION: what decides how fast data leaves. Default: [`CongestionControl::Bbr`].
+    ///
+    /// # Errors
+    /// `NotConnected` once the connection has ended.
+    pub fn congestion_control(&self) -> io::Result<CongestionControl> {
+        self.connection().congestion_control()
+    }
+
+    /// Sets TCP_CONGESTION, at any time. The new algorithm starts with the window that the old one has come to. It
+    /// concerns only what this end sends.
+    ///
+    /// ```
+    /// # use peersock::blocking::{TcpListener, TcpStream};
+    /// # use peersock::{IdentitySource, Interfaces, Network, Node};
+    /// use peersock::CongestionControl;
+    ///
+    /// # let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback).start()?;
+    /// # let network = node.join(Network::ad_hoc("ff00500050000000".parse()?))?;
+    /// # let listener = TcpListener::bind_on(&node, "[::]:80")?;
+    /// let stream = TcpStream::connect_on(&node, (network.address(), 80))?;
+    /// stream.set_congestion_control(CongestionControl::Cubic)?;
+    /// assert_eq!(stream.congestion_control()?, "cubic".parse()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `NotConnected` once the connection has ended.
+    pub fn set_congestion_control(&self, congestion: CongestionControl) -> io::Result<()> {
+        self.connection().set_congestion_control(congestion)
+    }
+
+    /// TCP_INFO: round-trip time, congestion window, bytes delivered, and what else the connection knows of itself
+    /// and of its path now.
+    ///
+    /// ```
+    /// # use peersock::blocking::{TcpListener, TcpStream};
+    /// # use peersock::{IdentitySource, Interfaces, Network, Node};
+    /// # let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback).start()?;
+    /// # let network = node.join(Network::ad_hoc("ff00500050000000".parse()?))?;
+    /// # let listener = TcpListener::bind_on(&node, "[::]:80")?;
+    /// let stream = TcpStream::connect_on(&node, (network.address(), 80))?;
+    /// let info = stream.info()?;
+    /// assert_eq!((info.delivered, info.in_flight), (0, 0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `NotConnected` once the connection has ended.
+    pub fn info(&self) -> io::Result<TcpInfo> {
+        self.connection().info()
+    }
+
+    /// SO_KEEPALIVE and TCP_KEEPIDLE: a silent peer is probed at this interval, 1 ms at least, and given up
+    /// (`TimedOut`) after eight probes without an answer. `None`, the default: an idle connection stands for ever.
+    ///
+    /// # Errors
+    /// `InvalidInput` for an interval of zero.
+    pub fn set_keepalive(&self, interval: Option<Duration>) -> io::Result<()> {
+        self.connection().set_keepalive(interval)
+    }
+
+    /// TCP_USER_TIMEOUT (RFC 5482): how long what was sent may wait for an acknowledgement, and the peer be silent,
+    /// before the connection fails with `TimedOut`. `None`, the default: 924 s, as Linux.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a timeout of zero.
+    pub fn set_user_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.connection().set_user_timeout(timeout)
     }
 
     /// SO_LINGER: how long dropping the stream waits for delivery, after which it resets the connection. `None`, the

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use peersock_stack::{CongestionControl, TcpInfo};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::split::{self, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
@@ -150,6 +151,68 @@ impl TcpStream {
     /// None at present.
     pub fn nodelay(&self) -> io::Result<bool> {
         Ok(self.shared.connection.nodelay())
+    }
+
+    /// TCP_CONGESTION: what decides how fast data leaves. Default: [`CongestionControl::Bbr`].
+    ///
+    /// # Errors
+    /// `NotConnected` once the connection has ended.
+    pub fn congestion_control(&self) -> io::Result<CongestionControl> {
+        self.shared.connection.congestion_control()
+    }
+
+    /// Sets TCP_CONGESTION, at any time. The new algorithm starts with the window that the old one has come to. It
+    /// concerns only what this end sends.
+    ///
+    /// ```
+    /// use peersock::{CongestionControl, TcpStream};
+    ///
+    /// # async fn example(stream: TcpStream) -> std::io::Result<()> {
+    /// stream.set_congestion_control(CongestionControl::Cubic)?;
+    /// assert_eq!(stream.congestion_control()?.name(), "cubic");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `NotConnected` once the connection has ended.
+    pub fn set_congestion_control(&self, congestion: CongestionControl) -> io::Result<()> {
+        self.shared.connection.set_congestion_control(congestion)
+    }
+
+    /// TCP_INFO: round-trip time, congestion window, bytes delivered, and what else the connection knows of itself
+    /// and of its path now.
+    ///
+    /// ```
+    /// # async fn example(stream: peersock::TcpStream) -> std::io::Result<()> {
+    /// let info = stream.info()?;
+    /// println!("{:?}, {} bytes delivered, {} sent again", info.rtt, info.delivered, info.retransmits);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `NotConnected` once the connection has ended.
+    pub fn info(&self) -> io::Result<TcpInfo> {
+        self.shared.connection.info()
+    }
+
+    /// SO_KEEPALIVE and TCP_KEEPIDLE: a silent peer is probed at this interval, 1 ms at least, and given up
+    /// (`TimedOut`) after eight probes without an answer. `None`, the default: an idle connection stands for ever.
+    ///
+    /// # Errors
+    /// `InvalidInput` for an interval of zero.
+    pub fn set_keepalive(&self, interval: Option<Duration>) -> io::Result<()> {
+        self.shared.connection.set_keepalive(interval)
+    }
+
+    /// TCP_USER_TIMEOUT (RFC 5482): how long what was sent may wait for an acknowledgement, and the peer be silent,
+    /// before the connection fails with `TimedOut`. `None`, the default: 924 s, as Linux.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a timeout of zero.
+    pub fn set_user_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.shared.connection.set_user_timeout(timeout)
     }
 
     /// SO_LINGER: how long dropping the stream waits (blocking the thread) for delivery, after which it resets the

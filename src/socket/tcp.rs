@@ -5,7 +5,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use peersock_stack::{Batch, Error, Flow, Listener, Ready, TcpOptions};
+use peersock_stack::{Batch, CongestionControl, Error, Flow, Listener, Ready, TcpInfo, TcpOptions};
 
 use super::{Waited, explain, interface_of};
 use crate::datapath::is_drained;
@@ -142,6 +142,35 @@ impl Connection {
         }
     }
 
+    pub(crate) fn congestion_control(&self) -> io::Result<CongestionControl> {
+        Ok(self.flow.congestion().ok_or(Error::NotConnected)?)
+    }
+
+    pub(crate) fn set_congestion_control(&self, congestion: CongestionControl) -> io::Result<()> {
+        self.congestion_control()?;
+        self.flow.set_congestion(Instant::now(), congestion);
+        // The new window may be the larger one, or its pace the faster one.
+        self.send();
+        Ok(())
+    }
+
+    pub(crate) fn info(&self) -> io::Result<TcpInfo> {
+        Ok(self.flow.info().ok_or(Error::NotConnected)?)
+    }
+
+    pub(crate) fn set_keepalive(&self, interval: Option<Duration>) -> io::Result<()> {
+        self.flow.set_keepalive(checked(interval)?);
+        // The flow's timer follows.
+        self.send();
+        Ok(())
+    }
+
+    pub(crate) fn set_user_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.flow.set_user_timeout(checked(timeout)?);
+        self.send();
+        Ok(())
+    }
+
     pub(crate) fn linger(&self) -> Option<Duration> {
         *self.linger.lock().expect("no panic under this lock")
     }
@@ -176,6 +205,16 @@ impl Drop for Connection {
             }
             _ => self.node.add_closing(&self.flow),
         }
+    }
+}
+
+/// A time that a socket option may have.
+fn checked(time: Option<Duration>) -> io::Result<Option<Duration>> {
+    match time {
+        Some(Duration::ZERO) => {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, "cannot set a timeout of zero"))
+        }
+        time => Ok(time),
     }
 }
 

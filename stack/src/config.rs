@@ -211,7 +211,8 @@ pub struct TcpOptions {
     /// TCP_NODELAY: send small writes at once instead of waiting for an acknowledgement. Default off.
     pub nodelay: bool,
     /// SO_KEEPALIVE and TCP_KEEPIDLE: probe a silent peer at this interval, and give it up with
-    /// [`Error::TimedOut`](crate::Error::TimedOut) after eight unanswered probes. Default off.
+    /// [`Error::TimedOut`](crate::Error::TimedOut) after eight unanswered probes. Default off,
+    /// 1 ms at least.
     pub keepalive: Option<Duration>,
     /// SO_LINGER with zero: [`Flow::close`](crate::Flow::close) resets the connection. Default off.
     pub reset_on_close: bool,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
-use peersock::{TcpListener, TcpStream, UdpSocket};
+use peersock::{CongestionControl, TcpListener, TcpStream, UdpSocket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::{member, network, pair, pattern};
@@ -35,6 +35,29 @@ async fn megabytes_are_echoed_exactly() {
     assert!(got == data);
     assert_eq!(echo.await.expect("the echo ends"), data.len() as u64);
     reader.reunite(sender.await.expect("the sender ends")).expect("halves of one stream");
+}
+
+#[tokio::test]
+async fn congestion_control_can_be_changed_while_data_moves() {
+    let (node, joined) = member(network());
+    let listener = TcpListener::bind_on(&node, (joined.address(), 1000)).await.expect("bind");
+    let mut client =
+        TcpStream::connect_on(&node, listener.local_addr().expect("address")).await.expect("connect");
+    let (mut server, _) = listener.accept().await.expect("accept");
+    for (round, congestion) in (1..).zip(CongestionControl::ALL) {
+        client.set_congestion_control(congestion).expect("it stands");
+        client.write_all(&[1; 10_000]).await.expect("write");
+        server.read_exact(&mut [0; 10_000]).await.expect("read");
+        let (sender, receiver) = (client.info().expect("it stands"), server.info().expect("it stands"));
+        assert_eq!(
+            (sender.congestion, client.congestion_control().expect("it stands")),
+            (congestion, congestion)
+        );
+        assert_eq!(receiver.received, round * 10_000);
+        assert!(sender.congestion_window > 0);
+    }
+    client.set_keepalive(Some(std::time::Duration::from_secs(10))).expect("it stands");
+    client.set_user_timeout(None).expect("it stands");
 }
 
 #[tokio::test]

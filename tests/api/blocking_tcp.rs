@@ -5,8 +5,8 @@ use std::net::Shutdown;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use peersock::Network;
 use peersock::blocking::{TcpListener, TcpStream};
+use peersock::{CongestionControl, Network, TcpState};
 
 use crate::common::{PATIENCE, member, network, pair, pattern};
 
@@ -42,6 +42,63 @@ fn megabytes_arrive_exactly_in_both_directions_at_once() {
             });
         }
     });
+}
+
+#[test]
+fn congestion_control_can_be_chosen_and_figures_can_be_read() {
+    let (client, server, _nodes) = connected();
+    assert_eq!(client.congestion_control().expect("it stands"), CongestionControl::Bbr);
+    client.set_congestion_control(CongestionControl::Cubic).expect("it stands");
+    assert_eq!(
+        server.congestion_control().expect("it stands"),
+        CongestionControl::Bbr,
+        "the other end's own"
+    );
+    let data = pattern(3, 4 << 20);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            (&client).write_all(&data).expect("write");
+            client.shutdown(Shutdown::Write).expect("shutdown");
+        });
+        let mut got = Vec::new();
+        (&server).read_to_end(&mut got).expect("read");
+        assert!(got == data);
+    });
+    assert_eq!(server.info().expect("it is half closed").received, data.len() as u64);
+    let deadline = Instant::now() + PATIENCE;
+    let info = loop {
+        // The last acknowledgement is under way.
+        let info = client.info().expect("it is half closed");
+        if info.unacked == 0 {
+            break info;
+        }
+        assert!(Instant::now() < deadline, "{info:?}");
+        thread::sleep(Duration::from_millis(1));
+    };
+    assert_eq!(info.congestion, CongestionControl::Cubic);
+    assert!(matches!(info.state, TcpState::FinWait1 | TcpState::FinWait2), "{info:?}");
+    assert!(info.delivered >= data.len() as u64 && info.in_flight == 0 && info.unsent == 0, "{info:?}");
+    assert!((500..65_536).contains(&info.mss), "{info:?}");
+    assert!(info.congestion_window >= 2 * info.mss, "{info:?}");
+    let (rtt, min) = (info.rtt.expect("measured"), info.min_rtt.expect("measured"));
+    assert!(Duration::ZERO < min && min <= rtt * 8 && rtt < PATIENCE, "{info:?}");
+    assert!(info.retransmission_timeout > rtt, "{info:?}");
+}
+
+#[test]
+fn a_time_of_zero_is_refused_and_others_are_taken() {
+    let (client, mut server, _nodes) = connected();
+    for (time, fits) in [(Some(Duration::ZERO), false), (Some(Duration::from_secs(30)), true), (None, true)] {
+        for result in [client.set_keepalive(time), client.set_user_timeout(time)] {
+            let kind = result.map_err(|error| error.kind());
+            assert_eq!(kind, if fits { Ok(()) } else { Err(ErrorKind::InvalidInput) }, "{time:?}");
+        }
+    }
+    client.set_keepalive(Some(Duration::from_nanos(1))).expect("as short as can be");
+    (&client).write_all(b"alive").expect("write");
+    let mut alive = [0; 5];
+    server.read_exact(&mut alive).expect("read");
+    assert_eq!(&alive, b"alive");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::{Egress, Flow};
+use super::{Egress, Flow, sane};
 use crate::{Error, InterfaceId, Ready, State, SuperSegment};
 
 impl Flow {
@@ -268,8 +268,10 @@ impl Flow {
         }
     }
 
-    /// Sets SO_KEEPALIVE and TCP_KEEPIDLE, see [`TcpOptions::keepalive`](crate::TcpOptions::keepalive).
+    /// Sets SO_KEEPALIVE and TCP_KEEPIDLE, see [`TcpOptions::keepalive`](crate::TcpOptions::keepalive). The next
+    /// [`egress`](Self::egress) sets the timer.
     pub fn set_keepalive(&self, interval: Option<Duration>) {
+        let interval = sane(interval);
         let mut inner = self.lock();
         inner.keepalive = interval;
         if let Some(connection) = inner.live() {
@@ -277,9 +279,10 @@ impl Flow {
         }
     }
 
-    /// Sets TCP_USER_TIMEOUT (RFC 5482): how long an acknowledgement may take.
-    pub fn set_user_timeout(&self, timeout: Duration) {
-        self.lock().user_timeout = timeout;
+    /// Sets TCP_USER_TIMEOUT (RFC 5482): how long an acknowledgement may take, `None` for
+    /// [`Config::user_timeout`](crate::Config::user_timeout). The next [`egress`](Self::egress) sets the timer.
+    pub fn set_user_timeout(&self, timeout: Option<Duration>) {
+        self.lock().user_timeout = timeout.unwrap_or(self.shared.config.user_timeout);
     }
 
     /// Makes [`close`](Self::close) reset the connection: SO_LINGER with zero. To linger otherwise, wait

@@ -25,6 +25,9 @@ use self::time_wait::TimeWait;
 
 pub use self::info::TcpInfo;
 
+/// The shortest keep-alive interval: what timers can tell apart.
+const LEAST_KEEPALIVE: Duration = Duration::from_millis(1);
+
 /// One TCP connection, in any state from its SYN on.
 ///
 /// Any thread may call it. Its one lock is held for as long as a copy between the caller's memory and
@@ -140,7 +143,7 @@ impl Flow {
             orphaned: false,
             was_full: false,
             reset_on_close: options.reset_on_close,
-            keepalive: options.keepalive,
+            keepalive: sane(options.keepalive),
             user_timeout: options.user_timeout.unwrap_or(shared.config.user_timeout),
             opened: time,
             heard: time,
@@ -171,7 +174,7 @@ impl Flow {
             receive_buffer: bounds(options.receive_buffer.unwrap_or(shared.config.receive_buffer)),
             receive_fixed: options.receive_buffer.is_some(),
             nodelay: options.nodelay,
-            keepalive: options.keepalive,
+            keepalive: sane(options.keepalive),
             congestion: options.congestion,
             // Between nodes of this kind they would cost more than they bring: SACK and D-SACK tell the same.
             timestamps: interface.checksums,
@@ -198,6 +201,11 @@ impl Flow {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A keep-alive interval that lets time pass between two probes.
+fn sane(keepalive: Option<Duration>) -> Option<Duration> {
+    keepalive.map(|interval| interval.max(LEAST_KEEPALIVE))
 }
 
 impl Inner {

@@ -148,7 +148,7 @@ impl Runner {
             "quick-ack" => flow.set_quick_ack(is_on(value)?),
             "nodelay" => flow.set_nodelay(options.nodelay),
             "keepalive" => flow.set_keepalive(options.keepalive),
-            "user-timeout" => flow.set_user_timeout(seconds(value)?),
+            "user-timeout" => flow.set_user_timeout(Some(seconds(value)?)),
             "reset-on-close" => flow.set_reset_on_close(options.reset_on_close),
             _ => return Err(format!("{name} cannot be set any more")),
         }

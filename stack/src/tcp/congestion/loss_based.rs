@@ -48,6 +48,8 @@ pub(crate) struct LossBased<G> {
     pacing_rate: Option<u64>,
     /// Which losses are being repaired: the window has been reduced for all that was in flight.
     repair: Phase,
+    /// The present acknowledgement tells of a mark, and so opens nothing (RFC 3168 6.1.2).
+    marked: bool,
     before: Before<G>,
 }
 
@@ -76,6 +78,7 @@ impl<G: Growth> LossBased<G> {
             round_end: 0,
             pacing_rate: None,
             repair: Phase::Open,
+            marked: false,
             before: Before { growth, hystart, window, threshold: None },
         }
     }
@@ -155,7 +158,10 @@ impl<G: Growth> Algorithm for LossBased<G> {
                 self.prr = Prr::new(view.nxt.saturating_sub(view.delivered).max(view.in_flight));
                 self.window = view.in_flight.saturating_add(self.mss);
             }
-            Cause::Mark => self.window = threshold,
+            Cause::Mark => {
+                self.window = threshold;
+                self.marked = true;
+            }
         }
     }
 
@@ -181,8 +187,7 @@ impl<G: Growth> Algorithm for LossBased<G> {
             let safe = ack.acked > 0 && ack.lost == 0;
             let threshold = self.threshold.unwrap_or(self.window);
             self.window = self.prr.on_ack(ack.delivered, view.in_flight, threshold, safe, self.mss);
-        } else if !ack.ece {
-            // RFC 3168 6.1.2: what tells of a mark opens nothing.
+        } else if !std::mem::take(&mut self.marked) {
             self.grow(view, ack);
         }
         self.window = self.window.max(self.mss);

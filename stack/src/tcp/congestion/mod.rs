@@ -66,8 +66,6 @@ pub(crate) struct Ack {
     pub(crate) prior_in_flight: u64,
     /// The round trip time it measures, of the newest segment it delivers that was sent once.
     pub(crate) rtt: Option<Duration>,
-    /// It says that a router has marked a packet (RFC 3168 ECE).
-    pub(crate) ece: bool,
     pub(crate) sample: RateSample,
 }
 

@@ -28,7 +28,7 @@ impl Connection {
             unsent: sender.unsent() as u64,
             delivered: sender.delivered(),
             retransmits: sender.retransmits(),
-            received: self.receiver.nxt().saturating_sub(1),
+            received: self.receiver.nxt() - 1 - u64::from(self.receiver.is_finished()),
             send_buffer: self.send_buffer() as u64,
             receive_buffer: self.receiver.limit() as u64,
             ecn: self.ecn.on,

@@ -66,7 +66,6 @@ impl Sender {
             lost: self.sampler.lost().saturating_sub(lost_before),
             prior_in_flight,
             rtt,
-            ece: ack.ece,
             sample,
         };
         if acked > 0 || delivery.bytes > 0 || event.lost > 0 {

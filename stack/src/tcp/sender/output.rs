@@ -11,7 +11,7 @@ use crate::tcp::congestion::Phase;
 const SHORT: Duration = Duration::from_millis(1);
 
 /// How long TCP_CORK holds a partial segment back, as Linux.
-pub(super) const CORK: Duration = Duration::from_millis(200);
+const CORK: Duration = Duration::from_millis(200);
 
 /// What the sender wants to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +41,9 @@ impl Sender {
             None => self.plan_new(now),
         };
         if plan == Plan::Wait(None) {
-            return Plan::Wait(self.cork.flatten().map(|since| after(since, CORK)));
+            // Once its time is over it is a window that keeps the data back.
+            let uncorked = self.cork.flatten().map(|since| after(since, CORK));
+            return Plan::Wait(uncorked.filter(|&at| at > now));
         }
         plan
     }
@@ -127,7 +129,7 @@ impl Sender {
             () if free >= wanted && !again && self.is_worth_waiting(wanted, burst) => 0,
             () if free >= wanted => self.round(wanted, end - start),
             // Acknowledgements are on their way and make room for a whole burst.
-            () if in_flight >= 2 * wanted => 0,
+            () if in_flight >= 2 * wanted && self.is_short() => 0,
             // With nothing in flight no acknowledgement will open the window further.
             () if in_flight == 0 => full.max(wanted.min(self.mss)),
             () => full,
@@ -152,8 +154,15 @@ impl Sender {
     /// Whether the rest of a large write is better sent with the next one: on a path so short that bursts cost more
     /// than waiting. An acknowledgement releases it if nothing else does.
     fn is_worth_waiting(&self, wanted: u64, burst: u64) -> bool {
-        let short = self.rtt.smoothed().is_some_and(|srtt| srtt < SHORT);
-        short && self.large_write && self.fin.is_none() && wanted < burst && self.board.in_flight() >= burst
+        self.is_short()
+            && self.large_write
+            && self.fin.is_none()
+            && wanted < burst
+            && self.board.in_flight() >= burst
+    }
+
+    fn is_short(&self) -> bool {
+        self.rtt.smoothed().is_some_and(|srtt| srtt < SHORT)
     }
 
     /// Whole segments, unless it is all that there is.

@@ -9,6 +9,9 @@ use crate::tcp::arithmetic::{length, scaled};
 /// wake when they can.
 const CREDIT_NANOS: i64 = 2_000_000;
 
+/// No burst makes the next one wait for longer, as in Linux: meanwhile the rate may turn out to be higher.
+const LONGEST_NANOS: u64 = 1_000_000_000;
+
 /// A burst holds what the rate lets leave in this time.
 const QUANTUM: Duration = Duration::from_millis(1);
 
@@ -31,7 +34,7 @@ impl Pace {
         let Some(rate) = rate else { return };
         let nanos = scaled(bytes, 1_000_000_000, rate);
         let earliest = now.total_micros() * 1000 - CREDIT_NANOS;
-        self.next = self.next.max(earliest).saturating_add(i64::try_from(nanos).unwrap_or(i64::MAX));
+        self.next = self.next.max(earliest).saturating_add(nanos.min(LONGEST_NANOS) as i64);
     }
 
     /// Nothing needs to wait.
@@ -70,6 +73,13 @@ mod tests {
         assert_eq!(pace.blocked_until(at(11_700)), Some(at(12_000)), "being late costs nothing");
         pace.reset();
         assert_eq!(pace.blocked_until(at(11_700)), None);
+    }
+
+    #[test]
+    fn nothing_waits_for_longer_than_a_second() {
+        let mut pace = Pace::default();
+        pace.on_sent(at(5_000_000), 100_000, Some(1));
+        assert_eq!(pace.blocked_until(at(5_000_000)), Some(at(5_998_000)));
     }
 
     #[test]

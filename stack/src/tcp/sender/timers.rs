@@ -68,8 +68,7 @@ impl Sender {
 
     /// When [`run_timers`](Self::run_timers) has something to do.
     pub(crate) fn next_timer(&self) -> Option<Time> {
-        let cork = self.cork.flatten().map(|since| after(since, super::output::CORK));
-        [self.timer.map(|(at, _)| at), self.reorder, cork].into_iter().flatten().min()
+        [self.timer.map(|(at, _)| at), self.reorder].into_iter().flatten().min()
     }
 
     /// Does what is due.

@@ -223,10 +223,11 @@ impl Bbr {
         self.loss_round.advance(view.delivered, sample);
     }
 
-    /// Until there is a rate to go by, the initial window per round trip is one.
+    /// Until the pipe is full, it is the initial window per round trip at least. With no round trip measured there is
+    /// none: what was delivered until then was little, and waited for a retransmission.
     fn set_pacing_rate(&mut self, gain: u64) {
         let rate = match (self.bandwidth.max(), self.round_trip.min()) {
-            (0, None) => return,
+            (rate, None) if rate == 0 || !self.pipe.reached => return,
             (_, Some(min_rtt)) if !self.pipe.reached => {
                 self.rate().max(scaled(self.initial_window, 1_000_000, min_rtt))
             }

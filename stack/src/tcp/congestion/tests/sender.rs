@@ -229,7 +229,6 @@ impl Sender {
             lost: self.sampler.lost().saturating_sub(before.1),
             prior_in_flight,
             rtt,
-            ece: marked,
             sample: self.sampler.finish(self.min_rtt),
         };
         self.algorithm.on_ack(&self.view(now), &ack);
