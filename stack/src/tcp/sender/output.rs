@@ -68,7 +68,6 @@ impl Sender {
     }
 
     fn plan_new(&mut self, now: Time) -> Plan {
-        let queued = self.fin.map_or(self.queue.end(), |fin| fin + 1);
         let end = self.sendable_end();
         if end <= self.nxt {
             // If it is the peer's window, it is probed.
@@ -76,7 +75,7 @@ impl Sender {
             self.note_limited();
             return Plan::Wait(None);
         }
-        let whole = end == queued;
+        let whole = end >= self.queue.end();
         let length = end - self.nxt;
         if length < self.mss && !self.may_send_little(now, whole) {
             self.arm(now, false);
