@@ -18,6 +18,8 @@ pub(crate) struct Rack {
     newest: Option<Newest>,
     /// The round trip of it, microseconds.
     rtt: u64,
+    /// The same among those that were sent once.
+    original: Option<(Newest, u64)>,
     /// The end of the highest data that was delivered, now and before the present moment: acknowledgements of one
     /// batch report ranges in any order, which is no reordering.
     highest: u64,
@@ -50,6 +52,16 @@ impl Rack {
         if self.newest.is_none_or(|newest| this > newest) {
             self.newest = Some(this);
             self.rtt = rtt;
+        }
+        if !run.resent && self.original.is_none_or(|(newest, _)| this > newest) {
+            self.original = Some((this, rtt));
+        }
+    }
+
+    /// What was sent again had not been lost: what arrived of it were the first transmissions.
+    pub(crate) fn distrust_resent(&mut self) {
+        if let Some((newest, rtt)) = self.original {
+            (self.newest, self.rtt) = (Some(newest), rtt);
         }
     }
 

@@ -4,6 +4,7 @@
 //! file and itself, and runs over IPv4 and over IPv6.
 
 mod calls;
+mod chaos;
 mod musts;
 mod parse;
 mod run;
@@ -43,5 +44,6 @@ fn main() -> ExitCode {
     trials.push(Trial::test("musts::every_must_names_a_test_that_exists", move || {
         musts::check(&folder, &names).map_err(Failed::from)
     }));
+    trials.push(Trial::test("chaos::a_peer_may_send_what_it_likes", || chaos::run().map_err(Failed::from)));
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -23,6 +23,9 @@ const PEER_PORTS: u16 = 7000;
 /// More segments at one time are no plan of anybody.
 const ENOUGH: usize = 2000;
 
+/// No wait of a script takes so many timers.
+const RESTLESS: usize = 20_000;
+
 /// The state of a script that runs.
 pub(crate) struct Runner {
     pub(crate) ipv6: bool,
@@ -36,8 +39,8 @@ pub(crate) struct Runner {
     pub(crate) listener: Option<Arc<Listener>>,
     /// What the stack has sent and no line has expected yet.
     pending: VecDeque<Segment>,
-    last: Option<Segment>,
-    trace: String,
+    pub(crate) last: Option<Segment>,
+    pub(crate) trace: String,
 }
 
 /// One connection, as the peer sees it.
@@ -72,7 +75,7 @@ pub(crate) fn run(script: &Script, ipv6: bool) -> Result<(), String> {
 }
 
 impl Runner {
-    fn new(ipv6: bool) -> Self {
+    pub(crate) fn new(ipv6: bool) -> Self {
         // Any instant will do: nothing but differences matters.
         #[allow(clippy::disallowed_methods)]
         let start = Instant::now();
@@ -92,7 +95,7 @@ impl Runner {
     }
 
     /// Plays a line.
-    fn play(&mut self, line: &Line) -> Result<(), String> {
+    pub(crate) fn play(&mut self, line: &Line) -> Result<(), String> {
         if let Some(text) = line.text.strip_prefix('>') {
             self.expect(line.delay, line.connection, text)?;
         } else {
@@ -334,9 +337,14 @@ impl Runner {
 
     /// Lets time pass, in which nothing may be sent unless `patient`.
     fn advance(&mut self, to: Instant, patient: bool) -> Result<(), String> {
+        let mut steps = 0;
         while self.step(to)? {
             if !patient {
                 self.expect_silence()?;
+            }
+            steps += 1;
+            if steps > RESTLESS {
+                return Err("its timers never rest".to_owned());
             }
         }
         self.now = to;

@@ -171,7 +171,7 @@ impl Connection {
     fn process_ack(&mut self, now: Time, start: u64, ack: u32, segment: &Segment<'_>) -> bool {
         // RFC 5961 section 5.
         let (una, nxt) = (self.sender.una(), self.sender.nxt());
-        let oldest = una.saturating_sub(self.sender.largest_window().max(1 << 16));
+        let oldest = una.saturating_sub(self.sender.largest_window());
         let ack = sequence::offset(self.isn, una, ack).filter(|ack| (oldest..=nxt).contains(ack));
         let Some(ack) = ack else {
             if self.may_challenge(now) {
@@ -272,7 +272,8 @@ impl Connection {
         if segment.cwr {
             self.ecn.echo = false;
         }
-        if segment.marked && self.ecn.on {
+        // Only data is capable (RFC 3168 6.1.4); two ends that answered marked acknowledgements would never stop.
+        if segment.marked && self.ecn.on && !segment.payload.is_empty() {
             self.ecn.echo = true;
             self.receiver.acknowledge_now();
         }

@@ -128,6 +128,7 @@ impl Sender {
         if self.undo.timeout && delivery.found > 0 {
             // The timer was too fast: what it declared lost is judged anew.
             self.sampler.on_found(self.board.find_lost());
+            self.rack.distrust_resent();
             self.undo.bytes = 0;
         }
         if self.undo.bytes == 0 {

@@ -68,7 +68,6 @@ impl Sender {
     }
 
     fn plan_new(&mut self, now: Time) -> Plan {
-        let queued = self.fin.map_or(self.queue.end(), |fin| fin + 1);
         let end = self.sendable_end();
         if end <= self.nxt {
             // If it is the peer's window, it is probed.
@@ -76,12 +75,18 @@ impl Sender {
             self.note_limited();
             return Plan::Wait(None);
         }
-        let whole = end == queued;
+        let whole = end >= self.queue.end();
         let length = end - self.nxt;
         if length < self.mss && !self.may_send_little(now, whole) {
             self.arm(now, false);
             self.note_limited();
             return Plan::Wait(None);
+        }
+        // Before the burst is cut to the window: RFC 5681 4.1.
+        if self.board.is_empty() && since(now, self.last_sent) > self.rtt.timeout() {
+            let view = self.view(now);
+            self.congestion.on_idle(&view);
+            self.last_sent = now;
         }
         self.limit(now, self.nxt, end, false)
     }
@@ -125,7 +130,7 @@ impl Sender {
             // Acknowledgements are on their way and make room for a whole burst.
             () if in_flight >= 2 * wanted && self.is_short() => 0,
             // With nothing in flight no acknowledgement will open the window further.
-            () if in_flight == 0 => wanted.min(free.max(1).max(self.mss)),
+            () if in_flight == 0 => full.max(wanted.min(self.mss)),
             () => full,
         };
         if length == 0 && free >= wanted {
@@ -190,10 +195,6 @@ impl Sender {
     pub(crate) fn on_sent(&mut self, now: Time, start: u64, end: u64, again: bool) {
         let length = end - start;
         let in_flight = self.board.in_flight();
-        if in_flight == 0 && !again && since(now, self.last_sent) > self.rtt.timeout() {
-            let view = self.view(now);
-            self.congestion.on_idle(&view);
-        }
         let view = self.view(now);
         self.congestion.on_sent(&view, length);
         let snapshot = self.sampler.on_sent(now, in_flight, length);
