@@ -8,7 +8,7 @@
 //! There is one target per parser, and three kinds of oracle: what was parsed is written and parsed again
 //! ([`wire`], [`control`], [`identifiers`]); a valid message is altered and must then be refused ([`hello`],
 //! [`initiation`], [`response`], [`cookie`], [`session`]); and sequences of operations run against a model that knows
-//! what may come out ([`coalescer`], [`overlay_ops`], [`stack_ops`]).
+//! what may come out ([`coalescer`], [`connection`], [`overlay_ops`], [`stack_ops`]).
 //!
 //! ```
 //! for target in peersock_fuzz_targets::TARGETS {
@@ -28,7 +28,7 @@ mod wire;
 pub use handshake::{cookie, initiation, response};
 pub use overlay::overlay_ops;
 pub use session::session;
-pub use stack::{coalescer, packets, segments, stack_ops};
+pub use stack::{coalescer, connection, packets, segments, stack_ops};
 pub use text::{identifiers, identity_file, network_file};
 pub use wire::{control, hello, wire};
 
@@ -50,6 +50,7 @@ macro_rules! targets {
 
 targets! {
     coalescer,
+    connection,
     control,
     cookie,
     hello,

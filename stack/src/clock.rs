@@ -39,6 +39,11 @@ pub(crate) fn after(time: Time, delay: Duration) -> Time {
 
 /// How long `later` is after `earlier`, zero if it is not.
 pub(crate) fn since(later: Time, earlier: Time) -> Duration {
+    Duration::from_micros(micros_since(later, earlier))
+}
+
+/// The same in microseconds.
+pub(crate) fn micros_since(later: Time, earlier: Time) -> u64 {
     let micros = later.total_micros().saturating_sub(earlier.total_micros());
-    Duration::from_micros(u64::try_from(micros).unwrap_or(0))
+    u64::try_from(micros).unwrap_or(0)
 }

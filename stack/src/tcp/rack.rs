@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::arithmetic::length;
 use super::scoreboard::{Newest, Run};
-use crate::clock::{Time, since};
+use crate::clock::{Time, micros_since};
 
 /// Recoveries for which a wider reordering window is kept (RFC 8985 6.2 step 4).
 const PERSIST: u32 = 16;
@@ -15,10 +16,10 @@ const MAX_QUARTERS: u32 = 20;
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Rack {
     newest: Option<Newest>,
-    /// The round trip of it.
-    rtt: Duration,
+    /// The round trip of it, microseconds.
+    rtt: u64,
     /// The same among those that were sent once.
-    original: Option<(Newest, Duration)>,
+    original: Option<(Newest, u64)>,
     /// The end of the highest data that was delivered, now and before the present moment: acknowledgements of one
     /// batch report ranges in any order, which is no reordering.
     highest: u64,
@@ -42,9 +43,9 @@ impl Rack {
             self.reordered = true;
         }
         self.highest = self.highest.max(run.end);
-        let rtt = since(now, run.snapshot.sent);
+        let rtt = micros_since(now, run.snapshot.sent);
         // Too soon for the retransmission: it is the original that has arrived.
-        if run.resent && min_rtt.is_some_and(|min| rtt < min) {
+        if run.resent && min_rtt.is_some_and(|min| rtt < length(min)) {
             return;
         }
         let this = (run.snapshot.sent, run.end);
@@ -86,19 +87,14 @@ impl Rack {
         self.newest
     }
 
-    /// How long after its transmission something counts as lost when later data has been delivered. `eager`: a loss is
+    /// How long after its transmission, in microseconds, something counts as lost when later data has been delivered. `eager`: a loss is
     /// being repaired already, or as much as three segments was delivered out of order.
-    pub(crate) fn patience(
-        &self,
-        eager: bool,
-        min_rtt: Option<Duration>,
-        srtt: Option<Duration>,
-    ) -> Duration {
+    pub(crate) fn patience(&self, eager: bool, min_rtt: Option<Duration>, srtt: Option<Duration>) -> u64 {
         if !self.reordered && eager {
             return self.rtt;
         }
-        let quarter = min_rtt.unwrap_or_default() / 4;
-        let window = (quarter * self.quarters.max(1)).min(srtt.unwrap_or(quarter));
+        let quarter = min_rtt.map_or(0, length) / 4;
+        let window = (quarter * u64::from(self.quarters.max(1))).min(srtt.map_or(quarter, length));
         self.rtt + window
     }
 }
@@ -136,7 +132,7 @@ mod tests {
         rack.on_delivered(at(60), &run(20, 30, 12, false), None);
         rack.on_delivered(at(60), &run(10, 20, 12, true), Some(49 * MS));
         assert_eq!(rack.newest(), Some((at(12), 30)), "the retransmission has not had the time");
-        assert_eq!(rack.patience(true, None, None), 48 * MS);
+        assert_eq!(rack.patience(true, None, None), 48_000);
     }
 
     #[test]
@@ -147,22 +143,22 @@ mod tests {
         assert!(!rack.reordered, "both were reported at one moment");
         rack.on_delivered(at(51), &run(10, 20, 10, false), None);
         assert!(rack.reordered);
-        assert_eq!(rack.patience(true, Some(40 * MS), Some(50 * MS)), 40 * MS + 10 * MS);
+        assert_eq!(rack.patience(true, Some(40 * MS), Some(50 * MS)), 50_000);
     }
 
     #[test]
     fn duplicates_widen_the_window_once_per_round_trip_and_for_a_while() {
         let mut rack = Rack { reordered: true, ..Rack::default() };
         let patience = |rack: &Rack| rack.patience(false, Some(40 * MS), Some(100 * MS));
-        assert_eq!(patience(&rack), 10 * MS);
+        assert_eq!(patience(&rack), 10_000);
         rack.on_duplicate(0, 100);
         rack.on_duplicate(50, 200);
-        assert_eq!(patience(&rack), 20 * MS);
+        assert_eq!(patience(&rack), 20_000);
         rack.on_duplicate(100, 200);
-        assert_eq!(patience(&rack), 30 * MS);
+        assert_eq!(patience(&rack), 30_000);
         for _ in 0..PERSIST {
             rack.on_recovered();
         }
-        assert_eq!(patience(&rack), 10 * MS);
+        assert_eq!(patience(&rack), 10_000);
     }
 }

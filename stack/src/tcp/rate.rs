@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::clock::{Time, since};
+use crate::clock::{Time, micros_since};
 use crate::tcp::arithmetic::{length, scaled};
 
 /// The connection's progress when something was sent.
@@ -129,13 +129,13 @@ impl Sampler {
             self.app_limited_until = 0;
         }
         let Some(Newest { snapshot, .. }) = self.newest.take() else { return RateSample::default() };
-        let sending = since(snapshot.sent, snapshot.first_sent);
-        let acking = since(self.delivered_at, snapshot.delivered_at);
+        let sending = micros_since(snapshot.sent, snapshot.first_sent);
+        let acking = micros_since(self.delivered_at, snapshot.delivered_at);
         let interval = sending.max(acking);
         let delivered = self.delivered - snapshot.delivered;
         // Shorter than a round trip: acknowledgements that were compressed, or of a retransmission that was not needed.
-        let plausible = !interval.is_zero() && min_rtt.is_none_or(|min| interval >= min);
-        let rate = plausible.then(|| scaled(delivered, 1_000_000, length(interval)));
+        let plausible = interval > 0 && min_rtt.is_none_or(|min| interval >= length(min));
+        let rate = plausible.then(|| scaled(delivered, 1_000_000, interval));
         RateSample {
             rate,
             delivered,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::arithmetic::length;
 use crate::clock::{Time, since};
 
 /// The timeout is at least this much longer than a round trip, as in Linux (RFC 6298 says 1 s in total).
@@ -16,45 +17,49 @@ const MAX: Duration = Duration::from_secs(60);
 /// How long a shortest round trip counts.
 const MIN_WINDOW: Duration = Duration::from_secs(300);
 
-/// The estimator.
+/// The estimator. Times are in microseconds where they are reckoned with for every acknowledgement.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rtt {
-    smoothed: Option<Duration>,
-    variation: Duration,
+    smoothed: Option<u64>,
+    variation: u64,
     min: Option<(Duration, Time)>,
     /// Doublings of the timeout since the last acknowledgement of something new.
     backoff: u32,
+    /// What follows from all that.
+    timeout: Duration,
 }
 
 impl Rtt {
     pub(crate) fn new() -> Self {
-        Self { smoothed: None, variation: Duration::ZERO, min: None, backoff: 0 }
+        Self { smoothed: None, variation: 0, min: None, backoff: 0, timeout: INITIAL }
     }
 
     /// RFC 6298 2.2 and 2.3.
     pub(crate) fn sample(&mut self, now: Time, rtt: Duration) {
-        let rtt = rtt.max(Duration::from_micros(1));
+        let micros = length(rtt).max(1);
         match self.smoothed {
             None => {
-                self.smoothed = Some(rtt);
-                self.variation = rtt / 2;
+                self.smoothed = Some(micros);
+                self.variation = micros / 2;
             }
             Some(smoothed) => {
-                self.variation = (self.variation * 3 + smoothed.abs_diff(rtt)) / 4;
-                self.smoothed = Some((smoothed * 7 + rtt) / 8);
+                self.variation =
+                    (self.variation.saturating_mul(3).saturating_add(smoothed.abs_diff(micros))) / 4;
+                self.smoothed = Some(smoothed.saturating_mul(7).saturating_add(micros) / 8);
             }
         }
         if self.min.is_none_or(|(min, at)| rtt <= min || since(now, at) > MIN_WINDOW) {
-            self.min = Some((rtt, now));
+            self.min = Some((rtt.max(Duration::from_micros(1)), now));
         }
+        self.reckon();
     }
 
     pub(crate) fn smoothed(&self) -> Option<Duration> {
-        self.smoothed
+        self.smoothed.map(Duration::from_micros)
     }
 
     pub(crate) fn variation(&self) -> Duration {
-        self.variation
+        Duration::from_micros(self.variation)
     }
 
     /// The shortest of the last minutes.
@@ -64,18 +69,28 @@ impl Rtt {
 
     /// The retransmission timeout, backed off.
     pub(crate) fn timeout(&self) -> Duration {
-        let base = self.smoothed.map_or(INITIAL, |smoothed| smoothed + (self.variation * 4).max(MIN_MARGIN));
-        (base * (1 << self.backoff.min(10))).min(MAX)
+        self.timeout
+    }
+
+    fn reckon(&mut self) {
+        let margin = self.variation.saturating_mul(4).max(length(MIN_MARGIN));
+        let base = self.smoothed.map_or(length(INITIAL), |smoothed| smoothed.saturating_add(margin));
+        let micros = base.saturating_mul(1 << self.backoff.min(10)).min(length(MAX));
+        self.timeout = Duration::from_micros(micros);
     }
 
     /// RFC 6298 5.5: the timer has ended.
     pub(crate) fn back_off(&mut self) {
         self.backoff = (self.backoff + 1).min(10);
+        self.reckon();
     }
 
     /// Something new was acknowledged.
     pub(crate) fn reset_backoff(&mut self) {
-        self.backoff = 0;
+        if self.backoff > 0 {
+            self.backoff = 0;
+            self.reckon();
+        }
     }
 
     pub(crate) fn backoff(&self) -> u32 {

@@ -71,6 +71,7 @@ impl Chaos {
             (3, "set nodelay on"),
             (5, "set keepalive 20"),
             (3, "config mtu 600"),
+            (3, "set ecn on"),
             (4, "config peer-isn 4294966000"),
         ] {
             if self.below(chance) == 0 {

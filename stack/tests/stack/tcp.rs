@@ -287,6 +287,35 @@ fn keepalive_finds_a_dead_peer_and_leaves_a_live_one() {
 }
 
 #[test]
+fn a_keepalive_interval_of_nothing_lets_time_pass() {
+    let mut pair = Pair::new(9);
+    let (a, _b) = pair.connected();
+    for interval in [Duration::ZERO, Duration::from_nanos(1)] {
+        a.set_keepalive(Some(interval));
+        pair.kick(A, &a);
+        pair.kick(A, &a);
+        assert!(!a.has_output(pair.now));
+    }
+}
+
+#[test]
+fn the_user_timeout_can_be_set_and_reset() {
+    for (timeout, seconds) in [(Some(30 * SECOND), 29..=31), (None, 900..=930)] {
+        let mut pair = Pair::new(9);
+        let (a, _b) = pair.connected();
+        a.set_user_timeout(Some(10 * SECOND));
+        a.set_user_timeout(timeout);
+        pair.link.loss = 1000;
+        a.write(pair.now, b"lost").expect("connected");
+        pair.kick(A, &a);
+        let began = pair.now;
+        pair.run(1000 * SECOND, |_| a.readiness().contains(Ready::ERROR));
+        assert!(seconds.contains(&(pair.now - began).as_secs()), "{:?}", pair.now - began);
+        assert_eq!(a.take_error(), Some(Error::TimedOut));
+    }
+}
+
+#[test]
 fn a_closed_window_stops_the_sender_and_reading_starts_it_again() {
     let mut pair = Pair::with(10, small_buffers(), false);
     let (a, b) = pair.connected();

@@ -149,8 +149,8 @@ impl Sender {
         let Some(newest) = self.rack.newest() else { return };
         let eager = self.phase != Phase::Open || self.board.sacked() >= 3 * self.mss;
         let patience = self.rack.patience(eager, self.rtt.min(), self.rtt.smoothed());
-        let patience_micros = i64::try_from(patience.as_micros()).unwrap_or(i64::MAX);
-        let overdue = Time::from_micros(now.total_micros().saturating_sub(patience_micros));
+        let patience = i64::try_from(patience).unwrap_or(i64::MAX);
+        let overdue = Time::from_micros(now.total_micros().saturating_sub(patience));
         let before = self.sampler.lost();
         let mut view = self.view(now);
         let Self { board, sampler, congestion, .. } = self;
@@ -161,7 +161,7 @@ impl Sender {
             let lost = Lost { bytes: run.len(), snapshot: run.snapshot };
             congestion.on_lost(&view, &lost);
         });
-        self.reorder = waiting.map(|sent| crate::clock::after(sent, patience));
+        self.reorder = waiting.map(|sent| Time::from_micros(sent.total_micros().saturating_add(patience)));
         let lost = self.sampler.lost() - before;
         if lost > 0 {
             self.begin_recovery(now, lost);
