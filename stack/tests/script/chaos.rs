@@ -84,12 +84,18 @@ impl Chaos {
         let sack = self.one(&["", ", sackOK"]);
         let options = format!("<mss {mss}{scale}{sack}, ts 1000 ecr 0>");
         let passive = self.below(2) == 0;
+        // A SYN asks for ECN with both flags, its answer agrees with one.
+        let syn = match (self.below(2), passive) {
+            (0, true) => "SEW",
+            (0, false) => "SE",
+            _ => "S",
+        };
         let lines = match passive {
-            true => ["listen", "< S seq 0 win WIN OPTIONS", "+0.01 < A seq 1 ack 1", "accept"],
-            false => ["connect", "+0.05 < SA seq 0 ack 1 win WIN OPTIONS", "", ""],
+            true => ["listen", "< SYN seq 0 win WIN OPTIONS", "+0.01 < A seq 1 ack 1", "accept"],
+            false => ["connect", "+0.05 < SYNA seq 0 ack 1 win WIN OPTIONS", "", ""],
         };
         for line in lines {
-            self.line(&line.replace("WIN", win).replace("OPTIONS", &options))?;
+            self.line(&line.replace("SYN", syn).replace("WIN", win).replace("OPTIONS", &options))?;
             self.runner.drain();
         }
         Ok(())
@@ -137,13 +143,13 @@ impl Chaos {
             true => i64::from(last.ack.wrapping_sub(numbers.peer(0)) as i32),
             false => 1,
         };
-        let flags = self.one(&["A", "A", "A", "A", "A", "PA", "PA", "PA", "FA", "SA", "S", "R", "-"]);
+        let flags = self.one(&["A", "A", "A", "A", "AE", "AW", "PA", "PA", "PA", "FA", "SA", "S", "R", "-"]);
         // Resets that count end the play too soon.
         let exact = flags != "R" && self.below(2) == 0;
         let start = if exact { expected } else { expected + self.near(3000) };
         // The FIN has to be at the same place each time, or the stream makes no sense.
         let start = if flags == "FA" { 50_000 } else { start.min(49_000) };
-        let length = if flags == "A" || flags == "FA" { 0 } else { self.below(1500) as i64 };
+        let length = if flags.starts_with('A') || flags == "FA" { 0 } else { self.below(1500) as i64 };
         let end = (start + length).min(50_000).max(start);
         let ack = if self.below(2) == 0 { next } else { next - self.near(5000).max(-3) };
         let win = self.one(&["0", "1", "500", "5000", "65535", "65535", "65535"]);
@@ -162,8 +168,9 @@ impl Chaos {
         };
         let start = start.max(1);
         let range = if end > start { format!("{start}:{end}") } else { start.to_string() };
+        let mark = self.one(&["", "", "ect0", "ce"]);
         let more = if self.below(4) == 0 { " &" } else { "" };
-        self.line(&format!("< {flags} seq {range} ack {ack} win {win} {options}{more}"))?;
+        self.line(&format!("< {flags} seq {range} ack {ack} win {win} {mark} {options}{more}"))?;
         self.line("drain")
     }
 
