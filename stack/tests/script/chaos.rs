@@ -1,5 +1,6 @@
 //! A peer that sends what comes to its mind, near enough to the truth to be listened to: the stack sends nothing that
-//! was not written, delivers nothing that was not sent, falls silent, and forgets the connection in the end.
+//! was not written, delivers nothing that was not sent, gets its data across once the peer comes to reason, falls silent,
+//! and forgets the connection in the end.
 
 use peersock_stack::State;
 
@@ -50,6 +51,7 @@ impl Chaos {
                 break;
             }
         }
+        self.come_to_reason()?;
         let flow = self.runner.flow(1)?;
         flow.close(self.runner.now);
         self.runner.kick(&flow)?;
@@ -101,6 +103,37 @@ impl Chaos {
         Ok(())
     }
 
+    /// From now on the peer acknowledges all that comes: what was written arrives.
+    fn come_to_reason(&mut self) -> Result<(), String> {
+        let flow = self.runner.flow(1)?;
+        let (mut least, mut idle) = (usize::MAX, 0);
+        // The longest timeout is a minute, and it may have to end twice.
+        while idle < 130 {
+            idle = if flow.unacked() < least { 0 } else { idle + 1 };
+            least = least.min(flow.unacked());
+            let connected = matches!(flow.state(), State::Established | State::CloseWait);
+            if !connected || flow.unacked() == 0 {
+                return Ok(());
+            }
+            // The end of the window: nothing that was said before counts as newer (RFC 9293 3.10.7.4).
+            let numbers = self.runner.peer(1).numbers;
+            let scale = if numbers.peer_scales { numbers.scale } else { 0 };
+            let window = self.runner.last.as_ref().map_or(0, |last| i64::from(last.window) << scale);
+            let seq = self.expected()? + window;
+            self.line(&format!("< A seq {seq} ack {} win 65535", numbers.sent))?;
+            self.line("+1 drain")?;
+        }
+        Err(format!("{} bytes do not arrive", flow.unacked()))
+    }
+
+    /// What the stack has acknowledged.
+    fn expected(&mut self) -> Result<i64, String> {
+        let numbers = self.runner.peer(1).numbers;
+        let last = self.runner.last.as_ref().ok_or("nothing was sent")?;
+        let acknowledged = i64::from(last.ack.wrapping_sub(numbers.peer(0)) as i32);
+        Ok(if last.has(wire::ACK) { acknowledged } else { 1 })
+    }
+
     fn write(&mut self) -> Result<(), String> {
         let length = self.below(20_000) as i64;
         let flow = self.runner.flow(1)?;
@@ -139,10 +172,7 @@ impl Chaos {
         let numbers = self.runner.peer(1).numbers;
         let last = self.runner.last.clone().ok_or("nothing was sent")?;
         let next = i64::from(last.seq.wrapping_sub(numbers.own(0)) as i32) + last.payload.len() as i64;
-        let expected = match last.has(wire::ACK) {
-            true => i64::from(last.ack.wrapping_sub(numbers.peer(0)) as i32),
-            false => 1,
-        };
+        let expected = self.expected()?;
         let flags = self.one(&["A", "A", "A", "A", "AE", "AW", "PA", "PA", "PA", "FA", "SA", "S", "R", "-"]);
         // Resets that count end the play too soon.
         let exact = flags != "R" && self.below(2) == 0;
