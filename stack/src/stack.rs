@@ -103,7 +103,7 @@ impl Stack {
     /// when the peer sends it again.
     pub fn reset_flows(&self, now: Instant, interface: InterfaceId, batch: &mut Batch) {
         for flow in self.shared.flows.filter(|flow| flow.is_on(interface)) {
-            flow.repeat_last_ack(batch);
+            flow.repeat_last_ack(now, batch);
             flow.abort(now);
             batch.touch_flow(&self.shared.rounds, &flow);
         }

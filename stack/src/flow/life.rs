@@ -1,7 +1,7 @@
 //! How a connection changes by itself: by segments, by time, and at its end.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use smoltcp::wire::TcpControl;
 
@@ -9,7 +9,7 @@ use super::time_wait::{Late, TimeWait};
 use super::{Flow, Inner};
 use crate::clock::{Time, after};
 use crate::ip::{IpHeader, MAX_HEADERS};
-use crate::tcp::{Bare, Segment, TcpHeader, Verdict};
+use crate::tcp::{Bare, Ending, Segment, TcpHeader, Verdict};
 use crate::timers::{NEVER, Tick, tick_at};
 use crate::{Batch, Error, InterfaceId, State};
 
@@ -54,8 +54,8 @@ impl Flow {
         match wait.segment(time, tcp) {
             Late::Ignore => true,
             Late::Acknowledge => {
-                let edges = (wait.snd_nxt, wait.rcv_nxt);
-                self.acknowledge(edges, batch);
+                let ending = wait.ending;
+                self.acknowledge(time, &ending, batch);
                 true
             }
             Late::MakeRoom => {
@@ -67,19 +67,25 @@ impl Flow {
     }
 
     /// In TIME-WAIT: acknowledges the peer's FIN once more.
-    pub(crate) fn repeat_last_ack(&self, batch: &mut Batch) {
-        let mut inner = self.lock();
-        let waiting = inner.time_wait.map(|wait| (wait.snd_nxt, wait.rcv_nxt));
+    pub(crate) fn repeat_last_ack(&self, now: Instant, batch: &mut Batch) {
+        let (mut inner, time) = self.lock_at(now);
+        let waiting = inner.time_wait.map(|wait| wait.ending);
         let ending = inner.live().filter(|connection| connection.state() == State::TimeWait);
-        if let Some(edges) = waiting.or(ending.map(|connection| connection.edges())) {
-            self.acknowledge(edges, batch);
+        if let Some(ending) = waiting.or(ending.map(|connection| connection.ending())) {
+            self.acknowledge(time, &ending, batch);
         }
     }
 
-    fn acknowledge(&self, (snd_nxt, rcv_nxt): (u32, u32), batch: &mut Batch) {
-        let control = TcpControl::None;
-        let (local, remote, seq) = (self.local, self.remote, snd_nxt);
-        let answer = Bare { local, remote, control, seq, ack: Some(rcv_nxt) };
+    fn acknowledge(&self, time: Time, ending: &Ending, batch: &mut Batch) {
+        let (local, remote) = (self.local, self.remote);
+        let answer = Bare {
+            local,
+            remote,
+            control: TcpControl::None,
+            seq: ending.snd_nxt,
+            ack: Some(ending.rcv_nxt),
+            timestamps: ending.timestamps.map(|timestamps| timestamps.option(time)),
+        };
         batch.reply(self.interface.id, remote.ip(), MAX_HEADERS, |buf| {
             answer.write(self.interface.checksums, buf)
         });
@@ -272,7 +278,7 @@ impl Flow {
                 && connection.readable() == 0
                 && connection.deadline(time).is_none_or(|due| due > time)
             {
-                inner.time_wait = Some(TimeWait::new(time, connection.edges()));
+                inner.time_wait = Some(TimeWait::new(time, connection.ending()));
                 inner.ended = true;
                 self.recycle(inner);
                 self.arm(inner, time);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::{Time, after, since};
-use crate::tcp::TcpHeader;
+use crate::tcp::{Ending, TcpHeader};
 
 /// How long a pair of addresses stays unusable after its connection. RFC 9293 has four minutes,
 /// Linux 60 s.
@@ -15,8 +15,7 @@ const REUSE_AFTER: Duration = Duration::from_secs(1);
 /// The record that answers late segments of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TimeWait {
-    pub(crate) snd_nxt: u32,
-    pub(crate) rcv_nxt: u32,
+    pub(crate) ending: Ending,
     entered: Time,
     expires: Time,
 }
@@ -33,8 +32,8 @@ pub(crate) enum Late {
 }
 
 impl TimeWait {
-    pub(crate) fn new(time: Time, (snd_nxt, rcv_nxt): (u32, u32)) -> Self {
-        Self { snd_nxt, rcv_nxt, entered: time, expires: after(time, TIME_WAIT) }
+    pub(crate) fn new(time: Time, ending: Ending) -> Self {
+        Self { ending, entered: time, expires: after(time, TIME_WAIT) }
     }
 
     pub(crate) fn expires(&self) -> Time {
@@ -47,7 +46,7 @@ impl TimeWait {
             return Late::Ignore;
         }
         // RFC 1122 4.2.2.13: a SYN beyond the old connection's numbers opens a new one.
-        if header.opens() && is_after(header.seq, self.rcv_nxt) {
+        if header.opens() && is_after(header.seq, self.ending.rcv_nxt) {
             return Late::MakeRoom;
         }
         if header.fin {
@@ -59,7 +58,7 @@ impl TimeWait {
 
     /// Whether a new connection with the initial sequence number `isn` can be told from this one.
     pub(crate) fn gives_way_to(&self, time: Time, isn: u32) -> bool {
-        since(time, self.entered) >= REUSE_AFTER && is_after(isn, self.snd_nxt)
+        since(time, self.entered) >= REUSE_AFTER && is_after(isn, self.ending.snd_nxt)
     }
 }
 
@@ -80,7 +79,7 @@ mod tests {
     #[test]
     fn late_segments_are_answered_by_kind() {
         let at = Time::from_secs;
-        let mut wait = TimeWait::new(at(5), (100, 200));
+        let mut wait = TimeWait::new(at(5), Ending { snd_nxt: 100, rcv_nxt: 200, timestamps: None });
         assert_eq!(wait.segment(at(6), &segment(200, false, false, true)), Late::Ignore);
         assert_eq!(wait.segment(at(6), &segment(200, false, false, false)), Late::Ignore);
         assert_eq!(wait.expires(), at(15));

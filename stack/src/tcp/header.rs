@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use smoltcp::wire::{IpProtocol, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
+use smoltcp::wire::{IpProtocol, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber, TcpTimestampRepr};
 
 use crate::ip::{HOP_LIMIT, IpHeader, checksum_caps, write_header};
 
@@ -68,6 +68,7 @@ impl TcpHeader {
                 Some(_) => None,
                 None => Some(self.seq.wrapping_add(self.sequence_len())),
             },
+            timestamps: None,
         };
         answer.write(checksums, buf)
     }
@@ -77,13 +78,14 @@ impl TcpHeader {
     }
 }
 
-/// A TCP packet without options and data.
+/// A TCP packet without data.
 pub(crate) struct Bare {
     pub(crate) local: SocketAddr,
     pub(crate) remote: SocketAddr,
     pub(crate) control: TcpControl,
     pub(crate) seq: u32,
     pub(crate) ack: Option<u32>,
+    pub(crate) timestamps: Option<(u32, u32)>,
 }
 
 impl Bare {
@@ -100,7 +102,7 @@ impl Bare {
             max_seg_size: None,
             sack_permitted: false,
             sack_ranges: [None; 3],
-            timestamp: None,
+            timestamp: self.timestamps.map(|(value, echo)| TcpTimestampRepr::new(value, echo)),
             payload: &[],
         };
         let addresses = (self.local.ip(), self.remote.ip());

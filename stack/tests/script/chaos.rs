@@ -1,5 +1,6 @@
 //! A peer that sends what comes to its mind, near enough to the truth to be listened to: the stack sends nothing that
-//! was not written, delivers nothing that was not sent, falls silent, and forgets the connection in the end.
+//! was not written, delivers nothing that was not sent, gets its data across once the peer comes to reason, falls silent,
+//! and forgets the connection in the end.
 
 use peersock_stack::State;
 
@@ -50,6 +51,7 @@ impl Chaos {
                 break;
             }
         }
+        self.come_to_reason()?;
         let flow = self.runner.flow(1)?;
         flow.close(self.runner.now);
         self.runner.kick(&flow)?;
@@ -71,6 +73,7 @@ impl Chaos {
             (3, "set nodelay on"),
             (5, "set keepalive 20"),
             (3, "config mtu 600"),
+            (3, "set ecn on"),
             (4, "config peer-isn 4294966000"),
         ] {
             if self.below(chance) == 0 {
@@ -83,15 +86,52 @@ impl Chaos {
         let sack = self.one(&["", ", sackOK"]);
         let options = format!("<mss {mss}{scale}{sack}, ts 1000 ecr 0>");
         let passive = self.below(2) == 0;
+        // A SYN asks for ECN with both flags, its answer agrees with one.
+        let syn = match (self.below(2), passive) {
+            (0, true) => "SEW",
+            (0, false) => "SE",
+            _ => "S",
+        };
         let lines = match passive {
-            true => ["listen", "< S seq 0 win WIN OPTIONS", "+0.01 < A seq 1 ack 1", "accept"],
-            false => ["connect", "+0.05 < SA seq 0 ack 1 win WIN OPTIONS", "", ""],
+            true => ["listen", "< SYN seq 0 win WIN OPTIONS", "+0.01 < A seq 1 ack 1", "accept"],
+            false => ["connect", "+0.05 < SYNA seq 0 ack 1 win WIN OPTIONS", "", ""],
         };
         for line in lines {
-            self.line(&line.replace("WIN", win).replace("OPTIONS", &options))?;
+            self.line(&line.replace("SYN", syn).replace("WIN", win).replace("OPTIONS", &options))?;
             self.runner.drain();
         }
         Ok(())
+    }
+
+    /// From now on the peer acknowledges all that comes: what was written arrives.
+    fn come_to_reason(&mut self) -> Result<(), String> {
+        let flow = self.runner.flow(1)?;
+        let (mut least, mut idle) = (usize::MAX, 0);
+        // The longest timeout is a minute, and it may have to end twice.
+        while idle < 130 {
+            idle = if flow.unacked() < least { 0 } else { idle + 1 };
+            least = least.min(flow.unacked());
+            let connected = matches!(flow.state(), State::Established | State::CloseWait);
+            if !connected || flow.unacked() == 0 {
+                return Ok(());
+            }
+            // The end of the window: nothing that was said before counts as newer (RFC 9293 3.10.7.4).
+            let numbers = self.runner.peer(1).numbers;
+            let scale = if numbers.peer_scales { numbers.scale } else { 0 };
+            let window = self.runner.last.as_ref().map_or(0, |last| i64::from(last.window) << scale);
+            let seq = self.expected()? + window;
+            self.line(&format!("< A seq {seq} ack {} win 65535", numbers.sent))?;
+            self.line("+1 drain")?;
+        }
+        Err(format!("{} bytes do not arrive", flow.unacked()))
+    }
+
+    /// What the stack has acknowledged.
+    fn expected(&mut self) -> Result<i64, String> {
+        let numbers = self.runner.peer(1).numbers;
+        let last = self.runner.last.as_ref().ok_or("nothing was sent")?;
+        let acknowledged = i64::from(last.ack.wrapping_sub(numbers.peer(0)) as i32);
+        Ok(if last.has(wire::ACK) { acknowledged } else { 1 })
     }
 
     fn write(&mut self) -> Result<(), String> {
@@ -132,17 +172,14 @@ impl Chaos {
         let numbers = self.runner.peer(1).numbers;
         let last = self.runner.last.clone().ok_or("nothing was sent")?;
         let next = i64::from(last.seq.wrapping_sub(numbers.own(0)) as i32) + last.payload.len() as i64;
-        let expected = match last.has(wire::ACK) {
-            true => i64::from(last.ack.wrapping_sub(numbers.peer(0)) as i32),
-            false => 1,
-        };
-        let flags = self.one(&["A", "A", "A", "A", "A", "PA", "PA", "PA", "FA", "SA", "S", "R", "-"]);
+        let expected = self.expected()?;
+        let flags = self.one(&["A", "A", "A", "A", "AE", "AW", "PA", "PA", "PA", "FA", "SA", "S", "R", "-"]);
         // Resets that count end the play too soon.
         let exact = flags != "R" && self.below(2) == 0;
         let start = if exact { expected } else { expected + self.near(3000) };
         // The FIN has to be at the same place each time, or the stream makes no sense.
         let start = if flags == "FA" { 50_000 } else { start.min(49_000) };
-        let length = if flags == "A" || flags == "FA" { 0 } else { self.below(1500) as i64 };
+        let length = if flags.starts_with('A') || flags == "FA" { 0 } else { self.below(1500) as i64 };
         let end = (start + length).min(50_000).max(start);
         let ack = if self.below(2) == 0 { next } else { next - self.near(5000).max(-3) };
         let win = self.one(&["0", "1", "500", "5000", "65535", "65535", "65535"]);
@@ -161,8 +198,9 @@ impl Chaos {
         };
         let start = start.max(1);
         let range = if end > start { format!("{start}:{end}") } else { start.to_string() };
+        let mark = self.one(&["", "", "ect0", "ce"]);
         let more = if self.below(4) == 0 { " &" } else { "" };
-        self.line(&format!("< {flags} seq {range} ack {ack} win {win} {options}{more}"))?;
+        self.line(&format!("< {flags} seq {range} ack {ack} win {win} {mark} {options}{more}"))?;
         self.line("drain")
     }
 

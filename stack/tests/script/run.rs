@@ -21,7 +21,7 @@ pub(crate) const PORT: u16 = 80;
 const PEER_PORTS: u16 = 7000;
 
 /// More segments at one time are no plan of anybody.
-const ENOUGH: usize = 2000;
+const ENOUGH: usize = 5000;
 
 /// No wait of a script takes so many timers.
 const RESTLESS: usize = 20_000;
@@ -190,7 +190,8 @@ impl Runner {
             options,
             payload: (start..end).map(pattern).collect(),
         };
-        if segment.has(wire::SYN) {
+        // Others are not the one of the handshake.
+        if segment.has(wire::SYN) && start == 0 {
             peer.stamps.1 = segment.timestamps().is_some();
             let scaled = segment.options.iter().any(|option| matches!(option, Choice::Scale(_)));
             peer.numbers.peer_scales = scaled;
@@ -258,12 +259,13 @@ impl Runner {
     pub(crate) fn kick(&mut self, flow: &Flow) -> Result<(), String> {
         let mut buf = vec![0; MAX_PACKET];
         let limits = self.setup.limits(self.ipv6);
+        let before = self.pending.len();
         while let Some(mut packets) = flow.egress(self.now, &limits, &mut buf) {
             while let Some(packet) = packets.next(&mut buf) {
                 let packet = packet.to_vec();
                 self.emitted(&packet, limits.checksums)?;
             }
-            if self.pending.len() > ENOUGH {
+            if self.pending.len() > before + ENOUGH {
                 return Err("it does not stop sending".to_owned());
             }
         }

@@ -44,6 +44,8 @@ pub(crate) struct Numbers {
     /// The stack's initial sequence number, once it is known, and the peer's.
     pub(crate) own: Option<u32>,
     pub(crate) peer: u32,
+    /// The highest number that the stack has sent, relative.
+    pub(crate) sent: i64,
     /// The first and the last timestamp that the stack has sent.
     pub(crate) first_stamp: Option<u32>,
     pub(crate) last_stamp: u32,
@@ -79,6 +81,11 @@ impl Numbers {
                 _ => None,
             });
             self.scale = scale.unwrap_or(0);
+        }
+        if !segment.has(wire::RST) {
+            let start = i64::from(segment.seq.wrapping_sub(self.own(0)) as i32);
+            let flags = i64::from(segment.has(wire::FIN)) + i64::from(segment.has(wire::SYN));
+            self.sent = self.sent.max(start + segment.payload.len() as i64 + flags);
         }
         if let Some((value, _)) = segment.timestamps() {
             self.first_stamp.get_or_insert(value);

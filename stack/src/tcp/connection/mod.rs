@@ -18,7 +18,7 @@ use std::time::Duration;
 
 pub(crate) use input::Verdict;
 
-use self::timestamps::Timestamps;
+pub(crate) use self::timestamps::Timestamps;
 use super::congestion::CongestionControl;
 use super::memory::{Charge, Memory};
 use super::options::Options;
@@ -122,6 +122,14 @@ struct Ecn {
     on: bool,
     /// A mark has come, and the peer has not said that it has reacted.
     echo: bool,
+}
+
+/// What acknowledgements in TIME-WAIT say.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ending {
+    pub(crate) snd_nxt: u32,
+    pub(crate) rcv_nxt: u32,
+    pub(crate) timestamps: Option<Timestamps>,
 }
 
 impl Connection {
@@ -382,9 +390,9 @@ impl Connection {
         self.sender.retransmits()
     }
 
-    /// SND.NXT and RCV.NXT.
-    pub(crate) fn edges(&self) -> (u32, u32) {
-        (self.wire_nxt(), self.wire_ack())
+    /// What is left to say once it has ended in order.
+    pub(crate) fn ending(&self) -> Ending {
+        Ending { snd_nxt: self.wire_nxt(), rcv_nxt: self.wire_ack(), timestamps: self.timestamps }
     }
 
     pub(crate) fn initial_sequence(&self) -> u32 {
