@@ -27,7 +27,7 @@ impl Flow {
         batch: &mut Batch,
     ) -> bool {
         let mut inner = self.lock();
-        let time = time.max(inner.heard);
+        let time = inner.pass(time);
         if !inner.linked {
             return false;
         }
@@ -43,7 +43,8 @@ impl Flow {
                 tcp.write_reset(ip, checksums, buf)
             });
         }
-        inner.heard = time;
+        let heard = connection.heard();
+        inner.heard = inner.heard.max(heard);
         self.after_segment(&mut inner, before, tcp.rst, batch);
         self.settle(&mut inner, time);
         true
@@ -164,7 +165,7 @@ impl Flow {
     /// Lets a timer fire that was set for `tick`; `true` if the flow has output or new readiness.
     pub(crate) fn on_timer(&self, tick: Tick, time: Time) -> bool {
         let mut inner = self.lock();
-        let time = time.max(inner.heard);
+        let time = inner.pass(time);
         if inner.alarm.first != tick {
             // Superseded by an earlier one.
             return false;

@@ -105,8 +105,10 @@ struct Inner {
     keepalive: Option<Duration>,
     user_timeout: Duration,
     opened: Time,
-    /// When the last segment came.
+    /// When the last segment came that the connection could use: it is a sign of life.
     heard: Time,
+    /// The latest time that was given. It does not go back.
+    latest: Time,
     /// Since when something waits for an acknowledgement.
     waiting: Option<Time>,
     /// Who gets it when the handshake is done.
@@ -147,6 +149,7 @@ impl Flow {
             user_timeout: options.user_timeout.unwrap_or(shared.config.user_timeout),
             opened: time,
             heard: time,
+            latest: time,
             waiting: Some(time),
             listener: listener.map(Arc::downgrade),
             alarm: Alarm { first: NEVER, second: NEVER },
@@ -193,8 +196,8 @@ impl Flow {
 
     /// The flow and its time: a thread may have looked at the clock before another did that came first.
     fn lock_at(&self, now: Instant) -> (MutexGuard<'_, Inner>, Time) {
-        let inner = self.lock();
-        let time = self.shared.clock.time(now).max(inner.heard);
+        let mut inner = self.lock();
+        let time = inner.pass(self.shared.clock.time(now));
         (inner, time)
     }
 
@@ -209,6 +212,12 @@ fn sane(keepalive: Option<Duration>) -> Option<Duration> {
 }
 
 impl Inner {
+    /// The flow's time when somebody says that it is `time`.
+    fn pass(&mut self, time: Time) -> Time {
+        self.latest = self.latest.max(time);
+        self.latest
+    }
+
     fn state(&self) -> State {
         match (&self.connection, &self.time_wait) {
             _ if !self.linked => State::Closed,

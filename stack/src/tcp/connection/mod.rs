@@ -334,6 +334,11 @@ impl Connection {
         self.state
     }
 
+    /// When the last acceptable segment came.
+    pub(crate) fn heard(&self) -> Time {
+        self.heard
+    }
+
     /// Whether it is closed and has nothing left to send.
     pub(crate) fn is_finished(&self) -> bool {
         self.state == State::Closed && !self.reset_due
