@@ -7,6 +7,7 @@
 //!
 //! The two halves are a [`Sender`](super::sender::Sender) and a [`Receiver`](super::receiver::Receiver).
 
+mod cookie;
 mod info;
 mod input;
 mod output;
@@ -23,7 +24,7 @@ use super::congestion::CongestionControl;
 use super::memory::{Charge, Memory};
 use super::options::Options;
 use super::receiver::Receiver;
-use super::segment::{Outgoing, Segment};
+use super::segment::Segment;
 use super::sender::Sender;
 use super::sequence;
 use crate::State;
@@ -159,44 +160,6 @@ impl Connection {
         connection.state = State::SynReceived;
         connection.syn.due = true;
         connection
-    }
-
-    /// A connection whose SYN has come and was answered with a cookie; the acknowledgement is about to be processed.
-    pub(crate) fn from_cookie(
-        settings: Settings,
-        now: Time,
-        addresses: (SocketAddr, SocketAddr),
-        (isn, irs): (u32, u32),
-        mss: u16,
-    ) -> Self {
-        let mut connection = Self::new(settings, now, addresses, isn);
-        connection.irs = irs;
-        connection.peer_mss = mss;
-        connection.timestamps = None;
-        connection.state = State::SynReceived;
-        // The answer has left: with which window is known, when is not.
-        connection.receiver.offer(0);
-        connection.syn.tries = 2;
-        connection
-    }
-
-    /// Writes the SYN-ACK that carries a cookie; gives the packet's length.
-    pub(crate) fn write_cookie(
-        (local, remote): (SocketAddr, SocketAddr),
-        isn: u32,
-        irs: u32,
-        checksums: bool,
-        buf: &mut [u8],
-    ) -> usize {
-        let header_len = if local.is_ipv4() { 40 } else { 60 };
-        let options = Options { mss: Some((MAX_PACKET - header_len) as u16), ..Options::default() };
-        let ack = Some(sequence::wire(irs, 1));
-        let answer = Outgoing { seq: isn, ack, syn: true, window: u16::MAX, options, ..Outgoing::default() };
-        let length = answer.write(buf, (local, remote), 0).unwrap_or(0);
-        if checksums && length > 0 {
-            crate::checksum::fill_tcp(&mut buf[..length]);
-        }
-        length
     }
 
     fn new(settings: Settings, now: Time, (local, remote): (SocketAddr, SocketAddr), isn: u32) -> Self {
