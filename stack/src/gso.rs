@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use smoltcp::wire::{Ipv4Packet, Ipv6Packet, TcpPacket, TcpSeqNumber};
 
 use crate::checksum;
-use crate::ip::{IpHeader, MAX_HEADERS, MAX_PACKET};
+use crate::ip::{MAX_HEADERS, MAX_PACKET};
 
 /// A TCP packet of up to 65,535 bytes that is to leave in pieces of at most one segment's payload.
 ///
@@ -37,27 +37,21 @@ pub struct SuperSegment {
 }
 
 impl SuperSegment {
-    /// Describes the IP packet at the front of `packet`, to be cut at `segment` payload bytes.
-    /// `None` unless it is a well-formed TCP packet without IP options.
-    pub(crate) fn new(packet: &[u8], segment: usize, checksums: bool) -> Option<Self> {
-        let ip = IpHeader::parse(packet, false).ok()?;
-        let tcp = TcpPacket::new_checked(&packet[ip.header_len..ip.total_len]).ok()?;
-        let header_len = ip.header_len + usize::from(tcp.header_len());
-        if header_len > MAX_HEADERS {
-            return None;
-        }
+    /// Describes the TCP packet `packet`, whose IP header is plain and whose headers take `header_len` bytes, to be cut
+    /// at `segment` payload bytes.
+    pub(crate) fn new(packet: &[u8], header_len: usize, segment: usize, checksums: bool) -> Self {
         let mut header = [0; MAX_HEADERS];
         header[..header_len].copy_from_slice(&packet[..header_len]);
-        Some(Self {
+        Self {
             header,
-            ip_len: ip.header_len,
+            ip_len: if packet[0] >> 4 == 4 { 20 } else { 40 },
             header_len,
-            len: ip.total_len,
+            len: packet.len(),
             segment: segment.clamp(1, MAX_PACKET),
             checksums,
             offset: header_len,
             done: false,
-        })
+        }
     }
 
     /// Bytes of the whole packet, headers included.

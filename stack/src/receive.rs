@@ -13,7 +13,7 @@ use crate::interface::Interface;
 use crate::ip::{IpError, IpHeader, MAX_HEADERS, is_unicast};
 use crate::listener::Admission;
 use crate::tcp::{Connection, Segment, TcpError, TcpHeader, initial_sequence};
-use crate::{Batch, Flow, InterfaceId, Stack, icmp, raw, udp};
+use crate::{Batch, Flow, InterfaceId, Listener, Stack, icmp, raw, udp};
 
 impl Stack {
     /// Takes in one inner IP packet, or a super-segment that a [`Coalescer`](crate::Coalescer) made, and
@@ -21,7 +21,7 @@ impl Stack {
     ///
     /// Feed everything that has arrived, then handle the batch: one acknowledgement then answers all of it.
     /// Any bytes may be given; what is no valid packet for this node is dropped and counted. The packet's
-    /// TCP header may be overwritten (MSS and window).
+    /// headers may be overwritten (IPv6 extension headers).
     ///
     /// The caller has checked that the source is one that the sender owns.
     pub fn receive(&self, now: Instant, interface: InterfaceId, packet: &mut [u8], batch: &mut Batch) {
@@ -167,18 +167,30 @@ impl Stack {
                 return Some(None);
             }
         }
-        let options = listener.options();
-        let settings = Flow::settings(shared, interface, options);
+        let settings = Flow::settings(shared, interface, listener.options());
         let isn = initial_sequence(&shared.sequence_key, time, local, remote);
         let addresses = (local, remote);
         let connection = Connection::accept(settings, time, addresses, isn, &segment);
-        let flow =
-            Flow::new(shared, interface.clone(), addresses, connection, options, time, Some(&listener));
-        let flow = Some(flow).filter(|flow| shared.flows.insert(flow.key(), flow));
-        if flow.is_none() {
+        Some(self.add_accepted(time, interface, addresses, connection, &listener))
+    }
+
+    /// Enters a connection that has a place in its listener's backlog.
+    fn add_accepted(
+        &self,
+        time: Time,
+        interface: &Arc<Interface>,
+        addresses: (SocketAddr, SocketAddr),
+        connection: Connection,
+        listener: &Arc<Listener>,
+    ) -> Option<Arc<Flow>> {
+        let shared = &self.shared;
+        let options = listener.options();
+        let flow = Flow::new(shared, interface.clone(), addresses, connection, options, time, Some(listener));
+        let inserted = shared.flows.insert(flow.key(), &flow);
+        if !inserted {
             listener.forget_handshake();
         }
-        Some(flow)
+        inserted.then_some(flow)
     }
 
     /// The listener's backlog is full of handshakes: this one is kept in the answer alone.
@@ -221,15 +233,8 @@ impl Stack {
             return Some(None);
         }
         shared.counters.tcp_cookies_accepted.bump();
-        let options = listener.options();
-        let settings = Flow::settings(shared, interface, options);
+        let settings = Flow::settings(shared, interface, listener.options());
         let connection = Connection::from_cookie(settings, time, (local, remote), (isn, irs), mss);
-        let flow =
-            Flow::new(shared, interface.clone(), (local, remote), connection, options, time, Some(&listener));
-        let inserted = shared.flows.insert(flow.key(), &flow);
-        if !inserted {
-            listener.forget_handshake();
-        }
-        Some(inserted.then_some(flow))
+        Some(self.add_accepted(time, interface, (local, remote), connection, &listener))
     }
 }

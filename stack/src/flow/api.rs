@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::{Egress, Flow, sane};
+use crate::tcp::header_len;
 use crate::{Error, InterfaceId, Ready, State, SuperSegment};
 
 impl Flow {
@@ -243,9 +244,8 @@ impl Flow {
 
     /// The limits with what routers have said about the path.
     fn lower(&self, limits: &Egress) -> Egress {
-        let headers = if self.local.is_ipv4() { 40 } else { 60 };
         let reported = self.shared.path_mtus.find(self.interface.id, self.remote.ip());
-        let segment = reported.map_or(usize::MAX, |mtu| mtu - headers);
+        let segment = reported.map_or(usize::MAX, |mtu| mtu - header_len(self.local));
         Egress { segment: limits.segment.min(segment), ..*limits }
     }
 

@@ -3,13 +3,11 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use smoltcp::wire::TcpControl;
-
 use super::time_wait::{Late, TimeWait};
 use super::{Flow, Inner};
 use crate::clock::{Time, after};
 use crate::ip::{IpHeader, MAX_HEADERS};
-use crate::tcp::{Bare, Ending, Segment, TcpHeader, Verdict};
+use crate::tcp::{Ending, Outgoing, Segment, TcpHeader, Verdict};
 use crate::timers::{NEVER, Tick, tick_at};
 use crate::{Batch, Error, InterfaceId, State};
 
@@ -78,17 +76,10 @@ impl Flow {
     }
 
     fn acknowledge(&self, time: Time, ending: &Ending, batch: &mut Batch) {
-        let (local, remote) = (self.local, self.remote);
-        let answer = Bare {
-            local,
-            remote,
-            control: TcpControl::None,
-            seq: ending.snd_nxt,
-            ack: Some(ending.rcv_nxt),
-            timestamps: ending.timestamps.map(|timestamps| timestamps.option(time)),
-        };
-        batch.reply(self.interface.id, remote.ip(), MAX_HEADERS, |buf| {
-            answer.write(self.interface.checksums, buf)
+        let mut answer = Outgoing { seq: ending.snd_nxt, ack: Some(ending.rcv_nxt), ..Outgoing::default() };
+        answer.options.timestamps = ending.timestamps.map(|timestamps| timestamps.option(time));
+        batch.reply(self.interface.id, self.remote.ip(), MAX_HEADERS, |buf| {
+            answer.write_alone(buf, (self.local, self.remote), self.interface.checksums)
         });
     }
 
@@ -281,7 +272,7 @@ impl Flow {
             {
                 inner.time_wait = Some(TimeWait::new(time, connection.ending()));
                 inner.ended = true;
-                self.recycle(inner);
+                inner.connection = None;
                 self.arm(inner, time);
             } else if connection.awaits_ack() {
                 inner.waiting.get_or_insert(time);
@@ -290,7 +281,7 @@ impl Flow {
             }
         }
         if !inner.linked && (inner.orphaned || inner.readable() == 0) {
-            self.recycle(inner);
+            inner.connection = None;
         }
         self.publish(inner);
     }
@@ -324,10 +315,6 @@ impl Flow {
         if let Some(listener) = inner.listener.take().and_then(|listener| listener.upgrade()) {
             listener.forget_handshake();
         }
-    }
-
-    fn recycle(&self, inner: &mut Inner) {
-        inner.connection = None;
     }
 
     /// Takes this flow's place for a new connection with the initial sequence number `isn`, if it is in

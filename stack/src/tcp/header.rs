@@ -1,10 +1,11 @@
-//! TCP packets that no connection makes: resets and the acknowledgements of TIME-WAIT.
+//! What the demultiplexer reads of a segment, and the reset for one that belongs to no connection.
 
 use std::net::SocketAddr;
 
-use smoltcp::wire::{IpProtocol, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber, TcpTimestampRepr};
+use smoltcp::wire::TcpPacket;
 
-use crate::ip::{HOP_LIMIT, IpHeader, checksum_caps, write_header};
+use super::segment::Outgoing;
+use crate::ip::IpHeader;
 
 /// What the demultiplexer needs of an arriving segment.
 #[derive(Debug, Clone, Copy)]
@@ -59,61 +60,21 @@ impl TcpHeader {
         if self.rst {
             return 0;
         }
-        let answer = Bare {
-            local: SocketAddr::new(ip.destination, self.destination_port),
-            remote: SocketAddr::new(ip.source, self.source_port),
-            control: TcpControl::Rst,
+        let local = SocketAddr::new(ip.destination, self.destination_port);
+        let remote = SocketAddr::new(ip.source, self.source_port);
+        let answer = Outgoing {
             seq: self.ack.unwrap_or(0),
             ack: match self.ack {
                 Some(_) => None,
                 None => Some(self.seq.wrapping_add(self.sequence_len())),
             },
-            timestamps: None,
+            rst: true,
+            ..Outgoing::default()
         };
-        answer.write(checksums, buf)
+        answer.write_alone(buf, (local, remote), checksums)
     }
 
     fn sequence_len(&self) -> u32 {
         self.payload as u32 + u32::from(self.syn) + u32::from(self.fin)
-    }
-}
-
-/// A TCP packet without data.
-pub(crate) struct Bare {
-    pub(crate) local: SocketAddr,
-    pub(crate) remote: SocketAddr,
-    pub(crate) control: TcpControl,
-    pub(crate) seq: u32,
-    pub(crate) ack: Option<u32>,
-    pub(crate) timestamps: Option<(u32, u32)>,
-}
-
-impl Bare {
-    /// Writes it as an IP packet; gives the length, 0 if `buf` is too short.
-    pub(crate) fn write(&self, checksums: bool, buf: &mut [u8]) -> usize {
-        let repr = TcpRepr {
-            src_port: self.local.port(),
-            dst_port: self.remote.port(),
-            control: self.control,
-            seq_number: TcpSeqNumber(self.seq as i32),
-            ack_number: self.ack.map(|ack| TcpSeqNumber(ack as i32)),
-            window_len: 0,
-            window_scale: None,
-            max_seg_size: None,
-            sack_permitted: false,
-            sack_ranges: [None; 3],
-            timestamp: self.timestamps.map(|(value, echo)| TcpTimestampRepr::new(value, echo)),
-            payload: &[],
-        };
-        let addresses = (self.local.ip(), self.remote.ip());
-        let protocol = (IpProtocol::Tcp, HOP_LIMIT);
-        let Some(ip_len) = write_header(buf, addresses, protocol, repr.buffer_len(), checksums) else {
-            return 0;
-        };
-        let total = ip_len + repr.buffer_len();
-        let mut view = TcpPacket::new_unchecked(&mut buf[ip_len..total]);
-        let caps = checksum_caps(checksums);
-        repr.emit(&mut view, &addresses.0.into(), &addresses.1.into(), &caps);
-        total
     }
 }

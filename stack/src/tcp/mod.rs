@@ -31,7 +31,7 @@ mod sequence;
 
 pub(crate) use connection::{Connection, Ending, Settings, Verdict};
 pub(crate) use cookie::Cookies;
-pub(crate) use header::{Bare, TcpError, TcpHeader};
+pub(crate) use header::{TcpError, TcpHeader};
 pub(crate) use isn::initial_sequence;
 pub(crate) use memory::Memory;
-pub(crate) use segment::Segment;
+pub(crate) use segment::{Outgoing, Segment, header_len};

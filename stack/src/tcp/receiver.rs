@@ -31,7 +31,7 @@ pub(crate) struct Receiver {
     finished: bool,
     /// The peer may send up to here.
     edge: u64,
-    /// Log2 of the unit of the window field.
+    /// Log2 of the unit of the window field, but for SYNs.
     pub(crate) scale: u8,
     /// Bytes that the application's queue may hold now, and at most.
     limit: usize,
@@ -100,8 +100,7 @@ impl Receiver {
         self.finished
     }
 
-    /// Takes in `data` from offset `start` on, as much of it as lies in the window, and the FIN behind it. `room`:
-    /// whether the node has memory for a larger buffer.
+    /// Takes in `data` from offset `start` on, as much of it as lies in the window, and the FIN behind it.
     pub(crate) fn on_segment(&mut self, now: Time, start: u64, data: &[u8], fin: bool, mss: u64) {
         let end = start + data.len() as u64;
         let next = self.nxt();
@@ -177,24 +176,33 @@ impl Receiver {
         if self.finished || self.nxt() == 1 {
             return false;
         }
-        let opened = self.free_edge().saturating_sub(self.edge);
+        let opened = self.free_edge(self.scale).saturating_sub(self.edge);
         let limit = (self.limit as u64).min(u64::from(u16::MAX) << self.scale);
         // The peer has never used more than a part of it: no need to say that it is open again.
         let closing = self.edge - self.nxt() < limit / 2;
         closing && opened >= (limit / 4).max((2 * mss).min(limit / 2)).max(1)
     }
 
-    /// Where the window could end, as far as the field can say it.
-    fn free_edge(&self) -> u64 {
+    /// Where the window could end, as far as the field can say it in units of `1 << scale`.
+    fn free_edge(&self, scale: u8) -> u64 {
         let free = self.limit.saturating_sub(self.queue.len()) as u64;
-        let most = u64::from(u16::MAX) << self.scale;
+        let most = u64::from(u16::MAX) << scale;
         (self.queue.end() + free.min(most)).max(self.edge)
     }
 
     /// The window field for a segment that leaves now; the window never shrinks.
     pub(crate) fn offer(&mut self, mss: u64) -> u16 {
-        let (next, scale) = (self.nxt(), self.scale);
-        let free = self.free_edge();
+        self.offer_scaled(self.scale, mss)
+    }
+
+    /// The same for a SYN, in which it is not scaled (RFC 7323 2.2).
+    pub(crate) fn offer_in_syn(&mut self) -> u16 {
+        self.offer_scaled(0, 0)
+    }
+
+    fn offer_scaled(&mut self, scale: u8, mss: u64) -> u16 {
+        let next = self.nxt();
+        let free = self.free_edge(scale);
         // Less than a segment or a good part of the buffer is not worth it (RFC 1122 4.2.3.3).
         let least = (self.limit as u64 / 4).min(mss);
         let edge = if free - self.edge >= least { free } else { self.edge };

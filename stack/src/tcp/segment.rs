@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use smoltcp::wire::{IpProtocol, TcpPacket};
 
 use super::options::{MAX_OPTIONS, Options};
+use crate::checksum;
 use crate::ip::{HOP_LIMIT, write_header};
 
 /// An arriving segment.
@@ -65,6 +66,11 @@ fn ecn(packet: &[u8]) -> u8 {
     }
 }
 
+/// Bytes of the IP and TCP headers, without options, of a packet from `local`.
+pub(crate) fn header_len(local: SocketAddr) -> usize {
+    if local.is_ipv4() { 40 } else { 60 }
+}
+
 /// The headers of a segment that leaves.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Outgoing {
@@ -83,14 +89,8 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
-    /// Bytes of the IP and TCP headers with these options.
-    pub(crate) fn header_len(&self, ipv4: bool) -> usize {
-        let mut options = [0; MAX_OPTIONS];
-        (if ipv4 { 40 } else { 60 }) + self.options.write(&mut options)
-    }
-
-    /// Writes the headers before `payload_len` bytes that are in `buf` already; gives the packet's length, or `None` if
-    /// it does not fit.
+    /// Writes the headers for `payload_len` bytes that follow them; gives the packet's length, or `None` if it does not
+    /// fit.
     pub(crate) fn write(
         &self,
         buf: &mut [u8],
@@ -121,6 +121,20 @@ impl Outgoing {
         tcp[20..].copy_from_slice(&options[..options_len]);
         Some(ip_len + tcp_len + payload_len)
     }
+
+    /// Writes it as a packet without data; gives the length, 0 if it does not fit.
+    pub(crate) fn write_alone(
+        &self,
+        buf: &mut [u8],
+        addresses: (SocketAddr, SocketAddr),
+        checksums: bool,
+    ) -> usize {
+        let length = self.write(buf, addresses, 0).unwrap_or(0);
+        if checksums && length > 0 {
+            checksum::fill_tcp(&mut buf[..length]);
+        }
+        length
+    }
 }
 
 #[cfg(test)]
@@ -144,10 +158,10 @@ mod tests {
             outgoing.options.timestamps = Some((1, 2));
             outgoing.options.sack.push((3, 4));
             let mut buf = [0; 200];
-            let header = outgoing.header_len(local.is_ipv4());
-            buf[header..header + 4].copy_from_slice(b"data");
+            let header = header_len(local) + 24;
             let len = outgoing.write(&mut buf, (local, remote), 4).unwrap();
             assert_eq!(len, header + 4);
+            buf[header..len].copy_from_slice(b"data");
             let ip_len = if local.is_ipv4() { 20 } else { 40 };
             let segment = Segment::read(&buf[..len], ip_len);
             assert_eq!((segment.seq, segment.ack, segment.window), (0xffff_fffe, Some(7), 513));

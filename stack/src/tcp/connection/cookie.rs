@@ -2,10 +2,9 @@
 
 use std::net::SocketAddr;
 
-use super::{Connection, Settings};
+use super::{Connection, Settings, own_mss};
 use crate::State;
 use crate::clock::Time;
-use crate::ip::MAX_PACKET;
 use crate::tcp::options::Options;
 use crate::tcp::segment::Outgoing;
 use crate::tcp::sequence;
@@ -25,7 +24,7 @@ impl Connection {
         connection.timestamps = None;
         connection.state = State::SynReceived;
         // The answer has left: with which window is known, when is not.
-        connection.receiver.offer(0);
+        connection.receiver.offer_in_syn();
         connection.syn.tries = 2;
         connection
     }
@@ -38,14 +37,9 @@ impl Connection {
         checksums: bool,
         buf: &mut [u8],
     ) -> usize {
-        let header_len = if local.is_ipv4() { 40 } else { 60 };
-        let options = Options { mss: Some((MAX_PACKET - header_len) as u16), ..Options::default() };
+        let options = Options { mss: Some(own_mss(local)), ..Options::default() };
         let ack = Some(sequence::wire(irs, 1));
         let answer = Outgoing { seq: isn, ack, syn: true, window: u16::MAX, options, ..Outgoing::default() };
-        let length = answer.write(buf, (local, remote), 0).unwrap_or(0);
-        if checksums && length > 0 {
-            crate::checksum::fill_tcp(&mut buf[..length]);
-        }
-        length
+        answer.write_alone(buf, (local, remote), checksums)
     }
 }

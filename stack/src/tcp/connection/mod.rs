@@ -24,7 +24,7 @@ use super::congestion::CongestionControl;
 use super::memory::{Charge, Memory};
 use super::options::Options;
 use super::receiver::Receiver;
-use super::segment::Segment;
+use super::segment::{Segment, header_len};
 use super::sender::Sender;
 use super::sequence;
 use crate::State;
@@ -199,16 +199,6 @@ impl Connection {
         (0..14).find(|shift| largest >> shift <= usize::from(u16::MAX)).unwrap_or(14)
     }
 
-    /// The largest segment that this node takes in: any IP packet (RFC 6691 section 2).
-    fn own_mss(&self) -> u16 {
-        (MAX_PACKET - self.header_len()) as u16
-    }
-
-    /// Bytes of the IP and TCP headers without options.
-    fn header_len(&self) -> usize {
-        if self.local.is_ipv4() { 40 } else { 60 }
-    }
-
     /// Payload of a full segment.
     fn mss(&self) -> u64 {
         let options = if self.timestamps.is_some() { 12 } else { 0 };
@@ -223,7 +213,9 @@ impl Connection {
         self.sender.sack = sack_permitted;
         if let Some(scale) = window_scale {
             self.peer_scale = scale;
-            self.own_scale = Some(self.wanted_scale());
+            let own = self.wanted_scale();
+            self.own_scale = Some(own);
+            self.receiver.scale = own;
         }
         self.timestamps = match (&self.timestamps, timestamps) {
             (Some(own), Some((value, _))) => Some(own.heard(now, value)),
@@ -236,7 +228,6 @@ impl Connection {
     /// The handshake is done.
     fn establish(&mut self, now: Time) {
         self.state = State::Established;
-        self.receiver.scale = self.own_scale.unwrap_or(0);
         if let Some(sent) = self.syn.sent.filter(|_| self.syn.tries == 1) {
             self.sender.handshake_took(now, crate::clock::since(now, sent));
         }
@@ -395,6 +386,11 @@ impl Connection {
         let bytes = self.sender.allocated() + self.receiver.allocated();
         self.charge.update(&self.settings.memory, bytes);
     }
+}
+
+/// The largest segment that this node takes in at `local`: any IP packet (RFC 6691 section 2).
+fn own_mss(local: SocketAddr) -> u16 {
+    (MAX_PACKET - header_len(local)) as u16
 }
 
 impl Drop for Connection {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Connection;
+use super::{Connection, own_mss};
 use crate::State;
 use crate::clock::{Time, after};
 use crate::flow::Egress;
@@ -28,17 +28,14 @@ impl Connection {
         self.run_timers(now);
         if self.reset_due {
             self.reset_due = false;
-            let reset = Outgoing { rst: true, ..self.header(self.wire_nxt()) };
+            let reset =
+                Outgoing { rst: true, options: Options::default(), ..self.header(now, self.wire_nxt()) };
             return self.finish(buf, reset, 0, limits);
         }
         match self.state {
             State::Closed => None,
             State::SynReceived if !self.syn.due && self.receiver.is_answer_due(now, self.mss()) => {
-                self.receiver.scale = self.own_scale.unwrap_or(0);
-                let answer = self.emit_ack(now, limits, buf);
-                // Until the handshake is done it is SYNs that tell the window.
-                self.receiver.scale = 0;
-                answer
+                self.emit_ack(now, limits, buf)
             }
             State::SynSent | State::SynReceived => self.emit_syn(now, limits, buf),
             _ => self.emit_synchronized(now, limits, buf),
@@ -130,7 +127,7 @@ impl Connection {
         self.syn.tries += 1;
         let answers = self.state == State::SynReceived;
         let options = Options {
-            mss: Some(self.own_mss()),
+            mss: Some(own_mss(self.local)),
             window_scale: match answers {
                 true => self.own_scale,
                 false => Some(self.wanted_scale()),
@@ -146,7 +143,7 @@ impl Connection {
             // RFC 3168 6.1.1; the second try goes without, in case something on the way takes offence.
             ece: if answers { self.ecn.on } else { self.settings.ecn && self.syn.tries == 1 },
             cwr: !answers && self.settings.ecn && self.syn.tries == 1,
-            window: self.receiver.offer(0),
+            window: self.receiver.offer_in_syn(),
             options,
             ..Outgoing::default()
         };
@@ -177,8 +174,7 @@ impl Connection {
 
     /// A segment without data: an acknowledgement with what is to be reported.
     fn emit_bare(&mut self, now: Time, seq: u32, limits: &Egress, buf: &mut [u8]) -> Option<SuperSegment> {
-        let mut header = self.header(seq);
-        header.options.timestamps = self.timestamps.map(|timestamps| timestamps.option(now));
+        let mut header = self.header(now, seq);
         self.receiver.on_acknowledged();
         if self.sender.sack {
             let most = if self.timestamps.is_some() { MAX_BLOCKS - 1 } else { MAX_BLOCKS };
@@ -200,10 +196,8 @@ impl Connection {
         buf: &mut [u8],
         (start, end, again): (u64, u64, bool),
     ) -> Option<SuperSegment> {
-        let mut header = self.header(sequence::wire(self.isn, start));
-        header.options.timestamps = self.timestamps.map(|timestamps| timestamps.option(now));
-        let header_len = header.header_len(self.local.is_ipv4());
-        let (length, fin) = self.sender.copy(start, end, &mut buf[header_len..]);
+        let mut header = self.header(now, sequence::wire(self.isn, start));
+        let (length, fin) = self.sender.measure(start, end);
         header.fin = fin;
         header.psh = !fin && end >= self.sender.queued_end();
         if self.ecn.on && !again {
@@ -213,28 +207,34 @@ impl Connection {
         self.receiver.on_acknowledged();
         self.receiver.on_answered(now);
         self.sender.on_sent(now, start, end, again);
-        self.finish(buf, header, length, limits)
+        let packet = self.finish(buf, header, length, limits)?;
+        self.sender.copy(start, &mut buf[packet.header_len()..packet.len()]);
+        Some(packet)
     }
 
     /// The header that every segment of a standing connection has.
-    fn header(&mut self, seq: u32) -> Outgoing {
+    fn header(&mut self, now: Time, seq: u32) -> Outgoing {
+        let timestamps = self.timestamps.map(|timestamps| timestamps.option(now));
         Outgoing {
             seq,
             ack: Some(self.wire_ack()),
             ece: self.ecn.echo,
             window: self.receiver.offer(self.mss()),
+            options: Options { timestamps, ..Options::default() },
             ..Outgoing::default()
         }
     }
 
+    /// Writes the headers for `payload` bytes that follow them.
     fn finish(
-        &mut self,
+        &self,
         buf: &mut [u8],
         header: Outgoing,
         payload: usize,
         limits: &Egress,
     ) -> Option<SuperSegment> {
         let length = header.write(buf, (self.local, self.remote), payload)?;
-        SuperSegment::new(&buf[..length], self.mss() as usize, limits.checksums)
+        let headers = length - payload;
+        Some(SuperSegment::new(&buf[..length], headers, self.mss() as usize, limits.checksums))
     }
 }

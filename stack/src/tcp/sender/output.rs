@@ -57,14 +57,14 @@ impl Sender {
         self.board.last().map(|last| Plan::Send { start: last.start, end: last.end, again: true })
     }
 
-    /// The end of what is queued, FIN included, and within the peer's window.
+    /// The end of what is queued. A FIN counts: it takes no room in the peer's buffer, but it does in its window.
+    pub(super) fn end(&self) -> u64 {
+        self.fin.map_or(self.queue.end(), |fin| fin + 1)
+    }
+
+    /// The same as far as the peer's window lets it leave.
     fn sendable_end(&self) -> u64 {
-        let end = match self.fin {
-            // A FIN takes no room in the peer's buffer, but it does in its window.
-            Some(fin) => fin + 1,
-            None => self.queue.end(),
-        };
-        end.min(self.edge)
+        self.end().min(self.edge)
     }
 
     fn plan_new(&mut self, now: Time) -> Plan {
@@ -182,13 +182,16 @@ impl Sender {
         }
     }
 
-    /// Copies the data of `start..end` to `buf`; gives its length without a FIN, and whether there is one.
-    pub(crate) fn copy(&self, start: u64, end: u64, buf: &mut [u8]) -> (usize, bool) {
+    /// The length of the data of `start..end`, without a FIN, and whether there is one.
+    pub(crate) fn measure(&self, start: u64, end: u64) -> (usize, bool) {
         let fin = self.fin.is_some_and(|fin| end > fin);
-        let length = (end - start) as usize - usize::from(fin);
-        let copied = self.queue.copy(start, &mut buf[..length]);
-        debug_assert_eq!(copied, length, "the queue holds what is outstanding");
-        (copied, fin)
+        ((end - start) as usize - usize::from(fin), fin)
+    }
+
+    /// Fills `buf` with the data from `start` on.
+    pub(crate) fn copy(&self, start: u64, buf: &mut [u8]) {
+        let copied = self.queue.copy(start, buf);
+        debug_assert_eq!(copied, buf.len(), "the queue holds what is outstanding");
     }
 
     /// `start..end` leaves now.

@@ -50,7 +50,7 @@ impl Sender {
 
     /// Whether the peer's window alone keeps back what waits, a FIN included: it is closed, or too small to be worth it.
     fn is_blocked(&self) -> bool {
-        let queued = self.fin.map_or(self.queue.end(), |fin| fin + 1);
+        let queued = self.end();
         let room = self.edge.saturating_sub(self.nxt);
         self.nxt < queued && (room == 0 || (room < self.mss && self.edge < queued && !self.is_half(room)))
     }
@@ -106,22 +106,28 @@ impl Sender {
             self.board.forget_sacked();
         }
         let again = self.phase == Phase::Loss;
-        let mut lost = 0;
-        self.board.lose_all(|run| lost += run.len());
-        self.sampler.on_lost(lost);
         self.rtt.back_off();
+        let lost = self.lose_all(now);
         self.phase = Phase::Loss;
         self.recover = self.nxt;
         self.probe = None;
-        self.probe_due = false;
-        self.reorder = None;
         self.duplicates = 0;
-        self.pace.reset();
         // The second timeout in a row is no mistake about the first transmission any more.
         self.undo = Undo { bytes: lost, armed: !again, timeout: !again && self.sack };
         let view = self.view(now);
         self.congestion.on_timeout(&view);
+    }
+
+    /// Everything in flight is to leave again, at once; gives how many bytes.
+    fn lose_all(&mut self, now: Time) -> u64 {
+        let mut lost = 0;
+        self.board.lose_all(|run| lost += run.len());
+        self.sampler.on_lost(lost);
+        self.probe_due = false;
+        self.reorder = None;
+        self.pace.reset();
         self.timer = Some((after(now, self.rtt.timeout()), Timer::Retransmission));
+        lost
     }
 
     /// The path has come back: what is outstanding leaves again at once, and the peer's silence was nobody's
@@ -133,11 +139,6 @@ impl Sender {
             self.poke_due = self.is_blocked() && self.edge <= self.nxt;
             return;
         }
-        let mut lost = 0;
-        self.board.lose_all(|run| lost += run.len());
-        self.sampler.on_lost(lost);
-        self.reorder = None;
-        self.probe_due = false;
-        self.timer = Some((after(now, self.rtt.timeout()), Timer::Retransmission));
+        self.lose_all(now);
     }
 }
