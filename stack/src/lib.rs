@@ -103,6 +103,7 @@ mod fragments;
 mod gro;
 mod gso;
 mod icmp;
+mod inbox;
 mod interface;
 mod ip;
 mod ip_options;

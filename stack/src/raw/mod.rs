@@ -12,15 +12,13 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::batch::Mark;
 use crate::demux::Bound;
-use crate::error_queue::ErrorQueue;
+use crate::inbox::Inbox;
 use crate::ip_options::Settings;
-use crate::multicast::Groups;
-use crate::queue::DatagramQueue;
 use crate::stack::Shared;
 use crate::{Error, ErrorReport, InterfaceId, IpOptions, Ready, Received, Stack};
 
 pub use filter::IcmpFilter;
-pub(crate) use receiving::{Origin, complain, receive};
+pub(crate) use receiving::{complain, receive};
 pub use sending::RawRoute;
 
 /// The protocol of sockets that only send, headers included: IPPROTO_RAW.
@@ -62,10 +60,7 @@ struct Inner {
     local: IpAddr,
     peer: Option<IpAddr>,
     options: RawOptions,
-    queue: DatagramQueue<Origin>,
-    error: Option<Error>,
-    reports: ErrorQueue,
-    groups: Groups,
+    inbox: Inbox,
 }
 
 /// Options of a raw socket, given when it is opened and changed with [`RawSocket::set_options`].
@@ -124,10 +119,7 @@ impl Stack {
             local: unspecified(ipv6),
             peer: None,
             options: RawOptions { header_included, ..options },
-            queue: DatagramQueue::new(limit),
-            error: None,
-            reports: ErrorQueue::new(),
-            groups: Groups::default(),
+            inbox: Inbox::new(limit),
         };
         let socket = Arc::new(RawSocket {
             shared: shared.clone(),
@@ -259,7 +251,7 @@ impl RawSocket {
         if self.is_closed() {
             return Err(Error::Closed);
         }
-        inner.groups.change(&self.shared, self.ipv6, (interface, usual), group, joined)
+        inner.inbox.groups.change(&self.shared, self.ipv6, (interface, usual), group, joined)
     }
 
     /// Takes the oldest packet. The ports in what is returned are 0.
@@ -267,7 +259,7 @@ impl RawSocket {
     /// # Errors
     /// What an earlier packet ran into, once; [`Error::WouldBlock`], [`Error::Closed`].
     pub fn recv_from(&self, buf: &mut [u8]) -> Result<Received, Error> {
-        self.receive_with(buf, |queue, buf| queue.pop(buf))
+        self.lock().inbox.pop(self.is_closed(), buf)
     }
 
     /// Copies the oldest packet and leaves it there.
@@ -275,37 +267,12 @@ impl RawSocket {
     /// # Errors
     /// As [`recv_from`](Self::recv_from).
     pub fn peek_from(&self, buf: &mut [u8]) -> Result<Received, Error> {
-        self.receive_with(buf, |queue, buf| queue.peek(buf))
-    }
-
-    fn receive_with(
-        &self,
-        buf: &mut [u8],
-        take: impl FnOnce(&mut DatagramQueue<Origin>, &mut [u8]) -> Option<(Origin, usize)>,
-    ) -> Result<Received, Error> {
-        let mut inner = self.lock();
-        if let Some(error) = inner.error.take() {
-            return Err(error);
-        }
-        if self.is_closed() {
-            return Err(Error::Closed);
-        }
-        let (origin, full) = take(&mut inner.queue, buf).ok_or(Error::WouldBlock)?;
-        let len = full.min(buf.len());
-        Ok(Received {
-            len,
-            source: SocketAddr::new(origin.source, 0),
-            destination: SocketAddr::new(origin.destination, 0),
-            interface: origin.interface,
-            hop_limit: origin.hop_limit,
-            traffic_class: origin.traffic_class,
-            truncated: full > len,
-        })
+        self.lock().inbox.peek(self.is_closed(), buf)
     }
 
     /// What an earlier packet ran into, once: SO_ERROR.
     pub fn take_error(&self) -> Option<Error> {
-        self.lock().error.take()
+        self.lock().inbox.error.take()
     }
 
     /// Takes the oldest error report, as [`UdpSocket::recv_error`](crate::UdpSocket::recv_error).
@@ -313,35 +280,19 @@ impl RawSocket {
     /// # Errors
     /// [`Error::WouldBlock`] if there is none.
     pub fn recv_error(&self, buf: &mut [u8]) -> Result<ErrorReport, Error> {
-        self.lock().reports.pop(buf).ok_or(Error::WouldBlock)
+        self.lock().inbox.pop_report(buf)
     }
 
     /// What can be done without waiting. Writing always can.
     pub fn readiness(&self) -> Ready {
-        let inner = self.lock();
-        let mut ready = Ready::WRITABLE;
-        if inner.error.is_some() {
-            ready |= Ready::ERROR | Ready::READABLE;
-        }
-        if !inner.reports.is_empty() {
-            ready |= Ready::ERROR;
-        }
-        if self.is_closed() {
-            ready |= Ready::READ_CLOSED | Ready::READABLE;
-        }
-        if !inner.queue.is_empty() {
-            ready |= Ready::READABLE;
-        }
-        ready
+        self.lock().inbox.readiness(self.is_closed())
     }
 
     /// Receives nothing more, leaves its groups and drops what was not read.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.shared.raw.remove(self.protocol.into(), self);
-        let mut inner = self.lock();
-        inner.queue.clear();
-        inner.groups.leave_all(&self.shared);
+        self.lock().inbox.close(&self.shared);
     }
 
     /// The driver's own state for this socket.
@@ -355,7 +306,7 @@ impl RawSocket {
 
     /// The interface was removed.
     pub(crate) fn fail(&self, error: Error) {
-        self.lock().error = Some(error);
+        self.lock().inbox.error = Some(error);
     }
 
     fn is_closed(&self) -> bool {

@@ -1,26 +1,17 @@
 //! What arrives for raw sockets: packets, and errors about those that were sent.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use smoltcp::wire::{IpProtocol, Ipv4Packet};
 
 use super::{RawSocket, SEND_ONLY};
 use crate::icmp::Complaint;
+use crate::inbox::Origin;
 use crate::interface::Interface;
 use crate::ip::IpHeader;
 use crate::stack::Shared;
-use crate::{Batch, InterfaceId, TrafficClass, checksum, icmp};
-
-/// Where a packet came from, and how.
-#[derive(Clone, Copy)]
-pub(crate) struct Origin {
-    pub(super) source: IpAddr,
-    pub(super) destination: IpAddr,
-    pub(super) interface: InterfaceId,
-    pub(super) hop_limit: u8,
-    pub(super) traffic_class: TrafficClass,
-}
+use crate::{Batch, TrafficClass, checksum, icmp};
 
 /// Gives a whole packet to all raw sockets that it suits; `false` if there is none.
 pub(crate) fn receive(
@@ -42,8 +33,8 @@ pub(crate) fn receive(
         complete(packet, ip);
     }
     let origin = Origin {
-        source: ip.source,
-        destination: ip.destination,
+        source: SocketAddr::new(ip.source, 0),
+        destination: SocketAddr::new(ip.destination, 0),
         interface: interface.id,
         hop_limit: ip.hop_limit,
         traffic_class: TrafficClass(ip.traffic_class),
@@ -97,10 +88,10 @@ pub(crate) fn complain(
 impl RawSocket {
     fn wants(&self, origin: &Origin, payload: &[u8], verify: bool) -> bool {
         let inner = self.lock();
-        let for_others = inner.peer.is_some_and(|peer| peer != origin.source)
-            || (origin.destination.is_multicast()
-                && !inner.groups.contains(origin.interface, origin.destination));
-        let is_icmp = icmp::is_for(origin.source, IpProtocol::from(self.protocol));
+        let (source, destination) = (origin.source.ip(), origin.destination.ip());
+        let for_others = inner.peer.is_some_and(|peer| peer != source)
+            || (destination.is_multicast() && !inner.inbox.groups.contains(origin.interface, destination));
+        let is_icmp = icmp::is_for(source, IpProtocol::from(self.protocol));
         let filtered =
             is_icmp && payload.first().is_some_and(|&kind| !inner.options.icmp_filter.passes(kind));
         if for_others || filtered || self.is_closed() {
@@ -110,7 +101,7 @@ impl RawSocket {
         let Some(offset) = self.checksum_offset(&inner.options).filter(|_| verify) else { return true };
         let protocol = IpProtocol::from(self.protocol);
         let fits = payload.len() >= offset + 2;
-        let valid = fits && checksum::pseudo((origin.source, origin.destination), protocol, payload) == 0;
+        let valid = fits && checksum::pseudo((source, destination), protocol, payload) == 0;
         if !valid {
             self.shared.counters.ip_checksum_errors.bump();
         }
@@ -119,7 +110,7 @@ impl RawSocket {
 
     fn deliver(&self, origin: Origin, data: &[u8]) {
         let counters = &self.shared.counters;
-        match self.lock().queue.push(origin, data) {
+        match self.lock().inbox.push(origin, data) {
             true => counters.raw_received.bump(),
             false => counters.raw_queue_overflows.bump(),
         }
@@ -133,13 +124,8 @@ impl RawSocket {
             return false;
         }
         let report = complaint.report(SocketAddr::new(complaint.destination, 0));
-        if ip.receive_errors && !inner.reports.push(report, complaint.head) {
-            self.shared.counters.error_queue_overflows.bump();
-        }
-        let fails = ip.receive_errors || (complaint.is_hard() && inner.peer.is_some());
-        if fails {
-            inner.error = Some(complaint.error);
-        }
+        let hard = complaint.is_hard() && inner.peer.is_some();
+        let fails = inner.inbox.complain(&self.shared, &ip, hard, report, complaint.head);
         // A packet may be too big whether or not its socket wants to hear it.
         fails || complaint.mtu().is_some()
     }

@@ -45,7 +45,7 @@ impl RawSocket {
         }
         let (peer, local) = {
             let mut inner = self.lock();
-            if let Some(error) = inner.error.take() {
+            if let Some(error) = inner.inbox.error.take() {
                 return Err(error);
             }
             (inner.peer, inner.local)

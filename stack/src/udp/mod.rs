@@ -13,10 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::batch::Mark;
 use crate::demux::Bound;
-use crate::error_queue::ErrorQueue;
+use crate::inbox::Inbox;
 use crate::ip_options::Settings;
-use crate::multicast::Groups;
-use crate::queue::DatagramQueue;
 use crate::stack::Shared;
 use crate::{Error, ErrorReport, InterfaceId, Ready, TrafficClass, UdpOptions};
 
@@ -53,22 +51,9 @@ pub struct UdpSocket {
 }
 
 struct Inner {
-    queue: DatagramQueue<Origin>,
+    inbox: Inbox,
     /// Where a connected socket's datagrams go and come from.
     peer: Option<UdpRoute>,
-    error: Option<Error>,
-    /// What is behind such errors, if the socket wants to know.
-    reports: ErrorQueue,
-    groups: Groups,
-}
-
-#[derive(Clone, Copy)]
-struct Origin {
-    source: SocketAddr,
-    destination: SocketAddr,
-    interface: InterfaceId,
-    hop_limit: u8,
-    traffic_class: TrafficClass,
 }
 
 /// Where a datagram goes out; made by [`UdpSocket::route`].
@@ -136,13 +121,7 @@ impl UdpSocket {
         options: &UdpOptions,
     ) -> Arc<Self> {
         let limit = options.receive_buffer.unwrap_or(shared.config.udp_receive_buffer);
-        let inner = Inner {
-            queue: DatagramQueue::new(limit),
-            peer: None,
-            error: None,
-            reports: ErrorQueue::new(),
-            groups: Groups::default(),
-        };
+        let inner = Inner { inbox: Inbox::new(limit), peer: None };
         Arc::new(Self {
             shared: shared.clone(),
             interface,
@@ -175,7 +154,7 @@ impl UdpSocket {
     /// # Errors
     /// What an earlier datagram ran into, once; [`Error::WouldBlock`], [`Error::Closed`].
     pub fn recv_from(&self, buf: &mut [u8]) -> Result<Received, Error> {
-        self.receive_with(buf, |queue, buf| queue.pop(buf))
+        self.lock().inbox.pop(self.is_closed(), buf)
     }
 
     /// Copies the oldest datagram and leaves it there.
@@ -183,31 +162,12 @@ impl UdpSocket {
     /// # Errors
     /// As [`recv_from`](Self::recv_from).
     pub fn peek_from(&self, buf: &mut [u8]) -> Result<Received, Error> {
-        self.receive_with(buf, |queue, buf| queue.peek(buf))
-    }
-
-    fn receive_with(
-        &self,
-        buf: &mut [u8],
-        take: impl FnOnce(&mut DatagramQueue<Origin>, &mut [u8]) -> Option<(Origin, usize)>,
-    ) -> Result<Received, Error> {
-        let mut inner = self.lock();
-        if let Some(error) = inner.error.take() {
-            return Err(error);
-        }
-        if self.is_closed() {
-            return Err(Error::Closed);
-        }
-        let (origin, full) = take(&mut inner.queue, buf).ok_or(Error::WouldBlock)?;
-        let Origin { source, destination, interface, hop_limit, traffic_class } = origin;
-        let len = full.min(buf.len());
-        let truncated = full > len;
-        Ok(Received { len, source, destination, interface, hop_limit, traffic_class, truncated })
+        self.lock().inbox.peek(self.is_closed(), buf)
     }
 
     /// What an earlier datagram ran into, once: SO_ERROR.
     pub fn take_error(&self) -> Option<Error> {
-        self.lock().error.take()
+        self.lock().inbox.error.take()
     }
 
     /// Takes the oldest error report (MSG_ERRQUEUE) and writes what it quotes of the datagram's payload to `buf`. There
@@ -216,26 +176,12 @@ impl UdpSocket {
     /// # Errors
     /// [`Error::WouldBlock`] if there is none.
     pub fn recv_error(&self, buf: &mut [u8]) -> Result<ErrorReport, Error> {
-        self.lock().reports.pop(buf).ok_or(Error::WouldBlock)
+        self.lock().inbox.pop_report(buf)
     }
 
     /// What can be done without waiting. Writing always can.
     pub fn readiness(&self) -> Ready {
-        let inner = self.lock();
-        let mut ready = Ready::WRITABLE;
-        if inner.error.is_some() {
-            ready |= Ready::ERROR | Ready::READABLE;
-        }
-        if !inner.reports.is_empty() {
-            ready |= Ready::ERROR;
-        }
-        if self.is_closed() {
-            ready |= Ready::READ_CLOSED | Ready::READABLE;
-        }
-        if !inner.queue.is_empty() {
-            ready |= Ready::READABLE;
-        }
-        ready
+        self.lock().inbox.readiness(self.is_closed())
     }
 
     /// Joins a multicast group: datagrams to it are received from now on, on one interface. Without one it is the
@@ -272,7 +218,7 @@ impl UdpSocket {
         if self.is_closed() {
             return Err(Error::Closed);
         }
-        inner.groups.change(&self.shared, self.local.is_ipv6(), (interface, usual), group, joined)
+        inner.inbox.groups.change(&self.shared, self.local.is_ipv6(), (interface, usual), group, joined)
     }
 
     /// Unbinds it, leaves its groups and drops what was not read.
@@ -280,9 +226,7 @@ impl UdpSocket {
         self.closed.store(true, Ordering::Release);
         self.disconnect();
         self.shared.udp_binds.remove(self.local.port(), self);
-        let mut inner = self.lock();
-        inner.queue.clear();
-        inner.groups.leave_all(&self.shared);
+        self.lock().inbox.close(&self.shared);
     }
 
     /// The driver's own state for this socket.
@@ -296,7 +240,7 @@ impl UdpSocket {
 
     /// The interface was removed or has lost the address.
     pub(crate) fn fail(&self, error: Error) {
-        self.lock().error = Some(error);
+        self.lock().inbox.error = Some(error);
     }
 
     fn is_closed(&self) -> bool {

@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 
 use smoltcp::wire::UdpPacket;
 
-use super::{Origin, UdpRoute, UdpSocket};
+use super::{UdpRoute, UdpSocket};
 use crate::clock::Time;
 use crate::icmp::{Problem, report};
+use crate::inbox::Origin;
 use crate::interface::Interface;
 use crate::ip::IpHeader;
 use crate::stack::Shared;
@@ -72,11 +73,10 @@ fn receive_for_group(shared: &Shared, origin: &Origin, data: &[u8], batch: &mut 
 
 impl UdpSocket {
     fn is_member(&self, origin: &Origin) -> bool {
-        self.lock().groups.contains(origin.interface, origin.destination.ip())
+        self.lock().inbox.groups.contains(origin.interface, origin.destination.ip())
     }
 
-    /// An ICMP error may be about one of its datagrams; `false` if the socket does not care. A `hard` one fails the next
-    /// call of a connected socket, and is reported to those who asked; others are reported only.
+    /// An ICMP error may be about one of its datagrams; `false` if the socket does not care.
     pub(crate) fn complain(&self, report: &ErrorReport, hard: bool, payload: &[u8]) -> bool {
         let ip = self.ip.load();
         let mut inner = self.lock();
@@ -84,14 +84,8 @@ impl UdpSocket {
         if report.error == Error::MessageSize && ip.fragmentation == Fragmentation::Always {
             return false;
         }
-        if ip.receive_errors && !inner.reports.push(*report, payload) {
-            self.shared.counters.error_queue_overflows.bump();
-        }
-        let fails = ip.receive_errors || (hard && inner.peer.is_some());
-        if fails {
-            inner.error = Some(report.error);
-        }
-        fails
+        let hard = hard && inner.peer.is_some();
+        inner.inbox.complain(&self.shared, &ip, hard, *report, payload)
     }
 
     /// Queues a datagram; a connected socket takes its peer's only.
@@ -101,7 +95,7 @@ impl UdpSocket {
             return;
         }
         let counters = &self.shared.counters;
-        match inner.queue.push(origin, data) {
+        match inner.inbox.push(origin, data) {
             true => counters.udp_received.bump(),
             false => counters.udp_queue_overflows.bump(),
         }

@@ -55,7 +55,7 @@ impl UdpSocket {
         }
         let (peer, error) = {
             let mut inner = self.lock();
-            (inner.peer, inner.error.take())
+            (inner.peer, inner.inbox.error.take())
         };
         if let Some(error) = error {
             return Err(error);
@@ -163,8 +163,6 @@ impl UdpSocket {
             destination,
             len: 0,
         };
-        if !self.lock().reports.push(report, &[]) {
-            self.shared.counters.error_queue_overflows.bump();
-        }
+        self.lock().inbox.push_report(&self.shared, report, &[]);
     }
 }
