@@ -3,7 +3,6 @@
 mod calls;
 mod network;
 mod sender;
-mod tables;
 
 use super::CongestionControl::{self, Bbr, Bbr3, Cubic, Reno};
 use network::{Flow, Link, Report, run};
