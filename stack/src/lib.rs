@@ -130,7 +130,7 @@ pub use config::{Cidr, Config, InterfaceConfig, InterfaceId, ParseCidrError, Tcp
 pub use counters::Counters;
 pub use error::Error;
 pub use error_queue::{ErrorOrigin, ErrorReport};
-pub use flow::{Egress, Flow, TcpInfo};
+pub use flow::{Egress, Flow, PIECES, TcpInfo};
 pub use fragments::Fragments;
 pub use gro::{Coalescer, Flushed};
 pub use gso::SuperSegment;

@@ -43,6 +43,7 @@ pub struct Listener {
 }
 
 struct Queue {
+    /// Connections that may wait; 0 while the socket is only bound.
     backlog: usize,
     handshakes: usize,
     established: VecDeque<Arc<Flow>>,
@@ -67,10 +68,9 @@ impl Listener {
         shared: &Arc<Shared>,
         interface: Option<InterfaceId>,
         local: SocketAddr,
-        backlog: usize,
         options: TcpOptions,
     ) -> Arc<Self> {
-        let backlog = backlog.max(1);
+        let backlog = 0;
         let established = VecDeque::new();
         let queue = Queue { backlog, handshakes: 0, established, closed: false, cookie: None };
         Arc::new(Self {
@@ -107,9 +107,9 @@ impl Listener {
         }
     }
 
-    /// Changes how many connections may wait, handshakes included; at least 1. More that wait already
+    /// listen(2), also to change how many connections may wait, handshakes included; at least 1. More that wait already
     /// stay.
-    pub fn set_backlog(&self, backlog: usize) {
+    pub fn listen(&self, backlog: usize) {
         self.lock().backlog = backlog.max(1);
     }
 
@@ -141,6 +141,11 @@ impl Listener {
     /// The driver's own state for this socket.
     pub fn context(&self) -> &OnceLock<Arc<dyn Any + Send + Sync>> {
         &self.context
+    }
+
+    /// Whether it takes connections: a socket that is only bound does not.
+    pub(crate) fn is_listening(&self) -> bool {
+        self.lock().backlog > 0
     }
 
     pub(crate) fn options(&self) -> &TcpOptions {

@@ -131,7 +131,7 @@ impl Stack {
             return;
         }
         // RFC 9293 3.10.7.2: to a listener, what neither opens nor acknowledges is nothing.
-        if tcp.ack.is_none() && shared.listeners.find(interface.id, local).is_some() {
+        if tcp.ack.is_none() && shared.listening(interface.id, local).is_some() {
             return;
         }
         shared.counters.tcp_no_socket.bump();
@@ -150,7 +150,7 @@ impl Stack {
         batch: &mut Batch,
     ) -> Option<Option<Arc<Flow>>> {
         let shared = &self.shared;
-        let listener = shared.listeners.find(interface.id, local)?;
+        let listener = shared.listening(interface.id, local)?;
         if shared.flows.len() >= shared.config.max_flows {
             shared.counters.tcp_flow_limit.bump();
             return Some(None);
@@ -222,7 +222,7 @@ impl Stack {
     ) -> Option<Option<Arc<Flow>>> {
         let shared = &self.shared;
         let ack = tcp.ack.filter(|_| !tcp.syn && !tcp.rst)?;
-        let listener = shared.listeners.find(interface.id, local)?;
+        let listener = shared.listening(interface.id, local)?;
         if !listener.has_given_cookies(time) {
             return None;
         }

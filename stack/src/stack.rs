@@ -60,6 +60,13 @@ pub(crate) struct Shared {
     ephemeral: Ephemeral,
 }
 
+impl Shared {
+    /// Who takes connections to `local`.
+    pub(crate) fn listening(&self, interface: InterfaceId, local: SocketAddr) -> Option<Arc<Listener>> {
+        self.listeners.find(interface, local).filter(|listener| listener.is_listening())
+    }
+}
+
 impl Stack {
     /// A stack without interfaces. Everything that must not be guessed (initial sequence numbers, ports,
     /// the order in hash tables) comes from `seed`, which must be secret and different for each stack.
@@ -253,6 +260,22 @@ impl Stack {
         backlog: usize,
         options: TcpOptions,
     ) -> Result<Arc<Listener>, Error> {
+        let listener = self.tcp_bind(interface, local, options)?;
+        listener.listen(backlog);
+        Ok(listener)
+    }
+
+    /// Takes an address and a port as [`tcp_listen`](Self::tcp_listen) does. Connections to it are refused until
+    /// [`Listener::listen`].
+    ///
+    /// # Errors
+    /// Those of [`tcp_listen`](Self::tcp_listen).
+    pub fn tcp_bind(
+        &self,
+        interface: Option<InterfaceId>,
+        local: SocketAddr,
+        options: TcpOptions,
+    ) -> Result<Arc<Listener>, Error> {
         let shared = &self.shared;
         let local = canonical(local);
         if local.ip().is_multicast() {
@@ -269,7 +292,7 @@ impl Stack {
             };
             let local = SocketAddr::new(local.ip(), port);
             let options = options.clone();
-            let make = || Listener::new(shared, interface, local, backlog, options);
+            let make = || Listener::new(shared, interface, local, options);
             shared.listeners.insert(port, free, make)
         };
         match local.port() {

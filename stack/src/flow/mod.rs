@@ -23,6 +23,7 @@ use crate::{Error, Listener, Ready, State, TcpOptions};
 
 use self::time_wait::TimeWait;
 
+pub use self::api::PIECES;
 pub use self::info::TcpInfo;
 
 /// The shortest keep-alive interval: what timers can tell apart.
