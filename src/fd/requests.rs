@@ -37,6 +37,7 @@ impl State {
             if self.watch(fd.as_fd(), key, EventFlags::IN).is_err() {
                 continue;
             }
+            self.contacts += 1;
             let own = rustix::process::geteuid().as_raw();
             let is_trusted = credentials.uid == own || credentials.uid == 0;
             self.insert(key, Entry::Control(Control { fd, process: credentials.pid, is_trusted }));

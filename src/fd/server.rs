@@ -53,6 +53,8 @@ pub(super) struct State {
     /// Room for what is on its way from one end to the other.
     pub(super) buf: Vec<u8>,
     draining: bool,
+    /// Connections that applications have made to the control socket.
+    pub(super) contacts: u64,
 }
 
 /// What a key stands for.
@@ -122,6 +124,7 @@ impl Server {
             last_key: 0,
             buf: vec![0; BUFFER],
             draining: false,
+            contacts: 0,
         };
         for (fd, entry) in [(control, Entry::ControlListener as fn(_) -> _), (data, Entry::DataListener)] {
             let key = state.new_key();
@@ -137,6 +140,10 @@ impl Server {
 
     pub(super) fn token(&self) -> Token {
         self.token
+    }
+
+    pub(super) fn contacts(&self) -> u64 {
+        self.lock().contacts
     }
 
     pub(super) fn begin_drain(&self) {
