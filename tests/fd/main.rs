@@ -2,5 +2,6 @@
 
 mod common;
 mod connect;
+mod host;
 mod listen;
 mod stream;
