@@ -70,7 +70,7 @@ static void misuse_sockets(void) {
     struct sockaddr *any = (struct sockaddr *)&address;
     socklen_t length = sizeof address;
     char byte;
-    FAILS(peersock_socket(AF_INET6, 99, 0), ESOCKTNOSUPPORT);
+    FAILS(peersock_socket(AF_INET6, 9, 0), ESOCKTNOSUPPORT);
     FAILS(peersock_socket(AF_INET6, SOCK_STREAM, IPPROTO_UDP), EPROTONOSUPPORT);
     FAILS(peersock_socket(AF_UNIX, SOCK_STREAM, 0), EAFNOSUPPORT);
     FAILS(peersock_node_socket(4711, AF_INET6, SOCK_STREAM, 0), ENETDOWN);

@@ -25,10 +25,8 @@ static void child(int listener, peersock_node other, int which) {
     fd = connect_to(to);
     write_all(fd, "child", 5);
     CHECK(close(fd) == 0);
-#ifdef __SANITIZE_ADDRESS__
-    // To it, what the parent's other threads had on their stacks is lost in a child.
-    _exit(0);
-#endif
+    // To what looks for leaks, all is lost in a child that the parent's other threads had on their stacks.
+    if (getenv("PEERSOCK_TEST_CHECKED") != NULL) execl("/bin/true", "true", NULL);
     exit(0);
 }
 
