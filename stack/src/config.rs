@@ -231,6 +231,11 @@ pub struct TcpOptions {
     pub congestion: CongestionControl,
     /// Whether explicit congestion notification (RFC 3168) is asked for and accepted. Default off.
     pub ecn: bool,
+    /// TCP_MAXSEG: no segment that is sent or asked for has more payload, TCP options included, bytes. By default the
+    /// path and the peer decide. 88 at least.
+    pub max_segment_size: Option<u16>,
+    /// What its packets' IP headers say; see [`Flow::set_ip_options`](crate::Flow::set_ip_options).
+    pub ip: IpOptions,
 }
 
 /// Options of a UDP socket, given when it is bound.

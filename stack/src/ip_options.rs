@@ -1,4 +1,4 @@
-//! What a datagram socket decides about the IP headers of its packets.
+//! What a socket decides about the IP headers of its packets.
 
 use std::net::IpAddr;
 use std::sync::{PoisonError, RwLock};
@@ -8,7 +8,7 @@ use smoltcp::wire::IpProtocol;
 use crate::ip::{Fields, HOP_LIMIT};
 use crate::{Error, InterfaceId, TrafficClass};
 
-/// IP settings of a UDP, echo or raw socket: what `setsockopt` sets at the levels `IPPROTO_IP` and `IPPROTO_IPV6`.
+/// IP settings of a UDP, echo, raw or TCP socket: what `setsockopt` sets at the levels `IPPROTO_IP` and `IPPROTO_IPV6`.
 ///
 /// ```
 /// use peersock_stack::{Fragmentation, IpOptions};

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crate::batch::Mark;
@@ -36,7 +36,7 @@ pub struct Listener {
     shared: Arc<Shared>,
     interface: Option<InterfaceId>,
     local: SocketAddr,
-    options: TcpOptions,
+    options: RwLock<TcpOptions>,
     queue: Mutex<Queue>,
     mark: Mark,
     context: OnceLock<Arc<dyn Any + Send + Sync>>,
@@ -77,7 +77,7 @@ impl Listener {
             shared: shared.clone(),
             interface,
             local,
-            options,
+            options: RwLock::new(options),
             queue: Mutex::new(queue),
             mark: Mark::default(),
             context: OnceLock::new(),
@@ -113,6 +113,17 @@ impl Listener {
         self.lock().backlog = backlog.max(1);
     }
 
+    /// What connections inherit that are accepted.
+    pub fn options(&self) -> TcpOptions {
+        self.options.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes what connections inherit whose SYN comes from now on. What is decided when a socket is bound stays:
+    /// [`reuse_address`](TcpOptions::reuse_address).
+    pub fn set_options(&self, options: TcpOptions) {
+        *self.options.write().unwrap_or_else(PoisonError::into_inner) = options;
+    }
+
     /// Stops listening. Connections that were not accepted are reset by the stack's next timeout.
     pub fn close(&self, now: Instant) {
         let waiting = {
@@ -141,10 +152,6 @@ impl Listener {
     /// The driver's own state for this socket.
     pub fn context(&self) -> &OnceLock<Arc<dyn Any + Send + Sync>> {
         &self.context
-    }
-
-    pub(crate) fn options(&self) -> &TcpOptions {
-        &self.options
     }
 
     pub(crate) fn mark(&self) -> &Mark {

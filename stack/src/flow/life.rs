@@ -76,7 +76,8 @@ impl Flow {
     }
 
     fn acknowledge(&self, time: Time, ending: &Ending, batch: &mut Batch) {
-        let mut answer = Outgoing { seq: ending.snd_nxt, ack: Some(ending.rcv_nxt), ..Outgoing::default() };
+        let &Ending { snd_nxt: seq, rcv_nxt, marking, .. } = ending;
+        let mut answer = Outgoing { seq, ack: Some(rcv_nxt), marking, ..Outgoing::default() };
         answer.options.timestamps = ending.timestamps.map(|timestamps| timestamps.option(time));
         batch.reply(self.interface.id, self.remote.ip(), MAX_HEADERS, |buf| {
             answer.write_alone(buf, (self.local, self.remote), self.interface.checksums)

@@ -3,6 +3,7 @@
 mod api;
 mod info;
 mod life;
+mod options;
 mod time_wait;
 
 use std::any::Any;
@@ -17,9 +18,9 @@ use crate::clock::Time;
 use crate::demux::FlowKey;
 use crate::interface::Interface;
 use crate::stack::Shared;
-use crate::tcp::{Connection, Settings};
+use crate::tcp::{Connection, Marking, Settings};
 use crate::timers::{NEVER, Tick};
-use crate::{Error, Listener, Ready, State, TcpOptions};
+use crate::{Error, IpOptions, Listener, Ready, State, TcpOptions};
 
 use self::time_wait::TimeWait;
 
@@ -102,6 +103,8 @@ struct Inner {
     /// A write found the queue full, and a quarter has not become free since.
     was_full: bool,
     reset_on_close: bool,
+    /// What the packets' IP headers say, and whether ICMP errors are to be told.
+    ip: IpOptions,
     keepalive: Option<Duration>,
     user_timeout: Duration,
     opened: Time,
@@ -145,6 +148,7 @@ impl Flow {
             orphaned: false,
             was_full: false,
             reset_on_close: options.reset_on_close,
+            ip: IpOptions { hop_limit: options.ip.hop_limit.max(1), ..options.ip },
             keepalive: sane(options.keepalive),
             user_timeout: options.user_timeout.unwrap_or(shared.config.user_timeout),
             opened: time,
@@ -178,6 +182,8 @@ impl Flow {
             receive_fixed: options.receive_buffer.is_some(),
             nodelay: options.nodelay,
             keepalive: sane(options.keepalive),
+            max_segment: options.max_segment_size,
+            marking: Marking::from(&options.ip),
             congestion: options.congestion,
             // Between nodes of this kind they would cost more than they bring: SACK and D-SACK tell the same.
             timestamps: interface.checksums,

@@ -70,6 +70,7 @@ fn is_after(a: u32, b: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tcp::Marking;
 
     fn segment(seq: u32, syn: bool, fin: bool, rst: bool) -> TcpHeader {
         let ack = (!syn).then_some(1);
@@ -79,7 +80,8 @@ mod tests {
     #[test]
     fn late_segments_are_answered_by_kind() {
         let at = Time::from_secs;
-        let mut wait = TimeWait::new(at(5), Ending { snd_nxt: 100, rcv_nxt: 200, timestamps: None });
+        let ending = Ending { snd_nxt: 100, rcv_nxt: 200, timestamps: None, marking: Marking::default() };
+        let mut wait = TimeWait::new(at(5), ending);
         assert_eq!(wait.segment(at(6), &segment(200, false, false, true)), Late::Ignore);
         assert_eq!(wait.segment(at(6), &segment(200, false, false, false)), Late::Ignore);
         assert_eq!(wait.expires(), at(15));

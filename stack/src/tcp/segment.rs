@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use smoltcp::wire::{IpProtocol, TcpPacket};
 
 use super::options::{MAX_OPTIONS, Options};
-use crate::checksum;
 use crate::ip::{HOP_LIMIT, write_header};
+use crate::{IpOptions, checksum};
 
 /// An arriving segment.
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +71,26 @@ pub(crate) fn header_len(local: SocketAddr) -> usize {
     if local.is_ipv4() { 40 } else { 60 }
 }
 
+/// What the IP headers of a connection's packets say, but for ECN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Marking {
+    hop_limit: u8,
+    /// The differentiated services codepoint where it is in the header: the two bits of ECN are 0.
+    services: u8,
+}
+
+impl Default for Marking {
+    fn default() -> Self {
+        Self { hop_limit: HOP_LIMIT, services: 0 }
+    }
+}
+
+impl From<&IpOptions> for Marking {
+    fn from(options: &IpOptions) -> Self {
+        Self { hop_limit: options.hop_limit.max(1), services: options.traffic_class.dscp() << 2 }
+    }
+}
+
 /// The headers of a segment that leaves.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Outgoing {
@@ -84,8 +104,9 @@ pub(crate) struct Outgoing {
     pub(crate) cwr: bool,
     pub(crate) window: u16,
     pub(crate) options: Options,
-    /// The ECN code point of the IP header.
+    /// The ECN code point of the IP header, and the rest of it.
     pub(crate) ecn: u8,
+    pub(crate) marking: Marking,
 }
 
 impl Outgoing {
@@ -101,11 +122,12 @@ impl Outgoing {
         let options_len = self.options.write(&mut options);
         let tcp_len = 20 + options_len;
         let addresses = (local.ip(), remote.ip());
-        let protocol = (IpProtocol::Tcp, HOP_LIMIT);
+        let protocol = (IpProtocol::Tcp, self.marking.hop_limit);
         let ip_len = write_header(buf, addresses, protocol, tcp_len + payload_len, false)?;
+        let class = self.marking.services | self.ecn;
         match ip_len {
-            20 => buf[1] |= self.ecn,
-            _ => buf[1] |= self.ecn << 4,
+            20 => buf[1] = class,
+            _ => buf[..2].copy_from_slice(&[0x60 | class >> 4, class << 4]),
         }
         let flags = [self.fin, self.syn, self.rst, self.psh, self.ack.is_some(), false, self.ece, self.cwr];
         let flags = flags.iter().enumerate().fold(0, |bits, (at, &set)| bits | u8::from(set) << at);

@@ -136,16 +136,24 @@ impl Runner {
             "reset-on-close" => options.reset_on_close = is_on(value)?,
             "reuse-address" => options.reuse_address = is_on(value)?,
             "ecn" => options.ecn = is_on(value)?,
+            "hop-limit" => options.ip.hop_limit = number(value)? as u8,
+            "dscp" => options.ip.traffic_class = TrafficClass::new(number(value)? as u8, Ecn::NotCapable),
+            "max-segment-size" => options.max_segment_size = Some(number(value)? as u16),
             "send-buffer" => options.send_buffer = Some(number(value)? as usize),
             "receive-buffer" => options.receive_buffer = Some(number(value)? as usize),
             "congestion" => options.congestion = value.parse().map_err(|_| "no such algorithm".to_owned())?,
             _ => return Err(format!("{name} cannot be set")),
+        }
+        if let Some(listener) = &self.listener {
+            listener.set_options(options.clone());
         }
         let Some(flow) = flow else { return Ok(()) };
         let options = &self.setup.options;
         match name {
             "cork" => flow.set_cork(is_on(value)?),
             "quick-ack" => flow.set_quick_ack(is_on(value)?),
+            "hop-limit" | "dscp" => flow.set_ip_options(options.ip).map_err(|error| error.to_string())?,
+            "max-segment-size" => flow.set_max_segment_size(options.max_segment_size),
             "nodelay" => flow.set_nodelay(options.nodelay),
             "keepalive" => flow.set_keepalive(options.keepalive),
             "user-timeout" => flow.set_user_timeout(Some(seconds(value)?)),
@@ -273,6 +281,8 @@ fn check(flow: &Flow, words: &[&str]) -> Result<(), String> {
             }
             Ok(())
         }
+        ["mss", value] => compare("segment size", flow.max_segment_size(), Some(count(value)?)),
+        ["path-mtu", value] => compare("path MTU", flow.path_mtu(), Some(count(value)?)),
         ["unacked", value] => compare("unacked", flow.unacked(), count(value)?),
         ["unsent", value] => compare("unsent", flow.unsent(), count(value)?),
         ["in-flight", value] => compare("in flight", flow.in_flight(), count(value)?),

@@ -127,7 +127,7 @@ impl Connection {
         self.syn.tries += 1;
         let answers = self.state == State::SynReceived;
         let options = Options {
-            mss: Some(own_mss(self.local)),
+            mss: Some(own_mss(self.local, self.settings.max_segment)),
             window_scale: match answers {
                 true => self.own_scale,
                 false => Some(self.wanted_scale()),
@@ -145,6 +145,7 @@ impl Connection {
             cwr: !answers && self.settings.ecn && self.syn.tries == 1,
             window: self.receiver.offer_in_syn(),
             options,
+            marking: self.settings.marking,
             ..Outgoing::default()
         };
         self.finish(buf, syn, 0, limits)
@@ -221,6 +222,7 @@ impl Connection {
             ece: self.ecn.echo,
             window: self.receiver.offer(self.mss()),
             options: Options { timestamps, ..Options::default() },
+            marking: self.settings.marking,
             ..Outgoing::default()
         }
     }
