@@ -34,7 +34,7 @@ pub struct IpOptions {
     /// without one the first that has an address of the family.
     pub multicast_interface: Option<InterfaceId>,
     /// IP_RECVERR, IPV6_RECVERR: queue each ICMP error about the socket's datagrams, also while it is not connected.
-    /// Default off.
+    /// A connection's next call fails with it; see [`Flow::take_soft_error`](crate::Flow::take_soft_error). Default off.
     pub receive_errors: bool,
 }
 

@@ -43,6 +43,10 @@ impl Flow {
         }
         let heard = connection.heard();
         inner.heard = inner.heard.max(heard);
+        if heard == time {
+            // Whatever it was, packets pass again.
+            inner.soft = None;
+        }
         self.after_segment(&mut inner, before, tcp.rst, batch);
         self.settle(&mut inner, time);
         true
@@ -142,18 +146,6 @@ impl Flow {
         }
     }
 
-    /// An ICMP error about this connection. Once it stands, such errors are advice only (RFC 5461).
-    pub(crate) fn unreachable(&self, time: Time, seq: u32, error: Error) -> bool {
-        let mut inner = self.lock();
-        let isn = inner.live().map(|connection| connection.initial_sequence());
-        if inner.state() != State::SynSent || isn != Some(seq) {
-            return false;
-        }
-        self.kill(&mut inner, error);
-        self.settle(&mut inner, time);
-        true
-    }
-
     /// Lets a timer fire that was set for `tick`; `true` if the flow has output or new readiness.
     pub(crate) fn on_timer(&self, tick: Tick, time: Time) -> bool {
         let mut inner = self.lock();
@@ -172,7 +164,8 @@ impl Flow {
         }
         if self.gives_up_at(&inner).is_some_and(|due| due <= time) {
             self.shared.counters.tcp_timeouts.bump();
-            self.kill(&mut inner, Error::TimedOut);
+            let error = inner.soft.take().unwrap_or(Error::TimedOut);
+            self.kill(&mut inner, error);
             self.settle(&mut inner, time);
             return true;
         }

@@ -1,6 +1,7 @@
 //! One TCP connection: what its socket and its packets do to it.
 
 mod api;
+mod errors;
 mod info;
 mod life;
 mod options;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 use crate::batch::Mark;
 use crate::clock::Time;
 use crate::demux::FlowKey;
+use crate::error_queue::ErrorQueue;
 use crate::interface::Interface;
 use crate::stack::Shared;
 use crate::tcp::{Connection, Marking, Settings};
@@ -93,6 +95,10 @@ struct Inner {
     linked: bool,
     /// Reported once, after the data that came before it.
     error: Option<Error>,
+    /// What ICMP has said of the path since something came from the peer.
+    soft: Option<Error>,
+    /// What is behind ICMP errors, if the application wants to know.
+    reports: ErrorQueue,
     connected: bool,
     /// The peer's FIN has come.
     ended: bool,
@@ -141,6 +147,8 @@ impl Flow {
             time_wait: None,
             linked: true,
             error: None,
+            soft: None,
+            reports: ErrorQueue::new(),
             connected: false,
             ended: false,
             read_shut: false,
@@ -250,6 +258,9 @@ impl Inner {
         }
         if self.error.is_some() {
             ready |= Ready::ERROR | Ready::READABLE | Ready::WRITABLE;
+        }
+        if !self.reports.is_empty() {
+            ready |= Ready::ERROR;
         }
         if self.ended || self.read_shut || !self.linked {
             ready |= Ready::READ_CLOSED | Ready::READABLE;

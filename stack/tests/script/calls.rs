@@ -136,6 +136,7 @@ impl Runner {
             "reset-on-close" => options.reset_on_close = is_on(value)?,
             "reuse-address" => options.reuse_address = is_on(value)?,
             "ecn" => options.ecn = is_on(value)?,
+            "receive-errors" => options.ip.receive_errors = is_on(value)?,
             "hop-limit" => options.ip.hop_limit = number(value)? as u8,
             "dscp" => options.ip.traffic_class = TrafficClass::new(number(value)? as u8, Ecn::NotCapable),
             "max-segment-size" => options.max_segment_size = Some(number(value)? as u16),
@@ -152,7 +153,9 @@ impl Runner {
         match name {
             "cork" => flow.set_cork(is_on(value)?),
             "quick-ack" => flow.set_quick_ack(is_on(value)?),
-            "hop-limit" | "dscp" => flow.set_ip_options(options.ip).map_err(|error| error.to_string())?,
+            "hop-limit" | "dscp" | "receive-errors" => {
+                flow.set_ip_options(options.ip).map_err(|error| error.to_string())?
+            }
             "max-segment-size" => flow.set_max_segment_size(options.max_segment_size),
             "nodelay" => flow.set_nodelay(options.nodelay),
             "keepalive" => flow.set_keepalive(options.keepalive),
@@ -270,6 +273,21 @@ fn check(flow: &Flow, words: &[&str]) -> Result<(), String> {
         ["error", error] => {
             let found = flow.take_error().map_or("none".to_owned(), |error| format!("{error:?}"));
             compare("error", found, error.to_owned())
+        }
+        ["soft-error", error] => {
+            let found = flow.take_soft_error().map_or("none".to_owned(), |error| format!("{error:?}"));
+            compare("soft error", found, error.to_owned())
+        }
+        ["report", "none"] => compare("report", flow.recv_error(), Err(Error::WouldBlock)),
+        ["report", error, kind, code] => {
+            let report = flow.recv_error().map_err(|error| error.to_string())?;
+            compare("error", format!("{:?}", report.error), error.to_owned())?;
+            compare("destination", report.destination, flow.remote())?;
+            compare(
+                "type and code",
+                [report.kind, report.code].map(usize::from),
+                [count(kind)?, count(code)?],
+            )
         }
         ["ready", ref names @ ..] => {
             let ready = flow.readiness();

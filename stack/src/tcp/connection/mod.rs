@@ -363,8 +363,18 @@ impl Connection {
         Ending { snd_nxt: self.wire_nxt(), rcv_nxt: self.wire_ack(), timestamps: self.timestamps, marking }
     }
 
-    pub(crate) fn initial_sequence(&self) -> u32 {
-        self.isn
+    /// Whether a packet with this sequence number may be under way: one of what is not acknowledged, or an
+    /// acknowledgement.
+    pub(crate) fn is_under_way(&self, seq: u32) -> bool {
+        match self.state {
+            State::Closed => false,
+            State::SynSent | State::SynReceived => seq == self.isn && self.syn.tries > 0,
+            _ => {
+                let una = self.sender.una();
+                let seq = sequence::offset(self.isn, una, seq);
+                seq.is_some_and(|seq| (una..=self.sender.nxt()).contains(&seq))
+            }
+        }
     }
 
     pub(crate) fn nodelay(&self) -> bool {
