@@ -66,7 +66,7 @@
 //! - TIME-WAIT lasts 10 s (RFC 9293 has four minutes, Linux 60 s), and gives way earlier to a new connection that cannot
 //!   be confused with the old one.
 //! - The retransmission timeout is 200 ms above a round trip at least, as in Linux (RFC 6298 has 1 s).
-//! - No TCP Fast Open and no urgent data: URG is ignored, and what it points at stays in the stream.
+//! - No TCP Fast Open. Urgent data is read in line only (RFC 6093), and a read that begins before the mark ends there.
 //! - Timestamps (RFC 7323) are offered only on interfaces with checksums, which means towards other stacks. Without them
 //!   nothing but the window protects against wrapped sequence numbers.
 //! - ECN is off unless a socket asks for it ([`TcpOptions::ecn`]), and then as in RFC 3168: no accurate ECN, no L4S.

@@ -6,6 +6,7 @@ mod info;
 mod life;
 mod options;
 mod time_wait;
+mod urgent;
 
 use std::any::Any;
 use std::fmt;
@@ -246,6 +247,11 @@ impl Inner {
         self.connection.as_ref().map_or(0, |connection| connection.readable())
     }
 
+    /// Bytes up to the last urgent one that were not read.
+    fn urgent_left(&self) -> u64 {
+        self.connection.as_ref().map_or(0, |connection| connection.urgent_left())
+    }
+
     /// The connection, while the connection is alive.
     fn live(&mut self) -> Option<&mut Connection> {
         if self.linked { self.connection.as_deref_mut() } else { None }
@@ -264,6 +270,9 @@ impl Inner {
         }
         if self.ended || self.read_shut || !self.linked {
             ready |= Ready::READ_CLOSED | Ready::READABLE;
+        }
+        if self.urgent_left() > 0 && !self.read_shut {
+            ready |= Ready::URGENT;
         }
         if self.readable() > 0 {
             ready |= Ready::READABLE;

@@ -20,6 +20,8 @@ pub(crate) struct Segment<'a> {
     pub(crate) cwr: bool,
     /// As in the header, not scaled.
     pub(crate) window: u16,
+    /// The urgent pointer, if it counts: from the sequence number to what follows the last urgent byte.
+    pub(crate) urgent: Option<u16>,
     pub(crate) options: Options,
     pub(crate) payload: &'a [u8],
     /// A router on the way has marked it (RFC 3168 CE).
@@ -43,6 +45,7 @@ impl<'a> Segment<'a> {
             ece: view.ece(),
             cwr: view.cwr(),
             window: view.window_len(),
+            urgent: view.urg().then(|| view.urgent_at()),
             options,
             payload: &bytes[header_len..],
             marked: ecn(packet) == CE,
@@ -103,6 +106,8 @@ pub(crate) struct Outgoing {
     pub(crate) ece: bool,
     pub(crate) cwr: bool,
     pub(crate) window: u16,
+    /// The urgent pointer; 0 is none.
+    pub(crate) urgent: u16,
     pub(crate) options: Options,
     /// The ECN code point of the IP header, and the rest of it.
     pub(crate) ecn: u8,
@@ -129,7 +134,8 @@ impl Outgoing {
             20 => buf[1] = class,
             _ => buf[..2].copy_from_slice(&[0x60 | class >> 4, class << 4]),
         }
-        let flags = [self.fin, self.syn, self.rst, self.psh, self.ack.is_some(), false, self.ece, self.cwr];
+        let (ack, urgent) = (self.ack.is_some(), self.urgent > 0);
+        let flags = [self.fin, self.syn, self.rst, self.psh, ack, urgent, self.ece, self.cwr];
         let flags = flags.iter().enumerate().fold(0, |bits, (at, &set)| bits | u8::from(set) << at);
         let tcp = &mut buf[ip_len..ip_len + tcp_len];
         tcp[..2].copy_from_slice(&local.port().to_be_bytes());
@@ -139,7 +145,8 @@ impl Outgoing {
         tcp[12] = (tcp_len as u8 / 4) << 4;
         tcp[13] = flags;
         tcp[14..16].copy_from_slice(&self.window.to_be_bytes());
-        tcp[16..20].fill(0);
+        tcp[16..18].fill(0);
+        tcp[18..20].copy_from_slice(&self.urgent.to_be_bytes());
         tcp[20..].copy_from_slice(&options[..options_len]);
         Some(ip_len + tcp_len + payload_len)
     }
@@ -174,6 +181,7 @@ mod tests {
                 psh: true,
                 ece: true,
                 window: 513,
+                urgent: 3,
                 ecn: CE,
                 ..Outgoing::default()
             };
@@ -189,6 +197,7 @@ mod tests {
             assert_eq!((segment.seq, segment.ack, segment.window), (0xffff_fffe, Some(7), 513));
             assert_eq!((segment.fin, segment.syn, segment.rst), (true, false, false));
             assert_eq!((segment.ece, segment.cwr, segment.marked), (true, false, true));
+            assert_eq!(segment.urgent, Some(3));
             assert_eq!((segment.options, segment.payload), (outgoing.options, &b"data"[..]));
             assert!(outgoing.write(&mut buf[..header], (local, remote), 4).is_none());
         }

@@ -63,11 +63,12 @@ impl Runner {
         let flow = self.flow(connection)?;
         let now = self.now;
         match *words {
-            ["write", length] => {
+            ["write" | "write-urgent", length] => {
                 let length = number(length)? as usize;
                 let start = self.peer(connection).written as i64 + 1;
                 let data: Vec<u8> = (start..start + length as i64).map(pattern).collect();
-                let result = flow.write(now, &data);
+                let urgent = words[0] == "write-urgent";
+                let result = if urgent { flow.write_urgent(now, &data) } else { flow.write(now, &data) };
                 self.peer(connection).written += result.unwrap_or(0);
                 let wanted = wanted.map_or(length.to_string(), str::to_owned);
                 compare("result", shown(result), wanted)?;
@@ -274,6 +275,8 @@ fn check(flow: &Flow, words: &[&str]) -> Result<(), String> {
             let found = flow.take_error().map_or("none".to_owned(), |error| format!("{error:?}"));
             compare("error", found, error.to_owned())
         }
+        ["urgent", left] => compare("urgent", flow.urgent_left(), count(left)?),
+        ["mark", wanted] => compare("at the mark", flow.is_at_mark(), wanted == "yes"),
         ["soft-error", error] => {
             let found = flow.take_soft_error().map_or("none".to_owned(), |error| format!("{error:?}"));
             compare("soft error", found, error.to_owned())
@@ -317,6 +320,7 @@ fn readiness(name: &str) -> Result<Ready, String> {
         "WRITE_CLOSED" => Ready::WRITE_CLOSED,
         "ERROR" => Ready::ERROR,
         "CONNECTED" => Ready::CONNECTED,
+        "URGENT" => Ready::URGENT,
         _ => return Err(format!("{name} is no readiness")),
     })
 }

@@ -114,6 +114,9 @@ impl Numbers {
         if segment.ecn != 0 {
             text += [" ", " ect1", " ect0", " ce"][usize::from(segment.ecn)];
         }
+        if segment.urgent != 0 {
+            text += &format!(" urg {}", segment.urgent);
+        }
         if segment.dscp != 0 {
             text += &format!(" dscp {}", segment.dscp);
         }
@@ -211,6 +214,7 @@ impl Spec {
         let scale = if segment.has(wire::SYN) || !numbers.peer_scales { 0 } else { numbers.scale };
         let window = i64::from(segment.window) << scale;
         check(self.window.is_none_or(|wanted| window == wanted), "window");
+        check(self.urgent.is_none_or(|urgent| segment.urgent == urgent), "urgent pointer");
         check(self.dscp.is_none_or(|dscp| segment.dscp == dscp), "differentiated services");
         check(self.hops.is_none_or(|hops| segment.hops == hops), "hop limit");
         check(self.ecn.is_none_or(|ecn| segment.ecn == ecn), "ECN code point");

@@ -278,6 +278,9 @@ impl Connection {
             self.receiver.acknowledge_now();
         }
         let receiving = matches!(self.state, State::Established | State::FinWait1 | State::FinWait2);
+        if let Some(pointer) = segment.urgent.filter(|_| receiving) {
+            self.receiver.on_urgent(start + u64::from(pointer));
+        }
         if segment.payload.is_empty() && !segment.fin {
             return;
         }

@@ -253,6 +253,15 @@ impl Connection {
         fits
     }
 
+    /// Queues what fits of `data` as urgent.
+    pub(crate) fn write_urgent(&mut self, data: &[u8]) -> usize {
+        let queued = self.write(data);
+        if queued > 0 {
+            self.sender.mark_urgent();
+        }
+        queued
+    }
+
     /// Takes what fits into `buf` from the receive queue.
     pub(crate) fn read(&mut self, now: Time, buf: &mut [u8]) -> usize {
         let rtt = self.sender.rtt.min();
@@ -342,6 +351,11 @@ impl Connection {
     /// Bytes that the application can read.
     pub(crate) fn readable(&self) -> usize {
         self.receiver.readable()
+    }
+
+    /// Bytes up to the last urgent one, which is included, that the application has not read.
+    pub(crate) fn urgent_left(&self) -> u64 {
+        self.receiver.urgent_left()
     }
 
     /// Whether something waits for an acknowledgement: SYN, data or FIN.

@@ -28,8 +28,12 @@ impl Connection {
         self.run_timers(now);
         if self.reset_due {
             self.reset_due = false;
-            let reset =
-                Outgoing { rst: true, options: Options::default(), ..self.header(now, self.wire_nxt()) };
+            let reset = Outgoing {
+                rst: true,
+                urgent: 0,
+                options: Options::default(),
+                ..self.header(now, self.wire_nxt())
+            };
             return self.finish(buf, reset, 0, limits);
         }
         match self.state {
@@ -68,6 +72,9 @@ impl Connection {
             Plan::Send { .. } | Plan::Poke => return Some(now),
             Plan::Wait(until) => until,
         };
+        if self.sender.is_urgent_due() {
+            return Some(now);
+        }
         let timers = [planned, self.sender.next_timer(), self.receiver.answer_at(), self.keepalive_at()];
         timers.into_iter().flatten().min()
     }
@@ -162,9 +169,12 @@ impl Connection {
                 self.sender.poke_due = false;
                 self.probed = now;
                 let seq = sequence::wire(self.isn, self.sender.una().saturating_sub(1));
-                self.emit_bare(now, seq, limits, buf)
+                let probe = self.emit_bare(now, seq, limits, buf);
+                // It lies before the peer's window, where nobody looks for urgent data.
+                self.sender.told_urgent(true);
+                probe
             }
-            Plan::Wait(_) if due => self.emit_ack(now, limits, buf),
+            Plan::Wait(_) if due || self.sender.is_urgent_due() => self.emit_ack(now, limits, buf),
             Plan::Wait(_) => None,
         }
     }
@@ -177,6 +187,7 @@ impl Connection {
     fn emit_bare(&mut self, now: Time, seq: u32, limits: &Egress, buf: &mut [u8]) -> Option<SuperSegment> {
         let mut header = self.header(now, seq);
         self.receiver.on_acknowledged();
+        self.sender.told_urgent(false);
         if self.sender.sack {
             let most = if self.timestamps.is_some() { MAX_BLOCKS - 1 } else { MAX_BLOCKS };
             let irs = self.irs;
@@ -207,6 +218,7 @@ impl Connection {
         }
         self.receiver.on_acknowledged();
         self.receiver.on_answered(now);
+        self.sender.told_urgent(false);
         self.sender.on_sent(now, start, end, again);
         let packet = self.finish(buf, header, length, limits)?;
         self.sender.copy(start, &mut buf[packet.header_len()..packet.len()]);
@@ -221,9 +233,23 @@ impl Connection {
             ack: Some(self.wire_ack()),
             ece: self.ecn.echo,
             window: self.receiver.offer(self.mss()),
+            urgent: self.urgent_pointer(seq),
             options: Options { timestamps, ..Options::default() },
             marking: self.settings.marking,
             ..Outgoing::default()
+        }
+    }
+
+    /// RFC 9293 3.8.5, RFC 6093: from `seq` to what follows the last urgent byte, 0 for nothing urgent.
+    fn urgent_pointer(&self, seq: u32) -> u16 {
+        let Some(end) = self.sender.urgent_end() else { return 0 };
+        let ahead = |offset: u64| sequence::wire(self.isn, offset).wrapping_sub(seq) as i32;
+        match u16::try_from(ahead(end)) {
+            Ok(pointer) => pointer,
+            Err(_) if ahead(end) <= 0 => 0,
+            // As Linux: somewhere ahead, but nowhere in what the peer may have read.
+            Err(_) if ahead(self.sender.nxt()) < i32::from(u16::MAX) => u16::MAX,
+            Err(_) => 0,
         }
     }
 
