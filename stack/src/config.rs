@@ -204,16 +204,14 @@ impl std::str::FromStr for Cidr {
 /// use peersock_stack::TcpOptions;
 ///
 /// let options = TcpOptions { nodelay: true, ..TcpOptions::default() };
-/// assert!(options.keepalive.is_none());
+/// assert!(!options.keepalive.on);
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct TcpOptions {
     /// TCP_NODELAY: send small writes at once instead of waiting for an acknowledgement. Default off.
     pub nodelay: bool,
-    /// SO_KEEPALIVE and TCP_KEEPIDLE: probe a silent peer at this interval, and give it up with
-    /// [`Error::TimedOut`](crate::Error::TimedOut) after eight unanswered probes. Default off,
-    /// 1 ms at least.
-    pub keepalive: Option<Duration>,
+    /// SO_KEEPALIVE and what belongs to it. Default off.
+    pub keepalive: KeepAlive,
     /// SO_LINGER with zero: [`Flow::close`](crate::Flow::close) resets the connection. Default off.
     pub reset_on_close: bool,
     /// SO_REUSEADDR: bind a port that has connections left from an earlier listener (in TIME-WAIT or
@@ -236,6 +234,54 @@ pub struct TcpOptions {
     pub max_segment_size: Option<u16>,
     /// What its packets' IP headers say; see [`Flow::set_ip_options`](crate::Flow::set_ip_options).
     pub ip: IpOptions,
+}
+
+/// When a silent peer is probed, and when it is given up with [`Error::TimedOut`](crate::Error::TimedOut)
+/// (RFC 9293 3.8.4). Probes leave only while nothing waits for an acknowledgement; for what does there is
+/// [`TcpOptions::user_timeout`].
+///
+/// ```
+/// use std::time::Duration;
+/// use peersock_stack::KeepAlive;
+///
+/// let usual = KeepAlive { on: true, ..KeepAlive::default() };
+/// assert_eq!((usual.idle.as_secs(), usual.interval.as_secs(), usual.probes), (7200, 75, 9));
+/// let often = KeepAlive::every(Duration::from_secs(10));
+/// assert_eq!((often.on, often.idle), (true, often.interval));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeepAlive {
+    /// SO_KEEPALIVE. Default off.
+    pub on: bool,
+    /// TCP_KEEPIDLE: how long the peer is silent before the first probe. Default two hours, 1 ms at least.
+    pub idle: Duration,
+    /// TCP_KEEPINTVL: the time from one probe to the next while none is answered. Default 75 s, as Linux, 1 ms at
+    /// least.
+    pub interval: Duration,
+    /// TCP_KEEPCNT: so many unanswered probes, with an interval behind the last, are a dead peer. Default 9, as Linux,
+    /// 1 at least.
+    pub probes: u32,
+}
+
+impl Default for KeepAlive {
+    fn default() -> Self {
+        let (idle, interval) = (Duration::from_secs(7200), Duration::from_secs(75));
+        Self { on: false, idle, interval, probes: 9 }
+    }
+}
+
+impl KeepAlive {
+    /// A probe at each interval of silence, the first one included. The peer is dead after eight.
+    pub fn every(interval: Duration) -> Self {
+        Self { on: true, idle: interval, interval, probes: 8 }
+    }
+}
+
+impl From<Option<Duration>> for KeepAlive {
+    /// [`every`](Self::every), or off.
+    fn from(interval: Option<Duration>) -> Self {
+        interval.map_or(Self::default(), Self::every)
+    }
 }
 
 /// Options of a UDP socket, given when it is bound.

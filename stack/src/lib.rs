@@ -126,7 +126,9 @@ mod traffic_class;
 mod udp;
 
 pub use batch::{Batch, Reply};
-pub use config::{Cidr, Config, InterfaceConfig, InterfaceId, ParseCidrError, TcpOptions, UdpOptions};
+pub use config::{
+    Cidr, Config, InterfaceConfig, InterfaceId, KeepAlive, ParseCidrError, TcpOptions, UdpOptions,
+};
 pub use counters::Counters;
 pub use error::Error;
 pub use error_queue::{ErrorOrigin, ErrorReport};

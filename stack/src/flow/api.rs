@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::{Egress, Flow, sane};
+use super::{Egress, Flow};
 use crate::tcp::{Connection, header_len};
 use crate::{Error, InterfaceId, Ready, State, SuperSegment};
 
@@ -278,17 +278,6 @@ impl Flow {
     pub fn set_nodelay(&self, on: bool) {
         if let Some(connection) = self.lock().live() {
             connection.set_nodelay(on);
-        }
-    }
-
-    /// Sets SO_KEEPALIVE and TCP_KEEPIDLE, see [`TcpOptions::keepalive`](crate::TcpOptions::keepalive). The next
-    /// [`egress`](Self::egress) sets the timer.
-    pub fn set_keepalive(&self, interval: Option<Duration>) {
-        let interval = sane(interval);
-        let mut inner = self.lock();
-        inner.keepalive = interval;
-        if let Some(connection) = inner.live() {
-            connection.set_keepalive(interval);
         }
     }
 

@@ -9,10 +9,7 @@ use crate::clock::{Time, after};
 use crate::ip::{IpHeader, MAX_HEADERS};
 use crate::tcp::{Ending, Outgoing, Segment, TcpHeader, Verdict};
 use crate::timers::{NEVER, Tick, tick_at};
-use crate::{Batch, Error, InterfaceId, State};
-
-/// Probes without an answer before the peer counts as gone, with the interval as set.
-const KEEPALIVE_PROBES: u32 = 8;
+use crate::{Batch, Error, InterfaceId, KeepAlive, State};
 
 impl Flow {
     /// Takes in a segment that belongs to this connection. `false` if the connection has made room
@@ -185,6 +182,7 @@ impl Flow {
     /// Sets the timer for the next deadline, unless an earlier one is set already. What is due now has
     /// just been done or could not be, so it waits for a millisecond at least.
     pub(super) fn arm(&self, inner: &mut Inner, time: Time) {
+        inner.watched.get_or_insert(time);
         if let Some(due) = self.due_at(inner, time) {
             self.arm_at(inner, time, due);
         }
@@ -250,9 +248,9 @@ impl Flow {
         if inner.orphaned && state == State::FinWait2 {
             return Some(after(inner.heard, config.orphan_timeout));
         }
-        // The first probe goes after one interval, and each has one to be answered.
-        let silence = inner.keepalive?.saturating_mul(KEEPALIVE_PROBES + 1);
-        Some(after(inner.heard, silence))
+        let KeepAlive { on, idle, interval, probes } = inner.keepalive;
+        let first = after(inner.heard, idle).max(inner.watched.filter(|_| on)?);
+        Some(after(first, interval.saturating_mul(probes)))
     }
 
     /// Brings everything that follows from the connection's state up to date. The last step of every call.

@@ -23,14 +23,11 @@ use crate::interface::Interface;
 use crate::stack::Shared;
 use crate::tcp::{Connection, Marking, Settings};
 use crate::timers::{NEVER, Tick};
-use crate::{Error, IpOptions, Listener, Ready, State, TcpOptions};
+use crate::{Error, IpOptions, KeepAlive, Listener, Ready, State, TcpOptions};
 
 use self::time_wait::TimeWait;
 
 pub use self::info::TcpInfo;
-
-/// The shortest keep-alive interval: what timers can tell apart.
-const LEAST_KEEPALIVE: Duration = Duration::from_millis(1);
 
 /// One TCP connection, in any state from its SYN on.
 ///
@@ -112,7 +109,9 @@ struct Inner {
     reset_on_close: bool,
     /// What the packets' IP headers say, and whether ICMP errors are to be told.
     ip: IpOptions,
-    keepalive: Option<Duration>,
+    keepalive: KeepAlive,
+    /// Since when its settings have been as they are; `None` until the timer has been set for them.
+    watched: Option<Time>,
     user_timeout: Duration,
     opened: Time,
     /// When the last segment came that the connection could use: it is a sign of life.
@@ -158,7 +157,8 @@ impl Flow {
             was_full: false,
             reset_on_close: options.reset_on_close,
             ip: IpOptions { hop_limit: options.ip.hop_limit.max(1), ..options.ip },
-            keepalive: sane(options.keepalive),
+            keepalive: options::sane(options.keepalive),
+            watched: Some(time),
             user_timeout: options.user_timeout.unwrap_or(shared.config.user_timeout),
             opened: time,
             heard: time,
@@ -190,7 +190,7 @@ impl Flow {
             receive_buffer: bounds(options.receive_buffer.unwrap_or(shared.config.receive_buffer)),
             receive_fixed: options.receive_buffer.is_some(),
             nodelay: options.nodelay,
-            keepalive: sane(options.keepalive),
+            keepalive: options::sane(options.keepalive).into(),
             max_segment: options.max_segment_size,
             marking: Marking::from(&options.ip),
             congestion: options.congestion,
@@ -219,11 +219,6 @@ impl Flow {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// A keep-alive interval that lets time pass between two probes.
-fn sane(keepalive: Option<Duration>) -> Option<Duration> {
-    keepalive.map(|interval| interval.max(LEAST_KEEPALIVE))
 }
 
 impl Inner {

@@ -132,7 +132,13 @@ impl Runner {
         match name {
             "cork" | "quick-ack" => {}
             "nodelay" => options.nodelay = is_on(value)?,
-            "keepalive" => options.keepalive = if value == "off" { None } else { Some(seconds(value)?) },
+            "keepalive" => match value {
+                "on" | "off" => options.keepalive.on = is_on(value)?,
+                _ => options.keepalive = KeepAlive::every(seconds(value)?),
+            },
+            "keepalive-idle" => options.keepalive.idle = seconds(value)?,
+            "keepalive-interval" => options.keepalive.interval = seconds(value)?,
+            "keepalive-probes" => options.keepalive.probes = number(value)? as u32,
             "user-timeout" => options.user_timeout = Some(seconds(value)?),
             "reset-on-close" => options.reset_on_close = is_on(value)?,
             "reuse-address" => options.reuse_address = is_on(value)?,
@@ -159,7 +165,9 @@ impl Runner {
             }
             "max-segment-size" => flow.set_max_segment_size(options.max_segment_size),
             "nodelay" => flow.set_nodelay(options.nodelay),
-            "keepalive" => flow.set_keepalive(options.keepalive),
+            "keepalive" | "keepalive-idle" | "keepalive-interval" | "keepalive-probes" => {
+                flow.set_keepalive(options.keepalive);
+            }
             "user-timeout" => flow.set_user_timeout(Some(seconds(value)?)),
             "reset-on-close" => flow.set_reset_on_close(options.reset_on_close),
             _ => return Err(format!("{name} cannot be set any more")),

@@ -11,14 +11,15 @@ mod cookie;
 mod info;
 mod input;
 mod output;
+mod probing;
 mod timestamps;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 pub(crate) use input::Verdict;
 
+use self::probing::Probing;
 pub(crate) use self::timestamps::Timestamps;
 use super::congestion::CongestionControl;
 use super::memory::{Charge, Memory};
@@ -63,7 +64,7 @@ pub(crate) struct Settings {
     pub(crate) receive_buffer: usize,
     pub(crate) receive_fixed: bool,
     pub(crate) nodelay: bool,
-    pub(crate) keepalive: Option<Duration>,
+    pub(crate) keepalive: Probing,
     /// TCP_MAXSEG.
     pub(crate) max_segment: Option<u16>,
     pub(crate) marking: Marking,
@@ -399,8 +400,8 @@ impl Connection {
         self.sender.nodelay = on;
     }
 
-    pub(crate) fn set_keepalive(&mut self, interval: Option<Duration>) {
-        self.settings.keepalive = interval;
+    pub(crate) fn set_keepalive(&mut self, keepalive: Probing) {
+        self.settings.keepalive = keepalive;
     }
 
     fn wire_nxt(&self) -> u32 {

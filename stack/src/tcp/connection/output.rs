@@ -118,10 +118,10 @@ impl Connection {
 
     /// RFC 9293 3.8.4.
     fn keepalive_at(&self) -> Option<Time> {
-        let interval = self.settings.keepalive?;
+        let due = self.settings.keepalive.after(self.heard, self.probed)?;
         let open =
             matches!(self.state, State::Established | State::CloseWait | State::FinWait1 | State::FinWait2);
-        (open && !self.sender.awaits_ack()).then(|| after(self.heard.max(self.probed), interval))
+        (open && !self.sender.awaits_ack()).then_some(due)
     }
 
     fn emit_syn(&mut self, now: Time, limits: &Egress, buf: &mut [u8]) -> Option<SuperSegment> {
