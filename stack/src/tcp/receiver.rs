@@ -262,6 +262,11 @@ impl Receiver {
         self.reassembly.has_news() || !self.reassembly.is_empty()
     }
 
+    /// How many separate ranges have come out of order.
+    pub(crate) fn ranges(&self) -> usize {
+        self.reassembly.ranges()
+    }
+
     /// Bytes that the application can read.
     pub(crate) fn readable(&self) -> usize {
         self.queue.len()

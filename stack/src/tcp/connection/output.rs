@@ -94,7 +94,7 @@ impl Connection {
 
     fn take_limits(&mut self, limits: &Egress) {
         self.segment = limits.segment.clamp(1, MAX_PACKET - 120) as u64;
-        let mss = self.mss();
+        let mss = self.mss() - sack_len(self.data_blocks());
         let segments = (MAX_PACKET as u64 - 120) / mss;
         let most = segments.min(limits.max_segments as u64).max(1);
         self.sender.set_limits(mss, most, limits.in_flight_cap as u64);
@@ -189,16 +189,32 @@ impl Connection {
         self.receiver.on_acknowledged();
         self.sender.told_urgent(false);
         if self.sender.sack {
-            let most = if self.timestamps.is_some() { MAX_BLOCKS - 1 } else { MAX_BLOCKS };
-            let irs = self.irs;
-            let blocks = &mut header.options.sack;
-            self.receiver.report(most, |start, end| {
-                blocks.push((sequence::wire(irs, start), sequence::wire(irs, end)));
-            });
+            self.report(self.most_blocks(), &mut header);
         } else {
             self.receiver.report_nothing();
         }
         self.finish(buf, header, 0, limits)
+    }
+
+    /// SACK blocks that fit beside the other options.
+    fn most_blocks(&self) -> usize {
+        if self.timestamps.is_some() { MAX_BLOCKS - 1 } else { MAX_BLOCKS }
+    }
+
+    /// SACK blocks in a segment with data (RFC 2018 section 3): as many as there are to tell, if they leave most of the
+    /// segment for the data.
+    fn data_blocks(&self) -> usize {
+        let blocks = self.receiver.ranges().min(self.most_blocks());
+        let room = self.mss() / 8;
+        if self.sender.sack && sack_len(blocks) <= room { blocks } else { 0 }
+    }
+
+    fn report(&mut self, most: usize, header: &mut Outgoing) {
+        let irs = self.irs;
+        let blocks = &mut header.options.sack;
+        self.receiver.report(most, |start, end| {
+            blocks.push((sequence::wire(irs, start), sequence::wire(irs, end)));
+        });
     }
 
     fn emit_data(
@@ -215,6 +231,10 @@ impl Connection {
         if self.ecn.on && !again {
             header.ecn = ECT0;
             header.cwr = std::mem::take(&mut self.sender.tell_reduced);
+        }
+        let blocks = self.data_blocks();
+        if blocks > 0 {
+            self.report(blocks, &mut header);
         }
         self.receiver.on_acknowledged();
         self.receiver.on_answered(now);
@@ -263,6 +283,11 @@ impl Connection {
     ) -> Option<SuperSegment> {
         let length = header.write(buf, (self.local, self.remote), payload)?;
         let headers = length - payload;
-        Some(SuperSegment::new(&buf[..length], headers, self.mss() as usize, limits.checksums))
+        Some(SuperSegment::new(&buf[..length], headers, self.sender.mss() as usize, limits.checksums))
     }
+}
+
+/// Bytes of an option with so many SACK blocks, padded.
+fn sack_len(blocks: usize) -> u64 {
+    if blocks == 0 { 0 } else { 4 + 8 * blocks as u64 }
 }
