@@ -47,8 +47,9 @@ struct Queue {
     handshakes: usize,
     established: VecDeque<Arc<Flow>>,
     closed: bool,
-    /// When a SYN was last answered with a cookie.
+    /// When a SYN was last answered with a cookie, and when one last came back and found no place.
     cookie: Option<Time>,
+    refused: Option<Time>,
 }
 
 /// What becomes of a SYN.
@@ -72,7 +73,7 @@ impl Listener {
     ) -> Arc<Self> {
         let backlog = backlog.max(1);
         let established = VecDeque::new();
-        let queue = Queue { backlog, handshakes: 0, established, closed: false, cookie: None };
+        let queue = Queue { backlog, handshakes: 0, established, closed: false, cookie: None, refused: None };
         Arc::new(Self {
             shared: shared.clone(),
             interface,
@@ -178,11 +179,19 @@ impl Listener {
     }
 
     /// Takes a place for a connection that brings a cookie back; `false` if there can be none.
-    pub(crate) fn take_cookie(&self) -> bool {
+    pub(crate) fn take_cookie(&self, now: Time) -> bool {
         let mut queue = self.lock();
         let free = !queue.closed && queue.established.len() < queue.backlog;
         queue.handshakes += usize::from(free);
+        if !free {
+            queue.refused = Some(now);
+        }
         free
+    }
+
+    /// Whether there may be peers that have brought a cookie back, found no place, and think that they are connected.
+    pub(crate) fn has_refused_cookies(&self, now: Time) -> bool {
+        self.lock().refused.is_some_and(|refused| since(now, refused) < COOKIE_LIFETIME)
     }
 
     /// Frees the place of a handshake that came to nothing.

@@ -130,6 +130,9 @@ impl Stack {
             }
             return;
         }
+        if self.may_come_again(time, interface.id, local, &tcp) {
+            return shared.counters.tcp_backlog_overflows.bump();
+        }
         // RFC 9293 3.10.7.2: to a listener, what neither opens nor acknowledges is nothing.
         if tcp.ack.is_none() && shared.listeners.find(interface.id, local).is_some() {
             return;
@@ -230,7 +233,7 @@ impl Stack {
         }
         let (isn, irs) = (ack.wrapping_sub(1), tcp.seq.wrapping_sub(1));
         let mss = shared.cookies.check(time, (local, remote), irs, isn)?;
-        if shared.flows.len() >= shared.config.max_flows || !listener.take_cookie() {
+        if shared.flows.len() >= shared.config.max_flows || !listener.take_cookie(time) {
             shared.counters.tcp_backlog_overflows.bump();
             return Some(None);
         }
@@ -238,5 +241,14 @@ impl Stack {
         let settings = Flow::settings(shared, interface, &listener.options());
         let connection = Connection::from_cookie(settings, time, (local, remote), (isn, irs), mss);
         Some(self.add_accepted(time, interface, (local, remote), connection, &listener))
+    }
+
+    /// Whether a segment for no connection is from the middle of a stream whose cookie has found no place, as far as one
+    /// can tell: not even its beginning is known. Without a reset the peer sends that again, which has the cookie.
+    fn may_come_again(&self, time: Time, interface: InterfaceId, local: SocketAddr, tcp: &TcpHeader) -> bool {
+        let carries = tcp.payload > 0 || tcp.fin;
+        let continues = carries && tcp.ack.is_some() && !tcp.syn && !tcp.rst;
+        let listener = || self.shared.listeners.find(interface, local);
+        continues && listener().is_some_and(|listener| listener.has_refused_cookies(time))
     }
 }
