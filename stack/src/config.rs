@@ -40,6 +40,10 @@ pub struct Config {
     /// How long a connection that the application has closed may take to finish in silence; three times as
     /// long while something of ours is unacknowledged. Default 60 s, as Linux's `tcp_fin_timeout`.
     pub orphan_timeout: Duration,
+    /// How long a pair of addresses stays unusable after a connection that this node has closed first (TIME-WAIT, two
+    /// segment lifetimes). Default 10 s: RFC 9293 3.4.2 has four minutes, Linux 60 s. It gives way earlier to a new
+    /// connection that cannot be confused with the old one (RFC 6191).
+    pub time_wait: Duration,
     /// Ports for sockets that did not ask for one. Default 32768 to 60999, as Linux.
     pub ephemeral_ports: RangeInclusive<u16>,
     /// Most TCP flows, in any state. Default 262,144. Beyond it a connect fails with
@@ -68,6 +72,7 @@ impl Default for Config {
             syn_timeout: Duration::from_secs(127),
             user_timeout: Duration::from_secs(924),
             orphan_timeout: Duration::from_secs(60),
+            time_wait: Duration::from_secs(10),
             ephemeral_ports: 32768..=60999,
             max_flows: 1 << 18,
             icmp_errors_per_second: 100,

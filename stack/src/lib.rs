@@ -63,8 +63,8 @@
 //!
 //! # Deviations and limits
 //!
-//! - TIME-WAIT lasts 10 s (RFC 9293 has four minutes, Linux 60 s), and gives way earlier to a new connection that cannot
-//!   be confused with the old one.
+//! - TIME-WAIT lasts 10 s unless configured otherwise (RFC 9293 has four minutes, Linux 60 s; [`Config::time_wait`]), and
+//!   gives way earlier to a new connection that cannot be confused with the old one.
 //! - The retransmission timeout is 200 ms above a round trip at least, as in Linux (RFC 6298 has 1 s).
 //! - No TCP Fast Open. Urgent data is read in line only (RFC 6093), and a read that begins before the mark ends there.
 //! - Timestamps (RFC 7323) are offered only on interfaces with checksums, which means towards other stacks. Without them

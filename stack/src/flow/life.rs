@@ -262,7 +262,8 @@ impl Flow {
                 && connection.readable() == 0
                 && connection.deadline(time).is_none_or(|due| due > time)
             {
-                inner.time_wait = Some(TimeWait::new(time, connection.ending()));
+                inner.time_wait =
+                    Some(TimeWait::new(time, self.shared.config.time_wait, connection.ending()));
                 inner.ended = true;
                 inner.connection = None;
                 self.arm(inner, time);

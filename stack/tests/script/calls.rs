@@ -115,6 +115,7 @@ impl Runner {
             "syn-timeout" => setup.config.syn_timeout = seconds(value)?,
             "user-timeout" => setup.config.user_timeout = seconds(value)?,
             "orphan-timeout" => setup.config.orphan_timeout = seconds(value)?,
+            "time-wait" => setup.config.time_wait = seconds(value)?,
             "max-flows" => setup.config.max_flows = number(value)? as usize,
             _ => return Err(format!("{name} cannot be configured")),
         }
