@@ -185,6 +185,23 @@ impl<T: Bound> Binds<T> {
         scored.max_by_key(|&(score, _)| score).map(|(_, one)| one.clone())
     }
 
+    /// The one that suits a packet best; equals share, and `spread` says whose part it is.
+    pub(crate) fn find_spread(
+        &self,
+        interface: InterfaceId,
+        destination: SocketAddr,
+        spread: impl FnOnce() -> u64,
+    ) -> Option<Arc<T>> {
+        let ports = self.read();
+        let bound = ports.get(&destination.port())?;
+        let score = |one: &T| one.score(interface, destination.ip());
+        let best = bound.iter().filter_map(|one| score(one)).max()?;
+        let mut equals = bound.iter().filter(|one| score(one) == Some(best));
+        let count = equals.clone().count() as u64;
+        let at = if count > 1 { spread() % count } else { 0 };
+        equals.nth(at as usize).cloned()
+    }
+
     /// Whether nothing is bound. Takes no lock.
     pub(crate) fn is_empty(&self) -> bool {
         self.len.load(Ordering::Acquire) == 0

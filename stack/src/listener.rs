@@ -18,6 +18,8 @@ const COOKIE_LIFETIME: Duration = Duration::from_secs(128);
 
 /// A listening TCP socket.
 ///
+/// Several may share a port, see [`TcpOptions::reuse_port`].
+///
 /// ```
 /// use std::time::{Duration, Instant};
 /// use peersock_stack::{Config, Error, InterfaceConfig, Stack, TcpOptions};
@@ -36,6 +38,8 @@ pub struct Listener {
     shared: Arc<Shared>,
     interface: Option<InterfaceId>,
     local: SocketAddr,
+    /// As it was bound; a later change of the options means nothing.
+    reuse_port: bool,
     options: RwLock<TcpOptions>,
     queue: Mutex<Queue>,
     mark: Mark,
@@ -78,6 +82,7 @@ impl Listener {
             shared: shared.clone(),
             interface,
             local,
+            reuse_port: options.reuse_port,
             options: RwLock::new(options),
             queue: Mutex::new(queue),
             mark: Mark::default(),
@@ -120,7 +125,7 @@ impl Listener {
     }
 
     /// Changes what connections inherit whose SYN comes from now on. What is decided when a socket is bound stays:
-    /// [`reuse_address`](TcpOptions::reuse_address).
+    /// [`reuse_address`](TcpOptions::reuse_address), [`reuse_port`](TcpOptions::reuse_port).
     pub fn set_options(&self, options: TcpOptions) {
         *self.options.write().unwrap_or_else(PoisonError::into_inner) = options;
     }
@@ -153,6 +158,11 @@ impl Listener {
     /// The driver's own state for this socket.
     pub fn context(&self) -> &OnceLock<Arc<dyn Any + Send + Sync>> {
         &self.context
+    }
+
+    /// Whether it shares its port with others that do.
+    pub(crate) fn shares_port(&self) -> bool {
+        self.reuse_port
     }
 
     pub(crate) fn mark(&self) -> &Mark {
