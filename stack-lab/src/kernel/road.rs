@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::link::{Carrier, Link};
-use crate::packets::{PacketId, Packets, mark_congestion};
+use crate::packets::{PacketId, Packets};
 use crate::{OVERHEAD, Random, Time};
 
 /// Holds packets until they arrive.
@@ -32,15 +32,7 @@ impl Road {
     /// A packet enters.
     pub(super) fn push(&mut self, now: Time, packet: &[u8]) {
         let fate = self.carrier.carry(now, 0, self.delay, packet.len() + OVERHEAD);
-        for arrival in [fate.arrival, fate.again].into_iter().flatten() {
-            let id = self.packets.put(packet);
-            if fate.mark {
-                mark_congestion(self.packets.bytes(id));
-            }
-            if fate.corrupt {
-                let place = self.random.below(packet.len() as u64) as usize;
-                self.packets.bytes(id)[place] ^= 1 << self.random.below(8);
-            }
+        for (arrival, id) in self.packets.carry(packet, fate, &mut self.random) {
             self.serial += 1;
             self.under_way.push(Reverse((arrival, self.serial, id)));
         }
