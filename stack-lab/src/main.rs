@@ -25,6 +25,8 @@ mod rivals;
   cargo xtask bench tcp --only 'jain/*' --congestion cubic
   cargo xtask bench tcp --only cpu
   cargo xtask bench tcp --only 'kernel/*'                 beside the kernel's CUBIC and BBR, in real time, as root
+  cargo xtask bench tcp --only 'kernel/*completion*' --seeds 2    only short transfers; two rounds instead of five
+  cargo xtask bench tcp --only 'kernel/*goodput*' --secs 6        only goodput, over shorter times
   cargo xtask bench tcp --check --json tcp.jsonl
   cargo xtask bench tcp --soak 100000"
 )]

@@ -10,20 +10,20 @@ use peersock_stack_lab::measure::Target;
 use peersock_stack_lab::ms;
 
 use super::Round;
-use super::ends::{Path, Sender, Wire, accept, random_loss};
+use super::ends::{Outgoing, Path, Sender, Wire, accept, random_loss};
 use super::trial::{Percentile, Samples, Series, Subject, Summary, Trial, Trials};
 
-/// That of the same figures in virtual time.
+/// As in the same figures of virtual time.
 const WIRE: Wire = Wire { name: "100mbit_40ms", rate: 100e6, rtt: ms(40) };
 /// Name, bytes, and how many follow each other in a round on a link that loses packets. Fewer do on a perfect one, where
 /// all are alike.
-const SIZES: [(&str, u64, usize); 3] = [("10kb", 10_000, 24), ("100kb", 100_000, 12), ("1mb", 1_000_000, 6)];
+const SIZES: [(&str, u64, usize); 3] = [("10kb", 10_000, 48), ("100kb", 100_000, 24), ("1mb", 1_000_000, 12)];
 const WITHOUT_LOSS: usize = 3;
 /// Percent, of packets in both directions.
 const LOSSES: [f64; 2] = [0.0, 1.0];
 /// Links that every sender has at the same time.
 const LANES: u64 = 2;
-/// A transfer that takes longer counts as so long.
+/// A transfer that takes longer has failed: many more losses in a row have to be than ever are.
 const MOST: Duration = Duration::from_secs(20);
 /// Times that differ by less are the same: a thread of ours or the kernel's has woken up later.
 const NOT_ABOVE: Target = Target::MedianUnder(1.02);
@@ -43,12 +43,12 @@ fn trial(percent: f64) -> Trial {
         for sender in Sender::ALL {
             let (name, series) = (sender.name(), (sender, bytes));
             trial = trial.with(&format!("completion_ms/{place}.{name}"), "ms", Summary::Each(series), &[]);
-            let slow = Summary::OfRound(Percentile(95), series);
+            let slow = Summary::Of(Percentile(95), series);
             trial = trial.with(&format!("completion_p95_ms/{place}.{name}"), "ms", slow, &[]);
         }
         for rival in Sender::RIVALS {
             let (name, series) = (rival.name(), (rival, bytes));
-            let median = Summary::Ratio(Percentile::MEDIAN, series);
+            let median = Summary::Medians(series);
             let name_of = |prefix: &str| format!("{prefix}/{place}.to_{name}");
             trial = trial.with(&name_of("completion_ratio"), "of theirs", median, &[NOT_ABOVE]);
             let slow = Summary::Ratio(Percentile(95), series);
@@ -67,8 +67,7 @@ impl Subject for Completion {
             let run = |(sender, lane)| scope.spawn(move || self.lane(sender, lane, round, wanted));
             let running: Vec<_> = lanes.map(run).collect();
             for thread in running {
-                let (times, late) = thread.join().expect("nothing in it panics")?;
-                times.into_iter().for_each(|(series, times)| samples.add(series, times, late));
+                samples.merge(thread.join().expect("nothing in it panics")?);
             }
             Ok(samples)
         })
@@ -76,19 +75,19 @@ impl Subject for Completion {
 }
 
 impl Completion {
-    /// One transfer after another over one link. Times in milliseconds, and the share of packets that were late.
+    /// One transfer after another over one link, and how many milliseconds each took.
     fn lane(
         &self,
         sender: Sender,
         lane: u64,
         round: Round,
         wanted: &BTreeSet<Series>,
-    ) -> io::Result<(Vec<(Series, Vec<f64>)>, f64)> {
+    ) -> io::Result<Samples> {
         let mut options = WIRE.options(self.percent, round.seed * LANES + lane, round.congestion);
         options.inward.loss = random_loss(self.percent);
         let path = Path::new(sender, &options)?;
         let listener = path.listen()?;
-        let mut all = Vec::new();
+        let mut samples = Samples::default();
         for (_, bytes, transfers) in SIZES {
             if !wanted.contains(&(sender, bytes)) {
                 continue;
@@ -96,9 +95,9 @@ impl Completion {
             let transfers = if self.percent == 0.0 { WITHOUT_LOSS } else { transfers };
             let times: io::Result<Vec<f64>> =
                 (0..transfers).map(|_| Ok(transfer(&path, &listener, bytes)?.as_secs_f64() * 1e3)).collect();
-            all.push(((sender, bytes), times?));
+            samples.add((sender, bytes), times?, path.late());
         }
-        Ok((all, path.late()))
+        Ok(samples)
     }
 }
 
@@ -124,6 +123,6 @@ fn transfer(path: &Path, listener: &TcpListener, bytes: u64) -> io::Result<Durat
         }
         let time = start.elapsed();
         // Closed only now, so that nothing of it hurries or holds up the data.
-        sender.join().expect("nothing in it panics").map(|_: super::ends::Outgoing| time)
+        sender.join().expect("nothing in it panics").map(|_: Outgoing| time)
     })
 }

@@ -10,14 +10,13 @@ use peersock_stack_lab::{ms, payload_share};
 
 use super::Round;
 use super::ends::{Path, Sender, Span, Wire, flow_without_end};
-use super::trial::{Percentile, Samples, Series, Subject, Summary, Trial, Trials};
+use super::trial::{Samples, Series, Subject, Summary, Trial, Trials};
 
-const WIRES: [Wire; 2] = [
-    Wire { name: "50mbit_40ms", rate: 50e6, rtt: ms(40) },
-    Wire { name: "20mbit_100ms", rate: 20e6, rtt: ms(100) },
+/// What a userspace link carries on two cores, and the losses to try, percent.
+const WIRES: [(Wire, &[f64]); 2] = [
+    (Wire { name: "50mbit_40ms", rate: 50e6, rtt: ms(40) }, &[0.0, 0.1, 1.0, 3.0]),
+    (Wire { name: "100mbit_20ms", rate: 100e6, rtt: ms(20) }, &[0.0, 1.0, 3.0]),
 ];
-/// Percent.
-const LOSSES: [f64; 4] = [0.0, 0.1, 1.0, 3.0];
 const SECS: f64 = 12.0;
 
 struct Goodput {
@@ -36,11 +35,14 @@ pub(crate) fn trials() -> Trials {
         for rival in Sender::RIVALS {
             let target: &[Target] = if rival == Sender::Bbr { &[Target::Median(1.0)] } else { &[] };
             let name = format!("goodput_ratio/{place}.to_{}", rival.name());
-            trial = trial.with(&name, "of theirs", Summary::Ratio(Percentile::MEDIAN, (rival, 0)), target);
+            trial = trial.with(&name, "of theirs", Summary::Medians((rival, 0)), target);
         }
         trial.with(&format!("late/goodput_{place}"), "of packets", Summary::Late, Trial::PUNCTUAL)
     };
-    WIRES.into_iter().flat_map(|wire| LOSSES.map(|percent| trial(wire, percent))).collect()
+    WIRES
+        .into_iter()
+        .flat_map(|(wire, losses)| losses.iter().map(move |&percent| trial(wire, percent)))
+        .collect()
 }
 
 impl Subject for Goodput {

@@ -34,6 +34,13 @@ impl Samples {
         self.values.entry(series).or_default().extend(values);
         self.late = self.late.max(late);
     }
+
+    /// Adds those of another.
+    pub(crate) fn merge(&mut self, other: Self) {
+        for (series, values) in other.values {
+            self.add(series, values, other.late);
+        }
+    }
 }
 
 /// A subject with its figures.
@@ -59,9 +66,11 @@ struct Wanted {
 pub(crate) enum Summary {
     /// All numbers of all rounds.
     Each(Series),
-    /// One number of each round.
-    OfRound(Percentile, Series),
-    /// One number of each round, ours over that of another sender.
+    /// One number of all rounds together.
+    Of(Percentile, Series),
+    /// The median of each round, ours over that of another sender.
+    Medians(Series),
+    /// One number of all rounds together, ours over that of another sender.
     Ratio(Percentile, Series),
     /// The share of packets that the link has handed over late, of each round.
     Late,
@@ -75,8 +84,8 @@ impl Percentile {
     pub(crate) const MEDIAN: Self = Self(50);
 
     /// Between two numbers it is in proportion.
-    fn of(self, values: &[f64]) -> f64 {
-        let mut sorted = values.to_vec();
+    fn of<'a>(self, values: impl IntoIterator<Item = &'a f64>) -> f64 {
+        let mut sorted: Vec<f64> = values.into_iter().copied().collect();
         sorted.sort_by(f64::total_cmp);
         let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
         let place = last as f64 * f64::from(self.0) / 100.0;
@@ -89,22 +98,25 @@ impl Summary {
     /// What must be measured for it.
     fn series(self) -> Vec<Series> {
         match self {
-            Self::Each(series) | Self::OfRound(_, series) => vec![series],
-            Self::Ratio(_, series) => vec![(Sender::Peersock, series.1), series],
+            Self::Each(series) | Self::Of(_, series) => vec![series],
+            Self::Medians(series) | Self::Ratio(_, series) => vec![(Sender::Peersock, series.1), series],
             Self::Late => Vec::new(),
         }
     }
 
     fn values(self, rounds: &[Samples]) -> Vec<f64> {
-        let of = |percentile: Percentile, series: Series| {
-            rounds.iter().map(move |round| percentile.of(&round.values[&series]))
-        };
+        let all = |series: Series| rounds.iter().flat_map(move |round| &round.values[&series]);
+        let of_all = |percentile: Percentile, series| percentile.of(all(series));
+        let ours = |theirs: Series| (Sender::Peersock, theirs.1);
         match self {
-            Self::Each(series) => rounds.iter().flat_map(|round| round.values[&series].clone()).collect(),
-            Self::OfRound(percentile, series) => of(percentile, series).collect(),
-            Self::Ratio(percentile, to) => {
-                let ours = of(percentile, (Sender::Peersock, to.1));
-                ours.zip(of(percentile, to)).map(|(ours, theirs)| ours / theirs).collect()
+            Self::Each(series) => all(series).copied().collect(),
+            Self::Of(percentile, series) => vec![of_all(percentile, series)],
+            Self::Medians(theirs) => {
+                let of = |round: &Samples, series| Percentile::MEDIAN.of(&round.values[&series]);
+                rounds.iter().map(|round| of(round, ours(theirs)) / of(round, theirs)).collect()
+            }
+            Self::Ratio(percentile, theirs) => {
+                vec![of_all(percentile, ours(theirs)) / of_all(percentile, theirs)]
             }
             Self::Late => rounds.iter().map(|round| round.late).collect(),
         }
@@ -180,11 +192,12 @@ mod tests {
     }
 
     #[test]
-    fn a_ratio_is_of_the_same_round_and_needs_both_senders() {
+    fn a_ratio_is_of_the_same_round_or_of_all_and_needs_both_senders() {
         let (ours, theirs) = ((Sender::Peersock, 7), (Sender::Bbr, 7));
         let round = |a, b| Samples { values: [(ours, vec![a]), (theirs, vec![b])].into(), late: 0.0 };
-        let ratio = Summary::Ratio(Percentile::MEDIAN, theirs);
-        assert_eq!(ratio.series(), [ours, theirs]);
-        assert_eq!(ratio.values(&[round(2.0, 1.0), round(3.0, 6.0)]), [2.0, 0.5]);
+        let rounds = [round(2.0, 1.0), round(3.0, 6.0)];
+        assert_eq!(Summary::Medians(theirs).series(), [ours, theirs]);
+        assert_eq!(Summary::Medians(theirs).values(&rounds), [2.0, 0.5]);
+        assert_eq!(Summary::Ratio(Percentile(100), theirs).values(&rounds), [0.5]);
     }
 }
