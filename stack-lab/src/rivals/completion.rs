@@ -111,7 +111,11 @@ fn transfer(path: &Path, listener: &TcpListener, bytes: u64) -> io::Result<Durat
             outgoing.send(&data)?;
             Ok(outgoing)
         });
-        let mut receiver = accept(listener, start + MOST)?;
+        let mut receiver = match accept(listener, start + MOST) {
+            Ok(receiver) => receiver,
+            // Why none came is what the sender says.
+            Err(e) => return sender.join().expect("nothing in it panics").and(Err(e)),
+        };
         receiver.set_read_timeout(Some(MOST))?;
         let mut buf = vec![0; 256 << 10];
         let mut read = 0;

@@ -194,7 +194,11 @@ pub(crate) fn flow_without_end(
             thread::sleep(span.start.saturating_duration_since(Instant::now()));
             connect(remote)?.fill(span.end)
         });
-        let mut receiver = accept(listener, span.end)?;
+        let mut receiver = match accept(listener, span.end) {
+            Ok(receiver) => receiver,
+            // Why none came is what the sender says.
+            Err(e) => return sender.join().expect("nothing in it panics").and(Err(e)),
+        };
         receiver.set_read_timeout(Some(Duration::from_millis(20)))?;
         let mut buf = vec![0; 256 << 10];
         let mut bytes = 0;
