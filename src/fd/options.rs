@@ -10,7 +10,7 @@ use super::sockets::Phase;
 use crate::socket::Connection;
 
 /// What an application has set.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Options {
     pub(super) reuse_address: bool,
     pub(super) v6_only: bool,
@@ -22,22 +22,6 @@ pub(super) struct Options {
     congestion: CongestionControl,
     send_buffer: Option<usize>,
     receive_buffer: Option<usize>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            reuse_address: false,
-            v6_only: false,
-            keepalive: KeepAlive::default(),
-            nodelay: false,
-            user_timeout: None,
-            linger: None,
-            congestion: CongestionControl::default(),
-            send_buffer: None,
-            receive_buffer: None,
-        }
-    }
 }
 
 impl Options {
