@@ -141,12 +141,18 @@ pub(crate) trait Bound {
     /// The address, unspecified for all of its family.
     fn local(&self) -> SocketAddr;
 
+    /// Whether it takes packets at all: it may only be bound.
+    fn is_open(&self) -> bool {
+        true
+    }
+
     /// How well it suits a packet for `address` on `interface`: the more it asks for, the better;
     /// `None` if it does not.
     fn score(&self, interface: InterfaceId, address: IpAddr) -> Option<u8> {
         let own = self.interface();
         let local = self.local().ip();
-        let suits = own.is_none_or(|own| own == interface)
+        let suits = self.is_open()
+            && own.is_none_or(|own| own == interface)
             && local.is_ipv4() == address.is_ipv4()
             && (local.is_unspecified() || local == address);
         suits.then_some(u8::from(own.is_some()) + 2 * u8::from(!local.is_unspecified()))

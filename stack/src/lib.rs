@@ -132,7 +132,7 @@ pub use config::{
 pub use counters::Counters;
 pub use error::Error;
 pub use error_queue::{ErrorOrigin, ErrorReport};
-pub use flow::{Egress, Flow, TcpInfo};
+pub use flow::{Egress, Flow, PIECES, TcpInfo};
 pub use fragments::Fragments;
 pub use gro::{Coalescer, Flushed};
 pub use gso::SuperSegment;

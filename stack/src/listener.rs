@@ -48,6 +48,7 @@ pub struct Listener {
 }
 
 struct Queue {
+    /// Connections that may wait; 0 while the socket is only bound.
     backlog: usize,
     handshakes: usize,
     established: VecDeque<Arc<Flow>>,
@@ -66,15 +67,31 @@ impl Stack {
     ///
     /// # Errors
     /// [`Error::AddrInUse`] if a listener overlaps and not both have [`TcpOptions::reuse_port`], or connections of the
-    /// port are left (in TIME-WAIT or not) and neither this nor [`TcpOptions::reuse_address`] is on; [`Error::PermissionDenied`] if the network does not allow the
-    /// port; [`Error::AddrNotAvailable`], [`Error::NetworkUnreachable`] for a foreign address or unknown
-    /// interface.
+    /// port are left (in TIME-WAIT or not) and neither this nor [`TcpOptions::reuse_address`] is on;
+    /// [`Error::PermissionDenied`] if the network does not allow the port; [`Error::AddrNotAvailable`],
+    /// [`Error::NetworkUnreachable`] for a foreign address or unknown interface.
     pub fn tcp_listen(
         &self,
         _now: Instant,
         interface: Option<InterfaceId>,
         local: SocketAddr,
         backlog: usize,
+        options: TcpOptions,
+    ) -> Result<Arc<Listener>, Error> {
+        let listener = self.tcp_bind(interface, local, options)?;
+        listener.listen(backlog);
+        Ok(listener)
+    }
+
+    /// Takes an address and a port as [`tcp_listen`](Self::tcp_listen) does. Connections to it are refused until
+    /// [`Listener::listen`].
+    ///
+    /// # Errors
+    /// Those of [`tcp_listen`](Self::tcp_listen).
+    pub fn tcp_bind(
+        &self,
+        interface: Option<InterfaceId>,
+        local: SocketAddr,
         options: TcpOptions,
     ) -> Result<Arc<Listener>, Error> {
         let shared = &self.shared;
@@ -98,7 +115,7 @@ impl Stack {
             };
             let local = SocketAddr::new(local.ip(), port);
             let options = options.clone();
-            let make = || Listener::new(shared, interface, local, backlog, options);
+            let make = || Listener::new(shared, interface, local, options);
             shared.listeners.insert(port, free, make)
         };
         match local.port() {
@@ -133,10 +150,9 @@ impl Listener {
         shared: &Arc<Shared>,
         interface: Option<InterfaceId>,
         local: SocketAddr,
-        backlog: usize,
         options: TcpOptions,
     ) -> Arc<Self> {
-        let backlog = backlog.max(1);
+        let backlog = 0;
         let established = VecDeque::new();
         let queue = Queue { backlog, handshakes: 0, established, closed: false, cookie: None, refused: None };
         Arc::new(Self {
@@ -174,9 +190,9 @@ impl Listener {
         }
     }
 
-    /// Changes how many connections may wait, handshakes included; at least 1. More that wait already
+    /// listen(2), also to change how many connections may wait, handshakes included; at least 1. More that wait already
     /// stay.
-    pub fn set_backlog(&self, backlog: usize) {
+    pub fn listen(&self, backlog: usize) {
         self.lock().backlog = backlog.max(1);
     }
 
@@ -287,6 +303,11 @@ impl Listener {
 }
 
 impl Bound for Listener {
+    /// A socket that is only bound takes no connections.
+    fn is_open(&self) -> bool {
+        self.lock().backlog > 0
+    }
+
     fn interface(&self) -> Option<InterfaceId> {
         self.interface
     }

@@ -10,6 +10,9 @@ use super::{Egress, Flow};
 use crate::tcp::{Connection, header_len};
 use crate::{Error, InterfaceId, Ready, State, SuperSegment};
 
+/// The most pieces that [`Flow::read_with`] shows.
+pub const PIECES: usize = 32;
+
 impl Flow {
     /// The interface it goes over.
     pub fn interface(&self) -> InterfaceId {
@@ -98,6 +101,33 @@ impl Flow {
             return Ok(len);
         }
         self.nothing_to_read(&mut inner)
+    }
+
+    /// Shows received data to `take` where it lies, in order, in at most [`PIECES`] pieces. `take` says how many bytes it
+    /// has used, and these are then gone. Otherwise as [`read`](Self::read): the flow's lock is held meanwhile.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_with(&self, now: Instant, take: impl FnOnce(&[&[u8]]) -> usize) -> Result<usize, Error> {
+        let (mut inner, time) = self.lock_at(now);
+        if inner.read_shut {
+            return Ok(0);
+        }
+        let Some(connection) = inner.connection.as_mut().filter(|connection| connection.readable() > 0)
+        else {
+            return self.nothing_to_read(&mut inner);
+        };
+        let mut pieces: [&[u8]; PIECES] = [&[]; PIECES];
+        let mut count = 0;
+        for (slot, piece) in pieces.iter_mut().zip(connection.pieces()) {
+            (*slot, count) = (piece, count + 1);
+        }
+        let used = take(&pieces[..count]);
+        connection.consume(time, used);
+        if connection.readable() == 0 {
+            self.settle(&mut inner, time);
+        }
+        Ok(used)
     }
 
     /// Copies received data and leaves it there; otherwise as [`read`](Self::read).
@@ -232,6 +262,11 @@ impl Flow {
         let (inner, time) = self.lock_at(now);
         let since = inner.waiting?.max(inner.heard);
         Some(if time > since { (time - since).into() } else { Duration::ZERO })
+    }
+
+    /// Bytes that [`write`](Self::write) would take now.
+    pub fn writable(&self) -> usize {
+        self.lock().live().map_or(0, |connection| connection.writable())
     }
 
     /// Bytes that can be read: FIONREAD.

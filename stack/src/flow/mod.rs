@@ -27,6 +27,7 @@ use crate::{Error, IpOptions, KeepAlive, Listener, Ready, State, TcpOptions};
 
 use self::time_wait::TimeWait;
 
+pub use self::api::PIECES;
 pub use self::info::TcpInfo;
 
 /// One TCP connection, in any state from its SYN on.

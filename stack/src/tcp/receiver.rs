@@ -279,6 +279,17 @@ impl Receiver {
         read
     }
 
+    /// As [`Self::read`], of bytes that were copied where they lie.
+    pub(crate) fn consume(&mut self, now: Time, length: usize, rtt: Option<Duration>, room: bool) {
+        self.queue.drop_until(self.queue.start() + length as u64);
+        self.adapt(now, rtt, room);
+    }
+
+    /// What can be read, in as many pieces as it lies in.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.queue.pieces()
+    }
+
     pub(crate) fn peek(&self, buf: &mut [u8]) -> usize {
         let most = self.up_to_mark(buf.len());
         self.queue.copy(self.queue.start(), &mut buf[..most])

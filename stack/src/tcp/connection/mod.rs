@@ -264,6 +264,19 @@ impl Connection {
         read
     }
 
+    /// What the application can read, in as many pieces as it lies in.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.receiver.pieces()
+    }
+
+    /// Takes so many bytes from the receive queue: they were copied where they lie.
+    pub(crate) fn consume(&mut self, now: Time, length: usize) {
+        let rtt = self.sender.rtt.min();
+        let room = self.settings.memory.has_room();
+        self.receiver.consume(now, length, rtt, room);
+        self.settle();
+    }
+
     /// Copies what fits into `buf` and leaves it queued.
     pub(crate) fn peek(&self, buf: &mut [u8]) -> usize {
         self.receiver.peek(buf)

@@ -1,0 +1,6 @@
+//! Overlay sockets as file descriptors, between nodes on the loopback interface.
+
+mod common;
+mod connect;
+mod listen;
+mod stream;
