@@ -217,7 +217,7 @@ impl World {
             (None, true) => {
                 self.listeners[side] = Some(self.pair.hosts[side].listen(now, self.ipv6, backlog.into()))
             }
-            (Some(listener), true) => listener.set_backlog(backlog.into()),
+            (Some(listener), true) => listener.listen(backlog.into()),
             (Some(listener), false) => {
                 listener.close(now);
                 self.listeners[side] = None;
