@@ -3,5 +3,6 @@
 mod common;
 mod connect;
 mod limits;
+mod host;
 mod listen;
 mod stream;
