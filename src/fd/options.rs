@@ -50,7 +50,7 @@ impl Options {
     pub(super) fn tcp(&self) -> TcpOptions {
         TcpOptions {
             nodelay: self.nodelay,
-            keepalive: self.keepalive.then_some(self.keep_idle),
+            keepalive: self.keepalive.then_some(self.keep_idle).into(),
             reset_on_close: self.linger == Some(0),
             reuse_address: self.reuse_address,
             user_timeout: self.user_timeout,

@@ -13,7 +13,7 @@ use crate::interface::Interface;
 use crate::ip::{IpError, IpHeader, MAX_HEADERS, is_unicast};
 use crate::listener::Admission;
 use crate::tcp::{Connection, Segment, TcpError, TcpHeader, initial_sequence};
-use crate::{Batch, Flow, InterfaceId, Listener, Stack, icmp, raw, udp};
+use crate::{Batch, Flow, InterfaceId, Listener, Stack, TcpOptions, icmp, raw, udp};
 
 impl Stack {
     /// Takes in one inner IP packet, or a super-segment that a [`Coalescer`](crate::Coalescer) made, and
@@ -130,6 +130,9 @@ impl Stack {
             }
             return;
         }
+        if self.may_come_again(time, interface.id, local, &tcp) {
+            return shared.counters.tcp_backlog_overflows.bump();
+        }
         // RFC 9293 3.10.7.2: to a listener, what neither opens nor acknowledges is nothing.
         if tcp.ack.is_none() && shared.listening(interface.id, local).is_some() {
             return;
@@ -159,7 +162,8 @@ impl Stack {
         match listener.begin_handshake(time) {
             Admission::Place => {}
             Admission::Cookie => {
-                self.answer_with_cookie(time, interface, (local, remote), &segment, batch);
+                let options = listener.options();
+                self.answer_with_cookie(time, interface, (local, remote), (&segment, &options), batch);
                 return Some(None);
             }
             Admission::Full => {
@@ -167,7 +171,7 @@ impl Stack {
                 return Some(None);
             }
         }
-        let settings = Flow::settings(shared, interface, listener.options());
+        let settings = Flow::settings(shared, interface, &listener.options());
         let isn = initial_sequence(&shared.sequence_key, time, local, remote);
         let addresses = (local, remote);
         let connection = Connection::accept(settings, time, addresses, isn, &segment);
@@ -185,7 +189,8 @@ impl Stack {
     ) -> Option<Arc<Flow>> {
         let shared = &self.shared;
         let options = listener.options();
-        let flow = Flow::new(shared, interface.clone(), addresses, connection, options, time, Some(listener));
+        let flow =
+            Flow::new(shared, interface.clone(), addresses, connection, &options, time, Some(listener));
         let inserted = shared.flows.insert(flow.key(), &flow);
         if !inserted {
             listener.forget_handshake();
@@ -199,7 +204,7 @@ impl Stack {
         time: Time,
         interface: &Interface,
         (local, remote): (SocketAddr, SocketAddr),
-        syn: &Segment<'_>,
+        (syn, options): (&Segment<'_>, &TcpOptions),
         batch: &mut Batch,
     ) {
         let shared = &self.shared;
@@ -207,7 +212,7 @@ impl Stack {
         let mss = syn.options.mss.unwrap_or(0);
         let isn = shared.cookies.make(time, (local, remote), syn.seq, mss);
         batch.reply(interface.id, remote.ip(), MAX_HEADERS, |buf| {
-            Connection::write_cookie((local, remote), isn, syn.seq, interface.checksums, buf)
+            Connection::write_cookie((local, remote), isn, syn.seq, (options, interface.checksums), buf)
         });
     }
 
@@ -228,13 +233,22 @@ impl Stack {
         }
         let (isn, irs) = (ack.wrapping_sub(1), tcp.seq.wrapping_sub(1));
         let mss = shared.cookies.check(time, (local, remote), irs, isn)?;
-        if shared.flows.len() >= shared.config.max_flows || !listener.take_cookie() {
+        if shared.flows.len() >= shared.config.max_flows || !listener.take_cookie(time) {
             shared.counters.tcp_backlog_overflows.bump();
             return Some(None);
         }
         shared.counters.tcp_cookies_accepted.bump();
-        let settings = Flow::settings(shared, interface, listener.options());
+        let settings = Flow::settings(shared, interface, &listener.options());
         let connection = Connection::from_cookie(settings, time, (local, remote), (isn, irs), mss);
         Some(self.add_accepted(time, interface, (local, remote), connection, &listener))
+    }
+
+    /// Whether a segment for no connection is from the middle of a stream whose cookie has found no place, as far as one
+    /// can tell: not even its beginning is known. Without a reset the peer sends that again, which has the cookie.
+    fn may_come_again(&self, time: Time, interface: InterfaceId, local: SocketAddr, tcp: &TcpHeader) -> bool {
+        let carries = tcp.payload > 0 || tcp.fin;
+        let continues = carries && tcp.ack.is_some() && !tcp.syn && !tcp.rst;
+        let listener = || self.shared.listeners.find(interface, local);
+        continues && listener().is_some_and(|listener| listener.has_refused_cookies(time))
     }
 }

@@ -9,10 +9,7 @@ use crate::clock::{Time, after};
 use crate::ip::{IpHeader, MAX_HEADERS};
 use crate::tcp::{Ending, Outgoing, Segment, TcpHeader, Verdict};
 use crate::timers::{NEVER, Tick, tick_at};
-use crate::{Batch, Error, InterfaceId, State};
-
-/// Probes without an answer before the peer counts as gone, with the interval as set.
-const KEEPALIVE_PROBES: u32 = 8;
+use crate::{Batch, Error, InterfaceId, KeepAlive, State};
 
 impl Flow {
     /// Takes in a segment that belongs to this connection. `false` if the connection has made room
@@ -43,6 +40,10 @@ impl Flow {
         }
         let heard = connection.heard();
         inner.heard = inner.heard.max(heard);
+        if heard == time {
+            // Whatever it was, packets pass again.
+            inner.soft = None;
+        }
         self.after_segment(&mut inner, before, tcp.rst, batch);
         self.settle(&mut inner, time);
         true
@@ -76,7 +77,8 @@ impl Flow {
     }
 
     fn acknowledge(&self, time: Time, ending: &Ending, batch: &mut Batch) {
-        let mut answer = Outgoing { seq: ending.snd_nxt, ack: Some(ending.rcv_nxt), ..Outgoing::default() };
+        let &Ending { snd_nxt: seq, rcv_nxt, marking, .. } = ending;
+        let mut answer = Outgoing { seq, ack: Some(rcv_nxt), marking, ..Outgoing::default() };
         answer.options.timestamps = ending.timestamps.map(|timestamps| timestamps.option(time));
         batch.reply(self.interface.id, self.remote.ip(), MAX_HEADERS, |buf| {
             answer.write_alone(buf, (self.local, self.remote), self.interface.checksums)
@@ -141,18 +143,6 @@ impl Flow {
         }
     }
 
-    /// An ICMP error about this connection. Once it stands, such errors are advice only (RFC 5461).
-    pub(crate) fn unreachable(&self, time: Time, seq: u32, error: Error) -> bool {
-        let mut inner = self.lock();
-        let isn = inner.live().map(|connection| connection.initial_sequence());
-        if inner.state() != State::SynSent || isn != Some(seq) {
-            return false;
-        }
-        self.kill(&mut inner, error);
-        self.settle(&mut inner, time);
-        true
-    }
-
     /// Lets a timer fire that was set for `tick`; `true` if the flow has output or new readiness.
     pub(crate) fn on_timer(&self, tick: Tick, time: Time) -> bool {
         let mut inner = self.lock();
@@ -171,7 +161,8 @@ impl Flow {
         }
         if self.gives_up_at(&inner).is_some_and(|due| due <= time) {
             self.shared.counters.tcp_timeouts.bump();
-            self.kill(&mut inner, Error::TimedOut);
+            let error = inner.soft.take().unwrap_or(Error::TimedOut);
+            self.kill(&mut inner, error);
             self.settle(&mut inner, time);
             return true;
         }
@@ -191,6 +182,7 @@ impl Flow {
     /// Sets the timer for the next deadline, unless an earlier one is set already. What is due now has
     /// just been done or could not be, so it waits for a millisecond at least.
     pub(super) fn arm(&self, inner: &mut Inner, time: Time) {
+        inner.watched.get_or_insert(time);
         if let Some(due) = self.due_at(inner, time) {
             self.arm_at(inner, time, due);
         }
@@ -256,9 +248,9 @@ impl Flow {
         if inner.orphaned && state == State::FinWait2 {
             return Some(after(inner.heard, config.orphan_timeout));
         }
-        // The first probe goes after one interval, and each has one to be answered.
-        let silence = inner.keepalive?.saturating_mul(KEEPALIVE_PROBES + 1);
-        Some(after(inner.heard, silence))
+        let KeepAlive { on, idle, interval, probes } = inner.keepalive;
+        let first = after(inner.heard, idle).max(inner.watched.filter(|_| on)?);
+        Some(after(first, interval.saturating_mul(probes)))
     }
 
     /// Brings everything that follows from the connection's state up to date. The last step of every call.
@@ -270,7 +262,8 @@ impl Flow {
                 && connection.readable() == 0
                 && connection.deadline(time).is_none_or(|due| due > time)
             {
-                inner.time_wait = Some(TimeWait::new(time, connection.ending()));
+                inner.time_wait =
+                    Some(TimeWait::new(time, self.shared.config.time_wait, connection.ending()));
                 inner.ended = true;
                 inner.connection = None;
                 self.arm(inner, time);
