@@ -330,8 +330,11 @@ impl Stack {
         let bind = |port: u16| {
             let free = |bound: &[Arc<UdpSocket>]| {
                 use crate::demux::Bound;
-                let taken = bound.iter().any(|other| other.overlaps(interface, local.ip()));
-                if taken && !options.reuse_address { Err(Error::AddrInUse) } else { Ok(()) }
+                let stands_in_the_way = |other: &Arc<UdpSocket>| {
+                    other.overlaps(interface, local.ip())
+                        && !(options.reuse_address && other.reuses_address())
+                };
+                if bound.iter().any(stands_in_the_way) { Err(Error::AddrInUse) } else { Ok(()) }
             };
             let local = SocketAddr::new(local.ip(), port);
             shared.udp_binds.insert(port, free, || UdpSocket::new(shared, interface, local, &options))
@@ -349,7 +352,7 @@ impl Stack {
     }
 
     /// The interface that a bind is meant for, `None` for a wildcard over all.
-    fn bind_network(
+    pub(crate) fn bind_network(
         &self,
         interface: Option<InterfaceId>,
         address: IpAddr,
