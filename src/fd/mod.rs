@@ -6,6 +6,8 @@
 
 mod app_end;
 mod connecting;
+mod datagram;
+mod ends;
 mod listening;
 mod options;
 mod ready;
@@ -13,6 +15,7 @@ mod requests;
 mod server;
 mod sockets;
 mod stream;
+mod transport;
 
 use std::fmt;
 use std::io;

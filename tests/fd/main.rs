@@ -1,6 +1,12 @@
 //! Overlay sockets as file descriptors, between nodes on the loopback interface.
 
+mod ancillary;
 mod common;
 mod connect;
+mod datagram;
+mod icmp;
 mod listen;
+mod multicast;
+mod options;
+mod raw;
 mod stream;
