@@ -12,6 +12,7 @@ mod convert;
 mod epoll;
 mod hooks;
 mod kernel;
+mod messages;
 mod names;
 mod rules;
 
