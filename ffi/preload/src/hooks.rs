@@ -28,7 +28,7 @@ fn candidate(fd: RawFd) -> Option<&'static Rules> {
     (has_family && protocol.is_some_and(|protocol| kinds.contains(&protocol))).then_some(rules)
 }
 
-/// Turns the descriptor into an overlay socket if that is where it belongs. ENETUNREACH if it belongs nowhere.
+/// Turns the descriptor into an overlay socket if that is where it belongs. Fails if it belongs nowhere.
 fn settle<'a>(fd: RawFd, side: impl FnOnce(&Rules) -> Side) -> Result<Option<Socket<'a>>, Errno> {
     if let Some(socket) = overlay(fd) {
         return Ok(Some(socket));
@@ -36,7 +36,7 @@ fn settle<'a>(fd: RawFd, side: impl FnOnce(&Rules) -> Side) -> Result<Option<Soc
     let Some(rules) = candidate(fd) else { return Ok(None) };
     match side(rules) {
         Side::Kernel => Ok(None),
-        Side::Neither => Err(Errno::NETUNREACH),
+        Side::Nowhere(error) => Err(error),
         Side::Overlay => {
             convert(&rules.client, fd)?;
             Ok(overlay(fd))
@@ -59,6 +59,17 @@ pub(crate) unsafe fn settle_remote<'a>(
     settle(fd, |rules| match remote {
         Ok(Some(remote)) => rules.of_remote(remote),
         Ok(None) | Err(_) => Side::Kernel,
+    })
+}
+
+/// socket(2). Where nothing but the overlay is allowed, the kernel refuses its own.
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
+    let is_internet = matches!(domain, libc::AF_INET | libc::AF_INET6);
+    finish(match rules().filter(|rules| rules.only && is_internet) {
+        Some(rules) => bsd::socket(&rules.client, domain, kind, protocol),
+        // SAFETY: no pointers.
+        None => check(unsafe { libc::syscall(libc::SYS_socket, domain, kind, protocol) }).map(|n| n as c_int),
     })
 }
 
@@ -95,22 +106,24 @@ pub(crate) unsafe extern "C" fn bind(fd: RawFd, address: *const sockaddr, length
     }))
 }
 
-/// The port that a socket of the kernel's is bound to.
-fn bound_port(fd: RawFd) -> Option<u16> {
+/// The address that a socket of the kernel's is bound to.
+fn bound(fd: RawFd) -> Option<SocketAddr> {
     let address = rustix::net::getsockname(borrow(fd)?).ok()?;
-    SocketAddr::try_from(address).ok().map(|address| address.port())
+    SocketAddr::try_from(address).ok()
 }
 
 /// listen(2).
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn listen(fd: RawFd, backlog: c_int) -> c_int {
-    let any = |rules: &Rules| match bound_port(fd) {
-        // It was bound to an address of the kernel's on purpose.
-        Some(1..) => Side::Kernel,
-        _ => rules.of_local(SocketAddr::from(([0; 4], 0))),
-    };
-    finish(settle(fd, any).and_then(|socket| match socket {
-        Some(socket) => bsd::listen(&socket, backlog),
+    let local = bound(fd).unwrap_or_else(|| SocketAddr::from(([0; 4], 0)));
+    finish(settle(fd, |rules| rules.of_local(local)).and_then(|socket| match socket {
+        Some(socket) => {
+            // The program may have been told a port already.
+            if local.port() != 0 && socket.local_addr()?.port() == 0 {
+                socket.bind(local)?;
+            }
+            bsd::listen(&socket, backlog)
+        }
         // SAFETY: no pointers.
         None => check(unsafe { libc::syscall(libc::SYS_listen, fd, backlog) }).map(|n| n as c_int),
     }))

@@ -11,6 +11,7 @@
 mod convert;
 mod epoll;
 mod hooks;
+mod hostent;
 mod kernel;
 mod messages;
 mod names;

@@ -1,0 +1,10 @@
+//! Unmodified programs on the overlay: `peersock run`.
+
+#[path = "../program/common.rs"]
+#[allow(dead_code, reason = "the other tests use the rest")]
+mod common;
+mod data;
+mod lab;
+mod pipes;
+mod shell;
+mod web;
