@@ -3,22 +3,18 @@
 use std::time::Duration;
 
 use peersock_fd::{Errno, Kind, Which};
-use peersock_stack::{CongestionControl, TcpOptions};
+use peersock_stack::{CongestionControl, KeepAlive, TcpOptions};
 
 use super::server::{Entry, State};
 use super::sockets::Phase;
 use crate::socket::Connection;
 
-/// Linux's defaults of TCP_KEEPIDLE and TCP_USER_TIMEOUT's unit.
-const KEEP_IDLE: Duration = Duration::from_secs(7200);
-
 /// What an application has set.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Options {
     pub(super) reuse_address: bool,
     pub(super) v6_only: bool,
-    keepalive: bool,
-    keep_idle: Duration,
+    keepalive: KeepAlive,
     nodelay: bool,
     user_timeout: Option<Duration>,
     /// SO_LINGER in seconds.
@@ -28,29 +24,12 @@ pub(super) struct Options {
     receive_buffer: Option<usize>,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            reuse_address: false,
-            v6_only: false,
-            keepalive: false,
-            keep_idle: KEEP_IDLE,
-            nodelay: false,
-            user_timeout: None,
-            linger: None,
-            congestion: CongestionControl::default(),
-            send_buffer: None,
-            receive_buffer: None,
-        }
-    }
-}
-
 impl Options {
     /// What a connection or a listener is made with.
     pub(super) fn tcp(&self) -> TcpOptions {
         TcpOptions {
             nodelay: self.nodelay,
-            keepalive: self.keepalive.then_some(self.keep_idle),
+            keepalive: self.keepalive,
             reset_on_close: self.linger == Some(0),
             reuse_address: self.reuse_address,
             user_timeout: self.user_timeout,
@@ -65,8 +44,8 @@ impl Options {
     pub(super) fn apply(&self, connection: &Connection) {
         connection.set_nodelay(self.nodelay);
         connection.flow().set_reset_on_close(self.linger == Some(0));
+        connection.flow().set_keepalive(self.keepalive);
         // The connection may have ended: then nothing has to follow.
-        let _ = connection.set_keepalive(self.keepalive.then_some(self.keep_idle));
         let _ = connection.set_user_timeout(self.user_timeout);
         if connection.congestion_control().is_ok_and(|now| now != self.congestion) {
             let _ = connection.set_congestion_control(self.congestion);
@@ -76,14 +55,19 @@ impl Options {
     fn set(&mut self, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
         match (level, name) {
             (libc::SOL_SOCKET, libc::SO_REUSEADDR) => self.reuse_address = integer(value)? != 0,
-            (libc::SOL_SOCKET, libc::SO_KEEPALIVE) => self.keepalive = integer(value)? != 0,
+            (libc::SOL_SOCKET, libc::SO_KEEPALIVE) => self.keepalive.on = integer(value)? != 0,
             (libc::SOL_SOCKET, libc::SO_LINGER) => {
                 let (on, seconds) = (integer(value)?, integer(value.get(4..).ok_or(Errno::INVAL)?)?);
                 self.linger = (on != 0).then_some(seconds.max(0) as u32);
             }
             (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY) => self.v6_only = integer(value)? != 0,
             (libc::IPPROTO_TCP, libc::TCP_NODELAY) => self.nodelay = integer(value)? != 0,
-            (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE) => self.keep_idle = seconds(value, 1..=32767)?,
+            (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE) => self.keepalive.idle = seconds(value)?,
+            (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL) => self.keepalive.interval = seconds(value)?,
+            (libc::IPPROTO_TCP, libc::TCP_KEEPCNT) => match integer(value)? {
+                probes @ 1..=127 => self.keepalive.probes = probes as u32,
+                _ => return Err(Errno::INVAL),
+            },
             (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT) => {
                 let milliseconds = u64::try_from(integer(value)?).map_err(|_| Errno::INVAL)?;
                 self.user_timeout = (milliseconds > 0).then(|| Duration::from_millis(milliseconds));
@@ -102,7 +86,7 @@ impl Options {
         let number = |number: i64| (number as i32).to_ne_bytes().to_vec();
         Ok(match (level, name) {
             (libc::SOL_SOCKET, libc::SO_REUSEADDR) => flag(self.reuse_address),
-            (libc::SOL_SOCKET, libc::SO_KEEPALIVE) => flag(self.keepalive),
+            (libc::SOL_SOCKET, libc::SO_KEEPALIVE) => flag(self.keepalive.on),
             (libc::SOL_SOCKET, libc::SO_LINGER) => {
                 let mut value = flag(self.linger.is_some());
                 value.extend(number(self.linger.unwrap_or(0).into()));
@@ -110,7 +94,9 @@ impl Options {
             }
             (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY) => flag(self.v6_only),
             (libc::IPPROTO_TCP, libc::TCP_NODELAY) => flag(self.nodelay),
-            (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE) => number(self.keep_idle.as_secs() as i64),
+            (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE) => number(self.keepalive.idle.as_secs() as i64),
+            (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL) => number(self.keepalive.interval.as_secs() as i64),
+            (libc::IPPROTO_TCP, libc::TCP_KEEPCNT) => number(self.keepalive.probes.into()),
             (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT) => {
                 number(self.user_timeout.map_or(0, |timeout| timeout.as_millis() as i64))
             }
@@ -193,7 +179,10 @@ fn integer(value: &[u8]) -> Result<i32, Errno> {
     Ok(i32::from_ne_bytes(bytes))
 }
 
-fn seconds(value: &[u8], range: std::ops::RangeInclusive<i32>) -> Result<Duration, Errno> {
-    let seconds = integer(value)?;
-    if range.contains(&seconds) { Ok(Duration::from_secs(seconds as u64)) } else { Err(Errno::INVAL) }
+/// A time of keep-alive: 1 to 32767 seconds, as Linux has it.
+fn seconds(value: &[u8]) -> Result<Duration, Errno> {
+    match integer(value)? {
+        seconds @ 1..=32767 => Ok(Duration::from_secs(seconds as u64)),
+        _ => Err(Errno::INVAL),
+    }
 }

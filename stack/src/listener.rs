@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crate::batch::Mark;
@@ -17,6 +17,8 @@ use crate::{Error, Flow, InterfaceId, Ready, TcpOptions};
 const COOKIE_LIFETIME: Duration = Duration::from_secs(128);
 
 /// A listening TCP socket.
+///
+/// Several may share a port, see [`TcpOptions::reuse_port`].
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -36,7 +38,9 @@ pub struct Listener {
     shared: Arc<Shared>,
     interface: Option<InterfaceId>,
     local: SocketAddr,
-    options: TcpOptions,
+    /// As it was bound; a later change of the options means nothing.
+    reuse_port: bool,
+    options: RwLock<TcpOptions>,
     queue: Mutex<Queue>,
     mark: Mark,
     context: OnceLock<Arc<dyn Any + Send + Sync>>,
@@ -48,8 +52,9 @@ struct Queue {
     handshakes: usize,
     established: VecDeque<Arc<Flow>>,
     closed: bool,
-    /// When a SYN was last answered with a cookie.
+    /// When a SYN was last answered with a cookie, and when one last came back and found no place.
     cookie: Option<Time>,
+    refused: Option<Time>,
 }
 
 /// What becomes of a SYN.
@@ -72,12 +77,13 @@ impl Listener {
     ) -> Arc<Self> {
         let backlog = 0;
         let established = VecDeque::new();
-        let queue = Queue { backlog, handshakes: 0, established, closed: false, cookie: None };
+        let queue = Queue { backlog, handshakes: 0, established, closed: false, cookie: None, refused: None };
         Arc::new(Self {
             shared: shared.clone(),
             interface,
             local,
-            options,
+            reuse_port: options.reuse_port,
+            options: RwLock::new(options),
             queue: Mutex::new(queue),
             mark: Mark::default(),
             context: OnceLock::new(),
@@ -113,6 +119,17 @@ impl Listener {
         self.lock().backlog = backlog.max(1);
     }
 
+    /// What connections inherit that are accepted.
+    pub fn options(&self) -> TcpOptions {
+        self.options.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes what connections inherit whose SYN comes from now on. What is decided when a socket is bound stays:
+    /// [`reuse_address`](TcpOptions::reuse_address), [`reuse_port`](TcpOptions::reuse_port).
+    pub fn set_options(&self, options: TcpOptions) {
+        *self.options.write().unwrap_or_else(PoisonError::into_inner) = options;
+    }
+
     /// Stops listening. Connections that were not accepted are reset by the stack's next timeout.
     pub fn close(&self, now: Instant) {
         let waiting = {
@@ -143,13 +160,9 @@ impl Listener {
         &self.context
     }
 
-    /// Whether it takes connections: a socket that is only bound does not.
-    pub(crate) fn is_listening(&self) -> bool {
-        self.lock().backlog > 0
-    }
-
-    pub(crate) fn options(&self) -> &TcpOptions {
-        &self.options
+    /// Whether it shares its port with others that do.
+    pub(crate) fn shares_port(&self) -> bool {
+        self.reuse_port
     }
 
     pub(crate) fn mark(&self) -> &Mark {
@@ -176,11 +189,19 @@ impl Listener {
     }
 
     /// Takes a place for a connection that brings a cookie back; `false` if there can be none.
-    pub(crate) fn take_cookie(&self) -> bool {
+    pub(crate) fn take_cookie(&self, now: Time) -> bool {
         let mut queue = self.lock();
         let free = !queue.closed && queue.established.len() < queue.backlog;
         queue.handshakes += usize::from(free);
+        if !free {
+            queue.refused = Some(now);
+        }
         free
+    }
+
+    /// Whether there may be peers that have brought a cookie back, found no place, and think that they are connected.
+    pub(crate) fn has_refused_cookies(&self, now: Time) -> bool {
+        self.lock().refused.is_some_and(|refused| since(now, refused) < COOKIE_LIFETIME)
     }
 
     /// Frees the place of a handshake that came to nothing.
@@ -205,6 +226,11 @@ impl Listener {
 }
 
 impl Bound for Listener {
+    /// A socket that is only bound takes no connections.
+    fn is_open(&self) -> bool {
+        self.lock().backlog > 0
+    }
+
     fn interface(&self) -> Option<InterfaceId> {
         self.interface
     }

@@ -42,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) interfaces: Interfaces,
     pub(crate) flows: FlowTable,
     pub(crate) listeners: Binds<Listener>,
+    /// Which of several listeners on a port gets a connection.
+    pub(crate) listener_key: Key,
     pub(crate) udp_connected: ConnectedUdp,
     pub(crate) udp_binds: Binds<UdpSocket>,
     /// Bound to their identifier.
@@ -60,13 +62,6 @@ pub(crate) struct Shared {
     ephemeral: Ephemeral,
 }
 
-impl Shared {
-    /// Who takes connections to `local`.
-    pub(crate) fn listening(&self, interface: InterfaceId, local: SocketAddr) -> Option<Arc<Listener>> {
-        self.listeners.find(interface, local).filter(|listener| listener.is_listening())
-    }
-}
-
 impl Stack {
     /// A stack without interfaces. Everything that must not be guessed (initial sequence numbers, ports,
     /// the order in hash tables) comes from `seed`, which must be secret and different for each stack.
@@ -79,6 +74,7 @@ impl Stack {
             interfaces: Interfaces::default(),
             flows: FlowTable::new(&seed),
             listeners: Binds::default(),
+            listener_key: Key::new(&seed, "listener"),
             udp_connected: ConnectedUdp::new(&seed),
             udp_binds: Binds::default(),
             icmp: Binds::default(),
@@ -248,8 +244,8 @@ impl Stack {
     /// that are dropped, so that their senders try again, and counted.
     ///
     /// # Errors
-    /// [`Error::AddrInUse`] if a listener overlaps, or connections of the port are left and
-    /// [`TcpOptions::reuse_address`] is off; [`Error::PermissionDenied`] if the network does not allow the
+    /// [`Error::AddrInUse`] if a listener overlaps and not both have [`TcpOptions::reuse_port`], or connections of the
+    /// port are left (in TIME-WAIT or not) and neither this nor [`TcpOptions::reuse_address`] is on; [`Error::PermissionDenied`] if the network does not allow the
     /// port; [`Error::AddrNotAvailable`], [`Error::NetworkUnreachable`] for a foreign address or unknown
     /// interface.
     pub fn tcp_listen(
@@ -283,10 +279,16 @@ impl Stack {
         }
         let network = self.bind_network(interface, local.ip())?;
         let allowed = |port| network.as_ref().is_none_or(|network| network.allows(port));
-        let listen = |port: u16, reuse: bool| {
+        // A port that nobody has asked for is nobody else's.
+        let listen = |port: u16, asked: bool| {
+            let share = asked && options.reuse_port;
+            let reuse = share || (asked && options.reuse_address);
             let free = |bound: &[Arc<Listener>]| {
                 use crate::demux::Bound;
-                let taken = bound.iter().any(|other| other.overlaps(interface, local.ip()));
+                let stands_in_the_way = |other: &Arc<Listener>| {
+                    other.overlaps(interface, local.ip()) && !(share && other.shares_port())
+                };
+                let taken = bound.iter().any(stands_in_the_way);
                 let left = !reuse && shared.flows.uses_port(port);
                 if taken || left { Err(Error::AddrInUse) } else { Ok(()) }
             };
@@ -306,7 +308,7 @@ impl Stack {
                 found.ok_or(Error::AddrInUse)
             }
             port if !allowed(port) => Err(Error::PermissionDenied),
-            port => listen(port, options.reuse_address),
+            port => listen(port, true),
         }
     }
 
@@ -384,7 +386,7 @@ impl Stack {
         self.shared.timers.fire(time, Batch::FLOWS_PER_TIMEOUT, &mut due);
         for (tick, flow) in due.drain(..) {
             if let Some(flow) = flow.upgrade()
-                && flow.on_timer(tick, time)
+                && flow.on_timer(tick, time, batch)
             {
                 batch.touch_flow(&self.shared.rounds, &flow);
             }

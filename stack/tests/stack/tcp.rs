@@ -274,7 +274,7 @@ fn a_peer_that_vanishes_is_given_up_after_the_user_timeout() {
 #[test]
 fn keepalive_finds_a_dead_peer_and_leaves_a_live_one() {
     let mut pair = Pair::new(9);
-    let options = TcpOptions { keepalive: Some(10 * SECOND), ..TcpOptions::default() };
+    let options = TcpOptions { keepalive: Some(10 * SECOND).into(), ..TcpOptions::default() };
     let (a, b) = pair.connected_with(true, options);
     pair.run_for(600 * SECOND);
     assert_eq!((a.state(), b.state()), (State::Established, State::Established));

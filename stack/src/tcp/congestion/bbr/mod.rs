@@ -34,7 +34,7 @@ use model::{Aggregation, Bandwidth, RoundTrip, Rounds, micros, percent};
 use parameters::Parameters;
 use probe_bw::Cycle;
 use probe_rtt::ProbeRtt;
-use startup::Pipe;
+use startup::{HASTE, Pipe, SLOWEST_DOUBLING};
 
 /// The smallest window: enough for acknowledgements to keep coming when every second segment gets one.
 const MIN_SEGMENTS: u64 = 4;
@@ -65,7 +65,7 @@ impl State {
     /// Percent of the bandwidth.
     fn pacing_gain(self) -> u64 {
         match self {
-            State::Startup => 277,
+            State::Startup => SLOWEST_DOUBLING,
             State::Drain => 50,
             State::Down => 90,
             State::Cruise | State::Refill | State::ProbeRtt => 100,
@@ -101,6 +101,10 @@ pub(crate) struct Bbr {
     pipe: Pipe,
     cycle: Cycle,
     probe_rtt: ProbeRtt,
+    /// Start-up has not overflowed a queue yet, and may send faster than doubling needs.
+    hasty: bool,
+    /// Losses until so much was delivered are those of the haste.
+    pardoned: u64,
     /// The connection has been idle, and nothing was delivered since.
     restarted: bool,
     usage: Usage,
@@ -148,6 +152,8 @@ impl Bbr {
             pipe: Pipe::default(),
             cycle: Cycle::new(now, micros(now).wrapping_add(mss << 40)),
             probe_rtt: ProbeRtt::default(),
+            hasty: parameters.hastens,
+            pardoned: 0,
             restarted: false,
             usage: Usage::default(),
             window,
@@ -156,6 +162,11 @@ impl Bbr {
             repairing: false,
             before: Before { bounds: Bounds::none(), state: State::Startup, window },
         }
+    }
+
+    /// Percent of the bandwidth.
+    fn pacing_gain(&self) -> u64 {
+        if self.state == State::Startup && self.hasty { HASTE } else { self.state.pacing_gain() }
     }
 
     fn is_probing(&self) -> bool {
@@ -283,7 +294,7 @@ impl Algorithm for Bbr {
             && let Some(srtt) = view.srtt
         {
             self.round_trip.on_ack(view.now, Some(srtt));
-            self.set_pacing_rate(self.state.pacing_gain());
+            self.set_pacing_rate(self.pacing_gain());
         }
     }
 
@@ -315,7 +326,7 @@ impl Algorithm for Bbr {
     fn on_ack(&mut self, view: &View, ack: &Ack) {
         self.mss = segment(view);
         self.update_model(view, ack);
-        self.set_pacing_rate(self.state.pacing_gain());
+        self.set_pacing_rate(self.pacing_gain());
         self.set_window(view, ack);
     }
 

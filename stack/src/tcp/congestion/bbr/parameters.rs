@@ -13,6 +13,8 @@ pub(super) struct Parameters {
     pub(super) startup_loss_threshold: u64,
     /// The first window leaves at once, even if a round trip time is known.
     pub(super) bursts_first_window: bool,
+    /// Start-up sends faster than doubling needs until it has overflowed a queue.
+    pub(super) hastens: bool,
     /// The window in relation to the estimated bandwidth-delay product.
     pub(super) startup_window: u64,
     pub(super) down_window: u64,
@@ -28,6 +30,7 @@ pub(super) static PUBLISHED: Parameters = Parameters {
     loss_threshold: 2,
     startup_loss_threshold: 2,
     bursts_first_window: false,
+    hastens: false,
     startup_window: 200,
     down_window: 200,
     cruise_window: 200,
@@ -44,6 +47,7 @@ pub(super) static ADAPTED: Parameters = Parameters {
     // whose round trips vary, it may be minutes until the bandwidth is found.
     startup_loss_threshold: 10,
     bursts_first_window: true,
+    hastens: true,
     startup_window: 200,
     // With twice the product in flight, flows that share a deep queue are held by their windows, and pacing
     // slower than the bottleneck does not drain the queue that they have built.

@@ -141,6 +141,15 @@ fn bbr_keeps_queues_short_and_copes_with_small_buffers() {
     assert!(cubic.queue > PRODUCT, "the queue is measured");
 }
 
+/// A queue overflows in haste when half of the rate is found, and start-up goes on.
+#[test]
+fn bbr_finds_the_rate_behind_a_small_buffer_at_once() {
+    for buffer in [10, 25, 50] {
+        let share = median(3, |seed| alone(Bbr, usual(buffer), RTT, 4 * SECOND, seed).share);
+        check(&format!("buffer of {buffer} percent"), share, 0.91);
+    }
+}
+
 #[test]
 fn hystart_overflows_a_deep_queue_less() {
     let early = alone(Cubic, usual(400), RTT, 2 * SECOND, 1).flows[0].dropped;
