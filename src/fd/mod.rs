@@ -6,6 +6,7 @@
 
 mod app_end;
 mod connecting;
+mod inert;
 mod listening;
 mod options;
 mod ready;
@@ -13,6 +14,7 @@ mod requests;
 mod server;
 mod sockets;
 mod stream;
+mod tcp_info;
 
 use std::fmt;
 use std::io;

@@ -5,9 +5,18 @@ use std::time::Duration;
 use peersock_fd::{Errno, Kind, Which};
 use peersock_stack::{CongestionControl, KeepAlive, TcpOptions};
 
+use super::inert::Inert;
 use super::server::{Entry, State};
 use super::sockets::Phase;
+use super::tcp_info;
 use crate::socket::Connection;
+
+/// What SO_SNDBUF and SO_RCVBUF may be, bytes, as Linux doubles them; the stack has no less than [`LEAST_BUFFER`].
+const BUFFERS: std::ops::RangeInclusive<usize> = 4608..=8 << 20;
+const LEAST_BUFFER: usize = 64 << 10;
+
+/// What SO_SNDBUF and SO_RCVBUF tell if they were not set.
+const USUAL_BUFFER: usize = 1 << 20;
 
 /// What an application has set.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +31,7 @@ pub(super) struct Options {
     congestion: CongestionControl,
     send_buffer: Option<usize>,
     receive_buffer: Option<usize>,
+    inert: Inert,
 }
 
 impl Options {
@@ -33,8 +43,8 @@ impl Options {
             reset_on_close: self.linger == Some(0),
             reuse_address: self.reuse_address,
             user_timeout: self.user_timeout,
-            send_buffer: self.send_buffer,
-            receive_buffer: self.receive_buffer,
+            send_buffer: self.send_buffer.map(|size| size.max(LEAST_BUFFER)),
+            receive_buffer: self.receive_buffer.map(|size| size.max(LEAST_BUFFER)),
             congestion: self.congestion,
             ..TcpOptions::default()
         }
@@ -60,6 +70,12 @@ impl Options {
                 let (on, seconds) = (integer(value)?, integer(value.get(4..).ok_or(Errno::INVAL)?)?);
                 self.linger = (on != 0).then_some(seconds.max(0) as u32);
             }
+            (libc::SOL_SOCKET, libc::SO_SNDBUF | libc::SO_SNDBUFFORCE) => {
+                self.send_buffer = Some(buffer(value)?);
+            }
+            (libc::SOL_SOCKET, libc::SO_RCVBUF | libc::SO_RCVBUFFORCE) => {
+                self.receive_buffer = Some(buffer(value)?);
+            }
             (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY) => self.v6_only = integer(value)? != 0,
             (libc::IPPROTO_TCP, libc::TCP_NODELAY) => self.nodelay = integer(value)? != 0,
             (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE) => self.keepalive.idle = seconds(value)?,
@@ -76,7 +92,7 @@ impl Options {
                 let name = std::str::from_utf8(value).map_err(|_| Errno::NOENT)?.trim_end_matches('\0');
                 self.congestion = name.parse().map_err(|_| Errno::NOENT)?;
             }
-            _ => return Err(Errno::NOPROTOOPT),
+            _ => self.inert.set(level, name, value)?,
         }
         Ok(())
     }
@@ -92,6 +108,8 @@ impl Options {
                 value.extend(number(self.linger.unwrap_or(0).into()));
                 value
             }
+            (libc::SOL_SOCKET, libc::SO_SNDBUF) => number(self.send_buffer.unwrap_or(USUAL_BUFFER) as i64),
+            (libc::SOL_SOCKET, libc::SO_RCVBUF) => number(self.receive_buffer.unwrap_or(USUAL_BUFFER) as i64),
             (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY) => flag(self.v6_only),
             (libc::IPPROTO_TCP, libc::TCP_NODELAY) => flag(self.nodelay),
             (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE) => number(self.keepalive.idle.as_secs() as i64),
@@ -106,7 +124,7 @@ impl Options {
                 value.resize(16, 0);
                 value
             }
-            _ => return Err(Errno::NOPROTOOPT),
+            _ => number(self.inert.get(level, name)?.into()),
         })
     }
 }
@@ -140,7 +158,10 @@ impl State {
     ) -> Result<Vec<u8>, Errno> {
         check(which, level)?;
         let mut value = match (self.stream_mut(which), which) {
-            (Some(stream), _) => stream.options.get(level, name)?,
+            (Some(stream), _) => match measured(&stream.connection, level, name) {
+                Some(value) => value,
+                None => stream.options.get(level, name)?,
+            },
             (None, Which::Opened(socket)) => self.socket(socket).options.get(level, name)?,
             (None, Which::Accepted(_)) => Options::default().get(level, name)?,
         };
@@ -173,7 +194,24 @@ fn check(which: Which, level: i32) -> Result<(), Errno> {
     }
 }
 
-/// An `int`, or a single byte as some programs pass.
+/// What a connection knows itself.
+fn measured(connection: &Connection, level: i32, name: i32) -> Option<Vec<u8>> {
+    match (level, name) {
+        (libc::IPPROTO_TCP, libc::TCP_INFO) => Some(tcp_info::encode(&connection.info().ok()?)),
+        (libc::IPPROTO_TCP, libc::TCP_MAXSEG) => {
+            Some((connection.info().ok()?.mss as i32).to_ne_bytes().to_vec())
+        }
+        _ => None,
+    }
+}
+
+/// SO_SNDBUF and SO_RCVBUF: twice what is asked for, as far as it goes (socket(7)).
+fn buffer(value: &[u8]) -> Result<usize, Errno> {
+    let wanted = usize::try_from(integer(value)?).unwrap_or(*BUFFERS.end());
+    Ok((2 * wanted).clamp(*BUFFERS.start(), *BUFFERS.end()))
+}
+
+/// An `int`.
 fn integer(value: &[u8]) -> Result<i32, Errno> {
     let bytes = value.get(..4).and_then(|bytes| bytes.try_into().ok()).ok_or(Errno::INVAL)?;
     Ok(i32::from_ne_bytes(bytes))

@@ -56,8 +56,7 @@ fn postgresql_runs_as_its_own_user() {
              mkdir data && chown postgres data
              cat > start <<'END'
              {bin}/initdb -D data -A trust -U postgres --no-sync > initdb.log &&
-             echo 'host all all 10.77.0.0/16 trust' >> data/pg_hba.conf &&
-             echo 'host all all fd77::/16 trust' >> data/pg_hba.conf &&
+             echo 'host all all all trust' >> data/pg_hba.conf &&
              exec {bin}/postgres -D data -F -c listen_addresses='*' -c unix_socket_directories=
 END
              touch initdb.log; chown postgres initdb.log
@@ -69,7 +68,7 @@ END
         "beta",
         "export PGHOST=alpha PGUSER=postgres
          up 5432
-         until psql -qc '' 2>/dev/null; do sleep 0.1; done
+         try psql -qc ''
          psql -h 10.77.0.1 -Atc 'select client_addr, 6*7 from (select inet_client_addr() as client_addr) a'
          psql -h fd77::1 -Atc \"select length(string_agg(md5(i::text), '')) from generate_series(1, 50000) i\"
          pgbench -qi 2>/dev/null

@@ -104,16 +104,24 @@ impl Lab {
         Running::start(self.command(member, &[], program))
     }
 
-    /// Runs a script of bash to its end. Its functions: `up PORT [ADDRESS]` waits until somebody listens there.
+    /// Runs a script of bash to its end. Its functions: `up PORT [ADDRESS]` waits until somebody listens there, and
+    /// `try COMMAND` until a command succeeds.
     pub(crate) fn bash(&self, member: &str, script: &str) -> Finished {
         self.bash_with(member, &[], script)
     }
 
     pub(crate) fn bash_with(&self, member: &str, options: &[&str], script: &str) -> Finished {
         let script = format!(
-            "set -eu -o pipefail
-             up() {{ until (exec 3<>/dev/tcp/${{2:-{ALPHA}}}/$1) 2>/dev/null; do sleep 0.05; done; }}
-             {}",
+            r#"set -eu -o pipefail
+             try() {{
+               until ("$@") 2>error; do
+                 sleep 0.05
+                 [ $SECONDS -lt 60 ] || {{ cat error >&2; exit 99; }}
+               done
+             }}
+             reach() {{ exec 3<>/dev/tcp/$1/$2; }}
+             up() {{ try reach ${{2:-{ALPHA}}} $1; }}
+             {}"#,
             script.replace("@DIR@", self.folder())
         );
         run(self.command(member, options, &["bash", "-c", &script])).success()
