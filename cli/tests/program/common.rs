@@ -136,9 +136,10 @@ impl Running {
         self.stdin = None;
     }
 
-    /// Waits until stdout holds `wanted`, wherever.
-    pub(crate) fn wait_for_stdout(&self, wanted: &str) {
+    /// Waits until stdout holds `wanted`, wherever; returns what it holds.
+    pub(crate) fn wait_for_stdout(&self, wanted: &str) -> String {
         self.stdout.wait_for(wanted, false, || self.stderr.text());
+        self.stdout.text()
     }
 
     /// Waits for a line with `wanted` in it on stderr; returns what follows `wanted`.

@@ -141,8 +141,8 @@ pub(crate) unsafe extern "C" fn accept4(
     finish(match overlay(fd) {
         // SAFETY: the program's pointers, as it must pass them to accept4(2).
         Some(socket) => unsafe { bsd::accept4(&socket, address, length, flags) },
-        // SAFETY: as above.
         None => {
+            // SAFETY: as above.
             check(unsafe { libc::syscall(libc::SYS_accept4, fd, address, length, flags) }).map(|n| n as c_int)
         }
     })
@@ -167,8 +167,8 @@ pub(crate) unsafe extern "C" fn getsockname(
     finish(match overlay(fd) {
         // SAFETY: the program's pointers, as it must pass them to getsockname(2).
         Some(socket) => unsafe { bsd::getsockname(&socket, address, length) },
-        // SAFETY: as above.
         None => {
+            // SAFETY: as above.
             check(unsafe { libc::syscall(libc::SYS_getsockname, fd, address, length) }).map(|n| n as c_int)
         }
     })
@@ -185,8 +185,8 @@ pub(crate) unsafe extern "C" fn getpeername(
     finish(match overlay(fd) {
         // SAFETY: the program's pointers, as it must pass them to getpeername(2).
         Some(socket) => unsafe { bsd::getpeername(&socket, address, length) },
-        // SAFETY: as above.
         None => {
+            // SAFETY: as above.
             check(unsafe { libc::syscall(libc::SYS_getpeername, fd, address, length) }).map(|n| n as c_int)
         }
     })
