@@ -142,12 +142,15 @@ pub(crate) fn serve<T: Transport>(transport: &T, address: SocketAddr) -> io::Res
     }
 }
 
-/// As many descriptors as the system lets this process have.
+/// As many descriptors as the system lets this process have: a connection may take two.
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
+    const WANTED: Option<u64> = Some(65_536);
     // Where it is not allowed, opening fails later.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    if setrlimit(Resource::Nofile, Rlimit { current: WANTED, maximum: WANTED }).is_err() {
+        let limit = getrlimit(Resource::Nofile);
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    }
 }
 
 /// Reads the command; the short ones are done right here, since starting a thread would cost more than the connection.

@@ -56,6 +56,11 @@ fn four_flows_share_a_queue_of_one_bdp() {
 }
 
 #[test]
+fn a_short_round_trip_and_a_long_one_have_both_a_part() {
+    at_least("share_of_*/20ms_and_80ms", 30.0, 0.35);
+}
+
+#[test]
 fn neither_a_flow_nor_cubic_beside_it_starves() {
     at_least("share_*_cubic/100mbit_40ms_buffer1", 30.0, 0.5);
 }

@@ -2,5 +2,6 @@
 
 mod common;
 mod connect;
+mod limits;
 mod listen;
 mod stream;

@@ -112,3 +112,22 @@ fn cookies_of_a_shared_port_find_their_listener() {
     assert!(pair.counter(B, "tcp_cookies_accepted") > 0 && pair.counter(B, "tcp_backlog_overflows") > 0);
     assert_eq!(pair.counter(A, "tcp_resets_received"), 0);
 }
+
+#[test]
+fn a_socket_that_is_only_bound_has_no_share() {
+    let mut pair = Pair::new(11);
+    let listener = pair.listen_with(B, 80, 512, sharing());
+    let Host { stack, net, .. } = &pair.hosts[B];
+    let bound = stack.tcp_bind(Some(*net), address(B, true, 80), sharing()).unwrap();
+    let connect = |pair: &mut Pair| {
+        let flows: Vec<_> = (0..20).map(|_| pair.connect(A, 80)).collect();
+        pair.run(5 * SECOND, |_| flows.iter().all(|flow| flow.readiness().contains(Ready::CONNECTED)));
+        pair.run_for(SECOND);
+    };
+    connect(&mut pair);
+    assert_eq!((accepted(&pair, &listener).len(), accepted(&pair, &bound).len()), (20, 0));
+    // Its address is the more specific one.
+    bound.listen(512);
+    connect(&mut pair);
+    assert_eq!((accepted(&pair, &listener).len(), accepted(&pair, &bound).len()), (0, 20));
+}

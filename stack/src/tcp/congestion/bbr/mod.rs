@@ -19,6 +19,7 @@ mod parameters;
 mod probe_bw;
 mod probe_rtt;
 mod startup;
+mod window;
 
 use std::time::Duration;
 
@@ -70,17 +71,6 @@ impl State {
             State::Down => 90,
             State::Cruise | State::Refill | State::ProbeRtt => 100,
             State::Up => 125,
-        }
-    }
-
-    /// Percent of the bandwidth-delay product.
-    fn window_gain(self, parameters: &Parameters) -> u64 {
-        match self {
-            State::Startup | State::Drain => parameters.startup_window,
-            State::Down => parameters.down_window,
-            State::Cruise | State::Refill => parameters.cruise_window,
-            State::Up => parameters.up_window,
-            State::ProbeRtt => parameters.probe_rtt_window,
         }
     }
 }
@@ -251,8 +241,7 @@ impl Bbr {
     }
 
     fn set_window(&mut self, view: &View, ack: &Ack) {
-        let gain = self.state.window_gain(self.parameters);
-        let most = self.with_bursts(self.bdp(gain).saturating_add(self.aggregation.extra()));
+        let most = self.with_bursts(self.aim().saturating_add(self.aggregation.extra()));
         let grown = self.window.saturating_add(ack.delivered);
         if self.pipe.reached {
             self.window = grown.min(most);

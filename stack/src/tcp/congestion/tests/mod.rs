@@ -180,6 +180,18 @@ fn bbr_flows_share_a_deep_buffer() {
 }
 
 #[test]
+fn bbr_flows_with_short_and_long_round_trips_share() {
+    for buffer in [100, 400] {
+        let part = median(3, |seed| {
+            let flow = |rtt, start| Flow { control: Bbr, rtt, start, gives: None };
+            let flows = [flow(20 * MS, 0), flow(80 * MS, 7 * seed * MS)];
+            run(usual(buffer), &flows, 60 * SECOND, seed).part(0)
+        });
+        assert!((0.18..0.75).contains(&part), "buffer of {buffer} percent: {part:.2}");
+    }
+}
+
+#[test]
 fn bbr_flows_lose_little_of_what_they_send() {
     for (buffer, limit) in [(10, 0.05), (100, 0.02), (400, 0.02)] {
         let dropped = several(&[Bbr; 10], usual(buffer), RTT, 1).dropped();
