@@ -1,5 +1,5 @@
-//! Socket options that programs set and read, and that mean nothing here, or nothing that has to be asked for: they are
-//! remembered and told as Linux does.
+//! Socket options that are remembered and told as Linux does: those that mean nothing here, or nothing that has to be asked
+//! for, and those that are looked up when a listener or a connection is made.
 
 use std::collections::BTreeMap;
 

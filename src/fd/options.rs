@@ -42,12 +42,22 @@ impl Options {
             keepalive: self.keepalive,
             reset_on_close: self.linger == Some(0),
             reuse_address: self.reuse_address,
+            reuse_port: self.remembered(libc::SOL_SOCKET, libc::SO_REUSEPORT) != 0,
+            defer_accept: match self.remembered(libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT) {
+                0 => None,
+                seconds => Some(Duration::from_secs(seconds.unsigned_abs().into())),
+            },
             user_timeout: self.user_timeout,
             send_buffer: self.send_buffer.map(|size| size.max(LEAST_BUFFER)),
             receive_buffer: self.receive_buffer.map(|size| size.max(LEAST_BUFFER)),
             congestion: self.congestion,
             ..TcpOptions::default()
         }
+    }
+
+    /// An option that nobody has to be told of when it is set.
+    fn remembered(&self, level: i32, name: i32) -> i32 {
+        self.inert.get(level, name).unwrap_or(0)
     }
 
     /// Has a connection that exists follow.
