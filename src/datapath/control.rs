@@ -161,6 +161,7 @@ impl Datapath {
             result
         };
         for event in events {
+            self.members.note(&event);
             self.act_on(now, &event, batch);
             self.subscribers.publish(&event);
         }

@@ -56,6 +56,7 @@ impl State {
             Phase::Fresh => {}
             Phase::Connecting(_) => return Err(Errno::ALREADY),
             Phase::Connected(_) | Phase::Listening(_) => return Err(Errno::ISCONN),
+            Phase::Datagrams(_) => return Err(Errno::INVAL),
         }
         let remote = canonical(remote);
         if remote.ip().is_unspecified() || remote.port() == 0 {
@@ -66,10 +67,11 @@ impl State {
         if local.is_none() && !opened.reserved.is_empty() {
             return Err(Errno::NETUNREACH);
         }
-        let mut options = opened.options.tcp();
+        let mut options = opened.options.tcp(remote.is_ipv4());
+        let device = opened.options.interface();
         // It is this socket itself that has the port.
         options.reuse_address |= local.is_some();
-        let connection = Connection::open(&node, local, remote, options).map_err(errno)?;
+        let connection = Connection::open(&node, device, local, remote, options).map_err(errno)?;
         let key = self.new_key();
         let (waker, entry) = self.ready.waker(key);
         let now = Instant::now();
@@ -103,7 +105,10 @@ impl State {
     pub(super) fn accept_data(&mut self, listener: &OwnedFd) {
         for _ in 0..MOST_ACCEPTS {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            let Ok((fd, from)) = rustix::net::acceptfrom_with(listener, flags) else { return };
+            let (fd, from) = match rustix::net::acceptfrom_with(listener, flags) {
+                Ok(accepted) => accepted,
+                Err(error) => return self.turn_away(listener, error),
+            };
             // A stranger cannot have the name of a socket that a known application has asked to connect.
             let Some(Name::Opened(_, socket)) = from.and_then(name_of) else { continue };
             if let Some(Phase::Connecting(key)) = self.opened.get(&socket.id).map(|opened| opened.phase)

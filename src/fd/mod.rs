@@ -6,6 +6,8 @@
 
 mod app_end;
 mod connecting;
+mod datagram;
+mod ends;
 mod host;
 mod listening;
 mod options;
@@ -14,6 +16,7 @@ mod requests;
 mod server;
 mod sockets;
 mod stream;
+mod transport;
 
 use std::fmt;
 use std::io;

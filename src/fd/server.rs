@@ -11,6 +11,8 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::connecting::Connecting;
+use super::datagram::Datagrams;
+use super::ends::End;
 use super::listening::Listening;
 use super::ready::{Key, ReadyQueue};
 use super::requests::Control;
@@ -43,7 +45,11 @@ pub(super) struct State {
     pub(super) node: Weak<Inner>,
     pub(super) ready: Arc<ReadyQueue>,
     epoll: Arc<OwnedFd>,
-    entries: HashMap<Key, Entry>,
+    pub(super) entries: HashMap<Key, Entry>,
+    /// How many of them are ends of datagram sockets.
+    pub(super) ends: usize,
+    /// Counts the uses of those, to tell which was not used for longest.
+    pub(super) uses: u64,
     /// The sockets that applications have opened and told of.
     pub(super) opened: HashMap<SocketId, Opened>,
     /// The connections that listeners have accepted.
@@ -52,6 +58,8 @@ pub(super) struct State {
     last_key: Key,
     /// Room for what is on its way from one end to the other.
     pub(super) buf: Vec<u8>,
+    /// Given up for a moment when descriptors run out, see [`State::turn_away`].
+    spare: Option<OwnedFd>,
     draining: bool,
     /// Connections that applications have made to the control socket.
     pub(super) contacts: u64,
@@ -65,6 +73,8 @@ pub(super) enum Entry {
     Listening(Listening),
     Connecting(Connecting),
     Stream(Stream),
+    Datagrams(Datagrams),
+    End(End),
 }
 
 /// Why an entry is looked at.
@@ -118,11 +128,14 @@ impl Server {
             ready: Arc::clone(&ready),
             epoll: Arc::clone(&epoll),
             entries: HashMap::new(),
+            ends: 0,
+            uses: 0,
             opened: HashMap::new(),
             accepted: HashMap::new(),
             timers: BTreeSet::new(),
             last_key: 0,
             buf: vec![0; BUFFER],
+            spare: spare(),
             draining: false,
             contacts: 0,
         };
@@ -219,6 +232,7 @@ impl State {
     }
 
     pub(super) fn insert(&mut self, key: Key, entry: Entry) {
+        self.ends += usize::from(matches!(entry, Entry::End(_)));
         self.entries.insert(key, entry);
     }
 
@@ -231,7 +245,9 @@ impl State {
     }
 
     pub(super) fn remove(&mut self, key: Key) -> Option<Entry> {
-        self.entries.remove(&key)
+        let removed = self.entries.remove(&key);
+        self.ends -= usize::from(matches!(removed, Some(Entry::End(_))));
+        removed
     }
 
     /// Has the kernel tell of a descriptor. When it is closed that ends.
@@ -242,6 +258,17 @@ impl State {
     /// Has `key` handled no later than `at`.
     pub(super) fn set_timer(&mut self, at: Instant, key: Key) {
         self.timers.insert((at, key));
+    }
+
+    /// Closes what waits to be accepted when there are no descriptors left for it: left alone, it would wake us for ever.
+    pub(super) fn turn_away(&mut self, listener: &OwnedFd, error: Errno) {
+        if !matches!(error, Errno::MFILE | Errno::NFILE) {
+            return;
+        }
+        drop(self.spare.take());
+        drop(rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK));
+        self.spare = spare();
+        tracing::debug!("an application was turned away: there are too many open descriptors");
     }
 
     fn has_streams(&self) -> bool {
@@ -271,7 +298,7 @@ impl State {
 
     /// Looks at one entry. What is dropped here is closed.
     pub(super) fn handle(&mut self, key: Key, news: News) {
-        let kept = match self.entries.remove(&key) {
+        let kept = match self.remove(key) {
             None => return,
             Some(Entry::ControlListener(fd)) => {
                 self.accept_control(&fd);
@@ -297,11 +324,18 @@ impl State {
                     None
                 }
             },
+            Some(Entry::Datagrams(datagrams)) => self.deliver_datagrams(key, datagrams).map(Entry::Datagrams),
+            Some(Entry::End(end)) => self.send_datagrams(key, end, news).map(Entry::End),
         };
         if let Some(entry) = kept {
-            self.entries.insert(key, entry);
+            self.insert(key, entry);
         }
     }
+}
+
+/// A descriptor that can be done without.
+fn spare() -> Option<OwnedFd> {
+    std::fs::File::open("/dev/null").map(OwnedFd::from).ok()
 }
 
 /// A socket that listens on an abstract name.

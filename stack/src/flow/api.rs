@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::{Egress, Flow, sane};
-use crate::tcp::header_len;
+use super::{Egress, Flow};
+use crate::tcp::{Connection, header_len};
 use crate::{Error, InterfaceId, Ready, State, SuperSegment};
 
 /// The most pieces that [`Flow::read_with`] shows.
@@ -46,6 +46,16 @@ impl Flow {
     /// [`Error::BrokenPipe`] after sending was shut down or the connection has ended, and once the
     /// error that ended it.
     pub fn write(&self, now: Instant, data: &[u8]) -> Result<usize, Error> {
+        self.write_with(now, data, |connection| connection.write(data))
+    }
+
+    /// As [`write`](Self::write), with `queue` for what the connection does.
+    pub(super) fn write_with(
+        &self,
+        now: Instant,
+        data: &[u8],
+        queue: impl FnOnce(&mut Connection) -> usize,
+    ) -> Result<usize, Error> {
         let (mut inner, time) = self.lock_at(now);
         if let Some(error) = inner.error.take() {
             self.publish(&mut inner);
@@ -59,7 +69,7 @@ impl Flow {
             State::Established | State::CloseWait => {}
             _ => return Err(Error::BrokenPipe),
         }
-        let queued = inner.live().map_or(0, |connection| connection.write(data));
+        let queued = inner.live().map_or(0, queue);
         inner.waiting.get_or_insert(time);
         if queued < data.len() {
             inner.was_full = true;
@@ -81,9 +91,12 @@ impl Flow {
             return Ok(0);
         }
         if let Some(connection) = inner.connection.as_mut().filter(|connection| connection.readable() > 0) {
+            let urgent = connection.urgent_left() > 0;
             let len = connection.read(time, buf);
             if connection.readable() == 0 {
                 self.settle(&mut inner, time);
+            } else if urgent {
+                self.publish(&mut inner);
             }
             return Ok(len);
         }
@@ -109,10 +122,13 @@ impl Flow {
         for (slot, piece) in pieces.iter_mut().zip(connection.pieces()) {
             (*slot, count) = (piece, count + 1);
         }
+        let urgent = connection.urgent_left() > 0;
         let used = take(&pieces[..count]);
         connection.consume(time, used);
         if connection.readable() == 0 {
             self.settle(&mut inner, time);
+        } else if urgent {
+            self.publish(&mut inner);
         }
         Ok(used)
     }
@@ -303,17 +319,6 @@ impl Flow {
     pub fn set_nodelay(&self, on: bool) {
         if let Some(connection) = self.lock().live() {
             connection.set_nodelay(on);
-        }
-    }
-
-    /// Sets SO_KEEPALIVE and TCP_KEEPIDLE, see [`TcpOptions::keepalive`](crate::TcpOptions::keepalive). The next
-    /// [`egress`](Self::egress) sets the timer.
-    pub fn set_keepalive(&self, interval: Option<Duration>) {
-        let interval = sane(interval);
-        let mut inner = self.lock();
-        inner.keepalive = interval;
-        if let Some(connection) = inner.live() {
-            connection.set_keepalive(interval);
         }
     }
 

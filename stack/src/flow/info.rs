@@ -38,6 +38,8 @@ pub struct TcpInfo {
     pub backoff: u32,
     /// Payload of a full segment, bytes.
     pub mss: u64,
+    /// What the path takes, bytes of an IP packet. See [`Flow::path_mtu`].
+    pub path_mtu: u64,
     /// The congestion window, and the slow start threshold if there is one, bytes.
     pub congestion_window: u64,
     /// See `congestion_window`.

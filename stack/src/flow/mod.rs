@@ -1,9 +1,12 @@
 //! One TCP connection: what its socket and its packets do to it.
 
 mod api;
+mod errors;
 mod info;
 mod life;
+mod options;
 mod time_wait;
+mod urgent;
 
 use std::any::Any;
 use std::fmt;
@@ -15,19 +18,17 @@ use std::time::{Duration, Instant};
 use crate::batch::Mark;
 use crate::clock::Time;
 use crate::demux::FlowKey;
+use crate::error_queue::ErrorQueue;
 use crate::interface::Interface;
 use crate::stack::Shared;
-use crate::tcp::{Connection, Settings};
+use crate::tcp::{Connection, Marking, Settings};
 use crate::timers::{NEVER, Tick};
-use crate::{Error, Listener, Ready, State, TcpOptions};
+use crate::{Error, IpOptions, KeepAlive, Listener, Ready, State, TcpOptions};
 
 use self::time_wait::TimeWait;
 
 pub use self::api::PIECES;
 pub use self::info::TcpInfo;
-
-/// The shortest keep-alive interval: what timers can tell apart.
-const LEAST_KEEPALIVE: Duration = Duration::from_millis(1);
 
 /// One TCP connection, in any state from its SYN on.
 ///
@@ -93,6 +94,10 @@ struct Inner {
     linked: bool,
     /// Reported once, after the data that came before it.
     error: Option<Error>,
+    /// What ICMP has said of the path since something came from the peer.
+    soft: Option<Error>,
+    /// What is behind ICMP errors, if the application wants to know.
+    reports: ErrorQueue,
     connected: bool,
     /// The peer's FIN has come.
     ended: bool,
@@ -103,7 +108,11 @@ struct Inner {
     /// A write found the queue full, and a quarter has not become free since.
     was_full: bool,
     reset_on_close: bool,
-    keepalive: Option<Duration>,
+    /// What the packets' IP headers say, and whether ICMP errors are to be told.
+    ip: IpOptions,
+    keepalive: KeepAlive,
+    /// Since when its settings have been as they are; `None` until the timer has been set for them.
+    watched: Option<Time>,
     user_timeout: Duration,
     opened: Time,
     /// When the last segment came that the connection could use: it is a sign of life.
@@ -114,6 +123,8 @@ struct Inner {
     waiting: Option<Time>,
     /// Who gets it when the handshake is done.
     listener: Option<Weak<Listener>>,
+    /// When it does so at the latest, if it waits for data.
+    deferred: Option<Time>,
     alarm: Alarm,
     retransmits: u64,
 }
@@ -139,6 +150,8 @@ impl Flow {
             time_wait: None,
             linked: true,
             error: None,
+            soft: None,
+            reports: ErrorQueue::new(),
             connected: false,
             ended: false,
             read_shut: false,
@@ -146,13 +159,16 @@ impl Flow {
             orphaned: false,
             was_full: false,
             reset_on_close: options.reset_on_close,
-            keepalive: sane(options.keepalive),
+            ip: IpOptions { hop_limit: options.ip.hop_limit.max(1), ..options.ip },
+            keepalive: options::sane(options.keepalive),
+            watched: Some(time),
             user_timeout: options.user_timeout.unwrap_or(shared.config.user_timeout),
             opened: time,
             heard: time,
             latest: time,
             waiting: Some(time),
             listener: listener.map(Arc::downgrade),
+            deferred: None,
             alarm: Alarm { first: NEVER, second: NEVER },
             retransmits: 0,
         };
@@ -178,7 +194,9 @@ impl Flow {
             receive_buffer: bounds(options.receive_buffer.unwrap_or(shared.config.receive_buffer)),
             receive_fixed: options.receive_buffer.is_some(),
             nodelay: options.nodelay,
-            keepalive: sane(options.keepalive),
+            keepalive: options::sane(options.keepalive).into(),
+            max_segment: options.max_segment_size,
+            marking: Marking::from(&options.ip),
             congestion: options.congestion,
             // Between nodes of this kind they would cost more than they bring: SACK and D-SACK tell the same.
             timestamps: interface.checksums,
@@ -207,11 +225,6 @@ impl Flow {
     }
 }
 
-/// A keep-alive interval that lets time pass between two probes.
-fn sane(keepalive: Option<Duration>) -> Option<Duration> {
-    keepalive.map(|interval| interval.max(LEAST_KEEPALIVE))
-}
-
 impl Inner {
     /// The flow's time when somebody says that it is `time`.
     fn pass(&mut self, time: Time) -> Time {
@@ -228,9 +241,19 @@ impl Inner {
         }
     }
 
+    /// Whether its listener is still to wait for data (TCP_DEFER_ACCEPT).
+    fn is_deferred(&self, time: Time) -> bool {
+        self.deferred.is_some_and(|until| time < until) && self.readable() == 0 && !self.ended
+    }
+
     /// Bytes that can be read.
     fn readable(&self) -> usize {
         self.connection.as_ref().map_or(0, |connection| connection.readable())
+    }
+
+    /// Bytes up to the last urgent one that were not read.
+    fn urgent_left(&self) -> u64 {
+        self.connection.as_ref().map_or(0, |connection| connection.urgent_left())
     }
 
     /// The connection, while the connection is alive.
@@ -246,8 +269,14 @@ impl Inner {
         if self.error.is_some() {
             ready |= Ready::ERROR | Ready::READABLE | Ready::WRITABLE;
         }
+        if !self.reports.is_empty() {
+            ready |= Ready::ERROR;
+        }
         if self.ended || self.read_shut || !self.linked {
             ready |= Ready::READ_CLOSED | Ready::READABLE;
+        }
+        if self.urgent_left() > 0 && !self.read_shut {
+            ready |= Ready::URGENT;
         }
         if self.readable() > 0 {
             ready |= Ready::READABLE;

@@ -86,6 +86,13 @@ fn tests(_: &Workspace) -> Result<Outcome> {
         let (success, output) = run(command)?;
         return counted(success, Outcome::from_libtest(&output));
     }
+    // Tests of `peersock run` need it, and would build it one after the other.
+    let mut preload = cargo();
+    preload.args(["build", "--package", "peersock-preload"]);
+    let (success, _) = run(preload)?;
+    if !success {
+        return Ok(Outcome::failed("the preloaded library"));
+    }
     // Where .config/nextest.toml has it written.
     let junit = root().join("target/nextest/default/junit.xml");
     let _ = fs::remove_file(&junit);

@@ -1,8 +1,9 @@
 //! A connection's figures, and settings that may change while it stands.
 
-use super::Connection;
+use super::{Connection, Probing};
 use crate::clock::Time;
 use crate::flow::TcpInfo;
+use crate::tcp::segment::{Marking, header_len};
 use crate::{CongestionControl, State};
 
 impl Connection {
@@ -17,6 +18,7 @@ impl Connection {
             retransmission_timeout: sender.rtt.timeout(),
             backoff: sender.rtt.backoff(),
             mss: sender.mss(),
+            path_mtu: self.path_mtu(),
             congestion_window: sender.window(),
             slow_start_threshold: sender.slow_start_threshold(),
             pacing_rate: sender.pacing_rate(),
@@ -46,6 +48,33 @@ impl Connection {
         if !matches!(self.state, State::SynSent | State::SynReceived) {
             self.sender.set_congestion(now, congestion);
         }
+    }
+
+    /// What the path takes, as of the last emission: bytes of an IP packet.
+    pub(crate) fn path_mtu(&self) -> u64 {
+        self.segment + header_len(self.local) as u64
+    }
+
+    /// What the IP headers say from now on.
+    pub(crate) fn set_marking(&mut self, marking: Marking) {
+        self.settings.marking = marking;
+    }
+
+    /// TCP_MAXSEG.
+    pub(crate) fn set_max_segment(&mut self, size: Option<u16>) {
+        self.settings.max_segment = size;
+    }
+
+    pub(crate) fn nodelay(&self) -> bool {
+        self.sender.nodelay
+    }
+
+    pub(crate) fn set_nodelay(&mut self, on: bool) {
+        self.sender.nodelay = on;
+    }
+
+    pub(crate) fn set_keepalive(&mut self, keepalive: Probing) {
+        self.settings.keepalive = keepalive;
     }
 
     pub(crate) fn set_cork(&mut self, on: bool) {
