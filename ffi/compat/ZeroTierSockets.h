@@ -396,5 +396,6 @@ typedef struct {
 
 #include "zts/network.h"
 #include "zts/sockets.h"
+#include "zts/other.h"
 
 #endif

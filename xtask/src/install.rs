@@ -55,7 +55,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     link(&shared, &lib.join(&soname))?;
     link(&soname, &lib.join("libpeersock.so"))?;
     copy(&crate::header::path(), &include.join("peersock.h"), 0o644)?;
-    for file in ["ZeroTierSockets.h", "zts/state.h", "zts/network.h", "zts/sockets.h"] {
+    for file in ["ZeroTierSockets.h", "zts/state.h", "zts/network.h", "zts/sockets.h", "zts/other.h"] {
         copy(&root().join("ffi/compat").join(file), &include.join("peersock/compat").join(file), 0o644)?;
     }
     let description = description(&prefix, &options.libdir, version)?;

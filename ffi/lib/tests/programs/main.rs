@@ -39,6 +39,7 @@ programs! {
     nonblocking: Program::new("nonblocking.c");
     // In Valgrind as many as it can do in the time.
     epoll_with_many_connections: Program::new("epoll.c").slow_argument("100");
+    datagrams: Program::new("datagram.c");
     events: Program::new("events.c");
     misuse: Program::new("errors.c");
     node: Program::new("node.c").with_folder();
@@ -52,8 +53,9 @@ programs! {
 
 #[test]
 fn a_program_of_fifteen_lines_reaches_the_overlay() {
-    let lines = include_str!("../c/hello.c").lines().count();
-    assert!(lines <= 15, "{lines}");
+    let source = include_str!("../c/hello.c");
+    assert!(source.lines().count() <= 15);
+    assert!(include_str!("../../../../README.md").contains(source), "the README has this program");
     let Some(greeter) = Program::new("greeter.c").build(Mode::Plain) else { return };
     let Some(hello) = Program::new("hello.c").and("loopback.c").build(Mode::Plain) else { return };
     let port = run::port().to_string();
