@@ -4,12 +4,26 @@ ZTS_INLINE uint64_t zts_net_compute_adhoc_id(uint16_t start_port, uint16_t end_p
     return peersock_ad_hoc(start_port, end_port);
 }
 
+/* A static network, fe..., is joined by its file: networks.d/ID.toml in the storage folder. */
+ZTS_INLINE peersock_result zts_join(uint64_t net_id) {
+    char path[sizeof zts_state.storage + 64];
+    if (net_id >> 56 != 0xfe) return peersock_join(PEERSOCK_DEFAULT, net_id, NULL);
+    snprintf(path, sizeof path, "%s/networks.d/%016llx.toml", zts_state.storage, (unsigned long long)net_id);
+    return peersock_join_file(PEERSOCK_DEFAULT, path, NULL);
+}
+
+ZTS_INLINE int zts_addr_is_assigned(uint64_t net_id, unsigned int family);
+
 ZTS_INLINE int zts_net_join(uint64_t net_id) {
     peersock_result result;
     if (!zts_is_up()) return ZTS_ERR_SERVICE;
-    result = peersock_join(PEERSOCK_DEFAULT, net_id, NULL);
+    result = zts_join(net_id);
     if (result == PEERSOCK_OK && zts_state.handler != NULL) {
         zts_tell_network(ZTS_EVENT_NETWORK_OK, net_id);
+        if (zts_addr_is_assigned(net_id, ZTS_AF_INET)) {
+            zts_tell_network(ZTS_EVENT_ADDR_ADDED_IP4, net_id);
+            zts_tell_network(ZTS_EVENT_NETWORK_READY_IP4, net_id);
+        }
         zts_tell_network(ZTS_EVENT_ADDR_ADDED_IP6, net_id);
         zts_tell_network(ZTS_EVENT_NETWORK_READY_IP6, net_id);
     }

@@ -147,18 +147,22 @@ ZTS_INLINE void zts_tell_node(int16_t code) {
 ZTS_INLINE void zts_tell_network(int16_t code, uint64_t net_id) {
     zts_event_msg_t message;
     zts_addr_info_t address;
-    struct sockaddr_storage native;
-    size_t count = 0;
+    struct sockaddr_storage native[ZTS_MAX_ASSIGNED_ADDRESSES];
+    size_t count = 0, i;
+    int wanted = code == ZTS_EVENT_ADDR_ADDED_IP4 ? AF_INET : AF_INET6;
     zts_net_info_t *network = (zts_net_info_t *)calloc(1, sizeof *network);
     if (network == NULL) return;
     memset(&message, 0, sizeof message);
     memset(&address, 0, sizeof address);
     network->net_id = address.net_id = net_id;
     network->status = ZTS_NETWORK_STATUS_OK;
-    if (peersock_addresses(PEERSOCK_DEFAULT, net_id, &native, 1, &count) == PEERSOCK_OK && count > 0) {
-        network->assigned_addr_count = 1;
-        zts_from_native(&native, &network->assigned_addrs[0]);
-        zts_from_native(&native, &address.addr);
+    if (peersock_addresses(PEERSOCK_DEFAULT, net_id, native, ZTS_MAX_ASSIGNED_ADDRESSES, &count) == PEERSOCK_OK) {
+        if (count > ZTS_MAX_ASSIGNED_ADDRESSES) count = ZTS_MAX_ASSIGNED_ADDRESSES;
+        network->assigned_addr_count = (unsigned int)count;
+        for (i = 0; i < count; i++) {
+            zts_from_native(&native[i], &network->assigned_addrs[i]);
+            if (native[i].ss_family == wanted) zts_from_native(&native[i], &address.addr);
+        }
     }
     message.event_code = code;
     message.network = network;
@@ -304,7 +308,10 @@ ZTS_INLINE int zts_node_start(void) {
     } else if (zts_state.storage[0] != '\0') {
         result = peersock_config_state_dir(config, zts_state.storage);
     } else {
-        result = peersock_config_ephemeral(config);
+        /* Kept nowhere, but zts_node_get_id_pair() has it. */
+        result = peersock_identity_generate(zts_state.seed, sizeof zts_state.seed);
+        zts_state.has_seed = result == PEERSOCK_OK;
+        if (result == PEERSOCK_OK) result = peersock_config_seed(config, zts_state.seed, sizeof zts_state.seed);
     }
     if (result == PEERSOCK_OK) result = peersock_config_port(config, zts_state.port);
     if (result == PEERSOCK_OK && zts_state.blacklisted > 0) result = zts_choose_interfaces(config);
@@ -327,7 +334,7 @@ ZTS_INLINE int zts_node_get_id_pair(char *key, unsigned int *key_dst_len) {
     if (key == NULL || key_dst_len == NULL || *key_dst_len != ZTS_ID_STR_BUF_LEN) return ZTS_ERR_ARG;
     if (zts_state.has_seed) return zts_write_key(zts_state.seed, key, key_dst_len);
     snprintf(path, sizeof path, "%s/identity.key", zts_state.storage);
-    if (zts_state.storage[0] == '\0' || peersock_identity_load(path, seed, sizeof seed) != PEERSOCK_OK) {
+    if (peersock_identity_load(path, seed, sizeof seed) != PEERSOCK_OK) {
         return ZTS_ERR_NO_RESULT;
     }
     return zts_write_key(seed, key, key_dst_len);

@@ -35,6 +35,12 @@ static void wait_until(int *number) {
     pthread_mutex_unlock(&lock);
 }
 
+// Out before anything happens: it hears nothing.
+static void on_nothing(const peersock_event *event, void *context) {
+    (void)context;
+    CHECK(event == NULL);
+}
+
 int main(void) {
     char id[PEERSOCK_ID_SIZE];
     peersock_event event;
@@ -42,6 +48,7 @@ int main(void) {
     CHECK(peersock_on_log(PEERSOCK_LOG_DEBUG, on_log, NULL) == PEERSOCK_OK);
     CHECK(peersock_on_log(17, on_log, NULL) == PEERSOCK_E_INVALID);
     start(NULL);
+    CHECK(peersock_on_event(PEERSOCK_DEFAULT, on_nothing, NULL) == PEERSOCK_OK);
     CHECK(peersock_on_event(PEERSOCK_DEFAULT, on_event, &lock) == PEERSOCK_OK);
     int fd = peersock_event_fd(PEERSOCK_DEFAULT), set = epoll_create1(EPOLL_CLOEXEC);
     CHECK(fd >= 0 && (fcntl(fd, F_GETFD) & FD_CLOEXEC));

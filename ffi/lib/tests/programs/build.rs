@@ -127,12 +127,12 @@ static LIBRARIES: LazyLock<PathBuf> = LazyLock::new(|| {
     let output = command.output().expect("cargo has built this, too");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let messages = String::from_utf8(output.stdout).expect("JSON is UTF-8");
-    let files = messages.lines().filter_map(|line| {
+    let mut files = messages.lines().filter_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         let mut files = message["filenames"].as_array()?.iter().filter_map(|file| file.as_str());
         files.find(|file| file.ends_with("libpeersock.so")).map(PathBuf::from)
     });
-    let library = files.last().expect("cargo says what it has built");
+    let library = files.next().expect("cargo says what it has built");
     library.parent().expect("it is in a folder").into()
 });
 
