@@ -3,8 +3,9 @@
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use peersock_fd::{Kind, NodeTag, Shutdown, Socket};
 use rustix::fd::RawFd;
-use rustix::net::{SendFlags, SocketAddrAny};
+use rustix::net::{SendFlags, SocketAddrAny, sockopt};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
 
 /// Descriptors of a process that are looked at.
@@ -32,22 +33,42 @@ pub(super) fn poison(end: BorrowedFd<'_>, process: i32) {
     }
 }
 
+/// Ends what a process may wait for on the sockets of a node that is no more: connections and datagrams that will not
+/// come. A descriptor that is connected sees its own end.
+pub(super) fn shut(tag: NodeTag, process: i32) {
+    for fd in sockets(process) {
+        if let Some(socket) = Socket::of(fd.as_fd())
+            && socket.tag() == tag
+            && (socket.kind() != Kind::Stream || sockopt::socket_acceptconn(&fd).unwrap_or(false))
+        {
+            // Who waits returns; nothing can be done about what cannot be shut.
+            let _ = rustix::net::shutdown(&fd, Shutdown::Both);
+        }
+    }
+}
+
 /// A copy of the descriptor that `end` is connected to.
 fn find(end: BorrowedFd<'_>, process: i32) -> Option<OwnedFd> {
     let wanted = addresses(end)?;
-    let pid = Pid::from_raw(process)?;
-    let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?;
-    let listed = fs::read_dir(format!("/proc/{process}/fd")).ok()?;
-    listed.flatten().take(MOST).find_map(|listed| {
+    sockets(process).find(|fd| {
+        // One end's name is the other end's peer.
+        addresses(fd.as_fd()).is_some_and(|(own, other)| (other, own) == wanted)
+    })
+}
+
+/// Copies of the sockets that a process has, as far as the system lets us look.
+fn sockets(process: i32) -> impl Iterator<Item = OwnedFd> {
+    let pidfd = Pid::from_raw(process)
+        .and_then(|process| rustix::process::pidfd_open(process, PidfdFlags::empty()).ok());
+    let listed = fs::read_dir(format!("/proc/{process}/fd")).ok();
+    let listed = listed.into_iter().flatten().flatten().take(MOST);
+    listed.filter_map(move |listed| {
         let target = fs::read_link(listed.path()).ok()?;
         let number: RawFd = listed.file_name().to_str()?.parse().ok()?;
         if !target.to_str()?.starts_with("socket:") {
             return None;
         }
-        let fd = rustix::process::pidfd_getfd(&pidfd, number, PidfdGetfdFlags::empty()).ok()?;
-        let (own, other) = addresses(fd.as_fd())?;
-        // One end's name is the other end's peer.
-        ((other, own) == wanted).then_some(fd)
+        rustix::process::pidfd_getfd(pidfd.as_ref()?, number, PidfdGetfdFlags::empty()).ok()
     })
 }
 

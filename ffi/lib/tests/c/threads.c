@@ -67,13 +67,18 @@ static void *wait_for_end(void *fd) {
     return NULL;
 }
 
+static void *wait_to_accept(void *fd) {
+    CHECK(peersock_accept(*(int *)fd, NULL, NULL) == -1);
+    return NULL;
+}
+
 static void *wait_for_nobody(void *nobody) {
     CHECK(peersock_wait_peer(PEERSOCK_DEFAULT, NETWORK, nobody, sizeof(struct sockaddr_in6), -1) == PEERSOCK_E_DOWN);
     return NULL;
 }
 
 int main(void) {
-    pthread_t clients[THREADS], servers[THREADS], asking[2], waiting[2];
+    pthread_t clients[THREADS], servers[THREADS], asking[2], waiting[4];
     peersock_node other;
     peersock_config *config = settings();
     for (int i = 0; i < THREADS; i++) CHECK(pthread_create(&clients[i], NULL, start_default, config) == 0);
@@ -102,9 +107,14 @@ int main(void) {
     CHECK(accepted >= 0);
     CHECK(pthread_create(&waiting[0], NULL, wait_for_end, &fd) == 0);
     CHECK(pthread_create(&waiting[1], NULL, wait_for_nobody, &nobody) == 0);
+    int own_listener = listen_on(PEERSOCK_DEFAULT, 7001), datagrams = peersock_socket(AF_INET6, SOCK_DGRAM, 0);
+    CHECK(pthread_create(&waiting[2], NULL, wait_to_accept, &own_listener) == 0);
+    CHECK(pthread_create(&waiting[3], NULL, wait_for_end, &datagrams) == 0);
     usleep(50000);
     CHECK(peersock_stop(PEERSOCK_DEFAULT, 5000) == PEERSOCK_OK);
-    for (int i = 0; i < 2; i++) CHECK(pthread_join(waiting[i], NULL) == 0);
+    for (int i = 0; i < 4; i++) CHECK(pthread_join(waiting[i], NULL) == 0);
+    CHECK(wait_for(own_listener, POLLIN) & POLLHUP);
+    CHECK(close(own_listener) == 0 && close(datagrams) == 0);
     CHECK(close(fd) == 0 && close(accepted) == 0 && close(listener) == 0);
     puts("ok");
     return 0;
