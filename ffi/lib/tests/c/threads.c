@@ -107,13 +107,18 @@ int main(void) {
     CHECK(accepted >= 0);
     CHECK(pthread_create(&waiting[0], NULL, wait_for_end, &fd) == 0);
     CHECK(pthread_create(&waiting[1], NULL, wait_for_nobody, &nobody) == 0);
+    // Valgrind 3.19 does not know pidfd_open(2), by which the node reaches those who wait for what may come.
+    const char *checked = getenv("PEERSOCK_TEST_CHECKED");
+    int reaches = checked == NULL || strcmp(checked, "valgrind") != 0;
     int own_listener = listen_on(PEERSOCK_DEFAULT, 7001), datagrams = peersock_socket(AF_INET6, SOCK_DGRAM, 0);
-    CHECK(pthread_create(&waiting[2], NULL, wait_to_accept, &own_listener) == 0);
-    CHECK(pthread_create(&waiting[3], NULL, wait_for_end, &datagrams) == 0);
+    if (reaches) {
+        CHECK(pthread_create(&waiting[2], NULL, wait_to_accept, &own_listener) == 0);
+        CHECK(pthread_create(&waiting[3], NULL, wait_for_end, &datagrams) == 0);
+    }
     usleep(50000);
     CHECK(peersock_stop(PEERSOCK_DEFAULT, 5000) == PEERSOCK_OK);
-    for (int i = 0; i < 4; i++) CHECK(pthread_join(waiting[i], NULL) == 0);
-    CHECK(wait_for(own_listener, POLLIN) & POLLHUP);
+    for (int i = 0; i < (reaches ? 4 : 2); i++) CHECK(pthread_join(waiting[i], NULL) == 0);
+    if (reaches) CHECK(wait_for(own_listener, POLLIN) & POLLHUP);
     CHECK(close(own_listener) == 0 && close(datagrams) == 0);
     CHECK(close(fd) == 0 && close(accepted) == 0 && close(listener) == 0);
     puts("ok");

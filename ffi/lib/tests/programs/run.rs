@@ -16,8 +16,14 @@ pub(crate) fn check(program: Program, mode: Mode) {
     let mut command = command(&built, mode);
     command.env("PEERSOCK_TEST_PORT", port().to_string());
     command.env("ASAN_OPTIONS", "detect_leaks=1:abort_on_error=0");
-    if mode != Mode::Plain {
-        command.env("PEERSOCK_TEST_CHECKED", "1");
+    match mode {
+        Mode::Plain => {}
+        Mode::Sanitizers => {
+            command.env("PEERSOCK_TEST_CHECKED", "sanitizers");
+        }
+        Mode::Valgrind => {
+            command.env("PEERSOCK_TEST_CHECKED", "valgrind");
+        }
     }
     if program.has_folder {
         command.arg(built.folder.path());
