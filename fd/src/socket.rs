@@ -103,7 +103,8 @@ impl<'fd> Socket<'fd> {
         self.accepted.map_or(Which::Opened(self.opened), |accepted| Which::Accepted(accepted.id))
     }
 
-    pub(crate) fn fd(&self) -> BorrowedFd<'fd> {
+    /// The descriptor.
+    pub fn fd(&self) -> BorrowedFd<'fd> {
         self.fd
     }
 

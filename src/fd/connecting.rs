@@ -105,7 +105,10 @@ impl State {
     pub(super) fn accept_data(&mut self, listener: &OwnedFd) {
         for _ in 0..MOST_ACCEPTS {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            let Ok((fd, from)) = rustix::net::acceptfrom_with(listener, flags) else { return };
+            let (fd, from) = match rustix::net::acceptfrom_with(listener, flags) {
+                Ok(accepted) => accepted,
+                Err(error) => return self.turn_away(listener, error),
+            };
             // A stranger cannot have the name of a socket that a known application has asked to connect.
             let Some(Name::Opened(_, socket)) = from.and_then(name_of) else { continue };
             if let Some(Phase::Connecting(key)) = self.opened.get(&socket.id).map(|opened| opened.phase)

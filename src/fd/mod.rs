@@ -84,6 +84,11 @@ impl FdServer {
         Some((NodeTag(u32::from_str_radix(tag, 16).ok()?), Token(u128::from_str_radix(token, 16).ok()?)))
     }
 
+    /// How many connections applications have made to open sockets: a look at whether anybody uses it.
+    pub fn contacts(&self) -> Contacts {
+        Contacts(Arc::clone(&self.server))
+    }
+
     /// Takes what applications have written until now, closes their connections in order, and waits up to `patience`
     /// until everything is delivered. True if it was. For the end of a process that has sockets open.
     pub fn drain(&self, patience: Duration) -> bool {
@@ -93,6 +98,23 @@ impl FdServer {
         let taken = self.server.wait_drained(deadline);
         let left = deadline.saturating_duration_since(Instant::now());
         self.node.shutdown(left) && taken
+    }
+}
+
+/// Counts the connections that applications have made, see [`FdServer::contacts`].
+#[derive(Clone)]
+pub struct Contacts(Arc<Server>);
+
+impl Contacts {
+    /// So many.
+    pub fn count(&self) -> u64 {
+        self.0.contacts()
+    }
+}
+
+impl fmt::Debug for Contacts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Contacts").field(&self.count()).finish()
     }
 }
 

@@ -33,12 +33,16 @@ impl State {
     pub(super) fn accept_control(&mut self, listener: &OwnedFd) {
         for _ in 0..MOST {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            let Ok(fd) = rustix::net::accept_with(listener, flags) else { return };
+            let fd = match rustix::net::accept_with(listener, flags) {
+                Ok(fd) => fd,
+                Err(error) => return self.turn_away(listener, error),
+            };
             let Ok(credentials) = peer_credentials(fd.as_fd()) else { continue };
             let key = self.new_key();
             if self.watch(fd.as_fd(), key, EventFlags::IN).is_err() {
                 continue;
             }
+            self.contacts += 1;
             let own = rustix::process::geteuid().as_raw();
             let is_trusted = credentials.uid == own || credentials.uid == 0;
             self.insert(key, Entry::Control(Control { fd, process: credentials.pid, is_trusted }));
@@ -47,15 +51,14 @@ impl State {
 
     /// Answers what has come; `None` once the application has closed its end.
     pub(super) fn serve(&mut self, key: Key, control: Control) -> Option<Control> {
-        let mut buf = [0; MAX_MESSAGE];
         for _ in 0..MOST {
-            let (length, fd) = match receive(control.fd.as_fd(), &mut buf) {
+            let (length, fd) = match receive(control.fd.as_fd(), &mut self.buf[..MAX_MESSAGE]) {
                 Ok((0, _)) => return None,
                 Ok(received) => received,
                 Err(Errno::AGAIN | Errno::INTR) => break,
                 Err(_) => return None,
             };
-            let reply = match decode::<Message>(&buf[..length]) {
+            let reply = match decode::<Message>(&self.buf[..length]) {
                 Some(message) if !self.obeys(&control, message.token) => Some(Reply::Failed(libc::EPERM)),
                 Some(Message { version: VERSION, request, .. }) => {
                     self.answer(key, control.process, request, fd)

@@ -58,7 +58,11 @@ pub(super) struct State {
     last_key: Key,
     /// Room for what is on its way from one end to the other.
     pub(super) buf: Vec<u8>,
+    /// Given up for a moment when descriptors run out, see [`State::turn_away`].
+    spare: Option<OwnedFd>,
     draining: bool,
+    /// Connections that applications have made to the control socket.
+    pub(super) contacts: u64,
 }
 
 /// What a key stands for.
@@ -131,7 +135,9 @@ impl Server {
             timers: BTreeSet::new(),
             last_key: 0,
             buf: vec![0; BUFFER],
+            spare: spare(),
             draining: false,
+            contacts: 0,
         };
         for (fd, entry) in [(control, Entry::ControlListener as fn(_) -> _), (data, Entry::DataListener)] {
             let key = state.new_key();
@@ -147,6 +153,10 @@ impl Server {
 
     pub(super) fn token(&self) -> Token {
         self.token
+    }
+
+    pub(super) fn contacts(&self) -> u64 {
+        self.lock().contacts
     }
 
     pub(super) fn begin_drain(&self) {
@@ -250,6 +260,17 @@ impl State {
         self.timers.insert((at, key));
     }
 
+    /// Closes what waits to be accepted when there are no descriptors left for it: left alone, it would wake us for ever.
+    pub(super) fn turn_away(&mut self, listener: &OwnedFd, error: Errno) {
+        if !matches!(error, Errno::MFILE | Errno::NFILE) {
+            return;
+        }
+        drop(self.spare.take());
+        drop(rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK));
+        self.spare = spare();
+        tracing::debug!("an application was turned away: there are too many open descriptors");
+    }
+
     fn has_streams(&self) -> bool {
         self.entries.values().any(|entry| matches!(entry, Entry::Stream(_)))
     }
@@ -310,6 +331,11 @@ impl State {
             self.insert(key, entry);
         }
     }
+}
+
+/// A descriptor that can be done without.
+fn spare() -> Option<OwnedFd> {
+    std::fs::File::open("/dev/null").map(OwnedFd::from).ok()
 }
 
 /// A socket that listens on an abstract name.

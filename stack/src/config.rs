@@ -220,9 +220,15 @@ pub struct TcpOptions {
     /// SO_LINGER with zero: [`Flow::close`](crate::Flow::close) resets the connection. Default off.
     pub reset_on_close: bool,
     /// SO_REUSEADDR: bind a port that has connections left from an earlier listener (in TIME-WAIT or
-    /// not). Two listeners on one address conflict all the same. Default off; note that
+    /// not). Two listeners on one address conflict all the same, unless both have `reuse_port`. Default off; note that
     /// `std::net::TcpListener` sets it on Unix.
     pub reuse_address: bool,
+    /// SO_REUSEPORT: several listeners that all have it may listen on one address and port. Each gets its share of the
+    /// connections, by the peers' addresses and ports; what waits for one that is closed is reset. Default off.
+    pub reuse_port: bool,
+    /// TCP_DEFER_ACCEPT, of listeners: a connection can be accepted once data, or its end, has come, or after this time.
+    /// Until then it holds a place of the backlog as a handshake does. Default none.
+    pub defer_accept: Option<Duration>,
     /// TCP_USER_TIMEOUT (RFC 5482), instead of [`Config::user_timeout`].
     pub user_timeout: Option<Duration>,
     /// SO_SNDBUF: a queue of this size from the start instead of one that grows to [`Config::send_buffer`], bytes.

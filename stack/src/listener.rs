@@ -10,13 +10,16 @@ use std::time::{Duration, Instant};
 use crate::batch::Mark;
 use crate::clock::{Time, since};
 use crate::demux::Bound;
+use crate::ip::canonical;
 use crate::stack::Shared;
-use crate::{Error, Flow, InterfaceId, Ready, TcpOptions};
+use crate::{Error, Flow, InterfaceId, Ready, Stack, TcpOptions};
 
 /// After the last cookie was given, none comes back later than this.
 const COOKIE_LIFETIME: Duration = Duration::from_secs(128);
 
 /// A listening TCP socket.
+///
+/// Several may share a port, see [`TcpOptions::reuse_port`].
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -36,6 +39,8 @@ pub struct Listener {
     shared: Arc<Shared>,
     interface: Option<InterfaceId>,
     local: SocketAddr,
+    /// As it was bound; a later change of the options means nothing.
+    reuse_port: bool,
     options: RwLock<TcpOptions>,
     queue: Mutex<Queue>,
     mark: Mark,
@@ -51,6 +56,82 @@ struct Queue {
     /// When a SYN was last answered with a cookie, and when one last came back and found no place.
     cookie: Option<Time>,
     refused: Option<Time>,
+}
+
+impl Stack {
+    /// Listens for connections on `local`: its address may be unspecified, port 0 means any free one that
+    /// the network allows. Without an interface it listens on all that have the address.
+    ///
+    /// At most `backlog` connections (at least 1) may be under way or wait to be accepted; SYNs beyond
+    /// that are dropped, so that their senders try again, and counted.
+    ///
+    /// # Errors
+    /// [`Error::AddrInUse`] if a listener overlaps and not both have [`TcpOptions::reuse_port`], or connections of the
+    /// port are left (in TIME-WAIT or not) and neither this nor [`TcpOptions::reuse_address`] is on;
+    /// [`Error::PermissionDenied`] if the network does not allow the port; [`Error::AddrNotAvailable`],
+    /// [`Error::NetworkUnreachable`] for a foreign address or unknown interface.
+    pub fn tcp_listen(
+        &self,
+        _now: Instant,
+        interface: Option<InterfaceId>,
+        local: SocketAddr,
+        backlog: usize,
+        options: TcpOptions,
+    ) -> Result<Arc<Listener>, Error> {
+        let listener = self.tcp_bind(interface, local, options)?;
+        listener.listen(backlog);
+        Ok(listener)
+    }
+
+    /// Takes an address and a port as [`tcp_listen`](Self::tcp_listen) does. Connections to it are refused until
+    /// [`Listener::listen`].
+    ///
+    /// # Errors
+    /// Those of [`tcp_listen`](Self::tcp_listen).
+    pub fn tcp_bind(
+        &self,
+        interface: Option<InterfaceId>,
+        local: SocketAddr,
+        options: TcpOptions,
+    ) -> Result<Arc<Listener>, Error> {
+        let shared = &self.shared;
+        let local = canonical(local);
+        if local.ip().is_multicast() {
+            return Err(Error::AddrNotAvailable);
+        }
+        let network = self.bind_network(interface, local.ip())?;
+        let allowed = |port| network.as_ref().is_none_or(|network| network.allows(port));
+        // A port that nobody has asked for is nobody else's.
+        let listen = |port: u16, asked: bool| {
+            let share = asked && options.reuse_port;
+            let reuse = share || (asked && options.reuse_address);
+            let free = |bound: &[Arc<Listener>]| {
+                let stands_in_the_way = |other: &Arc<Listener>| {
+                    other.overlaps(interface, local.ip()) && !(share && other.shares_port())
+                };
+                let taken = bound.iter().any(stands_in_the_way);
+                let left = !reuse && shared.flows.uses_port(port);
+                if taken || left { Err(Error::AddrInUse) } else { Ok(()) }
+            };
+            let local = SocketAddr::new(local.ip(), port);
+            let options = options.clone();
+            let make = || Listener::new(shared, interface, local, options);
+            shared.listeners.insert(port, free, make)
+        };
+        match local.port() {
+            0 => {
+                // Peers must be able to reach it, so if no ephemeral port is allowed, any will do.
+                let mut ephemeral = shared.ephemeral.candidates(local.ip(), None);
+                let found = ephemeral.find_map(|port| allowed(port).then(|| listen(port, false).ok())?);
+                let found = found.or_else(|| {
+                    (1..=u16::MAX).find_map(|port| allowed(port).then(|| listen(port, false).ok())?)
+                });
+                found.ok_or(Error::AddrInUse)
+            }
+            port if !allowed(port) => Err(Error::PermissionDenied),
+            port => listen(port, true),
+        }
+    }
 }
 
 /// What becomes of a SYN.
@@ -78,6 +159,7 @@ impl Listener {
             shared: shared.clone(),
             interface,
             local,
+            reuse_port: options.reuse_port,
             options: RwLock::new(options),
             queue: Mutex::new(queue),
             mark: Mark::default(),
@@ -120,7 +202,7 @@ impl Listener {
     }
 
     /// Changes what connections inherit whose SYN comes from now on. What is decided when a socket is bound stays:
-    /// [`reuse_address`](TcpOptions::reuse_address).
+    /// [`reuse_address`](TcpOptions::reuse_address), [`reuse_port`](TcpOptions::reuse_port).
     pub fn set_options(&self, options: TcpOptions) {
         *self.options.write().unwrap_or_else(PoisonError::into_inner) = options;
     }
@@ -155,9 +237,9 @@ impl Listener {
         &self.context
     }
 
-    /// Whether it takes connections: a socket that is only bound does not.
-    pub(crate) fn is_listening(&self) -> bool {
-        self.lock().backlog > 0
+    /// Whether it shares its port with others that do.
+    pub(crate) fn shares_port(&self) -> bool {
+        self.reuse_port
     }
 
     pub(crate) fn mark(&self) -> &Mark {
@@ -221,6 +303,11 @@ impl Listener {
 }
 
 impl Bound for Listener {
+    /// A socket that is only bound takes no connections.
+    fn is_open(&self) -> bool {
+        self.lock().backlog > 0
+    }
+
     fn interface(&self) -> Option<InterfaceId> {
         self.interface
     }

@@ -12,6 +12,7 @@ use crate::icmp::Problem;
 use crate::interface::Interface;
 use crate::ip::{IpError, IpHeader, MAX_HEADERS, is_unicast};
 use crate::listener::Admission;
+use crate::stack::Shared;
 use crate::tcp::{Connection, Segment, TcpError, TcpHeader, initial_sequence};
 use crate::{Batch, Flow, InterfaceId, Listener, Stack, TcpOptions, icmp, raw, udp};
 
@@ -130,16 +131,22 @@ impl Stack {
             }
             return;
         }
-        if self.may_come_again(time, interface.id, local, &tcp) {
+        if self.may_come_again(time, interface.id, (local, remote), &tcp) {
             return shared.counters.tcp_backlog_overflows.bump();
         }
         // RFC 9293 3.10.7.2: to a listener, what neither opens nor acknowledges is nothing.
-        if tcp.ack.is_none() && shared.listening(interface.id, local).is_some() {
+        if tcp.ack.is_none() && shared.listeners.find(interface.id, local).is_some() {
             return;
         }
         shared.counters.tcp_no_socket.bump();
         batch
             .reply(interface.id, ip.source, MAX_HEADERS, |buf| tcp.write_reset(ip, interface.checksums, buf));
+    }
+
+    /// Who listens for a connection between these addresses.
+    fn listener(&self, interface: InterfaceId, addresses: (SocketAddr, SocketAddr)) -> Option<Arc<Listener>> {
+        let Shared { listeners, listener_key, .. } = &*self.shared;
+        listeners.find_spread(interface, addresses.0, || listener_key.digest(addresses))
     }
 
     /// A SYN has come for `local`. `None` if nobody listens there, `Some(None)` if it was dropped.
@@ -153,7 +160,7 @@ impl Stack {
         batch: &mut Batch,
     ) -> Option<Option<Arc<Flow>>> {
         let shared = &self.shared;
-        let listener = shared.listening(interface.id, local)?;
+        let listener = self.listener(interface.id, (local, remote))?;
         if shared.flows.len() >= shared.config.max_flows {
             shared.counters.tcp_flow_limit.bump();
             return Some(None);
@@ -227,7 +234,7 @@ impl Stack {
     ) -> Option<Option<Arc<Flow>>> {
         let shared = &self.shared;
         let ack = tcp.ack.filter(|_| !tcp.syn && !tcp.rst)?;
-        let listener = shared.listening(interface.id, local)?;
+        let listener = self.listener(interface.id, (local, remote))?;
         if !listener.has_given_cookies(time) {
             return None;
         }
@@ -245,10 +252,16 @@ impl Stack {
 
     /// Whether a segment for no connection is from the middle of a stream whose cookie has found no place, as far as one
     /// can tell: not even its beginning is known. Without a reset the peer sends that again, which has the cookie.
-    fn may_come_again(&self, time: Time, interface: InterfaceId, local: SocketAddr, tcp: &TcpHeader) -> bool {
+    fn may_come_again(
+        &self,
+        time: Time,
+        interface: InterfaceId,
+        addresses: (SocketAddr, SocketAddr),
+        tcp: &TcpHeader,
+    ) -> bool {
         let carries = tcp.payload > 0 || tcp.fin;
         let continues = carries && tcp.ack.is_some() && !tcp.syn && !tcp.rst;
-        let listener = || self.shared.listeners.find(interface, local);
+        let listener = || self.listener(interface, addresses);
         continues && listener().is_some_and(|listener| listener.has_refused_cookies(time))
     }
 }

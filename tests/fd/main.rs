@@ -5,6 +5,7 @@ mod common;
 mod connect;
 mod datagram;
 mod icmp;
+mod limits;
 mod listen;
 mod multicast;
 mod options;

@@ -122,10 +122,13 @@ impl Flow {
         for (slot, piece) in pieces.iter_mut().zip(connection.pieces()) {
             (*slot, count) = (piece, count + 1);
         }
+        let urgent = connection.urgent_left() > 0;
         let used = take(&pieces[..count]);
         connection.consume(time, used);
         if connection.readable() == 0 {
             self.settle(&mut inner, time);
+        } else if urgent {
+            self.publish(&mut inner);
         }
         Ok(used)
     }

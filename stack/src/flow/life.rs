@@ -1,5 +1,6 @@
 //! How a connection changes by itself: by segments, by time, and at its end.
 
+use std::sync::Weak;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -44,7 +45,7 @@ impl Flow {
             // Whatever it was, packets pass again.
             inner.soft = None;
         }
-        self.after_segment(&mut inner, before, tcp.rst, batch);
+        self.after_segment(&mut inner, (time, before), tcp.rst, batch);
         self.settle(&mut inner, time);
         true
     }
@@ -86,16 +87,19 @@ impl Flow {
     }
 
     /// What a segment's effect on the connection means for the socket.
-    fn after_segment(&self, inner: &mut Inner, before: State, rst: bool, batch: &mut Batch) {
+    fn after_segment(&self, inner: &mut Inner, (time, before): (Time, State), rst: bool, batch: &mut Batch) {
         let state = inner.state();
         if before.is_connecting() && !state.is_connecting() && state != State::Closed {
-            self.established(inner, batch);
+            self.established(inner, time);
         }
         if state == State::Closed && before != State::Closed && rst {
             self.was_reset(inner, before);
         }
         if matches!(state, State::CloseWait | State::Closing | State::LastAck | State::TimeWait) {
             inner.ended = true;
+        }
+        if inner.connected && state != State::Closed && !inner.is_deferred(time) {
+            self.hand_over(inner, batch);
         }
         if inner.readable() > 0 {
             if inner.orphaned {
@@ -109,9 +113,17 @@ impl Flow {
         }
     }
 
-    fn established(&self, inner: &mut Inner, batch: &mut Batch) {
+    fn established(&self, inner: &mut Inner, time: Time) {
         inner.connected = true;
         self.shared.counters.tcp_established.bump();
+        let listener = inner.listener.as_ref().and_then(Weak::upgrade);
+        let wait = listener.and_then(|listener| listener.options().defer_accept);
+        inner.deferred = wait.map(|wait| after(time, wait));
+    }
+
+    /// Gives the connection to its listener, if it has one that does not have it yet.
+    fn hand_over(&self, inner: &mut Inner, batch: &mut Batch) {
+        inner.deferred = None;
         let Some(listener) = inner.listener.take() else { return };
         let listener = listener.upgrade();
         let this = self.this.upgrade();
@@ -144,7 +156,7 @@ impl Flow {
     }
 
     /// Lets a timer fire that was set for `tick`; `true` if the flow has output or new readiness.
-    pub(crate) fn on_timer(&self, tick: Tick, time: Time) -> bool {
+    pub(crate) fn on_timer(&self, tick: Tick, time: Time, batch: &mut Batch) -> bool {
         let mut inner = self.lock();
         let time = inner.pass(time);
         if inner.alarm.first != tick {
@@ -165,6 +177,9 @@ impl Flow {
             self.kill(&mut inner, error);
             self.settle(&mut inner, time);
             return true;
+        }
+        if inner.deferred.is_some_and(|until| until <= time) {
+            self.hand_over(&mut inner, batch);
         }
         match self.due_at(&mut inner, time) {
             Some(due) if due <= time => {
@@ -228,7 +243,7 @@ impl Flow {
         }
         let gives_up = self.gives_up_at(inner);
         let connection = inner.live().and_then(|connection| connection.deadline(time));
-        [gives_up, connection].into_iter().flatten().min()
+        [gives_up, connection, inner.deferred].into_iter().flatten().min()
     }
 
     /// When the peer's silence ends the connection.

@@ -123,6 +123,8 @@ struct Inner {
     waiting: Option<Time>,
     /// Who gets it when the handshake is done.
     listener: Option<Weak<Listener>>,
+    /// When it does so at the latest, if it waits for data.
+    deferred: Option<Time>,
     alarm: Alarm,
     retransmits: u64,
 }
@@ -166,6 +168,7 @@ impl Flow {
             latest: time,
             waiting: Some(time),
             listener: listener.map(Arc::downgrade),
+            deferred: None,
             alarm: Alarm { first: NEVER, second: NEVER },
             retransmits: 0,
         };
@@ -236,6 +239,11 @@ impl Inner {
             (Some(connection), None) => connection.state(),
             (None, None) => State::Closed,
         }
+    }
+
+    /// Whether its listener is still to wait for data (TCP_DEFER_ACCEPT).
+    fn is_deferred(&self, time: Time) -> bool {
+        self.deferred.is_some_and(|until| time < until) && self.readable() == 0 && !self.ended
     }
 
     /// Bytes that can be read.

@@ -285,9 +285,14 @@ impl Receiver {
         self.adapt(now, rtt, room);
     }
 
-    /// What can be read, in as many pieces as it lies in.
+    /// What one read may take, in as many pieces as it lies in.
     pub(crate) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
-        self.queue.pieces()
+        let mut left = self.up_to_mark(usize::MAX);
+        self.queue.pieces().map_while(move |piece| {
+            let length = piece.len().min(left);
+            left -= length;
+            (length > 0).then(|| &piece[..length])
+        })
     }
 
     pub(crate) fn peek(&self, buf: &mut [u8]) -> usize {

@@ -143,6 +143,8 @@ impl Runner {
             "user-timeout" => options.user_timeout = Some(seconds(value)?),
             "reset-on-close" => options.reset_on_close = is_on(value)?,
             "reuse-address" => options.reuse_address = is_on(value)?,
+            "reuse-port" => options.reuse_port = is_on(value)?,
+            "defer-accept" => options.defer_accept = Some(seconds(value)?),
             "ecn" => options.ecn = is_on(value)?,
             "receive-errors" => options.ip.receive_errors = is_on(value)?,
             "hop-limit" => options.ip.hop_limit = number(value)? as u8,

@@ -1,6 +1,6 @@
 //! A connection's figures, and settings that may change while it stands.
 
-use super::Connection;
+use super::{Connection, Probing};
 use crate::clock::Time;
 use crate::flow::TcpInfo;
 use crate::tcp::segment::{Marking, header_len};
@@ -63,6 +63,18 @@ impl Connection {
     /// TCP_MAXSEG.
     pub(crate) fn set_max_segment(&mut self, size: Option<u16>) {
         self.settings.max_segment = size;
+    }
+
+    pub(crate) fn nodelay(&self) -> bool {
+        self.sender.nodelay
+    }
+
+    pub(crate) fn set_nodelay(&mut self, on: bool) {
+        self.sender.nodelay = on;
+    }
+
+    pub(crate) fn set_keepalive(&mut self, keepalive: Probing) {
+        self.settings.keepalive = keepalive;
     }
 
     pub(crate) fn set_cork(&mut self, on: bool) {

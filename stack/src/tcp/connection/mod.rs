@@ -3,7 +3,7 @@
 //!
 //! * `input`: arriving segments, RFC 9293 3.10.7.
 //! * `output`: what leaves, and when.
-//! * `timestamps`: RFC 7323.
+//! * `timestamps`: RFC 7323; `probing`: keep-alives; `urgent`: urgent data.
 //!
 //! The two halves are a [`Sender`](super::sender::Sender) and a [`Receiver`](super::receiver::Receiver).
 
@@ -13,6 +13,7 @@ mod input;
 mod output;
 mod probing;
 mod timestamps;
+mod urgent;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -254,15 +255,6 @@ impl Connection {
         fits
     }
 
-    /// Queues what fits of `data` as urgent.
-    pub(crate) fn write_urgent(&mut self, data: &[u8]) -> usize {
-        let queued = self.write(data);
-        if queued > 0 {
-            self.sender.mark_urgent();
-        }
-        queued
-    }
-
     /// Takes what fits into `buf` from the receive queue.
     pub(crate) fn read(&mut self, now: Time, buf: &mut [u8]) -> usize {
         let rtt = self.sender.rtt.min();
@@ -367,11 +359,6 @@ impl Connection {
         self.receiver.readable()
     }
 
-    /// Bytes up to the last urgent one, which is included, that the application has not read.
-    pub(crate) fn urgent_left(&self) -> u64 {
-        self.receiver.urgent_left()
-    }
-
     /// Whether something waits for an acknowledgement: SYN, data or FIN.
     pub(crate) fn awaits_ack(&self) -> bool {
         match self.state {
@@ -403,18 +390,6 @@ impl Connection {
                 seq.is_some_and(|seq| (una..=self.sender.nxt()).contains(&seq))
             }
         }
-    }
-
-    pub(crate) fn nodelay(&self) -> bool {
-        self.sender.nodelay
-    }
-
-    pub(crate) fn set_nodelay(&mut self, on: bool) {
-        self.sender.nodelay = on;
-    }
-
-    pub(crate) fn set_keepalive(&mut self, keepalive: Probing) {
-        self.settings.keepalive = keepalive;
     }
 
     fn wire_nxt(&self) -> u32 {
