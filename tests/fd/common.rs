@@ -132,7 +132,7 @@ impl Served {
 const NETWORK: &str = "ff0001ffff000000";
 
 /// A discovery port of this process's own: tests that run at the same time do not meet.
-fn port() -> u16 {
+pub(crate) fn port() -> u16 {
     use std::sync::LazyLock;
     static PORT: LazyLock<u16> = LazyLock::new(|| {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");

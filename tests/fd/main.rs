@@ -4,6 +4,7 @@ mod ancillary;
 mod common;
 mod connect;
 mod datagram;
+mod host;
 mod icmp;
 mod limits;
 mod listen;

@@ -1,6 +1,7 @@
 //! `peersock run`
 
 mod children;
+mod filter;
 mod library;
 mod program;
 
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use peersock::{FdServer, IdentitySource, Network, Node};
 
+use self::children::Filter;
 use crate::args::{NetworksArgs, NodeArgs};
 use crate::failure::{Failure, Outcome};
 use crate::session::interfaces;
@@ -30,7 +32,11 @@ const LINGER: Duration = Duration::from_secs(30);
 /// It has to be linked dynamically: programs that make system calls themselves (static ones, most of Go's) and those that
 /// change their user by a bit in the file system are not reached; they are refused or warned of.
 ///
-/// Ends with the program's exit status, when its last child has ended too.
+/// The kernel refuses io_uring to the program and its children, because it would pass by the library. For that they give
+/// up gaining privileges: sudo does not work in them. --no-filter leaves it out.
+///
+/// Ends with the program's exit status, when its last child has ended too. Signals are passed on to the program, and
+/// when it has ended to the daemons that it has left.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -45,9 +51,13 @@ pub(crate) struct Args {
     #[command(flatten)]
     node: NodeArgs,
 
-    /// Refuse addresses outside the networks, this machine's own included
+    /// Refuse addresses outside the networks, this machine's own included, also to programs that cannot be reached
     #[arg(long)]
     only: bool,
+
+    /// Do not filter system calls: sudo and the like work, and io_uring passes by the networks
+    #[arg(long, conflicts_with = "only")]
+    no_filter: bool,
 
     /// Where listeners without an address are reached: overlay or kernel, or PORT=overlay, PORT=kernel
     #[arg(long, value_name = "WHERE", value_parser = parse_bind)]
@@ -89,7 +99,12 @@ pub(crate) fn run(args: &Args) -> Outcome {
     command.env("LD_PRELOAD", preload(&library));
     // The node's, not the program's.
     command.env_remove("PEERSOCK_SECRET");
-    let status = children::run(command, || program::warn_unless_reached(&path, &server))?;
+    let filter = match (args.no_filter, args.only) {
+        (true, _) => Filter::None,
+        (false, false) => Filter::Bypasses,
+        (false, true) => Filter::Internet,
+    };
+    let status = children::run(command, filter, || program::warn_unless_reached(&path, &server))?;
     let delivered = server.drain(LINGER);
     if !delivered {
         stdio::note(format!(

@@ -42,6 +42,17 @@ pub(super) fn check(program: &Path) -> Outcome<PathBuf> {
     File::open(&path)?.take(HEAD).read_to_end(&mut head)?;
     if let Some(interpreter) = script_interpreter(&head) {
         check(Path::new(&interpreter))?;
+    } else if is_32_bit(&head) {
+        return Err(Failure::new(format_args!(
+            "{} is a 32-bit program, and the library that takes its socket calls is not; use a 64-bit build of it",
+            path.display()
+        )));
+    } else if is_go(&head) {
+        return Err(Failure::new(format_args!(
+            "{} is written in Go: it makes system calls itself, and its sockets cannot be put on the overlay; use \
+             `peersock dial` and `peersock listen`",
+            path.display()
+        )));
     } else if is_static(&head) {
         return Err(Failure::new(format_args!(
             "{} is linked statically: it makes system calls itself, and its sockets cannot be put on the overlay; \
@@ -88,6 +99,18 @@ fn script_interpreter(head: &[u8]) -> Option<String> {
         env if env.ends_with("/env") => words.find(|word| !word.starts_with('-')).map(str::to_owned),
         interpreter => Some(interpreter.to_owned()),
     }
+}
+
+fn is_32_bit(head: &[u8]) -> bool {
+    head.starts_with(b"\x7fELF\x01")
+}
+
+/// Whether an ELF file has the note of Go's build ID. Such a program makes system calls itself, also if it is linked
+/// dynamically.
+fn is_go(head: &[u8]) -> bool {
+    // The length of the name, that of the ID, the type, and the name.
+    let is_note = |note: &[u8]| note.starts_with(&[4, 0, 0, 0]) && note.ends_with(b"\x04\0\0\0Go\0\0");
+    head.starts_with(b"\x7fELF") && head.windows(16).step_by(4).any(is_note)
 }
 
 /// Whether an ELF file names no program interpreter (PT_INTERP): then nothing is loaded before it runs.

@@ -1,6 +1,8 @@
 //! Runs the program as its users do: one state directory per node, one random network per test, and only the
 //! loopback interface. Nothing here depends on speed; the time limits only keep a hang from lasting.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{Read, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -134,9 +136,10 @@ impl Running {
         self.stdin = None;
     }
 
-    /// Waits until stdout holds `wanted`, wherever.
-    pub(crate) fn wait_for_stdout(&self, wanted: &str) {
+    /// Waits until stdout holds `wanted`, wherever; returns what it holds.
+    pub(crate) fn wait_for_stdout(&self, wanted: &str) -> String {
         self.stdout.wait_for(wanted, false, || self.stderr.text());
+        self.stdout.text()
     }
 
     /// Waits for a line with `wanted` in it on stderr; returns what follows `wanted`.
@@ -184,12 +187,39 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if let Ok(None) = self.child.try_wait() {
+            // All that it has started, daemons too, which are its children because it is their subreaper.
+            for _ in 0..10 {
+                let running = descendants(self.id());
+                if running.is_empty() {
+                    break;
+                }
+                kill(running.iter().map(u32::to_string));
+                thread::sleep(Duration::from_millis(5));
+            }
             // The whole group: a shell's programs do not end with it.
-            let group = format!("-{}", self.id());
-            let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+            kill([format!("-{}", self.id())]);
             let _ = self.child.wait();
         }
     }
+}
+
+fn kill(targets: impl IntoIterator<Item = String>) {
+    let _ = Command::new("kill").args(["-KILL", "--"]).args(targets).stderr(Stdio::null()).status();
+}
+
+/// The processes that a process has started, and those that they have.
+fn descendants(process: u32) -> BTreeSet<u32> {
+    let mut found = BTreeSet::new();
+    let mut left = vec![process];
+    while let Some(process) = left.pop() {
+        let tasks = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+        for task in tasks {
+            let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+            left.extend(children.filter(|pid| found.insert(*pid)));
+        }
+    }
+    found
 }
 
 impl Finished {
@@ -221,8 +251,8 @@ pub(crate) fn run(command: Command) -> Finished {
 /// Writes a file with these permissions.
 pub(crate) fn write_file(path: &Path, content: &str, mode: u32) {
     use std::os::unix::fs::PermissionsExt as _;
-    std::fs::write(path, content).unwrap();
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    fs::write(path, content).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
 /// What a pipe has delivered so far.

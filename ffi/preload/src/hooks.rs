@@ -1,11 +1,9 @@
-//! The functions that take the place of the C library's.
+//! The functions that take the place of the C library's: sockets, their addresses, connections and options.
 
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
 
-use libc::{
-    c_int, c_uint, c_void, epoll_event, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec,
-};
+use libc::{c_int, c_void, epoll_event, sockaddr, socklen_t};
 use peersock_bsd as bsd;
 use peersock_bsd::{Errno, Socket, check};
 
@@ -15,7 +13,7 @@ use crate::rules::{Rules, Side};
 use crate::{epoll, rules};
 
 /// The overlay socket that a descriptor is.
-fn overlay<'a>(fd: RawFd) -> Option<Socket<'a>> {
+pub(crate) fn overlay<'a>(fd: RawFd) -> Option<Socket<'a>> {
     rules()?;
     Socket::of(borrow(fd)?)
 }
@@ -30,7 +28,7 @@ fn candidate(fd: RawFd) -> Option<&'static Rules> {
     (has_family && protocol.is_some_and(|protocol| kinds.contains(&protocol))).then_some(rules)
 }
 
-/// Turns the descriptor into an overlay socket if that is where it belongs. ENETUNREACH if it belongs nowhere.
+/// Turns the descriptor into an overlay socket if that is where it belongs. Fails if it belongs nowhere.
 fn settle<'a>(fd: RawFd, side: impl FnOnce(&Rules) -> Side) -> Result<Option<Socket<'a>>, Errno> {
     if let Some(socket) = overlay(fd) {
         return Ok(Some(socket));
@@ -38,7 +36,7 @@ fn settle<'a>(fd: RawFd, side: impl FnOnce(&Rules) -> Side) -> Result<Option<Soc
     let Some(rules) = candidate(fd) else { return Ok(None) };
     match side(rules) {
         Side::Kernel => Ok(None),
-        Side::Neither => Err(Errno::NETUNREACH),
+        Side::Nowhere(error) => Err(error),
         Side::Overlay => {
             convert(&rules.client, fd)?;
             Ok(overlay(fd))
@@ -50,7 +48,7 @@ fn settle<'a>(fd: RawFd, side: impl FnOnce(&Rules) -> Side) -> Result<Option<Soc
 ///
 /// # Safety
 /// As [`bsd::read_address`].
-unsafe fn settle_remote<'a>(
+pub(crate) unsafe fn settle_remote<'a>(
     fd: RawFd,
     address: *const sockaddr,
     length: socklen_t,
@@ -61,6 +59,17 @@ unsafe fn settle_remote<'a>(
     settle(fd, |rules| match remote {
         Ok(Some(remote)) => rules.of_remote(remote),
         Ok(None) | Err(_) => Side::Kernel,
+    })
+}
+
+/// socket(2). Where nothing but the overlay is allowed, the kernel refuses its own.
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
+    let is_internet = matches!(domain, libc::AF_INET | libc::AF_INET6);
+    finish(match rules().filter(|rules| rules.only && is_internet) {
+        Some(rules) => bsd::socket(&rules.client, domain, kind, protocol),
+        // SAFETY: no pointers.
+        None => check(unsafe { libc::syscall(libc::SYS_socket, domain, kind, protocol) }).map(|n| n as c_int),
     })
 }
 
@@ -97,22 +106,24 @@ pub(crate) unsafe extern "C" fn bind(fd: RawFd, address: *const sockaddr, length
     }))
 }
 
-/// The port that a socket of the kernel's is bound to.
-fn bound_port(fd: RawFd) -> Option<u16> {
+/// The address that a socket of the kernel's is bound to.
+fn bound(fd: RawFd) -> Option<SocketAddr> {
     let address = rustix::net::getsockname(borrow(fd)?).ok()?;
-    SocketAddr::try_from(address).ok().map(|address| address.port())
+    SocketAddr::try_from(address).ok()
 }
 
 /// listen(2).
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn listen(fd: RawFd, backlog: c_int) -> c_int {
-    let any = |rules: &Rules| match bound_port(fd) {
-        // It was bound to an address of the kernel's on purpose.
-        Some(1..) => Side::Kernel,
-        _ => rules.of_local(SocketAddr::from(([0; 4], 0))),
-    };
-    finish(settle(fd, any).and_then(|socket| match socket {
-        Some(socket) => bsd::listen(&socket, backlog),
+    let local = bound(fd).unwrap_or_else(|| SocketAddr::from(([0; 4], 0)));
+    finish(settle(fd, |rules| rules.of_local(local)).and_then(|socket| match socket {
+        Some(socket) => {
+            // The program may have been told a port already.
+            if local.port() != 0 && socket.local_addr()?.port() == 0 {
+                socket.bind(local)?;
+            }
+            bsd::listen(&socket, backlog)
+        }
         // SAFETY: no pointers.
         None => check(unsafe { libc::syscall(libc::SYS_listen, fd, backlog) }).map(|n| n as c_int),
     }))
@@ -130,8 +141,8 @@ pub(crate) unsafe extern "C" fn accept4(
     finish(match overlay(fd) {
         // SAFETY: the program's pointers, as it must pass them to accept4(2).
         Some(socket) => unsafe { bsd::accept4(&socket, address, length, flags) },
-        // SAFETY: as above.
         None => {
+            // SAFETY: as above.
             check(unsafe { libc::syscall(libc::SYS_accept4, fd, address, length, flags) }).map(|n| n as c_int)
         }
     })
@@ -156,8 +167,8 @@ pub(crate) unsafe extern "C" fn getsockname(
     finish(match overlay(fd) {
         // SAFETY: the program's pointers, as it must pass them to getsockname(2).
         Some(socket) => unsafe { bsd::getsockname(&socket, address, length) },
-        // SAFETY: as above.
         None => {
+            // SAFETY: as above.
             check(unsafe { libc::syscall(libc::SYS_getsockname, fd, address, length) }).map(|n| n as c_int)
         }
     })
@@ -174,8 +185,8 @@ pub(crate) unsafe extern "C" fn getpeername(
     finish(match overlay(fd) {
         // SAFETY: the program's pointers, as it must pass them to getpeername(2).
         Some(socket) => unsafe { bsd::getpeername(&socket, address, length) },
-        // SAFETY: as above.
         None => {
+            // SAFETY: as above.
             check(unsafe { libc::syscall(libc::SYS_getpeername, fd, address, length) }).map(|n| n as c_int)
         }
     })
@@ -230,153 +241,6 @@ pub(crate) extern "C" fn shutdown(fd: RawFd, how: c_int) -> c_int {
         Some(socket) => bsd::shutdown(&socket, how),
         // SAFETY: no pointers.
         None => check(unsafe { libc::syscall(libc::SYS_shutdown, fd, how) }).map(|n| n as c_int),
-    })
-}
-
-/// # Safety
-/// As sendto(2).
-#[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn sendto(
-    fd: RawFd,
-    data: *const c_void,
-    size: size_t,
-    flags: c_int,
-    address: *const sockaddr,
-    length: socklen_t,
-) -> ssize_t {
-    let socket = match address.is_null() {
-        true => Ok(overlay(fd)),
-        // SAFETY: the program's pointers, as it must pass them to sendto(2).
-        false => unsafe { settle_remote(fd, address, length) },
-    };
-    finish(socket.and_then(|socket| match socket {
-        // SAFETY: as above.
-        Some(socket) => unsafe { bsd::sendto(&socket, data, size, flags, address, length) },
-        // SAFETY: as above.
-        None => check(unsafe { libc::syscall(libc::SYS_sendto, fd, data, size, flags, address, length) }),
-    }))
-}
-
-/// # Safety
-/// As recvfrom(2).
-#[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn recvfrom(
-    fd: RawFd,
-    buf: *mut c_void,
-    size: size_t,
-    flags: c_int,
-    address: *mut sockaddr,
-    length: *mut socklen_t,
-) -> ssize_t {
-    finish(match overlay(fd) {
-        // SAFETY: the program's pointers, as it must pass them to recvfrom(2).
-        Some(socket) => unsafe { bsd::recvfrom(&socket, buf, size, flags, address, length) },
-        // SAFETY: as above.
-        None => check(unsafe { libc::syscall(libc::SYS_recvfrom, fd, buf, size, flags, address, length) }),
-    })
-}
-
-/// recvfrom(2) as programs call it that were compiled with `_FORTIFY_SOURCE`.
-///
-/// # Safety
-/// As recvfrom(2).
-#[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn __recvfrom_chk(
-    fd: RawFd,
-    buf: *mut c_void,
-    size: size_t,
-    room: size_t,
-    flags: c_int,
-    address: *mut sockaddr,
-    length: *mut socklen_t,
-) -> ssize_t {
-    if size > room {
-        // The C library ends such a program.
-        std::process::abort();
-    }
-    // SAFETY: the caller's.
-    unsafe { recvfrom(fd, buf, size, flags, address, length) }
-}
-
-/// # Safety
-/// As sendmsg(2).
-#[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn sendmsg(fd: RawFd, message: *const msghdr, flags: c_int) -> ssize_t {
-    // SAFETY: the program's pointers, as it must pass them to sendmsg(2).
-    let socket = match unsafe { message.as_ref() } {
-        // SAFETY: as above.
-        Some(message) if !message.msg_name.is_null() => unsafe {
-            settle_remote(fd, message.msg_name.cast(), message.msg_namelen)
-        },
-        _ => Ok(overlay(fd)),
-    };
-    finish(socket.and_then(|socket| match socket {
-        // SAFETY: as above.
-        Some(socket) => unsafe { bsd::sendmsg(&socket, message, flags) },
-        // SAFETY: as above.
-        None => check(unsafe { libc::syscall(libc::SYS_sendmsg, fd, message, flags) }),
-    }))
-}
-
-/// # Safety
-/// As recvmsg(2).
-#[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn recvmsg(fd: RawFd, message: *mut msghdr, flags: c_int) -> ssize_t {
-    finish(match overlay(fd) {
-        // SAFETY: the program's pointers, as it must pass them to recvmsg(2).
-        Some(socket) => unsafe { bsd::recvmsg(&socket, message, flags) },
-        // SAFETY: as above.
-        None => check(unsafe { libc::syscall(libc::SYS_recvmsg, fd, message, flags) }),
-    })
-}
-
-/// # Safety
-/// As sendmmsg(2).
-#[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn sendmmsg(
-    fd: RawFd,
-    messages: *mut mmsghdr,
-    count: c_uint,
-    flags: c_int,
-) -> c_int {
-    // SAFETY: the program's pointers, as it must pass them to sendmmsg(2).
-    let first = if count == 0 { None } else { unsafe { messages.as_ref() } };
-    let socket = match first {
-        // SAFETY: as above.
-        Some(first) if !first.msg_hdr.msg_name.is_null() => unsafe {
-            settle_remote(fd, first.msg_hdr.msg_name.cast(), first.msg_hdr.msg_namelen)
-        },
-        _ => Ok(overlay(fd)),
-    };
-    finish(socket.and_then(|socket| match socket {
-        // SAFETY: as above.
-        Some(socket) => unsafe { bsd::sendmmsg(&socket, messages, count, flags) },
-        None => {
-            // SAFETY: as above.
-            check(unsafe { libc::syscall(libc::SYS_sendmmsg, fd, messages, count, flags) })
-                .map(|n| n as c_int)
-        }
-    }))
-}
-
-/// # Safety
-/// As recvmmsg(2).
-#[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn recvmmsg(
-    fd: RawFd,
-    messages: *mut mmsghdr,
-    count: c_uint,
-    flags: c_int,
-    timeout: *mut timespec,
-) -> c_int {
-    finish(match overlay(fd) {
-        // SAFETY: the program's pointers, as it must pass them to recvmmsg(2).
-        Some(socket) => unsafe { bsd::recvmmsg(&socket, messages, count, flags, timeout) },
-        None => {
-            // SAFETY: as above.
-            let returned = unsafe { libc::syscall(libc::SYS_recvmmsg, fd, messages, count, flags, timeout) };
-            check(returned).map(|n| n as c_int)
-        }
     })
 }
 

@@ -11,7 +11,9 @@
 mod convert;
 mod epoll;
 mod hooks;
+mod hostent;
 mod kernel;
+mod messages;
 mod names;
 mod rules;
 

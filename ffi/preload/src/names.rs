@@ -1,10 +1,13 @@
-//! Names of members: found before the system's resolver is asked.
+//! Names of members: found before the system's resolver is asked. Where nothing but the overlay is allowed, that is not
+//! asked at all.
 
 use std::ffi::{CStr, CString};
+use std::net::IpAddr;
 use std::ptr;
 use std::sync::OnceLock;
 
-use libc::{addrinfo, c_char, c_int, c_void};
+use libc::{addrinfo, c_char, c_int, c_void, sockaddr, socklen_t};
+use peersock_bsd::read_address;
 use peersock_fd::{Reply, Request};
 
 use crate::rules;
@@ -12,16 +15,28 @@ use crate::rules;
 type GetAddrInfo =
     unsafe extern "C" fn(*const c_char, *const c_char, *const addrinfo, *mut *mut addrinfo) -> c_int;
 
-/// The C library's function.
-fn next() -> Option<GetAddrInfo> {
-    static NEXT: OnceLock<usize> = OnceLock::new();
-    // SAFETY: the name is a C string.
-    let address =
-        *NEXT.get_or_init(|| unsafe { libc::dlsym(libc::RTLD_NEXT, c"getaddrinfo".as_ptr()) } as usize);
-    let address = address as *mut c_void;
-    // SAFETY: the C library's function of that name has this type.
-    (!address.is_null()).then(|| unsafe { std::mem::transmute::<*mut c_void, GetAddrInfo>(address) })
+type GetNameInfo = unsafe extern "C" fn(
+    *const sockaddr,
+    socklen_t,
+    *mut c_char,
+    socklen_t,
+    *mut c_char,
+    socklen_t,
+    c_int,
+) -> c_int;
+
+/// Finds the C library's own function of a name once.
+macro_rules! next {
+    ($type:ty, $name:literal) => {{
+        static NEXT: OnceLock<usize> = OnceLock::new();
+        // SAFETY: the name is a C string.
+        let address = *NEXT.get_or_init(|| unsafe { libc::dlsym(libc::RTLD_NEXT, $name.as_ptr()) } as usize);
+        let address = address as *mut c_void;
+        // SAFETY: the C library's function of that name has this type.
+        (!address.is_null()).then(|| unsafe { std::mem::transmute::<*mut c_void, $type>(address) })
+    }};
 }
+pub(crate) use next;
 
 /// # Safety
 /// As getaddrinfo(3).
@@ -32,11 +47,12 @@ pub(crate) unsafe extern "C" fn getaddrinfo(
     hints: *const addrinfo,
     result: *mut *mut addrinfo,
 ) -> c_int {
-    let Some(next) = next() else { return libc::EAI_SYSTEM };
+    let Some(next) = next!(GetAddrInfo, c"getaddrinfo") else { return libc::EAI_SYSTEM };
     // SAFETY: the program's pointers, as it must pass them to getaddrinfo(3).
-    let literals = if node.is_null() { Vec::new() } else { look_up(unsafe { CStr::from_ptr(node) }) };
+    let name = if node.is_null() { None } else { Some(unsafe { CStr::from_ptr(node) }) };
     let mut list: *mut addrinfo = ptr::null_mut();
-    for literal in literals.iter().rev() {
+    for ip in name.map(look_up).unwrap_or_default().iter().rev() {
+        let Ok(literal) = CString::new(ip.to_string()) else { continue };
         let mut found: *mut addrinfo = ptr::null_mut();
         // An address of another family than wanted is no answer.
         // SAFETY: as above.
@@ -55,22 +71,81 @@ pub(crate) unsafe extern "C" fn getaddrinfo(
         list = found;
     }
     if list.is_null() {
+        if name.is_none() || !rules().is_some_and(|rules| rules.only) {
+            // SAFETY: as above.
+            return unsafe { next(node, service, hints, result) };
+        }
+        // The resolver would ask others, and some of them by ways that are not ours to close.
+        // SAFETY: as above; zeros are an `addrinfo` as well.
+        let mut hints = unsafe { hints.as_ref().copied().unwrap_or_else(|| std::mem::zeroed()) };
+        hints.ai_flags |= libc::AI_NUMERICHOST;
         // SAFETY: as above.
-        return unsafe { next(node, service, hints, result) };
+        return unsafe { next(node, service, &raw const hints, result) };
     }
     // SAFETY: as above.
     unsafe { *result = list };
     0
 }
 
-/// The addresses of a member, as texts.
-fn look_up(name: &CStr) -> Vec<CString> {
+/// getnameinfo(3). Nobody outside the overlay is asked for names of its addresses.
+///
+/// # Safety
+/// As getnameinfo(3).
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn getnameinfo(
+    address: *const sockaddr,
+    length: socklen_t,
+    host: *mut c_char,
+    host_room: socklen_t,
+    service: *mut c_char,
+    service_room: socklen_t,
+    flags: c_int,
+) -> c_int {
+    let Some(next) = next!(GetNameInfo, c"getnameinfo") else { return libc::EAI_SYSTEM };
+    let wants_name = !host.is_null() && host_room > 0 && flags & libc::NI_NUMERICHOST == 0;
+    // SAFETY: the program's pointers, as it must pass them to getnameinfo(3).
+    let ip = match unsafe { read_address(address, length) } {
+        Ok(Some(address)) if wants_name => Some(address.ip().to_canonical()),
+        _ => None,
+    };
+    let ours = ip.zip(rules()).filter(|(ip, rules)| rules.only || rules.is_overlays(*ip) != Some(false));
+    let Some((ip, rules)) = ours else {
+        // SAFETY: as above.
+        return unsafe { next(address, length, host, host_room, service, service_room, flags) };
+    };
+    let name = match rules.client.ask(Request::NameOf(ip)) {
+        Ok(Reply::Name(Some(name))) => CString::new(name).ok(),
+        _ => None,
+    };
+    let Some(name) = name else {
+        if flags & libc::NI_NAMEREQD != 0 {
+            return libc::EAI_NONAME;
+        }
+        let flags = flags | libc::NI_NUMERICHOST;
+        // SAFETY: as above.
+        return unsafe { next(address, length, host, host_room, service, service_room, flags) };
+    };
+    let name = name.as_bytes_with_nul();
+    if name.len() > host_room as usize {
+        return libc::EAI_OVERFLOW;
+    }
+    // SAFETY: the program says that so much room is there.
+    unsafe { ptr::copy_nonoverlapping(name.as_ptr().cast(), host, name.len()) };
+    if service.is_null() || service_room == 0 {
+        return 0;
+    }
+    // SAFETY: as above.
+    unsafe { next(address, length, ptr::null_mut(), 0, service, service_room, flags & !libc::NI_NAMEREQD) }
+}
+
+/// The addresses of a member.
+pub(crate) fn look_up(name: &CStr) -> Vec<IpAddr> {
     let (Some(rules), Ok(name)) = (rules(), name.to_str()) else { return Vec::new() };
-    if name.parse::<std::net::IpAddr>().is_ok() || name.is_empty() {
+    if name.parse::<IpAddr>().is_ok() || name.is_empty() {
         return Vec::new();
     }
     match rules.client.ask(Request::Resolve(name.to_owned())) {
-        Ok(Reply::Resolved(ips)) => ips.iter().filter_map(|ip| CString::new(ip.to_string()).ok()).collect(),
+        Ok(Reply::Resolved(ips)) => ips,
         _ => Vec::new(),
     }
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use peersock_fd::{Client, NodeTag, Reply, Request, Route, Token};
+use peersock_fd::{Client, Errno, NodeTag, Reply, Request, Route, Token};
 
 /// How long the node's answer about addresses is believed.
 const LIFETIME: Duration = Duration::from_secs(1);
@@ -15,14 +15,14 @@ pub(crate) enum Side {
     Overlay,
     Kernel,
     /// Nowhere: it is refused.
-    Neither,
+    Nowhere(Errno),
 }
 
 /// What the launcher has told us.
 pub(crate) struct Rules {
     pub(crate) client: Arc<Client>,
     /// Addresses outside the overlay are refused.
-    only: bool,
+    pub(crate) only: bool,
     /// Ports whose listeners are the kernel's, and whether all are that are not named.
     kernel_ports: Vec<u16>,
     overlay_ports: Vec<u16>,
@@ -69,7 +69,8 @@ impl Rules {
         }
     }
 
-    fn is_overlays(&self, ip: IpAddr) -> bool {
+    /// Whether an address is the overlay's; `None` if the node is gone before it has ever told.
+    pub(crate) fn is_overlays(&self, ip: IpAddr) -> Option<bool> {
         let ip = ip.to_canonical();
         let is_fresh = match self.routes.try_lock() {
             Ok(known) => known.1.is_some_and(|asked| asked.elapsed() < LIFETIME),
@@ -80,10 +81,10 @@ impl Rules {
         }
         // A child that was forked while another thread held the lock asks each time.
         match self.routes.try_lock() {
-            Ok(known) => known.0.iter().any(|route| route.contains(ip)),
+            Ok(known) => known.1.map(|_| known.0.iter().any(|route| route.contains(ip))),
             Err(_) => match self.client.ask(Request::Routes) {
-                Ok(Reply::Routes(routes)) => routes.iter().any(|route| route.contains(ip)),
-                _ => false,
+                Ok(Reply::Routes(routes)) => Some(routes.iter().any(|route| route.contains(ip))),
+                _ => None,
             },
         }
     }
@@ -91,10 +92,13 @@ impl Rules {
     /// Where a socket belongs that wants to reach `remote`.
     pub(crate) fn of_remote(&self, remote: SocketAddr) -> Side {
         let ip = remote.ip().to_canonical();
-        match ip.is_loopback() {
-            false if self.is_overlays(ip) => Side::Overlay,
-            _ if self.only => Side::Neither,
-            _ => Side::Kernel,
+        let is_overlays = if ip.is_loopback() { Some(false) } else { self.is_overlays(ip) };
+        match is_overlays {
+            Some(true) => Side::Overlay,
+            Some(false) if self.only => Side::Nowhere(Errno::NETUNREACH),
+            Some(false) => Side::Kernel,
+            // What may have been meant for the overlay shall not go elsewhere.
+            None => Side::Nowhere(Errno::NETDOWN),
         }
     }
 
@@ -111,7 +115,7 @@ impl Rules {
         };
         match is_kernels {
             false => Side::Overlay,
-            true if self.only => Side::Neither,
+            true if self.only => Side::Nowhere(Errno::ADDRNOTAVAIL),
             true => Side::Kernel,
         }
     }

@@ -1,0 +1,61 @@
+//! System calls as programs use them, and names.
+
+use std::process::Command;
+
+use crate::common::run;
+use crate::lab::Lab;
+
+#[test]
+fn sockets_survive_what_programs_do_with_descriptors() {
+    let test = "sockets_survive_what_programs_do_with_descriptors";
+    let Some(lab) = Lab::with(test, &["cc", "socat"]) else { return };
+    let source = format!("{}/tests/run/calls.c", env!("CARGO_MANIFEST_DIR"));
+    let program = lab.path("calls");
+    let mut cc = Command::new("cc");
+    cc.args(["-O2", "-Wall", "-D_FORTIFY_SOURCE=2", "-o"]).arg(&program).arg(source);
+    run(cc).success();
+    let _echo = lab.start("alpha", &["socat", "TCP-LISTEN:7000,fork,reuseaddr", "EXEC:cat"]);
+    let got = lab.bash("beta", "up 7000; ./calls 10.77.0.1 7000 7999");
+    assert_eq!(got.text(), "all well\n");
+
+    let server = lab.start("gamma", &[&program]);
+    let said = server.wait_for_stdout("\n");
+    let port = said.trim().strip_prefix("port ").unwrap();
+    assert_eq!(lab.bash("beta", &format!("head -n 1 < /dev/tcp/10.77.0.3/{port}")).text(), "accepted\n");
+    server.finish().success();
+}
+
+#[test]
+fn members_have_names_for_every_resolver_function() {
+    let test = "members_have_names_for_every_resolver_function";
+    let Some(lab) = Lab::with(test, &["python3"]) else { return };
+    let script = lab.write(
+        "names.py",
+        "import socket
+print(socket.gethostbyname('alpha'))
+print(socket.gethostbyname_ex('GAMMA'))
+print(socket.getnameinfo(('10.77.0.3', 80), 0))
+print(socket.getnameinfo(('fd77::1', 22), socket.NI_NUMERICSERV))
+print(socket.getnameinfo(('10.77.0.3', 80), socket.NI_NUMERICHOST))
+print([a[4][0] for a in socket.getaddrinfo('alpha', 80, socket.AF_INET, socket.SOCK_STREAM)])
+print([a[4][0] for a in socket.getaddrinfo('127.0.0.1', 80, type=socket.SOCK_STREAM)])
+for function in socket.gethostbyname, lambda name: socket.getaddrinfo(name, 80):
+    try:
+        print(function('localhost'))
+    except OSError as error:
+        print(type(error).__name__)
+",
+    );
+    let got = run(lab.command("beta", &["--only"], &["python3", &script])).success();
+    let wanted = "10.77.0.1
+('GAMMA', [], ['10.77.0.3'])
+('gamma', 'http')
+('alpha', '22')
+('10.77.0.3', 'http')
+['10.77.0.1']
+['127.0.0.1']
+gaierror
+gaierror
+";
+    assert_eq!(got.text(), wanted);
+}

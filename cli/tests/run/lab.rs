@@ -1,0 +1,189 @@
+//! A static network of three members on the loopback interface, and programs on it.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::hash::{BuildHasher as _, RandomState};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::SystemTime;
+
+use crate::common::{Finished, Running, peersock, run, write_file};
+
+/// The members and the addresses that they have beside that of their key.
+pub(crate) const MEMBERS: [(&str, &str, &str); 3] =
+    [("alpha", "10.77.0.1", "fd77::1"), ("beta", "10.77.0.2", "fd77::2"), ("gamma", "10.77.0.3", "fd77::3")];
+
+/// The IPv4 address of `alpha`, where most servers are.
+pub(crate) const ALPHA: &str = "10.77.0.1";
+
+/// A network of a test's own, and a place for its files. Everybody may look into it who knows what is there.
+pub(crate) struct Lab {
+    dir: tempfile::TempDir,
+    preload: PathBuf,
+}
+
+impl Lab {
+    /// `None`, having said so, if one of these programs is not installed.
+    pub(crate) fn with(test: &str, programs: &[&str]) -> Option<Lab> {
+        for program in programs {
+            if find(program).is_none() {
+                eprintln!("SKIP {test}: {program} is not installed");
+                return None;
+            }
+        }
+        Some(Lab::new())
+    }
+
+    fn new() -> Lab {
+        let lab = Lab { dir: tempfile::tempdir().unwrap(), preload: preload() };
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::set_permissions(lab.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let random = RandomState::new().hash_one(std::process::id());
+        let mut text = format!("network = \"fe{:014x}\"\n", random >> 8);
+        for (name, v4, v6) in MEMBERS {
+            let mut command = peersock(&["id", "--json", "--state"]);
+            command.arg(lab.path(name));
+            let id = run(command).success();
+            let key = serde_json::from_str::<serde_json::Value>(id.text()).unwrap()["public_key"].to_string();
+            text +=
+                &format!("[[member]]\nname = \"{name}\"\nkey = {key}\naddresses = [\"{v4}\", \"{v6}\"]\n");
+        }
+        lab.write("network.toml", &text);
+        lab
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn folder(&self) -> &str {
+        self.dir.path().to_str().unwrap()
+    }
+
+    /// Writes a file in which `@DIR@` stands for the lab's folder.
+    pub(crate) fn write(&self, name: &str, content: &str) -> String {
+        let path = self.path(name);
+        write_file(&path, &content.replace("@DIR@", self.folder()), 0o644);
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// Writes `size` bytes in which no two places look alike.
+    pub(crate) fn write_random(&self, name: &str, size: usize) -> Vec<u8> {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut bytes = Vec::with_capacity(size + 8);
+        while bytes.len() < size {
+            // xorshift64
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            bytes.extend(state.to_le_bytes());
+        }
+        bytes.truncate(size);
+        fs::write(self.path(name), &bytes).unwrap();
+        bytes
+    }
+
+    /// `peersock run` of a program as a member.
+    pub(crate) fn command(&self, member: &str, options: &[&str], program: &[impl AsRef<OsStr>]) -> Command {
+        // It is told to end when this test ends, however that comes about.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "TERM", env!("CARGO_BIN_EXE_peersock")]);
+        command.args(["run", "--quiet", "--interface", "lo"]);
+        command.arg("--state").arg(self.path(member)).arg("--network").arg(self.path("network.toml"));
+        command.args(options).arg("--").args(program);
+        command.env_remove("PEERSOCK_SECRET").env_remove("PEERSOCK_LOG");
+        command.env("PEERSOCK_PRELOAD", &self.preload).current_dir(self.dir.path());
+        // Programs that tell the time or quote do so in English.
+        command.env("LC_ALL", "C").env("HOME", self.dir.path());
+        command
+    }
+
+    /// Starts a server.
+    pub(crate) fn start(&self, member: &str, program: &[impl AsRef<OsStr>]) -> Running {
+        Running::start(self.command(member, &[], program))
+    }
+
+    /// Runs a script of bash to its end. Its functions: `up PORT [ADDRESS]` waits until somebody listens there, and
+    /// `try COMMAND` until a command succeeds.
+    pub(crate) fn bash(&self, member: &str, script: &str) -> Finished {
+        self.bash_with(member, &[], script)
+    }
+
+    pub(crate) fn bash_with(&self, member: &str, options: &[&str], script: &str) -> Finished {
+        let script = format!(
+            r#"set -eu -o pipefail
+             try() {{
+               until ("$@") 2>error; do
+                 sleep 0.05
+                 [ $SECONDS -lt 60 ] || {{ cat error >&2; exit 99; }}
+               done
+             }}
+             reach() {{ exec 3<>/dev/tcp/$1/$2; }}
+             up() {{ try reach ${{2:-{ALPHA}}} $1; }}
+             {}"#,
+            script.replace("@DIR@", self.folder())
+        );
+        run(self.command(member, options, &["bash", "-c", &script])).success()
+    }
+}
+
+/// Where a program is.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    // Servers are often there, and users' paths often do not name it.
+    let folders = env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    folders.map(|folder| folder.join(program)).find(|path| path.is_file())
+}
+
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// SHA-256, as sha256sum(1) prints it.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    use std::io::Write as _;
+    let mut child = Command::new("sha256sum")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(bytes).unwrap();
+    let output = child.wait_with_output().unwrap();
+    String::from_utf8(output.stdout).unwrap()[..64].to_owned()
+}
+
+/// The preloaded library, built if it is older than its source.
+fn preload() -> PathBuf {
+    if let Some(path) = env::var_os("PEERSOCK_PRELOAD") {
+        return path.into();
+    }
+    let folder = Path::new(env!("CARGO_BIN_EXE_peersock")).parent().unwrap();
+    let library = folder.join("libpeersock_preload.so");
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let sources = ["ffi/preload", "ffi/bsd", "fd"].map(|package| newest(&workspace.join(package)));
+    let source = sources.into_iter().max().unwrap();
+    if !library.metadata().is_ok_and(|metadata| metadata.modified().unwrap() > source) {
+        let profile = match folder.file_name().and_then(OsStr::to_str).unwrap() {
+            "debug" => "dev",
+            profile => profile,
+        };
+        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.args(["build", "--quiet", "-p", "peersock-preload", "--profile", profile, "--target-dir"]);
+        assert!(cargo.arg(folder.parent().unwrap()).current_dir(workspace).status().unwrap().success());
+        // Cargo leaves it as it is where nothing of importance has changed.
+        let _ =
+            fs::File::options().append(true).open(&library).and_then(|f| f.set_modified(SystemTime::now()));
+    }
+    library
+}
+
+/// When something in a folder was changed last.
+fn newest(folder: &Path) -> SystemTime {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    let times = entries.map(|entry| match entry.file_type().unwrap().is_dir() {
+        true => newest(&entry.path()),
+        false => entry.metadata().unwrap().modified().unwrap(),
+    });
+    times.max().unwrap_or(SystemTime::UNIX_EPOCH)
+}

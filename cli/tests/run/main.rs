@@ -1,0 +1,12 @@
+//! Unmodified programs on the overlay: `peersock run`.
+
+mod calls;
+#[path = "../program/common.rs"]
+#[allow(dead_code, reason = "the other tests use the rest")]
+mod common;
+mod data;
+mod lab;
+mod pipes;
+mod rules;
+mod shell;
+mod web;

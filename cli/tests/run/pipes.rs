@@ -1,0 +1,52 @@
+//! Programs that carry bytes between descriptors and sockets.
+
+use crate::lab::{Lab, sha256};
+
+#[test]
+fn netcat_and_socat_and_bash_carry_bytes_both_ways() {
+    let test = "netcat_and_socat_and_bash_carry_bytes_both_ways";
+    let Some(lab) = Lab::with(test, &["nc", "socat"]) else { return };
+    let sum = sha256(&lab.write_random("file", 4_000_000));
+    let script = lab.write(
+        "servers",
+        "cd @DIR@
+         socat TCP-LISTEN:7000,fork,reuseaddr EXEC:cat &
+         socat TCP6-LISTEN:7001,fork,reuseaddr,ipv6only=0 SYSTEM:'sha256sum' &
+         nc -lk 7002 > received &
+         wait",
+    );
+    let _servers = lab.start("alpha", &["bash", &script]);
+    let got = lab.bash(
+        "beta",
+        "up 7000; up 7001
+         socat -t 60 - TCP:alpha:7000 < file | sha256sum
+         nc -N 10.77.0.1 7000 < file | sha256sum
+         nc -N fd77::1 7001 < file
+         socat -t 60 - 'TCP6:[fd77::1]:7001' < file
+         exec 3<>/dev/tcp/alpha/7000
+         echo by bash >&3
+         head -n 1 <&3
+         up 7002
+         nc -N alpha 7002 < file
+         try eval '[ $(stat -c %s received) = 4000000 ]'
+         sha256sum < received",
+    );
+    let line = format!("{sum}  -\n");
+    assert_eq!(got.text(), format!("{}by bash\n{line}", line.repeat(4)));
+}
+
+#[test]
+fn iperf3_measures_tcp_in_both_directions() {
+    let Some(lab) = Lab::with("iperf3_measures_tcp_in_both_directions", &["iperf3"]) else { return };
+    let _server = lab.start("alpha", &["iperf3", "-s"]);
+    let got = lab.bash(
+        "beta",
+        "up 5201
+         sleep 0.3
+         for options in '-n 20M' '-n 20M -R' '-n 20M -P 4' '-n 20M -6 -w 200K -C bbr'; do
+           iperf3 -c alpha $options -J > report || { cat report; exit 1; }
+           grep -c '\"sum_received\"' report
+         done",
+    );
+    assert_eq!(got.text(), "1\n".repeat(4));
+}

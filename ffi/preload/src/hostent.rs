@@ -1,0 +1,223 @@
+//! gethostbyname(3) and its kin, which some programs still call: members' names first, as with getaddrinfo(3).
+
+use std::cell::UnsafeCell;
+use std::ffi::CStr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ptr;
+use std::sync::OnceLock;
+
+use libc::{c_char, c_int, c_void, hostent, size_t};
+
+use crate::names::{look_up, next};
+use crate::rules;
+
+type ByName = unsafe extern "C" fn(*const c_char) -> *mut hostent;
+type ByName2 = unsafe extern "C" fn(*const c_char, c_int) -> *mut hostent;
+type Reentrant = unsafe extern "C" fn(
+    *const c_char,
+    c_int,
+    *mut hostent,
+    *mut c_char,
+    size_t,
+    *mut *mut hostent,
+    *mut c_int,
+) -> c_int;
+
+/// `h_errno`: there is no such host.
+const HOST_NOT_FOUND: c_int = 1;
+/// `h_errno`: `errno` says it.
+const NETDB_INTERNAL: c_int = -1;
+
+unsafe extern "C" {
+    fn __h_errno_location() -> *mut c_int;
+}
+
+/// Who answers.
+enum Answer {
+    Addresses(Vec<IpAddr>),
+    /// The system's resolver.
+    Next,
+    NotFound,
+}
+
+/// # Safety
+/// `name` is a C string.
+unsafe fn answer(name: *const c_char, family: c_int) -> Answer {
+    // SAFETY: the caller's.
+    let name = unsafe { CStr::from_ptr(name) };
+    let mut addresses = look_up(name);
+    addresses.retain(|ip| ip.is_ipv4() == (family == libc::AF_INET));
+    let is_literal = name.to_str().is_ok_and(|name| name.parse::<IpAddr>().is_ok());
+    match addresses.is_empty() {
+        false => Answer::Addresses(addresses),
+        true if !is_literal && rules().is_some_and(|rules| rules.only) => Answer::NotFound,
+        true => Answer::Next,
+    }
+}
+
+/// Lays out what was found in the caller's room: the list of addresses, the empty list of aliases, and the bytes. `None` if
+/// it does not fit.
+///
+/// # Safety
+/// `entry` can be written to, and `room` bytes at `buf`; `name` is a C string.
+unsafe fn fill(
+    name: *const c_char,
+    family: c_int,
+    addresses: &[IpAddr],
+    entry: *mut hostent,
+    buf: *mut c_char,
+    room: size_t,
+) -> Option<()> {
+    let pointer = size_of::<*mut c_char>();
+    let length = if family == libc::AF_INET { size_of::<Ipv4Addr>() } else { size_of::<Ipv6Addr>() };
+    // SAFETY: the caller's.
+    let name = unsafe { CStr::from_ptr(name) }.to_bytes_with_nul();
+    let pad = buf.align_offset(pointer);
+    let pointers = addresses.len() + 2;
+    if pad.checked_add(pointers * pointer + addresses.len() * length + name.len())? > room {
+        return None;
+    }
+    // SAFETY: so much room is there, as was just computed, here and below.
+    let list = unsafe { buf.add(pad) }.cast::<*mut c_char>();
+    // SAFETY: see above.
+    let mut bytes = unsafe { list.add(pointers) }.cast::<c_char>();
+    for (at, ip) in addresses.iter().enumerate() {
+        let (v4, v6);
+        let octets: &[u8] = match ip {
+            IpAddr::V4(ip) => {
+                v4 = ip.octets();
+                &v4
+            }
+            IpAddr::V6(ip) => {
+                v6 = ip.octets();
+                &v6
+            }
+        };
+        // SAFETY: see above.
+        unsafe {
+            ptr::copy_nonoverlapping(octets.as_ptr().cast(), bytes, length);
+            *list.add(at) = bytes;
+            bytes = bytes.add(length);
+        }
+    }
+    // SAFETY: see above; the entry is the caller's.
+    unsafe {
+        *list.add(addresses.len()) = ptr::null_mut();
+        let aliases = list.add(addresses.len() + 1);
+        *aliases = ptr::null_mut();
+        ptr::copy_nonoverlapping(name.as_ptr().cast(), bytes, name.len());
+        *entry = hostent {
+            h_name: bytes,
+            h_aliases: aliases,
+            h_addrtype: family,
+            h_length: length as c_int,
+            h_addr_list: list,
+        };
+    }
+    Some(())
+}
+
+/// # Safety
+/// As gethostbyname2_r(3).
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn gethostbyname2_r(
+    name: *const c_char,
+    family: c_int,
+    entry: *mut hostent,
+    buf: *mut c_char,
+    room: size_t,
+    result: *mut *mut hostent,
+    error: *mut c_int,
+) -> c_int {
+    // SAFETY: the program's pointers, as it must pass them to gethostbyname2_r(3), here and below.
+    match unsafe { answer(name, family) } {
+        Answer::Addresses(addresses) => {
+            // SAFETY: see above.
+            let filled = unsafe { fill(name, family, &addresses, entry, buf, room) };
+            // SAFETY: see above.
+            unsafe {
+                *result = if filled.is_some() { entry } else { ptr::null_mut() };
+                *error = if filled.is_some() { 0 } else { NETDB_INTERNAL };
+            }
+            if filled.is_some() { 0 } else { libc::ERANGE }
+        }
+        Answer::NotFound => {
+            // SAFETY: see above.
+            unsafe {
+                *result = ptr::null_mut();
+                *error = HOST_NOT_FOUND;
+            }
+            0
+        }
+        Answer::Next => match next!(Reentrant, c"gethostbyname2_r") {
+            // SAFETY: see above.
+            Some(next) => unsafe { next(name, family, entry, buf, room, result, error) },
+            None => libc::ENOSYS,
+        },
+    }
+}
+
+/// # Safety
+/// As gethostbyname_r(3).
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn gethostbyname_r(
+    name: *const c_char,
+    entry: *mut hostent,
+    buf: *mut c_char,
+    room: size_t,
+    result: *mut *mut hostent,
+    error: *mut c_int,
+) -> c_int {
+    // SAFETY: the caller's.
+    unsafe { gethostbyname2_r(name, libc::AF_INET, entry, buf, room, result, error) }
+}
+
+/// # Safety
+/// As gethostbyname2(3): what it points to lasts until the thread calls it again.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn gethostbyname2(name: *const c_char, family: c_int) -> *mut hostent {
+    const ROOM: usize = 4096;
+    #[repr(align(16))]
+    struct Result(hostent, [c_char; ROOM]);
+    thread_local! {
+        // SAFETY: zeros are a `hostent` and characters.
+        static RESULT: UnsafeCell<Result> = const { UnsafeCell::new(unsafe { std::mem::zeroed() }) };
+    }
+    // SAFETY: the program's pointer, as it must pass it to gethostbyname2(3).
+    match unsafe { answer(name, family) } {
+        Answer::Addresses(addresses) => RESULT.with(|result| {
+            let result = result.get();
+            // SAFETY: this thread's, and nobody else uses it during the call.
+            let filled = unsafe {
+                let (entry, buf) = (&raw mut (*result).0, (&raw mut (*result).1).cast());
+                fill(name, family, &addresses, entry, buf, ROOM).map(|()| entry)
+            };
+            filled.unwrap_or_else(|| fail(NETDB_INTERNAL))
+        }),
+        Answer::NotFound => fail(HOST_NOT_FOUND),
+        Answer::Next if family == libc::AF_INET => match next!(ByName, c"gethostbyname") {
+            // SAFETY: as above.
+            Some(next) => unsafe { next(name) },
+            None => fail(NETDB_INTERNAL),
+        },
+        Answer::Next => match next!(ByName2, c"gethostbyname2") {
+            // SAFETY: as above.
+            Some(next) => unsafe { next(name, family) },
+            None => fail(NETDB_INTERNAL),
+        },
+    }
+}
+
+/// # Safety
+/// As gethostbyname(3): what it points to lasts until the thread calls it again.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn gethostbyname(name: *const c_char) -> *mut hostent {
+    // SAFETY: the caller's.
+    unsafe { gethostbyname2(name, libc::AF_INET) }
+}
+
+fn fail(error: c_int) -> *mut hostent {
+    // SAFETY: the C library's variable of this thread.
+    unsafe { *__h_errno_location() = error };
+    ptr::null_mut()
+}

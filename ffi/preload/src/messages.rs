@@ -1,0 +1,158 @@
+//! The functions that take the place of the C library's: sending and receiving, where it is more than reading and
+//! writing.
+
+use std::os::fd::RawFd;
+
+use libc::{c_int, c_uint, c_void, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
+use peersock_bsd as bsd;
+use peersock_bsd::check;
+
+use crate::hooks::{overlay, settle_remote};
+use crate::kernel::finish;
+
+/// # Safety
+/// As sendto(2).
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn sendto(
+    fd: RawFd,
+    data: *const c_void,
+    size: size_t,
+    flags: c_int,
+    address: *const sockaddr,
+    length: socklen_t,
+) -> ssize_t {
+    let socket = match address.is_null() {
+        true => Ok(overlay(fd)),
+        // SAFETY: the program's pointers, as it must pass them to sendto(2).
+        false => unsafe { settle_remote(fd, address, length) },
+    };
+    finish(socket.and_then(|socket| match socket {
+        // SAFETY: as above.
+        Some(socket) => unsafe { bsd::sendto(&socket, data, size, flags, address, length) },
+        // SAFETY: as above.
+        None => check(unsafe { libc::syscall(libc::SYS_sendto, fd, data, size, flags, address, length) }),
+    }))
+}
+
+/// # Safety
+/// As recvfrom(2).
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn recvfrom(
+    fd: RawFd,
+    buf: *mut c_void,
+    size: size_t,
+    flags: c_int,
+    address: *mut sockaddr,
+    length: *mut socklen_t,
+) -> ssize_t {
+    finish(match overlay(fd) {
+        // SAFETY: the program's pointers, as it must pass them to recvfrom(2).
+        Some(socket) => unsafe { bsd::recvfrom(&socket, buf, size, flags, address, length) },
+        // SAFETY: as above.
+        None => check(unsafe { libc::syscall(libc::SYS_recvfrom, fd, buf, size, flags, address, length) }),
+    })
+}
+
+/// recvfrom(2) as programs call it that were compiled with `_FORTIFY_SOURCE`.
+///
+/// # Safety
+/// As recvfrom(2).
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn __recvfrom_chk(
+    fd: RawFd,
+    buf: *mut c_void,
+    size: size_t,
+    room: size_t,
+    flags: c_int,
+    address: *mut sockaddr,
+    length: *mut socklen_t,
+) -> ssize_t {
+    if size > room {
+        // The C library ends such a program.
+        std::process::abort();
+    }
+    // SAFETY: the caller's.
+    unsafe { recvfrom(fd, buf, size, flags, address, length) }
+}
+
+/// # Safety
+/// As sendmsg(2).
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn sendmsg(fd: RawFd, message: *const msghdr, flags: c_int) -> ssize_t {
+    // SAFETY: the program's pointers, as it must pass them to sendmsg(2).
+    let socket = match unsafe { message.as_ref() } {
+        // SAFETY: as above.
+        Some(message) if !message.msg_name.is_null() => unsafe {
+            settle_remote(fd, message.msg_name.cast(), message.msg_namelen)
+        },
+        _ => Ok(overlay(fd)),
+    };
+    finish(socket.and_then(|socket| match socket {
+        // SAFETY: as above.
+        Some(socket) => unsafe { bsd::sendmsg(&socket, message, flags) },
+        // SAFETY: as above.
+        None => check(unsafe { libc::syscall(libc::SYS_sendmsg, fd, message, flags) }),
+    }))
+}
+
+/// # Safety
+/// As recvmsg(2).
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn recvmsg(fd: RawFd, message: *mut msghdr, flags: c_int) -> ssize_t {
+    finish(match overlay(fd) {
+        // SAFETY: the program's pointers, as it must pass them to recvmsg(2).
+        Some(socket) => unsafe { bsd::recvmsg(&socket, message, flags) },
+        // SAFETY: as above.
+        None => check(unsafe { libc::syscall(libc::SYS_recvmsg, fd, message, flags) }),
+    })
+}
+
+/// # Safety
+/// As sendmmsg(2).
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn sendmmsg(
+    fd: RawFd,
+    messages: *mut mmsghdr,
+    count: c_uint,
+    flags: c_int,
+) -> c_int {
+    // SAFETY: the program's pointers, as it must pass them to sendmmsg(2).
+    let first = if count == 0 { None } else { unsafe { messages.as_ref() } };
+    let socket = match first {
+        // SAFETY: as above.
+        Some(first) if !first.msg_hdr.msg_name.is_null() => unsafe {
+            settle_remote(fd, first.msg_hdr.msg_name.cast(), first.msg_hdr.msg_namelen)
+        },
+        _ => Ok(overlay(fd)),
+    };
+    finish(socket.and_then(|socket| match socket {
+        // SAFETY: as above.
+        Some(socket) => unsafe { bsd::sendmmsg(&socket, messages, count, flags) },
+        None => {
+            // SAFETY: as above.
+            check(unsafe { libc::syscall(libc::SYS_sendmmsg, fd, messages, count, flags) })
+                .map(|n| n as c_int)
+        }
+    }))
+}
+
+/// # Safety
+/// As recvmmsg(2).
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn recvmmsg(
+    fd: RawFd,
+    messages: *mut mmsghdr,
+    count: c_uint,
+    flags: c_int,
+    timeout: *mut timespec,
+) -> c_int {
+    finish(match overlay(fd) {
+        // SAFETY: the program's pointers, as it must pass them to recvmmsg(2).
+        Some(socket) => unsafe { bsd::recvmmsg(&socket, messages, count, flags, timeout) },
+        None => {
+            // SAFETY: as above.
+            let returned = unsafe { libc::syscall(libc::SYS_recvmmsg, fd, messages, count, flags, timeout) };
+            check(returned).map(|n| n as c_int)
+        }
+    })
+}
