@@ -167,6 +167,8 @@ impl Server {
         for key in streams {
             state.set_timer(now, key);
         }
+        // Nobody waits for datagrams: those that are here leave now.
+        state.send_all_datagrams();
     }
 
     /// Waits until no stream is left, or until `deadline`: then false.
