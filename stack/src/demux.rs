@@ -1,6 +1,7 @@
 //! Which connection or socket an arriving packet belongs to: one hash for a connection, one for a port.
 
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -11,7 +12,7 @@ use crate::{Flow, InterfaceId, UdpRoute, UdpSocket};
 const SHARDS: usize = 16;
 
 /// What tells one connection from every other, in a form that hashes fast.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FlowKey {
     /// IPv4 addresses in their IPv4-mapped form; inner packets never have such IPv6 addresses.
     addresses: [u128; 2],
@@ -35,6 +36,18 @@ impl FlowKey {
     /// A shard's lock is all that a skewed choice can crowd, so this need not be keyed.
     fn shard(&self) -> usize {
         (self.ports ^ self.ports >> 16 ^ self.ports >> 4) as usize % SHARDS
+    }
+}
+
+impl Hash for FlowKey {
+    /// All at once: hashers are slow at small pieces.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let mut bytes = [0; 40];
+        bytes[..16].copy_from_slice(&self.addresses[0].to_ne_bytes());
+        bytes[16..32].copy_from_slice(&self.addresses[1].to_ne_bytes());
+        bytes[32..36].copy_from_slice(&self.ports.to_ne_bytes());
+        bytes[36..].copy_from_slice(&self.interface.to_ne_bytes());
+        state.write(&bytes);
     }
 }
 

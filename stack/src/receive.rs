@@ -27,15 +27,21 @@ impl Stack {
     pub fn receive(&self, now: Instant, interface: InterfaceId, packet: &mut [u8], batch: &mut Batch) {
         let counters = &self.shared.counters;
         counters.ip_received.bump();
-        let Some(interface) = self.shared.interfaces.find(interface) else {
+        let Some(found) = self.shared.interfaces.find_again(interface, batch.interface.take()) else {
             return counters.ip_not_local.bump();
         };
+        self.receive_on(found.interface(), now, packet, batch);
+        batch.interface = Some(found);
+    }
+
+    fn receive_on(&self, interface: &Arc<Interface>, now: Instant, packet: &mut [u8], batch: &mut Batch) {
+        let counters = &self.shared.counters;
         let ip = match IpHeader::parse(packet, interface.checksums) {
             Ok(ip) => ip,
             Err(IpError::Malformed) => return counters.ip_malformed.bump(),
             Err(IpError::Checksum) => return counters.ip_checksum_errors.bump(),
         };
-        if !self.is_for_us(&interface, ip.destination) {
+        if !self.is_for_us(interface, ip.destination) {
             return counters.ip_not_local.bump();
         }
         if !ip.source_is_unicast() {
@@ -46,9 +52,9 @@ impl Stack {
         if ip.plain {
             // Where IPv4 and IPv6 name what follows their headers.
             let named_at = if ip.source.is_ipv4() { 9 } else { 6 };
-            self.deliver(time, &interface, packet, (&ip, named_at), batch);
+            self.deliver(time, interface, packet, (&ip, named_at), batch);
         } else {
-            self.receive_extended(time, &interface, packet, &ip, batch);
+            self.receive_extended(time, interface, packet, &ip, batch);
         }
     }
 
@@ -108,7 +114,7 @@ impl Stack {
         if let Some(flow) = shared.flows.find(&key)
             && flow.receive(time, packet, (ip, &tcp), batch)
         {
-            return batch.touch_flow(&shared.rounds, &flow);
+            return batch.touch_flow(&shared.rounds, flow);
         }
         if tcp.opens() {
             // Only a listener's port has to be allowed: the other one is ephemeral.
@@ -117,7 +123,7 @@ impl Stack {
             }
             if let Some(flow) = self.accept(time, interface, (local, remote), packet, ip, batch) {
                 if let Some(flow) = flow {
-                    batch.touch_flow(&shared.rounds, &flow);
+                    batch.touch_flow(&shared.rounds, flow);
                 }
                 return;
             }
@@ -126,7 +132,7 @@ impl Stack {
             if let Some(flow) = accepted
                 && flow.receive(time, packet, (ip, &tcp), batch)
             {
-                batch.touch_flow(&shared.rounds, &flow);
+                batch.touch_flow(&shared.rounds, flow);
             }
             return;
         }
@@ -155,7 +161,7 @@ impl Stack {
             shared.counters.tcp_flow_limit.bump();
             return Some(None);
         }
-        let segment = Segment::read(packet, ip.header_len);
+        let segment = Segment::read(packet, ip.header_len)?;
         match listener.begin_handshake(time) {
             Admission::Place => {}
             Admission::Cookie => {

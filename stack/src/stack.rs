@@ -105,7 +105,7 @@ impl Stack {
         for flow in self.shared.flows.filter(|flow| flow.is_on(interface)) {
             flow.repeat_last_ack(now, batch);
             flow.abort(now);
-            batch.touch_flow(&self.shared.rounds, &flow);
+            batch.touch_flow(&self.shared.rounds, flow);
         }
     }
 
@@ -118,7 +118,7 @@ impl Stack {
         self.shared.memberships.remove_interface(interface);
         for flow in self.shared.flows.filter(|flow| flow.is_on(interface)) {
             flow.fail(now, Error::NetworkDown);
-            batch.touch_flow(&self.shared.rounds, &flow);
+            batch.touch_flow(&self.shared.rounds, flow);
         }
         for socket in self.shared.udp_binds.filter(|socket| socket.interface() == Some(interface)) {
             socket.fail(Error::NetworkDown);
@@ -143,7 +143,7 @@ impl Stack {
         let kept = |address| addresses.iter().any(|own| own.address() == address);
         for flow in self.shared.flows.filter(|flow| flow.is_on(interface) && !kept(flow.local().ip())) {
             flow.fail(now, Error::AddrNotAvailable);
-            batch.touch_flow(&self.shared.rounds, &flow);
+            batch.touch_flow(&self.shared.rounds, flow);
         }
     }
 
@@ -363,7 +363,7 @@ impl Stack {
             if let Some(flow) = flow.upgrade()
                 && flow.on_timer(tick, time)
             {
-                batch.touch_flow(&self.shared.rounds, &flow);
+                batch.touch_flow(&self.shared.rounds, flow);
             }
         }
         batch.due = due;
@@ -380,7 +380,7 @@ impl Stack {
         let concerned = |flow: &Flow| flow.is_on(interface) && remote(flow.remote().ip());
         for flow in self.shared.flows.filter(concerned) {
             if flow.expedite() {
-                batch.touch_flow(&self.shared.rounds, &flow);
+                batch.touch_flow(&self.shared.rounds, flow);
             }
         }
     }

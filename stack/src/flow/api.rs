@@ -229,13 +229,24 @@ impl Flow {
     /// Writes at most one super-segment to `buf`, which must hold [`MAX_PACKET`](crate::MAX_PACKET)
     /// bytes. Call it until it returns `None`: nothing to send now, and the flow's timer is set.
     pub fn egress(&self, now: Instant, limits: &Egress, buf: &mut [u8]) -> Option<SuperSegment> {
-        let (mut inner, time) = self.lock_at(now);
+        let mut inner = self.lock_to_fetch();
+        let time = inner.pass(self.shared.clock.time(now));
+        if inner.quiet == Some(time) {
+            return None;
+        }
         let before = inner.retransmits;
         let connection = inner.live()?;
         let emitted = connection.emit(time, &self.lower(limits), buf);
+        // Mostly it is clear already what the call after this one will find.
+        let rest = emitted.as_ref().and_then(|_| connection.rest(time));
         inner.retransmits = inner.live().map_or(before, |connection| connection.retransmits());
-        self.shared.counters.tcp_retransmits.add(inner.retransmits - before);
-        if emitted.is_none() || inner.state() == State::Closed {
+        if inner.retransmits > before {
+            self.shared.counters.tcp_retransmits.add(inner.retransmits - before);
+        }
+        if let Some(due) = rest {
+            self.arm_for(&mut inner, time, due);
+            inner.quiet = Some(time);
+        } else if emitted.is_none() || inner.state() == State::Closed {
             self.settle(&mut inner, time);
             self.arm(&mut inner, time);
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::time_wait::{Late, TimeWait};
 use super::{Flow, Inner};
-use crate::clock::{Time, after};
+use crate::clock::{Time, after, earlier};
 use crate::ip::{IpHeader, MAX_HEADERS};
 use crate::tcp::{Ending, Outgoing, Segment, TcpHeader, Verdict};
 use crate::timers::{NEVER, Tick, tick_at};
@@ -34,7 +34,7 @@ impl Flow {
         }
         let Some(connection) = inner.connection.as_mut() else { return false };
         let before = connection.state();
-        let segment = Segment::read(packet, ip.header_len);
+        let Some(segment) = Segment::read(packet, ip.header_len) else { return true };
         if connection.process(time, &segment) == Verdict::Reset {
             let checksums = self.interface.checksums;
             batch.reply(self.interface.id, self.remote.ip(), MAX_HEADERS, |buf| {
@@ -196,6 +196,13 @@ impl Flow {
         }
     }
 
+    /// The same, if the connection's own deadline is known.
+    pub(super) fn arm_for(&self, inner: &mut Inner, time: Time, connection: Option<Time>) {
+        if let Some(due) = earlier(self.gives_up_at(inner), connection) {
+            self.arm_at(inner, time, due);
+        }
+    }
+
     fn arm_at(&self, inner: &mut Inner, time: Time, due: Time) {
         let tick = tick_at(due.max(after(time, Duration::from_millis(1))));
         if tick >= inner.alarm.first {
@@ -236,7 +243,7 @@ impl Flow {
         }
         let gives_up = self.gives_up_at(inner);
         let connection = inner.live().and_then(|connection| connection.deadline(time));
-        [gives_up, connection].into_iter().flatten().min()
+        earlier(gives_up, connection)
     }
 
     /// When the peer's silence ends the connection.

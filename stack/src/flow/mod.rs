@@ -109,6 +109,8 @@ struct Inner {
     heard: Time,
     /// The latest time that was given. It does not go back.
     latest: Time,
+    /// The time at which all output has been fetched, until something else happens.
+    quiet: Option<Time>,
     /// Since when something waits for an acknowledgement.
     waiting: Option<Time>,
     /// Who gets it when the handshake is done.
@@ -150,6 +152,7 @@ impl Flow {
             opened: time,
             heard: time,
             latest: time,
+            quiet: None,
             waiting: Some(time),
             listener: listener.map(Arc::downgrade),
             alarm: Alarm { first: NEVER, second: NEVER },
@@ -202,6 +205,13 @@ impl Flow {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
+        let mut inner = self.lock_to_fetch();
+        inner.quiet = None;
+        inner
+    }
+
+    /// The lock of whoever fetches output, and does nothing else.
+    fn lock_to_fetch(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

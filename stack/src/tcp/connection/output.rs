@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Connection, own_mss};
 use crate::State;
-use crate::clock::{Time, after};
+use crate::clock::{Time, after, earlier};
 use crate::flow::Egress;
 use crate::gso::SuperSegment;
 use crate::ip::MAX_PACKET;
@@ -60,6 +60,18 @@ impl Connection {
         }
     }
 
+    /// After an emission: when there will be something to send again, if it is plain that there is nothing now.
+    /// Otherwise only the next [`emit`](Self::emit) can tell.
+    pub(crate) fn rest(&mut self, now: Time) -> Option<Option<Time>> {
+        let standing = matches!(self.state, State::Established | State::CloseWait);
+        let due = self.reset_due || self.expedite_due || self.receiver.is_answer_due(now, self.mss());
+        if !standing || due || !self.sender.rest(now) {
+            return None;
+        }
+        let next = self.next_timer();
+        next.is_none_or(|at| at > now).then_some(next)
+    }
+
     fn deadline_synchronized(&mut self, now: Time) -> Option<Time> {
         if self.receiver.is_answer_due(now, self.mss()) {
             return Some(now);
@@ -68,8 +80,11 @@ impl Connection {
             Plan::Send { .. } | Plan::Poke => return Some(now),
             Plan::Wait(until) => until,
         };
-        let timers = [planned, self.sender.next_timer(), self.receiver.answer_at(), self.keepalive_at()];
-        timers.into_iter().flatten().min()
+        earlier(planned, self.next_timer())
+    }
+
+    fn next_timer(&self) -> Option<Time> {
+        earlier(earlier(self.sender.next_timer(), self.receiver.answer_at()), self.keepalive_at())
     }
 
     /// Has the next [`emit`](Self::emit) send again what is not acknowledged, if anything is.

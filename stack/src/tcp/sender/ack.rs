@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Sender, Undo};
 use crate::clock::{Time, since};
-use crate::tcp::congestion::{Ack, Cause, Lost, Phase};
+use crate::tcp::congestion::{Ack, Algorithm, Cause, Lost, Phase};
 use crate::tcp::scoreboard::{Fate, Run};
 
 /// An acceptable acknowledgement, in stream offsets.

@@ -17,7 +17,7 @@ pub(crate) use output::Plan;
 use self::pace::Pace;
 use self::timers::Timer;
 use super::byte_queue::ByteQueue;
-use super::congestion::{Algorithm, CongestionControl, Phase, View};
+use super::congestion::{Algorithm, CongestionControl, Controller, Phase, View};
 use super::rack::Rack;
 use super::rate::Sampler;
 use super::rtt::Rtt;
@@ -48,7 +48,7 @@ pub(crate) struct Sender {
     sampler: Sampler,
     pub(crate) rtt: Rtt,
     rack: Rack,
-    congestion: Box<dyn Algorithm + Send>,
+    congestion: Controller,
     phase: Phase,
     /// The phase ends when this is acknowledged.
     recover: u64,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::pace::Pace;
 use super::{Probe, Sender};
 use crate::clock::{Time, after, since};
-use crate::tcp::congestion::Phase;
+use crate::tcp::congestion::{Algorithm, Phase};
 
 /// A round trip on a path where sending few large bursts is worth a wait.
 const SHORT: Duration = Duration::from_millis(1);
@@ -46,6 +46,18 @@ impl Sender {
             return Plan::Wait(uncorked.filter(|&at| at > now));
         }
         plan
+    }
+
+    /// Whether there is nothing to send, whatever windows and pacing let leave. If so it has the effects that
+    /// [`plan`](Self::plan) would have.
+    pub(crate) fn rest(&mut self, now: Time) -> bool {
+        let wanted = self.poke_due || self.probe_due || self.board.lost() > 0 || self.end() > self.nxt;
+        let rests = !wanted && self.cork.flatten().is_none();
+        if rests {
+            self.arm(now, false);
+            self.note_limited();
+        }
+        rests
     }
 
     /// RFC 8985 7.3: a new segment if there is one, else the last one again.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{Sender, Undo};
-use crate::clock::{Time, after};
-use crate::tcp::congestion::Phase;
+use crate::clock::{Time, after, earlier};
+use crate::tcp::congestion::{Algorithm, Phase};
 
 /// What the sender's timer is set for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl Sender {
 
     /// When [`run_timers`](Self::run_timers) has something to do.
     pub(crate) fn next_timer(&self) -> Option<Time> {
-        [self.timer.map(|(at, _)| at), self.reorder].into_iter().flatten().min()
+        earlier(self.timer.map(|(at, _)| at), self.reorder)
     }
 
     /// Does what is due.

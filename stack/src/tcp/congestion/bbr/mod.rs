@@ -121,6 +121,11 @@ struct Before {
     window: u64,
 }
 
+/// The window that it begins with.
+pub(super) fn first_window(mss: u64, initial_window: u64) -> u64 {
+    initial_window.max(MIN_SEGMENTS * mss.clamp(1, MAX_SEGMENT))
+}
+
 impl Bbr {
     pub(crate) fn published(now: Time, mss: u64, initial_window: u64) -> Self {
         Self::new(&parameters::PUBLISHED, now, mss, initial_window)
@@ -131,8 +136,8 @@ impl Bbr {
     }
 
     fn new(parameters: &'static Parameters, now: Time, mss: u64, initial_window: u64) -> Self {
+        let window = first_window(mss, initial_window);
         let mss = mss.clamp(1, MAX_SEGMENT);
-        let window = initial_window.max(MIN_SEGMENTS.saturating_mul(mss));
         Self {
             parameters,
             mss,

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::clock::Time;
-use crate::tcp::congestion::{Ack, Algorithm, Cause, CongestionControl, Lost, Phase, View};
+use crate::tcp::congestion::{Ack, Algorithm, Cause, CongestionControl, Controller, Lost, Phase, View};
 use crate::tcp::rate::{Sampler, Snapshot};
 
 use super::{MS, MSS, Nanos, SECOND};
@@ -35,7 +35,7 @@ struct Segment {
 }
 
 pub(super) struct Sender {
-    algorithm: Box<dyn Algorithm + Send>,
+    algorithm: Controller,
     sampler: Sampler,
     /// From the oldest that is not acknowledged.
     segments: VecDeque<Segment>,
