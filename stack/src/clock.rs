@@ -38,8 +38,12 @@ pub(crate) fn length(duration: Duration) -> u64 {
 
 /// `time` moved by a `std` duration; far futures saturate.
 pub(crate) fn after(time: Time, delay: Duration) -> Time {
-    let delay = i64::try_from(length(delay)).unwrap_or(i64::MAX);
-    Time::from_micros(time.total_micros().saturating_add(delay))
+    after_micros(time, length(delay))
+}
+
+/// The same by microseconds.
+pub(crate) fn after_micros(time: Time, delay: u64) -> Time {
+    Time::from_micros(time.total_micros().saturating_add_unsigned(delay))
 }
 
 /// The earlier of two times that may not be set.

@@ -22,9 +22,14 @@ pub(crate) struct FlowKey {
 
 impl FlowKey {
     pub(crate) fn new(interface: InterfaceId, local: SocketAddr, remote: SocketAddr) -> Self {
+        Self::from_parts(interface, [local.ip(), remote.ip()], [local.port(), remote.port()])
+    }
+
+    /// The own address and port come first.
+    pub(crate) fn from_parts(interface: InterfaceId, addresses: [IpAddr; 2], ports: [u16; 2]) -> Self {
         Self {
-            addresses: [bits(local.ip()), bits(remote.ip())],
-            ports: u32::from(local.port()) << 16 | u32::from(remote.port()),
+            addresses: addresses.map(bits),
+            ports: u32::from(ports[0]) << 16 | u32::from(ports[1]),
             interface: interface.0,
         }
     }

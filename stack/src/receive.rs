@@ -108,14 +108,15 @@ impl Stack {
             Err(TcpError::Malformed) => return shared.counters.tcp_malformed.bump(),
             Err(TcpError::Checksum) => return shared.counters.ip_checksum_errors.bump(),
         };
-        let local = SocketAddr::new(ip.destination, tcp.destination_port);
-        let remote = SocketAddr::new(ip.source, tcp.source_port);
-        let key = FlowKey::new(interface.id, local, remote);
+        let ports = [tcp.destination_port, tcp.source_port];
+        let key = FlowKey::from_parts(interface.id, [ip.destination, ip.source], ports);
         if let Some(flow) = shared.flows.find(&key)
             && flow.receive(time, packet, (ip, &tcp), batch)
         {
             return batch.touch_flow(&shared.rounds, flow);
         }
+        let local = SocketAddr::new(ip.destination, tcp.destination_port);
+        let remote = SocketAddr::new(ip.source, tcp.source_port);
         if tcp.opens() {
             // Only a listener's port has to be allowed: the other one is ephemeral.
             if !interface.allows(local.port()) {

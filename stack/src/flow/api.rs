@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::{Egress, Flow, sane};
-use crate::tcp::header_len;
+use crate::tcp::{Written, header_len};
 use crate::{Error, InterfaceId, Ready, State, SuperSegment};
 
 impl Flow {
@@ -229,15 +229,16 @@ impl Flow {
     /// Writes at most one super-segment to `buf`, which must hold [`MAX_PACKET`](crate::MAX_PACKET)
     /// bytes. Call it until it returns `None`: nothing to send now, and the flow's timer is set.
     pub fn egress(&self, now: Instant, limits: &Egress, buf: &mut [u8]) -> Option<SuperSegment> {
-        let mut inner = self.lock_to_fetch();
-        let time = inner.pass(self.shared.clock.time(now));
-        if inner.quiet == Some(time) {
+        let time = self.shared.clock.time(now);
+        // Mostly it is clear after the last super-segment that this call will find nothing.
+        if self.quiet.load(Ordering::Relaxed) == time.total_micros() {
             return None;
         }
+        let mut inner = self.lock_to_fetch();
+        let time = inner.pass(time);
         let before = inner.retransmits;
         let connection = inner.live()?;
         let emitted = connection.emit(time, &self.lower(limits), buf);
-        // Mostly it is clear already what the call after this one will find.
         let rest = emitted.as_ref().and_then(|_| connection.rest(time));
         inner.retransmits = inner.live().map_or(before, |connection| connection.retransmits());
         if inner.retransmits > before {
@@ -245,12 +246,14 @@ impl Flow {
         }
         if let Some(due) = rest {
             self.arm_for(&mut inner, time, due);
-            inner.quiet = Some(time);
+            self.quiet.store(time.total_micros(), Ordering::Relaxed);
         } else if emitted.is_none() || inner.state() == State::Closed {
             self.settle(&mut inner, time);
             self.arm(&mut inner, time);
         }
-        emitted
+        drop(inner);
+        let Written { len, header_len, segment } = emitted?;
+        Some(SuperSegment::new(&buf[..len], header_len, segment, limits.checksums))
     }
 
     /// The limits with what routers have said about the path.

@@ -8,7 +8,7 @@ mod time_wait;
 use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -64,6 +64,8 @@ pub struct Flow {
     inner: Mutex<Inner>,
     /// [`Ready`] as of the last change.
     ready: AtomicU8,
+    /// At which time all output has been fetched, microseconds, until something else happens. 0 for never.
+    quiet: AtomicI64,
     mark: Mark,
     context: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
@@ -109,8 +111,6 @@ struct Inner {
     heard: Time,
     /// The latest time that was given. It does not go back.
     latest: Time,
-    /// The time at which all output has been fetched, until something else happens.
-    quiet: Option<Time>,
     /// Since when something waits for an acknowledgement.
     waiting: Option<Time>,
     /// Who gets it when the handshake is done.
@@ -152,7 +152,6 @@ impl Flow {
             opened: time,
             heard: time,
             latest: time,
-            quiet: None,
             waiting: Some(time),
             listener: listener.map(Arc::downgrade),
             alarm: Alarm { first: NEVER, second: NEVER },
@@ -166,6 +165,7 @@ impl Flow {
             this: this.clone(),
             inner: Mutex::new(inner),
             ready: AtomicU8::new(0),
+            quiet: AtomicI64::new(0),
             mark: Mark::default(),
             context: OnceLock::new(),
         })
@@ -205,8 +205,9 @@ impl Flow {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        let mut inner = self.lock_to_fetch();
-        inner.quiet = None;
+        let inner = self.lock_to_fetch();
+        // Whoever has the lock may change something.
+        self.quiet.store(0, Ordering::Relaxed);
         inner
     }
 

@@ -1,8 +1,5 @@
 //! RACK: loss detection by time (RFC 8985 section 6).
 
-use std::time::Duration;
-
-use super::arithmetic::length;
 use super::scoreboard::{Newest, Run};
 use crate::clock::{Time, micros_since};
 
@@ -34,7 +31,7 @@ pub(crate) struct Rack {
 
 impl Rack {
     /// A run has been delivered.
-    pub(crate) fn on_delivered(&mut self, now: Time, run: &Run, min_rtt: Option<Duration>) {
+    pub(crate) fn on_delivered(&mut self, now: Time, run: &Run, min_rtt: Option<u64>) {
         if self.moment != Some(now) {
             self.moment = Some(now);
             self.highest_before = self.highest;
@@ -45,7 +42,7 @@ impl Rack {
         self.highest = self.highest.max(run.end);
         let rtt = micros_since(now, run.snapshot.sent);
         // Too soon for the retransmission: it is the original that has arrived.
-        if run.resent && min_rtt.is_some_and(|min| rtt < length(min)) {
+        if run.resent && min_rtt.is_some_and(|min| rtt < min) {
             return;
         }
         let this = (run.snapshot.sent, run.end);
@@ -89,12 +86,12 @@ impl Rack {
 
     /// How long after its transmission, in microseconds, something counts as lost when later data has been delivered. `eager`: a loss is
     /// being repaired already, or as much as three segments was delivered out of order.
-    pub(crate) fn patience(&self, eager: bool, min_rtt: Option<Duration>, srtt: Option<Duration>) -> u64 {
+    pub(crate) fn patience(&self, eager: bool, min_rtt: Option<u64>, srtt: Option<u64>) -> u64 {
         if !self.reordered && eager {
             return self.rtt;
         }
-        let quarter = min_rtt.map_or(0, length) / 4;
-        let window = (quarter * u64::from(self.quarters.max(1))).min(srtt.map_or(quarter, length));
+        let quarter = min_rtt.unwrap_or(0) / 4;
+        let window = (quarter * u64::from(self.quarters.max(1))).min(srtt.unwrap_or(quarter));
         self.rtt + window
     }
 }
@@ -105,7 +102,7 @@ mod tests {
     use super::super::scoreboard::Fate;
     use super::*;
 
-    const MS: Duration = Duration::from_millis(1);
+    const MS: u64 = 1000;
 
     fn at(millis: i64) -> Time {
         Time::from_millis(millis)

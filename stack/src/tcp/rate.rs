@@ -5,10 +5,8 @@
 //! the snapshot of the newest transmission it came with, over the longer of the time it took to send and the time it
 //! took to be acknowledged, is the rate.
 
-use std::time::Duration;
-
 use crate::clock::{Time, micros_since};
-use crate::tcp::arithmetic::{length, scaled};
+use crate::tcp::arithmetic::scaled;
 
 /// The connection's progress when something was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,8 +121,9 @@ impl Sampler {
         self.app_limited_until = (self.delivered + in_flight).max(1);
     }
 
-    /// The sample of the acknowledgement whose deliveries were told since the last call.
-    pub(crate) fn finish(&mut self, min_rtt: Option<Duration>) -> RateSample {
+    /// The sample of the acknowledgement whose deliveries were told since the last call. The shortest round trip is in
+    /// microseconds.
+    pub(crate) fn finish(&mut self, min_rtt: Option<u64>) -> RateSample {
         if self.app_limited_until > 0 && self.delivered > self.app_limited_until {
             self.app_limited_until = 0;
         }
@@ -134,7 +133,7 @@ impl Sampler {
         let interval = sending.max(acking);
         let delivered = self.delivered - snapshot.delivered;
         // Shorter than a round trip: acknowledgements that were compressed, or of a retransmission that was not needed.
-        let plausible = interval > 0 && min_rtt.is_none_or(|min| interval >= length(min));
+        let plausible = interval > 0 && min_rtt.is_none_or(|min| interval >= min);
         let rate = plausible.then(|| scaled(delivered, 1_000_000, interval));
         RateSample {
             rate,
@@ -176,7 +175,7 @@ mod tests {
         let mut sampler = Sampler::new(at(0));
         let snapshot = sampler.on_sent(at(0), 0, 1000);
         sampler.on_delivered(at(500), &snapshot, 1000, 1000);
-        let sample = sampler.finish(Some(Duration::from_micros(501)));
+        let sample = sampler.finish(Some(501));
         assert!(sample.valid && sample.rate.is_none());
     }
 

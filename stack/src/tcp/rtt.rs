@@ -3,30 +3,30 @@
 use std::time::Duration;
 
 use super::arithmetic::length;
-use crate::clock::{Time, since};
+use crate::clock::{Time, after_micros, micros_since};
 
-/// The timeout is at least this much longer than a round trip, as in Linux (RFC 6298 says 1 s in total).
-const MIN_MARGIN: Duration = Duration::from_millis(200);
+/// The timeout is at least this much longer than a round trip, microseconds, as in Linux (RFC 6298 says 1 s in total).
+const MIN_MARGIN: u64 = 200_000;
 
 /// The timeout before the first sample (RFC 6298 2.1).
-const INITIAL: Duration = Duration::from_secs(1);
+const INITIAL: u64 = 1_000_000;
 
 /// The longest timeout (RFC 6298 2.5 asks for 60 s at least).
-const MAX: Duration = Duration::from_secs(60);
+const MAX: u64 = 60_000_000;
 
 /// How long a shortest round trip counts.
-const MIN_WINDOW: Duration = Duration::from_secs(300);
+const MIN_WINDOW: u64 = 300_000_000;
 
-/// The estimator. Times are in microseconds where they are reckoned with for every acknowledgement.
+/// The estimator. Times are in microseconds, since they are reckoned with for every acknowledgement.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rtt {
     smoothed: Option<u64>,
     variation: u64,
-    min: Option<(Duration, Time)>,
+    min: Option<(u64, Time)>,
     /// Doublings of the timeout since the last acknowledgement of something new.
     backoff: u32,
     /// What follows from all that.
-    timeout: Duration,
+    timeout: u64,
 }
 
 impl Rtt {
@@ -48,8 +48,8 @@ impl Rtt {
                 self.smoothed = Some(smoothed.saturating_mul(7).saturating_add(micros) / 8);
             }
         }
-        if self.min.is_none_or(|(min, at)| rtt <= min || since(now, at) > MIN_WINDOW) {
-            self.min = Some((rtt.max(Duration::from_micros(1)), now));
+        if self.min.is_none_or(|(min, at)| micros <= min || micros_since(now, at) > MIN_WINDOW) {
+            self.min = Some((micros, now));
         }
         self.reckon();
     }
@@ -64,19 +64,31 @@ impl Rtt {
 
     /// The shortest of the last minutes.
     pub(crate) fn min(&self) -> Option<Duration> {
+        self.min_micros().map(Duration::from_micros)
+    }
+
+    pub(crate) fn min_micros(&self) -> Option<u64> {
         self.min.map(|(min, _)| min)
+    }
+
+    pub(crate) fn smoothed_micros(&self) -> Option<u64> {
+        self.smoothed
     }
 
     /// The retransmission timeout, backed off.
     pub(crate) fn timeout(&self) -> Duration {
-        self.timeout
+        Duration::from_micros(self.timeout)
+    }
+
+    /// When the timeout ends that begins now.
+    pub(crate) fn timeout_from(&self, now: Time) -> Time {
+        after_micros(now, self.timeout)
     }
 
     fn reckon(&mut self) {
-        let margin = self.variation.saturating_mul(4).max(length(MIN_MARGIN));
-        let base = self.smoothed.map_or(length(INITIAL), |smoothed| smoothed.saturating_add(margin));
-        let micros = base.saturating_mul(1 << self.backoff.min(10)).min(length(MAX));
-        self.timeout = Duration::from_micros(micros);
+        let margin = self.variation.saturating_mul(4).max(MIN_MARGIN);
+        let base = self.smoothed.map_or(INITIAL, |smoothed| smoothed.saturating_add(margin));
+        self.timeout = base.saturating_mul(1 << self.backoff.min(10)).min(MAX);
     }
 
     /// RFC 6298 5.5: the timer has ended.
@@ -107,7 +119,7 @@ mod tests {
     #[test]
     fn the_timeout_follows_the_samples_and_backs_off() {
         let mut rtt = Rtt::new();
-        assert_eq!(rtt.timeout(), INITIAL);
+        assert_eq!(rtt.timeout(), 1000 * MS);
         rtt.sample(Time::from_secs(1), 100 * MS);
         assert_eq!(rtt.timeout(), 300 * MS);
         for second in 2..50 {
@@ -120,7 +132,7 @@ mod tests {
         for _ in 0..100 {
             rtt.back_off();
         }
-        assert_eq!(rtt.timeout(), MAX);
+        assert_eq!(rtt.timeout(), 60_000 * MS);
         rtt.reset_backoff();
         rtt.sample(Time::from_secs(60), 500 * MS);
         assert!(rtt.timeout() > 500 * MS);

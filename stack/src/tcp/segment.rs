@@ -29,6 +29,7 @@ pub(crate) struct Segment<'a> {
 
 impl<'a> Segment<'a> {
     /// Reads the TCP packet at `ip_len` in an IP packet, if it is well formed.
+    #[inline]
     pub(crate) fn read(packet: &'a [u8], ip_len: usize) -> Option<Self> {
         let bytes = packet.get(ip_len..)?;
         let fixed = Fixed::read(bytes)?;

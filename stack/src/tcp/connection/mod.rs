@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use input::Verdict;
+pub(crate) use output::Written;
 
 pub(crate) use self::timestamps::Timestamps;
 use super::congestion::CongestionControl;

@@ -6,7 +6,6 @@ use super::{Connection, own_mss};
 use crate::State;
 use crate::clock::{Time, after, earlier};
 use crate::flow::Egress;
-use crate::gso::SuperSegment;
 use crate::ip::MAX_PACKET;
 use crate::tcp::options::{MAX_BLOCKS, Options};
 use crate::tcp::segment::{ECT0, Outgoing};
@@ -17,10 +16,20 @@ use crate::tcp::sequence;
 const SYN_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_SYN_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// A super-segment in the caller's buffer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Written {
+    /// Bytes, headers included, and bytes of headers.
+    pub(crate) len: usize,
+    pub(crate) header_len: usize,
+    /// Payload of its wire packets but the last, bytes.
+    pub(crate) segment: usize,
+}
+
 impl Connection {
     /// Writes at most one super-segment to `buf`, which holds [`MAX_PACKET`] bytes. `None` means that there is nothing
     /// to send before [`deadline`](Self::deadline).
-    pub(crate) fn emit(&mut self, now: Time, limits: &Egress, buf: &mut [u8]) -> Option<SuperSegment> {
+    pub(crate) fn emit(&mut self, now: Time, limits: &Egress, buf: &mut [u8]) -> Option<Written> {
         if buf.len() < MAX_PACKET {
             return None;
         }
@@ -30,15 +39,15 @@ impl Connection {
             self.reset_due = false;
             let reset =
                 Outgoing { rst: true, options: Options::default(), ..self.header(now, self.wire_nxt()) };
-            return self.finish(buf, reset, 0, limits);
+            return self.finish(buf, &reset, 0);
         }
         match self.state {
             State::Closed => None,
             State::SynReceived if !self.syn.due && self.receiver.is_answer_due(now, self.mss()) => {
-                self.emit_ack(now, limits, buf)
+                self.emit_ack(now, buf)
             }
-            State::SynSent | State::SynReceived => self.emit_syn(now, limits, buf),
-            _ => self.emit_synchronized(now, limits, buf),
+            State::SynSent | State::SynReceived => self.emit_syn(now, buf),
+            _ => self.emit_synchronized(now, buf),
         }
     }
 
@@ -132,7 +141,7 @@ impl Connection {
         (open && !self.sender.awaits_ack()).then(|| after(self.heard.max(self.probed), interval))
     }
 
-    fn emit_syn(&mut self, now: Time, limits: &Egress, buf: &mut [u8]) -> Option<SuperSegment> {
+    fn emit_syn(&mut self, now: Time, buf: &mut [u8]) -> Option<Written> {
         if !std::mem::take(&mut self.syn.due) {
             return None;
         }
@@ -162,33 +171,33 @@ impl Connection {
             options,
             ..Outgoing::default()
         };
-        self.finish(buf, syn, 0, limits)
+        self.finish(buf, &syn, 0)
     }
 
-    fn emit_synchronized(&mut self, now: Time, limits: &Egress, buf: &mut [u8]) -> Option<SuperSegment> {
+    fn emit_synchronized(&mut self, now: Time, buf: &mut [u8]) -> Option<Written> {
         let due = self.receiver.is_answer_due(now, self.mss());
         if due && self.receiver.has_blocks() {
-            return self.emit_ack(now, limits, buf);
+            return self.emit_ack(now, buf);
         }
         match self.sender.plan(now) {
-            Plan::Send { start, end, again } => self.emit_data(now, limits, buf, (start, end, again)),
+            Plan::Send { start, end, again } => self.emit_data(now, buf, (start, end, again)),
             Plan::Poke => {
                 self.sender.poke_due = false;
                 self.probed = now;
                 let seq = sequence::wire(self.isn, self.sender.una().saturating_sub(1));
-                self.emit_bare(now, seq, limits, buf)
+                self.emit_bare(now, seq, buf)
             }
-            Plan::Wait(_) if due => self.emit_ack(now, limits, buf),
+            Plan::Wait(_) if due => self.emit_ack(now, buf),
             Plan::Wait(_) => None,
         }
     }
 
-    fn emit_ack(&mut self, now: Time, limits: &Egress, buf: &mut [u8]) -> Option<SuperSegment> {
-        self.emit_bare(now, self.wire_nxt(), limits, buf)
+    fn emit_ack(&mut self, now: Time, buf: &mut [u8]) -> Option<Written> {
+        self.emit_bare(now, self.wire_nxt(), buf)
     }
 
     /// A segment without data: an acknowledgement with what is to be reported.
-    fn emit_bare(&mut self, now: Time, seq: u32, limits: &Egress, buf: &mut [u8]) -> Option<SuperSegment> {
+    fn emit_bare(&mut self, now: Time, seq: u32, buf: &mut [u8]) -> Option<Written> {
         let mut header = self.header(now, seq);
         self.receiver.on_acknowledged();
         if self.sender.sack {
@@ -201,16 +210,15 @@ impl Connection {
         } else {
             self.receiver.report_nothing();
         }
-        self.finish(buf, header, 0, limits)
+        self.finish(buf, &header, 0)
     }
 
     fn emit_data(
         &mut self,
         now: Time,
-        limits: &Egress,
         buf: &mut [u8],
         (start, end, again): (u64, u64, bool),
-    ) -> Option<SuperSegment> {
+    ) -> Option<Written> {
         let mut header = self.header(now, sequence::wire(self.isn, start));
         let (length, fin) = self.sender.measure(start, end);
         header.fin = fin;
@@ -222,8 +230,8 @@ impl Connection {
         self.receiver.on_acknowledged();
         self.receiver.on_answered(now);
         self.sender.on_sent(now, start, end, again);
-        let packet = self.finish(buf, header, length, limits)?;
-        self.sender.copy(start, &mut buf[packet.header_len()..packet.len()]);
+        let packet = self.finish(buf, &header, length)?;
+        self.sender.copy(start, &mut buf[packet.header_len..packet.len]);
         Some(packet)
     }
 
@@ -241,15 +249,8 @@ impl Connection {
     }
 
     /// Writes the headers for `payload` bytes that follow them.
-    fn finish(
-        &self,
-        buf: &mut [u8],
-        header: Outgoing,
-        payload: usize,
-        limits: &Egress,
-    ) -> Option<SuperSegment> {
-        let length = header.write(buf, (self.local, self.remote), payload)?;
-        let headers = length - payload;
-        Some(SuperSegment::new(&buf[..length], headers, self.mss() as usize, limits.checksums))
+    fn finish(&self, buf: &mut [u8], header: &Outgoing, payload: usize) -> Option<Written> {
+        let len = header.write(buf, (self.local, self.remote), payload)?;
+        Some(Written { len, header_len: len - payload, segment: self.mss() as usize })
     }
 }

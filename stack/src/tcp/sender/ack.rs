@@ -59,7 +59,7 @@ impl Sender {
         self.detect_losses(now);
         self.judge_probe(now, ack);
         self.react_to_mark(now, ack.ece);
-        let sample = self.sampler.finish(self.rtt.min());
+        let sample = self.sampler.finish(self.rtt.min_micros());
         let event = Ack {
             acked,
             delivered: delivery.bytes,
@@ -79,7 +79,7 @@ impl Sender {
     /// Marks what has arrived.
     fn deliver(&mut self, now: Time, ack: &Acknowledgement<'_>) -> Delivery {
         let mut delivery = Delivery::default();
-        let min_rtt = self.rtt.min();
+        let min_rtt = self.rtt.min_micros();
         let Self { board, sampler, rack, .. } = self;
         let mut delivered = |run: &Run| {
             delivery.bytes += run.len();
@@ -143,12 +143,12 @@ impl Sender {
     pub(super) fn detect_losses(&mut self, now: Time) {
         self.reorder = None;
         // RFC 8985 section 4: what a cumulative acknowledgement covers says little about the order of arrival.
-        if !self.sack {
+        if !self.sack || self.board.is_empty() {
             return;
         }
         let Some(newest) = self.rack.newest() else { return };
         let eager = self.phase != Phase::Open || self.board.sacked() >= 3 * self.mss;
-        let patience = self.rack.patience(eager, self.rtt.min(), self.rtt.smoothed());
+        let patience = self.rack.patience(eager, self.rtt.min_micros(), self.rtt.smoothed_micros());
         let patience = i64::try_from(patience).unwrap_or(i64::MAX);
         let overdue = Time::from_micros(now.total_micros().saturating_sub(patience));
         let before = self.sampler.lost();

@@ -7,8 +7,8 @@ use super::{Probe, Sender};
 use crate::clock::{Time, after, since};
 use crate::tcp::congestion::{Algorithm, Phase};
 
-/// A round trip on a path where sending few large bursts is worth a wait.
-const SHORT: Duration = Duration::from_millis(1);
+/// A round trip, microseconds, on a path where sending few large bursts is worth a wait.
+const SHORT: u64 = 1000;
 
 /// How long TCP_CORK holds a partial segment back, as Linux.
 const CORK: Duration = Duration::from_millis(200);
@@ -95,7 +95,7 @@ impl Sender {
             return Plan::Wait(None);
         }
         // Before the burst is cut to the window: RFC 5681 4.1.
-        if self.board.is_empty() && since(now, self.last_sent) > self.rtt.timeout() {
+        if self.board.is_empty() && now > self.rtt.timeout_from(self.last_sent) {
             let view = self.view(now);
             self.congestion.on_idle(&view);
             self.last_sent = now;
@@ -173,7 +173,7 @@ impl Sender {
     }
 
     fn is_short(&self) -> bool {
-        self.rtt.smoothed().is_some_and(|srtt| srtt < SHORT)
+        self.rtt.smoothed_micros().is_some_and(|srtt| srtt < SHORT)
     }
 
     /// Whole segments, unless it is all that there is.

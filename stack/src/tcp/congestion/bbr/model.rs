@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::clock::{Time, after, since};
 use crate::tcp::arithmetic::{length, scaled};
-use crate::tcp::congestion::filter::Extreme;
+use crate::tcp::congestion::filter::Largest;
 use crate::tcp::rate::RateSample;
 
 /// How long a smallest round trip time is believed.
@@ -51,11 +51,11 @@ impl Rounds {
 
 /// The largest delivery rate of this bandwidth probing cycle and the one before, bytes per second.
 #[derive(Debug)]
-pub(super) struct Bandwidth(Extreme);
+pub(super) struct Bandwidth(Largest);
 
 impl Bandwidth {
     pub(super) fn new() -> Self {
-        Self(Extreme::largest())
+        Self(Largest::new())
     }
 
     pub(super) fn on_ack(&mut self, rate: u64, app_limited: bool) {
@@ -128,12 +128,12 @@ impl RoundTrip {
 pub(super) struct Aggregation {
     begun: Time,
     delivered: u64,
-    extra: Extreme,
+    extra: Largest,
 }
 
 impl Aggregation {
     pub(super) fn new(now: Time) -> Self {
-        Self { begun: now, delivered: 0, extra: Extreme::largest() }
+        Self { begun: now, delivered: 0, extra: Largest::new() }
     }
 
     pub(super) fn restart(&mut self, now: Time) {

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::clock::Time;
+use crate::tcp::arithmetic::length;
 use crate::tcp::congestion::{Ack, Algorithm, Cause, CongestionControl, Controller, Lost, Phase, View};
 use crate::tcp::rate::{Sampler, Snapshot};
 
@@ -229,7 +230,7 @@ impl Sender {
             lost: self.sampler.lost().saturating_sub(before.1),
             prior_in_flight,
             rtt,
-            sample: self.sampler.finish(self.min_rtt),
+            sample: self.sampler.finish(self.min_rtt.map(length)),
         };
         self.algorithm.on_ack(&self.view(now), &ack);
         self.window_limited = false;
