@@ -193,7 +193,7 @@ impl Stack {
         let shared = &self.shared;
         let options = listener.options();
         let flow = Flow::new(shared, interface.clone(), addresses, connection, options, time, Some(listener));
-        let inserted = shared.flows.insert(flow.key(), &flow);
+        let inserted = shared.flows.insert(&flow);
         if !inserted {
             listener.forget_handshake();
         }

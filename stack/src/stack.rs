@@ -226,7 +226,7 @@ impl Stack {
         let settings = Flow::settings(shared, interface, options);
         let connection = Connection::connect(settings, time, addresses, isn);
         let flow = Flow::new(shared, interface.clone(), addresses, connection, options, time, None);
-        if !shared.flows.insert(key, &flow) {
+        if !shared.flows.insert(&flow) {
             return None;
         }
         flow.begin(time);

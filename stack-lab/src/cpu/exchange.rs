@@ -113,8 +113,25 @@ impl Exchange {
         answer(*now, buf, server, client);
         assert_eq!(near.read(*now, &mut data), Ok(MESSAGE));
         client.batch.clear();
+        self.run_timers();
+    }
+
+    /// Lets timers fire that are due, up to the limit of one call.
+    fn run_timers(&mut self) {
+        let Self { client, server, now, buf, .. } = self;
         timers(*now, buf, client, server);
         timers(*now, buf, server, client);
+    }
+
+    /// Lets all timers fire that are due.
+    pub(super) fn settle(&mut self) {
+        let due = |exchange: &Self| {
+            let hosts = [&exchange.client, &exchange.server];
+            hosts.iter().any(|host| host.stack.poll_timeout().is_some_and(|due| due <= exchange.now))
+        };
+        while due(self) {
+            self.run_timers();
+        }
     }
 }
 

@@ -18,12 +18,12 @@ impl Flow {
 
     /// The own address and port.
     pub fn local(&self) -> SocketAddr {
-        self.local
+        self.endpoints().0
     }
 
     /// The peer's address and port.
     pub fn remote(&self) -> SocketAddr {
-        self.remote
+        self.endpoints().1
     }
 
     /// The connection's state.
@@ -236,13 +236,13 @@ impl Flow {
         }
         let mut inner = self.lock_to_fetch();
         let time = inner.pass(time);
-        let before = inner.retransmits;
         let connection = inner.live()?;
-        let emitted = connection.emit(time, &self.lower(limits), buf);
+        let before = connection.retransmits();
+        let emitted = connection.emit(time, &self.lower(limits), self.endpoints(), buf);
         let rest = emitted.as_ref().and_then(|_| connection.rest(time));
-        inner.retransmits = inner.live().map_or(before, |connection| connection.retransmits());
-        if inner.retransmits > before {
-            self.shared.counters.tcp_retransmits.add(inner.retransmits - before);
+        let again = connection.retransmits() - before;
+        if again > 0 {
+            self.shared.counters.tcp_retransmits.add(again);
         }
         if let Some(due) = rest {
             self.arm_for(&mut inner, time, due);
@@ -258,8 +258,12 @@ impl Flow {
 
     /// The limits with what routers have said about the path.
     fn lower(&self, limits: &Egress) -> Egress {
-        let reported = self.shared.path_mtus.find(self.interface.id, self.remote.ip());
-        let segment = reported.map_or(usize::MAX, |mtu| mtu - header_len(self.local));
+        if !self.shared.path_mtus.any() {
+            return *limits;
+        }
+        let (local, remote) = self.endpoints();
+        let reported = self.shared.path_mtus.find(self.interface.id, remote.ip());
+        let segment = reported.map_or(usize::MAX, |mtu| mtu - header_len(local));
         Egress { segment: limits.segment.min(segment), ..*limits }
     }
 
@@ -286,9 +290,7 @@ impl Flow {
     /// [`egress`](Self::egress) sets the timer.
     pub fn set_keepalive(&self, interval: Option<Duration>) {
         let interval = sane(interval);
-        let mut inner = self.lock();
-        inner.keepalive = interval;
-        if let Some(connection) = inner.live() {
+        if let Some(connection) = self.lock().live() {
             connection.set_keepalive(interval);
         }
     }
@@ -296,7 +298,7 @@ impl Flow {
     /// Sets TCP_USER_TIMEOUT (RFC 5482): how long an acknowledgement may take, `None` for
     /// [`Config::user_timeout`](crate::Config::user_timeout). The next [`egress`](Self::egress) sets the timer.
     pub fn set_user_timeout(&self, timeout: Option<Duration>) {
-        self.lock().user_timeout = timeout.unwrap_or(self.shared.config.user_timeout);
+        self.lock().user_timeout = timeout.map(Box::new);
     }
 
     /// Makes [`close`](Self::close) reset the connection: SO_LINGER with zero. To linger otherwise, wait

@@ -37,7 +37,7 @@ impl Flow {
         let Some(segment) = Segment::read(packet, ip.header_len) else { return true };
         if connection.process(time, &segment) == Verdict::Reset {
             let checksums = self.interface.checksums;
-            batch.reply(self.interface.id, self.remote.ip(), MAX_HEADERS, |buf| {
+            batch.reply(self.interface.id, self.remote().ip(), MAX_HEADERS, |buf| {
                 tcp.write_reset(ip, checksums, buf)
             });
         }
@@ -68,7 +68,7 @@ impl Flow {
     /// In TIME-WAIT: acknowledges the peer's FIN once more.
     pub(crate) fn repeat_last_ack(&self, now: Instant, batch: &mut Batch) {
         let (mut inner, time) = self.lock_at(now);
-        let waiting = inner.time_wait.map(|wait| wait.ending);
+        let waiting = inner.time_wait.as_ref().map(|wait| wait.ending);
         let ending = inner.live().filter(|connection| connection.state() == State::TimeWait);
         if let Some(ending) = waiting.or(ending.map(|connection| connection.ending())) {
             self.acknowledge(time, &ending, batch);
@@ -78,8 +78,8 @@ impl Flow {
     fn acknowledge(&self, time: Time, ending: &Ending, batch: &mut Batch) {
         let mut answer = Outgoing { seq: ending.snd_nxt, ack: Some(ending.rcv_nxt), ..Outgoing::default() };
         answer.options.timestamps = ending.timestamps.map(|timestamps| timestamps.option(time));
-        batch.reply(self.interface.id, self.remote.ip(), MAX_HEADERS, |buf| {
-            answer.write_alone(buf, (self.local, self.remote), self.interface.checksums)
+        batch.reply(self.interface.id, self.remote().ip(), MAX_HEADERS, |buf| {
+            answer.write_alone(buf, self.endpoints(), self.interface.checksums)
         });
     }
 
@@ -165,7 +165,7 @@ impl Flow {
         if !inner.linked {
             return false;
         }
-        if inner.time_wait.is_some_and(|wait| wait.expires() <= time) {
+        if inner.time_wait.as_ref().is_some_and(|wait| wait.expires() <= time) {
             self.unlink(&mut inner);
             return false;
         }
@@ -250,21 +250,23 @@ impl Flow {
     fn gives_up_at(&self, inner: &Inner) -> Option<Time> {
         let config = &self.shared.config;
         let state = inner.state();
-        match state {
-            State::SynSent => return Some(after(inner.opened, config.syn_timeout)),
-            State::SynReceived => return Some(after(inner.opened, config.syn_timeout / 2)),
-            _ => {}
-        }
         if let Some(waiting) = inner.waiting {
+            match state {
+                State::SynSent => return Some(after(waiting, config.syn_timeout)),
+                State::SynReceived => return Some(after(waiting, config.syn_timeout / 2)),
+                _ => {}
+            }
             // Retransmissions back off to a minute (RFC 6298 (2.5)), and the last one must have its chance.
+            let user_timeout = inner.user_timeout.as_deref().copied().unwrap_or(config.user_timeout);
             let orphan = if inner.orphaned { config.orphan_timeout * 3 } else { Duration::MAX };
-            return Some(after(waiting.max(inner.heard), inner.user_timeout.min(orphan)));
+            return Some(after(waiting.max(inner.heard), user_timeout.min(orphan)));
         }
         if inner.orphaned && state == State::FinWait2 {
             return Some(after(inner.heard, config.orphan_timeout));
         }
         // The first probe goes after one interval, and each has one to be answered.
-        let silence = inner.keepalive?.saturating_mul(KEEPALIVE_PROBES + 1);
+        let keepalive = inner.connection.as_ref().and_then(|connection| connection.keepalive())?;
+        let silence = keepalive.saturating_mul(KEEPALIVE_PROBES + 1);
         Some(after(inner.heard, silence))
     }
 
@@ -277,7 +279,7 @@ impl Flow {
                 && connection.readable() == 0
                 && connection.deadline(time).is_none_or(|due| due > time)
             {
-                inner.time_wait = Some(TimeWait::new(time, connection.ending()));
+                inner.time_wait = Some(Box::new(TimeWait::new(time, connection.ending())));
                 inner.ended = true;
                 inner.connection = None;
                 self.arm(inner, time);
@@ -318,7 +320,7 @@ impl Flow {
         if !std::mem::replace(&mut inner.linked, false) {
             return;
         }
-        self.shared.flows.remove(&self.key());
+        self.shared.flows.remove(&self.key);
         if let Some(listener) = inner.listener.take().and_then(|listener| listener.upgrade()) {
             listener.forget_handshake();
         }
@@ -328,7 +330,8 @@ impl Flow {
     /// TIME-WAIT and the two cannot be confused (RFC 6191's condition, by sequence numbers).
     pub(crate) fn make_room(&self, time: Time, isn: u32) -> bool {
         let mut inner = self.lock();
-        let gives_way = inner.linked && inner.time_wait.is_some_and(|wait| wait.gives_way_to(time, isn));
+        let gives_way =
+            inner.linked && inner.time_wait.as_ref().is_some_and(|wait| wait.gives_way_to(time, isn));
         if gives_way {
             self.shared.counters.tcp_time_wait_reused.bump();
             self.unlink(&mut inner);

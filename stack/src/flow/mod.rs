@@ -58,8 +58,9 @@ const LEAST_KEEPALIVE: Duration = Duration::from_millis(1);
 pub struct Flow {
     shared: Arc<Shared>,
     interface: Arc<Interface>,
-    local: SocketAddr,
-    remote: SocketAddr,
+    key: FlowKey,
+    /// Its addresses are IPv4's.
+    v4: bool,
     this: Weak<Flow>,
     inner: Mutex<Inner>,
     /// [`Ready`] as of the last change.
@@ -89,7 +90,7 @@ struct Inner {
     /// The protocol machine, until the connection has ended and everything is read.
     connection: Option<Box<Connection>>,
     /// Instead of the connection, at the end.
-    time_wait: Option<TimeWait>,
+    time_wait: Option<Box<TimeWait>>,
     /// Whether packets find this flow. Without that the state is CLOSED.
     linked: bool,
     /// Reported once, after the data that came before it.
@@ -104,19 +105,17 @@ struct Inner {
     /// A write found the queue full, and a quarter has not become free since.
     was_full: bool,
     reset_on_close: bool,
-    keepalive: Option<Duration>,
-    user_timeout: Duration,
-    opened: Time,
+    /// `None` for the node's.
+    user_timeout: Option<Box<Duration>>,
     /// When the last segment came that the connection could use: it is a sign of life.
     heard: Time,
     /// The latest time that was given. It does not go back.
     latest: Time,
-    /// Since when something waits for an acknowledgement.
+    /// Since when something waits for an acknowledgement. At first that is the handshake.
     waiting: Option<Time>,
     /// Who gets it when the handshake is done.
     listener: Option<Weak<Listener>>,
     alarm: Alarm,
-    retransmits: u64,
 }
 
 /// The timer wheel's entries for a flow: the earliest, and the one that was the earliest before.
@@ -147,21 +146,18 @@ impl Flow {
             orphaned: false,
             was_full: false,
             reset_on_close: options.reset_on_close,
-            keepalive: sane(options.keepalive),
-            user_timeout: options.user_timeout.unwrap_or(shared.config.user_timeout),
-            opened: time,
+            user_timeout: options.user_timeout.map(Box::new),
             heard: time,
             latest: time,
             waiting: Some(time),
             listener: listener.map(Arc::downgrade),
             alarm: Alarm { first: NEVER, second: NEVER },
-            retransmits: 0,
         };
         Arc::new_cyclic(|this| Self {
             shared: shared.clone(),
+            key: FlowKey::new(interface.id, local, remote),
+            v4: local.is_ipv4(),
             interface,
-            local,
-            remote,
             this: this.clone(),
             inner: Mutex::new(inner),
             ready: AtomicU8::new(0),
@@ -189,8 +185,13 @@ impl Flow {
         }
     }
 
-    pub(crate) fn key(&self) -> FlowKey {
-        FlowKey::new(self.interface.id, self.local, self.remote)
+    pub(crate) fn key(&self) -> &FlowKey {
+        &self.key
+    }
+
+    /// The own address and port, and the peer's.
+    fn endpoints(&self) -> (SocketAddr, SocketAddr) {
+        self.key.endpoints(self.v4)
     }
 
     pub(crate) fn mark(&self) -> &Mark {
@@ -285,8 +286,8 @@ impl fmt::Debug for Flow {
         let ready = Ready::from_bits(self.ready.load(Ordering::Relaxed));
         f.debug_struct("Flow")
             .field("interface", &self.interface.id)
-            .field("local", &self.local)
-            .field("remote", &self.remote)
+            .field("local", &self.local())
+            .field("remote", &self.remote())
             .field("ready", &ready)
             .finish_non_exhaustive()
     }
@@ -298,7 +299,7 @@ mod tests {
 
     #[test]
     fn an_idle_flow_is_small() {
-        assert!(size_of::<Flow>() <= 768, "{} bytes", size_of::<Flow>());
-        assert!(size_of::<Connection>() <= 1280, "{} bytes", size_of::<Connection>());
+        assert!(size_of::<Flow>() <= 216, "{} bytes", size_of::<Flow>());
+        assert!(size_of::<Connection>() <= 928, "{} bytes", size_of::<Connection>());
     }
 }

@@ -74,8 +74,6 @@ pub(crate) struct Settings {
 pub(crate) struct Connection {
     state: State,
     settings: Settings,
-    local: SocketAddr,
-    remote: SocketAddr,
     /// The initial sequence numbers, ours and the peer's.
     isn: u32,
     irs: u32,
@@ -163,14 +161,12 @@ impl Connection {
         connection
     }
 
-    fn new(settings: Settings, now: Time, (local, remote): (SocketAddr, SocketAddr), isn: u32) -> Self {
+    fn new(settings: Settings, now: Time, (local, _): (SocketAddr, SocketAddr), isn: u32) -> Self {
         let default = if local.is_ipv4() { DEFAULT_MSS_V4 } else { DEFAULT_MSS_V6 };
         let mut sender = Sender::new(now, settings.congestion, u64::from(default), 0);
         sender.nodelay = settings.nodelay;
         Self {
             state: State::Closed,
-            local,
-            remote,
             isn,
             irs: 0,
             sender,
@@ -365,6 +361,10 @@ impl Connection {
 
     pub(crate) fn set_nodelay(&mut self, on: bool) {
         self.sender.nodelay = on;
+    }
+
+    pub(crate) fn keepalive(&self) -> Option<Duration> {
+        self.settings.keepalive
     }
 
     pub(crate) fn set_keepalive(&mut self, interval: Option<Duration>) {

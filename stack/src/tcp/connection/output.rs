@@ -1,5 +1,6 @@
 //! What leaves, and when.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{Connection, own_mss};
@@ -26,11 +27,24 @@ pub(crate) struct Written {
     pub(crate) segment: usize,
 }
 
+/// Where a packet is written, and the own address in it and the peer's.
+struct Out<'a> {
+    addresses: (SocketAddr, SocketAddr),
+    buf: &'a mut [u8],
+}
+
 impl Connection {
     /// Writes at most one super-segment to `buf`, which holds [`MAX_PACKET`] bytes. `None` means that there is nothing
     /// to send before [`deadline`](Self::deadline).
-    pub(crate) fn emit(&mut self, now: Time, limits: &Egress, buf: &mut [u8]) -> Option<Written> {
-        if buf.len() < MAX_PACKET {
+    pub(crate) fn emit(
+        &mut self,
+        now: Time,
+        limits: &Egress,
+        addresses: (SocketAddr, SocketAddr),
+        buf: &mut [u8],
+    ) -> Option<Written> {
+        let out = &mut Out { addresses, buf };
+        if out.buf.len() < MAX_PACKET {
             return None;
         }
         self.take_limits(limits);
@@ -39,15 +53,15 @@ impl Connection {
             self.reset_due = false;
             let reset =
                 Outgoing { rst: true, options: Options::default(), ..self.header(now, self.wire_nxt()) };
-            return self.finish(buf, &reset, 0);
+            return self.finish(out, &reset, 0);
         }
         match self.state {
             State::Closed => None,
             State::SynReceived if !self.syn.due && self.receiver.is_answer_due(now, self.mss()) => {
-                self.emit_ack(now, buf)
+                self.emit_ack(now, out)
             }
-            State::SynSent | State::SynReceived => self.emit_syn(now, buf),
-            _ => self.emit_synchronized(now, buf),
+            State::SynSent | State::SynReceived => self.emit_syn(now, out),
+            _ => self.emit_synchronized(now, out),
         }
     }
 
@@ -141,7 +155,7 @@ impl Connection {
         (open && !self.sender.awaits_ack()).then(|| after(self.heard.max(self.probed), interval))
     }
 
-    fn emit_syn(&mut self, now: Time, buf: &mut [u8]) -> Option<Written> {
+    fn emit_syn(&mut self, now: Time, out: &mut Out<'_>) -> Option<Written> {
         if !std::mem::take(&mut self.syn.due) {
             return None;
         }
@@ -151,7 +165,7 @@ impl Connection {
         self.syn.tries += 1;
         let answers = self.state == State::SynReceived;
         let options = Options {
-            mss: Some(own_mss(self.local)),
+            mss: Some(own_mss(out.addresses.0)),
             window_scale: match answers {
                 true => self.own_scale,
                 false => Some(self.wanted_scale()),
@@ -171,33 +185,33 @@ impl Connection {
             options,
             ..Outgoing::default()
         };
-        self.finish(buf, &syn, 0)
+        self.finish(out, &syn, 0)
     }
 
-    fn emit_synchronized(&mut self, now: Time, buf: &mut [u8]) -> Option<Written> {
+    fn emit_synchronized(&mut self, now: Time, out: &mut Out<'_>) -> Option<Written> {
         let due = self.receiver.is_answer_due(now, self.mss());
         if due && self.receiver.has_blocks() {
-            return self.emit_ack(now, buf);
+            return self.emit_ack(now, out);
         }
         match self.sender.plan(now) {
-            Plan::Send { start, end, again } => self.emit_data(now, buf, (start, end, again)),
+            Plan::Send { start, end, again } => self.emit_data(now, out, (start, end, again)),
             Plan::Poke => {
                 self.sender.poke_due = false;
                 self.probed = now;
                 let seq = sequence::wire(self.isn, self.sender.una().saturating_sub(1));
-                self.emit_bare(now, seq, buf)
+                self.emit_bare(now, seq, out)
             }
-            Plan::Wait(_) if due => self.emit_ack(now, buf),
+            Plan::Wait(_) if due => self.emit_ack(now, out),
             Plan::Wait(_) => None,
         }
     }
 
-    fn emit_ack(&mut self, now: Time, buf: &mut [u8]) -> Option<Written> {
-        self.emit_bare(now, self.wire_nxt(), buf)
+    fn emit_ack(&mut self, now: Time, out: &mut Out<'_>) -> Option<Written> {
+        self.emit_bare(now, self.wire_nxt(), out)
     }
 
     /// A segment without data: an acknowledgement with what is to be reported.
-    fn emit_bare(&mut self, now: Time, seq: u32, buf: &mut [u8]) -> Option<Written> {
+    fn emit_bare(&mut self, now: Time, seq: u32, out: &mut Out<'_>) -> Option<Written> {
         let mut header = self.header(now, seq);
         self.receiver.on_acknowledged();
         if self.sender.sack {
@@ -210,13 +224,13 @@ impl Connection {
         } else {
             self.receiver.report_nothing();
         }
-        self.finish(buf, &header, 0)
+        self.finish(out, &header, 0)
     }
 
     fn emit_data(
         &mut self,
         now: Time,
-        buf: &mut [u8],
+        out: &mut Out<'_>,
         (start, end, again): (u64, u64, bool),
     ) -> Option<Written> {
         let mut header = self.header(now, sequence::wire(self.isn, start));
@@ -230,8 +244,8 @@ impl Connection {
         self.receiver.on_acknowledged();
         self.receiver.on_answered(now);
         self.sender.on_sent(now, start, end, again);
-        let packet = self.finish(buf, &header, length)?;
-        self.sender.copy(start, &mut buf[packet.header_len..packet.len]);
+        let packet = self.finish(out, &header, length)?;
+        self.sender.copy(start, &mut out.buf[packet.header_len..packet.len]);
         Some(packet)
     }
 
@@ -249,8 +263,8 @@ impl Connection {
     }
 
     /// Writes the headers for `payload` bytes that follow them.
-    fn finish(&self, buf: &mut [u8], header: &Outgoing, payload: usize) -> Option<Written> {
-        let len = header.write(buf, (self.local, self.remote), payload)?;
+    fn finish(&self, out: &mut Out<'_>, header: &Outgoing, payload: usize) -> Option<Written> {
+        let len = header.write(out.buf, out.addresses, payload)?;
         Some(Written { len, header_len: len - payload, segment: self.mss() as usize })
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Sender, Undo};
 use crate::clock::{Time, since};
 use crate::tcp::congestion::{Ack, Algorithm, Cause, Lost, Phase};
+use crate::tcp::rate::NewestDelivered;
 use crate::tcp::scoreboard::{Fate, Run};
 
 /// An acceptable acknowledgement, in stream offsets.
@@ -29,6 +30,8 @@ struct Delivery {
     bytes: u64,
     /// When the newest segment was sent that was sent once.
     newest_sent: Option<Time>,
+    /// The newest of all.
+    newest: NewestDelivered,
     /// Bytes that counted as lost and had not been sent again.
     found: u64,
 }
@@ -59,7 +62,7 @@ impl Sender {
         self.detect_losses(now);
         self.judge_probe(now, ack);
         self.react_to_mark(now, ack.ece);
-        let sample = self.sampler.finish(self.rtt.min_micros());
+        let sample = self.sampler.finish(&delivery.newest, self.rtt.min_micros());
         let event = Ack {
             acked,
             delivered: delivery.bytes,
@@ -83,7 +86,7 @@ impl Sender {
         let Self { board, sampler, rack, .. } = self;
         let mut delivered = |run: &Run| {
             delivery.bytes += run.len();
-            sampler.on_delivered(now, &run.snapshot, run.end, run.len());
+            sampler.on_delivered(now, &mut delivery.newest, &run.snapshot, run.end, run.len());
             rack.on_delivered(now, run, min_rtt);
             if !run.resent {
                 delivery.newest_sent = delivery.newest_sent.max(Some(run.snapshot.sent));
