@@ -300,6 +300,6 @@ mod tests {
     #[test]
     fn an_idle_flow_is_small() {
         assert!(size_of::<Flow>() <= 216, "{} bytes", size_of::<Flow>());
-        assert!(size_of::<Connection>() <= 928, "{} bytes", size_of::<Connection>());
+        assert!(size_of::<Connection>() <= 912, "{} bytes", size_of::<Connection>());
     }
 }

@@ -17,18 +17,19 @@ pub(crate) enum Controller {
     Reno(Box<LossBased<Reno>>),
 }
 
-/// What an algorithm begins with.
+/// What an algorithm begins with. No window is larger than its numbers can say (RFC 7323 2.3).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Start {
     control: CongestionControl,
     now: Time,
-    mss: u64,
-    initial_window: u64,
+    mss: u32,
+    initial_window: u32,
 }
 
 impl Start {
     fn begin(self) -> Controller {
-        let Self { control, now, mss, initial_window } = self;
+        let Self { control, now, .. } = self;
+        let (mss, initial_window) = (self.mss.into(), self.initial_window.into());
         match control {
             CongestionControl::Bbr => Controller::Bbr(Box::new(Bbr::adapted(now, mss, initial_window))),
             CongestionControl::Bbr3 => Controller::Bbr(Box::new(Bbr::published(now, mss, initial_window))),
@@ -38,12 +39,11 @@ impl Start {
     }
 
     fn window(&self) -> u64 {
+        let (mss, initial_window) = (self.mss.into(), self.initial_window.into());
         match self.control {
-            CongestionControl::Bbr | CongestionControl::Bbr3 => {
-                bbr::first_window(self.mss, self.initial_window)
-            }
+            CongestionControl::Bbr | CongestionControl::Bbr3 => bbr::first_window(mss, initial_window),
             CongestionControl::Cubic | CongestionControl::Reno => {
-                loss_based::first_window(self.mss, self.initial_window)
+                loss_based::first_window(mss, initial_window)
             }
         }
     }
@@ -51,7 +51,8 @@ impl Start {
 
 impl Controller {
     pub(super) fn new(control: CongestionControl, now: Time, mss: u64, initial_window: u64) -> Self {
-        Self::New(Start { control, now, mss, initial_window })
+        let fit = |bytes| u32::try_from(bytes).unwrap_or(u32::MAX);
+        Self::New(Start { control, now, mss: fit(mss), initial_window: fit(initial_window) })
     }
 
     /// The algorithm, which is told something.
@@ -135,7 +136,7 @@ mod tests {
     #[test]
     fn a_new_algorithm_answers_as_when_it_has_begun() {
         for control in CongestionControl::ALL {
-            for (mss, initial_window) in [(1388, 13_880), (1388, 0), (0, 0), (536, u64::MAX)] {
+            for (mss, initial_window) in [(1388, 13_880), (1388, 0), (0, 0), (536, u32::MAX)] {
                 let start = Start { control, now: Time::from_secs(1), mss, initial_window };
                 let (new, begun) = (Controller::New(start), start.begin());
                 let answers =
