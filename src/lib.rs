@@ -30,6 +30,7 @@
 
 mod config;
 mod driver;
+mod fd;
 mod node;
 mod socket;
 mod sys;
@@ -44,6 +45,7 @@ pub mod state;
 
 pub use config::{ConfigError, Network};
 pub use driver::Interfaces;
+pub use fd::{Contacts, ENVIRONMENT, FdServer};
 pub use net::{TcpListener, TcpStream, UdpSocket};
 pub use node::{
     Event, Events, FlowStatus, IdentitySource, Joined, NetworkStatus, Node, NodeBuilder, PeerStatus, Seed,

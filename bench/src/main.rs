@@ -12,6 +12,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | [`descriptors`] | peersock's sockets as file descriptors |
 //! | [`kernel`] | the kernel's TCP, not encrypted |
 //! | [`limit`] | UDP with GSO, GRO and AES-256-GCM, no TCP above it: what a lossless layer could reach |
 //! | [`overlay`] | peersock |
@@ -26,6 +27,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+mod descriptors;
 mod kernel;
 mod limit;
 mod overlay;
@@ -33,8 +35,9 @@ mod quic;
 mod report;
 mod workload;
 
+use descriptors::Descriptors;
 use overlay::{NodeOptions, Overlay};
-use workload::Workload;
+use workload::{Transport, Workload};
 
 /// Loads the network and measures it: peersock, the kernel's TCP, quinn and the encrypted-UDP limit.
 #[derive(Parser)]
@@ -63,16 +66,21 @@ enum Contender {
     /// QUIC streams by quinn
     Quinn(Side),
     /// The overlay, with a node in each process
-    Peersock {
-        #[command(flatten)]
-        node: NodeOptions,
-        #[command(subcommand)]
-        role: Role,
-    },
+    Peersock(NodeSide),
+    /// The overlay, with sockets that are file descriptors
+    PeersockFd(NodeSide),
 }
 
 #[derive(Args)]
 struct Side {
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Args)]
+struct NodeSide {
+    #[command(flatten)]
+    node: NodeOptions,
     #[command(subcommand)]
     role: Role,
 }
@@ -112,10 +120,7 @@ fn main() -> ExitCode {
 
 fn run(contender: Contender) -> std::io::Result<()> {
     match contender {
-        Contender::Kernel(Side { role }) => match role {
-            Role::Serve { address } => workload::serve(&kernel::Kernel, address),
-            Role::Client { address, workload } => workload::run(&kernel::Kernel, address, &workload),
-        },
+        Contender::Kernel(Side { role }) => play(&kernel::Kernel, &role),
         Contender::Limit(Side { role }) => match role {
             Role::Serve { address } => limit::serve(address),
             Role::Client { address, workload } => limit::client(address, &workload),
@@ -124,12 +129,14 @@ fn run(contender: Contender) -> std::io::Result<()> {
             Role::Serve { address } => quic::serve(address),
             Role::Client { address, workload } => quic::client(address, &workload),
         },
-        Contender::Peersock { node, role } => {
-            let overlay = Overlay::start(&node)?;
-            match role {
-                Role::Serve { address } => workload::serve(&overlay, address),
-                Role::Client { address, workload } => workload::run(&overlay, address, &workload),
-            }
-        }
+        Contender::Peersock(NodeSide { node, role }) => play(&Overlay::start(&node)?, &role),
+        Contender::PeersockFd(NodeSide { node, role }) => play(&Descriptors::start(&node)?, &role),
+    }
+}
+
+fn play<T: Transport + Sync>(transport: &T, role: &Role) -> std::io::Result<()> {
+    match role {
+        Role::Serve { address } => workload::serve(transport, *address),
+        Role::Client { address, workload } => workload::run(transport, *address, workload),
     }
 }

@@ -1,7 +1,7 @@
 //! peersock as a [`Transport`]: the same work as kernel TCP, through the blocking sockets of a node in this process.
 
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::time::Duration;
 
 use clap::Args;
@@ -46,6 +46,16 @@ impl Overlay {
         let joined = node.join(Network::ad_hoc(options.network)).map_err(io::Error::other)?;
         Ok(Overlay { node, joined })
     }
+
+    /// The node.
+    pub(crate) fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// The node's own address.
+    pub(crate) fn address(&self) -> IpAddr {
+        self.joined.address().into()
+    }
 }
 
 impl Transport for Overlay {
@@ -58,7 +68,7 @@ impl Transport for Overlay {
 
     fn listen(&self, address: SocketAddr) -> io::Result<OverlayListener> {
         let listener = TcpListener::bind_on(&self.node, address)?;
-        let address = SocketAddr::new(self.joined.address().into(), listener.local_addr()?.port());
+        let address = SocketAddr::new(self.address(), listener.local_addr()?.port());
         Ok(OverlayListener { listener, address })
     }
 }

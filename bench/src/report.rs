@@ -45,6 +45,13 @@ pub(crate) enum Report {
     },
     /// A byte of a new connection arrived.
     Byte,
+    /// Connections that do nothing.
+    Hold {
+        /// How many.
+        connections: usize,
+        /// Resident memory of this process for each, KiB.
+        kib_each: f64,
+    },
     /// A process that is connected and does nothing.
     Idle {
         /// Resident memory, KiB.

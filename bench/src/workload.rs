@@ -41,6 +41,12 @@ pub(crate) enum Workload {
     FirstByte,
     /// Exchange one byte and print that; then do it again over a new connection for each line on standard input
     Recover,
+    /// Hold many connections that do nothing, and print what each costs
+    Hold {
+        /// How many
+        #[arg(long, default_value_t = 10_000)]
+        connections: usize,
+    },
     /// Connect, exchange one byte, close, then do nothing and print what that costs
     Idle {
         /// How long, seconds
@@ -95,6 +101,8 @@ impl Command {
     pub(crate) const BULK: u8 = b'B';
     /// Echo 64-byte messages.
     pub(crate) const PING_PONG: u8 = b'P';
+    /// Answer this byte, and keep the connection until the other side closes it.
+    pub(crate) const HOLD: u8 = b'H';
     /// Answer this byte.
     pub(crate) const BYTE: u8 = b'C';
 }
@@ -120,24 +128,44 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Serves clients until the process is ended.
 pub(crate) fn serve<T: Transport>(transport: &T, address: SocketAddr) -> io::Result<()> {
+    raise_descriptor_limit();
     let listener = transport.listen(address)?;
     report::print_ready(listener.local_addr()?);
+    let mut held = Vec::new();
     loop {
         let stream = listener.accept()?;
-        if let Err(e) = answer(stream) {
-            eprintln!("connection: {e}");
+        match answer(stream) {
+            Ok(None) => {}
+            Ok(Some(stream)) => held.push(stream),
+            Err(e) => eprintln!("connection: {e}"),
         }
     }
 }
 
-/// Reads the command; the short one is done right here, since starting a thread would cost more than the connection.
-fn answer<S: Stream>(mut stream: S) -> io::Result<()> {
+/// As many descriptors as the system lets this process have: a connection may take two.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    const WANTED: Option<u64> = Some(65_536);
+    // Where it is not allowed, opening fails later.
+    if setrlimit(Resource::Nofile, Rlimit { current: WANTED, maximum: WANTED }).is_err() {
+        let limit = getrlimit(Resource::Nofile);
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    }
+}
+
+/// Reads the command; the short ones are done right here, since starting a thread would cost more than the connection.
+/// Gives a connection that is to be held.
+fn answer<S: Stream>(mut stream: S) -> io::Result<Option<S>> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(COMMAND_TIMEOUT))?;
     let mut command = [0];
     stream.read_exact(&mut command)?;
     match command[0] {
         Command::BYTE => stream.write_all(&command)?,
+        Command::HOLD => {
+            stream.write_all(&command)?;
+            return Ok(Some(stream));
+        }
         Command::PING_PONG => {
             stream.set_read_timeout(None)?;
             thread::spawn(move || echo(stream));
@@ -148,7 +176,7 @@ fn answer<S: Stream>(mut stream: S) -> io::Result<()> {
         }
         other => return Err(io::Error::other(format!("unknown command {other:#04x}"))),
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Echoes until the other side is gone, which is how a ping-pong ends.
@@ -203,6 +231,7 @@ pub(crate) fn run<T: Transport + Sync>(
             drop(connection);
             Ok(())
         }
+        Workload::Hold { connections } => hold(transport, address, connections)?.print(),
         Workload::Idle { secs } => {
             byte_once_up(transport, address)?;
             idle(Duration::from_secs_f64(secs)).map(|report| report.print())?
@@ -299,10 +328,15 @@ fn connect_rate<T: Transport>(transport: &T, address: SocketAddr, secs: f64) -> 
 
 /// A connection over which one byte went there and back.
 fn exchange_byte<T: Transport>(transport: &T, address: SocketAddr) -> io::Result<T::Stream> {
+    exchange(transport, address, Command::BYTE)
+}
+
+/// A connection over which a command went there and came back.
+fn exchange<T: Transport>(transport: &T, address: SocketAddr, command: u8) -> io::Result<T::Stream> {
     let mut stream = transport.connect(address, CONNECT_TIMEOUT)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
-    let mut byte = [Command::BYTE];
+    let mut byte = [command];
     stream.write_all(&byte)?;
     stream.read_exact(&mut byte)?;
     Ok(stream)
@@ -323,17 +357,34 @@ fn byte_once_up<T: Transport>(transport: &T, address: SocketAddr) -> io::Result<
     }
 }
 
+/// Connections that have exchanged one byte, held open together.
+fn hold<T: Transport>(transport: &T, address: SocketAddr, connections: usize) -> io::Result<Report> {
+    raise_descriptor_limit();
+    byte_once_up(transport, address)?;
+    let before = memory_kib("VmRSS:")?;
+    let mut held = Vec::with_capacity(connections);
+    for _ in 0..connections {
+        held.push(exchange(transport, address, Command::HOLD)?);
+    }
+    let kib = memory_kib("VmRSS:")?.saturating_sub(before);
+    Ok(Report::Hold { connections, kib_each: kib as f64 / connections as f64 })
+}
+
 fn idle(time: Duration) -> io::Result<Report> {
     let (start, cpu) = (Instant::now(), report::cpu_time());
     thread::sleep(time);
     let cpu = (report::cpu_time() - cpu).as_secs_f64();
     let cpu_percent = cpu / start.elapsed().as_secs_f64() * 100.0;
+    let (rss_kib, anonymous_kib) = (memory_kib("VmRSS:")?, memory_kib("RssAnon:")?);
+    Ok(Report::Idle { rss_kib, anonymous_kib, cpu_percent })
+}
+
+/// What the kernel says of this process's memory.
+fn memory_kib(key: &str) -> io::Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let kib = |key: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(key));
-        line.and_then(|v| v.split_whitespace().next()).and_then(|v| v.parse().ok()).unwrap_or(0)
-    };
-    Ok(Report::Idle { rss_kib: kib("VmRSS:"), anonymous_kib: kib("RssAnon:"), cpu_percent })
+    let line = status.lines().find_map(|line| line.strip_prefix(key));
+    let value = line.and_then(|v| v.split_whitespace().next()).and_then(|v| v.parse().ok());
+    value.ok_or_else(|| io::Error::other(format!("the kernel does not say {key}")))
 }
 
 #[cfg(test)]

@@ -77,6 +77,29 @@ pub(crate) struct NetworkArgs {
     secret: SecretArgs,
 }
 
+/// Which networks, and what lets this node in.
+#[derive(clap::Args)]
+pub(crate) struct NetworksArgs {
+    /// A network: its ID (16 hexadecimal digits), or the TOML file of a static network; may be given several times
+    #[arg(short, long = "network", value_name = "NETWORK", required = true)]
+    networks: Vec<String>,
+
+    #[command(flatten)]
+    secret: SecretArgs,
+}
+
+impl NetworksArgs {
+    /// The networks as described. The passphrase, if there is one, is that of all.
+    pub(crate) fn resolve(&self) -> Outcome<Vec<Network>> {
+        let passphrase = self.secret.passphrase()?;
+        let with_secret = |network: Network| match &passphrase {
+            Some(passphrase) => network.with_passphrase(passphrase),
+            None => network,
+        };
+        self.networks.iter().map(|text| Ok(with_secret(parse_network(text)?))).collect()
+    }
+}
+
 /// The passphrase of a network. Never an argument itself: those can be seen by every user of the machine.
 #[derive(clap::Args)]
 struct SecretArgs {

@@ -13,6 +13,7 @@ mod failure;
 mod id;
 mod listen;
 mod ping;
+mod run;
 mod session;
 mod signals;
 mod status;
@@ -57,6 +58,7 @@ enum Command {
     Listen(listen::Args),
     Dial(dial::Args),
     Ping(ping::Args),
+    Run(run::Args),
     Status(status::Args),
     Demo(demo::Args),
     #[command(hide = true)]
@@ -90,6 +92,7 @@ fn run(command: &Command) -> Outcome {
         Command::Listen(args) => listen::run(args),
         Command::Dial(args) => dial::run(args),
         Command::Ping(args) => ping::run(args),
+        Command::Run(args) => run::run(args),
         Command::Status(args) => status::run(args),
         Command::Demo(args) => demo::run(args),
         Command::DemoServe(args) => demo::serve(args),

@@ -84,7 +84,8 @@ impl Session {
     }
 }
 
-fn interfaces(names: &[String]) -> Interfaces {
+/// The interfaces that `--interface` names.
+pub(crate) fn interfaces(names: &[String]) -> Interfaces {
     match names {
         [] => Interfaces::All,
         [name] if name == "lo" => Interfaces::Loopback,

@@ -28,13 +28,15 @@ impl Datapath {
             let mut endpoint = self.control();
             let index = endpoint.join(now, config)?;
             let addresses = endpoint.addresses(index);
+            let prefixes: Vec<Cidr> =
+                addresses.iter().map(|address| in_network(*address, &members)).collect();
             let interface = self.stack.add_interface(InterfaceConfig {
                 name: id.to_string(),
-                addresses: addresses.iter().map(|address| in_network(*address, &members)).collect(),
+                addresses: prefixes.clone(),
                 ports,
                 checksums: false,
             });
-            let network = Network { id, index, interface, addresses };
+            let network = Network { id, index, interface, addresses, prefixes };
             self.networks.write().expect("no panic under this lock").push(network.clone());
             network
         };

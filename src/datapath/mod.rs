@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Instant;
 
 use peersock_overlay::{Endpoint, NetworkId, NetworkIndex, SessionTable, SocketIndex};
-use peersock_stack::{Batch, InterfaceId, Stack};
+use peersock_stack::{Batch, Cidr, InterfaceId, Stack};
 
 pub use control::{Subscription, is_drained};
 pub use counters::DatapathCounters;
@@ -92,6 +92,8 @@ pub struct Network {
     pub interface: InterfaceId,
     /// This node's addresses in it, the self-certifying one first.
     pub addresses: Vec<IpAddr>,
+    /// The same, each with the length of the prefix that it shares with the network's other addresses.
+    pub prefixes: Vec<Cidr>,
 }
 
 impl Datapath {

@@ -1,5 +1,6 @@
 //! The engine thread: timers, and the UDP sockets while no caller reads them.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -8,23 +9,35 @@ use rustix::event::{PollFd, PollFlags};
 
 use super::interfaces::InterfaceWatch;
 use super::role::Claim;
-use super::{Driver, poll, readable};
+use super::{Attached, Driver, poll, readable};
 
 /// Runs until the driver is stopped.
 pub(super) fn run(driver: &Driver, watch: Option<&InterfaceWatch>) {
+    while !driver.is_stopped() {
+        let attached = driver.attached.get();
+        run_with(driver, watch, attached.as_ref());
+    }
+}
+
+/// Runs until the driver is stopped or something else is attached to it.
+fn run_with(driver: &Driver, watch: Option<&InterfaceWatch>, attached: Option<&Arc<dyn Attached>>) {
     let mut batch = Batch::default();
     let mut seen = 0;
     let mut sockets = driver.socket_fds();
     let count = sockets.len();
     let mut others = vec![PollFd::new(&driver.alarm.wakeup, PollFlags::IN)];
+    others.extend(attached.map(|attached| PollFd::from_borrowed_fd(attached.fd(), PollFlags::IN)));
     others.extend(watch.map(|watch| PollFd::new(watch, PollFlags::IN)));
     sockets.extend(others.iter().cloned());
+    let has_attached = usize::from(attached.is_some());
 
-    while !driver.is_stopped() {
+    while !driver.is_stopped() && driver.attached.is(attached) {
         driver.alarm.asked.store(u64::MAX, Ordering::SeqCst);
         let now = Instant::now();
         driver.datapath.handle_timeout(now, &mut batch);
         let deadline = driver.datapath.poll_timeout();
+        let deadline =
+            [deadline, attached.and_then(|attached| attached.deadline())].into_iter().flatten().min();
         let claim = driver.role.claim(now, &mut seen);
         let deadline = match claim {
             Claim::Theirs(Some(look)) => {
@@ -35,17 +48,22 @@ pub(super) fn run(driver: &Driver, watch: Option<&InterfaceWatch>) {
         let fds = if claim == Claim::Mine { &mut sockets[..] } else { &mut others[..] };
         sleep(driver, fds, deadline);
 
-        let (wakeup, watch_fd) = if claim == Claim::Mine { (count, count + 1) } else { (0, 1) };
-        if !fds[wakeup].revents().is_empty() {
+        let wakeup = if claim == Claim::Mine { count } else { 0 };
+        let marked = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
+        let has_work = attached.is_some() && marked(wakeup + 1);
+        if marked(wakeup) {
             driver.alarm.wakeup.clear();
         }
-        if fds.get(watch_fd).is_some_and(|fd| !fd.revents().is_empty()) {
+        if marked(wakeup + 1 + has_attached) {
             interfaces_changed(driver, watch, &mut batch);
         }
         if claim == Claim::Mine
             && let Some(mut receiver) = driver.role.engine_receiver()
         {
             receiver.receive(&driver.sockets, &driver.datapath, readable(&fds[..count]));
+        }
+        if let Some(attached) = attached {
+            attached.run(has_work);
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Any thread that reads or writes runs its flow itself; the engine thread ([`engine`]) runs the timers and everything
 //! nobody waits for. Which thread reads the UDP sockets is the [`role`]'s matter.
 
+mod attached;
 mod engine;
 mod interfaces;
 pub(crate) mod poll;
@@ -20,6 +21,7 @@ use peersock_overlay::{Endpoint, SocketIndex};
 use peersock_stack::{Batch, Flow, Stack};
 use rustix::event::{PollFd, PollFlags};
 
+pub(crate) use attached::Attached;
 pub use interfaces::Interfaces;
 pub(crate) use udp::UdpSockets;
 
@@ -39,6 +41,7 @@ pub(crate) struct Driver {
     pub(crate) sockets: Arc<UdpSockets>,
     pub(crate) role: ReceiveRole,
     alarm: Arc<Alarm>,
+    attached: attached::Slot,
     stopped: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -58,6 +61,7 @@ impl Driver {
             sockets,
             role: ReceiveRole::new(base, Wakeup::new()?),
             alarm,
+            attached: attached::Slot::default(),
             stopped: AtomicBool::new(false),
             thread: Mutex::new(None),
         });
@@ -107,6 +111,12 @@ impl Driver {
         if self.role.release(receiver, true, 0, Instant::now()) {
             self.kick();
         }
+    }
+
+    /// Has the engine thread serve something else too, or no longer.
+    pub(crate) fn attach(&self, attached: Option<Arc<dyn Attached>>) {
+        self.attached.set(attached);
+        self.kick();
     }
 
     /// Has the engine look at everything anew.

@@ -109,9 +109,15 @@ impl NameTable {
         self.names.retain(|(_, id), _| *id != network);
     }
 
-    fn look_up(&self, name: &str) -> Vec<IpAddr> {
+    pub(crate) fn look_up(&self, name: &str) -> Vec<IpAddr> {
         let name = name.to_ascii_lowercase();
         self.names.iter().filter(|((known, _), _)| *known == name).flat_map(|(_, ips)| ips.clone()).collect()
+    }
+
+    /// The name of the member that has an address.
+    pub(crate) fn name_of(&self, ip: IpAddr) -> Option<String> {
+        let named = self.names.iter().find(|(_, ips)| ips.contains(&ip));
+        named.map(|((name, _), _)| name.clone())
     }
 }
 

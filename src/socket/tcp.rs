@@ -36,16 +36,29 @@ impl Connection {
                 format!("{remote} cannot be connected to"),
             ));
         }
+        Connection::open(inner, None, remote, TcpOptions::default())
+            .map_err(|error| explain(error, remote.port(), &inner.driver.datapath.networks()))
+    }
+
+    /// Sends the SYN, from `local` if given.
+    pub(crate) fn open(
+        node: &Arc<Inner>,
+        local: Option<SocketAddr>,
+        remote: SocketAddr,
+        options: TcpOptions,
+    ) -> Result<Connection, Error> {
         let now = Instant::now();
-        let datapath = &inner.driver.datapath;
+        let datapath = &node.driver.datapath;
         let network = datapath.network_of(now, remote.ip()).ok_or(Error::NetworkUnreachable)?;
-        let flow = datapath
-            .stack()
-            .tcp_connect(now, network.interface, None, remote, TcpOptions::default())
-            .map_err(|error| explain(error, remote.port(), &[network]))?;
-        let connection = Connection::new(inner, flow);
+        let flow = datapath.stack().tcp_connect(now, network.interface, local, remote, options)?;
+        let connection = Connection::new(node, flow);
         connection.send();
         Ok(connection)
+    }
+
+    /// The stack's connection.
+    pub(crate) fn flow(&self) -> &Arc<Flow> {
+        &self.flow
     }
 
     fn new(node: &Arc<Inner>, flow: Arc<Flow>) -> Connection {
@@ -73,6 +86,17 @@ impl Connection {
         let n = self.flow.read(now, buf)?;
         if self.flow.has_output(now) {
             // The window opened: the sender may be waiting for it.
+            self.send();
+        }
+        Ok(n)
+    }
+
+    /// As [`Connection::read`], of data where it lies; see [`Flow::read_with`].
+    pub(crate) fn read_with(&self, take: impl FnOnce(&[&[u8]]) -> usize) -> io::Result<usize> {
+        self.node.check_up()?;
+        let now = Instant::now();
+        let n = self.flow.read_with(now, take)?;
+        if self.flow.has_output(now) {
             self.send();
         }
         Ok(n)
@@ -235,6 +259,28 @@ impl Acceptor {
             .map_err(|error| explain(error, local.port(), &node.inner.driver.datapath.networks()))?;
         node.inner.add_socket(&listener);
         Ok(Acceptor { node: Arc::clone(&node.inner), listener })
+    }
+
+    /// Takes an address and a port; connections come after [`Acceptor::listen`].
+    pub(crate) fn reserve(
+        node: &Arc<Inner>,
+        local: SocketAddr,
+        options: TcpOptions,
+    ) -> Result<Acceptor, Error> {
+        let networks = node.driver.datapath.networks();
+        let owner = networks.iter().find(|network| network.addresses.contains(&local.ip()));
+        if owner.is_none() && !local.ip().is_unspecified() {
+            return Err(Error::AddrNotAvailable);
+        }
+        let interface = owner.map(|network| network.interface);
+        let listener = node.driver.datapath.stack().tcp_bind(interface, local, options)?;
+        node.add_socket(&listener);
+        Ok(Acceptor { node: Arc::clone(node), listener })
+    }
+
+    /// listen(2).
+    pub(crate) fn listen(&self, backlog: usize) {
+        self.listener.listen(backlog);
     }
 
     pub(crate) fn waiters(&self) -> &Waiters {

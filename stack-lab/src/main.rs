@@ -26,6 +26,8 @@ mod rivals;
   cargo xtask bench tcp --only 'jain/*' --congestion cubic
   cargo xtask bench tcp --only cpu
   cargo xtask bench tcp --only 'kernel/*'                 beside the kernel's CUBIC and BBR, in real time, as root
+  cargo xtask bench tcp --only 'kernel/*completion*' --seeds 2    only short transfers; two rounds instead of five
+  cargo xtask bench tcp --only 'kernel/*goodput*' --secs 6        only goodput, over shorter times
   cargo xtask bench tcp --check --json tcp.jsonl
   cargo xtask bench tcp --soak 100000"
 )]
@@ -103,7 +105,7 @@ struct Chosen {
     /// In virtual time.
     cases: Vec<Case>,
     cpu: Vec<cpu::Case>,
-    rivals: Vec<rivals::Case>,
+    rivals: rivals::Trials,
 }
 
 impl Chosen {
@@ -120,18 +122,14 @@ impl Chosen {
         cases.retain(|case| !case.measures.is_empty());
         // They take minutes of real time, so nobody gets them who did not ask.
         let named = cli.list || cli.only.iter().any(|glob| glob.starts_with("kernel"));
-        let rivals = if named { rivals::cases() } else { Vec::new() };
-        Self {
-            cases,
-            cpu: cpu::cases().into_iter().filter(|case| wanted(&case.name)).collect(),
-            rivals: rivals.into_iter().filter(|case| wanted(&case.name)).collect(),
-        }
+        let rivals = if named { rivals::trials(wanted) } else { Vec::new() };
+        Self { cases, cpu: cpu::cases().into_iter().filter(|case| wanted(&case.name)).collect(), rivals }
     }
 
     fn names(&self) -> impl Iterator<Item = &str> {
         let measures = self.cases.iter().flat_map(|case| &case.measures);
         let cpu = self.cpu.iter().map(|case| case.name.as_str());
-        let rivals = self.rivals.iter().map(|case| case.name.as_str());
+        let rivals = self.rivals.iter().flat_map(rivals::Trial::names);
         measures.map(|measure| measure.name.as_str()).chain(cpu).chain(rivals)
     }
 
@@ -149,7 +147,7 @@ impl Chosen {
         })?;
         figures.extend(costs);
         if !self.rivals.is_empty() {
-            figures.extend(rivals::run(&self.rivals, cli.congestion, cli.seeds, cli.secs)?);
+            figures.extend(rivals::run(self.rivals, cli.congestion, cli.seeds, cli.secs)?);
         }
         Ok(figures)
     }

@@ -1,5 +1,8 @@
 //! Packets under way, in buffers that are used again.
 
+use crate::link::Fate;
+use crate::{Random, Time};
+
 /// Names a packet of a [`Packets`].
 pub(crate) type PacketId = u32;
 
@@ -12,7 +15,7 @@ pub(crate) struct Packets {
 
 impl Packets {
     /// Keeps a copy of `packet`.
-    pub(crate) fn put(&mut self, packet: &[u8]) -> PacketId {
+    fn put(&mut self, packet: &[u8]) -> PacketId {
         let id = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Vec::with_capacity(1500));
             (self.slots.len() - 1) as PacketId
@@ -21,6 +24,28 @@ impl Packets {
         slot.clear();
         slot.extend_from_slice(packet);
         id
+    }
+
+    /// Keeps a copy of `packet` for each time that it arrives, as it then looks.
+    pub(crate) fn carry(
+        &mut self,
+        packet: &[u8],
+        fate: Fate,
+        random: &mut Random,
+    ) -> impl Iterator<Item = (Time, PacketId)> + use<> {
+        let copies = [fate.arrival, fate.again].map(|arrival| {
+            let arrival = arrival?;
+            let id = self.put(packet);
+            if fate.mark {
+                mark_congestion(self.bytes(id));
+            }
+            if fate.corrupt {
+                let place = random.below(packet.len() as u64) as usize;
+                self.bytes(id)[place] ^= 1 << random.below(8);
+            }
+            Some((arrival, id))
+        });
+        copies.into_iter().flatten()
     }
 
     /// The packet's bytes.
@@ -35,7 +60,7 @@ impl Packets {
 }
 
 /// Marks a packet as a router does that has a long queue, if its sender understands that (RFC 3168 section 5).
-pub(crate) fn mark_congestion(packet: &mut [u8]) {
+fn mark_congestion(packet: &mut [u8]) {
     let Some(&version) = packet.first() else { return };
     // The last two bits of the traffic class, which lies across two bytes in IPv6.
     let shift = if version >> 4 == 4 { 0 } else { 4 };

@@ -10,7 +10,7 @@ use peersock_stack::{Batch, Egress, Listener, MAX_PACKET};
 use crate::connection::{Connection, Content, Role};
 use crate::host::{ENDLESS, Host, PORT, address, tcp_options};
 use crate::link::Carrier;
-use crate::packets::{PacketId, Packets, mark_congestion};
+use crate::packets::{PacketId, Packets};
 use crate::scenario::{Batching, ConnectionOutcome, Outcome, Scenario};
 use crate::{HEADERS, OVERHEAD, Random, SEGMENT, Time};
 
@@ -292,15 +292,7 @@ impl<'a> World<'a> {
         let carrier = &mut self.carriers[usize::from(from.server)];
         let fate = carrier.carry(self.now, pair, self.pairs[pair].delay, packet.len() + OVERHEAD);
         let to = HostId { server: !from.server, ..from };
-        for arrival in [fate.arrival, fate.again].into_iter().flatten() {
-            let id = self.packets.put(packet);
-            if fate.mark {
-                mark_congestion(self.packets.bytes(id));
-            }
-            if fate.corrupt {
-                let place = self.random.below(packet.len() as u64) as usize;
-                self.packets.bytes(id)[place] ^= 1 << self.random.below(8);
-            }
+        for (arrival, id) in self.packets.carry(packet, fate, &mut self.random) {
             self.schedule(arrival, Event::Arrive(to, id));
         }
     }

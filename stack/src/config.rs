@@ -40,6 +40,10 @@ pub struct Config {
     /// How long a connection that the application has closed may take to finish in silence; three times as
     /// long while something of ours is unacknowledged. Default 60 s, as Linux's `tcp_fin_timeout`.
     pub orphan_timeout: Duration,
+    /// How long a pair of addresses stays unusable after a connection that this node has closed first (TIME-WAIT, two
+    /// segment lifetimes). Default 10 s: RFC 9293 3.4.2 has four minutes, Linux 60 s. It gives way earlier to a new
+    /// connection that cannot be confused with the old one (RFC 6191).
+    pub time_wait: Duration,
     /// Ports for sockets that did not ask for one. Default 32768 to 60999, as Linux.
     pub ephemeral_ports: RangeInclusive<u16>,
     /// Most TCP flows, in any state. Default 262,144. Beyond it a connect fails with
@@ -68,6 +72,7 @@ impl Default for Config {
             syn_timeout: Duration::from_secs(127),
             user_timeout: Duration::from_secs(924),
             orphan_timeout: Duration::from_secs(60),
+            time_wait: Duration::from_secs(10),
             ephemeral_ports: 32768..=60999,
             max_flows: 1 << 18,
             icmp_errors_per_second: 100,
@@ -204,22 +209,26 @@ impl std::str::FromStr for Cidr {
 /// use peersock_stack::TcpOptions;
 ///
 /// let options = TcpOptions { nodelay: true, ..TcpOptions::default() };
-/// assert!(options.keepalive.is_none());
+/// assert!(!options.keepalive.on);
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct TcpOptions {
     /// TCP_NODELAY: send small writes at once instead of waiting for an acknowledgement. Default off.
     pub nodelay: bool,
-    /// SO_KEEPALIVE and TCP_KEEPIDLE: probe a silent peer at this interval, and give it up with
-    /// [`Error::TimedOut`](crate::Error::TimedOut) after eight unanswered probes. Default off,
-    /// 1 ms at least.
-    pub keepalive: Option<Duration>,
+    /// SO_KEEPALIVE and what belongs to it. Default off.
+    pub keepalive: KeepAlive,
     /// SO_LINGER with zero: [`Flow::close`](crate::Flow::close) resets the connection. Default off.
     pub reset_on_close: bool,
     /// SO_REUSEADDR: bind a port that has connections left from an earlier listener (in TIME-WAIT or
-    /// not). Two listeners on one address conflict all the same. Default off; note that
+    /// not). Two listeners on one address conflict all the same, unless both have `reuse_port`. Default off; note that
     /// `std::net::TcpListener` sets it on Unix.
     pub reuse_address: bool,
+    /// SO_REUSEPORT: several listeners that all have it may listen on one address and port. Each gets its share of the
+    /// connections, by the peers' addresses and ports; what waits for one that is closed is reset. Default off.
+    pub reuse_port: bool,
+    /// TCP_DEFER_ACCEPT, of listeners: a connection can be accepted once data, or its end, has come, or after this time.
+    /// Until then it holds a place of the backlog as a handshake does. Default none.
+    pub defer_accept: Option<Duration>,
     /// TCP_USER_TIMEOUT (RFC 5482), instead of [`Config::user_timeout`].
     pub user_timeout: Option<Duration>,
     /// SO_SNDBUF: a queue of this size from the start instead of one that grows to [`Config::send_buffer`], bytes.
@@ -231,6 +240,59 @@ pub struct TcpOptions {
     pub congestion: CongestionControl,
     /// Whether explicit congestion notification (RFC 3168) is asked for and accepted. Default off.
     pub ecn: bool,
+    /// TCP_MAXSEG: no segment that is sent or asked for has more payload, TCP options included, bytes. By default the
+    /// path and the peer decide. 88 at least.
+    pub max_segment_size: Option<u16>,
+    /// What its packets' IP headers say; see [`Flow::set_ip_options`](crate::Flow::set_ip_options).
+    pub ip: IpOptions,
+}
+
+/// When a silent peer is probed, and when it is given up with [`Error::TimedOut`](crate::Error::TimedOut)
+/// (RFC 9293 3.8.4). Probes leave only while nothing waits for an acknowledgement; for what does there is
+/// [`TcpOptions::user_timeout`].
+///
+/// ```
+/// use std::time::Duration;
+/// use peersock_stack::KeepAlive;
+///
+/// let usual = KeepAlive { on: true, ..KeepAlive::default() };
+/// assert_eq!((usual.idle.as_secs(), usual.interval.as_secs(), usual.probes), (7200, 75, 9));
+/// let often = KeepAlive::every(Duration::from_secs(10));
+/// assert_eq!((often.on, often.idle), (true, often.interval));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeepAlive {
+    /// SO_KEEPALIVE. Default off.
+    pub on: bool,
+    /// TCP_KEEPIDLE: how long the peer is silent before the first probe. Default two hours, 1 ms at least.
+    pub idle: Duration,
+    /// TCP_KEEPINTVL: the time from one probe to the next while none is answered. Default 75 s, as Linux, 1 ms at
+    /// least.
+    pub interval: Duration,
+    /// TCP_KEEPCNT: so many unanswered probes, with an interval behind the last, are a dead peer. Default 9, as Linux,
+    /// 1 at least.
+    pub probes: u32,
+}
+
+impl Default for KeepAlive {
+    fn default() -> Self {
+        let (idle, interval) = (Duration::from_secs(7200), Duration::from_secs(75));
+        Self { on: false, idle, interval, probes: 9 }
+    }
+}
+
+impl KeepAlive {
+    /// A probe at each interval of silence, the first one included. The peer is dead after eight.
+    pub fn every(interval: Duration) -> Self {
+        Self { on: true, idle: interval, interval, probes: 8 }
+    }
+}
+
+impl From<Option<Duration>> for KeepAlive {
+    /// [`every`](Self::every), or off.
+    fn from(interval: Option<Duration>) -> Self {
+        interval.map_or(Self::default(), Self::every)
+    }
 }
 
 /// Options of a UDP socket, given when it is bound.

@@ -66,7 +66,7 @@ counters! {
     tcp_timeouts: "connections given up without an answer",
     tcp_retransmits: "data packets sent again, counted as super-segments",
     tcp_no_socket: "segments for no connection or listener, answered with a reset",
-    tcp_backlog_overflows: "SYNs dropped because a listener's backlog was full",
+    tcp_backlog_overflows: "dropped: SYNs, cookies that came back, and what followed them, because a listener's backlog was full",
     tcp_cookies_sent: "SYNs answered with a cookie because handshakes filled a listener's backlog",
     tcp_cookies_accepted: "connections made from a cookie that came back",
     tcp_flow_limit: "SYNs dropped because the stack holds as many flows as it may",

@@ -192,12 +192,18 @@ pub(crate) trait Bound {
     /// The address, unspecified for all of its family.
     fn local(&self) -> SocketAddr;
 
+    /// Whether it takes packets at all: it may only be bound.
+    fn is_open(&self) -> bool {
+        true
+    }
+
     /// How well it suits a packet for `address` on `interface`: the more it asks for, the better;
     /// `None` if it does not.
     fn score(&self, interface: InterfaceId, address: IpAddr) -> Option<u8> {
         let own = self.interface();
         let local = self.local().ip();
-        let suits = own.is_none_or(|own| own == interface)
+        let suits = self.is_open()
+            && own.is_none_or(|own| own == interface)
             && local.is_ipv4() == address.is_ipv4()
             && (local.is_unspecified() || local == address);
         suits.then_some(u8::from(own.is_some()) + 2 * u8::from(!local.is_unspecified()))
@@ -234,6 +240,23 @@ impl<T: Bound> Binds<T> {
         let bound = ports.get(&destination.port())?;
         let scored = bound.iter().filter_map(|one| Some((one.score(interface, destination.ip())?, one)));
         scored.max_by_key(|&(score, _)| score).map(|(_, one)| one.clone())
+    }
+
+    /// The one that suits a packet best; equals share, and `spread` says whose part it is.
+    pub(crate) fn find_spread(
+        &self,
+        interface: InterfaceId,
+        destination: SocketAddr,
+        spread: impl FnOnce() -> u64,
+    ) -> Option<Arc<T>> {
+        let ports = self.read();
+        let bound = ports.get(&destination.port())?;
+        let score = |one: &T| one.score(interface, destination.ip());
+        let best = bound.iter().filter_map(|one| score(one)).max()?;
+        let mut equals = bound.iter().filter(|one| score(one) == Some(best));
+        let count = equals.clone().count() as u64;
+        let at = if count > 1 { spread() % count } else { 0 };
+        equals.nth(at as usize).cloned()
     }
 
     /// Whether nothing is bound. Takes no lock.

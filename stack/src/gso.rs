@@ -89,7 +89,8 @@ impl SuperSegment {
     }
 
     /// The next wire packet, contiguous in `buf`, which must be the buffer that
-    /// [`Flow::egress`](crate::Flow::egress) filled. PSH and FIN are set on the last one only.
+    /// [`Flow::egress`](crate::Flow::egress) filled. PSH and FIN are set on the last one only, URG
+    /// as far as there is urgent data.
     ///
     /// # Panics
     /// If `buf` is shorter than [`len`](Self::len).
@@ -123,6 +124,11 @@ impl SuperSegment {
         let mut tcp = TcpPacket::new_unchecked(&mut packet[self.ip_len..]);
         let seq = tcp.seq_number().0.wrapping_add(sent as i32);
         tcp.set_seq_number(TcpSeqNumber(seq));
+        if tcp.urg() {
+            let left = usize::from(tcp.urgent_at()).saturating_sub(sent);
+            tcp.set_urg(left > 0);
+            tcp.set_urgent_at(left as u16);
+        }
         if !self.done {
             tcp.set_psh(false);
             tcp.set_fin(false);

@@ -1,4 +1,4 @@
-//! What a datagram socket decides about the IP headers of its packets.
+//! What a socket decides about the IP headers of its packets.
 
 use std::net::IpAddr;
 use std::sync::{PoisonError, RwLock};
@@ -8,7 +8,7 @@ use smoltcp::wire::IpProtocol;
 use crate::ip::{Fields, HOP_LIMIT};
 use crate::{Error, InterfaceId, TrafficClass};
 
-/// IP settings of a UDP, echo or raw socket: what `setsockopt` sets at the levels `IPPROTO_IP` and `IPPROTO_IPV6`.
+/// IP settings of a UDP, echo, raw or TCP socket: what `setsockopt` sets at the levels `IPPROTO_IP` and `IPPROTO_IPV6`.
 ///
 /// ```
 /// use peersock_stack::{Fragmentation, IpOptions};
@@ -34,7 +34,7 @@ pub struct IpOptions {
     /// without one the first that has an address of the family.
     pub multicast_interface: Option<InterfaceId>,
     /// IP_RECVERR, IPV6_RECVERR: queue each ICMP error about the socket's datagrams, also while it is not connected.
-    /// Default off.
+    /// A connection's next call fails with it; see [`Flow::take_soft_error`](crate::Flow::take_soft_error). Default off.
     pub receive_errors: bool,
 }
 

@@ -63,10 +63,10 @@
 //!
 //! # Deviations and limits
 //!
-//! - TIME-WAIT lasts 10 s (RFC 9293 has four minutes, Linux 60 s), and gives way earlier to a new connection that cannot
-//!   be confused with the old one.
+//! - TIME-WAIT lasts 10 s unless configured otherwise (RFC 9293 has four minutes, Linux 60 s; [`Config::time_wait`]), and
+//!   gives way earlier to a new connection that cannot be confused with the old one.
 //! - The retransmission timeout is 200 ms above a round trip at least, as in Linux (RFC 6298 has 1 s).
-//! - No TCP Fast Open and no urgent data: URG is ignored, and what it points at stays in the stream.
+//! - No TCP Fast Open. Urgent data is read in line only (RFC 6093), and a read that begins before the mark ends there.
 //! - Timestamps (RFC 7323) are offered only on interfaces with checksums, which means towards other stacks. Without them
 //!   nothing but the window protects against wrapped sequence numbers.
 //! - ECN is off unless a socket asks for it ([`TcpOptions::ecn`]), and then as in RFC 3168: no accurate ECN, no L4S.
@@ -126,11 +126,13 @@ mod traffic_class;
 mod udp;
 
 pub use batch::{Batch, Reply};
-pub use config::{Cidr, Config, InterfaceConfig, InterfaceId, ParseCidrError, TcpOptions, UdpOptions};
+pub use config::{
+    Cidr, Config, InterfaceConfig, InterfaceId, KeepAlive, ParseCidrError, TcpOptions, UdpOptions,
+};
 pub use counters::Counters;
 pub use error::Error;
 pub use error_queue::{ErrorOrigin, ErrorReport};
-pub use flow::{Egress, Flow, TcpInfo};
+pub use flow::{Egress, Flow, PIECES, TcpInfo};
 pub use fragments::Fragments;
 pub use gro::{Coalescer, Flushed};
 pub use gso::SuperSegment;

@@ -4,19 +4,22 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crate::batch::Mark;
 use crate::clock::{Time, since};
 use crate::demux::Bound;
+use crate::ip::canonical;
 use crate::stack::Shared;
-use crate::{Error, Flow, InterfaceId, Ready, TcpOptions};
+use crate::{Error, Flow, InterfaceId, Ready, Stack, TcpOptions};
 
 /// After the last cookie was given, none comes back later than this.
 const COOKIE_LIFETIME: Duration = Duration::from_secs(128);
 
 /// A listening TCP socket.
+///
+/// Several may share a port, see [`TcpOptions::reuse_port`].
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -36,19 +39,99 @@ pub struct Listener {
     shared: Arc<Shared>,
     interface: Option<InterfaceId>,
     local: SocketAddr,
-    options: TcpOptions,
+    /// As it was bound; a later change of the options means nothing.
+    reuse_port: bool,
+    options: RwLock<TcpOptions>,
     queue: Mutex<Queue>,
     mark: Mark,
     context: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
 struct Queue {
+    /// Connections that may wait; 0 while the socket is only bound.
     backlog: usize,
     handshakes: usize,
     established: VecDeque<Arc<Flow>>,
     closed: bool,
-    /// When a SYN was last answered with a cookie.
+    /// When a SYN was last answered with a cookie, and when one last came back and found no place.
     cookie: Option<Time>,
+    refused: Option<Time>,
+}
+
+impl Stack {
+    /// Listens for connections on `local`: its address may be unspecified, port 0 means any free one that
+    /// the network allows. Without an interface it listens on all that have the address.
+    ///
+    /// At most `backlog` connections (at least 1) may be under way or wait to be accepted; SYNs beyond
+    /// that are dropped, so that their senders try again, and counted.
+    ///
+    /// # Errors
+    /// [`Error::AddrInUse`] if a listener overlaps and not both have [`TcpOptions::reuse_port`], or connections of the
+    /// port are left (in TIME-WAIT or not) and neither this nor [`TcpOptions::reuse_address`] is on;
+    /// [`Error::PermissionDenied`] if the network does not allow the port; [`Error::AddrNotAvailable`],
+    /// [`Error::NetworkUnreachable`] for a foreign address or unknown interface.
+    pub fn tcp_listen(
+        &self,
+        _now: Instant,
+        interface: Option<InterfaceId>,
+        local: SocketAddr,
+        backlog: usize,
+        options: TcpOptions,
+    ) -> Result<Arc<Listener>, Error> {
+        let listener = self.tcp_bind(interface, local, options)?;
+        listener.listen(backlog);
+        Ok(listener)
+    }
+
+    /// Takes an address and a port as [`tcp_listen`](Self::tcp_listen) does. Connections to it are refused until
+    /// [`Listener::listen`].
+    ///
+    /// # Errors
+    /// Those of [`tcp_listen`](Self::tcp_listen).
+    pub fn tcp_bind(
+        &self,
+        interface: Option<InterfaceId>,
+        local: SocketAddr,
+        options: TcpOptions,
+    ) -> Result<Arc<Listener>, Error> {
+        let shared = &self.shared;
+        let local = canonical(local);
+        if local.ip().is_multicast() {
+            return Err(Error::AddrNotAvailable);
+        }
+        let network = self.bind_network(interface, local.ip())?;
+        let allowed = |port| network.as_ref().is_none_or(|network| network.allows(port));
+        // A port that nobody has asked for is nobody else's.
+        let listen = |port: u16, asked: bool| {
+            let share = asked && options.reuse_port;
+            let reuse = share || (asked && options.reuse_address);
+            let free = |bound: &[Arc<Listener>]| {
+                let stands_in_the_way = |other: &Arc<Listener>| {
+                    other.overlaps(interface, local.ip()) && !(share && other.shares_port())
+                };
+                let taken = bound.iter().any(stands_in_the_way);
+                let left = !reuse && shared.flows.uses_port(port);
+                if taken || left { Err(Error::AddrInUse) } else { Ok(()) }
+            };
+            let local = SocketAddr::new(local.ip(), port);
+            let options = options.clone();
+            let make = || Listener::new(shared, interface, local, options);
+            shared.listeners.insert(port, free, make)
+        };
+        match local.port() {
+            0 => {
+                // Peers must be able to reach it, so if no ephemeral port is allowed, any will do.
+                let mut ephemeral = shared.ephemeral.candidates(local.ip(), None);
+                let found = ephemeral.find_map(|port| allowed(port).then(|| listen(port, false).ok())?);
+                let found = found.or_else(|| {
+                    (1..=u16::MAX).find_map(|port| allowed(port).then(|| listen(port, false).ok())?)
+                });
+                found.ok_or(Error::AddrInUse)
+            }
+            port if !allowed(port) => Err(Error::PermissionDenied),
+            port => listen(port, true),
+        }
+    }
 }
 
 /// What becomes of a SYN.
@@ -67,17 +150,17 @@ impl Listener {
         shared: &Arc<Shared>,
         interface: Option<InterfaceId>,
         local: SocketAddr,
-        backlog: usize,
         options: TcpOptions,
     ) -> Arc<Self> {
-        let backlog = backlog.max(1);
+        let backlog = 0;
         let established = VecDeque::new();
-        let queue = Queue { backlog, handshakes: 0, established, closed: false, cookie: None };
+        let queue = Queue { backlog, handshakes: 0, established, closed: false, cookie: None, refused: None };
         Arc::new(Self {
             shared: shared.clone(),
             interface,
             local,
-            options,
+            reuse_port: options.reuse_port,
+            options: RwLock::new(options),
             queue: Mutex::new(queue),
             mark: Mark::default(),
             context: OnceLock::new(),
@@ -107,10 +190,21 @@ impl Listener {
         }
     }
 
-    /// Changes how many connections may wait, handshakes included; at least 1. More that wait already
+    /// listen(2), also to change how many connections may wait, handshakes included; at least 1. More that wait already
     /// stay.
-    pub fn set_backlog(&self, backlog: usize) {
+    pub fn listen(&self, backlog: usize) {
         self.lock().backlog = backlog.max(1);
+    }
+
+    /// What connections inherit that are accepted.
+    pub fn options(&self) -> TcpOptions {
+        self.options.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes what connections inherit whose SYN comes from now on. What is decided when a socket is bound stays:
+    /// [`reuse_address`](TcpOptions::reuse_address), [`reuse_port`](TcpOptions::reuse_port).
+    pub fn set_options(&self, options: TcpOptions) {
+        *self.options.write().unwrap_or_else(PoisonError::into_inner) = options;
     }
 
     /// Stops listening. Connections that were not accepted are reset by the stack's next timeout.
@@ -143,8 +237,9 @@ impl Listener {
         &self.context
     }
 
-    pub(crate) fn options(&self) -> &TcpOptions {
-        &self.options
+    /// Whether it shares its port with others that do.
+    pub(crate) fn shares_port(&self) -> bool {
+        self.reuse_port
     }
 
     pub(crate) fn mark(&self) -> &Mark {
@@ -171,11 +266,19 @@ impl Listener {
     }
 
     /// Takes a place for a connection that brings a cookie back; `false` if there can be none.
-    pub(crate) fn take_cookie(&self) -> bool {
+    pub(crate) fn take_cookie(&self, now: Time) -> bool {
         let mut queue = self.lock();
         let free = !queue.closed && queue.established.len() < queue.backlog;
         queue.handshakes += usize::from(free);
+        if !free {
+            queue.refused = Some(now);
+        }
         free
+    }
+
+    /// Whether there may be peers that have brought a cookie back, found no place, and think that they are connected.
+    pub(crate) fn has_refused_cookies(&self, now: Time) -> bool {
+        self.lock().refused.is_some_and(|refused| since(now, refused) < COOKIE_LIFETIME)
     }
 
     /// Frees the place of a handshake that came to nothing.
@@ -200,6 +303,11 @@ impl Listener {
 }
 
 impl Bound for Listener {
+    /// A socket that is only bound takes no connections.
+    fn is_open(&self) -> bool {
+        self.lock().backlog > 0
+    }
+
     fn interface(&self) -> Option<InterfaceId> {
         self.interface
     }

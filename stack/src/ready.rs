@@ -32,6 +32,9 @@ impl Ready {
     /// The handshake is done. Stays set afterwards.
     pub const CONNECTED: Self = Self(1 << 5);
 
+    /// Urgent data is announced that was not read: [`Flow::urgent_left`](crate::Flow::urgent_left) (POLLPRI).
+    pub const URGENT: Self = Self(1 << 6);
+
     /// Whether all of `other` is set.
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
@@ -72,7 +75,7 @@ impl BitOrAssign for Ready {
 
 impl fmt::Debug for Ready {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = ["READABLE", "WRITABLE", "READ_CLOSED", "WRITE_CLOSED", "ERROR", "CONNECTED"];
+        let names = ["READABLE", "WRITABLE", "READ_CLOSED", "WRITE_CLOSED", "ERROR", "CONNECTED", "URGENT"];
         let mut set = f.debug_set();
         for (bit, name) in names.iter().enumerate() {
             if self.0 >> bit & 1 == 1 {

@@ -12,8 +12,9 @@ use crate::icmp::Problem;
 use crate::interface::Interface;
 use crate::ip::{IpError, IpHeader, MAX_HEADERS, is_unicast};
 use crate::listener::Admission;
+use crate::stack::Shared;
 use crate::tcp::{Connection, Segment, TcpError, TcpHeader, initial_sequence};
-use crate::{Batch, Flow, InterfaceId, Listener, Stack, icmp, raw, udp};
+use crate::{Batch, Flow, InterfaceId, Listener, Stack, TcpOptions, icmp, raw, udp};
 
 impl Stack {
     /// Takes in one inner IP packet, or a super-segment that a [`Coalescer`](crate::Coalescer) made, and
@@ -137,6 +138,9 @@ impl Stack {
             }
             return;
         }
+        if self.may_come_again(time, interface.id, (local, remote), &tcp) {
+            return shared.counters.tcp_backlog_overflows.bump();
+        }
         // RFC 9293 3.10.7.2: to a listener, what neither opens nor acknowledges is nothing.
         if tcp.ack.is_none() && shared.listeners.find(interface.id, local).is_some() {
             return;
@@ -144,6 +148,12 @@ impl Stack {
         shared.counters.tcp_no_socket.bump();
         batch
             .reply(interface.id, ip.source, MAX_HEADERS, |buf| tcp.write_reset(ip, interface.checksums, buf));
+    }
+
+    /// Who listens for a connection between these addresses.
+    fn listener(&self, interface: InterfaceId, addresses: (SocketAddr, SocketAddr)) -> Option<Arc<Listener>> {
+        let Shared { listeners, listener_key, .. } = &*self.shared;
+        listeners.find_spread(interface, addresses.0, || listener_key.digest(addresses))
     }
 
     /// A SYN has come for `local`. `None` if nobody listens there, `Some(None)` if it was dropped.
@@ -157,7 +167,7 @@ impl Stack {
         batch: &mut Batch,
     ) -> Option<Option<Arc<Flow>>> {
         let shared = &self.shared;
-        let listener = shared.listeners.find(interface.id, local)?;
+        let listener = self.listener(interface.id, (local, remote))?;
         if shared.flows.len() >= shared.config.max_flows {
             shared.counters.tcp_flow_limit.bump();
             return Some(None);
@@ -166,7 +176,8 @@ impl Stack {
         match listener.begin_handshake(time) {
             Admission::Place => {}
             Admission::Cookie => {
-                self.answer_with_cookie(time, interface, (local, remote), &segment, batch);
+                let options = listener.options();
+                self.answer_with_cookie(time, interface, (local, remote), (&segment, &options), batch);
                 return Some(None);
             }
             Admission::Full => {
@@ -174,7 +185,7 @@ impl Stack {
                 return Some(None);
             }
         }
-        let settings = Flow::settings(shared, interface, listener.options());
+        let settings = Flow::settings(shared, interface, &listener.options());
         let isn = initial_sequence(&shared.sequence_key, time, local, remote);
         let addresses = (local, remote);
         let connection = Connection::accept(settings, time, addresses, isn, &segment);
@@ -192,7 +203,8 @@ impl Stack {
     ) -> Option<Arc<Flow>> {
         let shared = &self.shared;
         let options = listener.options();
-        let flow = Flow::new(shared, interface.clone(), addresses, connection, options, time, Some(listener));
+        let flow =
+            Flow::new(shared, interface.clone(), addresses, connection, &options, time, Some(listener));
         let inserted = shared.flows.insert(&flow);
         if !inserted {
             listener.forget_handshake();
@@ -206,7 +218,7 @@ impl Stack {
         time: Time,
         interface: &Interface,
         (local, remote): (SocketAddr, SocketAddr),
-        syn: &Segment<'_>,
+        (syn, options): (&Segment<'_>, &TcpOptions),
         batch: &mut Batch,
     ) {
         let shared = &self.shared;
@@ -214,7 +226,7 @@ impl Stack {
         let mss = syn.options.mss.unwrap_or(0);
         let isn = shared.cookies.make(time, (local, remote), syn.seq, mss);
         batch.reply(interface.id, remote.ip(), MAX_HEADERS, |buf| {
-            Connection::write_cookie((local, remote), isn, syn.seq, interface.checksums, buf)
+            Connection::write_cookie((local, remote), isn, syn.seq, (options, interface.checksums), buf)
         });
     }
 
@@ -229,19 +241,34 @@ impl Stack {
     ) -> Option<Option<Arc<Flow>>> {
         let shared = &self.shared;
         let ack = tcp.ack.filter(|_| !tcp.syn && !tcp.rst)?;
-        let listener = shared.listeners.find(interface.id, local)?;
+        let listener = self.listener(interface.id, (local, remote))?;
         if !listener.has_given_cookies(time) {
             return None;
         }
         let (isn, irs) = (ack.wrapping_sub(1), tcp.seq.wrapping_sub(1));
         let mss = shared.cookies.check(time, (local, remote), irs, isn)?;
-        if shared.flows.len() >= shared.config.max_flows || !listener.take_cookie() {
+        if shared.flows.len() >= shared.config.max_flows || !listener.take_cookie(time) {
             shared.counters.tcp_backlog_overflows.bump();
             return Some(None);
         }
         shared.counters.tcp_cookies_accepted.bump();
-        let settings = Flow::settings(shared, interface, listener.options());
+        let settings = Flow::settings(shared, interface, &listener.options());
         let connection = Connection::from_cookie(settings, time, (local, remote), (isn, irs), mss);
         Some(self.add_accepted(time, interface, (local, remote), connection, &listener))
+    }
+
+    /// Whether a segment for no connection is from the middle of a stream whose cookie has found no place, as far as one
+    /// can tell: not even its beginning is known. Without a reset the peer sends that again, which has the cookie.
+    fn may_come_again(
+        &self,
+        time: Time,
+        interface: InterfaceId,
+        addresses: (SocketAddr, SocketAddr),
+        tcp: &TcpHeader,
+    ) -> bool {
+        let carries = tcp.payload > 0 || tcp.fin;
+        let continues = carries && tcp.ack.is_some() && !tcp.syn && !tcp.rst;
+        let listener = || self.listener(interface, addresses);
+        continues && listener().is_some_and(|listener| listener.has_refused_cookies(time))
     }
 }

@@ -42,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) interfaces: Interfaces,
     pub(crate) flows: FlowTable,
     pub(crate) listeners: Binds<Listener>,
+    /// Which of several listeners on a port gets a connection.
+    pub(crate) listener_key: Key,
     pub(crate) udp_connected: ConnectedUdp,
     pub(crate) udp_binds: Binds<UdpSocket>,
     /// Bound to their identifier.
@@ -57,7 +59,7 @@ pub(crate) struct Shared {
     pub(crate) memory: Arc<Memory>,
     pub(crate) sequence_key: Key,
     pub(crate) cookies: Cookies,
-    ephemeral: Ephemeral,
+    pub(crate) ephemeral: Ephemeral,
 }
 
 impl Stack {
@@ -72,6 +74,7 @@ impl Stack {
             interfaces: Interfaces::default(),
             flows: FlowTable::new(&seed),
             listeners: Binds::default(),
+            listener_key: Key::new(&seed, "listener"),
             udp_connected: ConnectedUdp::new(&seed),
             udp_binds: Binds::default(),
             icmp: Binds::default(),
@@ -234,59 +237,6 @@ impl Stack {
         Some(flow)
     }
 
-    /// Listens for connections on `local`: its address may be unspecified, port 0 means any free one that
-    /// the network allows. Without an interface it listens on all that have the address.
-    ///
-    /// At most `backlog` connections (at least 1) may be under way or wait to be accepted; SYNs beyond
-    /// that are dropped, so that their senders try again, and counted.
-    ///
-    /// # Errors
-    /// [`Error::AddrInUse`] if a listener overlaps, or connections of the port are left and
-    /// [`TcpOptions::reuse_address`] is off; [`Error::PermissionDenied`] if the network does not allow the
-    /// port; [`Error::AddrNotAvailable`], [`Error::NetworkUnreachable`] for a foreign address or unknown
-    /// interface.
-    pub fn tcp_listen(
-        &self,
-        _now: Instant,
-        interface: Option<InterfaceId>,
-        local: SocketAddr,
-        backlog: usize,
-        options: TcpOptions,
-    ) -> Result<Arc<Listener>, Error> {
-        let shared = &self.shared;
-        let local = canonical(local);
-        if local.ip().is_multicast() {
-            return Err(Error::AddrNotAvailable);
-        }
-        let network = self.bind_network(interface, local.ip())?;
-        let allowed = |port| network.as_ref().is_none_or(|network| network.allows(port));
-        let listen = |port: u16, reuse: bool| {
-            let free = |bound: &[Arc<Listener>]| {
-                use crate::demux::Bound;
-                let taken = bound.iter().any(|other| other.overlaps(interface, local.ip()));
-                let left = !reuse && shared.flows.uses_port(port);
-                if taken || left { Err(Error::AddrInUse) } else { Ok(()) }
-            };
-            let local = SocketAddr::new(local.ip(), port);
-            let options = options.clone();
-            let make = || Listener::new(shared, interface, local, backlog, options);
-            shared.listeners.insert(port, free, make)
-        };
-        match local.port() {
-            0 => {
-                // Peers must be able to reach it, so if no ephemeral port is allowed, any will do.
-                let mut ephemeral = shared.ephemeral.candidates(local.ip(), None);
-                let found = ephemeral.find_map(|port| allowed(port).then(|| listen(port, false).ok())?);
-                let found = found.or_else(|| {
-                    (1..=u16::MAX).find_map(|port| allowed(port).then(|| listen(port, false).ok())?)
-                });
-                found.ok_or(Error::AddrInUse)
-            }
-            port if !allowed(port) => Err(Error::PermissionDenied),
-            port => listen(port, options.reuse_address),
-        }
-    }
-
     /// Binds a UDP socket to `local`: its address may be unspecified, port 0 means any free one. Without
     /// an interface it receives on all that have the address.
     ///
@@ -326,7 +276,7 @@ impl Stack {
     }
 
     /// The interface that a bind is meant for, `None` for a wildcard over all.
-    fn bind_network(
+    pub(crate) fn bind_network(
         &self,
         interface: Option<InterfaceId>,
         address: IpAddr,
@@ -361,7 +311,7 @@ impl Stack {
         self.shared.timers.fire(time, Batch::FLOWS_PER_TIMEOUT, &mut due);
         for (tick, flow) in due.drain(..) {
             if let Some(flow) = flow.upgrade()
-                && flow.on_timer(tick, time)
+                && flow.on_timer(tick, time, batch)
             {
                 batch.touch_flow(&self.shared.rounds, flow);
             }

@@ -64,7 +64,7 @@ pub(crate) fn client(address: SocketAddr, workload: &Workload) -> io::Result<()>
                 exchange_byte(&connection).await?;
                 Report::Byte
             }
-            Workload::Recover | Workload::Idle { .. } => {
+            Workload::Recover | Workload::Hold { .. } | Workload::Idle { .. } => {
                 return Err(io::Error::new(io::ErrorKind::Unsupported, "not measured for quinn"));
             }
         };

@@ -119,7 +119,7 @@ impl World {
         let mut world = Self { ipv6, blind, mute, pair, connection, ports, acked: [0; 2], ending: false };
         // A byte each way shows where both ends are.
         for side in [A, B] {
-            world.connection.write(side, world.pair.now, 1);
+            world.connection.write(side, world.pair.now, 1, false);
             world.settle();
         }
         world
@@ -128,7 +128,7 @@ impl World {
     fn run(&mut self, operation: Operation) {
         let now = self.pair.now;
         match operation {
-            Operation::Write { side, len } => self.connection.write(side.into(), now, len.into()),
+            Operation::Write { side, len } => self.connection.write(side.into(), now, len.into(), false),
             Operation::Read { side, len } => self.connection.read(side.into(), now, len.into(), false),
             Operation::Shutdown { side } => {
                 self.connection.shutdown_write(side.into(), now);

@@ -78,12 +78,13 @@ impl Connection {
         self.streams[side].forged = true;
     }
 
-    pub(super) fn write(&mut self, side: usize, now: Instant, len: usize) {
+    pub(super) fn write(&mut self, side: usize, now: Instant, len: usize, urgent: bool) {
         let End { flow: Some(flow), closed: false, .. } = &self.ends[side] else { return };
         let stream = &mut self.streams[side];
         let data: Vec<u8> = (0..len as u32).map(|at| byte(side, stream.written + at)).collect();
         let ready = flow.readiness();
-        match flow.write(now, &data) {
+        let result = if urgent { flow.write_urgent(now, &data) } else { flow.write(now, &data) };
+        match result {
             Ok(written) => {
                 assert!(!stream.shut && written <= len);
                 stream.pending.extend(&data[..written]);
@@ -102,6 +103,8 @@ impl Connection {
         let stream = &mut self.streams[1 - side];
         let mut buf = vec![0; len];
         let ready = flow.readiness();
+        let urgent = flow.urgent_left() > 0 && !read_shut;
+        assert_eq!(ready.contains(Ready::URGENT), urgent, "{ready:?}");
         let result = if peek { flow.peek(now, &mut buf) } else { flow.read(now, &mut buf) };
         if result != Err(Error::WouldBlock) && len > 0 {
             assert!(ready.contains(Ready::READABLE), "{ready:?}");

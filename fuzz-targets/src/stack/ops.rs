@@ -92,6 +92,11 @@ enum Operation {
     WaitLong {
         seconds: u8,
     },
+    WriteUrgent {
+        which: u8,
+        side: u8,
+        len: u16,
+    },
 }
 
 /// Connections between two hosts while packets are lost, doubled and reordered: each byte is read once and in order,
@@ -133,7 +138,10 @@ impl World {
             Operation::Accept { side } => self.accept(usize::from(side % 2)),
             Operation::Listen { side, on, backlog } => self.listen(usize::from(side % 2), on, backlog),
             Operation::Write { which, side, len } => {
-                self.at(which, side, |one, side| one.write(side, now, len.into()));
+                self.at(which, side, |one, side| one.write(side, now, len.into(), false));
+            }
+            Operation::WriteUrgent { which, side, len } => {
+                self.at(which, side, |one, side| one.write(side, now, len.into(), true));
             }
             Operation::Read { which, side, len, peek } => {
                 self.at(which, side, |one, side| one.read(side, now, len.into(), peek));
@@ -217,7 +225,7 @@ impl World {
             (None, true) => {
                 self.listeners[side] = Some(self.pair.hosts[side].listen(now, self.ipv6, backlog.into()))
             }
-            (Some(listener), true) => listener.set_backlog(backlog.into()),
+            (Some(listener), true) => listener.listen(backlog.into()),
             (Some(listener), false) => {
                 listener.close(now);
                 self.listeners[side] = None;

@@ -13,12 +13,13 @@ use rustix::event::{EventfdFlags, eventfd};
 use super::node::{PER_ROUND, device, wait_readable};
 use super::road::Road;
 use super::tun::Tun;
-use super::{Namespace, Options, kernel_address, stack_address};
+use super::{Namespace, Options, Punctuality, Side};
 use crate::{Random, Time};
 
 /// Joins two namespaces: the kernel stands on one side where a [`Node`](super::Node) would have the stack.
 pub struct Bridge {
     stop: Arc<Stop>,
+    punctuality: Arc<Punctuality>,
     carrier: Option<JoinHandle<()>>,
 }
 
@@ -34,17 +35,23 @@ impl Bridge {
     /// When a device cannot be made, for example because there is one already.
     pub fn start(far: &Namespace, near: &Namespace, options: &Options) -> io::Result<Bridge> {
         let mut random = Random::new(options.seed);
+        let punctuality = Arc::<Punctuality>::default();
         let line = Line {
-            tuns: [device(far, options.mtu, stack_address)?, device(near, options.mtu, kernel_address)?],
+            tuns: [device(far, options, Side::Stack)?, device(near, options, Side::Kernel)?],
             roads: [&options.outward, &options.inward]
-                .map(|link| Road::new(link, options.delay, &mut random)),
+                .map(|link| Road::new(link, options.delay, &mut random, punctuality.clone())),
             origin: Instant::now(),
         };
         let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
         let stop = Arc::new(Stop { now: AtomicBool::new(false), wake });
         let stopped = stop.clone();
         let carrier = thread::Builder::new().name("bridge".to_owned()).spawn(move || line.run(&stopped))?;
-        Ok(Bridge { stop, carrier: Some(carrier) })
+        Ok(Bridge { stop, punctuality, carrier: Some(carrier) })
+    }
+
+    /// Whether the link keeps its times.
+    pub fn punctuality(&self) -> &Punctuality {
+        &self.punctuality
     }
 }
 

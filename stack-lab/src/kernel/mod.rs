@@ -24,16 +24,33 @@ mod tun;
 pub use bridge::Bridge;
 pub use namespace::{Namespace, unavailable};
 pub use node::{Node, Options};
+pub use road::Punctuality;
 pub use socket::{Acceptor, Socket};
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The kernel's address on the device.
+/// The kernel's address on the device, in [`Options::subnet`] 0.
 pub fn kernel_address(ipv6: bool) -> IpAddr {
-    if ipv6 { Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1).into() } else { Ipv4Addr::new(10, 77, 0, 1).into() }
+    address(0, Side::Kernel, ipv6)
 }
 
-/// The stack's address on the device.
+/// The stack's address on the device, in [`Options::subnet`] 0.
 pub fn stack_address(ipv6: bool) -> IpAddr {
-    if ipv6 { Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2).into() } else { Ipv4Addr::new(10, 77, 0, 2).into() }
+    address(0, Side::Stack, ipv6)
+}
+
+/// The two ends of a link.
+#[derive(Debug, Clone, Copy)]
+enum Side {
+    Kernel = 1,
+    /// Where the stack is, or the far kernel of a [`Bridge`].
+    Stack,
+}
+
+fn address(subnet: u8, side: Side, ipv6: bool) -> IpAddr {
+    if ipv6 {
+        Ipv6Addr::new(0xfd77, 0, 0, subnet.into(), 0, 0, 0, side as u16).into()
+    } else {
+        Ipv4Addr::new(10, 77, subnet, side as u8).into()
+    }
 }

@@ -1,7 +1,7 @@
 //! A stack on a TUN device, driven by a thread.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -17,7 +17,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use super::road::Road;
 use super::socket::{Acceptor, Socket};
 use super::tun::Tun;
-use super::{Namespace, kernel_address, stack_address};
+use super::{Namespace, Punctuality, Side, address};
 use crate::host::{ENDLESS, tcp_options};
 use crate::link::Link;
 use crate::{Random, Time};
@@ -31,6 +31,9 @@ pub struct Options {
     pub outward: Link,
     /// How long either way takes.
     pub delay: Time,
+    /// Which of 256 subnets the link is, so that there can be several links in a namespace: the third byte of its IPv4
+    /// addresses, and the number of the device.
+    pub subnet: u8,
     /// The device's MTU, bytes.
     pub mtu: usize,
     /// Of everything that is random.
@@ -50,6 +53,7 @@ impl Default for Options {
             inward: Link::new(1e12),
             outward: Link::new(1e12),
             delay: 0,
+            subnet: 0,
             mtu: 1500,
             seed: 1,
             config: Config::default(),
@@ -70,6 +74,7 @@ pub(super) struct Shared {
     pub(super) stack: Stack,
     pub(super) net: InterfaceId,
     options: TcpOptions,
+    subnet: u8,
     mtu: usize,
     origin: Instant,
     tun: Tun,
@@ -77,6 +82,7 @@ pub(super) struct Shared {
     wake: OwnedFd,
     stop: AtomicBool,
     outward: Mutex<Outward>,
+    punctuality: Arc<Punctuality>,
     /// Counts the driver's rounds, so that sockets can wait for one; [`Driver::GONE`] at the end.
     rounds: Mutex<u64>,
     round_done: Condvar,
@@ -100,28 +106,34 @@ impl Node {
     /// # Errors
     /// When the device cannot be made, for example because there is one already.
     pub fn start(namespace: &Namespace, options: &Options) -> io::Result<Node> {
-        let tun = device(namespace, options.mtu, kernel_address)?;
+        let tun = device(namespace, options, Side::Kernel)?;
         let mut random = Random::new(options.seed);
         let origin = Instant::now();
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&random.number().to_le_bytes());
         let stack = Stack::new(options.config.clone(), seed, origin);
-        let cidr = |ipv6, prefix| Cidr::new(stack_address(ipv6), prefix).expect("a prefix length");
-        let mut interface = InterfaceConfig::new("tun", [cidr(false, 24), cidr(true, 64)]);
+        // All subnets: the kernel may forward.
+        let cidr = |ipv6, prefix| {
+            Cidr::new(address(options.subnet, Side::Stack, ipv6), prefix).expect("a prefix length")
+        };
+        let mut interface = InterfaceConfig::new("tun", [cidr(false, 16), cidr(true, 48)]);
         interface.checksums = true;
         let net = stack.add_interface(interface);
-        let inward = Road::new(&options.inward, options.delay, &mut random);
-        let outward = Road::new(&options.outward, options.delay, &mut random);
+        let punctuality = Arc::<Punctuality>::default();
+        let mut road = |link: &Link| Road::new(link, options.delay, &mut random, punctuality.clone());
+        let (inward, outward) = (road(&options.inward), road(&options.outward));
         let shared = Arc::new(Shared {
             stack,
             net,
             options: tcp_options(options.congestion, options.ecn),
+            subnet: options.subnet,
             mtu: options.mtu,
             origin,
             tun,
             wake: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
             stop: AtomicBool::new(false),
             outward: Mutex::new(Outward { road: outward, largest: 0, buf: vec![0; MAX_PACKET] }),
+            punctuality,
             rounds: Mutex::new(0),
             round_done: Condvar::new(),
         });
@@ -149,7 +161,7 @@ impl Node {
     /// When no port is free.
     pub fn listen(&self, ipv6: bool) -> io::Result<Acceptor> {
         let shared = &self.shared;
-        let any = SocketAddr::new(stack_address(ipv6), 0);
+        let any = SocketAddr::new(address(shared.subnet, Side::Stack, ipv6), 0);
         let options = shared.options.clone();
         let listener = shared.stack.tcp_listen(Instant::now(), Some(shared.net), any, 128, options)?;
         Ok(Acceptor::new(shared.clone(), listener))
@@ -158,6 +170,11 @@ impl Node {
     /// Bytes of the largest packet that a connection of the stack has sent.
     pub fn largest_packet(&self) -> usize {
         lock(&self.shared.outward).largest
+    }
+
+    /// Whether the link keeps its times.
+    pub fn punctuality(&self) -> &Punctuality {
+        &self.shared.punctuality
     }
 
     /// One of the stack's counters.
@@ -312,14 +329,15 @@ impl Drop for Driver {
 }
 
 /// A TUN device in the namespace, with one of its addresses for each family.
-pub(super) fn device(namespace: &Namespace, mtu: usize, address: fn(bool) -> IpAddr) -> io::Result<Tun> {
-    const NAME: &str = "tun0";
-    let tun = namespace.run(|| Tun::open(NAME))?;
-    namespace.ip(&format!("link set {NAME} mtu {mtu} addrgenmode none"))?;
-    namespace.ip(&format!("addr add {}/24 dev {NAME}", address(false)))?;
-    namespace.ip(&format!("addr add {}/64 dev {NAME} nodad", address(true)))?;
+pub(super) fn device(namespace: &Namespace, options: &Options, side: Side) -> io::Result<Tun> {
+    let Options { subnet, mtu, .. } = options;
+    let name = format!("tun{subnet}");
+    let tun = namespace.run(|| Tun::open(&name))?;
+    namespace.ip(&format!("link set {name} mtu {mtu} addrgenmode none"))?;
+    namespace.ip(&format!("addr add {}/24 dev {name}", address(*subnet, side, false)))?;
+    namespace.ip(&format!("addr add {}/64 dev {name} nodad", address(*subnet, side, true)))?;
     // The kernel must not lose packets in front of the device: only links do.
-    namespace.ip(&format!("link set {NAME} txqueuelen 10000 up"))?;
+    namespace.ip(&format!("link set {name} txqueuelen 10000 up"))?;
     Ok(tun)
 }
 

@@ -2,10 +2,12 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::link::{Carrier, Link};
-use crate::packets::{PacketId, Packets, mark_congestion};
-use crate::{OVERHEAD, Random, Time};
+use crate::packets::{PacketId, Packets};
+use crate::{OVERHEAD, Random, Time, ms};
 
 /// Holds packets until they arrive.
 pub(super) struct Road {
@@ -15,10 +17,34 @@ pub(super) struct Road {
     under_way: BinaryHeap<Reverse<(Time, u64, PacketId)>>,
     serial: u64,
     random: Random,
+    punctuality: Arc<Punctuality>,
+}
+
+/// Whether the two directions of a link hand over packets when they should. One that has no processor to run on is late,
+/// and is then no longer the link that is to be measured.
+#[derive(Debug, Default)]
+pub struct Punctuality {
+    packets: AtomicU64,
+    late: AtomicU64,
+}
+
+impl Punctuality {
+    /// By so much a packet may be late.
+    const TOLERANCE: Time = ms(1);
+
+    fn count(&self, late: Time) {
+        self.packets.fetch_add(1, Ordering::Relaxed);
+        self.late.fetch_add(u64::from(late > Self::TOLERANCE), Ordering::Relaxed);
+    }
+
+    /// The share of packets that came more than a millisecond late, 0 if there were none.
+    pub fn late_share(&self) -> f64 {
+        self.late.load(Ordering::Relaxed) as f64 / self.packets.load(Ordering::Relaxed).max(1) as f64
+    }
 }
 
 impl Road {
-    pub(super) fn new(link: &Link, delay: Time, random: &mut Random) -> Self {
+    pub(super) fn new(link: &Link, delay: Time, random: &mut Random, punctuality: Arc<Punctuality>) -> Self {
         Self {
             carrier: Carrier::new(link, 1, random),
             delay,
@@ -26,21 +52,14 @@ impl Road {
             under_way: BinaryHeap::new(),
             serial: 0,
             random: random.fork(),
+            punctuality,
         }
     }
 
     /// A packet enters.
     pub(super) fn push(&mut self, now: Time, packet: &[u8]) {
         let fate = self.carrier.carry(now, 0, self.delay, packet.len() + OVERHEAD);
-        for arrival in [fate.arrival, fate.again].into_iter().flatten() {
-            let id = self.packets.put(packet);
-            if fate.mark {
-                mark_congestion(self.packets.bytes(id));
-            }
-            if fate.corrupt {
-                let place = self.random.below(packet.len() as u64) as usize;
-                self.packets.bytes(id)[place] ^= 1 << self.random.below(8);
-            }
+        for (arrival, id) in self.packets.carry(packet, fate, &mut self.random) {
             self.serial += 1;
             self.under_way.push(Reverse((arrival, self.serial, id)));
         }
@@ -52,6 +71,7 @@ impl Road {
             && arrival <= now
         {
             self.under_way.pop();
+            self.punctuality.count(now - arrival);
             to(self.packets.bytes(id));
             self.packets.free(id);
         }

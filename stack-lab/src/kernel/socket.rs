@@ -52,6 +52,16 @@ impl Socket {
         written.map_err(io::Error::from)
     }
 
+    /// The same with urgent data.
+    ///
+    /// # Errors
+    /// As [`try_write`](Self::try_write).
+    pub fn try_write_urgent(&self, data: &[u8]) -> io::Result<usize> {
+        let written = self.flow.write_urgent(Instant::now(), data);
+        self.pump();
+        written.map_err(io::Error::from)
+    }
+
     /// Sends the end after what was written.
     ///
     /// # Errors

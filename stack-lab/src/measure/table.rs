@@ -54,7 +54,7 @@ fn verdict(figure: &Figure, target: Target) -> String {
 
 fn row(out: &mut String, [name, unit, min, median, max, note]: [String; 6]) {
     let mut line = String::new();
-    let _ = write!(line, "{name:<50} {unit:<13} {min:>8} {median:>8} {max:>8}  {note}");
+    let _ = write!(line, "{name:<55} {unit:<13} {min:>8} {median:>8} {max:>8}  {note}");
     out.push_str(line.trim_end());
     out.push('\n');
 }

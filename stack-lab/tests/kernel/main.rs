@@ -8,4 +8,5 @@ mod bulk;
 mod ends;
 mod lab;
 mod stop;
+mod urgent;
 mod window;

@@ -6,9 +6,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::{Egress, Flow, sane};
-use crate::tcp::{Written, header_len};
+use super::{Egress, Flow};
+use crate::tcp::{Connection, Written, header_len};
 use crate::{Error, InterfaceId, Ready, State, SuperSegment};
+
+/// The most pieces that [`Flow::read_with`] shows.
+pub const PIECES: usize = 32;
 
 impl Flow {
     /// The interface it goes over.
@@ -43,6 +46,16 @@ impl Flow {
     /// [`Error::BrokenPipe`] after sending was shut down or the connection has ended, and once the
     /// error that ended it.
     pub fn write(&self, now: Instant, data: &[u8]) -> Result<usize, Error> {
+        self.write_with(now, data, |connection| connection.write(data))
+    }
+
+    /// As [`write`](Self::write), with `queue` for what the connection does.
+    pub(super) fn write_with(
+        &self,
+        now: Instant,
+        data: &[u8],
+        queue: impl FnOnce(&mut Connection) -> usize,
+    ) -> Result<usize, Error> {
         let (mut inner, time) = self.lock_at(now);
         if let Some(error) = inner.error.take() {
             self.publish(&mut inner);
@@ -56,7 +69,7 @@ impl Flow {
             State::Established | State::CloseWait => {}
             _ => return Err(Error::BrokenPipe),
         }
-        let queued = inner.live().map_or(0, |connection| connection.write(data));
+        let queued = inner.live().map_or(0, queue);
         inner.waiting.get_or_insert(time);
         if queued < data.len() {
             inner.was_full = true;
@@ -78,13 +91,46 @@ impl Flow {
             return Ok(0);
         }
         if let Some(connection) = inner.connection.as_mut().filter(|connection| connection.readable() > 0) {
+            let urgent = connection.urgent_left() > 0;
             let len = connection.read(time, buf);
             if connection.readable() == 0 {
                 self.settle(&mut inner, time);
+            } else if urgent {
+                self.publish(&mut inner);
             }
             return Ok(len);
         }
         self.nothing_to_read(&mut inner)
+    }
+
+    /// Shows received data to `take` where it lies, in order, in at most [`PIECES`] pieces. `take` says how many bytes it
+    /// has used, and these are then gone. Otherwise as [`read`](Self::read): the flow's lock is held meanwhile.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_with(&self, now: Instant, take: impl FnOnce(&[&[u8]]) -> usize) -> Result<usize, Error> {
+        let (mut inner, time) = self.lock_at(now);
+        if inner.read_shut {
+            return Ok(0);
+        }
+        let Some(connection) = inner.connection.as_mut().filter(|connection| connection.readable() > 0)
+        else {
+            return self.nothing_to_read(&mut inner);
+        };
+        let mut pieces: [&[u8]; PIECES] = [&[]; PIECES];
+        let mut count = 0;
+        for (slot, piece) in pieces.iter_mut().zip(connection.pieces()) {
+            (*slot, count) = (piece, count + 1);
+        }
+        let urgent = connection.urgent_left() > 0;
+        let used = take(&pieces[..count]);
+        connection.consume(time, used);
+        if connection.readable() == 0 {
+            self.settle(&mut inner, time);
+        } else if urgent {
+            self.publish(&mut inner);
+        }
+        Ok(used)
     }
 
     /// Copies received data and leaves it there; otherwise as [`read`](Self::read).
@@ -221,6 +267,11 @@ impl Flow {
         Some(if time > since { (time - since).into() } else { Duration::ZERO })
     }
 
+    /// Bytes that [`write`](Self::write) would take now.
+    pub fn writable(&self) -> usize {
+        self.lock().live().map_or(0, |connection| connection.writable())
+    }
+
     /// Bytes that can be read: FIONREAD.
     pub fn readable(&self) -> usize {
         self.lock().readable()
@@ -286,19 +337,13 @@ impl Flow {
         }
     }
 
-    /// Sets SO_KEEPALIVE and TCP_KEEPIDLE, see [`TcpOptions::keepalive`](crate::TcpOptions::keepalive). The next
-    /// [`egress`](Self::egress) sets the timer.
-    pub fn set_keepalive(&self, interval: Option<Duration>) {
-        let interval = sane(interval);
-        if let Some(connection) = self.lock().live() {
-            connection.set_keepalive(interval);
-        }
-    }
-
     /// Sets TCP_USER_TIMEOUT (RFC 5482): how long an acknowledgement may take, `None` for
     /// [`Config::user_timeout`](crate::Config::user_timeout). The next [`egress`](Self::egress) sets the timer.
     pub fn set_user_timeout(&self, timeout: Option<Duration>) {
-        self.lock().user_timeout = timeout.map(Box::new);
+        let mut inner = self.lock();
+        if inner.rare.is_some() || timeout.is_some() {
+            inner.rare().user_timeout = timeout;
+        }
     }
 
     /// Makes [`close`](Self::close) reset the connection: SO_LINGER with zero. To linger otherwise, wait

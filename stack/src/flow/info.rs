@@ -38,6 +38,8 @@ pub struct TcpInfo {
     pub backoff: u32,
     /// Payload of a full segment, bytes.
     pub mss: u64,
+    /// What the path takes, bytes of an IP packet. See [`Flow::path_mtu`].
+    pub path_mtu: u64,
     /// The congestion window, and the slow start threshold if there is one, bytes.
     pub congestion_window: u64,
     /// See `congestion_window`.
@@ -73,7 +75,7 @@ pub struct TcpInfo {
 impl Flow {
     /// TCP_INFO. `None` once the connection has ended, TIME-WAIT included.
     pub fn info(&self) -> Option<TcpInfo> {
-        self.lock().live().map(|connection| connection.info())
+        self.lock().live().map(|connection| connection.info(self.local()))
     }
 
     /// TCP_CONGESTION. `None` once the connection has ended.

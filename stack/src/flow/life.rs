@@ -1,5 +1,6 @@
 //! How a connection changes by itself: by segments, by time, and at its end.
 
+use std::sync::Weak;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -9,10 +10,7 @@ use crate::clock::{Time, after, earlier};
 use crate::ip::{IpHeader, MAX_HEADERS};
 use crate::tcp::{Ending, Outgoing, Segment, TcpHeader, Verdict};
 use crate::timers::{NEVER, Tick, tick_at};
-use crate::{Batch, Error, InterfaceId, State};
-
-/// Probes without an answer before the peer counts as gone, with the interval as set.
-const KEEPALIVE_PROBES: u32 = 8;
+use crate::{Batch, Error, InterfaceId, KeepAlive, State};
 
 impl Flow {
     /// Takes in a segment that belongs to this connection. `false` if the connection has made room
@@ -43,7 +41,11 @@ impl Flow {
         }
         let heard = connection.heard();
         inner.heard = inner.heard.max(heard);
-        self.after_segment(&mut inner, before, tcp.rst, batch);
+        if heard == time {
+            // Whatever it was, packets pass again.
+            inner.soft = None;
+        }
+        self.after_segment(&mut inner, (time, before), tcp.rst, batch);
         self.settle(&mut inner, time);
         true
     }
@@ -76,7 +78,8 @@ impl Flow {
     }
 
     fn acknowledge(&self, time: Time, ending: &Ending, batch: &mut Batch) {
-        let mut answer = Outgoing { seq: ending.snd_nxt, ack: Some(ending.rcv_nxt), ..Outgoing::default() };
+        let &Ending { snd_nxt: seq, rcv_nxt, marking, .. } = ending;
+        let mut answer = Outgoing { seq, ack: Some(rcv_nxt), marking, ..Outgoing::default() };
         answer.options.timestamps = ending.timestamps.map(|timestamps| timestamps.option(time));
         batch.reply(self.interface.id, self.remote().ip(), MAX_HEADERS, |buf| {
             answer.write_alone(buf, self.endpoints(), self.interface.checksums)
@@ -84,16 +87,19 @@ impl Flow {
     }
 
     /// What a segment's effect on the connection means for the socket.
-    fn after_segment(&self, inner: &mut Inner, before: State, rst: bool, batch: &mut Batch) {
+    fn after_segment(&self, inner: &mut Inner, (time, before): (Time, State), rst: bool, batch: &mut Batch) {
         let state = inner.state();
         if before.is_connecting() && !state.is_connecting() && state != State::Closed {
-            self.established(inner, batch);
+            self.established(inner, time);
         }
         if state == State::Closed && before != State::Closed && rst {
             self.was_reset(inner, before);
         }
         if matches!(state, State::CloseWait | State::Closing | State::LastAck | State::TimeWait) {
             inner.ended = true;
+        }
+        if inner.connected && state != State::Closed && !inner.is_deferred(time) {
+            self.hand_over(inner, batch);
         }
         if inner.readable() > 0 {
             if inner.orphaned {
@@ -107,9 +113,17 @@ impl Flow {
         }
     }
 
-    fn established(&self, inner: &mut Inner, batch: &mut Batch) {
+    fn established(&self, inner: &mut Inner, time: Time) {
         inner.connected = true;
         self.shared.counters.tcp_established.bump();
+        let listener = inner.listener.as_ref().and_then(Weak::upgrade);
+        let wait = listener.and_then(|listener| listener.options().defer_accept);
+        inner.defer(wait.map(|wait| after(time, wait)));
+    }
+
+    /// Gives the connection to its listener, if it has one that does not have it yet.
+    fn hand_over(&self, inner: &mut Inner, batch: &mut Batch) {
+        inner.defer(None);
         let Some(listener) = inner.listener.take() else { return };
         let listener = listener.upgrade();
         let this = self.this.upgrade();
@@ -141,20 +155,8 @@ impl Flow {
         }
     }
 
-    /// An ICMP error about this connection. Once it stands, such errors are advice only (RFC 5461).
-    pub(crate) fn unreachable(&self, time: Time, seq: u32, error: Error) -> bool {
-        let mut inner = self.lock();
-        let isn = inner.live().map(|connection| connection.initial_sequence());
-        if inner.state() != State::SynSent || isn != Some(seq) {
-            return false;
-        }
-        self.kill(&mut inner, error);
-        self.settle(&mut inner, time);
-        true
-    }
-
     /// Lets a timer fire that was set for `tick`; `true` if the flow has output or new readiness.
-    pub(crate) fn on_timer(&self, tick: Tick, time: Time) -> bool {
+    pub(crate) fn on_timer(&self, tick: Tick, time: Time, batch: &mut Batch) -> bool {
         let mut inner = self.lock();
         let time = inner.pass(time);
         if inner.alarm.first != tick {
@@ -171,9 +173,13 @@ impl Flow {
         }
         if self.gives_up_at(&inner).is_some_and(|due| due <= time) {
             self.shared.counters.tcp_timeouts.bump();
-            self.kill(&mut inner, Error::TimedOut);
+            let error = inner.soft.take().unwrap_or(Error::TimedOut);
+            self.kill(&mut inner, error);
             self.settle(&mut inner, time);
             return true;
+        }
+        if inner.deferred().is_some_and(|until| until <= time) {
+            self.hand_over(&mut inner, batch);
         }
         match self.due_at(&mut inner, time) {
             Some(due) if due <= time => {
@@ -191,6 +197,7 @@ impl Flow {
     /// Sets the timer for the next deadline, unless an earlier one is set already. What is due now has
     /// just been done or could not be, so it waits for a millisecond at least.
     pub(super) fn arm(&self, inner: &mut Inner, time: Time) {
+        inner.watch(time);
         if let Some(due) = self.due_at(inner, time) {
             self.arm_at(inner, time, due);
         }
@@ -198,7 +205,8 @@ impl Flow {
 
     /// The same, if the connection's own deadline is known.
     pub(super) fn arm_for(&self, inner: &mut Inner, time: Time, connection: Option<Time>) {
-        if let Some(due) = earlier(self.gives_up_at(inner), connection) {
+        inner.watch(time);
+        if let Some(due) = earlier(self.gives_up_or_hands_over_at(inner), connection) {
             self.arm_at(inner, time, due);
         }
     }
@@ -241,9 +249,12 @@ impl Flow {
         if let Some(wait) = &inner.time_wait {
             return Some(wait.expires());
         }
-        let gives_up = self.gives_up_at(inner);
         let connection = inner.live().and_then(|connection| connection.deadline(time));
-        earlier(gives_up, connection)
+        earlier(self.gives_up_or_hands_over_at(inner), connection)
+    }
+
+    fn gives_up_or_hands_over_at(&self, inner: &Inner) -> Option<Time> {
+        earlier(self.gives_up_at(inner), inner.deferred())
     }
 
     /// When the peer's silence ends the connection.
@@ -257,17 +268,17 @@ impl Flow {
                 _ => {}
             }
             // Retransmissions back off to a minute (RFC 6298 (2.5)), and the last one must have its chance.
-            let user_timeout = inner.user_timeout.as_deref().copied().unwrap_or(config.user_timeout);
+            let user_timeout = inner.user_timeout().unwrap_or(config.user_timeout);
             let orphan = if inner.orphaned { config.orphan_timeout * 3 } else { Duration::MAX };
             return Some(after(waiting.max(inner.heard), user_timeout.min(orphan)));
         }
         if inner.orphaned && state == State::FinWait2 {
             return Some(after(inner.heard, config.orphan_timeout));
         }
-        // The first probe goes after one interval, and each has one to be answered.
-        let keepalive = inner.connection.as_ref().and_then(|connection| connection.keepalive())?;
-        let silence = keepalive.saturating_mul(KEEPALIVE_PROBES + 1);
-        Some(after(inner.heard, silence))
+        let rare = inner.rare.as_ref().filter(|_| inner.connection.is_some())?;
+        let KeepAlive { on, idle, interval, probes } = rare.keepalive;
+        let first = after(inner.heard, idle).max(rare.watched.filter(|_| on)?);
+        Some(after(first, interval.saturating_mul(probes)))
     }
 
     /// Brings everything that follows from the connection's state up to date. The last step of every call.
@@ -279,7 +290,8 @@ impl Flow {
                 && connection.readable() == 0
                 && connection.deadline(time).is_none_or(|due| due > time)
             {
-                inner.time_wait = Some(Box::new(TimeWait::new(time, connection.ending())));
+                let length = self.shared.config.time_wait;
+                inner.time_wait = Some(Box::new(TimeWait::new(time, length, connection.ending())));
                 inner.ended = true;
                 inner.connection = None;
                 self.arm(inner, time);

@@ -1,32 +1,35 @@
 //! One TCP connection: what its socket and its packets do to it.
 
 mod api;
+mod errors;
 mod info;
 mod life;
+mod options;
+mod rare;
 mod time_wait;
+mod urgent;
 
 use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::batch::Mark;
 use crate::clock::Time;
 use crate::demux::FlowKey;
 use crate::interface::Interface;
 use crate::stack::Shared;
-use crate::tcp::{Connection, Settings};
+use crate::tcp::{Connection, Marking, Settings};
 use crate::timers::{NEVER, Tick};
 use crate::{Error, Listener, Ready, State, TcpOptions};
 
+use self::rare::Rare;
 use self::time_wait::TimeWait;
 
+pub use self::api::PIECES;
 pub use self::info::TcpInfo;
-
-/// The shortest keep-alive interval: what timers can tell apart.
-const LEAST_KEEPALIVE: Duration = Duration::from_millis(1);
 
 /// One TCP connection, in any state from its SYN on.
 ///
@@ -95,6 +98,8 @@ struct Inner {
     linked: bool,
     /// Reported once, after the data that came before it.
     error: Option<Error>,
+    /// What ICMP has said of the path since something came from the peer.
+    soft: Option<Error>,
     connected: bool,
     /// The peer's FIN has come.
     ended: bool,
@@ -105,8 +110,7 @@ struct Inner {
     /// A write found the queue full, and a quarter has not become free since.
     was_full: bool,
     reset_on_close: bool,
-    /// `None` for the node's.
-    user_timeout: Option<Box<Duration>>,
+    rare: Option<Box<Rare>>,
     /// When the last segment came that the connection could use: it is a sign of life.
     heard: Time,
     /// The latest time that was given. It does not go back.
@@ -139,6 +143,7 @@ impl Flow {
             time_wait: None,
             linked: true,
             error: None,
+            soft: None,
             connected: false,
             ended: false,
             read_shut: false,
@@ -146,7 +151,7 @@ impl Flow {
             orphaned: false,
             was_full: false,
             reset_on_close: options.reset_on_close,
-            user_timeout: options.user_timeout.map(Box::new),
+            rare: Rare::of(options, time),
             heard: time,
             latest: time,
             waiting: Some(time),
@@ -176,7 +181,9 @@ impl Flow {
             receive_buffer: bounds(options.receive_buffer.unwrap_or(shared.config.receive_buffer)),
             receive_fixed: options.receive_buffer.is_some(),
             nodelay: options.nodelay,
-            keepalive: sane(options.keepalive),
+            keepalive: options::sane(options.keepalive).into(),
+            max_segment: options.max_segment_size,
+            marking: Marking::from(&options.ip),
             congestion: options.congestion,
             // Between nodes of this kind they would cost more than they bring: SACK and D-SACK tell the same.
             timestamps: interface.checksums,
@@ -218,11 +225,6 @@ impl Flow {
     }
 }
 
-/// A keep-alive interval that lets time pass between two probes.
-fn sane(keepalive: Option<Duration>) -> Option<Duration> {
-    keepalive.map(|interval| interval.max(LEAST_KEEPALIVE))
-}
-
 impl Inner {
     /// The flow's time when somebody says that it is `time`.
     fn pass(&mut self, time: Time) -> Time {
@@ -239,9 +241,19 @@ impl Inner {
         }
     }
 
+    /// Whether its listener is still to wait for data (TCP_DEFER_ACCEPT).
+    fn is_deferred(&self, time: Time) -> bool {
+        self.deferred().is_some_and(|until| time < until) && self.readable() == 0 && !self.ended
+    }
+
     /// Bytes that can be read.
     fn readable(&self) -> usize {
         self.connection.as_ref().map_or(0, |connection| connection.readable())
+    }
+
+    /// Bytes up to the last urgent one that were not read.
+    fn urgent_left(&self) -> u64 {
+        self.connection.as_ref().map_or(0, |connection| connection.urgent_left())
     }
 
     /// The connection, while the connection is alive.
@@ -257,8 +269,14 @@ impl Inner {
         if self.error.is_some() {
             ready |= Ready::ERROR | Ready::READABLE | Ready::WRITABLE;
         }
+        if self.has_reports() {
+            ready |= Ready::ERROR;
+        }
         if self.ended || self.read_shut || !self.linked {
             ready |= Ready::READ_CLOSED | Ready::READABLE;
+        }
+        if self.urgent_left() > 0 && !self.read_shut {
+            ready |= Ready::URGENT;
         }
         if self.readable() > 0 {
             ready |= Ready::READABLE;
@@ -300,6 +318,6 @@ mod tests {
     #[test]
     fn an_idle_flow_is_small() {
         assert!(size_of::<Flow>() <= 216, "{} bytes", size_of::<Flow>());
-        assert!(size_of::<Connection>() <= 912, "{} bytes", size_of::<Connection>());
+        assert!(size_of::<Connection>() <= 936, "{} bytes", size_of::<Connection>());
     }
 }

@@ -5,10 +5,6 @@ use std::time::Duration;
 use crate::clock::{Time, after, since};
 use crate::tcp::{Ending, TcpHeader};
 
-/// How long a pair of addresses stays unusable after its connection. RFC 9293 has four minutes,
-/// Linux 60 s.
-pub(crate) const TIME_WAIT: Duration = Duration::from_secs(10);
-
 /// How old a TIME-WAIT must be before a new connection of this node may take its place.
 const REUSE_AFTER: Duration = Duration::from_secs(1);
 
@@ -18,6 +14,8 @@ pub(crate) struct TimeWait {
     pub(crate) ending: Ending,
     entered: Time,
     expires: Time,
+    /// How long it lasts: [`Config::time_wait`](crate::Config::time_wait).
+    length: Duration,
 }
 
 /// What to do about a late segment.
@@ -32,8 +30,8 @@ pub(crate) enum Late {
 }
 
 impl TimeWait {
-    pub(crate) fn new(time: Time, ending: Ending) -> Self {
-        Self { ending, entered: time, expires: after(time, TIME_WAIT) }
+    pub(crate) fn new(time: Time, length: Duration, ending: Ending) -> Self {
+        Self { ending, entered: time, expires: after(time, length), length }
     }
 
     pub(crate) fn expires(&self) -> Time {
@@ -50,7 +48,7 @@ impl TimeWait {
             return Late::MakeRoom;
         }
         if header.fin {
-            self.expires = after(time, TIME_WAIT);
+            self.expires = after(time, self.length);
         }
         let answer = header.syn || header.fin || header.payload > 0;
         if answer { Late::Acknowledge } else { Late::Ignore }
@@ -70,6 +68,7 @@ fn is_after(a: u32, b: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tcp::Marking;
 
     fn segment(seq: u32, syn: bool, fin: bool, rst: bool) -> TcpHeader {
         let ack = (!syn).then_some(1);
@@ -79,7 +78,8 @@ mod tests {
     #[test]
     fn late_segments_are_answered_by_kind() {
         let at = Time::from_secs;
-        let mut wait = TimeWait::new(at(5), Ending { snd_nxt: 100, rcv_nxt: 200, timestamps: None });
+        let ending = Ending { snd_nxt: 100, rcv_nxt: 200, timestamps: None, marking: Marking::default() };
+        let mut wait = TimeWait::new(at(5), Duration::from_secs(10), ending);
         assert_eq!(wait.segment(at(6), &segment(200, false, false, true)), Late::Ignore);
         assert_eq!(wait.segment(at(6), &segment(200, false, false, false)), Late::Ignore);
         assert_eq!(wait.expires(), at(15));

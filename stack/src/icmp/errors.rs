@@ -80,7 +80,7 @@ fn tcp(shared: &Shared, interface: &Interface, complaint: &Complaint<'_>, batch:
         Some(_) => flow.in_flight() > 0,
         None => {
             let seq = complaint.head.iter().skip(4).take(4).fold(0, |seq, &byte| seq << 8 | u32::from(byte));
-            flow.unreachable(complaint.time, seq, complaint.error)
+            flow.complain(complaint.time, seq, complaint.report(remote))
         }
     };
     if concerned {

@@ -108,6 +108,11 @@ impl ByteQueue {
         copied
     }
 
+    /// The bytes from the front on, in as many pieces as they lie in.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.chunks.iter().map(|chunk| &chunk.bytes[self.start.saturating_sub(chunk.start) as usize..])
+    }
+
     /// Takes bytes from the front; gives how many.
     pub(crate) fn read(&mut self, buf: &mut [u8]) -> usize {
         let len = self.copy(self.start, buf);
@@ -155,6 +160,8 @@ mod tests {
                 let skipped = (middle - queue.start()) as usize;
                 prop_assert_eq!(copied, 5000.min(model.len() - skipped));
                 prop_assert!(model.iter().skip(skipped).zip(&copy[..copied]).all(|(a, b)| a == b));
+                let pieces: Vec<u8> = queue.pieces().flatten().copied().collect();
+                prop_assert!(model.iter().eq(&pieces));
                 let mut out = vec![0; take];
                 let read = queue.read(&mut out);
                 prop_assert_eq!(read, take.min(model.len()));

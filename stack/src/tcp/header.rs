@@ -13,10 +13,11 @@ pub(super) const SYN: u8 = 1 << 1;
 pub(super) const RST: u8 = 1 << 2;
 pub(super) const PSH: u8 = 1 << 3;
 pub(super) const ACK: u8 = 1 << 4;
+pub(super) const URG: u8 = 1 << 5;
 pub(super) const ECE: u8 = 1 << 6;
 pub(super) const CWR: u8 = 1 << 7;
 
-/// The part of the header that all segments have, but for checksum and urgent pointer.
+/// The part of the header that all segments have, but for the checksum.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fixed {
     pub(super) source_port: u16,
@@ -28,12 +29,14 @@ pub(super) struct Fixed {
     pub(super) header_len: usize,
     flags: u8,
     pub(super) window: u16,
+    /// Means something with [`URG`] only.
+    pub(super) urgent: u16,
 }
 
 impl Fixed {
     /// Reads the header at the beginning of `bytes`, if there is a whole one.
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
-        let &[s, p, d, q, s0, s1, s2, s3, a0, a1, a2, a3, offset, flags, w0, w1, ..] =
+        let &[s, p, d, q, s0, s1, s2, s3, a0, a1, a2, a3, offset, flags, w0, w1, _, _, u0, u1] =
             bytes.first_chunk::<20>()?;
         let header_len = usize::from(offset >> 4) * 4;
         (20..=bytes.len()).contains(&header_len).then_some(Self {
@@ -44,6 +47,7 @@ impl Fixed {
             header_len,
             flags,
             window: u16::from_be_bytes([w0, w1]),
+            urgent: u16::from_be_bytes([u0, u1]),
         })
     }
 

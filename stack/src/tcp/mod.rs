@@ -34,4 +34,4 @@ pub(crate) use cookie::Cookies;
 pub(crate) use header::{TcpError, TcpHeader};
 pub(crate) use isn::initial_sequence;
 pub(crate) use memory::Memory;
-pub(crate) use segment::{Outgoing, Segment, header_len};
+pub(crate) use segment::{Marking, Outgoing, Segment, header_len};

@@ -150,6 +150,11 @@ impl Reassembly {
         self.ranges.is_empty()
     }
 
+    /// How many separate ranges there are.
+    pub(crate) fn ranges(&self) -> usize {
+        self.ranges.len()
+    }
+
     /// The blocks for one acknowledgement, at most `most`: a duplicate first (RFC 2883), then ranges that no
     /// acknowledgement has reported, the latest first, then others (RFC 2018 section 4).
     pub(crate) fn report(&mut self, most: usize, mut block: impl FnMut(u64, u64)) {

@@ -27,6 +27,8 @@ pub(crate) struct Receiver {
     queue: ByteQueue,
     /// What has arrived out of order, while there is any.
     reassembly: Option<Box<Reassembly>>,
+    /// What follows the last urgent byte (RFC 9293 3.8.5), or followed it.
+    urgent: u64,
     /// Where the peer's FIN is, once it has come; and whether everything before it has.
     fin: Option<u64>,
     finished: bool,
@@ -65,6 +67,7 @@ impl Receiver {
         Self {
             queue: ByteQueue::new(1),
             reassembly: None,
+            urgent: 0,
             fin: None,
             finished: false,
             edge: 1,
@@ -152,6 +155,25 @@ impl Receiver {
     fn drop_reassembly(&mut self) {
         if !self.has_blocks() {
             self.reassembly = None;
+        }
+    }
+
+    /// The peer says that its data is urgent up to `end`. What lies behind the reader says nothing.
+    pub(crate) fn on_urgent(&mut self, end: u64) {
+        self.urgent = self.urgent.max(end);
+    }
+
+    /// Bytes from the reader to the end of the urgent data.
+    pub(crate) fn urgent_left(&self) -> u64 {
+        let end = if self.finished { self.urgent.min(self.queue.end()) } else { self.urgent };
+        end.saturating_sub(self.queue.start())
+    }
+
+    /// How much of a buffer of `len` bytes may be filled: nothing beyond the mark, which is before the last urgent byte.
+    fn up_to_mark(&self, len: usize) -> usize {
+        match self.urgent_left() {
+            0 | 1 => len,
+            left => len.min(usize::try_from(left - 1).unwrap_or(len)),
         }
     }
 
@@ -272,19 +294,42 @@ impl Receiver {
         self.has_news() || self.has_gap()
     }
 
+    /// How many separate ranges have come out of order.
+    pub(crate) fn ranges(&self) -> usize {
+        self.reassembly.as_ref().map_or(0, |reassembly| reassembly.ranges())
+    }
+
     /// Bytes that the application can read.
     pub(crate) fn readable(&self) -> usize {
         self.queue.len()
     }
 
     pub(crate) fn read(&mut self, now: Time, buf: &mut [u8], rtt: Option<Duration>, room: bool) -> usize {
-        let read = self.queue.read(buf);
+        let most = self.up_to_mark(buf.len());
+        let read = self.queue.read(&mut buf[..most]);
         self.adapt(now, rtt, room);
         read
     }
 
+    /// As [`Self::read`], of bytes that were copied where they lie.
+    pub(crate) fn consume(&mut self, now: Time, length: usize, rtt: Option<Duration>, room: bool) {
+        self.queue.drop_until(self.queue.start() + length as u64);
+        self.adapt(now, rtt, room);
+    }
+
+    /// What one read may take, in as many pieces as it lies in.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        let mut left = self.up_to_mark(usize::MAX);
+        self.queue.pieces().map_while(move |piece| {
+            let length = piece.len().min(left);
+            left -= length;
+            (length > 0).then(|| &piece[..length])
+        })
+    }
+
     pub(crate) fn peek(&self, buf: &mut [u8]) -> usize {
-        self.queue.copy(self.queue.start(), buf)
+        let most = self.up_to_mark(buf.len());
+        self.queue.copy(self.queue.start(), &mut buf[..most])
     }
 
     /// Throws away what is there.

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 
 use smoltcp::wire::IpProtocol;
 
-use super::header::{ACK, CWR, ECE, FIN, Fixed, PSH, RST, SYN};
+use super::header::{ACK, CWR, ECE, FIN, Fixed, PSH, RST, SYN, URG};
 use super::options::{MAX_OPTIONS, Options};
-use crate::checksum;
 use crate::ip::{HOP_LIMIT, write_header};
+use crate::{IpOptions, checksum};
 
 /// An arriving segment.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +21,8 @@ pub(crate) struct Segment<'a> {
     pub(crate) cwr: bool,
     /// As in the header, not scaled.
     pub(crate) window: u16,
+    /// The urgent pointer, if it counts: from the sequence number to what follows the last urgent byte.
+    pub(crate) urgent: Option<u16>,
     pub(crate) options: Options,
     pub(crate) payload: &'a [u8],
     /// A router on the way has marked it (RFC 3168 CE).
@@ -43,6 +45,7 @@ impl<'a> Segment<'a> {
             ece: fixed.has(ECE),
             cwr: fixed.has(CWR),
             window: fixed.window,
+            urgent: fixed.has(URG).then_some(fixed.urgent),
             options: Options::parse(&header[20..]),
             payload,
             marked: ecn(packet) == CE,
@@ -71,6 +74,26 @@ pub(crate) fn header_len(local: SocketAddr) -> usize {
     if local.is_ipv4() { 40 } else { 60 }
 }
 
+/// What the IP headers of a connection's packets say, but for ECN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Marking {
+    hop_limit: u8,
+    /// The differentiated services codepoint where it is in the header: the two bits of ECN are 0.
+    services: u8,
+}
+
+impl Default for Marking {
+    fn default() -> Self {
+        Self { hop_limit: HOP_LIMIT, services: 0 }
+    }
+}
+
+impl From<&IpOptions> for Marking {
+    fn from(options: &IpOptions) -> Self {
+        Self { hop_limit: options.hop_limit.max(1), services: options.traffic_class.dscp() << 2 }
+    }
+}
+
 /// The headers of a segment that leaves.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Outgoing {
@@ -83,9 +106,12 @@ pub(crate) struct Outgoing {
     pub(crate) ece: bool,
     pub(crate) cwr: bool,
     pub(crate) window: u16,
+    /// The urgent pointer; 0 is none.
+    pub(crate) urgent: u16,
     pub(crate) options: Options,
-    /// The ECN code point of the IP header.
+    /// The ECN code point of the IP header, and the rest of it.
     pub(crate) ecn: u8,
+    pub(crate) marking: Marking,
 }
 
 impl Outgoing {
@@ -101,11 +127,12 @@ impl Outgoing {
         let options_len = self.options.write(&mut options);
         let tcp_len = 20 + options_len;
         let addresses = (local.ip(), remote.ip());
-        let protocol = (IpProtocol::Tcp, HOP_LIMIT);
+        let protocol = (IpProtocol::Tcp, self.marking.hop_limit);
         let ip_len = write_header(buf, addresses, protocol, tcp_len + payload_len, false)?;
+        let class = self.marking.services | self.ecn;
         match ip_len {
-            20 => buf[1] |= self.ecn,
-            _ => buf[1] |= self.ecn << 4,
+            20 => buf[1] = class,
+            _ => buf[..2].copy_from_slice(&[0x60 | class >> 4, class << 4]),
         }
         let tcp = &mut buf[ip_len..ip_len + tcp_len];
         tcp[..2].copy_from_slice(&local.port().to_be_bytes());
@@ -115,7 +142,8 @@ impl Outgoing {
         tcp[12] = (tcp_len as u8 / 4) << 4;
         tcp[13] = self.flags();
         tcp[14..16].copy_from_slice(&self.window.to_be_bytes());
-        tcp[16..20].fill(0);
+        tcp[16..18].fill(0);
+        tcp[18..20].copy_from_slice(&self.urgent.to_be_bytes());
         tcp[20..].copy_from_slice(&options[..options_len]);
         Some(ip_len + tcp_len + payload_len)
     }
@@ -127,6 +155,7 @@ impl Outgoing {
             | flag(self.rst, RST)
             | flag(self.psh, PSH)
             | flag(self.ack.is_some(), ACK)
+            | flag(self.urgent > 0, URG)
             | flag(self.ece, ECE)
             | flag(self.cwr, CWR)
     }
@@ -161,6 +190,7 @@ mod tests {
                 psh: true,
                 ece: true,
                 window: 513,
+                urgent: 3,
                 ecn: CE,
                 ..Outgoing::default()
             };
@@ -176,6 +206,7 @@ mod tests {
             assert_eq!((segment.seq, segment.ack, segment.window), (0xffff_fffe, Some(7), 513));
             assert_eq!((segment.fin, segment.syn, segment.rst), (true, false, false));
             assert_eq!((segment.ece, segment.cwr, segment.marked), (true, false, true));
+            assert_eq!(segment.urgent, Some(3));
             assert_eq!((segment.options, segment.payload), (outgoing.options, &b"data"[..]));
             assert!(outgoing.write(&mut buf[..header], (local, remote), 4).is_none());
         }

@@ -63,11 +63,12 @@ impl Runner {
         let flow = self.flow(connection)?;
         let now = self.now;
         match *words {
-            ["write", length] => {
+            ["write" | "write-urgent", length] => {
                 let length = number(length)? as usize;
                 let start = self.peer(connection).written as i64 + 1;
                 let data: Vec<u8> = (start..start + length as i64).map(pattern).collect();
-                let result = flow.write(now, &data);
+                let urgent = words[0] == "write-urgent";
+                let result = if urgent { flow.write_urgent(now, &data) } else { flow.write(now, &data) };
                 self.peer(connection).written += result.unwrap_or(0);
                 let wanted = wanted.map_or(length.to_string(), str::to_owned);
                 compare("result", shown(result), wanted)?;
@@ -114,6 +115,7 @@ impl Runner {
             "syn-timeout" => setup.config.syn_timeout = seconds(value)?,
             "user-timeout" => setup.config.user_timeout = seconds(value)?,
             "orphan-timeout" => setup.config.orphan_timeout = seconds(value)?,
+            "time-wait" => setup.config.time_wait = seconds(value)?,
             "max-flows" => setup.config.max_flows = number(value)? as usize,
             _ => return Err(format!("{name} cannot be configured")),
         }
@@ -131,23 +133,44 @@ impl Runner {
         match name {
             "cork" | "quick-ack" => {}
             "nodelay" => options.nodelay = is_on(value)?,
-            "keepalive" => options.keepalive = if value == "off" { None } else { Some(seconds(value)?) },
+            "keepalive" => match value {
+                "on" | "off" => options.keepalive.on = is_on(value)?,
+                _ => options.keepalive = KeepAlive::every(seconds(value)?),
+            },
+            "keepalive-idle" => options.keepalive.idle = seconds(value)?,
+            "keepalive-interval" => options.keepalive.interval = seconds(value)?,
+            "keepalive-probes" => options.keepalive.probes = number(value)? as u32,
             "user-timeout" => options.user_timeout = Some(seconds(value)?),
             "reset-on-close" => options.reset_on_close = is_on(value)?,
             "reuse-address" => options.reuse_address = is_on(value)?,
+            "reuse-port" => options.reuse_port = is_on(value)?,
+            "defer-accept" => options.defer_accept = Some(seconds(value)?),
             "ecn" => options.ecn = is_on(value)?,
+            "receive-errors" => options.ip.receive_errors = is_on(value)?,
+            "hop-limit" => options.ip.hop_limit = number(value)? as u8,
+            "dscp" => options.ip.traffic_class = TrafficClass::new(number(value)? as u8, Ecn::NotCapable),
+            "max-segment-size" => options.max_segment_size = Some(number(value)? as u16),
             "send-buffer" => options.send_buffer = Some(number(value)? as usize),
             "receive-buffer" => options.receive_buffer = Some(number(value)? as usize),
             "congestion" => options.congestion = value.parse().map_err(|_| "no such algorithm".to_owned())?,
             _ => return Err(format!("{name} cannot be set")),
+        }
+        if let Some(listener) = &self.listener {
+            listener.set_options(options.clone());
         }
         let Some(flow) = flow else { return Ok(()) };
         let options = &self.setup.options;
         match name {
             "cork" => flow.set_cork(is_on(value)?),
             "quick-ack" => flow.set_quick_ack(is_on(value)?),
+            "hop-limit" | "dscp" | "receive-errors" => {
+                flow.set_ip_options(options.ip).map_err(|error| error.to_string())?
+            }
+            "max-segment-size" => flow.set_max_segment_size(options.max_segment_size),
             "nodelay" => flow.set_nodelay(options.nodelay),
-            "keepalive" => flow.set_keepalive(options.keepalive),
+            "keepalive" | "keepalive-idle" | "keepalive-interval" | "keepalive-probes" => {
+                flow.set_keepalive(options.keepalive);
+            }
             "user-timeout" => flow.set_user_timeout(Some(seconds(value)?)),
             "reset-on-close" => flow.set_reset_on_close(options.reset_on_close),
             _ => return Err(format!("{name} cannot be set any more")),
@@ -263,6 +286,23 @@ fn check(flow: &Flow, words: &[&str]) -> Result<(), String> {
             let found = flow.take_error().map_or("none".to_owned(), |error| format!("{error:?}"));
             compare("error", found, error.to_owned())
         }
+        ["urgent", left] => compare("urgent", flow.urgent_left(), count(left)?),
+        ["mark", wanted] => compare("at the mark", flow.is_at_mark(), wanted == "yes"),
+        ["soft-error", error] => {
+            let found = flow.take_soft_error().map_or("none".to_owned(), |error| format!("{error:?}"));
+            compare("soft error", found, error.to_owned())
+        }
+        ["report", "none"] => compare("report", flow.recv_error(), Err(Error::WouldBlock)),
+        ["report", error, kind, code] => {
+            let report = flow.recv_error().map_err(|error| error.to_string())?;
+            compare("error", format!("{:?}", report.error), error.to_owned())?;
+            compare("destination", report.destination, flow.remote())?;
+            compare(
+                "type and code",
+                [report.kind, report.code].map(usize::from),
+                [count(kind)?, count(code)?],
+            )
+        }
         ["ready", ref names @ ..] => {
             let ready = flow.readiness();
             for name in names {
@@ -273,6 +313,8 @@ fn check(flow: &Flow, words: &[&str]) -> Result<(), String> {
             }
             Ok(())
         }
+        ["mss", value] => compare("segment size", flow.max_segment_size(), Some(count(value)?)),
+        ["path-mtu", value] => compare("path MTU", flow.path_mtu(), Some(count(value)?)),
         ["unacked", value] => compare("unacked", flow.unacked(), count(value)?),
         ["unsent", value] => compare("unsent", flow.unsent(), count(value)?),
         ["in-flight", value] => compare("in flight", flow.in_flight(), count(value)?),
@@ -289,6 +331,7 @@ fn readiness(name: &str) -> Result<Ready, String> {
         "WRITE_CLOSED" => Ready::WRITE_CLOSED,
         "ERROR" => Ready::ERROR,
         "CONNECTED" => Ready::CONNECTED,
+        "URGENT" => Ready::URGENT,
         _ => return Err(format!("{name} is no readiness")),
     })
 }

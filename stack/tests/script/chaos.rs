@@ -139,7 +139,9 @@ impl Chaos {
         let flow = self.runner.flow(1)?;
         let start = self.runner.peer(1).written as i64 + 1;
         let data: Vec<u8> = (start..start + length).map(pattern).collect();
-        let written = flow.write(self.runner.now, &data).unwrap_or(0);
+        let now = self.runner.now;
+        let result = if self.below(6) == 0 { flow.write_urgent(now, &data) } else { flow.write(now, &data) };
+        let written = result.unwrap_or(0);
         self.runner.peer(1).written += written;
         self.runner.kick(&flow)
     }
@@ -173,7 +175,8 @@ impl Chaos {
         let last = self.runner.last.clone().ok_or("nothing was sent")?;
         let next = i64::from(last.seq.wrapping_sub(numbers.own(0)) as i32) + last.payload.len() as i64;
         let expected = self.expected()?;
-        let flags = self.one(&["A", "A", "A", "A", "AE", "AW", "PA", "PA", "PA", "FA", "SA", "S", "R", "-"]);
+        let flags =
+            self.one(&["A", "A", "A", "AU", "AE", "AW", "PA", "PA", "PAU", "FA", "SA", "S", "R", "-"]);
         // Resets that count end the play too soon.
         let exact = flags != "R" && self.below(2) == 0;
         let start = if exact { expected } else { expected + self.near(3000) };
@@ -199,8 +202,12 @@ impl Chaos {
         let start = start.max(1);
         let range = if end > start { format!("{start}:{end}") } else { start.to_string() };
         let mark = self.one(&["", "", "ect0", "ce"]);
+        let urgent = match self.below(3) {
+            0 => String::new(),
+            _ => format!("urg {}", self.below(2000)),
+        };
         let more = if self.below(4) == 0 { " &" } else { "" };
-        self.line(&format!("< {flags} seq {range} ack {ack} win {win} {mark} {options}{more}"))?;
+        self.line(&format!("< {flags} seq {range} ack {ack} win {win} {mark} {urgent} {options}{more}"))?;
         self.line("drain")
     }
 

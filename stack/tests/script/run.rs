@@ -187,6 +187,8 @@ impl Runner {
             window: peer.window,
             urgent: spec.urgent.unwrap_or(0),
             ecn: spec.ecn.unwrap_or(0),
+            dscp: 0,
+            hops: 64,
             options,
             payload: (start..end).map(pattern).collect(),
         };

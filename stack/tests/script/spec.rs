@@ -15,6 +15,8 @@ pub(crate) struct Spec {
     pub(crate) win: Option<i64>,
     pub(crate) window: Option<i64>,
     pub(crate) ecn: Option<u8>,
+    pub(crate) dscp: Option<u8>,
+    pub(crate) hops: Option<u8>,
     pub(crate) urgent: Option<u16>,
     pub(crate) options: Option<Vec<Given>>,
     pub(crate) marks: Vec<String>,
@@ -112,6 +114,15 @@ impl Numbers {
         if segment.ecn != 0 {
             text += [" ", " ect1", " ect0", " ce"][usize::from(segment.ecn)];
         }
+        if segment.urgent != 0 {
+            text += &format!(" urg {}", segment.urgent);
+        }
+        if segment.dscp != 0 {
+            text += &format!(" dscp {}", segment.dscp);
+        }
+        if segment.hops != 64 {
+            text += &format!(" hops {}", segment.hops);
+        }
         let show = |option: &Choice| match option {
             Choice::Mss(mss) => format!("mss {mss}"),
             Choice::Scale(shift) => format!("ws {shift}"),
@@ -158,6 +169,8 @@ impl Spec {
                 "ack" => spec.ack = Some(number(value()?)?),
                 "win" => spec.win = Some(number(value()?)?),
                 "window" => spec.window = Some(number(value()?)?),
+                "dscp" => spec.dscp = Some(number(value()?)? as u8),
+                "hops" => spec.hops = Some(number(value()?)? as u8),
                 "urg" => spec.urgent = Some(number(value()?)? as u16),
                 "noect" | "ect1" | "ect0" | "ce" => {
                     let known = ["noect", "ect1", "ect0", "ce"];
@@ -201,6 +214,9 @@ impl Spec {
         let scale = if segment.has(wire::SYN) || !numbers.peer_scales { 0 } else { numbers.scale };
         let window = i64::from(segment.window) << scale;
         check(self.window.is_none_or(|wanted| window == wanted), "window");
+        check(self.urgent.is_none_or(|urgent| segment.urgent == urgent), "urgent pointer");
+        check(self.dscp.is_none_or(|dscp| segment.dscp == dscp), "differentiated services");
+        check(self.hops.is_none_or(|hops| segment.hops == hops), "hop limit");
         check(self.ecn.is_none_or(|ecn| segment.ecn == ecn), "ECN code point");
         if let Some(options) = &self.options {
             let same = options.len() == segment.options.len();

@@ -23,6 +23,8 @@ pub(crate) struct Segment {
     pub(crate) window: u16,
     pub(crate) urgent: u16,
     pub(crate) ecn: u8,
+    pub(crate) dscp: u8,
+    pub(crate) hops: u8,
     pub(crate) options: Vec<Choice>,
     pub(crate) payload: Vec<u8>,
 }
@@ -76,27 +78,29 @@ impl Segment {
     /// The ICMP error about this segment that its destination sends, without a checksum.
     pub(crate) fn complaint(&self, kind: u8, code: u8) -> Vec<u8> {
         let icmp = [&[kind, code, 0, 0, 0, 0, 0, 0][..], &self.write()].concat();
-        let back = Self { source: self.destination, destination: self.source, ecn: 0, ..self.clone() };
+        let (source, destination) = (self.destination, self.source);
+        let back = Self { source, destination, ecn: 0, dscp: 0, hops: 64, ..self.clone() };
         let protocol = if self.source.is_ipv4() { 1 } else { 58 };
         [back.ip_header(icmp.len(), protocol), icmp].concat()
     }
 
     fn ip_header(&self, length: usize, protocol: u8) -> Vec<u8> {
+        let class = self.dscp << 2 | self.ecn;
         let mut header = Vec::new();
         match (self.source.ip(), self.destination.ip()) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                header.extend([0x45, self.ecn]);
+                header.extend([0x45, class]);
                 header.extend((20 + length as u16).to_be_bytes());
-                header.extend([0, 0, 0x40, 0, 64, protocol, 0, 0]);
+                header.extend([0, 0, 0x40, 0, self.hops, protocol, 0, 0]);
                 header.extend(source.octets());
                 header.extend(destination.octets());
                 let sum = checksum(&header, 0);
                 header[10..12].copy_from_slice(&sum.to_be_bytes());
             }
             (source, destination) => {
-                header.extend([0x60, self.ecn << 4, 0, 0]);
+                header.extend([0x60 | class >> 4, class << 4, 0, 0]);
                 header.extend((length as u16).to_be_bytes());
-                header.extend([protocol, 64]);
+                header.extend([protocol, self.hops]);
                 header.extend(octets(source));
                 header.extend(octets(destination));
             }
@@ -112,9 +116,9 @@ impl Segment {
     /// Reads an IP packet. `verify`: its checksums must be right.
     pub(crate) fn read(packet: &[u8], verify: bool) -> Result<Self, String> {
         let ipv4 = packet[0] >> 4 == 4;
-        let (header, length, ecn) = match ipv4 {
-            true => (20, usize::from(word(packet, 2)), packet[1] & 3),
-            false => (40, 40 + usize::from(word(packet, 4)), packet[1] >> 4 & 3),
+        let (header, length, class, hops) = match ipv4 {
+            true => (20, usize::from(word(packet, 2)), packet[1], packet[8]),
+            false => (40, 40 + usize::from(word(packet, 4)), (word(packet, 0) >> 4) as u8, packet[7]),
         };
         let protocol = packet[if ipv4 { 9 } else { 6 }];
         if length != packet.len() || protocol != 6 {
@@ -137,7 +141,9 @@ impl Segment {
             flags: tcp[13],
             window: word(tcp, 14),
             urgent: word(tcp, 18),
-            ecn,
+            ecn: class & 3,
+            dscp: class >> 2,
+            hops,
             options: read_options(&tcp[20..data])?,
             payload: tcp[data..].to_vec(),
         };

@@ -1,5 +1,6 @@
 //! IPv4 options and IPv6 extension headers.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::craft::*;
@@ -102,6 +103,61 @@ fn ipv4_options_are_skipped_but_no_source_route_is() {
         assert_eq!(pair.counter(B, "udp_received"), received);
     }
     assert_eq!(pair.counter(B, "ip_options_refused"), 3);
+}
+
+/// A SYN from port 999 to port 80, which B listens on in both families.
+fn syn_and_listeners(pair: &Pair) -> (Vec<u8>, [std::sync::Arc<Listener>; 2]) {
+    let Host { stack, net, .. } = &pair.hosts[B];
+    let listen = |ipv6| {
+        stack.tcp_listen(pair.now, Some(*net), address(B, ipv6, 80), 8, TcpOptions::default()).unwrap()
+    };
+    let ports = [999u16, 80].map(u16::to_be_bytes);
+    let rest = [0, 0, 0, 9, 0, 0, 0, 0, 5 << 4, 2, 255, 255, 0, 0, 0, 0];
+    ([ports.as_flattened(), &rest].concat(), [listen(false), listen(true)])
+}
+
+/// RFC 9293 MUST-51 to MUST-53: with the routes themselves (RFC 5095, RFC 7126) goes what one could do with them.
+#[test]
+fn a_connection_with_a_source_route_is_refused() {
+    let mut pair = Pair::new(1);
+    let (syn, _listeners) = syn_and_listeners(&pair);
+    let IpAddr::V4(router) = address(A, false, 0).ip() else { panic!("asked for IPv4") };
+    // Loose and strict, under way and at its end.
+    for (kind, pointer) in [(131, 4), (137, 4), (131, 8), (137, 8)] {
+        let options = [&[kind, 7, pointer][..], &router.octets(), &[0]].concat();
+        assert_eq!(answer(&mut pair, &v4(B, &options, 0, 0, 6, &syn)), None);
+    }
+    assert_eq!((pair.hosts[B].stack.flows(), pair.counter(B, "ip_options_refused")), (0, 4));
+    // Types 0 (RFC 2460), 2 (RFC 6275) and 4 (RFC 8754), with a segment left.
+    for kind in [0, 2, 4] {
+        let route = [&[6, 2, kind, 1, 0, 0, 0, 0][..], &[0xfd; 16], &syn].concat();
+        assert_eq!(answer(&mut pair, &v6(B, ROUTING, &route)), Some([4, 0, 0, 0, 0, 42]));
+    }
+    assert_eq!(pair.hosts[B].stack.flows(), 0);
+}
+
+/// The same: a route that has ended is none any more (RFC 8200 4.4), and nobody takes it back.
+#[test]
+fn answers_take_no_source_route() {
+    let mut pair = Pair::new(1);
+    let (syn, _listeners) = syn_and_listeners(&pair);
+    let route = [&[6, 2, 0, 0, 0, 0, 0, 0][..], &[0xfd; 16], &syn].concat();
+    for packet in [v6(B, ROUTING, &route), v4(B, &[1, 1, 1, 0], 0, 0, 6, &syn)] {
+        pair.capture = Some(Vec::new());
+        pair.inject(B, &packet);
+        let answers = pair.capture.take().unwrap();
+        let (_, answer) = answers.first().expect("a SYN-ACK");
+        let ipv6 = answer[0] >> 4 == 6;
+        let (plain, next) = if ipv6 { (0x60, answer[6]) } else { (0x45, answer[9]) };
+        assert_eq!((answer[0], next), (plain, 6), "TCP right behind a header without options");
+        let to = address(A, ipv6, 0).ip();
+        let destination = if ipv6 { answer[24..40].to_vec() } else { answer[16..20].to_vec() };
+        let expected = match to {
+            IpAddr::V4(to) => to.octets().to_vec(),
+            IpAddr::V6(to) => to.octets().to_vec(),
+        };
+        assert_eq!(destination, expected);
+    }
 }
 
 #[test]

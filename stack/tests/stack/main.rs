@@ -8,6 +8,7 @@ mod fragments;
 mod headers;
 mod hostile;
 mod icmp;
+mod listeners;
 mod loss;
 mod multicast;
 mod offload;

@@ -274,7 +274,7 @@ fn a_peer_that_vanishes_is_given_up_after_the_user_timeout() {
 #[test]
 fn keepalive_finds_a_dead_peer_and_leaves_a_live_one() {
     let mut pair = Pair::new(9);
-    let options = TcpOptions { keepalive: Some(10 * SECOND), ..TcpOptions::default() };
+    let options = TcpOptions { keepalive: Some(10 * SECOND).into(), ..TcpOptions::default() };
     let (a, b) = pair.connected_with(true, options);
     pair.run_for(600 * SECOND);
     assert_eq!((a.state(), b.state()), (State::Established, State::Established));
@@ -553,4 +553,26 @@ fn fail_ends_a_flow_without_a_word() {
     assert_eq!(flow.write(pair.now, b"x"), Err(Error::HostUnreachable));
     assert_eq!(flow.state(), State::Closed);
     assert_eq!(pair.hosts[A].stack.flows(), 0);
+}
+
+#[test]
+fn data_where_it_lies_ends_at_the_mark() {
+    let mut pair = Pair::new(11);
+    let (a, b) = pair.connected();
+    for (data, urgent) in [(&b"abc"[..], false), (b"de", true), (b"f", false)] {
+        let written = if urgent { a.write_urgent(pair.now, data) } else { a.write(pair.now, data) };
+        assert_eq!(written, Ok(data.len()));
+        pair.kick(A, &a);
+    }
+    pair.run(SECOND, |_| b.readable() == 6);
+    let mut taken = Vec::new();
+    for (length, urgent) in [(4, true), (2, false)] {
+        let take = |pieces: &[&[u8]]| {
+            taken.extend_from_slice(&pieces.concat());
+            pieces.concat().len()
+        };
+        assert_eq!(b.read_with(pair.now, take), Ok(length));
+        assert_eq!((b.is_at_mark(), b.readiness().contains(Ready::URGENT)), (urgent, urgent));
+    }
+    assert_eq!(taken, b"abcdef");
 }

@@ -16,12 +16,19 @@ pub(crate) enum Contender {
     Quinn,
     /// The overlay
     Peersock,
+    /// The overlay, with sockets that are file descriptors
+    PeersockFd,
 }
 
 impl Contender {
     /// Everybody, in the order of a round.
-    pub(crate) const ALL: [Contender; 4] =
-        [Contender::Limit, Contender::Kernel, Contender::Quinn, Contender::Peersock];
+    pub(crate) const ALL: [Contender; 5] =
+        [Contender::Limit, Contender::Kernel, Contender::Quinn, Contender::Peersock, Contender::PeersockFd];
+
+    /// Whether there is a node in its processes.
+    pub(crate) fn has_node(self) -> bool {
+        matches!(self, Contender::Peersock | Contender::PeersockFd)
+    }
 
     /// Its subcommand of the load program, which is also its name in the results.
     pub(crate) fn name(self) -> &'static str {
@@ -30,6 +37,7 @@ impl Contender {
             Contender::Kernel => "kernel",
             Contender::Quinn => "quinn",
             Contender::Peersock => "peersock",
+            Contender::PeersockFd => "peersock-fd",
         }
     }
 }
@@ -41,6 +49,7 @@ impl fmt::Display for Contender {
             Contender::Kernel => "kernel TCP",
             Contender::Quinn => "quinn",
             Contender::Peersock => "peersock",
+            Contender::PeersockFd => "peersock, descriptors",
         })
     }
 }
@@ -66,6 +75,8 @@ pub(crate) enum Quantity {
     FirstByte,
     /// From killing and restarting the peer to the first byte over a new connection.
     Recovery,
+    /// Resident memory of a process for each of 10,000 connections.
+    HeldRss,
     /// Resident memory of a node that is connected to one peer and idle.
     IdleRss,
     /// The part of it that no file backs.
@@ -87,6 +98,7 @@ impl Quantity {
             Quantity::Connections => ("connections", "1/s"),
             Quantity::FirstByte => ("start_to_first_byte", "ms"),
             Quantity::Recovery => ("restart_recovery", "ms"),
+            Quantity::HeldRss => ("held_connection_rss", "KiB"),
             Quantity::IdleRss => ("idle_rss", "MiB"),
             Quantity::IdleAnonymous => ("idle_anonymous", "MiB"),
             Quantity::IdleCpu => ("idle_cpu", "% of a core"),
@@ -106,6 +118,7 @@ impl fmt::Display for Quantity {
             Quantity::Connections => "New connections",
             Quantity::FirstByte => "Start to first byte",
             Quantity::Recovery => "Recovery after restart",
+            Quantity::HeldRss => "10,000 connections, each",
             Quantity::IdleRss => "Idle node, RSS",
             Quantity::IdleAnonymous => "  of it anonymous",
             Quantity::IdleCpu => "Idle node, CPU",

@@ -30,6 +30,8 @@ pub(crate) enum Case {
     Start,
     /// Kill and restart the server: time to the first byte over a new connection
     Recovery,
+    /// Memory of 10,000 connections that do nothing
+    Hold,
     /// Memory and CPU of a connected process that does nothing for 10 s
     Idle,
 }
@@ -40,7 +42,8 @@ impl Case {
         match self {
             Case::Stream1 | Case::PingPong => true,
             Case::Stream8 | Case::Connections | Case::Start => contender != Contender::Limit,
-            Case::Recovery | Case::Idle => matches!(contender, Contender::Kernel | Contender::Peersock),
+            Case::Recovery | Case::Idle => contender == Contender::Kernel || contender.has_node(),
+            Case::Hold => contender.has_node(),
         }
     }
 }
@@ -54,6 +57,7 @@ impl fmt::Display for Case {
             Case::Connections => "connections",
             Case::Start => "start",
             Case::Recovery => "recovery",
+            Case::Hold => "held connections",
             Case::Idle => "idle",
         })
     }
@@ -131,6 +135,10 @@ impl<'a> Session<'a> {
                 vec![(Quantity::FirstByte, milliseconds(at - start))]
             }
             Case::Recovery => vec![(Quantity::Recovery, milliseconds(self.recovery(contender)?))],
+            Case::Hold => {
+                let report = self.client(contender, "hold", &[])?;
+                vec![(Quantity::HeldRss, field(&report, "kib_each")?)]
+            }
             Case::Idle => {
                 let report = self.client(contender, "idle", &[&format!("--secs={}", IDLE.as_secs())])?;
                 vec![
@@ -160,9 +168,13 @@ impl<'a> Session<'a> {
     /// Starts a server, in the place of an earlier one if its address is given.
     fn serve(&self, contender: Contender, again: Option<String>) -> Result<Server> {
         let mut command = self.command(Side::B, contender);
-        if contender == Contender::Peersock {
+        if contender.has_node() {
             // The seed makes the node's address, wherever it runs.
-            command.args(["--seed", "1", "serve", "[::]:5001"]);
+            let (seed, address) = match contender {
+                Contender::PeersockFd => ("2", "[::]:5002"),
+                _ => ("1", "[::]:5001"),
+            };
+            command.args(["--seed", seed, "serve", address]);
         } else {
             let any = SocketAddr::new(self.network.address(Side::B), 0);
             command.args(["serve", &again.unwrap_or(any.to_string())]);
@@ -190,7 +202,7 @@ impl<'a> Session<'a> {
     fn command(&self, side: Side, contender: Contender) -> Command {
         let mut command = self.network.command(side, self.program);
         command.args(["--die-with-parent", contender.name()]);
-        if contender == Contender::Peersock {
+        if contender.has_node() {
             command.args(["--network", &ad_hoc_network()]);
             if self.network.mode() == Mode::Loopback {
                 command.arg("--loopback");

@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 
 use super::{Connection, Settings, own_mss};
-use crate::State;
 use crate::clock::Time;
 use crate::tcp::options::Options;
-use crate::tcp::segment::Outgoing;
+use crate::tcp::segment::{Marking, Outgoing};
 use crate::tcp::sequence;
+use crate::{State, TcpOptions};
 
 impl Connection {
     /// A connection whose SYN has come and was answered with a cookie; the acknowledgement is about to be processed.
@@ -34,12 +34,15 @@ impl Connection {
         (local, remote): (SocketAddr, SocketAddr),
         isn: u32,
         irs: u32,
-        checksums: bool,
+        (wanted, checksums): (&TcpOptions, bool),
         buf: &mut [u8],
     ) -> usize {
-        let options = Options { mss: Some(own_mss(local)), ..Options::default() };
+        let mss = own_mss(local, wanted.max_segment_size);
+        let options = Options { mss: Some(mss), ..Options::default() };
         let ack = Some(sequence::wire(irs, 1));
-        let answer = Outgoing { seq: isn, ack, syn: true, window: u16::MAX, options, ..Outgoing::default() };
+        let marking = Marking::from(&wanted.ip);
+        let answer =
+            Outgoing { seq: isn, ack, syn: true, window: u16::MAX, options, marking, ..Outgoing::default() };
         answer.write_alone(buf, (local, remote), checksums)
     }
 }

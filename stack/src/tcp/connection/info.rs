@@ -1,12 +1,15 @@
 //! A connection's figures, and settings that may change while it stands.
 
-use super::Connection;
+use std::net::SocketAddr;
+
+use super::{Connection, Probing};
 use crate::clock::Time;
 use crate::flow::TcpInfo;
+use crate::tcp::segment::{Marking, header_len};
 use crate::{CongestionControl, State};
 
 impl Connection {
-    pub(crate) fn info(&self) -> TcpInfo {
+    pub(crate) fn info(&self, local: SocketAddr) -> TcpInfo {
         let sender = &self.sender;
         TcpInfo {
             state: self.state,
@@ -17,6 +20,7 @@ impl Connection {
             retransmission_timeout: sender.rtt.timeout(),
             backoff: sender.rtt.backoff(),
             mss: sender.mss(),
+            path_mtu: self.path_mtu(local),
             congestion_window: sender.window(),
             slow_start_threshold: sender.slow_start_threshold(),
             pacing_rate: sender.pacing_rate(),
@@ -46,6 +50,33 @@ impl Connection {
         if !matches!(self.state, State::SynSent | State::SynReceived) {
             self.sender.set_congestion(now, congestion);
         }
+    }
+
+    /// What the path from `local` takes, as of the last emission: bytes of an IP packet.
+    pub(crate) fn path_mtu(&self, local: SocketAddr) -> u64 {
+        self.segment + header_len(local) as u64
+    }
+
+    /// What the IP headers say from now on.
+    pub(crate) fn set_marking(&mut self, marking: Marking) {
+        self.settings.marking = marking;
+    }
+
+    /// TCP_MAXSEG.
+    pub(crate) fn set_max_segment(&mut self, size: Option<u16>) {
+        self.settings.max_segment = size;
+    }
+
+    pub(crate) fn nodelay(&self) -> bool {
+        self.sender.nodelay
+    }
+
+    pub(crate) fn set_nodelay(&mut self, on: bool) {
+        self.sender.nodelay = on;
+    }
+
+    pub(crate) fn set_keepalive(&mut self, keepalive: Probing) {
+        self.settings.keepalive = keepalive;
     }
 
     pub(crate) fn set_cork(&mut self, on: bool) {

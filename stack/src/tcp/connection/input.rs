@@ -60,6 +60,11 @@ impl Connection {
     }
 
     fn process_synchronized(&mut self, now: Time, segment: &Segment<'_>) -> Verdict {
+        // RFC 7323 3.2: dropped, and silently.
+        let stamped = segment.options.timestamps.is_some() || segment.rst || segment.syn;
+        if self.timestamps.is_some() && !stamped {
+            return Verdict::Done;
+        }
         let next = self.receiver.nxt();
         let start = sequence::offset(self.irs, next, segment.seq);
         let acceptable = start.filter(|&start| self.is_acceptable(now, start, segment));
@@ -101,14 +106,12 @@ impl Connection {
     /// acknowledgement, since its own acknowledgement may be news.
     fn is_acceptable(&mut self, now: Time, start: u64, segment: &Segment<'_>) -> bool {
         if let Some(timestamps) = &self.timestamps
+            && let Some((value, _)) = segment.options.timestamps
             && !segment.rst
             && !segment.syn
+            && timestamps.is_old(now, value)
         {
-            match segment.options.timestamps {
-                Some((value, _)) if timestamps.is_old(now, value) => return false,
-                Some(_) => {}
-                None => return false,
-            }
+            return false;
         }
         let end = start + segment.len();
         let edge = self.receiver.edge().max(self.receiver.nxt());
@@ -278,6 +281,9 @@ impl Connection {
             self.receiver.acknowledge_now();
         }
         let receiving = matches!(self.state, State::Established | State::FinWait1 | State::FinWait2);
+        if let Some(pointer) = segment.urgent.filter(|_| receiving) {
+            self.receiver.on_urgent(start + u64::from(pointer));
+        }
         if segment.payload.is_empty() && !segment.fin {
             return;
         }

@@ -3,7 +3,7 @@
 //!
 //! * `input`: arriving segments, RFC 9293 3.10.7.
 //! * `output`: what leaves, and when.
-//! * `timestamps`: RFC 7323.
+//! * `timestamps`: RFC 7323; `probing`: keep-alives; `urgent`: urgent data.
 //!
 //! The two halves are a [`Sender`](super::sender::Sender) and a [`Receiver`](super::receiver::Receiver).
 
@@ -11,21 +11,23 @@ mod cookie;
 mod info;
 mod input;
 mod output;
+mod probing;
 mod timestamps;
+mod urgent;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 pub(crate) use input::Verdict;
 pub(crate) use output::Written;
 
+use self::probing::Probing;
 pub(crate) use self::timestamps::Timestamps;
 use super::congestion::CongestionControl;
 use super::memory::{Charge, Memory};
 use super::options::Options;
 use super::receiver::Receiver;
-use super::segment::{Segment, header_len};
+use super::segment::{Marking, Segment, header_len};
 use super::sender::Sender;
 use super::sequence;
 use crate::State;
@@ -38,6 +40,9 @@ const DEFAULT_MSS_V6: u16 = 1220;
 
 /// The smallest segment size that a peer may ask for; less only wastes everybody's time.
 const LEAST_MSS: u16 = 48;
+
+/// The smallest that an application may ask for, as Linux (TCP_MIN_MSS).
+const LEAST_OWN_MSS: u16 = 88;
 
 /// A send buffer that adapts itself holds so many congestion windows, and at least this many bytes.
 const WINDOWS: u64 = 3;
@@ -61,7 +66,10 @@ pub(crate) struct Settings {
     pub(crate) receive_buffer: usize,
     pub(crate) receive_fixed: bool,
     pub(crate) nodelay: bool,
-    pub(crate) keepalive: Option<Duration>,
+    pub(crate) keepalive: Probing,
+    /// TCP_MAXSEG.
+    pub(crate) max_segment: Option<u16>,
+    pub(crate) marking: Marking,
     pub(crate) congestion: CongestionControl,
     /// RFC 7323 timestamps: of use towards other stacks.
     pub(crate) timestamps: bool,
@@ -130,6 +138,7 @@ pub(crate) struct Ending {
     pub(crate) snd_nxt: u32,
     pub(crate) rcv_nxt: u32,
     pub(crate) timestamps: Option<Timestamps>,
+    pub(crate) marking: Marking,
 }
 
 impl Connection {
@@ -197,9 +206,11 @@ impl Connection {
     }
 
     /// Payload of a full segment.
-    fn mss(&self) -> u64 {
+    pub(crate) fn mss(&self) -> u64 {
         let options = if self.timestamps.is_some() { 12 } else { 0 };
-        self.segment.min(u64::from(self.peer_mss)).saturating_sub(options).max(1)
+        // The path takes less than an IP packet's most in any case.
+        let own = self.settings.max_segment.map_or(u16::MAX, |wanted| wanted.max(LEAST_OWN_MSS));
+        self.segment.min(u64::from(own.min(self.peer_mss))).saturating_sub(options).max(1)
     }
 
     /// Learns from the peer's SYN.
@@ -249,6 +260,19 @@ impl Connection {
         let read = self.receiver.read(now, buf, rtt, room);
         self.settle();
         read
+    }
+
+    /// What the application can read, in as many pieces as it lies in.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.receiver.pieces()
+    }
+
+    /// Takes so many bytes from the receive queue: they were copied where they lie.
+    pub(crate) fn consume(&mut self, now: Time, length: usize) {
+        let rtt = self.sender.rtt.min();
+        let room = self.settings.memory.has_room();
+        self.receiver.consume(now, length, rtt, room);
+        self.settle();
     }
 
     /// Copies what fits into `buf` and leaves it queued.
@@ -348,27 +372,22 @@ impl Connection {
 
     /// What is left to say once it has ended in order.
     pub(crate) fn ending(&self) -> Ending {
-        Ending { snd_nxt: self.wire_nxt(), rcv_nxt: self.wire_ack(), timestamps: self.timestamps }
+        let Settings { marking, .. } = self.settings;
+        Ending { snd_nxt: self.wire_nxt(), rcv_nxt: self.wire_ack(), timestamps: self.timestamps, marking }
     }
 
-    pub(crate) fn initial_sequence(&self) -> u32 {
-        self.isn
-    }
-
-    pub(crate) fn nodelay(&self) -> bool {
-        self.sender.nodelay
-    }
-
-    pub(crate) fn set_nodelay(&mut self, on: bool) {
-        self.sender.nodelay = on;
-    }
-
-    pub(crate) fn keepalive(&self) -> Option<Duration> {
-        self.settings.keepalive
-    }
-
-    pub(crate) fn set_keepalive(&mut self, interval: Option<Duration>) {
-        self.settings.keepalive = interval;
+    /// Whether a packet with this sequence number may be under way: one of what is not acknowledged, or an
+    /// acknowledgement.
+    pub(crate) fn is_under_way(&self, seq: u32) -> bool {
+        match self.state {
+            State::Closed => false,
+            State::SynSent | State::SynReceived => seq == self.isn && self.syn.tries > 0,
+            _ => {
+                let una = self.sender.una();
+                let seq = sequence::offset(self.isn, una, seq);
+                seq.is_some_and(|seq| (una..=self.sender.nxt()).contains(&seq))
+            }
+        }
     }
 
     fn wire_nxt(&self) -> u32 {
@@ -389,9 +408,11 @@ impl Connection {
     }
 }
 
-/// The largest segment that this node takes in at `local`: any IP packet (RFC 6691 section 2).
-fn own_mss(local: SocketAddr) -> u16 {
-    (MAX_PACKET - header_len(local)) as u16
+/// The largest segment that this node takes in at `local`: any IP packet (RFC 6691 section 2), unless the application
+/// wants less.
+fn own_mss(local: SocketAddr, wanted: Option<u16>) -> u16 {
+    let largest = (MAX_PACKET - header_len(local)) as u16;
+    wanted.map_or(largest, |wanted| wanted.clamp(LEAST_OWN_MSS, largest))
 }
 
 impl Drop for Connection {

@@ -51,8 +51,12 @@ impl Connection {
         self.run_timers(now);
         if self.reset_due {
             self.reset_due = false;
-            let reset =
-                Outgoing { rst: true, options: Options::default(), ..self.header(now, self.wire_nxt()) };
+            let reset = Outgoing {
+                rst: true,
+                urgent: 0,
+                options: Options::default(),
+                ..self.header(now, self.wire_nxt())
+            };
             return self.finish(out, &reset, 0);
         }
         match self.state {
@@ -103,6 +107,9 @@ impl Connection {
             Plan::Send { .. } | Plan::Poke => return Some(now),
             Plan::Wait(until) => until,
         };
+        if self.sender.is_urgent_due() {
+            return Some(now);
+        }
         earlier(planned, self.next_timer())
     }
 
@@ -125,7 +132,7 @@ impl Connection {
 
     fn take_limits(&mut self, limits: &Egress) {
         self.segment = limits.segment.clamp(1, MAX_PACKET - 120) as u64;
-        let mss = self.mss();
+        let mss = self.mss() - sack_len(self.data_blocks());
         let segments = (MAX_PACKET as u64 - 120) / mss;
         let most = segments.min(limits.max_segments as u64).max(1);
         self.sender.set_limits(mss, most, limits.in_flight_cap as u64);
@@ -149,10 +156,10 @@ impl Connection {
 
     /// RFC 9293 3.8.4.
     fn keepalive_at(&self) -> Option<Time> {
-        let interval = self.settings.keepalive?;
+        let due = self.settings.keepalive.after(self.heard, self.probed)?;
         let open =
             matches!(self.state, State::Established | State::CloseWait | State::FinWait1 | State::FinWait2);
-        (open && !self.sender.awaits_ack()).then(|| after(self.heard.max(self.probed), interval))
+        (open && !self.sender.awaits_ack()).then_some(due)
     }
 
     fn emit_syn(&mut self, now: Time, out: &mut Out<'_>) -> Option<Written> {
@@ -165,7 +172,7 @@ impl Connection {
         self.syn.tries += 1;
         let answers = self.state == State::SynReceived;
         let options = Options {
-            mss: Some(own_mss(out.addresses.0)),
+            mss: Some(own_mss(out.addresses.0, self.settings.max_segment)),
             window_scale: match answers {
                 true => self.own_scale,
                 false => Some(self.wanted_scale()),
@@ -183,6 +190,7 @@ impl Connection {
             cwr: !answers && self.settings.ecn && self.syn.tries == 1,
             window: self.receiver.offer_in_syn(),
             options,
+            marking: self.settings.marking,
             ..Outgoing::default()
         };
         self.finish(out, &syn, 0)
@@ -199,9 +207,12 @@ impl Connection {
                 self.sender.poke_due = false;
                 self.probed = now;
                 let seq = sequence::wire(self.isn, self.sender.una().saturating_sub(1));
-                self.emit_bare(now, seq, out)
+                let probe = self.emit_bare(now, seq, out);
+                // It lies before the peer's window, where nobody looks for urgent data.
+                self.sender.told_urgent(true);
+                probe
             }
-            Plan::Wait(_) if due => self.emit_ack(now, out),
+            Plan::Wait(_) if due || self.sender.is_urgent_due() => self.emit_ack(now, out),
             Plan::Wait(_) => None,
         }
     }
@@ -214,17 +225,34 @@ impl Connection {
     fn emit_bare(&mut self, now: Time, seq: u32, out: &mut Out<'_>) -> Option<Written> {
         let mut header = self.header(now, seq);
         self.receiver.on_acknowledged();
+        self.sender.told_urgent(false);
         if self.sender.sack {
-            let most = if self.timestamps.is_some() { MAX_BLOCKS - 1 } else { MAX_BLOCKS };
-            let irs = self.irs;
-            let blocks = &mut header.options.sack;
-            self.receiver.report(most, |start, end| {
-                blocks.push((sequence::wire(irs, start), sequence::wire(irs, end)));
-            });
+            self.report(self.most_blocks(), &mut header);
         } else {
             self.receiver.report_nothing();
         }
         self.finish(out, &header, 0)
+    }
+
+    /// SACK blocks that fit beside the other options.
+    fn most_blocks(&self) -> usize {
+        if self.timestamps.is_some() { MAX_BLOCKS - 1 } else { MAX_BLOCKS }
+    }
+
+    /// SACK blocks in a segment with data (RFC 2018 section 3): as many as there are to tell, if they leave most of the
+    /// segment for the data.
+    fn data_blocks(&self) -> usize {
+        let blocks = self.receiver.ranges().min(self.most_blocks());
+        let room = self.mss() / 8;
+        if self.sender.sack && sack_len(blocks) <= room { blocks } else { 0 }
+    }
+
+    fn report(&mut self, most: usize, header: &mut Outgoing) {
+        let irs = self.irs;
+        let blocks = &mut header.options.sack;
+        self.receiver.report(most, |start, end| {
+            blocks.push((sequence::wire(irs, start), sequence::wire(irs, end)));
+        });
     }
 
     fn emit_data(
@@ -241,8 +269,13 @@ impl Connection {
             header.ecn = ECT0;
             header.cwr = std::mem::take(&mut self.sender.tell_reduced);
         }
+        let blocks = self.data_blocks();
+        if blocks > 0 {
+            self.report(blocks, &mut header);
+        }
         self.receiver.on_acknowledged();
         self.receiver.on_answered(now);
+        self.sender.told_urgent(false);
         self.sender.on_sent(now, start, end, again);
         let packet = self.finish(out, &header, length)?;
         self.sender.copy(start, &mut out.buf[packet.header_len..packet.len]);
@@ -257,7 +290,9 @@ impl Connection {
             ack: Some(self.wire_ack()),
             ece: self.ecn.echo,
             window: self.receiver.offer(self.mss()),
+            urgent: self.urgent_pointer(seq),
             options: Options { timestamps, ..Options::default() },
+            marking: self.settings.marking,
             ..Outgoing::default()
         }
     }
@@ -265,6 +300,11 @@ impl Connection {
     /// Writes the headers for `payload` bytes that follow them.
     fn finish(&self, out: &mut Out<'_>, header: &Outgoing, payload: usize) -> Option<Written> {
         let len = header.write(out.buf, out.addresses, payload)?;
-        Some(Written { len, header_len: len - payload, segment: self.mss() as usize })
+        Some(Written { len, header_len: len - payload, segment: self.sender.mss() as usize })
     }
+}
+
+/// Bytes of an option with so many SACK blocks, padded.
+fn sack_len(blocks: usize) -> u64 {
+    if blocks == 0 { 0 } else { 4 + 8 * blocks as u64 }
 }

@@ -150,7 +150,8 @@ impl Sender {
             return;
         }
         let Some(newest) = self.rack.newest() else { return };
-        let eager = self.phase != Phase::Open || self.board.sacked() >= 3 * self.mss;
+        // RFC 6675 section 4: three segments, of which the last may be short.
+        let eager = self.phase != Phase::Open || self.board.sacked() > 2 * self.mss;
         let patience = self.rack.patience(eager, self.rtt.min_micros(), self.rtt.smoothed_micros());
         let patience = i64::try_from(patience).unwrap_or(i64::MAX);
         let overdue = Time::from_micros(now.total_micros().saturating_sub(patience));

@@ -32,6 +32,9 @@ pub(crate) struct Sender {
     /// The oldest offset without an acknowledgement, and the next one to be sent for the first time.
     una: u64,
     nxt: u64,
+    /// Where the urgent data ends, or ended; and whether the peer is to be told of it at once (RFC 9293 3.8.5).
+    urgent: u64,
+    urgent_due: bool,
     /// Where the FIN is, once the application has finished.
     fin: Option<u64>,
     /// The peer takes nothing from here on; and the largest window that it has offered.
@@ -110,6 +113,8 @@ impl Sender {
             board: Scoreboard::default(),
             una: 1,
             nxt: 1,
+            urgent: 0,
+            urgent_due: false,
             fin: None,
             edge: 1,
             largest_window: 0,
@@ -161,6 +166,27 @@ impl Sender {
     pub(crate) fn write(&mut self, data: &[u8]) {
         self.large_write = data.len() as u64 >= self.max_segments * self.mss;
         self.queue.append(data);
+    }
+
+    /// What is queued is urgent.
+    pub(crate) fn mark_urgent(&mut self) {
+        self.urgent = self.queue.end();
+        self.urgent_due = true;
+    }
+
+    /// Where the urgent data ends, while some of it is not acknowledged.
+    pub(crate) fn urgent_end(&self) -> Option<u64> {
+        (self.urgent > self.una).then_some(self.urgent)
+    }
+
+    /// Whether the peer is to be told of urgent data although that cannot leave.
+    pub(crate) fn is_urgent_due(&self) -> bool {
+        self.urgent_due && self.urgent > self.nxt
+    }
+
+    /// The peer is told of urgent data; or, with `again`, it is to be.
+    pub(crate) fn told_urgent(&mut self, again: bool) {
+        self.urgent_due = again;
     }
 
     /// Sends a FIN after what is queued.

@@ -112,7 +112,7 @@ impl Sender {
         if self.board.is_empty() && self.cork.is_none() {
             return true;
         }
-        if self.fin.is_some() {
+        if self.fin.is_some() || self.urgent > self.nxt {
             return true;
         }
         if let Some(since_when) = &mut self.cork {
@@ -168,6 +168,7 @@ impl Sender {
         self.is_short()
             && self.large_write
             && self.fin.is_none()
+            && self.urgent <= self.nxt
             && wanted < burst
             && self.board.in_flight() >= burst
     }
@@ -181,7 +182,8 @@ impl Sender {
         if wanted == available {
             // The last one waits behind full ones if Nagle's algorithm wants it to; it decides next time.
             let rest = wanted % self.mss;
-            let alone = wanted < self.mss || self.nodelay || self.fin.is_some();
+            let pressing = self.nodelay || self.fin.is_some() || self.urgent > self.nxt;
+            let alone = wanted < self.mss || pressing;
             return if rest == 0 || alone || self.cork.is_none() { wanted } else { wanted - rest };
         }
         (wanted / self.mss * self.mss).max(wanted.min(self.mss))

@@ -137,6 +137,11 @@ impl LossRound {
         self.lost > 0
     }
 
+    /// Whether it began when so much had been delivered, or later.
+    pub(super) fn begins_at(&self, delivered: u64) -> bool {
+        self.begin >= delivered
+    }
+
     /// Whether more than `threshold` percent of the round were lost.
     pub(super) fn exceeds(&self, threshold: u64, delivered: u64) -> bool {
         let total = delivered.saturating_sub(self.begin).saturating_add(self.lost);

@@ -19,6 +19,7 @@ mod parameters;
 mod probe_bw;
 mod probe_rtt;
 mod startup;
+mod window;
 
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ use model::{Aggregation, Bandwidth, RoundTrip, Rounds, micros, percent};
 use parameters::Parameters;
 use probe_bw::Cycle;
 use probe_rtt::ProbeRtt;
-use startup::Pipe;
+use startup::{HASTE, Pipe, SLOWEST_DOUBLING};
 
 /// The smallest window: enough for acknowledgements to keep coming when every second segment gets one.
 const MIN_SEGMENTS: u64 = 4;
@@ -65,22 +66,11 @@ impl State {
     /// Percent of the bandwidth.
     fn pacing_gain(self) -> u64 {
         match self {
-            State::Startup => 277,
+            State::Startup => SLOWEST_DOUBLING,
             State::Drain => 50,
             State::Down => 90,
             State::Cruise | State::Refill | State::ProbeRtt => 100,
             State::Up => 125,
-        }
-    }
-
-    /// Percent of the bandwidth-delay product.
-    fn window_gain(self, parameters: &Parameters) -> u64 {
-        match self {
-            State::Startup | State::Drain => parameters.startup_window,
-            State::Down => parameters.down_window,
-            State::Cruise | State::Refill => parameters.cruise_window,
-            State::Up => parameters.up_window,
-            State::ProbeRtt => parameters.probe_rtt_window,
         }
     }
 }
@@ -101,6 +91,10 @@ pub(crate) struct Bbr {
     pipe: Pipe,
     cycle: Cycle,
     probe_rtt: ProbeRtt,
+    /// Start-up has not overflowed a queue yet, and may send faster than doubling needs.
+    hasty: bool,
+    /// Losses until so much was delivered are those of the haste.
+    pardoned: u64,
     /// The connection has been idle, and nothing was delivered since.
     restarted: bool,
     usage: Usage,
@@ -153,6 +147,8 @@ impl Bbr {
             pipe: Pipe::default(),
             cycle: Cycle::new(now, micros(now).wrapping_add(mss << 40)),
             probe_rtt: ProbeRtt::default(),
+            hasty: parameters.hastens,
+            pardoned: 0,
             restarted: false,
             usage: Usage::default(),
             window,
@@ -161,6 +157,11 @@ impl Bbr {
             repairing: false,
             before: None,
         }
+    }
+
+    /// Percent of the bandwidth.
+    fn pacing_gain(&self) -> u64 {
+        if self.state == State::Startup && self.hasty { HASTE } else { self.state.pacing_gain() }
     }
 
     fn is_probing(&self) -> bool {
@@ -245,8 +246,7 @@ impl Bbr {
     }
 
     fn set_window(&mut self, view: &View, ack: &Ack) {
-        let gain = self.state.window_gain(self.parameters);
-        let most = self.with_bursts(self.bdp(gain).saturating_add(self.aggregation.extra()));
+        let most = self.with_bursts(self.aim().saturating_add(self.aggregation.extra()));
         let grown = self.window.saturating_add(ack.delivered);
         if self.pipe.reached {
             self.window = grown.min(most);
@@ -289,7 +289,7 @@ impl Algorithm for Bbr {
             && let Some(srtt) = view.srtt
         {
             self.round_trip.on_ack(view.now, Some(srtt));
-            self.set_pacing_rate(self.state.pacing_gain());
+            self.set_pacing_rate(self.pacing_gain());
         }
     }
 
@@ -321,7 +321,7 @@ impl Algorithm for Bbr {
     fn on_ack(&mut self, view: &View, ack: &Ack) {
         self.mss = segment(view);
         self.update_model(view, ack);
-        self.set_pacing_rate(self.state.pacing_gain());
+        self.set_pacing_rate(self.pacing_gain());
         self.set_window(view, ack);
     }
 

@@ -1,5 +1,7 @@
 //! What BBR's variants differ in.
 
+use super::window::Window;
+
 /// Gains and thresholds are percentages.
 #[derive(Debug)]
 pub(super) struct Parameters {
@@ -13,12 +15,14 @@ pub(super) struct Parameters {
     pub(super) startup_loss_threshold: u64,
     /// The first window leaves at once, even if a round trip time is known.
     pub(super) bursts_first_window: bool,
+    /// Start-up sends faster than doubling needs until it has overflowed a queue.
+    pub(super) hastens: bool,
     /// The window in relation to the estimated bandwidth-delay product.
     pub(super) startup_window: u64,
-    pub(super) down_window: u64,
-    pub(super) cruise_window: u64,
-    pub(super) up_window: u64,
     pub(super) probe_rtt_window: u64,
+    pub(super) down_window: Window,
+    pub(super) cruise_window: Window,
+    pub(super) up_window: Window,
 }
 
 /// As published in draft-ietf-ccwg-bbr.
@@ -28,11 +32,12 @@ pub(super) static PUBLISHED: Parameters = Parameters {
     loss_threshold: 2,
     startup_loss_threshold: 2,
     bursts_first_window: false,
+    hastens: false,
     startup_window: 200,
-    down_window: 200,
-    cruise_window: 200,
-    up_window: 225,
     probe_rtt_window: 50,
+    down_window: Window::Share(200),
+    cruise_window: Window::Share(200),
+    up_window: Window::Share(225),
 };
 
 /// Changed for links that lose packets of themselves, and for many flows in deep queues.
@@ -44,11 +49,13 @@ pub(super) static ADAPTED: Parameters = Parameters {
     // whose round trips vary, it may be minutes until the bandwidth is found.
     startup_loss_threshold: 10,
     bursts_first_window: true,
+    hastens: true,
     startup_window: 200,
-    // With twice the product in flight, flows that share a deep queue are held by their windows, and pacing
-    // slower than the bottleneck does not drain the queue that they have built.
-    down_window: 100,
-    cruise_window: 125,
-    up_window: 175,
     probe_rtt_window: 75,
+    // With twice the product in flight, flows that share a deep queue are held by their windows, and pacing slower
+    // than the bottleneck does not drain the queue that they have built. Room in `Down` helps short round trips a
+    // little more, but ten equal flows share less evenly.
+    down_window: Window::Share(100),
+    cruise_window: Window::Room(1),
+    up_window: Window::Room(3),
 };

@@ -9,6 +9,13 @@ use super::{Bbr, State};
 const GROWTH: u64 = 125;
 const ROUNDS_WITHOUT_GROWTH: u32 = 3;
 
+/// Percent of the bandwidth seen so far at which data must leave to double it every round trip: 4 ln 2.
+pub(super) const SLOWEST_DOUBLING: u64 = 277;
+
+/// Two windows per round trip, as Linux paces slow start. At the slowest rate that doubles, every window takes three quarters
+/// of a round trip to leave, and a short transfer takes longer than with slow start.
+pub(super) const HASTE: u64 = 400;
+
 /// Losses in a round trip, counted in acknowledgements that tell of them, that end start-up if the threshold is passed.
 const LOSS_EVENTS: u32 = 6;
 
@@ -68,8 +75,16 @@ impl Bbr {
     fn check_startup_loss(&mut self, view: &View, ack: &Ack) {
         let lossy = self.loss_round.ends
             && self.loss_round.events >= LOSS_EVENTS
+            && self.loss_round.begins_at(self.pardoned)
             && self.loss_round.exceeds(self.parameters.startup_loss_threshold, view.delivered);
         let less = self.shows_less(ack.sample.app_limited, ack.sample.prior_delivered);
+        if lossy && self.hasty {
+            // It may have been the haste: a short queue overflows long before the pipe is full.
+            self.hasty = false;
+            self.pardoned = view.delivered.saturating_add(view.in_flight);
+            self.pacing_rate = None;
+            return;
+        }
         if (lossy || self.loss_round.marked) && !less {
             self.pipe.reached = true;
             self.bounds.long_term = self.bdp(100).max(self.loss_round.delivered);

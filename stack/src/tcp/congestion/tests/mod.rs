@@ -141,6 +141,15 @@ fn bbr_keeps_queues_short_and_copes_with_small_buffers() {
     assert!(cubic.queue > PRODUCT, "the queue is measured");
 }
 
+/// A queue overflows in haste when half of the rate is found, and start-up goes on.
+#[test]
+fn bbr_finds_the_rate_behind_a_small_buffer_at_once() {
+    for buffer in [10, 25, 50] {
+        let share = median(3, |seed| alone(Bbr, usual(buffer), RTT, 4 * SECOND, seed).share);
+        check(&format!("buffer of {buffer} percent"), share, 0.91);
+    }
+}
+
 #[test]
 fn hystart_overflows_a_deep_queue_less() {
     let early = alone(Cubic, usual(400), RTT, 2 * SECOND, 1).flows[0].dropped;
@@ -168,6 +177,18 @@ fn bbr_flows_share_a_buffer() {
 #[test]
 fn bbr_flows_share_a_deep_buffer() {
     check_fairness(Bbr, 400, 0.80);
+}
+
+#[test]
+fn bbr_flows_with_short_and_long_round_trips_share() {
+    for buffer in [100, 400] {
+        let part = median(3, |seed| {
+            let flow = |rtt, start| Flow { control: Bbr, rtt, start, gives: None };
+            let flows = [flow(20 * MS, 0), flow(80 * MS, 7 * seed * MS)];
+            run(usual(buffer), &flows, 60 * SECOND, seed).part(0)
+        });
+        assert!((0.18..0.75).contains(&part), "buffer of {buffer} percent: {part:.2}");
+    }
 }
 
 #[test]

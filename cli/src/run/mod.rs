@@ -1,0 +1,151 @@
+//! `peersock run`
+
+mod children;
+mod library;
+mod program;
+
+use std::env;
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use peersock::{FdServer, IdentitySource, Network, Node};
+
+use crate::args::{NetworksArgs, NodeArgs};
+use crate::failure::{Failure, Outcome};
+use crate::session::interfaces;
+use crate::stdio;
+
+/// How long what the program has written may take to arrive after it has ended.
+const LINGER: Duration = Duration::from_secs(30);
+
+/// Run an unmodified program on a network
+///
+/// The program's TCP and UDP sockets to addresses of the network go through the overlay, all others to the system as
+/// before. What it listens on without naming an address is reached by the peers; --bind says otherwise. Its children are
+/// on the network too. Names of members are resolved.
+///
+/// It has to be linked dynamically: programs that make system calls themselves (static ones, most of Go's) and those that
+/// change their user by a bit in the file system are not reached; they are refused or warned of.
+///
+/// Ends with the program's exit status, when its last child has ended too.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  peersock run -n ff0001ffff000000 -- curl 'http://[fd00:...]:8080/'
+  peersock run -n office.toml -- python3 -m http.server 8080
+  peersock run -n office.toml --bind kernel --bind 5432=overlay -- postgres -D data
+  peersock run -n office.toml --only -- ssh alpha")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    networks: NetworksArgs,
+
+    #[command(flatten)]
+    node: NodeArgs,
+
+    /// Refuse addresses outside the networks, this machine's own included
+    #[arg(long)]
+    only: bool,
+
+    /// Where listeners without an address are reached: overlay or kernel, or PORT=overlay, PORT=kernel
+    #[arg(long, value_name = "WHERE", value_parser = parse_bind)]
+    bind: Vec<String>,
+
+    /// Do not say which address the program has
+    #[arg(short, long)]
+    quiet: bool,
+
+    /// The program and its arguments
+    #[arg(trailing_var_arg = true, required = true, value_name = "PROGRAM")]
+    program: Vec<OsString>,
+}
+
+/// Understands `SIDE` and `PORT=SIDE`, and gives a rule of the preloaded library.
+fn parse_bind(text: &str) -> Result<String, String> {
+    let (port, side) = text.split_once('=').map_or((None, text), |(port, side)| (Some(port), side));
+    if !matches!(side, "overlay" | "kernel") {
+        return Err(format!("`{side}` is neither overlay nor kernel"));
+    }
+    match port.map(str::parse::<u16>) {
+        None => Ok(format!("bind={side}")),
+        Some(Ok(port)) => Ok(format!("{port}={side}")),
+        Some(Err(_)) => Err(format!("`{text}` does not begin with a port")),
+    }
+}
+
+/// Runs the program.
+pub(crate) fn run(args: &Args) -> Outcome {
+    let library = library::find()?;
+    let path = program::check(Path::new(&args.program[0]))?;
+    let networks = args.networks.resolve()?;
+    let node = start(args, networks)?;
+    let server = FdServer::start(&node)?;
+    let mut command = Command::new(&path);
+    command.arg0(&args.program[0]).args(&args.program[1..]);
+    command.env(peersock::ENVIRONMENT, server.environment());
+    command.env("PEERSOCK_RULES", rules(args));
+    command.env("LD_PRELOAD", preload(&library));
+    // The node's, not the program's.
+    command.env_remove("PEERSOCK_SECRET");
+    let status = children::run(command, || program::warn_unless_reached(&path, &server))?;
+    let delivered = server.drain(LINGER);
+    if !delivered {
+        stdio::note(format!(
+            "not everything that {} has sent was confirmed within {} s",
+            path.display(),
+            LINGER.as_secs()
+        ));
+    }
+    match status {
+        0 => Ok(()),
+        status => Err(Failure { status, message: String::new() }),
+    }
+}
+
+fn start(args: &Args, networks: Vec<Network>) -> Outcome<Node> {
+    let identity = match args.node.state.ephemeral {
+        true => IdentitySource::Ephemeral,
+        false => IdentitySource::StateDir(args.node.state.path()?),
+    };
+    let builder = Node::builder().identity(identity).port(args.node.overlay_port);
+    let node = builder.interfaces(interfaces(&args.node.interfaces)).start()?;
+    for network in networks {
+        let joined = node.join(network)?;
+        if !args.quiet {
+            let addresses: Vec<_> = joined.addresses().iter().map(ToString::to_string).collect();
+            stdio::note(format!("network {}: {}", joined.id(), addresses.join(" ")));
+        }
+    }
+    Ok(node)
+}
+
+fn rules(args: &Args) -> String {
+    let only = args.only.then(|| "only".to_owned());
+    only.into_iter().chain(args.bind.iter().cloned()).collect::<Vec<_>>().join(",")
+}
+
+/// The libraries to load: ours first, because it must take the calls before others do.
+fn preload(library: &Path) -> OsString {
+    let mut libraries = library.as_os_str().to_owned();
+    if let Some(others) = env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {
+        libraries.push(":");
+        libraries.push(others);
+    }
+    libraries
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_are_understood_or_refused() {
+        assert_eq!(parse_bind("kernel"), Ok("bind=kernel".into()));
+        assert_eq!(parse_bind("80=overlay"), Ok("80=overlay".into()));
+        for text in ["", "both", "80", "x=kernel", "80=", "65536=kernel"] {
+            parse_bind(text).unwrap_err();
+        }
+    }
+}

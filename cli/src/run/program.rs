@@ -1,0 +1,148 @@
+//! The program to run: whether a preloaded library can reach it at all, and whether it did.
+
+use std::env;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use peersock::FdServer;
+
+use crate::failure::{Failure, Outcome};
+use crate::stdio;
+
+/// How soon a program has loaded its libraries.
+const LOADED_WITHIN: Duration = Duration::from_secs(5);
+
+/// The bits of a file's mode that give it another user or group.
+const SET_ID: u32 = 0o6000;
+
+/// Bytes of a file's beginning that are looked at.
+const HEAD: u64 = 64 << 10;
+
+/// Finds the program as a shell would, and refuses one that a preloaded library cannot reach.
+pub(super) fn check(program: &Path) -> Outcome<PathBuf> {
+    let path = find(program).ok_or_else(|| Failure {
+        // As shells do.
+        status: 127,
+        message: format!("{}: not found", program.display()),
+    })?;
+    let metadata = path.metadata()?;
+    if metadata.mode() & SET_ID != 0 && !rustix::process::geteuid().is_root() {
+        return Err(Failure::new(format_args!(
+            "{} changes its user when it starts (its setuid or setgid bit is set), so the system ignores preloaded \
+             libraries; run it as the user that it changes to, or use `peersock dial`",
+            path.display()
+        )));
+    }
+    let mut head = Vec::new();
+    File::open(&path)?.take(HEAD).read_to_end(&mut head)?;
+    if let Some(interpreter) = script_interpreter(&head) {
+        check(Path::new(&interpreter))?;
+    } else if is_static(&head) {
+        return Err(Failure::new(format_args!(
+            "{} is linked statically: it makes system calls itself, and its sockets cannot be put on the overlay; \
+             use a dynamically linked build of it, or `peersock dial` and `peersock listen`",
+            path.display()
+        )));
+    }
+    Ok(path)
+}
+
+/// Waits in the background until the library has taken hold of the program, and says so if it does not.
+pub(super) fn warn_unless_reached(path: &Path, server: &FdServer) {
+    let (path, contacts) = (path.to_owned(), server.contacts());
+    thread::spawn(move || {
+        let deadline = Instant::now() + LOADED_WITHIN;
+        while contacts.count() == 0 {
+            if Instant::now() > deadline {
+                stdio::note(format!(
+                    "warning: {} has not loaded the library of peersock; its sockets are the system's",
+                    path.display()
+                ));
+                return;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    });
+}
+
+fn find(program: &Path) -> Option<PathBuf> {
+    let is_program = |path: &PathBuf| {
+        path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.mode() & 0o111 != 0)
+    };
+    if program.as_os_str().as_bytes().contains(&b'/') {
+        return Some(program.to_owned()).filter(is_program);
+    }
+    env::split_paths(&env::var_os("PATH")?).map(|folder| folder.join(program)).find(is_program)
+}
+
+/// What a script's first line names.
+fn script_interpreter(head: &[u8]) -> Option<String> {
+    let line = head.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let mut words = std::str::from_utf8(line).ok()?.split_whitespace();
+    match words.next()? {
+        env if env.ends_with("/env") => words.find(|word| !word.starts_with('-')).map(str::to_owned),
+        interpreter => Some(interpreter.to_owned()),
+    }
+}
+
+/// Whether an ELF file names no program interpreter (PT_INTERP): then nothing is loaded before it runs.
+fn is_static(head: &[u8]) -> bool {
+    let Ok(mut entries) = program_headers(head) else { return false };
+    const PT_INTERP: u32 = 3;
+    !entries.any(|kind| kind == PT_INTERP)
+}
+
+/// The types of an ELF64 file's program headers; an error if it is none, or the table is not at its beginning.
+fn program_headers(head: &[u8]) -> io::Result<impl Iterator<Item = u32> + '_> {
+    let bad = || io::Error::from(io::ErrorKind::InvalidData);
+    let number = |at: usize, length: usize| -> io::Result<u64> {
+        let bytes = head.get(at..at + length).ok_or_else(bad)?;
+        let mut full = [0; 8];
+        full[..length].copy_from_slice(bytes);
+        Ok(u64::from_le_bytes(full))
+    };
+    const ELF64_LITTLE_ENDIAN: &[u8] = b"\x7fELF\x02\x01";
+    if !head.starts_with(ELF64_LITTLE_ENDIAN) {
+        return Err(bad());
+    }
+    let (at, size, count) = (number(32, 8)? as usize, number(54, 2)? as usize, number(56, 2)? as usize);
+    let table = head.get(at..at + size * count).ok_or_else(bad)?;
+    if size < 4 {
+        return Err(bad());
+    }
+    Ok(table.chunks_exact(size).map(|entry| u32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_test_is_linked_dynamically_and_a_program_without_interpreter_is_not() {
+        let mut head = Vec::new();
+        let own = File::open(env::current_exe().expect("a path")).expect("a file");
+        own.take(HEAD).read_to_end(&mut head).expect("it can be read");
+        assert!(!is_static(&head));
+        // The same without its program headers.
+        head[56..58].fill(0);
+        assert!(is_static(&head));
+    }
+
+    #[test]
+    fn scripts_name_their_interpreter() {
+        assert_eq!(script_interpreter(b"#!/bin/sh -e\necho"), Some("/bin/sh".into()));
+        assert_eq!(script_interpreter(b"#! /usr/bin/env -S python3 -u\n"), Some("python3".into()));
+        assert_eq!(script_interpreter(b"\x7fELF"), None);
+    }
+
+    #[test]
+    fn what_does_not_exist_is_not_found() {
+        assert_eq!(check(Path::new("/no/such/program")).expect_err("it does not exist").status, 127);
+        assert_eq!(check(Path::new("no-such-program")).expect_err("it does not exist").status, 127);
+    }
+}

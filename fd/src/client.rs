@@ -1,0 +1,209 @@
+//! An application's connections to its node's control socket.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType,
+};
+use rustix::process::Pid;
+
+use crate::control::{MAX_MESSAGE, Message, Reply, Request, Token, VERSION, decode, encode};
+use crate::name::{Name, NodeTag};
+use crate::sys::peer_credentials;
+
+/// Own descriptors get numbers from here on, so that programs find the low ones where they expect them.
+const LOWEST: i32 = 400;
+
+/// The clients that there are, by node.
+static KNOWN: Mutex<Vec<Arc<Client>>> = Mutex::new(Vec::new());
+
+/// A node as its applications see it.
+///
+/// It may be used by any thread, and in a forked child: connections of the parent are not used there.
+#[derive(Debug)]
+pub struct Client {
+    tag: NodeTag,
+    token: Token,
+    /// The process of the node; 0 until it was asked something.
+    pid: AtomicI32,
+    idle: Mutex<Vec<Connection>>,
+}
+
+/// A connection to the control socket, and whose it is.
+#[derive(Debug)]
+struct Connection {
+    fd: Option<OwnedFd>,
+    process: Pid,
+    inode: u64,
+}
+
+impl Client {
+    /// The client of a node, with the token that the node gave to this process.
+    pub fn new(tag: NodeTag, token: Token) -> Arc<Self> {
+        let client = Arc::new(Self { tag, token, pid: AtomicI32::new(0), idle: Mutex::new(Vec::new()) });
+        // A child that was forked while another thread held the lock does without.
+        if let Ok(mut known) = KNOWN.try_lock() {
+            known.retain(|known| known.tag != tag);
+            known.push(Arc::clone(&client));
+        }
+        client
+    }
+
+    /// The client of the node that a socket belongs to.
+    pub fn of(tag: NodeTag) -> Arc<Self> {
+        let known =
+            KNOWN.try_lock().ok().and_then(|known| known.iter().find(|known| known.tag == tag).cloned());
+        known.unwrap_or_else(|| Self::new(tag, Token::NONE))
+    }
+
+    /// The node that it is about.
+    pub fn tag(&self) -> NodeTag {
+        self.tag
+    }
+
+    /// Asks the node and waits for its reply.
+    ///
+    /// # Errors
+    /// ENETDOWN if there is no such node any more, EINTR if a signal handler ran, and what the node answers.
+    pub fn ask(&self, request: Request) -> Result<Reply, Errno> {
+        let connection = self.send(request, None)?;
+        let mut buf = vec![0; MAX_MESSAGE];
+        // After an error the reply may still come: the connection is not used again.
+        let (length, _) = rustix::net::recv(connection.fd(), &mut buf[..], RecvFlags::empty())?;
+        let reply = decode(&buf[..length]).ok_or(Errno::NETDOWN)?;
+        self.put_back(connection);
+        match reply {
+            Reply::Failed(errno) => Err(Errno::from_raw_os_error(errno)),
+            reply => Ok(reply),
+        }
+    }
+
+    /// Tells the node something that has no reply, with a descriptor.
+    ///
+    /// # Errors
+    /// ENETDOWN if there is no such node any more.
+    pub fn tell(&self, request: Request, fd: BorrowedFd<'_>) -> Result<(), Errno> {
+        let connection = self.send(request, Some(fd))?;
+        self.put_back(connection);
+        Ok(())
+    }
+
+    /// Whether the process at the other end of a connected socket is the node.
+    pub fn is_node(&self, fd: BorrowedFd<'_>) -> bool {
+        let Ok(credentials) = peer_credentials(fd) else { return false };
+        if self.pid.load(Ordering::Relaxed) == 0 {
+            match self.connect() {
+                Ok(connection) => self.put_back(connection),
+                Err(_) => return false,
+            }
+        }
+        credentials.pid == self.pid.load(Ordering::Relaxed)
+    }
+
+    fn send(&self, request: Request, fd: Option<BorrowedFd<'_>>) -> Result<Connection, Errno> {
+        let message = encode(&Message { version: VERSION, token: self.token, request });
+        let mut connection = self.idle().map_or_else(|| self.connect(), Ok)?;
+        loop {
+            match send(connection.fd(), &message, fd) {
+                Ok(()) => return Ok(connection),
+                // The node has closed it; there may be another process by the same name.
+                Err(Errno::PIPE | Errno::CONNRESET) => {
+                    connection = self.connect()?;
+                    return send(connection.fd(), &message, fd)
+                        .map(|()| connection)
+                        .map_err(|_| Errno::NETDOWN);
+                }
+                Err(Errno::INTR) => {}
+                Err(_) => return Err(Errno::NETDOWN),
+            }
+        }
+    }
+
+    fn idle(&self) -> Option<Connection> {
+        let mut idle = self.idle.try_lock().ok()?;
+        while let Some(mut connection) = idle.pop() {
+            if connection.is_usable() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    fn put_back(&self, connection: Connection) {
+        // A child that was forked while another thread held the lock opens a connection for each request.
+        if let Ok(mut idle) = self.idle.try_lock() {
+            idle.push(connection);
+        }
+    }
+
+    fn connect(&self) -> Result<Connection, Errno> {
+        let fd =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let high = rustix::io::fcntl_dupfd_cloexec(&fd, LOWEST).unwrap_or(fd);
+        rustix::net::connect(&high, &address(&Name::Control(self.tag))).map_err(|_| Errno::NETDOWN)?;
+        self.pid.store(peer_credentials(high.as_fd())?.pid, Ordering::Relaxed);
+        let inode = rustix::fs::fstat(&high)?.st_ino;
+        Ok(Connection { fd: Some(high), process: rustix::process::getpid(), inode })
+    }
+}
+
+impl Connection {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_ref().expect("only `is_usable` takes it").as_fd()
+    }
+
+    /// Whether it is still what it was: programs close descriptors that they do not know, and children have their
+    /// parents'.
+    fn is_usable(&mut self) -> bool {
+        let Some(fd) = self.fd.take() else { return false };
+        if !rustix::fs::fstat(&fd).is_ok_and(|stat| stat.st_ino == self.inode) {
+            // By now the number is somebody else's.
+            std::mem::forget(fd);
+            return false;
+        }
+        if self.process != rustix::process::getpid() {
+            return false;
+        }
+        self.fd = Some(fd);
+        true
+    }
+}
+
+fn send(socket: BorrowedFd<'_>, message: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let fds = fd.as_slice();
+    if !fds.is_empty() {
+        ancillary.push(SendAncillaryMessage::ScmRights(fds));
+    }
+    rustix::net::sendmsg(socket, &[IoSlice::new(message)], &mut ancillary, SendFlags::NOSIGNAL).map(drop)
+}
+
+/// The abstract address of a name.
+pub fn address(name: &Name) -> SocketAddrUnix {
+    SocketAddrUnix::new_abstract_name(name.to_string().as_bytes())
+        .expect("names fit, as the tests of them show")
+}
+
+/// Receives one request with the descriptor that came along, for the node's side.
+///
+/// # Errors
+/// Those of recvmsg(2).
+pub fn receive(socket: BorrowedFd<'_>, buf: &mut [u8]) -> Result<(usize, Option<OwnedFd>), Errno> {
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage};
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    let received = rustix::net::recvmsg(socket, &mut [IoSliceMut::new(buf)], &mut ancillary, flags)?;
+    let fd = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    Ok((received.bytes, fd))
+}

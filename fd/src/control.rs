@@ -1,0 +1,187 @@
+//! What an application asks of its node, over a SOCK_SEQPACKET connection to [`Name::Control`](crate::Name::Control):
+//! one packet a request, one packet its reply.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::{Details, Opened, SocketId};
+
+/// The version of requests and replies. A node answers requests of its own version only.
+pub const VERSION: u8 = 1;
+
+/// The longest request and the longest reply, bytes.
+pub const MAX_MESSAGE: usize = 32 << 10;
+
+/// A secret that a node gives to its own processes, so that those that have changed their user may go on using it.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token(pub u128);
+
+impl Token {
+    /// Known to everybody: good enough for processes of the node's own user.
+    pub const NONE: Self = Self(0);
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token([redacted])")
+    }
+}
+
+/// A request as it travels.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// [`VERSION`].
+    pub version: u8,
+    /// Why the node should obey.
+    pub token: Token,
+    /// What it should do.
+    pub request: Request,
+}
+
+/// Which socket a request is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Which {
+    /// One that the application opened.
+    Opened(Opened),
+    /// A connection that it accepted.
+    Accepted(SocketId),
+}
+
+/// What a node can be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// bind(2).
+    Bind(Opened, SocketAddr),
+    /// listen(2), after the application's end listens itself.
+    Listen(Opened, u32),
+    /// connect(2) of a stream.
+    Connect {
+        /// The socket.
+        socket: Opened,
+        /// Where to.
+        remote: SocketAddr,
+        /// Whether the reply waits for the connection. Otherwise it says that the attempt has begun.
+        wait: bool,
+        /// How long it may wait: SO_SNDTIMEO.
+        timeout: Option<Duration>,
+    },
+    /// The socket's other end has been connected and filled until it took no more, so that it is not writable while
+    /// the attempt goes on. A descriptor of it comes along. There is no reply.
+    Filled(Opened),
+    /// connect(2) of a datagram socket; `None` dissolves the association.
+    Associate(Opened, Option<SocketAddr>),
+    /// The socket wants to send to this address: there must be a socket of the name
+    /// [`Name::Remote`](crate::Name::Remote).
+    Reach(Opened, SocketAddr, Option<Details>),
+    /// getsockname(2) and getpeername(2).
+    Addresses(Which),
+    /// setsockopt(2).
+    SetOption(Which, i32, i32, Vec<u8>),
+    /// getsockopt(2), with the length of the caller's buffer.
+    Option(Which, i32, i32, u32),
+    /// SO_ERROR.
+    TakeError(Which),
+    /// The addresses that are the overlay's.
+    Routes,
+    /// The addresses of a member.
+    Resolve(String),
+    /// The name of the member that has an address.
+    NameOf(IpAddr),
+    /// The networks, as interfaces.
+    Interfaces,
+}
+
+/// A node's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// It is done.
+    Done,
+    /// It failed with this `errno`.
+    Failed(i32),
+    /// To [`Request::Addresses`]: the own and the other end's address.
+    Addresses(SocketAddr, Option<SocketAddr>),
+    /// To [`Request::Option`]: its value.
+    Option(Vec<u8>),
+    /// To [`Request::TakeError`]: an `errno`, or 0.
+    Error(i32),
+    /// To [`Request::Routes`].
+    Routes(Vec<Route>),
+    /// To [`Request::Resolve`].
+    Resolved(Vec<IpAddr>),
+    /// To [`Request::NameOf`].
+    Name(Option<String>),
+    /// To [`Request::Interfaces`].
+    Interfaces(Vec<Interface>),
+}
+
+/// A prefix of addresses that are reached through the overlay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// An address in it.
+    pub address: IpAddr,
+    /// The length of the prefix, bits.
+    pub prefix: u8,
+}
+
+impl Route {
+    /// Whether `ip` has the prefix.
+    ///
+    /// ```
+    /// let route = peersock_fd::Route { address: "10.7.0.0".parse().unwrap(), prefix: 16 };
+    /// assert!(route.contains("10.7.200.1".parse().unwrap()));
+    /// assert!(!route.contains("10.8.0.1".parse().unwrap()));
+    /// ```
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        let common = match (self.address, ip) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros(),
+            (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros(),
+            _ => return false,
+        };
+        common >= u32::from(self.prefix)
+    }
+}
+
+/// A network as if_nameindex(3) and getifaddrs(3) show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// From 1 on.
+    pub index: u32,
+    /// `ps` and the network's ID.
+    pub name: String,
+    /// The node's own addresses.
+    pub addresses: Vec<Route>,
+}
+
+/// Writes a request or a reply.
+pub fn encode(message: &impl Serialize) -> Vec<u8> {
+    postcard::to_stdvec(message).expect("nothing in it is of unknown length")
+}
+
+/// Reads a request or a reply; `None` if it is none.
+pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<T> {
+    postcard::from_bytes(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = (decode::<Message>(&bytes), decode::<Reply>(&bytes));
+        }
+    }
+
+    #[test]
+    fn what_is_encoded_is_decoded() {
+        let request = Request::Resolve("alpha".into());
+        let message = Message { version: VERSION, token: Token(7), request };
+        assert_eq!(decode(&encode(&message)), Some(message));
+    }
+}

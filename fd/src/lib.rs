@@ -1,0 +1,30 @@
+//! Overlay sockets as real file descriptors.
+//!
+//! Every overlay socket of an application is an AF_UNIX socket of the kernel whose other end its node has. So `read`,
+//! `write`, `poll`, `epoll`, `dup`, `fork` and passing of descriptors are the kernel's own, and the node may be in the
+//! same process, in a parent, or in any other of the machine.
+//!
+//! * [`Name`]: what an abstract name of such a socket says;
+//! * [`Request`] and [`Reply`]: what an application asks of its node;
+//! * [`Client`], [`open()`] and [`Socket`]: the application's side, on which the C library, the preloaded library and
+//!   Python build. The node's side is in the crate `peersock`.
+//!
+//! System calls are made without the C library's functions, so that a library that takes their place may call this one.
+
+mod client;
+mod control;
+mod datagram;
+mod name;
+mod socket;
+mod sys;
+
+pub use client::{Client, address, receive};
+pub use control::{
+    Interface, MAX_MESSAGE, Message, Reply, Request, Route, Token, VERSION, Which, decode, encode,
+};
+pub use datagram::Received;
+pub use name::{Accepted, Details, Family, Kind, Name, NodeTag, Opened, Remote, SocketId};
+pub use rustix::io::Errno;
+pub use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
+pub use socket::{BUFFER, Socket, enlarge, open};
+pub use sys::{Credentials, peer_credentials};

@@ -1,0 +1,332 @@
+//! Names of abstract AF_UNIX sockets: each says what its socket is.
+//!
+//! The kernel keeps them for as long as a descriptor of the socket is open anywhere, so `getsockname(2)` and
+//! `getpeername(2)` of a descriptor tell whose it is, in every thread and process, after `dup`, `fork`, `exec` and
+//! passing. No table is keyed by descriptor numbers.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// What every name begins with.
+const PREFIX: &str = "ps/";
+
+/// Names one node among those of a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct NodeTag(pub u32);
+
+/// Names one socket of a node: 48 random bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct SocketId(pub u64);
+
+impl SocketId {
+    /// How many bits an ID has.
+    const MASK: u64 = (1 << 48) - 1;
+
+    /// The ID that these random bits make.
+    pub fn new(bits: u64) -> Self {
+        Self(bits & Self::MASK)
+    }
+}
+
+/// The address family of a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub enum Family {
+    /// AF_INET.
+    V4,
+    /// AF_INET6.
+    V6,
+}
+
+impl Family {
+    /// The family of an address.
+    pub fn of(ip: IpAddr) -> Self {
+        if ip.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}
+
+/// What a socket carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub enum Kind {
+    /// SOCK_STREAM: TCP.
+    Stream,
+    /// SOCK_DGRAM: UDP.
+    Datagram,
+    /// SOCK_DGRAM with IPPROTO_ICMP or IPPROTO_ICMPV6: echo requests and replies.
+    Echo,
+    /// SOCK_RAW, with this protocol number.
+    Raw(u8),
+}
+
+/// A socket that an application opened: what its name says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct Opened {
+    /// Its address family.
+    pub family: Family,
+    /// What it carries.
+    pub kind: Kind,
+    /// Which it is.
+    pub id: SocketId,
+}
+
+/// A connection that a listener accepted: what the name of its node's end says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Accepted {
+    /// Which it is.
+    pub id: SocketId,
+    /// The address of the other end of the connection.
+    pub peer: SocketAddr,
+    /// The address of this end.
+    pub local: SocketAddr,
+}
+
+/// The node's end of what a datagram socket has to do with one remote address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Remote {
+    /// The application's socket.
+    pub id: SocketId,
+    /// The remote address; for ICMP and raw sockets the port is 0.
+    pub address: SocketAddr,
+    /// What the IP headers say beside it, for sockets that asked for it.
+    pub details: Option<Details>,
+}
+
+/// What ancillary data tells of a datagram (RFC 3542, ip(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct Details {
+    /// The own address: where it came to, or what it shall come from.
+    pub local: IpAddr,
+    /// The index of the interface, counted from 1.
+    pub interface: u8,
+    /// IP_TTL, IPV6_HOPLIMIT.
+    pub hop_limit: u8,
+    /// IP_TOS, IPV6_TCLASS.
+    pub traffic_class: u8,
+}
+
+/// What an abstract name says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Name {
+    /// Where a node takes requests (SOCK_SEQPACKET).
+    Control(NodeTag),
+    /// Where connecting stream sockets connect to (SOCK_STREAM).
+    Data(NodeTag),
+    /// An application's end.
+    Opened(NodeTag, Opened),
+    /// The node's end of a connection that was accepted.
+    Accepted(NodeTag, Accepted),
+    /// The node's end of a datagram socket, for one remote address.
+    Remote(NodeTag, Remote),
+}
+
+impl Name {
+    /// The node that it belongs to.
+    pub fn tag(&self) -> NodeTag {
+        match *self {
+            Self::Control(tag)
+            | Self::Data(tag)
+            | Self::Opened(tag, _)
+            | Self::Accepted(tag, _)
+            | Self::Remote(tag, _) => tag,
+        }
+    }
+
+    /// Reads what [`Display`](fmt::Display) has written; `None` for any other text.
+    ///
+    /// ```
+    /// use peersock_fd::{Name, NodeTag};
+    ///
+    /// assert_eq!(Name::parse(b"ps/0000002a/ctl"), Some(Name::Control(NodeTag(42))));
+    /// assert_eq!(Name::parse(b"/tmp/.X11-unix/X0"), None);
+    /// ```
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let mut text = Text(std::str::from_utf8(bytes).ok()?.strip_prefix(PREFIX)?);
+        let tag = NodeTag(text.hex(8)? as u32);
+        text.slash()?;
+        let name = match text.take(1)? {
+            "c" => text.rest("tl").map(|()| Self::Control(tag))?,
+            "d" => text.rest("ata").map(|()| Self::Data(tag))?,
+            "a" => {
+                let (family, id) = text.family_and_id()?;
+                let peer = text.address(family)?;
+                Self::Accepted(tag, Accepted { id, peer, local: text.address(family)? })
+            }
+            "p" => {
+                let (family, id) = text.family_and_id()?;
+                let address = text.address(family)?;
+                let details = if text.0.is_empty() { None } else { Some(text.details(family)?) };
+                Self::Remote(tag, Remote { id, address, details })
+            }
+            kind => {
+                let protocol = text.hex(2)? as u8;
+                let kind = match (kind, protocol) {
+                    ("t", 0) => Kind::Stream,
+                    ("u", 0) => Kind::Datagram,
+                    ("i", 0) => Kind::Echo,
+                    ("r", protocol) => Kind::Raw(protocol),
+                    _ => return None,
+                };
+                let (family, id) = text.family_and_id()?;
+                Self::Opened(tag, Opened { family, kind, id })
+            }
+        };
+        text.0.is_empty().then_some(name)
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{PREFIX}{:08x}/", self.tag().0)?;
+        match self {
+            Self::Control(_) => f.write_str("ctl"),
+            Self::Data(_) => f.write_str("data"),
+            Self::Opened(_, Opened { family, kind, id }) => {
+                let (letter, protocol) = match kind {
+                    Kind::Stream => ('t', 0),
+                    Kind::Datagram => ('u', 0),
+                    Kind::Echo => ('i', 0),
+                    Kind::Raw(protocol) => ('r', *protocol),
+                };
+                write!(f, "{letter}{protocol:02x}{}/{:012x}/", digit(*family), id.0)
+            }
+            Self::Accepted(_, Accepted { id, peer, local }) => {
+                write!(f, "a{}/{:012x}/", digit(Family::of(peer.ip())), id.0)?;
+                write_address(f, peer)?;
+                write_address(f, local)
+            }
+            Self::Remote(_, Remote { id, address, details }) => {
+                write!(f, "p{}/{:012x}/", digit(Family::of(address.ip())), id.0)?;
+                write_address(f, address)?;
+                let Some(details) = details else { return Ok(()) };
+                write_ip(f, details.local)?;
+                write!(f, "{:02x}{:02x}{:02x}", details.interface, details.hop_limit, details.traffic_class)
+            }
+        }
+    }
+}
+
+fn digit(family: Family) -> char {
+    match family {
+        Family::V4 => '4',
+        Family::V6 => '6',
+    }
+}
+
+fn write_address(f: &mut fmt::Formatter<'_>, address: &SocketAddr) -> fmt::Result {
+    write_ip(f, address.ip())?;
+    write!(f, "{:04x}", address.port())
+}
+
+fn write_ip(f: &mut fmt::Formatter<'_>, ip: IpAddr) -> fmt::Result {
+    match ip {
+        IpAddr::V4(ip) => write!(f, "{:08x}", ip.to_bits()),
+        IpAddr::V6(ip) => write!(f, "{:032x}", ip.to_bits()),
+    }
+}
+
+/// What is left to read of a name.
+struct Text<'a>(&'a str);
+
+impl<'a> Text<'a> {
+    fn take(&mut self, length: usize) -> Option<&'a str> {
+        let (taken, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn rest(&mut self, wanted: &str) -> Option<()> {
+        let matches = self.0 == wanted;
+        self.0 = "";
+        matches.then_some(())
+    }
+
+    fn slash(&mut self) -> Option<()> {
+        (self.take(1)? == "/").then_some(())
+    }
+
+    fn hex(&mut self, digits: usize) -> Option<u128> {
+        let digits = self.take(digits)?;
+        let plain = digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        u128::from_str_radix(digits, 16).ok().filter(|_| plain)
+    }
+
+    fn family_and_id(&mut self) -> Option<(Family, SocketId)> {
+        let family = match self.take(1)? {
+            "4" => Family::V4,
+            "6" => Family::V6,
+            _ => return None,
+        };
+        self.slash()?;
+        let id = SocketId(self.hex(12)? as u64);
+        self.slash()?;
+        Some((family, id))
+    }
+
+    fn ip(&mut self, family: Family) -> Option<IpAddr> {
+        Some(match family {
+            Family::V4 => Ipv4Addr::from_bits(self.hex(8)? as u32).into(),
+            Family::V6 => Ipv6Addr::from_bits(self.hex(32)?).into(),
+        })
+    }
+
+    fn address(&mut self, family: Family) -> Option<SocketAddr> {
+        let ip = self.ip(family)?;
+        Some(SocketAddr::new(ip, self.hex(4)? as u16))
+    }
+
+    fn details(&mut self, family: Family) -> Option<Details> {
+        Some(Details {
+            local: self.ip(family)?,
+            interface: self.hex(2)? as u8,
+            hop_limit: self.hex(2)? as u8,
+            traffic_class: self.hex(2)? as u8,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn address(v6: bool, bits: u128, port: u16) -> SocketAddr {
+        let ip = if v6 { Ipv6Addr::from_bits(bits).into() } else { Ipv4Addr::from_bits(bits as u32).into() };
+        SocketAddr::new(ip, port)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_and_fits(
+            (tag, id) in (any::<u32>(), any::<u64>()),
+            (v6, a, b, port) in (any::<bool>(), any::<u128>(), any::<u128>(), any::<u16>()),
+            (kind, octet) in (0..4usize, any::<u8>()),
+        ) {
+            let (tag, id) = (NodeTag(tag), SocketId::new(id));
+            let family = if v6 { Family::V6 } else { Family::V4 };
+            let kind = [Kind::Stream, Kind::Datagram, Kind::Echo, Kind::Raw(octet)][kind];
+            let (peer, local) = (address(v6, a, port), address(v6, b, !port));
+            let details =
+                Details { local: local.ip(), interface: octet, hop_limit: !octet, traffic_class: octet ^ 7 };
+            for name in [
+                Name::Control(tag),
+                Name::Data(tag),
+                Name::Opened(tag, Opened { family, kind, id }),
+                Name::Accepted(tag, Accepted { id, peer, local }),
+                Name::Remote(tag, Remote { id, address: peer, details: None }),
+                Name::Remote(tag, Remote { id, address: peer, details: Some(details) }),
+            ] {
+                let text = name.to_string();
+                // What sockaddr_un has beside the byte that makes it abstract.
+                prop_assert!(text.len() <= 107, "{text}");
+                prop_assert_eq!(Name::parse(text.as_bytes()), Some(name));
+            }
+        }
+
+        #[test]
+        fn other_texts_are_no_names(text in "ps/[0-9a-f]{8}/[a-z0-9/]{0,60}|[ -~]{0,40}") {
+            if let Some(name) = Name::parse(text.as_bytes()) {
+                prop_assert_eq!(name.to_string(), text);
+            }
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! The application's end of an overlay socket.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, sockopt,
+};
+
+use crate::client::{Client, address};
+use crate::control::{Reply, Request, Which};
+use crate::name::{Accepted, Family, Kind, Name, NodeTag, Opened, SocketId};
+
+/// The kernel's buffer of each end, bytes, as far as the system allows so much (net.core.wmem_max).
+pub const BUFFER: usize = 1 << 20;
+
+/// The least that SO_SNDBUF can be: what a socket has while it connects, so that it is soon full.
+const LEAST_BUFFER: usize = 1;
+
+/// How often an attempt is repeated while the node is too busy to take another connection.
+const BUSY_TRIES: u32 = 1000;
+
+/// A descriptor that is an overlay socket.
+///
+/// Reading, writing, polling, duplicating, passing and closing it are the kernel's own.
+#[derive(Debug, Clone, Copy)]
+pub struct Socket<'fd> {
+    fd: BorrowedFd<'fd>,
+    tag: NodeTag,
+    opened: Opened,
+    accepted: Option<Accepted>,
+}
+
+/// Opens a socket of a node, as socket(2).
+///
+/// # Errors
+/// Those of socket(2), bind(2) and getrandom(2).
+pub fn open(client: &Client, family: Family, kind: Kind, flags: SocketFlags) -> Result<OwnedFd, Errno> {
+    let kernel = if kind == Kind::Stream { SocketType::STREAM } else { SocketType::DGRAM };
+    let fd = rustix::net::socket_with(AddressFamily::UNIX, kernel, flags, None)?;
+    loop {
+        let id = SocketId::new(getrandom::u64().map_err(|_| Errno::IO)?);
+        let name = Name::Opened(client.tag(), Opened { family, kind, id });
+        match rustix::net::bind(&fd, &address(&name)) {
+            Ok(()) => return Ok(fd),
+            // Another socket has these 48 bits.
+            Err(Errno::ADDRINUSE) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// What an address of the kernel says, if it is one of ours.
+pub(crate) fn name_of(address: SocketAddrAny) -> Option<Name> {
+    Name::parse(SocketAddrUnix::try_from(address).ok()?.abstract_name()?)
+}
+
+impl<'fd> Socket<'fd> {
+    /// The overlay socket that `fd` is; `None` for every other descriptor.
+    pub fn of(fd: BorrowedFd<'fd>) -> Option<Self> {
+        let Name::Opened(tag, opened) = name_of(rustix::net::getsockname(fd).ok()?)? else { return None };
+        let accepted = match opened.kind {
+            Kind::Stream => match rustix::net::getpeername(fd).ok().flatten().and_then(name_of) {
+                Some(Name::Accepted(_, accepted)) => Some(accepted),
+                _ => None,
+            },
+            _ => None,
+        };
+        Some(Self { fd, tag, opened, accepted })
+    }
+
+    /// Its address family.
+    pub fn family(&self) -> Family {
+        self.opened.family
+    }
+
+    /// What it carries.
+    pub fn kind(&self) -> Kind {
+        self.opened.kind
+    }
+
+    /// The node that it belongs to.
+    pub fn client(&self) -> Arc<Client> {
+        Client::of(self.tag)
+    }
+
+    /// What requests call it.
+    pub fn which(&self) -> Which {
+        self.accepted.map_or(Which::Opened(self.opened), |accepted| Which::Accepted(accepted.id))
+    }
+
+    /// The descriptor.
+    pub fn fd(&self) -> BorrowedFd<'fd> {
+        self.fd
+    }
+
+    pub(crate) fn opened(&self) -> Opened {
+        self.opened
+    }
+
+    /// bind(2).
+    ///
+    /// # Errors
+    /// EADDRINUSE, EADDRNOTAVAIL, EACCES (the network does not allow the port), EINVAL (bound already), EAFNOSUPPORT.
+    pub fn bind(&self, local: SocketAddr) -> Result<(), Errno> {
+        self.check_family(local)?;
+        self.ask(Request::Bind(self.opened, local)).map(drop)
+    }
+
+    /// listen(2).
+    ///
+    /// # Errors
+    /// EADDRINUSE, EACCES, EOPNOTSUPP (no stream), EINVAL (it is connected).
+    pub fn listen(&self, backlog: i32) -> Result<(), Errno> {
+        if self.kind() != Kind::Stream {
+            return Err(Errno::OPNOTSUPP);
+        }
+        // As listen(2): what is out of range becomes the nearest that is not.
+        let backlog = backlog.clamp(1, 4096);
+        // First the application's end: the node connects to it at once if somebody is there.
+        rustix::net::listen(self.fd, backlog)?;
+        self.ask(Request::Listen(self.opened, backlog as u32)).map(drop)
+    }
+
+    /// accept4(2). Gives the address of the other end.
+    ///
+    /// # Errors
+    /// Those of accept(2).
+    pub fn accept(&self, flags: SocketFlags) -> Result<(OwnedFd, SocketAddr), Errno> {
+        if self.kind() != Kind::Stream {
+            return Err(Errno::OPNOTSUPP);
+        }
+        let client = self.client();
+        loop {
+            let (fd, from) = rustix::net::acceptfrom_with(self.fd, flags)?;
+            // Every program of this machine may connect to an abstract name. Only the node is believed.
+            if let Some(Name::Accepted(_, accepted)) = from.and_then(name_of)
+                && client.is_node(fd.as_fd())
+            {
+                enlarge(fd.as_fd());
+                return Ok((fd, accepted.peer));
+            }
+        }
+    }
+
+    /// connect(2). `None`, for datagram sockets, dissolves an association (AF_UNSPEC).
+    ///
+    /// # Errors
+    /// ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH, ENETUNREACH, EINPROGRESS, EALREADY, EISCONN, EACCES, EADDRINUSE, EINTR.
+    pub fn connect(&self, remote: Option<SocketAddr>) -> Result<(), Errno> {
+        if let Some(remote) = remote {
+            self.check_family(remote)?;
+        }
+        if self.kind() != Kind::Stream {
+            return self.associate(remote);
+        }
+        let remote = remote.ok_or(Errno::AFNOSUPPORT)?;
+        if rustix::net::getpeername(self.fd).is_ok() {
+            return self.connect_again();
+        }
+        if sockopt::socket_acceptconn(self.fd)? {
+            return Err(Errno::ISCONN);
+        }
+        let wait = !rustix::fs::fcntl_getfl(self.fd)?.contains(OFlags::NONBLOCK);
+        let timeout = sockopt::socket_timeout(self.fd, sockopt::Timeout::Send)?;
+        match self.ask(Request::Connect { socket: self.opened, remote, wait, timeout }) {
+            Ok(_) if wait => {
+                enlarge(self.fd);
+                self.attach()
+            }
+            // As with TCP, an interrupted or overdue attempt goes on.
+            Ok(_) => self.leave_pending(Errno::INPROGRESS),
+            Err(error @ (Errno::INTR | Errno::INPROGRESS)) if wait => self.leave_pending(error),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Another connect(2) of a socket that is connecting or connected.
+    fn connect_again(&self) -> Result<(), Errno> {
+        match self.ask(Request::TakeError(self.which()))? {
+            Reply::Error(0) => {}
+            Reply::Error(errno) => return Err(Errno::from_raw_os_error(errno)),
+            _ => return Err(Errno::PROTO),
+        }
+        match self.addresses()? {
+            (_, Some(_)) => Err(Errno::ISCONN),
+            (_, None) if rustix::fs::fcntl_getfl(self.fd)?.contains(OFlags::NONBLOCK) => Err(Errno::ALREADY),
+            (_, None) => {
+                let mut fds = [PollFd::from_borrowed_fd(self.fd, PollFlags::OUT)];
+                rustix::event::poll(&mut fds, None)?;
+                match self.ask(Request::TakeError(self.which()))? {
+                    Reply::Error(0) => Ok(()),
+                    Reply::Error(errno) => Err(Errno::from_raw_os_error(errno)),
+                    _ => Err(Errno::PROTO),
+                }
+            }
+        }
+    }
+
+    /// Makes the socket unwritable until the attempt has come to something.
+    fn leave_pending(&self, error: Errno) -> Result<(), Errno> {
+        sockopt::set_socket_send_buffer_size(self.fd, LEAST_BUFFER)?;
+        self.attach()?;
+        let filler = [0; 4096];
+        while rustix::net::send(self.fd, &filler, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).is_ok() {}
+        self.client().tell(Request::Filled(self.opened), self.fd)?;
+        Err(error)
+    }
+
+    /// Connects the application's end to the node.
+    fn attach(&self) -> Result<(), Errno> {
+        let node = address(&Name::Data(self.tag));
+        for _ in 0..BUSY_TRIES {
+            match rustix::net::connect(self.fd, &node) {
+                Ok(()) => return Ok(()),
+                // Its backlog is full.
+                Err(Errno::AGAIN) => std::thread::sleep(Duration::from_millis(1)),
+                Err(Errno::CONNREFUSED) => return Err(Errno::NETDOWN),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Errno::NETDOWN)
+    }
+
+    /// shutdown(2).
+    ///
+    /// # Errors
+    /// ENOTCONN.
+    pub fn shutdown(&self, how: rustix::net::Shutdown) -> Result<(), Errno> {
+        let is_connected = match self.kind() {
+            Kind::Stream => rustix::net::getpeername(self.fd).is_ok() || sockopt::socket_acceptconn(self.fd)?,
+            _ => self.addresses()?.1.is_some(),
+        };
+        if !is_connected {
+            return Err(Errno::NOTCONN);
+        }
+        rustix::net::shutdown(self.fd, how)
+    }
+
+    /// getsockname(2).
+    ///
+    /// # Errors
+    /// ENETDOWN if the node is no more.
+    pub fn local_addr(&self) -> Result<SocketAddr, Errno> {
+        match self.accepted {
+            Some(accepted) => Ok(accepted.local),
+            None => Ok(self.addresses()?.0),
+        }
+    }
+
+    /// getpeername(2).
+    ///
+    /// # Errors
+    /// ENOTCONN, and ENETDOWN if the node is no more.
+    pub fn peer_addr(&self) -> Result<SocketAddr, Errno> {
+        match self.accepted {
+            Some(accepted) => Ok(accepted.peer),
+            None => self.addresses()?.1.ok_or(Errno::NOTCONN),
+        }
+    }
+
+    fn addresses(&self) -> Result<(SocketAddr, Option<SocketAddr>), Errno> {
+        match self.ask(Request::Addresses(self.which()))? {
+            Reply::Addresses(local, peer) => Ok((local, peer)),
+            _ => Err(Errno::PROTO),
+        }
+    }
+
+    /// SO_ERROR: what went wrong, taken from the node and from the kernel.
+    ///
+    /// # Errors
+    /// Those of getsockopt(2).
+    pub fn take_error(&self) -> Result<Option<Errno>, Errno> {
+        let kernel = sockopt::socket_error(self.fd)?.err();
+        let node = match self.ask(Request::TakeError(self.which())) {
+            Ok(Reply::Error(errno)) if errno != 0 => Some(Errno::from_raw_os_error(errno)),
+            _ => None,
+        };
+        Ok(node.or(kernel))
+    }
+
+    pub(crate) fn ask(&self, request: Request) -> Result<Reply, Errno> {
+        self.client().ask(request)
+    }
+
+    pub(crate) fn check_family(&self, address: SocketAddr) -> Result<(), Errno> {
+        if Family::of(address.ip()) == self.family() { Ok(()) } else { Err(Errno::AFNOSUPPORT) }
+    }
+}
+
+/// Gives the kernel's side of a descriptor a large buffer, for bulk data.
+pub fn enlarge(fd: BorrowedFd<'_>) {
+    // What the system does not allow it clips.
+    let _ = sockopt::set_socket_send_buffer_size(fd, BUFFER);
+}

@@ -1,0 +1,154 @@
+//! Opening, addresses and connections.
+
+use std::os::fd::{IntoRawFd, RawFd};
+
+use libc::{c_int, sockaddr, socklen_t};
+use peersock_fd::{Client, Errno, Family, Kind, Shutdown, Socket, SocketFlags};
+
+use crate::Result;
+use crate::sockaddr::{read, write};
+
+/// socket(2), for AF_INET and AF_INET6.
+///
+/// # Errors
+/// EAFNOSUPPORT, ESOCKTNOSUPPORT, EPROTONOSUPPORT, EMFILE, ENFILE, ENOBUFS.
+pub fn socket(client: &Client, domain: c_int, kind: c_int, protocol: c_int) -> Result<RawFd> {
+    let family = match domain {
+        libc::AF_INET => Family::V4,
+        libc::AF_INET6 => Family::V6,
+        _ => return Err(Errno::AFNOSUPPORT),
+    };
+    let (flags, kind) = (kind & !SOCK_TYPE_MASK, kind & SOCK_TYPE_MASK);
+    let icmp = if family == Family::V4 { libc::IPPROTO_ICMP } else { libc::IPPROTO_ICMPV6 };
+    let kind = match (kind, protocol) {
+        (libc::SOCK_STREAM, 0 | libc::IPPROTO_TCP) => Kind::Stream,
+        (libc::SOCK_DGRAM, 0 | libc::IPPROTO_UDP) => Kind::Datagram,
+        (libc::SOCK_DGRAM, protocol) if protocol == icmp => Kind::Echo,
+        (libc::SOCK_RAW, 1..=255) => Kind::Raw(protocol as u8),
+        (libc::SOCK_STREAM | libc::SOCK_DGRAM | libc::SOCK_RAW, _) => return Err(Errno::PROTONOSUPPORT),
+        _ => return Err(Errno::SOCKTNOSUPPORT),
+    };
+    let fd = peersock_fd::open(client, family, kind, socket_flags(flags)?)?;
+    Ok(fd.into_raw_fd())
+}
+
+/// The bits of socket(2)'s type that are a type.
+const SOCK_TYPE_MASK: c_int = 0xf;
+
+fn socket_flags(flags: c_int) -> Result<SocketFlags> {
+    SocketFlags::from_bits(flags as u32)
+        .filter(|flags| (SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).contains(*flags))
+        .ok_or(Errno::INVAL)
+}
+
+/// bind(2).
+///
+/// # Errors
+/// Those of [`Socket::bind`], EFAULT, EINVAL.
+///
+/// # Safety
+/// See the crate.
+pub unsafe fn bind(socket: &Socket<'_>, address: *const sockaddr, length: socklen_t) -> Result<c_int> {
+    // SAFETY: the caller's.
+    let address = unsafe { read(address, length) }?.ok_or(Errno::AFNOSUPPORT)?;
+    socket.bind(address)?;
+    Ok(0)
+}
+
+/// listen(2).
+///
+/// # Errors
+/// Those of [`Socket::listen`].
+pub fn listen(socket: &Socket<'_>, backlog: c_int) -> Result<c_int> {
+    socket.listen(backlog)?;
+    Ok(0)
+}
+
+/// connect(2).
+///
+/// # Errors
+/// Those of [`Socket::connect`], EFAULT, EINVAL.
+///
+/// # Safety
+/// See the crate.
+pub unsafe fn connect(socket: &Socket<'_>, address: *const sockaddr, length: socklen_t) -> Result<c_int> {
+    // SAFETY: the caller's.
+    let address = unsafe { read(address, length) }?;
+    socket.connect(address)?;
+    Ok(0)
+}
+
+/// accept4(2).
+///
+/// # Errors
+/// Those of [`Socket::accept`], EFAULT, EINVAL.
+///
+/// # Safety
+/// See the crate.
+pub unsafe fn accept4(
+    socket: &Socket<'_>,
+    address: *mut sockaddr,
+    length: *mut socklen_t,
+    flags: c_int,
+) -> Result<RawFd> {
+    let (fd, peer) = socket.accept(socket_flags(flags)?)?;
+    // SAFETY: the caller's. After an error the connection is closed, as the kernel does it.
+    unsafe { write(peer, address, length) }?;
+    Ok(fd.into_raw_fd())
+}
+
+/// getsockname(2).
+///
+/// # Errors
+/// ENETDOWN, EFAULT, EINVAL.
+///
+/// # Safety
+/// See the crate.
+pub unsafe fn getsockname(
+    socket: &Socket<'_>,
+    address: *mut sockaddr,
+    length: *mut socklen_t,
+) -> Result<c_int> {
+    if address.is_null() {
+        return Err(Errno::FAULT);
+    }
+    // SAFETY: the caller's.
+    unsafe { write(socket.local_addr()?, address, length) }?;
+    Ok(0)
+}
+
+/// getpeername(2).
+///
+/// # Errors
+/// ENOTCONN, ENETDOWN, EFAULT, EINVAL.
+///
+/// # Safety
+/// See the crate.
+pub unsafe fn getpeername(
+    socket: &Socket<'_>,
+    address: *mut sockaddr,
+    length: *mut socklen_t,
+) -> Result<c_int> {
+    let peer = socket.peer_addr()?;
+    if address.is_null() {
+        return Err(Errno::FAULT);
+    }
+    // SAFETY: the caller's.
+    unsafe { write(peer, address, length) }?;
+    Ok(0)
+}
+
+/// shutdown(2).
+///
+/// # Errors
+/// EINVAL, ENOTCONN.
+pub fn shutdown(socket: &Socket<'_>, how: c_int) -> Result<c_int> {
+    let how = match how {
+        libc::SHUT_RD => Shutdown::Read,
+        libc::SHUT_WR => Shutdown::Write,
+        libc::SHUT_RDWR => Shutdown::Both,
+        _ => return Err(Errno::INVAL),
+    };
+    socket.shutdown(how)?;
+    Ok(0)
+}

@@ -1,0 +1,26 @@
+//! The BSD socket calls on overlay descriptors, as C calls them: pointers, lengths and `errno` values.
+//!
+//! The C library `libpeersock` and the preloaded library are built from these. Each takes a [`Socket`], which says that
+//! the descriptor is an overlay socket, and gives what the call returns or its `errno`. System calls are made directly,
+//! so that a library that takes the place of the C library's functions may call them.
+//!
+//! # Safety
+//! Every pointer must be what the call of the same name in POSIX asks for: null where that allows null, otherwise valid
+//! for the length that is given with it.
+#![allow(unsafe_code)]
+
+mod calls;
+mod messages;
+mod options;
+mod raw;
+mod sockaddr;
+
+pub use calls::{accept4, bind, connect, getpeername, getsockname, listen, shutdown, socket};
+pub use messages::{recvfrom, recvmmsg, recvmsg, sendmmsg, sendmsg, sendto};
+pub use options::{getsockopt, setsockopt};
+pub use peersock_fd::{Client, Errno, Socket};
+pub use raw::check;
+pub use sockaddr::{read as read_address, write as write_address};
+
+/// What a call gives: its return value, or the `errno` that it fails with.
+pub type Result<T> = std::result::Result<T, Errno>;

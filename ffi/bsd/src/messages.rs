@@ -1,0 +1,301 @@
+//! Sending and receiving, where it is more than reading and writing.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::AsRawFd;
+use std::{ptr, slice};
+
+use libc::{c_int, c_uint, c_void, iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
+use peersock_fd::{Errno, Kind, RecvFlags, SendFlags, Socket};
+
+use crate::Result;
+use crate::raw::check;
+use crate::sockaddr::{read, write, write_to};
+
+/// The most pieces of one message (UIO_MAXIOV).
+const MAX_PIECES: usize = 1024;
+
+/// sendto(2).
+///
+/// # Errors
+/// Those of [`Socket::send_to`], EOPNOTSUPP (urgent data), and those of sendto(2).
+///
+/// # Safety
+/// See the crate.
+pub unsafe fn sendto(
+    socket: &Socket<'_>,
+    data: *const c_void,
+    size: size_t,
+    flags: c_int,
+    address: *const sockaddr,
+    length: socklen_t,
+) -> Result<ssize_t> {
+    check_send(socket, flags)?;
+    if socket.kind() == Kind::Stream || address.is_null() {
+        // As TCP, which does not look at the address.
+        let none = ptr::null::<sockaddr>();
+        // SAFETY: the caller's pointer goes to the kernel as it is.
+        return check(unsafe { libc::syscall(libc::SYS_sendto, raw(socket), data, size, flags, none, 0) });
+    }
+    // SAFETY: the caller's.
+    let remote = unsafe { read(address, length) }?.ok_or(Errno::AFNOSUPPORT)?;
+    if data.is_null() && size > 0 {
+        return Err(Errno::FAULT);
+    }
+    let data = match size {
+        0 => &[][..],
+        // SAFETY: the caller says that so many bytes are there.
+        _ => unsafe { slice::from_raw_parts(data.cast::<u8>(), size) },
+    };
+    let flags = SendFlags::from_bits_retain(flags as u32);
+    Ok(socket.send_to(&[IoSlice::new(data)], flags, remote, None)? as ssize_t)
+}
+
+/// recvfrom(2).
+///
+/// # Errors
+/// Those of recvfrom(2).
+///
+/// # Safety
+/// See the crate.
+pub unsafe fn recvfrom(
+    socket: &Socket<'_>,
+    buf: *mut c_void,
+    size: size_t,
+    flags: c_int,
+    address: *mut sockaddr,
+    length: *mut socklen_t,
+) -> Result<ssize_t> {
+    if socket.kind() == Kind::Stream || address.is_null() {
+        let none = ptr::null::<c_void>();
+        // SAFETY: the caller's pointer goes to the kernel as it is.
+        let returned =
+            unsafe { libc::syscall(libc::SYS_recvfrom, raw(socket), buf, size, flags, none, none) };
+        let received = check(returned)?;
+        if !address.is_null() && !length.is_null() {
+            // SAFETY: the caller's. TCP tells no address here.
+            unsafe { ptr::write_unaligned(length, 0) };
+        }
+        return Ok(received);
+    }
+    if buf.is_null() && size > 0 {
+        return Err(Errno::FAULT);
+    }
+    let buf = match size {
+        0 => &mut [][..],
+        // SAFETY: the caller says that so many bytes are there.
+        _ => unsafe { slice::from_raw_parts_mut(buf.cast::<u8>(), size) },
+    };
+    let flags = RecvFlags::from_bits_retain(flags as u32);
+    let received = socket.recv_from(&mut [IoSliceMut::new(buf)], flags)?;
+    if let Some(remote) = received.remote {
+        // SAFETY: the caller's.
+        unsafe { write(remote, address, length) }?;
+    }
+    Ok(received.length as ssize_t)
+}
+
+/// sendmsg(2).
+///
+/// # Errors
+/// Those of [`sendto`], EMSGSIZE for too many pieces.
+///
+/// # Safety
+/// See the crate.
+pub unsafe fn sendmsg(socket: &Socket<'_>, message: *const msghdr, flags: c_int) -> Result<ssize_t> {
+    if message.is_null() {
+        return Err(Errno::FAULT);
+    }
+    check_send(socket, flags)?;
+    // SAFETY: the caller says that there is one.
+    let message = unsafe { &*message };
+    if socket.kind() == Kind::Stream || message.msg_name.is_null() {
+        let mut plain = *message;
+        (plain.msg_name, plain.msg_namelen) = (ptr::null_mut(), 0);
+        // Descriptors must not be passed to the node.
+        (plain.msg_control, plain.msg_controllen) = (ptr::null_mut(), 0);
+        // SAFETY: the caller's pointers go to the kernel as they are.
+        return check(unsafe { libc::syscall(libc::SYS_sendmsg, raw(socket), &raw const plain, flags) });
+    }
+    // SAFETY: the caller's.
+    let remote = unsafe { read(message.msg_name.cast(), message.msg_namelen) }?.ok_or(Errno::AFNOSUPPORT)?;
+    // SAFETY: `IoSlice` is guaranteed to be an `iovec`; the caller says that they are valid.
+    let pieces = unsafe { pieces::<IoSlice<'_>>(message) }?;
+    let flags = SendFlags::from_bits_retain(flags as u32);
+    Ok(socket.send_to(pieces, flags, remote, None)? as ssize_t)
+}
+
+/// recvmsg(2).
+///
+/// # Errors
+/// Those of recvmsg(2).
+///
+/// # Safety
+/// See the crate.
+pub unsafe fn recvmsg(socket: &Socket<'_>, message: *mut msghdr, flags: c_int) -> Result<ssize_t> {
+    if message.is_null() {
+        return Err(Errno::FAULT);
+    }
+    // SAFETY: the caller says that there is one.
+    let message = unsafe { &mut *message };
+    if socket.kind() == Kind::Stream {
+        let mut plain = *message;
+        (plain.msg_name, plain.msg_namelen) = (ptr::null_mut(), 0);
+        (plain.msg_control, plain.msg_controllen) = (ptr::null_mut(), 0);
+        // SAFETY: the caller's pointers go to the kernel as they are.
+        let received =
+            check(unsafe { libc::syscall(libc::SYS_recvmsg, raw(socket), &raw mut plain, flags) })?;
+        (message.msg_flags, message.msg_controllen, message.msg_namelen) = (plain.msg_flags, 0, 0);
+        return Ok(received);
+    }
+    // SAFETY: `IoSliceMut` is guaranteed to be an `iovec`; the caller says that they are valid.
+    let pieces = unsafe { pieces_mut(message) }?;
+    let received = socket.recv_from(pieces, RecvFlags::from_bits_retain(flags as u32))?;
+    message.msg_flags = if received.truncated { libc::MSG_TRUNC } else { 0 };
+    message.msg_controllen = 0;
+    message.msg_namelen = match received.remote {
+        // SAFETY: the caller says that there is room for so much of a name.
+        Some(remote) if !message.msg_name.is_null() => unsafe {
+            write_to(remote, message.msg_name.cast(), message.msg_namelen)
+        },
+        _ => 0,
+    };
+    Ok(received.length as ssize_t)
+}
+
+/// sendmmsg(2).
+///
+/// # Errors
+/// That of the first message, if it fails.
+///
+/// # Safety
+/// See the crate.
+pub unsafe fn sendmmsg(
+    socket: &Socket<'_>,
+    messages: *mut mmsghdr,
+    count: c_uint,
+    flags: c_int,
+) -> Result<c_int> {
+    // SAFETY: the caller says that there are so many.
+    let messages = unsafe { many(messages, count) }?;
+    for (at, message) in messages.iter_mut().enumerate() {
+        // SAFETY: the caller's.
+        match unsafe { sendmsg(socket, &raw const message.msg_hdr, flags) } {
+            Ok(sent) => message.msg_len = sent as c_uint,
+            Err(error) if at == 0 => return Err(error),
+            Err(_) => return Ok(at as c_int),
+        }
+    }
+    Ok(messages.len() as c_int)
+}
+
+/// recvmmsg(2).
+///
+/// # Errors
+/// That of the first message, if it fails.
+///
+/// # Safety
+/// See the crate.
+pub unsafe fn recvmmsg(
+    socket: &Socket<'_>,
+    messages: *mut mmsghdr,
+    count: c_uint,
+    flags: c_int,
+    timeout: *const timespec,
+) -> Result<c_int> {
+    // SAFETY: the caller says that there are so many.
+    let messages = unsafe { many(messages, count) }?;
+    // SAFETY: the caller says that it is null or a time.
+    let deadline = unsafe { timeout.as_ref() }.map(|timeout| {
+        let span = std::time::Duration::new(
+            timeout.tv_sec.max(0) as u64,
+            timeout.tv_nsec.clamp(0, 999_999_999) as u32,
+        );
+        std::time::Instant::now() + span
+    });
+    let mut flags = flags;
+    for (at, message) in messages.iter_mut().enumerate() {
+        // SAFETY: the caller's.
+        match unsafe { recvmsg(socket, &raw mut message.msg_hdr, flags & !libc::MSG_WAITFORONE) } {
+            Ok(received) => message.msg_len = received as c_uint,
+            Err(error) if at == 0 => return Err(error),
+            Err(_) => return Ok(at as c_int),
+        }
+        if flags & libc::MSG_WAITFORONE != 0 {
+            flags |= libc::MSG_DONTWAIT;
+        }
+        // As Linux: the time is looked at after each datagram only.
+        if deadline.is_some_and(|deadline| deadline <= std::time::Instant::now()) {
+            return Ok(at as c_int + 1);
+        }
+    }
+    Ok(messages.len() as c_int)
+}
+
+/// What no overlay socket can be asked to send with.
+fn check_send(socket: &Socket<'_>, flags: c_int) -> Result<()> {
+    match socket.kind() {
+        // The kernel's AF_UNIX sockets would take it out of the stream.
+        Kind::Stream if flags & (libc::MSG_OOB | libc::MSG_FASTOPEN) != 0 => Err(Errno::OPNOTSUPP),
+        Kind::Datagram | Kind::Echo | Kind::Raw(_) if flags & libc::MSG_OOB != 0 => Err(Errno::OPNOTSUPP),
+        _ => Ok(()),
+    }
+}
+
+/// The pieces of a message.
+///
+/// # Safety
+/// `T` has the form of an `iovec`, and the message's pieces are valid for `T`'s use.
+unsafe fn pieces<T>(message: &msghdr) -> Result<&[T]> {
+    // SAFETY: the caller's.
+    let (first, count) = unsafe { vectors(message) }?;
+    if count == 0 {
+        return Ok(&[]);
+    }
+    // SAFETY: the caller's.
+    Ok(unsafe { slice::from_raw_parts(first.cast::<T>(), count) })
+}
+
+/// The pieces of a message, to be written to.
+///
+/// # Safety
+/// The message's pieces are valid.
+unsafe fn pieces_mut<'a>(message: &mut msghdr) -> Result<&'a mut [IoSliceMut<'a>]> {
+    // SAFETY: the caller's.
+    let (first, count) = unsafe { vectors(message) }?;
+    if count == 0 {
+        return Ok(&mut []);
+    }
+    // SAFETY: the caller's; nobody else uses the caller's vectors during the call.
+    Ok(unsafe { slice::from_raw_parts_mut(first.cast::<IoSliceMut<'a>>(), count) })
+}
+
+/// # Safety
+/// The message's vectors are valid.
+unsafe fn vectors(message: &msghdr) -> Result<(*mut iovec, usize)> {
+    // The field's type differs between C libraries.
+    #[allow(clippy::unnecessary_cast)]
+    let count = message.msg_iovlen as usize;
+    if count > MAX_PIECES {
+        return Err(Errno::MSGSIZE);
+    }
+    if count > 0 && message.msg_iov.is_null() {
+        return Err(Errno::FAULT);
+    }
+    Ok((message.msg_iov, count))
+}
+
+/// # Safety
+/// `messages` points to `count` messages.
+unsafe fn many<'a>(messages: *mut mmsghdr, count: c_uint) -> Result<&'a mut [mmsghdr]> {
+    let count = (count as usize).min(MAX_PIECES);
+    match (messages.is_null(), count) {
+        (_, 0) => Ok(&mut []),
+        (true, _) => Err(Errno::FAULT),
+        // SAFETY: the caller's.
+        (false, _) => Ok(unsafe { slice::from_raw_parts_mut(messages, count) }),
+    }
+}
+
+fn raw(socket: &Socket<'_>) -> c_int {
+    socket.fd().as_raw_fd()
+}

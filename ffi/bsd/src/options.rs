@@ -1,0 +1,134 @@
+//! Socket options.
+
+use std::os::fd::AsRawFd;
+use std::{ptr, slice};
+
+use libc::{c_int, c_void, socklen_t};
+use peersock_fd::{Errno, Kind, Reply, Request, Socket};
+
+use crate::Result;
+use crate::raw::check;
+
+/// The longest value that is taken, bytes.
+const MAX_VALUE: usize = 4096;
+
+/// getsockopt(2).
+///
+/// # Errors
+/// ENOPROTOOPT, EFAULT, EINVAL.
+///
+/// # Safety
+/// See the crate.
+pub unsafe fn getsockopt(
+    socket: &Socket<'_>,
+    level: c_int,
+    name: c_int,
+    value: *mut c_void,
+    length: *mut socklen_t,
+) -> Result<c_int> {
+    if is_the_kernels(level, name) {
+        // SAFETY: the caller's pointers go to the kernel as they are.
+        let returned =
+            unsafe { libc::syscall(libc::SYS_getsockopt, raw(socket), level, name, value, length) };
+        return check(returned).map(|_| 0);
+    }
+    if value.is_null() || length.is_null() {
+        return Err(Errno::FAULT);
+    }
+    // SAFETY: the caller says that there is a length.
+    let room = unsafe { ptr::read_unaligned(length) };
+    if i32::try_from(room).is_err() {
+        return Err(Errno::INVAL);
+    }
+    let found = match (level, name) {
+        (libc::SOL_SOCKET, libc::SO_ERROR) => {
+            int(socket.take_error()?.map_or(0, |error| error.raw_os_error()))
+        }
+        (libc::SOL_SOCKET, libc::SO_TYPE) => int(match socket.kind() {
+            Kind::Stream => libc::SOCK_STREAM,
+            Kind::Datagram | Kind::Echo => libc::SOCK_DGRAM,
+            Kind::Raw(_) => libc::SOCK_RAW,
+        }),
+        (libc::SOL_SOCKET, libc::SO_DOMAIN) => int(domain(socket)),
+        (libc::SOL_SOCKET, libc::SO_PROTOCOL) => int(protocol(socket)),
+        _ => match socket.client().ask(Request::Option(socket.which(), level, name, room))? {
+            Reply::Option(found) => found,
+            _ => return Err(Errno::PROTO),
+        },
+    };
+    let fits = found.len().min(room as usize);
+    // SAFETY: the caller says that `room` bytes are there.
+    unsafe { ptr::copy_nonoverlapping(found.as_ptr(), value.cast(), fits) };
+    // SAFETY: as above.
+    unsafe { ptr::write_unaligned(length, fits as socklen_t) };
+    Ok(0)
+}
+
+/// setsockopt(2).
+///
+/// # Errors
+/// ENOPROTOOPT, EFAULT, EINVAL.
+///
+/// # Safety
+/// See the crate.
+pub unsafe fn setsockopt(
+    socket: &Socket<'_>,
+    level: c_int,
+    name: c_int,
+    value: *const c_void,
+    length: socklen_t,
+) -> Result<c_int> {
+    if is_the_kernels(level, name) {
+        // SAFETY: the caller's pointer goes to the kernel as it is.
+        let returned =
+            unsafe { libc::syscall(libc::SYS_setsockopt, raw(socket), level, name, value, length) };
+        return check(returned).map(|_| 0);
+    }
+    let length = length as usize;
+    if length > MAX_VALUE {
+        return Err(Errno::INVAL);
+    }
+    if value.is_null() && length > 0 {
+        return Err(Errno::FAULT);
+    }
+    let value = match length {
+        0 => Vec::new(),
+        // SAFETY: the caller says that so many bytes are there.
+        _ => unsafe { slice::from_raw_parts(value.cast::<u8>(), length) }.to_vec(),
+    };
+    socket.client().ask(Request::SetOption(socket.which(), level, name, value))?;
+    Ok(0)
+}
+
+/// Options that concern the application's end alone: the kernel's AF_UNIX sockets have them.
+fn is_the_kernels(level: c_int, name: c_int) -> bool {
+    level == libc::SOL_SOCKET
+        && matches!(name, libc::SO_RCVTIMEO | libc::SO_SNDTIMEO | libc::SO_RCVLOWAT | libc::SO_ACCEPTCONN)
+}
+
+/// SO_DOMAIN.
+fn domain(socket: &Socket<'_>) -> c_int {
+    match socket.family() {
+        peersock_fd::Family::V4 => libc::AF_INET,
+        peersock_fd::Family::V6 => libc::AF_INET6,
+    }
+}
+
+/// SO_PROTOCOL.
+fn protocol(socket: &Socket<'_>) -> c_int {
+    match socket.kind() {
+        Kind::Stream => libc::IPPROTO_TCP,
+        Kind::Datagram => libc::IPPROTO_UDP,
+        Kind::Echo if domain(socket) == libc::AF_INET => libc::IPPROTO_ICMP,
+        Kind::Echo => libc::IPPROTO_ICMPV6,
+        Kind::Raw(protocol) => protocol.into(),
+    }
+}
+
+fn raw(socket: &Socket<'_>) -> c_int {
+    socket.fd().as_raw_fd()
+}
+
+fn int(value: c_int) -> Vec<u8> {
+    value.to_ne_bytes().to_vec()
+}

@@ -1,0 +1,70 @@
+//! Descriptors that were put into an epoll set before they connect or listen: turned into overlay sockets, they must be in
+//! it again.
+
+use std::os::fd::RawFd;
+use std::sync::Mutex;
+
+use libc::{c_int, epoll_event};
+
+use crate::kernel::{borrow, int_option};
+
+/// Registrations that are remembered; beyond it the oldest is forgotten.
+const MOST: usize = 4096;
+
+struct Registration {
+    epoll: RawFd,
+    fd: RawFd,
+    /// Of the socket: by now the number may be another's.
+    inode: u64,
+    event: epoll_event,
+}
+
+static KNOWN: Mutex<Vec<Registration>> = Mutex::new(Vec::new());
+
+/// Notes a call of epoll_ctl(2) that succeeded.
+pub(crate) fn note(epoll: RawFd, operation: c_int, fd: RawFd, event: Option<epoll_event>) {
+    let family = int_option(fd, libc::SOL_SOCKET, libc::SO_DOMAIN);
+    if !matches!(family, Some(libc::AF_INET | libc::AF_INET6)) {
+        return;
+    }
+    let (Some(inode), Ok(mut known)) = (inode(fd), KNOWN.lock()) else { return };
+    known.retain(|known| known.epoll != epoll || known.fd != fd);
+    // One that is connected stays what it is.
+    let is_connected = borrow(fd).is_some_and(|fd| rustix::net::getpeername(fd).is_ok());
+    if let Some(event) = event
+        && operation != libc::EPOLL_CTL_DEL
+        && !is_connected
+    {
+        if known.len() >= MOST {
+            known.remove(0);
+        }
+        known.push(Registration { epoll, fd, inode, event });
+    }
+}
+
+/// The sets that `fd` is in, and with which events, before it becomes another socket.
+pub(crate) fn take(fd: RawFd) -> Vec<(RawFd, epoll_event)> {
+    let (Some(inode), Ok(mut known)) = (inode(fd), KNOWN.lock()) else { return Vec::new() };
+    let mut taken = Vec::new();
+    known.retain(|known| {
+        let mine = known.fd == fd;
+        if mine && known.inode == inode {
+            taken.push((known.epoll, known.event));
+        }
+        !mine
+    });
+    taken
+}
+
+/// Puts `fd` into the sets again.
+pub(crate) fn restore(fd: RawFd, sets: Vec<(RawFd, epoll_event)>) {
+    for (epoll, mut event) in sets {
+        let add = libc::EPOLL_CTL_ADD;
+        // SAFETY: the event is a live variable. A set that is closed makes the call fail, which is as it should be.
+        unsafe { libc::syscall(libc::SYS_epoll_ctl, epoll, add, fd, &raw mut event) };
+    }
+}
+
+fn inode(fd: RawFd) -> Option<u64> {
+    Some(rustix::fs::fstat(borrow(fd)?).ok()?.st_ino)
+}

@@ -1,0 +1,40 @@
+//! The library that `peersock run` preloads (LD_PRELOAD): it takes the place of the C library's socket calls.
+//!
+//! A program's sockets are the kernel's until it says where to: an address of the overlay turns a socket into one of the
+//! overlay's, under the same descriptor ([`convert`]); all others stay what they are. Where a program that listens is
+//! to be reached is the rule's matter ([`rules`]). Calls on descriptors that are no overlay sockets go straight to the
+//! kernel.
+//!
+//! Reading, writing, polling, closing and duplicating are not touched.
+#![allow(unsafe_code)]
+
+mod convert;
+mod epoll;
+mod hooks;
+mod kernel;
+mod names;
+mod rules;
+
+use std::sync::OnceLock;
+
+use rules::Rules;
+
+/// What the launcher has told us, read before the program can overwrite its environment.
+static RULES: OnceLock<Option<Rules>> = OnceLock::new();
+
+/// The rules; `None` if this process was not started by `peersock run`.
+fn rules() -> Option<&'static Rules> {
+    RULES.get_or_init(Rules::from_environment).as_ref()
+}
+
+/// Runs when the library is loaded.
+extern "C" fn initialize() {
+    if let Some(rules) = rules() {
+        // The launcher sees by this that the library took hold.
+        rules.refresh();
+    }
+}
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static INITIALIZE: extern "C" fn() = initialize;

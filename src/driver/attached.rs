@@ -1,0 +1,46 @@
+//! What else the engine thread serves: descriptors of another kind than the node's UDP sockets.
+
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, RwLock};
+use std::time::Instant;
+
+/// Something with a descriptor and deadlines of its own, run by the engine thread.
+///
+/// So what arrives for a socket passes from the UDP socket to the application's descriptor, and back, without another
+/// thread being woken in between.
+pub(crate) trait Attached: Send + Sync {
+    /// Readable when there is work.
+    fn fd(&self) -> BorrowedFd<'_>;
+
+    /// Does what is to be done. `readable` says whether the descriptor was.
+    fn run(&self, readable: bool);
+
+    /// When [`Attached::run`] is due without the descriptor, if ever. Past: at once.
+    fn deadline(&self) -> Option<Instant>;
+}
+
+/// The place of the one attachment that a driver may have.
+#[derive(Default)]
+pub(super) struct Slot {
+    attached: RwLock<Option<Arc<dyn Attached>>>,
+}
+
+impl Slot {
+    pub(super) fn set(&self, attached: Option<Arc<dyn Attached>>) {
+        let before =
+            std::mem::replace(&mut *self.attached.write().expect("no panic under this lock"), attached);
+        // Dropped without the lock: it may be the last owner of sockets.
+        drop(before);
+    }
+
+    /// Whether it is still this one.
+    pub(super) fn is(&self, other: Option<&Arc<dyn Attached>>) -> bool {
+        let attached = self.attached.read().expect("no panic under this lock");
+        attached.as_ref().map(Arc::as_ptr).map(<*const _>::cast::<()>)
+            == other.map(Arc::as_ptr).map(<*const _>::cast)
+    }
+
+    pub(super) fn get(&self) -> Option<Arc<dyn Attached>> {
+        self.attached.read().expect("no panic under this lock").clone()
+    }
+}

@@ -1,0 +1,176 @@
+//! Sockets that listen: each connection becomes one of the kernel's, to the application's own listening descriptor.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use peersock_fd::{Accepted, Errno, Name, SocketId, address, enlarge};
+use rustix::event::epoll::EventFlags;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+
+use super::ready::{self, Key};
+use super::server::{Entry, State};
+use super::sockets::Phase;
+use super::stream::{Origin, Stream};
+use crate::socket::Connection;
+use crate::wait::Interest;
+
+/// How soon, and how late at most, an application is looked at again whose queue of connections was full. The kernel does
+/// not tell when there is room.
+const FIRST_RETRY: Duration = Duration::from_millis(1);
+const LAST_RETRY: Duration = Duration::from_millis(50);
+
+/// How often it is looked whether the descriptors that listen or are bound are still open.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// A socket that listens.
+pub(super) struct Listening {
+    pub(super) socket: peersock_fd::Opened,
+    /// The process that called listen(2).
+    process: i32,
+    waker: Waker,
+    entry: Arc<ready::Entry>,
+    /// Accepted from the stack, for which the application had no room.
+    waiting: VecDeque<Connection>,
+    retry: Option<(Instant, Duration)>,
+    sweep: Instant,
+}
+
+impl State {
+    /// listen(2), also once more to change the backlog.
+    pub(super) fn listen(
+        &mut self,
+        socket: peersock_fd::Opened,
+        backlog: u32,
+        process: i32,
+    ) -> Result<(), Errno> {
+        if self.socket(socket).reserved.is_empty() {
+            let any = match socket.family {
+                peersock_fd::Family::V4 => std::net::Ipv4Addr::UNSPECIFIED.into(),
+                peersock_fd::Family::V6 => std::net::IpAddr::from(std::net::Ipv6Addr::UNSPECIFIED),
+            };
+            self.bind(socket, (any, 0).into())?;
+        }
+        let opened = self.socket(socket);
+        match opened.phase {
+            Phase::Fresh | Phase::Listening(_) => {}
+            Phase::Connecting(_) | Phase::Connected(_) => return Err(Errno::INVAL),
+        }
+        for acceptor in &opened.reserved {
+            acceptor.listen(backlog as usize);
+        }
+        if opened.phase == Phase::Fresh {
+            let key = self.new_key();
+            let (waker, entry) = self.ready.waker(key);
+            self.socket(socket).phase = Phase::Listening(key);
+            let sweep = Instant::now() + SWEEP;
+            self.set_timer(sweep, key);
+            let (waiting, retry) = (VecDeque::new(), None);
+            let listening = Listening { socket, process, waker: waker.clone(), entry, waiting, retry, sweep };
+            self.insert(key, Entry::Listening(listening));
+            waker.wake();
+        }
+        Ok(())
+    }
+
+    /// Gives what has come to the application.
+    pub(super) fn accept_connections(&mut self, key: Key, mut listening: Listening) -> Option<Listening> {
+        listening.entry.begin();
+        let now = Instant::now();
+        if listening.sweep <= now {
+            if !self.is_open(listening.socket) {
+                self.opened.remove(&listening.socket.id);
+                return None;
+            }
+            listening.sweep = now + SWEEP;
+            self.set_timer(listening.sweep, key);
+        }
+        loop {
+            let Some(connection) = listening.waiting.pop_front().or_else(|| self.accept_next(&listening))
+            else {
+                return Some(listening);
+            };
+            match self.deliver(&listening, connection) {
+                Ok(()) => listening.retry = None,
+                Err((Errno::AGAIN, connection)) => {
+                    listening.waiting.push_front(connection);
+                    let wait = match listening.retry {
+                        // Its time has not come: this is another connection's news.
+                        Some((at, _)) if at > now => return Some(listening),
+                        Some((_, wait)) => (2 * wait).min(LAST_RETRY),
+                        None => FIRST_RETRY,
+                    };
+                    listening.retry = Some((now + wait, wait));
+                    self.set_timer(now + wait, key);
+                    return Some(listening);
+                }
+                // The application has closed its descriptor. What was accepted is reset, as the kernel does.
+                Err((Errno::CONNREFUSED | Errno::NOENT, connection)) => {
+                    connection.flow().set_reset_on_close(true);
+                    self.opened.remove(&listening.socket.id);
+                    return None;
+                }
+                Err((error, connection)) => {
+                    tracing::warn!(%error, "a connection was reset: the system refuses a descriptor for it");
+                    connection.flow().set_reset_on_close(true);
+                }
+            }
+        }
+    }
+
+    /// The next connection of the stack's queue.
+    fn accept_next(&mut self, listening: &Listening) -> Option<Connection> {
+        let opened = self.opened.get(&listening.socket.id)?;
+        for acceptor in &opened.reserved {
+            acceptor.waiters().register(Interest::Read, &listening.waker);
+            if let Ok((connection, _)) = acceptor.accept() {
+                opened.options.apply(&connection);
+                // There may be more.
+                listening.waker.wake_by_ref();
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// Connects a descriptor to the application's.
+    fn deliver(&mut self, listening: &Listening, connection: Connection) -> Result<(), (Errno, Connection)> {
+        let Ok(peer) = connection.peer_addr() else { return Ok(()) };
+        let id = match getrandom::u64() {
+            Ok(bits) => SocketId::new(bits),
+            Err(_) => return Err((Errno::IO, connection)),
+        };
+        let family = listening.socket.family;
+        let shown = |address| super::sockets::shown(family, address);
+        let accepted = Accepted { id, peer: shown(peer), local: shown(connection.local_addr()) };
+        let fd = match self.connect_to(listening.socket, accepted) {
+            Ok(fd) => fd,
+            Err(error) => return Err((error, connection)),
+        };
+        let key = self.new_key();
+        let (waker, entry) = self.ready.waker(key);
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        if self.watch(fd.as_fd(), key, flags).is_err() {
+            return Err((Errno::NOMEM, connection));
+        }
+        self.accepted.insert(id, key);
+        let wake = waker.clone();
+        let origin = Origin::Accepted(id);
+        let options = self.socket(listening.socket).options.clone();
+        let stream = Stream::new(connection, origin, options, fd, listening.process, (waker, entry));
+        self.insert(key, Entry::Stream(stream));
+        wake.wake();
+        Ok(())
+    }
+
+    fn connect_to(&self, listener: peersock_fd::Opened, accepted: Accepted) -> Result<OwnedFd, Errno> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        rustix::net::bind(&fd, &address(&Name::Accepted(self.tag, accepted)))?;
+        enlarge(fd.as_fd());
+        rustix::net::connect(&fd, &address(&Name::Opened(self.tag, listener)))?;
+        Ok(fd)
+    }
+}

@@ -1,0 +1,129 @@
+//! Sockets of applications that are real file descriptors: the node's side of `peersock-fd`.
+//!
+//! An [`FdServer`] answers the requests of applications (this process, its children, or others) and moves data between
+//! the other ends of their AF_UNIX sockets and the node's connections. All of it runs in the node's engine thread: what
+//! arrives passes from the UDP socket to the application's descriptor without a thread being woken in between.
+
+mod app_end;
+mod connecting;
+mod listening;
+mod options;
+mod ready;
+mod requests;
+mod server;
+mod sockets;
+mod stream;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use peersock_fd::{NodeTag, Token};
+
+use crate::node::Node;
+use crate::socket::TaskUser;
+use server::Server;
+
+/// The environment variable that tells a process its node.
+pub const ENVIRONMENT: &str = "PEERSOCK_NODE";
+
+/// Serves sockets as file descriptors, for as long as it lives.
+///
+/// Whoever runs as the node's user, or as root, may open sockets; others need the [token](FdServer::environment).
+///
+/// ```
+/// use peersock::{FdServer, IdentitySource, Interfaces, Node};
+///
+/// let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback).start()?;
+/// let server = FdServer::start(&node)?;
+/// let (tag, _secret) = FdServer::parse_environment(&server.environment()).expect("it reads what it writes");
+/// assert_eq!(tag, server.tag());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct FdServer {
+    node: Node,
+    server: Arc<Server>,
+    /// Has the engine thread read the UDP sockets.
+    _user: TaskUser,
+}
+
+impl FdServer {
+    /// Starts to serve.
+    ///
+    /// # Errors
+    /// When the system refuses sockets or randomness.
+    pub fn start(node: &Node) -> io::Result<FdServer> {
+        let server = Arc::new(Server::new(&node.inner)?);
+        let user = TaskUser::new(&node.inner);
+        node.inner.driver.attach(Some(server.clone()));
+        Ok(FdServer { node: node.clone(), server, _user: user })
+    }
+
+    /// What the names of its sockets call the node.
+    pub fn tag(&self) -> NodeTag {
+        self.server.tag()
+    }
+
+    /// The secret that lets processes of other users open sockets.
+    pub fn token(&self) -> Token {
+        self.server.token()
+    }
+
+    /// What [`ENVIRONMENT`] has to be for processes that use this node. It is a secret.
+    pub fn environment(&self) -> String {
+        format!("{:08x}:{:032x}", self.tag().0, self.token().0)
+    }
+
+    /// Reads what [`FdServer::environment`] has made.
+    pub fn parse_environment(text: &str) -> Option<(NodeTag, Token)> {
+        let (tag, token) = text.split_once(':')?;
+        Some((NodeTag(u32::from_str_radix(tag, 16).ok()?), Token(u128::from_str_radix(token, 16).ok()?)))
+    }
+
+    /// How many connections applications have made to open sockets: a look at whether anybody uses it.
+    pub fn contacts(&self) -> Contacts {
+        Contacts(Arc::clone(&self.server))
+    }
+
+    /// Takes what applications have written until now, closes their connections in order, and waits up to `patience`
+    /// until everything is delivered. True if it was. For the end of a process that has sockets open.
+    pub fn drain(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        self.server.begin_drain();
+        self.node.inner.driver.kick();
+        let taken = self.server.wait_drained(deadline);
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.node.shutdown(left) && taken
+    }
+}
+
+/// Counts the connections that applications have made, see [`FdServer::contacts`].
+#[derive(Clone)]
+pub struct Contacts(Arc<Server>);
+
+impl Contacts {
+    /// So many.
+    pub fn count(&self) -> u64 {
+        self.0.contacts()
+    }
+}
+
+impl fmt::Debug for Contacts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Contacts").field(&self.count()).finish()
+    }
+}
+
+impl Drop for FdServer {
+    fn drop(&mut self) {
+        self.node.inner.driver.attach(None);
+        self.server.close();
+    }
+}
+
+impl fmt::Debug for FdServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FdServer").field("tag", &self.tag()).finish_non_exhaustive()
+    }
+}

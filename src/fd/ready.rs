@@ -1,0 +1,82 @@
+//! Which sockets have news from the data path.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::task::{Wake, Waker};
+use std::thread::ThreadId;
+
+use crate::node::Inner;
+
+/// Names one thing that a server has to do with.
+pub(super) type Key = u64;
+
+/// The sockets that were told of news and not looked at since.
+pub(super) struct ReadyQueue {
+    keys: Mutex<Vec<Key>>,
+    node: Weak<Inner>,
+    /// The thread that works the queue off, once it has begun.
+    worker: OnceLock<ThreadId>,
+}
+
+impl ReadyQueue {
+    pub(super) fn new(node: &Arc<Inner>) -> Arc<Self> {
+        Arc::new(Self { keys: Mutex::default(), node: Arc::downgrade(node), worker: OnceLock::new() })
+    }
+
+    /// A waker that puts `key` into the queue, at most once until it is taken out.
+    pub(super) fn waker(self: &Arc<Self>, key: Key) -> (Waker, Arc<Entry>) {
+        let entry = Arc::new(Entry { key, queued: AtomicBool::new(false), queue: Arc::clone(self) });
+        (Waker::from(Arc::clone(&entry)), entry)
+    }
+
+    /// Takes out everything.
+    pub(super) fn take(&self, keys: &mut Vec<Key>) {
+        self.worker.get_or_init(|| std::thread::current().id());
+        std::mem::swap(&mut *self.keys.lock().expect("no panic under this lock"), keys);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.keys.lock().expect("no panic under this lock").is_empty()
+    }
+
+    fn push(&self, key: Key) {
+        let first = {
+            let mut keys = self.keys.lock().expect("no panic under this lock");
+            keys.push(key);
+            keys.len() == 1
+        };
+        // The worker looks before it sleeps.
+        if first
+            && self.worker.get() != Some(&std::thread::current().id())
+            && let Some(node) = self.node.upgrade()
+        {
+            node.driver.kick();
+        }
+    }
+}
+
+/// What a waker of a [`ReadyQueue`] is.
+pub(super) struct Entry {
+    key: Key,
+    queued: AtomicBool,
+    queue: Arc<ReadyQueue>,
+}
+
+impl Entry {
+    /// Whoever handles the key says so first: what happens from then on puts it into the queue again.
+    pub(super) fn begin(&self) {
+        self.queued.store(false, Ordering::SeqCst);
+    }
+}
+
+impl Wake for Entry {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.queued.swap(true, Ordering::SeqCst) {
+            self.queue.push(self.key);
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Requests of applications.
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use peersock_fd::{
+    Errno, Interface, MAX_MESSAGE, Message, Reply, Request, Route, SendFlags, Token, VERSION, Which, decode,
+    encode, peer_credentials, receive,
+};
+use rustix::event::epoll::EventFlags;
+use rustix::net::SocketFlags;
+
+use super::ready::Key;
+use super::server::{Entry, State};
+use super::sockets::{Phase, shown};
+use crate::datapath::Network;
+
+/// Connections to the control socket that are accepted, and requests that are answered, before others have their turn.
+const MOST: usize = 64;
+
+/// An application's connection to the control socket.
+pub(super) struct Control {
+    fd: OwnedFd,
+    /// The process that connected.
+    process: i32,
+    /// Of the node's user or root: it needs no token.
+    is_trusted: bool,
+}
+
+impl State {
+    pub(super) fn accept_control(&mut self, listener: &OwnedFd) {
+        for _ in 0..MOST {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let fd = match rustix::net::accept_with(listener, flags) {
+                Ok(fd) => fd,
+                Err(error) => return self.turn_away(listener, error),
+            };
+            let Ok(credentials) = peer_credentials(fd.as_fd()) else { continue };
+            let key = self.new_key();
+            if self.watch(fd.as_fd(), key, EventFlags::IN).is_err() {
+                continue;
+            }
+            self.contacts += 1;
+            let own = rustix::process::geteuid().as_raw();
+            let is_trusted = credentials.uid == own || credentials.uid == 0;
+            self.insert(key, Entry::Control(Control { fd, process: credentials.pid, is_trusted }));
+        }
+    }
+
+    /// Answers what has come; `None` once the application has closed its end.
+    pub(super) fn serve(&mut self, key: Key, control: Control) -> Option<Control> {
+        for _ in 0..MOST {
+            let (length, fd) = match receive(control.fd.as_fd(), &mut self.buf[..MAX_MESSAGE]) {
+                Ok((0, _)) => return None,
+                Ok(received) => received,
+                Err(Errno::AGAIN | Errno::INTR) => break,
+                Err(_) => return None,
+            };
+            let reply = match decode::<Message>(&self.buf[..length]) {
+                Some(message) if !self.obeys(&control, message.token) => Some(Reply::Failed(libc::EPERM)),
+                Some(Message { version: VERSION, request, .. }) => {
+                    self.answer(key, control.process, request, fd)
+                }
+                _ => Some(Reply::Failed(libc::EPROTO)),
+            };
+            if let Some(reply) = reply
+                && send(&control, &reply).is_err()
+            {
+                return None;
+            }
+        }
+        Some(control)
+    }
+
+    fn obeys(&self, control: &Control, token: Token) -> bool {
+        use subtle::ConstantTimeEq;
+        control.is_trusted || bool::from(token.0.to_le_bytes().ct_eq(&self.token.0.to_le_bytes()))
+    }
+
+    /// Sends a reply that somebody waits for.
+    pub(super) fn reply(&mut self, key: Key, reply: &Reply) {
+        if let Some(Entry::Control(control)) = self.entry(key)
+            && send(control, reply).is_err()
+        {
+            self.remove(key);
+        }
+    }
+
+    /// The reply, unless there is none or it comes later.
+    fn answer(&mut self, key: Key, process: i32, request: Request, fd: Option<OwnedFd>) -> Option<Reply> {
+        let done = |result: Result<(), Errno>| Some(result.map_or_else(failed, |()| Reply::Done));
+        match request {
+            Request::Bind(socket, local) => done(self.bind(socket, local)),
+            Request::Listen(socket, backlog) => done(self.listen(socket, backlog, process)),
+            Request::Connect { socket, remote, wait, timeout } => {
+                match self.connect(socket, remote, wait.then_some((key, timeout))) {
+                    Ok(()) if wait => None,
+                    result => done(result),
+                }
+            }
+            Request::Filled(socket) => {
+                self.filled(socket, fd);
+                None
+            }
+            Request::Addresses(which) => Some(self.addresses(which)),
+            Request::TakeError(which) => Some(Reply::Error(self.take_error(which))),
+            Request::SetOption(which, level, name, value) => {
+                done(self.set_option(which, level, name, &value))
+            }
+            Request::Option(which, level, name, length) => {
+                let value = self.option(which, level, name, length as usize);
+                Some(value.map_or_else(failed, Reply::Option))
+            }
+            Request::Associate(..) | Request::Reach(..) => Some(failed(Errno::OPNOTSUPP)),
+            Request::Routes => Some(Reply::Routes(self.networks().iter().flat_map(routes).collect())),
+            Request::Resolve(name) => Some(Reply::Resolved(self.resolve(&name))),
+            Request::NameOf(ip) => Some(Reply::Name(self.name_of(ip))),
+            Request::Interfaces => Some(Reply::Interfaces(self.interfaces())),
+        }
+    }
+
+    fn addresses(&mut self, which: Which) -> Reply {
+        if let Some(stream) = self.stream(which) {
+            let family = match which {
+                Which::Opened(socket) => socket.family,
+                Which::Accepted(_) => peersock_fd::Family::of(stream.connection.local_addr().ip()),
+            };
+            let peer = stream.connection.peer_addr().ok().map(|peer| shown(family, peer));
+            return Reply::Addresses(shown(family, stream.connection.local_addr()), peer);
+        }
+        let Which::Opened(socket) = which else { return failed(Errno::NOTCONN) };
+        let unbound = match socket.family {
+            peersock_fd::Family::V4 => IpAddr::from([0; 4]),
+            peersock_fd::Family::V6 => IpAddr::from([0; 16]),
+        };
+        let opened = self.opened.get(&socket.id);
+        let connecting = opened.and_then(|opened| match opened.phase {
+            Phase::Connecting(key) => match self.entry(key) {
+                Some(Entry::Connecting(connecting)) => Some(connecting.addresses()),
+                _ => None,
+            },
+            _ => None,
+        });
+        match connecting {
+            Some((local, peer)) => {
+                Reply::Addresses(shown(socket.family, local), peer.map(|peer| shown(socket.family, peer)))
+            }
+            None => Reply::Addresses(
+                opened.and_then(|opened| opened.bound()).unwrap_or((unbound, 0).into()),
+                None,
+            ),
+        }
+    }
+
+    fn take_error(&mut self, which: Which) -> i32 {
+        let Which::Opened(socket) = which else { return 0 };
+        let error = self.opened.get_mut(&socket.id).and_then(|opened| opened.error.take());
+        error.map_or(0, |error| error.raw_os_error())
+    }
+
+    fn networks(&self) -> Vec<Network> {
+        self.node.upgrade().map(|node| node.driver.datapath.networks()).unwrap_or_default()
+    }
+
+    fn interfaces(&self) -> Vec<Interface> {
+        let interface = |(at, network): (usize, &Network)| {
+            let index = at as u32 + 1;
+            Interface { index, name: format!("ps{index}"), addresses: routes(network).collect() }
+        };
+        self.networks().iter().enumerate().map(interface).collect()
+    }
+
+    fn resolve(&self, name: &str) -> Vec<IpAddr> {
+        let Some(node) = self.node.upgrade() else { return Vec::new() };
+        node.names.read().expect("no panic under this lock").look_up(name)
+    }
+
+    fn name_of(&self, ip: IpAddr) -> Option<String> {
+        let node = self.node.upgrade()?;
+        node.names.read().expect("no panic under this lock").name_of(ip)
+    }
+}
+
+fn failed(error: Errno) -> Reply {
+    Reply::Failed(error.raw_os_error())
+}
+
+fn send(control: &Control, reply: &Reply) -> Result<(), Errno> {
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    rustix::net::send(&control.fd, &encode(reply), flags).map(drop)
+}
+
+/// The addresses that are reached over a network.
+fn routes(network: &Network) -> impl Iterator<Item = Route> + '_ {
+    network.prefixes.iter().map(|cidr| Route { address: cidr.address(), prefix: cidr.prefix() })
+}

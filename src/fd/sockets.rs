@@ -1,0 +1,179 @@
+//! The sockets that applications have opened: their addresses, and how far they have come.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use peersock_fd::{Errno, Family, Name, address};
+use peersock_stack::Error;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+
+use super::options::Options;
+use super::ready::Key;
+use super::server::{Entry, State};
+use super::stream::{Origin, Stream};
+use crate::node::Inner;
+use crate::socket::Acceptor;
+
+/// Ports that are tried for a socket that wants one that is free for both families.
+const PORT_TRIES: usize = 16;
+
+/// A socket that an application has opened and told of.
+pub(super) struct Opened {
+    pub(super) socket: peersock_fd::Opened,
+    /// The address and port that it is bound to: for IPv6's wildcard there is one for each family.
+    pub(super) reserved: Vec<Acceptor>,
+    pub(super) options: Options,
+    /// SO_ERROR.
+    pub(super) error: Option<Errno>,
+    pub(super) phase: Phase,
+}
+
+/// How far a socket has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// It may connect or listen.
+    Fresh,
+    Listening(Key),
+    Connecting(Key),
+    Connected(Key),
+}
+
+impl Opened {
+    fn new(socket: peersock_fd::Opened) -> Self {
+        let options = Options::default();
+        Self { socket, reserved: Vec::new(), options, error: None, phase: Phase::Fresh }
+    }
+
+    /// The address that it is bound to, as the application should see it.
+    pub(super) fn bound(&self) -> Option<SocketAddr> {
+        self.reserved.first().map(|acceptor| self.shown(acceptor.local_addr()))
+    }
+
+    /// An address as a socket of this family shows it.
+    pub(super) fn shown(&self, address: SocketAddr) -> SocketAddr {
+        shown(self.socket.family, address)
+    }
+
+    /// bind(2).
+    pub(super) fn bind(&mut self, node: &Arc<Inner>, local: SocketAddr) -> Result<(), Errno> {
+        if !self.reserved.is_empty() || self.phase != Phase::Fresh {
+            return Err(Errno::INVAL);
+        }
+        let options = self.options.tcp();
+        let reserve = |local| Acceptor::reserve(node, local, options.clone()).map_err(errno);
+        let dual = local.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && !self.options.v6_only;
+        if !dual {
+            self.reserved.push(reserve(canonical(local))?);
+            return Ok(());
+        }
+        let mut result = Err(Errno::ADDRINUSE);
+        for _ in 0..PORT_TRIES {
+            let first = reserve(local)?;
+            let second = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), first.local_addr().port());
+            match reserve(second) {
+                Ok(second) => {
+                    self.reserved = vec![first, second];
+                    return Ok(());
+                }
+                Err(error) => result = Err(error),
+            }
+            if local.port() != 0 {
+                break;
+            }
+        }
+        result
+    }
+}
+
+impl State {
+    /// The socket, made known if it is new.
+    pub(super) fn socket(&mut self, socket: peersock_fd::Opened) -> &mut Opened {
+        self.opened.entry(socket.id).or_insert_with(|| Opened::new(socket))
+    }
+
+    /// Binds; where the address is taken, looks whether by a socket that is closed.
+    pub(super) fn bind(&mut self, socket: peersock_fd::Opened, local: SocketAddr) -> Result<(), Errno> {
+        let node = self.node.upgrade().ok_or(Errno::NETDOWN)?;
+        match self.socket(socket).bind(&node, local) {
+            Err(Errno::ADDRINUSE) if self.sweep(Some(local.port())) => self.socket(socket).bind(&node, local),
+            result => result,
+        }
+    }
+
+    /// Forgets the bound sockets that nobody has open any more, of one port or of all. The kernel tells of no closing
+    /// of a socket that is not connected. True if there were any.
+    pub(super) fn sweep(&mut self, port: Option<u16>) -> bool {
+        let bound = |opened: &&Opened| match port {
+            Some(port) => opened.bound().is_some_and(|bound| bound.port() == port),
+            None => true,
+        };
+        let idle = |opened: &&Opened| matches!(opened.phase, Phase::Fresh | Phase::Listening(_));
+        let candidates: Vec<_> =
+            self.opened.values().filter(bound).filter(idle).map(|opened| opened.socket).collect();
+        let dead: Vec<_> = candidates.into_iter().filter(|socket| !self.is_open(*socket)).collect();
+        for socket in &dead {
+            self.forget(*socket);
+        }
+        !dead.is_empty()
+    }
+
+    /// Whether anybody still has the socket open: then its name is taken.
+    pub(super) fn is_open(&self, socket: peersock_fd::Opened) -> bool {
+        let name = address(&Name::Opened(self.tag, socket));
+        let kind = match socket.kind {
+            peersock_fd::Kind::Stream => SocketType::STREAM,
+            _ => SocketType::DGRAM,
+        };
+        let probe = rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None);
+        probe.is_ok_and(|probe| rustix::net::bind(&probe, &name) == Err(Errno::ADDRINUSE))
+    }
+
+    /// Forgets a socket with all that belongs to it.
+    pub(super) fn forget(&mut self, socket: peersock_fd::Opened) {
+        let Some(opened) = self.opened.remove(&socket.id) else { return };
+        if let Phase::Listening(key) | Phase::Connecting(key) | Phase::Connected(key) = opened.phase {
+            self.remove(key);
+        }
+    }
+
+    /// A stream has ended.
+    pub(super) fn forget_stream(&mut self, stream: &Stream) {
+        match stream.origin {
+            Origin::Opened(id) => drop(self.opened.remove(&id)),
+            Origin::Accepted(id) => drop(self.accepted.remove(&id)),
+        }
+    }
+
+    /// The stream of a socket that is connected.
+    pub(super) fn stream(&self, which: peersock_fd::Which) -> Option<&Stream> {
+        let key = match which {
+            peersock_fd::Which::Accepted(id) => *self.accepted.get(&id)?,
+            peersock_fd::Which::Opened(socket) => match self.opened.get(&socket.id)?.phase {
+                Phase::Connected(key) => key,
+                _ => return None,
+            },
+        };
+        match self.entry(key)? {
+            Entry::Stream(stream) => Some(stream),
+            _ => None,
+        }
+    }
+}
+
+/// An address as a socket of a family shows it: IPv4 is mapped into IPv6 (RFC 4291 2.5.5.2).
+pub(super) fn shown(family: Family, address: SocketAddr) -> SocketAddr {
+    match (family, address.ip()) {
+        (Family::V6, IpAddr::V4(ip)) => SocketAddr::new(ip.to_ipv6_mapped().into(), address.port()),
+        _ => address,
+    }
+}
+
+/// The address that is meant: a mapped one is IPv4's.
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// What the C library calls an error of the stack.
+pub(super) fn errno(error: Error) -> Errno {
+    Errno::from_raw_os_error(error.errno())
+}

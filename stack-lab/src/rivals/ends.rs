@@ -1,0 +1,233 @@
+//! Senders, the paths from them to the kernel's receiver, and what is sent there.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use peersock_stack::CongestionControl;
+use peersock_stack_lab::kernel::{Bridge, Namespace, Node, Options, Socket, kernel_address};
+use peersock_stack_lab::link::{Link, Loss, Queue};
+use peersock_stack_lab::{HEADERS, SEGMENT, Time};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
+
+/// Who sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Sender {
+    Peersock,
+    Cubic,
+    Bbr,
+}
+
+impl Sender {
+    pub(crate) const ALL: [Sender; 3] = [Sender::Peersock, Sender::Cubic, Sender::Bbr];
+    /// The kernel's.
+    pub(crate) const RIVALS: [Sender; 2] = [Sender::Bbr, Sender::Cubic];
+
+    /// As in the names of figures, and for the kernel's as it calls them.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Sender::Peersock => "peersock",
+            Sender::Cubic => "cubic",
+            Sender::Bbr => "bbr",
+        }
+    }
+}
+
+/// A link with a drop-tail buffer of one bandwidth-delay product.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Wire {
+    pub(crate) name: &'static str,
+    /// Bit/s.
+    pub(crate) rate: f64,
+    pub(crate) rtt: Time,
+}
+
+impl Wire {
+    /// The link as a path wants it, which loses data with this probability, percent.
+    pub(crate) fn options(&self, percent: f64, seed: u64, congestion: CongestionControl) -> Options {
+        let bdp = self.rate / 8.0 * self.rtt as f64 / 1e9;
+        let outward =
+            Link { queue: Queue::DropTail(bdp as u64), loss: random_loss(percent), ..Link::new(self.rate) };
+        Options {
+            outward,
+            inward: Link::new(self.rate),
+            delay: self.rtt / 2,
+            mtu: SEGMENT + HEADERS,
+            seed,
+            congestion,
+            ..Options::default()
+        }
+    }
+}
+
+pub(crate) fn random_loss(percent: f64) -> Loss {
+    if percent == 0.0 { Loss::None } else { Loss::Random(percent / 100.0) }
+}
+
+/// A link of its own from a sender to the kernel's receiver.
+pub(crate) struct Path {
+    near: Namespace,
+    far: Far,
+}
+
+enum Far {
+    Node(Node),
+    Kernel(Bridge, Namespace, Sender),
+}
+
+impl Path {
+    pub(crate) fn new(sender: Sender, options: &Options) -> io::Result<Self> {
+        let near = kernel_end()?;
+        let far = if sender == Sender::Peersock {
+            Far::Node(Node::start(&near, options)?)
+        } else {
+            let far = kernel_end()?;
+            Far::Kernel(Bridge::start(&far, &near, options)?, far, sender)
+        };
+        Ok(Self { near, far })
+    }
+
+    pub(crate) fn listen(&self) -> io::Result<TcpListener> {
+        listen(&self.near)
+    }
+
+    pub(crate) fn connect(&self, remote: SocketAddr) -> io::Result<Outgoing> {
+        match &self.far {
+            Far::Node(node) => node.connect(remote).map(Outgoing::Ours),
+            Far::Kernel(_, far, sender) => connect_from(far, *sender, remote),
+        }
+    }
+
+    /// The share of packets that were late.
+    pub(crate) fn late(&self) -> f64 {
+        match &self.far {
+            Far::Node(node) => node.punctuality().late_share(),
+            Far::Kernel(bridge, ..) => bridge.punctuality().late_share(),
+        }
+    }
+}
+
+/// A namespace whose kernel sends or receives.
+pub(crate) fn kernel_end() -> io::Result<Namespace> {
+    let namespace = Namespace::new()?;
+    // It would begin a connection with what it has learnt from earlier ones to the same host.
+    namespace.set("ipv4/tcp_no_metrics_save", "1")?;
+    Ok(namespace)
+}
+
+pub(crate) fn listen(near: &Namespace) -> io::Result<TcpListener> {
+    near.run(|| TcpListener::bind(SocketAddr::new(kernel_address(false), 0)))
+}
+
+/// The kernel connects, with this congestion control from the beginning.
+pub(crate) fn connect_from(far: &Namespace, sender: Sender, remote: SocketAddr) -> io::Result<Outgoing> {
+    let socket =
+        far.run(|| Ok(socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?))?;
+    let name = sender.name();
+    sockopt::set_tcp_congestion(&socket, name)
+        .map_err(|e| io::Error::other(format!("the kernel has no congestion control {name}: {e}")))?;
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    connect(&socket, &remote)?;
+    Ok(Outgoing::Kernel(socket.into()))
+}
+
+/// The sending end of a connection.
+pub(crate) enum Outgoing {
+    Ours(Socket),
+    Kernel(TcpStream),
+}
+
+impl Outgoing {
+    /// Writes what there is room for until `end`.
+    fn fill(&self, end: Instant) -> io::Result<()> {
+        if let Self::Kernel(stream) = self {
+            stream.set_nonblocking(true)?;
+        }
+        let data = vec![1; 64 << 10];
+        while Instant::now() < end {
+            let written = match self {
+                Self::Ours(socket) => socket.try_write(&data),
+                Self::Kernel(stream) => (&*stream).write(&data),
+            };
+            match written {
+                Ok(_) => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock => thread::sleep(Duration::from_millis(1)),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes this and the end.
+    pub(crate) fn send(&self, data: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Ours(socket) => {
+                (&*socket).write_all(data)?;
+                socket.shutdown_write()
+            }
+            Self::Kernel(stream) => {
+                (&*stream).write_all(data)?;
+                stream.shutdown(std::net::Shutdown::Write)
+            }
+        }
+    }
+}
+
+/// When a flow without end sends and when it is counted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span {
+    pub(crate) start: Instant,
+    pub(crate) count_from: Instant,
+    pub(crate) end: Instant,
+}
+
+/// Connects, sends, and gives the bytes that the listener's end reads in its time.
+pub(crate) fn flow_without_end(
+    listener: &TcpListener,
+    span: Span,
+    connect: impl FnOnce(SocketAddr) -> io::Result<Outgoing> + Send,
+) -> io::Result<u64> {
+    let remote = listener.local_addr()?;
+    thread::scope(|scope| {
+        let sender = scope.spawn(move || {
+            thread::sleep(span.start.saturating_duration_since(Instant::now()));
+            connect(remote)?.fill(span.end)
+        });
+        let mut receiver = match accept(listener, span.end) {
+            Ok(receiver) => receiver,
+            // Why none came is what the sender says.
+            Err(e) => return sender.join().expect("nothing in it panics").and(Err(e)),
+        };
+        receiver.set_read_timeout(Some(Duration::from_millis(20)))?;
+        let mut buf = vec![0; 256 << 10];
+        let mut bytes = 0;
+        while Instant::now() < span.end {
+            match receiver.read(&mut buf) {
+                Ok(len) if Instant::now() >= span.count_from => bytes += len as u64,
+                Ok(_) => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+                Err(e) => return Err(e),
+            }
+        }
+        sender.join().expect("nothing in it panics")?;
+        Ok(bytes)
+    })
+}
+
+/// Waits for a connection until `end`: if connecting fails, none comes.
+pub(crate) fn accept(listener: &TcpListener, end: Instant) -> io::Result<TcpStream> {
+    listener.set_nonblocking(true)?;
+    loop {
+        match listener.accept() {
+            Err(e) if e.kind() == ErrorKind::WouldBlock && Instant::now() < end => {
+                thread::sleep(Duration::from_micros(200));
+            }
+            Err(e) => return Err(e),
+            Ok((stream, _)) => {
+                stream.set_nonblocking(false)?;
+                return Ok(stream);
+            }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! How much of a link each sender uses, alone and with random loss.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use peersock_stack_lab::measure::Target;
+use peersock_stack_lab::{ms, payload_share};
+
+use super::Round;
+use super::ends::{Path, Sender, Span, Wire, flow_without_end};
+use super::trial::{Samples, Series, Subject, Summary, Trial, Trials};
+
+/// What a userspace link carries on two cores, and the losses to try, percent.
+const WIRES: [(Wire, &[f64]); 2] = [
+    (Wire { name: "50mbit_40ms", rate: 50e6, rtt: ms(40) }, &[0.0, 0.1, 1.0, 3.0]),
+    (Wire { name: "100mbit_20ms", rate: 100e6, rtt: ms(20) }, &[0.0, 1.0, 3.0]),
+];
+const SECS: f64 = 12.0;
+
+struct Goodput {
+    wire: Wire,
+    percent: f64,
+}
+
+pub(crate) fn trials() -> Trials {
+    let trial = |wire: Wire, percent: f64| {
+        let place = format!("{}_loss{percent}", wire.name);
+        let mut trial = Trial::new(format!("goodput {place}"), Goodput { wire, percent });
+        for sender in Sender::ALL {
+            let name = format!("goodput_share/{place}.{}", sender.name());
+            trial = trial.with(&name, "of capacity", Summary::Each((sender, 0)), &[]);
+        }
+        for rival in Sender::RIVALS {
+            let target: &[Target] = if rival == Sender::Bbr { &[Target::Median(1.0)] } else { &[] };
+            let name = format!("goodput_ratio/{place}.to_{}", rival.name());
+            trial = trial.with(&name, "of theirs", Summary::Medians((rival, 0)), target);
+        }
+        trial.with(&format!("late/goodput_{place}"), "of packets", Summary::Late, Trial::PUNCTUAL)
+    };
+    WIRES
+        .into_iter()
+        .flat_map(|(wire, losses)| losses.iter().map(move |&percent| trial(wire, percent)))
+        .collect()
+}
+
+impl Subject for Goodput {
+    /// The share of what the link can carry in the time from connect on. All send at the same time, each on a link of its
+    /// own.
+    fn measure(&self, round: Round, wanted: &BTreeSet<Series>) -> io::Result<Samples> {
+        let secs = round.secs.unwrap_or(SECS);
+        let share = |&(sender, _): &Series| {
+            let path = Path::new(sender, &self.wire.options(self.percent, round.seed, round.congestion))?;
+            let listener = path.listen()?;
+            let start = Instant::now();
+            let span = Span { start, count_from: start, end: start + Duration::from_secs_f64(secs) };
+            let bytes = flow_without_end(&listener, span, |remote| path.connect(remote))?;
+            io::Result::Ok((bytes as f64 / (self.wire.rate / 8.0 * payload_share() * secs), path.late()))
+        };
+        let mut samples = Samples::default();
+        thread::scope(|scope| {
+            let running: Vec<_> =
+                wanted.iter().map(|series| (series, scope.spawn(move || share(series)))).collect();
+            for (series, thread) in running {
+                let (share, late) = thread.join().expect("nothing in it panics")?;
+                samples.add(*series, vec![share], late);
+            }
+            Ok(samples)
+        })
+    }
+}

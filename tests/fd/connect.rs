@@ -1,0 +1,148 @@
+//! Connecting: blocking, with a time limit, and without waiting.
+
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::thread;
+use std::time::Duration;
+
+use peersock_fd::{Errno, SocketFlags};
+use rustix::event::PollFlags;
+
+use crate::common::{Served, errno, overlay, poll};
+
+#[test]
+fn refused_and_unreachable_addresses_are_told_apart_and_the_socket_may_try_again() {
+    let (a, b) = Served::pair();
+    let fd = a.socket(SocketFlags::empty());
+    let socket = overlay(&fd);
+    let nowhere: SocketAddr = "[2001:db8::1]:80".parse().expect("an address");
+    assert_eq!(errno(socket.connect(Some(nowhere))), Errno::NETUNREACH);
+    assert_eq!(errno(socket.connect(Some("10.1.2.3:80".parse().expect("an address")))), Errno::AFNOSUPPORT);
+    let (listener, address) = b.listen(SocketFlags::empty());
+    drop(listener);
+    let closed = SocketAddr::new(b.ip(), if address.port() == 9 { 10 } else { 9 });
+    assert_eq!(errno(socket.connect(Some(closed))), Errno::CONNREFUSED);
+    let (listener, address) = b.listen(SocketFlags::empty());
+    socket.connect(Some(address)).expect("somebody listens");
+    assert_eq!(socket.peer_addr(), Ok(address));
+    let (accepted, peer) = overlay(&listener).accept(SocketFlags::empty()).expect("a connection");
+    assert_eq!(socket.local_addr(), Ok(peer));
+    assert_eq!(overlay(&accepted).local_addr(), Ok(address));
+    assert_eq!(overlay(&accepted).peer_addr(), Ok(peer));
+    assert_eq!(errno(socket.connect(Some(address))), Errno::ISCONN);
+}
+
+#[test]
+fn without_waiting_the_socket_is_writable_when_the_connection_stands() {
+    let (a, b) = Served::pair();
+    let (listener, address) = b.listen(SocketFlags::empty());
+    let fd = a.socket(SocketFlags::NONBLOCK);
+    let socket = overlay(&fd);
+    assert_eq!(errno(socket.connect(Some(address))), Errno::INPROGRESS);
+    assert_eq!(poll(&fd, PollFlags::OUT), PollFlags::OUT);
+    assert_eq!(socket.take_error(), Ok(None));
+    assert_eq!(socket.peer_addr(), Ok(address));
+    let (accepted, _) = overlay(&listener).accept(SocketFlags::empty()).expect("a connection");
+    let (mut client, mut server) = (std::fs::File::from(fd), std::fs::File::from(accepted));
+    client.write_all(b"first").expect("room");
+    let mut buf = [0; 5];
+    server.read_exact(&mut buf).expect("nothing but what was written");
+    assert_eq!(&buf, b"first");
+}
+
+#[test]
+fn while_it_connects_the_socket_is_neither_readable_nor_writable() {
+    let a = Served::new("ff0001ffff000000");
+    let fd = a.socket(SocketFlags::NONBLOCK);
+    let socket = overlay(&fd);
+    // A member of the network that does not exist.
+    let mut octets = a.network.address().octets();
+    octets[15] ^= 1;
+    let nobody = SocketAddr::new(octets.into(), 80);
+    assert_eq!(errno(socket.connect(Some(nobody))), Errno::INPROGRESS);
+    assert_eq!(crate::common::poll_for(&fd, PollFlags::IN | PollFlags::OUT, 1), PollFlags::empty());
+    assert_eq!(errno(socket.connect(Some(nobody))), Errno::ALREADY);
+    assert_eq!(errno(socket.peer_addr()), Errno::NOTCONN);
+    assert_eq!(errno(rustix::io::write(&fd, b"x")), Errno::AGAIN);
+}
+
+#[test]
+fn a_refusal_without_waiting_is_an_error_of_the_socket() {
+    let (a, b) = Served::pair();
+    let fd = a.socket(SocketFlags::NONBLOCK);
+    let socket = overlay(&fd);
+    assert_eq!(errno(socket.connect(Some(SocketAddr::new(b.ip(), 9)))), Errno::INPROGRESS);
+    let flags = poll(&fd, PollFlags::IN | PollFlags::OUT);
+    assert!(flags.contains(PollFlags::ERR | PollFlags::HUP | PollFlags::OUT), "{flags:?}");
+    assert_eq!(socket.take_error(), Ok(Some(Errno::CONNREFUSED)));
+    assert_eq!(socket.take_error(), Ok(None));
+}
+
+#[test]
+fn a_time_limit_ends_the_call_but_not_the_attempt() {
+    let (a, b) = Served::pair();
+    let mut octets = a.network.address().octets();
+    octets[15] ^= 1;
+    let fd = a.socket(SocketFlags::empty());
+    let limit = Some(Duration::from_millis(200));
+    rustix::net::sockopt::set_socket_timeout(&fd, rustix::net::sockopt::Timeout::Send, limit)
+        .expect("an option");
+    assert_eq!(errno(overlay(&fd).connect(Some(SocketAddr::new(octets.into(), 80)))), Errno::INPROGRESS);
+    drop(fd);
+    let (client, server) = a.connect(&b);
+    drop((client, server));
+}
+
+#[test]
+fn a_bound_socket_connects_from_its_port() {
+    let (a, b) = Served::pair();
+    let (listener, address) = b.listen(SocketFlags::empty());
+    let fd = a.socket(SocketFlags::empty());
+    overlay(&fd).bind(SocketAddr::new(a.ip(), 0)).expect("a free port");
+    let bound = overlay(&fd).local_addr().expect("it is bound");
+    assert_ne!(bound.port(), 0);
+    let second = a.socket(SocketFlags::empty());
+    assert_eq!(errno(overlay(&second).bind(bound)), Errno::ADDRINUSE);
+    overlay(&fd).connect(Some(address)).expect("somebody listens");
+    let (_, peer) = overlay(&listener).accept(SocketFlags::empty()).expect("a connection");
+    assert_eq!(peer, bound);
+}
+
+#[test]
+fn a_closed_socket_frees_its_port() {
+    let a = Served::new("ff0001ffff000000");
+    let fd = a.socket(SocketFlags::empty());
+    overlay(&fd).bind(SocketAddr::new(a.ip(), 7777)).expect("a free port");
+    drop(fd);
+    let fd = a.socket(SocketFlags::empty());
+    overlay(&fd).bind(SocketAddr::new(a.ip(), 7777)).expect("free again");
+}
+
+#[test]
+fn many_connect_at_once() {
+    let (a, b) = Served::pair();
+    let (listener, address) = b.listen(SocketFlags::empty());
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..25 {
+                    let fd = a.socket(SocketFlags::empty());
+                    overlay(&fd).connect(Some(address)).expect("somebody listens");
+                    let mut file = std::fs::File::from(fd);
+                    file.write_all(b"ping").expect("room");
+                    let mut answer = [0; 4];
+                    file.read_exact(&mut answer).expect("an answer");
+                }
+            });
+        }
+        for _ in 0..200 {
+            let (fd, _) = overlay(&listener).accept(SocketFlags::empty()).expect("a connection");
+            scope.spawn(move || {
+                let mut file = std::fs::File::from(fd);
+                let mut ping = [0; 4];
+                file.read_exact(&mut ping).expect("a question");
+                file.write_all(&ping).expect("room");
+            });
+        }
+    });
+}

@@ -1,0 +1,94 @@
+//! Listening and accepting.
+
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::Duration;
+
+use peersock_fd::{Errno, Socket, SocketFlags};
+use rustix::event::PollFlags;
+use rustix::net::sockopt;
+
+use crate::common::{Served, errno, overlay, poll};
+
+#[test]
+fn a_listener_is_readable_when_somebody_waits() {
+    let (a, b) = Served::pair();
+    let (listener, address) = b.listen(SocketFlags::NONBLOCK);
+    assert_eq!(errno(overlay(&listener).accept(SocketFlags::empty()).map(drop)), Errno::AGAIN);
+    assert_eq!(sockopt::socket_acceptconn(&listener), Ok(true));
+    let fd = a.socket(SocketFlags::empty());
+    overlay(&fd).connect(Some(address)).expect("somebody listens");
+    assert_eq!(poll(&listener, PollFlags::IN), PollFlags::IN);
+    let (accepted, _) = overlay(&listener).accept(SocketFlags::NONBLOCK).expect("a connection");
+    assert_eq!(errno(rustix::io::read(&accepted, &mut [0; 1])), Errno::AGAIN);
+}
+
+#[test]
+fn listening_twice_on_a_port_fails_and_works_again_after_closing() {
+    let a = Served::new("ff0001ffff000000");
+    let any: SocketAddr = "[::]:8080".parse().expect("an address");
+    let fd = a.socket(SocketFlags::empty());
+    overlay(&fd).bind(any).expect("a free port");
+    overlay(&fd).listen(5).expect("it listens");
+    assert_eq!(overlay(&fd).local_addr(), Ok(any));
+    let second = a.socket(SocketFlags::empty());
+    assert_eq!(errno(overlay(&second).bind(any)), Errno::ADDRINUSE);
+    drop(fd);
+    overlay(&second).bind(any).expect("free again");
+    overlay(&second).listen(5).expect("it listens");
+}
+
+#[test]
+fn a_stranger_that_connects_to_the_listener_is_not_accepted() {
+    let (a, b) = Served::pair();
+    let (listener, address) = b.listen(SocketFlags::empty());
+    let name = rustix::net::getsockname(&listener).expect("it has a name");
+    let unix = rustix::net::SocketAddrUnix::try_from(name).expect("of this family");
+    // Under a name of the right form, but from another process than the node's: a child.
+    let text = String::from_utf8(unix.abstract_name().expect("abstract").to_vec()).expect("text");
+    let tag = &text[3..11];
+    let fake = format!("ps/{tag}/a6/000000000001/{}", "0".repeat(72));
+    let script = format!(
+        "import socket,time\ns=socket.socket(socket.AF_UNIX)\ns.bind('\\0{fake}')\ns.connect('\\0{text}')\ntime.sleep(20)"
+    );
+    let mut stranger = std::process::Command::new("python3").args(["-c", &script]).spawn().expect("python3");
+    assert_eq!(poll(&listener, PollFlags::IN), PollFlags::IN);
+    let fd = a.socket(SocketFlags::empty());
+    overlay(&fd).connect(Some(address)).expect("somebody listens");
+    let (_, peer) = overlay(&listener).accept(SocketFlags::empty()).expect("a connection");
+    assert_eq!(peer.ip(), a.ip());
+    stranger.kill().expect("it runs");
+    stranger.wait().expect("it ends");
+}
+
+#[test]
+fn more_connections_than_the_backlog_wait_their_turn() {
+    let (a, b) = Served::pair();
+    let fd = b.socket(SocketFlags::empty());
+    overlay(&fd).bind(SocketAddr::new(b.ip(), 0)).expect("a free port");
+    overlay(&fd).listen(2).expect("it listens");
+    let address = overlay(&fd).local_addr().expect("it is bound");
+    thread::scope(|scope| {
+        for _ in 0..12 {
+            scope.spawn(|| {
+                let fd = a.socket(SocketFlags::empty());
+                overlay(&fd).connect(Some(address)).expect("its turn comes");
+            });
+        }
+        thread::sleep(Duration::from_millis(100));
+        for _ in 0..12 {
+            overlay(&fd).accept(SocketFlags::empty()).expect("a connection");
+        }
+    });
+}
+
+#[test]
+fn other_descriptors_are_no_overlay_sockets() {
+    let file = std::fs::File::open("/dev/null").expect("it exists");
+    assert!(Socket::of(file.as_fd()).is_none());
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    assert!(Socket::of(socket.as_fd()).is_none());
+    let (one, _other) = std::os::unix::net::UnixStream::pair().expect("a pair");
+    assert!(Socket::of(one.as_fd()).is_none());
+}

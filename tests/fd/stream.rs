@@ -1,0 +1,133 @@
+//! Bytes, their end, and resets.
+
+use std::io::{ErrorKind, Read, Write};
+use std::thread;
+
+use rustix::event::PollFlags;
+use rustix::net::{Shutdown, shutdown};
+
+use crate::common::{Served, poll};
+
+#[test]
+fn bytes_pass_in_both_directions() {
+    let (a, b) = Served::pair();
+    let (mut client, mut server) = a.connect(&b);
+    client.write_all(b"hello").expect("room");
+    let mut buf = [0; 5];
+    server.read_exact(&mut buf).expect("five bytes");
+    assert_eq!(&buf, b"hello");
+    server.write_all(b"world").expect("room");
+    client.read_exact(&mut buf).expect("five bytes");
+    assert_eq!(&buf, b"world");
+}
+
+#[test]
+fn much_data_arrives_whole_and_a_half_closed_connection_goes_on() {
+    let (a, b) = Served::pair();
+    let (client, mut server) = a.connect(&b);
+    let data: Vec<u8> = (0..20_000_000u32).map(|i| (i ^ i >> 9) as u8).collect();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            (&client).write_all(&data).expect("it is read");
+            shutdown(&client, Shutdown::Write).expect("it is connected");
+        });
+        let mut received = Vec::new();
+        server.read_to_end(&mut received).expect("the end comes");
+        assert!(received == data, "{} bytes", received.len());
+    });
+    server.write_all(b"thanks").expect("this way is open");
+    drop(server);
+    let mut answer = String::new();
+    (&client).read_to_string(&mut answer).expect("the end comes");
+    assert_eq!(answer, "thanks");
+}
+
+#[test]
+fn what_was_written_before_closing_arrives() {
+    let (a, b) = Served::pair();
+    let (mut client, mut server) = a.connect(&b);
+    client.write_all(&[7; 150_000]).expect("room");
+    drop(client);
+    let mut received = Vec::new();
+    server.read_to_end(&mut received).expect("the end comes");
+    assert_eq!(received.len(), 150_000);
+}
+
+#[test]
+fn a_reset_is_an_error_after_the_data_before_it() {
+    let (a, b) = Served::pair();
+    let (mut client, mut server) = a.connect(&b);
+    client.write_all(b"unread").expect("room");
+    server.write_all(b"last words").expect("room");
+    assert!(poll(&server, PollFlags::IN).contains(PollFlags::IN));
+    // Closing with data unread resets (RFC 2525 2.17).
+    drop(server);
+    let mut received = Vec::new();
+    let error = client.read_to_end(&mut received).expect_err("a reset");
+    assert_eq!((received.as_slice(), error.kind()), (&b"last words"[..], ErrorKind::ConnectionReset));
+    assert_eq!(client.read(&mut [0; 8]).expect("and then the end"), 0);
+    assert_eq!(client.write(b"x").expect_err("nobody is there").kind(), ErrorKind::BrokenPipe);
+}
+
+#[test]
+fn a_reader_that_does_not_read_holds_the_writer_back() {
+    let (a, b) = Served::pair();
+    let (client, mut server) = a.connect(&b);
+    rustix::io::ioctl_fionbio(&client, true).expect("a socket");
+    let piece = vec![1; 1 << 16];
+    let mut written = 0;
+    // Writing comes to an end, and goes on once something is read.
+    let bound = 256 << 20;
+    while written < bound {
+        match (&client).write(&piece) {
+            Ok(n) => written += n,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                let flags = crate::common::poll_for(&client, PollFlags::OUT, 1);
+                if flags.is_empty() {
+                    break;
+                }
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(written < bound, "nothing held it back");
+    let reader = thread::spawn(move || {
+        let mut read = 0;
+        let mut buf = vec![0; 1 << 16];
+        while let Ok(n @ 1..) = server.read(&mut buf) {
+            read += n;
+        }
+        read
+    });
+    assert!(poll(&client, PollFlags::OUT).contains(PollFlags::OUT));
+    drop(client);
+    assert_eq!(reader.join().expect("no panic"), written);
+}
+
+#[test]
+fn all_descriptors_must_be_closed_for_the_connection_to_end() {
+    let (a, b) = Served::pair();
+    let (client, mut server) = a.connect(&b);
+    let mut copy = client.try_clone().expect("dup");
+    drop(client);
+    copy.write_all(b"still here").expect("room");
+    let mut buf = [0; 10];
+    server.read_exact(&mut buf).expect("ten bytes");
+    drop(copy);
+    assert_eq!(server.read(&mut buf).expect("the end"), 0);
+}
+
+#[test]
+fn a_process_that_ends_delivers_what_it_has_written() {
+    let (a, b) = Served::pair();
+    let (mut client, mut server) = a.connect(&b);
+    let reader = thread::spawn(move || {
+        let mut received = Vec::new();
+        server.read_to_end(&mut received).map(|_| received.len())
+    });
+    client.write_all(&vec![9; 3_000_000]).expect("it is read");
+    // As at the end of a process: the descriptor is still open.
+    assert!(a.server.drain(std::time::Duration::from_secs(20)));
+    assert_eq!(reader.join().expect("no panic").expect("an end in order"), 3_000_000);
+    drop(client);
+}
