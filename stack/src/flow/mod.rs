@@ -174,7 +174,7 @@ impl Flow {
 
     /// What a connection of a socket with these options is made with.
     pub(crate) fn settings(shared: &Shared, interface: &Interface, options: &TcpOptions) -> Settings {
-        let bounds = |bytes: usize| bytes.clamp(4 << 10, 1 << 30);
+        let bounds = |bytes: usize| bytes.clamp(4 << 10, 1 << 30) as u32;
         Settings {
             send_buffer: bounds(options.send_buffer.unwrap_or(shared.config.send_buffer)),
             send_fixed: options.send_buffer.is_some(),
@@ -318,6 +318,6 @@ mod tests {
     #[test]
     fn an_idle_flow_is_small() {
         assert!(size_of::<Flow>() <= 216, "{} bytes", size_of::<Flow>());
-        assert!(size_of::<Connection>() <= 936, "{} bytes", size_of::<Connection>());
+        assert!(size_of::<Connection>() <= 896, "{} bytes", size_of::<Connection>());
     }
 }

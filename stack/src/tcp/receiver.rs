@@ -1,5 +1,6 @@
 //! The receiving half of a connection: the queue for the application, the window, and when to acknowledge.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use super::byte_queue::ByteQueue;
@@ -30,7 +31,7 @@ pub(crate) struct Receiver {
     /// What follows the last urgent byte (RFC 9293 3.8.5), or followed it.
     urgent: u64,
     /// Where the peer's FIN is, once it has come; and whether everything before it has.
-    fin: Option<u64>,
+    fin: Option<NonZeroU64>,
     finished: bool,
     /// The peer may send up to here.
     edge: u64,
@@ -109,15 +110,15 @@ impl Receiver {
         let end = start + data.len() as u64;
         let next = self.nxt();
         if fin && end <= self.edge.max(next) && self.fin.is_none() {
-            self.fin = Some(end);
+            self.fin = NonZeroU64::new(end);
         }
-        let last = self.fin.unwrap_or(u64::MAX).min(self.edge.max(next));
+        let last = self.fin.map_or(u64::MAX, NonZeroU64::get).min(self.edge.max(next));
         let data = &data[..(last.saturating_sub(start)).min(data.len() as u64) as usize];
         let gap = self.has_gap();
         if !data.is_empty() {
             self.insert(start, data);
         }
-        if self.fin == Some(self.queue.end()) {
+        if self.fin.is_some_and(|fin| fin.get() == self.queue.end()) {
             self.finished = true;
             self.reassembly = None;
         }

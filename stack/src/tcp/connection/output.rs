@@ -14,7 +14,7 @@ use crate::tcp::sender::Plan;
 use crate::tcp::sequence;
 
 /// The first SYN leaves again after this time (RFC 6298 2.1), then after twice as long, and so on.
-const SYN_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const SYN_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_SYN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A super-segment in the caller's buffer.
@@ -168,8 +168,7 @@ impl Connection {
         }
         let timeout = SYN_TIMEOUT * (1 << self.syn.tries.min(6));
         self.syn.again = Some(after(now, timeout.min(MAX_SYN_TIMEOUT)));
-        self.syn.sent.get_or_insert(now);
-        self.syn.tries += 1;
+        self.syn.tries = self.syn.tries.saturating_add(1);
         let answers = self.state == State::SynReceived;
         let options = Options {
             mss: Some(own_mss(out.addresses.0, self.settings.max_segment)),

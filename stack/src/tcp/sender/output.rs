@@ -71,7 +71,7 @@ impl Sender {
 
     /// The end of what is queued. A FIN counts: it takes no room in the peer's buffer, but it does in its window.
     pub(super) fn end(&self) -> u64 {
-        self.fin.map_or(self.queue.end(), |fin| fin + 1)
+        self.fin.map_or(self.queue.end(), |fin| fin.get() + 1)
     }
 
     /// The same as far as the peer's window lets it leave.
@@ -198,7 +198,7 @@ impl Sender {
 
     /// The length of the data of `start..end`, without a FIN, and whether there is one.
     pub(crate) fn measure(&self, start: u64, end: u64) -> (usize, bool) {
-        let fin = self.fin.is_some_and(|fin| end > fin);
+        let fin = self.fin.is_some_and(|fin| end > fin.get());
         ((end - start) as usize - usize::from(fin), fin)
     }
 
