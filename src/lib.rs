@@ -45,7 +45,7 @@ pub mod state;
 
 pub use config::{ConfigError, Network};
 pub use driver::Interfaces;
-pub use fd::{Contacts, ENVIRONMENT, FdServer};
+pub use fd::{Contacts, ENVIRONMENT, FdServer, Host};
 pub use net::{TcpListener, TcpStream, UdpSocket};
 pub use node::{
     Event, Events, FlowStatus, IdentitySource, Joined, NetworkStatus, Node, NodeBuilder, PeerStatus, Seed,

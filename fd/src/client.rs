@@ -96,14 +96,18 @@ impl Client {
 
     /// Whether the process at the other end of a connected socket is the node.
     pub fn is_node(&self, fd: BorrowedFd<'_>) -> bool {
-        let Ok(credentials) = peer_credentials(fd) else { return false };
+        peer_credentials(fd).is_ok_and(|credentials| self.is_process(credentials.pid))
+    }
+
+    /// Whether a process, as the kernel names it here, is the node.
+    pub(crate) fn is_process(&self, pid: i32) -> bool {
         if self.pid.load(Ordering::Relaxed) == 0 {
             match self.connect() {
                 Ok(connection) => self.put_back(connection),
                 Err(_) => return false,
             }
         }
-        credentials.pid == self.pid.load(Ordering::Relaxed)
+        pid == self.pid.load(Ordering::Relaxed)
     }
 
     fn send(&self, request: Request, fd: Option<BorrowedFd<'_>>) -> Result<Connection, Errno> {

@@ -53,6 +53,8 @@ pub enum Which {
 /// What a node can be asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
+    /// There is such a socket: for those that receive without being bound.
+    Open(Opened),
     /// bind(2).
     Bind(Opened, SocketAddr),
     /// listen(2), after the application's end listens itself.
@@ -84,6 +86,8 @@ pub enum Request {
     Option(Which, i32, i32, u32),
     /// SO_ERROR.
     TakeError(Which),
+    /// MSG_ERRQUEUE.
+    TakeReport(Which),
     /// The addresses that are the overlay's.
     Routes,
     /// The addresses of a member.
@@ -107,6 +111,8 @@ pub enum Reply {
     Option(Vec<u8>),
     /// To [`Request::TakeError`]: an `errno`, or 0.
     Error(i32),
+    /// To [`Request::TakeReport`].
+    Report(Option<Report>),
     /// To [`Request::Routes`].
     Routes(Vec<Route>),
     /// To [`Request::Resolve`].
@@ -115,6 +121,27 @@ pub enum Reply {
     Name(Option<String>),
     /// To [`Request::Interfaces`].
     Interfaces(Vec<Interface>),
+}
+
+/// What a datagram has run into, as Linux's `sock_extended_err` tells it (ip(7), IP_RECVERR).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// `ee_errno`.
+    pub errno: i32,
+    /// `ee_origin`: 1 this node, 2 another by ICMP, 3 another by ICMPv6.
+    pub origin: u8,
+    /// `ee_type`: of the ICMP message.
+    pub kind: u8,
+    /// `ee_code`: of the ICMP message.
+    pub code: u8,
+    /// `ee_info`: the MTU where a datagram was too big.
+    pub info: u32,
+    /// SO_EE_OFFENDER.
+    pub offender: Option<IpAddr>,
+    /// Where the datagram was to go.
+    pub destination: SocketAddr,
+    /// What is known of its payload.
+    pub quoted: Vec<u8>,
 }
 
 /// A prefix of addresses that are reached through the overlay.

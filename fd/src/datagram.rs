@@ -2,17 +2,20 @@
 //! and receives from.
 
 use std::io::{IoSlice, IoSliceMut};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::{
-    RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendFlags, SocketAddrUnix, sendmsg_addr,
-};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrUnix, sendmsg, sendmsg_addr};
 
 use crate::client::address;
-use crate::control::Request;
-use crate::name::{Details, Kind, Name, Remote};
+use crate::control::{Reply, Report, Request};
+use crate::name::{Details, Family, Kind, Name, PacketInfo, Remote};
 use crate::socket::{Socket, name_of};
+use crate::sys::{self, Datagram};
+
+/// The longest encoded [`Details`], bytes.
+const DETAILS: usize = 64;
 
 /// A datagram as the application gets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,15 +24,16 @@ pub struct Received {
     pub length: usize,
     /// Whether the datagram was longer than the buffer.
     pub truncated: bool,
-    /// Who sent it; `None` for what did not come from the overlay.
+    /// Who sent it. For ICMP and raw sockets the port is 0.
     pub remote: Option<SocketAddr>,
-    /// What its IP header says, if the socket asked for it.
+    /// What its IP header says, as far as the socket has asked for it.
     pub details: Option<Details>,
 }
 
 impl Socket<'_> {
     /// connect(2) of a datagram socket.
     pub(crate) fn associate(&self, remote: Option<SocketAddr>) -> Result<(), Errno> {
+        let remote = remote.map(|remote| self.without_port(remote));
         self.ask(Request::Associate(self.opened(), remote))?;
         match remote {
             Some(remote) => rustix::net::connect(self.fd(), &self.remote_name(remote, None)),
@@ -39,8 +43,12 @@ impl Socket<'_> {
 
     /// sendto(2) and sendmsg(2), with an address.
     ///
+    /// The scope of an IPv6 address stands for an interface.
+    ///
     /// # Errors
-    /// EMSGSIZE, EINVAL (port 0), EACCES, ENETUNREACH, EAGAIN, and those of sendmsg(2).
+    /// EMSGSIZE (longer than any packet), EINVAL (port 0), EACCES (the network does not allow the port), ENETUNREACH,
+    /// EADDRNOTAVAIL (the wanted source is not this node's), what an earlier datagram has run into, and those of
+    /// sendmsg(2).
     pub fn send_to(
         &self,
         data: &[IoSlice<'_>],
@@ -49,9 +57,12 @@ impl Socket<'_> {
         details: Option<Details>,
     ) -> Result<usize, Errno> {
         self.check_family(remote)?;
+        self.check_length(data, remote.ip())?;
         if remote.port() == 0 && self.kind() == Kind::Datagram {
             return Err(Errno::INVAL);
         }
+        let details = scoped(remote, details);
+        let remote = self.without_port(remote);
         let name = self.remote_name(remote, details);
         let send = || sendmsg_addr(self.fd(), &name, data, &mut SendAncillaryBuffer::default(), flags);
         match send() {
@@ -60,6 +71,28 @@ impl Socket<'_> {
                 self.ask(Request::Reach(self.opened(), remote, details))?;
                 send()
             }
+            Err(Errno::CONNRESET) => Err(self.meaning()),
+            result => result,
+        }
+    }
+
+    /// send(2), and sendmsg(2) without an address: to whom it is connected.
+    ///
+    /// # Errors
+    /// As [`send_to`](Self::send_to), and EDESTADDRREQ if it is not connected.
+    pub fn send(
+        &self,
+        data: &[IoSlice<'_>],
+        flags: SendFlags,
+        details: Option<Details>,
+    ) -> Result<usize, Errno> {
+        let remote = self.associated().ok_or(Errno::DESTADDRREQ)?;
+        if details.is_some() {
+            return self.send_to(data, flags, remote, details);
+        }
+        self.check_length(data, remote.ip())?;
+        match sendmsg(self.fd(), data, &mut SendAncillaryBuffer::default(), flags) {
+            Err(Errno::CONNRESET) => Err(self.meaning()),
             result => result,
         }
     }
@@ -67,23 +100,121 @@ impl Socket<'_> {
     /// recvfrom(2) and recvmsg(2).
     ///
     /// # Errors
-    /// Those of recvmsg(2).
+    /// What an earlier datagram has run into, and those of recvmsg(2).
     pub fn recv_from(&self, buf: &mut [IoSliceMut<'_>], flags: RecvFlags) -> Result<Received, Errno> {
-        let received = rustix::net::recvmsg(self.fd(), buf, &mut RecvAncillaryBuffer::default(), flags)?;
-        let remote = match received.address.and_then(name_of) {
-            Some(Name::Remote(_, remote)) => Some(remote),
+        loop {
+            let datagram = match sys::receive_datagram(self.fd(), buf, flags) {
+                Err(Errno::CONNRESET) => return Err(self.meaning()),
+                datagram => datagram?,
+            };
+            // The end: it has been shut down.
+            if datagram.length == 0 && datagram.pid.is_none() && datagram.name.is_none() {
+                return Ok(Received { length: 0, truncated: false, remote: None, details: None });
+            }
+            let by_node = datagram.pid.is_some_and(|pid| self.client().is_process(pid));
+            let remote = match datagram.name.as_deref().and_then(Name::parse) {
+                Some(Name::Remote(tag, remote)) if by_node && tag == self.client().tag() => remote,
+                // What another program of this machine has sent.
+                _ => {
+                    self.drop_peeked(flags);
+                    continue;
+                }
+            };
+            // The node has news that an unconnected AF_UNIX socket can be told in no other way.
+            if remote.address.port() == 0 && remote.address.ip().is_unspecified() {
+                self.drop_peeked(flags);
+                match self.ask(Request::TakeError(self.which())) {
+                    Ok(Reply::Error(errno)) if errno != 0 => return Err(Errno::from_raw_os_error(errno)),
+                    _ => continue,
+                }
+            }
+            let Datagram { length, truncated, fd, .. } = datagram;
+            let details = remote.details.or_else(|| fd.and_then(read_details));
+            return Ok(Received { length, truncated, remote: Some(remote.address), details });
+        }
+    }
+
+    /// recvmsg(2) with MSG_ERRQUEUE: what a datagram has run into, if the socket has asked with IP_RECVERR or
+    /// IPV6_RECVERR.
+    ///
+    /// # Errors
+    /// EAGAIN if there is nothing.
+    pub fn recv_error(&self) -> Result<Report, Errno> {
+        match self.ask(Request::TakeReport(self.which()))? {
+            Reply::Report(report) => report.ok_or(Errno::AGAIN),
+            _ => Err(Errno::PROTO),
+        }
+    }
+
+    /// What the kernel's ECONNRESET means: the node has something to tell.
+    fn meaning(&self) -> Errno {
+        match self.ask(Request::TakeError(self.which())) {
+            Ok(Reply::Error(errno)) if errno != 0 => Errno::from_raw_os_error(errno),
+            _ => Errno::CONNREFUSED,
+        }
+    }
+
+    /// Takes out what was only looked at, and is for nobody.
+    fn drop_peeked(&self, flags: RecvFlags) {
+        if flags.contains(RecvFlags::PEEK) {
+            let _ = sys::receive_datagram(self.fd(), &mut [], RecvFlags::DONTWAIT);
+        }
+    }
+
+    /// Whom it is connected to, as the kernel knows it.
+    fn associated(&self) -> Option<SocketAddr> {
+        match name_of(rustix::net::getpeername(self.fd()).ok()??)? {
+            Name::Remote(_, remote) => Some(remote.address),
             _ => None,
+        }
+    }
+
+    fn check_length(&self, data: &[IoSlice<'_>], remote: IpAddr) -> Result<(), Errno> {
+        let length: usize = data.iter().map(|piece| piece.len()).sum();
+        let is_v4 = remote.to_canonical().is_ipv4();
+        // The IPv4 header counts into the packet's length, IPv6's does not (RFC 8200 3).
+        let room = 65535 - if is_v4 { 20 } else { 0 };
+        let longest = match self.kind() {
+            Kind::Datagram => room - 8,
+            // It may have come with its header.
+            Kind::Raw(_) => 65535,
+            _ => room,
         };
-        Ok(Received {
-            length: received.bytes,
-            truncated: received.flags.contains(ReturnFlags::TRUNC),
-            remote: remote.map(|remote| remote.address),
-            details: remote.and_then(|remote| remote.details),
-        })
+        if length > longest { Err(Errno::MSGSIZE) } else { Ok(()) }
+    }
+
+    /// Ports mean nothing to ICMP and raw sockets.
+    fn without_port(&self, remote: SocketAddr) -> SocketAddr {
+        let port = if self.kind() == Kind::Datagram { remote.port() } else { 0 };
+        SocketAddr::new(remote.ip(), port)
     }
 
     fn remote_name(&self, remote: SocketAddr, details: Option<Details>) -> SocketAddrUnix {
         let remote = Remote { id: self.opened().id, address: remote, details };
         address(&Name::Remote(self.client().tag(), remote))
     }
+}
+
+/// With the interface that an address's scope stands for, unless the details name one.
+fn scoped(remote: SocketAddr, details: Option<Details>) -> Option<Details> {
+    let SocketAddr::V6(v6) = remote else { return details };
+    let interface = u16::try_from(v6.scope_id()).unwrap_or(u16::MAX);
+    let details = details.filter(|details| !details.is_empty());
+    if interface == 0 || details.is_some_and(|details| details.packet_info.is_some()) {
+        return details;
+    }
+    let any = match Family::of(remote.ip()) {
+        Family::V4 => IpAddr::from([0; 4]),
+        Family::V6 => IpAddr::from([0; 16]),
+    };
+    let packet_info = Some(PacketInfo { local: any, interface });
+    Some(Details { packet_info, ..details.unwrap_or_default() })
+}
+
+/// The details that a descriptor holds.
+fn read_details(fd: OwnedFd) -> Option<Details> {
+    let mut buf = [0; DETAILS];
+    // The same open file comes with many datagrams: its position must not move.
+    let length = rustix::io::pread(fd.as_fd(), &mut buf[..], 0).ok()?;
+    Details::decode(&buf[..length])
 }

@@ -20,10 +20,10 @@ mod sys;
 
 pub use client::{Client, address, receive};
 pub use control::{
-    Interface, MAX_MESSAGE, Message, Reply, Request, Route, Token, VERSION, Which, decode, encode,
+    Interface, MAX_MESSAGE, Message, Reply, Report, Request, Route, Token, VERSION, Which, decode, encode,
 };
 pub use datagram::Received;
-pub use name::{Accepted, Details, Family, Kind, Name, NodeTag, Opened, Remote, SocketId};
+pub use name::{Accepted, Details, Family, Kind, Name, NodeTag, Opened, PacketInfo, Remote, SocketId};
 pub use rustix::io::Errno;
 pub use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
 pub use socket::{BUFFER, Socket, enlarge, open};

@@ -90,17 +90,51 @@ pub struct Remote {
     pub details: Option<Details>,
 }
 
-/// What ancillary data tells of a datagram (RFC 3542, ip(7)).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+/// What ancillary data tells of a datagram, or asks for one (RFC 3542, ip(7)).
+///
+/// Of datagrams that come in there is what the socket has asked for with its options.
+///
+/// ```
+/// use peersock_fd::{Details, PacketInfo};
+///
+/// let from = PacketInfo { local: "10.7.0.1".parse().unwrap(), interface: 0 };
+/// let details = Details { packet_info: Some(from), ..Details::default() };
+/// assert_eq!(details.hop_limit, None);
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Details {
-    /// The own address: where it came to, or what it shall come from.
-    pub local: IpAddr,
-    /// The index of the interface, counted from 1.
-    pub interface: u8,
+    /// IP_PKTINFO, IPV6_PKTINFO.
+    pub packet_info: Option<PacketInfo>,
     /// IP_TTL, IPV6_HOPLIMIT.
-    pub hop_limit: u8,
+    pub hop_limit: Option<u8>,
     /// IP_TOS, IPV6_TCLASS.
-    pub traffic_class: u8,
+    pub traffic_class: Option<u8>,
+}
+
+/// The near end of a datagram's way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct PacketInfo {
+    /// The own address, or the group: where it came to, or what it shall come from, unspecified for any.
+    pub local: IpAddr,
+    /// The index of the interface, counted from 1; to send, 0 for any.
+    pub interface: u16,
+}
+
+impl Details {
+    /// Nothing is asked for or told.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// As bytes, for a descriptor that comes with a datagram.
+    pub fn encode(&self) -> Vec<u8> {
+        crate::control::encode(self)
+    }
+
+    /// Reads what [`encode`](Self::encode) has written.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        crate::control::decode(bytes)
+    }
 }
 
 /// What an abstract name says.
@@ -197,8 +231,7 @@ impl fmt::Display for Name {
                 write!(f, "p{}/{:012x}/", digit(Family::of(address.ip())), id.0)?;
                 write_address(f, address)?;
                 let Some(details) = details else { return Ok(()) };
-                write_ip(f, details.local)?;
-                write!(f, "{:02x}{:02x}{:02x}", details.interface, details.hop_limit, details.traffic_class)
+                write_details(f, details)
             }
         }
     }
@@ -221,6 +254,18 @@ fn write_ip(f: &mut fmt::Formatter<'_>, ip: IpAddr) -> fmt::Result {
         IpAddr::V4(ip) => write!(f, "{:08x}", ip.to_bits()),
         IpAddr::V6(ip) => write!(f, "{:032x}", ip.to_bits()),
     }
+}
+
+/// Which there are, and then those.
+fn write_details(f: &mut fmt::Formatter<'_>, details: &Details) -> fmt::Result {
+    let Details { packet_info, hop_limit, traffic_class } = details;
+    let present = [packet_info.is_some(), hop_limit.is_some(), traffic_class.is_some()];
+    write!(f, "{:x}", (0..3).map(|bit| u8::from(present[bit]) << bit).sum::<u8>())?;
+    if let Some(PacketInfo { local, interface }) = packet_info {
+        write_ip(f, *local)?;
+        write!(f, "{interface:04x}")?;
+    }
+    [hop_limit, traffic_class].into_iter().flatten().try_for_each(|octet| write!(f, "{octet:02x}"))
 }
 
 /// What is left to read of a name.
@@ -274,12 +319,22 @@ impl<'a> Text<'a> {
     }
 
     fn details(&mut self, family: Family) -> Option<Details> {
-        Some(Details {
-            local: self.ip(family)?,
-            interface: self.hex(2)? as u8,
-            hop_limit: self.hex(2)? as u8,
-            traffic_class: self.hex(2)? as u8,
-        })
+        let present = self.hex(1)?;
+        if present > 7 {
+            return None;
+        }
+        let mut details = Details::default();
+        if present & 1 != 0 {
+            details.packet_info =
+                Some(PacketInfo { local: self.ip(family)?, interface: self.hex(4)? as u16 });
+        }
+        if present & 2 != 0 {
+            details.hop_limit = Some(self.hex(2)? as u8);
+        }
+        if present & 4 != 0 {
+            details.traffic_class = Some(self.hex(2)? as u8);
+        }
+        Some(details)
     }
 }
 
@@ -305,15 +360,21 @@ mod tests {
             let family = if v6 { Family::V6 } else { Family::V4 };
             let kind = [Kind::Stream, Kind::Datagram, Kind::Echo, Kind::Raw(octet)][kind];
             let (peer, local) = (address(v6, a, port), address(v6, b, !port));
-            let details =
-                Details { local: local.ip(), interface: octet, hop_limit: !octet, traffic_class: octet ^ 7 };
+            let all = Details {
+                packet_info: Some(PacketInfo { local: local.ip(), interface: port }),
+                hop_limit: Some(!octet),
+                traffic_class: Some(octet ^ 7),
+            };
+            let one = Details { hop_limit: Some(octet), ..Details::default() };
             for name in [
                 Name::Control(tag),
                 Name::Data(tag),
                 Name::Opened(tag, Opened { family, kind, id }),
                 Name::Accepted(tag, Accepted { id, peer, local }),
                 Name::Remote(tag, Remote { id, address: peer, details: None }),
-                Name::Remote(tag, Remote { id, address: peer, details: Some(details) }),
+                Name::Remote(tag, Remote { id, address: peer, details: Some(all) }),
+                Name::Remote(tag, Remote { id, address: peer, details: Some(one) }),
+                Name::Remote(tag, Remote { id, address: peer, details: Some(Details::default()) }),
             ] {
                 let text = name.to_string();
                 // What sockaddr_un has beside the byte that makes it abstract.

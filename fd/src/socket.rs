@@ -39,20 +39,29 @@ pub struct Socket<'fd> {
 /// Opens a socket of a node, as socket(2).
 ///
 /// # Errors
-/// Those of socket(2), bind(2) and getrandom(2).
+/// Those of socket(2), bind(2) and getrandom(2); for raw sockets also ENETDOWN and EPERM.
 pub fn open(client: &Client, family: Family, kind: Kind, flags: SocketFlags) -> Result<OwnedFd, Errno> {
     let kernel = if kind == Kind::Stream { SocketType::STREAM } else { SocketType::DGRAM };
     let fd = rustix::net::socket_with(AddressFamily::UNIX, kernel, flags, None)?;
+    if kind != Kind::Stream {
+        // Every program of this machine may send to an abstract name: each datagram tells who did.
+        sockopt::set_socket_passcred(&fd, true)?;
+    }
     loop {
         let id = SocketId::new(getrandom::u64().map_err(|_| Errno::IO)?);
         let name = Name::Opened(client.tag(), Opened { family, kind, id });
         match rustix::net::bind(&fd, &address(&name)) {
-            Ok(()) => return Ok(fd),
+            Ok(()) => break,
             // Another socket has these 48 bits.
             Err(Errno::ADDRINUSE) => {}
             Err(error) => return Err(error),
         }
     }
+    if let Kind::Raw(_) = kind {
+        let socket = Socket::of(fd.as_fd()).ok_or(Errno::PROTO)?;
+        socket.ask(Request::Open(socket.opened))?;
+    }
+    Ok(fd)
 }
 
 /// What an address of the kernel says, if it is one of ours.

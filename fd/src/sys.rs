@@ -1,10 +1,12 @@
 //! What rustix has no safe call for.
 #![allow(unsafe_code)]
 
-use std::mem::{MaybeUninit, size_of};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::io::IoSliceMut;
+use std::mem::{MaybeUninit, size_of, zeroed};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
+use rustix::net::RecvFlags;
 
 /// The process and the user at the other end of a connected AF_UNIX socket, as of when it connected or listened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,4 +42,79 @@ pub fn peer_credentials(fd: BorrowedFd<'_>) -> Result<Credentials, Errno> {
     // SAFETY: every bit pattern is a `ucred`, and the kernel has written one over the zeros.
     let credentials = unsafe { credentials.assume_init() };
     Ok(Credentials { pid: credentials.pid, uid: credentials.uid })
+}
+
+/// A datagram, and what the kernel tells of it.
+#[derive(Debug)]
+pub(crate) struct Datagram {
+    pub(crate) length: usize,
+    pub(crate) truncated: bool,
+    /// The abstract name of its sender.
+    pub(crate) name: Option<Vec<u8>>,
+    /// The process that sent it, 0 if it cannot be seen from here.
+    pub(crate) pid: Option<i32>,
+    /// A descriptor that came along.
+    pub(crate) fd: Option<OwnedFd>,
+}
+
+/// Room for a process's credentials and one descriptor.
+#[repr(C, align(8))]
+struct Ancillary([u8; 64]);
+
+/// recvmsg(2) of an AF_UNIX datagram, with SCM_CREDENTIALS and SCM_RIGHTS. By system call, see [`peer_credentials`].
+///
+/// # Errors
+/// Those of recvmsg(2).
+pub(crate) fn receive_datagram(
+    fd: BorrowedFd<'_>,
+    pieces: &mut [IoSliceMut<'_>],
+    flags: RecvFlags,
+) -> Result<Datagram, Errno> {
+    // SAFETY: both are plain data of the kernel's, for which zeros are valid.
+    let (mut address, mut message): (libc::sockaddr_un, libc::msghdr) = unsafe { (zeroed(), zeroed()) };
+    let mut ancillary = Ancillary([0; 64]);
+    message.msg_name = (&raw mut address).cast();
+    message.msg_namelen = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+    // `IoSliceMut` is guaranteed to be an `iovec`.
+    message.msg_iov = pieces.as_mut_ptr().cast();
+    message.msg_iovlen = pieces.len() as _;
+    message.msg_control = ancillary.0.as_mut_ptr().cast();
+    message.msg_controllen = ancillary.0.len() as _;
+    let flags = flags.bits() as i32 | libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: everything that the message points to is live, borrowed mutably, and of the length that it says.
+    let length = unsafe { libc::syscall(libc::SYS_recvmsg, fd.as_raw_fd(), &raw mut message, flags) };
+    if length < 0 {
+        return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
+    }
+    let (mut pid, mut along) = (None, None);
+    // SAFETY: the kernel has filled in the message, whose control buffer is still there.
+    let mut control = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    while !control.is_null() {
+        // SAFETY: these functions give headers within the control buffer, which is aligned for them.
+        let (header, data) = unsafe { (*control, libc::CMSG_DATA(control)) };
+        match (header.cmsg_level, header.cmsg_type) {
+            (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) => {
+                // SAFETY: behind such a header the kernel writes a `ucred`.
+                pid = Some(unsafe { data.cast::<libc::ucred>().read_unaligned() }.pid);
+            }
+            (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
+                // SAFETY: behind such a header are descriptors; there is room for one, and it is ours now.
+                along = Some(unsafe { OwnedFd::from_raw_fd(data.cast::<i32>().read_unaligned()) });
+            }
+            _ => {}
+        }
+        // SAFETY: as above.
+        control = unsafe { libc::CMSG_NXTHDR(&raw const message, control) };
+    }
+    let named = (message.msg_namelen as usize).saturating_sub(size_of::<libc::sa_family_t>());
+    // An abstract name begins with a zero, which is no part of it.
+    let path: Vec<u8> = address.sun_path.iter().take(named).map(|&byte| byte as u8).collect();
+    let name = path.split_first().filter(|(first, _)| **first == 0).map(|(_, name)| name.to_vec());
+    Ok(Datagram {
+        length: length as usize,
+        truncated: message.msg_flags & libc::MSG_TRUNC != 0,
+        name,
+        pid,
+        fd: along,
+    })
 }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -119,6 +120,11 @@ impl Datapath {
         self.subscribers.add()
     }
 
+    /// Ends the subscriptions, also those that are still to come: nothing happens any more.
+    pub fn end_subscriptions(&self) {
+        self.subscribers.end();
+    }
+
     /// Calls the control state machine, then sends what it has to send and acts on what it reports.
     ///
     /// What that wakes lands in `batch`; the caller settles it.
@@ -155,6 +161,7 @@ impl Datapath {
             result
         };
         for event in events {
+            self.members.note(&event);
             self.act_on(now, &event, batch);
             self.subscribers.publish(&event);
         }
@@ -234,6 +241,7 @@ const MAX_QUEUED_EVENTS: usize = 1024;
 #[derive(Default)]
 pub(super) struct Subscribers {
     list: Mutex<Vec<Weak<Subscription>>>,
+    ended: AtomicBool,
 }
 
 impl Subscribers {
@@ -242,7 +250,22 @@ impl Subscribers {
         let mut list = self.list.lock().expect("no panic under this lock");
         list.retain(|known| known.strong_count() > 0);
         list.push(Arc::downgrade(&subscription));
+        // Under the lock: either it is in the list that is ended, or it sees that here.
+        if self.ended.load(Ordering::SeqCst) {
+            subscription.end();
+        }
         subscription
+    }
+
+    fn end(&self) {
+        let list = {
+            let list = self.list.lock().expect("no panic under this lock");
+            self.ended.store(true, Ordering::SeqCst);
+            list.clone()
+        };
+        for subscription in list.iter().filter_map(Weak::upgrade) {
+            subscription.end();
+        }
     }
 
     fn publish(&self, event: &Event) {
@@ -273,7 +296,13 @@ impl Subscription {
         self.lock().events.pop_front()
     }
 
-    /// Waits up to `timeout` for an event.
+    /// Whether no event is left and none will come.
+    pub fn is_over(&self) -> bool {
+        let queue = self.lock();
+        queue.closed && queue.events.is_empty()
+    }
+
+    /// Waits up to `timeout` for an event; not at all once the node is shut down.
     pub fn next_timeout(&self, timeout: Duration) -> Option<Event> {
         let waits = |queue: &mut Queue| queue.events.is_empty() && !queue.closed;
         let (mut queue, _) =
@@ -289,6 +318,18 @@ impl Subscription {
             queue.waker = Some(waker.clone());
         }
         event
+    }
+
+    /// Lets no more events come.
+    pub fn end(&self) {
+        let mut queue = self.lock();
+        queue.closed = true;
+        let waker = queue.waker.take();
+        drop(queue);
+        self.filled.notify_all();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 
     fn push(&self, event: Event) {

@@ -23,6 +23,7 @@ pub struct DatapathCounters {
     pub(super) unreachable: Counter,
     pub(super) too_big: Counter,
     pub(super) waiting_dropped: Counter,
+    pub(super) group_peers_skipped: Counter,
 }
 
 impl DatapathCounters {
@@ -37,6 +38,7 @@ impl DatapathCounters {
             unreachable,
             too_big,
             waiting_dropped,
+            group_peers_skipped,
         } = self;
         [
             ("inner_source_not_owned", source_not_owned),
@@ -47,6 +49,7 @@ impl DatapathCounters {
             ("out_unreachable", unreachable),
             ("out_too_big", too_big),
             ("out_waiting_dropped", waiting_dropped),
+            ("out_group_peers_skipped", group_peers_skipped),
         ]
         .map(|(name, counter)| (name, counter.0.load(Ordering::Relaxed)))
         .to_vec()

@@ -1,15 +1,12 @@
 //! Packets out: cut to the path's size, sealed into a batch of equal datagrams, and sent with one call.
 
 use std::cell::{Cell, RefCell};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use peersock_overlay::{DATA_OVERHEAD, Peer, Sender, Session};
-use peersock_stack::{
-    Batch, EchoRequest, Egress, Error, Flow, IcmpSocket, InterfaceId, MAX_DATAGRAM, Ready, UdpRoute,
-    UdpSocket,
-};
+use peersock_stack::{Batch, Egress, Error, Flow, InterfaceId, MAX_DATAGRAM, Ready};
 
 use super::route::Resolved;
 use super::socket::{PeerLink, SocketState};
@@ -54,7 +51,7 @@ impl Buffers {
 }
 
 /// Lends the thread's room for one packet.
-fn with_packet<R>(work: impl FnOnce(&mut [u8]) -> R) -> R {
+pub(super) fn with_packet<R>(work: impl FnOnce(&mut [u8]) -> R) -> R {
     let mut packet = PACKET.try_with(Cell::take).unwrap_or_default();
     packet.resize(MAX_DATAGRAM, 0);
     let result = work(&mut packet);
@@ -120,6 +117,9 @@ impl Datapath {
         packet: &mut [u8],
         batch: &mut Batch,
     ) {
+        if destination.is_multicast() {
+            return self.send_to_group(now, interface, packet, batch);
+        }
         let peer = match self.resolve(now, interface, socket, destination) {
             Resolved::Route(Route::Local) => return self.stack.receive(now, interface, packet, batch),
             Resolved::Route(Route::Peer(peer)) => peer,
@@ -137,6 +137,18 @@ impl Datapath {
             }
             return self.with_control(now, batch, |endpoint| endpoint.want_session(now, &peer));
         };
+        self.send_sealed(now, interface, &sender, packet, batch);
+    }
+
+    /// Sends one whole IP packet to a peer that has a session.
+    pub(super) fn send_sealed(
+        &self,
+        now: Instant,
+        interface: InterfaceId,
+        sender: &Sender,
+        packet: &mut [u8],
+        batch: &mut Batch,
+    ) {
         let datagram = sender.path.datagram_size;
         let Ok(mut fragments) = self.stack.fragments(interface, packet, datagram - DATA_OVERHEAD) else {
             return self.counters.too_big.add(1);
@@ -151,108 +163,15 @@ impl Datapath {
                 (length, count) = (length + n, count + 1);
                 size.get_or_insert(n);
                 if count == most {
-                    self.transmit(&sender, &sealed[..length], size, ecn);
+                    self.transmit(sender, &sealed[..length], size, ecn);
                     (length, count, size) = (0, 0, None);
                 }
             }
             if count > 0 {
-                self.transmit(&sender, &sealed[..length], size, ecn);
+                self.transmit(sender, &sealed[..length], size, ecn);
             }
         });
         self.note_sent(now, &sender.session, batch);
-    }
-
-    /// Sends one UDP datagram, to the connected peer if `remote` is `None`.
-    ///
-    /// # Errors
-    /// Those of [`UdpSocket::route`] and [`UdpSocket::send`].
-    pub fn send_udp(
-        &self,
-        now: Instant,
-        socket: &UdpSocket,
-        remote: Option<SocketAddr>,
-        data: &[u8],
-    ) -> Result<(), Error> {
-        let route = socket.route(remote)?;
-        let state = SocketState::of(socket.context());
-        let destination = route.destination.ip();
-        if destination.is_multicast() {
-            return self.loop_back(now, socket, &route, data);
-        }
-        let mtu = self.inner_mtu(now, route.interface, state, destination);
-        self.send_made(now, route.interface, state, destination, |buf| socket.send(&route, data, mtu, buf))
-    }
-
-    /// Sends a datagram to the members of a group that are on this node. The overlay does not know of others.
-    fn loop_back(
-        &self,
-        now: Instant,
-        socket: &UdpSocket,
-        route: &UdpRoute,
-        data: &[u8],
-    ) -> Result<(), Error> {
-        let mut batch = Batch::default();
-        let made = with_packet(|packet| {
-            let length = socket.send(route, data, MAX_DATAGRAM, packet)?;
-            if socket.ip_options().multicast_loop {
-                self.stack.receive(now, route.interface, &mut packet[..length], &mut batch);
-            }
-            Ok(())
-        });
-        self.settle(now, &mut batch);
-        made
-    }
-
-    /// Sends one ICMP echo request.
-    ///
-    /// # Errors
-    /// Those of [`IcmpSocket::send`].
-    pub fn send_echo(
-        &self,
-        now: Instant,
-        socket: &IcmpSocket,
-        request: &EchoRequest<'_>,
-    ) -> Result<(), Error> {
-        let state = SocketState::of(socket.context());
-        let mtu = self.inner_mtu(now, socket.interface(), state, request.destination);
-        self.send_made(now, socket.interface(), state, request.destination, |buf| {
-            socket.send(request, mtu, buf)
-        })
-    }
-
-    fn send_made(
-        &self,
-        now: Instant,
-        interface: InterfaceId,
-        state: &SocketState,
-        destination: IpAddr,
-        make: impl FnOnce(&mut [u8]) -> Result<usize, Error>,
-    ) -> Result<(), Error> {
-        let mut batch = Batch::default();
-        let made = with_packet(|packet| {
-            let length = make(packet)?;
-            self.send_packet(now, interface, Some(state), destination, &mut packet[..length], &mut batch);
-            Ok(())
-        });
-        self.settle(now, &mut batch);
-        made
-    }
-
-    /// The largest IP packet that can go to `destination` now, bytes.
-    fn inner_mtu(
-        &self,
-        now: Instant,
-        interface: InterfaceId,
-        state: &SocketState,
-        destination: IpAddr,
-    ) -> usize {
-        match self.resolve(now, interface, Some(state), destination) {
-            Resolved::Route(Route::Peer(peer)) => {
-                peer.sender().map_or(BASE_DATAGRAM, |sender| sender.path.datagram_size) - DATA_OVERHEAD
-            }
-            Resolved::Route(Route::Local) => MAX_DATAGRAM,
-            Resolved::Unknown | Resolved::NoRoute => BASE_DATAGRAM - DATA_OVERHEAD,
-        }
     }
 
     pub(super) fn notify_flow(&self, flow: &Flow) {
@@ -370,6 +289,3 @@ impl Datapath {
         }
     }
 }
-
-/// What every path carries (PLPMTU base, RFC 8899 section 5.1.2).
-const BASE_DATAGRAM: usize = 1200;

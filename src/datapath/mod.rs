@@ -17,9 +17,11 @@
 
 mod control;
 mod counters;
+mod datagrams;
 mod ecn;
 mod egress;
 mod ingress;
+mod multicast;
 mod route;
 mod socket;
 
@@ -37,6 +39,7 @@ pub(crate) use route::Route;
 pub use socket::SocketState;
 
 use control::Subscribers;
+use multicast::Members;
 use route::Waiting;
 
 /// One batch of datagrams to one address, for a [`Sink`].
@@ -77,6 +80,7 @@ pub struct Datapath {
     sink: Arc<dyn Sink>,
     networks: RwLock<Vec<Network>>,
     waiting: Mutex<Waiting>,
+    members: Members,
     subscribers: Subscribers,
     counters: DatapathCounters,
 }
@@ -106,6 +110,7 @@ impl Datapath {
             sink,
             networks: RwLock::default(),
             waiting: Mutex::default(),
+            members: Members::default(),
             subscribers: Subscribers::default(),
             counters: DatapathCounters::default(),
         }

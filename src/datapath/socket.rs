@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
 use peersock_overlay::Peer;
 
 use super::Route;
+use super::multicast::Asked;
 use crate::wait::Waiters;
 
 /// The node's share of one socket's state.
@@ -94,13 +95,15 @@ impl Stage {
 pub(super) struct PeerLink {
     /// Unacknowledged bytes of all flows to the peer.
     in_flight: AtomicI64,
+    /// When a packet to a group asked for a session.
+    pub(super) asked: Asked,
 }
 
 impl PeerLink {
     /// The link kept in a peer's context slot, made on first use.
     pub(super) fn of(peer: &Peer) -> &PeerLink {
         peer.context()
-            .get_or_init(|| Arc::new(PeerLink { in_flight: AtomicI64::new(0) }))
+            .get_or_init(|| Arc::new(PeerLink { in_flight: AtomicI64::new(0), asked: Asked::default() }))
             .downcast_ref()
             .expect("only the data path fills the contexts of peers")
     }

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::task::Wake;
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
@@ -42,6 +44,16 @@ impl Wakeup {
 
     pub(crate) fn clear(&self) {
         let _ = rustix::io::read(&self.fd, &mut [0u8; 8]);
+    }
+}
+
+impl Wake for Wakeup {
+    fn wake(self: Arc<Self>) {
+        Wakeup::wake(&self);
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        Wakeup::wake(self);
     }
 }
 

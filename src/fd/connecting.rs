@@ -64,6 +64,7 @@ impl State {
                 return Err(Errno::ALREADY);
             }
             Phase::Connected(_) | Phase::Listening(_) => return Err(Errno::ISCONN),
+            Phase::Datagrams(_) => return Err(Errno::INVAL),
         }
         let remote = canonical(remote);
         if remote.ip().is_unspecified() || remote.port() == 0 {
@@ -74,10 +75,11 @@ impl State {
         if local.is_none() && !opened.reserved.is_empty() {
             return Err(Errno::NETUNREACH);
         }
-        let mut options = opened.options.tcp();
+        let mut options = opened.options.tcp(remote.is_ipv4());
+        let device = opened.options.interface();
         // It is this socket itself that has the port.
         options.reuse_address |= local.is_some();
-        let connection = Connection::open(&node, local, remote, options).map_err(errno)?;
+        let connection = Connection::open(&node, device, local, remote, options).map_err(errno)?;
         let key = self.new_key();
         let (waker, entry) = self.ready.waker(key);
         let now = Instant::now();

@@ -56,7 +56,7 @@ impl State {
         let opened = self.socket(socket);
         match opened.phase {
             Phase::Fresh | Phase::Listening(_) => {}
-            Phase::Connecting(_) | Phase::Connected(_) => return Err(Errno::INVAL),
+            Phase::Connecting(_) | Phase::Connected(_) | Phase::Datagrams(_) => return Err(Errno::INVAL),
         }
         for acceptor in &opened.reserved {
             acceptor.listen(backlog as usize);

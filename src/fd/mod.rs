@@ -6,7 +6,9 @@
 
 mod app_end;
 mod connecting;
-mod inert;
+mod datagram;
+mod ends;
+mod host;
 mod listening;
 mod options;
 mod ready;
@@ -14,7 +16,7 @@ mod requests;
 mod server;
 mod sockets;
 mod stream;
-mod tcp_info;
+mod transport;
 
 use std::fmt;
 use std::io;
@@ -25,6 +27,7 @@ use peersock_fd::{NodeTag, Token};
 
 use crate::node::Node;
 use crate::socket::TaskUser;
+pub use host::Host;
 use server::Server;
 
 /// The environment variable that tells a process its node.
@@ -74,7 +77,7 @@ impl FdServer {
 
     /// What [`ENVIRONMENT`] has to be for processes that use this node. It is a secret.
     pub fn environment(&self) -> String {
-        format!("{:08x}:{:032x}", self.tag().0, self.token().0)
+        environment(self.tag(), self.token())
     }
 
     /// Reads what [`FdServer::environment`] has made.
@@ -115,6 +118,10 @@ impl fmt::Debug for Contacts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Contacts").field(&self.count()).finish()
     }
+}
+
+fn environment(tag: NodeTag, token: Token) -> String {
+    format!("{:08x}:{:032x}", tag.0, token.0)
 }
 
 impl Drop for FdServer {

@@ -4,15 +4,17 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use peersock_fd::{
-    Errno, Interface, MAX_MESSAGE, Message, Reply, Request, Route, SendFlags, Token, VERSION, Which, decode,
-    encode, peer_credentials, receive,
+    Errno, Interface, MAX_MESSAGE, Message, Reply, Report, Request, Route, SendFlags, Token, VERSION, Which,
+    decode, encode, peer_credentials, receive,
 };
 use rustix::event::epoll::EventFlags;
 use rustix::net::SocketFlags;
 
+use super::options::interface_name;
 use super::ready::Key;
 use super::server::{Entry, State};
-use super::sockets::{Phase, shown};
+use super::sockets::{Phase, errno, shown};
+use super::transport;
 use crate::datapath::Network;
 
 /// Connections to the control socket that are accepted, and requests that are answered, before others have their turn.
@@ -111,7 +113,10 @@ impl State {
                 let value = self.option(which, level, name, length as usize);
                 Some(value.map_or_else(failed, Reply::Option))
             }
-            Request::Associate(..) | Request::Reach(..) => Some(failed(Errno::OPNOTSUPP)),
+            Request::Open(socket) => done(self.open_datagrams(socket)),
+            Request::Associate(socket, remote) => done(self.associate(socket, remote)),
+            Request::Reach(socket, remote, details) => done(self.reach(socket, remote, details)),
+            Request::TakeReport(which) => Some(Reply::Report(self.take_report(which))),
             Request::Routes => Some(Reply::Routes(self.networks().iter().flat_map(routes).collect())),
             Request::Resolve(name) => Some(Reply::Resolved(self.resolve(&name))),
             Request::NameOf(ip) => Some(Reply::Name(self.name_of(ip))),
@@ -147,27 +152,45 @@ impl State {
             }
             None => Reply::Addresses(
                 opened.and_then(|opened| opened.bound()).unwrap_or((unbound, 0).into()),
-                None,
+                self.peer_of(socket),
             ),
         }
     }
 
     fn take_error(&mut self, which: Which) -> i32 {
         let Which::Opened(socket) = which else { return 0 };
-        let error = self.opened.get_mut(&socket.id).and_then(|opened| opened.error.take());
+        let opened = self.opened.get_mut(&socket.id);
+        let error = opened.and_then(|opened| {
+            let of_transport = opened.transport.as_ref().and_then(|transport| transport.take_error());
+            opened.error.take().or(of_transport.map(errno))
+        });
         error.map_or(0, |error| error.raw_os_error())
     }
 
-    fn networks(&self) -> Vec<Network> {
+    /// MSG_ERRQUEUE. With its report an error is told.
+    fn take_report(&mut self, which: Which) -> Option<Report> {
+        if let Some(stream) = self.stream(which) {
+            let report = stream.connection.flow().recv_error().ok()?;
+            return Some(transport::report(&report, &[]));
+        }
+        let Which::Opened(socket) = which else { return None };
+        let opened = self.opened.get_mut(&socket.id)?;
+        let mut report = opened.transport.as_ref()?.take_report()?;
+        report.destination = shown(socket.family, report.destination);
+        opened.error = None;
+        Some(report)
+    }
+
+    pub(super) fn networks(&self) -> Vec<Network> {
         self.node.upgrade().map(|node| node.driver.datapath.networks()).unwrap_or_default()
     }
 
     fn interfaces(&self) -> Vec<Interface> {
-        let interface = |(at, network): (usize, &Network)| {
-            let index = at as u32 + 1;
-            Interface { index, name: format!("ps{index}"), addresses: routes(network).collect() }
+        let interface = |network: &Network| {
+            let name = interface_name(network.interface);
+            Interface { index: network.interface.0, name, addresses: routes(network).collect() }
         };
-        self.networks().iter().enumerate().map(interface).collect()
+        self.networks().iter().map(interface).collect()
     }
 
     fn resolve(&self, name: &str) -> Vec<IpAddr> {

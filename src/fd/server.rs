@@ -11,6 +11,8 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::connecting::Connecting;
+use super::datagram::Datagrams;
+use super::ends::End;
 use super::listening::Listening;
 use super::ready::{Key, ReadyQueue};
 use super::requests::Control;
@@ -43,7 +45,11 @@ pub(super) struct State {
     pub(super) node: Weak<Inner>,
     pub(super) ready: Arc<ReadyQueue>,
     epoll: Arc<OwnedFd>,
-    entries: HashMap<Key, Entry>,
+    pub(super) entries: HashMap<Key, Entry>,
+    /// How many of them are ends of datagram sockets.
+    pub(super) ends: usize,
+    /// Counts the uses of those, to tell which was not used for longest.
+    pub(super) uses: u64,
     /// The sockets that applications have opened and told of.
     pub(super) opened: HashMap<SocketId, Opened>,
     /// The connections that listeners have accepted.
@@ -67,6 +73,8 @@ pub(super) enum Entry {
     Listening(Listening),
     Connecting(Connecting),
     Stream(Stream),
+    Datagrams(Datagrams),
+    End(End),
 }
 
 /// Why an entry is looked at.
@@ -120,6 +128,8 @@ impl Server {
             ready: Arc::clone(&ready),
             epoll: Arc::clone(&epoll),
             entries: HashMap::new(),
+            ends: 0,
+            uses: 0,
             opened: HashMap::new(),
             accepted: HashMap::new(),
             timers: BTreeSet::new(),
@@ -222,6 +232,7 @@ impl State {
     }
 
     pub(super) fn insert(&mut self, key: Key, entry: Entry) {
+        self.ends += usize::from(matches!(entry, Entry::End(_)));
         self.entries.insert(key, entry);
     }
 
@@ -234,7 +245,9 @@ impl State {
     }
 
     pub(super) fn remove(&mut self, key: Key) -> Option<Entry> {
-        self.entries.remove(&key)
+        let removed = self.entries.remove(&key);
+        self.ends -= usize::from(matches!(removed, Some(Entry::End(_))));
+        removed
     }
 
     /// Has the kernel tell of a descriptor. When it is closed that ends.
@@ -285,7 +298,7 @@ impl State {
 
     /// Looks at one entry. What is dropped here is closed.
     pub(super) fn handle(&mut self, key: Key, news: News) {
-        let kept = match self.entries.remove(&key) {
+        let kept = match self.remove(key) {
             None => return,
             Some(Entry::ControlListener(fd)) => {
                 self.accept_control(&fd);
@@ -311,9 +324,11 @@ impl State {
                     None
                 }
             },
+            Some(Entry::Datagrams(datagrams)) => self.deliver_datagrams(key, datagrams).map(Entry::Datagrams),
+            Some(Entry::End(end)) => self.send_datagrams(key, end, news).map(Entry::End),
         };
         if let Some(entry) = kept {
-            self.entries.insert(key, entry);
+            self.insert(key, entry);
         }
     }
 }

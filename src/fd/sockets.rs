@@ -11,6 +11,7 @@ use super::options::Options;
 use super::ready::Key;
 use super::server::{Entry, State};
 use super::stream::{Origin, Stream};
+use super::transport::Transport;
 use crate::node::Inner;
 use crate::socket::Acceptor;
 
@@ -22,6 +23,8 @@ pub(super) struct Opened {
     pub(super) socket: peersock_fd::Opened,
     /// The address and port that it is bound to: for IPv6's wildcard there is one for each family.
     pub(super) reserved: Vec<Acceptor>,
+    /// What a datagram socket is bound to.
+    pub(super) transport: Option<Arc<dyn Transport>>,
     pub(super) options: Options,
     /// SO_ERROR.
     pub(super) error: Option<Errno>,
@@ -36,22 +39,31 @@ pub(super) enum Phase {
     Listening(Key),
     Connecting(Key),
     Connected(Key),
+    /// It carries datagrams, and is bound.
+    Datagrams(Key),
 }
 
 impl Opened {
     fn new(socket: peersock_fd::Opened) -> Self {
         let options = Options::default();
-        Self { socket, reserved: Vec::new(), options, error: None, phase: Phase::Fresh }
+        Self { socket, reserved: Vec::new(), transport: None, options, error: None, phase: Phase::Fresh }
     }
 
     /// The address that it is bound to, as the application should see it.
     pub(super) fn bound(&self) -> Option<SocketAddr> {
-        self.reserved.first().map(|acceptor| self.shown(acceptor.local_addr()))
+        let reserved = self.reserved.first().map(|acceptor| acceptor.local_addr());
+        let bound = reserved.or_else(|| self.transport.as_ref().map(|transport| transport.local()));
+        bound.map(|bound| self.shown_local(bound))
     }
 
-    /// An address as a socket of this family shows it.
-    pub(super) fn shown(&self, address: SocketAddr) -> SocketAddr {
-        shown(self.socket.family, address)
+    /// An own address as a socket of this family shows it: IPv4's wildcard is IPv6's.
+    fn shown_local(&self, address: SocketAddr) -> SocketAddr {
+        match self.socket.family {
+            Family::V6 if address.ip().is_unspecified() => {
+                SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), address.port())
+            }
+            family => shown(family, address),
+        }
     }
 
     /// bind(2).
@@ -59,8 +71,11 @@ impl Opened {
         if !self.reserved.is_empty() || self.phase != Phase::Fresh {
             return Err(Errno::INVAL);
         }
-        let options = self.options.tcp();
-        let reserve = |local| Acceptor::reserve(node, local, options.clone()).map_err(errno);
+        let options = &self.options;
+        let reserve = |local: SocketAddr| {
+            let own = options.tcp(local.is_ipv4());
+            Acceptor::reserve(node, options.interface(), local, own).map_err(errno)
+        };
         let dual = local.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && !self.options.v6_only;
         if !dual {
             self.reserved.push(reserve(canonical(local))?);
@@ -93,11 +108,18 @@ impl State {
 
     /// Binds; where the address is taken, looks whether by a socket that is closed.
     pub(super) fn bind(&mut self, socket: peersock_fd::Opened, local: SocketAddr) -> Result<(), Errno> {
-        let node = self.node.upgrade().ok_or(Errno::NETDOWN)?;
-        match self.socket(socket).bind(&node, local) {
-            Err(Errno::ADDRINUSE) if self.sweep(Some(local.port())) => self.socket(socket).bind(&node, local),
+        match self.bind_once(socket, local) {
+            Err(Errno::ADDRINUSE) if self.sweep(Some(local.port())) => self.bind_once(socket, local),
             result => result,
         }
+    }
+
+    fn bind_once(&mut self, socket: peersock_fd::Opened, local: SocketAddr) -> Result<(), Errno> {
+        if socket.kind != peersock_fd::Kind::Stream {
+            return self.bind_datagrams(socket, local);
+        }
+        let node = self.node.upgrade().ok_or(Errno::NETDOWN)?;
+        self.socket(socket).bind(&node, local)
     }
 
     /// Forgets the bound sockets that nobody has open any more, of one port or of all. The kernel tells of no closing
@@ -107,7 +129,9 @@ impl State {
             Some(port) => opened.bound().is_some_and(|bound| bound.port() == port),
             None => true,
         };
-        let idle = |opened: &&Opened| matches!(opened.phase, Phase::Fresh | Phase::Listening(_));
+        let idle = |opened: &&Opened| {
+            matches!(opened.phase, Phase::Fresh | Phase::Listening(_) | Phase::Datagrams(_))
+        };
         let candidates: Vec<_> =
             self.opened.values().filter(bound).filter(idle).map(|opened| opened.socket).collect();
         let dead: Vec<_> = candidates.into_iter().filter(|socket| !self.is_open(*socket)).collect();
@@ -131,8 +155,10 @@ impl State {
     /// Forgets a socket with all that belongs to it.
     pub(super) fn forget(&mut self, socket: peersock_fd::Opened) {
         let Some(opened) = self.opened.remove(&socket.id) else { return };
-        if let Phase::Listening(key) | Phase::Connecting(key) | Phase::Connected(key) = opened.phase {
-            self.remove(key);
+        match opened.phase {
+            Phase::Fresh => {}
+            Phase::Listening(key) | Phase::Connecting(key) | Phase::Connected(key) => drop(self.remove(key)),
+            Phase::Datagrams(key) => self.forget_entry(key),
         }
     }
 

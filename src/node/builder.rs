@@ -46,6 +46,21 @@ pub enum IdentitySource {
 #[derive(Clone, zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
 pub struct Seed(pub [u8; 32]);
 
+impl Seed {
+    /// A new seed from the operating system's randomness.
+    ///
+    /// # Errors
+    /// When the system has none.
+    pub fn generate() -> io::Result<Seed> {
+        random_seed().map(Seed)
+    }
+
+    /// The public keys of the identity that it makes.
+    pub fn public_identity(&self) -> peersock_overlay::PublicIdentity {
+        *Identity::from_seed(&self.0).public()
+    }
+}
+
 impl std::fmt::Debug for Seed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("[redacted]")

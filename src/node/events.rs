@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use peersock_overlay::{NodeId, Peer};
@@ -52,7 +52,7 @@ pub enum Event {
 
 /// The events of a node, in order. A reader that falls more than 1024 events behind misses the oldest.
 ///
-/// As an iterator it waits for ever; see also [`Events::next_timeout`] and [`Events::recv`].
+/// As an iterator it waits until the node is shut down; see also [`Events::next_timeout`] and [`Events::recv`].
 pub struct Events {
     queue: Arc<Subscription>,
 }
@@ -71,7 +71,12 @@ impl Events {
         }
     }
 
-    /// Waits for an event up to `timeout`.
+    /// Whether the node is shut down and everything was read.
+    pub fn is_over(&self) -> bool {
+        self.queue.is_over()
+    }
+
+    /// Waits for an event up to `timeout`; not at all once the node is shut down.
     pub fn next_timeout(&self, timeout: Duration) -> Option<Event> {
         let deadline = std::time::Instant::now() + timeout;
         loop {
@@ -82,17 +87,23 @@ impl Events {
         }
     }
 
-    /// Waits for the next event, on any executor.
+    /// Waits for the next event, on any executor. It never comes once the node is shut down.
     pub async fn recv(&self) -> Event {
-        poll_fn(|cx| {
-            while let Some(event) = self.queue.poll_next(cx.waker()) {
-                if let Some(event) = translate(&event) {
-                    return Poll::Ready(event);
-                }
+        poll_fn(|cx| self.poll_next(cx.waker()).map_or(Poll::Pending, Poll::Ready)).await
+    }
+
+    /// The next event, if one is there now. If there is none, `waker` is woken by the next, and by the end.
+    pub fn poll_next(&self, waker: &Waker) -> Option<Event> {
+        loop {
+            if let Some(event) = translate(&self.queue.poll_next(waker)?) {
+                return Some(event);
             }
-            Poll::Pending
-        })
-        .await
+        }
+    }
+
+    /// Ends these events, as the node's end does: threads that wait for them return.
+    pub fn end(&self) {
+        self.queue.end();
     }
 }
 
@@ -109,6 +120,9 @@ impl Iterator for Events {
         loop {
             if let Some(event) = self.next_timeout(Duration::from_secs(3600)) {
                 return Some(event);
+            }
+            if self.is_over() {
+                return None;
             }
         }
     }

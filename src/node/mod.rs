@@ -199,6 +199,7 @@ impl Inner {
                 socket.waiters().notify(true, true);
             }
         }
+        self.driver.datapath.end_subscriptions();
         drained
     }
 

@@ -101,7 +101,8 @@ waited!(
     peersock_stack::Flow,
     peersock_stack::Listener,
     peersock_stack::UdpSocket,
-    peersock_stack::IcmpSocket
+    peersock_stack::IcmpSocket,
+    peersock_stack::RawSocket
 );
 
 /// Tries a non-blocking operation; if it has to wait, the task is woken when it is worth repeating.

@@ -5,7 +5,9 @@ use std::net::{Shutdown, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use peersock_stack::{Batch, CongestionControl, Error, Flow, Listener, Ready, TcpInfo, TcpOptions};
+use peersock_stack::{
+    Batch, CongestionControl, Error, Flow, InterfaceId, Listener, Ready, TcpInfo, TcpOptions,
+};
 
 use super::{Waited, explain, interface_of};
 use crate::datapath::is_drained;
@@ -36,13 +38,14 @@ impl Connection {
                 format!("{remote} cannot be connected to"),
             ));
         }
-        Connection::open(inner, None, remote, TcpOptions::default())
+        Connection::open(inner, None, None, remote, TcpOptions::default())
             .map_err(|error| explain(error, remote.port(), &inner.driver.datapath.networks()))
     }
 
-    /// Sends the SYN, from `local` if given.
+    /// Sends the SYN, from `local` if given, and over one interface only if given.
     pub(crate) fn open(
         node: &Arc<Inner>,
+        interface: Option<InterfaceId>,
         local: Option<SocketAddr>,
         remote: SocketAddr,
         options: TcpOptions,
@@ -50,6 +53,9 @@ impl Connection {
         let now = Instant::now();
         let datapath = &node.driver.datapath;
         let network = datapath.network_of(now, remote.ip()).ok_or(Error::NetworkUnreachable)?;
+        if interface.is_some_and(|interface| interface != network.interface) {
+            return Err(Error::NetworkUnreachable);
+        }
         let flow = datapath.stack().tcp_connect(now, network.interface, local, remote, options)?;
         let connection = Connection::new(node, flow);
         connection.send();
@@ -261,9 +267,10 @@ impl Acceptor {
         Ok(Acceptor { node: Arc::clone(&node.inner), listener })
     }
 
-    /// Takes an address and a port; connections come after [`Acceptor::listen`].
+    /// Takes an address and a port, on one interface only if given; connections come after [`Acceptor::listen`].
     pub(crate) fn reserve(
         node: &Arc<Inner>,
+        device: Option<InterfaceId>,
         local: SocketAddr,
         options: TcpOptions,
     ) -> Result<Acceptor, Error> {
@@ -273,6 +280,10 @@ impl Acceptor {
             return Err(Error::AddrNotAvailable);
         }
         let interface = owner.map(|network| network.interface);
+        if interface.is_some() && device.is_some() && interface != device {
+            return Err(Error::AddrNotAvailable);
+        }
+        let interface = interface.or(device);
         let listener = node.driver.datapath.stack().tcp_bind(interface, local, options)?;
         node.add_socket(&listener);
         Ok(Acceptor { node: Arc::clone(node), listener })

@@ -23,6 +23,8 @@ use std::path::{Path, PathBuf};
 
 use peersock_overlay::{Identity, PublicIdentity};
 
+use crate::node::Seed;
+
 pub use error::StateError;
 pub use private::read_secret_file;
 pub(crate) use private::{check_secret_file, read_text_file};
@@ -120,6 +122,48 @@ impl StateDir {
     pub fn control_socket(path: &Path) -> PathBuf {
         path.join(CONTROL_SOCKET)
     }
+}
+
+/// Reads an identity's secret seed from a file of the form that state directories have.
+///
+/// # Errors
+///
+/// Those of [`StateDir::identity`]; [`StateError::Io`] if there is no such file.
+pub fn read_identity_file(path: &Path) -> Result<Seed, StateError> {
+    let text = read_secret_file(path)?;
+    Ok(Seed(*identity::parse(path, &text)?))
+}
+
+/// Writes an identity's secret seed to a new file of mode 0600, in the form that state directories have.
+///
+/// ```
+/// use peersock::Seed;
+/// use peersock::state::{read_identity_file, write_identity_file};
+///
+/// let place = tempfile::tempdir()?;
+/// let (path, seed) = (place.path().join("identity.key"), Seed::generate()?);
+/// write_identity_file(&path, &seed)?;
+/// assert_eq!(read_identity_file(&path)?.0, seed.0);
+/// assert!(write_identity_file(&path, &Seed::generate()?).is_err(), "what exists stays");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// [`StateError::Io`], with `AlreadyExists` if there is a file: none is ever overwritten.
+pub fn write_identity_file(path: &Path, seed: &Seed) -> Result<(), StateError> {
+    let text = identity::emit(&zeroize::Zeroizing::new(seed.0));
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(StateError::io("create", path))?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    written.map_err(|error| {
+        let _ = fs::remove_file(path);
+        StateError::io("write", path)(error)
+    })
 }
 
 fn default_path_from(state_home: Option<PathBuf>, home: Option<PathBuf>) -> Result<PathBuf, StateError> {

@@ -158,6 +158,11 @@ pub(crate) trait Bound {
         suits.then_some(u8::from(own.is_some()) + 2 * u8::from(!local.is_unspecified()))
     }
 
+    /// Whether it takes packets from whoever sends them.
+    fn takes_strangers(&self) -> bool {
+        true
+    }
+
     /// Whether a packet could suit this and a socket bound to `interface` and `address`.
     fn overlaps(&self, interface: Option<InterfaceId>, address: IpAddr) -> bool {
         let local = self.local().ip();
@@ -187,7 +192,8 @@ impl<T: Bound> Binds<T> {
     pub(crate) fn find(&self, interface: InterfaceId, destination: SocketAddr) -> Option<Arc<T>> {
         let ports = self.read();
         let bound = ports.get(&destination.port())?;
-        let scored = bound.iter().filter_map(|one| Some((one.score(interface, destination.ip())?, one)));
+        let open = bound.iter().filter(|one| one.takes_strangers());
+        let scored = open.filter_map(|one| Some((one.score(interface, destination.ip())?, one)));
         scored.max_by_key(|&(score, _)| score).map(|(_, one)| one.clone())
     }
 

@@ -257,8 +257,11 @@ impl Stack {
         let bind = |port: u16| {
             let free = |bound: &[Arc<UdpSocket>]| {
                 use crate::demux::Bound;
-                let taken = bound.iter().any(|other| other.overlaps(interface, local.ip()));
-                if taken && !options.reuse_address { Err(Error::AddrInUse) } else { Ok(()) }
+                let stands_in_the_way = |other: &Arc<UdpSocket>| {
+                    other.overlaps(interface, local.ip())
+                        && !(options.reuse_address && other.reuses_address())
+                };
+                if bound.iter().any(stands_in_the_way) { Err(Error::AddrInUse) } else { Ok(()) }
             };
             let local = SocketAddr::new(local.ip(), port);
             shared.udp_binds.insert(port, free, || UdpSocket::new(shared, interface, local, &options))

@@ -1,19 +1,23 @@
 //! Two nodes that know each other, and applications of theirs.
 
 use std::fs::File;
+use std::io::{IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use peersock::{FdServer, IdentitySource, Interfaces, Joined, Network, Node};
-use peersock_fd::{Client, Errno, Family, Kind, Socket, SocketFlags};
+use peersock::overlay::Identity;
+use peersock::{FdServer, IdentitySource, Interfaces, Joined, Network, Node, Seed};
+use peersock_fd::{
+    Client, Errno, Family, Kind, Received, RecvFlags, Reply, Request, SendFlags, Socket, SocketFlags,
+};
 
 /// A node that serves sockets.
 pub(crate) struct Served {
     pub(crate) network: Joined,
     pub(crate) client: Arc<Client>,
     pub(crate) server: FdServer,
-    _node: Node,
+    node: Node,
 }
 
 impl Served {
@@ -26,7 +30,7 @@ impl Served {
         let network = node.join(Network::ad_hoc(id.parse().expect("an ID"))).expect("a new network");
         let server = FdServer::start(&node).expect("descriptors");
         let client = Client::new(server.tag(), server.token());
-        Served { network, client, server, _node: node }
+        Served { network, client, server, node }
     }
 
     /// Two that are in one network with all ports.
@@ -37,12 +41,72 @@ impl Served {
         pair
     }
 
+    /// Two in a static network, where they have IPv4 addresses as well: 10.7.0.1 and 10.7.0.2.
+    pub(crate) fn pair_with_ipv4() -> (Served, Served) {
+        let seeds = [[1; 32], [2; 32]];
+        let ports = [(); 2].map(|()| {
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
+            socket.local_addr().expect("it is bound").port()
+        });
+        let members: Vec<String> = (0..2)
+            .map(|at| {
+                let key = Identity::from_seed(&seeds[at]).public().to_string();
+                let (host, port) = (at + 1, ports[at]);
+                format!(
+                    "[[member]]\nkey = \"{key}\"\naddresses = [\"10.7.0.{host}\"]\nendpoints = [\"127.0.0.1:{port}\"]\n"
+                )
+            })
+            .collect();
+        let file = format!("network = \"fe{:014x}\"\n{}", ports[0], members.concat());
+        let [one, other] = [0, 1].map(|at| {
+            let node = Node::builder()
+                .identity(IdentitySource::Seed(Seed(seeds[at])))
+                .interfaces(Interfaces::Loopback)
+                .discovery(false)
+                .port(ports[at])
+                .start()
+                .expect("a node on loopback");
+            let network = node.join(Network::parse_toml(&file).expect("a file")).expect("a new network");
+            let server = FdServer::start(&node).expect("descriptors");
+            let client = Client::new(server.tag(), server.token());
+            Served { network, client, server, node }
+        });
+        one.network.wait_peer(other.v4(), std::time::Duration::from_secs(20)).expect("it is reached");
+        (one, other)
+    }
+
+    pub(crate) fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Its IPv4 address.
+    pub(crate) fn v4(&self) -> IpAddr {
+        *self.network.addresses().iter().find(|address| address.is_ipv4()).expect("a static network")
+    }
+
     pub(crate) fn ip(&self) -> IpAddr {
         self.network.address().into()
     }
 
     pub(crate) fn socket(&self, flags: SocketFlags) -> OwnedFd {
         peersock_fd::open(&self.client, Family::V6, Kind::Stream, flags).expect("a socket")
+    }
+
+    /// A datagram socket of any kind.
+    pub(crate) fn open(&self, kind: Kind) -> OwnedFd {
+        self.open_in(Family::V6, kind)
+    }
+
+    pub(crate) fn open_in(&self, family: Family, kind: Kind) -> OwnedFd {
+        peersock_fd::open(&self.client, family, kind, SocketFlags::empty()).expect("a socket")
+    }
+
+    /// A UDP socket that is bound to a port of the system's choice, and its address.
+    pub(crate) fn bound(&self) -> (OwnedFd, SocketAddr) {
+        let fd = self.open(Kind::Datagram);
+        overlay(&fd).bind(SocketAddr::new(self.ip(), 0)).expect("a free port");
+        let local = overlay(&fd).local_addr().expect("it is bound");
+        (fd, local)
     }
 
     /// A socket that listens on a port of the system's choice, and its address.
@@ -68,7 +132,7 @@ impl Served {
 const NETWORK: &str = "ff0001ffff000000";
 
 /// A discovery port of this process's own: tests that run at the same time do not meet.
-fn port() -> u16 {
+pub(crate) fn port() -> u16 {
     use std::sync::LazyLock;
     static PORT: LazyLock<u16> = LazyLock::new(|| {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
@@ -96,6 +160,48 @@ pub(crate) fn poll_for(
     let timeout = Timespec { tv_sec: seconds, tv_nsec: 0 };
     rustix::event::poll(&mut fds, Some(&timeout)).expect("poll");
     fds[0].revents()
+}
+
+/// sendto(2).
+pub(crate) fn send_to(fd: &impl AsFd, data: &[u8], remote: SocketAddr) -> Result<usize, Errno> {
+    overlay(fd).send_to(&[IoSlice::new(data)], SendFlags::empty(), remote, None)
+}
+
+/// recvfrom(2) of one that comes within ten seconds: what it says, and all that is told of it.
+pub(crate) fn receive(fd: &impl AsFd) -> (Vec<u8>, Received) {
+    assert!(poll(fd, rustix::event::PollFlags::IN).contains(rustix::event::PollFlags::IN), "nothing came");
+    try_receive(fd, RecvFlags::DONTWAIT).expect("a datagram")
+}
+
+pub(crate) fn try_receive(fd: &impl AsFd, flags: RecvFlags) -> Result<(Vec<u8>, Received), Errno> {
+    let mut buf = vec![0; 70_000];
+    let received = overlay(fd).recv_from(&mut [IoSliceMut::new(&mut buf)], flags)?;
+    buf.truncate(received.length);
+    Ok((buf, received))
+}
+
+/// setsockopt(2) of an `int`.
+pub(crate) fn set(fd: &impl AsFd, level: i32, name: i32, value: i32) -> Result<(), Errno> {
+    set_bytes(fd, level, name, &value.to_ne_bytes())
+}
+
+pub(crate) fn set_bytes(fd: &impl AsFd, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
+    let socket = overlay(fd);
+    socket.client().ask(Request::SetOption(socket.which(), level, name, value.to_vec())).map(drop)
+}
+
+/// getsockopt(2) of an `int`.
+pub(crate) fn get(fd: &impl AsFd, level: i32, name: i32) -> Result<i32, Errno> {
+    let bytes = get_bytes(fd, level, name)?;
+    Ok(i32::from_ne_bytes(bytes[..4].try_into().expect("four bytes")))
+}
+
+pub(crate) fn get_bytes(fd: &impl AsFd, level: i32, name: i32) -> Result<Vec<u8>, Errno> {
+    let socket = overlay(fd);
+    match socket.client().ask(Request::Option(socket.which(), level, name, 4096))? {
+        Reply::Option(value) => Ok(value),
+        _ => panic!("another reply"),
+    }
 }
 
 pub(crate) fn errno<T>(result: Result<T, Errno>) -> Errno {

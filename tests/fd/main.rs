@@ -1,7 +1,14 @@
 //! Overlay sockets as file descriptors, between nodes on the loopback interface.
 
+mod ancillary;
 mod common;
 mod connect;
+mod datagram;
+mod host;
+mod icmp;
 mod limits;
 mod listen;
+mod multicast;
+mod options;
+mod raw;
 mod stream;

@@ -2,6 +2,7 @@
 //!
 //! - `cargo xtask test` checks everything that CI checks ([`mod@test`]);
 //! - `cargo xtask bench` measures peersock beside the kernel, quinn and the encrypted-UDP limit ([`mod@bench`]);
+//! - `cargo xtask header` makes the C library's header ([`header`]); `cargo xtask install` installs the library ([`install`]);
 //! - `cargo xtask bench tcp` measures its TCP alone, over impaired links in virtual time.
 //!
 //! Both leave nothing behind: what they start or create is registered in [`cleanup`] and is gone at the end, also after an
@@ -15,6 +16,8 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod cleanup;
+mod header;
+mod install;
 mod process;
 mod test;
 
@@ -37,6 +40,11 @@ enum Task {
     /// Measure peersock beside the kernel's TCP, quinn and the encrypted-UDP limit
     #[command(after_help = bench::EXAMPLES)]
     Bench(bench::Options),
+    /// Make the C library's header from its source code
+    Header,
+    /// Build the C library and install it with its headers and its pkg-config file
+    #[command(after_help = install::EXAMPLES)]
+    Install(install::Options),
     /// Set a network device's offloads (used by `bench` inside its namespaces)
     #[command(hide = true)]
     Offloads(bench::OffloadOptions),
@@ -46,6 +54,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Test(options) => with_cleanup(|| test::run(&options)),
         Task::Bench(options) => with_cleanup(|| bench::run(&options)),
+        Task::Header => header::write().map(|()| true),
+        Task::Install(options) => install::run(&options).map(|()| true),
         Task::Offloads(options) => bench::set_offloads(&options).map(|()| true),
     };
     match result {

@@ -91,6 +91,15 @@ impl Process {
         last.map(|(_, line)| line).ok_or_else(|| self.error("printed nothing"))
     }
 
+    /// Asks it to end, so that it can end its own children, and kills it if it does not.
+    pub(crate) fn end(mut self, timeout: Duration) {
+        if let Some(pid) = Pid::from_raw(self.child.id().cast_signed()) {
+            // It may have ended by itself.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        let _ = self.wait(timeout);
+    }
+
     fn wait(&mut self, timeout: Duration) -> Result<ExitStatus> {
         let deadline = Instant::now() + timeout;
         loop {

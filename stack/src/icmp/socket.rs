@@ -11,11 +11,14 @@ use super::{HEADER, types, write};
 use crate::batch::Mark;
 use crate::demux::Bound;
 use crate::interface::Interface;
-use crate::ip::IpHeader;
+use crate::ip::{IpHeader, canonical};
 use crate::ip_options::Settings;
 use crate::queue::DatagramQueue;
+use crate::route::Wanted;
 use crate::stack::Shared;
-use crate::{Batch, Error, ErrorReport, InterfaceId, IpOptions, Ready, SendOptions, Stack, TrafficClass};
+use crate::{
+    Batch, Error, ErrorReport, InterfaceId, IpOptions, RawRoute, Ready, SendOptions, Stack, TrafficClass,
+};
 
 /// A socket that sends echo requests and receives what comes back for them.
 ///
@@ -34,8 +37,8 @@ use crate::{Batch, Error, ErrorReport, InterfaceId, IpOptions, Ready, SendOption
 /// ```
 pub struct IcmpSocket {
     shared: Arc<Shared>,
-    interface: InterfaceId,
-    /// Unspecified address, and the identifier as port.
+    interface: Option<InterfaceId>,
+    /// The own address, unspecified for all, and the identifier as port.
     local: SocketAddr,
     ip: Settings,
     closed: AtomicBool,
@@ -83,6 +86,10 @@ pub struct EchoRequest<'a> {
 pub struct EchoReply {
     /// Who answered.
     pub source: IpAddr,
+    /// Which own address it came to.
+    pub destination: IpAddr,
+    /// The interface it came in on.
+    pub interface: InterfaceId,
     /// The request's sequence number.
     pub sequence: u16,
     /// Payload bytes written to the buffer; none with an error.
@@ -98,34 +105,51 @@ pub struct EchoReply {
 }
 
 impl Stack {
-    /// Opens a socket for echo requests.
+    /// Opens a socket for echo requests on one interface.
     ///
     /// # Errors
     /// [`Error::NetworkUnreachable`] for an unknown interface, [`Error::AddrInUse`] if all 65,535
     /// identifiers are taken.
     pub fn icmp_open(&self, interface: InterfaceId, ipv6: bool) -> Result<Arc<IcmpSocket>, Error> {
+        let any: IpAddr = if ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+        self.icmp_bind(Some(interface), SocketAddr::new(any, 0))
+    }
+
+    /// Opens a socket for echo requests from an own address, or from any. The port of `local` is the identifier, 0 for
+    /// any that is free. Without an interface it sends on the one that leads to who is asked.
+    ///
+    /// # Errors
+    /// [`Error::NetworkUnreachable`] for an unknown interface, [`Error::AddrNotAvailable`] for a foreign address,
+    /// [`Error::AddrInUse`] if the identifier is taken, or all are.
+    pub fn icmp_bind(
+        &self,
+        interface: Option<InterfaceId>,
+        local: SocketAddr,
+    ) -> Result<Arc<IcmpSocket>, Error> {
         let shared = &self.shared;
-        shared.interfaces.find(interface).ok_or(Error::NetworkUnreachable)?;
+        let address = canonical(local).ip();
+        self.bind_network(interface, address)?;
         let open = |ident| {
-            let socket = IcmpSocket::new(shared, interface, ipv6, ident);
-            let address = Bound::local(&*socket).ip();
+            let socket = IcmpSocket::new(shared, interface, SocketAddr::new(address, ident));
             let taken = |bound: &[Arc<IcmpSocket>]| {
-                let taken = bound.iter().any(|other| other.overlaps(Some(interface), address));
-                if taken { Err(()) } else { Ok(()) }
+                let taken = bound.iter().any(|other| other.overlaps(interface, address));
+                if taken { Err(Error::AddrInUse) } else { Ok(()) }
             };
-            shared.icmp.insert(ident, taken, || socket.clone()).ok()
+            shared.icmp.insert(ident, taken, || socket.clone())
         };
-        (1..=u16::MAX).find_map(open).ok_or(Error::AddrInUse)
+        match local.port() {
+            0 => (1..=u16::MAX).find_map(|ident| open(ident).ok()).ok_or(Error::AddrInUse),
+            ident => open(ident),
+        }
     }
 }
 
 impl IcmpSocket {
-    fn new(shared: &Arc<Shared>, interface: InterfaceId, ipv6: bool, ident: u16) -> Arc<Self> {
-        let address = if ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+    fn new(shared: &Arc<Shared>, interface: Option<InterfaceId>, local: SocketAddr) -> Arc<Self> {
         Arc::new(Self {
             shared: shared.clone(),
             interface,
-            local: SocketAddr::new(address, ident),
+            local,
             ip: Settings::new(IpOptions::default()),
             closed: AtomicBool::new(false),
             queue: Mutex::new(DatagramQueue::new(shared.config.udp_receive_buffer)),
@@ -134,9 +158,14 @@ impl IcmpSocket {
         })
     }
 
-    /// The interface it sends on.
-    pub fn interface(&self) -> InterfaceId {
+    /// The interface it is bound to, `None` for all.
+    pub fn interface(&self) -> Option<InterfaceId> {
         self.interface
+    }
+
+    /// The own address, unspecified for all, and the identifier as port.
+    pub fn local(&self) -> SocketAddr {
+        self.local
     }
 
     /// The identifier in its requests, unique among the node's sockets of this interface and family.
@@ -144,37 +173,59 @@ impl IcmpSocket {
         self.local.port()
     }
 
+    /// Where a request to `destination` goes out.
+    ///
+    /// # Errors
+    /// [`Error::AddressFamily`] for the other family, [`Error::NetworkUnreachable`] if no interface leads there,
+    /// [`Error::AddrNotAvailable`] without an address of this family, or if the wanted source is not this node's;
+    /// [`Error::NetworkDown`] after the interface was removed, [`Error::Closed`].
+    pub fn route(&self, destination: IpAddr, options: &SendOptions) -> Result<RawRoute, Error> {
+        if self.is_closed() {
+            return Err(Error::Closed);
+        }
+        if self.interface.is_some_and(|id| self.shared.interfaces.find(id).is_none()) {
+            return Err(Error::NetworkDown);
+        }
+        let wanted = Wanted { interface: self.interface, local: self.local.ip(), ip: self.ip.load() };
+        let (interface, source) = self.shared.choose_route(&wanted, destination, options)?;
+        Ok(RawRoute { interface: interface.id, source, destination })
+    }
+
     /// Writes a request as one IP packet to `buf`, and gives its length. `mtu` is the largest IP packet that the path
     /// takes, bytes. Unless the socket's [`fragmentation`](IpOptions::fragmentation) forbids it, the packet may exceed
     /// that: cut it with [`Stack::fragments`](crate::Stack::fragments).
     ///
     /// # Errors
-    /// [`Error::MessageSize`] if it exceeds 65,535 bytes or `buf`, or exceeds `mtu` and must not be cut;
-    /// [`Error::AddressFamily`] for the other family,
-    /// [`Error::AddrNotAvailable`] without an address of this family, [`Error::NetworkDown`] after the
-    /// interface was removed, [`Error::InvalidInput`] for a hop limit of 0, [`Error::Closed`].
+    /// Those of [`route`](Self::route) and [`send_with`](Self::send_with).
     pub fn send(&self, request: &EchoRequest<'_>, mtu: usize, buf: &mut [u8]) -> Result<usize, Error> {
-        if self.is_closed() {
-            return Err(Error::Closed);
-        }
-        if request.hop_limit == 0 {
-            return Err(Error::InvalidInput);
-        }
-        if request.destination.is_ipv4() != self.local.is_ipv4() {
-            return Err(Error::AddressFamily);
-        }
-        let interface = self.shared.interfaces.find(self.interface).ok_or(Error::NetworkDown)?;
-        let source = interface.source_for(request.destination).ok_or(Error::AddrNotAvailable)?;
+        let options = SendOptions { hop_limit: Some(request.hop_limit), ..SendOptions::default() };
+        let route = self.route(request.destination, &options)?;
+        self.send_with(&route, (request.sequence, request.payload), &options, mtu, buf)
+    }
+
+    /// As [`send`](Self::send), on a route that was found, of a sequence number and a payload.
+    ///
+    /// # Errors
+    /// [`Error::MessageSize`] if it exceeds 65,535 bytes or `buf`, or exceeds `mtu` and must not be cut;
+    /// [`Error::NetworkDown`] after the interface was removed, [`Error::InvalidInput`] for a hop limit of 0.
+    pub fn send_with(
+        &self,
+        route: &RawRoute,
+        (sequence, payload): (u16, &[u8]),
+        options: &SendOptions,
+        mtu: usize,
+        buf: &mut [u8],
+    ) -> Result<usize, Error> {
+        let interface = self.shared.interfaces.find(route.interface).ok_or(Error::NetworkDown)?;
         let mut rest = [0; 4];
         rest[..2].copy_from_slice(&self.ident().to_be_bytes());
-        rest[2..].copy_from_slice(&request.sequence.to_be_bytes());
-        let len = HEADER + request.payload.len();
-        let fits = self.shared.fits(self.interface, request.destination, len, mtu);
-        let own = SendOptions { hop_limit: Some(request.hop_limit), ..SendOptions::default() };
-        let types = types(source);
-        let fields = self.ip.load().fields(&own, types.protocol, request.destination, fits)?;
-        let addresses = (source, request.destination);
-        let parts = [&rest, request.payload];
+        rest[2..].copy_from_slice(&sequence.to_be_bytes());
+        let len = HEADER + payload.len();
+        let fits = self.shared.fits(route.interface, route.destination, len, mtu);
+        let types = types(route.source);
+        let fields = self.ip.load().fields(options, types.protocol, route.destination, fits)?;
+        let addresses = (route.source, route.destination);
+        let parts = [&rest, payload];
         write(buf, addresses, [types.echo_request, 0], &parts, &fields, interface.checksums)
             .ok_or(Error::MessageSize)
     }
@@ -256,6 +307,8 @@ pub(super) fn receive_reply(
     let sequence = u16::from_be_bytes([message[6], message[7]]);
     let reply = EchoReply {
         source: ip.source,
+        destination: ip.destination,
+        interface: interface.id,
         sequence,
         len: 0,
         hop_limit: ip.hop_limit,
@@ -281,6 +334,8 @@ pub(super) fn receive_error(
     let Some(socket) = shared.icmp.find(interface.id, sent_by).filter(|_| request) else { return false };
     let reply = EchoReply {
         source: ip.source,
+        destination: ip.destination,
+        interface: interface.id,
         sequence,
         len: 0,
         hop_limit: ip.hop_limit,
@@ -302,7 +357,7 @@ fn queue(shared: &Shared, socket: Arc<IcmpSocket>, reply: EchoReply, payload: &[
 
 impl Bound for IcmpSocket {
     fn interface(&self) -> Option<InterfaceId> {
-        Some(self.interface)
+        self.interface
     }
 
     fn local(&self) -> SocketAddr {

@@ -43,6 +43,9 @@ pub struct UdpSocket {
     shared: Arc<Shared>,
     interface: Option<InterfaceId>,
     local: SocketAddr,
+    reuse_address: bool,
+    /// Whether it has a peer; readable without the lock.
+    connected: AtomicBool,
     ip: Settings,
     closed: AtomicBool,
     inner: Mutex<Inner>,
@@ -126,6 +129,8 @@ impl UdpSocket {
             shared: shared.clone(),
             interface,
             local,
+            reuse_address: options.reuse_address,
+            connected: AtomicBool::new(false),
             ip: Settings::new(options.ip),
             closed: AtomicBool::new(false),
             inner: Mutex::new(inner),
@@ -238,6 +243,11 @@ impl UdpSocket {
         &self.mark
     }
 
+    /// Whether it shares its address with others that do.
+    pub(crate) fn reuses_address(&self) -> bool {
+        self.reuse_address
+    }
+
     /// The interface was removed or has lost the address.
     pub(crate) fn fail(&self, error: Error) {
         self.lock().inbox.error = Some(error);
@@ -259,6 +269,11 @@ impl Bound for UdpSocket {
 
     fn local(&self) -> SocketAddr {
         self.local
+    }
+
+    /// Its peer's datagrams find a connected socket by both addresses; others are for those that share its port.
+    fn takes_strangers(&self) -> bool {
+        !self.connected.load(Ordering::Acquire)
     }
 }
 

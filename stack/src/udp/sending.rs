@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use smoltcp::wire::{IpProtocol, UdpPacket};
 
@@ -23,11 +24,13 @@ impl UdpSocket {
             return Err(Error::AddrInUse);
         }
         self.lock().peer = Some(route);
+        self.connected.store(true, Ordering::Release);
         Ok(())
     }
 
     /// Forgets the peer, if there is one.
     pub fn disconnect(&self) {
+        self.connected.store(false, Ordering::Release);
         if let Some(route) = self.lock().peer.take() {
             self.shared.udp_connected.remove(&route);
         }

@@ -15,6 +15,7 @@ use clap::{Args, Subcommand, ValueEnum};
 mod figures;
 mod network;
 mod offload;
+mod programs;
 mod session;
 mod table;
 
@@ -29,6 +30,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   cargo xtask bench                                   everything, 5 rounds; as root in wire mode, else on loopback
   cargo xtask bench --only limit,peersock --case stream1 --secs 5
   cargo xtask bench --mode gso --json results.jsonl
+  cargo xtask bench programs                          curl, nginx and redis under peersock run; needs root
   cargo xtask bench tcp --help                        TCP alone, over impaired links in virtual time";
 
 /// Options of `bench`.
@@ -67,6 +69,8 @@ enum Alone {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTION")]
         options: Vec<OsString>,
     },
+    /// Measure unmodified programs under peersock run: curl with nginx, redis-benchmark with redis
+    Programs(programs::Options),
 }
 
 /// Options of the hidden command that sets offloads.
@@ -85,9 +89,13 @@ pub(crate) struct OffloadOptions {
 ///
 /// When the load program does not build, or the link or a server cannot be set up.
 pub(crate) fn run(options: &Options) -> Result<bool> {
-    if let Some(Alone::Tcp { options }) = &options.alone {
-        let program = build("peersock-stack-lab")?;
-        return Ok(Command::new(program).args(options).status()?.success());
+    match &options.alone {
+        Some(Alone::Tcp { options }) => {
+            let program = build("peersock-stack-lab")?;
+            return Ok(Command::new(program).args(options).status()?.success());
+        }
+        Some(Alone::Programs(options)) => return programs::run(options),
+        None => {}
     }
     let program = build("peersock-bench")?;
     let (default_mode, reason) = Network::default_mode();

@@ -29,6 +29,7 @@ pub(super) const STEPS: &[Step] = &[
         what: "every crate takes the shared lints; the cores are pure",
         run: sources::check,
     },
+    Step { name: "header", what: "the C library's header is what its source code makes", run: header },
     Step { name: "clippy", what: "lints of all crates, warnings are errors", run: clippy },
     Step { name: "deny", what: "licences and advisories of the dependencies", run: deny },
     Step {
@@ -48,6 +49,13 @@ fn format(_: &Workspace) -> Result<Outcome> {
     let mut command = cargo();
     command.args(["fmt", "--all", "--check"]);
     check("cargo fmt --all --check", command)
+}
+
+fn header(_: &Workspace) -> Result<Outcome> {
+    Ok(match crate::header::is_current()? {
+        true => Outcome::passed(),
+        false => Outcome::failed("the header is stale: run cargo xtask header"),
+    })
 }
 
 fn clippy(_: &Workspace) -> Result<Outcome> {
@@ -88,6 +96,10 @@ fn tests(_: &Workspace) -> Result<Outcome> {
     // Where .config/nextest.toml has it written.
     let junit = root().join("target/nextest/default/junit.xml");
     let _ = fs::remove_file(&junit);
+    // The tests in C link with it; they build it themselves, too, which here would be in a test's time.
+    let mut library = cargo();
+    library.args(["build", "--package", "peersock-ffi"]);
+    run(library)?;
     let mut command = cargo();
     command.args(["nextest", "run", "--workspace"]);
     let (success, _) = run(command)?;

@@ -1,0 +1,313 @@
+//! The socket calls, as POSIX has them. On descriptors that are no overlay sockets they do what the system's do.
+
+use std::os::fd::{BorrowedFd, RawFd};
+
+use libc::{c_int, c_void, msghdr, size_t, sockaddr, socklen_t, ssize_t};
+use peersock_bsd as bsd;
+use peersock_bsd::{Errno, Socket, check};
+
+use crate::boundary::{posix, told};
+use crate::registry::{PEERSOCK_DEFAULT, find, peersock_node};
+use crate::result::Failure;
+
+/// As socket(2), on the default node: AF_INET or AF_INET6; SOCK_STREAM, SOCK_DGRAM or SOCK_RAW, with SOCK_NONBLOCK and
+/// SOCK_CLOEXEC. The result is a descriptor of the process: read(2), write(2), poll(2), epoll(7), dup(2), fork(2) and
+/// passing it to others work.
+///
+/// ENETDOWN if the default node cannot be started; `peersock_last_error()` says why.
+#[unsafe(no_mangle)]
+pub extern "C" fn peersock_socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
+    peersock_node_socket(PEERSOCK_DEFAULT, domain, kind, protocol)
+}
+
+/// As `peersock_socket()`, on any node.
+#[unsafe(no_mangle)]
+pub extern "C" fn peersock_node_socket(
+    node: peersock_node,
+    domain: c_int,
+    kind: c_int,
+    protocol: c_int,
+) -> c_int {
+    told(|| {
+        let node = find(node)?;
+        bsd::socket(&node.client, domain, kind, protocol).map_err(|error| Failure {
+            errno: Some(error.raw_os_error()),
+            ..Failure::new(crate::result::PEERSOCK_E_SYSTEM, "the socket cannot be opened")
+        })
+    })
+}
+
+/// As bind(2).
+///
+/// # Safety
+/// Pointers must be what the call of the same name in POSIX asks for.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_bind(fd: RawFd, address: *const sockaddr, length: socklen_t) -> c_int {
+    posix(|| match overlay(fd)? {
+        // SAFETY: the caller's pointers.
+        Some(socket) => unsafe { bsd::bind(&socket, address, length) },
+        // SAFETY: the caller's pointers go to the kernel as they are.
+        None => check(unsafe { libc::syscall(libc::SYS_bind, fd, address, length) }).map(|n| n as c_int),
+    })
+}
+
+/// As connect(2).
+///
+/// # Safety
+/// Pointers must be what the call of the same name in POSIX asks for.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_connect(fd: RawFd, address: *const sockaddr, length: socklen_t) -> c_int {
+    posix(|| match overlay(fd)? {
+        // SAFETY: the caller's pointers.
+        Some(socket) => unsafe { bsd::connect(&socket, address, length) },
+        // SAFETY: the caller's pointers go to the kernel as they are.
+        None => check(unsafe { libc::syscall(libc::SYS_connect, fd, address, length) }).map(|n| n as c_int),
+    })
+}
+
+/// As listen(2).
+#[unsafe(no_mangle)]
+pub extern "C" fn peersock_listen(fd: RawFd, backlog: c_int) -> c_int {
+    posix(|| match overlay(fd)? {
+        Some(socket) => bsd::listen(&socket, backlog),
+        // SAFETY: the caller's pointers go to the kernel as they are.
+        None => check(unsafe { libc::syscall(libc::SYS_listen, fd, backlog) }).map(|n| n as c_int),
+    })
+}
+
+/// As accept(2).
+///
+/// # Safety
+/// Pointers must be what the call of the same name in POSIX asks for.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_accept(fd: RawFd, address: *mut sockaddr, length: *mut socklen_t) -> c_int {
+    // SAFETY: the caller's pointers.
+    unsafe { peersock_accept4(fd, address, length, 0) }
+}
+
+/// As accept4(2).
+///
+/// # Safety
+/// Pointers must be what the call of the same name in POSIX asks for.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_accept4(
+    fd: RawFd,
+    address: *mut sockaddr,
+    length: *mut socklen_t,
+    flags: c_int,
+) -> c_int {
+    posix(|| match overlay(fd)? {
+        // SAFETY: the caller's pointers.
+        Some(socket) => unsafe { bsd::accept4(&socket, address, length, flags) },
+        None => {
+            // SAFETY: the caller's pointers go to the kernel as they are.
+            let returned = unsafe { libc::syscall(libc::SYS_accept4, fd, address, length, flags) };
+            check(returned).map(|n| n as c_int)
+        }
+    })
+}
+
+/// As send(2).
+///
+/// # Safety
+/// Pointers must be what the call of the same name in POSIX asks for.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_send(
+    fd: RawFd,
+    data: *const c_void,
+    size: size_t,
+    flags: c_int,
+) -> ssize_t {
+    // SAFETY: the caller's pointers.
+    unsafe { peersock_sendto(fd, data, size, flags, std::ptr::null(), 0) }
+}
+
+/// As recv(2).
+///
+/// # Safety
+/// Pointers must be what the call of the same name in POSIX asks for.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_recv(fd: RawFd, buf: *mut c_void, size: size_t, flags: c_int) -> ssize_t {
+    // SAFETY: the caller's pointers.
+    unsafe { peersock_recvfrom(fd, buf, size, flags, std::ptr::null_mut(), std::ptr::null_mut()) }
+}
+
+/// As sendto(2).
+///
+/// # Safety
+/// Pointers must be what the call of the same name in POSIX asks for.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_sendto(
+    fd: RawFd,
+    data: *const c_void,
+    size: size_t,
+    flags: c_int,
+    address: *const sockaddr,
+    length: socklen_t,
+) -> ssize_t {
+    posix(|| match overlay(fd)? {
+        // SAFETY: the caller's pointers.
+        Some(socket) => unsafe { bsd::sendto(&socket, data, size, flags, address, length) },
+        // SAFETY: the caller's pointers go to the kernel as they are.
+        None => check(unsafe { libc::syscall(libc::SYS_sendto, fd, data, size, flags, address, length) }),
+    })
+}
+
+/// As recvfrom(2).
+///
+/// # Safety
+/// Pointers must be what the call of the same name in POSIX asks for.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_recvfrom(
+    fd: RawFd,
+    buf: *mut c_void,
+    size: size_t,
+    flags: c_int,
+    address: *mut sockaddr,
+    length: *mut socklen_t,
+) -> ssize_t {
+    posix(|| match overlay(fd)? {
+        // SAFETY: the caller's pointers.
+        Some(socket) => unsafe { bsd::recvfrom(&socket, buf, size, flags, address, length) },
+        // SAFETY: the caller's pointers go to the kernel as they are.
+        None => check(unsafe { libc::syscall(libc::SYS_recvfrom, fd, buf, size, flags, address, length) }),
+    })
+}
+
+/// As sendmsg(2).
+///
+/// # Safety
+/// Pointers must be what the call of the same name in POSIX asks for.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_sendmsg(fd: RawFd, message: *const msghdr, flags: c_int) -> ssize_t {
+    posix(|| match overlay(fd)? {
+        // SAFETY: the caller's pointers.
+        Some(socket) => unsafe { bsd::sendmsg(&socket, message, flags) },
+        // SAFETY: the caller's pointers go to the kernel as they are.
+        None => check(unsafe { libc::syscall(libc::SYS_sendmsg, fd, message, flags) }),
+    })
+}
+
+/// As recvmsg(2).
+///
+/// # Safety
+/// Pointers must be what the call of the same name in POSIX asks for.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_recvmsg(fd: RawFd, message: *mut msghdr, flags: c_int) -> ssize_t {
+    posix(|| match overlay(fd)? {
+        // SAFETY: the caller's pointers.
+        Some(socket) => unsafe { bsd::recvmsg(&socket, message, flags) },
+        // SAFETY: the caller's pointers go to the kernel as they are.
+        None => check(unsafe { libc::syscall(libc::SYS_recvmsg, fd, message, flags) }),
+    })
+}
+
+/// As shutdown(2).
+#[unsafe(no_mangle)]
+pub extern "C" fn peersock_shutdown(fd: RawFd, how: c_int) -> c_int {
+    posix(|| match overlay(fd)? {
+        Some(socket) => bsd::shutdown(&socket, how),
+        // SAFETY: the caller's pointers go to the kernel as they are.
+        None => check(unsafe { libc::syscall(libc::SYS_shutdown, fd, how) }).map(|n| n as c_int),
+    })
+}
+
+/// As close(2), which may be used as well.
+#[unsafe(no_mangle)]
+pub extern "C" fn peersock_close(fd: RawFd) -> c_int {
+    // SAFETY: the caller's descriptor; the kernel refuses what is none.
+    posix(|| check(unsafe { libc::syscall(libc::SYS_close, fd) }).map(|n| n as c_int))
+}
+
+/// As getsockname(2).
+///
+/// # Safety
+/// Pointers must be what the call of the same name in POSIX asks for.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_getsockname(
+    fd: RawFd,
+    address: *mut sockaddr,
+    length: *mut socklen_t,
+) -> c_int {
+    posix(|| match overlay(fd)? {
+        // SAFETY: the caller's pointers.
+        Some(socket) => unsafe { bsd::getsockname(&socket, address, length) },
+        None => {
+            // SAFETY: the caller's pointers go to the kernel as they are.
+            let returned = unsafe { libc::syscall(libc::SYS_getsockname, fd, address, length) };
+            check(returned).map(|n| n as c_int)
+        }
+    })
+}
+
+/// As getpeername(2).
+///
+/// # Safety
+/// Pointers must be what the call of the same name in POSIX asks for.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_getpeername(
+    fd: RawFd,
+    address: *mut sockaddr,
+    length: *mut socklen_t,
+) -> c_int {
+    posix(|| match overlay(fd)? {
+        // SAFETY: the caller's pointers.
+        Some(socket) => unsafe { bsd::getpeername(&socket, address, length) },
+        None => {
+            // SAFETY: the caller's pointers go to the kernel as they are.
+            let returned = unsafe { libc::syscall(libc::SYS_getpeername, fd, address, length) };
+            check(returned).map(|n| n as c_int)
+        }
+    })
+}
+
+/// As getsockopt(2).
+///
+/// # Safety
+/// Pointers must be what the call of the same name in POSIX asks for.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_getsockopt(
+    fd: RawFd,
+    level: c_int,
+    name: c_int,
+    value: *mut c_void,
+    length: *mut socklen_t,
+) -> c_int {
+    posix(|| match overlay(fd)? {
+        // SAFETY: the caller's pointers.
+        Some(socket) => unsafe { bsd::getsockopt(&socket, level, name, value, length) },
+        // SAFETY: the caller's pointers go to the kernel as they are.
+        None => check(unsafe { libc::syscall(libc::SYS_getsockopt, fd, level, name, value, length) })
+            .map(|n| n as c_int),
+    })
+}
+
+/// As setsockopt(2).
+///
+/// # Safety
+/// Pointers must be what the call of the same name in POSIX asks for.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_setsockopt(
+    fd: RawFd,
+    level: c_int,
+    name: c_int,
+    value: *const c_void,
+    length: socklen_t,
+) -> c_int {
+    posix(|| match overlay(fd)? {
+        // SAFETY: the caller's pointers.
+        Some(socket) => unsafe { bsd::setsockopt(&socket, level, name, value, length) },
+        // SAFETY: the caller's pointers go to the kernel as they are.
+        None => check(unsafe { libc::syscall(libc::SYS_setsockopt, fd, level, name, value, length) })
+            .map(|n| n as c_int),
+    })
+}
+
+/// The overlay socket that a descriptor is, `None` if it is another one.
+fn overlay<'a>(fd: RawFd) -> Result<Option<Socket<'a>>, Errno> {
+    if fd < 0 {
+        return Err(Errno::BADF);
+    }
+    // SAFETY: it is used during the caller's own call only; a number that is not open makes system calls fail.
+    Ok(Socket::of(unsafe { BorrowedFd::borrow_raw(fd) }))
+}

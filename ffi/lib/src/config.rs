@@ -1,0 +1,184 @@
+//! The configuration of a node that is to be started.
+
+use std::path::PathBuf;
+
+use libc::{c_char, size_t};
+use peersock::{IdentitySource, Interfaces, NodeBuilder, Seed};
+
+use crate::boundary::{answer, or};
+use crate::registry::defaults;
+use crate::result::{Answer, Failure, peersock_result};
+use crate::text;
+
+/// Settings of a node. One thread at a time may use it; a started node has its own copy.
+pub struct peersock_config {
+    pub(crate) settings: NodeBuilder,
+}
+
+/// Settings as they are by default: the identity in the default state directory, all interfaces, a UDP port of the system's
+/// choice, discovery on. NULL if there is no memory. Give it to `peersock_config_free()` at last.
+#[unsafe(no_mangle)]
+pub extern "C" fn peersock_config_new() -> *mut peersock_config {
+    or(std::ptr::null_mut(), || Box::into_raw(Box::new(peersock_config { settings: defaults() })))
+}
+
+/// Frees settings. NULL is allowed.
+///
+/// # Safety
+/// `config` is NULL or comes from `peersock_config_new()` and was not freed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_config_free(config: *mut peersock_config) {
+    if !config.is_null() {
+        // SAFETY: the caller's.
+        or((), || drop(unsafe { Box::from_raw(config) }));
+    }
+}
+
+/// Keeps the identity in this directory, which is made if it is missing and used by one process at a time.
+/// NULL: the default directory, `peersock` under `$XDG_STATE_HOME` or `~/.local/state`.
+///
+/// # Safety
+/// `path` is NULL or a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_config_state_dir(
+    config: *mut peersock_config,
+    path: *const c_char,
+) -> peersock_result {
+    answer(|| {
+        let identity = match path.is_null() {
+            true => IdentitySource::Default,
+            // SAFETY: the caller's.
+            false => IdentitySource::StateDir(PathBuf::from(unsafe { text::read(path, "the path") }?)),
+        };
+        // SAFETY: the caller's.
+        unsafe { change(config, |settings| settings.identity(identity)) }
+    })
+}
+
+/// Takes a fresh identity that is never written anywhere.
+///
+/// # Safety
+/// `config` is NULL or comes from `peersock_config_new()`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_config_ephemeral(config: *mut peersock_config) -> peersock_result {
+    // SAFETY: the caller's.
+    answer(|| unsafe { change(config, |settings| settings.identity(IdentitySource::Ephemeral)) })
+}
+
+/// Takes the identity of this secret seed, which is `PEERSOCK_SEED_SIZE` bytes long.
+///
+/// # Safety
+/// `seed` is NULL or points to `size` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_config_seed(
+    config: *mut peersock_config,
+    seed: *const u8,
+    size: size_t,
+) -> peersock_result {
+    answer(|| {
+        // SAFETY: the caller's.
+        let seed = unsafe { read_seed(seed, size) }?;
+        // SAFETY: the caller's.
+        unsafe { change(config, |settings| settings.identity(IdentitySource::Seed(seed))) }
+    })
+}
+
+/// The network interfaces that the node may use, for everything: `"all"` (the default), `"loopback"`, or names with commas
+/// between them, as `"eth0,wlan0"`.
+///
+/// # Safety
+/// `interfaces` is NULL or a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_config_interfaces(
+    config: *mut peersock_config,
+    interfaces: *const c_char,
+) -> peersock_result {
+    answer(|| {
+        // SAFETY: the caller's.
+        let interfaces = match unsafe { text::read(interfaces, "the interfaces") }? {
+            "" => return Err(Failure::invalid("no interface is named")),
+            "all" => Interfaces::All,
+            "loopback" => Interfaces::Loopback,
+            names => Interfaces::Named(names.split(',').map(|name| name.trim().to_owned()).collect()),
+        };
+        // SAFETY: the caller's.
+        unsafe { change(config, |settings| settings.interfaces(interfaces)) }
+    })
+}
+
+/// The UDP port of the node; 0, the default, lets the system choose.
+///
+/// # Safety
+/// `config` is NULL or comes from `peersock_config_new()`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_config_port(config: *mut peersock_config, port: u16) -> peersock_result {
+    // SAFETY: the caller's.
+    answer(|| unsafe { change(config, |settings| settings.port(port)) })
+}
+
+/// Whether to find, and be found by, peers on this machine and on the local networks. By default it is so.
+///
+/// # Safety
+/// `config` is NULL or comes from `peersock_config_new()`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_config_discovery(
+    config: *mut peersock_config,
+    on: bool,
+) -> peersock_result {
+    // SAFETY: the caller's.
+    answer(|| unsafe { change(config, |settings| settings.discovery(on)) })
+}
+
+/// The UDP port of discovery, the same on all nodes that should find each other. 7473 by default.
+///
+/// # Safety
+/// `config` is NULL or comes from `peersock_config_new()`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_config_discovery_port(
+    config: *mut peersock_config,
+    port: u16,
+) -> peersock_result {
+    answer(|| match port {
+        0 => Err(Failure::invalid("discovery needs a port")),
+        // SAFETY: the caller's.
+        port => unsafe { change(config, |settings| settings.discovery_port(port)) },
+    })
+}
+
+/// The most that the send and the receive buffer of each TCP socket may hold, bytes. 4 MiB each by default.
+///
+/// # Safety
+/// `config` is NULL or comes from `peersock_config_new()`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_config_tcp_buffers(
+    config: *mut peersock_config,
+    send: size_t,
+    receive: size_t,
+) -> peersock_result {
+    answer(|| match send.min(receive) {
+        0 => Err(Failure::invalid("a buffer of no bytes")),
+        // SAFETY: the caller's.
+        _ => unsafe { change(config, |settings| settings.tcp_buffers(send, receive)) },
+    })
+}
+
+/// A seed of the caller's.
+///
+/// # Safety
+/// `seed` is null or points to `size` bytes.
+pub(crate) unsafe fn read_seed(seed: *const u8, size: size_t) -> Answer<Seed> {
+    if seed.is_null() || size != 32 {
+        return Err(Failure::invalid("a seed has 32 bytes"));
+    }
+    // SAFETY: the caller says so.
+    Ok(Seed(unsafe { seed.cast::<[u8; 32]>().read() }))
+}
+
+/// # Safety
+/// `config` is null or comes from `peersock_config_new()`.
+unsafe fn change(config: *mut peersock_config, change: impl FnOnce(NodeBuilder) -> NodeBuilder) -> Answer {
+    // SAFETY: the caller's.
+    let config = unsafe { config.as_mut() }.ok_or_else(|| Failure::invalid("the configuration is NULL"))?;
+    config.settings = change(config.settings.clone());
+    Ok(())
+}

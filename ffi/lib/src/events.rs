@@ -1,0 +1,157 @@
+//! Events, by callback and by a descriptor.
+
+use std::os::fd::{IntoRawFd as _, RawFd};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use libc::{c_char, c_void};
+use peersock::{Event, Events};
+
+use crate::boundary::{answer, or, told};
+use crate::node::PEERSOCK_ID_SIZE;
+use crate::registry::{Running, find, peersock_node};
+use crate::result::peersock_result;
+use crate::text;
+
+/// A member of a network was found.
+pub const PEERSOCK_PEER_FOUND: u32 = 1;
+/// There is an encrypted session with the peer: packets flow.
+pub const PEERSOCK_PEER_REACHABLE: u32 = 2;
+/// The peer now has another address, or the path another size.
+pub const PEERSOCK_PATH_CHANGED: u32 = 3;
+/// The session has ended: the peer left, or has not been heard of for minutes.
+pub const PEERSOCK_PEER_LOST: u32 = 4;
+/// The peer does not answer. The node goes on trying while sockets have something to send.
+pub const PEERSOCK_PEER_UNREACHABLE: u32 = 5;
+/// The node was stopped. The last event of a callback; a descriptor is at its end instead.
+pub const PEERSOCK_NODE_STOPPED: u32 = 6;
+
+/// Something that happened. New kinds may come; ignore those that you do not know.
+#[repr(C)]
+pub struct peersock_event {
+    /// `PEERSOCK_PEER_FOUND` and so on.
+    pub kind: u32,
+    /// The node ID of the peer; empty for events of the node.
+    pub peer: [c_char; PEERSOCK_ID_SIZE],
+    /// Zeros.
+    pub reserved: [u8; 27],
+}
+
+/// What is called with events. It runs on a thread of the library's that sees the process's descriptors, one event after the
+/// other, and may call every function of the library but `peersock_stop()` of the same node. `event` is valid during the
+/// call.
+pub type peersock_event_callback =
+    Option<unsafe extern "C" fn(event: *const peersock_event, context: *mut c_void)>;
+
+/// Has `callback` called with the node's events from now on, in place of an earlier callback; NULL: none any more. When this
+/// returns an earlier callback is not running, unless this is called from it.
+///
+/// A callback that is more than 1024 events behind misses the oldest.
+///
+/// # Safety
+/// `callback` may be called with `context` from another thread until this is called again, or the node is stopped.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_on_event(
+    node: peersock_node,
+    callback: peersock_event_callback,
+    context: *mut c_void,
+) -> peersock_result {
+    answer(|| {
+        let node = find(node)?;
+        node.end_callback();
+        let Some(callback) = callback else { return Ok(()) };
+        let events = Arc::new(node.run(|node| node.events())?);
+        let started = Callback::start(events, Target { callback, context })?;
+        *node.callback.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(started);
+        Ok(())
+    })
+}
+
+/// Opens a descriptor that becomes readable (poll(2), epoll(7)) when something happens: one read(2) of
+/// `sizeof(peersock_event)` bytes gives one event. It is non-blocking, closed on exec, and the caller's to close. At its end,
+/// a read of nothing, the node was stopped. -1 and `errno` on failure.
+#[unsafe(no_mangle)]
+pub extern "C" fn peersock_event_fd(node: peersock_node) -> RawFd {
+    told(|| {
+        let encode = |event: &Event| bytes(&describe(event)).to_vec();
+        Ok(find(node)?.host.event_socket(encode)?.into_raw_fd())
+    })
+}
+
+/// A callback that is in use.
+pub(crate) struct Callback {
+    events: Arc<Events>,
+    thread: JoinHandle<()>,
+}
+
+struct Target {
+    callback: unsafe extern "C" fn(*const peersock_event, *mut c_void),
+    context: *mut c_void,
+}
+
+// SAFETY: who gives the context says that it may be used on another thread.
+unsafe impl Send for Target {}
+
+impl Callback {
+    fn start(events: Arc<Events>, target: Target) -> std::io::Result<Callback> {
+        let theirs = Arc::clone(&events);
+        // Started by a thread of the process's, it sees the process's descriptors.
+        let thread =
+            thread::Builder::new().name("peersock-events".into()).spawn(move || serve(&theirs, &target))?;
+        Ok(Callback { events, thread })
+    }
+}
+
+impl Running {
+    /// Ends the callback, and waits for it unless it is what calls this.
+    pub(crate) fn end_callback(&self) {
+        let callback = self.callback.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some(callback) = callback {
+            callback.events.end();
+            if callback.thread.thread().id() != thread::current().id() {
+                // Its panics are caught.
+                let _ = callback.thread.join();
+            }
+        }
+    }
+}
+
+fn serve(events: &Events, target: &Target) {
+    while !events.is_over() {
+        if let Some(event) = events.next_timeout(Duration::from_secs(3600)) {
+            target.call(&describe(&event));
+        }
+    }
+    target.call(&about(PEERSOCK_NODE_STOPPED, ""));
+}
+
+impl Target {
+    fn call(&self, event: &peersock_event) {
+        // SAFETY: who gave the callback says that it may be called with this context.
+        or((), || unsafe { (self.callback)(event, self.context) });
+    }
+}
+
+fn describe(event: &Event) -> peersock_event {
+    let (kind, id) = match event {
+        Event::PeerFound { id } => (PEERSOCK_PEER_FOUND, id),
+        Event::PeerReachable { id } => (PEERSOCK_PEER_REACHABLE, id),
+        Event::PathChanged { id } => (PEERSOCK_PATH_CHANGED, id),
+        Event::PeerLost { id } => (PEERSOCK_PEER_LOST, id),
+        Event::PeerUnreachable { id } => (PEERSOCK_PEER_UNREACHABLE, id),
+        _ => return about(0, ""),
+    };
+    about(kind, &id.to_string())
+}
+
+fn about(kind: u32, peer: &str) -> peersock_event {
+    peersock_event { kind, peer: text::fixed(peer), reserved: [0; 27] }
+}
+
+/// What read(2) gives of an event.
+fn bytes(event: &peersock_event) -> &[u8] {
+    const { assert!(size_of::<peersock_event>() == 4 + PEERSOCK_ID_SIZE + 27) };
+    // SAFETY: as long as the event is, which has no padding, as was just seen.
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(event).cast(), size_of::<peersock_event>()) }
+}

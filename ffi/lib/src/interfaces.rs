@@ -1,0 +1,96 @@
+//! The networks of the default node as interfaces.
+
+use std::ffi::CString;
+use std::ptr;
+
+use libc::{c_char, c_uint};
+use peersock_fd::{Interface, Reply, Request};
+
+use crate::boundary::{or, set_errno};
+use crate::registry::{PEERSOCK_DEFAULT, find};
+use crate::text;
+
+/// As if_nametoindex(3), for the networks of the default node, whose names are `ps1`, `ps2` and so on. 0 and ENODEV if there
+/// is none of this name.
+///
+/// # Safety
+/// `name` is NULL or a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_if_nametoindex(name: *const c_char) -> c_uint {
+    or(0, || {
+        // SAFETY: the caller's.
+        let name = unsafe { text::read(name, "the name") }.ok();
+        let found = interfaces().into_iter().find(|interface| Some(interface.name.as_str()) == name);
+        found.map_or_else(|| none(0, libc::ENODEV), |interface| interface.index)
+    })
+}
+
+/// As if_indextoname(3), for the networks of the default node: `name` has room for IF_NAMESIZE bytes. NULL and ENXIO if there
+/// is none of this index.
+///
+/// # Safety
+/// `name` is NULL or has room for IF_NAMESIZE bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_if_indextoname(index: c_uint, name: *mut c_char) -> *mut c_char {
+    or(ptr::null_mut(), || {
+        let found = interfaces().into_iter().find(|interface| interface.index == index);
+        match found {
+            // SAFETY: the caller's.
+            Some(found) if unsafe { text::write(&found.name, name, libc::IF_NAMESIZE) }.is_ok() => name,
+            _ => none(ptr::null_mut(), libc::ENXIO),
+        }
+    })
+}
+
+/// As if_nameindex(3), for the networks of the default node. Give the array to `peersock_if_freenameindex()`.
+#[unsafe(no_mangle)]
+pub extern "C" fn peersock_if_nameindex() -> *mut libc::if_nameindex {
+    or(ptr::null_mut(), || {
+        let found = interfaces();
+        let named = |interface: &Interface| libc::if_nameindex {
+            if_index: interface.index,
+            if_name: CString::new(interface.name.as_str()).unwrap_or_default().into_raw(),
+        };
+        let end = libc::if_nameindex { if_index: 0, if_name: ptr::null_mut() };
+        let list: Vec<_> = found.iter().map(named).chain([end]).collect();
+        Box::into_raw(list.into_boxed_slice()).cast()
+    })
+}
+
+/// Frees what `peersock_if_nameindex()` has made. NULL is allowed.
+///
+/// # Safety
+/// `list` is NULL or comes from `peersock_if_nameindex()` and was not freed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_if_freenameindex(list: *mut libc::if_nameindex) {
+    if list.is_null() {
+        return;
+    }
+    or((), || {
+        let mut count = 0;
+        loop {
+            // SAFETY: the array ends with the first entry that has no name, and was not read so far yet.
+            let name = unsafe { (*list.add(count)).if_name };
+            count += 1;
+            if name.is_null() {
+                break;
+            }
+            // SAFETY: made by `into_raw` above.
+            drop(unsafe { CString::from_raw(name) });
+        }
+        // SAFETY: a boxed slice of so many entries, as it was made above.
+        drop(unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(list, count)) });
+    });
+}
+
+fn interfaces() -> Vec<Interface> {
+    match find(PEERSOCK_DEFAULT).ok().map(|node| node.client.ask(Request::Interfaces)) {
+        Some(Ok(Reply::Interfaces(interfaces))) => interfaces,
+        _ => Vec::new(),
+    }
+}
+
+fn none<T>(value: T, errno: i32) -> T {
+    set_errno(errno);
+    value
+}

@@ -1,0 +1,167 @@
+//! What the library has to say, by callback.
+
+use std::ffi::CString;
+use std::fmt::{self, Write as _};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, Once, mpsc};
+use std::thread;
+
+use libc::{c_char, c_int, c_void};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
+
+use crate::boundary::{answer, or};
+use crate::result::{Failure, peersock_result};
+
+/// Nothing is logged.
+pub const PEERSOCK_LOG_OFF: c_int = 0;
+/// Failures.
+pub const PEERSOCK_LOG_ERROR: c_int = 1;
+/// What should be looked at.
+pub const PEERSOCK_LOG_WARN: c_int = 2;
+/// Paths and memberships that change.
+pub const PEERSOCK_LOG_INFO: c_int = 3;
+/// Decisions. Addresses and names appear from here on.
+pub const PEERSOCK_LOG_DEBUG: c_int = 4;
+/// Packets.
+pub const PEERSOCK_LOG_TRACE: c_int = 5;
+
+/// Records that wait for the callback. Further ones are dropped.
+const QUEUE: usize = 1024;
+
+/// What is called with each record: its level and its text. It runs on a thread of the library's that sees the process's
+/// descriptors, one record after the other. `text` is valid during the call.
+pub type peersock_log_callback =
+    Option<unsafe extern "C" fn(level: c_int, text: *const c_char, context: *mut c_void)>;
+
+/// Has `callback` called with what the library logs, up to `level` (`PEERSOCK_LOG_ERROR` to `PEERSOCK_LOG_TRACE`), for all
+/// nodes of the process; NULL: nothing is logged any more. When this returns an earlier callback is not running, unless this is
+/// called from it.
+///
+/// # Safety
+/// `callback` may be called with `context` from another thread until this is called again.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_on_log(
+    level: c_int,
+    callback: peersock_log_callback,
+    context: *mut c_void,
+) -> peersock_result {
+    answer(|| {
+        let level = u8::try_from(level).ok().filter(|level| *level <= PEERSOCK_LOG_TRACE as u8);
+        let level = level.ok_or_else(|| Failure::invalid("there is no such level"))?;
+        let target = callback.map(|callback| Target { callback, context });
+        LEVEL.store(if target.is_some() { level } else { 0 }, Ordering::SeqCst);
+        if thread::current().name() == Some(THREAD) {
+            // From the callback itself, which holds the lock.
+            *PENDING.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(target);
+        } else {
+            *TARGET.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = target;
+        }
+        START.call_once(start);
+        tracing::callsite::rebuild_interest_cache();
+        Ok(())
+    })
+}
+
+const THREAD: &str = "peersock-log";
+
+static LEVEL: AtomicU8 = AtomicU8::new(0);
+static START: Once = Once::new();
+/// Locked while the callback runs.
+static TARGET: Mutex<Option<Target>> = Mutex::new(None);
+/// What the callback itself has put in its own place.
+static PENDING: Mutex<Option<Option<Target>>> = Mutex::new(None);
+
+struct Target {
+    callback: unsafe extern "C" fn(c_int, *const c_char, *mut c_void),
+    context: *mut c_void,
+}
+
+// SAFETY: who gives the context says that it may be used on another thread.
+unsafe impl Send for Target {}
+
+/// One line.
+struct Message {
+    level: Level,
+    text: String,
+}
+
+fn start() {
+    let (sender, receiver) = mpsc::sync_channel(QUEUE);
+    // Started by a thread of the process's, it sees the process's descriptors. The node's own threads do not.
+    let spawned = thread::Builder::new().name(THREAD.into()).spawn(move || serve(&receiver));
+    if spawned.is_ok() {
+        // It fails if the process has one already, which in a shared library is nobody else's.
+        let _ = tracing::subscriber::set_global_default(Log { sender });
+    }
+}
+
+fn serve(receiver: &mpsc::Receiver<Message>) {
+    for message in receiver {
+        let Ok(text) = CString::new(message.text.replace('\0', " ")) else { continue };
+        let mut target = TARGET.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(target) = &*target {
+            let level = c_int::from(number(message.level));
+            // SAFETY: who gave the callback says that it may be called with this context.
+            or((), || unsafe { (target.callback)(level, text.as_ptr(), target.context) });
+        }
+        if let Some(new) = PENDING.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
+            *target = new;
+        }
+    }
+}
+
+fn number(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 1,
+        Level::WARN => 2,
+        Level::INFO => 3,
+        Level::DEBUG => 4,
+        _ => 5,
+    }
+}
+
+struct Log {
+    sender: mpsc::SyncSender<Message>,
+}
+
+impl Subscriber for Log {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        number(*metadata.level()) <= LEVEL.load(Ordering::Relaxed)
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut text = Text(String::new());
+        event.record(&mut text);
+        // A full queue must not hold up a node.
+        let _ = self.sender.try_send(Message { level: *event.metadata().level(), text: text.0 });
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+/// The message, then the fields.
+struct Text(String);
+
+impl Visit for Text {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let _ = match field.name() {
+            "message" => {
+                let fields = std::mem::take(&mut self.0);
+                write!(self.0, "{value:?}{fields}")
+            }
+            name => write!(self.0, " {name}={value:?}"),
+        };
+    }
+}

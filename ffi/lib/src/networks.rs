@@ -1,0 +1,229 @@
+//! Joining networks, and waiting for what they need.
+
+use std::net::IpAddr;
+
+use libc::{c_char, c_int, in6_addr, size_t, sockaddr, sockaddr_storage, socklen_t};
+use peersock::overlay::Psk;
+use peersock::{Joined, Network, NetworkId, Node};
+
+use crate::boundary::{answer, or};
+use crate::node::timeout;
+use crate::registry::{find, peersock_node};
+use crate::result::{Answer, Failure, PEERSOCK_E_NOT_FOUND, peersock_result};
+use crate::text;
+
+/// The ID of the ad-hoc network that allows TCP and UDP ports `first` to `last`; 0 if `first` is greater.
+#[unsafe(no_mangle)]
+pub extern "C" fn peersock_ad_hoc(first: u16, last: u16) -> u64 {
+    or(0, || NetworkId::ad_hoc(first..=last).map_or(0, |id| id.as_u64()))
+}
+
+/// Joins an ad-hoc network. Sockets can be opened at once; peers are found meanwhile. With a passphrase, which may be NULL,
+/// only those who know it too are in it; it takes some tens of milliseconds to stretch.
+///
+/// # Safety
+/// `passphrase` is NULL or a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_join(
+    node: peersock_node,
+    network: u64,
+    passphrase: *const c_char,
+) -> peersock_result {
+    answer(|| {
+        let network = Network::ad_hoc(read_id(network)?);
+        let network = match passphrase.is_null() {
+            true => network,
+            // SAFETY: the caller's.
+            false => network.with_passphrase(unsafe { text::read(passphrase, "the passphrase") }?),
+        };
+        join(node, network)
+    })
+}
+
+/// Joins an ad-hoc network that has a random key of 32 bytes.
+///
+/// # Safety
+/// `key` is NULL or points to `size` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_join_key(
+    node: peersock_node,
+    network: u64,
+    key: *const u8,
+    size: size_t,
+) -> peersock_result {
+    answer(|| {
+        if key.is_null() || size != 32 {
+            return Err(Failure::invalid("a network's key has 32 bytes"));
+        }
+        // SAFETY: the caller says so.
+        let key = Psk::new(unsafe { key.cast::<[u8; 32]>().read() });
+        join(node, Network::ad_hoc(read_id(network)?).with_psk(key))
+    })
+}
+
+/// Joins the static network that a TOML file describes. If `network` is not NULL, it gets the network's ID.
+///
+/// # Safety
+/// `path` is NULL or a C string; `network` is NULL or has room for an ID.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_join_file(
+    node: peersock_node,
+    path: *const c_char,
+    network: *mut u64,
+) -> peersock_result {
+    answer(|| {
+        // SAFETY: the caller's.
+        let found = Network::from_file(unsafe { text::read(path, "the path") }?)?;
+        let id = found.id().as_u64();
+        join(node, found)?;
+        if !network.is_null() {
+            // SAFETY: the caller's.
+            unsafe { network.write(id) };
+        }
+        Ok(())
+    })
+}
+
+/// Leaves a network: its connections are reset, its other sockets fail with ENETDOWN.
+#[unsafe(no_mangle)]
+pub extern "C" fn peersock_leave(node: peersock_node, network: u64) -> peersock_result {
+    answer(|| {
+        let id = read_id(network)?;
+        match find(node)?.run(move |node| node.leave(id))? {
+            true => Ok(()),
+            false => Err(not_joined(id)),
+        }
+    })
+}
+
+/// The IDs of the joined networks in the order of joining: as many as fit, and in `*count` how many there are.
+///
+/// # Safety
+/// `networks` is NULL or has room for `capacity` IDs; `count` is NULL or has room for a number.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_networks(
+    node: peersock_node,
+    networks: *mut u64,
+    capacity: size_t,
+    count: *mut size_t,
+) -> peersock_result {
+    answer(|| {
+        let ids = |node: &Node| node.networks().iter().map(|joined| joined.id().as_u64()).collect();
+        // SAFETY: the caller's.
+        unsafe { text::put_all(find(node)?.run(ids)?, networks, capacity, count) }
+    })
+}
+
+/// Waits until the node has its addresses in the network, up to `timeout_ms` milliseconds (negative: for ever).
+#[unsafe(no_mangle)]
+pub extern "C" fn peersock_wait_ready(
+    node: peersock_node,
+    network: u64,
+    timeout_ms: c_int,
+) -> peersock_result {
+    answer(|| {
+        let wait = move |joined: Joined| joined.wait_ready(timeout(timeout_ms));
+        Ok(find(node)?.wait(with_network(network, wait)?)???)
+    })
+}
+
+/// Waits until there is a session with the member that has this address, up to `timeout_ms` milliseconds (negative: for
+/// ever). The port does not matter.
+///
+/// # Safety
+/// `address` is NULL or points to `length` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_wait_peer(
+    node: peersock_node,
+    network: u64,
+    address: *const sockaddr,
+    length: socklen_t,
+    timeout_ms: c_int,
+) -> peersock_result {
+    answer(|| {
+        // SAFETY: the caller's.
+        let ip = unsafe { read_ip(address, length) }?;
+        let wait = move |joined: Joined| joined.wait_peer(ip, timeout(timeout_ms));
+        Ok(find(node)?.wait(with_network(network, wait)?)???)
+    })
+}
+
+/// The node's own IPv6 address in a network, which follows from its key.
+///
+/// # Safety
+/// `address` is NULL or has room for it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_address(
+    node: peersock_node,
+    network: u64,
+    address: *mut in6_addr,
+) -> peersock_result {
+    answer(|| {
+        let own = find(node)?.run(with_network(network, |joined| joined.address())?)??;
+        // SAFETY: the caller's.
+        unsafe { text::put(in6_addr { s6_addr: own.octets() }, address, "the place for the address") }
+    })
+}
+
+/// All addresses of the node in a network: as many as fit, and in `*count` how many there are.
+///
+/// # Safety
+/// `addresses` is NULL or has room for `capacity` addresses; `count` is NULL or has room for a number.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_addresses(
+    node: peersock_node,
+    network: u64,
+    addresses: *mut sockaddr_storage,
+    capacity: size_t,
+    count: *mut size_t,
+) -> peersock_result {
+    answer(|| {
+        let own = find(node)?.run(with_network(network, |joined| joined.addresses())?)??;
+        let own = own.into_iter().map(|ip| storage((ip, 0).into())).collect();
+        // SAFETY: the caller's.
+        unsafe { text::put_all(own, addresses, capacity, count) }
+    })
+}
+
+/// The network's ID, checked.
+pub(crate) fn read_id(network: u64) -> Answer<NetworkId> {
+    NetworkId::new(network).map_err(|error| Failure::invalid(error.to_string()))
+}
+
+/// A job for one joined network.
+pub(crate) fn with_network<T>(
+    network: u64,
+    job: impl FnOnce(Joined) -> T + Send + 'static,
+) -> Answer<impl FnOnce(&Node) -> Answer<T> + Send + 'static> {
+    let id = read_id(network)?;
+    Ok(move |node: &Node| Ok(job(node.network(id).ok_or_else(|| not_joined(id))?)))
+}
+
+pub(crate) fn not_joined(id: NetworkId) -> Failure {
+    Failure::new(PEERSOCK_E_NOT_FOUND, format!("network {id} is not joined"))
+}
+
+/// An address in the form that has room for all.
+pub(crate) fn storage(address: std::net::SocketAddr) -> sockaddr_storage {
+    // SAFETY: any bytes, zeros too, are a `sockaddr_storage`.
+    let mut storage: sockaddr_storage = unsafe { std::mem::zeroed() };
+    let mut length = size_of::<sockaddr_storage>() as socklen_t;
+    // SAFETY: the storage is as long as we say. It fits every address.
+    let _ = unsafe { peersock_bsd::write_address(address, (&raw mut storage).cast(), &raw mut length) };
+    storage
+}
+
+/// # Safety
+/// `address` is null or points to `length` bytes.
+pub(crate) unsafe fn read_ip(address: *const sockaddr, length: socklen_t) -> Answer<IpAddr> {
+    // SAFETY: the caller's.
+    match unsafe { peersock_bsd::read_address(address, length) } {
+        Ok(Some(address)) => Ok(address.ip()),
+        _ => Err(Failure::invalid("this is no IPv4 or IPv6 address")),
+    }
+}
+
+fn join(node: peersock_node, network: Network) -> Answer {
+    find(node)?.run(move |node| node.join(network).map(drop))??;
+    Ok(())
+}

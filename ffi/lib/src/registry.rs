@@ -1,0 +1,142 @@
+//! The nodes that there are in this process, by handle.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
+use std::time::Duration;
+
+use peersock::{Host, IdentitySource, Node, NodeBuilder, StartError};
+use peersock_bsd::Client;
+
+use crate::events::Callback;
+use crate::result::{Answer, Failure, PEERSOCK_E_EXISTS};
+
+/// A node: 0 is the process's default node, others are given by `peersock_start()`. Numbers are not used again.
+pub type peersock_node = u32;
+
+/// The process's default node. The first call that needs it starts it with the default configuration, unless
+/// `peersock_start()` did before.
+pub const PEERSOCK_DEFAULT: peersock_node = 0;
+
+/// How many milliseconds a forked child tries to take a lock.
+const CHILD_TRIES: u32 = 100;
+
+static NODES: RwLock<BTreeMap<peersock_node, Arc<Running>>> = RwLock::new(BTreeMap::new());
+/// Held while a node starts.
+static STARTING: Mutex<()> = Mutex::new(());
+/// The process that used this first: others are children of it.
+static PROCESS: OnceLock<u32> = OnceLock::new();
+static LAST: AtomicU32 = AtomicU32::new(0);
+/// The default node was stopped: it does not start by itself again.
+static STOPPED: AtomicBool = AtomicBool::new(false);
+
+/// A node that runs.
+pub(crate) struct Running {
+    pub(crate) host: Host,
+    pub(crate) client: Arc<Client>,
+    pub(crate) callback: Mutex<Option<Callback>>,
+}
+
+impl Running {
+    fn start(settings: NodeBuilder) -> Result<Arc<Running>, StartError> {
+        let host = Host::start(settings)?;
+        let client = Client::new(host.tag(), host.token());
+        Ok(Arc::new(Running { host, client, callback: Mutex::default() }))
+    }
+
+    /// Calls `job` on the node's thread.
+    pub(crate) fn run<T: Send + 'static>(&self, job: impl FnOnce(&Node) -> T + Send + 'static) -> Answer<T> {
+        Ok(self.host.run(job)?)
+    }
+
+    /// Calls `job` on a thread of the node's that may wait.
+    pub(crate) fn wait<T: Send + 'static>(&self, job: impl FnOnce(&Node) -> T + Send + 'static) -> Answer<T> {
+        Ok(self.host.run_apart(job)?)
+    }
+}
+
+/// The default settings.
+pub(crate) fn defaults() -> NodeBuilder {
+    Node::builder().identity(IdentitySource::Default)
+}
+
+/// The node with this handle. The default node is started if it was not yet.
+pub(crate) fn find(handle: peersock_node) -> Answer<Arc<Running>> {
+    if let Some(node) = known(handle)? {
+        return Ok(node);
+    }
+    if handle != PEERSOCK_DEFAULT || STOPPED.load(Ordering::SeqCst) {
+        return Err(Failure::down());
+    }
+    let _starting = attempt(|| STARTING.try_lock())?;
+    match known(handle)? {
+        Some(node) => Ok(node),
+        None => insert(handle, defaults()),
+    }
+}
+
+/// Starts the default node.
+pub(crate) fn start_default(settings: NodeBuilder) -> Answer {
+    let _starting = attempt(|| STARTING.try_lock())?;
+    // That of a parent process is none of ours.
+    if known(PEERSOCK_DEFAULT)?.is_some_and(|node| node.host.is_here()) {
+        return Err(Failure::new(PEERSOCK_E_EXISTS, "the default node runs already"));
+    }
+    insert(PEERSOCK_DEFAULT, settings)?;
+    STOPPED.store(false, Ordering::SeqCst);
+    Ok(())
+}
+
+/// Starts one more node.
+pub(crate) fn start(settings: NodeBuilder) -> Answer<peersock_node> {
+    let handle = LAST.fetch_add(1, Ordering::SeqCst) + 1;
+    insert(handle, settings)?;
+    Ok(handle)
+}
+
+/// Takes a node out, so that nobody finds it any more.
+pub(crate) fn take(handle: peersock_node) -> Answer<Arc<Running>> {
+    let mut nodes = nodes_mut()?;
+    let node = nodes.remove(&handle).ok_or_else(Failure::down)?;
+    if handle == PEERSOCK_DEFAULT {
+        STOPPED.store(true, Ordering::SeqCst);
+    }
+    Ok(node)
+}
+
+/// A node that was started.
+pub(crate) fn known(handle: peersock_node) -> Answer<Option<Arc<Running>>> {
+    Ok(nodes()?.get(&handle).cloned())
+}
+
+fn insert(handle: peersock_node, settings: NodeBuilder) -> Answer<Arc<Running>> {
+    let node = Running::start(settings)?;
+    nodes_mut()?.insert(handle, Arc::clone(&node));
+    Ok(node)
+}
+
+fn nodes() -> Answer<RwLockReadGuard<'static, BTreeMap<peersock_node, Arc<Running>>>> {
+    attempt(|| NODES.try_read())
+}
+
+fn nodes_mut() -> Answer<RwLockWriteGuard<'static, BTreeMap<peersock_node, Arc<Running>>>> {
+    attempt(|| NODES.try_write())
+}
+
+/// Takes a lock. A child that was forked while another thread held it is not left waiting.
+fn attempt<G>(mut take: impl FnMut() -> Result<G, TryLockError<G>>) -> Answer<G> {
+    let (first, own) = (*PROCESS.get_or_init(std::process::id), std::process::id());
+    let mut tries = 0;
+    loop {
+        match take() {
+            Ok(guard) => return Ok(guard),
+            // Nothing behind these locks is left half done.
+            Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) if own != first && tries == CHILD_TRIES => {
+                return Err(Failure::down());
+            }
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(1)),
+        }
+        tries += 1;
+    }
+}

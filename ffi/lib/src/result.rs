@@ -1,0 +1,105 @@
+//! How node calls end.
+
+use std::io;
+
+use libc::c_int;
+use peersock::state::StateError;
+use peersock::{ConfigError, JoinError, StartError};
+
+/// How a node call has ended: 0, or one of the `PEERSOCK_E_` constants.
+///
+/// What was wrong in particular says `peersock_last_error()`.
+pub type peersock_result = c_int;
+
+/// It is done.
+pub const PEERSOCK_OK: peersock_result = 0;
+/// A pointer is null, or a number, a length or a text is not what it should be.
+pub const PEERSOCK_E_INVALID: peersock_result = 1;
+/// There is no such node, it was stopped, or this is a forked child of the process that has it.
+pub const PEERSOCK_E_DOWN: peersock_result = 2;
+/// There is a default node already, or the network is joined already.
+pub const PEERSOCK_E_EXISTS: peersock_result = 3;
+/// The network is not joined, there is no such peer, or no member can have the address.
+pub const PEERSOCK_E_NOT_FOUND: peersock_result = 4;
+/// The time was over.
+pub const PEERSOCK_E_TIMEOUT: peersock_result = 5;
+/// The buffer is too small.
+pub const PEERSOCK_E_SPACE: peersock_result = 6;
+/// The state directory, the identity file or the network's file cannot be used.
+pub const PEERSOCK_E_FILE: peersock_result = 7;
+/// The UDP port is taken.
+pub const PEERSOCK_E_PORT: peersock_result = 8;
+/// The system refused something; `errno` has its reason.
+pub const PEERSOCK_E_SYSTEM: peersock_result = 9;
+/// A mistake in the library. Please report it.
+pub const PEERSOCK_E_BUG: peersock_result = 10;
+
+/// What a node call gives inside the library.
+pub(crate) type Answer<T = ()> = Result<T, Failure>;
+
+/// Why a node call has failed.
+pub(crate) struct Failure {
+    pub(crate) result: peersock_result,
+    pub(crate) text: String,
+    pub(crate) errno: Option<c_int>,
+}
+
+impl Failure {
+    pub(crate) fn new(result: peersock_result, text: impl Into<String>) -> Failure {
+        Failure { result, text: text.into(), errno: None }
+    }
+
+    pub(crate) fn invalid(text: impl Into<String>) -> Failure {
+        Failure::new(PEERSOCK_E_INVALID, text)
+    }
+
+    pub(crate) fn down() -> Failure {
+        let text = "no node runs here: it was stopped, not started, or belongs to the parent process";
+        Failure { errno: Some(libc::ENETDOWN), ..Failure::new(PEERSOCK_E_DOWN, text) }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        let result = match error.kind() {
+            io::ErrorKind::TimedOut => PEERSOCK_E_TIMEOUT,
+            io::ErrorKind::AddrNotAvailable => PEERSOCK_E_NOT_FOUND,
+            io::ErrorKind::NotConnected | io::ErrorKind::NetworkDown => PEERSOCK_E_DOWN,
+            _ => PEERSOCK_E_SYSTEM,
+        };
+        Failure { errno: error.raw_os_error(), ..Failure::new(result, error.to_string()) }
+    }
+}
+
+impl From<StateError> for Failure {
+    fn from(error: StateError) -> Failure {
+        Failure::new(PEERSOCK_E_FILE, error.to_string())
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Failure {
+        match error {
+            StartError::State(error) => error.into(),
+            StartError::Io(error) => error.into(),
+            StartError::PortTaken { .. } => Failure::new(PEERSOCK_E_PORT, error.to_string()),
+            _ => Failure::new(PEERSOCK_E_EXISTS, error.to_string()),
+        }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Failure {
+        Failure::new(PEERSOCK_E_FILE, error.to_string())
+    }
+}
+
+impl From<JoinError> for Failure {
+    fn from(error: JoinError) -> Failure {
+        let result = match error {
+            JoinError::AlreadyJoined(_) => PEERSOCK_E_EXISTS,
+            _ => PEERSOCK_E_INVALID,
+        };
+        Failure::new(result, error.to_string())
+    }
+}

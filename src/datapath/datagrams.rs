@@ -1,0 +1,170 @@
+//! Datagrams, echo requests and raw packets out: each becomes one IP packet on the calling thread.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use peersock_overlay::DATA_OVERHEAD;
+use peersock_stack::{
+    Batch, EchoRequest, Error, IcmpSocket, InterfaceId, MAX_DATAGRAM, RawSocket, SendOptions, UdpSocket,
+};
+
+use super::egress::with_packet;
+use super::route::Resolved;
+use super::socket::SocketState;
+use super::{Datapath, Route};
+
+/// What every path carries (PLPMTU base, RFC 8899 section 5.1.2).
+pub(super) const BASE_DATAGRAM: usize = 1200;
+
+/// Where a packet goes, and how.
+struct Outgoing<'a> {
+    interface: InterfaceId,
+    destination: IpAddr,
+    state: &'a SocketState,
+    /// Members of a group on this node get it, too.
+    loops: bool,
+}
+
+impl Datapath {
+    /// Sends one UDP datagram, to the connected peer if `remote` is `None`.
+    ///
+    /// # Errors
+    /// Those of [`UdpSocket::route`] and [`UdpSocket::send`].
+    pub fn send_udp(
+        &self,
+        now: Instant,
+        socket: &UdpSocket,
+        remote: Option<SocketAddr>,
+        data: &[u8],
+    ) -> Result<(), Error> {
+        self.send_udp_with(now, socket, remote, data, &SendOptions::default())
+    }
+
+    /// As [`Datapath::send_udp`], with options for this datagram.
+    ///
+    /// # Errors
+    /// Those of [`UdpSocket::route_with`] and [`UdpSocket::send_with`].
+    pub fn send_udp_with(
+        &self,
+        now: Instant,
+        socket: &UdpSocket,
+        remote: Option<SocketAddr>,
+        data: &[u8],
+        options: &SendOptions,
+    ) -> Result<(), Error> {
+        let route = socket.route_with(remote, options)?;
+        let to = Outgoing {
+            interface: route.interface,
+            destination: route.destination.ip(),
+            state: SocketState::of(socket.context()),
+            loops: socket.ip_options().multicast_loop,
+        };
+        self.send_made(now, &to, |mtu, buf| socket.send_with(&route, data, options, mtu, buf))
+    }
+
+    /// Sends one ICMP echo request.
+    ///
+    /// # Errors
+    /// Those of [`IcmpSocket::send`].
+    pub fn send_echo(
+        &self,
+        now: Instant,
+        socket: &IcmpSocket,
+        request: &EchoRequest<'_>,
+    ) -> Result<(), Error> {
+        let options = SendOptions { hop_limit: Some(request.hop_limit), ..SendOptions::default() };
+        self.send_echo_with(now, socket, request.destination, (request.sequence, request.payload), &options)
+    }
+
+    /// Sends one ICMP echo request of a sequence number and a payload, with options.
+    ///
+    /// # Errors
+    /// Those of [`IcmpSocket::route`] and [`IcmpSocket::send_with`].
+    pub fn send_echo_with(
+        &self,
+        now: Instant,
+        socket: &IcmpSocket,
+        destination: IpAddr,
+        request: (u16, &[u8]),
+        options: &SendOptions,
+    ) -> Result<(), Error> {
+        let route = socket.route(destination, options)?;
+        let to = Outgoing {
+            interface: route.interface,
+            destination,
+            state: SocketState::of(socket.context()),
+            loops: socket.ip_options().multicast_loop,
+        };
+        self.send_made(now, &to, |mtu, buf| socket.send_with(&route, request, options, mtu, buf))
+    }
+
+    /// Sends one packet of a raw socket, to the connected peer if `remote` is `None`.
+    ///
+    /// # Errors
+    /// Those of [`RawSocket::route`] and [`RawSocket::send`].
+    pub fn send_raw(
+        &self,
+        now: Instant,
+        socket: &RawSocket,
+        remote: Option<IpAddr>,
+        data: &[u8],
+        options: &SendOptions,
+    ) -> Result<(), Error> {
+        let route = socket.route(remote, options)?;
+        let to = Outgoing {
+            interface: route.interface,
+            destination: route.destination,
+            state: SocketState::of(socket.context()),
+            loops: socket.ip_options().multicast_loop,
+        };
+        self.send_made(now, &to, |mtu, buf| socket.send(&route, data, options, mtu, buf))
+    }
+
+    /// Makes a packet with the largest size that its path takes, and sends it.
+    fn send_made(
+        &self,
+        now: Instant,
+        to: &Outgoing<'_>,
+        make: impl FnOnce(usize, &mut [u8]) -> Result<usize, Error>,
+    ) -> Result<(), Error> {
+        let mut batch = Batch::default();
+        let Outgoing { interface, destination, state, loops } = *to;
+        let mtu = self.inner_mtu(now, interface, state, destination);
+        let made = with_packet(|packet| {
+            let length = make(mtu, packet)?;
+            let packet = &mut packet[..length];
+            if destination.is_multicast() && loops {
+                // The stack may change what it takes in.
+                self.stack.receive(now, interface, &mut packet.to_vec(), &mut batch);
+            }
+            self.send_packet(now, interface, Some(state), destination, packet, &mut batch);
+            Ok(())
+        });
+        self.settle(now, &mut batch);
+        made
+    }
+
+    /// The largest IP packet that can go to `destination` now, bytes.
+    pub(crate) fn mtu_to(&self, now: Instant, interface: InterfaceId, destination: IpAddr) -> usize {
+        self.inner_mtu(now, interface, &SocketState::default(), destination)
+    }
+
+    fn inner_mtu(
+        &self,
+        now: Instant,
+        interface: InterfaceId,
+        state: &SocketState,
+        destination: IpAddr,
+    ) -> usize {
+        if destination.is_multicast() {
+            return self.group_mtu(interface);
+        }
+        match self.resolve(now, interface, Some(state), destination) {
+            Resolved::Route(Route::Peer(peer)) => {
+                peer.sender().map_or(BASE_DATAGRAM, |sender| sender.path.datagram_size) - DATA_OVERHEAD
+            }
+            Resolved::Route(Route::Local) => MAX_DATAGRAM,
+            Resolved::Unknown | Resolved::NoRoute => BASE_DATAGRAM - DATA_OVERHEAD,
+        }
+    }
+}

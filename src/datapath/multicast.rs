@@ -1,0 +1,170 @@
+//! Packets to groups: a copy for each member of the network.
+//!
+//! Nobody announces which groups it has joined: whoever gets a packet to a group that none of its sockets is a member
+//! of drops it. That costs the sender one datagram for each peer, and saves state that strangers could fill.
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use peersock_overlay::{DATA_OVERHEAD, Event, NetworkIndex, Peer};
+use peersock_stack::{Batch, InterfaceId, MAX_DATAGRAM};
+
+use super::Datapath;
+use super::datagrams::BASE_DATAGRAM;
+use super::socket::PeerLink;
+
+/// Peers of a network that a packet is copied for, in the order in which they were learned of. Others do not get it.
+pub(super) const MAX_COPIES: usize = 1024;
+
+/// How often at most packets to groups ask for a session with one peer: it may be away for long.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
+
+/// The peers of each network.
+#[derive(Default)]
+pub(super) struct Members(RwLock<Vec<(NetworkIndex, Peers)>>);
+
+/// Shared with those who send just now, while it changes.
+type Peers = Arc<Vec<Arc<Peer>>>;
+
+impl Members {
+    /// Follows what control reports.
+    pub(super) fn note(&self, event: &Event) {
+        let (peer, added) = match event {
+            Event::PeerAdded(peer) => (peer, true),
+            Event::PeerRemoved(peer) => (peer, false),
+            _ => return,
+        };
+        let mut networks = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let at = networks.iter().position(|(index, _)| *index == peer.network());
+        let at = at.unwrap_or_else(|| {
+            networks.push((peer.network(), Arc::default()));
+            networks.len() - 1
+        });
+        let members = Arc::make_mut(&mut networks[at].1);
+        members.retain(|known| !Arc::ptr_eq(known, peer));
+        if added {
+            members.push(Arc::clone(peer));
+        }
+        if members.is_empty() {
+            networks.remove(at);
+        }
+    }
+
+    fn of(&self, network: NetworkIndex) -> Peers {
+        let networks = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        networks
+            .iter()
+            .find(|(index, _)| *index == network)
+            .map(|(_, peers)| peers.clone())
+            .unwrap_or_default()
+    }
+}
+
+/// When a packet to a group last asked for a session with a peer.
+#[derive(Debug, Default)]
+pub(super) struct Asked(Mutex<Option<Instant>>);
+
+impl Asked {
+    /// Whether to ask now, which is remembered.
+    fn again(&self, now: Instant) -> bool {
+        let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = asked.is_none_or(|at| now.saturating_duration_since(at) >= ASK_AGAIN);
+        if due {
+            *asked = Some(now);
+        }
+        due
+    }
+}
+
+impl Datapath {
+    /// Sends a packet to the peers of a network, which know who of them is a member of the group.
+    pub(super) fn send_to_group(
+        &self,
+        now: Instant,
+        interface: InterfaceId,
+        packet: &[u8],
+        batch: &mut Batch,
+    ) {
+        if !leaves_node(packet) {
+            return;
+        }
+        let peers = self.peers_on(interface);
+        let skipped = peers.len().saturating_sub(MAX_COPIES);
+        self.counters.group_peers_skipped.add(skipped as u64);
+        // Fragments are cut in place.
+        let mut copy = Vec::with_capacity(packet.len());
+        for peer in peers.iter().take(MAX_COPIES) {
+            copy.clear();
+            copy.extend_from_slice(packet);
+            if let Some(sender) = peer.sender() {
+                self.send_sealed(now, interface, &sender, &mut copy, batch);
+            } else if PeerLink::of(peer).asked.again(now)
+                && let Some(address) = peer.addresses().first()
+            {
+                // It waits with what is for the peer alone.
+                let kept = self.lock_waiting().add_packet(now, true, interface, *address, &copy);
+                self.counters.waiting_dropped.add(u64::from(!kept));
+                self.with_control(now, batch, |endpoint| endpoint.want_session(now, peer));
+            }
+        }
+    }
+
+    /// The largest IP packet that all peers take, bytes.
+    pub(super) fn group_mtu(&self, interface: InterfaceId) -> usize {
+        let size = |peer: &Arc<Peer>| peer.sender().map_or(BASE_DATAGRAM, |sender| sender.path.datagram_size);
+        let sizes = self.peers_on(interface).iter().take(MAX_COPIES).map(size).min();
+        sizes.map_or(MAX_DATAGRAM, |size| size - DATA_OVERHEAD)
+    }
+
+    fn peers_on(&self, interface: InterfaceId) -> Peers {
+        let index = {
+            let networks = self.networks.read().expect("no panic under this lock");
+            networks.iter().find(|network| network.interface == interface).map(|network| network.index)
+        };
+        index.map(|index| self.members.of(index)).unwrap_or_default()
+    }
+}
+
+/// Whether a packet to a group may go beyond this node: its hop limit is not 0 (RFC 1112 6.1), and the scope of an IPv6
+/// group is more than the interface (RFC 4291 2.7).
+fn leaves_node(packet: &[u8]) -> bool {
+    match packet {
+        [first, _, _, _, _, _, _, _, hop_limit, ..] if first >> 4 == 4 => *hop_limit > 0,
+        [first, _, _, _, _, _, _, hop_limit, rest @ ..] if first >> 4 == 6 && rest.len() >= 32 => {
+            let scope = rest[17] & 15;
+            *hop_limit > 0 && scope > 1
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+
+    fn v6(hop_limit: u8, group: &str) -> Vec<u8> {
+        let mut packet = vec![0x60, 0, 0, 0, 0, 0, 17, hop_limit];
+        packet.extend([0; 16]);
+        let group: IpAddr = group.parse().unwrap();
+        let IpAddr::V6(group) = group else { panic!("IPv6") };
+        packet.extend(group.octets());
+        packet
+    }
+
+    #[test]
+    fn the_scope_and_the_hop_limit_decide_what_leaves_the_node() {
+        for group in ["ff02::1", "ff05::1:3", "ff08::99", "ff0e::1"] {
+            assert!(leaves_node(&v6(1, group)), "{group}");
+            assert!(!leaves_node(&v6(0, group)), "{group}");
+        }
+        assert!(!leaves_node(&v6(64, "ff01::1")));
+        let mut v4 = [0; 20];
+        (v4[0], v4[8], v4[16]) = (0x45, 1, 224);
+        assert!(leaves_node(&v4));
+        v4[8] = 0;
+        assert!(!leaves_node(&v4));
+        assert!(!leaves_node(&[]));
+    }
+}

@@ -1,0 +1,439 @@
+//! Datagram sockets: datagrams from the stack to the application's end, and from it to the stack.
+//!
+//! What has come waits in the stack's queue of the socket, which is bounded, until the application's end has room.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{IoSlice, Write as _};
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use peersock_fd::{Details, Errno, Family, SendFlags};
+use peersock_stack::{Error, SendOptions, TrafficClass};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage};
+
+use super::ends::{End, Place};
+use super::ready::{self, Key};
+use super::server::{Entry, News, State};
+use super::sockets::{Phase, canonical, errno, shown};
+use super::transport::{self, Arrived, Transport};
+
+/// Datagrams that are moved for one socket before others have their turn.
+const ROUNDS: usize = 64;
+
+/// How often it is looked whether the application's end is still open: the kernel does not tell.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// The longest datagram, bytes: a whole IPv4 packet of a raw socket.
+pub(super) const LONGEST: usize = 65535;
+
+/// A datagram socket that receives.
+pub(super) struct Datagrams {
+    pub(super) socket: peersock_fd::Opened,
+    transport: Arc<dyn Transport>,
+    waker: Waker,
+    entry: Arc<ready::Entry>,
+    /// The node's ends, by what their names say.
+    pub(super) ends: HashMap<Place, Key>,
+    /// Whom it is connected to, as the application names it.
+    pub(super) peer: Option<SocketAddr>,
+    /// Taken from the stack, for which the application's end had no room.
+    waiting: Option<(Arrived, Vec<u8>)>,
+    /// The details that the last datagram to a connected socket had, as a descriptor.
+    last_details: Option<(Details, OwnedFd)>,
+    sweep: Instant,
+}
+
+/// What became of a datagram for the application.
+enum Delivery {
+    /// It is there, or lost.
+    Done,
+    /// There is no room now.
+    Full,
+    /// Nobody has the socket open.
+    Closed,
+}
+
+impl State {
+    /// Makes a socket known that receives without being bound.
+    pub(super) fn open_datagrams(&mut self, socket: peersock_fd::Opened) -> Result<(), Errno> {
+        self.datagrams(socket).map(drop)
+    }
+
+    /// bind(2).
+    pub(super) fn bind_datagrams(
+        &mut self,
+        socket: peersock_fd::Opened,
+        local: SocketAddr,
+    ) -> Result<(), Errno> {
+        // A raw socket is there before it is bound.
+        let before = match self.socket(socket).phase {
+            Phase::Datagrams(key) if matches!(socket.kind, peersock_fd::Kind::Raw(_)) => Some(key),
+            Phase::Fresh => None,
+            _ => return Err(Errno::INVAL),
+        };
+        let node = self.node.upgrade().ok_or(Errno::NETDOWN)?;
+        let local = canonical(local);
+        let opened = self.socket(socket);
+        let transport = transport::open(&node, socket, local, &opened.options)?;
+        transport.apply(&opened.options);
+        for (interface, group) in std::mem::take(&mut opened.options.groups) {
+            transport.change_membership(interface, group, true).map_err(errno)?;
+        }
+        opened.transport = Some(Arc::clone(&transport));
+        if let Some(before) = before {
+            self.forget_entry(before);
+        }
+        let key = self.new_key();
+        let (waker, entry) = self.ready.waker(key);
+        self.socket(socket).phase = Phase::Datagrams(key);
+        let sweep = Instant::now() + SWEEP;
+        self.set_timer(sweep, key);
+        let datagrams = Datagrams {
+            socket,
+            transport,
+            waker: waker.clone(),
+            entry,
+            ends: HashMap::new(),
+            peer: None,
+            waiting: None,
+            last_details: None,
+            sweep,
+        };
+        self.insert(key, Entry::Datagrams(datagrams));
+        waker.wake();
+        Ok(())
+    }
+
+    /// connect(2).
+    pub(super) fn associate(
+        &mut self,
+        socket: peersock_fd::Opened,
+        remote: Option<SocketAddr>,
+    ) -> Result<(), Errno> {
+        if remote.is_none() && !matches!(self.socket(socket).phase, Phase::Datagrams(_)) {
+            return Ok(());
+        }
+        let (key, transport) = self.datagrams(socket)?;
+        let target = remote.map(canonical).map(|remote| at_home(remote, transport.local()));
+        if let Some(target) = target {
+            transport.check(target, &SendOptions::default()).map_err(errno)?;
+        }
+        transport.connect(target).map_err(errno)?;
+        self.socket(socket).error = None;
+        if let Some(Entry::Datagrams(datagrams)) = self.entry_mut(key) {
+            datagrams.peer = remote;
+            // Which may be connected to the application's end is different now.
+            let ends: Vec<Key> = datagrams.ends.drain().map(|(_, end)| end).collect();
+            for end in ends {
+                self.handle(end, News { readable: true, ..News::default() });
+                self.remove(end);
+            }
+        }
+        if let Some(remote) = remote {
+            self.end(key, (remote, None))?;
+        }
+        Ok(())
+    }
+
+    /// The application wants to send somewhere: looks whether that can be, and has an end there.
+    pub(super) fn reach(
+        &mut self,
+        socket: peersock_fd::Opened,
+        remote: SocketAddr,
+        details: Option<Details>,
+    ) -> Result<(), Errno> {
+        let (key, transport) = self.datagrams(socket)?;
+        if let Some(error) = self.socket(socket).error.take() {
+            return Err(error);
+        }
+        let target = at_home(canonical(remote), transport.local());
+        transport.check(target, &send_options(details)).map_err(errno)?;
+        self.end(key, (remote, details)).map(drop)
+    }
+
+    /// The socket, bound to any address and port if it is not bound.
+    fn datagrams(&mut self, socket: peersock_fd::Opened) -> Result<(Key, Arc<dyn Transport>), Errno> {
+        if self.socket(socket).transport.is_none() {
+            let any = match socket.family {
+                Family::V4 => IpAddr::from([0; 4]),
+                Family::V6 => IpAddr::from([0; 16]),
+            };
+            self.bind_datagrams(socket, (any, 0).into())?;
+        }
+        let opened = self.socket(socket);
+        match (opened.phase, &opened.transport) {
+            (Phase::Datagrams(key), Some(transport)) => Ok((key, Arc::clone(transport))),
+            _ => Err(Errno::INVAL),
+        }
+    }
+
+    /// Whom a datagram socket is connected to.
+    pub(super) fn peer_of(&self, socket: peersock_fd::Opened) -> Option<SocketAddr> {
+        match self.opened.get(&socket.id)?.phase {
+            Phase::Datagrams(key) => match self.entry(key)? {
+                Entry::Datagrams(datagrams) => datagrams.peer,
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Gives what has come to the application; `None` once nobody has the socket open.
+    pub(super) fn deliver_datagrams(&mut self, key: Key, mut datagrams: Datagrams) -> Option<Datagrams> {
+        datagrams.entry.begin();
+        let now = Instant::now();
+        if datagrams.sweep <= now {
+            if !self.is_open(datagrams.socket) {
+                self.forget_datagrams(datagrams);
+                return None;
+            }
+            datagrams.sweep = now + SWEEP;
+            self.set_timer(datagrams.sweep, key);
+        }
+        let mut buf = std::mem::take(&mut self.buf);
+        let mut kept = true;
+        for round in 0.. {
+            if round == ROUNDS {
+                self.set_timer(now, key);
+                break;
+            }
+            let (arrived, data) = match datagrams.waiting.take() {
+                Some(waiting) => waiting,
+                None => match datagrams.next(&mut buf[..LONGEST]) {
+                    Ok(arrived) => (arrived, Vec::new()),
+                    Err(Error::WouldBlock) => break,
+                    Err(error) => {
+                        self.fail_datagrams(key, &mut datagrams, errno(error));
+                        continue;
+                    }
+                },
+            };
+            let bytes = if data.is_empty() { &buf[..arrived.length] } else { &data };
+            match self.deliver_datagram(key, &mut datagrams, &arrived, bytes) {
+                Delivery::Done => {}
+                Delivery::Full => {
+                    let data = if data.is_empty() { bytes.to_vec() } else { data };
+                    datagrams.waiting = Some((arrived, data));
+                    break;
+                }
+                Delivery::Closed => {
+                    kept = false;
+                    break;
+                }
+            }
+        }
+        self.buf = buf;
+        if kept {
+            return Some(datagrams);
+        }
+        self.forget_datagrams(datagrams);
+        None
+    }
+
+    fn deliver_datagram(
+        &mut self,
+        key: Key,
+        datagrams: &mut Datagrams,
+        arrived: &Arrived,
+        data: &[u8],
+    ) -> Delivery {
+        let Some(opened) = self.opened.get(&datagrams.socket.id) else { return Delivery::Closed };
+        let (socket, family) = (datagrams.socket, datagrams.socket.family);
+        let details = opened.options.details(arrived).map(|details| shown_details(family, details));
+        let remote = shown(family, arrived.remote);
+        // The end that a socket is connected to is the only one that may send to it.
+        let is_peer = datagrams.peer.is_some_and(|peer| same(peer, remote));
+        let place = if is_peer { (datagrams.peer.unwrap_or(remote), None) } else { (remote, details) };
+        let Ok(end) = self.end_of(key, datagrams, place) else { return Delivery::Done };
+        let Some(Entry::End(end)) = self.entry(end) else { return Delivery::Done };
+        let along = match details {
+            Some(details) if is_peer => datagrams.details_fd(details),
+            _ => None,
+        };
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let fds = along.as_slice();
+        if !fds.is_empty() {
+            ancillary.push(SendAncillaryMessage::ScmRights(fds));
+        }
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let mut send = || rustix::net::sendmsg(&end.fd, &[IoSlice::new(data)], &mut ancillary, flags);
+        let sent = match send() {
+            // The application has connected elsewhere and back: that is told once.
+            Err(Errno::CONNRESET) => send(),
+            // When this end was made, the application's was connected to another.
+            Err(Errno::NOTCONN) if end.connect(self.tag, socket).is_ok() => send(),
+            sent => sent,
+        };
+        match sent {
+            Err(Errno::AGAIN) => Delivery::Full,
+            Err(Errno::CONNREFUSED | Errno::NOTCONN) if !self.is_open(socket) => Delivery::Closed,
+            // It is connected to somebody else (EPERM), receives no more (EPIPE), or the system lacks memory.
+            _ => Delivery::Done,
+        }
+    }
+
+    /// Tells the application what a datagram has run into.
+    fn fail_datagrams(&mut self, key: Key, datagrams: &mut Datagrams, error: Errno) {
+        let Some(opened) = self.opened.get_mut(&datagrams.socket.id) else { return };
+        opened.error = Some(error);
+        match datagrams.peer {
+            Some(peer) => {
+                if let Ok(end) = self.end_of(key, datagrams, (peer, None)) {
+                    // What the application has sent would be lost.
+                    self.handle(end, News { readable: true, ..News::default() });
+                    if let Some(Entry::End(end)) = self.entry(end) {
+                        end.report_error(self.tag, datagrams.socket);
+                    }
+                }
+            }
+            // The kernel tells an unconnected socket of nothing, so it is told with a datagram from nobody.
+            None => {
+                let nobody = match datagrams.socket.family {
+                    Family::V4 => IpAddr::from([0; 4]),
+                    Family::V6 => IpAddr::from([0; 16]),
+                };
+                if let Ok(end) = self.end_of(key, datagrams, ((nobody, 0).into(), None))
+                    && let Some(Entry::End(end)) = self.entry(end)
+                {
+                    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+                    let _ = rustix::net::send(&end.fd, &[], flags);
+                }
+            }
+        }
+    }
+
+    /// Sends what the application has written to one of the node's ends.
+    pub(super) fn send_datagrams(&mut self, key: Key, end: End, news: News) -> Option<End> {
+        let (owner, place) = (end.owner, end.place);
+        if news.writable
+            && matches!(self.entry(owner), Some(Entry::Datagrams(datagrams)) if datagrams.waiting.is_some())
+        {
+            // The end must be found while the owner delivers.
+            self.insert(key, Entry::End(end));
+            self.handle(owner, News::default());
+            let Some(Entry::End(end)) = self.remove(key) else { return None };
+            return self.send_datagrams(key, end, News { writable: false, ..news });
+        }
+        let (socket, transport) = self.owner_of_end(owner)?;
+        let target = at_home(canonical(place.0), transport.local());
+        let options = send_options(place.1);
+        let mut buf = std::mem::take(&mut self.buf);
+        if buf.len() < LONGEST {
+            buf.resize(LONGEST, 0);
+        }
+        for round in 0.. {
+            if round == ROUNDS {
+                self.set_timer(Instant::now(), key);
+                break;
+            }
+            match end.receive(socket, &mut buf) {
+                // A longer one is no packet's.
+                Ok(length) if length.is_none_or(|length| length > LONGEST) => {}
+                Ok(length) => {
+                    let length = length.unwrap_or(0);
+                    if let Err(error) = transport.send(target, &buf[..length], &options) {
+                        tracing::trace!(%error, "a datagram was not sent");
+                    }
+                }
+                Err(Errno::CONNRESET | Errno::INTR) => {}
+                Err(_) => break,
+            }
+        }
+        if self.buf.is_empty() {
+            self.buf = buf;
+        }
+        end.note_use(&mut self.uses);
+        Some(end)
+    }
+
+    fn owner_of_end(&self, owner: Key) -> Option<(peersock_fd::Opened, Arc<dyn Transport>)> {
+        if let Some(Entry::Datagrams(datagrams)) = self.entry(owner) {
+            return Some((datagrams.socket, Arc::clone(&datagrams.transport)));
+        }
+        // It is being looked at just now.
+        let opened = self.opened.values().find(|opened| opened.phase == Phase::Datagrams(owner))?;
+        Some((opened.socket, opened.transport.clone()?))
+    }
+
+    /// Forgets a socket that nobody has open any more.
+    fn forget_datagrams(&mut self, datagrams: Datagrams) {
+        datagrams.ends.values().for_each(|end| drop(self.remove(*end)));
+        self.opened.remove(&datagrams.socket.id);
+    }
+
+    /// Forgets what a key stands for, and a datagram socket's ends with it.
+    pub(super) fn forget_entry(&mut self, key: Key) {
+        if let Some(Entry::Datagrams(datagrams)) = self.remove(key) {
+            datagrams.ends.values().for_each(|end| drop(self.remove(*end)));
+        }
+    }
+}
+
+impl Datagrams {
+    /// The next datagram of the stack's queue.
+    fn next(&self, buf: &mut [u8]) -> Result<Arrived, Error> {
+        // What comes after a look that found nothing wakes.
+        match self.transport.receive(buf) {
+            Err(Error::WouldBlock) => {}
+            received => return received,
+        }
+        self.transport.register(&self.waker);
+        self.transport.receive(buf)
+    }
+
+    /// A descriptor that holds details, to go along with a datagram: a connected AF_UNIX socket has only one other end,
+    /// whose name cannot tell them.
+    fn details_fd(&mut self, details: Details) -> Option<rustix::fd::BorrowedFd<'_>> {
+        if !self.last_details.as_ref().is_some_and(|(last, _)| *last == details) {
+            let flags = rustix::fs::MemfdFlags::CLOEXEC;
+            let fd = rustix::fs::memfd_create("details", flags).ok()?;
+            let mut file = File::from(fd);
+            file.write_all(&details.encode()).ok()?;
+            self.last_details = Some((details, file.into()));
+        }
+        self.last_details.as_ref().map(|(_, fd)| fd.as_fd())
+    }
+}
+
+/// What one datagram's ancillary data asks for.
+fn send_options(details: Option<Details>) -> SendOptions {
+    let details = details.unwrap_or_default();
+    let info = details.packet_info;
+    SendOptions {
+        hop_limit: details.hop_limit,
+        traffic_class: details.traffic_class.map(TrafficClass),
+        source: info.map(|info| info.local.to_canonical()).filter(|local| !local.is_unspecified()),
+        interface: info
+            .map(|info| peersock_stack::InterfaceId(info.interface.into()))
+            .filter(|interface| interface.0 != 0),
+        ..SendOptions::default()
+    }
+}
+
+/// What is told of a datagram, with addresses as a socket of the family shows them.
+fn shown_details(family: Family, details: Details) -> Details {
+    let packet_info = details.packet_info.map(|info| {
+        let local = shown(family, SocketAddr::new(info.local, 0)).ip();
+        peersock_fd::PacketInfo { local, ..info }
+    });
+    Details { packet_info, ..details }
+}
+
+/// Whether two addresses mean the same, whatever scopes they name.
+fn same(one: SocketAddr, other: SocketAddr) -> bool {
+    (one.ip(), one.port()) == (other.ip(), other.port())
+}
+
+/// What to send to the unspecified address means: to this node itself, as in Linux.
+fn at_home(remote: SocketAddr, local: SocketAddr) -> SocketAddr {
+    match remote.ip().is_unspecified() && !local.ip().is_unspecified() {
+        true => SocketAddr::new(local.ip(), remote.port()),
+        false => remote,
+    }
+}

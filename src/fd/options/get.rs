@@ -1,0 +1,187 @@
+//! getsockopt(2).
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use libc::{IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_RAW, IPPROTO_TCP, SOL_SOCKET};
+use peersock_fd::{Errno, Which};
+
+use super::table::{self, Row};
+use super::tcp_info::tcp_info;
+use super::value::{index, number};
+use super::{BUFFER, Options, Side, interface_name};
+use crate::fd::server::State;
+use crate::fd::sockets::canonical;
+use crate::socket::Connection;
+
+/// The largest segment that every path takes (RFC 9293 3.7.1).
+const LEAST_SEGMENT: u16 = 536;
+
+/// What an option is, of a connection that stands or of none.
+pub(super) fn get(options: &Options, connection: Option<&Connection>, row: &Row) -> Result<Vec<u8>, Errno> {
+    Ok(match (row.level, row.number) {
+        (SOL_SOCKET, name) => socket(options, connection, name)?,
+        (IPPROTO_TCP, name) => tcp(options, connection, name)?,
+        (IPPROTO_IP, libc::IP_HDRINCL) => number(options.header_included),
+        (IPPROTO_IP, name) => ip(&options.v4, name)?,
+        (IPPROTO_IPV6, libc::IPV6_V6ONLY) => number(options.v6_only),
+        (IPPROTO_RAW, table::ICMP_FILTER) => {
+            let blocked = (0..32u8).filter(|kind| !options.icmp_filter.passes(*kind));
+            blocked.fold(0u32, |mask, kind| mask | 1 << kind).to_ne_bytes().to_vec()
+        }
+        (IPPROTO_IPV6 | IPPROTO_RAW, table::IPV6_CHECKSUM) => number(options.checksum.map_or(-1, i32::from)),
+        (IPPROTO_ICMPV6, _) => {
+            let mut words = [0u32; 8];
+            for kind in (0..=255u8).filter(|kind| !options.icmp_filter.passes(*kind)) {
+                words[usize::from(kind >> 5)] |= 1 << (kind & 31);
+            }
+            words.into_iter().flat_map(u32::to_ne_bytes).collect()
+        }
+        (_, name) => ipv6(&options.v6, name)?,
+    })
+}
+
+fn socket(options: &Options, connection: Option<&Connection>, name: i32) -> Result<Vec<u8>, Errno> {
+    // Of a connection, what its queues have grown to.
+    let info = || connection.and_then(|connection| connection.info().ok());
+    Ok(match name {
+        libc::SO_REUSEADDR => number(options.reuse_address),
+        libc::SO_REUSEPORT => number(options.reuse_port),
+        libc::SO_KEEPALIVE => number(options.keepalive.on),
+        libc::SO_BROADCAST => number(options.broadcast),
+        libc::SO_LINGER => [number(options.linger.is_some()), number(options.linger.unwrap_or(0))].concat(),
+        libc::SO_RCVBUF => {
+            let present = || info().map_or(BUFFER, |info| info.receive_buffer as usize);
+            number(options.receive_buffer.unwrap_or_else(present) as i64)
+        }
+        libc::SO_SNDBUF => {
+            let present = || info().map_or(BUFFER, |info| info.send_buffer as usize);
+            number(options.send_buffer.unwrap_or_else(present) as i64)
+        }
+        libc::SO_BINDTODEVICE => options.device.map_or(Vec::new(), |device| {
+            let mut name = interface_name(device).into_bytes();
+            name.push(0);
+            name
+        }),
+        _ => return Err(Errno::NOPROTOOPT),
+    })
+}
+
+fn tcp(options: &Options, connection: Option<&Connection>, name: i32) -> Result<Vec<u8>, Errno> {
+    Ok(match name {
+        libc::TCP_NODELAY => number(options.nodelay),
+        libc::TCP_CORK => number(options.cork),
+        libc::TCP_QUICKACK => number(options.quick_ack),
+        libc::TCP_MAXSEG => {
+            let present = connection.and_then(|connection| connection.flow().max_segment_size());
+            number(present.map_or(options.max_segment.unwrap_or(LEAST_SEGMENT).into(), |size| size as i64))
+        }
+        libc::TCP_KEEPIDLE => number(options.keepalive.idle.as_secs() as i64),
+        libc::TCP_KEEPINTVL => number(options.keepalive.interval.as_secs() as i64),
+        libc::TCP_KEEPCNT => number(options.keepalive.probes),
+        libc::TCP_USER_TIMEOUT => {
+            number(options.user_timeout.map_or(0, |timeout| timeout.as_millis() as i64))
+        }
+        libc::TCP_INFO => tcp_info(connection),
+        libc::TCP_CONGESTION => {
+            // As Linux: TCP_CA_NAME_MAX bytes.
+            let mut value = options.congestion.name().as_bytes().to_vec();
+            value.resize(16, 0);
+            value
+        }
+        _ => return Err(Errno::NOPROTOOPT),
+    })
+}
+
+fn ip(side: &Side, name: i32) -> Result<Vec<u8>, Errno> {
+    Ok(match name {
+        libc::IP_TTL => number(side.hops),
+        libc::IP_TOS => number(side.class),
+        libc::IP_MTU_DISCOVER => number(side.discover),
+        libc::IP_MULTICAST_TTL => number(side.multicast_hops),
+        libc::IP_MULTICAST_LOOP => number(side.multicast_loop),
+        libc::IP_MULTICAST_IF => number(side.multicast_interface.map_or(0, index)),
+        table::IP_MULTICAST_ALL => number(0),
+        libc::IP_PKTINFO => number(side.wants_info),
+        libc::IP_RECVTTL => number(side.wants_hops),
+        libc::IP_RECVTOS => number(side.wants_class),
+        libc::IP_RECVERR => number(side.wants_errors),
+        _ => return Err(Errno::NOPROTOOPT),
+    })
+}
+
+fn ipv6(side: &Side, name: i32) -> Result<Vec<u8>, Errno> {
+    Ok(match name {
+        libc::IPV6_UNICAST_HOPS => number(side.hops),
+        libc::IPV6_MULTICAST_HOPS => number(side.multicast_hops),
+        libc::IPV6_MULTICAST_LOOP => number(side.multicast_loop),
+        libc::IPV6_MULTICAST_IF => number(side.multicast_interface.map_or(0, index)),
+        table::IPV6_MULTICAST_ALL => number(0),
+        libc::IPV6_TCLASS => number(side.class),
+        libc::IPV6_RECVPKTINFO => number(side.wants_info),
+        libc::IPV6_RECVHOPLIMIT => number(side.wants_hops),
+        libc::IPV6_RECVTCLASS => number(side.wants_class),
+        libc::IPV6_RECVERR => number(side.wants_errors),
+        libc::IPV6_MTU_DISCOVER => number(side.discover),
+        libc::IPV6_DONTFRAG => number(side.dont_fragment),
+        _ => return Err(Errno::NOPROTOOPT),
+    })
+}
+
+/// Whether the option is about the path to the other end.
+pub(super) fn is_of_path(row: &Row) -> bool {
+    matches!(
+        (row.level, row.number),
+        (IPPROTO_IP, libc::IP_MTU) | (IPPROTO_IPV6, libc::IPV6_MTU | table::IPV6_PATHMTU)
+    )
+}
+
+impl State {
+    /// The MTU of a connected socket's path, as a number or as an `ip6_mtuinfo`.
+    pub(super) fn path_option(&mut self, which: Which, row: &Row) -> Result<Vec<u8>, Errno> {
+        if let Some(stream) = self.stream(which) {
+            let mtu = stream.connection.flow().path_mtu().ok_or(Errno::NOTCONN)?;
+            return Ok(number(mtu as i64));
+        }
+        let Which::Opened(socket) = which else { return Err(Errno::NOTCONN) };
+        let peer = self.peer_of(socket).ok_or(Errno::NOTCONN)?;
+        let node = self.node.upgrade().ok_or(Errno::NETDOWN)?;
+        let datapath = &node.driver.datapath;
+        let (now, remote) = (Instant::now(), canonical(peer).ip());
+        let network = datapath.network_of(now, remote).ok_or(Errno::NETUNREACH)?;
+        let reported = datapath.stack().path_mtu(network.interface, remote);
+        let link = datapath.mtu_to(now, network.interface, remote);
+        let mtu = reported.map_or(link, |reported| reported.min(link));
+        if row.number != table::IPV6_PATHMTU || row.level != IPPROTO_IPV6 {
+            return Ok(number(mtu as i64));
+        }
+        Ok([sockaddr_in6(peer), number(mtu as i64)].concat())
+    }
+
+    /// IP_MULTICAST_IF is asked for as an address.
+    pub(super) fn address_of(&self, value: &[u8]) -> Result<Vec<u8>, Errno> {
+        let networks = self.networks();
+        let network = networks.iter().find(|network| number(index(network.interface)) == value);
+        let address = network.and_then(|network| {
+            network.addresses.iter().find_map(|address| match address {
+                IpAddr::V4(address) => Some(address.octets().to_vec()),
+                IpAddr::V6(_) => None,
+            })
+        });
+        Ok(address.unwrap_or(vec![0; 4]))
+    }
+}
+
+/// A `sockaddr_in6`.
+fn sockaddr_in6(address: SocketAddr) -> Vec<u8> {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    };
+    let mut bytes = (libc::AF_INET6 as u16).to_ne_bytes().to_vec();
+    bytes.extend(address.port().to_be_bytes());
+    bytes.extend([0; 4]);
+    bytes.extend(ip.octets());
+    bytes.extend([0; 4]);
+    bytes
+}

@@ -1,0 +1,314 @@
+//! Socket options: what each means to the stack, and what it is answered with.
+
+mod get;
+mod set;
+mod table;
+mod tcp_info;
+mod value;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use peersock_fd::{Details, Errno, Which};
+use peersock_stack::{
+    CongestionControl, Fragmentation, IcmpFilter, InterfaceId, IpOptions, KeepAlive, RawOptions, TcpOptions,
+    TrafficClass, UdpOptions,
+};
+
+use super::server::{Entry, State};
+use super::sockets::Phase;
+use super::transport::Arrived;
+use crate::socket::Connection;
+use table::{Access, Row};
+pub(super) use value::interface_name;
+
+/// What Linux uses for hops.
+const HOPS: u8 = 64;
+/// What Linux says about the queues of sockets that nobody has set, bytes.
+const BUFFER: usize = 212_992;
+
+/// What an application has set.
+#[derive(Debug, Clone)]
+pub(super) struct Options {
+    pub(super) reuse_address: bool,
+    pub(super) reuse_port: bool,
+    pub(super) v6_only: bool,
+    broadcast: bool,
+    /// SO_BINDTODEVICE.
+    device: Option<InterfaceId>,
+    keepalive: KeepAlive,
+    nodelay: bool,
+    cork: bool,
+    quick_ack: bool,
+    max_segment: Option<u16>,
+    user_timeout: Option<Duration>,
+    /// SO_LINGER in seconds.
+    linger: Option<u32>,
+    congestion: CongestionControl,
+    send_buffer: Option<usize>,
+    receive_buffer: Option<usize>,
+    v4: Side,
+    v6: Side,
+    header_included: bool,
+    checksum: Option<u16>,
+    icmp_filter: IcmpFilter,
+    /// Groups that were joined before the socket was bound.
+    pub(super) groups: Vec<(Option<InterfaceId>, IpAddr)>,
+}
+
+/// The options of one family.
+#[derive(Debug, Clone, Copy)]
+struct Side {
+    hops: u8,
+    class: u8,
+    /// IP_PMTUDISC_*.
+    discover: i32,
+    dont_fragment: bool,
+    multicast_hops: u8,
+    multicast_loop: bool,
+    multicast_interface: Option<InterfaceId>,
+    wants_info: bool,
+    wants_hops: bool,
+    wants_class: bool,
+    wants_errors: bool,
+}
+
+impl Default for Side {
+    fn default() -> Self {
+        Self {
+            hops: HOPS,
+            class: 0,
+            discover: libc::IP_PMTUDISC_WANT,
+            dont_fragment: false,
+            multicast_hops: 1,
+            multicast_loop: true,
+            multicast_interface: None,
+            wants_info: false,
+            wants_hops: false,
+            wants_class: false,
+            wants_errors: false,
+        }
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            reuse_address: false,
+            reuse_port: false,
+            v6_only: false,
+            broadcast: false,
+            device: None,
+            keepalive: KeepAlive::default(),
+            nodelay: false,
+            cork: false,
+            quick_ack: true,
+            max_segment: None,
+            user_timeout: None,
+            linger: None,
+            congestion: CongestionControl::default(),
+            send_buffer: None,
+            receive_buffer: None,
+            v4: Side::default(),
+            v6: Side::default(),
+            header_included: false,
+            checksum: None,
+            icmp_filter: IcmpFilter::default(),
+            groups: Vec::new(),
+        }
+    }
+}
+
+impl Options {
+    /// What a connection or a listener is made with that has addresses of a family.
+    pub(super) fn tcp(&self, is_v4: bool) -> TcpOptions {
+        TcpOptions {
+            nodelay: self.nodelay,
+            keepalive: self.keepalive,
+            reset_on_close: self.linger == Some(0),
+            reuse_address: self.reuse_address,
+            user_timeout: self.user_timeout,
+            send_buffer: self.send_buffer,
+            receive_buffer: self.receive_buffer,
+            congestion: self.congestion,
+            max_segment_size: self.max_segment,
+            ip: self.ip_for(is_v4),
+            ..TcpOptions::default()
+        }
+    }
+
+    /// What a datagram socket is bound with.
+    pub(super) fn udp(&self) -> UdpOptions {
+        let reuse_address = self.reuse_address || self.reuse_port;
+        UdpOptions { reuse_address, receive_buffer: self.receive_buffer, ..UdpOptions::default() }
+    }
+
+    /// The options of a raw socket, of which `others` are not the application's.
+    pub(super) fn raw(&self, others: RawOptions) -> RawOptions {
+        RawOptions {
+            header_included: self.header_included,
+            checksum_offset: self.checksum,
+            icmp_filter: self.icmp_filter,
+            ..others
+        }
+    }
+
+    /// What the IP headers of a family's packets say.
+    pub(super) fn ip_for(&self, is_v4: bool) -> IpOptions {
+        let side = self.side(is_v4);
+        let fragmentation = match side.discover {
+            _ if side.dont_fragment => Fragmentation::Never,
+            libc::IP_PMTUDISC_DONT | libc::IP_PMTUDISC_OMIT => Fragmentation::Always,
+            libc::IP_PMTUDISC_DO => Fragmentation::Never,
+            libc::IP_PMTUDISC_PROBE | libc::IP_PMTUDISC_INTERFACE => Fragmentation::Probe,
+            _ => Fragmentation::AtSource,
+        };
+        IpOptions {
+            hop_limit: side.hops,
+            multicast_hop_limit: side.multicast_hops,
+            traffic_class: TrafficClass(side.class),
+            fragmentation,
+            multicast_loop: side.multicast_loop,
+            multicast_interface: side.multicast_interface,
+            receive_errors: side.wants_errors,
+        }
+    }
+
+    /// What is to be told of a datagram; `None` for nothing. On an IPv6 socket, IPv4's own options decide about what
+    /// came over IPv4, as in Linux.
+    pub(super) fn details(&self, arrived: &Arrived) -> Option<Details> {
+        let side = self.side(arrived.remote.is_ipv4());
+        // The address of a mapped one comes as IPV6_PKTINFO.
+        let wants_info = side.wants_info || self.v6.wants_info;
+        let details = Details {
+            packet_info: wants_info.then(|| arrived.packet_info()),
+            hop_limit: side.wants_hops.then_some(arrived.hop_limit),
+            traffic_class: side.wants_class.then_some(arrived.traffic_class.0),
+        };
+        (!details.is_empty()).then_some(details)
+    }
+
+    /// The one network that it is bound to.
+    pub(super) fn interface(&self) -> Option<InterfaceId> {
+        self.device
+    }
+
+    /// SO_RCVBUF, bytes.
+    pub(super) fn receive_buffer(&self) -> Option<usize> {
+        self.receive_buffer
+    }
+
+    /// Has a connection that exists follow.
+    pub(super) fn apply(&self, connection: &Connection) {
+        let flow = connection.flow();
+        connection.set_nodelay(self.nodelay);
+        flow.set_reset_on_close(self.linger == Some(0));
+        flow.set_cork(self.cork);
+        flow.set_max_segment_size(self.max_segment);
+        flow.set_keepalive(self.keepalive);
+        let _ = flow.set_ip_options(self.ip_for(flow.remote().is_ipv4()));
+        // The connection may have ended: then nothing has to follow. This also sends what waits.
+        let _ = connection.set_user_timeout(self.user_timeout);
+        if connection.congestion_control().is_ok_and(|now| now != self.congestion) {
+            let _ = connection.set_congestion_control(self.congestion);
+        }
+    }
+
+    fn side(&self, is_v4: bool) -> &Side {
+        if is_v4 { &self.v4 } else { &self.v6 }
+    }
+}
+
+impl State {
+    /// setsockopt(2).
+    pub(super) fn set_option(
+        &mut self,
+        which: Which,
+        level: i32,
+        name: i32,
+        value: &[u8],
+    ) -> Result<(), Errno> {
+        let row = self.row(which, level, name)?;
+        if !matches!(row.access, Access::Both | Access::Set) {
+            return Err(Errno::NOPROTOOPT);
+        }
+        if set::is_membership(row) {
+            return self.change_membership(which, row, value);
+        }
+        let interfaces = self.interface_finder();
+        if let Some(stream) = self.stream_mut(which) {
+            let mut options = stream.options.clone();
+            set::set(&mut options, &set::Place { is_bound: true, interfaces: &interfaces }, row, value)?;
+            options.apply(&stream.connection);
+            if row.number == libc::TCP_QUICKACK && row.level == libc::IPPROTO_TCP {
+                stream.connection.flow().set_quick_ack(options.quick_ack);
+            }
+            stream.options = options;
+            return Ok(());
+        }
+        let Which::Opened(socket) = which else { return Err(Errno::INVAL) };
+        let opened = self.socket(socket);
+        let is_bound = opened.bound().is_some() || opened.phase != Phase::Fresh;
+        let mut options = opened.options.clone();
+        set::set(&mut options, &set::Place { is_bound, interfaces: &interfaces }, row, value)?;
+        opened.options = options;
+        if let Some(transport) = &opened.transport {
+            transport.apply(&opened.options);
+        }
+        Ok(())
+    }
+
+    /// getsockopt(2): the value, at most `length` bytes of it.
+    pub(super) fn option(
+        &mut self,
+        which: Which,
+        level: i32,
+        name: i32,
+        length: usize,
+    ) -> Result<Vec<u8>, Errno> {
+        let row = self.row(which, level, name)?;
+        if !matches!(row.access, Access::Both | Access::Get) {
+            return Err(Errno::NOPROTOOPT);
+        }
+        let mut value = match get::is_of_path(row) {
+            true => self.path_option(which, row)?,
+            false => match (self.stream(which), which) {
+                (Some(stream), _) => get::get(&stream.options, Some(&stream.connection), row)?,
+                (None, Which::Opened(socket)) => get::get(&self.socket(socket).options, None, row)?,
+                (None, Which::Accepted(_)) => get::get(&Options::default(), None, row)?,
+            },
+        };
+        if (row.level, row.number) == (libc::IPPROTO_IP, libc::IP_MULTICAST_IF) {
+            value = self.address_of(&value)?;
+        }
+        value.truncate(length);
+        Ok(value)
+    }
+
+    fn row(&self, which: Which, level: i32, name: i32) -> Result<&'static Row, Errno> {
+        let (kind, family) = match which {
+            Which::Opened(socket) => (socket.kind, socket.family),
+            // Its name says the family, which the stream does not know.
+            Which::Accepted(_) => (peersock_fd::Kind::Stream, peersock_fd::Family::V6),
+        };
+        let row = table::find(kind, family, level, name).ok_or(Errno::NOPROTOOPT)?;
+        if row.access == Access::Refused {
+            tracing::debug!(option = row.name, why = row.what, "an option was refused");
+        }
+        Ok(row)
+    }
+
+    fn stream_mut(&mut self, which: Which) -> Option<&mut super::stream::Stream> {
+        let key = match which {
+            Which::Accepted(id) => *self.accepted.get(&id)?,
+            Which::Opened(socket) => match self.opened.get(&socket.id)?.phase {
+                Phase::Connected(key) => key,
+                _ => return None,
+            },
+        };
+        match self.entry_mut(key)? {
+            Entry::Stream(stream) => Some(stream),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! setsockopt(2).
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use libc::{IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_RAW, IPPROTO_TCP, SOL_SOCKET};
+use peersock_fd::{Errno, Which};
+use peersock_stack::{IcmpFilter, InterfaceId};
+
+use super::table::{self, Row};
+use super::value::{self, Interface, flag, integer, octet, small, within};
+use super::{HOPS, Options, Side, interface_name};
+use crate::datapath::Network;
+use crate::fd::server::State;
+use crate::fd::sockets::errno;
+
+/// The largest queue that an application may ask for, bytes.
+const MOST_BUFFER: i32 = 16 << 20;
+/// The smallest queue that a socket has: Linux's.
+const LEAST_BUFFER: usize = 2304;
+
+/// Where an option is set.
+pub(super) struct Place<'a> {
+    /// It is too late for what decides about binding.
+    pub(super) is_bound: bool,
+    pub(super) interfaces: &'a Interfaces,
+}
+
+/// The networks, as interfaces.
+pub(super) struct Interfaces(Vec<Network>);
+
+impl Interfaces {
+    fn find(&self, wanted: Interface) -> Result<Option<InterfaceId>, Errno> {
+        let found = match wanted {
+            Interface::Any => return Ok(None),
+            Interface::Index(index) => self.0.iter().find(|network| value::index(network.interface) == index),
+            Interface::Address(address) => {
+                self.0.iter().find(|network| network.addresses.contains(&IpAddr::V4(address)))
+            }
+        };
+        found.map(|network| Some(network.interface)).ok_or(Errno::NODEV)
+    }
+
+    fn by_name(&self, name: &[u8]) -> Result<Option<InterfaceId>, Errno> {
+        let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+        if name.is_empty() {
+            return Ok(None);
+        }
+        let named = |network: &&Network| interface_name(network.interface).as_bytes() == name;
+        self.0.iter().find(named).map(|network| Some(network.interface)).ok_or(Errno::NODEV)
+    }
+}
+
+/// Whether the option is about groups, which are no settings.
+pub(super) fn is_membership(row: &Row) -> bool {
+    matches!(
+        (row.level, row.number),
+        (IPPROTO_IP, libc::IP_ADD_MEMBERSHIP | libc::IP_DROP_MEMBERSHIP)
+            | (IPPROTO_IPV6, libc::IPV6_ADD_MEMBERSHIP | libc::IPV6_DROP_MEMBERSHIP)
+            | (IPPROTO_IP | IPPROTO_IPV6, table::MCAST_JOIN_GROUP | table::MCAST_LEAVE_GROUP)
+    )
+}
+
+/// Sets one option.
+pub(super) fn set(options: &mut Options, place: &Place<'_>, row: &Row, value: &[u8]) -> Result<(), Errno> {
+    match row.level {
+        SOL_SOCKET => set_socket(options, place, row.number, value),
+        IPPROTO_TCP => set_tcp(options, row.number, value),
+        IPPROTO_IP if row.number == libc::IP_HDRINCL => {
+            options.header_included = flag(value)?;
+            Ok(())
+        }
+        IPPROTO_IP => set_ip(&mut options.v4, place, row.number, value),
+        IPPROTO_IPV6 if row.number == libc::IPV6_V6ONLY => {
+            if place.is_bound {
+                return Err(Errno::INVAL);
+            }
+            options.v6_only = flag(value)?;
+            Ok(())
+        }
+        IPPROTO_RAW if row.number == table::ICMP_FILTER => {
+            let mask = integer(value)? as u32;
+            options.icmp_filter = IcmpFilter::default();
+            (0..32).filter(|kind| mask >> kind & 1 == 1).for_each(|kind| options.icmp_filter.block(kind));
+            Ok(())
+        }
+        IPPROTO_IPV6 | IPPROTO_RAW if row.number == table::IPV6_CHECKSUM => {
+            let offset = integer(value)?;
+            options.checksum = match u16::try_from(offset) {
+                Ok(offset) if offset % 2 == 0 => Some(offset),
+                _ if offset < 0 => None,
+                _ => return Err(Errno::INVAL),
+            };
+            Ok(())
+        }
+        IPPROTO_ICMPV6 => {
+            // Eight words; a set bit blocks.
+            let words = value.get(..32).ok_or(Errno::INVAL)?;
+            let word = |kind: u8| integer(&words[usize::from(kind >> 5) * 4..]).map(|word| word as u32);
+            let mut filter = IcmpFilter::default();
+            for kind in 0..=255 {
+                if word(kind)? >> (kind & 31) & 1 == 1 {
+                    filter.block(kind);
+                }
+            }
+            options.icmp_filter = filter;
+            Ok(())
+        }
+        _ => set_ipv6(&mut options.v6, place, row.number, value),
+    }
+}
+
+fn set_socket(options: &mut Options, place: &Place<'_>, number: i32, value: &[u8]) -> Result<(), Errno> {
+    match number {
+        libc::SO_REUSEADDR => options.reuse_address = flag(value)?,
+        libc::SO_REUSEPORT => options.reuse_port = flag(value)?,
+        libc::SO_KEEPALIVE => options.keepalive.on = flag(value)?,
+        libc::SO_BROADCAST => options.broadcast = flag(value)?,
+        libc::SO_LINGER => {
+            let (on, seconds) = (integer(value)?, integer(value.get(4..).ok_or(Errno::INVAL)?)?);
+            options.linger = (on != 0).then_some(seconds.max(0) as u32);
+        }
+        libc::SO_RCVBUF => options.receive_buffer = Some(buffer(value)?),
+        libc::SO_SNDBUF => options.send_buffer = Some(buffer(value)?),
+        libc::SO_BINDTODEVICE => {
+            let device = place.interfaces.by_name(value)?;
+            if place.is_bound && device != options.device {
+                return Err(Errno::INVAL);
+            }
+            options.device = device;
+        }
+        _ => return Err(Errno::NOPROTOOPT),
+    }
+    Ok(())
+}
+
+/// As Linux: twice what is asked for, because it counts its own bookkeeping.
+fn buffer(value: &[u8]) -> Result<usize, Errno> {
+    let asked = integer(value)?.clamp(0, MOST_BUFFER) as usize;
+    Ok((2 * asked).max(LEAST_BUFFER))
+}
+
+fn set_tcp(options: &mut Options, number: i32, value: &[u8]) -> Result<(), Errno> {
+    let seconds = |most| Ok(Duration::from_secs(within(integer(value)?, 1..=most)? as u64));
+    match number {
+        libc::TCP_NODELAY => options.nodelay = flag(value)?,
+        libc::TCP_CORK => options.cork = flag(value)?,
+        libc::TCP_QUICKACK => options.quick_ack = flag(value)?,
+        libc::TCP_MAXSEG => {
+            let size = integer(value)?;
+            options.max_segment = if size == 0 { None } else { Some(within(size, 88..=32767)? as u16) };
+        }
+        libc::TCP_KEEPIDLE => options.keepalive.idle = seconds(32767)?,
+        libc::TCP_KEEPINTVL => options.keepalive.interval = seconds(32767)?,
+        libc::TCP_KEEPCNT => options.keepalive.probes = within(integer(value)?, 1..=127)? as u32,
+        libc::TCP_USER_TIMEOUT => {
+            let milliseconds = u64::try_from(integer(value)?).map_err(|_| Errno::INVAL)?;
+            options.user_timeout = (milliseconds > 0).then(|| Duration::from_millis(milliseconds));
+        }
+        libc::TCP_CONGESTION => {
+            let name = std::str::from_utf8(value).map_err(|_| Errno::NOENT)?.trim_end_matches('\0');
+            options.congestion = name.parse().map_err(|_| Errno::NOENT)?;
+        }
+        _ => return Err(Errno::NOPROTOOPT),
+    }
+    Ok(())
+}
+
+fn set_ip(side: &mut Side, place: &Place<'_>, number: i32, value: &[u8]) -> Result<(), Errno> {
+    match number {
+        libc::IP_TTL => side.hops = octet(small(value)?, HOPS, 1)?,
+        libc::IP_TOS => side.class = (small(value)? & 0xff) as u8,
+        libc::IP_MTU_DISCOVER => {
+            side.discover = within(small(value)?, libc::IP_PMTUDISC_DONT..=libc::IP_PMTUDISC_OMIT)?;
+        }
+        libc::IP_MULTICAST_TTL => side.multicast_hops = octet(small(value)?, 1, 0)?,
+        libc::IP_MULTICAST_LOOP => side.multicast_loop = small(value)? != 0,
+        libc::IP_MULTICAST_IF => {
+            side.multicast_interface = place.interfaces.find(value::multicast_interface(value)?)?;
+        }
+        table::IP_MULTICAST_ALL if small(value)? == 0 => {}
+        libc::IP_PKTINFO => side.wants_info = small(value)? != 0,
+        libc::IP_RECVTTL => side.wants_hops = small(value)? != 0,
+        libc::IP_RECVTOS => side.wants_class = small(value)? != 0,
+        libc::IP_RECVERR => side.wants_errors = small(value)? != 0,
+        _ => return Err(Errno::NOPROTOOPT),
+    }
+    Ok(())
+}
+
+fn set_ipv6(side: &mut Side, place: &Place<'_>, number: i32, value: &[u8]) -> Result<(), Errno> {
+    match number {
+        libc::IPV6_UNICAST_HOPS => side.hops = octet(integer(value)?, HOPS, 1)?,
+        libc::IPV6_MULTICAST_HOPS => side.multicast_hops = octet(integer(value)?, 1, 0)?,
+        libc::IPV6_MULTICAST_LOOP => side.multicast_loop = within(integer(value)?, 0..=1)? != 0,
+        libc::IPV6_MULTICAST_IF => {
+            side.multicast_interface = place.interfaces.find(value::multicast_interface_v6(value)?)?;
+        }
+        table::IPV6_MULTICAST_ALL if integer(value)? == 0 => {}
+        libc::IPV6_TCLASS => side.class = octet(integer(value)?, 0, 0)?,
+        libc::IPV6_RECVPKTINFO => side.wants_info = flag(value)?,
+        libc::IPV6_RECVHOPLIMIT => side.wants_hops = flag(value)?,
+        libc::IPV6_RECVTCLASS => side.wants_class = flag(value)?,
+        libc::IPV6_RECVERR => side.wants_errors = flag(value)?,
+        libc::IPV6_MTU_DISCOVER => {
+            side.discover = within(integer(value)?, libc::IP_PMTUDISC_DONT..=libc::IP_PMTUDISC_OMIT)?;
+        }
+        libc::IPV6_DONTFRAG => side.dont_fragment = flag(value)?,
+        _ => return Err(Errno::NOPROTOOPT),
+    }
+    Ok(())
+}
+
+impl State {
+    /// Knows the interfaces as of now.
+    pub(super) fn interface_finder(&self) -> Interfaces {
+        Interfaces(self.networks())
+    }
+
+    /// Joins or leaves a group, at once or when the socket is bound.
+    pub(super) fn change_membership(&mut self, which: Which, row: &Row, value: &[u8]) -> Result<(), Errno> {
+        let Which::Opened(socket) = which else { return Err(Errno::INVAL) };
+        let (group, interface) = match (row.level, row.number) {
+            (_, table::MCAST_JOIN_GROUP | table::MCAST_LEAVE_GROUP) => value::membership_any(value)?,
+            (IPPROTO_IP, _) => value::membership_v4(value)?,
+            _ => value::membership_v6(value)?,
+        };
+        if group.is_ipv4() != (row.level == IPPROTO_IP) {
+            return Err(Errno::ADDRNOTAVAIL);
+        }
+        if !group.is_multicast() {
+            return Err(Errno::INVAL);
+        }
+        let interface = self.interface_finder().find(interface)?;
+        let joined = matches!(
+            (row.level, row.number),
+            (IPPROTO_IP, libc::IP_ADD_MEMBERSHIP) | (IPPROTO_IPV6, libc::IPV6_ADD_MEMBERSHIP)
+        ) || row.number == table::MCAST_JOIN_GROUP;
+        let opened = self.socket(socket);
+        if let Some(transport) = &opened.transport {
+            return transport.change_membership(interface, group, joined).map_err(errno);
+        }
+        let groups = &mut opened.options.groups;
+        let known = groups.iter().position(|known| *known == (interface, group));
+        match (known, joined) {
+            (Some(_), true) => return Err(Errno::ADDRINUSE),
+            (None, true) if groups.len() == 20 => return Err(Errno::NOBUFS),
+            (None, true) => groups.push((interface, group)),
+            (Some(at), false) => drop(groups.remove(at)),
+            (None, false) => return Err(Errno::ADDRNOTAVAIL),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,153 @@
+//! ICMP echo sockets, as Linux's "ping sockets": what is sent and received begins with an ICMP header, of which the
+//! sequence number is the application's and the identifier the socket's port.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::Instant;
+
+use peersock_fd::Report;
+use peersock_stack::{Error, IcmpSocket, InterfaceId, SendOptions};
+
+use super::udp::reachable;
+use super::{Arrived, Transport, follow, interface_of, report};
+use crate::fd::options::Options;
+use crate::node::Inner;
+use crate::socket::Waited;
+use crate::wait::Interest;
+
+/// Type, code, checksum, identifier, sequence number.
+const HEADER: usize = 8;
+/// Reports that are kept for an application that asks for them and does not read them.
+const MAX_REPORTS: usize = 64;
+
+/// See the module.
+pub(super) struct Echo {
+    node: Arc<Inner>,
+    socket: Arc<IcmpSocket>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    peer: Option<IpAddr>,
+    wants_reports: bool,
+    error: Option<Error>,
+    reports: Vec<Report>,
+}
+
+impl Echo {
+    pub(super) fn bind(node: &Arc<Inner>, local: SocketAddr, options: &Options) -> Result<Self, Error> {
+        let interface = interface_of(node, local.ip(), options.interface())?;
+        let socket = node.driver.datapath.stack().icmp_bind(interface, local)?;
+        node.add_socket(&socket);
+        Ok(Self { node: Arc::clone(node), socket, state: Mutex::default() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The types of requests and replies.
+    fn types(&self) -> [u8; 2] {
+        if self.socket.local().is_ipv4() { [8, 0] } else { [128, 129] }
+    }
+}
+
+impl Transport for Echo {
+    fn local(&self) -> SocketAddr {
+        let local = self.socket.local();
+        let from = self.lock().peer.filter(|_| local.ip().is_unspecified());
+        // As a connected UDP socket shows the address that it sends from.
+        let route = from.and_then(|peer| self.socket.route(peer, &SendOptions::default()).ok());
+        SocketAddr::new(route.map_or(local.ip(), |route| route.source), local.port())
+    }
+
+    fn connect(&self, remote: Option<SocketAddr>) -> Result<(), Error> {
+        let peer = remote.map(|remote| remote.ip());
+        if let Some(peer) = peer {
+            self.socket.route(peer, &SendOptions::default())?;
+        }
+        self.lock().peer = peer;
+        Ok(())
+    }
+
+    fn check(&self, remote: SocketAddr, options: &SendOptions) -> Result<(), Error> {
+        let route = self.socket.route(remote.ip(), options)?;
+        reachable(&self.node, route.interface, remote.ip())
+    }
+
+    fn send(&self, remote: SocketAddr, data: &[u8], options: &SendOptions) -> Result<(), Error> {
+        // As Linux's ping_supported: nothing but echo requests.
+        let (header, payload) = data.split_at_checked(HEADER).ok_or(Error::InvalidInput)?;
+        if header[0] != self.types()[0] || header[1] != 0 {
+            return Err(Error::InvalidInput);
+        }
+        let sequence = u16::from_be_bytes([header[6], header[7]]);
+        let datapath = &self.node.driver.datapath;
+        datapath.send_echo_with(Instant::now(), &self.socket, remote.ip(), (sequence, payload), options)
+    }
+
+    fn receive(&self, buf: &mut [u8]) -> Result<Arrived, Error> {
+        loop {
+            let reply = self.socket.recv(&mut buf[HEADER..])?;
+            let mut state = self.lock();
+            if let (Some(error), Some(about)) = (reply.error, &reply.report) {
+                // Those about the peer's are told at once; others to whom asks.
+                let concerns = state.peer == Some(about.destination.ip());
+                if state.wants_reports && state.reports.len() < MAX_REPORTS {
+                    state.reports.push(report(about, &[]));
+                }
+                if concerns || state.wants_reports {
+                    state.error = Some(error);
+                    return Err(error);
+                }
+                continue;
+            }
+            if state.peer.is_some_and(|peer| peer != reply.source) {
+                continue;
+            }
+            buf[..HEADER].copy_from_slice(&[self.types()[1], 0, 0, 0, 0, 0, 0, 0]);
+            buf[4..6].copy_from_slice(&self.socket.ident().to_be_bytes());
+            buf[6..8].copy_from_slice(&reply.sequence.to_be_bytes());
+            return Ok(Arrived {
+                length: HEADER + reply.len,
+                remote: SocketAddr::new(reply.source, 0),
+                local: reply.destination,
+                interface: reply.interface,
+                hop_limit: reply.hop_limit,
+                traffic_class: reply.traffic_class,
+            });
+        }
+    }
+
+    fn take_error(&self) -> Option<Error> {
+        self.lock().error.take()
+    }
+
+    fn take_report(&self) -> Option<Report> {
+        let mut state = self.lock();
+        if state.reports.is_empty() { None } else { Some(state.reports.remove(0)) }
+    }
+
+    fn register(&self, waker: &Waker) {
+        Waited::waiters(&*self.socket).register(Interest::Read, waker);
+    }
+
+    fn apply(&self, options: &Options) {
+        let ip = options.ip_for(self.socket.local().is_ipv4());
+        self.lock().wants_reports = ip.receive_errors;
+        follow(|ip| self.socket.set_ip_options(ip), ip);
+    }
+
+    fn change_membership(&self, _: Option<InterfaceId>, _: IpAddr, _: bool) -> Result<(), Error> {
+        // Replies come to own addresses only.
+        Err(Error::ProtocolUnreachable)
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.socket.close();
+    }
+}

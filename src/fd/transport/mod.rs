@@ -1,0 +1,138 @@
+//! What datagram sockets of applications stand for: UDP, ICMP echo and raw sockets of the stack, all alike.
+
+mod echo;
+mod raw;
+mod udp;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::task::Waker;
+
+use peersock_fd::{Errno, Kind, PacketInfo, Report};
+use peersock_stack::{Error, ErrorReport, InterfaceId, IpOptions, SendOptions, TrafficClass};
+
+use super::options::Options;
+use super::sockets::errno;
+use crate::node::Inner;
+
+/// One socket of an application, as the stack has it. Dropping it closes it.
+///
+/// Addresses are as the stack knows them: IPv4's are not mapped.
+pub(super) trait Transport: Send + Sync {
+    /// The own address and port.
+    fn local(&self) -> SocketAddr;
+
+    /// Fixes the peer, or dissolves that.
+    fn connect(&self, remote: Option<SocketAddr>) -> Result<(), Error>;
+
+    /// Whether a datagram could be sent there.
+    fn check(&self, remote: SocketAddr, options: &SendOptions) -> Result<(), Error>;
+
+    /// Sends one datagram.
+    fn send(&self, remote: SocketAddr, data: &[u8], options: &SendOptions) -> Result<(), Error>;
+
+    /// Takes the oldest datagram. One that `buf` does not hold is cut.
+    ///
+    /// # Errors
+    /// What an earlier datagram has run into, or [`Error::WouldBlock`].
+    fn receive(&self, buf: &mut [u8]) -> Result<Arrived, Error>;
+
+    /// What an earlier datagram has run into, once.
+    fn take_error(&self) -> Option<Error>;
+
+    /// The oldest error report.
+    fn take_report(&self) -> Option<Report>;
+
+    /// Wakes when there is something to receive. To be called before looking.
+    fn register(&self, waker: &Waker);
+
+    /// Has the IP headers follow the options.
+    fn apply(&self, options: &Options);
+
+    /// Joins or leaves a group.
+    fn change_membership(
+        &self,
+        interface: Option<InterfaceId>,
+        group: IpAddr,
+        joined: bool,
+    ) -> Result<(), Error>;
+}
+
+/// A datagram that has come.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arrived {
+    pub(super) length: usize,
+    pub(super) remote: SocketAddr,
+    pub(super) local: IpAddr,
+    pub(super) interface: InterfaceId,
+    pub(super) hop_limit: u8,
+    pub(super) traffic_class: TrafficClass,
+}
+
+impl Arrived {
+    pub(super) fn packet_info(&self) -> PacketInfo {
+        let interface = u16::try_from(self.interface.0).unwrap_or(u16::MAX);
+        PacketInfo { local: self.local, interface }
+    }
+}
+
+/// Opens the stack's socket, bound to `local`.
+///
+/// # Errors
+/// Those of bind(2).
+pub(super) fn open(
+    node: &Arc<Inner>,
+    socket: peersock_fd::Opened,
+    local: SocketAddr,
+    options: &Options,
+) -> Result<Arc<dyn Transport>, Errno> {
+    let opened: Result<Arc<dyn Transport>, Error> = match socket.kind {
+        Kind::Stream => Err(Error::InvalidInput),
+        Kind::Datagram => udp::Udp::bind(node, local, options).map(|udp| Arc::new(udp) as _),
+        Kind::Echo => echo::Echo::bind(node, local, options).map(|echo| Arc::new(echo) as _),
+        Kind::Raw(protocol) => raw::Raw::open(node, local, protocol, options).map(|raw| Arc::new(raw) as _),
+    };
+    opened.map_err(errno)
+}
+
+/// The interface that a local address belongs to; `None` for those that belong to all.
+fn interface_of(
+    node: &Inner,
+    local: IpAddr,
+    bound: Option<InterfaceId>,
+) -> Result<Option<InterfaceId>, Error> {
+    if local.is_unspecified() || local.is_multicast() {
+        return Ok(bound);
+    }
+    let networks = node.driver.datapath.networks();
+    let owner = networks.iter().find(|network| network.addresses.contains(&local));
+    let owner = owner.ok_or(Error::AddrNotAvailable)?.interface;
+    match bound {
+        Some(bound) if bound != owner => Err(Error::AddrNotAvailable),
+        _ => Ok(Some(owner)),
+    }
+}
+
+/// An error report as applications get it.
+pub(super) fn report(of: &ErrorReport, quoted: &[u8]) -> Report {
+    Report {
+        errno: of.error.errno(),
+        origin: of.origin as u8,
+        kind: of.kind,
+        code: of.code,
+        info: of.info,
+        offender: of.offender,
+        destination: of.destination,
+        quoted: quoted[..of.len.min(quoted.len())].to_vec(),
+    }
+}
+
+/// Bytes of a datagram that an error report quotes at most.
+const MAX_QUOTED: usize = 1280;
+
+/// Gives settings to a socket of the stack, which refuses a hop limit of 0 only. Options never have that.
+fn follow(set: impl FnOnce(IpOptions) -> Result<(), Error>, options: IpOptions) {
+    if let Err(error) = set(options) {
+        tracing::debug!(%error, "IP options were refused");
+    }
+}

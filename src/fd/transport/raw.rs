@@ -1,0 +1,113 @@
+//! Raw sockets.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Instant;
+
+use peersock_fd::Report;
+use peersock_stack::{Error, InterfaceId, RawOptions, RawSocket, SendOptions};
+
+use super::udp::reachable;
+use super::{Arrived, MAX_QUOTED, Transport, interface_of, report};
+use crate::fd::options::Options;
+use crate::node::Inner;
+use crate::socket::Waited;
+use crate::wait::Interest;
+
+/// See the module.
+pub(super) struct Raw {
+    node: Arc<Inner>,
+    socket: Arc<RawSocket>,
+}
+
+impl Raw {
+    pub(super) fn open(
+        node: &Arc<Inner>,
+        local: SocketAddr,
+        protocol: u8,
+        options: &Options,
+    ) -> Result<Self, Error> {
+        let interface = interface_of(node, local.ip(), options.interface())?;
+        let own = RawOptions { receive_buffer: options.receive_buffer(), ..RawOptions::default() };
+        let stack = node.driver.datapath.stack();
+        let socket = stack.raw_open(interface, local.is_ipv6(), protocol, own)?;
+        node.add_socket(&socket);
+        let raw = Self { node: Arc::clone(node), socket };
+        raw.socket.bind(local.ip())?;
+        Ok(raw)
+    }
+}
+
+impl Transport for Raw {
+    fn local(&self) -> SocketAddr {
+        let local = self.socket.local();
+        let peer = self.socket.peer().filter(|_| local.is_unspecified());
+        let route = peer.and_then(|_| self.socket.route(None, &SendOptions::default()).ok());
+        SocketAddr::new(route.map_or(local, |route| route.source), 0)
+    }
+
+    fn connect(&self, remote: Option<SocketAddr>) -> Result<(), Error> {
+        if let Some(remote) = remote {
+            self.socket.route(Some(remote.ip()), &SendOptions::default())?;
+        }
+        self.socket.connect(remote.map(|remote| remote.ip()))
+    }
+
+    fn check(&self, remote: SocketAddr, options: &SendOptions) -> Result<(), Error> {
+        let route = self.socket.route(Some(remote.ip()), options)?;
+        reachable(&self.node, route.interface, remote.ip())
+    }
+
+    fn send(&self, remote: SocketAddr, data: &[u8], options: &SendOptions) -> Result<(), Error> {
+        self.node.driver.datapath.send_raw(Instant::now(), &self.socket, Some(remote.ip()), data, options)
+    }
+
+    fn receive(&self, buf: &mut [u8]) -> Result<Arrived, Error> {
+        let received = self.socket.recv_from(buf)?;
+        Ok(Arrived {
+            length: received.len,
+            remote: SocketAddr::new(received.source.ip(), 0),
+            local: received.destination.ip(),
+            interface: received.interface,
+            hop_limit: received.hop_limit,
+            traffic_class: received.traffic_class,
+        })
+    }
+
+    fn take_error(&self) -> Option<Error> {
+        self.socket.take_error()
+    }
+
+    fn take_report(&self) -> Option<Report> {
+        let mut quoted = [0; MAX_QUOTED];
+        self.socket.recv_error(&mut quoted).ok().map(|found| report(&found, &quoted))
+    }
+
+    fn register(&self, waker: &Waker) {
+        Waited::waiters(&*self.socket).register(Interest::Read, waker);
+    }
+
+    fn apply(&self, options: &Options) {
+        let ip = options.ip_for(self.socket.local().is_ipv4());
+        let own = options.raw(RawOptions { ip, ..self.socket.options() });
+        if let Err(error) = self.socket.set_options(own) {
+            tracing::debug!(%error, "options of a raw socket were refused");
+        }
+    }
+
+    fn change_membership(
+        &self,
+        interface: Option<InterfaceId>,
+        group: IpAddr,
+        joined: bool,
+    ) -> Result<(), Error> {
+        if joined { self.socket.join(interface, group) } else { self.socket.leave(interface, group) }
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        self.socket.close();
+    }
+}
