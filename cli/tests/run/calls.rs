@@ -14,7 +14,9 @@ fn sockets_survive_what_programs_do_with_descriptors() {
     let mut cc = Command::new("cc");
     cc.args(["-O2", "-Wall", "-D_FORTIFY_SOURCE=2", "-o"]).arg(&program).arg(source);
     run(cc).success();
-    let _echo = lab.start("alpha", &["socat", "TCP-LISTEN:7000,fork,reuseaddr", "EXEC:cat"]);
+    let servers =
+        "socat UDP-RECVFROM:7000,fork EXEC:cat & exec socat TCP-LISTEN:7000,fork,reuseaddr EXEC:cat";
+    let _echo = lab.start("alpha", &["sh", "-c", servers]);
     let got = lab.bash("beta", "up 7000; ./calls 10.77.0.1 7000 7999");
     assert_eq!(got.text(), "all well\n");
 
