@@ -214,6 +214,28 @@ impl<T: Bound> Binds<T> {
         equals.nth(at as usize).cloned()
     }
 
+    /// As [`find`](Self::find), but of equals that all `share` the one that `spread` gives.
+    pub(crate) fn find_shared(
+        &self,
+        interface: InterfaceId,
+        destination: SocketAddr,
+        share: impl Fn(&T) -> bool,
+        spread: impl FnOnce() -> u64,
+    ) -> Option<Arc<T>> {
+        let ports = self.read();
+        let bound = ports.get(&destination.port())?;
+        let score = |one: &T| one.score(interface, destination.ip()).filter(|_| one.takes_strangers());
+        let (best, found) =
+            bound.iter().filter_map(|one| Some((score(one)?, one))).max_by_key(|&(score, _)| score)?;
+        if !share(found) {
+            return Some(found.clone());
+        }
+        let mut equals = bound.iter().filter(|one| score(one) == Some(best) && share(one));
+        let count = equals.clone().count() as u64;
+        let at = if count > 1 { spread() % count } else { 0 };
+        equals.nth(at as usize).cloned()
+    }
+
     /// Whether nothing is bound. Takes no lock.
     pub(crate) fn is_empty(&self) -> bool {
         self.len.load(Ordering::Acquire) == 0

@@ -258,8 +258,7 @@ impl Stack {
             let free = |bound: &[Arc<UdpSocket>]| {
                 use crate::demux::Bound;
                 let stands_in_the_way = |other: &Arc<UdpSocket>| {
-                    other.overlaps(interface, local.ip())
-                        && !(options.reuse_address && other.reuses_address())
+                    other.overlaps(interface, local.ip()) && !other.shares_with(&options)
                 };
                 if bound.iter().any(stands_in_the_way) { Err(Error::AddrInUse) } else { Ok(()) }
             };

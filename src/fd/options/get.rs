@@ -79,6 +79,7 @@ fn tcp(options: &Options, connection: Option<&Connection>, name: i32) -> Result<
         libc::TCP_KEEPIDLE => number(options.keepalive.idle.as_secs() as i64),
         libc::TCP_KEEPINTVL => number(options.keepalive.interval.as_secs() as i64),
         libc::TCP_KEEPCNT => number(options.keepalive.probes),
+        libc::TCP_DEFER_ACCEPT => number(options.defer_accept.map_or(0, |time| time.as_secs() as i64)),
         libc::TCP_USER_TIMEOUT => {
             number(options.user_timeout.map_or(0, |timeout| timeout.as_millis() as i64))
         }

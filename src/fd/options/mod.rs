@@ -41,6 +41,7 @@ pub(super) struct Options {
     cork: bool,
     quick_ack: bool,
     max_segment: Option<u16>,
+    defer_accept: Option<Duration>,
     user_timeout: Option<Duration>,
     /// SO_LINGER in seconds.
     linger: Option<u32>,
@@ -104,6 +105,7 @@ impl Default for Options {
             cork: false,
             quick_ack: true,
             max_segment: None,
+            defer_accept: None,
             user_timeout: None,
             linger: None,
             congestion: CongestionControl::default(),
@@ -127,6 +129,8 @@ impl Options {
             keepalive: self.keepalive,
             reset_on_close: self.linger == Some(0),
             reuse_address: self.reuse_address,
+            reuse_port: self.reuse_port,
+            defer_accept: self.defer_accept,
             user_timeout: self.user_timeout,
             send_buffer: self.send_buffer,
             receive_buffer: self.receive_buffer,
@@ -139,8 +143,12 @@ impl Options {
 
     /// What a datagram socket is bound with.
     pub(super) fn udp(&self) -> UdpOptions {
-        let reuse_address = self.reuse_address || self.reuse_port;
-        UdpOptions { reuse_address, receive_buffer: self.receive_buffer, ..UdpOptions::default() }
+        UdpOptions {
+            reuse_address: self.reuse_address,
+            reuse_port: self.reuse_port,
+            receive_buffer: self.receive_buffer,
+            ..UdpOptions::default()
+        }
     }
 
     /// The options of a raw socket, of which `others` are not the application's.
@@ -254,6 +262,9 @@ impl State {
         opened.options = options;
         if let Some(transport) = &opened.transport {
             transport.apply(&opened.options);
+        }
+        for acceptor in &opened.reserved {
+            acceptor.set_options(opened.options.tcp(acceptor.local_addr().is_ipv4()));
         }
         Ok(())
     }

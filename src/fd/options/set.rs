@@ -153,6 +153,10 @@ fn set_tcp(options: &mut Options, number: i32, value: &[u8]) -> Result<(), Errno
         libc::TCP_KEEPIDLE => options.keepalive.idle = seconds(32767)?,
         libc::TCP_KEEPINTVL => options.keepalive.interval = seconds(32767)?,
         libc::TCP_KEEPCNT => options.keepalive.probes = within(integer(value)?, 1..=127)? as u32,
+        libc::TCP_DEFER_ACCEPT => {
+            let seconds = u64::try_from(integer(value)?).unwrap_or(0);
+            options.defer_accept = (seconds > 0).then(|| Duration::from_secs(seconds));
+        }
         libc::TCP_USER_TIMEOUT => {
             let milliseconds = u64::try_from(integer(value)?).map_err(|_| Errno::INVAL)?;
             options.user_timeout = (milliseconds > 0).then(|| Duration::from_millis(milliseconds));

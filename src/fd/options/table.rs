@@ -90,7 +90,7 @@ pub(super) const TABLE: &[Row] = {
         row("SO_SNDTIMEO", SOL_SOCKET, libc::SO_SNDTIMEO, "tuir", Application, "the kernel's own; also limits connect"),
         row("SO_RCVLOWAT", SOL_SOCKET, libc::SO_RCVLOWAT, "tuir", Application, "the kernel's own"),
         row("SO_REUSEADDR", SOL_SOCKET, libc::SO_REUSEADDR, "tuir", Both, "streams: a port with connections in TIME-WAIT can be bound. Datagrams: sockets that all have it share an address, the youngest gets what comes, and each member its copy of what goes to a group"),
-        row("SO_REUSEPORT", SOL_SOCKET, libc::SO_REUSEPORT, "tuir", Both, "datagrams: as SO_REUSEADDR. Streams: listeners that all have it share a port"),
+        row("SO_REUSEPORT", SOL_SOCKET, libc::SO_REUSEPORT, "tuir", Both, "sockets that all have it share a port, and each gets its share of the connections or datagrams, by the other end's address"),
         row("SO_KEEPALIVE", SOL_SOCKET, libc::SO_KEEPALIVE, "t", Both, "a silent peer is probed"),
         row("SO_LINGER", SOL_SOCKET, libc::SO_LINGER, "tuir", Both, "streams: with 0 seconds closing resets the connection; with more it does not wait, the node delivers what was written. Others: kept"),
         row("SO_RCVBUF", SOL_SOCKET, libc::SO_RCVBUF, "tuir", Both, "streams: the queue of connections made from then on. Others: the queue, from now on. As in Linux twice what was asked for"),
@@ -107,7 +107,7 @@ pub(super) const TABLE: &[Row] = {
         row("TCP_USER_TIMEOUT", IPPROTO_TCP, libc::TCP_USER_TIMEOUT, "t", Both, "milliseconds that what was sent may stay unacknowledged"),
         row("TCP_INFO", IPPROTO_TCP, libc::TCP_INFO, "t", Get, "`struct tcp_info`; what the node does not count is 0"),
         row("TCP_QUICKACK", IPPROTO_TCP, libc::TCP_QUICKACK, "t", Both, "the next segments are acknowledged at once"),
-        row("TCP_DEFER_ACCEPT", IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, "t", Refused, "not offered"),
+        row("TCP_DEFER_ACCEPT", IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, "t", Both, "a connection can be accepted once data has come, or after so many seconds"),
         row("TCP_CONGESTION", IPPROTO_TCP, libc::TCP_CONGESTION, "t", Both, "`bbr`, `cubic` or `reno`; ENOENT for others"),
 
         row("IP_TTL", IPPROTO_IP, libc::IP_TTL, "tuir", Both, "1 to 255, or -1 for the default"),
