@@ -12,7 +12,7 @@ use rustix::net::{RecvFlags, SocketAddrAny, SocketAddrUnix, SocketFlags};
 
 use super::ready::{self, Key};
 use super::server::{Entry, State};
-use super::sockets::{Phase, canonical, errno};
+use super::sockets::{Phase, errno};
 use super::stream::{Origin, Stream};
 use crate::socket::Connection;
 use crate::wait::Interest;
@@ -66,7 +66,8 @@ impl State {
             Phase::Connected(_) | Phase::Listening(_) => return Err(Errno::ISCONN),
             Phase::Datagrams(_) => return Err(Errno::INVAL),
         }
-        let remote = canonical(remote);
+        let remote = self.meant(remote);
+        let opened = self.socket(socket);
         if remote.ip().is_unspecified() || remote.port() == 0 {
             return Err(Errno::CONNREFUSED);
         }
