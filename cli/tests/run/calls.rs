@@ -61,3 +61,38 @@ gaierror
 ";
     assert_eq!(got.text(), wanted);
 }
+
+#[test]
+fn a_reset_is_told_to_the_child_that_has_the_connection() {
+    let test = "a_reset_is_told_to_the_child_that_has_the_connection";
+    let Some(lab) = Lab::with(test, &["python3"]) else { return };
+    // The process that listened has ended by then, as with daemons.
+    let server = lab.write(
+        "server.py",
+        "import os, socket
+s = socket.create_server(('', 7000))
+if os.fork(): os._exit(0)
+if os.fork(): os._exit(os.wait()[1])
+connection, _ = s.accept()
+try:
+    while connection.recv(100): pass
+    print('end', flush=True)
+except ConnectionResetError:
+    print('reset', flush=True)
+",
+    );
+    let client = lab.write(
+        "client.py",
+        "import socket, struct, time
+s = socket.create_connection(('10.77.0.1', 7000))
+s.sendall(b'x')
+time.sleep(0.2)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+s.close()
+",
+    );
+    let serving = lab.start("alpha", &["python3", &server]);
+    let script = format!("try python3 {client}");
+    lab.bash("beta", &script);
+    assert_eq!(serving.finish().success().text(), "reset\n");
+}
