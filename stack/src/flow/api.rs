@@ -149,7 +149,10 @@ impl Flow {
     }
 
     fn nothing_to_read(&self, inner: &mut super::Inner) -> Result<usize, Error> {
-        if let Some(error) = inner.error.take() {
+        // What broke after the peer's FIN concerns writing: to a reader the connection has ended in order, as in Linux.
+        if !inner.ended
+            && let Some(error) = inner.error.take()
+        {
             self.publish(inner);
             return Err(error);
         }

@@ -147,7 +147,8 @@ impl Flow {
             }
             _ => {
                 counters.tcp_resets_received.bump();
-                Error::ConnectionReset
+                // As in Linux: the peer has said all it had to say.
+                if inner.ended { Error::BrokenPipe } else { Error::ConnectionReset }
             }
         };
         if !inner.orphaned {
