@@ -17,6 +17,9 @@ use crate::sys::{self, Datagram};
 /// The longest encoded [`Details`], bytes.
 const DETAILS: usize = 64;
 
+/// What a packet of any family and protocol has room for, bytes.
+const ALWAYS_FITS: usize = 65507;
+
 /// A datagram as the application gets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Received {
@@ -86,13 +89,17 @@ impl Socket<'_> {
         flags: SendFlags,
         details: Option<Details>,
     ) -> Result<usize, Errno> {
-        let remote = self.associated().ok_or(Errno::DESTADDRREQ)?;
         if details.is_some() {
+            let remote = self.associated().ok_or(Errno::DESTADDRREQ)?;
             return self.send_to(data, flags, remote, details);
         }
-        self.check_length(data, remote.ip())?;
+        if data.iter().map(|piece| piece.len()).sum::<usize>() > ALWAYS_FITS {
+            let remote = self.associated().ok_or(Errno::DESTADDRREQ)?;
+            self.check_length(data, remote.ip())?;
+        }
         match sendmsg(self.fd(), data, &mut SendAncillaryBuffer::default(), flags) {
             Err(Errno::CONNRESET) => Err(self.meaning()),
+            Err(Errno::NOTCONN) => Err(Errno::DESTADDRREQ),
             result => result,
         }
     }

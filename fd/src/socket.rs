@@ -189,7 +189,13 @@ impl<'fd> Socket<'fd> {
             }
             // As with TCP, an interrupted or overdue attempt goes on.
             Ok(_) => self.leave_pending(Errno::INPROGRESS),
-            Err(error @ (Errno::INTR | Errno::INPROGRESS)) if wait => self.leave_pending(error),
+            Err(Errno::INTR) if wait => {
+                // The node has to know that nobody waits, or it would take the filling for data.
+                let again = Request::Connect { socket: self.opened, remote, wait: false, timeout: None };
+                while self.ask(again.clone()) == Err(Errno::INTR) {}
+                self.leave_pending(Errno::INTR)
+            }
+            Err(Errno::INPROGRESS) if wait => self.leave_pending(Errno::INPROGRESS),
             Err(error) => Err(error),
         }
     }

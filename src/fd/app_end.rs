@@ -8,7 +8,7 @@ use rustix::fd::RawFd;
 use rustix::net::{SendFlags, SocketAddrAny, sockopt};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
 
-/// Descriptors of a process that are looked at.
+/// Descriptors that are looked at: peers decide how often that happens.
 const MOST: usize = 4096;
 
 /// Makes the kernel report ECONNRESET to the application once it has read what there is, if `end` is closed next.
@@ -33,10 +33,49 @@ pub(super) fn poison(end: BorrowedFd<'_>, process: i32) {
     }
 }
 
+/// A copy of the descriptor that `end` is connected to: from this process, from what has come of it, or from what this
+/// process has started, daemons included if it is their reaper.
+fn find(end: BorrowedFd<'_>, process: i32) -> Option<OwnedFd> {
+    let wanted = addresses(end)?;
+    let mut left = MOST;
+    let own = std::process::id() as i32;
+    let is_users = |candidate| candidate != own || process == own;
+    let mut processes = vec![own, process];
+    let mut seen = Vec::new();
+    while let Some(candidate) = processes.pop()
+        && left > 0
+    {
+        if seen.contains(&candidate) {
+            continue;
+        }
+        seen.push(candidate);
+        if is_users(candidate)
+            && let Some(found) = find_in(candidate, &wanted, &mut left)
+        {
+            return Some(found);
+        }
+        // As deep as it goes: children first, the own ones last.
+        let tasks = fs::read_dir(format!("/proc/{candidate}/task")).into_iter().flatten().flatten();
+        let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+        let children =
+            |list: String| list.split(' ').filter_map(|pid| pid.parse::<i32>().ok()).collect::<Vec<_>>();
+        processes.extend(lists.take(left).flat_map(children));
+    }
+    None
+}
+
+/// Looks at the descriptors of one process, at most `left`.
+fn find_in(process: i32, wanted: &(SocketAddrAny, SocketAddrAny), left: &mut usize) -> Option<OwnedFd> {
+    sockets(process, left).find(|fd| {
+        // One end's name is the other end's peer.
+        addresses(fd.as_fd()).is_some_and(|(own, other)| (&other, &own) == (&wanted.0, &wanted.1))
+    })
+}
+
 /// Ends what a process may wait for on the sockets of a node that is no more: connections and datagrams that will not
 /// come. A descriptor that is connected sees its own end.
 pub(super) fn shut(tag: NodeTag, process: i32) {
-    for fd in sockets(process) {
+    for fd in sockets(process, &mut { MOST }) {
         if let Some(socket) = Socket::of(fd.as_fd())
             && socket.tag() == tag
             && (socket.kind() != Kind::Stream || sockopt::socket_acceptconn(&fd).unwrap_or(false))
@@ -47,22 +86,19 @@ pub(super) fn shut(tag: NodeTag, process: i32) {
     }
 }
 
-/// A copy of the descriptor that `end` is connected to.
-fn find(end: BorrowedFd<'_>, process: i32) -> Option<OwnedFd> {
-    let wanted = addresses(end)?;
-    sockets(process).find(|fd| {
-        // One end's name is the other end's peer.
-        addresses(fd.as_fd()).is_some_and(|(own, other)| (other, own) == wanted)
-    })
-}
-
-/// Copies of the sockets that a process has, as far as the system lets us look.
-fn sockets(process: i32) -> impl Iterator<Item = OwnedFd> {
+/// Copies of the sockets that a process has, as far as the system lets us look, out of `left` descriptors.
+fn sockets(process: i32, left: &mut usize) -> impl Iterator<Item = OwnedFd> + '_ {
     let pidfd = Pid::from_raw(process)
         .and_then(|process| rustix::process::pidfd_open(process, PidfdFlags::empty()).ok());
     let listed = fs::read_dir(format!("/proc/{process}/fd")).ok();
-    let listed = listed.into_iter().flatten().flatten().take(MOST);
-    listed.filter_map(move |listed| {
+    let may_look = |_: &fs::DirEntry| match left.checked_sub(1) {
+        Some(rest) => {
+            *left = rest;
+            true
+        }
+        None => false,
+    };
+    listed.into_iter().flatten().flatten().take_while(may_look).filter_map(move |listed| {
         let target = fs::read_link(listed.path()).ok()?;
         let number: RawFd = listed.file_name().to_str()?.parse().ok()?;
         if !target.to_str()?.starts_with("socket:") {

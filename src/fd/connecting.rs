@@ -12,7 +12,7 @@ use rustix::net::{RecvFlags, SocketAddrAny, SocketAddrUnix, SocketFlags};
 
 use super::ready::{self, Key};
 use super::server::{Entry, State};
-use super::sockets::{Phase, canonical, errno};
+use super::sockets::{Phase, errno};
 use super::stream::{Origin, Stream};
 use crate::socket::Connection;
 use crate::wait::Interest;
@@ -54,11 +54,20 @@ impl State {
         let opened = self.socket(socket);
         match opened.phase {
             Phase::Fresh => {}
-            Phase::Connecting(_) => return Err(Errno::ALREADY),
+            Phase::Connecting(key) => {
+                // It does not wait any more: its descriptor will come filled.
+                if asker.is_none()
+                    && let Some(Entry::Connecting(connecting)) = self.entry_mut(key)
+                {
+                    (connecting.fills, connecting.asker) = (true, None);
+                }
+                return Err(Errno::ALREADY);
+            }
             Phase::Connected(_) | Phase::Listening(_) => return Err(Errno::ISCONN),
             Phase::Datagrams(_) => return Err(Errno::INVAL),
         }
-        let remote = canonical(remote);
+        let remote = self.meant(remote);
+        let opened = self.socket(socket);
         if remote.ip().is_unspecified() || remote.port() == 0 {
             return Err(Errno::CONNREFUSED);
         }
@@ -161,7 +170,7 @@ impl State {
             }
             (Some((asker, Some(until))), None) if until <= now => {
                 // It goes on, as with TCP; the application leaves its descriptor filled.
-                connecting.asker = None;
+                (connecting.fills, connecting.asker) = (true, None);
                 self.reply(asker, &Reply::Failed(Errno::INPROGRESS.raw_os_error()));
             }
             _ => {}
@@ -196,10 +205,18 @@ impl State {
     fn begin_stream(&mut self, key: Key, mut connecting: Connecting) -> Option<Entry> {
         let data = connecting.data.take()?;
         if let Some(app_end) = connecting.filled.take() {
-            enlarge(app_end.as_fd());
-            // It became full and was not writable since, so whatever is there is filling.
-            while rustix::net::recv(&data, &mut self.buf[..], RecvFlags::DONTWAIT).is_ok_and(|(n, _)| n > 0) {
+            // It became full and was not writable since, so whatever is there now is filling. Once some of it is taken the
+            // application may write.
+            let mut filling = rustix::io::ioctl_fionread(&data).unwrap_or(0) as usize;
+            while filling > 0 {
+                let room = filling.min(self.buf.len());
+                match rustix::net::recv(&data, &mut self.buf[..room], RecvFlags::DONTWAIT) {
+                    Ok((taken @ 1.., _)) => filling -= taken,
+                    Err(Errno::INTR) => {}
+                    _ => break,
+                }
             }
+            enlarge(app_end.as_fd());
         }
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         enlarge(data.as_fd());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use peersock_fd::{Accepted, Errno, Name, SocketId, address, enlarge};
+use peersock_fd::{Accepted, Errno, Family, Name, SocketId, address, enlarge};
 use rustix::event::epoll::EventFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
@@ -55,8 +55,8 @@ impl State {
     ) -> Result<(), Errno> {
         if self.socket(socket).reserved.is_empty() {
             let any = match socket.family {
-                peersock_fd::Family::V4 => std::net::Ipv4Addr::UNSPECIFIED.into(),
-                peersock_fd::Family::V6 => std::net::IpAddr::from(std::net::Ipv6Addr::UNSPECIFIED),
+                Family::V4 => std::net::Ipv4Addr::UNSPECIFIED.into(),
+                Family::V6 => std::net::IpAddr::from(std::net::Ipv6Addr::UNSPECIFIED),
             };
             self.bind(socket, (any, 0).into())?;
         }
@@ -150,8 +150,12 @@ impl State {
             Err(_) => return Err((Errno::IO, connection)),
         };
         let family = listening.socket.family;
-        let shown = |address| super::sockets::shown(family, address);
-        let accepted = Accepted { id, peer: shown(peer), local: shown(connection.local_addr()) };
+        let (peer, local) = (self.shown(family, peer), self.shown(family, connection.local_addr()));
+        if Family::of(peer.ip()) != family || Family::of(local.ip()) != family {
+            // There are too many who have no IPv4 address.
+            return Err((Errno::ADDRNOTAVAIL, connection));
+        }
+        let accepted = Accepted { id, peer, local };
         let fd = match self.connect_to(listening.socket, accepted) {
             Ok(fd) => fd,
             Err(error) => return Err((error, connection)),

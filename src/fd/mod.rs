@@ -4,6 +4,7 @@
 //! the other ends of their AF_UNIX sockets and the node's connections. All of it runs in the node's engine thread: what
 //! arrives passes from the UDP socket to the application's descriptor without a thread being woken in between.
 
+mod aliases;
 mod app_end;
 mod connecting;
 mod datagram;
@@ -11,6 +12,7 @@ mod ends;
 mod host;
 mod listening;
 mod options;
+mod reaching;
 mod ready;
 mod requests;
 mod server;

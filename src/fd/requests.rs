@@ -10,6 +10,7 @@ use peersock_fd::{
 use rustix::event::epoll::EventFlags;
 use rustix::net::SocketFlags;
 
+use super::aliases::RANGE;
 use super::options::interface_name;
 use super::ready::Key;
 use super::server::{Entry, State};
@@ -117,7 +118,10 @@ impl State {
             Request::Associate(socket, remote) => done(self.associate(socket, remote)),
             Request::Reach(socket, remote, details) => done(self.reach(socket, remote, details)),
             Request::TakeReport(which) => Some(Reply::Report(self.take_report(which))),
-            Request::Routes => Some(Reply::Routes(self.networks().iter().flat_map(routes).collect())),
+            Request::Routes => {
+                let aliases = self.has_no_ipv4().then_some(RANGE);
+                Some(Reply::Routes(self.networks().iter().flat_map(routes).chain(aliases).collect()))
+            }
             Request::Resolve(name) => Some(Reply::Resolved(self.resolve(&name))),
             Request::NameOf(ip) => Some(Reply::Name(self.name_of(ip))),
             Request::Interfaces => Some(Reply::Interfaces(self.interfaces())),
@@ -130,8 +134,8 @@ impl State {
                 Which::Opened(socket) => socket.family,
                 Which::Accepted(_) => peersock_fd::Family::of(stream.connection.local_addr().ip()),
             };
-            let peer = stream.connection.peer_addr().ok().map(|peer| shown(family, peer));
-            return Reply::Addresses(shown(family, stream.connection.local_addr()), peer);
+            let (local, peer) = (stream.connection.local_addr(), stream.connection.peer_addr().ok());
+            return Reply::Addresses(self.shown(family, local), peer.map(|peer| self.shown(family, peer)));
         }
         let Which::Opened(socket) = which else { return failed(Errno::NOTCONN) };
         let unbound = match socket.family {
@@ -148,7 +152,8 @@ impl State {
         });
         match connecting {
             Some((local, peer)) => {
-                Reply::Addresses(shown(socket.family, local), peer.map(|peer| shown(socket.family, peer)))
+                let peer = peer.map(|peer| self.shown(socket.family, peer));
+                Reply::Addresses(self.shown(socket.family, local), peer)
             }
             None => Reply::Addresses(
                 opened.and_then(|opened| opened.bound()).unwrap_or((unbound, 0).into()),
@@ -179,6 +184,11 @@ impl State {
         report.destination = shown(socket.family, report.destination);
         opened.error = None;
         Some(report)
+    }
+
+    /// Whether none of its networks gives the node an IPv4 address.
+    pub(super) fn has_no_ipv4(&self) -> bool {
+        !self.networks().iter().flat_map(|network| &network.addresses).any(IpAddr::is_ipv4)
     }
 
     pub(super) fn networks(&self) -> Vec<Network> {

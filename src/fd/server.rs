@@ -10,6 +10,7 @@ use peersock_fd::{Errno, Name, NodeTag, SocketId, Token, address};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
+use super::aliases::Aliases;
 use super::app_end;
 use super::connecting::Connecting;
 use super::datagram::Datagrams;
@@ -57,6 +58,8 @@ pub(super) struct State {
     pub(super) accepted: HashMap<SocketId, Key>,
     timers: BTreeSet<(Instant, Key)>,
     last_key: Key,
+    /// IPv4 addresses of members that have none.
+    pub(super) aliases: Aliases,
     /// Room for what is on its way from one end to the other.
     pub(super) buf: Vec<u8>,
     /// Given up for a moment when descriptors run out, see [`State::turn_away`].
@@ -135,6 +138,7 @@ impl Server {
             accepted: HashMap::new(),
             timers: BTreeSet::new(),
             last_key: 0,
+            aliases: Aliases::default(),
             buf: vec![0; BUFFER],
             spare: spare(),
             draining: false,
@@ -168,6 +172,8 @@ impl Server {
         for key in streams {
             state.set_timer(now, key);
         }
+        // Nobody waits for datagrams: those that are here leave now.
+        state.send_all_datagrams();
     }
 
     /// Waits until no stream is left, or until `deadline`: then false.

@@ -114,12 +114,62 @@ impl State {
         }
     }
 
+    /// Where the node has no IPv4 address, has a listener on IPv4's wildcard take IPv6 connections, too.
+    fn add_ipv6(&mut self, node: &Arc<Inner>, socket: peersock_fd::Opened) {
+        let has_no_ipv4 = self.has_no_ipv4();
+        let opened = self.socket(socket);
+        if let [only] = &opened.reserved[..]
+            && only.local_addr().ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+            && has_no_ipv4
+        {
+            let local = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), only.local_addr().port());
+            let (device, options) = (opened.options.interface(), opened.options.tcp(false));
+            // Another socket may have the port, and keeps it.
+            opened.reserved.extend(Acceptor::reserve(node, device, local, options));
+        }
+    }
+
+    /// Has listeners on IPv4's wildcard leave IPv6 to a socket of that family. True if there were any.
+    fn give_way(&mut self, socket: peersock_fd::Opened, port: u16) -> bool {
+        let mut any = false;
+        for opened in self.opened.values_mut().filter(|_| socket.family == Family::V6) {
+            let is_both = opened.socket.family == Family::V4 && opened.reserved.len() > 1;
+            if is_both && opened.reserved[0].local_addr().port() == port {
+                opened.reserved.truncate(1);
+                any = true;
+            }
+        }
+        any
+    }
+
     fn bind_once(&mut self, socket: peersock_fd::Opened, local: SocketAddr) -> Result<(), Errno> {
         if socket.kind != peersock_fd::Kind::Stream {
             return self.bind_datagrams(socket, local);
         }
         let node = self.node.upgrade().ok_or(Errno::NETDOWN)?;
-        self.socket(socket).bind(&node, local)
+        match self.socket(socket).bind(&node, local) {
+            Err(Errno::ADDRINUSE) if self.give_way(socket, local.port()) => {
+                self.socket(socket).bind(&node, local)?;
+            }
+            result => result?,
+        }
+        self.add_ipv6(&node, socket);
+        Ok(())
+    }
+
+    /// The address that is meant: a mapped one is IPv4's, and an alias that of a member.
+    pub(super) fn meant(&self, address: SocketAddr) -> SocketAddr {
+        let address = canonical(address);
+        SocketAddr::new(self.aliases.meant(address.ip()), address.port())
+    }
+
+    /// An address as a socket of a family shows it, see [`shown`]: for IPv4 those of IPv6 have aliases.
+    pub(super) fn shown(&mut self, family: Family, address: SocketAddr) -> SocketAddr {
+        let alias = match (family, address.ip()) {
+            (Family::V4, IpAddr::V6(ip)) => self.aliases.of(ip),
+            _ => None,
+        };
+        alias.map_or_else(|| shown(family, address), |alias| SocketAddr::new(alias.into(), address.port()))
     }
 
     /// Forgets the bound sockets that nobody has open any more, of one port or of all. The kernel tells of no closing

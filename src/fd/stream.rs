@@ -187,7 +187,8 @@ impl Stream {
                     self.left.extend_from_slice(&buf[written..length]);
                     // Where less was there than asked for, the descriptor tells when there is more.
                     self.readable = length == room || self.ended || self.draining;
-                    if self.readable { Progress::More } else { Progress::Blocked }
+                    // The next turn finds out what the rest waits for.
+                    if self.readable || !self.left.is_empty() { Progress::More } else { Progress::Blocked }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.left.extend_from_slice(&buf[..length]);

@@ -307,6 +307,11 @@ impl Acceptor {
     pub(crate) fn local_addr(&self) -> SocketAddr {
         self.listener.local()
     }
+
+    /// What connections have that come from now on.
+    pub(crate) fn set_options(&self, options: TcpOptions) {
+        self.listener.set_options(options);
+    }
 }
 
 impl Drop for Acceptor {

@@ -306,9 +306,11 @@ impl From<Option<Duration>> for KeepAlive {
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct UdpOptions {
-    /// SO_REUSEADDR: several sockets may bind the same address; the youngest gets the datagrams.
+    /// SO_REUSEADDR: several sockets that all have it may bind the same address; the youngest gets the datagrams.
     /// Default off.
     pub reuse_address: bool,
+    /// SO_REUSEPORT: as above, but each gets its share of the datagrams, by their addresses and ports. Default off.
+    pub reuse_port: bool,
     /// SO_RCVBUF, instead of [`Config::udp_receive_buffer`], bytes.
     pub receive_buffer: Option<usize>,
     /// What its packets' IP headers say; see [`UdpSocket::set_ip_options`](crate::UdpSocket::set_ip_options).

@@ -35,6 +35,11 @@ impl Inbox {
         Self { queue, error: None, reports, groups: Groups::default() }
     }
 
+    /// Changes how many bytes of datagrams it keeps. What is there stays.
+    pub(crate) fn set_limit(&mut self, limit: usize) {
+        self.queue.set_limit(limit);
+    }
+
     /// Appends a datagram; `false` if there is no room.
     pub(crate) fn push(&mut self, origin: Origin, data: &[u8]) -> bool {
         self.queue.push(origin, data)

@@ -18,6 +18,11 @@ impl<T: Clone> DatagramQueue<T> {
         Self { limit, entries: VecDeque::new(), bytes: VecDeque::new() }
     }
 
+    /// Changes the limit. What is there stays.
+    pub(crate) fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
     /// Appends a datagram; `false` if there is no room. An empty queue takes one of any size.
     pub(crate) fn push(&mut self, about: T, data: &[u8]) -> bool {
         let used = self.bytes.len() + self.entries.len() * CHARGE;

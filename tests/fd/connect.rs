@@ -51,6 +51,32 @@ fn without_waiting_the_socket_is_writable_when_the_connection_stands() {
 }
 
 #[test]
+fn what_is_written_as_soon_as_the_socket_is_writable_arrives() {
+    let (a, b) = Served::pair();
+    let (listener, address) = b.listen(SocketFlags::empty());
+    let echo = thread::spawn(move || {
+        for _ in 0..300 {
+            let (accepted, _) = overlay(&listener).accept(SocketFlags::empty()).expect("a connection");
+            let mut file = std::fs::File::from(accepted);
+            let mut buf = [0; 3];
+            file.read_exact(&mut buf).expect("three bytes");
+            file.write_all(&buf).expect("room");
+        }
+    });
+    for _ in 0..300 {
+        let fd = a.socket(SocketFlags::NONBLOCK);
+        assert_eq!(errno(overlay(&fd).connect(Some(address))), Errno::INPROGRESS);
+        // Without sleeping in between, so that it is the first to know.
+        while rustix::io::write(&fd, b"now") == Err(Errno::AGAIN) {}
+        assert_eq!(poll(&fd, PollFlags::IN), PollFlags::IN, "it was lost");
+        let mut buf = [0; 3];
+        assert_eq!(rustix::io::read(&fd, &mut buf), Ok(3));
+        assert_eq!(&buf, b"now");
+    }
+    echo.join().expect("all are echoed");
+}
+
+#[test]
 fn while_it_connects_the_socket_is_neither_readable_nor_writable() {
     let a = Served::new("ff0001ffff000000");
     let fd = a.socket(SocketFlags::NONBLOCK);

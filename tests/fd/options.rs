@@ -15,6 +15,9 @@ const SOCKET: &[Case] = &[
     (SOL_SOCKET, libc::SO_REUSEADDR, &[1, 0], &[]),
     (SOL_SOCKET, libc::SO_REUSEPORT, &[1, 0], &[]),
     (SOL_SOCKET, libc::SO_BROADCAST, &[1, 0], &[]),
+    (SOL_SOCKET, libc::SO_OOBINLINE, &[1, 0], &[]),
+    (SOL_SOCKET, libc::SO_PRIORITY, &[6, 0], &[]),
+    (IPPROTO_IP, libc::IP_FREEBIND, &[1, 0], &[]),
     (IPPROTO_IP, libc::IP_TTL, &[1, 255, 64], &[0, 256, -2]),
     (IPPROTO_IP, libc::IP_TOS, &[0x10, 0], &[]),
     (IPPROTO_IP, libc::IP_MTU_DISCOVER, &[0, 1, 2, 3, 4, 5], &[6, -1]),
@@ -34,6 +37,9 @@ const STREAM: &[Case] = &[
     (IPPROTO_TCP, libc::TCP_KEEPIDLE, &[1, 32767], &[0, 32768]),
     (IPPROTO_TCP, libc::TCP_KEEPINTVL, &[1, 32767], &[0, 32768]),
     (IPPROTO_TCP, libc::TCP_KEEPCNT, &[1, 127], &[0, 128]),
+    (IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, &[5, 0], &[]),
+    (IPPROTO_TCP, libc::TCP_SYNCNT, &[3, 6], &[]),
+    (IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, &[1, 0], &[]),
     (IPPROTO_TCP, libc::TCP_USER_TIMEOUT, &[1000, 0], &[-1]),
     (IPPROTO_TCP, libc::TCP_MAXSEG, &[88, 1000], &[87, 40_000]),
 ];
@@ -193,4 +199,47 @@ fn a_socket_bound_to_a_network_sends_nowhere_else() {
     let stream = a.socket(SocketFlags::empty());
     set_bytes(&stream, SOL_SOCKET, libc::SO_BINDTODEVICE, b"ps2").expect("the second network");
     assert_eq!(errno(overlay(&stream).connect(Some(address))), Errno::NETUNREACH);
+}
+
+#[test]
+fn a_deferred_connection_is_accepted_with_its_first_data() {
+    let (a, b) = Served::pair();
+    let listener = b.socket(SocketFlags::NONBLOCK);
+    overlay(&listener).bind(std::net::SocketAddr::new(b.ip(), 0)).expect("a free port");
+    overlay(&listener).listen(5).expect("it listens");
+    set(&listener, IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, 60).expect("an option");
+    let fd = a.socket(SocketFlags::empty());
+    overlay(&fd).connect(Some(overlay(&listener).local_addr().expect("bound"))).expect("somebody listens");
+    let flags = crate::common::poll_for(&listener, rustix::event::PollFlags::IN, 1);
+    assert_eq!(flags, rustix::event::PollFlags::empty());
+    rustix::io::write(&fd, b"x").expect("room");
+    assert_eq!(crate::common::poll(&listener, rustix::event::PollFlags::IN), rustix::event::PollFlags::IN);
+}
+
+#[test]
+fn listeners_that_reuse_a_port_share_its_connections() {
+    let (a, b) = Served::pair();
+    let listener = |port| {
+        let fd = b.socket(SocketFlags::NONBLOCK);
+        set(&fd, SOL_SOCKET, libc::SO_REUSEPORT, 1).expect("an option");
+        overlay(&fd).bind(std::net::SocketAddr::new(b.ip(), port)).expect("a shared port");
+        overlay(&fd).listen(100).expect("it listens");
+        fd
+    };
+    let listeners = [listener(5000), listener(5000)];
+    let address = std::net::SocketAddr::new(b.ip(), 5000);
+    let connected: Vec<_> = (0..40)
+        .map(|_| {
+            let fd = a.socket(SocketFlags::empty());
+            overlay(&fd).connect(Some(address)).expect("somebody listens");
+            fd
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(200));
+    let count = |listener: &OwnedFd| {
+        std::iter::from_fn(|| overlay(listener).accept(SocketFlags::empty()).ok()).count()
+    };
+    let counts = listeners.each_ref().map(count);
+    assert!(counts.iter().all(|count| (5..=35).contains(count)), "{counts:?}");
+    assert_eq!(counts[0] + counts[1], connected.len());
 }

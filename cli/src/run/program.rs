@@ -38,6 +38,13 @@ pub(super) fn check(program: &Path) -> Outcome<PathBuf> {
             path.display()
         )));
     }
+    if has_capabilities(&path) && !rustix::process::geteuid().is_root() {
+        return Err(Failure::new(format_args!(
+            "{} gains capabilities when it starts, so the system ignores preloaded libraries; run a copy of it, which \
+             has none, or use `peersock ping`",
+            path.display()
+        )));
+    }
     let mut head = Vec::new();
     File::open(&path)?.take(HEAD).read_to_end(&mut head)?;
     if let Some(interpreter) = script_interpreter(&head) {
@@ -99,6 +106,11 @@ fn script_interpreter(head: &[u8]) -> Option<String> {
         env if env.ends_with("/env") => words.find(|word| !word.starts_with('-')).map(str::to_owned),
         interpreter => Some(interpreter.to_owned()),
     }
+}
+
+/// Whether a file gives capabilities to who runs it (capabilities(7)).
+fn has_capabilities(path: &Path) -> bool {
+    rustix::fs::getxattr(path, "security.capability", &mut [0u8; 64][..]).is_ok()
 }
 
 fn is_32_bit(head: &[u8]) -> bool {

@@ -225,7 +225,8 @@ fn descendants(process: u32) -> BTreeSet<u32> {
 impl Finished {
     #[track_caller]
     pub(crate) fn success(self) -> Finished {
-        assert_eq!(self.status.code(), Some(0), "stderr: {}", self.stderr);
+        let stdout = String::from_utf8_lossy(&self.stdout);
+        assert_eq!(self.status.code(), Some(0), "stderr: {}\nstdout: {stdout:.2000}", self.stderr);
         self
     }
 

@@ -210,6 +210,42 @@ static void errors_and_options(void) {
     close(fd);
 }
 
+/* Several datagrams at once, with the addresses that they come from and go to. */
+static void datagrams(void) {
+    int fd = socket(AF_INET, SOCK_DGRAM, 0), on = 1;
+    struct timeval patience = {10, 0};
+    CHECK(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) == 0);
+    CHECK(setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof on) == 0);
+    char sent[3][2] = {"a", "b", "c"}, got[3][10];
+    char control[3][200];
+    struct sockaddr_in from[3];
+    struct iovec out_pieces[3], in_pieces[3];
+    struct mmsghdr out[3] = {0}, in[3] = {0};
+    for (int i = 0; i < 3; i++) {
+        out_pieces[i] = (struct iovec){sent[i], 1}, in_pieces[i] = (struct iovec){got[i], 10};
+        out[i].msg_hdr = (struct msghdr){&server, sizeof server, &out_pieces[i], 1, NULL, 0, 0};
+        in[i].msg_hdr =
+            (struct msghdr){&from[i], sizeof from[i], &in_pieces[i], 1, control[i], sizeof control[i], 0};
+    }
+    CHECK(sendmmsg(fd, out, 3, 0) == 3);
+    int have = 0, seen = 0;
+    while (have < 3) {
+        int n = recvmmsg(fd, in + have, 3 - have, MSG_WAITFORONE, NULL);
+        CHECK(n > 0);
+        have += n;
+    }
+    for (int i = 0; i < 3; i++) {
+        CHECK(in[i].msg_len == 1 && memcmp(&from[i], &server, 8) == 0);
+        seen += got[i][0];
+        struct cmsghdr *header = CMSG_FIRSTHDR(&in[i].msg_hdr);
+        CHECK(header != NULL && header->cmsg_type == IP_PKTINFO);
+    }
+    CHECK(seen == 'a' + 'b' + 'c');
+    CHECK(connect(fd, (void *)&closed, sizeof closed) == 0 && send(fd, "x", 1, 0) == 1);
+    CHECK(recv(fd, got[0], 10, 0) == -1 && errno == ECONNREFUSED);
+    close(fd);
+}
+
 /* Takes one connection on a socket that was bound to no port in particular. */
 static void accepted(void) {
     int fd = socket(AF_INET6, SOCK_STREAM, 0);
@@ -234,7 +270,7 @@ int main(int count, char **words) {
     CHECK(inet_pton(AF_INET, words[1], &server.sin_addr) == 1);
     closed = server, closed.sin_port = htons(atoi(words[3]));
     epoll_before_connect(), ppoll_and_pselect(), descriptors_that_are_copied(), descriptors_that_are_passed();
-    everything_closed(), many_at_once(), errors_and_options();
+    everything_closed(), many_at_once(), errors_and_options(), datagrams();
     puts("all well");
     return 0;
 }

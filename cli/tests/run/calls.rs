@@ -14,7 +14,9 @@ fn sockets_survive_what_programs_do_with_descriptors() {
     let mut cc = Command::new("cc");
     cc.args(["-O2", "-Wall", "-D_FORTIFY_SOURCE=2", "-o"]).arg(&program).arg(source);
     run(cc).success();
-    let _echo = lab.start("alpha", &["socat", "TCP-LISTEN:7000,fork,reuseaddr", "EXEC:cat"]);
+    let servers =
+        "socat UDP-RECVFROM:7000,fork EXEC:cat & exec socat TCP-LISTEN:7000,fork,reuseaddr EXEC:cat";
+    let _echo = lab.start("alpha", &["sh", "-c", servers]);
     let got = lab.bash("beta", "up 7000; ./calls 10.77.0.1 7000 7999");
     assert_eq!(got.text(), "all well\n");
 
@@ -58,4 +60,39 @@ gaierror
 gaierror
 ";
     assert_eq!(got.text(), wanted);
+}
+
+#[test]
+fn a_reset_is_told_to_the_child_that_has_the_connection() {
+    let test = "a_reset_is_told_to_the_child_that_has_the_connection";
+    let Some(lab) = Lab::with(test, &["python3"]) else { return };
+    // The process that listened has ended by then, as with daemons.
+    let server = lab.write(
+        "server.py",
+        "import os, socket
+s = socket.create_server(('', 7000))
+if os.fork(): os._exit(0)
+if os.fork(): os._exit(os.wait()[1])
+connection, _ = s.accept()
+try:
+    while connection.recv(100): pass
+    print('end', flush=True)
+except ConnectionResetError:
+    print('reset', flush=True)
+",
+    );
+    let client = lab.write(
+        "client.py",
+        "import socket, struct, time
+s = socket.create_connection(('10.77.0.1', 7000))
+s.sendall(b'x')
+time.sleep(0.2)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+s.close()
+",
+    );
+    let serving = lab.start("alpha", &["python3", &server]);
+    let script = format!("try python3 {client}");
+    lab.bash("beta", &script);
+    assert_eq!(serving.finish().success().text(), "reset\n");
 }

@@ -86,11 +86,28 @@ impl Lab {
 
     /// `peersock run` of a program as a member.
     pub(crate) fn command(&self, member: &str, options: &[&str], program: &[impl AsRef<OsStr>]) -> Command {
+        self.command_in(&self.path("network.toml"), member, options, program)
+    }
+
+    /// The ID of an ad-hoc network of this test's own.
+    pub(crate) fn ad_hoc(&self) -> String {
+        let random = RandomState::new().hash_one(std::process::id());
+        format!("ff{:04x}ffff000000", 1 + random as u16 % 8000)
+    }
+
+    /// The same in another network.
+    pub(crate) fn command_in(
+        &self,
+        network: &Path,
+        member: &str,
+        options: &[&str],
+        program: &[impl AsRef<OsStr>],
+    ) -> Command {
         // It is told to end when this test ends, however that comes about.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM", env!("CARGO_BIN_EXE_peersock")]);
         command.args(["run", "--quiet", "--interface", "lo"]);
-        command.arg("--state").arg(self.path(member)).arg("--network").arg(self.path("network.toml"));
+        command.arg("--state").arg(self.path(member)).arg("--network").arg(network);
         command.args(options).arg("--").args(program);
         command.env_remove("PEERSOCK_SECRET").env_remove("PEERSOCK_LOG");
         command.env("PEERSOCK_PRELOAD", &self.preload).current_dir(self.dir.path());

@@ -1,5 +1,6 @@
 //! Unmodified programs on the overlay: `peersock run`.
 
+mod adhoc;
 mod calls;
 #[path = "../program/common.rs"]
 #[allow(dead_code, reason = "the other tests use the rest")]

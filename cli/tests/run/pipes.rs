@@ -1,6 +1,6 @@
 //! Programs that carry bytes between descriptors and sockets.
 
-use crate::lab::{Lab, sha256};
+use crate::lab::{Lab, is_root, sha256};
 
 #[test]
 fn netcat_and_socat_and_bash_carry_bytes_both_ways() {
@@ -49,4 +49,52 @@ fn iperf3_measures_tcp_in_both_directions() {
          done",
     );
     assert_eq!(got.text(), "1\n".repeat(4));
+}
+
+#[test]
+fn socat_netcat_and_iperf3_carry_datagrams() {
+    let test = "socat_netcat_and_iperf3_carry_datagrams";
+    let Some(lab) = Lab::with(test, &["socat", "nc", "iperf3", "python3"]) else { return };
+    let script = lab.write(
+        "servers",
+        "cd @DIR@
+         socat UDP6-RECVFROM:7000,fork,ipv6only=0 EXEC:cat &
+         socat UDP-LISTEN:7001,fork EXEC:cat &
+         nc -lu 7002 > received &
+         iperf3 -s &
+         wait",
+    );
+    let _servers = lab.start("alpha", &["bash", &script]);
+    let got = lab.bash(
+        "beta",
+        "up 5201
+         answer() { [ \"$(echo $1 | timeout 2 socat -t 1 - $2)\" = $1 ]; }
+         try answer one UDP:10.77.0.1:7000
+         try answer two 'UDP6:[fd77::1]:7000'
+         try answer three UDP:alpha:7001
+         head -c 1400 /dev/zero | nc -u -w 1 10.77.0.1 7002 || true
+         try eval '[ $(stat -c %s received) = 1400 ]'
+         for options in '' -R -6; do
+           iperf3 -c alpha -u -b 10M -n 1M -l 1200 $options -J > report || { cat report; exit 1; }
+           python3 -c 'import json; s = json.load(open(\"report\"))[\"end\"][\"sum\"]; \
+             print(s[\"packets\"] > 800, s[\"lost_packets\"] < 80)'
+         done",
+    );
+    assert_eq!(got.text(), "True True\n".repeat(3));
+}
+
+#[test]
+fn ping_is_answered() {
+    let Some(lab) = Lab::with("ping_is_answered", &["ping"]) else { return };
+    let _member = lab.start("alpha", &["sleep", "1000"]);
+    let got = lab.bash(
+        "beta",
+        "for a in 10.77.0.1 fd77::1 alpha; do ping -c 2 -i 0.2 -w 50 $a | grep -o '2 rec'; done",
+    );
+    assert_eq!(got.text(), "2 rec\n".repeat(3));
+    if is_root() {
+        // A copy has no capabilities, so the kernel allows nobody to ping with it; members are not the kernel's matter.
+        let script = "cp $(command -v ping) copy; setpriv --reuid 65534 --clear-groups ./copy -c 2 -i 0.2 -w 50 10.77.0.1";
+        assert!(lab.bash("beta", script).text().contains("2 received"));
+    }
 }

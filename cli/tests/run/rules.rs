@@ -142,7 +142,10 @@ fn programs_that_cannot_be_reached_are_refused_with_the_reason() {
         return;
     }
     let copy = lab.path("peersock");
-    fs::copy(env!("CARGO_BIN_EXE_peersock"), &copy).unwrap();
+    // By another program: what another test's thread starts meanwhile would have the file open for writing.
+    let mut cp = Command::new("cp");
+    cp.arg(env!("CARGO_BIN_EXE_peersock")).arg(&copy);
+    run(cp).success();
     let preload = lab.path("libpeersock_preload.so");
     fs::write(&preload, b"").unwrap();
     let mut command = Command::new("setpriv");

@@ -9,6 +9,7 @@
 //! for the length that is given with it.
 #![allow(unsafe_code)]
 
+mod ancillary;
 mod calls;
 mod messages;
 mod options;

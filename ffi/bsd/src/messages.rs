@@ -8,6 +8,7 @@ use libc::{c_int, c_uint, c_void, iovec, mmsghdr, msghdr, size_t, sockaddr, sock
 use peersock_fd::{Errno, Kind, RecvFlags, SendFlags, Socket};
 
 use crate::Result;
+use crate::ancillary::{self, Control};
 use crate::raw::check;
 use crate::sockaddr::{read, write, write_to};
 
@@ -30,14 +31,12 @@ pub unsafe fn sendto(
     length: socklen_t,
 ) -> Result<ssize_t> {
     check_send(socket, flags)?;
-    if socket.kind() == Kind::Stream || address.is_null() {
+    if socket.kind() == Kind::Stream {
         // As TCP, which does not look at the address.
         let none = ptr::null::<sockaddr>();
         // SAFETY: the caller's pointer goes to the kernel as it is.
         return check(unsafe { libc::syscall(libc::SYS_sendto, raw(socket), data, size, flags, none, 0) });
     }
-    // SAFETY: the caller's.
-    let remote = unsafe { read(address, length) }?.ok_or(Errno::AFNOSUPPORT)?;
     if data.is_null() && size > 0 {
         return Err(Errno::FAULT);
     }
@@ -47,7 +46,16 @@ pub unsafe fn sendto(
         _ => unsafe { slice::from_raw_parts(data.cast::<u8>(), size) },
     };
     let flags = SendFlags::from_bits_retain(flags as u32);
-    Ok(socket.send_to(&[IoSlice::new(data)], flags, remote, None)? as ssize_t)
+    let data = [IoSlice::new(data)];
+    let sent = match address.is_null() {
+        true => socket.send(&data, flags, None),
+        false => {
+            // SAFETY: the caller's.
+            let remote = unsafe { read(address, length) }?.ok_or(Errno::AFNOSUPPORT)?;
+            socket.send_to(&data, flags, remote, None)
+        }
+    };
+    Ok(sent? as ssize_t)
 }
 
 /// recvfrom(2).
@@ -65,7 +73,7 @@ pub unsafe fn recvfrom(
     address: *mut sockaddr,
     length: *mut socklen_t,
 ) -> Result<ssize_t> {
-    if socket.kind() == Kind::Stream || address.is_null() {
+    if socket.kind() == Kind::Stream && flags & libc::MSG_ERRQUEUE == 0 {
         let none = ptr::null::<c_void>();
         // SAFETY: the caller's pointer goes to the kernel as it is.
         let returned =
@@ -85,6 +93,12 @@ pub unsafe fn recvfrom(
         // SAFETY: the caller says that so many bytes are there.
         _ => unsafe { slice::from_raw_parts_mut(buf.cast::<u8>(), size) },
     };
+    if flags & libc::MSG_ERRQUEUE != 0 {
+        let report = socket.recv_error()?;
+        // SAFETY: the caller's.
+        unsafe { write(report.destination, address, length) }?;
+        return Ok(scatter(&report.quoted, &mut [IoSliceMut::new(buf)]) as ssize_t);
+    }
     let flags = RecvFlags::from_bits_retain(flags as u32);
     let received = socket.recv_from(&mut [IoSliceMut::new(buf)], flags)?;
     if let Some(remote) = received.remote {
@@ -108,7 +122,7 @@ pub unsafe fn sendmsg(socket: &Socket<'_>, message: *const msghdr, flags: c_int)
     check_send(socket, flags)?;
     // SAFETY: the caller says that there is one.
     let message = unsafe { &*message };
-    if socket.kind() == Kind::Stream || message.msg_name.is_null() {
+    if socket.kind() == Kind::Stream {
         let mut plain = *message;
         (plain.msg_name, plain.msg_namelen) = (ptr::null_mut(), 0);
         // Descriptors must not be passed to the node.
@@ -116,12 +130,20 @@ pub unsafe fn sendmsg(socket: &Socket<'_>, message: *const msghdr, flags: c_int)
         // SAFETY: the caller's pointers go to the kernel as they are.
         return check(unsafe { libc::syscall(libc::SYS_sendmsg, raw(socket), &raw const plain, flags) });
     }
-    // SAFETY: the caller's.
-    let remote = unsafe { read(message.msg_name.cast(), message.msg_namelen) }?.ok_or(Errno::AFNOSUPPORT)?;
     // SAFETY: `IoSlice` is guaranteed to be an `iovec`; the caller says that they are valid.
     let pieces = unsafe { pieces::<IoSlice<'_>>(message) }?;
+    // SAFETY: the caller's.
+    let details = unsafe { ancillary::read(message) }?;
     let flags = SendFlags::from_bits_retain(flags as u32);
-    Ok(socket.send_to(pieces, flags, remote, None)? as ssize_t)
+    let sent = match message.msg_name.is_null() {
+        true => socket.send(pieces, flags, details),
+        false => {
+            // SAFETY: the caller's.
+            let remote = unsafe { read(message.msg_name.cast(), message.msg_namelen) }?;
+            socket.send_to(pieces, flags, remote.ok_or(Errno::AFNOSUPPORT)?, details)
+        }
+    };
+    Ok(sent? as ssize_t)
 }
 
 /// recvmsg(2).
@@ -137,6 +159,10 @@ pub unsafe fn recvmsg(socket: &Socket<'_>, message: *mut msghdr, flags: c_int) -
     }
     // SAFETY: the caller says that there is one.
     let message = unsafe { &mut *message };
+    if flags & libc::MSG_ERRQUEUE != 0 {
+        // SAFETY: the caller's.
+        return unsafe { recv_error(socket, message) };
+    }
     if socket.kind() == Kind::Stream {
         let mut plain = *message;
         (plain.msg_name, plain.msg_namelen) = (ptr::null_mut(), 0);
@@ -151,7 +177,11 @@ pub unsafe fn recvmsg(socket: &Socket<'_>, message: *mut msghdr, flags: c_int) -
     let pieces = unsafe { pieces_mut(message) }?;
     let received = socket.recv_from(pieces, RecvFlags::from_bits_retain(flags as u32))?;
     message.msg_flags = if received.truncated { libc::MSG_TRUNC } else { 0 };
-    message.msg_controllen = 0;
+    // SAFETY: the caller's.
+    let mut control = unsafe { Control::new(message) };
+    if let Some(details) = &received.details {
+        control.put_details(socket.family(), received.remote, details);
+    }
     message.msg_namelen = match received.remote {
         // SAFETY: the caller says that there is room for so much of a name.
         Some(remote) if !message.msg_name.is_null() => unsafe {
@@ -160,6 +190,40 @@ pub unsafe fn recvmsg(socket: &Socket<'_>, message: *mut msghdr, flags: c_int) -
         _ => 0,
     };
     Ok(received.length as ssize_t)
+}
+
+/// recvmsg(2) with MSG_ERRQUEUE.
+///
+/// # Safety
+/// See the crate.
+unsafe fn recv_error(socket: &Socket<'_>, message: &mut msghdr) -> Result<ssize_t> {
+    // SAFETY: `IoSliceMut` is guaranteed to be an `iovec`; the caller says that they are valid.
+    let pieces = unsafe { pieces_mut(message) }?;
+    let report = socket.recv_error()?;
+    let copied = scatter(&report.quoted, pieces);
+    message.msg_flags = libc::MSG_ERRQUEUE;
+    if copied < report.quoted.len() {
+        message.msg_flags |= libc::MSG_TRUNC;
+    }
+    // SAFETY: the caller's.
+    unsafe { Control::new(message) }.put_report(socket.family(), &report);
+    message.msg_namelen = match message.msg_name.is_null() {
+        true => 0,
+        // SAFETY: the caller says that there is room for so much of a name.
+        false => unsafe { write_to(report.destination, message.msg_name.cast(), message.msg_namelen) },
+    };
+    Ok(copied as ssize_t)
+}
+
+/// Copies as much as fits.
+fn scatter(mut data: &[u8], pieces: &mut [IoSliceMut<'_>]) -> usize {
+    let whole = data.len();
+    for piece in pieces {
+        let fits = piece.len().min(data.len());
+        piece[..fits].copy_from_slice(&data[..fits]);
+        data = &data[fits..];
+    }
+    whole - data.len()
 }
 
 /// sendmmsg(2).

@@ -66,10 +66,17 @@ pub(crate) unsafe fn settle_remote<'a>(
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
     let is_internet = matches!(domain, libc::AF_INET | libc::AF_INET6);
-    finish(match rules().filter(|rules| rules.only && is_internet) {
-        Some(rules) => bsd::socket(&rules.client, domain, kind, protocol),
-        // SAFETY: no pointers.
-        None => check(unsafe { libc::syscall(libc::SYS_socket, domain, kind, protocol) }).map(|n| n as c_int),
+    let rules = rules().filter(|_| is_internet);
+    let overlay = |rules: &Rules| bsd::socket(&rules.client, domain, kind, protocol);
+    if let Some(rules) = rules.filter(|rules| rules.only) {
+        return finish(overlay(rules));
+    }
+    // SAFETY: no pointers.
+    let opened = check(unsafe { libc::syscall(libc::SYS_socket, domain, kind, protocol) });
+    finish(match (opened, rules) {
+        // Who may not ping others may still ping members.
+        (Err(error @ (Errno::PERM | Errno::ACCESS)), Some(rules)) => overlay(rules).map_err(|_| error),
+        (opened, _) => opened.map(|fd| fd as c_int),
     })
 }
 

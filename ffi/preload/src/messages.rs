@@ -5,10 +5,71 @@ use std::os::fd::RawFd;
 
 use libc::{c_int, c_uint, c_void, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
 use peersock_bsd as bsd;
-use peersock_bsd::check;
+use peersock_bsd::{Errno, check};
+use peersock_fd::Kind;
 
 use crate::hooks::{overlay, settle_remote};
 use crate::kernel::finish;
+
+/// send(2). All but what only an overlay socket needs is the kernel's: a look at each descriptor would cost every program.
+///
+/// # Safety
+/// As send(2).
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn send(fd: RawFd, data: *const c_void, size: size_t, flags: c_int) -> ssize_t {
+    let none = std::ptr::null::<sockaddr>();
+    // The kernel's AF_UNIX sockets would take it out of the stream.
+    if flags & libc::MSG_OOB != 0 {
+        // SAFETY: the program's pointers, as it must pass them to send(2).
+        return unsafe { sendto(fd, data, size, flags, none, 0) };
+    }
+    // SAFETY: as above.
+    let sent = check(unsafe { libc::syscall(libc::SYS_sendto, fd, data, size, flags, none, 0) });
+    finish(sent.map_err(|error| meaning(fd, error)))
+}
+
+/// recv(2), in the same way.
+///
+/// # Safety
+/// As recv(2).
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn recv(fd: RawFd, buf: *mut c_void, size: size_t, flags: c_int) -> ssize_t {
+    let (none, length) = (std::ptr::null_mut::<sockaddr>(), std::ptr::null_mut::<socklen_t>());
+    // SAFETY: the program's pointers, as it must pass them to recv(2).
+    let received = check(unsafe { libc::syscall(libc::SYS_recvfrom, fd, buf, size, flags, none, length) });
+    finish(received.map_err(|error| meaning(fd, error)))
+}
+
+/// recv(2) as programs call it that were compiled with `_FORTIFY_SOURCE`.
+///
+/// # Safety
+/// As recv(2).
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn __recv_chk(
+    fd: RawFd,
+    buf: *mut c_void,
+    size: size_t,
+    room: size_t,
+    flags: c_int,
+) -> ssize_t {
+    if size > room {
+        // The C library ends such a program.
+        std::process::abort();
+    }
+    // SAFETY: the caller's.
+    unsafe { recv(fd, buf, size, flags) }
+}
+
+/// What the kernel's error means on a datagram socket of the overlay: the node has something to tell.
+fn meaning(fd: RawFd, error: Errno) -> Errno {
+    if error != Errno::CONNRESET {
+        return error;
+    }
+    match overlay(fd).filter(|socket| socket.kind() != Kind::Stream) {
+        Some(socket) => socket.take_error().ok().flatten().unwrap_or(Errno::CONNREFUSED),
+        None => error,
+    }
+}
 
 /// # Safety
 /// As sendto(2).

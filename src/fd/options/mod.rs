@@ -6,6 +6,7 @@ mod table;
 mod tcp_info;
 mod value;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -41,6 +42,7 @@ pub(super) struct Options {
     cork: bool,
     quick_ack: bool,
     max_segment: Option<u16>,
+    defer_accept: Option<Duration>,
     user_timeout: Option<Duration>,
     /// SO_LINGER in seconds.
     linger: Option<u32>,
@@ -52,6 +54,8 @@ pub(super) struct Options {
     header_included: bool,
     checksum: Option<u16>,
     icmp_filter: IcmpFilter,
+    /// Those that mean nothing here, by level and number.
+    kept: BTreeMap<(i32, i32), i32>,
     /// Groups that were joined before the socket was bound.
     pub(super) groups: Vec<(Option<InterfaceId>, IpAddr)>,
 }
@@ -104,6 +108,7 @@ impl Default for Options {
             cork: false,
             quick_ack: true,
             max_segment: None,
+            defer_accept: None,
             user_timeout: None,
             linger: None,
             congestion: CongestionControl::default(),
@@ -114,6 +119,7 @@ impl Default for Options {
             header_included: false,
             checksum: None,
             icmp_filter: IcmpFilter::default(),
+            kept: BTreeMap::new(),
             groups: Vec::new(),
         }
     }
@@ -127,6 +133,8 @@ impl Options {
             keepalive: self.keepalive,
             reset_on_close: self.linger == Some(0),
             reuse_address: self.reuse_address,
+            reuse_port: self.reuse_port,
+            defer_accept: self.defer_accept,
             user_timeout: self.user_timeout,
             send_buffer: self.send_buffer,
             receive_buffer: self.receive_buffer,
@@ -139,8 +147,12 @@ impl Options {
 
     /// What a datagram socket is bound with.
     pub(super) fn udp(&self) -> UdpOptions {
-        let reuse_address = self.reuse_address || self.reuse_port;
-        UdpOptions { reuse_address, receive_buffer: self.receive_buffer, ..UdpOptions::default() }
+        UdpOptions {
+            reuse_address: self.reuse_address,
+            reuse_port: self.reuse_port,
+            receive_buffer: self.receive_buffer,
+            ..UdpOptions::default()
+        }
     }
 
     /// The options of a raw socket, of which `others` are not the application's.
@@ -229,7 +241,7 @@ impl State {
         value: &[u8],
     ) -> Result<(), Errno> {
         let row = self.row(which, level, name)?;
-        if !matches!(row.access, Access::Both | Access::Set) {
+        if !matches!(row.access, Access::Both | Access::Set | Access::Kept(_)) {
             return Err(Errno::NOPROTOOPT);
         }
         if set::is_membership(row) {
@@ -255,6 +267,9 @@ impl State {
         if let Some(transport) = &opened.transport {
             transport.apply(&opened.options);
         }
+        for acceptor in &opened.reserved {
+            acceptor.set_options(opened.options.tcp(acceptor.local_addr().is_ipv4()));
+        }
         Ok(())
     }
 
@@ -267,7 +282,7 @@ impl State {
         length: usize,
     ) -> Result<Vec<u8>, Errno> {
         let row = self.row(which, level, name)?;
-        if !matches!(row.access, Access::Both | Access::Get) {
+        if !matches!(row.access, Access::Both | Access::Get | Access::Kept(_)) {
             return Err(Errno::NOPROTOOPT);
         }
         let mut value = match get::is_of_path(row) {

@@ -138,6 +138,7 @@ impl Transport for Echo {
         let ip = options.ip_for(self.socket.local().is_ipv4());
         self.lock().wants_reports = ip.receive_errors;
         follow(|ip| self.socket.set_ip_options(ip), ip);
+        options.receive_buffer().into_iter().for_each(|limit| self.socket.set_receive_buffer(limit));
     }
 
     fn change_membership(&self, _: Option<InterfaceId>, _: IpAddr, _: bool) -> Result<(), Error> {

@@ -29,9 +29,8 @@ impl Raw {
         options: &Options,
     ) -> Result<Self, Error> {
         let interface = interface_of(node, local.ip(), options.interface())?;
-        let own = RawOptions { receive_buffer: options.receive_buffer(), ..RawOptions::default() };
         let stack = node.driver.datapath.stack();
-        let socket = stack.raw_open(interface, local.is_ipv6(), protocol, own)?;
+        let socket = stack.raw_open(interface, local.is_ipv6(), protocol, RawOptions::default())?;
         node.add_socket(&socket);
         let raw = Self { node: Arc::clone(node), socket };
         raw.socket.bind(local.ip())?;
@@ -90,6 +89,7 @@ impl Transport for Raw {
 
     fn apply(&self, options: &Options) {
         let ip = options.ip_for(self.socket.local().is_ipv4());
+        options.receive_buffer().into_iter().for_each(|limit| self.socket.set_receive_buffer(limit));
         let own = options.raw(RawOptions { ip, ..self.socket.options() });
         if let Err(error) = self.socket.set_options(own) {
             tracing::debug!(%error, "options of a raw socket were refused");

@@ -152,6 +152,7 @@ impl Transport for Udp {
     fn apply(&self, options: &Options) {
         for socket in &self.sockets {
             follow(|ip| socket.set_ip_options(ip), options.ip_for(socket.local().is_ipv4()));
+            options.receive_buffer().into_iter().for_each(|limit| socket.set_receive_buffer(limit));
         }
     }
 

@@ -255,6 +255,11 @@ impl IcmpSocket {
         Ok(EchoReply { len: len.min(buf.len()), ..reply })
     }
 
+    /// SO_RCVBUF: how much may wait to be received from now on, bytes.
+    pub fn set_receive_buffer(&self, limit: usize) {
+        self.lock().set_limit(limit);
+    }
+
     /// What can be done without waiting. Writing always can.
     pub fn readiness(&self) -> Ready {
         let mut ready = Ready::WRITABLE;

@@ -283,6 +283,11 @@ impl RawSocket {
         self.lock().inbox.pop_report(buf)
     }
 
+    /// SO_RCVBUF: how much may wait to be received from now on, bytes.
+    pub fn set_receive_buffer(&self, limit: usize) {
+        self.lock().inbox.set_limit(limit);
+    }
+
     /// What can be done without waiting. Writing always can.
     pub fn readiness(&self) -> Ready {
         self.lock().inbox.readiness(self.is_closed())

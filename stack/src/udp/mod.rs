@@ -44,6 +44,7 @@ pub struct UdpSocket {
     interface: Option<InterfaceId>,
     local: SocketAddr,
     reuse_address: bool,
+    reuse_port: bool,
     /// Whether it has a peer; readable without the lock.
     connected: AtomicBool,
     ip: Settings,
@@ -130,6 +131,7 @@ impl UdpSocket {
             interface,
             local,
             reuse_address: options.reuse_address,
+            reuse_port: options.reuse_port,
             connected: AtomicBool::new(false),
             ip: Settings::new(options.ip),
             closed: AtomicBool::new(false),
@@ -182,6 +184,11 @@ impl UdpSocket {
     /// [`Error::WouldBlock`] if there is none.
     pub fn recv_error(&self, buf: &mut [u8]) -> Result<ErrorReport, Error> {
         self.lock().inbox.pop_report(buf)
+    }
+
+    /// SO_RCVBUF: how much may wait to be received from now on, bytes.
+    pub fn set_receive_buffer(&self, limit: usize) {
+        self.lock().inbox.set_limit(limit);
     }
 
     /// What can be done without waiting. Writing always can.
@@ -243,9 +250,13 @@ impl UdpSocket {
         &self.mark
     }
 
-    /// Whether it shares its address with others that do.
-    pub(crate) fn reuses_address(&self) -> bool {
-        self.reuse_address
+    /// Whether it shares its address with a socket that is to have these options.
+    pub(crate) fn shares_with(&self, options: &UdpOptions) -> bool {
+        (self.reuse_address && options.reuse_address) || (self.reuse_port && options.reuse_port)
+    }
+
+    fn shares_port(&self) -> bool {
+        self.reuse_port
     }
 
     /// The interface was removed or has lost the address.

@@ -46,8 +46,10 @@ pub(crate) fn receive(
         return receive_for_group(shared, &origin, udp.payload(), batch);
     }
     let route = UdpRoute { interface: interface.id, source: origin.destination, destination: origin.source };
-    let socket = shared.udp_connected.find(&route);
-    let Some(socket) = socket.or_else(|| shared.udp_binds.find(interface.id, origin.destination)) else {
+    let spread = || shared.listener_key.digest((origin.destination, origin.source));
+    let bound =
+        || shared.udp_binds.find_shared(interface.id, origin.destination, UdpSocket::shares_port, spread);
+    let Some(socket) = shared.udp_connected.find(&route).or_else(bound) else {
         counters.udp_no_socket.bump();
         return report(shared, time, interface, packet, Problem::PortUnreachable, batch);
     };

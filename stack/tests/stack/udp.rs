@@ -229,6 +229,56 @@ fn a_connected_socket_comes_before_a_wildcard_and_filters() {
 }
 
 #[test]
+fn sockets_that_reuse_a_port_get_their_shares() {
+    let mut pair = Pair::new(1);
+    let options = UdpOptions { reuse_port: true, ..UdpOptions::default() };
+    let host = &pair.hosts[B];
+    let bound = || host.stack.udp_bind(Some(host.net), address(B, true, 53), options.clone());
+    let sockets: Vec<_> = (0..4).map(|_| bound().unwrap()).collect();
+    let other = UdpOptions { reuse_address: true, ..UdpOptions::default() };
+    let refused = host.stack.udp_bind(Some(host.net), address(B, true, 53), other).map(drop);
+    assert_eq!(refused, Err(Error::AddrInUse));
+    for port in 1000..1100 {
+        let client = bind(&pair, A, true, port);
+        // Whoever gets the first of a sender gets all of it.
+        send(&mut pair, A, &client, Some(address(B, true, 53)), &port.to_be_bytes());
+        send(&mut pair, A, &client, Some(address(B, true, 53)), &port.to_be_bytes());
+    }
+    pair.run_for(SECOND);
+    let mut total = 0;
+    for socket in &sockets {
+        let mut buf = [0; 2];
+        let mut ports = Vec::new();
+        while socket.recv_from(&mut buf).is_ok() {
+            ports.push(buf);
+        }
+        total += ports.len();
+        assert!(ports.chunks(2).all(|pair| pair.len() == 2 && pair[0] == pair[1]));
+        assert!((10..=90).contains(&ports.len()), "{}", ports.len());
+    }
+    assert_eq!(total, 200);
+}
+
+#[test]
+fn a_queue_may_be_given_more_room_or_less() {
+    let mut pair = Pair::new(1);
+    let (client, server) = (bind(&pair, A, true, 0), bind(&pair, B, true, 53));
+    let mut arrived = |limit| {
+        server.set_receive_buffer(limit);
+        for _ in 0..20 {
+            send(&mut pair, A, &client, Some(server.local()), &[0; 1000]);
+        }
+        pair.run_for(SECOND);
+        let mut count = 0;
+        while server.recv_from(&mut [0; 1000]).is_ok() {
+            count += 1;
+        }
+        count
+    };
+    assert_eq!((arrived(5000), arrived(1 << 20)), (4, 20));
+}
+
+#[test]
 fn binding_twice_needs_the_option_and_a_free_port_is_found() {
     let pair = Pair::new(1);
     let Host { stack, net, .. } = &pair.hosts[A];

@@ -1,0 +1,305 @@
+//! Ancillary data of datagrams: control messages in both directions (RFC 3542, ip(7), ipv6(7)).
+
+use std::mem::{size_of, zeroed};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{ptr, slice};
+
+use libc::{c_int, c_uint, cmsghdr, in_pktinfo, in6_pktinfo, msghdr};
+use peersock_fd::{Details, Errno, Family, PacketInfo, Report};
+
+use crate::Result;
+use crate::sockaddr::write_to;
+
+/// What a message to be sent asks for; `None` if it asks for nothing.
+///
+/// # Errors
+/// EINVAL for what makes no sense, or is known and cannot be done; other levels are not looked at, as in Linux.
+///
+/// # Safety
+/// The message's control buffer is valid.
+pub(crate) unsafe fn read(message: &msghdr) -> Result<Option<Details>> {
+    let mut details = Details::default();
+    if message.msg_control.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: the caller says that the control buffer is there.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
+    while let Some(at) = ptr::NonNull::new(next) {
+        // SAFETY: there is room for a header; it need not be aligned.
+        let header = unsafe { ptr::read_unaligned(at.as_ptr()) };
+        let end = message.msg_control as usize + length(message.msg_controllen);
+        // The lengths are of other types in other C libraries.
+        let whole = length(header.cmsg_len);
+        if whole < HEADER || whole > end.saturating_sub(at.as_ptr() as usize) {
+            return Err(Errno::INVAL);
+        }
+        // SAFETY: so many bytes lie within the control buffer.
+        let value = unsafe { slice::from_raw_parts(libc::CMSG_DATA(at.as_ptr()), whole - HEADER) };
+        read_one(&header, value, &mut details)?;
+        // SAFETY: the header lies within the control buffer.
+        next = unsafe { libc::CMSG_NXTHDR(message, at.as_ptr()) };
+    }
+    Ok((!details.is_empty()).then_some(details))
+}
+
+/// Bytes of a header, with what aligns the data.
+const HEADER: usize = {
+    // SAFETY: it only computes.
+    (unsafe { libc::CMSG_LEN(0) }) as usize
+};
+
+fn read_one(header: &cmsghdr, value: &[u8], details: &mut Details) -> Result<()> {
+    match (header.cmsg_level, header.cmsg_type) {
+        (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+            // `in_pktinfo`: index, own address, and the header's destination, which means nothing here.
+            let index = number(value)?;
+            let local = Ipv4Addr::from(array::<4>(value, 4)?);
+            details.packet_info = Some(packet_info(local.into(), index)?);
+        }
+        (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+            let index = number(value.get(16..).ok_or(Errno::INVAL)?)?;
+            let local = Ipv6Addr::from(array::<16>(value, 0)?);
+            details.packet_info = Some(packet_info(local.into(), index)?);
+        }
+        (libc::IPPROTO_IP, libc::IP_TTL) => match number(value)? {
+            hops @ 1..=255 => details.hop_limit = Some(hops as u8),
+            _ => return Err(Errno::INVAL),
+        },
+        (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => details.hop_limit = octet(number(value)?)?,
+        (libc::IPPROTO_IP, libc::IP_TOS) => {
+            let class = match value {
+                [class] => c_int::from(*class),
+                value => number(value)?,
+            };
+            details.traffic_class = Some(u8::try_from(class).map_err(|_| Errno::INVAL)?);
+        }
+        (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => details.traffic_class = octet(number(value)?)?,
+        // Descriptors and credentials are not for the network; Linux lets them be.
+        (libc::SOL_SOCKET, libc::SCM_RIGHTS | libc::SCM_CREDENTIALS) => {}
+        (libc::SOL_SOCKET | libc::IPPROTO_IP | libc::IPPROTO_IPV6 | libc::IPPROTO_UDP, _) => {
+            return Err(Errno::INVAL);
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn packet_info(local: IpAddr, index: c_int) -> Result<PacketInfo> {
+    let interface = u16::try_from(index).map_err(|_| Errno::NODEV)?;
+    Ok(PacketInfo { local, interface })
+}
+
+/// -1 means what is usual.
+fn octet(value: c_int) -> Result<Option<u8>> {
+    if value == -1 { Ok(None) } else { Ok(Some(u8::try_from(value).map_err(|_| Errno::INVAL)?)) }
+}
+
+fn number(value: &[u8]) -> Result<c_int> {
+    Ok(c_int::from_ne_bytes(array::<4>(value, 0)?))
+}
+
+fn array<const N: usize>(value: &[u8], at: usize) -> Result<[u8; N]> {
+    value.get(at..at + N).and_then(|bytes| bytes.try_into().ok()).ok_or(Errno::INVAL)
+}
+
+/// The control buffer of a message that receives, while it is filled.
+pub(crate) struct Control<'a> {
+    message: &'a mut msghdr,
+    room: usize,
+    used: usize,
+}
+
+impl<'a> Control<'a> {
+    /// # Safety
+    /// The message's control buffer is valid, or its pointer null.
+    pub(crate) unsafe fn new(message: &'a mut msghdr) -> Self {
+        let room = if message.msg_control.is_null() { 0 } else { length(message.msg_controllen) };
+        message.msg_controllen = 0;
+        Self { message, room, used: 0 }
+    }
+
+    /// What is told of a datagram that has come from `remote`.
+    pub(crate) fn put_details(&mut self, family: Family, remote: Option<SocketAddr>, details: &Details) {
+        // IPv4's own options decide about what came over IPv4, also on IPv6 sockets.
+        let is_v4 = remote.is_none_or(|remote| remote.ip().to_canonical().is_ipv4());
+        match (family, details.packet_info) {
+            (_, None) => {}
+            (Family::V4, Some(PacketInfo { local: IpAddr::V4(local), interface })) => {
+                let own = if local.is_multicast() { Ipv4Addr::UNSPECIFIED } else { local };
+                let address = |ip: Ipv4Addr| libc::in_addr { s_addr: u32::from_ne_bytes(ip.octets()) };
+                let info = in_pktinfo {
+                    ipi_ifindex: interface.into(),
+                    ipi_spec_dst: address(own),
+                    ipi_addr: address(local),
+                };
+                self.put(libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
+            }
+            (_, Some(PacketInfo { local, interface })) => {
+                let octets = match local {
+                    IpAddr::V4(local) => local.to_ipv6_mapped().octets(),
+                    IpAddr::V6(local) => local.octets(),
+                };
+                let info = in6_pktinfo {
+                    ipi6_addr: libc::in6_addr { s6_addr: octets },
+                    ipi6_ifindex: c_uint::from(interface) as _,
+                };
+                self.put(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
+            }
+        }
+        if let Some(hops) = details.hop_limit {
+            let hops = c_int::from(hops);
+            match is_v4 {
+                true => self.put(libc::IPPROTO_IP, libc::IP_TTL, &hops),
+                false => self.put(libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT, &hops),
+            }
+        }
+        if let Some(class) = details.traffic_class {
+            match is_v4 {
+                // Linux tells it as a single byte.
+                true => self.put(libc::IPPROTO_IP, libc::IP_TOS, &class),
+                false => self.put(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &c_int::from(class)),
+            }
+        }
+    }
+
+    /// What a datagram has run into: `sock_extended_err`, and the address of who says so.
+    pub(crate) fn put_report(&mut self, family: Family, report: &Report) {
+        #[repr(C)]
+        struct Extended {
+            error: libc::sock_extended_err,
+            offender: libc::sockaddr_in6,
+        }
+        // SAFETY: zeros are valid for both.
+        let mut value: Extended = unsafe { zeroed() };
+        value.error = libc::sock_extended_err {
+            ee_errno: report.errno as u32,
+            ee_origin: report.origin,
+            ee_type: report.kind,
+            ee_code: report.code,
+            ee_pad: 0,
+            ee_info: report.info,
+            ee_data: 0,
+        };
+        if let Some(offender) = report.offender {
+            let offender = match (family, offender) {
+                (Family::V6, IpAddr::V4(ip)) => ip.to_ipv6_mapped().into(),
+                (_, ip) => ip,
+            };
+            let room = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
+            // SAFETY: so much room is there.
+            unsafe { write_to(SocketAddr::new(offender, 0), (&raw mut value.offender).cast(), room) };
+        }
+        match family {
+            Family::V4 => self.put(libc::IPPROTO_IP, libc::IP_RECVERR, &value),
+            Family::V6 => self.put(libc::IPPROTO_IPV6, libc::IPV6_RECVERR, &value),
+        }
+    }
+
+    /// One control message, or as much of it as there is room for; then MSG_CTRUNC says so.
+    fn put<T>(&mut self, level: c_int, kind: c_int, value: &T) {
+        let left = self.room - self.used;
+        if left < HEADER {
+            self.message.msg_flags |= libc::MSG_CTRUNC;
+            return;
+        }
+        let fits = size_of::<T>().min(left - HEADER);
+        if fits < size_of::<T>() {
+            self.message.msg_flags |= libc::MSG_CTRUNC;
+        }
+        // SAFETY: zeros are a header.
+        let mut header: cmsghdr = unsafe { zeroed() };
+        (header.cmsg_level, header.cmsg_type, header.cmsg_len) = (level, kind, (HEADER + fits) as _);
+        // SAFETY: `used` is within the control buffer, in which there is room for a header and `fits` bytes.
+        unsafe {
+            let at = self.message.msg_control.cast::<u8>().add(self.used);
+            ptr::write_unaligned(at.cast(), header);
+            ptr::copy_nonoverlapping(ptr::from_ref(value).cast::<u8>(), at.add(HEADER), fits);
+        }
+        // SAFETY: it only computes.
+        let space = unsafe { libc::CMSG_SPACE(fits as c_uint) } as usize;
+        self.used += space.min(left);
+        self.message.msg_controllen = self.used as _;
+    }
+}
+
+/// A length whose type differs between C libraries.
+fn length(value: impl TryInto<usize>) -> usize {
+    value.try_into().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A message with a control buffer.
+    fn message(control: &mut [u64]) -> msghdr {
+        // SAFETY: zeros are a message.
+        let mut message: msghdr = unsafe { zeroed() };
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = size_of_val(control) as _;
+        message
+    }
+
+    fn details(local: &str) -> Details {
+        let packet_info = Some(PacketInfo { local: local.parse().expect("an address"), interface: 3 });
+        Details { packet_info, hop_limit: Some(9), traffic_class: Some(0xb8) }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for (family, remote, local) in [
+            (Family::V4, "10.0.0.1:1", "10.0.0.2"),
+            (Family::V6, "[fd00::1]:1", "fd00::2"),
+            (Family::V6, "[::ffff:10.0.0.1]:1", "::ffff:10.0.0.2"),
+        ] {
+            let details = details(local);
+            let mut buf = [0; 32];
+            let mut written = message(&mut buf);
+            // SAFETY: the control buffer is there.
+            let mut control = unsafe { Control::new(&mut written) };
+            control.put_details(family, Some(remote.parse().expect("an address")), &details);
+            assert_eq!(written.msg_flags, 0);
+            // SAFETY: as above.
+            assert_eq!(unsafe { read(&written) }, Ok(Some(details)));
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_cut_and_said_to_be() {
+        let mut buf = [0; 5];
+        let mut written = message(&mut buf);
+        // SAFETY: the control buffer is there.
+        let mut control = unsafe { Control::new(&mut written) };
+        control.put_details(Family::V6, None, &details("fd00::2"));
+        assert_eq!(written.msg_flags, libc::MSG_CTRUNC);
+        assert!(length(written.msg_controllen) <= 40);
+        let mut none = message(&mut []);
+        none.msg_control = ptr::null_mut();
+        // SAFETY: null is allowed.
+        let mut control = unsafe { Control::new(&mut none) };
+        control.put_details(Family::V6, None, &details("fd00::2"));
+        assert_eq!((none.msg_flags, length(none.msg_controllen)), (libc::MSG_CTRUNC, 0));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let one = |level, kind, value: c_int| {
+            let mut buf = [0; 4];
+            let mut written = message(&mut buf);
+            // SAFETY: the control buffer is there.
+            let mut control = unsafe { Control::new(&mut written) };
+            control.put(level, kind, &value);
+            // SAFETY: as above.
+            unsafe { read(&written) }
+        };
+        assert_eq!(one(libc::IPPROTO_IP, libc::IP_TTL, 0), Err(Errno::INVAL));
+        assert_eq!(one(libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT, 256), Err(Errno::INVAL));
+        assert_eq!(one(libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT, -1), Ok(None));
+        assert_eq!(one(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, 1), Err(Errno::INVAL));
+        assert_eq!(one(libc::IPPROTO_UDP, 103, 1200), Err(Errno::INVAL));
+        assert_eq!(one(libc::IPPROTO_TCP, 1, 1), Ok(None));
+        let mut buf = [u64::MAX; 4];
+        // SAFETY: the control buffer is there, though it holds nonsense.
+        assert_eq!(unsafe { read(&message(&mut buf)) }, Err(Errno::INVAL));
+    }
+}
