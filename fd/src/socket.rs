@@ -93,6 +93,11 @@ impl<'fd> Socket<'fd> {
         self.opened.kind
     }
 
+    /// The name of the node that it belongs to.
+    pub fn tag(&self) -> NodeTag {
+        self.tag
+    }
+
     /// The node that it belongs to.
     pub fn client(&self) -> Arc<Client> {
         Client::of(self.tag)

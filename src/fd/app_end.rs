@@ -3,8 +3,9 @@
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use peersock_fd::{Kind, NodeTag, Shutdown, Socket};
 use rustix::fd::RawFd;
-use rustix::net::{SendFlags, SocketAddrAny};
+use rustix::net::{SendFlags, SocketAddrAny, sockopt};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
 
 /// Descriptors that are looked at: peers decide how often that happens.
@@ -65,24 +66,46 @@ fn find(end: BorrowedFd<'_>, process: i32) -> Option<OwnedFd> {
 
 /// Looks at the descriptors of one process, at most `left`.
 fn find_in(process: i32, wanted: &(SocketAddrAny, SocketAddrAny), left: &mut usize) -> Option<OwnedFd> {
-    let pidfd = rustix::process::pidfd_open(Pid::from_raw(process)?, PidfdFlags::empty()).ok()?;
-    let listed = fs::read_dir(format!("/proc/{process}/fd")).ok()?;
-    for listed in listed.flatten() {
-        *left = left.checked_sub(1)?;
-        let socket = fs::read_link(listed.path()).ok().and_then(|target| {
-            let number: RawFd = listed.file_name().to_str()?.parse().ok()?;
-            target.to_str()?.starts_with("socket:").then_some(number)
-        });
-        let Some(number) = socket else { continue };
-        if let Ok(fd) = rustix::process::pidfd_getfd(&pidfd, number, PidfdGetfdFlags::empty())
-            && let Some((own, other)) = addresses(fd.as_fd())
-            // One end's name is the other end's peer.
-            && (&other, &own) == (&wanted.0, &wanted.1)
+    sockets(process, left).find(|fd| {
+        // One end's name is the other end's peer.
+        addresses(fd.as_fd()).is_some_and(|(own, other)| (&other, &own) == (&wanted.0, &wanted.1))
+    })
+}
+
+/// Ends what a process may wait for on the sockets of a node that is no more: connections and datagrams that will not
+/// come. A descriptor that is connected sees its own end.
+pub(super) fn shut(tag: NodeTag, process: i32) {
+    for fd in sockets(process, &mut { MOST }) {
+        if let Some(socket) = Socket::of(fd.as_fd())
+            && socket.tag() == tag
+            && (socket.kind() != Kind::Stream || sockopt::socket_acceptconn(&fd).unwrap_or(false))
         {
-            return Some(fd);
+            // Who waits returns; nothing can be done about what cannot be shut.
+            let _ = rustix::net::shutdown(&fd, Shutdown::Both);
         }
     }
-    None
+}
+
+/// Copies of the sockets that a process has, as far as the system lets us look, out of `left` descriptors.
+fn sockets(process: i32, left: &mut usize) -> impl Iterator<Item = OwnedFd> + '_ {
+    let pidfd = Pid::from_raw(process)
+        .and_then(|process| rustix::process::pidfd_open(process, PidfdFlags::empty()).ok());
+    let listed = fs::read_dir(format!("/proc/{process}/fd")).ok();
+    let may_look = |_: &fs::DirEntry| match left.checked_sub(1) {
+        Some(rest) => {
+            *left = rest;
+            true
+        }
+        None => false,
+    };
+    listed.into_iter().flatten().flatten().take_while(may_look).filter_map(move |listed| {
+        let target = fs::read_link(listed.path()).ok()?;
+        let number: RawFd = listed.file_name().to_str()?.parse().ok()?;
+        if !target.to_str()?.starts_with("socket:") {
+            return None;
+        }
+        rustix::process::pidfd_getfd(pidfd.as_ref()?, number, PidfdGetfdFlags::empty()).ok()
+    })
 }
 
 /// The names of a socket and of its peer.

@@ -20,12 +20,16 @@ use super::ends::{End, Place};
 use super::ready::{self, Key};
 use super::server::{Entry, News, State};
 use super::sockets::{Phase, canonical, errno, shown};
-use super::transport::{self, Arrived, Transport};
+use super::transport::{Arrived, Transport};
 
 /// Datagrams that are moved for one socket before others have their turn.
 const ROUNDS: usize = 64;
 
-/// How often it is looked whether the application's end is still open: the kernel does not tell.
+/// Datagrams that an end holds at most, with the kernel's usual buffers: empty ones.
+const MOST_HELD: usize = 320;
+
+/// How often it is looked whether the application's end is still open: the kernel does not tell. Longer by a millisecond
+/// for each socket that there is, so that many cost no more than a thousand.
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// The longest datagram, bytes: a whole IPv4 packet of a raw socket.
@@ -59,130 +63,6 @@ enum Delivery {
 }
 
 impl State {
-    /// Makes a socket known that receives without being bound.
-    pub(super) fn open_datagrams(&mut self, socket: peersock_fd::Opened) -> Result<(), Errno> {
-        self.datagrams(socket).map(drop)
-    }
-
-    /// bind(2).
-    pub(super) fn bind_datagrams(
-        &mut self,
-        socket: peersock_fd::Opened,
-        local: SocketAddr,
-    ) -> Result<(), Errno> {
-        // A raw socket is there before it is bound.
-        let before = match self.socket(socket).phase {
-            Phase::Datagrams(key) if matches!(socket.kind, peersock_fd::Kind::Raw(_)) => Some(key),
-            Phase::Fresh => None,
-            _ => return Err(Errno::INVAL),
-        };
-        let node = self.node.upgrade().ok_or(Errno::NETDOWN)?;
-        let local = canonical(local);
-        let opened = self.socket(socket);
-        let transport = transport::open(&node, socket, local, &opened.options)?;
-        transport.apply(&opened.options);
-        for (interface, group) in std::mem::take(&mut opened.options.groups) {
-            transport.change_membership(interface, group, true).map_err(errno)?;
-        }
-        opened.transport = Some(Arc::clone(&transport));
-        if let Some(before) = before {
-            self.forget_entry(before);
-        }
-        let key = self.new_key();
-        let (waker, entry) = self.ready.waker(key);
-        self.socket(socket).phase = Phase::Datagrams(key);
-        let sweep = Instant::now() + SWEEP;
-        self.set_timer(sweep, key);
-        let datagrams = Datagrams {
-            socket,
-            transport,
-            waker: waker.clone(),
-            entry,
-            ends: HashMap::new(),
-            peer: None,
-            waiting: None,
-            last_details: None,
-            sweep,
-        };
-        self.insert(key, Entry::Datagrams(datagrams));
-        waker.wake();
-        Ok(())
-    }
-
-    /// connect(2).
-    pub(super) fn associate(
-        &mut self,
-        socket: peersock_fd::Opened,
-        remote: Option<SocketAddr>,
-    ) -> Result<(), Errno> {
-        if remote.is_none() && !matches!(self.socket(socket).phase, Phase::Datagrams(_)) {
-            return Ok(());
-        }
-        let (key, transport) = self.datagrams(socket)?;
-        let target = remote.map(canonical).map(|remote| at_home(remote, transport.local()));
-        if let Some(target) = target {
-            transport.check(target, &SendOptions::default()).map_err(errno)?;
-        }
-        transport.connect(target).map_err(errno)?;
-        self.socket(socket).error = None;
-        if let Some(Entry::Datagrams(datagrams)) = self.entry_mut(key) {
-            datagrams.peer = remote;
-            // Which may be connected to the application's end is different now.
-            let ends: Vec<Key> = datagrams.ends.drain().map(|(_, end)| end).collect();
-            for end in ends {
-                self.handle(end, News { readable: true, ..News::default() });
-                self.remove(end);
-            }
-        }
-        if let Some(remote) = remote {
-            self.end(key, (remote, None))?;
-        }
-        Ok(())
-    }
-
-    /// The application wants to send somewhere: looks whether that can be, and has an end there.
-    pub(super) fn reach(
-        &mut self,
-        socket: peersock_fd::Opened,
-        remote: SocketAddr,
-        details: Option<Details>,
-    ) -> Result<(), Errno> {
-        let (key, transport) = self.datagrams(socket)?;
-        if let Some(error) = self.socket(socket).error.take() {
-            return Err(error);
-        }
-        let target = at_home(canonical(remote), transport.local());
-        transport.check(target, &send_options(details)).map_err(errno)?;
-        self.end(key, (remote, details)).map(drop)
-    }
-
-    /// The socket, bound to any address and port if it is not bound.
-    fn datagrams(&mut self, socket: peersock_fd::Opened) -> Result<(Key, Arc<dyn Transport>), Errno> {
-        if self.socket(socket).transport.is_none() {
-            let any = match socket.family {
-                Family::V4 => IpAddr::from([0; 4]),
-                Family::V6 => IpAddr::from([0; 16]),
-            };
-            self.bind_datagrams(socket, (any, 0).into())?;
-        }
-        let opened = self.socket(socket);
-        match (opened.phase, &opened.transport) {
-            (Phase::Datagrams(key), Some(transport)) => Ok((key, Arc::clone(transport))),
-            _ => Err(Errno::INVAL),
-        }
-    }
-
-    /// Whom a datagram socket is connected to.
-    pub(super) fn peer_of(&self, socket: peersock_fd::Opened) -> Option<SocketAddr> {
-        match self.opened.get(&socket.id)?.phase {
-            Phase::Datagrams(key) => match self.entry(key)? {
-                Entry::Datagrams(datagrams) => datagrams.peer,
-                _ => None,
-            },
-            _ => None,
-        }
-    }
-
     /// Gives what has come to the application; `None` once nobody has the socket open.
     pub(super) fn deliver_datagrams(&mut self, key: Key, mut datagrams: Datagrams) -> Option<Datagrams> {
         datagrams.entry.begin();
@@ -192,7 +72,7 @@ impl State {
                 self.forget_datagrams(datagrams);
                 return None;
             }
-            datagrams.sweep = now + SWEEP;
+            datagrams.sweep = self.next_sweep(now);
             self.set_timer(datagrams.sweep, key);
         }
         let mut buf = std::mem::take(&mut self.buf);
@@ -352,6 +232,17 @@ impl State {
         Some(end)
     }
 
+    /// Sends what applications have written until now, as much as an end can hold.
+    pub(super) fn send_all_datagrams(&mut self) {
+        let is_end = |(_, entry): &(&Key, &Entry)| matches!(entry, Entry::End(_));
+        let ends: Vec<Key> = self.entries.iter().filter(is_end).map(|(key, _)| *key).collect();
+        for end in ends {
+            for _ in 0..MOST_HELD.div_ceil(ROUNDS) {
+                self.handle(end, News { readable: true, ..News::default() });
+            }
+        }
+    }
+
     fn owner_of_end(&self, owner: Key) -> Option<(peersock_fd::Opened, Arc<dyn Transport>)> {
         if let Some(Entry::Datagrams(datagrams)) = self.entry(owner) {
             return Some((datagrams.socket, Arc::clone(&datagrams.transport)));
@@ -359,6 +250,10 @@ impl State {
         // It is being looked at just now.
         let opened = self.opened.values().find(|opened| opened.phase == Phase::Datagrams(owner))?;
         Some((opened.socket, opened.transport.clone()?))
+    }
+
+    pub(super) fn next_sweep(&self, now: Instant) -> Instant {
+        now + SWEEP + Duration::from_millis(self.opened.len() as u64)
     }
 
     /// Forgets a socket that nobody has open any more.
@@ -376,6 +271,16 @@ impl State {
 }
 
 impl Datagrams {
+    pub(super) fn new(
+        socket: peersock_fd::Opened,
+        transport: Arc<dyn Transport>,
+        (waker, entry): (Waker, Arc<ready::Entry>),
+        sweep: Instant,
+    ) -> Self {
+        let (ends, waiting) = (HashMap::new(), None);
+        Self { socket, transport, waker, entry, ends, peer: None, waiting, last_details: None, sweep }
+    }
+
     /// The next datagram of the stack's queue.
     fn next(&self, buf: &mut [u8]) -> Result<Arrived, Error> {
         // What comes after a look that found nothing wakes.
@@ -402,7 +307,7 @@ impl Datagrams {
 }
 
 /// What one datagram's ancillary data asks for.
-fn send_options(details: Option<Details>) -> SendOptions {
+pub(super) fn send_options(details: Option<Details>) -> SendOptions {
     let details = details.unwrap_or_default();
     let info = details.packet_info;
     SendOptions {
@@ -431,7 +336,7 @@ fn same(one: SocketAddr, other: SocketAddr) -> bool {
 }
 
 /// What to send to the unspecified address means: to this node itself, as in Linux.
-fn at_home(remote: SocketAddr, local: SocketAddr) -> SocketAddr {
+pub(super) fn at_home(remote: SocketAddr, local: SocketAddr) -> SocketAddr {
     match remote.ip().is_unspecified() && !local.ip().is_unspecified() {
         true => SocketAddr::new(local.ip(), remote.port()),
         false => remote,

@@ -38,6 +38,13 @@ pub(super) struct Listening {
     sweep: Instant,
 }
 
+impl Listening {
+    /// A process that has the application's descriptor, most likely.
+    pub(super) fn process(&self) -> i32 {
+        self.process
+    }
+}
+
 impl State {
     /// listen(2), also once more to change the backlog.
     pub(super) fn listen(

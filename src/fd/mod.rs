@@ -12,6 +12,7 @@ mod ends;
 mod host;
 mod listening;
 mod options;
+mod reaching;
 mod ready;
 mod requests;
 mod server;

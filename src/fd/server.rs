@@ -11,6 +11,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::aliases::Aliases;
+use super::app_end;
 use super::connecting::Connecting;
 use super::datagram::Datagrams;
 use super::ends::End;
@@ -171,6 +172,8 @@ impl Server {
         for key in streams {
             state.set_timer(now, key);
         }
+        // Nobody waits for datagrams: those that are here leave now.
+        state.send_all_datagrams();
     }
 
     /// Waits until no stream is left, or until `deadline`: then false.
@@ -191,7 +194,16 @@ impl Server {
             let mut state = self.lock();
             (std::mem::take(&mut state.entries), std::mem::take(&mut state.opened))
         };
+        let listening = entries.values().filter_map(|entry| match entry {
+            Entry::Listening(listening) => Some(listening.process()),
+            _ => None,
+        });
+        let own = rustix::process::getpid().as_raw_pid();
+        let processes: BTreeSet<i32> = listening.chain([own]).collect();
         drop((entries, opened));
+        for process in processes {
+            app_end::shut(self.tag, process);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

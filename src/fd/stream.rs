@@ -45,6 +45,8 @@ pub(super) struct Stream {
     writable: bool,
     /// The application sends no more.
     ended: bool,
+    /// What the application has written by now is taken to the last byte.
+    draining: bool,
     /// The application has closed its descriptor.
     hung_up: bool,
     /// Nothing more comes from the application, or goes to it.
@@ -103,6 +105,7 @@ impl Stream {
             readable: true,
             writable: true,
             ended: false,
+            draining: false,
             hung_up: false,
             outward: Way::Open,
             inward: Way::Open,
@@ -113,7 +116,9 @@ impl Stream {
     /// Moves what there is, up to a bound. With `drain`, what the application has not written by now does not count.
     pub(super) fn pump(&mut self, news: News, buf: &mut [u8], drain: bool) -> Outcome {
         self.entry.begin();
-        self.readable |= news.readable;
+        self.draining |= drain;
+        // News of what was written before the drain may not have been taken yet.
+        self.readable |= news.readable || drain;
         self.writable |= news.writable;
         self.ended |= news.ended;
         self.hung_up |= news.hung_up;
@@ -132,7 +137,8 @@ impl Stream {
         match last {
             (Progress::Broken(error), _) | (_, Progress::Broken(error)) => {
                 tracing::debug!(remote = ?self.connection.peer_addr().ok(), %error, "a connection broke");
-                if !self.hung_up {
+                // Who has seen the end in order gets no other.
+                if !self.hung_up && self.inward == Way::Open {
                     app_end::poison(self.unix.as_fd(), self.process);
                 }
                 Outcome::Ended
@@ -180,8 +186,9 @@ impl Stream {
                 Ok(written) => {
                     self.left.extend_from_slice(&buf[written..length]);
                     // Where less was there than asked for, the descriptor tells when there is more.
-                    self.readable = length == room || self.ended;
-                    if self.readable { Progress::More } else { Progress::Blocked }
+                    self.readable = length == room || self.ended || self.draining;
+                    // The next turn finds out what the rest waits for.
+                    if self.readable || !self.left.is_empty() { Progress::More } else { Progress::Blocked }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.left.extend_from_slice(&buf[..length]);

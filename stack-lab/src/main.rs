@@ -14,7 +14,8 @@ mod rivals;
 
 /// Measures peersock's TCP over impaired links in virtual time, and what a packet costs.
 ///
-/// Everything but `engine_ns_per_packet` and `kernel` follows from the seeds and is the same on every machine.
+/// Everything but what is named `engine_…`, `idle_flow_bytes` and `kernel` follows from the seeds and is the same on every
+/// machine.
 #[derive(Parser)]
 #[command(
     name = "cargo xtask bench tcp",
@@ -34,7 +35,7 @@ struct Cli {
     /// Also write the figures to this file, one JSON object per line: name, unit, min, median, max
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Measure only figures whose names match; `cpu` stands for `engine_ns_per_packet/*`
+    /// Measure only figures whose names match; `cpu` stands for `engine_*` and `idle_flow_bytes/*`
     #[arg(long, value_name = "GLOB", num_args = 1.., value_delimiter = ',')]
     only: Vec<String>,
     /// How many seeds
@@ -110,7 +111,8 @@ struct Chosen {
 impl Chosen {
     fn new(cli: &Cli) -> Self {
         let wanted = |name: &str| {
-            let fits = |glob: &String| matches(glob, name) || glob == "cpu" && name.starts_with(cpu::PREFIX);
+            let cost = cpu::PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+            let fits = |glob: &String| matches(glob, name) || (glob == "cpu" && cost);
             cli.only.is_empty() || cli.only.iter().any(fits)
         };
         let mut cases = catalogue(cli.congestion);
@@ -133,6 +135,8 @@ impl Chosen {
 
     fn measure(self, cli: &Cli) -> Result<Vec<Figure>, String> {
         let settings = Settings { seeds: cli.seeds, secs: cli.secs };
+        // First, as long as the process has used no memory and this thread has the machine for itself.
+        let costs = cpu::run(&self.cpu);
         let total = self.cases.len();
         let done = AtomicUsize::new(0);
         let mut figures = measure::run(self.cases, settings, |case: &Case, figures: &[Figure]| {
@@ -141,10 +145,7 @@ impl Chosen {
                 figures.iter().map(|figure| format!("{:.3}", figure.median())).collect();
             eprintln!("{number}/{total} {}: {}", case.name, medians.join(", "));
         })?;
-        for case in self.cpu {
-            eprintln!("{}", case.name);
-            figures.push(case.run());
-        }
+        figures.extend(costs);
         if !self.rivals.is_empty() {
             figures.extend(rivals::run(self.rivals, cli.congestion, cli.seeds, cli.secs)?);
         }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
+use crate::interface::Cached;
 use crate::timers::Tick;
 use crate::{Flow, IcmpSocket, InterfaceId, Listener, MembershipChange, RawSocket, UdpSocket};
 
@@ -41,6 +42,8 @@ pub struct Batch {
     bytes: Vec<u8>,
     /// Tells this round from every other of the stack; 0 until something is touched.
     round: u64,
+    /// The interface that a packet came in by last.
+    pub(crate) interface: Option<Cached>,
     /// Room for the timers that fire.
     pub(crate) due: Vec<(Tick, Weak<Flow>)>,
 }
@@ -107,9 +110,9 @@ impl Batch {
         }
     }
 
-    pub(crate) fn touch_flow(&mut self, rounds: &Rounds, flow: &Arc<Flow>) {
+    pub(crate) fn touch_flow(&mut self, rounds: &Rounds, flow: Arc<Flow>) {
         if flow.mark().is_new(self.round(rounds)) {
-            self.flows.push(flow.clone());
+            self.flows.push(flow);
         }
     }
 
@@ -168,12 +171,16 @@ pub(crate) struct Rounds(AtomicU64);
 
 /// The last round that has listed a socket, so that a round lists it once without hashing.
 ///
-/// Two threads that touch one flow in turn may list it more often; that costs a look, nothing else.
+/// Threads that touch one flow in turn may list it more often; that costs a look, nothing else.
 #[derive(Default)]
 pub(crate) struct Mark(AtomicU64);
 
 impl Mark {
     fn is_new(&self, round: u64) -> bool {
-        self.0.swap(round, Ordering::Relaxed) != round
+        let is_new = self.0.load(Ordering::Relaxed) != round;
+        if is_new {
+            self.0.store(round, Ordering::Relaxed);
+        }
+        is_new
     }
 }

@@ -20,8 +20,7 @@ impl Clock {
 
     /// The stack's time at `now`; a `now` before the stack was made counts as that moment.
     pub(crate) fn time(&self, now: Instant) -> Time {
-        let elapsed = now.saturating_duration_since(self.origin) + START;
-        Time::from_micros(i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX / 2))
+        after(Time::ZERO, now.saturating_duration_since(self.origin) + START)
     }
 
     /// The caller's clock at `time`.
@@ -31,10 +30,28 @@ impl Clock {
     }
 }
 
+/// Microseconds of a duration, as far as they fit.
+pub(crate) fn length(duration: Duration) -> u64 {
+    // Everything in 64 bits, unlike `as_micros`.
+    duration.as_secs().saturating_mul(1_000_000).saturating_add(u64::from(duration.subsec_micros()))
+}
+
 /// `time` moved by a `std` duration; far futures saturate.
 pub(crate) fn after(time: Time, delay: Duration) -> Time {
-    let delay = i64::try_from(delay.as_micros()).unwrap_or(i64::MAX);
-    Time::from_micros(time.total_micros().saturating_add(delay))
+    after_micros(time, length(delay))
+}
+
+/// The same by microseconds.
+pub(crate) fn after_micros(time: Time, delay: u64) -> Time {
+    Time::from_micros(time.total_micros().saturating_add_unsigned(delay))
+}
+
+/// The earlier of two times that may not be set.
+pub(crate) fn earlier(one: Option<Time>, other: Option<Time>) -> Option<Time> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
 }
 
 /// How long `later` is after `earlier`, zero if it is not.

@@ -1,6 +1,8 @@
 //! Which connection or socket an arriving packet belongs to: one hash for a connection, one for a port.
 
-use std::collections::HashMap;
+use std::borrow::Borrow;
+use std::collections::{HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -11,19 +13,24 @@ use crate::{Flow, InterfaceId, UdpRoute, UdpSocket};
 const SHARDS: usize = 16;
 
 /// What tells one connection from every other, in a form that hashes fast.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FlowKey {
     /// IPv4 addresses in their IPv4-mapped form; inner packets never have such IPv6 addresses.
-    addresses: [u128; 2],
+    addresses: [[u8; 16]; 2],
     ports: u32,
     interface: u32,
 }
 
 impl FlowKey {
     pub(crate) fn new(interface: InterfaceId, local: SocketAddr, remote: SocketAddr) -> Self {
+        Self::from_parts(interface, [local.ip(), remote.ip()], [local.port(), remote.port()])
+    }
+
+    /// The own address and port come first.
+    pub(crate) fn from_parts(interface: InterfaceId, addresses: [IpAddr; 2], ports: [u16; 2]) -> Self {
         Self {
-            addresses: [bits(local.ip()), bits(remote.ip())],
-            ports: u32::from(local.port()) << 16 | u32::from(remote.port()),
+            addresses: addresses.map(octets),
+            ports: u32::from(ports[0]) << 16 | u32::from(ports[1]),
             interface: interface.0,
         }
     }
@@ -32,16 +39,59 @@ impl FlowKey {
         (self.ports >> 16) as u16
     }
 
+    /// The own address and port and the peer's, of a connection over IPv4 or not.
+    pub(crate) fn endpoints(&self, v4: bool) -> (SocketAddr, SocketAddr) {
+        let [local, remote] = self.addresses.map(|octets| match octets {
+            [.., a, b, c, d] if v4 => IpAddr::from([a, b, c, d]),
+            _ => IpAddr::from(octets),
+        });
+        (SocketAddr::new(local, self.local_port()), SocketAddr::new(remote, self.ports as u16))
+    }
+
     /// A shard's lock is all that a skewed choice can crowd, so this need not be keyed.
     fn shard(&self) -> usize {
         (self.ports ^ self.ports >> 16 ^ self.ports >> 4) as usize % SHARDS
     }
 }
 
-fn bits(address: IpAddr) -> u128 {
+impl Hash for FlowKey {
+    /// All at once: hashers are slow at small pieces.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let mut bytes = [0; 40];
+        bytes[..32].copy_from_slice(self.addresses.as_flattened());
+        bytes[32..36].copy_from_slice(&self.ports.to_ne_bytes());
+        bytes[36..].copy_from_slice(&self.interface.to_ne_bytes());
+        state.write(&bytes);
+    }
+}
+
+fn octets(address: IpAddr) -> [u8; 16] {
     match address {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
-        IpAddr::V6(v6) => v6.to_bits(),
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+/// A flow under its key, which it holds itself: an entry takes eight bytes.
+struct Entry(Arc<Flow>);
+
+impl Borrow<FlowKey> for Entry {
+    fn borrow(&self) -> &FlowKey {
+        self.0.key()
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key() == other.0.key()
+    }
+}
+
+impl Eq for Entry {}
+
+impl Hash for Entry {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.key().hash(state);
     }
 }
 
@@ -49,7 +99,7 @@ fn bits(address: IpAddr) -> u128 {
 ///
 /// Lock order: a flow's lock may be held when a shard's is taken, never the other way round.
 pub(crate) struct FlowTable {
-    shards: [RwLock<HashMap<FlowKey, Arc<Flow>, Key>>; SHARDS],
+    shards: [RwLock<HashSet<Entry, Key>>; SHARDS],
     len: AtomicUsize,
     /// How many flows use each local port.
     ports: Mutex<HashMap<u16, usize>>,
@@ -59,23 +109,22 @@ impl FlowTable {
     pub(crate) fn new(seed: &[u8; 32]) -> Self {
         let key = Key::new(seed, "flow table");
         Self {
-            shards: std::array::from_fn(|_| RwLock::new(HashMap::with_hasher(key.clone()))),
+            shards: std::array::from_fn(|_| RwLock::new(HashSet::with_hasher(key.clone()))),
             len: AtomicUsize::new(0),
             ports: Mutex::default(),
         }
     }
 
     pub(crate) fn find(&self, key: &FlowKey) -> Option<Arc<Flow>> {
-        self.read(key.shard()).get(key).cloned()
+        self.read(key.shard()).get(key).map(|entry| entry.0.clone())
     }
 
     /// Enters a flow; `false` if its place is taken.
-    pub(crate) fn insert(&self, key: FlowKey, flow: &Arc<Flow>) -> bool {
-        let mut shard = self.write(key.shard());
-        if shard.contains_key(&key) {
+    pub(crate) fn insert(&self, flow: &Arc<Flow>) -> bool {
+        let key = flow.key();
+        if !self.write(key.shard()).insert(Entry(flow.clone())) {
             return false;
         }
-        shard.insert(key, flow.clone());
         self.len.fetch_add(1, Ordering::Relaxed);
         *self.lock_ports().entry(key.local_port()).or_default() += 1;
         true
@@ -83,7 +132,7 @@ impl FlowTable {
 
     pub(crate) fn remove(&self, key: &FlowKey) {
         // Dropped after the locks are released: a flow's end may take others.
-        let removed = self.write(key.shard()).remove(key);
+        let removed = self.write(key.shard()).take(key);
         if removed.is_none() {
             return;
         }
@@ -108,8 +157,10 @@ impl FlowTable {
 
     /// The flows that `wanted` accepts.
     pub(crate) fn filter(&self, wanted: impl Fn(&Flow) -> bool) -> Vec<Arc<Flow>> {
-        let matching = |shard| self.read(shard).values().filter(|flow| wanted(flow)).cloned().collect();
-        (0..SHARDS).flat_map(|shard| -> Vec<_> { matching(shard) }).collect()
+        let matching = |shard: usize| -> Vec<_> {
+            self.read(shard).iter().filter(|entry| wanted(&entry.0)).map(|entry| entry.0.clone()).collect()
+        };
+        (0..SHARDS).flat_map(matching).collect()
     }
 
     /// Forgets all flows, so that those whom nobody else holds are freed.
@@ -121,11 +172,11 @@ impl FlowTable {
         self.lock_ports().clear();
     }
 
-    fn read(&self, shard: usize) -> RwLockReadGuard<'_, HashMap<FlowKey, Arc<Flow>, Key>> {
+    fn read(&self, shard: usize) -> RwLockReadGuard<'_, HashSet<Entry, Key>> {
         self.shards[shard].read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self, shard: usize) -> RwLockWriteGuard<'_, HashMap<FlowKey, Arc<Flow>, Key>> {
+    fn write(&self, shard: usize) -> RwLockWriteGuard<'_, HashSet<Entry, Key>> {
         self.shards[shard].write().unwrap_or_else(PoisonError::into_inner)
     }
 

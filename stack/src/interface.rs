@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::{Cidr, InterfaceConfig, InterfaceId, source};
 
-/// One joined network as sockets see it.
+/// One joined network as sockets see it. With other addresses it is another one under the same identifier.
 pub(crate) struct Interface {
     pub(crate) id: InterfaceId,
     pub(crate) checksums: bool,
     ports: RangeInclusive<u16>,
-    addresses: RwLock<Vec<Cidr>>,
+    addresses: Vec<Cidr>,
 }
 
 impl Interface {
@@ -22,21 +23,17 @@ impl Interface {
     }
 
     pub(crate) fn is_local(&self, address: IpAddr) -> bool {
-        self.read().iter().any(|own| own.address() == address)
+        self.addresses.iter().any(|own| own.address() == address)
     }
 
     /// The own address to reach `remote` from.
     pub(crate) fn source_for(&self, remote: IpAddr) -> Option<IpAddr> {
-        source::choose(&self.read(), remote)
+        source::choose(&self.addresses, remote)
     }
 
     /// How long a prefix the interface's networks share with `remote`, if it lies in one of them.
     fn route_to(&self, remote: IpAddr) -> Option<u8> {
-        self.read().iter().filter(|own| own.contains(remote)).map(Cidr::prefix).max()
-    }
-
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, Vec<Cidr>> {
-        self.addresses.read().unwrap_or_else(PoisonError::into_inner)
+        self.addresses.iter().filter(|own| own.contains(remote)).map(Cidr::prefix).max()
     }
 }
 
@@ -44,6 +41,23 @@ impl Interface {
 #[derive(Default)]
 pub(crate) struct Interfaces {
     table: RwLock<Table>,
+    /// Which of all tables of all stacks this is, and how it was changed last.
+    version: AtomicU64,
+}
+
+/// The last version that a table was given.
+static LAST_VERSION: AtomicU64 = AtomicU64::new(0);
+
+/// An interface that was looked up: packets come in bursts from one, and a look at the version takes no lock.
+pub(crate) struct Cached {
+    version: u64,
+    interface: Arc<Interface>,
+}
+
+impl Cached {
+    pub(crate) fn interface(&self) -> &Arc<Interface> {
+        &self.interface
+    }
 }
 
 #[derive(Default)]
@@ -58,25 +72,41 @@ impl Interfaces {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         table.last += 1;
         let id = InterfaceId(table.last);
-        let interface = Interface {
-            id,
-            checksums: config.checksums,
-            ports: config.ports,
-            addresses: RwLock::new(config.addresses),
-        };
+        let interface =
+            Interface { id, checksums: config.checksums, ports: config.ports, addresses: config.addresses };
         table.entries.insert(id, Arc::new(interface));
+        self.changed();
         id
     }
 
     pub(crate) fn remove(&self, id: InterfaceId) -> Option<Arc<Interface>> {
-        self.table.write().unwrap_or_else(PoisonError::into_inner).entries.remove(&id)
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        let removed = table.entries.remove(&id);
+        self.changed();
+        removed
     }
 
     /// Replaces the addresses; says whether the interface exists.
     pub(crate) fn set_addresses(&self, id: InterfaceId, addresses: &[Cidr]) -> bool {
-        let Some(interface) = self.find(id) else { return false };
-        *interface.addresses.write().unwrap_or_else(PoisonError::into_inner) = addresses.to_vec();
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(interface) = table.entries.get_mut(&id) else { return false };
+        let Interface { checksums, ports, .. } = &**interface;
+        let (checksums, ports) = (*checksums, ports.clone());
+        *interface = Arc::new(Interface { id, checksums, ports, addresses: addresses.to_vec() });
+        self.changed();
         true
+    }
+
+    /// To be called before the lock is released.
+    fn changed(&self) {
+        self.version.store(LAST_VERSION.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Release);
+    }
+
+    /// As [`find`](Self::find), if possible without a lock: `cached` is what was found last.
+    pub(crate) fn find_again(&self, id: InterfaceId, cached: Option<Cached>) -> Option<Cached> {
+        let version = self.version.load(Ordering::Acquire);
+        let valid = |cached: &Cached| cached.version == version && cached.interface.id == id;
+        cached.filter(valid).or_else(|| Some(Cached { version, interface: self.find(id)? }))
     }
 
     pub(crate) fn find(&self, id: InterfaceId) -> Option<Arc<Interface>> {
@@ -93,7 +123,7 @@ impl Interfaces {
     /// The first interface that has an address of the family of `other`.
     pub(crate) fn first_with(&self, other: IpAddr) -> Option<Arc<Interface>> {
         let of_family = |interface: &Interface| {
-            interface.read().iter().any(|own| own.address().is_ipv4() == other.is_ipv4())
+            interface.addresses.iter().any(|own| own.address().is_ipv4() == other.is_ipv4())
         };
         self.read().entries.values().find(|interface| of_family(interface)).cloned()
     }
@@ -111,6 +141,27 @@ impl Interfaces {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_looked_up_is_used_until_the_table_changes() {
+        let interfaces = [Interfaces::default(), Interfaces::default()];
+        let add =
+            |table: &Interfaces, own: &str| table.add(InterfaceConfig::new("net", [own.parse().unwrap()]));
+        let id = add(&interfaces[0], "10.0.0.1/8");
+        assert_eq!(add(&interfaces[1], "10.0.0.2/8"), id);
+        let is = |cached: &Option<Cached>, own: &str| {
+            cached.as_ref().is_some_and(|cached| cached.interface().is_local(own.parse().unwrap()))
+        };
+        let mut cached = interfaces[0].find_again(id, None);
+        assert!(is(&cached, "10.0.0.1"));
+        cached = interfaces[1].find_again(id, cached);
+        assert!(is(&cached, "10.0.0.2"), "another stack");
+        interfaces[1].set_addresses(id, &["10.0.0.3/8".parse().unwrap()]);
+        cached = interfaces[1].find_again(id, cached);
+        assert!(is(&cached, "10.0.0.3") && !is(&cached, "10.0.0.2"));
+        interfaces[1].remove(id);
+        assert!(interfaces[1].find_again(id, cached).is_none());
+    }
 
     #[test]
     fn the_longest_prefix_routes_and_chooses_the_source() {

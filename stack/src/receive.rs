@@ -28,15 +28,21 @@ impl Stack {
     pub fn receive(&self, now: Instant, interface: InterfaceId, packet: &mut [u8], batch: &mut Batch) {
         let counters = &self.shared.counters;
         counters.ip_received.bump();
-        let Some(interface) = self.shared.interfaces.find(interface) else {
+        let Some(found) = self.shared.interfaces.find_again(interface, batch.interface.take()) else {
             return counters.ip_not_local.bump();
         };
+        self.receive_on(found.interface(), now, packet, batch);
+        batch.interface = Some(found);
+    }
+
+    fn receive_on(&self, interface: &Arc<Interface>, now: Instant, packet: &mut [u8], batch: &mut Batch) {
+        let counters = &self.shared.counters;
         let ip = match IpHeader::parse(packet, interface.checksums) {
             Ok(ip) => ip,
             Err(IpError::Malformed) => return counters.ip_malformed.bump(),
             Err(IpError::Checksum) => return counters.ip_checksum_errors.bump(),
         };
-        if !self.is_for_us(&interface, ip.destination) {
+        if !self.is_for_us(interface, ip.destination) {
             return counters.ip_not_local.bump();
         }
         if !ip.source_is_unicast() {
@@ -47,9 +53,9 @@ impl Stack {
         if ip.plain {
             // Where IPv4 and IPv6 name what follows their headers.
             let named_at = if ip.source.is_ipv4() { 9 } else { 6 };
-            self.deliver(time, &interface, packet, (&ip, named_at), batch);
+            self.deliver(time, interface, packet, (&ip, named_at), batch);
         } else {
-            self.receive_extended(time, &interface, packet, &ip, batch);
+            self.receive_extended(time, interface, packet, &ip, batch);
         }
     }
 
@@ -103,14 +109,15 @@ impl Stack {
             Err(TcpError::Malformed) => return shared.counters.tcp_malformed.bump(),
             Err(TcpError::Checksum) => return shared.counters.ip_checksum_errors.bump(),
         };
-        let local = SocketAddr::new(ip.destination, tcp.destination_port);
-        let remote = SocketAddr::new(ip.source, tcp.source_port);
-        let key = FlowKey::new(interface.id, local, remote);
+        let ports = [tcp.destination_port, tcp.source_port];
+        let key = FlowKey::from_parts(interface.id, [ip.destination, ip.source], ports);
         if let Some(flow) = shared.flows.find(&key)
             && flow.receive(time, packet, (ip, &tcp), batch)
         {
-            return batch.touch_flow(&shared.rounds, &flow);
+            return batch.touch_flow(&shared.rounds, flow);
         }
+        let local = SocketAddr::new(ip.destination, tcp.destination_port);
+        let remote = SocketAddr::new(ip.source, tcp.source_port);
         if tcp.opens() {
             // Only a listener's port has to be allowed: the other one is ephemeral.
             if !interface.allows(local.port()) {
@@ -118,7 +125,7 @@ impl Stack {
             }
             if let Some(flow) = self.accept(time, interface, (local, remote), packet, ip, batch) {
                 if let Some(flow) = flow {
-                    batch.touch_flow(&shared.rounds, &flow);
+                    batch.touch_flow(&shared.rounds, flow);
                 }
                 return;
             }
@@ -127,7 +134,7 @@ impl Stack {
             if let Some(flow) = accepted
                 && flow.receive(time, packet, (ip, &tcp), batch)
             {
-                batch.touch_flow(&shared.rounds, &flow);
+                batch.touch_flow(&shared.rounds, flow);
             }
             return;
         }
@@ -165,7 +172,7 @@ impl Stack {
             shared.counters.tcp_flow_limit.bump();
             return Some(None);
         }
-        let segment = Segment::read(packet, ip.header_len);
+        let segment = Segment::read(packet, ip.header_len)?;
         match listener.begin_handshake(time) {
             Admission::Place => {}
             Admission::Cookie => {
@@ -198,7 +205,7 @@ impl Stack {
         let options = listener.options();
         let flow =
             Flow::new(shared, interface.clone(), addresses, connection, &options, time, Some(listener));
-        let inserted = shared.flows.insert(flow.key(), &flow);
+        let inserted = shared.flows.insert(&flow);
         if !inserted {
             listener.forget_handshake();
         }

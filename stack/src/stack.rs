@@ -108,7 +108,7 @@ impl Stack {
         for flow in self.shared.flows.filter(|flow| flow.is_on(interface)) {
             flow.repeat_last_ack(now, batch);
             flow.abort(now);
-            batch.touch_flow(&self.shared.rounds, &flow);
+            batch.touch_flow(&self.shared.rounds, flow);
         }
     }
 
@@ -121,7 +121,7 @@ impl Stack {
         self.shared.memberships.remove_interface(interface);
         for flow in self.shared.flows.filter(|flow| flow.is_on(interface)) {
             flow.fail(now, Error::NetworkDown);
-            batch.touch_flow(&self.shared.rounds, &flow);
+            batch.touch_flow(&self.shared.rounds, flow);
         }
         for socket in self.shared.udp_binds.filter(|socket| socket.interface() == Some(interface)) {
             socket.fail(Error::NetworkDown);
@@ -146,7 +146,7 @@ impl Stack {
         let kept = |address| addresses.iter().any(|own| own.address() == address);
         for flow in self.shared.flows.filter(|flow| flow.is_on(interface) && !kept(flow.local().ip())) {
             flow.fail(now, Error::AddrNotAvailable);
-            batch.touch_flow(&self.shared.rounds, &flow);
+            batch.touch_flow(&self.shared.rounds, flow);
         }
     }
 
@@ -229,7 +229,7 @@ impl Stack {
         let settings = Flow::settings(shared, interface, options);
         let connection = Connection::connect(settings, time, addresses, isn);
         let flow = Flow::new(shared, interface.clone(), addresses, connection, options, time, None);
-        if !shared.flows.insert(key, &flow) {
+        if !shared.flows.insert(&flow) {
             return None;
         }
         flow.begin(time);
@@ -315,7 +315,7 @@ impl Stack {
             if let Some(flow) = flow.upgrade()
                 && flow.on_timer(tick, time, batch)
             {
-                batch.touch_flow(&self.shared.rounds, &flow);
+                batch.touch_flow(&self.shared.rounds, flow);
             }
         }
         batch.due = due;
@@ -332,7 +332,7 @@ impl Stack {
         let concerned = |flow: &Flow| flow.is_on(interface) && remote(flow.remote().ip());
         for flow in self.shared.flows.filter(concerned) {
             if flow.expedite() {
-                batch.touch_flow(&self.shared.rounds, &flow);
+                batch.touch_flow(&self.shared.rounds, flow);
             }
         }
     }

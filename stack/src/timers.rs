@@ -46,7 +46,7 @@ impl<T> Timers<T> {
     /// Lets `owner` fire at `tick`.
     pub(crate) fn insert(&self, tick: Tick, owner: T) {
         let mut wheel = self.lock();
-        wheel.insert(Entry { tick, turn: tick, owner });
+        wheel.insert(Entry { tick, owner });
         self.publish(&wheel);
     }
 
@@ -87,13 +87,11 @@ impl<T> Timers<T> {
 struct Entry<T> {
     /// What the owner asked for.
     tick: Tick,
-    /// The same, moved to where the wheel has a slot for it.
-    turn: Tick,
     owner: T,
 }
 
 struct Wheel<T> {
-    /// Every entry's turn is at least this.
+    /// Every entry's turn, the tick within what the wheel holds, is at least this.
     now: Tick,
     levels: [Level<T>; LEVELS],
     /// What [`advance`](Self::advance) took out and nobody has fetched yet.
@@ -111,10 +109,11 @@ impl<T> Wheel<T> {
         Self { now: 0, levels: std::array::from_fn(|_| level()), fired: Vec::new() }
     }
 
-    fn insert(&mut self, mut entry: Entry<T>) {
-        entry.turn = entry.tick.clamp(self.now, self.now + HORIZON);
-        let level = level_of(self.now, entry.turn);
-        let slot = digit(entry.turn, level);
+    fn insert(&mut self, entry: Entry<T>) {
+        // Moved to where the wheel has a slot for it.
+        let turn = entry.tick.clamp(self.now, self.now + HORIZON);
+        let level = level_of(self.now, turn);
+        let slot = digit(turn, level);
         self.levels[level].occupied |= 1 << slot;
         self.levels[level].slots[slot].push(entry);
     }

@@ -337,12 +337,13 @@ fn linger_zero_resets_and_a_positive_linger_waits_for_delivery() {
     let mut client = TcpStream::connect_on(&nodes[1].0, (nodes[0].1.address(), 1001)).expect("connect");
     let (mut server, _) = listener.accept().expect("accept");
     client.set_linger(Some(PATIENCE)).expect("set");
-    client.write_all(&pattern(6, 1 << 20)).expect("write");
     let reader = thread::spawn(move || {
         let mut got = Vec::new();
         server.read_to_end(&mut got).expect("read");
         got.len()
     });
+    // More than the buffers may hold while nobody reads.
+    client.write_all(&pattern(6, 1 << 20)).expect("write");
     drop(client);
     assert_eq!(reader.join().expect("the reader ends"), 1 << 20);
 }

@@ -333,3 +333,18 @@ fn ipv4_datagrams_may_be_65507_bytes_long() {
     assert!(receive(&server).0 == [7; 65_507]);
     assert_eq!(errno(send_to(&client, &[7; 65_508], SocketAddr::new(b.v4(), 5000))), Errno::MSGSIZE);
 }
+
+#[test]
+fn a_process_that_ends_sends_what_it_has_written() {
+    let (a, b) = Served::pair();
+    let (server, address) = b.bound();
+    let client = a.open(Kind::Datagram);
+    overlay(&client).connect(Some(address)).expect("it is known where");
+    for at in 0..100u8 {
+        rustix::io::write(&client, &[at]).expect("room");
+    }
+    assert!(a.server.drain(Duration::from_secs(5)));
+    for at in 0..100 {
+        assert_eq!(receive(&server).0, [at]);
+    }
+}

@@ -15,6 +15,9 @@ const SOCKET: &[Case] = &[
     (SOL_SOCKET, libc::SO_REUSEADDR, &[1, 0], &[]),
     (SOL_SOCKET, libc::SO_REUSEPORT, &[1, 0], &[]),
     (SOL_SOCKET, libc::SO_BROADCAST, &[1, 0], &[]),
+    (SOL_SOCKET, libc::SO_OOBINLINE, &[1, 0], &[]),
+    (SOL_SOCKET, libc::SO_PRIORITY, &[6, 0], &[]),
+    (IPPROTO_IP, libc::IP_FREEBIND, &[1, 0], &[]),
     (IPPROTO_IP, libc::IP_TTL, &[1, 255, 64], &[0, 256, -2]),
     (IPPROTO_IP, libc::IP_TOS, &[0x10, 0], &[]),
     (IPPROTO_IP, libc::IP_MTU_DISCOVER, &[0, 1, 2, 3, 4, 5], &[6, -1]),
@@ -35,6 +38,8 @@ const STREAM: &[Case] = &[
     (IPPROTO_TCP, libc::TCP_KEEPINTVL, &[1, 32767], &[0, 32768]),
     (IPPROTO_TCP, libc::TCP_KEEPCNT, &[1, 127], &[0, 128]),
     (IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, &[5, 0], &[]),
+    (IPPROTO_TCP, libc::TCP_SYNCNT, &[3, 6], &[]),
+    (IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, &[1, 0], &[]),
     (IPPROTO_TCP, libc::TCP_USER_TIMEOUT, &[1000, 0], &[-1]),
     (IPPROTO_TCP, libc::TCP_MAXSEG, &[88, 1000], &[87, 40_000]),
 ];

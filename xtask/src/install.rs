@@ -45,7 +45,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let version = env!("CARGO_PKG_VERSION");
     let lib = place.join(&options.libdir);
     let include = place.join("include");
-    for folder in [&lib.join("pkgconfig"), &include.join("peersock/compat")] {
+    for folder in [&lib.join("pkgconfig"), &include.join("peersock/compat/zts")] {
         fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     }
     let shared = format!("libpeersock.so.{version}");
@@ -55,8 +55,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     link(&shared, &lib.join(&soname))?;
     link(&soname, &lib.join("libpeersock.so"))?;
     copy(&crate::header::path(), &include.join("peersock.h"), 0o644)?;
-    let compat = root().join("ffi/compat/ZeroTierSockets.h");
-    copy(&compat, &include.join("peersock/compat/ZeroTierSockets.h"), 0o644)?;
+    for file in ["ZeroTierSockets.h", "zts/state.h", "zts/network.h", "zts/sockets.h", "zts/other.h"] {
+        copy(&root().join("ffi/compat").join(file), &include.join("peersock/compat").join(file), 0o644)?;
+    }
     let description = description(&prefix, &options.libdir, version)?;
     write(&lib.join("pkgconfig/peersock.pc"), description.as_bytes())
 }

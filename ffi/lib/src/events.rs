@@ -2,6 +2,7 @@
 
 use std::os::fd::{IntoRawFd as _, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -59,11 +60,11 @@ pub unsafe extern "C" fn peersock_on_event(
 ) -> peersock_result {
     answer(|| {
         let node = find(node)?;
-        node.end_callback();
+        node.replace_callback(None);
         let Some(callback) = callback else { return Ok(()) };
         let events = Arc::new(node.run(|node| node.events())?);
-        let started = Callback::start(events, Target { callback, context })?;
-        *node.callback.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(started);
+        // Another thread may have put one there meanwhile.
+        node.replace_callback(Some(Callback::start(events, Target { callback, context })?));
         Ok(())
     })
 }
@@ -82,6 +83,8 @@ pub extern "C" fn peersock_event_fd(node: peersock_node) -> RawFd {
 /// A callback that is in use.
 pub(crate) struct Callback {
     events: Arc<Events>,
+    /// It was taken out: it hears nothing any more, not even that the node was stopped.
+    is_out: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
@@ -95,35 +98,57 @@ unsafe impl Send for Target {}
 
 impl Callback {
     fn start(events: Arc<Events>, target: Target) -> std::io::Result<Callback> {
-        let theirs = Arc::clone(&events);
+        let is_out = Arc::new(AtomicBool::new(false));
+        let theirs = (Arc::clone(&events), Arc::clone(&is_out));
         // Started by a thread of the process's, it sees the process's descriptors.
-        let thread =
-            thread::Builder::new().name("peersock-events".into()).spawn(move || serve(&theirs, &target))?;
-        Ok(Callback { events, thread })
+        let thread = thread::Builder::new().name("peersock-events".into());
+        let thread = thread.spawn(move || serve(&theirs.0, &theirs.1, &target))?;
+        Ok(Callback { events, is_out, thread })
+    }
+
+    /// Waits until it has ended, unless it is what calls this.
+    fn join(self) {
+        self.events.end();
+        if self.thread.thread().id() != thread::current().id() {
+            // Its panics are caught.
+            let _ = self.thread.join();
+        }
     }
 }
 
 impl Running {
-    /// Ends the callback, and waits for it unless it is what calls this.
-    pub(crate) fn end_callback(&self) {
-        let callback = self.callback.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        if let Some(callback) = callback {
-            callback.events.end();
-            if callback.thread.thread().id() != thread::current().id() {
-                // Its panics are caught.
-                let _ = callback.thread.join();
-            }
+    /// Puts a callback in the place of the one that there is, which is not running when this returns, unless this is
+    /// called from it.
+    pub(crate) fn replace_callback(&self, new: Option<Callback>) {
+        if let Some(old) = self.swap_callback(new) {
+            old.is_out.store(true, Ordering::SeqCst);
+            old.join();
         }
+    }
+
+    /// Lets the callback hear that the node was stopped.
+    pub(crate) fn finish_callback(&self) {
+        if let Some(callback) = self.swap_callback(None) {
+            callback.join();
+        }
+    }
+
+    fn swap_callback(&self, new: Option<Callback>) -> Option<Callback> {
+        let mut place = self.callback.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        std::mem::replace(&mut *place, new)
     }
 }
 
-fn serve(events: &Events, target: &Target) {
+fn serve(events: &Events, is_out: &AtomicBool, target: &Target) {
     while !events.is_over() {
-        if let Some(event) = events.next_timeout(Duration::from_secs(3600)) {
+        let event = events.next_timeout(Duration::from_secs(3600));
+        if let Some(event) = event.filter(|_| !is_out.load(Ordering::SeqCst)) {
             target.call(&describe(&event));
         }
     }
-    target.call(&about(PEERSOCK_NODE_STOPPED, ""));
+    if !is_out.load(Ordering::SeqCst) {
+        target.call(&about(PEERSOCK_NODE_STOPPED, ""));
+    }
 }
 
 impl Target {

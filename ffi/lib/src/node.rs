@@ -62,7 +62,7 @@ pub extern "C" fn peersock_stop(node: peersock_node, linger_ms: c_int) -> peerso
             _ => registry::take(node)?,
         };
         let delivered = node.host.stop(timeout(linger_ms));
-        node.end_callback();
+        node.finish_callback();
         match delivered {
             true => Ok(()),
             false => Err(Failure::new(PEERSOCK_E_TIMEOUT, "not everything was delivered in time")),

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use peersock::NetworkId;
-use peersock_stack::{Error, TcpOptions, UdpOptions};
+use peersock_stack::{Error, TcpOptions, UdpOptions, UdpSocket};
 
 use super::{Event, Violation, World};
 use crate::apps::{Conversation, EchoClient, Plan};
@@ -45,6 +45,24 @@ impl World {
         node.pump(at, &flow);
         node.add_conversation(Conversation::client(flow, id, plan));
         self.settle(client)
+    }
+
+    /// Sends one UDP datagram from a socket of a node. Does nothing if the node is not there.
+    ///
+    /// # Errors
+    /// There is no way there, or a program has seen what must not be.
+    pub fn send_udp(
+        &mut self,
+        number: usize,
+        socket: &UdpSocket,
+        remote: SocketAddr,
+        data: &[u8],
+    ) -> Result<(), Violation> {
+        let at = self.instant();
+        let Some(node) = &self.machines[number].node else { return Ok(()) };
+        let sent = node.datapath().send_udp(at, socket, Some(remote), data);
+        sent.map_err(|error| Violation(format!("node {number} cannot send to {remote}: {error}")))?;
+        self.settle(number)
     }
 
     /// Sends `count` UDP datagrams to the echo server of another node; gives the number of the exchange.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use libc::{IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_RAW, IPPROTO_TCP, SOL_SOCKET};
 use peersock_fd::{Errno, Which};
 
-use super::table::{self, Row};
+use super::table::{self, Access, Row};
 use super::tcp_info::tcp_info;
 use super::value::{index, number};
 use super::{BUFFER, Options, Side, interface_name};
@@ -19,6 +19,9 @@ const LEAST_SEGMENT: u16 = 536;
 
 /// What an option is, of a connection that stands or of none.
 pub(super) fn get(options: &Options, connection: Option<&Connection>, row: &Row) -> Result<Vec<u8>, Errno> {
+    if let Access::Kept(initial) = row.access {
+        return Ok(number(*options.kept.get(&(row.level, row.number)).unwrap_or(&initial)));
+    }
     Ok(match (row.level, row.number) {
         (SOL_SOCKET, name) => socket(options, connection, name)?,
         (IPPROTO_TCP, name) => tcp(options, connection, name)?,

@@ -6,6 +6,7 @@ mod table;
 mod tcp_info;
 mod value;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -53,6 +54,8 @@ pub(super) struct Options {
     header_included: bool,
     checksum: Option<u16>,
     icmp_filter: IcmpFilter,
+    /// Those that mean nothing here, by level and number.
+    kept: BTreeMap<(i32, i32), i32>,
     /// Groups that were joined before the socket was bound.
     pub(super) groups: Vec<(Option<InterfaceId>, IpAddr)>,
 }
@@ -116,6 +119,7 @@ impl Default for Options {
             header_included: false,
             checksum: None,
             icmp_filter: IcmpFilter::default(),
+            kept: BTreeMap::new(),
             groups: Vec::new(),
         }
     }
@@ -237,7 +241,7 @@ impl State {
         value: &[u8],
     ) -> Result<(), Errno> {
         let row = self.row(which, level, name)?;
-        if !matches!(row.access, Access::Both | Access::Set) {
+        if !matches!(row.access, Access::Both | Access::Set | Access::Kept(_)) {
             return Err(Errno::NOPROTOOPT);
         }
         if set::is_membership(row) {
@@ -278,7 +282,7 @@ impl State {
         length: usize,
     ) -> Result<Vec<u8>, Errno> {
         let row = self.row(which, level, name)?;
-        if !matches!(row.access, Access::Both | Access::Get) {
+        if !matches!(row.access, Access::Both | Access::Get | Access::Kept(_)) {
             return Err(Errno::NOPROTOOPT);
         }
         let mut value = match get::is_of_path(row) {

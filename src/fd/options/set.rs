@@ -7,7 +7,7 @@ use libc::{IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_RAW, IPPROTO_TCP, S
 use peersock_fd::{Errno, Which};
 use peersock_stack::{IcmpFilter, InterfaceId};
 
-use super::table::{self, Row};
+use super::table::{self, Access, Row};
 use super::value::{self, Interface, flag, integer, octet, small, within};
 use super::{HOPS, Options, Side, interface_name};
 use crate::datapath::Network;
@@ -63,6 +63,10 @@ pub(super) fn is_membership(row: &Row) -> bool {
 
 /// Sets one option.
 pub(super) fn set(options: &mut Options, place: &Place<'_>, row: &Row, value: &[u8]) -> Result<(), Errno> {
+    if let Access::Kept(_) = row.access {
+        options.kept.insert((row.level, row.number), small(value)?);
+        return Ok(());
+    }
     match row.level {
         SOL_SOCKET => set_socket(options, place, row.number, value),
         IPPROTO_TCP => set_tcp(options, row.number, value),

@@ -25,6 +25,9 @@ pub(super) enum Access {
     Set,
     /// getsockopt(2) only.
     Get,
+    /// It is remembered, and this is its value before it is set. It means nothing here, or nothing that has to be asked
+    /// for.
+    Kept(i32),
     /// The application's end answers, without the node.
     Application,
     /// It is known, and refused with ENOPROTOOPT.
@@ -79,7 +82,7 @@ const fn row(
 /// All that are known. Every other is refused with ENOPROTOOPT.
 #[rustfmt::skip]
 pub(super) const TABLE: &[Row] = {
-    use Access::{Application, Both, Get, Refused, Set};
+    use Access::{Application, Both, Get, Kept, Refused, Set};
     &[
         row("SO_TYPE", SOL_SOCKET, libc::SO_TYPE, "tuir", Application, "what the socket was opened as"),
         row("SO_PROTOCOL", SOL_SOCKET, libc::SO_PROTOCOL, "tuir", Application, "what the socket was opened as"),
@@ -98,6 +101,14 @@ pub(super) const TABLE: &[Row] = {
         row("SO_BROADCAST", SOL_SOCKET, libc::SO_BROADCAST, "tuir", Both, "kept; networks have no broadcast addresses, so sending to one fails with ENETUNREACH"),
         row("SO_BINDTODEVICE", SOL_SOCKET, libc::SO_BINDTODEVICE, "tuir", Both, "one network only, by its interface's name; before the socket is bound or connected, else EINVAL"),
 
+        row("SO_OOBINLINE", SOL_SOCKET, libc::SO_OOBINLINE, "tuir", Kept(0), "urgent data is always in line"),
+        row("SO_DONTROUTE", SOL_SOCKET, libc::SO_DONTROUTE, "tuir", Kept(0), "every member is one hop away"),
+        row("SO_PRIORITY", SOL_SOCKET, libc::SO_PRIORITY, "tuir", Kept(0), "IP_TOS and IPV6_TCLASS say it to the peer"),
+        row("SO_MARK", SOL_SOCKET, libc::SO_MARK, "tuir", Kept(0), "for the kernel's firewall"),
+        row("SO_DEBUG", SOL_SOCKET, libc::SO_DEBUG, "tuir", Kept(0), "for the kernel's developers"),
+        row("SO_TIMESTAMP", SOL_SOCKET, libc::SO_TIMESTAMP, "t", Kept(0), "streams have none on Linux either"),
+        row("SO_TIMESTAMP", SOL_SOCKET, libc::SO_TIMESTAMP, "uir", Refused, "datagrams come without"),
+
         row("TCP_NODELAY", IPPROTO_TCP, libc::TCP_NODELAY, "t", Both, "small writes leave at once"),
         row("TCP_MAXSEG", IPPROTO_TCP, libc::TCP_MAXSEG, "t", Both, "the largest segment, 88 to 32767 bytes; asked for, the present one"),
         row("TCP_CORK", IPPROTO_TCP, libc::TCP_CORK, "t", Both, "a segment that is not full waits, 200 ms at most"),
@@ -108,6 +119,11 @@ pub(super) const TABLE: &[Row] = {
         row("TCP_INFO", IPPROTO_TCP, libc::TCP_INFO, "t", Get, "`struct tcp_info`; what the node does not count is 0"),
         row("TCP_QUICKACK", IPPROTO_TCP, libc::TCP_QUICKACK, "t", Both, "the next segments are acknowledged at once"),
         row("TCP_DEFER_ACCEPT", IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, "t", Both, "a connection can be accepted once data has come, or after so many seconds"),
+        row("TCP_FASTOPEN_CONNECT", IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, "t", Kept(0), "no data goes with the handshake"),
+        row("TCP_LINGER2", IPPROTO_TCP, libc::TCP_LINGER2, "t", Kept(60), "how long is the node's own choice"),
+        row("TCP_NOTSENT_LOWAT", IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, "t", Kept(0), "writability is the kernel's buffer's"),
+        row("TCP_SYNCNT", IPPROTO_TCP, libc::TCP_SYNCNT, "t", Kept(6), "how often is the node's own choice"),
+        row("TCP_WINDOW_CLAMP", IPPROTO_TCP, libc::TCP_WINDOW_CLAMP, "t", Kept(0), "SO_RCVBUF bounds the window"),
         row("TCP_CONGESTION", IPPROTO_TCP, libc::TCP_CONGESTION, "t", Both, "`bbr`, `cubic` or `reno`; ENOENT for others"),
 
         row("IP_TTL", IPPROTO_IP, libc::IP_TTL, "tuir", Both, "1 to 255, or -1 for the default"),
@@ -128,6 +144,8 @@ pub(super) const TABLE: &[Row] = {
         row("IP_RECVTOS", IPPROTO_IP, libc::IP_RECVTOS, "uir", Both, "IP_TOS comes with each datagram"),
         row("IP_RECVERR", IPPROTO_IP, libc::IP_RECVERR, "tuir", Both, "ICMP errors are told, and wait for MSG_ERRQUEUE"),
         row("IP_HDRINCL", IPPROTO_IP, libc::IP_HDRINCL, "r", Both, "what is sent begins with an IPv4 header"),
+        row("IP_FREEBIND", IPPROTO_IP, libc::IP_FREEBIND, "tuir", Kept(0), "foreign addresses cannot be bound all the same"),
+        row("IP_BIND_ADDRESS_NO_PORT", IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, "tuir", Kept(0), "a port is taken at once"),
         row("IP_OPTIONS", IPPROTO_IP, libc::IP_OPTIONS, "tuir", Refused, "no packet has options"),
         row("ICMP_FILTER", IPPROTO_RAW, ICMP_FILTER, "r", Both, "the types below 32 that are not received, as a mask"),
 
@@ -152,6 +170,7 @@ pub(super) const TABLE: &[Row] = {
         row("IPV6_MTU_DISCOVER", IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, "tuir", Both, "as IP_MTU_DISCOVER"),
         row("IPV6_DONTFRAG", IPPROTO_IPV6, libc::IPV6_DONTFRAG, "uir", Both, "datagrams over the path's MTU are dropped"),
         row("IPV6_PATHMTU", IPPROTO_IPV6, IPV6_PATHMTU, "uir", Get, "`ip6_mtuinfo`, of a connected socket"),
+        row("IPV6_FREEBIND", IPPROTO_IPV6, libc::IPV6_FREEBIND, "tuir", Kept(0), "as IP_FREEBIND"),
         row("IPV6_CHECKSUM", IPPROTO_IPV6, IPV6_CHECKSUM, "r", Both, "where the checksum is, or -1"),
         row("IPV6_CHECKSUM", IPPROTO_RAW, IPV6_CHECKSUM, "r", Both, "as above"),
         row("ICMP6_FILTER", IPPROTO_ICMPV6, ICMP6_FILTER, "r", Both, "`icmp6_filter`"),
@@ -169,6 +188,7 @@ mod tests {
             sockets.filter(|(letter, _)| row.kinds.contains(letter)).map(|(_, name)| name).collect();
         let access = match row.access {
             Access::Both | Access::Application => "",
+            Access::Kept(_) => "kept: ",
             Access::Set => "only set: ",
             Access::Get => "only asked for: ",
             Access::Refused => "refused: ",
@@ -188,8 +208,11 @@ mod tests {
     #[test]
     fn no_option_is_listed_twice() {
         for (at, row) in TABLE.iter().enumerate() {
-            let same = |other: &&Row| (other.level, other.number) == (row.level, row.number);
-            assert!(!TABLE[at + 1..].iter().any(|other| same(&other)), "{}", row.name);
+            let same = |other: &Row| {
+                let kinds = other.kinds.chars().any(|kind| row.kinds.contains(kind));
+                (other.level, other.number) == (row.level, row.number) && kinds
+            };
+            assert!(!TABLE[at + 1..].iter().any(same), "{}", row.name);
         }
     }
 }

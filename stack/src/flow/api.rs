@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::{Egress, Flow};
-use crate::tcp::{Connection, header_len};
+use crate::tcp::{Connection, Written, header_len};
 use crate::{Error, InterfaceId, Ready, State, SuperSegment};
 
 /// The most pieces that [`Flow::read_with`] shows.
@@ -21,12 +21,12 @@ impl Flow {
 
     /// The own address and port.
     pub fn local(&self) -> SocketAddr {
-        self.local
+        self.endpoints().0
     }
 
     /// The peer's address and port.
     pub fn remote(&self) -> SocketAddr {
-        self.remote
+        self.endpoints().1
     }
 
     /// The connection's state.
@@ -149,7 +149,10 @@ impl Flow {
     }
 
     fn nothing_to_read(&self, inner: &mut super::Inner) -> Result<usize, Error> {
-        if let Some(error) = inner.error.take() {
+        // What broke after the peer's FIN concerns writing: to a reader the connection has ended in order, as in Linux.
+        if !inner.ended
+            && let Some(error) = inner.error.take()
+        {
             self.publish(inner);
             return Err(error);
         }
@@ -280,23 +283,41 @@ impl Flow {
     /// Writes at most one super-segment to `buf`, which must hold [`MAX_PACKET`](crate::MAX_PACKET)
     /// bytes. Call it until it returns `None`: nothing to send now, and the flow's timer is set.
     pub fn egress(&self, now: Instant, limits: &Egress, buf: &mut [u8]) -> Option<SuperSegment> {
-        let (mut inner, time) = self.lock_at(now);
-        let before = inner.retransmits;
+        let time = self.shared.clock.time(now);
+        // Mostly it is clear after the last super-segment that this call will find nothing.
+        if self.quiet.load(Ordering::Relaxed) == time.total_micros() {
+            return None;
+        }
+        let mut inner = self.lock_to_fetch();
+        let time = inner.pass(time);
         let connection = inner.live()?;
-        let emitted = connection.emit(time, &self.lower(limits), buf);
-        inner.retransmits = inner.live().map_or(before, |connection| connection.retransmits());
-        self.shared.counters.tcp_retransmits.add(inner.retransmits - before);
-        if emitted.is_none() || inner.state() == State::Closed {
+        let before = connection.retransmits();
+        let emitted = connection.emit(time, &self.lower(limits), self.endpoints(), buf);
+        let rest = emitted.as_ref().and_then(|_| connection.rest(time));
+        let again = connection.retransmits() - before;
+        if again > 0 {
+            self.shared.counters.tcp_retransmits.add(again);
+        }
+        if let Some(due) = rest {
+            self.arm_for(&mut inner, time, due);
+            self.quiet.store(time.total_micros(), Ordering::Relaxed);
+        } else if emitted.is_none() || inner.state() == State::Closed {
             self.settle(&mut inner, time);
             self.arm(&mut inner, time);
         }
-        emitted
+        drop(inner);
+        let Written { len, header_len, segment } = emitted?;
+        Some(SuperSegment::new(&buf[..len], header_len, segment, limits.checksums))
     }
 
     /// The limits with what routers have said about the path.
     fn lower(&self, limits: &Egress) -> Egress {
-        let reported = self.shared.path_mtus.find(self.interface.id, self.remote.ip());
-        let segment = reported.map_or(usize::MAX, |mtu| mtu - header_len(self.local));
+        if !self.shared.path_mtus.any() {
+            return *limits;
+        }
+        let (local, remote) = self.endpoints();
+        let reported = self.shared.path_mtus.find(self.interface.id, remote.ip());
+        let segment = reported.map_or(usize::MAX, |mtu| mtu - header_len(local));
         Egress { segment: limits.segment.min(segment), ..*limits }
     }
 
@@ -322,7 +343,10 @@ impl Flow {
     /// Sets TCP_USER_TIMEOUT (RFC 5482): how long an acknowledgement may take, `None` for
     /// [`Config::user_timeout`](crate::Config::user_timeout). The next [`egress`](Self::egress) sets the timer.
     pub fn set_user_timeout(&self, timeout: Option<Duration>) {
-        self.lock().user_timeout = timeout.unwrap_or(self.shared.config.user_timeout);
+        let mut inner = self.lock();
+        if inner.rare.is_some() || timeout.is_some() {
+            inner.rare().user_timeout = timeout;
+        }
     }
 
     /// Makes [`close`](Self::close) reset the connection: SO_LINGER with zero. To linger otherwise, wait

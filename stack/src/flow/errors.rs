@@ -34,7 +34,7 @@ impl Flow {
     /// [`Error::WouldBlock`] if there is none.
     pub fn recv_error(&self) -> Result<ErrorReport, Error> {
         let mut inner = self.lock();
-        let report = inner.reports.pop(&mut []).ok_or(Error::WouldBlock);
+        let report = inner.rare.as_mut().and_then(|rare| rare.reports.pop(&mut [])).ok_or(Error::WouldBlock);
         self.publish(&mut inner);
         report
     }
@@ -50,8 +50,8 @@ impl Flow {
         if !inner.live().is_some_and(|connection| connection.is_under_way(seq)) {
             return false;
         }
-        let asked = inner.ip.receive_errors && !inner.orphaned;
-        if asked && !inner.reports.push(report, &[]) {
+        let asked = inner.ip().receive_errors && !inner.orphaned;
+        if asked && !inner.rare().reports.push(report, &[]) {
             self.shared.counters.error_queue_overflows.bump();
         }
         if inner.state() == State::SynSent {

@@ -75,7 +75,7 @@ pub struct TcpInfo {
 impl Flow {
     /// TCP_INFO. `None` once the connection has ended, TIME-WAIT included.
     pub fn info(&self) -> Option<TcpInfo> {
-        self.lock().live().map(|connection| connection.info())
+        self.lock().live().map(|connection| connection.info(self.local()))
     }
 
     /// TCP_CONGESTION. `None` once the connection has ended.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::time_wait::{Late, TimeWait};
 use super::{Flow, Inner};
-use crate::clock::{Time, after};
+use crate::clock::{Time, after, earlier};
 use crate::ip::{IpHeader, MAX_HEADERS};
 use crate::tcp::{Ending, Outgoing, Segment, TcpHeader, Verdict};
 use crate::timers::{NEVER, Tick, tick_at};
@@ -32,10 +32,10 @@ impl Flow {
         }
         let Some(connection) = inner.connection.as_mut() else { return false };
         let before = connection.state();
-        let segment = Segment::read(packet, ip.header_len);
+        let Some(segment) = Segment::read(packet, ip.header_len) else { return true };
         if connection.process(time, &segment) == Verdict::Reset {
             let checksums = self.interface.checksums;
-            batch.reply(self.interface.id, self.remote.ip(), MAX_HEADERS, |buf| {
+            batch.reply(self.interface.id, self.remote().ip(), MAX_HEADERS, |buf| {
                 tcp.write_reset(ip, checksums, buf)
             });
         }
@@ -70,7 +70,7 @@ impl Flow {
     /// In TIME-WAIT: acknowledges the peer's FIN once more.
     pub(crate) fn repeat_last_ack(&self, now: Instant, batch: &mut Batch) {
         let (mut inner, time) = self.lock_at(now);
-        let waiting = inner.time_wait.map(|wait| wait.ending);
+        let waiting = inner.time_wait.as_ref().map(|wait| wait.ending);
         let ending = inner.live().filter(|connection| connection.state() == State::TimeWait);
         if let Some(ending) = waiting.or(ending.map(|connection| connection.ending())) {
             self.acknowledge(time, &ending, batch);
@@ -81,8 +81,8 @@ impl Flow {
         let &Ending { snd_nxt: seq, rcv_nxt, marking, .. } = ending;
         let mut answer = Outgoing { seq, ack: Some(rcv_nxt), marking, ..Outgoing::default() };
         answer.options.timestamps = ending.timestamps.map(|timestamps| timestamps.option(time));
-        batch.reply(self.interface.id, self.remote.ip(), MAX_HEADERS, |buf| {
-            answer.write_alone(buf, (self.local, self.remote), self.interface.checksums)
+        batch.reply(self.interface.id, self.remote().ip(), MAX_HEADERS, |buf| {
+            answer.write_alone(buf, self.endpoints(), self.interface.checksums)
         });
     }
 
@@ -118,12 +118,12 @@ impl Flow {
         self.shared.counters.tcp_established.bump();
         let listener = inner.listener.as_ref().and_then(Weak::upgrade);
         let wait = listener.and_then(|listener| listener.options().defer_accept);
-        inner.deferred = wait.map(|wait| after(time, wait));
+        inner.defer(wait.map(|wait| after(time, wait)));
     }
 
     /// Gives the connection to its listener, if it has one that does not have it yet.
     fn hand_over(&self, inner: &mut Inner, batch: &mut Batch) {
-        inner.deferred = None;
+        inner.defer(None);
         let Some(listener) = inner.listener.take() else { return };
         let listener = listener.upgrade();
         let this = self.this.upgrade();
@@ -147,7 +147,8 @@ impl Flow {
             }
             _ => {
                 counters.tcp_resets_received.bump();
-                Error::ConnectionReset
+                // As in Linux: the peer has said all it had to say.
+                if inner.ended { Error::BrokenPipe } else { Error::ConnectionReset }
             }
         };
         if !inner.orphaned {
@@ -167,7 +168,7 @@ impl Flow {
         if !inner.linked {
             return false;
         }
-        if inner.time_wait.is_some_and(|wait| wait.expires() <= time) {
+        if inner.time_wait.as_ref().is_some_and(|wait| wait.expires() <= time) {
             self.unlink(&mut inner);
             return false;
         }
@@ -178,7 +179,7 @@ impl Flow {
             self.settle(&mut inner, time);
             return true;
         }
-        if inner.deferred.is_some_and(|until| until <= time) {
+        if inner.deferred().is_some_and(|until| until <= time) {
             self.hand_over(&mut inner, batch);
         }
         match self.due_at(&mut inner, time) {
@@ -197,8 +198,16 @@ impl Flow {
     /// Sets the timer for the next deadline, unless an earlier one is set already. What is due now has
     /// just been done or could not be, so it waits for a millisecond at least.
     pub(super) fn arm(&self, inner: &mut Inner, time: Time) {
-        inner.watched.get_or_insert(time);
+        inner.watch(time);
         if let Some(due) = self.due_at(inner, time) {
+            self.arm_at(inner, time, due);
+        }
+    }
+
+    /// The same, if the connection's own deadline is known.
+    pub(super) fn arm_for(&self, inner: &mut Inner, time: Time, connection: Option<Time>) {
+        inner.watch(time);
+        if let Some(due) = earlier(self.gives_up_or_hands_over_at(inner), connection) {
             self.arm_at(inner, time, due);
         }
     }
@@ -241,30 +250,35 @@ impl Flow {
         if let Some(wait) = &inner.time_wait {
             return Some(wait.expires());
         }
-        let gives_up = self.gives_up_at(inner);
         let connection = inner.live().and_then(|connection| connection.deadline(time));
-        [gives_up, connection, inner.deferred].into_iter().flatten().min()
+        earlier(self.gives_up_or_hands_over_at(inner), connection)
+    }
+
+    fn gives_up_or_hands_over_at(&self, inner: &Inner) -> Option<Time> {
+        earlier(self.gives_up_at(inner), inner.deferred())
     }
 
     /// When the peer's silence ends the connection.
     fn gives_up_at(&self, inner: &Inner) -> Option<Time> {
         let config = &self.shared.config;
         let state = inner.state();
-        match state {
-            State::SynSent => return Some(after(inner.opened, config.syn_timeout)),
-            State::SynReceived => return Some(after(inner.opened, config.syn_timeout / 2)),
-            _ => {}
-        }
         if let Some(waiting) = inner.waiting {
+            match state {
+                State::SynSent => return Some(after(waiting, config.syn_timeout)),
+                State::SynReceived => return Some(after(waiting, config.syn_timeout / 2)),
+                _ => {}
+            }
             // Retransmissions back off to a minute (RFC 6298 (2.5)), and the last one must have its chance.
+            let user_timeout = inner.user_timeout().unwrap_or(config.user_timeout);
             let orphan = if inner.orphaned { config.orphan_timeout * 3 } else { Duration::MAX };
-            return Some(after(waiting.max(inner.heard), inner.user_timeout.min(orphan)));
+            return Some(after(waiting.max(inner.heard), user_timeout.min(orphan)));
         }
         if inner.orphaned && state == State::FinWait2 {
             return Some(after(inner.heard, config.orphan_timeout));
         }
-        let KeepAlive { on, idle, interval, probes } = inner.keepalive;
-        let first = after(inner.heard, idle).max(inner.watched.filter(|_| on)?);
+        let rare = inner.rare.as_ref().filter(|_| inner.connection.is_some())?;
+        let KeepAlive { on, idle, interval, probes } = rare.keepalive;
+        let first = after(inner.heard, idle).max(rare.watched.filter(|_| on)?);
         Some(after(first, interval.saturating_mul(probes)))
     }
 
@@ -277,8 +291,8 @@ impl Flow {
                 && connection.readable() == 0
                 && connection.deadline(time).is_none_or(|due| due > time)
             {
-                inner.time_wait =
-                    Some(TimeWait::new(time, self.shared.config.time_wait, connection.ending()));
+                let length = self.shared.config.time_wait;
+                inner.time_wait = Some(Box::new(TimeWait::new(time, length, connection.ending())));
                 inner.ended = true;
                 inner.connection = None;
                 self.arm(inner, time);
@@ -319,7 +333,7 @@ impl Flow {
         if !std::mem::replace(&mut inner.linked, false) {
             return;
         }
-        self.shared.flows.remove(&self.key());
+        self.shared.flows.remove(&self.key);
         if let Some(listener) = inner.listener.take().and_then(|listener| listener.upgrade()) {
             listener.forget_handshake();
         }
@@ -329,7 +343,8 @@ impl Flow {
     /// TIME-WAIT and the two cannot be confused (RFC 6191's condition, by sequence numbers).
     pub(crate) fn make_room(&self, time: Time, isn: u32) -> bool {
         let mut inner = self.lock();
-        let gives_way = inner.linked && inner.time_wait.is_some_and(|wait| wait.gives_way_to(time, isn));
+        let gives_way =
+            inner.linked && inner.time_wait.as_ref().is_some_and(|wait| wait.gives_way_to(time, isn));
         if gives_way {
             self.shared.counters.tcp_time_wait_reused.bump();
             self.unlink(&mut inner);

@@ -5,26 +5,27 @@ mod errors;
 mod info;
 mod life;
 mod options;
+mod rare;
 mod time_wait;
 mod urgent;
 
 use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::batch::Mark;
 use crate::clock::Time;
 use crate::demux::FlowKey;
-use crate::error_queue::ErrorQueue;
 use crate::interface::Interface;
 use crate::stack::Shared;
 use crate::tcp::{Connection, Marking, Settings};
 use crate::timers::{NEVER, Tick};
-use crate::{Error, IpOptions, KeepAlive, Listener, Ready, State, TcpOptions};
+use crate::{Error, Listener, Ready, State, TcpOptions};
 
+use self::rare::Rare;
 use self::time_wait::TimeWait;
 
 pub use self::api::PIECES;
@@ -60,12 +61,15 @@ pub use self::info::TcpInfo;
 pub struct Flow {
     shared: Arc<Shared>,
     interface: Arc<Interface>,
-    local: SocketAddr,
-    remote: SocketAddr,
+    key: FlowKey,
+    /// Its addresses are IPv4's.
+    v4: bool,
     this: Weak<Flow>,
     inner: Mutex<Inner>,
     /// [`Ready`] as of the last change.
     ready: AtomicU8,
+    /// At which time all output has been fetched, microseconds, until something else happens. 0 for never.
+    quiet: AtomicI64,
     mark: Mark,
     context: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
@@ -89,15 +93,13 @@ struct Inner {
     /// The protocol machine, until the connection has ended and everything is read.
     connection: Option<Box<Connection>>,
     /// Instead of the connection, at the end.
-    time_wait: Option<TimeWait>,
+    time_wait: Option<Box<TimeWait>>,
     /// Whether packets find this flow. Without that the state is CLOSED.
     linked: bool,
     /// Reported once, after the data that came before it.
     error: Option<Error>,
     /// What ICMP has said of the path since something came from the peer.
     soft: Option<Error>,
-    /// What is behind ICMP errors, if the application wants to know.
-    reports: ErrorQueue,
     connected: bool,
     /// The peer's FIN has come.
     ended: bool,
@@ -108,25 +110,16 @@ struct Inner {
     /// A write found the queue full, and a quarter has not become free since.
     was_full: bool,
     reset_on_close: bool,
-    /// What the packets' IP headers say, and whether ICMP errors are to be told.
-    ip: IpOptions,
-    keepalive: KeepAlive,
-    /// Since when its settings have been as they are; `None` until the timer has been set for them.
-    watched: Option<Time>,
-    user_timeout: Duration,
-    opened: Time,
+    rare: Option<Box<Rare>>,
     /// When the last segment came that the connection could use: it is a sign of life.
     heard: Time,
     /// The latest time that was given. It does not go back.
     latest: Time,
-    /// Since when something waits for an acknowledgement.
+    /// Since when something waits for an acknowledgement. At first that is the handshake.
     waiting: Option<Time>,
     /// Who gets it when the handshake is done.
     listener: Option<Weak<Listener>>,
-    /// When it does so at the latest, if it waits for data.
-    deferred: Option<Time>,
     alarm: Alarm,
-    retransmits: u64,
 }
 
 /// The timer wheel's entries for a flow: the earliest, and the one that was the earliest before.
@@ -151,7 +144,6 @@ impl Flow {
             linked: true,
             error: None,
             soft: None,
-            reports: ErrorQueue::new(),
             connected: false,
             ended: false,
             read_shut: false,
@@ -159,27 +151,22 @@ impl Flow {
             orphaned: false,
             was_full: false,
             reset_on_close: options.reset_on_close,
-            ip: IpOptions { hop_limit: options.ip.hop_limit.max(1), ..options.ip },
-            keepalive: options::sane(options.keepalive),
-            watched: Some(time),
-            user_timeout: options.user_timeout.unwrap_or(shared.config.user_timeout),
-            opened: time,
+            rare: Rare::of(options, time),
             heard: time,
             latest: time,
             waiting: Some(time),
             listener: listener.map(Arc::downgrade),
-            deferred: None,
             alarm: Alarm { first: NEVER, second: NEVER },
-            retransmits: 0,
         };
         Arc::new_cyclic(|this| Self {
             shared: shared.clone(),
+            key: FlowKey::new(interface.id, local, remote),
+            v4: local.is_ipv4(),
             interface,
-            local,
-            remote,
             this: this.clone(),
             inner: Mutex::new(inner),
             ready: AtomicU8::new(0),
+            quiet: AtomicI64::new(0),
             mark: Mark::default(),
             context: OnceLock::new(),
         })
@@ -187,7 +174,7 @@ impl Flow {
 
     /// What a connection of a socket with these options is made with.
     pub(crate) fn settings(shared: &Shared, interface: &Interface, options: &TcpOptions) -> Settings {
-        let bounds = |bytes: usize| bytes.clamp(4 << 10, 1 << 30);
+        let bounds = |bytes: usize| bytes.clamp(4 << 10, 1 << 30) as u32;
         Settings {
             send_buffer: bounds(options.send_buffer.unwrap_or(shared.config.send_buffer)),
             send_fixed: options.send_buffer.is_some(),
@@ -205,8 +192,13 @@ impl Flow {
         }
     }
 
-    pub(crate) fn key(&self) -> FlowKey {
-        FlowKey::new(self.interface.id, self.local, self.remote)
+    pub(crate) fn key(&self) -> &FlowKey {
+        &self.key
+    }
+
+    /// The own address and port, and the peer's.
+    fn endpoints(&self) -> (SocketAddr, SocketAddr) {
+        self.key.endpoints(self.v4)
     }
 
     pub(crate) fn mark(&self) -> &Mark {
@@ -221,6 +213,14 @@ impl Flow {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
+        let inner = self.lock_to_fetch();
+        // Whoever has the lock may change something.
+        self.quiet.store(0, Ordering::Relaxed);
+        inner
+    }
+
+    /// The lock of whoever fetches output, and does nothing else.
+    fn lock_to_fetch(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -243,7 +243,7 @@ impl Inner {
 
     /// Whether its listener is still to wait for data (TCP_DEFER_ACCEPT).
     fn is_deferred(&self, time: Time) -> bool {
-        self.deferred.is_some_and(|until| time < until) && self.readable() == 0 && !self.ended
+        self.deferred().is_some_and(|until| time < until) && self.readable() == 0 && !self.ended
     }
 
     /// Bytes that can be read.
@@ -269,7 +269,7 @@ impl Inner {
         if self.error.is_some() {
             ready |= Ready::ERROR | Ready::READABLE | Ready::WRITABLE;
         }
-        if !self.reports.is_empty() {
+        if self.has_reports() {
             ready |= Ready::ERROR;
         }
         if self.ended || self.read_shut || !self.linked {
@@ -304,8 +304,8 @@ impl fmt::Debug for Flow {
         let ready = Ready::from_bits(self.ready.load(Ordering::Relaxed));
         f.debug_struct("Flow")
             .field("interface", &self.interface.id)
-            .field("local", &self.local)
-            .field("remote", &self.remote)
+            .field("local", &self.local())
+            .field("remote", &self.remote())
             .field("ready", &ready)
             .finish_non_exhaustive()
     }
@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn an_idle_flow_is_small() {
-        assert!(size_of::<Flow>() <= 768, "{} bytes", size_of::<Flow>());
-        assert!(size_of::<Connection>() <= 1280, "{} bytes", size_of::<Connection>());
+        assert!(size_of::<Flow>() <= 216, "{} bytes", size_of::<Flow>());
+        assert!(size_of::<Connection>() <= 896, "{} bytes", size_of::<Connection>());
     }
 }

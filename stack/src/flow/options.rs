@@ -12,7 +12,7 @@ const LEAST_KEEPALIVE: Duration = Duration::from_millis(1);
 impl Flow {
     /// What its packets' IP headers say.
     pub fn ip_options(&self) -> IpOptions {
-        self.lock().ip
+        self.lock().ip()
     }
 
     /// Changes what its packets' IP headers say, from the next one on: IP_TTL, IPV6_UNICAST_HOPS, IP_TOS, IPV6_TCLASS.
@@ -40,7 +40,7 @@ impl Flow {
             return Err(Error::InvalidInput);
         }
         let mut inner = self.lock();
-        inner.ip = options;
+        inner.rare().ip = options;
         if let Some(connection) = inner.live() {
             connection.set_marking(Marking::from(&options));
         }
@@ -49,7 +49,7 @@ impl Flow {
 
     /// How a silent peer is dealt with.
     pub fn keepalive(&self) -> KeepAlive {
-        self.lock().keepalive
+        self.lock().keepalive()
     }
 
     /// Sets SO_KEEPALIVE, TCP_KEEPIDLE, TCP_KEEPINTVL and TCP_KEEPCNT. An interval stands for
@@ -71,9 +71,10 @@ impl Flow {
     pub fn set_keepalive(&self, keepalive: impl Into<KeepAlive>) {
         let keepalive = sane(keepalive.into());
         let mut inner = self.lock();
-        inner.keepalive = keepalive;
+        let rare = inner.rare();
+        rare.keepalive = keepalive;
         // A peer that was silent for long has not known that it would be asked.
-        inner.watched = None;
+        rare.watched = None;
         if let Some(connection) = inner.live() {
             connection.set_keepalive(keepalive.into());
         }
@@ -106,7 +107,7 @@ impl Flow {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn path_mtu(&self) -> Option<usize> {
-        self.lock().live().map(|connection| connection.path_mtu() as usize)
+        self.lock().live().map(|connection| connection.path_mtu(self.local()) as usize)
     }
 }
 

@@ -84,7 +84,7 @@ fn tcp(shared: &Shared, interface: &Interface, complaint: &Complaint<'_>, batch:
         }
     };
     if concerned {
-        batch.touch_flow(&shared.rounds, &flow);
+        batch.touch_flow(&shared.rounds, flow);
     }
     concerned
 }

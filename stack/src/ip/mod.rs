@@ -3,7 +3,7 @@
 pub(crate) mod extensions;
 pub(crate) mod options;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use smoltcp::phy::{Checksum, ChecksumCapabilities};
 use smoltcp::wire::{IpAddress, IpProtocol, IpRepr, Ipv4Packet, Ipv6Packet};
@@ -131,14 +131,33 @@ pub(crate) fn write_header(
     payload_len: usize,
     checksums: bool,
 ) -> Option<usize> {
+    if let (IpAddr::V6(source), IpAddr::V6(destination)) = (source, destination) {
+        return write_v6(buf, (source, destination), (protocol, hop_limit), payload_len);
+    }
     let repr = IpRepr::new(IpAddress::from(source), destination.into(), protocol, payload_len, hop_limit);
     let total = repr.buffer_len();
-    let longest = if source.is_ipv4() { MAX_PACKET } else { MAX_DATAGRAM };
-    if total > buf.len() || total > longest {
+    if total > buf.len() || total > MAX_PACKET {
         return None;
     }
     repr.emit(&mut buf[..total], &checksum_caps(checksums));
     Some(repr.header_len())
+}
+
+/// RFC 8200 section 3.
+fn write_v6(
+    buf: &mut [u8],
+    (source, destination): (Ipv6Addr, Ipv6Addr),
+    (protocol, hop_limit): (IpProtocol, u8),
+    payload_len: usize,
+) -> Option<usize> {
+    let length = u16::try_from(payload_len).ok().filter(|_| buf.len() >= 40 + payload_len)?;
+    let header = buf.first_chunk_mut::<40>()?;
+    header[..4].copy_from_slice(&[0x60, 0, 0, 0]);
+    header[4..6].copy_from_slice(&length.to_be_bytes());
+    header[6..8].copy_from_slice(&[protocol.into(), hop_limit]);
+    header[8..24].copy_from_slice(&source.octets());
+    header[24..].copy_from_slice(&destination.octets());
+    Some(header.len())
 }
 
 /// What a datagram's header says besides its addresses and its length.

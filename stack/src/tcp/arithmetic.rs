@@ -1,8 +1,9 @@
 //! Arithmetic of rates and times that does not overflow.
 
-use std::time::Duration;
+pub(crate) use crate::clock::length;
 
 /// `value * factor / divisor`, rounded down, as far as that fits; a divisor of 0 counts as 1.
+#[inline]
 pub(crate) fn scaled(value: u64, factor: u64, divisor: u64) -> u64 {
     let divisor = divisor.max(1);
     match value.checked_mul(factor) {
@@ -12,11 +13,6 @@ pub(crate) fn scaled(value: u64, factor: u64, divisor: u64) -> u64 {
             u64::try_from(product).unwrap_or(u64::MAX)
         }
     }
-}
-
-/// Microseconds of a duration.
-pub(crate) fn length(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -81,6 +81,10 @@ impl ByteQueue {
             return;
         }
         self.allocated += bytes.capacity();
+        if self.chunks.capacity() == 0 {
+            // Mostly there is one.
+            self.chunks.reserve_exact(1);
+        }
         let start = self.end;
         self.end += bytes.len() as u64;
         self.chunks.push_back(Chunk { start, bytes });

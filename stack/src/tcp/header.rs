@@ -7,6 +7,55 @@ use smoltcp::wire::TcpPacket;
 use super::segment::Outgoing;
 use crate::ip::IpHeader;
 
+/// Bits of the header's control byte (RFC 9293 3.1, RFC 3168 6.1).
+pub(super) const FIN: u8 = 1;
+pub(super) const SYN: u8 = 1 << 1;
+pub(super) const RST: u8 = 1 << 2;
+pub(super) const PSH: u8 = 1 << 3;
+pub(super) const ACK: u8 = 1 << 4;
+pub(super) const URG: u8 = 1 << 5;
+pub(super) const ECE: u8 = 1 << 6;
+pub(super) const CWR: u8 = 1 << 7;
+
+/// The part of the header that all segments have, but for the checksum.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fixed {
+    pub(super) source_port: u16,
+    pub(super) destination_port: u16,
+    pub(super) seq: u32,
+    /// Means something with [`ACK`] only.
+    pub(super) ack: u32,
+    /// Bytes, options included; there are so many.
+    pub(super) header_len: usize,
+    flags: u8,
+    pub(super) window: u16,
+    /// Means something with [`URG`] only.
+    pub(super) urgent: u16,
+}
+
+impl Fixed {
+    /// Reads the header at the beginning of `bytes`, if there is a whole one.
+    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+        let &[s, p, d, q, s0, s1, s2, s3, a0, a1, a2, a3, offset, flags, w0, w1, _, _, u0, u1] =
+            bytes.first_chunk::<20>()?;
+        let header_len = usize::from(offset >> 4) * 4;
+        (20..=bytes.len()).contains(&header_len).then_some(Self {
+            source_port: u16::from_be_bytes([s, p]),
+            destination_port: u16::from_be_bytes([d, q]),
+            seq: u32::from_be_bytes([s0, s1, s2, s3]),
+            ack: u32::from_be_bytes([a0, a1, a2, a3]),
+            header_len,
+            flags,
+            window: u16::from_be_bytes([w0, w1]),
+            urgent: u16::from_be_bytes([u0, u1]),
+        })
+    }
+
+    pub(super) fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+}
+
 /// What the demultiplexer needs of an arriving segment.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TcpHeader {
@@ -31,22 +80,24 @@ impl TcpHeader {
     /// Reads the TCP header of the IP packet `packet`.
     pub(crate) fn parse(packet: &[u8], ip: &IpHeader, verify: bool) -> Result<Self, TcpError> {
         let bytes = &packet[ip.header_len..ip.total_len];
-        let view = TcpPacket::new_checked(bytes).map_err(|_| TcpError::Malformed)?;
-        if view.src_port() == 0 || view.dst_port() == 0 {
+        let fixed = Fixed::read(bytes).ok_or(TcpError::Malformed)?;
+        if fixed.source_port == 0 || fixed.destination_port == 0 {
             return Err(TcpError::Malformed);
         }
-        if verify && !view.verify_checksum(&ip.source.into(), &ip.destination.into()) {
+        let valid =
+            || TcpPacket::new_unchecked(bytes).verify_checksum(&ip.source.into(), &ip.destination.into());
+        if verify && !valid() {
             return Err(TcpError::Checksum);
         }
         Ok(Self {
-            source_port: view.src_port(),
-            destination_port: view.dst_port(),
-            seq: view.seq_number().0 as u32,
-            ack: view.ack().then(|| view.ack_number().0 as u32),
-            syn: view.syn(),
-            fin: view.fin(),
-            rst: view.rst(),
-            payload: view.payload().len(),
+            source_port: fixed.source_port,
+            destination_port: fixed.destination_port,
+            seq: fixed.seq,
+            ack: fixed.has(ACK).then_some(fixed.ack),
+            syn: fixed.has(SYN),
+            fin: fixed.has(FIN),
+            rst: fixed.has(RST),
+            payload: bytes.len() - fixed.header_len,
         })
     }
 

@@ -29,7 +29,7 @@ mod segment;
 mod sender;
 mod sequence;
 
-pub(crate) use connection::{Connection, Ending, Settings, Verdict};
+pub(crate) use connection::{Connection, Ending, Settings, Verdict, Written};
 pub(crate) use cookie::Cookies;
 pub(crate) use header::{TcpError, TcpHeader};
 pub(crate) use isn::initial_sequence;

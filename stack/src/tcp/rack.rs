@@ -1,42 +1,61 @@
 //! RACK: loss detection by time (RFC 8985 section 6).
 
-use std::time::Duration;
-
-use super::arithmetic::length;
 use super::scoreboard::{Newest, Run};
 use crate::clock::{Time, micros_since};
 
 /// Recoveries for which a wider reordering window is kept (RFC 8985 6.2 step 4).
-const PERSIST: u32 = 16;
+const PERSIST: u8 = 16;
 
 /// The widest reordering window, in quarters of the shortest round trip; it is bounded by a round trip anyway.
-const MAX_QUARTERS: u32 = 20;
+const MAX_QUARTERS: u8 = 20;
 
 /// The state of RACK.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Rack {
-    newest: Option<Newest>,
-    /// The round trip of it, microseconds.
-    rtt: u64,
+    newest: Newest,
     /// The same among those that were sent once.
-    original: Option<(Newest, u64)>,
+    original: Newest,
+    /// The round trips of both, microseconds.
+    rtt: u32,
+    original_rtt: u32,
     /// The end of the highest data that was delivered, now and before the present moment: acknowledgements of one
     /// batch report ranges in any order, which is no reordering.
     highest: u64,
     highest_before: u64,
-    moment: Option<Time>,
-    reordered: bool,
-    quarters: u32,
+    moment: Time,
     /// Until this is acknowledged, further duplicates are of the same round trip.
     widened_until: u64,
-    persist: u32,
+    reordered: bool,
+    quarters: u8,
+    persist: u8,
+}
+
+/// Before every transmission.
+const NONE: Newest = (Time::ZERO, 0);
+
+impl Default for Rack {
+    fn default() -> Self {
+        Self {
+            newest: NONE,
+            original: NONE,
+            rtt: 0,
+            original_rtt: 0,
+            highest: 0,
+            highest_before: 0,
+            moment: Time::ZERO,
+            widened_until: 0,
+            reordered: false,
+            quarters: 0,
+            persist: 0,
+        }
+    }
 }
 
 impl Rack {
     /// A run has been delivered.
-    pub(crate) fn on_delivered(&mut self, now: Time, run: &Run, min_rtt: Option<Duration>) {
-        if self.moment != Some(now) {
-            self.moment = Some(now);
+    pub(crate) fn on_delivered(&mut self, now: Time, run: &Run, min_rtt: Option<u64>) {
+        if self.moment != now {
+            self.moment = now;
             self.highest_before = self.highest;
         }
         if run.end < self.highest_before && !run.resent {
@@ -45,23 +64,24 @@ impl Rack {
         self.highest = self.highest.max(run.end);
         let rtt = micros_since(now, run.snapshot.sent);
         // Too soon for the retransmission: it is the original that has arrived.
-        if run.resent && min_rtt.is_some_and(|min| rtt < length(min)) {
+        if run.resent && min_rtt.is_some_and(|min| rtt < min) {
             return;
         }
         let this = (run.snapshot.sent, run.end);
-        if self.newest.is_none_or(|newest| this > newest) {
-            self.newest = Some(this);
-            self.rtt = rtt;
+        // More than an hour counts as an hour.
+        let rtt = u32::try_from(rtt).unwrap_or(u32::MAX);
+        if this > self.newest {
+            (self.newest, self.rtt) = (this, rtt);
         }
-        if !run.resent && self.original.is_none_or(|(newest, _)| this > newest) {
-            self.original = Some((this, rtt));
+        if !run.resent && this > self.original {
+            (self.original, self.original_rtt) = (this, rtt);
         }
     }
 
     /// What was sent again had not been lost: what arrived of it were the first transmissions.
     pub(crate) fn distrust_resent(&mut self) {
-        if let Some((newest, rtt)) = self.original {
-            (self.newest, self.rtt) = (Some(newest), rtt);
+        if self.original != NONE {
+            (self.newest, self.rtt) = (self.original, self.original_rtt);
         }
     }
 
@@ -84,18 +104,18 @@ impl Rack {
 
     /// The newest transmission that was delivered.
     pub(crate) fn newest(&self) -> Option<Newest> {
-        self.newest
+        (self.newest != NONE).then_some(self.newest)
     }
 
     /// How long after its transmission, in microseconds, something counts as lost when later data has been delivered. `eager`: a loss is
     /// being repaired already, or as much as three segments was delivered out of order.
-    pub(crate) fn patience(&self, eager: bool, min_rtt: Option<Duration>, srtt: Option<Duration>) -> u64 {
+    pub(crate) fn patience(&self, eager: bool, min_rtt: Option<u64>, srtt: Option<u64>) -> u64 {
         if !self.reordered && eager {
-            return self.rtt;
+            return self.rtt.into();
         }
-        let quarter = min_rtt.map_or(0, length) / 4;
-        let window = (quarter * u64::from(self.quarters.max(1))).min(srtt.map_or(quarter, length));
-        self.rtt + window
+        let quarter = min_rtt.unwrap_or(0) / 4;
+        let window = (quarter * u64::from(self.quarters.max(1))).min(srtt.unwrap_or(quarter));
+        u64::from(self.rtt) + window
     }
 }
 
@@ -105,7 +125,7 @@ mod tests {
     use super::super::scoreboard::Fate;
     use super::*;
 
-    const MS: Duration = Duration::from_millis(1);
+    const MS: u64 = 1000;
 
     fn at(millis: i64) -> Time {
         Time::from_millis(millis)

@@ -5,10 +5,8 @@
 //! the snapshot of the newest transmission it came with, over the longer of the time it took to send and the time it
 //! took to be acknowledged, is the rate.
 
-use std::time::Duration;
-
 use crate::clock::{Time, micros_since};
-use crate::tcp::arithmetic::{length, scaled};
+use crate::tcp::arithmetic::scaled;
 
 /// The connection's progress when something was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,19 +54,15 @@ pub(crate) struct Sampler {
     lost: u64,
     /// Until this much is delivered, samples are of an application that has too little to send.
     app_limited_until: u64,
-    newest: Option<Newest>,
 }
 
-/// The newest transmission that the present acknowledgement delivers.
-#[derive(Debug, Clone, Copy)]
-struct Newest {
-    snapshot: Snapshot,
-    end: u64,
-}
+/// The newest transmission that one acknowledgement delivers, and its end.
+#[derive(Debug, Default)]
+pub(crate) struct NewestDelivered(Option<(Snapshot, u64)>);
 
 impl Sampler {
     pub(crate) fn new(now: Time) -> Self {
-        Self { delivered: 0, delivered_at: now, first_sent: now, lost: 0, app_limited_until: 0, newest: None }
+        Self { delivered: 0, delivered_at: now, first_sent: now, lost: 0, app_limited_until: 0 }
     }
 
     /// Bytes that were acknowledged or SACKed so far.
@@ -99,12 +93,18 @@ impl Sampler {
     }
 
     /// `bytes` of a transmission that ends at stream offset `end` have been delivered.
-    pub(crate) fn on_delivered(&mut self, now: Time, snapshot: &Snapshot, end: u64, bytes: u64) {
+    pub(crate) fn on_delivered(
+        &mut self,
+        now: Time,
+        newest: &mut NewestDelivered,
+        snapshot: &Snapshot,
+        end: u64,
+        bytes: u64,
+    ) {
         self.delivered += bytes;
         self.delivered_at = now;
-        let order = |snapshot: &Snapshot, end: u64| (snapshot.sent, end);
-        if self.newest.is_none_or(|newest| order(snapshot, end) > order(&newest.snapshot, newest.end)) {
-            self.newest = Some(Newest { snapshot: *snapshot, end });
+        if newest.0.is_none_or(|(before, its_end)| (snapshot.sent, end) > (before.sent, its_end)) {
+            newest.0 = Some((*snapshot, end));
             self.first_sent = snapshot.sent;
         }
     }
@@ -123,18 +123,18 @@ impl Sampler {
         self.app_limited_until = (self.delivered + in_flight).max(1);
     }
 
-    /// The sample of the acknowledgement whose deliveries were told since the last call.
-    pub(crate) fn finish(&mut self, min_rtt: Option<Duration>) -> RateSample {
+    /// The sample of the acknowledgement that has delivered this. The shortest round trip is in microseconds.
+    pub(crate) fn finish(&mut self, newest: &NewestDelivered, min_rtt: Option<u64>) -> RateSample {
         if self.app_limited_until > 0 && self.delivered > self.app_limited_until {
             self.app_limited_until = 0;
         }
-        let Some(Newest { snapshot, .. }) = self.newest.take() else { return RateSample::default() };
+        let Some((snapshot, _)) = newest.0 else { return RateSample::default() };
         let sending = micros_since(snapshot.sent, snapshot.first_sent);
         let acking = micros_since(self.delivered_at, snapshot.delivered_at);
         let interval = sending.max(acking);
         let delivered = self.delivered - snapshot.delivered;
         // Shorter than a round trip: acknowledgements that were compressed, or of a retransmission that was not needed.
-        let plausible = interval > 0 && min_rtt.is_none_or(|min| interval >= length(min));
+        let plausible = interval > 0 && min_rtt.is_none_or(|min| interval >= min);
         let rate = plausible.then(|| scaled(delivered, 1_000_000, interval));
         RateSample {
             rate,
@@ -161,22 +161,19 @@ mod tests {
         let mut sampler = Sampler::new(at(0));
         let first = sampler.on_sent(at(1000), 0, 1000);
         let second = sampler.on_sent(at(2000), 1000, 1000);
-        sampler.on_delivered(at(11_000), &first, 1000, 1000);
-        let sample = sampler.finish(None);
+        let sample = deliver(&mut sampler, 11_000, &first, 1000, None);
         assert_eq!((sample.delivered, sample.rate), (1000, Some(100_000)));
-        sampler.on_delivered(at(12_000), &second, 2000, 1000);
-        let sample = sampler.finish(None);
+        let sample = deliver(&mut sampler, 12_000, &second, 2000, None);
         // Both bytes' worth since the second was sent: in the 11 ms since the connection was idle.
         assert_eq!((sample.delivered, sample.rate, sample.tx_in_flight), (2000, Some(181_818), 2000));
-        assert!(!sampler.finish(None).valid);
+        assert!(!sampler.finish(&NewestDelivered::default(), None).valid);
     }
 
     #[test]
     fn an_interval_under_the_shortest_round_trip_tells_nothing() {
         let mut sampler = Sampler::new(at(0));
         let snapshot = sampler.on_sent(at(0), 0, 1000);
-        sampler.on_delivered(at(500), &snapshot, 1000, 1000);
-        let sample = sampler.finish(Some(Duration::from_micros(501)));
+        let sample = deliver(&mut sampler, 500, &snapshot, 1000, Some(501));
         assert!(sample.valid && sample.rate.is_none());
     }
 
@@ -187,8 +184,7 @@ mod tests {
         let limited = sampler.on_sent(at(0), 0, 1000);
         let also = sampler.on_sent(at(1), 1000, 1000);
         assert!(limited.app_limited && also.app_limited);
-        sampler.on_delivered(at(10), &limited, 1000, 1000);
-        sampler.finish(None);
+        deliver(&mut sampler, 10, &limited, 1000, None);
         assert!(!sampler.on_sent(at(11), 1000, 1000).app_limited);
     }
 
@@ -199,7 +195,20 @@ mod tests {
         let snapshot = sampler.on_sent(at(0), 0, 1000);
         sampler.on_lost(500);
         sampler.on_found(200);
-        sampler.on_delivered(at(10), &snapshot, 1000, 1000);
-        assert_eq!((sampler.finish(None).lost, sampler.lost()), (300, 600));
+        let sample = deliver(&mut sampler, 10, &snapshot, 1000, None);
+        assert_eq!((sample.lost, sampler.lost()), (300, 600));
+    }
+
+    /// An acknowledgement of 1000 bytes.
+    fn deliver(
+        sampler: &mut Sampler,
+        micros: i64,
+        sent: &Snapshot,
+        end: u64,
+        min_rtt: Option<u64>,
+    ) -> RateSample {
+        let mut newest = NewestDelivered::default();
+        sampler.on_delivered(at(micros), &mut newest, sent, end, 1000);
+        sampler.finish(&newest, min_rtt)
     }
 }

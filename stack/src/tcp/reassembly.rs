@@ -185,11 +185,6 @@ impl Reassembly {
     pub(crate) fn allocated(&self) -> usize {
         self.allocated
     }
-
-    /// Forgets everything.
-    pub(crate) fn clear(&mut self) {
-        *self = Self::default();
-    }
 }
 
 /// The blocks of one acknowledgement so far.

@@ -1,5 +1,6 @@
 //! The receiving half of a connection: the queue for the application, the window, and when to acknowledge.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use super::byte_queue::ByteQueue;
@@ -25,11 +26,12 @@ const MIN_ROUND: Duration = Duration::from_millis(1);
 pub(crate) struct Receiver {
     /// What has arrived in order and the application has not read.
     queue: ByteQueue,
-    reassembly: Reassembly,
+    /// What has arrived out of order, while there is any.
+    reassembly: Option<Box<Reassembly>>,
     /// What follows the last urgent byte (RFC 9293 3.8.5), or followed it.
     urgent: u64,
     /// Where the peer's FIN is, once it has come; and whether everything before it has.
-    fin: Option<u64>,
+    fin: Option<NonZeroU64>,
     finished: bool,
     /// The peer may send up to here.
     edge: u64,
@@ -65,7 +67,7 @@ impl Receiver {
     pub(crate) fn new(now: Time, most: usize, fixed: bool) -> Self {
         Self {
             queue: ByteQueue::new(1),
-            reassembly: Reassembly::default(),
+            reassembly: None,
             urgent: 0,
             fin: None,
             finished: false,
@@ -108,27 +110,52 @@ impl Receiver {
         let end = start + data.len() as u64;
         let next = self.nxt();
         if fin && end <= self.edge.max(next) && self.fin.is_none() {
-            self.fin = Some(end);
+            self.fin = NonZeroU64::new(end);
         }
-        let last = self.fin.unwrap_or(u64::MAX).min(self.edge.max(next));
+        let last = self.fin.map_or(u64::MAX, NonZeroU64::get).min(self.edge.max(next));
         let data = &data[..(last.saturating_sub(start)).min(data.len() as u64) as usize];
-        let gap = !self.reassembly.is_empty();
+        let gap = self.has_gap();
         if !data.is_empty() {
-            self.reassembly.insert(start, data, &mut self.queue);
+            self.insert(start, data);
         }
-        if self.fin == Some(self.queue.end()) {
+        if self.fin.is_some_and(|fin| fin.get() == self.queue.end()) {
             self.finished = true;
-            self.reassembly.clear();
+            self.reassembly = None;
         }
         self.unanswered += data.len() as u64;
         self.heard = now;
-        let in_order = self.nxt() > next && !gap && self.reassembly.is_empty();
+        let in_order = self.nxt() > next && !gap && !self.has_gap();
         let enough = self.unanswered >= 2 * mss || self.quick > 0;
         if fin || !in_order || enough {
             self.quick = self.quick.saturating_sub(1);
             self.answer = Answer::Now;
         } else if self.answer == Answer::No {
             self.answer = Answer::By(after(now, ACK_DELAY));
+        }
+    }
+
+    fn insert(&mut self, start: u64, data: &[u8]) {
+        if self.reassembly.is_none() && start == self.queue.end() {
+            self.queue.append(data);
+            return;
+        }
+        self.reassembly.get_or_insert_default().insert(start, data, &mut self.queue);
+        self.drop_reassembly();
+    }
+
+    /// Whether something is missing before what has arrived.
+    fn has_gap(&self) -> bool {
+        self.reassembly.as_ref().is_some_and(|reassembly| !reassembly.is_empty())
+    }
+
+    /// Whether an acknowledgement has something to report that none before has.
+    fn has_news(&self) -> bool {
+        self.reassembly.as_ref().is_some_and(|reassembly| reassembly.has_news())
+    }
+
+    fn drop_reassembly(&mut self) {
+        if !self.has_blocks() {
+            self.reassembly = None;
         }
     }
 
@@ -153,7 +180,7 @@ impl Receiver {
 
     /// `start..end` has come once more.
     pub(crate) fn on_duplicate(&mut self, start: u64, end: u64) {
-        self.reassembly.on_duplicate(start, end);
+        self.reassembly.get_or_insert_default().on_duplicate(start, end);
     }
 
     /// Asks for an acknowledgement at once.
@@ -181,7 +208,7 @@ impl Receiver {
         match self.answer {
             Answer::Now => true,
             Answer::By(at) if at <= now => true,
-            _ => self.reassembly.has_news() || self.has_opened(mss),
+            _ => self.has_news() || self.has_opened(mss),
         }
     }
 
@@ -249,22 +276,28 @@ impl Receiver {
 
     /// At most `most` blocks of what came out of order go with it.
     pub(crate) fn report(&mut self, most: usize, block: impl FnMut(u64, u64)) {
-        self.reassembly.report(most, block);
+        if let Some(reassembly) = &mut self.reassembly {
+            reassembly.report(most, block);
+            self.drop_reassembly();
+        }
     }
 
     /// The peer wants no such blocks.
     pub(crate) fn report_nothing(&mut self) {
-        self.reassembly.forget_news();
+        if let Some(reassembly) = &mut self.reassembly {
+            reassembly.forget_news();
+            self.drop_reassembly();
+        }
     }
 
     /// Whether there are blocks to report with the next acknowledgement.
     pub(crate) fn has_blocks(&self) -> bool {
-        self.reassembly.has_news() || !self.reassembly.is_empty()
+        self.has_news() || self.has_gap()
     }
 
     /// How many separate ranges have come out of order.
     pub(crate) fn ranges(&self) -> usize {
-        self.reassembly.ranges()
+        self.reassembly.as_ref().map_or(0, |reassembly| reassembly.ranges())
     }
 
     /// Bytes that the application can read.
@@ -326,6 +359,6 @@ impl Receiver {
 
     /// Bytes of memory that it occupies, bookkeeping aside.
     pub(crate) fn allocated(&self) -> usize {
-        self.queue.allocated() + self.reassembly.allocated()
+        self.queue.allocated() + self.reassembly.as_ref().map_or(0, |reassembly| reassembly.allocated())
     }
 }

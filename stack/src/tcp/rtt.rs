@@ -3,80 +3,96 @@
 use std::time::Duration;
 
 use super::arithmetic::length;
-use crate::clock::{Time, since};
+use crate::clock::{Time, after_micros, micros_since};
 
-/// The timeout is at least this much longer than a round trip, as in Linux (RFC 6298 says 1 s in total).
-const MIN_MARGIN: Duration = Duration::from_millis(200);
+/// The timeout is at least this much longer than a round trip, microseconds, as in Linux (RFC 6298 says 1 s in total).
+const MIN_MARGIN: u64 = 200_000;
 
 /// The timeout before the first sample (RFC 6298 2.1).
-const INITIAL: Duration = Duration::from_secs(1);
+const INITIAL: u64 = 1_000_000;
 
 /// The longest timeout (RFC 6298 2.5 asks for 60 s at least).
-const MAX: Duration = Duration::from_secs(60);
+const MAX: u64 = 60_000_000;
 
 /// How long a shortest round trip counts.
-const MIN_WINDOW: Duration = Duration::from_secs(300);
+const MIN_WINDOW: u64 = 300_000_000;
 
-/// The estimator. Times are in microseconds where they are reckoned with for every acknowledgement.
+/// The estimator. Times are in microseconds, since they are reckoned with for every acknowledgement; more than an hour
+/// counts as an hour.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rtt {
-    smoothed: Option<u64>,
-    variation: u64,
-    min: Option<(Duration, Time)>,
-    /// Doublings of the timeout since the last acknowledgement of something new.
-    backoff: u32,
+    /// 0 before the first sample, as the shortest.
+    smoothed: u32,
+    variation: u32,
+    min: u32,
     /// What follows from all that.
-    timeout: Duration,
+    timeout: u32,
+    min_at: Time,
+    /// Doublings of the timeout since the last acknowledgement of something new.
+    backoff: u8,
 }
 
 impl Rtt {
     pub(crate) fn new() -> Self {
-        Self { smoothed: None, variation: 0, min: None, backoff: 0, timeout: INITIAL }
+        Self { smoothed: 0, variation: 0, min: 0, timeout: INITIAL as u32, min_at: Time::ZERO, backoff: 0 }
     }
 
     /// RFC 6298 2.2 and 2.3.
     pub(crate) fn sample(&mut self, now: Time, rtt: Duration) {
-        let micros = length(rtt).max(1);
-        match self.smoothed {
-            None => {
-                self.smoothed = Some(micros);
-                self.variation = micros / 2;
-            }
-            Some(smoothed) => {
-                self.variation =
-                    (self.variation.saturating_mul(3).saturating_add(smoothed.abs_diff(micros))) / 4;
-                self.smoothed = Some(smoothed.saturating_mul(7).saturating_add(micros) / 8);
-            }
+        let micros = length(rtt).clamp(1, u64::from(u32::MAX)) as u32;
+        if self.smoothed == 0 {
+            self.smoothed = micros;
+            self.variation = micros / 2;
+        } else {
+            // A mean of two numbers is no larger than the larger one.
+            let mean = |old: u32, weight: u64, new: u32| {
+                ((u64::from(old) * weight + u64::from(new)) / (weight + 1)) as u32
+            };
+            self.variation = mean(self.variation, 3, self.smoothed.abs_diff(micros));
+            self.smoothed = mean(self.smoothed, 7, micros).max(1);
         }
-        if self.min.is_none_or(|(min, at)| rtt <= min || since(now, at) > MIN_WINDOW) {
-            self.min = Some((rtt.max(Duration::from_micros(1)), now));
+        if self.min == 0 || micros <= self.min || micros_since(now, self.min_at) > MIN_WINDOW {
+            self.min = micros;
+            self.min_at = now;
         }
         self.reckon();
     }
 
     pub(crate) fn smoothed(&self) -> Option<Duration> {
-        self.smoothed.map(Duration::from_micros)
+        self.smoothed_micros().map(Duration::from_micros)
     }
 
     pub(crate) fn variation(&self) -> Duration {
-        Duration::from_micros(self.variation)
+        Duration::from_micros(self.variation.into())
     }
 
     /// The shortest of the last minutes.
     pub(crate) fn min(&self) -> Option<Duration> {
-        self.min.map(|(min, _)| min)
+        self.min_micros().map(Duration::from_micros)
+    }
+
+    pub(crate) fn min_micros(&self) -> Option<u64> {
+        (self.min > 0).then_some(self.min.into())
+    }
+
+    pub(crate) fn smoothed_micros(&self) -> Option<u64> {
+        (self.smoothed > 0).then_some(self.smoothed.into())
     }
 
     /// The retransmission timeout, backed off.
     pub(crate) fn timeout(&self) -> Duration {
-        self.timeout
+        Duration::from_micros(self.timeout.into())
+    }
+
+    /// When the timeout ends that begins now.
+    pub(crate) fn timeout_from(&self, now: Time) -> Time {
+        after_micros(now, self.timeout.into())
     }
 
     fn reckon(&mut self) {
-        let margin = self.variation.saturating_mul(4).max(length(MIN_MARGIN));
-        let base = self.smoothed.map_or(length(INITIAL), |smoothed| smoothed.saturating_add(margin));
-        let micros = base.saturating_mul(1 << self.backoff.min(10)).min(length(MAX));
-        self.timeout = Duration::from_micros(micros);
+        let margin = (u64::from(self.variation) * 4).max(MIN_MARGIN);
+        let base = self.smoothed_micros().map_or(INITIAL, |smoothed| smoothed + margin);
+        self.timeout = (base << self.backoff.min(10)).min(MAX) as u32;
     }
 
     /// RFC 6298 5.5: the timer has ended.
@@ -94,7 +110,7 @@ impl Rtt {
     }
 
     pub(crate) fn backoff(&self) -> u32 {
-        self.backoff
+        self.backoff.into()
     }
 }
 
@@ -107,7 +123,7 @@ mod tests {
     #[test]
     fn the_timeout_follows_the_samples_and_backs_off() {
         let mut rtt = Rtt::new();
-        assert_eq!(rtt.timeout(), INITIAL);
+        assert_eq!(rtt.timeout(), 1000 * MS);
         rtt.sample(Time::from_secs(1), 100 * MS);
         assert_eq!(rtt.timeout(), 300 * MS);
         for second in 2..50 {
@@ -120,7 +136,7 @@ mod tests {
         for _ in 0..100 {
             rtt.back_off();
         }
-        assert_eq!(rtt.timeout(), MAX);
+        assert_eq!(rtt.timeout(), 60_000 * MS);
         rtt.reset_backoff();
         rtt.sample(Time::from_secs(60), 500 * MS);
         assert!(rtt.timeout() > 500 * MS);

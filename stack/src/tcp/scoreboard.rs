@@ -87,6 +87,11 @@ impl Scoreboard {
 
     /// Notes new data that leaves; it follows what was there.
     pub(crate) fn push(&mut self, start: u64, end: u64, segment: u64, snapshot: Snapshot) {
+        if self.runs.capacity() == 0 {
+            // A connection that asks and is answered has one at a time.
+            self.runs.reserve_exact(1);
+            self.order.reserve_exact(1);
+        }
         let run = Run { start, end, segment: segment.max(1), fate: Fate::InFlight, resent: false, snapshot };
         self.in_flight += run.len();
         self.runs.push_back(run);

@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 
-use smoltcp::wire::{IpProtocol, TcpPacket};
+use smoltcp::wire::IpProtocol;
 
+use super::header::{ACK, CWR, ECE, FIN, Fixed, PSH, RST, SYN, URG};
 use super::options::{MAX_OPTIONS, Options};
 use crate::ip::{HOP_LIMIT, write_header};
 use crate::{IpOptions, checksum};
@@ -29,27 +30,26 @@ pub(crate) struct Segment<'a> {
 }
 
 impl<'a> Segment<'a> {
-    /// Reads the TCP packet, which is well formed, at `ip_len` in an IP packet.
-    pub(crate) fn read(packet: &'a [u8], ip_len: usize) -> Self {
-        let bytes = &packet[ip_len..];
-        let view = TcpPacket::new_unchecked(bytes);
-        let header_len = usize::from(view.header_len());
-        let options =
-            if header_len > 20 { Options::parse(&bytes[20..header_len]) } else { Options::default() };
-        Self {
-            seq: view.seq_number().0 as u32,
-            ack: view.ack().then(|| view.ack_number().0 as u32),
-            syn: view.syn(),
-            fin: view.fin(),
-            rst: view.rst(),
-            ece: view.ece(),
-            cwr: view.cwr(),
-            window: view.window_len(),
-            urgent: view.urg().then(|| view.urgent_at()),
-            options,
-            payload: &bytes[header_len..],
+    /// Reads the TCP packet at `ip_len` in an IP packet, if it is well formed.
+    #[inline]
+    pub(crate) fn read(packet: &'a [u8], ip_len: usize) -> Option<Self> {
+        let bytes = packet.get(ip_len..)?;
+        let fixed = Fixed::read(bytes)?;
+        let (header, payload) = bytes.split_at(fixed.header_len);
+        Some(Self {
+            seq: fixed.seq,
+            ack: fixed.has(ACK).then_some(fixed.ack),
+            syn: fixed.has(SYN),
+            fin: fixed.has(FIN),
+            rst: fixed.has(RST),
+            ece: fixed.has(ECE),
+            cwr: fixed.has(CWR),
+            window: fixed.window,
+            urgent: fixed.has(URG).then_some(fixed.urgent),
+            options: Options::parse(&header[20..]),
+            payload,
             marked: ecn(packet) == CE,
-        }
+        })
     }
 
     /// What it takes in the space of sequence numbers.
@@ -134,21 +134,30 @@ impl Outgoing {
             20 => buf[1] = class,
             _ => buf[..2].copy_from_slice(&[0x60 | class >> 4, class << 4]),
         }
-        let (ack, urgent) = (self.ack.is_some(), self.urgent > 0);
-        let flags = [self.fin, self.syn, self.rst, self.psh, ack, urgent, self.ece, self.cwr];
-        let flags = flags.iter().enumerate().fold(0, |bits, (at, &set)| bits | u8::from(set) << at);
         let tcp = &mut buf[ip_len..ip_len + tcp_len];
         tcp[..2].copy_from_slice(&local.port().to_be_bytes());
         tcp[2..4].copy_from_slice(&remote.port().to_be_bytes());
         tcp[4..8].copy_from_slice(&self.seq.to_be_bytes());
         tcp[8..12].copy_from_slice(&self.ack.unwrap_or(0).to_be_bytes());
         tcp[12] = (tcp_len as u8 / 4) << 4;
-        tcp[13] = flags;
+        tcp[13] = self.flags();
         tcp[14..16].copy_from_slice(&self.window.to_be_bytes());
         tcp[16..18].fill(0);
         tcp[18..20].copy_from_slice(&self.urgent.to_be_bytes());
         tcp[20..].copy_from_slice(&options[..options_len]);
         Some(ip_len + tcp_len + payload_len)
+    }
+
+    fn flags(&self) -> u8 {
+        let flag = |set, flag| if set { flag } else { 0 };
+        flag(self.fin, FIN)
+            | flag(self.syn, SYN)
+            | flag(self.rst, RST)
+            | flag(self.psh, PSH)
+            | flag(self.ack.is_some(), ACK)
+            | flag(self.urgent > 0, URG)
+            | flag(self.ece, ECE)
+            | flag(self.cwr, CWR)
     }
 
     /// Writes it as a packet without data; gives the length, 0 if it does not fit.
@@ -193,7 +202,7 @@ mod tests {
             assert_eq!(len, header + 4);
             buf[header..len].copy_from_slice(b"data");
             let ip_len = if local.is_ipv4() { 20 } else { 40 };
-            let segment = Segment::read(&buf[..len], ip_len);
+            let segment = Segment::read(&buf[..len], ip_len).unwrap();
             assert_eq!((segment.seq, segment.ack, segment.window), (0xffff_fffe, Some(7), 513));
             assert_eq!((segment.fin, segment.syn, segment.rst), (true, false, false));
             assert_eq!((segment.ece, segment.cwr, segment.marked), (true, false, true));

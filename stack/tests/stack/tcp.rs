@@ -134,6 +134,24 @@ fn a_program_that_ends_in_time_wait_acknowledges_the_last_fin_again() {
 }
 
 #[test]
+fn a_reset_after_the_fin_breaks_writing_but_not_reading() {
+    let mut pair = Pair::new(43);
+    let (a, b) = pair.connected();
+    a.write(pair.now, b"last word").unwrap();
+    a.close(pair.now);
+    pair.kick(A, &a);
+    pair.run(SECOND, |_| a.state() == State::FinWait2);
+    pair.reset_flows(A);
+    pair.run_for(SECOND);
+    let mut buf = [0; 100];
+    assert_eq!(b.read(pair.now, &mut buf), Ok(9));
+    assert_eq!(b.read(pair.now, &mut buf), Ok(0));
+    assert_eq!(pair.counter(B, "tcp_resets_received"), 1);
+    assert_eq!(b.write(pair.now, b"too late"), Err(Error::BrokenPipe));
+    assert_eq!(b.read(pair.now, &mut buf), Ok(0));
+}
+
+#[test]
 fn a_fin_is_acknowledged_even_if_time_wait_begins_in_the_same_batch() {
     let mut pair = Pair::new(42);
     let (a, b) = pair.connected();

@@ -3,23 +3,23 @@
 /// The largest or the smallest of the values of the last one to two spans. The position along which the span slides
 /// may be a time or a count.
 #[derive(Debug, Clone)]
-pub(super) struct Extreme {
-    keep: fn(u64, u64) -> u64,
-    none: u64,
+pub(super) struct Extreme<const LARGEST: bool> {
     current: u64,
     previous: u64,
     begun: u64,
 }
 
-impl Extreme {
-    /// The largest, 0 before the first value.
-    pub(super) fn largest() -> Self {
-        Self { keep: u64::max, none: 0, current: 0, previous: 0, begun: 0 }
-    }
+/// 0 before the first value.
+pub(super) type Largest = Extreme<true>;
 
-    /// The smallest, `u64::MAX` before the first value.
-    pub(super) fn smallest() -> Self {
-        Self { keep: u64::min, none: u64::MAX, current: u64::MAX, previous: u64::MAX, begun: 0 }
+/// `u64::MAX` before the first value.
+pub(super) type Smallest = Extreme<false>;
+
+impl<const LARGEST: bool> Extreme<LARGEST> {
+    const NONE: u64 = if LARGEST { 0 } else { u64::MAX };
+
+    pub(super) fn new() -> Self {
+        Self { current: Self::NONE, previous: Self::NONE, begun: 0 }
     }
 
     /// A value at `position`; a bucket takes those of `span`.
@@ -27,23 +27,27 @@ impl Extreme {
         let age = position.saturating_sub(self.begun);
         if age >= span {
             let outdated = age >= span.saturating_mul(2);
-            self.previous = if outdated { self.none } else { self.current };
-            self.current = self.none;
+            self.previous = if outdated { Self::NONE } else { self.current };
+            self.current = Self::NONE;
             self.begun = position;
         }
-        self.current = (self.keep)(self.current, value);
+        self.current = Self::keep(self.current, value);
     }
 
     /// Begins a new bucket, unless the present one is empty.
     pub(super) fn advance(&mut self) {
-        if self.current != self.none {
+        if self.current != Self::NONE {
             self.previous = self.current;
-            self.current = self.none;
+            self.current = Self::NONE;
         }
     }
 
     pub(super) fn get(&self) -> u64 {
-        (self.keep)(self.current, self.previous)
+        Self::keep(self.current, self.previous)
+    }
+
+    fn keep(one: u64, other: u64) -> u64 {
+        if LARGEST { one.max(other) } else { one.min(other) }
     }
 }
 
@@ -53,7 +57,7 @@ mod tests {
 
     #[test]
     fn values_are_forgotten_after_two_spans_at_the_latest() {
-        let mut largest = Extreme::largest();
+        let mut largest = Largest::new();
         largest.insert(100, 10, 7);
         largest.insert(109, 10, 5);
         assert_eq!(largest.get(), 7);
@@ -67,7 +71,7 @@ mod tests {
 
     #[test]
     fn an_empty_bucket_is_not_passed_on() {
-        let mut smallest = Extreme::smallest();
+        let mut smallest = Smallest::new();
         assert_eq!(smallest.get(), u64::MAX);
         smallest.insert(0, u64::MAX, 4);
         smallest.advance();

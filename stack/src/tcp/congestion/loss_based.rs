@@ -17,7 +17,7 @@ const AVOIDANCE_PACING: u64 = 120;
 
 /// How a window grows beyond the slow start threshold, and what is left of it after congestion. It is copied to be
 /// restored.
-pub(super) trait Growth: Copy {
+pub(crate) trait Growth: Copy {
     /// The window after congestion.
     fn reduce(&mut self, window: u64) -> u64;
 
@@ -62,10 +62,15 @@ struct Before<G> {
     threshold: Option<u64>,
 }
 
+/// The window that one begins with.
+pub(super) fn first_window(mss: u64, initial_window: u64) -> u64 {
+    initial_window.max(mss.clamp(1, MAX_SEGMENT))
+}
+
 impl<G: Growth> LossBased<G> {
     pub(super) fn new(growth: G, hystart: Option<HyStart>, mss: u64, initial_window: u64) -> Self {
+        let window = first_window(mss, initial_window);
         let mss = mss.clamp(1, MAX_SEGMENT);
-        let window = initial_window.max(mss);
         Self {
             growth,
             mss,

@@ -4,6 +4,7 @@
 //! are, when they are noticed and what is sent again is the sender's business, the same for all algorithms.
 
 mod bbr;
+mod controller;
 mod cubic;
 mod filter;
 mod hystart;
@@ -18,6 +19,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+pub(crate) use self::controller::Controller;
 use crate::clock::Time;
 use crate::tcp::rate::{RateSample, Snapshot};
 
@@ -164,13 +166,8 @@ impl CongestionControl {
     }
 
     /// A new connection's, with `mss` bytes in a segment and `initial_window` bytes to start with.
-    pub(crate) fn start(self, now: Time, mss: u64, initial_window: u64) -> Box<dyn Algorithm + Send> {
-        match self {
-            Self::Bbr => Box::new(bbr::Bbr::adapted(now, mss, initial_window)),
-            Self::Bbr3 => Box::new(bbr::Bbr::published(now, mss, initial_window)),
-            Self::Cubic => Box::new(cubic::start(mss, initial_window)),
-            Self::Reno => Box::new(reno::start(mss, initial_window)),
-        }
+    pub(crate) fn start(self, now: Time, mss: u64, initial_window: u64) -> Controller {
+        Controller::new(self, now, mss, initial_window)
     }
 }
 

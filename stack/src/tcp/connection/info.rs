@@ -1,5 +1,7 @@
 //! A connection's figures, and settings that may change while it stands.
 
+use std::net::SocketAddr;
+
 use super::{Connection, Probing};
 use crate::clock::Time;
 use crate::flow::TcpInfo;
@@ -7,7 +9,7 @@ use crate::tcp::segment::{Marking, header_len};
 use crate::{CongestionControl, State};
 
 impl Connection {
-    pub(crate) fn info(&self) -> TcpInfo {
+    pub(crate) fn info(&self, local: SocketAddr) -> TcpInfo {
         let sender = &self.sender;
         TcpInfo {
             state: self.state,
@@ -18,7 +20,7 @@ impl Connection {
             retransmission_timeout: sender.rtt.timeout(),
             backoff: sender.rtt.backoff(),
             mss: sender.mss(),
-            path_mtu: self.path_mtu(),
+            path_mtu: self.path_mtu(local),
             congestion_window: sender.window(),
             slow_start_threshold: sender.slow_start_threshold(),
             pacing_rate: sender.pacing_rate(),
@@ -50,9 +52,9 @@ impl Connection {
         }
     }
 
-    /// What the path takes, as of the last emission: bytes of an IP packet.
-    pub(crate) fn path_mtu(&self) -> u64 {
-        self.segment + header_len(self.local) as u64
+    /// What the path from `local` takes, as of the last emission: bytes of an IP packet.
+    pub(crate) fn path_mtu(&self, local: SocketAddr) -> u64 {
+        self.segment + header_len(local) as u64
     }
 
     /// What the IP headers say from now on.

@@ -19,7 +19,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub(crate) use input::Verdict;
+pub(crate) use output::Written;
 
+use self::output::SYN_TIMEOUT;
 use self::probing::Probing;
 pub(crate) use self::timestamps::Timestamps;
 use super::congestion::CongestionControl;
@@ -30,7 +32,7 @@ use super::segment::{Marking, Segment, header_len};
 use super::sender::Sender;
 use super::sequence;
 use crate::State;
-use crate::clock::Time;
+use crate::clock::{Time, after, since};
 use crate::ip::MAX_PACKET;
 
 /// The segment size of a peer that names none (RFC 9293 3.7.1, MUST-15; RFC 2675 for IPv6).
@@ -60,9 +62,9 @@ const CHALLENGES: u32 = 100;
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     /// Most bytes queued for sending and for reading, and whether these are to be so from the start.
-    pub(crate) send_buffer: usize,
+    pub(crate) send_buffer: u32,
     pub(crate) send_fixed: bool,
-    pub(crate) receive_buffer: usize,
+    pub(crate) receive_buffer: u32,
     pub(crate) receive_fixed: bool,
     pub(crate) nodelay: bool,
     pub(crate) keepalive: Probing,
@@ -81,8 +83,6 @@ pub(crate) struct Settings {
 pub(crate) struct Connection {
     state: State,
     settings: Settings,
-    local: SocketAddr,
-    remote: SocketAddr,
     /// The initial sequence numbers, ours and the peer's.
     isn: u32,
     irs: u32,
@@ -119,9 +119,7 @@ struct Syn {
     due: bool,
     /// When it leaves again.
     again: Option<Time>,
-    /// When it left first.
-    sent: Option<Time>,
-    tries: u32,
+    tries: u8,
 }
 
 /// RFC 3168.
@@ -171,18 +169,16 @@ impl Connection {
         connection
     }
 
-    fn new(settings: Settings, now: Time, (local, remote): (SocketAddr, SocketAddr), isn: u32) -> Self {
+    fn new(settings: Settings, now: Time, (local, _): (SocketAddr, SocketAddr), isn: u32) -> Self {
         let default = if local.is_ipv4() { DEFAULT_MSS_V4 } else { DEFAULT_MSS_V6 };
         let mut sender = Sender::new(now, settings.congestion, u64::from(default), 0);
         sender.nodelay = settings.nodelay;
         Self {
             state: State::Closed,
-            local,
-            remote,
             isn,
             irs: 0,
             sender,
-            receiver: Receiver::new(now, settings.receive_buffer, settings.receive_fixed),
+            receiver: Receiver::new(now, settings.receive_buffer as usize, settings.receive_fixed),
             syn: Syn::default(),
             reset_due: false,
             expedite_due: false,
@@ -204,15 +200,16 @@ impl Connection {
 
     /// Log2 of the unit of our windows, so that the largest buffer fits the field (RFC 7323 2.3).
     fn wanted_scale(&self) -> u8 {
-        let largest = self.settings.receive_buffer.max(1);
+        let largest = self.settings.receive_buffer as usize;
         (0..14).find(|shift| largest >> shift <= usize::from(u16::MAX)).unwrap_or(14)
     }
 
     /// Payload of a full segment.
     pub(crate) fn mss(&self) -> u64 {
         let options = if self.timestamps.is_some() { 12 } else { 0 };
-        let wanted = own_mss(self.local, self.settings.max_segment).min(self.peer_mss);
-        self.segment.min(u64::from(wanted)).saturating_sub(options).max(1)
+        // The path takes less than an IP packet's most in any case.
+        let own = self.settings.max_segment.map_or(u16::MAX, |wanted| wanted.max(LEAST_OWN_MSS));
+        self.segment.min(u64::from(own.min(self.peer_mss))).saturating_sub(options).max(1)
     }
 
     /// Learns from the peer's SYN.
@@ -238,8 +235,9 @@ impl Connection {
     /// The handshake is done.
     fn establish(&mut self, now: Time) {
         self.state = State::Established;
-        if let Some(sent) = self.syn.sent.filter(|_| self.syn.tries == 1) {
-            self.sender.handshake_took(now, crate::clock::since(now, sent));
+        // The first one leaves again after the first timeout.
+        if let Some(again) = self.syn.again.filter(|_| self.syn.tries == 1) {
+            self.sender.handshake_took(now, since(after(now, SYN_TIMEOUT), again));
         }
         self.syn.due = false;
         self.syn.again = None;
@@ -338,7 +336,7 @@ impl Connection {
 
     /// The present size of the queue for sending, bytes.
     pub(crate) fn send_buffer(&self) -> usize {
-        let most = self.settings.send_buffer;
+        let most = self.settings.send_buffer as usize;
         if self.settings.send_fixed {
             return most;
         }

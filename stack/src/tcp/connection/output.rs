@@ -1,12 +1,12 @@
 //! What leaves, and when.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{Connection, own_mss};
 use crate::State;
-use crate::clock::{Time, after};
+use crate::clock::{Time, after, earlier};
 use crate::flow::Egress;
-use crate::gso::SuperSegment;
 use crate::ip::MAX_PACKET;
 use crate::tcp::options::{MAX_BLOCKS, Options};
 use crate::tcp::segment::{ECT0, Outgoing};
@@ -14,14 +14,37 @@ use crate::tcp::sender::Plan;
 use crate::tcp::sequence;
 
 /// The first SYN leaves again after this time (RFC 6298 2.1), then after twice as long, and so on.
-const SYN_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const SYN_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_SYN_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A super-segment in the caller's buffer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Written {
+    /// Bytes, headers included, and bytes of headers.
+    pub(crate) len: usize,
+    pub(crate) header_len: usize,
+    /// Payload of its wire packets but the last, bytes.
+    pub(crate) segment: usize,
+}
+
+/// Where a packet is written, and the own address in it and the peer's.
+struct Out<'a> {
+    addresses: (SocketAddr, SocketAddr),
+    buf: &'a mut [u8],
+}
 
 impl Connection {
     /// Writes at most one super-segment to `buf`, which holds [`MAX_PACKET`] bytes. `None` means that there is nothing
     /// to send before [`deadline`](Self::deadline).
-    pub(crate) fn emit(&mut self, now: Time, limits: &Egress, buf: &mut [u8]) -> Option<SuperSegment> {
-        if buf.len() < MAX_PACKET {
+    pub(crate) fn emit(
+        &mut self,
+        now: Time,
+        limits: &Egress,
+        addresses: (SocketAddr, SocketAddr),
+        buf: &mut [u8],
+    ) -> Option<Written> {
+        let out = &mut Out { addresses, buf };
+        if out.buf.len() < MAX_PACKET {
             return None;
         }
         self.take_limits(limits);
@@ -34,15 +57,15 @@ impl Connection {
                 options: Options::default(),
                 ..self.header(now, self.wire_nxt())
             };
-            return self.finish(buf, reset, 0, limits);
+            return self.finish(out, &reset, 0);
         }
         match self.state {
             State::Closed => None,
             State::SynReceived if !self.syn.due && self.receiver.is_answer_due(now, self.mss()) => {
-                self.emit_ack(now, limits, buf)
+                self.emit_ack(now, out)
             }
-            State::SynSent | State::SynReceived => self.emit_syn(now, limits, buf),
-            _ => self.emit_synchronized(now, limits, buf),
+            State::SynSent | State::SynReceived => self.emit_syn(now, out),
+            _ => self.emit_synchronized(now, out),
         }
     }
 
@@ -64,6 +87,18 @@ impl Connection {
         }
     }
 
+    /// After an emission: when there will be something to send again, if it is plain that there is nothing now.
+    /// Otherwise only the next [`emit`](Self::emit) can tell.
+    pub(crate) fn rest(&mut self, now: Time) -> Option<Option<Time>> {
+        let standing = matches!(self.state, State::Established | State::CloseWait);
+        let due = self.reset_due || self.expedite_due || self.receiver.is_answer_due(now, self.mss());
+        if !standing || due || !self.sender.rest(now) {
+            return None;
+        }
+        let next = self.next_timer();
+        next.is_none_or(|at| at > now).then_some(next)
+    }
+
     fn deadline_synchronized(&mut self, now: Time) -> Option<Time> {
         if self.receiver.is_answer_due(now, self.mss()) {
             return Some(now);
@@ -75,8 +110,11 @@ impl Connection {
         if self.sender.is_urgent_due() {
             return Some(now);
         }
-        let timers = [planned, self.sender.next_timer(), self.receiver.answer_at(), self.keepalive_at()];
-        timers.into_iter().flatten().min()
+        earlier(planned, self.next_timer())
+    }
+
+    fn next_timer(&self) -> Option<Time> {
+        earlier(earlier(self.sender.next_timer(), self.receiver.answer_at()), self.keepalive_at())
     }
 
     /// Has the next [`emit`](Self::emit) send again what is not acknowledged, if anything is.
@@ -124,17 +162,16 @@ impl Connection {
         (open && !self.sender.awaits_ack()).then_some(due)
     }
 
-    fn emit_syn(&mut self, now: Time, limits: &Egress, buf: &mut [u8]) -> Option<SuperSegment> {
+    fn emit_syn(&mut self, now: Time, out: &mut Out<'_>) -> Option<Written> {
         if !std::mem::take(&mut self.syn.due) {
             return None;
         }
         let timeout = SYN_TIMEOUT * (1 << self.syn.tries.min(6));
         self.syn.again = Some(after(now, timeout.min(MAX_SYN_TIMEOUT)));
-        self.syn.sent.get_or_insert(now);
-        self.syn.tries += 1;
+        self.syn.tries = self.syn.tries.saturating_add(1);
         let answers = self.state == State::SynReceived;
         let options = Options {
-            mss: Some(own_mss(self.local, self.settings.max_segment)),
+            mss: Some(own_mss(out.addresses.0, self.settings.max_segment)),
             window_scale: match answers {
                 true => self.own_scale,
                 false => Some(self.wanted_scale()),
@@ -155,36 +192,36 @@ impl Connection {
             marking: self.settings.marking,
             ..Outgoing::default()
         };
-        self.finish(buf, syn, 0, limits)
+        self.finish(out, &syn, 0)
     }
 
-    fn emit_synchronized(&mut self, now: Time, limits: &Egress, buf: &mut [u8]) -> Option<SuperSegment> {
+    fn emit_synchronized(&mut self, now: Time, out: &mut Out<'_>) -> Option<Written> {
         let due = self.receiver.is_answer_due(now, self.mss());
         if due && self.receiver.has_blocks() {
-            return self.emit_ack(now, limits, buf);
+            return self.emit_ack(now, out);
         }
         match self.sender.plan(now) {
-            Plan::Send { start, end, again } => self.emit_data(now, limits, buf, (start, end, again)),
+            Plan::Send { start, end, again } => self.emit_data(now, out, (start, end, again)),
             Plan::Poke => {
                 self.sender.poke_due = false;
                 self.probed = now;
                 let seq = sequence::wire(self.isn, self.sender.una().saturating_sub(1));
-                let probe = self.emit_bare(now, seq, limits, buf);
+                let probe = self.emit_bare(now, seq, out);
                 // It lies before the peer's window, where nobody looks for urgent data.
                 self.sender.told_urgent(true);
                 probe
             }
-            Plan::Wait(_) if due || self.sender.is_urgent_due() => self.emit_ack(now, limits, buf),
+            Plan::Wait(_) if due || self.sender.is_urgent_due() => self.emit_ack(now, out),
             Plan::Wait(_) => None,
         }
     }
 
-    fn emit_ack(&mut self, now: Time, limits: &Egress, buf: &mut [u8]) -> Option<SuperSegment> {
-        self.emit_bare(now, self.wire_nxt(), limits, buf)
+    fn emit_ack(&mut self, now: Time, out: &mut Out<'_>) -> Option<Written> {
+        self.emit_bare(now, self.wire_nxt(), out)
     }
 
     /// A segment without data: an acknowledgement with what is to be reported.
-    fn emit_bare(&mut self, now: Time, seq: u32, limits: &Egress, buf: &mut [u8]) -> Option<SuperSegment> {
+    fn emit_bare(&mut self, now: Time, seq: u32, out: &mut Out<'_>) -> Option<Written> {
         let mut header = self.header(now, seq);
         self.receiver.on_acknowledged();
         self.sender.told_urgent(false);
@@ -193,7 +230,7 @@ impl Connection {
         } else {
             self.receiver.report_nothing();
         }
-        self.finish(buf, header, 0, limits)
+        self.finish(out, &header, 0)
     }
 
     /// SACK blocks that fit beside the other options.
@@ -220,10 +257,9 @@ impl Connection {
     fn emit_data(
         &mut self,
         now: Time,
-        limits: &Egress,
-        buf: &mut [u8],
+        out: &mut Out<'_>,
         (start, end, again): (u64, u64, bool),
-    ) -> Option<SuperSegment> {
+    ) -> Option<Written> {
         let mut header = self.header(now, sequence::wire(self.isn, start));
         let (length, fin) = self.sender.measure(start, end);
         header.fin = fin;
@@ -240,8 +276,8 @@ impl Connection {
         self.receiver.on_answered(now);
         self.sender.told_urgent(false);
         self.sender.on_sent(now, start, end, again);
-        let packet = self.finish(buf, header, length, limits)?;
-        self.sender.copy(start, &mut buf[packet.header_len()..packet.len()]);
+        let packet = self.finish(out, &header, length)?;
+        self.sender.copy(start, &mut out.buf[packet.header_len..packet.len]);
         Some(packet)
     }
 
@@ -261,16 +297,9 @@ impl Connection {
     }
 
     /// Writes the headers for `payload` bytes that follow them.
-    fn finish(
-        &self,
-        buf: &mut [u8],
-        header: Outgoing,
-        payload: usize,
-        limits: &Egress,
-    ) -> Option<SuperSegment> {
-        let length = header.write(buf, (self.local, self.remote), payload)?;
-        let headers = length - payload;
-        Some(SuperSegment::new(&buf[..length], headers, self.sender.mss() as usize, limits.checksums))
+    fn finish(&self, out: &mut Out<'_>, header: &Outgoing, payload: usize) -> Option<Written> {
+        let len = header.write(out.buf, out.addresses, payload)?;
+        Some(Written { len, header_len: len - payload, segment: self.sender.mss() as usize })
     }
 }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::{Sender, Undo};
 use crate::clock::{Time, since};
-use crate::tcp::congestion::{Ack, Cause, Lost, Phase};
+use crate::tcp::congestion::{Ack, Algorithm, Cause, Lost, Phase};
+use crate::tcp::rate::NewestDelivered;
 use crate::tcp::scoreboard::{Fate, Run};
 
 /// An acceptable acknowledgement, in stream offsets.
@@ -29,6 +30,8 @@ struct Delivery {
     bytes: u64,
     /// When the newest segment was sent that was sent once.
     newest_sent: Option<Time>,
+    /// The newest of all.
+    newest: NewestDelivered,
     /// Bytes that counted as lost and had not been sent again.
     found: u64,
 }
@@ -59,7 +62,7 @@ impl Sender {
         self.detect_losses(now);
         self.judge_probe(now, ack);
         self.react_to_mark(now, ack.ece);
-        let sample = self.sampler.finish(self.rtt.min());
+        let sample = self.sampler.finish(&delivery.newest, self.rtt.min_micros());
         let event = Ack {
             acked,
             delivered: delivery.bytes,
@@ -79,11 +82,11 @@ impl Sender {
     /// Marks what has arrived.
     fn deliver(&mut self, now: Time, ack: &Acknowledgement<'_>) -> Delivery {
         let mut delivery = Delivery::default();
-        let min_rtt = self.rtt.min();
+        let min_rtt = self.rtt.min_micros();
         let Self { board, sampler, rack, .. } = self;
         let mut delivered = |run: &Run| {
             delivery.bytes += run.len();
-            sampler.on_delivered(now, &run.snapshot, run.end, run.len());
+            sampler.on_delivered(now, &mut delivery.newest, &run.snapshot, run.end, run.len());
             rack.on_delivered(now, run, min_rtt);
             if !run.resent {
                 delivery.newest_sent = delivery.newest_sent.max(Some(run.snapshot.sent));
@@ -143,13 +146,13 @@ impl Sender {
     pub(super) fn detect_losses(&mut self, now: Time) {
         self.reorder = None;
         // RFC 8985 section 4: what a cumulative acknowledgement covers says little about the order of arrival.
-        if !self.sack {
+        if !self.sack || self.board.is_empty() {
             return;
         }
         let Some(newest) = self.rack.newest() else { return };
         // RFC 6675 section 4: three segments, of which the last may be short.
         let eager = self.phase != Phase::Open || self.board.sacked() > 2 * self.mss;
-        let patience = self.rack.patience(eager, self.rtt.min(), self.rtt.smoothed());
+        let patience = self.rack.patience(eager, self.rtt.min_micros(), self.rtt.smoothed_micros());
         let patience = i64::try_from(patience).unwrap_or(i64::MAX);
         let overdue = Time::from_micros(now.total_micros().saturating_sub(patience));
         let before = self.sampler.lost();

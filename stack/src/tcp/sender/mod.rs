@@ -9,6 +9,7 @@ mod output;
 mod pace;
 mod timers;
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 pub(crate) use ack::Acknowledgement;
@@ -17,7 +18,7 @@ pub(crate) use output::Plan;
 use self::pace::Pace;
 use self::timers::Timer;
 use super::byte_queue::ByteQueue;
-use super::congestion::{Algorithm, CongestionControl, Phase, View};
+use super::congestion::{Algorithm, CongestionControl, Controller, Phase, View};
 use super::rack::Rack;
 use super::rate::Sampler;
 use super::rtt::Rtt;
@@ -36,7 +37,7 @@ pub(crate) struct Sender {
     urgent: u64,
     urgent_due: bool,
     /// Where the FIN is, once the application has finished.
-    fin: Option<u64>,
+    fin: Option<NonZeroU64>,
     /// The peer takes nothing from here on; and the largest window that it has offered.
     edge: u64,
     largest_window: u64,
@@ -51,7 +52,7 @@ pub(crate) struct Sender {
     sampler: Sampler,
     pub(crate) rtt: Rtt,
     rack: Rack,
-    congestion: Box<dyn Algorithm + Send>,
+    congestion: Controller,
     phase: Phase,
     /// The phase ends when this is acknowledged.
     recover: u64,
@@ -191,7 +192,7 @@ impl Sender {
 
     /// Sends a FIN after what is queued.
     pub(crate) fn finish(&mut self) {
-        self.fin.get_or_insert(self.queue.end());
+        self.fin = self.fin.or(NonZeroU64::new(self.queue.end()));
     }
 
     /// What the path and the peer take now: payload of a full segment, segments of a burst, bytes in flight.
@@ -252,7 +253,7 @@ impl Sender {
 
     /// Whether the FIN has been acknowledged.
     pub(crate) fn fin_acked(&self) -> bool {
-        self.fin.is_some_and(|fin| self.una > fin)
+        self.fin.is_some_and(|fin| self.una > fin.get())
     }
 
     /// Whether anything that was sent lacks an acknowledgement, or waits for the peer's window.

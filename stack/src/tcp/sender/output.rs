@@ -5,10 +5,10 @@ use std::time::Duration;
 use super::pace::Pace;
 use super::{Probe, Sender};
 use crate::clock::{Time, after, since};
-use crate::tcp::congestion::Phase;
+use crate::tcp::congestion::{Algorithm, Phase};
 
-/// A round trip on a path where sending few large bursts is worth a wait.
-const SHORT: Duration = Duration::from_millis(1);
+/// A round trip, microseconds, on a path where sending few large bursts is worth a wait.
+const SHORT: u64 = 1000;
 
 /// How long TCP_CORK holds a partial segment back, as Linux.
 const CORK: Duration = Duration::from_millis(200);
@@ -48,6 +48,18 @@ impl Sender {
         plan
     }
 
+    /// Whether there is nothing to send, whatever windows and pacing let leave. If so it has the effects that
+    /// [`plan`](Self::plan) would have.
+    pub(crate) fn rest(&mut self, now: Time) -> bool {
+        let wanted = self.poke_due || self.probe_due || self.board.lost() > 0 || self.end() > self.nxt;
+        let rests = !wanted && self.cork.flatten().is_none();
+        if rests {
+            self.arm(now, false);
+            self.note_limited();
+        }
+        rests
+    }
+
     /// RFC 8985 7.3: a new segment if there is one, else the last one again.
     fn plan_probe(&self) -> Option<Plan> {
         let end = self.sendable_end().min(self.nxt + self.mss);
@@ -59,7 +71,7 @@ impl Sender {
 
     /// The end of what is queued. A FIN counts: it takes no room in the peer's buffer, but it does in its window.
     pub(super) fn end(&self) -> u64 {
-        self.fin.map_or(self.queue.end(), |fin| fin + 1)
+        self.fin.map_or(self.queue.end(), |fin| fin.get() + 1)
     }
 
     /// The same as far as the peer's window lets it leave.
@@ -83,7 +95,7 @@ impl Sender {
             return Plan::Wait(None);
         }
         // Before the burst is cut to the window: RFC 5681 4.1.
-        if self.board.is_empty() && since(now, self.last_sent) > self.rtt.timeout() {
+        if self.board.is_empty() && now > self.rtt.timeout_from(self.last_sent) {
             let view = self.view(now);
             self.congestion.on_idle(&view);
             self.last_sent = now;
@@ -162,7 +174,7 @@ impl Sender {
     }
 
     fn is_short(&self) -> bool {
-        self.rtt.smoothed().is_some_and(|srtt| srtt < SHORT)
+        self.rtt.smoothed_micros().is_some_and(|srtt| srtt < SHORT)
     }
 
     /// Whole segments, unless it is all that there is.
@@ -186,7 +198,7 @@ impl Sender {
 
     /// The length of the data of `start..end`, without a FIN, and whether there is one.
     pub(crate) fn measure(&self, start: u64, end: u64) -> (usize, bool) {
-        let fin = self.fin.is_some_and(|fin| end > fin);
+        let fin = self.fin.is_some_and(|fin| end > fin.get());
         ((end - start) as usize - usize::from(fin), fin)
     }
 

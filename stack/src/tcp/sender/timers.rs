@@ -1,10 +1,8 @@
 //! The sender's timers.
 
-use std::time::Duration;
-
 use super::{Sender, Undo};
-use crate::clock::{Time, after};
-use crate::tcp::congestion::Phase;
+use crate::clock::{Time, after_micros, earlier};
+use crate::tcp::congestion::{Algorithm, Phase};
 
 /// What the sender's timer is set for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,11 +15,11 @@ pub(crate) enum Timer {
     Window,
 }
 
-/// How long a peer may hold the acknowledgement of a single segment back (RFC 8985 7.2: WCDelAckT).
-const WORST_ACK_DELAY: Duration = Duration::from_millis(200);
+/// How long a peer may hold the acknowledgement of a single segment back (RFC 8985 7.2: WCDelAckT), microseconds.
+const WORST_ACK_DELAY: u64 = 200_000;
 
-/// A probe goes out no sooner.
-const MIN_PROBE: Duration = Duration::from_millis(2);
+/// A probe goes out no sooner, microseconds.
+const MIN_PROBE: u64 = 2_000;
 
 impl Sender {
     /// Sets the timer for what is outstanding. `restart`: there was progress, so it starts anew.
@@ -30,7 +28,7 @@ impl Sender {
             let blocked = self.is_blocked();
             match self.timer {
                 Some((_, Timer::Window)) if blocked => {}
-                _ => self.timer = blocked.then(|| (after(now, self.rtt.timeout()), Timer::Window)),
+                _ => self.timer = blocked.then(|| (self.rtt.timeout_from(now), Timer::Window)),
             }
             return;
         }
@@ -38,10 +36,10 @@ impl Sender {
         if standing && !restart {
             return;
         }
-        let timeout = after(now, self.rtt.timeout());
+        let timeout = self.rtt.timeout_from(now);
         self.timer = Some((timeout, Timer::Retransmission));
         if let Some(delay) = self.probe_delay() {
-            let probe = after(now, delay);
+            let probe = after_micros(now, delay);
             if probe < timeout {
                 self.timer = Some((probe, Timer::Probe));
             }
@@ -55,20 +53,20 @@ impl Sender {
         self.nxt < queued && (room == 0 || (room < self.mss && self.edge < queued && !self.is_half(room)))
     }
 
-    /// RFC 8985 7.2, if a probe may go out at all.
-    fn probe_delay(&self) -> Option<Duration> {
+    /// RFC 8985 7.2, microseconds, if a probe may go out at all.
+    fn probe_delay(&self) -> Option<u64> {
         let quiet = self.phase == Phase::Open && self.board.sacked() == 0 && self.board.lost() == 0;
         if !self.sack || !quiet || self.probe.is_some() || self.rtt.backoff() > 0 {
             return None;
         }
         let lone = self.board.in_flight() <= self.mss && self.unsent() == 0;
         let slack = if lone { WORST_ACK_DELAY } else { MIN_PROBE };
-        Some((self.rtt.smoothed()? * 2).max(MIN_PROBE) + slack)
+        Some((self.rtt.smoothed_micros()? * 2).max(MIN_PROBE) + slack)
     }
 
     /// When [`run_timers`](Self::run_timers) has something to do.
     pub(crate) fn next_timer(&self) -> Option<Time> {
-        [self.timer.map(|(at, _)| at), self.reorder].into_iter().flatten().min()
+        earlier(self.timer.map(|(at, _)| at), self.reorder)
     }
 
     /// Does what is due.
@@ -83,7 +81,7 @@ impl Sender {
             Timer::Retransmission => self.time_out(now),
             Timer::Probe => {
                 self.probe_due = true;
-                self.timer = Some((after(now, self.rtt.timeout()), Timer::Retransmission));
+                self.timer = Some((self.rtt.timeout_from(now), Timer::Retransmission));
             }
             Timer::Window => {
                 self.rtt.back_off();
@@ -126,7 +124,7 @@ impl Sender {
         self.probe_due = false;
         self.reorder = None;
         self.pace.reset();
-        self.timer = Some((after(now, self.rtt.timeout()), Timer::Retransmission));
+        self.timer = Some((self.rtt.timeout_from(now), Timer::Retransmission));
         lost
     }
 

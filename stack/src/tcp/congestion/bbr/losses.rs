@@ -5,7 +5,7 @@
 //! as it ever gets, or if a large part of a flight is gone.
 
 use crate::clock::Time;
-use crate::tcp::congestion::filter::Extreme;
+use crate::tcp::congestion::filter::{Largest, Smallest};
 use crate::tcp::congestion::{Lost, View};
 use crate::tcp::rate::RateSample;
 
@@ -29,14 +29,14 @@ const BROKEN_FLIGHT_SEGMENTS: u64 = 6;
 /// many reasons, the shortest of a quarter of one is not.
 #[derive(Debug)]
 pub(super) struct Queue {
-    recent: Extreme,
-    longest: Extreme,
+    recent: Smallest,
+    longest: Largest,
     now: u64,
 }
 
 impl Queue {
     pub(super) fn new() -> Self {
-        Self { recent: Extreme::smallest(), longest: Extreme::largest(), now: 0 }
+        Self { recent: Smallest::new(), longest: Largest::new(), now: 0 }
     }
 
     /// A round trip of `rtt` microseconds; `usual` is the smoothed one.

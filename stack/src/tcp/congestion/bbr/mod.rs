@@ -104,8 +104,8 @@ pub(crate) struct Bbr {
     pacing_rate: Option<u64>,
     /// Losses are being repaired.
     repairing: bool,
-    /// What was before that, in case that nothing was lost.
-    before: Before,
+    /// What was before the last losses, in case that nothing was lost.
+    before: Option<Box<Before>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -113,6 +113,11 @@ struct Before {
     bounds: Bounds,
     state: State,
     window: u64,
+}
+
+/// The window that it begins with.
+pub(super) fn first_window(mss: u64, initial_window: u64) -> u64 {
+    initial_window.max(MIN_SEGMENTS * mss.clamp(1, MAX_SEGMENT))
 }
 
 impl Bbr {
@@ -125,8 +130,8 @@ impl Bbr {
     }
 
     fn new(parameters: &'static Parameters, now: Time, mss: u64, initial_window: u64) -> Self {
+        let window = first_window(mss, initial_window);
         let mss = mss.clamp(1, MAX_SEGMENT);
-        let window = initial_window.max(MIN_SEGMENTS.saturating_mul(mss));
         Self {
             parameters,
             mss,
@@ -150,7 +155,7 @@ impl Bbr {
             saved_window: 0,
             pacing_rate: None,
             repairing: false,
-            before: Before { bounds: Bounds::none(), state: State::Startup, window },
+            before: None,
         }
     }
 
@@ -271,7 +276,8 @@ impl Bbr {
     fn begin_repair(&mut self) {
         if !self.repairing {
             self.repairing = true;
-            self.before = Before { bounds: self.bounds, state: self.state, window: self.window };
+            let before = Before { bounds: self.bounds, state: self.state, window: self.window };
+            self.before = Some(Box::new(before));
         }
     }
 }
@@ -329,11 +335,13 @@ impl Algorithm for Bbr {
     fn on_undo(&mut self, view: &View) {
         self.repairing = false;
         self.loss_round.reset();
-        self.bounds.restore(&self.before.bounds);
+        let start = Before { bounds: Bounds::none(), state: State::Startup, window: self.initial_window };
+        let before = self.before.as_deref().copied().unwrap_or(start);
+        self.bounds.restore(&before.bounds);
         self.pipe.restart(0);
-        match (self.before.state, self.state) {
+        match (before.state, self.state) {
             (_, State::ProbeRtt) => {
-                self.saved_window = self.saved_window.max(self.before.window);
+                self.saved_window = self.saved_window.max(before.window);
                 return;
             }
             (State::Startup, now) if now != State::Startup => {
@@ -343,7 +351,7 @@ impl Algorithm for Bbr {
             (State::Up, now) if now != State::Up => self.start_up(view.delivered, 0),
             _ => {}
         }
-        self.window = self.window.max(self.before.window);
+        self.window = self.window.max(before.window);
         self.saved_window = 0;
     }
 

@@ -1,10 +1,11 @@
 //! BBR's model of the path: round trips, bandwidth, round trip time, and how acknowledgements are bunched.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use crate::clock::{Time, after, since};
 use crate::tcp::arithmetic::{length, scaled};
-use crate::tcp::congestion::filter::Extreme;
+use crate::tcp::congestion::filter::Largest;
 use crate::tcp::rate::RateSample;
 
 /// How long a smallest round trip time is believed.
@@ -51,11 +52,11 @@ impl Rounds {
 
 /// The largest delivery rate of this bandwidth probing cycle and the one before, bytes per second.
 #[derive(Debug)]
-pub(super) struct Bandwidth(Extreme);
+pub(super) struct Bandwidth(Largest);
 
 impl Bandwidth {
     pub(super) fn new() -> Self {
-        Self(Extreme::largest())
+        Self(Largest::new())
     }
 
     pub(super) fn on_ack(&mut self, rate: u64, app_limited: bool) {
@@ -78,10 +79,10 @@ impl Bandwidth {
 #[derive(Debug)]
 pub(super) struct RoundTrip {
     /// Microseconds.
-    min: Option<u64>,
+    min: Option<NonZeroU64>,
     min_at: Time,
     /// The shortest of the present interval between measurements.
-    recent: Option<u64>,
+    recent: Option<NonZeroU64>,
     recent_at: Time,
     /// The queue should be drained to measure it.
     pub(super) expired: bool,
@@ -95,7 +96,7 @@ impl RoundTrip {
     pub(super) fn on_ack(&mut self, now: Time, rtt: Option<Duration>) {
         self.expired = self.recent.is_some() && now > after(self.recent_at, PROBE_RTT_INTERVAL);
         if let Some(rtt) = rtt {
-            let rtt = length(rtt).max(1);
+            let rtt = NonZeroU64::new(length(rtt)).unwrap_or(NonZeroU64::MIN);
             if self.expired || self.recent.is_none_or(|recent| rtt <= recent) {
                 self.recent = Some(rtt);
                 self.recent_at = now;
@@ -118,7 +119,7 @@ impl RoundTrip {
 
     /// Microseconds.
     pub(super) fn min(&self) -> Option<u64> {
-        self.min
+        self.min.map(NonZeroU64::get)
     }
 }
 
@@ -128,12 +129,12 @@ impl RoundTrip {
 pub(super) struct Aggregation {
     begun: Time,
     delivered: u64,
-    extra: Extreme,
+    extra: Largest,
 }
 
 impl Aggregation {
     pub(super) fn new(now: Time) -> Self {
-        Self { begun: now, delivered: 0, extra: Extreme::largest() }
+        Self { begun: now, delivered: 0, extra: Largest::new() }
     }
 
     pub(super) fn restart(&mut self, now: Time) {

@@ -6,14 +6,14 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::clock::Time;
-use crate::tcp::congestion::{Ack, Algorithm, Cause, Lost, View};
+use crate::tcp::congestion::{Ack, Algorithm, Cause, Controller, Lost, View};
 use crate::tcp::rate::{RateSample, Snapshot};
 
 const INITIAL: u64 = 10 * MSS;
 
 /// An algorithm on a path of 40 ms that delivers all at once, one window after the other.
 struct Flow {
-    algorithm: Box<dyn Algorithm + Send>,
+    algorithm: Controller,
     view: View,
 }
 

@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::clock::Time;
-use crate::tcp::congestion::{Ack, Algorithm, Cause, CongestionControl, Lost, Phase, View};
-use crate::tcp::rate::{Sampler, Snapshot};
+use crate::tcp::arithmetic::length;
+use crate::tcp::congestion::{Ack, Algorithm, Cause, CongestionControl, Controller, Lost, Phase, View};
+use crate::tcp::rate::{NewestDelivered, Sampler, Snapshot};
 
 use super::{MS, MSS, Nanos, SECOND};
 
@@ -35,7 +36,7 @@ struct Segment {
 }
 
 pub(super) struct Sender {
-    algorithm: Box<dyn Algorithm + Send>,
+    algorithm: Controller,
     sampler: Sampler,
     /// From the oldest that is not acknowledged.
     segments: VecDeque<Segment>,
@@ -185,6 +186,7 @@ impl Sender {
         let prior_in_flight = self.in_flight;
         let before = (self.sampler.delivered(), self.sampler.lost(), self.una);
         let mut newest = 0;
+        let mut delivered = NewestDelivered::default();
         let mut rtt = None;
         if self.phase == Phase::Loss && arrived.iter().any(|sent| sent.transmission <= self.doubted) {
             self.undo(now);
@@ -199,7 +201,8 @@ impl Sender {
             segment.fate = Fate::Delivered;
             self.in_flight -= MSS;
             newest = newest.max(sent.transmission);
-            self.sampler.on_delivered(time(now), &segment.snapshot, (sent.segment + 1) * MSS, MSS);
+            let end = (sent.segment + 1) * MSS;
+            self.sampler.on_delivered(time(now), &mut delivered, &segment.snapshot, end, MSS);
             if !segment.again {
                 rtt = Some(crate::clock::since(time(now), segment.snapshot.sent));
             }
@@ -229,7 +232,7 @@ impl Sender {
             lost: self.sampler.lost().saturating_sub(before.1),
             prior_in_flight,
             rtt,
-            sample: self.sampler.finish(self.min_rtt),
+            sample: self.sampler.finish(&delivered, self.min_rtt.map(length)),
         };
         self.algorithm.on_ack(&self.view(now), &ack);
         self.window_limited = false;

@@ -1,5 +1,7 @@
 //! Small worlds made by hand.
 
+mod groups;
+#[path = "../lab/mod.rs"]
 mod lab;
 
 use std::sync::Arc;

@@ -1,0 +1,168 @@
+/* What programs written for libzt call beside sockets and networks, and what peersock has nothing of. Part of
+ * ZeroTierSockets.h. */
+
+/* The address of a node in a network, by the first 40 bits of its ID: our own, or that of a peer that is known. Here
+ * addresses follow from whole IDs, so they cannot be computed for strangers. */
+ZTS_INLINE int zts_address_of(uint64_t net_id, uint64_t node_id, struct sockaddr_storage *found) {
+    size_t known = 0, count, i;
+    int error = ZTS_ERR_NO_RESULT;
+    peersock_peer *peers;
+    if (!zts_is_up()) return ZTS_ERR_SERVICE;
+    if (node_id == zts_node_get_id()) return zts_find_address(net_id, AF_INET6, found);
+    if (peersock_peers(PEERSOCK_DEFAULT, net_id, NULL, 0, &known) != PEERSOCK_OK) return ZTS_ERR_ARG;
+    peers = (peersock_peer *)calloc(known + 1, sizeof *peers);
+    if (peers == NULL) return ZTS_ERR_GENERAL;
+    count = 0;
+    if (peersock_peers(PEERSOCK_DEFAULT, net_id, peers, known, &count) != PEERSOCK_OK) count = 0;
+    for (i = 0; i < count && i < known; i++) {
+        if (zts_short_id(peers[i].id) != node_id) continue;
+        *found = peers[i].address;
+        error = ZTS_ERR_OK;
+    }
+    free(peers);
+    return error;
+}
+
+ZTS_INLINE int zts_addr_compute_rfc4193(const uint64_t net_id, const uint64_t node_id,
+                                        struct zts_sockaddr_storage *addr) {
+    struct sockaddr_storage found;
+    int error = addr == NULL ? ZTS_ERR_ARG : zts_address_of(net_id, node_id, &found);
+    if (error == ZTS_ERR_OK) zts_from_native(&found, addr);
+    return error;
+}
+
+ZTS_INLINE int zts_addr_compute_rfc4193_str(uint64_t net_id, uint64_t node_id, char *dst, unsigned int len) {
+    struct sockaddr_storage found;
+    int error = dst == NULL || len < ZTS_INET6_ADDRSTRLEN ? ZTS_ERR_ARG : zts_address_of(net_id, node_id, &found);
+    return error == ZTS_ERR_OK ? zts_print(&found, dst, len, NULL) : error;
+}
+
+ZTS_INLINE int zts_addr_compute_6plane(const uint64_t net_id, const uint64_t node_id,
+                                       struct zts_sockaddr_storage *addr) {
+    return zts_addr_compute_rfc4193(net_id, node_id, addr);
+}
+
+ZTS_INLINE int zts_addr_compute_6plane_str(uint64_t net_id, uint64_t node_id, char *dst, unsigned int len) {
+    return zts_addr_compute_rfc4193_str(net_id, node_id, dst, len);
+}
+
+/* No frames are carried, so there is no such address; this one is made of the ID, for programs that show it. */
+ZTS_INLINE uint64_t zts_net_get_mac(uint64_t net_id) {
+    (void)net_id;
+    return 0x020000000000ull | zts_node_get_id();
+}
+
+ZTS_INLINE int zts_net_get_mac_str(uint64_t net_id, char *dst, unsigned int len) {
+    uint64_t mac = zts_net_get_mac(net_id);
+    if (!zts_is_up()) return ZTS_ERR_SERVICE;
+    if (dst == NULL || len < ZTS_MAC_ADDRSTRLEN) return ZTS_ERR_ARG;
+    snprintf(dst, len, "%02x:%02x:%02x:%02x:%02x:%02x", (unsigned)(mac >> 40) & 255, (unsigned)(mac >> 32) & 255,
+             (unsigned)(mac >> 24) & 255, (unsigned)(mac >> 16) & 255, (unsigned)(mac >> 8) & 255,
+             (unsigned)mac & 255);
+    return ZTS_ERR_OK;
+}
+
+/* ---- Names ---- */
+
+#define zts_hostent hostent
+
+/* As libzt's: one result for all, which the next call replaces. */
+ZTS_INLINE struct zts_hostent *zts_bsd_gethostbyname(const char *name) {
+    static struct hostent host;
+    static char text[256], address[16], *addresses[2] = {address, NULL}, *aliases[1] = {NULL};
+    struct addrinfo *list = NULL;
+    if (name == NULL || strlen(name) >= sizeof text || peersock_getaddrinfo(name, NULL, NULL, &list) != 0) return NULL;
+    strcpy(text, name);
+    host.h_name = text;
+    host.h_aliases = aliases;
+    host.h_addrtype = list->ai_family;
+    host.h_length = list->ai_family == AF_INET ? 4 : 16;
+    host.h_addr_list = addresses;
+    memcpy(address,
+           list->ai_family == AF_INET ? (const void *)&((struct sockaddr_in *)list->ai_addr)->sin_addr
+                                      : (const void *)&((struct sockaddr_in6 *)list->ai_addr)->sin6_addr,
+           (size_t)host.h_length);
+    peersock_freeaddrinfo(list);
+    return &host;
+}
+
+/* ---- Statistics ---- */
+
+typedef struct {
+    uint32_t link_tx, link_rx, link_drop, link_err;
+    uint32_t etharp_tx, etharp_rx, etharp_drop, etharp_err;
+    uint32_t ip4_tx, ip4_rx, ip4_drop, ip4_err;
+    uint32_t ip6_tx, ip6_rx, ip6_drop, ip6_err;
+    uint32_t icmp4_tx, icmp4_rx, icmp4_drop, icmp4_err;
+    uint32_t icmp6_tx, icmp6_rx, icmp6_drop, icmp6_err;
+    uint32_t udp_tx, udp_rx, udp_drop, udp_err;
+    uint32_t tcp_tx, tcp_rx, tcp_drop, tcp_err;
+    uint32_t nd6_tx, nd6_rx, nd6_drop, nd6_err;
+    uint32_t mem_avail, mem_used, mem_max, mem_err;
+} zts_stats_counter_t;
+
+/* The packets of all sessions. peersock_status() tells everything else. */
+ZTS_INLINE int zts_stats_get_all(zts_stats_counter_t *dst) {
+    size_t known = 0, count = 0, i;
+    peersock_peer *peers;
+    if (!zts_is_up()) return ZTS_ERR_SERVICE;
+    if (dst == NULL) return ZTS_ERR_ARG;
+    memset(dst, 0, sizeof *dst);
+    peersock_peers(PEERSOCK_DEFAULT, 0, NULL, 0, &known);
+    peers = (peersock_peer *)calloc(known + 1, sizeof *peers);
+    if (peers == NULL) return ZTS_ERR_GENERAL;
+    peersock_peers(PEERSOCK_DEFAULT, 0, peers, known, &count);
+    for (i = 0; i < count && i < known; i++) {
+        dst->link_tx += (uint32_t)peers[i].sent_packets;
+        dst->link_rx += (uint32_t)peers[i].received_packets;
+    }
+    free(peers);
+    return ZTS_ERR_OK;
+}
+
+/* ---- What there is nothing of: roots, moons, relays, routes, groups of frames, servers of names ---- */
+
+#define ZTS_STORE_DATA_LEN 4096
+#define ZTS_MAX_NUM_ROOTS 16
+#define ZTS_MAX_ENDPOINTS_PER_ROOT 32
+
+typedef struct {
+    char *public_id_str[ZTS_MAX_NUM_ROOTS];
+    char *endpoint_ip_str[ZTS_MAX_NUM_ROOTS][ZTS_MAX_ENDPOINTS_PER_ROOT];
+} zts_root_set_t;
+
+ZTS_INLINE int zts_init_set_roots(const void *roots_data, unsigned int len) {
+    (void)len;
+    return roots_data == NULL ? ZTS_ERR_ARG : ZTS_ERR_GENERAL;
+}
+
+ZTS_INLINE int zts_util_sign_root_set(char *roots_out, unsigned int *roots_len, char *prev_key,
+                                      unsigned int *prev_key_len, char *curr_key, unsigned int *curr_key_len,
+                                      uint64_t id, uint64_t ts, zts_root_set_t *roots_spec) {
+    (void)roots_out, (void)roots_len, (void)prev_key, (void)prev_key_len, (void)curr_key, (void)curr_key_len;
+    (void)id, (void)ts, (void)roots_spec;
+    return ZTS_ERR_GENERAL;
+}
+
+ZTS_INLINE int zts_moon_orbit(uint64_t moon_roots_id, uint64_t moon_seed) {
+    (void)moon_roots_id, (void)moon_seed;
+    return zts_is_up() ? ZTS_ERR_GENERAL : ZTS_ERR_SERVICE;
+}
+
+ZTS_INLINE int zts_moon_deorbit(uint64_t moon_roots_id) {
+    (void)moon_roots_id;
+    return zts_is_up() ? ZTS_ERR_GENERAL : ZTS_ERR_SERVICE;
+}
+
+ZTS_INLINE int zts_init_allow_tcp_relay(int enabled) { return enabled ? ZTS_ERR_GENERAL : zts_init_has_no_effect(); }
+ZTS_INLINE int zts_init_force_tcp_relay(int enabled) { return enabled ? ZTS_ERR_GENERAL : zts_init_has_no_effect(); }
+
+ZTS_INLINE int zts_core_query_route_count(uint64_t net_id) {
+    (void)net_id;
+    return zts_is_up() ? 0 : ZTS_ERR_SERVICE;
+}
+
+ZTS_INLINE int zts_core_query_mc_count(uint64_t net_id) {
+    (void)net_id;
+    return zts_is_up() ? 0 : ZTS_ERR_SERVICE;
+}

@@ -1,0 +1,84 @@
+//! Programs in C and C++ that use the library: built from the header, run as they are, with the sanitizers of addresses and of
+//! undefined behaviour, and in Valgrind.
+#![expect(clippy::print_stdout, reason = "what cannot run says so in its output")]
+
+mod build;
+mod run;
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, Stdio};
+
+use build::{Mode, Program};
+
+/// A test for each way to run a program.
+macro_rules! programs {
+    ($($name:ident: $program:expr;)*) => { $(
+        mod $name {
+            use super::*;
+
+            #[test]
+            fn plain() {
+                run::check($program, Mode::Plain);
+            }
+
+            #[test]
+            fn with_sanitizers() {
+                run::check($program, Mode::Sanitizers);
+            }
+
+            #[test]
+            fn in_valgrind() {
+                run::check($program, Mode::Valgrind);
+            }
+        }
+    )* };
+}
+
+programs! {
+    echo: Program::new("echo.c");
+    nonblocking: Program::new("nonblocking.c");
+    // In Valgrind as many as it can do in the time.
+    epoll_with_many_connections: Program::new("epoll.c").slow_argument("100");
+    datagrams: Program::new("datagram.c");
+    events: Program::new("events.c");
+    misuse: Program::new("errors.c");
+    node: Program::new("node.c").with_folder();
+    names: Program::new("names.c").with_folder();
+    forked_children: Program::new("fork.c");
+    exit: Program::new("exit.c");
+    many_threads: Program::new("threads.c");
+    openssl: Program::new("tls.c").library("openssl");
+    in_the_manner_of_libzt: Program::new("libzt.c");
+    libevent: Program::new("libevent.cpp").library("libevent");
+}
+
+#[test]
+fn a_program_of_fifteen_lines_reaches_the_overlay() {
+    let source = include_str!("../c/hello.c");
+    assert!(source.lines().count() <= 15);
+    assert!(include_str!("../../../../README.md").contains(source), "the README has this program");
+    let Some(greeter) = Program::new("greeter.c").build(Mode::Plain) else { return };
+    let Some(hello) = Program::new("hello.c").and("loopback.c").build(Mode::Plain) else { return };
+    let port = run::port().to_string();
+    let mut server = Command::new(&greeter.path)
+        .env("PEERSOCK_TEST_PORT", &port)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program was just built");
+    let mut address = String::new();
+    let stdout = server.stdout.take().expect("it is piped");
+    BufReader::new(stdout).read_line(&mut address).expect("it prints its address");
+    let mut client = Command::new(&hello.path);
+    client.env("PEERSOCK_TEST_PORT", &port).arg(address.trim());
+    let output = client.output().expect("the program was just built");
+    server.stdin.take().expect("it is piped").write_all(b"\n").expect("it reads");
+    assert!(server.wait().expect("it ends").success());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.stdout, b"hello\n");
+}
+
+#[test]
+fn the_static_library_is_enough() {
+    run::check(Program::new("echo.c").linked_statically(), Mode::Plain);
+}

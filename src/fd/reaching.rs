@@ -1,0 +1,130 @@
+//! What applications ask for datagram sockets: to bind, to connect, and where they want to send.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use peersock_fd::{Details, Errno, Family};
+use peersock_stack::SendOptions;
+
+use super::datagram::{Datagrams, at_home, send_options};
+use super::ready::Key;
+use super::server::{Entry, News, State};
+use super::sockets::{Phase, canonical, errno};
+use super::transport::{self, Transport};
+
+impl State {
+    /// Makes a socket known that receives without being bound.
+    pub(super) fn open_datagrams(&mut self, socket: peersock_fd::Opened) -> Result<(), Errno> {
+        self.datagrams(socket).map(drop)
+    }
+
+    /// bind(2).
+    pub(super) fn bind_datagrams(
+        &mut self,
+        socket: peersock_fd::Opened,
+        local: SocketAddr,
+    ) -> Result<(), Errno> {
+        // A raw socket is there before it is bound.
+        let before = match self.socket(socket).phase {
+            Phase::Datagrams(key) if matches!(socket.kind, peersock_fd::Kind::Raw(_)) => Some(key),
+            Phase::Fresh => None,
+            _ => return Err(Errno::INVAL),
+        };
+        let node = self.node.upgrade().ok_or(Errno::NETDOWN)?;
+        let local = canonical(local);
+        let opened = self.socket(socket);
+        let transport = transport::open(&node, socket, local, &opened.options)?;
+        transport.apply(&opened.options);
+        for (interface, group) in std::mem::take(&mut opened.options.groups) {
+            transport.change_membership(interface, group, true).map_err(errno)?;
+        }
+        opened.transport = Some(Arc::clone(&transport));
+        if let Some(before) = before {
+            self.forget_entry(before);
+        }
+        let key = self.new_key();
+        let (waker, entry) = self.ready.waker(key);
+        self.socket(socket).phase = Phase::Datagrams(key);
+        let sweep = self.next_sweep(Instant::now());
+        self.set_timer(sweep, key);
+        let datagrams = Datagrams::new(socket, transport, (waker.clone(), entry), sweep);
+        self.insert(key, Entry::Datagrams(datagrams));
+        waker.wake();
+        Ok(())
+    }
+
+    /// connect(2).
+    pub(super) fn associate(
+        &mut self,
+        socket: peersock_fd::Opened,
+        remote: Option<SocketAddr>,
+    ) -> Result<(), Errno> {
+        if remote.is_none() && !matches!(self.socket(socket).phase, Phase::Datagrams(_)) {
+            return Ok(());
+        }
+        let (key, transport) = self.datagrams(socket)?;
+        let target = remote.map(canonical).map(|remote| at_home(remote, transport.local()));
+        if let Some(target) = target {
+            transport.check(target, &SendOptions::default()).map_err(errno)?;
+        }
+        transport.connect(target).map_err(errno)?;
+        self.socket(socket).error = None;
+        if let Some(Entry::Datagrams(datagrams)) = self.entry_mut(key) {
+            datagrams.peer = remote;
+            // Which may be connected to the application's end is different now.
+            let ends: Vec<Key> = datagrams.ends.drain().map(|(_, end)| end).collect();
+            for end in ends {
+                self.handle(end, News { readable: true, ..News::default() });
+                self.remove(end);
+            }
+        }
+        if let Some(remote) = remote {
+            self.end(key, (remote, None))?;
+        }
+        Ok(())
+    }
+
+    /// The application wants to send somewhere: looks whether that can be, and has an end there.
+    pub(super) fn reach(
+        &mut self,
+        socket: peersock_fd::Opened,
+        remote: SocketAddr,
+        details: Option<Details>,
+    ) -> Result<(), Errno> {
+        let (key, transport) = self.datagrams(socket)?;
+        if let Some(error) = self.socket(socket).error.take() {
+            return Err(error);
+        }
+        let target = at_home(canonical(remote), transport.local());
+        transport.check(target, &send_options(details)).map_err(errno)?;
+        self.end(key, (remote, details)).map(drop)
+    }
+
+    /// The socket, bound to any address and port if it is not bound.
+    fn datagrams(&mut self, socket: peersock_fd::Opened) -> Result<(Key, Arc<dyn Transport>), Errno> {
+        if self.socket(socket).transport.is_none() {
+            let any = match socket.family {
+                Family::V4 => IpAddr::from([0; 4]),
+                Family::V6 => IpAddr::from([0; 16]),
+            };
+            self.bind_datagrams(socket, (any, 0).into())?;
+        }
+        let opened = self.socket(socket);
+        match (opened.phase, &opened.transport) {
+            (Phase::Datagrams(key), Some(transport)) => Ok((key, Arc::clone(transport))),
+            _ => Err(Errno::INVAL),
+        }
+    }
+
+    /// Whom a datagram socket is connected to.
+    pub(super) fn peer_of(&self, socket: peersock_fd::Opened) -> Option<SocketAddr> {
+        match self.opened.get(&socket.id)?.phase {
+            Phase::Datagrams(key) => match self.entry(key)? {
+                Entry::Datagrams(datagrams) => datagrams.peer,
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}

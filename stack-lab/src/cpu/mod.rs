@@ -1,0 +1,180 @@
+//! What packets, connections and idle flows cost in real time and memory.
+//!
+//! Everything runs in one thread, both ends together. A packet's cost is CPU time over packets received, for everything
+//! that both sides do: write, egress, receive, read, timers. Flows take turns in an order that caches cannot guess. A turn
+//! of 32 exchanges, of 100 bytes there and back, shows what the engine itself does; with one exchange a turn, a large
+//! number of flows shows what it costs to fetch a flow's state from memory (`…_one_by_one`).
+//!
+//! [`reference`] is another TCP under the same load. The cases take turns in rounds, so that a machine that gets slower in
+//! between slows all of them.
+
+mod exchange;
+mod idle;
+mod reference;
+mod whole;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use peersock_stack_lab::measure::Figure;
+use rustix::time::{ClockId, clock_gettime};
+
+use self::exchange::Exchange;
+use self::reference::Reference;
+
+/// What all names of its figures begin with one of.
+pub(crate) const PREFIXES: [&str; 2] = ["engine_", "idle_flow_bytes/"];
+
+/// How often each is measured.
+const ROUNDS: usize = 9;
+/// Exchanges of one measurement.
+const EXCHANGES: usize = 200_000;
+/// Exchanges of a flow in one turn.
+const TURN: usize = 32;
+
+/// One figure.
+pub(crate) struct Case {
+    pub(crate) name: String,
+    load: Load,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Load {
+    /// Bytes of an idle flow that is new, or that has carried data.
+    Idle { used: bool },
+    /// Exchanges on our flows.
+    Exchanges { flows: usize, turn: usize },
+    /// The same on smoltcp's sockets, so many of them on one interface.
+    Reference { flows: usize, together: usize, turn: usize },
+    /// Connections from SYN to TIME-WAIT.
+    Connections,
+    /// One flow at full speed.
+    Bulk,
+}
+
+/// All of them.
+pub(crate) fn cases() -> Vec<Case> {
+    let case = |name: &str, load| Case { name: name.to_owned(), load };
+    let mut cases = vec![
+        case("idle_flow_bytes/fresh", Load::Idle { used: false }),
+        case("idle_flow_bytes/after_data", Load::Idle { used: true }),
+    ];
+    for (flows, turn, note) in [
+        (1, TURN, ""),
+        (1_000, TURN, ""),
+        (100_000, TURN, ""),
+        (1_000, 1, "_one_by_one"),
+        (100_000, 1, "_one_by_one"),
+    ] {
+        let name = format!("engine_ns_per_packet/{flows}_flows{note}");
+        cases.push(case(&name, Load::Exchanges { flows, turn }));
+    }
+    for (flows, together, turn, note) in [
+        (1, 1, TURN, ""),
+        (1_000, 1, TURN, ""),
+        (1_000, 1, 1, "_one_by_one"),
+        (1_000, 1_000, TURN, "_together"),
+    ] {
+        let name = format!("engine_ns_per_packet/smoltcp_{flows}_flows{note}");
+        cases.push(case(&name, Load::Reference { flows, together, turn }));
+    }
+    cases.push(case("engine_ns_per_connection", Load::Connections));
+    cases.push(case("engine_gbit_per_s/bulk", Load::Bulk));
+    cases
+}
+
+/// Measures the cases, and gives their figures in the same order.
+pub(crate) fn run(cases: &[Case]) -> Vec<Figure> {
+    if cases.is_empty() {
+        return Vec::new();
+    }
+    // First, while the allocator has nothing to give again.
+    let idle = cases.iter().any(|case| matches!(case.load, Load::Idle { .. })).then(idle::bytes_per_flow);
+    let mut subjects = Subjects::default();
+    let mut values = vec![Vec::new(); cases.len()];
+    let mut packets = vec![0.0; cases.len()];
+    for round in 1..=ROUNDS {
+        eprintln!("costs: round {round} of {ROUNDS}");
+        for ((case, values), packets) in cases.iter().zip(&mut values).zip(&mut packets) {
+            match case.load {
+                Load::Idle { used } => {
+                    values.extend(idle.map(|[fresh, after]| if used { after } else { fresh }))
+                }
+                Load::Exchanges { flows, turn } => {
+                    let cost = subjects.flows(flows).measure(EXCHANGES / turn, turn);
+                    values.push(cost.nanos_per_packet());
+                    *packets = cost.packets_per_message();
+                }
+                Load::Reference { flows, together, turn } => {
+                    // Each packet is as dear as there are sockets.
+                    let exchanges = EXCHANGES / (1 + together / 32);
+                    let cost = subjects.reference(flows, together).measure(exchanges / turn, turn);
+                    values.push(cost.nanos_per_packet());
+                    *packets = cost.packets_per_message();
+                }
+                Load::Connections => values.push(whole::nanos_per_connection()),
+                Load::Bulk => values.push(whole::bulk()),
+            }
+        }
+    }
+    for (case, packets) in cases.iter().zip(packets).filter(|(_, packets)| *packets > 0.0) {
+        eprintln!("{}: {packets:.3} packets a message", case.name);
+    }
+    cases.iter().zip(values).map(|(case, values)| Figure::new(&case.name, case.unit(), values, &[])).collect()
+}
+
+impl Case {
+    fn unit(&self) -> &'static str {
+        match self.load {
+            Load::Idle { .. } => "bytes",
+            Load::Exchanges { .. } | Load::Reference { .. } | Load::Connections => "ns",
+            Load::Bulk => "Gbit/s",
+        }
+    }
+}
+
+/// What is exchanged on; made when it is first needed.
+#[derive(Default)]
+struct Subjects {
+    flows: BTreeMap<usize, Exchange>,
+    references: BTreeMap<(usize, usize), Reference>,
+}
+
+impl Subjects {
+    fn flows(&mut self, flows: usize) -> &mut Exchange {
+        self.flows.entry(flows).or_insert_with(|| Exchange::new(exchange::small_buffers(), flows))
+    }
+
+    fn reference(&mut self, flows: usize, together: usize) -> &mut Reference {
+        self.references.entry((flows, together)).or_insert_with(|| Reference::new(flows, together))
+    }
+}
+
+/// What some messages have cost.
+struct Cost {
+    time: Duration,
+    packets: u64,
+    messages: u64,
+}
+
+impl Cost {
+    fn nanos_per_packet(&self) -> f64 {
+        self.time.as_nanos() as f64 / self.packets as f64
+    }
+
+    fn packets_per_message(&self) -> f64 {
+        self.packets as f64 / self.messages as f64
+    }
+}
+
+/// The flow whose turn it is after that of flow `at`: a step that is prime to the number of flows visits them all, far
+/// apart.
+fn next_turn(at: usize, flows: usize) -> usize {
+    (at + 31_607) % flows
+}
+
+/// The time this thread has run, which others on the machine disturb less than the time of day.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
