@@ -8,6 +8,7 @@ use std::task::Waker;
 
 use peersock_fd::{Errno, RecvFlags, SendFlags, SocketId};
 use peersock_stack::{PIECES, Ready};
+use rustix::event::{PollFd, PollFlags};
 use rustix::net::SendAncillaryBuffer;
 
 use super::app_end;
@@ -177,6 +178,12 @@ impl Stream {
         match rustix::net::recv(&self.unix, &mut buf[..room], RecvFlags::DONTWAIT) {
             Ok((0, _)) => {
                 self.outward = Way::Ended;
+                // SO_LINGER of zero: nothing but the reset tells the peer, which would take an end before it for all there
+                // is.
+                if self.options.resets_on_close() && self.is_closed() {
+                    self.hung_up = true;
+                    return Progress::Blocked;
+                }
                 match self.connection.shutdown(Shutdown::Write) {
                     Err(error) if error.kind() != io::ErrorKind::NotConnected => Progress::Broken(error),
                     _ => Progress::Blocked,
@@ -208,6 +215,14 @@ impl Stream {
                 Progress::Blocked
             }
         }
+    }
+
+    /// Whether the application has closed its descriptor, and not only ended its direction.
+    fn is_closed(&self) -> bool {
+        let mut fds = [PollFd::new(&self.unix, PollFlags::empty())];
+        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        self.hung_up
+            || rustix::event::poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
     }
 
     /// From the connection to the application.

@@ -205,6 +205,11 @@ impl Options {
         self.device
     }
 
+    /// SO_LINGER with zero seconds.
+    pub(super) fn resets_on_close(&self) -> bool {
+        self.linger == Some(0)
+    }
+
     /// SO_RCVBUF, bytes.
     pub(super) fn receive_buffer(&self) -> Option<usize> {
         self.receive_buffer
