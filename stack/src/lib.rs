@@ -80,9 +80,9 @@
 //!   its socket forbids it; one with IP options is not.
 //! - A connected UDP socket hears of unreachable hosts and networks too, which Linux keeps for those who ask for
 //!   IP_RECVERR. An MTU that a router reports is believed if the quoted packet has the addresses and ports of a socket.
-//! - A socket receives what is sent to the groups that it has joined itself. No IGMP or MLD is spoken: the driver makes
-//!   memberships known ([`Batch::memberships`]). The node does not do so yet: datagrams to a group reach only sockets of
-//!   the node that sends them.
+//! - A socket receives what is sent to the groups that it has joined itself. No IGMP or MLD is spoken: the driver may make
+//!   memberships known ([`Batch::memberships`]). The node need not, for it sends what goes to a group to every member
+//!   of the network that it knows.
 //! - Raw sockets see large TCP packets as a [`Coalescer`] has joined them. A header that comes with the packet must have
 //!   an own address as its source.
 //! - Source addresses are chosen without RFC 6724's rules about deprecated, home and temporary addresses, which there
