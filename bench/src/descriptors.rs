@@ -3,23 +3,23 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use peersock::FdServer;
+use peersock::{Host, Network};
 use peersock_fd::{Client, Errno, Family, Kind, Request, Socket, SocketFlags};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
-use crate::overlay::{NodeOptions, Overlay};
+use crate::overlay::NodeOptions;
 use crate::workload::{Listener, Stream, Transport};
 
-/// A node that serves descriptors.
+/// A node that serves descriptors, with a table of descriptors of its own as in a program in C.
 pub(crate) struct Descriptors {
-    overlay: Overlay,
+    address: IpAddr,
     client: Arc<Client>,
-    _server: FdServer,
+    _host: Host,
 }
 
 impl Descriptors {
@@ -27,12 +27,14 @@ impl Descriptors {
     ///
     /// # Errors
     ///
-    /// Those of [`Overlay::start`] and [`FdServer::start`].
+    /// When the node cannot start or the network cannot be joined.
     pub(crate) fn start(options: &NodeOptions) -> io::Result<Descriptors> {
-        let overlay = Overlay::start(options)?;
-        let server = FdServer::start(overlay.node())?;
-        let client = Client::new(server.tag(), server.token());
-        Ok(Descriptors { overlay, client, _server: server })
+        let host = Host::start(options.builder())?;
+        let network = Network::ad_hoc(options.network());
+        let address = host.run(|node| node.join(network).map(|joined| joined.address()))?;
+        let address = address.map_err(io::Error::other)?.into();
+        let client = Client::new(host.tag(), host.token());
+        Ok(Descriptors { address, client, _host: host })
     }
 
     fn socket(&self) -> io::Result<OwnedFd> {
@@ -61,7 +63,7 @@ impl Transport for Descriptors {
         let socket = overlay(&fd)?;
         socket.bind((Ipv6Addr::UNSPECIFIED, address.port()).into())?;
         socket.listen(128)?;
-        let address = SocketAddr::new(self.overlay.address(), socket.local_addr()?.port());
+        let address = SocketAddr::new(self.address, socket.local_addr()?.port());
         Ok(FdListener { fd, address })
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use peersock::blocking::{TcpListener, TcpStream};
-use peersock::{IdentitySource, Interfaces, Joined, Network, NetworkId, Node, Seed};
+use peersock::{IdentitySource, Interfaces, Joined, Network, NetworkId, Node, NodeBuilder, Seed};
 
 use crate::workload::{Listener, Stream, Transport};
 
@@ -24,6 +24,23 @@ pub(crate) struct NodeOptions {
     loopback: bool,
 }
 
+impl NodeOptions {
+    /// The node that they describe.
+    pub(crate) fn builder(&self) -> NodeBuilder {
+        let identity = match self.seed {
+            Some(seed) => IdentitySource::Seed(Seed([seed; 32])),
+            None => IdentitySource::Ephemeral,
+        };
+        let interfaces = if self.loopback { Interfaces::Loopback } else { Interfaces::All };
+        Node::builder().identity(identity).interfaces(interfaces)
+    }
+
+    /// The network to join.
+    pub(crate) fn network(&self) -> NetworkId {
+        self.network
+    }
+}
+
 /// A node that has joined the network.
 pub(crate) struct Overlay {
     node: Node,
@@ -37,23 +54,12 @@ impl Overlay {
     ///
     /// When the node cannot start or the network cannot be joined.
     pub(crate) fn start(options: &NodeOptions) -> io::Result<Overlay> {
-        let identity = match options.seed {
-            Some(seed) => IdentitySource::Seed(Seed([seed; 32])),
-            None => IdentitySource::Ephemeral,
-        };
-        let interfaces = if options.loopback { Interfaces::Loopback } else { Interfaces::All };
-        let node = Node::builder().identity(identity).interfaces(interfaces).start()?;
+        let node = options.builder().start()?;
         let joined = node.join(Network::ad_hoc(options.network)).map_err(io::Error::other)?;
         Ok(Overlay { node, joined })
     }
 
-    /// The node.
-    pub(crate) fn node(&self) -> &Node {
-        &self.node
-    }
-
-    /// The node's own address.
-    pub(crate) fn address(&self) -> IpAddr {
+    fn address(&self) -> IpAddr {
         self.joined.address().into()
     }
 }
