@@ -135,7 +135,8 @@ pub(crate) fn serve<T: Transport>(transport: &T, address: SocketAddr) -> io::Res
     loop {
         let stream = listener.accept()?;
         match answer(stream) {
-            Ok(None) => {}
+            // Another workload: those of the last one are over.
+            Ok(None) => held.clear(),
             Ok(Some(stream)) => held.push(stream),
             Err(e) => eprintln!("connection: {e}"),
         }
