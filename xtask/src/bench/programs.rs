@@ -171,6 +171,9 @@ impl Drop for Servers {
 impl Bench {
     fn serve(&self) -> Result<Servers> {
         fs::File::create(self.folder.0.join("file"))?.set_len(FILE_SIZE)?;
+        // Asked first, they make the identities: a running node has its directory to itself.
+        let overlay = self.address_of("nginx")?;
+        self.address_of("redis")?;
         let mut processes = Vec::new();
         for way in [Way::Kernel, Way::Overlay] {
             let nginx = self.nginx(way)?;
@@ -182,7 +185,7 @@ impl Bench {
         }
         // One node for each program: they have different addresses, of which the client asks for the right one.
         let kernel = self.network.address(Side::B);
-        Ok(Servers { processes, kernel, overlay: self.address_of("nginx")? })
+        Ok(Servers { processes, kernel, overlay })
     }
 
     fn nginx(&self, way: Way) -> Result<Vec<String>> {
