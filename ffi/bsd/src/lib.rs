@@ -11,16 +11,15 @@
 
 mod ancillary;
 mod calls;
+pub mod kernel;
 mod messages;
 mod options;
-mod raw;
 mod sockaddr;
 
 pub use calls::{accept4, bind, connect, getpeername, getsockname, listen, shutdown, socket};
 pub use messages::{recvfrom, recvmmsg, recvmsg, sendmmsg, sendmsg, sendto};
 pub use options::{getsockopt, setsockopt};
 pub use peersock_fd::{Client, Errno, Socket};
-pub use raw::check;
 pub use sockaddr::{read as read_address, write as write_address};
 
 /// What a call gives: its return value, or the `errno` that it fails with.

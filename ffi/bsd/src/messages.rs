@@ -9,7 +9,7 @@ use peersock_fd::{Errno, Kind, RecvFlags, SendFlags, Socket};
 
 use crate::Result;
 use crate::ancillary::{self, Control};
-use crate::raw::check;
+use crate::kernel;
 use crate::sockaddr::{read, write, write_to};
 
 /// The most pieces of one message (UIO_MAXIOV).
@@ -35,7 +35,7 @@ pub unsafe fn sendto(
         // As TCP, which does not look at the address.
         let none = ptr::null::<sockaddr>();
         // SAFETY: the caller's pointer goes to the kernel as it is.
-        return check(unsafe { libc::syscall(libc::SYS_sendto, raw(socket), data, size, flags, none, 0) });
+        return unsafe { kernel::sendto(raw(socket), data, size, flags, none, 0) };
     }
     if data.is_null() && size > 0 {
         return Err(Errno::FAULT);
@@ -74,11 +74,9 @@ pub unsafe fn recvfrom(
     length: *mut socklen_t,
 ) -> Result<ssize_t> {
     if socket.kind() == Kind::Stream && flags & libc::MSG_ERRQUEUE == 0 {
-        let none = ptr::null::<c_void>();
+        let (none, no_length) = (ptr::null_mut(), ptr::null_mut());
         // SAFETY: the caller's pointer goes to the kernel as it is.
-        let returned =
-            unsafe { libc::syscall(libc::SYS_recvfrom, raw(socket), buf, size, flags, none, none) };
-        let received = check(returned)?;
+        let received = unsafe { kernel::recvfrom(raw(socket), buf, size, flags, none, no_length) }?;
         if !address.is_null() && !length.is_null() {
             // SAFETY: the caller's. TCP tells no address here.
             unsafe { ptr::write_unaligned(length, 0) };
@@ -128,7 +126,7 @@ pub unsafe fn sendmsg(socket: &Socket<'_>, message: *const msghdr, flags: c_int)
         // Descriptors must not be passed to the node.
         (plain.msg_control, plain.msg_controllen) = (ptr::null_mut(), 0);
         // SAFETY: the caller's pointers go to the kernel as they are.
-        return check(unsafe { libc::syscall(libc::SYS_sendmsg, raw(socket), &raw const plain, flags) });
+        return unsafe { kernel::sendmsg(raw(socket), &raw const plain, flags) };
     }
     // SAFETY: `IoSlice` is guaranteed to be an `iovec`; the caller says that they are valid.
     let pieces = unsafe { pieces::<IoSlice<'_>>(message) }?;
@@ -168,8 +166,7 @@ pub unsafe fn recvmsg(socket: &Socket<'_>, message: *mut msghdr, flags: c_int) -
         (plain.msg_name, plain.msg_namelen) = (ptr::null_mut(), 0);
         (plain.msg_control, plain.msg_controllen) = (ptr::null_mut(), 0);
         // SAFETY: the caller's pointers go to the kernel as they are.
-        let received =
-            check(unsafe { libc::syscall(libc::SYS_recvmsg, raw(socket), &raw mut plain, flags) })?;
+        let received = unsafe { kernel::recvmsg(raw(socket), &raw mut plain, flags) }?;
         (message.msg_flags, message.msg_controllen, message.msg_namelen) = (plain.msg_flags, 0, 0);
         return Ok(received);
     }

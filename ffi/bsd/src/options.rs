@@ -7,7 +7,7 @@ use libc::{c_int, c_void, socklen_t};
 use peersock_fd::{Errno, Kind, Reply, Request, Socket};
 
 use crate::Result;
-use crate::raw::check;
+use crate::kernel;
 
 /// The longest value that is taken, bytes.
 const MAX_VALUE: usize = 4096;
@@ -28,9 +28,7 @@ pub unsafe fn getsockopt(
 ) -> Result<c_int> {
     if is_the_kernels(level, name) {
         // SAFETY: the caller's pointers go to the kernel as they are.
-        let returned =
-            unsafe { libc::syscall(libc::SYS_getsockopt, raw(socket), level, name, value, length) };
-        return check(returned).map(|_| 0);
+        return unsafe { kernel::getsockopt(raw(socket), level, name, value, length) };
     }
     if value.is_null() || length.is_null() {
         return Err(Errno::FAULT);
@@ -80,9 +78,7 @@ pub unsafe fn setsockopt(
 ) -> Result<c_int> {
     if is_the_kernels(level, name) {
         // SAFETY: the caller's pointer goes to the kernel as it is.
-        let returned =
-            unsafe { libc::syscall(libc::SYS_setsockopt, raw(socket), level, name, value, length) };
-        return check(returned).map(|_| 0);
+        return unsafe { kernel::setsockopt(raw(socket), level, name, value, length) };
     }
     let length = length as usize;
     if length > MAX_VALUE {

@@ -4,7 +4,8 @@ use std::os::fd::{BorrowedFd, RawFd};
 
 use libc::{c_int, c_void, msghdr, size_t, sockaddr, socklen_t, ssize_t};
 use peersock_bsd as bsd;
-use peersock_bsd::{Errno, Socket, check};
+use peersock_bsd::kernel::check;
+use peersock_bsd::{Errno, Socket};
 
 use crate::boundary::{posix, told};
 use crate::registry::{PEERSOCK_DEFAULT, find, peersock_node};
@@ -47,7 +48,7 @@ pub unsafe extern "C" fn peersock_bind(fd: RawFd, address: *const sockaddr, leng
         // SAFETY: the caller's pointers.
         Some(socket) => unsafe { bsd::bind(&socket, address, length) },
         // SAFETY: the caller's pointers go to the kernel as they are.
-        None => check(unsafe { libc::syscall(libc::SYS_bind, fd, address, length) }).map(|n| n as c_int),
+        None => unsafe { bsd::kernel::bind(fd, address, length) },
     })
 }
 
@@ -61,7 +62,7 @@ pub unsafe extern "C" fn peersock_connect(fd: RawFd, address: *const sockaddr, l
         // SAFETY: the caller's pointers.
         Some(socket) => unsafe { bsd::connect(&socket, address, length) },
         // SAFETY: the caller's pointers go to the kernel as they are.
-        None => check(unsafe { libc::syscall(libc::SYS_connect, fd, address, length) }).map(|n| n as c_int),
+        None => unsafe { bsd::kernel::connect(fd, address, length) },
     })
 }
 
@@ -71,7 +72,7 @@ pub extern "C" fn peersock_listen(fd: RawFd, backlog: c_int) -> c_int {
     posix(|| match overlay(fd)? {
         Some(socket) => bsd::listen(&socket, backlog),
         // SAFETY: the caller's pointers go to the kernel as they are.
-        None => check(unsafe { libc::syscall(libc::SYS_listen, fd, backlog) }).map(|n| n as c_int),
+        None => unsafe { bsd::kernel::listen(fd, backlog) },
     })
 }
 
@@ -99,11 +100,8 @@ pub unsafe extern "C" fn peersock_accept4(
     posix(|| match overlay(fd)? {
         // SAFETY: the caller's pointers.
         Some(socket) => unsafe { bsd::accept4(&socket, address, length, flags) },
-        None => {
-            // SAFETY: the caller's pointers go to the kernel as they are.
-            let returned = unsafe { libc::syscall(libc::SYS_accept4, fd, address, length, flags) };
-            check(returned).map(|n| n as c_int)
-        }
+        // SAFETY: the caller's pointers go to the kernel as they are.
+        None => unsafe { bsd::kernel::accept4(fd, address, length, flags) },
     })
 }
 
@@ -149,7 +147,7 @@ pub unsafe extern "C" fn peersock_sendto(
         // SAFETY: the caller's pointers.
         Some(socket) => unsafe { bsd::sendto(&socket, data, size, flags, address, length) },
         // SAFETY: the caller's pointers go to the kernel as they are.
-        None => check(unsafe { libc::syscall(libc::SYS_sendto, fd, data, size, flags, address, length) }),
+        None => unsafe { bsd::kernel::sendto(fd, data, size, flags, address, length) },
     })
 }
 
@@ -170,7 +168,7 @@ pub unsafe extern "C" fn peersock_recvfrom(
         // SAFETY: the caller's pointers.
         Some(socket) => unsafe { bsd::recvfrom(&socket, buf, size, flags, address, length) },
         // SAFETY: the caller's pointers go to the kernel as they are.
-        None => check(unsafe { libc::syscall(libc::SYS_recvfrom, fd, buf, size, flags, address, length) }),
+        None => unsafe { bsd::kernel::recvfrom(fd, buf, size, flags, address, length) },
     })
 }
 
@@ -184,7 +182,7 @@ pub unsafe extern "C" fn peersock_sendmsg(fd: RawFd, message: *const msghdr, fla
         // SAFETY: the caller's pointers.
         Some(socket) => unsafe { bsd::sendmsg(&socket, message, flags) },
         // SAFETY: the caller's pointers go to the kernel as they are.
-        None => check(unsafe { libc::syscall(libc::SYS_sendmsg, fd, message, flags) }),
+        None => unsafe { bsd::kernel::sendmsg(fd, message, flags) },
     })
 }
 
@@ -198,7 +196,7 @@ pub unsafe extern "C" fn peersock_recvmsg(fd: RawFd, message: *mut msghdr, flags
         // SAFETY: the caller's pointers.
         Some(socket) => unsafe { bsd::recvmsg(&socket, message, flags) },
         // SAFETY: the caller's pointers go to the kernel as they are.
-        None => check(unsafe { libc::syscall(libc::SYS_recvmsg, fd, message, flags) }),
+        None => unsafe { bsd::kernel::recvmsg(fd, message, flags) },
     })
 }
 
@@ -208,7 +206,7 @@ pub extern "C" fn peersock_shutdown(fd: RawFd, how: c_int) -> c_int {
     posix(|| match overlay(fd)? {
         Some(socket) => bsd::shutdown(&socket, how),
         // SAFETY: the caller's pointers go to the kernel as they are.
-        None => check(unsafe { libc::syscall(libc::SYS_shutdown, fd, how) }).map(|n| n as c_int),
+        None => unsafe { bsd::kernel::shutdown(fd, how) },
     })
 }
 
@@ -232,11 +230,8 @@ pub unsafe extern "C" fn peersock_getsockname(
     posix(|| match overlay(fd)? {
         // SAFETY: the caller's pointers.
         Some(socket) => unsafe { bsd::getsockname(&socket, address, length) },
-        None => {
-            // SAFETY: the caller's pointers go to the kernel as they are.
-            let returned = unsafe { libc::syscall(libc::SYS_getsockname, fd, address, length) };
-            check(returned).map(|n| n as c_int)
-        }
+        // SAFETY: the caller's pointers go to the kernel as they are.
+        None => unsafe { bsd::kernel::getsockname(fd, address, length) },
     })
 }
 
@@ -253,11 +248,8 @@ pub unsafe extern "C" fn peersock_getpeername(
     posix(|| match overlay(fd)? {
         // SAFETY: the caller's pointers.
         Some(socket) => unsafe { bsd::getpeername(&socket, address, length) },
-        None => {
-            // SAFETY: the caller's pointers go to the kernel as they are.
-            let returned = unsafe { libc::syscall(libc::SYS_getpeername, fd, address, length) };
-            check(returned).map(|n| n as c_int)
-        }
+        // SAFETY: the caller's pointers go to the kernel as they are.
+        None => unsafe { bsd::kernel::getpeername(fd, address, length) },
     })
 }
 
@@ -277,8 +269,7 @@ pub unsafe extern "C" fn peersock_getsockopt(
         // SAFETY: the caller's pointers.
         Some(socket) => unsafe { bsd::getsockopt(&socket, level, name, value, length) },
         // SAFETY: the caller's pointers go to the kernel as they are.
-        None => check(unsafe { libc::syscall(libc::SYS_getsockopt, fd, level, name, value, length) })
-            .map(|n| n as c_int),
+        None => unsafe { bsd::kernel::getsockopt(fd, level, name, value, length) },
     })
 }
 
@@ -298,8 +289,7 @@ pub unsafe extern "C" fn peersock_setsockopt(
         // SAFETY: the caller's pointers.
         Some(socket) => unsafe { bsd::setsockopt(&socket, level, name, value, length) },
         // SAFETY: the caller's pointers go to the kernel as they are.
-        None => check(unsafe { libc::syscall(libc::SYS_setsockopt, fd, level, name, value, length) })
-            .map(|n| n as c_int),
+        None => unsafe { bsd::kernel::setsockopt(fd, level, name, value, length) },
     })
 }
 

@@ -94,11 +94,10 @@ fn repeat_options(old: RawFd, new: &Socket<'_>) {
     for &(level, name, size) in LONG_OPTIONS {
         let mut value = [0u8; 16];
         let mut length = size as libc::socklen_t;
-        let (value_ptr, length_ptr) = (value.as_mut_ptr(), &raw mut length);
+        let value_ptr = value.as_mut_ptr().cast();
         // SAFETY: both pointers are to live variables of the sizes that the kernel is told.
-        let returned =
-            unsafe { libc::syscall(libc::SYS_getsockopt, old, level, name, value_ptr, length_ptr) };
-        if returned == 0 && value != [0; 16] {
+        let got = unsafe { peersock_bsd::kernel::getsockopt(old, level, name, value_ptr, &raw mut length) };
+        if got.is_ok() && value != [0; 16] {
             // SAFETY: the value is as long as the kernel has said.
             let _ = unsafe { peersock_bsd::setsockopt(new, level, name, value.as_ptr().cast(), length) };
         }

@@ -5,7 +5,8 @@ use std::os::fd::RawFd;
 
 use libc::{c_int, c_void, epoll_event, sockaddr, socklen_t};
 use peersock_bsd as bsd;
-use peersock_bsd::{Errno, Socket, check};
+use peersock_bsd::kernel::check;
+use peersock_bsd::{Errno, Socket};
 
 use crate::convert::convert;
 use crate::kernel::{borrow, finish, int_option};
@@ -89,7 +90,7 @@ pub(crate) unsafe extern "C" fn connect(fd: RawFd, address: *const sockaddr, len
         // SAFETY: as above.
         Some(socket) => unsafe { bsd::connect(&socket, address, length) },
         // SAFETY: as above.
-        None => check(unsafe { libc::syscall(libc::SYS_connect, fd, address, length) }).map(|n| n as c_int),
+        None => unsafe { bsd::kernel::connect(fd, address, length) },
     }))
 }
 
@@ -109,7 +110,7 @@ pub(crate) unsafe extern "C" fn bind(fd: RawFd, address: *const sockaddr, length
         // SAFETY: as above.
         Some(socket) => unsafe { bsd::bind(&socket, address, length) },
         // SAFETY: as above.
-        None => check(unsafe { libc::syscall(libc::SYS_bind, fd, address, length) }).map(|n| n as c_int),
+        None => unsafe { bsd::kernel::bind(fd, address, length) },
     }))
 }
 
@@ -132,7 +133,7 @@ pub(crate) extern "C" fn listen(fd: RawFd, backlog: c_int) -> c_int {
             bsd::listen(&socket, backlog)
         }
         // SAFETY: no pointers.
-        None => check(unsafe { libc::syscall(libc::SYS_listen, fd, backlog) }).map(|n| n as c_int),
+        None => unsafe { bsd::kernel::listen(fd, backlog) },
     }))
 }
 
@@ -148,10 +149,8 @@ pub(crate) unsafe extern "C" fn accept4(
     finish(match overlay(fd) {
         // SAFETY: the program's pointers, as it must pass them to accept4(2).
         Some(socket) => unsafe { bsd::accept4(&socket, address, length, flags) },
-        None => {
-            // SAFETY: as above.
-            check(unsafe { libc::syscall(libc::SYS_accept4, fd, address, length, flags) }).map(|n| n as c_int)
-        }
+        // SAFETY: as above.
+        None => unsafe { bsd::kernel::accept4(fd, address, length, flags) },
     })
 }
 
@@ -174,10 +173,8 @@ pub(crate) unsafe extern "C" fn getsockname(
     finish(match overlay(fd) {
         // SAFETY: the program's pointers, as it must pass them to getsockname(2).
         Some(socket) => unsafe { bsd::getsockname(&socket, address, length) },
-        None => {
-            // SAFETY: as above.
-            check(unsafe { libc::syscall(libc::SYS_getsockname, fd, address, length) }).map(|n| n as c_int)
-        }
+        // SAFETY: as above.
+        None => unsafe { bsd::kernel::getsockname(fd, address, length) },
     })
 }
 
@@ -192,10 +189,8 @@ pub(crate) unsafe extern "C" fn getpeername(
     finish(match overlay(fd) {
         // SAFETY: the program's pointers, as it must pass them to getpeername(2).
         Some(socket) => unsafe { bsd::getpeername(&socket, address, length) },
-        None => {
-            // SAFETY: as above.
-            check(unsafe { libc::syscall(libc::SYS_getpeername, fd, address, length) }).map(|n| n as c_int)
-        }
+        // SAFETY: as above.
+        None => unsafe { bsd::kernel::getpeername(fd, address, length) },
     })
 }
 
@@ -212,11 +207,8 @@ pub(crate) unsafe extern "C" fn getsockopt(
     finish(match overlay(fd) {
         // SAFETY: the program's pointers, as it must pass them to getsockopt(2).
         Some(socket) => unsafe { bsd::getsockopt(&socket, level, name, value, length) },
-        None => {
-            // SAFETY: as above.
-            let returned = unsafe { libc::syscall(libc::SYS_getsockopt, fd, level, name, value, length) };
-            check(returned).map(|n| n as c_int)
-        }
+        // SAFETY: as above.
+        None => unsafe { bsd::kernel::getsockopt(fd, level, name, value, length) },
     })
 }
 
@@ -233,11 +225,8 @@ pub(crate) unsafe extern "C" fn setsockopt(
     finish(match overlay(fd) {
         // SAFETY: the program's pointers, as it must pass them to setsockopt(2).
         Some(socket) => unsafe { bsd::setsockopt(&socket, level, name, value, length) },
-        None => {
-            // SAFETY: as above.
-            let returned = unsafe { libc::syscall(libc::SYS_setsockopt, fd, level, name, value, length) };
-            check(returned).map(|n| n as c_int)
-        }
+        // SAFETY: as above.
+        None => unsafe { bsd::kernel::setsockopt(fd, level, name, value, length) },
     })
 }
 
@@ -247,7 +236,7 @@ pub(crate) extern "C" fn shutdown(fd: RawFd, how: c_int) -> c_int {
     finish(match overlay(fd) {
         Some(socket) => bsd::shutdown(&socket, how),
         // SAFETY: no pointers.
-        None => check(unsafe { libc::syscall(libc::SYS_shutdown, fd, how) }).map(|n| n as c_int),
+        None => unsafe { bsd::kernel::shutdown(fd, how) },
     })
 }
 

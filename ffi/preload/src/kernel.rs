@@ -2,7 +2,7 @@
 
 use std::os::fd::{BorrowedFd, RawFd};
 
-use libc::{c_int, c_long};
+use libc::c_int;
 use peersock_bsd::Errno;
 
 /// Sets `errno` for what failed and gives what the C library's function would return.
@@ -24,9 +24,9 @@ pub(crate) fn borrow<'a>(fd: RawFd) -> Option<BorrowedFd<'a>> {
 pub(crate) fn int_option(fd: RawFd, level: c_int, name: c_int) -> Option<c_int> {
     let mut value: c_int = 0;
     let mut length = size_of::<c_int>() as libc::socklen_t;
-    let (value_ptr, length_ptr) = (&raw mut value, &raw mut length);
     // SAFETY: both pointers are to live variables of the sizes that the kernel is told.
-    let returned: c_long =
-        unsafe { libc::syscall(libc::SYS_getsockopt, fd, level, name, value_ptr, length_ptr) };
-    (returned == 0).then_some(value)
+    let got = unsafe {
+        peersock_bsd::kernel::getsockopt(fd, level, name, (&raw mut value).cast(), &raw mut length)
+    };
+    got.is_ok().then_some(value)
 }

@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 
 use libc::{c_int, c_uint, c_void, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
 use peersock_bsd as bsd;
-use peersock_bsd::{Errno, check};
+use peersock_bsd::Errno;
 use peersock_fd::Kind;
 
 use crate::hooks::{overlay, settle_remote};
@@ -24,7 +24,7 @@ pub(crate) unsafe extern "C" fn send(fd: RawFd, data: *const c_void, size: size_
         return unsafe { sendto(fd, data, size, flags, none, 0) };
     }
     // SAFETY: as above.
-    let sent = check(unsafe { libc::syscall(libc::SYS_sendto, fd, data, size, flags, none, 0) });
+    let sent = unsafe { bsd::kernel::sendto(fd, data, size, flags, none, 0) };
     finish(sent.map_err(|error| meaning(fd, error)))
 }
 
@@ -36,7 +36,7 @@ pub(crate) unsafe extern "C" fn send(fd: RawFd, data: *const c_void, size: size_
 pub(crate) unsafe extern "C" fn recv(fd: RawFd, buf: *mut c_void, size: size_t, flags: c_int) -> ssize_t {
     let (none, length) = (std::ptr::null_mut::<sockaddr>(), std::ptr::null_mut::<socklen_t>());
     // SAFETY: the program's pointers, as it must pass them to recv(2).
-    let received = check(unsafe { libc::syscall(libc::SYS_recvfrom, fd, buf, size, flags, none, length) });
+    let received = unsafe { bsd::kernel::recvfrom(fd, buf, size, flags, none, length) };
     finish(received.map_err(|error| meaning(fd, error)))
 }
 
@@ -91,7 +91,7 @@ pub(crate) unsafe extern "C" fn sendto(
         // SAFETY: as above.
         Some(socket) => unsafe { bsd::sendto(&socket, data, size, flags, address, length) },
         // SAFETY: as above.
-        None => check(unsafe { libc::syscall(libc::SYS_sendto, fd, data, size, flags, address, length) }),
+        None => unsafe { bsd::kernel::sendto(fd, data, size, flags, address, length) },
     }))
 }
 
@@ -110,7 +110,7 @@ pub(crate) unsafe extern "C" fn recvfrom(
         // SAFETY: the program's pointers, as it must pass them to recvfrom(2).
         Some(socket) => unsafe { bsd::recvfrom(&socket, buf, size, flags, address, length) },
         // SAFETY: as above.
-        None => check(unsafe { libc::syscall(libc::SYS_recvfrom, fd, buf, size, flags, address, length) }),
+        None => unsafe { bsd::kernel::recvfrom(fd, buf, size, flags, address, length) },
     })
 }
 
@@ -152,7 +152,7 @@ pub(crate) unsafe extern "C" fn sendmsg(fd: RawFd, message: *const msghdr, flags
         // SAFETY: as above.
         Some(socket) => unsafe { bsd::sendmsg(&socket, message, flags) },
         // SAFETY: as above.
-        None => check(unsafe { libc::syscall(libc::SYS_sendmsg, fd, message, flags) }),
+        None => unsafe { bsd::kernel::sendmsg(fd, message, flags) },
     }))
 }
 
@@ -164,7 +164,7 @@ pub(crate) unsafe extern "C" fn recvmsg(fd: RawFd, message: *mut msghdr, flags: 
         // SAFETY: the program's pointers, as it must pass them to recvmsg(2).
         Some(socket) => unsafe { bsd::recvmsg(&socket, message, flags) },
         // SAFETY: as above.
-        None => check(unsafe { libc::syscall(libc::SYS_recvmsg, fd, message, flags) }),
+        None => unsafe { bsd::kernel::recvmsg(fd, message, flags) },
     })
 }
 
@@ -189,11 +189,8 @@ pub(crate) unsafe extern "C" fn sendmmsg(
     finish(socket.and_then(|socket| match socket {
         // SAFETY: as above.
         Some(socket) => unsafe { bsd::sendmmsg(&socket, messages, count, flags) },
-        None => {
-            // SAFETY: as above.
-            check(unsafe { libc::syscall(libc::SYS_sendmmsg, fd, messages, count, flags) })
-                .map(|n| n as c_int)
-        }
+        // SAFETY: as above.
+        None => unsafe { bsd::kernel::sendmmsg(fd, messages, count, flags) },
     }))
 }
 
@@ -210,10 +207,7 @@ pub(crate) unsafe extern "C" fn recvmmsg(
     finish(match overlay(fd) {
         // SAFETY: the program's pointers, as it must pass them to recvmmsg(2).
         Some(socket) => unsafe { bsd::recvmmsg(&socket, messages, count, flags, timeout) },
-        None => {
-            // SAFETY: as above.
-            let returned = unsafe { libc::syscall(libc::SYS_recvmmsg, fd, messages, count, flags, timeout) };
-            check(returned).map(|n| n as c_int)
-        }
+        // SAFETY: as above.
+        None => unsafe { bsd::kernel::recvmmsg(fd, messages, count, flags, timeout) },
     })
 }

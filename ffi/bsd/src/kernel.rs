@@ -1,0 +1,63 @@
+//! The kernel's calls, made without the C library's functions: what the calls of this crate end in, and what happens on
+//! descriptors that are no overlay sockets.
+
+use libc::{c_int, c_long, c_uint, c_void, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
+use peersock_fd::Errno;
+
+use crate::Result;
+
+/// What libc's `syscall` has returned, with its `errno`.
+///
+/// # Errors
+/// The `errno` if it has returned -1.
+pub fn check(returned: c_long) -> Result<isize> {
+    if returned == -1 {
+        let error = std::io::Error::last_os_error();
+        return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO));
+    }
+    Ok(returned as isize)
+}
+
+macro_rules! calls {
+    ($($call:ident = $number:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {$(
+        #[doc = concat!(stringify!($call), "(2).")]
+        ///
+        /// # Errors
+        /// The kernel's.
+        ///
+        /// # Safety
+        /// Pointers must be what the kernel's call asks for.
+        pub unsafe fn $call($($argument: $type),*) -> Result<$result> {
+            // SAFETY: the caller's; the number is that of the call with these arguments.
+            check(unsafe { libc::syscall(libc::$number, $($argument),*) }).map(|returned| returned as $result)
+        }
+    )*};
+}
+
+calls! {
+    bind = SYS_bind(fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int;
+    connect = SYS_connect(fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int;
+    listen = SYS_listen(fd: c_int, backlog: c_int) -> c_int;
+    accept4 = SYS_accept4(fd: c_int, address: *mut sockaddr, length: *mut socklen_t, flags: c_int) -> c_int;
+    shutdown = SYS_shutdown(fd: c_int, how: c_int) -> c_int;
+    getsockname = SYS_getsockname(fd: c_int, address: *mut sockaddr, length: *mut socklen_t) -> c_int;
+    getpeername = SYS_getpeername(fd: c_int, address: *mut sockaddr, length: *mut socklen_t) -> c_int;
+    getsockopt = SYS_getsockopt(
+        fd: c_int, level: c_int, name: c_int, value: *mut c_void, length: *mut socklen_t
+    ) -> c_int;
+    setsockopt = SYS_setsockopt(
+        fd: c_int, level: c_int, name: c_int, value: *const c_void, length: socklen_t
+    ) -> c_int;
+    sendto = SYS_sendto(
+        fd: c_int, data: *const c_void, size: size_t, flags: c_int, address: *const sockaddr, length: socklen_t
+    ) -> ssize_t;
+    recvfrom = SYS_recvfrom(
+        fd: c_int, buf: *mut c_void, size: size_t, flags: c_int, address: *mut sockaddr, length: *mut socklen_t
+    ) -> ssize_t;
+    sendmsg = SYS_sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t;
+    recvmsg = SYS_recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t;
+    sendmmsg = SYS_sendmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int;
+    recvmmsg = SYS_recvmmsg(
+        fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int, timeout: *mut timespec
+    ) -> c_int;
+}
