@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
 
+use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
@@ -73,10 +74,10 @@ impl Client {
     /// ENETDOWN if there is no such node any more, EINTR if a signal handler ran, and what the node answers.
     pub fn ask(&self, request: Request) -> Result<Reply, Errno> {
         let connection = self.send(request, None)?;
-        let mut buf = vec![0; MAX_MESSAGE];
+        let mut reply = Vec::with_capacity(MAX_MESSAGE);
         // After an error the reply may still come: the connection is not used again.
-        let (length, _) = rustix::net::recv(connection.fd(), &mut buf[..], RecvFlags::empty())?;
-        let reply = decode(&buf[..length]).ok_or(Errno::NETDOWN)?;
+        rustix::net::recv(connection.fd(), spare_capacity(&mut reply), RecvFlags::empty())?;
+        let reply = decode(&reply).ok_or(Errno::NETDOWN)?;
         self.put_back(connection);
         match reply {
             Reply::Failed(errno) => Err(Errno::from_raw_os_error(errno)),

@@ -120,7 +120,7 @@ impl Socket<'_> {
             }
             let by_node = datagram.pid.is_some_and(|pid| self.client().is_process(pid));
             let remote = match datagram.name.as_deref().and_then(Name::parse) {
-                Some(Name::Remote(tag, remote)) if by_node && tag == self.client().tag() => remote,
+                Some(Name::Remote(tag, remote)) if by_node && tag == self.tag() => remote,
                 // What another program of this machine has sent.
                 _ => {
                     self.drop_peeked(flags);
@@ -198,7 +198,7 @@ impl Socket<'_> {
 
     fn remote_name(&self, remote: SocketAddr, details: Option<Details>) -> SocketAddrUnix {
         let remote = Remote { id: self.opened().id, address: remote, details };
-        address(&Name::Remote(self.client().tag(), remote))
+        address(&Name::Remote(self.tag(), remote))
     }
 }
 
@@ -210,11 +210,7 @@ fn scoped(remote: SocketAddr, details: Option<Details>) -> Option<Details> {
     if interface == 0 || details.is_some_and(|details| details.packet_info.is_some()) {
         return details;
     }
-    let any = match Family::of(remote.ip()) {
-        Family::V4 => IpAddr::from([0; 4]),
-        Family::V6 => IpAddr::from([0; 16]),
-    };
-    let packet_info = Some(PacketInfo { local: any, interface });
+    let packet_info = Some(PacketInfo { local: Family::of(remote.ip()).unspecified(), interface });
     Some(Details { packet_info, ..details.unwrap_or_default() })
 }
 

@@ -26,5 +26,5 @@ pub use datagram::Received;
 pub use name::{Accepted, Details, Family, Kind, Name, NodeTag, Opened, PacketInfo, Remote, SocketId};
 pub use rustix::io::Errno;
 pub use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
-pub use socket::{BUFFER, Socket, enlarge, open};
+pub use socket::{BUFFER, Socket, enlarge, name_of, open};
 pub use sys::{Credentials, peer_credentials};

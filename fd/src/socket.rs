@@ -65,7 +65,7 @@ pub fn open(client: &Client, family: Family, kind: Kind, flags: SocketFlags) -> 
 }
 
 /// What an address of the kernel says, if it is one of ours.
-pub(crate) fn name_of(address: SocketAddrAny) -> Option<Name> {
+pub fn name_of(address: SocketAddrAny) -> Option<Name> {
     Name::parse(SocketAddrUnix::try_from(address).ok()?.abstract_name()?)
 }
 

@@ -6,14 +6,13 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use peersock_fd::{Errno, Name, Reply, SocketId, enlarge, peer_credentials};
-use rustix::event::epoll::EventFlags;
-use rustix::net::{RecvFlags, SocketAddrAny, SocketAddrUnix, SocketFlags};
+use peersock_fd::{Errno, Name, Reply, SocketId, enlarge, name_of, peer_credentials};
+use rustix::net::{RecvFlags, SocketFlags};
 
 use super::ready::{self, Key};
 use super::server::{Entry, State};
 use super::sockets::{Phase, errno};
-use super::stream::{Origin, Stream};
+use super::stream::{self, Origin, Stream};
 use crate::socket::Connection;
 use crate::wait::Interest;
 
@@ -218,13 +217,12 @@ impl State {
             }
             enlarge(app_end.as_fd());
         }
-        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         enlarge(data.as_fd());
         let process = peer_credentials(data.as_fd()).map_or(0, |credentials| credentials.pid);
         let opened = self.opened.get_mut(&connecting.id)?;
         opened.phase = Phase::Connected(key);
         let options = opened.options.clone();
-        if self.watch(data.as_fd(), key, flags).is_err() {
+        if self.watch(data.as_fd(), key, stream::EVENTS).is_err() {
             self.opened.remove(&connecting.id);
             return None;
         }
@@ -247,9 +245,4 @@ impl Connecting {
         let peer = self.connection.peer_addr().ok().filter(|_| self.outcome == Some(Ok(())));
         (self.connection.local_addr(), peer)
     }
-}
-
-/// What an address of the kernel says.
-pub(super) fn name_of(address: SocketAddrAny) -> Option<Name> {
-    Name::parse(SocketAddrUnix::try_from(address).ok()?.abstract_name()?)
 }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{IoSlice, Write as _};
 use std::mem::MaybeUninit;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::task::Waker;
@@ -174,10 +174,7 @@ impl State {
             }
             // The kernel tells an unconnected socket of nothing, so it is told with a datagram from nobody.
             None => {
-                let nobody = match datagrams.socket.family {
-                    Family::V4 => IpAddr::from([0; 4]),
-                    Family::V6 => IpAddr::from([0; 16]),
-                };
+                let nobody = datagrams.socket.family.unspecified();
                 if let Ok(end) = self.end_of(key, datagrams, ((nobody, 0).into(), None))
                     && let Some(Entry::End(end)) = self.entry(end)
                 {

@@ -4,14 +4,13 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use peersock_fd::{Details, Errno, Name, NodeTag, Remote, address};
+use peersock_fd::{Details, Errno, Name, NodeTag, Remote, address, name_of};
 use rustix::event::epoll::EventFlags;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::net::{RecvFlags, SendFlags, SocketType};
 
-use super::connecting::name_of;
 use super::datagram::Datagrams;
 use super::ready::Key;
-use super::server::{Entry, State};
+use super::server::{Entry, State, unix};
 
 /// Ends that one socket may have; beyond, those go that were not used for longest. They come back when they are needed.
 const MOST_PER_SOCKET: usize = 1024;
@@ -101,7 +100,7 @@ impl State {
         }
         if datagrams.ends.len() >= MOST_PER_SOCKET {
             let own: Vec<Key> = datagrams.ends.values().copied().collect();
-            self.evict(own, Some(datagrams));
+            self.evict(own, datagrams);
         } else if self.ends >= MOST {
             self.evict_any(datagrams);
         }
@@ -123,8 +122,7 @@ impl State {
     }
 
     fn make_end(&self, socket: peersock_fd::Opened, place: Place) -> Result<(OwnedFd, bool), Errno> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
+        let fd = unix(SocketType::DGRAM)?;
         // Connected before it has a name: nobody but the application's end can send to it.
         let is_private = match rustix::net::connect(&fd, &address(&Name::Opened(self.tag, socket))) {
             Ok(()) => true,
@@ -141,11 +139,11 @@ impl State {
     fn evict_any(&mut self, current: &mut Datagrams) {
         let ends = self.entries.iter().filter(|(_, entry)| matches!(entry, Entry::End(_)));
         let keys = ends.map(|(key, _)| *key).collect();
-        self.evict(keys, Some(current));
+        self.evict(keys, current);
     }
 
     /// Removes the eighth of some ends that was not used for longest; those that a socket is connected to stay.
-    fn evict(&mut self, keys: Vec<Key>, mut current: Option<&mut Datagrams>) {
+    fn evict(&mut self, keys: Vec<Key>, current: &mut Datagrams) {
         let mut order: Vec<(u64, Key)> = keys
             .into_iter()
             .filter_map(|key| match self.entries.get(&key) {
@@ -158,15 +156,12 @@ impl State {
         for (_, key) in order.into_iter().take(count) {
             let Some(Entry::End(end)) = self.entries.get(&key) else { continue };
             let (owner, place) = (end.owner, end.place);
-            let ends = match self.entries.get_mut(&owner) {
-                Some(Entry::Datagrams(owner)) => Some(owner),
+            let owner = match self.entries.get_mut(&owner) {
+                Some(Entry::Datagrams(owner)) => owner,
                 // The one that is being looked at is not in the table.
-                _ => current.as_deref_mut(),
+                _ => &mut *current,
             };
-            if let Some(owner) = ends
-                && owner.peer.is_none_or(|peer| (peer, None) != place)
-                && owner.ends.get(&place) == Some(&key)
-            {
+            if owner.peer.is_none_or(|peer| (peer, None) != place) && owner.ends.get(&place) == Some(&key) {
                 owner.ends.remove(&place);
                 // What the application has just sent is not lost.
                 self.handle(key, super::server::News { readable: true, ..Default::default() });

@@ -7,13 +7,12 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use peersock_fd::{Accepted, Errno, Family, Name, SocketId, address, enlarge};
-use rustix::event::epoll::EventFlags;
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::net::SocketType;
 
 use super::ready::{self, Key};
-use super::server::{Entry, State};
+use super::server::{Entry, State, unix};
 use super::sockets::Phase;
-use super::stream::{Origin, Stream};
+use super::stream::{self, Origin, Stream};
 use crate::socket::Connection;
 use crate::wait::Interest;
 
@@ -54,11 +53,7 @@ impl State {
         process: i32,
     ) -> Result<(), Errno> {
         if self.socket(socket).reserved.is_empty() {
-            let any = match socket.family {
-                Family::V4 => std::net::Ipv4Addr::UNSPECIFIED.into(),
-                Family::V6 => std::net::IpAddr::from(std::net::Ipv6Addr::UNSPECIFIED),
-            };
-            self.bind(socket, (any, 0).into())?;
+            self.bind(socket, (socket.family.unspecified(), 0).into())?;
         }
         let opened = self.socket(socket);
         match opened.phase {
@@ -162,8 +157,7 @@ impl State {
         };
         let key = self.new_key();
         let (waker, entry) = self.ready.waker(key);
-        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        if self.watch(fd.as_fd(), key, flags).is_err() {
+        if self.watch(fd.as_fd(), key, stream::EVENTS).is_err() {
             return Err((Errno::NOMEM, connection));
         }
         self.accepted.insert(id, key);
@@ -177,8 +171,7 @@ impl State {
     }
 
     fn connect_to(&self, listener: peersock_fd::Opened, accepted: Accepted) -> Result<OwnedFd, Errno> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        let fd = unix(SocketType::STREAM)?;
         rustix::net::bind(&fd, &address(&Name::Accepted(self.tag, accepted)))?;
         enlarge(fd.as_fd());
         rustix::net::connect(&fd, &address(&Name::Opened(self.tag, listener)))?;

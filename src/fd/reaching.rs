@@ -1,10 +1,10 @@
 //! What applications ask for datagram sockets: to bind, to connect, and where they want to send.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use peersock_fd::{Details, Errno, Family};
+use peersock_fd::{Details, Errno};
 use peersock_stack::SendOptions;
 
 use super::datagram::{Datagrams, at_home, send_options};
@@ -104,11 +104,7 @@ impl State {
     /// The socket, bound to any address and port if it is not bound.
     fn datagrams(&mut self, socket: peersock_fd::Opened) -> Result<(Key, Arc<dyn Transport>), Errno> {
         if self.socket(socket).transport.is_none() {
-            let any = match socket.family {
-                Family::V4 => IpAddr::from([0; 4]),
-                Family::V6 => IpAddr::from([0; 16]),
-            };
-            self.bind_datagrams(socket, (any, 0).into())?;
+            self.bind_datagrams(socket, (socket.family.unspecified(), 0).into())?;
         }
         let opened = self.socket(socket);
         match (opened.phase, &opened.transport) {

@@ -138,10 +138,7 @@ impl State {
             return Reply::Addresses(self.shown(family, local), peer.map(|peer| self.shown(family, peer)));
         }
         let Which::Opened(socket) = which else { return failed(Errno::NOTCONN) };
-        let unbound = match socket.family {
-            peersock_fd::Family::V4 => IpAddr::from([0; 4]),
-            peersock_fd::Family::V6 => IpAddr::from([0; 16]),
-        };
+        let unbound = socket.family.unspecified();
         let opened = self.opened.get(&socket.id);
         let connecting = opened.and_then(|opened| match opened.phase {
             Phase::Connecting(key) => match self.entry(key) {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
@@ -62,6 +63,8 @@ pub(super) struct State {
     pub(super) aliases: Aliases,
     /// Room for what is on its way from one end to the other.
     pub(super) buf: Vec<u8>,
+    /// Room for what a turn has to look at, kept from one to the next.
+    keys: Vec<Key>,
     /// Given up for a moment when descriptors run out, see [`State::turn_away`].
     spare: Option<OwnedFd>,
     draining: bool,
@@ -140,6 +143,7 @@ impl Server {
             last_key: 0,
             aliases: Aliases::default(),
             buf: vec![0; BUFFER],
+            keys: Vec::new(),
             spare: spare(),
             draining: false,
             contacts: 0,
@@ -222,11 +226,7 @@ impl Attached for Server {
             state.take_events();
         }
         state.fire_timers(Instant::now());
-        let mut keys = Vec::new();
-        self.ready.take(&mut keys);
-        for key in keys {
-            state.handle(key, News::default());
-        }
+        state.take_ready();
         if state.draining && !state.has_streams() {
             self.drained.notify_all();
         }
@@ -292,15 +292,21 @@ impl State {
     }
 
     fn take_events(&mut self) {
-        let mut events = Vec::with_capacity(EVENTS);
+        let mut room = [const { MaybeUninit::uninit() }; EVENTS];
         let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-        let room = rustix::buffer::spare_capacity(&mut events);
-        if epoll::wait(&*self.epoll, room, Some(&timeout)).is_err() {
-            return;
-        }
+        let Ok((events, _)) = epoll::wait(&*self.epoll, &mut room[..], Some(&timeout)) else { return };
         for event in events {
             self.handle(event.data.u64(), event.flags.into());
         }
+    }
+
+    fn take_ready(&mut self) {
+        let mut keys = std::mem::take(&mut self.keys);
+        self.ready.take(&mut keys);
+        for key in keys.drain(..) {
+            self.handle(key, News::default());
+        }
+        self.keys = keys;
     }
 
     fn fire_timers(&mut self, now: Instant) {
@@ -354,10 +360,15 @@ fn spare() -> Option<OwnedFd> {
     std::fs::File::open("/dev/null").map(OwnedFd::from).ok()
 }
 
+/// A socket of the node's, which nobody inherits and no call waits on.
+pub(super) fn unix(kind: SocketType) -> Result<OwnedFd, Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    rustix::net::socket_with(AddressFamily::UNIX, kind, flags, None)
+}
+
 /// A socket that listens on an abstract name.
 fn listener(kind: SocketType, name: &Name) -> Result<OwnedFd, Errno> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let fd = rustix::net::socket_with(AddressFamily::UNIX, kind, flags, None)?;
+    let fd = unix(kind)?;
     rustix::net::bind(&fd, &address(name))?;
     rustix::net::listen(&fd, BACKLOG)?;
     Ok(fd)

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use peersock_fd::{Errno, Family, Name, address};
 use peersock_stack::Error;
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::net::SocketType;
 
 use super::options::Options;
 use super::ready::Key;
-use super::server::{Entry, State};
+use super::server::{Entry, State, unix};
 use super::stream::{Origin, Stream};
 use super::transport::Transport;
 use crate::node::Inner;
@@ -74,29 +74,40 @@ impl Opened {
         let options = &self.options;
         let reserve = |local: SocketAddr| {
             let own = options.tcp(local.is_ipv4());
-            Acceptor::reserve(node, options.interface(), local, own).map_err(errno)
+            Acceptor::reserve(node, options.interface(), local, own)
         };
-        let dual = local.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && !self.options.v6_only;
-        if !dual {
-            self.reserved.push(reserve(canonical(local))?);
-            return Ok(());
-        }
-        let mut result = Err(Errno::ADDRINUSE);
-        for _ in 0..PORT_TRIES {
-            let first = reserve(local)?;
-            let second = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), first.local_addr().port());
-            match reserve(second) {
-                Ok(second) => {
-                    self.reserved = vec![first, second];
-                    return Ok(());
+        let port = |acceptor: &Acceptor| acceptor.local_addr().port();
+        self.reserved =
+            bind_families(canonical(local), options.v6_only, reserve, port, drop).map_err(errno)?;
+        Ok(())
+    }
+}
+
+/// Binds what takes an address: one thing, or for IPv6's wildcard one for each family at the same port, IPv6's first.
+/// `undo` frees the first when the port is taken in the other family.
+pub(super) fn bind_families<T>(
+    local: SocketAddr,
+    v6_only: bool,
+    bind: impl Fn(SocketAddr) -> Result<T, Error>,
+    port: impl Fn(&T) -> u16,
+    undo: impl Fn(T),
+) -> Result<Vec<T>, Error> {
+    if local.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED) || v6_only {
+        return Ok(vec![bind(local)?]);
+    }
+    let mut tries = if local.port() == 0 { PORT_TRIES } else { 1 };
+    loop {
+        let first = bind(local)?;
+        match bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port(&first))) {
+            Ok(second) => return Ok(vec![first, second]),
+            Err(error) => {
+                undo(first);
+                tries -= 1;
+                if tries == 0 {
+                    return Err(error);
                 }
-                Err(error) => result = Err(error),
-            }
-            if local.port() != 0 {
-                break;
             }
         }
-        result
     }
 }
 
@@ -198,7 +209,7 @@ impl State {
             peersock_fd::Kind::Stream => SocketType::STREAM,
             _ => SocketType::DGRAM,
         };
-        let probe = rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None);
+        let probe = unix(kind);
         // Without a descriptor to ask with, nobody knows: then it is not taken for closed.
         probe.map_or(true, |probe| rustix::net::bind(&probe, &name) != Ok(()))
     }

@@ -8,6 +8,7 @@ use std::task::Waker;
 
 use peersock_fd::{Errno, RecvFlags, SendFlags, SocketId};
 use peersock_stack::{PIECES, Ready};
+use rustix::event::epoll::EventFlags;
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::SendAncillaryBuffer;
 
@@ -20,6 +21,10 @@ use crate::wait::Interest;
 
 /// How often a stream goes on at once before others have their turn.
 const ROUNDS: usize = 4;
+
+/// What the kernel shall tell of an application's descriptor.
+pub(super) const EVENTS: EventFlags =
+    EventFlags::IN.union(EventFlags::OUT).union(EventFlags::RDHUP).union(EventFlags::ET);
 
 /// Whose connection it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,7 +13,7 @@ pub(crate) use tcp::{Acceptor, Connection};
 pub(crate) use udp::Datagrams;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -30,14 +30,32 @@ fn interface_of(node: &Inner, local: SocketAddr) -> io::Result<Option<InterfaceI
     if local.ip().is_unspecified() {
         return Ok(None);
     }
-    let networks = node.driver.datapath.networks();
-    match networks.iter().find(|network| network.addresses.contains(&local.ip())) {
-        Some(network) => Ok(Some(network.interface)),
+    match owner(node, local.ip()) {
+        Some(interface) => Ok(Some(interface)),
         None => Err(io::Error::new(
             io::ErrorKind::AddrNotAvailable,
             format!("{} is not an address of this node in any network it has joined", local.ip()),
         )),
     }
+}
+
+/// The interface that has an own address.
+fn owner(node: &Inner, local: IpAddr) -> Option<InterfaceId> {
+    let networks = node.driver.datapath.networks();
+    networks.iter().find(|network| network.addresses.contains(&local)).map(|network| network.interface)
+}
+
+/// As [`interface_of`], of a socket that may be bound to one interface already. Groups are nobody's address.
+pub(crate) fn interface_within(
+    node: &Inner,
+    local: IpAddr,
+    bound: Option<InterfaceId>,
+) -> Result<Option<InterfaceId>, Error> {
+    if local.is_unspecified() || local.is_multicast() {
+        return Ok(bound);
+    }
+    let owner = owner(node, local).ok_or(Error::AddrNotAvailable)?;
+    if bound.is_some_and(|bound| bound != owner) { Err(Error::AddrNotAvailable) } else { Ok(Some(owner)) }
 }
 
 /// Says which ports the networks allow where that is why `port` was refused, and that a port is taken.

@@ -9,7 +9,7 @@ use peersock_stack::{
     Batch, CongestionControl, Error, Flow, InterfaceId, Listener, Ready, TcpInfo, TcpOptions,
 };
 
-use super::{Waited, explain, interface_of};
+use super::{Waited, explain, interface_of, interface_within};
 use crate::datapath::is_drained;
 use crate::node::{Inner, Node};
 use crate::wait::{Interest, Waiters};
@@ -274,16 +274,7 @@ impl Acceptor {
         local: SocketAddr,
         options: TcpOptions,
     ) -> Result<Acceptor, Error> {
-        let networks = node.driver.datapath.networks();
-        let owner = networks.iter().find(|network| network.addresses.contains(&local.ip()));
-        if owner.is_none() && !local.ip().is_unspecified() {
-            return Err(Error::AddrNotAvailable);
-        }
-        let interface = owner.map(|network| network.interface);
-        if interface.is_some() && device.is_some() && interface != device {
-            return Err(Error::AddrNotAvailable);
-        }
-        let interface = interface.or(device);
+        let interface = interface_within(node, local.ip(), device)?;
         let listener = node.driver.datapath.stack().tcp_bind(interface, local, options)?;
         node.add_socket(&listener);
         Ok(Acceptor { node: Arc::clone(node), listener })

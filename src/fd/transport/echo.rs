@@ -9,11 +9,10 @@ use std::time::Instant;
 use peersock_fd::Report;
 use peersock_stack::{Error, IcmpSocket, InterfaceId, SendOptions};
 
-use super::udp::reachable;
-use super::{Arrived, Transport, follow, interface_of, report};
+use super::{Arrived, Transport, follow, reachable, report};
 use crate::fd::options::Options;
 use crate::node::Inner;
-use crate::socket::Waited;
+use crate::socket::{Waited, interface_within};
 use crate::wait::Interest;
 
 /// Type, code, checksum, identifier, sequence number.
@@ -38,7 +37,7 @@ struct State {
 
 impl Echo {
     pub(super) fn bind(node: &Arc<Inner>, local: SocketAddr, options: &Options) -> Result<Self, Error> {
-        let interface = interface_of(node, local.ip(), options.interface())?;
+        let interface = interface_within(node, local.ip(), options.interface())?;
         let socket = node.driver.datapath.stack().icmp_bind(interface, local)?;
         node.add_socket(&socket);
         Ok(Self { node: Arc::clone(node), socket, state: Mutex::default() })

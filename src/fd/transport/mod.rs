@@ -7,9 +7,10 @@ mod udp;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Instant;
 
 use peersock_fd::{Errno, Kind, PacketInfo, Report};
-use peersock_stack::{Error, ErrorReport, InterfaceId, IpOptions, SendOptions, TrafficClass};
+use peersock_stack::{Error, ErrorReport, InterfaceId, IpOptions, Received, SendOptions, TrafficClass};
 
 use super::options::Options;
 use super::sockets::errno;
@@ -70,6 +71,18 @@ pub(super) struct Arrived {
 }
 
 impl Arrived {
+    /// What has come from `remote`, as the application names it.
+    fn new(received: &Received, remote: SocketAddr) -> Self {
+        Self {
+            length: received.len,
+            remote,
+            local: received.destination.ip(),
+            interface: received.interface,
+            hop_limit: received.hop_limit,
+            traffic_class: received.traffic_class,
+        }
+    }
+
     pub(super) fn packet_info(&self) -> PacketInfo {
         let interface = u16::try_from(self.interface.0).unwrap_or(u16::MAX);
         PacketInfo { local: self.local, interface }
@@ -95,21 +108,18 @@ pub(super) fn open(
     opened.map_err(errno)
 }
 
-/// The interface that a local address belongs to; `None` for those that belong to all.
-fn interface_of(
-    node: &Inner,
-    local: IpAddr,
-    bound: Option<InterfaceId>,
-) -> Result<Option<InterfaceId>, Error> {
-    if local.is_unspecified() || local.is_multicast() {
-        return Ok(bound);
+/// Whether the network behind an interface may have such an address at all.
+fn reachable(node: &Inner, interface: InterfaceId, remote: IpAddr) -> Result<(), Error> {
+    if remote.is_multicast() {
+        return Ok(());
     }
-    let networks = node.driver.datapath.networks();
-    let owner = networks.iter().find(|network| network.addresses.contains(&local));
-    let owner = owner.ok_or(Error::AddrNotAvailable)?.interface;
-    match bound {
-        Some(bound) if bound != owner => Err(Error::AddrNotAvailable),
-        _ => Ok(Some(owner)),
+    let datapath = &node.driver.datapath;
+    let networks = datapath.networks();
+    let network = networks.iter().find(|network| network.interface == interface);
+    let network = network.ok_or(Error::NetworkUnreachable)?;
+    match datapath.find(Instant::now(), network, remote) {
+        peersock_overlay::Lookup::NoRoute => Err(Error::NetworkUnreachable),
+        _ => Ok(()),
     }
 }
 

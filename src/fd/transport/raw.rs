@@ -8,11 +8,10 @@ use std::time::Instant;
 use peersock_fd::Report;
 use peersock_stack::{Error, InterfaceId, RawOptions, RawSocket, SendOptions};
 
-use super::udp::reachable;
-use super::{Arrived, MAX_QUOTED, Transport, interface_of, report};
+use super::{Arrived, MAX_QUOTED, Transport, reachable, report};
 use crate::fd::options::Options;
 use crate::node::Inner;
-use crate::socket::Waited;
+use crate::socket::{Waited, interface_within};
 use crate::wait::Interest;
 
 /// See the module.
@@ -28,7 +27,7 @@ impl Raw {
         protocol: u8,
         options: &Options,
     ) -> Result<Self, Error> {
-        let interface = interface_of(node, local.ip(), options.interface())?;
+        let interface = interface_within(node, local.ip(), options.interface())?;
         let stack = node.driver.datapath.stack();
         let socket = stack.raw_open(interface, local.is_ipv6(), protocol, RawOptions::default())?;
         node.add_socket(&socket);
@@ -64,14 +63,7 @@ impl Transport for Raw {
 
     fn receive(&self, buf: &mut [u8]) -> Result<Arrived, Error> {
         let received = self.socket.recv_from(buf)?;
-        Ok(Arrived {
-            length: received.len,
-            remote: SocketAddr::new(received.source.ip(), 0),
-            local: received.destination.ip(),
-            interface: received.interface,
-            hop_limit: received.hop_limit,
-            traffic_class: received.traffic_class,
-        })
+        Ok(Arrived::new(&received, SocketAddr::new(received.source.ip(), 0)))
     }
 
     fn take_error(&self) -> Option<Error> {

@@ -1,6 +1,6 @@
 //! UDP: one socket of the stack, or one for each family where an application's socket takes both.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
@@ -8,14 +8,12 @@ use std::time::Instant;
 use peersock_fd::Report;
 use peersock_stack::{Error, InterfaceId, SendOptions, UdpSocket};
 
-use super::{Arrived, MAX_QUOTED, Transport, follow, interface_of, report};
+use super::{Arrived, MAX_QUOTED, Transport, follow, reachable, report};
 use crate::fd::options::Options;
+use crate::fd::sockets::bind_families;
 use crate::node::Inner;
-use crate::socket::Waited;
+use crate::socket::{Waited, interface_within};
 use crate::wait::Interest;
-
-/// Ports that are tried for a socket that wants one that is free for both families.
-const PORT_TRIES: usize = 16;
 
 /// See the module.
 pub(super) struct Udp {
@@ -29,34 +27,12 @@ pub(super) struct Udp {
 impl Udp {
     pub(super) fn bind(node: &Arc<Inner>, local: SocketAddr, options: &Options) -> Result<Self, Error> {
         let stack = node.driver.datapath.stack();
-        let mut sockets = Vec::new();
         let bind = |local: SocketAddr| {
-            let interface = interface_of(node, local.ip(), options.interface())?;
+            let interface = interface_within(node, local.ip(), options.interface())?;
             stack.udp_bind(interface, local, options.udp())
         };
-        if local.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && !options.v6_only {
-            let mut result = Err(Error::AddrInUse);
-            for _ in 0..PORT_TRIES {
-                let first = bind(local)?;
-                match bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), first.local().port())) {
-                    Ok(second) => {
-                        sockets = vec![first, second];
-                        result = Ok(());
-                        break;
-                    }
-                    Err(error) => {
-                        first.close();
-                        result = Err(error);
-                    }
-                }
-                if local.port() != 0 {
-                    break;
-                }
-            }
-            result?;
-        } else {
-            sockets.push(bind(local)?);
-        }
+        let port = |socket: &Arc<UdpSocket>| socket.local().port();
+        let sockets = bind_families(local, options.v6_only, bind, port, |socket| socket.close())?;
         sockets.iter().for_each(|socket| node.add_socket(socket));
         Ok(Self { node: Arc::clone(node), sockets, connected: Mutex::default() })
     }
@@ -120,14 +96,7 @@ impl Transport for Udp {
                 if connected.is_some_and(|connected| connected != at) {
                     continue;
                 }
-                return Ok(Arrived {
-                    length: received.len,
-                    remote: received.source,
-                    local: received.destination.ip(),
-                    interface: received.interface,
-                    hop_limit: received.hop_limit,
-                    traffic_class: received.traffic_class,
-                });
+                return Ok(Arrived::new(&received, received.source));
             }
         }
         Err(Error::WouldBlock)
@@ -171,20 +140,5 @@ impl Transport for Udp {
 impl Drop for Udp {
     fn drop(&mut self) {
         self.sockets.iter().for_each(|socket| socket.close());
-    }
-}
-
-/// Whether the network behind an interface may have such an address at all.
-pub(super) fn reachable(node: &Inner, interface: InterfaceId, remote: IpAddr) -> Result<(), Error> {
-    let datapath = &node.driver.datapath;
-    if remote.is_multicast() {
-        return Ok(());
-    }
-    let networks = datapath.networks();
-    let network = networks.iter().find(|network| network.interface == interface);
-    let network = network.ok_or(Error::NetworkUnreachable)?;
-    match datapath.find(Instant::now(), network, remote) {
-        peersock_overlay::Lookup::NoRoute => Err(Error::NetworkUnreachable),
-        _ => Ok(()),
     }
 }
