@@ -96,6 +96,8 @@ pub enum Request {
     NameOf(IpAddr),
     /// The networks, as interfaces.
     Interfaces,
+    /// A descriptor of the socket was closed, maybe the last one. The kernel tells the node of listeners only later.
+    Closed(Opened),
 }
 
 /// A node's answer.

@@ -125,6 +125,7 @@ impl State {
             Request::Resolve(name) => Some(Reply::Resolved(self.resolve(&name))),
             Request::NameOf(ip) => Some(Reply::Name(self.name_of(ip))),
             Request::Interfaces => Some(Reply::Interfaces(self.interfaces())),
+            Request::Closed(socket) => done(self.closed(socket)),
         }
     }
 
