@@ -131,7 +131,7 @@ def test_a_handler_s_exception_ends_what_waits(
     datagrams.bind((session.address, 0))
     connecting = socket.socket(socket.AF_INET6)
     # Nobody is there.
-    absent = session.address[:-4] + "dead"
+    absent = session.address.rpartition(":")[0] + ":dead"
     waits: dict[str, Any] = {
         "accept": server.accept,
         "recv": lambda: stream.recv(1),

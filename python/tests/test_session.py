@@ -43,7 +43,9 @@ def test_sockets_of_a_session(session: peersock.Session, peer: Peer) -> None:
         sock.connect((peer.v6, peer.port("silent")))
 
 
-def test_networks_are_named_in_many_ways(network: Network) -> None:
+def test_networks_are_named_in_many_ways(tmp_path: Path) -> None:
+    # An identity is one process's at a time.
+    network = Network(tmp_path)
     code = ALONE + (
         "import pathlib, sys\n"
         "for name in (0xff0001ffff000000, AD_HOC, '0x' + AD_HOC, [AD_HOC], pathlib.Path(sys.argv[1])):\n"
@@ -144,7 +146,8 @@ def test_a_wildcard_may_be_the_kernel_s() -> None:
     assert run_python(code) == "b'x'\n"
 
 
-def test_events_come_to_who_iterates(network: Network) -> None:
+def test_events_come_to_who_iterates(tmp_path: Path) -> None:
+    network = Network(tmp_path)
     code = (
         "import sys, asyncio, peersock\n"
         "path, seed, peer = sys.argv[1:4]\n"
