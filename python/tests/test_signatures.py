@@ -59,7 +59,7 @@ def test_methods_have_the_same_signature(name: str) -> None:
 
 def _plain(signature: inspect.Signature) -> list[tuple[object, ...]]:
     """Names, kinds and defaults, without types, and without names that no caller can use."""
-    plain = []
+    plain: list[tuple[object, ...]] = []
     for own in signature.parameters.values():
         if own.name == "self":
             continue
