@@ -3,12 +3,13 @@
 use std::os::fd::{IntoRawFd as _, RawFd};
 
 use peersock_bsd::kernel::borrow;
-use peersock_bsd::{Errno, Socket};
+use peersock_bsd::{Errno, Socket, has_failed, renew};
 use peersock_fd::{Family, Kind, Request, SocketFlags, Which};
 use pyo3::prelude::*;
 use rustix::event::PollFlags;
 
 use crate::address::{needed, tuple};
+use crate::epoll;
 use crate::errors::errno;
 use crate::sides::rules;
 use crate::wait::{self, Patience, at_once};
@@ -87,6 +88,11 @@ pub(crate) fn connect(
 ) -> PyResult<i32> {
     let (_, is_v6) = with_family(py, fd)?;
     let remote = needed(address, is_v6)?;
+    // TCP may try again after an attempt that it did not wait for.
+    at_once(py, || match overlay(fd)? {
+        socket if has_failed(&socket) => renew(&socket, epoll::find),
+        _ => Ok(()),
+    })?;
     let patience = Patience::new(timeout);
     let has_timeout = timeout.is_some_and(|seconds| seconds > 0.0);
     match py.detach(|| overlay(fd)?.connect(Some(remote))) {

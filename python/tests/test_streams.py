@@ -68,6 +68,28 @@ def test_refusals_and_unreachable_addresses_are_exceptions(peer: Peer) -> None:
     assert unknown.value.errno == errno.EADDRNOTAVAIL
 
 
+@pytest.mark.parametrize("timeout", [None, 10, 0])
+def test_a_refused_socket_may_try_again(session: peersock.Session, timeout: float | None) -> None:
+    with socket.create_server((session.address, 0), family=socket.AF_INET6) as server:
+        address = server.getsockname()[:2]
+    with socket.socket(socket.AF_INET6) as sock:
+        sock.settimeout(timeout)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+        def attempt() -> int:
+            error = sock.connect_ex(address)
+            if error == errno.EINPROGRESS:
+                select.select([], [sock], [], 10)
+                error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            return error
+
+        assert [attempt() for _ in range(3)] == [errno.ECONNREFUSED] * 3
+        with socket.create_server(address, family=socket.AF_INET6):
+            assert attempt() == 0
+            assert sock.getpeername()[:2] == address
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+
+
 def test_a_timeout_is_an_exception_and_the_socket_goes_on(peer: Peer) -> None:
     with socket.create_connection((peer.v6, peer.port("echo", int(socket.AF_INET6))), timeout=10) as sock:
         sock.settimeout(0.05)

@@ -1,9 +1,10 @@
 //! Turning a socket of the kernel into one of the overlay, under the same descriptor.
 
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use libc::{c_int, epoll_event};
 use peersock_fd::{Client, Errno, Socket};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
 use rustix::io::{DupFlags, FdFlags};
 
@@ -55,27 +56,78 @@ pub type EpollSets = Vec<(RawFd, epoll_event)>;
 pub fn convert(client: &Client, fd: RawFd, sets: impl FnOnce(RawFd) -> EpollSets) -> Result<(), Errno> {
     let option = |name| int_option(fd, libc::SOL_SOCKET, name).ok_or(Errno::NOTSOCK);
     let (domain, kind) = (option(libc::SO_DOMAIN)?, option(libc::SO_TYPE)?);
-    let new = crate::socket(client, domain, kind, option(libc::SO_PROTOCOL)?)?;
+    let new = open(client, domain, kind, option(libc::SO_PROTOCOL)?)?;
+    let socket = Socket::of(new.as_fd()).ok_or(Errno::NOTSOCK)?;
+    repeat_options(&socket, |level, name, value| {
+        let mut length = value.len() as libc::socklen_t;
+        // SAFETY: both pointers are to live variables of the sizes that the kernel is told.
+        let got =
+            unsafe { crate::kernel::getsockopt(fd, level, name, value.as_mut_ptr().cast(), &raw mut length) };
+        got.map(|_| length as usize)
+    });
+    replace(fd, &new, sets)
+}
+
+/// Whether an overlay stream has tried to connect in vain without waiting: the kernel's AF_UNIX sockets cannot try again.
+pub fn has_failed(socket: &Socket<'_>) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(socket.fd(), PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    socket.kind() == peersock_fd::Kind::Stream
+        && rustix::net::getpeername(socket.fd()).is_ok()
+        && rustix::event::poll(&mut fds, Some(&now)).is_ok()
+        && fds[0].revents().contains(PollFlags::HUP)
+        && socket.peer_addr() == Err(Errno::NOTCONN)
+}
+
+/// Turns an overlay socket into a new one with the same options and address, as [`convert`] does with the kernel's.
+///
+/// # Errors
+/// Those of socket(2), dup3(2) and bind(2).
+pub fn renew(socket: &Socket<'_>, sets: impl FnOnce(RawFd) -> EpollSets) -> Result<(), Errno> {
+    let int = |name| {
+        let mut value = [0; 4];
+        option_of(socket, libc::SOL_SOCKET, name, &mut value).map(|_| c_int::from_ne_bytes(value))
+    };
+    let local = socket.local_addr()?;
+    let client = socket.client();
+    let new = open(&client, int(libc::SO_DOMAIN)?, int(libc::SO_TYPE)?, int(libc::SO_PROTOCOL)?)?;
+    let fresh = Socket::of(new.as_fd()).ok_or(Errno::NOTSOCK)?;
+    repeat_options(&fresh, |level, name, value| option_of(socket, level, name, value));
+    replace(socket.fd().as_raw_fd(), &new, sets)?;
+    // The old one has let go of its port.
+    if local.port() == 0 { Ok(()) } else { fresh.bind(local) }
+}
+
+/// An option of an overlay socket; gives its length.
+fn option_of(socket: &Socket<'_>, level: c_int, name: c_int, value: &mut [u8]) -> Result<usize, Errno> {
+    let mut length = value.len() as libc::socklen_t;
+    // SAFETY: both pointers are to live variables of the sizes that are told.
+    unsafe { crate::getsockopt(socket, level, name, value.as_mut_ptr().cast(), &raw mut length) }?;
+    Ok(length as usize)
+}
+
+fn open(client: &Client, domain: c_int, kind: c_int, protocol: c_int) -> Result<OwnedFd, Errno> {
+    let new = crate::socket(client, domain, kind, protocol)?;
     // SAFETY: it was just opened, and nobody else knows of it.
-    let new = unsafe { <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(new) };
+    Ok(unsafe { OwnedFd::from_raw_fd(new) })
+}
+
+/// Puts a socket in the place of another one, with its flags and in its epoll sets.
+fn replace(fd: RawFd, new: &OwnedFd, sets: impl FnOnce(RawFd) -> EpollSets) -> Result<(), Errno> {
     let old = borrow(fd).ok_or(Errno::BADF)?;
     let status = rustix::fs::fcntl_getfl(old)?;
     rustix::fs::fcntl_setfl(
-        &new,
+        new,
         status & (OFlags::NONBLOCK | OFlags::from_bits_retain(libc::O_ASYNC as u32)),
     )?;
-    let socket = Socket::of(new.as_fd()).ok_or(Errno::NOTSOCK)?;
-    repeat_options(fd, &socket);
     let flags = match rustix::io::fcntl_getfd(old)?.contains(FdFlags::CLOEXEC) {
         true => DupFlags::CLOEXEC,
         false => DupFlags::empty(),
     };
     let sets = sets(fd);
     // SAFETY: the program's descriptor, which goes on being its own; `dup3` replaces what it stands for at once.
-    let mut target = std::mem::ManuallyDrop::new(unsafe {
-        <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd)
-    });
-    rustix::io::dup3(&new, &mut target, flags)?;
+    let mut target = std::mem::ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(fd) });
+    rustix::io::dup3(new, &mut target, flags)?;
     restore(target.as_raw_fd(), sets);
     Ok(())
 }
@@ -91,26 +143,27 @@ fn restore(fd: RawFd, sets: EpollSets) {
 
 /// Sets on the new socket what differs on the old one from what sockets begin with. What the overlay does not have it
 /// refuses now as it would have then; nobody hears of it, as nobody heard of it then.
-fn repeat_options(old: RawFd, new: &Socket<'_>) {
+fn repeat_options(new: &Socket<'_>, get: impl Fn(c_int, c_int, &mut [u8]) -> Result<usize, Errno>) {
     for &(level, name, usual) in OPTIONS {
-        if let Some(value) = int_option(old, level, name)
+        let mut bytes = [0; 4];
+        let value = get(level, name, &mut bytes).map(|_| c_int::from_ne_bytes(bytes));
+        if let Ok(value) = value
             && value != usual
             && !(name == libc::IPV6_UNICAST_HOPS && value == -1)
         {
-            let bytes = value.to_ne_bytes();
             // SAFETY: the value is as long as we say.
             let _ = unsafe { crate::setsockopt(new, level, name, bytes.as_ptr().cast(), 4) };
         }
     }
     for &(level, name, size) in LONG_OPTIONS {
         let mut value = [0u8; 16];
-        let mut length = size as libc::socklen_t;
-        let value_ptr = value.as_mut_ptr().cast();
-        // SAFETY: both pointers are to live variables of the sizes that the kernel is told.
-        let got = unsafe { crate::kernel::getsockopt(old, level, name, value_ptr, &raw mut length) };
-        if got.is_ok() && value != [0; 16] {
-            // SAFETY: the value is as long as the kernel has said.
-            let _ = unsafe { crate::setsockopt(new, level, name, value.as_ptr().cast(), length) };
+        if let Ok(length) = get(level, name, &mut value[..size])
+            && value != [0; 16]
+        {
+            // SAFETY: the value is at least as long as the kernel has said.
+            let _ = unsafe {
+                crate::setsockopt(new, level, name, value.as_ptr().cast(), length as libc::socklen_t)
+            };
         }
     }
 }

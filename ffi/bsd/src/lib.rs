@@ -19,7 +19,7 @@ mod rules;
 mod sockaddr;
 
 pub use calls::{accept4, bind, connect, getpeername, getsockname, listen, shutdown, socket};
-pub use convert::{EpollSets, convert};
+pub use convert::{EpollSets, convert, has_failed, renew};
 pub use messages::{recvfrom, recvmmsg, recvmsg, sendmmsg, sendmsg, sendto};
 pub use options::{getsockopt, setsockopt};
 pub use peersock_fd::{Client, Errno, Socket};
