@@ -1,9 +1,11 @@
 from collections.abc import Sequence
+from typing import final
 
 __version__: str
 
-Ancillary = list[tuple[int, int, bytes]]
+_Ancillary = list[tuple[int, int, bytes]]
 
+@final
 class Config:
     def __new__(
         cls,
@@ -17,6 +19,7 @@ class Config:
         buffers: tuple[int, int] | None = None,
     ) -> Config: ...
 
+@final
 class Node:
     def __new__(cls, config: Config) -> Node: ...
     def join_id(self, id: int, passphrase: str | None = None, key: bytes | None = None) -> int: ...
@@ -63,14 +66,14 @@ def recvfrom(fd: int, size: int, flags: int, timeout: float | None) -> tuple[byt
 def sendmsg(
     fd: int,
     pieces: Sequence[bytes],
-    ancillary: Ancillary,
+    ancillary: _Ancillary,
     flags: int,
     address: tuple[object, ...] | None,
     timeout: float | None,
 ) -> int: ...
 def recvmsg(
     fd: int, size: int, ancillary: int, flags: int, timeout: float | None
-) -> tuple[bytes, Ancillary, int, tuple[object, ...] | None]: ...
+) -> tuple[bytes, _Ancillary, int, tuple[object, ...] | None]: ...
 def resolve(name: str) -> list[str]: ...
 def name_of(address: str) -> str | None: ...
 def is_overlays(address: str) -> bool: ...

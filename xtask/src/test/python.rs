@@ -43,6 +43,9 @@ pub(super) fn check(_: &Workspace) -> Result<Outcome> {
         lint.args(arguments);
         total.add(named(name, run(lint)?.0));
     }
+    let mut stubs = tests(&python, &folder)?;
+    stubs.args(["-m", "mypy.stubtest", "peersock", "--allowlist", "tests/stubtest-allowlist.txt"]);
+    total.add(named("what its stubs say", run(stubs)?.0));
     total.add(pytest(&python, &folder)?);
     let mut has_tests = Command::new(&python);
     has_tests.args(["-c", "import test.test_socket, test.test_asyncio"]);
