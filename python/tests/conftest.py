@@ -13,20 +13,28 @@ import pytest
 import peersock
 
 PEER = Path(__file__).parent / "peer.py"
+#: Members of the network that single tests may be.
+SPARE = 20
 
 
 class Network:
-    """A static network of the members `here` and `there`, and one to spare, with IPv4 addresses."""
+    """A static network of the members `here` and `there`, and some to spare, with IPv4 addresses."""
 
     def __init__(self, folder: Path) -> None:
-        self.seeds = {name: peersock.generate_seed() for name in ("here", "there", "spare")}
-        self.v4 = {"here": "10.66.0.1", "there": "10.66.0.2", "spare": "10.66.0.3"}
+        names = ["here", "there", *(f"spare{number}" for number in range(SPARE))]
+        self.seeds = {name: peersock.generate_seed() for name in names}
+        self.v4 = {name: f"10.66.0.{number}" for number, name in enumerate(names, 1)}
+        self._spare = iter(names[2:])
         self.path = folder / "network.toml"
         lines = ['network = "fe00000000000001"']
         for name, seed in self.seeds.items():
             key = peersock.public_key(seed)
             lines += ["[[member]]", f'name = "{name}"', f'key = "{key}"', f'addresses = ["{self.v4[name]}"]']
         self.path.write_text("\n".join(lines) + "\n")
+
+    def spare(self) -> bytes:
+        """The seed of a member that nobody is yet."""
+        return self.seeds[next(self._spare)]
 
 
 class Peer:

@@ -182,7 +182,7 @@ def test_what_was_written_arrives_though_the_program_ends(network: Network, sess
             "sock = socket.create_connection((sys.argv[3], int(sys.argv[4])), timeout=20)\n"
             "sock.sendall(bytes(500_000))\n"
         )
-        seed = network.seeds["spare"].hex()
+        seed = network.spare().hex()
         port = str(server.getsockname()[1])
         sender = threading.Thread(target=run_python, args=(code, str(network.path), seed, session.address, port))
         sender.start()
