@@ -226,7 +226,7 @@ impl Receiver {
             return false;
         }
         let opened = self.free_edge(self.scale).saturating_sub(self.edge);
-        let limit = (self.limit as u64).min(u64::from(u16::MAX) << self.scale);
+        let limit = self.most_offered(self.scale);
         // The peer has never used more than a part of it: no need to say that it is open again.
         let closing = self.edge - self.nxt() < limit / 2;
         closing && opened >= (limit / 4).max((2 * mss).min(limit / 2)).max(1)
@@ -237,6 +237,11 @@ impl Receiver {
         let free = self.limit.saturating_sub(self.queue.len()) as u64;
         let most = u64::from(u16::MAX) << scale;
         (self.queue.end() + free.min(most)).max(self.edge)
+    }
+
+    /// The widest window that the buffer and the field allow.
+    fn most_offered(&self, scale: u8) -> u64 {
+        (self.limit as u64).min(u64::from(u16::MAX) << scale)
     }
 
     /// The window field for a segment that leaves now; the window never shrinks.
@@ -253,7 +258,7 @@ impl Receiver {
         let next = self.nxt();
         let free = self.free_edge(scale);
         // Less than a segment or a good part of the buffer is not worth it (RFC 1122 4.2.3.3).
-        let least = (self.limit as u64 / 4).min(mss);
+        let least = (self.most_offered(scale) / 4).min(mss);
         let edge = if free - self.edge >= least { free } else { self.edge };
         let units = (edge.saturating_sub(next) >> scale).min(u64::from(u16::MAX));
         let offered = next + (units << scale);
@@ -360,5 +365,36 @@ impl Receiver {
     /// Bytes of memory that it occupies, bookkeeping aside.
     pub(crate) fn allocated(&self) -> usize {
         self.queue.allocated() + self.reassembly.as_ref().map_or(0, |reassembly| reassembly.allocated())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn one_acknowledgement_says_what_is_due_and_no_other_follows_it(
+            (scale, limit, mss) in (0..10u8, 2304..4_000_000usize, 88..65_000u64),
+            rounds in prop::collection::vec((1..70_000usize, 0..70_000usize), 1..40),
+        ) {
+            let now = Time::ZERO;
+            let mut receiver = Receiver::new(now, limit, true);
+            receiver.scale = scale;
+            receiver.offer(mss);
+            for (length, read) in rounds {
+                let start = receiver.nxt();
+                receiver.on_segment(now, start, &vec![0; length], false, mss);
+                let mut buf = vec![0; read];
+                receiver.read(now, &mut buf, None, false);
+                if receiver.is_answer_due(now, mss) {
+                    receiver.offer(mss);
+                    receiver.on_acknowledged();
+                }
+                prop_assert!(!receiver.is_answer_due(now, mss));
+            }
+        }
     }
 }
