@@ -73,7 +73,15 @@ impl Client {
     /// # Errors
     /// ENETDOWN if there is no such node any more, EINTR if a signal handler ran, and what the node answers.
     pub fn ask(&self, request: Request) -> Result<Reply, Errno> {
-        let connection = self.send(request, None)?;
+        self.ask_with(request, None)
+    }
+
+    /// Asks the node, with a descriptor that goes along, and waits for its reply.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    pub fn ask_with(&self, request: Request, fd: Option<BorrowedFd<'_>>) -> Result<Reply, Errno> {
+        let connection = self.send(request, fd)?;
         let mut reply = Vec::with_capacity(MAX_MESSAGE);
         // After an error the reply may still come: the connection is not used again.
         rustix::net::recv(connection.fd(), spare_capacity(&mut reply), RecvFlags::empty())?;

@@ -96,6 +96,11 @@ pub enum Request {
     NameOf(IpAddr),
     /// The networks, as interfaces.
     Interfaces,
+    /// What comes to a socket of the kernel's, a descriptor of which comes along, is for this socket as well: it is bound to
+    /// the same port of the machine's own network, and if this one listens it listens, too.
+    Alongside(Opened),
+    /// Closed sockets that are bound to this port are to be forgotten now, so that it is free on the machine's network.
+    Vacate(u16),
 }
 
 /// A node's answer.

@@ -15,6 +15,7 @@ mod client;
 mod control;
 mod datagram;
 mod name;
+mod passed;
 mod socket;
 mod sys;
 
@@ -23,7 +24,9 @@ pub use control::{
     Interface, MAX_MESSAGE, Message, Reply, Report, Request, Route, Token, VERSION, Which, decode, encode,
 };
 pub use datagram::Received;
-pub use name::{Accepted, Details, Family, Kind, Name, NodeTag, Opened, PacketInfo, Remote, SocketId};
+pub use name::{
+    Accepted, Details, Family, Kind, Name, NodeTag, Opened, PacketInfo, Passed, Remote, SocketId,
+};
 pub use rustix::io::Errno;
 pub use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
 pub use socket::{BUFFER, Socket, enlarge, name_of, open};

@@ -87,6 +87,16 @@ pub struct Accepted {
     pub local: SocketAddr,
 }
 
+/// A connection of the machine's own network that the node passes to a listener: what the name of the node's end says. The
+/// connection's descriptor is what comes through it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Passed {
+    /// Which it is.
+    pub id: SocketId,
+    /// The address of the other end of the connection.
+    pub peer: SocketAddr,
+}
+
 /// The node's end of what a datagram socket has to do with one remote address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Remote {
@@ -156,6 +166,8 @@ pub enum Name {
     Opened(NodeTag, Opened),
     /// The node's end of a connection that was accepted.
     Accepted(NodeTag, Accepted),
+    /// The node's end through which a listener gets a connection of the kernel's.
+    Passed(NodeTag, Passed),
     /// The node's end of a datagram socket, for one remote address.
     Remote(NodeTag, Remote),
 }
@@ -168,6 +180,7 @@ impl Name {
             | Self::Data(tag)
             | Self::Opened(tag, _)
             | Self::Accepted(tag, _)
+            | Self::Passed(tag, _)
             | Self::Remote(tag, _) => tag,
         }
     }
@@ -191,6 +204,10 @@ impl Name {
                 let (family, id) = text.family_and_id()?;
                 let peer = text.address(family)?;
                 Self::Accepted(tag, Accepted { id, peer, local: text.address(family)? })
+            }
+            "k" => {
+                let (family, id) = text.family_and_id()?;
+                Self::Passed(tag, Passed { id, peer: text.address(family)? })
             }
             "p" => {
                 let (family, id) = text.family_and_id()?;
@@ -234,6 +251,10 @@ impl fmt::Display for Name {
                 write!(f, "a{}/{:012x}/", digit(Family::of(peer.ip())), id.0)?;
                 write_address(f, peer)?;
                 write_address(f, local)
+            }
+            Self::Passed(_, Passed { id, peer }) => {
+                write!(f, "k{}/{:012x}/", digit(Family::of(peer.ip())), id.0)?;
+                write_address(f, peer)
             }
             Self::Remote(_, Remote { id, address, details }) => {
                 write!(f, "p{}/{:012x}/", digit(Family::of(address.ip())), id.0)?;
@@ -379,6 +400,7 @@ mod tests {
                 Name::Data(tag),
                 Name::Opened(tag, Opened { family, kind, id }),
                 Name::Accepted(tag, Accepted { id, peer, local }),
+                Name::Passed(tag, Passed { id, peer }),
                 Name::Remote(tag, Remote { id, address: peer, details: None }),
                 Name::Remote(tag, Remote { id, address: peer, details: Some(all) }),
                 Name::Remote(tag, Remote { id, address: peer, details: Some(one) }),

@@ -5,6 +5,7 @@
 //! arrives passes from the UDP socket to the application's descriptor without a thread being woken in between.
 
 mod aliases;
+mod alongside;
 mod app_end;
 mod connecting;
 mod datagram;

@@ -125,6 +125,11 @@ impl State {
             Request::Resolve(name) => Some(Reply::Resolved(self.resolve(&name))),
             Request::NameOf(ip) => Some(Reply::Name(self.name_of(ip))),
             Request::Interfaces => Some(Reply::Interfaces(self.interfaces())),
+            Request::Alongside(socket) => done(self.put_alongside(socket, fd)),
+            Request::Vacate(port) => {
+                self.sweep(Some(port));
+                Some(Reply::Done)
+            }
         }
     }
 

@@ -330,7 +330,7 @@ impl State {
             }
             Some(Entry::Control(control)) => self.serve(key, control).map(Entry::Control),
             Some(Entry::Listening(listening)) => {
-                self.accept_connections(key, listening).map(Entry::Listening)
+                self.accept_connections(key, listening, news).map(Entry::Listening)
             }
             Some(Entry::Connecting(connecting)) => self.advance(key, connecting),
             Some(Entry::Stream(mut stream)) => match stream.pump(news, &mut self.buf, self.draining) {

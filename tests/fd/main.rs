@@ -1,5 +1,6 @@
 //! Overlay sockets as file descriptors, between nodes on the loopback interface.
 
+mod alongside;
 mod ancillary;
 mod common;
 mod connect;

@@ -1,6 +1,7 @@
 //! Unmodified programs on the overlay: `peersock run`.
 
 mod adhoc;
+mod both;
 mod calls;
 #[path = "../program/common.rs"]
 #[allow(dead_code, reason = "the other tests use the rest")]

@@ -1,6 +1,6 @@
 //! Turning a socket of the kernel into one of the overlay, under the same descriptor.
 
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use libc::c_int;
 use peersock_bsd::{Errno, Socket};
@@ -51,11 +51,19 @@ const LONG_OPTIONS: &[(c_int, c_int, usize)] = &[
 /// # Errors
 /// EPROTONOSUPPORT where the overlay has no such sockets, and those of socket(2) and dup3(2).
 pub(crate) fn convert(client: &Client, fd: RawFd) -> Result<(), Errno> {
+    replace(fd, &counterpart(client, fd)?)
+}
+
+/// Opens an overlay socket of the same family and kind as `fd`, with the options that were set.
+///
+/// # Errors
+/// EPROTONOSUPPORT where the overlay has no such sockets, and those of socket(2).
+pub(crate) fn counterpart(client: &Client, fd: RawFd) -> Result<OwnedFd, Errno> {
     let option = |name| int_option(fd, libc::SOL_SOCKET, name).ok_or(Errno::NOTSOCK);
     let (domain, kind) = (option(libc::SO_DOMAIN)?, option(libc::SO_TYPE)?);
     let new = peersock_bsd::socket(client, domain, kind, option(libc::SO_PROTOCOL)?)?;
     // SAFETY: it was just opened, and nobody else knows of it.
-    let new = unsafe { <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(new) };
+    let new = unsafe { OwnedFd::from_raw_fd(new) };
     let old = borrow(fd).ok_or(Errno::BADF)?;
     let status = rustix::fs::fcntl_getfl(old)?;
     rustix::fs::fcntl_setfl(
@@ -64,16 +72,23 @@ pub(crate) fn convert(client: &Client, fd: RawFd) -> Result<(), Errno> {
     )?;
     let socket = Socket::of(new.as_fd()).ok_or(Errno::NOTSOCK)?;
     repeat_options(fd, &socket);
+    Ok(new)
+}
+
+/// Has `fd` stand for `new` from now on.
+///
+/// # Errors
+/// Those of dup3(2).
+pub(crate) fn replace(fd: RawFd, new: &OwnedFd) -> Result<(), Errno> {
+    let old = borrow(fd).ok_or(Errno::BADF)?;
     let flags = match rustix::io::fcntl_getfd(old)?.contains(FdFlags::CLOEXEC) {
         true => DupFlags::CLOEXEC,
         false => DupFlags::empty(),
     };
     let sets = epoll::take(fd);
     // SAFETY: the program's descriptor, which goes on being its own; `dup3` replaces what it stands for at once.
-    let mut target = std::mem::ManuallyDrop::new(unsafe {
-        <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd)
-    });
-    rustix::io::dup3(&new, &mut target, flags)?;
+    let mut target = std::mem::ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(fd) });
+    rustix::io::dup3(new, &mut target, flags)?;
     epoll::restore(target.as_raw_fd(), sets);
     Ok(())
 }

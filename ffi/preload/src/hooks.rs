@@ -8,6 +8,7 @@ use peersock_bsd as bsd;
 use peersock_bsd::kernel::check;
 use peersock_bsd::{Errno, Socket};
 
+use crate::alongside;
 use crate::convert::convert;
 use crate::kernel::{borrow, finish, int_option};
 use crate::rules::{Rules, Side};
@@ -38,7 +39,7 @@ fn settle<'a>(fd: RawFd, side: impl FnOnce(&Rules) -> Side) -> Result<Option<Soc
     match side(rules) {
         Side::Kernel => Ok(None),
         Side::Nowhere(error) => Err(error),
-        Side::Overlay => {
+        Side::Overlay | Side::Both => {
             convert(&rules.client, fd)?;
             Ok(overlay(fd))
         }
@@ -103,15 +104,27 @@ pub(crate) unsafe extern "C" fn bind(fd: RawFd, address: *const sockaddr, length
     let settled = settle(fd, |rules| match local {
         // A client that binds to nothing in particular: connecting, sending or listening will tell.
         Ok(Some(local)) if local.port() == 0 && local.ip().is_unspecified() => Side::Kernel,
-        Ok(Some(local)) => rules.of_local(local),
+        Ok(Some(local)) => match rules.of_local(local) {
+            // Whether it listens is not known yet.
+            Side::Both if is_stream(fd) => Side::Kernel,
+            side => side,
+        },
         Ok(None) | Err(_) => Side::Kernel,
     });
-    finish(settled.and_then(|socket| match socket {
+    finish(settled.and_then(|socket| match (socket, local, rules()) {
         // SAFETY: as above.
-        Some(socket) => unsafe { bsd::bind(&socket, address, length) },
+        (Some(socket), _, _) => unsafe { bsd::bind(&socket, address, length) },
+        (None, Ok(Some(local)), Some(rules)) if rules.of_local(local) == Side::Both => {
+            // SAFETY: as above.
+            unsafe { alongside::bind(rules, fd, address, length, local.port()) }
+        }
         // SAFETY: as above.
-        None => unsafe { bsd::kernel::bind(fd, address, length) },
+        (None, _, _) => unsafe { bsd::kernel::bind(fd, address, length) },
     }))
+}
+
+fn is_stream(fd: RawFd) -> bool {
+    int_option(fd, libc::SOL_SOCKET, libc::SO_TYPE) == Some(libc::SOCK_STREAM)
 }
 
 /// The address that a socket of the kernel's is bound to.
@@ -124,6 +137,12 @@ fn bound(fd: RawFd) -> Option<SocketAddr> {
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn listen(fd: RawFd, backlog: c_int) -> c_int {
     let local = bound(fd).unwrap_or_else(|| SocketAddr::from(([0; 4], 0)));
+    if overlay(fd).is_none()
+        && is_stream(fd)
+        && let Some(rules) = candidate(fd).filter(|rules| rules.of_local(local) == Side::Both)
+    {
+        return finish(alongside::listen(rules, fd, local, backlog));
+    }
     finish(settle(fd, |rules| rules.of_local(local)).and_then(|socket| match socket {
         Some(socket) => {
             // The program may have been told a port already.

@@ -8,6 +8,7 @@
 //! Reading, writing, polling, closing and duplicating are not touched.
 #![allow(unsafe_code)]
 
+mod alongside;
 mod convert;
 mod epoll;
 mod hooks;

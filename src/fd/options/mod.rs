@@ -275,6 +275,7 @@ impl State {
         for acceptor in &opened.reserved {
             acceptor.set_options(opened.options.tcp(acceptor.local_addr().is_ipv4()));
         }
+        self.follow_alongside(socket, level, name, value);
         Ok(())
     }
 

@@ -1,0 +1,167 @@
+//! Listeners that are reached from the machine's own network, too.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use peersock_fd::{Errno, Request, Socket, SocketFlags};
+use rustix::event::PollFlags;
+use rustix::fs::OFlags;
+use rustix::io::FdFlags;
+use rustix::net::sockopt;
+
+use crate::common::{Served, errno, overlay, poll, set};
+
+/// A listener of a node's, the one of the kernel's that is alongside it, and both addresses.
+fn listen(served: &Served, backlog: i32, flags: SocketFlags) -> (OwnedFd, SocketAddr, SocketAddr) {
+    let fd = served.socket(flags);
+    overlay(&fd).bind(SocketAddr::new(served.ip(), 0)).expect("a free port");
+    overlay(&fd).listen(backlog).expect("it listens");
+    let kernel = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    put_alongside(&fd, &kernel).expect("the node takes it");
+    let address = overlay(&fd).local_addr().expect("it is bound");
+    (fd, address, kernel.local_addr().expect("it is bound"))
+}
+
+fn put_alongside(fd: &OwnedFd, kernel: &impl AsFd) -> Result<(), Errno> {
+    let request = Request::Alongside(overlay(fd).opened());
+    overlay(fd).client().ask_with(request, Some(kernel.as_fd())).map(drop)
+}
+
+#[test]
+fn one_descriptor_accepts_from_both_networks() {
+    let (a, b) = Served::pair();
+    let (listener, over, local) = listen(&b, 16, SocketFlags::NONBLOCK);
+    assert_eq!(errno(overlay(&listener).accept(SocketFlags::empty()).map(drop)), Errno::AGAIN);
+
+    let mut near = TcpStream::connect(local).expect("it listens");
+    assert_eq!(poll(&listener, PollFlags::IN), PollFlags::IN);
+    let (accepted, peer) = overlay(&listener).accept(SocketFlags::NONBLOCK).expect("a connection");
+    assert_eq!(Ok(peer), near.local_addr().map_err(drop));
+    // It is the kernel's own, with what was asked for.
+    assert!(Socket::of(accepted.as_fd()).is_none());
+    assert!(rustix::fs::fcntl_getfl(&accepted).expect("flags").contains(OFlags::NONBLOCK));
+    assert_eq!(rustix::io::fcntl_getfd(&accepted), Ok(FdFlags::empty()));
+    near.write_all(b"near").expect("room");
+    assert_eq!(poll(&accepted, PollFlags::IN), PollFlags::IN);
+    let mut stream = TcpStream::from(accepted);
+    let mut buf = [0; 4];
+    stream.read_exact(&mut buf).expect("four bytes");
+    assert_eq!(&buf, b"near");
+
+    let far = a.socket(SocketFlags::empty());
+    overlay(&far).connect(Some(over)).expect("somebody listens");
+    assert_eq!(poll(&listener, PollFlags::IN), PollFlags::IN);
+    let (accepted, peer) = overlay(&listener).accept(SocketFlags::CLOEXEC).expect("a connection");
+    assert_eq!(peer.ip(), a.ip());
+    assert!(Socket::of(accepted.as_fd()).is_some());
+
+    let _near = TcpStream::connect(local).expect("it listens");
+    assert_eq!(poll(&listener, PollFlags::IN), PollFlags::IN);
+    let (accepted, _) = overlay(&listener).accept(SocketFlags::CLOEXEC).expect("a connection");
+    assert!(!rustix::fs::fcntl_getfl(&accepted).expect("flags").contains(OFlags::NONBLOCK));
+    assert_eq!(rustix::io::fcntl_getfd(&accepted), Ok(FdFlags::CLOEXEC));
+}
+
+#[test]
+fn more_than_the_backlog_wait_their_turn_and_none_is_lost() {
+    let b = Served::new("ff0001ffff000000");
+    let (listener, _, local) = listen(&b, 2, SocketFlags::empty());
+    let clients: Vec<_> = (0..100u8)
+        .map(|number| {
+            std::thread::spawn(move || {
+                let mut stream = TcpStream::connect(local).expect("its turn comes");
+                stream.write_all(&[number]).expect("room");
+                let mut answer = [0];
+                stream.read_exact(&mut answer).expect("an answer");
+                assert_eq!(answer, [number]);
+            })
+        })
+        .collect();
+    for _ in 0..clients.len() {
+        let (accepted, _) = overlay(&listener).accept(SocketFlags::empty()).expect("a connection");
+        let mut stream = TcpStream::from(accepted);
+        let mut number = [0];
+        stream.read_exact(&mut number).expect("one byte");
+        stream.write_all(&number).expect("room");
+    }
+    for client in clients {
+        client.join().expect("it was answered");
+    }
+}
+
+#[test]
+fn closing_the_listener_closes_the_kernels() {
+    let b = Served::new("ff0001ffff000000");
+    let (listener, _, local) = listen(&b, 16, SocketFlags::empty());
+    let mut waiting = TcpStream::connect(local).expect("it listens");
+    assert_eq!(poll(&listener, PollFlags::IN), PollFlags::IN);
+    drop(listener);
+    // What was passed and not accepted ends.
+    assert!(!matches!(waiting.read(&mut [0]), Ok(1..)));
+    // As soon as somebody wants the port, and otherwise soon.
+    let (listener, over, local) = listen(&b, 16, SocketFlags::empty());
+    drop(listener);
+    b.client.ask(Request::Vacate(over.port())).expect("the node answers");
+    assert!(TcpStream::connect(local).is_err());
+    let (listener, _, local) = listen(&b, 16, SocketFlags::empty());
+    drop(listener);
+    let begun = Instant::now();
+    while let Ok(stream) = TcpStream::connect(local) {
+        drop(stream);
+        assert!(begun.elapsed() < Duration::from_secs(60), "it still listens");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn what_is_set_on_the_listener_is_set_on_the_kernels_connections() {
+    let b = Served::new("ff0001ffff000000");
+    let (listener, _, local) = listen(&b, 16, SocketFlags::empty());
+    for (level, name) in [(libc::SOL_SOCKET, libc::SO_KEEPALIVE), (libc::IPPROTO_TCP, libc::TCP_NODELAY)] {
+        set(&listener, level, name, 1).expect("an option");
+    }
+    let _client = TcpStream::connect(local).expect("it listens");
+    let (accepted, _) = overlay(&listener).accept(SocketFlags::empty()).expect("a connection");
+    assert_eq!(sockopt::socket_keepalive(&accepted), Ok(true));
+    assert_eq!(sockopt::tcp_nodelay(&accepted), Ok(true));
+}
+
+#[test]
+fn nothing_but_a_listener_of_the_internets_can_be_alongside_one() {
+    let b = Served::new("ff0001ffff000000");
+    let fd = b.socket(SocketFlags::empty());
+    overlay(&fd).bind(SocketAddr::new(b.ip(), 0)).expect("a free port");
+    let kernel = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    assert_eq!(put_alongside(&fd, &kernel), Err(Errno::INVAL));
+    overlay(&fd).listen(1).expect("it listens");
+    let client = TcpStream::connect(kernel.local_addr().expect("it is bound")).expect("it listens");
+    assert_eq!(put_alongside(&fd, &client), Err(Errno::INVAL));
+    let file = std::fs::File::open("/dev/null").expect("it exists");
+    assert_eq!(put_alongside(&fd, &file), Err(Errno::NOTSOCK));
+    let request = Request::Alongside(overlay(&fd).opened());
+    assert_eq!(overlay(&fd).client().ask(request), Err(Errno::BADF));
+    put_alongside(&fd, &kernel).expect("the node takes it");
+}
+
+#[test]
+fn a_stranger_that_passes_a_descriptor_is_not_accepted() {
+    let b = Served::new("ff0001ffff000000");
+    let (listener, _, local) = listen(&b, 16, SocketFlags::empty());
+    let name = rustix::net::getsockname(&listener).expect("it has a name");
+    let unix = rustix::net::SocketAddrUnix::try_from(name).expect("of this family");
+    let text = String::from_utf8(unix.abstract_name().expect("abstract").to_vec()).expect("text");
+    let fake = format!("ps/{}/k4/000000000001/0a00000107d0", &text[3..11]);
+    let script = format!(
+        "import socket,time\ns=socket.socket(socket.AF_UNIX)\ns.bind('\\0{fake}')\ns.connect('\\0{text}')\n\
+         socket.send_fds(s, [b'x'], [0])\ntime.sleep(20)"
+    );
+    let mut stranger = std::process::Command::new("python3").args(["-c", &script]).spawn().expect("python3");
+    assert_eq!(poll(&listener, PollFlags::IN), PollFlags::IN);
+    let client = TcpStream::connect(local).expect("it listens");
+    let (_, peer) = overlay(&listener).accept(SocketFlags::empty()).expect("a connection");
+    assert_eq!(Ok(peer), client.local_addr().map_err(drop));
+    stranger.kill().expect("it runs");
+    stranger.wait().expect("it ends");
+}
