@@ -15,6 +15,8 @@ mod client;
 mod control;
 mod datagram;
 mod name;
+mod options;
+mod passed;
 mod socket;
 mod sys;
 
@@ -22,7 +24,7 @@ pub use client::{Client, address, receive};
 pub use control::{
     Interface, MAX_MESSAGE, Message, Reply, Report, Request, Route, Token, VERSION, Which, decode, encode,
 };
-pub use datagram::Received;
+pub use datagram::{Received, Timestamp};
 pub use name::{Accepted, Details, Family, Kind, Name, NodeTag, Opened, PacketInfo, Remote, SocketId};
 pub use rustix::io::Errno;
 pub use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
@@ -68,6 +69,8 @@ pub(super) struct State {
     /// Given up for a moment when descriptors run out, see [`State::turn_away`].
     spare: Option<OwnedFd>,
     draining: bool,
+    /// Datagram sockets and where they have sent what was too long for its path.
+    pub(super) too_long: Vec<(Key, SocketAddr)>,
     /// Connections that applications have made to the control socket.
     pub(super) contacts: u64,
 }
@@ -146,6 +149,7 @@ impl Server {
             keys: Vec::new(),
             spare: spare(),
             draining: false,
+            too_long: Vec::new(),
             contacts: 0,
         };
         for (fd, entry) in [(control, Entry::ControlListener as fn(_) -> _), (data, Entry::DataListener)] {
@@ -227,6 +231,7 @@ impl Attached for Server {
         }
         state.fire_timers(Instant::now());
         state.take_ready();
+        state.tell_path_mtus();
         if state.draining && !state.has_streams() {
             self.drained.notify_all();
         }

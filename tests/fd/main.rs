@@ -1,5 +1,6 @@
 //! Overlay sockets as file descriptors, between nodes on the loopback interface.
 
+mod aliases;
 mod ancillary;
 mod common;
 mod connect;
@@ -10,5 +11,6 @@ mod limits;
 mod listen;
 mod multicast;
 mod options;
+mod path_mtu;
 mod raw;
 mod stream;
