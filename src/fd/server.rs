@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
@@ -69,6 +70,8 @@ pub(super) struct State {
     /// Given up for a moment when descriptors run out, see [`State::turn_away`].
     spare: Option<OwnedFd>,
     draining: bool,
+    /// Datagram sockets and where they have sent what was too long for its path.
+    pub(super) too_long: Vec<(Key, SocketAddr)>,
     /// Connections that applications have made to the control socket.
     pub(super) contacts: u64,
 }
@@ -145,6 +148,7 @@ impl Server {
             keys: Vec::new(),
             spare: spare(),
             draining: false,
+            too_long: Vec::new(),
             contacts: 0,
         };
         for (fd, entry) in [(control, Entry::ControlListener as fn(_) -> _), (data, Entry::DataListener)] {
@@ -235,6 +239,7 @@ impl Attached for Server {
         }
         state.fire_timers(Instant::now());
         state.take_ready();
+        state.tell_path_mtus();
         if state.draining && !state.has_streams() {
             self.drained.notify_all();
         }

@@ -17,6 +17,8 @@ const OPTIONS: &[(c_int, c_int, c_int)] = &[
     (libc::SOL_SOCKET, libc::SO_REUSEPORT, 0),
     (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 0),
     (libc::SOL_SOCKET, libc::SO_BROADCAST, 0),
+    (libc::SOL_SOCKET, libc::SO_TIMESTAMP, 0),
+    (libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 0),
     (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 0),
     (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, 64),
     (libc::IPPROTO_IPV6, libc::IPV6_TCLASS, 0),
@@ -24,12 +26,16 @@ const OPTIONS: &[(c_int, c_int, c_int)] = &[
     (libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT, 0),
     (libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 0),
     (libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 0),
+    (libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, 0),
+    (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_WANT),
+    (libc::IPPROTO_IPV6, IPV6_RECVPATHMTU, 0),
     (libc::IPPROTO_IP, libc::IP_TTL, 64),
     (libc::IPPROTO_IP, libc::IP_TOS, 0),
     (libc::IPPROTO_IP, libc::IP_PKTINFO, 0),
     (libc::IPPROTO_IP, libc::IP_RECVTTL, 0),
     (libc::IPPROTO_IP, libc::IP_RECVTOS, 0),
     (libc::IPPROTO_IP, libc::IP_RECVERR, 0),
+    (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_WANT),
     (libc::IPPROTO_TCP, libc::TCP_NODELAY, 0),
     (libc::IPPROTO_TCP, libc::TCP_CORK, 0),
     (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 7200),
@@ -38,6 +44,9 @@ const OPTIONS: &[(c_int, c_int, c_int)] = &[
     (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, 0),
     (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, 0),
 ];
+
+/// Which libc does not name (RFC 3542 11.3).
+const IPV6_RECVPATHMTU: c_int = 60;
 
 /// Options whose value is longer: repeated unless it is all zeros.
 const LONG_OPTIONS: &[(c_int, c_int, usize)] = &[
