@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 import pytest
 import rfc3542_package  # noqa: F401
@@ -32,7 +33,7 @@ libc.inet6_opt_append.argtypes = [
 libc.inet6_opt_finish.argtypes = [pointer, ctypes.c_uint, ctypes.c_int]
 libc.inet6_opt_set_val.argtypes = [pointer, ctypes.c_int, pointer, ctypes.c_uint]
 libc.inet6_opt_get_val.argtypes = [pointer, ctypes.c_int, pointer, ctypes.c_uint]
-found = [ctypes.POINTER(ctypes.c_uint), ctypes.POINTER(pointer)]
+found: list[Any] = [ctypes.POINTER(ctypes.c_uint), ctypes.POINTER(pointer)]
 libc.inet6_opt_next.argtypes = [pointer, ctypes.c_uint, ctypes.c_int, ctypes.POINTER(ctypes.c_uint8), *found]
 libc.inet6_opt_find.argtypes = [pointer, ctypes.c_uint, ctypes.c_int, ctypes.c_uint8, *found]
 
