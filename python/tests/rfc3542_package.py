@@ -1,4 +1,5 @@
-"""Lets the tests of ``peersock.rfc3542`` run where the extension module is not built: they import this first."""
+"""Lets the tests of ``peersock.rfc3542`` run where the extension module is not built: they import this
+first."""
 
 import sys
 import types

@@ -28,7 +28,8 @@ libc = ctypes.CDLL(None)
 pointer = ctypes.c_void_p
 libc.inet6_opt_init.argtypes = [pointer, ctypes.c_uint]
 libc.inet6_opt_append.argtypes = [
-    pointer, ctypes.c_uint, ctypes.c_int, ctypes.c_uint8, ctypes.c_uint, ctypes.c_uint8, ctypes.POINTER(pointer),
+    pointer, ctypes.c_uint, ctypes.c_int, ctypes.c_uint8, ctypes.c_uint, ctypes.c_uint8,
+    ctypes.POINTER(pointer),
 ]  # fmt: skip
 libc.inet6_opt_finish.argtypes = [pointer, ctypes.c_uint, ctypes.c_int]
 libc.inet6_opt_set_val.argtypes = [pointer, ctypes.c_int, pointer, ctypes.c_uint]
@@ -39,11 +40,13 @@ libc.inet6_opt_find.argtypes = [pointer, ctypes.c_uint, ctypes.c_int, ctypes.c_u
 
 OPT_X, OPT_Y = 10, 20
 # RFC 3542, appendix C: two options, and between them the padding that their alignment demands.
-APPENDIX = bytes.fromhex("0003 01020000 0a0c 12345678 0102030405060708 0100 1407 01 1331 01020304 00".replace(" ", ""))
-
-aligned = st.tuples(st.integers(2, 255), st.binary(min_size=1, max_size=255), st.sampled_from([1, 2, 4, 8])).filter(
-    lambda option: option[2] <= len(option[1])
+APPENDIX = bytes.fromhex(
+    "0003 01020000 0a0c 12345678 0102030405060708 0100 1407 01 1331 01020304 00".replace(" ", "")
 )
+
+aligned = st.tuples(
+    st.integers(2, 255), st.binary(min_size=1, max_size=255), st.sampled_from([1, 2, 4, 8])
+).filter(lambda option: option[2] <= len(option[1]))
 headers = st.lists(aligned, max_size=6)
 
 
@@ -149,7 +152,9 @@ def test_any_bytes_are_read_as_glibc_reads_them(header: bytes, offset: int) -> N
         call = libc.inet6_opt_next if wanted is None else libc.inet6_opt_find
         expected = call(buffer, len(header), offset, kind, ctypes.byref(size), ctypes.byref(data))
         try:
-            ours = inet6_opt_next(header, offset) if wanted is None else inet6_opt_find(header, offset, wanted)
+            ours = (
+                inet6_opt_next(header, offset) if wanted is None else inet6_opt_find(header, offset, wanted)
+            )
         except ValueError:
             ours = None
         assert (-1 if ours is None else ours.offset) == expected
@@ -163,7 +168,7 @@ def test_any_bytes_are_read_as_glibc_reads_them(header: bytes, offset: int) -> N
 @given(st.binary(max_size=32), st.integers(-2, 40), st.binary(max_size=32))
 def test_values_stay_within_their_option(data: bytes, offset: int, value: bytes) -> None:
     buffer = bytearray(data)
-    fits = 0 <= offset and offset + len(value) <= len(data)
+    fits = offset >= 0 and offset + len(value) <= len(data)
     if fits:
         assert inet6_opt_set_val(memoryview(buffer), offset, value) == offset + len(value)
         assert inet6_opt_get_val(buffer, offset, len(value)) == (value, offset + len(value))

@@ -50,7 +50,8 @@ class cmsg(NamedTuple):
     def decode(self) -> Ancillary | cmsg:
         """The object that this message carries, or the message itself if its kind is unknown.
 
-        :raises ValueError: if the data is not what its kind demands, for example because it was cut (MSG_CTRUNC).
+        :raises ValueError: if the data is not what its kind demands, for example because it was cut
+            (MSG_CTRUNC).
         """
         kind = Ancillary.kinds.get((self.cmsg_level, self.cmsg_type))
         return self if kind is None else kind.from_bytes(self.cmsg_data)
@@ -100,8 +101,8 @@ def find(ancillary: Iterable[tuple[int, int, bytes]], kind: type[A]) -> A | None
 class in6_pktinfo(Ancillary):
     """The own address of a datagram and its interface (IPV6_PKTINFO, RFC 3542 6.1, 6.2).
 
-    Received, it is the destination that the sender has used. Sent, it is the source; ``::`` and 0 leave the choice to
-    the node.
+    Received, it is the destination that the sender has used. Sent, it is the source; ``::`` and 0 leave the
+    choice to the node.
     """
 
     ipi6_addr: IPv6Address
@@ -168,8 +169,8 @@ class tclass(_Octet):
 
 @dataclass(frozen=True, init=False)
 class nexthop(Ancillary):
-    """The neighbour to which a datagram goes first (IPV6_NEXTHOP, RFC 3542 6.4). Linux wants CAP_NET_RAW for it; in
-    the overlay every member is a neighbour, and it is refused."""
+    """The neighbour to which a datagram goes first (IPV6_NEXTHOP, RFC 3542 6.4). Linux wants CAP_NET_RAW for
+    it; in the overlay every member is a neighbour, and it is refused."""
 
     addr: sockaddr_in6
 

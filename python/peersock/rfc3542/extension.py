@@ -89,7 +89,8 @@ class rthdrdstopts(_Options):
 
 
 class rthdr(_Header):
-    """A routing header (IPV6_RTHDR, RFC 3542 7). Type 0 is never sent, nor forwarded: RFC 5095 has abolished it."""
+    """A routing header (IPV6_RTHDR, RFC 3542 7). Type 0 is never sent, nor forwarded: RFC 5095 has abolished
+    it."""
 
     cmsg_type = IPV6_RTHDR
 

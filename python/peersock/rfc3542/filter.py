@@ -20,8 +20,8 @@ class _Socket(Protocol):
 class icmp6_filter:
     """A set of ICMPv6 types, 0 to 255. A new one passes all of them, as a new socket does.
 
-    ``bytes(filter)`` is the value of the socket option ICMP6_FILTER. In Linux's layout a bit that is set blocks; the
-    RFC leaves that open.
+    ``bytes(filter)`` is the value of the socket option ICMP6_FILTER. In Linux's layout a bit that is set
+    blocks; the RFC leaves that open.
     """
 
     __slots__ = ("_blocked",)

@@ -10,8 +10,8 @@ A header is built twice over: first without a buffer, to learn its size, then in
     inet6_opt_set_val(data, 0, value)
     inet6_opt_finish(header, end)
 
-:class:`~peersock.rfc3542.hopopts` and :class:`~peersock.rfc3542.dstopts` do that in one call. Where C returns -1, these
-functions raise ``ValueError``.
+:class:`~peersock.rfc3542.hopopts` and :class:`~peersock.rfc3542.dstopts` do that in one call. Where C returns
+-1, these functions raise ``ValueError``.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from .constants import IP6OPT_PAD1, IP6OPT_PADN
 from .sockaddr import Buffer
 
 _FIXED = 2
-"""A header begins with the next header's protocol, which the kernel fills in, and its length; an option with its type
-and length."""
+"""A header begins with the next header's protocol, which the kernel fills in, and its length; an option with
+its type and length."""
 _LONGEST = 256 * 8
 
 
@@ -37,7 +37,8 @@ class ip6_opt(NamedTuple):
 
 
 def inet6_opt_init(extbuf: bytearray | None) -> int:
-    """Begins a header (RFC 3542 10.1) and returns the size of an empty one, 2 bytes. Its length is the buffer's.
+    """Begins a header (RFC 3542 10.1) and returns the size of an empty one, 2 bytes. Its length is the
+    buffer's.
 
     :raises ValueError: if the buffer's length is not a multiple of 8 from 8 to 2048.
     """
@@ -51,11 +52,14 @@ def inet6_opt_init(extbuf: bytearray | None) -> int:
 def inet6_opt_append(
     extbuf: bytearray | None, offset: int, type: int, len: int, align: int = 1
 ) -> tuple[int, memoryview | None]:
-    """Appends an option of ``len`` bytes (RFC 3542 10.2), after the padding that aligns its data to ``align``.
+    """Appends an option of ``len`` bytes (RFC 3542 10.2), after the padding that aligns its data to
+    ``align``.
 
-    Returns where the next option begins, and a view of the data, which is to be filled; none without a buffer.
+    Returns where the next option begins, and a view of the data, which is to be filled; none without a
+    buffer.
 
-    :raises ValueError: if the type is one of padding, ``len`` is over 255, ``align`` is not 1, 2, 4 or 8 or is greater
+    :raises ValueError: if the type is one of padding, ``len`` is over 255, ``align`` is not 1, 2, 4 or 8 or
+        is greater
         than ``len``, or the buffer has no room.
     """
     _check_offset(offset)
@@ -71,7 +75,9 @@ def inet6_opt_append(
         return start + len, None
     view = memoryview(extbuf)
     if start + len > view.nbytes:
-        raise ValueError(f"an option needs {start + len - offset} bytes, {max(view.nbytes - offset, 0)} are left")
+        raise ValueError(
+            f"an option needs {start + len - offset} bytes, {max(view.nbytes - offset, 0)} are left"
+        )
     _pad(extbuf, offset, padding)
     extbuf[start - 2] = type
     extbuf[start - 1] = len
@@ -93,8 +99,8 @@ def inet6_opt_finish(extbuf: bytearray | None, offset: int) -> int:
 
 
 def inet6_opt_set_val(databuf: memoryview, offset: int, val: Buffer) -> int:
-    """Writes a part of an option's data (RFC 3542 10.4) and returns where it ends. The bytes are taken as they are,
-    so numbers have to be in network byte order.
+    """Writes a part of an option's data (RFC 3542 10.4) and returns where it ends. The bytes are taken as
+    they are, so numbers have to be in network byte order.
 
     :raises ValueError: if it does not fit.
     """
@@ -104,8 +110,8 @@ def inet6_opt_set_val(databuf: memoryview, offset: int, val: Buffer) -> int:
 
 
 def inet6_opt_next(extbuf: Buffer, offset: int = 0) -> ip6_opt | None:
-    """The option at an offset, padding left out (RFC 3542 10.5), or None after the last. The first is at 0; the next
-    at the ``offset`` of the last.
+    """The option at an offset, padding left out (RFC 3542 10.5), or None after the last. The first is at 0;
+    the next at the ``offset`` of the last.
 
     :raises ValueError: if the header is malformed.
     """
@@ -113,7 +119,8 @@ def inet6_opt_next(extbuf: Buffer, offset: int = 0) -> ip6_opt | None:
 
 
 def inet6_opt_find(extbuf: Buffer, offset: int, type: int) -> ip6_opt | None:
-    """As :func:`inet6_opt_next`, but the next option of one type (RFC 3542 10.6), which may be one of padding.
+    """As :func:`inet6_opt_next`, but the next option of one type (RFC 3542 10.6), which may be one of
+    padding.
 
     :raises ValueError: if the header is malformed.
     """

@@ -17,10 +17,11 @@ class _Socket(Protocol):
 
 @dataclass(frozen=True)
 class ip6_mtuinfo(Ancillary):
-    """The MTU of the path to an address, in bytes: the value of the option IPV6_PATHMTU, and what IPV6_RECVPATHMTU
-    brings.
+    """The MTU of the path to an address, in bytes: the value of the option IPV6_PATHMTU, and what
+    IPV6_RECVPATHMTU brings.
 
-    ``ip6m_addr`` is the other end's; None where Linux leaves it out (AF_UNSPEC), as in the answer to ``getsockopt``.
+    ``ip6m_addr`` is the other end's; None where Linux leaves it out (AF_UNSPEC), as in the answer to
+    ``getsockopt``.
     """
 
     ip6m_addr: sockaddr_in6 | None

@@ -21,7 +21,8 @@ def address(value: Address) -> IPv6Address:
 def exactly(data: Buffer, size: int, what: str) -> bytes:
     """Returns data as bytes.
 
-    :raises ValueError: if it has another size than the structure; such data is damaged or was cut (MSG_CTRUNC).
+    :raises ValueError: if it has another size than the structure; such data is damaged or was cut
+        (MSG_CTRUNC).
     """
     if len(data) != size:
         raise ValueError(f"{what} has {size} bytes, not {len(data)}")
