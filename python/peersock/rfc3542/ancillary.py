@@ -50,8 +50,8 @@ class cmsg(NamedTuple):
     def decode(self) -> Ancillary | cmsg:
         """The object that this message carries, or the message itself if its kind is unknown.
 
-        :raises ValueError: if the data is not what its kind demands, for example because it was cut
-            (MSG_CTRUNC).
+        Raises:
+            ValueError: If the data is not what its kind demands, for example because it was cut (MSG_CTRUNC).
         """
         kind = Ancillary.kinds.get((self.cmsg_level, self.cmsg_type))
         return self if kind is None else kind.from_bytes(self.cmsg_data)

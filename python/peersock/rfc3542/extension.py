@@ -41,7 +41,8 @@ class _Options(_Header):
     def of(cls: type[Opts], options: Iterable[tuple[int, bytes, int]]) -> Opts:
         """Builds the header of options, each with type, data and the alignment of the data.
 
-        :raises ValueError: as :func:`inet6_opt_append`, or if they do not fit into 2048 bytes.
+        Raises:
+            ValueError: As :func:`inet6_opt_append`, or if they do not fit into 2048 bytes.
         """
         options = list(options)
         end = inet6_opt_init(None)
@@ -60,7 +61,8 @@ class _Options(_Header):
     def options(self) -> list[tuple[int, bytes]]:
         """The options' types and data, padding left out.
 
-        :raises ValueError: if the header is malformed.
+        Raises:
+            ValueError: If the header is malformed.
         """
         found = []
         option = inet6_opt_next(self.header)
@@ -98,7 +100,8 @@ class rthdr(_Header):
     def of(cls, addresses: Iterable[Address]) -> rthdr:
         """Builds one of type 0.
 
-        :raises ValueError: if there are more than 127 addresses.
+        Raises:
+            ValueError: If there are more than 127 addresses.
         """
         addresses = list(addresses)
         header = bytearray(inet6_rth_space(IPV6_RTHDR_TYPE_0, len(addresses)))
@@ -121,6 +124,7 @@ class rthdr(_Header):
     def addresses(self) -> list[IPv6Address]:
         """The addresses of type 0.
 
-        :raises ValueError: if it is of another type or malformed.
+        Raises:
+            ValueError: If it is of another type or malformed.
         """
         return [inet6_rth_getaddr(self.header, index) for index in range(inet6_rth_segments(self.header))]

@@ -68,7 +68,8 @@ class icmp6_filter:
     def set_on(self, sock: _Socket) -> None:
         """Sets the filter of a raw ICMPv6 socket.
 
-        :raises OSError: if the socket is of another kind.
+        Raises:
+            OSError: If the socket is of another kind.
         """
         sock.setsockopt(IPPROTO_ICMPV6, ICMP6_FILTER, bytes(self))
 
@@ -76,7 +77,8 @@ class icmp6_filter:
     def of(cls, sock: _Socket) -> icmp6_filter:
         """The filter of a raw ICMPv6 socket.
 
-        :raises OSError: if the socket is of another kind.
+        Raises:
+            OSError: If the socket is of another kind.
         """
         return cls.from_bytes(sock.getsockopt(IPPROTO_ICMPV6, ICMP6_FILTER, cls.SIZE))
 
@@ -87,7 +89,8 @@ class icmp6_filter:
     def from_bytes(cls, data: Buffer) -> icmp6_filter:
         """Parses the structure.
 
-        :raises ValueError: if it has another size than 32 bytes.
+        Raises:
+            ValueError: If it has another size than 32 bytes.
         """
         filter = cls()
         for word, bits in enumerate(_WORDS.unpack(exactly(data, cls.SIZE, "icmp6_filter"))):

@@ -40,7 +40,8 @@ def inet6_opt_init(extbuf: bytearray | None) -> int:
     """Begins a header (RFC 3542 10.1) and returns the size of an empty one, 2 bytes. Its length is the
     buffer's.
 
-    :raises ValueError: if the buffer's length is not a multiple of 8 from 8 to 2048.
+    Raises:
+        ValueError: If the buffer's length is not a multiple of 8 from 8 to 2048.
     """
     if extbuf is not None:
         if not extbuf or len(extbuf) % 8 or len(extbuf) > _LONGEST:
@@ -58,9 +59,9 @@ def inet6_opt_append(
     Returns where the next option begins, and a view of the data, which is to be filled; none without a
     buffer.
 
-    :raises ValueError: if the type is one of padding, ``len`` is over 255, ``align`` is not 1, 2, 4 or 8 or
-        is greater
-        than ``len``, or the buffer has no room.
+    Raises:
+        ValueError: If the type is one of padding, ``len`` is over 255, ``align`` is not 1, 2, 4 or 8 or is
+            greater than ``len``, or the buffer has no room.
     """
     _check_offset(offset)
     if not 2 <= type <= 255:
@@ -87,7 +88,8 @@ def inet6_opt_append(
 def inet6_opt_finish(extbuf: bytearray | None, offset: int) -> int:
     """Pads a header to a multiple of 8 bytes (RFC 3542 10.3) and returns its size.
 
-    :raises ValueError: if the buffer has no room.
+    Raises:
+        ValueError: If the buffer has no room.
     """
     _check_offset(offset)
     padding = -offset % 8
@@ -102,7 +104,8 @@ def inet6_opt_set_val(databuf: memoryview, offset: int, val: Buffer) -> int:
     """Writes a part of an option's data (RFC 3542 10.4) and returns where it ends. The bytes are taken as
     they are, so numbers have to be in network byte order.
 
-    :raises ValueError: if it does not fit.
+    Raises:
+        ValueError: If it does not fit.
     """
     _check_part(databuf, offset, len(val))
     databuf[offset : offset + len(val)] = val
@@ -113,7 +116,8 @@ def inet6_opt_next(extbuf: Buffer, offset: int = 0) -> ip6_opt | None:
     """The option at an offset, padding left out (RFC 3542 10.5), or None after the last. The first is at 0;
     the next at the ``offset`` of the last.
 
-    :raises ValueError: if the header is malformed.
+    Raises:
+        ValueError: If the header is malformed.
     """
     return _next(extbuf, offset, None)
 
@@ -122,7 +126,8 @@ def inet6_opt_find(extbuf: Buffer, offset: int, type: int) -> ip6_opt | None:
     """As :func:`inet6_opt_next`, but the next option of one type (RFC 3542 10.6), which may be one of
     padding.
 
-    :raises ValueError: if the header is malformed.
+    Raises:
+        ValueError: If the header is malformed.
     """
     return _next(extbuf, offset, type)
 
@@ -130,7 +135,8 @@ def inet6_opt_find(extbuf: Buffer, offset: int, type: int) -> ip6_opt | None:
 def inet6_opt_get_val(databuf: Buffer, offset: int, vallen: int) -> tuple[bytes, int]:
     """A part of an option's data (RFC 3542 10.7), and where it ends.
 
-    :raises ValueError: if the data is shorter.
+    Raises:
+        ValueError: If the data is shorter.
     """
     _check_part(databuf, offset, vallen)
     return bytes(databuf[offset : offset + vallen]), offset + vallen

@@ -44,6 +44,7 @@ class ip6_mtuinfo(Ancillary):
     def of(cls, sock: _Socket) -> ip6_mtuinfo:
         """Asks a connected socket.
 
-        :raises OSError: ENOTCONN if it is not connected.
+        Raises:
+            OSError: ENOTCONN if it is not connected.
         """
         return cls.from_bytes(sock.getsockopt(IPPROTO_IPV6, IPV6_PATHMTU, cls.SIZE))

@@ -19,7 +19,8 @@ _MOST = 127
 def inet6_rth_space(type: int, segments: int) -> int:
     """The size of a routing header with so many addresses, in bytes (RFC 3542 7.1).
 
-    :raises ValueError: if the type is not 0, or there are more than 127 addresses.
+    Raises:
+        ValueError: If the type is not 0, or there are more than 127 addresses.
     """
     if type != IPV6_RTHDR_TYPE_0:
         raise ValueError(f"a routing header of type {type} cannot be built")
@@ -31,7 +32,8 @@ def inet6_rth_space(type: int, segments: int) -> int:
 def inet6_rth_init(bp: bytearray, type: int, segments: int) -> bytearray:
     """Begins a routing header in a buffer (RFC 3542 7.2), which is returned. What it had there is gone.
 
-    :raises ValueError: if the buffer is too small, or as for :func:`inet6_rth_space`.
+    Raises:
+        ValueError: If the buffer is too small, or as for :func:`inet6_rth_space`.
     """
     size = inet6_rth_space(type, segments)
     if len(bp) < size:
@@ -45,7 +47,8 @@ def inet6_rth_init(bp: bytearray, type: int, segments: int) -> bytearray:
 def inet6_rth_add(bp: bytearray, addr: Address) -> None:
     """Adds an address at the end (RFC 3542 7.3).
 
-    :raises ValueError: if there are as many as the header was made for, or it is not of type 0.
+    Raises:
+        ValueError: If there are as many as the header was made for, or it is not of type 0.
     """
     added = bp[3] if len(bp) >= _FIXED else 0
     if added >= inet6_rth_segments(bp):
@@ -57,7 +60,8 @@ def inet6_rth_add(bp: bytearray, addr: Address) -> None:
 def inet6_rth_reverse(source: Buffer, target: bytearray) -> None:
     """Writes a routing header for the way back (RFC 3542 7.4); target may be the source.
 
-    :raises ValueError: if the source is no routing header of type 0, or the target is too small.
+    Raises:
+        ValueError: If the source is no routing header of type 0, or the target is too small.
     """
     segments = inet6_rth_segments(source)
     size = inet6_rth_space(IPV6_RTHDR_TYPE_0, segments)
@@ -71,7 +75,8 @@ def inet6_rth_reverse(source: Buffer, target: bytearray) -> None:
 def inet6_rth_segments(bp: Buffer) -> int:
     """How many addresses a routing header has room for (RFC 3542 7.5).
 
-    :raises ValueError: if it is not of type 0, its length is odd, or it is longer than the buffer.
+    Raises:
+        ValueError: If it is not of type 0, its length is odd, or it is longer than the buffer.
     """
     if len(bp) < _FIXED:
         raise ValueError(f"a routing header has at least {_FIXED} bytes, not {len(bp)}")
@@ -87,7 +92,8 @@ def inet6_rth_segments(bp: Buffer) -> int:
 def inet6_rth_getaddr(bp: Buffer, index: int) -> IPv6Address:
     """An address by its index, from 0 (RFC 3542 7.6).
 
-    :raises ValueError: if it has no such address, or as for :func:`inet6_rth_segments`.
+    Raises:
+        ValueError: If it has no such address, or as for :func:`inet6_rth_segments`.
     """
     if not 0 <= index < inet6_rth_segments(bp):
         raise ValueError(f"the routing header has no address {index}")

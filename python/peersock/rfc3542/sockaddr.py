@@ -21,8 +21,8 @@ def address(value: Address) -> IPv6Address:
 def exactly(data: Buffer, size: int, what: str) -> bytes:
     """Returns data as bytes.
 
-    :raises ValueError: if it has another size than the structure; such data is damaged or was cut
-        (MSG_CTRUNC).
+    Raises:
+        ValueError: If it has another size than the structure; such data is damaged or was cut (MSG_CTRUNC).
     """
     if len(data) != size:
         raise ValueError(f"{what} has {size} bytes, not {len(data)}")
@@ -61,7 +61,8 @@ class sockaddr_in6:
     def from_bytes(cls, data: Buffer) -> sockaddr_in6:
         """Parses the structure.
 
-        :raises ValueError: if it has another size or another family than AF_INET6.
+        Raises:
+            ValueError: If it has another size or another family than AF_INET6.
         """
         data = exactly(data, cls.SIZE, "sockaddr_in6")
         (family,) = struct.unpack_from("=H", data)
