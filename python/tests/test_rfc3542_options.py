@@ -40,13 +40,11 @@ libc.inet6_opt_find.argtypes = [pointer, ctypes.c_uint, ctypes.c_int, ctypes.c_u
 
 OPT_X, OPT_Y = 10, 20
 # RFC 3542, appendix C: two options, and between them the padding that their alignment demands.
-APPENDIX = bytes.fromhex(
-    "0003 01020000 0a0c 12345678 0102030405060708 0100 1407 01 1331 01020304 00".replace(" ", "")
-)
+APPENDIX = bytes.fromhex("0003 01020000 0a0c 12345678 0102030405060708 0100 1407 01 1331 01020304 00".replace(" ", ""))
 
-aligned = st.tuples(
-    st.integers(2, 255), st.binary(min_size=1, max_size=255), st.sampled_from([1, 2, 4, 8])
-).filter(lambda option: option[2] <= len(option[1]))
+aligned = st.tuples(st.integers(2, 255), st.binary(min_size=1, max_size=255), st.sampled_from([1, 2, 4, 8])).filter(
+    lambda option: option[2] <= len(option[1])
+)
 headers = st.lists(aligned, max_size=6)
 
 
@@ -152,9 +150,7 @@ def test_any_bytes_are_read_as_glibc_reads_them(header: bytes, offset: int) -> N
         call = libc.inet6_opt_next if wanted is None else libc.inet6_opt_find
         expected = call(buffer, len(header), offset, kind, ctypes.byref(size), ctypes.byref(data))
         try:
-            ours = (
-                inet6_opt_next(header, offset) if wanted is None else inet6_opt_find(header, offset, wanted)
-            )
+            ours = inet6_opt_next(header, offset) if wanted is None else inet6_opt_find(header, offset, wanted)
         except ValueError:
             ours = None
         assert (-1 if ours is None else ours.offset) == expected

@@ -48,9 +48,7 @@ def test_space_is_glibcs(type: int, segments: int) -> None:
 
 
 @given(addresses, st.integers(0, 3), st.integers(0, 24))
-def test_headers_are_built_and_reversed_as_glibc_does(
-    route: list[IPv6Address], unused: int, longer: int
-) -> None:
+def test_headers_are_built_and_reversed_as_glibc_does(route: list[IPv6Address], unused: int, longer: int) -> None:
     segments = min(len(route) + unused, 127)
     size = inet6_rth_space(IPV6_RTHDR_TYPE_0, segments) + longer
     theirs = ctypes.create_string_buffer(b"\xff" * size, size)

@@ -76,9 +76,7 @@ def inet6_opt_append(
         return start + len, None
     view = memoryview(extbuf)
     if start + len > view.nbytes:
-        raise ValueError(
-            f"an option needs {start + len - offset} bytes, {max(view.nbytes - offset, 0)} are left"
-        )
+        raise ValueError(f"an option needs {start + len - offset} bytes, {max(view.nbytes - offset, 0)} are left")
     _pad(extbuf, offset, padding)
     extbuf[start - 2] = type
     extbuf[start - 1] = len
