@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ipaddress import IPv6Address
 
 import pytest
-import rfc3542_package  # noqa: F401
+from tests import rfc3542_package  # noqa: F401
 from hypothesis import given
 from hypothesis import strategies as st
 

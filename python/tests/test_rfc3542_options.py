@@ -6,7 +6,7 @@ import ctypes
 from typing import Any
 
 import pytest
-import rfc3542_package  # noqa: F401
+from tests import rfc3542_package  # noqa: F401
 from hypothesis import example, given
 from hypothesis import strategies as st
 
