@@ -8,6 +8,7 @@ import operator
 import os
 import socket as _std
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from . import _peersock
@@ -190,6 +191,8 @@ class socket(_std.socket):
         try:
             return super().recv(bufsize, flags)
         except OSError as error:
+            if _attaches(self, error):
+                return self.recv(bufsize, flags)
             _translate(self, error)
             raise
 
@@ -199,6 +202,8 @@ class socket(_std.socket):
         try:
             return super().recv_into(buffer, nbytes, flags)
         except OSError as error:
+            if _attaches(self, error):
+                return self.recv_into(buffer, nbytes, flags)
             _translate(self, error)
             raise
 
@@ -298,9 +303,13 @@ class socket(_std.socket):
         if _type(self) == _STREAM:
             # TCP does not look at the address.
             return self.send(data, flags) if _ours(self) else super().sendto(data, *args)
-        if not isinstance(flags, int) or isinstance(data, str):
+        try:
+            view = memoryview(data)
+        except TypeError:
             return super().sendto(data, *args)
-        with memoryview(data) as view:
+        if not isinstance(flags, int):
+            return super().sendto(data, *args)
+        with view:
             ours, target = self._remote(address)
             self._is_open = False
             if not ours:
@@ -354,6 +363,18 @@ def _iterable(items: Iterable[Any], what: str) -> list[Any]:
 def _check_ancillary(size: int, name: str) -> None:
     if size < 0 or size > 0x7FFFFFFF:
         raise ValueError(f"invalid ancillary data buffer length in {name}")
+
+
+def _attaches(sock: _std.socket, error: OSError) -> bool:
+    """Whether another thread connects the socket at this very moment: its connection is there, but not yet its end."""
+    if error.errno != errno.EINVAL or not _ours(sock):
+        return False
+    try:
+        _peersock.getpeername(sock.fileno())
+    except OSError:
+        return False
+    time.sleep(0.001)
+    return True
 
 
 def _translate(sock: _std.socket, error: OSError, sending: bool = False) -> None:

@@ -28,11 +28,11 @@ class Session:
     """Being a member of networks, with the node of this process.
 
     The first session starts the node, the last one that is closed stops it, unless it was asked to keep it. While there
-    is one, the sockets of `peersock.socket` that go to addresses of the networks are the overlay's. A session is open as
-    soon as it is made; in a ``with`` statement it is closed at the end of the block.
+    is one, the sockets of `peersock.socket` that go to addresses of the networks are the overlay's. A session is open
+    as soon as it is made; in a ``with`` statement it is closed at the end of the block.
 
     Args:
-        net_id: The network, or several: an ID as an ``int`` or as 16 hexadecimal digits, or the file of a static network.
+        net_id: The network, or several: an ID as a number or 16 hexadecimal digits, or the file of a static network.
         secret: The passphrase of the networks (``str``), or their key (32 ``bytes``).
         static: The file of one more, static, network.
         identity: The directory that holds the node's identity, or a seed of 32 bytes. By default the node has a fresh

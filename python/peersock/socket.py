@@ -69,7 +69,7 @@ def _rebuild(handle: Any, family: int, kind: int, proto: int) -> socket:
 
 
 def _reduce(sock: socket) -> tuple[Any, ...]:
-    return _rebuild, (_reduction.DupFd(sock.fileno()), sock.family, sock.type, sock.proto)  # type: ignore[attr-defined]
+    return _rebuild, (_reduction.DupFd(sock.fileno()), sock.family, sock.type, sock.proto)
 
 
 # As for the standard library's: processes of `multiprocessing` may hand sockets to each other.
