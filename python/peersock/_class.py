@@ -379,7 +379,7 @@ def _attaches(sock: _std.socket, error: OSError) -> bool:
 
 def _translate(sock: _std.socket, error: OSError, sending: bool = False) -> None:
     """Raises what TCP would say of a socket that was never connected, where the kernel's AF_UNIX says otherwise."""
-    if error.errno not in (errno.EINVAL, errno.ENOTCONN) or not _ours(sock):
+    if error.errno not in (errno.EINVAL, errno.ENOTCONN) or not _ours(sock) or _our_datagrams(sock):
         return
     number = errno.EPIPE if sending else errno.ENOTCONN
     if number != error.errno:

@@ -42,7 +42,13 @@ const LONG_OPTIONS: &[(c_int, c_int, usize)] = &[
     (libc::SOL_SOCKET, libc::SO_LINGER, 8),
     (libc::SOL_SOCKET, libc::SO_RCVTIMEO, 16),
     (libc::SOL_SOCKET, libc::SO_SNDTIMEO, 16),
+    (libc::IPPROTO_ICMPV6, ICMP6_FILTER, 32),
+    (libc::SOL_RAW, ICMP_FILTER, 4),
 ];
+
+// linux/icmpv6.h and linux/icmp.h.
+const ICMP6_FILTER: c_int = 1;
+const ICMP_FILTER: c_int = 1;
 
 /// The epoll sets that a descriptor is in, and with which events.
 pub type EpollSets = Vec<(RawFd, epoll_event)>;
@@ -103,12 +109,12 @@ fn repeat_options(old: RawFd, new: &Socket<'_>) {
         }
     }
     for &(level, name, size) in LONG_OPTIONS {
-        let mut value = [0u8; 16];
+        let mut value = [0u8; 32];
         let mut length = size as libc::socklen_t;
         let value_ptr = value.as_mut_ptr().cast();
         // SAFETY: both pointers are to live variables of the sizes that the kernel is told.
         let got = unsafe { crate::kernel::getsockopt(old, level, name, value_ptr, &raw mut length) };
-        if got.is_ok() && value != [0; 16] {
+        if got.is_ok() && value != [0; 32] {
             // SAFETY: the value is as long as the kernel has said.
             let _ = unsafe { crate::setsockopt(new, level, name, value.as_ptr().cast(), length) };
         }
