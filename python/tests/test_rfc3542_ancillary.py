@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from ipaddress import IPv6Address
 
 import pytest
-from tests import rfc3542_package  # noqa: F401
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,6 +31,7 @@ from peersock.rfc3542 import (
     sockaddr_in6,
     tclass,
 )
+from tests import rfc3542_package  # noqa: F401
 
 packed = st.binary(min_size=16, max_size=16).map(IPv6Address)
 sockaddrs = st.builds(

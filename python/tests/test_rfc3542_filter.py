@@ -6,12 +6,12 @@ import ctypes
 import socket
 
 import pytest
-from tests import rfc3542_package  # noqa: F401
 from hypothesis import given
 from hypothesis import strategies as st
 
 from peersock import rfc3542
 from peersock.rfc3542 import ICMP6_ECHO_REPLY, ICMP6_ECHO_REQUEST, ICMP6_FILTER, IPPROTO_ICMPV6, icmp6_filter
+from tests import rfc3542_package  # noqa: F401
 
 types = st.integers(0, 255)
 

@@ -6,7 +6,6 @@ import ctypes
 from typing import Any
 
 import pytest
-from tests import rfc3542_package  # noqa: F401
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -23,6 +22,7 @@ from peersock.rfc3542 import (
     inet6_opt_next,
     inet6_opt_set_val,
 )
+from tests import rfc3542_package  # noqa: F401
 
 libc = ctypes.CDLL(None)
 pointer = ctypes.c_void_p

@@ -7,7 +7,6 @@ import socket
 from ipaddress import IPv6Address
 
 import pytest
-from tests import rfc3542_package  # noqa: F401
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +21,7 @@ from peersock.rfc3542 import (
     inet6_rth_space,
     rthdr,
 )
+from tests import rfc3542_package  # noqa: F401
 
 libc = ctypes.CDLL(None)
 pointer = ctypes.c_void_p
