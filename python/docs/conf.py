@@ -1,11 +1,11 @@
-"""Sphinx: ``python -m sphinx -W -b html python/docs OUTPUT``, with the package installed."""
+"""``python -m sphinx -W -b html python/docs OUTPUT``, with the package installed."""
 
-from importlib.metadata import version as installed
+import peersock
 
 project = "peersock"
 author = "the peersock authors"
 copyright = author
-release = version = installed("peersock")
+release = version = peersock.__version__
 
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 default_role = "literal"
