@@ -6,12 +6,10 @@ use std::os::fd::RawFd;
 use libc::{c_int, c_void, epoll_event, sockaddr, socklen_t};
 use peersock_bsd as bsd;
 use peersock_bsd::kernel::check;
-use peersock_bsd::{Errno, Socket};
+use peersock_bsd::{Errno, Rules, Side, Socket};
 
 use crate::alongside;
-use crate::convert::convert;
 use crate::kernel::{borrow, finish, int_option};
-use crate::rules::{Rules, Side};
 use crate::{epoll, rules};
 
 /// The overlay socket that a descriptor is.
@@ -40,7 +38,7 @@ fn settle<'a>(fd: RawFd, side: impl FnOnce(&Rules) -> Side) -> Result<Option<Soc
         Side::Kernel => Ok(None),
         Side::Nowhere(error) => Err(error),
         Side::Overlay | Side::Both => {
-            convert(&rules.client, fd)?;
+            bsd::convert(&rules.client, fd, epoll::take)?;
             Ok(overlay(fd))
         }
     }
