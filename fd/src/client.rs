@@ -81,7 +81,8 @@ impl Client {
     /// Asks the node and waits for its reply.
     ///
     /// # Errors
-    /// ENETDOWN if there is no such node any more, EINTR if a signal handler ran, and what the node answers.
+    /// ENETDOWN if there is no such node any more, and what the node answers. For connections that are waited for also
+    /// EINTR if a signal handler ran: everything else is answered at once, and must not be done twice.
     pub fn ask(&self, request: Request) -> Result<Reply, Errno> {
         self.ask_with(request, None)
     }
@@ -91,10 +92,17 @@ impl Client {
     /// # Errors
     /// As [`ask`](Self::ask).
     pub fn ask_with(&self, request: Request, fd: Option<BorrowedFd<'_>>) -> Result<Reply, Errno> {
+        let waits = matches!(request, Request::Connect { wait: true, .. });
         let connection = self.send(request, fd)?;
         let mut reply = Vec::with_capacity(MAX_MESSAGE);
-        // After an error the reply may still come: the connection is not used again.
-        rustix::net::recv(connection.fd(), spare_capacity(&mut reply), RecvFlags::empty())?;
+        loop {
+            match rustix::net::recv(connection.fd(), spare_capacity(&mut reply), RecvFlags::empty()) {
+                Ok(_) => break,
+                Err(Errno::INTR) if !waits => {}
+                // The reply may still come: the connection is not used again.
+                Err(error) => return Err(error),
+            }
+        }
         let reply = decode(&reply).ok_or(Errno::NETDOWN)?;
         self.put_back(connection);
         match reply {

@@ -133,6 +133,7 @@ impl State {
                 self.sweep(Some(port));
                 Some(Reply::Done)
             }
+            Request::Closed(socket) => done(self.closed(socket)),
         }
     }
 
