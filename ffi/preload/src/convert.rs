@@ -8,8 +8,8 @@ use peersock_fd::Client;
 use rustix::fs::OFlags;
 use rustix::io::{DupFlags, FdFlags};
 
-use crate::epoll;
 use crate::kernel::{borrow, int_option};
+use crate::{epoll, groups};
 
 /// Options that a program may have set before: level, name, and the value that need not be repeated.
 const OPTIONS: &[(c_int, c_int, c_int)] = &[
@@ -24,7 +24,11 @@ const OPTIONS: &[(c_int, c_int, c_int)] = &[
     (libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT, 0),
     (libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 0),
     (libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 0),
+    (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_HOPS, 1),
+    (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_LOOP, 1),
     (libc::IPPROTO_IP, libc::IP_TTL, 64),
+    (libc::IPPROTO_IP, libc::IP_MULTICAST_TTL, 1),
+    (libc::IPPROTO_IP, libc::IP_MULTICAST_LOOP, 1),
     (libc::IPPROTO_IP, libc::IP_TOS, 0),
     (libc::IPPROTO_IP, libc::IP_PKTINFO, 0),
     (libc::IPPROTO_IP, libc::IP_RECVTTL, 0),
@@ -72,6 +76,7 @@ pub(crate) fn counterpart(client: &Client, fd: RawFd) -> Result<OwnedFd, Errno> 
     )?;
     let socket = Socket::of(new.as_fd()).ok_or(Errno::NOTSOCK)?;
     repeat_options(fd, &socket);
+    groups::repeat(fd, &socket);
     Ok(new)
 }
 

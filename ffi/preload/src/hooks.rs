@@ -12,7 +12,7 @@ use crate::alongside;
 use crate::convert::convert;
 use crate::kernel::{borrow, finish, int_option};
 use crate::rules::{Rules, Side};
-use crate::{epoll, rules};
+use crate::{epoll, groups, rules};
 
 /// The overlay socket that a descriptor is.
 pub(crate) fn overlay<'a>(fd: RawFd) -> Option<Socket<'a>> {
@@ -128,7 +128,7 @@ fn is_stream(fd: RawFd) -> bool {
 }
 
 /// The address that a socket of the kernel's is bound to.
-fn bound(fd: RawFd) -> Option<SocketAddr> {
+pub(crate) fn bound(fd: RawFd) -> Option<SocketAddr> {
     let address = rustix::net::getsockname(borrow(fd)?).ok()?;
     SocketAddr::try_from(address).ok()
 }
@@ -245,7 +245,12 @@ pub(crate) unsafe extern "C" fn setsockopt(
         // SAFETY: the program's pointers, as it must pass them to setsockopt(2).
         Some(socket) => unsafe { bsd::setsockopt(&socket, level, name, value, length) },
         // SAFETY: as above.
-        None => unsafe { bsd::kernel::setsockopt(fd, level, name, value, length) },
+        None => match candidate(fd).filter(|_| level == libc::IPPROTO_IP || level == libc::IPPROTO_IPV6) {
+            // SAFETY: as above.
+            Some(rules) => unsafe { groups::set(rules, fd, level, name, value, length) },
+            // SAFETY: as above.
+            None => unsafe { bsd::kernel::setsockopt(fd, level, name, value, length) },
+        },
     })
 }
 

@@ -30,3 +30,15 @@ pub(crate) fn int_option(fd: RawFd, level: c_int, name: c_int) -> Option<c_int> 
     };
     got.is_ok().then_some(value)
 }
+
+/// SO_COOKIE: what tells a socket from all others that there have been.
+pub(crate) fn cookie(fd: RawFd) -> Option<u64> {
+    let mut value: u64 = 0;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_COOKIE);
+    // SAFETY: both pointers are to live variables of the sizes that the kernel is told.
+    let got = unsafe {
+        peersock_bsd::kernel::getsockopt(fd, level, name, (&raw mut value).cast(), &raw mut length)
+    };
+    got.is_ok().then_some(value)
+}

@@ -11,6 +11,7 @@
 mod alongside;
 mod convert;
 mod epoll;
+mod groups;
 mod hooks;
 mod hostent;
 mod kernel;
