@@ -175,3 +175,46 @@ fn both_networks_and_only_one_contradict_each_other() {
             .failure(2, &["--only", "--bind both"]);
     }
 }
+
+#[test]
+fn a_udp_server_answers_both_networks() {
+    let test = "a_udp_server_answers_both_networks";
+    let Some(lab) = Lab::with(test, &["python3", "socat"]) else { return };
+    let port = free_port();
+    let own = lab.write(
+        "server.py",
+        "import os, socket
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+s.bind(('::', 0))
+with open('port.new', 'w') as f:
+    f.write(str(s.getsockname()[1]))
+os.rename('port.new', 'port')
+while True:
+    data, sender = s.recvfrom(2000)
+    s.sendto(data.upper() + sender[0].encode(), sender)
+",
+    );
+    let _own = Running::start(lab.command("alpha", &["--bind", "both"], &["python3", &own]));
+    let udp = format!("udp4-recvfrom:{port},fork,reuseaddr");
+    let program = ["socat", &udp, "exec:tr a-z A-Z"];
+    let _socat = Running::start(lab.command("gamma", &["--bind", &format!("{port}=both")], &program));
+    let ask = lab.write(
+        "ask.py",
+        "import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(0.5)
+for n in range(100):
+    s.sendto(b'hello', (sys.argv[1], int(sys.argv[2])))
+    try:
+        print(s.recv(100).decode())
+        break
+    except (TimeoutError, ConnectionRefusedError):
+        pass
+",
+    );
+    let near =
+        format!("try test -e port; python3 {ask} 127.0.0.1 $(cat port); python3 {ask} 127.0.0.1 {port}");
+    assert_eq!(outside(&lab, &near), "HELLO::ffff:127.0.0.1\nHELLO\n");
+    let far = format!("python3 {ask} {ALPHA} $(cat port); python3 {ask} gamma {port}");
+    assert_eq!(lab.bash("beta", &far).text(), "HELLO::ffff:10.77.0.2\nHELLO\n");
+}

@@ -101,12 +101,22 @@ pub(crate) unsafe extern "C" fn connect(fd: RawFd, address: *const sockaddr, len
 pub(crate) unsafe extern "C" fn bind(fd: RawFd, address: *const sockaddr, length: socklen_t) -> c_int {
     // SAFETY: the program's pointers, as it must pass them to bind(2).
     let local = unsafe { bsd::read_address(address, length) };
+    if let Ok(Some(local)) = local
+        && overlay(fd).is_none()
+        && bound(fd).is_some_and(|bound| bound.port() == 0)
+        && is_udp(fd)
+        && let Some(rules) = candidate(fd).filter(|rules| rules.of_local(local) == Side::Both)
+    {
+        return finish(alongside::bind_datagrams(rules, fd, local));
+    }
     let settled = settle(fd, |rules| match local {
         // A client that binds to nothing in particular: connecting, sending or listening will tell.
         Ok(Some(local)) if local.port() == 0 && local.ip().is_unspecified() => Side::Kernel,
         Ok(Some(local)) => match rules.of_local(local) {
             // Whether it listens is not known yet.
             Side::Both if is_stream(fd) => Side::Kernel,
+            // It is bound already, of which the kernel shall complain itself.
+            Side::Both if is_udp(fd) => Side::Kernel,
             side => side,
         },
         Ok(None) | Err(_) => Side::Kernel,
@@ -121,6 +131,10 @@ pub(crate) unsafe extern "C" fn bind(fd: RawFd, address: *const sockaddr, length
         // SAFETY: as above.
         (None, _, _) => unsafe { bsd::kernel::bind(fd, address, length) },
     }))
+}
+
+fn is_udp(fd: RawFd) -> bool {
+    int_option(fd, libc::SOL_SOCKET, libc::SO_PROTOCOL) == Some(libc::IPPROTO_UDP)
 }
 
 fn is_stream(fd: RawFd) -> bool {

@@ -14,7 +14,7 @@ const LIFETIME: Duration = Duration::from_secs(1);
 pub(crate) enum Side {
     Overlay,
     Kernel,
-    /// What listens on it does so on both, by one descriptor.
+    /// TCP that listens and UDP are on both, by one descriptor.
     Both,
     /// Nowhere: it is refused.
     Nowhere(Errno),

@@ -197,7 +197,7 @@ impl Options {
             hop_limit: side.wants_hops.then_some(arrived.hop_limit),
             traffic_class: side.wants_class.then_some(arrived.traffic_class.0),
         };
-        (!details.is_empty()).then_some(details)
+        (!details.is_empty() && arrived.is_overlays()).then_some(details)
     }
 
     /// The one network that it is bound to.
