@@ -40,8 +40,14 @@ fn settle<'a>(fd: RawFd, side: impl FnOnce(&Rules) -> Side) -> Result<Option<Soc
         Side::Kernel => Ok(None),
         Side::Nowhere(error) => Err(error),
         Side::Overlay | Side::Both => {
+            let local = bound(fd).filter(|local| local.port() != 0 && local.ip().is_unspecified());
             convert(&rules.client, fd)?;
-            Ok(overlay(fd))
+            let socket = overlay(fd);
+            if let (Some(socket), Some(local)) = (&socket, local) {
+                // The program may have been told the port. On the overlay it may be another's: then it is any.
+                let _ = socket.bind(local);
+            }
+            Ok(socket)
         }
     }
 }
