@@ -35,7 +35,7 @@ pub(super) const LONGEST: usize = 65535;
 /// A datagram socket that receives.
 pub(super) struct Datagrams {
     pub(super) socket: peersock_fd::Opened,
-    transport: Arc<dyn Transport>,
+    pub(super) transport: Arc<dyn Transport>,
     waker: Waker,
     entry: Arc<ready::Entry>,
     /// The node's ends, by what their names say.

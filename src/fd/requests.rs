@@ -231,6 +231,6 @@ fn send(control: &Control, reply: &Reply) -> Result<(), Errno> {
 }
 
 /// The addresses that are reached over a network.
-fn routes(network: &Network) -> impl Iterator<Item = Route> + '_ {
+pub(super) fn routes(network: &Network) -> impl Iterator<Item = Route> + '_ {
     network.prefixes.iter().map(|cidr| Route { address: cidr.address(), prefix: cidr.prefix() })
 }

@@ -9,7 +9,9 @@
 #![allow(unsafe_code)]
 
 mod alongside;
+mod convert;
 mod epoll;
+mod groups;
 mod hooks;
 mod hostent;
 mod kernel;

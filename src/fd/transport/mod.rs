@@ -1,5 +1,6 @@
 //! What datagram sockets of applications stand for: UDP, ICMP echo and raw sockets of the stack, all alike.
 
+mod both;
 mod echo;
 mod raw;
 mod udp;
@@ -11,6 +12,8 @@ use std::time::Instant;
 
 use peersock_fd::{Errno, Kind, PacketInfo, Report};
 use peersock_stack::{Error, ErrorReport, InterfaceId, IpOptions, Received, SendOptions, TrafficClass};
+
+pub(super) use both::Both;
 
 use super::options::{GroupChange, Options};
 use super::sockets::errno;
@@ -82,6 +85,14 @@ pub(super) struct Arrived {
 }
 
 impl Arrived {
+    /// The interface of what comes from the machine's own network, of which nothing else is known.
+    const OUTSIDE: InterfaceId = InterfaceId(0);
+
+    /// It has come over the overlay: its header is known.
+    pub(super) fn is_overlays(&self) -> bool {
+        self.interface != Self::OUTSIDE
+    }
+
     /// What has come from `remote`, as the application names it.
     fn new(received: &Received, remote: SocketAddr) -> Self {
         Self {
