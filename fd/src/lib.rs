@@ -26,6 +26,7 @@ pub use control::{
 };
 pub use datagram::{Received, Timestamp};
 pub use name::{Accepted, Details, Family, Kind, Name, NodeTag, Opened, PacketInfo, Remote, SocketId};
+pub use passed::ALWAYS_WHOLE;
 pub use rustix::io::Errno;
 pub use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
 pub use socket::{BUFFER, Socket, enlarge, name_of, open};

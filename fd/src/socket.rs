@@ -157,6 +157,10 @@ impl<'fd> Socket<'fd> {
                 && client.is_node(fd.as_fd())
             {
                 enlarge(fd.as_fd());
+                // As with TCP: what the listener has its connections have.
+                if let Ok(Some(linger)) = sockopt::socket_linger(self.fd) {
+                    sockopt::set_socket_linger(&fd, Some(linger))?;
+                }
                 return Ok((fd, accepted.peer));
             }
         }

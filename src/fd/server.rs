@@ -17,6 +17,7 @@ use super::app_end;
 use super::connecting::Connecting;
 use super::datagram::Datagrams;
 use super::ends::End;
+use super::lingering::Lingering;
 use super::listening::Listening;
 use super::ready::{Key, ReadyQueue};
 use super::requests::Control;
@@ -69,6 +70,7 @@ pub(super) struct State {
     /// Given up for a moment when descriptors run out, see [`State::turn_away`].
     spare: Option<OwnedFd>,
     draining: bool,
+    pub(super) lingering: Lingering,
     /// Datagram sockets and where they have sent what was too long for its path.
     pub(super) too_long: Vec<(Key, SocketAddr)>,
     /// Connections that applications have made to the control socket.
@@ -149,6 +151,7 @@ impl Server {
             keys: Vec::new(),
             spare: spare(),
             draining: false,
+            lingering: Lingering::default(),
             too_long: Vec::new(),
             contacts: 0,
         };
@@ -232,6 +235,7 @@ impl Attached for Server {
         state.fire_timers(Instant::now());
         state.take_ready();
         state.tell_path_mtus();
+        state.check_lingering();
         if state.draining && !state.has_streams() {
             self.drained.notify_all();
         }

@@ -8,6 +8,7 @@ mod datagram;
 mod host;
 mod icmp;
 mod limits;
+mod linger;
 mod listen;
 mod multicast;
 mod options;

@@ -13,11 +13,13 @@ mod ancillary;
 mod calls;
 pub mod kernel;
 mod messages;
+mod noted;
 mod options;
 mod sockaddr;
 
-pub use calls::{accept4, bind, connect, getpeername, getsockname, listen, shutdown, socket};
+pub use calls::{accept4, bind, close, connect, getpeername, getsockname, listen, shutdown, socket};
 pub use messages::{recvfrom, recvmmsg, recvmsg, sendmmsg, sendmsg, sendto};
+pub use noted::{lingers, may_be_too_long};
 pub use options::{getsockopt, setsockopt};
 pub use peersock_fd::{Client, Errno, Socket};
 pub use sockaddr::{read as read_address, write as write_address};
