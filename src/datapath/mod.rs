@@ -24,6 +24,7 @@ mod ingress;
 mod multicast;
 mod route;
 mod socket;
+mod train;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
@@ -37,6 +38,7 @@ pub use counters::DatapathCounters;
 pub use ingress::Ingress;
 pub(crate) use route::Route;
 pub use socket::SocketState;
+pub(crate) use train::Train;
 
 use control::Subscribers;
 use multicast::Members;

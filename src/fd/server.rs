@@ -23,6 +23,7 @@ use super::ready::{Key, ReadyQueue};
 use super::requests::Control;
 use super::sockets::Opened;
 use super::stream::{Outcome, Stream};
+use crate::datapath::Train;
 use crate::driver::Attached;
 use crate::node::Inner;
 
@@ -70,6 +71,8 @@ pub(super) struct State {
     /// Given up for a moment when descriptors run out, see [`State::turn_away`].
     spare: Option<OwnedFd>,
     draining: bool,
+    /// Room for datagrams that leave together.
+    pub(super) train: Train,
     pub(super) lingering: Lingering,
     /// Datagram sockets and where they have sent what was too long for its path.
     pub(super) too_long: Vec<(Key, SocketAddr)>,
@@ -151,6 +154,7 @@ impl Server {
             keys: Vec::new(),
             spare: spare(),
             draining: false,
+            train: Train::default(),
             lingering: Lingering::default(),
             too_long: Vec::new(),
             contacts: 0,

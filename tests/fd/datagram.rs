@@ -348,3 +348,29 @@ fn a_process_that_ends_sends_what_it_has_written() {
         assert_eq!(receive(&server).0, [at]);
     }
 }
+
+#[test]
+fn datagrams_that_are_written_at_once_arrive_in_order_whatever_their_lengths() {
+    let (a, b) = Served::pair();
+    let (server, address) = b.bound();
+    let client = a.open(Kind::Datagram);
+    send_to(&client, b"first", address).expect("it is sent");
+    receive(&server);
+    overlay(&client).connect(Some(address)).expect("it is known where");
+    // Equal ones, one that is shorter, longer, empty or cut into fragments, and equal ones again.
+    let lengths = [1000, 1000, 1000, 900, 1000, 1100, 0, 0, 5000, 1000, 1000, 7, 7, 7, 8];
+    for round in 0..20u8 {
+        for (at, length) in lengths.into_iter().enumerate() {
+            let data = vec![round ^ (at as u8) << 4; length];
+            assert_eq!(rustix::io::write(&client, &data), Ok(length));
+        }
+        for (at, length) in lengths.into_iter().enumerate() {
+            let (data, received) = receive(&server);
+            assert_eq!(
+                (data.len(), data.iter().all(|byte| *byte == round ^ (at as u8) << 4)),
+                (length, true)
+            );
+            assert_eq!(received.remote.map(|remote| remote.ip()), Some(a.ip()));
+        }
+    }
+}
