@@ -283,6 +283,16 @@ pub(crate) extern "C" fn shutdown(fd: RawFd, how: c_int) -> c_int {
     })
 }
 
+/// close(2). All but what SO_LINGER needs is the kernel's: a look at each descriptor would cost every program.
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn close(fd: RawFd) -> c_int {
+    finish(match bsd::lingers() {
+        true => bsd::close(fd),
+        // SAFETY: no pointers.
+        false => unsafe { bsd::kernel::close(fd) },
+    })
+}
+
 /// # Safety
 /// As epoll_ctl(2).
 #[unsafe(no_mangle)]

@@ -12,6 +12,7 @@ use peersock_stack::{Error, InterfaceId, SendOptions, TrafficClass};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, sockopt};
 
 use super::{Arrived, Transport};
+use crate::datapath::Train;
 use crate::fd::options::{GroupChange, Options};
 use crate::fd::requests::routes;
 use crate::fd::sockets::canonical;
@@ -160,9 +161,15 @@ impl Transport for Both {
         }
     }
 
-    fn send(&self, remote: SocketAddr, data: &[u8], options: &SendOptions) -> Result<(), Error> {
+    fn send(
+        &self,
+        remote: SocketAddr,
+        data: &[u8],
+        options: &SendOptions,
+        train: Option<&mut Train>,
+    ) -> Result<(), Error> {
         if self.network_of(remote.ip()) == Network::Overlay {
-            return self.overlay.send(remote, data, options);
+            return self.overlay.send(remote, data, options, train);
         }
         let remote = self.for_kernel(remote);
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;

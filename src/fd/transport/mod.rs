@@ -17,6 +17,7 @@ pub(super) use both::Both;
 
 use super::options::{GroupChange, Options};
 use super::sockets::errno;
+use crate::datapath::Train;
 use crate::node::Inner;
 
 /// One socket of an application, as the stack has it. Dropping it closes it.
@@ -38,8 +39,14 @@ pub(super) trait Transport: Send + Sync {
     /// What an earlier datagram has run into, and [`Error::MessageSize`].
     fn check_length(&self, remote: SocketAddr, length: usize, options: &SendOptions) -> Result<(), Error>;
 
-    /// Sends one datagram.
-    fn send(&self, remote: SocketAddr, data: &[u8], options: &SendOptions) -> Result<(), Error>;
+    /// Sends one datagram, which may wait in a train.
+    fn send(
+        &self,
+        remote: SocketAddr,
+        data: &[u8],
+        options: &SendOptions,
+        train: Option<&mut Train>,
+    ) -> Result<(), Error>;
 
     /// Takes the oldest datagram. One that `buf` does not hold is cut.
     ///
