@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
@@ -16,7 +16,7 @@ use rustix::net::{
 };
 use rustix::process::Pid;
 
-use crate::control::{MAX_MESSAGE, Message, Reply, Request, Token, VERSION, decode, encode};
+use crate::control::{MAX_MESSAGE, Message, Reply, Request, Token, VERSION, Which, decode, encode};
 use crate::name::{Name, NodeTag, SocketId};
 use crate::sys::peer_credentials;
 use crate::whole::Whole;
@@ -94,21 +94,25 @@ impl Client {
     pub fn ask_with(&self, request: Request, fd: Option<BorrowedFd<'_>>) -> Result<Reply, Errno> {
         let waits = matches!(request, Request::Connect { wait: true, .. });
         let connection = self.send(request, fd)?;
-        let mut reply = Vec::with_capacity(MAX_MESSAGE);
-        loop {
-            match rustix::net::recv(connection.fd(), spare_capacity(&mut reply), RecvFlags::empty()) {
-                Ok(_) => break,
-                Err(Errno::INTR) if !waits => {}
-                // The reply may still come: the connection is not used again.
-                Err(error) => return Err(error),
+        // After an error the reply may still come: the connection is not used again.
+        let reply = connection.reply(waits)?;
+        self.put_back(connection);
+        reply
+    }
+
+    /// Closes a socket by `close`, and waits up to `time` until what was written to it is acknowledged: SO_LINGER. What goes
+    /// wrong while it waits is nobody's concern any more.
+    pub fn close_lingering<T>(&self, which: Which, time: Duration, close: impl FnOnce() -> T) -> T {
+        let held = self.send(Request::Hold(which), None);
+        let held = held.and_then(|connection| connection.reply(false)?.map(|_| connection));
+        let closed = close();
+        if let Ok(connection) = held {
+            let message = self.message(Request::Linger(which, time));
+            if send(connection.fd(), &message, None).and_then(|()| connection.reply(true)).is_ok() {
+                self.put_back(connection);
             }
         }
-        let reply = decode(&reply).ok_or(Errno::NETDOWN)?;
-        self.put_back(connection);
-        match reply {
-            Reply::Failed(errno) => Err(Errno::from_raw_os_error(errno)),
-            reply => Ok(reply),
-        }
+        closed
     }
 
     /// Tells the node something that has no reply, with a descriptor.
@@ -155,7 +159,7 @@ impl Client {
     }
 
     fn send(&self, request: Request, fd: Option<BorrowedFd<'_>>) -> Result<Connection, Errno> {
-        let message = encode(&Message { version: VERSION, token: self.token, request });
+        let message = self.message(request);
         let mut connection = self.idle().map_or_else(|| self.connect(), Ok)?;
         loop {
             match send(connection.fd(), &message, fd) {
@@ -171,6 +175,10 @@ impl Client {
                 Err(_) => return Err(Errno::NETDOWN),
             }
         }
+    }
+
+    fn message(&self, request: Request) -> Vec<u8> {
+        encode(&Message { version: VERSION, token: self.token, request })
     }
 
     fn idle(&self) -> Option<Connection> {
@@ -204,6 +212,25 @@ impl Client {
 impl Connection {
     fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_ref().expect("only `is_usable` takes it").as_fd()
+    }
+
+    /// Waits for the reply to what was sent. A signal handler ends only what `waits` for somebody else than the node.
+    ///
+    /// # Errors
+    /// Those of recv(2), and ENETDOWN. Within, what the node answers.
+    fn reply(&self, waits: bool) -> Result<Result<Reply, Errno>, Errno> {
+        let mut reply = Vec::with_capacity(MAX_MESSAGE);
+        loop {
+            match rustix::net::recv(self.fd(), spare_capacity(&mut reply), RecvFlags::empty()) {
+                Ok(_) => break,
+                Err(Errno::INTR) if !waits => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(match decode(&reply).ok_or(Errno::NETDOWN)? {
+            Reply::Failed(errno) => Err(Errno::from_raw_os_error(errno)),
+            reply => Ok(reply),
+        })
     }
 
     /// Whether it is still what it was: programs close descriptors that they do not know, and children have their

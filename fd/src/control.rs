@@ -99,6 +99,12 @@ pub enum Request {
     TakeError(Which),
     /// MSG_ERRQUEUE.
     TakeReport(Which),
+    /// The socket is about to be closed by somebody who wants to wait. The next request of this connection is
+    /// [`Linger`](Request::Linger).
+    Hold(Which),
+    /// close(2) with SO_LINGER, after the descriptor was closed: the reply comes when everything is acknowledged, the time
+    /// is over, or others turn out to have the socket open.
+    Linger(Which, Duration),
     /// The addresses that are the overlay's.
     Routes,
     /// The addresses of a member.

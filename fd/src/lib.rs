@@ -33,3 +33,4 @@ pub use rustix::io::Errno;
 pub use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
 pub use socket::{BUFFER, Socket, enlarge, name_of, open};
 pub use sys::{Credentials, peer_credentials};
+pub use whole::ALWAYS_WHOLE;

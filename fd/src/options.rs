@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt;
 
 use crate::control::{Reply, Request};
+use crate::name::Kind;
 use crate::socket::Socket;
 
 impl Socket<'_> {
@@ -47,6 +48,12 @@ impl Socket<'_> {
             Reply::Option(value) => Ok(value),
             _ => Err(Errno::PROTO),
         }
+    }
+
+    /// How long closing waits: SO_LINGER with a time, as [`set_option`](Self::set_option) has noted it.
+    pub fn linger(&self) -> Option<Duration> {
+        let linger = sockopt::socket_linger(self.fd()).ok().flatten();
+        linger.filter(|time| !time.is_zero() && self.kind() == Kind::Stream)
     }
 
     /// Whether datagrams may have to go whole or not at all, as [`set_option`](Self::set_option) has noted it. The note

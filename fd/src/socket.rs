@@ -158,6 +158,10 @@ impl<'fd> Socket<'fd> {
             match from.and_then(name_of).filter(|_| client.is_node(fd.as_fd())) {
                 Some(Name::Accepted(_, accepted)) => {
                     enlarge(fd.as_fd());
+                    // As with TCP: what the listener has its connections have.
+                    if let Ok(Some(linger)) = sockopt::socket_linger(self.fd) {
+                        sockopt::set_socket_linger(&fd, Some(linger))?;
+                    }
                     return Ok((fd, accepted.peer));
                 }
                 Some(Name::Passed(_, passed)) => {

@@ -8,7 +8,7 @@ use crate::name::SocketId;
 
 /// What every network takes whole, bytes of payload: 1,200 bytes of a datagram of the overlay, less its own header, tag and
 /// the longest IP and UDP headers.
-pub(crate) const ALWAYS_WHOLE: usize = 1200 - 28 - 48;
+pub const ALWAYS_WHOLE: usize = 1200 - 28 - 48;
 
 /// How long an answer is good for. A path that gets narrower meanwhile costs datagrams, as on any network.
 const GOOD_FOR: Duration = Duration::from_secs(1);

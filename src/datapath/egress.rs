@@ -15,7 +15,7 @@ use super::{Datapath, Route, Transmit, ecn};
 /// Largest IP packet, and so largest super-segment.
 const MAX_PACKET: usize = 65535;
 /// Largest batch of datagrams that one UDP GSO call takes: an IPv4 packet's UDP payload.
-const MAX_BATCH: usize = 65507;
+pub(super) const MAX_BATCH: usize = 65507;
 /// IPv6 and TCP header; IPv4's is 20 shorter, which is left unused so that both families share one arithmetic.
 const TCP_HEADERS: usize = 60;
 /// A flow may always have this many bytes in flight, however many other flows its peer's limit is shared with.
@@ -286,7 +286,7 @@ impl Datapath {
         self.sink.send(&Transmit { socket, remote, contents, segment_size, ecn });
     }
 
-    fn note_sent(&self, now: Instant, session: &Arc<Session>, batch: &mut Batch) {
+    pub(super) fn note_sent(&self, now: Instant, session: &Arc<Session>, batch: &mut Batch) {
         if session.note_sent(now) {
             self.with_control(now, batch, |endpoint| endpoint.session_attention(now, session, None));
         }

@@ -25,6 +25,7 @@ mod membership;
 mod multicast;
 mod route;
 mod socket;
+mod train;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
@@ -38,6 +39,7 @@ pub use counters::DatapathCounters;
 pub use ingress::Ingress;
 pub(crate) use route::Route;
 pub use socket::SocketState;
+pub(crate) use train::Train;
 
 use control::Subscribers;
 use membership::Repeats;

@@ -1,4 +1,4 @@
-//! Sockets of the kernel's that receive for an overlay socket as well: a listener of both networks is one descriptor of the
+//! Sockets of the kernel's that receive for an overlay socket as well: a socket of both networks is one descriptor of the
 //! application's. Connections of the machine's own network are accepted here and passed to it as descriptors, so that they
 //! are the kernel's from then on.
 
@@ -6,19 +6,21 @@ use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peersock_fd::{Errno, Kind, Name, Passed, SendFlags, SocketId, address};
 use rustix::event::epoll::EventFlags;
 use rustix::fs::OFlags;
 use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SocketFlags, SocketType, sockopt,
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SocketFlags, SocketType, ipproto, sockopt,
 };
 
 use super::listening::{LAST_RETRY, Listening};
 use super::ready::Key;
 use super::server::{Entry, News, State, unix};
 use super::sockets::Phase;
+use super::transport::{Both, Transport};
 
 /// Connections that are accepted before others have their turn.
 const ROUNDS: usize = 64;
@@ -100,6 +102,9 @@ impl State {
         fd: Option<OwnedFd>,
     ) -> Result<(), Errno> {
         let fd = fd.ok_or(Errno::BADF)?;
+        if let Some(Phase::Datagrams(key)) = self.opened.get(&socket.id).map(|opened| opened.phase) {
+            return self.put_datagrams_alongside(key, socket, fd);
+        }
         let Some(Phase::Listening(key)) = self.opened.get(&socket.id).map(|opened| opened.phase) else {
             return Err(Errno::INVAL);
         };
@@ -112,6 +117,31 @@ impl State {
         self.watch(fd.as_fd(), key, EVENTS).map_err(|_| Errno::NOMEM)?;
         let Some(Entry::Listening(listening)) = self.entry_mut(key) else { return Err(Errno::INVAL) };
         listening.alongside = Some(Alongside { fd, is_ready: true, left: 0 });
+        self.handle(key, News::default());
+        Ok(())
+    }
+
+    /// Has a UDP socket receive from both networks, and send to both.
+    fn put_datagrams_alongside(
+        &mut self,
+        key: Key,
+        socket: peersock_fd::Opened,
+        fd: OwnedFd,
+    ) -> Result<(), Errno> {
+        let is_udp = matches!(sockopt::socket_domain(&fd)?, AddressFamily::INET | AddressFamily::INET6)
+            && sockopt::socket_protocol(&fd)? == Some(ipproto::UDP);
+        if socket.kind != Kind::Datagram || !is_udp {
+            return Err(Errno::INVAL);
+        }
+        let node = self.node.upgrade().ok_or(Errno::NETDOWN)?;
+        let fd = Arc::new(fd);
+        let opened = self.opened.get_mut(&socket.id).ok_or(Errno::INVAL)?;
+        let overlay = opened.transport.clone().ok_or(Errno::INVAL)?;
+        let both: Arc<dyn Transport> = Arc::new(Both::new(&node, overlay, Arc::clone(&fd))?);
+        opened.transport = Some(Arc::clone(&both));
+        let Some(Entry::Datagrams(datagrams)) = self.entry_mut(key) else { return Err(Errno::INVAL) };
+        datagrams.transport = both;
+        self.watch(fd.as_fd(), key, EVENTS).map_err(|_| Errno::NOMEM)?;
         self.handle(key, News::default());
         Ok(())
     }

@@ -35,7 +35,7 @@ pub(super) const LONGEST: usize = 65535;
 /// A datagram socket that receives.
 pub(super) struct Datagrams {
     pub(super) socket: peersock_fd::Opened,
-    transport: Arc<dyn Transport>,
+    pub(super) transport: Arc<dyn Transport>,
     waker: Waker,
     entry: Arc<ready::Entry>,
     /// The node's ends, by what their names say.
@@ -199,6 +199,8 @@ impl State {
         if buf.len() < LONGEST {
             buf.resize(LONGEST, 0);
         }
+        // The first leaves at once: mostly it is the only one.
+        let mut train = std::mem::take(&mut self.train);
         for round in 0.. {
             if round == ROUNDS {
                 self.set_timer(Instant::now(), key);
@@ -209,7 +211,8 @@ impl State {
                 Ok(length) if length.is_none_or(|length| length > LONGEST) => {}
                 Ok(length) => {
                     let length = length.unwrap_or(0);
-                    if let Err(error) = transport.send(target, &buf[..length], &options) {
+                    let others = (round > 0).then_some(&mut train);
+                    if let Err(error) = transport.send(target, &buf[..length], &options, others) {
                         tracing::trace!(%error, "a datagram was not sent");
                         if error == Error::MessageSize && self.too_long.last() != Some(&(owner, place.0)) {
                             self.too_long.push((owner, place.0));
@@ -220,6 +223,12 @@ impl State {
                 Err(_) => break,
             }
         }
+        if !train.is_empty()
+            && let Some(node) = self.node.upgrade()
+        {
+            node.driver.datapath.depart_and_settle(Instant::now(), &mut train);
+        }
+        self.train = train;
         if self.buf.is_empty() {
             self.buf = buf;
         }

@@ -36,6 +36,8 @@ pub(super) struct Listening {
     waiting: VecDeque<Waiting>,
     /// The kernel's socket that listens, too.
     pub(super) alongside: Option<Alongside>,
+    /// Whose turn it is.
+    kernel_first: bool,
     retry: Option<(Instant, Duration)>,
     sweep: Instant,
 }
@@ -101,6 +103,7 @@ impl State {
                 entry,
                 waiting: VecDeque::new(),
                 alongside: None,
+                kernel_first: false,
                 retry: None,
                 sweep,
             };
@@ -131,10 +134,7 @@ impl State {
             self.set_timer(listening.sweep, key);
         }
         loop {
-            let next = listening.waiting.pop_front();
-            let next = next.or_else(|| self.accept_next(&listening).map(Waiting::Overlay));
-            let next = next.or_else(|| self.accept_alongside(key, &mut listening).map(Waiting::Kernel));
-            let delivered = match next {
+            let delivered = match self.next_waiting(key, &mut listening) {
                 None => return Some(listening),
                 Some(Waiting::Overlay(connection)) => self
                     .deliver(&listening, connection)
@@ -169,6 +169,23 @@ impl State {
                 }
             }
         }
+    }
+
+    /// The next connection of either network, in turn.
+    fn next_waiting(&mut self, key: Key, listening: &mut Listening) -> Option<Waiting> {
+        if let Some(waiting) = listening.waiting.pop_front() {
+            return Some(waiting);
+        }
+        listening.kernel_first = !listening.kernel_first;
+        if listening.kernel_first
+            && let Some(incoming) = self.accept_alongside(key, listening)
+        {
+            return Some(Waiting::Kernel(incoming));
+        }
+        if let Some(connection) = self.accept_next(listening) {
+            return Some(Waiting::Overlay(connection));
+        }
+        self.accept_alongside(key, listening).map(Waiting::Kernel)
     }
 
     /// The next connection of the stack's queue.

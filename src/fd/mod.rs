@@ -12,6 +12,7 @@ mod datagram;
 mod details;
 mod ends;
 mod host;
+mod lingering;
 mod listening;
 mod options;
 mod path_mtu;

@@ -17,11 +17,13 @@ use super::app_end;
 use super::connecting::Connecting;
 use super::datagram::Datagrams;
 use super::ends::End;
+use super::lingering::Lingering;
 use super::listening::Listening;
 use super::ready::{Key, ReadyQueue};
 use super::requests::Control;
 use super::sockets::Opened;
 use super::stream::{Outcome, Stream};
+use crate::datapath::Train;
 use crate::driver::{Attached, Poller};
 use crate::node::Inner;
 
@@ -70,6 +72,9 @@ pub(super) struct State {
     /// Given up for a moment when descriptors run out, see [`State::turn_away`].
     spare: Option<OwnedFd>,
     draining: bool,
+    /// Room for datagrams that leave together.
+    pub(super) train: Train,
+    pub(super) lingering: Lingering,
     /// Datagram sockets and where they have sent what was too long for its path.
     pub(super) too_long: Vec<(Key, SocketAddr)>,
     /// Connections that applications have made to the control socket.
@@ -148,6 +153,8 @@ impl Server {
             keys: Vec::new(),
             spare: spare(),
             draining: false,
+            train: Train::default(),
+            lingering: Lingering::default(),
             too_long: Vec::new(),
             contacts: 0,
         };
@@ -240,6 +247,7 @@ impl Attached for Server {
         state.fire_timers(Instant::now());
         state.take_ready();
         state.tell_path_mtus();
+        state.check_lingering();
         if state.draining && !state.has_streams() {
             self.drained.notify_all();
         }

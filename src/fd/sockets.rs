@@ -159,10 +159,15 @@ impl State {
         }
     }
 
-    /// Has those on IPv4's wildcard leave IPv6 to a socket of that family. True if there were any.
-    fn give_way(&mut self, socket: peersock_fd::Opened, port: u16) -> bool {
+    /// Has those on IPv4's wildcard leave IPv6 to a socket of that family, unless it wants IPv4 as well and would fail all
+    /// the same. True if there were any.
+    fn give_way(&mut self, socket: peersock_fd::Opened, local: SocketAddr) -> bool {
+        let (ip, port) = (local.ip().to_canonical(), local.port());
+        if ip.is_ipv4() || (ip.is_unspecified() && !self.socket(socket).options.v6_only) {
+            return false;
+        }
         let mut any = false;
-        for opened in self.opened.values_mut().filter(|_| socket.family == Family::V6) {
+        for opened in self.opened.values_mut() {
             if (opened.socket.family, opened.socket.kind) != (Family::V4, socket.kind) {
                 continue;
             }
@@ -179,15 +184,13 @@ impl State {
     fn bind_once(&mut self, socket: peersock_fd::Opened, local: SocketAddr) -> Result<(), Errno> {
         if socket.kind != peersock_fd::Kind::Stream {
             return match self.bind_datagrams(socket, local) {
-                Err(Errno::ADDRINUSE) if self.give_way(socket, local.port()) => {
-                    self.bind_datagrams(socket, local)
-                }
+                Err(Errno::ADDRINUSE) if self.give_way(socket, local) => self.bind_datagrams(socket, local),
                 result => result,
             };
         }
         let node = self.node.upgrade().ok_or(Errno::NETDOWN)?;
         match self.socket(socket).bind(&node, local) {
-            Err(Errno::ADDRINUSE) if self.give_way(socket, local.port()) => {
+            Err(Errno::ADDRINUSE) if self.give_way(socket, local) => {
                 self.socket(socket).bind(&node, local)?;
             }
             result => result?,

@@ -42,10 +42,10 @@ impl Served {
     /// Two in a static network, where they have IPv4 addresses as well: 10.7.0.1 and 10.7.0.2.
     pub(crate) fn pair_with_ipv4() -> (Served, Served) {
         let seeds = [[1; 32], [2; 32]];
-        let ports = [(); 2].map(|()| {
-            let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
-            socket.local_addr().expect("it is bound").port()
-        });
+        // Both at the same time, so that they are two.
+        let sockets = [(); 2].map(|()| std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port"));
+        let ports = sockets.each_ref().map(|socket| socket.local_addr().expect("it is bound").port());
+        drop(sockets);
         let members: Vec<String> = (0..2)
             .map(|at| {
                 let key = Identity::from_seed(&seeds[at]).public().to_string();

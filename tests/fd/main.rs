@@ -9,6 +9,7 @@ mod datagram;
 mod host;
 mod icmp;
 mod limits;
+mod linger;
 mod listen;
 mod multicast;
 mod options;

@@ -60,7 +60,7 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "only")]
     no_filter: bool,
 
-    /// Where listeners without an address are reached: overlay, kernel (the machine's own network), or both; or
+    /// Where sockets that are bound to no address are reached: overlay, kernel (the machine's own network), or both; or
     /// PORT=overlay, PORT=kernel, PORT=both
     #[arg(long, value_name = "WHERE", value_parser = parse_bind)]
     bind: Vec<String>,

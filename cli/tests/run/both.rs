@@ -175,3 +175,100 @@ fn both_networks_and_only_one_contradict_each_other() {
             .failure(2, &["--only", "--bind both"]);
     }
 }
+
+#[test]
+fn a_udp_server_answers_both_networks() {
+    let test = "a_udp_server_answers_both_networks";
+    let Some(lab) = Lab::with(test, &["python3", "socat"]) else { return };
+    let port = free_port();
+    let own = lab.write(
+        "server.py",
+        "import os, socket
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+s.bind(('::', 0))
+with open('port.new', 'w') as f:
+    f.write(str(s.getsockname()[1]))
+os.rename('port.new', 'port')
+while True:
+    data, sender = s.recvfrom(2000)
+    s.sendto(data.upper() + sender[0].encode(), sender)
+",
+    );
+    let _own = Running::start(lab.command("alpha", &["--bind", "both"], &["python3", &own]));
+    let udp = format!("udp4-recvfrom:{port},fork,reuseaddr");
+    let program = ["socat", &udp, "exec:tr a-z A-Z"];
+    let _socat = Running::start(lab.command("gamma", &["--bind", &format!("{port}=both")], &program));
+    let ask = lab.write(
+        "ask.py",
+        "import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(0.5)
+for n in range(100):
+    s.sendto(b'hello', (sys.argv[1], int(sys.argv[2])))
+    try:
+        print(s.recv(100).decode())
+        break
+    except (TimeoutError, ConnectionRefusedError):
+        pass
+",
+    );
+    let near =
+        format!("try test -e port; python3 {ask} 127.0.0.1 $(cat port); python3 {ask} 127.0.0.1 {port}");
+    assert_eq!(outside(&lab, &near), "HELLO::ffff:127.0.0.1\nHELLO\n");
+    let far = format!("python3 {ask} {ALPHA} $(cat port); python3 {ask} gamma {port}");
+    assert_eq!(lab.bash("beta", &far).text(), "HELLO::ffff:10.77.0.2\nHELLO\n");
+}
+
+#[test]
+fn connections_of_the_systems_take_no_descriptors_of_the_launchers() {
+    let test = "connections_of_the_systems_take_no_descriptors_of_the_launchers";
+    let Some(lab) = Lab::with(test, &["python3", "prlimit"]) else { return };
+    let server = lab.write(
+        "server.py",
+        "import os, resource, socket, time
+resource.setrlimit(resource.RLIMIT_NOFILE, (1000, 1000))
+s = socket.socket()
+s.listen(1000)
+with open('port.new', 'w') as f:
+    f.write(str(s.getsockname()[1]))
+os.rename('port.new', 'port')
+while not os.path.exists('go'):
+    time.sleep(0.05)
+connections = [s.accept()[0] for _ in range(150)]
+for c in connections:
+    c.sendall(b'x')
+print(len(connections))
+",
+    );
+    let client = lab.write(
+        "client.py",
+        "import socket, threading
+port = int(open('port').read())
+said = []
+def one(n):
+    s = socket.create_connection(('127.0.0.1', port), timeout=100)
+    if n == 100:
+        open('go', 'w').close()
+    said.append(s.recv(1))
+threads = [threading.Thread(target=one, args=[n]) for n in range(150)]
+for t in threads:
+    t.start()
+for t in threads:
+    t.join()
+print(said.count(b'x'))
+",
+    );
+    let inner = lab.command("alpha", &["--bind", "both"], &["python3", &server]);
+    let mut limited = Command::new("prlimit");
+    limited.arg("--nofile=40:1000").arg(inner.get_program()).args(inner.get_args());
+    for (name, value) in inner.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    limited.current_dir(lab.folder());
+    let server = Running::start(limited);
+    assert_eq!(outside(&lab, &format!("try test -e port; python3 {client}")), "150\n");
+    assert_eq!(server.finish().success().text(), "150\n");
+}

@@ -16,7 +16,7 @@ pub enum Side {
     Overlay,
     /// The kernel's.
     Kernel,
-    /// What listens on it does so on both, by one descriptor.
+    /// TCP that listens and UDP are on both, by one descriptor.
     Both,
     /// Nowhere: it is refused.
     Nowhere(Errno),

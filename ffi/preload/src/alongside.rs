@@ -1,17 +1,18 @@
-//! Listeners of both networks: the program's descriptor becomes the overlay's, and the kernel's socket goes to the node,
-//! which passes the connections that come to it.
+//! Sockets of both networks: the program's descriptor becomes the overlay's, and the kernel's socket goes to the node, which
+//! passes the connections or the datagrams that come to it.
 //!
-//! Until a program listens its socket is the kernel's, so that it may still connect to wherever it likes.
+//! Until a program listens its TCP socket is the kernel's, so that it may still connect to wherever it likes.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use libc::{c_int, sockaddr, socklen_t};
 use peersock_bsd::kernel::borrow;
-use peersock_bsd::{Errno, Rules, Socket, counterpart, kernel, replace};
+use peersock_bsd::{Errno, Rules, Socket, kernel, replace};
 use peersock_fd::{Client, Request};
 use rustix::io::Result;
 
+use crate::convert::counterpart;
 use crate::epoll;
 
 /// Ports that are tried for a socket that wants one that is free on both networks.
@@ -39,10 +40,18 @@ pub(crate) unsafe fn bind(
     }
 }
 
+/// bind(2) of a UDP socket.
+pub(crate) fn bind_datagrams(rules: &Rules, fd: RawFd, local: SocketAddr) -> Result<c_int> {
+    let new = bind_counterpart(&rules.client, fd, local)?;
+    ask(&rules.client, &Request::Alongside(socket(&new)?.opened()), borrow(fd))?;
+    replace(fd, &new, epoll::take)?;
+    Ok(0)
+}
+
 /// listen(2) of a socket of the kernel's that is bound to `local`, or to no port yet.
 pub(crate) fn listen(rules: &Rules, fd: RawFd, local: SocketAddr, backlog: c_int) -> Result<c_int> {
     let new = if local.port() == 0 {
-        choose_port(&rules.client, fd, local)?
+        bind_counterpart(&rules.client, fd, local)?
     } else {
         let new = counterpart(&rules.client, fd)?;
         socket(&new)?.bind(local)?;
@@ -57,8 +66,8 @@ pub(crate) fn listen(rules: &Rules, fd: RawFd, local: SocketAddr, backlog: c_int
     Ok(0)
 }
 
-/// Binds the kernel's socket and one of the overlay to the same port.
-fn choose_port(client: &Client, fd: RawFd, local: SocketAddr) -> Result<OwnedFd> {
+/// Binds the kernel's socket and a new one of the overlay to the same port.
+fn bind_counterpart(client: &Client, fd: RawFd, local: SocketAddr) -> Result<OwnedFd> {
     let mut tries = TRIES;
     loop {
         let new = counterpart(client, fd)?;
@@ -66,7 +75,11 @@ fn choose_port(client: &Client, fd: RawFd, local: SocketAddr) -> Result<OwnedFd>
         let chosen = SocketAddr::new(local.ip(), socket(&new)?.local_addr()?.port());
         match bind_kernels(fd, chosen) {
             Ok(()) => return Ok(new),
-            Err(Errno::ADDRINUSE) if tries > 1 => tries -= 1,
+            Err(Errno::ADDRINUSE) if tries > 1 => {
+                // It may be that of a socket that is closed, and that the node still has.
+                ask(client, &Request::Vacate(chosen.port()), None)?;
+                tries = if local.port() == 0 { tries - 1 } else { 1 };
+            }
             Err(error) => return Err(error),
         }
     }

@@ -205,7 +205,7 @@ impl Options {
             traffic_class: side.wants_class.then_some(arrived.traffic_class.0),
             path_mtu: None,
         };
-        (!details.is_empty()).then_some(details)
+        (!details.is_empty() && arrived.is_overlays()).then_some(details)
     }
 
     /// IPV6_PKTINFO, for a datagram to `remote`: an address of the other family is none to it.

@@ -119,7 +119,7 @@ pub(super) const TABLE: &[Row] = {
         row("SO_REUSEADDR", SOL_SOCKET, libc::SO_REUSEADDR, "tuir", Both, "streams: a port with connections in TIME-WAIT can be bound. Datagrams: sockets that all have it share an address, the youngest gets what comes, and each member its copy of what goes to a group"),
         row("SO_REUSEPORT", SOL_SOCKET, libc::SO_REUSEPORT, "tuir", Both, "sockets that all have it share a port, and each gets its share of the connections or datagrams, by the other end's address"),
         row("SO_KEEPALIVE", SOL_SOCKET, libc::SO_KEEPALIVE, "t", Both, "a silent peer is probed"),
-        row("SO_LINGER", SOL_SOCKET, libc::SO_LINGER, "tuir", Both, "streams: with 0 seconds closing resets the connection; with more it does not wait, the node delivers what was written. Others: kept"),
+        row("SO_LINGER", SOL_SOCKET, libc::SO_LINGER, "tuir", Both, "streams: with 0 seconds closing resets the connection; with more `peersock_close`, and `close` under `peersock run`, wait until what was written is acknowledged. Others: kept"),
         row("SO_RCVBUF", SOL_SOCKET, libc::SO_RCVBUF, "tuir", Both, "streams: the queue of connections made from then on. Others: the queue, from now on. As in Linux twice what was asked for"),
         row("SO_SNDBUF", SOL_SOCKET, libc::SO_SNDBUF, "tuir", Both, "streams: the queue of connections made from then on. Others: kept, for datagrams leave at once. As in Linux twice what was asked for"),
         row("SO_BROADCAST", SOL_SOCKET, libc::SO_BROADCAST, "tuir", Both, "kept; networks have no broadcast addresses, so sending to one fails with ENETUNREACH"),

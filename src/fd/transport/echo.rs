@@ -11,6 +11,7 @@ use peersock_fd::Report;
 use peersock_stack::{Error, IcmpSocket, InterfaceId, SendOptions};
 
 use super::{Arrived, Transport, follow, reachable, report};
+use crate::datapath::Train;
 use crate::fd::options::{GroupChange, Options};
 use crate::fd::sockets::bind_aliased;
 use crate::node::Inner;
@@ -144,7 +145,13 @@ impl Transport for Echo {
         socket.check_length(&route, length.saturating_sub(HEADER), options, mtu)
     }
 
-    fn send(&self, remote: SocketAddr, data: &[u8], options: &SendOptions) -> Result<(), Error> {
+    fn send(
+        &self,
+        remote: SocketAddr,
+        data: &[u8],
+        options: &SendOptions,
+        _: Option<&mut Train>,
+    ) -> Result<(), Error> {
         // As Linux's ping_supported: nothing but echo requests.
         let (header, payload) = data.split_at_checked(HEADER).ok_or(Error::InvalidInput)?;
         if header[0] != self.types()[0] || header[1] != 0 {

@@ -1,5 +1,6 @@
 //! What datagram sockets of applications stand for: UDP, ICMP echo and raw sockets of the stack, all alike.
 
+mod both;
 mod echo;
 mod raw;
 mod udp;
@@ -12,8 +13,11 @@ use std::time::Instant;
 use peersock_fd::{Errno, Kind, PacketInfo, Report};
 use peersock_stack::{Error, ErrorReport, InterfaceId, IpOptions, Received, SendOptions, TrafficClass};
 
+pub(super) use both::Both;
+
 use super::options::{GroupChange, Options};
 use super::sockets::errno;
+use crate::datapath::Train;
 use crate::node::Inner;
 
 /// One socket of an application, as the stack has it. Dropping it closes it.
@@ -35,8 +39,14 @@ pub(super) trait Transport: Send + Sync {
     /// What an earlier datagram has run into, and [`Error::MessageSize`].
     fn check_length(&self, remote: SocketAddr, length: usize, options: &SendOptions) -> Result<(), Error>;
 
-    /// Sends one datagram.
-    fn send(&self, remote: SocketAddr, data: &[u8], options: &SendOptions) -> Result<(), Error>;
+    /// Sends one datagram, which may wait in a train.
+    fn send(
+        &self,
+        remote: SocketAddr,
+        data: &[u8],
+        options: &SendOptions,
+        train: Option<&mut Train>,
+    ) -> Result<(), Error>;
 
     /// Takes the oldest datagram. One that `buf` does not hold is cut.
     ///
@@ -82,6 +92,14 @@ pub(super) struct Arrived {
 }
 
 impl Arrived {
+    /// The interface of what comes from the machine's own network, of which nothing else is known.
+    const OUTSIDE: InterfaceId = InterfaceId(0);
+
+    /// It has come over the overlay: its header is known.
+    pub(super) fn is_overlays(&self) -> bool {
+        self.interface != Self::OUTSIDE
+    }
+
     /// What has come from `remote`, as the application names it.
     fn new(received: &Received, remote: SocketAddr) -> Self {
         Self {

@@ -9,6 +9,7 @@ use peersock_fd::Report;
 use peersock_stack::{Error, InterfaceId, RawOptions, RawSocket, SendOptions};
 
 use super::{Arrived, MAX_QUOTED, Transport, reachable, report};
+use crate::datapath::Train;
 use crate::fd::options::{GroupChange, Options};
 use crate::node::Inner;
 use crate::socket::{Waited, interface_within};
@@ -63,7 +64,13 @@ impl Transport for Raw {
         self.socket.check_length(&route, length, options, mtu)
     }
 
-    fn send(&self, remote: SocketAddr, data: &[u8], options: &SendOptions) -> Result<(), Error> {
+    fn send(
+        &self,
+        remote: SocketAddr,
+        data: &[u8],
+        options: &SendOptions,
+        _: Option<&mut Train>,
+    ) -> Result<(), Error> {
         self.node.driver.datapath.send_raw(Instant::now(), &self.socket, Some(remote.ip()), data, options)
     }
 

@@ -11,6 +11,7 @@ use peersock_fd::Report;
 use peersock_stack::{Error, InterfaceId, SendOptions, UdpSocket};
 
 use super::{Arrived, MAX_QUOTED, Transport, follow, reachable, report};
+use crate::datapath::Train;
 use crate::fd::options::{GroupChange, Options};
 use crate::fd::sockets::{bind_aliased, bind_families};
 use crate::node::Inner;
@@ -101,11 +102,17 @@ impl Transport for Udp {
         socket.check_length(&route, length, options, mtu)
     }
 
-    fn send(&self, remote: SocketAddr, data: &[u8], options: &SendOptions) -> Result<(), Error> {
+    fn send(
+        &self,
+        remote: SocketAddr,
+        data: &[u8],
+        options: &SendOptions,
+        train: Option<&mut Train>,
+    ) -> Result<(), Error> {
         let socket = &self.sockets[self.socket_for(remote.ip())?];
         let connected = socket.peer() == Some(remote);
         let remote = if connected { None } else { Some(remote) };
-        self.node.driver.datapath.send_udp_with(Instant::now(), socket, remote, data, options)
+        self.node.driver.datapath.send_udp_with(Instant::now(), socket, remote, data, options, train)
     }
 
     fn receive(&self, buf: &mut [u8]) -> Result<Arrived, Error> {
