@@ -178,7 +178,7 @@ def streams(socket: ModuleType, address: str, port: int, secs: float) -> dict[st
     return asyncio.run(main())
 
 
-def calls(connect: Callable[[], kernel.socket], secs: float) -> dict[str, float]:
+def calls(connect: Callable[[], kernel.socket]) -> dict[str, float]:
     """What the class costs for each call: the same calls by the kernel's class on the same descriptor, in
     turn."""
     figures: dict[str, float] = {}
@@ -193,6 +193,27 @@ def calls(connect: Callable[[], kernel.socket], secs: float) -> dict[str, float]
         figures[f"{name}_plain_us"] = statistics.median(times[plain]) / BURST * 1e6
         figures[f"{name}_overhead_us"] = figures[f"{name}_us"] - figures[f"{name}_plain_us"]
     return figures
+
+
+def passed(socket: ModuleType) -> dict[str, float]:
+    """What the class costs where a socket stays the kernel's, and each datagram's address has to be looked at."""
+    with kernel.socket(kernel.AF_INET6, kernel.SOCK_DGRAM) as receiver:
+        receiver.bind(("::1", 0))
+        to = receiver.getsockname()
+        times: dict[Any, list[float]] = {}
+        for module in (socket, kernel):
+            with module.socket(kernel.AF_INET6, kernel.SOCK_DGRAM) as sock:
+                times[module] = [send_datagrams(sock, to) for _ in range(BURSTS)]
+    cost = {module: statistics.median(spent) / BURST * 1e6 for module, spent in times.items()}
+    return {"sendto_kernels_overhead_us": cost[socket] - cost[kernel]}
+
+
+def send_datagrams(sock: kernel.socket, to: tuple[Any, ...]) -> float:
+    sendto = sock.sendto
+    start = time.perf_counter()
+    for _ in range(BURST):
+        sendto(b"x", to)
+    return time.perf_counter() - start
 
 
 def receive_bytes(control: kernel.socket, sock: kernel.socket) -> float:
@@ -225,7 +246,9 @@ def client(socket: ModuleType, options: argparse.Namespace) -> dict[str, float]:
 
     if options.case == "streams":
         return streams(socket, options.address, options.port, options.secs)
-    return {"bulk": bulk, "ping-pong": ping_pong, "calls": calls}[options.case](connect, options.secs)
+    if options.case == "calls":
+        return calls(connect) | passed(socket)
+    return {"bulk": bulk, "ping-pong": ping_pong}[options.case](connect, options.secs)
 
 
 def main() -> None:
