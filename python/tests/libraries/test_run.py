@@ -61,10 +61,9 @@ def test_grpc_on_both_sides(lab: Lab) -> None:
     lab.check(lab.under_run("client", sys.executable, str(PROGRAMS / "rpc.py"), "client", address, port))
 
 
-def test_uvicorn_with_uvloop(lab: Lab) -> None:
+@pytest.mark.parametrize(("library", "client"), [("uvicorn_uvloop", "aiohttp"), ("gevent", "httpx")])
+def test_servers_with_loops_of_their_own(lab: Lab, library: str, client: str) -> None:
     address = lab.address("server")
     program = str(PROGRAMS / "http_server.py")
-    server = lab.start(lab.under_run("server", sys.executable, program, "uvicorn_uvloop"))
-    url = f"http://[{address}]:{server.port()}"
-    lab.client("http_client.py", "httpx", url)
-    lab.client("http_client.py", "aiohttp", url)
+    server = lab.start(lab.under_run("server", sys.executable, program, library))
+    lab.client("http_client.py", client, f"http://[{address}]:{server.port()}")

@@ -102,6 +102,16 @@ def uvicorn_uvloop() -> None:
     uvicorn("uvloop")
 
 
+def gevent() -> None:
+    from gevent.pywsgi import WSGIServer
+    from wsgi_app import app
+
+    server = WSGIServer(("::", 0), app, log=None)
+    server.start()
+    ready(server.socket)
+    server.serve_forever()
+
+
 def socketserver_streams() -> None:
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
