@@ -2,9 +2,11 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
@@ -15,8 +17,9 @@ use rustix::net::{
 use rustix::process::Pid;
 
 use crate::control::{MAX_MESSAGE, Message, Reply, Request, Token, VERSION, decode, encode};
-use crate::name::{Name, NodeTag};
+use crate::name::{Name, NodeTag, SocketId};
 use crate::sys::peer_credentials;
+use crate::whole::Whole;
 
 /// Own descriptors get numbers from here on, so that programs find the low ones where they expect them.
 const LOWEST: i32 = 400;
@@ -34,6 +37,7 @@ pub struct Client {
     /// The process of the node; 0 until it was asked something.
     pid: AtomicI32,
     idle: Mutex<Vec<Connection>>,
+    whole: Mutex<Whole>,
 }
 
 /// A connection to the control socket, and whose it is.
@@ -47,7 +51,13 @@ struct Connection {
 impl Client {
     /// The client of a node, with the token that the node gave to this process.
     pub fn new(tag: NodeTag, token: Token) -> Arc<Self> {
-        let client = Arc::new(Self { tag, token, pid: AtomicI32::new(0), idle: Mutex::new(Vec::new()) });
+        let client = Arc::new(Self {
+            tag,
+            token,
+            pid: AtomicI32::new(0),
+            idle: Mutex::default(),
+            whole: Mutex::default(),
+        });
         // A child that was forked while another thread held the lock does without.
         if let Ok(mut known) = KNOWN.try_lock() {
             known.retain(|known| known.tag != tag);
@@ -117,6 +127,23 @@ impl Client {
             }
         }
         pid == self.pid.load(Ordering::Relaxed)
+    }
+
+    /// Whether the node has lately let a datagram pass that was at least as long. As above, a forked child may not know.
+    pub(crate) fn has_passed(&self, to: (SocketId, SocketAddr), length: usize) -> bool {
+        self.whole.try_lock().is_ok_and(|whole| whole.contains(Instant::now(), to, length))
+    }
+
+    pub(crate) fn note_passed(&self, to: (SocketId, SocketAddr), length: usize) {
+        if let Ok(mut whole) = self.whole.try_lock() {
+            whole.note(Instant::now(), to, length);
+        }
+    }
+
+    pub(crate) fn forget_passed(&self) {
+        if let Ok(mut whole) = self.whole.try_lock() {
+            whole.clear();
+        }
     }
 
     fn send(&self, request: Request, fd: Option<BorrowedFd<'_>>) -> Result<Connection, Errno> {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::name::{Details, Opened, SocketId};
 
 /// The version of requests and replies. A node answers requests of its own version only.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// The longest request and the longest reply, bytes.
 pub const MAX_MESSAGE: usize = 32 << 10;
@@ -78,6 +78,17 @@ pub enum Request {
     /// The socket wants to send to this address: there must be a socket of the name
     /// [`Name::Remote`](crate::Name::Remote).
     Reach(Opened, SocketAddr, Option<Details>),
+    /// Whether a datagram of so many bytes goes there, where it must not be cut.
+    Fits {
+        /// The socket.
+        socket: Opened,
+        /// Where to.
+        remote: SocketAddr,
+        /// What else the datagram asks for.
+        details: Option<Details>,
+        /// Bytes of its payload.
+        length: u32,
+    },
     /// getsockname(2) and getpeername(2).
     Addresses(Which),
     /// setsockopt(2).

@@ -15,15 +15,17 @@ mod client;
 mod control;
 mod datagram;
 mod name;
+mod options;
 mod passed;
 mod socket;
 mod sys;
+mod whole;
 
 pub use client::{Client, address, receive};
 pub use control::{
     Interface, MAX_MESSAGE, Message, Reply, Report, Request, Route, Token, VERSION, Which, decode, encode,
 };
-pub use datagram::Received;
+pub use datagram::{Received, Timestamp};
 pub use name::{
     Accepted, Details, Family, Kind, Name, NodeTag, Opened, PacketInfo, Passed, Remote, SocketId,
 };

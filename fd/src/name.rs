@@ -127,6 +127,9 @@ pub struct Details {
     pub hop_limit: Option<u8>,
     /// IP_TOS, IPV6_TCLASS.
     pub traffic_class: Option<u8>,
+    /// IPV6_PATHMTU: what is told is that a datagram was longer than this, bytes of an IP packet. A name says then nothing
+    /// else.
+    pub path_mtu: Option<u32>,
 }
 
 /// The near end of a datagram's way.
@@ -287,7 +290,10 @@ fn write_ip(f: &mut fmt::Formatter<'_>, ip: IpAddr) -> fmt::Result {
 
 /// Which there are, and then those.
 fn write_details(f: &mut fmt::Formatter<'_>, details: &Details) -> fmt::Result {
-    let Details { packet_info, hop_limit, traffic_class } = details;
+    let Details { packet_info, hop_limit, traffic_class, path_mtu } = details;
+    if let Some(path_mtu) = path_mtu {
+        return write!(f, "8{path_mtu:08x}");
+    }
     let present = [packet_info.is_some(), hop_limit.is_some(), traffic_class.is_some()];
     write!(f, "{:x}", (0..3).map(|bit| u8::from(present[bit]) << bit).sum::<u8>())?;
     if let Some(PacketInfo { local, interface }) = packet_info {
@@ -349,8 +355,12 @@ impl<'a> Text<'a> {
 
     fn details(&mut self, family: Family) -> Option<Details> {
         let present = self.hex(1)?;
-        if present > 7 {
-            return None;
+        match present {
+            0..=7 => {}
+            8 => {
+                return Some(Details { path_mtu: Some(self.hex(8)? as u32), ..Details::default() });
+            }
+            _ => return None,
         }
         let mut details = Details::default();
         if present & 1 != 0 {
@@ -393,8 +403,10 @@ mod tests {
                 packet_info: Some(PacketInfo { local: local.ip(), interface: port }),
                 hop_limit: Some(!octet),
                 traffic_class: Some(octet ^ 7),
+                path_mtu: None,
             };
             let one = Details { hop_limit: Some(octet), ..Details::default() };
+            let mtu = Details { path_mtu: Some(tag.0), ..Details::default() };
             for name in [
                 Name::Control(tag),
                 Name::Data(tag),
@@ -404,6 +416,7 @@ mod tests {
                 Name::Remote(tag, Remote { id, address: peer, details: None }),
                 Name::Remote(tag, Remote { id, address: peer, details: Some(all) }),
                 Name::Remote(tag, Remote { id, address: peer, details: Some(one) }),
+                Name::Remote(tag, Remote { id, address: peer, details: Some(mtu) }),
                 Name::Remote(tag, Remote { id, address: peer, details: Some(Details::default()) }),
             ] {
                 let text = name.to_string();

@@ -95,6 +95,9 @@ impl Datapath {
                 let mut packet = reply.packet.to_vec();
                 self.send_packet(now, reply.interface, None, reply.destination, &mut packet, batch);
             }
+            for change in std::mem::take(&mut round.memberships) {
+                self.report_membership(now, &change, batch);
+            }
             round.clear();
             if batch.is_empty() {
                 // The caller keeps the one whose lists have grown.
@@ -118,7 +121,7 @@ impl Datapath {
         batch: &mut Batch,
     ) {
         if destination.is_multicast() {
-            return self.send_to_group(now, interface, packet, batch);
+            return self.send_to_group(now, interface, destination, packet, batch);
         }
         let peer = match self.resolve(now, interface, socket, destination) {
             Resolved::Route(Route::Local) => return self.stack.receive(now, interface, packet, batch),

@@ -21,6 +21,7 @@ mod datagrams;
 mod ecn;
 mod egress;
 mod ingress;
+mod membership;
 mod multicast;
 mod route;
 mod socket;
@@ -39,6 +40,7 @@ pub(crate) use route::Route;
 pub use socket::SocketState;
 
 use control::Subscribers;
+use membership::Repeats;
 use multicast::Members;
 use route::Waiting;
 
@@ -81,6 +83,7 @@ pub struct Datapath {
     networks: RwLock<Vec<Network>>,
     waiting: Mutex<Waiting>,
     members: Members,
+    repeats: Repeats,
     subscribers: Subscribers,
     counters: DatapathCounters,
 }
@@ -111,6 +114,7 @@ impl Datapath {
             networks: RwLock::default(),
             waiting: Mutex::default(),
             members: Members::default(),
+            repeats: Repeats::default(),
             subscribers: Subscribers::default(),
             counters: DatapathCounters::default(),
         }
@@ -137,6 +141,7 @@ impl Datapath {
             self.with_control(now, batch, |endpoint| endpoint.handle_timeout(now));
         }
         self.expire_waiting(now);
+        self.repeat_reports(now, batch);
         self.settle(now, batch);
     }
 
@@ -144,7 +149,10 @@ impl Datapath {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let control = self.control().poll_timeout();
         let waiting = self.lock_waiting().next_deadline();
-        [control, waiting, self.stack.poll_timeout()].into_iter().flatten().min()
+        [control, waiting, self.repeats.next_deadline(), self.stack.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn control(&self) -> MutexGuard<'_, Endpoint> {

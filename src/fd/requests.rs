@@ -1,6 +1,6 @@
 //! Requests of applications.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 
 use peersock_fd::{
@@ -14,7 +14,7 @@ use super::aliases::RANGE;
 use super::options::interface_name;
 use super::ready::Key;
 use super::server::{Entry, State};
-use super::sockets::{Phase, errno, shown};
+use super::sockets::{Phase, errno};
 use super::transport;
 use crate::datapath::Network;
 
@@ -117,6 +117,9 @@ impl State {
             Request::Open(socket) => done(self.open_datagrams(socket)),
             Request::Associate(socket, remote) => done(self.associate(socket, remote)),
             Request::Reach(socket, remote, details) => done(self.reach(socket, remote, details)),
+            Request::Fits { socket, remote, details, length } => {
+                done(self.fits(socket, remote, details, length as usize))
+            }
             Request::TakeReport(which) => Some(Reply::Report(self.take_report(which))),
             Request::Routes => {
                 let aliases = self.has_no_ipv4().then_some(RANGE);
@@ -157,10 +160,10 @@ impl State {
                 let peer = peer.map(|peer| self.shown(socket.family, peer));
                 Reply::Addresses(self.shown(socket.family, local), peer)
             }
-            None => Reply::Addresses(
-                opened.and_then(|opened| opened.bound()).unwrap_or((unbound, 0).into()),
-                self.peer_of(socket),
-            ),
+            None => {
+                let bound = opened.and_then(|opened| opened.bound()).unwrap_or((unbound, 0).into());
+                Reply::Addresses(self.shown(socket.family, bound), self.peer_of(socket))
+            }
         }
     }
 
@@ -183,8 +186,10 @@ impl State {
         let Which::Opened(socket) = which else { return None };
         let opened = self.opened.get_mut(&socket.id)?;
         let mut report = opened.transport.as_ref()?.take_report()?;
-        report.destination = shown(socket.family, report.destination);
         opened.error = None;
+        report.destination = self.shown(socket.family, report.destination);
+        report.offender =
+            report.offender.map(|offender| self.shown(socket.family, SocketAddr::new(offender, 0)).ip());
         Some(report)
     }
 

@@ -1,5 +1,6 @@
 //! Overlay sockets as file descriptors, between nodes on the loopback interface.
 
+mod aliases;
 mod alongside;
 mod ancillary;
 mod common;
@@ -11,5 +12,6 @@ mod limits;
 mod listen;
 mod multicast;
 mod options;
+mod path_mtu;
 mod raw;
 mod stream;

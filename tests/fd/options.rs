@@ -182,10 +182,10 @@ fn a_path_s_mtu_is_a_connected_socket_s() {
     assert!((1000..=65_535).contains(&mtu), "{mtu}");
     assert_eq!((info.len(), &info[2..4]), (32, &address.port().to_be_bytes()[..]));
     assert_eq!(info[28..], mtu.to_ne_bytes());
-    // What must not be cut and does not fit is dropped, and reported to who asks.
+    // What must not be cut and does not fit is refused, and reported to who asks.
     set(&client, IPPROTO_IPV6, libc::IPV6_DONTFRAG, 1).expect("an option");
     set(&client, IPPROTO_IPV6, libc::IPV6_RECVERR, 1).expect("an option");
-    send_to(&client, &[0; 65_527], address).expect("it is taken");
+    assert_eq!(errno(send_to(&client, &[0; 65_527], address)), Errno::MSGSIZE);
     send_to(&client, b"small", address).expect("it is sent");
     assert_eq!(receive(&server).0, b"small");
     let report = overlay(&client).recv_error().expect("a report");

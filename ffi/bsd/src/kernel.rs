@@ -1,6 +1,8 @@
 //! The kernel's calls, made without the C library's functions: what the calls of this crate end in, and what happens on
 //! descriptors that are no overlay sockets.
 
+use std::os::fd::{BorrowedFd, RawFd};
+
 use libc::{c_int, c_long, c_uint, c_void, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
 use peersock_fd::Errno;
 
@@ -60,4 +62,19 @@ calls! {
     recvmmsg = SYS_recvmmsg(
         fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int, timeout: *mut timespec
     ) -> c_int;
+}
+
+/// A descriptor as the program names it. `None` for negative numbers.
+pub fn borrow<'a>(fd: RawFd) -> Option<BorrowedFd<'a>> {
+    // SAFETY: it is used during the program's own call only; a number that is not open makes system calls fail.
+    (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
+/// An option whose value is an `int`; `None` if there is no such option.
+pub fn int_option(fd: RawFd, level: c_int, name: c_int) -> Option<c_int> {
+    let mut value: c_int = 0;
+    let mut length = size_of::<c_int>() as socklen_t;
+    // SAFETY: both pointers are to live variables of the sizes that the kernel is told.
+    let got = unsafe { getsockopt(fd, level, name, (&raw mut value).cast(), &raw mut length) };
+    got.is_ok().then_some(value)
 }

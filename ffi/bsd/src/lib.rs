@@ -11,15 +11,19 @@
 
 mod ancillary;
 mod calls;
+mod convert;
 pub mod kernel;
 mod messages;
 mod options;
+mod rules;
 mod sockaddr;
 
 pub use calls::{accept4, bind, connect, getpeername, getsockname, listen, shutdown, socket};
+pub use convert::{EpollSets, convert, counterpart, replace};
 pub use messages::{recvfrom, recvmmsg, recvmsg, sendmmsg, sendmsg, sendto};
 pub use options::{getsockopt, setsockopt};
 pub use peersock_fd::{Client, Errno, Socket};
+pub use rules::{Rules, Side};
 pub use sockaddr::{read as read_address, write as write_address};
 
 /// What a call gives: its return value, or the `errno` that it fails with.

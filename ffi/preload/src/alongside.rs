@@ -7,13 +7,13 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use libc::{c_int, sockaddr, socklen_t};
-use peersock_bsd::{Errno, Socket, kernel};
+use peersock_bsd::kernel::borrow;
+use peersock_bsd::{Errno, Rules, Socket, kernel, replace};
 use peersock_fd::{Client, Request};
 use rustix::io::Result;
 
-use crate::convert::{counterpart, replace};
-use crate::kernel::borrow;
-use crate::rules::Rules;
+use crate::epoll;
+use crate::groups::counterpart;
 
 /// Ports that are tried for a socket that wants one that is free on both networks.
 const TRIES: usize = 16;
@@ -44,7 +44,7 @@ pub(crate) unsafe fn bind(
 pub(crate) fn bind_datagrams(rules: &Rules, fd: RawFd, local: SocketAddr) -> Result<c_int> {
     let new = bind_counterpart(&rules.client, fd, local)?;
     ask(&rules.client, &Request::Alongside(socket(&new)?.opened()), borrow(fd))?;
-    replace(fd, &new)?;
+    replace(fd, &new, epoll::take)?;
     Ok(0)
 }
 
@@ -62,7 +62,7 @@ pub(crate) fn listen(rules: &Rules, fd: RawFd, local: SocketAddr, backlog: c_int
     // SAFETY: no pointers.
     unsafe { kernel::listen(fd, backlog) }?;
     ask(&rules.client, &Request::Alongside(overlay.opened()), borrow(fd))?;
-    replace(fd, &new)?;
+    replace(fd, &new, epoll::take)?;
     Ok(0)
 }
 

@@ -62,15 +62,6 @@ pub(crate) fn take(fd: RawFd) -> Vec<(RawFd, epoll_event)> {
     taken
 }
 
-/// Puts `fd` into the sets again.
-pub(crate) fn restore(fd: RawFd, sets: Vec<(RawFd, epoll_event)>) {
-    for (epoll, mut event) in sets {
-        let add = libc::EPOLL_CTL_ADD;
-        // SAFETY: the event is a live variable. A set that is closed makes the call fail, which is as it should be.
-        unsafe { libc::syscall(libc::SYS_epoll_ctl, epoll, add, fd, &raw mut event) };
-    }
-}
-
 fn inode(fd: RawFd) -> Option<u64> {
     Some(rustix::fs::fstat(borrow(fd)?).ok()?.st_ino)
 }

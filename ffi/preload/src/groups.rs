@@ -6,16 +6,15 @@
 //! are remembered.
 
 use std::net::Ipv4Addr;
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd as _, OwnedFd, RawFd};
 use std::slice;
 use std::sync::Mutex;
 
 use libc::{c_int, c_void, socklen_t};
-use peersock_bsd::{Errno, Socket, kernel};
+use peersock_bsd::{Client, Errno, Rules, Socket, kernel};
 
-use crate::convert::convert;
+use crate::epoll;
 use crate::kernel::cookie;
-use crate::rules::Rules;
 
 // They are Linux's, and not in the `libc` crate.
 const MCAST_JOIN_GROUP: c_int = 42;
@@ -98,8 +97,22 @@ pub(crate) unsafe fn set(
     done
 }
 
+/// Turns `fd` into an overlay socket.
+pub(crate) fn convert(client: &Client, fd: RawFd) -> Result<(), Errno> {
+    peersock_bsd::replace(fd, &counterpart(client, fd)?, epoll::take)
+}
+
+/// Opens an overlay socket with the options and memberships of `fd`.
+pub(crate) fn counterpart(client: &Client, fd: RawFd) -> Result<OwnedFd, Errno> {
+    let new = peersock_bsd::counterpart(client, fd)?;
+    if let Some(socket) = Socket::of(new.as_fd()) {
+        repeat(fd, &socket);
+    }
+    Ok(new)
+}
+
 /// Joins on the overlay what the kernel's socket `old` has joined on no interface in particular.
-pub(crate) fn repeat(old: RawFd, new: &Socket<'_>) {
+fn repeat(old: RawFd, new: &Socket<'_>) {
     let Some(cookie) = cookie(old) else { return };
     let mut mine = Vec::new();
     if let Ok(mut known) = KNOWN.try_lock() {

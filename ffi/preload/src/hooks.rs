@@ -6,12 +6,10 @@ use std::os::fd::RawFd;
 use libc::{c_int, c_void, epoll_event, sockaddr, socklen_t};
 use peersock_bsd as bsd;
 use peersock_bsd::kernel::check;
-use peersock_bsd::{Errno, Socket};
+use peersock_bsd::{Errno, Rules, Side, Socket};
 
 use crate::alongside;
-use crate::convert::convert;
 use crate::kernel::{borrow, finish, int_option};
-use crate::rules::{Rules, Side};
 use crate::{epoll, groups, rules};
 
 /// The overlay socket that a descriptor is.
@@ -41,7 +39,7 @@ fn settle<'a>(fd: RawFd, side: impl FnOnce(&Rules) -> Side) -> Result<Option<Soc
         Side::Nowhere(error) => Err(error),
         Side::Overlay | Side::Both => {
             let local = bound(fd).filter(|local| local.port() != 0 && local.ip().is_unspecified());
-            convert(&rules.client, fd)?;
+            groups::convert(&rules.client, fd)?;
             let socket = overlay(fd);
             if let (Some(socket), Some(local)) = (&socket, local) {
                 // The program may have been told the port. On the overlay it may be another's: then it is any.

@@ -1,9 +1,9 @@
 //! The kernel's own calls.
 
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::RawFd;
 
-use libc::c_int;
 use peersock_bsd::Errno;
+pub(crate) use peersock_bsd::kernel::{borrow, int_option};
 
 /// Sets `errno` for what failed and gives what the C library's function would return.
 pub(crate) fn finish<T: From<i8>>(result: Result<T, Errno>) -> T {
@@ -12,23 +12,6 @@ pub(crate) fn finish<T: From<i8>>(result: Result<T, Errno>) -> T {
         unsafe { *libc::__errno_location() = error.raw_os_error() };
         T::from(-1)
     })
-}
-
-/// A descriptor as the program names it. `None` for negative numbers.
-pub(crate) fn borrow<'a>(fd: RawFd) -> Option<BorrowedFd<'a>> {
-    // SAFETY: it is used during the program's own call only; a number that is not open makes system calls fail.
-    (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
-}
-
-/// An option whose value is an `int`; `None` if there is no such option.
-pub(crate) fn int_option(fd: RawFd, level: c_int, name: c_int) -> Option<c_int> {
-    let mut value: c_int = 0;
-    let mut length = size_of::<c_int>() as libc::socklen_t;
-    // SAFETY: both pointers are to live variables of the sizes that the kernel is told.
-    let got = unsafe {
-        peersock_bsd::kernel::getsockopt(fd, level, name, (&raw mut value).cast(), &raw mut length)
-    };
-    got.is_ok().then_some(value)
 }
 
 /// SO_COOKIE: what tells a socket from all others that there have been.

@@ -1,15 +1,14 @@
 //! The library that `peersock run` preloads (LD_PRELOAD): it takes the place of the C library's socket calls.
 //!
 //! A program's sockets are the kernel's until it says where to: an address of the overlay turns a socket into one of the
-//! overlay's, under the same descriptor ([`convert`]); all others stay what they are. Where a program that listens is
-//! to be reached is the rule's matter ([`rules`]). Calls on descriptors that are no overlay sockets go straight to the
+//! overlay's, under the same descriptor ([`peersock_bsd::convert`]); all others stay what they are. Where a program that listens is
+//! to be reached is the rule's matter ([`Rules`]). Calls on descriptors that are no overlay sockets go straight to the
 //! kernel.
 //!
 //! Reading, writing, polling, closing and duplicating are not touched.
 #![allow(unsafe_code)]
 
 mod alongside;
-mod convert;
 mod epoll;
 mod groups;
 mod hooks;
@@ -17,11 +16,10 @@ mod hostent;
 mod kernel;
 mod messages;
 mod names;
-mod rules;
 
 use std::sync::OnceLock;
 
-use rules::Rules;
+use peersock_bsd::Rules;
 
 /// What the launcher has told us, read before the program can overwrite its environment.
 static RULES: OnceLock<Option<Rules>> = OnceLock::new();

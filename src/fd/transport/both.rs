@@ -12,7 +12,7 @@ use peersock_stack::{Error, InterfaceId, SendOptions, TrafficClass};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, sockopt};
 
 use super::{Arrived, Transport};
-use crate::fd::options::Options;
+use crate::fd::options::{GroupChange, Options};
 use crate::fd::requests::routes;
 use crate::fd::sockets::canonical;
 use crate::node::Inner;
@@ -129,7 +129,7 @@ impl Transport for Both {
         self.overlay.local()
     }
 
-    fn connect(&self, remote: Option<SocketAddr>) -> Result<(), Error> {
+    fn connect(&self, remote: Option<SocketAddr>, options: &SendOptions) -> Result<(), Error> {
         let network = remote.map(|remote| self.network_of(remote.ip()));
         if self.lock().connected == Some(Network::Kernel) {
             rustix::net::connect_unspec(&self.kernel).map_err(meaning)?;
@@ -137,10 +137,10 @@ impl Transport for Both {
         self.lock().connected = None;
         match (network, remote) {
             (Some(Network::Kernel), Some(remote)) => {
-                self.overlay.connect(None)?;
+                self.overlay.connect(None, options)?;
                 rustix::net::connect(&self.kernel, &self.for_kernel(remote)).map_err(meaning)?;
             }
-            _ => self.overlay.connect(remote)?,
+            _ => self.overlay.connect(remote, options)?,
         }
         self.lock().connected = network;
         Ok(())
@@ -149,6 +149,13 @@ impl Transport for Both {
     fn check(&self, remote: SocketAddr, options: &SendOptions) -> Result<(), Error> {
         match self.network_of(remote.ip()) {
             Network::Overlay => self.overlay.check(remote, options),
+            Network::Kernel => Ok(()),
+        }
+    }
+
+    fn check_length(&self, remote: SocketAddr, length: usize, options: &SendOptions) -> Result<(), Error> {
+        match self.network_of(remote.ip()) {
+            Network::Overlay => self.overlay.check_length(remote, length, options),
             Network::Kernel => Ok(()),
         }
     }
@@ -216,12 +223,16 @@ impl Transport for Both {
         }
     }
 
-    fn change_membership(
+    fn change_group(
         &self,
         interface: Option<InterfaceId>,
         group: IpAddr,
-        joined: bool,
+        change: GroupChange,
     ) -> Result<(), Error> {
-        self.overlay.change_membership(interface, group, joined)
+        self.overlay.change_group(interface, group, change)
+    }
+
+    fn give_way(&self, port: u16) -> bool {
+        self.overlay.give_way(port)
     }
 }

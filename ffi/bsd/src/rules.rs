@@ -11,8 +11,10 @@ const LIFETIME: Duration = Duration::from_secs(1);
 
 /// Where a socket belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Side {
+pub enum Side {
+    /// The overlay's.
     Overlay,
+    /// The kernel's.
     Kernel,
     /// TCP that listens and UDP are on both, by one descriptor.
     Both,
@@ -20,11 +22,12 @@ pub(crate) enum Side {
     Nowhere(Errno),
 }
 
-/// What the launcher has told us.
-pub(crate) struct Rules {
-    pub(crate) client: Arc<Client>,
+/// What the launcher, or the program itself, has said of it.
+pub struct Rules {
+    /// The node.
+    pub client: Arc<Client>,
     /// Addresses outside the overlay are refused.
-    pub(crate) only: bool,
+    pub only: bool,
     /// Where listeners without an address are, by port, and all that are not named.
     ports: Vec<(u16, Side)>,
     others: Side,
@@ -33,19 +36,19 @@ pub(crate) struct Rules {
 
 impl Rules {
     /// Reads `PEERSOCK_NODE` and `PEERSOCK_RULES`.
-    pub(crate) fn from_environment() -> Option<Self> {
+    pub fn from_environment() -> Option<Self> {
         let node = std::env::var("PEERSOCK_NODE").ok()?;
         let (tag, token) = node.split_once(':')?;
         let tag = NodeTag(u32::from_str_radix(tag, 16).ok()?);
         let token = Token(u128::from_str_radix(token, 16).ok()?);
-        let mut rules = Self {
-            client: Client::new(tag, token),
-            only: false,
-            ports: Vec::new(),
-            others: Side::Overlay,
-            routes: Mutex::default(),
-        };
-        for rule in std::env::var("PEERSOCK_RULES").unwrap_or_default().split(',') {
+        Some(Self::new(Client::new(tag, token), &std::env::var("PEERSOCK_RULES").unwrap_or_default()))
+    }
+
+    /// Rules as words with commas between them: `only`, `bind=overlay`, `bind=kernel`, `PORT=overlay` and `PORT=kernel`.
+    pub fn new(client: Arc<Client>, words: &str) -> Self {
+        let mut rules =
+            Self { client, only: false, ports: Vec::new(), others: Side::Overlay, routes: Mutex::default() };
+        for rule in words.split(',') {
             match rule.split_once('=') {
                 None if rule == "only" => rules.only = true,
                 Some(("bind", side)) => rules.others = side_named(side),
@@ -55,11 +58,11 @@ impl Rules {
                 None => {}
             }
         }
-        Some(rules)
+        rules
     }
 
     /// Asks the node which addresses are the overlay's.
-    pub(crate) fn refresh(&self) {
+    pub fn refresh(&self) {
         if let Ok(Reply::Routes(routes)) = self.client.ask(Request::Routes)
             && let Ok(mut known) = self.routes.try_lock()
         {
@@ -68,7 +71,7 @@ impl Rules {
     }
 
     /// Whether an address is the overlay's; `None` if the node is gone before it has ever told.
-    pub(crate) fn is_overlays(&self, ip: IpAddr) -> Option<bool> {
+    pub fn is_overlays(&self, ip: IpAddr) -> Option<bool> {
         let ip = ip.to_canonical();
         let is_fresh = match self.routes.try_lock() {
             Ok(known) => known.1.is_some_and(|asked| asked.elapsed() < LIFETIME),
@@ -88,7 +91,7 @@ impl Rules {
     }
 
     /// Where a socket belongs that wants to reach `remote`.
-    pub(crate) fn of_remote(&self, remote: SocketAddr) -> Side {
+    pub fn of_remote(&self, remote: SocketAddr) -> Side {
         let ip = remote.ip().to_canonical();
         let is_overlays = if ip.is_loopback() { Some(false) } else { self.is_overlays(ip) };
         match is_overlays {
@@ -101,7 +104,7 @@ impl Rules {
     }
 
     /// Where a socket belongs that wants to be reached at `local`.
-    pub(crate) fn of_local(&self, local: SocketAddr) -> Side {
+    pub fn of_local(&self, local: SocketAddr) -> Side {
         let ip = local.ip().to_canonical();
         if !ip.is_unspecified() {
             return self.of_remote(local);

@@ -2,14 +2,12 @@
 
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-use libc::c_int;
-use peersock_bsd::{Errno, Socket};
-use peersock_fd::Client;
+use libc::{c_int, epoll_event};
+use peersock_fd::{Client, Errno, Socket};
 use rustix::fs::OFlags;
 use rustix::io::{DupFlags, FdFlags};
 
 use crate::kernel::{borrow, int_option};
-use crate::{epoll, groups};
 
 /// Options that a program may have set before: level, name, and the value that need not be repeated.
 const OPTIONS: &[(c_int, c_int, c_int)] = &[
@@ -17,6 +15,8 @@ const OPTIONS: &[(c_int, c_int, c_int)] = &[
     (libc::SOL_SOCKET, libc::SO_REUSEPORT, 0),
     (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 0),
     (libc::SOL_SOCKET, libc::SO_BROADCAST, 0),
+    (libc::SOL_SOCKET, libc::SO_TIMESTAMP, 0),
+    (libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 0),
     (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 0),
     (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, 64),
     (libc::IPPROTO_IPV6, libc::IPV6_TCLASS, 0),
@@ -26,6 +26,9 @@ const OPTIONS: &[(c_int, c_int, c_int)] = &[
     (libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 0),
     (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_HOPS, 1),
     (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_LOOP, 1),
+    (libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, 0),
+    (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_WANT),
+    (libc::IPPROTO_IPV6, IPV6_RECVPATHMTU, 0),
     (libc::IPPROTO_IP, libc::IP_TTL, 64),
     (libc::IPPROTO_IP, libc::IP_MULTICAST_TTL, 1),
     (libc::IPPROTO_IP, libc::IP_MULTICAST_LOOP, 1),
@@ -34,6 +37,7 @@ const OPTIONS: &[(c_int, c_int, c_int)] = &[
     (libc::IPPROTO_IP, libc::IP_RECVTTL, 0),
     (libc::IPPROTO_IP, libc::IP_RECVTOS, 0),
     (libc::IPPROTO_IP, libc::IP_RECVERR, 0),
+    (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_WANT),
     (libc::IPPROTO_TCP, libc::TCP_NODELAY, 0),
     (libc::IPPROTO_TCP, libc::TCP_CORK, 0),
     (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 7200),
@@ -43,29 +47,42 @@ const OPTIONS: &[(c_int, c_int, c_int)] = &[
     (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, 0),
 ];
 
+/// Which libc does not name (RFC 3542 11.3).
+const IPV6_RECVPATHMTU: c_int = 60;
+
 /// Options whose value is longer: repeated unless it is all zeros.
 const LONG_OPTIONS: &[(c_int, c_int, usize)] = &[
     (libc::SOL_SOCKET, libc::SO_LINGER, 8),
     (libc::SOL_SOCKET, libc::SO_RCVTIMEO, 16),
     (libc::SOL_SOCKET, libc::SO_SNDTIMEO, 16),
+    (libc::IPPROTO_ICMPV6, ICMP6_FILTER, 32),
+    (libc::SOL_RAW, ICMP_FILTER, 4),
 ];
 
-/// Turns `fd` into an overlay socket of the same family and kind, with the options that were set.
+// linux/icmpv6.h and linux/icmp.h.
+const ICMP6_FILTER: c_int = 1;
+const ICMP_FILTER: c_int = 1;
+
+/// The epoll sets that a descriptor is in, and with which events.
+pub type EpollSets = Vec<(RawFd, epoll_event)>;
+
+/// Turns `fd` into an overlay socket of the same family and kind, with the options that were set, and puts it again into the
+/// epoll sets that `sets` finds it in.
 ///
 /// # Errors
 /// EPROTONOSUPPORT where the overlay has no such sockets, and those of socket(2) and dup3(2).
-pub(crate) fn convert(client: &Client, fd: RawFd) -> Result<(), Errno> {
-    replace(fd, &counterpart(client, fd)?)
+pub fn convert(client: &Client, fd: RawFd, sets: impl FnOnce(RawFd) -> EpollSets) -> Result<(), Errno> {
+    replace(fd, &counterpart(client, fd)?, sets)
 }
 
 /// Opens an overlay socket of the same family and kind as `fd`, with the options that were set.
 ///
 /// # Errors
 /// EPROTONOSUPPORT where the overlay has no such sockets, and those of socket(2).
-pub(crate) fn counterpart(client: &Client, fd: RawFd) -> Result<OwnedFd, Errno> {
+pub fn counterpart(client: &Client, fd: RawFd) -> Result<OwnedFd, Errno> {
     let option = |name| int_option(fd, libc::SOL_SOCKET, name).ok_or(Errno::NOTSOCK);
     let (domain, kind) = (option(libc::SO_DOMAIN)?, option(libc::SO_TYPE)?);
-    let new = peersock_bsd::socket(client, domain, kind, option(libc::SO_PROTOCOL)?)?;
+    let new = crate::socket(client, domain, kind, option(libc::SO_PROTOCOL)?)?;
     // SAFETY: it was just opened, and nobody else knows of it.
     let new = unsafe { OwnedFd::from_raw_fd(new) };
     let old = borrow(fd).ok_or(Errno::BADF)?;
@@ -76,26 +93,34 @@ pub(crate) fn counterpart(client: &Client, fd: RawFd) -> Result<OwnedFd, Errno> 
     )?;
     let socket = Socket::of(new.as_fd()).ok_or(Errno::NOTSOCK)?;
     repeat_options(fd, &socket);
-    groups::repeat(fd, &socket);
     Ok(new)
 }
 
-/// Has `fd` stand for `new` from now on.
+/// Has `fd` stand for `new` from now on, also in the epoll sets that `sets` finds it in.
 ///
 /// # Errors
 /// Those of dup3(2).
-pub(crate) fn replace(fd: RawFd, new: &OwnedFd) -> Result<(), Errno> {
+pub fn replace(fd: RawFd, new: &OwnedFd, sets: impl FnOnce(RawFd) -> EpollSets) -> Result<(), Errno> {
     let old = borrow(fd).ok_or(Errno::BADF)?;
     let flags = match rustix::io::fcntl_getfd(old)?.contains(FdFlags::CLOEXEC) {
         true => DupFlags::CLOEXEC,
         false => DupFlags::empty(),
     };
-    let sets = epoll::take(fd);
+    let sets = sets(fd);
     // SAFETY: the program's descriptor, which goes on being its own; `dup3` replaces what it stands for at once.
     let mut target = std::mem::ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(fd) });
     rustix::io::dup3(new, &mut target, flags)?;
-    epoll::restore(target.as_raw_fd(), sets);
+    restore(target.as_raw_fd(), sets);
     Ok(())
+}
+
+/// Puts `fd` into the sets again.
+fn restore(fd: RawFd, sets: EpollSets) {
+    for (epoll, mut event) in sets {
+        let add = libc::EPOLL_CTL_ADD;
+        // SAFETY: the event is a live variable. A set that is closed makes the call fail, which is as it should be.
+        unsafe { libc::syscall(libc::SYS_epoll_ctl, epoll, add, fd, &raw mut event) };
+    }
 }
 
 /// Sets on the new socket what differs on the old one from what sockets begin with. What the overlay does not have it
@@ -108,18 +133,18 @@ fn repeat_options(old: RawFd, new: &Socket<'_>) {
         {
             let bytes = value.to_ne_bytes();
             // SAFETY: the value is as long as we say.
-            let _ = unsafe { peersock_bsd::setsockopt(new, level, name, bytes.as_ptr().cast(), 4) };
+            let _ = unsafe { crate::setsockopt(new, level, name, bytes.as_ptr().cast(), 4) };
         }
     }
     for &(level, name, size) in LONG_OPTIONS {
-        let mut value = [0u8; 16];
+        let mut value = [0u8; 32];
         let mut length = size as libc::socklen_t;
         let value_ptr = value.as_mut_ptr().cast();
         // SAFETY: both pointers are to live variables of the sizes that the kernel is told.
-        let got = unsafe { peersock_bsd::kernel::getsockopt(old, level, name, value_ptr, &raw mut length) };
-        if got.is_ok() && value != [0; 16] {
+        let got = unsafe { crate::kernel::getsockopt(old, level, name, value_ptr, &raw mut length) };
+        if got.is_ok() && value != [0; 32] {
             // SAFETY: the value is as long as the kernel has said.
-            let _ = unsafe { peersock_bsd::setsockopt(new, level, name, value.as_ptr().cast(), length) };
+            let _ = unsafe { crate::setsockopt(new, level, name, value.as_ptr().cast(), length) };
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The receiving half of a connection: the queue for the application, the window, and when to acknowledge.
 
+mod window;
+
 use std::num::NonZeroU64;
 use std::time::Duration;
 
@@ -220,58 +222,6 @@ impl Receiver {
         }
     }
 
-    fn has_opened(&self, mss: u64) -> bool {
-        // Before the first data the peer has no use for more than it was offered.
-        if self.finished || self.nxt() == 1 {
-            return false;
-        }
-        let opened = self.free_edge(self.scale).saturating_sub(self.edge);
-        let limit = self.most_offered(self.scale);
-        // The peer has never used more than a part of it: no need to say that it is open again.
-        let closing = self.edge - self.nxt() < limit / 2;
-        closing && opened >= (limit / 4).max((2 * mss).min(limit / 2)).max(1)
-    }
-
-    /// Where the window could end, as far as the field can say it in units of `1 << scale`.
-    fn free_edge(&self, scale: u8) -> u64 {
-        let free = self.limit.saturating_sub(self.queue.len()) as u64;
-        let most = u64::from(u16::MAX) << scale;
-        (self.queue.end() + free.min(most)).max(self.edge)
-    }
-
-    /// The widest window that the buffer and the field allow.
-    fn most_offered(&self, scale: u8) -> u64 {
-        (self.limit as u64).min(u64::from(u16::MAX) << scale)
-    }
-
-    /// The window field for a segment that leaves now; the window never shrinks.
-    pub(crate) fn offer(&mut self, mss: u64) -> u16 {
-        self.offer_scaled(self.scale, mss)
-    }
-
-    /// The same for a SYN, in which it is not scaled (RFC 7323 2.2).
-    pub(crate) fn offer_in_syn(&mut self) -> u16 {
-        self.offer_scaled(0, 0)
-    }
-
-    fn offer_scaled(&mut self, scale: u8, mss: u64) -> u16 {
-        let next = self.nxt();
-        let free = self.free_edge(scale);
-        // Less than a segment or a good part of the buffer is not worth it (RFC 1122 4.2.3.3).
-        let least = (self.most_offered(scale) / 4).min(mss);
-        let edge = if free - self.edge >= least { free } else { self.edge };
-        let units = (edge.saturating_sub(next) >> scale).min(u64::from(u16::MAX));
-        let offered = next + (units << scale);
-        // Rounding must not take back what was offered.
-        let units = if offered < self.edge {
-            ((self.edge - next).div_ceil(1 << scale)).min(u64::from(u16::MAX))
-        } else {
-            units
-        };
-        self.edge = self.edge.max(next + (units << scale));
-        units as u16
-    }
-
     /// A segment leaves that acknowledges everything.
     pub(crate) fn on_acknowledged(&mut self) {
         self.acked = self.nxt();
@@ -365,36 +315,5 @@ impl Receiver {
     /// Bytes of memory that it occupies, bookkeeping aside.
     pub(crate) fn allocated(&self) -> usize {
         self.queue.allocated() + self.reassembly.as_ref().map_or(0, |reassembly| reassembly.allocated())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn one_acknowledgement_says_what_is_due_and_no_other_follows_it(
-            (scale, limit, mss) in (0..10u8, 2304..4_000_000usize, 88..65_000u64),
-            rounds in prop::collection::vec((1..70_000usize, 0..70_000usize), 1..40),
-        ) {
-            let now = Time::ZERO;
-            let mut receiver = Receiver::new(now, limit, true);
-            receiver.scale = scale;
-            receiver.offer(mss);
-            for (length, read) in rounds {
-                let start = receiver.nxt();
-                receiver.on_segment(now, start, &vec![0; length], false, mss);
-                let mut buf = vec![0; read];
-                receiver.read(now, &mut buf, None, false);
-                if receiver.is_answer_due(now, mss) {
-                    receiver.offer(mss);
-                    receiver.on_acknowledged();
-                }
-                prop_assert!(!receiver.is_answer_due(now, mss));
-            }
-        }
     }
 }

@@ -1,0 +1,37 @@
+"""Encrypted peer-to-peer sockets.
+
+A program joins a virtual network and opens ordinary sockets to the other members, wherever they are::
+
+    import peersock
+    from peersock import socket
+
+    with peersock.Session("ff0001ffff000000") as session:
+        print(session.address)
+        server = socket.create_server(("", 8080))
+
+`Session` is being a member, `peersock.socket` CPython's ``socket`` module for addresses of the networks. `install()`
+and `patched()` put existing code on the overlay, as ``python -m peersock run`` does for whole programs.
+"""
+
+from . import socket
+from ._node import stop
+from ._patch import install, patched, uninstall
+from ._peersock import __version__, generate_seed, public_key
+from .events import Event, Events
+from .peers import Peer
+from .session import Session
+
+__all__ = [
+    "Event",
+    "Events",
+    "Peer",
+    "Session",
+    "__version__",
+    "generate_seed",
+    "install",
+    "patched",
+    "public_key",
+    "socket",
+    "stop",
+    "uninstall",
+]

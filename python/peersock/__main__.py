@@ -1,0 +1,100 @@
+"""``python -m peersock``: running programs on the overlay, and what this node is called."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import runpy
+import sys
+from collections.abc import Sequence
+
+from . import Session, __version__, _peersock, install
+from ._node import NODE
+
+EXAMPLES = """examples:
+  python -m peersock run -n ff0001ffff000000 -m http.server 8080
+  python -m peersock run -n office.toml server.py --port 80
+  python -m peersock id"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m peersock",
+        description="Encrypted peer-to-peer sockets.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="run a Python program on networks")
+    run.add_argument(
+        "-n", "--network", action="append", default=[], help="a network: its ID, or the file of a static one"
+    )
+    run.add_argument("--secret-file", help="file with the networks' passphrase")
+    run.add_argument("--state", help="directory that holds the node's identity (default: a fresh one)")
+    run.add_argument("--interface", action="append", default=[], help="use only this network interface")
+    run.add_argument("--bind", choices=["overlay", "kernel"], default="overlay")
+    run.add_argument("--only", action="store_true", help="refuse addresses outside the networks")
+    run.add_argument("-q", "--quiet", action="store_true", help="do not say which address the program has")
+    run.add_argument("-m", dest="module", action="store_true", help="the program is a module")
+    run.add_argument("program", help="a script, or with -m a module")
+    run.add_argument("arguments", nargs=argparse.REMAINDER, help="the program's arguments")
+    identity = commands.add_parser("id", help="print the node ID and the public key of an identity")
+    identity.add_argument("--state", help="directory that holds the identity (default: a fresh one)")
+    return parser
+
+
+def _secret(path: str | None) -> str | None:
+    if path is None:
+        return os.environ.pop("PEERSOCK_SECRET", None)
+    with open(path, encoding="utf-8") as file:
+        return file.read().rstrip("\r\n")
+
+
+def _start(options: argparse.Namespace) -> None:
+    if not options.network:
+        if NODE not in os.environ:
+            sys.exit("peersock: name a network (-n), or run this within `peersock run`")
+        return
+    interfaces = options.interface if options.interface != ["lo"] else "loopback"
+    session = Session(
+        options.network,
+        secret=_secret(options.secret_file),
+        identity=options.state,
+        interfaces=interfaces or "all",
+        bind=options.bind,
+        only=options.only,
+        keep=True,
+    )
+    if not options.quiet:
+        print(f"address: {session.address}", file=sys.stderr, flush=True)
+
+
+def _run(options: argparse.Namespace) -> None:
+    _start(options)
+    install()
+    sys.argv = [options.program, *options.arguments]
+    if options.module:
+        sys.path[0] = os.getcwd()
+        runpy.run_module(options.program, run_name="__main__", alter_sys=True)
+    else:
+        sys.path[0] = os.path.dirname(os.path.abspath(options.program))
+        runpy.run_path(options.program, run_name="__main__")
+
+
+def _id(options: argparse.Namespace) -> None:
+    state: str | None = options.state
+    node = _peersock.Node(_peersock.Config(state=state, interfaces=[], discovery=False))
+    print("id: ", node.id())
+    print("key:", node.public_key())
+    node.stop(0)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a command."""
+    options = _parser().parse_args(arguments)
+    {"run": _run, "id": _id}[options.command](options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,389 @@
+"""The class of sockets: CPython's own, with what it cannot know of overlay descriptors."""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import operator
+import os
+import socket as _std
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from . import _peersock
+from ._addresses import V4, V6, numeric
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from typing_extensions import Buffer
+
+_STREAM, _DGRAM = int(_std.SOCK_STREAM), int(_std.SOCK_DGRAM)
+_INTERNET = (V4, V6)
+_DEFAULT_BACKLOG = min(_std.SOMAXCONN, 128)
+_MSG_OOB = int(_std.MSG_OOB)
+#: The longest datagram, bytes.
+_LONGEST = 1 << 16
+
+# The plain numbers, without the enumerations around them, which take a while.
+_family = vars(_socket.socket)["family"].__get__
+_type = vars(_socket.socket)["type"].__get__
+_is_overlay = _peersock.is_overlay
+
+
+def _ours(sock: _std.socket) -> bool:
+    """Whether it is an overlay socket."""
+    return _family(sock) in _INTERNET and _is_overlay(sock.fileno())
+
+
+def _our_datagrams(sock: _std.socket) -> bool:
+    return _type(sock) != _STREAM and _ours(sock)
+
+
+class socket(_std.socket):
+    """A subclass of _socket.socket adding the makefile() method."""
+
+    # Whether a datagram socket was bound to no address and port in particular, and may yet become the overlay's.
+    __slots__ = ("_is_open",)
+
+    def __init__(self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:
+        self._is_open = False
+        if fileno is None:
+            try:
+                super().__init__(family, type, proto)
+                return
+            except PermissionError:
+                # Who may not ping others may still ping members.
+                if family not in _INTERNET or not _peersock.has_rules():
+                    raise
+                try:
+                    fileno = _peersock.open_socket(family, type, max(proto, 0))
+                except OSError:
+                    fileno = None
+                if fileno is None:
+                    raise
+        elif isinstance(fileno, int) and 0 <= fileno <= 0x7FFFFFFF:
+            # To the kernel it is another kind of socket.
+            known = _peersock.socket_of(fileno)
+            if known is not None:
+                family, type, proto = (
+                    own if given == -1 else given for own, given in zip(known, (family, type, proto), strict=True)
+                )
+        super().__init__(family, type, proto, fileno)
+
+    def _remote(self, address: object) -> tuple[bool, Any]:
+        """Whether the socket is the overlay's now that it wants to reach an address, and the address as a number."""
+        family = _family(self)
+        if family not in _INTERNET or not (_peersock.has_rules() or _is_overlay(self.fileno())):
+            return False, address
+        target = numeric(family, address)
+        if target is None:
+            return False, address
+        return _peersock.settle_remote(self.fileno(), target, family == V6), target
+
+    # Connections.
+
+    def _accept(self) -> tuple[int, Any]:
+        if _ours(self):
+            fd, address = _peersock.accept(self.fileno(), self.gettimeout())
+            return fd, address
+        return super()._accept()  # type: ignore[misc, no-any-return]
+
+    def accept(self) -> tuple[socket, Any]:
+        """accept() -> (socket object, address info)
+
+        Wait for an incoming connection.  Return a new socket
+        representing the connection, and the address of the client.
+        For IP sockets, the address info is a pair (hostaddr, port).
+        """
+        fd, address = self._accept()
+        sock = socket(self.family, self.type, self.proto, fileno=fd)
+        # As CPython: with no default timeout the flags of the listening socket are not inherited.
+        if _std.getdefaulttimeout() is None and self.gettimeout():
+            sock.setblocking(True)
+        return sock, address
+
+    def bind(self, address: Any, /) -> None:
+        family = _family(self)
+        if family not in _INTERNET or not (_peersock.has_rules() or _is_overlay(self.fileno())):
+            return super().bind(address)
+        local = numeric(family, address)
+        if local is None:
+            return super().bind(address)
+        if _peersock.settle_local(self.fileno(), local, family == V6):
+            return _peersock.bind(self.fileno(), local)
+        super().bind(local)
+        self._is_open = local[1] == 0 and local[0] in ("0.0.0.0", "::") and _type(self) == _DGRAM
+        return None
+
+    def connect(self, address: Any, /) -> None:
+        ours, target = self._remote(address)
+        if not ours:
+            return super().connect(target)
+        sys.audit("socket.connect", self, address)
+        number = _peersock.connect(self.fileno(), target, self.gettimeout())
+        if number == errno.EWOULDBLOCK and self.gettimeout():
+            raise TimeoutError("timed out")
+        if number:
+            raise OSError(number, os.strerror(number))
+        return None
+
+    def connect_ex(self, address: Any, /) -> int:
+        try:
+            ours, target = self._remote(address)
+        except OSError as error:
+            if error.errno is None or isinstance(error, _std.gaierror):
+                raise
+            return error.errno
+        if not ours:
+            return super().connect_ex(target)
+        sys.audit("socket.connect", self, address)
+        return _peersock.connect(self.fileno(), target, self.gettimeout())
+
+    def listen(self, backlog: int = _DEFAULT_BACKLOG, /) -> None:
+        if _family(self) not in _INTERNET or _type(self) != _STREAM or not _peersock.settle_listen(self.fileno()):
+            return super().listen(backlog)
+        number = operator.index(backlog)
+        if not -(1 << 31) <= number < 1 << 31:
+            raise OverflowError("Python int too large to convert to C int")
+        return _peersock.listen(self.fileno(), max(number, 0))
+
+    def shutdown(self, how: int, /) -> None:
+        if _ours(self):
+            return _peersock.shutdown(self.fileno(), how)
+        return super().shutdown(how)
+
+    def getsockname(self) -> Any:
+        if self._is_open:
+            # Who asks for its port wants to be reached there.
+            self._is_open = False
+            _peersock.settle_listen(self.fileno())
+        return _peersock.getsockname(self.fileno()) if _ours(self) else super().getsockname()
+
+    def getpeername(self) -> Any:
+        return _peersock.getpeername(self.fileno()) if _ours(self) else super().getpeername()
+
+    # Options.
+
+    def getsockopt(self, level: int, optname: int, buflen: int = 0, /) -> Any:
+        if not _ours(self):
+            return super().getsockopt(level, optname, buflen) if buflen else super().getsockopt(level, optname)
+        if not 0 <= buflen <= 1024:
+            raise OSError("getsockopt buflen out of range")
+        return _peersock.getsockopt(self.fileno(), level, optname, buflen)
+
+    def setsockopt(self, level: int, optname: int, value: int | Buffer | None, optlen: int | None = None, /) -> None:
+        if not _ours(self) or value is None or optlen is not None:
+            if optlen is None:
+                return super().setsockopt(level, optname, value)  # type: ignore[arg-type]
+            return super().setsockopt(level, optname, value, optlen)  # type: ignore[arg-type]
+        data = value.to_bytes(4, sys.byteorder, signed=True) if isinstance(value, int) else bytes(memoryview(value))
+        return _peersock.setsockopt(self.fileno(), level, optname, data)
+
+    # Receiving. What a stream carries is the kernel's matter, all but what goes wrong.
+
+    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+        if _our_datagrams(self):
+            if bufsize < 0:
+                raise ValueError("negative buffersize in recv")
+            return _peersock.recv(self.fileno(), bufsize, flags, self.gettimeout())
+        try:
+            return super().recv(bufsize, flags)
+        except OSError as error:
+            if _attaches(self, error):
+                return self.recv(bufsize, flags)
+            _translate(self, error)
+            raise
+
+    def recv_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> int:
+        if _our_datagrams(self):
+            return self._receive_into(buffer, nbytes, flags, "recv_into", "buffer too small for requested bytes")[0]
+        try:
+            return super().recv_into(buffer, nbytes, flags)
+        except OSError as error:
+            if _attaches(self, error):
+                return self.recv_into(buffer, nbytes, flags)
+            _translate(self, error)
+            raise
+
+    def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
+        if not _ours(self):
+            return super().recvfrom(bufsize, flags)
+        if _type(self) == _STREAM:
+            return self.recv(bufsize, flags), None
+        if bufsize < 0:
+            raise ValueError("negative buffersize in recvfrom")
+        return _peersock.recvfrom(self.fileno(), bufsize, flags, self.gettimeout())
+
+    def recvfrom_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
+        if not _ours(self):
+            return super().recvfrom_into(buffer, nbytes, flags)
+        if _type(self) == _STREAM:
+            return self.recv_into(buffer, nbytes, flags), None
+        too_small = "nbytes is greater than the length of the buffer"
+        return self._receive_into(buffer, nbytes, flags, "recvfrom_into", too_small)
+
+    def _receive_into(self, buffer: Buffer, nbytes: int, flags: int, name: str, too_small: str) -> tuple[int, Any]:
+        with memoryview(buffer) as view, view.cast("B") as room:
+            if room.readonly:
+                raise TypeError("read-only buffer where a writable one is needed")
+            if nbytes < 0:
+                raise ValueError(f"negative buffersize in {name}")
+            if nbytes > len(room):
+                raise ValueError(too_small)
+            data, address = _peersock.recvfrom(self.fileno(), nbytes or len(room), flags, self.gettimeout())
+            room[: len(data)] = data
+        return len(data), address
+
+    def recvmsg(
+        self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /
+    ) -> tuple[bytes, list[tuple[int, int, bytes]], int, Any]:
+        if not _ours(self):
+            return super().recvmsg(bufsize, ancbufsize, flags)
+        if bufsize < 0:
+            raise ValueError("negative buffer size in recvmsg()")
+        _check_ancillary(ancbufsize, "recvmsg()")
+        return self._receive_message(bufsize, ancbufsize, flags)
+
+    def recvmsg_into(
+        self, buffers: Iterable[Buffer], ancbufsize: int = 0, flags: int = 0, /
+    ) -> tuple[int, list[tuple[int, int, bytes]], int, Any]:
+        if not _ours(self):
+            return super().recvmsg_into(buffers, ancbufsize, flags)
+        views = [memoryview(buffer).cast("B") for buffer in _iterable(buffers, "recvmsg_into() argument 1")]
+        if any(view.readonly for view in views):
+            raise TypeError("recvmsg_into() argument 1 must be an iterable of single-segment read-write buffers")
+        _check_ancillary(ancbufsize, "recvmsg_into()")
+        room = sum(len(view) for view in views)
+        data, ancillary, told, address = self._receive_message(room, ancbufsize, flags)
+        at = 0
+        for view in views:
+            piece = data[at : at + len(view)]
+            view[: len(piece)] = piece
+            at += len(piece)
+        return len(data), ancillary, told, address
+
+    def _receive_message(
+        self, bufsize: int, ancbufsize: int, flags: int
+    ) -> tuple[bytes, list[tuple[int, int, bytes]], int, Any]:
+        try:
+            return _peersock.recvmsg(self.fileno(), bufsize, ancbufsize, flags, self.gettimeout())
+        except OSError as error:
+            _translate(self, error)
+            raise
+
+    # Sending.
+
+    def send(self, data: Buffer, flags: int = 0, /) -> int:
+        if _our_datagrams(self) and isinstance(data, (bytes, bytearray, memoryview)):
+            return _peersock.send(self.fileno(), bytes(data), flags, self.gettimeout())
+        self._check_urgent(flags)
+        try:
+            return super().send(data, flags)
+        except OSError as error:
+            _translate(self, error, sending=True)
+            raise
+
+    def sendall(self, data: Buffer, flags: int = 0, /) -> None:
+        if _our_datagrams(self):
+            self.send(bytes(memoryview(data)), flags)
+            return None
+        self._check_urgent(flags)
+        try:
+            return super().sendall(data, flags)
+        except OSError as error:
+            _translate(self, error, sending=True)
+            raise
+
+    def sendto(self, data: Buffer, *args: Any) -> int:
+        if not 1 <= len(args) <= 2 or _family(self) not in _INTERNET:
+            return super().sendto(data, *args)
+        flags, address = args if len(args) == 2 else (0, args[0])
+        if _type(self) == _STREAM:
+            # TCP does not look at the address.
+            return self.send(data, flags) if _ours(self) else super().sendto(data, *args)
+        try:
+            view = memoryview(data)
+        except TypeError:
+            return super().sendto(data, *args)
+        if not isinstance(flags, int):
+            return super().sendto(data, *args)
+        with view:
+            ours, target = self._remote(address)
+            self._is_open = False
+            if not ours:
+                return super().sendto(data, flags, target)
+            sys.audit("socket.sendto", self, address)
+            piece = data if isinstance(data, bytes) else bytes(view)
+            return _peersock.sendto(self.fileno(), piece, flags, target, self.gettimeout())
+
+    def sendmsg(
+        self,
+        buffers: Iterable[Buffer],
+        ancdata: Iterable[tuple[int, int, Buffer]] = (),
+        flags: int = 0,
+        address: Any = None,
+        /,
+    ) -> int:
+        ours, target = (_ours(self), address) if address is None else self._remote(address)
+        if not ours:
+            return super().sendmsg(buffers, ancdata, flags, target)
+        if address is not None:
+            sys.audit("socket.sendmsg", self, address)
+        pieces = [bytes(memoryview(piece)) for piece in _iterable(buffers, "sendmsg() argument 1")]
+        messages = []
+        for message in _iterable(ancdata, "sendmsg() argument 2"):
+            if not isinstance(message, tuple) or len(message) != 3:
+                raise TypeError("[sendmsg() ancillary data items] must be tuples of length 3")
+            messages.append((message[0], message[1], bytes(memoryview(message[2]))))
+        if _type(self) == _STREAM:
+            target = None
+        try:
+            return _peersock.sendmsg(self.fileno(), pieces, messages, flags, target, self.gettimeout())
+        except OSError as error:
+            _translate(self, error, sending=True)
+            raise
+
+    def _check_urgent(self, flags: int) -> None:
+        # The kernel would take it out of the stream.
+        if flags and flags & _MSG_OOB and _ours(self):
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+
+def _iterable(items: Iterable[Any], what: str) -> list[Any]:
+    try:
+        return list(items)
+    except TypeError as error:
+        if hasattr(type(items), "__iter__"):
+            raise
+        raise TypeError(f"{what} must be iterable") from error
+
+
+def _check_ancillary(size: int, name: str) -> None:
+    if size < 0 or size > 0x7FFFFFFF:
+        raise ValueError(f"invalid ancillary data buffer length in {name}")
+
+
+def _attaches(sock: _std.socket, error: OSError) -> bool:
+    """Whether another thread connects the socket at this very moment: its connection is there, but not yet its end."""
+    if error.errno != errno.EINVAL or not _ours(sock):
+        return False
+    try:
+        _peersock.getpeername(sock.fileno())
+    except OSError:
+        return False
+    time.sleep(0.001)
+    return True
+
+
+def _translate(sock: _std.socket, error: OSError, sending: bool = False) -> None:
+    """Raises what TCP would say of a socket that was never connected, where the kernel's AF_UNIX says otherwise."""
+    if error.errno not in (errno.EINVAL, errno.ENOTCONN) or not _ours(sock) or _our_datagrams(sock):
+        return
+    number = errno.EPIPE if sending else errno.ENOTCONN
+    if number != error.errno:
+        raise OSError(number, os.strerror(number)) from None
+
+
+socket.__module__ = "peersock.socket"

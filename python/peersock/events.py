@@ -1,0 +1,92 @@
+"""What happens to a node's peers, as something to iterate over."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket as _std
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+
+# The standard library's, also when its place was taken.
+_socket = _std.socket
+_LONGEST = 4096
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a peer."""
+
+    #: ``peer_found``, ``peer_reachable``, ``path_changed``, ``peer_lost``, ``peer_unreachable``; others may come.
+    kind: str
+    #: The peer's node ID.
+    peer: str
+
+
+class Events(Iterator[Event], AsyncIterator[Event]):
+    """The events from its making on, in order. They end when the node is stopped.
+
+    What is not read in time is lost when the kernel's buffer is full.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._socket = _socket(_std.AF_UNIX, _std.SOCK_SEQPACKET, 0, fd)
+        self._socket.setblocking(True)
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when there is an event."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Lets go of it. Who iterates is at the end."""
+        self._socket.close()
+
+    def next_timeout(self, timeout: float | None) -> Event | None:
+        """The next event; ``None`` when the time, in seconds, is over, or at the end."""
+        self._socket.settimeout(timeout)
+        try:
+            return next(self, None)
+        except TimeoutError:
+            return None
+        finally:
+            self._socket.settimeout(None)
+
+    def __next__(self) -> Event:
+        while True:
+            event = _parse(self._socket.recv(_LONGEST) if self._socket.fileno() >= 0 else b"")
+            if event is not None:
+                return event
+
+    def __iter__(self) -> Events:
+        return self
+
+    async def __anext__(self) -> Event:
+        loop = asyncio.get_running_loop()
+        self._socket.setblocking(False)
+        try:
+            while True:
+                event = _parse(await loop.sock_recv(self._socket, _LONGEST))
+                if event is not None:
+                    return event
+        except StopIteration:
+            raise StopAsyncIteration from None
+
+    def __aiter__(self) -> Events:
+        return self
+
+    def __enter__(self) -> Events:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _parse(message: bytes) -> Event | None:
+    """One event; ``None`` for a kind that is not known here."""
+    if not message:
+        raise StopIteration
+    fields = json.loads(message)
+    return Event(fields["kind"], fields["peer"]) if "kind" in fields else None

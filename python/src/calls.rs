@@ -1,0 +1,127 @@
+//! Opening, addresses and connections.
+
+use std::os::fd::{IntoRawFd as _, RawFd};
+
+use peersock_bsd::kernel::borrow;
+use peersock_bsd::{Errno, Socket};
+use peersock_fd::{Family, Kind, SocketFlags};
+use pyo3::prelude::*;
+use rustix::event::PollFlags;
+
+use crate::address::{needed, tuple};
+use crate::errors::errno;
+use crate::sides::rules;
+use crate::wait::{self, Patience, at_once};
+
+/// The overlay socket that a descriptor is, for a call that knows it to be one.
+pub(crate) fn overlay<'fd>(fd: RawFd) -> Result<Socket<'fd>, Errno> {
+    borrow(fd).and_then(Socket::of).ok_or(Errno::BADF)
+}
+
+/// The overlay socket that a descriptor is, and whether it is an IPv6 one.
+fn with_family<'fd>(py: Python<'_>, fd: RawFd) -> PyResult<(Socket<'fd>, bool)> {
+    let socket = overlay(fd).map_err(|error| errno(py, error))?;
+    let is_v6 = socket.family() == Family::V6;
+    Ok((socket, is_v6))
+}
+
+/// Whether a descriptor is an overlay socket.
+#[pyfunction]
+pub(crate) fn is_overlay(fd: RawFd) -> bool {
+    borrow(fd).and_then(Socket::of).is_some()
+}
+
+/// Family, type and protocol of an overlay socket; `None` for every other descriptor.
+#[pyfunction]
+pub(crate) fn socket_of(fd: RawFd) -> Option<(i32, i32, i32)> {
+    let socket = Socket::of(borrow(fd)?)?;
+    let (family, icmp) = match socket.family() {
+        Family::V4 => (libc::AF_INET, libc::IPPROTO_ICMP),
+        Family::V6 => (libc::AF_INET6, libc::IPPROTO_ICMPV6),
+    };
+    let (kind, protocol) = match socket.kind() {
+        Kind::Stream => (libc::SOCK_STREAM, libc::IPPROTO_TCP),
+        Kind::Datagram => (libc::SOCK_DGRAM, libc::IPPROTO_UDP),
+        Kind::Echo => (libc::SOCK_DGRAM, icmp),
+        Kind::Raw(protocol) => (libc::SOCK_RAW, protocol.into()),
+    };
+    Some((family, kind, protocol))
+}
+
+/// Opens an overlay socket. Gives its descriptor.
+#[pyfunction]
+pub(crate) fn open_socket(py: Python<'_>, family: i32, kind: i32, protocol: i32) -> PyResult<RawFd> {
+    let rules = rules().ok_or_else(|| errno(py, Errno::NETDOWN))?;
+    at_once(py, || peersock_bsd::socket(&rules.client, family, kind | libc::SOCK_CLOEXEC, protocol))
+}
+
+/// bind(2).
+#[pyfunction]
+pub(crate) fn bind(py: Python<'_>, fd: RawFd, address: &Bound<'_, PyAny>) -> PyResult<()> {
+    let (socket, is_v6) = with_family(py, fd)?;
+    let local = needed(address, is_v6)?;
+    at_once(py, || socket.bind(local))
+}
+
+/// listen(2).
+#[pyfunction]
+pub(crate) fn listen(py: Python<'_>, fd: RawFd, backlog: i32) -> PyResult<()> {
+    at_once(py, || overlay(fd)?.listen(backlog))
+}
+
+/// accept(2). Gives the descriptor, which is not inherited, and the address of the other end.
+#[pyfunction]
+pub(crate) fn accept(py: Python<'_>, fd: RawFd, timeout: Option<f64>) -> PyResult<(RawFd, Bound<'_, PyAny>)> {
+    let accept = || overlay(fd)?.accept(SocketFlags::CLOEXEC);
+    let (accepted, peer) = wait::call(py, fd, PollFlags::IN, Patience::new(timeout), accept)?;
+    Ok((accepted.into_raw_fd(), tuple(py, peer)?))
+}
+
+/// connect(2), as `connect_ex` gives it: 0 or an `errno`, EWOULDBLOCK when the time was over.
+#[pyfunction]
+pub(crate) fn connect(
+    py: Python<'_>,
+    fd: RawFd,
+    address: &Bound<'_, PyAny>,
+    timeout: Option<f64>,
+) -> PyResult<i32> {
+    let (_, is_v6) = with_family(py, fd)?;
+    let remote = needed(address, is_v6)?;
+    let patience = Patience::new(timeout);
+    let has_timeout = timeout.is_some_and(|seconds| seconds > 0.0);
+    match py.detach(|| overlay(fd)?.connect(Some(remote))) {
+        Ok(()) => return Ok(0),
+        // The attempt goes on.
+        Err(Errno::INTR) => {
+            py.check_signals()?;
+            if timeout == Some(0.0) {
+                return Ok(libc::EINTR);
+            }
+        }
+        Err(Errno::INPROGRESS) if has_timeout => {}
+        Err(error) => return Ok(error.raw_os_error()),
+    }
+    if !wait::ready(py, fd, PollFlags::OUT, patience)? {
+        return Ok(libc::EWOULDBLOCK);
+    }
+    let error = at_once(py, || overlay(fd)?.take_error())?;
+    Ok(error.map_or(0, Errno::raw_os_error))
+}
+
+/// getsockname(2).
+#[pyfunction]
+pub(crate) fn getsockname(py: Python<'_>, fd: RawFd) -> PyResult<Bound<'_, PyAny>> {
+    tuple(py, at_once(py, || overlay(fd)?.local_addr())?)
+}
+
+/// getpeername(2).
+#[pyfunction]
+pub(crate) fn getpeername(py: Python<'_>, fd: RawFd) -> PyResult<Bound<'_, PyAny>> {
+    tuple(py, at_once(py, || overlay(fd)?.peer_addr())?)
+}
+
+/// shutdown(2).
+#[pyfunction]
+pub(crate) fn shutdown(py: Python<'_>, fd: RawFd, how: i32) -> PyResult<()> {
+    at_once(py, || peersock_bsd::shutdown(&overlay(fd)?, how)).map(drop)
+}

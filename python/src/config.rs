@@ -1,0 +1,118 @@
+//! Settings of nodes, and descriptions of networks.
+
+use std::path::PathBuf;
+
+use peersock::overlay::{NetworkKind, Psk};
+use peersock::{IdentitySource, Interfaces, Network, NetworkId, Node, NodeBuilder, Seed};
+use pyo3::exceptions::PyOSError;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::errors::{invalid, io_error};
+
+/// Settings of a node that is to be started.
+#[pyclass(frozen, module = "peersock._peersock")]
+pub(crate) struct Config {
+    pub(crate) settings: NodeBuilder,
+}
+
+#[pymethods]
+impl Config {
+    /// With neither a directory nor a seed the identity is a fresh one that is forgotten. Of interfaces `None` means all,
+    /// an empty list the loopback alone.
+    #[new]
+    #[pyo3(signature = (*, state=None, seed=None, interfaces=None, port=0, discovery=true, discovery_port=None, buffers=None))]
+    fn new(
+        state: Option<PathBuf>,
+        seed: Option<&[u8]>,
+        interfaces: Option<Vec<String>>,
+        port: u16,
+        discovery: bool,
+        discovery_port: Option<u16>,
+        buffers: Option<(usize, usize)>,
+    ) -> PyResult<Self> {
+        let identity = match (state, seed) {
+            (Some(_), Some(_)) => return Err(invalid("an identity is either in a directory or a seed's")),
+            (Some(path), None) => IdentitySource::StateDir(path),
+            (None, Some(seed)) => IdentitySource::Seed(read_seed(seed)?),
+            (None, None) => IdentitySource::Ephemeral,
+        };
+        let interfaces = match interfaces {
+            None => Interfaces::All,
+            Some(names) if names.is_empty() => Interfaces::Loopback,
+            Some(names) => Interfaces::Named(names),
+        };
+        let mut settings =
+            Node::builder().identity(identity).interfaces(interfaces).port(port).discovery(discovery);
+        match discovery_port {
+            Some(0) => return Err(invalid("discovery needs a port")),
+            Some(port) if discovery => settings = settings.discovery_port(port),
+            _ => {}
+        }
+        match buffers {
+            Some((0, _) | (_, 0)) => return Err(invalid("a buffer of no bytes")),
+            Some((send, receive)) => settings = settings.tcp_buffers(send, receive),
+            None => {}
+        }
+        Ok(Self { settings })
+    }
+}
+
+/// A new secret seed, 32 bytes of the system's randomness.
+#[pyfunction]
+pub(crate) fn generate_seed(py: Python<'_>) -> PyResult<Bound<'_, PyBytes>> {
+    let seed = Seed::generate().map_err(|error| io_error(py, error))?;
+    Ok(PyBytes::new(py, &seed.0))
+}
+
+/// The public key that belongs to a seed, as the file of a static network lists it.
+#[pyfunction]
+pub(crate) fn public_key(seed: &[u8]) -> PyResult<String> {
+    Ok(read_seed(seed)?.public_identity().to_string())
+}
+
+fn read_seed(seed: &[u8]) -> PyResult<Seed> {
+    Ok(Seed(seed.try_into().map_err(|_| invalid("a seed has 32 bytes"))?))
+}
+
+/// The network with this ID.
+pub(crate) fn by_id(id: u64) -> PyResult<Network> {
+    let id = NetworkId::new(id).map_err(invalid)?;
+    match id.kind() {
+        NetworkKind::AdHoc { .. } => Ok(Network::ad_hoc(id)),
+        NetworkKind::Static => {
+            Err(invalid(format_args!("{id} is a static network: give its file instead of its ID")))
+        }
+        NetworkKind::Managed => Err(invalid(format_args!(
+            "{id} is a managed network; those cannot be joined yet (ad-hoc IDs begin with ff)"
+        ))),
+    }
+}
+
+/// The network that a file describes.
+pub(crate) fn by_file(path: PathBuf) -> PyResult<Network> {
+    Network::from_file(path).map_err(|error| match error {
+        peersock::ConfigError::Invalid { .. } | peersock::ConfigError::InvalidFile { .. } => invalid(error),
+        other => PyOSError::new_err(other.to_string()),
+    })
+}
+
+/// With what lets members in: a passphrase, or a key of 32 bytes.
+pub(crate) fn with_secret(
+    py: Python<'_>,
+    network: Network,
+    passphrase: Option<String>,
+    key: Option<&[u8]>,
+) -> PyResult<Network> {
+    match (passphrase, key) {
+        (Some(passphrase), None) if passphrase.is_empty() => Err(invalid("the passphrase is empty")),
+        // It takes a while on purpose.
+        (Some(passphrase), None) => Ok(py.detach(|| network.with_passphrase(&passphrase))),
+        (None, Some(key)) => {
+            let key = key.try_into().map_err(|_| invalid("a network's key has 32 bytes"))?;
+            Ok(network.with_psk(Psk::new(key)))
+        }
+        (None, None) => Ok(network),
+        (Some(_), Some(_)) => Err(invalid("a network has either a passphrase or a key")),
+    }
+}

@@ -1,0 +1,104 @@
+//! Datagrams: sending and receiving without ancillary data.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::RawFd;
+
+use peersock_bsd::{Errno, Socket};
+use peersock_fd::{Kind, Received, RecvFlags, SendFlags};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use rustix::event::PollFlags;
+
+use crate::address::optional;
+use crate::calls::overlay;
+use crate::errors::errno;
+use crate::wait::{self, Patience};
+
+/// The most that one datagram is, with its header, bytes.
+pub(crate) const LONGEST: usize = 1 << 16;
+
+/// send(2) of a datagram socket that is connected.
+#[pyfunction]
+pub(crate) fn send(
+    py: Python<'_>,
+    fd: RawFd,
+    data: &[u8],
+    flags: i32,
+    timeout: Option<f64>,
+) -> PyResult<usize> {
+    let send = || overlay_datagram(fd, flags)?.send(&[IoSlice::new(data)], sending(flags), None);
+    wait::call(py, fd, PollFlags::OUT, Patience::new(timeout), send)
+}
+
+/// sendto(2) of a datagram socket.
+#[pyfunction]
+pub(crate) fn sendto(
+    py: Python<'_>,
+    fd: RawFd,
+    data: &[u8],
+    flags: i32,
+    address: &Bound<'_, PyAny>,
+    timeout: Option<f64>,
+) -> PyResult<usize> {
+    let is_v6 = overlay(fd).map_err(|error| errno(py, error))?.family() == peersock_fd::Family::V6;
+    let remote = crate::address::needed(address, is_v6)?;
+    let send = || overlay_datagram(fd, flags)?.send_to(&[IoSlice::new(data)], sending(flags), remote, None);
+    wait::call(py, fd, PollFlags::OUT, Patience::new(timeout), send)
+}
+
+/// recv(2) of a datagram socket.
+#[pyfunction]
+pub(crate) fn recv(
+    py: Python<'_>,
+    fd: RawFd,
+    size: usize,
+    flags: i32,
+    timeout: Option<f64>,
+) -> PyResult<Bound<'_, PyBytes>> {
+    receive(py, fd, size, flags, timeout).map(|(data, _)| data)
+}
+
+/// recvfrom(2) of a datagram socket.
+#[pyfunction]
+pub(crate) fn recvfrom(
+    py: Python<'_>,
+    fd: RawFd,
+    size: usize,
+    flags: i32,
+    timeout: Option<f64>,
+) -> PyResult<(Bound<'_, PyBytes>, Bound<'_, PyAny>)> {
+    let (data, received) = receive(py, fd, size, flags, timeout)?;
+    Ok((data, optional(py, received.remote)?))
+}
+
+fn receive(
+    py: Python<'_>,
+    fd: RawFd,
+    size: usize,
+    flags: i32,
+    timeout: Option<f64>,
+) -> PyResult<(Bound<'_, PyBytes>, Received)> {
+    let size = size.min(LONGEST);
+    let mut buf = vec![0; size];
+    let receive = || overlay(fd)?.recv_from(&mut [IoSliceMut::new(&mut buf)], receiving(flags));
+    let received = wait::call(py, fd, PollFlags::IN, Patience::new(timeout), receive)?;
+    Ok((PyBytes::new(py, &buf[..received.length.min(size)]), received))
+}
+
+fn overlay_datagram<'fd>(fd: RawFd, flags: i32) -> Result<Socket<'fd>, Errno> {
+    let socket = overlay(fd)?;
+    match socket.kind() {
+        Kind::Stream => Err(Errno::OPNOTSUPP),
+        _ if flags & libc::MSG_OOB != 0 => Err(Errno::OPNOTSUPP),
+        _ => Ok(socket),
+    }
+}
+
+/// A broken pipe is an exception, not a signal.
+fn sending(flags: i32) -> SendFlags {
+    SendFlags::from_bits_retain(flags as u32) | SendFlags::NOSIGNAL
+}
+
+fn receiving(flags: i32) -> RecvFlags {
+    RecvFlags::from_bits_retain(flags as u32)
+}

@@ -1,0 +1,59 @@
+//! Errors as Python knows them.
+
+use std::ffi::CStr;
+use std::io;
+
+use peersock_bsd::Errno;
+use pyo3::exceptions::{PyOSError, PyTimeoutError, PyValueError};
+use pyo3::prelude::*;
+
+/// The exception of an `errno`: the subclass of `OSError` that Python has for it, as `ConnectionRefusedError`.
+pub(crate) fn os_error(py: Python<'_>, errno: i32) -> PyErr {
+    let mut text = [0 as libc::c_char; 128];
+    // SAFETY: the buffer is as long as we say; the function ends what it writes with a zero.
+    let failed = unsafe { libc::strerror_r(errno, text.as_mut_ptr(), text.len()) };
+    let text = match failed {
+        // SAFETY: as above.
+        0 => unsafe { CStr::from_ptr(text.as_ptr()) }.to_string_lossy(),
+        _ => "".into(),
+    };
+    // Called with both arguments the class gives an object of the right subclass.
+    match py.get_type::<PyOSError>().call1((errno, text)) {
+        Ok(error) => PyErr::from_value(error),
+        Err(error) => error,
+    }
+}
+
+/// The exception of a failed call.
+pub(crate) fn errno(py: Python<'_>, error: Errno) -> PyErr {
+    os_error(py, error.raw_os_error())
+}
+
+/// The exception of what failed in the node: its `errno` if it has one, otherwise its text.
+pub(crate) fn io_error(py: Python<'_>, error: io::Error) -> PyErr {
+    match error.raw_os_error() {
+        Some(number) => os_error(py, number),
+        None if error.kind() == io::ErrorKind::TimedOut => PyTimeoutError::new_err(error.to_string()),
+        None => {
+            let number = match error.kind() {
+                io::ErrorKind::AddrNotAvailable => libc::EADDRNOTAVAIL,
+                io::ErrorKind::NotConnected => libc::ENETDOWN,
+                _ => libc::EIO,
+            };
+            match py.get_type::<PyOSError>().call1((number, error.to_string())) {
+                Ok(error) => PyErr::from_value(error),
+                Err(error) => error,
+            }
+        }
+    }
+}
+
+/// As CPython's own sockets say it.
+pub(crate) fn timed_out() -> PyErr {
+    PyTimeoutError::new_err("timed out")
+}
+
+/// What was configured makes no sense.
+pub(crate) fn invalid(error: impl std::fmt::Display) -> PyErr {
+    PyValueError::new_err(error.to_string())
+}

@@ -1,0 +1,53 @@
+//! The Python package's own calls: a node in this process, and sockets on descriptors.
+//!
+//! `peersock/socket.py` builds CPython's `socket` module of them, `peersock/session.py` the node. Here are only what Python
+//! cannot do itself: everything about overlay descriptors, and the node's [`peersock::Host`]. Sockets are known by their
+//! descriptors alone, so nothing has to be told of `dup`, `fork` and `close`.
+//!
+//! While a call waits the interpreter's lock is released, and signals run their handlers in between as PEP 475 says.
+#![allow(unsafe_code)]
+
+mod address;
+mod calls;
+mod config;
+mod datagrams;
+mod epoll;
+mod errors;
+mod messages;
+mod names;
+mod node;
+mod options;
+mod sides;
+mod wait;
+
+use pyo3::prelude::*;
+
+/// The native part of the package.
+#[pymodule]
+mod _peersock {
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use crate::calls::{
+        accept, bind, connect, getpeername, getsockname, is_overlay, listen, open_socket, shutdown, socket_of,
+    };
+    #[pymodule_export]
+    use crate::config::{Config, generate_seed, public_key};
+    #[pymodule_export]
+    use crate::datagrams::{recv, recvfrom, send, sendto};
+    #[pymodule_export]
+    use crate::messages::{recvmsg, sendmsg};
+    #[pymodule_export]
+    use crate::names::{interfaces, is_overlays, name_of, resolve};
+    #[pymodule_export]
+    use crate::node::Node;
+    #[pymodule_export]
+    use crate::options::{getsockopt, setsockopt};
+    #[pymodule_export]
+    use crate::sides::{clear_rules, has_rules, set_rules, settle_listen, settle_local, settle_remote};
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}

@@ -1,0 +1,44 @@
+//! Names of members, and networks as interfaces.
+
+use peersock_fd::{Reply, Request};
+use pyo3::prelude::*;
+
+use crate::address::ip;
+use crate::sides::rules;
+
+/// The addresses of the member that has this name, as texts.
+#[pyfunction]
+pub(crate) fn resolve(py: Python<'_>, name: &str) -> Vec<String> {
+    let Some(rules) = rules().filter(|_| !name.is_empty() && ip(name).is_none()) else { return Vec::new() };
+    match py.detach(|| rules.client.ask(Request::Resolve(name.to_owned()))) {
+        Ok(Reply::Resolved(ips)) => ips.iter().map(ToString::to_string).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The name of the member that has an address.
+#[pyfunction]
+pub(crate) fn name_of(py: Python<'_>, address: &str) -> Option<String> {
+    let (rules, ip) = (rules()?, ip(address)?.to_canonical());
+    match py.detach(|| rules.client.ask(Request::NameOf(ip))) {
+        Ok(Reply::Name(name)) => name,
+        _ => None,
+    }
+}
+
+/// Whether an address is the overlay's.
+#[pyfunction]
+pub(crate) fn is_overlays(py: Python<'_>, address: &str) -> bool {
+    let Some((rules, ip)) = rules().zip(ip(address)) else { return false };
+    !ip.to_canonical().is_loopback() && py.detach(|| rules.is_overlays(ip)) == Some(true)
+}
+
+/// The networks as interfaces: index and name.
+#[pyfunction]
+pub(crate) fn interfaces(py: Python<'_>) -> Vec<(u32, String)> {
+    let Some(rules) = rules() else { return Vec::new() };
+    match py.detach(|| rules.client.ask(Request::Interfaces)) {
+        Ok(Reply::Interfaces(found)) => found.into_iter().map(|found| (found.index, found.name)).collect(),
+        _ => Vec::new(),
+    }
+}

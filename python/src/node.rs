@@ -1,0 +1,216 @@
+//! The node: starting, stopping, networks, and what it says of itself.
+
+use std::os::fd::{IntoRawFd as _, RawFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use peersock::{Event, Host, JoinError, Joined, NetworkId, StartError};
+use pyo3::exceptions::PyOSError;
+use pyo3::prelude::*;
+
+use crate::config::{Config, by_file, by_id, with_secret};
+use crate::errors::{invalid, io_error, os_error};
+
+/// How long a wait goes on without looking for signals.
+const STEP: Duration = Duration::from_millis(50);
+
+/// A node in threads of its own.
+#[pyclass(frozen, module = "peersock._peersock")]
+pub(crate) struct Node {
+    host: Host,
+}
+
+#[pymethods]
+impl Node {
+    /// Starts it.
+    #[new]
+    fn new(py: Python<'_>, config: &Config) -> PyResult<Self> {
+        let settings = config.settings.clone();
+        match py.detach(|| Host::start(settings)) {
+            Ok(host) => Ok(Self { host }),
+            Err(StartError::Io(error)) => Err(io_error(py, error)),
+            Err(error @ StartError::PortTaken { .. }) => Err(described(py, libc::EADDRINUSE, error)),
+            Err(StartError::State(error)) => {
+                let number = match error {
+                    peersock::state::StateError::InUse { .. } => libc::EBUSY,
+                    peersock::state::StateError::Exposed { .. } => libc::EACCES,
+                    _ => return Err(PyOSError::new_err(error.to_string())),
+                };
+                Err(described(py, number, error))
+            }
+            Err(error) => Err(PyOSError::new_err(error.to_string())),
+        }
+    }
+
+    /// Joins the network with this ID. Gives the ID.
+    #[pyo3(signature = (id, passphrase=None, key=None))]
+    fn join_id(
+        &self,
+        py: Python<'_>,
+        id: u64,
+        passphrase: Option<String>,
+        key: Option<&[u8]>,
+    ) -> PyResult<u64> {
+        self.join(py, with_secret(py, by_id(id)?, passphrase, key)?)
+    }
+
+    /// Joins the static network that a file describes. Gives its ID.
+    #[pyo3(signature = (path, passphrase=None, key=None))]
+    fn join_file(
+        &self,
+        py: Python<'_>,
+        path: PathBuf,
+        passphrase: Option<String>,
+        key: Option<&[u8]>,
+    ) -> PyResult<u64> {
+        self.join(py, with_secret(py, by_file(path)?, passphrase, key)?)
+    }
+
+    /// Leaves a network. False if it was not joined.
+    fn leave(&self, py: Python<'_>, network: u64) -> PyResult<bool> {
+        let id = NetworkId::new(network).map_err(invalid)?;
+        py.detach(|| self.host.run(move |node| node.leave(id))).map_err(|error| io_error(py, error))
+    }
+
+    /// The own addresses in a network, the self-certifying one first.
+    fn addresses(&self, py: Python<'_>, network: u64) -> PyResult<Vec<String>> {
+        let texts = |joined: Joined| joined.addresses().iter().map(ToString::to_string).collect();
+        self.in_network(py, network, texts)
+    }
+
+    /// Everything about the node, as JSON.
+    fn status(&self, py: Python<'_>) -> PyResult<String> {
+        let status = py.detach(|| self.host.run(|node| serde_json::to_string(&node.status())));
+        status.map_err(|error| io_error(py, error))?.map_err(invalid)
+    }
+
+    /// The peers known, as JSON.
+    fn peers(&self, py: Python<'_>) -> PyResult<String> {
+        let peers = py.detach(|| self.host.run(|node| serde_json::to_string(&node.peers())));
+        peers.map_err(|error| io_error(py, error))?.map_err(invalid)
+    }
+
+    /// The node's ID.
+    fn id(&self, py: Python<'_>) -> PyResult<String> {
+        py.detach(|| self.host.run(|node| node.id().to_string())).map_err(|error| io_error(py, error))
+    }
+
+    /// The node's public key.
+    fn public_key(&self, py: Python<'_>) -> PyResult<String> {
+        py.detach(|| self.host.run(|node| node.public_identity().to_string()))
+            .map_err(|error| io_error(py, error))
+    }
+
+    /// What `PEERSOCK_NODE` has to be for processes that shall use this node.
+    fn environment(&self) -> String {
+        self.host.environment()
+    }
+
+    /// Waits until the node has its addresses in the network. False if the time was over.
+    fn wait_ready(&self, py: Python<'_>, network: u64, timeout: Option<f64>) -> PyResult<bool> {
+        self.wait(py, network, timeout, |joined, step| joined.wait_ready(step))
+    }
+
+    /// Waits until there is a session with the member that has this address. False if the time was over.
+    fn wait_peer(&self, py: Python<'_>, network: u64, address: &str, timeout: Option<f64>) -> PyResult<bool> {
+        let ip =
+            address.parse().map_err(|_| invalid(format_args!("{address:?} is no IPv4 or IPv6 address")))?;
+        self.wait(py, network, timeout, move |joined, step| joined.wait_peer(ip, step))
+    }
+
+    /// A descriptor from which one read gives one event as JSON.
+    fn event_fd(&self, py: Python<'_>) -> PyResult<RawFd> {
+        let fd = py.detach(|| self.host.event_socket(encode)).map_err(|error| io_error(py, error))?;
+        Ok(fd.into_raw_fd())
+    }
+
+    /// Whether calls can succeed: the node was not stopped, and this is the process that has it.
+    fn is_running(&self, py: Python<'_>) -> bool {
+        py.detach(|| self.host.is_running())
+    }
+
+    /// Whether this is the process that has the node.
+    fn is_here(&self) -> bool {
+        self.host.is_here()
+    }
+
+    /// Ends the node; waits up to `linger` seconds until everything is delivered. True if it was.
+    fn stop(&self, py: Python<'_>, linger: f64) -> PyResult<bool> {
+        let linger = Duration::try_from_secs_f64(linger).map_err(invalid)?;
+        Ok(py.detach(|| self.host.stop(linger)))
+    }
+}
+
+impl Node {
+    fn join(&self, py: Python<'_>, network: peersock::Network) -> PyResult<u64> {
+        let id = network.id().as_u64();
+        let joined = py.detach(|| self.host.run(move |node| node.join(network).map(drop)));
+        match joined.map_err(|error| io_error(py, error))? {
+            Ok(()) => Ok(id),
+            Err(error @ JoinError::AlreadyJoined(_)) => Err(described(py, libc::EEXIST, error)),
+            Err(error) => Err(invalid(error)),
+        }
+    }
+
+    fn in_network<T: Send + 'static>(
+        &self,
+        py: Python<'_>,
+        network: u64,
+        job: impl FnOnce(Joined) -> T + Send + 'static,
+    ) -> PyResult<T> {
+        let id = NetworkId::new(network).map_err(invalid)?;
+        let result = py.detach(|| self.host.run(move |node| node.network(id).map(job)));
+        result.map_err(|error| io_error(py, error))?.ok_or_else(|| os_error(py, libc::ENETDOWN))
+    }
+
+    /// Waits in steps, between which signals have their handlers run.
+    fn wait(
+        &self,
+        py: Python<'_>,
+        network: u64,
+        timeout: Option<f64>,
+        wait: impl Fn(Joined, Duration) -> std::io::Result<()> + Clone + Send + 'static,
+    ) -> PyResult<bool> {
+        let id = NetworkId::new(network).map_err(invalid)?;
+        let span =
+            timeout.map(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX));
+        let deadline = span.and_then(|span| Instant::now().checked_add(span));
+        loop {
+            let left = deadline.map_or(STEP, |deadline| deadline.saturating_duration_since(Instant::now()));
+            let step = left.min(STEP);
+            let wait = wait.clone();
+            let waited = py.detach(|| {
+                self.host.run_apart(move |node| node.network(id).map(|joined| wait(joined, step)))
+            });
+            match waited.map_err(|error| io_error(py, error))? {
+                None => return Err(os_error(py, libc::ENETDOWN)),
+                Some(Ok(())) => return Ok(true),
+                Some(Err(error)) if error.kind() != std::io::ErrorKind::TimedOut => {
+                    return Err(io_error(py, error));
+                }
+                Some(Err(_)) if deadline.is_some() && left <= STEP => return Ok(false),
+                Some(Err(_)) => py.check_signals()?,
+            }
+        }
+    }
+}
+
+fn encode(event: &Event) -> Vec<u8> {
+    let (kind, id) = match event {
+        Event::PeerFound { id } => ("peer_found", id),
+        Event::PeerReachable { id } => ("peer_reachable", id),
+        Event::PathChanged { id } => ("path_changed", id),
+        Event::PeerLost { id } => ("peer_lost", id),
+        Event::PeerUnreachable { id } => ("peer_unreachable", id),
+        // A later node may tell more.
+        _ => return b"{}".to_vec(),
+    };
+    serde_json::json!({ "kind": kind, "peer": id.to_string() }).to_string().into_bytes()
+}
+
+fn described(py: Python<'_>, number: i32, error: impl std::fmt::Display) -> PyErr {
+    match py.get_type::<PyOSError>().call1((number, error.to_string())) {
+        Ok(error) => PyErr::from_value(error),
+        Err(error) => error,
+    }
+}

@@ -1,0 +1,58 @@
+//! Socket options.
+
+use std::os::fd::RawFd;
+
+use pyo3::IntoPyObjectExt as _;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::calls::overlay;
+use crate::wait::at_once;
+
+/// The longest value that is asked for, bytes: CPython's limit.
+const MAX_VALUE: usize = 1024;
+
+/// getsockopt(2): an int if `room` is 0, otherwise bytes.
+#[pyfunction]
+pub(crate) fn getsockopt(
+    py: Python<'_>,
+    fd: RawFd,
+    level: i32,
+    name: i32,
+    room: usize,
+) -> PyResult<Bound<'_, PyAny>> {
+    let (value, length) = at_once(py, || {
+        let mut value = [0u8; MAX_VALUE];
+        let asked = if room == 0 { size_of::<i32>() } else { room.min(MAX_VALUE) };
+        let mut length = asked as libc::socklen_t;
+        let socket = overlay(fd)?;
+        // SAFETY: both pointers are to live variables of the lengths that are told.
+        unsafe {
+            peersock_bsd::getsockopt(&socket, level, name, value.as_mut_ptr().cast(), &raw mut length)
+        }?;
+        Ok((value, length as usize))
+    })?;
+    match room {
+        0 => i32::from_ne_bytes([value[0], value[1], value[2], value[3]]).into_bound_py_any(py),
+        _ => Ok(PyBytes::new(py, &value[..length.min(MAX_VALUE)]).into_any()),
+    }
+}
+
+/// setsockopt(2).
+#[pyfunction]
+pub(crate) fn setsockopt(py: Python<'_>, fd: RawFd, level: i32, name: i32, value: &[u8]) -> PyResult<()> {
+    at_once(py, || {
+        let socket = overlay(fd)?;
+        // SAFETY: the value is as long as is told.
+        unsafe {
+            peersock_bsd::setsockopt(
+                &socket,
+                level,
+                name,
+                value.as_ptr().cast(),
+                value.len() as libc::socklen_t,
+            )
+        }
+    })
+    .map(drop)
+}
