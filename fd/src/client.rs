@@ -81,7 +81,8 @@ impl Client {
     /// Asks the node and waits for its reply.
     ///
     /// # Errors
-    /// ENETDOWN if there is no such node any more, EINTR if a signal handler ran, and what the node answers.
+    /// ENETDOWN if there is no such node any more, and what the node answers. For connections that are waited for also
+    /// EINTR if a signal handler ran: everything else is answered at once, and must not be done twice.
     pub fn ask(&self, request: Request) -> Result<Reply, Errno> {
         self.ask_with(request, None)
     }
@@ -91,9 +92,9 @@ impl Client {
     /// # Errors
     /// As [`ask`](Self::ask).
     pub fn ask_with(&self, request: Request, fd: Option<BorrowedFd<'_>>) -> Result<Reply, Errno> {
+        let waits = matches!(request, Request::Connect { wait: true, .. });
         let connection = self.send(request, fd)?;
-        // After an error the reply may still come: the connection is not used again.
-        let reply = connection.reply()?;
+        let reply = connection.reply(waits)?;
         self.put_back(connection);
         reply
     }
@@ -102,11 +103,11 @@ impl Client {
     /// wrong while it waits is nobody's concern any more.
     pub fn close_lingering<T>(&self, which: Which, time: Duration, close: impl FnOnce() -> T) -> T {
         let held = self.send(Request::Hold(which), None);
-        let held = held.and_then(|connection| connection.reply()?.map(|_| connection));
+        let held = held.and_then(|connection| connection.reply(false)?.map(|_| connection));
         let closed = close();
         if let Ok(connection) = held {
             let message = self.message(Request::Linger(which, time));
-            if send(connection.fd(), &message, None).and_then(|()| connection.reply()).is_ok() {
+            if send(connection.fd(), &message, None).and_then(|()| connection.reply(true)).is_ok() {
                 self.put_back(connection);
             }
         }
@@ -214,11 +215,20 @@ impl Connection {
 
     /// Waits for the reply to what was sent.
     ///
+    /// After an error it may still come: the connection must not be used again.
+    ///
     /// # Errors
-    /// Those of recv(2), and ENETDOWN. Within, what the node answers.
-    fn reply(&self) -> Result<Result<Reply, Errno>, Errno> {
+    /// Those of recv(2), EINTR among them if it `waits` for something that may take long, and ENETDOWN. Within, what the
+    /// node answers.
+    fn reply(&self, waits: bool) -> Result<Result<Reply, Errno>, Errno> {
         let mut reply = Vec::with_capacity(MAX_MESSAGE);
-        rustix::net::recv(self.fd(), spare_capacity(&mut reply), RecvFlags::empty())?;
+        loop {
+            match rustix::net::recv(self.fd(), spare_capacity(&mut reply), RecvFlags::empty()) {
+                Ok(_) => break,
+                Err(Errno::INTR) if !waits => {}
+                Err(error) => return Err(error),
+            }
+        }
         Ok(match decode(&reply).ok_or(Errno::NETDOWN)? {
             Reply::Failed(errno) => Err(Errno::from_raw_os_error(errno)),
             reply => Ok(reply),

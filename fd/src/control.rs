@@ -118,6 +118,8 @@ pub enum Request {
     Alongside(Opened),
     /// Closed sockets that are bound to this port are to be forgotten now, so that it is free on the machine's network.
     Vacate(u16),
+    /// A descriptor of the socket was closed, maybe the last one. The kernel tells the node of listeners only later.
+    Closed(Opened),
 }
 
 /// A node's answer.

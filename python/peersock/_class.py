@@ -41,6 +41,10 @@ def _our_datagrams(sock: _std.socket) -> bool:
     return _type(sock) != _STREAM and _ours(sock)
 
 
+def _listens(sock: _std.socket) -> bool:
+    return bool(_socket.socket.getsockopt(sock, _std.SOL_SOCKET, _std.SO_ACCEPTCONN))
+
+
 class socket(_std.socket):
     """A subclass of _socket.socket adding the makefile() method."""
 
@@ -163,6 +167,13 @@ class socket(_std.socket):
 
     def getpeername(self) -> Any:
         return _peersock.getpeername(self.fileno()) if _ours(self) else super().getpeername()
+
+    def _real_close(self, _ss: Any = _socket.socket) -> None:
+        # Of all others the node hears by itself.
+        if _type(self) == _STREAM and _ours(self) and _listens(self):
+            _peersock.close(_ss.detach(self))
+        else:
+            _ss.close(self)
 
     # Options.
 

@@ -11,25 +11,17 @@ from typing import Any
 from . import socket as _ours
 from ._ssl import SSLSocket
 
-#: What of the ``socket`` module is not the standard library's own.
+#: What of the ``socket`` module is replaced. All else there is made of these.
 _NAMES = (
-    "create_connection",
-    "create_server",
-    "fromfd",
     "getaddrinfo",
-    "getfqdn",
     "gethostbyaddr",
     "gethostbyname",
     "gethostbyname_ex",
     "getnameinfo",
-    "has_dualstack_ipv6",
     "if_indextoname",
     "if_nameindex",
     "if_nametoindex",
-    "recv_fds",
-    "send_fds",
     "socket",
-    "socketpair",
 )
 
 #: What was replaced: where, by which name, and what was there.
@@ -55,8 +47,6 @@ def install() -> None:
     for name in _NAMES:
         _replace(_std, name, getattr(_ours, name))
     _replace(_ssl, "socket", _ours.socket)
-    _replace(_ssl, "create_connection", _ours.create_connection)
-    _replace(_ssl, "SSLSocket", SSLSocket)
     _replace(_ssl.SSLContext, "sslsocket_class", SSLSocket)
 
 

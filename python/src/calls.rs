@@ -4,7 +4,7 @@ use std::os::fd::{IntoRawFd as _, RawFd};
 
 use peersock_bsd::kernel::borrow;
 use peersock_bsd::{Errno, Socket};
-use peersock_fd::{Family, Kind, SocketFlags};
+use peersock_fd::{Family, Kind, Request, SocketFlags, Which};
 use pyo3::prelude::*;
 use rustix::event::PollFlags;
 
@@ -106,6 +106,30 @@ pub(crate) fn connect(
     }
     let error = at_once(py, || overlay(fd)?.take_error())?;
     Ok(error.map_or(0, Errno::raw_os_error))
+}
+
+/// close(2). The node is told, so that who connects to a listener that was closed is refused from then on.
+#[pyfunction]
+pub(crate) fn close(py: Python<'_>, fd: RawFd) -> PyResult<()> {
+    let socket = Socket::of(borrow(fd).ok_or_else(|| errno(py, Errno::BADF))?);
+    let told = socket.map(|socket| (socket.client(), socket.which()));
+    py.detach(|| {
+        // SAFETY: the caller's descriptor, which it gives up.
+        if unsafe { libc::close(fd) } == -1 {
+            let error = std::io::Error::last_os_error();
+            // As CPython: what the other end has done is no matter of closing.
+            return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)).or_else(|error| match error {
+                Errno::CONNRESET => Ok(()),
+                error => Err(error),
+            });
+        }
+        if let Some((client, Which::Opened(opened))) = told {
+            // Without a node there is nobody to tell.
+            let _ = client.ask(Request::Closed(opened));
+        }
+        Ok(())
+    })
+    .map_err(|error| errno(py, error))
 }
 
 /// getsockname(2).

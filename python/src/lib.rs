@@ -29,7 +29,8 @@ mod _peersock {
 
     #[pymodule_export]
     use crate::calls::{
-        accept, bind, connect, getpeername, getsockname, is_overlay, listen, open_socket, shutdown, socket_of,
+        accept, bind, close, connect, getpeername, getsockname, is_overlay, listen, open_socket, shutdown,
+        socket_of,
     };
     #[pymodule_export]
     use crate::config::{Config, generate_seed, public_key};

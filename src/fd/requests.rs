@@ -154,6 +154,7 @@ impl State {
                 self.sweep(Some(port));
                 Some(Reply::Done)
             }
+            Request::Closed(socket) => done(self.closed(socket)),
         }
     }
 

@@ -245,6 +245,16 @@ impl State {
         probe.map_or(true, |probe| rustix::net::bind(&probe, &name) != Ok(()))
     }
 
+    /// Somebody has closed a socket. If nobody has it open any more, who connects now is refused at once.
+    pub(super) fn closed(&mut self, socket: peersock_fd::Opened) -> Result<(), Errno> {
+        let phase = self.opened.get(&socket.id).map(|opened| opened.phase);
+        // Of the others what they have sent may not have been taken yet.
+        if matches!(phase, Some(Phase::Listening(_))) && !self.is_open(socket) {
+            self.forget(socket);
+        }
+        Ok(())
+    }
+
     /// Forgets a socket with all that belongs to it.
     pub(super) fn forget(&mut self, socket: peersock_fd::Opened) {
         let Some(opened) = self.opened.remove(&socket.id) else { return };

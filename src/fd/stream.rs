@@ -10,7 +10,7 @@ use peersock_fd::{Errno, RecvFlags, SendFlags, SocketId};
 use peersock_stack::{PIECES, Ready};
 use rustix::event::epoll::EventFlags;
 use rustix::event::{PollFd, PollFlags};
-use rustix::net::SendAncillaryBuffer;
+use rustix::net::{SendAncillaryBuffer, sockopt};
 
 use super::app_end;
 use super::options::Options;
@@ -133,7 +133,7 @@ impl Stream {
             // What has arrived before the connection broke is still delivered, and reading it tells the error then.
             let broken =
                 self.inward == Way::Open && self.connection.flow().readiness().contains(Ready::ERROR);
-            let outward = if broken { Progress::Blocked } else { self.pump_out(buf) };
+            let outward = if broken { self.discard(buf) } else { self.pump_out(buf) };
             let inward = if self.hung_up { Progress::Blocked } else { self.pump_in() };
             last = (outward, inward);
             if !matches!(last, (Progress::More, _) | (_, Progress::More)) {
@@ -153,6 +153,11 @@ impl Stream {
             // All that the application has written is on its way.
             _ if drain && !self.readable && self.left.is_empty() => Outcome::Ended,
             _ if self.hung_up && self.outward == Way::Ended => Outcome::Ended,
+            // What it has written waits for a peer who may be waiting for it to read.
+            _ if self.hung_up && self.has_unread() => {
+                self.connection.flow().set_reset_on_close(true);
+                Outcome::Ended
+            }
             _ => Outcome::Waits,
         }
     }
@@ -222,12 +227,43 @@ impl Stream {
         }
     }
 
+    /// The connection is broken: what the application has written goes nowhere, and it is told so when it writes more,
+    /// however long it takes to read what has come.
+    fn discard(&mut self, buf: &mut [u8]) -> Progress {
+        let unread = rustix::io::ioctl_fionread(&self.unix).unwrap_or(0) as usize;
+        if unread > 0 {
+            let _ = rustix::net::shutdown(&self.unix, rustix::net::Shutdown::Read);
+        }
+        // A byte is left, which makes the descriptor's end a reset.
+        let mut left = unread.saturating_sub(1);
+        while left > 0 {
+            let room = left.min(buf.len());
+            match rustix::net::recv(&self.unix, &mut buf[..room], RecvFlags::DONTWAIT) {
+                Ok((length, _)) if length > 0 => left -= length,
+                Err(Errno::INTR) => {}
+                _ => break,
+            }
+        }
+        Progress::Blocked
+    }
+
     /// Whether the application has closed its descriptor, and not only ended its direction.
     pub(super) fn is_closed(&self) -> bool {
         let mut fds = [PollFd::new(&self.unix, PollFlags::empty())];
         let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
         self.hung_up
             || rustix::event::poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
+    }
+
+    /// Whether something has come that the application, which has closed its descriptor, will not read: as TCP does, the
+    /// connection is reset then (RFC 1122 4.2.2.13). Asks to be told of what comes later.
+    fn has_unread(&self) -> bool {
+        if self.inward == Way::Ended {
+            return false;
+        }
+        self.connection.waiters().register(Interest::Read, &self.waker);
+        self.connection.flow().readable() > 0
+            || sockopt::socket_error(&self.unix) == Ok(Err(Errno::CONNRESET))
     }
 
     /// From the connection to the application.

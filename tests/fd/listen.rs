@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::thread;
 use std::time::Duration;
 
-use peersock_fd::{Errno, Socket, SocketFlags};
+use peersock_fd::{Errno, Request, Socket, SocketFlags, Which};
 use rustix::event::PollFlags;
 use rustix::net::sockopt;
 
@@ -37,6 +37,24 @@ fn listening_twice_on_a_port_fails_and_works_again_after_closing() {
     drop(fd);
     overlay(&second).bind(any).expect("free again");
     overlay(&second).listen(5).expect("it listens");
+}
+
+#[test]
+fn who_connects_to_a_listener_that_is_said_to_be_closed_is_refused() {
+    let (a, b) = Served::pair();
+    let (listener, address) = b.listen(SocketFlags::empty());
+    let socket = overlay(&listener);
+    let (client, Which::Opened(opened)) = (socket.client(), socket.which()) else { panic!("it was opened") };
+    let copy = listener.try_clone().expect("descriptors are left");
+    drop(listener);
+    client.ask(Request::Closed(opened)).expect("the node is there");
+    // Somebody still has it open.
+    let connection = a.socket(SocketFlags::empty());
+    assert_eq!(overlay(&connection).connect(Some(address)), Ok(()));
+    drop(copy);
+    client.ask(Request::Closed(opened)).expect("the node is there");
+    let connection = a.socket(SocketFlags::empty());
+    assert_eq!(overlay(&connection).connect(Some(address)), Err(Errno::CONNREFUSED));
 }
 
 #[test]

@@ -3,10 +3,11 @@
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
 use peersock_fd::{Reply, Request, SocketFlags};
 use rustix::event::PollFlags;
-use rustix::net::{Shutdown, shutdown};
+use rustix::net::{SendFlags, Shutdown, shutdown};
 
 use crate::common::{Served, overlay, poll, set_bytes};
 
@@ -107,6 +108,35 @@ fn a_reader_that_does_not_read_holds_the_writer_back() {
 }
 
 #[test]
+fn who_closes_while_both_ways_are_full_ends_the_connection_for_the_other() {
+    let (a, b) = Served::pair();
+    let (client, server) = a.connect(&b);
+    // Nobody reads: with both ways full neither end can send what it has.
+    let mut idle = 0;
+    while idle < 20 {
+        let sent = [&client, &server].map(|file| {
+            let data = [1; 1 << 16];
+            rustix::net::send(file, &data, SendFlags::DONTWAIT).is_ok()
+        });
+        if sent == [false, false] {
+            idle += 1;
+            thread::sleep(Duration::from_millis(10));
+        } else {
+            idle = 0;
+        }
+    }
+    drop(client);
+    assert!(poll(&server, PollFlags::OUT).contains(PollFlags::OUT));
+    let error = (&server).write(&[1]).expect_err("nobody will read it");
+    assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+    // What had come before is not lost, and after it comes the reset.
+    let mut received = Vec::new();
+    let error = (&server).read_to_end(&mut received).expect_err("a reset");
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    assert!(received.len() > 1 << 16, "{}", received.len());
+}
+
+#[test]
 fn all_descriptors_must_be_closed_for_the_connection_to_end() {
     let (a, b) = Served::pair();
     let (client, mut server) = a.connect(&b);
@@ -129,7 +159,7 @@ fn a_process_that_ends_delivers_what_it_has_written() {
     });
     client.write_all(&vec![9; 3_000_000]).expect("it is read");
     // As at the end of a process: the descriptor is still open.
-    assert!(a.server.drain(std::time::Duration::from_secs(20)));
+    assert!(a.server.drain(Duration::from_secs(20)));
     assert_eq!(reader.join().expect("no panic").expect("an end in order"), 3_000_000);
     drop(client);
 }

@@ -1,12 +1,13 @@
 """Runs one class of CPython's own tests with `peersock.socket` in place of `socket`.
 
-``python run_class.py MODULE CLASS`` prints one JSON object: each test's name with ``ok``, ``skip``, ``fail`` or ``error``,
-and why. The tests' loopback addresses are replaced in their source code by this node's own addresses, which a static
+``python run_class.py MODULE CLASS`` prints one JSON object: each test's name with ``ok``, ``skip``, ``fail`` or
+``error``, and why. The tests' loopback addresses are replaced in their source code by this node's own addresses, which a static
 network gives it: sockets to them loop back inside the node, through its whole TCP/IP stack.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -34,7 +35,7 @@ class Rewriter(importlib.abc.MetaPathFinder):
     """Replaces the loopback's addresses in the source code of tests."""
 
     def __init__(self, v6: str) -> None:
-        self._replacements = {"localhost": V4, "127.0.0.1": V4, "::1": v6}
+        self._replacements = {"127.0.0.1": V4, "::1": v6}
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
@@ -51,7 +52,7 @@ class Rewriter(importlib.abc.MetaPathFinder):
 
     def _rewrite_line(self, line: str) -> str:
         # Of inet_ntop() the loopback's address is wanted.
-        if not re.search(r"assertEqual\('::1', f\(", line):
+        if not re.search(r"assertEqual\('::1', f\(|IP Address", line):
             for old, new in self._replacements.items():
                 line = re.sub(rf"""(?<=['"]){re.escape(old)}(?=['"])""", new, line)
         return line
@@ -118,34 +119,47 @@ def join(folder: str) -> peersock.Session:
     seed = peersock.generate_seed()
     path = os.path.join(folder, "network.toml")
     with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
-        file.write(f'network = "fe00000000000001"\n[[member]]\nname = "own"\n')
+        file.write('network = "fe00000000000001"\n[[member]]\nname = "localhost"\n')
         file.write(f'key = "{peersock.public_key(seed)}"\naddresses = ["{V4}"]\n')
     return peersock.Session(path, identity=seed, interfaces="loopback", discovery=False, linger=0.2, buffers=BUFFERS)
 
 
+def overlay(folder: str, module_name: str) -> None:
+    """Puts this process on the overlay."""
+    session = join(folder)
+    sys.meta_path.insert(0, Rewriter(session.address))
+    for name in [name for name in sys.modules if REWRITTEN.match(name)]:
+        del sys.modules[name]
+    peersock.install()
+    if module_name == "test.test_socket":
+        # The others test what is built on the standard library's module.
+        sys.modules["socket"] = peersock.socket
+
+
+def run(module_name: str, class_name: str, wanted: set[str]) -> dict[str, tuple[str, str]]:
+    """Runs the tests of a class that are wanted, or all."""
+    module = importlib.import_module(module_name)
+    cases = unittest.defaultTestLoader.loadTestsFromTestCase(getattr(module, class_name))
+    results = Results()
+    getattr(module, "setUpModule", lambda: None)()
+    unittest.TestSuite(case for case in cases if not wanted or _name(case) in wanted).run(results)
+    unittest.case.doModuleCleanups()
+    getattr(module, "tearDownModule", lambda: None)()
+    return results.outcomes
+
+
 def main() -> None:
     """Runs the class that the command line names."""
-    module_name, class_name = sys.argv[1:3]
-    with tempfile.TemporaryDirectory() as folder, join(folder) as session:
-        sys.meta_path.insert(0, Rewriter(session.address))
-        for name in [name for name in sys.modules if REWRITTEN.match(name)]:
-            del sys.modules[name]
-        peersock.install()
-        sys.modules["socket"] = peersock.socket
-        module = importlib.import_module(module_name)
-        cases = unittest.defaultTestLoader.loadTestsFromTestCase(getattr(module, class_name))
-        wanted = set(sys.argv[3:])
-        results = Results()
-        suite = unittest.TestSuite(case for case in cases if not wanted or _name(case) in wanted)
-        set_up = getattr(module, "setUpModule", None)
-        tear_down = getattr(module, "tearDownModule", None)
-        if set_up is not None:
-            set_up()
-        suite.run(results)
-        if tear_down is not None:
-            unittest.case.doModuleCleanups()
-            tear_down()
-    outcomes = {name: list(outcome) for name, outcome in results.outcomes.items()}
+    arguments = sys.argv[1:]
+    is_plain = arguments[0] == "--plain"
+    module_name, class_name, *wanted = arguments[is_plain:]
+    # Says where a class hangs that does not end in time.
+    faulthandler.dump_traceback_later(60)
+    with tempfile.TemporaryDirectory() as folder:
+        if not is_plain:
+            overlay(folder, module_name)
+        outcomes = run(module_name, class_name, set(wanted))
+        peersock.stop()
     print("\n" + json.dumps(outcomes), flush=True)
     # Threads that a test has left behind are none of ours.
     os._exit(0)
