@@ -42,7 +42,7 @@ def network(overlay: str | None) -> Iterator[tuple[ModuleType, str]]:
         return
     import peersock
 
-    with peersock.Session(overlay, identity="ephemeral", interfaces="loopback") as session:
+    with peersock.Session(overlay, interfaces="loopback") as session:
         yield peersock.socket, str(session.address)
 
 

@@ -32,3 +32,8 @@ def test_paramiko_on_both_sides(lab: Lab) -> None:
 def test_uvloop_with_sockets_of_python(lab: Lab) -> None:
     host, port = lab.start(lab.program("uvloop_streams.py", "serve")).ready()
     lab.client("uvloop_streams.py", "client", host, str(port))
+
+
+def test_mail_by_smtplib(lab: Lab) -> None:
+    host, port = lab.start(lab.program("mail.py", "serve")).ready()
+    lab.client("mail.py", "client", host, str(port))
