@@ -94,7 +94,6 @@ impl Client {
     pub fn ask_with(&self, request: Request, fd: Option<BorrowedFd<'_>>) -> Result<Reply, Errno> {
         let waits = matches!(request, Request::Connect { wait: true, .. });
         let connection = self.send(request, fd)?;
-        // After an error the reply may still come: the connection is not used again.
         let reply = connection.reply(waits)?;
         self.put_back(connection);
         reply
@@ -214,10 +213,13 @@ impl Connection {
         self.fd.as_ref().expect("only `is_usable` takes it").as_fd()
     }
 
-    /// Waits for the reply to what was sent. A signal handler ends only what `waits` for somebody else than the node.
+    /// Waits for the reply to what was sent.
+    ///
+    /// After an error it may still come: the connection must not be used again.
     ///
     /// # Errors
-    /// Those of recv(2), and ENETDOWN. Within, what the node answers.
+    /// Those of recv(2), EINTR among them if it `waits` for something that may take long, and ENETDOWN. Within, what the
+    /// node answers.
     fn reply(&self, waits: bool) -> Result<Result<Reply, Errno>, Errno> {
         let mut reply = Vec::with_capacity(MAX_MESSAGE);
         loop {

@@ -18,6 +18,8 @@ def bound(s, port):
     return s
 any = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 any.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group + bytes(4))
+source = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+source.setsockopt(socket.IPPROTO_IP, 39, group + bytes(4) + socket.inet_aton('10.77.0.2'))
 own = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 own.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group + socket.inet_aton('10.77.0.1'))
 six = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
@@ -27,10 +29,10 @@ six.setsockopt(socket.IPPROTO_IPV6, 42, six_join)
 left = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 for option in socket.IP_ADD_MEMBERSHIP, socket.IP_DROP_MEMBERSHIP:
     left.setsockopt(socket.IPPROTO_IP, option, group + bytes(4))
-for s, port in (any, 4001), (own, 4002), (six, 4003), (left, 4004):
+for s, port in (any, 4001), (own, 4002), (six, 4003), (left, 4004), (source, 4005):
     s.bind(('', port))
 open('ready', 'w').close()
-for s in any, own:
+for s in any, own, source:
     data, sender = s.recvfrom(100)
     print(data.decode(), sender[0])
 seen = set()
@@ -63,7 +65,7 @@ six.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 9)
 six.bind(('fd77::2', 0))
 assert six.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS) == 9
 while sys.stdin not in __import__('select').select([sys.stdin], [], [], 0.1)[0]:
-    for port in 4001, 4002, 4004:
+    for port in 4001, 4002, 4004, 4005:
         s.sendto(b'four', ('239.1.2.3', port))
     for group in 'ff15::77', 'ff15::78':
         six.sendto(group.encode(), (group, 4003))
@@ -73,6 +75,13 @@ while sys.stdin not in __import__('select').select([sys.stdin], [], [], 0.1)[0]:
     let sender = Running::start(lab.command("beta", &[], &["python3", &sender]));
     let got = receiver.finish().success();
     sender.finish().success();
-    let wanted = ["four 10.77.0.2", "four 10.77.0.2", "ff15::77 fd77::2", "ff15::78 fd77::2", "nothing"];
+    let wanted = [
+        "four 10.77.0.2",
+        "four 10.77.0.2",
+        "four 10.77.0.2",
+        "ff15::77 fd77::2",
+        "ff15::78 fd77::2",
+        "nothing",
+    ];
     assert_eq!(got.text().lines().collect::<Vec<_>>(), wanted);
 }

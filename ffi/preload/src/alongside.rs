@@ -32,7 +32,7 @@ pub(crate) unsafe fn bind(
     // SAFETY: the caller's.
     match unsafe { kernel::bind(fd, address, length) } {
         Err(Errno::ADDRINUSE) => {
-            ask(&rules.client, &Request::Vacate(port), None)?;
+            ask(&rules.client, Request::Vacate(port), None)?;
             // SAFETY: the caller's.
             unsafe { kernel::bind(fd, address, length) }
         }
@@ -43,7 +43,7 @@ pub(crate) unsafe fn bind(
 /// bind(2) of a UDP socket.
 pub(crate) fn bind_datagrams(rules: &Rules, fd: RawFd, local: SocketAddr) -> Result<c_int> {
     let new = bind_counterpart(&rules.client, fd, local)?;
-    ask(&rules.client, &Request::Alongside(socket(&new)?.opened()), borrow(fd))?;
+    ask(&rules.client, Request::Alongside(socket(&new)?.opened()), borrow(fd))?;
     replace(fd, &new, epoll::take)?;
     Ok(0)
 }
@@ -61,7 +61,7 @@ pub(crate) fn listen(rules: &Rules, fd: RawFd, local: SocketAddr, backlog: c_int
     overlay.listen(backlog)?;
     // SAFETY: no pointers.
     unsafe { kernel::listen(fd, backlog) }?;
-    ask(&rules.client, &Request::Alongside(overlay.opened()), borrow(fd))?;
+    ask(&rules.client, Request::Alongside(overlay.opened()), borrow(fd))?;
     replace(fd, &new, epoll::take)?;
     Ok(0)
 }
@@ -77,7 +77,7 @@ fn bind_counterpart(client: &Client, fd: RawFd, local: SocketAddr) -> Result<Own
             Ok(()) => return Ok(new),
             Err(Errno::ADDRINUSE) if tries > 1 => {
                 // It may be that of a socket that is closed, and that the node still has.
-                ask(client, &Request::Vacate(chosen.port()), None)?;
+                ask(client, Request::Vacate(chosen.port()), None)?;
                 tries = if local.port() == 0 { tries - 1 } else { 1 };
             }
             Err(error) => return Err(error),
@@ -89,14 +89,9 @@ fn bind_kernels(fd: RawFd, local: SocketAddr) -> Result<()> {
     rustix::net::bind(borrow(fd).ok_or(Errno::BADF)?, &local)
 }
 
-/// Asks the node, also while signals come.
-fn ask(client: &Client, request: &Request, fd: Option<BorrowedFd<'_>>) -> Result<()> {
-    loop {
-        match client.ask_with(request.clone(), fd) {
-            Err(Errno::INTR) => {}
-            reply => return reply.map(drop),
-        }
-    }
+/// Asks the node, with a descriptor that goes along.
+fn ask(client: &Client, request: Request, fd: Option<BorrowedFd<'_>>) -> Result<()> {
+    client.ask_with(request, fd).map(drop)
 }
 
 fn socket(fd: &OwnedFd) -> Result<Socket<'_>> {

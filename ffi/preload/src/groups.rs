@@ -19,6 +19,8 @@ use crate::kernel::cookie;
 // They are Linux's, and not in the `libc` crate.
 const MCAST_JOIN_GROUP: c_int = 42;
 const MCAST_LEAVE_GROUP: c_int = 45;
+const MCAST_JOIN_SOURCE_GROUP: c_int = 46;
+const MCAST_LEAVE_SOURCE_GROUP: c_int = 47;
 
 /// Memberships that are remembered; beyond it the oldest is forgotten.
 const MOST: usize = 1024;
@@ -130,9 +132,13 @@ fn forget(fd: RawFd, level: c_int, join: c_int, value: &[u8]) {
 
 fn act(level: c_int, name: c_int) -> Option<Act> {
     Some(match (level, name) {
-        (libc::IPPROTO_IP, libc::IP_ADD_MEMBERSHIP)
+        (libc::IPPROTO_IP, libc::IP_ADD_MEMBERSHIP | libc::IP_ADD_SOURCE_MEMBERSHIP)
         | (libc::IPPROTO_IPV6, libc::IPV6_ADD_MEMBERSHIP)
-        | (libc::IPPROTO_IP | libc::IPPROTO_IPV6, MCAST_JOIN_GROUP) => Act::Join,
+        | (libc::IPPROTO_IP | libc::IPPROTO_IPV6, MCAST_JOIN_GROUP | MCAST_JOIN_SOURCE_GROUP) => Act::Join,
+        (libc::IPPROTO_IP, libc::IP_DROP_SOURCE_MEMBERSHIP) => Act::Leave(libc::IP_ADD_SOURCE_MEMBERSHIP),
+        (libc::IPPROTO_IP | libc::IPPROTO_IPV6, MCAST_LEAVE_SOURCE_GROUP) => {
+            Act::Leave(MCAST_JOIN_SOURCE_GROUP)
+        }
         (libc::IPPROTO_IP, libc::IP_DROP_MEMBERSHIP) => Act::Leave(libc::IP_ADD_MEMBERSHIP),
         (libc::IPPROTO_IPV6, libc::IPV6_DROP_MEMBERSHIP) => Act::Leave(libc::IPV6_ADD_MEMBERSHIP),
         (libc::IPPROTO_IP | libc::IPPROTO_IPV6, MCAST_LEAVE_GROUP) => Act::Leave(MCAST_JOIN_GROUP),
@@ -146,7 +152,13 @@ fn interface(level: c_int, name: c_int, value: &[u8]) -> Option<Interface> {
     let four = |at: usize| value.get(at..at + 4).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
     // Where the address and the index are.
     let (address, index) = match (level, name) {
-        (_, MCAST_JOIN_GROUP | MCAST_LEAVE_GROUP) => (None, Some(four(0)?)),
+        (_, MCAST_JOIN_GROUP | MCAST_LEAVE_GROUP | MCAST_JOIN_SOURCE_GROUP | MCAST_LEAVE_SOURCE_GROUP) => {
+            (None, Some(four(0)?))
+        }
+        // Behind `ip_mreq_source`'s interface is the source.
+        (libc::IPPROTO_IP, libc::IP_ADD_SOURCE_MEMBERSHIP | libc::IP_DROP_SOURCE_MEMBERSHIP) => {
+            (Some(four(4)?), None)
+        }
         (libc::IPPROTO_IPV6, _) => (None, Some(four(16)?)),
         // `in_addr` alone, or behind the group: `ip_mreq`, or `ip_mreqn` with an index.
         (_, libc::IP_MULTICAST_IF) if value.len() < 8 => (Some(four(0)?), None),
