@@ -1,8 +1,8 @@
 """Runs one class of CPython's own tests with `peersock.socket` in place of `socket`.
 
 ``python run_class.py MODULE CLASS`` prints one JSON object: each test's name with ``ok``, ``skip``, ``fail`` or
-``error``, and why. The tests' loopback addresses are replaced in their source code by this node's own addresses, which a static
-network gives it: sockets to them loop back inside the node, through its whole TCP/IP stack.
+``error``, and why. The tests' loopback addresses are replaced in their source code by this node's own addresses, which
+a static network gives it: sockets to them loop back inside the node, through its whole TCP/IP stack.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import peersock
 
 V4 = "10.77.0.1"
 #: Some tests fill the buffers of a connection with 10 MiB, of the kernel's size.
-BUFFERS = (1 << 20, 1 << 20)
+BUFFERS = (1 << 20, 4 << 20)
 #: Modules whose addresses are replaced.
 REWRITTEN = re.compile(r"test\.(support\.socket_helper|test_\w+(\..*)?|ssltests)$")
 

@@ -11,6 +11,7 @@ use clap::Args;
 mod command;
 mod fuzz;
 mod outcome;
+mod python;
 mod sources;
 mod steps;
 mod workspace;

@@ -86,6 +86,29 @@ impl Outcome {
         Ok(outcome)
     }
 
+    /// Counts a JUnit file by pytest.
+    ///
+    /// # Errors
+    ///
+    /// When it is no such file.
+    pub(super) fn from_pytest(xml: &str) -> Result<Outcome> {
+        let mut outcome = Outcome::default();
+        tags(xml, "testsuite").next().ok_or("the JUnit file has no <testsuite>")?;
+        for case in xml.split("<testcase ").skip(1) {
+            let part = |name| attribute(case, name).map(unescape).unwrap_or_default();
+            // With a space, or it would be the end of `classname`.
+            let name = format!("{} {}", part("classname"), part(" name"));
+            if case.contains("<failure") || case.contains("<error") {
+                outcome.failed.push(name);
+            } else if let Some((_, skipped)) = case.split_once("<skipped ") {
+                outcome.skipped.push((name, attribute(skipped, "message").map(unescape).unwrap_or_default()));
+            } else {
+                outcome.passed += 1;
+            }
+        }
+        Ok(outcome)
+    }
+
     /// Counts a program whose last line is `N passed, N failed`.
     ///
     /// # Errors
@@ -187,6 +210,19 @@ test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fin
         assert_eq!(outcome.failed, ["bench c"]);
         assert_eq!(outcome.skipped, [("a".to_owned(), "needs <root>".to_owned())]);
         assert!(Outcome::from_junit("<html>").is_err());
+    }
+
+    #[test]
+    fn pytest_s_junit_is_counted() {
+        let xml = r#"<?xml version="1.0" encoding="utf-8"?><testsuites name="pytest tests"><testsuite name="pytest"
+ errors="0" failures="1" skipped="1" tests="3"><testcase classname="tests.a" name="one" time="0.1" /><testcase
+ classname="tests.a" name="two" time="0.1"><failure message="no">no</failure></testcase><testcase classname="tests.a"
+ name="three" time="0.1"><skipped type="pytest.skip" message="needs &lt;root&gt;">x</skipped></testcase></testsuite>"#;
+        let outcome = Outcome::from_pytest(&xml.replace('\n', "")).expect("well-formed");
+        assert_eq!(outcome.to_string(), "1 passed, 1 failed, 1 skipped");
+        assert_eq!(outcome.failed, ["tests.a two"]);
+        assert_eq!(outcome.skipped, [("tests.a three".to_owned(), "needs <root>".to_owned())]);
+        assert!(Outcome::from_pytest("<html>").is_err());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fs;
 use super::command::{check, run, works};
 use super::outcome::Outcome;
 use super::workspace::Workspace;
-use super::{fuzz, sources};
+use super::{fuzz, python, sources};
 use crate::{Result, cargo, root};
 
 /// How many random seeds the simulation runs.
@@ -40,6 +40,11 @@ pub(super) const STEPS: &[Step] = &[
     Step { name: "doctests", what: "the examples in the documentation", run: doctests },
     Step { name: "docs", what: "the documentation builds, warnings are errors", run: docs },
     Step { name: "examples", what: "the example programs build", run: examples },
+    Step {
+        name: "python",
+        what: "the Python package as a wheel: types, its tests, and CPython's own on the overlay",
+        run: python::check,
+    },
     Step { name: "simulation", what: "both cores in virtual time, random seeds", run: simulation },
     Step { name: "demo", what: "two real processes on this machine, end to end", run: demo },
     Step { name: "fuzz", what: "every fuzz target for a few seconds", run: fuzz::run },

@@ -1,0 +1,98 @@
+"""Two members of one network: this process, and another one that the tests start."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import peersock
+
+PEER = Path(__file__).parent / "peer.py"
+
+
+class Network:
+    """A static network of two members, `here` and `there`, with IPv4 addresses."""
+
+    def __init__(self, folder: Path) -> None:
+        self.seeds = {name: peersock.generate_seed() for name in ("here", "there")}
+        self.v4 = {"here": "10.66.0.1", "there": "10.66.0.2"}
+        self.path = folder / "network.toml"
+        lines = ['network = "fe00000000000001"']
+        for name, seed in self.seeds.items():
+            key = peersock.public_key(seed)
+            lines += ["[[member]]", f'name = "{name}"', f'key = "{key}"', f'addresses = ["{self.v4[name]}"]']
+        self.path.write_text("\n".join(lines) + "\n")
+
+
+class Peer:
+    """The other process: it runs what it is told, one function of `peer.py` at a time."""
+
+    def __init__(self, network: Network) -> None:
+        command = [sys.executable, str(PEER), str(network.path), network.seeds["there"].hex()]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.v4 = network.v4["there"]
+        self.v6 = self.answer()
+
+    def start(self, function: str, *arguments: object) -> str:
+        """Starts a function; gives what it says first, as the port where it listens."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(" ".join([function, *map(str, arguments)]) + "\n")
+        self.process.stdin.flush()
+        return self.answer()
+
+    def port(self, function: str, *arguments: object) -> int:
+        """As `start`, for functions that listen."""
+        return int(self.start(function, *arguments))
+
+    def answer(self) -> str:
+        """The next line that it says."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def close(self) -> None:
+        """Ends it."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(10)
+
+
+@pytest.fixture(scope="session")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Network:
+    """The network of all tests."""
+    return Network(tmp_path_factory.mktemp("network"))
+
+
+@pytest.fixture(scope="session")
+def session(network: Network) -> Iterator[peersock.Session]:
+    """This process as a member, for all tests."""
+    own = peersock.Session(network.path, identity=network.seeds["here"], interfaces="loopback", linger=1)
+    yield own
+    own.close()
+
+
+@pytest.fixture(scope="session")
+def peer(session: peersock.Session, network: Network) -> Iterator[Peer]:
+    """The other member, which can be reached."""
+    other = Peer(network)
+    assert session.wait_peer(other.v6, 20)
+    yield other
+    other.close()
+
+
+def run_python(code: str, *arguments: str, timeout: float = 60, **environment: str) -> str:
+    """Runs a program; gives what it prints."""
+    process = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, **environment},
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    return process.stdout

@@ -1,0 +1,111 @@
+"""The other process of the tests: ``python peer.py NETWORK SEED``, then one function a line on standard input."""
+
+from __future__ import annotations
+
+import ssl
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import peersock
+from peersock import socket
+
+CERTIFICATE = Path(__file__).parent / "certificate.pem"
+
+
+def say(*words: object) -> None:
+    """One line to who has started us."""
+    print(*words, flush=True)
+
+
+def _listen(family: int) -> socket.socket:
+    server = socket.create_server(("", 0), family=family)
+    say(server.getsockname()[1])
+    return server
+
+
+def echo(family: str) -> None:
+    """Sends back what one connection sends, until its end."""
+    server = _listen(int(family))
+    connection, _ = server.accept()
+    while data := connection.recv(1 << 16):
+        connection.sendall(data)
+    connection.close()
+    server.close()
+
+
+def echo_many(count: str) -> None:
+    """As `echo`, for several connections at once."""
+    server = _listen(socket.AF_INET6)
+
+    def serve(connection: Any) -> None:
+        with connection:
+            while data := connection.recv(1 << 16):
+                connection.sendall(data)
+
+    for _ in range(int(count)):
+        threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
+    server.close()
+
+
+def silent() -> None:
+    """Accepts one connection and does nothing with it until it ends."""
+    server = _listen(socket.AF_INET6)
+    connection, _ = server.accept()
+    connection.recv(1)
+    connection.close()
+    server.close()
+
+
+def datagrams(family: str, count: str) -> None:
+    """Sends back so many datagrams."""
+    sock = socket.socket(int(family), socket.SOCK_DGRAM)
+    sock.bind(("", 0))
+    say(sock.getsockname()[1])
+    for _ in range(int(count)):
+        data, sender = sock.recvfrom(1 << 16)
+        sock.sendto(data, sender)
+    sock.close()
+
+
+def tls() -> None:
+    """As `echo`, with TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    with peersock.patched():
+        server = _listen(socket.AF_INET6)
+        wrapped = context.wrap_socket(server, server_side=True)
+        connection, address = wrapped.accept()
+        assert connection.getpeername() == address
+        while data := connection.recv(1 << 16):
+            connection.sendall(data)
+        connection.close()
+        wrapped.close()
+
+
+def connect(address: str, port: str) -> None:
+    """Connects, and sends one line."""
+    with socket.create_connection((address, int(port)), timeout=20) as connection:
+        connection.sendall(b"from there\n")
+        say("done", connection.recv(100).decode().strip())
+
+
+FUNCTIONS: dict[str, Callable[..., None]] = {
+    function.__name__: function for function in (echo, echo_many, silent, datagrams, tls, connect)
+}
+
+
+def main() -> None:
+    """Runs what it is told."""
+    path, seed = sys.argv[1:]
+    with peersock.Session(path, identity=bytes.fromhex(seed), interfaces="loopback", linger=1) as session:
+        say(session.address)
+        for line in sys.stdin:
+            name, *arguments = line.split()
+            threading.Thread(target=FUNCTIONS[name], args=arguments, daemon=True).start()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+//! The Python package: built as a wheel, installed into a virtual environment of its own, and tested there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::command::{run, works};
+use super::outcome::Outcome;
+use super::workspace::Workspace;
+use crate::{Result, root};
+
+/// Builds, installs and checks the package.
+///
+/// The wheel is built with the profile of development, in which ciphers, TCP and the cores are optimised: so it shares all
+/// that the other tests have built.
+pub(super) fn check(_: &Workspace) -> Result<Outcome> {
+    let mut venv = Command::new("python3");
+    venv.args(["-c", "import ensurepip, venv, sys; sys.exit(sys.version_info < (3, 10))"]);
+    if !works(venv) {
+        return Ok(Outcome::skipped("python", "no Python from 3.10 on with venv (python3, python3-venv)"));
+    }
+    let folder = root().join("target/python");
+    let python = match environment(&folder)? {
+        Ok(python) => python,
+        Err(outcome) => return Ok(outcome),
+    };
+    let wheels = folder.join("wheels");
+    // An earlier wheel of another version would be installed as well.
+    let _ = fs::remove_dir_all(&wheels);
+    let mut build = module(&python, "maturin");
+    build.args(["build", "--profile", "dev", "--out"]).arg(&wheels);
+    let mut total = named("the wheel", run(build)?.0);
+    let wheel =
+        fs::read_dir(&wheels).ok().and_then(|mut listed| listed.next()?.ok()).map(|entry| entry.path());
+    let Some(wheel) = wheel else { return Ok(total) };
+    let mut install = module(&python, "pip");
+    install.args(["install", "--quiet", "--no-deps", "--force-reinstall"]).arg(wheel);
+    total.add(named("installing the wheel", run(install)?.0));
+    for (name, arguments) in
+        [("ruff", &["check", "."][..]), ("ruff", &["format", "--check", "."]), ("mypy", &[])]
+    {
+        let mut lint = module(&python, name);
+        lint.args(arguments);
+        total.add(named(name, run(lint)?.0));
+    }
+    total.add(pytest(&python, &folder)?);
+    let mut cpython = tests(&python, &folder)?;
+    cpython.args(["-m", "tests.cpython"]);
+    total.add(Outcome::from_last_line("CPython's own tests", &run(cpython)?.1)?);
+    Ok(total)
+}
+
+/// The environment's Python. If it cannot be made, without a network for instance, what that counts as.
+fn environment(folder: &Path) -> Result<std::result::Result<PathBuf, Outcome>> {
+    let python = folder.join("venv/bin/python");
+    let requirements = root().join("python/requirements-test.txt");
+    let installed = folder.join("installed.txt");
+    let wanted = fs::read(&requirements)?;
+    if python.exists() && fs::read(&installed).is_ok_and(|installed| installed == wanted) {
+        return Ok(Ok(python));
+    }
+    let _ = fs::remove_dir_all(folder.join("venv"));
+    let mut make = Command::new("python3");
+    make.args(["-m", "venv"]).arg(folder.join("venv"));
+    if !run(make)?.0 {
+        return Ok(Err(Outcome::skipped("python", "a virtual environment cannot be made (python3-venv)")));
+    }
+    let mut install = module(&python, "pip");
+    install.args(["install", "--quiet", "-r"]).arg(&requirements);
+    if !run(install)?.0 {
+        return Ok(Err(Outcome::failed("python: its tools cannot be installed from PyPI")));
+    }
+    fs::write(installed, wanted)?;
+    Ok(Ok(python))
+}
+
+fn pytest(python: &Path, folder: &Path) -> Result<Outcome> {
+    let junit = folder.join("junit.xml");
+    let _ = fs::remove_file(&junit);
+    let mut command = tests(python, folder)?;
+    command.args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "--junitxml"]).arg(&junit);
+    let (success, _) = run(command)?;
+    let xml = fs::read_to_string(junit).map_err(|_| "pytest did not run")?;
+    let mut outcome = Outcome::from_pytest(&xml)?;
+    if !success && outcome.failed.is_empty() {
+        outcome.add(Outcome::failed("pytest, before or after its tests"));
+    }
+    Ok(outcome)
+}
+
+/// Runs in a copy of the tests that has no package beside it: what is tested is the wheel.
+fn tests(python: &Path, folder: &Path) -> Result<Command> {
+    let place = folder.join("run");
+    fs::create_dir_all(&place)?;
+    for name in ["tests", "pyproject.toml", "examples"] {
+        let (link, target) = (place.join(name), root().join("python").join(name));
+        if !link.exists() && target.exists() {
+            std::os::unix::fs::symlink(target, link)?;
+        }
+    }
+    let mut command = Command::new(python);
+    command.current_dir(place).env("PYTHONDONTWRITEBYTECODE", "1");
+    Ok(command)
+}
+
+fn module(python: &Path, name: &str) -> Command {
+    let mut command = Command::new(python);
+    command.args(["-m", name]).current_dir(root().join("python"));
+    command
+}
+
+fn named(what: &str, success: bool) -> Outcome {
+    if success { Outcome::passed() } else { Outcome::failed(format!("python: {what}")) }
+}
