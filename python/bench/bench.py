@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LOAD = Path(__file__).with_name("load.py")
+LOAD = Path(__file__).resolve().with_name("load.py")
 # A server is ready, and a client has finished, within this, seconds.
 PATIENCE = 120
 DESCRIPTORS_PORT = 5002

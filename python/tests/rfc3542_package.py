@@ -9,5 +9,5 @@ try:
     import peersock  # noqa: F401
 except ImportError:
     package = types.ModuleType("peersock")
-    package.__path__ = [str(Path(__file__).parent.parent / "peersock")]
+    package.__path__ = [str(Path(__file__).resolve().parent.parent / "peersock")]
     sys.modules["peersock"] = package

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 PATIENCE = 60
 
 
@@ -24,7 +24,7 @@ class Pair:
         self.servers: list[subprocess.Popen[str]] = []
 
     def command(self, example: str, *arguments: str) -> list[str]:
-        loopback = Path(__file__).with_name("loopback.py")
+        loopback = Path(__file__).resolve().with_name("loopback.py")
         return [sys.executable, str(loopback), str(EXAMPLES / f"{example}.py"), self.network, *arguments]
 
     def serve(self, example: str) -> str:

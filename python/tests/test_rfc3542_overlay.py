@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import errno
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -30,7 +26,7 @@ from peersock.rfc3542 import (
     rthdrdstopts,
     tclass,
 )
-from tests import loopback
+from tests.conftest import Peer
 
 # RFC 3692: for experiments.
 EXPERIMENT = 253
@@ -39,26 +35,6 @@ MESSAGE = bytes([rfc3542.ICMP6_ECHO_REPLY, 0, 0, 0, 0, 1, 0, 1]) + b"data"
 UDP = (socket.SOCK_DGRAM, 0)
 RAW = (socket.SOCK_RAW, EXPERIMENT)
 RAW_ICMP = (socket.SOCK_RAW, IPPROTO_ICMPV6)
-
-
-@pytest.fixture
-def session() -> Iterator[peersock.Session]:
-    with peersock.Session(loopback.network(), interfaces="loopback") as session:
-        yield session
-
-
-@pytest.fixture
-def member(session: peersock.Session) -> Iterator[str]:
-    """The address of another node."""
-    example = Path(__file__).parents[1] / "examples" / "tcp_server.py"
-    command = [sys.executable, str(Path(loopback.__file__)), str(example), f"{session.networks[0]:016x}"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert server.stdout is not None
-    address = server.stdout.readline().strip()
-    assert session.wait_peer(address, 20)
-    yield address
-    server.kill()
-    server.wait()
 
 
 def pair(session: peersock.Session, kind: tuple[int, int]) -> tuple[socket.socket, socket.socket]:
@@ -171,10 +147,10 @@ def test_connected_sockets_know_the_mtu(session: peersock.Session, kind: tuple[i
         assert ip6_mtuinfo.of(sender).ip6m_mtu >= 1280
 
 
-def test_a_datagram_that_is_too_long_brings_the_mtu(session: peersock.Session, member: str) -> None:
+def test_a_datagram_that_is_too_long_brings_the_mtu(session: peersock.Session, peer: Peer) -> None:
     with session.socket(type=socket.SOCK_DGRAM) as sock:
         sock.settimeout(20)
-        sock.connect((member, 7000))
+        sock.connect((peer.v6, 7000))
         sock.setsockopt(IPPROTO_IPV6, rfc3542.IPV6_DONTFRAG, 1)
         sock.setsockopt(IPPROTO_IPV6, rfc3542.IPV6_RECVPATHMTU, 1)
         mtu = ip6_mtuinfo.of(sock).ip6m_mtu
@@ -185,4 +161,4 @@ def test_a_datagram_that_is_too_long_brings_the_mtu(session: peersock.Session, m
         told = find(ancillary, ip6_mtuinfo)
         assert data == b"" and told is not None
         assert 1280 <= told.ip6m_mtu <= mtu
-        assert told.ip6m_addr is not None and str(told.ip6m_addr.sin6_addr) == member
+        assert told.ip6m_addr is not None and str(told.ip6m_addr.sin6_addr) == peer.v6

@@ -7,9 +7,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
-from lab import Lab
 
-REQUIREMENTS = Path(__file__).parents[2] / "requirements-libraries.txt"
+from tests.libraries.lab import Lab
+
+REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements-libraries.txt"
 
 
 def missing() -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-PROGRAMS = Path(__file__).parent / "programs"
+PROGRAMS = Path(__file__).resolve().parent / "programs"
 # Everything ends within this, seconds; a server that is asked to end, within this.
 PATIENCE = 120
 ENDS_WITHIN = 20
@@ -172,7 +172,7 @@ class Lab:
 
 def launcher() -> str:
     """The program ``peersock``. Tests that need it are skipped where it is not built."""
-    target = os.environ.get("CARGO_TARGET_DIR", Path(__file__).parents[3] / "target")
+    target = os.environ.get("CARGO_TARGET_DIR", Path(__file__).resolve().parents[3] / "target")
     places = [os.environ.get("PEERSOCK_PROGRAM"), f"{target}/release/peersock", f"{target}/debug/peersock"]
     for place in places:
         if place and Path(place).is_file():

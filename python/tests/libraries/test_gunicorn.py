@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 
 import pytest
-from lab import Lab, Server
+
+from tests.libraries.lab import Lab, Server
 
 CONFIG = """
 import json

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from lab import PROGRAMS, Lab
+
+from tests.libraries.lab import PROGRAMS, Lab
 
 
 def test_redis_py_and_redis_server(lab: Lab) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from certificates import make_certificate
-from lab import Lab
+
+from tests.libraries.certificates import make_certificate
+from tests.libraries.lab import Lab
 
 
 @pytest.mark.parametrize("kind", ["streams", "forking"])
