@@ -53,7 +53,7 @@ def _secret(path: str | None) -> str | None:
 
 def _start(options: argparse.Namespace) -> None:
     if not options.network:
-        if NODE not in os.environ:
+        if not os.environ.get(NODE):
             sys.exit("peersock: name a network (-n), or run this within `peersock run`")
         return
     interfaces = options.interface if options.interface != ["lo"] else "loopback"

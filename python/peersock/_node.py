@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import threading
 from dataclasses import dataclass, field
@@ -67,7 +68,14 @@ class Running:
             else:
                 os.environ[name] = value
         _peersock.clear_rules()
-        if NODE in os.environ:
+        adopt()
+
+
+def adopt() -> None:
+    """Uses the node of a parent process, if there is one and this process has none."""
+    if os.environ.get(NODE) and not _peersock.has_rules():
+        # What does not name a node is as good as nothing.
+        with contextlib.suppress(ValueError):
             _peersock.set_rules(os.environ[NODE], os.environ.get(RULES, ""))
 
 

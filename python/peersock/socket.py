@@ -7,13 +7,12 @@ go through it; all others are the kernel's, as they would be without this module
 from __future__ import annotations
 
 import multiprocessing.reduction as _reduction
-import os as _os
 import socket as _std
 import types as _types
 from socket import *  # noqa: F403
 from typing import Any, TypeVar
 
-from . import _names, _peersock
+from . import _names, _node
 from ._class import socket as socket
 
 _Function = TypeVar("_Function")
@@ -75,9 +74,4 @@ def _reduce(sock: socket) -> tuple[Any, ...]:
 # As for the standard library's: processes of `multiprocessing` may hand sockets to each other.
 _reduction.register(socket, _reduce)
 
-if "PEERSOCK_NODE" in _os.environ and not _peersock.has_rules():
-    # A child of a process with a node.
-    try:
-        _peersock.set_rules(_os.environ["PEERSOCK_NODE"], _os.environ.get("PEERSOCK_RULES", ""))
-    except ValueError:
-        pass
+_node.adopt()

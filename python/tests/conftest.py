@@ -16,11 +16,11 @@ PEER = Path(__file__).parent / "peer.py"
 
 
 class Network:
-    """A static network of two members, `here` and `there`, with IPv4 addresses."""
+    """A static network of the members `here` and `there`, and one to spare, with IPv4 addresses."""
 
     def __init__(self, folder: Path) -> None:
-        self.seeds = {name: peersock.generate_seed() for name in ("here", "there")}
-        self.v4 = {"here": "10.66.0.1", "there": "10.66.0.2"}
+        self.seeds = {name: peersock.generate_seed() for name in ("here", "there", "spare")}
+        self.v4 = {"here": "10.66.0.1", "there": "10.66.0.2", "spare": "10.66.0.3"}
         self.path = folder / "network.toml"
         lines = ['network = "fe00000000000001"']
         for name, seed in self.seeds.items():

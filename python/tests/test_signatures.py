@@ -58,8 +58,14 @@ def test_methods_have_the_same_signature(name: str) -> None:
 
 
 def _plain(signature: inspect.Signature) -> list[tuple[object, ...]]:
-    """Names, kinds and defaults, without types."""
-    return [(own.name, own.kind, own.default) for own in signature.parameters.values()]
+    """Names, kinds and defaults, without types, and without names that no caller can use."""
+    plain: list[tuple[object, ...]] = []
+    for own in signature.parameters.values():
+        if own.name == "self":
+            continue
+        name = "" if own.kind is own.POSITIONAL_ONLY else own.name
+        plain.append((name, own.kind, own.default))
+    return plain
 
 
 def test_the_class_is_a_socket() -> None:

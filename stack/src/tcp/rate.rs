@@ -131,7 +131,11 @@ impl Sampler {
         let Some((snapshot, _)) = newest.0 else { return RateSample::default() };
         let sending = micros_since(snapshot.sent, snapshot.first_sent);
         let acking = micros_since(self.delivered_at, snapshot.delivered_at);
-        let interval = sending.max(acking);
+        let interval = match sending.max(acking) {
+            // Both ends are one node: all happens in the clock's same step, which is at most that long.
+            0 if min_rtt.is_some_and(|min| min <= 1) => 1,
+            interval => interval,
+        };
         let delivered = self.delivered - snapshot.delivered;
         // Shorter than a round trip: acknowledgements that were compressed, or of a retransmission that was not needed.
         let plausible = interval > 0 && min_rtt.is_none_or(|min| interval >= min);
@@ -175,6 +179,16 @@ mod tests {
         let snapshot = sampler.on_sent(at(0), 0, 1000);
         let sample = deliver(&mut sampler, 500, &snapshot, 1000, Some(501));
         assert!(sample.valid && sample.rate.is_none());
+    }
+
+    #[test]
+    fn what_is_delivered_within_a_step_of_the_clock_is_fast() {
+        let mut sampler = Sampler::new(at(0));
+        let snapshot = sampler.on_sent(at(0), 0, 1000);
+        let sample = deliver(&mut sampler, 0, &snapshot, 1000, Some(1));
+        assert_eq!(sample.rate, Some(1_000_000_000));
+        let snapshot = sampler.on_sent(at(0), 0, 1000);
+        assert_eq!(deliver(&mut sampler, 0, &snapshot, 1000, None).rate, None);
     }
 
     #[test]

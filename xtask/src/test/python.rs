@@ -44,6 +44,13 @@ pub(super) fn check(_: &Workspace) -> Result<Outcome> {
         total.add(named(name, run(lint)?.0));
     }
     total.add(pytest(&python, &folder)?);
+    let mut has_tests = Command::new(&python);
+    has_tests.args(["-c", "import test.test_socket, test.test_asyncio"]);
+    if !works(has_tests) {
+        let reason = "this Python comes without its own tests (libpython3-testsuite)";
+        total.add(Outcome::skipped("CPython's own tests", reason));
+        return Ok(total);
+    }
     let mut cpython = tests(&python, &folder)?;
     cpython.args(["-m", "tests.cpython"]);
     total.add(Outcome::from_last_line("CPython's own tests", &run(cpython)?.1)?);

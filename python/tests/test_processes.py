@@ -1,0 +1,193 @@
+"""Forking, multiprocessing, signals, and the end of the process."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import peersock
+from peersock import socket
+
+from .conftest import Network, Peer, run_python
+
+
+def _ask(address: tuple[str, int]) -> bytes:
+    with socket.create_connection(address, timeout=20) as sock:
+        sock.sendall(b"child")
+        return sock.recv(100)
+
+
+def test_a_forked_child_uses_its_parent_s_node(peer: Peer, session: peersock.Session) -> None:
+    address = (peer.v6, peer.port("echo", int(socket.AF_INET6)))
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writer, _ask(address))
+            session.close()
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reader, 100) == b"child"
+    os.close(reader)
+    os.close(writer)
+    # The child has stopped nothing.
+    assert session.address
+
+
+def test_forked_children_accept_on_one_listener(session: peersock.Session) -> None:
+    with socket.create_server((session.address, 0), family=socket.AF_INET6) as server:
+        children = []
+        for _ in range(3):
+            child = os.fork()
+            if child == 0:
+                try:
+                    connection, _ = server.accept()
+                    connection.sendall(str(connection.getpeername()[1]).encode())
+                    connection.close()
+                finally:
+                    os._exit(0)
+            children.append(child)
+        for _ in children:
+            with socket.create_connection(server.getsockname()[:2], timeout=20) as client:
+                assert client.recv(100).decode() == str(client.getsockname()[1])
+        for child in children:
+            os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_multiprocessing(peer: Peer, method: str) -> None:
+    address = (peer.v6, peer.port("echo", int(socket.AF_INET6)))
+    context: Any = multiprocessing.get_context(method)
+    with context.Pool(1) as pool:
+        assert pool.apply(_ask, (address,)) == b"child"
+
+
+def test_sockets_are_passed_to_children(peer: Peer) -> None:
+    sock = socket.create_connection((peer.v6, peer.port("echo", int(socket.AF_INET6))), timeout=20)
+    context = multiprocessing.get_context("spawn")
+    child = context.Process(target=_send, args=(sock,))
+    child.start()
+    assert sock.recv(100) == b"passed"
+    child.join()
+    sock.close()
+
+
+def _send(sock: socket.socket) -> None:
+    assert type(sock) is socket.socket
+    assert sock.getpeername()
+    sock.sendall(b"passed")
+
+
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """A signal every few milliseconds whose handler does nothing, and SIGUSR1, which raises."""
+
+    def stop(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, lambda _number, _frame: None), signal.signal(signal.SIGUSR1, stop)
+    signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before[0])
+    signal.signal(signal.SIGUSR1, before[1])
+
+
+@pytest.mark.usefixtures("interrupts")
+def test_calls_go_on_after_signals(peer: Peer, session: peersock.Session) -> None:
+    for _ in range(20):
+        with socket.create_connection((peer.v6, peer.port("echo", int(socket.AF_INET6))), timeout=20) as sock:
+            for _ in range(20):
+                sock.sendall(b"x")
+                assert sock.recv(1) == b"x"
+                assert sock.getsockname()[0] == session.address
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        sock.bind((session.address, 0))
+        sock.settimeout(0.1)
+        started = time.monotonic()
+        with pytest.raises(TimeoutError):
+            sock.recvfrom(1)
+        assert time.monotonic() - started >= 0.1
+
+
+@pytest.mark.usefixtures("interrupts")
+@pytest.mark.parametrize("call", ["accept", "recv", "recvfrom", "connect", "wait_peer", "events"])
+def test_a_handler_s_exception_ends_what_waits(
+    peer: Peer, session: peersock.Session, network: Network, call: str
+) -> None:
+    stream = socket.create_connection((peer.v6, peer.port("silent")), timeout=None)
+    server = socket.create_server((session.address, 0), family=socket.AF_INET6)
+    datagrams = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    datagrams.bind((session.address, 0))
+    connecting = socket.socket(socket.AF_INET6)
+    # Nobody is there.
+    absent = session.address.rpartition(":")[0] + ":dead"
+    waits: dict[str, Any] = {
+        "accept": server.accept,
+        "recv": lambda: stream.recv(1),
+        "recvfrom": lambda: datagrams.recvfrom(1),
+        "connect": lambda: connecting.connect((absent, 80)),
+        "wait_peer": lambda: session.wait_peer(absent),
+        "events": lambda: [None for event in session.events() if event.kind == "never"],
+    }
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1))
+    timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            waits[call]()
+    except OSError:
+        # In a static network it is known at once who cannot be there.
+        assert call in ("connect", "wait_peer")
+        with pytest.raises(KeyboardInterrupt):
+            time.sleep(10)
+    timer.join()
+    for sock in (stream, server, datagrams, connecting):
+        sock.close()
+
+
+def test_ctrl_c_ends_a_program_that_waits() -> None:
+    code = (
+        "import peersock\nfrom peersock import socket\n"
+        "with peersock.Session('ff0001ffff000000', interfaces='loopback') as session:\n"
+        "    server = socket.create_server(('', 0), family=socket.AF_INET6)\n"
+        "    print('ready', flush=True)\n"
+        "    server.accept()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "ready\n"
+        program.send_signal(signal.SIGINT)
+        _, errors = program.communicate(timeout=30)
+        assert errors.strip().endswith("KeyboardInterrupt")
+        assert program.returncode == -signal.SIGINT
+
+
+def test_what_was_written_arrives_though_the_program_ends(network: Network, session: peersock.Session) -> None:
+    with socket.create_server((session.address, 0), family=socket.AF_INET6) as server:
+        code = (
+            "import sys, peersock\nfrom peersock import socket\n"
+            "s = peersock.Session(sys.argv[1], identity=bytes.fromhex(sys.argv[2]), interfaces='loopback')\n"
+            "sock = socket.create_connection((sys.argv[3], int(sys.argv[4])), timeout=20)\n"
+            "sock.sendall(bytes(500_000))\n"
+        )
+        seed = network.seeds["spare"].hex()
+        port = str(server.getsockname()[1])
+        sender = threading.Thread(target=run_python, args=(code, str(network.path), seed, session.address, port))
+        sender.start()
+        server.settimeout(30)
+        connection, _ = server.accept()
+        with connection, connection.makefile("rb") as stream:
+            assert len(stream.read()) == 500_000
+        sender.join()

@@ -1,0 +1,191 @@
+"""Sessions: the node, its networks, and what it says."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+import peersock
+from peersock import socket
+
+from .conftest import Network, Peer, run_python
+
+ALONE = 'import peersock; from peersock import socket; AD_HOC = "ff0001ffff000000"\n'
+
+
+def test_addresses_and_identity(session: peersock.Session, network: Network) -> None:
+    assert session.networks == [0xFE00000000000001]
+    assert session.address == session.addresses[0]
+    assert socket.inet_pton(socket.AF_INET6, session.address)
+    assert session.address4 == network.v4["here"]
+    assert session.public_key == peersock.public_key(network.seeds["here"])
+    assert len(session.id) == 64
+    assert not session.closed
+    assert "fe00000000000001" in repr(session)
+
+
+def test_peers_and_status(session: peersock.Session, peer: Peer) -> None:
+    known = next(known for known in session.peers() if peer.v6 in known.addresses)
+    assert known.connected
+    assert known.path is not None
+    status = session.status()
+    assert status["node_id"] == session.id
+    assert status["counters"]
+
+
+def test_sockets_of_a_session(session: peersock.Session, peer: Peer) -> None:
+    with session.socket() as sock:
+        assert (sock.family, sock.type) == (socket.AF_INET6, socket.SOCK_STREAM)
+        sock.settimeout(10)
+        sock.connect((peer.v6, peer.port("silent")))
+
+
+def test_networks_are_named_in_many_ways(tmp_path: Path) -> None:
+    # An identity is one process's at a time.
+    network = Network(tmp_path)
+    code = ALONE + (
+        "import pathlib, sys\n"
+        "for name in (0xff0001ffff000000, AD_HOC, '0x' + AD_HOC, [AD_HOC], pathlib.Path(sys.argv[1])):\n"
+        "    with peersock.Session(name, identity=bytes.fromhex(sys.argv[2]), interfaces='loopback') as session:\n"
+        "        print(session.address)\n"
+        "with peersock.Session(AD_HOC, static=sys.argv[1], identity=bytes.fromhex(sys.argv[2]),\n"
+        "                      interfaces='loopback') as session:\n"
+        "    print(*session.addresses)\n"
+    )
+    lines = run_python(code, str(network.path), network.seeds["here"].hex()).splitlines()
+    assert len(set(lines[:4])) == 1
+    assert lines[5].split() == [lines[0], lines[4], network.v4["here"]]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "0x0123456789abcdef",
+        "'ff0001ffff00000'",
+        "'fe00000000000001'",
+        "None",
+        "1 << 64",
+        "AD_HOC, secret=''",
+        "AD_HOC, secret=b'short'",
+        "AD_HOC, identity=b'short'",
+        "AD_HOC, bind='elsewhere'",
+        "AD_HOC, buffers=(0, 1)",
+        "AD_HOC, interfaces=[]",
+    ],
+)
+def test_what_makes_no_sense_is_a_value_error(wrong: str) -> None:
+    code = ALONE + f"\ntry: peersock.Session({wrong})\nexcept ValueError as error: print(error)"
+    assert run_python(code).strip()
+
+
+def test_an_identity_is_kept_in_a_directory(tmp_path: Path) -> None:
+    code = ALONE + "import sys; s = peersock.Session(AD_HOC, identity=sys.argv[1], interfaces='loopback'); print(s.id)"
+    state = str(tmp_path / "state")
+    assert run_python(code, state) == run_python(code, state)
+    files = [path for path in (tmp_path / "state").iterdir() if path.is_file()]
+    assert any(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in files)
+    twice = (
+        code + "\nimport subprocess; print(subprocess.run([sys.executable, '-c', sys.argv[2], sys.argv[1]]).returncode)"
+    )
+    refused = ALONE + (
+        "import sys, errno\ntry: peersock.Session(AD_HOC, identity=sys.argv[1])\n"
+        "except OSError as error: assert error.errno == errno.EBUSY, error"
+    )
+    assert run_python(twice, state, refused).splitlines()[1] == "0"
+
+
+def test_sessions_share_the_process_s_node() -> None:
+    code = ALONE + (
+        "first = peersock.Session(AD_HOC, interfaces='loopback')\n"
+        "second = peersock.Session('ff00500050000000')\n"
+        "assert first.id == second.id and first.addresses != second.addresses\n"
+        "same = peersock.Session(AD_HOC)\n"
+        "assert same.address == first.address\n"
+        "try: peersock.Session(AD_HOC, port=1)\n"
+        "except ValueError: pass\n"
+        "else: raise AssertionError\n"
+        "name = first.id; first.close(); assert same.address; same.close(); assert second.id == name; second.close()\n"
+        "assert second.closed\n"
+        "kept = peersock.Session(AD_HOC, interfaces='loopback', keep=True); other = kept.id; assert other != name\n"
+        "kept.close()\n"
+        "again = peersock.Session(AD_HOC); assert again.id == other; again.close()\n"
+        "assert peersock.stop()\n"
+        "fresh = peersock.Session(AD_HOC, interfaces='loopback'); assert fresh.id not in (name, other)\n"
+        "fresh.close(); fresh.close()\n"
+        "try: fresh.address\n"
+        "except ValueError: print('closed')\n"
+    )
+    assert run_python(code) == "closed\n"
+
+
+def test_only_refuses_what_is_not_the_overlay_s(session: peersock.Session) -> None:
+    code = ALONE + (
+        "import errno\n"
+        "with peersock.Session(AD_HOC, interfaces='loopback', only=True):\n"
+        "    for address in (('127.0.0.1', 9), ('192.0.2.1', 9), ('localhost', 9)):\n"
+        "        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):\n"
+        "            with socket.socket(socket.AF_INET, kind) as sock:\n"
+        "                assert sock.connect_ex(address) == errno.ENETUNREACH\n"
+        "    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:\n"
+        "        try: sock.sendto(b'', ('192.0.2.1', 9))\n"
+        "        except OSError as error: print(error.errno == errno.ENETUNREACH)\n"
+    )
+    assert run_python(code) == "True\n"
+
+
+def test_a_wildcard_may_be_the_kernel_s() -> None:
+    code = ALONE + (
+        "with peersock.Session(AD_HOC, interfaces='loopback', bind='kernel') as session:\n"
+        "    with socket.create_server(('', 0)) as server:\n"
+        "        client = socket.create_connection(('127.0.0.1', server.getsockname()[1]), timeout=10)\n"
+        "        server.accept()[0].sendall(b'x'); print(client.recv(1))\n"
+    )
+    assert run_python(code) == "b'x'\n"
+
+
+def test_events_come_to_who_iterates(tmp_path: Path) -> None:
+    network = Network(tmp_path)
+    code = (
+        "import sys, asyncio, peersock\n"
+        "path, seed, peer = sys.argv[1:4]\n"
+        "with peersock.Session(path, identity=bytes.fromhex(seed), interfaces='loopback') as session:\n"
+        "    with session.events() as events:\n"
+        "        import subprocess; other = subprocess.Popen([sys.executable, peer, path, sys.argv[4]],\n"
+        "            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)\n"
+        "        address = other.stdout.readline().strip(); assert session.wait_peer(address, 20)\n"
+        "        assert next(event for event in events if event.kind == 'peer_reachable').peer\n"
+        "        assert events.next_timeout(0.01) is None or True\n"
+        "    async def main():\n"
+        "        async with session:\n"
+        "            events = session.events(); other.stdin.close(); other.wait()\n"
+        "            async for event in events:\n"
+        "                if event.kind == 'peer_lost': return event.kind\n"
+        "    print(asyncio.run(asyncio.wait_for(main(), 30)))\n"
+    )
+    peer = str(Path(__file__).parent / "peer.py")
+    arguments = (str(network.path), network.seeds["here"].hex(), peer, network.seeds["there"].hex())
+    assert run_python(code, *arguments) == "peer_lost\n"
+
+
+def test_without_a_session_all_is_the_kernel_s() -> None:
+    code = (
+        "import os; os.environ.pop('PEERSOCK_NODE', None)\n"
+        "from peersock import socket\n"
+        "with socket.create_server(('', 0)) as server:\n"
+        "    client = socket.create_connection(server.getsockname(), timeout=10)\n"
+        "    server.accept()[0].sendall(b'x'); print(client.recv(1))\n"
+    )
+    assert run_python(code) == "b'x'\n"
+
+
+def test_the_environment_is_as_before_when_a_session_has_ended() -> None:
+    code = ALONE + (
+        "import os; before = dict(os.environ)\n"
+        "with peersock.Session(AD_HOC, interfaces='loopback'): assert 'PEERSOCK_NODE' in os.environ\n"
+        "print(os.environ == before)\n"
+    )
+    assert run_python(code, PEERSOCK_NODE="") == "True\n"
+    assert "PEERSOCK_NODE" not in os.environ or os.environ["PEERSOCK_NODE"]
