@@ -2,9 +2,11 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
@@ -14,9 +16,10 @@ use rustix::net::{
 };
 use rustix::process::Pid;
 
-use crate::control::{MAX_MESSAGE, Message, Reply, Request, Token, VERSION, decode, encode};
-use crate::name::{Name, NodeTag};
+use crate::control::{MAX_MESSAGE, Message, Reply, Request, Token, VERSION, Which, decode, encode};
+use crate::name::{Name, NodeTag, SocketId};
 use crate::sys::peer_credentials;
+use crate::whole::Whole;
 
 /// Own descriptors get numbers from here on, so that programs find the low ones where they expect them.
 const LOWEST: i32 = 400;
@@ -34,6 +37,7 @@ pub struct Client {
     /// The process of the node; 0 until it was asked something.
     pid: AtomicI32,
     idle: Mutex<Vec<Connection>>,
+    whole: Mutex<Whole>,
 }
 
 /// A connection to the control socket, and whose it is.
@@ -47,7 +51,13 @@ struct Connection {
 impl Client {
     /// The client of a node, with the token that the node gave to this process.
     pub fn new(tag: NodeTag, token: Token) -> Arc<Self> {
-        let client = Arc::new(Self { tag, token, pid: AtomicI32::new(0), idle: Mutex::new(Vec::new()) });
+        let client = Arc::new(Self {
+            tag,
+            token,
+            pid: AtomicI32::new(0),
+            idle: Mutex::default(),
+            whole: Mutex::default(),
+        });
         // A child that was forked while another thread held the lock does without.
         if let Ok(mut known) = KNOWN.try_lock() {
             known.retain(|known| known.tag != tag);
@@ -74,23 +84,34 @@ impl Client {
     /// ENETDOWN if there is no such node any more, and what the node answers. For connections that are waited for also
     /// EINTR if a signal handler ran: everything else is answered at once, and must not be done twice.
     pub fn ask(&self, request: Request) -> Result<Reply, Errno> {
+        self.ask_with(request, None)
+    }
+
+    /// Asks the node, with a descriptor that goes along, and waits for its reply.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    pub fn ask_with(&self, request: Request, fd: Option<BorrowedFd<'_>>) -> Result<Reply, Errno> {
         let waits = matches!(request, Request::Connect { wait: true, .. });
-        let connection = self.send(request, None)?;
-        let mut reply = Vec::with_capacity(MAX_MESSAGE);
-        loop {
-            match rustix::net::recv(connection.fd(), spare_capacity(&mut reply), RecvFlags::empty()) {
-                Ok(_) => break,
-                Err(Errno::INTR) if !waits => {}
-                // The reply may still come: the connection is not used again.
-                Err(error) => return Err(error),
+        let connection = self.send(request, fd)?;
+        let reply = connection.reply(waits)?;
+        self.put_back(connection);
+        reply
+    }
+
+    /// Closes a socket by `close`, and waits up to `time` until what was written to it is acknowledged: SO_LINGER. What goes
+    /// wrong while it waits is nobody's concern any more.
+    pub fn close_lingering<T>(&self, which: Which, time: Duration, close: impl FnOnce() -> T) -> T {
+        let held = self.send(Request::Hold(which), None);
+        let held = held.and_then(|connection| connection.reply(false)?.map(|_| connection));
+        let closed = close();
+        if let Ok(connection) = held {
+            let message = self.message(Request::Linger(which, time));
+            if send(connection.fd(), &message, None).and_then(|()| connection.reply(true)).is_ok() {
+                self.put_back(connection);
             }
         }
-        let reply = decode(&reply).ok_or(Errno::NETDOWN)?;
-        self.put_back(connection);
-        match reply {
-            Reply::Failed(errno) => Err(Errno::from_raw_os_error(errno)),
-            reply => Ok(reply),
-        }
+        closed
     }
 
     /// Tells the node something that has no reply, with a descriptor.
@@ -119,8 +140,25 @@ impl Client {
         pid == self.pid.load(Ordering::Relaxed)
     }
 
+    /// Whether the node has lately let a datagram pass that was at least as long. As above, a forked child may not know.
+    pub(crate) fn has_passed(&self, to: (SocketId, SocketAddr), length: usize) -> bool {
+        self.whole.try_lock().is_ok_and(|whole| whole.contains(Instant::now(), to, length))
+    }
+
+    pub(crate) fn note_passed(&self, to: (SocketId, SocketAddr), length: usize) {
+        if let Ok(mut whole) = self.whole.try_lock() {
+            whole.note(Instant::now(), to, length);
+        }
+    }
+
+    pub(crate) fn forget_passed(&self) {
+        if let Ok(mut whole) = self.whole.try_lock() {
+            whole.clear();
+        }
+    }
+
     fn send(&self, request: Request, fd: Option<BorrowedFd<'_>>) -> Result<Connection, Errno> {
-        let message = encode(&Message { version: VERSION, token: self.token, request });
+        let message = self.message(request);
         let mut connection = self.idle().map_or_else(|| self.connect(), Ok)?;
         loop {
             match send(connection.fd(), &message, fd) {
@@ -136,6 +174,10 @@ impl Client {
                 Err(_) => return Err(Errno::NETDOWN),
             }
         }
+    }
+
+    fn message(&self, request: Request) -> Vec<u8> {
+        encode(&Message { version: VERSION, token: self.token, request })
     }
 
     fn idle(&self) -> Option<Connection> {
@@ -169,6 +211,28 @@ impl Client {
 impl Connection {
     fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_ref().expect("only `is_usable` takes it").as_fd()
+    }
+
+    /// Waits for the reply to what was sent.
+    ///
+    /// After an error it may still come: the connection must not be used again.
+    ///
+    /// # Errors
+    /// Those of recv(2), EINTR among them if it `waits` for something that may take long, and ENETDOWN. Within, what the
+    /// node answers.
+    fn reply(&self, waits: bool) -> Result<Result<Reply, Errno>, Errno> {
+        let mut reply = Vec::with_capacity(MAX_MESSAGE);
+        loop {
+            match rustix::net::recv(self.fd(), spare_capacity(&mut reply), RecvFlags::empty()) {
+                Ok(_) => break,
+                Err(Errno::INTR) if !waits => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(match decode(&reply).ok_or(Errno::NETDOWN)? {
+            Reply::Failed(errno) => Err(Errno::from_raw_os_error(errno)),
+            reply => Ok(reply),
+        })
     }
 
     /// Whether it is still what it was: programs close descriptors that they do not know, and children have their

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::name::{Details, Opened, SocketId};
 
 /// The version of requests and replies. A node answers requests of its own version only.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// The longest request and the longest reply, bytes.
 pub const MAX_MESSAGE: usize = 32 << 10;
@@ -78,6 +78,17 @@ pub enum Request {
     /// The socket wants to send to this address: there must be a socket of the name
     /// [`Name::Remote`](crate::Name::Remote).
     Reach(Opened, SocketAddr, Option<Details>),
+    /// Whether a datagram of so many bytes goes there, where it must not be cut.
+    Fits {
+        /// The socket.
+        socket: Opened,
+        /// Where to.
+        remote: SocketAddr,
+        /// What else the datagram asks for.
+        details: Option<Details>,
+        /// Bytes of its payload.
+        length: u32,
+    },
     /// getsockname(2) and getpeername(2).
     Addresses(Which),
     /// setsockopt(2).
@@ -88,6 +99,12 @@ pub enum Request {
     TakeError(Which),
     /// MSG_ERRQUEUE.
     TakeReport(Which),
+    /// The socket is about to be closed by somebody who wants to wait. The next request of this connection is
+    /// [`Linger`](Request::Linger).
+    Hold(Which),
+    /// close(2) with SO_LINGER, after the descriptor was closed: the reply comes when everything is acknowledged, the time
+    /// is over, or others turn out to have the socket open.
+    Linger(Which, Duration),
     /// The addresses that are the overlay's.
     Routes,
     /// The addresses of a member.
@@ -96,6 +113,11 @@ pub enum Request {
     NameOf(IpAddr),
     /// The networks, as interfaces.
     Interfaces,
+    /// What comes to a socket of the kernel's, a descriptor of which comes along, is for this socket as well: it is bound to
+    /// the same port of the machine's own network, and if this one listens it listens, too.
+    Alongside(Opened),
+    /// Closed sockets that are bound to this port are to be forgotten now, so that it is free on the machine's network.
+    Vacate(u16),
     /// A descriptor of the socket was closed, maybe the last one. The kernel tells the node of listeners only later.
     Closed(Opened),
 }

@@ -4,6 +4,7 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrUnix, sendmsg, sendmsg_addr};
@@ -13,6 +14,16 @@ use crate::control::{Reply, Report, Request};
 use crate::name::{Details, Family, Kind, Name, PacketInfo, Remote};
 use crate::socket::{Socket, name_of};
 use crate::sys::{self, Datagram};
+use crate::whole::ALWAYS_WHOLE;
+
+/// When the kernel has taken a datagram over from the node: SO_TIMESTAMP, SO_TIMESTAMPNS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timestamp {
+    /// The time of day, since 1970.
+    pub time: Duration,
+    /// SO_TIMESTAMPNS was asked for, not SO_TIMESTAMP.
+    pub is_precise: bool,
+}
 
 /// The longest encoded [`Details`], bytes.
 const DETAILS: usize = 64;
@@ -31,6 +42,8 @@ pub struct Received {
     pub remote: Option<SocketAddr>,
     /// What its IP header says, as far as the socket has asked for it.
     pub details: Option<Details>,
+    /// When it came, if the socket has asked for it.
+    pub timestamp: Option<Timestamp>,
 }
 
 impl Socket<'_> {
@@ -66,6 +79,7 @@ impl Socket<'_> {
         }
         let details = scoped(remote, details);
         let remote = self.without_port(remote);
+        self.check_path(data, remote, details)?;
         let name = self.remote_name(remote, details);
         let send = || sendmsg_addr(self.fd(), &name, data, &mut SendAncillaryBuffer::default(), flags);
         match send() {
@@ -93,9 +107,11 @@ impl Socket<'_> {
             let remote = self.associated().ok_or(Errno::DESTADDRREQ)?;
             return self.send_to(data, flags, remote, details);
         }
-        if data.iter().map(|piece| piece.len()).sum::<usize>() > ALWAYS_FITS {
+        let length = length_of(data);
+        if length > ALWAYS_FITS || (length > ALWAYS_WHOLE && self.may_forbid_cutting()) {
             let remote = self.associated().ok_or(Errno::DESTADDRREQ)?;
             self.check_length(data, remote.ip())?;
+            self.check_path(data, remote, None)?;
         }
         match sendmsg(self.fd(), data, &mut SendAncillaryBuffer::default(), flags) {
             Err(Errno::CONNRESET) => Err(self.meaning()),
@@ -116,7 +132,8 @@ impl Socket<'_> {
             };
             // The end: it has been shut down.
             if datagram.length == 0 && datagram.pid.is_none() && datagram.name.is_none() {
-                return Ok(Received { length: 0, truncated: false, remote: None, details: None });
+                let (remote, details, timestamp) = (None, None, None);
+                return Ok(Received { length: 0, truncated: false, remote, details, timestamp });
             }
             let by_node = datagram.pid.is_some_and(|pid| self.client().is_process(pid));
             let remote = match datagram.name.as_deref().and_then(Name::parse) {
@@ -135,9 +152,9 @@ impl Socket<'_> {
                     _ => continue,
                 }
             }
-            let Datagram { length, truncated, fd, .. } = datagram;
+            let Datagram { length, truncated, fd, timestamp, .. } = datagram;
             let details = remote.details.or_else(|| fd.and_then(read_details));
-            return Ok(Received { length, truncated, remote: Some(remote.address), details });
+            return Ok(Received { length, truncated, remote: Some(remote.address), details, timestamp });
         }
     }
 
@@ -177,7 +194,7 @@ impl Socket<'_> {
     }
 
     fn check_length(&self, data: &[IoSlice<'_>], remote: IpAddr) -> Result<(), Errno> {
-        let length: usize = data.iter().map(|piece| piece.len()).sum();
+        let length = length_of(data);
         let is_v4 = remote.to_canonical().is_ipv4();
         // The IPv4 header counts into the packet's length, IPv6's does not (RFC 8200 3).
         let room = 65535 - if is_v4 { 20 } else { 0 };
@@ -190,6 +207,27 @@ impl Socket<'_> {
         if length > longest { Err(Errno::MSGSIZE) } else { Ok(()) }
     }
 
+    /// Asks the node where a datagram may be too long for its path and must not be cut: IP_MTU_DISCOVER,
+    /// IPV6_MTU_DISCOVER, IPV6_DONTFRAG.
+    fn check_path(
+        &self,
+        data: &[IoSlice<'_>],
+        remote: SocketAddr,
+        details: Option<Details>,
+    ) -> Result<(), Errno> {
+        let length = length_of(data);
+        if length <= ALWAYS_WHOLE || !self.may_forbid_cutting() {
+            return Ok(());
+        }
+        let (client, socket) = (self.client(), self.opened());
+        if client.has_passed((socket.id, remote), length) {
+            return Ok(());
+        }
+        client.ask(Request::Fits { socket, remote, details, length: length as u32 })?;
+        client.note_passed((socket.id, remote), length);
+        Ok(())
+    }
+
     /// Ports mean nothing to ICMP and raw sockets.
     fn without_port(&self, remote: SocketAddr) -> SocketAddr {
         let port = if self.kind() == Kind::Datagram { remote.port() } else { 0 };
@@ -200,6 +238,10 @@ impl Socket<'_> {
         let remote = Remote { id: self.opened().id, address: remote, details };
         address(&Name::Remote(self.tag(), remote))
     }
+}
+
+fn length_of(data: &[IoSlice<'_>]) -> usize {
+    data.iter().map(|piece| piece.len()).sum()
 }
 
 /// With the interface that an address's scope stands for, unless the details name one.

@@ -15,16 +15,22 @@ mod client;
 mod control;
 mod datagram;
 mod name;
+mod options;
+mod passed;
 mod socket;
 mod sys;
+mod whole;
 
 pub use client::{Client, address, receive};
 pub use control::{
     Interface, MAX_MESSAGE, Message, Reply, Report, Request, Route, Token, VERSION, Which, decode, encode,
 };
-pub use datagram::Received;
-pub use name::{Accepted, Details, Family, Kind, Name, NodeTag, Opened, PacketInfo, Remote, SocketId};
+pub use datagram::{Received, Timestamp};
+pub use name::{
+    Accepted, Details, Family, Kind, Name, NodeTag, Opened, PacketInfo, Passed, Remote, SocketId,
+};
 pub use rustix::io::Errno;
 pub use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
 pub use socket::{BUFFER, Socket, enlarge, name_of, open};
 pub use sys::{Credentials, peer_credentials};
+pub use whole::ALWAYS_WHOLE;

@@ -87,6 +87,16 @@ pub struct Accepted {
     pub local: SocketAddr,
 }
 
+/// A connection of the machine's own network that the node passes to a listener: what the name of the node's end says. The
+/// connection's descriptor is what comes through it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Passed {
+    /// Which it is.
+    pub id: SocketId,
+    /// The address of the other end of the connection.
+    pub peer: SocketAddr,
+}
+
 /// The node's end of what a datagram socket has to do with one remote address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Remote {
@@ -117,6 +127,9 @@ pub struct Details {
     pub hop_limit: Option<u8>,
     /// IP_TOS, IPV6_TCLASS.
     pub traffic_class: Option<u8>,
+    /// IPV6_PATHMTU: what is told is that a datagram was longer than this, bytes of an IP packet. A name says then nothing
+    /// else.
+    pub path_mtu: Option<u32>,
 }
 
 /// The near end of a datagram's way.
@@ -156,6 +169,8 @@ pub enum Name {
     Opened(NodeTag, Opened),
     /// The node's end of a connection that was accepted.
     Accepted(NodeTag, Accepted),
+    /// The node's end through which a listener gets a connection of the kernel's.
+    Passed(NodeTag, Passed),
     /// The node's end of a datagram socket, for one remote address.
     Remote(NodeTag, Remote),
 }
@@ -168,6 +183,7 @@ impl Name {
             | Self::Data(tag)
             | Self::Opened(tag, _)
             | Self::Accepted(tag, _)
+            | Self::Passed(tag, _)
             | Self::Remote(tag, _) => tag,
         }
     }
@@ -191,6 +207,10 @@ impl Name {
                 let (family, id) = text.family_and_id()?;
                 let peer = text.address(family)?;
                 Self::Accepted(tag, Accepted { id, peer, local: text.address(family)? })
+            }
+            "k" => {
+                let (family, id) = text.family_and_id()?;
+                Self::Passed(tag, Passed { id, peer: text.address(family)? })
             }
             "p" => {
                 let (family, id) = text.family_and_id()?;
@@ -235,6 +255,10 @@ impl fmt::Display for Name {
                 write_address(f, peer)?;
                 write_address(f, local)
             }
+            Self::Passed(_, Passed { id, peer }) => {
+                write!(f, "k{}/{:012x}/", digit(Family::of(peer.ip())), id.0)?;
+                write_address(f, peer)
+            }
             Self::Remote(_, Remote { id, address, details }) => {
                 write!(f, "p{}/{:012x}/", digit(Family::of(address.ip())), id.0)?;
                 write_address(f, address)?;
@@ -266,7 +290,10 @@ fn write_ip(f: &mut fmt::Formatter<'_>, ip: IpAddr) -> fmt::Result {
 
 /// Which there are, and then those.
 fn write_details(f: &mut fmt::Formatter<'_>, details: &Details) -> fmt::Result {
-    let Details { packet_info, hop_limit, traffic_class } = details;
+    let Details { packet_info, hop_limit, traffic_class, path_mtu } = details;
+    if let Some(path_mtu) = path_mtu {
+        return write!(f, "8{path_mtu:08x}");
+    }
     let present = [packet_info.is_some(), hop_limit.is_some(), traffic_class.is_some()];
     write!(f, "{:x}", (0..3).map(|bit| u8::from(present[bit]) << bit).sum::<u8>())?;
     if let Some(PacketInfo { local, interface }) = packet_info {
@@ -328,8 +355,12 @@ impl<'a> Text<'a> {
 
     fn details(&mut self, family: Family) -> Option<Details> {
         let present = self.hex(1)?;
-        if present > 7 {
-            return None;
+        match present {
+            0..=7 => {}
+            8 => {
+                return Some(Details { path_mtu: Some(self.hex(8)? as u32), ..Details::default() });
+            }
+            _ => return None,
         }
         let mut details = Details::default();
         if present & 1 != 0 {
@@ -372,16 +403,20 @@ mod tests {
                 packet_info: Some(PacketInfo { local: local.ip(), interface: port }),
                 hop_limit: Some(!octet),
                 traffic_class: Some(octet ^ 7),
+                path_mtu: None,
             };
             let one = Details { hop_limit: Some(octet), ..Details::default() };
+            let mtu = Details { path_mtu: Some(tag.0), ..Details::default() };
             for name in [
                 Name::Control(tag),
                 Name::Data(tag),
                 Name::Opened(tag, Opened { family, kind, id }),
                 Name::Accepted(tag, Accepted { id, peer, local }),
+                Name::Passed(tag, Passed { id, peer }),
                 Name::Remote(tag, Remote { id, address: peer, details: None }),
                 Name::Remote(tag, Remote { id, address: peer, details: Some(all) }),
                 Name::Remote(tag, Remote { id, address: peer, details: Some(one) }),
+                Name::Remote(tag, Remote { id, address: peer, details: Some(mtu) }),
                 Name::Remote(tag, Remote { id, address: peer, details: Some(Details::default()) }),
             ] {
                 let text = name.to_string();

@@ -15,6 +15,7 @@ use rustix::net::{
 use crate::client::{Client, address};
 use crate::control::{Reply, Request, Which};
 use crate::name::{Accepted, Family, Kind, Name, NodeTag, Opened, SocketId};
+use crate::passed;
 
 /// The kernel's buffer of each end, bytes, as far as the system allows so much (net.core.wmem_max).
 pub const BUFFER: usize = 1 << 20;
@@ -113,7 +114,8 @@ impl<'fd> Socket<'fd> {
         self.fd
     }
 
-    pub(crate) fn opened(&self) -> Opened {
+    /// What its name says.
+    pub fn opened(&self) -> Opened {
         self.opened
     }
 
@@ -153,11 +155,21 @@ impl<'fd> Socket<'fd> {
         loop {
             let (fd, from) = rustix::net::acceptfrom_with(self.fd, flags)?;
             // Every program of this machine may connect to an abstract name. Only the node is believed.
-            if let Some(Name::Accepted(_, accepted)) = from.and_then(name_of)
-                && client.is_node(fd.as_fd())
-            {
-                enlarge(fd.as_fd());
-                return Ok((fd, accepted.peer));
+            match from.and_then(name_of).filter(|_| client.is_node(fd.as_fd())) {
+                Some(Name::Accepted(_, accepted)) => {
+                    enlarge(fd.as_fd());
+                    // As with TCP: what the listener has its connections have.
+                    if let Ok(Some(linger)) = sockopt::socket_linger(self.fd) {
+                        sockopt::set_socket_linger(&fd, Some(linger))?;
+                    }
+                    return Ok((fd, accepted.peer));
+                }
+                Some(Name::Passed(_, passed)) => {
+                    if let Some(connection) = passed::take(fd, flags, passed.peer)? {
+                        return Ok(connection);
+                    }
+                }
+                _ => {}
             }
         }
     }

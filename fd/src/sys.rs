@@ -4,9 +4,12 @@
 use std::io::IoSliceMut;
 use std::mem::{MaybeUninit, size_of, zeroed};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
+
+use crate::datagram::Timestamp;
 
 /// The process and the user at the other end of a connected AF_UNIX socket, as of when it connected or listened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,13 +58,14 @@ pub(crate) struct Datagram {
     pub(crate) pid: Option<i32>,
     /// A descriptor that came along.
     pub(crate) fd: Option<OwnedFd>,
+    pub(crate) timestamp: Option<Timestamp>,
 }
 
-/// Room for a process's credentials and one descriptor.
+/// Room for a process's credentials, one descriptor and a time.
 #[repr(C, align(8))]
-struct Ancillary([u8; 64]);
+struct Ancillary([u8; 96]);
 
-/// recvmsg(2) of an AF_UNIX datagram, with SCM_CREDENTIALS and SCM_RIGHTS. By system call, see [`peer_credentials`].
+/// recvmsg(2) of an AF_UNIX datagram, with SCM_CREDENTIALS, SCM_RIGHTS and SCM_TIMESTAMP. By system call, see [`peer_credentials`].
 ///
 /// # Errors
 /// Those of recvmsg(2).
@@ -72,7 +76,7 @@ pub(crate) fn receive_datagram(
 ) -> Result<Datagram, Errno> {
     // SAFETY: both are plain data of the kernel's, for which zeros are valid.
     let (mut address, mut message): (libc::sockaddr_un, libc::msghdr) = unsafe { (zeroed(), zeroed()) };
-    let mut ancillary = Ancillary([0; 64]);
+    let mut ancillary = Ancillary([0; 96]);
     message.msg_name = (&raw mut address).cast();
     message.msg_namelen = size_of::<libc::sockaddr_un>() as libc::socklen_t;
     // `IoSliceMut` is guaranteed to be an `iovec`.
@@ -86,7 +90,7 @@ pub(crate) fn receive_datagram(
     if length < 0 {
         return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
     }
-    let (mut pid, mut along) = (None, None);
+    let (mut pid, mut along, mut timestamp) = (None, None, None);
     // SAFETY: the kernel has filled in the message, whose control buffer is still there.
     let mut control = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
     while !control.is_null() {
@@ -100,6 +104,22 @@ pub(crate) fn receive_datagram(
             (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
                 // SAFETY: behind such a header are descriptors; there is room for one, and it is ours now.
                 along = Some(unsafe { OwnedFd::from_raw_fd(data.cast::<i32>().read_unaligned()) });
+            }
+            (libc::SOL_SOCKET, libc::SCM_TIMESTAMP) => {
+                // SAFETY: behind such a header the kernel writes a `timeval`.
+                let time = unsafe { data.cast::<libc::timeval>().read_unaligned() };
+                timestamp = Some(Timestamp {
+                    time: Duration::new(time.tv_sec as u64, time.tv_usec as u32 * 1000),
+                    is_precise: false,
+                });
+            }
+            (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
+                // SAFETY: behind such a header the kernel writes a `timespec`.
+                let time = unsafe { data.cast::<libc::timespec>().read_unaligned() };
+                timestamp = Some(Timestamp {
+                    time: Duration::new(time.tv_sec as u64, time.tv_nsec as u32),
+                    is_precise: true,
+                });
             }
             _ => {}
         }
@@ -116,5 +136,6 @@ pub(crate) fn receive_datagram(
         name,
         pid,
         fd: along,
+        timestamp,
     })
 }

@@ -41,10 +41,6 @@ def _our_datagrams(sock: _std.socket) -> bool:
     return _type(sock) != _STREAM and _ours(sock)
 
 
-def _listens(sock: _std.socket) -> bool:
-    return bool(_socket.socket.getsockopt(sock, _std.SOL_SOCKET, _std.SO_ACCEPTCONN))
-
-
 class socket(_std.socket):
     """A subclass of _socket.socket adding the makefile() method."""
 
@@ -169,8 +165,8 @@ class socket(_std.socket):
         return _peersock.getpeername(self.fileno()) if _ours(self) else super().getpeername()
 
     def _real_close(self, _ss: Any = _socket.socket) -> None:
-        # Of all others the node hears by itself.
-        if _type(self) == _STREAM and _ours(self) and _listens(self):
+        # Of datagrams the node hears by itself; streams may linger, or listen.
+        if _type(self) == _STREAM and _ours(self):
             _peersock.close(_ss.detach(self))
         else:
             _ss.close(self)
@@ -390,7 +386,7 @@ def _attaches(sock: _std.socket, error: OSError) -> bool:
 
 def _translate(sock: _std.socket, error: OSError, sending: bool = False) -> None:
     """Raises what TCP would say of a socket that was never connected, where the kernel's AF_UNIX says otherwise."""
-    if error.errno not in (errno.EINVAL, errno.ENOTCONN) or not _ours(sock):
+    if error.errno not in (errno.EINVAL, errno.ENOTCONN) or not _ours(sock) or _our_datagrams(sock):
         return
     number = errno.EPIPE if sending else errno.ENOTCONN
     if number != error.errno:

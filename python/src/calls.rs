@@ -7,6 +7,7 @@ use peersock_bsd::{Errno, Socket, has_failed, renew};
 use peersock_fd::{Family, Kind, Request, SocketFlags, Which};
 use pyo3::prelude::*;
 use rustix::event::PollFlags;
+use rustix::net::sockopt;
 
 use crate::address::{needed, tuple};
 use crate::epoll;
@@ -114,20 +115,18 @@ pub(crate) fn connect(
     Ok(error.map_or(0, Errno::raw_os_error))
 }
 
-/// close(2). The node is told, so that who connects to a listener that was closed is refused from then on.
+/// close(2), with SO_LINGER. The node is told, so that who connects to a listener that was closed is refused from then on.
 #[pyfunction]
 pub(crate) fn close(py: Python<'_>, fd: RawFd) -> PyResult<()> {
-    let socket = Socket::of(borrow(fd).ok_or_else(|| errno(py, Errno::BADF))?);
-    let told = socket.map(|socket| (socket.client(), socket.which()));
+    let borrowed = borrow(fd).ok_or_else(|| errno(py, Errno::BADF))?;
+    // Of connections the node hears by itself.
+    let listens = sockopt::socket_acceptconn(borrowed).unwrap_or(false);
+    let told = Socket::of(borrowed).filter(|_| listens).map(|socket| (socket.client(), socket.which()));
     py.detach(|| {
-        // SAFETY: the caller's descriptor, which it gives up.
-        if unsafe { libc::close(fd) } == -1 {
-            let error = std::io::Error::last_os_error();
+        match peersock_bsd::close(fd) {
             // As CPython: what the other end has done is no matter of closing.
-            return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)).or_else(|error| match error {
-                Errno::CONNRESET => Ok(()),
-                error => Err(error),
-            });
+            Ok(_) | Err(Errno::CONNRESET) => {}
+            Err(error) => return Err(error),
         }
         if let Some((client, Which::Opened(opened))) = told {
             // Without a node there is nobody to tell.

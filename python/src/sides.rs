@@ -102,7 +102,7 @@ fn settle(py: Python<'_>, fd: RawFd, side: impl FnOnce(&Rules) -> Side) -> PyRes
     match side(&rules) {
         Side::Kernel => Ok(false),
         Side::Nowhere(error) => Err(errno(py, error)),
-        Side::Overlay => at_once(py, || convert(&rules.client, fd, epoll::find)).map(|()| true),
+        Side::Overlay | Side::Both => at_once(py, || convert(&rules.client, fd, epoll::find)).map(|()| true),
     }
 }
 
@@ -111,7 +111,8 @@ fn is_candidate(fd: RawFd) -> bool {
     let option = |name| int_option(fd, libc::SOL_SOCKET, name);
     let has_family = matches!(option(libc::SO_DOMAIN), Some(libc::AF_INET | libc::AF_INET6));
     let kinds = [libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6];
-    has_family && option(libc::SO_PROTOCOL).is_some_and(|protocol| kinds.contains(&protocol))
+    let is_raw = option(libc::SO_TYPE) == Some(libc::SOCK_RAW);
+    has_family && (is_raw || option(libc::SO_PROTOCOL).is_some_and(|protocol| kinds.contains(&protocol)))
 }
 
 /// The address that a socket of the kernel's is bound to.

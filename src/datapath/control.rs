@@ -14,6 +14,7 @@ use peersock_overlay::{
 use peersock_stack::{Batch, Cidr, Flow, InterfaceConfig, State};
 
 use super::route::Entry;
+use super::socket::PeerLink;
 use super::{Datapath, Network, Transmit};
 
 impl Datapath {
@@ -179,6 +180,7 @@ impl Datapath {
     fn act_on(&self, now: Instant, event: &Event, batch: &mut Batch) {
         match event {
             Event::SessionReady(peer) => {
+                PeerLink::of(peer).reported.forget();
                 // What went to a peer that was away, or to its dead predecessor, is lost: do not wait to send it again.
                 if let Some(interface) = self.interface_by_network(peer.network()) {
                     self.stack.expedite_flows(interface, |address| peer.owns(address), batch);

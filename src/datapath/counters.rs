@@ -24,6 +24,7 @@ pub struct DatapathCounters {
     pub(super) too_big: Counter,
     pub(super) waiting_dropped: Counter,
     pub(super) group_peers_skipped: Counter,
+    pub(super) group_peers_left: Counter,
 }
 
 impl DatapathCounters {
@@ -39,6 +40,7 @@ impl DatapathCounters {
             too_big,
             waiting_dropped,
             group_peers_skipped,
+            group_peers_left,
         } = self;
         [
             ("inner_source_not_owned", source_not_owned),
@@ -50,6 +52,7 @@ impl DatapathCounters {
             ("out_too_big", too_big),
             ("out_waiting_dropped", waiting_dropped),
             ("out_group_peers_skipped", group_peers_skipped),
+            ("out_group_peers_left", group_peers_left),
         ]
         .map(|(name, counter)| (name, counter.0.load(Ordering::Relaxed)))
         .to_vec()

@@ -11,7 +11,7 @@ use peersock_stack::{
 use super::egress::with_packet;
 use super::route::Resolved;
 use super::socket::SocketState;
-use super::{Datapath, Route};
+use super::{Datapath, Route, Train};
 
 /// What every path carries (PLPMTU base, RFC 8899 section 5.1.2).
 pub(super) const BASE_DATAGRAM: usize = 1200;
@@ -37,20 +37,21 @@ impl Datapath {
         remote: Option<SocketAddr>,
         data: &[u8],
     ) -> Result<(), Error> {
-        self.send_udp_with(now, socket, remote, data, &SendOptions::default())
+        self.send_udp_with(now, socket, remote, data, &SendOptions::default(), None)
     }
 
-    /// As [`Datapath::send_udp`], with options for this datagram.
+    /// As [`Datapath::send_udp`], with options for this datagram, which may wait in a train.
     ///
     /// # Errors
     /// Those of [`UdpSocket::route_with`] and [`UdpSocket::send_with`].
-    pub fn send_udp_with(
+    pub(crate) fn send_udp_with(
         &self,
         now: Instant,
         socket: &UdpSocket,
         remote: Option<SocketAddr>,
         data: &[u8],
         options: &SendOptions,
+        train: Option<&mut Train>,
     ) -> Result<(), Error> {
         let route = socket.route_with(remote, options)?;
         let to = Outgoing {
@@ -59,7 +60,7 @@ impl Datapath {
             state: SocketState::of(socket.context()),
             loops: socket.ip_options().multicast_loop,
         };
-        self.send_made(now, &to, |mtu, buf| socket.send_with(&route, data, options, mtu, buf))
+        self.send_made(now, &to, train, |mtu, buf| socket.send_with(&route, data, options, mtu, buf))
     }
 
     /// Sends one ICMP echo request.
@@ -95,7 +96,7 @@ impl Datapath {
             state: SocketState::of(socket.context()),
             loops: socket.ip_options().multicast_loop,
         };
-        self.send_made(now, &to, |mtu, buf| socket.send_with(&route, request, options, mtu, buf))
+        self.send_made(now, &to, None, |mtu, buf| socket.send_with(&route, request, options, mtu, buf))
     }
 
     /// Sends one packet of a raw socket, to the connected peer if `remote` is `None`.
@@ -117,7 +118,7 @@ impl Datapath {
             state: SocketState::of(socket.context()),
             loops: socket.ip_options().multicast_loop,
         };
-        self.send_made(now, &to, |mtu, buf| socket.send(&route, data, options, mtu, buf))
+        self.send_made(now, &to, None, |mtu, buf| socket.send(&route, data, options, mtu, buf))
     }
 
     /// Makes a packet with the largest size that its path takes, and sends it.
@@ -125,6 +126,7 @@ impl Datapath {
         &self,
         now: Instant,
         to: &Outgoing<'_>,
+        train: Option<&mut Train>,
         make: impl FnOnce(usize, &mut [u8]) -> Result<usize, Error>,
     ) -> Result<(), Error> {
         let mut batch = Batch::default();
@@ -137,7 +139,13 @@ impl Datapath {
                 // The stack may change what it takes in.
                 self.stack.receive(now, interface, &mut packet.to_vec(), &mut batch);
             }
-            self.send_packet(now, interface, Some(state), destination, packet, &mut batch);
+            match train {
+                Some(train) if !destination.is_multicast() => {
+                    let to = (state, destination);
+                    self.send_with_others(now, interface, to, packet, train, &mut batch);
+                }
+                _ => self.send_packet(now, interface, Some(state), destination, packet, &mut batch),
+            }
             Ok(())
         });
         self.settle(now, &mut batch);

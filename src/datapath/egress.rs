@@ -15,7 +15,7 @@ use super::{Datapath, Route, Transmit, ecn};
 /// Largest IP packet, and so largest super-segment.
 const MAX_PACKET: usize = 65535;
 /// Largest batch of datagrams that one UDP GSO call takes: an IPv4 packet's UDP payload.
-const MAX_BATCH: usize = 65507;
+pub(super) const MAX_BATCH: usize = 65507;
 /// IPv6 and TCP header; IPv4's is 20 shorter, which is left unused so that both families share one arithmetic.
 const TCP_HEADERS: usize = 60;
 /// A flow may always have this many bytes in flight, however many other flows its peer's limit is shared with.
@@ -95,6 +95,9 @@ impl Datapath {
                 let mut packet = reply.packet.to_vec();
                 self.send_packet(now, reply.interface, None, reply.destination, &mut packet, batch);
             }
+            for change in std::mem::take(&mut round.memberships) {
+                self.report_membership(now, &change, batch);
+            }
             round.clear();
             if batch.is_empty() {
                 // The caller keeps the one whose lists have grown.
@@ -118,7 +121,7 @@ impl Datapath {
         batch: &mut Batch,
     ) {
         if destination.is_multicast() {
-            return self.send_to_group(now, interface, packet, batch);
+            return self.send_to_group(now, interface, destination, packet, batch);
         }
         let peer = match self.resolve(now, interface, socket, destination) {
             Resolved::Route(Route::Local) => return self.stack.receive(now, interface, packet, batch),
@@ -283,7 +286,7 @@ impl Datapath {
         self.sink.send(&Transmit { socket, remote, contents, segment_size, ecn });
     }
 
-    fn note_sent(&self, now: Instant, session: &Arc<Session>, batch: &mut Batch) {
+    pub(super) fn note_sent(&self, now: Instant, session: &Arc<Session>, batch: &mut Batch) {
         if session.note_sent(now) {
             self.with_control(now, batch, |endpoint| endpoint.session_attention(now, session, None));
         }

@@ -118,6 +118,9 @@ impl Datapath {
             self.counters.no_network.add(1);
             return true;
         };
+        if is_to_group(packet) {
+            self.note_group_packet(now, interface, last.session.peer(), packet, &mut ingress.batch);
+        }
         if marked && !ecn::mark(&mut slot[..length]) {
             self.counters.congested.add(1);
             return true;
@@ -140,6 +143,13 @@ impl Datapath {
 /// The coalescer's key is the interface, so that packets of two networks never join.
 fn interface_of(flushed: &Flushed<'_>) -> InterfaceId {
     InterfaceId(flushed.key as u32)
+}
+
+fn is_to_group(packet: &[u8]) -> bool {
+    match packet {
+        [first, ..] if first >> 4 == 4 => packet.get(16).is_some_and(|byte| byte >> 4 == 14),
+        _ => packet.get(24) == Some(&0xff),
+    }
 }
 
 fn source_address(packet: &[u8]) -> Option<IpAddr> {

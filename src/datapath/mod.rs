@@ -21,9 +21,11 @@ mod datagrams;
 mod ecn;
 mod egress;
 mod ingress;
+mod membership;
 mod multicast;
 mod route;
 mod socket;
+mod train;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
@@ -37,8 +39,10 @@ pub use counters::DatapathCounters;
 pub use ingress::Ingress;
 pub(crate) use route::Route;
 pub use socket::SocketState;
+pub(crate) use train::Train;
 
 use control::Subscribers;
+use membership::Repeats;
 use multicast::Members;
 use route::Waiting;
 
@@ -81,6 +85,7 @@ pub struct Datapath {
     networks: RwLock<Vec<Network>>,
     waiting: Mutex<Waiting>,
     members: Members,
+    repeats: Repeats,
     subscribers: Subscribers,
     counters: DatapathCounters,
 }
@@ -111,6 +116,7 @@ impl Datapath {
             networks: RwLock::default(),
             waiting: Mutex::default(),
             members: Members::default(),
+            repeats: Repeats::default(),
             subscribers: Subscribers::default(),
             counters: DatapathCounters::default(),
         }
@@ -137,6 +143,7 @@ impl Datapath {
             self.with_control(now, batch, |endpoint| endpoint.handle_timeout(now));
         }
         self.expire_waiting(now);
+        self.repeat_reports(now, batch);
         self.settle(now, batch);
     }
 
@@ -144,7 +151,10 @@ impl Datapath {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let control = self.control().poll_timeout();
         let waiting = self.lock_waiting().next_deadline();
-        [control, waiting, self.stack.poll_timeout()].into_iter().flatten().min()
+        [control, waiting, self.repeats.next_deadline(), self.stack.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn control(&self) -> MutexGuard<'_, Endpoint> {

@@ -1,8 +1,8 @@
 //! Packets to groups: a copy for each member of the network.
 //!
-//! Nobody announces which groups it has joined: whoever gets a packet to a group that none of its sockets is a member
-//! of drops it. That costs the sender one datagram for each peer, and saves state that strangers could fill.
+//! It leaves out those that have said that they are no members, see [`membership`](super::membership).
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -77,11 +77,12 @@ impl Asked {
 }
 
 impl Datapath {
-    /// Sends a packet to the peers of a network, which know who of them is a member of the group.
+    /// Sends a packet to the peers of a network that may be members of the group.
     pub(super) fn send_to_group(
         &self,
         now: Instant,
         interface: InterfaceId,
+        group: IpAddr,
         packet: &[u8],
         batch: &mut Batch,
     ) {
@@ -94,6 +95,10 @@ impl Datapath {
         // Fragments are cut in place.
         let mut copy = Vec::with_capacity(packet.len());
         for peer in peers.iter().take(MAX_COPIES) {
+            if !PeerLink::of(peer).reported.wants(now, group) {
+                self.counters.group_peers_left.add(1);
+                continue;
+            }
             copy.clear();
             copy.extend_from_slice(packet);
             if let Some(sender) = peer.sender() {
@@ -116,7 +121,7 @@ impl Datapath {
         sizes.map_or(MAX_DATAGRAM, |size| size - DATA_OVERHEAD)
     }
 
-    fn peers_on(&self, interface: InterfaceId) -> Peers {
+    pub(super) fn peers_on(&self, interface: InterfaceId) -> Peers {
         let index = {
             let networks = self.networks.read().expect("no panic under this lock");
             networks.iter().find(|network| network.interface == interface).map(|network| network.index)
@@ -140,8 +145,6 @@ fn leaves_node(packet: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
     use super::*;
 
     fn v6(hop_limit: u8, group: &str) -> Vec<u8> {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
 use peersock_overlay::Peer;
 
 use super::Route;
+use super::membership::Reported;
 use super::multicast::Asked;
 use crate::wait::Waiters;
 
@@ -91,19 +92,21 @@ impl Stage {
 }
 
 /// What the data path keeps for each peer.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct PeerLink {
     /// Unacknowledged bytes of all flows to the peer.
     in_flight: AtomicI64,
     /// When a packet to a group asked for a session.
     pub(super) asked: Asked,
+    /// Which groups it wants.
+    pub(super) reported: Reported,
 }
 
 impl PeerLink {
     /// The link kept in a peer's context slot, made on first use.
     pub(super) fn of(peer: &Peer) -> &PeerLink {
         peer.context()
-            .get_or_init(|| Arc::new(PeerLink { in_flight: AtomicI64::new(0), asked: Asked::default() }))
+            .get_or_init(|| Arc::new(PeerLink::default()))
             .downcast_ref()
             .expect("only the data path fills the contexts of peers")
     }

@@ -1,19 +1,19 @@
 //! What else the engine thread serves: descriptors of another kind than the node's UDP sockets.
 
-use std::os::fd::BorrowedFd;
 use std::sync::{Arc, RwLock};
 use std::time::Instant;
 
-/// Something with a descriptor and deadlines of its own, run by the engine thread.
+use rustix::event::epoll::Event;
+
+/// Something with descriptors and deadlines of its own, run by the engine thread.
+///
+/// It adds its descriptors to the driver's [`Poller`](super::poller::Poller).
 ///
 /// So what arrives for a socket passes from the UDP socket to the application's descriptor, and back, without another
 /// thread being woken in between.
 pub(crate) trait Attached: Send + Sync {
-    /// Readable when there is work.
-    fn fd(&self) -> BorrowedFd<'_>;
-
-    /// Does what is to be done. `readable` says whether the descriptor was.
-    fn run(&self, readable: bool);
+    /// Does what is to be done. Among the events are those of its descriptors, by their tokens.
+    fn run(&self, events: &[Event]);
 
     /// When [`Attached::run`] is due without the descriptor, if ever. Past: at once.
     fn deadline(&self) -> Option<Instant>;

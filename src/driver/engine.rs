@@ -1,86 +1,130 @@
 //! The engine thread: timers, and the UDP sockets while no caller reads them.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use peersock_stack::Batch;
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::epoll::{Event, EventFlags};
 
 use super::interfaces::InterfaceWatch;
+use super::poller::{Poller, Sleeper};
 use super::role::Claim;
-use super::{Attached, Driver, poll, readable};
+use super::{Attached, Driver};
+
+/// Tokens of what the driver itself waits for. The UDP sockets have those from [`Poller::OWN`] on.
+const WAKEUP: u64 = Poller::OWN | 1 << 32;
+const WATCH: u64 = WAKEUP + 1;
 
 /// Runs until the driver is stopped.
 pub(super) fn run(driver: &Driver, watch: Option<&InterfaceWatch>) {
+    let wakeup = (driver.alarm.wakeup.as_fd(), WAKEUP);
+    for (fd, token) in [Some(wakeup), watch.map(|watch| (watch.as_fd(), WATCH))].into_iter().flatten() {
+        if let Err(error) = driver.poller.add(fd, token, EventFlags::IN) {
+            tracing::error!(%error, "the node cannot wait for its descriptors");
+        }
+    }
+    let mut engine = Engine {
+        driver,
+        watch,
+        sleeper: Sleeper::new(&driver.poller),
+        batch: Batch::default(),
+        reads: false,
+    };
     while !driver.is_stopped() {
         let attached = driver.attached.get();
-        run_with(driver, watch, attached.as_ref());
+        engine.run_with(attached.as_ref());
     }
 }
 
-/// Runs until the driver is stopped or something else is attached to it.
-fn run_with(driver: &Driver, watch: Option<&InterfaceWatch>, attached: Option<&Arc<dyn Attached>>) {
-    let mut batch = Batch::default();
-    let mut seen = 0;
-    let mut sockets = driver.socket_fds();
-    let count = sockets.len();
-    let mut others = vec![PollFd::new(&driver.alarm.wakeup, PollFlags::IN)];
-    others.extend(attached.map(|attached| PollFd::from_borrowed_fd(attached.fd(), PollFlags::IN)));
-    others.extend(watch.map(|watch| PollFd::new(watch, PollFlags::IN)));
-    sockets.extend(others.iter().cloned());
-    let has_attached = usize::from(attached.is_some());
+struct Engine<'a> {
+    driver: &'a Driver,
+    watch: Option<&'a InterfaceWatch>,
+    sleeper: Sleeper<'a>,
+    batch: Batch,
+    /// The UDP sockets wake this thread.
+    reads: bool,
+}
 
-    while !driver.is_stopped() && driver.attached.is(attached) {
-        driver.alarm.asked.store(u64::MAX, Ordering::SeqCst);
-        let now = Instant::now();
-        driver.datapath.handle_timeout(now, &mut batch);
-        let deadline = driver.datapath.poll_timeout();
-        let deadline =
-            [deadline, attached.and_then(|attached| attached.deadline())].into_iter().flatten().min();
-        let claim = driver.role.claim(now, &mut seen);
-        let deadline = match claim {
-            Claim::Theirs(Some(look)) => {
-                Some(deadline.map_or(now + look, |deadline| deadline.min(now + look)))
+impl Engine<'_> {
+    /// Runs until the driver is stopped or something else is attached to it.
+    fn run_with(&mut self, attached: Option<&Arc<dyn Attached>>) {
+        let driver = self.driver;
+        let mut seen = 0;
+        while !driver.is_stopped() && driver.attached.is(attached) {
+            driver.alarm.asked.store(u64::MAX, Ordering::SeqCst);
+            let now = Instant::now();
+            driver.datapath.handle_timeout(now, &mut self.batch);
+            let deadline = driver.datapath.poll_timeout();
+            let claim = driver.role.claim(now, &mut seen);
+            let look = match claim {
+                Claim::Theirs(Some(look)) => Some(now + look),
+                Claim::Mine | Claim::Theirs(None) => None,
+            };
+            let attached_deadline = attached.and_then(|attached| attached.deadline());
+            let deadline = [deadline, attached_deadline, look].into_iter().flatten().min();
+            self.set_reading(claim == Claim::Mine);
+            let events = sleep(driver, &mut self.sleeper, deadline);
+
+            if has(events, WAKEUP) {
+                driver.alarm.wakeup.clear();
             }
-            Claim::Mine | Claim::Theirs(None) => deadline,
-        };
-        let fds = if claim == Claim::Mine { &mut sockets[..] } else { &mut others[..] };
-        sleep(driver, fds, deadline);
+            if has(events, WATCH) {
+                interfaces_changed(driver, self.watch, &mut self.batch);
+            }
+            if claim == Claim::Mine
+                && let Some(mut receiver) = driver.role.engine_receiver()
+            {
+                receiver.receive(&driver.sockets, &driver.datapath, sockets(events));
+            }
+            if let Some(attached) = attached {
+                attached.run(events);
+            }
+        }
+    }
 
-        let wakeup = if claim == Claim::Mine { count } else { 0 };
-        let marked = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
-        let has_work = attached.is_some() && marked(wakeup + 1);
-        if marked(wakeup) {
-            driver.alarm.wakeup.clear();
+    /// Whether the UDP sockets wake this thread.
+    fn set_reading(&mut self, reads: bool) {
+        if std::mem::replace(&mut self.reads, reads) == reads {
+            return;
         }
-        if marked(wakeup + 1 + has_attached) {
-            interfaces_changed(driver, watch, &mut batch);
-        }
-        if claim == Claim::Mine
-            && let Some(mut receiver) = driver.role.engine_receiver()
-        {
-            receiver.receive(&driver.sockets, &driver.datapath, readable(&fds[..count]));
-        }
-        if let Some(attached) = attached {
-            attached.run(has_work);
+        let (sockets, poller) = (&self.driver.sockets, &self.driver.poller);
+        for index in 0..sockets.len() {
+            match reads {
+                false => poller.remove(sockets.fd(index)),
+                true => {
+                    let token = Poller::OWN + index as u64;
+                    if let Err(error) = poller.add(sockets.fd(index), token, EventFlags::IN) {
+                        tracing::error!(%error, "the node cannot wait for one of its UDP sockets");
+                    }
+                }
+            }
         }
     }
 }
 
-/// Sleeps until a descriptor is readable, `deadline`, or an earlier time that somebody asks for.
-fn sleep(driver: &Driver, fds: &mut [PollFd<'_>], deadline: Option<Instant>) {
+/// Sleeps until there are events, `deadline`, or an earlier time that somebody asks for.
+fn sleep<'a>(driver: &Driver, sleeper: &'a mut Sleeper<'_>, deadline: Option<Instant>) -> &'a [Event] {
     let alarm = &driver.alarm;
     let until = deadline.map_or(u64::MAX, |deadline| alarm.since_base(deadline));
     // First say until when, then look at what was asked: who asks does it the other way round.
     alarm.asleep_until.store(until, Ordering::SeqCst);
-    let until = until.min(alarm.asked.load(Ordering::SeqCst));
-    let timeout = (until != u64::MAX).then(|| {
-        let now = alarm.since_base(Instant::now());
-        Duration::from_nanos(until.saturating_sub(now))
-    });
-    poll::readable(fds, timeout);
+    let asked = alarm.asked.load(Ordering::SeqCst);
+    let asked = (asked != u64::MAX).then(|| alarm.at(asked));
+    let events = sleeper.sleep([deadline, asked].into_iter().flatten().min());
     alarm.asleep_until.store(0, Ordering::SeqCst);
+    events
+}
+
+fn has(events: &[Event], token: u64) -> bool {
+    events.iter().any(|event| event.data.u64() == token)
+}
+
+/// The UDP sockets that have something to read.
+fn sockets(events: &[Event]) -> impl Iterator<Item = usize> {
+    let tokens = events.iter().map(|event| event.data.u64());
+    tokens.filter(|token| (Poller::OWN..WAKEUP).contains(token)).map(|token| (token - Poller::OWN) as usize)
 }
 
 fn interfaces_changed(driver: &Driver, watch: Option<&InterfaceWatch>, batch: &mut Batch) {

@@ -7,6 +7,7 @@ mod attached;
 mod engine;
 mod interfaces;
 pub(crate) mod poll;
+mod poller;
 mod receiver;
 mod role;
 mod udp;
@@ -23,6 +24,7 @@ use rustix::event::{PollFd, PollFlags};
 
 pub(crate) use attached::Attached;
 pub use interfaces::Interfaces;
+pub(crate) use poller::Poller;
 pub(crate) use udp::UdpSockets;
 
 use crate::datapath::{Datapath, Sink, Transmit};
@@ -40,6 +42,8 @@ pub(crate) struct Driver {
     pub(crate) datapath: Datapath,
     pub(crate) sockets: Arc<UdpSockets>,
     pub(crate) role: ReceiveRole,
+    /// What the engine thread waits for.
+    pub(crate) poller: Arc<Poller>,
     alarm: Arc<Alarm>,
     attached: attached::Slot,
     stopped: AtomicBool,
@@ -60,6 +64,7 @@ impl Driver {
             datapath: Datapath::new(endpoint, stack, Arc::new(sink)),
             sockets,
             role: ReceiveRole::new(base, Wakeup::new()?),
+            poller: Arc::new(Poller::new()?),
             alarm,
             attached: attached::Slot::default(),
             stopped: AtomicBool::new(false),
@@ -235,6 +240,11 @@ impl Alarm {
 
     fn since_base(&self, at: Instant) -> u64 {
         at.saturating_duration_since(self.base).as_nanos() as u64
+    }
+
+    /// The time of so many nanoseconds since `base`.
+    fn at(&self, since_base: u64) -> Instant {
+        self.base + Duration::from_nanos(since_base)
     }
 
     /// Makes sure that the engine is awake at `at`.

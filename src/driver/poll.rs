@@ -21,7 +21,7 @@ pub(crate) fn writable(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
     matches!(rustix::event::poll(&mut fds, Some(&timespec(timeout))), Ok(n) if n > 0)
 }
 
-fn timespec(timeout: Duration) -> Timespec {
+pub(super) fn timespec(timeout: Duration) -> Timespec {
     Timespec { tv_sec: timeout.as_secs().min(i64::MAX as u64) as i64, tv_nsec: timeout.subsec_nanos().into() }
 }
 

@@ -3,9 +3,6 @@
 //! What has come waits in the stack's queue of the socket, which is bounded, until the application's end has room.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{IoSlice, Write as _};
-use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -13,13 +10,13 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use peersock_fd::{Details, Errno, Family, SendFlags};
-use peersock_stack::{Error, SendOptions, TrafficClass};
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage};
+use peersock_stack::Error;
 
+use super::details::{descriptor, hand_over};
 use super::ends::{End, Place};
 use super::ready::{self, Key};
 use super::server::{Entry, News, State};
-use super::sockets::{Phase, canonical, errno, shown};
+use super::sockets::{Phase, errno};
 use super::transport::{Arrived, Transport};
 
 /// Datagrams that are moved for one socket before others have their turn.
@@ -38,7 +35,7 @@ pub(super) const LONGEST: usize = 65535;
 /// A datagram socket that receives.
 pub(super) struct Datagrams {
     pub(super) socket: peersock_fd::Opened,
-    transport: Arc<dyn Transport>,
+    pub(super) transport: Arc<dyn Transport>,
     waker: Waker,
     entry: Arc<ready::Entry>,
     /// The node's ends, by what their names say.
@@ -124,8 +121,13 @@ impl State {
     ) -> Delivery {
         let Some(opened) = self.opened.get(&datagrams.socket.id) else { return Delivery::Closed };
         let (socket, family) = (datagrams.socket, datagrams.socket.family);
-        let details = opened.options.details(arrived).map(|details| shown_details(family, details));
-        let remote = shown(family, arrived.remote);
+        let details = opened.options.details(family, arrived);
+        let details = details.map(|details| self.shown_details(family, details));
+        let remote = self.shown(family, arrived.remote);
+        if Family::of(remote.ip()) != family {
+            // There are no more aliases.
+            return Delivery::Done;
+        }
         // The end that a socket is connected to is the only one that may send to it.
         let is_peer = datagrams.peer.is_some_and(|peer| same(peer, remote));
         let place = if is_peer { (datagrams.peer.unwrap_or(remote), None) } else { (remote, details) };
@@ -135,14 +137,7 @@ impl State {
             Some(details) if is_peer => datagrams.details_fd(details),
             _ => None,
         };
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let fds = along.as_slice();
-        if !fds.is_empty() {
-            ancillary.push(SendAncillaryMessage::ScmRights(fds));
-        }
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        let mut send = || rustix::net::sendmsg(&end.fd, &[IoSlice::new(data)], &mut ancillary, flags);
+        let send = || hand_over(&end.fd, data, along);
         let sent = match send() {
             // The application has connected elsewhere and back: that is told once.
             Err(Errno::CONNRESET) => send(),
@@ -198,12 +193,14 @@ impl State {
             return self.send_datagrams(key, end, News { writable: false, ..news });
         }
         let (socket, transport) = self.owner_of_end(owner)?;
-        let target = at_home(canonical(place.0), transport.local());
-        let options = send_options(place.1);
+        let target = at_home(self.meant(place.0), transport.local());
+        let options = self.send_options(socket, target.ip(), place.1);
         let mut buf = std::mem::take(&mut self.buf);
         if buf.len() < LONGEST {
             buf.resize(LONGEST, 0);
         }
+        // The first leaves at once: mostly it is the only one.
+        let mut train = std::mem::take(&mut self.train);
         for round in 0.. {
             if round == ROUNDS {
                 self.set_timer(Instant::now(), key);
@@ -214,14 +211,24 @@ impl State {
                 Ok(length) if length.is_none_or(|length| length > LONGEST) => {}
                 Ok(length) => {
                     let length = length.unwrap_or(0);
-                    if let Err(error) = transport.send(target, &buf[..length], &options) {
+                    let others = (round > 0).then_some(&mut train);
+                    if let Err(error) = transport.send(target, &buf[..length], &options, others) {
                         tracing::trace!(%error, "a datagram was not sent");
+                        if error == Error::MessageSize && self.too_long.last() != Some(&(owner, place.0)) {
+                            self.too_long.push((owner, place.0));
+                        }
                     }
                 }
                 Err(Errno::CONNRESET | Errno::INTR) => {}
                 Err(_) => break,
             }
         }
+        if !train.is_empty()
+            && let Some(node) = self.node.upgrade()
+        {
+            node.driver.datapath.depart_and_settle(Instant::now(), &mut train);
+        }
+        self.train = train;
         if self.buf.is_empty() {
             self.buf = buf;
         }
@@ -289,42 +296,13 @@ impl Datagrams {
         self.transport.receive(buf)
     }
 
-    /// A descriptor that holds details, to go along with a datagram: a connected AF_UNIX socket has only one other end,
-    /// whose name cannot tell them.
+    /// A descriptor that holds details, the one of the last datagram if they are the same.
     fn details_fd(&mut self, details: Details) -> Option<rustix::fd::BorrowedFd<'_>> {
         if !self.last_details.as_ref().is_some_and(|(last, _)| *last == details) {
-            let flags = rustix::fs::MemfdFlags::CLOEXEC;
-            let fd = rustix::fs::memfd_create("details", flags).ok()?;
-            let mut file = File::from(fd);
-            file.write_all(&details.encode()).ok()?;
-            self.last_details = Some((details, file.into()));
+            self.last_details = Some((details, descriptor(&details)?));
         }
         self.last_details.as_ref().map(|(_, fd)| fd.as_fd())
     }
-}
-
-/// What one datagram's ancillary data asks for.
-pub(super) fn send_options(details: Option<Details>) -> SendOptions {
-    let details = details.unwrap_or_default();
-    let info = details.packet_info;
-    SendOptions {
-        hop_limit: details.hop_limit,
-        traffic_class: details.traffic_class.map(TrafficClass),
-        source: info.map(|info| info.local.to_canonical()).filter(|local| !local.is_unspecified()),
-        interface: info
-            .map(|info| peersock_stack::InterfaceId(info.interface.into()))
-            .filter(|interface| interface.0 != 0),
-        ..SendOptions::default()
-    }
-}
-
-/// What is told of a datagram, with addresses as a socket of the family shows them.
-fn shown_details(family: Family, details: Details) -> Details {
-    let packet_info = details.packet_info.map(|info| {
-        let local = shown(family, SocketAddr::new(info.local, 0)).ip();
-        peersock_fd::PacketInfo { local, ..info }
-    });
-    Details { packet_info, ..details }
 }
 
 /// Whether two addresses mean the same, whatever scopes they name.

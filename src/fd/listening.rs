@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use peersock_fd::{Accepted, Errno, Family, Name, SocketId, address, enlarge};
 use rustix::net::SocketType;
 
+use super::alongside::{Alongside, Incoming};
 use super::ready::{self, Key};
-use super::server::{Entry, State, unix};
+use super::server::{Entry, News, State, unix};
 use super::sockets::Phase;
 use super::stream::{self, Origin, Stream};
 use crate::socket::Connection;
@@ -19,7 +20,7 @@ use crate::wait::Interest;
 /// How soon, and how late at most, an application is looked at again whose queue of connections was full. The kernel does
 /// not tell when there is room.
 const FIRST_RETRY: Duration = Duration::from_millis(1);
-const LAST_RETRY: Duration = Duration::from_millis(50);
+pub(super) const LAST_RETRY: Duration = Duration::from_millis(50);
 
 /// How often it is looked whether the descriptors that listen or are bound are still open.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -32,9 +33,29 @@ pub(super) struct Listening {
     waker: Waker,
     entry: Arc<ready::Entry>,
     /// Accepted from the stack, for which the application had no room.
-    waiting: VecDeque<Connection>,
+    waiting: VecDeque<Waiting>,
+    /// The kernel's socket that listens, too.
+    pub(super) alongside: Option<Alongside>,
+    /// Whose turn it is.
+    kernel_first: bool,
     retry: Option<(Instant, Duration)>,
     sweep: Instant,
+}
+
+/// A connection that has come.
+enum Waiting {
+    Overlay(Connection),
+    Kernel(Incoming),
+}
+
+impl Waiting {
+    /// Resets it.
+    fn refuse(self) {
+        match self {
+            Self::Overlay(connection) => connection.flow().set_reset_on_close(true),
+            Self::Kernel(incoming) => incoming.refuse(),
+        }
+    }
 }
 
 impl Listening {
@@ -63,14 +84,29 @@ impl State {
         for acceptor in &opened.reserved {
             acceptor.listen(backlog as usize);
         }
+        if let Phase::Listening(key) = opened.phase
+            && let Some(Entry::Listening(Listening { alongside: Some(alongside), .. })) = self.entry(key)
+        {
+            alongside.listen(backlog)?;
+        }
+        let opened = self.socket(socket);
         if opened.phase == Phase::Fresh {
             let key = self.new_key();
             let (waker, entry) = self.ready.waker(key);
             self.socket(socket).phase = Phase::Listening(key);
             let sweep = Instant::now() + SWEEP;
             self.set_timer(sweep, key);
-            let (waiting, retry) = (VecDeque::new(), None);
-            let listening = Listening { socket, process, waker: waker.clone(), entry, waiting, retry, sweep };
+            let listening = Listening {
+                socket,
+                process,
+                waker: waker.clone(),
+                entry,
+                waiting: VecDeque::new(),
+                alongside: None,
+                kernel_first: false,
+                retry: None,
+                sweep,
+            };
             self.insert(key, Entry::Listening(listening));
             waker.wake();
         }
@@ -78,8 +114,16 @@ impl State {
     }
 
     /// Gives what has come to the application.
-    pub(super) fn accept_connections(&mut self, key: Key, mut listening: Listening) -> Option<Listening> {
+    pub(super) fn accept_connections(
+        &mut self,
+        key: Key,
+        mut listening: Listening,
+        news: News,
+    ) -> Option<Listening> {
         listening.entry.begin();
+        if let Some(alongside) = &mut listening.alongside {
+            alongside.begin(news.readable);
+        }
         let now = Instant::now();
         if listening.sweep <= now {
             if !self.is_open(listening.socket) {
@@ -90,14 +134,19 @@ impl State {
             self.set_timer(listening.sweep, key);
         }
         loop {
-            let Some(connection) = listening.waiting.pop_front().or_else(|| self.accept_next(&listening))
-            else {
-                return Some(listening);
+            let delivered = match self.next_waiting(key, &mut listening) {
+                None => return Some(listening),
+                Some(Waiting::Overlay(connection)) => self
+                    .deliver(&listening, connection)
+                    .map_err(|(error, connection)| (error, Waiting::Overlay(connection))),
+                Some(Waiting::Kernel(incoming)) => self
+                    .pass(listening.socket, incoming)
+                    .map_err(|(error, incoming)| (error, Waiting::Kernel(incoming))),
             };
-            match self.deliver(&listening, connection) {
+            match delivered {
                 Ok(()) => listening.retry = None,
-                Err((Errno::AGAIN, connection)) => {
-                    listening.waiting.push_front(connection);
+                Err((Errno::AGAIN, waiting)) => {
+                    listening.waiting.push_front(waiting);
                     let wait = match listening.retry {
                         // Its time has not come: this is another connection's news.
                         Some((at, _)) if at > now => return Some(listening),
@@ -109,17 +158,34 @@ impl State {
                     return Some(listening);
                 }
                 // The application has closed its descriptor. What was accepted is reset, as the kernel does.
-                Err((Errno::CONNREFUSED | Errno::NOENT, connection)) => {
-                    connection.flow().set_reset_on_close(true);
+                Err((Errno::CONNREFUSED | Errno::NOENT, waiting)) => {
+                    waiting.refuse();
                     self.opened.remove(&listening.socket.id);
                     return None;
                 }
-                Err((error, connection)) => {
+                Err((error, waiting)) => {
                     tracing::warn!(%error, "a connection was reset: the system refuses a descriptor for it");
-                    connection.flow().set_reset_on_close(true);
+                    waiting.refuse();
                 }
             }
         }
+    }
+
+    /// The next connection of either network, in turn.
+    fn next_waiting(&mut self, key: Key, listening: &mut Listening) -> Option<Waiting> {
+        if let Some(waiting) = listening.waiting.pop_front() {
+            return Some(waiting);
+        }
+        listening.kernel_first = !listening.kernel_first;
+        if listening.kernel_first
+            && let Some(incoming) = self.accept_alongside(key, listening)
+        {
+            return Some(Waiting::Kernel(incoming));
+        }
+        if let Some(connection) = self.accept_next(listening) {
+            return Some(Waiting::Overlay(connection));
+        }
+        self.accept_alongside(key, listening).map(Waiting::Kernel)
     }
 
     /// The next connection of the stack's queue.

@@ -5,13 +5,17 @@
 //! arrives passes from the UDP socket to the application's descriptor without a thread being woken in between.
 
 mod aliases;
+mod alongside;
 mod app_end;
 mod connecting;
 mod datagram;
+mod details;
 mod ends;
 mod host;
+mod lingering;
 mod listening;
 mod options;
+mod path_mtu;
 mod reaching;
 mod ready;
 mod requests;

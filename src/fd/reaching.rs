@@ -1,13 +1,13 @@
 //! What applications ask for datagram sockets: to bind, to connect, and where they want to send.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use peersock_fd::{Details, Errno};
-use peersock_stack::SendOptions;
+use peersock_fd::{Details, Errno, Family};
 
-use super::datagram::{Datagrams, at_home, send_options};
+use super::datagram::{Datagrams, at_home};
+use super::options::{GroupChange, Membership};
 use super::ready::Key;
 use super::server::{Entry, News, State};
 use super::sockets::{Phase, canonical, errno};
@@ -33,11 +33,13 @@ impl State {
         };
         let node = self.node.upgrade().ok_or(Errno::NETDOWN)?;
         let local = canonical(local);
+        let is_wildcard = local.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let aliased = socket.family == Family::V4 && is_wildcard && self.has_no_ipv4();
         let opened = self.socket(socket);
-        let transport = transport::open(&node, socket, local, &opened.options)?;
+        let transport = transport::open(&node, socket, (local, aliased), &opened.options)?;
         transport.apply(&opened.options);
-        for (interface, group) in std::mem::take(&mut opened.options.groups) {
-            transport.change_membership(interface, group, true).map_err(errno)?;
+        for Membership { interface, group, filter } in std::mem::take(&mut opened.options.groups) {
+            transport.change_group(interface, group, GroupChange::Join(filter)).map_err(errno)?;
         }
         opened.transport = Some(Arc::clone(&transport));
         if let Some(before) = before {
@@ -64,11 +66,12 @@ impl State {
             return Ok(());
         }
         let (key, transport) = self.datagrams(socket)?;
-        let target = remote.map(canonical).map(|remote| at_home(remote, transport.local()));
+        let target = remote.map(|remote| at_home(self.meant(remote), transport.local()));
+        let options = target.map(|target| self.send_options(socket, target.ip(), None)).unwrap_or_default();
         if let Some(target) = target {
-            transport.check(target, &SendOptions::default()).map_err(errno)?;
+            transport.check(target, &options).map_err(errno)?;
         }
-        transport.connect(target).map_err(errno)?;
+        transport.connect(target, &options).map_err(errno)?;
         self.socket(socket).error = None;
         if let Some(Entry::Datagrams(datagrams)) = self.entry_mut(key) {
             datagrams.peer = remote;
@@ -96,13 +99,16 @@ impl State {
         if let Some(error) = self.socket(socket).error.take() {
             return Err(error);
         }
-        let target = at_home(canonical(remote), transport.local());
-        transport.check(target, &send_options(details)).map_err(errno)?;
+        let target = at_home(self.meant(remote), transport.local());
+        transport.check(target, &self.send_options(socket, target.ip(), details)).map_err(errno)?;
         self.end(key, (remote, details)).map(drop)
     }
 
     /// The socket, bound to any address and port if it is not bound.
-    fn datagrams(&mut self, socket: peersock_fd::Opened) -> Result<(Key, Arc<dyn Transport>), Errno> {
+    pub(super) fn datagrams(
+        &mut self,
+        socket: peersock_fd::Opened,
+    ) -> Result<(Key, Arc<dyn Transport>), Errno> {
         if self.socket(socket).transport.is_none() {
             self.bind_datagrams(socket, (socket.family.unspecified(), 0).into())?;
         }

@@ -1,12 +1,14 @@
 //! Requests of applications.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use peersock_fd::{
     Errno, Interface, MAX_MESSAGE, Message, Reply, Report, Request, Route, SendFlags, Token, VERSION, Which,
     decode, encode, peer_credentials, receive,
 };
+use peersock_stack::Flow;
 use rustix::event::epoll::EventFlags;
 use rustix::net::SocketFlags;
 
@@ -14,7 +16,7 @@ use super::aliases::RANGE;
 use super::options::interface_name;
 use super::ready::Key;
 use super::server::{Entry, State};
-use super::sockets::{Phase, errno, shown};
+use super::sockets::{Phase, errno};
 use super::transport;
 use crate::datapath::Network;
 
@@ -28,6 +30,8 @@ pub(super) struct Control {
     process: i32,
     /// Of the node's user or root: it needs no token.
     is_trusted: bool,
+    /// A connection that somebody is about to close, see [`Request::Hold`].
+    held: Option<Arc<Flow>>,
 }
 
 impl State {
@@ -46,12 +50,15 @@ impl State {
             self.contacts += 1;
             let own = rustix::process::geteuid().as_raw();
             let is_trusted = credentials.uid == own || credentials.uid == 0;
-            self.insert(key, Entry::Control(Control { fd, process: credentials.pid, is_trusted }));
+            self.insert(
+                key,
+                Entry::Control(Control { fd, process: credentials.pid, is_trusted, held: None }),
+            );
         }
     }
 
     /// Answers what has come; `None` once the application has closed its end.
-    pub(super) fn serve(&mut self, key: Key, control: Control) -> Option<Control> {
+    pub(super) fn serve(&mut self, key: Key, mut control: Control) -> Option<Control> {
         for _ in 0..MOST {
             let (length, fd) = match receive(control.fd.as_fd(), &mut self.buf[..MAX_MESSAGE]) {
                 Ok((0, _)) => return None,
@@ -62,7 +69,7 @@ impl State {
             let reply = match decode::<Message>(&self.buf[..length]) {
                 Some(message) if !self.obeys(&control, message.token) => Some(Reply::Failed(libc::EPERM)),
                 Some(Message { version: VERSION, request, .. }) => {
-                    self.answer(key, control.process, request, fd)
+                    self.answer(key, &mut control, request, fd)
                 }
                 _ => Some(Reply::Failed(libc::EPROTO)),
             };
@@ -90,11 +97,17 @@ impl State {
     }
 
     /// The reply, unless there is none or it comes later.
-    fn answer(&mut self, key: Key, process: i32, request: Request, fd: Option<OwnedFd>) -> Option<Reply> {
+    fn answer(
+        &mut self,
+        key: Key,
+        control: &mut Control,
+        request: Request,
+        fd: Option<OwnedFd>,
+    ) -> Option<Reply> {
         let done = |result: Result<(), Errno>| Some(result.map_or_else(failed, |()| Reply::Done));
         match request {
             Request::Bind(socket, local) => done(self.bind(socket, local)),
-            Request::Listen(socket, backlog) => done(self.listen(socket, backlog, process)),
+            Request::Listen(socket, backlog) => done(self.listen(socket, backlog, control.process)),
             Request::Connect { socket, remote, wait, timeout } => {
                 match self.connect(socket, remote, wait.then_some((key, timeout))) {
                     Ok(()) if wait => None,
@@ -117,7 +130,18 @@ impl State {
             Request::Open(socket) => done(self.open_datagrams(socket)),
             Request::Associate(socket, remote) => done(self.associate(socket, remote)),
             Request::Reach(socket, remote, details) => done(self.reach(socket, remote, details)),
+            Request::Fits { socket, remote, details, length } => {
+                done(self.fits(socket, remote, details, length as usize))
+            }
             Request::TakeReport(which) => Some(Reply::Report(self.take_report(which))),
+            Request::Hold(which) => {
+                control.held = self.flow_of(which);
+                Some(Reply::Done)
+            }
+            Request::Linger(which, time) => match control.held.take() {
+                Some(flow) => self.linger(key, which, flow, time),
+                None => Some(Reply::Done),
+            },
             Request::Routes => {
                 let aliases = self.has_no_ipv4().then_some(RANGE);
                 Some(Reply::Routes(self.networks().iter().flat_map(routes).chain(aliases).collect()))
@@ -125,6 +149,11 @@ impl State {
             Request::Resolve(name) => Some(Reply::Resolved(self.resolve(&name))),
             Request::NameOf(ip) => Some(Reply::Name(self.name_of(ip))),
             Request::Interfaces => Some(Reply::Interfaces(self.interfaces())),
+            Request::Alongside(socket) => done(self.put_alongside(socket, fd)),
+            Request::Vacate(port) => {
+                self.sweep(Some(port));
+                Some(Reply::Done)
+            }
             Request::Closed(socket) => done(self.closed(socket)),
         }
     }
@@ -153,10 +182,10 @@ impl State {
                 let peer = peer.map(|peer| self.shown(socket.family, peer));
                 Reply::Addresses(self.shown(socket.family, local), peer)
             }
-            None => Reply::Addresses(
-                opened.and_then(|opened| opened.bound()).unwrap_or((unbound, 0).into()),
-                self.peer_of(socket),
-            ),
+            None => {
+                let bound = opened.and_then(|opened| opened.bound()).unwrap_or((unbound, 0).into());
+                Reply::Addresses(self.shown(socket.family, bound), self.peer_of(socket))
+            }
         }
     }
 
@@ -179,8 +208,10 @@ impl State {
         let Which::Opened(socket) = which else { return None };
         let opened = self.opened.get_mut(&socket.id)?;
         let mut report = opened.transport.as_ref()?.take_report()?;
-        report.destination = shown(socket.family, report.destination);
         opened.error = None;
+        report.destination = self.shown(socket.family, report.destination);
+        report.offender =
+            report.offender.map(|offender| self.shown(socket.family, SocketAddr::new(offender, 0)).ip());
         Some(report)
     }
 
@@ -222,6 +253,6 @@ fn send(control: &Control, reply: &Reply) -> Result<(), Errno> {
 }
 
 /// The addresses that are reached over a network.
-fn routes(network: &Network) -> impl Iterator<Item = Route> + '_ {
+pub(super) fn routes(network: &Network) -> impl Iterator<Item = Route> + '_ {
     network.prefixes.iter().map(|cidr| Route { address: cidr.address(), prefix: cidr.prefix() })
 }

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use peersock_fd::{Errno, Name, NodeTag, SocketId, Token, address};
-use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::epoll::{Event, EventFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::aliases::Aliases;
@@ -16,26 +17,30 @@ use super::app_end;
 use super::connecting::Connecting;
 use super::datagram::Datagrams;
 use super::ends::End;
+use super::lingering::Lingering;
 use super::listening::Listening;
 use super::ready::{Key, ReadyQueue};
 use super::requests::Control;
 use super::sockets::Opened;
 use super::stream::{Outcome, Stream};
-use crate::driver::Attached;
+use crate::datapath::Train;
+use crate::driver::{Attached, Poller};
 use crate::node::Inner;
 
 /// Connections that may wait for the server.
 const BACKLOG: i32 = 4096;
-/// Events that are taken from the kernel at once.
-const EVENTS: usize = 256;
 /// Bytes that are moved for one stream before others have their turn.
 const BUFFER: usize = 256 << 10;
+
+/// The last key that was given. No two servers have the same: events of a descriptor that somebody has inherited from
+/// one that is gone are nobody's.
+static LAST_KEY: AtomicU64 = AtomicU64::new(0);
 
 /// What the engine thread runs.
 pub(super) struct Server {
     tag: NodeTag,
     token: Token,
-    epoll: Arc<OwnedFd>,
+    poller: Arc<Poller>,
     ready: Arc<ReadyQueue>,
     state: Mutex<State>,
     drained: Condvar,
@@ -47,7 +52,7 @@ pub(super) struct State {
     pub(super) token: Token,
     pub(super) node: Weak<Inner>,
     pub(super) ready: Arc<ReadyQueue>,
-    epoll: Arc<OwnedFd>,
+    poller: Arc<Poller>,
     pub(super) entries: HashMap<Key, Entry>,
     /// How many of them are ends of datagram sockets.
     pub(super) ends: usize,
@@ -58,7 +63,6 @@ pub(super) struct State {
     /// The connections that listeners have accepted.
     pub(super) accepted: HashMap<SocketId, Key>,
     timers: BTreeSet<(Instant, Key)>,
-    last_key: Key,
     /// IPv4 addresses of members that have none.
     pub(super) aliases: Aliases,
     /// Room for what is on its way from one end to the other.
@@ -68,6 +72,11 @@ pub(super) struct State {
     /// Given up for a moment when descriptors run out, see [`State::turn_away`].
     spare: Option<OwnedFd>,
     draining: bool,
+    /// Room for datagrams that leave together.
+    pub(super) train: Train,
+    pub(super) lingering: Lingering,
+    /// Datagram sockets and where they have sent what was too long for its path.
+    pub(super) too_long: Vec<(Key, SocketAddr)>,
     /// Connections that applications have made to the control socket.
     pub(super) contacts: u64,
 }
@@ -115,7 +124,6 @@ impl Server {
         let mut token = [0; 16];
         random(&mut token)?;
         let token = Token(u128::from_le_bytes(token));
-        let epoll = Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?);
         let (tag, control) = loop {
             let mut tag = [0; 4];
             random(&mut tag)?;
@@ -133,19 +141,21 @@ impl Server {
             token,
             node: Arc::downgrade(node),
             ready: Arc::clone(&ready),
-            epoll: Arc::clone(&epoll),
+            poller: Arc::clone(&node.driver.poller),
             entries: HashMap::new(),
             ends: 0,
             uses: 0,
             opened: HashMap::new(),
             accepted: HashMap::new(),
             timers: BTreeSet::new(),
-            last_key: 0,
             aliases: Aliases::default(),
             buf: vec![0; BUFFER],
             keys: Vec::new(),
             spare: spare(),
             draining: false,
+            train: Train::default(),
+            lingering: Lingering::default(),
+            too_long: Vec::new(),
             contacts: 0,
         };
         for (fd, entry) in [(control, Entry::ControlListener as fn(_) -> _), (data, Entry::DataListener)] {
@@ -153,7 +163,14 @@ impl Server {
             state.watch(fd.as_fd(), key, EventFlags::IN)?;
             state.insert(key, entry(fd));
         }
-        Ok(Self { tag, token, epoll, ready, state: Mutex::new(state), drained: Condvar::new() })
+        Ok(Self {
+            tag,
+            token,
+            poller: Arc::clone(&node.driver.poller),
+            ready,
+            state: Mutex::new(state),
+            drained: Condvar::new(),
+        })
     }
 
     pub(super) fn tag(&self) -> NodeTag {
@@ -204,6 +221,12 @@ impl Server {
         });
         let own = rustix::process::getpid().as_raw_pid();
         let processes: BTreeSet<i32> = listening.chain([own]).collect();
+        for entry in entries.values() {
+            // A child of this process may have inherited it; then closing it is not enough.
+            if let Entry::ControlListener(fd) | Entry::DataListener(fd) = entry {
+                self.poller.remove(fd.as_fd());
+            }
+        }
         drop((entries, opened));
         for process in processes {
             app_end::shut(self.tag, process);
@@ -216,17 +239,15 @@ impl Server {
 }
 
 impl Attached for Server {
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.epoll.as_fd()
-    }
-
-    fn run(&self, readable: bool) {
+    fn run(&self, events: &[Event]) {
         let mut state = self.lock();
-        if readable {
-            state.take_events();
+        for event in events {
+            state.handle(event.data.u64(), event.flags.into());
         }
         state.fire_timers(Instant::now());
         state.take_ready();
+        state.tell_path_mtus();
+        state.check_lingering();
         if state.draining && !state.has_streams() {
             self.drained.notify_all();
         }
@@ -242,9 +263,8 @@ impl Attached for Server {
 }
 
 impl State {
-    pub(super) fn new_key(&mut self) -> Key {
-        self.last_key += 1;
-        self.last_key
+    pub(super) fn new_key(&self) -> Key {
+        LAST_KEY.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     pub(super) fn insert(&mut self, key: Key, entry: Entry) {
@@ -268,7 +288,7 @@ impl State {
 
     /// Has the kernel tell of a descriptor. When it is closed that ends.
     pub(super) fn watch(&self, fd: BorrowedFd<'_>, key: Key, flags: EventFlags) -> io::Result<()> {
-        Ok(epoll::add(&*self.epoll, fd, EventData::new_u64(key), flags)?)
+        self.poller.add(fd, key, flags)
     }
 
     /// Has `key` handled no later than `at`.
@@ -289,15 +309,6 @@ impl State {
 
     fn has_streams(&self) -> bool {
         self.entries.values().any(|entry| matches!(entry, Entry::Stream(_)))
-    }
-
-    fn take_events(&mut self) {
-        let mut room = [const { MaybeUninit::uninit() }; EVENTS];
-        let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-        let Ok((events, _)) = epoll::wait(&*self.epoll, &mut room[..], Some(&timeout)) else { return };
-        for event in events {
-            self.handle(event.data.u64(), event.flags.into());
-        }
     }
 
     fn take_ready(&mut self) {
@@ -332,7 +343,7 @@ impl State {
             }
             Some(Entry::Control(control)) => self.serve(key, control).map(Entry::Control),
             Some(Entry::Listening(listening)) => {
-                self.accept_connections(key, listening).map(Entry::Listening)
+                self.accept_connections(key, listening, news).map(Entry::Listening)
             }
             Some(Entry::Connecting(connecting)) => self.advance(key, connecting),
             Some(Entry::Stream(mut stream)) => match stream.pump(news, &mut self.buf, self.draining) {

@@ -111,6 +111,25 @@ pub(super) fn bind_families<T>(
     }
 }
 
+/// Binds IPv4's wildcard and, for members without an IPv4 address, IPv6's at the same port; IPv4's first. Another socket
+/// may have the port of the other family, and keeps it.
+pub(super) fn bind_aliased<T>(
+    local: SocketAddr,
+    bind: impl Fn(SocketAddr) -> Result<T, Error>,
+    port: impl Fn(&T) -> u16,
+    undo: impl Fn(T),
+) -> Result<Vec<T>, Error> {
+    let v6 = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), local.port());
+    if local.port() == 0 {
+        let mut both = bind_families(v6, false, bind, port, undo)?;
+        both.reverse();
+        return Ok(both);
+    }
+    let mut both = vec![bind(local)?];
+    both.extend(bind(v6));
+    Ok(both)
+}
+
 impl State {
     /// The socket, made known if it is new.
     pub(super) fn socket(&mut self, socket: peersock_fd::Opened) -> &mut Opened {
@@ -140,11 +159,20 @@ impl State {
         }
     }
 
-    /// Has listeners on IPv4's wildcard leave IPv6 to a socket of that family. True if there were any.
-    fn give_way(&mut self, socket: peersock_fd::Opened, port: u16) -> bool {
+    /// Has those on IPv4's wildcard leave IPv6 to a socket of that family, unless it wants IPv4 as well and would fail all
+    /// the same. True if there were any.
+    fn give_way(&mut self, socket: peersock_fd::Opened, local: SocketAddr) -> bool {
+        let (ip, port) = (local.ip().to_canonical(), local.port());
+        if ip.is_ipv4() || (ip.is_unspecified() && !self.socket(socket).options.v6_only) {
+            return false;
+        }
         let mut any = false;
-        for opened in self.opened.values_mut().filter(|_| socket.family == Family::V6) {
-            let is_both = opened.socket.family == Family::V4 && opened.reserved.len() > 1;
+        for opened in self.opened.values_mut() {
+            if (opened.socket.family, opened.socket.kind) != (Family::V4, socket.kind) {
+                continue;
+            }
+            any |= opened.transport.as_ref().is_some_and(|transport| transport.give_way(port));
+            let is_both = opened.reserved.len() > 1;
             if is_both && opened.reserved[0].local_addr().port() == port {
                 opened.reserved.truncate(1);
                 any = true;
@@ -155,11 +183,14 @@ impl State {
 
     fn bind_once(&mut self, socket: peersock_fd::Opened, local: SocketAddr) -> Result<(), Errno> {
         if socket.kind != peersock_fd::Kind::Stream {
-            return self.bind_datagrams(socket, local);
+            return match self.bind_datagrams(socket, local) {
+                Err(Errno::ADDRINUSE) if self.give_way(socket, local) => self.bind_datagrams(socket, local),
+                result => result,
+            };
         }
         let node = self.node.upgrade().ok_or(Errno::NETDOWN)?;
         match self.socket(socket).bind(&node, local) {
-            Err(Errno::ADDRINUSE) if self.give_way(socket, local.port()) => {
+            Err(Errno::ADDRINUSE) if self.give_way(socket, local) => {
                 self.socket(socket).bind(&node, local)?;
             }
             result => result?,

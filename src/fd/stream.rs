@@ -248,7 +248,7 @@ impl Stream {
     }
 
     /// Whether the application has closed its descriptor, and not only ended its direction.
-    fn is_closed(&self) -> bool {
+    pub(super) fn is_closed(&self) -> bool {
         let mut fds = [PollFd::new(&self.unix, PollFlags::empty())];
         let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
         self.hung_up

@@ -4,13 +4,13 @@
 //! that have. Nobody outside is told: who drives the stack learns of changes from
 //! [`Batch::memberships`](crate::Batch::memberships) and makes known what it must.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::stack::Shared;
-use crate::{Error, InterfaceId, Stack};
+use crate::{Error, InterfaceId, SourceChange, SourceFilter, Stack};
 
 /// Most groups of one socket, as Linux (`igmp_max_memberships`).
 const MOST_PER_SOCKET: usize = 20;
@@ -125,21 +125,35 @@ impl Memberships {
     }
 }
 
-/// The groups of one socket.
+/// What a socket wants of a group.
+pub(crate) enum Change {
+    /// To receive from those who pass.
+    Join(SourceFilter),
+    Leave,
+    /// Something else from one sender.
+    Source(SourceChange, IpAddr),
+}
+
+/// The groups of one socket, and whom it listens to there.
 #[derive(Default)]
-pub(crate) struct Groups(BTreeSet<(InterfaceId, IpAddr)>);
+pub(crate) struct Groups(BTreeMap<(InterfaceId, IpAddr), SourceFilter>);
 
 impl Groups {
     /// # Errors
     /// [`Error::AddrInUse`] if it has joined already, [`Error::OutOfMemory`] beyond 20 groups.
-    fn join(&mut self, shared: &Shared, key: (InterfaceId, IpAddr)) -> Result<(), Error> {
-        if self.0.contains(&key) {
+    fn join(
+        &mut self,
+        shared: &Shared,
+        key: (InterfaceId, IpAddr),
+        filter: SourceFilter,
+    ) -> Result<(), Error> {
+        if self.0.contains_key(&key) {
             return Err(Error::AddrInUse);
         }
         if self.0.len() == MOST_PER_SOCKET {
             return Err(Error::OutOfMemory);
         }
-        self.0.insert(key);
+        self.0.insert(key, filter);
         shared.memberships.join(key);
         Ok(())
     }
@@ -147,40 +161,66 @@ impl Groups {
     /// # Errors
     /// [`Error::AddrNotAvailable`] if it is no member.
     fn leave(&mut self, shared: &Shared, key: (InterfaceId, IpAddr)) -> Result<(), Error> {
-        if !self.0.remove(&key) {
-            return Err(Error::AddrNotAvailable);
-        }
+        self.0.remove(&key).ok_or(Error::AddrNotAvailable)?;
         shared.memberships.leave(key);
         Ok(())
     }
 
+    /// # Errors
+    /// Those of [`SourceFilter::change`]; [`Error::InvalidInput`] if it is no member, except to become one.
+    fn change_source(
+        &mut self,
+        shared: &Shared,
+        key: (InterfaceId, IpAddr),
+        change: SourceChange,
+        source: IpAddr,
+    ) -> Result<(), Error> {
+        match self.0.get_mut(&key) {
+            Some(filter) => {
+                filter.change(change, source)?;
+                // Who listens to nobody is no member (RFC 3376 3.1).
+                if filter.is_none() { self.leave(shared, key) } else { Ok(()) }
+            }
+            None if change == SourceChange::Join => {
+                let mut filter = SourceFilter::none();
+                filter.change(change, source)?;
+                self.join(shared, key, filter)
+            }
+            None => Err(Error::InvalidInput),
+        }
+    }
+
     pub(crate) fn leave_all(&mut self, shared: &Shared) {
-        std::mem::take(&mut self.0).into_iter().for_each(|key| shared.memberships.leave(key));
+        std::mem::take(&mut self.0).into_keys().for_each(|key| shared.memberships.leave(key));
     }
 
-    /// Whether a packet to `group` is for this socket.
-    pub(crate) fn contains(&self, interface: InterfaceId, group: IpAddr) -> bool {
-        is_all_nodes(group) || self.0.contains(&(interface, group))
+    /// Whether a packet from `source` to `group` is for this socket.
+    pub(crate) fn takes(&self, interface: InterfaceId, group: IpAddr, source: IpAddr) -> bool {
+        match self.0.get(&(interface, group)) {
+            Some(filter) => filter.passes(source),
+            None => is_all_nodes(group),
+        }
     }
 
-    /// Joins or leaves `group` on one interface: the one given, or else the first of `usual` that there is, or else any
+    /// Makes a change to `group` on one interface: the one given, or else the first of `usual` that there is, or else any
     /// that has an address of the family.
     ///
     /// # Errors
-    /// [`Error::InvalidInput`] if `group` is none, [`Error::AddressFamily`] if it is not of the socket's family,
-    /// [`Error::NetworkUnreachable`] if there is no such interface, and those of joining and leaving.
+    /// [`Error::InvalidInput`] if `group` is none, [`Error::AddressFamily`] if it or a sender is not of the socket's
+    /// family, [`Error::NetworkUnreachable`] if there is no such interface, and those of joining, leaving and filters.
     pub(crate) fn change(
         &mut self,
         shared: &Shared,
         ipv6: bool,
         (interface, usual): (Option<InterfaceId>, [Option<InterfaceId>; 2]),
         group: IpAddr,
-        joined: bool,
+        change: Change,
     ) -> Result<(), Error> {
         if !group.is_multicast() {
             return Err(Error::InvalidInput);
         }
-        if group.is_ipv6() != ipv6 {
+        let stranger = matches!(change, Change::Source(_, source) if source.is_ipv6() != ipv6);
+        if group.is_ipv6() != ipv6 || stranger {
             return Err(Error::AddressFamily);
         }
         let named = interface.or(usual[0]).or(usual[1]);
@@ -189,7 +229,11 @@ impl Groups {
             None => shared.interfaces.first_with(group),
         };
         let key = (found.ok_or(Error::NetworkUnreachable)?.id, group);
-        if joined { self.join(shared, key) } else { self.leave(shared, key) }
+        match change {
+            Change::Join(filter) => self.join(shared, key, filter),
+            Change::Leave => self.leave(shared, key),
+            Change::Source(change, source) => self.change_source(shared, key, change, source),
+        }
     }
 }
 

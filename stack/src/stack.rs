@@ -155,6 +155,12 @@ impl Stack {
         self.shared.interfaces.find(interface).is_some_and(|interface| interface.is_local(address))
     }
 
+    /// Whether packets to `group` that come in on that interface are for the node: a socket has joined it, or it is the
+    /// group of all nodes.
+    pub fn is_member(&self, interface: InterfaceId, group: IpAddr) -> bool {
+        self.shared.memberships.contains(interface, group)
+    }
+
     /// The interface whose network holds `remote`.
     pub fn route(&self, remote: IpAddr) -> Option<InterfaceId> {
         self.shared.interfaces.route(remote).map(|interface| interface.id)

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use peersock_fd::{Details, Errno, Family, Kind, PacketInfo, SendFlags};
 use rustix::event::PollFlags;
 
-use crate::common::{Served, errno, overlay, poll, receive, send_to, set, try_receive};
+use crate::common::{Served, errno, get_bytes, overlay, poll, receive, send_to, set, set_bytes, try_receive};
 
 const WANTED: [i32; 3] = [libc::IPV6_RECVPKTINFO, libc::IPV6_RECVHOPLIMIT, libc::IPV6_RECVTCLASS];
 
@@ -106,6 +106,42 @@ fn the_source_address_can_be_chosen() {
 }
 
 #[test]
+fn a_sticky_source_is_what_all_datagrams_leave_with() {
+    let (a, b) = Served::pair_with_ipv4();
+    let server = b.open(Kind::Datagram);
+    overlay(&server).bind("[::]:5000".parse().expect("an address")).expect("a free port");
+    let client = a.open(Kind::Datagram);
+    let value = |ip: IpAddr, index: u32| {
+        let IpAddr::V6(ip) = ip else { panic!("IPv6") };
+        [&ip.octets()[..], &index.to_ne_bytes()].concat()
+    };
+    let sticky = |value: &[u8]| set_bytes(&client, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, value);
+    let none = "::".parse().expect("any");
+    assert_eq!(errno(sticky(&value(b.ip(), 0))), Errno::ADDRNOTAVAIL);
+    assert_eq!(errno(sticky(&value(none, 9))), Errno::NODEV);
+    assert_eq!(errno(sticky(&[0; 19])), Errno::INVAL);
+    sticky(&value(a.ip(), 1)).expect("its own");
+    let asked = get_bytes(&client, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO);
+    assert_eq!(asked, Ok(value(a.ip(), 1)));
+    let to = SocketAddr::new(b.ip(), 5000);
+    send_to(&client, b"x", to).expect("it is sent");
+    assert_eq!(receive(&server).1.remote.map(|remote| remote.ip()), Some(a.ip()));
+    overlay(&client).connect(Some(to)).expect("it is known where");
+    assert_eq!(overlay(&client).local_addr().map(|local| local.ip()), Ok(a.ip()));
+    // Of the two it is the single datagram's that counts; another network is not this one.
+    a.node().join(peersock::Network::ad_hoc("ff0001fffe000000".parse().expect("an ID"))).expect("a network");
+    overlay(&client).connect(None).expect("it forgets its peer");
+    sticky(&value(none, 2)).expect("an interface");
+    let other = SocketAddr::new(b.ip(), 5001);
+    assert_eq!(errno(send_to(&client, b"x", other)), Errno::NETUNREACH);
+    let own = Details { packet_info: info(a.ip(), 1), ..Details::default() };
+    send_with(&client, b"own", to, own).expect("it is sent");
+    assert_eq!(receive(&server).0, b"own");
+    sticky(&[0; 20]).expect("no source");
+    send_to(&client, b"usual", other).expect("it is sent");
+}
+
+#[test]
 fn ipv4_has_options_of_its_own() {
     let (a, b) = Served::pair_with_ipv4();
     let server = b.open_in(Family::V4, Kind::Datagram);
@@ -118,7 +154,9 @@ fn ipv4_has_options_of_its_own() {
     set(&client, libc::IPPROTO_IP, libc::IP_TTL, 7).expect("an option");
     set(&client, libc::IPPROTO_IP, libc::IP_TOS, 0x10).expect("an option");
     send_to(&client, b"x", address).expect("it is sent");
-    let details = Details { packet_info: info(b.v4(), 1), hop_limit: Some(7), traffic_class: Some(0x10) };
+    let packet_info = info(b.v4(), 1);
+    let details =
+        Details { packet_info, hop_limit: Some(7), traffic_class: Some(0x10), ..Details::default() };
     assert_eq!(receive(&server).1.details, Some(details));
 }
 

@@ -8,9 +8,7 @@ use std::sync::Arc;
 
 use peersock::overlay::Identity;
 use peersock::{FdServer, IdentitySource, Interfaces, Joined, Network, Node, Seed};
-use peersock_fd::{
-    Client, Errno, Family, Kind, Received, RecvFlags, Reply, Request, SendFlags, Socket, SocketFlags,
-};
+use peersock_fd::{Client, Errno, Family, Kind, Received, RecvFlags, SendFlags, Socket, SocketFlags};
 
 /// A node that serves sockets.
 pub(crate) struct Served {
@@ -44,10 +42,10 @@ impl Served {
     /// Two in a static network, where they have IPv4 addresses as well: 10.7.0.1 and 10.7.0.2.
     pub(crate) fn pair_with_ipv4() -> (Served, Served) {
         let seeds = [[1; 32], [2; 32]];
-        let ports = [(); 2].map(|()| {
-            let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
-            socket.local_addr().expect("it is bound").port()
-        });
+        // Both at the same time, so that they are two.
+        let sockets = [(); 2].map(|()| std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port"));
+        let ports = sockets.each_ref().map(|socket| socket.local_addr().expect("it is bound").port());
+        drop(sockets);
         let members: Vec<String> = (0..2)
             .map(|at| {
                 let key = Identity::from_seed(&seeds[at]).public().to_string();
@@ -186,8 +184,7 @@ pub(crate) fn set(fd: &impl AsFd, level: i32, name: i32, value: i32) -> Result<(
 }
 
 pub(crate) fn set_bytes(fd: &impl AsFd, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
-    let socket = overlay(fd);
-    socket.client().ask(Request::SetOption(socket.which(), level, name, value.to_vec())).map(drop)
+    overlay(fd).set_option(level, name, value)
 }
 
 /// getsockopt(2) of an `int`.
@@ -197,11 +194,7 @@ pub(crate) fn get(fd: &impl AsFd, level: i32, name: i32) -> Result<i32, Errno> {
 }
 
 pub(crate) fn get_bytes(fd: &impl AsFd, level: i32, name: i32) -> Result<Vec<u8>, Errno> {
-    let socket = overlay(fd);
-    match socket.client().ask(Request::Option(socket.which(), level, name, 4096))? {
-        Reply::Option(value) => Ok(value),
-        _ => panic!("another reply"),
-    }
+    overlay(fd).option(level, name, 4096)
 }
 
 pub(crate) fn errno<T>(result: Result<T, Errno>) -> Errno {

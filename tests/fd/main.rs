@@ -1,5 +1,7 @@
 //! Overlay sockets as file descriptors, between nodes on the loopback interface.
 
+mod aliases;
+mod alongside;
 mod ancillary;
 mod common;
 mod connect;
@@ -7,8 +9,10 @@ mod datagram;
 mod host;
 mod icmp;
 mod limits;
+mod linger;
 mod listen;
 mod multicast;
 mod options;
+mod path_mtu;
 mod raw;
 mod stream;

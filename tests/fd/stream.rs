@@ -1,13 +1,15 @@
 //! Bytes, their end, and resets.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use peersock_fd::{Reply, Request, SocketFlags};
 use rustix::event::PollFlags;
 use rustix::net::{SendFlags, Shutdown, shutdown};
 
-use crate::common::{Served, poll};
+use crate::common::{Served, overlay, poll, set_bytes};
 
 #[test]
 fn bytes_pass_in_both_directions() {
@@ -160,4 +162,49 @@ fn a_process_that_ends_delivers_what_it_has_written() {
     assert!(a.server.drain(Duration::from_secs(20)));
     assert_eq!(reader.join().expect("no panic").expect("an end in order"), 3_000_000);
     drop(client);
+}
+
+#[test]
+fn where_the_applications_end_is_out_of_reach_a_reset_looks_like_an_end() {
+    // Of a thread: the node's own threads, which come from it, have no more rights.
+    let node = thread::spawn(|| {
+        use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+        let mut sets = capabilities(None).expect("capabilities");
+        sets.effective -= CapabilitySet::SYS_PTRACE;
+        sets.permitted -= CapabilitySet::SYS_PTRACE;
+        set_capabilities(None, sets).expect("fewer are allowed");
+        let (a, b) = Served::pair();
+        // No other child has it.
+        let (listener, address) = b.listen(SocketFlags::CLOEXEC);
+        let client = a.socket(SocketFlags::CLOEXEC);
+        overlay(&client).connect(Some(address)).expect("somebody listens");
+        let (server, _) = overlay(&listener).accept(SocketFlags::CLOEXEC).expect("a connection");
+        let which = overlay(&client).which();
+        // PR_SET_DUMPABLE: nobody looks into it.
+        let script = "import ctypes, os; ctypes.CDLL(None).prctl(4, 0, 0, 0, 0); print('ready', flush=True)
+try: print(os.read(0, 10))
+except ConnectionResetError: print('reset')
+try: os.write(0, b'x'); os.write(0, b'x')
+except BrokenPipeError: print('closed')";
+        let mut child = Command::new("python3")
+            .args(["-c", script])
+            .stdin(client)
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("python3");
+        let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
+        let mut line = String::new();
+        output.read_line(&mut line).expect("a line");
+        assert_eq!(line, "ready\n");
+        set_bytes(&server, libc::SOL_SOCKET, libc::SO_LINGER, &[1, 0, 0, 0, 0, 0, 0, 0]).expect("an option");
+        drop(server);
+        let mut rest = String::new();
+        output.read_to_string(&mut rest).expect("text");
+        child.wait().expect("it ends");
+        assert_eq!(rest, "b''\nclosed\n");
+        // Nothing of it is left at the node.
+        let reply = a.client.ask(Request::Addresses(which)).expect("the node answers");
+        assert!(matches!(reply, Reply::Addresses(local, None) if local.port() == 0), "{reply:?}");
+    });
+    node.join().expect("as it should be");
 }

@@ -42,6 +42,7 @@ const LINGER: Duration = Duration::from_secs(30);
 Examples:
   peersock run -n ff0001ffff000000 -- curl 'http://[fd00:...]:8080/'
   peersock run -n office.toml -- python3 -m http.server 8080
+  peersock run -n office.toml --bind 8080=both -- python3 -m http.server 8080
   peersock run -n office.toml --bind kernel --bind 5432=overlay -- postgres -D data
   peersock run -n office.toml --only -- ssh alpha")]
 pub(crate) struct Args {
@@ -59,7 +60,8 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "only")]
     no_filter: bool,
 
-    /// Where listeners without an address are reached: overlay or kernel, or PORT=overlay, PORT=kernel
+    /// Where sockets that are bound to no address are reached: overlay, kernel (the machine's own network), or both; or
+    /// PORT=overlay, PORT=kernel, PORT=both
     #[arg(long, value_name = "WHERE", value_parser = parse_bind)]
     bind: Vec<String>,
 
@@ -75,8 +77,8 @@ pub(crate) struct Args {
 /// Understands `SIDE` and `PORT=SIDE`, and gives a rule of the preloaded library.
 fn parse_bind(text: &str) -> Result<String, String> {
     let (port, side) = text.split_once('=').map_or((None, text), |(port, side)| (Some(port), side));
-    if !matches!(side, "overlay" | "kernel") {
-        return Err(format!("`{side}` is neither overlay nor kernel"));
+    if !matches!(side, "overlay" | "kernel" | "both") {
+        return Err(format!("`{side}` is none of overlay, kernel and both"));
     }
     match port.map(str::parse::<u16>) {
         None => Ok(format!("bind={side}")),
@@ -87,6 +89,11 @@ fn parse_bind(text: &str) -> Result<String, String> {
 
 /// Runs the program.
 pub(crate) fn run(args: &Args) -> Outcome {
+    if args.only && args.bind.iter().any(|rule| rule.ends_with("=both")) {
+        return Err(Failure::usage(
+            "--only leaves the program nothing but the overlay: it does not go with --bind both",
+        ));
+    }
     let library = library::find()?;
     let path = program::check(Path::new(&args.program[0]))?;
     let networks = args.networks.resolve()?;
@@ -159,7 +166,8 @@ mod tests {
     fn rules_are_understood_or_refused() {
         assert_eq!(parse_bind("kernel"), Ok("bind=kernel".into()));
         assert_eq!(parse_bind("80=overlay"), Ok("80=overlay".into()));
-        for text in ["", "both", "80", "x=kernel", "80=", "65536=kernel"] {
+        assert_eq!(parse_bind("80=both"), Ok("80=both".into()));
+        for text in ["", "neither", "80", "none=both", "x=kernel", "80=", "65536=kernel"] {
             parse_bind(text).unwrap_err();
         }
     }

@@ -246,6 +246,45 @@ static void datagrams(void) {
     close(fd);
 }
 
+/* What the library has to do itself though it leaves sending and closing to the kernel otherwise. */
+static void long_datagrams_urgent_data_and_lingering(void) {
+    static char big[65507];
+    int fd = socket(AF_INET, SOCK_DGRAM, 0), discover = IP_PMTUDISC_DO, on = 1;
+    CHECK(setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &discover, sizeof discover) == 0);
+    CHECK(setsockopt(fd, SOL_SOCKET, SO_TIMESTAMP, &on, sizeof on) == 0);
+    CHECK(sendto(fd, big, sizeof big, 0, (void *)&server, sizeof server) == -1 && errno == EMSGSIZE);
+    CHECK(connect(fd, (void *)&server, sizeof server) == 0);
+    CHECK(send(fd, big, sizeof big, 0) == -1 && errno == EMSGSIZE);
+    CHECK(send(fd, "x", 1, MSG_OOB) == -1 && errno == EOPNOTSUPP);
+    CHECK(send(fd, "x", 1, 0) == 1);
+    char got[10];
+    union {
+        char bytes[100];
+        struct cmsghdr aligned;
+    } control;
+    struct iovec piece = {got, sizeof got};
+    struct msghdr message = {
+        .msg_iov = &piece, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    CHECK(recvmsg(fd, &message, 0) == 1);
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    CHECK(header != NULL && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_TIMESTAMP);
+    discover = IP_PMTUDISC_WANT;
+    CHECK(setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &discover, sizeof discover) == 0);
+    CHECK(send(fd, big, sizeof big, 0) == sizeof big);
+    close(fd);
+
+    fd = opened();
+    struct linger linger = {1, 60};
+    CHECK(setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger) == 0);
+    CHECK(send(fd, "x", 1, MSG_OOB) == -1 && errno == EOPNOTSUPP);
+    CHECK(recv(fd, got, 1, MSG_OOB) == -1);
+    echoes(fd, "lingering");
+    CHECK(write(fd, big, 1000) == 1000);
+    int copy = dup(fd), pipes[2];
+    CHECK(close(fd) == 0 && close(copy) == 0 && close(copy) == -1 && errno == EBADF);
+    CHECK(pipe(pipes) == 0 && close(pipes[0]) == 0 && close(pipes[1]) == 0);
+}
+
 /* Takes one connection on a socket that was bound to no port in particular. */
 static void accepted(void) {
     int fd = socket(AF_INET6, SOCK_STREAM, 0);
@@ -271,6 +310,7 @@ int main(int count, char **words) {
     closed = server, closed.sin_port = htons(atoi(words[3]));
     epoll_before_connect(), ppoll_and_pselect(), descriptors_that_are_copied(), descriptors_that_are_passed();
     everything_closed(), many_at_once(), errors_and_options(), datagrams();
+    long_datagrams_urgent_data_and_lingering();
     puts("all well");
     return 0;
 }

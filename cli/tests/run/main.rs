@@ -1,11 +1,13 @@
 //! Unmodified programs on the overlay: `peersock run`.
 
 mod adhoc;
+mod both;
 mod calls;
 #[path = "../program/common.rs"]
 #[allow(dead_code, reason = "the other tests use the rest")]
 mod common;
 mod data;
+mod groups;
 mod lab;
 mod pipes;
 mod rules;

@@ -167,3 +167,49 @@ fn the_launcher_ends_as_its_program_does_and_keeps_it_from_io_uring() {
         assert_eq!(got.text().trim(), filtered);
     }
 }
+
+#[test]
+fn a_port_that_a_program_has_before_it_says_where_to_stays_its_own() {
+    let test = "a_port_that_a_program_has_before_it_says_where_to_stays_its_own";
+    let Some(lab) = Lab::with(test, &["python3"]) else { return };
+    let server = lab.write(
+        "server.py",
+        "import socket
+s = socket.create_server(('0.0.0.0', 4000))
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+u.bind(('0.0.0.0', 4000))
+for _ in range(2):
+    c, peer = s.accept()
+    c.sendall(str(peer[1]).encode())
+    c.close()
+    _, peer = u.recvfrom(10)
+    u.sendto(str(peer[1]).encode(), peer)
+",
+    );
+    let client = lab.write(
+        "client.py",
+        "import socket, time
+end = time.monotonic() + 60
+for kind in socket.SOCK_STREAM, socket.SOCK_DGRAM:
+    while True:
+        s = socket.socket(socket.AF_INET, kind)
+        s.bind(('0.0.0.0', 0))
+        port = s.getsockname()[1]
+        try:
+            s.connect(('10.77.0.1', 4000))
+            break
+        except OSError:
+            assert time.monotonic() < end
+    assert s.getsockname()[1] == port, (s.getsockname(), port)
+    if kind == socket.SOCK_DGRAM:
+        s.send(b'who')
+    assert s.recv(10) == str(port).encode()
+print('kept')
+",
+    );
+    let _server = lab.start("alpha", &["python3", &server]);
+    for options in [&[][..], &["--bind", "both"]] {
+        let got = run(lab.command("beta", options, &["python3", &client])).success();
+        assert_eq!(got.text(), "kept\n");
+    }
+}

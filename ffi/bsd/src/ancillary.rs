@@ -4,8 +4,8 @@ use std::mem::{size_of, zeroed};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::{ptr, slice};
 
-use libc::{c_int, c_uint, cmsghdr, in_pktinfo, in6_pktinfo, msghdr};
-use peersock_fd::{Details, Errno, Family, PacketInfo, Report};
+use libc::{c_int, c_uint, cmsghdr, in_pktinfo, in6_pktinfo, msghdr, timespec, timeval};
+use peersock_fd::{Details, Errno, Family, PacketInfo, Report, Timestamp};
 
 use crate::Result;
 use crate::sockaddr::write_to;
@@ -41,6 +41,9 @@ pub(crate) unsafe fn read(message: &msghdr) -> Result<Option<Details>> {
     }
     Ok((!details.is_empty()).then_some(details))
 }
+
+/// Of `struct ip6_mtuinfo`, whose number libc does not name (RFC 3542 6.3).
+const IPV6_PATHMTU: c_int = 61;
 
 /// Bytes of a header, with what aligns the data.
 const HEADER: usize = {
@@ -120,6 +123,9 @@ impl<'a> Control<'a> {
 
     /// What is told of a datagram that has come from `remote`.
     pub(crate) fn put_details(&mut self, family: Family, remote: Option<SocketAddr>, details: &Details) {
+        if let (Some(mtu), Some(remote)) = (details.path_mtu, remote) {
+            return self.put_path_mtu(remote.ip(), mtu);
+        }
         // IPv4's own options decide about what came over IPv4, also on IPv6 sockets.
         let is_v4 = remote.is_none_or(|remote| remote.ip().to_canonical().is_ipv4());
         match (family, details.packet_info) {
@@ -160,6 +166,37 @@ impl<'a> Control<'a> {
                 false => self.put(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &c_int::from(class)),
             }
         }
+    }
+
+    /// SO_TIMESTAMP, SO_TIMESTAMPNS.
+    pub(crate) fn put_timestamp(&mut self, timestamp: Timestamp) {
+        let (seconds, nanoseconds) = (timestamp.time.as_secs(), timestamp.time.subsec_nanos());
+        match timestamp.is_precise {
+            true => {
+                let time = timespec { tv_sec: seconds as _, tv_nsec: nanoseconds as _ };
+                self.put(libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS, &time);
+            }
+            false => {
+                let time = timeval { tv_sec: seconds as _, tv_usec: (nanoseconds / 1000) as _ };
+                self.put(libc::SOL_SOCKET, libc::SCM_TIMESTAMP, &time);
+            }
+        }
+    }
+
+    /// IPV6_PATHMTU: `ip6_mtuinfo`, the destination and the MTU (RFC 3542 11.3).
+    fn put_path_mtu(&mut self, destination: IpAddr, mtu: u32) {
+        #[repr(C)]
+        struct MtuInfo {
+            address: libc::sockaddr_in6,
+            mtu: u32,
+        }
+        // SAFETY: zeros are valid for both.
+        let mut info: MtuInfo = unsafe { zeroed() };
+        let room = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
+        // SAFETY: so much room is there.
+        unsafe { write_to(SocketAddr::new(destination, 0), (&raw mut info.address).cast(), room) };
+        info.mtu = mtu;
+        self.put(libc::IPPROTO_IPV6, IPV6_PATHMTU, &info);
     }
 
     /// What a datagram has run into: `sock_extended_err`, and the address of who says so.
@@ -242,7 +279,7 @@ mod tests {
 
     fn details(local: &str) -> Details {
         let packet_info = Some(PacketInfo { local: local.parse().expect("an address"), interface: 3 });
-        Details { packet_info, hop_limit: Some(9), traffic_class: Some(0xb8) }
+        Details { packet_info, hop_limit: Some(9), traffic_class: Some(0xb8), path_mtu: None }
     }
 
     #[test]
@@ -262,6 +299,25 @@ mod tests {
             // SAFETY: as above.
             assert_eq!(unsafe { read(&written) }, Ok(Some(details)));
         }
+    }
+
+    #[test]
+    fn a_path_s_mtu_and_a_time_come_as_linux_tells_them() {
+        let mut buf = [0u64; 16];
+        let mut written = message(&mut buf);
+        // SAFETY: the control buffer is there.
+        let mut control = unsafe { Control::new(&mut written) };
+        let time = std::time::Duration::new(1_700_000_000, 123_456_789);
+        control.put_timestamp(Timestamp { time, is_precise: false });
+        let details = Details { path_mtu: Some(1280), ..Details::default() };
+        control.put_details(Family::V6, Some("[fd00::9]:7".parse().expect("an address")), &details);
+        assert_eq!((written.msg_flags, length(written.msg_controllen)), (0, 32 + 48));
+        let bytes: Vec<u8> = buf.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        assert_eq!(bytes[HEADER..HEADER + 16], [1_700_000_000u64, 123_456].map(u64::to_ne_bytes).concat());
+        let info = &bytes[32 + HEADER..];
+        assert_eq!(info[..2], (libc::AF_INET6 as u16).to_ne_bytes());
+        assert_eq!((info[2..4].to_vec(), info[8], info[23]), (vec![0, 0], 0xfd, 9));
+        assert_eq!(info[28..32], 1280u32.to_ne_bytes());
     }
 
     #[test]

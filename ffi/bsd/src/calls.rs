@@ -1,12 +1,12 @@
 //! Opening, addresses and connections.
 
-use std::os::fd::{IntoRawFd, RawFd};
+use std::os::fd::{BorrowedFd, IntoRawFd, RawFd};
 
 use libc::{c_int, sockaddr, socklen_t};
 use peersock_fd::{Client, Errno, Family, Kind, Shutdown, Socket, SocketFlags};
 
-use crate::Result;
 use crate::sockaddr::{read, write};
+use crate::{Result, kernel};
 
 /// socket(2), for AF_INET and AF_INET6.
 ///
@@ -95,6 +95,36 @@ pub unsafe fn accept4(
     // SAFETY: the caller's. After an error the connection is closed, as the kernel does it.
     unsafe { write(peer, address, length) }?;
     Ok(fd.into_raw_fd())
+}
+
+/// close(2), of any descriptor. A stream with SO_LINGER and a time waits up to so long until what was written to it is
+/// acknowledged, if this was its last descriptor.
+///
+/// # Errors
+/// Those of close(2).
+pub fn close(fd: RawFd) -> Result<c_int> {
+    // SAFETY: no pointers.
+    let close = || unsafe { kernel::close(fd) };
+    // Whose socket it is would be the dearer question.
+    if fd < 0 || !has_linger(fd) {
+        return close();
+    }
+    // SAFETY: it is used before it is closed; a number that is not open makes system calls fail.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    match Socket::of(borrowed).and_then(|socket| Some((socket, socket.linger()?))) {
+        Some((socket, time)) => socket.client().close_lingering(socket.which(), time, close),
+        None => close(),
+    }
+}
+
+/// Whether the kernel's socket has SO_LINGER, which overlay sockets have from [`Socket::set_option`].
+fn has_linger(fd: RawFd) -> bool {
+    let mut linger = libc::linger { l_onoff: 0, l_linger: 0 };
+    let mut length = size_of::<libc::linger>() as socklen_t;
+    let value = (&raw mut linger).cast();
+    // SAFETY: both pointers are to live variables of the sizes that the kernel is told.
+    let asked = unsafe { kernel::getsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, value, &raw mut length) };
+    asked.is_ok() && linger.l_onoff != 0
 }
 
 /// getsockname(2).

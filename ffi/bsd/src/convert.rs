@@ -16,6 +16,8 @@ const OPTIONS: &[(c_int, c_int, c_int)] = &[
     (libc::SOL_SOCKET, libc::SO_REUSEPORT, 0),
     (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 0),
     (libc::SOL_SOCKET, libc::SO_BROADCAST, 0),
+    (libc::SOL_SOCKET, libc::SO_TIMESTAMP, 0),
+    (libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 0),
     (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 0),
     (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, 64),
     (libc::IPPROTO_IPV6, libc::IPV6_TCLASS, 0),
@@ -23,12 +25,20 @@ const OPTIONS: &[(c_int, c_int, c_int)] = &[
     (libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT, 0),
     (libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 0),
     (libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 0),
+    (libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, 0),
+    (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_WANT),
+    (libc::IPPROTO_IPV6, IPV6_RECVPATHMTU, 0),
+    (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_HOPS, 1),
+    (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_LOOP, 1),
     (libc::IPPROTO_IP, libc::IP_TTL, 64),
+    (libc::IPPROTO_IP, libc::IP_MULTICAST_TTL, 1),
+    (libc::IPPROTO_IP, libc::IP_MULTICAST_LOOP, 1),
     (libc::IPPROTO_IP, libc::IP_TOS, 0),
     (libc::IPPROTO_IP, libc::IP_PKTINFO, 0),
     (libc::IPPROTO_IP, libc::IP_RECVTTL, 0),
     (libc::IPPROTO_IP, libc::IP_RECVTOS, 0),
     (libc::IPPROTO_IP, libc::IP_RECVERR, 0),
+    (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_WANT),
     (libc::IPPROTO_TCP, libc::TCP_NODELAY, 0),
     (libc::IPPROTO_TCP, libc::TCP_CORK, 0),
     (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 7200),
@@ -38,12 +48,21 @@ const OPTIONS: &[(c_int, c_int, c_int)] = &[
     (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, 0),
 ];
 
+/// Which libc does not name (RFC 3542 11.3).
+const IPV6_RECVPATHMTU: c_int = 60;
+
 /// Options whose value is longer: repeated unless it is all zeros.
 const LONG_OPTIONS: &[(c_int, c_int, usize)] = &[
     (libc::SOL_SOCKET, libc::SO_LINGER, 8),
     (libc::SOL_SOCKET, libc::SO_RCVTIMEO, 16),
     (libc::SOL_SOCKET, libc::SO_SNDTIMEO, 16),
+    (libc::IPPROTO_ICMPV6, ICMP6_FILTER, 32),
+    (libc::SOL_RAW, ICMP_FILTER, 4),
 ];
+
+// linux/icmpv6.h and linux/icmp.h.
+const ICMP6_FILTER: c_int = 1;
+const ICMP_FILTER: c_int = 1;
 
 /// The epoll sets that a descriptor is in, and with which events.
 pub type EpollSets = Vec<(RawFd, epoll_event)>;
@@ -54,18 +73,23 @@ pub type EpollSets = Vec<(RawFd, epoll_event)>;
 /// # Errors
 /// EPROTONOSUPPORT where the overlay has no such sockets, and those of socket(2) and dup3(2).
 pub fn convert(client: &Client, fd: RawFd, sets: impl FnOnce(RawFd) -> EpollSets) -> Result<(), Errno> {
+    replace(fd, &counterpart(client, fd)?, sets)
+}
+
+/// Opens an overlay socket of the same family and kind as `fd`, with the options that were set.
+///
+/// # Errors
+/// EPROTONOSUPPORT where the overlay has no such sockets, and those of socket(2).
+pub fn counterpart(client: &Client, fd: RawFd) -> Result<OwnedFd, Errno> {
     let option = |name| int_option(fd, libc::SOL_SOCKET, name).ok_or(Errno::NOTSOCK);
-    let (domain, kind) = (option(libc::SO_DOMAIN)?, option(libc::SO_TYPE)?);
-    let new = open(client, domain, kind, option(libc::SO_PROTOCOL)?)?;
-    let socket = Socket::of(new.as_fd()).ok_or(Errno::NOTSOCK)?;
-    repeat_options(&socket, |level, name, value| {
+    let kind = (option(libc::SO_DOMAIN)?, option(libc::SO_TYPE)?, option(libc::SO_PROTOCOL)?);
+    open_like(client, fd, kind, |level, name, value| {
         let mut length = value.len() as libc::socklen_t;
+        let value = value.as_mut_ptr().cast();
         // SAFETY: both pointers are to live variables of the sizes that the kernel is told.
-        let got =
-            unsafe { crate::kernel::getsockopt(fd, level, name, value.as_mut_ptr().cast(), &raw mut length) };
-        got.map(|_| length as usize)
-    });
-    replace(fd, &new, sets)
+        unsafe { crate::kernel::getsockopt(fd, level, name, value, &raw mut length) }?;
+        Ok(length as usize)
+    })
 }
 
 /// Whether an overlay stream has tried to connect in vain without waiting: the kernel's AF_UNIX sockets cannot try again.
@@ -84,42 +108,51 @@ pub fn has_failed(socket: &Socket<'_>) -> bool {
 /// # Errors
 /// Those of socket(2), dup3(2) and bind(2).
 pub fn renew(socket: &Socket<'_>, sets: impl FnOnce(RawFd) -> EpollSets) -> Result<(), Errno> {
+    let get = |level, name, value: &mut [u8]| {
+        let mut length = value.len() as libc::socklen_t;
+        // SAFETY: both pointers are to live variables of the sizes that are told.
+        unsafe { crate::getsockopt(socket, level, name, value.as_mut_ptr().cast(), &raw mut length) }?;
+        Ok(length as usize)
+    };
     let int = |name| {
         let mut value = [0; 4];
-        option_of(socket, libc::SOL_SOCKET, name, &mut value).map(|_| c_int::from_ne_bytes(value))
+        get(libc::SOL_SOCKET, name, &mut value).map(|_| c_int::from_ne_bytes(value))
     };
+    let kind = (int(libc::SO_DOMAIN)?, int(libc::SO_TYPE)?, int(libc::SO_PROTOCOL)?);
     let local = socket.local_addr()?;
-    let client = socket.client();
-    let new = open(&client, int(libc::SO_DOMAIN)?, int(libc::SO_TYPE)?, int(libc::SO_PROTOCOL)?)?;
-    let fresh = Socket::of(new.as_fd()).ok_or(Errno::NOTSOCK)?;
-    repeat_options(&fresh, |level, name, value| option_of(socket, level, name, value));
-    replace(socket.fd().as_raw_fd(), &new, sets)?;
+    let fd = socket.fd().as_raw_fd();
+    let new = open_like(&socket.client(), fd, kind, get)?;
+    replace(fd, &new, sets)?;
     // The old one has let go of its port.
-    if local.port() == 0 { Ok(()) } else { fresh.bind(local) }
+    if local.port() == 0 { Ok(()) } else { Socket::of(new.as_fd()).ok_or(Errno::NOTSOCK)?.bind(local) }
 }
 
-/// An option of an overlay socket; gives its length.
-fn option_of(socket: &Socket<'_>, level: c_int, name: c_int, value: &mut [u8]) -> Result<usize, Errno> {
-    let mut length = value.len() as libc::socklen_t;
-    // SAFETY: both pointers are to live variables of the sizes that are told.
-    unsafe { crate::getsockopt(socket, level, name, value.as_mut_ptr().cast(), &raw mut length) }?;
-    Ok(length as usize)
-}
-
-fn open(client: &Client, domain: c_int, kind: c_int, protocol: c_int) -> Result<OwnedFd, Errno> {
+/// Opens an overlay socket with the flags of `fd`, and the options that `get` gives.
+fn open_like(
+    client: &Client,
+    fd: RawFd,
+    (domain, kind, protocol): (c_int, c_int, c_int),
+    get: impl Fn(c_int, c_int, &mut [u8]) -> Result<usize, Errno>,
+) -> Result<OwnedFd, Errno> {
     let new = crate::socket(client, domain, kind, protocol)?;
     // SAFETY: it was just opened, and nobody else knows of it.
-    Ok(unsafe { OwnedFd::from_raw_fd(new) })
-}
-
-/// Puts a socket in the place of another one, with its flags and in its epoll sets.
-fn replace(fd: RawFd, new: &OwnedFd, sets: impl FnOnce(RawFd) -> EpollSets) -> Result<(), Errno> {
+    let new = unsafe { OwnedFd::from_raw_fd(new) };
     let old = borrow(fd).ok_or(Errno::BADF)?;
     let status = rustix::fs::fcntl_getfl(old)?;
     rustix::fs::fcntl_setfl(
-        new,
+        &new,
         status & (OFlags::NONBLOCK | OFlags::from_bits_retain(libc::O_ASYNC as u32)),
     )?;
+    repeat_options(&Socket::of(new.as_fd()).ok_or(Errno::NOTSOCK)?, get);
+    Ok(new)
+}
+
+/// Has `fd` stand for `new` from now on, also in the epoll sets that `sets` finds it in.
+///
+/// # Errors
+/// Those of dup3(2).
+pub fn replace(fd: RawFd, new: &OwnedFd, sets: impl FnOnce(RawFd) -> EpollSets) -> Result<(), Errno> {
+    let old = borrow(fd).ok_or(Errno::BADF)?;
     let flags = match rustix::io::fcntl_getfd(old)?.contains(FdFlags::CLOEXEC) {
         true => DupFlags::CLOEXEC,
         false => DupFlags::empty(),
@@ -156,14 +189,14 @@ fn repeat_options(new: &Socket<'_>, get: impl Fn(c_int, c_int, &mut [u8]) -> Res
         }
     }
     for &(level, name, size) in LONG_OPTIONS {
-        let mut value = [0u8; 16];
-        if let Ok(length) = get(level, name, &mut value[..size])
-            && value != [0; 16]
+        let mut value = [0u8; 32];
+        let length = get(level, name, &mut value[..size]);
+        if let Ok(length) = length
+            && value != [0; 32]
         {
-            // SAFETY: the value is at least as long as the kernel has said.
-            let _ = unsafe {
-                crate::setsockopt(new, level, name, value.as_ptr().cast(), length as libc::socklen_t)
-            };
+            let value = value.as_ptr().cast();
+            // SAFETY: the value is at least as long as was said.
+            let _ = unsafe { crate::setsockopt(new, level, name, value, length as libc::socklen_t) };
         }
     }
 }

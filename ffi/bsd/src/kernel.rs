@@ -41,6 +41,7 @@ calls! {
     connect = SYS_connect(fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int;
     listen = SYS_listen(fd: c_int, backlog: c_int) -> c_int;
     accept4 = SYS_accept4(fd: c_int, address: *mut sockaddr, length: *mut socklen_t, flags: c_int) -> c_int;
+    close = SYS_close(fd: c_int) -> c_int;
     shutdown = SYS_shutdown(fd: c_int, how: c_int) -> c_int;
     getsockname = SYS_getsockname(fd: c_int, address: *mut sockaddr, length: *mut socklen_t) -> c_int;
     getpeername = SYS_getpeername(fd: c_int, address: *mut sockaddr, length: *mut socklen_t) -> c_int;

@@ -14,13 +14,15 @@ mod calls;
 mod convert;
 pub mod kernel;
 mod messages;
+mod noted;
 mod options;
 mod rules;
 mod sockaddr;
 
-pub use calls::{accept4, bind, connect, getpeername, getsockname, listen, shutdown, socket};
-pub use convert::{EpollSets, convert, has_failed, renew};
+pub use calls::{accept4, bind, close, connect, getpeername, getsockname, listen, shutdown, socket};
+pub use convert::{EpollSets, convert, counterpart, has_failed, renew, replace};
 pub use messages::{recvfrom, recvmmsg, recvmsg, sendmmsg, sendmsg, sendto};
+pub use noted::{lingers, may_be_too_long};
 pub use options::{getsockopt, setsockopt};
 pub use peersock_fd::{Client, Errno, Socket};
 pub use rules::{Rules, Side};

@@ -176,6 +176,9 @@ pub unsafe fn recvmsg(socket: &Socket<'_>, message: *mut msghdr, flags: c_int) -
     message.msg_flags = if received.truncated { libc::MSG_TRUNC } else { 0 };
     // SAFETY: the caller's.
     let mut control = unsafe { Control::new(message) };
+    if let Some(timestamp) = received.timestamp {
+        control.put_timestamp(timestamp);
+    }
     if let Some(details) = &received.details {
         control.put_details(socket.family(), received.remote, details);
     }

@@ -4,10 +4,9 @@ use std::os::fd::AsRawFd;
 use std::{ptr, slice};
 
 use libc::{c_int, c_void, socklen_t};
-use peersock_fd::{Errno, Kind, Reply, Request, Socket};
+use peersock_fd::{Errno, Kind, Socket};
 
-use crate::Result;
-use crate::kernel;
+use crate::{Result, kernel, noted};
 
 /// The longest value that is taken, bytes.
 const MAX_VALUE: usize = 4096;
@@ -26,7 +25,7 @@ pub unsafe fn getsockopt(
     value: *mut c_void,
     length: *mut socklen_t,
 ) -> Result<c_int> {
-    if is_the_kernels(level, name) {
+    if is_the_kernels(socket.kind(), level, name) {
         // SAFETY: the caller's pointers go to the kernel as they are.
         return unsafe { kernel::getsockopt(raw(socket), level, name, value, length) };
     }
@@ -49,10 +48,7 @@ pub unsafe fn getsockopt(
         }),
         (libc::SOL_SOCKET, libc::SO_DOMAIN) => int(domain(socket)),
         (libc::SOL_SOCKET, libc::SO_PROTOCOL) => int(protocol(socket)),
-        _ => match socket.client().ask(Request::Option(socket.which(), level, name, room))? {
-            Reply::Option(found) => found,
-            _ => return Err(Errno::PROTO),
-        },
+        _ => socket.option(level, name, room)?,
     };
     let fits = found.len().min(room as usize);
     // SAFETY: the caller says that `room` bytes are there.
@@ -76,7 +72,7 @@ pub unsafe fn setsockopt(
     value: *const c_void,
     length: socklen_t,
 ) -> Result<c_int> {
-    if is_the_kernels(level, name) {
+    if is_the_kernels(socket.kind(), level, name) {
         // SAFETY: the caller's pointer goes to the kernel as it is.
         return unsafe { kernel::setsockopt(raw(socket), level, name, value, length) };
     }
@@ -88,18 +84,23 @@ pub unsafe fn setsockopt(
         return Err(Errno::FAULT);
     }
     let value = match length {
-        0 => Vec::new(),
+        0 => &[][..],
         // SAFETY: the caller says that so many bytes are there.
-        _ => unsafe { slice::from_raw_parts(value.cast::<u8>(), length) }.to_vec(),
+        _ => unsafe { slice::from_raw_parts(value.cast::<u8>(), length) },
     };
-    socket.client().ask(Request::SetOption(socket.which(), level, name, value))?;
+    socket.set_option(level, name, value)?;
+    noted::note(level, name);
     Ok(0)
 }
 
 /// Options that concern the application's end alone: the kernel's AF_UNIX sockets have them.
-fn is_the_kernels(level: c_int, name: c_int) -> bool {
-    level == libc::SOL_SOCKET
-        && matches!(name, libc::SO_RCVTIMEO | libc::SO_SNDTIMEO | libc::SO_RCVLOWAT | libc::SO_ACCEPTCONN)
+fn is_the_kernels(kind: Kind, level: c_int, name: c_int) -> bool {
+    let is_its = match name {
+        libc::SO_RCVTIMEO | libc::SO_SNDTIMEO | libc::SO_RCVLOWAT | libc::SO_ACCEPTCONN => true,
+        libc::SO_TIMESTAMP | libc::SO_TIMESTAMPNS => kind != Kind::Stream,
+        _ => false,
+    };
+    level == libc::SOL_SOCKET && is_its
 }
 
 /// SO_DOMAIN.

@@ -16,6 +16,8 @@ pub enum Side {
     Overlay,
     /// The kernel's.
     Kernel,
+    /// TCP that listens and UDP are on both, by one descriptor.
+    Both,
     /// Nowhere: it is refused.
     Nowhere(Errno),
 }
@@ -26,10 +28,9 @@ pub struct Rules {
     pub client: Arc<Client>,
     /// Addresses outside the overlay are refused.
     pub only: bool,
-    /// Ports whose listeners are the kernel's, and whether all are that are not named.
-    kernel_ports: Vec<u16>,
-    overlay_ports: Vec<u16>,
-    others_are_kernels: bool,
+    /// Where listeners without an address are, by port, and all that are not named.
+    ports: Vec<(u16, Side)>,
+    others: Side,
     routes: Mutex<(Vec<Route>, Option<Instant>)>,
 }
 
@@ -45,22 +46,14 @@ impl Rules {
 
     /// Rules as words with commas between them: `only`, `bind=overlay`, `bind=kernel`, `PORT=overlay` and `PORT=kernel`.
     pub fn new(client: Arc<Client>, words: &str) -> Self {
-        let mut rules = Self {
-            client,
-            only: false,
-            kernel_ports: Vec::new(),
-            overlay_ports: Vec::new(),
-            others_are_kernels: false,
-            routes: Mutex::default(),
-        };
+        let mut rules =
+            Self { client, only: false, ports: Vec::new(), others: Side::Overlay, routes: Mutex::default() };
         for rule in words.split(',') {
             match rule.split_once('=') {
                 None if rule == "only" => rules.only = true,
-                Some(("bind", side)) => rules.others_are_kernels = side == "kernel",
+                Some(("bind", side)) => rules.others = side_named(side),
                 Some((port, side)) => {
-                    let ports =
-                        if side == "kernel" { &mut rules.kernel_ports } else { &mut rules.overlay_ports };
-                    ports.extend(port.parse::<u16>());
+                    rules.ports.extend(port.parse::<u16>().map(|port| (port, side_named(side))));
                 }
                 None => {}
             }
@@ -116,15 +109,20 @@ impl Rules {
         if !ip.is_unspecified() {
             return self.of_remote(local);
         }
-        let port = local.port();
-        let is_kernels = match self.others_are_kernels {
-            true => !self.overlay_ports.contains(&port),
-            false => self.kernel_ports.contains(&port),
-        };
-        match is_kernels {
-            false => Side::Overlay,
-            true if self.only => Side::Nowhere(Errno::ADDRNOTAVAIL),
-            true => Side::Kernel,
+        // Of two rules for one port the later holds.
+        let named = self.ports.iter().rev().find(|(port, _)| *port == local.port());
+        match named.map_or(self.others, |(_, side)| *side) {
+            Side::Kernel if self.only => Side::Nowhere(Errno::ADDRNOTAVAIL),
+            side => side,
         }
+    }
+}
+
+/// As the launcher calls it.
+fn side_named(name: &str) -> Side {
+    match name {
+        "kernel" => Side::Kernel,
+        "both" => Side::Both,
+        _ => Side::Overlay,
     }
 }

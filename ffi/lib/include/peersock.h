@@ -464,7 +464,7 @@ ssize_t peersock_recvmsg(int fd, struct msghdr *message, int flags);
 // As shutdown(2).
 int peersock_shutdown(int fd, int how);
 
-// As close(2), which may be used as well.
+// As close(2), which may be used as well. Only this one waits as SO_LINGER with a time says.
 int peersock_close(int fd);
 
 // As getsockname(2).

@@ -4,7 +4,6 @@ use std::os::fd::{BorrowedFd, RawFd};
 
 use libc::{c_int, c_void, msghdr, size_t, sockaddr, socklen_t, ssize_t};
 use peersock_bsd as bsd;
-use peersock_bsd::kernel::check;
 use peersock_bsd::{Errno, Socket};
 
 use crate::boundary::{posix, told};
@@ -210,11 +209,10 @@ pub extern "C" fn peersock_shutdown(fd: RawFd, how: c_int) -> c_int {
     })
 }
 
-/// As close(2), which may be used as well.
+/// As close(2), which may be used as well. Only this one waits as SO_LINGER with a time says.
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_close(fd: RawFd) -> c_int {
-    // SAFETY: the caller's descriptor; the kernel refuses what is none.
-    posix(|| check(unsafe { libc::syscall(libc::SYS_close, fd) }).map(|n| n as c_int))
+    posix(|| bsd::close(fd))
 }
 
 /// As getsockname(2).

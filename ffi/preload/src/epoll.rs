@@ -42,7 +42,8 @@ pub(crate) fn note(epoll: RawFd, operation: c_int, fd: RawFd, event: Option<epol
     }
 }
 
-/// The sets that `fd` is in, and with which events, before it becomes another socket.
+/// Takes `fd` out of the sets that it is in, before it becomes another socket; gives them with its events. The kernel itself
+/// does that only once nobody has the old socket open any more.
 pub(crate) fn take(fd: RawFd) -> Vec<(RawFd, epoll_event)> {
     let (Some(inode), Ok(mut known)) = (inode(fd), KNOWN.lock()) else { return Vec::new() };
     let mut taken = Vec::new();
@@ -53,6 +54,11 @@ pub(crate) fn take(fd: RawFd) -> Vec<(RawFd, epoll_event)> {
         }
         !mine
     });
+    for (epoll, event) in &mut taken {
+        let remove = libc::EPOLL_CTL_DEL;
+        // SAFETY: the event is a live variable. A set that is closed makes the call fail, which is as it should be.
+        unsafe { libc::syscall(libc::SYS_epoll_ctl, *epoll, remove, fd, &raw mut *event) };
+    }
     taken
 }
 

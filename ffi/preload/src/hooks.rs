@@ -8,8 +8,10 @@ use peersock_bsd as bsd;
 use peersock_bsd::kernel::check;
 use peersock_bsd::{Errno, Rules, Side, Socket};
 
+use crate::alongside;
+use crate::convert::convert;
 use crate::kernel::{borrow, finish, int_option};
-use crate::{epoll, rules};
+use crate::{epoll, groups, rules};
 
 /// The overlay socket that a descriptor is.
 pub(crate) fn overlay<'a>(fd: RawFd) -> Option<Socket<'a>> {
@@ -36,9 +38,15 @@ fn settle<'a>(fd: RawFd, side: impl FnOnce(&Rules) -> Side) -> Result<Option<Soc
     match side(rules) {
         Side::Kernel => Ok(None),
         Side::Nowhere(error) => Err(error),
-        Side::Overlay => {
-            bsd::convert(&rules.client, fd, epoll::take)?;
-            Ok(overlay(fd))
+        Side::Overlay | Side::Both => {
+            let local = bound(fd).filter(|local| local.port() != 0 && local.ip().is_unspecified());
+            convert(&rules.client, fd)?;
+            let socket = overlay(fd);
+            if let (Some(socket), Some(local)) = (&socket, local) {
+                // The program may have been told the port. On the overlay it may be another's: then it is any.
+                let _ = socket.bind(local);
+            }
+            Ok(socket)
         }
     }
 }
@@ -98,22 +106,48 @@ pub(crate) unsafe extern "C" fn connect(fd: RawFd, address: *const sockaddr, len
 pub(crate) unsafe extern "C" fn bind(fd: RawFd, address: *const sockaddr, length: socklen_t) -> c_int {
     // SAFETY: the program's pointers, as it must pass them to bind(2).
     let local = unsafe { bsd::read_address(address, length) };
+    if let Ok(Some(local)) = local
+        && overlay(fd).is_none()
+        && bound(fd).is_some_and(|bound| bound.port() == 0)
+        && is_udp(fd)
+        && let Some(rules) = candidate(fd).filter(|rules| rules.of_local(local) == Side::Both)
+    {
+        return finish(alongside::bind_datagrams(rules, fd, local));
+    }
     let settled = settle(fd, |rules| match local {
         // A client that binds to nothing in particular: connecting, sending or listening will tell.
         Ok(Some(local)) if local.port() == 0 && local.ip().is_unspecified() => Side::Kernel,
-        Ok(Some(local)) => rules.of_local(local),
+        Ok(Some(local)) => match rules.of_local(local) {
+            // Whether it listens is not known yet.
+            Side::Both if is_stream(fd) => Side::Kernel,
+            // It is bound already, of which the kernel shall complain itself.
+            Side::Both if is_udp(fd) => Side::Kernel,
+            side => side,
+        },
         Ok(None) | Err(_) => Side::Kernel,
     });
-    finish(settled.and_then(|socket| match socket {
+    finish(settled.and_then(|socket| match (socket, local, rules()) {
         // SAFETY: as above.
-        Some(socket) => unsafe { bsd::bind(&socket, address, length) },
+        (Some(socket), _, _) => unsafe { bsd::bind(&socket, address, length) },
+        (None, Ok(Some(local)), Some(rules)) if rules.of_local(local) == Side::Both => {
+            // SAFETY: as above.
+            unsafe { alongside::bind(rules, fd, address, length, local.port()) }
+        }
         // SAFETY: as above.
-        None => unsafe { bsd::kernel::bind(fd, address, length) },
+        (None, _, _) => unsafe { bsd::kernel::bind(fd, address, length) },
     }))
 }
 
+fn is_udp(fd: RawFd) -> bool {
+    int_option(fd, libc::SOL_SOCKET, libc::SO_PROTOCOL) == Some(libc::IPPROTO_UDP)
+}
+
+fn is_stream(fd: RawFd) -> bool {
+    int_option(fd, libc::SOL_SOCKET, libc::SO_TYPE) == Some(libc::SOCK_STREAM)
+}
+
 /// The address that a socket of the kernel's is bound to.
-fn bound(fd: RawFd) -> Option<SocketAddr> {
+pub(crate) fn bound(fd: RawFd) -> Option<SocketAddr> {
     let address = rustix::net::getsockname(borrow(fd)?).ok()?;
     SocketAddr::try_from(address).ok()
 }
@@ -122,6 +156,12 @@ fn bound(fd: RawFd) -> Option<SocketAddr> {
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn listen(fd: RawFd, backlog: c_int) -> c_int {
     let local = bound(fd).unwrap_or_else(|| SocketAddr::from(([0; 4], 0)));
+    if overlay(fd).is_none()
+        && is_stream(fd)
+        && let Some(rules) = candidate(fd).filter(|rules| rules.of_local(local) == Side::Both)
+    {
+        return finish(alongside::listen(rules, fd, local, backlog));
+    }
     finish(settle(fd, |rules| rules.of_local(local)).and_then(|socket| match socket {
         Some(socket) => {
             // The program may have been told a port already.
@@ -224,7 +264,12 @@ pub(crate) unsafe extern "C" fn setsockopt(
         // SAFETY: the program's pointers, as it must pass them to setsockopt(2).
         Some(socket) => unsafe { bsd::setsockopt(&socket, level, name, value, length) },
         // SAFETY: as above.
-        None => unsafe { bsd::kernel::setsockopt(fd, level, name, value, length) },
+        None => match candidate(fd).filter(|_| level == libc::IPPROTO_IP || level == libc::IPPROTO_IPV6) {
+            // SAFETY: as above.
+            Some(rules) => unsafe { groups::set(rules, fd, level, name, value, length) },
+            // SAFETY: as above.
+            None => unsafe { bsd::kernel::setsockopt(fd, level, name, value, length) },
+        },
     })
 }
 
@@ -235,6 +280,16 @@ pub(crate) extern "C" fn shutdown(fd: RawFd, how: c_int) -> c_int {
         Some(socket) => bsd::shutdown(&socket, how),
         // SAFETY: no pointers.
         None => unsafe { bsd::kernel::shutdown(fd, how) },
+    })
+}
+
+/// close(2). All but what SO_LINGER needs is the kernel's: a look at each descriptor would cost every program.
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn close(fd: RawFd) -> c_int {
+    finish(match bsd::lingers() {
+        true => bsd::close(fd),
+        // SAFETY: no pointers.
+        false => unsafe { bsd::kernel::close(fd) },
     })
 }
 

@@ -5,10 +5,13 @@
 //! to be reached is the rule's matter ([`Rules`]). Calls on descriptors that are no overlay sockets go straight to the
 //! kernel.
 //!
-//! Reading, writing, polling, closing and duplicating are not touched.
+//! Reading, writing, polling and duplicating are not touched; closing only once a socket has SO_LINGER.
 #![allow(unsafe_code)]
 
+mod alongside;
+mod convert;
 mod epoll;
+mod groups;
 mod hooks;
 mod hostent;
 mod kernel;

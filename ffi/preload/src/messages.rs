@@ -18,8 +18,8 @@ use crate::kernel::finish;
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn send(fd: RawFd, data: *const c_void, size: size_t, flags: c_int) -> ssize_t {
     let none = std::ptr::null::<sockaddr>();
-    // The kernel's AF_UNIX sockets would take it out of the stream.
-    if flags & libc::MSG_OOB != 0 {
+    // The kernel's AF_UNIX sockets would take urgent data out of the stream, and do not know a path's MTU.
+    if flags & libc::MSG_OOB != 0 || bsd::may_be_too_long(size) {
         // SAFETY: the program's pointers, as it must pass them to send(2).
         return unsafe { sendto(fd, data, size, flags, none, 0) };
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arbitrary::Arbitrary;
-use peersock_stack::{Error, Flow, IpOptions, RawOptions, Ready, UdpOptions};
+use peersock_stack::{Error, Flow, IpOptions, RawOptions, Ready, UdpOptions, read_membership_report};
 
 use super::host::{A, B, Host, PORT, RECEIVE_BUFFER, Travel, address};
 use super::pair::Pair;
@@ -163,6 +163,9 @@ pub fn packets(data: &[u8]) {
                 ip_to_b(ipv6, Protocol::Icmp, 64, &message)
             }
         };
+        for (group, _) in read_membership_report(&packet).unwrap_or_default() {
+            assert!(group.is_multicast());
+        }
         pair.hosts[B].receive(pair.now, &packet);
         pair.finish();
         assert!(pair.wire.len() <= MOST_ANSWERS);

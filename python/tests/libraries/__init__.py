@@ -1,0 +1,1 @@
+"""Libraries from PyPI on the overlay."""

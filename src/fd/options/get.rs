@@ -1,17 +1,15 @@
 //! getsockopt(2).
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
 
 use libc::{IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_RAW, IPPROTO_TCP, SOL_SOCKET};
-use peersock_fd::{Errno, Which};
+use peersock_fd::{Errno, PacketInfo, Which};
 
 use super::table::{self, Access, Row};
 use super::tcp_info::tcp_info;
 use super::value::{index, number};
 use super::{BUFFER, Options, Side, interface_name};
 use crate::fd::server::State;
-use crate::fd::sockets::canonical;
 use crate::socket::Connection;
 
 /// The largest segment that every path takes (RFC 9293 3.7.1).
@@ -28,6 +26,7 @@ pub(super) fn get(options: &Options, connection: Option<&Connection>, row: &Row)
         (IPPROTO_IP, libc::IP_HDRINCL) => number(options.header_included),
         (IPPROTO_IP, name) => ip(&options.v4, name)?,
         (IPPROTO_IPV6, libc::IPV6_V6ONLY) => number(options.v6_only),
+        (IPPROTO_IPV6, libc::IPV6_PKTINFO) => packet_info(options.sticky),
         (IPPROTO_RAW, table::ICMP_FILTER) => {
             let blocked = (0..32u8).filter(|kind| !options.icmp_filter.passes(*kind));
             blocked.fold(0u32, |mask, kind| mask | 1 << kind).to_ne_bytes().to_vec()
@@ -126,6 +125,7 @@ fn ipv6(side: &Side, name: i32) -> Result<Vec<u8>, Errno> {
         libc::IPV6_RECVHOPLIMIT => number(side.wants_hops),
         libc::IPV6_RECVTCLASS => number(side.wants_class),
         libc::IPV6_RECVERR => number(side.wants_errors),
+        table::IPV6_RECVPATHMTU => number(side.wants_path_mtu),
         libc::IPV6_MTU_DISCOVER => number(side.discover),
         libc::IPV6_DONTFRAG => number(side.dont_fragment),
         _ => return Err(Errno::NOPROTOOPT),
@@ -149,13 +149,7 @@ impl State {
         }
         let Which::Opened(socket) = which else { return Err(Errno::NOTCONN) };
         let peer = self.peer_of(socket).ok_or(Errno::NOTCONN)?;
-        let node = self.node.upgrade().ok_or(Errno::NETDOWN)?;
-        let datapath = &node.driver.datapath;
-        let (now, remote) = (Instant::now(), canonical(peer).ip());
-        let network = datapath.network_of(now, remote).ok_or(Errno::NETUNREACH)?;
-        let reported = datapath.stack().path_mtu(network.interface, remote);
-        let link = datapath.mtu_to(now, network.interface, remote);
-        let mtu = reported.map_or(link, |reported| reported.min(link));
+        let mtu = self.path_mtu(peer.ip())?;
         if row.number != table::IPV6_PATHMTU || row.level != IPPROTO_IPV6 {
             return Ok(number(mtu as i64));
         }
@@ -174,6 +168,15 @@ impl State {
         });
         Ok(address.unwrap_or(vec![0; 4]))
     }
+}
+
+/// An `in6_pktinfo`; zeros if there is none.
+fn packet_info(info: Option<PacketInfo>) -> Vec<u8> {
+    let local = match info.map(|info| info.local) {
+        Some(IpAddr::V6(local)) => local.octets(),
+        _ => [0; 16],
+    };
+    [&local[..], &number(info.map_or(0, |info| info.interface))].concat()
 }
 
 /// A `sockaddr_in6`.

@@ -1,6 +1,7 @@
 //! Socket options: what each means to the stack, and what it is answered with.
 
 mod get;
+mod groups;
 mod set;
 mod table;
 mod tcp_info;
@@ -10,7 +11,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use peersock_fd::{Details, Errno, Which};
+use peersock_fd::{Details, Errno, Family, PacketInfo, Which};
 use peersock_stack::{
     CongestionControl, Fragmentation, IcmpFilter, InterfaceId, IpOptions, KeepAlive, RawOptions, TcpOptions,
     TrafficClass, UdpOptions,
@@ -20,6 +21,7 @@ use super::server::{Entry, State};
 use super::sockets::Phase;
 use super::transport::Arrived;
 use crate::socket::Connection;
+pub(super) use groups::{GroupChange, Membership};
 use table::{Access, Row};
 pub(super) use value::interface_name;
 
@@ -56,8 +58,10 @@ pub(super) struct Options {
     icmp_filter: IcmpFilter,
     /// Those that mean nothing here, by level and number.
     kept: BTreeMap<(i32, i32), i32>,
+    /// IPV6_PKTINFO: where datagrams leave unless they say so themselves.
+    sticky: Option<PacketInfo>,
     /// Groups that were joined before the socket was bound.
-    pub(super) groups: Vec<(Option<InterfaceId>, IpAddr)>,
+    pub(super) groups: Vec<Membership>,
 }
 
 /// The options of one family.
@@ -75,6 +79,7 @@ struct Side {
     wants_hops: bool,
     wants_class: bool,
     wants_errors: bool,
+    wants_path_mtu: bool,
 }
 
 impl Default for Side {
@@ -91,6 +96,7 @@ impl Default for Side {
             wants_hops: false,
             wants_class: false,
             wants_errors: false,
+            wants_path_mtu: false,
         }
     }
 }
@@ -120,6 +126,7 @@ impl Default for Options {
             checksum: None,
             icmp_filter: IcmpFilter::default(),
             kept: BTreeMap::new(),
+            sticky: None,
             groups: Vec::new(),
         }
     }
@@ -188,16 +195,31 @@ impl Options {
 
     /// What is to be told of a datagram; `None` for nothing. On an IPv6 socket, IPv4's own options decide about what
     /// came over IPv4, as in Linux.
-    pub(super) fn details(&self, arrived: &Arrived) -> Option<Details> {
-        let side = self.side(arrived.remote.is_ipv4());
+    pub(super) fn details(&self, family: Family, arrived: &Arrived) -> Option<Details> {
+        let side = self.side(family == Family::V4 || arrived.remote.is_ipv4());
         // The address of a mapped one comes as IPV6_PKTINFO.
         let wants_info = side.wants_info || self.v6.wants_info;
         let details = Details {
             packet_info: wants_info.then(|| arrived.packet_info()),
             hop_limit: side.wants_hops.then_some(arrived.hop_limit),
             traffic_class: side.wants_class.then_some(arrived.traffic_class.0),
+            path_mtu: None,
         };
-        (!details.is_empty()).then_some(details)
+        (!details.is_empty() && arrived.is_overlays()).then_some(details)
+    }
+
+    /// IPV6_PKTINFO, for a datagram to `remote`: an address of the other family is none to it.
+    pub(super) fn sticky(&self, remote: IpAddr) -> Option<PacketInfo> {
+        let suits = |local: IpAddr| local.to_canonical().is_ipv4() == remote.to_canonical().is_ipv4();
+        self.sticky.map(|info| match suits(info.local) {
+            true => info,
+            false => PacketInfo { local: Family::V6.unspecified(), ..info },
+        })
+    }
+
+    /// IPV6_RECVPATHMTU.
+    pub(super) fn wants_path_mtu(&self) -> bool {
+        self.v6.wants_path_mtu
     }
 
     /// The one network that it is bound to.
@@ -249,8 +271,8 @@ impl State {
         if !matches!(row.access, Access::Both | Access::Set | Access::Kept(_)) {
             return Err(Errno::NOPROTOOPT);
         }
-        if set::is_membership(row) {
-            return self.change_membership(which, row, value);
+        if let Some(changed) = self.change_membership(which, row, value) {
+            return changed;
         }
         let interfaces = self.interface_finder();
         if let Some(stream) = self.stream_mut(which) {
@@ -275,6 +297,7 @@ impl State {
         for acceptor in &opened.reserved {
             acceptor.set_options(opened.options.tcp(acceptor.local_addr().is_ipv4()));
         }
+        self.follow_alongside(socket, level, name, value);
         Ok(())
     }
 
@@ -309,7 +332,7 @@ impl State {
         let (kind, family) = match which {
             Which::Opened(socket) => (socket.kind, socket.family),
             // Its name says the family, which the stream does not know.
-            Which::Accepted(_) => (peersock_fd::Kind::Stream, peersock_fd::Family::V6),
+            Which::Accepted(_) => (peersock_fd::Kind::Stream, Family::V6),
         };
         let row = table::find(kind, family, level, name).ok_or(Errno::NOPROTOOPT)?;
         if row.access == Access::Refused {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use libc::{IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_RAW, IPPROTO_TCP, SOL_SOCKET};
-use peersock_fd::{Errno, Which};
+use peersock_fd::{Errno, PacketInfo};
 use peersock_stack::{IcmpFilter, InterfaceId};
 
 use super::table::{self, Access, Row};
@@ -12,7 +12,6 @@ use super::value::{self, Interface, flag, integer, octet, small, within};
 use super::{HOPS, Options, Side, interface_name};
 use crate::datapath::Network;
 use crate::fd::server::State;
-use crate::fd::sockets::errno;
 
 /// The largest queue that an application may ask for, bytes.
 const MOST_BUFFER: i32 = 16 << 20;
@@ -30,7 +29,7 @@ pub(super) struct Place<'a> {
 pub(super) struct Interfaces(Vec<Network>);
 
 impl Interfaces {
-    fn find(&self, wanted: Interface) -> Result<Option<InterfaceId>, Errno> {
+    pub(super) fn find(&self, wanted: Interface) -> Result<Option<InterfaceId>, Errno> {
         let found = match wanted {
             Interface::Any => return Ok(None),
             Interface::Index(index) => self.0.iter().find(|network| value::index(network.interface) == index),
@@ -41,6 +40,24 @@ impl Interfaces {
         found.map(|network| Some(network.interface)).ok_or(Errno::NODEV)
     }
 
+    /// What datagrams may leave with. It must be the node's own (RFC 3542 6.2).
+    fn packet_info(&self, value: &[u8]) -> Result<Option<PacketInfo>, Errno> {
+        let (local, wanted) = value::packet_info(value)?;
+        let interface = self.find(wanted)?;
+        if local.is_unspecified() && interface.is_none() {
+            return Ok(None);
+        }
+        let suits = |network: &&Network| interface.is_none_or(|interface| interface == network.interface);
+        let meant = IpAddr::V6(local).to_canonical();
+        let is_own = self.0.iter().filter(suits).any(|network| network.addresses.contains(&meant));
+        if !local.is_unspecified() && !is_own {
+            return Err(Errno::ADDRNOTAVAIL);
+        }
+        let interface = interface.map_or(0, |interface| interface.0);
+        let interface = u16::try_from(interface).map_err(|_| Errno::NODEV)?;
+        Ok(Some(PacketInfo { local: local.into(), interface }))
+    }
+
     fn by_name(&self, name: &[u8]) -> Result<Option<InterfaceId>, Errno> {
         let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
         if name.is_empty() {
@@ -49,16 +66,6 @@ impl Interfaces {
         let named = |network: &&Network| interface_name(network.interface).as_bytes() == name;
         self.0.iter().find(named).map(|network| Some(network.interface)).ok_or(Errno::NODEV)
     }
-}
-
-/// Whether the option is about groups, which are no settings.
-pub(super) fn is_membership(row: &Row) -> bool {
-    matches!(
-        (row.level, row.number),
-        (IPPROTO_IP, libc::IP_ADD_MEMBERSHIP | libc::IP_DROP_MEMBERSHIP)
-            | (IPPROTO_IPV6, libc::IPV6_ADD_MEMBERSHIP | libc::IPV6_DROP_MEMBERSHIP)
-            | (IPPROTO_IP | IPPROTO_IPV6, table::MCAST_JOIN_GROUP | table::MCAST_LEAVE_GROUP)
-    )
 }
 
 /// Sets one option.
@@ -80,6 +87,10 @@ pub(super) fn set(options: &mut Options, place: &Place<'_>, row: &Row, value: &[
                 return Err(Errno::INVAL);
             }
             options.v6_only = flag(value)?;
+            Ok(())
+        }
+        IPPROTO_IPV6 if row.number == libc::IPV6_PKTINFO => {
+            options.sticky = place.interfaces.packet_info(value)?;
             Ok(())
         }
         IPPROTO_RAW if row.number == table::ICMP_FILTER => {
@@ -210,6 +221,7 @@ fn set_ipv6(side: &mut Side, place: &Place<'_>, number: i32, value: &[u8]) -> Re
         libc::IPV6_RECVHOPLIMIT => side.wants_hops = flag(value)?,
         libc::IPV6_RECVTCLASS => side.wants_class = flag(value)?,
         libc::IPV6_RECVERR => side.wants_errors = flag(value)?,
+        table::IPV6_RECVPATHMTU => side.wants_path_mtu = flag(value)?,
         libc::IPV6_MTU_DISCOVER => {
             side.discover = within(integer(value)?, libc::IP_PMTUDISC_DONT..=libc::IP_PMTUDISC_OMIT)?;
         }
@@ -223,40 +235,5 @@ impl State {
     /// Knows the interfaces as of now.
     pub(super) fn interface_finder(&self) -> Interfaces {
         Interfaces(self.networks())
-    }
-
-    /// Joins or leaves a group, at once or when the socket is bound.
-    pub(super) fn change_membership(&mut self, which: Which, row: &Row, value: &[u8]) -> Result<(), Errno> {
-        let Which::Opened(socket) = which else { return Err(Errno::INVAL) };
-        let (group, interface) = match (row.level, row.number) {
-            (_, table::MCAST_JOIN_GROUP | table::MCAST_LEAVE_GROUP) => value::membership_any(value)?,
-            (IPPROTO_IP, _) => value::membership_v4(value)?,
-            _ => value::membership_v6(value)?,
-        };
-        if group.is_ipv4() != (row.level == IPPROTO_IP) {
-            return Err(Errno::ADDRNOTAVAIL);
-        }
-        if !group.is_multicast() {
-            return Err(Errno::INVAL);
-        }
-        let interface = self.interface_finder().find(interface)?;
-        let joined = matches!(
-            (row.level, row.number),
-            (IPPROTO_IP, libc::IP_ADD_MEMBERSHIP) | (IPPROTO_IPV6, libc::IPV6_ADD_MEMBERSHIP)
-        ) || row.number == table::MCAST_JOIN_GROUP;
-        let opened = self.socket(socket);
-        if let Some(transport) = &opened.transport {
-            return transport.change_membership(interface, group, joined).map_err(errno);
-        }
-        let groups = &mut opened.options.groups;
-        let known = groups.iter().position(|known| *known == (interface, group));
-        match (known, joined) {
-            (Some(_), true) => return Err(Errno::ADDRINUSE),
-            (None, true) if groups.len() == 20 => return Err(Errno::NOBUFS),
-            (None, true) => groups.push((interface, group)),
-            (Some(at), false) => drop(groups.remove(at)),
-            (None, false) => return Err(Errno::ADDRNOTAVAIL),
-        }
-        Ok(())
     }
 }

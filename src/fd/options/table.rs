@@ -66,7 +66,31 @@ pub(super) const IPV6_MULTICAST_ALL: i32 = 29;
 /// As above (RFC 3678).
 pub(super) const MCAST_JOIN_GROUP: i32 = 42;
 /// As above.
+pub(super) const MCAST_BLOCK_SOURCE: i32 = 43;
+/// As above.
+pub(super) const MCAST_UNBLOCK_SOURCE: i32 = 44;
+/// As above.
 pub(super) const MCAST_LEAVE_GROUP: i32 = 45;
+/// As above.
+pub(super) const MCAST_JOIN_SOURCE_GROUP: i32 = 46;
+/// As above.
+pub(super) const MCAST_LEAVE_SOURCE_GROUP: i32 = 47;
+/// As above (RFC 3542 5).
+const IPV6_RECVHOPOPTS: i32 = 53;
+/// As above.
+const IPV6_HOPOPTS: i32 = 54;
+/// As above.
+const IPV6_RTHDRDSTOPTS: i32 = 55;
+/// As above.
+const IPV6_RECVRTHDR: i32 = 56;
+/// As above.
+const IPV6_RTHDR: i32 = 57;
+/// As above.
+const IPV6_RECVDSTOPTS: i32 = 58;
+/// As above.
+const IPV6_DSTOPTS: i32 = 59;
+/// As above.
+const IPV6_NEXTHOP: i32 = 9;
 
 const fn row(
     name: &'static str,
@@ -95,7 +119,7 @@ pub(super) const TABLE: &[Row] = {
         row("SO_REUSEADDR", SOL_SOCKET, libc::SO_REUSEADDR, "tuir", Both, "streams: a port with connections in TIME-WAIT can be bound. Datagrams: sockets that all have it share an address, the youngest gets what comes, and each member its copy of what goes to a group"),
         row("SO_REUSEPORT", SOL_SOCKET, libc::SO_REUSEPORT, "tuir", Both, "sockets that all have it share a port, and each gets its share of the connections or datagrams, by the other end's address"),
         row("SO_KEEPALIVE", SOL_SOCKET, libc::SO_KEEPALIVE, "t", Both, "a silent peer is probed"),
-        row("SO_LINGER", SOL_SOCKET, libc::SO_LINGER, "tuir", Both, "streams: with 0 seconds closing resets the connection; with more it does not wait, the node delivers what was written. Others: kept"),
+        row("SO_LINGER", SOL_SOCKET, libc::SO_LINGER, "tuir", Both, "streams: with 0 seconds closing resets the connection; with more `peersock_close`, and `close` under `peersock run`, wait until what was written is acknowledged. Others: kept"),
         row("SO_RCVBUF", SOL_SOCKET, libc::SO_RCVBUF, "tuir", Both, "streams: the queue of connections made from then on. Others: the queue, from now on. As in Linux twice what was asked for"),
         row("SO_SNDBUF", SOL_SOCKET, libc::SO_SNDBUF, "tuir", Both, "streams: the queue of connections made from then on. Others: kept, for datagrams leave at once. As in Linux twice what was asked for"),
         row("SO_BROADCAST", SOL_SOCKET, libc::SO_BROADCAST, "tuir", Both, "kept; networks have no broadcast addresses, so sending to one fails with ENETUNREACH"),
@@ -107,7 +131,9 @@ pub(super) const TABLE: &[Row] = {
         row("SO_MARK", SOL_SOCKET, libc::SO_MARK, "tuir", Kept(0), "for the kernel's firewall"),
         row("SO_DEBUG", SOL_SOCKET, libc::SO_DEBUG, "tuir", Kept(0), "for the kernel's developers"),
         row("SO_TIMESTAMP", SOL_SOCKET, libc::SO_TIMESTAMP, "t", Kept(0), "streams have none on Linux either"),
-        row("SO_TIMESTAMP", SOL_SOCKET, libc::SO_TIMESTAMP, "uir", Refused, "datagrams come without"),
+        row("SO_TIMESTAMP", SOL_SOCKET, libc::SO_TIMESTAMP, "uir", Application, "the kernel's own: SCM_TIMESTAMP comes with each datagram, as of when the node has handed it over"),
+        row("SO_TIMESTAMPNS", SOL_SOCKET, libc::SO_TIMESTAMPNS, "t", Kept(0), "as SO_TIMESTAMP"),
+        row("SO_TIMESTAMPNS", SOL_SOCKET, libc::SO_TIMESTAMPNS, "uir", Application, "the kernel's own: SCM_TIMESTAMPNS, as above"),
 
         row("TCP_NODELAY", IPPROTO_TCP, libc::TCP_NODELAY, "t", Both, "small writes leave at once"),
         row("TCP_MAXSEG", IPPROTO_TCP, libc::TCP_MAXSEG, "t", Both, "the largest segment, 88 to 32767 bytes; asked for, the present one"),
@@ -129,16 +155,23 @@ pub(super) const TABLE: &[Row] = {
         row("IP_TTL", IPPROTO_IP, libc::IP_TTL, "tuir", Both, "1 to 255, or -1 for the default"),
         row("IP_TOS", IPPROTO_IP, libc::IP_TOS, "tuir", Both, "the traffic class; streams keep their two bits of ECN"),
         row("IP_MTU", IPPROTO_IP, libc::IP_MTU, "tuir", Get, "the path's, of a connected socket"),
-        row("IP_MTU_DISCOVER", IPPROTO_IP, libc::IP_MTU_DISCOVER, "tuir", Both, "datagrams over the path's MTU: cut (DONT, WANT, OMIT) or dropped (DO, PROBE, INTERFACE); with IP_RECVERR that is told"),
+        row("IP_MTU_DISCOVER", IPPROTO_IP, libc::IP_MTU_DISCOVER, "tuir", Both, "datagrams over the path's MTU: cut (DONT, WANT, OMIT) or refused with EMSGSIZE (DO, PROBE, INTERFACE)"),
         row("IP_MULTICAST_TTL", IPPROTO_IP, libc::IP_MULTICAST_TTL, "uir", Both, "0 to 255; with 0 datagrams to groups stay on the node"),
         row("IP_MULTICAST_LOOP", IPPROTO_IP, libc::IP_MULTICAST_LOOP, "uir", Both, "whether members on this node get them, too"),
         row("IP_MULTICAST_IF", IPPROTO_IP, libc::IP_MULTICAST_IF, "uir", Both, "by own address, or by index in an `ip_mreqn`"),
         row("IP_MULTICAST_ALL", IPPROTO_IP, IP_MULTICAST_ALL, "uir", Both, "0, and nothing else: a socket gets what goes to its own groups"),
         row("IP_ADD_MEMBERSHIP", IPPROTO_IP, libc::IP_ADD_MEMBERSHIP, "ur", Set, "`ip_mreq` or `ip_mreqn`"),
         row("IP_DROP_MEMBERSHIP", IPPROTO_IP, libc::IP_DROP_MEMBERSHIP, "ur", Set, "as above"),
-        row("IP_ADD_SOURCE_MEMBERSHIP", IPPROTO_IP, libc::IP_ADD_SOURCE_MEMBERSHIP, "ur", Refused, "groups are joined for all sources"),
+        row("IP_ADD_SOURCE_MEMBERSHIP", IPPROTO_IP, libc::IP_ADD_SOURCE_MEMBERSHIP, "ur", Set, "`ip_mreq_source`; 10 sources for each group, else ENOBUFS"),
+        row("IP_DROP_SOURCE_MEMBERSHIP", IPPROTO_IP, libc::IP_DROP_SOURCE_MEMBERSHIP, "ur", Set, "`ip_mreq_source`"),
+        row("IP_BLOCK_SOURCE", IPPROTO_IP, libc::IP_BLOCK_SOURCE, "ur", Set, "`ip_mreq_source`"),
+        row("IP_UNBLOCK_SOURCE", IPPROTO_IP, libc::IP_UNBLOCK_SOURCE, "ur", Set, "`ip_mreq_source`"),
         row("MCAST_JOIN_GROUP", IPPROTO_IP, MCAST_JOIN_GROUP, "ur", Set, "`group_req`"),
         row("MCAST_LEAVE_GROUP", IPPROTO_IP, MCAST_LEAVE_GROUP, "ur", Set, "`group_req`"),
+        row("MCAST_JOIN_SOURCE_GROUP", IPPROTO_IP, MCAST_JOIN_SOURCE_GROUP, "ur", Set, "`group_source_req`"),
+        row("MCAST_LEAVE_SOURCE_GROUP", IPPROTO_IP, MCAST_LEAVE_SOURCE_GROUP, "ur", Set, "`group_source_req`"),
+        row("MCAST_BLOCK_SOURCE", IPPROTO_IP, MCAST_BLOCK_SOURCE, "ur", Set, "`group_source_req`"),
+        row("MCAST_UNBLOCK_SOURCE", IPPROTO_IP, MCAST_UNBLOCK_SOURCE, "ur", Set, "`group_source_req`"),
         row("IP_PKTINFO", IPPROTO_IP, libc::IP_PKTINFO, "uir", Both, "the own address and the interface come with each datagram"),
         row("IP_RECVTTL", IPPROTO_IP, libc::IP_RECVTTL, "uir", Both, "IP_TTL comes with each datagram"),
         row("IP_RECVTOS", IPPROTO_IP, libc::IP_RECVTOS, "uir", Both, "IP_TOS comes with each datagram"),
@@ -159,16 +192,28 @@ pub(super) const TABLE: &[Row] = {
         row("IPV6_LEAVE_GROUP", IPPROTO_IPV6, libc::IPV6_DROP_MEMBERSHIP, "ur", Set, "`ipv6_mreq`"),
         row("MCAST_JOIN_GROUP", IPPROTO_IPV6, MCAST_JOIN_GROUP, "ur", Set, "`group_req`"),
         row("MCAST_LEAVE_GROUP", IPPROTO_IPV6, MCAST_LEAVE_GROUP, "ur", Set, "`group_req`"),
+        row("MCAST_JOIN_SOURCE_GROUP", IPPROTO_IPV6, MCAST_JOIN_SOURCE_GROUP, "ur", Set, "`group_source_req`; 64 sources for each group, else ENOBUFS"),
+        row("MCAST_LEAVE_SOURCE_GROUP", IPPROTO_IPV6, MCAST_LEAVE_SOURCE_GROUP, "ur", Set, "`group_source_req`"),
+        row("MCAST_BLOCK_SOURCE", IPPROTO_IPV6, MCAST_BLOCK_SOURCE, "ur", Set, "`group_source_req`"),
+        row("MCAST_UNBLOCK_SOURCE", IPPROTO_IPV6, MCAST_UNBLOCK_SOURCE, "ur", Set, "`group_source_req`"),
         row("IPV6_TCLASS", IPPROTO_IPV6, libc::IPV6_TCLASS, "tuir", Both, "the traffic class, or -1 for 0; streams keep their two bits of ECN"),
         row("IPV6_RECVPKTINFO", IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, "uir", Both, "IPV6_PKTINFO comes with each datagram"),
         row("IPV6_RECVHOPLIMIT", IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT, "uir", Both, "IPV6_HOPLIMIT comes with each datagram"),
         row("IPV6_RECVTCLASS", IPPROTO_IPV6, libc::IPV6_RECVTCLASS, "uir", Both, "IPV6_TCLASS comes with each datagram"),
         row("IPV6_RECVERR", IPPROTO_IPV6, libc::IPV6_RECVERR, "tuir", Both, "ICMPv6 errors are told, and wait for MSG_ERRQUEUE"),
-        row("IPV6_RECVPATHMTU", IPPROTO_IPV6, IPV6_RECVPATHMTU, "uir", Refused, "IPV6_RECVERR tells it"),
-        row("IPV6_PKTINFO", IPPROTO_IPV6, libc::IPV6_PKTINFO, "uir", Refused, "for single datagrams only, as ancillary data"),
+        row("IPV6_RECVPATHMTU", IPPROTO_IPV6, IPV6_RECVPATHMTU, "uir", Both, "after a datagram that was too long and must not be cut, an empty one comes with IPV6_PATHMTU"),
+        row("IPV6_PKTINFO", IPPROTO_IPV6, libc::IPV6_PKTINFO, "uir", Both, "own address and interface of all datagrams, `in6_pktinfo`; zeros for none, EADDRNOTAVAIL if it is not this node's"),
+        row("IPV6_NEXTHOP", IPPROTO_IPV6, IPV6_NEXTHOP, "tuir", Refused, "every member is one hop away"),
+        row("IPV6_RTHDR", IPPROTO_IPV6, IPV6_RTHDR, "tuir", Refused, "nothing is sent with extension headers"),
+        row("IPV6_HOPOPTS", IPPROTO_IPV6, IPV6_HOPOPTS, "tuir", Refused, "as IPV6_RTHDR"),
+        row("IPV6_DSTOPTS", IPPROTO_IPV6, IPV6_DSTOPTS, "tuir", Refused, "as IPV6_RTHDR"),
+        row("IPV6_RTHDRDSTOPTS", IPPROTO_IPV6, IPV6_RTHDRDSTOPTS, "tuir", Refused, "as IPV6_RTHDR"),
+        row("IPV6_RECVRTHDR", IPPROTO_IPV6, IPV6_RECVRTHDR, "uir", Kept(0), "the node takes extension headers out, and no datagram tells them"),
+        row("IPV6_RECVHOPOPTS", IPPROTO_IPV6, IPV6_RECVHOPOPTS, "uir", Kept(0), "as IPV6_RECVRTHDR"),
+        row("IPV6_RECVDSTOPTS", IPPROTO_IPV6, IPV6_RECVDSTOPTS, "uir", Kept(0), "as IPV6_RECVRTHDR"),
         row("IPV6_MTU", IPPROTO_IPV6, libc::IPV6_MTU, "tuir", Get, "the path's, of a connected socket"),
         row("IPV6_MTU_DISCOVER", IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, "tuir", Both, "as IP_MTU_DISCOVER"),
-        row("IPV6_DONTFRAG", IPPROTO_IPV6, libc::IPV6_DONTFRAG, "uir", Both, "datagrams over the path's MTU are dropped"),
+        row("IPV6_DONTFRAG", IPPROTO_IPV6, libc::IPV6_DONTFRAG, "uir", Both, "datagrams over the path's MTU are refused with EMSGSIZE"),
         row("IPV6_PATHMTU", IPPROTO_IPV6, IPV6_PATHMTU, "uir", Get, "`ip6_mtuinfo`, of a connected socket"),
         row("IPV6_FREEBIND", IPPROTO_IPV6, libc::IPV6_FREEBIND, "tuir", Kept(0), "as IP_FREEBIND"),
         row("IPV6_CHECKSUM", IPPROTO_IPV6, IPV6_CHECKSUM, "r", Both, "where the checksum is, or -1"),

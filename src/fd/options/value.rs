@@ -89,16 +89,36 @@ pub(super) fn membership_v6(value: &[u8]) -> Result<(IpAddr, Interface), Errno> 
 /// As above: `group_req`, an index and behind it a `sockaddr_storage`, which is aligned.
 pub(super) fn membership_any(value: &[u8]) -> Result<(IpAddr, Interface), Errno> {
     let at = size_of::<usize>();
-    if value.len() < at + size_of::<libc::sockaddr_storage>() {
-        return Err(Errno::INVAL);
-    }
-    let interface = Interface::by_index(integer(value)?);
-    let family = i32::from(u16::from_ne_bytes([value[at], value[at + 1]]));
-    match family {
-        libc::AF_INET => Ok((v4(value, at + 4)?.into(), interface)),
-        libc::AF_INET6 => Ok((v6(value, at + 8)?.into(), interface)),
+    let group = storage(value.get(at..).ok_or(Errno::INVAL)?)?;
+    Ok((group, Interface::by_index(integer(value)?)))
+}
+
+/// The address in a `sockaddr_storage`.
+fn storage(value: &[u8]) -> Result<IpAddr, Errno> {
+    let value = value.get(..size_of::<libc::sockaddr_storage>()).ok_or(Errno::INVAL)?;
+    match i32::from(u16::from_ne_bytes([value[0], value[1]])) {
+        libc::AF_INET => Ok(v4(value, 4)?.into()),
+        libc::AF_INET6 => Ok(v6(value, 8)?.into()),
         _ => Err(Errno::AFNOSUPPORT),
     }
+}
+
+/// A group, where, and a sender: `ip_mreq_source`.
+pub(super) fn source_v4(value: &[u8]) -> Result<(IpAddr, Interface, IpAddr), Errno> {
+    let (group, interface) = (v4(value, 0)?, Interface::by_address(v4(value, 4)?));
+    Ok((group.into(), interface, v4(value, 8)?.into()))
+}
+
+/// As above: `group_source_req`, an index and behind it two `sockaddr_storage`, which are aligned.
+pub(super) fn source_any(value: &[u8]) -> Result<(IpAddr, Interface, IpAddr), Errno> {
+    let (group, interface) = membership_any(value)?;
+    let behind = &value[size_of::<usize>() + size_of::<libc::sockaddr_storage>()..];
+    Ok((group, interface, storage(behind)?))
+}
+
+/// in6_pktinfo.
+pub(super) fn packet_info(value: &[u8]) -> Result<(Ipv6Addr, Interface), Errno> {
+    Ok((v6(value, 0)?, Interface::by_index(integer(value.get(16..).ok_or(Errno::INVAL)?)?)))
 }
 
 /// IP_MULTICAST_IF: an address, `ip_mreq` or `ip_mreqn`.
@@ -133,9 +153,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_survived(value in prop::collection::vec(any::<u8>(), 0..140)) {
+        fn any_bytes_are_survived(value in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = (integer(&value), small(&value), membership_v4(&value), membership_v6(&value));
             let _ = (membership_any(&value), multicast_interface(&value));
+            let _ = (source_v4(&value), source_any(&value), packet_info(&value));
         }
     }
 

@@ -1,5 +1,6 @@
 //! What datagram sockets of applications stand for: UDP, ICMP echo and raw sockets of the stack, all alike.
 
+mod both;
 mod echo;
 mod raw;
 mod udp;
@@ -12,8 +13,11 @@ use std::time::Instant;
 use peersock_fd::{Errno, Kind, PacketInfo, Report};
 use peersock_stack::{Error, ErrorReport, InterfaceId, IpOptions, Received, SendOptions, TrafficClass};
 
-use super::options::Options;
+pub(super) use both::Both;
+
+use super::options::{GroupChange, Options};
 use super::sockets::errno;
+use crate::datapath::Train;
 use crate::node::Inner;
 
 /// One socket of an application, as the stack has it. Dropping it closes it.
@@ -24,13 +28,25 @@ pub(super) trait Transport: Send + Sync {
     fn local(&self) -> SocketAddr;
 
     /// Fixes the peer, or dissolves that.
-    fn connect(&self, remote: Option<SocketAddr>) -> Result<(), Error>;
+    fn connect(&self, remote: Option<SocketAddr>, options: &SendOptions) -> Result<(), Error>;
 
     /// Whether a datagram could be sent there.
     fn check(&self, remote: SocketAddr, options: &SendOptions) -> Result<(), Error>;
 
-    /// Sends one datagram.
-    fn send(&self, remote: SocketAddr, data: &[u8], options: &SendOptions) -> Result<(), Error>;
+    /// Whether a datagram of so many bytes could be sent there whole, or may be cut. Reported as if it had been sent.
+    ///
+    /// # Errors
+    /// What an earlier datagram has run into, and [`Error::MessageSize`].
+    fn check_length(&self, remote: SocketAddr, length: usize, options: &SendOptions) -> Result<(), Error>;
+
+    /// Sends one datagram, which may wait in a train.
+    fn send(
+        &self,
+        remote: SocketAddr,
+        data: &[u8],
+        options: &SendOptions,
+        train: Option<&mut Train>,
+    ) -> Result<(), Error>;
 
     /// Takes the oldest datagram. One that `buf` does not hold is cut.
     ///
@@ -50,13 +66,18 @@ pub(super) trait Transport: Send + Sync {
     /// Has the IP headers follow the options.
     fn apply(&self, options: &Options);
 
-    /// Joins or leaves a group.
-    fn change_membership(
+    /// Joins or leaves a group, or changes whom it listens to there.
+    fn change_group(
         &self,
         interface: Option<InterfaceId>,
         group: IpAddr,
-        joined: bool,
+        change: GroupChange,
     ) -> Result<(), Error>;
+
+    /// Leaves a port of IPv6 to others if it has that for members without IPv4 addresses only. True if it did.
+    fn give_way(&self, _port: u16) -> bool {
+        false
+    }
 }
 
 /// A datagram that has come.
@@ -71,6 +92,14 @@ pub(super) struct Arrived {
 }
 
 impl Arrived {
+    /// The interface of what comes from the machine's own network, of which nothing else is known.
+    const OUTSIDE: InterfaceId = InterfaceId(0);
+
+    /// It has come over the overlay: its header is known.
+    pub(super) fn is_overlays(&self) -> bool {
+        self.interface != Self::OUTSIDE
+    }
+
     /// What has come from `remote`, as the application names it.
     fn new(received: &Received, remote: SocketAddr) -> Self {
         Self {
@@ -89,20 +118,20 @@ impl Arrived {
     }
 }
 
-/// Opens the stack's socket, bound to `local`.
+/// Opens the stack's socket, bound to `local`; `aliased` to reach members without IPv4 addresses as well.
 ///
 /// # Errors
 /// Those of bind(2).
 pub(super) fn open(
     node: &Arc<Inner>,
     socket: peersock_fd::Opened,
-    local: SocketAddr,
+    (local, aliased): (SocketAddr, bool),
     options: &Options,
 ) -> Result<Arc<dyn Transport>, Errno> {
     let opened: Result<Arc<dyn Transport>, Error> = match socket.kind {
         Kind::Stream => Err(Error::InvalidInput),
-        Kind::Datagram => udp::Udp::bind(node, local, options).map(|udp| Arc::new(udp) as _),
-        Kind::Echo => echo::Echo::bind(node, local, options).map(|echo| Arc::new(echo) as _),
+        Kind::Datagram => udp::Udp::bind(node, (local, aliased), options).map(|udp| Arc::new(udp) as _),
+        Kind::Echo => echo::Echo::bind(node, (local, aliased), options).map(|echo| Arc::new(echo) as _),
         Kind::Raw(protocol) => raw::Raw::open(node, local, protocol, options).map(|raw| Arc::new(raw) as _),
     };
     opened.map_err(errno)

@@ -9,7 +9,8 @@ use peersock_fd::Report;
 use peersock_stack::{Error, InterfaceId, RawOptions, RawSocket, SendOptions};
 
 use super::{Arrived, MAX_QUOTED, Transport, reachable, report};
-use crate::fd::options::Options;
+use crate::datapath::Train;
+use crate::fd::options::{GroupChange, Options};
 use crate::node::Inner;
 use crate::socket::{Waited, interface_within};
 use crate::wait::Interest;
@@ -45,9 +46,9 @@ impl Transport for Raw {
         SocketAddr::new(route.map_or(local, |route| route.source), 0)
     }
 
-    fn connect(&self, remote: Option<SocketAddr>) -> Result<(), Error> {
+    fn connect(&self, remote: Option<SocketAddr>, options: &SendOptions) -> Result<(), Error> {
         if let Some(remote) = remote {
-            self.socket.route(Some(remote.ip()), &SendOptions::default())?;
+            self.socket.route(Some(remote.ip()), options)?;
         }
         self.socket.connect(remote.map(|remote| remote.ip()))
     }
@@ -57,7 +58,19 @@ impl Transport for Raw {
         reachable(&self.node, route.interface, remote.ip())
     }
 
-    fn send(&self, remote: SocketAddr, data: &[u8], options: &SendOptions) -> Result<(), Error> {
+    fn check_length(&self, remote: SocketAddr, length: usize, options: &SendOptions) -> Result<(), Error> {
+        let route = self.socket.route(Some(remote.ip()), options)?;
+        let mtu = self.node.driver.datapath.mtu_to(Instant::now(), route.interface, remote.ip());
+        self.socket.check_length(&route, length, options, mtu)
+    }
+
+    fn send(
+        &self,
+        remote: SocketAddr,
+        data: &[u8],
+        options: &SendOptions,
+        _: Option<&mut Train>,
+    ) -> Result<(), Error> {
         self.node.driver.datapath.send_raw(Instant::now(), &self.socket, Some(remote.ip()), data, options)
     }
 
@@ -88,13 +101,19 @@ impl Transport for Raw {
         }
     }
 
-    fn change_membership(
+    fn change_group(
         &self,
         interface: Option<InterfaceId>,
         group: IpAddr,
-        joined: bool,
+        change: GroupChange,
     ) -> Result<(), Error> {
-        if joined { self.socket.join(interface, group) } else { self.socket.leave(interface, group) }
+        match change {
+            GroupChange::Join(filter) => self.socket.join_filtered(interface, group, filter),
+            GroupChange::Leave => self.socket.leave(interface, group),
+            GroupChange::Source(change, source) => {
+                self.socket.change_source(interface, group, source, change)
+            }
+        }
     }
 }
 

@@ -1,6 +1,8 @@
-//! UDP: one socket of the stack, or one for each family where an application's socket takes both.
+//! UDP: one socket of the stack, or one for each family where an application's socket takes both, or has to do with
+//! members that have no address of its own.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
@@ -9,8 +11,9 @@ use peersock_fd::Report;
 use peersock_stack::{Error, InterfaceId, SendOptions, UdpSocket};
 
 use super::{Arrived, MAX_QUOTED, Transport, follow, reachable, report};
-use crate::fd::options::Options;
-use crate::fd::sockets::bind_families;
+use crate::datapath::Train;
+use crate::fd::options::{GroupChange, Options};
+use crate::fd::sockets::{bind_aliased, bind_families};
 use crate::node::Inner;
 use crate::socket::{Waited, interface_within};
 use crate::wait::Interest;
@@ -18,30 +21,45 @@ use crate::wait::Interest;
 /// See the module.
 pub(super) struct Udp {
     node: Arc<Inner>,
-    /// IPv6 first if there are two.
+    /// The application's own family first if there are two.
     sockets: Vec<Arc<UdpSocket>>,
+    /// The second has been given up, see [`Transport::give_way`].
+    only_first: AtomicBool,
     /// Which of them is connected: the others receive nothing.
     connected: Mutex<Option<usize>>,
 }
 
 impl Udp {
-    pub(super) fn bind(node: &Arc<Inner>, local: SocketAddr, options: &Options) -> Result<Self, Error> {
+    pub(super) fn bind(
+        node: &Arc<Inner>,
+        (local, aliased): (SocketAddr, bool),
+        options: &Options,
+    ) -> Result<Self, Error> {
         let stack = node.driver.datapath.stack();
         let bind = |local: SocketAddr| {
             let interface = interface_within(node, local.ip(), options.interface())?;
             stack.udp_bind(interface, local, options.udp())
         };
         let port = |socket: &Arc<UdpSocket>| socket.local().port();
-        let sockets = bind_families(local, options.v6_only, bind, port, |socket| socket.close())?;
+        let undo = |socket: Arc<UdpSocket>| socket.close();
+        let sockets = match aliased {
+            true => bind_aliased(local, bind, port, undo)?,
+            false => bind_families(local, options.v6_only, bind, port, undo)?,
+        };
         sockets.iter().for_each(|socket| node.add_socket(socket));
-        Ok(Self { node: Arc::clone(node), sockets, connected: Mutex::default() })
+        let (only_first, connected) = (AtomicBool::new(false), Mutex::default());
+        Ok(Self { node: Arc::clone(node), sockets, only_first, connected })
+    }
+
+    fn sockets(&self) -> &[Arc<UdpSocket>] {
+        if self.only_first.load(Ordering::Acquire) { &self.sockets[..1] } else { &self.sockets }
     }
 
     /// The socket for an address's family.
     fn socket_for(&self, ip: IpAddr) -> Result<usize, Error> {
         let suits = |socket: &Arc<UdpSocket>| socket.local().is_ipv4() == ip.is_ipv4();
         // As Linux: a socket bound to an address of the one family has no way to the other.
-        self.sockets.iter().position(suits).ok_or(Error::NetworkUnreachable)
+        self.sockets().iter().position(suits).ok_or(Error::NetworkUnreachable)
     }
 
     fn connected(&self) -> Option<usize> {
@@ -54,7 +72,7 @@ impl Transport for Udp {
         self.sockets[self.connected().unwrap_or(0)].local()
     }
 
-    fn connect(&self, remote: Option<SocketAddr>) -> Result<(), Error> {
+    fn connect(&self, remote: Option<SocketAddr>, options: &SendOptions) -> Result<(), Error> {
         let Some(remote) = remote else {
             *self.connected.lock().unwrap_or_else(PoisonError::into_inner) = None;
             self.sockets.iter().for_each(|socket| socket.disconnect());
@@ -63,7 +81,7 @@ impl Transport for Udp {
         let at = self.socket_for(remote.ip())?;
         // What an earlier datagram has run into is the earlier peer's affair.
         let _ = self.take_error();
-        self.sockets[at].connect(remote)?;
+        self.sockets[at].connect_with(remote, options)?;
         for other in self.sockets.iter().enumerate().filter(|(index, _)| *index != at) {
             other.1.disconnect();
         }
@@ -77,16 +95,29 @@ impl Transport for Udp {
         reachable(&self.node, route.interface, remote.ip())
     }
 
-    fn send(&self, remote: SocketAddr, data: &[u8], options: &SendOptions) -> Result<(), Error> {
+    fn check_length(&self, remote: SocketAddr, length: usize, options: &SendOptions) -> Result<(), Error> {
+        let socket = &self.sockets[self.socket_for(remote.ip())?];
+        let route = socket.route_with(Some(remote), options)?;
+        let mtu = self.node.driver.datapath.mtu_to(Instant::now(), route.interface, remote.ip());
+        socket.check_length(&route, length, options, mtu)
+    }
+
+    fn send(
+        &self,
+        remote: SocketAddr,
+        data: &[u8],
+        options: &SendOptions,
+        train: Option<&mut Train>,
+    ) -> Result<(), Error> {
         let socket = &self.sockets[self.socket_for(remote.ip())?];
         let connected = socket.peer() == Some(remote);
         let remote = if connected { None } else { Some(remote) };
-        self.node.driver.datapath.send_udp_with(Instant::now(), socket, remote, data, options)
+        self.node.driver.datapath.send_udp_with(Instant::now(), socket, remote, data, options, train)
     }
 
     fn receive(&self, buf: &mut [u8]) -> Result<Arrived, Error> {
         let connected = self.connected();
-        for (at, socket) in self.sockets.iter().enumerate() {
+        for (at, socket) in self.sockets().iter().enumerate() {
             loop {
                 let received = match socket.recv_from(buf) {
                     Err(Error::WouldBlock) => break,
@@ -120,20 +151,37 @@ impl Transport for Udp {
 
     fn apply(&self, options: &Options) {
         for socket in &self.sockets {
-            follow(|ip| socket.set_ip_options(ip), options.ip_for(socket.local().is_ipv4()));
+            // To an IPv4 socket everything is IPv4.
+            let is_v4 = socket.local().is_ipv4() || self.sockets[0].local().is_ipv4();
+            follow(|ip| socket.set_ip_options(ip), options.ip_for(is_v4));
             options.receive_buffer().into_iter().for_each(|limit| socket.set_receive_buffer(limit));
         }
     }
 
-    fn change_membership(
+    fn change_group(
         &self,
         interface: Option<InterfaceId>,
         group: IpAddr,
-        joined: bool,
+        change: GroupChange,
     ) -> Result<(), Error> {
         let socket = self.sockets.iter().find(|socket| socket.local().is_ipv4() == group.is_ipv4());
         let socket = socket.ok_or(Error::AddressFamily)?;
-        if joined { socket.join(interface, group) } else { socket.leave(interface, group) }
+        match change {
+            GroupChange::Join(filter) => socket.join_filtered(interface, group, filter),
+            GroupChange::Leave => socket.leave(interface, group),
+            GroupChange::Source(change, source) => socket.change_source(interface, group, source, change),
+        }
+    }
+
+    fn give_way(&self, port: u16) -> bool {
+        let [first, second] = &self.sockets[..] else { return false };
+        let is_alias = first.local().is_ipv4() && first.local().port() == port;
+        // Who talks to such a member goes on.
+        if !is_alias || self.connected() == Some(1) || self.only_first.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        second.close();
+        true
     }
 }
 

@@ -230,6 +230,22 @@ impl IcmpSocket {
             .ok_or(Error::MessageSize)
     }
 
+    /// Says what [`send_with`](Self::send_with) would of a payload of `len` bytes, but for `buf`.
+    ///
+    /// # Errors
+    /// As [`send_with`](Self::send_with).
+    pub fn check_length(
+        &self,
+        route: &RawRoute,
+        len: usize,
+        options: &SendOptions,
+        mtu: usize,
+    ) -> Result<(), Error> {
+        let fits = self.shared.fits(route.interface, route.destination, HEADER + len, mtu);
+        let protocol = types(route.source).protocol;
+        self.ip.load().fields(options, protocol, route.destination, fits).map(drop)
+    }
+
     /// What its packets' IP headers say, but for the hop limit, of which each request has its own.
     pub fn ip_options(&self) -> IpOptions {
         self.ip.load()

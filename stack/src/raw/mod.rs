@@ -14,8 +14,9 @@ use crate::batch::Mark;
 use crate::demux::Bound;
 use crate::inbox::Inbox;
 use crate::ip_options::Settings;
+use crate::multicast::Change;
 use crate::stack::Shared;
-use crate::{Error, ErrorReport, InterfaceId, IpOptions, Ready, Received, Stack};
+use crate::{Error, ErrorReport, InterfaceId, IpOptions, Ready, Received, SourceChange, SourceFilter, Stack};
 
 pub use filter::IcmpFilter;
 pub(crate) use receiving::{complain, receive};
@@ -229,7 +230,7 @@ impl RawSocket {
     /// # Errors
     /// As [`UdpSocket::join`](crate::UdpSocket::join).
     pub fn join(&self, interface: Option<InterfaceId>, group: IpAddr) -> Result<(), Error> {
-        self.change_membership(interface, group, true)
+        self.join_filtered(interface, group, SourceFilter::default())
     }
 
     /// Leaves a multicast group, as [`UdpSocket::leave`](crate::UdpSocket::leave).
@@ -237,21 +238,48 @@ impl RawSocket {
     /// # Errors
     /// As [`UdpSocket::leave`](crate::UdpSocket::leave).
     pub fn leave(&self, interface: Option<InterfaceId>, group: IpAddr) -> Result<(), Error> {
-        self.change_membership(interface, group, false)
+        self.change_group(interface, group, Change::Leave)
     }
 
-    fn change_membership(
+    /// Joins a multicast group, as [`UdpSocket::join_filtered`](crate::UdpSocket::join_filtered).
+    ///
+    /// # Errors
+    /// As [`UdpSocket::join`](crate::UdpSocket::join).
+    pub fn join_filtered(
         &self,
         interface: Option<InterfaceId>,
         group: IpAddr,
-        joined: bool,
+        filter: SourceFilter,
+    ) -> Result<(), Error> {
+        self.change_group(interface, group, Change::Join(filter))
+    }
+
+    /// Listens to one sender more or less, as [`UdpSocket::change_source`](crate::UdpSocket::change_source).
+    ///
+    /// # Errors
+    /// As [`UdpSocket::change_source`](crate::UdpSocket::change_source).
+    pub fn change_source(
+        &self,
+        interface: Option<InterfaceId>,
+        group: IpAddr,
+        source: IpAddr,
+        change: SourceChange,
+    ) -> Result<(), Error> {
+        self.change_group(interface, group, Change::Source(change, source))
+    }
+
+    fn change_group(
+        &self,
+        interface: Option<InterfaceId>,
+        group: IpAddr,
+        change: Change,
     ) -> Result<(), Error> {
         let usual = [self.interface, self.ip.load().multicast_interface];
         let mut inner = self.lock();
         if self.is_closed() {
             return Err(Error::Closed);
         }
-        inner.inbox.groups.change(&self.shared, self.ipv6, (interface, usual), group, joined)
+        inner.inbox.groups.change(&self.shared, self.ipv6, (interface, usual), group, change)
     }
 
     /// Takes the oldest packet. The ports in what is returned are 0.

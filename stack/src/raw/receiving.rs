@@ -90,7 +90,8 @@ impl RawSocket {
         let inner = self.lock();
         let (source, destination) = (origin.source.ip(), origin.destination.ip());
         let for_others = inner.peer.is_some_and(|peer| peer != source)
-            || (destination.is_multicast() && !inner.inbox.groups.contains(origin.interface, destination));
+            || (destination.is_multicast()
+                && !inner.inbox.groups.takes(origin.interface, destination, source));
         let is_icmp = icmp::is_for(source, IpProtocol::from(self.protocol));
         let filtered =
             is_icmp && payload.first().is_some_and(|&kind| !inner.options.icmp_filter.passes(kind));

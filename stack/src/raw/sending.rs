@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use smoltcp::wire::{IpProtocol, Ipv4Packet};
 
 use super::{RawOptions, RawSocket, unspecified};
-use crate::ip::{IpHeader, MAX_PACKET, write_fields};
+use crate::ip::{Fields, IpHeader, MAX_PACKET, write_fields};
 use crate::route::Wanted;
 use crate::{Error, InterfaceId, SendOptions, checksum, icmp};
 
@@ -83,6 +83,40 @@ impl RawSocket {
         Ok(len)
     }
 
+    /// Says what [`send`](Self::send) would of `len` bytes, but for `buf`.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn check_length(
+        &self,
+        route: &RawRoute,
+        len: usize,
+        options: &SendOptions,
+        mtu: usize,
+    ) -> Result<(), Error> {
+        if self.lock().options.header_included && !self.ipv6 {
+            return if len > self.longest_included(route, mtu) { Err(Error::MessageSize) } else { Ok(()) };
+        }
+        self.fields(route, len, options, mtu).map(drop)
+    }
+
+    fn fields(
+        &self,
+        route: &RawRoute,
+        len: usize,
+        options: &SendOptions,
+        mtu: usize,
+    ) -> Result<Fields, Error> {
+        let fits = self.shared.fits(route.interface, route.destination, len, mtu);
+        self.ip.load().fields(options, IpProtocol::from(self.protocol), route.destination, fits)
+    }
+
+    /// Packets that come with their header are never cut.
+    fn longest_included(&self, route: &RawRoute, mtu: usize) -> usize {
+        let reported = self.shared.path_mtus.find(route.interface, route.destination).unwrap_or(MAX_PACKET);
+        mtu.min(reported).min(MAX_PACKET)
+    }
+
     fn write(
         &self,
         route: &RawRoute,
@@ -95,8 +129,7 @@ impl RawSocket {
         let protocol = IpProtocol::from(self.protocol);
         let interface = self.shared.interfaces.find(route.interface).ok_or(Error::NetworkDown)?;
         let addresses = (route.source, route.destination);
-        let fits = self.shared.fits(route.interface, route.destination, data.len(), mtu);
-        let fields = self.ip.load().fields(options, protocol, route.destination, fits)?;
+        let fields = self.fields(route, data.len(), options, mtu)?;
         let checksum_at = self.checksum_offset(own);
         if checksum_at.is_some_and(|offset| offset + 2 > data.len()) {
             return Err(Error::InvalidInput);
@@ -121,8 +154,7 @@ impl RawSocket {
         mtu: usize,
         buf: &mut [u8],
     ) -> Result<usize, Error> {
-        let reported = self.shared.path_mtus.find(route.interface, route.destination).unwrap_or(MAX_PACKET);
-        if data.len() > mtu.min(reported).min(MAX_PACKET).min(buf.len()) {
+        if data.len() > self.longest_included(route, mtu).min(buf.len()) {
             return Err(Error::MessageSize);
         }
         let header_len = data.first().map_or(0, |byte| usize::from(byte & 15) * 4);

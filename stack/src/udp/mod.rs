@@ -15,8 +15,9 @@ use crate::batch::Mark;
 use crate::demux::Bound;
 use crate::inbox::Inbox;
 use crate::ip_options::Settings;
+use crate::multicast::Change;
 use crate::stack::Shared;
-use crate::{Error, ErrorReport, InterfaceId, Ready, TrafficClass, UdpOptions};
+use crate::{Error, ErrorReport, InterfaceId, Ready, SourceChange, SourceFilter, TrafficClass, UdpOptions};
 
 const UDP_HEADER: usize = 8;
 
@@ -208,7 +209,7 @@ impl UdpSocket {
     /// [`Error::NetworkUnreachable`] if there is no such interface, [`Error::AddrInUse`] if it is a member already,
     /// [`Error::OutOfMemory`] beyond 20 groups, [`Error::Closed`].
     pub fn join(&self, interface: Option<InterfaceId>, group: IpAddr) -> Result<(), Error> {
-        self.change_membership(interface, group, true)
+        self.join_filtered(interface, group, SourceFilter::default())
     }
 
     /// Leaves a multicast group. The interface is found as in [`join`](Self::join).
@@ -216,21 +217,49 @@ impl UdpSocket {
     /// # Errors
     /// As [`join`](Self::join), and [`Error::AddrNotAvailable`] if it is no member.
     pub fn leave(&self, interface: Option<InterfaceId>, group: IpAddr) -> Result<(), Error> {
-        self.change_membership(interface, group, false)
+        self.change_group(interface, group, Change::Leave)
     }
 
-    fn change_membership(
+    /// As [`join`](Self::join), and listens only to the senders that `filter` lets pass (RFC 3678).
+    ///
+    /// # Errors
+    /// As [`join`](Self::join).
+    pub fn join_filtered(
         &self,
         interface: Option<InterfaceId>,
         group: IpAddr,
-        joined: bool,
+        filter: SourceFilter,
+    ) -> Result<(), Error> {
+        self.change_group(interface, group, Change::Join(filter))
+    }
+
+    /// Listens to one sender more or less, of a group that it has joined or joins with it. Who listens to nobody any more
+    /// has left the group. The interface is found as in [`join`](Self::join).
+    ///
+    /// # Errors
+    /// As [`join`](Self::join), and those of [`SourceFilter::change`]. [`Error::InvalidInput`] if it is no member.
+    pub fn change_source(
+        &self,
+        interface: Option<InterfaceId>,
+        group: IpAddr,
+        source: IpAddr,
+        change: SourceChange,
+    ) -> Result<(), Error> {
+        self.change_group(interface, group, Change::Source(change, source))
+    }
+
+    fn change_group(
+        &self,
+        interface: Option<InterfaceId>,
+        group: IpAddr,
+        change: Change,
     ) -> Result<(), Error> {
         let usual = [self.interface, self.ip.load().multicast_interface];
         let mut inner = self.lock();
         if self.is_closed() {
             return Err(Error::Closed);
         }
-        inner.inbox.groups.change(&self.shared, self.local.is_ipv6(), (interface, usual), group, joined)
+        inner.inbox.groups.change(&self.shared, self.local.is_ipv6(), (interface, usual), group, change)
     }
 
     /// Unbinds it, leaves its groups and drops what was not read.

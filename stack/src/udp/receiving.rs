@@ -75,7 +75,7 @@ fn receive_for_group(shared: &Shared, origin: &Origin, data: &[u8], batch: &mut 
 
 impl UdpSocket {
     fn is_member(&self, origin: &Origin) -> bool {
-        self.lock().inbox.groups.contains(origin.interface, origin.destination.ip())
+        self.lock().inbox.groups.takes(origin.interface, origin.destination.ip(), origin.source.ip())
     }
 
     /// An ICMP error may be about one of its datagrams; `false` if the socket does not care.

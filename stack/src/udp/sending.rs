@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use smoltcp::wire::{IpProtocol, UdpPacket};
 
 use super::{UDP_HEADER, UdpRoute, UdpSocket};
-use crate::ip::{canonical, write_fields};
+use crate::ip::{Fields, canonical, write_fields};
 use crate::route::Wanted;
 use crate::{Error, ErrorOrigin, ErrorReport, IpOptions, SendOptions};
 
@@ -18,7 +18,16 @@ impl UdpSocket {
     /// # Errors
     /// As [`route`](Self::route), and [`Error::AddrInUse`] if another socket has this pair.
     pub fn connect(self: &Arc<Self>, remote: SocketAddr) -> Result<(), Error> {
-        let route = self.route_to(canonical(remote), &SendOptions::default())?;
+        self.connect_with(remote, &SendOptions::default())
+    }
+
+    /// As [`connect`](Self::connect), with a [source](SendOptions::source) and an [interface](SendOptions::interface) for
+    /// as long as it is connected.
+    ///
+    /// # Errors
+    /// As [`route_with`](Self::route_with), and [`Error::AddrInUse`] if another socket has this pair.
+    pub fn connect_with(self: &Arc<Self>, remote: SocketAddr, options: &SendOptions) -> Result<(), Error> {
+        let route = self.route_to(canonical(remote), options)?;
         self.disconnect();
         if !self.shared.udp_connected.insert(route, self) {
             return Err(Error::AddrInUse);
@@ -116,17 +125,7 @@ impl UdpSocket {
         let checksums = self.shared.interfaces.find(route.interface).is_some_and(|one| one.checksums);
         let len = UDP_HEADER + data.len();
         let addresses = (route.source.ip(), route.destination.ip());
-        let fits = self.shared.fits(route.interface, addresses.1, len, mtu);
-        let ip = self.ip.load();
-        let fields = match ip.fields(options, IpProtocol::Udp, addresses.1, fits) {
-            Err(Error::MessageSize) if ip.receive_errors => {
-                let reported = self.shared.path_mtus.find(route.interface, addresses.1);
-                let mtu = reported.map_or(mtu, |reported| reported.min(mtu));
-                self.report_too_big(route.destination, mtu);
-                return Err(Error::MessageSize);
-            }
-            fields => fields?,
-        };
+        let fields = self.fields(route, len, options, mtu)?;
         let ip_len = write_fields(buf, addresses, &fields, len, checksums).ok_or(Error::MessageSize)?;
         let total = ip_len + len;
         buf[ip_len + UDP_HEADER..total].copy_from_slice(data);
@@ -140,6 +139,38 @@ impl UdpSocket {
         }
         self.shared.counters.udp_sent.bump();
         Ok(total)
+    }
+
+    /// Says, and reports, what [`send_with`](Self::send_with) would of a datagram of `len` bytes, but for `buf`.
+    ///
+    /// # Errors
+    /// As [`send_with`](Self::send_with).
+    pub fn check_length(
+        &self,
+        route: &UdpRoute,
+        len: usize,
+        options: &SendOptions,
+        mtu: usize,
+    ) -> Result<(), Error> {
+        self.fields(route, UDP_HEADER + len, options, mtu).map(drop)
+    }
+
+    fn fields(
+        &self,
+        route: &UdpRoute,
+        len: usize,
+        options: &SendOptions,
+        mtu: usize,
+    ) -> Result<Fields, Error> {
+        let destination = route.destination.ip();
+        let fits = self.shared.fits(route.interface, destination, len, mtu);
+        let ip = self.ip.load();
+        let fields = ip.fields(options, IpProtocol::Udp, destination, fits);
+        if fields.is_err_and(|error| error == Error::MessageSize) && ip.receive_errors {
+            let reported = self.shared.path_mtus.find(route.interface, destination);
+            self.report_too_big(route.destination, reported.map_or(mtu, |reported| reported.min(mtu)));
+        }
+        fields
     }
 
     /// What its packets' IP headers say.

@@ -179,3 +179,49 @@ fn datagrams_to_a_group_have_their_own_hop_limit_and_interface() {
     let route = socket.route(Some(to)).unwrap();
     assert_eq!((route.interface, route.source.ip().to_string()), (second, "fd99::1".into()));
 }
+
+#[test]
+fn a_member_hears_only_whom_its_filter_lets_pass() {
+    for (group, any) in [(GROUP, "[::]:53"), ("239.1.2.3", "0.0.0.0:53")] {
+        let mut pair = Pair::new(1);
+        let group: IpAddr = group.parse().unwrap();
+        let to = SocketAddr::new(group, 53);
+        let sender = address(A, group.is_ipv6(), 0).ip();
+        let stranger: IpAddr = if group.is_ipv6() { "fd00::99" } else { "10.0.0.99" }.parse().unwrap();
+        let [only, others, all] = [0; 3].map(|_| bind(&pair, B, any));
+        only.change_source(None, group, stranger, SourceChange::Join).unwrap();
+        others.join(None, group).unwrap();
+        others.change_source(None, group, sender, SourceChange::Block).unwrap();
+        all.join_filtered(None, group, SourceFilter::default()).unwrap();
+        inject(&mut pair, to);
+        assert!(!receives(&only) && !receives(&others) && receives(&all));
+        only.change_source(None, group, sender, SourceChange::Join).unwrap();
+        others.change_source(None, group, sender, SourceChange::Unblock).unwrap();
+        inject(&mut pair, to);
+        assert!(receives(&only) && receives(&others) && receives(&all));
+        // Without its last sender it is no member.
+        for left in [sender, stranger] {
+            only.change_source(None, group, left, SourceChange::Leave).unwrap();
+        }
+        assert_eq!(only.leave(None, group), Err(Error::AddrNotAvailable));
+        let net = pair.hosts[B].net;
+        assert_eq!(pair.hosts[B].stack.memberships(net), [group]);
+    }
+}
+
+#[test]
+fn changing_a_filter_says_what_is_wrong() {
+    let pair = Pair::new(1);
+    let socket = bind(&pair, B, "[::]:53");
+    let source = address(A, true, 0).ip();
+    let change = |change| socket.change_source(None, group(), source, change);
+    for kind in [SourceChange::Leave, SourceChange::Block, SourceChange::Unblock] {
+        assert_eq!(change(kind), Err(Error::InvalidInput), "it is no member");
+    }
+    let v4 = address(A, false, 0).ip();
+    assert_eq!(socket.change_source(None, group(), v4, SourceChange::Join), Err(Error::AddressFamily));
+    assert_eq!(change(SourceChange::Join), Ok(()));
+    assert_eq!(change(SourceChange::Join), Err(Error::AddrNotAvailable));
+    assert_eq!(change(SourceChange::Block), Err(Error::InvalidInput));
+    assert_eq!(socket.join(None, group()), Err(Error::AddrInUse));
+}

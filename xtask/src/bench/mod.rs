@@ -11,11 +11,13 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use clap::{Args, Subcommand, ValueEnum};
+use serde_json::Value;
 
 mod figures;
 mod network;
 mod offload;
 mod programs;
+mod python;
 mod session;
 mod table;
 
@@ -31,6 +33,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   cargo xtask bench --only limit,peersock --case stream1 --secs 5
   cargo xtask bench --mode gso --json results.jsonl
   cargo xtask bench programs                          curl, nginx and redis under peersock run; needs root
+  cargo xtask bench python                            the Python package, on loopback
   cargo xtask bench tcp --help                        TCP alone, over impaired links in virtual time";
 
 /// Options of `bench`.
@@ -71,6 +74,8 @@ enum Alone {
     },
     /// Measure unmodified programs under peersock run: curl with nginx, redis-benchmark with redis
     Programs(programs::Options),
+    /// Measure the Python package beside Python's own sockets, on loopback
+    Python(python::Options),
 }
 
 /// Options of the hidden command that sets offloads.
@@ -95,6 +100,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             return Ok(Command::new(program).args(options).status()?.success());
         }
         Some(Alone::Programs(options)) => return programs::run(options),
+        Some(Alone::Python(options)) => return python::run(options),
         None => {}
     }
     let program = build("peersock-bench")?;
@@ -172,6 +178,11 @@ fn parse_feature(text: &str) -> std::result::Result<(String, bool), String> {
 
 /// Builds the program of a package and returns its path.
 fn build(package: &str) -> Result<PathBuf> {
+    artifact(package, |message| message.get("executable")?.as_str().map(PathBuf::from))
+}
+
+/// Builds a package and returns the last file that `pick` finds in what cargo says of it.
+fn artifact(package: &str, pick: impl Fn(&Value) -> Option<PathBuf>) -> Result<PathBuf> {
     eprintln!("building {package}");
     let output = cargo()
         .args(["build", "--release", "--package", package])
@@ -183,10 +194,10 @@ fn build(package: &str) -> Result<PathBuf> {
     }
     String::from_utf8(output.stdout)?
         .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter_map(|message| message.get("executable")?.as_str().map(PathBuf::from))
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter_map(|message| pick(&message))
         .next_back()
-        .ok_or_else(|| "cargo named no program".into())
+        .ok_or_else(|| format!("cargo has built nothing of {package}").into())
 }
 
 /// All, unless some were named.

@@ -65,7 +65,8 @@ fn environment(folder: &Path) -> Result<std::result::Result<PathBuf, Outcome>> {
     let python = folder.join("venv/bin/python");
     let requirements = root().join("python/requirements-test.txt");
     let installed = folder.join("installed.txt");
-    let wanted = fs::read(&requirements)?;
+    let mut wanted = fs::read(&requirements)?;
+    wanted.extend(fs::read(root().join("python/requirements-libraries.txt"))?);
     if python.exists() && fs::read(&installed).is_ok_and(|installed| installed == wanted) {
         return Ok(Ok(python));
     }
@@ -102,7 +103,7 @@ fn pytest(python: &Path, folder: &Path) -> Result<Outcome> {
 fn tests(python: &Path, folder: &Path) -> Result<Command> {
     let place = folder.join("run");
     fs::create_dir_all(&place)?;
-    for name in ["tests", "pyproject.toml", "examples"] {
+    for name in ["tests", "pyproject.toml", "examples", "docs", "requirements-libraries.txt"] {
         let (link, target) = (place.join(name), root().join("python").join(name));
         if !link.exists() && target.exists() {
             std::os::unix::fs::symlink(target, link)?;

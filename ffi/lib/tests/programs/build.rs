@@ -20,7 +20,6 @@ pub(crate) struct Program {
     library: Option<&'static str>,
     is_static: bool,
     pub(crate) has_folder: bool,
-    pub(crate) slow_argument: Option<&'static str>,
 }
 
 /// A program that was built.
@@ -32,13 +31,7 @@ pub(crate) struct Built {
 
 impl Program {
     pub(crate) fn new(source: &'static str) -> Program {
-        Program {
-            sources: vec![source],
-            library: None,
-            is_static: false,
-            has_folder: false,
-            slow_argument: None,
-        }
+        Program { sources: vec![source], library: None, is_static: false, has_folder: false }
     }
 
     /// It has another source file.
@@ -56,12 +49,6 @@ impl Program {
     /// It is called with a folder to write to.
     pub(crate) fn with_folder(mut self) -> Program {
         self.has_folder = true;
-        self
-    }
-
-    /// It is called with this where everything takes long.
-    pub(crate) fn slow_argument(mut self, argument: &'static str) -> Program {
-        self.slow_argument = Some(argument);
         self
     }
 

@@ -37,9 +37,9 @@ macro_rules! programs {
 programs! {
     echo: Program::new("echo.c");
     nonblocking: Program::new("nonblocking.c");
-    // In Valgrind as many as it can do in the time.
-    epoll_with_many_connections: Program::new("epoll.c").slow_argument("100");
+    epoll_with_many_connections: Program::new("epoll.c");
     datagrams: Program::new("datagram.c");
+    options: Program::new("options.c");
     events: Program::new("events.c");
     misuse: Program::new("errors.c");
     node: Program::new("node.c").with_folder();

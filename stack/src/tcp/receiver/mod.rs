@@ -1,5 +1,7 @@
 //! The receiving half of a connection: the queue for the application, the window, and when to acknowledge.
 
+mod window;
+
 use std::num::NonZeroU64;
 use std::time::Duration;
 
@@ -218,53 +220,6 @@ impl Receiver {
             Answer::By(at) => Some(at),
             Answer::No | Answer::Now => None,
         }
-    }
-
-    fn has_opened(&self, mss: u64) -> bool {
-        // Before the first data the peer has no use for more than it was offered.
-        if self.finished || self.nxt() == 1 {
-            return false;
-        }
-        let opened = self.free_edge(self.scale).saturating_sub(self.edge);
-        let limit = (self.limit as u64).min(u64::from(u16::MAX) << self.scale);
-        // The peer has never used more than a part of it: no need to say that it is open again.
-        let closing = self.edge - self.nxt() < limit / 2;
-        closing && opened >= (limit / 4).max((2 * mss).min(limit / 2)).max(1)
-    }
-
-    /// Where the window could end, as far as the field can say it in units of `1 << scale`.
-    fn free_edge(&self, scale: u8) -> u64 {
-        let free = self.limit.saturating_sub(self.queue.len()) as u64;
-        let most = u64::from(u16::MAX) << scale;
-        (self.queue.end() + free.min(most)).max(self.edge)
-    }
-
-    /// The window field for a segment that leaves now; the window never shrinks.
-    pub(crate) fn offer(&mut self, mss: u64) -> u16 {
-        self.offer_scaled(self.scale, mss)
-    }
-
-    /// The same for a SYN, in which it is not scaled (RFC 7323 2.2).
-    pub(crate) fn offer_in_syn(&mut self) -> u16 {
-        self.offer_scaled(0, 0)
-    }
-
-    fn offer_scaled(&mut self, scale: u8, mss: u64) -> u16 {
-        let next = self.nxt();
-        let free = self.free_edge(scale);
-        // Less than a segment or a good part of the buffer is not worth it (RFC 1122 4.2.3.3).
-        let least = (self.limit as u64 / 4).min(mss);
-        let edge = if free - self.edge >= least { free } else { self.edge };
-        let units = (edge.saturating_sub(next) >> scale).min(u64::from(u16::MAX));
-        let offered = next + (units << scale);
-        // Rounding must not take back what was offered.
-        let units = if offered < self.edge {
-            ((self.edge - next).div_ceil(1 << scale)).min(u64::from(u16::MAX))
-        } else {
-            units
-        };
-        self.edge = self.edge.max(next + (units << scale));
-        units as u16
     }
 
     /// A segment leaves that acknowledges everything.

@@ -1,0 +1,80 @@
+//! Socket options, as far as the application's end has to do with them.
+//!
+//! Nothing is kept in the process: a descriptor may come from another one. What must be known without asking the node is
+//! noted on the kernel's socket, as options that mean nothing to AF_UNIX.
+
+use std::time::Duration;
+
+use libc::{IPPROTO_IP, IPPROTO_IPV6, SOL_SOCKET};
+use rustix::io::Errno;
+use rustix::net::sockopt;
+
+use crate::control::{Reply, Request};
+use crate::name::Kind;
+use crate::socket::Socket;
+
+impl Socket<'_> {
+    /// setsockopt(2) of what is the node's.
+    ///
+    /// # Errors
+    /// ENOPROTOOPT, EINVAL, and others that the option has.
+    pub fn set_option(&self, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
+        let client = self.client();
+        client.ask(Request::SetOption(self.which(), level, name, value.to_vec()))?;
+        match (level, name) {
+            (SOL_SOCKET, libc::SO_LINGER) => {
+                let (on, seconds) = (number(value), number(value.get(4..).unwrap_or_default()));
+                let linger = (on != 0).then(|| Duration::from_secs(seconds.max(0) as u64));
+                sockopt::set_socket_linger(self.fd(), linger)?;
+            }
+            (IPPROTO_IP, libc::IP_MTU_DISCOVER)
+            | (IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER | libc::IPV6_DONTFRAG) => {
+                client.forget_passed();
+                if forbids_cutting(level, name, number(value)) {
+                    sockopt::set_socket_broadcast(self.fd(), true)?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// getsockopt(2) of what is the node's: at most `length` bytes.
+    ///
+    /// # Errors
+    /// ENOPROTOOPT, and others that the option has.
+    pub fn option(&self, level: i32, name: i32, length: u32) -> Result<Vec<u8>, Errno> {
+        match self.client().ask(Request::Option(self.which(), level, name, length))? {
+            Reply::Option(value) => Ok(value),
+            _ => Err(Errno::PROTO),
+        }
+    }
+
+    /// How long closing waits: SO_LINGER with a time, as [`set_option`](Self::set_option) has noted it.
+    pub fn linger(&self) -> Option<Duration> {
+        let linger = sockopt::socket_linger(self.fd()).ok().flatten();
+        linger.filter(|time| !time.is_zero() && self.kind() == Kind::Stream)
+    }
+
+    /// Whether datagrams may have to go whole or not at all, as [`set_option`](Self::set_option) has noted it. The note
+    /// stays when that ends: then the node says so.
+    pub(crate) fn may_forbid_cutting(&self) -> bool {
+        sockopt::socket_broadcast(self.fd()).unwrap_or(false)
+    }
+}
+
+fn forbids_cutting(level: i32, name: i32, value: i32) -> bool {
+    match (level, name) {
+        (IPPROTO_IPV6, libc::IPV6_DONTFRAG) => value != 0,
+        _ => !matches!(value, libc::IP_PMTUDISC_DONT | libc::IP_PMTUDISC_WANT | libc::IP_PMTUDISC_OMIT),
+    }
+}
+
+/// An `int`, or a single byte; 0 for what is neither.
+fn number(value: &[u8]) -> i32 {
+    match value {
+        [a, b, c, d, ..] => i32::from_ne_bytes([*a, *b, *c, *d]),
+        [byte, ..] => (*byte).into(),
+        [] => 0,
+    }
+}

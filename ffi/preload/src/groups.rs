@@ -1,0 +1,173 @@
+//! Multicast options of sockets that are still the kernel's: which side they choose, and what is to be repeated on the
+//! other.
+//!
+//! Who names an address of the overlay as the interface wants the overlay, and so does who names none where the kernel has
+//! none. Memberships of a socket that becomes the overlay's later are repeated there; the kernel does not tell them, so they
+//! are remembered.
+
+use std::net::Ipv4Addr;
+use std::os::fd::RawFd;
+use std::slice;
+use std::sync::Mutex;
+
+use libc::{c_int, c_void, socklen_t};
+use peersock_bsd::{Errno, Rules, Socket, kernel};
+
+use crate::convert::convert;
+use crate::kernel::cookie;
+
+// They are Linux's, and not in the `libc` crate.
+const MCAST_JOIN_GROUP: c_int = 42;
+const MCAST_LEAVE_GROUP: c_int = 45;
+const MCAST_JOIN_SOURCE_GROUP: c_int = 46;
+const MCAST_LEAVE_SOURCE_GROUP: c_int = 47;
+
+/// Memberships that are remembered; beyond it the oldest is forgotten.
+const MOST: usize = 1024;
+
+/// A membership that names no interface.
+struct Membership {
+    /// Of the socket (SO_COOKIE): by its number it could be another by now.
+    cookie: u64,
+    level: c_int,
+    join: c_int,
+    value: Vec<u8>,
+}
+
+static KNOWN: Mutex<Vec<Membership>> = Mutex::new(Vec::new());
+
+/// What an option asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Act {
+    /// With the option that joins.
+    Join,
+    Leave(c_int),
+    /// Where to send groups' datagrams.
+    Choose,
+}
+
+/// The interface that an option names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Interface {
+    Any,
+    Address(Ipv4Addr),
+    /// One of the kernel's: programs ask the kernel for indices.
+    Index,
+}
+
+/// setsockopt(2) of a socket of the kernel's that the overlay could have.
+///
+/// # Safety
+/// As setsockopt(2).
+pub(crate) unsafe fn set(
+    rules: &Rules,
+    fd: RawFd,
+    level: c_int,
+    name: c_int,
+    value: *const c_void,
+    length: socklen_t,
+) -> Result<c_int, Errno> {
+    // SAFETY: the caller's pointer goes to the kernel as it is.
+    let by_kernel = || unsafe { kernel::setsockopt(fd, level, name, value, length) };
+    let Some(act) = act(level, name).filter(|_| !value.is_null() && length <= 1024) else {
+        return by_kernel();
+    };
+    // SAFETY: the caller says that so many bytes are there.
+    let bytes = unsafe { slice::from_raw_parts(value.cast::<u8>(), length as usize) };
+    let interface = interface(level, name, bytes);
+    let by_overlay = || {
+        convert(&rules.client, fd)?;
+        let socket = crate::hooks::overlay(fd).ok_or(Errno::BADF)?;
+        // SAFETY: the caller's.
+        unsafe { peersock_bsd::setsockopt(&socket, level, name, value, length) }
+    };
+    // Where it is bound it stays.
+    let is_free = || crate::hooks::bound(fd).is_none_or(|bound| bound.port() == 0);
+    if let Some(Interface::Address(ip)) = interface
+        && rules.is_overlays(ip.into()) == Some(true)
+        && is_free()
+    {
+        return by_overlay();
+    }
+    let done = by_kernel();
+    match (act, interface, done) {
+        (Act::Join, Some(Interface::Any), Err(Errno::NODEV)) if is_free() => return by_overlay(),
+        (Act::Join, Some(Interface::Any), Ok(_)) => remember(fd, level, name, bytes),
+        (Act::Leave(join), Some(Interface::Any), Ok(_)) => forget(fd, level, join, bytes),
+        _ => {}
+    }
+    done
+}
+
+/// Joins on the overlay what the kernel's socket `old` has joined on no interface in particular.
+pub(crate) fn repeat(old: RawFd, new: &Socket<'_>) {
+    let Some(cookie) = cookie(old) else { return };
+    let mut mine = Vec::new();
+    if let Ok(mut known) = KNOWN.try_lock() {
+        mine.extend(known.extract_if(.., |known| known.cookie == cookie));
+    }
+    for Membership { level, join, value, .. } in mine {
+        let length = value.len() as socklen_t;
+        // SAFETY: the value is as long as we say. What the overlay refuses nobody hears of.
+        let _ = unsafe { peersock_bsd::setsockopt(new, level, join, value.as_ptr().cast(), length) };
+    }
+}
+
+fn remember(fd: RawFd, level: c_int, join: c_int, value: &[u8]) {
+    let Some(cookie) = cookie(fd) else { return };
+    // A child that was forked while another thread held the lock does without.
+    let Ok(mut known) = KNOWN.try_lock() else { return };
+    if known.len() >= MOST {
+        known.remove(0);
+    }
+    known.push(Membership { cookie, level, join, value: value.to_vec() });
+}
+
+fn forget(fd: RawFd, level: c_int, join: c_int, value: &[u8]) {
+    let (Some(cookie), Ok(mut known)) = (cookie(fd), KNOWN.try_lock()) else { return };
+    known.retain(|known| {
+        (known.cookie, known.level, known.join, &known.value[..]) != (cookie, level, join, value)
+    });
+}
+
+fn act(level: c_int, name: c_int) -> Option<Act> {
+    Some(match (level, name) {
+        (libc::IPPROTO_IP, libc::IP_ADD_MEMBERSHIP | libc::IP_ADD_SOURCE_MEMBERSHIP)
+        | (libc::IPPROTO_IPV6, libc::IPV6_ADD_MEMBERSHIP)
+        | (libc::IPPROTO_IP | libc::IPPROTO_IPV6, MCAST_JOIN_GROUP | MCAST_JOIN_SOURCE_GROUP) => Act::Join,
+        (libc::IPPROTO_IP, libc::IP_DROP_SOURCE_MEMBERSHIP) => Act::Leave(libc::IP_ADD_SOURCE_MEMBERSHIP),
+        (libc::IPPROTO_IP | libc::IPPROTO_IPV6, MCAST_LEAVE_SOURCE_GROUP) => {
+            Act::Leave(MCAST_JOIN_SOURCE_GROUP)
+        }
+        (libc::IPPROTO_IP, libc::IP_DROP_MEMBERSHIP) => Act::Leave(libc::IP_ADD_MEMBERSHIP),
+        (libc::IPPROTO_IPV6, libc::IPV6_DROP_MEMBERSHIP) => Act::Leave(libc::IPV6_ADD_MEMBERSHIP),
+        (libc::IPPROTO_IP | libc::IPPROTO_IPV6, MCAST_LEAVE_GROUP) => Act::Leave(MCAST_JOIN_GROUP),
+        (libc::IPPROTO_IP, libc::IP_MULTICAST_IF) => Act::Choose,
+        _ => return None,
+    })
+}
+
+/// `None` if the value is too short for one.
+fn interface(level: c_int, name: c_int, value: &[u8]) -> Option<Interface> {
+    let four = |at: usize| value.get(at..at + 4).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
+    // Where the address and the index are.
+    let (address, index) = match (level, name) {
+        (_, MCAST_JOIN_GROUP | MCAST_LEAVE_GROUP | MCAST_JOIN_SOURCE_GROUP | MCAST_LEAVE_SOURCE_GROUP) => {
+            (None, Some(four(0)?))
+        }
+        // Behind `ip_mreq_source`'s interface is the source.
+        (libc::IPPROTO_IP, libc::IP_ADD_SOURCE_MEMBERSHIP | libc::IP_DROP_SOURCE_MEMBERSHIP) => {
+            (Some(four(4)?), None)
+        }
+        (libc::IPPROTO_IPV6, _) => (None, Some(four(16)?)),
+        // `in_addr` alone, or behind the group: `ip_mreq`, or `ip_mreqn` with an index.
+        (_, libc::IP_MULTICAST_IF) if value.len() < 8 => (Some(four(0)?), None),
+        _ => (Some(four(4)?), four(8)),
+    };
+    let address = address.map_or(Ipv4Addr::UNSPECIFIED, Ipv4Addr::from);
+    Some(match (index.is_some_and(|index| index != [0; 4]), address) {
+        (true, _) => Interface::Index,
+        (false, Ipv4Addr::UNSPECIFIED) => Interface::Any,
+        (false, address) => Interface::Address(address),
+    })
+}

@@ -1,0 +1,164 @@
+"""Ancillary data and the options of RFC 3542 on sockets of the overlay, of every kind that carries them."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+import peersock
+from peersock import rfc3542, socket
+from peersock.rfc3542 import (
+    CMSG_SPACE,
+    IPPROTO_ICMPV6,
+    IPPROTO_IPV6,
+    cmsg,
+    decode,
+    dstopts,
+    find,
+    hoplimit,
+    hopopts,
+    icmp6_filter,
+    in6_pktinfo,
+    ip6_mtuinfo,
+    nexthop,
+    rthdr,
+    rthdrdstopts,
+    tclass,
+)
+from tests.conftest import Peer
+
+# RFC 3692: for experiments.
+EXPERIMENT = 253
+RECEIVE = (rfc3542.IPV6_RECVPKTINFO, rfc3542.IPV6_RECVHOPLIMIT, rfc3542.IPV6_RECVTCLASS)
+MESSAGE = bytes([rfc3542.ICMP6_ECHO_REPLY, 0, 0, 0, 0, 1, 0, 1]) + b"data"
+UDP = (socket.SOCK_DGRAM, 0)
+RAW = (socket.SOCK_RAW, EXPERIMENT)
+RAW_ICMP = (socket.SOCK_RAW, IPPROTO_ICMPV6)
+
+
+def pair(session: peersock.Session, kind: tuple[int, int]) -> tuple[socket.socket, socket.socket]:
+    """A sender, and a receiver that wants to know everything."""
+    sender, receiver = (socket.socket(socket.AF_INET6, *kind) for _ in range(2))
+    receiver.bind((session.address, 0))
+    receiver.settimeout(20)
+    for option in RECEIVE:
+        receiver.setsockopt(IPPROTO_IPV6, option, 1)
+    return sender, receiver
+
+
+@pytest.mark.parametrize("kind", [UDP, RAW, RAW_ICMP])
+def test_datagrams_arrive_with_what_was_sent_beside(session: peersock.Session, kind: tuple[int, int]) -> None:
+    sender, receiver = pair(session, kind)
+    with sender, receiver:
+        sent = [hoplimit(7), tclass(0x28), in6_pktinfo(session.address)]
+        to = (session.address, receiver.getsockname()[1])
+        sender.sendmsg([MESSAGE], [item.cmsg() for item in sent], 0, to)
+        data, ancillary, flags, address = receiver.recvmsg(64, CMSG_SPACE(20) + 2 * CMSG_SPACE(4))
+        # The checksum of ICMPv6 is filled in.
+        assert (data[:2], data[4:], flags) == (MESSAGE[:2], MESSAGE[4:], 0)
+        assert address[0] == session.address
+        network = find(ancillary, in6_pktinfo)
+        assert network is not None and str(network.ipi6_addr) == session.address
+        assert network.ipi6_ifindex > 0
+        assert set(decode(ancillary)) == {hoplimit(7), tclass(0x28), network}
+
+
+def test_echo_sockets_tell_what_came_beside_replies(session: peersock.Session) -> None:
+    with session.socket(type=socket.SOCK_DGRAM, proto=IPPROTO_ICMPV6) as sock:
+        sock.settimeout(20)
+        sock.connect((session.address, 0))
+        for option in RECEIVE:
+            sock.setsockopt(IPPROTO_IPV6, option, 1)
+        sock.send(bytes([rfc3542.ICMP6_ECHO_REQUEST, 0, 0, 0, 0, 0, 0, 5]) + b"data")
+        data, ancillary, _, _ = sock.recvmsg(64, CMSG_SPACE(20) + 2 * CMSG_SPACE(4))
+        assert (data[0], data[6:]) == (rfc3542.ICMP6_ECHO_REPLY, b"\0\5data")
+        assert find(ancillary, hoplimit) == hoplimit(64)
+        assert find(ancillary, tclass) == tclass(0)
+
+
+@pytest.mark.parametrize("kind", [UDP, RAW, RAW_ICMP])
+@pytest.mark.parametrize(
+    "item",
+    [
+        nexthop("fd00::1"),
+        hopopts.of([]),
+        dstopts.of([(0x1E, b"experiment", 2)]),
+        rthdr.of(["fd00::1"]),
+        rthdrdstopts.of([]),
+    ],
+    ids=lambda item: type(item).__name__,
+)
+def test_what_the_overlay_does_not_carry_is_refused(
+    session: peersock.Session, kind: tuple[int, int], item: rfc3542.Ancillary
+) -> None:
+    sender, receiver = pair(session, kind)
+    with sender, receiver:
+        to = (session.address, receiver.getsockname()[1])
+        with pytest.raises(OSError) as refused:
+            sender.sendmsg([MESSAGE], [item.cmsg()], 0, to)
+        assert refused.value.errno == errno.EINVAL
+        with pytest.raises(OSError) as refused:
+            receiver.setsockopt(IPPROTO_IPV6, item.cmsg_type, bytes(item))
+        assert refused.value.errno == errno.ENOPROTOOPT
+
+
+def test_values_out_of_range_are_refused(session: peersock.Session) -> None:
+    sender, receiver = pair(session, UDP)
+    with sender, receiver:
+        for kind in (hoplimit, tclass):
+            wrong = cmsg(IPPROTO_IPV6, kind.cmsg_type, (256).to_bytes(4, "little"))
+            with pytest.raises(OSError) as refused:
+                sender.sendmsg([MESSAGE], [wrong], 0, receiver.getsockname())
+            assert refused.value.errno == errno.EINVAL
+
+
+def test_a_foreign_source_is_refused(session: peersock.Session) -> None:
+    sender, receiver = pair(session, UDP)
+    with sender, receiver, pytest.raises(OSError) as refused:
+        sender.sendmsg([MESSAGE], [in6_pktinfo("fd00::1").cmsg()], 0, receiver.getsockname())
+    assert refused.value.errno in (errno.EINVAL, errno.EADDRNOTAVAIL)
+
+
+def test_the_filter_keeps_types_away(session: peersock.Session) -> None:
+    sender, receiver = pair(session, RAW_ICMP)
+    with sender, receiver:
+        filter = icmp6_filter.passing(rfc3542.ICMP6_ECHO_REPLY)
+        filter.set_on(receiver)
+        assert icmp6_filter.of(receiver) == filter
+        for type in (rfc3542.ICMP6_ECHO_REQUEST, 200, rfc3542.ICMP6_ECHO_REPLY):
+            sender.sendto(bytes([type]) + MESSAGE[1:], (session.address, 0))
+        assert receiver.recv(64)[0] == rfc3542.ICMP6_ECHO_REPLY
+
+
+def test_a_filter_is_kept_when_a_socket_becomes_the_overlays(session: peersock.Session) -> None:
+    with socket.socket(socket.AF_INET6, *RAW_ICMP) as sock:
+        filter = icmp6_filter.passing(rfc3542.ICMP6_ECHO_REPLY)
+        filter.set_on(sock)
+        sock.connect((session.address, 0))
+        assert icmp6_filter.of(sock) == filter
+
+
+@pytest.mark.parametrize("kind", [UDP, RAW, RAW_ICMP])
+def test_connected_sockets_know_the_mtu(session: peersock.Session, kind: tuple[int, int]) -> None:
+    sender, receiver = pair(session, kind)
+    with sender, receiver:
+        sender.connect((session.address, receiver.getsockname()[1] or 1))
+        assert ip6_mtuinfo.of(sender).ip6m_mtu >= 1280
+
+
+def test_a_datagram_that_is_too_long_brings_the_mtu(session: peersock.Session, peer: Peer) -> None:
+    with session.socket(type=socket.SOCK_DGRAM) as sock:
+        sock.settimeout(20)
+        sock.connect((peer.v6, 7000))
+        sock.setsockopt(IPPROTO_IPV6, rfc3542.IPV6_DONTFRAG, 1)
+        sock.setsockopt(IPPROTO_IPV6, rfc3542.IPV6_RECVPATHMTU, 1)
+        mtu = ip6_mtuinfo.of(sock).ip6m_mtu
+        with pytest.raises(OSError) as refused:
+            sock.send(bytes(mtu))
+        assert refused.value.errno == errno.EMSGSIZE
+        data, ancillary, _, _ = sock.recvmsg(64, CMSG_SPACE(ip6_mtuinfo.SIZE))
+        told = find(ancillary, ip6_mtuinfo)
+        assert data == b"" and told is not None
+        assert 1280 <= told.ip6m_mtu <= mtu
+        assert told.ip6m_addr is not None and str(told.ip6m_addr.sin6_addr) == peer.v6

@@ -1,0 +1,232 @@
+//! Which peers do not want which groups.
+//!
+//! Packets to a group go to all peers until they say otherwise: who gets one that none of its sockets is a member for
+//! answers that it has left, and who joins says so to everybody. What was said is forgotten after a while, and when the
+//! peer's session is made anew, so that a report that gets lost does not keep a member out.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use peersock_overlay::Peer;
+use peersock_stack::{Batch, InterfaceId, MembershipChange, membership_report, read_membership_report};
+
+use super::Datapath;
+use super::socket::PeerLink;
+
+/// How long a peer is not sent packets to a group that it does not want: Group Membership Interval (RFC 3376 8.4).
+const FORGET: Duration = Duration::from_secs(260);
+/// Groups remembered for each peer; it gets the packets to others.
+const MOST_UNWANTED: usize = 256;
+/// How often joining is reported, and with what time between (RFC 3376 8.1, 8.11).
+const REPORTS: u8 = 3;
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// How soon a peer is told again that the same group is not wanted.
+const ANSWER_AGAIN: Duration = Duration::from_secs(1);
+
+/// What one peer has said, and was told last.
+#[derive(Debug, Default)]
+pub(super) struct Reported(Mutex<Said>);
+
+#[derive(Debug, Default)]
+struct Said {
+    /// The groups that it is no member of, and until when that is believed.
+    unwanted: Vec<(IpAddr, Instant)>,
+    /// The group that it was told last not to send to.
+    told: Option<(IpAddr, Instant)>,
+}
+
+impl Reported {
+    /// Whether packets to `group` are for the peer, as far as is known.
+    pub(super) fn wants(&self, now: Instant, group: IpAddr) -> bool {
+        !self.lock().unwanted.iter().any(|(known, until)| *known == group && now < *until)
+    }
+
+    fn note(&self, now: Instant, group: IpAddr, joined: bool) {
+        let mut said = self.lock();
+        said.unwanted.retain(|(known, until)| *known != group && now < *until);
+        if !joined && said.unwanted.len() < MOST_UNWANTED {
+            said.unwanted.push((group, now + FORGET));
+        }
+    }
+
+    /// Whether to tell it that `group` is not wanted, which is remembered.
+    fn tell(&self, now: Instant, group: IpAddr) -> bool {
+        let mut said = self.lock();
+        let is_new = said
+            .told
+            .is_none_or(|(told, at)| told != group || now.saturating_duration_since(at) >= ANSWER_AGAIN);
+        if is_new {
+            said.told = Some((group, now));
+        }
+        is_new
+    }
+
+    /// It is another instance of the peer, perhaps.
+    pub(super) fn forget(&self) {
+        *self.lock() = Said::default();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Said> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The groups joined not long ago, which are reported again.
+#[derive(Default)]
+pub(super) struct Repeats(Mutex<BTreeMap<(InterfaceId, IpAddr), (Instant, u8)>>);
+
+impl Repeats {
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.lock().values().map(|(at, _)| *at).min()
+    }
+
+    /// The groups to be reported now.
+    fn take_due(&self, now: Instant) -> Vec<(InterfaceId, IpAddr)> {
+        let mut due = Vec::new();
+        self.lock().retain(|key, (at, left)| {
+            if *at > now {
+                return true;
+            }
+            due.push(*key);
+            (*at, *left) = (now + REPORT_INTERVAL, *left - 1);
+            *left > 0
+        });
+        due
+    }
+
+    fn note(&self, now: Instant, change: &MembershipChange) {
+        let key = (change.interface, change.group);
+        match change.joined {
+            true => drop(self.lock().insert(key, (now + REPORT_INTERVAL, REPORTS - 1))),
+            false => drop(self.lock().remove(&key)),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(InterfaceId, IpAddr), (Instant, u8)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Datapath {
+    /// Tells the peers that have sessions of a group that the node has joined or left. The others get packets to it anyway,
+    /// or ask.
+    pub(super) fn report_membership(&self, now: Instant, change: &MembershipChange, batch: &mut Batch) {
+        self.repeats.note(now, change);
+        self.send_reports(now, change, batch);
+    }
+
+    /// Reports again what is due.
+    pub(super) fn repeat_reports(&self, now: Instant, batch: &mut Batch) {
+        for (interface, group) in self.repeats.take_due(now) {
+            self.send_reports(now, &MembershipChange { interface, group, joined: true }, batch);
+        }
+    }
+
+    fn send_reports(&self, now: Instant, change: &MembershipChange, batch: &mut Batch) {
+        let Some(report) = self.membership_report(change) else { return };
+        for peer in self.peers_on(change.interface).iter() {
+            if let Some(sender) = peer.sender() {
+                self.send_sealed(now, change.interface, &sender, &mut report.clone(), batch);
+            }
+        }
+    }
+
+    /// Takes in what a peer has sent if it concerns groups: notes its reports, and tells it of groups not wanted here.
+    pub(super) fn note_group_packet(
+        &self,
+        now: Instant,
+        interface: InterfaceId,
+        peer: &Peer,
+        packet: &[u8],
+        batch: &mut Batch,
+    ) {
+        let Some(group) = group_of(packet) else { return };
+        if let Some(groups) = read_membership_report(packet) {
+            let link = PeerLink::of(peer);
+            groups.into_iter().for_each(|(group, joined)| link.reported.note(now, group, joined));
+        } else if !self.stack.is_member(interface, group)
+            && PeerLink::of(peer).reported.tell(now, group)
+            && let Some(sender) = peer.sender()
+            && let Some(mut report) =
+                self.membership_report(&MembershipChange { interface, group, joined: false })
+        {
+            self.send_sealed(now, interface, &sender, &mut report, batch);
+        }
+    }
+
+    /// The report of a change, from the node's first address of the family.
+    fn membership_report(&self, change: &MembershipChange) -> Option<Vec<u8>> {
+        let networks = self.networks.read().expect("no panic under this lock");
+        let network = networks.iter().find(|network| network.interface == change.interface)?;
+        let is_v4 = change.group.is_ipv4();
+        let source = network.addresses.iter().find(|address| address.is_ipv4() == is_v4)?;
+        membership_report(*source, change.group, change.joined)
+    }
+}
+
+/// The group that a packet is sent to.
+fn group_of(packet: &[u8]) -> Option<IpAddr> {
+    let group: IpAddr = match packet.first()? >> 4 {
+        4 => Ipv4Addr::from(<[u8; 4]>::try_from(packet.get(16..20)?).ok()?).into(),
+        _ => Ipv6Addr::from(<[u8; 16]>::try_from(packet.get(24..40)?).ok()?).into(),
+    };
+    group.is_multicast().then_some(group)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GROUP: IpAddr = IpAddr::V4(Ipv4Addr::new(239, 1, 2, 3));
+
+    #[test]
+    fn a_group_that_a_peer_has_left_is_not_for_it_until_it_joins_or_time_has_passed() {
+        let (reported, now) = (Reported::default(), Instant::now());
+        assert!(reported.wants(now, GROUP));
+        reported.note(now, GROUP, false);
+        assert!(!reported.wants(now, GROUP));
+        assert!(reported.wants(now + FORGET, GROUP), "a report that was lost does not keep it out for ever");
+        reported.note(now, GROUP, true);
+        assert!(reported.wants(now, GROUP));
+        reported.note(now, GROUP, false);
+        reported.forget();
+        assert!(reported.wants(now, GROUP));
+    }
+
+    #[test]
+    fn a_peer_fills_a_bounded_place() {
+        let (reported, now) = (Reported::default(), Instant::now());
+        for low in 0..2 * MOST_UNWANTED as u32 {
+            reported.note(now, Ipv4Addr::from_bits(0xef00_0000 + low).into(), false);
+        }
+        assert_eq!(reported.lock().unwanted.len(), MOST_UNWANTED);
+    }
+
+    #[test]
+    fn a_peer_is_told_of_a_group_once_a_second() {
+        let (reported, now) = (Reported::default(), Instant::now());
+        assert!(reported.tell(now, GROUP));
+        assert!(!reported.tell(now, GROUP));
+        assert!(reported.tell(now + ANSWER_AGAIN, GROUP));
+    }
+
+    #[test]
+    fn joining_is_reported_three_times_in_all_unless_it_is_undone() {
+        let (repeats, now) = (Repeats::default(), Instant::now());
+        let mut change = MembershipChange { interface: InterfaceId(1), group: GROUP, joined: true };
+        repeats.note(now, &change);
+        assert_eq!(repeats.take_due(now), []);
+        for second in 1..u32::from(REPORTS) {
+            let at = now + second * REPORT_INTERVAL;
+            assert_eq!(repeats.next_deadline(), Some(at));
+            assert_eq!(repeats.take_due(at), [(InterfaceId(1), GROUP)]);
+        }
+        assert_eq!(repeats.next_deadline(), None);
+        repeats.note(now, &change);
+        change.joined = false;
+        repeats.note(now, &change);
+        assert_eq!(repeats.next_deadline(), None);
+    }
+}

@@ -1,0 +1,112 @@
+//! Datagrams of one turn to one peer that leave with one call (UDP GSO): what a program has written at once.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use peersock_overlay::{DATA_OVERHEAD, Sender};
+use peersock_stack::{Batch, InterfaceId};
+
+use super::egress::MAX_BATCH;
+use super::route::Resolved;
+use super::socket::SocketState;
+use super::{Datapath, Route, Transmit, ecn};
+
+/// Sealed packets of equal size but for the last, which is no longer, that wait for others to leave with. Whoever puts
+/// some there has them [depart](Datapath::depart).
+#[derive(Default)]
+pub(crate) struct Train {
+    /// Where they go; `None` if there are none.
+    to: Option<Sender>,
+    ecn: u8,
+    /// Bytes of the first, header and tag included.
+    size: usize,
+    count: usize,
+    /// Bytes of all.
+    length: usize,
+    sealed: Vec<u8>,
+}
+
+impl Train {
+    /// Whether nothing waits there.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.to.is_none()
+    }
+
+    /// Whether another of `size` bytes may come behind those that are there.
+    fn takes(&self, sender: &Sender, ecn: u8, size: usize, most: usize) -> bool {
+        let same_way = self.to.as_ref().is_some_and(|to| {
+            let (one, other) = (to.path, sender.path);
+            (one.socket, one.remote) == (other.socket, other.remote)
+                && Arc::ptr_eq(&to.session, &sender.session)
+        });
+        let is_even = self.length == self.count * self.size;
+        same_way
+            && self.ecn == ecn
+            && is_even
+            && size <= self.size
+            && self.count < most
+            && self.length + size <= MAX_BATCH
+    }
+}
+
+impl Datapath {
+    /// As [`Datapath::send_packet`] to a single node, but what goes to a peer whole may wait in `train`, which keeps its
+    /// order.
+    pub(super) fn send_with_others(
+        &self,
+        now: Instant,
+        interface: InterfaceId,
+        (state, destination): (&SocketState, IpAddr),
+        packet: &mut [u8],
+        train: &mut Train,
+        batch: &mut Batch,
+    ) {
+        let resolved = self.resolve(now, interface, Some(state), destination);
+        let sender = match &resolved {
+            Resolved::Route(Route::Peer(peer)) => peer.sender(),
+            _ => None,
+        };
+        let size = packet.len() + DATA_OVERHEAD;
+        let fits = |sender: &Sender| {
+            size <= sender.path.datagram_size && self.stack.path_mtu(interface, destination).is_none()
+        };
+        let Some(sender) = sender.filter(fits) else {
+            self.depart(now, train, batch);
+            return self.send_packet(now, interface, Some(state), destination, packet, batch);
+        };
+        let most = self.sink.max_segments(sender.path.socket).min(MAX_BATCH / size).max(1);
+        let ecn = ecn::of(packet);
+        if !train.takes(&sender, ecn, size, most) {
+            self.depart(now, train, batch);
+            (train.ecn, train.size) = (ecn, size);
+        }
+        train.sealed.resize(MAX_BATCH + 1, 0);
+        // The session may have come to its end: then the datagram is lost, as any may be.
+        if let Ok(length) = sender.session.seal(packet, &mut train.sealed[train.length..]) {
+            (train.length, train.count) = (train.length + length, train.count + 1);
+            train.to.get_or_insert(sender);
+        }
+        if train.count >= most {
+            self.depart(now, train, batch);
+        }
+    }
+
+    /// Sends what waits in a train.
+    pub(crate) fn depart(&self, now: Instant, train: &mut Train, batch: &mut Batch) {
+        let Some(sender) = train.to.take() else { return };
+        let contents = &train.sealed[..train.length];
+        let (socket, remote) = (sender.path.socket, sender.path.remote);
+        let segment_size = (train.count > 1).then_some(train.size);
+        self.sink.send(&Transmit { socket, remote, contents, segment_size, ecn: train.ecn });
+        (train.length, train.count) = (0, 0);
+        self.note_sent(now, &sender.session, batch);
+    }
+
+    /// As above, and settles what that causes.
+    pub(crate) fn depart_and_settle(&self, now: Instant, train: &mut Train) {
+        let mut batch = Batch::default();
+        self.depart(now, train, &mut batch);
+        self.settle(now, &mut batch);
+    }
+}

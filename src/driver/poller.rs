@@ -1,0 +1,136 @@
+//! What the engine thread sleeps on: descriptors of many kinds, and one timer.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags};
+
+use super::poll::timespec;
+
+/// Events that are taken from the kernel at once.
+const EVENTS: usize = 256;
+
+/// The descriptors that the engine thread waits for (epoll(7)), each under a token.
+///
+/// Tokens from [`Poller::OWN`] on are the driver's; those below belong to what is [attached](super::Attached).
+pub(crate) struct Poller {
+    epoll: OwnedFd,
+    timer: OwnedFd,
+}
+
+impl Poller {
+    /// The first of the driver's tokens.
+    pub(super) const OWN: u64 = 1 << 63;
+    /// The timer's token.
+    const TIMER: u64 = u64::MAX;
+
+    pub(super) fn new() -> io::Result<Poller> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        let poller = Poller { epoll, timer };
+        poller.add(poller.timer.as_fd(), Self::TIMER, EventFlags::IN)?;
+        Ok(poller)
+    }
+
+    /// Has the kernel tell of a descriptor, until it is closed or removed.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub(crate) fn add(&self, fd: BorrowedFd<'_>, token: u64, flags: EventFlags) -> io::Result<()> {
+        Ok(epoll::add(&self.epoll, fd, EventData::new_u64(token), flags)?)
+    }
+
+    /// Tells no more of a descriptor.
+    pub(crate) fn remove(&self, fd: BorrowedFd<'_>) {
+        // It may never have been added.
+        let _ = epoll::delete(&self.epoll, fd);
+    }
+}
+
+/// The waiting of the one thread that does.
+pub(super) struct Sleeper<'a> {
+    poller: &'a Poller,
+    room: [MaybeUninit<Event>; EVENTS],
+    /// When the timer goes off. It is left alone while that is no later than what is waited for: deadlines move with
+    /// every packet, nearly always away from now, and setting it has its price.
+    armed: Option<Instant>,
+}
+
+impl<'a> Sleeper<'a> {
+    pub(super) fn new(poller: &'a Poller) -> Sleeper<'a> {
+        Sleeper { poller, room: [const { MaybeUninit::uninit() }; EVENTS], armed: None }
+    }
+
+    /// Sleeps until there are events, no later than `deadline`; it may return early without any.
+    pub(super) fn sleep(&mut self, deadline: Option<Instant>) -> &[Event] {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let at_once = timespec(Duration::ZERO);
+        let timeout = match (left, deadline) {
+            (Some(Duration::ZERO), _) => Some(&at_once),
+            (Some(left), Some(deadline)) => {
+                if self.armed.is_none_or(|armed| armed > deadline) {
+                    self.arm(left);
+                    self.armed = Some(deadline);
+                }
+                None
+            }
+            _ => None,
+        };
+        // EINTR: the caller looks again.
+        let (events, _) = match epoll::wait(&self.poller.epoll, &mut self.room[..], timeout) {
+            Ok(taken) => taken,
+            Err(_) => return &[],
+        };
+        if events.iter().any(|event| event.data.u64() == Poller::TIMER) {
+            self.armed = None;
+            let _ = rustix::io::read(&self.poller.timer, &mut [0u8; 8]);
+        }
+        events
+    }
+
+    fn arm(&self, left: Duration) {
+        let once = Itimerspec { it_interval: timespec(Duration::ZERO), it_value: timespec(left) };
+        // It fails for times that make no sense only.
+        let _ = rustix::time::timerfd_settime(&self.poller.timer, TimerfdTimerFlags::empty(), &once);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::poll::Wakeup;
+    use super::*;
+
+    #[test]
+    fn an_earlier_deadline_takes_the_place_of_a_later_one() {
+        let poller = Poller::new().expect("an epoll set");
+        let wakeup = Wakeup::new().expect("an eventfd");
+        poller.add(wakeup.as_fd(), 7, EventFlags::IN).expect("it is added");
+        wakeup.wake();
+        let mut sleeper = Sleeper::new(&poller);
+        assert_eq!(sleeper.sleep(Some(Instant::now() + Duration::from_secs(3600))).len(), 1);
+        wakeup.clear();
+        let soon = Instant::now() + Duration::from_millis(5);
+        while Instant::now() < soon {
+            sleeper.sleep(Some(soon));
+        }
+        assert!(sleeper.sleep(Some(Instant::now())).is_empty(), "the timer has been taken note of");
+    }
+
+    #[test]
+    fn events_have_their_token_until_the_descriptor_is_removed() {
+        let poller = Poller::new().expect("an epoll set");
+        let wakeup = Wakeup::new().expect("an eventfd");
+        poller.add(wakeup.as_fd(), 7, EventFlags::IN).expect("it is added");
+        wakeup.wake();
+        let mut sleeper = Sleeper::new(&poller);
+        let tokens: Vec<u64> = sleeper.sleep(None).iter().map(|event| event.data.u64()).collect();
+        assert_eq!(tokens, [7]);
+        poller.remove(wakeup.as_fd());
+        poller.remove(wakeup.as_fd());
+        assert!(sleeper.sleep(Some(Instant::now())).is_empty());
+    }
+}

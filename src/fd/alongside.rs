@@ -1,0 +1,228 @@
+//! Sockets of the kernel's that receive for an overlay socket as well: a socket of both networks is one descriptor of the
+//! application's. Connections of the machine's own network are accepted here and passed to it as descriptors, so that they
+//! are the kernel's from then on.
+
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use peersock_fd::{Errno, Kind, Name, Passed, SendFlags, SocketId, address};
+use rustix::event::epoll::EventFlags;
+use rustix::fs::OFlags;
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SocketFlags, SocketType, ipproto, sockopt,
+};
+
+use super::listening::{LAST_RETRY, Listening};
+use super::ready::Key;
+use super::server::{Entry, News, State, unix};
+use super::sockets::Phase;
+use super::transport::{Both, Transport};
+
+/// Connections that are accepted before others have their turn.
+const ROUNDS: usize = 64;
+
+/// What the kernel shall tell of its listener.
+const EVENTS: EventFlags = EventFlags::IN.union(EventFlags::ET);
+
+/// The kernel's listener.
+pub(super) struct Alongside {
+    fd: OwnedFd,
+    /// As far as we know somebody waits.
+    is_ready: bool,
+    /// How many may still be accepted in this turn.
+    left: usize,
+}
+
+/// A connection of the machine's own network.
+pub(super) struct Incoming {
+    fd: OwnedFd,
+    peer: SocketAddr,
+}
+
+impl Alongside {
+    /// A turn begins.
+    pub(super) fn begin(&mut self, news: bool) {
+        self.is_ready |= news;
+        self.left = ROUNDS;
+    }
+
+    /// listen(2) once more.
+    pub(super) fn listen(&self, backlog: u32) -> Result<(), Errno> {
+        rustix::net::listen(&self.fd, i32::try_from(backlog).unwrap_or(i32::MAX))
+    }
+
+    /// Sets what its connections begin with. What the kernel does not take it refuses as it would have at the
+    /// application.
+    fn follow(&self, level: i32, name: i32, value: &[u8]) {
+        let number = |at: usize| {
+            let bytes = value.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+            bytes.map(i32::from_ne_bytes)
+        };
+        let Some(first) = number(0) else { return };
+        let (fd, amount) = (&self.fd, u32::try_from(first).unwrap_or(0));
+        let seconds = Duration::from_secs(amount.into());
+        let set = match (level, name) {
+            (libc::SOL_SOCKET, libc::SO_KEEPALIVE) => sockopt::set_socket_keepalive(fd, first != 0),
+            (libc::SOL_SOCKET, libc::SO_RCVBUF) => sockopt::set_socket_recv_buffer_size(fd, amount as usize),
+            (libc::SOL_SOCKET, libc::SO_SNDBUF) => sockopt::set_socket_send_buffer_size(fd, amount as usize),
+            (libc::SOL_SOCKET, libc::SO_LINGER) => {
+                let span = number(4).and_then(|span| u64::try_from(span).ok()).unwrap_or(0);
+                sockopt::set_socket_linger(fd, (first != 0).then(|| Duration::from_secs(span)))
+            }
+            (libc::IPPROTO_TCP, libc::TCP_NODELAY) => sockopt::set_tcp_nodelay(fd, first != 0),
+            (libc::IPPROTO_TCP, libc::TCP_CORK) => sockopt::set_tcp_cork(fd, first != 0),
+            (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE) => sockopt::set_tcp_keepidle(fd, seconds),
+            (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL) => sockopt::set_tcp_keepintvl(fd, seconds),
+            (libc::IPPROTO_TCP, libc::TCP_KEEPCNT) => sockopt::set_tcp_keepcnt(fd, amount),
+            (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT) => sockopt::set_tcp_user_timeout(fd, amount),
+            _ => Ok(()),
+        };
+        if let Err(error) = set {
+            tracing::debug!(%error, name, "the kernel refuses an option");
+        }
+    }
+}
+
+impl Incoming {
+    /// Resets it, as the kernel does with what nobody has accepted.
+    pub(super) fn refuse(self) {
+        let _ = sockopt::set_socket_linger(&self.fd, Some(Duration::ZERO));
+    }
+}
+
+impl State {
+    /// Has what comes to a socket of the kernel's go to one of the overlay's as well.
+    pub(super) fn put_alongside(
+        &mut self,
+        socket: peersock_fd::Opened,
+        fd: Option<OwnedFd>,
+    ) -> Result<(), Errno> {
+        let fd = fd.ok_or(Errno::BADF)?;
+        if let Some(Phase::Datagrams(key)) = self.opened.get(&socket.id).map(|opened| opened.phase) {
+            return self.put_datagrams_alongside(key, socket, fd);
+        }
+        let Some(Phase::Listening(key)) = self.opened.get(&socket.id).map(|opened| opened.phase) else {
+            return Err(Errno::INVAL);
+        };
+        let is_internet = matches!(sockopt::socket_domain(&fd)?, AddressFamily::INET | AddressFamily::INET6);
+        if socket.kind != Kind::Stream || !is_internet || !sockopt::socket_acceptconn(&fd)? {
+            return Err(Errno::INVAL);
+        }
+        let status = rustix::fs::fcntl_getfl(&fd)?;
+        rustix::fs::fcntl_setfl(&fd, status | OFlags::NONBLOCK)?;
+        self.watch(fd.as_fd(), key, EVENTS).map_err(|_| Errno::NOMEM)?;
+        let Some(Entry::Listening(listening)) = self.entry_mut(key) else { return Err(Errno::INVAL) };
+        listening.alongside = Some(Alongside { fd, is_ready: true, left: 0 });
+        self.handle(key, News::default());
+        Ok(())
+    }
+
+    /// Has a UDP socket receive from both networks, and send to both.
+    fn put_datagrams_alongside(
+        &mut self,
+        key: Key,
+        socket: peersock_fd::Opened,
+        fd: OwnedFd,
+    ) -> Result<(), Errno> {
+        let is_udp = matches!(sockopt::socket_domain(&fd)?, AddressFamily::INET | AddressFamily::INET6)
+            && sockopt::socket_protocol(&fd)? == Some(ipproto::UDP);
+        if socket.kind != Kind::Datagram || !is_udp {
+            return Err(Errno::INVAL);
+        }
+        let node = self.node.upgrade().ok_or(Errno::NETDOWN)?;
+        let fd = Arc::new(fd);
+        let opened = self.opened.get_mut(&socket.id).ok_or(Errno::INVAL)?;
+        let overlay = opened.transport.clone().ok_or(Errno::INVAL)?;
+        let both: Arc<dyn Transport> = Arc::new(Both::new(&node, overlay, Arc::clone(&fd))?);
+        opened.transport = Some(Arc::clone(&both));
+        let Some(Entry::Datagrams(datagrams)) = self.entry_mut(key) else { return Err(Errno::INVAL) };
+        datagrams.transport = both;
+        self.watch(fd.as_fd(), key, EVENTS).map_err(|_| Errno::NOMEM)?;
+        self.handle(key, News::default());
+        Ok(())
+    }
+
+    /// An option of a socket was set: the one of the kernel's that receives for it has it, too.
+    pub(super) fn follow_alongside(&self, socket: peersock_fd::Opened, level: i32, name: i32, value: &[u8]) {
+        if let Some(Phase::Listening(key)) = self.opened.get(&socket.id).map(|opened| opened.phase)
+            && let Some(Entry::Listening(Listening { alongside: Some(alongside), .. })) = self.entry(key)
+        {
+            alongside.follow(level, name, value);
+        }
+    }
+
+    /// The next connection of the kernel's queue.
+    pub(super) fn accept_alongside(&mut self, key: Key, listening: &mut Listening) -> Option<Incoming> {
+        let alongside = listening.alongside.as_mut().filter(|alongside| alongside.is_ready)?;
+        while alongside.left > 0 {
+            alongside.left -= 1;
+            match rustix::net::acceptfrom_with(&alongside.fd, SocketFlags::CLOEXEC) {
+                Ok((fd, peer)) => {
+                    if let Some(peer) = peer.and_then(|peer| SocketAddr::try_from(peer).ok()) {
+                        return Some(Incoming { fd, peer });
+                    }
+                }
+                Err(Errno::AGAIN) => {
+                    alongside.is_ready = false;
+                    return None;
+                }
+                // Left where it is until there are descriptors again: of that the kernel tells nothing.
+                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                    self.set_timer(Instant::now() + LAST_RETRY, key);
+                    return None;
+                }
+                // It listens no more.
+                Err(Errno::INVAL | Errno::BADF | Errno::NOTSOCK | Errno::OPNOTSUPP) => {
+                    listening.alongside = None;
+                    return None;
+                }
+                // What has gone wrong with that one connection, see accept(2).
+                Err(_) => {}
+            }
+        }
+        self.set_timer(Instant::now(), key);
+        None
+    }
+
+    /// Passes a connection to the application's descriptor.
+    ///
+    /// # Errors
+    /// EAGAIN if there is no room now, ECONNREFUSED once nobody has the listener open.
+    pub(super) fn pass(
+        &self,
+        listener: peersock_fd::Opened,
+        incoming: Incoming,
+    ) -> Result<(), (Errno, Incoming)> {
+        match self.try_pass(listener, &incoming) {
+            Ok(()) => Ok(()),
+            // Descriptors, or those that are on their way (ETOOMANYREFS): there will be some again.
+            Err(Errno::MFILE | Errno::NFILE | Errno::TOOMANYREFS | Errno::NOBUFS | Errno::NOMEM) => {
+                Err((Errno::AGAIN, incoming))
+            }
+            Err(error) => Err((error, incoming)),
+        }
+    }
+
+    fn try_pass(&self, listener: peersock_fd::Opened, incoming: &Incoming) -> Result<(), Errno> {
+        let id = SocketId::new(getrandom::u64().map_err(|_| Errno::IO)?);
+        let end = unix(SocketType::STREAM)?;
+        let passed = Passed { id, peer: incoming.peer };
+        rustix::net::bind(&end, &address(&Name::Passed(self.tag, passed)))?;
+        rustix::net::connect(&end, &address(&Name::Opened(self.tag, listener)))?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let fds = [incoming.fd.as_fd()];
+        ancillary.push(SendAncillaryMessage::ScmRights(&fds));
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        // Where that fails, the application finds an end that says nothing, and waits for the next.
+        match rustix::net::sendmsg(&end, &[IoSlice::new(&[0])], &mut ancillary, flags) {
+            // It has closed its listener just now.
+            Err(Errno::PIPE | Errno::CONNRESET) => Err(Errno::CONNREFUSED),
+            sent => sent.map(drop),
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! `cargo xtask bench python`: the Python package beside Python's own sockets and beside descriptors without Python.
+//!
+//! The work is done by `python/bench/bench.py`; here is built what it needs. The package is put together as a wheel would
+//! install it, without asking a package index.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use clap::Args;
+
+use super::{artifact, build};
+use crate::{Result, root};
+
+/// What Python calls the extension, whatever its version.
+const EXTENSION: &str = "_peersock.abi3.so";
+
+/// Options of `bench python`.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// The interpreter
+    #[arg(long, default_value = "python3", value_name = "PROGRAM")]
+    python: OsString,
+    /// Options of bench.py: --reps, --secs, --json, --check; `-- --help` explains them
+    #[arg(last = true, value_name = "OPTION")]
+    options: Vec<OsString>,
+}
+
+/// Runs the benchmark, which prints its table. False if something could not be measured.
+///
+/// # Errors
+///
+/// When something does not build.
+pub(crate) fn run(options: &Options) -> Result<bool> {
+    let program = build("peersock-bench")?;
+    let library = artifact("peersock-python", |message| {
+        // Of macros there are libraries as well.
+        message.pointer("/target/name").filter(|name| *name == "_peersock")?;
+        let files = message.get("filenames")?.as_array()?.iter().filter_map(|file| file.as_str());
+        files.map(PathBuf::from).find(|file| file.extension().is_some_and(|end| end == "so"))
+    })?;
+    let package = package(&library)?;
+    let mut command = Command::new(&options.python);
+    command.arg(root().join("python/bench/bench.py")).arg("--program").arg(program).args(&options.options);
+    command.env("PYTHONPATH", package);
+    // Its servers end with it, however it ends.
+    Ok(command.status()?.success())
+}
+
+/// The package in a folder of its own, which is returned.
+fn package(library: &Path) -> Result<PathBuf> {
+    let folder = library.with_file_name("python-bench");
+    let target = folder.join("peersock");
+    if target.exists() {
+        fs::remove_dir_all(&target)?;
+    }
+    copy(&root().join("python/peersock"), &target)?;
+    fs::copy(library, target.join(EXTENSION))?;
+    Ok(folder)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else if entry.path().extension().is_some_and(|end| end == "py") {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
