@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import ssl
 import sys
 import threading
@@ -59,6 +60,17 @@ def silent() -> None:
     server.close()
 
 
+def deaf() -> None:
+    """Accepts one connection and reads nothing of it."""
+    server = _listen(socket.AF_INET6)
+    connection, _ = server.accept()
+    ended = select.poll()
+    ended.register(connection, select.POLLRDHUP)
+    ended.poll()
+    connection.close()
+    server.close()
+
+
 def datagrams(family: str, count: str) -> None:
     """Sends back so many datagrams."""
     sock = socket.socket(int(family), socket.SOCK_DGRAM)
@@ -93,7 +105,7 @@ def connect(address: str, port: str) -> None:
 
 
 FUNCTIONS: dict[str, Callable[..., None]] = {
-    function.__name__: function for function in (echo, echo_many, silent, datagrams, tls, connect)
+    function.__name__: function for function in (echo, echo_many, silent, deaf, datagrams, tls, connect)
 }
 
 
