@@ -15,7 +15,9 @@ routing headers. Functions and classes have the names of the RFC. Layouts are th
 needs a node: the objects work with sockets of the kernel as well.
 """
 
-from . import constants
+# The constants are many, and their names speak for themselves.
+# ruff: noqa: F403, F405
+
 from .ancillary import (
     CMSG_LEN,
     CMSG_SPACE,
@@ -28,7 +30,7 @@ from .ancillary import (
     nexthop,
     tclass,
 )
-from .constants import *  # noqa: F403
+from .constants import *
 from .extension import dstopts, hopopts, rthdr, rthdrdstopts
 from .filter import (
     ICMP6_FILTER_SETBLOCK,
@@ -61,15 +63,76 @@ from .routing import (
 from .sockaddr import sockaddr_in6
 
 __all__ = [
+    "Ancillary",
     "CMSG_LEN",
     "CMSG_SPACE",
-    "Ancillary",
+    "ICMP6_DST_UNREACH",
+    "ICMP6_DST_UNREACH_ADDR",
+    "ICMP6_DST_UNREACH_ADMIN",
+    "ICMP6_DST_UNREACH_BEYONDSCOPE",
+    "ICMP6_DST_UNREACH_NOPORT",
+    "ICMP6_DST_UNREACH_NOROUTE",
+    "ICMP6_ECHO_REPLY",
+    "ICMP6_ECHO_REQUEST",
+    "ICMP6_FILTER",
     "ICMP6_FILTER_SETBLOCK",
     "ICMP6_FILTER_SETBLOCKALL",
     "ICMP6_FILTER_SETPASS",
     "ICMP6_FILTER_SETPASSALL",
     "ICMP6_FILTER_WILLBLOCK",
     "ICMP6_FILTER_WILLPASS",
+    "ICMP6_INFOMSG_MASK",
+    "ICMP6_PACKET_TOO_BIG",
+    "ICMP6_PARAMPROB_HEADER",
+    "ICMP6_PARAMPROB_NEXTHEADER",
+    "ICMP6_PARAMPROB_OPTION",
+    "ICMP6_PARAM_PROB",
+    "ICMP6_TIME_EXCEEDED",
+    "ICMP6_TIME_EXCEED_REASSEMBLY",
+    "ICMP6_TIME_EXCEED_TRANSIT",
+    "IP6OPT_JUMBO",
+    "IP6OPT_MUTABLE",
+    "IP6OPT_PAD1",
+    "IP6OPT_PADN",
+    "IP6OPT_ROUTER_ALERT",
+    "IP6OPT_TYPE_DISCARD",
+    "IP6OPT_TYPE_FORCEICMP",
+    "IP6OPT_TYPE_ICMP",
+    "IP6OPT_TYPE_SKIP",
+    "IPPROTO_DSTOPTS",
+    "IPPROTO_FRAGMENT",
+    "IPPROTO_HOPOPTS",
+    "IPPROTO_ICMPV6",
+    "IPPROTO_IPV6",
+    "IPPROTO_NONE",
+    "IPPROTO_ROUTING",
+    "IPV6_CHECKSUM",
+    "IPV6_DONTFRAG",
+    "IPV6_DSTOPTS",
+    "IPV6_HOPLIMIT",
+    "IPV6_HOPOPTS",
+    "IPV6_MTU",
+    "IPV6_NEXTHOP",
+    "IPV6_PATHMTU",
+    "IPV6_PKTINFO",
+    "IPV6_RECVDSTOPTS",
+    "IPV6_RECVERR",
+    "IPV6_RECVHOPLIMIT",
+    "IPV6_RECVHOPOPTS",
+    "IPV6_RECVPATHMTU",
+    "IPV6_RECVPKTINFO",
+    "IPV6_RECVRTHDR",
+    "IPV6_RECVTCLASS",
+    "IPV6_RTHDR",
+    "IPV6_RTHDRDSTOPTS",
+    "IPV6_RTHDR_TYPE_0",
+    "IPV6_TCLASS",
+    "IPV6_UNICAST_HOPS",
+    "ND_NEIGHBOR_ADVERT",
+    "ND_NEIGHBOR_SOLICIT",
+    "ND_REDIRECT",
+    "ND_ROUTER_ADVERT",
+    "ND_ROUTER_SOLICIT",
     "cmsg",
     "decode",
     "dstopts",
@@ -99,4 +162,3 @@ __all__ = [
     "sockaddr_in6",
     "tclass",
 ]
-__all__ += constants.__all__
