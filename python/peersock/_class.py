@@ -344,6 +344,14 @@ class socket(_std.socket):
         address: Any = None,
         /,
     ) -> int:
+        if address is None and _type(self) == _STREAM and not ancdata:
+            # What asyncio writes with: nothing is to be translated.
+            self._check_urgent(flags)
+            try:
+                return super().sendmsg(buffers, (), flags)
+            except OSError as error:
+                _translate(self, error, sending=True)
+                raise
         ours, target = (_ours(self), address) if address is None else self._remote(address)
         if not ours:
             return super().sendmsg(buffers, ancdata, flags, target)
