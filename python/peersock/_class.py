@@ -23,8 +23,9 @@ _STREAM, _DGRAM = int(_std.SOCK_STREAM), int(_std.SOCK_DGRAM)
 _INTERNET = (V4, V6)
 _DEFAULT_BACKLOG = min(_std.SOMAXCONN, 128)
 _MSG_OOB = int(_std.MSG_OOB)
-#: The longest datagram, bytes.
-_LONGEST = 1 << 16
+_IP = int(_std.IPPROTO_IP)
+#: Options about groups, and where in their values the interface's address is. Some are not in the module.
+_INTERFACE_AT = {int(_std.IP_MULTICAST_IF): 4, int(_std.IP_ADD_MEMBERSHIP): 4, 39: 4}
 
 # The plain numbers, without the enumerations around them, which take a while.
 _family = vars(_socket.socket)["family"].__get__
@@ -181,12 +182,22 @@ class socket(_std.socket):
         return _peersock.getsockopt(self.fileno(), level, optname, buflen)
 
     def setsockopt(self, level: int, optname: int, value: int | Buffer | None, optlen: int | None = None, /) -> None:
+        if value is not None and not isinstance(value, int) and level == _IP and optname in _INTERFACE_AT:
+            self._choose_interface(optname, bytes(memoryview(value)))
         if not _ours(self) or value is None or optlen is not None:
             if optlen is None:
                 return super().setsockopt(level, optname, value)  # type: ignore[arg-type]
             return super().setsockopt(level, optname, value, optlen)  # type: ignore[arg-type]
         data = value.to_bytes(4, sys.byteorder, signed=True) if isinstance(value, int) else bytes(memoryview(value))
         return _peersock.setsockopt(self.fileno(), level, optname, data)
+
+    def _choose_interface(self, optname: int, value: bytes) -> None:
+        """Who names an address of the overlay as the interface for groups wants the overlay."""
+        at = 0 if len(value) == 4 else _INTERFACE_AT[optname]
+        if len(value) >= at + 4 and _family(self) == V4 and _type(self) != _STREAM and _peersock.has_rules():
+            address = _std.inet_ntoa(value[at : at + 4])
+            if _peersock.is_overlays(address):
+                _peersock.settle_local(self.fileno(), (address, 0), False)
 
     # Receiving. What a stream carries is the kernel's matter, all but what goes wrong.
 
@@ -333,6 +344,14 @@ class socket(_std.socket):
         address: Any = None,
         /,
     ) -> int:
+        if address is None and _type(self) == _STREAM and not ancdata:
+            # What asyncio writes with: nothing is to be translated.
+            self._check_urgent(flags)
+            try:
+                return super().sendmsg(buffers, (), flags)
+            except OSError as error:
+                _translate(self, error, sending=True)
+                raise
         ours, target = (_ours(self), address) if address is None else self._remote(address)
         if not ours:
             return super().sendmsg(buffers, ancdata, flags, target)

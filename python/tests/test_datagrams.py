@@ -50,6 +50,20 @@ def test_ancillary_data_goes_with_datagrams(peer: Peer, session: peersock.Sessio
             sock.sendmsg([b"x"], [(socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT, b"")], 0, (peer.v6, port))
 
 
+def test_groups_of_the_overlay_are_joined_by_an_own_address(session: peersock.Session) -> None:
+    own = socket.inet_aton(session.address4 or "")
+    group = "239.77.1.2"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton(group) + own)
+        receiver.bind(("", 0))
+        receiver.settimeout(10)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, own)
+            sender.sendto(b"to all", (group, receiver.getsockname()[1]))
+            data, address = receiver.recvfrom(100)
+        assert (data, address[0]) == (b"to all", session.address4)
+
+
 def test_a_port_that_nobody_has_is_told_to_connected_sockets(peer: Peer) -> None:
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
         sock.settimeout(10)
