@@ -131,12 +131,15 @@ const NETWORK: &str = "ff0001ffff000000";
 
 /// A discovery port of this process's own: tests that run at the same time do not meet.
 pub(crate) fn port() -> u16 {
+    use std::net::UdpSocket;
     use std::sync::LazyLock;
-    static PORT: LazyLock<u16> = LazyLock::new(|| {
-        let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
-        socket.local_addr().expect("it is bound").port()
+    // It is held: otherwise the system may give it to the next socket that wants any. Those of discovery may share it.
+    static HELD: LazyLock<UdpSocket> = LazyLock::new(|| {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        rustix::net::sockopt::set_socket_reuseaddr(&socket, true).expect("an option");
+        socket
     });
-    *PORT
+    HELD.local_addr().expect("it is bound").port()
 }
 
 pub(crate) fn overlay(fd: &impl AsFd) -> Socket<'_> {
