@@ -95,8 +95,8 @@ impl Datapath {
                 let mut packet = reply.packet.to_vec();
                 self.send_packet(now, reply.interface, None, reply.destination, &mut packet, batch);
             }
-            for change in std::mem::take(&mut round.memberships) {
-                self.report_membership(now, &change, batch);
+            for change in &round.memberships {
+                self.report_membership(now, change, batch);
             }
             round.clear();
             if batch.is_empty() {
@@ -156,7 +156,7 @@ impl Datapath {
         let Ok(mut fragments) = self.stack.fragments(interface, packet, datagram - DATA_OVERHEAD) else {
             return self.counters.too_big.add(1);
         };
-        let most = self.sink.max_segments(sender.path.socket).min(MAX_BATCH / datagram).max(1);
+        let most = self.most_segments(sender, datagram);
         let ecn = ecn::of(packet);
         Buffers::with(|Buffers { sealed, .. }| {
             // Fragments are of equal size but for the last, so they leave in batches.
@@ -239,7 +239,7 @@ impl Datapath {
         };
         let datagram = sender.path.datagram_size;
         let link = PeerLink::of(peer);
-        let max_segments = self.sink.max_segments(sender.path.socket).min(MAX_BATCH / datagram).max(1);
+        let max_segments = self.most_segments(&sender, datagram);
         let segment = datagram - DATA_OVERHEAD - TCP_HEADERS;
         let mut blocked = Blocked::Idle;
         let mut sent = false;
@@ -281,7 +281,12 @@ impl Datapath {
         blocked
     }
 
-    fn transmit(&self, sender: &Sender, contents: &[u8], segment_size: Option<usize>, ecn: u8) {
+    /// Datagrams of `size` bytes that one call may send.
+    pub(super) fn most_segments(&self, sender: &Sender, size: usize) -> usize {
+        self.sink.max_segments(sender.path.socket).min(MAX_BATCH / size).max(1)
+    }
+
+    pub(super) fn transmit(&self, sender: &Sender, contents: &[u8], segment_size: Option<usize>, ecn: u8) {
         let (socket, remote) = (sender.path.socket, sender.path.remote);
         self.sink.send(&Transmit { socket, remote, contents, segment_size, ecn });
     }

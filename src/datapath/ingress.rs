@@ -1,6 +1,6 @@
 //! Datagrams in: opened, checked, coalesced, and given to the stack.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -118,8 +118,8 @@ impl Datapath {
             self.counters.no_network.add(1);
             return true;
         };
-        if is_to_group(packet) {
-            self.note_group_packet(now, interface, last.session.peer(), packet, &mut ingress.batch);
+        if let Some(group) = group_of(packet) {
+            self.note_group_packet(now, interface, last.session.peer(), (group, packet), &mut ingress.batch);
         }
         if marked && !ecn::mark(&mut slot[..length]) {
             self.counters.congested.add(1);
@@ -145,16 +145,25 @@ fn interface_of(flushed: &Flushed<'_>) -> InterfaceId {
     InterfaceId(flushed.key as u32)
 }
 
-fn is_to_group(packet: &[u8]) -> bool {
-    match packet {
-        [first, ..] if first >> 4 == 4 => packet.get(16).is_some_and(|byte| byte >> 4 == 14),
-        _ => packet.get(24) == Some(&0xff),
+fn source_address(packet: &[u8]) -> Option<IpAddr> {
+    match packet.first()? >> 4 {
+        4 => address::<4>(packet, 12),
+        _ => address::<16>(packet, 8),
     }
 }
 
-fn source_address(packet: &[u8]) -> Option<IpAddr> {
-    match packet.first()? >> 4 {
-        4 => Some(Ipv4Addr::from(<[u8; 4]>::try_from(packet.get(12..16)?).ok()?).into()),
-        _ => Some(Ipv6Addr::from(<[u8; 16]>::try_from(packet.get(8..24)?).ok()?).into()),
-    }
+/// The group that a packet is sent to, if it is sent to one.
+fn group_of(packet: &[u8]) -> Option<IpAddr> {
+    let destination = match packet.first()? >> 4 {
+        4 => address::<4>(packet, 16),
+        _ => address::<16>(packet, 24),
+    };
+    destination.filter(IpAddr::is_multicast)
+}
+
+fn address<const N: usize>(packet: &[u8], at: usize) -> Option<IpAddr>
+where
+    IpAddr: From<[u8; N]>,
+{
+    Some(<[u8; N]>::try_from(packet.get(at..at + N)?).ok()?.into())
 }

@@ -5,7 +5,7 @@
 //! peer's session is made anew, so that a report that gets lost does not keep a member out.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -133,16 +133,15 @@ impl Datapath {
         }
     }
 
-    /// Takes in what a peer has sent if it concerns groups: notes its reports, and tells it of groups not wanted here.
+    /// Takes in what a peer has sent to a group: notes its reports, and tells it of groups not wanted here.
     pub(super) fn note_group_packet(
         &self,
         now: Instant,
         interface: InterfaceId,
         peer: &Peer,
-        packet: &[u8],
+        (group, packet): (IpAddr, &[u8]),
         batch: &mut Batch,
     ) {
-        let Some(group) = group_of(packet) else { return };
         if let Some(groups) = read_membership_report(packet) {
             let link = PeerLink::of(peer);
             groups.into_iter().for_each(|(group, joined)| link.reported.note(now, group, joined));
@@ -166,17 +165,10 @@ impl Datapath {
     }
 }
 
-/// The group that a packet is sent to.
-fn group_of(packet: &[u8]) -> Option<IpAddr> {
-    let group: IpAddr = match packet.first()? >> 4 {
-        4 => Ipv4Addr::from(<[u8; 4]>::try_from(packet.get(16..20)?).ok()?).into(),
-        _ => Ipv6Addr::from(<[u8; 16]>::try_from(packet.get(24..40)?).ok()?).into(),
-    };
-    group.is_multicast().then_some(group)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     const GROUP: IpAddr = IpAddr::V4(Ipv4Addr::new(239, 1, 2, 3));

@@ -10,7 +10,7 @@ use peersock_stack::{Batch, InterfaceId};
 use super::egress::MAX_BATCH;
 use super::route::Resolved;
 use super::socket::SocketState;
-use super::{Datapath, Route, Transmit, ecn};
+use super::{Datapath, Route, ecn};
 
 /// Sealed packets of equal size but for the last, which is no longer, that wait for others to leave with. Whoever puts
 /// some there has them [depart](Datapath::depart).
@@ -75,7 +75,7 @@ impl Datapath {
             self.depart(now, train, batch);
             return self.send_packet(now, interface, Some(state), destination, packet, batch);
         };
-        let most = self.sink.max_segments(sender.path.socket).min(MAX_BATCH / size).max(1);
+        let most = self.most_segments(&sender, size);
         let ecn = ecn::of(packet);
         if !train.takes(&sender, ecn, size, most) {
             self.depart(now, train, batch);
@@ -95,10 +95,8 @@ impl Datapath {
     /// Sends what waits in a train.
     pub(crate) fn depart(&self, now: Instant, train: &mut Train, batch: &mut Batch) {
         let Some(sender) = train.to.take() else { return };
-        let contents = &train.sealed[..train.length];
-        let (socket, remote) = (sender.path.socket, sender.path.remote);
         let segment_size = (train.count > 1).then_some(train.size);
-        self.sink.send(&Transmit { socket, remote, contents, segment_size, ecn: train.ecn });
+        self.transmit(&sender, &train.sealed[..train.length], segment_size, train.ecn);
         (train.length, train.count) = (0, 0);
         self.note_sent(now, &sender.session, batch);
     }
