@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use peersock_fd::{Details, Errno, Family};
+use peersock_stack::GroupChange;
 
 use super::datagram::{Datagrams, at_home};
-use super::options::{GroupChange, Membership};
+use super::options::Membership;
 use super::ready::Key;
 use super::server::{Entry, News, State};
 use super::sockets::{Phase, canonical, errno};

@@ -146,7 +146,7 @@ pub use membership::{membership_report, read_membership_report};
 pub use multicast::MembershipChange;
 pub use raw::{IcmpFilter, RawOptions, RawRoute, RawSocket};
 pub use ready::{Ready, State};
-pub use source_filter::{SourceChange, SourceFilter};
+pub use source_filter::{GroupChange, SourceChange, SourceFilter};
 pub use stack::Stack;
 pub use tcp::congestion::{CongestionControl, UnknownCongestionControl};
 pub use traffic_class::{Ecn, TrafficClass};

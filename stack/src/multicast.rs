@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::stack::Shared;
-use crate::{Error, InterfaceId, SourceChange, SourceFilter, Stack};
+use crate::{Error, GroupChange, InterfaceId, SourceFilter, Stack};
 
 /// Most groups of one socket, as Linux (`igmp_max_memberships`).
 const MOST_PER_SOCKET: usize = 20;
@@ -125,71 +125,11 @@ impl Memberships {
     }
 }
 
-/// What a socket wants of a group.
-pub(crate) enum Change {
-    /// To receive from those who pass.
-    Join(SourceFilter),
-    Leave,
-    /// Something else from one sender.
-    Source(SourceChange, IpAddr),
-}
-
 /// The groups of one socket, and whom it listens to there.
 #[derive(Default)]
 pub(crate) struct Groups(BTreeMap<(InterfaceId, IpAddr), SourceFilter>);
 
 impl Groups {
-    /// # Errors
-    /// [`Error::AddrInUse`] if it has joined already, [`Error::OutOfMemory`] beyond 20 groups.
-    fn join(
-        &mut self,
-        shared: &Shared,
-        key: (InterfaceId, IpAddr),
-        filter: SourceFilter,
-    ) -> Result<(), Error> {
-        if self.0.contains_key(&key) {
-            return Err(Error::AddrInUse);
-        }
-        if self.0.len() == MOST_PER_SOCKET {
-            return Err(Error::OutOfMemory);
-        }
-        self.0.insert(key, filter);
-        shared.memberships.join(key);
-        Ok(())
-    }
-
-    /// # Errors
-    /// [`Error::AddrNotAvailable`] if it is no member.
-    fn leave(&mut self, shared: &Shared, key: (InterfaceId, IpAddr)) -> Result<(), Error> {
-        self.0.remove(&key).ok_or(Error::AddrNotAvailable)?;
-        shared.memberships.leave(key);
-        Ok(())
-    }
-
-    /// # Errors
-    /// Those of [`SourceFilter::change`]; [`Error::InvalidInput`] if it is no member, except to become one.
-    fn change_source(
-        &mut self,
-        shared: &Shared,
-        key: (InterfaceId, IpAddr),
-        change: SourceChange,
-        source: IpAddr,
-    ) -> Result<(), Error> {
-        match self.0.get_mut(&key) {
-            Some(filter) => {
-                filter.change(change, source)?;
-                // Who listens to nobody is no member (RFC 3376 3.1).
-                if filter.is_none() { self.leave(shared, key) } else { Ok(()) }
-            }
-            None if change == SourceChange::Join => {
-                let mut filter = SourceFilter::none();
-                filter.change(change, source)?;
-                self.join(shared, key, filter)
-            }
-            None => Err(Error::InvalidInput),
-        }
-    }
-
     pub(crate) fn leave_all(&mut self, shared: &Shared) {
         std::mem::take(&mut self.0).into_keys().for_each(|key| shared.memberships.leave(key));
     }
@@ -214,12 +154,12 @@ impl Groups {
         ipv6: bool,
         (interface, usual): (Option<InterfaceId>, [Option<InterfaceId>; 2]),
         group: IpAddr,
-        change: Change,
+        change: GroupChange,
     ) -> Result<(), Error> {
         if !group.is_multicast() {
             return Err(Error::InvalidInput);
         }
-        let stranger = matches!(change, Change::Source(_, source) if source.is_ipv6() != ipv6);
+        let stranger = matches!(change, GroupChange::Source(_, source) if source.is_ipv6() != ipv6);
         if group.is_ipv6() != ipv6 || stranger {
             return Err(Error::AddressFamily);
         }
@@ -229,11 +169,19 @@ impl Groups {
             None => shared.interfaces.first_with(group),
         };
         let key = (found.ok_or(Error::NetworkUnreachable)?.id, group);
-        match change {
-            Change::Join(filter) => self.join(shared, key, filter),
-            Change::Leave => self.leave(shared, key),
-            Change::Source(change, source) => self.change_source(shared, key, change, source),
+        let member = self.0.get(&key);
+        let is_new = member.is_none();
+        match change.apply(member.cloned())? {
+            Some(_) if is_new && self.0.len() == MOST_PER_SOCKET => return Err(Error::OutOfMemory),
+            Some(filter) => drop(self.0.insert(key, filter)),
+            None => drop(self.0.remove(&key)),
         }
+        match (is_new, self.0.contains_key(&key)) {
+            (true, true) => shared.memberships.join(key),
+            (false, false) => shared.memberships.leave(key),
+            _ => {}
+        }
+        Ok(())
     }
 }
 

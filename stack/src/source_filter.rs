@@ -96,6 +96,51 @@ impl SourceFilter {
     }
 }
 
+/// What a socket wants of a group.
+///
+/// ```
+/// use peersock_stack::{Error, GroupChange, SourceFilter};
+///
+/// let member = GroupChange::Join(SourceFilter::default()).apply(None)?;
+/// assert_eq!(member, Some(SourceFilter::default()));
+/// assert_eq!(GroupChange::Leave.apply(member), Ok(None));
+/// assert_eq!(GroupChange::Leave.apply(None), Err(Error::AddrNotAvailable));
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GroupChange {
+    /// To receive what comes from those who pass.
+    Join(SourceFilter),
+    /// To receive nothing more.
+    Leave,
+    /// To listen to one sender more or less. Who joins the first one joins the group, and who listens to nobody any more has
+    /// left it (RFC 3376 3.1).
+    Source(SourceChange, IpAddr),
+}
+
+impl GroupChange {
+    /// What becomes of a membership. `None` is none.
+    ///
+    /// # Errors
+    /// [`Error::AddrInUse`] for joining as a member, [`Error::AddrNotAvailable`] for leaving as none,
+    /// [`Error::InvalidInput`] for other changes of who is none, and those of [`SourceFilter::change`].
+    pub fn apply(self, member: Option<SourceFilter>) -> Result<Option<SourceFilter>, Error> {
+        let (change, source, mut filter) = match (self, member) {
+            (Self::Join(_), Some(_)) => return Err(Error::AddrInUse),
+            (Self::Join(filter), None) => return Ok(Some(filter)),
+            (Self::Leave, Some(_)) => return Ok(None),
+            (Self::Leave, None) => return Err(Error::AddrNotAvailable),
+            (Self::Source(change, source), Some(filter)) => (change, source, filter),
+            (Self::Source(SourceChange::Join, source), None) => {
+                (SourceChange::Join, source, SourceFilter::none())
+            }
+            (Self::Source(..), None) => return Err(Error::InvalidInput),
+        };
+        filter.change(change, source)?;
+        Ok((!filter.is_none()).then_some(filter))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::SourceChange::{Block, Join, Leave, Unblock};

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use libc::{IPPROTO_IP, IPPROTO_IPV6};
 use peersock_fd::{Errno, Which};
-use peersock_stack::{Error, InterfaceId, SourceChange, SourceFilter};
+use peersock_stack::{Error, GroupChange, InterfaceId, SourceChange, SourceFilter};
 
 use super::table::{self, Row};
 use super::value::{self, Interface};
@@ -13,16 +13,6 @@ use crate::fd::sockets::errno;
 
 /// Most groups of a socket that is not bound: the stack's own.
 const MOST: usize = 20;
-
-/// What a socket wants of a group.
-#[derive(Debug, Clone)]
-pub(in crate::fd) enum GroupChange {
-    /// To receive what comes from those who pass.
-    Join(SourceFilter),
-    Leave,
-    /// Something else from one sender.
-    Source(SourceChange, IpAddr),
-}
 
 /// A group that was joined before the socket was bound.
 #[derive(Debug, Clone)]
@@ -78,32 +68,14 @@ fn change_later(
     change: GroupChange,
 ) -> Result<(), Error> {
     let at = groups.iter().position(|known| (known.interface, known.group) == (interface, group));
-    let filter = match (at, change) {
-        (Some(_), GroupChange::Join(_)) => return Err(Error::AddrInUse),
-        (None, GroupChange::Join(filter)) => filter,
-        (Some(at), GroupChange::Leave) => {
-            groups.remove(at);
-            return Ok(());
-        }
-        (None, GroupChange::Leave) => return Err(Error::AddrNotAvailable),
-        (Some(at), GroupChange::Source(change, source)) => {
-            groups[at].filter.change(change, source)?;
-            if groups[at].filter.is_none() {
-                groups.remove(at);
-            }
-            return Ok(());
-        }
-        (None, GroupChange::Source(SourceChange::Join, source)) => {
-            let mut filter = SourceFilter::none();
-            filter.change(SourceChange::Join, source)?;
-            filter
-        }
-        (None, GroupChange::Source(..)) => return Err(Error::InvalidInput),
-    };
-    if groups.len() == MOST {
-        return Err(Error::OutOfMemory);
+    let member = at.map(|at| groups[at].filter.clone());
+    match (at, change.apply(member)?) {
+        (Some(at), Some(filter)) => groups[at].filter = filter,
+        (None, Some(_)) if groups.len() == MOST => return Err(Error::OutOfMemory),
+        (None, Some(filter)) => groups.push(Membership { interface, group, filter }),
+        (Some(at), None) => drop(groups.remove(at)),
+        (None, None) => {}
     }
-    groups.push(Membership { interface, group, filter });
     Ok(())
 }
 

@@ -21,7 +21,7 @@ use super::server::{Entry, State};
 use super::sockets::Phase;
 use super::transport::Arrived;
 use crate::socket::Connection;
-pub(super) use groups::{GroupChange, Membership};
+pub(super) use groups::Membership;
 use table::{Access, Row};
 pub(super) use value::interface_name;
 

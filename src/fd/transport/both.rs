@@ -8,12 +8,12 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use peersock_fd::{Errno, Report, Route};
-use peersock_stack::{Error, InterfaceId, SendOptions, TrafficClass};
+use peersock_stack::{Error, GroupChange, InterfaceId, SendOptions, TrafficClass};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, sockopt};
 
 use super::{Arrived, Transport};
 use crate::datapath::Train;
-use crate::fd::options::{GroupChange, Options};
+use crate::fd::options::Options;
 use crate::fd::requests::routes;
 use crate::fd::sockets::canonical;
 use crate::node::Inner;

@@ -8,11 +8,11 @@ use std::task::Waker;
 use std::time::Instant;
 
 use peersock_fd::Report;
-use peersock_stack::{Error, IcmpSocket, InterfaceId, SendOptions};
+use peersock_stack::{Error, GroupChange, IcmpSocket, InterfaceId, SendOptions};
 
 use super::{Arrived, Transport, follow, reachable, report};
 use crate::datapath::Train;
-use crate::fd::options::{GroupChange, Options};
+use crate::fd::options::Options;
 use crate::fd::sockets::bind_aliased;
 use crate::node::Inner;
 use crate::socket::{Waited, interface_within};

@@ -11,11 +11,13 @@ use std::task::Waker;
 use std::time::Instant;
 
 use peersock_fd::{Errno, Kind, PacketInfo, Report};
-use peersock_stack::{Error, ErrorReport, InterfaceId, IpOptions, Received, SendOptions, TrafficClass};
+use peersock_stack::{
+    Error, ErrorReport, GroupChange, InterfaceId, IpOptions, Received, SendOptions, TrafficClass,
+};
 
 pub(super) use both::Both;
 
-use super::options::{GroupChange, Options};
+use super::options::Options;
 use super::sockets::errno;
 use crate::datapath::Train;
 use crate::node::Inner;

@@ -6,11 +6,11 @@ use std::task::Waker;
 use std::time::Instant;
 
 use peersock_fd::Report;
-use peersock_stack::{Error, InterfaceId, RawOptions, RawSocket, SendOptions};
+use peersock_stack::{Error, GroupChange, InterfaceId, RawOptions, RawSocket, SendOptions};
 
 use super::{Arrived, MAX_QUOTED, Transport, reachable, report};
 use crate::datapath::Train;
-use crate::fd::options::{GroupChange, Options};
+use crate::fd::options::Options;
 use crate::node::Inner;
 use crate::socket::{Waited, interface_within};
 use crate::wait::Interest;
@@ -107,13 +107,7 @@ impl Transport for Raw {
         group: IpAddr,
         change: GroupChange,
     ) -> Result<(), Error> {
-        match change {
-            GroupChange::Join(filter) => self.socket.join_filtered(interface, group, filter),
-            GroupChange::Leave => self.socket.leave(interface, group),
-            GroupChange::Source(change, source) => {
-                self.socket.change_source(interface, group, source, change)
-            }
-        }
+        self.socket.change_group(interface, group, change)
     }
 }
 

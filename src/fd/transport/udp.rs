@@ -8,11 +8,11 @@ use std::task::Waker;
 use std::time::Instant;
 
 use peersock_fd::Report;
-use peersock_stack::{Error, InterfaceId, SendOptions, UdpSocket};
+use peersock_stack::{Error, GroupChange, InterfaceId, SendOptions, UdpSocket};
 
 use super::{Arrived, MAX_QUOTED, Transport, follow, reachable, report};
 use crate::datapath::Train;
-use crate::fd::options::{GroupChange, Options};
+use crate::fd::options::Options;
 use crate::fd::sockets::{bind_aliased, bind_families};
 use crate::node::Inner;
 use crate::socket::{Waited, interface_within};
@@ -166,11 +166,7 @@ impl Transport for Udp {
     ) -> Result<(), Error> {
         let socket = self.sockets.iter().find(|socket| socket.local().is_ipv4() == group.is_ipv4());
         let socket = socket.ok_or(Error::AddressFamily)?;
-        match change {
-            GroupChange::Join(filter) => socket.join_filtered(interface, group, filter),
-            GroupChange::Leave => socket.leave(interface, group),
-            GroupChange::Source(change, source) => socket.change_source(interface, group, source, change),
-        }
+        socket.change_group(interface, group, change)
     }
 
     fn give_way(&self, port: u16) -> bool {

@@ -14,9 +14,8 @@ use crate::batch::Mark;
 use crate::demux::Bound;
 use crate::inbox::Inbox;
 use crate::ip_options::Settings;
-use crate::multicast::Change;
 use crate::stack::Shared;
-use crate::{Error, ErrorReport, InterfaceId, IpOptions, Ready, Received, SourceChange, SourceFilter, Stack};
+use crate::{Error, ErrorReport, GroupChange, InterfaceId, IpOptions, Ready, Received, SourceFilter, Stack};
 
 pub use filter::IcmpFilter;
 pub(crate) use receiving::{complain, receive};
@@ -230,7 +229,7 @@ impl RawSocket {
     /// # Errors
     /// As [`UdpSocket::join`](crate::UdpSocket::join).
     pub fn join(&self, interface: Option<InterfaceId>, group: IpAddr) -> Result<(), Error> {
-        self.join_filtered(interface, group, SourceFilter::default())
+        self.change_group(interface, group, GroupChange::Join(SourceFilter::default()))
     }
 
     /// Leaves a multicast group, as [`UdpSocket::leave`](crate::UdpSocket::leave).
@@ -238,41 +237,18 @@ impl RawSocket {
     /// # Errors
     /// As [`UdpSocket::leave`](crate::UdpSocket::leave).
     pub fn leave(&self, interface: Option<InterfaceId>, group: IpAddr) -> Result<(), Error> {
-        self.change_group(interface, group, Change::Leave)
+        self.change_group(interface, group, GroupChange::Leave)
     }
 
-    /// Joins a multicast group, as [`UdpSocket::join_filtered`](crate::UdpSocket::join_filtered).
+    /// Changes what it wants of a group, as [`UdpSocket::change_group`](crate::UdpSocket::change_group).
     ///
     /// # Errors
-    /// As [`UdpSocket::join`](crate::UdpSocket::join).
-    pub fn join_filtered(
+    /// As [`UdpSocket::change_group`](crate::UdpSocket::change_group).
+    pub fn change_group(
         &self,
         interface: Option<InterfaceId>,
         group: IpAddr,
-        filter: SourceFilter,
-    ) -> Result<(), Error> {
-        self.change_group(interface, group, Change::Join(filter))
-    }
-
-    /// Listens to one sender more or less, as [`UdpSocket::change_source`](crate::UdpSocket::change_source).
-    ///
-    /// # Errors
-    /// As [`UdpSocket::change_source`](crate::UdpSocket::change_source).
-    pub fn change_source(
-        &self,
-        interface: Option<InterfaceId>,
-        group: IpAddr,
-        source: IpAddr,
-        change: SourceChange,
-    ) -> Result<(), Error> {
-        self.change_group(interface, group, Change::Source(change, source))
-    }
-
-    fn change_group(
-        &self,
-        interface: Option<InterfaceId>,
-        group: IpAddr,
-        change: Change,
+        change: GroupChange,
     ) -> Result<(), Error> {
         let usual = [self.interface, self.ip.load().multicast_interface];
         let mut inner = self.lock();

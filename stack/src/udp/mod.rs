@@ -15,9 +15,8 @@ use crate::batch::Mark;
 use crate::demux::Bound;
 use crate::inbox::Inbox;
 use crate::ip_options::Settings;
-use crate::multicast::Change;
 use crate::stack::Shared;
-use crate::{Error, ErrorReport, InterfaceId, Ready, SourceChange, SourceFilter, TrafficClass, UdpOptions};
+use crate::{Error, ErrorReport, GroupChange, InterfaceId, Ready, SourceFilter, TrafficClass, UdpOptions};
 
 const UDP_HEADER: usize = 8;
 
@@ -209,7 +208,7 @@ impl UdpSocket {
     /// [`Error::NetworkUnreachable`] if there is no such interface, [`Error::AddrInUse`] if it is a member already,
     /// [`Error::OutOfMemory`] beyond 20 groups, [`Error::Closed`].
     pub fn join(&self, interface: Option<InterfaceId>, group: IpAddr) -> Result<(), Error> {
-        self.join_filtered(interface, group, SourceFilter::default())
+        self.change_group(interface, group, GroupChange::Join(SourceFilter::default()))
     }
 
     /// Leaves a multicast group. The interface is found as in [`join`](Self::join).
@@ -217,42 +216,19 @@ impl UdpSocket {
     /// # Errors
     /// As [`join`](Self::join), and [`Error::AddrNotAvailable`] if it is no member.
     pub fn leave(&self, interface: Option<InterfaceId>, group: IpAddr) -> Result<(), Error> {
-        self.change_group(interface, group, Change::Leave)
+        self.change_group(interface, group, GroupChange::Leave)
     }
 
-    /// As [`join`](Self::join), and listens only to the senders that `filter` lets pass (RFC 3678).
+    /// Joins or leaves a group, or listens to one sender of it more or less (RFC 3678). The interface is found as in
+    /// [`join`](Self::join).
     ///
     /// # Errors
-    /// As [`join`](Self::join).
-    pub fn join_filtered(
+    /// As [`join`](Self::join), and those of [`GroupChange::apply`].
+    pub fn change_group(
         &self,
         interface: Option<InterfaceId>,
         group: IpAddr,
-        filter: SourceFilter,
-    ) -> Result<(), Error> {
-        self.change_group(interface, group, Change::Join(filter))
-    }
-
-    /// Listens to one sender more or less, of a group that it has joined or joins with it. Who listens to nobody any more
-    /// has left the group. The interface is found as in [`join`](Self::join).
-    ///
-    /// # Errors
-    /// As [`join`](Self::join), and those of [`SourceFilter::change`]. [`Error::InvalidInput`] if it is no member.
-    pub fn change_source(
-        &self,
-        interface: Option<InterfaceId>,
-        group: IpAddr,
-        source: IpAddr,
-        change: SourceChange,
-    ) -> Result<(), Error> {
-        self.change_group(interface, group, Change::Source(change, source))
-    }
-
-    fn change_group(
-        &self,
-        interface: Option<InterfaceId>,
-        group: IpAddr,
-        change: Change,
+        change: GroupChange,
     ) -> Result<(), Error> {
         let usual = [self.interface, self.ip.load().multicast_interface];
         let mut inner = self.lock();

@@ -189,19 +189,19 @@ fn a_member_hears_only_whom_its_filter_lets_pass() {
         let sender = address(A, group.is_ipv6(), 0).ip();
         let stranger: IpAddr = if group.is_ipv6() { "fd00::99" } else { "10.0.0.99" }.parse().unwrap();
         let [only, others, all] = [0; 3].map(|_| bind(&pair, B, any));
-        only.change_source(None, group, stranger, SourceChange::Join).unwrap();
+        only.change_group(None, group, GroupChange::Source(SourceChange::Join, stranger)).unwrap();
         others.join(None, group).unwrap();
-        others.change_source(None, group, sender, SourceChange::Block).unwrap();
-        all.join_filtered(None, group, SourceFilter::default()).unwrap();
+        others.change_group(None, group, GroupChange::Source(SourceChange::Block, sender)).unwrap();
+        all.change_group(None, group, GroupChange::Join(SourceFilter::default())).unwrap();
         inject(&mut pair, to);
         assert!(!receives(&only) && !receives(&others) && receives(&all));
-        only.change_source(None, group, sender, SourceChange::Join).unwrap();
-        others.change_source(None, group, sender, SourceChange::Unblock).unwrap();
+        only.change_group(None, group, GroupChange::Source(SourceChange::Join, sender)).unwrap();
+        others.change_group(None, group, GroupChange::Source(SourceChange::Unblock, sender)).unwrap();
         inject(&mut pair, to);
         assert!(receives(&only) && receives(&others) && receives(&all));
         // Without its last sender it is no member.
         for left in [sender, stranger] {
-            only.change_source(None, group, left, SourceChange::Leave).unwrap();
+            only.change_group(None, group, GroupChange::Source(SourceChange::Leave, left)).unwrap();
         }
         assert_eq!(only.leave(None, group), Err(Error::AddrNotAvailable));
         let net = pair.hosts[B].net;
@@ -214,12 +214,15 @@ fn changing_a_filter_says_what_is_wrong() {
     let pair = Pair::new(1);
     let socket = bind(&pair, B, "[::]:53");
     let source = address(A, true, 0).ip();
-    let change = |change| socket.change_source(None, group(), source, change);
+    let change = |change| socket.change_group(None, group(), GroupChange::Source(change, source));
     for kind in [SourceChange::Leave, SourceChange::Block, SourceChange::Unblock] {
         assert_eq!(change(kind), Err(Error::InvalidInput), "it is no member");
     }
     let v4 = address(A, false, 0).ip();
-    assert_eq!(socket.change_source(None, group(), v4, SourceChange::Join), Err(Error::AddressFamily));
+    assert_eq!(
+        socket.change_group(None, group(), GroupChange::Source(SourceChange::Join, v4)),
+        Err(Error::AddressFamily)
+    );
     assert_eq!(change(SourceChange::Join), Ok(()));
     assert_eq!(change(SourceChange::Join), Err(Error::AddrNotAvailable));
     assert_eq!(change(SourceChange::Block), Err(Error::InvalidInput));
