@@ -107,7 +107,10 @@ impl Client {
         let closed = close();
         if let Ok(connection) = held {
             let message = self.message(Request::Linger(which, time));
-            if send(connection.fd(), &message, None).and_then(|()| connection.reply(true)).is_ok() {
+            if send_with(connection.fd(), &message, None, SendFlags::empty())
+                .and_then(|()| connection.reply(true))
+                .is_ok()
+            {
                 self.put_back(connection);
             }
         }
@@ -161,12 +164,12 @@ impl Client {
         let message = self.message(request);
         let mut connection = self.idle().map_or_else(|| self.connect(), Ok)?;
         loop {
-            match send(connection.fd(), &message, fd) {
+            match send_with(connection.fd(), &message, fd, SendFlags::empty()) {
                 Ok(()) => return Ok(connection),
                 // The node has closed it; there may be another process by the same name.
                 Err(Errno::PIPE | Errno::CONNRESET) => {
                     connection = self.connect()?;
-                    return send(connection.fd(), &message, fd)
+                    return send_with(connection.fd(), &message, fd, SendFlags::empty())
                         .map(|()| connection)
                         .map_err(|_| Errno::NETDOWN);
                 }
@@ -252,14 +255,23 @@ impl Connection {
     }
 }
 
-fn send(socket: BorrowedFd<'_>, message: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
+/// Sends one packet, with a descriptor if there is one; never raises SIGPIPE.
+///
+/// # Errors
+/// Those of sendmsg(2).
+pub fn send_with(
+    socket: BorrowedFd<'_>,
+    data: &[u8],
+    fd: Option<BorrowedFd<'_>>,
+    flags: SendFlags,
+) -> Result<(), Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     let fds = fd.as_slice();
     if !fds.is_empty() {
         ancillary.push(SendAncillaryMessage::ScmRights(fds));
     }
-    rustix::net::sendmsg(socket, &[IoSlice::new(message)], &mut ancillary, SendFlags::NOSIGNAL).map(drop)
+    rustix::net::sendmsg(socket, &[IoSlice::new(data)], &mut ancillary, flags | SendFlags::NOSIGNAL).map(drop)
 }
 
 /// The abstract address of a name.
@@ -268,7 +280,7 @@ pub fn address(name: &Name) -> SocketAddrUnix {
         .expect("names fit, as the tests of them show")
 }
 
-/// Receives one request with the descriptor that came along, for the node's side.
+/// Receives what [`send_with`] has sent, without waiting.
 ///
 /// # Errors
 /// Those of recvmsg(2).

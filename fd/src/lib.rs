@@ -21,7 +21,7 @@ mod socket;
 mod sys;
 mod whole;
 
-pub use client::{Client, address, receive};
+pub use client::{Client, address, receive, send_with};
 pub use control::{
     Interface, MAX_MESSAGE, Message, Reply, Report, Request, Route, Token, VERSION, Which, decode, encode,
 };

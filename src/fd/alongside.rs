@@ -2,20 +2,17 @@
 //! application's. Connections of the machine's own network are accepted here and passed to it as descriptors, so that they
 //! are the kernel's from then on.
 
-use std::io::IoSlice;
-use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use peersock_fd::{Errno, Kind, Name, Passed, SendFlags, SocketId, address};
+use peersock_fd::{Errno, Kind, Name, Passed, SocketId, address};
 use rustix::event::epoll::EventFlags;
 use rustix::fs::OFlags;
-use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SocketFlags, SocketType, ipproto, sockopt,
-};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
+use super::details::hand_over;
 use super::listening::{LAST_RETRY, Listening};
 use super::ready::Key;
 use super::server::{Entry, News, State, unix};
@@ -102,16 +99,18 @@ impl State {
         fd: Option<OwnedFd>,
     ) -> Result<(), Errno> {
         let fd = fd.ok_or(Errno::BADF)?;
-        if let Some(Phase::Datagrams(key)) = self.opened.get(&socket.id).map(|opened| opened.phase) {
-            return self.put_datagrams_alongside(key, socket, fd);
-        }
-        let Some(Phase::Listening(key)) = self.opened.get(&socket.id).map(|opened| opened.phase) else {
+        if !matches!(sockopt::socket_domain(&fd)?, AddressFamily::INET | AddressFamily::INET6) {
             return Err(Errno::INVAL);
+        }
+        let key = match self.opened.get(&socket.id).map(|opened| opened.phase) {
+            Some(Phase::Datagrams(key)) => return self.put_datagrams_alongside(key, socket, fd),
+            Some(Phase::Listening(key))
+                if socket.kind == Kind::Stream && sockopt::socket_acceptconn(&fd)? =>
+            {
+                key
+            }
+            _ => return Err(Errno::INVAL),
         };
-        let is_internet = matches!(sockopt::socket_domain(&fd)?, AddressFamily::INET | AddressFamily::INET6);
-        if socket.kind != Kind::Stream || !is_internet || !sockopt::socket_acceptconn(&fd)? {
-            return Err(Errno::INVAL);
-        }
         let status = rustix::fs::fcntl_getfl(&fd)?;
         rustix::fs::fcntl_setfl(&fd, status | OFlags::NONBLOCK)?;
         self.watch(fd.as_fd(), key, EVENTS).map_err(|_| Errno::NOMEM)?;
@@ -128,9 +127,7 @@ impl State {
         socket: peersock_fd::Opened,
         fd: OwnedFd,
     ) -> Result<(), Errno> {
-        let is_udp = matches!(sockopt::socket_domain(&fd)?, AddressFamily::INET | AddressFamily::INET6)
-            && sockopt::socket_protocol(&fd)? == Some(ipproto::UDP);
-        if socket.kind != Kind::Datagram || !is_udp {
+        if socket.kind != Kind::Datagram || sockopt::socket_protocol(&fd)? != Some(ipproto::UDP) {
             return Err(Errno::INVAL);
         }
         let node = self.node.upgrade().ok_or(Errno::NETDOWN)?;
@@ -213,16 +210,11 @@ impl State {
         let passed = Passed { id, peer: incoming.peer };
         rustix::net::bind(&end, &address(&Name::Passed(self.tag, passed)))?;
         rustix::net::connect(&end, &address(&Name::Opened(self.tag, listener)))?;
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let fds = [incoming.fd.as_fd()];
-        ancillary.push(SendAncillaryMessage::ScmRights(&fds));
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         // Where that fails, the application finds an end that says nothing, and waits for the next.
-        match rustix::net::sendmsg(&end, &[IoSlice::new(&[0])], &mut ancillary, flags) {
+        match hand_over(&end, &[0], Some(incoming.fd.as_fd())) {
             // It has closed its listener just now.
             Err(Errno::PIPE | Errno::CONNRESET) => Err(Errno::CONNREFUSED),
-            sent => sent.map(drop),
+            sent => sent,
         }
     }
 }

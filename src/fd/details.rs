@@ -1,14 +1,12 @@
 //! What datagrams are sent with, and what is told of those that come: between an application's names and the stack's.
 
 use std::fs::File;
-use std::io::{IoSlice, Write as _};
-use std::mem::MaybeUninit;
+use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-use peersock_fd::{Details, Errno, Family, PacketInfo, SendFlags};
+use peersock_fd::{Details, Errno, Family, PacketInfo, SendFlags, send_with};
 use peersock_stack::{InterfaceId, SendOptions, TrafficClass};
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage};
 
 use super::server::State;
 
@@ -57,12 +55,5 @@ pub(super) fn descriptor(details: &Details) -> Option<OwnedFd> {
 
 /// Gives a datagram to the application, with a descriptor if there is one.
 pub(super) fn hand_over(end: &OwnedFd, data: &[u8], along: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let fds = along.as_slice();
-    if !fds.is_empty() {
-        ancillary.push(SendAncillaryMessage::ScmRights(fds));
-    }
-    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    rustix::net::sendmsg(end, &[IoSlice::new(data)], &mut ancillary, flags).map(drop)
+    send_with(end.as_fd(), data, along, SendFlags::DONTWAIT)
 }

@@ -40,7 +40,6 @@ static LAST_KEY: AtomicU64 = AtomicU64::new(0);
 pub(super) struct Server {
     tag: NodeTag,
     token: Token,
-    poller: Arc<Poller>,
     ready: Arc<ReadyQueue>,
     state: Mutex<State>,
     drained: Condvar,
@@ -163,14 +162,7 @@ impl Server {
             state.watch(fd.as_fd(), key, EventFlags::IN)?;
             state.insert(key, entry(fd));
         }
-        Ok(Self {
-            tag,
-            token,
-            poller: Arc::clone(&node.driver.poller),
-            ready,
-            state: Mutex::new(state),
-            drained: Condvar::new(),
-        })
+        Ok(Self { tag, token, ready, state: Mutex::new(state), drained: Condvar::new() })
     }
 
     pub(super) fn tag(&self) -> NodeTag {
@@ -213,6 +205,12 @@ impl Server {
     pub(super) fn close(&self) {
         let (entries, opened) = {
             let mut state = self.lock();
+            for entry in state.entries.values() {
+                // A child of this process may have inherited it; then closing it is not enough.
+                if let Entry::ControlListener(fd) | Entry::DataListener(fd) = entry {
+                    state.poller.remove(fd.as_fd());
+                }
+            }
             (std::mem::take(&mut state.entries), std::mem::take(&mut state.opened))
         };
         let listening = entries.values().filter_map(|entry| match entry {
@@ -221,12 +219,6 @@ impl Server {
         });
         let own = rustix::process::getpid().as_raw_pid();
         let processes: BTreeSet<i32> = listening.chain([own]).collect();
-        for entry in entries.values() {
-            // A child of this process may have inherited it; then closing it is not enough.
-            if let Entry::ControlListener(fd) | Entry::DataListener(fd) = entry {
-                self.poller.remove(fd.as_fd());
-            }
-        }
         drop((entries, opened));
         for process in processes {
             app_end::shut(self.tag, process);
