@@ -43,13 +43,13 @@ pub mod datapath;
 pub mod net;
 pub mod state;
 
-pub use config::{ConfigError, Network};
+pub use config::{ConfigError, HostEndpoint, Network, ParseEndpointError};
 pub use driver::Interfaces;
-pub use fd::{Contacts, ENVIRONMENT, FdServer, Host};
+pub use fd::{Contacts, ENVIRONMENT, FdServer, Host, Outstanding};
 pub use net::{TcpListener, TcpStream, UdpSocket};
 pub use node::{
-    Event, Events, FlowStatus, IdentitySource, Joined, NetworkStatus, Node, NodeBuilder, PeerStatus, Seed,
-    StartError, Status, Traffic, node,
+    Conflict, Event, Events, FlowStatus, IdentitySource, Joined, NetworkStatus, Node, NodeBuilder,
+    PeerStatus, Presence, Seed, StartError, Status, Traffic, Undelivered, node,
 };
 pub use peersock_overlay as overlay;
 pub use peersock_overlay::{JoinError, NetworkId, NodeId, PublicIdentity};

@@ -4,7 +4,7 @@
 use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{IntoRawFd as _, RawFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, IntoRawFd as _, RawFd};
 
 /// The first descriptor that is not standard input, output or error.
 const FIRST: RawFd = 3;
@@ -17,6 +17,14 @@ pub(crate) fn at_exit(handler: extern "C" fn()) {
     if failed {
         tracing::debug!("no exit handler: call Node::shutdown before the program ends");
     }
+}
+
+/// Memory of what was written to an AF_UNIX socket and its peer has not read, bytes (SIOCOUTQ).
+pub(crate) fn unread_by_peer(fd: BorrowedFd<'_>) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is open, and the call writes one `int`.
+    let asked = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if asked == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
 }
 
 /// Has the calling thread, and those that it starts, take no signals: handlers of the program would run with the

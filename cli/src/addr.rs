@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use peersock::overlay::NetworkKind;
 use serde_json::json;
 
-use crate::args::{StateArgs, parse_network};
+use crate::args::{NETWORK_VARIABLE, StateArgs, parse_network};
 use crate::failure::{Failure, Outcome};
 use crate::stdio::print;
 
@@ -19,7 +19,9 @@ Examples:
   peersock addr ./office.toml --state ./alice
   peersock dial -n ff0001ffff000000 \"[$(ssh host peersock addr ff0001ffff000000)]:7000\"")]
 pub(crate) struct Args {
-    /// The network: its ID (16 hexadecimal digits), or the TOML file of a static network
+    /// The network: its ID (16 hexadecimal digits), or the TOML file of a static network, which `peersock
+    /// network new` makes and docs/NETWORKS.md describes
+    #[arg(env = NETWORK_VARIABLE, hide_env_values = true)]
     network: String,
 
     #[command(flatten)]
@@ -36,10 +38,10 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let mut addresses = vec![IpAddr::from(network.id().address_of(&identity.node_id()))];
     if network.id().kind() == NetworkKind::Static {
         let own = network.members().iter().find(|member| member.identity == identity).ok_or_else(|| {
-            Failure::new(format_args!(
-                "this node is not a member of {}; add a [[member]] with key = \"{identity}\"",
-                args.network
-            ))
+            Failure::new(
+                format_args!("this node is not a member of {}; its key is {identity}", args.network),
+                format_args!("add it with `peersock network add {}`", args.network),
+            )
         })?;
         addresses.extend(&own.addresses);
     }

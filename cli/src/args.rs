@@ -14,10 +14,19 @@ use crate::failure::{Failure, Outcome};
 /// Takes the passphrase where `--secret-file` would be unhandy.
 const SECRET_VARIABLE: &str = "PEERSOCK_SECRET";
 
+/// Takes the place of `-n`.
+pub(crate) const NETWORK_VARIABLE: &str = "PEERSOCK_NETWORK";
+
+/// Takes the place of `--state`.
+const STATE_VARIABLE: &str = "PEERSOCK_STATE";
+
 /// Where the identity is kept.
 #[derive(clap::Args)]
 pub(crate) struct StateArgs {
-    /// Directory that holds this node's identity [default: peersock under $XDG_STATE_HOME or ~/.local/state]
+    /// Directory that holds this node's identity [env: PEERSOCK_STATE] [default: peersock under
+    /// $XDG_STATE_HOME or ~/.local/state]
+    // Not an `env` of clap's: --ephemeral contradicts an option that is given, but overrules a variable that
+    // is set.
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
 
@@ -29,18 +38,20 @@ pub(crate) struct StateArgs {
 impl StateArgs {
     /// The directory named, or the default one.
     pub(crate) fn path(&self) -> Outcome<PathBuf> {
-        Ok(match &self.state {
-            Some(path) => path.clone(),
-            None => StateDir::default_path()?,
-        })
+        if let Some(path) = &self.state {
+            return Ok(path.clone());
+        }
+        match env::var_os(STATE_VARIABLE).filter(|path| !path.is_empty()) {
+            Some(path) => Ok(path.into()),
+            None => Ok(StateDir::default_path()?),
+        }
     }
 
     /// This node's public keys; creates the identity if there is none yet. Works while a node is running.
     pub(crate) fn public_identity(&self) -> Outcome<PublicIdentity> {
         if self.ephemeral {
             let mut seed = Zeroizing::new([0; 32]);
-            getrandom::fill(seed.as_mut_slice())
-                .map_err(|error| Failure::new(format_args!("no randomness: {error}")))?;
+            getrandom::fill(seed.as_mut_slice()).map_err(Failure::no_randomness)?;
             return Ok(*Identity::from_seed(&seed).public());
         }
         let path = self.path()?;
@@ -69,19 +80,46 @@ pub(crate) struct NodeArgs {
 /// Which network, and what lets this node in.
 #[derive(clap::Args)]
 pub(crate) struct NetworkArgs {
-    /// The network: its ID (16 hexadecimal digits), or the TOML file of a static network
-    #[arg(short, long, value_name = "NETWORK")]
+    /// The network: its ID (16 hexadecimal digits), or the TOML file of a static network, which `peersock
+    /// network new` makes and docs/NETWORKS.md describes
+    #[arg(short, long, value_name = "NETWORK", env = NETWORK_VARIABLE, hide_env_values = true)]
     network: String,
 
     #[command(flatten)]
     secret: SecretArgs,
 }
 
+/// Which network, if one is named, and what lets this node in.
+#[derive(clap::Args)]
+pub(crate) struct OptionalNetworkArgs {
+    /// The network: its ID (16 hexadecimal digits), or the TOML file of a static network, which `peersock
+    /// network new` makes and docs/NETWORKS.md describes [default: all that the running node is in]
+    #[arg(short, long, value_name = "NETWORK", env = NETWORK_VARIABLE, hide_env_values = true)]
+    network: Option<String>,
+
+    #[command(flatten)]
+    secret: SecretArgs,
+}
+
+impl OptionalNetworkArgs {
+    /// The network as described, with its passphrase.
+    pub(crate) fn resolve(&self) -> Outcome<Option<Network>> {
+        let Some(text) = &self.network else { return Ok(None) };
+        let network = parse_network(text)?;
+        Ok(Some(match self.secret.passphrase()? {
+            Some(passphrase) => network.with_passphrase(&passphrase),
+            None => network,
+        }))
+    }
+}
+
 /// Which networks, and what lets this node in.
 #[derive(clap::Args)]
 pub(crate) struct NetworksArgs {
-    /// A network: its ID (16 hexadecimal digits), or the TOML file of a static network; may be given several times
-    #[arg(short, long = "network", value_name = "NETWORK", required = true)]
+    /// A network: its ID (16 hexadecimal digits), or the TOML file of a static network, which `peersock
+    /// network new` makes and docs/NETWORKS.md describes; may be given several times
+    #[arg(short, long = "network", value_name = "NETWORK", required = true, env = NETWORK_VARIABLE)]
+    #[arg(hide_env_values = true)]
     networks: Vec<String>,
 
     #[command(flatten)]
@@ -103,7 +141,8 @@ impl NetworksArgs {
 /// The passphrase of a network. Never an argument itself: those can be seen by every user of the machine.
 #[derive(clap::Args)]
 struct SecretArgs {
-    /// File with the network's passphrase (mode 0600); the variable PEERSOCK_SECRET may hold it instead
+    /// File with the network's passphrase (mode 0600), or a pipe; the variable PEERSOCK_SECRET may hold it
+    /// instead
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
 }
@@ -111,7 +150,9 @@ struct SecretArgs {
 impl SecretArgs {
     fn passphrase(&self) -> Outcome<Option<Zeroizing<String>>> {
         let (passphrase, origin) = if let Some(path) = &self.secret_file {
-            let text = read_secret_file(path)?;
+            let text = read_secret_file(path).map_err(|error| {
+                Failure::file(error, "write the passphrase into a file of mode 0600, and give its path")
+            })?;
             // A file written by an editor or by echo ends with a line feed that nobody means.
             let passphrase = Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned());
             (passphrase, path.display().to_string())
@@ -120,18 +161,36 @@ impl SecretArgs {
                 Ok(passphrase) => (Zeroizing::new(passphrase), format!("variable {SECRET_VARIABLE}")),
                 Err(env::VarError::NotPresent) => return Ok(None),
                 Err(env::VarError::NotUnicode(_)) => {
-                    return Err(Failure::usage(format_args!("variable {SECRET_VARIABLE} is not UTF-8")));
+                    return Err(Failure::usage(
+                        format_args!("variable {SECRET_VARIABLE} is not UTF-8"),
+                        "give the passphrase with --secret-file FILE, in UTF-8",
+                    ));
                 }
             }
         };
         if passphrase.is_empty() {
-            return Err(Failure::usage(format_args!("{origin} holds an empty passphrase")));
+            return Err(Failure::usage(
+                format_args!("{origin} holds an empty passphrase"),
+                "write the passphrase there, or leave it out for a network without one",
+            ));
         }
         Ok(Some(passphrase))
     }
 }
 
 impl NetworkArgs {
+    /// The options that join the same network elsewhere, for a shell.
+    pub(crate) fn as_options(&self) -> String {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,+@%".contains(c);
+        let network = match self.network.chars().all(is_plain) {
+            true => self.network.clone(),
+            false => format!("'{}'", self.network.replace('\'', r"'\''")),
+        };
+        // Where the passphrase is over there, only they know.
+        let secret = self.secret.secret_file.is_some() || env::var_os(SECRET_VARIABLE).is_some();
+        format!("-n {network}{}", if secret { " --secret-file FILE" } else { "" })
+    }
+
     /// The network as described, with its passphrase.
     pub(crate) fn resolve(&self) -> Outcome<Network> {
         let network = parse_network(&self.network)?;
@@ -148,17 +207,22 @@ pub(crate) fn parse_network(text: &str) -> Outcome<Network> {
     match text.parse::<NetworkId>() {
         Ok(id) => match id.kind() {
             NetworkKind::AdHoc { .. } => Ok(Network::ad_hoc(id)),
-            NetworkKind::Static => Err(Failure::usage(format_args!(
-                "{id} is a static network: give the path of its TOML file instead of its ID"
-            ))),
-            NetworkKind::Managed => Err(Failure::usage(format_args!(
-                "{id} is the ID of a managed network; those cannot be joined yet (ad-hoc IDs begin with ff)"
-            ))),
+            NetworkKind::Static => Err(Failure::usage(
+                format_args!("{id} is the ID of a static network, and only its TOML file says who is in it"),
+                "give the path of that file; `peersock network new` makes one",
+            )),
+            NetworkKind::Managed => Err(Failure::usage(
+                format_args!("{id} is the ID of a managed network, and those cannot be joined yet"),
+                "use an ad-hoc network (ff…) or the TOML file of a static one",
+            )),
         },
-        Err(_) if looks_like_path => Ok(Network::from_file(text)?),
-        Err(error) => {
-            Err(Failure::usage(format_args!("`{text}` is neither a network ID ({error}) nor a file")))
+        Err(_) if looks_like_path => {
+            Network::from_file(text).map_err(|error| Failure::network_file(text, error))
         }
+        Err(error) => Err(Failure::usage(
+            format_args!("`{text}` is neither a network ID ({error}) nor a file"),
+            "give an ID such as ff0001ffff000000, or make a file with `peersock network new`",
+        )),
     }
 }
 
@@ -175,13 +239,17 @@ pub(crate) fn parse_host(network: &Network, text: &str) -> Outcome<IpAddr> {
     match named {
         // Its own address is the one that nobody else can be given.
         Some(member) => Ok(network.id().address_of(&member.identity.node_id()).into()),
-        None if network.members().is_empty() => {
-            Err(Failure::usage(format_args!("`{text}` is not an IP address")))
-        }
-        None => Err(Failure::usage(format_args!(
-            "`{text}` is neither an IP address nor the name of a member of network {}",
-            network.id()
-        ))),
+        None if network.members().is_empty() => Err(Failure::usage(
+            format_args!("`{text}` is not an IP address"),
+            "give the address that `peersock addr` or `listen` prints there; only static networks have names",
+        )),
+        None => Err(Failure::usage(
+            format_args!(
+                "`{text}` is neither an IP address nor the name of a member of network {}",
+                network.id()
+            ),
+            "list its members with `peersock network show`",
+        )),
     }
 }
 
@@ -191,7 +259,10 @@ pub(crate) fn parse_target(network: &Network, text: &str) -> Outcome<SocketAddr>
         return Ok(target);
     }
     let wrong = || {
-        Failure::usage(format_args!("`{text}` is not an address and port; write '[IPV6]:PORT' or NAME:PORT"))
+        Failure::usage(
+            format_args!("`{text}` is not an address and port"),
+            "write '[IPV6]:PORT', IPV4:PORT, or NAME:PORT in a static network",
+        )
     };
     let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
     let port = port.parse().map_err(|_| wrong())?;
@@ -227,7 +298,7 @@ mod tests {
         for text in
             ["fd00::1:80", "fd00::1", "[fd00::1]", "[fd00::1]:", "[fd00::1]:65536", "alpha:80", ":80", ""]
         {
-            assert_eq!(parse_target(&network, text).unwrap_err().status, 2, "{text}");
+            assert_eq!(parse_target(&network, text).unwrap_err().status(), 2, "{text}");
         }
     }
 
@@ -241,12 +312,12 @@ mod tests {
         let own = network.id().address_of(&identity.node_id());
         assert_eq!(parse_host(&network, "Alpha").unwrap(), IpAddr::from(own));
         assert_eq!(parse_target(&network, "alpha:80").unwrap(), SocketAddr::new(own.into(), 80));
-        assert_eq!(parse_host(&network, "beta").unwrap_err().status, 2);
+        assert_eq!(parse_host(&network, "beta").unwrap_err().status(), 2);
     }
 
     #[test]
     fn networks_that_cannot_be_joined_are_refused_with_the_reason() {
-        let refuse = |text| parse_network(text).unwrap_err().message;
+        let refuse = |text| parse_network(text).unwrap_err().to_string();
         assert!(refuse("ff0001ffff00000").contains("16"));
         assert!(refuse("fe00000000000001").contains("TOML"));
         assert!(refuse("8056c2e21c000001").contains("managed"));

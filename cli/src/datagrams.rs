@@ -127,7 +127,7 @@ impl Exchange<'_> {
         // Input stays where it is until there is somebody to send it to.
         while self.partner().is_some() {
             let read = stdin.read(&mut buffer, &token);
-            match read.map_err(|error| Failure::new(format_args!("cannot read stdin: {error}")))? {
+            match read.map_err(Failure::input)? {
                 None => return Ok(()),
                 Some(0) => {
                     self.send(lines.rest())?;
@@ -167,8 +167,14 @@ impl Exchange<'_> {
 
 fn refused_or(error: io::Error) -> Failure {
     match error.kind() {
-        io::ErrorKind::ConnectionRefused => Failure::new("nothing listens on that UDP port"),
-        _ => Failure::new(format_args!("the exchange broke: {error}")),
+        io::ErrorKind::ConnectionRefused => Failure::new(
+            "nothing listens on that UDP port",
+            "start `peersock listen --udp` there, or check the port",
+        ),
+        _ => Failure::new(
+            format_args!("the exchange broke: {error}"),
+            "look whether the program at the other end still runs, and start again",
+        ),
     }
 }
 

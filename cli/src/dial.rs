@@ -9,16 +9,20 @@ use peersock::blocking::{TcpStream, UdpSocket};
 use crate::args::{NetworkArgs, NodeArgs, parse_seconds, parse_target};
 use crate::datagrams::{self, Partner};
 use crate::failure::{Failure, Outcome};
+use crate::progress::Progress;
 use crate::session::Session;
 use crate::stdio::{self, Stdin};
-use crate::stream::{self, AfterPeer};
+use crate::stream::{self, AfterPeer, Input};
 
 /// How long `--udp` waits for an answer after the end of stdin, unless told otherwise.
 const UDP_IDLE: Duration = Duration::from_secs(1);
 
 /// Connect to a program in a network: stdin is sent, what comes back goes to stdout
 ///
-/// The end of stdin closes this direction only; the connection ends when the peer has finished, too. With
+/// The end of stdin closes this direction only; the connection ends when the peer has finished, too. The exit
+/// status is 0 only if the peer has acknowledged everything and has not closed with something unread. A peer
+/// that does not answer for
+/// 25 s is taken for dead (see --peer-timeout). With
 /// --udp each line of stdin, and each 1024 bytes of a longer line, is one datagram.
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -48,6 +52,15 @@ pub(crate) struct Args {
     #[arg(short = 'w', long, value_name = "SECONDS", value_parser = parse_seconds, requires = "udp")]
     idle: Option<Duration>,
 
+    /// Give the connection up when nothing has come from the peer for so many seconds although it had reason
+    /// to answer, 0: never (with the network's defaults, a quarter of an hour for what is sent)
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "25")]
+    peer_timeout: Duration,
+
+    /// Show no progress on the terminal
+    #[arg(short, long)]
+    quiet: bool,
+
     /// Do not read stdin; only receive
     #[arg(long)]
     receive_only: bool,
@@ -70,25 +83,37 @@ pub(crate) fn run(args: &Args) -> Outcome {
         let left = args.timeout.saturating_sub(begin.elapsed()).max(Duration::from_millis(1));
         let stream = TcpStream::connect_timeout_on(&session.node, &target, left)
             .map_err(|error| explain(&session, target, error))?;
-        stream::run(&stream, stdin.as_ref(), &stdout, AfterPeer::Continue)?;
+        stream::watch(&stream, args.peer_timeout)?;
+        let input = stdin.as_ref().map(|stdin| Input { stdin, turn: None });
+        let progress = Progress::start(input.is_some(), args.quiet);
+        stream::run(&stream, input.as_ref(), &mut &stdout, AfterPeer::Continue, &progress)?;
     }
     session.close()
 }
 
 fn explain(session: &Session, target: SocketAddr, error: io::Error) -> Failure {
     match error.kind() {
-        io::ErrorKind::ConnectionRefused => Failure::new(format_args!("nothing listens on {target}")),
+        io::ErrorKind::ConnectionRefused => Failure::new(
+            format_args!("nothing listens on {target}"),
+            "start `peersock listen` there, or check the port",
+        ),
         io::ErrorKind::PermissionDenied => {
             let ports = session.joined.allowed_ports();
-            Failure::usage(format_args!(
-                "port {} is outside the range {}-{} that network {} allows",
-                target.port(),
-                ports.start(),
-                ports.end(),
-                session.network.id()
-            ))
+            Failure::usage(
+                format_args!(
+                    "port {} is outside the range {}-{} that network {} allows",
+                    target.port(),
+                    ports.start(),
+                    ports.end(),
+                    session.network.id()
+                ),
+                "choose a port in that range, or a network whose ID allows more",
+            )
         }
-        _ => Failure::new(format_args!("cannot connect to {target}: {error}")),
+        _ => Failure::new(
+            format_args!("cannot connect to {target}: {error}"),
+            "look whether the program at the other end still runs; -v shows what was tried",
+        ),
     }
 }
 

@@ -4,20 +4,25 @@ use serde_json::json;
 
 use crate::args::StateArgs;
 use crate::failure::Outcome;
-use crate::stdio::print;
+use crate::output::print;
 
 /// Print this node's ID and public key; creates an identity on first use
 #[derive(clap::Args)]
 #[command(after_help = "\
-The public key is what goes into the file of a static network.
+The public key is what goes into the file of a static network: `peersock network add FILE KEY`.
 
 Examples:
   peersock id
+  peersock id --key
   peersock id --state ./alice
   peersock id --json | jq -r .public_key")]
 pub(crate) struct Args {
     #[command(flatten)]
     state: StateArgs,
+
+    /// Print the public key alone
+    #[arg(long, conflicts_with = "json")]
+    key: bool,
 
     /// Print a JSON object
     #[arg(long)]
@@ -27,7 +32,9 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Outcome {
     let identity = args.state.public_identity()?;
     let node_id = identity.node_id();
-    if args.json {
+    if args.key {
+        print(identity)
+    } else if args.json {
         print(json!({ "node_id": node_id.to_string(), "public_key": identity.to_string() }))
     } else {
         print(format_args!("node id     {node_id}\npublic key  {identity}"))

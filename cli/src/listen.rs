@@ -3,28 +3,34 @@
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use peersock::blocking::{TcpListener, TcpStream, UdpSocket};
 
 use crate::args::{NetworkArgs, NodeArgs, parse_seconds};
+use crate::clients;
 use crate::datagrams::{self, Partner};
 use crate::failure::{Failure, Outcome};
+use crate::progress::Progress;
 use crate::session::Session;
 use crate::stdio::{self, Stdin};
-use crate::stream::{self, AfterPeer};
+use crate::stream::{self, AfterPeer, Input};
 
 /// Wait for a connection from a network: what comes in goes to stdout, stdin is sent back
 ///
 /// Ends after one connection, when both sides have finished: the end of stdin closes this direction only. If
-/// stdin is a terminal, the peer's end is enough. With --udp each line of stdin, and each 1024 bytes of a
-/// longer line, is one datagram to the first peer that sent one.
+/// stdin is a terminal, the peer's end is enough. Nobody else can connect meanwhile. The exit status is 0
+/// only if the peer has acknowledged everything and has not closed with something unread. A peer that does
+/// not answer for 25 s is taken for dead (see --peer-timeout). With --udp each line of stdin, and each 1024
+/// bytes of a longer line, is one datagram to the first peer that sent one.
 ///
-/// With -k clients are served one after the other, for ever; a client is done when it has closed its side.
-/// Stdin goes to whoever is connected. With -k and --udp the datagrams of everyone are shown, and stdin goes
-/// to who sent last.
+/// With -k clients are served for ever, up to 256 at once for each address; a client is done when it has
+/// closed its side, and one that is slow or dead holds up nobody. A single client's data appears as it comes;
+/// that of several is mixed by lines: a line appears when it is whole, or 64 KiB long. Stdin goes to the
+/// client that has been connected longest, and then to the next. With -k and --udp the datagrams of everyone
+/// are shown, and stdin goes to who sent last.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -57,6 +63,15 @@ pub(crate) struct Args {
     #[arg(short = 'w', long, value_name = "SECONDS", value_parser = parse_seconds, requires = "udp")]
     idle: Option<Duration>,
 
+    /// Give the connection up when nothing has come from the peer for so many seconds although it had reason
+    /// to answer, 0: never (with the network's defaults, a quarter of an hour for what is sent)
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "25")]
+    peer_timeout: Duration,
+
+    /// Show no progress on the terminal
+    #[arg(short, long)]
+    quiet: bool,
+
     /// Do not read stdin; only receive
     #[arg(long)]
     receive_only: bool,
@@ -66,31 +81,23 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let stdin = (!args.receive_only).then(Stdin::open).transpose()?;
     let stdout = stdio::stdout()?;
     let session = Session::open(&args.node, &args.network)?;
-    let result = match args.udp {
-        true => datagrams(args, &session, stdin.as_ref(), &stdout),
-        false => connections(args, &session, stdin.as_ref(), &stdout),
+    let result = match (args.udp, args.keep) {
+        (true, _) => datagrams(args, &session, stdin.as_ref(), &stdout),
+        (false, true) => listeners(args, &session)
+            .and_then(|listeners| clients::serve(listeners, stdin, stdout, args.peer_timeout)),
+        (false, false) => one_connection(args, &session, stdin.as_ref(), &stdout),
     };
     // Even a client that failed may have others before it whose data is still on its way.
     result.and(session.close())
 }
 
-fn connections(args: &Args, session: &Session, stdin: Option<&Stdin>, stdout: &File) -> Outcome {
-    let clients = accept_from_all(listeners(args, session)?);
-    while let Ok(accepted) = clients.recv() {
-        let (stream, client) = accepted?;
-        tracing::info!(%client, "connected");
-        if !args.keep {
-            // Nobody else is going to be served, and who tries nevertheless should not wait for it.
-            drop(clients);
-            return stream::run(&stream, stdin, stdout, AfterPeer::Continue);
-        }
-        match stream::run(&stream, stdin, stdout, AfterPeer::Stop) {
-            Ok(()) => tracing::info!(%client, "finished"),
-            Err(failure) if failure.status == Failure::output_closed().status => return Err(failure),
-            Err(failure) => tracing::warn!(%client, "{}", failure.message),
-        }
-    }
-    Err(Failure::new("nobody can connect any more"))
+fn one_connection(args: &Args, session: &Session, stdin: Option<&Stdin>, stdout: &File) -> Outcome {
+    let (stream, client) = accept_one(listeners(args, session)?)?;
+    tracing::info!(%client, "connected");
+    stream::watch(&stream, args.peer_timeout)?;
+    let input = stdin.map(|stdin| Input { stdin, turn: None });
+    let progress = Progress::start(input.is_some(), args.quiet);
+    stream::run(&stream, input.as_ref(), &mut &*stdout, AfterPeer::Continue, &progress)
 }
 
 /// One listener for the address that was asked for, or one for each of this node's.
@@ -110,26 +117,34 @@ fn listeners(args: &Args, session: &Session) -> Outcome<Vec<TcpListener>> {
     for listener in &listeners {
         announce(session, listener.local_addr()?);
     }
+    if let Some(listener) = listeners.first() {
+        announce_command(args, session, listener.local_addr()?);
+    }
     Ok(listeners)
 }
 
-/// The clients of all listeners, one at a time. The listeners are closed at the next client after the
-/// receiver was dropped; that client's connection, too.
-fn accept_from_all(listeners: Vec<TcpListener>) -> Receiver<io::Result<(TcpStream, SocketAddr)>> {
-    let (clients, receiver) = mpsc::sync_channel(0);
-    for listener in listeners {
-        let clients = clients.clone();
-        thread::spawn(move || {
-            loop {
+/// The first client of all listeners. Nobody else is going to be served, so all others are refused from then
+/// on, and reset if they are connected already.
+fn accept_one(listeners: Vec<TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
+    let (clients, first) = mpsc::channel();
+    thread::scope(|scope| {
+        for listener in &listeners {
+            let clients = clients.clone();
+            scope.spawn(move || {
+                // It is closed if there is a client elsewhere.
                 let accepted = listener.accept();
-                let failed = accepted.is_err();
-                if clients.send(accepted).is_err() || failed {
-                    return;
-                }
-            }
-        });
-    }
-    receiver
+                let _ = clients.send(accepted);
+            });
+        }
+        let accepted = first.recv().expect("`clients` is still here");
+        listeners.iter().for_each(TcpListener::close);
+        drop(clients);
+        for (other, _) in first.iter().flatten() {
+            // Not even the end of an empty stream: it might be taken for an answer.
+            other.set_linger(Some(Duration::ZERO))?;
+        }
+        accepted
+    })
 }
 
 fn datagrams(args: &Args, session: &Session, stdin: Option<&Stdin>, stdout: &File) -> Outcome {
@@ -137,6 +152,7 @@ fn datagrams(args: &Args, session: &Session, stdin: Option<&Stdin>, stdout: &Fil
     let local = SocketAddr::new(address, args.port);
     let socket = UdpSocket::bind_on(&session.node, local).map_err(|error| explain(session, local, error))?;
     announce(session, socket.local_addr()?);
+    announce_command(args, session, socket.local_addr()?);
     let partner = if args.keep { Partner::Latest } else { Partner::First };
     datagrams::run(&socket, stdin, stdout, partner, args.idle)
 }
@@ -146,26 +162,40 @@ fn announce(session: &Session, local: SocketAddr) {
     stdio::note(format_args!("listening on {local} in network {}", session.network.id()));
 }
 
+/// Says what to type at the other end.
+fn announce_command(args: &Args, session: &Session, local: SocketAddr) {
+    // Where anybody may dial, no identity is needed that lasts; so the command works beside this one too.
+    let identity = if session.network.members().is_empty() { "--ephemeral " } else { "" };
+    let udp = if args.udp { "--udp " } else { "" };
+    let network = args.network.as_options();
+    stdio::note(format_args!("connect with: peersock dial {identity}{udp}{network} '{local}'"));
+}
+
 fn explain(session: &Session, local: SocketAddr, error: io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::AddrNotAvailable => {
             let own: Vec<_> = session.joined.addresses().iter().map(ToString::to_string).collect();
-            Failure::usage(format_args!(
-                "{} is not an address of this node; it has {}",
-                local.ip(),
-                own.join(" and ")
-            ))
+            Failure::usage(
+                format_args!("{} is not an address of this node; it has {}", local.ip(), own.join(" and ")),
+                "give one of those to --bind, or leave --bind out",
+            )
         }
         io::ErrorKind::PermissionDenied => {
             let ports = session.joined.allowed_ports();
-            Failure::usage(format_args!(
-                "port {} is outside the range {}-{} that network {} allows",
-                local.port(),
-                ports.start(),
-                ports.end(),
-                session.network.id()
-            ))
+            Failure::usage(
+                format_args!(
+                    "port {} is outside the range {}-{} that network {} allows",
+                    local.port(),
+                    ports.start(),
+                    ports.end(),
+                    session.network.id()
+                ),
+                "choose a port in that range, or a network whose ID allows more",
+            )
         }
-        _ => Failure::new(format_args!("cannot listen on {local}: {error}")),
+        _ => Failure::new(
+            format_args!("cannot listen on {local}: {error}"),
+            "choose another port, or 0 for a free one",
+        ),
     }
 }

@@ -5,36 +5,46 @@
 
 mod addr;
 mod args;
+mod clients;
 mod clock;
+mod completions;
 mod datagrams;
 mod demo;
 mod dial;
 mod failure;
 mod id;
 mod listen;
+mod log;
+mod manual;
+mod members;
+mod network;
+mod output;
 mod ping;
+mod progress;
 mod run;
 mod session;
 mod signals;
 mod status;
 mod stdio;
 mod stream;
+mod style;
 
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::{ArgAction, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
-use failure::Outcome;
+use failure::{Failure, Outcome};
 
 /// Encrypted peer-to-peer sockets: put programs on a private network by its ID.
 #[derive(Parser)]
-#[command(name = "peersock", version, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(name = "peersock", version, after_help = AFTER_HELP, max_term_width = 100, styles = style::HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 
-    /// Log more to stderr: -v what happens, -vv why, -vvv every packet. PEERSOCK_LOG takes a filter instead.
+    /// Log to stderr: -v what is tried and what comes of it (interfaces, ports, beacons, endpoints, answers),
+    /// -vv all decisions, -vvv every packet. PEERSOCK_LOG takes a filter instead.
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
 }
@@ -42,7 +52,8 @@ struct Cli {
 const AFTER_HELP: &str = "\
 A NETWORK is 16 hexadecimal digits, or a TOML file for a static network:
   ffSSSSEEEE000000   ad-hoc: whoever knows the ID is in; TCP and UDP ports SSSS to EEEE (hex) are allowed
-  office.toml        static: a file that lists members, their keys and addresses
+  office.toml        static: a file that lists members, their keys and addresses; `peersock network new` makes one
+The variable PEERSOCK_NETWORK is the default of -n, PEERSOCK_STATE that of --state; PEERSOCK_SECRET holds a passphrase.
 
 Try it, in two terminals:
   peersock listen --ephemeral -n ff0001ffff000000 7000
@@ -55,12 +66,21 @@ Data goes to stdout, everything else to stderr.";
 enum Command {
     Id(id::Args),
     Addr(addr::Args),
+    Network(network::Args),
     Listen(listen::Args),
     Dial(dial::Args),
     Ping(ping::Args),
     Run(run::Args),
+    #[command(hide = true)]
+    RunGuard(run::GuardArgs),
+    #[command(hide = true)]
+    RunLibrary(run::LibraryArgs),
     Status(status::Args),
+    Members(members::Args),
     Demo(demo::Args),
+    Completions(completions::Args),
+    #[command(hide = true)]
+    Man(manual::Args),
     #[command(hide = true)]
     DemoServe(demo::ServeArgs),
     #[command(hide = true)]
@@ -70,49 +90,48 @@ enum Command {
 fn main() -> ExitCode {
     // First, because the demonstration measures from the start of the process.
     clock::start();
-    let cli = Cli::parse();
-    log_to_stderr(cli.verbose);
-    let outcome = run(&cli.command);
+    let outcome = Cli::try_parse().map_or_else(|answer| show(&answer), |cli| run(&cli));
     signals::leave_to_cleanup();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            if !failure.message.is_empty() {
-                stdio::note(&failure.message);
-            }
-            ExitCode::from(failure.status)
+            output::report(&failure);
+            ExitCode::from(failure.status())
         }
     }
 }
 
-fn run(command: &Command) -> Outcome {
-    match command {
+/// Shows what the parser has to say instead of running a command: an error, or the help that was asked for.
+fn show(answer: &clap::Error) -> Outcome {
+    if answer.use_stderr() {
+        // Without a stderr there is nobody to tell.
+        let _ = answer.print();
+        return Err(Failure::silent(2));
+    }
+    output::check_open()?;
+    answer.print().and_then(|()| io::stdout().flush()).map_err(Failure::output)
+}
+
+fn run(cli: &Cli) -> Outcome {
+    log::to_stderr(cli.verbose)?;
+    match &cli.command {
         Command::Id(args) => id::run(args),
         Command::Addr(args) => addr::run(args),
+        Command::Network(args) => network::run(args),
         Command::Listen(args) => listen::run(args),
         Command::Dial(args) => dial::run(args),
         Command::Ping(args) => ping::run(args),
         Command::Run(args) => run::run(args),
+        Command::RunGuard(args) => run::guard(args),
+        Command::RunLibrary(args) => run::provide_library(args),
         Command::Status(args) => status::run(args),
+        Command::Members(args) => members::run(args),
         Command::Demo(args) => demo::run(args),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => manual::run(args),
         Command::DemoServe(args) => demo::serve(args),
         Command::DemoFetch(args) => demo::fetch(args),
     }
-}
-
-fn log_to_stderr(verbose: u8) {
-    let level = match verbose {
-        0 => "warn",
-        1 => "info",
-        2 => "debug",
-        _ => "trace",
-    };
-    let filter = EnvFilter::try_from_env("PEERSOCK_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
 }
 
 #[cfg(test)]
@@ -128,9 +147,39 @@ mod tests {
 
     #[test]
     fn every_command_shows_examples() {
-        for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+        for command in commands() {
             let help = command.clone().render_help().to_string();
             assert!(help.contains("Examples:"), "{}", command.get_name());
         }
+    }
+
+    #[test]
+    fn every_help_that_takes_a_network_s_file_says_how_to_make_one() {
+        let mut seen = 0;
+        for mut command in commands() {
+            let help =
+                command.render_long_help().to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+            if help.contains("TOML file") {
+                seen += 1;
+                assert!(help.contains("peersock network new"), "{}", command.get_name());
+                assert!(help.contains("docs/NETWORKS.md"), "{}", command.get_name());
+            }
+            if command.get_arguments().any(|argument| argument.get_long() == Some("network")) {
+                assert!(help.contains("[env: PEERSOCK_NETWORK]"), "{}", command.get_name());
+            }
+            if command.get_arguments().any(|argument| argument.get_long() == Some("state")) {
+                assert!(help.contains("[env: PEERSOCK_STATE]"), "{}", command.get_name());
+            }
+        }
+        assert!(seen >= 6, "{seen}");
+    }
+
+    /// The commands that people see, with those within them.
+    fn commands() -> Vec<clap::Command> {
+        let mut found: Vec<_> = Cli::command().get_subcommands().cloned().collect();
+        let inner: Vec<_> = found.iter().flat_map(clap::Command::get_subcommands).cloned().collect();
+        found.extend(inner);
+        found.retain(|command| !command.is_hide_set());
+        found
     }
 }

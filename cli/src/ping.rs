@@ -8,19 +8,20 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock::blocking::Ping;
-use serde_json::json;
+use serde_json::{Value, json};
+use signal_hook::consts::SIGINT;
 
 use crate::args::{NetworkArgs, NodeArgs, parse_host, parse_seconds};
 use crate::failure::{Failure, Outcome};
+use crate::output::{print, round};
 use crate::session::Session;
-use crate::stdio::print;
 
 /// Bytes of payload in a request, as other programs of this name send.
 const PAYLOAD: u16 = 56;
 
 /// Measure the round-trip time to a member of a network with ICMP echo requests
 ///
-/// The exit status is 0 if there was at least one reply.
+/// The exit status is 0 if there was at least one reply, also after Ctrl-C.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -50,27 +51,41 @@ pub(crate) struct Args {
     wait: Duration,
 
     /// Bytes of payload in each request
-    #[arg(short, long, value_name = "BYTES", default_value_t = PAYLOAD)]
+    #[arg(short, long, value_name = "BYTES", default_value_t = PAYLOAD, value_parser = clap::value_parser!(u16).range(..=65_507))]
     size: u16,
 
     /// Give up if the peer is not found within so many seconds
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "30")]
     timeout: Duration,
 
-    /// Print one JSON object at the end, and nothing else
+    /// Print one JSON object at the end, and nothing else; after a failure it has an `error`
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
     let tally = Arc::new(Mutex::new(None::<Tally>));
-    let interrupted = Arc::clone(&tally);
-    let json = args.json;
-    let session = Session::open_until(&args.node, &args.network, move || {
-        if let Some(tally) = &*interrupted.lock().expect("no panic under this lock") {
-            // The process is about to end; there is nobody left to tell that stdout is closed.
-            let _ = tally.report(json);
+    measure(args, &tally).inspect_err(|failure| {
+        if args.json && !failure.is_output_closed() {
+            // Whoever reads JSON has an object in every case. That it failed is told already.
+            let _ = print(report(&tally, Some(failure)));
         }
+    })
+}
+
+fn measure(args: &Args, tally: &Arc<Mutex<Option<Tally>>>) -> Outcome {
+    let interrupted = Arc::clone(tally);
+    let json = args.json;
+    let session = Session::open_until(&args.node, &args.network, move |signal| {
+        let replies = match &*interrupted.lock().expect("no panic under this lock") {
+            Some(tally) => {
+                // The process is about to end; there is nobody left to tell that stdout is closed.
+                let _ = if json { print(tally.json()) } else { print(format_args!("\n{tally}")) };
+                tally.round_trips.len()
+            }
+            None => 0,
+        };
+        if signal == SIGINT && replies > 0 { 0 } else { 128 + signal }
     })?;
     let address = parse_host(&session.network, &args.address)?;
     session.wait_peer(address, args.timeout)?;
@@ -84,14 +99,14 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let mut sequence = 0u64;
     while args.count.is_none_or(|count| sequence < count) {
         if sequence > 0 {
-            thread::sleep(args.interval.saturating_sub(tally_of(&tally, |tally| tally.last.elapsed())));
+            thread::sleep(args.interval.saturating_sub(tally_of(tally, |tally| tally.last.elapsed())));
         }
         sequence += 1;
-        tally_of(&tally, Tally::sending);
+        tally_of(tally, Tally::sending);
         // The sequence number on the wire has 16 bits; requests in flight are far fewer.
         let result = ping.ping(sequence as u16, &payload, args.wait);
         if let Ok(pong) = &result {
-            tally_of(&tally, |tally| tally.round_trips.push(pong.round_trip));
+            tally_of(tally, |tally| tally.round_trips.push(pong.round_trip));
         }
         match result {
             _ if json => {}
@@ -107,12 +122,28 @@ pub(crate) fn run(args: &Args) -> Outcome {
             Err(error) => print(format_args!("seq={sequence}: {error}"))?,
         }
     }
-    let replies = tally_of(&tally, |tally| tally.report(json).map(|()| tally.round_trips.len()))?;
+    let replies = tally_of(tally, |tally| tally.round_trips.len());
+    if !json {
+        print(format_args!("\n{}", tally_of(tally, |tally| tally.to_string())))?;
+    } else if replies > 0 {
+        print(tally_of(tally, |tally| tally.json()))?;
+    }
     session.close()?;
     match replies {
-        0 => Err(Failure::new(format_args!("{address} did not reply"))),
+        0 => Err(Failure::new(
+            format_args!("{address} did not reply"),
+            "look whether the peer still runs, or give it longer with --wait",
+        )),
         _ => Ok(()),
     }
+}
+
+/// The JSON object of a ping that failed, perhaps before there was a tally.
+fn report(tally: &Mutex<Option<Tally>>, failure: Option<&Failure>) -> Value {
+    let tally = tally.lock().expect("no panic under this lock");
+    let mut report = tally.as_ref().map_or_else(|| json!({ "transmitted": 0, "received": 0 }), Tally::json);
+    report["error"] = json!(failure.map(Failure::message));
+    report
 }
 
 /// The tally is there once the peer was found.
@@ -154,24 +185,23 @@ impl Tally {
         sorted.sort_unstable();
         let (first, last) = (*sorted.first()?, *sorted.last()?);
         let mean = sorted.iter().sum::<Duration>().div_f64(sorted.len() as f64);
-        Some([first, sorted[(sorted.len() - 1) / 2], mean, last])
+        // The mean of the middle two, which are one and the same if their number is odd.
+        let median = (sorted[(sorted.len() - 1) / 2] + sorted[sorted.len() / 2]) / 2;
+        Some([first, median, mean, last])
     }
 
-    fn report(&self, as_json: bool) -> Outcome {
-        if !as_json {
-            return print(format_args!("\n{self}"));
-        }
-        let summary = self.summary().map(|summary| summary.map(millis));
-        print(json!({
+    fn json(&self) -> Value {
+        let summary = self.summary().map(|summary| summary.map(exact_millis));
+        json!({
             "address": self.address,
             "transmitted": self.sent,
             "received": self.round_trips.len(),
-            "loss_percent": self.loss_percent(),
+            "loss_percent": round(self.loss_percent(), 3),
             "min_ms": summary.map(|s| s[0]),
             "median_ms": summary.map(|s| s[1]),
             "mean_ms": summary.map(|s| s[2]),
             "max_ms": summary.map(|s| s[3]),
-        }))
+        })
     }
 }
 
@@ -199,6 +229,11 @@ fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
+/// Milliseconds to the nanosecond, which is as exact as clocks are.
+fn exact_millis(duration: Duration) -> f64 {
+    round(millis(duration), 6)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,5 +250,9 @@ mod tests {
         let text = tally.to_string();
         assert!(text.contains("4 requests transmitted, 3 replies received, 25% loss"), "{text}");
         assert!(text.contains("= 1.000/2.000/2.333/4.000 ms"), "{text}");
+        tally.round_trips.push(Duration::from_millis(3));
+        assert_eq!(tally.summary().unwrap()[1], Duration::from_micros(2500), "of an even number");
+        let json = tally.json();
+        assert_eq!((&json["median_ms"], &json["loss_percent"]), (&json!(2.5), &json!(0.0)));
     }
 }

@@ -4,11 +4,12 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use peersock::overlay::StaticMember;
 use peersock::{IdentitySource, Interfaces, Joined, Network, Node};
 
 use crate::args::{NetworkArgs, NodeArgs};
 use crate::failure::{Failure, Outcome};
-use crate::signals;
+use crate::{signals, stdio};
 
 /// How long a node may take to have its sockets and addresses. It takes milliseconds.
 const READY_WITHIN: Duration = Duration::from_secs(10);
@@ -28,14 +29,15 @@ pub(crate) struct Session {
 impl Session {
     /// Starts a node, joins, and sees to it that Ctrl-C ends both properly.
     pub(crate) fn open(node: &NodeArgs, network: &NetworkArgs) -> Outcome<Session> {
-        Session::open_until(node, network, || {})
+        Session::open_until(node, network, |signal| 128 + signal)
     }
 
-    /// As [`Session::open`]; Ctrl-C calls `farewell` first.
+    /// As [`Session::open`]; Ctrl-C calls `farewell` first, which is told the signal and returns the exit
+    /// status.
     pub(crate) fn open_until(
         args: &NodeArgs,
         network: &NetworkArgs,
-        farewell: impl FnOnce() + Send + 'static,
+        farewell: impl FnOnce(i32) -> i32 + Send + 'static,
     ) -> Outcome<Session> {
         let network = network.resolve()?;
         let identity = match args.state.ephemeral {
@@ -48,39 +50,98 @@ impl Session {
             .port(args.overlay_port)
             .start()?;
         let interrupted = node.clone();
-        signals::end_after(move || {
-            farewell();
-            interrupted.shutdown(HURRY);
+        signals::end_with(move |signal| {
+            let status = farewell(signal);
+            if !interrupted.shutdown(HURRY) {
+                stdio::note(lost(&interrupted));
+            }
+            status
         })?;
         let joined = node.join(network.clone())?;
-        joined
-            .wait_ready(READY_WITHIN)
-            .map_err(|error| Failure::new(format_args!("cannot use network {}: {error}", network.id())))?;
+        joined.wait_ready(READY_WITHIN).map_err(|error| {
+            Failure::new(
+                format_args!("cannot use network {}: {error}", network.id()),
+                "start the command again; -v shows what happens",
+            )
+        })?;
         Ok(Session { node, joined, network })
     }
 
     /// Waits until a peer is found and a session with it stands.
     pub(crate) fn wait_peer(&self, address: IpAddr, within: Duration) -> Outcome {
         self.joined.wait_peer(address, within).map_err(|error| match error.kind() {
-            io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable => Failure::new(format_args!(
-                "nobody with address {address} answered in network {} within {} s; is the other program \
-                 running, on this LAN, with the same network ID and passphrase?",
-                self.network.id(),
-                within.as_secs_f64()
-            )),
+            io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable => Failure::new(
+                format_args!(
+                    "nobody with address {address} answered in network {} within {} s",
+                    self.network.id(),
+                    within.as_secs_f64()
+                ),
+                self.what_to_check(address),
+            ),
+            io::ErrorKind::AddrNotAvailable => Failure::usage(
+                format_args!("no member of network {} can have address {address}", self.network.id()),
+                match self.network.members() {
+                    [] => "give the address that `peersock addr` or `listen` prints on the other side",
+                    _ => "give the name or the address of a member; `peersock network show` lists them",
+                },
+            ),
             _ => error.into(),
         })
+    }
+
+    /// What may keep a peer from being found.
+    fn what_to_check(&self, address: IpAddr) -> String {
+        let same = match (self.network.members(), self.network.is_secret()) {
+            ([], false) => "with the same network ID and, like this one, without a passphrase",
+            ([], true) => "with the same network ID and the same passphrase",
+            _ => "with the same network file",
+        };
+        let is_its = |member: &&StaticMember| {
+            member.addresses.contains(&address)
+                || self.network.id().address_of(&member.identity.node_id()) == address
+        };
+        let member = self.network.members().iter().find(is_its);
+        let endpoints: Vec<_> = member.map_or_else(Vec::new, |member| {
+            let hosts = self.network.host_endpoints(&member.identity);
+            let addresses = member.endpoints.iter().map(ToString::to_string);
+            addresses.chain(hosts.iter().map(ToString::to_string)).collect()
+        });
+        let place = match &endpoints[..] {
+            [] => "on the same LAN (a static network can name an endpoint for a peer elsewhere, see docs/NETWORKS.md)"
+                .to_owned(),
+            endpoints => format!(
+                "on the same LAN or at {}, with --overlay-port for the port there",
+                endpoints.join(" or ")
+            ),
+        };
+        format!("check that the other program runs {same}, {place}; -v shows what was tried")
     }
 
     /// Ends the node once everything that was written has arrived.
     pub(crate) fn close(self) -> Outcome {
         match self.node.shutdown(LINGER) {
             true => Ok(()),
-            false => Err(Failure::new(format_args!(
-                "the peer did not confirm within {} s that everything arrived",
-                LINGER.as_secs()
-            ))),
+            false => {
+                let lost = lost(&self.node);
+                Err(Failure::new(format_args!("{lost}"), "look what the other side has, and send again"))
+            }
         }
+    }
+}
+
+impl Drop for Session {
+    /// Says goodbye after a failure too. The thread that waits for signals has the node as well, so that
+    /// dropping it is not the end.
+    fn drop(&mut self) {
+        self.node.shutdown(HURRY);
+    }
+}
+
+/// What is to be said when a node could not deliver everything.
+fn lost(node: &Node) -> String {
+    match node.undelivered().bytes {
+        0 => "the peer did not confirm that everything arrived".to_owned(),
+        bytes => format!("not everything arrived: {bytes} bytes were not acknowledged"),
     }
 }
 

@@ -15,13 +15,22 @@ static ENDING: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 /// status 128 + signal (130 for Ctrl-C), unless the process ends otherwise before. A second signal ends it
 /// at once.
 pub(crate) fn end_after(cleanup: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    end_with(|signal| {
+        cleanup();
+        128 + signal
+    })
+}
+
+/// As [`end_after`]; `cleanup` is told the signal, and returns the exit status.
+pub(crate) fn end_with(cleanup: impl FnOnce(i32) -> i32 + Send + 'static) -> io::Result<()> {
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&ENDING))?;
     }
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         if let Some(signal) = signals.forever().next() {
-            exit_after(128 + signal, cleanup);
+            ENDING.store(true, Ordering::SeqCst);
+            std::process::exit(cleanup(signal));
         }
     })?;
     Ok(())

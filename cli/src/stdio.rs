@@ -1,11 +1,13 @@
 //! Standard input and output as plain descriptors: no line buffering, and a read that can be cancelled.
 
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Read as _, Write};
+use std::io::{self, IsTerminal as _, Read as _};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use rustix::event::{PollFd, PollFlags};
+
+pub(crate) use crate::output::{note, print};
 
 /// What is asked of the kernel for a pipe: fewer and larger reads and writes than with its usual 64 KiB.
 const PIPE_BYTES: usize = 1 << 20;
@@ -73,18 +75,6 @@ pub(crate) fn stdout() -> io::Result<File> {
     Ok(file)
 }
 
-/// Prints lines of text to stdout, for commands that print a little.
-pub(crate) fn print(text: impl std::fmt::Display) -> Result<(), crate::failure::Failure> {
-    writeln!(io::stdout().lock(), "{text}").map_err(crate::failure::Failure::output)
-}
-
-/// Tells the person at the terminal something, in one write so that nobody reads half of it.
-pub(crate) fn note(text: impl std::fmt::Display) {
-    let line = format!("peersock: {text}\n");
-    // Without a stderr there is nobody to tell.
-    let _ = io::stderr().lock().write_all(line.as_bytes());
-}
-
 fn widen_pipe(file: &File) {
     // Fails on what is not a pipe, and beyond the user's limit of pipe memory: then it stays as it was.
     let _ = rustix::pipe::fcntl_setpipe_size(file, PIPE_BYTES);
@@ -92,6 +82,8 @@ fn widen_pipe(file: &File) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     #[test]

@@ -1,7 +1,8 @@
 //! A TCP connection and the standard streams: two threads, one for each direction.
 //!
 //! Each direction ends on its own. The end of stdin becomes a FIN while data from the peer is still written
-//! to stdout; a FIN from the peer leaves stdin being sent. The connection is done when both have ended.
+//! to stdout; a FIN from the peer leaves stdin being sent. The connection is done when both have ended and
+//! the peer has acknowledged everything.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -12,7 +13,10 @@ use std::time::Duration;
 
 use peersock::blocking::TcpStream;
 
+use crate::clients::Turn;
 use crate::failure::{Failure, Outcome};
+use crate::progress::Progress;
+use crate::signals;
 use crate::stdio::{Canceller, Stdin, Token};
 
 /// Bytes that are read and written at once. Large, so that a whole batch of packets leaves together.
@@ -24,6 +28,10 @@ const HINT_AFTER: Duration = Duration::from_secs(3);
 /// How long the sending thread may take to notice that the connection has been given up.
 const WAKE_AFTER: Duration = Duration::from_millis(200);
 
+/// A silent peer is asked whether it lives this many times before it is given up; the library asks once at
+/// the beginning and eight times more.
+const PROBES: u32 = 9;
+
 /// What to do with stdin when the peer has finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AfterPeer {
@@ -33,28 +41,78 @@ pub(crate) enum AfterPeer {
     Stop,
 }
 
-/// Connects stdin (or an empty input) and stdout with a stream until both directions have ended.
+/// What is sent: stdin, as soon as it is this connection's turn if several want it.
+pub(crate) struct Input<'a> {
+    pub(crate) stdin: &'a Stdin,
+    pub(crate) turn: Option<Turn>,
+}
+
+/// Where to write what comes in.
+pub(crate) trait Output {
+    fn write(&mut self, bytes: &[u8]) -> Outcome;
+
+    /// Nothing more comes.
+    fn end(&mut self) -> Outcome;
+}
+
+impl Output for &File {
+    fn write(&mut self, bytes: &[u8]) -> Outcome {
+        self.write_all(bytes).map_err(Failure::output)
+    }
+
+    fn end(&mut self) -> Outcome {
+        Ok(())
+    }
+}
+
+/// Has a connection fail once the peer has been silent for `timeout`, whether it is to send or to
+/// acknowledge; zero: hardly ever.
+pub(crate) fn watch(stream: &TcpStream, timeout: Duration) -> Outcome {
+    if timeout > Duration::ZERO {
+        let interval = (timeout / PROBES).max(Duration::from_millis(1));
+        stream.set_keepalive(Some(interval))?;
+        stream.set_user_timeout(Some(timeout))?;
+    }
+    Ok(())
+}
+
+/// Connects an input (or an empty one) and an output with a stream until both directions have ended.
 pub(crate) fn run(
     stream: &TcpStream,
-    stdin: Option<&Stdin>,
-    stdout: &File,
+    input: Option<&Input<'_>>,
+    output: &mut dyn Output,
     after_peer: AfterPeer,
+    progress: &Progress,
 ) -> Outcome {
     let (canceller, token) = Canceller::new()?;
     let (finished, sender_finished) = mpsc::channel::<()>();
+    let turn = input.and_then(|input| input.turn.as_ref());
+    let cancel = || {
+        canceller.cancel();
+        turn.inspect(|turn| turn.leave());
+    };
     thread::scope(|scope| {
         let sender = scope.spawn(move || {
             // Dropped at the end, which is what the receiving thread waits for.
             let _finished = finished;
-            match stdin {
-                Some(stdin) => send(stream, stdin, &token),
+            let sent = match input {
+                Some(input) => send(stream, input, &token, progress),
                 None => finish_sending(stream),
+            };
+            turn.inspect(|turn| turn.leave());
+            if sent.is_err() {
+                give_up(stream);
+                // Nothing that still comes is of use.
+                let _ = stream.shutdown(Shutdown::Read);
             }
+            sent
         });
-        let received = receive(stream, stdout);
+        let received = receive(stream, output, progress);
         match &received {
-            Ok(()) if after_peer == AfterPeer::Stop || stdin.is_some_and(Stdin::is_terminal) => {
-                canceller.cancel();
+            Ok(())
+                if after_peer == AfterPeer::Stop || input.is_some_and(|input| input.stdin.is_terminal()) =>
+            {
+                cancel();
             }
             Ok(()) => {
                 if sender_finished.recv_timeout(HINT_AFTER) == Err(RecvTimeoutError::Timeout) {
@@ -64,9 +122,8 @@ pub(crate) fn run(
                 }
             }
             Err(_) => {
-                canceller.cancel();
-                // A connection that is given up ends with a reset: the peer must not take it for complete.
-                let _ = stream.set_linger(Some(Duration::ZERO));
+                cancel();
+                give_up(stream);
                 if sender_finished.recv_timeout(WAKE_AFTER) == Err(RecvTimeoutError::Timeout) {
                     // It waits for room that nobody is going to make.
                     let _ = stream.shutdown(Shutdown::Both);
@@ -75,21 +132,24 @@ pub(crate) fn run(
         }
         let sent = sender.join().expect("the sending thread does not panic");
         // What came in says more than a write that failed because of it.
-        received.and(sent).and_then(|()| finish_sending(stream))
+        received.and(sent).and_then(|()| finish(stream))
     })
 }
 
 /// Sends the input up to its end, or until that is cancelled.
-fn send(mut stream: &TcpStream, stdin: &Stdin, token: &Token) -> Outcome {
+fn send(mut stream: &TcpStream, input: &Input<'_>, token: &Token, progress: &Progress) -> Outcome {
+    if input.turn.as_ref().is_some_and(|turn| !turn.wait()) {
+        return Ok(());
+    }
     let mut buffer = vec![0; BUFFER];
     loop {
-        let read = stdin.read(&mut buffer, token);
-        match read.map_err(|error| Failure::new(format_args!("cannot read stdin: {error}")))? {
+        match input.stdin.read(&mut buffer, token).map_err(Failure::input)? {
             None => return Ok(()),
             Some(0) => return finish_sending(stream),
-            Some(count) => stream.write_all(&buffer[..count]).map_err(|error| {
-                Failure::new(format_args!("the peer does not take what stdin sends: {error}"))
-            })?,
+            Some(count) => {
+                stream.write_all(&buffer[..count]).map_err(|error| broken(stream, &error))?;
+                progress.sent(count);
+            }
         }
     }
 }
@@ -97,20 +157,66 @@ fn send(mut stream: &TcpStream, stdin: &Stdin, token: &Token) -> Outcome {
 /// Sends a FIN, unless that was done before.
 fn finish_sending(stream: &TcpStream) -> Outcome {
     match stream.shutdown(Shutdown::Write) {
-        // The peer has closed the whole connection in the meantime, having had everything it wanted.
+        // It is over in both directions. `finish` finds out whether the peer had everything.
         Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
         other => Ok(other?),
     }
 }
 
-fn receive(mut stream: &TcpStream, mut stdout: &File) -> Outcome {
+/// Ends sending and waits until the peer has acknowledged that, and with it everything. For ever if it lives:
+/// a silent peer is given up after a while.
+fn finish(stream: &TcpStream) -> Outcome {
+    finish_sending(stream)?;
+    stream.wait_delivered(None).map_err(|error| broken(stream, &error))
+}
+
+/// A connection that is given up ends with a reset: the peer must not take it for complete.
+fn give_up(stream: &TcpStream) {
+    let _ = stream.set_linger(Some(Duration::ZERO));
+}
+
+fn receive(mut stream: &TcpStream, output: &mut dyn Output, progress: &Progress) -> Outcome {
     let mut buffer = vec![0; BUFFER];
     loop {
         match stream.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(count) => stdout.write_all(&buffer[..count]).map_err(Failure::output)?,
+            Ok(0) => return output.end(),
+            Ok(count) => {
+                progress.received(count);
+                output.write(&buffer[..count])?;
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Failure::new(format_args!("the connection broke: {error}"))),
+            Err(error) => {
+                output.end()?;
+                return Err(broken(stream, &error));
+            }
         }
+    }
+}
+
+/// Says what has become of the connection, and how much of what was sent is lost for certain.
+fn broken(stream: &TcpStream, error: &io::Error) -> Failure {
+    // If a signal has ended the node, what was sent may still arrive: it is not thrown away here.
+    signals::leave_to_cleanup();
+    let lost = match stream.unacked() {
+        0 => String::new(),
+        bytes => format!("; {bytes} bytes were not acknowledged"),
+    };
+    match error.kind() {
+        io::ErrorKind::ConnectionReset => Failure::new(
+            format_args!("the connection broke: the peer has reset it{lost}"),
+            "look why the program at the other end has given up, and send again",
+        ),
+        io::ErrorKind::BrokenPipe => Failure::new(
+            format_args!("the connection broke: the peer has closed it without reading everything{lost}"),
+            "look why the program at the other end has ended early, and send again",
+        ),
+        io::ErrorKind::TimedOut => Failure::new(
+            format_args!("the connection broke: the peer does not answer any more{lost}"),
+            "check that the other machine runs and can be reached; --peer-timeout SECONDS waits longer",
+        ),
+        _ => Failure::new(
+            format_args!("the connection broke: {error}{lost}"),
+            "look whether the program at the other end still runs, and start again",
+        ),
     }
 }

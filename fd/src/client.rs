@@ -99,22 +99,30 @@ impl Client {
         reply
     }
 
-    /// Closes a socket by `close`, and waits up to `time` until what was written to it is acknowledged: SO_LINGER. What goes
-    /// wrong while it waits is nobody's concern any more.
-    pub fn close_lingering<T>(&self, which: Which, time: Duration, close: impl FnOnce() -> T) -> T {
+    /// Closes a socket by `close`, and waits up to `time` until what was written to it is acknowledged:
+    /// SO_LINGER.
+    ///
+    /// # Errors
+    /// The socket is closed all the same: those of connections if not everything was delivered, ETIMEDOUT if
+    /// the time was over before, which the node goes on after; EINTR if a signal handler ran meanwhile;
+    /// ENETDOWN.
+    pub fn close_lingering<T>(
+        &self,
+        which: Which,
+        time: Duration,
+        close: impl FnOnce() -> T,
+    ) -> (T, Result<(), Errno>) {
         let held = self.send(Request::Hold(which), None);
         let held = held.and_then(|connection| connection.reply(false)?.map(|_| connection));
         let closed = close();
-        if let Ok(connection) = held {
+        let delivered = held.and_then(|connection| {
             let message = self.message(Request::Linger(which, time));
-            if send_with(connection.fd(), &message, None, SendFlags::empty())
-                .and_then(|()| connection.reply(true))
-                .is_ok()
-            {
-                self.put_back(connection);
-            }
-        }
-        closed
+            send_with(connection.fd(), &message, None, SendFlags::empty())?;
+            let reply = connection.reply(true)?;
+            self.put_back(connection);
+            reply.map(drop)
+        });
+        (closed, delivered)
     }
 
     /// Tells the node something that has no reply, with a descriptor.
@@ -229,6 +237,8 @@ impl Connection {
             match rustix::net::recv(self.fd(), spare_capacity(&mut reply), RecvFlags::empty()) {
                 Ok(_) => break,
                 Err(Errno::INTR) if !waits => {}
+                // The node has gone away without reading the request.
+                Err(Errno::CONNRESET) => return Err(Errno::NETDOWN),
                 Err(error) => return Err(error),
             }
         }

@@ -118,6 +118,11 @@ pub enum Request {
     Alongside(Opened),
     /// Closed sockets that are bound to this port are to be forgotten now, so that it is free on the machine's network.
     Vacate(u16),
+    /// SIOCOUTQ: how many bytes that were written to a connection are not acknowledged. ENOTCONN if they
+    /// never will be.
+    Unacknowledged(Which),
+    /// Whether peers could reach a listener at this port: otherwise EACCES.
+    MayListen(u16),
     /// A descriptor of the socket was closed, maybe the last one. The kernel tells the node of listeners only later.
     Closed(Opened),
 }
@@ -135,6 +140,8 @@ pub enum Reply {
     Option(Vec<u8>),
     /// To [`Request::TakeError`]: an `errno`, or 0.
     Error(i32),
+    /// To [`Request::Unacknowledged`]: bytes.
+    Count(u32),
     /// To [`Request::TakeReport`].
     Report(Option<Report>),
     /// To [`Request::Routes`].

@@ -89,6 +89,7 @@ impl Socket<'_> {
                 send()
             }
             Err(Errno::CONNRESET) => Err(self.meaning()),
+            Err(Errno::PIPE) => Err(self.end().unwrap_or(Errno::PIPE)),
             result => result,
         }
     }
@@ -116,6 +117,7 @@ impl Socket<'_> {
         match sendmsg(self.fd(), data, &mut SendAncillaryBuffer::default(), flags) {
             Err(Errno::CONNRESET) => Err(self.meaning()),
             Err(Errno::NOTCONN) => Err(Errno::DESTADDRREQ),
+            Err(Errno::PIPE | Errno::CONNREFUSED) if self.is_down() => Err(Errno::NETDOWN),
             result => result,
         }
     }
@@ -128,10 +130,14 @@ impl Socket<'_> {
         loop {
             let datagram = match sys::receive_datagram(self.fd(), buf, flags) {
                 Err(Errno::CONNRESET) => return Err(self.meaning()),
+                Err(Errno::AGAIN) => return Err(self.end().unwrap_or(Errno::AGAIN)),
                 datagram => datagram?,
             };
             // The end: it has been shut down.
             if datagram.length == 0 && datagram.pid.is_none() && datagram.name.is_none() {
+                if let Some(error) = self.end() {
+                    return Err(error);
+                }
                 let (remote, details, timestamp) = (None, None, None);
                 return Ok(Received { length: 0, truncated: false, remote, details, timestamp });
             }
@@ -174,6 +180,7 @@ impl Socket<'_> {
     fn meaning(&self) -> Errno {
         match self.ask(Request::TakeError(self.which())) {
             Ok(Reply::Error(errno)) if errno != 0 => Errno::from_raw_os_error(errno),
+            Err(Errno::NETDOWN) => Errno::NETDOWN,
             _ => Errno::CONNREFUSED,
         }
     }

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::net::{
@@ -22,6 +22,10 @@ pub const BUFFER: usize = 1 << 20;
 
 /// The least that SO_SNDBUF can be: what a socket has while it connects, so that it is soon full.
 const LEAST_BUFFER: usize = 1;
+
+/// How long shutdown(2) may wait for acknowledgements after the peer's end, and how often it looks.
+const SETTLE: Duration = Duration::from_millis(500);
+const SETTLE_LOOK: Duration = Duration::from_millis(1);
 
 /// How often an attempt is repeated while the node is too busy to take another connection.
 const BUSY_TRIES: u32 = 1000;
@@ -146,14 +150,18 @@ impl<'fd> Socket<'fd> {
     /// accept4(2). Gives the address of the other end.
     ///
     /// # Errors
-    /// Those of accept(2).
+    /// Those of accept(2); ENETDOWN if the node is no more, or has left the network.
     pub fn accept(&self, flags: SocketFlags) -> Result<(OwnedFd, SocketAddr), Errno> {
         if self.kind() != Kind::Stream {
             return Err(Errno::OPNOTSUPP);
         }
         let client = self.client();
         loop {
-            let (fd, from) = rustix::net::acceptfrom_with(self.fd, flags)?;
+            let (fd, from) = match rustix::net::acceptfrom_with(self.fd, flags) {
+                // What a socket that was shut down gives, depending on whether it waits.
+                Err(error @ (Errno::AGAIN | Errno::INVAL)) => return Err(self.end().unwrap_or(error)),
+                accepted => accepted?,
+            };
             // Every program of this machine may connect to an abstract name. Only the node is believed.
             match from.and_then(name_of).filter(|_| client.is_node(fd.as_fd())) {
                 Some(Name::Accepted(_, accepted)) => {
@@ -269,10 +277,57 @@ impl<'fd> Socket<'fd> {
             Kind::Stream => rustix::net::getpeername(self.fd).is_ok() || sockopt::socket_acceptconn(self.fd)?,
             _ => self.addresses()?.1.is_some(),
         };
-        if !is_connected {
+        if !is_connected || self.is_broken() {
             return Err(Errno::NOTCONN);
         }
+        if self.kind() == Kind::Stream && how != rustix::net::Shutdown::Read {
+            self.settle()?;
+        }
         rustix::net::shutdown(self.fd, how)
+    }
+
+    /// Waits for a moment, if the peer has ended its direction, until it has acknowledged what was written to
+    /// it: one that has closed the connection resets it instead, and after the end nobody would hear of it.
+    /// Where the kernel has both ends it happens at once.
+    fn settle(&self) -> Result<(), Errno> {
+        let mut fds = [PollFd::from_borrowed_fd(self.fd, PollFlags::RDHUP)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        rustix::event::poll(&mut fds, Some(&now))?;
+        let has_ended = fds[0].revents().contains(PollFlags::RDHUP);
+        if !has_ended || rustix::fs::fcntl_getfl(self.fd)?.contains(OFlags::NONBLOCK) {
+            return Ok(());
+        }
+        let until = Instant::now() + SETTLE;
+        loop {
+            match self.unacknowledged() {
+                Ok(1..) if Instant::now() < until => std::thread::sleep(SETTLE_LOOK),
+                Err(Errno::NOTCONN) => return Err(Errno::NOTCONN),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// How many bytes that were written to a stream are not acknowledged: what SIOCOUTQ says of TCP. The
+    /// kernel's own answer counts memory of the descriptor, which is not 0 once something was written.
+    ///
+    /// # Errors
+    /// ENOTCONN if it is not connected any more, ENETDOWN.
+    pub fn unacknowledged(&self) -> Result<u32, Errno> {
+        match self.ask(Request::Unacknowledged(self.which()))? {
+            Reply::Count(bytes) => Ok(bytes),
+            _ => Err(Errno::PROTO),
+        }
+    }
+
+    /// Whether a stream's connection is no more, as the node says.
+    fn is_broken(&self) -> bool {
+        if self.kind() != Kind::Stream || rustix::net::getpeername(self.fd).is_err() {
+            return false;
+        }
+        // The node is asked only where nothing can be written any more, because the direction has ended or
+        // the node reads no more.
+        let nothing = rustix::net::send(self.fd, &[], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        nothing == Err(Errno::PIPE) && !matches!(self.addresses(), Ok((_, Some(_))))
     }
 
     /// getsockname(2).
@@ -312,9 +367,28 @@ impl<'fd> Socket<'fd> {
         let kernel = sockopt::socket_error(self.fd)?.err();
         let node = match self.ask(Request::TakeError(self.which())) {
             Ok(Reply::Error(errno)) if errno != 0 => Some(Errno::from_raw_os_error(errno)),
+            Err(Errno::NETDOWN) => Some(Errno::NETDOWN),
             _ => None,
         };
         Ok(node.or(kernel))
+    }
+
+    /// ENETDOWN if the node has ended the socket: it was stopped, or has left the network that the socket is
+    /// bound to.
+    /// `None` as long as there may be something to wait for, and after the application's own shutdown(2).
+    pub fn end(&self) -> Option<Errno> {
+        let mut fds = [PollFd::from_borrowed_fd(self.fd, PollFlags::RDHUP)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        rustix::event::poll(&mut fds, Some(&now)).ok()?;
+        if !fds[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP) {
+            return None;
+        }
+        self.is_down().then_some(Errno::NETDOWN)
+    }
+
+    /// Whether the node that the socket belongs to is no more, or has left its network.
+    pub fn is_down(&self) -> bool {
+        matches!(self.ask(Request::Addresses(self.which())), Err(Errno::NETDOWN))
     }
 
     pub(crate) fn ask(&self, request: Request) -> Result<Reply, Errno> {

@@ -8,7 +8,7 @@ use arbitrary::Arbitrary;
 use peersock_overlay::noise::{
     CookieJar, InitiationPayload, Initiator, MacWriter, Received, ResponsePayload, SessionKeys, Timestamp,
 };
-use peersock_overlay::wire::CookieReply;
+use peersock_overlay::wire::{CookieReply, StaleReply};
 use peersock_overlay::{Identity, NetworkId, Psk, SessionIndex, Suite, SuiteSet};
 
 use crate::input::{Damage, damaged, instant, one};
@@ -122,6 +122,25 @@ pub fn response(data: &[u8]) {
     assert_eq!((ours.send, ours.receive, ours.hash), (theirs.receive, theirs.send, theirs.hash));
     assert_eq!((ours.index, ours.remote_index), (theirs.remote_index, theirs.index));
     assert_eq!((ours.suite, theirs.suite), (exchange.suite(), exchange.suite()));
+    stale_reply(&exchange);
+}
+
+/// Stale replies: an altered one says nothing; the true one says the newest timestamp, to its initiation
+/// alone.
+fn stale_reply(exchange: &Exchange) {
+    let (initiator, _, initiation) = exchange.initiate();
+    let received = Received::read(bob(), &initiation).expect("the true message");
+    let newest = Timestamp::from_bytes([exchange.psk; 12]);
+    let reply = received.stale_reply(newest, [exchange.psk; 24]);
+    let mut bytes = Vec::new();
+    reply.emit(&mut bytes);
+    if let Ok(altered) = StaleReply::parse(&damaged(&bytes, &exchange.damages))
+        && altered != reply
+    {
+        assert_eq!(initiator.read_stale_reply(&altered), None);
+    }
+    assert_eq!(initiator.read_stale_reply(&reply), Some(newest));
+    assert!(Timestamp::after(Duration::ZERO, Some(newest)) >= newest);
 }
 
 /// Cookie replies: an altered one is no cookie; the true one makes the next MAC2 good, for its address only.

@@ -2,7 +2,8 @@
 
 use arbitrary::Arbitrary;
 use peersock_overlay::wire::{
-    Beacon, Control, CookieReply, Data, Hello, Initiation, MessageType, ParseError, Response, UnknownSession,
+    Beacon, Control, CookieReply, Data, Hello, Initiation, MessageType, ParseError, Response, StaleReply,
+    UnknownSession,
 };
 use peersock_overlay::{DATA_HEADER, DiscoveryKey, Identity, NetworkId, SuiteSet, data_index};
 
@@ -20,6 +21,7 @@ pub fn wire(data: &[u8]) {
         (MessageType::Data, sealed_data(data)),
         (MessageType::Beacon, beacon(data)),
         (MessageType::UnknownSession, unknown_session(data)),
+        (MessageType::StaleReply, stale_reply(data)),
     ];
     for (kind, bytes) in written {
         if let Some(bytes) = bytes {
@@ -45,6 +47,12 @@ fn response(data: &[u8]) -> Option<Vec<u8>> {
 fn cookie_reply(data: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     CookieReply::parse(data).ok()?.emit(&mut out);
+    Some(out)
+}
+
+fn stale_reply(data: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    StaleReply::parse(data).ok()?.emit(&mut out);
     Some(out)
 }
 

@@ -68,6 +68,10 @@ counters! {
     initiations_replayed,
     /// Authentic initiations that were not newer than the last one of their sender.
     initiations_stale,
+    /// Answers to those, telling their sender the newest timestamp.
+    stale_replies_sent,
+    /// Such answers received: this node's clock went back since an earlier run.
+    clock_behind,
     /// Initiations sent, each copy counted.
     initiations_sent,
     /// Initiations answered.
@@ -97,10 +101,20 @@ counters! {
     strangers_refused,
     /// Peers forgotten to make room for others.
     peers_evicted,
+    /// Peers forgotten because nothing was heard of them for long.
+    peers_forgotten,
     /// Peers not taken in because there was no room.
     peers_refused,
+    /// Times that a peer's identity was seen to be in use at two places.
+    peers_at_two_places,
+    /// Times that this node's own identity was seen in use elsewhere.
+    own_identity_elsewhere,
     /// Hellos that showed that a peer has been restarted.
     restarts_noticed,
+    /// ICMP errors that nobody listens where something was sent that this node has sent indeed.
+    refusals,
+    /// Peers taken for dead because of such errors.
+    peers_refused_to_answer,
 
     /// Keepalives sent, those that confirm a session included.
     keepalives_sent,

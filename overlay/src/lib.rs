@@ -50,7 +50,8 @@ pub use crypto::{AeadError, AeadKey, Portable, Provider, Suite, SuiteSet, defaul
 
 pub use counters::{Counter, Counters};
 pub use endpoint::{
-    Endpoint, EndpointConfig, Event, JoinError, Limits, Lookup, NetworkInfo, PeerInfo, SocketInfo, Transmit,
+    Elsewhere, Endpoint, EndpointConfig, Event, Gone, JoinError, Limits, Lookup, NetworkInfo, PeerInfo,
+    SocketInfo, Transmit,
 };
 pub use id::{
     DiscoveryKey, Identity, NetworkId, NetworkKind, NodeId, ParseIdentityError, ParseNetworkIdError,

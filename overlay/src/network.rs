@@ -67,6 +67,9 @@ impl NetworkConfig {
     /// # Errors
     /// See [`NetworkConfigError`].
     pub fn validate(&self) -> Result<(), NetworkConfigError> {
+        if self.psk() == Some(&Psk::open()) {
+            return Err(NetworkConfigError::OpenKey);
+        }
         match (self, self.id().kind()) {
             (Self::AdHoc { .. }, NetworkKind::AdHoc { .. }) => Ok(()),
             (Self::Static(network), NetworkKind::Static) => network.validate(),
@@ -119,7 +122,7 @@ impl StaticNetwork {
 }
 
 /// One member of a [`StaticNetwork`].
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StaticMember {
     /// The member's keys.
     pub identity: PublicIdentity,
@@ -138,11 +141,14 @@ pub enum NetworkConfigError {
     /// The ID's first byte says another kind of network.
     #[error("network ID {0} is of another kind: ad-hoc IDs begin with ff, static ones with fe")]
     Kind(NetworkId),
+    /// The pre-shared key is the one that everybody knows.
+    #[error("a key of zeros is no secret: open networks have it")]
+    OpenKey,
     /// A member is listed twice.
     #[error("node {0} is listed twice")]
     DuplicateMember(NodeId),
     /// Two members have one name.
-    #[error("the name {0:?} is given twice")]
+    #[error("the name `{0}` is given twice")]
     DuplicateName(String),
     /// Two members claim one address.
     #[error("address {0} is given twice")]
@@ -190,6 +196,9 @@ mod tests {
         assert!(matches!(loopback.validate(), Err(NetworkConfigError::UnusableAddress(_))));
         let taken = network(id, vec![member(1, &[&own.to_string()])]);
         assert!(matches!(taken.validate(), Err(NetworkConfigError::CertifiedAddress(_))));
+        let id = "ff00160016000000".parse().expect("an ID");
+        let open_key = NetworkConfig::AdHoc { id, psk: Some(Psk::open()) };
+        assert_eq!(open_key.validate(), Err(NetworkConfigError::OpenKey));
         let kind = network("ff00160016000000", vec![]);
         assert!(matches!(kind.validate(), Err(NetworkConfigError::Kind(_))));
     }

@@ -72,6 +72,7 @@ fn sections() -> Vec<Section> {
         world.discovery(),
         handshake,
         world.cookie(),
+        world.stale(),
         world.data(&keys),
         control(),
     ]
@@ -215,6 +216,21 @@ impl World {
         section
     }
 
+    /// B has read a newer initiation of A before this one.
+    fn stale(&self) -> Section {
+        let mut section = Section::new("Stale reply from B to A");
+        let (pending, initiation) = self.initiate();
+        let received = Received::read(&self.b, &initiation).expect("A's own");
+        let newest = Timestamp::from_unix(Duration::new(1_800_000_000, 5));
+        let reply = received.stale_reply(newest, [8; 24]);
+        assert_eq!(pending.read_stale_reply(&reply), Some(newest));
+        let mut datagram = Vec::new();
+        reply.emit(&mut datagram);
+        section.hex("newest timestamp, 1,800,000,000.000000005 s", newest.as_bytes());
+        section.hex("stale reply to the initiation, nonce 08..", &datagram);
+        section
+    }
+
     /// The first packets from A to B, with the same keys in both suites.
     fn data(&self, keys: &SessionKeys) -> Section {
         let mut section = Section::new("Data from A to B");
@@ -257,6 +273,13 @@ fn control() -> Section {
             Control::Params { receive_buffer: 0x10_0000, instance: 0x1111_2222_3333_4444 },
         ),
         ("close", Control::Close { reason: 0 }),
+        (
+            "elsewhere: instance of A, 192.0.2.1:5000",
+            Control::Elsewhere {
+                instance: 0x1111_2222_3333_4444,
+                remote: "192.0.2.1:5000".parse().expect("an address"),
+            },
+        ),
     ] {
         let mut plaintext = Vec::new();
         message.emit(&mut plaintext);

@@ -5,4 +5,5 @@ import peersock
 with peersock.Session(sys.argv[1]) as session, peersock.socket.create_server(("", 7000)) as server:
     print(session.address, flush=True)
     connection, peer = server.accept()
-    connection.sendall(connection.recv(1024).upper())
+    with connection:
+        connection.sendall(connection.recv(1024).upper())

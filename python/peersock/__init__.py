@@ -17,12 +17,13 @@ from . import socket
 from ._node import stop
 from ._patch import install, patched, uninstall
 from ._peersock import __version__, generate_seed, public_key
-from .events import Event, Events
+from .events import Event, EventKind, Events
 from .peers import Peer
 from .session import Session
 
 __all__ = [
     "Event",
+    "EventKind",
     "Events",
     "Peer",
     "Session",

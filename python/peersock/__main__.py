@@ -8,8 +8,7 @@ import runpy
 import sys
 from collections.abc import Sequence
 
-from . import Session, __version__, _peersock, install
-from ._node import NODE
+from . import __version__, _launcher, _peersock, install
 
 EXAMPLES = """examples:
   python -m peersock run -n ff0001ffff000000 -m http.server 8080
@@ -33,8 +32,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--secret-file", help="file with the networks' passphrase")
     run.add_argument("--state", help="directory that holds the node's identity (default: a fresh one)")
     run.add_argument("--interface", action="append", default=[], help="use only this network interface")
-    run.add_argument("--bind", choices=["overlay", "kernel"], default="overlay")
-    run.add_argument("--only", action="store_true", help="refuse addresses outside the networks")
+    run.add_argument("--bind", choices=["overlay", "kernel", "both"], default="overlay")
+    run.add_argument(
+        "--only", action="store_true", help="refuse addresses outside the networks, to all that the program starts"
+    )
     run.add_argument("-q", "--quiet", action="store_true", help="do not say which address the program has")
     run.add_argument("-m", dest="module", action="store_true", help="the program is a module")
     run.add_argument("program", help="a script, or with -m a module")
@@ -47,31 +48,17 @@ def _parser() -> argparse.ArgumentParser:
 def _secret(path: str | None) -> str | None:
     if path is None:
         return os.environ.pop("PEERSOCK_SECRET", None)
-    with open(path, encoding="utf-8") as file:
-        return file.read().rstrip("\r\n")
-
-
-def _start(options: argparse.Namespace) -> None:
-    if not options.network:
-        if not os.environ.get(NODE):
-            sys.exit("peersock: name a network (-n), or run this within `peersock run`")
-        return
-    interfaces = options.interface if options.interface != ["lo"] else "loopback"
-    session = Session(
-        options.network,
-        secret=_secret(options.secret_file),
-        identity=options.state,
-        interfaces=interfaces or "all",
-        bind=options.bind,
-        only=options.only,
-        keep=True,
-    )
-    if not options.quiet:
-        print(f"address: {session.address}", file=sys.stderr, flush=True)
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read().rstrip("\r\n")
+    except OSError as error:
+        sys.exit(f"peersock: {path}: {error.strerror}")
+    except UnicodeDecodeError:
+        sys.exit(f"peersock: {path} is no text in UTF-8")
 
 
 def _run(options: argparse.Namespace) -> None:
-    _start(options)
+    _launcher.enter(options, _secret(options.secret_file))
     install()
     sys.argv = [options.program, *options.arguments]
     if options.module:
@@ -84,7 +71,10 @@ def _run(options: argparse.Namespace) -> None:
 
 def _id(options: argparse.Namespace) -> None:
     state: str | None = options.state
-    node = _peersock.Node(_peersock.Config(state=state, interfaces=[], discovery=False))
+    try:
+        node = _peersock.Node(_peersock.Config(state=state, interfaces=[], discovery=False))
+    except OSError as error:
+        sys.exit(f"peersock: {error.strerror}")
     print("id: ", node.id())
     print("key:", node.public_key())
     node.stop(0)

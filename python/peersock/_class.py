@@ -11,7 +11,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from . import _peersock
+from . import _node, _peersock
 from ._addresses import V4, V6, numeric
 
 if TYPE_CHECKING:
@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 _STREAM, _DGRAM = int(_std.SOCK_STREAM), int(_std.SOCK_DGRAM)
 _INTERNET = (V4, V6)
+#: What settling a socket says when all is done with it.
+_BOUND = 2
 _DEFAULT_BACKLOG = min(_std.SOMAXCONN, 128)
+_DENIED = (errno.EPERM, errno.EACCES, errno.EAFNOSUPPORT)
+_BROKEN = (errno.ECONNRESET, errno.EPIPE)
+_TRANSLATED = (errno.EINVAL, errno.ENOTCONN, *_BROKEN)
 _MSG_OOB = int(_std.MSG_OOB)
 _IP = int(_std.IPPROTO_IP)
 #: Options about groups, and where in their values the interface's address is. Some are not in the module.
@@ -54,9 +59,11 @@ class socket(_std.socket):
             try:
                 super().__init__(family, type, proto)
                 return
-            except PermissionError:
-                # Who may not ping others may still ping members.
-                if family not in _INTERNET or not _peersock.has_rules():
+            except OSError as error:
+                # Unprivileged users can ping members even where the system denies them echo sockets, and a program that
+                # is kept to the overlay gets no sockets of the kernel.
+                family, type = (V4 if family == -1 else family), (_STREAM if type == -1 else type)
+                if error.errno not in _DENIED or family not in _INTERNET or not _peersock.has_rules():
                     raise
                 try:
                     fileno = _peersock.open_socket(family, type, max(proto, 0))
@@ -112,9 +119,21 @@ class socket(_std.socket):
         local = numeric(family, address)
         if local is None:
             return super().bind(address)
-        if _peersock.settle_local(self.fileno(), local, family == V6):
-            return _peersock.bind(self.fileno(), local)
-        super().bind(local)
+        settled = _peersock.settle_local(self.fileno(), local, family == V6)
+        if settled == _BOUND:
+            return None
+        if settled:
+            try:
+                return _peersock.bind(self.fileno(), local)
+            except PermissionError as error:
+                raise _refused(error, local[1]) from None
+        try:
+            super().bind(local)
+        except OSError as error:
+            # It may be the port of a socket of both networks that is closed, and that the node still has.
+            if error.errno != errno.EADDRINUSE or not _peersock.vacate(local[1]):
+                raise
+            super().bind(local)
         self._is_open = local[1] == 0 and local[0] in ("0.0.0.0", "::") and _type(self) == _DGRAM
         return None
 
@@ -126,6 +145,8 @@ class socket(_std.socket):
         number = _peersock.connect(self.fileno(), target, self.gettimeout())
         if number == errno.EWOULDBLOCK and self.gettimeout():
             raise TimeoutError("timed out")
+        if number == errno.EACCES:
+            raise _refused(PermissionError(number, os.strerror(number)), target[1])
         if number:
             raise OSError(number, os.strerror(number))
         return None
@@ -143,12 +164,20 @@ class socket(_std.socket):
         return _peersock.connect(self.fileno(), target, self.gettimeout())
 
     def listen(self, backlog: int = _DEFAULT_BACKLOG, /) -> None:
-        if _family(self) not in _INTERNET or _type(self) != _STREAM or not _peersock.settle_listen(self.fileno()):
+        if _family(self) not in _INTERNET or _type(self) != _STREAM:
             return super().listen(backlog)
         number = operator.index(backlog)
         if not -(1 << 31) <= number < 1 << 31:
             raise OverflowError("Python int too large to convert to C int")
-        return _peersock.listen(self.fileno(), max(number, 0))
+        try:
+            settled = _peersock.settle_listen(self.fileno(), max(number, 0))
+            if settled == _BOUND:
+                return None
+            if settled:
+                return _peersock.listen(self.fileno(), max(number, 0))
+        except PermissionError as error:
+            raise _refused(error, self.getsockname()[1]) from None
+        return super().listen(backlog)
 
     def shutdown(self, how: int, /) -> None:
         if _ours(self):
@@ -159,7 +188,7 @@ class socket(_std.socket):
         if self._is_open:
             # Who asks for its port wants to be reached there.
             self._is_open = False
-            _peersock.settle_listen(self.fileno())
+            _peersock.settle_listen(self.fileno(), 0)
         return _peersock.getsockname(self.fileno()) if _ours(self) else super().getsockname()
 
     def getpeername(self) -> Any:
@@ -377,6 +406,15 @@ class socket(_std.socket):
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
 
+def _refused(error: PermissionError, port: int) -> PermissionError:
+    """The error of a port that no network allows, with those that are allowed."""
+    networks = [network for network in _node.allowed_ports() if not network[1] <= port <= network[2]]
+    if error.errno != errno.EACCES or not networks:
+        return error
+    allowed = ", ".join(f"network {network} allows ports {first} to {last}" for network, first, last in networks)
+    return PermissionError(errno.EACCES, f"port {port} is not allowed: {allowed}")
+
+
 def _iterable(items: Iterable[Any], what: str) -> list[Any]:
     try:
         return list(items)
@@ -404,12 +442,25 @@ def _attaches(sock: _std.socket, error: OSError) -> bool:
 
 
 def _translate(sock: _std.socket, error: OSError, sending: bool = False) -> None:
-    """Raises what TCP would say of a socket that was never connected, where the kernel's AF_UNIX says otherwise."""
-    if error.errno not in (errno.EINVAL, errno.ENOTCONN) or not _ours(sock) or _our_datagrams(sock):
+    """Raises what TCP would say of a socket that was never connected, where the kernel's AF_UNIX says otherwise, and
+    that the node has gone away where to the kernel it is the other end that has."""
+    if error.errno not in _TRANSLATED or not _ours(sock) or _our_datagrams(sock):
         return
     number = errno.EPIPE if sending else errno.ENOTCONN
+    if error.errno in _BROKEN:
+        if not _peersock.is_down(sock.fileno()):
+            return
+        number = errno.ENETDOWN
     if number != error.errno:
         raise OSError(number, os.strerror(number)) from None
 
 
+def _document() -> None:
+    """What a method is for says the standard library."""
+    for name, value in vars(socket).items():
+        if callable(value) and not name.startswith("_") and not value.__doc__:
+            value.__doc__ = getattr(_std.socket, name).__doc__
+
+
+_document()
 socket.__module__ = "peersock.socket"

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import os
+import socket as _std
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from . import _peersock
 
 #: Tells child processes which node to use; see `peersock run`.
 NODE, RULES = "PEERSOCK_NODE", "PEERSOCK_RULES"
+#: The IDs of the node's networks, for what children say of ports.
+NETWORKS = "PEERSOCK_NETWORKS"
+
+_if_nameindex = _std.if_nameindex
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,7 @@ class Settings:
 
     def start(self) -> _peersock.Node:
         """Starts such a node."""
+        self._check_interfaces()
         return _peersock.Node(
             _peersock.Config(
                 state=self.state,
@@ -40,6 +48,24 @@ class Settings:
             )
         )
 
+    def _check_interfaces(self) -> None:
+        there = [name for _, name in _if_nameindex()]
+        if self.interfaces and not any(name in there for name in self.interfaces):
+            wanted = ", ".join(self.interfaces)
+            raise OSError(errno.ENODEV, f"this machine has no network interface {wanted}; it has {', '.join(there)}")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Which sockets are the overlay's."""
+
+    bind: str = "overlay"
+    only: bool = False
+
+    def words(self) -> str:
+        """As the variable has it that child processes get."""
+        return f"bind={self.bind}{',only' if self.only else ''}"
+
 
 @dataclass
 class Running:
@@ -48,25 +74,31 @@ class Running:
     node: _peersock.Node
     settings: Settings
     linger: float
+    rules: Rules
     users: int = 0
     networks: dict[int, int] = field(default_factory=dict)
     kept: bool = False
     environment: dict[str, str | None] = field(default_factory=dict)
 
-    def announce(self, words: str) -> None:
-        """Has sockets of this process and of its children use the node, by these rules."""
-        for name, value in ((NODE, self.node.environment()), (RULES, words)):
+    def announce(self) -> None:
+        """Has sockets of this process and of its children use the node, by its rules."""
+        networks = ",".join(f"{network:016x}" for network in self.networks)
+        variables = {NODE: self.node.environment(), RULES: self.rules.words(), NETWORKS: networks}
+        for name, value in variables.items():
             self.environment.setdefault(name, os.environ.get(name))
             os.environ[name] = value
-        _peersock.set_rules(self.node.environment(), words)
+        _peersock.set_rules(variables[NODE], variables[RULES])
 
     def withdraw(self) -> None:
         """Leaves everything as it was before."""
+        if not self.environment:
+            return
         for name, value in self.environment.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+        self.environment.clear()
         _peersock.clear_rules()
         adopt()
 
@@ -97,54 +129,116 @@ def current() -> Running | None:
     return _running if _running is not None and _running.node.is_here() else None
 
 
-def use(settings: Settings, linger: float) -> Running:
-    """The process's node with one user more; it is started if there is none.
+def enter(
+    settings: Settings,
+    linger: float,
+    bind: str | None,
+    only: bool | None,
+    networks: Iterable[int | str],
+    secret: str | bytes | None,
+) -> tuple[Running, list[int]]:
+    """The process's node with one user more, in these networks, whose IDs come with it. It is started if there is none.
+
+    After an error everything is as it was before.
 
     Raises:
-        ValueError: There is one with other settings.
+        ValueError: The node that there is has other settings, other rules, or is in a network with another secret.
     """
     global _running
     with _lock:
         running = current()
         if running is None:
-            running = _running = Running(settings.start(), settings, linger)
+            rules = Rules(bind or "overlay", bool(only))
+            running = _running = Running(settings.start(), settings, linger, rules)
         elif settings not in (Settings(), running.settings):
             raise ValueError("this process has a node already, with other settings")
+        elif bind not in (None, running.rules.bind):
+            raise ValueError(f"this process has a node already, with bind={running.rules.bind!r}")
+        elif only not in (None, running.rules.only):
+            raise ValueError(f"this process has a node already, with only={running.rules.only}")
         running.users += 1
-        return running
+        joined: list[int] = []
+        try:
+            for network in networks:
+                joined.append(_join(running, network, secret))
+            running.announce()
+        except BaseException:
+            _release(running, joined, False)
+            raise
+        return running, joined
+
+
+def _join(running: Running, network: int | str, secret: str | bytes | None) -> int:
+    if isinstance(network, int) and network in running.networks and secret is None:
+        # As another session has joined it.
+        joined = network
+    else:
+        passphrase = secret if isinstance(secret, str) else None
+        key = secret if isinstance(secret, bytes) else None
+        join = running.node.join_id if isinstance(network, int) else running.node.join_file
+        joined = join(network, passphrase, key)  # type: ignore[arg-type]
+    running.networks[joined] = running.networks.get(joined, 0) + 1
+    return joined
 
 
 def release(running: Running, networks: list[int], keep: bool) -> bool:
     """Takes a user away. The last one stops the node, unless it is to be kept. Says whether all was delivered."""
     with _lock:
-        running.kept |= keep
-        running.users -= 1
-        for network in networks:
-            running.networks[network] -= 1
-            if running.networks[network] == 0 and not running.kept:
-                del running.networks[network]
-                if running.users and running.node.is_here():
-                    running.node.leave(network)
-        return stop_unused(running) if running.users == 0 and not running.kept else True
+        return _release(running, networks, keep)
 
 
-def stop_unused(running: Running) -> bool:
+def _release(running: Running, networks: list[int], keep: bool) -> bool:
+    running.kept |= keep
+    running.users -= 1
+    last = running.users == 0 and not running.kept
+    for network in networks:
+        running.networks[network] -= 1
+        if running.networks[network] == 0 and not running.kept:
+            del running.networks[network]
+            if not last and running.node.is_here():
+                running.node.leave(network)
+                running.announce()
+    return _stop(running) if last else True
+
+
+def _stop(running: Running, exits: bool = False) -> bool:
     """Stops a node that has no users any more."""
     global _running
     if not running.node.is_here():
         return True
     if _running is running:
         _running = None
-    delivered = running.node.stop(running.linger)
-    running.withdraw()
-    return delivered
+    try:
+        return running.node.stop(running.linger, exits)
+    finally:
+        running.withdraw()
 
 
 def stop() -> bool:
-    """Stops the process's node, also one that was kept. True if everything was delivered."""
+    """Stops the process's node, also one that was kept, whoever uses it. True if everything was delivered.
+
+    Connections that are open are reset, after what was written to them was delivered.
+    """
     with _lock:
         running = current()
-        return True if running is None else stop_unused(running)
+        return True if running is None else _stop(running)
 
 
-atexit.register(stop)
+@atexit.register
+def _finish() -> None:
+    """The end of the process: connections that are open end in order, as the kernel's do."""
+    with _lock:
+        running = current()
+        if running is not None:
+            _stop(running, True)
+
+
+def allowed_ports() -> list[tuple[str, int, int]]:
+    """The networks of the node that sockets use, and their first and last port."""
+    running = current()
+    ids = [f"{network:016x}" for network in running.networks] if running is not None else None
+    if ids is None:
+        ids = [network for network in os.environ.get(NETWORKS, "").split(",") if network]
+    # An ad-hoc network's ID has them; all others allow every port.
+    ports = {network: (int(network[2:6], 16), int(network[6:10], 16)) for network in ids if network[:2] == "ff"}
+    return [(network, *ports.get(network, (1, 0xFFFF))) for network in ids]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import enum
 import json
 import socket as _std
 from collections.abc import AsyncIterator, Iterator
@@ -14,12 +14,29 @@ _socket = _std.socket
 _LONGEST = 4096
 
 
+class EventKind(str, enum.Enum):
+    """What can happen to a peer. Each is equal to its text, as ``"peer_lost"``; others may come."""
+
+    #: It is known now.
+    PEER_FOUND = "peer_found"
+    #: There is an encrypted session with it.
+    PEER_REACHABLE = "peer_reachable"
+    #: Its packets take another path.
+    PATH_CHANGED = "path_changed"
+    #: It has said goodbye, or was not heard of for too long.
+    PEER_LOST = "peer_lost"
+    #: It cannot be reached.
+    PEER_UNREACHABLE = "peer_unreachable"
+
+    def __str__(self) -> str:
+        return self.value
+
+
 @dataclass(frozen=True)
 class Event:
     """Something that happened to a peer."""
 
-    #: ``peer_found``, ``peer_reachable``, ``path_changed``, ``peer_lost``, ``peer_unreachable``; others may come.
-    kind: str
+    kind: EventKind
     #: The peer's node ID.
     peer: str
 
@@ -62,6 +79,9 @@ class Events(Iterator[Event], AsyncIterator[Event]):
         return self
 
     async def __anext__(self) -> Event:
+        # It takes long to load, and few need it.
+        import asyncio
+
         loop = asyncio.get_running_loop()
         self._socket.setblocking(False)
         try:
@@ -89,4 +109,4 @@ def _parse(message: bytes) -> Event | None:
     if not message:
         raise StopIteration
     fields = json.loads(message)
-    return Event(fields["kind"], fields["peer"]) if "kind" in fields else None
+    return Event(EventKind(fields["kind"]), fields["peer"]) if "kind" in fields else None

@@ -29,6 +29,11 @@ class Peer:
     #: Packets and bytes of the session, both ways.
     traffic: dict[str, int] | None
 
+    @property
+    def address(self) -> str:
+        """Its first address: the one that follows from its key."""
+        return self.addresses[0]
+
     @classmethod
     def from_json(cls, peer: dict[str, Any]) -> Peer:
         """Takes what the node says."""

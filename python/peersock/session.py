@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
+import errno
 import json
 import os
 import socket as _std
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from types import TracebackType
-from typing import Any, Literal, Union
+from typing import Any, Literal
 
-from . import _node
+from . import _arguments as given
+from . import _node, _peersock
+from ._arguments import NetworkId
 from ._class import socket
 from .events import Events
 from .peers import Peer
-
-#: A network: its ID as a number or in hexadecimal, or the path of a static network's file.
-NetworkId = Union[int, str, "os.PathLike[str]"]
 
 #: How often an asynchronous wait looks, seconds.
 _STEP = 0.02
@@ -31,9 +31,14 @@ class Session:
     is one, the sockets of `peersock.socket` that go to addresses of the networks are the overlay's. A session is open
     as soon as it is made; in a ``with`` statement it is closed at the end of the block.
 
+    A session that is closed before its sockets ends them: connections are reset once what was written to them is
+    delivered, and whatever waits fails with ENETDOWN.
+
     Args:
         net_id: The network, or several: an ID as a number or 16 hexadecimal digits, or the file of a static network.
-        secret: The passphrase of the networks (``str``), or their key (32 ``bytes``).
+        secret: The passphrase of the networks (``str``), or their key (32 ``bytes``, also as a ``bytearray`` or a
+            ``memoryview``). A network that another session of this process has joined is used as it is if there is
+            none here; it must be the same secret otherwise.
         static: The file of one more, static, network.
         identity: The directory that holds the node's identity, or a seed of 32 bytes. By default the node has a fresh
             identity, which is forgotten.
@@ -42,85 +47,94 @@ class Session:
         discovery: Whether to find, and be found by, peers on this machine and the local networks.
         discovery_port: The UDP port of that, the same for all who shall find each other.
         buffers: The most that the send and the receive buffer of each TCP socket may hold, bytes.
-        bind: Where sockets are reached that are bound to no address: at ``"overlay"`` or ``"kernel"``.
-        only: Whether addresses outside the networks are refused.
+        bind: Where sockets are reached that are bound to no address: from the ``"overlay"``, from the machine's own
+            network (``"kernel"``), or from ``"both"``. ``None`` is what the process has, the overlay for its first
+            session.
+        only: Whether addresses outside the networks are refused. ``None`` is what the process has, no for its first
+            session.
         ready_timeout: How long to wait for the node's addresses, seconds; ``None`` for ever.
         linger: How long stopping the node may take to deliver what was sent, seconds.
         keep: Whether the node goes on after the last session, until the process ends or `stop()` is called.
 
     Raises:
-        ValueError: Something of this makes no sense, or the process has a node with other settings.
+        TypeError: Something of this is not of the right type.
+        ValueError: Something of this makes no sense, or the process has a node with other settings or rules, or in a
+            network with another secret or without one.
         TimeoutError: The node's addresses were not there in time.
-        OSError: The node cannot be started.
+        FileNotFoundError: There is no such file.
+        OSError: The node cannot be started: EBUSY where another process has the identity, EADDRINUSE for its port,
+            ENODEV for its interfaces.
     """
 
     def __init__(
         self,
         net_id: NetworkId | Iterable[NetworkId] | None = None,
         *,
-        secret: str | bytes | None = None,
+        secret: str | bytes | bytearray | memoryview | None = None,
         static: str | os.PathLike[str] | None = None,
-        identity: str | os.PathLike[str] | bytes | None = None,
+        identity: str | os.PathLike[str] | bytes | bytearray | memoryview | None = None,
         interfaces: Literal["all", "loopback"] | Sequence[str] = "all",
         port: int = 0,
         discovery: bool = True,
         discovery_port: int | None = None,
         buffers: tuple[int, int] | None = None,
-        bind: Literal["overlay", "kernel"] = "overlay",
-        only: bool = False,
+        bind: Literal["overlay", "kernel", "both"] | None = None,
+        only: bool | None = None,
         ready_timeout: float | None = 30.0,
         linger: float = 5.0,
         keep: bool = False,
     ) -> None:
         self._running: _node.Running | None = None
         self._networks: list[int] = []
-        self._keep = keep
-        if bind not in ("overlay", "kernel"):
-            raise ValueError(f"bind is 'overlay' or 'kernel', not {bind!r}")
-        wanted = _listed(net_id) + ([] if static is None else [os.fspath(static)])
-        if not wanted:
-            raise ValueError("a session needs a network")
+        self._keep = given.flag("keep", keep)
+        state, seed = given.identity(identity)
         settings = _node.Settings(
-            state=None if identity is None or isinstance(identity, bytes) else os.fspath(identity),
-            seed=identity if isinstance(identity, bytes) else None,
-            interfaces=_interfaces(interfaces),
-            port=port,
-            discovery=discovery,
-            discovery_port=discovery_port,
-            buffers=buffers,
+            state=state,
+            seed=seed,
+            interfaces=given.interfaces(interfaces),
+            port=given.number("port", port, 0, 0xFFFF),
+            discovery=given.flag("discovery", discovery),
+            discovery_port=(
+                None if discovery_port is None else given.number("discovery_port", discovery_port, 1, 0xFFFF)
+            ),
+            buffers=given.buffers(buffers),
         )
-        self._running = _node.use(settings, linger)
+        side = given.side(bind)
+        restricted = None if only is None else given.flag("only", only)
+        if restricted and side in ("kernel", "both"):
+            raise ValueError(f"only=True leaves nothing but the overlay: it does not go with bind={side!r}")
+        patience = given.optional_seconds("ready_timeout", ready_timeout)
+        lingering = given.seconds("linger", linger)
+        wanted = given.networks(net_id, static)
+        key = given.secret(secret)
+        self._running, self._networks = _node.enter(settings, lingering, side, restricted, wanted, key)
         try:
-            for network in wanted:
-                self._join(network, secret)
-            self._running.announce(f"bind={bind}{',only' if only else ''}")
-            if not self.wait_ready(ready_timeout):
+            if not self.wait_ready(patience):
                 raise TimeoutError("the node has no addresses yet")
+            node = self._running.node
+            # A forked child cannot ask.
+            self._known = [address for network in self._networks for address in node.addresses(network)]
+            self._id, self._public_key = node.id(), node.public_key()
         except BaseException:
             self.close()
             raise
 
-    def _join(self, network: int | str, secret: str | bytes | None) -> None:
-        running = self._open()
-        passphrase = secret if isinstance(secret, str) else None
-        key = secret if isinstance(secret, bytes) else None
-        try:
-            if isinstance(network, int):
-                joined = running.node.join_id(network, passphrase, key)
-            else:
-                joined = running.node.join_file(network, passphrase, key)
-        except FileExistsError:
-            # Another session of this process did.
-            if not isinstance(network, int) or network not in running.networks:
-                raise
-            joined = network
-        running.networks[joined] = running.networks.get(joined, 0) + 1
-        self._networks.append(joined)
+    def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
+        running = getattr(self, "_running", None)
+        if running is not None and not self._keep and running.node.is_here() and running.node.is_running():
+            warn(f"unclosed {self!r}: its node runs until the process ends", ResourceWarning, source=self)
 
     def _open(self) -> _node.Running:
         if self._running is None:
             raise ValueError("the session is closed")
         return self._running
+
+    def _own(self) -> _peersock.Node:
+        """The node, for what only its own process can ask."""
+        node = self._open().node
+        if not node.is_here():
+            raise OSError(errno.ENETDOWN, "the session's node is the parent process's: ask there")
+        return node
 
     def __enter__(self) -> Session:
         self._open()
@@ -138,6 +152,8 @@ class Session:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        import asyncio
+
         await asyncio.to_thread(self.close)
 
     def __repr__(self) -> str:
@@ -148,7 +164,7 @@ class Session:
     def close(self) -> bool:
         """Ends the session, and the node with the last one. True if everything that was sent was delivered.
 
-        Calling it again does nothing.
+        Connections that are still open are reset then, after what was written to them. Calling it again does nothing.
         """
         running, self._running = self._running, None
         if running is None or not running.node.is_here():
@@ -175,6 +191,9 @@ class Session:
     def addresses(self) -> list[str]:
         """All own addresses in the session's networks, the self-certifying one of the first network first."""
         node = self._open().node
+        if not node.is_here():
+            # A forked child's sockets have the parent's addresses.
+            return list(self._known)
         return [address for network in self._networks for address in node.addresses(network)]
 
     @property
@@ -190,30 +209,32 @@ class Session:
     @property
     def id(self) -> str:
         """The node's ID."""
-        return self._open().node.id()
+        self._open()
+        return self._id
 
     @property
     def public_key(self) -> str:
         """The node's public key, as the file of a static network lists it."""
-        return self._open().node.public_key()
+        self._open()
+        return self._public_key
 
     def peers(self) -> list[Peer]:
         """The peers known now in the session's networks."""
-        known = json.loads(self._open().node.peers())
+        known = json.loads(self._own().peers())
         return [peer for peer in map(Peer.from_json, known) if peer.network in self._networks]
 
     def status(self) -> dict[str, Any]:
         """Everything about the node, with its counters, in the form that ``peersock status --json`` prints."""
-        status: dict[str, Any] = json.loads(self._open().node.status())
+        status: dict[str, Any] = json.loads(self._own().status())
         return status
 
     def events(self) -> Events:
         """What happens from now on, to be read in a ``for`` or an ``async for`` loop."""
-        return Events(self._open().node.event_fd())
+        return Events(self._own().event_fd())
 
     def wait_ready(self, timeout: float | None = None) -> bool:
         """Waits until the node has its addresses in all networks. False if the time, in seconds, was over."""
-        node = self._open().node
+        node = self._own()
         return all(node.wait_ready(network, timeout) for network in self._networks)
 
     def wait_peer(self, address: str | IPv4Address | IPv6Address, timeout: float | None = None) -> bool:
@@ -222,7 +243,7 @@ class Session:
         Raises:
             OSError: No member can have the address.
         """
-        return self._open().node.wait_peer(self._network_of(str(ip_address(str(address)))), str(address), timeout)
+        return self._own().wait_peer(self._network_of(str(ip_address(str(address)))), str(address), timeout)
 
     async def wait_ready_async(self, timeout: float | None = None) -> bool:
         """As `wait_ready()`, in asyncio."""
@@ -234,7 +255,7 @@ class Session:
 
     def _network_of(self, address: str) -> int:
         """The network that an address belongs to; the first one if that is not known."""
-        node = self._open().node
+        node = self._own()
         for network in self._networks:
             try:
                 node.wait_peer(network, address, 0)
@@ -245,6 +266,9 @@ class Session:
 
 
 async def _repeat(attempt: Any, timeout: float | None) -> bool:
+    # It takes long to load, and few need it.
+    import asyncio
+
     loop = asyncio.get_running_loop()
     deadline = None if timeout is None else loop.time() + timeout
     while not attempt():
@@ -252,38 +276,3 @@ async def _repeat(attempt: Any, timeout: float | None) -> bool:
             return False
         await asyncio.sleep(_STEP)
     return True
-
-
-def _interfaces(interfaces: str | Sequence[str]) -> tuple[str, ...] | None:
-    if interfaces == "all":
-        return None
-    if interfaces == "loopback":
-        return ()
-    names = (interfaces,) if isinstance(interfaces, str) else tuple(interfaces)
-    if not names or not all(names):
-        raise ValueError("no interface is named")
-    return names
-
-
-def _listed(net_id: NetworkId | Iterable[NetworkId] | None) -> list[int | str]:
-    if net_id is None:
-        return []
-    if isinstance(net_id, (int, str, os.PathLike)):
-        return [_network(net_id)]
-    return [_network(network) for network in net_id]
-
-
-def _network(net_id: NetworkId) -> int | str:
-    """The ID as a number, or a path."""
-    if isinstance(net_id, int):
-        if not 0 <= net_id < 1 << 64:
-            raise ValueError("a network's ID has 64 bits")
-        return net_id
-    if isinstance(net_id, os.PathLike):
-        return os.fspath(net_id)
-    digits = net_id.removeprefix("0x")
-    if len(digits) == 16 and all(digit in "0123456789abcdefABCDEF" for digit in digits):
-        return int(digits, 16)
-    if "/" in net_id or net_id.endswith(".toml") or os.path.isfile(net_id):
-        return net_id
-    raise ValueError(f"{net_id!r} is neither a network's ID (16 hexadecimal digits) nor a file")

@@ -33,6 +33,12 @@ pub(crate) fn is_overlay(fd: RawFd) -> bool {
     borrow(fd).and_then(Socket::of).is_some()
 }
 
+/// Whether a descriptor is an overlay socket whose node is no more, or has left its network.
+#[pyfunction]
+pub(crate) fn is_down(py: Python<'_>, fd: RawFd) -> bool {
+    py.detach(|| borrow(fd).and_then(Socket::of).is_some_and(|socket| socket.is_down()))
+}
+
 /// Family, type and protocol of an overlay socket; `None` for every other descriptor.
 #[pyfunction]
 pub(crate) fn socket_of(fd: RawFd) -> Option<(i32, i32, i32)> {
@@ -122,19 +128,26 @@ pub(crate) fn close(py: Python<'_>, fd: RawFd) -> PyResult<()> {
     // Of connections the node hears by itself.
     let listens = sockopt::socket_acceptconn(borrowed).unwrap_or(false);
     let told = Socket::of(borrowed).filter(|_| listens).map(|socket| (socket.client(), socket.which()));
-    py.detach(|| {
-        match peersock_bsd::close(fd) {
-            // As CPython: what the other end has done is no matter of closing.
-            Ok(_) | Err(Errno::CONNRESET) => {}
-            Err(error) => return Err(error),
-        }
+    let closed = py.detach(|| {
+        let closed = peersock_bsd::close(fd);
         if let Some((client, Which::Opened(opened))) = told {
             // Without a node there is nobody to tell.
             let _ = client.ask(Request::Closed(opened));
         }
-        Ok(())
-    })
-    .map_err(|error| errno(py, error))
+        closed
+    });
+    // Only with SO_LINGER it fails because of the other end: CPython passes over ECONNRESET, which Linux
+    // never gives here.
+    match closed {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            if error == Errno::INTR {
+                // What the handler raises comes first.
+                py.check_signals()?;
+            }
+            Err(errno(py, error))
+        }
+    }
 }
 
 /// getsockname(2).

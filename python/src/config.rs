@@ -4,11 +4,10 @@ use std::path::PathBuf;
 
 use peersock::overlay::{NetworkKind, Psk};
 use peersock::{IdentitySource, Interfaces, Network, NetworkId, Node, NodeBuilder, Seed};
-use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::errors::{invalid, io_error};
+use crate::errors::{invalid, io_error, state_error};
 
 /// Settings of a node that is to be started.
 #[pyclass(frozen, module = "peersock._peersock")]
@@ -90,10 +89,10 @@ pub(crate) fn by_id(id: u64) -> PyResult<Network> {
 }
 
 /// The network that a file describes.
-pub(crate) fn by_file(path: PathBuf) -> PyResult<Network> {
+pub(crate) fn by_file(py: Python<'_>, path: PathBuf) -> PyResult<Network> {
     Network::from_file(path).map_err(|error| match error {
-        peersock::ConfigError::Invalid { .. } | peersock::ConfigError::InvalidFile { .. } => invalid(error),
-        other => PyOSError::new_err(other.to_string()),
+        peersock::ConfigError::File(error) => state_error(py, &error),
+        other => invalid(other),
     })
 }
 

@@ -27,6 +27,15 @@ pub(crate) fn find(fd: RawFd) -> EpollSets {
     sets
 }
 
+/// Takes `fd` out of all sets that it is in.
+pub(crate) fn forget(fd: RawFd) {
+    for (set, mut event) in find(fd) {
+        // SAFETY: the event is a live variable. A set that is closed makes the call fail, which is as it
+        // should be.
+        unsafe { libc::epoll_ctl(set, libc::EPOLL_CTL_DEL, fd, &raw mut event) };
+    }
+}
+
 /// Understands a line `tfd: 5 events: 19 data: 5 …`, where all but the first number are hexadecimal.
 fn registration(line: &str) -> Option<(RawFd, epoll_event)> {
     let mut words = line.split_ascii_whitespace();

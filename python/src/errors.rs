@@ -3,6 +3,7 @@
 use std::ffi::CStr;
 use std::io;
 
+use peersock::state::StateError;
 use peersock_bsd::Errno;
 use pyo3::exceptions::{PyOSError, PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
@@ -38,14 +39,34 @@ pub(crate) fn io_error(py: Python<'_>, error: io::Error) -> PyErr {
             let number = match error.kind() {
                 io::ErrorKind::AddrNotAvailable => libc::EADDRNOTAVAIL,
                 io::ErrorKind::NotConnected => libc::ENETDOWN,
+                io::ErrorKind::NotFound => libc::ENODEV,
                 _ => libc::EIO,
             };
-            match py.get_type::<PyOSError>().call1((number, error.to_string())) {
-                Ok(error) => PyErr::from_value(error),
-                Err(error) => error,
-            }
+            described(py, number, error)
         }
     }
+}
+
+/// An exception with a number that Python has a class for, and a text that says more than the number's.
+pub(crate) fn described(py: Python<'_>, number: i32, error: impl std::fmt::Display) -> PyErr {
+    match py.get_type::<PyOSError>().call1((number, error.to_string())) {
+        Ok(error) => PyErr::from_value(error),
+        Err(error) => error,
+    }
+}
+
+/// The exception of a file or directory that cannot be used.
+pub(crate) fn state_error(py: Python<'_>, error: &StateError) -> PyErr {
+    let number = match error {
+        StateError::NoDefaultPath => libc::ENOENT,
+        StateError::InUse { .. } => libc::EBUSY,
+        StateError::Exposed { .. }
+        | StateError::WritableByOthers { .. }
+        | StateError::ForeignOwner { .. } => libc::EACCES,
+        StateError::Io { source, .. } => source.raw_os_error().unwrap_or(libc::EIO),
+        _ => libc::EINVAL,
+    };
+    described(py, number, error)
 }
 
 /// As CPython's own sockets say it.

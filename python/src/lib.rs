@@ -17,6 +17,7 @@ mod messages;
 mod names;
 mod node;
 mod options;
+mod process;
 mod sides;
 mod wait;
 
@@ -29,8 +30,8 @@ mod _peersock {
 
     #[pymodule_export]
     use crate::calls::{
-        accept, bind, close, connect, getpeername, getsockname, is_overlay, listen, open_socket, shutdown,
-        socket_of,
+        accept, bind, close, connect, getpeername, getsockname, is_down, is_overlay, listen, open_socket,
+        shutdown, socket_of,
     };
     #[pymodule_export]
     use crate::config::{Config, generate_seed, public_key};
@@ -45,7 +46,11 @@ mod _peersock {
     #[pymodule_export]
     use crate::options::{getsockopt, setsockopt};
     #[pymodule_export]
-    use crate::sides::{clear_rules, has_rules, set_rules, settle_listen, settle_local, settle_remote};
+    use crate::process::{adopt_orphans, forbid_dumps, keep_to_overlay};
+    #[pymodule_export]
+    use crate::sides::{
+        clear_rules, has_rules, set_rules, settle_listen, settle_local, settle_remote, vacate,
+    };
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

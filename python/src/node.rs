@@ -9,7 +9,7 @@ use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 
 use crate::config::{Config, by_file, by_id, with_secret};
-use crate::errors::{invalid, io_error, os_error};
+use crate::errors::{described, invalid, io_error, os_error, state_error};
 
 /// How long a wait goes on without looking for signals.
 const STEP: Duration = Duration::from_millis(50);
@@ -30,19 +30,12 @@ impl Node {
             Ok(host) => Ok(Self { host }),
             Err(StartError::Io(error)) => Err(io_error(py, error)),
             Err(error @ StartError::PortTaken { .. }) => Err(described(py, libc::EADDRINUSE, error)),
-            Err(StartError::State(error)) => {
-                let number = match error {
-                    peersock::state::StateError::InUse { .. } => libc::EBUSY,
-                    peersock::state::StateError::Exposed { .. } => libc::EACCES,
-                    _ => return Err(PyOSError::new_err(error.to_string())),
-                };
-                Err(described(py, number, error))
-            }
+            Err(StartError::State(error)) => Err(state_error(py, &error)),
             Err(error) => Err(PyOSError::new_err(error.to_string())),
         }
     }
 
-    /// Joins the network with this ID. Gives the ID.
+    /// Joins the network with this ID, or finds that it is joined in the same way. Gives the ID.
     #[pyo3(signature = (id, passphrase=None, key=None))]
     fn join_id(
         &self,
@@ -54,7 +47,7 @@ impl Node {
         self.join(py, with_secret(py, by_id(id)?, passphrase, key)?)
     }
 
-    /// Joins the static network that a file describes. Gives its ID.
+    /// As `join_id`, for the static network that a file describes.
     #[pyo3(signature = (path, passphrase=None, key=None))]
     fn join_file(
         &self,
@@ -63,7 +56,7 @@ impl Node {
         passphrase: Option<String>,
         key: Option<&[u8]>,
     ) -> PyResult<u64> {
-        self.join(py, with_secret(py, by_file(path)?, passphrase, key)?)
+        self.join(py, with_secret(py, by_file(py, path)?, passphrase, key)?)
     }
 
     /// Leaves a network. False if it was not joined.
@@ -134,10 +127,12 @@ impl Node {
         self.host.is_here()
     }
 
-    /// Ends the node; waits up to `linger` seconds until everything is delivered. True if it was.
-    fn stop(&self, py: Python<'_>, linger: f64) -> PyResult<bool> {
+    /// Ends the node; waits up to `linger` seconds until everything is delivered. True if it was. Connections
+    /// that are open are reset, unless the process `exits`.
+    #[pyo3(signature = (linger, exits=false))]
+    fn stop(&self, py: Python<'_>, linger: f64, exits: bool) -> PyResult<bool> {
         let linger = Duration::try_from_secs_f64(linger).map_err(invalid)?;
-        Ok(py.detach(|| self.host.stop(linger)))
+        Ok(py.detach(|| if exits { self.host.finish(linger) } else { self.host.stop(linger) }))
     }
 }
 
@@ -146,8 +141,8 @@ impl Node {
         let id = network.id().as_u64();
         let joined = py.detach(|| self.host.run(move |node| node.join(network).map(drop)));
         match joined.map_err(|error| io_error(py, error))? {
-            Ok(()) => Ok(id),
-            Err(error @ JoinError::AlreadyJoined(_)) => Err(described(py, libc::EEXIST, error)),
+            // Another session of this process may have joined it.
+            Ok(()) | Err(JoinError::AlreadyJoined(_)) => Ok(id),
             Err(error) => Err(invalid(error)),
         }
     }
@@ -206,11 +201,4 @@ fn encode(event: &Event) -> Vec<u8> {
         _ => return b"{}".to_vec(),
     };
     serde_json::json!({ "kind": kind, "peer": id.to_string() }).to_string().into_bytes()
-}
-
-fn described(py: Python<'_>, number: i32, error: impl std::fmt::Display) -> PyErr {
-    match py.get_type::<PyOSError>().call1((number, error.to_string())) {
-        Ok(error) => PyErr::from_value(error),
-        Err(error) => error,
-    }
 }

@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 use std::sync::{Arc, RwLock};
 
 use peersock_bsd::kernel::{borrow, int_option};
-use peersock_bsd::{Client, Errno, Rules, Side, Socket, convert};
+use peersock_bsd::{Client, Errno, Rules, Side, Socket, alongside, convert, counterpart};
 use peersock_fd::{NodeTag, Token};
 use pyo3::prelude::*;
 
@@ -48,6 +48,12 @@ pub(crate) fn has_rules() -> bool {
     rules().is_some()
 }
 
+/// It is the kernel's, or it is the overlay's and the call is still to be made, or it is made: what settling
+/// gives.
+const KERNEL: i32 = 0;
+const OVERLAY: i32 = 1;
+const DONE: i32 = 2;
+
 /// Whether the socket is the overlay's, now that it wants to reach `address`. It becomes so if the address is.
 #[pyfunction]
 pub(crate) fn settle_remote(
@@ -56,53 +62,89 @@ pub(crate) fn settle_remote(
     address: &Bound<'_, PyAny>,
     is_v6: bool,
 ) -> PyResult<bool> {
-    settle(py, fd, |rules| match numeric(address, is_v6) {
+    let settled = settle(py, fd, |rules| match numeric(address, is_v6) {
         Some(remote) if remote.ip().is_unspecified() => Side::Kernel,
         Some(remote) => rules.of_remote(remote),
         // Of what is wrong the kernel's socket shall complain.
         None => Side::Kernel,
-    })
+    });
+    settled.map(|settled| settled != KERNEL)
 }
 
-/// Whether the socket is the overlay's, now that it is to be bound to `address`.
+/// Which side the socket is on, now that it is to be bound to `address`. A UDP socket of both is bound.
 #[pyfunction]
 pub(crate) fn settle_local(
     py: Python<'_>,
     fd: RawFd,
     address: &Bound<'_, PyAny>,
     is_v6: bool,
-) -> PyResult<bool> {
-    settle(py, fd, |rules| match numeric(address, is_v6) {
+) -> PyResult<i32> {
+    let local = numeric(address, is_v6);
+    if let Some(local) = local
+        && int_option(fd, libc::SOL_SOCKET, libc::SO_PROTOCOL) == Some(libc::IPPROTO_UDP)
+        && bound(fd).is_some_and(|bound| bound.port() == 0)
+        && let Some(rules) = of_both(fd, local)
+    {
+        at_once(py, || alongside::bind_datagrams(&rules, fd, local, counterpart, epoll::find))?;
+        return Ok(DONE);
+    }
+    settle(py, fd, |rules| match local {
         // A client that binds to nothing in particular: connecting, sending or listening will tell.
         Some(local) if local.port() == 0 && local.ip().is_unspecified() => Side::Kernel,
-        Some(local) => rules.of_local(local),
+        Some(local) => match rules.of_local(local) {
+            // Whether a stream listens is not known yet; of what is bound already the kernel shall complain
+            // itself.
+            Side::Both => Side::Kernel,
+            side => side,
+        },
         None => Side::Kernel,
     })
 }
 
-/// Whether the socket is the overlay's, now that it is to be reached where it is bound, which was left open so far.
+/// Which side the socket is on, now that it is to be reached where it is bound, which was left open so far. A
+/// stream of both listens, with this backlog.
 #[pyfunction]
-pub(crate) fn settle_listen(py: Python<'_>, fd: RawFd) -> PyResult<bool> {
+pub(crate) fn settle_listen(py: Python<'_>, fd: RawFd, backlog: i32) -> PyResult<i32> {
     let local = bound(fd).unwrap_or_else(|| SocketAddr::from(([0; 4], 0)));
+    if int_option(fd, libc::SOL_SOCKET, libc::SO_TYPE) == Some(libc::SOCK_STREAM)
+        && let Some(rules) = of_both(fd, local)
+    {
+        at_once(py, || alongside::listen(&rules, fd, local, backlog, counterpart, epoll::find))?;
+        return Ok(DONE);
+    }
     let was_overlays = borrow(fd).and_then(Socket::of).is_some();
-    let is_overlays = settle(py, fd, |rules| rules.of_local(local))?;
-    if is_overlays && !was_overlays && local.port() != 0 {
+    let settled = settle(py, fd, |rules| rules.of_local(local))?;
+    if settled == OVERLAY && !was_overlays && local.port() != 0 {
         // The program may have been told the port already.
         at_once(py, || borrow(fd).and_then(Socket::of).ok_or(Errno::BADF)?.bind(local))?;
     }
-    Ok(is_overlays)
+    Ok(settled)
 }
 
-fn settle(py: Python<'_>, fd: RawFd, side: impl FnOnce(&Rules) -> Side) -> PyResult<bool> {
+/// The rules, if a socket of the kernel's that is to be reached at `local` belongs on both networks.
+fn of_both(fd: RawFd, local: SocketAddr) -> Option<Arc<Rules>> {
+    let is_kernels = borrow(fd).is_some_and(|fd| Socket::of(fd).is_none());
+    rules().filter(|rules| is_kernels && is_candidate(fd) && rules.of_local(local) == Side::Both)
+}
+
+/// Has the node forget closed sockets that are bound to a port. False if there is no node.
+#[pyfunction]
+pub(crate) fn vacate(py: Python<'_>, port: u16) -> bool {
+    rules().is_some_and(|rules| py.detach(|| alongside::vacate(&rules.client, port)).is_ok())
+}
+
+fn settle(py: Python<'_>, fd: RawFd, side: impl FnOnce(&Rules) -> Side) -> PyResult<i32> {
     let Some(borrowed) = borrow(fd) else { return Err(errno(py, Errno::BADF)) };
     if Socket::of(borrowed).is_some() {
-        return Ok(true);
+        return Ok(OVERLAY);
     }
-    let Some(rules) = rules().filter(|_| is_candidate(fd)) else { return Ok(false) };
+    let Some(rules) = rules().filter(|_| is_candidate(fd)) else { return Ok(KERNEL) };
     match side(&rules) {
-        Side::Kernel => Ok(false),
+        Side::Kernel => Ok(KERNEL),
         Side::Nowhere(error) => Err(errno(py, error)),
-        Side::Overlay | Side::Both => at_once(py, || convert(&rules.client, fd, epoll::find)).map(|()| true),
+        Side::Overlay | Side::Both => {
+            at_once(py, || convert(&rules.client, fd, epoll::find)).map(|()| OVERLAY)
+        }
     }
 }
 

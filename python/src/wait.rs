@@ -3,11 +3,12 @@
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
-use peersock_bsd::Errno;
 use peersock_bsd::kernel::borrow;
+use peersock_bsd::{Errno, Socket};
 use pyo3::prelude::*;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::epoll;
 use crate::errors::{errno, timed_out};
 
 /// Calls that wait longer than this wait for ever.
@@ -26,6 +27,10 @@ impl Patience {
             .filter(|seconds| *seconds > 0.0)
             .map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(LONGEST).min(LONGEST));
         Self { deadline: span.map(|span| Instant::now() + span) }
+    }
+
+    fn is_over(self) -> bool {
+        self.left() == Some(Duration::ZERO)
     }
 
     fn left(self) -> Option<Duration> {
@@ -49,10 +54,26 @@ pub(crate) fn call<T: Send>(
             Ok(result) => return Ok(result),
             Err(Errno::INTR) => py.check_signals()?,
             // Somebody else was faster.
-            Err(Errno::AGAIN) if patience.deadline.is_some() => {}
-            Err(error) => return Err(errno(py, error)),
+            Err(Errno::AGAIN) if patience.deadline.is_some() => {
+                py.check_signals()?;
+                if patience.is_over() {
+                    return Err(timed_out());
+                }
+            }
+            Err(error) => {
+                if error == Errno::NETDOWN && has_ended(fd) {
+                    epoll::forget(fd);
+                }
+                return Err(errno(py, error));
+            }
         }
     }
+}
+
+/// Whether the node has ended the socket. Then the kernel calls it ready for ever, and who watches it, as
+/// asyncio does, would never rest: it is told once.
+fn has_ended(fd: RawFd) -> bool {
+    borrow(fd).and_then(Socket::of).is_some_and(|socket| socket.end().is_some())
 }
 
 /// Waits for `events`. False if the time was over.

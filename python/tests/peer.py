@@ -71,6 +71,17 @@ def deaf() -> None:
     server.close()
 
 
+def throw_away() -> None:
+    """Accepts one connection and reads nothing of it; closes it when a second one is there."""
+    server = _listen(socket.AF_INET6)
+    connection, _ = server.accept()
+    second, _ = server.accept()
+    connection.close()
+    second.recv(1)
+    second.close()
+    server.close()
+
+
 def datagrams(family: str, count: str) -> None:
     """Sends back so many datagrams."""
     sock = socket.socket(int(family), socket.SOCK_DGRAM)
@@ -105,7 +116,7 @@ def connect(address: str, port: str) -> None:
 
 
 FUNCTIONS: dict[str, Callable[..., None]] = {
-    function.__name__: function for function in (echo, echo_many, silent, deaf, datagrams, tls, connect)
+    function.__name__: function for function in (echo, echo_many, silent, deaf, throw_away, datagrams, tls, connect)
 }
 
 

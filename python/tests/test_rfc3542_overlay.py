@@ -12,6 +12,8 @@ from peersock.rfc3542 import (
     CMSG_SPACE,
     IPPROTO_ICMPV6,
     IPPROTO_IPV6,
+    IPV6_DONTFRAG,
+    IPV6_USE_MIN_MTU,
     cmsg,
     decode,
     dstopts,
@@ -162,3 +164,31 @@ def test_a_datagram_that_is_too_long_brings_the_mtu(session: peersock.Session, p
         assert data == b"" and told is not None
         assert 1280 <= told.ip6m_mtu <= mtu
         assert told.ip6m_addr is not None and str(told.ip6m_addr.sin6_addr) == peer.v6
+
+
+def test_datagrams_leave_in_fragments_of_the_least_mtu(session: peersock.Session, peer: Peer) -> None:
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        sock.bind((session.address, 0))
+        sock.settimeout(20)
+        for wrong in (-2, 2):
+            with pytest.raises(OSError) as caught:
+                sock.setsockopt(IPPROTO_IPV6, IPV6_USE_MIN_MTU, wrong)
+            assert caught.value.errno == errno.EINVAL
+        assert sock.getsockopt(IPPROTO_IPV6, IPV6_USE_MIN_MTU) == -1
+        address = (peer.v6, peer.port("datagrams", int(socket.AF_INET6), 3))
+        sent = []
+        for value in (0, 1, -1):
+            sock.setsockopt(IPPROTO_IPV6, IPV6_USE_MIN_MTU, value)
+            assert sock.getsockopt(IPPROTO_IPV6, IPV6_USE_MIN_MTU) == value
+            before = session.status()["counters"]["ip_fragments_sent"]
+            sock.sendto(bytes(5000), address)
+            assert len(sock.recvfrom(6000)[0]) == 5000
+            sent.append(session.status()["counters"]["ip_fragments_sent"] - before)
+        # The loopback's path takes it whole, once that is known.
+        assert sent[1] == 5
+        assert sent[0] == sent[2]
+        sock.setsockopt(IPPROTO_IPV6, IPV6_USE_MIN_MTU, 1)
+        sock.setsockopt(IPPROTO_IPV6, IPV6_DONTFRAG, 1)
+        with pytest.raises(OSError) as caught:
+            sock.sendto(bytes(1300), address)
+        assert caught.value.errno == errno.EMSGSIZE

@@ -122,9 +122,14 @@ impl TcpStream {
     /// Ends sending (the peer reads to the end), receiving, or both. Threads that wait on the stream return.
     ///
     /// # Errors
-    /// `NotConnected` if the connection is gone.
+    /// `NotConnected` if the connection is gone; [`TcpStream::take_error`] has the reason then, and
+    /// [`TcpStream::wait_delivered`] says whether something was lost.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        self.connection().shutdown(how)
+        let result = self.connection().shutdown(how);
+        if result.is_err() {
+            self.connection().set_told();
+        }
+        result
     }
 
     /// Copies what can be read without taking it; waits as a read does.
@@ -281,6 +286,50 @@ impl TcpStream {
         Ok(self.connection().linger())
     }
 
+    /// Waits until the peer has acknowledged everything that was written so far and, after
+    /// [`shutdown`](TcpStream::shutdown) of sending, the end too; at most for `timeout`, or for ever.
+    ///
+    /// What is acknowledged lies in the peer's buffer. Its program has read it if it closes its side in order
+    /// after that: a program that closes without having read everything resets the connection. So a program
+    /// that must know ends sending, reads to the end, and then calls this.
+    ///
+    /// ```
+    /// use std::io::{Read, Write};
+    /// use std::net::Shutdown;
+    /// use std::time::Duration;
+    ///
+    /// # use peersock::blocking::{TcpListener, TcpStream};
+    /// # use peersock::{IdentitySource, Interfaces, Network, Node};
+    /// # let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback).start()?;
+    /// # let network = node.join(Network::ad_hoc("ff00500050000000".parse()?))?;
+    /// # let listener = TcpListener::bind_on(&node, "[::]:80")?;
+    /// # let reader = std::thread::spawn(move || listener.accept().unwrap().0.read_to_end(&mut Vec::new()));
+    /// let mut stream = TcpStream::connect_on(&node, (network.address(), 80))?;
+    /// stream.write_all(b"all of it")?;
+    /// stream.shutdown(Shutdown::Write)?;
+    /// stream.read_to_end(&mut Vec::new())?;
+    /// stream.wait_delivered(Some(Duration::from_secs(30)))?;
+    /// # reader.join().unwrap()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What has ended the connection before that, each time: `ConnectionReset`, `BrokenPipe` (reset after the
+    /// peer's end), `TimedOut` and others; `TimedOut` after `timeout`, too.
+    pub fn wait_delivered(&self, timeout: Option<Duration>) -> io::Result<()> {
+        let connection = self.connection();
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        socket::block_on(&connection.node, connection.waiters(), Interest::Write, deadline, || {
+            connection.check_delivered()
+        })
+    }
+
+    /// Bytes that were written and that the peer has not acknowledged (SIOCOUTQ). After the connection has
+    /// failed: those that it never will.
+    pub fn unacked(&self) -> u64 {
+        self.connection().unacked()
+    }
+
     /// Takes the pending error (SO_ERROR).
     ///
     /// # Errors
@@ -402,6 +451,25 @@ impl TcpListener {
         let (connection, remote) =
             mode.run(&acceptor.node, acceptor.waiters(), Interest::Read, || acceptor.accept())?;
         Ok((TcpStream::new(connection), remote))
+    }
+
+    /// Stops listening, for all handles: who waits in [`TcpListener::accept`] gets an error, and connections
+    /// that nobody has accepted are reset. Dropping the last handle does the same.
+    ///
+    /// ```
+    /// # use peersock::blocking::TcpListener;
+    /// # use peersock::{IdentitySource, Interfaces, Network, Node};
+    /// # let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback).start()?;
+    /// # node.join(Network::ad_hoc("ff00500050000000".parse()?))?;
+    /// let listener = TcpListener::bind_on(&node, "[::]:80")?;
+    /// let waiting = listener.try_clone()?;
+    /// let waiting = std::thread::spawn(move || waiting.accept().is_err());
+    /// listener.close();
+    /// assert!(waiting.join().unwrap());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn close(&self) {
+        self.shared.acceptor.close();
     }
 
     /// Connection after connection.

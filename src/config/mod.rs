@@ -1,15 +1,19 @@
 //! Descriptions of networks: by ID, by ID and passphrase, or by a file.
 
+mod endpoint;
 mod error;
 mod passphrase;
 mod static_file;
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
 
-use peersock_overlay::{NetworkConfig, NetworkId, Psk, StaticMember, StaticNetwork};
+use peersock_overlay::{NetworkConfig, NetworkId, NodeId, Psk, PublicIdentity, StaticMember, StaticNetwork};
 
 use crate::state::{check_secret_file, read_text_file};
 
+pub use endpoint::{HostEndpoint, ParseEndpointError};
 pub use error::ConfigError;
 
 /// A network to join, and what proves that this node may.
@@ -30,6 +34,16 @@ pub struct Network {
     psk: Option<Psk>,
     /// Only a static network has a list.
     members: Option<Vec<StaticMember>>,
+    /// The members' endpoints that are host names.
+    hosts: BTreeMap<NodeId, Vec<HostEndpoint>>,
+}
+
+/// A member with endpoints that are host names.
+pub(crate) struct MemberHosts {
+    pub(crate) node: NodeId,
+    /// Its endpoints that are addresses.
+    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) hosts: Vec<HostEndpoint>,
 }
 
 impl Network {
@@ -38,10 +52,11 @@ impl Network {
     ///
     /// An ID of another kind is refused on joining.
     pub fn ad_hoc(id: NetworkId) -> Network {
-        Network { id, psk: None, members: None }
+        Network { id, psk: None, members: None, hosts: BTreeMap::new() }
     }
 
-    /// Reads a static network from a TOML file.
+    /// Reads a static network from a TOML file, or from a pipe. `peersock network new` makes such a file;
+    /// every field is described in `docs/NETWORKS.md`.
     ///
     /// ```toml
     /// network = "fe00000000000001"      # begins with fe; any 14 digits after it
@@ -51,7 +66,7 @@ impl Network {
     /// key = "…86 characters…"           # as printed by `peersock id`
     /// name = "alpha"                    # optional: letters, digits, hyphens
     /// addresses = ["10.7.0.1"]          # optional: IPv4 or IPv6, besides the one that belongs to the key
-    /// endpoints = ["192.0.2.7:7420"]    # optional: where its UDP socket may be found
+    /// endpoints = ["192.0.2.7:7420", "alpha.example.org:7420"] # optional: where its UDP socket may be found
     /// ```
     ///
     /// Unknown fields, and keys, names, addresses or endpoints given twice, are refused.
@@ -94,8 +109,8 @@ impl Network {
     ///
     /// [`ConfigError::Invalid`] with the line and what is wrong with it.
     pub fn parse_toml(text: &str) -> Result<Network, ConfigError> {
-        let StaticNetwork { id, psk, members } = static_file::parse(text)?;
-        Ok(Network { id, psk, members: Some(members) })
+        let (StaticNetwork { id, psk, members }, hosts) = static_file::parse(text)?;
+        Ok(Network { id, psk, members: Some(members), hosts })
     }
 
     /// Requires a passphrase: only those who know it can complete a handshake in this network, or even
@@ -131,9 +146,25 @@ impl Network {
         self.members.as_deref().unwrap_or_default()
     }
 
-    /// What the overlay's core takes.
+    /// The endpoints of a member that are host names; those that are addresses are in
+    /// [`StaticMember::endpoints`].
+    pub fn host_endpoints(&self, member: &PublicIdentity) -> &[HostEndpoint] {
+        self.hosts.get(&member.node_id()).map_or(&[], Vec::as_slice)
+    }
+
+    /// The members whose names are to be resolved, without `own`.
+    pub(crate) fn hosts_of_others(&self, own: &PublicIdentity) -> Vec<MemberHosts> {
+        let others = self.members().iter().filter(|member| member.identity != *own);
+        let hosts = others.filter_map(|member| {
+            let hosts = self.hosts.get(&member.identity.node_id())?.clone();
+            Some(MemberHosts { node: member.identity.node_id(), addresses: member.endpoints.clone(), hosts })
+        });
+        hosts.collect()
+    }
+
+    /// What the overlay's core takes. Endpoints that are host names are not in it: the core resolves none.
     pub fn into_config(self) -> NetworkConfig {
-        let Network { id, psk, members } = self;
+        let Network { id, psk, members, hosts: _ } = self;
         match members {
             None => NetworkConfig::AdHoc { id, psk },
             Some(members) => NetworkConfig::Static(StaticNetwork { id, psk, members }),

@@ -1,16 +1,17 @@
 //! The TOML form of a static network; see [`Network::from_file`](super::Network::from_file) for its description.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::hash::Hash;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::ops::Range;
 
 use data_encoding::HEXLOWER_PERMISSIVE as HEX;
-use peersock_overlay::{NetworkId, NetworkKind, Psk, PublicIdentity, StaticMember, StaticNetwork};
+use peersock_overlay::{NetworkId, NetworkKind, NodeId, Psk, PublicIdentity, StaticMember, StaticNetwork};
 use serde::Deserialize;
 use toml::Spanned;
 use zeroize::Zeroizing;
 
+use super::endpoint::{Endpoint, HostEndpoint};
 use super::{ConfigError, passphrase};
 
 /// Longest member name: that of a DNS label (RFC 1035, 2.3.4), so that names can be served by DNS.
@@ -43,7 +44,10 @@ struct Problem {
     what: String,
 }
 
-pub(super) fn parse(text: &str) -> Result<StaticNetwork, ConfigError> {
+/// The endpoints of each member that are host names.
+type Hosts = BTreeMap<NodeId, Vec<HostEndpoint>>;
+
+pub(super) fn parse(text: &str) -> Result<(StaticNetwork, Hosts), ConfigError> {
     parse_spanned(text).map_err(|problem| ConfigError::Invalid {
         line: 1 + text.as_bytes()[..problem.span.start.min(text.len())]
             .iter()
@@ -53,7 +57,7 @@ pub(super) fn parse(text: &str) -> Result<StaticNetwork, ConfigError> {
     })
 }
 
-fn parse_spanned(text: &str) -> Result<StaticNetwork, Problem> {
+fn parse_spanned(text: &str) -> Result<(StaticNetwork, Hosts), Problem> {
     let file: File = toml::from_str(text).map_err(|error| Problem {
         // Only the message: the long form quotes the line, which may hold the secret.
         span: error.span().unwrap_or(text.len()..text.len()),
@@ -64,13 +68,18 @@ fn parse_spanned(text: &str) -> Result<StaticNetwork, Problem> {
 
     let mut members = Vec::with_capacity(file.member.len());
     let mut seen = Seen::default();
+    let mut hosts = Hosts::new();
     for member in &file.member {
-        members.push(parse_member(id, member, &mut seen)?);
+        let (member, its_hosts) = parse_member(id, member, &mut seen)?;
+        if !its_hosts.is_empty() {
+            hosts.insert(member.identity.node_id(), its_hosts);
+        }
+        members.push(member);
     }
     if members.is_empty() {
         return Err(problem(&file.network, "the network has no [[member]]"));
     }
-    Ok(StaticNetwork { id, psk, members })
+    Ok((StaticNetwork { id, psk, members }, hosts))
 }
 
 fn network_id(text: &Spanned<String>) -> Result<NetworkId, Problem> {
@@ -118,10 +127,14 @@ struct Seen {
     keys: HashSet<String>,
     names: HashSet<String>,
     addresses: HashSet<IpAddr>,
-    endpoints: HashSet<SocketAddr>,
+    endpoints: HashSet<Endpoint>,
 }
 
-fn parse_member(network: NetworkId, member: &Member, seen: &mut Seen) -> Result<StaticMember, Problem> {
+fn parse_member(
+    network: NetworkId,
+    member: &Member,
+    seen: &mut Seen,
+) -> Result<(StaticMember, Vec<HostEndpoint>), Problem> {
     let identity: PublicIdentity =
         member.key.get_ref().parse().map_err(|error| problem(&member.key, format!("key: {error}")))?;
     once(&mut seen.keys, identity.to_string(), "key", &member.key)?;
@@ -132,10 +145,14 @@ fn parse_member(network: NetworkId, member: &Member, seen: &mut Seen) -> Result<
         addresses.push(parse_address(network, text, seen)?);
     }
     let mut endpoints = Vec::with_capacity(member.endpoints.len());
+    let mut hosts = Vec::new();
     for text in &member.endpoints {
-        endpoints.push(parse_endpoint(text, seen)?);
+        match parse_endpoint(text, seen)? {
+            Endpoint::Address(address) => endpoints.push(address),
+            Endpoint::Host(host) => hosts.push(host),
+        }
     }
-    Ok(StaticMember { identity, name, addresses, endpoints })
+    Ok((StaticMember { identity, name, addresses, endpoints }, hosts))
 }
 
 fn parse_name(text: &Spanned<String>, seen: &mut Seen) -> Result<String, Problem> {
@@ -178,15 +195,15 @@ fn parse_address(network: NetworkId, text: &Spanned<String>, seen: &mut Seen) ->
     Ok(address)
 }
 
-fn parse_endpoint(text: &Spanned<String>, seen: &mut Seen) -> Result<SocketAddr, Problem> {
-    let endpoint: SocketAddr = text.get_ref().parse().map_err(|_| {
-        let what = "is not an endpoint; write IP:PORT or [IPV6]:PORT (host names are not looked up)";
-        problem(text, format!("`{}` {what}", text.get_ref()))
-    })?;
-    if endpoint.port() == 0 || endpoint.ip().is_unspecified() || endpoint.ip().is_multicast() {
-        return Err(problem(text, format!("`{endpoint}` is not an endpoint that a packet can be sent to")));
+fn parse_endpoint(text: &Spanned<String>, seen: &mut Seen) -> Result<Endpoint, Problem> {
+    let endpoint: Endpoint =
+        text.get_ref().parse().map_err(|error| problem(text, format!("`{}` is {error}", text.get_ref())))?;
+    if let Endpoint::Address(address) = &endpoint
+        && (address.port() == 0 || address.ip().is_unspecified() || address.ip().is_multicast())
+    {
+        return Err(problem(text, format!("`{address}` is not an endpoint that a packet can be sent to")));
     }
-    once(&mut seen.endpoints, endpoint, "endpoint", text)?;
+    once(&mut seen.endpoints, endpoint.clone(), "endpoint", text)?;
     Ok(endpoint)
 }
 

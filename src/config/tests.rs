@@ -17,13 +17,17 @@ fn a_whole_file_comes_out_as_written() {
         key = "{}"
         name = "Alpha-1"
         addresses = ["10.7.0.1", "2001:db8::1"]
-        endpoints = ["192.0.2.7:7420", "[2001:db8::7]:7420"]
+        endpoints = ["192.0.2.7:7420", "alpha.Example.org:7420", "[2001:db8::7]:7420"]
         [[member]]
         key = "{}"
         "#,
         key(1),
         key(2)
     );
+    let whole = Network::parse_toml(&text).unwrap();
+    let hosts = |member: usize| whole.host_endpoints(&whole.members()[member].identity);
+    assert_eq!(hosts(0).iter().map(ToString::to_string).collect::<Vec<_>>(), ["alpha.example.org:7420"]);
+    assert!(hosts(1).is_empty());
     let network = parse(&text);
     assert_eq!(network.id.to_string(), "fe00000000000001");
     assert!(network.psk.is_none());
@@ -70,8 +74,10 @@ fn every_mistake_is_named_with_its_line() {
         (two("addresses = [\"fe80::1\"]", ""), 4, "cannot be"),
         (two("addresses = [\"::ffff:10.0.0.1\"]", ""), 4, "cannot be"),
         (two(&format!("addresses = [\"{}\"]", own_address(1)), ""), 4, "belong to keys"),
-        (two("endpoints = [\"192.0.2.1\"]", ""), 4, "IP:PORT"),
-        (two("endpoints = [\"example.org:1\"]", ""), 4, "host names"),
+        (two("endpoints = [\"192.0.2.1\"]", ""), 4, "HOST:PORT"),
+        (two("endpoints = [\"example.org\"]", ""), 4, "HOST:PORT"),
+        (two("endpoints = [\"192.0.2.256:1\"]", ""), 4, "HOST:PORT"),
+        (two("endpoints = [\"a.example:9\", \"A.example:9\"]", ""), 4, "twice"),
         (two("endpoints = [\"192.0.2.1:0\"]", ""), 4, "cannot be sent to|can be sent to"),
         (two("endpoints = [\"192.0.2.1:9\", \"192.0.2.1:9\"]", ""), 4, "twice"),
         (two("endpoint = []", ""), 4, "endpoint"),
@@ -149,5 +155,16 @@ fn parse(text: &str) -> StaticNetwork {
     match Network::parse_toml(text).unwrap().into_config() {
         NetworkConfig::Static(network) => network,
         other => panic!("not static: {other:?}"),
+    }
+}
+
+#[test]
+fn the_example_of_the_documentation_is_a_network() {
+    let page = include_str!("../../docs/NETWORKS.md");
+    let example = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let network = Network::parse_toml(example).unwrap();
+    assert!(network.is_secret() && network.members().len() == 2);
+    for field in ["passphrase", "psk", "key", "name", "addresses", "endpoints", "network", "[[member]]"] {
+        assert!(page.contains(&format!("| `{field}` |")), "{field}");
     }
 }

@@ -1,4 +1,4 @@
-//! The local control socket: how `peersock status` asks a running node.
+//! The local control socket: how `peersock status` and `peersock members` ask a running node.
 //!
 //! A node with a state directory listens on the Unix socket `control.sock` in it (mode 0600, and each side
 //! checks with `SO_PEERCRED` that the other belongs to its own user). One connection carries one request, a
@@ -6,8 +6,12 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `status` | the node's [`Status`](crate::Status) |
-//! | anything else | `{"error": "…"}` |
+//! | `status` | the node's [`Status`](crate::Status), with 10,000 peers at most |
+//! | `status peers=N` | the same with N peers at most: connected ones first, then those that were there last |
+//! | anything else | `{"error": "…", "version": "…"}`, with the node's version |
+//!
+//! Later versions add fields to answers and may add requests; they change neither the meaning of what there
+//! is nor its form.
 
 mod server;
 
@@ -19,6 +23,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::state::StateDir;
 
 pub(crate) use server::ControlServer;
@@ -28,6 +34,48 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Longest answer that is accepted, in bytes.
 const MAX_ANSWER: u64 = 64 << 20;
+
+/// Most peers in one answer. With all its addresses one takes less than 2 kB.
+const MAX_PEERS: usize = 10_000;
+
+/// What a node is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// Its status.
+    Status {
+        /// Most peers to list.
+        peers: usize,
+    },
+}
+
+impl Request {
+    /// Understands a line. `None` for what this version does not know.
+    fn parse(line: &str) -> Option<Request> {
+        let mut words = line.split_ascii_whitespace();
+        if words.next() != Some("status") {
+            return None;
+        }
+        let peers = match words.next() {
+            Some(word) => word.strip_prefix("peers=")?.parse().ok()?,
+            None => MAX_PEERS,
+        };
+        words.next().is_none().then_some(Request::Status { peers: peers.min(MAX_PEERS) })
+    }
+}
+
+/// The answer to what is not understood or cannot be told.
+#[derive(Debug, Serialize, Deserialize)]
+struct Refusal {
+    error: String,
+    /// The first nodes did not tell theirs.
+    version: Option<String>,
+}
+
+impl Refusal {
+    fn new(error: &str) -> Refusal {
+        Refusal { error: error.to_owned(), version: Some(env!("CARGO_PKG_VERSION").to_owned()) }
+    }
+}
 
 /// Why a running node could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +95,15 @@ pub enum ControlError {
         path: PathBuf,
         /// The user it belongs to.
         owner: u32,
+    },
+
+    /// The node does not answer this request; probably it is of an older version than the program that asks.
+    #[error("the running node{} refuses: {error}", version.as_ref().map(|v| format!(" (version {v})")).unwrap_or_default())]
+    Refused {
+        /// What it says.
+        error: String,
+        /// Its version, if it tells.
+        version: Option<String>,
     },
 
     /// The node did not answer, or not within five seconds.
@@ -74,6 +131,42 @@ pub enum ControlError {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn request(state: &Path, request: &str) -> Result<String, ControlError> {
+    let answer = ask(state, request)?;
+    if answer.starts_with(r#"{"error""#)
+        && let Ok(Refusal { error, version }) = serde_json::from_str(&answer)
+    {
+        return Err(ControlError::Refused { error, version });
+    }
+    Ok(answer)
+}
+
+/// Asks the node that uses the state directory at `state` for its [`Status`](crate::Status), as JSON, with at
+/// most `peers` peers. A node of an older version may list more; one of another version may lack fields, or
+/// have some that this version does not know.
+///
+/// # Errors
+///
+/// See [`ControlError`].
+///
+/// ```
+/// use peersock::{IdentitySource, Interfaces, Node, control};
+///
+/// let place = tempfile::tempdir()?;
+/// let state = IdentitySource::StateDir(place.path().into());
+/// let node = Node::builder().identity(state).interfaces(Interfaces::Loopback).start()?;
+/// let status = control::status(place.path(), 50)?;
+/// assert!(status.contains(&node.id().to_string()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn status(state: &Path, peers: usize) -> Result<String, ControlError> {
+    match request(state, &format!("status peers={peers}")) {
+        // The first nodes know this request without its option only, and do not say who they are.
+        Err(ControlError::Refused { version: None, .. }) => request(state, "status"),
+        answer => answer,
+    }
+}
+
+fn ask(state: &Path, request: &str) -> Result<String, ControlError> {
     let path = StateDir::control_socket(state);
     let stream = with_short_path(&path, |path| UnixStream::connect(path)).map_err(|source| {
         match source.kind() {
@@ -96,9 +189,12 @@ fn exchange(mut stream: UnixStream, request: &str) -> io::Result<String> {
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.write_all(format!("{request}\n").as_bytes())?;
     let mut answer = String::new();
-    stream.take(MAX_ANSWER).read_to_string(&mut answer)?;
+    stream.take(MAX_ANSWER + 1).read_to_string(&mut answer)?;
     if answer.is_empty() {
         return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    if answer.len() as u64 > MAX_ANSWER {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "its answer is longer than 64 MiB"));
     }
     Ok(answer)
 }

@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 
 use rustix::event::{PollFd, PollFlags};
 
-use super::{PATIENCE, foreign_peer, with_short_path};
+use super::{PATIENCE, Refusal, Request, foreign_peer, with_short_path};
 use crate::state::StateDir;
 
 /// Longest request line that is read, in bytes.
@@ -28,15 +28,15 @@ pub(crate) struct ControlServer {
 }
 
 impl ControlServer {
-    /// Listens in a state directory. `status` makes the JSON text that answers a `status` request; it is
-    /// called on the server's thread.
+    /// Listens in a state directory. `respond` makes the JSON text that answers a request, or says why it
+    /// cannot; it is called on the server's thread.
     ///
     /// # Errors
     ///
     /// Those of binding a Unix socket and of starting a thread.
     pub(crate) fn start(
         state: &StateDir,
-        status: impl Fn() -> String + Send + 'static,
+        respond: impl Fn(Request) -> Result<String, &'static str> + Send + 'static,
     ) -> io::Result<ControlServer> {
         let path = StateDir::control_socket(state.path());
         // We hold the directory's lock, so a socket that is there belongs to a process that is gone.
@@ -50,7 +50,7 @@ impl ControlServer {
         let thread = thread::Builder::new()
             .name("peersock-control".into())
             .stack_size(STACK)
-            .spawn(move || serve(&listener, &stop, &status))?;
+            .spawn(move || serve(&listener, &stop, &respond))?;
         Ok(ControlServer { path, wake: Some(wake), thread: Some(thread) })
     }
 }
@@ -68,7 +68,10 @@ impl Drop for ControlServer {
     }
 }
 
-fn serve(listener: &UnixListener, stop: &UnixStream, status: &dyn Fn() -> String) {
+/// Answers a request with a JSON text, or with why not.
+type Respond = dyn Fn(Request) -> Result<String, &'static str>;
+
+fn serve(listener: &UnixListener, stop: &UnixStream, respond: &Respond) {
     loop {
         let mut fds = [PollFd::new(listener, PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
         match rustix::event::poll(&mut fds, None) {
@@ -80,7 +83,7 @@ fn serve(listener: &UnixListener, stop: &UnixStream, status: &dyn Fn() -> String
                 return;
             }
         }
-        match listener.accept().and_then(|(stream, _)| answer(stream, status)) {
+        match listener.accept().and_then(|(stream, _)| answer(stream, respond)) {
             Ok(()) => {}
             Err(error) => {
                 tracing::debug!(%error, "control request failed");
@@ -93,7 +96,7 @@ fn serve(listener: &UnixListener, stop: &UnixStream, status: &dyn Fn() -> String
     }
 }
 
-fn answer(mut stream: UnixStream, status: &dyn Fn() -> String) -> io::Result<()> {
+fn answer(mut stream: UnixStream, respond: &Respond) -> io::Result<()> {
     if foreign_peer(&stream)?.is_some() {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
@@ -101,9 +104,10 @@ fn answer(mut stream: UnixStream, status: &dyn Fn() -> String) -> io::Result<()>
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut request = String::new();
     BufReader::new((&stream).take(MAX_REQUEST)).read_line(&mut request)?;
-    let answer = match request.trim() {
-        "status" => status(),
-        _ => r#"{"error": "unknown request"}"#.to_owned(),
+    let answer = Request::parse(&request).ok_or("unknown request").and_then(respond);
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(error) => serde_json::to_string(&Refusal::new(error))?,
     };
     stream.write_all(answer.as_bytes())
 }
@@ -111,19 +115,28 @@ fn answer(mut stream: UnixStream, status: &dyn Fn() -> String) -> io::Result<()>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::{ControlError, request};
+    use crate::control::{ControlError, request, status};
 
     #[test]
     fn a_running_node_answers_and_a_stopped_one_is_told_apart() {
         let place = tempfile::tempdir().unwrap();
         let state = StateDir::open(place.path()).unwrap();
-        let server = ControlServer::start(&state, || "{\"fine\": true}".into()).unwrap();
+        let server = ControlServer::start(&state, |_| Ok("{\"fine\": true}".into())).unwrap();
         let socket = StateDir::control_socket(place.path());
         assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
         for _ in 0..3 {
             assert_eq!(request(place.path(), "status").unwrap(), "{\"fine\": true}");
         }
-        assert!(request(place.path(), "nonsense").unwrap().contains("unknown request"));
+        for nonsense in ["nonsense", "", "status now", "status peers=", "status peers=1 2", "status peers=-1"]
+        {
+            let Err(ControlError::Refused { error, version }) = request(place.path(), nonsense) else {
+                panic!("{nonsense:?} is understood")
+            };
+            assert_eq!(
+                (error.as_str(), version.as_deref()),
+                ("unknown request", Some(env!("CARGO_PKG_VERSION")))
+            );
+        }
         drop(server);
         assert!(!socket.exists());
         assert!(matches!(request(place.path(), "status"), Err(ControlError::NotRunning { .. })));
@@ -135,7 +148,7 @@ mod tests {
         let state = StateDir::open(place.path()).unwrap();
         drop(UnixListener::bind(StateDir::control_socket(place.path())).unwrap());
         assert!(matches!(request(place.path(), "status"), Err(ControlError::NotRunning { .. })));
-        let _server = ControlServer::start(&state, || "{}".into()).unwrap();
+        let _server = ControlServer::start(&state, |_| Ok("{}".into())).unwrap();
         assert_eq!(request(place.path(), "status").unwrap(), "{}");
     }
 
@@ -144,7 +157,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("long".repeat(40));
         let state = StateDir::open(&path).unwrap();
-        let _server = ControlServer::start(&state, || "{}".into()).unwrap();
+        let _server = ControlServer::start(&state, |_| Ok("{}".into())).unwrap();
         assert_eq!(request(&path, "status").unwrap(), "{}");
     }
 
@@ -152,10 +165,47 @@ mod tests {
     fn a_client_that_says_nothing_and_leaves_does_no_harm() {
         let place = tempfile::tempdir().unwrap();
         let state = StateDir::open(place.path()).unwrap();
-        let _server = ControlServer::start(&state, || "{}".into()).unwrap();
+        let _server = ControlServer::start(&state, |_| Ok("{}".into())).unwrap();
         let socket = StateDir::control_socket(place.path());
         drop(UnixStream::connect(&socket).unwrap());
         UnixStream::connect(&socket).unwrap().write_all(&[b'x'; 100_000]).ok();
         assert_eq!(request(place.path(), "status").unwrap(), "{}");
+    }
+
+    #[test]
+    fn requests_say_how_many_peers_are_wanted_and_the_answer_is_bounded() {
+        let peers = |line| Request::parse(line).map(|Request::Status { peers }| peers);
+        assert_eq!(peers("status\n"), Some(10_000));
+        assert_eq!(peers("status peers=50\n"), Some(50));
+        assert_eq!(peers("status peers=99999999"), Some(10_000));
+    }
+
+    #[test]
+    fn a_node_of_the_first_version_is_asked_in_its_own_words() {
+        let place = tempfile::tempdir().unwrap();
+        let old = UnixListener::bind(StateDir::control_socket(place.path())).unwrap();
+        let server = thread::spawn(move || {
+            for _ in 0..3 {
+                let (mut stream, _) = old.accept().unwrap();
+                let mut line = String::new();
+                BufReader::new(&stream).read_line(&mut line).unwrap();
+                let answer =
+                    if line == "status\n" { "{\"old\": 1}" } else { "{\"error\": \"unknown request\"}" };
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        assert_eq!(status(place.path(), 50).unwrap(), "{\"old\": 1}");
+        let refused = request(place.path(), "something newer").unwrap_err();
+        assert_eq!(refused.to_string(), "the running node refuses: unknown request");
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_given_is_an_error() {
+        let place = tempfile::tempdir().unwrap();
+        let state = StateDir::open(place.path()).unwrap();
+        let _server = ControlServer::start(&state, |_| Err("the node has stopped")).unwrap();
+        let refused = status(place.path(), 1).unwrap_err().to_string();
+        assert!(refused.contains("the node has stopped") && refused.contains("version"), "{refused}");
     }
 }

@@ -1,17 +1,17 @@
 //! The control state machine's side of the data path: networks, what it sends, and what it reports.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use peersock_overlay::{
-    Endpoint, Event, JoinError, Lookup, NetworkConfig, NetworkId, NetworkInfo, Peer, PeerInfo, SessionTable,
-    SocketInfo,
+    Elsewhere, Endpoint, Event, Gone, JoinError, Lookup, NetworkConfig, NetworkId, NetworkInfo, NodeId, Peer,
+    PeerInfo, SessionTable, SocketInfo,
 };
-use peersock_stack::{Batch, Cidr, Flow, InterfaceConfig, State};
+use peersock_stack::{Batch, Cidr, Delivery, Flow, InterfaceConfig};
 
 use super::route::Entry;
 use super::socket::PeerLink;
@@ -87,6 +87,19 @@ impl Datapath {
         self.settle(now, batch);
     }
 
+    /// Says where a member of a static network may be found, in the place of what was said before.
+    pub fn set_endpoints(
+        &self,
+        now: Instant,
+        network: &Network,
+        node: &NodeId,
+        endpoints: &[SocketAddr],
+        batch: &mut Batch,
+    ) {
+        self.with_control(now, batch, |endpoint| endpoint.set_endpoints(now, network.index, node, endpoints));
+        self.settle(now, batch);
+    }
+
     /// Who has `address`; a peer that is not known yet is looked for.
     pub fn find(&self, now: Instant, network: &Network, address: IpAddr) -> Lookup {
         let mut batch = Batch::default();
@@ -96,9 +109,21 @@ impl Datapath {
         found
     }
 
+    /// The system says that nobody listens at `remote`, to which a datagram was sent that begins with
+    /// `quoted` ([`Endpoint::handle_refusal`]).
+    pub fn handle_refusal(&self, now: Instant, remote: SocketAddr, quoted: &[u8], batch: &mut Batch) {
+        self.with_control(now, batch, |endpoint| endpoint.handle_refusal(now, remote, quoted));
+        self.settle(now, batch);
+    }
+
     /// What is known of every peer.
     pub fn peers(&self) -> Vec<PeerInfo> {
         self.control().peers()
+    }
+
+    /// Where another node with this node's identity was seen, if one was.
+    pub fn elsewhere(&self) -> Option<Elsewhere> {
+        self.control().elsewhere()
     }
 
     /// What is known of every network.
@@ -141,20 +166,24 @@ impl Datapath {
             let result = call(&mut endpoint);
             let mut datagram = Vec::new();
             loop {
-                while let Some(transmit) = endpoint.poll_transmit(now, &mut datagram) {
-                    self.sink.send(&Transmit {
-                        socket: transmit.socket,
-                        remote: transmit.remote,
-                        contents: &datagram,
-                        segment_size: None,
-                        ecn: 0,
-                    });
+                while let Some(event) = endpoint.poll_event() {
+                    match &event {
+                        Event::PeerAdded(peer) => self.want_if_waited_for(now, &mut endpoint, peer),
+                        // Before the lock is released, and before anything is sent: what the peer's successor
+                        // does then must not meet, nor be taken for, what its predecessor has left.
+                        Event::PeerGone(peer, gone) => self.end_flows(now, peer, *gone, batch),
+                        _ => {}
+                    }
+                    events.push(event);
                 }
-                let Some(event) = endpoint.poll_event() else { break };
-                if let Event::PeerAdded(peer) = &event {
-                    self.want_if_waited_for(now, &mut endpoint, peer);
-                }
-                events.push(event);
+                let Some(transmit) = endpoint.poll_transmit(now, &mut datagram) else { break };
+                self.sink.send(&Transmit {
+                    socket: transmit.socket,
+                    remote: transmit.remote,
+                    contents: &datagram,
+                    segment_size: None,
+                    ecn: 0,
+                });
             }
             if let Some(at) = endpoint.poll_timeout() {
                 self.sink.wake_at(at);
@@ -177,14 +206,21 @@ impl Datapath {
         }
     }
 
+    /// The program that some flows were made with is gone: they end as its resets would end them.
+    fn end_flows(&self, now: Instant, peer: &Peer, gone: Gone, batch: &mut Batch) {
+        let Some(interface) = self.interface_by_network(peer.network()) else { return };
+        // A peer that is only refused may be there after all; then its ends of the flows are to end too.
+        let tell = gone == Gone::Refused;
+        self.stack.lose_peer(now, interface, |address| peer.owns(address), tell, batch);
+    }
+
     fn act_on(&self, now: Instant, event: &Event, batch: &mut Batch) {
         match event {
+            Event::PathChanged(peer) => self.log_path(peer),
             Event::SessionReady(peer) => {
                 PeerLink::of(peer).reported.forget();
                 // What went to a peer that was away, or to its dead predecessor, is lost: do not wait to send it again.
-                if let Some(interface) = self.interface_by_network(peer.network()) {
-                    self.stack.expedite_flows(interface, |address| peer.owns(address), batch);
-                }
+                self.expedite_flows(peer, batch);
                 for (interface, destination, entry) in self.take_waiting(peer) {
                     let Entry { flows, packets, .. } = entry;
                     batch.flows.extend(flows);
@@ -193,12 +229,36 @@ impl Datapath {
                     }
                 }
             }
+            Event::PathConfirmed(peer) => {
+                if let Some(interface) = self.interface_by_network(peer.network()) {
+                    self.stack.revive_flows(interface, |address| peer.owns(address), batch);
+                }
+            }
+            // What was sent in the size that no longer passes is lost: it leaves again in the new one.
+            Event::PathShrunk(peer) => self.expedite_flows(peer, batch),
             Event::PeerUnreachable(peer) => {
                 for (_, _, entry) in self.take_waiting(peer) {
                     self.fail_waiting(now, entry);
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Has a peer's flows send again at once what it has not acknowledged.
+    fn expedite_flows(&self, peer: &Peer, batch: &mut Batch) {
+        if let Some(interface) = self.interface_by_network(peer.network()) {
+            self.stack.expedite_flows(interface, |address| peer.owns(address), batch);
+        }
+    }
+
+    fn log_path(&self, peer: &Peer) {
+        if tracing::enabled!(tracing::Level::DEBUG)
+            && let Some(path) = peer.path()
+        {
+            let interface = self.sink.interface_of(path.socket, path.remote);
+            let size = path.datagram_size;
+            tracing::debug!(peer = %peer.id(), path = %format_args!("{} via {interface}", path.remote), size, "path");
         }
     }
 
@@ -353,17 +413,8 @@ impl Subscription {
     }
 }
 
-/// Whether a flow has done all that it was asked to send.
+/// Whether a closed flow waits for no acknowledgement any more; see [`Flow::delivery`] for whether there was
+/// a loss.
 pub fn is_drained(flow: &Flow) -> bool {
-    flow.unacked() == 0
-        && !matches!(
-            flow.state(),
-            State::Established
-                | State::CloseWait
-                | State::FinWait1
-                | State::Closing
-                | State::LastAck
-                | State::SynSent
-                | State::SynReceived
-        )
+    flow.delivery() != Delivery::Pending
 }

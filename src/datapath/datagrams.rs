@@ -131,7 +131,7 @@ impl Datapath {
     ) -> Result<(), Error> {
         let mut batch = Batch::default();
         let Outgoing { interface, destination, state, loops } = *to;
-        let mtu = self.inner_mtu(now, interface, state, destination);
+        let mtu = state.limit(self.inner_mtu(now, interface, state, destination));
         let made = with_packet(|packet| {
             let length = make(mtu, packet)?;
             let packet = &mut packet[..length];
@@ -140,7 +140,7 @@ impl Datapath {
                 self.stack.receive(now, interface, &mut packet.to_vec(), &mut batch);
             }
             match train {
-                Some(train) if !destination.is_multicast() => {
+                Some(train) if !destination.is_multicast() && !state.is_limited() => {
                     let to = (state, destination);
                     self.send_with_others(now, interface, to, packet, train, &mut batch);
                 }

@@ -140,7 +140,9 @@ impl Datapath {
             }
             return self.with_control(now, batch, |endpoint| endpoint.want_session(now, &peer));
         };
-        self.send_sealed(now, interface, &sender, packet, batch);
+        let mtu = sender.path.datagram_size - DATA_OVERHEAD;
+        let mtu = socket.map_or(mtu, |socket| socket.limit(mtu));
+        self.send_cut(now, interface, &sender, packet, mtu, batch);
     }
 
     /// Sends one whole IP packet to a peer that has a session.
@@ -152,8 +154,22 @@ impl Datapath {
         packet: &mut [u8],
         batch: &mut Batch,
     ) {
+        let mtu = sender.path.datagram_size - DATA_OVERHEAD;
+        self.send_cut(now, interface, sender, packet, mtu, batch);
+    }
+
+    /// As above, in fragments of at most `mtu` bytes.
+    fn send_cut(
+        &self,
+        now: Instant,
+        interface: InterfaceId,
+        sender: &Sender,
+        packet: &mut [u8],
+        mtu: usize,
+        batch: &mut Batch,
+    ) {
         let datagram = sender.path.datagram_size;
-        let Ok(mut fragments) = self.stack.fragments(interface, packet, datagram - DATA_OVERHEAD) else {
+        let Ok(mut fragments) = self.stack.fragments(interface, packet, mtu) else {
             return self.counters.too_big.add(1);
         };
         let most = self.most_segments(sender, datagram);

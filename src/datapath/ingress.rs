@@ -16,7 +16,6 @@ pub struct Ingress {
     batch: Batch,
     /// The session of the last datagram, so that a batch looks it up once.
     last: Option<Last>,
-    control_used: bool,
 }
 
 struct Last {
@@ -47,8 +46,9 @@ impl Datapath {
         }
         for datagram in batch.chunks(stride.max(1)) {
             if !self.receive_data(now, ingress, meta, datagram, marked) {
-                self.control().handle_datagram(now, meta, datagram);
-                ingress.control_used = true;
+                self.with_control(now, &mut ingress.batch, |endpoint| {
+                    endpoint.handle_datagram(now, meta, datagram);
+                });
             }
         }
     }
@@ -58,9 +58,6 @@ impl Datapath {
         self.flush(now, ingress);
         // A session of a peer that has gone must not be kept alive from here.
         ingress.last = None;
-        if std::mem::take(&mut ingress.control_used) {
-            self.with_control(now, &mut ingress.batch, |_| ());
-        }
         self.settle(now, &mut ingress.batch);
     }
 
@@ -86,16 +83,23 @@ impl Datapath {
         if !last.noted {
             last.noted = true;
             if last.session.note_received(now, &meta) {
-                self.control().session_attention(now, &last.session, Some(meta));
-                ingress.control_used = true;
+                // What it says of the peer comes before the packet: perhaps this is the first one of a
+                // successor.
+                self.with_control(now, &mut ingress.batch, |endpoint| {
+                    endpoint.session_attention(now, &last.session, Some(meta));
+                });
             }
         }
         let packet = &slot[..length];
         match packet.first().map(|byte| byte >> 4) {
             Some(4 | 6) => {}
             None | Some(0) => {
-                self.control().handle_control(now, &last.session, meta, packet);
-                ingress.control_used = true;
+                let (session, message) = (Arc::clone(&last.session), packet.to_vec());
+                // The peer's last data comes before its word that it leaves.
+                self.flush(now, ingress);
+                self.with_control(now, &mut ingress.batch, |endpoint| {
+                    endpoint.handle_control(now, &session, meta, &message);
+                });
                 return true;
             }
             Some(_) => {

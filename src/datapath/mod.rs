@@ -69,6 +69,12 @@ pub trait Sink: Send + Sync {
     /// The most datagrams that one [`Transmit`] from `socket` may hold, at least 1.
     fn max_segments(&self, socket: SocketIndex) -> usize;
 
+    /// Names the interface that leads to `remote`, for the log.
+    fn interface_of(&self, socket: SocketIndex, remote: SocketAddr) -> String {
+        let _ = remote;
+        format!("socket {}", socket.0)
+    }
+
     /// Asks for [`Datapath::handle_timeout`] no later than `at`. A caller that asks [`Datapath::poll_timeout`] after
     /// every call need not listen.
     fn wake_at(&self, at: Instant) {

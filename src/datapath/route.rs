@@ -15,7 +15,11 @@ use super::{Datapath, Network};
 /// neighbour discovery would report it (three solicitations, one second apart; RFC 4861 section 10).
 const FIND_PEER: Duration = Duration::from_secs(3);
 
-/// Silence after which the overlay looks at a path: the least retransmission time-out (RFC 6298 section 2.4).
+/// Silence after which the overlay tests whether a path still carries its datagram size: the least time after
+/// which the stack sends again.
+const DOUBT: Duration = Duration::from_millis(200);
+/// Silence after which the overlay doubts the session too: the least retransmission time-out (RFC 6298
+/// section 2.4).
 const SILENCE: Duration = Duration::from_secs(1);
 
 /// Packets without a flow (UDP, ICMP) kept for each destination that is being reached; the oldest goes first.
@@ -32,6 +36,12 @@ pub(crate) enum Route {
     Local,
     /// A member of the network.
     Peer(Arc<Peer>),
+}
+
+impl Route {
+    fn is_forgotten(&self) -> bool {
+        matches!(self, Route::Peer(peer) if peer.is_forgotten())
+    }
 }
 
 /// What a look-up found.
@@ -58,7 +68,9 @@ impl Datapath {
         socket: Option<&SocketState>,
         destination: IpAddr,
     ) -> Resolved {
-        if let Some(route) = socket.and_then(|socket| socket.route(destination)) {
+        // A socket keeps its route; the peer may have been forgotten since, and be known anew.
+        let kept = socket.and_then(|socket| socket.route(destination));
+        if let Some(route) = kept.filter(|route| !route.is_forgotten()) {
             return Resolved::Route(route);
         }
         if self.stack.is_local(interface, destination) {
@@ -89,17 +101,22 @@ impl Datapath {
     /// Tells the overlay of peers from which flows whose timers fired have heard nothing: their path or session may
     /// be dead, or swallow large packets.
     pub(super) fn report_silence(&self, now: Instant, batch: &mut Batch) {
-        let silent: Vec<Arc<Peer>> = batch
-            .flows
-            .iter()
-            .filter(|flow| flow.silence(now).is_some_and(|silence| silence >= SILENCE))
-            .filter_map(|flow| match SocketState::of(flow.context()).route(flow.remote().ip()) {
-                Some(Route::Peer(peer)) => Some(peer),
-                _ => None,
-            })
-            .collect();
-        for peer in silent {
-            self.with_control(now, batch, |endpoint| endpoint.peer_unresponsive(now, &peer));
+        let mut silent: Vec<(Arc<Peer>, Duration)> = Vec::new();
+        for flow in &batch.flows {
+            let Some(silence) = flow.silence(now).filter(|silence| *silence >= DOUBT) else { continue };
+            let Some(Route::Peer(peer)) = SocketState::of(flow.context()).route(flow.remote().ip()) else {
+                continue;
+            };
+            match silent.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &peer)) {
+                Some((_, longest)) => *longest = silence.max(*longest),
+                None => silent.push((peer, silence)),
+            }
+        }
+        for (peer, silence) in silent {
+            self.with_control(now, batch, |endpoint| match silence >= SILENCE {
+                true => endpoint.peer_unresponsive(now, &peer),
+                false => endpoint.path_suspected(now, &peer),
+            });
         }
     }
 

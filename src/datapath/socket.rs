@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
 
 use peersock_overlay::Peer;
@@ -21,6 +21,8 @@ pub struct SocketState {
     stage: Stage,
     /// Bytes in flight that this flow has reported to its peer's [`PeerLink`].
     reported: AtomicI64,
+    /// The largest packet that it wants to send, bytes; 0 for what the path takes.
+    largest_packet: AtomicUsize,
 }
 
 impl SocketState {
@@ -30,6 +32,24 @@ impl SocketState {
             .get_or_init(|| Arc::new(SocketState::default()))
             .downcast_ref()
             .expect("only the data path fills the contexts of sockets")
+    }
+
+    /// Has packets that are larger than so many bytes be sent in fragments, whatever the path takes:
+    /// IPV6_USE_MIN_MTU.
+    pub(crate) fn set_largest_packet(&self, bytes: Option<usize>) {
+        self.largest_packet.store(bytes.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// What packets of this socket may have of bytes where the path takes `mtu`.
+    pub(crate) fn limit(&self, mtu: usize) -> usize {
+        match self.largest_packet.load(Ordering::Relaxed) {
+            0 => mtu,
+            largest => largest.min(mtu),
+        }
+    }
+
+    pub(super) fn is_limited(&self) -> bool {
+        self.largest_packet.load(Ordering::Relaxed) != 0
     }
 
     pub(super) fn route(&self, destination: IpAddr) -> Option<Route> {

@@ -1,8 +1,9 @@
 //! The machine's network interfaces: which ones the node may use, and news when they change.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use if_addrs::{IfAddr, IfOperStatus};
@@ -49,6 +50,16 @@ impl Interfaces {
     }
 }
 
+impl fmt::Display for Interfaces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Interfaces::All => f.write_str("every interface"),
+            Interfaces::Loopback => f.write_str("the loopback interface"),
+            Interfaces::Named(names) => f.write_str(&names.join(", ")),
+        }
+    }
+}
+
 /// One usable interface with the addresses it has now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Interface {
@@ -58,6 +69,45 @@ pub(crate) struct Interface {
     pub(crate) ipv4: Vec<Ipv4Addr>,
     pub(crate) broadcast: Vec<Ipv4Addr>,
     pub(crate) ipv6: bool,
+}
+
+impl fmt::Display for Interface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        for address in &self.ipv4 {
+            write!(f, " {address}")?;
+        }
+        for address in &self.broadcast {
+            write!(f, " broadcast {address}")?;
+        }
+        if self.ipv6 {
+            f.write_str(" IPv6")?;
+        }
+        Ok(())
+    }
+}
+
+/// Says that none of the allowed interfaces is up, and which there are.
+pub(crate) fn none_up(allowed: &Interfaces) -> String {
+    let present = list(&Interfaces::All).unwrap_or_default();
+    let names: Vec<_> = present.iter().map(|interface| interface.name.as_str()).collect();
+    let present = match names.as_slice() {
+        [] => "this machine has none that is up".to_owned(),
+        names => format!("up are {}", names.join(", ")),
+    };
+    format!("no network interface that may be used is up: allowed is {allowed}, {present}")
+}
+
+/// The interface over which the system sends to `remote`, for the log: asks the system, so it is not for
+/// every packet.
+pub(crate) fn leading_to(remote: SocketAddr) -> Option<String> {
+    let any = if remote.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind(SocketAddr::new(any, 0)).ok()?;
+    // No packet leaves: that only makes the system choose a route.
+    socket.connect(remote).ok()?;
+    let local = socket.local_addr().ok()?.ip();
+    let entries = if_addrs::get_if_addrs().ok()?;
+    entries.into_iter().find(|entry| entry.ip() == local).map(|entry| entry.name)
 }
 
 /// Lists the interfaces that are up, ordered by index.
@@ -153,6 +203,18 @@ mod tests {
         let lo = list.first().expect("a loopback interface");
         assert!(lo.ipv4.contains(&Ipv4Addr::LOCALHOST));
         assert_eq!(lo.broadcast, vec![LOOPBACK_BROADCAST]);
+    }
+
+    #[test]
+    fn the_error_names_what_is_allowed_and_what_there_is() {
+        let error = none_up(&Interfaces::Named(vec!["nosuch".into(), "eth7".into()]));
+        assert!(error.contains("allowed is nosuch, eth7") && error.contains("lo"), "{error}");
+        assert!(!error.contains(['"', '[', '(']), "{error}");
+    }
+
+    #[test]
+    fn the_interface_of_a_path_is_found() {
+        assert_eq!(leading_to("127.0.0.1:9".parse().expect("an address")).as_deref(), Some("lo"));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod attached;
 mod engine;
+mod errors;
 mod interfaces;
 pub(crate) mod poll;
 mod poller;
@@ -24,6 +25,7 @@ use rustix::event::{PollFd, PollFlags};
 
 pub(crate) use attached::Attached;
 pub use interfaces::Interfaces;
+pub(crate) use interfaces::canonical;
 pub(crate) use poller::Poller;
 pub(crate) use udp::UdpSockets;
 
@@ -266,6 +268,10 @@ struct DriverSink {
 impl Sink for DriverSink {
     fn send(&self, transmit: &Transmit<'_>) {
         self.sockets.send(transmit);
+    }
+
+    fn interface_of(&self, socket: SocketIndex, remote: std::net::SocketAddr) -> String {
+        self.sockets.interface_of(socket, remote)
     }
 
     fn max_segments(&self, socket: SocketIndex) -> usize {

@@ -11,6 +11,7 @@ use peersock_overlay::{SocketIndex, SocketInfo};
 use quinn_udp::{UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::errors::{self, Refused};
 use super::interfaces::{self, Interface, Interfaces};
 use crate::datapath::{Sink, Transmit};
 
@@ -95,10 +96,7 @@ impl UdpSockets {
     ) -> io::Result<UdpSockets> {
         let list = interfaces::list(&allowed)?;
         if list.is_empty() {
-            return Err(io::Error::new(
-                io::ErrorKind::NotFound,
-                format!("none of the allowed network interfaces is up ({allowed:?})"),
-            ));
+            return Err(io::Error::new(io::ErrorKind::NotFound, interfaces::none_up(&allowed)));
         }
         let data = bind_data(&allowed, &list, port)?;
         let discovery = match discovery_port {
@@ -123,6 +121,9 @@ impl UdpSockets {
         let mut known = self.interfaces.write().expect("no panic under this lock");
         if *known == list {
             return Ok(false);
+        }
+        for interface in &list {
+            tracing::debug!("network interface {interface}");
         }
         for interface in list.iter().filter(|interface| !known.contains(interface)) {
             for socket in &self.discovery {
@@ -212,6 +213,12 @@ impl UdpSockets {
         Ok(received)
     }
 
+    /// Takes the oldest error about datagrams of the `index`th socket: `None` if there is none, `Some(None)`
+    /// if it says nothing of the peer.
+    pub(super) fn take_error(&self, index: usize) -> Option<Option<Refused>> {
+        errors::take(&self.data.get(index)?.io)
+    }
+
     /// Says how the overlay should see what came in on the `index`th socket: the data socket to answer from, and
     /// whether it was a beacon's way in. `None`: it came over an interface that the node may not use.
     pub(crate) fn origin(&self, index: usize, meta: &quinn_udp::RecvMeta) -> Option<(SocketIndex, bool)> {
@@ -231,7 +238,7 @@ impl UdpSockets {
             let Some(address) = interface.ipv4.first() else { continue };
             // Only beacons are multicast, so the socket's multicast interface concerns no other sender.
             if socket2::SockRef::from(&socket.io).set_multicast_if_v4(address).is_ok() {
-                self.count_send(socket.state.try_send(UdpSockRef::from(&socket.io), transmit), transmit);
+                self.count_send(socket.try_send(transmit), transmit);
             }
         }
     }
@@ -245,6 +252,13 @@ impl UdpSockets {
         match result {
             Ok(()) => {
                 self.stats.sent_datagrams.fetch_add(datagrams as u64, Ordering::Relaxed);
+                tracing::trace!(
+                    to = %transmit.destination,
+                    datagrams,
+                    bytes = transmit.contents.len(),
+                    "{} sent",
+                    name_of(transmit.contents)
+                );
             }
             Err(error) => {
                 // A datagram that cannot be sent is a lost datagram; the protocols above repair it.
@@ -271,7 +285,7 @@ impl Sink for UdpSockets {
             return self.send_multicast_v4(socket, &udp);
         }
         loop {
-            match socket.state.try_send(UdpSockRef::from(&socket.io), &udp) {
+            match socket.try_send(&udp) {
                 // The send buffer is full: wait for room, as a bulk sender in a kernel socket would.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if !super::poll::writable(socket.io.as_fd(), SEND_WAIT) {
@@ -283,15 +297,36 @@ impl Sink for UdpSockets {
         }
     }
 
+    fn interface_of(&self, socket: SocketIndex, remote: SocketAddr) -> String {
+        let socket = self.data.get(usize::from(socket.0));
+        let device = socket.and_then(|socket| socket.device.clone());
+        device.or_else(|| interfaces::leading_to(remote)).unwrap_or_else(|| "an unknown interface".to_owned())
+    }
+
     fn max_segments(&self, socket: SocketIndex) -> usize {
         self.data.get(usize::from(socket.0)).map_or(1, |socket| socket.state.max_gso_segments())
     }
+}
+
+/// What a datagram is, for the log.
+pub(super) fn name_of(datagram: &[u8]) -> String {
+    peersock_overlay::wire::MessageType::of(datagram).map_or("noise".to_owned(), |kind| kind.to_string())
 }
 
 /// How long a sender waits for room in a full UDP send buffer before the datagram counts as lost.
 const SEND_WAIT: std::time::Duration = std::time::Duration::from_millis(10);
 
 impl DataSocket {
+    /// Sends without waiting. An error may be about an earlier datagram, perhaps to somebody else: then
+    /// nothing was sent and the error is spent, so a second call shows.
+    fn try_send(&self, transmit: &quinn_udp::Transmit<'_>) -> io::Result<()> {
+        let send = || self.state.try_send(UdpSockRef::from(&self.io), transmit);
+        match send() {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => send(),
+            result => result,
+        }
+    }
+
     fn reaches(&self, interface: &Interface) -> bool {
         match &self.device {
             Some(name) => *name == interface.name,
@@ -368,7 +403,12 @@ impl DataSocket {
         socket.bind(&address.into())?;
         let io: UdpSocket = socket.into();
         let state = UdpSocketState::new(UdpSockRef::from(&io))?;
+        if let Err(error) = errors::enable(&io, address.is_ipv4()) {
+            tracing::debug!(%error, "peers whose program is killed will be noticed late");
+        }
         let local = io.local_addr()?;
+        let on = device.unwrap_or(if loopback { "the loopback interface" } else { "every interface" });
+        tracing::debug!(address = %local, on, "UDP socket for the overlay's packets");
         Ok(DataSocket { io, state, local, loopback, device: device.map(str::to_owned) })
     }
 }
@@ -380,7 +420,8 @@ fn bind_discovery(port: u16) -> Vec<DiscoverySocket> {
         match DiscoverySocket::bind(port, ipv4) {
             Ok(socket) => sockets.push(socket),
             Err(error) => {
-                tracing::info!(%error, ipv4, "discovery on the local network is off for this family")
+                let family = if ipv4 { "IPv4" } else { "IPv6" };
+                tracing::info!(%error, family, "discovery on the local network is off for this family")
             }
         }
     }
@@ -403,6 +444,7 @@ impl DiscoverySocket {
         socket.bind(&address.into())?;
         let io: UdpSocket = socket.into();
         let state = UdpSocketState::new(UdpSockRef::from(&io))?;
+        tracing::debug!(%address, "UDP socket for beacons");
         Ok(DiscoverySocket { io, state, ipv4 })
     }
 }

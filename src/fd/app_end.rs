@@ -3,22 +3,27 @@
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use peersock_fd::{Kind, NodeTag, Shutdown, Socket};
+use peersock_fd::{Kind, NodeTag, Opened, Shutdown, Socket};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::RawFd;
 use rustix::net::{SendFlags, SocketAddrAny, sockopt};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
 
 /// Descriptors that are looked at: peers decide how often that happens.
 const MOST: usize = 4096;
+/// The same where a node ends, which happens once.
+const ALL: usize = 1 << 20;
 
 /// Makes the kernel report ECONNRESET to the application once it has read what there is, if `end` is closed next.
 ///
-/// An AF_UNIX socket that is closed with data unread does that to its peer. If there is none, it is written from the
-/// application's own end. Where that cannot be found (the application has passed it to a process that we do not know of,
-/// or the system does not let us look), the application sees the end of the stream instead.
-pub(super) fn poison(end: BorrowedFd<'_>, process: i32) {
+/// An AF_UNIX socket that is closed with data unread does that to its peer. If there is none, because the
+/// application has never written anything, it is written from the application's own end. Where that cannot be
+/// found (the application has passed it to a process that we do not know of, or the system does not let us
+/// look), and where the application has ended its direction, it sees the end of the stream instead: then this
+/// is false.
+pub(super) fn poison(end: BorrowedFd<'_>, process: i32) -> bool {
     if rustix::io::ioctl_fionread(end).is_ok_and(|unread| unread > 0) {
-        return;
+        return true;
     }
     match find(end, process) {
         Some(other) => {
@@ -26,11 +31,35 @@ pub(super) fn poison(end: BorrowedFd<'_>, process: i32) {
             if let Err(error) = sent {
                 tracing::debug!(%error, "a reset looks like an end to the application");
             }
+            sent.is_ok()
         }
         None => {
-            tracing::debug!(process, "a reset looks like an end: the application's descriptor was not found")
+            tracing::debug!(process, "a reset looks like an end: the application's descriptor was not found");
+            false
         }
     }
+}
+
+/// Does as [`poison`] for all connections that a process has to a node: the node's ends are closed next.
+pub(super) fn poison_all(tag: NodeTag, process: i32) {
+    for fd in sockets(process, &mut { ALL }) {
+        let is_connection = Socket::of(fd.as_fd()).is_some_and(|socket| {
+            socket.tag() == tag
+                && socket.kind() == Kind::Stream
+                && rustix::net::getpeername(&fd).is_ok_and(|peer| peer.is_some())
+        });
+        // Who has seen the end in order gets no other.
+        if is_connection && !has_ended(fd.as_fd()) {
+            let _ = rustix::net::send(&fd, &[0], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        }
+    }
+}
+
+/// Whether nothing more comes to a socket.
+fn has_ended(fd: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::RDHUP)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::RDHUP)
 }
 
 /// A copy of the descriptor that `end` is connected to: from this process, from what has come of it, or from what this
@@ -75,9 +104,26 @@ fn find_in(process: i32, wanted: &(SocketAddrAny, SocketAddrAny), left: &mut usi
 /// Ends what a process may wait for on the sockets of a node that is no more: connections and datagrams that will not
 /// come. A descriptor that is connected sees its own end.
 pub(super) fn shut(tag: NodeTag, process: i32) {
-    for fd in sockets(process, &mut { MOST }) {
+    shut_where(process, |socket| socket.tag() == tag);
+}
+
+/// As [`shut`], for all processes that there are.
+pub(super) fn shut_everywhere(tag: NodeTag) {
+    let listed = fs::read_dir("/proc").into_iter().flatten().flatten();
+    for process in listed.filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
+        shut(tag, process);
+    }
+}
+
+/// As [`shut`], for one socket.
+pub(super) fn shut_one(tag: NodeTag, opened: Opened, process: i32) {
+    shut_where(process, |socket| socket.tag() == tag && socket.opened() == opened);
+}
+
+fn shut_where(process: i32, wanted: impl Fn(&Socket<'_>) -> bool) {
+    for fd in sockets(process, &mut { ALL }) {
         if let Some(socket) = Socket::of(fd.as_fd())
-            && socket.tag() == tag
+            && wanted(&socket)
             && (socket.kind() != Kind::Stream || sockopt::socket_acceptconn(&fd).unwrap_or(false))
         {
             // Who waits returns; nothing can be done about what cannot be shut.

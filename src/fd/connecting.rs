@@ -240,6 +240,17 @@ impl State {
 }
 
 impl Connecting {
+    /// Whether the connection stands and the application was told: it may be writing to a descriptor that is
+    /// not here yet.
+    pub(super) fn is_standing(&self) -> bool {
+        self.outcome == Some(Ok(()))
+    }
+
+    /// Has the connection reset when this is dropped.
+    pub(super) fn reset(&self) {
+        self.connection.flow().set_reset_on_close(true);
+    }
+
     /// The own address, and the other end's once the connection stands.
     pub(super) fn addresses(&self) -> (SocketAddr, Option<SocketAddr>) {
         let peer = self.connection.peer_addr().ok().filter(|_| self.outcome == Some(Ok(())));

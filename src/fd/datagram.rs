@@ -84,6 +84,10 @@ impl State {
                 None => match datagrams.next(&mut buf[..LONGEST]) {
                     Ok(arrived) => (arrived, Vec::new()),
                     Err(Error::WouldBlock) => break,
+                    Err(Error::NetworkDown) => {
+                        self.take_down(datagrams.socket);
+                        break;
+                    }
                     Err(error) => {
                         self.fail_datagrams(key, &mut datagrams, errno(error));
                         continue;

@@ -3,15 +3,19 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use peersock_fd::{Reply, Which};
-use peersock_stack::Flow;
+use peersock_fd::{Errno, Reply, Which};
+use peersock_stack::{Delivery, Flow};
 
 use super::ready::Key;
+use super::requests::{failed, id};
 use super::server::State;
-use crate::datapath::is_drained;
+use super::sockets::errno;
 
 /// How often it is looked whether everything is acknowledged, while somebody waits.
 const LOOK: Duration = Duration::from_millis(2);
+/// How long a descriptor that was closed may seem to be open: another node of the process may be looking for
+/// one of its own, and has copies of all meanwhile.
+const SHARED: Duration = Duration::from_millis(5);
 /// A timer that is only to have the server look around.
 const NOBODY: Key = 0;
 
@@ -28,6 +32,8 @@ struct Waiting {
     which: Which,
     flow: Arc<Flow>,
     until: Instant,
+    /// If it is still open then, others have it.
+    shared_until: Instant,
 }
 
 impl State {
@@ -36,7 +42,8 @@ impl State {
         self.stream(which).map(|stream| Arc::clone(stream.connection.flow()))
     }
 
-    /// The reply comes once everything is acknowledged, or when the time is over; at once if others have the socket open.
+    /// The reply comes once everything is acknowledged, when the connection breaks or the time is over, which
+    /// is an error; at once if others have the socket open.
     pub(super) fn linger(
         &mut self,
         control: Key,
@@ -44,12 +51,10 @@ impl State {
         flow: Arc<Flow>,
         time: Duration,
     ) -> Option<Reply> {
-        if self.stream(which).is_some_and(|stream| !stream.is_closed()) {
-            return Some(Reply::Done);
-        }
+        let now = Instant::now();
         // A time that ends with the world is none.
-        let until = Instant::now() + time.min(Duration::from_secs(u32::MAX.into()));
-        self.lingering.waiting.push(Waiting { control, which, flow, until });
+        let until = now + time.min(Duration::from_secs(u32::MAX.into()));
+        self.lingering.waiting.push(Waiting { control, which, flow, until, shared_until: now + SHARED });
         None
     }
 
@@ -60,18 +65,32 @@ impl State {
         }
         let now = Instant::now();
         let mut all = std::mem::take(&mut self.lingering.waiting);
-        let over = |waiting: &mut Waiting| {
-            let is_done = self.stream(waiting.which).is_none() && is_drained(&waiting.flow);
-            is_done || waiting.until <= now
-        };
-        let done: Vec<Waiting> = all.extract_if(.., over).collect();
+        all.retain(|waiting| match self.outcome(waiting, now) {
+            Some(reply) => {
+                self.reply(waiting.control, &reply);
+                false
+            }
+            None => true,
+        });
         self.lingering.waiting = all;
-        for waiting in done {
-            self.reply(waiting.control, &Reply::Done);
-        }
         if !self.lingering.waiting.is_empty() && self.lingering.look.is_none_or(|look| look <= now) {
             self.lingering.look = Some(now + LOOK);
             self.set_timer(now + LOOK, NOBODY);
+        }
+    }
+
+    /// What one of them is told, if it need not wait any more.
+    fn outcome(&mut self, waiting: &Waiting, now: Instant) -> Option<Reply> {
+        let delivery = match self.stream(waiting.which) {
+            Some(stream) if now >= waiting.shared_until && !stream.is_closed() => return Some(Reply::Done),
+            Some(_) => Delivery::Pending,
+            None => waiting.flow.delivery(),
+        };
+        match delivery {
+            Delivery::Lost(loss) => Some(failed(errno(loss.error))),
+            // What broke it may have done so before it had got everything.
+            Delivery::Done => Some(self.endings.loss(id(waiting.which)).map_or(Reply::Done, failed)),
+            _ => (waiting.until <= now).then(|| failed(Errno::TIMEDOUT)),
         }
     }
 }

@@ -14,7 +14,7 @@ use super::ready::{self, Key};
 use super::server::{Entry, News, State, unix};
 use super::sockets::Phase;
 use super::stream::{self, Origin, Stream};
-use crate::socket::Connection;
+use crate::socket::{Connection, port_refusal};
 use crate::wait::Interest;
 
 /// How soon, and how late at most, an application is looked at again whose queue of connections was full. The kernel does
@@ -76,6 +76,7 @@ impl State {
         if self.socket(socket).reserved.is_empty() {
             self.bind(socket, (socket.family.unspecified(), 0).into())?;
         }
+        self.check_port(socket)?;
         let opened = self.socket(socket);
         match opened.phase {
             Phase::Fresh | Phase::Listening(_) => {}
@@ -111,6 +112,32 @@ impl State {
             waker.wake();
         }
         Ok(())
+    }
+
+    /// Refuses a port that no network allows. A socket that is bound to a wildcard may have one, as long as
+    /// it only connects.
+    fn check_port(&mut self, socket: peersock_fd::Opened) -> Result<(), Errno> {
+        let port = self.socket(socket).reserved.first().map_or(0, |acceptor| acceptor.local_addr().port());
+        if port == 0 { Ok(()) } else { self.may_listen(port).inspect_err(|_| self.note_refusal(port)) }
+    }
+
+    /// Whether one of the networks allows listeners at a port.
+    pub(super) fn may_listen(&self, port: u16) -> Result<(), Errno> {
+        let node = self.node.upgrade().ok_or(Errno::NETDOWN)?;
+        if node.driver.datapath.stack().allows_port(port) { Ok(()) } else { Err(Errno::ACCESS) }
+    }
+
+    /// Tells the node's owner once of each port that was refused.
+    pub(super) fn note_refusal(&mut self, port: u16) {
+        let mut networks = self.networks();
+        networks.retain(|network| !network.id.kind().ports().contains(&port));
+        if let Some(refusals) = &self.refusals
+            && !networks.is_empty()
+            && self.refused.insert(port)
+        {
+            // Nobody may listen any more.
+            let _ = refusals.send(port_refusal(port, &networks));
+        }
     }
 
     /// Gives what has come to the application.
@@ -191,14 +218,21 @@ impl State {
     /// The next connection of the stack's queue.
     fn accept_next(&mut self, listening: &Listening) -> Option<Connection> {
         let opened = self.opened.get(&listening.socket.id)?;
+        let mut is_down = false;
         for acceptor in &opened.reserved {
             acceptor.waiters().register(Interest::Read, &listening.waker);
-            if let Ok((connection, _)) = acceptor.accept() {
-                opened.options.apply(&connection);
-                // There may be more.
-                listening.waker.wake_by_ref();
-                return Some(connection);
+            match acceptor.accept() {
+                Ok((connection, _)) => {
+                    opened.options.apply(&connection);
+                    // There may be more.
+                    listening.waker.wake_by_ref();
+                    return Some(connection);
+                }
+                Err(error) => is_down |= error.raw_os_error() == Some(libc::ENETDOWN),
             }
+        }
+        if is_down {
+            self.take_down(listening.socket);
         }
         None
     }

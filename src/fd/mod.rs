@@ -10,11 +10,14 @@ mod app_end;
 mod connecting;
 mod datagram;
 mod details;
+mod endings;
 mod ends;
 mod host;
 mod lingering;
 mod listening;
 mod options;
+mod outbox;
+mod outstanding;
 mod path_mtu;
 mod reaching;
 mod ready;
@@ -26,7 +29,7 @@ mod transport;
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use peersock_fd::{NodeTag, Token};
@@ -34,6 +37,7 @@ use peersock_fd::{NodeTag, Token};
 use crate::node::Node;
 use crate::socket::TaskUser;
 pub use host::Host;
+pub use outstanding::Outstanding;
 use server::Server;
 
 /// The environment variable that tells a process its node.
@@ -71,6 +75,12 @@ impl FdServer {
         Ok(FdServer { node: node.clone(), server, _user: user })
     }
 
+    /// Ends what processes wait for on the sockets of a node that is no more, as far as the system lets this
+    /// process look: their calls fail with ENETDOWN. A node that ends in order does so itself.
+    pub fn end_sockets_of(tag: NodeTag) {
+        app_end::shut_everywhere(tag);
+    }
+
     /// What the names of its sockets call the node.
     pub fn tag(&self) -> NodeTag {
         self.server.tag()
@@ -97,16 +107,71 @@ impl FdServer {
         Contacts(Arc::clone(&self.server))
     }
 
+    /// Texts for people, one for each port at which an application wants to listen and which no network
+    /// allows. The application gets EACCES.
+    pub fn refusals(&self) -> mpsc::Receiver<String> {
+        self.server.refusals()
+    }
+
+    /// Raises the process's soft limit of descriptors (RLIMIT_NOFILE) as far as the hard one allows: each
+    /// connection takes one of the node's. What the process starts from then on has it as well.
+    pub fn raise_descriptor_limit() {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+        if current != maximum
+            && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+        {
+            tracing::debug!(%error, "the limit of descriptors stays as it is");
+        }
+    }
+
+    /// Begins the end: takes what applications have written until now, and closes their connections in order.
+    /// [`FdServer::undelivered`] tells how far that has come.
+    pub fn begin_drain(&self) {
+        self.server.begin_drain(Unclosed::Finish);
+        self.node.inner.driver.kick();
+    }
+
+    /// What has not been delivered yet, or never will be, of what applications have written. Connections that
+    /// ended before
+    /// [`FdServer::begin_drain`] are not counted.
+    pub fn undelivered(&self) -> Outstanding {
+        self.server.undelivered()
+    }
+
     /// Takes what applications have written until now, closes their connections in order, and waits up to `patience`
     /// until everything is delivered. True if it was. For the end of a process that has sockets open.
     pub fn drain(&self, patience: Duration) -> bool {
+        self.end(patience, Unclosed::Finish)
+    }
+
+    /// As [`drain`](FdServer::drain), but connections that applications still have open are reset, after what
+    /// was written to them: neither end takes it for the end of what was to be said. For a node that ends
+    /// before its process does.
+    pub fn drain_and_reset(&self, patience: Duration) -> bool {
+        self.end(patience, Unclosed::Reset)
+    }
+
+    fn end(&self, patience: Duration, unclosed: Unclosed) -> bool {
         let deadline = Instant::now() + patience;
-        self.server.begin_drain();
+        self.server.begin_drain(unclosed);
         self.node.inner.driver.kick();
         let taken = self.server.wait_drained(deadline);
+        if unclosed == Unclosed::Reset {
+            self.server.reset_streams();
+        }
         let left = deadline.saturating_duration_since(Instant::now());
         self.node.shutdown(left) && taken
     }
+}
+
+/// What becomes of the connections that applications have not closed when the node ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unclosed {
+    /// They end in order, as the kernel does it for a process that exits.
+    Finish,
+    /// They are reset.
+    Reset,
 }
 
 /// Counts the connections that applications have made, see [`FdServer::contacts`].

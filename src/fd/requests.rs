@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use peersock_fd::{
-    Errno, Interface, MAX_MESSAGE, Message, Reply, Report, Request, Route, SendFlags, Token, VERSION, Which,
-    decode, encode, peer_credentials, receive,
+    Errno, Interface, MAX_MESSAGE, Message, Reply, Report, Request, Route, SendFlags, SocketId, Token,
+    VERSION, Which, decode, encode, peer_credentials, receive,
 };
 use peersock_stack::Flow;
 use rustix::event::epoll::EventFlags;
@@ -32,6 +32,13 @@ pub(super) struct Control {
     is_trusted: bool,
     /// A connection that somebody is about to close, see [`Request::Hold`].
     held: Option<Arc<Flow>>,
+}
+
+impl Control {
+    /// The process that connected; 0 if it cannot be seen from here.
+    pub(super) fn process(&self) -> i32 {
+        self.process
+    }
 }
 
 impl State {
@@ -104,6 +111,9 @@ impl State {
         request: Request,
         fd: Option<OwnedFd>,
     ) -> Option<Reply> {
+        if self.is_ending {
+            return Some(failed(Errno::NETDOWN));
+        }
         let done = |result: Result<(), Errno>| Some(result.map_or_else(failed, |()| Reply::Done));
         match request {
             Request::Bind(socket, local) => done(self.bind(socket, local)),
@@ -140,7 +150,8 @@ impl State {
             }
             Request::Linger(which, time) => match control.held.take() {
                 Some(flow) => self.linger(key, which, flow, time),
-                None => Some(Reply::Done),
+                // It was over before.
+                None => Some(self.endings.loss(id(which)).map_or(Reply::Done, failed)),
             },
             Request::Routes => {
                 let aliases = self.has_no_ipv4().then_some(RANGE);
@@ -154,12 +165,16 @@ impl State {
                 self.sweep(Some(port));
                 Some(Reply::Done)
             }
+            Request::Unacknowledged(which) => {
+                Some(self.unacknowledged(which).map_or_else(failed, Reply::Count))
+            }
+            Request::MayListen(port) => done(self.may_listen(port)),
             Request::Closed(socket) => done(self.closed(socket)),
         }
     }
 
     fn addresses(&mut self, which: Which) -> Reply {
-        if let Some(stream) = self.stream(which) {
+        if let Some(stream) = self.stream(which).filter(|stream| stream.broken().is_none()) {
             let family = match which {
                 Which::Opened(socket) => socket.family,
                 Which::Accepted(_) => peersock_fd::Family::of(stream.connection.local_addr().ip()),
@@ -170,6 +185,9 @@ impl State {
         let Which::Opened(socket) = which else { return failed(Errno::NOTCONN) };
         let unbound = socket.family.unspecified();
         let opened = self.opened.get(&socket.id);
+        if opened.is_some_and(|opened| opened.is_down) {
+            return failed(Errno::NETDOWN);
+        }
         let connecting = opened.and_then(|opened| match opened.phase {
             Phase::Connecting(key) => match self.entry(key) {
                 Some(Entry::Connecting(connecting)) => Some(connecting.addresses()),
@@ -189,13 +207,23 @@ impl State {
         }
     }
 
+    /// SIOCOUTQ.
+    fn unacknowledged(&self, which: Which) -> Result<u32, Errno> {
+        let stream = self.stream(which).filter(|stream| stream.broken().is_none()).ok_or(Errno::NOTCONN)?;
+        let bytes = stream.not_taken() + stream.connection.flow().unacked();
+        Ok(u32::try_from(bytes).unwrap_or(u32::MAX))
+    }
+
     fn take_error(&mut self, which: Which) -> i32 {
-        let Which::Opened(socket) = which else { return 0 };
-        let opened = self.opened.get_mut(&socket.id);
-        let error = opened.and_then(|opened| {
-            let of_transport = opened.transport.as_ref().and_then(|transport| transport.take_error());
-            opened.error.take().or(of_transport.map(errno))
-        });
+        let broken = self.stream(which).and_then(|stream| stream.broken());
+        let of_socket = match which {
+            Which::Opened(socket) => self.opened.get_mut(&socket.id).and_then(|opened| {
+                let of_transport = opened.transport.as_ref().and_then(|transport| transport.take_error());
+                opened.error.take().or(of_transport.map(errno))
+            }),
+            Which::Accepted(_) => None,
+        };
+        let error = broken.or(of_socket).or_else(|| self.endings.take_error(id(which)));
         error.map_or(0, |error| error.raw_os_error())
     }
 
@@ -243,7 +271,15 @@ impl State {
     }
 }
 
-fn failed(error: Errno) -> Reply {
+/// The socket that a request is about.
+pub(super) fn id(which: Which) -> SocketId {
+    match which {
+        Which::Opened(socket) => socket.id,
+        Which::Accepted(id) => id,
+    }
+}
+
+pub(super) fn failed(error: Errno) -> Reply {
     Reply::Failed(error.raw_os_error())
 }
 

@@ -5,20 +5,23 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak, mpsc};
 use std::time::{Duration, Instant};
 
 use peersock_fd::{Errno, Name, NodeTag, SocketId, Token, address};
 use rustix::event::epoll::{Event, EventFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
+use super::Unclosed;
 use super::aliases::Aliases;
 use super::app_end;
 use super::connecting::Connecting;
 use super::datagram::Datagrams;
+use super::endings::Endings;
 use super::ends::End;
 use super::lingering::Lingering;
 use super::listening::Listening;
+use super::outstanding::{Delivering, Outstanding};
 use super::ready::{Key, ReadyQueue};
 use super::requests::Control;
 use super::sockets::Opened;
@@ -31,6 +34,9 @@ use crate::node::Inner;
 const BACKLOG: i32 = 4096;
 /// Bytes that are moved for one stream before others have their turn.
 const BUFFER: usize = 256 << 10;
+
+/// How often it is looked whether everything is delivered, before what is open is reset.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// The last key that was given. No two servers have the same: events of a descriptor that somebody has inherited from
 /// one that is gone are nobody's.
@@ -70,7 +76,11 @@ pub(super) struct State {
     keys: Vec<Key>,
     /// Given up for a moment when descriptors run out, see [`State::turn_away`].
     spare: Option<OwnedFd>,
-    draining: bool,
+    pub(super) delivering: Delivering,
+    pub(super) endings: Endings,
+    pub(super) draining: Option<Unclosed>,
+    /// The node is about to go: what is asked fails with ENETDOWN.
+    pub(super) is_ending: bool,
     /// Room for datagrams that leave together.
     pub(super) train: Train,
     pub(super) lingering: Lingering,
@@ -78,6 +88,9 @@ pub(super) struct State {
     pub(super) too_long: Vec<(Key, SocketAddr)>,
     /// Connections that applications have made to the control socket.
     pub(super) contacts: u64,
+    /// Who is told of ports that no network allows, and those that were told.
+    pub(super) refusals: Option<mpsc::Sender<String>>,
+    pub(super) refused: BTreeSet<u16>,
 }
 
 /// What a key stands for.
@@ -151,11 +164,16 @@ impl Server {
             buf: vec![0; BUFFER],
             keys: Vec::new(),
             spare: spare(),
-            draining: false,
+            delivering: Delivering::default(),
+            endings: Endings::default(),
+            draining: None,
+            is_ending: false,
             train: Train::default(),
             lingering: Lingering::default(),
             too_long: Vec::new(),
             contacts: 0,
+            refusals: None,
+            refused: BTreeSet::new(),
         };
         for (fd, entry) in [(control, Entry::ControlListener as fn(_) -> _), (data, Entry::DataListener)] {
             let key = state.new_key();
@@ -177,9 +195,20 @@ impl Server {
         self.lock().contacts
     }
 
-    pub(super) fn begin_drain(&self) {
+    pub(super) fn refusals(&self) -> mpsc::Receiver<String> {
+        let (sender, receiver) = mpsc::channel();
+        self.lock().refusals = Some(sender);
+        receiver
+    }
+
+    pub(super) fn undelivered(&self) -> Outstanding {
+        self.lock().undelivered()
+    }
+
+    pub(super) fn begin_drain(&self, unclosed: Unclosed) {
         let mut state = self.lock();
-        state.draining = true;
+        state.draining = Some(unclosed);
+        state.note_closing();
         let streams: Vec<Key> = state.entries.keys().copied().collect();
         let now = Instant::now();
         for key in streams {
@@ -189,36 +218,71 @@ impl Server {
         state.send_all_datagrams();
     }
 
-    /// Waits until no stream is left, or until `deadline`: then false.
+    /// Waits until no stream has anything left to deliver, or until `deadline`: then false.
     pub(super) fn wait_drained(&self, deadline: Instant) -> bool {
         let mut state = self.lock();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            if !state.has_streams() || left == Duration::ZERO {
-                return !state.has_streams();
+            if !state.has_undelivered() || left == Duration::ZERO {
+                return !state.has_undelivered();
             }
-            state = self.drained.wait_timeout(state, left).expect("no panic under this lock").0;
+            // Nobody tells when the peer of an open connection has acknowledged everything.
+            let step = if state.draining == Some(Unclosed::Reset) { left.min(LOOK) } else { left };
+            state = self.drained.wait_timeout(state, step).expect("no panic under this lock").0;
+        }
+    }
+
+    /// Resets the connections that applications still have open. Both ends see that: the peer gets a reset,
+    /// the application ECONNRESET.
+    pub(super) fn reset_streams(&self) {
+        let (streams, processes) = {
+            let mut state = self.lock();
+            state.is_ending = true;
+            let mut keys = Vec::new();
+            for (key, entry) in &state.entries {
+                match entry {
+                    Entry::Stream(_) => keys.push(*key),
+                    Entry::Connecting(connecting) => connecting.reset(),
+                    _ => {}
+                }
+            }
+            let mut streams = Vec::new();
+            for key in keys {
+                if let Some(Entry::Stream(stream)) = state.remove(key) {
+                    state.forget_stream(&stream);
+                    streams.push(stream);
+                }
+            }
+            let mut processes = state.processes();
+            processes.extend(streams.iter().map(Stream::process));
+            (streams, processes)
+        };
+        if streams.is_empty() {
+            return;
+        }
+        for process in processes {
+            app_end::poison_all(self.tag, process);
+        }
+        // What an application has closed just now, and all of which is taken, ends in order.
+        for stream in streams.iter().filter(|stream| !(stream.is_closed() && stream.is_taken())) {
+            stream.connection.flow().set_reset_on_close(true);
         }
     }
 
     /// Ends everything.
     pub(super) fn close(&self) {
-        let (entries, opened) = {
+        self.reset_streams();
+        let (entries, opened, processes) = {
             let mut state = self.lock();
+            let processes = state.processes();
             for entry in state.entries.values() {
                 // A child of this process may have inherited it; then closing it is not enough.
                 if let Entry::ControlListener(fd) | Entry::DataListener(fd) = entry {
                     state.poller.remove(fd.as_fd());
                 }
             }
-            (std::mem::take(&mut state.entries), std::mem::take(&mut state.opened))
+            (std::mem::take(&mut state.entries), std::mem::take(&mut state.opened), processes)
         };
-        let listening = entries.values().filter_map(|entry| match entry {
-            Entry::Listening(listening) => Some(listening.process()),
-            _ => None,
-        });
-        let own = rustix::process::getpid().as_raw_pid();
-        let processes: BTreeSet<i32> = listening.chain([own]).collect();
         drop((entries, opened));
         for process in processes {
             app_end::shut(self.tag, process);
@@ -240,7 +304,7 @@ impl Attached for Server {
         state.take_ready();
         state.tell_path_mtus();
         state.check_lingering();
-        if state.draining && !state.has_streams() {
+        if state.draining.is_some() && !state.has_undelivered() {
             self.drained.notify_all();
         }
     }
@@ -299,8 +363,26 @@ impl State {
         tracing::debug!("an application was turned away: there are too many open descriptors");
     }
 
-    fn has_streams(&self) -> bool {
-        self.entries.values().any(|entry| matches!(entry, Entry::Stream(_)))
+    /// Whether a stream has something that is not delivered. While it drains: those that end in order are
+    /// there until then.
+    fn has_undelivered(&self) -> bool {
+        let resets = self.draining == Some(Unclosed::Reset);
+        self.entries.values().any(|entry| match entry {
+            Entry::Stream(stream) => !(resets && stream.is_delivered()),
+            Entry::Connecting(connecting) => connecting.is_standing(),
+            _ => false,
+        })
+    }
+
+    /// The processes that have sockets of this node, as far as is known: this one, and those that have asked
+    /// something.
+    pub(super) fn processes(&self) -> BTreeSet<i32> {
+        let known = self.entries.values().filter_map(|entry| match entry {
+            Entry::Listening(listening) => Some(listening.process()),
+            Entry::Control(control) => Some(control.process()),
+            _ => None,
+        });
+        known.chain([rustix::process::getpid().as_raw_pid()]).filter(|process| *process > 0).collect()
     }
 
     fn take_ready(&mut self) {
@@ -338,17 +420,27 @@ impl State {
                 self.accept_connections(key, listening, news).map(Entry::Listening)
             }
             Some(Entry::Connecting(connecting)) => self.advance(key, connecting),
-            Some(Entry::Stream(mut stream)) => match stream.pump(news, &mut self.buf, self.draining) {
-                Outcome::Waits => Some(Entry::Stream(stream)),
-                Outcome::HasMore => {
-                    self.set_timer(Instant::now(), key);
-                    Some(Entry::Stream(stream))
+            Some(Entry::Stream(mut stream)) => {
+                match stream.pump(news, &mut self.buf, self.draining.is_some()) {
+                    Outcome::Waits => Some(Entry::Stream(stream)),
+                    // It is open: its end must not look as if the application had said all.
+                    Outcome::Taken if self.draining == Some(Unclosed::Reset) && !stream.is_closed() => {
+                        Some(Entry::Stream(stream))
+                    }
+                    Outcome::WaitsForDelivery => {
+                        self.set_timer(Instant::now() + LOOK, key);
+                        Some(Entry::Stream(stream))
+                    }
+                    Outcome::HasMore => {
+                        self.set_timer(Instant::now(), key);
+                        Some(Entry::Stream(stream))
+                    }
+                    Outcome::Taken | Outcome::Ended => {
+                        self.end_stream(stream);
+                        None
+                    }
                 }
-                Outcome::Ended => {
-                    self.forget_stream(&stream);
-                    None
-                }
-            },
+            }
             Some(Entry::Datagrams(datagrams)) => self.deliver_datagrams(key, datagrams).map(Entry::Datagrams),
             Some(Entry::End(end)) => self.send_datagrams(key, end, news).map(Entry::End),
         };

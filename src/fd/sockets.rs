@@ -3,10 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use peersock_fd::{Errno, Family, Name, address};
+use peersock_fd::{Errno, Family, Name, SocketId, address};
 use peersock_stack::Error;
 use rustix::net::SocketType;
 
+use super::app_end;
 use super::options::Options;
 use super::ready::Key;
 use super::server::{Entry, State, unix};
@@ -28,6 +29,8 @@ pub(super) struct Opened {
     pub(super) options: Options,
     /// SO_ERROR.
     pub(super) error: Option<Errno>,
+    /// The node has left the network that it is bound to.
+    pub(super) is_down: bool,
     pub(super) phase: Phase,
 }
 
@@ -46,7 +49,8 @@ pub(super) enum Phase {
 impl Opened {
     fn new(socket: peersock_fd::Opened) -> Self {
         let options = Options::default();
-        Self { socket, reserved: Vec::new(), transport: None, options, error: None, phase: Phase::Fresh }
+        let (reserved, phase) = (Vec::new(), Phase::Fresh);
+        Self { socket, reserved, transport: None, options, error: None, is_down: false, phase }
     }
 
     /// The address that it is bound to, as the application should see it.
@@ -140,6 +144,10 @@ impl State {
     pub(super) fn bind(&mut self, socket: peersock_fd::Opened, local: SocketAddr) -> Result<(), Errno> {
         match self.bind_once(socket, local) {
             Err(Errno::ADDRINUSE) if self.sweep(Some(local.port())) => self.bind_once(socket, local),
+            Err(Errno::ACCESS) => {
+                self.note_refusal(local.port());
+                Err(Errno::ACCESS)
+            }
             result => result,
         }
     }
@@ -197,6 +205,15 @@ impl State {
         }
         self.add_ipv6(&node, socket);
         Ok(())
+    }
+
+    /// Ends what waits on a socket whose network the node has left: from now on its calls fail with ENETDOWN.
+    pub(super) fn take_down(&mut self, socket: peersock_fd::Opened) {
+        let Some(opened) = self.opened.get_mut(&socket.id).filter(|opened| !opened.is_down) else { return };
+        opened.is_down = true;
+        for process in self.processes() {
+            app_end::shut_one(self.tag, socket, process);
+        }
     }
 
     /// The address that is meant: a mapped one is IPv4's, and an alias that of a member.
@@ -266,10 +283,31 @@ impl State {
     }
 
     /// A stream has ended.
-    pub(super) fn forget_stream(&mut self, stream: &Stream) {
+    pub(super) fn end_stream(&mut self, mut stream: Stream) {
+        let broken = stream.finish(self.draining.is_some());
+        let id = self.forget_stream(&stream);
+        if let Some(broken) = broken {
+            self.endings.note(id, broken);
+            if self.draining.is_some() {
+                self.delivering.note_loss(broken.not_taken);
+            }
+        }
+        if self.draining.is_some() {
+            self.delivering.add(Arc::clone(stream.connection.flow()));
+        }
+    }
+
+    /// Forgets the socket of a stream that has ended.
+    pub(super) fn forget_stream(&mut self, stream: &Stream) -> SocketId {
         match stream.origin {
-            Origin::Opened(id) => drop(self.opened.remove(&id)),
-            Origin::Accepted(id) => drop(self.accepted.remove(&id)),
+            Origin::Opened(id) => {
+                self.opened.remove(&id);
+                id
+            }
+            Origin::Accepted(id) => {
+                self.accepted.remove(&id);
+                id
+            }
         }
     }
 

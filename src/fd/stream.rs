@@ -5,22 +5,31 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::{Duration, Instant};
 
-use peersock_fd::{Errno, RecvFlags, SendFlags, SocketId};
-use peersock_stack::{PIECES, Ready};
+use peersock_fd::{Errno, SendFlags, SocketId};
+use peersock_stack::{Delivery, PIECES, Ready};
 use rustix::event::epoll::EventFlags;
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::{SendAncillaryBuffer, sockopt};
 
 use super::app_end;
 use super::options::Options;
+use super::outbox::{Outbox, Taken};
 use super::ready;
 use super::server::News;
+use super::sockets::errno;
 use crate::socket::Connection;
+use crate::sys;
 use crate::wait::Interest;
 
 /// How often a stream goes on at once before others have their turn.
 const ROUNDS: usize = 4;
+
+/// How long the peer's end is held back beyond two round trips, and how long at most. A peer on a busy
+/// machine may take a while to refuse what has come.
+const END_PATIENCE: Duration = Duration::from_millis(500);
+const MOST_END_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the kernel shall tell of an application's descriptor.
 pub(super) const EVENTS: EventFlags =
@@ -41,7 +50,7 @@ pub(super) struct Stream {
     pub(super) origin: Origin,
     pub(super) options: Options,
     /// Connected to the application's descriptor.
-    unix: OwnedFd,
+    unix: Outbox,
     /// A process that has the application's descriptor, most likely.
     process: i32,
     waker: Waker,
@@ -60,6 +69,11 @@ pub(super) struct Stream {
     inward: Way,
     /// What was read from the application and did not fit.
     left: Vec<u8>,
+    /// What has ended the connection before its time.
+    broken: Option<Errno>,
+    /// The peer has ended its direction, and the application is told so then at the latest.
+    end_until: Option<Instant>,
+    holds_end: bool,
 }
 
 /// One direction.
@@ -75,8 +89,12 @@ enum Way {
 pub(super) enum Outcome {
     /// It waits for news.
     Waits,
+    /// It waits until what was sent is acknowledged, of which there is no news.
+    WaitsForDelivery,
     /// It could go on, but others shall have their turn.
     HasMore,
+    /// The node drains, and all that the application has written is on its way.
+    Taken,
     /// It is over.
     Ended,
 }
@@ -87,8 +105,20 @@ enum Progress {
     Blocked,
     /// There may be more.
     More,
-    /// The connection is broken.
-    Broken(io::Error),
+    /// The connection is broken, and nothing more comes from it.
+    Broken,
+}
+
+/// What a stream leaves behind that was broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Broken {
+    pub(super) error: Errno,
+    /// Bytes of the application's that the connection never had.
+    pub(super) not_taken: usize,
+    /// The application has not been told by the kernel: SO_ERROR has to.
+    pub(super) is_untold: bool,
+    /// The peer has not had everything.
+    pub(super) is_lost: bool,
 }
 
 impl Stream {
@@ -104,7 +134,7 @@ impl Stream {
             connection,
             origin,
             options,
-            unix,
+            unix: Outbox::new(unix),
             process,
             waker,
             entry,
@@ -116,6 +146,9 @@ impl Stream {
             outward: Way::Open,
             inward: Way::Open,
             left: Vec::new(),
+            broken: None,
+            end_until: None,
+            holds_end: false,
         }
     }
 
@@ -130,10 +163,9 @@ impl Stream {
         self.hung_up |= news.hung_up;
         let mut last = (Progress::More, Progress::More);
         for _ in 0..ROUNDS {
-            // What has arrived before the connection broke is still delivered, and reading it tells the error then.
-            let broken =
-                self.inward == Way::Open && self.connection.flow().readiness().contains(Ready::ERROR);
-            let outward = if broken { self.discard(buf) } else { self.pump_out(buf) };
+            self.look_for_errors();
+            // What has arrived before the connection broke is still delivered.
+            let outward = if self.broken.is_some() { self.discard(buf) } else { self.pump_out(buf) };
             let inward = if self.hung_up { Progress::Blocked } else { self.pump_in() };
             last = (outward, inward);
             if !matches!(last, (Progress::More, _) | (_, Progress::More)) {
@@ -141,25 +173,114 @@ impl Stream {
             }
         }
         match last {
-            (Progress::Broken(error), _) | (_, Progress::Broken(error)) => {
-                tracing::debug!(remote = ?self.connection.peer_addr().ok(), %error, "a connection broke");
-                // Who has seen the end in order gets no other.
-                if !self.hung_up && self.inward == Way::Open {
-                    app_end::poison(self.unix.as_fd(), self.process);
+            (Progress::Broken, _) | (_, Progress::Broken) => Outcome::Ended,
+            _ if self.broken.is_some() && (self.hung_up || self.inward == Way::Ended) => Outcome::Ended,
+            (Progress::More, _) | (_, Progress::More) => Outcome::HasMore,
+            // Nothing but the reset tells the peer, and it does not wait for what was written.
+            _ if self.hung_up && self.options.resets_on_close() => Outcome::Ended,
+            _ if self.hung_up && self.outward == Way::Ended => {
+                // It had ended its own direction before it closed the descriptor with something unread.
+                if sockopt::socket_error(&self.unix) == Ok(Err(Errno::CONNRESET)) {
+                    self.connection.flow().set_reset_on_close(true);
                 }
                 Outcome::Ended
             }
-            (Progress::More, _) | (_, Progress::More) => Outcome::HasMore,
-            // All that the application has written is on its way.
-            _ if drain && !self.readable && self.left.is_empty() => Outcome::Ended,
-            _ if self.hung_up && self.outward == Way::Ended => Outcome::Ended,
             // What it has written waits for a peer who may be waiting for it to read.
             _ if self.hung_up && self.has_unread() => {
                 self.connection.flow().set_reset_on_close(true);
                 Outcome::Ended
             }
-            _ => Outcome::Waits,
+            // What the application has not read makes the end a reset, which must not overtake what it has
+            // written.
+            _ if drain && self.is_taken() => {
+                let is_under_way = self.connection.flow().delivery() == Delivery::Pending;
+                match is_under_way && !self.is_closed() && self.has_unread_by_application() {
+                    true => Outcome::WaitsForDelivery,
+                    false => Outcome::Taken,
+                }
+            }
+            _ if self.holds_end => Outcome::WaitsForDelivery,
+            _ => {
+                if self.inward == Way::Ended {
+                    // Only a reset can come, which the application has to know of when it writes next.
+                    self.connection.waiters().register(Interest::Read, &self.waker);
+                    if self.connection.flow().readiness().contains(Ready::ERROR) {
+                        return Outcome::HasMore;
+                    }
+                }
+                Outcome::Waits
+            }
         }
+    }
+
+    fn look_for_errors(&mut self) {
+        if self.broken.is_none() && self.connection.flow().readiness().contains(Ready::ERROR) {
+            self.broken = self.connection.flow().take_error().map(errno);
+        }
+    }
+
+    /// Has the application told how the stream has ended, when its descriptor is closed next. Gives what it
+    /// cannot be told that way, if the connection broke.
+    pub(super) fn finish(&mut self, drain: bool) -> Option<Broken> {
+        let Some(error) = self.broken else {
+            // One who still has it open while the node ends has to see that the connection does, too.
+            if !drain || self.is_closed() {
+                self.unix.release();
+            } else if self.has_unread_by_application() {
+                self.connection.flow().set_reset_on_close(true);
+            }
+            return None;
+        };
+        let not_taken = self.not_taken();
+        let is_lost = not_taken > 0 || matches!(self.connection.flow().delivery(), Delivery::Lost(_));
+        let remote = self.connection.peer_addr().ok().map(tracing::field::display);
+        tracing::debug!(remote, %error, is_lost, "a connection broke");
+        if self.hung_up {
+            return Some(Broken { error, not_taken, is_untold: is_lost, is_lost });
+        }
+        let is_told = if self.inward == Way::Open || is_lost {
+            app_end::poison(self.unix.as_fd(), self.process)
+        } else {
+            // Who has seen the end in order, and lost nothing, gets no other.
+            self.unix.release();
+            false
+        };
+        let is_untold = !(is_told && error == Errno::CONNRESET);
+        Some(Broken { error, not_taken, is_untold, is_lost })
+    }
+
+    /// What has ended the connection, though the application may still have something to read.
+    pub(super) fn broken(&self) -> Option<Errno> {
+        self.broken
+    }
+
+    /// Bytes that the application has written and the connection has not got.
+    pub(super) fn not_taken(&self) -> usize {
+        self.left.len() + self.unix.not_taken()
+    }
+
+    /// Whether the application's descriptor holds something that it has not read.
+    fn has_unread_by_application(&self) -> bool {
+        sys::unread_by_peer(self.unix.as_fd()) > 0
+    }
+
+    /// Whether all that the application has written is on its way, as far as it was looked at.
+    pub(super) fn is_taken(&self) -> bool {
+        self.outward == Way::Ended || self.broken.is_some() || (!self.readable && self.left.is_empty())
+    }
+
+    /// Whether the peer has all that the application had written when the drain began. News of it may not
+    /// have been taken before that.
+    pub(super) fn is_delivered(&self) -> bool {
+        let flow = self.connection.flow();
+        self.draining
+            && self.is_taken()
+            && (flow.unacked() == 0 || matches!(flow.delivery(), Delivery::Lost(_)))
+    }
+
+    /// A process that has the application's descriptor, most likely.
+    pub(super) fn process(&self) -> i32 {
+        self.process
     }
 
     /// From the application to the connection.
@@ -185,41 +306,40 @@ impl Stream {
         }
         // When nothing fits it is because the connection has ended: then writing tells why.
         let room = self.connection.flow().writable().clamp(1, buf.len());
-        match rustix::net::recv(&self.unix, &mut buf[..room], RecvFlags::DONTWAIT) {
-            Ok((0, _)) => {
+        match self.unix.take(&mut buf[..room], self.ended) {
+            Taken::End if self.is_closed() => {
+                // Closing the connection sends its end, or a reset if something was not read. An end before
+                // the reset would be taken for all there is.
+                (self.outward, self.hung_up) = (Way::Ended, true);
+                Progress::Blocked
+            }
+            Taken::End => {
                 self.outward = Way::Ended;
-                // SO_LINGER of zero: nothing but the reset tells the peer, which would take an end before it for all there
-                // is.
-                if self.options.resets_on_close() && self.is_closed() {
-                    self.hung_up = true;
-                    return Progress::Blocked;
-                }
                 match self.connection.shutdown(Shutdown::Write) {
-                    Err(error) if error.kind() != io::ErrorKind::NotConnected => Progress::Broken(error),
+                    Err(error) if error.kind() != io::ErrorKind::NotConnected => self.break_by(&error),
                     _ => Progress::Blocked,
                 }
             }
-            Ok((length, _)) => match self.connection.write(&buf[..length]) {
+            Taken::Bytes(length, has_more) => match self.connection.write(&buf[..length]) {
                 Ok(written) => {
                     self.left.extend_from_slice(&buf[written..length]);
-                    // Where less was there than asked for, the descriptor tells when there is more.
-                    self.readable = length == room || self.ended || self.draining;
+                    // Where that was all, the descriptor tells when there is more.
+                    self.readable = has_more || self.ended || self.draining;
                     // The next turn finds out what the rest waits for.
                     if self.readable || !self.left.is_empty() { Progress::More } else { Progress::Blocked }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(error) => {
                     self.left.extend_from_slice(&buf[..length]);
                     self.blocked(Interest::Write, error)
                 }
-                Err(error) => Progress::Broken(error),
             },
-            Err(Errno::AGAIN) => {
+            Taken::Nothing => {
                 self.readable = false;
                 Progress::Blocked
             }
-            Err(Errno::INTR) => Progress::More,
+            Taken::Interrupted => Progress::More,
             // The application has closed it and not read all there was: RFC 2525 2.17.
-            Err(_) => {
+            Taken::Reset => {
                 self.connection.flow().set_reset_on_close(true);
                 (self.outward, self.hung_up) = (Way::Ended, true);
                 Progress::Blocked
@@ -230,20 +350,11 @@ impl Stream {
     /// The connection is broken: what the application has written goes nowhere, and it is told so when it writes more,
     /// however long it takes to read what has come.
     fn discard(&mut self, buf: &mut [u8]) -> Progress {
-        let unread = rustix::io::ioctl_fionread(&self.unix).unwrap_or(0) as usize;
-        if unread > 0 {
+        // First of all: once there is room the application would write into it.
+        if self.unix.is_reset_on_close() {
             let _ = rustix::net::shutdown(&self.unix, rustix::net::Shutdown::Read);
         }
-        // A byte is left, which makes the descriptor's end a reset.
-        let mut left = unread.saturating_sub(1);
-        while left > 0 {
-            let room = left.min(buf.len());
-            match rustix::net::recv(&self.unix, &mut buf[..room], RecvFlags::DONTWAIT) {
-                Ok((length, _)) if length > 0 => left -= length,
-                Err(Errno::INTR) => {}
-                _ => break,
-            }
-        }
+        self.unix.discard(buf);
         Progress::Blocked
     }
 
@@ -286,6 +397,13 @@ impl Stream {
             sent.unwrap_or(0)
         });
         match (read, sent) {
+            // The error that ended it is known already. After the peer's own end it concerns writing only.
+            (Ok(0), Ok(_)) if shown == 0 && self.broken.is_some_and(|error| error != Errno::PIPE) => {
+                Progress::Broken
+            }
+            (Ok(0), Ok(_)) if shown == 0 && self.broken.is_none() && self.holds_back_end() => {
+                Progress::Blocked
+            }
             (Ok(0), Ok(_)) if shown == 0 => {
                 self.inward = Way::Ended;
                 // It may have closed it meanwhile.
@@ -314,16 +432,37 @@ impl Stream {
                     Err(_) => progress,
                 }
             }
-            (Err(error), _) => Progress::Broken(error),
+            (Err(error), _) => self.break_by(&error),
         }
     }
 
+    /// Whether the peer's end is not told yet: if the peer does not read what is on its way to it, a reset
+    /// follows in about a round trip, and after the end nobody would hear of it.
+    fn holds_back_end(&mut self) -> bool {
+        let flow = self.connection.flow();
+        let now = Instant::now();
+        let until = *self.end_until.get_or_insert_with(|| {
+            let round_trip = flow.info().and_then(|info| info.rtt).unwrap_or_default();
+            now + (2 * round_trip + END_PATIENCE).min(MOST_END_PATIENCE)
+        });
+        // News of what the application has written just now may not have come yet.
+        let is_waiting = flow.unacked() > 0 || self.not_taken() > 0;
+        self.holds_end = is_waiting && !self.draining && now < until;
+        self.holds_end
+    }
+
     /// Asks to be told when a direction of the connection goes on.
-    fn blocked(&self, interest: Interest, error: io::Error) -> Progress {
+    fn blocked(&mut self, interest: Interest, error: io::Error) -> Progress {
         if error.kind() != io::ErrorKind::WouldBlock {
-            return Progress::Broken(error);
+            return self.break_by(&error);
         }
         self.connection.waiters().register(interest, &self.waker);
         Progress::Blocked
+    }
+
+    fn break_by(&mut self, error: &io::Error) -> Progress {
+        self.broken.get_or_insert(Errno::from_io_error(error).unwrap_or(Errno::IO));
+        // What has come before can still be read.
+        if self.inward == Way::Open && !self.hung_up { Progress::More } else { Progress::Broken }
     }
 }

@@ -233,6 +233,34 @@ impl TcpStream {
         Ok(self.shared.connection.linger())
     }
 
+    /// Waits until the peer has acknowledged everything that was written so far and, after
+    /// `AsyncWriteExt::shutdown` of sending, the end too; see
+    /// [`blocking::TcpStream::wait_delivered`](crate::blocking::TcpStream::wait_delivered).
+    ///
+    /// ```
+    /// # async fn example(mut stream: peersock::TcpStream) -> std::io::Result<()> {
+    /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    ///
+    /// stream.write_all(b"all of it").await?;
+    /// stream.shutdown().await?;
+    /// stream.read_to_end(&mut Vec::new()).await?;
+    /// stream.wait_delivered().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// What has ended the connection before that, each time.
+    pub async fn wait_delivered(&self) -> io::Result<()> {
+        poll_fn(|cx| self.shared.poll(cx, Interest::Write, Connection::check_delivered)).await
+    }
+
+    /// Bytes that were written and that the peer has not acknowledged (SIOCOUTQ). After the connection has
+    /// failed: those that it never will.
+    pub fn unacked(&self) -> u64 {
+        self.shared.connection.unacked()
+    }
+
     /// Takes the pending error (SO_ERROR).
     ///
     /// # Errors
@@ -280,8 +308,11 @@ impl Shared {
 
     pub(super) fn shutdown_write(&self) -> io::Result<()> {
         match self.connection.shutdown(Shutdown::Write) {
-            // As tokio's: the other side has gone already, so there is nothing left to end.
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+            // As tokio's, there is nothing left to end if the connection is over. But what was lost is not
+            // passed over.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => {
+                self.connection.take_error().map_or_else(|| self.connection.check_lost(), Err)
+            }
             result => result,
         }
     }

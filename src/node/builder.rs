@@ -8,8 +8,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use peersock_overlay::{Endpoint, EndpointConfig, Identity};
 use peersock_stack::Stack;
 
+use super::closing::Closing;
 use super::{Inner, Node, singleton};
-use crate::control::ControlServer;
+use crate::control::{ControlServer, Request};
 use crate::driver::{Driver, Interfaces, UdpSockets};
 use crate::state::{StateDir, StateError};
 
@@ -116,6 +117,7 @@ pub struct NodeBuilder {
     interfaces: Interfaces,
     port: u16,
     discovery_port: Option<u16>,
+    introduce: bool,
     stack: peersock_stack::Config,
 }
 
@@ -126,6 +128,7 @@ impl Default for NodeBuilder {
             interfaces: Interfaces::All,
             port: 0,
             discovery_port: Some(DISCOVERY_PORT),
+            introduce: true,
             stack: peersock_stack::Config::default(),
         }
     }
@@ -163,6 +166,13 @@ impl NodeBuilder {
         self
     }
 
+    /// Whether discovery tells others who this node is. Without that the node learns who is there, and stays
+    /// unknown itself until it opens a connection or sends something. Default: yes.
+    pub fn introduce(mut self, on: bool) -> Self {
+        self.introduce = on;
+        self
+    }
+
     /// The send and receive buffer of each TCP socket, bytes. Default: 4 MiB each. Memory is used only as far as a
     /// socket fills it.
     pub fn tcp_buffers(mut self, send: usize, receive: usize) -> Self {
@@ -188,6 +198,7 @@ impl NodeBuilder {
         let receive_buffer = u32::try_from(sockets.receive_buffer()).unwrap_or(u32::MAX);
         let mut config = EndpointConfig::new(Arc::new(identity));
         config.receive_buffer = receive_buffer;
+        config.introduce = self.introduce;
         let now = Instant::now();
         let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let endpoint = Endpoint::new(config, random_seed()?, now, unix_time);
@@ -198,7 +209,7 @@ impl NodeBuilder {
                 driver,
                 identity: public,
                 names: RwLock::default(),
-                closing: Mutex::default(),
+                closing: Closing::default(),
                 sockets: Mutex::default(),
                 down: Default::default(),
                 started: now,
@@ -235,9 +246,11 @@ impl Node {
     fn serve_control(&self) -> io::Result<()> {
         let Some(state) = &self.inner.state else { return Ok(()) };
         let inner = self.downgrade();
-        let server = ControlServer::start(state, move || match inner.upgrade() {
-            Some(inner) => serde_json::to_string(&Node { inner }.status()).unwrap_or_else(|_| "{}".into()),
-            None => r#"{"error": "the node has stopped"}"#.into(),
+        let server = ControlServer::start(state, move |Request::Status { peers }| {
+            let inner = inner.upgrade().ok_or("the node has stopped")?;
+            let mut status = Node { inner }.status();
+            status.limit_peers(peers);
+            serde_json::to_string(&status).map_err(|_| "the status cannot be written down")
         })?;
         *self.inner.control.lock().expect("no panic under this lock") = Some(server);
         Ok(())

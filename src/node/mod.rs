@@ -1,8 +1,10 @@
 //! The node: one program's presence on its networks.
 
 mod builder;
+mod closing;
 mod events;
 mod joined;
+mod resolver;
 mod singleton;
 mod status;
 
@@ -16,16 +18,17 @@ use peersock_overlay::{JoinError, NetworkId, NodeId, PublicIdentity};
 use peersock_stack::{Batch, Flow};
 
 pub use builder::{IdentitySource, NodeBuilder, Seed, StartError};
+pub use closing::Undelivered;
 pub use events::{Event, Events};
 pub use joined::Joined;
 pub use singleton::node;
-pub use status::{FlowStatus, NetworkStatus, PeerStatus, Status, Traffic};
+pub use status::{Conflict, FlowStatus, NetworkStatus, PeerStatus, Presence, Status, Traffic};
 
+use self::closing::Closing;
 use crate::config::Network;
 use crate::control::ControlServer;
-use crate::datapath::is_drained;
 use crate::driver::Driver;
-use crate::socket::{NameTable, Waited};
+use crate::socket::{NameTable, Waited, port_refusal};
 use crate::state::StateDir;
 
 /// How long dropping the last handle of a node waits for what was sent to be acknowledged.
@@ -59,8 +62,7 @@ pub(crate) struct Inner {
     pub(crate) driver: Arc<Driver>,
     identity: PublicIdentity,
     pub(crate) names: RwLock<NameTable>,
-    /// Closed connections that may still have bytes to deliver.
-    closing: Mutex<Vec<Weak<Flow>>>,
+    closing: Closing,
     /// Sockets that somebody may still wait for when the node is shut down. Connections are not among them: they fail.
     sockets: Mutex<Vec<Weak<dyn Waited>>>,
     down: AtomicBool,
@@ -92,10 +94,12 @@ impl Node {
     /// [`JoinError`] when the network is joined already or its kind is not supported.
     pub fn join(&self, network: Network) -> Result<Joined, JoinError> {
         let names = NameTable::of(&network);
+        let hosts = network.hosts_of_others(&self.inner.identity);
         let now = Instant::now();
         let joined = self.inner.driver.datapath.join(now, network.into_config(), &mut Batch::default())?;
         self.inner.names.write().expect("no panic under this lock").extend(names);
         self.inner.driver.kick();
+        resolver::start(self, &joined, hosts, Box::new(resolver::ask_system));
         Ok(Joined::new(self.clone(), joined))
     }
 
@@ -131,12 +135,53 @@ impl Node {
         Events::new(self.inner.driver.datapath.subscribe())
     }
 
-    /// Waits up to `linger` for what closed sockets still have to deliver, then resets what is open, tells the peers
-    /// goodbye and stops the node's thread. True if nothing was left undelivered.
+    /// Says why nobody could reach a TCP listener at `port`, naming the ports that the networks allow; `None`
+    /// if one of them allows it, or none is joined.
+    ///
+    /// ```
+    /// use peersock::{IdentitySource, Interfaces, Network, Node};
+    ///
+    /// let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback).start()?;
+    /// node.join(Network::ad_hoc("ff13881393000000".parse()?))?;
+    /// assert_eq!(node.port_refusal(5001), None);
+    /// let text = node.port_refusal(80).expect("it allows others");
+    /// assert_eq!(text, "port 80 is not allowed: network ff13881393000000 allows ports 5000 to 5011");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn port_refusal(&self, port: u16) -> Option<String> {
+        let datapath = &self.inner.driver.datapath;
+        (!datapath.stack().allows_port(port)).then(|| port_refusal(port, &datapath.networks()))
+    }
+
+    /// Waits up to `linger` for what sockets still have to deliver, closed ones or not, then resets what is
+    /// open, tells the peers goodbye and stops the node's thread. True if nothing was lost, see
+    /// [`Node::undelivered`].
     ///
     /// Every later call on the node's sockets fails with `NotConnected`. Calling this again does nothing.
     pub fn shutdown(&self, linger: Duration) -> bool {
         self.inner.shutdown(linger)
+    }
+
+    /// What was lost without any call having said so: by connections that were dropped before their peer had
+    /// everything, and that failed then or had failed before unnoticed. Once the node is shut down, also what
+    /// was cut off. A connection that wrote nothing, or that has told by an error of `read`, `write`,
+    /// `shutdown` or
+    /// `wait_delivered`, does not count.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// # use peersock::{IdentitySource, Interfaces, Node};
+    /// # let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
+    /// let node = builder.start()?;
+    /// if !node.shutdown(Duration::from_secs(5)) {
+    ///     let lost = node.undelivered();
+    ///     eprintln!("{} connections have lost data, {} bytes at least", lost.connections, lost.bytes);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn undelivered(&self) -> Undelivered {
+        self.inner.closing.lost()
     }
 
     pub(crate) fn downgrade(&self) -> Weak<Inner> {
@@ -167,9 +212,12 @@ impl Inner {
 
     /// Remembers a closed flow until what it has queued is delivered.
     pub(crate) fn add_closing(&self, flow: &Arc<Flow>) {
-        let mut closing = self.closing.lock().expect("no panic under this lock");
-        closing.retain(|flow| flow.upgrade().is_some_and(|flow| !is_drained(&flow)));
-        closing.push(Arc::downgrade(flow));
+        self.closing.add(flow);
+    }
+
+    /// The closed connections that have something to deliver.
+    pub(crate) fn closing(&self) -> Vec<Arc<Flow>> {
+        self.closing.flows()
     }
 
     /// Remembers a socket for as long as it lives.
@@ -184,10 +232,11 @@ impl Inner {
 
     fn shutdown(&self, linger: Duration) -> bool {
         if self.down.swap(true, Ordering::SeqCst) {
-            return true;
+            return self.closing.lost().is_empty();
         }
         drop(self.control.lock().expect("no panic under this lock").take());
         let drained = self.drain(linger);
+        self.closing.give_up(self.driver.datapath.stack());
         // First the threads: one of them may be about to send the acknowledgement that a peer waits for.
         self.driver.stop();
         let (now, mut batch) = (Instant::now(), Batch::default());
@@ -200,18 +249,15 @@ impl Inner {
             }
         }
         self.driver.datapath.end_subscriptions();
-        drained
+        drained && self.closing.lost().is_empty()
     }
 
-    /// Waits until every closed flow has delivered its queue and its FIN; the engine thread does the work.
+    /// Waits until every closed flow has delivered its queue and its FIN, and the others their queues; the
+    /// engine thread does the work.
     fn drain(&self, linger: Duration) -> bool {
         let deadline = Instant::now() + linger;
         loop {
-            let drained = {
-                let mut closing = self.closing.lock().expect("no panic under this lock");
-                closing.retain(|flow| flow.upgrade().is_some_and(|flow| !is_drained(&flow)));
-                closing.is_empty()
-            };
+            let drained = self.closing.is_drained(self.driver.datapath.stack());
             if drained || Instant::now() >= deadline {
                 return drained;
             }
@@ -225,6 +271,10 @@ const DRAIN_LOOK: Duration = Duration::from_millis(1);
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.shutdown(DEFAULT_LINGER);
+        let was_up = !self.down.load(Ordering::SeqCst);
+        if !self.shutdown(DEFAULT_LINGER) && was_up {
+            let Undelivered { connections, bytes } = self.closing.lost();
+            tracing::warn!(connections, bytes, "the node has ended before everything was delivered");
+        }
     }
 }

@@ -1,9 +1,11 @@
 //! A node's state, for people and scripts to look at.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
-use peersock_overlay::{NetworkId, NodeId, PeerInfo};
+use peersock_overlay::{Elsewhere, NetworkId, NetworkInfo, NetworkKind, NodeId, PeerInfo, SessionStats};
 use serde::{Serialize, Serializer};
 
 use super::Inner;
@@ -38,8 +40,12 @@ pub struct Status {
     pub networks: Vec<NetworkStatus>,
     /// The peers known, in all networks.
     pub peers: Vec<PeerStatus>,
-    /// TCP connections in any state.
+    /// TCP connections.
     pub flows: FlowStatus,
+    /// What all networks have carried since they were joined.
+    pub traffic: Traffic,
+    /// Another node with this node's identity, if one was seen in the last ten minutes.
+    pub conflict: Option<Conflict>,
     /// Counters by name. They only grow.
     pub counters: BTreeMap<&'static str, u64>,
 }
@@ -51,12 +57,24 @@ pub struct NetworkStatus {
     /// The network's ID.
     #[serde(serialize_with = "display")]
     pub id: NetworkId,
+    /// What its ID says: `ad-hoc`, `static` or `managed`.
+    pub kind: &'static str,
+    /// This node's name, if the network's file gives it one.
+    pub name: Option<String>,
     /// This node's addresses in it, the self-certifying one first.
     pub addresses: Vec<IpAddr>,
-    /// Members known, without this node.
+    /// Members known, without this node: the sum of the three that follow.
     pub peers: usize,
-    /// Members with a session.
+    /// Members in state [`Presence::Connected`].
     pub connected: usize,
+    /// Members in state [`Presence::Known`].
+    pub known: usize,
+    /// Members in state [`Presence::Gone`].
+    pub gone: usize,
+    /// Members forgotten since the network was joined; they are in no other number.
+    pub forgotten: u64,
+    /// What the sessions with all members have carried since the network was joined, forgotten ones included.
+    pub traffic: Traffic,
 }
 
 /// A peer's state in one network.
@@ -69,10 +87,19 @@ pub struct PeerStatus {
     /// The network.
     #[serde(serialize_with = "display")]
     pub network: NetworkId,
-    /// Its addresses there.
+    /// Its name, if the network's file gives it one.
+    pub name: Option<String>,
+    /// Its addresses there, the self-certifying one first.
     pub addresses: Vec<IpAddr>,
     /// Whether there is a session.
     pub connected: bool,
+    /// Whether it is there, as far as the node can tell.
+    pub state: Presence,
+    /// How long ago it last proved to be there, by an authentic packet or handshake, seconds.
+    pub last_seen_s: Option<f64>,
+    /// How long ago local discovery last heard of it, seconds. That proves nothing: any member of the network
+    /// can say so.
+    pub last_heard_s: Option<f64>,
     /// Where its packets are sent now.
     pub path: Option<SocketAddr>,
     /// The largest UDP payload known to pass on the path, bytes.
@@ -83,14 +110,65 @@ pub struct PeerStatus {
     pub rtt_ms: Option<f64>,
     /// The session's age, seconds.
     pub session_age_s: Option<f64>,
-    /// Packets and bytes of the session, inner packets included their headers.
+    /// What the present session has carried.
     pub traffic: Option<Traffic>,
+    /// What all sessions with it have carried since the node learned of it.
+    pub total_traffic: Traffic,
     /// Where else it may be.
     pub candidates: Vec<SocketAddr>,
+    /// Another node with the peer's identity, if one was seen in the last ten minutes.
+    pub conflict: Option<Conflict>,
 }
 
-/// What a session has carried, sealed datagrams counted by their inner length.
-#[derive(Debug, Clone, Copy, Serialize)]
+/// One identity is in use at two places, probably because a state directory was copied: connections reach the
+/// one or the other.
+///
+/// ```
+/// fn describe(conflict: &peersock::Conflict) -> String {
+///     format!("the same identity was at {} too, {:.0} s ago", conflict.remote, conflict.seen_s)
+/// }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Conflict {
+    /// Where the other node was seen.
+    pub remote: SocketAddr,
+    /// How long ago that was the last time, seconds.
+    pub seen_s: f64,
+}
+
+/// Whether a peer is there.
+///
+/// ```
+/// assert_eq!(peersock::Presence::Connected.to_string(), "connected");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Presence {
+    /// There is a session with it.
+    Connected,
+    /// There is no session; one is made when something is sent. A static network's member that was never
+    /// heard of is known, too.
+    Known,
+    /// It has said goodbye; or, in an ad-hoc network, nothing was heard of it for two minutes, in which four
+    /// of its beacons should have come.
+    Gone,
+}
+
+impl fmt::Display for Presence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Presence::Connected => "connected",
+            Presence::Known => "known",
+            Presence::Gone => "gone",
+        })
+    }
+}
+
+/// What sessions have carried: inner packets with their headers, and what keeps a session going (keepalives,
+/// probes of the path). The datagrams around them are some 56 bytes longer each.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Traffic {
     /// Packets sent.
@@ -109,16 +187,33 @@ pub struct Traffic {
 pub struct FlowStatus {
     /// In any state, TIME-WAIT included.
     pub total: usize,
+    /// In TIME-WAIT: they have ended, and remain for a while to answer late segments.
+    pub time_wait: usize,
+}
+
+impl Status {
+    /// Keeps `most` peers at most: the connected ones first, then those that were there last. The numbers in
+    /// [`Status::networks`] still count all.
+    pub(crate) fn limit_peers(&mut self, most: usize) {
+        if self.peers.len() <= most {
+            return;
+        }
+        let silence = |peer: &PeerStatus| {
+            let last = [peer.last_seen_s, peer.last_heard_s].into_iter().flatten().min_by(f64::total_cmp);
+            // Those never heard of come last.
+            last.map_or(u64::MAX, |seconds| (seconds * 1e3) as u64)
+        };
+        self.peers.sort_by_cached_key(|peer| (peer.state, silence(peer)));
+        self.peers.truncate(most);
+    }
 }
 
 pub(super) fn collect(node: &Inner) -> Status {
     let datapath = &node.driver.datapath;
-    let networks = datapath.network_infos().into_iter().map(|network| NetworkStatus {
-        id: network.id,
-        addresses: network.addresses,
-        peers: network.peers,
-        connected: network.connected,
-    });
+    let peers = peers(node);
+    let networks: Vec<_> = datapath.network_infos().into_iter().map(|info| network(info, &peers)).collect();
+    let traffic = networks.iter().fold(Traffic::default(), |sum, network| sum.plus(&network.traffic));
+    let flows = datapath.stack();
     Status {
         version: env!("CARGO_PKG_VERSION"),
         node_id: node.identity.node_id(),
@@ -126,10 +221,34 @@ pub(super) fn collect(node: &Inner) -> Status {
         uptime_s: node.started.elapsed().as_secs_f64(),
         endpoints: node.driver.sockets.local_addrs(),
         udp_receive_buffer: node.driver.sockets.receive_buffer(),
-        networks: networks.collect(),
-        peers: peers(node),
-        flows: FlowStatus { total: datapath.stack().flows() },
+        networks,
+        peers,
+        flows: FlowStatus { total: flows.flows(), time_wait: flows.time_waits() },
+        traffic,
+        conflict: conflict(Instant::now(), datapath.elsewhere()),
         counters: counters(node),
+    }
+}
+
+fn network(info: NetworkInfo, peers: &[PeerStatus]) -> NetworkStatus {
+    let count = |state| peers.iter().filter(|peer| peer.network == info.id && peer.state == state).count();
+    let [connected, known, gone] = [Presence::Connected, Presence::Known, Presence::Gone].map(count);
+    NetworkStatus {
+        id: info.id,
+        kind: match info.id.kind() {
+            NetworkKind::AdHoc { .. } => "ad-hoc",
+            NetworkKind::Static => "static",
+            NetworkKind::Managed => "managed",
+        },
+        name: info.name,
+        addresses: info.addresses,
+        // Not those of the overlay, which may have changed since the peers were listed.
+        peers: connected + known + gone,
+        connected,
+        known,
+        gone,
+        forgotten: info.forgotten,
+        traffic: info.traffic.into(),
     }
 }
 
@@ -139,32 +258,66 @@ pub(super) fn peers(node: &Inner) -> Vec<PeerStatus> {
     let network_of = |info: &PeerInfo| {
         networks.iter().find(|network| network.index == info.peer.network()).map(|network| network.id)
     };
-    datapath.peers().into_iter().filter_map(|info| Some(peer(network_of(&info)?, info))).collect()
+    let now = Instant::now();
+    datapath.peers().into_iter().filter_map(|info| Some(peer(now, network_of(&info)?, info))).collect()
 }
 
-fn peer(network: NetworkId, info: PeerInfo) -> PeerStatus {
+fn peer(now: Instant, network: NetworkId, info: PeerInfo) -> PeerStatus {
     let session = info.peer.session();
-    let traffic = session.as_ref().map(|session| {
-        let stats = session.stats();
+    let connected = session.is_some();
+    let ago = |at: Instant| now.saturating_duration_since(at);
+    let silent = info.last_seen.max(info.last_heard).is_none_or(|last| ago(last) >= GONE_AFTER);
+    PeerStatus {
+        id: *info.peer.id(),
+        network,
+        name: info.name,
+        addresses: info.addresses,
+        connected,
+        state: match () {
+            () if connected => Presence::Connected,
+            () if info.left || (silent && !info.listed) => Presence::Gone,
+            () => Presence::Known,
+        },
+        last_seen_s: info.last_seen.map(|at| ago(at).as_secs_f64()),
+        last_heard_s: info.last_heard.map(|at| ago(at).as_secs_f64()),
+        path: info.path.map(|path| path.remote),
+        datagram_size: info.path.map(|path| path.datagram_size),
+        cipher: info.suite.map(|suite| suite.to_string()),
+        rtt_ms: info.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
+        session_age_s: info.established.map(|at| ago(at).as_secs_f64()),
+        traffic: session.map(|session| session.stats().into()),
+        total_traffic: info.traffic.into(),
+        candidates: info.candidates,
+        conflict: conflict(now, info.elsewhere),
+    }
+}
+
+/// What is said of another node with the same identity, unless it was long ago.
+fn conflict(now: Instant, elsewhere: Option<Elsewhere>) -> Option<Conflict> {
+    let Elsewhere { remote, seen, .. } = elsewhere?;
+    let ago = now.saturating_duration_since(seen);
+    (ago < MENTIONED_FOR).then_some(Conflict { remote, seen_s: ago.as_secs_f64() })
+}
+
+impl From<SessionStats> for Traffic {
+    fn from(stats: SessionStats) -> Traffic {
         Traffic {
             sent_packets: stats.sent_packets,
             sent_bytes: stats.sent_bytes,
             received_packets: stats.received_packets,
             received_bytes: stats.received_bytes,
         }
-    });
-    PeerStatus {
-        id: *info.peer.id(),
-        network,
-        addresses: info.addresses,
-        connected: session.is_some(),
-        path: info.path.map(|path| path.remote),
-        datagram_size: info.path.map(|path| path.datagram_size),
-        cipher: info.suite.map(|suite| suite.to_string()),
-        rtt_ms: info.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
-        session_age_s: info.established.map(|at| at.elapsed().as_secs_f64()),
-        traffic,
-        candidates: info.candidates,
+    }
+}
+
+impl Traffic {
+    fn plus(self, other: &Traffic) -> Traffic {
+        Traffic {
+            sent_packets: self.sent_packets + other.sent_packets,
+            sent_bytes: self.sent_bytes + other.sent_bytes,
+            received_packets: self.received_packets + other.received_packets,
+            received_bytes: self.received_bytes + other.received_bytes,
+        }
     }
 }
 
@@ -177,6 +330,12 @@ fn counters(node: &Inner) -> BTreeMap<&'static str, u64> {
     counters
 }
 
-fn display<S: Serializer>(value: &impl std::fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+fn display<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
 }
+
+/// How long it is mentioned that another node with the same identity was seen.
+const MENTIONED_FOR: Duration = Duration::from_secs(600);
+
+/// A peer of an ad-hoc network sends a beacon at least every 30 s.
+const GONE_AFTER: Duration = Duration::from_secs(120);

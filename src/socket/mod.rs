@@ -61,17 +61,20 @@ pub(crate) fn interface_within(
 /// Says which ports the networks allow where that is why `port` was refused, and that a port is taken.
 fn explain(error: Error, port: u16, networks: &[Network]) -> io::Error {
     let message = match error {
-        Error::PermissionDenied => {
-            let allowed = networks.iter().map(|network| {
-                let ports = network.id.kind().ports();
-                format!("network {} allows ports {} to {}", network.id, ports.start(), ports.end())
-            });
-            format!("port {port} is not allowed: {}", allowed.collect::<Vec<_>>().join(", "))
-        }
+        Error::PermissionDenied => port_refusal(port, networks),
         Error::AddrInUse => format!("port {port} is in use by another socket of this node; choose another"),
         _ => return error.into(),
     };
     io::Error::new(error.kind(), message)
+}
+
+/// Why nobody could reach a listener at `port`, with the ports that the networks allow.
+pub(crate) fn port_refusal(port: u16, networks: &[Network]) -> String {
+    let allowed = networks.iter().map(|network| {
+        let ports = network.id.kind().ports();
+        format!("network {} allows ports {} to {}", network.id, ports.start(), ports.end())
+    });
+    format!("port {port} is not allowed: {}", allowed.collect::<Vec<_>>().join(", "))
 }
 
 /// Repeats a non-blocking operation until it does not have to wait; `TimedOut` at `deadline`.

@@ -2,11 +2,12 @@
 
 use std::io;
 use std::net::{Shutdown, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use peersock_stack::{
-    Batch, CongestionControl, Error, Flow, InterfaceId, Listener, Ready, TcpInfo, TcpOptions,
+    Batch, CongestionControl, Delivery, Error, Flow, InterfaceId, Listener, Ready, TcpInfo, TcpOptions,
 };
 
 use super::{Waited, explain, interface_of, interface_within};
@@ -25,6 +26,8 @@ pub(crate) struct Connection {
     pub(crate) node: Arc<Inner>,
     flow: Arc<Flow>,
     linger: Mutex<Option<Duration>>,
+    /// A call has failed because there is no connection any more, so the application knows.
+    told: AtomicBool,
 }
 
 impl Connection {
@@ -68,7 +71,7 @@ impl Connection {
     }
 
     fn new(node: &Arc<Inner>, flow: Arc<Flow>) -> Connection {
-        Connection { node: Arc::clone(node), flow, linger: Mutex::new(None) }
+        Connection { node: Arc::clone(node), flow, linger: Mutex::new(None), told: AtomicBool::new(false) }
     }
 
     pub(crate) fn waiters(&self) -> &Waiters {
@@ -150,6 +153,11 @@ impl Connection {
         Ok(())
     }
 
+    /// The application knows that the connection has failed, although it has not taken the error.
+    pub(crate) fn set_told(&self) {
+        self.told.store(true, Ordering::Relaxed);
+    }
+
     pub(crate) fn local_addr(&self) -> SocketAddr {
         self.flow.local()
     }
@@ -214,6 +222,28 @@ impl Connection {
         self.flow.take_error().map(io::Error::from)
     }
 
+    /// `WouldBlock` while something that was written, or the end, waits for an acknowledgement.
+    pub(crate) fn check_delivered(&self) -> io::Result<()> {
+        match self.flow.delivery() {
+            Delivery::Done => Ok(()),
+            // Whoever has it from here need not be told again.
+            Delivery::Lost(loss) => Err(self.flow.take_error().unwrap_or(loss.error).into()),
+            _ => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    /// Fails if the connection has ended before everything was delivered.
+    pub(crate) fn check_lost(&self) -> io::Result<()> {
+        match self.flow.delivery() {
+            Delivery::Lost(loss) => Err(loss.error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn unacked(&self) -> u64 {
+        self.flow.unacked() as u64
+    }
+
     fn send(&self) {
         self.node.driver.pump(&self.flow);
     }
@@ -221,6 +251,10 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        // An error that was taken before is known to the application.
+        let is_lost = matches!(self.flow.delivery(), Delivery::Lost(_));
+        let error_taken = !self.flow.readiness().contains(Ready::ERROR);
+        let told = is_lost && (error_taken || self.told.load(Ordering::Relaxed));
         self.flow.close(Instant::now());
         self.send();
         match self.linger() {
@@ -233,7 +267,10 @@ impl Drop for Connection {
                     self.send();
                 }
             }
-            _ => self.node.add_closing(&self.flow),
+            _ => {}
+        }
+        if !told {
+            self.node.add_closing(&self.flow);
         }
     }
 }
@@ -299,6 +336,15 @@ impl Acceptor {
         self.listener.local()
     }
 
+    /// Stops listening, and resets what nobody accepted.
+    pub(crate) fn close(&self) {
+        let mut batch = Batch::default();
+        let now = Instant::now();
+        self.listener.close(now);
+        self.node.driver.datapath.settle(now, &mut batch);
+        self.waiters().notify(true, false);
+    }
+
     /// What connections have that come from now on.
     pub(crate) fn set_options(&self, options: TcpOptions) {
         self.listener.set_options(options);
@@ -307,9 +353,6 @@ impl Acceptor {
 
 impl Drop for Acceptor {
     fn drop(&mut self) {
-        let mut batch = Batch::default();
-        let now = Instant::now();
-        self.listener.close(now);
-        self.node.driver.datapath.settle(now, &mut batch);
+        self.close();
     }
 }

@@ -63,11 +63,11 @@ pub enum StateError {
     },
 
     /// There is something else where a regular file or a directory should be.
-    #[error("{} is not a {expected}", path.display())]
+    #[error("{} is not a {expected}; move it away, or name another path", path.display())]
     WrongKind {
         /// The path.
         path: PathBuf,
-        /// `"regular file"` or `"directory"`.
+        /// `"regular file"`, `"regular file or pipe"` or `"directory"`.
         expected: &'static str,
     },
 

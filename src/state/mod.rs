@@ -217,9 +217,12 @@ fn lock(directory: &Path) -> Result<File, StateError> {
 
 fn read_identity(directory: &Path) -> Result<Option<Identity>, StateError> {
     let path = directory.join(IDENTITY_FILE);
-    match read_secret_file(&path) {
+    match private::read_regular_secret_file(&path) {
         Ok(text) => Ok(Some(Identity::from_seed(&*identity::parse(&path, &text)?))),
         Err(StateError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(StateError::Io { source, .. }) if source.kind() == std::io::ErrorKind::InvalidData => {
+            Err(StateError::Malformed { path, what: "it is not text" })
+        }
         Err(error) => Err(error),
     }
 }
@@ -228,7 +231,25 @@ fn read_identity(directory: &Path) -> Result<Option<Identity>, StateError> {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
+    use rustix::fs::{CWD, FileType, Mode};
+
     use super::*;
+
+    #[test]
+    fn a_secret_comes_through_a_pipe_that_others_cannot_write_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let read = |mode| {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            std::thread::scope(|scope| {
+                scope.spawn(|| fs::write(&path, "secret").unwrap());
+                read_secret_file(&path)
+            })
+        };
+        assert_eq!(*read(0o600).unwrap(), "secret");
+        assert!(matches!(read(0o622), Err(StateError::Exposed { .. })));
+    }
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().mode() & 0o7777
@@ -278,6 +299,11 @@ mod tests {
         fs::write(&file, "peersock-identity 1 torn").unwrap();
         assert!(matches!(state.identity().unwrap_err(), StateError::Malformed { .. }));
         assert_eq!(fs::read_to_string(&file).unwrap(), "peersock-identity 1 torn");
+
+        fs::write(&file, b"\xff\xfe\0garbage").unwrap();
+        let error = state.identity().unwrap_err();
+        assert!(matches!(error, StateError::Malformed { .. }), "{error}");
+        assert!(error.to_string().contains("restore it from a backup"), "{error}");
     }
 
     #[test]

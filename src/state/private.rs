@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use rustix::fs::OFlags;
@@ -12,27 +12,26 @@ use super::StateError;
 
 /// Reads a text file that holds a secret.
 ///
-/// The checks are made on the open file, so it cannot be exchanged between check and use. The text is wiped
-/// from memory when dropped.
+/// The checks are made on the open file, so it cannot be exchanged between check and use. A pipe, as shells
+/// make for
+/// `<(command)`, is read to its end; it has no owner and mode that matter. The text is wiped from memory when dropped.
 ///
 /// # Errors
 ///
 /// [`StateError::Exposed`] if group or others have any access, [`StateError::ForeignOwner`] if it belongs to
-/// another user, [`StateError::WrongKind`] if it is not a regular file, [`StateError::Io`] if it cannot be
-/// read, is longer than 1 MiB or is not UTF-8.
+/// another user, [`StateError::WrongKind`] if it is neither a regular file nor a pipe, [`StateError::Io`] if
+/// it cannot be read, is longer than 1 MiB or is not UTF-8.
 pub fn read_secret_file(path: &Path) -> Result<Zeroizing<String>, StateError> {
     let (text, metadata) = read_text_file(path)?;
     check_secret_file(path, &metadata)?;
     Ok(text)
 }
 
-/// Reads a text file of at most 1 MiB, and returns what [`check_secret_file`] needs in case it turns out to
-/// hold a secret.
-pub(crate) fn read_text_file(path: &Path) -> Result<(Zeroizing<String>, Metadata), StateError> {
-    const LIMIT: u64 = 1 << 20;
-    let mut file = OpenOptions::new()
+/// As [`read_secret_file`], but refuses a pipe without waiting for its writer: a place that a program looks
+/// at by itself must not block it.
+pub(crate) fn read_regular_secret_file(path: &Path) -> Result<Zeroizing<String>, StateError> {
+    let file = OpenOptions::new()
         .read(true)
-        // A FIFO must not block the open; it is refused below.
         .custom_flags(OFlags::NONBLOCK.bits() as i32)
         .open(path)
         .map_err(StateError::io("open", path))?;
@@ -40,16 +39,40 @@ pub(crate) fn read_text_file(path: &Path) -> Result<(Zeroizing<String>, Metadata
     if !metadata.is_file() {
         return Err(StateError::WrongKind { path: path.into(), expected: "regular file" });
     }
-    if metadata.len() > LIMIT {
-        return Err(StateError::io("read", path)(std::io::ErrorKind::FileTooLarge.into()));
-    }
-    // Reserved in one piece: a growing string would leave copies of the secret behind.
-    let mut text = Zeroizing::new(String::with_capacity(metadata.len() as usize + 1));
-    (&mut file).take(metadata.len()).read_to_string(&mut text).map_err(StateError::io("read", path))?;
-    Ok((text, metadata))
+    check_secret_file(path, &metadata)?;
+    read_text(path, file, &metadata)
 }
 
-/// Refuses a file that others than its owner can use, or that belongs to someone else.
+/// Reads a text file or a pipe, of at most 1 MiB, and returns what [`check_secret_file`] needs in case it
+/// turns out to hold a secret.
+pub(crate) fn read_text_file(path: &Path) -> Result<(Zeroizing<String>, Metadata), StateError> {
+    let file = File::open(path).map_err(StateError::io("open", path))?;
+    let metadata = file.metadata().map_err(StateError::io("examine", path))?;
+    if !metadata.is_file() && !metadata.file_type().is_fifo() {
+        return Err(StateError::WrongKind { path: path.into(), expected: "regular file or pipe" });
+    }
+    Ok((read_text(path, file, &metadata)?, metadata))
+}
+
+fn read_text(path: &Path, file: File, metadata: &Metadata) -> Result<Zeroizing<String>, StateError> {
+    const LIMIT: u64 = 1 << 20;
+    let too_large = || StateError::io("read", path)(std::io::ErrorKind::FileTooLarge.into());
+    if metadata.len() > LIMIT {
+        return Err(too_large());
+    }
+    // Nobody knows how much a pipe is going to deliver.
+    let expected = if metadata.is_file() { metadata.len() } else { LIMIT };
+    // Reserved in one piece: a growing string would leave copies of the secret behind.
+    let mut text = Zeroizing::new(String::with_capacity(expected as usize + 1));
+    file.take(expected + 1).read_to_string(&mut text).map_err(StateError::io("read", path))?;
+    match text.len() as u64 > LIMIT {
+        true => Err(too_large()),
+        false => Ok(text),
+    }
+}
+
+/// Refuses a file or a pipe that others than its owner can use, or that belongs to someone else. A shell's
+/// `<(…)` is the caller's own, with mode 0600.
 pub(crate) fn check_secret_file(path: &Path, metadata: &Metadata) -> Result<(), StateError> {
     check_owner(path, metadata)?;
     let mode = metadata.mode() & 0o7777;
@@ -134,12 +157,27 @@ mod tests {
     }
 
     #[test]
-    fn directories_and_fifos_are_refused_without_blocking() {
+    fn pipes_are_read_to_their_end_where_somebody_names_them_and_refused_without_blocking_elsewhere() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(matches!(read_secret_file(dir.path()).unwrap_err(), StateError::WrongKind { .. }));
+        let is_wrong_kind = |result: Result<Zeroizing<String>, StateError>| {
+            matches!(result.unwrap_err(), StateError::WrongKind { .. })
+        };
+        assert!(is_wrong_kind(read_secret_file(dir.path())));
+        assert!(is_wrong_kind(read_regular_secret_file(dir.path())));
         let fifo = dir.path().join("fifo");
         let mode = rustix::fs::Mode::from_raw_mode(0o600);
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-        assert!(matches!(read_secret_file(&fifo).unwrap_err(), StateError::WrongKind { .. }));
+        assert!(is_wrong_kind(read_regular_secret_file(&fifo)));
+        let write = |content: Vec<u8>| {
+            let fifo = fifo.clone();
+            std::thread::spawn(move || fs::write(fifo, content))
+        };
+        let writing = write(b"correct horse".into());
+        assert_eq!(*read_secret_file(&fifo).unwrap(), "correct horse");
+        writing.join().unwrap().unwrap();
+        let writing = write(vec![b'x'; (1 << 20) + 1]);
+        assert!(matches!(read_secret_file(&fifo).unwrap_err(), StateError::Io { .. }));
+        // The reader does not take it all; whether the writer notices depends on the pipe's size.
+        let _ = writing.join().unwrap();
     }
 }

@@ -61,7 +61,7 @@ counters! {
     tcp_accepts: "connections opened by peers and handed to a listener",
     tcp_established: "handshakes completed, by either side",
     tcp_refused: "connection attempts of this node that were refused",
-    tcp_resets_received: "connections that a peer reset",
+    tcp_resets_received: "connections that a peer reset, or whose peer is gone",
     tcp_resets_sent: "resets sent",
     tcp_timeouts: "connections given up without an answer",
     tcp_retransmits: "data packets sent again, counted as super-segments",

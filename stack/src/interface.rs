@@ -68,6 +68,12 @@ struct Table {
 }
 
 impl Interfaces {
+    /// Whether one of them allows `port`. As long as there are none any may be allowed later.
+    pub(crate) fn any_allows(&self, port: u16) -> bool {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.entries.is_empty() || table.entries.values().any(|interface| interface.allows(port))
+    }
+
     pub(crate) fn add(&self, config: InterfaceConfig) -> InterfaceId {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         table.last += 1;

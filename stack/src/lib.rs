@@ -64,7 +64,8 @@
 //! # Deviations and limits
 //!
 //! - TIME-WAIT lasts 10 s unless configured otherwise (RFC 9293 has four minutes, Linux 60 s; [`Config::time_wait`]), and
-//!   gives way earlier to a new connection that cannot be confused with the old one.
+//!   gives way earlier to a new connection that cannot be confused with the old one, by its timestamp or its number.
+//!   Another SYN is challenged; the reset that answers the challenge ends TIME-WAIT (RFC 1337 ignores all resets there).
 //! - The retransmission timeout is 200 ms above a round trip at least, as in Linux (RFC 6298 has 1 s).
 //! - No TCP Fast Open. Urgent data is read in line only (RFC 6093), and a read that begins before the mark ends there.
 //! - Timestamps (RFC 7323) are offered only on interfaces with checksums, which means towards other stacks. Without them
@@ -134,7 +135,7 @@ pub use config::{
 pub use counters::Counters;
 pub use error::Error;
 pub use error_queue::{ErrorOrigin, ErrorReport};
-pub use flow::{Egress, Flow, PIECES, TcpInfo};
+pub use flow::{Delivery, Egress, Flow, Loss, PIECES, TcpInfo};
 pub use fragments::Fragments;
 pub use gro::{Coalescer, Flushed};
 pub use gso::SuperSegment;

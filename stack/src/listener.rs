@@ -52,7 +52,7 @@ struct Queue {
     backlog: usize,
     handshakes: usize,
     established: VecDeque<Arc<Flow>>,
-    closed: bool,
+    closed: Option<Error>,
     /// When a SYN was last answered with a cookie, and when one last came back and found no place.
     cookie: Option<Time>,
     refused: Option<Time>,
@@ -68,23 +68,35 @@ impl Stack {
     /// # Errors
     /// [`Error::AddrInUse`] if a listener overlaps and not both have [`TcpOptions::reuse_port`], or connections of the
     /// port are left (in TIME-WAIT or not) and neither this nor [`TcpOptions::reuse_address`] is on;
-    /// [`Error::PermissionDenied`] if the network does not allow the port; [`Error::AddrNotAvailable`],
+    /// [`Error::PermissionDenied`] if the network does not allow the port, for a wildcard if none does;
+    /// [`Error::AddrNotAvailable`],
     /// [`Error::NetworkUnreachable`] for a foreign address or unknown interface.
     pub fn tcp_listen(
         &self,
-        _now: Instant,
+        now: Instant,
         interface: Option<InterfaceId>,
         local: SocketAddr,
         backlog: usize,
         options: TcpOptions,
     ) -> Result<Arc<Listener>, Error> {
         let listener = self.tcp_bind(interface, local, options)?;
+        if !self.allows_port(listener.local().port()) {
+            listener.close(now);
+            return Err(Error::PermissionDenied);
+        }
         listener.listen(backlog);
         Ok(listener)
     }
 
+    /// Whether peers can reach a listener at `port`: one of the networks allows it, or none is joined yet.
+    pub fn allows_port(&self, port: u16) -> bool {
+        self.shared.interfaces.any_allows(port)
+    }
+
     /// Takes an address and a port as [`tcp_listen`](Self::tcp_listen) does. Connections to it are refused until
-    /// [`Listener::listen`].
+    /// [`Listener::listen`]. A wildcard address may have any port, because it may be the source of a
+    /// connection: see
+    /// [`allows_port`](Self::allows_port).
     ///
     /// # Errors
     /// Those of [`tcp_listen`](Self::tcp_listen).
@@ -100,7 +112,10 @@ impl Stack {
             return Err(Error::AddrNotAvailable);
         }
         let network = self.bind_network(interface, local.ip())?;
-        let allowed = |port| network.as_ref().is_none_or(|network| network.allows(port));
+        let allowed = |port| match &network {
+            Some(network) => network.allows(port),
+            None => self.allows_port(port),
+        };
         // A port that nobody has asked for is nobody else's.
         let listen = |port: u16, asked: bool| {
             let share = asked && options.reuse_port;
@@ -128,7 +143,7 @@ impl Stack {
                 });
                 found.ok_or(Error::AddrInUse)
             }
-            port if !allowed(port) => Err(Error::PermissionDenied),
+            port if network.is_some() && !allowed(port) => Err(Error::PermissionDenied),
             port => listen(port, true),
         }
     }
@@ -154,7 +169,7 @@ impl Listener {
     ) -> Arc<Self> {
         let backlog = 0;
         let established = VecDeque::new();
-        let queue = Queue { backlog, handshakes: 0, established, closed: false, cookie: None, refused: None };
+        let queue = Queue { backlog, handshakes: 0, established, closed: None, cookie: None, refused: None };
         Arc::new(Self {
             shared: shared.clone(),
             interface,
@@ -180,14 +195,11 @@ impl Listener {
     /// Takes the connection that has waited longest. It may have ended meanwhile.
     ///
     /// # Errors
-    /// [`Error::WouldBlock`] if there is none, [`Error::Closed`] after [`close`](Self::close).
+    /// [`Error::WouldBlock`] if there is none, [`Error::Closed`] after [`close`](Self::close),
+    /// [`Error::NetworkDown`] after its interface was removed.
     pub fn accept(&self, _now: Instant) -> Result<Arc<Flow>, Error> {
         let mut queue = self.lock();
-        match queue.established.pop_front() {
-            Some(flow) => Ok(flow),
-            None if queue.closed => Err(Error::Closed),
-            None => Err(Error::WouldBlock),
-        }
+        queue.established.pop_front().ok_or(queue.closed.unwrap_or(Error::WouldBlock))
     }
 
     /// listen(2), also to change how many connections may wait, handshakes included; at least 1. More that wait already
@@ -209,9 +221,18 @@ impl Listener {
 
     /// Stops listening. Connections that were not accepted are reset by the stack's next timeout.
     pub fn close(&self, now: Instant) {
+        self.end(now, Error::Closed);
+    }
+
+    /// Closes it because its interface is removed.
+    pub(crate) fn fail(&self, now: Instant, error: Error) {
+        self.end(now, error);
+    }
+
+    fn end(&self, now: Instant, error: Error) {
         let waiting = {
             let mut queue = self.lock();
-            queue.closed = true;
+            queue.closed.get_or_insert(error);
             std::mem::take(&mut queue.established)
         };
         self.shared.listeners.remove(self.local.port(), self);
@@ -226,9 +247,9 @@ impl Listener {
     pub fn readiness(&self) -> Ready {
         let queue = self.lock();
         match queue.closed {
-            true => Ready::READABLE | Ready::READ_CLOSED,
-            false if queue.established.is_empty() => Ready::EMPTY,
-            false => Ready::READABLE,
+            Some(_) => Ready::READABLE | Ready::READ_CLOSED,
+            None if queue.established.is_empty() => Ready::EMPTY,
+            None => Ready::READABLE,
         }
     }
 
@@ -249,7 +270,7 @@ impl Listener {
     /// Takes a place for a new handshake if one is left.
     pub(crate) fn begin_handshake(&self, now: Time) -> Admission {
         let mut queue = self.lock();
-        if queue.closed || queue.established.len() >= queue.backlog {
+        if queue.closed.is_some() || queue.established.len() >= queue.backlog {
             return Admission::Full;
         }
         if queue.handshakes + queue.established.len() < queue.backlog {
@@ -268,7 +289,7 @@ impl Listener {
     /// Takes a place for a connection that brings a cookie back; `false` if there can be none.
     pub(crate) fn take_cookie(&self, now: Time) -> bool {
         let mut queue = self.lock();
-        let free = !queue.closed && queue.established.len() < queue.backlog;
+        let free = queue.closed.is_none() && queue.established.len() < queue.backlog;
         queue.handshakes += usize::from(free);
         if !free {
             queue.refused = Some(now);
@@ -291,10 +312,10 @@ impl Listener {
     pub(crate) fn enqueue(&self, flow: Arc<Flow>) -> bool {
         let mut queue = self.lock();
         queue.handshakes = queue.handshakes.saturating_sub(1);
-        if !queue.closed {
+        if queue.closed.is_none() {
             queue.established.push_back(flow);
         }
-        !queue.closed
+        queue.closed.is_none()
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {

@@ -20,7 +20,7 @@ use crate::tcp::{Connection, Cookies, Memory, initial_sequence};
 use crate::timers::Timers;
 use crate::{
     Batch, Cidr, Config, Counters, Error, Flow, IcmpSocket, InterfaceConfig, InterfaceId, Listener,
-    RawSocket, TcpOptions, UdpOptions, UdpSocket,
+    RawSocket, State, TcpOptions, UdpOptions, UdpSocket,
 };
 
 /// The TCP/IP stack of one node. See the [crate's documentation](crate) for how to drive it.
@@ -132,7 +132,7 @@ impl Stack {
             batch.touch_raw(&self.shared.rounds, socket);
         }
         for listener in self.shared.listeners.filter(|one| one.interface() == Some(interface)) {
-            listener.close(now);
+            listener.fail(now, Error::NetworkDown);
             batch.touch_listener(&self.shared.rounds, listener);
         }
     }
@@ -331,13 +331,55 @@ impl Stack {
     }
 
     /// Has the flows to some addresses send again at once what waits for an acknowledgement, without waiting for
-    /// their retransmission timers: the path to them has just come back. They are listed in `batch`.
+    /// their retransmission timers: all that was sent before is lost. They are listed in `batch`.
     ///
     /// Looks at every flow, so it is for rare events.
     pub fn expedite_flows(&self, interface: InterfaceId, remote: impl Fn(IpAddr) -> bool, batch: &mut Batch) {
+        self.expedite(interface, remote, false, batch);
+    }
+
+    /// As [`expedite_flows`](Self::expedite_flows), but only those flows whose retransmission timer has fired
+    /// in vain: packets pass again after a while in which they perhaps did not, and those timers may have
+    /// grown to a minute. Flows that lost nothing go on undisturbed.
+    ///
+    /// Call it for what is known for certain, such as an authentic packet of the peer: an ICMP message or
+    /// anything else that strangers can forge must not make flows send (RFC 5927).
+    pub fn revive_flows(&self, interface: InterfaceId, remote: impl Fn(IpAddr) -> bool, batch: &mut Batch) {
+        self.expedite(interface, remote, true, batch);
+    }
+
+    fn expedite(
+        &self,
+        interface: InterfaceId,
+        remote: impl Fn(IpAddr) -> bool,
+        stalled: bool,
+        batch: &mut Batch,
+    ) {
         let concerned = |flow: &Flow| flow.is_on(interface) && remote(flow.remote().ip());
         for flow in self.shared.flows.filter(concerned) {
-            if flow.expedite() {
+            if flow.expedite(stalled) {
+                batch.touch_flow(&self.shared.rounds, flow);
+            }
+        }
+    }
+
+    /// Ends the connections to some addresses as a reset from there would: the program that they were made
+    /// with is gone. They fail with [`Error::ConnectionReset`] and are listed in `batch`. What is in
+    /// TIME-WAIT gives way; a connection attempt goes on, and so do all other sockets. With `tell` the peer
+    /// is sent resets too.
+    ///
+    /// Looks at every flow, so it is for rare events.
+    pub fn lose_peer(
+        &self,
+        now: Instant,
+        interface: InterfaceId,
+        remote: impl Fn(IpAddr) -> bool,
+        tell: bool,
+        batch: &mut Batch,
+    ) {
+        let concerned = |flow: &Flow| flow.is_on(interface) && remote(flow.remote().ip());
+        for flow in self.shared.flows.filter(concerned) {
+            if flow.lose_peer(now, tell) {
                 batch.touch_flow(&self.shared.rounds, flow);
             }
         }
@@ -351,6 +393,14 @@ impl Stack {
     /// How many TCP flows there are, in any state, TIME-WAIT included.
     pub fn flows(&self) -> usize {
         self.shared.flows.len()
+    }
+
+    /// How many of the TCP flows are in TIME-WAIT: ended, and kept for late segments only. Looks at every
+    /// flow.
+    pub fn time_waits(&self) -> usize {
+        // Outside of the table's locks, under which no flow may be locked.
+        let flows = self.shared.flows.filter(|_| true);
+        flows.iter().filter(|flow| flow.state() == State::TimeWait).count()
     }
 }
 

@@ -4,4 +4,6 @@ mod async_tcp;
 mod blocking_tcp;
 mod blocking_udp;
 mod common;
+mod delivery;
+mod killed;
 mod node;

@@ -1,11 +1,12 @@
 //! Nodes: identities, state directories, networks, events and status.
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use peersock::blocking::{TcpListener, TcpStream};
-use peersock::overlay::Identity;
-use peersock::{Event, IdentitySource, Interfaces, JoinError, Network, Node, Seed, StartError};
+use peersock::blocking::{Ping, TcpListener, TcpStream};
+use peersock::overlay::{Identity, Psk};
+use peersock::{Event, IdentitySource, Interfaces, JoinError, Network, Node, Presence, Seed, StartError};
+use serde_json::Value;
 
 use crate::common::{PATIENCE, member, network, node, pair};
 
@@ -48,9 +49,24 @@ fn a_taken_udp_port_is_said_clearly() {
 fn a_network_is_joined_once() {
     let (node, joined) = member(network());
     assert!(matches!(node.join(Network::ad_hoc(joined.id())), Err(JoinError::AlreadyJoined(_))));
+    let secret = Network::ad_hoc(joined.id()).with_psk(Psk::new([7; 32]));
+    let error = node.join(secret.clone()).expect_err("it was joined without a secret");
+    assert!(matches!(error, JoinError::JoinedOtherwise(_)), "{error}");
     assert!(joined.leave());
     assert!(!joined.leave());
-    node.join(Network::ad_hoc(joined.id())).expect("joined again after leaving");
+    node.join(secret.clone()).expect("joined again after leaving");
+    assert!(matches!(node.join(secret), Err(JoinError::AlreadyJoined(_))));
+    for other in [Network::ad_hoc(joined.id()), Network::ad_hoc(joined.id()).with_psk(Psk::new([8; 32]))] {
+        assert!(matches!(node.join(other), Err(JoinError::JoinedOtherwise(_))));
+    }
+}
+
+#[test]
+fn the_key_that_open_networks_have_is_no_secret() {
+    let (node, joined) = member(network());
+    assert!(joined.leave());
+    let error = node.join(Network::ad_hoc(joined.id()).with_psk(Psk::new([0; 32]))).expect_err("no secret");
+    assert!(error.to_string().contains("zeros"), "{error}");
 }
 
 #[test]
@@ -67,6 +83,56 @@ fn peers_find_each_other_and_say_so() {
     let status = serde_json::to_value(a.status()).expect("JSON");
     assert_eq!(status["node_id"], a.id().to_string());
     assert_eq!(status["peers"][0]["id"], b.id().to_string());
+    assert_eq!(
+        (&status["peers"][0]["state"], &status["peers"][0]["name"]),
+        (&"connected".into(), &Value::Null)
+    );
+    assert!(peers[0].last_seen_s.is_some_and(|seconds| seconds < PATIENCE.as_secs_f64()));
+    let network = &a.status().networks[0];
+    assert_eq!((network.kind, network.peers, network.connected, network.known), ("ad-hoc", 1, 1, 0));
+}
+
+#[test]
+fn a_peer_that_left_is_gone_and_what_it_sent_still_counts() {
+    let [(_a, ja), (b, jb)] = pair();
+    jb.wait_peer(ja.address().into(), PATIENCE).expect("the peer is found");
+    ja.wait_peer(jb.address().into(), PATIENCE).expect("the peer is found");
+    let ping = Ping::open_on(&b, ja.address().into()).expect("open");
+    ping.ping(1, &[7; 1000], PATIENCE).expect("a reply");
+    let before = b.status();
+    assert!(before.peers[0].total_traffic.received_bytes >= 1000, "{:?}", before.peers[0]);
+    assert!(ja.leave());
+    let deadline = Instant::now() + PATIENCE;
+    while jb.peers()[0].state != Presence::Gone {
+        assert!(Instant::now() < deadline, "{:?}", jb.peers());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let after = b.status();
+    let peer = &after.peers[0];
+    assert!(!peer.connected && peer.traffic.is_none() && peer.last_seen_s.is_some(), "{peer:?}");
+    assert!(peer.total_traffic.received_bytes >= before.peers[0].total_traffic.received_bytes);
+    assert_eq!(peer.total_traffic, after.networks[0].traffic);
+    assert_eq!((after.networks[0].gone, after.traffic), (1, peer.total_traffic));
+}
+
+#[test]
+fn a_node_that_does_not_introduce_itself_sees_the_others() {
+    let (other, joined) = member(network());
+    let observer = Node::builder()
+        .identity(IdentitySource::Ephemeral)
+        .interfaces(Interfaces::Loopback)
+        .introduce(false)
+        .start()
+        .expect("start");
+    let events = observer.events();
+    observer.join(Network::ad_hoc(joined.id())).expect("join");
+    let found = std::iter::from_fn(|| events.next_timeout(PATIENCE))
+        .any(|event| event == Event::PeerFound { id: other.id() });
+    assert!(found);
+    let peer = &observer.peers()[0];
+    assert_eq!((peer.state, peer.last_seen_s), (Presence::Known, None));
+    assert!(peer.last_heard_s.is_some());
+    assert!(joined.peers().is_empty());
 }
 
 #[test]
@@ -142,6 +208,8 @@ fn a_static_network_has_names_ipv4_and_endpoints_and_needs_no_discovery() {
         .1
         .wait_peer("10.7.0.2".parse().expect("address"), PATIENCE)
         .expect("beta is reached at its endpoint");
+    assert_eq!(alpha.1.peers()[0].name.as_deref(), Some("beta"));
+    assert_eq!(alpha.0.status().networks[0].name.as_deref(), Some("alpha"));
     assert_eq!(alpha.1.peers()[0].path, Some(format!("[::1]:{}", ports[1]).parse().expect("address")));
     let listener = TcpListener::bind_on(&beta.0, "0.0.0.0:80").expect("bind");
     let by_name = TcpListener::bind_on(&beta.0, "[fd99::2]:81").expect("bind");
@@ -155,6 +223,29 @@ fn a_static_network_has_names_ipv4_and_endpoints_and_needs_no_discovery() {
     let stranger = node();
     let refused = stranger.join(Network::parse_toml(&file).expect("a valid file"));
     assert!(matches!(refused, Err(JoinError::NotAMember { .. })));
+}
+
+#[test]
+fn a_member_is_found_at_an_endpoint_that_is_a_host_name() {
+    let seeds = [[3; 32], [4; 32]].map(Seed);
+    let keys = seeds.each_ref().map(|seed| Identity::from_seed(&seed.0).public().to_string());
+    let start = |seed: &Seed| {
+        let builder = Node::builder().identity(IdentitySource::Seed(seed.clone()));
+        builder.interfaces(Interfaces::Loopback).discovery(false).start().expect("start")
+    };
+    let (alpha, beta) = (start(&seeds[0]), start(&seeds[1]));
+    let port = beta.status().endpoints[0].port();
+    let file = format!(
+        "network = \"fe000000000100{:02x}\"\n[[member]]\nkey = \"{}\"\n[[member]]\nkey = \"{}\"\n\
+         endpoints = [\"no-such-host.invalid:7420\", \"localhost:{port}\"]\n",
+        port & 0xff,
+        keys[0],
+        keys[1]
+    );
+    let network = Network::parse_toml(&file).expect("a valid file");
+    let target = beta.join(network.clone()).expect("beta is a member").address();
+    let home = alpha.join(network).expect("alpha is a member, whatever its names lead to");
+    home.wait_peer(target.into(), PATIENCE).expect("beta is found by its host name");
 }
 
 fn free_port() -> u16 {

@@ -11,7 +11,7 @@ use rustix::fs::OFlags;
 use rustix::io::FdFlags;
 use rustix::net::sockopt;
 
-use crate::common::{Served, errno, overlay, poll, poll_for, receive, send_to, set};
+use crate::common::{Served, errno, overlay, poll, poll_for, python, receive, send_to, set};
 
 /// A listener of a node's, the one of the kernel's that is alongside it, and both addresses.
 fn listen(served: &Served, backlog: i32, flags: SocketFlags) -> (OwnedFd, SocketAddr, SocketAddr) {
@@ -161,7 +161,10 @@ fn a_stranger_that_passes_a_descriptor_is_not_accepted() {
         "import socket,time\ns=socket.socket(socket.AF_UNIX)\ns.bind('\\0{fake}')\ns.connect('\\0{text}')\n\
          socket.send_fds(s, [b'x'], [0])\ntime.sleep(20)"
     );
-    let mut stranger = std::process::Command::new("python3").args(["-c", &script]).spawn().expect("python3");
+    let Some(mut stranger) = python("a_stranger_that_passes_a_descriptor_is_not_accepted", &script) else {
+        return;
+    };
+    let mut stranger = stranger.spawn().expect("it is installed");
     assert_eq!(poll(&listener, PollFlags::IN), PollFlags::IN);
     let client = TcpStream::connect(local).expect("it listens");
     let (_, peer) = overlay(&listener).accept(SocketFlags::empty()).expect("a connection");

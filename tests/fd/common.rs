@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::process::Command;
 use std::sync::Arc;
 
 use peersock::overlay::Identity;
@@ -198,6 +199,17 @@ pub(crate) fn get(fd: &impl AsFd, level: i32, name: i32) -> Result<i32, Errno> {
 
 pub(crate) fn get_bytes(fd: &impl AsFd, level: i32, name: i32) -> Result<Vec<u8>, Errno> {
     overlay(fd).option(level, name, 4096)
+}
+
+/// Python, which runs a script. `None`, having said so, if it is not installed.
+pub(crate) fn python(test: &str, script: &str) -> Option<Command> {
+    if Command::new("python3").arg("--version").output().is_err() {
+        eprintln!("SKIP {test}: python3 is not installed");
+        return None;
+    }
+    let mut command = Command::new("python3");
+    command.args(["-c", script]);
+    Some(command)
 }
 
 pub(crate) fn errno<T>(result: Result<T, Errno>) -> Errno {

@@ -10,7 +10,7 @@ use peersock_fd::{Errno, Family, Kind, RecvFlags, SocketFlags};
 use rustix::event::PollFlags;
 use rustix::net::Shutdown;
 
-use crate::common::{Served, errno, overlay, poll, poll_for, receive, send_to, set, try_receive};
+use crate::common::{Served, errno, overlay, poll, poll_for, python, receive, send_to, set, try_receive};
 
 #[test]
 fn datagrams_pass_in_both_directions_with_their_senders_addresses() {
@@ -256,7 +256,8 @@ fn a_stranger_s_datagram_is_not_received() {
     let script = format!(
         "import socket\ns=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM)\ns.bind('\\0{fake}')\ns.sendto(b'fake','\\0{text}')"
     );
-    let mut stranger = std::process::Command::new("python3").args(["-c", &script]).spawn().expect("python3");
+    let Some(mut stranger) = python("a_stranger_s_datagram_is_not_received", &script) else { return };
+    let mut stranger = stranger.spawn().expect("it is installed");
     assert!(stranger.wait().expect("it ends").success());
     assert_eq!(poll(&server, PollFlags::IN), PollFlags::IN);
     let client = a.open(Kind::Datagram);

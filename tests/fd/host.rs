@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::IpAddr;
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
 use peersock::{Event, Host, IdentitySource, Interfaces, Network, Node, NodeBuilder};
@@ -56,16 +56,7 @@ fn a_host_starts_again_in_the_same_state_directory_while_somebody_waits_for_a_pe
 #[test]
 fn stopping_delivers_what_was_written() {
     let (a, b) = (Host::start(settings()).expect("a host"), Host::start(settings()).expect("a host"));
-    let address = join(&b);
-    join(&a);
-    let (client, server) = (Client::new(a.tag(), a.token()), Client::new(b.tag(), b.token()));
-    let open = |client| peersock_fd::open(client, Family::V6, Kind::Stream, SocketFlags::empty());
-    let (listener, sender) = (open(&server).expect("a socket"), open(&client).expect("a socket"));
-    overlay(&listener).bind((address, 7000).into()).expect("a free port");
-    overlay(&listener).listen(1).expect("it listens");
-    overlay(&sender).connect(Some((address, 7000).into())).expect("somebody listens");
-    let (receiver, _) = overlay(&listener).accept(SocketFlags::empty()).expect("a connection");
-    let mut receiver = std::fs::File::from(receiver);
+    let (sender, mut receiver) = connection(&a, &b);
     let reader = std::thread::spawn(move || {
         let mut all = Vec::new();
         receiver.read_to_end(&mut all).expect("it ends in order");
@@ -74,6 +65,65 @@ fn stopping_delivers_what_was_written() {
     std::fs::File::from(sender).write_all(&vec![7; 4 << 20]).expect("it is taken");
     assert!(a.stop(LINGER));
     assert_eq!(reader.join().expect("no panic"), 4 << 20);
+}
+
+#[test]
+fn stopping_resets_what_is_open_and_finishing_ends_it() {
+    for exits in [false, true] {
+        let (a, b) = (Host::start(settings()).expect("a host"), Host::start(settings()).expect("a host"));
+        let (sender, mut receiver) = connection(&a, &b);
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            let end = receiver.read_to_end(&mut all).map(drop).map_err(|error| error.kind());
+            (all.len(), end)
+        });
+        rustix::net::send(&sender, &[7; 100_000], rustix::net::SendFlags::empty()).expect("it is taken");
+        assert!(if exits { a.finish(LINGER) } else { a.stop(LINGER) });
+        let end = if exits { Ok(()) } else { Err(std::io::ErrorKind::ConnectionReset) };
+        assert_eq!(reader.join().expect("no panic"), (100_000, end));
+        if !exits {
+            let told = rustix::net::recv(&sender, &mut [0; 1][..], rustix::net::RecvFlags::empty());
+            assert_eq!(told.expect_err("the node is gone"), Errno::CONNRESET);
+        }
+    }
+}
+
+#[test]
+fn what_waits_when_the_host_stops_and_what_comes_later_is_told_that_it_is_down() {
+    let host = Host::start(settings()).expect("a host");
+    let address = join(&host);
+    let client = Client::new(host.tag(), host.token());
+    let open = |kind, flags| peersock_fd::open(&client, Family::V6, kind, flags).expect("a socket");
+    for flags in [SocketFlags::empty(), SocketFlags::NONBLOCK] {
+        let (listener, own) = (open(Kind::Stream, flags), open(Kind::Datagram, flags));
+        for socket in [&listener, &own] {
+            overlay(socket).bind((address, 0).into()).expect("a free port");
+        }
+        overlay(&listener).listen(1).expect("it listens");
+        let calls = || {
+            let accepted = overlay(&listener).accept(SocketFlags::empty()).map(drop);
+            let mut buf = [0];
+            let pieces = &mut [std::io::IoSliceMut::new(&mut buf)];
+            let received = overlay(&own).recv_from(pieces, peersock_fd::RecvFlags::empty()).map(drop);
+            [accepted, received]
+        };
+        if flags.is_empty() {
+            std::thread::scope(|scope| {
+                let waiting = scope.spawn(calls);
+                std::thread::sleep(Duration::from_millis(200));
+                let left = host.run(|node| node.leave(NETWORK.parse().expect("an ID"))).expect("it runs");
+                assert!(left);
+                assert_eq!(waiting.join().expect("no panic"), [Err(Errno::NETDOWN); 2]);
+            });
+            assert_eq!(join(&host), address);
+        } else {
+            assert_eq!(calls(), [Err(Errno::AGAIN); 2]);
+            host.stop(LINGER);
+        }
+        for _ in 0..3 {
+            assert_eq!(calls(), [Err(Errno::NETDOWN); 2]);
+        }
+    }
 }
 
 #[test]
@@ -116,4 +166,18 @@ fn settings() -> NodeBuilder {
 fn join(host: &Host) -> std::net::Ipv6Addr {
     let network = Network::ad_hoc(NETWORK.parse().expect("an ID"));
     host.run(|node| node.join(network).expect("a new network").address()).expect("it runs")
+}
+
+/// A stream from the first host to the second, and its ends.
+fn connection(a: &Host, b: &Host) -> (OwnedFd, std::fs::File) {
+    let address = join(b);
+    join(a);
+    let (client, server) = (Client::new(a.tag(), a.token()), Client::new(b.tag(), b.token()));
+    let open = |client| peersock_fd::open(client, Family::V6, Kind::Stream, SocketFlags::empty());
+    let (listener, sender) = (open(&server).expect("a socket"), open(&client).expect("a socket"));
+    overlay(&listener).bind((address, 7000).into()).expect("a free port");
+    overlay(&listener).listen(1).expect("it listens");
+    overlay(&sender).connect(Some((address, 7000).into())).expect("somebody listens");
+    let (receiver, _) = overlay(&listener).accept(SocketFlags::empty()).expect("a connection");
+    (sender, std::fs::File::from(receiver))
 }

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use peersock_fd::SocketFlags;
+use peersock_fd::{Errno, SocketFlags};
 
 use crate::common::{Served, overlay, set_bytes};
 
@@ -18,12 +18,17 @@ fn set_linger(fd: &OwnedFd, seconds: i32) {
 
 /// As the libraries close; gives how long it took.
 fn close(fd: OwnedFd) -> Duration {
+    close_and_ask(fd).0
+}
+
+/// The same, with what closing has said.
+fn close_and_ask(fd: OwnedFd) -> (Duration, Result<(), Errno>) {
     let socket = overlay(&fd);
     let (client, which) = (socket.client(), socket.which());
     let time = socket.linger().expect("it lingers");
     let began = Instant::now();
-    client.close_lingering(which, time, || drop(fd));
-    began.elapsed()
+    let ((), delivered) = client.close_lingering(which, time, || drop(fd));
+    (began.elapsed(), delivered)
 }
 
 /// Writes as much as goes without somebody reading.

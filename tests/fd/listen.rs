@@ -9,7 +9,7 @@ use peersock_fd::{Errno, Request, Socket, SocketFlags, Which};
 use rustix::event::PollFlags;
 use rustix::net::sockopt;
 
-use crate::common::{Served, errno, overlay, poll};
+use crate::common::{Served, errno, overlay, poll, python};
 
 #[test]
 fn a_listener_is_readable_when_somebody_waits() {
@@ -70,7 +70,11 @@ fn a_stranger_that_connects_to_the_listener_is_not_accepted() {
     let script = format!(
         "import socket,time\ns=socket.socket(socket.AF_UNIX)\ns.bind('\\0{fake}')\ns.connect('\\0{text}')\ntime.sleep(20)"
     );
-    let mut stranger = std::process::Command::new("python3").args(["-c", &script]).spawn().expect("python3");
+    let Some(mut stranger) = python("a_stranger_that_connects_to_the_listener_is_not_accepted", &script)
+    else {
+        return;
+    };
+    let mut stranger = stranger.spawn().expect("it is installed");
     assert_eq!(poll(&listener, PollFlags::IN), PollFlags::IN);
     let fd = a.socket(SocketFlags::empty());
     overlay(&fd).connect(Some(address)).expect("somebody listens");

@@ -11,6 +11,7 @@ mod icmp;
 mod limits;
 mod linger;
 mod listen;
+mod loss;
 mod multicast;
 mod options;
 mod path_mtu;

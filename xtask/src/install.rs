@@ -1,4 +1,4 @@
-//! Installing the C library: the shared and the static one, headers, and a pkg-config file.
+//! Installing the C library: the shared and the static one, headers, and files for pkg-config and CMake.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -13,6 +13,9 @@ pub(crate) const EXAMPLES: &str = "Examples:
   cargo xtask install --prefix ~/.local
   cargo xtask install --prefix /usr --destdir debian/tmp --libdir lib/x86_64-linux-gnu
   PKG_CONFIG_PATH=~/.local/lib/pkgconfig cc program.c $(pkg-config --cflags --libs peersock)";
+
+/// The library's version.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What `install` can be told.
 #[derive(Args)]
@@ -31,7 +34,7 @@ pub(crate) struct Options {
     debug: bool,
 }
 
-/// Builds the library and installs it.
+/// Builds the library, installs it, and says what compilers have to be told to find it.
 ///
 /// # Errors
 /// When it cannot be built, or a file not be written.
@@ -42,28 +45,70 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Some(destdir) => std::path::absolute(destdir)?.join(prefix.strip_prefix("/").unwrap_or(&prefix)),
         None => prefix.clone(),
     };
-    let version = env!("CARGO_PKG_VERSION");
-    let lib = place.join(&options.libdir);
-    let include = place.join("include");
-    for folder in [&lib.join("pkgconfig"), &include.join("peersock/compat/zts")] {
+    for file in copy_to(&place, Prefix::Fixed(&prefix), &options.libdir, &built)? {
+        println!("{}", file.display());
+    }
+    if options.destdir.is_none() && !is_searched(&prefix) {
+        let folder = prefix.join(&options.libdir).join("pkgconfig");
+        println!("\npkg-config finds it with\n  export PKG_CONFIG_PATH={}", folder.display());
+        println!("and CMake with -DCMAKE_PREFIX_PATH={}", prefix.display());
+    }
+    Ok(())
+}
+
+/// How the installed files call the folder that they are in.
+#[derive(Clone, Copy)]
+pub(crate) enum Prefix<'a> {
+    /// They lie there.
+    Fixed(&'a Path),
+    /// They may be moved together: each tells by its own place.
+    Movable,
+}
+
+/// Copies a library that was built to a prefix; gives the files that were written.
+///
+/// # Errors
+/// When a file is missing or cannot be written.
+pub(crate) fn copy_to(place: &Path, prefix: Prefix<'_>, libdir: &Path, built: &Path) -> Result<Vec<PathBuf>> {
+    let (lib, include) = (place.join(libdir), place.join("include"));
+    let (pkgconfig, cmake) = (lib.join("pkgconfig"), lib.join("cmake/peersock"));
+    for folder in [&pkgconfig, &cmake, &include.join("peersock/compat/zts")] {
         fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     }
-    let shared = format!("libpeersock.so.{version}");
-    copy(&built.join("libpeersock.so"), &lib.join(&shared), 0o755)?;
-    copy(&built.join("libpeersock.a"), &lib.join("libpeersock.a"), 0o644)?;
-    let soname = format!("libpeersock.so.{}", version.split('.').next().unwrap_or("0"));
+    let mut files = Vec::new();
+    let mut copy = |from: &Path, to: PathBuf, mode| -> Result<()> {
+        let content = fs::read(from).map_err(|error| format!("{}: {error}", from.display()))?;
+        write(&to, &content, mode)?;
+        files.push(to);
+        Ok(())
+    };
+    let shared = format!("libpeersock.so.{VERSION}");
+    copy(&built.join("libpeersock.so"), lib.join(&shared), 0o755)?;
+    copy(&built.join("libpeersock.a"), lib.join("libpeersock.a"), 0o644)?;
+    copy(&crate::header::path(), include.join("peersock.h"), 0o644)?;
+    for file in ["ZeroTierSockets.h", "zts/state.h", "zts/network.h", "zts/sockets.h", "zts/other.h"] {
+        copy(&root().join("ffi/compat").join(file), include.join("peersock/compat").join(file), 0o644)?;
+    }
+    let soname = format!("libpeersock.so.{}", VERSION.split('.').next().unwrap_or("0"));
     link(&shared, &lib.join(&soname))?;
     link(&soname, &lib.join("libpeersock.so"))?;
-    copy(&crate::header::path(), &include.join("peersock.h"), 0o644)?;
-    for file in ["ZeroTierSockets.h", "zts/state.h", "zts/network.h", "zts/sockets.h", "zts/other.h"] {
-        copy(&root().join("ffi/compat").join(file), &include.join("peersock/compat").join(file), 0o644)?;
+    for (name, folder) in [
+        ("peersock.pc", &pkgconfig),
+        ("peersock-config.cmake", &cmake),
+        ("peersock-config-version.cmake", &cmake),
+    ] {
+        let file = folder.join(name);
+        write(&file, fill_in(name, prefix, libdir)?.as_bytes(), 0o644)?;
+        files.push(file);
     }
-    let description = description(&prefix, &options.libdir, version)?;
-    write(&lib.join("pkgconfig/peersock.pc"), description.as_bytes())
+    Ok(files)
 }
 
 /// Builds the library; gives the folder that it is in.
-fn build(debug: bool) -> Result<PathBuf> {
+///
+/// # Errors
+/// When it does not build.
+pub(crate) fn build(debug: bool) -> Result<PathBuf> {
     let mut command = cargo();
     command.args(["build", "--package", "peersock-ffi", "--lib"]);
     if !debug {
@@ -79,17 +124,33 @@ fn build(debug: bool) -> Result<PathBuf> {
     Ok(target.join(if debug { "debug" } else { "release" }))
 }
 
-/// The pkg-config file.
-fn description(prefix: &Path, libdir: &Path, version: &str) -> Result<String> {
-    let template = fs::read_to_string(root().join("ffi/lib/peersock.pc.in"))?;
-    let prefix = prefix.to_str().ok_or("the prefix is not UTF-8")?;
-    let libdir = libdir.to_str().ok_or("the folder of libraries is not UTF-8")?;
-    Ok(template.replace("@prefix@", prefix).replace("@libdir@", libdir).replace("@version@", version))
+/// Whether compilers, pkg-config and the loader look there by themselves.
+fn is_searched(prefix: &Path) -> bool {
+    ["/usr", "/"].iter().any(|searched| prefix == Path::new(searched))
 }
 
-fn copy(from: &Path, to: &Path, mode: u32) -> Result<()> {
-    write(to, &fs::read(from).map_err(|error| format!("{}: {error}", from.display()))?)?;
-    Ok(fs::set_permissions(to, fs::Permissions::from_mode(mode))?)
+/// One of the files that tell build systems where the library is.
+fn fill_in(name: &str, prefix: Prefix<'_>, libdir: &Path) -> Result<String> {
+    let template = fs::read_to_string(root().join(format!("ffi/lib/{name}.in")))?;
+    let up = |below: usize| vec![".."; libdir.components().count() + below].join("/");
+    let libdir = libdir.to_str().ok_or("the folder of libraries is not UTF-8")?;
+    let (prefix, is_searched) = match prefix {
+        Prefix::Fixed(prefix) => {
+            (prefix.to_str().ok_or("the prefix is not UTF-8")?.to_owned(), is_searched(prefix))
+        }
+        Prefix::Movable => (format!("${{pcfiledir}}/{}", up(1)), false),
+    };
+    let mut parts = VERSION.split('.');
+    let mut part = || parts.next().unwrap_or("0");
+    Ok(template
+        .replace("@prefix@", &prefix)
+        .replace("@libdir@", libdir)
+        // Programs find the library where they were linked with it, also without LD_LIBRARY_PATH.
+        .replace("@rpath@", if is_searched { "" } else { "-Wl,-rpath,${libdir} " })
+        .replace("@up@", &up(2))
+        .replace("@version@", VERSION)
+        .replace("@major@", part())
+        .replace("@minor@", part()))
 }
 
 fn link(target: &str, at: &Path) -> Result<()> {
@@ -97,11 +158,11 @@ fn link(target: &str, at: &Path) -> Result<()> {
     symlink(target, at).map_err(|error| format!("{}: {error}", at.display()).into())
 }
 
-fn write(to: &Path, content: &[u8]) -> Result<()> {
-    // A library that a program runs with must not be written over.
+/// Writes a file anew: a library that a program runs with must not be written over.
+pub(crate) fn write(to: &Path, content: &[u8], mode: u32) -> Result<()> {
     remove(to)?;
-    println!("{}", to.display());
-    fs::write(to, content).map_err(|error| format!("{}: {error}", to.display()).into())
+    fs::write(to, content).map_err(|error| format!("{}: {error}", to.display()))?;
+    Ok(fs::set_permissions(to, fs::Permissions::from_mode(mode))?)
 }
 
 fn remove(file: &Path) -> Result<()> {
@@ -118,9 +179,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pkg_config_file_has_no_placeholder_left() {
-        let text = description(Path::new("/opt/it"), Path::new("lib64"), "1.2.3").expect("a template");
-        assert!(text.contains("prefix=/opt/it\n") && text.contains("libdir=${prefix}/lib64\n"), "{text}");
-        assert!(text.contains("Version: 1.2.3\n") && !text.contains('@'), "{text}");
+    fn no_file_has_a_placeholder_left() {
+        for name in ["peersock.pc", "peersock-config.cmake", "peersock-config-version.cmake"] {
+            let text =
+                fill_in(name, Prefix::Fixed(Path::new("/opt/it")), Path::new("lib64")).expect("a template");
+            assert!(!text.contains('@') && text.contains(VERSION), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_pkg_config_file_says_where_the_library_is() {
+        let text = |prefix| fill_in("peersock.pc", prefix, Path::new("lib/multi")).expect("a template");
+        let fixed = text(Prefix::Fixed(Path::new("/opt/it")));
+        assert!(
+            fixed.contains("prefix=/opt/it\n") && fixed.contains("libdir=${prefix}/lib/multi\n"),
+            "{fixed}"
+        );
+        assert!(fixed.contains("-Wl,-rpath,${libdir} -lpeersock\n"), "{fixed}");
+        assert!(!text(Prefix::Fixed(Path::new("/usr"))).contains("rpath"));
+        assert!(text(Prefix::Movable).contains("prefix=${pcfiledir}/../../..\n"));
     }
 }

@@ -3,6 +3,7 @@
 //! - `cargo xtask test` checks everything that CI checks ([`mod@test`]);
 //! - `cargo xtask bench` measures peersock beside the kernel, quinn and the encrypted-UDP limit ([`mod@bench`]);
 //! - `cargo xtask header` makes the C library's header ([`header`]); `cargo xtask install` installs the library ([`install`]);
+//! - `cargo xtask dist` makes what is given to users ([`dist`]);
 //! - `cargo xtask bench tcp` measures its TCP alone, over impaired links in virtual time.
 //!
 //! Both leave nothing behind: what they start or create is registered in [`cleanup`] and is gone at the end, also after an
@@ -16,6 +17,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod cleanup;
+mod dist;
 mod header;
 mod install;
 mod process;
@@ -42,9 +44,12 @@ enum Task {
     Bench(bench::Options),
     /// Make the C library's header from its source code
     Header,
-    /// Build the C library and install it with its headers and its pkg-config file
+    /// Build the C library and install it with its headers and its files for pkg-config and CMake
     #[command(after_help = install::EXAMPLES)]
     Install(install::Options),
+    /// Make what is given to users, in target/dist: archives, packages, and the list of dependencies
+    #[command(after_help = dist::EXAMPLES)]
+    Dist(dist::Options),
     /// Set a network device's offloads (used by `bench` inside its namespaces)
     #[command(hide = true)]
     Offloads(bench::OffloadOptions),
@@ -56,6 +61,7 @@ fn main() -> ExitCode {
         Task::Bench(options) => with_cleanup(|| bench::run(&options)),
         Task::Header => header::write().map(|()| true),
         Task::Install(options) => install::run(&options).map(|()| true),
+        Task::Dist(options) => dist::run(&options).map(|()| true),
         Task::Offloads(options) => bench::set_offloads(&options).map(|()| true),
     };
     match result {

@@ -10,13 +10,17 @@ use peersock::{Joined, Node};
 use sha2::{Digest as _, Sha256};
 
 use super::child;
-use super::wire::{ECHO, FETCH, Findings, PING_BYTES, Place};
+use super::wire::{ECHO, FETCH, Findings, PING_BYTES, Place, Said, say, tell_parent};
 use crate::clock;
 use crate::failure::{Failure, Outcome};
-use crate::stdio::print;
+use crate::output::round;
 
 /// How long one step may take before the demonstration has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What to do about failures that have no cause outside.
+pub(super) const RETRY: &str = "run the demonstration again, with -vv to see what happens";
+pub(super) const FAULT: &str = "report this as a fault of peersock, with the output of `peersock demo -vv`";
 
 /// Round trips that are not counted, then those that are.
 const WARM_UP: usize = 100;
@@ -31,14 +35,19 @@ pub(crate) struct FetchArgs {
 }
 
 pub(crate) fn run(args: &FetchArgs) -> Outcome {
+    tell_parent(fetch(args))
+}
+
+fn fetch(args: &FetchArgs) -> Outcome {
     let (node, joined) = child::start(args.network)?;
     let lines = child::lines_from_parent(&node)?;
-    let line = lines.recv_timeout(PATIENCE).map_err(|_| Failure::new("the server did not start"))?;
-    let server: SocketAddr = line.parse()?;
+    let line = lines.recv_timeout(PATIENCE).ok().and_then(|line| line.parse().ok());
+    let server: SocketAddr = line.ok_or_else(|| Failure::new("the server did not start", RETRY))?;
 
-    joined
-        .wait_peer(server.ip(), PATIENCE)
-        .map_err(|error| Failure::new(format_args!("the server was not found: {error}")))?;
+    joined.wait_peer(server.ip(), PATIENCE).map_err(|error| {
+        let hint = "check that a firewall lets UDP pass on the loopback interface; -v shows what was tried";
+        Failure::new(format_args!("the server was not found: {error}"), hint)
+    })?;
     let found = clock::since_start();
     let (first_byte, round_trips) = ping_pong(&node, server)?;
     let (transfer, sha256) = transfer(&node, server, args.size)?;
@@ -49,16 +58,16 @@ pub(crate) fn run(args: &FetchArgs) -> Outcome {
         path,
         datagram_bytes,
         cipher_suite,
-        found_ms: millis(found),
-        first_byte_ms: millis(first_byte),
+        found_ms: round(millis(found), 3),
+        first_byte_ms: round(millis(first_byte), 3),
         size: args.size,
-        transfer_seconds: transfer.as_secs_f64(),
+        transfer_seconds: round(transfer.as_secs_f64(), 6),
         sha256: hex(&sha256),
         round_trips: round_trips.len(),
-        ping_pong_p50_us: millis(percentile(&round_trips, 50)) * 1e3,
-        ping_pong_p99_us: millis(percentile(&round_trips, 99)) * 1e3,
+        ping_pong_p50_us: round(millis(percentile(&round_trips, 50)) * 1e3, 3),
+        ping_pong_p99_us: round(millis(percentile(&round_trips, 99)) * 1e3, 3),
     };
-    print(serde_json::to_string(&findings)?)?;
+    say(&Said::Done(findings))?;
     node.shutdown(PATIENCE);
     Ok(())
 }
@@ -89,7 +98,8 @@ fn ping_pong(node: &Node, server: SocketAddr) -> Outcome<(Duration, Vec<Duration
 /// How long the content took to arrive, and its hash. It is kept in memory meanwhile, because hashing takes
 /// about as long as the transfer itself and would be measured with it.
 fn transfer(node: &Node, server: SocketAddr, size: u64) -> Outcome<(Duration, [u8; 32])> {
-    let size = usize::try_from(size).map_err(|_| Failure::usage("the size does not fit into memory"))?;
+    let size = usize::try_from(size)
+        .map_err(|_| Failure::usage("the size does not fit into memory", "give a smaller --size"))?;
     // Not zeroes: those would be mapped, page by page, while the clock runs.
     let mut content = vec![0xff; size];
     let begin = Instant::now();
@@ -97,7 +107,7 @@ fn transfer(node: &Node, server: SocketAddr, size: u64) -> Outcome<(Duration, [u
     stream.read_exact(&mut content)?;
     let duration = begin.elapsed();
     if stream.read(&mut [0])? != 0 {
-        return Err(Failure::new("the server sent more than was asked for"));
+        return Err(Failure::new("the server sent more than was asked for", FAULT));
     }
     Ok((duration, Sha256::digest(&content).into()))
 }
@@ -115,7 +125,7 @@ fn connect(node: &Node, server: SocketAddr, purpose: u8) -> Outcome<TcpStream> {
 fn describe_path(joined: &Joined, server: IpAddr) -> Outcome<(String, usize, String)> {
     let peer = joined.peers().into_iter().find(|peer| peer.addresses.contains(&server));
     let described = peer.and_then(|peer| Some((peer.path?.to_string(), peer.datagram_size?, peer.cipher?)));
-    described.ok_or_else(|| Failure::new("the node does not say which path and cipher suite it uses"))
+    described.ok_or_else(|| Failure::new("the node does not say which path and cipher suite it uses", RETRY))
 }
 
 fn percentile(sorted: &[Duration], percent: usize) -> Duration {

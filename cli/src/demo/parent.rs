@@ -10,11 +10,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock::overlay::NetworkId;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::content::Content;
-use super::fetch::hex;
+use super::fetch::{FAULT, RETRY, hex};
 use super::report::{self, Report};
-use super::wire::{Findings, Listening};
+use super::wire::{Findings, Listening, Said};
 use crate::failure::{Failure, Outcome};
 use crate::signals;
 
@@ -64,7 +66,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     report::print(&report, args.json)?;
     match report.verified {
         true => Ok(()),
-        false => Err(Failure::new("what arrived is not what was sent")),
+        false => Err(Failure::new("what arrived is not what was sent", FAULT)),
     }
 }
 
@@ -81,25 +83,47 @@ fn demonstrate(
     children.start(Role::Server, common.iter().chain(&seed), &sender)?;
     children.start(Role::Client, common.iter(), &sender)?;
 
-    let server: Listening = serde_json::from_str(&next_line(&lines, Role::Server, deadline)?)?;
+    let server: Listening = next(&lines, Role::Server, deadline)?;
     children.tell(Role::Client, &format!("[{}]:{}", server.place.address, server.port))?;
-    let findings = serde_json::from_str(&next_line(&lines, Role::Client, deadline)?)?;
+    let findings = next(&lines, Role::Client, deadline)?;
     Ok((server, findings))
 }
 
-/// The next line of one child; a failure if either ends before.
-fn next_line(lines: &Receiver<(Role, Option<String>)>, role: Role, deadline: Instant) -> Outcome<String> {
+/// The result of one child; a failure if either has none. The first reason that is told is the one that
+/// counts: what ends the one child often ends the other, too.
+fn next<T: DeserializeOwned>(
+    lines: &Receiver<(Role, Option<String>)>,
+    role: Role,
+    deadline: Instant,
+) -> Outcome<T> {
     loop {
-        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok((from, Some(line))) if from == role => return Ok(line),
-            Ok((_, Some(_))) => {}
-            Ok((from, None)) => {
-                return Err(Failure::new(format_args!("the {} ended before its work was done", from.name())));
-            }
+        let (from, line) = match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => line,
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                return Err(Failure::new("the demonstration took too long"));
+                return Err(Failure::new(
+                    "the demonstration took too long",
+                    "give a smaller --size, or more processor time",
+                ));
             }
-        }
+        };
+        let Some(line) = line else {
+            return Err(Failure::new(
+                format_args!("the {} ended before its work was done", from.name()),
+                RETRY,
+            ));
+        };
+        let result = match serde_json::from_str(&line) {
+            Ok(Said::<Value>::Failed { message, hint }) => {
+                let hint = hint.as_deref().unwrap_or(RETRY);
+                return Err(Failure::new(format_args!("the {} failed: {message}", from.name()), hint));
+            }
+            Ok(Said::Done(_)) if from != role => continue,
+            Ok(Said::Done(result)) => serde_json::from_value(result),
+            Err(error) => Err(error),
+        };
+        return result.map_err(|error| {
+            Failure::new(format_args!("the {} is not understood: {error}", from.name()), FAULT)
+        });
     }
 }
 
@@ -108,12 +132,13 @@ fn next_line(lines: &Receiver<(Role, Option<String>)>, role: Role, deadline: Ins
 /// All that varies in the ID of an ad-hoc network is its port range: 30 bits of chance, on loopback only.
 fn random_network() -> Outcome<(NetworkId, u64)> {
     let mut random = [0; 12];
-    getrandom::fill(&mut random).map_err(|error| Failure::new(format_args!("no randomness: {error}")))?;
+    getrandom::fill(&mut random).map_err(Failure::no_randomness)?;
     let (ports, seed) = random.split_at(4);
     let first = 1 + u16::from_be_bytes([ports[0], ports[1]]) % 0x7fff;
     let last = 0x8000 | u16::from_be_bytes([ports[2], ports[3]]);
     let seed = seed.iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte));
-    Ok((NetworkId::ad_hoc(first..=last)?, seed))
+    let network = NetworkId::ad_hoc(first..=last).expect("the first port is below the last");
+    Ok((network, seed))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,7 +166,14 @@ impl Role {
 /// The processes that were started. They end when their stdin does, so none can outlive this one.
 #[derive(Clone, Default)]
 struct Children {
-    running: Arc<Mutex<Vec<(Role, Child)>>>,
+    running: Arc<Mutex<Started>>,
+}
+
+#[derive(Default)]
+struct Started {
+    children: Vec<(Role, Child)>,
+    /// From then on none is started: it would be left behind.
+    stopped: bool,
 }
 
 impl Children {
@@ -152,6 +184,11 @@ impl Children {
         args: impl Iterator<Item = &'a String>,
         lines: &Sender<(Role, Option<String>)>,
     ) -> Outcome {
+        // Held until the child is in the list, so that whoever stops the others stops this one, too.
+        let mut running = self.running.lock().expect("no panic under this lock");
+        if running.stopped {
+            return Err(Failure::new("the demonstration was stopped", RETRY));
+        }
         let mut child = Command::new(env::current_exe()?)
             .arg(role.command())
             .args(args)
@@ -161,7 +198,8 @@ impl Children {
             .process_group(0)
             .spawn()?;
         let stdout = child.stdout.take().expect("stdout is piped");
-        self.running.lock().expect("no panic under this lock").push((role, child));
+        running.children.push((role, child));
+        drop(running);
         let lines = lines.clone();
         thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
@@ -174,7 +212,7 @@ impl Children {
 
     fn tell(&self, role: Role, line: &str) -> Outcome {
         let mut running = self.running.lock().expect("no panic under this lock");
-        for (_, child) in running.iter_mut().filter(|(other, _)| *other == role) {
+        for (_, child) in running.children.iter_mut().filter(|(other, _)| *other == role) {
             if let Some(stdin) = &mut child.stdin {
                 writeln!(stdin, "{line}")?;
             }
@@ -185,11 +223,12 @@ impl Children {
     /// Ends all children: asks first, by closing their stdin, and kills those that do not listen.
     fn stop(&self) {
         let mut running = self.running.lock().expect("no panic under this lock");
-        for (_, child) in running.iter_mut() {
+        running.stopped = true;
+        for (_, child) in &mut running.children {
             drop(child.stdin.take());
         }
         let deadline = Instant::now() + GOODBYE;
-        for (role, mut child) in running.drain(..) {
+        for (role, mut child) in running.children.drain(..) {
             while Instant::now() < deadline && matches!(child.try_wait(), Ok(None)) {
                 thread::sleep(Duration::from_millis(5));
             }

@@ -7,7 +7,9 @@ use serde::Serialize;
 
 use super::wire::{Findings, Listening, PING_BYTES, Place};
 use crate::failure::Outcome;
+use crate::output::round;
 use crate::stdio;
+use crate::style::{BOLD, paint};
 
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
@@ -27,7 +29,7 @@ impl Report {
             network: network.to_string(),
             server: server.place,
             port: server.port,
-            throughput_bits_per_second: findings.size as f64 * 8.0 / findings.transfer_seconds,
+            throughput_bits_per_second: round(findings.size as f64 * 8.0 / findings.transfer_seconds, 0),
             verified: findings.sha256 == sha256,
             findings,
         }
@@ -36,7 +38,10 @@ impl Report {
 
 pub(super) fn print(report: &Report, json: bool) -> Outcome {
     match json {
-        true => stdio::print(serde_json::to_string_pretty(report)?),
+        true => {
+            let text = serde_json::to_string_pretty(report);
+            stdio::print(text.expect("the report is made of texts and finite numbers"))
+        }
         false => stdio::print(report),
     }
 }
@@ -44,7 +49,9 @@ pub(super) fn print(report: &Report, json: bool) -> Outcome {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let found = &self.findings;
-        let mut row = |name: &str, value: fmt::Arguments<'_>| writeln!(f, "{name:<13}{value}");
+        let mut row = |name: &str, value: fmt::Arguments<'_>| {
+            writeln!(f, "{}{value}", paint(BOLD, format_args!("{name:<13}")))
+        };
         row("network", format_args!("{} (ad-hoc, open, made up for this run)", self.network))?;
         row("server", format_args!("node {}", self.server.node_id))?;
         row("", format_args!("at   {} port {}", self.server.address, self.port))?;
@@ -74,6 +81,6 @@ impl fmt::Display for Report {
             ),
         )?;
         let verdict = if self.verified { "verified" } else { "WRONG" };
-        write!(f, "{:<13}{} {verdict}", "sha-256", found.sha256)
+        write!(f, "{}{} {verdict}", paint(BOLD, format_args!("{:<13}", "sha-256")), found.sha256)
     }
 }

@@ -8,9 +8,8 @@ use peersock::overlay::NetworkId;
 
 use super::child;
 use super::content::Content;
-use super::wire::{ECHO, FETCH, Listening, PING_BYTES, Place};
+use super::wire::{ECHO, FETCH, Listening, PING_BYTES, Place, Said, say, tell_parent};
 use crate::failure::Outcome;
-use crate::stdio::print;
 
 #[derive(clap::Args)]
 pub(crate) struct ServeArgs {
@@ -23,11 +22,15 @@ pub(crate) struct ServeArgs {
 }
 
 pub(crate) fn run(args: &ServeArgs) -> Outcome {
+    tell_parent(serve(args))
+}
+
+fn serve(args: &ServeArgs) -> Outcome {
     let (node, joined) = child::start(args.network)?;
     let _lines = child::lines_from_parent(&node)?;
     let listener = TcpListener::bind_on(&node, (joined.address(), 0))?;
     let place = Place { node_id: node.id().to_string(), address: joined.address() };
-    print(serde_json::to_string(&Listening { place, port: listener.local_addr()?.port() })?)?;
+    say(&Said::Done(Listening { place, port: listener.local_addr()?.port() }))?;
     let (size, seed) = (args.size, args.seed);
     loop {
         let (stream, _) = listener.accept()?;

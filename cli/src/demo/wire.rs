@@ -7,6 +7,9 @@ use std::net::Ipv6Addr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::failure::{Failure, Outcome};
+use crate::stdio::print;
+
 /// The server returns every byte.
 pub(super) const ECHO: u8 = b'E';
 
@@ -15,6 +18,29 @@ pub(super) const FETCH: u8 = b'F';
 
 /// Bytes of one ping-pong message.
 pub(super) const PING_BYTES: usize = 64;
+
+/// A line from a child: its result, or why it has none. The parent is the only one that speaks to a person.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Said<T> {
+    Done(T),
+    Failed { message: String, hint: Option<String> },
+}
+
+/// Prints a child's line.
+pub(super) fn say<T: Serialize>(said: &Said<T>) -> Outcome {
+    print(serde_json::to_string(said).expect("the messages are made of texts and finite numbers"))
+}
+
+/// Lets a child's failure be told by the parent.
+pub(super) fn tell_parent(outcome: Outcome) -> Outcome {
+    outcome.or_else(|failure| {
+        say(&Said::<()>::Failed {
+            message: failure.message().to_owned(),
+            hint: failure.hint().map(str::to_owned),
+        })?;
+        Err(Failure::silent(failure.status()))
+    })
+}
 
 /// One of the two nodes.
 #[derive(Debug, Serialize, Deserialize)]

@@ -4,8 +4,9 @@ use std::fs;
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
+use std::time::Instant;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
@@ -27,23 +28,65 @@ pub(super) enum Filter {
     Internet,
 }
 
-/// Runs the program until it and all its descendants have ended; gives the program's exit status as a shell would.
-pub(super) fn run(command: Command, filter: Filter, started: impl FnOnce()) -> Outcome<u8> {
+/// When signals came that ask for the end.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Requests(Arc<Mutex<Vec<Instant>>>);
+
+impl Requests {
+    pub(super) fn note(&self, at: Instant) {
+        self.lock().push(at);
+    }
+
+    /// When the last one came.
+    pub(super) fn last(&self) -> Option<Instant> {
+        self.lock().last().copied()
+    }
+
+    /// Those that have come since.
+    pub(super) fn since(&self, begin: Instant) -> Vec<Instant> {
+        self.lock().iter().copied().filter(|at| *at >= begin).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Instant>> {
+        self.0.lock().expect("no panic under this lock")
+    }
+}
+
+/// Runs the program until it and all its descendants have ended; gives the program's exit status as a shell
+/// would, and notes in `requests` who asks for its end, also afterwards. The `guard` is a child that is none
+/// of the program's.
+pub(super) fn run(
+    command: Command,
+    filter: Filter,
+    requests: &Requests,
+    guard: Option<u32>,
+    started: impl FnOnce(Pid) -> io::Result<()>,
+) -> Outcome<u8> {
     // Programs that become daemons leave their parents; they shall be ours then, so that we know when they end.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let mut signals =
         SignalsInfo::<WithOrigin>::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH])?;
-    let child = spawn(command, filter)?;
-    started();
+    let guard = guard.and_then(|guard| Pid::from_raw(guard as i32));
+    let mut child = spawn(command, filter)?;
     let program = Pid::from_raw(child.id() as i32).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    if let Err(error) = started(program) {
+        let _ = child.kill();
+        let _ = child.wait();
+        return Err(error.into());
+    }
     let running = Arc::new(Mutex::new(Some(program)));
     let target = Arc::clone(&running);
+    let requests = requests.clone();
     thread::Builder::new().name("signals".into()).spawn(move || {
         for origin in signals.forever() {
+            if matches!(origin.signal, SIGINT | SIGQUIT | SIGTERM) {
+                requests.note(Instant::now());
+            }
             let by_terminal = matches!(origin.signal, SIGINT | SIGQUIT | SIGWINCH)
                 && !matches!(origin.cause, Cause::Sent(Sent::User | Sent::TKill | Sent::Queue));
             if let Some(signal) = Signal::from_named_raw(origin.signal) {
-                pass_on(signal, by_terminal, *target.lock().expect("no panic under this lock"));
+                let program = *target.lock().expect("no panic under this lock");
+                pass_on(signal, by_terminal, program, guard);
             }
         }
     })?;
@@ -58,6 +101,10 @@ pub(super) fn run(command: Command, filter: Filter, started: impl FnOnce()) -> O
             Err(Errno::CHILD) => return Ok(result),
             Err(error) => return Err(io::Error::from(error).into()),
         }
+        let has_ended = running.lock().expect("no panic under this lock").is_none();
+        if has_ended && guard.is_some() && children() == guard.as_slice() {
+            return Ok(result);
+        }
     }
 }
 
@@ -67,21 +114,25 @@ fn spawn(mut command: Command, filter: Filter) -> Outcome<Child> {
         if filter != Filter::None {
             filter::apply(filter == Filter::Internet)?;
         }
-        command.spawn().map_err(|error| Failure {
-            status: if error.kind() == io::ErrorKind::PermissionDenied { 126 } else { 127 },
-            message: format!("{}: {error}", command.get_program().display()),
+        command.spawn().map_err(|error| {
+            let status = if error.kind() == io::ErrorKind::PermissionDenied { 126 } else { 127 };
+            Failure::with_status(
+                status,
+                format_args!("cannot start {}: {error}", command.get_program().display()),
+                "check that the file is a program, and the interpreter that its first line names",
+            )
         })
     })?;
     spawning.join().expect("starting a program does not panic")
 }
 
 /// Passes a signal on to the program, or to what it has left behind.
-fn pass_on(signal: Signal, by_terminal: bool, program: Option<Pid>) {
+fn pass_on(signal: Signal, by_terminal: bool, program: Option<Pid>, guard: Option<Pid>) {
     let targets = match program {
         // It has had it as well.
         Some(_) if by_terminal => Vec::new(),
         Some(program) => vec![program],
-        None => children(),
+        None => children().into_iter().filter(|child| Some(*child) != guard).collect(),
     };
     for target in targets {
         // It may have ended just now.
@@ -89,8 +140,9 @@ fn pass_on(signal: Signal, by_terminal: bool, program: Option<Pid>) {
     }
 }
 
-/// Daemons, mostly: the processes whose parents have ended, and which are ours since.
-fn children() -> Vec<Pid> {
+/// The launcher's own children: beside the program daemons, mostly, whose parents have ended, and which are
+/// ours since.
+pub(super) fn children() -> Vec<Pid> {
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
     let numbers = |list: String| list.split(' ').filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>();

@@ -4,29 +4,7 @@
 //! the overlay is allowed, socket(2) fails for the Internet's families: so nobody gets past the library, not the C
 //! library's resolver, a static program, or one with a clean environment.
 
-use std::mem::offset_of;
-
-use libc::{
-    BPF_ABS, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO,
-    SECCOMP_RET_KILL_PROCESS, c_int, seccomp_data,
-};
-use seccompiler::{BpfProgram, sock_filter};
-
 use crate::failure::{Failure, Outcome};
-
-/// The kernel's name of this architecture (AUDIT_ARCH_*); `None` where we do not know it.
-const ARCHITECTURE: Option<u32> = match () {
-    _ if cfg!(target_arch = "x86_64") => Some(0xc000_003e),
-    _ if cfg!(target_arch = "aarch64") => Some(0xc000_00b7),
-    _ if cfg!(target_arch = "riscv64") => Some(0xc000_00f3),
-    _ => None,
-};
-
-/// System calls of the x32 ABI have this bit.
-const X32: u32 = 0x4000_0000;
-
-/// Families of sockets that do not leave the machine. AF_NETLINK lists interfaces and addresses.
-const LOCAL_FAMILIES: [c_int; 3] = [libc::AF_UNIX, libc::AF_NETLINK, libc::AF_ALG];
 
 /// Filters the calling thread's system calls and those of all that it starts from now on. They cannot gain privileges any
 /// more (PR_SET_NO_NEW_PRIVS): that is the kernel's condition.
@@ -34,118 +12,16 @@ const LOCAL_FAMILIES: [c_int; 3] = [libc::AF_UNIX, libc::AF_NETLINK, libc::AF_AL
 /// # Errors
 /// When `only` the overlay is to be reached and the kernel does not filter. Otherwise it is done as far as it goes.
 pub(super) fn apply(only: bool) -> Outcome {
-    let applied = match ARCHITECTURE {
-        Some(architecture) => {
-            seccompiler::apply_filter(&program(architecture, only)).map_err(|error| error.to_string())
-        }
-        None => Err("its system calls are not known on this architecture".to_owned()),
-    };
+    let applied = peersock_bsd::filter::apply(only);
     match applied {
-        Err(error) if only => {
-            Err(Failure::new(format_args!("--only cannot keep the program to the overlay: {error}")))
-        }
+        Err(error) if only => Err(Failure::new(
+            format_args!("--only cannot keep the program to the overlay: {error}"),
+            "leave --only out, or use a kernel that filters system calls",
+        )),
         Err(error) => {
             tracing::debug!(error, "system calls are not filtered");
             Ok(())
         }
         Ok(()) => Ok(()),
-    }
-}
-
-/// The filter for the Berkeley packet filter's machine.
-fn program(architecture: u32, only: bool) -> BpfProgram {
-    // Other ABIs' calls have other numbers. Their programs cannot be reached, and run as they would elsewhere, or not.
-    let foreign = if only { SECCOMP_RET_KILL_PROCESS } else { SECCOMP_RET_ALLOW };
-    let mut program = vec![
-        load(offset_of!(seccomp_data, arch)),
-        skip_unless(BPF_JEQ, architecture, 1, 0),
-        give(foreign),
-        load(offset_of!(seccomp_data, nr)),
-        skip_unless(BPF_JGE, X32, 0, 1),
-        give(fail(libc::ENOSYS)),
-        skip_unless(BPF_JEQ, libc::SYS_io_uring_setup as u32, 0, 1),
-        give(fail(libc::ENOSYS)),
-    ];
-    if only {
-        program.push(skip_unless(BPF_JEQ, libc::SYS_socket as u32, 1, 0));
-        program.push(give(SECCOMP_RET_ALLOW));
-        // The first argument's low half: all of our architectures are little-endian.
-        program.push(load(offset_of!(seccomp_data, args)));
-        for family in LOCAL_FAMILIES {
-            program.push(skip_unless(BPF_JEQ, family as u32, 0, 1));
-            program.push(give(SECCOMP_RET_ALLOW));
-        }
-        program.push(give(fail(libc::EAFNOSUPPORT)));
-    }
-    program.push(give(SECCOMP_RET_ALLOW));
-    program
-}
-
-fn load(offset: usize) -> sock_filter {
-    instruction(BPF_LD | BPF_W | BPF_ABS, 0, 0, offset as u32)
-}
-
-/// Skips `yes` instructions if the comparison holds, otherwise `no`.
-fn skip_unless(comparison: u32, value: u32, yes: u8, no: u8) -> sock_filter {
-    instruction(BPF_JMP | comparison | BPF_K, yes, no, value)
-}
-
-fn give(verdict: u32) -> sock_filter {
-    instruction(BPF_RET | BPF_K, 0, 0, verdict)
-}
-
-fn fail(errno: c_int) -> u32 {
-    SECCOMP_RET_ERRNO | errno as u32
-}
-
-fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> sock_filter {
-    sock_filter { code: code as u16, jt, jf, k }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What the filter says to a call.
-    fn verdict(program: &[sock_filter], arch: u32, number: i64, argument: c_int) -> u32 {
-        let (mut at, mut accumulator) = (0, 0);
-        loop {
-            let sock_filter { code, jt, jf, k } = program[at].clone();
-            at += 1;
-            let jump = |holds: bool| usize::from(if holds { jt } else { jf });
-            match u32::from(code) {
-                code if code == BPF_LD | BPF_W | BPF_ABS => {
-                    accumulator = match k as usize {
-                        0 => number as u32,
-                        4 => arch,
-                        16 => argument as u32,
-                        other => panic!("nothing begins at {other}"),
-                    }
-                }
-                code if code == BPF_JMP | BPF_JEQ | BPF_K => at += jump(accumulator == k),
-                code if code == BPF_JMP | BPF_JGE | BPF_K => at += jump(accumulator >= k),
-                _ => return k,
-            }
-        }
-    }
-
-    #[test]
-    fn io_uring_fails_always_and_sockets_of_the_internet_where_only_the_overlay_is_allowed() {
-        const HERE: u32 = 0xc000_003e;
-        for only in [false, true] {
-            let program = program(HERE, only);
-            let of = |number, argument| verdict(&program, HERE, number, argument);
-            assert_eq!(of(libc::SYS_io_uring_setup, 8), fail(libc::ENOSYS));
-            assert_eq!(of(i64::from(X32) + 41, 1), fail(libc::ENOSYS));
-            assert_eq!(of(libc::SYS_read, libc::AF_INET), SECCOMP_RET_ALLOW);
-            assert_eq!(of(libc::SYS_socket, libc::AF_UNIX), SECCOMP_RET_ALLOW);
-            assert_eq!(of(libc::SYS_socket, libc::AF_NETLINK), SECCOMP_RET_ALLOW);
-            let internet = if only { fail(libc::EAFNOSUPPORT) } else { SECCOMP_RET_ALLOW };
-            for family in [libc::AF_INET, libc::AF_INET6, libc::AF_PACKET, libc::AF_VSOCK] {
-                assert_eq!(of(libc::SYS_socket, family), internet);
-            }
-            let foreign = if only { SECCOMP_RET_KILL_PROCESS } else { SECCOMP_RET_ALLOW };
-            assert_eq!(verdict(&program, 0x4000_0003, 359, libc::AF_INET), foreign);
-        }
     }
 }

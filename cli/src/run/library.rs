@@ -1,32 +1,354 @@
-//! Where the library is that takes the place of socket calls.
+//! The library that takes the place of socket calls: it is inside this program, and is put where programs can
+//! load it.
+//!
+//! It is written once, under a name that has its hash, to a folder in which nobody else can write; where
+//! there is none, it is kept in memory, under a descriptor of this process.
 
 use std::env;
-use std::path::PathBuf;
+use std::fmt::{Display, Write as _};
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{AtFlags, FileType, FlockOperation, MemfdFlags, Mode, OFlags, SealFlags, StatVfsMountFlags};
+use sha2::{Digest as _, Sha256};
 
 use crate::failure::{Failure, Outcome};
 
-/// Names another place.
-const VARIABLE: &str = "PEERSOCK_PRELOAD";
+/// The library, as `build.rs` has built it.
+const LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libpeersock_preload.so"));
 
-const FILE: &str = "libpeersock_preload.so";
+/// How its files' names begin.
+const PREFIX: &str = "libpeersock_preload-";
 
-/// Its path: what the variable says, or beside this program, or in the `lib` beside this program's `bin`.
-pub(super) fn find() -> Outcome<PathBuf> {
-    if let Some(path) = env::var_os(VARIABLE).map(PathBuf::from) {
-        return match path.is_file() {
-            true => Ok(std::path::absolute(path)?),
-            false => Err(Failure::new(format_args!("{VARIABLE} names {}, which is no file", path.display()))),
-        };
+/// How old the file of another version is when it is removed, if nobody runs programs with it.
+const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How often a file that others remove or replace meanwhile is looked for.
+const TRIES: usize = 5;
+
+/// The library as programs find it, for as long as this lives.
+pub(super) struct Library {
+    path: PathBuf,
+    name: String,
+    /// Its lock keeps others from removing the file; or it is the memory that holds the library.
+    _file: File,
+}
+
+impl Library {
+    /// Puts the library into the first folder that will do, if it is not there yet, or else into memory.
+    pub(super) fn provide() -> Outcome<Library> {
+        Self::provide_in(&folders())
     }
-    let own = env::current_exe()?;
-    let folder = own.parent().unwrap_or(&own);
-    let places =
-        [folder.join(FILE), folder.join("../lib/peersock").join(FILE), folder.join("../lib").join(FILE)];
-    let found = places.iter().find(|place| place.is_file());
-    found.cloned().ok_or_else(|| {
-        Failure::new(format_args!(
-            "{FILE} is missing beside {}; build it (cargo build -p peersock-preload), or name it in {VARIABLE}",
-            own.display()
-        ))
-    })
+
+    /// Puts the library into the first folder that will do: its file is there after this process has ended.
+    pub(super) fn provide_file() -> Outcome<Library> {
+        Self::place_in(&folders(), &name()).ok_or_else(|| nowhere("no folder will do"))
+    }
+
+    fn provide_in(folders: &[PathBuf]) -> Outcome<Library> {
+        let name = name();
+        match Self::place_in(folders, &name) {
+            Some(library) => Ok(library),
+            None => Self::remember(&name).map_err(nowhere),
+        }
+    }
+
+    fn place_in(folders: &[PathBuf], name: &str) -> Option<Library> {
+        for folder in folders {
+            match Self::place(folder, name) {
+                Ok(library) => return Some(library),
+                Err(error) => tracing::debug!("not in {}: {error}", folder.display()),
+            }
+        }
+        None
+    }
+
+    /// What LD_PRELOAD has to be.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// By which a process that has loaded the library is known.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Puts it into a folder.
+    fn place(folder: &Path, name: &str) -> io::Result<Library> {
+        let path = folder.join(name);
+        if path.as_os_str().as_bytes().iter().any(|byte| b" :$\n\t".contains(byte)) {
+            return Err(io::Error::other("LD_PRELOAD cannot name it"));
+        }
+        let directory = private_directory(folder)?;
+        for _ in 0..TRIES {
+            if let Some(file) = lock_current(&directory, name)? {
+                remove_others(&directory, name);
+                return Ok(Library { path, name: name.to_owned(), _file: file });
+            }
+            write(&directory, name)?;
+        }
+        Err(io::Error::other("its file changes"))
+    }
+
+    /// Puts it into memory. Programs of this user open it through this process, as long as that runs.
+    fn remember(name: &str) -> io::Result<Library> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let mut file = File::from(rustix::fs::memfd_create(name, flags)?);
+        file.write_all(LIBRARY)?;
+        rustix::fs::fcntl_add_seals(
+            &file,
+            SealFlags::SEAL | SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW,
+        )?;
+        let path = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
+        Ok(Library { path, name: name.to_owned(), _file: file })
+    }
+}
+
+fn nowhere(error: impl Display) -> Failure {
+    Failure::new(
+        format_args!("the library that takes a program's socket calls can be put nowhere: {error}"),
+        "name a folder that can be written to in XDG_CACHE_HOME",
+    )
+}
+
+/// The file's name, which tells its content.
+fn name() -> String {
+    let mut name = PREFIX.to_owned();
+    for byte in &Sha256::digest(LIBRARY)[..16] {
+        write!(name, "{byte:02x}").expect("a string takes everything");
+    }
+    name + ".so"
+}
+
+/// Where the library may be, the best place first.
+fn folders() -> Vec<PathBuf> {
+    let named = |variable| env::var_os(variable).map(PathBuf::from);
+    let mut bases = vec![named("XDG_CACHE_HOME")];
+    if rustix::process::geteuid().is_root() {
+        // What root runs may become another user, who cannot look into root's home.
+        bases.extend([Some("/var/cache".into()), Some("/run".into())]);
+    }
+    bases.push(env::home_dir().map(|home| home.join(".cache")));
+    bases.push(named("XDG_RUNTIME_DIR"));
+    // The XDG base directory specification tells us to ignore a relative path.
+    bases.into_iter().flatten().filter(|base| base.is_absolute()).map(|base| base.join("peersock")).collect()
+}
+
+/// Opens a folder, which is made if need be. Fails if others can write to it, or programs cannot load
+/// libraries from it.
+fn private_directory(folder: &Path) -> io::Result<OwnedFd> {
+    if let Some(parent) = folder.parent() {
+        // An ordinary directory of the user's; only the last one is ours to restrict.
+        fs::create_dir_all(parent)?;
+    }
+    let mode = if rustix::process::geteuid().is_root() { 0o755 } else { 0o700 };
+    match DirBuilder::new().mode(mode).create(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(folder, flags, Mode::empty())?;
+    check_owner(&directory)?;
+    check_way(folder)?;
+    if rustix::fs::fstatvfs(&directory)?.f_flag.contains(StatVfsMountFlags::NOEXEC) {
+        return Err(io::Error::other("its file system is mounted noexec"));
+    }
+    Ok(directory)
+}
+
+/// Fails if another user than root could put another folder in the place of this one: by what is above it.
+fn check_way(folder: &Path) -> io::Result<()> {
+    for above in folder.canonicalize()?.ancestors().skip(1) {
+        let metadata = fs::metadata(above)?;
+        let is_trusted = [0, rustix::process::geteuid().as_raw()].contains(&metadata.uid());
+        // In a sticky folder, like /tmp, only owners replace what is theirs.
+        if !is_trusted || (metadata.mode() & 0o022 != 0 && metadata.mode() & 0o1000 == 0) {
+            return Err(io::Error::other(format!("another user can replace {}", above.display())));
+        }
+    }
+    Ok(())
+}
+
+/// Fails unless a file or folder is this user's, and nobody else can write to it.
+fn check_owner(file: impl AsFd) -> io::Result<()> {
+    let stat = rustix::fs::fstat(file)?;
+    if stat.st_uid != rustix::process::geteuid().as_raw() {
+        return Err(io::Error::other("it is another user's"));
+    }
+    match Mode::from_raw_mode(stat.st_mode).intersects(Mode::WGRP | Mode::WOTH) {
+        true => Err(io::Error::other("other users can write to it")),
+        false => Ok(()),
+    }
+}
+
+/// Opens the library's file if it is what it should be, and keeps others from removing it.
+fn lock_current(directory: &OwnedFd, name: &str) -> io::Result<Option<File>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mut file = match rustix::fs::openat(directory, name, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::LOOP) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let stat = rustix::fs::fstat(&file)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile
+        || stat.st_size as usize != LIBRARY.len()
+        || check_owner(&file).is_err()
+    {
+        return Ok(None);
+    }
+    let mut content = Vec::with_capacity(LIBRARY.len());
+    file.read_to_end(&mut content)?;
+    if content != LIBRARY {
+        return Ok(None);
+    }
+    // Some network file systems have no locks; nothing is removed from them either.
+    let _ = rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared);
+    // Its last link may have gone before it was locked.
+    Ok((rustix::fs::fstat(&file)?.st_nlink > 0).then_some(file))
+}
+
+/// Writes the file so that others see all of it or nothing.
+fn write(directory: &OwnedFd, name: &str) -> io::Result<()> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    let temporary = format!(".{name}.{:016x}", u64::from_ne_bytes(random));
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let mut file = File::from(rustix::fs::openat(directory, &*temporary, flags, Mode::RUSR | Mode::WUSR)?);
+    // A umask may leave nothing to users that a program becomes.
+    let mode = Mode::RUSR | Mode::XUSR | Mode::RGRP | Mode::XGRP | Mode::ROTH | Mode::XOTH;
+    let written = rustix::fs::fchmod(&file, mode)
+        .map_err(io::Error::from)
+        .and_then(|()| file.write_all(LIBRARY))
+        .and_then(|()| Ok(rustix::fs::renameat(directory, &*temporary, directory, name)?));
+    if written.is_err() {
+        let _ = rustix::fs::unlinkat(directory, &*temporary, AtFlags::empty());
+    }
+    written
+}
+
+/// Removes the files of other versions, and what was left by a write that was interrupted, once nobody needs
+/// them.
+fn remove_others(directory: &OwnedFd, name: &str) {
+    let Ok(entries) = rustix::fs::Dir::read_from(directory) else { return };
+    for entry in entries.flatten() {
+        let Ok(other) = entry.file_name().to_str() else { continue };
+        if other == name || !other.trim_start_matches('.').starts_with(PREFIX) {
+            continue;
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let Ok(file) = rustix::fs::openat(directory, other, flags, Mode::empty()).map(File::from) else {
+            continue;
+        };
+        let modified = file.metadata().and_then(|metadata| metadata.modified());
+        let age = modified.ok().and_then(|modified| SystemTime::now().duration_since(modified).ok());
+        if age.is_some_and(|age| age > KEPT)
+            && rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+        {
+            let _ = rustix::fs::unlinkat(directory, other, AtFlags::empty());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+
+    use super::*;
+
+    fn folder() -> tempfile::TempDir {
+        tempfile::tempdir().unwrap()
+    }
+
+    #[test]
+    fn it_is_written_once_and_found_again() {
+        let home = folder();
+        let folder = home.path().join("deep/peersock");
+        let first = Library::provide_in(std::slice::from_ref(&folder)).unwrap();
+        assert_eq!(fs::read(first.path()).unwrap(), LIBRARY);
+        let inode = fs::metadata(first.path()).unwrap().ino();
+        let second = Library::provide_in(std::slice::from_ref(&folder)).unwrap();
+        assert_eq!(fs::metadata(second.path()).unwrap().ino(), inode);
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing else is left there");
+        let wanted = if rustix::process::geteuid().is_root() { 0o755 } else { 0o700 };
+        assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, wanted);
+    }
+
+    #[test]
+    fn what_is_not_its_content_is_replaced() {
+        let folder = folder();
+        let path = folder.path().join(name());
+        fs::write(&path, vec![0; LIBRARY.len()]).unwrap();
+        assert_eq!(fs::read(Library::place(folder.path(), &name()).unwrap().path()).unwrap(), LIBRARY);
+        fs::remove_file(&path).unwrap();
+        let elsewhere = folder.path().join("elsewhere");
+        fs::write(&elsewhere, LIBRARY).unwrap();
+        symlink(&elsewhere, &path).unwrap();
+        Library::place(folder.path(), &name()).unwrap();
+        assert!(fs::symlink_metadata(&path).unwrap().is_file(), "a link is not followed");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+        Library::place(folder.path(), &name()).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o022, 0);
+    }
+
+    #[test]
+    fn a_folder_that_will_not_do_is_passed_over() {
+        let home = folder();
+        let (open, spaced, file) =
+            (home.path().join("open"), home.path().join("a b"), home.path().join("file"));
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+        fs::write(&file, "").unwrap();
+        for folder in [&open, &spaced, &file] {
+            Library::place(folder, &name()).map(|_| ()).unwrap_err();
+        }
+        let library = Library::provide_in(&[open, spaced, file]).unwrap();
+        assert!(library.path().starts_with("/proc"));
+        assert_eq!(fs::read(library.path()).unwrap(), LIBRARY);
+        fs::OpenOptions::new()
+            .write(true)
+            .open(library.path())
+            .and_then(|mut f| f.write_all(b"x"))
+            .unwrap_err();
+    }
+
+    #[test]
+    fn a_folder_that_others_can_replace_is_passed_over() {
+        let home = folder();
+        let shared = home.path().join("shared");
+        fs::create_dir_all(shared.join("peersock")).unwrap();
+        fs::set_permissions(&shared, fs::Permissions::from_mode(0o777)).unwrap();
+        Library::place(&shared.join("peersock"), &name()).map(|_| ()).unwrap_err();
+        // Where only owners may replace what is theirs it is safe.
+        fs::set_permissions(&shared, fs::Permissions::from_mode(0o1777)).unwrap();
+        Library::place(&shared.join("peersock"), &name()).unwrap();
+    }
+
+    #[test]
+    fn files_of_other_versions_go_when_they_are_old_and_nobody_uses_them() {
+        let folder = folder();
+        let make = |name: &str, days: u64| {
+            let file = File::create(folder.path().join(name)).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(days * 24 * 3600)).unwrap();
+            file
+        };
+        let used = make(&format!("{PREFIX}used.so"), 100);
+        rustix::fs::flock(&used, FlockOperation::LockShared).unwrap();
+        make(&format!("{PREFIX}old.so"), 100);
+        make(&format!(".{PREFIX}old.so.0123"), 100);
+        make(&format!("{PREFIX}new.so"), 1);
+        make("another", 100);
+        let _library = Library::place(folder.path(), &name()).unwrap();
+        let left = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut left: Vec<_> = left.map(|name| name.into_string().unwrap()).collect();
+        left.sort();
+        let mut wanted =
+            vec!["another".into(), name(), format!("{PREFIX}new.so"), format!("{PREFIX}used.so")];
+        wanted.sort();
+        assert_eq!(left, wanted);
+    }
 }

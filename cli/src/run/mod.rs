@@ -1,27 +1,34 @@
 //! `peersock run`
 
 mod children;
+mod delivery;
 mod filter;
+mod guard;
 mod library;
+mod library_path;
 mod program;
+mod watch;
 
 use std::env;
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
-use peersock::{FdServer, IdentitySource, Network, Node};
+use peersock::{FdServer, IdentitySource, Network, Node, Outstanding};
 
-use self::children::Filter;
+use self::children::{Filter, Requests};
+use self::guard::Guard;
+pub(crate) use self::guard::{Args as GuardArgs, run as guard};
+use self::library::Library;
+pub(crate) use self::library_path::{Args as LibraryArgs, run as provide_library};
+use self::watch::Watch;
 use crate::args::{NetworksArgs, NodeArgs};
 use crate::failure::{Failure, Outcome};
 use crate::session::interfaces;
 use crate::stdio;
-
-/// How long what the program has written may take to arrive after it has ended.
-const LINGER: Duration = Duration::from_secs(30);
 
 /// Run an unmodified program on a network
 ///
@@ -30,13 +37,17 @@ const LINGER: Duration = Duration::from_secs(30);
 /// on the network too. Names of members are resolved.
 ///
 /// It has to be linked dynamically: programs that make system calls themselves (static ones, most of Go's) and those that
-/// change their user by a bit in the file system are not reached; they are refused or warned of.
+/// change their user by a bit in the file system are not reached. They are refused, and a program that turns
+/// out to run without the library, because its environment was cleared for instance, is ended with status 1.
 ///
 /// The kernel refuses io_uring to the program and its children, because it would pass by the library. For that they give
 /// up gaining privileges: sudo does not work in them. --no-filter leaves it out.
 ///
-/// Ends with the program's exit status, when its last child has ended too. Signals are passed on to the program, and
-/// when it has ended to the daemons that it has left.
+/// Ends with the program's exit status, when its last child has ended too and what they have sent is
+/// delivered. Signals are passed on to the program, and when it has ended to the daemons that it has left. If
+/// something cannot be delivered, because a peer has vanished for 2 seconds or has reset the connection, a
+/// line says so and the status is not 0. After SIGTERM or Ctrl-C delivering takes 2 seconds at most, after a
+/// second one no time.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -92,9 +103,10 @@ pub(crate) fn run(args: &Args) -> Outcome {
     if args.only && args.bind.iter().any(|rule| rule.ends_with("=both")) {
         return Err(Failure::usage(
             "--only leaves the program nothing but the overlay: it does not go with --bind both",
+            "leave one of them out",
         ));
     }
-    let library = library::find()?;
+    let library = Library::provide()?;
     let path = program::check(Path::new(&args.program[0]))?;
     let networks = args.networks.resolve()?;
     let node = start(args, networks)?;
@@ -103,7 +115,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     command.arg0(&args.program[0]).args(&args.program[1..]);
     command.env(peersock::ENVIRONMENT, server.environment());
     command.env("PEERSOCK_RULES", rules(args));
-    command.env("LD_PRELOAD", preload(&library));
+    command.env("LD_PRELOAD", preload(library.path()));
     // The node's, not the program's.
     command.env_remove("PEERSOCK_SECRET");
     let filter = match (args.no_filter, args.only) {
@@ -111,19 +123,49 @@ pub(crate) fn run(args: &Args) -> Outcome {
         (false, false) => Filter::Bypasses,
         (false, true) => Filter::Internet,
     };
-    let status = children::run(command, filter, || program::warn_unless_reached(&path, &server))?;
-    let delivered = server.drain(LINGER);
-    if !delivered {
-        stdio::note(format!(
-            "not everything that {} has sent was confirmed within {} s",
-            path.display(),
-            LINGER.as_secs()
-        ));
+    let refusals = server.refusals();
+    thread::Builder::new().name("refusals".into()).spawn(move || refusals.iter().for_each(stdio::note))?;
+    let requests = Requests::default();
+    let guard = Guard::start(&server);
+    let mut watch = None;
+    let status = children::run(command, filter, &requests, guard.as_ref().map(Guard::id), |program| {
+        // Only now: the program has the limit that its user has set.
+        FdServer::raise_descriptor_limit();
+        watch = Some(Watch::start(program, library.name(), server.contacts())?);
+        Ok(())
+    })?;
+    if let Some(guard) = guard {
+        guard.dismiss();
     }
-    match status {
-        0 => Ok(()),
-        status => Err(Failure { status, message: String::new() }),
+    let is_reached = watch.is_some_and(|watch| watch.finish(&path));
+    let left = delivery::deliver(&server, &requests);
+    node.shutdown(Duration::ZERO);
+    match (status, loss(&path, &left)) {
+        _ if !is_reached => Err(Failure::silent(1)),
+        (0, None) => Ok(()),
+        (status, None) => Err(Failure::silent(status)),
+        (status, Some(loss)) => Err(Failure::with_status(
+            status.max(1),
+            format_args!("{loss}"),
+            "look with `peersock ping` whether the peer is there, and what it says about the end of the connection",
+        )),
     }
+}
+
+/// What of the program's data has not arrived; `None` if all has.
+fn loss(path: &Path, left: &Outstanding) -> Option<String> {
+    let bytes = left.waiting + left.lost_bytes;
+    let what = match (bytes, left.lost) {
+        (0, 0) => return None,
+        (0, _) => "a peer has not read everything".to_owned(),
+        (bytes, _) => format!("{bytes} bytes were not delivered"),
+    };
+    let why = if left.waiting > 0 {
+        "the peer does not answer, or does not take them"
+    } else {
+        "the peer has reset the connection"
+    };
+    Some(format!("{what} of what {} has sent: {why}", path.display()))
 }
 
 fn start(args: &Args, networks: Vec<Network>) -> Outcome<Node> {

@@ -1,4 +1,4 @@
-//! The program to run: whether a preloaded library can reach it at all, and whether it did.
+//! The program to run, and whether a preloaded library can reach it at all.
 
 use std::env;
 use std::fs::File;
@@ -6,16 +6,8 @@ use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
-
-use peersock::FdServer;
 
 use crate::failure::{Failure, Outcome};
-use crate::stdio;
-
-/// How soon a program has loaded its libraries.
-const LOADED_WITHIN: Duration = Duration::from_secs(5);
 
 /// The bits of a file's mode that give it another user or group.
 const SET_ID: u32 = 0o6000;
@@ -25,67 +17,70 @@ const HEAD: u64 = 64 << 10;
 
 /// Finds the program as a shell would, and refuses one that a preloaded library cannot reach.
 pub(super) fn check(program: &Path) -> Outcome<PathBuf> {
-    let path = find(program).ok_or_else(|| Failure {
-        // As shells do.
-        status: 127,
-        message: format!("{}: not found", program.display()),
+    let path = find(program).ok_or_else(|| {
+        // The status of shells.
+        Failure::with_status(
+            127,
+            format_args!("{}: not found", program.display()),
+            "check the spelling and PATH, or give the program's path",
+        )
     })?;
     let metadata = path.metadata()?;
     if metadata.mode() & SET_ID != 0 && !rustix::process::geteuid().is_root() {
-        return Err(Failure::new(format_args!(
-            "{} changes its user when it starts (its setuid or setgid bit is set), so the system ignores preloaded \
-             libraries; run it as the user that it changes to, or use `peersock dial`",
-            path.display()
-        )));
+        return Err(Failure::new(
+            format_args!(
+                "{} changes its user when it starts (its setuid or setgid bit is set), so the system ignores \
+                 preloaded libraries",
+                path.display()
+            ),
+            "run it as the user that it changes to, or use `peersock dial`",
+        ));
     }
     if has_capabilities(&path) && !rustix::process::geteuid().is_root() {
-        return Err(Failure::new(format_args!(
-            "{} gains capabilities when it starts, so the system ignores preloaded libraries; run a copy of it, which \
-             has none, or use `peersock ping`",
-            path.display()
-        )));
+        return Err(Failure::new(
+            format_args!(
+                "{} gains capabilities when it starts, so the system ignores preloaded libraries",
+                path.display()
+            ),
+            "run a copy of it, which has none, or use `peersock ping`",
+        ));
     }
-    let mut head = Vec::new();
-    File::open(&path)?.take(HEAD).read_to_end(&mut head)?;
+    let head = head(File::open(&path)?)?;
     if let Some(interpreter) = script_interpreter(&head) {
         check(Path::new(&interpreter))?;
     } else if is_32_bit(&head) {
-        return Err(Failure::new(format_args!(
-            "{} is a 32-bit program, and the library that takes its socket calls is not; use a 64-bit build of it",
-            path.display()
-        )));
+        return Err(Failure::new(
+            format_args!(
+                "{} is a 32-bit program, and the library that takes its socket calls is not",
+                path.display()
+            ),
+            "use a 64-bit build of it",
+        ));
     } else if is_go(&head) {
-        return Err(Failure::new(format_args!(
-            "{} is written in Go: it makes system calls itself, and its sockets cannot be put on the overlay; use \
-             `peersock dial` and `peersock listen`",
-            path.display()
-        )));
+        return Err(Failure::new(
+            format_args!(
+                "{} is written in Go: it makes system calls itself, and its sockets cannot be put on the overlay",
+                path.display()
+            ),
+            "use `peersock dial` and `peersock listen`",
+        ));
     } else if is_static(&head) {
-        return Err(Failure::new(format_args!(
-            "{} is linked statically: it makes system calls itself, and its sockets cannot be put on the overlay; \
-             use a dynamically linked build of it, or `peersock dial` and `peersock listen`",
-            path.display()
-        )));
+        return Err(Failure::new(
+            format_args!(
+                "{} is linked statically: it makes system calls itself, and its sockets cannot be put on the overlay",
+                path.display()
+            ),
+            "use a dynamically linked build of it, or `peersock dial` and `peersock listen`",
+        ));
     }
     Ok(path)
 }
 
-/// Waits in the background until the library has taken hold of the program, and says so if it does not.
-pub(super) fn warn_unless_reached(path: &Path, server: &FdServer) {
-    let (path, contacts) = (path.to_owned(), server.contacts());
-    thread::spawn(move || {
-        let deadline = Instant::now() + LOADED_WITHIN;
-        while contacts.count() == 0 {
-            if Instant::now() > deadline {
-                stdio::note(format!(
-                    "warning: {} has not loaded the library of peersock; its sockets are the system's",
-                    path.display()
-                ));
-                return;
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-    });
+/// A file's beginning.
+pub(super) fn head(file: File) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    file.take(HEAD).read_to_end(&mut head)?;
+    Ok(head)
 }
 
 fn find(program: &Path) -> Option<PathBuf> {
@@ -126,7 +121,7 @@ fn is_go(head: &[u8]) -> bool {
 }
 
 /// Whether an ELF file names no program interpreter (PT_INTERP): then nothing is loaded before it runs.
-fn is_static(head: &[u8]) -> bool {
+pub(super) fn is_static(head: &[u8]) -> bool {
     let Ok(mut entries) = program_headers(head) else { return false };
     const PT_INTERP: u32 = 3;
     !entries.any(|kind| kind == PT_INTERP)
@@ -159,9 +154,8 @@ mod tests {
 
     #[test]
     fn this_test_is_linked_dynamically_and_a_program_without_interpreter_is_not() {
-        let mut head = Vec::new();
         let own = File::open(env::current_exe().expect("a path")).expect("a file");
-        own.take(HEAD).read_to_end(&mut head).expect("it can be read");
+        let mut head = head(own).expect("it can be read");
         assert!(!is_static(&head));
         // The same without its program headers.
         head[56..58].fill(0);
@@ -177,7 +171,7 @@ mod tests {
 
     #[test]
     fn what_does_not_exist_is_not_found() {
-        assert_eq!(check(Path::new("/no/such/program")).expect_err("it does not exist").status, 127);
-        assert_eq!(check(Path::new("no-such-program")).expect_err("it does not exist").status, 127);
+        assert_eq!(check(Path::new("/no/such/program")).expect_err("it does not exist").status(), 127);
+        assert_eq!(check(Path::new("no-such-program")).expect_err("it does not exist").status(), 127);
     }
 }

@@ -12,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
 /// Enough for the slowest machine under the heaviest load.
@@ -88,8 +89,16 @@ pub(crate) struct Listening {
 /// The program itself.
 pub(crate) fn peersock(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_peersock"));
-    command.args(words).env_remove("PEERSOCK_SECRET").env_remove("PEERSOCK_LOG");
+    command.args(words);
+    without_variables(&mut command);
     command
+}
+
+/// Takes away what the environment may say to the program.
+pub(crate) fn without_variables(command: &mut Command) {
+    for variable in ["PEERSOCK_SECRET", "PEERSOCK_LOG", "PEERSOCK_NETWORK", "PEERSOCK_STATE"] {
+        command.env_remove(variable);
+    }
 }
 
 /// A process that is killed if the test ends before it.
@@ -155,10 +164,18 @@ impl Running {
         rest.split(' ').next().unwrap().to_owned()
     }
 
+    /// Waits until the node of this name runs: then Ctrl-C is attended to.
+    pub(crate) fn wait_for_state(&self, lab: &Lab, node: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while run(lab.command(node, &["status"])).status.code() != Some(0) {
+            assert!(Instant::now() < deadline, "the node does not start; stderr: {}", self.stderr.text());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Presses Ctrl-C, as it were, and waits for the end; stdin stays open meanwhile.
     pub(crate) fn interrupt(mut self) -> Finished {
-        let id = self.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+        signal(Signal::INT, self.id());
         self.wait()
     }
 
@@ -193,18 +210,21 @@ impl Drop for Running {
                 if running.is_empty() {
                     break;
                 }
-                kill(running.iter().map(u32::to_string));
+                for id in running {
+                    let _ = rustix::process::kill_process(process(id), Signal::KILL);
+                }
                 thread::sleep(Duration::from_millis(5));
             }
             // The whole group: a shell's programs do not end with it.
-            kill([format!("-{}", self.id())]);
+            let _ = rustix::process::kill_process_group(process(self.id()), Signal::KILL);
             let _ = self.child.wait();
         }
     }
 }
 
-fn kill(targets: impl IntoIterator<Item = String>) {
-    let _ = Command::new("kill").args(["-KILL", "--"]).args(targets).stderr(Stdio::null()).status();
+/// Not by kill(1), which some systems lack.
+fn process(id: u32) -> Pid {
+    Pid::from_raw(id.cast_signed()).expect("a process has a number")
 }
 
 /// The processes that a process has started, and those that they have.
@@ -247,6 +267,11 @@ impl Finished {
 /// Runs a command that needs no input to its end.
 pub(crate) fn run(command: Command) -> Finished {
     Running::start(command).finish()
+}
+
+/// Sends a signal to a process.
+pub(crate) fn signal(signal: Signal, id: u32) {
+    rustix::process::kill_process(process(id), signal).unwrap();
 }
 
 /// Writes a file with these permissions.

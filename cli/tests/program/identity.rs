@@ -70,7 +70,8 @@ fn addr_knows_the_addresses_that_a_static_network_gives() {
     );
     let addresses = run(lab.command("a", &["addr", path])).success();
     assert_eq!(addresses.text().lines().nth(1), Some("10.7.0.1"));
-    run(lab.command("b", &["addr", path])).failure(1, &["not a member", "key = "]);
+    run(lab.command("b", &["addr", path]))
+        .failure(1, &["not a member", "its key is ", "peersock network add"]);
 }
 
 #[test]

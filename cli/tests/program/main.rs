@@ -1,7 +1,13 @@
 //! The program as its users run it.
 
 mod common;
+mod delivery;
+mod errors;
 mod identity;
 mod lan;
+mod manual;
 mod netcat;
+mod networks;
 mod observe;
+mod trouble;
+mod verbose;

@@ -6,7 +6,6 @@ use std::fs;
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::SystemTime;
 
 use crate::common::{Finished, Running, peersock, run, write_file};
 
@@ -20,7 +19,6 @@ pub(crate) const ALPHA: &str = "10.77.0.1";
 /// A network of a test's own, and a place for its files. Everybody may look into it who knows what is there.
 pub(crate) struct Lab {
     dir: tempfile::TempDir,
-    preload: PathBuf,
 }
 
 impl Lab {
@@ -36,7 +34,7 @@ impl Lab {
     }
 
     fn new() -> Lab {
-        let lab = Lab { dir: tempfile::tempdir().unwrap(), preload: preload() };
+        let lab = Lab { dir: tempfile::tempdir().unwrap() };
         use std::os::unix::fs::PermissionsExt as _;
         fs::set_permissions(lab.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let random = RandomState::new().hash_one(std::process::id());
@@ -110,7 +108,7 @@ impl Lab {
         command.arg("--state").arg(self.path(member)).arg("--network").arg(network);
         command.args(options).arg("--").args(program);
         command.env_remove("PEERSOCK_SECRET").env_remove("PEERSOCK_LOG");
-        command.env("PEERSOCK_PRELOAD", &self.preload).current_dir(self.dir.path());
+        command.env("XDG_CACHE_HOME", self.path("cache")).current_dir(self.dir.path());
         // Programs that tell the time or quote do so in English.
         command.env("LC_ALL", "C").env("HOME", self.dir.path());
         command
@@ -168,39 +166,4 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
     child.stdin.take().unwrap().write_all(bytes).unwrap();
     let output = child.wait_with_output().unwrap();
     String::from_utf8(output.stdout).unwrap()[..64].to_owned()
-}
-
-/// The preloaded library, built if it is older than its source.
-fn preload() -> PathBuf {
-    if let Some(path) = env::var_os("PEERSOCK_PRELOAD") {
-        return path.into();
-    }
-    let folder = Path::new(env!("CARGO_BIN_EXE_peersock")).parent().unwrap();
-    let library = folder.join("libpeersock_preload.so");
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let sources = ["ffi/preload", "ffi/bsd", "fd"].map(|package| newest(&workspace.join(package)));
-    let source = sources.into_iter().max().unwrap();
-    if !library.metadata().is_ok_and(|metadata| metadata.modified().unwrap() > source) {
-        let profile = match folder.file_name().and_then(OsStr::to_str).unwrap() {
-            "debug" => "dev",
-            profile => profile,
-        };
-        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(["build", "--quiet", "-p", "peersock-preload", "--profile", profile, "--target-dir"]);
-        assert!(cargo.arg(folder.parent().unwrap()).current_dir(workspace).status().unwrap().success());
-        // Cargo leaves it as it is where nothing of importance has changed.
-        let _ =
-            fs::File::options().append(true).open(&library).and_then(|f| f.set_modified(SystemTime::now()));
-    }
-    library
-}
-
-/// When something in a folder was changed last.
-fn newest(folder: &Path) -> SystemTime {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
-    let times = entries.map(|entry| match entry.file_type().unwrap().is_dir() {
-        true => newest(&entry.path()),
-        false => entry.metadata().unwrap().modified().unwrap(),
-    });
-    times.max().unwrap_or(SystemTime::UNIX_EPOCH)
 }

@@ -7,6 +7,8 @@ mod calls;
 #[allow(dead_code, reason = "the other tests use the rest")]
 mod common;
 mod data;
+mod ending;
+mod errno;
 mod groups;
 mod lab;
 mod pipes;

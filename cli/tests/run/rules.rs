@@ -146,12 +146,55 @@ fn programs_that_cannot_be_reached_are_refused_with_the_reason() {
     let mut cp = Command::new("cp");
     cp.arg(env!("CARGO_BIN_EXE_peersock")).arg(&copy);
     run(cp).success();
-    let preload = lab.path("libpeersock_preload.so");
-    fs::write(&preload, b"").unwrap();
     let mut command = Command::new("setpriv");
     command.args(["--reuid", "65534", "--clear-groups"]).arg(copy);
     command.args(["run", "--ephemeral", "--network", "ff0001ffff000000", "--", "su"]);
     run(command).failure(1, &["setuid", "peersock dial"]);
+}
+
+#[test]
+fn a_program_that_runs_without_the_library_is_ended() {
+    let test = "a_program_that_runs_without_the_library_is_ended";
+    let Some(lab) = Lab::with(test, &["cc", "bash", "env", "sleep"]) else { return };
+    let source = lab.write("wait.c", "#include <unistd.h>\nint main(void) { sleep(600); return 0; }");
+    let program = lab.path("static");
+    let mut cc = Command::new("cc");
+    cc.args(["-static", "-o"]).arg(&program).arg(source);
+    run(cc).success();
+    let program = program.to_str().unwrap();
+    let words = ["library of peersock", "ended"];
+    for options in [&[][..], &["--only"]] {
+        let cleared = ["env", "-u", "LD_PRELOAD", "sleep", "600"];
+        run(lab.command("beta", options, &cleared)).failure(1, &words);
+        run(lab.command("beta", options, &["env", program])).failure(1, &words);
+        run(lab.command("beta", options, &["bash", "-c", "sleep 0.1; exec -c sleep 600"])).failure(1, &words);
+    }
+    // What starts others in its place, with the library, does as it likes; so do children.
+    for script in ["exec true", "exec env sh -c 'exec sleep 1'", "env -i sleep 1; exit 0"] {
+        run(lab.command("beta", &[], &["bash", "-c", script])).success();
+    }
+}
+
+#[test]
+fn the_library_is_in_memory_where_nothing_can_be_written() {
+    let test = "the_library_is_in_memory_where_nothing_can_be_written";
+    let Some(lab) = Lab::with(test, &["bash", "grep", "setpriv"]) else { return };
+    if !is_root() {
+        eprintln!("SKIP {test}: needs root, to become a user without a home");
+        return;
+    }
+    let copy = lab.path("peersock");
+    let mut cp = Command::new("cp");
+    cp.arg(env!("CARGO_BIN_EXE_peersock")).arg(&copy);
+    run(cp).success();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "65534", "--clear-groups"]).arg(copy);
+    command.args(["run", "--quiet", "--ephemeral", "--interface", "lo", "--network", &lab.ad_hoc(), "--"]);
+    command.args(["bash", "-c", "grep -o 'memfd:libpeersock_preload' /proc/self/maps | sort -u; exit 5"]);
+    command.env("HOME", "/nonexistent").env_remove("XDG_CACHE_HOME").env_remove("XDG_RUNTIME_DIR");
+    let finished = run(command);
+    finished.failure(5, &[]);
+    assert_eq!(finished.text(), "memfd:libpeersock_preload\n");
 }
 
 #[test]

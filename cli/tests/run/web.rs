@@ -2,7 +2,9 @@
 
 use std::process::Command;
 
-use crate::common::{Running, run};
+use rustix::process::Signal;
+
+use crate::common::{Running, run, signal};
 use crate::lab::{Lab, sha256};
 
 /// Large enough to fill every buffer on the way many times.
@@ -72,13 +74,13 @@ fn nginx_in_the_background_reloads_passes_requests_on_and_ends_by_signal() {
     );
     for member in ["alpha", "gamma"] {
         let pid = std::fs::read_to_string(lab.path(&format!("{member}.pid"))).unwrap();
-        signal("HUP", pid.trim());
+        signal(Signal::HUP, pid.trim().parse().unwrap());
     }
     let script = "try eval '[ $(curl -s http://gamma:8080/who) = new ]'
          curl -sSf http://gamma:8080/file | sha256sum";
     assert_eq!(lab.bash("beta", script).text(), format!("{sum}  -\n"));
     // The program that was started has ended long ago, and the launcher waits for what it has left.
-    signal("TERM", &proxy.id().to_string());
+    signal(Signal::TERM, proxy.id());
     proxy.finish().success();
 }
 
@@ -166,10 +168,4 @@ fn nginx_config(lab: &Lab, member: &str, daemon: &str, server: &str) -> String {
              }}"
         ),
     )
-}
-
-fn signal(name: &str, process: &str) {
-    let mut kill = Command::new("kill");
-    kill.args(["-s", name, process]);
-    run(kill).success();
 }

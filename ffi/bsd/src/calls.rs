@@ -101,7 +101,8 @@ pub unsafe fn accept4(
 /// acknowledged, if this was its last descriptor.
 ///
 /// # Errors
-/// Those of close(2).
+/// Those of close(2). With SO_LINGER also those of [`Client::close_lingering`]: the descriptor is closed all
+/// the same.
 pub fn close(fd: RawFd) -> Result<c_int> {
     // SAFETY: no pointers.
     let close = || unsafe { kernel::close(fd) };
@@ -112,7 +113,10 @@ pub fn close(fd: RawFd) -> Result<c_int> {
     // SAFETY: it is used before it is closed; a number that is not open makes system calls fail.
     let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
     match Socket::of(borrowed).and_then(|socket| Some((socket, socket.linger()?))) {
-        Some((socket, time)) => socket.client().close_lingering(socket.which(), time, close),
+        Some((socket, time)) => {
+            let (closed, delivered) = socket.client().close_lingering(socket.which(), time, close);
+            closed.and_then(|closed| delivered.map(|()| closed))
+        }
         None => close(),
     }
 }

@@ -9,9 +9,11 @@
 //! for the length that is given with it.
 #![allow(unsafe_code)]
 
+pub mod alongside;
 mod ancillary;
 mod calls;
 mod convert;
+pub mod filter;
 pub mod kernel;
 mod messages;
 mod noted;

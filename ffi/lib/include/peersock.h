@@ -73,6 +73,18 @@
 // Packets.
 #define PEERSOCK_LOG_TRACE 5
 
+// There is a session with the peer.
+#define PEERSOCK_PEER_CONNECTED 1
+
+// There is no session with the peer; one is made when something is sent.
+#define PEERSOCK_PEER_KNOWN 2
+
+// The peer has said goodbye; or, in an ad-hoc network, nothing was heard of it for two minutes.
+#define PEERSOCK_PEER_GONE 3
+
+// Two nodes run with the peer's identity, and connections reach the one or the other.
+#define PEERSOCK_PEER_CONFLICT 1
+
 // Settings of a node. One thread at a time may use it; a started node has its own copy.
 typedef struct peersock_config peersock_config;
 
@@ -133,8 +145,24 @@ typedef struct peersock_peer {
     uint64_t received_packets;
     // Bytes received in the session.
     uint64_t received_bytes;
-    // Zeros.
-    uint64_t reserved[8];
+    // Whether it is there: one of the `PEERSOCK_PEER_` constants; later versions may add some.
+    uint32_t state;
+    // Bits: `PEERSOCK_PEER_CONFLICT`; later versions may add some.
+    uint32_t flags;
+    // How long ago it last proved to be there, by an authentic packet or handshake, milliseconds; UINT64_MAX if never.
+    uint64_t last_seen_ms;
+    // How long ago local discovery last heard of it, which proves nothing, milliseconds; UINT64_MAX if never.
+    uint64_t last_heard_ms;
+    // Packets sent in all sessions with it since the node learned of it.
+    uint64_t total_sent_packets;
+    // Bytes sent in all of them.
+    uint64_t total_sent_bytes;
+    // Packets received in all of them.
+    uint64_t total_received_packets;
+    // Bytes received in all of them.
+    uint64_t total_received_bytes;
+    // Zero.
+    uint64_t reserved[1];
 } peersock_peer;
 
 // It is done.
@@ -146,7 +174,8 @@ typedef struct peersock_peer {
 // There is no such node, it was stopped, or this is a forked child of the process that has it.
 #define PEERSOCK_E_DOWN 2
 
-// There is a default node already, or the network is joined already.
+// There is a default node already, or the network is joined already, with the same secret and
+// members. With others it is PEERSOCK_E_INVALID.
 #define PEERSOCK_E_EXISTS 3
 
 // The network is not joined, there is no such peer, or no member can have the address.
@@ -250,13 +279,14 @@ const char *peersock_version(void);
 peersock_result peersock_start(const struct peersock_config *config,
                                peersock_node *node);
 
-// Stops a node: what was written until now is taken, connections are closed in order, and up to `linger_ms` milliseconds
-// pass until everything is delivered; `PEERSOCK_E_TIMEOUT` says that something was not. Its open descriptors stay open
-// until they are closed, but lead nowhere. The handle is not valid any more; the default node can be started again, but
-// does not start by itself.
+// Stops a node: what was written until now is taken, and up to `linger_ms` milliseconds pass until everything is delivered;
+// `PEERSOCK_E_TIMEOUT` says that something was not. Connections that are still open are reset after that. Open descriptors
+// stay open until they are closed, but lead nowhere: what waits on them, and later calls, fail with ENETDOWN, those on
+// connections with ECONNRESET. The handle is not valid any more; the default node can be started again, but does not start
+// by itself.
 //
-// A process that returns from `main` or calls exit(3) does the same with up to five seconds; one that is killed or calls
-// _exit(2) does not.
+// A process that returns from `main` or calls exit(3) does the same with up to five seconds, but what it has not closed
+// ends in order, as the kernel does it; one that is killed or calls _exit(2) does not.
 peersock_result peersock_stop(peersock_node node,
                               int linger_ms);
 
@@ -390,6 +420,8 @@ int peersock_node_socket(peersock_node node, int domain, int kind, int protocol)
 
 // As bind(2).
 //
+// EACCES if the network does not allow the port; `peersock_last_error()` names those that it allows.
+//
 // Pointers:
 // Pointers must be what the call of the same name in POSIX asks for.
 int peersock_bind(int fd, const struct sockaddr *address, socklen_t length);
@@ -401,6 +433,8 @@ int peersock_bind(int fd, const struct sockaddr *address, socklen_t length);
 int peersock_connect(int fd, const struct sockaddr *address, socklen_t length);
 
 // As listen(2).
+//
+// EACCES if no network allows the port; `peersock_last_error()` names those that they allow.
 int peersock_listen(int fd, int backlog);
 
 // As accept(2).
@@ -464,7 +498,8 @@ ssize_t peersock_recvmsg(int fd, struct msghdr *message, int flags);
 // As shutdown(2).
 int peersock_shutdown(int fd, int how);
 
-// As close(2), which may be used as well. Only this one waits as SO_LINGER with a time says.
+// As close(2), which may be used as well. Only this one waits as SO_LINGER with a time says, and fails then if not everything
+// was delivered (ECONNRESET, EPIPE, or ETIMEDOUT if the time was over): the descriptor is closed all the same.
 int peersock_close(int fd);
 
 // As getsockname(2).
@@ -491,8 +526,8 @@ int peersock_getsockopt(int fd, int level, int name, void *value, socklen_t *len
 // Pointers must be what the call of the same name in POSIX asks for.
 int peersock_setsockopt(int fd, int level, int name, const void *value, socklen_t length);
 
-// The text of the last failure of a node call on this thread, or an empty text. It stays until the next failure on this
-// thread.
+// The text of the last failure of a node call on this thread, or of a `peersock_bind()` or `peersock_listen()` whose port no
+// network allows (EACCES); an empty text if there was none. It stays until the next such failure on this thread.
 const char *peersock_last_error(void);
 
 // Has `callback` called with the node's events from now on, in place of an earlier callback; NULL: none any more. When this
@@ -633,6 +668,16 @@ peersock_result peersock_peer_addresses(peersock_node node,
                                         struct sockaddr_storage *addresses,
                                         size_t capacity,
                                         size_t *count);
+
+// The name of a peer, as the file of its static network gives it, with a final zero. PEERSOCK_E_NOT_FOUND if it has none.
+//
+// Pointers:
+// `id` is NULL or a C string; `name` is NULL or has room for `size` bytes.
+peersock_result peersock_peer_name(peersock_node node,
+                                   uint64_t network,
+                                   const char *id,
+                                   char *name,
+                                   size_t size);
 
 // The ways to a peer: the one that packets take now, if there is one, then where else it may be. As many as fit, and in
 // `*count` how many there are.

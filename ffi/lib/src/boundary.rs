@@ -13,8 +13,8 @@ thread_local! {
     static LAST_ERROR: RefCell<CString> = RefCell::default();
 }
 
-/// The text of the last failure of a node call on this thread, or an empty text. It stays until the next failure on this
-/// thread.
+/// The text of the last failure of a node call on this thread, or of a `peersock_bind()` or `peersock_listen()` whose port no
+/// network allows (EACCES); an empty text if there was none. It stays until the next such failure on this thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_last_error() -> *const c_char {
     LAST_ERROR.try_with(|last| last.borrow().as_ptr()).unwrap_or(c"".as_ptr())
@@ -22,8 +22,12 @@ pub extern "C" fn peersock_last_error() -> *const c_char {
 
 /// Runs the body of a node call.
 pub(crate) fn answer(body: impl FnOnce() -> Answer) -> peersock_result {
+    let before = errno();
     match guarded(body) {
-        Ok(()) => PEERSOCK_OK,
+        Ok(()) => {
+            set_errno(before);
+            PEERSOCK_OK
+        }
         Err(failure) => {
             if let Some(errno) = failure.errno {
                 set_errno(errno);
@@ -36,17 +40,24 @@ pub(crate) fn answer(body: impl FnOnce() -> Answer) -> peersock_result {
 
 /// Runs the body of a socket call whose failure has a text, too.
 pub(crate) fn told<T: From<i8>>(body: impl FnOnce() -> Answer<T>) -> T {
-    guarded(body).unwrap_or_else(|failure| {
+    let before = errno();
+    let result = guarded(body);
+    set_errno(before);
+    result.unwrap_or_else(|failure| {
         remember(&failure.text);
         set_errno(failure.errno.unwrap_or(libc::ENETDOWN));
         T::from(-1)
     })
 }
 
-/// Runs the body of a socket call.
+/// Runs the body of a socket call. If it succeeds `errno` stays what it was.
 pub(crate) fn posix<T: From<i8>>(body: impl FnOnce() -> Result<T, Errno>) -> T {
+    let before = errno();
     match catch_unwind(AssertUnwindSafe(body)) {
-        Ok(Ok(value)) => return value,
+        Ok(Ok(value)) => {
+            set_errno(before);
+            return value;
+        }
         Ok(Err(error)) => set_errno(error.raw_os_error()),
         Err(_) => set_errno(libc::EIO),
     }
@@ -66,12 +77,17 @@ fn guarded<T>(body: impl FnOnce() -> Answer<T>) -> Answer<T> {
     })
 }
 
+fn errno() -> i32 {
+    // SAFETY: the C library's variable of this thread.
+    unsafe { *libc::__errno_location() }
+}
+
 pub(crate) fn set_errno(errno: i32) {
     // SAFETY: the C library's variable of this thread.
     unsafe { *libc::__errno_location() = errno };
 }
 
-fn remember(text: &str) {
+pub(crate) fn remember(text: &str) {
     let text = CString::new(text.replace('\0', " ")).unwrap_or_default();
     // A thread that is ending has no text any more.
     let _ = LAST_ERROR.try_with(|last| *last.borrow_mut() = text);

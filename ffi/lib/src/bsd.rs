@@ -1,13 +1,14 @@
 //! The socket calls, as POSIX has them. On descriptors that are no overlay sockets they do what the system's do.
 
+use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, RawFd};
 
 use libc::{c_int, c_void, msghdr, size_t, sockaddr, socklen_t, ssize_t};
 use peersock_bsd as bsd;
 use peersock_bsd::{Errno, Socket};
 
-use crate::boundary::{posix, told};
-use crate::registry::{PEERSOCK_DEFAULT, find, peersock_node};
+use crate::boundary::{posix, remember, told};
+use crate::registry::{PEERSOCK_DEFAULT, find, node_of, peersock_node};
 use crate::result::Failure;
 
 /// As socket(2), on the default node: AF_INET or AF_INET6; SOCK_STREAM, SOCK_DGRAM or SOCK_RAW, with SOCK_NONBLOCK and
@@ -39,13 +40,20 @@ pub extern "C" fn peersock_node_socket(
 
 /// As bind(2).
 ///
+/// EACCES if the network does not allow the port; `peersock_last_error()` names those that it allows.
+///
 /// # Safety
 /// Pointers must be what the call of the same name in POSIX asks for.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn peersock_bind(fd: RawFd, address: *const sockaddr, length: socklen_t) -> c_int {
     posix(|| match overlay(fd)? {
-        // SAFETY: the caller's pointers.
-        Some(socket) => unsafe { bsd::bind(&socket, address, length) },
+        Some(socket) => {
+            // SAFETY: the caller's pointers.
+            let result = unsafe { bsd::bind(&socket, address, length) };
+            // SAFETY: as above.
+            result
+                .inspect_err(|error| explain(*error, &socket, unsafe { bsd::read_address(address, length) }))
+        }
         // SAFETY: the caller's pointers go to the kernel as they are.
         None => unsafe { bsd::kernel::bind(fd, address, length) },
     })
@@ -66,10 +74,13 @@ pub unsafe extern "C" fn peersock_connect(fd: RawFd, address: *const sockaddr, l
 }
 
 /// As listen(2).
+///
+/// EACCES if no network allows the port; `peersock_last_error()` names those that they allow.
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_listen(fd: RawFd, backlog: c_int) -> c_int {
     posix(|| match overlay(fd)? {
-        Some(socket) => bsd::listen(&socket, backlog),
+        Some(socket) => bsd::listen(&socket, backlog)
+            .inspect_err(|error| explain(*error, &socket, socket.local_addr().map(Some))),
         // SAFETY: the caller's pointers go to the kernel as they are.
         None => unsafe { bsd::kernel::listen(fd, backlog) },
     })
@@ -209,7 +220,8 @@ pub extern "C" fn peersock_shutdown(fd: RawFd, how: c_int) -> c_int {
     })
 }
 
-/// As close(2), which may be used as well. Only this one waits as SO_LINGER with a time says.
+/// As close(2), which may be used as well. Only this one waits as SO_LINGER with a time says, and fails then if not everything
+/// was delivered (ECONNRESET, EPIPE, or ETIMEDOUT if the time was over): the descriptor is closed all the same.
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_close(fd: RawFd) -> c_int {
     posix(|| bsd::close(fd))
@@ -289,6 +301,17 @@ pub unsafe extern "C" fn peersock_setsockopt(
         // SAFETY: the caller's pointers go to the kernel as they are.
         None => unsafe { bsd::kernel::setsockopt(fd, level, name, value, length) },
     })
+}
+
+/// Remembers which ports are allowed, if that is why a call has failed.
+fn explain(error: Errno, socket: &Socket<'_>, local: Result<Option<SocketAddr>, Errno>) {
+    if error != Errno::ACCESS {
+        return;
+    }
+    let (Ok(Some(local)), Ok(Some(node))) = (local, node_of(socket)) else { return };
+    if let Ok(Some(text)) = node.run(move |node| node.port_refusal(local.port())) {
+        remember(&text);
+    }
 }
 
 /// The overlay socket that a descriptor is, `None` if it is another one.

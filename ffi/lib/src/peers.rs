@@ -2,7 +2,7 @@
 
 use libc::{c_char, size_t, sockaddr_storage};
 use peersock::overlay::NodeId;
-use peersock::{Node, PeerStatus};
+use peersock::{Node, PeerStatus, Presence};
 
 use crate::boundary::answer;
 use crate::networks::{read_id, storage};
@@ -42,9 +42,37 @@ pub struct peersock_peer {
     pub received_packets: u64,
     /// Bytes received in the session.
     pub received_bytes: u64,
-    /// Zeros.
-    pub reserved: [u64; 8],
+    /// Whether it is there: one of the `PEERSOCK_PEER_` constants; later versions may add some.
+    pub state: u32,
+    /// Bits: `PEERSOCK_PEER_CONFLICT`; later versions may add some.
+    pub flags: u32,
+    /// How long ago it last proved to be there, by an authentic packet or handshake, milliseconds; UINT64_MAX if never.
+    pub last_seen_ms: u64,
+    /// How long ago local discovery last heard of it, which proves nothing, milliseconds; UINT64_MAX if never.
+    pub last_heard_ms: u64,
+    /// Packets sent in all sessions with it since the node learned of it.
+    pub total_sent_packets: u64,
+    /// Bytes sent in all of them.
+    pub total_sent_bytes: u64,
+    /// Packets received in all of them.
+    pub total_received_packets: u64,
+    /// Bytes received in all of them.
+    pub total_received_bytes: u64,
+    /// Zero.
+    pub reserved: [u64; 1],
 }
+
+/// There is a session with the peer.
+pub const PEERSOCK_PEER_CONNECTED: u32 = 1;
+
+/// There is no session with the peer; one is made when something is sent.
+pub const PEERSOCK_PEER_KNOWN: u32 = 2;
+
+/// The peer has said goodbye; or, in an ad-hoc network, nothing was heard of it for two minutes.
+pub const PEERSOCK_PEER_GONE: u32 = 3;
+
+/// Two nodes run with the peer's identity, and connections reach the one or the other.
+pub const PEERSOCK_PEER_CONFLICT: u32 = 1;
 
 /// The peers known now in a network, or with 0 in all: as many as fit, and in `*count` how many there are.
 ///
@@ -87,6 +115,27 @@ pub unsafe extern "C" fn peersock_peer_addresses(
         let found = peer.addresses.iter().map(|ip| storage((*ip, 0).into())).collect();
         // SAFETY: the caller's.
         unsafe { text::put_all(found, addresses, capacity, count) }
+    })
+}
+
+/// The name of a peer, as the file of its static network gives it, with a final zero. PEERSOCK_E_NOT_FOUND if it has none.
+///
+/// # Safety
+/// `id` is NULL or a C string; `name` is NULL or has room for `size` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_peer_name(
+    node: peersock_node,
+    network: u64,
+    id: *const c_char,
+    name: *mut c_char,
+    size: size_t,
+) -> peersock_result {
+    answer(|| {
+        // SAFETY: the caller's.
+        let peer = unsafe { find_peer(node, network, id) }?;
+        let missing = || Failure::new(PEERSOCK_E_NOT_FOUND, format!("peer {} has no name", peer.id));
+        // SAFETY: the caller's.
+        unsafe { text::write(peer.name.as_deref().ok_or_else(missing)?, name, size) }
     })
 }
 
@@ -135,6 +184,7 @@ fn describe(peer: &PeerStatus) -> peersock_peer {
     let nowhere: sockaddr_storage = unsafe { std::mem::zeroed() };
     let traffic = peer.traffic.as_ref();
     let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
+    let ago = |seconds: Option<f64>| seconds.map_or(u64::MAX, |seconds| (seconds * 1e3) as u64);
     peersock_peer {
         network: peer.network.as_u64(),
         id: text::fixed(&peer.id.to_string()),
@@ -150,6 +200,18 @@ fn describe(peer: &PeerStatus) -> peersock_peer {
         sent_bytes: traffic.map_or(0, |traffic| traffic.sent_bytes),
         received_packets: traffic.map_or(0, |traffic| traffic.received_packets),
         received_bytes: traffic.map_or(0, |traffic| traffic.received_bytes),
-        reserved: [0; 8],
+        state: match peer.state {
+            Presence::Connected => PEERSOCK_PEER_CONNECTED,
+            Presence::Gone => PEERSOCK_PEER_GONE,
+            _ => PEERSOCK_PEER_KNOWN,
+        },
+        flags: if peer.conflict.is_some() { PEERSOCK_PEER_CONFLICT } else { 0 },
+        last_seen_ms: ago(peer.last_seen_s),
+        last_heard_ms: ago(peer.last_heard_s),
+        total_sent_packets: peer.total_traffic.sent_packets,
+        total_sent_bytes: peer.total_traffic.sent_bytes,
+        total_received_packets: peer.total_traffic.received_packets,
+        total_received_bytes: peer.total_traffic.received_bytes,
+        reserved: [0; 1],
     }
 }

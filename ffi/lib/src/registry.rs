@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard,
 use std::time::Duration;
 
 use peersock::{Host, IdentitySource, Node, NodeBuilder, StartError};
-use peersock_bsd::Client;
+use peersock_bsd::{Client, Socket};
 
 use crate::events::Callback;
 use crate::result::{Answer, Failure, PEERSOCK_E_EXISTS};
@@ -102,6 +102,11 @@ pub(crate) fn take(handle: peersock_node) -> Answer<Arc<Running>> {
         STOPPED.store(true, Ordering::SeqCst);
     }
     Ok(node)
+}
+
+/// The node that has a socket.
+pub(crate) fn node_of(socket: &Socket<'_>) -> Answer<Option<Arc<Running>>> {
+    Ok(nodes()?.values().find(|node| node.client.tag() == socket.tag()).cloned())
 }
 
 /// A node that was started.

@@ -17,7 +17,8 @@ pub const PEERSOCK_OK: peersock_result = 0;
 pub const PEERSOCK_E_INVALID: peersock_result = 1;
 /// There is no such node, it was stopped, or this is a forked child of the process that has it.
 pub const PEERSOCK_E_DOWN: peersock_result = 2;
-/// There is a default node already, or the network is joined already.
+/// There is a default node already, or the network is joined already, with the same secret and
+/// members. With others it is PEERSOCK_E_INVALID.
 pub const PEERSOCK_E_EXISTS: peersock_result = 3;
 /// The network is not joined, there is no such peer, or no member can have the address.
 pub const PEERSOCK_E_NOT_FOUND: peersock_result = 4;
@@ -98,6 +99,8 @@ impl From<JoinError> for Failure {
     fn from(error: JoinError) -> Failure {
         let result = match error {
             JoinError::AlreadyJoined(_) => PEERSOCK_E_EXISTS,
+            // A program that goes on after this would be in another network than it thinks.
+            JoinError::JoinedOtherwise(_) => PEERSOCK_E_INVALID,
             _ => PEERSOCK_E_INVALID,
         };
         Failure::new(result, error.to_string())

@@ -1,16 +1,18 @@
 //! The functions that take the place of the C library's: sockets, their addresses, connections and options.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
 
-use libc::{c_int, c_void, epoll_event, sockaddr, socklen_t};
+use libc::{c_int, c_ulong, c_void, epoll_event, sockaddr, socklen_t};
 use peersock_bsd as bsd;
 use peersock_bsd::kernel::check;
 use peersock_bsd::{Errno, Rules, Side, Socket};
+use peersock_fd::{Kind, Request};
 
 use crate::alongside;
 use crate::convert::convert;
-use crate::kernel::{borrow, finish, int_option};
+use crate::kernel::{borrow, hooked, int_option};
 use crate::{epoll, groups, rules};
 
 /// The overlay socket that a descriptor is.
@@ -31,6 +33,15 @@ fn candidate(fd: RawFd) -> Option<&'static Rules> {
 
 /// Turns the descriptor into an overlay socket if that is where it belongs. Fails if it belongs nowhere.
 fn settle<'a>(fd: RawFd, side: impl FnOnce(&Rules) -> Side) -> Result<Option<Socket<'a>>, Errno> {
+    settle_at(fd, side, |_, _| true)
+}
+
+/// The same. A port that the kernel has chosen is the overlay's too if it `suits`.
+fn settle_at<'a>(
+    fd: RawFd,
+    side: impl FnOnce(&Rules) -> Side,
+    suits: impl FnOnce(&Rules, u16) -> bool,
+) -> Result<Option<Socket<'a>>, Errno> {
     if let Some(socket) = overlay(fd) {
         return Ok(Some(socket));
     }
@@ -40,6 +51,7 @@ fn settle<'a>(fd: RawFd, side: impl FnOnce(&Rules) -> Side) -> Result<Option<Soc
         Side::Nowhere(error) => Err(error),
         Side::Overlay | Side::Both => {
             let local = bound(fd).filter(|local| local.port() != 0 && local.ip().is_unspecified());
+            let local = local.filter(|local| suits(rules, local.port()));
             convert(&rules.client, fd)?;
             let socket = overlay(fd);
             if let (Some(socket), Some(local)) = (&socket, local) {
@@ -72,18 +84,20 @@ pub(crate) unsafe fn settle_remote<'a>(
 /// socket(2). Where nothing but the overlay is allowed, the kernel refuses its own.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
-    let is_internet = matches!(domain, libc::AF_INET | libc::AF_INET6);
-    let rules = rules().filter(|_| is_internet);
-    let overlay = |rules: &Rules| bsd::socket(&rules.client, domain, kind, protocol);
-    if let Some(rules) = rules.filter(|rules| rules.only) {
-        return finish(overlay(rules));
-    }
-    // SAFETY: no pointers.
-    let opened = check(unsafe { libc::syscall(libc::SYS_socket, domain, kind, protocol) });
-    finish(match (opened, rules) {
-        // Who may not ping others may still ping members.
-        (Err(error @ (Errno::PERM | Errno::ACCESS)), Some(rules)) => overlay(rules).map_err(|_| error),
-        (opened, _) => opened.map(|fd| fd as c_int),
+    hooked(|| {
+        let is_internet = matches!(domain, libc::AF_INET | libc::AF_INET6);
+        let rules = rules().filter(|_| is_internet);
+        let overlay = |rules: &Rules| bsd::socket(&rules.client, domain, kind, protocol);
+        if let Some(rules) = rules.filter(|rules| rules.only) {
+            return overlay(rules);
+        }
+        // SAFETY: no pointers.
+        let opened = check(unsafe { libc::syscall(libc::SYS_socket, domain, kind, protocol) });
+        match (opened, rules) {
+            // Unprivileged users can ping members even where the system denies them echo sockets.
+            (Err(error @ (Errno::PERM | Errno::ACCESS)), Some(rules)) => overlay(rules).map_err(|_| error),
+            (opened, _) => opened.map(|fd| fd as c_int),
+        }
     })
 }
 
@@ -92,12 +106,12 @@ pub(crate) extern "C" fn socket(domain: c_int, kind: c_int, protocol: c_int) -> 
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn connect(fd: RawFd, address: *const sockaddr, length: socklen_t) -> c_int {
     // SAFETY: the program's pointers, as it must pass them to connect(2).
-    finish(unsafe { settle_remote(fd, address, length) }.and_then(|socket| match socket {
+    hooked(|| match unsafe { settle_remote(fd, address, length) }? {
         // SAFETY: as above.
         Some(socket) => unsafe { bsd::connect(&socket, address, length) },
         // SAFETY: as above.
         None => unsafe { bsd::kernel::connect(fd, address, length) },
-    }))
+    })
 }
 
 /// # Safety
@@ -105,6 +119,13 @@ pub(crate) unsafe extern "C" fn connect(fd: RawFd, address: *const sockaddr, len
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn bind(fd: RawFd, address: *const sockaddr, length: socklen_t) -> c_int {
     // SAFETY: the program's pointers, as it must pass them to bind(2).
+    hooked(|| unsafe { bind_somewhere(fd, address, length) })
+}
+
+/// # Safety
+/// As bind(2).
+unsafe fn bind_somewhere(fd: RawFd, address: *const sockaddr, length: socklen_t) -> Result<c_int, Errno> {
+    // SAFETY: the caller's.
     let local = unsafe { bsd::read_address(address, length) };
     if let Ok(Some(local)) = local
         && overlay(fd).is_none()
@@ -112,7 +133,7 @@ pub(crate) unsafe extern "C" fn bind(fd: RawFd, address: *const sockaddr, length
         && is_udp(fd)
         && let Some(rules) = candidate(fd).filter(|rules| rules.of_local(local) == Side::Both)
     {
-        return finish(alongside::bind_datagrams(rules, fd, local));
+        return alongside::bind_datagrams(rules, fd, local);
     }
     let settled = settle(fd, |rules| match local {
         // A client that binds to nothing in particular: connecting, sending or listening will tell.
@@ -126,16 +147,16 @@ pub(crate) unsafe extern "C" fn bind(fd: RawFd, address: *const sockaddr, length
         },
         Ok(None) | Err(_) => Side::Kernel,
     });
-    finish(settled.and_then(|socket| match (socket, local, rules()) {
-        // SAFETY: as above.
+    match (settled?, local, rules()) {
+        // SAFETY: the caller's.
         (Some(socket), _, _) => unsafe { bsd::bind(&socket, address, length) },
         (None, Ok(Some(local)), Some(rules)) if rules.of_local(local) == Side::Both => {
-            // SAFETY: as above.
+            // SAFETY: the caller's.
             unsafe { alongside::bind(rules, fd, address, length, local.port()) }
         }
-        // SAFETY: as above.
+        // SAFETY: the caller's.
         (None, _, _) => unsafe { bsd::kernel::bind(fd, address, length) },
-    }))
+    }
 }
 
 fn is_udp(fd: RawFd) -> bool {
@@ -155,24 +176,32 @@ pub(crate) fn bound(fd: RawFd) -> Option<SocketAddr> {
 /// listen(2).
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn listen(fd: RawFd, backlog: c_int) -> c_int {
-    let local = bound(fd).unwrap_or_else(|| SocketAddr::from(([0; 4], 0)));
-    if overlay(fd).is_none()
-        && is_stream(fd)
-        && let Some(rules) = candidate(fd).filter(|rules| rules.of_local(local) == Side::Both)
-    {
-        return finish(alongside::listen(rules, fd, local, backlog));
-    }
-    finish(settle(fd, |rules| rules.of_local(local)).and_then(|socket| match socket {
-        Some(socket) => {
-            // The program may have been told a port already.
-            if local.port() != 0 && socket.local_addr()?.port() == 0 {
-                socket.bind(local)?;
-            }
-            bsd::listen(&socket, backlog)
+    hooked(|| {
+        let local = bound(fd).unwrap_or_else(|| SocketAddr::from(([0; 4], 0)));
+        if overlay(fd).is_none()
+            && is_stream(fd)
+            && let Some(rules) = candidate(fd).filter(|rules| rules.of_local(local) == Side::Both)
+        {
+            return alongside::listen(rules, fd, local, backlog);
         }
-        // SAFETY: no pointers.
-        None => unsafe { bsd::kernel::listen(fd, backlog) },
-    }))
+        let suits = Cell::new(true);
+        let asked = |rules: &Rules, port| {
+            suits.set(rules.client.ask(Request::MayListen(port)) != Err(Errno::ACCESS));
+            suits.get()
+        };
+        match settle_at(fd, |rules| rules.of_local(local), asked)? {
+            Some(socket) => {
+                // The program may have been told a port already. One that no network allows is nobody's wish:
+                // it was bound to no port in particular.
+                if suits.get() && local.port() != 0 && socket.local_addr()?.port() == 0 {
+                    socket.bind(local)?;
+                }
+                bsd::listen(&socket, backlog)
+            }
+            // SAFETY: no pointers.
+            None => unsafe { bsd::kernel::listen(fd, backlog) },
+        }
+    })
 }
 
 /// # Safety
@@ -184,7 +213,7 @@ pub(crate) unsafe extern "C" fn accept4(
     length: *mut socklen_t,
     flags: c_int,
 ) -> c_int {
-    finish(match overlay(fd) {
+    hooked(|| match overlay(fd) {
         // SAFETY: the program's pointers, as it must pass them to accept4(2).
         Some(socket) => unsafe { bsd::accept4(&socket, address, length, flags) },
         // SAFETY: as above.
@@ -208,7 +237,7 @@ pub(crate) unsafe extern "C" fn getsockname(
     address: *mut sockaddr,
     length: *mut socklen_t,
 ) -> c_int {
-    finish(match overlay(fd) {
+    hooked(|| match overlay(fd) {
         // SAFETY: the program's pointers, as it must pass them to getsockname(2).
         Some(socket) => unsafe { bsd::getsockname(&socket, address, length) },
         // SAFETY: as above.
@@ -224,7 +253,7 @@ pub(crate) unsafe extern "C" fn getpeername(
     address: *mut sockaddr,
     length: *mut socklen_t,
 ) -> c_int {
-    finish(match overlay(fd) {
+    hooked(|| match overlay(fd) {
         // SAFETY: the program's pointers, as it must pass them to getpeername(2).
         Some(socket) => unsafe { bsd::getpeername(&socket, address, length) },
         // SAFETY: as above.
@@ -242,7 +271,7 @@ pub(crate) unsafe extern "C" fn getsockopt(
     value: *mut c_void,
     length: *mut socklen_t,
 ) -> c_int {
-    finish(match overlay(fd) {
+    hooked(|| match overlay(fd) {
         // SAFETY: the program's pointers, as it must pass them to getsockopt(2).
         Some(socket) => unsafe { bsd::getsockopt(&socket, level, name, value, length) },
         // SAFETY: as above.
@@ -260,7 +289,7 @@ pub(crate) unsafe extern "C" fn setsockopt(
     value: *const c_void,
     length: socklen_t,
 ) -> c_int {
-    finish(match overlay(fd) {
+    hooked(|| match overlay(fd) {
         // SAFETY: the program's pointers, as it must pass them to setsockopt(2).
         Some(socket) => unsafe { bsd::setsockopt(&socket, level, name, value, length) },
         // SAFETY: as above.
@@ -276,7 +305,7 @@ pub(crate) unsafe extern "C" fn setsockopt(
 /// shutdown(2).
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn shutdown(fd: RawFd, how: c_int) -> c_int {
-    finish(match overlay(fd) {
+    hooked(|| match overlay(fd) {
         Some(socket) => bsd::shutdown(&socket, how),
         // SAFETY: no pointers.
         None => unsafe { bsd::kernel::shutdown(fd, how) },
@@ -286,10 +315,32 @@ pub(crate) extern "C" fn shutdown(fd: RawFd, how: c_int) -> c_int {
 /// close(2). All but what SO_LINGER needs is the kernel's: a look at each descriptor would cost every program.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn close(fd: RawFd) -> c_int {
-    finish(match bsd::lingers() {
+    hooked(|| match bsd::lingers() {
         true => bsd::close(fd),
         // SAFETY: no pointers.
         false => unsafe { bsd::kernel::close(fd) },
+    })
+}
+
+/// ioctl(2), for SIOCOUTQ of streams: programs wait until it says 0, which the kernel's AF_UNIX sockets never
+/// do here.
+///
+/// # Safety
+/// As ioctl(2). Its third argument is passed as a fixed one would be.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn ioctl(fd: RawFd, request: c_ulong, argument: *mut c_void) -> c_int {
+    hooked(|| {
+        if request == libc::TIOCOUTQ
+            && !argument.is_null()
+            && let Some(socket) = overlay(fd).filter(|socket| socket.kind() == Kind::Stream)
+        {
+            let bytes = socket.unacknowledged().unwrap_or(0);
+            // SAFETY: the program says that there is room for an `int`.
+            unsafe { argument.cast::<c_int>().write_unaligned(i32::try_from(bytes).unwrap_or(i32::MAX)) };
+            return Ok(0);
+        }
+        // SAFETY: the program's argument goes to the kernel as it is.
+        check(unsafe { libc::syscall(libc::SYS_ioctl, fd, request, argument) }).map(|done| done as c_int)
     })
 }
 
@@ -302,11 +353,13 @@ pub(crate) unsafe extern "C" fn epoll_ctl(
     fd: RawFd,
     event: *mut epoll_event,
 ) -> c_int {
-    // SAFETY: the program's pointers, as it must pass them to epoll_ctl(2).
-    let done = check(unsafe { libc::syscall(libc::SYS_epoll_ctl, set, operation, fd, event) });
-    if done.is_ok() && rules().is_some() {
-        // SAFETY: as above.
-        epoll::note(set, operation, fd, unsafe { event.as_ref() }.copied());
-    }
-    finish(done.map(|n| n as c_int))
+    hooked(|| {
+        // SAFETY: the program's pointers, as it must pass them to epoll_ctl(2).
+        let done = check(unsafe { libc::syscall(libc::SYS_epoll_ctl, set, operation, fd, event) })?;
+        if rules().is_some() {
+            // SAFETY: as above.
+            epoll::note(set, operation, fd, unsafe { event.as_ref() }.copied());
+        }
+        Ok(done as c_int)
+    })
 }

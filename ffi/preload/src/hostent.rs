@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 
 use libc::{c_char, c_int, c_void, hostent, size_t};
 
+use crate::kernel::quietly;
 use crate::names::{look_up, next};
 use crate::rules;
 
@@ -129,7 +130,25 @@ pub(crate) unsafe extern "C" fn gethostbyname2_r(
     result: *mut *mut hostent,
     error: *mut c_int,
 ) -> c_int {
-    // SAFETY: the program's pointers, as it must pass them to gethostbyname2_r(3), here and below.
+    let get = || {
+        // SAFETY: the program's pointers, as it must pass them to gethostbyname2_r(3).
+        unsafe { get_into(name, family, entry, buf, room, result, error) }
+    };
+    quietly(|error| *error == 0, get)
+}
+
+/// # Safety
+/// As gethostbyname2_r(3).
+unsafe fn get_into(
+    name: *const c_char,
+    family: c_int,
+    entry: *mut hostent,
+    buf: *mut c_char,
+    room: size_t,
+    result: *mut *mut hostent,
+    error: *mut c_int,
+) -> c_int {
+    // SAFETY: the caller's, here and below.
     match unsafe { answer(name, family) } {
         Answer::Addresses(addresses) => {
             // SAFETY: see above.
@@ -176,6 +195,13 @@ pub(crate) unsafe extern "C" fn gethostbyname_r(
 /// As gethostbyname2(3): what it points to lasts until the thread calls it again.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn gethostbyname2(name: *const c_char, family: c_int) -> *mut hostent {
+    // SAFETY: the program's pointer, as it must pass it to gethostbyname2(3).
+    quietly(|found: &*mut hostent| !found.is_null(), || unsafe { get(name, family) })
+}
+
+/// # Safety
+/// As gethostbyname2(3).
+unsafe fn get(name: *const c_char, family: c_int) -> *mut hostent {
     const ROOM: usize = 4096;
     #[repr(align(16))]
     struct Result(hostent, [c_char; ROOM]);
@@ -183,7 +209,7 @@ pub(crate) unsafe extern "C" fn gethostbyname2(name: *const c_char, family: c_in
         // SAFETY: zeros are a `hostent` and characters.
         static RESULT: UnsafeCell<Result> = const { UnsafeCell::new(unsafe { std::mem::zeroed() }) };
     }
-    // SAFETY: the program's pointer, as it must pass it to gethostbyname2(3).
+    // SAFETY: the caller's.
     match unsafe { answer(name, family) } {
         Answer::Addresses(addresses) => RESULT.with(|result| {
             let result = result.get();

@@ -5,13 +5,33 @@ use std::os::fd::RawFd;
 use peersock_bsd::Errno;
 pub(crate) use peersock_bsd::kernel::{borrow, int_option};
 
-/// Sets `errno` for what failed and gives what the C library's function would return.
-pub(crate) fn finish<T: From<i8>>(result: Result<T, Errno>) -> T {
-    result.unwrap_or_else(|error| {
-        // SAFETY: the C library's variable of this thread.
-        unsafe { *libc::__errno_location() = error.raw_os_error() };
-        T::from(-1)
-    })
+/// Makes a call that takes the place of the C library's, and gives what that would return. If it fails
+/// `errno` says why; if it succeeds `errno` stays what it was, whatever was tried on the way.
+pub(crate) fn hooked<T: From<i8>>(call: impl FnOnce() -> Result<T, Errno>) -> T {
+    let before = errno();
+    let result = call();
+    set_errno(result.as_ref().map_or_else(|error| error.raw_os_error(), |_| before));
+    result.unwrap_or_else(|_| T::from(-1))
+}
+
+/// The same for calls that tell their failure in another way: `errno` stays what it was if `succeeded`.
+pub(crate) fn quietly<T>(succeeded: impl FnOnce(&T) -> bool, call: impl FnOnce() -> T) -> T {
+    let before = errno();
+    let result = call();
+    if succeeded(&result) {
+        set_errno(before);
+    }
+    result
+}
+
+fn errno() -> i32 {
+    // SAFETY: the C library's variable of this thread.
+    unsafe { *libc::__errno_location() }
+}
+
+fn set_errno(errno: i32) {
+    // SAFETY: the C library's variable of this thread.
+    unsafe { *libc::__errno_location() = errno };
 }
 
 /// SO_COOKIE: what tells a socket from all others that there have been.

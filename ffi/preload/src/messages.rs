@@ -9,7 +9,7 @@ use peersock_bsd::Errno;
 use peersock_fd::Kind;
 
 use crate::hooks::{overlay, settle_remote};
-use crate::kernel::finish;
+use crate::kernel::hooked;
 
 /// send(2). All but what only an overlay socket needs is the kernel's: a look at each descriptor would cost every program.
 ///
@@ -23,9 +23,11 @@ pub(crate) unsafe extern "C" fn send(fd: RawFd, data: *const c_void, size: size_
         // SAFETY: the program's pointers, as it must pass them to send(2).
         return unsafe { sendto(fd, data, size, flags, none, 0) };
     }
-    // SAFETY: as above.
-    let sent = unsafe { bsd::kernel::sendto(fd, data, size, flags, none, 0) };
-    finish(sent.map_err(|error| meaning(fd, error)))
+    hooked(|| {
+        // SAFETY: as above.
+        let sent = unsafe { bsd::kernel::sendto(fd, data, size, flags, none, 0) };
+        sent.map_err(|error| meaning(fd, error))
+    })
 }
 
 /// recv(2), in the same way.
@@ -35,9 +37,21 @@ pub(crate) unsafe extern "C" fn send(fd: RawFd, data: *const c_void, size: size_
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn recv(fd: RawFd, buf: *mut c_void, size: size_t, flags: c_int) -> ssize_t {
     let (none, length) = (std::ptr::null_mut::<sockaddr>(), std::ptr::null_mut::<socklen_t>());
-    // SAFETY: the program's pointers, as it must pass them to recv(2).
-    let received = unsafe { bsd::kernel::recvfrom(fd, buf, size, flags, none, length) };
-    finish(received.map_err(|error| meaning(fd, error)))
+    hooked(|| {
+        // SAFETY: the program's pointers, as it must pass them to recv(2).
+        let received = unsafe { bsd::kernel::recvfrom(fd, buf, size, flags, none, length) };
+        match received {
+            // A datagram socket whose node is no more receives nothing for ever.
+            Ok(0) => match overlay(fd)
+                .filter(|socket| socket.kind() != Kind::Stream)
+                .and_then(|socket| socket.end())
+            {
+                Some(error) => Err(error),
+                None => Ok(0),
+            },
+            received => received.map_err(|error| meaning(fd, error)),
+        }
+    })
 }
 
 /// recv(2) as programs call it that were compiled with `_FORTIFY_SOURCE`.
@@ -82,17 +96,19 @@ pub(crate) unsafe extern "C" fn sendto(
     address: *const sockaddr,
     length: socklen_t,
 ) -> ssize_t {
-    let socket = match address.is_null() {
-        true => Ok(overlay(fd)),
-        // SAFETY: the program's pointers, as it must pass them to sendto(2).
-        false => unsafe { settle_remote(fd, address, length) },
-    };
-    finish(socket.and_then(|socket| match socket {
-        // SAFETY: as above.
-        Some(socket) => unsafe { bsd::sendto(&socket, data, size, flags, address, length) },
-        // SAFETY: as above.
-        None => unsafe { bsd::kernel::sendto(fd, data, size, flags, address, length) },
-    }))
+    hooked(|| {
+        let socket = match address.is_null() {
+            true => Ok(overlay(fd)),
+            // SAFETY: the program's pointers, as it must pass them to sendto(2).
+            false => unsafe { settle_remote(fd, address, length) },
+        };
+        match socket? {
+            // SAFETY: as above.
+            Some(socket) => unsafe { bsd::sendto(&socket, data, size, flags, address, length) },
+            // SAFETY: as above.
+            None => unsafe { bsd::kernel::sendto(fd, data, size, flags, address, length) },
+        }
+    })
 }
 
 /// # Safety
@@ -106,7 +122,7 @@ pub(crate) unsafe extern "C" fn recvfrom(
     address: *mut sockaddr,
     length: *mut socklen_t,
 ) -> ssize_t {
-    finish(match overlay(fd) {
+    hooked(|| match overlay(fd) {
         // SAFETY: the program's pointers, as it must pass them to recvfrom(2).
         Some(socket) => unsafe { bsd::recvfrom(&socket, buf, size, flags, address, length) },
         // SAFETY: as above.
@@ -140,27 +156,29 @@ pub(crate) unsafe extern "C" fn __recvfrom_chk(
 /// As sendmsg(2).
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn sendmsg(fd: RawFd, message: *const msghdr, flags: c_int) -> ssize_t {
-    // SAFETY: the program's pointers, as it must pass them to sendmsg(2).
-    let socket = match unsafe { message.as_ref() } {
-        // SAFETY: as above.
-        Some(message) if !message.msg_name.is_null() => unsafe {
-            settle_remote(fd, message.msg_name.cast(), message.msg_namelen)
-        },
-        _ => Ok(overlay(fd)),
-    };
-    finish(socket.and_then(|socket| match socket {
-        // SAFETY: as above.
-        Some(socket) => unsafe { bsd::sendmsg(&socket, message, flags) },
-        // SAFETY: as above.
-        None => unsafe { bsd::kernel::sendmsg(fd, message, flags) },
-    }))
+    hooked(|| {
+        // SAFETY: the program's pointers, as it must pass them to sendmsg(2).
+        let socket = match unsafe { message.as_ref() } {
+            // SAFETY: as above.
+            Some(message) if !message.msg_name.is_null() => unsafe {
+                settle_remote(fd, message.msg_name.cast(), message.msg_namelen)
+            },
+            _ => Ok(overlay(fd)),
+        };
+        match socket? {
+            // SAFETY: as above.
+            Some(socket) => unsafe { bsd::sendmsg(&socket, message, flags) },
+            // SAFETY: as above.
+            None => unsafe { bsd::kernel::sendmsg(fd, message, flags) },
+        }
+    })
 }
 
 /// # Safety
 /// As recvmsg(2).
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn recvmsg(fd: RawFd, message: *mut msghdr, flags: c_int) -> ssize_t {
-    finish(match overlay(fd) {
+    hooked(|| match overlay(fd) {
         // SAFETY: the program's pointers, as it must pass them to recvmsg(2).
         Some(socket) => unsafe { bsd::recvmsg(&socket, message, flags) },
         // SAFETY: as above.
@@ -179,19 +197,21 @@ pub(crate) unsafe extern "C" fn sendmmsg(
 ) -> c_int {
     // SAFETY: the program's pointers, as it must pass them to sendmmsg(2).
     let first = if count == 0 { None } else { unsafe { messages.as_ref() } };
-    let socket = match first {
-        // SAFETY: as above.
-        Some(first) if !first.msg_hdr.msg_name.is_null() => unsafe {
-            settle_remote(fd, first.msg_hdr.msg_name.cast(), first.msg_hdr.msg_namelen)
-        },
-        _ => Ok(overlay(fd)),
-    };
-    finish(socket.and_then(|socket| match socket {
-        // SAFETY: as above.
-        Some(socket) => unsafe { bsd::sendmmsg(&socket, messages, count, flags) },
-        // SAFETY: as above.
-        None => unsafe { bsd::kernel::sendmmsg(fd, messages, count, flags) },
-    }))
+    hooked(|| {
+        let socket = match first {
+            // SAFETY: as above.
+            Some(first) if !first.msg_hdr.msg_name.is_null() => unsafe {
+                settle_remote(fd, first.msg_hdr.msg_name.cast(), first.msg_hdr.msg_namelen)
+            },
+            _ => Ok(overlay(fd)),
+        };
+        match socket? {
+            // SAFETY: as above.
+            Some(socket) => unsafe { bsd::sendmmsg(&socket, messages, count, flags) },
+            // SAFETY: as above.
+            None => unsafe { bsd::kernel::sendmmsg(fd, messages, count, flags) },
+        }
+    })
 }
 
 /// # Safety
@@ -204,7 +224,7 @@ pub(crate) unsafe extern "C" fn recvmmsg(
     flags: c_int,
     timeout: *mut timespec,
 ) -> c_int {
-    finish(match overlay(fd) {
+    hooked(|| match overlay(fd) {
         // SAFETY: the program's pointers, as it must pass them to recvmmsg(2).
         Some(socket) => unsafe { bsd::recvmmsg(&socket, messages, count, flags, timeout) },
         // SAFETY: as above.

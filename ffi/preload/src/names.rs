@@ -10,6 +10,7 @@ use libc::{addrinfo, c_char, c_int, c_void, sockaddr, socklen_t};
 use peersock_bsd::read_address;
 use peersock_fd::{Reply, Request};
 
+use crate::kernel::quietly;
 use crate::rules;
 
 type GetAddrInfo =
@@ -47,8 +48,20 @@ pub(crate) unsafe extern "C" fn getaddrinfo(
     hints: *const addrinfo,
     result: *mut *mut addrinfo,
 ) -> c_int {
-    let Some(next) = next!(GetAddrInfo, c"getaddrinfo") else { return libc::EAI_SYSTEM };
     // SAFETY: the program's pointers, as it must pass them to getaddrinfo(3).
+    quietly(|error| *error == 0, || unsafe { get_addresses(node, service, hints, result) })
+}
+
+/// # Safety
+/// As getaddrinfo(3).
+unsafe fn get_addresses(
+    node: *const c_char,
+    service: *const c_char,
+    hints: *const addrinfo,
+    result: *mut *mut addrinfo,
+) -> c_int {
+    let Some(next) = next!(GetAddrInfo, c"getaddrinfo") else { return libc::EAI_SYSTEM };
+    // SAFETY: the caller's.
     let name = if node.is_null() { None } else { Some(unsafe { CStr::from_ptr(node) }) };
     let mut list: *mut addrinfo = ptr::null_mut();
     for ip in name.map(look_up).unwrap_or_default().iter().rev() {
@@ -101,9 +114,27 @@ pub(crate) unsafe extern "C" fn getnameinfo(
     service_room: socklen_t,
     flags: c_int,
 ) -> c_int {
+    let get = || {
+        // SAFETY: the program's pointers, as it must pass them to getnameinfo(3).
+        unsafe { get_names(address, length, host, host_room, service, service_room, flags) }
+    };
+    quietly(|error| *error == 0, get)
+}
+
+/// # Safety
+/// As getnameinfo(3).
+unsafe fn get_names(
+    address: *const sockaddr,
+    length: socklen_t,
+    host: *mut c_char,
+    host_room: socklen_t,
+    service: *mut c_char,
+    service_room: socklen_t,
+    flags: c_int,
+) -> c_int {
     let Some(next) = next!(GetNameInfo, c"getnameinfo") else { return libc::EAI_SYSTEM };
     let wants_name = !host.is_null() && host_room > 0 && flags & libc::NI_NUMERICHOST == 0;
-    // SAFETY: the program's pointers, as it must pass them to getnameinfo(3).
+    // SAFETY: the caller's.
     let ip = match unsafe { read_address(address, length) } {
         Ok(Some(address)) if wants_name => Some(address.ip().to_canonical()),
         _ => None,

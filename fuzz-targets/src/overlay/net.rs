@@ -83,7 +83,7 @@ impl Net {
                 assert!(!twin);
                 node.joined.insert(which, index);
             }
-            Err(JoinError::AlreadyJoined(_)) => assert!(twin),
+            Err(JoinError::AlreadyJoined(_) | JoinError::JoinedOtherwise(_)) => assert!(twin),
             Err(JoinError::NotAMember { .. }) => assert!(number == 2 && which >= LISTED),
             Err(error) => panic!("{error}"),
         }

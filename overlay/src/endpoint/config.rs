@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
+use super::duplicates::Elsewhere;
 use crate::crypto::{Provider, Suite, default_provider};
 use crate::id::{Identity, NetworkId, NodeId};
 use crate::network::{NetworkConfigError, NetworkIndex};
-use crate::session::{Path, Peer};
+use crate::session::{Path, Peer, SessionStats};
 
 /// What an [`Endpoint`](crate::Endpoint) is made with.
 ///
@@ -34,23 +35,33 @@ pub struct EndpointConfig {
     pub receive_buffer: u32,
     /// Bounds on memory and work.
     pub limits: Limits,
+    /// Whether local discovery tells others who this node is. Without that it still learns who is there, and
+    /// stays unknown itself until it begins a handshake. Default: true.
+    pub introduce: bool,
 }
 
 impl EndpointConfig {
     /// The defaults for this identity.
     pub fn new(identity: Arc<Identity>) -> Self {
-        Self { identity, provider: default_provider(), receive_buffer: 212_992, limits: Limits::default() }
+        Self {
+            identity,
+            provider: default_provider(),
+            receive_buffer: 212_992,
+            limits: Limits::default(),
+            introduce: true,
+        }
     }
 }
 
 impl fmt::Debug for EndpointConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { identity, provider, receive_buffer, limits } = self;
+        let Self { identity, provider, receive_buffer, limits, introduce } = self;
         f.debug_struct("EndpointConfig")
             .field("identity", identity)
             .field("suites", &provider.suites())
             .field("receive_buffer", receive_buffer)
             .field("limits", limits)
+            .field("introduce", introduce)
             .finish()
     }
 }
@@ -72,11 +83,21 @@ pub struct Limits {
     pub handshakes_per_second: u32,
     /// How many may come at once before that rate counts. Default: 100.
     pub handshake_burst: u32,
+    /// A peer of an ad-hoc network is forgotten when it has had no session, and was neither heard of nor
+    /// asked for, for so long; one that has said goodbye after a tenth of that. Up to a tenth of it may pass
+    /// in addition. Default: ten minutes, at least one second. Members of static networks are never
+    /// forgotten.
+    pub forget_after: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { peers_per_network: 4096, handshakes_per_second: 200, handshake_burst: 100 }
+        Self {
+            peers_per_network: 4096,
+            handshakes_per_second: 200,
+            handshake_burst: 100,
+            forget_after: Duration::from_secs(600),
+        }
     }
 }
 
@@ -87,9 +108,12 @@ pub enum JoinError {
     /// The description contradicts itself.
     #[error(transparent)]
     Config(#[from] NetworkConfigError),
-    /// It is joined already.
+    /// It is joined already, with the same secret and members.
     #[error("network {0} is joined already")]
     AlreadyJoined(NetworkId),
+    /// It is joined already, and not like this: without a secret, with another one, or with other members.
+    #[error("network {0} is joined already, with another secret or other members; leave it first")]
+    JoinedOtherwise(NetworkId),
     /// The member list of the static network lacks this node.
     #[error("this node ({node}) is not a member of network {network}")]
     NotAMember {
@@ -140,8 +164,8 @@ pub enum Event {
     /// The peer was learned of: packets for it can be queued, and [`Endpoint::want_session`](crate::Endpoint::want_session)
     /// be called.
     PeerAdded(Arc<Peer>),
-    /// The peer was forgotten: its network was left, or its place was needed. The same node may come back as another
-    /// [`Peer`].
+    /// The peer was forgotten: its network was left, its place was needed, or it was gone for
+    /// [`Limits::forget_after`]. The same node may come back as another [`Peer`].
     PeerRemoved(Arc<Peer>),
     /// There is a usable session where there was none, or the peer has restarted and this one is with its successor.
     SessionReady(Arc<Peer>),
@@ -149,8 +173,42 @@ pub enum Event {
     SessionLost(Arc<Peer>),
     /// The peer is reached elsewhere than before, or the size of the path's datagrams has changed.
     PathChanged(Arc<Peer>),
+    /// The path has stopped carrying datagrams of its size: what was sent lately is lost, and is best sent
+    /// again at once. Comes after the [`Event::PathChanged`] that tells the new size.
+    PathShrunk(Arc<Peer>),
     /// A handshake has gone unanswered for 5 s. It is still tried for a while.
     PeerUnreachable(Arc<Peer>),
+    /// The program that was this peer is gone, and with it everything that was agreed with it inside the
+    /// network: connections with it are to end. Its successor, if there is one, has a session by
+    /// [`Event::SessionReady`], which comes later. A session that expires, is replaced, or whose path is
+    /// broken is no reason for this.
+    PeerGone(Arc<Peer>, Gone),
+    /// An authentic packet of the peer has shown that packets pass, after a time in which perhaps they did
+    /// not: it was silent for 500 ms or more though data was sent to it, its path or an address of this node
+    /// has changed, or a handshake was repeated. What was sent before may be lost, and need not wait for a
+    /// timer to be sent again.
+    PathConfirmed(Arc<Peer>),
+}
+
+/// How it became known that a peer's program is gone.
+///
+/// ```
+/// use peersock_overlay::{Event, Gone};
+///
+/// fn has_successor(event: &Event) -> bool {
+///     matches!(event, Event::PeerGone(_, Gone::Restarted))
+/// }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Gone {
+    /// Another instance of the node has completed a handshake.
+    Restarted,
+    /// It has said so: it left the network, or the node was shut down.
+    Left,
+    /// Its machine has gone on saying that nobody listens at its port, and nothing was heard from itself.
+    /// Alone among these it may be an error.
+    Refused,
 }
 
 impl Event {
@@ -162,7 +220,10 @@ impl Event {
             | Self::SessionReady(peer)
             | Self::SessionLost(peer)
             | Self::PathChanged(peer)
-            | Self::PeerUnreachable(peer) => peer,
+            | Self::PathShrunk(peer)
+            | Self::PeerUnreachable(peer)
+            | Self::PeerGone(peer, _)
+            | Self::PathConfirmed(peer) => peer,
         }
     }
 }
@@ -187,6 +248,20 @@ pub struct PeerInfo {
     pub candidates: Vec<SocketAddr>,
     /// A handshake is being tried.
     pub connecting: bool,
+    /// Where another node with the peer's identity was seen, if one was.
+    pub elsewhere: Option<Elsewhere>,
+    /// A static network lists it.
+    pub listed: bool,
+    /// Its name, if its network lists one.
+    pub name: Option<String>,
+    /// It has said goodbye, and nothing was heard of it since.
+    pub left: bool,
+    /// When it last proved to be there: it sent an authentic packet, or completed a handshake.
+    pub last_seen: Option<Instant>,
+    /// When local discovery last heard of it. Any member of the network can send such a message in its name.
+    pub last_heard: Option<Instant>,
+    /// What all sessions with it have carried since it was learned of.
+    pub traffic: SessionStats,
 }
 
 /// One joined network's state, for people to look at.
@@ -203,4 +278,10 @@ pub struct NetworkInfo {
     pub peers: usize,
     /// Peers with a session.
     pub connected: usize,
+    /// Peers forgotten since the network was joined.
+    pub forgotten: u64,
+    /// This node's name, if the network lists one.
+    pub name: Option<String>,
+    /// What the sessions with all peers have carried since the network was joined, forgotten ones included.
+    pub traffic: SessionStats,
 }

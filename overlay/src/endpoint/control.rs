@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use super::handshake::Reason;
 use super::keepalive::KEEPALIVE;
+use super::mtud::BUSY_CONFIRM_INTERVAL;
 use super::peers::PeerKey;
-use super::{Endpoint, Event, Timer};
-use crate::session::{DATA_OVERHEAD, RecvMeta, Session};
+use super::{Endpoint, Event, Gone, Timer};
+use crate::session::{DATA_OVERHEAD, Path, Peer, RecvMeta, Sender, Session};
 use crate::wire::{Control, UnknownSession};
 
 impl Endpoint {
@@ -30,7 +31,13 @@ impl Endpoint {
             }
             Ok(Control::ProbeAck { id, .. }) => self.on_probe_ack(now, key, &meta, id),
             Ok(Control::Params { receive_buffer, .. }) => session.peer().set_receive_buffer(receive_buffer),
-            Ok(Control::Close { .. }) => self.on_close(key, session),
+            Ok(Control::Elsewhere { instance, remote }) => {
+                if instance != self.instance {
+                    let peer = *session.peer().id();
+                    self.on_elsewhere_reported(now, peer, remote);
+                }
+            }
+            Ok(Control::Close { .. }) => self.on_close(now, key, session),
             Err(_) => self.counters.control_unknown.increment(),
         }
     }
@@ -40,23 +47,34 @@ impl Endpoint {
         if let Some(moving) = peer.moving.take_if(|moving| moving.probe == id && moving.to == *meta) {
             peer.candidates.heard(meta, 0, true, now);
             peer.sample_rtt(now.saturating_duration_since(moving.sent));
+            let handle = peer.handle.clone();
             self.move_path(now, key, meta);
+            handle.activity().take_silence();
+            self.emit(Event::PathConfirmed(handle));
             return;
         }
         if let Some(rtt) = peer.mtud.as_mut().and_then(|mtud| mtud.acknowledged(id, now)) {
             peer.sample_rtt(rtt);
         }
+        self.note_answer(key, id);
         self.probe_mtu(now, key);
     }
 
     /// The peer leaves: its sessions end, but not those with a successor that was started meanwhile.
-    fn on_close(&mut self, key: PeerKey, session: &Arc<Session>) {
+    fn on_close(&mut self, now: Instant, key: PeerKey, session: &Arc<Session>) {
         let Some(peer) = self.peers.get_mut(key) else { return };
         let Some(instance) = peer.live(session).map(|live| live.instance) else { return };
         self.counters.closes_received.increment();
+        tracing::debug!(peer = %peer.handle.id(), "the peer has left");
         let closed = peer.take_instance(instance);
+        peer.departed = peer.sessions.is_empty();
+        let (handle, present) = (peer.handle.clone(), peer.instance == Some(instance));
         self.end_attempt(key);
+        if present {
+            self.emit(Event::PeerGone(handle, Gone::Left));
+        }
         self.drop_sessions(key, closed);
+        self.forget_departed(now);
     }
 
     /// Sends the path MTU probe that is due, and makes known what is learned.
@@ -70,24 +88,55 @@ impl Endpoint {
             Some(at) => self.timers.set(Timer::Mtu(key), at),
             None => self.timers.clear(Timer::Mtu(key)),
         }
-        if current != sender.path.datagram_size {
+        if size.is_some() {
+            peer.next_probe = id.wrapping_add(2);
+        }
+        let before = sender.path.datagram_size;
+        if current != before {
             let handle = peer.handle.clone();
             handle.set_datagram_size(&sender.path, current);
-            tracing::debug!(?handle, from = sender.path.datagram_size, to = current, "path MTU changed");
-            if current < sender.path.datagram_size {
+            tracing::debug!(peer = %handle.id(), from = before, to = current, "the path's datagram size changed");
+            self.emit(Event::PathChanged(handle.clone()));
+            if current < before {
                 self.counters.black_holes.increment();
+                self.emit(Event::PathShrunk(handle));
             }
-            self.emit(Event::PathChanged(handle));
         }
         let Some(size) = size else { return };
-        if let Some(peer) = self.peers.get_mut(key) {
-            peer.next_probe = id.wrapping_add(1);
-        }
+        self.send_probe(&sender, id, size);
+        // Its companion, right behind it: as short as a probe can be.
+        self.send_probe(&sender, id.wrapping_add(1), 0);
+    }
+
+    fn send_probe(&mut self, sender: &Sender, id: u32, size: usize) {
         self.counters.probes_sent.increment();
-        let path = sender.path;
-        if !self.outbox.push_probe(path.socket, path.remote, sender.session, id, size) {
+        let Path { socket, remote, .. } = sender.path;
+        if !self.outbox.push_probe(socket, remote, sender.session.clone(), id, size) {
             self.counters.transmits_dropped.increment();
         }
+    }
+
+    /// A hint from above that packets of a peer are lost, for example from TCP's retransmissions: confirms at
+    /// once that the path still carries its datagram size.
+    pub fn path_suspected(&mut self, now: Instant, peer: &Arc<Peer>) {
+        let Some(key) = self.key_of(peer) else { return };
+        if let Some(mtud) = self.peers.get_mut(key).and_then(|peer| peer.mtud.as_mut()) {
+            mtud.confirm(true);
+        }
+        self.probe_mtu(now, key);
+    }
+
+    /// Packets pass on the peer's session: has the path's size confirmed now and then while much is sent, and
+    /// comes back with the first packet after [`BUSY_CONFIRM_INTERVAL`].
+    pub(super) fn watch_path(&mut self, now: Instant, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let Some(session) = peer.current() else { return };
+        let Some(rekey_at) = peer.live(&session).map(|live| live.rekey_at) else { return };
+        let next = now + BUSY_CONFIRM_INTERVAL;
+        session.set_attention(Some(if rekey_at > now { next.min(rekey_at) } else { next }));
+        let Some(mtud) = &mut peer.mtud else { return };
+        mtud.carried(session.stats().sent_bytes, now);
+        self.probe_mtu(now, key);
     }
 
     /// Data of a session that we do not have, probably because we were restarted: tells its sender.
@@ -98,6 +147,7 @@ impl Endpoint {
             && self.hints.unknown_sent.take(meta.remote.ip(), now)
         {
             self.counters.unknown_session_sent.increment();
+            tracing::debug!(from = %meta.remote, "a packet of a session that this node does not know: its sender is told");
             self.transmit(&meta, answer);
         }
     }
@@ -123,6 +173,7 @@ impl Endpoint {
         });
         let Some((key, _)) = found else { return };
         let Some(peer) = self.peers.get_mut(key) else { return };
+        tracing::debug!(peer = %peer.handle.id(), from = %meta.remote, "the peer does not know our session");
         if peer.attempt.is_none() && peer.hints.take(now) {
             self.attempt(now, key, Reason::Hint);
         }

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use rand::{Rng, RngExt};
 
 use super::handshake::Reason;
+use super::log::List;
 use super::peers::PeerKey;
 use super::{Endpoint, Timer, random};
 use crate::network::NetworkIndex;
@@ -62,6 +63,8 @@ struct Heard {
     at: Instant,
     /// Networks that it is in too and in which we have not met yet; the first is the next to try.
     unmet: VecDeque<NetworkIndex>,
+    /// Who it is in the networks in which we have met.
+    met: BTreeMap<NetworkIndex, PeerKey>,
 }
 
 impl Discovery {
@@ -83,11 +86,22 @@ impl Discovery {
         self.heard.clear();
     }
 
-    /// We have met the node behind `remote` in this network.
-    pub(super) fn acknowledged(&mut self, remote: &SocketAddr, network: NetworkIndex) {
+    /// We have met the node behind `remote` in this network. It is no peer if it has our own identity.
+    pub(super) fn acknowledged(
+        &mut self,
+        remote: &SocketAddr,
+        network: NetworkIndex,
+        peer: impl Into<Option<PeerKey>>,
+    ) {
         if let Some(heard) = self.heard.get_mut(remote) {
             heard.unmet.retain(|unmet| *unmet != network);
+            heard.met.extend(peer.into().map(|peer| (network, peer)));
         }
+    }
+
+    /// A peer was removed: its next beacon is answered as a newcomer's.
+    pub(super) fn forget(&mut self, peer: PeerKey) {
+        self.heard.retain(|_, heard| !heard.met.values().any(|met| *met == peer));
     }
 
     fn renew_salt(&mut self, salt: [u8; 16], now: Instant) {
@@ -105,7 +119,8 @@ impl Discovery {
         }
         let fresh = self.heard.get(&remote).is_none_or(|heard| heard.salt != salt);
         if fresh {
-            self.heard.insert(remote, Heard { salt, at: now, unmet: VecDeque::new() });
+            let met = self.heard.remove(&remote).map(|heard| heard.met).unwrap_or_default();
+            self.heard.insert(remote, Heard { salt, at: now, unmet: VecDeque::new(), met });
         }
         let heard = self.heard.get_mut(&remote)?;
         heard.at = now;
@@ -180,6 +195,8 @@ impl Endpoint {
         self.discovery.turn = (self.discovery.turn + tags.len()) % networks;
         let mut datagram = Vec::with_capacity(Beacon::LEN);
         Beacon::emit(salt, &tags, |filler| self.rng.fill_bytes(filler), &mut datagram);
+        let targets = self.sockets.iter().flat_map(|socket| &socket.beacon_targets);
+        tracing::debug!(to = %List(targets), "beacon sent");
         for socket in &self.sockets {
             for &target in &socket.beacon_targets {
                 self.counters.beacons_sent.increment();
@@ -203,22 +220,38 @@ impl Endpoint {
         if !meta.multicast || !self.hints.beacons.take(now) {
             return;
         }
-        let Some(heard) = self.discovery.hear(meta.remote, beacon.salt, now) else { return };
+        let known = self.discovery.hear(meta.remote, beacon.salt, now);
+        let Some(heard) = known else { return self.note_beacon_of_peers(now, &meta.remote) };
         if heard.unmet.is_empty() {
             let common = self.networks.values().filter(|network| {
                 let tag = network.discovery.beacon_tag(&beacon.salt);
                 beacon.contains(&tag)
             });
             heard.unmet = common.map(|network| network.index).collect();
+            heard.met.retain(|network, _| heard.unmet.contains(network));
         }
-        let Some(network) = heard.unmet.front().copied() else { return };
+        let Some(network) = heard.unmet.front().copied() else {
+            let why = "it is of no network that this node is in, or its sender has another secret";
+            return self.log_refusal(now, &meta, "beacon", why);
+        };
         heard.unmet.rotate_left(1);
         self.counters.beacons_matched.increment();
+        tracing::debug!(from = %meta.remote, "beacon of a common network heard");
         self.send_hello(network, &meta, true, NO_ECHO);
     }
 
+    /// A beacon as before came from there: the peers that we have met there in its networks are still there.
+    fn note_beacon_of_peers(&mut self, now: Instant, remote: &SocketAddr) {
+        let met = self.discovery.heard.get(remote).into_iter().flat_map(|heard| heard.met.values());
+        for &key in met {
+            if let Some(peer) = self.peers.get_mut(key) {
+                peer.note_heard(now);
+            }
+        }
+    }
+
     fn send_hello(&mut self, network: NetworkIndex, meta: &RecvMeta, reply_wanted: bool, echo: [u8; 24]) {
-        let Some(network) = self.networks.get(&network) else { return };
+        let Some(network) = self.networks.get(&network).filter(|_| self.introduce) else { return };
         let hello = Hello {
             identity: *self.identity.public(),
             instance: self.instance,
@@ -234,6 +267,7 @@ impl Endpoint {
             self.discovery.asked.truncate(MAX_ASKED);
         }
         self.counters.hellos_sent.increment();
+        tracing::debug!(to = %meta.remote, reply_wanted, "hello sent");
         self.transmit(meta, datagram);
     }
 
@@ -244,22 +278,30 @@ impl Endpoint {
         }
         if !self.hints.hellos.take(meta.remote.ip(), now) {
             self.counters.hellos_limited.increment();
-            return;
+            return self.log_refusal(now, &meta, "hello", "too many come from there");
         }
         let opened = self.networks.values().find_map(|network| {
             Hello::open(&network.discovery, datagram).ok().map(|hello| (network.index, hello))
         });
         let Some((network, hello)) = opened else {
             self.counters.hellos_unknown.increment();
-            return;
+            let why = "it is of no network that this node is in, or its sender has another secret";
+            return self.log_refusal(now, &meta, "hello", why);
         };
         self.counters.hellos_received.increment();
-        let Some(key) = self.find_or_add(now, network, &hello.identity) else { return };
+        if hello.identity == *self.identity.public() {
+            return self.on_own_hello(now, network, &meta, &hello, nonce_of(datagram));
+        }
+        let Some(key) = self.find_or_add(now, network, &hello.identity) else {
+            let why = "its sender is no member of the network, or there is no room for it";
+            return self.log_refusal(now, &meta, "hello", why);
+        };
+        tracing::debug!(peer = %hello.identity.node_id(), from = %meta.remote, "hello received");
         let asked = (hello.echo, meta.remote);
         let proven = hello.echo != NO_ECHO && self.discovery.asked.contains(&asked);
         self.discovery.asked.retain(|sent| *sent != asked);
         let Some(peer) = self.peers.get_mut(key) else { return };
-        peer.used = now;
+        peer.note_heard(now);
         peer.candidates.heard(&meta, datagram.len(), proven, now);
         self.announce(key);
         self.follow_up(now, key, &meta, hello.instance);
@@ -267,8 +309,31 @@ impl Endpoint {
             self.send_hello(network, &meta, false, nonce_of(datagram));
         }
         if proven {
-            self.discovery.acknowledged(&meta.remote, network);
+            self.discovery.acknowledged(&meta.remote, network, key);
             self.meet_elsewhere(&meta);
+        }
+    }
+
+    /// A hello with our own keys: one that came back to us, or one of another node that has them too. That is
+    /// believed if it repeats the nonce of a hello of ours; so it gets one, if it asks for one.
+    fn on_own_hello(
+        &mut self,
+        now: Instant,
+        network: NetworkIndex,
+        meta: &RecvMeta,
+        hello: &Hello,
+        nonce: [u8; 24],
+    ) {
+        if hello.instance == self.instance {
+            return;
+        }
+        let asked = (hello.echo, meta.remote);
+        if hello.echo != NO_ECHO && self.discovery.asked.contains(&asked) {
+            self.discovery.asked.retain(|sent| *sent != asked);
+            self.discovery.acknowledged(&meta.remote, network, None);
+            self.on_elsewhere(now, meta.remote);
+        } else if hello.reply_wanted {
+            self.send_hello(network, meta, false, nonce);
         }
     }
 

@@ -10,15 +10,16 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
+use super::log::List;
 use super::peers::{Live, PeerKey};
 use super::timing::{
-    GIVE_UP_AFTER, HINT_GIVE_UP_AFTER, REJECT_AFTER, REKEY_AFTER, RETRY_MAX, RETRY_MIN, UNREACHABLE_AFTER,
-    rekey_age,
+    GIVE_UP_AFTER, HINT_GIVE_UP_AFTER, REJECT_AFTER, REKEY_AFTER, RETRY_LOST, RETRY_MAX, RETRY_MIN,
+    RETRY_REFUSED, UNREACHABLE_AFTER, rekey_age,
 };
 use super::{Endpoint, Event, Timer, random};
 use crate::noise::{InitiationPayload, Initiator};
 use crate::session::{Peer, RecvMeta, Session, SessionIndex};
-use crate::wire::{CookieReply, Initiation, Response};
+use crate::wire::{CookieReply, Initiation, Response, StaleReply};
 
 /// Initiations of one attempt that a response may still answer: enough for 3 s of round-trip time.
 const MAX_PENDING: usize = 4;
@@ -35,6 +36,8 @@ pub(super) struct Attempt {
     next_round: Instant,
     /// A cookie makes the next round come at once, but once per round only.
     hastened: bool,
+    /// So does the news that our clock is behind.
+    set_right: bool,
     pending: VecDeque<Pending>,
     /// The last initiation, and where it went.
     last: Vec<u8>,
@@ -51,6 +54,12 @@ impl Attempt {
     /// Whether the last initiation went there.
     fn is_tried(&self, meta: &RecvMeta) -> bool {
         self.targets.iter().any(|target| target.remote == meta.remote)
+    }
+
+    /// Whether the last initiation began like this.
+    pub(super) fn has_sent(&self, beginning: &[u8]) -> bool {
+        let common = self.last.len().min(beginning.len());
+        common > 0 && self.last[..common] == beginning[..common]
     }
 }
 
@@ -97,6 +106,7 @@ impl Endpoint {
             rounds: 0,
             next_round: now,
             hastened: false,
+            set_right: false,
             pending: VecDeque::new(),
             last: Vec::new(),
             targets: Vec::new(),
@@ -114,6 +124,7 @@ impl Endpoint {
         }
         if !attempt.is_tried(meta) && peer.candidates.spend(&meta.remote, attempt.last.len()) {
             attempt.targets.push(*meta);
+            tracing::debug!(peer = %peer.handle.id(), to = %meta.remote, "initiation sent here too");
             let datagram = attempt.last.clone();
             self.transmit(meta, datagram);
         }
@@ -131,6 +142,7 @@ impl Endpoint {
         let Some(peer) = self.peers.get_mut(key) else { return };
         let Some(attempt) = &mut peer.attempt else { return };
         if now >= attempt.until {
+            tracing::debug!(peer = %peer.handle.id(), "no answer: the handshake is given up");
             self.counters.attempts_given_up.increment();
             return self.end_attempt(key);
         }
@@ -138,6 +150,7 @@ impl Endpoint {
         let due = now >= attempt.next_round;
         let handle = peer.handle.clone();
         if report {
+            tracing::debug!(peer = %handle.id(), "no answer for 5 s; the handshake is tried on");
             self.emit(Event::PeerUnreachable(handle));
         }
         if due {
@@ -149,12 +162,19 @@ impl Endpoint {
 
     /// Sends one initiation everywhere, and sets the time of the next.
     fn next_round(&mut self, now: Instant, key: PeerKey) {
-        let Some(attempt) = self.peers.get_mut(key).and_then(|peer| peer.attempt.as_mut()) else { return };
-        let interval = interval(attempt.rounds);
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let longest = match (&peer.refusal, peer.instance) {
+            (Some(refusal), _) if refusal.is_open() => RETRY_REFUSED,
+            (_, Some(_)) => RETRY_LOST,
+            (_, None) => RETRY_MAX,
+        };
+        let Some(attempt) = &mut peer.attempt else { return };
+        let interval = interval(attempt.rounds).min(longest);
         // Up to a fifth shorter, so that two sides do not repeat in step, and never longer than the bound.
         let jitter = interval / 5 * self.rng.random_range(0..=100) / 100;
         attempt.rounds += 1;
         attempt.hastened = false;
+        attempt.set_right = false;
         attempt.next_round = now + interval - jitter;
         let repeated = attempt.rounds > 1;
         let sent = self.initiate(now, key);
@@ -180,6 +200,11 @@ impl Endpoint {
         let Some(network) = self.networks.get(&peer.handle.network()) else { return false };
         let targets = peer.candidates.spend_everywhere(Initiation::MIN, &self.sockets);
         if targets.is_empty() {
+            tracing::debug!(
+                peer = %peer.handle.id(),
+                known = %List(peer.candidates.remotes()),
+                "no address of the peer may be sent to yet"
+            );
             return false;
         }
         let rng = &mut self.rng;
@@ -189,11 +214,12 @@ impl Endpoint {
         };
         let payload = InitiationPayload {
             network: network.id,
-            timestamp: self.clock.timestamp(now),
+            timestamp: self.clock.timestamp(now, peer.floor),
             instance: self.instance,
             receive_buffer: self.receive_buffer,
             suites: self.provider.suites(),
         };
+        peer.floor = Some(payload.timestamp);
         let mut datagram = Vec::with_capacity(Initiation::MIN);
         let (identity, ephemeral) = (&self.identity, random(&mut self.rng));
         let started =
@@ -213,6 +239,12 @@ impl Endpoint {
             self.initiations.remove(&oldest.initiator.index());
             self.sessions.remove(oldest.initiator.index());
         }
+        tracing::debug!(
+            peer = %peer.handle.id(),
+            to = %List(targets.iter().map(|target| target.remote)),
+            round = attempt.rounds,
+            "initiation sent"
+        );
         attempt.last.clone_from(&datagram);
         attempt.targets.clone_from(&targets);
         for meta in &targets {
@@ -238,24 +270,26 @@ impl Endpoint {
     pub(super) fn on_response(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
         let Ok(response) = Response::parse(datagram) else {
             self.counters.handshake_malformed.increment();
-            return;
+            return self.log_refusal(now, &meta, "response", "it is malformed");
         };
         // The index comes first: it is random, so only who saw the initiation gets further than this.
         let Some(&key) = self.initiations.get(&response.receiver) else {
             self.counters.responses_unexpected.increment();
-            return;
+            return self.log_refusal(now, &meta, "response", "nothing waits for it any more");
         };
         if !self.cookies.check_mac1(datagram) {
             self.counters.mac1_invalid.increment();
-            return;
+            return self.log_refusal(now, &meta, "response", "it is not for this node");
         }
         if !self.load.may_try_response(now) {
             self.counters.handshakes_refused.increment();
-            return;
+            return self.log_refusal(now, &meta, "response", "too many came that were not authentic");
         }
         if !self.finish(now, key, &meta, response.receiver, datagram) {
             self.load.note_failed_response(now);
             self.counters.handshake_unauthentic.increment();
+            let why = "it is not authentic; both sides must have the same secret for the network";
+            self.log_refusal(now, &meta, "response", why);
         }
     }
 
@@ -278,6 +312,8 @@ impl Endpoint {
         let Ok((keys, said)) = pending.initiator.read_response(&self.identity, &network.psk, datagram) else {
             return false;
         };
+        // Whether its path was silent until now is for `establish` to say.
+        peer.handle.activity().note_received(now);
         let rtt = now.saturating_duration_since(pending.sent);
         // The initiation went somewhere and was answered, so that is a path. Another source must prove itself first.
         let tried = attempt.targets.iter().find(|target| target.remote == meta.remote);
@@ -322,9 +358,46 @@ impl Endpoint {
             return;
         }
         self.counters.cookies_received.increment();
+        tracing::debug!(peer = %peer.handle.id(), "the peer is busy and wants the initiation again with a cookie");
         if let Some(attempt) = &mut peer.attempt
             && !std::mem::replace(&mut attempt.hastened, true)
         {
+            self.initiate(now, key);
+        }
+    }
+
+    /// The peer has read a newer initiation of ours than this one: our clock went back between two runs. What
+    /// it says is authentic and bound to this initiation, so the next one can be newer at once.
+    pub(super) fn on_stale_reply(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
+        let Ok(reply) = StaleReply::parse(datagram) else {
+            self.counters.handshake_malformed.increment();
+            return;
+        };
+        let peer =
+            self.initiations.get(&reply.receiver).and_then(|&key| Some((key, self.peers.get_mut(key)?)));
+        let Some((key, peer)) = peer else {
+            self.counters.responses_unexpected.increment();
+            return;
+        };
+        let Some(attempt) = &mut peer.attempt else { return };
+        let newest = attempt.pending.iter().find_map(|pending| pending.initiator.read_stale_reply(&reply));
+        let Some(newest) = newest else {
+            self.counters.handshake_unauthentic.increment();
+            return;
+        };
+        // Late, or a copy: the last initiation was newer already.
+        if peer.floor.is_some_and(|floor| floor > newest) {
+            return;
+        }
+        self.counters.clock_behind.increment();
+        tracing::debug!(peer = %peer.handle.id(), "the peer knows newer initiations of this node: its clock went back");
+        peer.floor = Some(newest);
+        // It could answer only what it received, so it receives there.
+        if attempt.is_tried(&meta) {
+            peer.candidates.heard(&meta, datagram.len(), true, now);
+        }
+        // Once per round: a peer that always knows a newer one gets no flood.
+        if !std::mem::replace(&mut attempt.set_right, true) {
             self.initiate(now, key);
         }
     }

@@ -16,7 +16,7 @@ impl Endpoint {
     pub fn peer_unresponsive(&mut self, now: Instant, peer: &Arc<Peer>) {
         let Some(key) = self.key_of(peer) else { return };
         if let Some(mtud) = self.peers.get_mut(key).and_then(|peer| peer.mtud.as_mut()) {
-            mtud.confirm();
+            mtud.confirm(true);
         }
         self.probe_mtu(now, key);
         let heard = peer.activity().last_received();
@@ -47,6 +47,7 @@ impl Endpoint {
         let in_use = activity.last_sent().is_some_and(|at| now <= at + DEAD_AFTER);
         if dead && in_use {
             self.counters.silences.increment();
+            tracing::debug!(peer = %handle.id(), "the peer says nothing: a handshake shows whether it is there");
             self.attempt(now, key, Reason::Traffic);
         }
         if unanswered.is_some()

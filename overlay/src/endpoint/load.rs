@@ -209,6 +209,8 @@ pub(super) struct HintLimits {
     pub(super) hellos: Limiter,
     /// Hints heard that a session is unknown: each costs a search through the peers.
     pub(super) unknown_heard: Limiter,
+    /// Errors heard that nobody listens somewhere: each costs a search through the peers.
+    pub(super) refusals: Limiter,
     /// Hints sent that a session is unknown.
     pub(super) unknown_sent: Limiter,
 }
@@ -223,6 +225,7 @@ impl HintLimits {
             beacons: Bucket::new(Rate::per_second(1000, 1000), now),
             hellos: limiter(5000, 1000, 200, 500),
             unknown_heard: limiter(200, 100, 20, 20),
+            refusals: limiter(1000, 500, 200, 100),
             unknown_sent: limiter(500, 200, 20, 20),
         }
     }
@@ -233,7 +236,12 @@ mod tests {
     use super::*;
     use crate::testing::instant;
 
-    const LIMITS: Limits = Limits { peers_per_network: 1, handshakes_per_second: 100, handshake_burst: 50 };
+    const LIMITS: Limits = Limits {
+        peers_per_network: 1,
+        handshakes_per_second: 100,
+        handshake_burst: 50,
+        forget_after: Duration::from_secs(600),
+    };
     const SOURCE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
     #[test]

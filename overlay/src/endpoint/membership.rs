@@ -1,28 +1,34 @@
 //! Joining and leaving networks, and the peers in them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::networks::{MAX_NETWORKS, Network};
+use super::paths::socket_for;
 use super::peers::{PeerKey, PeerState};
 use super::{Endpoint, Event, JoinError, Lookup, NetworkInfo, PeerInfo, Timer};
-use crate::id::PublicIdentity;
+use crate::id::{NodeId, PublicIdentity};
 use crate::network::{NetworkConfig, NetworkIndex};
-use crate::session::Peer;
+use crate::session::{Peer, RecvMeta};
 use crate::wire::Control;
 
 impl Endpoint {
     /// Joins a network. The members of a static network are peers at once ([`Event::PeerAdded`] for each).
     ///
     /// # Errors
-    /// A description that contradicts itself, a network joined already, one too many, or a static network that does
-    /// not list this node.
+    /// A description that contradicts itself, a network joined already, with this or another secret, one too
+    /// many, or a static network that does not list this node.
     pub fn join(&mut self, now: Instant, network: NetworkConfig) -> Result<NetworkIndex, JoinError> {
         network.validate()?;
         let id = network.id();
-        if self.networks.values().any(|joined| joined.id == id) {
-            return Err(JoinError::AlreadyJoined(id));
+        if let Some(joined) = self.networks.values().find(|joined| joined.id == id) {
+            let again = Network::new(joined.index, network, self.identity.public());
+            let is_same = again.is_some_and(|again| again.is_like(joined));
+            return Err(match is_same {
+                true => JoinError::AlreadyJoined(id),
+                false => JoinError::JoinedOtherwise(id),
+            });
         }
         if self.networks.len() >= MAX_NETWORKS {
             return Err(JoinError::TooMany(MAX_NETWORKS));
@@ -56,6 +62,30 @@ impl Endpoint {
         if self.networks.remove(&network).is_some() {
             self.restart_beacons(now);
         }
+        self.arm_forgetting(now);
+    }
+
+    /// Replaces the configured endpoints of a static network's member, for one whose host name was resolved.
+    /// At most eight are kept. A handshake that is being tried goes to the new ones at once. Does nothing for
+    /// others than listed members.
+    pub fn set_endpoints(
+        &mut self,
+        now: Instant,
+        network: NetworkIndex,
+        node: &NodeId,
+        endpoints: &[SocketAddr],
+    ) {
+        let key = self.networks.get(&network).and_then(|network| network.by_node.get(node).copied());
+        let Some((key, peer)) = key.and_then(|key| Some((key, self.peers.get_mut(key)?))) else { return };
+        if !peer.listed {
+            return;
+        }
+        for remote in peer.candidates.set_configured(endpoints) {
+            if let Some(socket) = socket_for(&self.sockets, None, &remote) {
+                let meta = RecvMeta { remote, socket: socket.index, multicast: false };
+                self.try_at(now, key, &meta);
+            }
+        }
     }
 
     /// Says who has an overlay address. An unknown node's self-certifying address makes the node ask for it on the
@@ -84,16 +114,22 @@ impl Endpoint {
 
     /// The joined networks, in the order of joining.
     pub fn networks(&self) -> Vec<NetworkInfo> {
-        let connected = |network: &Network| {
-            let keys = network.by_node.values();
-            keys.filter(|&&key| self.peers.get(key).is_some_and(|peer| peer.current().is_some())).count()
-        };
-        let info = |network: &Network| NetworkInfo {
-            index: network.index,
-            id: network.id,
-            addresses: network.addresses.clone(),
-            peers: network.by_node.len(),
-            connected: connected(network),
+        let info = |network: &Network| {
+            let (mut connected, mut traffic) = (0, network.past);
+            for peer in network.by_node.values().filter_map(|&key| self.peers.get(key)) {
+                connected += usize::from(peer.current().is_some());
+                traffic.add(&peer.traffic());
+            }
+            NetworkInfo {
+                index: network.index,
+                id: network.id,
+                addresses: network.addresses.clone(),
+                peers: network.by_node.len(),
+                connected,
+                forgotten: network.forgotten,
+                name: network.name.clone(),
+                traffic,
+            }
         };
         self.networks.values().map(info).collect()
     }
@@ -102,6 +138,7 @@ impl Endpoint {
     pub fn peers(&self) -> Vec<PeerInfo> {
         let info = |peer: &PeerState| {
             let session = peer.current();
+            let network = self.networks.get(&peer.handle.network());
             PeerInfo {
                 peer: peer.handle.clone(),
                 addresses: peer.handle.addresses().to_vec(),
@@ -111,6 +148,13 @@ impl Endpoint {
                 rtt: peer.rtt,
                 candidates: peer.candidates.remotes().collect(),
                 connecting: peer.attempt.is_some(),
+                elsewhere: peer.duplicate.last(),
+                listed: peer.listed,
+                name: network.and_then(|network| network.name_of(peer.handle.id())).map(str::to_owned),
+                left: peer.departed,
+                last_seen: peer.last_seen(),
+                last_heard: peer.heard,
+                traffic: peer.traffic(),
             }
         };
         self.peers.iter().map(|(_, peer)| info(peer)).collect()
@@ -164,21 +208,29 @@ impl Endpoint {
         let key = self.peers.insert(PeerState::new(handle, listed, now));
         members.by_node.insert(node, key);
         members.by_address.extend(addresses.into_iter().map(|address| (address, key)));
+        if !listed {
+            self.expect_to_forget(now);
+        }
         Some(key)
     }
 
     /// Forgets a peer and everything that belongs to it.
-    fn remove_peer(&mut self, key: PeerKey) {
+    pub(super) fn remove_peer(&mut self, key: PeerKey) {
         self.end_attempt(key);
         let Some(mut peer) = self.peers.remove(key) else { return };
+        peer.handle.set_forgotten();
         peer.handle.set_session(None);
         peer.handle.set_path(None);
+        let traffic = peer.traffic();
         self.discard(peer.sessions.drain(..).map(|live| live.session).collect());
-        for timer in [Timer::Attempt(key), Timer::Expire(key), Timer::Activity(key), Timer::Mtu(key)] {
-            self.timers.clear(timer);
+        self.discovery.forget(key);
+        for timer in [Timer::Attempt, Timer::Expire, Timer::Activity, Timer::Mtu, Timer::Refusal] {
+            self.timers.clear(timer(key));
         }
         if let Some(network) = self.networks.get_mut(&peer.handle.network()) {
             network.by_node.remove(peer.handle.id());
+            network.forgotten += 1;
+            network.past.add(&traffic);
             for address in peer.handle.addresses() {
                 network.by_address.remove(address);
             }

@@ -15,23 +15,33 @@
 //! The **path** follows the peer: an authentic packet from elsewhere is answered by a probe, and the answer to that
 //! moves the path there. Each path finds its datagram size by itself (`mtud`). Data that goes unanswered for too long, a hint that the peer has lost the session, or a
 //! hello with another instance number makes a new attempt; none of them ends the session that there is, since none is
-//! authenticated.
+//! authenticated. So does an ICMP error (`refusal`). When this node's own address changes it tells its peers
+//! (`announce`).
+//!
+//! What the layer above cannot see it is told: that a peer's program is gone ([`Event::PeerGone`]), and that
+//! packets pass after a time in which perhaps they did not ([`Event::PathConfirmed`]). Both follow from
+//! authentic packets; only refusals that go on while a peer says nothing count without one.
 //!
 //! Strangers' packets are counted, limited and forgotten (`load`, `paths`): they neither cost much, nor occupy memory
 //! beyond fixed bounds, nor make this node send more to an address than came from there.
 
+mod announce;
 mod config;
 mod control;
 mod discovery;
+mod duplicates;
+mod forgetting;
 mod handshake;
 mod keepalive;
 mod load;
+mod log;
 mod membership;
 mod mtud;
 mod networks;
 mod outbox;
 mod paths;
 mod peers;
+mod refusal;
 mod responder;
 mod sessions;
 mod timers;
@@ -45,7 +55,8 @@ use std::time::{Duration, Instant};
 use rand::rngs::ChaCha20Rng;
 use rand::{Rng, SeedableRng};
 
-pub use config::{EndpointConfig, Event, JoinError, Limits, Lookup, NetworkInfo, PeerInfo};
+pub use config::{EndpointConfig, Event, Gone, JoinError, Limits, Lookup, NetworkInfo, PeerInfo};
+pub use duplicates::Elsewhere;
 pub use outbox::Transmit;
 pub use paths::SocketInfo;
 
@@ -56,7 +67,9 @@ use crate::network::NetworkIndex;
 use crate::noise::{CookieJar, Timestamp};
 use crate::session::{RecvMeta, SessionIndex, SessionTable};
 use crate::wire::MessageType;
+use announce::Announcement;
 use discovery::Discovery;
+use duplicates::Duplicate;
 use load::HandshakeLoad;
 use networks::Network;
 use outbox::Outbox;
@@ -100,6 +113,8 @@ pub struct Endpoint {
     provider: Arc<dyn Provider>,
     receive_buffer: u32,
     limits: Limits,
+    /// Whether hellos are sent, which say who this node is.
+    introduce: bool,
     /// Random per start, so that peers notice a restart.
     instance: u64,
     clock: Clock,
@@ -118,6 +133,10 @@ pub struct Endpoint {
     cookies: CookieJar,
     recent: Recent,
     discovery: Discovery,
+    announcement: Announcement,
+    /// Whether this node's own identity is at two places.
+    duplicate: Duplicate,
+    refusals_logged: load::Bucket,
     outbox: Outbox,
     events: VecDeque<Event>,
 }
@@ -137,6 +156,12 @@ enum Timer {
     Activity(PeerKey),
     /// A path MTU probe is answered or lost.
     Mtu(PeerKey),
+    /// Peers may have been gone for long enough.
+    Forget,
+    /// A peer whose machine refuses our packets is dead, unless it was heard.
+    Refusal(PeerKey),
+    /// The next probe to peers that may not know our new address.
+    Announce,
 }
 
 /// Deadlines handled in one call of [`Endpoint::handle_timeout`]; further ones are due at once again.
@@ -163,6 +188,7 @@ impl Endpoint {
             provider: config.provider,
             receive_buffer: config.receive_buffer,
             limits,
+            introduce: config.introduce,
             instance: rng.next_u64(),
             clock: Clock { start: now, unix_time, last: None },
             counters: Arc::default(),
@@ -178,6 +204,9 @@ impl Endpoint {
             cookies: CookieJar::new(&own_id, random(&mut rng), now),
             recent: Recent::default(),
             discovery: Discovery::new(random(&mut rng), now),
+            announcement: Announcement::default(),
+            duplicate: Duplicate::default(),
+            refusals_logged: load::Bucket::new(load::Rate::per_second(log::REFUSALS, log::REFUSALS), now),
             outbox: Outbox::default(),
             events: VecDeque::new(),
             rng,
@@ -215,6 +244,7 @@ impl Endpoint {
             Some(MessageType::Beacon) => self.on_beacon(now, meta, datagram),
             Some(MessageType::Hello) => self.on_hello(now, meta, datagram),
             Some(MessageType::UnknownSession) => self.on_unknown_session(now, meta, datagram),
+            Some(MessageType::StaleReply) => self.on_stale_reply(now, meta, datagram),
             None => self.counters.unknown_message.increment(),
         }
     }
@@ -230,6 +260,9 @@ impl Endpoint {
                 Timer::Expire(key) => self.on_expire_timer(now, key),
                 Timer::Activity(key) => self.on_activity_timer(now, key),
                 Timer::Mtu(key) => self.probe_mtu(now, key),
+                Timer::Forget => self.on_forget_timer(now),
+                Timer::Refusal(key) => self.judge_refusal(now, key),
+                Timer::Announce => self.on_announce_timer(now),
             }
         }
     }
@@ -252,11 +285,12 @@ impl Endpoint {
     }
 
     /// Gives the driver's UDP sockets, in place of those given before. To be called again when interfaces come, go or
-    /// change their addresses: it makes the node announce itself at once, and peers on a socket that is gone are asked
-    /// for an answer on another. A socket keeps its index.
+    /// change their addresses: it makes the node announce itself at once, also to each peer with a session,
+    /// and peers on a socket that is gone are asked for an answer on another. A socket keeps its index.
     pub fn set_sockets(&mut self, now: Instant, sockets: Vec<SocketInfo>) {
         self.sockets = sockets;
         self.leave_lost_sockets(now);
+        self.announce_address(now);
         self.restart_beacons(now);
     }
 
@@ -311,12 +345,14 @@ struct Clock {
 }
 
 impl Clock {
-    /// The present time, and always later than the last answer.
-    fn timestamp(&mut self, now: Instant) -> Timestamp {
+    /// The present time, and always later than the last answer and than `floor`.
+    ///
+    /// A floor is what one peer says: it concerns the initiations to that peer alone.
+    fn timestamp(&mut self, now: Instant, floor: Option<Timestamp>) -> Timestamp {
         let time = self.unix_time.saturating_add(now.saturating_duration_since(self.start));
         let timestamp = Timestamp::after(time, self.last);
         self.last = Some(timestamp);
-        timestamp
+        timestamp.max(Timestamp::after(time, floor))
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::peers::PeerKey;
 use crate::id::{DiscoveryKey, NetworkId, NodeId, Psk, PublicIdentity};
 use crate::network::{NetworkConfig, NetworkIndex, StaticMember};
+use crate::session::SessionStats;
 
 /// Most networks that one node joins at a time. Each costs some work per beacon heard.
 pub(super) const MAX_NETWORKS: usize = 64;
@@ -30,6 +31,12 @@ pub(super) struct Network {
     pub(super) by_node: BTreeMap<NodeId, PeerKey>,
     pub(super) by_address: BTreeMap<IpAddr, PeerKey>,
     wanted: BTreeMap<IpAddr, Instant>,
+    /// This node's name in a static network.
+    pub(super) name: Option<String>,
+    /// How many peers were forgotten.
+    pub(super) forgotten: u64,
+    /// What the sessions with those had carried.
+    pub(super) past: SessionStats,
 }
 
 impl Network {
@@ -40,12 +47,15 @@ impl Network {
         let discovery = config.discovery_key();
         let psk = config.psk().cloned().unwrap_or(Psk::open());
         let mut addresses = vec![IpAddr::V6(id.address_of(&own_id))];
+        let mut name = None;
         let members = match config {
             NetworkConfig::AdHoc { .. } => None,
             NetworkConfig::Static(network) => {
                 let mut members: BTreeMap<_, _> =
                     network.members.into_iter().map(|member| (member.identity.node_id(), member)).collect();
-                addresses.extend(members.remove(&own_id)?.addresses);
+                let own = members.remove(&own_id)?;
+                addresses.extend(own.addresses);
+                name = own.name;
                 Some(members)
             }
         };
@@ -59,12 +69,27 @@ impl Network {
             by_node: BTreeMap::new(),
             by_address: BTreeMap::new(),
             wanted: BTreeMap::new(),
+            name,
+            forgotten: 0,
+            past: SessionStats::default(),
         })
+    }
+
+    /// Whether another description of the network says the same: the key, the members, and who has which
+    /// address.
+    pub(super) fn is_like(&self, other: &Network) -> bool {
+        let Network { id, psk, addresses, members, .. } = self;
+        (*id, psk, addresses, members) == (other.id, &other.psk, &other.addresses, &other.members)
     }
 
     /// The listed members of a static network; none in others.
     pub(super) fn listed(&self) -> impl Iterator<Item = &StaticMember> {
         self.members.iter().flat_map(BTreeMap::values)
+    }
+
+    /// The name that a static network lists for a member.
+    pub(super) fn name_of(&self, node: &NodeId) -> Option<&str> {
+        self.members.as_ref()?.get(node)?.name.as_deref()
     }
 
     pub(super) fn is_static(&self) -> bool {

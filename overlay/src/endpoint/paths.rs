@@ -110,6 +110,19 @@ impl Candidates {
         }
     }
 
+    /// Replaces the configured endpoints. One that is not configured any more stays only if the peer was
+    /// heard there. Returns those that are new.
+    pub(super) fn set_configured(&mut self, remotes: &[SocketAddr]) -> Vec<SocketAddr> {
+        for candidate in &mut self.list {
+            candidate.configured &= remotes.contains(&candidate.remote);
+        }
+        self.list.retain(|candidate| candidate.configured || candidate.heard.is_some());
+        let is_new = |remote: &SocketAddr| !self.remotes().any(|known| known == *remote);
+        let new: Vec<_> = remotes.iter().copied().filter(is_new).collect();
+        remotes.iter().for_each(|remote| self.add_configured(*remote));
+        new
+    }
+
     /// Notes that `bytes` came from there and seemed to be from this peer. `proven` says that whoever sent them
     /// receives there too. Earlier unspent credit does not add up.
     pub(super) fn heard(&mut self, meta: &RecvMeta, bytes: usize, proven: bool, now: Instant) {
@@ -136,6 +149,11 @@ impl Candidates {
         candidate.heard = Some(now);
     }
 
+    /// Whether the user configured that endpoint.
+    pub(super) fn is_configured(&self, remote: &SocketAddr) -> bool {
+        self.list.iter().any(|candidate| candidate.configured && candidate.remote == *remote)
+    }
+
     /// Spends `bytes` on one candidate; false if that is not allowed.
     pub(super) fn spend(&mut self, remote: &SocketAddr, bytes: usize) -> bool {
         self.list.iter_mut().find(|candidate| candidate.remote == *remote).is_some_and(|c| c.spend(bytes))
@@ -153,7 +171,7 @@ impl Candidates {
         self.list.iter_mut().rev().filter_map(target).collect()
     }
 
-    pub(super) fn remotes(&self) -> impl Iterator<Item = SocketAddr> {
+    pub(super) fn remotes(&self) -> impl Iterator<Item = SocketAddr> + Clone {
         self.list.iter().map(|candidate| candidate.remote)
     }
 
@@ -211,6 +229,21 @@ mod tests {
         let mut candidates = Candidates::default();
         (0..20).for_each(|port| candidates.add_configured(remote(port)));
         candidates.heard(&meta(99), 1, false, instant());
+        assert_eq!(candidates.remotes().count(), MAX_CANDIDATES);
+    }
+
+    #[test]
+    fn configured_endpoints_are_replaced_and_those_that_answered_stay() {
+        let mut candidates = Candidates::default();
+        assert_eq!(candidates.set_configured(&[remote(1), remote(2)]), [remote(1), remote(2)]);
+        candidates.heard(&meta(2), 1, true, instant());
+        candidates.heard(&meta(3), 1, false, instant());
+        assert_eq!(candidates.set_configured(&[remote(4), remote(3)]), [remote(4)]);
+        let mut kept: Vec<_> = candidates.remotes().map(|remote| remote.port()).collect();
+        kept.sort_unstable();
+        assert_eq!(kept, [2, 3, 4]);
+        let many: Vec<_> = (0..20).map(remote).collect();
+        candidates.set_configured(&many);
         assert_eq!(candidates.remotes().count(), MAX_CANDIDATES);
     }
 

@@ -5,13 +5,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::announce::Told;
+use super::duplicates::{Duplicate, Former};
 use super::handshake::Attempt;
 use super::load::{Bucket, Rate};
 use super::mtud::Mtud;
 use super::paths::Candidates;
+use super::refusal::Refusal;
 use crate::network::NetworkIndex;
 use crate::noise::{MacWriter, Timestamp};
-use crate::session::{Peer, RecvMeta, Session, SocketIndex};
+use crate::session::{Peer, RecvMeta, Session, SessionStats, SocketIndex};
 
 /// Names a peer in timers and indices. Never reused, so a stale one finds nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +30,12 @@ pub(super) struct PeerState {
     pub(super) announced: bool,
     /// When anybody last asked for or heard of it.
     pub(super) used: Instant,
+    /// When local discovery last heard of it.
+    pub(super) heard: Option<Instant>,
+    /// It has said goodbye.
+    pub(super) departed: bool,
+    /// What its sessions that have ended had carried.
+    pub(super) past: SessionStats,
     pub(super) candidates: Candidates,
     /// All its sessions in the session table, oldest first.
     pub(super) sessions: Vec<Live>,
@@ -36,6 +45,10 @@ pub(super) struct PeerState {
     pub(super) left: Option<(SocketIndex, SocketAddr, Mtud)>,
     /// A source of authentic packets that may become the path.
     pub(super) moving: Option<Moving>,
+    /// It was told of a change of our addresses, and has not answered.
+    pub(super) told: Option<Told>,
+    /// Errors that its machine sends.
+    pub(super) refusal: Option<Refusal>,
     /// The id of the next probe, on whatever path.
     pub(super) next_probe: u32,
     pub(super) rtt: Option<Duration>,
@@ -43,12 +56,23 @@ pub(super) struct PeerState {
     pub(super) attempt: Option<Attempt>,
     /// The newest timestamp of the peer's initiations; older ones are replays.
     pub(super) newest: Option<Timestamp>,
+    /// Our initiations to the peer must be newer than this: the last one was, or the peer knows a newer one
+    /// from a time when our clock was ahead.
+    pub(super) floor: Option<Timestamp>,
+    /// Replies to initiations that are not new.
+    pub(super) stale_replies: Bucket,
     /// The peer's instance, as its last confirmed handshake said.
     pub(super) instance: Option<u64>,
+    /// Its instances before.
+    pub(super) former: Former,
+    /// Whether two of them are alive.
+    pub(super) duplicate: Duplicate,
     /// Makes the MACs of our initiations, and keeps the cookie that the peer gave us.
     pub(super) macs: MacWriter,
     /// Handshakes that we begin because of something that nobody authenticated.
     pub(super) hints: Bucket,
+    /// Refusals of which each may begin a handshake, because nothing was refused before it.
+    pub(super) refusals: Bucket,
 }
 
 /// One session and what its handshake said about the peer.
@@ -89,6 +113,15 @@ pub(super) const MAX_UNCONFIRMED: usize = 4;
 const HINT_INTERVAL: Duration = Duration::from_secs(5);
 const HINT_BURST: u32 = 3;
 
+/// Somebody on the way can forge a refusal after each sign of life. Live peers have to deny so many.
+const REFUSAL_INTERVAL: Duration = Duration::from_millis(500);
+const REFUSAL_BURST: u32 = 2;
+
+/// Initiations of one peer that are not new are answered as often as a live peer repeats them, after a few at
+/// once. It needs one answer, or two if one is lost.
+const STALE_REPLY_INTERVAL: Duration = Duration::from_millis(250);
+const STALE_REPLY_BURST: u32 = 8;
+
 impl PeerState {
     pub(super) fn new(handle: Arc<Peer>, listed: bool, now: Instant) -> Self {
         Self {
@@ -97,17 +130,27 @@ impl PeerState {
             listed,
             announced: false,
             used: now,
+            heard: None,
+            departed: false,
+            past: SessionStats::default(),
             candidates: Candidates::default(),
             sessions: Vec::new(),
             mtud: None,
             left: None,
             moving: None,
+            told: None,
+            refusal: None,
             next_probe: 0,
             rtt: None,
             attempt: None,
             newest: None,
+            floor: None,
+            stale_replies: Bucket::new(Rate::every(STALE_REPLY_INTERVAL, STALE_REPLY_BURST), now),
             instance: None,
+            former: Former::default(),
+            duplicate: Duplicate::default(),
             hints: Bucket::new(Rate::every(HINT_INTERVAL, HINT_BURST), now),
+            refusals: Bucket::new(Rate::every(REFUSAL_INTERVAL, REFUSAL_BURST), now),
         }
     }
 
@@ -167,8 +210,28 @@ impl PeerState {
         self.rtt = Some(self.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
     }
 
+    /// Notes that local discovery heard of it.
+    pub(super) fn note_heard(&mut self, now: Instant) {
+        self.used = now;
+        self.heard = Some(now);
+        self.departed = false;
+    }
+
+    /// When the peer last proved to be there.
+    pub(super) fn last_seen(&self) -> Option<Instant> {
+        let established = self.current().map(|session| session.established());
+        established.max(self.handle.activity().last_received())
+    }
+
+    /// What all its sessions have carried.
+    pub(super) fn traffic(&self) -> SessionStats {
+        let mut total = self.past;
+        self.sessions.iter().for_each(|live| total.add(&live.session.stats()));
+        total
+    }
+
     /// Whether it can make room for another peer. A handshake that the peer has not completed does not protect it.
-    fn is_evictable(&self) -> bool {
+    pub(super) fn is_evictable(&self) -> bool {
         !self.listed && !self.sessions.iter().any(|live| live.session.is_confirmed())
     }
 }
@@ -202,6 +265,15 @@ impl Peers {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (PeerKey, &PeerState)> {
         self.table.iter().map(|(&key, peer)| (key, peer))
+    }
+
+    /// Names the peers for which the condition holds.
+    pub(super) fn keys(&self, condition: impl Fn(&PeerState) -> bool) -> Vec<PeerKey> {
+        self.iter().filter(|(_, peer)| condition(peer)).map(|(key, _)| key).collect()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut PeerState> {
+        self.table.values_mut()
     }
 
     pub(super) fn of_network(&self, network: NetworkIndex) -> impl Iterator<Item = (PeerKey, &PeerState)> {

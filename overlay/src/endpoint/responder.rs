@@ -11,19 +11,19 @@ use super::load::Admission;
 use super::peers::{Live, MAX_UNCONFIRMED, PeerKey};
 use super::timing::{REJECT_AFTER, REKEY_AFTER_RESPONDER, UNCONFIRMED_FOR, rekey_age};
 use super::{Endpoint, Timer, random};
-use crate::noise::{MacWriter, Received, ResponsePayload};
+use crate::noise::{MacWriter, Received, ResponsePayload, Timestamp};
 use crate::session::{RecvMeta, Session};
-use crate::wire::Initiation;
+use crate::wire::{Initiation, StaleReply};
 
 impl Endpoint {
     pub(super) fn on_initiation(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
         let Ok(initiation) = Initiation::parse(datagram) else {
             self.counters.handshake_malformed.increment();
-            return;
+            return self.log_refusal(now, &meta, "initiation", "it is malformed or of another version");
         };
         if !self.cookies.check_mac1(datagram) {
             self.counters.mac1_invalid.increment();
-            return;
+            return self.log_refusal(now, &meta, "initiation", "it is for another identity than this node's");
         }
         // A copy, by the network or by an attacker, is worth nothing: neither X25519 nor a token of the load measure.
         if self.recent.contains(datagram) {
@@ -36,7 +36,7 @@ impl Endpoint {
             Admission::Accept => {}
             Admission::Refuse => {
                 self.counters.handshakes_refused.increment();
-                return;
+                return self.log_refusal(now, &meta, "initiation", "too many come from there");
             }
             Admission::DemandCookie => {
                 let nonce = random(&mut self.rng);
@@ -44,6 +44,12 @@ impl Endpoint {
                 let mut out = Vec::new();
                 reply.iter().for_each(|reply| reply.emit(&mut out));
                 self.counters.cookies_sent.increment();
+                self.log_refusal(
+                    now,
+                    &meta,
+                    "initiation",
+                    "this node is busy and wants it again with a cookie",
+                );
                 self.transmit(&meta, out);
                 return;
             }
@@ -51,7 +57,7 @@ impl Endpoint {
         self.counters.handshake_x25519.add(2);
         let Ok(received) = Received::read(&self.identity, datagram) else {
             self.counters.handshake_unauthentic.increment();
-            return;
+            return self.log_refusal(now, &meta, "initiation", "it is not authentic");
         };
         self.recent.insert(datagram);
         self.accept(now, meta, received, datagram.len());
@@ -62,15 +68,23 @@ impl Endpoint {
         let network = received.payload().network;
         let Some(network) = self.networks.values().find(|joined| joined.id == network) else {
             self.counters.strangers_refused.increment();
-            return;
+            return self.log_refusal(
+                now,
+                &meta,
+                "initiation",
+                "it is for a network that this node has not joined",
+            );
         };
-        let Some(key) = self.find_or_add(now, network.index, received.initiator()) else { return };
+        let Some(key) = self.find_or_add(now, network.index, received.initiator()) else {
+            let why = "its sender is no member of the network, or there is no room for it";
+            return self.log_refusal(now, &meta, "initiation", why);
+        };
         let Some(peer) = self.peers.get_mut(key) else { return };
         peer.used = now;
         peer.candidates.heard(&meta, len, false, now);
         let timestamp = received.payload().timestamp;
-        if peer.newest.is_some_and(|newest| timestamp <= newest) {
-            return self.on_stale_initiation(now, key, &meta);
+        if let Some(newest) = peer.newest.filter(|newest| timestamp <= *newest) {
+            return self.on_stale_initiation(now, key, &meta, &received, newest);
         }
         peer.newest = Some(timestamp);
         self.forget_unconfirmed(now, key);
@@ -78,9 +92,25 @@ impl Endpoint {
     }
 
     /// An initiation that is authentic and not new is a replay, or its sender's clock went back. It gets no response,
-    /// but a handshake of ours, now and then: a live peer answers that, and then has a session whatever its clock says.
-    fn on_stale_initiation(&mut self, now: Instant, key: PeerKey, meta: &RecvMeta) {
+    /// but the newest timestamp, readable by its sender only: a live peer begins again with a newer one. And
+    /// now and then a handshake of ours, which a live peer answers whatever its clock says.
+    fn on_stale_initiation(
+        &mut self,
+        now: Instant,
+        key: PeerKey,
+        meta: &RecvMeta,
+        received: &Received,
+        newest: Timestamp,
+    ) {
         self.counters.initiations_stale.increment();
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        tracing::debug!(peer = %peer.handle.id(), from = %meta.remote, "an initiation is not new: a replay, or its sender's clock went back");
+        if peer.stale_replies.take(now) && peer.candidates.spend(&meta.remote, StaleReply::LEN) {
+            let mut reply = Vec::with_capacity(StaleReply::LEN);
+            received.stale_reply(newest, random(&mut self.rng)).emit(&mut reply);
+            self.counters.stale_replies_sent.increment();
+            self.transmit(meta, reply);
+        }
         let Some(peer) = self.peers.get_mut(key) else { return };
         if peer.attempt.is_some() {
             self.try_at(now, key, meta);
@@ -94,11 +124,11 @@ impl Endpoint {
         let Some(network) = self.networks.get(&peer.handle.network()) else { return };
         if peer.unconfirmed() >= MAX_UNCONFIRMED {
             self.counters.handshakes_refused.increment();
-            return;
+            return self.log_refusal(now, meta, "initiation", "earlier answers to this peer were not used");
         }
         let Some(suite) = self.provider.suites().choose(received.payload().suites) else {
             self.counters.suites_unsupported.increment();
-            return;
+            return self.log_refusal(now, meta, "initiation", "its sender has no cipher that this node has");
         };
         let rng = &mut self.rng;
         let Some(index) = self.sessions.reserve(|| rng.random()) else {
@@ -133,6 +163,7 @@ impl Endpoint {
         // The initiation paid for it; what is left may pay for a hint.
         if peer.candidates.spend(&meta.remote, response.len()) {
             self.counters.handshakes_answered.increment();
+            tracing::debug!(peer = %peer.handle.id(), to = %meta.remote, "initiation answered");
             self.transmit(meta, response);
         }
     }

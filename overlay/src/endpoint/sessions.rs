@@ -8,7 +8,7 @@ use super::mtud::{BASE, Mtud};
 use super::paths::socket_for;
 use super::peers::{Moving, PeerKey};
 use super::timing::{REJECT_AFTER, RETRY_MIN, UNCONFIRMED_FOR};
-use super::{Endpoint, Event, Timer};
+use super::{Endpoint, Event, Gone, Timer};
 use crate::session::{DATA_OVERHEAD, Path, RecvMeta, Session};
 use crate::wire::{Control, ProbeSize};
 
@@ -26,6 +26,7 @@ impl Endpoint {
             self.heard_on(now, key, session, &meta);
         }
         self.rekey_if_due(now, key);
+        self.watch_path(now, key);
         self.arm_activity(now, key);
     }
 
@@ -36,12 +37,15 @@ impl Endpoint {
             return;
         }
         peer.used = now;
+        let handle = peer.handle.clone();
         if !session.is_confirmed() {
             self.establish(now, key, session);
         }
-        let path = self.peers.get(key).and_then(|peer| peer.handle.path());
-        if path.is_some_and(|path| (path.socket, path.remote) != (meta.socket, meta.remote)) {
+        if handle.path().is_some_and(|path| (path.socket, path.remote) != (meta.socket, meta.remote)) {
+            // What is sent now would go to the old place. The answer to the probe confirms the new one.
             self.try_path(now, key, meta, SHORTEST_PACKET);
+        } else if handle.activity().take_silence() {
+            self.emit(Event::PathConfirmed(handle));
         }
     }
 
@@ -90,11 +94,16 @@ impl Endpoint {
             return;
         }
         let Some(live) = peer.live(session) else { return };
-        let (instance, rekey_at, path) = (live.instance, live.rekey_at, live.path);
+        let (instance, path) = (live.instance, live.path);
         peer.handle.set_receive_buffer(live.receive_buffer);
-        let restarted = peer.instance.replace(instance).is_some_and(|old| old != instance);
+        let succeeded = peer.instance.replace(instance).filter(|old| *old != instance);
+        let restarted = succeeded.is_some();
+        // An instance that comes back after its successor: both are alive.
+        let other = succeeded.filter(|old| peer.former.succeed(*old, instance)).zip(peer.handle.path());
         peer.handle.set_session(Some(session.clone()));
-        session.set_attention(Some(rekey_at));
+        peer.departed = false;
+        peer.refusal = None;
+        peer.told = None;
         peer.candidates.heard(&path, 0, true, now);
         let obsolete = peer.take_obsolete(session, instance);
         let (handle, network) = (peer.handle.clone(), peer.handle.network());
@@ -102,27 +111,35 @@ impl Endpoint {
         let satisfied = peer.attempt.as_ref().is_some_and(|a| a.started <= session.established());
 
         self.discard(obsolete);
-        self.discovery.acknowledged(&path.remote, network);
+        self.discovery.acknowledged(&path.remote, network, key);
         if satisfied {
             self.end_attempt(key);
         }
         self.announce(key);
         self.counters.sessions_established.increment();
         tracing::debug!(
-            ?handle,
-            ?session,
+            peer = %handle.id(),
+            suite = %session.suite(),
             initiator = session.is_initiator(),
             restarted,
             "session established"
         );
+        if restarted {
+            self.emit(Event::PeerGone(handle.clone(), Gone::Restarted));
+        }
         if restarted && before.is_some() {
             self.emit(Event::SessionLost(handle.clone()));
         }
         self.move_path(now, key, &path);
-        if restarted || before.is_none() {
-            self.emit(Event::SessionReady(handle));
+        handle.activity().take_silence();
+        let ready = restarted || before.is_none();
+        // Both sides have heard each other just now.
+        self.emit(if ready { Event::SessionReady(handle) } else { Event::PathConfirmed(handle) });
+        if let Some((other, there)) = other {
+            self.on_alternation(now, key, other, there.remote);
         }
         self.arm_expiry(key);
+        self.watch_path(now, key);
         self.arm_activity(now, key);
     }
 
@@ -147,7 +164,6 @@ impl Endpoint {
             if before.is_some() {
                 self.counters.paths_moved.increment();
             }
-            tracing::info!(peer = ?handle, "path changed");
             self.emit(Event::PathChanged(handle));
         }
         self.probe_mtu(now, key);
@@ -201,7 +217,7 @@ impl Endpoint {
         self.timers.clear(Timer::Activity(key));
         self.timers.clear(Timer::Mtu(key));
         handle.activity().disarm();
-        tracing::debug!(?handle, "session lost");
+        tracing::debug!(peer = %handle.id(), "session lost");
         self.emit(Event::SessionLost(handle));
     }
 
@@ -210,6 +226,9 @@ impl Endpoint {
         for session in sessions {
             session.erase();
             self.sessions.remove(session.index());
+            if let Some(peer) = self.key_of(session.peer()).and_then(|key| self.peers.get_mut(key)) {
+                peer.past.add(&session.stats());
+            }
         }
     }
 

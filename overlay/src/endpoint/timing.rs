@@ -9,6 +9,10 @@ use rand::rngs::ChaCha20Rng;
 pub(super) const RETRY_MIN: Duration = Duration::from_millis(250);
 /// The longest wait between initiations.
 pub(super) const RETRY_MAX: Duration = Duration::from_secs(5);
+/// The same for a peer that has been reached before: connections with it may wait for its path to come back.
+pub(super) const RETRY_LOST: Duration = Duration::from_secs(1);
+/// The same while the peer's machine says that nobody listens there: it is known soon whether that is true.
+pub(super) const RETRY_REFUSED: Duration = Duration::from_millis(500);
 /// The driver is told after so long without a response.
 pub(super) const UNREACHABLE_AFTER: Duration = Duration::from_secs(5);
 /// An attempt ends when nothing has wanted the peer for so long.

@@ -6,11 +6,11 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::ik::{self, FirstReceived, FirstSent};
 use super::symmetric::{Split, Unauthentic};
-use super::{InitiationPayload, ResponsePayload};
+use super::{InitiationPayload, ResponsePayload, Timestamp, stale};
 use crate::crypto::Suite;
 use crate::id::{Identity, NodeId, Psk, PublicIdentity};
 use crate::session::SessionIndex;
-use crate::wire::{Initiation, ParseError, Response};
+use crate::wire::{Initiation, ParseError, Response, StaleReply};
 
 const PROLOGUE_LABEL: &[u8] = b"peersock handshake v1";
 
@@ -109,6 +109,15 @@ impl Initiator {
         let keys = SessionKeys::new(&split, true, response.suite, self.index, response.sender);
         Ok((keys, payload))
     }
+
+    /// The newest timestamp of ours that the responder has read, if this is its answer to this very
+    /// initiation.
+    pub fn read_stale_reply(&self, reply: &StaleReply) -> Option<Timestamp> {
+        if reply.receiver != self.index {
+            return None;
+        }
+        stale::open(self.state.symmetric(), reply)
+    }
 }
 
 /// The responder's side: an initiation that proved to come from the key that it names.
@@ -148,6 +157,14 @@ impl Received {
     /// What it says.
     pub fn payload(&self) -> &InitiationPayload {
         &self.payload
+    }
+
+    /// Answers an initiation that is not newer than `newest`, which its sender has used before. `nonce` is
+    /// random.
+    ///
+    /// Only the sender of this very initiation can read it, and only its receiver can make it.
+    pub fn stale_reply(&self, newest: Timestamp, nonce: [u8; 24]) -> StaleReply {
+        stale::seal(self.state.symmetric(), self.sender, newest, nonce)
     }
 
     /// Appends a response to `out`, except for the MACs, at the cost of two X25519 operations.

@@ -68,6 +68,11 @@ pub(super) struct FirstSent {
 }
 
 impl FirstSent {
+    /// The state after the first message.
+    pub(super) fn symmetric(&self) -> &Symmetric {
+        &self.symmetric
+    }
+
     /// Reads the second message and returns its payload. A forged one leaves the state as it was.
     ///
     /// `header`, unless empty, is mixed into the transcript before it, which is an addition to Noise.
@@ -101,6 +106,11 @@ pub(super) struct FirstReceived {
 }
 
 impl FirstReceived {
+    /// The state after the first message.
+    pub(super) fn symmetric(&self) -> &Symmetric {
+        &self.symmetric
+    }
+
     /// The initiator's static public key, now proved to be its own.
     pub(super) fn initiator(&self) -> &[u8; 32] {
         &self.initiator

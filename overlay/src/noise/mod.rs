@@ -19,6 +19,13 @@
 //! answers a message without it by a [`CookieReply`](crate::wire::CookieReply); [`CookieJar`] makes and checks
 //! cookies, [`MacWriter`] keeps them. So a flood from forged addresses costs no X25519.
 //!
+//! # A clock that went back
+//!
+//! An initiation that is authentic but not newer than one before is answered by a
+//! [`StaleReply`](crate::wire::StaleReply): the newest timestamp that the responder has read, sealed under a
+//! key that only the two of them have and only for this initiation. A live initiator begins again with a
+//! newer one; who replays an old initiation learns nothing.
+//!
 //! # What is authenticated
 //!
 //! The Noise transcript begins with a prologue of a label, the initiation's header and the responder's node ID,
@@ -31,6 +38,7 @@ mod cookie;
 mod handshake;
 mod ik;
 mod payload;
+mod stale;
 mod symmetric;
 #[cfg(test)]
 mod tests;

@@ -92,6 +92,12 @@ impl Symmetric {
         Split { initiator: output[0], responder: output[1], hash: self.hash }
     }
 
+    /// A key for something besides the handshake's own messages, bound to all that has been mixed in so far;
+    /// and the transcript's hash, which goes with it as associated data.
+    pub(super) fn derive(&self, label: &[u8]) -> (Zeroizing<[u8; 32]>, &[u8; 32]) {
+        (Zeroizing::new(hash::keyed(&self.chaining_key, &[label])), &self.hash)
+    }
+
     fn mix_key(&mut self, input: &[u8]) {
         let output = self.hkdf(input);
         self.chaining_key = output[0];

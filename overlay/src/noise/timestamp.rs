@@ -3,7 +3,7 @@ use std::time::Duration;
 
 /// Seconds of TAI at the Unix epoch, plus the 2^62 of a TAI64 label.
 const TAI64_EPOCH: u64 = (1 << 62) + 10;
-const NANOS: u32 = 1_000_000_000;
+const LAST_NANO: u32 = 999_999_999;
 
 /// A moment as a TAI64N label, 12 bytes: what makes an initiation newer than the one before.
 ///
@@ -52,7 +52,11 @@ impl Timestamp {
     fn next(self) -> Self {
         let seconds = u64::from_be_bytes(self.0[..8].try_into().expect("8 of 12 bytes"));
         let nanos = u32::from_be_bytes(self.0[8..].try_into().expect("4 of 12 bytes"));
-        if nanos + 1 < NANOS { Self::new(seconds, nanos + 1) } else { Self::new(seconds + 1, 0) }
+        match nanos {
+            0..LAST_NANO => Self::new(seconds, nanos + 1),
+            // Labels that others made may hold anything; the very last has no next.
+            _ => seconds.checked_add(1).map_or(self, |seconds| Self::new(seconds, 0)),
+        }
     }
 }
 
@@ -89,5 +93,15 @@ mod tests {
             last = next;
         }
         assert_eq!(last, Timestamp::from_unix(Duration::new(6, 1)));
+    }
+
+    #[test]
+    fn any_label_but_the_last_has_a_next() {
+        for nanos in [LAST_NANO, LAST_NANO + 1, u32::MAX] {
+            let label = Timestamp::new(1 << 63, nanos);
+            assert_eq!(Timestamp::after(Duration::ZERO, Some(label)), Timestamp::new((1 << 63) + 1, 0));
+        }
+        let last = Timestamp::from_bytes([0xff; 12]);
+        assert_eq!(Timestamp::after(Duration::ZERO, Some(last)), last);
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Activity {
     unanswered: Moment,
     owed: Moment,
     armed: AtomicBool,
+    /// A packet has come after data was unanswered for [`SILENCE`] or more.
+    silence_ended: AtomicBool,
     /// Set by seal and open, which have no clock, and taken over by the next `note_*`.
     data_sent: AtomicBool,
     data_received: AtomicBool,
@@ -36,6 +38,7 @@ impl Activity {
             unanswered: Moment::default(),
             owed: Moment::default(),
             armed: AtomicBool::new(false),
+            silence_ended: AtomicBool::new(false),
             data_sent: AtomicBool::new(false),
             data_received: AtomicBool::new(false),
         }
@@ -91,20 +94,34 @@ impl Activity {
         self.needs_timer(&self.unanswered)
     }
 
-    /// Notes that authentic packets came in. True if a timer is needed and none is running.
-    pub(super) fn note_received(&self, now: Instant) -> bool {
+    /// Notes that authentic packets came in. True if a timer is needed and none is running, or if they end a
+    /// silence.
+    pub(crate) fn note_received(&self, now: Instant) -> bool {
         self.received.set(self.base, now);
+        let silent = self.unanswered_since().is_some_and(|since| now >= since + SILENCE);
+        if silent {
+            raise(&self.silence_ended);
+        }
         self.unanswered.clear();
         if lower(&self.data_received) {
             self.owed.set_first(self.base, now);
         }
-        self.needs_timer(&self.owed)
+        self.needs_timer(&self.owed) | silent
+    }
+
+    /// Whether the peer was heard again after a silence since this was last asked.
+    pub(crate) fn take_silence(&self) -> bool {
+        lower(&self.silence_ended)
     }
 
     fn needs_timer(&self, moment: &Moment) -> bool {
         moment.stands() && !self.armed.load(Ordering::SeqCst)
     }
 }
+
+/// Data that is unanswered for so long may be lost: longer than most round trips and the wait for an
+/// acknowledgement.
+const SILENCE: Duration = Duration::from_millis(500);
 
 /// A point in time or never, as milliseconds since a base, plus one.
 #[derive(Debug, Default)]

@@ -106,6 +106,16 @@ pub struct SessionStats {
     pub received_bytes: u64,
 }
 
+impl SessionStats {
+    /// Adds what another session, or another peer's, have carried.
+    pub(crate) fn add(&mut self, other: &SessionStats) {
+        self.sent_packets += other.sent_packets;
+        self.sent_bytes += other.sent_bytes;
+        self.received_packets += other.received_packets;
+        self.received_bytes += other.received_bytes;
+    }
+}
+
 impl Session {
     /// Puts the keys of a handshake to use. `None` if the provider lacks their suite.
     ///
@@ -233,7 +243,7 @@ impl Session {
     pub fn stats(&self) -> SessionStats {
         let received = sync::lock(&self.opening.received);
         SessionStats {
-            sent_packets: self.sealing.next.load(Ordering::Relaxed).min(MESSAGE_LIMIT),
+            sent_packets: self.sent_packets(),
             sent_bytes: self.sealing.bytes.load(Ordering::Relaxed),
             received_packets: received.packets,
             received_bytes: received.bytes,
@@ -243,7 +253,8 @@ impl Session {
     /// Tells that packets from `meta` were opened. Called once per batch of one source.
     ///
     /// True if the control half should hear of it (`Endpoint::session_attention`): the session was not confirmed
-    /// yet, the source is not the peer's path, a timer must start, or the session has reached an age that matters.
+    /// yet, the source is not the peer's path, a timer must start, data had no answer for 500 ms or more
+    /// before, or the session has reached an age that matters.
     pub fn note_received(&self, now: Instant, meta: &RecvMeta) -> bool {
         let timer = self.peer.activity().note_received(now);
         timer | self.is_due(now) | !self.is_confirmed() | self.peer.is_new_source(meta)
@@ -254,6 +265,11 @@ impl Session {
     /// True if the control half should hear of it, as for [`Self::note_received`].
     pub fn note_sent(&self, now: Instant) -> bool {
         self.peer.activity().note_sent(now) | self.is_due(now)
+    }
+
+    /// Packets sealed so far.
+    pub(crate) fn sent_packets(&self) -> u64 {
+        self.sealing.next.load(Ordering::Relaxed).min(MESSAGE_LIMIT)
     }
 
     /// The peer's index, which our datagrams carry.

@@ -1,7 +1,7 @@
 use std::any::Any;
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Instant;
 
@@ -21,6 +21,7 @@ pub struct Peer {
     addresses: Box<[IpAddr]>,
     link: RwLock<Link>,
     receive_buffer: AtomicU32,
+    forgotten: AtomicBool,
     activity: Activity,
     context: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
@@ -61,6 +62,7 @@ impl Peer {
             addresses: std::iter::once(certified).chain(addresses.iter().copied()).collect(),
             link: RwLock::default(),
             receive_buffer: AtomicU32::new(ASSUMED_RECEIVE_BUFFER),
+            forgotten: AtomicBool::new(false),
             activity: Activity::new(now),
             context: OnceLock::new(),
         }
@@ -109,6 +111,13 @@ impl Peer {
         sync::read(&self.link).path
     }
 
+    /// Whether the endpoint has forgotten this peer. It never gets a session again; its addresses may belong
+    /// to another
+    /// `Peer` of the same node by now.
+    pub fn is_forgotten(&self) -> bool {
+        self.forgotten.load(Ordering::Relaxed)
+    }
+
     /// How many bytes of datagrams may be under way to this peer, over all flows together.
     ///
     /// Half of the UDP receive buffer that the peer told us of, because the kernel charges a datagram at up to
@@ -125,6 +134,11 @@ impl Peer {
     /// What the timers run from.
     pub(crate) fn activity(&self) -> &Activity {
         &self.activity
+    }
+
+    /// The endpoint has forgotten it.
+    pub(crate) fn set_forgotten(&self) {
+        self.forgotten.store(true, Ordering::Relaxed);
     }
 
     /// Makes `session` the one to send on, and returns the one before.

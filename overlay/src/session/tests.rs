@@ -187,8 +187,14 @@ fn timers_are_wanted_only_while_something_waits() {
     activity.arm();
     assert!(!pair.a.note_sent(now + Duration::from_secs(2)));
     assert!(open(&pair.a, &seal(&pair.b, &[])).is_ok());
-    assert!(!pair.a.note_received(now + Duration::from_secs(3), &meta));
+    assert!(pair.a.note_received(now + Duration::from_secs(3), &meta), "it ends a silence");
     assert_eq!(activity.unanswered_since(), None);
+    assert!(activity.take_silence() && !activity.take_silence());
+    seal(&pair.a, &[0x45]);
+    assert!(!pair.a.note_sent(now + Duration::from_millis(3000)));
+    assert!(open(&pair.a, &seal(&pair.b, &[])).is_ok());
+    assert!(!pair.a.note_received(now + Duration::from_millis(3400), &meta), "an answer like any other");
+    assert!(!activity.take_silence());
 
     // Data that is received is owed anything back.
     activity.disarm();

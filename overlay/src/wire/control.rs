@@ -1,9 +1,12 @@
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
 use super::{ParseError, Reader};
 
 const PROBE: u8 = 0x01;
 const PROBE_ACK: u8 = 0x02;
 const PARAMS: u8 = 0x03;
 const CLOSE: u8 = 0x04;
+const ELSEWHERE: u8 = 0x05;
 
 /// A message between two nodes inside their session: a data packet whose plaintext begins with 1 to 15.
 ///
@@ -12,6 +15,7 @@ const CLOSE: u8 = 0x04;
 /// ProbeAck  0x02 | id 4 | size 2
 /// Params    0x03 | UDP receive buffer 4 | instance 8
 /// Close     0x04 | reason 1
+/// Elsewhere 0x05 | instance 8 | port 2 | address 16
 /// ```
 ///
 /// Bytes behind these fields are ignored, so that later versions can add some.
@@ -53,6 +57,13 @@ pub enum Control {
         /// Why; 0 is "leaving the network". Others are yet undefined and mean the same.
         reason: u8,
     },
+    /// Another node with the receiver's identity has had a session with the sender just now.
+    Elsewhere {
+        /// That node's instance.
+        instance: u64,
+        /// Where the sender reached it. On the wire an IPv4 address is an IPv4-mapped IPv6 address.
+        remote: SocketAddr,
+    },
 }
 
 impl Control {
@@ -70,6 +81,11 @@ impl Control {
             PROBE_ACK => Self::ProbeAck { id: reader.u32()?, size: reader.u16()? },
             PARAMS => Self::Params { receive_buffer: reader.u32()?, instance: reader.u64()? },
             CLOSE => Self::Close { reason: reader.u8()? },
+            ELSEWHERE => {
+                let (instance, port) = (reader.u64()?, reader.u16()?);
+                let address = Ipv6Addr::from(*reader.array()?).to_canonical();
+                Self::Elsewhere { instance, remote: SocketAddr::new(address, port) }
+            }
             _ => return Err(ParseError::Type),
         })
     }
@@ -94,6 +110,16 @@ impl Control {
                 out.extend_from_slice(&instance.to_be_bytes());
             }
             Self::Close { reason } => out.extend_from_slice(&[CLOSE, reason]),
+            Self::Elsewhere { instance, remote } => {
+                let address = match remote.ip() {
+                    IpAddr::V4(address) => address.to_ipv6_mapped(),
+                    IpAddr::V6(address) => address,
+                };
+                out.push(ELSEWHERE);
+                out.extend_from_slice(&instance.to_be_bytes());
+                out.extend_from_slice(&remote.port().to_be_bytes());
+                out.extend_from_slice(&address.octets());
+            }
         }
     }
 }

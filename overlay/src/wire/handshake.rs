@@ -153,6 +153,54 @@ impl CookieReply {
     }
 }
 
+/// The answer to an authentic initiation whose timestamp is not newer than the newest of its sender: that
+/// timestamp, so that a node whose clock has gone back can begin again with a newer one.
+///
+/// ```text
+/// offset  0     1           4          28
+///        +----+-----------+----------+--------------------+
+///        |0xD8| receiver  | nonce 24 | sealed timestamp   |
+///        | 1  | index 3   |          | 12+16              |
+///        +----+-----------+----------+--------------------+
+/// ```
+///
+/// [`Received::stale_reply`](crate::noise::Received::stale_reply) makes it and
+/// [`Initiator::read_stale_reply`](crate::noise::Initiator::read_stale_reply) opens it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StaleReply {
+    /// The sender index of the initiation that is answered.
+    pub receiver: SessionIndex,
+    /// Nonce of XChaCha20-Poly1305.
+    pub nonce: [u8; 24],
+    /// The sealed timestamp.
+    pub sealed: [u8; 28],
+}
+
+impl StaleReply {
+    /// Length on the wire, in bytes: less than any initiation.
+    pub const LEN: usize = 56;
+
+    /// Reads a datagram.
+    ///
+    /// # Errors
+    /// [`ParseError::Length`] unless it has exactly [`Self::LEN`] bytes, [`ParseError::Type`] for another
+    /// message.
+    pub fn parse(datagram: &[u8]) -> Result<Self, ParseError> {
+        let mut reader = Reader::of(datagram, MessageType::StaleReply)?;
+        let reply = Self { receiver: reader.index()?, nonce: *reader.array()?, sealed: *reader.array()? };
+        reader.end()?;
+        Ok(reply)
+    }
+
+    /// Appends the message to `out`.
+    pub fn emit(&self, out: &mut Vec<u8>) {
+        out.push(MessageType::StaleReply as u8);
+        out.extend_from_slice(&self.receiver.to_be_bytes());
+        out.extend_from_slice(&self.nonce);
+        out.extend_from_slice(&self.sealed);
+    }
+}
+
 /// Splits a handshake message into header and Noise message, without the MACs.
 fn split(
     datagram: &[u8],

@@ -12,6 +12,7 @@
 //! | `0xD5` | [`Beacon`] | discovery |
 //! | `0xD6` | [`Hello`] | discovery |
 //! | `0xD7` | [`UnknownSession`] | a hint that a session is gone |
+//! | `0xD8` | [`StaleReply`] | handshake |
 //!
 //! These types are public for fuzzing, simulation and tools; a driver needs only
 //! [`data_index`](crate::data_index).
@@ -28,9 +29,11 @@ mod unknown;
 pub use beacon::Beacon;
 pub use control::{Control, ProbeSize};
 pub use data::Data;
-pub use handshake::{CookieReply, Initiation, Response};
+pub use handshake::{CookieReply, Initiation, Response, StaleReply};
 pub use hello::Hello;
 pub use unknown::UnknownSession;
+
+use std::fmt;
 
 use thiserror::Error;
 
@@ -64,6 +67,8 @@ pub enum MessageType {
     Hello = 0xD6,
     /// "I have no session of that index."
     UnknownSession = 0xD7,
+    /// "Your initiation is not newer than one that I have read before."
+    StaleReply = 0xD8,
 }
 
 impl MessageType {
@@ -77,7 +82,23 @@ impl MessageType {
             0xD5 => Self::Beacon,
             0xD6 => Self::Hello,
             0xD7 => Self::UnknownSession,
+            0xD8 => Self::StaleReply,
             _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for MessageType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Initiation => "initiation",
+            Self::Response => "response",
+            Self::CookieReply => "cookie reply",
+            Self::Data => "data",
+            Self::Beacon => "beacon",
+            Self::Hello => "hello",
+            Self::UnknownSession => "unknown session",
+            Self::StaleReply => "stale reply",
         })
     }
 }

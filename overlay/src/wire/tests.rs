@@ -23,6 +23,7 @@ proptest! {
             Beacon::parse(&bytes).is_ok().then_some(MessageType::Beacon),
             Hello::open(&key(), &bytes).is_ok().then_some(MessageType::Hello),
             UnknownSession::parse(&bytes).is_ok().then_some(MessageType::UnknownSession),
+            StaleReply::parse(&bytes).is_ok().then_some(MessageType::StaleReply),
         ];
         // At most one, and that which byte 0 says.
         for message in parsed.into_iter().flatten() {
@@ -65,6 +66,15 @@ proptest! {
         reply.emit(&mut datagram);
         prop_assert_eq!(datagram.len(), CookieReply::LEN);
         prop_assert_eq!(CookieReply::parse(&datagram), Ok(reply));
+    }
+
+    #[test]
+    fn stale_reply_round_trips(receiver: [u8; 3], nonce: [u8; 24], sealed: [u8; 28]) {
+        let reply = StaleReply { receiver: SessionIndex::from_be_bytes(receiver), nonce, sealed };
+        let mut datagram = Vec::new();
+        reply.emit(&mut datagram);
+        prop_assert_eq!(datagram.len(), StaleReply::LEN);
+        prop_assert_eq!(StaleReply::parse(&datagram), Ok(reply));
     }
 
     #[test]
@@ -121,7 +131,7 @@ proptest! {
 fn types_stay_clear_of_stun_and_turn() {
     // RFC 7983, section 7: 0 to 3 is STUN, 64 to 79 TURN channels.
     let ours: Vec<u8> = (0..=255).filter(|b| MessageType::of(&[*b]).is_some()).collect();
-    assert_eq!(ours, [0xD1, 0xD2, 0xD3, 0xD4, 0xD5, 0xD6, 0xD7]);
+    assert_eq!(ours, [0xD1, 0xD2, 0xD3, 0xD4, 0xD5, 0xD6, 0xD7, 0xD8]);
     for byte in ours {
         assert_eq!(MessageType::of(&[byte]).map(|t| t as u8), Some(byte));
     }
@@ -231,6 +241,10 @@ fn control() -> impl Strategy<Value = Control> {
         any::<(u32, u64)>()
             .prop_map(|(receive_buffer, instance)| Control::Params { receive_buffer, instance }),
         any::<u8>().prop_map(|reason| Control::Close { reason }),
+        (any::<u64>(), any::<[u8; 4]>(), any::<u16>())
+            .prop_map(|(instance, ip, port)| Control::Elsewhere { instance, remote: (ip, port).into() }),
+        (any::<u64>(), any::<[u16; 8]>(), any::<u16>())
+            .prop_map(|(instance, ip, port)| Control::Elsewhere { instance, remote: (ip, port).into() }),
     ]
 }
 

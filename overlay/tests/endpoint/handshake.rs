@@ -8,6 +8,7 @@ use peersock_overlay::{Event, RecvMeta, SocketIndex};
 
 use crate::net::{Net, Sent, UNIX_TIME, instant, open_network};
 
+const STALE_REPLY: u8 = 0xD8;
 const INITIATION: u8 = 0xD1;
 const RESPONSE: u8 = 0xD2;
 const BEACON: u8 = 0xD5;
@@ -222,6 +223,82 @@ fn a_node_whose_clock_went_back_gets_a_session() {
     net.send(0, 1, b"I am back in time");
     let took = net.wait(Duration::from_secs(2), |net| !net.nodes[1].inbox.is_empty());
     assert!(took < Duration::from_millis(500), "{took:?}");
+}
+
+#[test]
+fn a_node_that_is_started_again_and_again_with_its_clock_going_back_connects_at_once_each_time() {
+    for with_beacons in [true, false] {
+        let mut net = Net::connected_pair();
+        let known = net.nodes[1].socket;
+        for run in 1..=20 {
+            let port = 4000 + run as u16;
+            net.restart(0, port, UNIX_TIME - Duration::from_secs(3600 * run));
+            let started = net.nodes[0].socket;
+            // Without: only the restarted node knows where the other is.
+            net.filter =
+                Box::new(move |sent| with_beacons || sent.bytes[0] != BEACON || sent.from == started);
+            net.join(0, &open_network());
+            net.nodes[1].inbox.clear();
+            net.send(0, 1, b"I am back in time");
+            let took = net.wait(Duration::from_secs(60), |net| !net.nodes[1].inbox.is_empty());
+            assert!(took < Duration::from_millis(300), "run {run}, beacons {with_beacons}: {took:?}");
+            net.run(Duration::from_millis(500));
+        }
+        assert_eq!(net.nodes[1].socket, known);
+        assert!(net.counter(0, "clock_behind") >= 1, "the node knows why");
+    }
+}
+
+#[test]
+fn a_stale_reply_is_read_once_and_by_the_sender_of_its_initiation_only() {
+    let mut net = Net::connected_pair();
+    net.restart(0, 4001, UNIX_TIME - Duration::from_secs(86_400));
+    net.join(0, &open_network());
+    net.send(0, 1, b"x");
+    net.wait(Duration::from_secs(2), |net| !net.nodes[1].inbox.is_empty());
+    let reply = net.sent.iter().find(|sent| sent.bytes[0] == STALE_REPLY).expect("a stale reply").clone();
+    let initiation = initiations(&net).find(|sent| sent.bytes[2..5] == reply.bytes[1..4]).expect("its cause");
+    assert!(reply.bytes.len() < initiation.bytes.len());
+    assert_eq!(net.counter(0, "clock_behind"), 1);
+    // Copies, altered ones too, reach nobody that waits for one.
+    let sent = initiations(&net).count();
+    for n in 0..1000 {
+        let mut copy = reply.clone();
+        let at = 1 + n % (copy.bytes.len() - 1);
+        copy.bytes[at] ^= (n / copy.bytes.len()) as u8;
+        net.inject(copy);
+        net.run(Duration::from_millis(1));
+    }
+    assert_eq!(net.counter(0, "clock_behind"), 1);
+    assert_eq!(initiations(&net).count(), sent);
+}
+
+#[test]
+fn replayed_old_initiations_get_few_and_short_answers() {
+    let mut net = Net::acquainted_pair();
+    // A node that cannot hear makes a hundred initiations, all genuine.
+    net.filter = Box::new(|_| false);
+    for _ in 0..120 {
+        net.send(0, 1, b"x");
+        net.run(Duration::from_secs(5));
+    }
+    let old: Vec<_> = initiations(&net).map(|sent| sent.bytes.clone()).collect();
+    assert!(old.len() > 100, "{}", old.len());
+    net.filter = Box::new(|_| true);
+    net.send(0, 1, b"x");
+    net.run(Duration::from_secs(10));
+    let begin = net.sent.len();
+    for bytes in old.iter().cycle().take(1000) {
+        let remote = "203.0.113.9:9".parse().unwrap();
+        net.deliver(1, RecvMeta { remote, socket: SocketIndex(0), multicast: false }, bytes);
+        net.run(Duration::from_millis(10));
+    }
+    let answers: Vec<_> =
+        net.sent[begin..].iter().filter(|sent| sent.to.ip().to_string() == "203.0.113.9").collect();
+    let bytes: usize = answers.iter().map(|sent| sent.bytes.len()).sum();
+    assert!((1..=60).contains(&answers.len()), "{}", answers.len());
+    assert!(bytes < 198 * answers.len() + 198, "{bytes}");
+    assert_eq!(net.count(1, |event| matches!(event, Event::SessionLost(_))), 0);
 }
 
 #[test]

@@ -1,8 +1,11 @@
 //! The control state machine in virtual time.
 
 mod discovery;
+mod duplicates;
+mod forgetting;
 mod handshake;
 mod hostile;
 mod net;
 mod paths;
 mod recovery;
+mod signals;

@@ -48,6 +48,8 @@ pub(crate) struct Net {
     /// Largest UDP payload that passes.
     pub(crate) mtu: usize,
     pub(crate) filter: Filter,
+    /// Machines whose node is down say that nobody listens there, and quote so many bytes of what came.
+    pub(crate) refuses: Option<usize>,
     pub(crate) sent: Vec<Sent>,
     in_flight: BTreeMap<(Instant, u64), Sent>,
     sequence: u64,
@@ -61,6 +63,7 @@ impl Net {
             latency: Duration::from_millis(1),
             mtu: 1472,
             filter: Box::new(|_| true),
+            refuses: None,
             sent: Vec::new(),
             in_flight: BTreeMap::new(),
             sequence: 0,
@@ -98,6 +101,14 @@ impl Net {
     /// Starts the node with this identity at its usual address; returns its index.
     pub(crate) fn add(&mut self, identity: u8) -> usize {
         let node = self.node(identity, 100, UNIX_TIME);
+        self.nodes.push(node);
+        self.nodes.len() - 1
+    }
+
+    /// Starts another node with an identity that runs already, on this port; returns its index.
+    pub(crate) fn add_copy(&mut self, identity: u8, port: u16) -> usize {
+        let mut node = self.node(identity, port as u8, UNIX_TIME);
+        node.socket.set_port(port);
         self.nodes.push(node);
         self.nodes.len() - 1
     }
@@ -254,6 +265,13 @@ impl Net {
 
     fn arrive(&mut self, datagram: &Sent) {
         let group: SocketAddr = GROUP.parse().expect("an address");
+        let heard = self.nodes.iter().any(|node| node.up && node.socket == datagram.to);
+        if let Some(quoted) = self.refuses.filter(|_| !heard && datagram.to != group) {
+            let quoted = &datagram.bytes[..datagram.bytes.len().min(quoted)];
+            for node in self.nodes.iter_mut().filter(|node| node.up && node.socket == datagram.from) {
+                node.endpoint.handle_refusal(self.now, datagram.to, quoted);
+            }
+        }
         for index in 0..self.nodes.len() {
             let node = &self.nodes[index];
             if node.up && (datagram.to == group || datagram.to == node.socket) {

@@ -53,6 +53,12 @@ fn a_forged_or_replayed_packet_moves_nothing() {
 fn the_search_reaches_what_the_link_carries() {
     for (mtu, expected) in [
         (1200, 1200..=1200),
+        // A link of 1200 bytes with IPv4 and IPv6, of 576 bytes, and one that is good for a handshake and no
+        // more.
+        (1172, 1150..=1172),
+        (1152, 1130..=1152),
+        (548, 530..=548),
+        (198, 198..=198),
         (1472, 1472..=1472),
         (8972, 8972..=8972),
         (65_507, 8972..=8972),
@@ -147,4 +153,55 @@ fn a_black_hole_is_noticed_without_a_hint_while_traffic_flows() {
         assert!(net.now - begin < Duration::from_secs(60));
     }
     assert!(net.now - begin <= Duration::from_secs(32), "{:?}", net.now - begin);
+}
+
+#[test]
+fn a_path_of_less_than_the_base_is_known_for_what_it_is_before_anybody_waits() {
+    for (latency, limit) in [(1, 150), (20, 450), (50, 1000)] {
+        let mut net = Net::acquainted_pair();
+        net.latency = Duration::from_millis(latency);
+        net.mtu = 1172;
+        net.send(0, 1, b"x");
+        let took = net.wait(Duration::from_secs(10), |net| {
+            [(0, 1), (1, 0)]
+                .into_iter()
+                .all(|(at, of)| net.peer(at, of).path().is_some_and(|path| path.datagram_size <= 1172))
+        });
+        assert!(took <= Duration::from_millis(limit), "{latency}: {took:?}");
+        assert!(net.count(0, |event| matches!(event, Event::PathShrunk(_))) >= 1);
+    }
+}
+
+#[test]
+fn a_black_hole_in_one_direction_is_noticed_while_the_other_sends_too() {
+    let mut net = Net::acquainted_pair();
+    net.send(0, 1, b"x");
+    net.run(Duration::from_secs(5));
+    let sender = net.nodes[0].socket;
+    net.filter = Box::new(move |sent| sent.from != sender || sent.bytes.len() <= 1300);
+    let begin = net.now;
+    // Neither side is ever silent, so nobody suspects anything.
+    while net.peer(0, 1).path().unwrap().datagram_size > 1300 {
+        net.send(0, 1, &[0; 1400]);
+        net.send(1, 0, &[0; 1400]);
+        net.run(Duration::from_millis(10));
+        assert!(net.now - begin < Duration::from_secs(1), "{:?}", net.now - begin);
+    }
+    assert_eq!(net.peer(1, 0).path().unwrap().datagram_size, 1472);
+    net.wait(Duration::from_secs(1), |net| net.peer(0, 1).path().unwrap().datagram_size >= 1280);
+}
+
+#[test]
+fn an_outage_does_not_make_datagrams_smaller() {
+    let mut net = Net::connected_pair();
+    net.run(Duration::from_secs(5));
+    net.filter = Box::new(|_| false);
+    for _ in 0..100 {
+        net.send(0, 1, &[0; 1400]);
+        net.run(Duration::from_millis(300));
+        let peer = net.peer(0, 1);
+        net.nodes[0].endpoint.path_suspected(net.now, &peer);
+    }
+    assert_eq!(net.peer(0, 1).path().unwrap().datagram_size, 1472);
+    assert_eq!(net.counter(0, "black_holes"), 0);
 }

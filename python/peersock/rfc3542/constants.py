@@ -30,6 +30,8 @@ IPV6_DSTOPTS: Final = 59
 IPV6_RECVPATHMTU: Final = 60
 IPV6_PATHMTU: Final = 61
 IPV6_DONTFRAG: Final = 62
+# No system call of Linux takes it; the number is the one that its headers keep for it.
+IPV6_USE_MIN_MTU: Final = 63
 IPV6_RECVTCLASS: Final = 66
 IPV6_TCLASS: Final = 67
 
@@ -131,6 +133,7 @@ __all__ = [
     "IPV6_RTHDR_TYPE_0",
     "IPV6_TCLASS",
     "IPV6_UNICAST_HOPS",
+    "IPV6_USE_MIN_MTU",
     "ND_NEIGHBOR_ADVERT",
     "ND_NEIGHBOR_SOLICIT",
     "ND_REDIRECT",

@@ -177,4 +177,4 @@ def launcher() -> str:
     for place in places:
         if place and Path(place).is_file():
             return place
-    pytest.skip("peersock is not built (cargo build -p peersock-cli -p peersock-preload)")
+    pytest.skip("peersock is not built (cargo build -p peersock-cli)")

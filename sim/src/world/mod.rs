@@ -310,7 +310,10 @@ fn event_name(event: &peersock_overlay::Event) -> &'static str {
         Event::SessionReady(_) => "session ready",
         Event::SessionLost(_) => "session lost",
         Event::PathChanged(_) => "path changed",
+        Event::PathShrunk(_) => "path shrunk",
         Event::PeerUnreachable(_) => "peer unreachable",
+        Event::PeerGone(..) => "peer gone",
+        Event::PathConfirmed(_) => "path confirmed",
         _ => "something new",
     }
 }

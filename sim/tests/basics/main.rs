@@ -1,8 +1,11 @@
 //! Small worlds made by hand.
 
+mod forgotten;
 mod groups;
 #[path = "../lab/mod.rs"]
 mod lab;
+mod mtu;
+mod signals;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +14,7 @@ use lab::{Lab, PORT, open_network};
 use peersock_sim::net::{FaultId, LinkId, Stage};
 use peersock_sim::{Plan, Random, Reader, Script, Step};
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
 fn two_nodes_find_each_other_and_talk() {

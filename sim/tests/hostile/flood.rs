@@ -18,7 +18,12 @@ use crate::siege::{SECOND, endpoint};
 /// Datagrams per second of the flood: a tenth of what the link carries.
 const RATE: usize = 6000;
 /// The limits of the node that is flooded.
-const LIMITS: Limits = Limits { peers_per_network: 64, handshakes_per_second: 100, handshake_burst: 50 };
+const LIMITS: Limits = Limits {
+    peers_per_network: 64,
+    handshakes_per_second: 100,
+    handshake_burst: 50,
+    forget_after: Duration::from_secs(600),
+};
 
 #[test]
 fn a_handshake_flood_leaves_a_live_flow_its_goodput() {

@@ -1,7 +1,7 @@
 //! Datagrams that nobody ever made.
 
 use peersock_overlay::wire::{
-    Beacon, CookieReply, Data, Hello, Initiation, MessageType, Response, UnknownSession,
+    Beacon, CookieReply, Data, Hello, Initiation, MessageType, Response, StaleReply, UnknownSession,
 };
 
 use crate::SCALE;
@@ -43,7 +43,10 @@ fn judge(siege: &Siege, noise: &[u8]) -> &'static str {
         Some(MessageType::Initiation) => "mac1_invalid",
         Some(MessageType::Response) if Response::parse(noise).is_err() => "handshake_malformed",
         Some(MessageType::CookieReply) if CookieReply::parse(noise).is_err() => "handshake_malformed",
-        Some(MessageType::Response | MessageType::CookieReply) => "responses_unexpected",
+        Some(MessageType::StaleReply) if StaleReply::parse(noise).is_err() => "handshake_malformed",
+        Some(MessageType::Response | MessageType::CookieReply | MessageType::StaleReply) => {
+            "responses_unexpected"
+        }
         Some(MessageType::Data) => match Data::parse(noise) {
             Ok(data) if siege.knows(1, data.receiver) => "data_unauthentic",
             _ => "data_unknown_session",

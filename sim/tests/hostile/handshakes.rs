@@ -1,7 +1,7 @@
 //! Handshake messages with something changed, before the genuine ones arrive.
 
 use peersock_overlay::noise::{CookieJar, MacWriter};
-use peersock_overlay::wire::{CookieReply, Initiation, MessageType, Response};
+use peersock_overlay::wire::{CookieReply, Initiation, MessageType, Response, StaleReply};
 use peersock_sim::net::{FaultId, LinkId, Stage};
 
 use crate::SCALE;
@@ -134,7 +134,8 @@ fn judge(siege: &Siege, node: usize, message: &[u8]) -> &'static str {
         Some(MessageType::CookieReply) if CookieReply::parse(message).is_ok() => {
             return "responses_unexpected";
         }
-        Some(MessageType::CookieReply) => false,
+        Some(MessageType::StaleReply) if StaleReply::parse(message).is_ok() => return "responses_unexpected",
+        Some(MessageType::CookieReply | MessageType::StaleReply) => false,
         Some(MessageType::Beacon | MessageType::Hello) => return "discovery_malformed",
         Some(MessageType::Data) => return "data_unknown_session",
         Some(MessageType::UnknownSession) | None => return "unknown_message",

@@ -71,7 +71,7 @@ pub(crate) fn open_network() -> NetworkConfig {
 }
 
 /// 100 Mbit/s, half a millisecond.
-fn wire() -> Pipe {
+pub(crate) fn wire() -> Pipe {
     Pipe::new([
         Stage::Mtu(1500),
         Stage::Rate { bytes_per_second: 12_500_000, queue: 500_000 },

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, Once, Weak};
 use std::time::{Duration, Instant};
 
 use super::thread::Hosted;
+use crate::fd::Unclosed;
 
 /// How long the process's exit waits for what was sent to be acknowledged, all hosts together.
 const EXIT_LINGER: Duration = Duration::from_secs(5);
@@ -29,7 +30,7 @@ extern "C" fn stop_all() {
     let here = hosts.drain(..).filter_map(|host| {
         let host = host.upgrade()?;
         if host.process == process && !host.is_own_thread() {
-            return host.begin_stop(EXIT_LINGER);
+            return host.begin_stop(EXIT_LINGER, Unclosed::Finish);
         }
         // The parent's: its locks may be held for ever.
         std::mem::forget(host);

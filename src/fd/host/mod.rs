@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use peersock_fd::{NodeTag, Token};
 
+use super::Unclosed;
 use crate::node::{Event, Node, NodeBuilder, StartError};
 use thread::{Hosted, Job};
 
@@ -24,6 +25,9 @@ const DEFAULT_LINGER: Duration = Duration::from_secs(5);
 /// Its threads have a table of descriptors of their own, and take no signals. So the process may close descriptors that it
 /// does not know, fork, and run out of descriptors; its children hold nothing of the node's open. Of the process's own
 /// descriptors the node's threads have standard input, output and error only.
+///
+/// The soft limit of descriptors becomes the hard one, for the whole process: it cannot be raised for some
+/// threads alone.
 ///
 /// The node can be used on its threads only: see [`Host::run`].
 ///
@@ -138,12 +142,22 @@ impl Host {
         events::socket(self, encode)
     }
 
-    /// Takes what was written until now, closes the sockets' connections in order, waits up to `linger` until everything is
-    /// delivered, and ends the node. True if it was delivered. After that a host can be started anew.
+    /// Takes what was written until now, waits up to `linger` until everything is delivered, and ends the
+    /// node. True if it was delivered. After that a host can be started anew.
+    ///
+    /// Connections that the process has not closed are reset, after what was written to them: a peer does not
+    /// take a node that goes away for the end of what was to be said. Calls that wait, and later ones, fail
+    /// with ENETDOWN; those on connections with ECONNRESET.
     ///
     /// Calling it again, or in a forked child, does nothing.
     pub fn stop(&self, linger: Duration) -> bool {
-        self.is_here() && self.hosted().stop(linger)
+        self.is_here() && self.hosted().stop(linger, Unclosed::Reset)
+    }
+
+    /// As [`Host::stop`], for a process that is about to exit: connections that it has not closed end in
+    /// order, as the kernel does it.
+    pub fn finish(&self, linger: Duration) -> bool {
+        self.is_here() && self.hosted().stop(linger, Unclosed::Finish)
     }
 
     fn hosted(&self) -> &Hosted {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use peersock_fd::{NodeTag, Token};
 use rustix::process::Pid;
 
-use crate::fd::FdServer;
+use crate::fd::{FdServer, Unclosed};
 use crate::node::{Node, NodeBuilder, StartError};
 use crate::sys;
 
@@ -30,7 +30,7 @@ pub(super) struct Hosted {
 pub(super) enum Job {
     Run(Box<Work>),
     /// Ends it, after this linger time; says whether everything was delivered.
-    Stop(Duration, mpsc::SyncSender<bool>),
+    Stop(Duration, Unclosed, mpsc::SyncSender<bool>),
 }
 
 /// What may be done with the node.
@@ -60,6 +60,7 @@ pub(super) fn start(settings: NodeBuilder) -> Result<Arc<Hosted>, StartError> {
 }
 
 fn open(settings: NodeBuilder) -> Result<(Node, FdServer), StartError> {
+    FdServer::raise_descriptor_limit();
     let node = settings.start()?;
     let server = FdServer::start(&node)?;
     Ok((node, server))
@@ -70,8 +71,8 @@ fn serve(node: Node, server: FdServer, todo: &mpsc::Receiver<Job>) {
     for job in todo {
         match job {
             Job::Run(job) => job(&node, &apart),
-            Job::Stop(linger, done) => {
-                let delivered = server.drain(linger);
+            Job::Stop(linger, unclosed, done) => {
+                let delivered = server.end(linger, unclosed);
                 drop(server);
                 // They have the node, and with it the lock of its state directory.
                 apart.wait(APART_PATIENCE);
@@ -90,11 +91,11 @@ impl Hosted {
     }
 
     /// Stops the node and waits for that.
-    pub(super) fn stop(&self, linger: Duration) -> bool {
+    pub(super) fn stop(&self, linger: Duration, unclosed: Unclosed) -> bool {
         if self.is_own_thread() {
             return false;
         }
-        let delivered = self.begin_stop(linger).is_none_or(|done| done.recv().unwrap_or(true));
+        let delivered = self.begin_stop(linger, unclosed).is_none_or(|done| done.recv().unwrap_or(true));
         let thread = self.thread.lock().expect("no panic under this lock").take();
         if let Some(thread) = thread {
             // Jobs that panic are caught.
@@ -104,9 +105,9 @@ impl Hosted {
     }
 
     /// Has the node stopped; what is returned says when it is, and how. `None` if it has stopped already.
-    pub(super) fn begin_stop(&self, linger: Duration) -> Option<mpsc::Receiver<bool>> {
+    pub(super) fn begin_stop(&self, linger: Duration, unclosed: Unclosed) -> Option<mpsc::Receiver<bool>> {
         let (done, result) = mpsc::sync_channel(1);
-        self.jobs.send(Job::Stop(linger, done)).ok().map(|()| result)
+        self.jobs.send(Job::Stop(linger, unclosed, done)).ok().map(|()| result)
     }
 }
 

@@ -128,6 +128,7 @@ fn ipv6(side: &Side, name: i32) -> Result<Vec<u8>, Errno> {
         table::IPV6_RECVPATHMTU => number(side.wants_path_mtu),
         libc::IPV6_MTU_DISCOVER => number(side.discover),
         libc::IPV6_DONTFRAG => number(side.dont_fragment),
+        table::IPV6_USE_MIN_MTU => number(side.use_min_mtu),
         _ => return Err(Errno::NOPROTOOPT),
     })
 }

@@ -25,6 +25,8 @@ pub(super) use groups::Membership;
 use table::{Access, Row};
 pub(super) use value::interface_name;
 
+/// What every path of IPv6 takes, bytes (RFC 8200 5).
+const MIN_MTU: usize = 1280;
 /// What Linux uses for hops.
 const HOPS: u8 = 64;
 /// What Linux says about the queues of sockets that nobody has set, bytes.
@@ -72,6 +74,8 @@ struct Side {
     /// IP_PMTUDISC_*.
     discover: i32,
     dont_fragment: bool,
+    /// IPV6_USE_MIN_MTU: 1 always, 0 never, -1 for groups only, whose packets are small anyway.
+    use_min_mtu: i32,
     multicast_hops: u8,
     multicast_loop: bool,
     multicast_interface: Option<InterfaceId>,
@@ -89,6 +93,7 @@ impl Default for Side {
             class: 0,
             discover: libc::IP_PMTUDISC_WANT,
             dont_fragment: false,
+            use_min_mtu: -1,
             multicast_hops: 1,
             multicast_loop: true,
             multicast_interface: None,
@@ -170,6 +175,11 @@ impl Options {
             icmp_filter: self.icmp_filter,
             ..others
         }
+    }
+
+    /// The largest packet of a family, bytes, where the application has asked for less than the path takes.
+    pub(super) fn largest_packet(&self, is_v4: bool) -> Option<usize> {
+        (self.side(is_v4).use_min_mtu == 1 && !is_v4).then_some(MIN_MTU)
     }
 
     /// What the IP headers of a family's packets say.

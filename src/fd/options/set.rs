@@ -226,6 +226,7 @@ fn set_ipv6(side: &mut Side, place: &Place<'_>, number: i32, value: &[u8]) -> Re
             side.discover = within(integer(value)?, libc::IP_PMTUDISC_DONT..=libc::IP_PMTUDISC_OMIT)?;
         }
         libc::IPV6_DONTFRAG => side.dont_fragment = flag(value)?,
+        table::IPV6_USE_MIN_MTU => side.use_min_mtu = within(integer(value)?, -1..=1)?,
         _ => return Err(Errno::NOPROTOOPT),
     }
     Ok(())

@@ -57,6 +57,8 @@ pub(super) const ICMP6_FILTER: i32 = 1;
 pub(super) const IPV6_CHECKSUM: i32 = 7;
 /// As above (RFC 3542 6.3).
 pub(super) const IPV6_PATHMTU: i32 = 61;
+/// Linux's headers keep the number for it, its kernel does not know it (RFC 3542 11.1).
+pub(super) const IPV6_USE_MIN_MTU: i32 = 63;
 /// As above (RFC 3542 6.2).
 pub(super) const IPV6_RECVPATHMTU: i32 = 60;
 /// As above.
@@ -214,6 +216,7 @@ pub(super) const TABLE: &[Row] = {
         row("IPV6_MTU", IPPROTO_IPV6, libc::IPV6_MTU, "tuir", Get, "the path's, of a connected socket"),
         row("IPV6_MTU_DISCOVER", IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, "tuir", Both, "as IP_MTU_DISCOVER"),
         row("IPV6_DONTFRAG", IPPROTO_IPV6, libc::IPV6_DONTFRAG, "uir", Both, "datagrams over the path's MTU are refused with EMSGSIZE"),
+        row("IPV6_USE_MIN_MTU", IPPROTO_IPV6, IPV6_USE_MIN_MTU, "uir", Both, "63, which Linux does not have: with 1 datagrams over 1280 bytes leave in fragments, whatever the path takes; 0 and -1 (unless set) go by the path"),
         row("IPV6_PATHMTU", IPPROTO_IPV6, IPV6_PATHMTU, "uir", Get, "`ip6_mtuinfo`, of a connected socket"),
         row("IPV6_FREEBIND", IPPROTO_IPV6, libc::IPV6_FREEBIND, "tuir", Kept(0), "as IP_FREEBIND"),
         row("IPV6_CHECKSUM", IPPROTO_IPV6, IPV6_CHECKSUM, "r", Both, "where the checksum is, or -1"),

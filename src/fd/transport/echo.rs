@@ -11,7 +11,7 @@ use peersock_fd::Report;
 use peersock_stack::{Error, GroupChange, IcmpSocket, InterfaceId, SendOptions};
 
 use super::{Arrived, Transport, follow, reachable, report};
-use crate::datapath::Train;
+use crate::datapath::{SocketState, Train};
 use crate::fd::options::Options;
 use crate::fd::sockets::bind_aliased;
 use crate::node::Inner;
@@ -192,6 +192,8 @@ impl Transport for Echo {
         self.lock().wants_reports = ip.receive_errors;
         for socket in &self.sockets {
             follow(|ip| socket.set_ip_options(ip), ip);
+            let largest = options.largest_packet(socket.local().is_ipv4());
+            SocketState::of(socket.context()).set_largest_packet(largest);
             options.receive_buffer().into_iter().for_each(|limit| socket.set_receive_buffer(limit));
         }
     }

@@ -9,7 +9,7 @@ use peersock_fd::Report;
 use peersock_stack::{Error, GroupChange, InterfaceId, RawOptions, RawSocket, SendOptions};
 
 use super::{Arrived, MAX_QUOTED, Transport, reachable, report};
-use crate::datapath::Train;
+use crate::datapath::{SocketState, Train};
 use crate::fd::options::Options;
 use crate::node::Inner;
 use crate::socket::{Waited, interface_within};
@@ -95,6 +95,8 @@ impl Transport for Raw {
     fn apply(&self, options: &Options) {
         let ip = options.ip_for(self.socket.local().is_ipv4());
         options.receive_buffer().into_iter().for_each(|limit| self.socket.set_receive_buffer(limit));
+        let largest = options.largest_packet(self.local().is_ipv4());
+        SocketState::of(self.socket.context()).set_largest_packet(largest);
         let own = options.raw(RawOptions { ip, ..self.socket.options() });
         if let Err(error) = self.socket.set_options(own) {
             tracing::debug!(%error, "options of a raw socket were refused");

@@ -11,7 +11,7 @@ use peersock_fd::Report;
 use peersock_stack::{Error, GroupChange, InterfaceId, SendOptions, UdpSocket};
 
 use super::{Arrived, MAX_QUOTED, Transport, follow, reachable, report};
-use crate::datapath::Train;
+use crate::datapath::{SocketState, Train};
 use crate::fd::options::Options;
 use crate::fd::sockets::{bind_aliased, bind_families};
 use crate::node::Inner;
@@ -99,7 +99,7 @@ impl Transport for Udp {
         let socket = &self.sockets[self.socket_for(remote.ip())?];
         let route = socket.route_with(Some(remote), options)?;
         let mtu = self.node.driver.datapath.mtu_to(Instant::now(), route.interface, remote.ip());
-        socket.check_length(&route, length, options, mtu)
+        socket.check_length(&route, length, options, SocketState::of(socket.context()).limit(mtu))
     }
 
     fn send(
@@ -154,6 +154,7 @@ impl Transport for Udp {
             // To an IPv4 socket everything is IPv4.
             let is_v4 = socket.local().is_ipv4() || self.sockets[0].local().is_ipv4();
             follow(|ip| socket.set_ip_options(ip), options.ip_for(is_v4));
+            SocketState::of(socket.context()).set_largest_packet(options.largest_packet(is_v4));
             options.receive_buffer().into_iter().for_each(|limit| socket.set_receive_buffer(limit));
         }
     }

@@ -175,7 +175,9 @@ impl Flow {
         Ok(())
     }
 
-    /// Makes every read return the end, and throws away what comes: SHUT_RD. The peer is not told.
+    /// Makes every read return the end, and throws away what comes: SHUT_RD. The peer is not told before the
+    /// connection is [closed](Self::close): that resets it if anything was thrown away. With sending shut
+    /// down too, what comes resets it at once, as in Linux.
     ///
     /// # Errors
     /// [`Error::NotConnected`] before the handshake is done and after the connection has ended.
@@ -184,23 +186,25 @@ impl Flow {
         if inner.state().is_connecting() {
             return Err(Error::NotConnected);
         }
-        inner.live().ok_or(Error::NotConnected)?.discard();
+        inner.live().ok_or(Error::NotConnected)?;
         inner.read_shut = true;
+        inner.discard();
         self.settle(&mut inner, time);
         Ok(())
     }
 
     /// Lets the connection go on without the application: FIN after the queue, TIME-WAIT, gone.
     ///
-    /// If received data was not read, or the socket is set to [reset](Self::set_reset_on_close), the
-    /// peer gets a reset at once instead (RFC 2525 2.17). A handshake under way is given up.
+    /// If received data was not read or was thrown away, or the socket is set to
+    /// [reset](Self::set_reset_on_close), the peer gets a reset at once instead (RFC 2525 2.17). A handshake
+    /// under way is given up.
     pub fn close(&self, now: Instant) {
         let (mut inner, time) = self.lock_at(now);
         inner.orphaned = true;
         inner.error = None;
         inner.write_shut = true;
         inner.heard = inner.heard.max(time);
-        let reset = inner.readable() > 0 || inner.reset_on_close;
+        let reset = inner.readable() > 0 || inner.discarded || inner.reset_on_close;
         match inner.state() {
             State::SynSent => self.unlink(&mut inner),
             State::SynReceived => self.reset(&mut inner),
@@ -252,9 +256,14 @@ impl Flow {
         self.lock().live().map_or(0, |connection| connection.unsent())
     }
 
-    /// Bytes queued and not acknowledged, unsent ones included: SIOCOUTQ. Zero when all has arrived.
+    /// Bytes queued and not acknowledged, unsent ones included: SIOCOUTQ. Zero when all has arrived; after a
+    /// [loss](Self::delivery) what is left for ever.
     pub fn unacked(&self) -> usize {
-        self.lock().live().map_or(0, |connection| connection.unacked())
+        let mut inner = self.lock();
+        match inner.loss() {
+            Some(loss) => loss.unacked as usize,
+            None => inner.live().map_or(0, |connection| connection.unacked()),
+        }
     }
 
     /// Bytes sent and not acknowledged.

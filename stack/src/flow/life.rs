@@ -28,7 +28,9 @@ impl Flow {
             return false;
         }
         if inner.time_wait.is_some() {
-            return self.receive_late(&mut inner, time, tcp, batch);
+            let syn = if tcp.opens() { Segment::read(packet, ip.header_len) } else { None };
+            let timestamp = syn.and_then(|syn| syn.options.timestamps).map(|(value, _)| value);
+            return self.receive_late(&mut inner, time, (tcp, timestamp), batch);
         }
         let Some(connection) = inner.connection.as_mut() else { return false };
         let before = connection.state();
@@ -50,10 +52,21 @@ impl Flow {
         true
     }
 
-    fn receive_late(&self, inner: &mut Inner, time: Time, tcp: &TcpHeader, batch: &mut Batch) -> bool {
+    fn receive_late(
+        &self,
+        inner: &mut Inner,
+        time: Time,
+        (tcp, timestamp): (&TcpHeader, Option<u32>),
+        batch: &mut Batch,
+    ) -> bool {
         let Some(wait) = &mut inner.time_wait else { return false };
-        match wait.segment(time, tcp) {
+        match wait.segment(time, tcp, timestamp) {
             Late::Ignore => true,
+            Late::Forget => {
+                self.unlink(inner);
+                self.settle(inner, time);
+                true
+            }
             Late::Acknowledge => {
                 let ending = wait.ending;
                 self.acknowledge(time, &ending, batch);
@@ -104,11 +117,13 @@ impl Flow {
         if inner.readable() > 0 {
             if inner.orphaned {
                 // RFC 1122 4.2.2.13: data that nobody will read.
-                self.reset(inner);
-            } else if inner.read_shut
-                && let Some(connection) = inner.live()
-            {
-                connection.discard();
+                self.refuse(inner);
+            } else if inner.read_shut && matches!(before, State::FinWait1 | State::FinWait2) {
+                // As in Linux: with both directions shut down it is the same.
+                self.refuse(inner);
+                inner.error = Some(Error::ConnectionReset);
+            } else if inner.read_shut {
+                inner.discard();
             }
         }
     }
@@ -147,10 +162,11 @@ impl Flow {
             }
             _ => {
                 counters.tcp_resets_received.bump();
-                // As in Linux: the peer has said all it had to say.
-                if inner.ended { Error::BrokenPipe } else { Error::ConnectionReset }
+                // As in Linux: the peer has said all it had to say, and will not hear what is still to come.
+                if before == State::CloseWait { Error::BrokenPipe } else { Error::ConnectionReset }
             }
         };
+        inner.lose_to_reset(error);
         if !inner.orphaned {
             inner.error = Some(error);
         }
@@ -314,6 +330,7 @@ impl Flow {
 
     /// Ends the connection with an error and without a reset.
     pub(super) fn kill(&self, inner: &mut Inner, error: Error) {
+        inner.lose_to_silence(error);
         if !inner.orphaned {
             inner.error = Some(error);
         }
@@ -322,8 +339,18 @@ impl Flow {
 
     /// Has the connection send a reset; the flow ends when that has left.
     pub(super) fn reset(&self, inner: &mut Inner) {
+        inner.lose_to_own_reset();
         if let Some(connection) = inner.live() {
             connection.abort();
+            self.shared.counters.tcp_resets_sent.bump();
+        }
+    }
+
+    /// As [`Flow::reset`], about data that has come: the peer has to know even if its FIN came with it.
+    fn refuse(&self, inner: &mut Inner) {
+        inner.lose_to_own_reset();
+        if let Some(connection) = inner.live() {
+            connection.refuse();
             self.shared.counters.tcp_resets_sent.bump();
         }
     }
@@ -352,17 +379,40 @@ impl Flow {
         gives_way
     }
 
-    /// Has the next egress send again what waits for an acknowledgement. False if nothing does.
-    pub(crate) fn expedite(&self) -> bool {
+    /// Has the next egress send again what waits for an acknowledgement, and with `stalled` only if a
+    /// retransmission timer has fired for it already. False if nothing does.
+    pub(crate) fn expedite(&self, stalled: bool) -> bool {
         let mut inner = self.lock();
         let waits = inner.waiting.is_some();
         match inner.live() {
-            Some(connection) if waits => {
+            Some(connection) if waits && (!stalled || connection.is_stalled()) => {
                 connection.expedite();
                 true
             }
             _ => false,
         }
+    }
+
+    /// Ends the connection as a reset from the peer would: the program at its other end is gone. An attempt
+    /// goes on, since whoever comes after the peer may answer it. With `tell` a reset is sent, in case that
+    /// somebody is there after all. False if nothing changes.
+    pub(crate) fn lose_peer(&self, now: Instant, tell: bool) -> bool {
+        let (mut inner, time) = self.lock_at(now);
+        let before = inner.state();
+        match before {
+            State::Closed | State::SynSent => return false,
+            State::TimeWait => self.unlink(&mut inner),
+            _ => {
+                if tell {
+                    self.reset(&mut inner);
+                } else if let Some(connection) = inner.live() {
+                    connection.forget();
+                }
+                self.was_reset(&mut inner, before);
+            }
+        }
+        self.settle(&mut inner, time);
+        true
     }
 
     /// Whether it goes over `interface`.

@@ -1,6 +1,7 @@
 //! One TCP connection: what its socket and its packets do to it.
 
 mod api;
+mod delivery;
 mod errors;
 mod info;
 mod life;
@@ -29,6 +30,7 @@ use self::rare::Rare;
 use self::time_wait::TimeWait;
 
 pub use self::api::PIECES;
+pub use self::delivery::{Delivery, Loss};
 pub use self::info::TcpInfo;
 
 /// One TCP connection, in any state from its SYN on.
@@ -104,6 +106,8 @@ struct Inner {
     /// The peer's FIN has come.
     ended: bool,
     read_shut: bool,
+    /// Data that came was thrown away, because reading was shut down.
+    discarded: bool,
     write_shut: bool,
     /// The application has closed it.
     orphaned: bool,
@@ -147,6 +151,7 @@ impl Flow {
             connected: false,
             ended: false,
             read_shut: false,
+            discarded: false,
             write_shut: false,
             orphaned: false,
             was_full: false,
@@ -254,6 +259,14 @@ impl Inner {
     /// Bytes up to the last urgent one that were not read.
     fn urgent_left(&self) -> u64 {
         self.connection.as_ref().map_or(0, |connection| connection.urgent_left())
+    }
+
+    /// Throws away what has come, because reading was shut down.
+    fn discard(&mut self) {
+        self.discarded |= self.readable() > 0;
+        if let Some(connection) = self.live() {
+            connection.discard();
+        }
     }
 
     /// The connection, while the connection is alive.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Inner, options};
 use crate::clock::Time;
 use crate::error_queue::ErrorQueue;
+use crate::flow::Loss;
 use crate::{IpOptions, KeepAlive, TcpOptions};
 
 /// Settings that are not the usual ones, and what follows from them. A flow without any has all defaults.
@@ -20,6 +21,8 @@ pub(super) struct Rare {
     pub(super) reports: ErrorQueue,
     /// When the listener gets it at the latest, if it waits for data.
     pub(super) deferred: Option<Time>,
+    /// What was not delivered when the connection ended.
+    pub(super) loss: Option<Loss>,
 }
 
 impl Default for Rare {
@@ -31,6 +34,7 @@ impl Default for Rare {
             user_timeout: None,
             reports: ErrorQueue::new(),
             deferred: None,
+            loss: None,
         }
     }
 }

@@ -29,6 +29,8 @@ mod segment;
 mod sender;
 mod sequence;
 
+#[cfg(test)]
+pub(crate) use connection::Timestamps;
 pub(crate) use connection::{Connection, Ending, Settings, Verdict, Written};
 pub(crate) use cookie::Cookies;
 pub(crate) use header::{TcpError, TcpHeader};

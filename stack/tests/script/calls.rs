@@ -286,6 +286,13 @@ fn check(flow: &Flow, words: &[&str]) -> Result<(), String> {
             let found = flow.take_error().map_or("none".to_owned(), |error| format!("{error:?}"));
             compare("error", found, error.to_owned())
         }
+        ["delivery", ref wanted @ ..] => {
+            let found = match flow.delivery() {
+                Delivery::Lost(loss) => format!("Lost {:?} {}", loss.error, loss.unacked),
+                other => format!("{other:?}"),
+            };
+            compare("delivery", found, wanted.join(" "))
+        }
         ["urgent", left] => compare("urgent", flow.urgent_left(), count(left)?),
         ["mark", wanted] => compare("at the mark", flow.is_at_mark(), wanted == "yes"),
         ["soft-error", error] => {

@@ -147,6 +147,67 @@ fn an_expedited_syn_is_sent_again_at_once() {
 }
 
 #[test]
+fn flows_are_revived_only_after_their_timers_have_fired_in_vain() {
+    let mut pair = Pair::new(1);
+    let (a, b) = pair.connected();
+    pair.link.loss = 1000;
+    assert_eq!(a.write(pair.now, b"lost"), Ok(4));
+    pair.kick(A, &a);
+    assert!(!revive(&mut pair), "its timer has not fired");
+    // Thirty seconds are enough for seven timeouts; the eighth would come after half a minute.
+    pair.run_for(Duration::from_secs(30));
+    pair.link.loss = 0;
+    assert!(revive(&mut pair));
+    let mut buf = [0; 8];
+    let took = elapsed(&mut pair, |pair| b.read(pair.now, &mut buf) == Ok(4));
+    assert!(took < 2 * pair.link.latency, "{took:?}");
+    // From then on it is as if there had been no outage.
+    elapsed(&mut pair, |_| a.unacked() == 0);
+    assert!(!revive(&mut pair));
+}
+
+#[test]
+fn a_closed_window_is_asked_about_at_once_when_a_flow_is_revived() {
+    let mut pair = Pair::with(5, small_buffers(), false);
+    let (a, b) = pair.connected();
+    let data = vec![7; 1 << 20];
+    let mut written = 0;
+    pair.run(Duration::from_secs(20), |pair| {
+        written += a.write(pair.now, &data).unwrap_or(0);
+        pair.kick(A, &a);
+        pair.elapsed() > Duration::from_secs(10)
+    });
+    pair.link.loss = 1000;
+    // The window opens, and nobody hears of it.
+    let mut buf = vec![0; 1 << 20];
+    let mut read = b.read(pair.now, &mut buf).unwrap();
+    pair.kick(B, &b);
+    pair.run_for(Duration::from_secs(30));
+    pair.link.loss = 0;
+    assert!(revive(&mut pair));
+    let took = elapsed(&mut pair, |pair| {
+        read += b.read(pair.now, &mut buf).unwrap_or(0);
+        pair.kick(B, &b);
+        read == written
+    });
+    assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+#[test]
+fn a_syn_is_repeated_at_once_when_its_flow_is_revived() {
+    let mut pair = Pair::new(1);
+    let _listener = pair.listen(B, 80);
+    pair.link.loss = 1000;
+    let a = pair.connect(A, 80);
+    assert!(!revive(&mut pair));
+    pair.run_for(Duration::from_secs(8));
+    pair.link.loss = 0;
+    assert!(revive(&mut pair));
+    let took = elapsed(&mut pair, |_| a.readiness().contains(Ready::CONNECTED));
+    assert!(took < 3 * pair.link.latency, "{took:?}");
+}
+
+#[test]
 fn silence_is_how_long_something_has_waited_in_vain() {
     let mut pair = Pair::new(1);
     let (a, b) = pair.connected();
@@ -158,6 +219,18 @@ fn silence_is_how_long_something_has_waited_in_vain() {
     pair.kick(A, &a);
     assert_eq!(a.silence(pair.now), Some(Duration::ZERO));
     assert_eq!(a.silence(pair.now + Duration::from_secs(3)), Some(Duration::from_secs(3)));
+}
+
+/// Has side A's flows retransmit whose timers have fired in vain; false if there are none.
+fn revive(pair: &mut Pair) -> bool {
+    let mut batch = Batch::new();
+    let host = &pair.hosts[A];
+    host.stack.revive_flows(host.net, |remote| remote == address(B, true, 0).ip(), &mut batch);
+    let any = !batch.flows.is_empty();
+    for flow in batch.flows.drain(..) {
+        pair.kick(A, &flow);
+    }
+    any
 }
 
 /// Has side A's flows retransmit and sends what comes of it.

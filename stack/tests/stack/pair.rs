@@ -46,6 +46,7 @@ pub(crate) struct Pair {
     start: Instant,
     pub(crate) link: Link,
     pub(crate) hosts: [Host; 2],
+    config: Config,
     pub(crate) checksums: bool,
     pub(crate) in_flight_cap: usize,
     pub(crate) max_segments: usize,
@@ -77,6 +78,17 @@ pub(crate) fn small_buffers() -> Config {
     Config { send_buffer: 64 << 10, receive_buffer: 64 << 10, ..Config::default() }
 }
 
+fn host(side: usize, seed: u64, config: &Config, checksums: bool, now: Instant) -> Host {
+    let mut secret = [side as u8; 32];
+    secret[..8].copy_from_slice(&seed.to_le_bytes());
+    let stack = Stack::new(config.clone(), secret, now);
+    let cidr = |ipv6, prefix| Cidr::new(address(side, ipv6, 0).ip(), prefix).unwrap();
+    let mut interface = InterfaceConfig::new("net", [cidr(false, 8), cidr(true, 8)]);
+    interface.checksums = checksums;
+    let net = stack.add_interface(interface);
+    Host { stack, net, batch: Batch::new(), coalescer: Coalescer::new() }
+}
+
 impl Pair {
     pub(crate) fn new(seed: u64) -> Self {
         Self::with(seed, Config::default(), false)
@@ -86,21 +98,12 @@ impl Pair {
         // Any instant will do: nothing but differences matters.
         #[allow(clippy::disallowed_methods)]
         let start = Instant::now();
-        let host = |side: usize| {
-            let mut secret = [side as u8; 32];
-            secret[..8].copy_from_slice(&seed.to_le_bytes());
-            let stack = Stack::new(config.clone(), secret, start);
-            let cidr = |ipv6, prefix| Cidr::new(address(side, ipv6, 0).ip(), prefix).unwrap();
-            let mut interface = InterfaceConfig::new("net", [cidr(false, 8), cidr(true, 8)]);
-            interface.checksums = checksums;
-            let net = stack.add_interface(interface);
-            Host { stack, net, batch: Batch::new(), coalescer: Coalescer::new() }
-        };
         Self {
             now: start,
             start,
             link: Link::default(),
-            hosts: [host(A), host(B)],
+            hosts: [A, B].map(|side| host(side, seed, &config, checksums, start)),
+            config,
             checksums,
             in_flight_cap: usize::MAX,
             max_segments: 44,
@@ -141,10 +144,36 @@ impl Pair {
         remote: SocketAddr,
         options: TcpOptions,
     ) -> Result<Arc<Flow>, Error> {
+        self.connect_from_any(side, None, remote, options)
+    }
+
+    pub(crate) fn connect_from(
+        &mut self,
+        side: usize,
+        local: SocketAddr,
+        remote: SocketAddr,
+        options: TcpOptions,
+    ) -> Result<Arc<Flow>, Error> {
+        self.connect_from_any(side, Some(local), remote, options)
+    }
+
+    fn connect_from_any(
+        &mut self,
+        side: usize,
+        local: Option<SocketAddr>,
+        remote: SocketAddr,
+        options: TcpOptions,
+    ) -> Result<Arc<Flow>, Error> {
         let host = &self.hosts[side];
-        let flow = host.stack.tcp_connect(self.now, host.net, None, remote, options)?;
+        let flow = host.stack.tcp_connect(self.now, host.net, local, remote, options)?;
         self.kick(side, &flow);
         Ok(flow)
+    }
+
+    /// Puts a new stack with other secrets in the place of `side`'s, as if its machine had been switched off
+    /// and on.
+    pub(crate) fn restart(&mut self, side: usize, seed: u64) {
+        self.hosts[side] = host(side, seed, &self.config, self.checksums, self.now);
     }
 
     /// A connection from A to B and both its ends.
@@ -297,6 +326,14 @@ impl Pair {
     pub(crate) fn reset_flows(&mut self, side: usize) {
         let Host { stack, net, batch, .. } = &mut self.hosts[side];
         stack.reset_flows(self.now, *net, batch);
+        self.finish_batch(side);
+    }
+
+    /// What the driver of `side` does when the program at the other end is gone.
+    pub(crate) fn lose_peer(&mut self, side: usize, tell: bool) {
+        let Host { stack, net, batch, .. } = &mut self.hosts[side];
+        let peer = address(1 - side, true, 0).ip();
+        stack.lose_peer(self.now, *net, |remote| remote == peer, tell, batch);
         self.finish_batch(side);
     }
 

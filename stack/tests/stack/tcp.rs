@@ -152,6 +152,86 @@ fn a_reset_after_the_fin_breaks_writing_but_not_reading() {
 }
 
 #[test]
+fn a_peer_that_is_gone_ends_its_connections_as_a_reset_would() {
+    let mut pair = Pair::new(44);
+    let (a, b) = pair.connected();
+    a.write(pair.now, b"last words").unwrap();
+    pair.kick(A, &a);
+    pair.run(SECOND, |_| b.readable() > 0);
+    let attempt = pair.connect(B, 81);
+    let sent = pair.sent;
+    pair.lose_peer(B, false);
+    assert_eq!(pair.sent, sent, "the peer is told nothing");
+    let mut buf = [0; 100];
+    assert!(b.readiness().contains(Ready::ERROR));
+    assert_eq!(b.read(pair.now, &mut buf), Ok(10));
+    assert_eq!(b.read(pair.now, &mut buf), Err(Error::ConnectionReset));
+    assert_eq!(b.read(pair.now, &mut buf), Ok(0));
+    assert_eq!((attempt.state(), attempt.take_error()), (State::SynSent, None));
+}
+
+#[test]
+fn a_peer_that_may_be_there_after_all_is_sent_resets() {
+    let mut pair = Pair::new(45);
+    let (a, b) = pair.connected();
+    pair.lose_peer(A, true);
+    assert_eq!(a.take_error(), Some(Error::ConnectionReset));
+    pair.run(SECOND, |_| b.readiness().contains(Ready::ERROR));
+    assert_eq!(b.take_error(), Some(Error::ConnectionReset));
+}
+
+#[test]
+fn a_peer_that_is_gone_leaves_no_time_wait() {
+    let mut pair = Pair::new(46);
+    let (a, b) = pair.connected();
+    a.close(pair.now);
+    pair.kick(A, &a);
+    pair.run(SECOND, |_| b.state() == State::CloseWait);
+    b.close(pair.now);
+    pair.kick(B, &b);
+    pair.run(SECOND, |_| a.state() == State::TimeWait);
+    pair.lose_peer(A, false);
+    assert_eq!((a.state(), pair.hosts[A].stack.flows()), (State::Closed, 0));
+}
+
+/// Each process has its own initial sequence numbers, so half of the SYNs lie behind those of the process
+/// before.
+#[test]
+fn a_restarted_client_meets_its_old_ports_and_connects_within_a_second() {
+    for seed in 0..40 {
+        let mut pair = Pair::new(seed);
+        let listener = pair.listen(B, 80);
+        let mut took = Duration::ZERO;
+        for restart in 0..4 {
+            pair.restart(A, seed * 100 + restart);
+            let local = address(A, true, 4000);
+            let options = TcpOptions { reuse_address: true, ..TcpOptions::default() };
+            let began = pair.now;
+            let a = pair.connect_from(A, local, address(B, true, 80), options).unwrap();
+            pair.run(20 * SECOND, |_| a.readiness().contains(Ready::CONNECTED));
+            took = took.max(pair.now - began);
+            let mut accepted = None;
+            pair.run(SECOND, |pair| {
+                accepted = accepted.take().or_else(|| listener.accept(pair.now).ok());
+                accepted.is_some()
+            });
+            let b = accepted.unwrap();
+            // Half of the clients end in order, after the server, which then has the TIME-WAIT. The others
+            // just vanish.
+            if restart % 2 == 0 {
+                b.close(pair.now);
+                pair.kick(B, &b);
+                pair.run(SECOND, |_| a.state() == State::CloseWait);
+                a.close(pair.now);
+                pair.kick(A, &a);
+                pair.run(SECOND, |_| b.state() == State::TimeWait);
+            }
+        }
+        assert!(took <= SECOND, "{took:?}");
+    }
+}
+
+#[test]
 fn a_fin_is_acknowledged_even_if_time_wait_begins_in_the_same_batch() {
     let mut pair = Pair::new(42);
     let (a, b) = pair.connected();

@@ -79,8 +79,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     if let Some(reason) = reason {
         return Err(format!("network namespaces are needed: {reason}").into());
     }
-    let status =
-        cargo().args(["build", "--release", "-p", "peersock-cli", "-p", "peersock-preload"]).status()?;
+    let status = cargo().args(["build", "--release", "-p", "peersock-cli"]).status()?;
     if !status.success() {
         return Err("peersock does not build".into());
     }

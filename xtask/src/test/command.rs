@@ -1,7 +1,7 @@
 //! Running commands in sight of the user.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
@@ -26,7 +26,17 @@ pub(super) fn check(what: &str, command: Command) -> Result<Outcome> {
 /// # Errors
 ///
 /// When it cannot be started, or hangs.
-pub(super) fn run(mut command: Command) -> Result<(bool, String)> {
+pub(super) fn run(command: Command) -> Result<(bool, String)> {
+    let (status, output) = run_for_status(command)?;
+    Ok((status.success(), output))
+}
+
+/// The same, and gives how it ended.
+///
+/// # Errors
+///
+/// When it cannot be started, or hangs.
+pub(super) fn run_for_status(mut command: Command) -> Result<(ExitStatus, String)> {
     println!("$ {}", display(&command));
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn().map_err(|e| format!("cannot start {}: {e}", display(&command)))?;
@@ -51,7 +61,7 @@ pub(super) fn run(mut command: Command) -> Result<(bool, String)> {
         Some(Ok(output)) => output?,
         _ => return Err("its output was lost".into()),
     };
-    Ok((status.success(), output))
+    Ok((status, output))
 }
 
 /// Whether a command exists and works, without showing it.

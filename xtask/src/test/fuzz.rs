@@ -3,15 +3,14 @@
 //! cargo-fuzz needs compiler flags that are unstable, so `RUSTC_BOOTSTRAP=1` lets the stable compiler take them. What a run
 //! finds is kept in the build folder, not among the committed inputs.
 
-use std::env;
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use super::command::{check, run as run_command, works};
 use super::outcome::Outcome;
+use super::tools::{provide, tool};
 use super::workspace::Workspace;
-use crate::{Result, cargo, root};
+use crate::{Result, root};
 
 /// How long each target runs, seconds.
 const SECONDS: u32 = 5;
@@ -23,7 +22,12 @@ const SECONDS: u32 = 5;
 /// When they do not build.
 pub(super) fn run(workspace: &Workspace) -> Result<Outcome> {
     let fuzz = root().join("fuzz");
-    if !works(cargo_fuzz(workspace, &["--version"])?) && !install(workspace)? {
+    let mut compiler = Command::new("c++");
+    compiler.arg("--version");
+    if !works(compiler) {
+        return Ok(Outcome::skipped("fuzz", "the fuzzers' runtime needs a compiler for C++"));
+    }
+    if !provide(workspace, "fuzz")? {
         return Ok(Outcome::skipped("fuzz", "cargo-fuzz is neither installed nor installable here"));
     }
     let (listed, targets) = run_command(cargo_fuzz(workspace, &["list"])?)?;
@@ -48,24 +52,9 @@ pub(super) fn run(workspace: &Workspace) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// `cargo fuzz …`, also if it is only installed in the build folder.
+/// `cargo fuzz …`
 fn cargo_fuzz(workspace: &Workspace, arguments: &[&str]) -> Result<Command> {
-    let mut command = cargo();
-    let path = env::var_os("PATH").unwrap_or_default();
-    let folders = env::split_paths(&path).chain([tools(&workspace.target).join("bin")]);
-    command.env("PATH", env::join_paths(folders)?).env("RUSTC_BOOTSTRAP", "1");
-    command.arg("fuzz").args(arguments);
+    let mut command = tool(workspace, "fuzz", arguments)?;
+    command.env("RUSTC_BOOTSTRAP", "1");
     Ok(command)
-}
-
-/// False if there is no network, or no compiler for it.
-fn install(workspace: &Workspace) -> Result<bool> {
-    println!("cargo-fuzz is missing: installing it into the build folder");
-    let mut command = cargo();
-    command.args(["install", "--quiet", "--locked", "cargo-fuzz", "--root"]).arg(tools(&workspace.target));
-    Ok(run_command(command)?.0)
-}
-
-fn tools(target: &Path) -> std::path::PathBuf {
-    target.join("tools")
 }

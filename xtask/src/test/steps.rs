@@ -5,7 +5,7 @@ use std::fs;
 use super::command::{check, run, works};
 use super::outcome::Outcome;
 use super::workspace::Workspace;
-use super::{fuzz, python, sources};
+use super::{dependencies, dist, fuzz, python, readme, sources};
 use crate::{Result, cargo, root};
 
 /// How many random seeds the simulation runs.
@@ -31,7 +31,11 @@ pub(super) const STEPS: &[Step] = &[
     },
     Step { name: "header", what: "the C library's header is what its source code makes", run: header },
     Step { name: "clippy", what: "lints of all crates, warnings are errors", run: clippy },
-    Step { name: "deny", what: "licences and advisories of the dependencies", run: deny },
+    Step {
+        name: "deny",
+        what: "licences, sources and advisories of the dependencies",
+        run: dependencies::check,
+    },
     Step {
         name: "tests",
         what: "unit, property and integration tests, and the fuzzers' corpora",
@@ -47,6 +51,12 @@ pub(super) const STEPS: &[Step] = &[
     },
     Step { name: "simulation", what: "both cores in virtual time, random seeds", run: simulation },
     Step { name: "demo", what: "two real processes on this machine, end to end", run: demo },
+    Step { name: "readme", what: "every command of the README, run as it stands there", run: readme::check },
+    Step {
+        name: "dist",
+        what: "packages and archives, each installed where there is nothing else",
+        run: dist::check,
+    },
     Step { name: "fuzz", what: "every fuzz target for a few seconds", run: fuzz::run },
 ];
 
@@ -69,17 +79,6 @@ fn clippy(_: &Workspace) -> Result<Outcome> {
     check("clippy", command)
 }
 
-fn deny(_: &Workspace) -> Result<Outcome> {
-    let mut version = cargo();
-    version.args(["deny", "--version"]);
-    if !works(version) {
-        return Ok(Outcome::skipped("deny", "cargo-deny is not installed (cargo install cargo-deny)"));
-    }
-    let mut command = cargo();
-    command.args(["deny", "check"]);
-    check("cargo deny check", command)
-}
-
 fn tests(_: &Workspace) -> Result<Outcome> {
     let mut version = cargo();
     version.args(["nextest", "--version"]);
@@ -90,13 +89,6 @@ fn tests(_: &Workspace) -> Result<Outcome> {
         command.args(["--", "--show-output"]);
         let (success, output) = run(command)?;
         return counted(success, Outcome::from_libtest(&output));
-    }
-    // Tests of `peersock run` need it, and would build it one after the other.
-    let mut preload = cargo();
-    preload.args(["build", "--package", "peersock-preload"]);
-    let (success, _) = run(preload)?;
-    if !success {
-        return Ok(Outcome::failed("the preloaded library"));
     }
     // Where .config/nextest.toml has it written.
     let junit = root().join("target/nextest/default/junit.xml");

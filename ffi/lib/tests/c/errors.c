@@ -60,6 +60,7 @@ static void misuse_node_calls(void) {
     REFUSED(peersock_peers(PEERSOCK_DEFAULT, NETWORK, NULL, 1, &count));
     REFUSED(peersock_paths(PEERSOCK_DEFAULT, NETWORK, "xyz", addresses, 1, &count));
     REFUSED(peersock_paths(PEERSOCK_DEFAULT, NETWORK, NULL, addresses, 1, &count));
+    REFUSED(peersock_peer_name(PEERSOCK_DEFAULT, NETWORK, NULL, NULL, 0));
     CHECK(peersock_start(NULL, NULL) == PEERSOCK_E_EXISTS);
     CHECK(peersock_stop(4711, 0) == PEERSOCK_E_DOWN && errno == ENETDOWN);
     CHECK(!peersock_is_running(4711));
@@ -124,8 +125,33 @@ static void misuse_names(void) {
     peersock_if_freenameindex(NULL);
 }
 
+// A port that no network allows is refused, and the text names those that are allowed.
+static void ports_that_are_not_allowed(void) {
+    peersock_node node;
+    peersock_config *config = settings();
+    CHECK(peersock_start(config, &node) == PEERSOCK_OK);
+    peersock_config_free(config);
+    uint64_t network = peersock_ad_hoc(5000, 5100);
+    CHECK(peersock_join(node, network, NULL) == PEERSOCK_OK);
+    for (int is_wildcard = 0; is_wildcard < 2; is_wildcard++) {
+        struct sockaddr_in6 address = {.sin6_family = AF_INET6, .sin6_port = htons(80)};
+        if (!is_wildcard) CHECK(peersock_address(node, network, &address.sin6_addr) == PEERSOCK_OK);
+        CHECK(peersock_join(node, 17, NULL) != PEERSOCK_OK && strstr(peersock_last_error(), "5100") == NULL);
+        int fd = peersock_node_socket(node, AF_INET6, SOCK_STREAM, 0);
+        int bound = peersock_bind(fd, (struct sockaddr *)&address, sizeof address);
+        // What is bound to a wildcard may still connect.
+        CHECK(bound == (is_wildcard ? 0 : -1));
+        if (is_wildcard) FAILS(peersock_listen(fd, 5), EACCES);
+        else CHECK(errno == EACCES);
+        CHECK(strstr(peersock_last_error(), "port 80 is not allowed: network ff138813ec000000 allows ports 5000 to 5100"));
+        CHECK(close(fd) == 0);
+    }
+    CHECK(peersock_stop(node, 1000) == PEERSOCK_OK);
+}
+
 int main(void) {
     CHECK(strcmp(peersock_last_error(), "") == 0);
+    ports_that_are_not_allowed();
     start(NULL);
     misuse_node_calls();
     misuse_sockets();

@@ -45,6 +45,12 @@ static void check_restarts(const char *directory) {
         CHECK(peersock_stop(PEERSOCK_DEFAULT, 1000) == PEERSOCK_OK);
         CHECK(!peersock_is_running(PEERSOCK_DEFAULT));
         CHECK(peersock_listen(fd, 5) == -1 && errno == ENETDOWN);
+        // Where the system does not let the node look into the process, as in Valgrind, nobody is woken.
+        struct pollfd woken = {fd, POLLIN, 0};
+        for (int nonblocking = 0; nonblocking < 2 && poll(&woken, 1, 0) == 1; nonblocking++) {
+            CHECK(fcntl(fd, F_SETFL, nonblocking ? O_NONBLOCK : 0) == 0);
+            CHECK(peersock_accept(fd, NULL, NULL) == -1 && errno == ENETDOWN);
+        }
         CHECK(close(fd) == 0);
     }
     peersock_config_free(config);
@@ -58,6 +64,13 @@ static void check_networks(void) {
     uint64_t two = peersock_ad_hoc(80, 81);
     CHECK(two == 0xff00500051000000);
     CHECK(peersock_join(PEERSOCK_DEFAULT, two, "correct horse") == PEERSOCK_OK);
+    CHECK(peersock_join(PEERSOCK_DEFAULT, two, "correct horse") == PEERSOCK_E_EXISTS);
+    // It is never used with another secret than that it was joined with, or without one.
+    CHECK(peersock_join(PEERSOCK_DEFAULT, two, NULL) == PEERSOCK_E_INVALID);
+    CHECK(strstr(peersock_last_error(), "another secret") != NULL);
+    CHECK(peersock_join(PEERSOCK_DEFAULT, two, "battery staple") == PEERSOCK_E_INVALID);
+    const uint8_t zeros[32] = {0};
+    CHECK(peersock_join_key(PEERSOCK_DEFAULT, peersock_ad_hoc(90, 91), zeros, 32) == PEERSOCK_E_INVALID);
     CHECK(peersock_wait_ready(PEERSOCK_DEFAULT, two, 1000) == PEERSOCK_OK);
     CHECK(peersock_networks(PEERSOCK_DEFAULT, networks, 4, &count) == PEERSOCK_OK && count == 2);
     CHECK(networks[0] == NETWORK && networks[1] == two);
@@ -95,6 +108,10 @@ static void check_peers(peersock_node other) {
     CHECK(strcmp(peers[0].id, id) == 0 && peers[0].network == NETWORK && peers[0].connected);
     struct sockaddr_in6 address = address_of(other, 0);
     CHECK(memcmp(&((struct sockaddr_in6 *)&peers[0].address)->sin6_addr, &address.sin6_addr, 16) == 0);
+    CHECK(peers[0].state == PEERSOCK_PEER_CONNECTED && peers[0].flags == 0);
+    CHECK(peers[0].last_seen_ms < 600000 && peers[0].total_sent_packets > 0 && peers[0].reserved[0] == 0);
+    char named[64];
+    CHECK(peersock_peer_name(PEERSOCK_DEFAULT, NETWORK, id, named, sizeof named) == PEERSOCK_E_NOT_FOUND);
     CHECK(peers[0].path.ss_family != AF_UNSPEC && peers[0].datagram_size >= 1200 && peers[0].sent_packets > 0);
     CHECK(peersock_peer_addresses(PEERSOCK_DEFAULT, NETWORK, id, found, 8, &count) == PEERSOCK_OK && count == 1);
     CHECK(peersock_paths(PEERSOCK_DEFAULT, NETWORK, id, found, 8, &count) == PEERSOCK_OK && count >= 1);

@@ -46,6 +46,7 @@ programs! {
     names: Program::new("names.c").with_folder();
     forked_children: Program::new("fork.c");
     exit: Program::new("exit.c");
+    loss: Program::new("loss.c");
     many_threads: Program::new("threads.c");
     openssl: Program::new("tls.c").library("openssl");
     in_the_manner_of_libzt: Program::new("libzt.c");

@@ -1,12 +1,21 @@
 //! Arriving segments: RFC 9293 3.10.7, with RFC 5961's defence against segments from strangers.
 
+use std::time::Duration;
+
 use super::Connection;
 use crate::State;
-use crate::clock::{Time, since};
+use crate::clock::{Time, after, since};
 use crate::tcp::options::MAX_BLOCKS;
 use crate::tcp::segment::Segment;
 use crate::tcp::sender::Acknowledgement;
 use crate::tcp::sequence;
+
+/// How soon a SYN follows the reset that makes room for it: a little later, in case that the network swaps
+/// the two.
+const AFTER_RESET: Duration = Duration::from_millis(5);
+
+/// How often a SYN of one connection does that.
+const HASTENED_SYNS: u8 = 3;
 
 /// What is left to do about a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +42,13 @@ impl Connection {
     fn process_in_syn_sent(&mut self, now: Time, segment: &Segment<'_>) -> Verdict {
         let ours = segment.ack == Some(sequence::wire(self.isn, 1)) && self.syn.tries > 0;
         if segment.ack.is_some() && !ours {
-            return if segment.rst { Verdict::Done } else { Verdict::Reset };
+            if segment.rst {
+                return Verdict::Done;
+            }
+            if !segment.syn {
+                self.hasten_syn(now);
+            }
+            return Verdict::Reset;
         }
         if segment.rst {
             if ours {
@@ -57,6 +72,15 @@ impl Connection {
             self.window_ack = 0;
         }
         Verdict::Done
+    }
+
+    /// The peer has answered a SYN for an older connection of these addresses. The reset that it gets ends
+    /// that one, so the SYN leaves again at once, as in Linux, and not after a second. A few times only: the
+    /// peer may be of another mind.
+    fn hasten_syn(&mut self, now: Time) {
+        let Some(again) = self.syn.again.filter(|_| self.syn.hastened < HASTENED_SYNS) else { return };
+        self.syn.hastened += 1;
+        self.syn.again = Some(again.min(after(now, AFTER_RESET)));
     }
 
     fn process_synchronized(&mut self, now: Time, segment: &Segment<'_>) -> Verdict {
@@ -133,7 +157,7 @@ impl Connection {
     /// RFC 5961 section 7: answers to what a stranger could have sent are limited.
     fn may_challenge(&mut self, now: Time) -> bool {
         let (since_when, count) = &mut self.challenges;
-        if since(now, *since_when) >= std::time::Duration::from_secs(1) {
+        if since(now, *since_when) >= Duration::from_secs(1) {
             (*since_when, *count) = (now, 0);
         }
         *count += 1;
@@ -203,7 +227,7 @@ impl Connection {
         true
     }
 
-    fn round_trip(&self, now: Time, segment: &Segment<'_>) -> Option<std::time::Duration> {
+    fn round_trip(&self, now: Time, segment: &Segment<'_>) -> Option<Duration> {
         let (_, echo) = segment.options.timestamps?;
         self.timestamps.as_ref()?.round_trip(now, echo)
     }

@@ -120,6 +120,8 @@ struct Syn {
     /// When it leaves again.
     again: Option<Time>,
     tries: u8,
+    /// How many of these followed a challenge at once.
+    hastened: u8,
 }
 
 /// RFC 3168.
@@ -297,11 +299,22 @@ impl Connection {
         self.sender.finish();
     }
 
+    /// Ends without a word: the peer is gone.
+    pub(crate) fn forget(&mut self) {
+        self.state = State::Closed;
+    }
+
     /// Sends RST and forgets everything.
     pub(crate) fn abort(&mut self) {
         if !matches!(self.state, State::Closed | State::SynSent | State::TimeWait) {
             self.reset_due = true;
         }
+        self.state = State::Closed;
+    }
+
+    /// Sends RST because of data that nobody will read, in TIME-WAIT too: the data came with the FIN.
+    pub(crate) fn refuse(&mut self) {
+        self.reset_due = true;
         self.state = State::Closed;
     }
 
@@ -322,6 +335,16 @@ impl Connection {
     /// Bytes queued by the application and not acknowledged.
     pub(crate) fn unacked(&self) -> usize {
         self.sender.queued()
+    }
+
+    /// Whether the application has ever written anything.
+    pub(crate) fn has_written(&self) -> bool {
+        self.sender.queued_end() > 1
+    }
+
+    /// Whether the peer has acknowledged the FIN.
+    pub(crate) fn end_acked(&self) -> bool {
+        self.sender.fin_acked()
     }
 
     /// Bytes queued by the application and never sent.
@@ -363,6 +386,14 @@ impl Connection {
             State::SynSent | State::SynReceived | State::FinWait1 | State::Closing | State::LastAck => true,
             State::Established | State::CloseWait => self.sender.awaits_ack(),
             State::FinWait2 | State::TimeWait | State::Closed => false,
+        }
+    }
+
+    /// Whether a retransmission timer has fired, and nothing was acknowledged since.
+    pub(crate) fn is_stalled(&self) -> bool {
+        match self.state {
+            State::SynSent | State::SynReceived => self.syn.tries > 1,
+            _ => self.sender.rtt.backoff() > 0,
         }
     }
 

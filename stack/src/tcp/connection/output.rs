@@ -124,7 +124,10 @@ impl Connection {
 
     fn run_expedite(&mut self, now: Time) {
         match self.state {
-            State::SynSent | State::SynReceived => self.syn.due = true,
+            State::SynSent | State::SynReceived => {
+                self.syn.due = true;
+                self.syn.tries = self.syn.tries.min(1);
+            }
             State::Closed => {}
             _ => self.sender.expedite(now),
         }
@@ -166,7 +169,7 @@ impl Connection {
         if !std::mem::take(&mut self.syn.due) {
             return None;
         }
-        let timeout = SYN_TIMEOUT * (1 << self.syn.tries.min(6));
+        let timeout = SYN_TIMEOUT * (1 << self.syn.tries.saturating_sub(self.syn.hastened).min(6));
         self.syn.again = Some(after(now, timeout.min(MAX_SYN_TIMEOUT)));
         self.syn.tries = self.syn.tries.saturating_add(1);
         let answers = self.state == State::SynReceived;

@@ -41,6 +41,11 @@ impl Timestamps {
         (value.wrapping_sub(self.recent) as i32) < 0 && since(now, self.recent_at) < OUTDATED
     }
 
+    /// Whether this value is newer than all that have come.
+    pub(crate) fn is_new(&self, value: u32) -> bool {
+        value.wrapping_sub(self.recent) as i32 > 0
+    }
+
     /// A segment with this value has been accepted; it counts if it does not lie behind the last acknowledgement.
     pub(crate) fn update(&mut self, now: Time, value: u32) {
         if !self.is_old(now, value) {

@@ -1,0 +1,245 @@
+//! Hints for the errors of the library and of the system.
+//!
+//! Many texts of the library say themselves what to do; those need no hint.
+
+use std::io::{self, ErrorKind};
+
+use peersock::control::ControlError;
+use peersock::overlay::JoinError;
+use peersock::state::StateError;
+use peersock::{ConfigError, StartError};
+
+use super::Failure;
+
+/// How a node does without the default state directory.
+const ANOTHER_STATE: &str = "give --state DIR or --ephemeral";
+
+impl Failure {
+    /// `hint` is `None` where the error's text says what to do.
+    fn from_library(error: impl std::fmt::Display, hint: Option<&str>) -> Failure {
+        Failure { status: 1, message: error.to_string(), hint: hint.map(str::to_owned) }
+    }
+
+    /// A file that the command line names cannot be used; `hint` is for one that is not there.
+    pub(crate) fn file(error: StateError, hint: impl std::fmt::Display) -> Failure {
+        match &error {
+            StateError::Io { source, .. } if source.kind() == ErrorKind::NotFound => {
+                Failure::new(error, hint)
+            }
+            StateError::Io { source, .. } => Failure::from_library(&error, Some(system_hint(source.kind()))),
+            _ => Failure::from_library(error, None),
+        }
+    }
+
+    /// The file at `path` does not describe a network.
+    pub(crate) fn network_file(path: &str, error: ConfigError) -> Failure {
+        match error {
+            ConfigError::File(error) => {
+                let quoted = if path.contains([' ', '\'']) { "FILE" } else { path };
+                Failure::file(
+                    error,
+                    format_args!(
+                        "make the file with `peersock network new {quoted}`; docs/NETWORKS.md describes it"
+                    ),
+                )
+            }
+            error => Failure::from(error),
+        }
+    }
+}
+
+impl From<StateError> for Failure {
+    fn from(error: StateError) -> Failure {
+        let hint = match &error {
+            StateError::InUse { .. } | StateError::NoDefaultPath => Some(ANOTHER_STATE),
+            StateError::Io { source, .. } => Some(match source.kind() {
+                ErrorKind::PermissionDenied
+                | ErrorKind::ReadOnlyFilesystem
+                | ErrorKind::NotADirectory
+                | ErrorKind::NotFound
+                | ErrorKind::Unsupported => ANOTHER_STATE,
+                kind => system_hint(kind),
+            }),
+            _ => None,
+        };
+        Failure::from_library(error, hint)
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Failure {
+        match error {
+            ConfigError::File(error) => Failure::file(
+                error,
+                "make the file with `peersock network new`; docs/NETWORKS.md describes it",
+            ),
+            error => Failure::from_library(
+                error,
+                Some("correct the file; docs/NETWORKS.md describes it, and `peersock network` edits it"),
+            ),
+        }
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Failure {
+        match error {
+            StartError::State(error) => error.into(),
+            StartError::Io(source) if source.kind() == ErrorKind::NotFound => Failure::from_library(
+                source,
+                Some("give --interface NAME with one that is up (`ip link` lists them), or bring one up"),
+            ),
+            StartError::Io(source) => {
+                let hint = system_hint(source.kind());
+                Failure::from_library(StartError::Io(source), Some(hint))
+            }
+            // What remains says itself what to do.
+            error => Failure::from_library(error, None),
+        }
+    }
+}
+
+impl From<JoinError> for Failure {
+    fn from(error: JoinError) -> Failure {
+        let hint = match &error {
+            JoinError::NotAMember { .. } => {
+                "add it with `peersock network add FILE`, and give all members the same file"
+            }
+            JoinError::AlreadyJoined(_) => "name each network once",
+            JoinError::JoinedOtherwise(_) => "give the network once, with its secret and its members",
+            JoinError::TooMany(_) => "name fewer networks, or start several nodes",
+            _ => "correct the network's file; docs/NETWORKS.md describes it",
+        };
+        Failure::from_library(&error, Some(hint))
+    }
+}
+
+impl From<ControlError> for Failure {
+    fn from(error: ControlError) -> Failure {
+        let hint = match &error {
+            ControlError::NotRunning { .. } => {
+                "give the --state DIR of a node that runs; one with --ephemeral cannot be asked"
+            }
+            ControlError::ForeignOwner { .. } => {
+                "ask as that user, or give the --state DIR of a node of yours"
+            }
+            ControlError::Refused { .. } => "restart it with the version of this program, and try again",
+            _ => "try again, and if it stays so restart the node",
+        };
+        Failure::from_library(&error, Some(hint))
+    }
+}
+
+/// What the system refuses where nothing better is known of it. Places that know more make a text of their
+/// own.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        let hint = system_hint(error.kind());
+        Failure::from_library(error, Some(hint))
+    }
+}
+
+impl From<rustix::io::Errno> for Failure {
+    fn from(error: rustix::io::Errno) -> Failure {
+        io::Error::from(error).into()
+    }
+}
+
+/// What can be done about an error of the system.
+fn system_hint(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::NotFound => "check that it exists and is spelled like this",
+        ErrorKind::PermissionDenied => "check who owns it and its mode, or run as another user",
+        ErrorKind::ReadOnlyFilesystem => "choose a place that can be written to",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room on the disk",
+        ErrorKind::InvalidData | ErrorKind::FileTooLarge => "check that it is the right file",
+        ErrorKind::IsADirectory => "name a file instead",
+        ErrorKind::OutOfMemory => "free memory, or raise its limit (`ulimit -v`)",
+        ErrorKind::NotConnected | ErrorKind::NetworkDown => "start the command again: the node has ended",
+        ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => {
+            "look whether the other program still runs, and start again"
+        }
+        ErrorKind::TimedOut | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
+            "look whether the other program still runs and the network works; -v shows what was tried"
+        }
+        ErrorKind::AddrInUse => "choose another port, or 0 for a free one",
+        _ => "run it again with -vv to see what led to this; check the limits of this process (`ulimit -a`)",
+    }
+}
+
+#[cfg(test)]
+pub(super) mod samples {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// One failure for each variant of each error of the library, and for each kind of the system's that has
+    /// a hint.
+    pub(in crate::failure) fn all() -> Vec<Failure> {
+        let path = || PathBuf::from("/somewhere/peersock");
+        let mut all =
+            vec![Failure::no_randomness("not here"), Failure::output(ErrorKind::StorageFull.into())];
+        let system = || {
+            // ENOENT, EACCES, EROFS, ENOSPC, EFBIG, EISDIR, ENOMEM, ENOTCONN, ECONNRESET, ETIMEDOUT,
+            // EADDRINUSE, EMFILE
+            [2, 13, 30, 28, 27, 21, 12, 107, 104, 110, 98, 24].map(io::Error::from_raw_os_error)
+        };
+        all.extend(system().map(Failure::from));
+        all.extend(system().map(|error| Failure::from(StartError::Io(error))));
+        let io_error = |source| StateError::Io { action: "create", path: path(), source };
+        all.extend(system().map(|error| Failure::from(io_error(error))));
+        all.extend(
+            system().map(|error| Failure::network_file("office.toml", ConfigError::File(io_error(error)))),
+        );
+        let states = || {
+            [
+                StateError::NoDefaultPath,
+                StateError::InUse { path: path(), holder: Some(7) },
+                StateError::InUse { path: path(), holder: None },
+                StateError::Exposed { path: path(), mode: 0o644 },
+                StateError::WritableByOthers { path: path(), mode: 0o777 },
+                StateError::ForeignOwner { path: path(), owner: 1, user: 0 },
+                StateError::WrongKind { path: path(), expected: "regular file" },
+                StateError::Malformed { path: path(), what: "it is empty" },
+                StateError::TooNew { path: path() },
+            ]
+        };
+        all.extend(states().map(Failure::from));
+        all.extend(states().map(|error| Failure::from(ConfigError::File(error))));
+        all.extend(states().map(|error| Failure::from(StartError::State(error))));
+        let what = || "the network has no [[member]]".to_owned();
+        all.push(ConfigError::Invalid { line: 1, what: what() }.into());
+        all.push(ConfigError::InvalidFile { path: path(), line: 1, what: what() }.into());
+        all.push(StartError::PortTaken { port: 7 }.into());
+        all.push(StartError::AlreadyInstalled.into());
+        let id = "ff0001ffff000000".parse().expect("a network's ID");
+        let node = peersock::overlay::NodeId::from_bytes([1; 32]);
+        all.push(JoinError::AlreadyJoined(id).into());
+        all.push(JoinError::NotAMember { network: id, node }.into());
+        all.push(JoinError::JoinedOtherwise(id).into());
+        all.push(JoinError::TooMany(64).into());
+        all.extend(config_errors(id, node).map(|error| Failure::from(JoinError::from(error))));
+        all.push(ControlError::NotRunning { path: path() }.into());
+        all.push(ControlError::ForeignOwner { path: path(), owner: 1 }.into());
+        let refused = |version| ControlError::Refused { error: "unknown request".into(), version };
+        all.extend([None, Some("0.1.0".into())].map(|version| Failure::from(refused(version))));
+        all.extend(system().map(|source| Failure::from(ControlError::Io { path: path(), source })));
+        all
+    }
+
+    fn config_errors(
+        id: peersock::NetworkId,
+        node: peersock::NodeId,
+    ) -> [peersock::overlay::NetworkConfigError; 6] {
+        use peersock::overlay::NetworkConfigError as Error;
+        let address = "10.0.0.1".parse().expect("an address");
+        [
+            Error::Kind(id),
+            Error::DuplicateMember(node),
+            Error::DuplicateName("alpha".into()),
+            Error::DuplicateAddress(address),
+            Error::UnusableAddress(address),
+            Error::CertifiedAddress(address),
+        ]
+    }
+}

@@ -1,0 +1,226 @@
+//! The texts of all failures: the house's style, a hint, and no Debug form of Rust's.
+//!
+//! The texts of this program are read from its source, so that none is missed because no test provokes it.
+//! Those of the library are made, one for each variant.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use syn::punctuated::Punctuated;
+use syn::visit::{self, Visit};
+use syn::{Expr, ExprCall, ExprMethodCall, ItemMod, Lit, Macro, Token};
+
+use super::library::samples;
+
+/// The constructors that take a text, and at which argument it is; the hint follows it.
+const CONSTRUCTORS: [(&str, usize); 3] = [("new", 0), ("usage", 0), ("with_status", 1)];
+
+#[test]
+fn every_text_in_the_source_has_the_house_s_style_and_a_hint() {
+    let mut found = Vec::new();
+    for path in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+        let text = fs::read_to_string(&path).expect("the source can be read");
+        let mut texts = Texts { path: path.display().to_string(), failures: 0, faults: Vec::new() };
+        texts.visit_file(&syn::parse_file(&text).expect("the source is Rust"));
+        found.push(texts);
+    }
+    let faults: Vec<_> = found.iter().flat_map(|texts| &texts.faults).cloned().collect();
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    let failures: usize = found.iter().map(|texts| texts.failures).sum();
+    assert!(failures > 40, "only {failures} failures were found: does this test still see them?");
+}
+
+#[test]
+fn every_error_of_the_library_and_the_system_says_what_to_do() {
+    for failure in samples::all() {
+        let said = failure.to_string();
+        check_text(failure.message()).unwrap_or_else(|fault| panic!("{fault}: {said}"));
+        match failure.hint() {
+            Some(hint) => check_hint(hint).unwrap_or_else(|fault| panic!("{fault}: {said}")),
+            None => assert!(has_advice(failure.message()), "it gives no advice: {said}"),
+        }
+    }
+}
+
+#[test]
+fn the_checks_find_what_they_look_for() {
+    let look = |source: &str| {
+        let mut texts = Texts { path: "x".into(), failures: 0, faults: Vec::new() };
+        texts.visit_file(&syn::parse_file(&format!("fn f() {{ {source}; }}")).expect("it is Rust"));
+        texts.faults
+    };
+    for good in [
+        r#"Failure::new("the node is gone", "start it again")"#,
+        r#"Failure::usage(format_args!("`{x}` is no port: {error}"), HINT)"#,
+        r#"Failure::with_status(127, format!("{}: not found", p.display()), "check the spelling")"#,
+        r#"print(format_args!("{x:.3}"))"#,
+    ] {
+        assert_eq!(look(good), [""; 0], "{good}");
+    }
+    for bad in [
+        r#"Failure::new("The node is gone", "start it again")"#,
+        r#"Failure::new("the node is gone.", "start it again")"#,
+        r#"Failure::new(format_args!("{x:?} is gone"), "start it again")"#,
+        r#"Failure::new(format_args!("{:#?} is gone", x), "start it again")"#,
+        r#"Failure::new("the node is gone", "")"#,
+        r#"Failure::new("the node is gone", "Start it again")"#,
+        r#"Failure::new("the node is gone", "no idea")"#,
+        r#"Failure::new("the node is gone")"#,
+        r#"Failure::new(error, "start it again")"#,
+        r#"things.map_err(Failure::new)"#,
+        r#"stdio::note(format!("{x:?}"))"#,
+    ] {
+        assert!(!look(bad).is_empty(), "{bad}");
+    }
+}
+
+/// The source files, without this module: `failure` makes failures of what others say.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).expect("the source is there") {
+        let path = entry.expect("the folder can be read").path();
+        if path.is_dir() && !path.ends_with("failure") {
+            files.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+/// Looks through one file.
+struct Texts {
+    path: String,
+    failures: usize,
+    faults: Vec<String>,
+}
+
+impl Texts {
+    fn fault(&mut self, text: &str, fault: impl std::fmt::Display) {
+        self.faults.push(format!("{}: {fault}: {text}", self.path));
+    }
+
+    fn check(&mut self, text: Option<String>, check: fn(&str) -> Result<(), String>) {
+        match text.as_deref().map(|text| (text, check(text))) {
+            Some((_, Ok(()))) => {}
+            Some((text, Err(fault))) => self.fault(text, fault),
+            None => self.fault("", "a text must stand where the failure is made, or this test cannot see it"),
+        }
+    }
+}
+
+impl<'ast> Visit<'ast> for Texts {
+    fn visit_expr_call(&mut self, call: &'ast ExprCall) {
+        if let Some(at) = constructor(&call.func) {
+            self.failures += 1;
+            self.check(call.args.get(at).and_then(literal), check_text);
+            match call.args.get(at + 1) {
+                // A constant, or a hint that comes from the library.
+                Some(hint) => {
+                    if let Some(hint) = literal(hint) {
+                        self.check(Some(hint), check_hint);
+                    }
+                }
+                None => self.fault("", "there is no hint"),
+            }
+        }
+        // Not `visit_expr_call`'s own way: a constructor that is called is no constructor that is passed on.
+        call.args.iter().for_each(|argument| self.visit_expr(argument));
+        if constructor(&call.func).is_none() {
+            self.visit_expr(&call.func);
+        }
+    }
+
+    fn visit_expr_method_call(&mut self, call: &'ast ExprMethodCall) {
+        if call.args.iter().any(|argument| constructor(argument).is_some()) {
+            self.fault("", "a constructor is passed on, so that its text cannot be seen");
+        }
+        visit::visit_expr_method_call(self, call);
+    }
+
+    fn visit_macro(&mut self, called: &'ast Macro) {
+        let name = called.path.segments.last().map(|segment| segment.ident.to_string()).unwrap_or_default();
+        // What panics is for developers.
+        if matches!(name.as_str(), "format" | "format_args" | "write" | "writeln" | "json") {
+            let text = called.tokens.to_string();
+            if text.contains(":?}") || text.contains(":#?}") {
+                self.fault(&text, "a Debug form");
+            }
+        }
+        if let Ok(arguments) = called.parse_body_with(Punctuated::<Expr, Token![,]>::parse_terminated) {
+            arguments.iter().for_each(|argument| self.visit_expr(argument));
+        }
+    }
+
+    fn visit_item_mod(&mut self, module: &'ast ItemMod) {
+        if module.ident != "tests" {
+            visit::visit_item_mod(self, module);
+        }
+    }
+}
+
+/// At which argument the constructor that an expression names takes its text.
+fn constructor(expression: &Expr) -> Option<usize> {
+    let Expr::Path(path) = expression else { return None };
+    let names: Vec<_> = path.path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+    let [.., owner, name] = &names[..] else { return None };
+    CONSTRUCTORS.iter().find(|(known, _)| owner == "Failure" && name == known).map(|(_, at)| *at)
+}
+
+/// A text as it stands, or the form of one that is put together.
+fn literal(expression: &Expr) -> Option<String> {
+    match expression {
+        Expr::Lit(literal) => match &literal.lit {
+            Lit::Str(text) => Some(text.value()),
+            _ => None,
+        },
+        Expr::Macro(called) => {
+            let arguments =
+                called.mac.parse_body_with(Punctuated::<Expr, Token![,]>::parse_terminated).ok()?;
+            literal(arguments.first()?)
+        }
+        _ => None,
+    }
+}
+
+fn check_text(text: &str) -> Result<(), String> {
+    let first = text.chars().next().ok_or("it is empty")?;
+    // The system's texts begin with a capital, and some things are spelled so.
+    let is_name = text.starts_with("UDP ") || text.contains("(os error ");
+    if first.is_uppercase() && !is_name {
+        return Err("it begins with a capital".into());
+    }
+    check_end(text)
+}
+
+fn check_hint(hint: &str) -> Result<(), String> {
+    if hint.chars().next().is_none_or(char::is_uppercase) || !has_advice(hint) {
+        return Err(format!("the hint does not begin with what to do ({hint})"));
+    }
+    check_end(hint)
+}
+
+fn check_end(text: &str) -> Result<(), String> {
+    if text.ends_with(['.', '!', '\n', ' ']) {
+        return Err("it ends with a full stop".into());
+    }
+    // Of structures, tuples, options, the system's errors and texts in quotes.
+    for debug in [":?}", "#?}", "Some(", "None)", "Ok(", "Err(", "Os {", "Error {", "{ kind: ", "\\\"", "[\""]
+    {
+        if text.contains(debug) {
+            return Err(format!("it has a Debug form ({debug})"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a text tells somebody to do something.
+fn has_advice(text: &str) -> bool {
+    const VERBS: [&str; 31] = [
+        "add", "ask", "build", "check", "choose", "correct", "free", "give", "install", "leave", "list",
+        "look", "make", "move", "name", "restore", "remove", "report", "restart", "run", "run:", "send",
+        "set", "start", "try", "unset", "upgrade", "use", "wait", "write", "stop",
+    ];
+    let clauses = text.split([';', ':', ',']).map(|clause| clause.trim_start());
+    clauses.filter_map(|clause| clause.split_whitespace().next()).any(|word| VERBS.contains(&word))
+}

@@ -1,0 +1,107 @@
+//! Logs on stderr: how much, and the filter in PEERSOCK_LOG.
+
+use std::env;
+use std::io;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::failure::{Failure, Outcome};
+use crate::style;
+
+/// Takes a filter in the place of `-v`.
+const VARIABLE: &str = "PEERSOCK_LOG";
+
+/// The crates that log. A target is one of them, or a module in one.
+const TARGETS: [&str; 3] = ["peersock", "peersock_overlay", "peersock_stack"];
+
+/// Sets the log up: `verbose` counts the -v, and the variable overrules it.
+pub(crate) fn to_stderr(verbose: u8) -> Outcome {
+    let filter = match env::var(VARIABLE) {
+        Ok(text) if !text.trim().is_empty() => parse(&text)?,
+        Err(env::VarError::NotUnicode(_)) => return Err(refuse("", "it is not UTF-8")),
+        _ => EnvFilter::new(match verbose {
+            0 => "warn",
+            1 => "info,peersock_overlay=debug,peersock::driver=debug,peersock::datapath=debug",
+            2 => "debug",
+            _ => "trace",
+        }),
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(style::is_on(&io::stderr()))
+        .init();
+    Ok(())
+}
+
+/// Understands `LEVEL` and `TARGET=LEVEL`, several with commas between; spans and fields as `EnvFilter` has
+/// them.
+fn parse(text: &str) -> Outcome<EnvFilter> {
+    for directive in directives(text) {
+        let target = directive.split(['=', '[']).next().unwrap_or_default().trim();
+        let is_level =
+            !directive.contains(['=', '[']) && target.parse::<tracing::level_filters::LevelFilter>().is_ok();
+        let is_known = TARGETS.iter().any(|known| {
+            target.strip_prefix(known).is_some_and(|module| module.is_empty() || module.starts_with("::"))
+        });
+        let is_span = target.is_empty() && directive.contains('[');
+        if !(is_level || is_known || is_span) {
+            return Err(refuse(text, format!("there is no target `{target}`")));
+        }
+    }
+    EnvFilter::builder().parse(text).map_err(|error| refuse(text, error))
+}
+
+/// What stands between the commas, those within brackets not counted.
+fn directives(text: &str) -> impl Iterator<Item = &str> {
+    let mut depth = 0;
+    let parts = text.split(move |c| {
+        match c {
+            '[' | '{' => depth += 1,
+            ']' | '}' => depth -= 1,
+            _ => {}
+        }
+        c == ',' && depth <= 0
+    });
+    parts.map(str::trim).filter(|directive| !directive.is_empty())
+}
+
+fn refuse(text: &str, reason: impl std::fmt::Display) -> Failure {
+    Failure::usage(
+        format_args!("{VARIABLE} holds `{text}`, which is no filter: {reason}"),
+        format_args!(
+            "give a level (error, warn, info, debug, trace), or TARGET=LEVEL with a target of {}, as in \
+             peersock_overlay=debug,warn",
+            TARGETS.join(", ")
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_name_levels_and_targets_that_exist() {
+        for text in [
+            "debug",
+            "WARN",
+            "off",
+            "peersock=debug",
+            "peersock_overlay::endpoint=trace,warn",
+            "info, peersock_stack",
+            "peersock[span{a=1}]=info",
+            "[span]=debug",
+        ] {
+            parse(text).unwrap_or_else(|failure| panic!("{text}: {failure}"));
+        }
+        for text in
+            ["bogus[[", "nonsense", "nonsense=debug", "peersock=loud", "peersockx=info", "=debug", "a b"]
+        {
+            let failure = parse(text).expect_err(text);
+            assert_eq!(failure.status(), 2);
+            let said = failure.to_string();
+            assert!(said.contains("peersock_overlay") && said.contains(text), "{said}");
+        }
+    }
+}

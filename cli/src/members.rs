@@ -1,0 +1,340 @@
+//! `peersock members`
+
+use std::cmp::Ordering;
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::thread;
+use std::time::Duration;
+
+use peersock::control::{self, ControlError};
+use peersock::{IdentitySource, Network, Node};
+use serde::Serialize;
+
+use crate::args::{NodeArgs, OptionalNetworkArgs, parse_seconds};
+use crate::failure::{Failure, Outcome};
+use crate::output::{note, print};
+use crate::session::interfaces;
+use crate::signals;
+use crate::status::{self, Answer, Conflict, State, conflict, last_sign};
+use crate::style::{BOLD, ERROR, paint};
+
+/// List who is in a network, with the address to dial first
+///
+/// Where a node runs with the state directory, it is asked whom it knows in its networks. Otherwise, or with
+/// --ephemeral, a beacon asks on the local networks who is there, and those who answer within the time of
+/// --wait are listed; they do not learn who asked. Of a static network all members are listed, whether they
+/// answer or not, and only a member can ask.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  peersock members
+  peersock members --ephemeral -n ff0001ffff000000
+  peersock members -n office.toml --wait 5
+  peersock members --json | jq -r '.networks[].members[] | select(.state == \"connected\") | .address'")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    network: OptionalNetworkArgs,
+
+    #[command(flatten)]
+    node: NodeArgs,
+
+    /// Listen for answers for so many seconds, where no running node is asked
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "3")]
+    wait: Duration,
+
+    /// List members that are gone, too
+    #[arg(long)]
+    all: bool,
+
+    /// Print one JSON object; docs/STATUS.md explains the fields
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Outcome {
+    let network = args.network.resolve()?;
+    let mut list = match ask_running_node(args, network.as_ref())? {
+        Some(list) => list,
+        None => match &network {
+            Some(network) => ask_around(args, network)?,
+            None => {
+                return Err(Failure::usage(
+                    "no node is running with this state directory, and no network is named",
+                    "give -n NETWORK to ask in that network, or the --state DIR of a node that runs",
+                ));
+            }
+        },
+    };
+    if !args.all {
+        list.networks.iter_mut().for_each(Members::leave_out_the_gone);
+    }
+    if args.json {
+        return print(serde_json::to_string(&list).map_err(std::io::Error::other)?);
+    }
+    if list.networks.iter().any(|network| !network.members.is_empty()) {
+        print(list.table())?;
+    }
+    list.networks.iter().for_each(|network| note(network.summary(list.source)));
+    Ok(())
+}
+
+/// What the node says that runs with the state directory. `None` if there is none, or if it cannot say it and
+/// others can.
+fn ask_running_node(args: &Args, network: Option<&Network>) -> Outcome<Option<List>> {
+    if args.node.state.ephemeral {
+        return Ok(None);
+    }
+    let path = args.node.state.path()?;
+    let text = match control::status(&path, usize::MAX) {
+        Ok(text) => text,
+        Err(ControlError::NotRunning { .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let mut answer = Answer::parse(&text)?;
+    if let Some(difference) = answer.difference() {
+        note(difference);
+    }
+    if let Some(network) = network {
+        let id = network.id().to_string();
+        answer.networks.retain(|joined| joined.id == id);
+        if answer.networks.is_empty() {
+            // A static network is open to its members only, and the node that runs has this one's identity.
+            return match network.members() {
+                [] => Ok(None),
+                _ => Err(Failure::new(
+                    format_args!("the node at {} has not joined network {id}", path.display()),
+                    "give the --state DIR of another member, or stop that node and ask again",
+                )),
+            };
+        }
+    }
+    Ok(Some(List::new(&answer, Source::Node)))
+}
+
+/// Joins the network for a while and listens who answers, without a word about ourselves.
+fn ask_around(args: &Args, network: &Network) -> Outcome<List> {
+    let is_static = !network.members().is_empty();
+    // An ad-hoc network lets anyone ask. Whose identity it is does not matter, since nobody is told.
+    let identity = match is_static && !args.node.state.ephemeral {
+        true => IdentitySource::StateDir(args.node.state.path()?),
+        false => IdentitySource::Ephemeral,
+    };
+    let node = Node::builder()
+        .identity(identity)
+        .interfaces(interfaces(&args.node.interfaces))
+        .port(args.node.overlay_port)
+        .introduce(false)
+        .start()?;
+    let interrupted = node.clone();
+    signals::end_after(move || {
+        interrupted.shutdown(Duration::ZERO);
+    })?;
+    node.join(network.clone())?;
+    thread::sleep(args.wait);
+    let status = serde_json::to_string(&node.status()).map_err(std::io::Error::other)?;
+    node.shutdown(Duration::ZERO);
+    let mut list = List::new(&Answer::parse(&status)?, Source::Beacons);
+    if !is_static {
+        // Its identity was made for this question.
+        list.networks.iter_mut().for_each(|network| network.members.retain(|m| m.state != Standing::This));
+    }
+    Ok(list)
+}
+
+/// Who knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Source {
+    /// A running node.
+    Node,
+    /// The answers to our beacons.
+    Beacons,
+}
+
+/// The members of some networks.
+#[derive(Serialize)]
+struct List {
+    source: Source,
+    networks: Vec<Members>,
+}
+
+/// The members of one network.
+#[derive(Serialize)]
+struct Members {
+    id: String,
+    kind: Option<String>,
+    members: Vec<Member>,
+    /// How many are not listed, because there are too many, or because they are gone.
+    omitted: usize,
+}
+
+#[derive(Serialize)]
+struct Member {
+    /// The address to dial.
+    address: Option<IpAddr>,
+    addresses: Vec<IpAddr>,
+    name: Option<String>,
+    id: String,
+    state: Standing,
+    last_seen_s: Option<f64>,
+    last_heard_s: Option<f64>,
+    /// Another node with its identity, if one was seen.
+    conflict: Option<Conflict>,
+    /// For people: what is known of when it was there.
+    #[serde(skip)]
+    sign: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Standing {
+    /// The node that was asked.
+    This,
+    /// There is a session with it.
+    Connected,
+    /// It was heard of, and is not gone.
+    Known,
+    /// It answered a moment ago.
+    Answered,
+    /// The network's file lists it, and nothing was heard of it.
+    Silent,
+    /// It has said goodbye or fallen silent.
+    Gone,
+}
+
+impl Standing {
+    fn text(self) -> &'static str {
+        match self {
+            Standing::This => "this node",
+            Standing::Connected => "connected",
+            Standing::Known => "known",
+            Standing::Answered => "answered",
+            Standing::Silent => "silent",
+            Standing::Gone => "gone",
+        }
+    }
+}
+
+impl List {
+    fn new(answer: &Answer, source: Source) -> List {
+        List { source, networks: answer.networks.iter().map(|n| Members::new(answer, n, source)).collect() }
+    }
+
+    /// A line for each member. With several networks each line ends with its network.
+    fn table(&self) -> String {
+        let rows = self.networks.iter().flat_map(|network| network.members.iter().map(move |m| (network, m)));
+        let rows: Vec<_> = rows.collect();
+        let address = |member: &Member| member.address.map_or_else(|| "-".to_owned(), |ip| ip.to_string());
+        let width =
+            |text: fn(&Member) -> usize| rows.iter().map(|(_, member)| text(member)).max().unwrap_or(0);
+        let (names, signs) = (width(|m| m.name().chars().count()), width(|m| m.sign.chars().count()));
+        let addresses = rows.iter().map(|(_, member)| address(member).len()).max().unwrap_or(0);
+        let mut table = String::new();
+        for (network, member) in &rows {
+            // The styles would count as width.
+            let padding = " ".repeat(addresses - address(member).len());
+            let (shown, name, state) = (paint(BOLD, address(member)), member.name(), member.state.text());
+            let mut line = format!("{shown}{padding}  {name:<names$}  {state:<9}  {:<signs$}", member.sign);
+            if let [_, others @ ..] = &member.addresses[..]
+                && !others.is_empty()
+            {
+                let others: Vec<_> = others.iter().map(IpAddr::to_string).collect();
+                let _ = write!(line, "  also {}", others.join(", "));
+            }
+            if let Some(other) = &member.conflict {
+                let _ = write!(line, "  {}", paint(ERROR, conflict(other)));
+            }
+            if self.networks.len() > 1 {
+                let _ = write!(line, "  in {}", network.id);
+            }
+            let separator = if table.is_empty() { "" } else { "\n" };
+            let _ = write!(table, "{separator}{}", line.trim_end());
+        }
+        table
+    }
+}
+
+impl Members {
+    fn new(answer: &Answer, network: &status::Network, source: Source) -> Members {
+        let this = Member {
+            address: network.addresses.first().copied(),
+            addresses: network.addresses.clone(),
+            name: network.name.clone(),
+            id: answer.node_id.clone(),
+            state: Standing::This,
+            last_seen_s: None,
+            last_heard_s: None,
+            conflict: answer.conflict.clone(),
+            sign: String::new(),
+        };
+        let peers = answer.peers.iter().filter(|peer| peer.network == network.id);
+        let peers: Vec<_> = peers.map(|peer| Member::new(peer, source)).collect();
+        let omitted = network.peers.saturating_sub(peers.len());
+        let mut members: Vec<_> = std::iter::once(this).chain(peers).collect();
+        members.sort_by(Member::order);
+        Members { id: network.id.clone(), kind: network.kind.clone(), members, omitted }
+    }
+
+    /// A static network's members are listed all the same: they will come back.
+    fn leave_out_the_gone(&mut self) {
+        let before = self.members.len();
+        if self.kind.as_deref() != Some("static") {
+            self.members.retain(|member| member.state != Standing::Gone);
+        }
+        self.omitted += before - self.members.len();
+    }
+
+    fn summary(&self, source: Source) -> String {
+        let count = |states: &[Standing]| self.members.iter().filter(|m| states.contains(&m.state)).count();
+        let mut text = match source {
+            Source::Beacons => match count(&[Standing::Answered]) {
+                0 => format!("nobody answered in network {}", self.id),
+                1 => format!("1 member answered in network {}", self.id),
+                many => format!("{many} members answered in network {}", self.id),
+            },
+            Source::Node => {
+                let connected = count(&[Standing::Connected]);
+                let known = count(&[Standing::Known]);
+                format!("{connected} connected and {known} known in network {}", self.id)
+            }
+        };
+        if self.omitted > 0 {
+            let _ = write!(text, "; {} not listed", self.omitted);
+        }
+        text
+    }
+}
+
+impl Member {
+    fn new(peer: &status::Peer, source: Source) -> Member {
+        let heard = peer.last_seen_s.is_some() || peer.last_heard_s.is_some();
+        let state = match (peer.state(), source) {
+            (State::Connected, Source::Node) => Standing::Connected,
+            (State::Gone, _) => Standing::Gone,
+            _ if !heard => Standing::Silent,
+            (_, Source::Beacons) => Standing::Answered,
+            (_, Source::Node) => Standing::Known,
+        };
+        Member {
+            address: peer.addresses.first().copied(),
+            addresses: peer.addresses.clone(),
+            name: peer.name.clone(),
+            id: peer.id.clone(),
+            state,
+            last_seen_s: peer.last_seen_s,
+            last_heard_s: peer.last_heard_s,
+            conflict: peer.conflict.clone(),
+            sign: if source == Source::Node { last_sign(peer) } else { String::new() },
+        }
+    }
+
+    fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or("-")
+    }
+
+    /// Those with names first.
+    fn order(&self, other: &Member) -> Ordering {
+        let key = |member: &Member| (member.name.is_none(), member.name.clone(), member.address);
+        key(self).cmp(&key(other))
+    }
+}

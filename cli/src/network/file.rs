@@ -1,0 +1,134 @@
+//! A network's file on disk: read under a lock, checked by the library's own parser, replaced atomically.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use peersock::{ConfigError, Network};
+use toml_edit::DocumentMut;
+use zeroize::Zeroizing;
+
+use crate::failure::{Failure, Outcome};
+
+/// The mode of a file with a secret, and of one without.
+const PRIVATE: u32 = 0o600;
+const PUBLIC: u32 = 0o644;
+
+/// Longest file that is read, in bytes; the library takes no longer one.
+const LIMIT: u64 = 1 << 20;
+
+/// A file that exists, locked against other processes that edit it.
+pub(super) struct NetworkFile {
+    /// Where it is, links followed: a link stays one.
+    path: PathBuf,
+    mode: u32,
+    pub(super) document: DocumentMut,
+    _lock: File,
+}
+
+impl NetworkFile {
+    /// Opens and locks a file that describes a network.
+    pub(super) fn open(path: &Path) -> Outcome<NetworkFile> {
+        let name = path.display().to_string();
+        // Says what is wrong with it in the library's words.
+        Network::from_file(path).map_err(|error| Failure::network_file(&name, error))?;
+        let failed = |error: io::Error| {
+            Failure::new(
+                format_args!("cannot read {name}: {error}"),
+                "give a regular file that you may read and write",
+            )
+        };
+        let path = path.canonicalize().map_err(failed)?;
+        let file = lock(&path).map_err(failed)?;
+        let mut text = Zeroizing::new(String::new());
+        (&file).take(LIMIT).read_to_string(&mut text).map_err(failed)?;
+        let document = text.parse::<DocumentMut>().map_err(|error| {
+            Failure::new(
+                format_args!("{name}: {}", error.message()),
+                "correct the file; docs/NETWORKS.md describes it",
+            )
+        })?;
+        let mode = file.metadata().map_err(failed)?.mode() & 0o777;
+        Ok(NetworkFile { path, mode, document, _lock: file })
+    }
+
+    /// Replaces the file by the changed document, if that still describes a network.
+    pub(super) fn save(&self) -> Outcome<Network> {
+        let text = Zeroizing::new(self.document.to_string());
+        let network = check(&text)?;
+        write(&self.path, &text, self.mode, true)?;
+        Ok(network)
+    }
+}
+
+/// Writes a new file; one that exists is left alone.
+pub(super) fn create(path: &Path, document: &DocumentMut) -> Outcome<Network> {
+    let text = Zeroizing::new(document.to_string());
+    let network = check(&text)?;
+    write(path, &text, if network.is_secret() { PRIVATE } else { PUBLIC }, false)?;
+    Ok(network)
+}
+
+/// Whether a text describes a network, before it is written.
+fn check(text: &str) -> Outcome<Network> {
+    Network::parse_toml(text).map_err(|error| {
+        let what = match error {
+            ConfigError::Invalid { what, .. } => what,
+            other => other.to_string(),
+        };
+        Failure::usage(
+            format_args!("the file was not changed: {what}"),
+            "correct what you gave; docs/NETWORKS.md says what a member may have",
+        )
+    })
+}
+
+/// Writes the whole file to a new one beside it and renames that, so that nobody ever reads half of it.
+fn write(path: &Path, text: &str, mode: u32, replace: bool) -> Outcome {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let written = (|| {
+        let mut file = tempfile::Builder::new()
+            .prefix(".peersock-network")
+            .permissions(Permissions::from_mode(mode))
+            .tempfile_in(folder)?;
+        file.write_all(text.as_bytes())?;
+        file.as_file().sync_all()?;
+        match replace {
+            // The mode that the file had, whatever the umask is.
+            true => {
+                file.as_file().set_permissions(Permissions::from_mode(mode))?;
+                file.persist(path)
+            }
+            false => file.persist_noclobber(path),
+        }
+        .map_err(|error| error.error)?;
+        File::open(folder)?.sync_all()
+    })();
+    written.map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => Failure::usage(
+            format_args!("{} exists already", path.display()),
+            format_args!(
+                "add members with `peersock network add {}`, or choose another name",
+                path.display()
+            ),
+        ),
+        _ => Failure::new(
+            format_args!("cannot write {}: {error}", path.display()),
+            "choose a folder that exists and that you may write to",
+        ),
+    })
+}
+
+/// Opens a file and waits until no other process edits it.
+fn lock(path: &Path) -> io::Result<File> {
+    loop {
+        let file = File::open(path)?;
+        file.lock()?;
+        let (locked, there) = (file.metadata()?, fs::metadata(path)?);
+        // Another process may have replaced it while this one waited.
+        if (locked.dev(), locked.ino()) == (there.dev(), there.ino()) {
+            return Ok(file);
+        }
+    }
+}

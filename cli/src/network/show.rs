@@ -1,0 +1,120 @@
+//! `peersock network show`
+
+use std::fmt;
+use std::path::PathBuf;
+
+use peersock::state::StateDir;
+use peersock::{Network, NodeId};
+use serde_json::{Value, json};
+
+use crate::args::StateArgs;
+use crate::failure::{Failure, Outcome};
+use crate::output::print;
+use crate::style::{BOLD, paint};
+
+/// Check the file of a static network, and list its members
+///
+/// Works without a running node. The exit status is 0 only if the file is valid.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  peersock network show office.toml
+  peersock network show office.toml --json | jq -r '.members[].name'")]
+pub(super) struct Show {
+    /// The network's file
+    file: PathBuf,
+
+    #[command(flatten)]
+    state: StateArgs,
+
+    /// Print a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Show) -> Outcome {
+    let network = Network::from_file(&args.file)
+        .map_err(|error| Failure::network_file(&args.file.display().to_string(), error))?;
+    // Only to mark it: who looks at a file need not have an identity.
+    let state = (!args.state.ephemeral).then(|| args.state.path().ok()).flatten();
+    let own = state.and_then(|path| StateDir::peek_identity(&path).ok().flatten());
+    let shown = Shown { network: &network, own: own.map(|identity| identity.node_id()) };
+    match args.json {
+        true => print(shown.json()),
+        false => print(shown),
+    }
+}
+
+struct Shown<'a> {
+    network: &'a Network,
+    own: Option<NodeId>,
+}
+
+/// One member's row of texts.
+struct Row {
+    name: Option<String>,
+    key: String,
+    node: NodeId,
+    addresses: Vec<String>,
+    endpoints: Vec<String>,
+}
+
+impl Shown<'_> {
+    fn rows(&self) -> impl Iterator<Item = Row> {
+        self.network.members().iter().map(|member| {
+            let node = member.identity.node_id();
+            let certified = self.network.id().address_of(&node).to_string();
+            let hosts = self.network.host_endpoints(&member.identity);
+            Row {
+                name: member.name.clone(),
+                key: member.identity.to_string(),
+                node,
+                addresses: [certified]
+                    .into_iter()
+                    .chain(member.addresses.iter().map(ToString::to_string))
+                    .collect(),
+                endpoints: member
+                    .endpoints
+                    .iter()
+                    .map(ToString::to_string)
+                    .chain(hosts.iter().map(ToString::to_string))
+                    .collect(),
+            }
+        })
+    }
+
+    fn json(&self) -> Value {
+        let members = self.rows().map(|row| {
+            json!({
+                "name": row.name,
+                "public_key": row.key,
+                "node_id": row.node.to_string(),
+                "addresses": row.addresses,
+                "endpoints": row.endpoints,
+                "this_node": Some(row.node) == self.own,
+            })
+        });
+        json!({
+            "network": self.network.id().to_string(),
+            "secret": self.network.is_secret(),
+            "members": members.collect::<Vec<_>>(),
+        })
+    }
+}
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.network.is_secret() { "static, secret" } else { "static" };
+        write!(f, "network {} ({kind}), {} members", self.network.id(), self.network.members().len())?;
+        for row in self.rows() {
+            let name = row.name.as_deref().unwrap_or("(no name)");
+            let own = if Some(row.node) == self.own { "  (this node)" } else { "" };
+            write!(f, "\n\n{}{own}\n  key        {}", paint(BOLD, name), row.key)?;
+            write!(f, "\n  addresses  {}", row.addresses.join(", "))?;
+            if !row.endpoints.is_empty() {
+                write!(f, "\n  endpoints  {}", row.endpoints.join(", "))?;
+            }
+        }
+        Ok(())
+    }
+}

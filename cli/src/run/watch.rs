@@ -1,0 +1,244 @@
+//! Whether the preloaded library has taken hold of the program, and of what that starts in its own place
+//! (exec).
+//!
+//! A program without the library would use the system's network in silence. So it is ended as soon as its
+//! memory map shows that the loader has passed the library over: libraries that are preloaded are mapped
+//! before all others.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use peersock::Contacts;
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+use super::program;
+use crate::stdio;
+
+/// How often to look at first, when programs start others in their place, and later.
+const STEPS: [(Duration, Duration); 3] = [
+    (Duration::from_millis(500), Duration::from_millis(5)),
+    (Duration::from_secs(5), Duration::from_millis(25)),
+    (Duration::MAX, Duration::from_secs(1)),
+];
+
+/// Where Valgrind has its tools: static programs, which load the program that they examine, and the library
+/// with it.
+const VALGRIND: &str = "/valgrind/";
+
+/// A thread that looks at the program.
+pub(super) struct Watch {
+    /// Dropped, it ends the thread.
+    stop: Sender<()>,
+    thread: JoinHandle<Verdict>,
+    contacts: Contacts,
+}
+
+/// What a watch has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// The library was in it.
+    Reached,
+    /// The library was not in it: it was ended.
+    Passed,
+    /// It had ended before that could be told.
+    Unknown,
+}
+
+/// What a process's memory shows.
+#[derive(Debug, PartialEq, Eq)]
+enum Sight {
+    Library,
+    /// Other libraries, or a program that loads none; and which program it is.
+    Passed(PathBuf),
+    /// It is still being loaded, or cannot be looked at.
+    Nothing,
+    /// The process has ended.
+    End,
+}
+
+impl Watch {
+    /// Begins to watch a child that has not been waited for. `library` is a name that its memory map shows.
+    pub(super) fn start(program: Pid, library: &str, contacts: Contacts) -> io::Result<Watch> {
+        let handle = rustix::process::pidfd_open(program, PidfdFlags::empty())?;
+        // Files below this are those of the same process, also when its number is another's.
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let process = rustix::fs::open(format!("/proc/{program}"), flags, Mode::empty())?;
+        let (stop, stopped) = mpsc::channel::<()>();
+        let library = library.to_owned();
+        let thread = thread::Builder::new().name("watch".into()).spawn(move || {
+            let start = Instant::now();
+            let mut verdict = Verdict::Unknown;
+            let mut image = None;
+            loop {
+                // What the kernel tells each program anew, random addresses among it.
+                let now = read(&process, "auxv").ok().filter(|auxv| !auxv.is_empty());
+                if now.is_none() || now != image {
+                    match look(&process, &library) {
+                        Sight::Library => (verdict, image) = (Verdict::Reached, now),
+                        Sight::Passed(path) => {
+                            // It may have ended just now, or belong to another user since.
+                            let _ = rustix::process::pidfd_send_signal(&handle, Signal::KILL);
+                            complain(&path);
+                            return Verdict::Passed;
+                        }
+                        Sight::Nothing => {}
+                        Sight::End => return verdict,
+                    }
+                }
+                let step = STEPS.iter().find(|(until, _)| start.elapsed() < *until);
+                let step = step.map_or(Duration::from_secs(1), |(_, step)| *step);
+                if !matches!(stopped.recv_timeout(step), Err(RecvTimeoutError::Timeout)) {
+                    return verdict;
+                }
+            }
+        })?;
+        Ok(Watch { stop, thread, contacts })
+    }
+
+    /// Ends, when the program has ended too. True if the library was in it all the time.
+    pub(super) fn finish(self, program: &std::path::Path) -> bool {
+        drop(self.stop);
+        match self.thread.join() {
+            Ok(Verdict::Reached) => true,
+            Ok(Verdict::Passed) => false,
+            // The library asks the node before the program begins.
+            Ok(Verdict::Unknown) | Err(_) if self.contacts.count() > 0 => true,
+            Ok(Verdict::Unknown) | Err(_) => {
+                complain(program);
+                false
+            }
+        }
+    }
+}
+
+fn complain(program: &std::path::Path) {
+    stdio::note(format!(
+        "{} does not have the library of peersock loaded, so its sockets are the system's: it is ended. It is linked \
+         statically, or what started it has cleared its environment (env -i, su -), or the system ignores LD_PRELOAD for it",
+        program.display()
+    ));
+}
+
+/// Looks at what is mapped into a process.
+fn look(process: &OwnedFd, library: &str) -> Sight {
+    let maps = match read(process, "maps") {
+        Ok(maps) if maps.is_empty() => return Sight::End,
+        Ok(maps) => String::from_utf8_lossy(&maps).into_owned(),
+        Err(rustix::io::Errno::SRCH | rustix::io::Errno::NOENT) => return Sight::End,
+        // A process that protects itself (PR_SET_DUMPABLE).
+        Err(_) => return Sight::Nothing,
+    };
+    let Ok(program) = rustix::fs::readlinkat(process, "exe", Vec::new()) else { return Sight::Nothing };
+    let program = PathBuf::from(OsString::from_vec(program.into_bytes()));
+    let is_static = || {
+        let head = rustix::fs::openat(process, "exe", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        head.is_ok_and(|file| program::head(File::from(file)).is_ok_and(|head| program::is_static(&head)))
+    };
+    judge(&maps, program, library, is_static)
+}
+
+fn judge(maps: &str, program: PathBuf, library: &str, is_static: impl FnOnce() -> bool) -> Sight {
+    let mut loaded: Vec<&str> = maps.lines().filter_map(mapped_code).collect();
+    if maps.lines().any(|line| line.contains(library)) {
+        return Sight::Library;
+    }
+    let name = program.to_string_lossy();
+    if name.contains(VALGRIND) {
+        return Sight::Nothing;
+    }
+    let has_begun = loaded.contains(&&*name);
+    loaded.sort_unstable();
+    loaded.dedup();
+    // The loader itself is one of them.
+    let libraries = loaded.iter().filter(|path| **path != name).count();
+    match libraries > 1 || has_begun && is_static() {
+        true => Sight::Passed(program),
+        false => Sight::Nothing,
+    }
+}
+
+/// The file that a line of a memory map maps to be executed.
+fn mapped_code(line: &str) -> Option<&str> {
+    // Addresses, permissions, offset, device, inode, and then the path, in which there may be spaces.
+    let mut rest = line;
+    let mut field = || {
+        let (field, after) = rest.split_once(' ')?;
+        rest = after.trim_start_matches(' ');
+        Some(field)
+    };
+    let (_, permissions, _, _, inode) = (field()?, field()?, field()?, field()?, field()?);
+    (permissions.contains('x') && inode != "0" && !rest.is_empty()).then_some(rest)
+}
+
+fn read(process: &OwnedFd, name: &str) -> rustix::io::Result<Vec<u8>> {
+    let file = rustix::fs::openat(process, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut content = Vec::new();
+    File::from(file)
+        .read_to_end(&mut content)
+        .map_err(|error| rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO))?;
+    Ok(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROGRAM: &str = "\
+55d0c0000000-55d0c0002000 r--p 00000000 08:01 100   /usr/bin/the program
+55d0c0002000-55d0c0007000 r-xp 00002000 08:01 100   /usr/bin/the program
+7f0000000000-7f0000002000 r-xp 00001000 08:01 200   /usr/lib/ld-linux.so.2
+7ffd00000000-7ffd00021000 rw-p 00000000 00:00 0     [stack]
+7ffd00030000-7ffd00032000 r-xp 00000000 00:00 0     [vdso]
+";
+    const LIBC: &str = "7f1000000000-7f1000002000 r-xp 00001000 08:01 300   /usr/lib/libc.so.6\n";
+    const OURS: &str = "7f2000000000-7f2000002000 r--p 00000000 00:01 9   /memfd:ours-0123.so (deleted)\n";
+
+    fn sight(maps: &str, is_static: bool) -> Sight {
+        judge(maps, "/usr/bin/the program".into(), "ours-0123.so", || is_static)
+    }
+
+    #[test]
+    fn libraries_are_loaded_after_ours_or_ours_was_passed_over() {
+        assert_eq!(sight(PROGRAM, false), Sight::Nothing);
+        assert_eq!(sight(&format!("{PROGRAM}{OURS}"), false), Sight::Library);
+        assert_eq!(sight(&format!("{PROGRAM}{OURS}{LIBC}"), false), Sight::Library);
+        let passed = Sight::Passed("/usr/bin/the program".into());
+        assert_eq!(sight(&format!("{PROGRAM}{LIBC}"), false), passed);
+    }
+
+    #[test]
+    fn static_programs_load_nothing_but_valgrind_s_tools_do() {
+        let passed = Sight::Passed("/usr/bin/the program".into());
+        assert_eq!(sight(PROGRAM, true), passed);
+        // Its code is not mapped yet.
+        assert_eq!(sight("", true), Sight::Nothing);
+        let maps = PROGRAM.replace("/usr/bin/the program", "/usr/libexec/valgrind/memcheck") + LIBC;
+        assert_eq!(judge(&maps, "/usr/libexec/valgrind/memcheck".into(), "ours", || true), Sight::Nothing);
+    }
+
+    #[test]
+    fn a_process_that_has_ended_is_told_from_one_that_runs() {
+        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let process = rustix::fs::open(format!("/proc/{}", child.id()), flags, Mode::empty()).unwrap();
+        let name = "no such library";
+        while look(&process, name) == Sight::Nothing {
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert!(
+            matches!(look(&process, name), Sight::Passed(path) if path.ends_with("sleep") || path.exists())
+        );
+        assert_eq!(look(&process, "libc.so"), Sight::Library);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(look(&process, name), Sight::End);
+    }
+}

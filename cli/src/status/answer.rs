@@ -1,0 +1,160 @@
+//! What a node says of itself, as far as this program shows it.
+//!
+//! The node may be of another version than this program: fields that came later may be missing, and those
+//! that are not known here are skipped.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::failure::{Failure, Outcome};
+
+/// A node's status.
+#[derive(Deserialize)]
+pub(crate) struct Answer {
+    #[serde(default)]
+    pub(crate) version: String,
+    pub(crate) node_id: String,
+    pub(crate) uptime_s: f64,
+    pub(crate) endpoints: Vec<SocketAddr>,
+    pub(crate) networks: Vec<Network>,
+    pub(crate) peers: Vec<Peer>,
+    pub(crate) flows: Flows,
+    pub(crate) traffic: Option<Traffic>,
+    pub(crate) conflict: Option<Conflict>,
+    pub(crate) counters: BTreeMap<String, u64>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Network {
+    pub(crate) id: String,
+    pub(crate) kind: Option<String>,
+    pub(crate) name: Option<String>,
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) peers: usize,
+    pub(crate) connected: usize,
+    pub(crate) known: Option<usize>,
+    #[serde(default)]
+    pub(crate) gone: usize,
+    #[serde(default)]
+    pub(crate) forgotten: u64,
+    pub(crate) traffic: Option<Traffic>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Peer {
+    pub(crate) id: String,
+    pub(crate) network: String,
+    pub(crate) name: Option<String>,
+    pub(crate) addresses: Vec<IpAddr>,
+    connected: bool,
+    state: Option<State>,
+    pub(crate) last_seen_s: Option<f64>,
+    pub(crate) last_heard_s: Option<f64>,
+    pub(crate) path: Option<SocketAddr>,
+    pub(crate) datagram_size: Option<usize>,
+    pub(crate) cipher: Option<String>,
+    pub(crate) rtt_ms: Option<f64>,
+    pub(crate) total_traffic: Option<Traffic>,
+    pub(crate) conflict: Option<Conflict>,
+}
+
+/// Another node with the same identity.
+#[derive(Clone, Deserialize, Serialize)]
+pub(crate) struct Conflict {
+    pub(crate) remote: SocketAddr,
+    pub(crate) seen_s: f64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum State {
+    Connected,
+    Gone,
+    /// Also what later versions may tell apart.
+    #[serde(other)]
+    Known,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Flows {
+    pub(crate) total: usize,
+    #[serde(default)]
+    pub(crate) time_wait: usize,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Traffic {
+    pub(crate) sent_packets: u64,
+    pub(crate) sent_bytes: u64,
+    pub(crate) received_packets: u64,
+    pub(crate) received_bytes: u64,
+}
+
+impl Answer {
+    pub(crate) fn parse(text: &str) -> Outcome<Answer> {
+        serde_json::from_str(text).map_err(|error| {
+            Failure::new(
+                format_args!("the node's answer is not understood: {error}"),
+                "use the same version of peersock for both, or `peersock status --json` to see the answer",
+            )
+        })
+    }
+
+    /// Says that the node and this program differ, if they do.
+    pub(crate) fn difference(&self) -> Option<String> {
+        let own = env!("CARGO_PKG_VERSION");
+        let lacks = self.traffic.is_none();
+        (self.version != own || lacks).then(|| {
+            let what = if lacks { "; it does not tell who was seen when, nor traffic" } else { "" };
+            format!("the running node is of version {}, this program of version {own}{what}", self.version)
+        })
+    }
+}
+
+impl Network {
+    /// Peers without a session that are not gone.
+    pub(crate) fn known(&self) -> usize {
+        self.known.unwrap_or(self.peers.saturating_sub(self.connected + self.gone))
+    }
+}
+
+impl Peer {
+    pub(crate) fn state(&self) -> State {
+        self.state.unwrap_or(if self.connected { State::Connected } else { State::Known })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_of_the_first_version_is_understood() {
+        let answer = Answer::parse(
+            r#"{
+                "version": "0.0.9", "node_id": "aa", "uptime_s": 1, "endpoints": [], "flows": {"total": 1},
+                "networks": [{"id": "ff01", "addresses": [], "peers": 2, "connected": 1}],
+                "peers": [
+                    {"id": "bb", "network": "ff01", "addresses": [], "connected": true, "path": null},
+                    {"id": "cc", "network": "ff01", "addresses": [], "connected": false, "path": null}
+                ],
+                "counters": {}
+            }"#,
+        );
+        let answer = answer.unwrap_or_else(|failure| panic!("{failure}"));
+        assert!(answer.peers[0].state() == State::Connected && answer.peers[1].state() == State::Known);
+        assert_eq!((answer.networks[0].known(), answer.networks[0].gone), (1, 0));
+        let difference = answer.difference().unwrap();
+        assert!(difference.contains("0.0.9") && difference.contains("does not tell"), "{difference}");
+    }
+
+    #[test]
+    fn what_a_later_node_adds_is_skipped() {
+        let peer = r#"{"id": "bb", "network": "ff01", "addresses": [], "connected": false, "state": "asleep", "new": 1}"#;
+        let peer: Peer = serde_json::from_str(peer).unwrap();
+        assert!(peer.state() == State::Known);
+        assert!(Answer::parse("{}").is_err_and(|failure| failure.to_string().contains("same version")));
+    }
+}

@@ -1,0 +1,103 @@
+//! `peersock status`
+
+mod answer;
+mod show;
+mod watch;
+
+use std::time::Duration;
+
+pub(crate) use answer::{Answer, Conflict, Network, Peer, State};
+pub(crate) use show::{conflict, last_sign};
+
+use peersock::control;
+
+use crate::args::{StateArgs, parse_seconds};
+use crate::failure::{Failure, Outcome};
+use crate::output::{note, print};
+use crate::status::show::Report;
+
+/// Peers that are listed unless --all is given.
+const MOST_PEERS: usize = 50;
+
+/// Show the state of the node that runs with a state directory
+///
+/// Asks the running node over a socket in the directory; nodes with an ephemeral identity have none. A peer
+/// is connected while there is a session with it, gone when it has said goodbye or has been silent for two
+/// minutes, and known otherwise.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  peersock status
+  peersock status --watch
+  peersock status --counters
+  peersock status --json | jq '.peers[] | {name, id, state, last_seen_s, rtt_ms}'")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    state: StateArgs,
+
+    /// List all peers, those that are gone too; without it the first 50 that are not gone
+    #[arg(long)]
+    all: bool,
+
+    /// Print the node's answer as JSON; docs/STATUS.md explains the fields
+    #[arg(long)]
+    json: bool,
+
+    /// Show the counters, too
+    #[arg(long, conflicts_with = "json")]
+    counters: bool,
+
+    /// Show it again every 2 seconds, or every so many: on a terminal in place, elsewhere one after the other
+    #[arg(long, value_name = "SECONDS", value_parser = parse_interval, num_args = 0..=1)]
+    #[arg(default_missing_value = "2")]
+    watch: Option<Duration>,
+}
+
+pub(crate) fn run(args: &Args) -> Outcome {
+    if args.state.ephemeral {
+        return Err(Failure::usage(
+            "a node with an ephemeral identity has no place where it could be asked",
+            "start the node with --state DIR, and give the same here",
+        ));
+    }
+    match args.watch {
+        None => print(report(args, true)?),
+        Some(interval) => watch::repeat(interval, !args.json, |first| report(args, first)),
+    }
+}
+
+/// Asks the node, and puts its answer into words, or into JSON. `first` is false when this was done before.
+fn report(args: &Args, first: bool) -> Outcome<String> {
+    let most = if args.all || args.json { usize::MAX } else { MOST_PEERS };
+    let text = control::status(&args.state.path()?, most)?;
+    if args.json {
+        return Ok(text);
+    }
+    let answer = Answer::parse(&text)?;
+    if first && let Some(difference) = answer.difference() {
+        note(difference);
+    }
+    Ok(Report { answer: &answer, all: args.all, most, counters: args.counters }.to_string())
+}
+
+/// A time between two looks: not so short that the node is kept busy.
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    let interval = parse_seconds(text)?;
+    match (0.1..=86_400.0).contains(&interval.as_secs_f64()) {
+        true => Ok(interval),
+        false => Err("give from 0.1 to 86400 seconds".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_leaves_the_node_in_peace() {
+        assert_eq!(parse_interval("0.5"), Ok(Duration::from_millis(500)));
+        for text in ["0", "0.01", "-1", "1e9", "x"] {
+            assert!(parse_interval(text).is_err(), "{text}");
+        }
+    }
+}

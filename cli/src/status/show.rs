@@ -1,0 +1,326 @@
+//! A node's status for people: a summary, then each network with its peers in groups.
+
+use std::fmt;
+
+use anstyle::{AnsiColor, Style};
+
+use super::answer::{Answer, Conflict, Network, Peer, State, Traffic};
+use crate::style::{BOLD, ERROR, paint};
+
+/// The words for a peer that is connected.
+const CONNECTED: Style = AnsiColor::Green.on_default();
+
+/// What matters less.
+const DIM: Style = Style::new().dimmed();
+
+/// A status to be printed. It has styles in it.
+pub(super) struct Report<'a> {
+    pub(super) answer: &'a Answer,
+    /// Peers that are gone are listed, too.
+    pub(super) all: bool,
+    /// Most peers to list.
+    pub(super) most: usize,
+    pub(super) counters: bool,
+}
+
+impl fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let answer = self.answer;
+        writeln!(f, "{}", paint(BOLD, summary(answer)))?;
+        writeln!(f, "node {}", answer.node_id)?;
+        if let Some(other) = &answer.conflict {
+            writeln!(f, "  {}", paint(ERROR, conflict(other)))?;
+        }
+        let version =
+            if answer.version.is_empty() { String::new() } else { format!(", version {}", answer.version) };
+        writeln!(f, "  running for {}{version}", age(answer.uptime_s))?;
+        write!(f, "  UDP sockets: {}", list(&answer.endpoints))?;
+        let mut left = self.most;
+        for network in &answer.networks {
+            self.network(f, network, &mut left)?;
+        }
+        if self.counters {
+            write!(f, "\ncounters")?;
+            for (name, value) in &answer.counters {
+                write!(f, "\n  {name:<40} {value:>12}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Report<'_> {
+    /// One network; `left` peers may still be listed.
+    fn network(&self, f: &mut fmt::Formatter<'_>, network: &Network, left: &mut usize) -> fmt::Result {
+        let kind = network.kind.as_ref().map(|kind| format!(" ({kind})")).unwrap_or_default();
+        write!(f, "\n{}: {}", paint(BOLD, format_args!("network {}{kind}", network.id)), counts(network))?;
+        let name = network.name.as_ref().map(|name| format!("{name}, ")).unwrap_or_default();
+        write!(f, "\n  this node: {name}{}", list(&network.addresses))?;
+        if let Some(traffic) = &network.traffic {
+            write!(f, "\n  traffic: {}", both_ways(traffic))?;
+        }
+        if network.peers == 0 {
+            write!(f, "\n  no peers found")?;
+        }
+        let groups = [
+            (State::Connected, "connected", CONNECTED, network.connected),
+            (State::Known, "known, without a session", Style::new(), network.known()),
+            (State::Gone, "gone", DIM, network.gone),
+        ];
+        for (state, title, style, count) in groups {
+            if count == 0 {
+                continue;
+            }
+            if state == State::Gone && !self.all {
+                write!(f, "\n  {}", paint(style, format_args!("gone: {count} (--all lists them)")))?;
+                continue;
+            }
+            write!(f, "\n  {}", paint(style, format_args!("{title}: {count}")))?;
+            let mut peers: Vec<_> = self
+                .answer
+                .peers
+                .iter()
+                .filter(|peer| peer.network == network.id && peer.state() == state)
+                .collect();
+            // Those with a name first.
+            peers.sort_by_key(|peer| (peer.name.is_none(), &peer.name, &peer.addresses));
+            peers.truncate(*left);
+            *left -= peers.len();
+            for peer in &peers {
+                write!(f, "\n    {}", Line(peer))?;
+            }
+            let hidden = count.saturating_sub(peers.len());
+            if hidden > 0 {
+                let hint = if self.all { "" } else { ", --all" };
+                write!(f, "\n    … and {hidden} more{hint}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The first line: how things stand in all networks.
+fn summary(answer: &Answer) -> String {
+    let sum = |count: fn(&Network) -> usize| answer.networks.iter().map(count).sum::<usize>();
+    let (connected, known, gone) = (sum(|n| n.connected), sum(Network::known), sum(|n| n.gone));
+    let mut text = format!(
+        "{}: {connected} connected, {known} known, {gone} gone; {}",
+        counted(answer.networks.len(), "network"),
+        counted(answer.flows.total.saturating_sub(answer.flows.time_wait), "TCP connection"),
+    );
+    if answer.flows.time_wait > 0 {
+        text += &format!(" and {} in TIME-WAIT", answer.flows.time_wait);
+    }
+    if let Some(traffic) = &answer.traffic {
+        text += &format!("; {} in, {} out", bytes(traffic.received_bytes), bytes(traffic.sent_bytes));
+    }
+    text
+}
+
+fn counts(network: &Network) -> String {
+    let mut text =
+        format!("{} connected, {} known, {} gone", network.connected, network.known(), network.gone);
+    if network.forgotten > 0 {
+        text += &format!(", {} forgotten", network.forgotten);
+    }
+    text
+}
+
+/// One peer, in two or three lines. The address to dial is first.
+struct Line<'a>(&'a Peer);
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let peer = self.0;
+        write!(f, "{}", paint(BOLD, list(&peer.addresses)))?;
+        if let Some(name) = &peer.name {
+            write!(f, " {name}")?;
+        }
+        write!(f, "\n      node {}\n      ", peer.id)?;
+        if peer.state() == State::Connected {
+            write!(f, "session")?;
+            if let Some(path) = peer.path {
+                write!(f, " over {path}")?;
+            }
+            if let Some(size) = peer.datagram_size {
+                write!(f, ", datagrams of up to {size} bytes")?;
+            }
+            if let Some(cipher) = &peer.cipher {
+                write!(f, ", {cipher}")?;
+            }
+            if let Some(rtt) = peer.rtt_ms {
+                write!(f, ", round trip {rtt:.3} ms")?;
+            }
+            write!(f, "\n      ")?;
+        }
+        if let Some(other) = &peer.conflict {
+            write!(f, "{}\n      ", paint(ERROR, conflict(other)))?;
+        }
+        write!(f, "{}", last_sign(peer))?;
+        match &peer.total_traffic {
+            Some(traffic) if traffic.sent_packets + traffic.received_packets > 0 => {
+                write!(f, "; {}", both_ways(traffic))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// When a peer was there last, by what it proved itself, or by what discovery heard.
+pub(crate) fn last_sign(peer: &Peer) -> String {
+    match (peer.last_seen_s, peer.last_heard_s) {
+        (Some(seen), heard)
+            if heard.is_none_or(|heard| seen <= heard) || peer.state() == State::Connected =>
+        {
+            format!("seen {} ago", age(seen))
+        }
+        (_, Some(heard)) => format!("heard {} ago", age(heard)),
+        _ => "not heard of".to_owned(),
+    }
+}
+
+/// Says that an identity is in use at two places.
+pub(crate) fn conflict(other: &Conflict) -> String {
+    format!("two nodes have this identity: the other was at {} {} ago", other.remote, age(other.seen_s))
+}
+
+fn both_ways(traffic: &Traffic) -> String {
+    format!(
+        "{} in ({}), {} out ({})",
+        bytes(traffic.received_bytes),
+        counted(traffic.received_packets, "packet"),
+        bytes(traffic.sent_bytes),
+        counted(traffic.sent_packets, "packet")
+    )
+}
+
+fn counted(number: impl TryInto<u64>, thing: &str) -> String {
+    match number.try_into().unwrap_or(u64::MAX) {
+        1 => format!("1 {thing}"),
+        number => format!("{number} {thing}s"),
+    }
+}
+
+/// A number of bytes with three digits or so.
+fn bytes(number: u64) -> String {
+    let mut value = number as f64;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if value < 1000.0 {
+            return if unit == "B" { format!("{number} B") } else { format!("{value:.1} {unit}") };
+        }
+        value /= 1024.0;
+    }
+    format!("{value:.1} TiB")
+}
+
+/// A length of time in its largest units.
+fn age(seconds: f64) -> String {
+    let whole = seconds.max(0.0) as u64;
+    match whole {
+        0..60 => format!("{whole} s"),
+        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
+        3600..86_400 => format!("{} h {} min", whole / 3600, whole / 60 % 60),
+        _ => format!("{} d {} h", whole / 86_400, whole / 3600 % 24),
+    }
+}
+
+fn list<T: ToString>(items: &[T]) -> String {
+    match items {
+        [] => "none".to_owned(),
+        items => items.iter().map(T::to_string).collect::<Vec<_>>().join(", "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anstream::adapter::strip_str;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn peers_are_grouped_under_their_network_and_those_gone_are_only_counted() {
+        let text = report(&status(), false, 50);
+        let first = text.lines().next().unwrap();
+        assert_eq!(
+            first,
+            "2 networks: 1 connected, 2 known, 1 gone; 1 TCP connection and 4 in TIME-WAIT; 2.0 KiB in, 1 B out"
+        );
+        let (first, second) = text.split_once("network ff02").unwrap();
+        for words in
+            ["fd00::2 beta\n", "node bb\n", "session over 127.0.0.1:6", "seen 3 s ago", "gone: 1 (--all"]
+        {
+            assert!(first.contains(words), "{words} is not in {text}");
+        }
+        assert!(first.contains("heard 1 min 5 s ago") && first.contains("not heard of"), "{text}");
+        assert!(!first.contains("node ee"), "{text}");
+        assert!(first.contains("988 forgotten") && second.contains("no peers found"), "{text}");
+        assert!(report(&status(), true, 50).contains("node ee"));
+    }
+
+    #[test]
+    fn an_identity_at_two_places_is_said() {
+        let mut status = status();
+        assert!(!report(&status, false, 50).contains("two nodes"));
+        status["conflict"] = json!({"remote": "192.0.2.9:4", "seen_s": 7.5});
+        status["peers"][1]["conflict"] = json!({"remote": "192.0.2.8:4", "seen_s": 70});
+        let text = report(&status, false, 50);
+        assert!(
+            text.contains("\n  two nodes have this identity: the other was at 192.0.2.9:4 7 s ago\n"),
+            "{text}"
+        );
+        assert!(text.contains("the other was at 192.0.2.8:4 1 min 10 s ago\n"), "{text}");
+    }
+
+    #[test]
+    fn a_large_network_is_cut_short() {
+        let mut status = status();
+        status["networks"][0]["known"] = 4002.into();
+        let text = report(&status, false, 2);
+        assert!(text.contains("node bb") && text.contains("node cc") && !text.contains("node dd"), "{text}");
+        assert!(text.contains("… and 4001 more, --all"), "{text}");
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        let texts = [0, 999, 1000, 1024, 1_048_576, 5 << 30, u64::MAX].map(bytes);
+        assert_eq!(texts, ["0 B", "999 B", "1.0 KiB", "1.0 KiB", "1.0 MiB", "5.0 GiB", "16777216.0 TiB"]);
+        let ages = [-1.0, 0.9, 59.9, 61.0, 3725.0, 90_000.0].map(age);
+        assert_eq!(ages, ["0 s", "0 s", "59 s", "1 min 1 s", "1 h 2 min", "1 d 1 h"]);
+    }
+
+    fn report(status: &Value, all: bool, most: usize) -> String {
+        let answer: Answer = serde_json::from_value(status.clone()).unwrap();
+        strip_str(&Report { answer: &answer, all, most, counters: false }.to_string()).to_string()
+    }
+
+    fn status() -> Value {
+        let traffic =
+            json!({"sent_packets": 1, "sent_bytes": 1, "received_packets": 2, "received_bytes": 2048});
+        let peer = |id: &str, address: &str, state: &str| {
+            json!({
+                "id": id, "network": "ff01", "addresses": [address], "connected": state == "connected",
+                "state": state, "path": null, "total_traffic": traffic
+            })
+        };
+        let mut peers = json!([
+            peer("dd", "fd00::4", "known"),
+            peer("bb", "fd00::2", "connected"),
+            peer("cc", "fd00::3", "known"),
+            peer("ee", "fd00::5", "gone"),
+        ]);
+        peers[1]["name"] = "beta".into();
+        peers[1]["path"] = "127.0.0.1:6".into();
+        peers[1]["last_seen_s"] = 3.2.into();
+        peers[2]["last_heard_s"] = 65.into();
+        json!({
+            "version": "0.1.0", "node_id": "aa", "uptime_s": 12.3, "endpoints": ["127.0.0.1:5"],
+            "flows": {"total": 5, "time_wait": 4}, "traffic": traffic, "peers": peers, "counters": {},
+            "networks": [
+                {"id": "ff01", "kind": "ad-hoc", "addresses": ["fd00::1"], "peers": 4, "connected": 1, "known": 2,
+                 "gone": 1, "forgotten": 988, "traffic": traffic},
+                {"id": "ff02", "kind": "static", "addresses": [], "peers": 0, "connected": 0, "known": 0},
+            ]
+        })
+    }
+}

@@ -1,0 +1,160 @@
+//! Every delivery of the table in `tests/delivery`, with `dial` and with `listen` as the sender: exit status
+//! 0 only if everything was read.
+
+#[path = "../../../tests/delivery/receiver.rs"]
+mod receiver;
+#[path = "../../../tests/delivery/scenario.rs"]
+mod scenario;
+
+use std::fs;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use peersock::blocking::{TcpListener, TcpStream};
+use peersock::{IdentitySource, Interfaces, Network, Node};
+use rustix::process::Signal;
+
+use self::receiver::receive;
+use self::scenario::{Outcome, Scenario, Step, content, judge, table};
+use crate::common::{Finished, Lab, PATIENCE, Running};
+
+/// After this time a silent peer is dead.
+const SILENCE: Duration = Duration::from_secs(1);
+
+#[test]
+fn dial_tells_by_its_exit_status() {
+    let lab = Lab::new();
+    let (node, own) = member(&lab);
+    play("dial", |scenario, size| {
+        let listener = TcpListener::bind_on(&node, own).expect("bind");
+        let target = listener.local_addr().expect("address").to_string();
+        let (connected, is_connected) = mpsc::channel();
+        let run =
+            move || receive(scenario, size, listener, &is_connected, |listener| Ok(listener.accept()?.0));
+        let dial = lab.dial_command(&target, &["--timeout", "60"]);
+        let dial = || Running::start(fed(dial, &input(&lab, size))).finish();
+        if scenario.steps == [Step::Refuse] {
+            return (run(), dial());
+        }
+        thread::scope(|scope| {
+            let read = scope.spawn(run);
+            let waits = scenario.steps.contains(&Step::Unlisten);
+            let (node, connected) = (node.clone(), connected.clone());
+            scope.spawn(move || {
+                while waits && node.status().flows.total == 0 {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                // Nobody waits for it in most scenarios.
+                let _ = connected.send(());
+            });
+            let finished = dial();
+            (read.join().expect("the receiver"), finished)
+        })
+    });
+}
+
+#[test]
+fn listen_tells_by_its_exit_status() {
+    let lab = Lab::new();
+    let (node, _) = member(&lab);
+    play("listen", |scenario, size| {
+        let listen = fed(lab.node("listener", &["listen", "0"]), &input(&lab, size));
+        let listening = Running::start(listen);
+        let target: SocketAddr = listening.wait_for_target().parse().expect("an address");
+        let (_, is_connected) = mpsc::channel();
+        let read = receive(scenario, size, (), &is_connected, |()| TcpStream::connect_on(&node, target));
+        (read, listening.finish())
+    });
+}
+
+/// What becomes of the receiver, and when: after the sender's first byte, or when it has read all and the
+/// sender's end.
+#[test]
+fn a_sender_is_told_when_its_peer_dies_or_stops() {
+    let lab = Lab::new();
+    let (node, _) = member(&lab);
+    let (_, sizes) = table();
+    for signal in [Signal::KILL, Signal::STOP] {
+        for &size in &sizes {
+            for at_the_end in [false, true] {
+                let mut listening = lab.listen(&["0"]);
+                let target: SocketAddr = listening.target.parse().expect("an address");
+                let mut stream = TcpStream::connect_on(&node, target).expect("connect");
+                let data = vec![b'x'; size + 1];
+                let first = if at_the_end { data.len() } else { 1 };
+                stream.write_all(&data[..first]).expect("somebody reads");
+                if at_the_end {
+                    stream.shutdown(Shutdown::Write).expect("the end");
+                    stream.wait_delivered(Some(PATIENCE)).expect("it is acknowledged");
+                }
+                listening.running.wait_for_stdout("x");
+                crate::common::signal(signal, listening.running.id());
+                stream.set_keepalive(Some(SILENCE / 9)).expect("keep-alives");
+                stream.set_user_timeout(Some(SILENCE)).expect("a timeout");
+                // Its stdin is still open, so it has not ended its side in order.
+                let told = stream
+                    .write_all(&data[first..])
+                    .and_then(|()| if at_the_end { Ok(()) } else { stream.shutdown(Shutdown::Write) })
+                    .and_then(|()| stream.read_to_end(&mut Vec::new()).map(drop))
+                    .and_then(|()| stream.wait_delivered(Some(PATIENCE)));
+                let error = told.expect_err("the peer did not say that it was done");
+                let kinds = [ErrorKind::TimedOut, ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
+                let which = format!("{signal:?}, {size} bytes, at the end: {at_the_end}: {error}");
+                assert!(kinds.contains(&error.kind()), "{which}");
+                assert!(at_the_end || stream.unacked() > 0, "{which}");
+                listening.running.stdin = None;
+            }
+        }
+    }
+}
+
+/// Plays the scenarios in which somebody takes the connection, or for `dial` all of them.
+fn play(face: &str, run: impl Fn(&Scenario, usize) -> (Vec<u8>, Finished)) {
+    let (scenarios, sizes) = table();
+    for scenario in &scenarios {
+        if face == "listen" && scenario.steps[0] != Step::Accept {
+            continue;
+        }
+        for &size in &sizes {
+            let (read, finished) = run(scenario, size);
+            let told = match finished.status.code() {
+                Some(0) => Outcome::Delivered,
+                Some(1) => Outcome::Error,
+                other => panic!("{}: exit status {other:?}: {}", scenario.name, finished.stderr),
+            };
+            judge(scenario, size, face, told, &read);
+        }
+    }
+}
+
+/// A node of this test's own in the lab's network, and its address with any port.
+fn member(lab: &Lab) -> (Node, SocketAddr) {
+    let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
+    let node = builder.start().expect("a node");
+    let network = Network::ad_hoc(lab.network.parse().expect("an ad-hoc network"));
+    let joined = node.join(network).expect("joined");
+    (node, SocketAddr::new(joined.address().into(), 0))
+}
+
+/// A file with what is sent.
+fn input(lab: &Lab, size: usize) -> PathBuf {
+    let path = lab.dir.path().join(format!("{size}-bytes"));
+    if !path.exists() {
+        fs::write(&path, content(size)).expect("written");
+    }
+    path
+}
+
+/// The same command with a file as its stdin.
+pub(crate) fn fed(command: Command, input: &Path) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", r#"exec "$@" < "$0""#]).arg(input);
+    shell.arg(command.get_program()).args(command.get_args());
+    shell.env_remove("PEERSOCK_SECRET").env_remove("PEERSOCK_LOG");
+    shell
+}

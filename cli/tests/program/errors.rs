@@ -1,0 +1,243 @@
+//! What the program says when something is wrong: each error is provoked, and says what to do.
+//!
+//! That no text in the source lacks a hint is the matter of a unit test (`failure::texts`). Here are the
+//! texts as people see them, with what is put into them.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use crate::common::{Finished, Lab, PORT, peersock, run, without_variables, write_file};
+
+#[test]
+fn every_error_says_what_is_wrong_and_what_to_do() {
+    let lab = Lab::new();
+    let dir = lab.dir.path();
+    let path = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+    let (port, nobody) = (PORT.to_string(), format!("[{}]:{PORT}", address_of(&lab, "absent")));
+    write_file(&dir.join("empty"), "\n", 0o600);
+    write_file(&dir.join("exposed"), "x\n", 0o644);
+    write_file(&dir.join("broken.toml"), "network = \"fe00000000000001\"\nmembers = 1\n", 0o644);
+    let key = run(lab.command("a", &["id", "--key"])).success().text().trim().to_owned();
+    let node_id = run(lab.command("a", &["id", "--json"])).success().text()[12..76].to_owned();
+    run(lab.command("a", &["network", "new", &path("office.toml"), "--name", "alpha"])).success();
+    let with_identity = |name: &str, content: &[u8]| {
+        run(lab.command(name, &["id"])).success();
+        fs::write(lab.state(name).join("identity.key"), content).unwrap();
+        lab.command(name, &["id"])
+    };
+    fs::create_dir_all(lab.state("folder").join("identity.key")).unwrap();
+    fs::write(path("no-directory"), "").unwrap();
+    let in_home = |home: &str| {
+        let mut command = peersock(&["id"]);
+        command.env_remove("XDG_STATE_HOME").env("HOME", home);
+        command
+    };
+    let with_log = |filter: &str| {
+        let mut command = lab.command("a", &["id"]);
+        command.env("PEERSOCK_LOG", filter);
+        command
+    };
+    let run_nothing = peersock(&["run", "-n", &lab.network, "--ephemeral", "--", "no-such-program"]);
+    let with_interface = |name: &str| {
+        let mut command = lab.command("a", &["dial", &nobody, "-n", &lab.network]);
+        command.args(["--interface", name]);
+        command
+    };
+    let mut empty_secret = lab.node("a", &["dial", &nobody]);
+    empty_secret.env("PEERSOCK_SECRET", "");
+
+    for (command, status, words) in [
+        (
+            lab.command("a", &["addr", "office.toml"]),
+            1,
+            &["peersock network new office.toml", "docs/NETWORKS.md"][..],
+        ),
+        (lab.node_in("office.toml", "a", &["dial", "beta:1"]), 1, &["peersock network new office.toml"]),
+        (lab.node_in("office", "a", &["dial", "beta:1"]), 2, &["peersock network new"]),
+        (lab.command("a", &["addr", "fe00000000000001"]), 2, &["peersock network new"]),
+        (lab.command("a", &["addr", "8056c2e21c000001"]), 2, &["ff…"]),
+        (lab.command("a", &["addr", &path("broken.toml")]), 1, &["broken.toml:2:", "docs/NETWORKS.md"]),
+        (lab.command("b", &["addr", &path("office.toml")]), 1, &["not a member", "peersock network add"]),
+        (
+            lab.node("a", &["dial", &nobody, "--secret-file", "/nonexistent"]),
+            1,
+            &["No such file", "write the passphrase"],
+        ),
+        (lab.node("a", &["dial", &nobody, "--secret-file", &path("empty")]), 2, &["empty passphrase"]),
+        (lab.node("a", &["dial", &nobody, "--secret-file", &path("exposed")]), 1, &["chmod 600"]),
+        (
+            lab.node("a", &["dial", &nobody, "--secret-file", &path("")]),
+            1,
+            &["not a regular file or pipe", "name another"],
+        ),
+        (empty_secret, 2, &["PEERSOCK_SECRET", "empty"]),
+        (with_identity("garbage", b"\xff\xfe\0"), 1, &["not text", "restore it from a backup"]),
+        (with_identity("torn", b"peersock-identity 1 x"), 1, &["restore it from a backup"]),
+        (with_identity("newer", b"peersock-identity 2 x"), 1, &["upgrade"]),
+        (lab.command("folder", &["id"]), 1, &["not a regular file", "move it away"]),
+        (lab.command("no-directory", &["id"]), 1, &["--state DIR"]),
+        (in_home("/proc/1/nothing"), 1, &["--state DIR or --ephemeral"]),
+        (with_log("bogus[["), 2, &["bogus[[", "peersock_overlay"]),
+        (with_log("nonsense=debug"), 2, &["nonsense", "peersock_overlay"]),
+        (
+            lab.node("a", &["dial", &nobody, "--timeout", "0.1"]),
+            1,
+            &["nobody", "same network ID", "LAN", "-v"],
+        ),
+        (lab.node("a", &["dial", "fd00::1:80"]), 2, &["[IPV6]:PORT"]),
+        (lab.node("a", &["dial", "alpha:80"]), 2, &["peersock addr"]),
+        (lab.node("a", &["ping", "10.0.0.1"]), 2, &["10.0.0.1", "peersock addr"]),
+        (lab.node("a", &["listen", "--bind", "10.0.0.1", &port]), 2, &["--bind"]),
+        (lab.command("a", &["status"]), 1, &["--state DIR"]),
+        (with_interface("nosuch"), 1, &["nosuch", "--interface NAME"]),
+        (run_nothing, 127, &["PATH"]),
+        (lab.command("a", &["network", "new", &path("office.toml")]), 2, &["exists already", "network add"]),
+        (lab.command("a", &["network", "new", "/proc/office.toml"]), 1, &["cannot write", "choose a folder"]),
+        (lab.command("b", &["network", "add", &path("office.toml"), "x"]), 2, &["`x`", "peersock id --key"]),
+        (
+            lab.command("b", &["network", "add", &path("office.toml"), &node_id]),
+            2,
+            &["node ID", "peersock id --key"],
+        ),
+        (lab.command("b", &["network", "add", &path("office.toml"), &key]), 2, &["twice", "not changed"]),
+        (
+            lab.command("b", &["network", "add", &path("office.toml"), "--name", "Alpha"]),
+            2,
+            &["name", "twice"],
+        ),
+        (lab.command("b", &["network", "add", &path("office.toml"), "--endpoint", "x"]), 2, &["HOST:PORT"]),
+        (lab.command("b", &["network", "add", &path("none.toml")]), 1, &["peersock network new"]),
+        (peersock(&["network", "remove", &path("office.toml"), "beta"]), 2, &["peersock network show"]),
+        (peersock(&["network", "remove", &path("office.toml"), "alpha"]), 2, &["last member", "rm"]),
+    ] {
+        let shown = format!("{command:?}");
+        let finished = run(command);
+        finished.failure(status, words);
+        is_well_said(&finished, &shown);
+    }
+}
+
+#[test]
+fn a_passphrase_may_come_through_a_pipe() {
+    let lab = Lab::new();
+    let nobody = format!("[{}]:{PORT}", address_of(&lab, "absent"));
+    let mut command = Command::new("bash");
+    command
+        .args([
+            "-c",
+            "exec \"$@\" --secret-file <(printf 'correct horse\\n')",
+            "bash",
+            env!("CARGO_BIN_EXE_peersock"),
+        ])
+        .args(["dial", &nobody, "--timeout", "0.1", "--interface", "lo", "-n", &lab.network, "--state"])
+        .arg(lab.state("a"));
+    without_variables(&mut command);
+    // It gets as far as looking for the peer.
+    run(command).failure(1, &["nobody", "same passphrase"]);
+}
+
+#[test]
+fn variables_are_the_defaults_of_the_network_and_the_state() {
+    let lab = Lab::new();
+    let mut by_variable = peersock(&["addr"]);
+    by_variable.env("PEERSOCK_NETWORK", &lab.network).env("PEERSOCK_STATE", lab.state("a"));
+    let by_option = run(lab.command("a", &["addr", &lab.network])).success();
+    assert_eq!(run(by_variable).success().text(), by_option.text());
+
+    // An option overrules the variable, and so does --ephemeral.
+    let mut other = lab.command("b", &["id", "--key"]);
+    other.env("PEERSOCK_STATE", lab.state("a"));
+    let own = run(lab.command("a", &["id", "--key"])).success();
+    assert_ne!(run(other).success().text(), own.text());
+    let mut ephemeral = peersock(&["id", "--key", "--ephemeral"]);
+    ephemeral.env("PEERSOCK_STATE", lab.state("a"));
+    assert_ne!(run(ephemeral).success().text(), own.text());
+
+    let mut dial = lab.command("a", &["dial", "nonsense", "--interface", "lo"]);
+    dial.env("PEERSOCK_NETWORK", &lab.network);
+    run(dial).failure(2, &["nonsense"]);
+    run(lab.command("a", &["dial", "nonsense"])).failure(2, &["--network"]);
+}
+
+#[test]
+fn output_that_cannot_be_written_is_an_error() {
+    let lab = Lab::new();
+    for words in ["id", "id --json", "--version", "--help", "dial --help", "addr ff0001ffff000000"] {
+        let words = format!(
+            "{words} {}",
+            if words.starts_with("id") || words.starts_with("addr") { "--ephemeral" } else { "" }
+        );
+        for (redirection, reason) in [(">&-", "Bad file descriptor"), ("> /dev/full", "No space left")] {
+            let mut command = Command::new("sh");
+            let script = format!("exec \"$0\" {words} {redirection}");
+            command.args(["-c", &script, env!("CARGO_BIN_EXE_peersock")]).env("HOME", lab.dir.path());
+            without_variables(&mut command);
+            let finished = run(command);
+            finished.failure(1, &["cannot write to stdout", reason]);
+            is_well_said(&finished, &script);
+        }
+    }
+    // Nothing is wrong with /dev/null, however it was opened.
+    let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null").unwrap();
+    assert!(peersock(&["--version"]).stdout(Stdio::from(null)).status().unwrap().success());
+}
+
+#[test]
+fn colours_are_for_terminals_only_and_can_be_forced_and_refused() {
+    let lab = Lab::new();
+    let said = |variable: Option<(&str, &str)>| {
+        let mut command = lab.command("a", &["addr", "nonsense"]);
+        for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
+            command.env_remove(name);
+        }
+        command.envs(variable);
+        run(command).stderr
+    };
+    assert!(!said(None).contains('\x1b'));
+    let forced = said(Some(("CLICOLOR_FORCE", "1")));
+    assert!(forced.contains("\x1b[") && forced.contains("hint:"), "{forced}");
+    assert!(!said(Some(("NO_COLOR", "1"))).contains('\x1b'));
+}
+
+#[test]
+fn a_demonstration_without_loopback_says_so_once() {
+    let mut command = Command::new("unshare");
+    command.args(["--net", env!("CARGO_BIN_EXE_peersock"), "demo", "--size", "1"]);
+    let possible = Command::new("unshare").args(["--net", "true"]).output();
+    if !possible.is_ok_and(|output| output.status.success()) {
+        eprintln!(
+            "SKIP a_demonstration_without_loopback_says_so_once: network namespaces need root and unshare"
+        );
+        return;
+    }
+    without_variables(&mut command);
+    let finished = run(command);
+    finished.failure(1, &["process failed"]);
+    assert_eq!(finished.stderr.matches("peersock:").count(), 1, "{}", finished.stderr);
+    assert_eq!(finished.stderr.matches("hint:").count(), 1, "{}", finished.stderr);
+}
+
+/// The text has the program's name and advice, and nothing that is meant for developers.
+#[track_caller]
+fn is_well_said(finished: &Finished, command: &str) {
+    let said = &finished.stderr;
+    let of_the_parser = said.starts_with("error: ");
+    assert!(of_the_parser || said.starts_with("peersock: "), "{command}: {said}");
+    let lines: Vec<_> = said.lines().collect();
+    assert!(lines.len() <= 2 || of_the_parser, "{command}: more than an error and a hint: {said}");
+    let has_advice = ["hint: ", "run: ", "; use ", "; move ", "; restore ", "; upgrade ", "--help"];
+    assert!(has_advice.iter().any(|advice| said.contains(advice)), "{command}: no advice: {said}");
+    for line in lines {
+        let line = line.trim_start_matches("peersock: ").trim_start_matches("hint: ");
+        assert!(!line.ends_with('.') || of_the_parser, "{command}: a full stop: {said}");
+        for debug in
+            ["Some(", "None)", "Os {", " { ", "Error(", "Err(", "\\\"", "[\"", "kind:", "(All)", "Named("]
+        {
+            assert!(!line.contains(debug), "{command}: {debug} in: {said}");
+        }
+    }
+}
+
+fn address_of(lab: &Lab, node: &str) -> String {
+    run(lab.command(node, &["addr", &lab.network])).success().text().trim().to_owned()
+}

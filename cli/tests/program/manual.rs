@@ -1,0 +1,81 @@
+//! Manual pages and completions.
+
+use std::fs;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use crate::common::{peersock, run, write_file};
+
+/// The commands that `peersock --help` lists.
+fn commands() -> Vec<String> {
+    let help = run(peersock(&["--help"])).success();
+    let (_, list) = help.text().split_once("Commands:\n").unwrap();
+    let lines = list.lines().take_while(|line| line.starts_with("  "));
+    let names =
+        lines.filter(|line| !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next());
+    names.filter(|name| *name != "help").map(str::to_owned).collect()
+}
+
+#[test]
+fn every_command_has_a_page_that_is_well_formed() {
+    let dir = tempfile::tempdir().unwrap();
+    run(peersock(&["man", "--out", dir.path().to_str().unwrap()])).success();
+    let pages = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+    let pages: Vec<_> = pages.collect();
+    let commands = commands();
+    assert!(commands.len() > 8, "{commands:?}");
+    for command in &commands {
+        assert!(
+            pages.iter().any(|page| page.ends_with(format!("peersock-{command}.1"))),
+            "{command}: {pages:?}"
+        );
+    }
+    assert!(pages.iter().any(|page| page.ends_with("peersock.1")), "{pages:?}");
+    assert!(!pages.iter().any(|page| page.to_str().unwrap().contains("demo-serve")), "{pages:?}");
+    let mut mandoc = Command::new("mandoc");
+    mandoc.args(["-T", "lint", "-W", "error"]).args(&pages);
+    match mandoc.output() {
+        Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout)),
+        Err(_) => eprintln!("SKIP every_command_has_a_page_that_is_well_formed: mandoc is not installed"),
+    }
+}
+
+#[test]
+fn completions_are_scripts_of_their_shells() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = run(peersock(&["completions", shell])).success();
+        assert!(script.text().contains("peersock") && script.text().contains("listen"), "{shell}");
+        let checks = matches!(shell, "bash" | "zsh" | "fish");
+        let found = Command::new(shell).arg("-c").arg("true").stderr(Stdio::null()).status();
+        if checks && found.is_ok_and(|status| status.success()) {
+            let mut parse = Command::new(shell);
+            let mut parse = parse.arg("-n").stdin(Stdio::piped()).spawn().unwrap();
+            parse.stdin.take().unwrap().write_all(&script.stdout).unwrap();
+            assert!(parse.wait().unwrap().success(), "{shell}");
+        }
+    }
+    run(peersock(&["completions", "nosuch"])).failure(2, &["possible values"]);
+}
+
+#[test]
+fn bash_completes_commands_and_options() {
+    let test = "bash_completes_commands_and_options";
+    if !Command::new("bash").args(["-c", "complete -p || true"]).output().is_ok_and(|o| o.status.success()) {
+        eprintln!("SKIP {test}: bash is not installed");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let script = run(peersock(&["completions", "bash"])).success();
+    write_file(&dir.path().join("peersock"), script.text(), 0o644);
+    let complete = |words: &str| {
+        let mut bash = Command::new("bash");
+        bash.current_dir(dir.path()).args(["--norc", "-c"]).arg(format!(
+            "source ./peersock; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
+             _peersock peersock \"${{COMP_WORDS[-1]}}\" \"${{COMP_WORDS[-2]}}\"; echo \"${{COMPREPLY[@]}}\""
+        ));
+        run(bash).success().text().trim().to_owned()
+    };
+    assert_eq!(complete("peersock li"), "listen");
+    assert_eq!(complete("peersock run --on"), "--only");
+    assert_eq!(complete("peersock completions fi"), "fish");
+}

@@ -1,0 +1,165 @@
+//! `listen` and `dial` when something goes wrong at the other end, and what they say meanwhile.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use rustix::process::Signal;
+
+use crate::common::{Lab, PORT, Running, peersock, run, signal};
+use crate::delivery::fed;
+
+#[test]
+fn a_second_client_of_a_listener_for_one_is_refused_while_the_first_is_served() {
+    let lab = Lab::new();
+    let mut listening = lab.listen(&[&PORT.to_string()]);
+    listening.running.end_stdin();
+    let mut first = lab.dial(&listening.target, &[]);
+    first.send(b"first");
+    listening.running.wait_for_stdout("first");
+    let input = lab.dir.path().join("input");
+    fs::write(&input, "lost").unwrap();
+    let second = lab.node("second", &["dial", &listening.target]);
+    Running::start(fed(second, &input)).finish().failure(1, &["nothing listens"]);
+    first.finish().success();
+    assert_eq!(listening.running.finish().success().text(), "first");
+}
+
+#[test]
+fn a_client_that_does_nothing_or_is_stopped_or_dead_holds_up_nobody() {
+    let lab = Lab::new();
+    let mut listening = lab.listen(&["-k", &PORT.to_string()]);
+    let dial = |name: &str| Running::start(lab.node(name, &["dial", &listening.target]));
+    let mut idle = dial("idle");
+    idle.send(b"idle\n");
+    listening.running.wait_for_stdout("idle\n");
+    for (name, sent) in [("stopped", Signal::STOP), ("dead", Signal::KILL)] {
+        let mut client = dial(name);
+        client.send(format!("{name}\nhalf a line").as_bytes());
+        listening.running.wait_for_stdout(name);
+        signal(sent, client.id());
+        let mut other = dial("other");
+        other.send(format!("beside {name}\n").as_bytes());
+        other.finish().success();
+        listening.running.wait_for_stdout(&format!("\nbeside {name}\n"));
+    }
+    // Stdin goes to who has been connected longest.
+    listening.running.send(b"answer");
+    idle.wait_for_stdout("answer");
+    idle.finish().success();
+    listening.running.interrupt().failure(130, &[]);
+}
+
+#[test]
+fn a_receiver_notices_that_its_silent_peer_is_dead() {
+    let lab = Lab::new();
+    let listening = lab.listen(&["--peer-timeout", "5", &PORT.to_string()]);
+    let mut dialing = lab.dial(&listening.target, &[]);
+    dialing.send(b"x");
+    listening.running.wait_for_stdout("x");
+    signal(Signal::KILL, dialing.id());
+    listening.running.finish().failure(1, &["the connection broke"]);
+}
+
+#[test]
+fn a_sender_notices_that_its_peer_is_stopped_and_says_how_much_is_lost() {
+    let lab = Lab::new();
+    let listening = lab.listen(&[&PORT.to_string()]);
+    let mut dialing = lab.dial(&listening.target, &["--peer-timeout", "5"]);
+    dialing.send(b"x");
+    listening.running.wait_for_stdout("x");
+    signal(Signal::STOP, listening.running.id());
+    dialing.send(&[b'y'; 10_000]);
+    dialing.finish().failure(1, &["does not answer", "10000 bytes were not acknowledged", "--peer-timeout"]);
+}
+
+#[test]
+fn a_receiver_that_ends_early_is_told_from_one_that_died() {
+    let lab = Lab::new();
+    let listen = lab.node("listener", &["listen", &PORT.to_string()]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", r#""$0" "$@" | head -c 5"#]).arg(listen.get_program()).args(listen.get_args());
+    let listening = Running::start(shell);
+    let target = listening.wait_for_target();
+    let input = lab.dir.path().join("input");
+    fs::write(&input, vec![b'x'; 10_000_000]).unwrap();
+    let dialing = Running::start(fed(lab.dial_command(&target, &[]), &input));
+    dialing.finish().failure(1, &["the peer has reset it"]);
+    assert_eq!(listening.finish().text(), "xxxxx");
+}
+
+#[test]
+fn whoever_is_interrupted_says_what_did_not_arrive() {
+    let lab = Lab::new();
+    let listening = lab.listen(&[&PORT.to_string()]);
+    let mut dialing = lab.dial(&listening.target, &[]);
+    dialing.send(b"x");
+    listening.running.wait_for_stdout("x");
+    signal(Signal::STOP, listening.running.id());
+    // More than the pipe holds, so that some has been read from it and sent when this returns.
+    dialing.send(&vec![b'y'; (1 << 20) + 1000]);
+    dialing.interrupt().failure(130, &["bytes were not acknowledged"]);
+}
+
+#[test]
+fn listen_prints_the_command_that_connects() {
+    let lab = Lab::new();
+    let mut listening = lab.listen(&["0"]);
+    let command = listening.running.wait_for_stderr("connect with: ");
+    assert_eq!(command, format!("peersock dial --ephemeral -n {} '{}'", lab.network, listening.target));
+    let command = command.replacen("peersock", &format!("'{}'", env!("CARGO_BIN_EXE_peersock")), 1);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("echo found | {command} --interface lo")]);
+    listening.running.end_stdin();
+    run(shell).success();
+    assert_eq!(listening.running.finish().success().text(), "found\n");
+
+    let udp = lab.listen(&["--udp", "0"]);
+    assert!(udp.running.wait_for_stderr("connect with: ").starts_with("peersock dial --ephemeral --udp -n "));
+}
+
+#[test]
+fn progress_is_shown_on_a_terminal_only_and_not_if_it_is_unwanted() {
+    let has_script = Command::new("script").arg("--version").stdout(Stdio::null()).status();
+    if !has_script.is_ok_and(|status| status.success()) {
+        eprintln!(
+            "SKIP progress_is_shown_on_a_terminal_only_and_not_if_it_is_unwanted: there is no `script`"
+        );
+        return;
+    }
+    let lab = Lab::new();
+    let input = lab.dir.path().join("input");
+    fs::write(&input, vec![b'x'; 300_000]).unwrap();
+    for (words, terminal, shown) in [("", true, true), ("--quiet", true, false), ("", false, false)] {
+        let mut listening = lab.listen(&["0"]);
+        listening.running.end_stdin();
+        let options = format!("--state '{}' --interface lo", lab.state("dialer").display());
+        let dial = format!(
+            "'{}' dial {options} -n {} '{}' {} < '{}'",
+            env!("CARGO_BIN_EXE_peersock"),
+            lab.network,
+            listening.target,
+            words,
+            input.display()
+        );
+        let mut command = Command::new(if terminal { "script" } else { "sh" });
+        match terminal {
+            true => command.args(["-qec", &dial, "/dev/null"]),
+            false => command.args(["-c", &dial]),
+        };
+        command.env("TERM", "xterm");
+        let finished = run(command).success();
+        let all = format!("{}{}", finished.text(), finished.stderr);
+        assert_eq!(all.contains("KiB sent"), shown, "{words} {terminal}: {all:?}");
+        assert_eq!(listening.running.finish().success().stdout.len(), 300_000);
+    }
+}
+
+#[test]
+fn the_help_says_what_becomes_of_several_clients() {
+    let help = run(peersock(&["listen", "--help"])).success();
+    // As lines, however they are broken.
+    let help = help.text().split_whitespace().collect::<Vec<_>>().join(" ");
+    for words in ["256 at once", "mixed by lines", "connected longest", "--peer-timeout", "--quiet"] {
+        assert!(help.contains(words), "{words}");
+    }
+}

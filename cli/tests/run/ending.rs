@@ -1,0 +1,304 @@
+//! How programs, peers and launchers end, and who is told of it.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::common::{Running, run, signal};
+use crate::lab::Lab;
+
+/// Has a process vanish, as far as its peers can tell.
+fn stop(process: u32) {
+    signal(Signal::STOP, process);
+    let is_stopped = |stat: String| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'));
+    let runs = || {
+        let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap().flatten();
+        tasks.into_iter().any(|task| !fs::read_to_string(task.path().join("stat")).is_ok_and(is_stopped))
+    };
+    while runs() {
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The same command with another soft limit of descriptors.
+fn limited(command: &Command, soft: u32) -> Command {
+    let mut limited = Command::new("prlimit");
+    limited.arg(format!("--nofile={soft}:")).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        limited.current_dir(folder);
+    }
+    limited
+}
+
+#[test]
+fn the_launcher_has_descriptors_for_as_many_connections_as_the_program() {
+    let test = "the_launcher_has_descriptors_for_as_many_connections_as_the_program";
+    let Some(lab) = Lab::with(test, &["python3", "prlimit"]) else { return };
+    let hard = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    if hard.is_some_and(|hard| hard < 10_000) {
+        eprintln!("SKIP {test}: the hard limit of descriptors is too low");
+        return;
+    }
+    let common = "import resource, selectors, socket, sys
+print('limit', resource.getrlimit(resource.RLIMIT_NOFILE)[0], flush=True)
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+";
+    let server = lab.write(
+        "server.py",
+        &format!(
+            "{common}
+listener = socket.create_server(('', 7000), backlog=4096)
+selector = selectors.DefaultSelector()
+selector.register(listener, selectors.EVENT_READ)
+while True:
+    for key, _ in selector.select():
+        if key.fileobj is listener:
+            selector.register(listener.accept()[0], selectors.EVENT_READ)
+        else:
+            data = key.fileobj.recv(100)
+            if data: key.fileobj.sendall(data)
+            else:
+                selector.unregister(key.fileobj)
+                key.fileobj.close()
+"
+        ),
+    );
+    let client = lab.write(
+        "client.py",
+        &format!(
+            "{common}
+all = [socket.create_connection(('10.77.0.1', 7000)) for _ in range(2000)]
+for s in all: s.sendall(b'x')
+print(sum(s.recv(1) == b'x' for s in all))
+"
+        ),
+    );
+    let _serving = Running::start(limited(&lab.command("alpha", &[], &["python3", &server]), 1024));
+    lab.bash("gamma", "up 7000");
+    let got = run(limited(&lab.command("beta", &[], &["python3", &client]), 64)).success();
+    assert_eq!(got.text(), "limit 64\n2000\n");
+}
+
+/// A server of `beta` that accepts and reads nothing, and a program of `alpha` that connects to it.
+fn start_pair(lab: &Lab, client: &str) -> (Running, Running) {
+    let server = "import socket, time
+s = socket.create_server(('', 7000))
+print('ready', flush=True)
+c, _ = s.accept()
+time.sleep(1000)";
+    let serving = lab.start("beta", &["python3", "-c", server]);
+    serving.wait_for_stdout("ready");
+    let client = format!(
+        "import socket, sys, time
+for _ in range(600):
+    try:
+        s = socket.create_connection(('10.77.0.2', 7000))
+        break
+    except OSError: time.sleep(0.1)
+print('connected', flush=True)
+sys.stdin.readline()
+{client}"
+    );
+    let dialing = lab.start("alpha", &["python3", "-c", &client]);
+    dialing.wait_for_stdout("connected");
+    (serving, dialing)
+}
+
+#[test]
+fn an_idle_connection_to_a_peer_that_vanished_delays_nothing() {
+    let Some(lab) = Lab::with("an_idle_connection_to_a_peer_that_vanished_delays_nothing", &["python3"])
+    else {
+        return;
+    };
+    let (serving, dialing) = start_pair(&lab, "time.sleep(1000)");
+    stop(serving.id());
+    let began = Instant::now();
+    signal(Signal::TERM, dialing.id());
+    dialing.finish().failure(143, &[]);
+    // It was 30 seconds.
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    signal(Signal::CONT, serving.id());
+}
+
+#[test]
+fn what_a_peer_that_vanished_does_not_get_is_said() {
+    let Some(lab) = Lab::with("what_a_peer_that_vanished_does_not_get_is_said", &["python3"]) else { return };
+    for (script, status) in [("s.sendall(bytes(5000))", 1), ("s.sendall(bytes(5000)); time.sleep(1000)", 143)]
+    {
+        let (serving, mut dialing) = start_pair(&lab, script);
+        stop(serving.id());
+        let began = Instant::now();
+        dialing.send(b"\n");
+        if status == 143 {
+            thread::sleep(Duration::from_millis(500));
+            signal(Signal::TERM, dialing.id());
+        }
+        let finished = dialing.finish();
+        finished.failure(status, &["5000 bytes were not delivered", "python3"]);
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+        signal(Signal::CONT, serving.id());
+    }
+}
+
+#[test]
+fn a_slow_peer_gets_everything_after_the_program_has_ended() {
+    let Some(lab) = Lab::with("a_slow_peer_gets_everything_after_the_program_has_ended", &["python3"]) else {
+        return;
+    };
+    let server = "import socket, time
+s = socket.create_server(('', 7000))
+c, _ = s.accept()
+count = 0
+while True:
+    got = len(c.recv(200_000, socket.MSG_WAITALL))
+    count += got
+    if not got: break
+    time.sleep(0.02)
+print(count)";
+    let serving = lab.start("beta", &["python3", "-c", server]);
+    let client = "import socket, time
+for _ in range(600):
+    try:
+        s = socket.create_connection(('10.77.0.2', 7000))
+        break
+    except OSError: time.sleep(0.1)
+s.sendall(bytes(40_000_000))";
+    run(lab.command("alpha", &[], &["python3", "-c", client])).success();
+    assert_eq!(serving.finish().success().text(), "40000000\n");
+}
+
+#[test]
+fn a_program_whose_launcher_is_killed_gets_errors_at_once() {
+    let Some(lab) = Lab::with("a_program_whose_launcher_is_killed_gets_errors_at_once", &["python3"]) else {
+        return;
+    };
+    let result = lab.path("result");
+    let client = format!(
+        "import threading
+results = []
+def attempt(name, call):
+    try:
+        call()
+        results.append(f'{{name}}: nothing')
+    except OSError as error:
+        results.append(f'{{name}}: {{errno.errorcode[error.errno]}}')
+import errno, os
+listener = socket.create_server(('', 7001))
+datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+datagrams.bind(('10.77.0.1', 7002))
+connected = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+connected.connect(('10.77.0.2', 7003))
+s.sendall(b'x')
+calls = [('read', lambda: s.recv(1)), ('accept', listener.accept), ('recvfrom', lambda: datagrams.recvfrom(1)),
+    ('recv', lambda: connected.recv(1))]
+threads = [threading.Thread(target=attempt, args=call) for call in calls]
+for thread in threads: thread.start()
+print('waiting', flush=True)
+for thread in threads: thread.join()
+attempt('connect', lambda: socket.create_connection(('10.77.0.2', 7000)))
+with open({path:?}, 'w') as file: file.write('\\n'.join(sorted(results)))
+os.rename({path:?}, {path:?} + '.whole')",
+        path = result.to_str().unwrap()
+    );
+    let (_serving, mut dialing) = start_pair(&lab, &client);
+    dialing.send(b"\n");
+    dialing.wait_for_stdout("waiting");
+    thread::sleep(Duration::from_millis(300));
+    signal(Signal::KILL, dialing.id());
+    let whole = result.with_extension("whole");
+    let got = wait_for_file(&whole);
+    assert_eq!(
+        got,
+        "accept: ENETDOWN\nconnect: ENETDOWN\nread: ECONNRESET\nrecv: ENETDOWN\nrecvfrom: ENETDOWN"
+    );
+}
+
+fn wait_for_file(path: &Path) -> String {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Ok(text) = fs::read_to_string(path) {
+            return text;
+        }
+        assert!(Instant::now() < deadline, "the program waits");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn the_peers_of_a_program_that_is_killed_see_it_at_once() {
+    let Some(lab) = Lab::with("the_peers_of_a_program_that_is_killed_see_it_at_once", &["python3"]) else {
+        return;
+    };
+    // One has read what came, the other has not.
+    let server = "import os, select, signal, socket
+s = socket.create_server(('', 7000))
+one, other = s.accept()[0], s.accept()[0]
+one.recv(1)
+select.select([other], [], [])
+os.kill(os.getpid(), signal.SIGKILL)";
+    let serving = lab.start("beta", &["python3", "-c", server]);
+    let client = "import socket, time
+for _ in range(600):
+    try:
+        one = socket.create_connection(('10.77.0.2', 7000))
+        break
+    except OSError: time.sleep(0.1)
+other = socket.create_connection(('10.77.0.2', 7000))
+one.sendall(b'x')
+other.sendall(b'x')
+print(one.recv(1))
+try: print(other.recv(1))
+except ConnectionResetError: print('reset')";
+    let got = run(lab.command("alpha", &[], &["python3", "-c", client])).success();
+    assert_eq!(got.text(), "b''\nreset\n");
+    serving.finish().failure(137, &[]);
+}
+
+#[test]
+fn ports_that_the_network_does_not_allow_are_refused_and_named() {
+    let Some(lab) = Lab::with("ports_that_the_network_does_not_allow_are_refused_and_named", &["python3"])
+    else {
+        return;
+    };
+    let random = u16::from_str_radix(&lab.ad_hoc()[2..6], 16).unwrap();
+    let (first, last) = (5000, 5100 + random % 1000);
+    let network = format!("ff{first:04x}{last:04x}000000");
+    let script = "import socket, errno
+for port in 80, 80, 5001:
+    for host in '', '::':
+        try:
+            family = socket.AF_INET6 if ':' in host else socket.AF_INET
+            s = socket.create_server((host, port), family=family)
+            print('listens')
+            s.close()
+        except OSError as error: print(errno.errorcode[error.errno])
+s = socket.create_server(('', 0))
+print(5000 <= s.getsockname()[1] <= 6200)";
+    let command = lab.command_in(Path::new(&network), "alpha", &[], &["python3", "-c", script]);
+    let got = run(command).success();
+    assert_eq!(got.text(), "EACCES\nEACCES\nEACCES\nEACCES\nlistens\nlistens\nTrue\n");
+    let said = format!("port 80 is not allowed: network {network} allows ports {first} to {last}");
+    assert_eq!(got.stderr.matches(&said).count(), 1, "{}", got.stderr);
+}
+
+#[test]
+fn a_sender_is_told_what_the_kernel_tells() {
+    let Some(lab) = Lab::with("a_sender_is_told_what_the_kernel_tells", &["python3"]) else { return };
+    let script = format!("{}/tests/run/peers.py", env!("CARGO_MANIFEST_DIR"));
+    let serving = lab.start("alpha", &["python3", &script, "serve", "0.0.0.0", "7100"]);
+    serving.wait_for_stdout("ready");
+    lab.bash("gamma", "up 7100");
+    let got = run(lab.command("beta", &[], &["python3", &script, "send", "10.77.0.1", "7100"])).success();
+    assert_eq!(got.text(), "done\n");
+}

@@ -1,0 +1,92 @@
+//! One identity at two places: both nodes and their peers notice, and nobody else is accused.
+
+use std::time::Duration;
+
+use crate::net::{Net, UNIX_TIME, open_network};
+
+const BEACON: u8 = 0xD5;
+
+#[test]
+fn two_nodes_with_one_identity_on_one_network_notice_each_other() {
+    let mut net = Net::new();
+    net.add(2);
+    let copy = net.add_copy(2, 4002);
+    for node in [0, copy] {
+        net.join(node, &open_network());
+    }
+    net.run(Duration::from_secs(1));
+    for (node, other) in [(0, copy), (copy, 0)] {
+        let elsewhere = net.nodes[node].endpoint.elsewhere().map(|elsewhere| elsewhere.remote);
+        assert_eq!(elsewhere, Some(net.nodes[other].socket));
+        assert!(net.counter(node, "own_identity_elsewhere") >= 1);
+    }
+}
+
+#[test]
+fn a_peer_and_both_nodes_notice_where_the_nodes_do_not_hear_each_other() {
+    let mut net = Net::new();
+    net.add(1);
+    net.add(2);
+    let copy = net.add_copy(2, 4002);
+    // Only the peer's beacons are heard, so the two with one identity know nothing of each other.
+    let peer = net.nodes[0].socket;
+    net.filter = Box::new(move |sent| sent.bytes[0] != BEACON || sent.from == peer);
+    for node in 0..3 {
+        net.join(node, &open_network());
+    }
+    net.run(Duration::from_secs(4));
+    for _ in 0..10 {
+        for node in [1, copy] {
+            net.send(node, 0, b"it is me");
+            net.run(Duration::from_secs(1));
+        }
+    }
+    assert!(net.counter(0, "peers_at_two_places") >= 2);
+    let seen = net.nodes[0].endpoint.peers()[0].elsewhere.expect("noticed").remote;
+    assert!([net.nodes[1].socket, net.nodes[copy].socket].contains(&seen));
+    for (node, other) in [(1, copy), (copy, 1)] {
+        let elsewhere = net.nodes[node].endpoint.elsewhere().map(|elsewhere| elsewhere.remote);
+        assert_eq!(elsewhere, Some(net.nodes[other].socket), "{node}");
+    }
+}
+
+#[test]
+fn restarts_and_roaming_are_nothing_of_the_kind() {
+    let mut net = Net::connected_pair();
+    for run in 0..20 {
+        let clock = UNIX_TIME + Duration::from_secs(3600 * (run % 3));
+        net.restart(1, 4001 + run as u16, clock);
+        net.join(1, &open_network());
+        net.send(1, 0, b"again");
+        net.run(Duration::from_secs(2));
+        net.nodes[1].socket.set_port(5000 + run as u16);
+        net.send(1, 0, b"from elsewhere");
+        net.run(Duration::from_secs(1));
+    }
+    for node in 0..2 {
+        assert_eq!(net.counter(node, "peers_at_two_places"), 0);
+        assert_eq!(net.counter(node, "own_identity_elsewhere"), 0);
+        assert_eq!(net.nodes[node].endpoint.elsewhere(), None);
+    }
+}
+
+#[test]
+fn a_recorded_hello_of_an_earlier_run_accuses_nobody() {
+    let mut net = Net::acquainted_pair();
+    let hellos: Vec<_> = net
+        .sent
+        .iter()
+        .filter(|sent| sent.bytes[0] == 0xD6 && sent.from == net.nodes[0].socket)
+        .cloned()
+        .collect();
+    assert!(!hellos.is_empty());
+    net.restart(0, 4001, UNIX_TIME);
+    net.join(0, &open_network());
+    for mut hello in hellos {
+        hello.from = "203.0.113.9:9".parse().expect("an address");
+        hello.to = net.nodes[0].socket;
+        net.inject(hello);
+    }
+    net.run(Duration::from_secs(5));
+    assert_eq!(net.nodes[0].endpoint.elsewhere(), None);
+}

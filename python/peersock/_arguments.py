@@ -1,0 +1,158 @@
+"""What callers give: checked where it is given, and said by name."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Sequence
+from typing import Union
+
+#: A network: its ID as a number or in hexadecimal, or the path of a static network's file.
+NetworkId = Union[int, str, "os.PathLike[str]"]
+
+_KEY = 32
+_SIDES = ("overlay", "kernel", "both")
+
+
+def networks(net_id: NetworkId | Iterable[NetworkId] | None, static: str | os.PathLike[str] | None) -> list[int | str]:
+    """All networks that a session names: IDs as numbers, and paths."""
+    if net_id is None:
+        found = []
+    elif isinstance(net_id, (int, float, bytes, bytearray, str, os.PathLike)) or not isinstance(net_id, Iterable):
+        found = [_network(net_id)]
+    else:
+        found = [_network(network) for network in net_id]
+    if static is not None:
+        found.append(_path("static", static))
+    if not found:
+        raise ValueError("a session needs a network")
+    return found
+
+
+def _network(net_id: object) -> int | str:
+    if isinstance(net_id, int) and not isinstance(net_id, bool):
+        if not 0 <= net_id < 1 << 64:
+            raise ValueError(f"a network's ID has 64 bits, which {net_id:#x} has not")
+        return net_id
+    if isinstance(net_id, os.PathLike):
+        return _path("net_id", net_id)
+    if not isinstance(net_id, str):
+        raise TypeError(
+            "a network is its ID, as an int or a str of 16 hexadecimal digits, or the path of a file,"
+            f" not {net_id!r} ({type(net_id).__name__})"
+        )
+    digits = net_id.removeprefix("0x")
+    if len(digits) == 16 and all(digit in "0123456789abcdefABCDEF" for digit in digits):
+        return int(digits, 16)
+    if "/" in net_id or net_id.endswith(".toml") or os.path.isfile(net_id):
+        return net_id
+    raise ValueError(f"{net_id!r} is neither a network's ID (16 hexadecimal digits) nor a file")
+
+
+def _path(name: str, path: object) -> str:
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"{name} is a path, not {path!r} ({type(path).__name__})")
+    return os.fsdecode(path)
+
+
+def secret(value: object) -> str | bytes | None:
+    """A passphrase, or a key as bytes. Never shown in an error."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        if not value:
+            raise ValueError("secret is empty: leave it out for a network without one")
+        return value
+    key = _octets(value)
+    if key is None:
+        raise TypeError(
+            f"secret is a passphrase (a str) or a key ({_KEY} bytes), not an object of the type {type(value).__name__}"
+        )
+    if len(key) != _KEY:
+        raise ValueError(f"a network's key has {_KEY} bytes, not {len(key)}; a passphrase is a str")
+    if not any(key):
+        raise ValueError("a key of zeros is no secret: networks without one have it")
+    return key
+
+
+def identity(value: object) -> tuple[str | None, bytes | None]:
+    """A directory, or a seed."""
+    if value is None:
+        return None, None
+    seed = _octets(value)
+    if seed is None:
+        if not isinstance(value, (str, os.PathLike)):
+            raise TypeError(
+                f"identity is a directory's path or a seed of {_KEY} bytes,"
+                f" not an object of the type {type(value).__name__}"
+            )
+        return os.fsdecode(value), None
+    if len(seed) != _KEY:
+        raise ValueError(f"a seed has {_KEY} bytes, not {len(seed)}; a directory's path is a str")
+    return None, seed
+
+
+def _octets(value: object) -> bytes | None:
+    return bytes(value) if isinstance(value, (bytes, bytearray, memoryview)) else None
+
+
+def interfaces(value: str | Sequence[str]) -> tuple[str, ...] | None:
+    """Names; ``None`` for all, none for the loopback."""
+    if value == "all":
+        return None
+    if value == "loopback":
+        return ()
+    names = (value,) if isinstance(value, str) else tuple(value)
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"interfaces are 'all', 'loopback' or names, not {name!r}")
+    if not names or not all(names):
+        raise ValueError("interfaces are 'all', 'loopback' or names, and none is named")
+    return names
+
+
+def seconds(name: str, value: object) -> float:
+    """A time that is to pass."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} is a number of seconds, not {value!r} ({type(value).__name__})")
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name} is a number of seconds from 0 on, not {value!r}")
+    return float(value)
+
+
+def optional_seconds(name: str, value: object) -> float | None:
+    """As `seconds`, or for ever."""
+    return None if value is None else seconds(name, value)
+
+
+def number(name: str, value: object, least: int, most: int) -> int:
+    """A number within its range."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is an int, not {value!r} ({type(value).__name__})")
+    if not least <= value <= most:
+        raise ValueError(f"{name} is from {least} to {most}, not {value}")
+    return value
+
+
+def flag(name: str, value: object) -> bool:
+    """Yes or no."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is True or False, not {value!r} ({type(value).__name__})")
+    return value
+
+
+def buffers(value: object) -> tuple[int, int] | None:
+    """Sizes of a send and a receive buffer."""
+    if value is None:
+        return None
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise TypeError(f"buffers are two numbers of bytes, to send and to receive, not {value!r}")
+    send, receive = (number("a buffer", size, 1, (1 << 63) - 1) for size in value)
+    return send, receive
+
+
+def side(value: object) -> str | None:
+    """Where sockets are reached that are bound to no address."""
+    if value is not None and value not in _SIDES:
+        raise ValueError(f"bind is 'overlay', 'kernel' or 'both', not {value!r}")
+    return None if value is None else str(value)

@@ -1,0 +1,210 @@
+"""``python -m peersock run``: a node, and beside it the program in a process of its own.
+
+So the program may start, replace and end its processes as it likes, with exec(2) too: the node is in none of them, and
+ends when the last has. Their environment says which node it is, and has every Python among them begin with
+`_child/sitecustomize.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import glob
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import NoReturn
+
+from . import _node, _peersock
+from .session import Session
+
+#: Tells which `run` a process belongs to: the node's name, and what the command line said of it.
+RUN = "PEERSOCK_RUN"
+#: How long the program `peersock` may take to provide its library, seconds.
+_PATIENCE = 30.0
+
+_FORWARDED = {
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGWINCH,
+}
+#: What siginfo_t.si_code is of a signal that the terminal has sent to all processes of its group.
+_BY_KERNEL = 0x80
+#: How long what was sent may take to arrive after the program has ended, and after it was made to, seconds.
+_LINGER, _SHORT_LINGER = 5.0, 2.0
+
+
+def enter(options: Namespace, secret: str | None) -> None:
+    """Returns in a process in which the program is to run.
+
+    That is this one if there is a node for it already: that of `peersock run`, or of this command, which a program's
+    reloader has started again. Otherwise this process becomes the launcher, and never returns.
+    """
+    if not options.network:
+        if not os.environ.get(_node.NODE):
+            _fail("name a network (-n), or run this within `peersock run`")
+        return
+    digest = _digest(options)
+    if os.environ.get(RUN) == f"{_node_name()}:{digest}" and _peersock.interfaces():
+        return
+    reader, writer = os.pipe()
+    # None may come before it can be passed on.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*_FORWARDED, signal.SIGCHLD})
+    sys.stdout.flush()
+    sys.stderr.flush()
+    program = os.fork()
+    if program:
+        os.close(reader)
+        _launch(options, secret, digest, program, writer)
+    os.close(writer)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with os.fdopen(reader) as pipe:
+        said = pipe.read()
+    if not said:
+        # The launcher says why.
+        os._exit(1)
+    os.environ.pop("PEERSOCK_SECRET", None)
+    os.environ.update(json.loads(said))
+    _peersock.clear_rules()
+    _node.adopt()
+    if options.only:
+        try:
+            _peersock.keep_to_overlay()
+        except OSError as error:
+            _fail(f"--only cannot keep the program to the overlay: {error.strerror}")
+
+
+def _fail(text: object) -> NoReturn:
+    print(f"peersock: {text}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _node_name() -> str:
+    return os.environ.get(_node.NODE, "").partition(":")[0]
+
+
+def _digest(options: Namespace) -> str:
+    """What of the command line decides about the node."""
+    networks = [os.path.abspath(network) if os.path.isfile(network) else network for network in options.network]
+    paths = [path and os.path.abspath(path) for path in (options.state, options.secret_file)]
+    words = [networks, paths, options.interface, options.bind, options.only]
+    return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]
+
+
+def _launch(options: Namespace, secret: str | None, digest: str, program: int, writer: int) -> NoReturn:
+    interfaces = options.interface if options.interface != ["lo"] else "loopback"
+    _peersock.adopt_orphans()
+    try:
+        session = Session(
+            options.network,
+            secret=secret,
+            identity=options.state,
+            interfaces=interfaces or "all",
+            bind=options.bind,
+            only=options.only,
+            linger=_LINGER,
+        )
+    except (OSError, TypeError, ValueError) as error:
+        os.close(writer)
+        os.waitpid(program, 0)
+        strerror = getattr(error, "strerror", None)
+        _fail(strerror or error)
+    if not options.quiet:
+        print(f"address: {session.address}", file=sys.stderr, flush=True)
+    environment = {name: os.environ[name] for name in (_node.NODE, _node.RULES, _node.NETWORKS)}
+    environment[RUN] = f"{_node_name()}:{digest}"
+    environment["PYTHONPATH"] = _before(str(Path(__file__).parent / "_child"), os.environ.get("PYTHONPATH"))
+    library = _library()
+    if library is not None:
+        environment["LD_PRELOAD"] = _before(library, os.environ.get("LD_PRELOAD"))
+    with contextlib.suppress(BrokenPipeError), os.fdopen(writer, "w") as pipe:
+        pipe.write(json.dumps(environment))
+    status, was_told = _wait(program)
+    if was_told and session._running is not None:
+        session._running.linger = _SHORT_LINGER
+    if not session.close():
+        print("peersock: not everything that was sent was confirmed", file=sys.stderr)
+    _end_like(status)
+
+
+def _before(first: str, others: str | None) -> str:
+    return f"{first}:{others}" if others else first
+
+
+def _library() -> str | None:
+    """The library that reaches children that are not Python, if the program `peersock` of this version is installed: it
+    has the library inside."""
+    program = shutil.which("peersock")
+    if program is None:
+        return None
+    command = [program, "run-library", _peersock.__version__]
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE)
+        if done.returncode == 0:
+            path = os.fsdecode(done.stdout.rstrip(b"\n"))
+            # Programs of other versions do not remove the file while it is locked; it is until this process ends.
+            held = os.open(path, os.O_RDONLY)
+            with contextlib.suppress(OSError):
+                # Some network file systems have no locks.
+                fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return path
+    return None
+
+
+def _wait(program: int) -> tuple[int, bool]:
+    """Waits until the program and all that it has started have ended; passes signals on meanwhile. Gives the program's
+    status, and whether a signal was passed on that ends programs."""
+    status, was_told = 0, False
+    running: int | None = program
+    while True:
+        info = signal.sigwaitinfo({*_FORWARDED, signal.SIGCHLD})
+        if info.si_signo != signal.SIGCHLD:
+            by_terminal = info.si_code == _BY_KERNEL and running is not None
+            was_told |= info.si_signo in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+            for target in [] if by_terminal else [running] if running is not None else _children():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(target, info.si_signo)
+            continue
+        while True:
+            try:
+                ended, how = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return status, was_told
+            if ended == 0:
+                break
+            if ended == running:
+                running, status = None, how
+
+
+def _children() -> list[int]:
+    """The daemons that the program has left behind."""
+    found: list[int] = []
+    for path in glob.glob("/proc/self/task/*/children"):
+        with contextlib.suppress(OSError):
+            found += map(int, Path(path).read_text().split())
+    return found
+
+
+def _end_like(status: int) -> NoReturn:
+    """Ends this process as the program has ended."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        if number not in (signal.SIGKILL, signal.SIGSTOP):
+            signal.signal(number, signal.SIG_DFL)
+        # One dump of memory is enough.
+        _peersock.forbid_dumps()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+        os.kill(os.getpid(), number)
+    sys.exit(os.waitstatus_to_exitcode(status))

@@ -1,0 +1,276 @@
+"""PyXAPI's module ``rfc3542``: objects that are set and read, over those of `peersock.rfc3542`."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+from .. import rfc3542 as _ours
+from ..rfc3542 import (
+    CMSG_LEN,
+    CMSG_SPACE,
+    inet6_opt_append,
+    inet6_opt_find,
+    inet6_opt_finish,
+    inet6_opt_get_val,
+    inet6_opt_init,
+    inet6_opt_next,
+    inet6_opt_set_val,
+    inet6_rth_space,
+    ip6_opt,
+    sockaddr_in6,
+)
+from ..rfc3542.constants import *  # noqa: F403
+from ..rfc3542.constants import __all__ as _constants
+from ..rfc3542.sockaddr import Address, Buffer
+
+# PyXAPI's `cmsg` is in ``socket_ext``.
+__all__ = [
+    *_constants,
+    "CMSG_LEN",
+    "CMSG_SPACE",
+    "hoplimit",
+    "icmp6_filter",
+    "in6_pktinfo",
+    "inet6_opt_append",
+    "inet6_opt_find",
+    "inet6_opt_finish",
+    "inet6_opt_get_val",
+    "inet6_opt_init",
+    "inet6_opt_next",
+    "inet6_opt_set_val",
+    "inet6_rth",
+    "inet6_rth_add",
+    "inet6_rth_getaddr",
+    "inet6_rth_init",
+    "inet6_rth_reverse",
+    "inet6_rth_segments",
+    "inet6_rth_space",
+    "ip6_mtuinfo",
+    "ip6_opt",
+    "nexthop",
+    "tclass",
+]
+
+Kind = TypeVar("Kind", bound=_ours.Ancillary)
+
+
+class _Object(Generic[Kind]):
+    """An object of ours that can be set again."""
+
+    _kind: type[Kind]
+    _value: Kind
+    #: How many bytes the option has, for CMSG_SPACE.
+    size: int
+
+    def set_from_data(self, data: Buffer) -> None:
+        """Takes what a control message or an option has.
+
+        Raises:
+            ValueError: It is not of the right size.
+        """
+        self._value = self._kind.from_bytes(data)
+
+    @property
+    def data(self) -> bytes:
+        """The object as a control message or an option has it."""
+        return bytes(self._value)
+
+
+class hoplimit(_Object[_ours.hoplimit]):
+    """A hop limit, 0 to 255; -1 is the node's default."""
+
+    _kind, size = _ours.hoplimit, 4
+
+    def __init__(self) -> None:
+        self.set(-1)
+
+    def set(self, value: int) -> None:
+        """Takes the number.
+
+        Raises:
+            ValueError: It is out of range.
+        """
+        self._value = _ours.hoplimit(value)
+
+    def get(self) -> int:
+        """The number."""
+        return int(self._value)
+
+
+class tclass(_Object[_ours.tclass]):
+    """A traffic class, 0 to 255; -1 is the node's default."""
+
+    _kind, size = _ours.tclass, 4
+
+    def __init__(self) -> None:
+        self.set(-1)
+
+    def set(self, value: int) -> None:
+        """Takes the number.
+
+        Raises:
+            ValueError: It is out of range.
+        """
+        self._value = _ours.tclass(value)
+
+    def get(self) -> int:
+        """The number."""
+        return int(self._value)
+
+
+class in6_pktinfo(_Object[_ours.in6_pktinfo]):
+    """An own address and an interface."""
+
+    _kind, size = _ours.in6_pktinfo, 20
+
+    def __init__(self) -> None:
+        self.set("::", 0)
+
+    def set(self, addr: Address, ifindex: int = 0) -> None:
+        """Takes the address, ``::`` for any, and the interface's index, 0 for any."""
+        self._value = _ours.in6_pktinfo(addr, ifindex)
+
+    def get(self) -> tuple[str, int]:
+        """The address and the interface's index."""
+        return str(self._value.ipi6_addr), self._value.ipi6_ifindex
+
+
+class nexthop(_Object[_ours.nexthop]):
+    """The neighbour to which a datagram goes first."""
+
+    _kind, size = _ours.nexthop, sockaddr_in6.SIZE
+
+    def __init__(self) -> None:
+        self.set("::")
+
+    def set(self, addr: Address) -> None:
+        """Takes the address."""
+        self._value = _ours.nexthop(addr)
+
+    def get(self) -> str:
+        """The address."""
+        return str(self._value.addr.sin6_addr)
+
+
+class ip6_mtuinfo(_Object[_ours.ip6_mtuinfo]):
+    """The MTU of the path to an address."""
+
+    _kind, size = _ours.ip6_mtuinfo, _ours.ip6_mtuinfo.SIZE
+
+    def __init__(self) -> None:
+        self._value = _ours.ip6_mtuinfo(None, 0)
+
+    def set(self, addr: tuple[str, int] | tuple[str, int, int, int], mtu: int) -> None:
+        """Takes the address, as Python's sockets have it, and the MTU, bytes."""
+        self._value = _ours.ip6_mtuinfo(sockaddr_in6(*addr), mtu)
+
+    def get(self) -> tuple[tuple[str, int, int, int], int]:
+        """The address, as Python's sockets have it, and the MTU, bytes."""
+        addr = self._value.ip6m_addr
+        return ("::", 0, 0, 0) if addr is None else addr.to_tuple(), self._value.ip6m_mtu
+
+
+class icmp6_filter:
+    """Which ICMPv6 messages a raw socket gets; at first all of them."""
+
+    size = _ours.icmp6_filter.SIZE
+
+    def __init__(self) -> None:
+        self._filter = _ours.icmp6_filter()
+
+    @property
+    def data(self) -> bytes:
+        """The filter as the option ICMP6_FILTER has it."""
+        return bytes(self._filter)
+
+    def ICMP6_FILTER_SETPASSALL(self) -> None:
+        """Passes everything."""
+        self._filter.setpassall()
+
+    def ICMP6_FILTER_SETBLOCKALL(self) -> None:
+        """Blocks everything."""
+        self._filter.setblockall()
+
+    def ICMP6_FILTER_SETPASS(self, type: int) -> None:
+        """Passes a type."""
+        self._filter.setpass(type)
+
+    def ICMP6_FILTER_SETBLOCK(self, type: int) -> None:
+        """Blocks a type."""
+        self._filter.setblock(type)
+
+    def ICMP6_FILTER_WILLPASS(self, type: int) -> bool:
+        """Whether a type passes."""
+        return self._filter.willpass(type)
+
+    def ICMP6_FILTER_WILLBLOCK(self, type: int) -> bool:
+        """Whether a type is blocked."""
+        return self._filter.willblock(type)
+
+
+class inet6_rth:
+    """A routing header of type 0. It is to build and to read: RFC 5095 has abolished it, and nobody follows it."""
+
+    def __init__(self) -> None:
+        self._header = bytearray()
+
+    @property
+    def data(self) -> bytes:
+        """The header as a control message has it."""
+        return bytes(self._header)
+
+    def set(self, type: int, *nodes: Address) -> None:
+        """Makes it anew, with these addresses.
+
+        Raises:
+            ValueError: The type is not 0, or there are more than 127 addresses.
+        """
+        inet6_rth_init(self, type, len(nodes))
+        for node in nodes:
+            inet6_rth_add(self, node)
+
+    def set_from_data(self, data: Buffer) -> None:
+        """Takes what a control message has.
+
+        Raises:
+            ValueError: It is no routing header of type 0.
+        """
+        header = bytearray(data)
+        _ours.inet6_rth_segments(header)
+        self._header = header
+
+    def get(self) -> tuple[tuple[int, int, int, int, int] | str, ...]:
+        """The next header, the length in eights, the type, the segments left and the reserved word in one tuple, and
+        then the addresses."""
+        header = self._header
+        addresses = [str(_ours.inet6_rth_getaddr(header, at)) for at in range(_ours.inet6_rth_segments(header))]
+        fixed = (header[0], header[1], header[2], header[3], int.from_bytes(header[4:8], "big"))
+        return (fixed, *addresses)
+
+
+def inet6_rth_init(bp: inet6_rth, type: int, segments: int) -> inet6_rth:
+    """Begins a header for so many addresses. Gives it."""
+    bp._header = _ours.inet6_rth_init(bytearray(_ours.inet6_rth_space(type, segments)), type, segments)
+    return bp
+
+
+def inet6_rth_add(bp: inet6_rth, addr: Address) -> None:
+    """Adds an address at the end."""
+    _ours.inet6_rth_add(bp._header, addr)
+
+
+def inet6_rth_reverse(source: inet6_rth, target: inet6_rth) -> None:
+    """Makes the header for the way back; target may be the source."""
+    header = bytearray(len(source._header))
+    _ours.inet6_rth_reverse(source._header, header)
+    target._header = header
+
+
+def inet6_rth_segments(bp: inet6_rth) -> int:
+    """How many addresses the header has room for."""
+    return _ours.inet6_rth_segments(bp._header)
+
+
+def inet6_rth_getaddr(bp: inet6_rth, index: int) -> str:
+    """An address by its index, from 0."""
+    return str(_ours.inet6_rth_getaddr(bp._header, index))

@@ -1,0 +1,173 @@
+"""The end of a session while its sockets are in use."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+import peersock
+from peersock import socket
+
+from .conftest import Network, run_python
+
+ALONE = (
+    "import asyncio, errno, os, resource, socket as plain, threading, time\n"
+    "import peersock\n"
+    "from peersock import socket\n"
+    "session = peersock.Session('ff0001ffff000000', interfaces='loopback')\n"
+    "me = session.address\n"
+    "def datagrams():\n"
+    "    sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); sock.bind((me, 0)); return sock\n"
+    "def busy(): return time.process_time()\n"
+    "def down(call, *arguments):\n"
+    "    try: got = call(*arguments)\n"
+    "    except OSError as error: assert error.errno == errno.ENETDOWN, (call, error)\n"
+    "    else: raise AssertionError((call, got))\n"
+)
+
+
+@pytest.mark.parametrize("timeout", ["None", "1", "0", "60"])
+def test_calls_after_the_end_fail_at_once(timeout: str) -> None:
+    code = ALONE + (
+        "server = socket.create_server((me, 0), family=socket.AF_INET6); own = datagrams()\n"
+        "address = server.getsockname()[:2]\n"
+        "client = socket.create_connection(address); other = server.accept()[0]\n"
+        "linked = datagrams(); linked.connect(own.getsockname()[:2])\n"
+        f"for sock in (server, own, client, other, linked): sock.settimeout({timeout})\n"
+        "session.close()\n"
+        "begun, used = time.monotonic(), busy()\n"
+        "for _ in range(3):\n"
+        "    down(server.accept); down(own.recvfrom, 1); down(own.recv, 1); down(own.recvmsg, 1)\n"
+        "    down(linked.recv, 1)\n"
+        "    down(own.sendto, b'x', address); down(linked.send, b'x')\n"
+        "for sock in (client, other): down(sock.recv, 1); down(sock.send, b'x'); down(sock.sendall, b'x')\n"
+        "down(server.getsockname)\n"
+        "assert time.monotonic() - begun < 10\n"
+        "print('ended')\n"
+    )
+    assert run_python(code) == "ended\n"
+
+
+@pytest.mark.parametrize("timeout", ["None", "60"])
+@pytest.mark.parametrize("call", ["accept", "recvfrom", "recv", "recv_into", "connect"])
+def test_what_waits_when_the_session_ends_fails_at_once(call: str, timeout: str) -> None:
+    # Nobody is at the address that is connected to.
+    code = ALONE + (
+        "server = socket.create_server((me, 0), family=socket.AF_INET6); own = datagrams()\n"
+        "client = socket.create_connection(server.getsockname()[:2]); other = server.accept()[0]\n"
+        "connecting = socket.socket(socket.AF_INET6)\n"
+        f"for sock in (server, own, client, connecting): sock.settimeout({timeout})\n"
+        "calls = dict(accept=server.accept, recvfrom=lambda: own.recvfrom(1), recv=lambda: client.recv(1),\n"
+        "    recv_into=lambda: client.recv_into(bytearray(1)),\n"
+        "    connect=lambda: connecting.connect((me.rpartition(':')[0] + ':dead', 80)))\n"
+        "results = []\n"
+        "def wait():\n"
+        f"    try: results.append(calls['{call}']())\n"
+        "    except OSError as error: results.append(error.errno)\n"
+        "waiting = threading.Thread(target=wait); waiting.start(); time.sleep(0.3)\n"
+        "session.close(); waiting.join(20)\n"
+        "print(results == [errno.ENETDOWN] or results)\n"
+    )
+    assert run_python(code) == "True\n"
+
+
+def test_a_timeout_and_signals_end_what_a_shut_socket_waits_for(session: peersock.Session) -> None:
+    # The application's own shutdown: to the kernel the socket is ready, and there is nothing to accept.
+    with socket.create_server((session.address, 0), family=socket.AF_INET6) as server:
+        server.settimeout(0.2)
+        server.shutdown(socket.SHUT_RDWR)
+        with pytest.raises(OSError) as caught:
+            server.accept()
+        assert isinstance(caught.value, TimeoutError) or caught.value.errno == errno.EINVAL
+
+
+def test_an_asyncio_server_is_told_once_and_rests() -> None:
+    code = ALONE + (
+        "class Datagrams(asyncio.DatagramProtocol):\n"
+        "    def error_received(self, error): told.append(error.errno)\n"
+        "class Streams(asyncio.Protocol):\n"
+        "    def connection_lost(self, error): told.append('lost' if error else 'ended')\n"
+        "told, logged = [], []\n"
+        "async def main():\n"
+        "    loop = asyncio.get_running_loop()\n"
+        "    loop.set_exception_handler(lambda loop, context: logged.append(context))\n"
+        "    with peersock.patched():\n"
+        "        server = await asyncio.start_server(lambda reader, writer: None, me, 0)\n"
+        "        await loop.create_datagram_endpoint(Datagrams, local_addr=(me, 0))\n"
+        "        port = server.sockets[0].getsockname()[1]\n"
+        "        await loop.create_connection(Streams, me, port)\n"
+        "    await asyncio.to_thread(session.close)\n"
+        "    await asyncio.sleep(0.5)\n"
+        "    begun = busy(); await asyncio.sleep(2); spent = busy() - begun\n"
+        "    assert spent < 1, spent\n"
+        "    assert len(logged) <= 2, logged\n"
+        "    print(sorted(map(str, told)) == sorted(['lost', str(errno.ENETDOWN)]) or told)\n"
+        "asyncio.run(main())\n"
+    )
+    assert run_python(code) == "True\n"
+
+
+@pytest.fixture
+def leaver(network: Network) -> Iterator[subprocess.Popen[str]]:
+    """A member that connects to whom it is told, writes, and closes its session without closing the connection."""
+    code = (
+        "import sys, peersock\nfrom peersock import socket\n"
+        "session = peersock.Session(sys.argv[1], identity=bytes.fromhex(sys.argv[2]), interfaces='loopback')\n"
+        "address, port, how = sys.stdin.readline().split()\n"
+        "sock = socket.create_connection((address, int(port)), timeout=20)\n"
+        "sock.sendall(bytes(300_000))\n"
+        "if how == 'half': sock.shutdown(socket.SHUT_WR)\n"
+        "if how == 'closed': sock.close()\n"
+        "assert session.close() or how == 'half'\n"
+        "print('left', flush=True)\n"
+        "sys.stdin.readline()\n"
+    )
+    command = [sys.executable, "-c", code, str(network.path), network.spare().hex()]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    yield process
+    assert process.stdin is not None
+    process.stdin.close()
+    process.wait(30)
+    assert process.stdout is not None
+    process.stdout.close()
+
+
+@pytest.mark.parametrize("how", ["open", "closed"])
+def test_a_peer_sees_a_reset_of_what_was_left_open(
+    session: peersock.Session, leaver: subprocess.Popen[str], how: str
+) -> None:
+    with socket.create_server((session.address, 0), family=socket.AF_INET6) as server:
+        assert leaver.stdin is not None
+        leaver.stdin.write(f"{session.address} {server.getsockname()[1]} {how}\n")
+        leaver.stdin.flush()
+        server.settimeout(30)
+        connection, _ = server.accept()
+        with connection:
+            connection.settimeout(30)
+            received = 0
+            while received < 300_000:
+                received += len(connection.recv(1 << 16))
+            if how == "closed":
+                assert connection.recv(1) == b""
+            else:
+                with pytest.raises(ConnectionResetError):
+                    connection.recv(1)
+
+
+def test_leaving_one_network_ends_what_is_bound_to_it() -> None:
+    code = ALONE + (
+        "other = peersock.Session('ff00500050000000')\n"
+        "server = socket.create_server((other.address, 80), family=socket.AF_INET6)\n"
+        "own = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); own.bind((other.address, 0))\n"
+        "for sock in (server, own): sock.settimeout(30)\n"
+        "other.close()\n"
+        "for _ in range(3): down(server.accept); down(own.recvfrom, 1)\n"
+        "again = socket.create_server((me, 0), family=socket.AF_INET6)\n"
+        "assert socket.create_connection(again.getsockname()[:2])\n"
+        "print('left')\n"
+    )
+    assert run_python(code) == "left\n"

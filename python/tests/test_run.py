@@ -1,0 +1,285 @@
+"""``python -m peersock run``: whole programs, and all that they start."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import peersock
+from peersock import socket
+
+#: What a program finds out: whether it reaches a member by plain sockets, and a server of the machine.
+ASK = textwrap.dedent(
+    """\
+    import socket, sys
+    def ask(address, port):
+        try:
+            with socket.create_connection((address, int(port)), timeout=30) as sock: return sock.recv(100).decode()
+        except OSError as error: return type(error).__name__
+    """
+)
+REPORT = ASK + "print(ask(*sys.argv[1:3]), ask(*sys.argv[3:5]), flush=True)\n"
+
+#: How a program may start another Python, which is to run `report.py` with the same arguments.
+WAYS = {
+    "itself": "import runpy; runpy.run_path(report, run_name='__main__')",
+    "subprocess": "subprocess.run([sys.executable, report, *sys.argv[1:]], check=True)",
+    "shell": "subprocess.run(' '.join([sys.executable, report, *sys.argv[1:]]), shell=True, check=True)",
+    "exec": "os.execv(sys.executable, [sys.executable, report, *sys.argv[1:]])",
+    "fork": "os.fork() or os.execv(sys.executable, [sys.executable, report, *sys.argv[1:]]); os.wait()",
+    "spawn": "start('spawn')",
+    "forkserver": "start('forkserver')",
+    "daemon": (
+        "os.fork() and os._exit(0); os.setsid(); time.sleep(0.5);"
+        "os.execv(sys.executable, [sys.executable, report, *sys.argv[1:]])"
+    ),
+}
+STARTER = textwrap.dedent(
+    """\
+    import multiprocessing, os, subprocess, sys, time
+    report = os.path.join(os.path.dirname(__file__), "report.py")
+    def child(arguments):
+        import runpy
+        sys.argv[1:] = arguments
+        runpy.run_path(report, run_name="__main__")
+    def start(method):
+        process = multiprocessing.get_context(method).Process(target=child, args=(sys.argv[1:],))
+        process.start(); process.join(); assert process.exitcode == 0
+    if __name__ == "__main__":
+        WAY
+    """
+)
+
+
+class Place:
+    """A network of a test's own, and this process's servers: on the overlay, and on the machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.network = f"ff{random.randrange(1, 0x1000):04x}ffff000000"
+        self.run = [sys.executable, "-m", "peersock", "run", "-n", self.network, "--interface", "lo"]
+        (folder / "report.py").write_text(REPORT)
+
+    def write(self, name: str, text: str) -> str:
+        """A program."""
+        path = self.folder / name
+        path.write_text(text)
+        return str(path)
+
+    def ask(self, *command: str, timeout: float = 120, **more: str) -> subprocess.CompletedProcess[str]:
+        """Runs to the end."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PEERSOCK_")}
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout, check=False, env={**environment, **more}
+        )
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """Where programs are run."""
+    return Place(tmp_path)
+
+
+@pytest.fixture
+def greeter(place: Place) -> Iterator[list[str]]:
+    """A member and a server of the machine, which say who they are: address and port of each."""
+    member = place.write(
+        "member.py",
+        "import socket, sys, threading\n"
+        "server = socket.create_server(('::', 0), family=socket.AF_INET6); print(server.getsockname()[1], flush=True)\n"
+        "while True:\n"
+        "    connection, _ = server.accept(); connection.sendall(b'overlay'); connection.close()\n",
+    )
+    command = [*place.run, member]
+    with contextlib.ExitStack() as stack:
+        plain = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        serving = place.write(
+            "plain.py",
+            "import socket, sys\n"
+            "server = socket.socket(fileno=int(sys.argv[1]))\n"
+            "while True:\n"
+            "    connection, _ = server.accept(); connection.sendall(b'machine'); connection.close()\n",
+        )
+        fd = str(plain.fileno())
+        machine = subprocess.Popen([sys.executable, serving, fd], pass_fds=[plain.fileno()])
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stdout is not None and process.stderr is not None
+        address = process.stderr.readline().removeprefix("address: ").strip()
+        port = process.stdout.readline().strip()
+        yield [address, port, "127.0.0.1", str(plain.getsockname()[1])]
+        process.terminate()
+        process.communicate(timeout=30)
+        assert process.returncode == -signal.SIGTERM
+        machine.kill()
+        machine.wait()
+
+
+@pytest.mark.parametrize("only", [False, True])
+@pytest.mark.parametrize("way", WAYS)
+def test_every_python_that_a_program_starts_is_on_the_overlay(
+    place: Place, greeter: list[str], way: str, only: bool
+) -> None:
+    starter = place.write("starter.py", STARTER.replace("WAY", WAYS[way]))
+    options = ["--only"] if only else []
+    done = place.ask(*place.run, *options, starter, *greeter)
+    machine = {"OSError", "ConnectionRefusedError", "PermissionError"} if only else {"machine"}
+    assert done.stdout.split()[:1] == ["overlay"], done
+    assert set(done.stdout.split()[1:]) <= machine and len(done.stdout.split()) == 2, done
+
+
+def test_what_cannot_be_put_on_the_overlay_reaches_nothing_with_only(place: Place, greeter: list[str]) -> None:
+    # As a program of another version: it has no library for us.
+    place.write("peersock", "#!/bin/sh\nexit 2\n")
+    (place.folder / "peersock").chmod(0o755)
+    path = f"{place.folder}:{os.environ['PATH']}"
+    # An isolated Python looks at no variable; it stands for programs that are not Python's.
+    alone = "subprocess.run([sys.executable, '-I', '-S', report, *sys.argv[1:]], check=True)"
+    starter = place.write("starter.py", STARTER.replace("WAY", alone))
+    done = place.ask(*place.run, "--only", starter, *greeter, PATH=path)
+    assert done.stdout == "OSError OSError\n", done
+    shell = "subprocess.run(['bash', '-c', 'exec 3<>/dev/tcp/127.0.0.1/' + sys.argv[4] + ' && echo reached'])"
+    starter = place.write("starter.py", STARTER.replace("WAY", shell))
+    done = place.ask(*place.run, "--only", starter, *greeter, PATH=path)
+    assert "reached" not in done.stdout
+    assert place.ask(*place.run, starter, *greeter, PATH=path).stdout == "reached\n"
+
+
+def test_programs_that_are_not_python_s_are_reached_by_the_preloaded_library(place: Place, greeter: list[str]) -> None:
+    program = os.environ.get("PEERSOCK_PROGRAM") or shutil.which("peersock")
+    if program is None or shutil.which("bash") is None:
+        pytest.skip("there is no program peersock (PEERSOCK_PROGRAM names it), or no bash")
+    (place.folder / "peersock").symlink_to(os.path.abspath(program))
+    path, cache = f"{place.folder}:{os.environ['PATH']}", str(place.folder / "cache")
+    shell = "subprocess.run(['bash', '-c', f'cat < /dev/tcp/{sys.argv[1]}/{sys.argv[2]}'], check=True)"
+    for options in ([], ["--only"]):
+        starter = place.write("starter.py", STARTER.replace("WAY", shell))
+        done = place.ask(*place.run, *options, starter, *greeter, PATH=path, XDG_CACHE_HOME=cache)
+        assert done.stdout == "overlay", done
+        starter = place.write("starter.py", STARTER.replace("WAY", WAYS["subprocess"]))
+        done = place.ask(*place.run, *options, starter, *greeter, PATH=path, XDG_CACHE_HOME=cache)
+        assert done.stdout.split()[0] == "overlay", done
+
+
+RELOADING = {
+    # As werkzeug's reloader: the whole command again.
+    "command": "[sys.executable, *sys.orig_argv[1:]]",
+    # As Django's: the script again.
+    "script": "[sys.executable, *sys.argv]",
+}
+
+
+@pytest.mark.parametrize("how", RELOADING)
+@pytest.mark.parametrize("identity", [[], ["--state", "state"]])
+def test_a_program_that_starts_itself_again_keeps_its_address(place: Place, how: str, identity: list[str]) -> None:
+    program = place.write(
+        "program.py",
+        "import os, subprocess, sys, socket\n"
+        "if 'AGAIN' in os.environ:\n"
+        "    from peersock import socket as overlay\n"
+        "    server = socket.create_server(('::', 0), family=socket.AF_INET6)\n"
+        "    assert overlay.socket is socket.socket and sys.argv[1:] == ['more']\n"
+        "    own = subprocess.run([sys.executable, '-c', 'import os; print(os.environ[\"PEERSOCK_NODE\"])'],\n"
+        "                         capture_output=True, text=True).stdout.strip()\n"
+        "    print(own == os.environ['AGAIN'])\n"
+        "else:\n"
+        "    for time in range(2):\n"
+        "        env = {**os.environ, 'AGAIN': os.environ['PEERSOCK_NODE']}\n"
+        f"        again = subprocess.run({RELOADING[how]}, env=env)\n"
+        "        assert again.returncode == 0\n",
+    )
+    if identity:
+        identity = ["--state", str(place.folder / "state")]
+    done = place.ask(*place.run, *identity, program, "more")
+    assert done.stdout == "True\nTrue\n", done
+    assert done.stderr.count("address") == 1
+
+
+def test_the_program_s_end_is_the_command_s(place: Place) -> None:
+    for code, status in (
+        ("raise SystemExit(7)", 7),
+        ("", 0),
+        ("raise ValueError", 1),
+        ("import os; os._exit(3)", 3),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", -signal.SIGSEGV),
+    ):
+        done = place.ask(*place.run, place.write("program.py", code))
+        assert done.returncode == status, (code, done)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1])
+def test_signals_go_to_the_program(place: Place, number: signal.Signals) -> None:
+    program = place.write(
+        "program.py",
+        "import signal, sys, time\n"
+        "def stop(number, frame): print(number, flush=True); sys.exit(9)\n"
+        f"signal.signal({int(number)}, stop); print('ready', flush=True); time.sleep(60)\n",
+    )
+    with subprocess.Popen([*place.run, program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=60)
+        assert (output, process.returncode) == (f"{int(number)}\n", 9)
+
+
+def test_the_command_ends_when_the_last_process_has(place: Place) -> None:
+    program = place.write(
+        "program.py",
+        "import os, time\nif os.fork() == 0:\n    os.setsid(); time.sleep(1); print('daemon', flush=True)\n",
+    )
+    begun = time.monotonic()
+    done = place.ask(*place.run, program)
+    assert (done.stdout, done.returncode) == ("daemon\n", 0)
+    assert time.monotonic() - begun >= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["-n", "zzz"], "'zzz' is neither"),
+        (["-n", "/nowhere/network.toml"], "/nowhere/network.toml"),
+        (["-n", "0123456789abcdef"], "managed"),
+        (["-n", "ff0001ffff000000", "--interface", "eth99"], "eth99"),
+        (["-n", "ff0001ffff000000", "--secret-file", "/nowhere"], "/nowhere: No such file"),
+        (["-n", "ff0001ffff000000", "--only", "--bind", "both"], "only"),
+    ],
+)
+def test_what_cannot_be_run_is_said_in_one_line(place: Place, arguments: list[str], says: str) -> None:
+    done = place.ask(sys.executable, "-m", "peersock", "run", *arguments, place.write("program.py", "print('ran')"))
+    assert done.returncode == 1, done
+    assert done.stdout == "" and says in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_another_sitecustomize_still_runs(place: Place) -> None:
+    folder = place.folder / "path"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text("import sys; sys.was_customized = __name__\n")
+    program = place.write(
+        "program.py",
+        "import subprocess, sys\n"
+        "code = 'import sys, socket; print(sys.was_customized, socket.socket.__module__)'\n"
+        "subprocess.run([sys.executable, '-c', code])\n",
+    )
+    done = place.ask(*place.run, program, PYTHONPATH=str(folder))
+    assert done.stdout == "sitecustomize peersock.socket\n", done
+
+
+def test_the_library_is_not_installed_in_programs_of_others() -> None:
+    code = "import os; os.environ.pop('PEERSOCK_RUN', None); import socket; print(socket.socket.__module__)"
+    folder = str(Path(peersock.__file__).parent / "_child")
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": folder}
+    )
+    assert done.stdout == "socket\n", done.stderr

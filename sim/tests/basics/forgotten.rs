@@ -1,0 +1,47 @@
+//! Connections to a peer that was away for so long that it was forgotten.
+
+use std::sync::Arc;
+
+use peersock_sim::net::{FaultId, LinkId, Stage};
+use peersock_sim::{Plan, Reader, Script, Step};
+
+use crate::SECOND;
+use crate::lab::{Lab, open_network};
+
+#[test]
+fn an_idle_connection_goes_on_with_a_peer_that_was_forgotten_and_found_again() {
+    for writer in [0, 1] {
+        let mut lab = Lab::new(2, &[open_network()]);
+        let mut scripts =
+            [vec![Step::Write(100), Step::Await(100)], vec![Step::Write(100), Step::Await(100)]];
+        scripts[writer].extend([Step::Pause(25 * MINUTE), Step::Write(100)]);
+        scripts[1 - writer].push(Step::Await(200));
+        let plan = Plan { scripts: scripts.map(Script), readers: [Reader::EAGER; 2], ..lab.greeting(0, 1) };
+        lab.world.converse(Arc::new(plan)).expect("a connection");
+        lab.run(10 * SECOND);
+        set_cut(&mut lab, true);
+        lab.run(20 * MINUTE);
+        for machine in lab.world.machines() {
+            assert!(machine.node().expect("it runs").datapath().peers().is_empty(), "forgotten");
+        }
+        set_cut(&mut lab, false);
+        lab.run(5 * MINUTE - 10 * SECOND);
+        // A handshake and a round trip, and no repetition.
+        lab.run(SECOND / 2);
+        assert_eq!(lab.world.ledger.bytes_checked, 300, "node {writer} writes");
+    }
+}
+
+fn set_cut(lab: &mut Lab, cut: bool) {
+    let (host, lan) = (lab.hosts[0], lab.lan);
+    for link in [LinkId::Up(host, lan), LinkId::Down(host, lan)] {
+        let pipe = lab.world.net.link_mut(link).expect("a link");
+        if cut {
+            pipe.break_with(FaultId(0), Stage::Cut);
+        } else {
+            pipe.repair(FaultId(0));
+        }
+    }
+}
+
+const MINUTE: std::time::Duration = std::time::Duration::from_secs(60);

@@ -1,0 +1,115 @@
+//! What the kernel says about datagrams that a socket has sent: ICMP errors (ip(7), IP_RECVERR).
+//!
+//! A socket that hears of errors fails its next call with one, whichever destination that call is for, and is
+//! readable as long as its queue of errors is not empty. So a sender tries again, and a reader that finds
+//! nothing takes the errors.
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
+
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt};
+
+/// Bytes of a refused datagram that are looked at: more than tell which it was.
+const QUOTED: usize = 64;
+
+/// Room for the error and what else the socket has asked to be told with a packet.
+const CONTROL: usize = 512;
+
+/// A datagram that was sent to a port where nobody listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refused {
+    /// Where it was sent to.
+    pub(super) remote: SocketAddr,
+    quoted: [u8; QUOTED],
+    length: usize,
+}
+
+impl Refused {
+    /// Its beginning, as far as the error repeats it.
+    pub(super) fn quoted(&self) -> &[u8] {
+        &self.quoted[..self.length]
+    }
+}
+
+/// Has the kernel keep the errors about a socket's datagrams.
+pub(super) fn enable(socket: &UdpSocket, ipv4: bool) -> io::Result<()> {
+    match ipv4 {
+        true => setsockopt(socket, sockopt::Ipv4RecvErr, &true)?,
+        false => setsockopt(socket, sockopt::Ipv6RecvErr, &true)?,
+    }
+    Ok(())
+}
+
+/// Takes the oldest error: `None` if there is none, `Some(None)` if it was of a kind that says nothing of the
+/// peer.
+pub(super) fn take(socket: &UdpSocket) -> Option<Option<Refused>> {
+    let mut quoted = [0; QUOTED];
+    let mut control = [0; CONTROL];
+    let mut parts = [IoSliceMut::new(&mut quoted)];
+    let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
+    let message =
+        recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags).ok()?;
+    let refused = message.cmsgs().ok().and_then(|mut parts| parts.find_map(|part| refused_by(&part)));
+    let remote = message.address.as_ref().and_then(socket_address);
+    Some(remote.zip(refused).map(|(remote, by)| {
+        // What a machine on the way says of a port is a hint, and counts as if it quoted nothing.
+        let length = if by == remote.ip() { message.bytes.min(QUOTED) } else { 0 };
+        Refused { remote, quoted, length }
+    }))
+}
+
+/// Who says that nobody listens at the port; `None` if that is not what is said, or if this machine itself
+/// finds something wrong with a datagram.
+fn refused_by(part: &ControlMessageOwned) -> Option<IpAddr> {
+    let (error, by) = match part {
+        ControlMessageOwned::Ipv4RecvErr(error, by) => {
+            (error, by.map(|by| IpAddr::from(u32::from_be(by.sin_addr.s_addr).to_be_bytes())))
+        }
+        ControlMessageOwned::Ipv6RecvErr(error, by) => {
+            (error, by.map(|by| IpAddr::from(by.sin6_addr.s6_addr)))
+        }
+        _ => return None,
+    };
+    let by_icmp = matches!(error.ee_origin, libc::SO_EE_ORIGIN_ICMP | libc::SO_EE_ORIGIN_ICMP6);
+    by.filter(|_| by_icmp && error.ee_errno == libc::ECONNREFUSED as u32)
+}
+
+fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
+    let ipv4 = address.as_sockaddr_in().map(|v4| SocketAddr::new(IpAddr::V4(v4.ip()), v4.port()));
+    ipv4.or_else(|| address.as_sockaddr_in6().map(|v6| SocketAddr::V6((*v6).into())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn a_datagram_to_a_port_without_a_socket_is_refused_and_quoted() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(socket) = UdpSocket::bind(address) else {
+                eprintln!("SKIP a_datagram_to_a_port_without_a_socket_is_refused_and_quoted: no {address}");
+                continue;
+            };
+            let ipv4 = address.starts_with('1');
+            enable(&socket, ipv4).expect("an option that every Linux has");
+            assert_eq!(take(&socket), None);
+            // Held until the datagram is there, so that nobody else has the port.
+            let gone = UdpSocket::bind(address).expect("a port");
+            let remote = gone.local_addr().expect("an address");
+            drop(gone);
+            socket.send_to(&[7; 100], remote).expect("it is sent");
+            let deadline = Instant::now() + Duration::from_secs(20);
+            let refused = loop {
+                if let Some(error) = take(&socket) {
+                    break error.expect("a refusal");
+                }
+                assert!(Instant::now() < deadline, "no error came");
+                std::thread::sleep(Duration::from_millis(1));
+            };
+            assert_eq!((refused.remote, refused.quoted()), (remote, &[7; QUOTED][..]));
+        }
+    }
+}

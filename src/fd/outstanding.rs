@@ -1,0 +1,102 @@
+//! What of the applications' data has not arrived yet, at the end of a node.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use peersock_stack::{Delivery, Flow};
+
+use super::server::{Entry, State};
+
+/// What applications have written and what has not arrived, see
+/// [`FdServer::undelivered`](super::FdServer::undelivered).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Outstanding {
+    /// Bytes that wait for acknowledgements.
+    pub waiting: u64,
+    /// Connections that have delivered all bytes and wait until the peer knows that there are no more.
+    pub ends: usize,
+    /// Connections that have ended since the drain began, or been reset, without delivering everything.
+    pub lost: usize,
+    /// Bytes of those that were not acknowledged.
+    pub lost_bytes: u64,
+    /// For how long none of the peers that bytes wait for has been heard; zero if nothing waits.
+    pub silence: Duration,
+    /// Whether one of those peers has said that it has no room: while that is so it is heard more and more
+    /// rarely.
+    pub is_held_back: bool,
+}
+
+/// The connections that are to be delivered once a drain has begun.
+#[derive(Default)]
+pub(super) struct Delivering {
+    flows: Vec<Arc<Flow>>,
+    lost: usize,
+    lost_bytes: u64,
+}
+
+impl Delivering {
+    pub(super) fn add(&mut self, flow: Arc<Flow>) {
+        if !self.flows.iter().any(|known| Arc::ptr_eq(known, &flow)) {
+            self.flows.push(flow);
+        }
+    }
+
+    /// A connection broke before it had got so many bytes.
+    pub(super) fn note_loss(&mut self, bytes: usize) {
+        self.lost_bytes += bytes as u64;
+        // What the connection had got tells of itself.
+        self.lost += usize::from(bytes > 0);
+    }
+
+    /// Looks at what has become of them.
+    fn look(&mut self) {
+        let Self { flows, lost, lost_bytes } = self;
+        flows.retain(|flow| match flow.delivery() {
+            Delivery::Lost(loss) => {
+                *lost += 1;
+                *lost_bytes += loss.unacked;
+                false
+            }
+            Delivery::Done => false,
+            _ => true,
+        });
+    }
+}
+
+impl State {
+    /// Notes what closed connections still have to deliver.
+    pub(super) fn note_closing(&mut self) {
+        let closing = self.node.upgrade().map(|node| node.closing()).unwrap_or_default();
+        closing.into_iter().for_each(|flow| self.delivering.add(flow));
+    }
+
+    /// What has not arrived now.
+    pub(super) fn undelivered(&mut self) -> Outstanding {
+        self.delivering.look();
+        let now = Instant::now();
+        let mut found = Outstanding {
+            lost: self.delivering.lost,
+            lost_bytes: self.delivering.lost_bytes,
+            ..Outstanding::default()
+        };
+        let mut silence = None;
+        let streams = self.entries.values().filter_map(|entry| match entry {
+            Entry::Stream(stream) => Some((stream.connection.flow(), stream.not_taken())),
+            _ => None,
+        });
+        for (flow, not_taken) in streams.chain(self.delivering.flows.iter().map(|flow| (flow, 0))) {
+            let bytes = (flow.unacked() + not_taken) as u64;
+            if bytes == 0 {
+                found.ends += 1;
+                continue;
+            }
+            found.waiting += bytes;
+            let heard = flow.silence(now).unwrap_or_default();
+            silence = Some(silence.map_or(heard, |least: Duration| least.min(heard)));
+            found.is_held_back |= flow.info().is_some_and(|info| info.peer_window == 0);
+        }
+        found.silence = silence.unwrap_or_default();
+        found
+    }
+}

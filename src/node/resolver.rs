@@ -1,0 +1,307 @@
+//! Host names of members' endpoints: resolved when a network is joined, and again as long as there is no
+//! session.
+//!
+//! Each joined network with such names has a thread, because the system's resolver blocks. The cores only
+//! ever see addresses: the thread hands them the whole list of a member's endpoints, those that are addresses
+//! in the file included.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::sync::Weak;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use peersock_overlay::{Event, NodeId};
+use peersock_stack::Batch;
+
+use super::{Inner, Node};
+use crate::config::{HostEndpoint, MemberHosts};
+use crate::datapath;
+
+/// How long after a name could not be resolved it is tried again: at first, and at most.
+const RETRY_MIN: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// How long after a name was resolved it is looked up again if there still is no session: at first, and at
+/// most.
+const AGAIN_MIN: Duration = Duration::from_secs(5);
+const AGAIN_MAX: Duration = Duration::from_secs(300);
+
+/// Resolves a host name.
+pub(super) type Resolve = dyn Fn(&HostEndpoint) -> io::Result<Vec<SocketAddr>> + Send;
+
+/// Asks the system: the hosts file, DNS, and whatever else it is set up for.
+pub(super) fn ask_system(endpoint: &HostEndpoint) -> io::Result<Vec<SocketAddr>> {
+    Ok((endpoint.host(), endpoint.port()).to_socket_addrs()?.collect())
+}
+
+/// Keeps the endpoints of a network's members up to date until the network is left or the node ends.
+pub(super) fn start(
+    node: &Node,
+    network: &datapath::Network,
+    members: Vec<MemberHosts>,
+    resolve: Box<Resolve>,
+) {
+    if members.is_empty() {
+        return;
+    }
+    let events = node.inner.driver.datapath.subscribe();
+    let now = Instant::now();
+    let mut resolver = Resolver {
+        node: node.downgrade(),
+        network: network.clone(),
+        members: members.into_iter().map(|hosts| Member { hosts, turn: Turn::new(now) }).collect(),
+        resolve,
+    };
+    let started = thread::Builder::new().name("peersock-names".into()).spawn(move || {
+        while !events.is_over() && resolver.run() {
+            let next = resolver.members.iter().map(|member| member.turn.due).min();
+            let wait = next.map_or(RETRY_MAX, |next| next.saturating_duration_since(Instant::now()));
+            if let Some(event) = events.next_timeout(wait) {
+                resolver.note(&event);
+            }
+        }
+    });
+    if let Err(error) = started {
+        tracing::warn!(%error, "host names of endpoints are not resolved");
+    }
+}
+
+struct Resolver {
+    node: Weak<Inner>,
+    network: datapath::Network,
+    members: Vec<Member>,
+    resolve: Box<Resolve>,
+}
+
+struct Member {
+    hosts: MemberHosts,
+    turn: Turn,
+}
+
+impl Resolver {
+    /// Looks up what is due. False once nobody is interested any more.
+    fn run(&mut self) -> bool {
+        for member in &mut self.members {
+            if member.turn.due > Instant::now() {
+                continue;
+            }
+            // The node is not held while the system's resolver blocks.
+            let Some(connected) = connected(&self.node, &self.network, &member.hosts.node) else {
+                return false;
+            };
+            if connected {
+                member.turn.connected(Instant::now());
+                continue;
+            }
+            let (endpoints, resolved) = look_up(&member.hosts, &self.resolve, &member.turn, &self.network);
+            member.turn.looked_up(Instant::now(), resolved);
+            let Some(node) = self.node.upgrade() else { return false };
+            let (datapath, now) = (&node.driver.datapath, Instant::now());
+            datapath.set_endpoints(now, &self.network, &member.hosts.node, &endpoints, &mut Batch::default());
+        }
+        true
+    }
+
+    fn note(&mut self, event: &Event) {
+        let (Event::PeerUnreachable(peer) | Event::SessionLost(peer)) = event else { return };
+        for member in self.members.iter_mut().filter(|member| member.hosts.node == *peer.id()) {
+            member.turn.wanted(Instant::now());
+        }
+    }
+}
+
+/// Whether there is a session with a member; `None` if the node has ended or the network was left.
+fn connected(node: &Weak<Inner>, network: &datapath::Network, member: &NodeId) -> Option<bool> {
+    let node = node.upgrade()?;
+    let datapath = &node.driver.datapath;
+    datapath.networks().iter().find(|joined| joined.index == network.index)?;
+    let peers = datapath.peers();
+    let found = peers.iter().find(|info| info.peer.network() == network.index && info.peer.id() == member);
+    Some(found.is_some_and(|info| info.established.is_some()))
+}
+
+/// All endpoints of a member that are known now, and whether each of its names was resolved.
+fn look_up(
+    member: &MemberHosts,
+    resolve: &Resolve,
+    turn: &Turn,
+    network: &datapath::Network,
+) -> (Vec<SocketAddr>, bool) {
+    let mut endpoints = member.addresses.clone();
+    let mut resolved = true;
+    for host in &member.hosts {
+        match resolve(host) {
+            Ok(found) if !found.is_empty() => {
+                tracing::debug!(endpoint = %host, addresses = found.len(), "a host name was resolved");
+                endpoints.extend(found.into_iter().map(crate::driver::canonical).filter(is_of_one_host));
+            }
+            answer => {
+                resolved = false;
+                let error = answer.err().unwrap_or_else(|| io::ErrorKind::NotFound.into());
+                tracing::debug!(endpoint = %host, %error, "a host name was not resolved");
+                if turn.failures == 0 {
+                    tracing::warn!(
+                        network = %network.id,
+                        "the host name of a member's endpoint is not resolved; trying again (-vv names it)"
+                    );
+                }
+            }
+        }
+    }
+    (endpoints, resolved)
+}
+
+/// Whether one host can have the address: whoever answers for a name must not have us send to everybody.
+fn is_of_one_host(endpoint: &SocketAddr) -> bool {
+    let to_all = matches!(endpoint.ip(), IpAddr::V4(ip) if ip.is_broadcast());
+    !(to_all || endpoint.ip().is_unspecified() || endpoint.ip().is_multicast())
+}
+
+/// When the names of one member are looked up next.
+#[derive(Debug)]
+struct Turn {
+    due: Instant,
+    last: Option<Instant>,
+    /// Lookups in a row that failed.
+    failures: u32,
+    /// Lookups in a row that succeeded and did not lead to a session.
+    in_vain: u32,
+}
+
+impl Turn {
+    fn new(now: Instant) -> Turn {
+        Turn { due: now, last: None, failures: 0, in_vain: 0 }
+    }
+
+    fn looked_up(&mut self, now: Instant, resolved: bool) {
+        self.last = Some(now);
+        let wait = match resolved {
+            true => {
+                (self.failures, self.in_vain) = (0, self.in_vain.saturating_add(1));
+                AGAIN_MAX.min(AGAIN_MIN * 2u32.pow((self.in_vain - 1).min(16)))
+            }
+            false => {
+                self.failures = self.failures.saturating_add(1);
+                RETRY_MAX.min(RETRY_MIN * 2u32.pow((self.failures - 1).min(16)))
+            }
+        };
+        self.due = now + wait;
+    }
+
+    /// There is a session: nothing to do before it is lost, which is an event.
+    fn connected(&mut self, now: Instant) {
+        (self.failures, self.in_vain) = (0, 0);
+        self.due = now + AGAIN_MAX;
+    }
+
+    /// Somebody wants the member, and it is not where it was.
+    fn wanted(&mut self, now: Instant) {
+        self.in_vain = 0;
+        if self.failures == 0 {
+            self.due = self.due.min(self.last.map_or(now, |last| now.max(last + AGAIN_MIN)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::{IdentitySource, Interfaces, Network, Seed};
+
+    /// Only keeps a hang from lasting.
+    const PATIENCE: Duration = Duration::from_secs(120);
+
+    #[test]
+    fn addresses_of_everybody_and_nobody_are_no_endpoints() {
+        for text in ["192.0.2.1:7", "[2001:db8::1]:7", "10.8.0.255:7", "127.0.0.1:7"] {
+            assert!(is_of_one_host(&text.parse().unwrap()), "{text}");
+        }
+        for text in ["0.0.0.0:7", "255.255.255.255:7", "239.9.9.9:7", "[::]:7", "[ff02::1]:7"] {
+            assert!(!is_of_one_host(&text.parse().unwrap()), "{text}");
+        }
+    }
+
+    #[test]
+    fn failures_are_repeated_soon_and_answers_less_and_less_often() {
+        let now = Instant::now();
+        let mut turn = Turn::new(now);
+        let mut waits = |resolved: bool, count: usize| -> Vec<_> {
+            let wait = |_| {
+                turn.looked_up(now, resolved);
+                (turn.due - now).as_millis()
+            };
+            (0..count).map(wait).collect()
+        };
+        assert_eq!(waits(false, 9), [500, 1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000]);
+        assert_eq!(waits(true, 8), [5000, 10000, 20000, 40000, 80000, 160_000, 300_000, 300_000]);
+        assert_eq!(waits(false, 1), [500]);
+        assert_eq!(waits(false, 40).last(), Some(&60000));
+    }
+
+    #[test]
+    fn a_member_that_is_wanted_and_not_there_is_looked_up_at_once_but_not_all_the_time() {
+        let now = Instant::now();
+        let mut turn = Turn::new(now);
+        for _ in 0..10 {
+            turn.looked_up(now, true);
+        }
+        turn.wanted(now + Duration::from_secs(1));
+        assert_eq!(turn.due, now + AGAIN_MIN);
+        let later = now + Duration::from_secs(20);
+        turn.connected(now);
+        turn.wanted(later);
+        assert_eq!(turn.due, later);
+    }
+
+    /// The names are false at first, then nobody is at the address, then it is right.
+    #[test]
+    fn a_member_is_found_by_a_name_that_becomes_right_after_a_while() {
+        let (alpha, beta) = (Seed([1; 32]), Seed([2; 32]));
+        let text = format!(
+            "network = \"fe000000000000a1\"\n[[member]]\nkey = \"{}\"\n[[member]]\nkey = \"{}\"\n",
+            alpha.public_identity(),
+            beta.public_identity()
+        );
+        let network = Network::parse_toml(&text).expect("it is valid");
+        let node = |seed| {
+            let builder =
+                Node::builder().identity(IdentitySource::Seed(seed)).interfaces(Interfaces::Loopback);
+            builder.discovery(false).start().expect("loopback sockets")
+        };
+        let (alpha, beta) = (node(alpha), node(beta));
+        let port = beta.status().endpoints.iter().find(|at| at.is_ipv4()).expect("an IPv4 socket").port();
+        let dead = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let (dead_port, asked) =
+            (dead.local_addr().expect("its address").port(), Arc::new(AtomicUsize::new(0)));
+        let said = Arc::new(Mutex::new(Vec::new()));
+
+        let home = alpha.join(network.clone()).expect("alpha is a member");
+        let target = beta.join(network).expect("beta is a member").address();
+        let (count, names) = (Arc::clone(&asked), Arc::clone(&said));
+        let resolve = move |host: &HostEndpoint| {
+            names.lock().expect("no panic under this lock").push(host.to_string());
+            let port = match count.fetch_add(1, Ordering::SeqCst) {
+                0 => return Err(io::ErrorKind::NotFound.into()),
+                1 => return Ok(Vec::new()),
+                2 => dead_port,
+                _ => port,
+            };
+            Ok(vec![SocketAddr::from(([127, 0, 0, 1], port))])
+        };
+        let hosts = vec!["beta.example:7420".parse().expect("an endpoint")];
+        let joined = alpha.inner.driver.datapath.networks().remove(0);
+        start(
+            &alpha,
+            &joined,
+            vec![MemberHosts { node: beta.id(), addresses: vec![], hosts }],
+            Box::new(resolve),
+        );
+        home.wait_peer(target.into(), PATIENCE).expect("it is found by the fourth answer");
+        assert!(asked.load(Ordering::SeqCst) >= 4);
+        assert_eq!(said.lock().expect("no panic under this lock")[0], "beta.example:7420");
+    }
+}

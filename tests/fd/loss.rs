@@ -1,0 +1,261 @@
+//! Whoever sends is told when something was not delivered, at every stage at which a peer can go; and where
+//! the kernel's TCP says that all is well, so it is here.
+
+#[path = "../delivery/receiver.rs"]
+mod receiver;
+#[path = "../delivery/scenario.rs"]
+mod scenario;
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use peersock_fd::{Errno, RecvFlags, SocketFlags};
+use rustix::event::PollFlags;
+use rustix::net::{Shutdown, sockopt};
+
+use self::receiver::{Stream, receive};
+use self::scenario::{Outcome, Step, content, judge, table};
+use crate::common::{Served, overlay, poll, set_bytes};
+
+/// What the peer does with a connection that something is sent over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Peer {
+    ReadsAll,
+    /// Closes before anything has come.
+    ClosesAtOnce,
+    /// Closes when something has come, which it does not read.
+    ClosesUnread,
+    ClosesAfterHalf,
+    /// SO_LINGER of zero.
+    ResetsAtOnce,
+    ResetsAfterHalf,
+    /// Reads everything and resets then.
+    ResetsAtTheEnd,
+    /// Ends its own direction first, and reads all the same.
+    ShutsAndReads,
+    /// Writes something of its own, and closes without reading.
+    AnswersUnread,
+}
+
+const PEERS: [Peer; 9] = [
+    Peer::ReadsAll,
+    Peer::ClosesAtOnce,
+    Peer::ClosesUnread,
+    Peer::ClosesAfterHalf,
+    Peer::ResetsAtOnce,
+    Peer::ResetsAfterHalf,
+    Peer::ResetsAtTheEnd,
+    Peer::ShutsAndReads,
+    Peer::AnswersUnread,
+];
+
+const SIZES: [usize; 4] = [1, 4000, 300_000, 10_000_000];
+
+/// What a sender is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Told {
+    AllIsWell,
+    Error(&'static str, ErrorKind),
+}
+
+/// Where a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Kernel,
+    Overlay,
+}
+
+impl Side {
+    fn shutdown(self, file: &File) -> Result<(), Errno> {
+        match self {
+            Side::Overlay => overlay(file).shutdown(Shutdown::Write),
+            Side::Kernel => rustix::net::shutdown(file, Shutdown::Write),
+        }
+    }
+
+    fn take_error(self, file: &File) -> Option<Errno> {
+        match self {
+            Side::Overlay => overlay(file).take_error().expect("an option"),
+            Side::Kernel => sockopt::socket_error(file).expect("an option").err(),
+        }
+    }
+
+    fn reset_on_close(self, file: &File) {
+        match self {
+            Side::Overlay => set_bytes(file, libc::SOL_SOCKET, libc::SO_LINGER, &[1, 0, 0, 0, 0, 0, 0, 0]),
+            Side::Kernel => sockopt::set_socket_linger(file, Some(Duration::ZERO)),
+        }
+        .expect("an option");
+    }
+
+    /// Sends, ends the direction, and reads until the peer's end comes.
+    fn send(self, mut file: &File, size: usize) -> Told {
+        let told = |what, error: io::Error| Told::Error(what, error.kind());
+        if let Err(error) = file.write_all(&vec![7; size]) {
+            return told("write", error);
+        }
+        if let Err(error) = self.shutdown(file) {
+            return told("shutdown", error.into());
+        }
+        let mut answer = Vec::new();
+        if let Err(error) = file.read_to_end(&mut answer) {
+            return told("read", error);
+        }
+        self.take_error(file).map_or(Told::AllIsWell, |error| told("SO_ERROR", error.into()))
+    }
+
+    /// Does as the peer; true if it has had everything.
+    fn receive(self, peer: Peer, mut file: File, size: usize) -> bool {
+        let half = |file: &mut File| {
+            let mut buf = vec![0; size.div_ceil(2)];
+            file.read_exact(&mut buf).expect("what was sent");
+            buf.len() == size
+        };
+        match peer {
+            Peer::ClosesAtOnce => false,
+            Peer::ClosesUnread | Peer::AnswersUnread => {
+                assert!(poll(&file, PollFlags::IN).contains(PollFlags::IN));
+                if peer == Peer::AnswersUnread {
+                    file.write_all(b"no, thanks").expect("room");
+                }
+                false
+            }
+            Peer::ClosesAfterHalf => half(&mut file),
+            Peer::ResetsAtOnce => {
+                self.reset_on_close(&file);
+                false
+            }
+            Peer::ResetsAfterHalf => {
+                self.reset_on_close(&file);
+                half(&mut file)
+            }
+            Peer::ReadsAll | Peer::ResetsAtTheEnd | Peer::ShutsAndReads => {
+                if peer == Peer::ShutsAndReads {
+                    self.shutdown(&file).expect("it is connected");
+                }
+                let mut all = Vec::new();
+                file.read_to_end(&mut all).expect("what was sent");
+                if peer == Peer::ResetsAtTheEnd {
+                    self.reset_on_close(&file);
+                }
+                all.len() == size
+            }
+        }
+    }
+
+    fn run(self, (sender, receiver): (File, File), peer: Peer, size: usize) -> (Told, bool) {
+        let receiving = thread::spawn(move || self.receive(peer, receiver, size));
+        let told = self.send(&sender, size);
+        (told, receiving.join().expect("no panic"))
+    }
+}
+
+fn kernels() -> (File, File) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let client = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
+    let (server, _) = listener.accept().expect("a connection");
+    (OwnedFd::from(client).into(), OwnedFd::from(server).into())
+}
+
+#[test]
+fn whoever_sends_is_told_of_what_was_not_delivered() {
+    let (a, b) = Served::pair();
+    for peer in PEERS {
+        for size in SIZES {
+            for round in 0..5 {
+                let what = format!("{peer:?}, {size} bytes, round {round}");
+                let (kernel, _) = Side::Kernel.run(kernels(), peer, size);
+                let (told, has_all) = Side::Overlay.run(a.connect(&b), peer, size);
+                match has_all {
+                    // Whether the sender has seen all acknowledged before the reset is a matter of time, as
+                    // with the kernel.
+                    true if matches!(peer, Peer::ResetsAtTheEnd | Peer::ResetsAfterHalf) => {}
+                    true => assert_eq!(told, Told::AllIsWell, "{what}, of the kernel {kernel:?}"),
+                    false => assert_ne!(told, Told::AllIsWell, "{what}, of the kernel {kernel:?}"),
+                }
+            }
+        }
+    }
+}
+
+impl Stream for File {
+    fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        poll(self, PollFlags::IN);
+        Ok(rustix::net::recv(self, buf, RecvFlags::PEEK).map(|(length, _)| length)?)
+    }
+
+    fn shutdown(&self, how: std::net::Shutdown) -> io::Result<()> {
+        let how = match how {
+            std::net::Shutdown::Read => Shutdown::Read,
+            std::net::Shutdown::Write => Shutdown::Write,
+            std::net::Shutdown::Both => Shutdown::Both,
+        };
+        Ok(overlay(self).shutdown(how)?)
+    }
+
+    fn reset_on_close(&self) -> io::Result<()> {
+        // The connection may have broken meanwhile.
+        let _ = set_bytes(self, libc::SOL_SOCKET, libc::SO_LINGER, &[1, 0, 0, 0, 0, 0, 0, 0]);
+        Ok(())
+    }
+}
+
+/// The sender of the table: waiting for the delivery is closing with SO_LINGER.
+fn deliver(fd: OwnedFd, size: usize) -> io::Result<()> {
+    let mut file = File::from(fd.try_clone()?);
+    file.write_all(&content(size))?;
+    overlay(&fd).shutdown(Shutdown::Write)?;
+    file.read_to_end(&mut Vec::new())?;
+    drop(file);
+    let (client, which) = (overlay(&fd).client(), overlay(&fd).which());
+    Ok(client.close_lingering(which, Duration::from_secs(60), || drop(fd)).1?)
+}
+
+#[test]
+fn the_table_of_deliveries_holds_for_descriptors() {
+    let (a, b) = Served::pair();
+    let (scenarios, sizes) = table();
+    for scenario in &scenarios {
+        for &size in &sizes {
+            let (listener, address) = match scenario.steps[0] {
+                Step::Refuse => (None, (b.ip(), 9).into()),
+                _ => {
+                    let (listener, address) = b.listen(SocketFlags::empty());
+                    (Some(listener), address)
+                }
+            };
+            let (connected, is_connected) = mpsc::channel();
+            let (told, read) = thread::scope(|scope| {
+                let receiving = scope.spawn(move || {
+                    receive(scenario, size, listener, &is_connected, |listener| {
+                        let listener = listener.as_ref().expect("somebody listens");
+                        Ok(File::from(overlay(listener).accept(SocketFlags::empty())?.0))
+                    })
+                });
+                let client = a.socket(SocketFlags::empty());
+                let told = overlay(&client).connect(Some(address)).map_err(io::Error::from).and_then(|()| {
+                    // A receiver that is done already does not wait for it.
+                    let _ = connected.send(());
+                    if scenario.steps[0] == Step::Unlisten {
+                        // It has to be gone before the end is read.
+                        thread::sleep(Duration::from_millis(50));
+                    }
+                    deliver(client, size)
+                });
+                (told, receiving.join().expect("no panic"))
+            });
+            let told = if told.is_ok() { Outcome::Delivered } else { Outcome::Error };
+            if scenario.outcome.is_none() && told == Outcome::Delivered {
+                // The node's window, which grows with the reading, and the descriptor may hold the rest even
+                // if it is much.
+                continue;
+            }
+            judge(scenario, size, "descriptors", told, &read);
+        }
+    }
+}

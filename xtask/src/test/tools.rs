@@ -1,0 +1,43 @@
+//! Cargo's subcommands that a machine may lack: they are installed into the build folder.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::Command;
+
+use super::command::{run, works};
+use super::workspace::Workspace;
+use crate::{Result, cargo};
+
+/// `cargo NAME …`, also if it is installed in the build folder only.
+///
+/// # Errors
+///
+/// When the search path is broken.
+pub(super) fn tool(workspace: &Workspace, name: &str, arguments: &[&str]) -> Result<Command> {
+    let mut command = cargo();
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = env::split_paths(&path).chain([folder(workspace).join("bin")]);
+    command.env("PATH", env::join_paths(folders)?);
+    command.arg(name).args(arguments);
+    Ok(command)
+}
+
+/// Installs `cargo-NAME` if it is missing. False if there is no network, or no compiler for it.
+///
+/// # Errors
+///
+/// When cargo cannot be started.
+pub(super) fn provide(workspace: &Workspace, name: &str) -> Result<bool> {
+    if works(tool(workspace, name, &["--version"])?) {
+        return Ok(true);
+    }
+    println!("cargo-{name} is missing: installing it into the build folder");
+    let mut command = cargo();
+    command.args(["install", "--quiet", "--locked", &format!("cargo-{name}"), "--root"]);
+    command.arg(folder(workspace));
+    Ok(run(command)?.0)
+}
+
+fn folder(workspace: &Workspace) -> PathBuf {
+    workspace.target.join("tools")
+}
