@@ -421,6 +421,13 @@ impl Connection {
         }
     }
 
+    /// Whether data that begins with this sequence number was sent and is not acknowledged.
+    pub(crate) fn has_in_flight(&self, seq: u32) -> bool {
+        let una = self.sender.una();
+        let seq = sequence::offset(self.isn, una, seq);
+        seq.is_some_and(|seq| (una..self.sender.nxt()).contains(&seq))
+    }
+
     fn wire_nxt(&self) -> u32 {
         match self.state {
             State::SynSent | State::SynReceived => sequence::wire(self.isn, u64::from(self.syn.tries > 0)),
