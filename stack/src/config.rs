@@ -24,8 +24,16 @@ pub struct Config {
     /// Most bytes that a TCP flow queues for the application, and so its largest window. Default 16 MiB,
     /// 4 KiB to 1 GiB. A flow's window grows to four times what its application reads in a round trip.
     pub receive_buffer: usize,
-    /// Bytes that the queues of all TCP flows may occupy together before they stop growing. Default 1 GiB.
+    /// Bytes that the queues of all TCP flows may occupy together. Default 1 GiB.
+    ///
+    /// From three quarters on queues stop growing, new flows offer a small window, and what comes out of order is dropped:
+    /// its sender keeps it (RFC 2018 section 8). At the limit a flow takes what continues its queue as long as that holds
+    /// less than 4 KiB; so much per flow may come on top. Meanwhile each flow loses once a minute what it has out of
+    /// order, and fails with [`Error::OutOfMemory`](crate::Error::OutOfMemory) if its application has not read for
+    /// [`user_timeout`](Self::user_timeout) what it could.
     pub tcp_memory: usize,
+    /// The same for the flows with one remote address. Default 512 MiB.
+    pub tcp_memory_per_peer: usize,
     /// Bytes that a UDP or ICMP socket queues, a fixed charge per datagram included. Default 256 KiB.
     /// What does not fit is dropped and counted.
     pub udp_receive_buffer: usize,
@@ -49,6 +57,9 @@ pub struct Config {
     /// Most TCP flows, in any state. Default 262,144. Beyond it a connect fails with
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) and an arriving SYN is dropped and counted.
     pub max_flows: usize,
+    /// Most TCP flows with one remote address for which a SYN of that peer is accepted; others are dropped and counted.
+    /// Default 131,072.
+    pub max_flows_per_peer: usize,
     /// Most ICMP errors sent per second, with bursts of the same size. Default 100
     /// (RFC 4443 2.4 (f), RFC 1812 4.3.2.8).
     pub icmp_errors_per_second: u32,
@@ -68,6 +79,7 @@ impl Default for Config {
             send_buffer: 16 << 20,
             receive_buffer: 16 << 20,
             tcp_memory: 1 << 30,
+            tcp_memory_per_peer: 512 << 20,
             udp_receive_buffer: 256 << 10,
             syn_timeout: Duration::from_secs(127),
             user_timeout: Duration::from_secs(924),
@@ -75,6 +87,7 @@ impl Default for Config {
             time_wait: Duration::from_secs(10),
             ephemeral_ports: 32768..=60999,
             max_flows: 1 << 18,
+            max_flows_per_peer: 1 << 17,
             icmp_errors_per_second: 100,
             icmp_errors_per_prefix: 10,
             reassembly_memory: 4 << 20,
@@ -103,8 +116,8 @@ pub struct InterfaceConfig {
     pub addresses: Vec<Cidr>,
     /// The service ports that this network allows; all by default.
     ///
-    /// What counts as a service port: of TCP, the port that is listened on, on both sides; of UDP,
-    /// either port of a datagram. Ephemeral ports are exempt. See the crate's documentation.
+    /// What counts as a service port: of TCP, the port that is listened on, on both sides; of UDP the port that a
+    /// datagram goes to, or that it comes from if it answers one. Ephemeral ports are exempt. See the crate's documentation.
     pub ports: RangeInclusive<u16>,
     /// Whether checksums of arriving packets are verified and those of replies and datagrams are
     /// made. `false` (the default) where a tunnel authenticates every byte anyway; packets that were

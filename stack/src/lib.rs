@@ -58,8 +58,10 @@
 //!
 //! A network may allow only some ports ([`InterfaceConfig::ports`]). Checked is the *service's* port, on both
 //! sides: of TCP the one that a connection is opened to, when connecting, when listening and when a SYN
-//! arrives; of UDP either port of a datagram, so that answers pass. The other ends' ports are ephemeral and may
-//! be any.
+//! arrives. The other end's port is ephemeral and may be any. Of UDP a datagram may be sent if either port is allowed. One
+//! that arrives for a port that is not is taken only if it comes from an allowed one and the socket is connected to its
+//! sender, or has sent to him, or to a group at his port: he may answer until he was silent for five minutes. The last
+//! 2,048 that a socket has sent to are remembered, perhaps twice as many.
 //!
 //! # Deviations and limits
 //!
@@ -72,7 +74,10 @@
 //!   nothing but the window protects against wrapped sequence numbers.
 //! - ECN is off unless a socket asks for it ([`TcpOptions::ecn`]), and then as in RFC 3168: no accurate ECN, no L4S.
 //! - A connection made from a SYN cookie has no window scale, SACK or timestamps, and a segment size out of a table.
-//! - A receiver keeps at most 4096 separate ranges out of order.
+//! - A receiver keeps at most 4096 separate ranges out of order, and a sender splits what it has sent into 16,384 runs at
+//!   most: SACK blocks that would make more are not noted.
+//! - While memory is short ([`Config::tcp_memory`], [`Config::tcp_memory_per_peer`]) nothing is taken in out of order, and
+//!   a flow whose application does not read for [`Config::user_timeout`] is reset (Linux keeps it).
 //! - The default congestion control is not BBR as published: see [`CongestionControl`].
 //! - A node is a host: it forwards nothing, and takes no broadcasts. Packets with IPv4 source routes are dropped, and so
 //!   are those with more than eight IPv6 extension headers or 64 options. Super-segments have no IP options.
@@ -103,6 +108,7 @@ mod error;
 mod error_queue;
 mod extended;
 mod flow;
+mod flow_table;
 mod fragments;
 mod gro;
 mod gso;

@@ -7,13 +7,13 @@ use std::time::Instant;
 use smoltcp::wire::IpProtocol;
 
 use crate::clock::Time;
-use crate::demux::FlowKey;
+use crate::flow_table::FlowKey;
 use crate::icmp::Problem;
 use crate::interface::Interface;
 use crate::ip::{IpError, IpHeader, MAX_HEADERS, is_unicast};
 use crate::listener::Admission;
 use crate::stack::Shared;
-use crate::tcp::{Connection, Segment, TcpError, TcpHeader, initial_sequence};
+use crate::tcp::{Connection, Segment, Share, TcpError, TcpHeader, initial_sequence};
 use crate::{Batch, Flow, InterfaceId, Listener, Stack, TcpOptions, icmp, raw, udp};
 
 impl Stack {
@@ -168,10 +168,10 @@ impl Stack {
     ) -> Option<Option<Arc<Flow>>> {
         let shared = &self.shared;
         let listener = self.listener(interface.id, (local, remote))?;
-        if shared.flows.len() >= shared.config.max_flows {
+        let Some(share) = self.share_for_another(interface, remote) else {
             shared.counters.tcp_flow_limit.bump();
             return Some(None);
-        }
+        };
         let segment = Segment::read(packet, ip.header_len)?;
         match listener.begin_handshake(time) {
             Admission::Place => {}
@@ -185,11 +185,18 @@ impl Stack {
                 return Some(None);
             }
         }
-        let settings = Flow::settings(shared, interface, &listener.options());
+        let settings = Flow::settings(shared, interface, &listener.options(), &share);
         let isn = initial_sequence(&shared.sequence_key, time, local, remote);
         let addresses = (local, remote);
         let connection = Connection::accept(settings, time, addresses, isn, &segment);
-        Some(self.add_accepted(time, interface, addresses, connection, &listener))
+        Some(self.add_accepted(time, interface, addresses, (connection, share), &listener))
+    }
+
+    /// The account for a connection that a peer opens, unless there are as many as may be, or as many with that peer.
+    fn share_for_another(&self, interface: &Interface, remote: SocketAddr) -> Option<Arc<Share>> {
+        let Shared { flows, config, memory, .. } = &*self.shared;
+        let (share, of_peer) = flows.share(interface.id, remote.ip(), memory);
+        (flows.len() < config.max_flows && of_peer < config.max_flows_per_peer).then_some(share)
     }
 
     /// Enters a connection that has a place in its listener's backlog.
@@ -198,14 +205,14 @@ impl Stack {
         time: Time,
         interface: &Arc<Interface>,
         addresses: (SocketAddr, SocketAddr),
-        connection: Connection,
+        (connection, share): (Connection, Arc<Share>),
         listener: &Arc<Listener>,
     ) -> Option<Arc<Flow>> {
         let shared = &self.shared;
         let options = listener.options();
         let flow =
             Flow::new(shared, interface.clone(), addresses, connection, &options, time, Some(listener));
-        let inserted = shared.flows.insert(&flow);
+        let inserted = shared.flows.insert(&flow, share);
         if !inserted {
             listener.forget_handshake();
         }
@@ -247,14 +254,15 @@ impl Stack {
         }
         let (isn, irs) = (ack.wrapping_sub(1), tcp.seq.wrapping_sub(1));
         let mss = shared.cookies.check(time, (local, remote), irs, isn)?;
-        if shared.flows.len() >= shared.config.max_flows || !listener.take_cookie(time) {
+        let share = self.share_for_another(interface, remote);
+        let Some(share) = share.filter(|_| listener.take_cookie(time)) else {
             shared.counters.tcp_backlog_overflows.bump();
             return Some(None);
-        }
+        };
         shared.counters.tcp_cookies_accepted.bump();
-        let settings = Flow::settings(shared, interface, &listener.options());
+        let settings = Flow::settings(shared, interface, &listener.options(), &share);
         let connection = Connection::from_cookie(settings, time, (local, remote), (isn, irs), mss);
-        Some(self.add_accepted(time, interface, (local, remote), connection, &listener))
+        Some(self.add_accepted(time, interface, (local, remote), (connection, share), &listener))
     }
 
     /// Whether a segment for no connection is from the middle of a stream whose cookie has found no place, as far as one

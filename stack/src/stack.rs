@@ -2,11 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crate::batch::Rounds;
 use crate::clock::{Clock, Time};
-use crate::demux::{Binds, ConnectedUdp, FlowKey, FlowTable};
+use crate::demux::{Binds, ConnectedUdp};
+use crate::flow_table::{FlowKey, FlowTable};
 use crate::fragments::Identifications;
 use crate::icmp::Rates;
 use crate::interface::{Interface, Interfaces};
@@ -57,6 +59,8 @@ pub(crate) struct Shared {
     pub(crate) idents: Identifications,
     /// What the buffers of all connections occupy.
     pub(crate) memory: Arc<Memory>,
+    /// Which part of the flows is looked through next while memory is short.
+    pub(crate) relieved: AtomicUsize,
     pub(crate) sequence_key: Key,
     pub(crate) cookies: Cookies,
     pub(crate) ephemeral: Ephemeral,
@@ -84,7 +88,8 @@ impl Stack {
             path_mtus: PathMtus::default(),
             memberships: Memberships::default(),
             idents: Identifications::new(&seed),
-            memory: Arc::new(Memory::new(config.tcp_memory)),
+            memory: Arc::new(Memory::new(config.tcp_memory, config.tcp_memory_per_peer)),
+            relieved: AtomicUsize::new(0),
             sequence_key: Key::new(&seed, "initial sequence number"),
             cookies: Cookies::new(&seed),
             ephemeral: Ephemeral::new(&seed, &config.ephemeral_ports),
@@ -232,10 +237,11 @@ impl Stack {
         if shared.flows.find(&key).is_some_and(|old| !old.make_room(time, isn)) {
             return None;
         }
-        let settings = Flow::settings(shared, interface, options);
+        let (share, _) = shared.flows.share(interface.id, addresses.1.ip(), &shared.memory);
+        let settings = Flow::settings(shared, interface, options, &share);
         let connection = Connection::connect(settings, time, addresses, isn);
         let flow = Flow::new(shared, interface.clone(), addresses, connection, options, time, None);
-        if !shared.flows.insert(&flow) {
+        if !shared.flows.insert(&flow, share) {
             return None;
         }
         flow.begin(time);
@@ -250,7 +256,7 @@ impl Stack {
     /// [`Error::AddrInUse`] if a socket overlaps and not both have
     /// [`reuse_address`](UdpOptions::reuse_address); [`Error::AddrNotAvailable`],
     /// [`Error::NetworkUnreachable`] for a foreign address or unknown interface. Whether the network allows
-    /// a port is decided per datagram, since either end's is enough.
+    /// a port is decided per datagram: answers come to any, see the [crate's documentation](crate).
     pub fn udp_bind(
         &self,
         interface: Option<InterfaceId>,
@@ -306,9 +312,9 @@ impl Stack {
     /// When [`handle_timeout`](Self::handle_timeout) has something to do. Takes no lock. Ask again after
     /// any other call: a flow may have got an earlier deadline.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let Shared { timers, reassembly, path_mtus, memberships, .. } = &*self.shared;
+        let Shared { timers, reassembly, path_mtus, memberships, memory, .. } = &*self.shared;
         let changed = memberships.changed().then_some(Time::ZERO);
-        let next = [timers.next(), reassembly.next(), path_mtus.next(), changed];
+        let next = [timers.next(), reassembly.next(), path_mtus.next(), memory.next_relief(), changed];
         next.into_iter().flatten().min().map(|time| self.shared.clock.instant(time))
     }
 
@@ -325,17 +331,32 @@ impl Stack {
             }
         }
         batch.due = due;
+        self.relieve_memory(now, time, batch);
         self.expire_fragments(time, batch);
         self.shared.path_mtus.expire(time);
         self.shared.memberships.take_changes(&mut batch.memberships);
     }
 
+    /// While memory is short each call looks through a part of the flows: see
+    /// [`Config::tcp_memory`](crate::Config::tcp_memory).
+    fn relieve_memory(&self, now: Instant, time: Time, batch: &mut Batch) {
+        if !self.shared.memory.begin_relief(time) {
+            return;
+        }
+        let turn = self.shared.relieved.fetch_add(1, Ordering::Relaxed);
+        for flow in self.shared.flows.part(turn) {
+            if flow.relieve(now) {
+                batch.touch_flow(&self.shared.rounds, flow);
+            }
+        }
+    }
+
     /// Has the flows to some addresses send again at once what waits for an acknowledgement, without waiting for
     /// their retransmission timers: all that was sent before is lost. They are listed in `batch`.
     ///
-    /// Looks at every flow, so it is for rare events.
-    pub fn expedite_flows(&self, interface: InterfaceId, remote: impl Fn(IpAddr) -> bool, batch: &mut Batch) {
-        self.expedite(interface, remote, false, batch);
+    /// Looks at the flows to these addresses only.
+    pub fn expedite_flows(&self, interface: InterfaceId, remotes: &[IpAddr], batch: &mut Batch) {
+        self.expedite(interface, remotes, false, batch);
     }
 
     /// As [`expedite_flows`](Self::expedite_flows), but only those flows whose retransmission timer has fired
@@ -344,23 +365,20 @@ impl Stack {
     ///
     /// Call it for what is known for certain, such as an authentic packet of the peer: an ICMP message or
     /// anything else that strangers can forge must not make flows send (RFC 5927).
-    pub fn revive_flows(&self, interface: InterfaceId, remote: impl Fn(IpAddr) -> bool, batch: &mut Batch) {
-        self.expedite(interface, remote, true, batch);
+    pub fn revive_flows(&self, interface: InterfaceId, remotes: &[IpAddr], batch: &mut Batch) {
+        self.expedite(interface, remotes, true, batch);
     }
 
-    fn expedite(
-        &self,
-        interface: InterfaceId,
-        remote: impl Fn(IpAddr) -> bool,
-        stalled: bool,
-        batch: &mut Batch,
-    ) {
-        let concerned = |flow: &Flow| flow.is_on(interface) && remote(flow.remote().ip());
-        for flow in self.shared.flows.filter(concerned) {
+    fn expedite(&self, interface: InterfaceId, remotes: &[IpAddr], stalled: bool, batch: &mut Batch) {
+        for flow in self.flows_to(interface, remotes) {
             if flow.expedite(stalled) {
                 batch.touch_flow(&self.shared.rounds, flow);
             }
         }
+    }
+
+    fn flows_to(&self, interface: InterfaceId, remotes: &[IpAddr]) -> impl Iterator<Item = Arc<Flow>> {
+        remotes.iter().flat_map(move |remote| self.shared.flows.of_peer(interface, *remote))
     }
 
     /// Ends the connections to some addresses as a reset from there would: the program that they were made
@@ -368,17 +386,16 @@ impl Stack {
     /// TIME-WAIT gives way; a connection attempt goes on, and so do all other sockets. With `tell` the peer
     /// is sent resets too.
     ///
-    /// Looks at every flow, so it is for rare events.
+    /// Looks at the flows to these addresses only.
     pub fn lose_peer(
         &self,
         now: Instant,
         interface: InterfaceId,
-        remote: impl Fn(IpAddr) -> bool,
+        remotes: &[IpAddr],
         tell: bool,
         batch: &mut Batch,
     ) {
-        let concerned = |flow: &Flow| flow.is_on(interface) && remote(flow.remote().ip());
-        for flow in self.shared.flows.filter(concerned) {
+        for flow in self.flows_to(interface, remotes) {
             if flow.lose_peer(now, tell) {
                 batch.touch_flow(&self.shared.rounds, flow);
             }
@@ -393,6 +410,13 @@ impl Stack {
     /// How many TCP flows there are, in any state, TIME-WAIT included.
     pub fn flows(&self) -> usize {
         self.shared.flows.len()
+    }
+
+    /// Bytes that the queues of all TCP flows occupy, as far as the limits [`Config::tcp_memory`](crate::Config::tcp_memory) and
+    /// [`Config::tcp_memory_per_peer`](crate::Config::tcp_memory_per_peer) know: of each flow less than 4 KiB, or an
+    /// eighth, may be missing.
+    pub fn tcp_memory(&self) -> usize {
+        self.shared.memory.used()
     }
 
     /// How many of the TCP flows are in TIME-WAIT: ended, and kept for late segments only. Looks at every

@@ -104,8 +104,9 @@ impl Stack {
     /// How many standing connections wait for acknowledgements of data, and of how many bytes. Looks at every
     /// flow.
     pub fn undelivered(&self) -> (u64, u64) {
-        let waits = |flow: &Flow| flow.delivery() == Delivery::Pending && flow.unacked() > 0;
-        let waiting = self.shared.flows.filter(waits);
+        // Outside of the table's locks, under which no flow may be locked.
+        let mut waiting = self.shared.flows.filter(|_| true);
+        waiting.retain(|flow| flow.delivery() == Delivery::Pending && flow.unacked() > 0);
         (waiting.len() as u64, waiting.iter().map(|flow| flow.unacked() as u64).sum())
     }
 }

@@ -35,11 +35,15 @@ impl Flow {
         let Some(connection) = inner.connection.as_mut() else { return false };
         let before = connection.state();
         let Some(segment) = Segment::read(packet, ip.header_len) else { return true };
-        if connection.process(time, &segment) == Verdict::Reset {
-            let checksums = self.interface.checksums;
-            batch.reply(self.interface.id, self.remote().ip(), MAX_HEADERS, |buf| {
-                tcp.write_reset(ip, checksums, buf)
-            });
+        match connection.process(time, &segment) {
+            Verdict::Done => {}
+            Verdict::Refused => self.shared.counters.tcp_memory_refused.bump(),
+            Verdict::Reset => {
+                let checksums = self.interface.checksums;
+                batch.reply(self.interface.id, self.remote().ip(), MAX_HEADERS, |buf| {
+                    tcp.write_reset(ip, checksums, buf)
+                });
+            }
         }
         let heard = connection.heard();
         inner.heard = inner.heard.max(heard);
@@ -411,6 +415,31 @@ impl Flow {
                 self.was_reset(&mut inner, before);
             }
         }
+        self.settle(&mut inner, time);
+        true
+    }
+
+    /// Memory may be short: if it is for this flow's peer, what has come out of order is dropped. If the application has
+    /// not read for [`Config::user_timeout`](crate::Config::user_timeout) what it could, the connection is reset and
+    /// that dropped too. `true` if it was.
+    pub(crate) fn relieve(&self, now: Instant) -> bool {
+        let (mut inner, time) = self.lock_at(now);
+        let patience = inner.user_timeout().unwrap_or(self.shared.config.user_timeout);
+        let Some(connection) = inner.connection.as_mut().filter(|one| one.lacks_memory()) else {
+            return false;
+        };
+        if connection.prune() {
+            self.shared.counters.tcp_memory_pruned.bump();
+        }
+        if connection.unread_since().is_none_or(|since| after(since, patience) > time) {
+            return false;
+        }
+        connection.discard();
+        self.shared.counters.tcp_memory_resets.bump();
+        self.reset(&mut inner);
+        // The reader learns that its data is not whole, even if the peer's end has come.
+        inner.ended = false;
+        inner.error = Some(Error::OutOfMemory);
         self.settle(&mut inner, time);
         true
     }

@@ -19,10 +19,10 @@ use std::time::Instant;
 
 use crate::batch::Mark;
 use crate::clock::Time;
-use crate::demux::FlowKey;
+use crate::flow_table::FlowKey;
 use crate::interface::Interface;
 use crate::stack::Shared;
-use crate::tcp::{Connection, Marking, Settings};
+use crate::tcp::{Connection, Marking, Settings, Share};
 use crate::timers::{NEVER, Tick};
 use crate::{Error, Listener, Ready, State, TcpOptions};
 
@@ -177,8 +177,13 @@ impl Flow {
         })
     }
 
-    /// What a connection of a socket with these options is made with.
-    pub(crate) fn settings(shared: &Shared, interface: &Interface, options: &TcpOptions) -> Settings {
+    /// What a connection of a socket with these options is made with; its peer has the account `share`.
+    pub(crate) fn settings(
+        shared: &Shared,
+        interface: &Interface,
+        options: &TcpOptions,
+        share: &Arc<Share>,
+    ) -> Settings {
         let bounds = |bytes: usize| bytes.clamp(4 << 10, 1 << 30) as u32;
         Settings {
             send_buffer: bounds(options.send_buffer.unwrap_or(shared.config.send_buffer)),
@@ -193,7 +198,7 @@ impl Flow {
             // Between nodes of this kind they would cost more than they bring: SACK and D-SACK tell the same.
             timestamps: interface.checksums,
             ecn: options.ecn,
-            memory: shared.memory.clone(),
+            memory: share.clone(),
         }
     }
 

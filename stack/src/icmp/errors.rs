@@ -6,7 +6,7 @@ use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6Packet};
 
 use super::{HEADER, V6, socket, types};
 use crate::clock::Time;
-use crate::demux::FlowKey;
+use crate::flow_table::FlowKey;
 use crate::interface::Interface;
 use crate::ip::{IpHeader, extensions};
 use crate::stack::Shared;

@@ -16,6 +16,12 @@ const MAX_RANGES: usize = 4096;
 /// Small pieces cost memory beyond their bytes; so many are kept at most.
 const MAX_PIECES: usize = 4 * MAX_RANGES;
 
+/// What a piece costs beyond its bytes: its place in the map, and what the allocator adds.
+const PIECE: usize = 64;
+
+/// A piece of this size joins the queue as it is; a smaller one is copied, so that crumbs do not stay crumbs.
+const WHOLE: usize = 1 << 10;
+
 /// What lies beyond the next expected byte.
 #[derive(Debug, Default)]
 pub(crate) struct Reassembly {
@@ -29,7 +35,7 @@ pub(crate) struct Reassembly {
     reported: VecDeque<u64>,
     /// A part that came twice, not reported yet.
     duplicate: Option<(u64, u64)>,
-    /// Bytes allocated.
+    /// Bytes allocated, bookkeeping included.
     allocated: usize,
 }
 
@@ -72,9 +78,9 @@ impl Reassembly {
             && *first.key() <= queue.end()
         {
             let (start, bytes) = first.remove_entry();
-            self.allocated -= bytes.capacity();
+            self.allocated -= bytes.capacity() + PIECE;
             let known = (queue.end() - start) as usize;
-            if known == 0 {
+            if known == 0 && bytes.len() >= WHOLE {
                 queue.push(bytes);
             } else if known < bytes.len() {
                 queue.append(&bytes[known..]);
@@ -119,7 +125,7 @@ impl Reassembly {
             return;
         }
         let piece = data.to_vec();
-        self.allocated += piece.capacity();
+        self.allocated += piece.capacity() + PIECE;
         self.pieces.insert(start, piece);
     }
 
@@ -181,7 +187,7 @@ impl Reassembly {
         self.reported.truncate(MAX_RECENT);
     }
 
-    /// Bytes of memory that it occupies, bookkeeping aside.
+    /// Bytes of memory that it occupies.
     pub(crate) fn allocated(&self) -> usize {
         self.allocated
     }

@@ -24,6 +24,8 @@ pub(crate) enum Verdict {
     Done,
     /// Answer it with a reset: it belongs to another connection.
     Reset,
+    /// Nothing, but count that there was no memory for all of its data.
+    Refused,
 }
 
 impl Connection {
@@ -122,8 +124,7 @@ impl Connection {
         if !self.process_ack(now, start, ack, segment) {
             return Verdict::Done;
         }
-        self.process_data(now, start, segment);
-        Verdict::Done
+        self.process_data(now, start, segment)
     }
 
     /// RFC 9293 3.10.7.4, first step, and RFC 7323 5.3. What has come before is acceptable back to the last
@@ -295,7 +296,7 @@ impl Connection {
     }
 
     /// RFC 9293 3.10.7.4, seventh and eighth step.
-    fn process_data(&mut self, now: Time, start: u64, segment: &Segment<'_>) {
+    fn process_data(&mut self, now: Time, start: u64, segment: &Segment<'_>) -> Verdict {
         if segment.cwr {
             self.ecn.echo = false;
         }
@@ -309,14 +310,16 @@ impl Connection {
             self.receiver.on_urgent(start + u64::from(pointer));
         }
         if segment.payload.is_empty() && !segment.fin {
-            return;
+            return Verdict::Done;
         }
         if !receiving {
             // Everything has come before; the peer has missed the acknowledgement.
             self.receiver.acknowledge_now();
-            return;
+            return Verdict::Done;
         }
-        self.receiver.on_segment(now, start, segment.payload, segment.fin, self.mss());
+        let content = (start, segment.payload, segment.fin);
+        let mss = self.mss();
+        let complete = self.receiver.on_segment(now, content, mss, &self.settings.memory);
         if self.receiver.is_finished() {
             self.state = match self.state {
                 State::Established => State::CloseWait,
@@ -325,5 +328,6 @@ impl Connection {
                 other => other,
             };
         }
+        if complete { Verdict::Done } else { Verdict::Refused }
     }
 }

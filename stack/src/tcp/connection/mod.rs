@@ -25,7 +25,7 @@ use self::output::SYN_TIMEOUT;
 use self::probing::Probing;
 pub(crate) use self::timestamps::Timestamps;
 use super::congestion::CongestionControl;
-use super::memory::{Charge, Memory};
+use super::memory::{Charge, LEAST_BUFFER, Share};
 use super::options::Options;
 use super::receiver::Receiver;
 use super::segment::{Marking, Segment, header_len};
@@ -76,7 +76,8 @@ pub(crate) struct Settings {
     pub(crate) timestamps: bool,
     /// RFC 3168: ask for and accept explicit congestion notification.
     pub(crate) ecn: bool,
-    pub(crate) memory: Arc<Memory>,
+    /// The account of the peer.
+    pub(crate) memory: Arc<Share>,
 }
 
 /// See the module.
@@ -180,7 +181,12 @@ impl Connection {
             isn,
             irs: 0,
             sender,
-            receiver: Receiver::new(now, settings.receive_buffer as usize, settings.receive_fixed),
+            receiver: Receiver::new(
+                now,
+                settings.receive_buffer as usize,
+                settings.receive_fixed,
+                settings.memory.has_room(),
+            ),
             syn: Syn::default(),
             reset_due: false,
             expedite_due: false,
@@ -288,6 +294,23 @@ impl Connection {
         self.settle();
     }
 
+    /// Whether memory is short for its peer's connections.
+    pub(crate) fn lacks_memory(&self) -> bool {
+        !self.settings.memory.has_room()
+    }
+
+    /// Forgets what came out of order; `false` if there was nothing.
+    pub(crate) fn prune(&mut self) -> bool {
+        let pruned = self.receiver.prune();
+        self.settle();
+        pruned
+    }
+
+    /// Since when the application has not read what it could.
+    pub(crate) fn unread_since(&self) -> Option<Time> {
+        self.receiver.unread_since()
+    }
+
     /// Sends FIN after the queue.
     pub(crate) fn shutdown(&mut self) {
         match self.state {
@@ -360,10 +383,14 @@ impl Connection {
     /// The present size of the queue for sending, bytes.
     pub(crate) fn send_buffer(&self) -> usize {
         let most = self.settings.send_buffer as usize;
+        let room = self.settings.memory.has_room();
+        if !room && self.settings.memory.is_full() {
+            return most.min(LEAST_BUFFER);
+        }
         if self.settings.send_fixed {
             return most;
         }
-        if !self.settings.memory.has_room() {
+        if !room {
             return most.min(PRESSED_BUFFER);
         }
         let wanted = usize::try_from(WINDOWS * self.sender.window()).unwrap_or(usize::MAX);
@@ -455,6 +482,6 @@ fn own_mss(local: SocketAddr, wanted: Option<u16>) -> u16 {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.charge.update(&self.settings.memory, 0);
+        self.charge.end(&self.settings.memory);
     }
 }
