@@ -1,5 +1,6 @@
 //! UDP sockets.
 
+mod correspondents;
 mod receiving;
 mod sending;
 
@@ -11,6 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use self::correspondents::Correspondents;
 use crate::batch::Mark;
 use crate::demux::Bound;
 use crate::inbox::Inbox;
@@ -58,6 +60,8 @@ struct Inner {
     inbox: Inbox,
     /// Where a connected socket's datagrams go and come from.
     peer: Option<UdpRoute>,
+    /// Where else it has sent, of networks that do not allow its port.
+    correspondents: Option<Box<Correspondents>>,
 }
 
 /// Where a datagram goes out; made by [`UdpSocket::route`].
@@ -125,7 +129,7 @@ impl UdpSocket {
         options: &UdpOptions,
     ) -> Arc<Self> {
         let limit = options.receive_buffer.unwrap_or(shared.config.udp_receive_buffer);
-        let inner = Inner { inbox: Inbox::new(limit), peer: None };
+        let inner = Inner { inbox: Inbox::new(limit), peer: None, correspondents: None };
         Arc::new(Self {
             shared: shared.clone(),
             interface,
@@ -243,7 +247,9 @@ impl UdpSocket {
         self.closed.store(true, Ordering::Release);
         self.disconnect();
         self.shared.udp_binds.remove(self.local.port(), self);
-        self.lock().inbox.close(&self.shared);
+        let mut inner = self.lock();
+        inner.inbox.close(&self.shared);
+        inner.correspondents = None;
     }
 
     /// The driver's own state for this socket.

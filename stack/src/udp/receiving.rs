@@ -32,7 +32,9 @@ pub(crate) fn receive(
     if interface.checksums && !udp.verify_checksum(&ip.source.into(), &ip.destination.into()) {
         return counters.ip_checksum_errors.bump();
     }
-    if !interface.allows(udp.dst_port()) && !interface.allows(udp.src_port()) {
+    // A service's port may be sent to by everybody; other sockets get answers only, which come from a service.
+    let service = interface.allows(udp.dst_port());
+    if !service && !interface.allows(udp.src_port()) {
         return counters.port_not_allowed.bump();
     }
     let origin = Origin {
@@ -43,13 +45,17 @@ pub(crate) fn receive(
         traffic_class: TrafficClass(ip.traffic_class),
     };
     if ip.destination.is_multicast() {
-        return receive_for_group(shared, &origin, udp.payload(), batch);
+        return receive_for_group(shared, (time, service), &origin, udp.payload(), batch);
     }
     let route = UdpRoute { interface: interface.id, source: origin.destination, destination: origin.source };
     let spread = || shared.listener_key.digest((origin.destination, origin.source));
     let bound =
         || shared.udp_binds.find_shared(interface.id, origin.destination, UdpSocket::shares_port, spread);
-    let Some(socket) = shared.udp_connected.find(&route).or_else(bound) else {
+    let connected = shared.udp_connected.find(&route);
+    if connected.is_none() && !service && !bound().is_some_and(|socket| socket.expects(time, &origin)) {
+        return counters.port_not_allowed.bump();
+    }
+    let Some(socket) = connected.or_else(bound) else {
         counters.udp_no_socket.bump();
         return report(shared, time, interface, packet, Problem::PortUnreachable, batch);
     };
@@ -58,11 +64,17 @@ pub(crate) fn receive(
 }
 
 /// Every member gets a copy. If there is none on this port, nobody is told.
-fn receive_for_group(shared: &Shared, origin: &Origin, data: &[u8], batch: &mut Batch) {
+fn receive_for_group(
+    shared: &Shared,
+    (time, service): (Time, bool),
+    origin: &Origin,
+    data: &[u8],
+    batch: &mut Batch,
+) {
     let members = shared.udp_binds.matching(origin.interface, origin.destination);
     let mut delivered = false;
     for socket in members {
-        if socket.is_member(origin) {
+        if socket.is_member(origin) && (service || socket.expects(time, origin)) {
             delivered = true;
             socket.deliver(*origin, data);
             batch.touch_udp(&shared.rounds, socket);
@@ -74,6 +86,14 @@ fn receive_for_group(shared: &Shared, origin: &Origin, data: &[u8], batch: &mut 
 }
 
 impl UdpSocket {
+    /// Whether it takes answers from there: it is connected to that, or has sent there not long ago.
+    fn expects(&self, now: Time, origin: &Origin) -> bool {
+        let mut inner = self.lock();
+        let connected = inner.peer.is_some_and(|peer| peer.destination == origin.source);
+        let known = inner.correspondents.as_mut();
+        connected || known.is_some_and(|known| known.expects(now, origin.interface, origin.source))
+    }
+
     fn is_member(&self, origin: &Origin) -> bool {
         self.lock().inbox.groups.takes(origin.interface, origin.destination.ip(), origin.source.ip())
     }

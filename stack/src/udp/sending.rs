@@ -122,7 +122,8 @@ impl UdpSocket {
         mtu: usize,
         buf: &mut [u8],
     ) -> Result<usize, Error> {
-        let checksums = self.shared.interfaces.find(route.interface).is_some_and(|one| one.checksums);
+        let interface = self.shared.interfaces.find(route.interface);
+        let checksums = interface.as_ref().is_some_and(|interface| interface.checksums);
         let len = UDP_HEADER + data.len();
         let addresses = (route.source.ip(), route.destination.ip());
         let fields = self.fields(route, len, options, mtu)?;
@@ -138,7 +139,18 @@ impl UdpSocket {
             udp.fill_checksum(&addresses.0.into(), &addresses.1.into());
         }
         self.shared.counters.udp_sent.bump();
+        if interface.is_some_and(|interface| !interface.allows(route.source.port())) {
+            self.expect_answers(route);
+        }
         Ok(total)
+    }
+
+    /// The network does not allow this port as a service's: only who was sent to may answer. Who is connected to may anyway.
+    fn expect_answers(&self, route: &UdpRoute) {
+        let mut inner = self.lock();
+        if inner.peer.is_none_or(|peer| peer.destination != route.destination) {
+            inner.correspondents.get_or_insert_default().note(route.interface, route.destination);
+        }
     }
 
     /// Says, and reports, what [`send_with`](Self::send_with) would of a datagram of `len` bytes, but for `buf`.
