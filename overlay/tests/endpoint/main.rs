@@ -7,5 +7,6 @@ mod handshake;
 mod hostile;
 mod net;
 mod paths;
+mod reach;
 mod recovery;
 mod signals;
