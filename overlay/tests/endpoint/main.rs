@@ -2,6 +2,7 @@
 
 mod discovery;
 mod duplicates;
+mod floods;
 mod forgetting;
 mod handshake;
 mod hostile;
