@@ -4,6 +4,7 @@ mod adversary;
 mod attack;
 mod discovery;
 mod duplicates;
+mod floods;
 mod forgetting;
 mod handshake;
 mod hostile;
