@@ -51,8 +51,8 @@ pub use crypto::{AeadError, AeadKey, Portable, Provider, Suite, SuiteSet, defaul
 
 pub use counters::{Counter, Counters};
 pub use endpoint::{
-    Attention, Elsewhere, Endpoint, EndpointConfig, Event, Gone, JoinError, Limits, Lookup, NetworkInfo, PeerInfo,
-    Transmit,
+    Attention, Elsewhere, Endpoint, EndpointConfig, Event, Gone, JoinError, Limits, Lookup, NetworkInfo,
+    PeerInfo, Transmit,
 };
 pub use id::{
     DiscoveryKey, Identity, NetworkId, NetworkKind, NodeId, ParseIdentityError, ParseNetworkIdError,

@@ -309,7 +309,9 @@ impl Datapath {
 
     pub(super) fn note_sent(&self, now: Instant, session: &Arc<Session>, batch: &mut Batch) {
         if session.note_sent(now) {
-            self.with_control(now, batch, |endpoint| endpoint.session_attention(now, session, Attention::Sent));
+            self.with_control(now, batch, |endpoint| {
+                endpoint.session_attention(now, session, Attention::Sent)
+            });
         }
     }
 }

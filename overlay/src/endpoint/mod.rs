@@ -207,7 +207,7 @@ impl Endpoint {
             hints: load::HintLimits::new(rng.next_u64(), now),
             cookies: CookieJar::new(&own_id, random(&mut rng), now),
             recent: Recent::default(),
-            discovery: Discovery::new(random(&mut rng), now),
+            discovery: Discovery::new(random(&mut rng), random(&mut rng), now),
             announcement: Announcement::default(),
             duplicate: Duplicate::default(),
             refusals_logged: load::Bucket::new(load::Rate::per_second(log::REFUSALS, log::REFUSALS), now),

@@ -1,11 +1,12 @@
 //! The remote nodes: one for all networks in which it is a peer, since its addresses do not depend on a network.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::ops::{Index, IndexMut};
 
 use super::peers::PeerKey;
 use crate::id::NodeId;
-use crate::reach::Reach;
+use crate::reach::{Place, Reach};
 
 /// Names a node in timers. Never reused, so that a stale one finds nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,6 +26,8 @@ pub(super) struct Node {
 pub(super) struct Nodes {
     table: BTreeMap<NodeKey, Node>,
     by_id: BTreeMap<NodeId, NodeKey>,
+    /// Where nodes are reached now, or were last.
+    at: BTreeSet<(SocketAddr, NodeKey)>,
     next: u64,
 }
 
@@ -49,15 +52,27 @@ impl Nodes {
         self.table.keys().copied().collect()
     }
 
-    /// The node is no longer that peer. True if it is nobody's peer any more, and forgotten.
-    pub(super) fn remove_peer(&mut self, key: NodeKey, peer: PeerKey) -> bool {
-        let Some(node) = self.table.get_mut(&key) else { return false };
+    /// The node is no longer that peer. It is forgotten if it is nobody's peer any more.
+    pub(super) fn remove_peer(&mut self, key: NodeKey, peer: PeerKey) {
+        let Some(node) = self.table.get_mut(&key) else { return };
         node.peers.retain(|known| *known != peer);
-        let gone = node.peers.is_empty();
-        if gone && let Some(node) = self.table.remove(&key) {
+        if node.peers.is_empty()
+            && let Some(node) = self.table.remove(&key)
+        {
             self.by_id.remove(&node.id);
+            node.reach.place().iter().for_each(|place| _ = self.at.remove(&(place.remote(), key)));
         }
-        gone
+    }
+
+    /// The node's path has changed.
+    pub(super) fn note_path(&mut self, key: NodeKey, before: Option<Place>, now: Place) {
+        before.iter().for_each(|place| _ = self.at.remove(&(place.remote(), key)));
+        self.at.insert((now.remote(), key));
+    }
+
+    /// Whether some node's path leads there.
+    pub(super) fn any_at(&self, remote: &SocketAddr) -> bool {
+        self.at.range((*remote, NodeKey(0))..).next().is_some_and(|(found, _)| found == remote)
     }
 }
 

@@ -37,7 +37,14 @@ impl Endpoint {
     }
 
     /// Repeats a peer's challenge where it came from, as far as what came from there pays for it.
-    pub(super) fn on_challenge(&mut self, now: Instant, key: PeerKey, session: &Arc<Session>, place: Place, data: [u8; 8]) {
+    pub(super) fn on_challenge(
+        &mut self,
+        now: Instant,
+        key: PeerKey,
+        session: &Arc<Session>,
+        place: Place,
+        data: [u8; 8],
+    ) {
         if self.may_answer_at(key, &place, ANSWER_LEN) {
             self.send_control(now, session, &place, Control::Answer { data });
         }
@@ -120,11 +127,12 @@ impl Endpoint {
         let max =
             socket_for(&self.sockets, Some(place.socket()), &place.remote()).map_or(BASE, |s| s.max_datagram);
         let reach = &mut self.nodes[node].reach;
-        let known = reach.place().is_some();
+        let known = reach.place();
         if reach.use_place(place, max, now) {
-            if known {
+            if known.is_some() {
                 self.counters.paths_moved.increment();
             }
+            self.nodes.note_path(node, known, place);
             self.publish_path(node);
         }
         self.probe_mtu(now, node);
@@ -228,7 +236,13 @@ impl Endpoint {
     }
 
     /// Seals a control message and sends it to a place.
-    pub(super) fn send_control(&mut self, now: Instant, session: &Arc<Session>, place: &Place, message: Control) {
+    pub(super) fn send_control(
+        &mut self,
+        now: Instant,
+        session: &Arc<Session>,
+        place: &Place,
+        message: Control,
+    ) {
         let mut plaintext = Vec::new();
         message.emit(&mut plaintext);
         self.send_sealed(now, session, place, &plaintext);

@@ -103,7 +103,8 @@ impl Endpoint {
     pub(super) fn judge_refusal(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(key) else { return };
         let handle = peer.handle.clone();
-        let patience = if is_near(peer, &self.nodes[peer.node].reach, now) { DEAD_AFTER } else { DEAD_AFTER_FAR };
+        let patience =
+            if is_near(peer, &self.nodes[peer.node].reach, now) { DEAD_AFTER } else { DEAD_AFTER_FAR };
         let Some(refusal) = peer.refusal.as_mut().filter(|refusal| !is_heard(&handle, refusal.first)) else {
             peer.refusal = None;
             return;

@@ -33,7 +33,8 @@ impl Endpoint {
         }
         let cookies = &self.cookies;
         let has_cookie = || cookies.check_mac2(now, meta.remote, datagram);
-        match self.load.admit(meta.remote.ip(), now, has_cookie) {
+        let is_known = || self.nodes.any_at(&meta.remote);
+        match self.load.admit(meta.remote, now, has_cookie, is_known) {
             Admission::Accept => {}
             Admission::Refuse => {
                 self.counters.handshakes_refused.increment();
@@ -106,9 +107,7 @@ impl Endpoint {
         self.counters.initiations_stale.increment();
         let Some(peer) = self.peers.get_mut(key) else { return };
         tracing::debug!(peer = %peer.handle.id(), from = %meta.remote, "an initiation is not new: a replay, or its sender's clock went back");
-        if peer.stale_replies.take(now)
-            && self.nodes[peer.node].reach.spend(&meta.place(), StaleReply::LEN)
-         {
+        if peer.stale_replies.take(now) && self.nodes[peer.node].reach.spend(&meta.place(), StaleReply::LEN) {
             let mut reply = Vec::with_capacity(StaleReply::LEN);
             received.stale_reply(newest, random(&mut self.rng)).emit(&mut reply);
             self.counters.stale_replies_sent.increment();

@@ -277,7 +277,10 @@ mod tests {
     #[test]
     fn configured_addresses_are_replaced_and_those_that_answered_stay() {
         let mut candidates = Candidates::default();
-        assert_eq!(candidates.set_configured([remote(1), remote(2)].into_iter(), None), [remote(1), remote(2)]);
+        assert_eq!(
+            candidates.set_configured([remote(1), remote(2)].into_iter(), None),
+            [remote(1), remote(2)]
+        );
         hear(&mut candidates, 2, 1, instant());
         hear(&mut candidates, 3, 1, instant());
         assert_eq!(candidates.set_configured([remote(4), remote(3)].into_iter(), None), [remote(4)]);

@@ -113,8 +113,13 @@ impl Challenges {
     }
 
     /// Gives up a comparison that was begun so long ago, and tells where it was.
-    pub(super) fn take_unanswered(&mut self, timeout: impl Fn(Place) -> Duration, now: Instant) -> Option<Place> {
-        let is_lost = |open: &mut Outstanding| open.why == Why::Compare && now >= open.last + timeout(open.place);
+    pub(super) fn take_unanswered(
+        &mut self,
+        timeout: impl Fn(Place) -> Duration,
+        now: Instant,
+    ) -> Option<Place> {
+        let is_lost =
+            |open: &mut Outstanding| open.why == Why::Compare && now >= open.last + timeout(open.place);
         self.outstanding.take_if(is_lost).map(|open| open.place)
     }
 

@@ -121,7 +121,11 @@ impl Reach {
 
     /// Replaces the addresses that a network's description has for the node; at most eight of all networks are kept.
     /// One that is not configured any more stays only if the node was heard there. Returns those that are new.
-    pub(crate) fn set_configured(&mut self, network: NetworkIndex, remotes: &[SocketAddr]) -> Vec<SocketAddr> {
+    pub(crate) fn set_configured(
+        &mut self,
+        network: NetworkIndex,
+        remotes: &[SocketAddr],
+    ) -> Vec<SocketAddr> {
         if remotes.is_empty() {
             self.configured.remove(&network);
         } else {
@@ -215,7 +219,8 @@ impl Reach {
     /// Traffic flows: the place that is to be challenged now for comparison, if there is a choice and one is due.
     pub(crate) fn compare(&mut self, sockets: &[SocketInfo], bytes: usize, now: Instant) -> Option<Place> {
         let candidates = &self.candidates;
-        let timeout = |place: Place| candidates.get(&place.remote()).map_or(Duration::ZERO, |c| c.quality.timeout());
+        let timeout =
+            |place: Place| candidates.get(&place.remote()).map_or(Duration::ZERO, |c| c.quality.timeout());
         if let Some(lost) = self.challenges.take_unanswered(timeout, now)
             && let Some(candidate) = self.candidates.get_mut(&lost.remote())
         {
@@ -227,7 +232,8 @@ impl Reach {
         }
         self.compare_at = Some(now + COMPARE_SPACING);
         let usable = |place: &Place| *place != current;
-        let choice = self.candidates.iter_mut().filter(|c| c.may_spend(bytes)).filter_map(|c| c.place(sockets));
+        let choice =
+            self.candidates.iter_mut().filter(|c| c.may_spend(bytes)).filter_map(|c| c.place(sockets));
         if !choice.collect::<Vec<_>>().iter().any(usable) {
             return None;
         }
@@ -278,7 +284,9 @@ impl Reach {
     /// Says which path MTU probe is due. To be asked after all that may have changed that.
     pub(crate) fn probe_mtu(&mut self, now: Instant) -> MtuStep {
         let rtt = self.rtt();
-        let Some(used) = &mut self.path else { return MtuStep { probe: None, changed: None, deadline: None } };
+        let Some(used) = &mut self.path else {
+            return MtuStep { probe: None, changed: None, deadline: None };
+        };
         let id = self.next_probe;
         let size = used.mtud.poll(now, rtt, id);
         if size.is_some() {

@@ -54,10 +54,7 @@ impl Rtt {
 
     fn blend(self, sample: Duration) -> Self {
         let deviation = self.smoothed.abs_diff(sample);
-        Self {
-            variation: (self.variation * 3 + deviation) / 4,
-            smoothed: (self.smoothed * 7 + sample) / 8,
-        }
+        Self { variation: (self.variation * 3 + deviation) / 4, smoothed: (self.smoothed * 7 + sample) / 8 }
     }
 }
 
@@ -151,7 +148,8 @@ mod tests {
 
     #[test]
     fn a_path_is_left_for_a_much_better_one_only() {
-        for (path, other, left) in [(20, 10, true), (20, 16, false), (20, 15, true), (4, 1, false), (200, 160, false)]
+        for (path, other, left) in
+            [(20, 10, true), (20, 16, false), (20, 15, true), (4, 1, false), (200, 160, false)]
         {
             assert_eq!(steady(path).is_beaten_by(&steady(other)), left, "{path} {other}");
         }

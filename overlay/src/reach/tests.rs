@@ -159,7 +159,10 @@ impl Run {
             if let Some(at) = self.reach.compare(&[socket()], CHALLENGE, self.now) {
                 self.asked += 1;
                 let data = (self.asked as u64).to_be_bytes();
-                let data = self.reach.challenge(at, Why::Compare, data, CHALLENGE, self.now).expect("nothing else runs");
+                let data = self
+                    .reach
+                    .challenge(at, Why::Compare, data, CHALLENGE, self.now)
+                    .expect("nothing else runs");
                 let port = at.remote().port();
                 if self.loses.is_none_or(|(of, one_in)| of != port || self.asked % one_in != 0) {
                     let rtt = Duration::from_millis(self.rtt[&port]);

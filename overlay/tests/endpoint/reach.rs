@@ -66,7 +66,8 @@ fn a_response_from_an_address_that_did_not_get_the_initiation_alone_proves_nothi
         net.filter = Box::new(|sent| ![RESPONSE, BEACON].contains(&sent.bytes[0]));
         net.send(0, 1, b"to whom?");
         net.run(SECOND / 10);
-        let response = net.sent.iter().rfind(|sent| sent.bytes[0] == RESPONSE).expect("a response").bytes.clone();
+        let response =
+            net.sent.iter().rfind(|sent| sent.bytes[0] == RESPONSE).expect("a response").bytes.clone();
         account.deliver(&mut net, &response);
         for _ in 0..200 {
             net.send(0, 1, &[0; 1400]);
