@@ -57,7 +57,10 @@ pub use id::{
     DiscoveryKey, Identity, NetworkId, NetworkKind, NodeId, ParseIdentityError, ParseNetworkIdError,
     ParseNodeIdError, Psk, PublicIdentity,
 };
-pub use network::{NetworkConfig, NetworkConfigError, NetworkIndex, StaticMember, StaticNetwork};
+pub use network::{
+    NetworkConfig, NetworkConfigError, NetworkIdError, NetworkIndex, NetworkSummary, Policy, Prefix,
+    StaticMember, StaticNetwork, is_endpoint,
+};
 pub use session::{
     DATA_HEADER, DATA_OVERHEAD, OpenError, Path, Peer, RecvMeta, SealError, Sender, Session, SessionIndex,
     SessionStats, SessionTable, SocketIndex, data_index,

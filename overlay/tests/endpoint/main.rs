@@ -5,6 +5,7 @@ mod duplicates;
 mod forgetting;
 mod handshake;
 mod hostile;
+mod names;
 mod net;
 mod paths;
 mod recovery;
