@@ -16,12 +16,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use rand::{Rng, RngExt};
+use rand::RngExt;
 
 use super::handshake::Reason;
 use super::log::List;
 use super::peers::PeerKey;
 use super::{Endpoint, Timer, random};
+use crate::crypto::hash;
 use crate::network::NetworkIndex;
 use crate::session::RecvMeta;
 use crate::wire::{Beacon, Hello};
@@ -42,6 +43,8 @@ const MAX_ASKED: usize = 256;
 
 #[derive(Debug)]
 pub(super) struct Discovery {
+    /// Fills beacons up.
+    secret: [u8; 32],
     salt: [u8; 16],
     salt_since: Instant,
     /// Salts of our own beacons, which multicast brings back to us.
@@ -68,8 +71,10 @@ struct Heard {
 }
 
 impl Discovery {
-    pub(super) fn new(salt: [u8; 16], now: Instant) -> Self {
+    /// `secret` and `salt` are random and used for nothing else.
+    pub(super) fn new(secret: [u8; 32], salt: [u8; 16], now: Instant) -> Self {
         Self {
+            secret,
             salt,
             salt_since: now,
             own_salts: VecDeque::from([salt]),
@@ -102,6 +107,14 @@ impl Discovery {
     /// A peer was removed: its next beacon is answered as a newcomer's.
     pub(super) fn forget(&mut self, peer: PeerKey) {
         self.heard.retain(|_, heard| !heard.met.values().any(|met| *met == peer));
+    }
+
+    /// Tags that look like any others and are the same in all beacons of one salt: whoever compares those does not see
+    /// which tags stay.
+    fn fill(&self, salt: &[u8; 16], filler: &mut [u8]) {
+        for (index, tag) in (0u8..).zip(filler.chunks_exact_mut(Beacon::TAG)) {
+            tag.copy_from_slice(&hash::mac16(&self.secret, &[salt, &[index]]));
+        }
     }
 
     fn renew_salt(&mut self, salt: [u8; 16], now: Instant) {
@@ -194,7 +207,7 @@ impl Endpoint {
         }
         self.discovery.turn = (self.discovery.turn + tags.len()) % networks;
         let mut datagram = Vec::with_capacity(Beacon::LEN);
-        Beacon::emit(salt, &tags, |filler| self.rng.fill_bytes(filler), &mut datagram);
+        Beacon::emit(salt, &tags, |filler| self.discovery.fill(&salt, filler), &mut datagram);
         let targets = self.sockets.iter().flat_map(|socket| &socket.beacon_targets);
         tracing::debug!(to = %List(targets), "beacon sent");
         for socket in &self.sockets {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
+use super::load::MAX_FAILED_RESPONSES;
 use super::log::List;
 use super::peers::{Live, PeerKey};
 use super::timing::{
@@ -48,6 +49,8 @@ pub(super) struct Attempt {
 struct Pending {
     initiator: Initiator,
     sent: Instant,
+    /// Responses to it that were not authentic.
+    failed: u8,
 }
 
 impl Attempt {
@@ -232,7 +235,7 @@ impl Endpoint {
         };
         peer.macs.append(now, &mut datagram);
         self.initiations.insert(index, key);
-        attempt.pending.push_back(Pending { initiator, sent: now });
+        attempt.pending.push_back(Pending { initiator, sent: now, failed: 0 });
         if attempt.pending.len() > MAX_PENDING
             && let Some(oldest) = attempt.pending.pop_front()
         {
@@ -281,15 +284,39 @@ impl Endpoint {
             self.counters.mac1_invalid.increment();
             return self.log_refusal(now, &meta, "response", "it is not for this node");
         }
-        if !self.load.may_try_response(now) {
+        let failed = self.failures(key, response.receiver);
+        if !self.load.may_try_response(meta.remote.ip(), failed, now) {
             self.counters.handshakes_refused.increment();
             return self.log_refusal(now, &meta, "response", "too many came that were not authentic");
         }
         if !self.finish(now, key, &meta, response.receiver, datagram) {
-            self.load.note_failed_response(now);
+            self.load.note_failed_response(meta.remote.ip(), now);
+            self.note_failure(key, response.receiver);
             self.counters.handshake_unauthentic.increment();
             let why = "it is not authentic; both sides must have the same secret for the network";
             self.log_refusal(now, &meta, "response", why);
+        }
+    }
+
+    /// How many forged responses the initiation with this index has had.
+    fn failures(&self, key: PeerKey, index: SessionIndex) -> u8 {
+        let attempt = self.peers.get(key).and_then(|peer| peer.attempt.as_ref());
+        let mut pending = attempt.into_iter().flat_map(|attempt| &attempt.pending);
+        pending.find(|pending| pending.initiator.index() == index).map_or(0, |pending| pending.failed)
+    }
+
+    /// Counts a forged response, and gives the initiation up after some: the next round makes another, which its
+    /// forger has not seen yet.
+    fn note_failure(&mut self, key: PeerKey, index: SessionIndex) {
+        let Some(attempt) = self.peers.get_mut(key).and_then(|peer| peer.attempt.as_mut()) else { return };
+        let Some(at) = attempt.pending.iter().position(|pending| pending.initiator.index() == index) else {
+            return;
+        };
+        attempt.pending[at].failed += 1;
+        if attempt.pending[at].failed >= MAX_FAILED_RESPONSES {
+            attempt.pending.remove(at);
+            self.initiations.remove(&index);
+            self.sessions.remove(index);
         }
     }
 

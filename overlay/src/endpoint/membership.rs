@@ -238,6 +238,7 @@ impl Endpoint {
         let Some(mut peer) = self.peers.remove(key) else { return };
         peer.handle.set_forgotten();
         peer.handle.set_session(None);
+        peer.handle.path().iter().for_each(|path| self.live_paths.remove(path.remote, key));
         peer.handle.set_path(None);
         let traffic = peer.traffic();
         self.discard(peer.sessions.drain(..).map(|live| live.session).collect());

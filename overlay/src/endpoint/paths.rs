@@ -5,9 +5,11 @@
 //! (the amplification limit of RFC 9000 section 8, at factor 1), so that a forged source address makes no traffic
 //! for its victim that the forger did not pay for himself.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use super::peers::PeerKey;
 use crate::session::{RecvMeta, SocketIndex};
 
 /// Most candidates kept per peer. The one heard from least recently makes room, unproven ones first; configured
@@ -58,6 +60,25 @@ pub(super) fn socket_for<'a>(
         .find(|socket| Some(socket.index) == hint)
         .or_else(|| sockets.iter().filter(fits).find(|socket| socket.loopback == local))
         .or_else(|| sockets.iter().find(fits))
+}
+
+/// Where peers are reached now, or were until their last session ended. One address may be that of several: of one node
+/// in several networks.
+#[derive(Debug, Default)]
+pub(super) struct LivePaths(BTreeSet<(SocketAddr, PeerKey)>);
+
+impl LivePaths {
+    pub(super) fn add(&mut self, remote: SocketAddr, peer: PeerKey) {
+        self.0.insert((remote, peer));
+    }
+
+    pub(super) fn remove(&mut self, remote: SocketAddr, peer: PeerKey) {
+        self.0.remove(&(remote, peer));
+    }
+
+    pub(super) fn contains(&self, remote: &SocketAddr) -> bool {
+        self.0.range((*remote, PeerKey::FIRST)..).next().is_some_and(|(found, _)| found == remote)
+    }
 }
 
 /// The places at which one peer may be reached.

@@ -20,6 +20,11 @@ use crate::session::{Peer, RecvMeta, Session, SessionStats, SocketIndex};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PeerKey(u64);
 
+impl PeerKey {
+    /// The least of all.
+    pub(super) const FIRST: Self = Self(0);
+}
+
 /// Everything about one peer in one network.
 #[derive(Debug)]
 pub(super) struct PeerState {

@@ -32,7 +32,8 @@ impl Endpoint {
         }
         let cookies = &self.cookies;
         let has_cookie = || cookies.check_mac2(now, meta.remote, datagram);
-        match self.load.admit(meta.remote.ip(), now, has_cookie) {
+        let is_known = || self.live_paths.contains(&meta.remote);
+        match self.load.admit(meta.remote, now, has_cookie, is_known) {
             Admission::Accept => {}
             Admission::Refuse => {
                 self.counters.handshakes_refused.increment();

@@ -160,6 +160,8 @@ impl Endpoint {
             let old = peer.mtud.replace(mtud);
             peer.left = before.zip(old).map(|(path, mtud)| (path.socket, path.remote, mtud));
             peer.handle.set_path(Some(Path { socket: meta.socket, remote: meta.remote, datagram_size }));
+            before.iter().for_each(|path| self.live_paths.remove(path.remote, key));
+            self.live_paths.add(meta.remote, key);
             let handle = peer.handle.clone();
             if before.is_some() {
                 self.counters.paths_moved.increment();

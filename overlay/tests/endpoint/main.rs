@@ -1,7 +1,10 @@
 //! The control state machine in virtual time.
 
+mod adversary;
+mod attack;
 mod discovery;
 mod duplicates;
+mod floods;
 mod forgetting;
 mod handshake;
 mod hostile;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peersock_overlay::{
-    Endpoint, EndpointConfig, Event, Identity, Lookup, NetworkConfig, NetworkId, NetworkIndex, Peer,
+    Endpoint, EndpointConfig, Event, Identity, Limits, Lookup, NetworkConfig, NetworkId, NetworkIndex, Peer,
     RecvMeta, SocketIndex, SocketInfo, data_index,
 };
 
@@ -48,6 +48,8 @@ pub(crate) struct Net {
     /// Largest UDP payload that passes.
     pub(crate) mtu: usize,
     pub(crate) filter: Filter,
+    /// Of the nodes that are added from now on.
+    pub(crate) limits: Limits,
     /// Machines whose node is down say that nobody listens there, and quote so many bytes of what came.
     pub(crate) refuses: Option<usize>,
     pub(crate) sent: Vec<Sent>,
@@ -63,6 +65,7 @@ impl Net {
             latency: Duration::from_millis(1),
             mtu: 1472,
             filter: Box::new(|_| true),
+            limits: Limits::default(),
             refuses: None,
             sent: Vec::new(),
             in_flight: BTreeMap::new(),
@@ -121,7 +124,8 @@ impl Net {
     }
 
     fn node(&self, identity: u8, seed: u8, unix_time: Duration) -> Node {
-        let config = EndpointConfig::new(Arc::new(Identity::from_seed(&[identity; 32])));
+        let mut config = EndpointConfig::new(Arc::new(Identity::from_seed(&[identity; 32])));
+        config.limits = self.limits;
         let mut key = [seed; 32];
         key[0] = identity;
         let mut endpoint = Endpoint::new(config, key, self.now, unix_time);
