@@ -58,7 +58,10 @@ pub use id::{
     DiscoveryKey, Identity, NetworkId, NetworkKind, NodeId, ParseIdentityError, ParseNetworkIdError,
     ParseNodeIdError, Psk, PublicIdentity,
 };
-pub use network::{NetworkConfig, NetworkConfigError, NetworkIndex, StaticMember, StaticNetwork};
+pub use network::{
+    NetworkConfig, NetworkConfigError, NetworkIdError, NetworkIndex, NetworkSummary, Policy, Prefix,
+    StaticMember, StaticNetwork, is_endpoint,
+};
 pub use reach::{Path, Place, RecvMeta, SocketIndex, SocketInfo};
 pub use session::{
     DATA_HEADER, DATA_OVERHEAD, OpenError, Peer, SealError, Sender, Session, SessionIndex, SessionStats,

@@ -22,9 +22,7 @@ impl Endpoint {
         network.validate()?;
         let id = network.id();
         if let Some(joined) = self.networks.values().find(|joined| joined.id == id) {
-            let again = Network::new(joined.index, network, self.identity.public());
-            let is_same = again.is_some_and(|again| again.is_like(joined));
-            return Err(match is_same {
+            return Err(match joined.policy.is_described_by(&network) {
                 true => JoinError::AlreadyJoined(id),
                 false => JoinError::JoinedOtherwise(id),
             });
@@ -32,14 +30,18 @@ impl Endpoint {
         if self.networks.len() >= MAX_NETWORKS {
             return Err(JoinError::TooMany(MAX_NETWORKS));
         }
+        let policy = network.policy();
+        if !policy.admits(&self.own_id) {
+            return Err(JoinError::NotAMember { network: id, node: self.own_id });
+        }
         let index = NetworkIndex(self.next_network);
-        let network = Network::new(index, network, self.identity.public())
-            .ok_or(JoinError::NotAMember { network: id, node: self.own_id })?;
         self.next_network += 1;
-        let members: Vec<_> = network.listed().map(|m| (m.identity, m.endpoints.clone())).collect();
-        self.networks.insert(index, network);
+        let members =
+            policy.members().into_iter().filter(|member| member.identity != *self.identity.public());
+        let members: Vec<_> = members.map(|member| (member.identity, member.endpoints.clone())).collect();
+        self.networks.insert(index, Network::new(index, policy));
         for (identity, endpoints) in members {
-            let Some(key) = self.add_peer(now, index, identity, true) else { continue };
+            let Some(key) = self.add_peer(now, index, identity) else { continue };
             let Some(peer) = self.peers.get(key) else { continue };
             self.nodes[peer.node].reach.set_configured(index, &endpoints);
             self.announce(key);
@@ -90,14 +92,14 @@ impl Endpoint {
     /// local networks, at most once per second.
     pub fn lookup(&mut self, now: Instant, network: NetworkIndex, dst: IpAddr) -> Lookup {
         let Some(network) = self.networks.get_mut(&network) else { return Lookup::NoRoute };
-        if network.addresses.contains(&dst) {
-            return Lookup::Local;
-        }
         if let Some(peer) = network.by_address.get(&dst).and_then(|&key| self.peers.get_mut(key)) {
             peer.used = now;
             return Lookup::Peer(peer.handle.clone());
         }
-        if !network.may_exist(dst) {
+        if network.policy.addresses_of(&self.own_id).contains(&dst) {
+            return Lookup::Local;
+        }
+        if !network.policy.may_exist(dst) {
             return Lookup::NoRoute;
         }
         network.want(dst, now);
@@ -107,7 +109,25 @@ impl Endpoint {
 
     /// This node's addresses in a network, the self-certifying one first; none if it is not joined.
     pub fn addresses(&self, network: NetworkIndex) -> Vec<IpAddr> {
-        self.networks.get(&network).map_or_else(Vec::new, |network| network.addresses.clone())
+        self.networks.get(&network).map_or_else(Vec::new, |network| network.policy.addresses_of(&self.own_id))
+    }
+
+    /// The addresses of the members that have this name, this node's own name included, in the order of joining.
+    pub fn addresses_named(&self, name: &str) -> Vec<IpAddr> {
+        let of_one = |network: &Network| {
+            network.policy.node_named(name).map(|node| network.policy.addresses_of(&node)).unwrap_or_default()
+        };
+        self.networks.values().flat_map(of_one).collect()
+    }
+
+    /// The name of the member that has an address; the first one in the order of joining.
+    pub fn name_at(&self, address: IpAddr) -> Option<String> {
+        let of_one = |network: &Network| {
+            let own = network.policy.addresses_of(&self.own_id).contains(&address).then_some(&self.own_id);
+            let peer = || self.peers.get(*network.by_address.get(&address)?).map(|peer| peer.handle.id());
+            network.policy.name_of(own.or_else(peer)?).map(str::to_owned)
+        };
+        self.networks.values().find_map(of_one)
     }
 
     /// The joined networks, in the order of joining.
@@ -121,11 +141,12 @@ impl Endpoint {
             NetworkInfo {
                 index: network.index,
                 id: network.id,
-                addresses: network.addresses.clone(),
+                summary: network.policy.summary(),
+                addresses: network.policy.addresses_of(&self.own_id),
                 peers: network.by_node.len(),
                 connected,
                 forgotten: network.forgotten,
-                name: network.name.clone(),
+                name: network.policy.name_of(&self.own_id).map(str::to_owned),
                 traffic,
             }
         };
@@ -149,7 +170,7 @@ impl Endpoint {
                 connecting: peer.attempt.is_some(),
                 elsewhere: peer.duplicate.last(),
                 listed: peer.listed,
-                name: network.and_then(|network| network.name_of(peer.handle.id())).map(str::to_owned),
+                name: network.and_then(|network| network.policy.name_of(peer.handle.id())).map(str::to_owned),
                 left: peer.departed,
                 last_seen: peer.last_seen(),
                 last_heard: peer.heard,
@@ -168,28 +189,25 @@ impl Endpoint {
     ) -> Option<PeerKey> {
         let members = self.networks.get(&network)?;
         let node = identity.node_id();
-        if node == self.own_id || !members.admits(identity) {
+        if node == self.own_id || !members.policy.admits(&node) {
             self.counters.strangers_refused.increment();
             return None;
         }
         match members.by_node.get(&node) {
             Some(&key) => Some(key),
-            None => self.add_peer(now, network, *identity, false),
+            None => self.add_peer(now, network, *identity),
         }
     }
 
-    fn add_peer(
-        &mut self,
-        now: Instant,
-        network: NetworkIndex,
-        identity: PublicIdentity,
-        listed: bool,
-    ) -> Option<PeerKey> {
+    fn add_peer(&mut self, now: Instant, network: NetworkIndex, identity: PublicIdentity) -> Option<PeerKey> {
         let members = self.networks.get(&network)?;
         let node = identity.node_id();
-        let addresses = members.addresses_of(&node);
+        let addresses = members.policy.addresses_of(&node);
+        let listed = members.policy.keeps(&node);
         // 80 bits of the node ID are in the address: who finds another node with the same ones gets nothing by it.
-        if addresses.iter().any(|address| members.by_address.contains_key(address)) {
+        let own = members.policy.addresses_of(&self.own_id);
+        let is_taken = |address: &IpAddr| members.by_address.contains_key(address) || own.contains(address);
+        if addresses.iter().any(is_taken) {
             self.counters.strangers_refused.increment();
             return None;
         }
