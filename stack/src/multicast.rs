@@ -48,13 +48,13 @@ pub struct MembershipChange {
 /// The groups of all sockets.
 #[derive(Default)]
 pub(crate) struct Memberships {
-    state: Mutex<State>,
+    table: Mutex<Table>,
     /// Whether there are changes; readable without the lock.
     changed: AtomicBool,
 }
 
 #[derive(Default)]
-struct State {
+struct Table {
     /// How many sockets have joined.
     members: BTreeMap<(InterfaceId, IpAddr), usize>,
     /// Whether the node is a member now, of groups where the driver thinks otherwise.
@@ -74,8 +74,8 @@ impl Memberships {
 
     pub(crate) fn take_changes(&self, changes: &mut Vec<MembershipChange>) {
         if self.changed() {
-            let mut state = self.lock();
-            let taken = std::mem::take(&mut state.changes).into_iter();
+            let mut table = self.lock();
+            let taken = std::mem::take(&mut table.changes).into_iter();
             changes.extend(taken.map(|((interface, group), joined)| MembershipChange {
                 interface,
                 group,
@@ -87,41 +87,41 @@ impl Memberships {
 
     /// An interface is gone, and its memberships with it.
     pub(crate) fn remove_interface(&self, interface: InterfaceId) {
-        let mut state = self.lock();
-        state.members.retain(|(known, _), _| *known != interface);
-        state.changes.retain(|(known, _), _| *known != interface);
-        self.changed.store(!state.changes.is_empty(), Ordering::Release);
+        let mut table = self.lock();
+        table.members.retain(|(known, _), _| *known != interface);
+        table.changes.retain(|(known, _), _| *known != interface);
+        self.changed.store(!table.changes.is_empty(), Ordering::Release);
     }
 
     fn join(&self, key: (InterfaceId, IpAddr)) {
-        let mut state = self.lock();
-        let members = state.members.entry(key).or_default();
+        let mut table = self.lock();
+        let members = table.members.entry(key).or_default();
         *members += 1;
         if *members == 1 {
-            self.note(&mut state, key, true);
+            self.note(&mut table, key, true);
         }
     }
 
     fn leave(&self, key: (InterfaceId, IpAddr)) {
-        let mut state = self.lock();
-        let Some(members) = state.members.get_mut(&key) else { return };
+        let mut table = self.lock();
+        let Some(members) = table.members.get_mut(&key) else { return };
         *members -= 1;
         if *members == 0 {
-            state.members.remove(&key);
-            self.note(&mut state, key, false);
+            table.members.remove(&key);
+            self.note(&mut table, key, false);
         }
     }
 
     /// What is undone before it was told need not be told.
-    fn note(&self, state: &mut State, key: (InterfaceId, IpAddr), joined: bool) {
-        if state.changes.remove(&key).is_none() && state.changes.len() < MOST_CHANGES {
-            state.changes.insert(key, joined);
+    fn note(&self, table: &mut Table, key: (InterfaceId, IpAddr), joined: bool) {
+        if table.changes.remove(&key).is_none() && table.changes.len() < MOST_CHANGES {
+            table.changes.insert(key, joined);
         }
-        self.changed.store(!state.changes.is_empty(), Ordering::Release);
+        self.changed.store(!table.changes.is_empty(), Ordering::Release);
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -197,9 +197,9 @@ impl Stack {
     /// The groups that sockets have joined on an interface, in order. The all-nodes groups, which every node is a
     /// member of, are not among them unless a socket has joined them.
     pub fn memberships(&self, interface: InterfaceId) -> Vec<IpAddr> {
-        let state = self.shared.memberships.lock();
+        let table = self.shared.memberships.lock();
         let first = (interface, IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let last = (interface, IpAddr::V6(Ipv6Addr::from_bits(u128::MAX)));
-        state.members.range(first..=last).map(|((_, group), _)| *group).collect()
+        table.members.range(first..=last).map(|((_, group), _)| *group).collect()
     }
 }

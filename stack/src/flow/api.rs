@@ -94,7 +94,7 @@ impl Flow {
             let urgent = connection.urgent_left() > 0;
             let len = connection.read(time, buf);
             if connection.readable() == 0 {
-                self.settle(&mut inner, time);
+                self.refresh(&mut inner, time);
             } else if urgent {
                 self.publish(&mut inner);
             }
@@ -126,7 +126,7 @@ impl Flow {
         let used = take(&pieces[..count]);
         connection.consume(time, used);
         if connection.readable() == 0 {
-            self.settle(&mut inner, time);
+            self.refresh(&mut inner, time);
         } else if urgent {
             self.publish(&mut inner);
         }
@@ -171,7 +171,7 @@ impl Flow {
         let connection = inner.live().ok_or(Error::NotConnected)?;
         connection.shutdown();
         inner.write_shut = true;
-        self.settle(&mut inner, time);
+        self.refresh(&mut inner, time);
         Ok(())
     }
 
@@ -189,7 +189,7 @@ impl Flow {
         inner.live().ok_or(Error::NotConnected)?;
         inner.read_shut = true;
         inner.discard();
-        self.settle(&mut inner, time);
+        self.refresh(&mut inner, time);
         Ok(())
     }
 
@@ -215,7 +215,7 @@ impl Flow {
                 }
             }
         }
-        self.settle(&mut inner, time);
+        self.refresh(&mut inner, time);
     }
 
     /// Resets the connection. Pending reads and writes fail with [`Error::ConnectionAborted`].
@@ -231,7 +231,7 @@ impl Flow {
             State::SynSent | State::TimeWait => self.unlink(&mut inner),
             _ => self.reset(&mut inner),
         }
-        self.settle(&mut inner, time);
+        self.refresh(&mut inner, time);
     }
 
     /// Ends the connection because of something below it, without a word to the peer.
@@ -239,7 +239,7 @@ impl Flow {
         let (mut inner, time) = self.lock_at(now);
         if inner.linked {
             self.kill(&mut inner, error);
-            self.settle(&mut inner, time);
+            self.refresh(&mut inner, time);
         }
     }
 
@@ -311,7 +311,7 @@ impl Flow {
             self.arm_for(&mut inner, time, due);
             self.quiet.store(time.total_micros(), Ordering::Relaxed);
         } else if emitted.is_none() || inner.state() == State::Closed {
-            self.settle(&mut inner, time);
+            self.refresh(&mut inner, time);
             self.arm(&mut inner, time);
         }
         drop(inner);

@@ -67,7 +67,7 @@ impl Flow {
         } else {
             inner.soft = Some(report.error);
         }
-        self.settle(&mut inner, time);
+        self.refresh(&mut inner, time);
         true
     }
 }

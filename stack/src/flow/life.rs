@@ -52,7 +52,7 @@ impl Flow {
             inner.soft = None;
         }
         self.after_segment(&mut inner, (time, before), tcp.rst, batch);
-        self.settle(&mut inner, time);
+        self.refresh(&mut inner, time);
         true
     }
 
@@ -68,7 +68,7 @@ impl Flow {
             Late::Ignore => true,
             Late::Forget => {
                 self.unlink(inner);
-                self.settle(inner, time);
+                self.refresh(inner, time);
                 true
             }
             Late::Acknowledge => {
@@ -196,7 +196,7 @@ impl Flow {
             self.shared.counters.tcp_timeouts.bump();
             let error = inner.soft.take().unwrap_or(Error::TimedOut);
             self.kill(&mut inner, error);
-            self.settle(&mut inner, time);
+            self.refresh(&mut inner, time);
             return true;
         }
         if inner.deferred().is_some_and(|until| until <= time) {
@@ -303,7 +303,7 @@ impl Flow {
     }
 
     /// Brings everything that follows from the connection's state up to date. The last step of every call.
-    pub(super) fn settle(&self, inner: &mut Inner, time: Time) {
+    pub(super) fn refresh(&self, inner: &mut Inner, time: Time) {
         if let Some(connection) = inner.live() {
             if connection.is_finished() {
                 self.unlink(inner);
@@ -415,7 +415,7 @@ impl Flow {
                 self.was_reset(&mut inner, before);
             }
         }
-        self.settle(&mut inner, time);
+        self.refresh(&mut inner, time);
         true
     }
 
@@ -440,7 +440,7 @@ impl Flow {
         // The reader learns that its data is not whole, even if the peer's end has come.
         inner.ended = false;
         inner.error = Some(Error::OutOfMemory);
-        self.settle(&mut inner, time);
+        self.refresh(&mut inner, time);
         true
     }
 

@@ -169,20 +169,20 @@ impl Reassembly {
             block(start, end);
             most = most.saturating_sub(1);
         }
-        let mut told = Told::default();
+        let mut blocks = Blocks::default();
         let mut at = 0;
-        while told.count < most
+        while blocks.count < most
             && let Some(offset) = self.news.pop_front()
         {
-            told.tell(self.ranges.containing(offset), &mut block);
+            blocks.push(self.ranges.containing(offset), &mut block);
             self.reported.insert(at, offset);
             at += 1;
         }
         for &offset in self.reported.iter().skip(at) {
-            if told.count == most {
+            if blocks.count == most {
                 break;
             }
-            told.tell(self.ranges.containing(offset), &mut block);
+            blocks.push(self.ranges.containing(offset), &mut block);
         }
         self.reported.truncate(MAX_RECENT);
     }
@@ -195,13 +195,13 @@ impl Reassembly {
 
 /// The blocks of one acknowledgement so far.
 #[derive(Default)]
-struct Told {
+struct Blocks {
     ranges: [(u64, u64); MAX_BLOCKS],
     count: usize,
 }
 
-impl Told {
-    fn tell(&mut self, range: Option<(u64, u64)>, block: &mut impl FnMut(u64, u64)) {
+impl Blocks {
+    fn push(&mut self, range: Option<(u64, u64)>, block: &mut impl FnMut(u64, u64)) {
         if let Some(range) = range
             && !self.ranges[..self.count].contains(&range)
         {

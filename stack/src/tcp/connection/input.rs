@@ -15,7 +15,7 @@ use crate::tcp::sequence;
 const AFTER_RESET: Duration = Duration::from_millis(5);
 
 /// How often a SYN of one connection does that.
-const HASTENED_SYNS: u8 = 3;
+const EARLY_SYN_RETRIES: u8 = 3;
 
 /// What is left to do about a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Connection {
             State::SynSent => self.process_in_syn_sent(now, segment),
             _ => self.process_synchronized(now, segment),
         };
-        self.settle();
+        self.account();
         verdict
     }
 
@@ -48,7 +48,7 @@ impl Connection {
                 return Verdict::Done;
             }
             if !segment.syn {
-                self.hasten_syn(now);
+                self.retry_syn_early(now);
             }
             return Verdict::Reset;
         }
@@ -79,9 +79,11 @@ impl Connection {
     /// The peer has answered a SYN for an older connection of these addresses. The reset that it gets ends
     /// that one, so the SYN leaves again at once, as in Linux, and not after a second. A few times only: the
     /// peer may be of another mind.
-    fn hasten_syn(&mut self, now: Time) {
-        let Some(again) = self.syn.again.filter(|_| self.syn.hastened < HASTENED_SYNS) else { return };
-        self.syn.hastened += 1;
+    fn retry_syn_early(&mut self, now: Time) {
+        let Some(again) = self.syn.again.filter(|_| self.syn.early_retries < EARLY_SYN_RETRIES) else {
+            return;
+        };
+        self.syn.early_retries += 1;
         self.syn.again = Some(again.min(after(now, AFTER_RESET)));
     }
 

@@ -122,7 +122,7 @@ struct Syn {
     again: Option<Time>,
     tries: u8,
     /// How many of these followed a challenge at once.
-    hastened: u8,
+    early_retries: u8,
 }
 
 /// RFC 3168.
@@ -257,7 +257,7 @@ impl Connection {
     pub(crate) fn write(&mut self, data: &[u8]) -> usize {
         let fits = data.len().min(self.writable());
         self.sender.write(&data[..fits]);
-        self.settle();
+        self.account();
         fits
     }
 
@@ -266,7 +266,7 @@ impl Connection {
         let rtt = self.sender.rtt.min();
         let room = self.settings.memory.has_room();
         let read = self.receiver.read(now, buf, rtt, room);
-        self.settle();
+        self.account();
         read
     }
 
@@ -280,7 +280,7 @@ impl Connection {
         let rtt = self.sender.rtt.min();
         let room = self.settings.memory.has_room();
         self.receiver.consume(now, length, rtt, room);
-        self.settle();
+        self.account();
     }
 
     /// Copies what fits into `buf` and leaves it queued.
@@ -291,7 +291,7 @@ impl Connection {
     /// Throws the receive queue away.
     pub(crate) fn discard(&mut self) {
         self.receiver.discard();
-        self.settle();
+        self.account();
     }
 
     /// Whether memory is short for its peer's connections.
@@ -302,7 +302,7 @@ impl Connection {
     /// Forgets what came out of order; `false` if there was nothing.
     pub(crate) fn prune(&mut self) -> bool {
         let pruned = self.receiver.prune();
-        self.settle();
+        self.account();
         pruned
     }
 
@@ -467,7 +467,7 @@ impl Connection {
     }
 
     /// Tells the node's account what the buffers occupy.
-    fn settle(&mut self) {
+    fn account(&mut self) {
         let bytes = self.sender.allocated() + self.receiver.allocated();
         self.charge.update(&self.settings.memory, bytes);
     }
