@@ -98,66 +98,34 @@
 //!   are none of. IPv4 networks that do not hold the destination all suit it equally.
 //! - After a reset, data that had arrived before can still be read (Linux may drop it).
 
-mod batch;
-mod checksum;
-mod clock;
-mod config;
-mod counters;
-mod demux;
-mod error;
-mod error_queue;
-mod extended;
-mod flow;
-mod flow_table;
-mod fragments;
-mod gro;
-mod gso;
+mod group;
+mod host;
 mod icmp;
-mod inbox;
-mod interface;
 mod ip;
-mod ip_options;
-mod keyed;
-mod listener;
-mod membership;
-mod multicast;
-mod pmtu;
-mod ports;
-mod queue;
-mod raw;
-mod ready;
-mod reassembly;
-mod receive;
-mod route;
-mod source;
-mod source_filter;
-mod stack;
+mod socket;
 mod tcp;
-mod timers;
-mod traffic_class;
-mod udp;
 
-pub use batch::{Batch, Reply};
-pub use config::{
+pub use group::membership::MembershipChange;
+pub use group::report::{membership_report, read_membership_report};
+pub use group::source_filter::{GroupChange, SourceChange, SourceFilter};
+pub use host::batch::{Batch, Reply};
+pub use host::config::{
     Cidr, Config, InterfaceConfig, InterfaceId, KeepAlive, ParseCidrError, TcpOptions, UdpOptions,
 };
-pub use counters::Counters;
-pub use error::Error;
-pub use error_queue::{ErrorOrigin, ErrorReport};
-pub use flow::{Delivery, Egress, Flow, Loss, PIECES, TcpInfo};
-pub use fragments::Fragments;
-pub use gro::{Coalescer, Flushed};
-pub use gso::SuperSegment;
+pub use host::counters::Counters;
+pub use host::error::Error;
+pub use host::stack::Stack;
 pub use icmp::{EchoReply, EchoRequest, IcmpSocket};
+pub use ip::fragments::Fragments;
+pub use ip::traffic_class::{Ecn, TrafficClass};
 pub use ip::{MAX_DATAGRAM, MAX_PACKET};
-pub use ip_options::{Fragmentation, IpOptions, SendOptions};
-pub use listener::Listener;
-pub use membership::{membership_report, read_membership_report};
-pub use multicast::MembershipChange;
-pub use raw::{IcmpFilter, RawOptions, RawRoute, RawSocket};
-pub use ready::{Ready, State};
-pub use source_filter::{GroupChange, SourceChange, SourceFilter};
-pub use stack::Stack;
+pub use socket::error_queue::{ErrorOrigin, ErrorReport};
+pub use socket::flow::{Delivery, Egress, Flow, Loss, PIECES, TcpInfo};
+pub use socket::ip_options::{Fragmentation, IpOptions, SendOptions};
+pub use socket::listener::Listener;
+pub use socket::raw::{IcmpFilter, RawOptions, RawRoute, RawSocket};
+pub use socket::ready::{Ready, State};
+pub use socket::udp::{Received, UdpRoute, UdpSocket};
 pub use tcp::congestion::{CongestionControl, UnknownCongestionControl};
-pub use traffic_class::{Ecn, TrafficClass};
-pub use udp::{Received, UdpRoute, UdpSocket};
+pub use tcp::gro::{Coalescer, Flushed};
+pub use tcp::gso::SuperSegment;

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
 use crate::Config;
-use crate::clock::{Time, since};
-use crate::keyed::Key;
+use crate::host::clock::{Time, since};
+use crate::host::keyed::Key;
 
 /// How many buckets the destinations share.
 const BUCKETS: usize = 256;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::clock::{Time, after};
+use crate::host::clock::{Time, after};
 
 /// Bytes that every connection may hold for its application, however little memory is left.
 pub(crate) const LEAST_BUFFER: usize = 4 << 10;

@@ -7,6 +7,7 @@
 //! | `congestion`, `rate` | how fast | draft-ietf-ccwg-bbr, RFC 9438, 5681 |
 //! | `receiver`, `reassembly` | what has arrived, what to acknowledge | RFC 2018, 2883 |
 //! | `memory` | what buffers may occupy | |
+//! | `gso`, `gro` | many segments as one | |
 //! | `cookie`, `isn` | handshakes that cannot be guessed | RFC 4987, 6528 |
 //! | `segment`, `options`, `header` | the wire | RFC 9293, 7323, 3168 |
 
@@ -15,6 +16,8 @@ mod byte_queue;
 pub(crate) mod congestion;
 mod connection;
 mod cookie;
+pub(crate) mod gro;
+pub(crate) mod gso;
 mod header;
 mod isn;
 mod memory;

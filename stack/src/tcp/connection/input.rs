@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Connection;
 use crate::State;
-use crate::clock::{Time, after, since};
+use crate::host::clock::{Time, after, since};
 use crate::tcp::options::MAX_BLOCKS;
 use crate::tcp::segment::Segment;
 use crate::tcp::sender::Acknowledgement;

@@ -32,7 +32,7 @@ use super::segment::{Marking, Segment, header_len};
 use super::sender::Sender;
 use super::sequence;
 use crate::State;
-use crate::clock::{Time, after, since};
+use crate::host::clock::{Time, after, since};
 use crate::ip::MAX_PACKET;
 
 /// The segment size of a peer that names none (RFC 9293 3.7.1, MUST-15; RFC 2675 for IPv6).

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::{Connection, own_mss};
 use crate::State;
-use crate::clock::{Time, after, earlier};
-use crate::flow::Egress;
+use crate::host::clock::{Time, after, earlier};
 use crate::ip::MAX_PACKET;
+use crate::socket::flow::Egress;
 use crate::tcp::options::{MAX_BLOCKS, Options};
 use crate::tcp::segment::{ECT0, Outgoing};
 use crate::tcp::sender::Plan;

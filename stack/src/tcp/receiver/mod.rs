@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::byte_queue::ByteQueue;
 use super::memory::{LEAST_BUFFER, Share};
 use super::reassembly::Reassembly;
-use crate::clock::{Time, after};
+use crate::host::clock::{Time, after};
 
 /// How long an acknowledgement may wait for data to ride on (RFC 1122 4.2.3.2: under 500 ms), as in Linux.
 const ACK_DELAY: Duration = Duration::from_millis(40);

@@ -70,7 +70,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::clock::Time;
+    use crate::host::clock::Time;
     use crate::tcp::{Memory, Share};
 
     #[derive(Debug, Clone)]

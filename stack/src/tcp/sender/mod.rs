@@ -23,7 +23,7 @@ use super::rack::Rack;
 use super::rate::Sampler;
 use super::rtt::Rtt;
 use super::scoreboard::Scoreboard;
-use crate::clock::Time;
+use crate::host::clock::Time;
 
 /// The sending half. Offsets are the stream's: data begins at 1.
 pub(crate) struct Sender {

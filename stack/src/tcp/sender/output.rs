@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::pace::Pace;
 use super::{Probe, Sender};
-use crate::clock::{Time, after, since};
+use crate::host::clock::{Time, after, since};
 use crate::tcp::congestion::{Algorithm, Phase};
 
 /// A round trip, microseconds, on a path where sending few large bursts is worth a wait.

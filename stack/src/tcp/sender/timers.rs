@@ -1,7 +1,7 @@
 //! The sender's timers.
 
 use super::{Sender, Undo};
-use crate::clock::{Time, after_micros, earlier};
+use crate::host::clock::{Time, after_micros, earlier};
 use crate::tcp::congestion::{Algorithm, Phase};
 
 /// What the sender's timer is set for.
