@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::load::prefix_of;
 use super::networks::{MAX_NETWORKS, Network};
 use super::paths::socket_for;
 use super::peers::{PeerKey, PeerState};
@@ -40,7 +41,7 @@ impl Endpoint {
         let members: Vec<_> = network.listed().map(|m| (m.identity, m.endpoints.clone())).collect();
         self.networks.insert(index, network);
         for (identity, endpoints) in members {
-            let Some(key) = self.add_peer(now, index, identity, true) else { continue };
+            let Some(key) = self.add_peer(now, index, identity, None) else { continue };
             let Some(peer) = self.peers.get_mut(key) else { continue };
             endpoints.into_iter().for_each(|remote| peer.candidates.add_configured(remote));
             self.announce(key);
@@ -160,12 +161,14 @@ impl Endpoint {
         self.peers.iter().map(|(_, peer)| info(peer)).collect()
     }
 
-    /// Finds the peer with these keys, or takes it in if it may be a member and there is room.
+    /// Finds the peer with these keys, or takes it in if it may be a member and there is room. It was heard from
+    /// `source`.
     pub(super) fn find_or_add(
         &mut self,
         now: Instant,
         network: NetworkIndex,
         identity: &PublicIdentity,
+        source: IpAddr,
     ) -> Option<PeerKey> {
         let members = self.networks.get(&network)?;
         let node = identity.node_id();
@@ -175,16 +178,17 @@ impl Endpoint {
         }
         match members.by_node.get(&node) {
             Some(&key) => Some(key),
-            None => self.add_peer(now, network, *identity, false),
+            None => self.add_peer(now, network, *identity, Some(source)),
         }
     }
 
+    /// Takes a peer in: one that the network lists, or one that was heard from `source`.
     fn add_peer(
         &mut self,
         now: Instant,
         network: NetworkIndex,
         identity: PublicIdentity,
-        listed: bool,
+        source: Option<IpAddr>,
     ) -> Option<PeerKey> {
         let members = self.networks.get(&network)?;
         let node = identity.node_id();
@@ -194,21 +198,19 @@ impl Endpoint {
             self.counters.strangers_refused.increment();
             return None;
         }
-        if !listed && members.by_node.len() >= self.limits.peers_per_network.max(1) {
-            let Some(evicted) = self.peers.evictable(network) else {
-                self.counters.peers_refused.increment();
-                return None;
-            };
-            self.counters.peers_evicted.increment();
-            self.remove_peer(evicted);
+        if source.is_some_and(|source| !self.make_room(network, source)) {
+            return None;
         }
         let members = self.networks.get_mut(&network)?;
         // The first address is the self-certifying one, which the peer makes itself.
         let handle = Arc::new(Peer::new(identity, network, members.id, &addresses[1..], now));
-        let key = self.peers.insert(PeerState::new(handle, listed, now));
+        let (listed, origin) = (source.is_none(), source.map_or(0, prefix_of));
+        let key = self.peers.insert(PeerState::new(handle, listed, origin, now));
         members.by_node.insert(node, key);
         members.by_address.extend(addresses.into_iter().map(|address| (address, key)));
         if !listed {
+            members.order.hold(origin);
+            self.refile(key);
             self.expect_to_forget(now);
         }
         Some(key)
@@ -230,6 +232,10 @@ impl Endpoint {
         }
         if let Some(network) = self.networks.get_mut(&peer.handle.network()) {
             network.by_node.remove(peer.handle.id());
+            network.order.file(peer.origin, peer.place, None);
+            if !peer.listed {
+                network.order.release(peer.origin);
+            }
             network.forgotten += 1;
             network.past.add(&traffic);
             for address in peer.handle.addresses() {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::eviction::EvictionOrder;
 use super::peers::PeerKey;
 use crate::id::{DiscoveryKey, NetworkId, NodeId, Psk, PublicIdentity};
 use crate::network::{NetworkConfig, NetworkIndex, StaticMember};
@@ -31,6 +32,8 @@ pub(super) struct Network {
     pub(super) by_node: BTreeMap<NodeId, PeerKey>,
     pub(super) by_address: BTreeMap<IpAddr, PeerKey>,
     wanted: BTreeMap<IpAddr, Instant>,
+    /// Who makes room for newcomers.
+    pub(super) order: EvictionOrder,
     /// This node's name in a static network.
     pub(super) name: Option<String>,
     /// How many peers were forgotten.
@@ -69,6 +72,7 @@ impl Network {
             by_node: BTreeMap::new(),
             by_address: BTreeMap::new(),
             wanted: BTreeMap::new(),
+            order: EvictionOrder::default(),
             name,
             forgotten: 0,
             past: SessionStats::default(),
@@ -125,6 +129,12 @@ impl Network {
             oldest.and_then(|address| self.wanted.remove(&address));
         }
         self.wanted.insert(address, now);
+    }
+
+    /// Whether traffic waits for one of these addresses.
+    pub(super) fn wants(&mut self, addresses: &[IpAddr], now: Instant) -> bool {
+        self.forget_unwanted(now);
+        addresses.iter().any(|address| self.wanted.contains_key(address))
     }
 
     /// Whether traffic waits for one of these addresses; if so it no longer does.

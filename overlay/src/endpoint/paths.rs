@@ -170,6 +170,11 @@ impl Candidates {
         candidate.heard = Some(now);
     }
 
+    /// Whether the peer has shown that it receives somewhere.
+    pub(super) fn any_proven(&self) -> bool {
+        self.list.iter().any(|candidate| candidate.proven)
+    }
+
     /// Whether the user configured that endpoint.
     pub(super) fn is_configured(&self, remote: &SocketAddr) -> bool {
         self.list.iter().any(|candidate| candidate.configured && candidate.remote == *remote)

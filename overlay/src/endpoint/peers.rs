@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::announce::Told;
 use super::duplicates::{Duplicate, Former};
+use super::eviction::Place;
 use super::handshake::Attempt;
 use super::load::{Bucket, Rate};
 use super::mtud::Mtud;
@@ -33,6 +34,10 @@ pub(super) struct PeerState {
     pub(super) listed: bool,
     /// The driver has been told of it.
     pub(super) announced: bool,
+    /// The source prefix from which it was learned of.
+    pub(super) origin: u64,
+    /// Where it stands in its network's order of those that can make room.
+    pub(super) place: Option<Place>,
     /// When anybody last asked for or heard of it.
     pub(super) used: Instant,
     /// When local discovery last heard of it.
@@ -128,12 +133,14 @@ const STALE_REPLY_INTERVAL: Duration = Duration::from_millis(250);
 const STALE_REPLY_BURST: u32 = 8;
 
 impl PeerState {
-    pub(super) fn new(handle: Arc<Peer>, listed: bool, now: Instant) -> Self {
+    pub(super) fn new(handle: Arc<Peer>, listed: bool, origin: u64, now: Instant) -> Self {
         Self {
             macs: MacWriter::new(handle.id()),
             handle,
             listed,
             announced: false,
+            origin,
+            place: None,
             used: now,
             heard: None,
             departed: false,
@@ -235,7 +242,7 @@ impl PeerState {
         total
     }
 
-    /// Whether it can make room for another peer. A handshake that the peer has not completed does not protect it.
+    /// Whether it is neither listed nor connected. A handshake that the peer has not completed does not protect it.
     pub(super) fn is_evictable(&self) -> bool {
         !self.listed && !self.sessions.iter().any(|live| live.session.is_confirmed())
     }
@@ -283,14 +290,5 @@ impl Peers {
 
     pub(super) fn of_network(&self, network: NetworkIndex) -> impl Iterator<Item = (PeerKey, &PeerState)> {
         self.iter().filter(move |(_, peer)| peer.handle.network() == network)
-    }
-
-    /// The peer of a network that was not used for longest among those that may be forgotten; one that nobody is
-    /// trying to reach if possible.
-    pub(super) fn evictable(&self, network: NetworkIndex) -> Option<PeerKey> {
-        self.of_network(network)
-            .filter(|(_, peer)| peer.is_evictable())
-            .min_by_key(|(key, peer)| (peer.attempt.is_some(), !peer.sessions.is_empty(), peer.used, *key))
-            .map(|(key, _)| key)
     }
 }
