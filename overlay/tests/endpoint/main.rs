@@ -1,5 +1,7 @@
 //! The control state machine in virtual time.
 
+mod adversary;
+mod attack;
 mod discovery;
 mod duplicates;
 mod floods;
