@@ -7,7 +7,7 @@
 //! initiations arrive than its bucket refills, an initiation must carry a cookie (MAC2), which proves that its sender
 //! receives at its source address; and then each source prefix has its own bucket, and all of them together another.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::config::Limits;
@@ -68,9 +68,9 @@ impl Bucket {
     }
 }
 
-/// A bucket per source prefix (IPv4 /24, IPv6 /56), and one for all together, which also bounds what many can do.
+/// A bucket per source, which is a prefix (IPv4 /24, IPv6 /56) or a socket, and one for all together, which also bounds what many can do.
 ///
-/// The table has a fixed size. Prefixes that fall into the same slot share its bucket; which do is keyed by the
+/// The table has a fixed size. Sources that fall into the same slot share its bucket; which do is keyed by the
 /// endpoint's seed.
 #[derive(Debug)]
 pub(super) struct Limiter {
@@ -90,17 +90,32 @@ impl Limiter {
 
     /// Takes one token from the bucket of `source`'s prefix and one from the common bucket.
     pub(super) fn take(&mut self, source: IpAddr, now: Instant) -> bool {
-        let slot = self.slot(source);
-        self.per_source.take(&mut self.slots[slot], now) && self.all.take(now)
-    }
-
-    fn slot(&self, source: IpAddr) -> usize {
         let prefix = match source.to_canonical() {
             IpAddr::V4(address) => u64::from(address.to_bits() >> 8),
             IpAddr::V6(address) => ((address.to_bits() >> 72) as u64) | 1 << 63,
         };
+        self.take_of(prefix, now)
+    }
+
+    /// As [`Self::take`], with a bucket for each socket: neighbours share a prefix, and so do the nodes of one
+    /// machine.
+    pub(super) fn take_of_socket(&mut self, source: SocketAddr, now: Instant) -> bool {
+        let bits = match source.ip() {
+            IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+            IpAddr::V6(address) => address.to_bits(),
+        };
+        let folded = (bits >> 64) as u64 ^ (bits as u64).rotate_left(16);
+        self.take_of(folded ^ u64::from(source.port()), now)
+    }
+
+    fn take_of(&mut self, source: u64, now: Instant) -> bool {
+        let slot = self.slot(source);
+        self.per_source.take(&mut self.slots[slot], now) && self.all.take(now)
+    }
+
+    fn slot(&self, source: u64) -> usize {
         // splitmix64's finaliser with a keyed multiplier: enough that a sender cannot aim at another's slot.
-        let mut hash = prefix.wrapping_add(self.key);
+        let mut hash = source.wrapping_add(self.key);
         hash = (hash ^ (hash >> 30)).wrapping_mul((self.key ^ 0xbf58_476d_1ce4_e5b9) | 1);
         hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (hash ^ (hash >> 31)) as usize % SLOTS
@@ -203,8 +218,9 @@ impl HandshakeLoad {
 /// Limits on messages that anyone can send and that cost no Diffie-Hellman operation.
 #[derive(Debug)]
 pub(super) struct HintLimits {
-    /// Beacons heard: each costs a hash per joined network.
-    pub(super) beacons: Bucket,
+    /// Beacons heard: each costs a hash per joined network. Those of one socket do not use up what others on the
+    /// same local network have.
+    pub(super) beacons: Limiter,
     /// Hellos heard: each costs up to one decryption per joined network.
     pub(super) hellos: Limiter,
     /// Hints heard that a session is unknown: each costs a search through the peers.
@@ -222,7 +238,7 @@ impl HintLimits {
             Limiter::new(all, source, key, now)
         };
         Self {
-            beacons: Bucket::new(Rate::per_second(1000, 1000), now),
+            beacons: limiter(4000, 2000, 20, 50),
             hellos: limiter(5000, 1000, 200, 500),
             unknown_heard: limiter(200, 100, 20, 20),
             refusals: limiter(1000, 500, 200, 100),
