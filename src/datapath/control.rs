@@ -177,7 +177,7 @@ impl Datapath {
                     events.push(event);
                 }
                 let Some(transmit) = endpoint.poll_transmit(now, &mut datagram) else { break };
-                self.sink.send(&Transmit {
+                self.sink.send_at_once(&Transmit {
                     socket: transmit.socket,
                     remote: transmit.remote,
                     contents: &datagram,

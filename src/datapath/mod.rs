@@ -66,6 +66,11 @@ pub trait Sink: Send + Sync {
     /// Sends now, or loses the datagrams: there is no error to report.
     fn send(&self, transmit: &Transmit<'_>);
 
+    /// The same, but never waits for room: control calls it under its lock. What finds no room is lost.
+    fn send_at_once(&self, transmit: &Transmit<'_>) {
+        self.send(transmit);
+    }
+
     /// The most datagrams that one [`Transmit`] from `socket` may hold, at least 1.
     fn max_segments(&self, socket: SocketIndex) -> usize;
 

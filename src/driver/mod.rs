@@ -270,6 +270,10 @@ impl Sink for DriverSink {
         self.sockets.send(transmit);
     }
 
+    fn send_at_once(&self, transmit: &Transmit<'_>) {
+        self.sockets.send_at_once(transmit);
+    }
+
     fn interface_of(&self, socket: SocketIndex, remote: std::net::SocketAddr) -> String {
         self.sockets.interface_of(socket, remote)
     }

@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use peersock_overlay::{Endpoint, EndpointConfig, Identity};
 use peersock_stack::Stack;
+use zeroize::Zeroizing;
 
 use super::closing::Closing;
 use super::{Inner, Node, singleton};
@@ -199,10 +200,12 @@ impl NodeBuilder {
         let mut config = EndpointConfig::new(Arc::new(identity));
         config.receive_buffer = receive_buffer;
         config.introduce = self.introduce;
+        // If the system has none, which it had a moment ago, the keys come from the seed alone.
+        config.entropy = Some(Arc::new(|out| _ = getrandom::fill(out)));
         let now = Instant::now();
         let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let endpoint = Endpoint::new(config, random_seed()?, now, unix_time);
-        let stack = Stack::new(self.stack, random_seed()?, now);
+        let endpoint = Endpoint::new(config, *random_seed()?, now, unix_time);
+        let stack = Stack::new(self.stack, *random_seed()?, now);
         let driver = Driver::start(endpoint, stack, Arc::new(sockets))?;
         let node = Node {
             inner: Arc::new(Inner {
@@ -257,8 +260,8 @@ impl Node {
     }
 }
 
-fn random_seed() -> io::Result<[u8; 32]> {
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed).map_err(io::Error::other)?;
+fn random_seed() -> io::Result<Zeroizing<[u8; 32]>> {
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *seed).map_err(io::Error::other)?;
     Ok(seed)
 }
