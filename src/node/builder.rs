@@ -54,7 +54,7 @@ impl Seed {
     /// # Errors
     /// When the system has none.
     pub fn generate() -> io::Result<Seed> {
-        random_seed().map(Seed)
+        random_seed().map(|seed| Seed(*seed))
     }
 
     /// The public keys of the identity that it makes.
@@ -234,7 +234,7 @@ impl NodeBuilder {
 
     fn open_identity(&self) -> Result<(Identity, Option<StateDir>), StartError> {
         let path = match &self.identity {
-            IdentitySource::Ephemeral => return Ok((Identity::from_seed(&random_seed()?), None)),
+            IdentitySource::Ephemeral => return Ok((Identity::from_seed(&*random_seed()?), None)),
             IdentitySource::Seed(seed) => return Ok((Identity::from_seed(&seed.0), None)),
             IdentitySource::Default => StateDir::default_path()?,
             IdentitySource::StateDir(path) => path.clone(),
