@@ -15,6 +15,7 @@
 //! 2. the control state machine (`Datapath::control`), never on the path of a packet of a standing session;
 //! 3. the locks inside the cores (one per flow, one per session), each held for one copy or one look-up.
 
+mod clock;
 mod control;
 mod counters;
 mod datagrams;
@@ -29,7 +30,7 @@ mod train;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use peersock_overlay::{Endpoint, NetworkId, NetworkIndex, SessionTable, SocketIndex};
 use peersock_stack::{Batch, Cidr, InterfaceId, Stack};
@@ -41,6 +42,7 @@ pub(crate) use route::Route;
 pub use socket::SocketState;
 pub(crate) use train::Train;
 
+use clock::OverlayClock;
 use control::Subscribers;
 use membership::Repeats;
 use multicast::Members;
@@ -93,6 +95,7 @@ pub struct Datapath {
     sessions: Arc<SessionTable>,
     stack: Stack,
     sink: Arc<dyn Sink>,
+    clock: OverlayClock,
     networks: RwLock<Vec<Network>>,
     waiting: Mutex<Waiting>,
     members: Members,
@@ -124,6 +127,7 @@ impl Datapath {
             endpoint: Mutex::new(endpoint),
             stack,
             sink,
+            clock: OverlayClock::default(),
             networks: RwLock::default(),
             waiting: Mutex::default(),
             members: Members::default(),
@@ -149,18 +153,29 @@ impl Datapath {
             self.stack.handle_timeout(now, batch);
             self.report_silence(now, batch);
         }
-        let due = self.control().poll_timeout().is_some_and(|at| at <= now);
+        let due = self.control().poll_timeout().is_some_and(|at| at <= self.clock.overlay(now));
         if due {
-            self.with_control(now, batch, |endpoint| endpoint.handle_timeout(now));
+            self.with_control(now, batch, |endpoint, now| endpoint.handle_timeout(now));
         }
         self.expire_waiting(now);
         self.repeat_reports(now, batch);
         self.settle(now, batch);
     }
 
+    /// Says for how long the machine was suspended in all since the start. The time given to all calls is that of the
+    /// stack, which stands still then; the overlay's goes on.
+    pub fn note_suspended(&self, total: Duration) {
+        self.clock.note_suspended(total);
+    }
+
+    /// The overlay's time, to which what [`Datapath::peers`] says refers.
+    pub fn overlay_time(&self, now: Instant) -> Instant {
+        self.clock.overlay(now)
+    }
+
     /// When [`Datapath::handle_timeout`] is due next. Ask again after any other call.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let control = self.control().poll_timeout();
+        let control = self.control().poll_timeout().map(|at| self.clock.stack(at));
         let waiting = self.lock_waiting().next_deadline();
         [control, waiting, self.repeats.next_deadline(), self.stack.poll_timeout()]
             .into_iter()
