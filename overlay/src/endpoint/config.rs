@@ -10,8 +10,9 @@ use thiserror::Error;
 use super::duplicates::Elsewhere;
 use crate::crypto::{EntropySource, Provider, Suite, default_provider};
 use crate::id::{Identity, NetworkId, NodeId};
-use crate::network::{NetworkConfigError, NetworkIndex};
-use crate::session::{Path, Peer, SessionStats};
+use crate::network::{NetworkConfigError, NetworkIndex, NetworkSummary};
+use crate::reach::Path;
+use crate::session::{Peer, SessionStats};
 
 /// What an [`Endpoint`](crate::Endpoint) is made with.
 ///
@@ -258,7 +259,7 @@ pub struct PeerInfo {
     pub connecting: bool,
     /// Where another node with the peer's identity was seen, if one was.
     pub elsewhere: Option<Elsewhere>,
-    /// A static network lists it.
+    /// Its network keeps it as a member though it is silent ([`Policy::keeps`](crate::Policy::keeps)).
     pub listed: bool,
     /// Its name, if its network lists one.
     pub name: Option<String>,
@@ -280,6 +281,8 @@ pub struct NetworkInfo {
     pub index: NetworkIndex,
     /// The network.
     pub id: NetworkId,
+    /// What its policy says of it.
+    pub summary: NetworkSummary,
     /// This node's addresses in it, the self-certifying one first.
     pub addresses: Vec<IpAddr>,
     /// Peers known, this node not counted.

@@ -28,7 +28,7 @@ use super::{Endpoint, Timer, random};
 use crate::crypto::hash;
 use crate::id::PublicIdentity;
 use crate::network::NetworkIndex;
-use crate::session::RecvMeta;
+use crate::reach::{Place, RecvMeta, Source, Why};
 use crate::wire::{Beacon, Hello};
 
 /// Beacons after a start or a change, in milliseconds from then.
@@ -252,7 +252,8 @@ impl Endpoint {
         for socket in &self.sockets {
             for &target in &socket.beacon_targets {
                 self.counters.beacons_sent.increment();
-                if !self.outbox.push(socket.index, target, datagram.clone()) {
+                let place = Place::Direct { socket: socket.index, remote: target };
+                if !self.outbox.push(place, datagram.clone()) {
                     self.counters.transmits_dropped.increment();
                 }
             }
@@ -323,7 +324,7 @@ impl Endpoint {
         hello.seal(&network.discovery, nonce, &mut datagram);
         self.counters.hellos_sent.increment();
         tracing::debug!(to = %meta.remote, reply_wanted, "hello sent");
-        self.transmit(meta, datagram);
+        self.transmit(&meta.place(), datagram);
     }
 
     pub(super) fn on_hello(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
@@ -358,7 +359,11 @@ impl Endpoint {
         tracing::debug!(peer = %hello.identity.node_id(), from = %meta.remote, "hello received");
         let Some(peer) = self.peers.get_mut(key) else { return };
         peer.note_heard(now);
-        peer.candidates.heard(&meta, datagram.len(), proven, now);
+        let reach = &mut self.nodes[peer.node].reach;
+        reach.heard(meta.place(), datagram.len(), Source::Hello, now);
+        if proven {
+            reach.prove(meta.place(), Source::Hello, now);
+        }
         self.announce(key);
         self.follow_up(now, key, &meta, hello.instance);
         if hello.reply_wanted && self.may_answer(key, &meta) {
@@ -374,7 +379,7 @@ impl Endpoint {
     fn is_looked_for(&mut self, now: Instant, network: NetworkIndex, identity: &PublicIdentity) -> bool {
         let Some(network) = self.networks.get_mut(&network) else { return false };
         let node = identity.node_id();
-        network.by_node.contains_key(&node) || network.wants(&network.addresses_of(&node), now)
+        network.by_node.contains_key(&node) || network.wants(&network.policy.addresses_of(&node), now)
     }
 
     /// A hello of somebody who is not known here, and who may have forged its source: it is answered as one byte for
@@ -387,7 +392,11 @@ impl Endpoint {
         hello: &Hello,
         nonce: [u8; 24],
     ) {
-        if !self.networks.get(&network).is_some_and(|network| network.admits(&hello.identity)) {
+        if !self
+            .networks
+            .get(&network)
+            .is_some_and(|network| network.policy.admits(&hello.identity.node_id()))
+        {
             self.counters.strangers_refused.increment();
             return self.log_refusal(now, meta, "hello", "its sender is no member of the network");
         }
@@ -437,7 +446,7 @@ impl Endpoint {
             return;
         }
         if connecting {
-            return self.try_at(now, key, meta);
+            return self.try_at(now, key, &meta.place());
         }
         let waiting = self
             .networks
@@ -446,15 +455,15 @@ impl Endpoint {
         if !connected && waiting {
             return self.attempt(now, key, Reason::Traffic);
         }
-        let local = handle.path().is_some_and(|path| path.remote.ip().is_loopback());
+        let local = handle.path().is_some_and(|path| path.place.is_loopback());
         if connected && !local && meta.remote.ip().is_loopback() {
-            self.try_path(now, key, meta, 0);
+            self.challenge(now, key, meta.place(), Why::Move);
         }
     }
 
     /// Whether the hello may be answered with what its sender's address has left.
     fn may_answer(&mut self, key: PeerKey, meta: &RecvMeta) -> bool {
-        self.peers.get_mut(key).is_some_and(|peer| peer.candidates.spend(&meta.remote, Hello::LEN))
+        self.peers.get(key).is_some_and(|peer| self.nodes[peer.node].reach.spend(&meta.place(), Hello::LEN))
     }
 
     /// The node behind this address receives there: introduces us in the other networks that its beacon named.

@@ -28,20 +28,20 @@ pub(super) enum Worth {
     Wanted,
 }
 
-/// A peer's place in the order.
-pub(super) type Place = (Worth, Instant, PeerKey);
+/// A peer's place in the order, its rank.
+pub(super) type Rank = (Worth, Instant, PeerKey);
 
 /// The peers of one network that can make room for others, and who holds how many.
 #[derive(Debug, Default)]
 pub(super) struct EvictionOrder {
-    all: BTreeSet<Place>,
+    all: BTreeSet<Rank>,
     by_prefix: BTreeMap<u64, Holding>,
 }
 
 /// The peers that were learned of from one source prefix.
 #[derive(Debug, Default)]
 struct Holding {
-    places: BTreeSet<Place>,
+    places: BTreeSet<Rank>,
     /// Those that cannot make room included.
     peers: usize,
 }
@@ -62,7 +62,7 @@ impl EvictionOrder {
     }
 
     /// Moves a peer of this prefix from one place to another.
-    pub(super) fn file(&mut self, prefix: u64, old: Option<Place>, new: Option<Place>) {
+    pub(super) fn file(&mut self, prefix: u64, old: Option<Rank>, new: Option<Rank>) {
         let Some(holding) = self.by_prefix.get_mut(&prefix) else { return };
         for places in [&mut self.all, &mut holding.places] {
             old.iter().for_each(|old| _ = places.remove(old));
@@ -121,8 +121,9 @@ impl Endpoint {
     pub(super) fn refile(&mut self, key: PeerKey) -> bool {
         let Some(peer) = self.peers.get_mut(key) else { return false };
         let Some(network) = self.networks.get_mut(&peer.handle.network()) else { return false };
-        let new = peer.worth().map(|worth| (worth, peer.used, key));
-        let old = std::mem::replace(&mut peer.place, new);
+        let any_proven = self.nodes[peer.node].reach.any_proven();
+        let new = peer.worth(any_proven).map(|worth| (worth, peer.used, key));
+        let old = std::mem::replace(&mut peer.rank, new);
         if old != new {
             network.order.file(peer.origin, old, new);
         }
@@ -132,7 +133,9 @@ impl Endpoint {
 
 impl PeerState {
     /// What is lost with it; `None` if it must stay: it is listed, or connected and was sent something.
-    fn worth(&self) -> Option<Worth> {
+    ///
+    /// `any_proven`: the node has shown that it receives somewhere.
+    fn worth(&self, any_proven: bool) -> Option<Worth> {
         let in_use = !self.is_evictable() && self.handle.activity().was_sent_to();
         if self.listed || in_use {
             return None;
@@ -141,7 +144,7 @@ impl PeerState {
             return Some(Worth::Wanted);
         }
         // The instance is that of a handshake that was completed.
-        let proven = self.instance.is_some() || self.candidates.any_proven();
+        let proven = self.instance.is_some() || any_proven;
         Some(if proven { Worth::Idle } else { Worth::Unproven })
     }
 }
@@ -151,6 +154,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
+    use super::super::nodes::Nodes;
     use super::super::peers::Peers;
     use super::*;
     use crate::id::{Identity, NetworkId};
@@ -160,11 +164,13 @@ mod tests {
     #[test]
     fn the_least_worth_goes_first_and_then_the_one_unused_for_longest() {
         let (mut order, now) = (EvictionOrder::default(), instant());
-        let mut peers = Peers::default();
+        let (mut peers, mut nodes) = (Peers::default(), Nodes::default());
         let [a, b, c] = [1, 1, 2].map(|prefix| {
             order.hold(prefix);
-            let handle = Peer::new(*Identity::from_seed(&[1; 32]).public(), NetworkIndex(0), id(), &[], now);
-            peers.insert(PeerState::new(Arc::new(handle), false, prefix, now))
+            let identity = *Identity::from_seed(&[1; 32]).public();
+            let node = nodes.find_or_add(&identity.node_id());
+            let handle = Peer::new(identity, NetworkIndex(0), id(), &[], now);
+            peers.insert(PeerState::new(Arc::new(handle), node, false, prefix, now))
         });
         let later = now + Duration::from_secs(1);
         order.file(1, None, Some((Worth::Idle, now, a)));

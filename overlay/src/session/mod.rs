@@ -1,7 +1,6 @@
 //! Sessions: what a finished handshake leaves behind, and the path of every data packet.
 
 mod activity;
-mod path;
 mod peer;
 mod replay;
 mod sync;
@@ -10,7 +9,6 @@ mod table;
 mod tests;
 mod volume;
 
-pub use path::{Path, RecvMeta, SocketIndex};
 pub use peer::{Peer, Sender};
 pub use table::{SessionIndex, SessionTable};
 
@@ -24,6 +22,7 @@ use thiserror::Error;
 use crate::counters::Counters;
 use crate::crypto::{AeadKey, Provider, Suite, TAG};
 use crate::noise::SessionKeys;
+use crate::reach::RecvMeta;
 use crate::wire::{Data, MessageType};
 
 use replay::{ReplayWindow, Stale};
@@ -265,6 +264,11 @@ impl Session {
         self.sealing.volume.is_worn()
     }
 
+    /// Bytes of plaintext sealed so far.
+    pub(crate) fn sent_bytes(&self) -> u64 {
+        self.sealing.volume.bytes()
+    }
+
     /// Packets sealed so far.
     pub(crate) fn sent_packets(&self) -> u64 {
         self.sealing.volume.packets()
@@ -353,7 +357,7 @@ impl fmt::Debug for Session {
 const NO_ATTENTION: u64 = u64::MAX;
 
 /// Whether a plaintext is data, and not a keepalive (empty) or a control message (first nibble 0).
-fn is_ip(plaintext: &[u8]) -> bool {
+pub(crate) fn is_ip(plaintext: &[u8]) -> bool {
     plaintext.first().is_some_and(|first| first >> 4 != 0)
 }
 
