@@ -22,7 +22,8 @@
 //!                                                    +-> Session::note_received: "does control want to know?"
 //! ```
 //!
-//! and a packet to send goes [`Peer::sender`] (once per batch) -> [`Session::seal`] -> socket. The two `note_*`
+//! and a packet to send goes [`Routes::get`] -> [`Peer::sender`] (once per batch) -> [`Session::seal`] -> socket.
+//! [`Routes`] says who has an address; control is asked only about those that it does not know. The two `note_*`
 //! calls update a few atomics, and only now and then answer that the control half needs a look.
 //!
 //! # Protocol
@@ -37,7 +38,12 @@ mod crypto;
 mod endpoint;
 mod id;
 mod network;
+mod routes;
+#[cfg(test)]
+#[path = "routes/tests.rs"]
+mod routes_tests;
 mod session;
+mod sync;
 #[cfg(test)]
 mod testing;
 
@@ -50,15 +56,16 @@ pub use crypto::{AeadError, AeadKey, Portable, Provider, Suite, SuiteSet, defaul
 
 pub use counters::{Counter, Counters};
 pub use endpoint::{
-    Elsewhere, Endpoint, EndpointConfig, Event, Gone, JoinError, Limits, Lookup, NetworkInfo, PeerInfo,
-    SocketInfo, Transmit,
+    AddressError, Elsewhere, Endpoint, EndpointConfig, Event, Gone, JoinError, Limits, Lookup, NetworkInfo,
+    PeerInfo, SocketInfo, Transmit,
 };
 pub use id::{
     DiscoveryKey, Identity, NetworkId, NetworkKind, NodeId, ParseIdentityError, ParseNetworkIdError,
     ParseNodeIdError, Psk, PublicIdentity,
 };
-pub use network::{NetworkConfig, NetworkConfigError, NetworkIndex, StaticMember, StaticNetwork};
+pub use network::{NetworkConfig, NetworkConfigError, NetworkIndex, Prefix, StaticMember, StaticNetwork};
+pub use routes::{Route, Routes};
 pub use session::{
-    DATA_HEADER, DATA_OVERHEAD, OpenError, Path, Peer, RecvMeta, SealError, Sender, Session, SessionIndex,
-    SessionStats, SessionTable, SocketIndex, data_index,
+    DATA_HEADER, DATA_OVERHEAD, OpenError, Opened, Path, Peer, RecvMeta, SealError, Sender, Session,
+    SessionIndex, SessionStats, SessionTable, SocketIndex, data_index,
 };

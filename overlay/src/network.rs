@@ -1,9 +1,13 @@
+mod prefix;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use thiserror::Error;
 
 use crate::id::{DiscoveryKey, NetworkId, NetworkKind, NodeId, Psk, PublicIdentity};
+
+pub use prefix::Prefix;
 
 /// This node's handle of a network it has joined. Never reused while the node runs, and meaningless elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

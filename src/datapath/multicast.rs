@@ -3,7 +3,7 @@
 //! It leaves out those that have said that they are no members, see [`membership`](super::membership).
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use peersock_overlay::{DATA_OVERHEAD, Event, NetworkIndex, Peer};
@@ -12,6 +12,7 @@ use peersock_stack::{Batch, InterfaceId, MAX_DATAGRAM};
 use super::Datapath;
 use super::datagrams::BASE_DATAGRAM;
 use super::socket::PeerLink;
+use crate::sync;
 
 /// Peers of a network that a packet is copied for, in the order in which they were learned of. Others do not get it.
 pub(super) const MAX_COPIES: usize = 1024;
@@ -34,7 +35,7 @@ impl Members {
             Event::PeerRemoved(peer) => (peer, false),
             _ => return,
         };
-        let mut networks = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut networks = sync::write(&self.0);
         let at = networks.iter().position(|(index, _)| *index == peer.network());
         let at = at.unwrap_or_else(|| {
             networks.push((peer.network(), Arc::default()));
@@ -51,7 +52,7 @@ impl Members {
     }
 
     fn of(&self, network: NetworkIndex) -> Peers {
-        let networks = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let networks = sync::read(&self.0);
         networks
             .iter()
             .find(|(index, _)| *index == network)
@@ -67,7 +68,7 @@ pub(super) struct Asked(Mutex<Option<Instant>>);
 impl Asked {
     /// Whether to ask now, which is remembered.
     fn again(&self, now: Instant) -> bool {
-        let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asked = sync::lock(&self.0);
         let due = asked.is_none_or(|at| now.saturating_duration_since(at) >= ASK_AGAIN);
         if due {
             *asked = Some(now);
@@ -122,11 +123,7 @@ impl Datapath {
     }
 
     pub(super) fn peers_on(&self, interface: InterfaceId) -> Peers {
-        let index = {
-            let networks = self.networks.read().expect("no panic under this lock");
-            networks.iter().find(|network| network.interface == interface).map(|network| network.index)
-        };
-        index.map(|index| self.members.of(index)).unwrap_or_default()
+        self.network_by_interface(interface).map(|index| self.members.of(index)).unwrap_or_default()
     }
 }
 

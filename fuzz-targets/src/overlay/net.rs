@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use peersock_overlay::{DATA_OVERHEAD, Event, JoinError, Lookup, RecvMeta, Session, SocketIndex, data_index};
+use peersock_overlay::{
+    DATA_OVERHEAD, Event, JoinError, Lookup, Opened, RecvMeta, Session, SocketIndex, data_index,
+};
 
 use super::node::{self, GROUP, LISTED, Node, identity, network};
 use crate::input::instant;
@@ -121,12 +123,12 @@ impl Net {
             return endpoint.handle_datagram(now, meta, bytes);
         };
         let mut plaintext = vec![0; bytes.len()];
-        let Ok(len) = session.open(bytes, &mut plaintext) else { return };
-        plaintext.truncate(len);
+        let Ok(opened) = session.open(bytes, &mut plaintext) else { return };
+        plaintext.truncate(opened.len());
         if session.note_received(now, &meta) {
             endpoint.session_attention(now, &session, Some(meta));
         }
-        if plaintext.first().is_none_or(|first| first >> 4 == 0) {
+        if let Opened::Control(_) = opened {
             endpoint.handle_control(now, &session, meta, &plaintext);
         } else {
             self.deliver(number, &session, &plaintext);

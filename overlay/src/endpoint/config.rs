@@ -10,7 +10,7 @@ use thiserror::Error;
 use super::duplicates::Elsewhere;
 use crate::crypto::{Provider, Suite, default_provider};
 use crate::id::{Identity, NetworkId, NodeId};
-use crate::network::{NetworkConfigError, NetworkIndex};
+use crate::network::{NetworkConfigError, NetworkIndex, Prefix};
 use crate::session::{Path, Peer, SessionStats};
 
 /// What an [`Endpoint`](crate::Endpoint) is made with.
@@ -188,6 +188,9 @@ pub enum Event {
     /// has changed, or a handshake was repeated. What was sent before may be lost, and need not wait for a
     /// timer to be sent again.
     PathConfirmed(Arc<Peer>),
+    /// The peer has other addresses than before; those listed here are not its any more. What was agreed with it
+    /// under one of them is to end. See [`Endpoint::set_addresses`](crate::Endpoint::set_addresses).
+    AddressesChanged(Arc<Peer>, Arc<[Prefix]>),
 }
 
 /// How it became known that a peer's program is gone.
@@ -223,6 +226,7 @@ impl Event {
             | Self::PathShrunk(peer)
             | Self::PeerUnreachable(peer)
             | Self::PeerGone(peer, _)
+            | Self::AddressesChanged(peer, _)
             | Self::PathConfirmed(peer) => peer,
         }
     }

@@ -9,7 +9,8 @@ use super::paths::socket_for;
 use super::peers::{PeerKey, PeerState};
 use super::{Endpoint, Event, JoinError, Lookup, NetworkInfo, PeerInfo, Timer};
 use crate::id::{NodeId, PublicIdentity};
-use crate::network::{NetworkConfig, NetworkIndex};
+use crate::network::{NetworkConfig, NetworkIndex, Prefix};
+use crate::routes::Route;
 use crate::session::{Peer, RecvMeta};
 use crate::wire::Control;
 
@@ -37,6 +38,8 @@ impl Endpoint {
         let network = Network::new(index, network, self.identity.public())
             .ok_or(JoinError::NotAMember { network: id, node: self.own_id })?;
         self.next_network += 1;
+        let own: Vec<Prefix> = network.addresses.iter().map(|&address| address.into()).collect();
+        self.routes.publish(index, &own, &Route::Local);
         let members: Vec<_> = network.listed().map(|m| (m.identity, m.endpoints.clone())).collect();
         self.networks.insert(index, network);
         for (identity, endpoints) in members {
@@ -59,7 +62,9 @@ impl Endpoint {
             self.send_on_current(now, key, Control::Close { reason: LEAVING });
             self.remove_peer(key);
         }
-        if self.networks.remove(&network).is_some() {
+        if let Some(left) = self.networks.remove(&network) {
+            let own: Vec<Prefix> = left.addresses.iter().map(|&address| address.into()).collect();
+            self.routes.withdraw(network, &own);
             self.restart_beacons(now);
         }
         self.arm_forgetting(now);
@@ -88,17 +93,20 @@ impl Endpoint {
         }
     }
 
-    /// Says who has an overlay address. An unknown node's self-certifying address makes the node ask for it on the
-    /// local networks, at most once per second.
+    /// Says who has an overlay address, as [`Routes::get`] does. An unknown node's self-certifying address makes the
+    /// node ask for it on the local networks, at most once per second.
     pub fn lookup(&mut self, now: Instant, network: NetworkIndex, dst: IpAddr) -> Lookup {
+        match self.routes.get(network, dst) {
+            Some(Route::Local) => return Lookup::Local,
+            Some(Route::Peer(peer)) => {
+                if let Some(state) = self.key_of(&peer).and_then(|key| self.peers.get_mut(key)) {
+                    state.used = now;
+                }
+                return Lookup::Peer(peer);
+            }
+            None => {}
+        }
         let Some(network) = self.networks.get_mut(&network) else { return Lookup::NoRoute };
-        if network.addresses.contains(&dst) {
-            return Lookup::Local;
-        }
-        if let Some(peer) = network.by_address.get(&dst).and_then(|&key| self.peers.get_mut(key)) {
-            peer.used = now;
-            return Lookup::Peer(peer.handle.clone());
-        }
         if !network.may_exist(dst) {
             return Lookup::NoRoute;
         }
@@ -141,7 +149,7 @@ impl Endpoint {
             let network = self.networks.get(&peer.handle.network());
             PeerInfo {
                 peer: peer.handle.clone(),
-                addresses: peer.handle.addresses().to_vec(),
+                addresses: peer.handle.addresses(),
                 path: session.as_ref().and_then(|_| peer.handle.path()),
                 suite: session.as_ref().map(|session| session.suite()),
                 established: session.map(|session| session.established()),
@@ -190,7 +198,7 @@ impl Endpoint {
         let node = identity.node_id();
         let addresses = members.addresses_of(&node);
         // 80 bits of the node ID are in the address: who finds another node with the same ones gets nothing by it.
-        if addresses.iter().any(|address| members.by_address.contains_key(address)) {
+        if addresses.iter().any(|&address| self.routes.exact(network, address.into()).is_some()) {
             self.counters.strangers_refused.increment();
             return None;
         }
@@ -205,9 +213,9 @@ impl Endpoint {
         let members = self.networks.get_mut(&network)?;
         // The first address is the self-certifying one, which the peer makes itself.
         let handle = Arc::new(Peer::new(identity, network, members.id, &addresses[1..], now));
+        self.routes.publish(network, &handle.prefixes(), &Route::Peer(Arc::clone(&handle)));
         let key = self.peers.insert(PeerState::new(handle, listed, now));
         members.by_node.insert(node, key);
-        members.by_address.extend(addresses.into_iter().map(|address| (address, key)));
         if !listed {
             self.expect_to_forget(now);
         }
@@ -231,10 +239,8 @@ impl Endpoint {
             network.by_node.remove(peer.handle.id());
             network.forgotten += 1;
             network.past.add(&traffic);
-            for address in peer.handle.addresses() {
-                network.by_address.remove(address);
-            }
         }
+        self.routes.withdraw(peer.handle.network(), &peer.handle.prefixes());
         if peer.announced {
             self.emit(Event::PeerRemoved(peer.handle));
         }

@@ -41,6 +41,7 @@ mod networks;
 mod outbox;
 mod paths;
 mod peers;
+mod readdress;
 mod refusal;
 mod responder;
 mod sessions;
@@ -59,12 +60,14 @@ pub use config::{EndpointConfig, Event, Gone, JoinError, Limits, Lookup, Network
 pub use duplicates::Elsewhere;
 pub use outbox::Transmit;
 pub use paths::SocketInfo;
+pub use readdress::AddressError;
 
 use crate::counters::Counters;
 use crate::crypto::Provider;
 use crate::id::{Identity, NodeId};
 use crate::network::NetworkIndex;
 use crate::noise::{CookieJar, Timestamp};
+use crate::routes::Routes;
 use crate::session::{RecvMeta, SessionIndex, SessionTable};
 use crate::wire::MessageType;
 use announce::Announcement;
@@ -121,6 +124,7 @@ pub struct Endpoint {
     rng: ChaCha20Rng,
     counters: Arc<Counters>,
     sessions: Arc<SessionTable>,
+    routes: Arc<Routes>,
     sockets: Vec<SocketInfo>,
     networks: BTreeMap<NetworkIndex, Network>,
     next_network: u32,
@@ -193,6 +197,7 @@ impl Endpoint {
             clock: Clock { start: now, unix_time, last: None },
             counters: Arc::default(),
             sessions: Arc::new(SessionTable::new(sessions.max(MIN_SESSIONS))),
+            routes: Arc::new(Routes::new()),
             sockets: Vec::new(),
             networks: BTreeMap::new(),
             next_network: 0,
@@ -216,6 +221,12 @@ impl Endpoint {
     /// The sessions, for the data path. A driver keeps this and asks it first about every data packet.
     pub fn sessions(&self) -> &Arc<SessionTable> {
         &self.sessions
+    }
+
+    /// Who has which address, for the data path. A driver keeps this and asks it about every packet to send;
+    /// [`Endpoint::lookup`] is for addresses that it does not know.
+    pub fn routes(&self) -> &Arc<Routes> {
+        &self.routes
     }
 
     /// What was done and dropped so far. Shared: it stays readable without the endpoint.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::peers::PeerKey;
 use crate::id::{DiscoveryKey, NetworkId, NodeId, Psk, PublicIdentity};
-use crate::network::{NetworkConfig, NetworkIndex, StaticMember};
+use crate::network::{NetworkConfig, NetworkIndex, Prefix, StaticMember};
 use crate::session::SessionStats;
 
 /// Most networks that one node joins at a time. Each costs some work per beacon heard.
@@ -29,7 +29,6 @@ pub(super) struct Network {
     /// The other members of a static network; in an ad-hoc one everybody may be a member.
     members: Option<BTreeMap<NodeId, StaticMember>>,
     pub(super) by_node: BTreeMap<NodeId, PeerKey>,
-    pub(super) by_address: BTreeMap<IpAddr, PeerKey>,
     wanted: BTreeMap<IpAddr, Instant>,
     /// This node's name in a static network.
     pub(super) name: Option<String>,
@@ -67,7 +66,6 @@ impl Network {
             addresses,
             members,
             by_node: BTreeMap::new(),
-            by_address: BTreeMap::new(),
             wanted: BTreeMap::new(),
             name,
             forgotten: 0,
@@ -128,10 +126,10 @@ impl Network {
     }
 
     /// Whether traffic waits for one of these addresses; if so it no longer does.
-    pub(super) fn take_wanted(&mut self, addresses: &[IpAddr], now: Instant) -> bool {
+    pub(super) fn take_wanted(&mut self, prefixes: &[Prefix], now: Instant) -> bool {
         self.forget_unwanted(now);
         let before = self.wanted.len();
-        self.wanted.retain(|address, _| !addresses.contains(address));
+        self.wanted.retain(|address, _| !prefixes.iter().any(|prefix| prefix.contains(*address)));
         self.wanted.len() < before
     }
 

@@ -7,5 +7,6 @@ mod handshake;
 mod hostile;
 mod net;
 mod paths;
+mod readdress;
 mod recovery;
 mod signals;

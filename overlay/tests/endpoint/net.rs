@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peersock_overlay::{
-    Endpoint, EndpointConfig, Event, Identity, Lookup, NetworkConfig, NetworkId, NetworkIndex, Peer,
+    Endpoint, EndpointConfig, Event, Identity, Lookup, NetworkConfig, NetworkId, NetworkIndex, Opened, Peer,
     RecvMeta, SocketIndex, SocketInfo, data_index,
 };
 
@@ -291,12 +291,12 @@ impl Net {
             return;
         };
         let mut plain = vec![0; bytes.len()];
-        let Ok(len) = session.open(bytes, &mut plain) else { return };
-        plain.truncate(len);
+        let Ok(opened) = session.open(bytes, &mut plain) else { return };
+        plain.truncate(opened.len());
         if session.note_received(self.now, &meta) {
             node.endpoint.session_attention(self.now, &session, Some(meta));
         }
-        if plain.first().is_none_or(|first| first >> 4 == 0) {
+        if let Opened::Control(_) = opened {
             node.endpoint.handle_control(self.now, &session, meta, &plain);
         } else {
             node.inbox.push((self.now, session.peer().clone(), plain));
