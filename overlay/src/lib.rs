@@ -38,6 +38,7 @@ mod crypto;
 mod endpoint;
 mod id;
 mod network;
+mod reach;
 mod routes;
 #[cfg(test)]
 #[path = "routes/tests.rs"]
@@ -56,16 +57,17 @@ pub use crypto::{AeadError, AeadKey, Portable, Provider, Suite, SuiteSet, defaul
 
 pub use counters::{Counter, Counters};
 pub use endpoint::{
-    AddressError, Elsewhere, Endpoint, EndpointConfig, Event, Gone, JoinError, Limits, Lookup, NetworkInfo,
-    PeerInfo, SocketInfo, Transmit,
+    AddressError, Attention, Elsewhere, Endpoint, EndpointConfig, Event, Gone, JoinError, Limits, Lookup,
+    NetworkInfo, PeerInfo, Transmit,
 };
 pub use id::{
     DiscoveryKey, Identity, NetworkId, NetworkKind, NodeId, ParseIdentityError, ParseNetworkIdError,
     ParseNodeIdError, Psk, PublicIdentity,
 };
 pub use network::{NetworkConfig, NetworkConfigError, NetworkIndex, Prefix, StaticMember, StaticNetwork};
+pub use reach::{Path, Place, RecvMeta, SocketIndex, SocketInfo};
 pub use routes::{Route, Routes};
 pub use session::{
-    DATA_HEADER, DATA_OVERHEAD, OpenError, Opened, Path, Peer, RecvMeta, SealError, Sender, Session,
-    SessionIndex, SessionStats, SessionTable, SocketIndex, data_index,
+    DATA_HEADER, DATA_OVERHEAD, OpenError, Opened, Peer, SealError, Sender, Session, SessionIndex,
+    SessionStats, SessionTable, data_index,
 };

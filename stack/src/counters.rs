@@ -85,6 +85,7 @@ counters! {
     icmp_echo_replies: "echo replies queued for a socket",
     icmp_queue_overflows: "replies dropped because a socket's queue was full",
     icmp_errors_received: "ICMP errors that belong to a socket of this node",
+    icmp_strangers: "dropped: ICMP errors of a node that cannot have seen the packet it quotes",
     path_mtu_reports: "packets that were too big and have lowered a path's MTU",
     icmp_ignored: "ICMP messages for no socket or of no interest",
     icmp_errors_sent: "ICMP errors sent",

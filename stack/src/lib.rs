@@ -80,7 +80,10 @@
 //!   bounded in total and for each source ([`Config::reassembly_memory`]). A packet over the path's MTU is cut unless
 //!   its socket forbids it; one with IP options is not.
 //! - A connected UDP socket hears of unreachable hosts and networks too, which Linux keeps for those who ask for
-//!   IP_RECVERR. An MTU that a router reports is believed if the quoted packet has the addresses and ports of a socket.
+//!   IP_RECVERR.
+//! - ICMP errors count only from the destination of the packet that they quote, or from this node: nobody else has seen
+//!   it. The packet must have the addresses and ports of a socket and, of TCP, a sequence number that is under way
+//!   (RFC 5927), also to say that it was too big.
 //! - A socket receives what is sent to the groups that it has joined itself. No IGMP or MLD is spoken: the driver may make
 //!   memberships known ([`Batch::memberships`]). The node need not, for it sends what goes to a group to every member
 //!   of the network that it knows.

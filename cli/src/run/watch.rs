@@ -52,6 +52,22 @@ enum Verdict {
     Unknown,
 }
 
+/// The program that seemed to lack the library when it was looked at before.
+///
+/// The kernel gives a memory map in pieces. If the program starts another in its place meanwhile, the rest is
+/// missing, and with it the library, which is mapped above the others; and while libraries are being loaded, a
+/// piece can be older than the next one. So one look proves nothing: the next one must find the same program
+/// without the library.
+#[derive(Debug, Default)]
+struct Suspicion(Option<Vec<u8>>);
+
+impl Suspicion {
+    /// Notes a look that did not find the library in this program; true if the look before did not, either.
+    fn is_confirmed_by(&mut self, image: Option<Vec<u8>>) -> bool {
+        image.is_some() && std::mem::replace(&mut self.0, image.clone()) == image
+    }
+}
+
 /// What a process's memory shows.
 #[derive(Debug, PartialEq, Eq)]
 enum Sight {
@@ -77,12 +93,14 @@ impl Watch {
             let start = Instant::now();
             let mut verdict = Verdict::Unknown;
             let mut image = None;
+            let mut suspicion = Suspicion::default();
             loop {
                 // What the kernel tells each program anew, random addresses among it.
                 let now = read(&process, "auxv").ok().filter(|auxv| !auxv.is_empty());
                 if now.is_none() || now != image {
                     match look(&process, &library) {
                         Sight::Library => (verdict, image) = (Verdict::Reached, now),
+                        Sight::Passed(_) if !suspicion.is_confirmed_by(now) => continue,
                         Sight::Passed(path) => {
                             // It may have ended just now, or belong to another user since.
                             let _ = rustix::process::pidfd_send_signal(&handle, Signal::KILL);
@@ -222,6 +240,21 @@ mod tests {
         assert_eq!(sight("", true), Sight::Nothing);
         let maps = PROGRAM.replace("/usr/bin/the program", "/usr/libexec/valgrind/memcheck") + LIBC;
         assert_eq!(judge(&maps, "/usr/libexec/valgrind/memcheck".into(), "ours", || true), Sight::Nothing);
+    }
+
+    #[test]
+    fn a_program_that_starts_another_while_it_is_looked_at_is_not_blamed() {
+        // The end of the map is missing, and the library in it.
+        let cut = format!("{LIBC}{PROGRAM}{OURS}");
+        let cut = &cut[..cut.find("[stack]").unwrap()];
+        assert_eq!(sight(cut, false), Sight::Passed("/usr/bin/the program".into()));
+        let mut suspicion = Suspicion::default();
+        assert!(!suspicion.is_confirmed_by(Some(b"the first".to_vec())));
+        assert!(!suspicion.is_confirmed_by(Some(b"the second".to_vec())));
+        assert!(suspicion.is_confirmed_by(Some(b"the second".to_vec())));
+        // It has ended.
+        assert!(!suspicion.is_confirmed_by(None));
+        assert!(!suspicion.is_confirmed_by(None));
     }
 
     #[test]

@@ -203,6 +203,9 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("process {} has said until the test failed: {}", self.id(), self.stderr.text());
+        }
         if let Ok(None) = self.child.try_wait() {
             // All that it has started, daemons too, which are its children because it is their subreaper.
             for _ in 0..10 {

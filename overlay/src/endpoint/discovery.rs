@@ -16,14 +16,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use rand::{Rng, RngExt};
+use rand::RngExt;
 
 use super::handshake::Reason;
 use super::log::List;
 use super::peers::PeerKey;
 use super::{Endpoint, Timer, random};
+use crate::crypto::hash;
 use crate::network::NetworkIndex;
-use crate::session::RecvMeta;
+use crate::reach::{Place, RecvMeta, Source, Why};
 use crate::wire::{Beacon, Hello};
 
 /// Beacons after a start or a change, in milliseconds from then.
@@ -42,6 +43,8 @@ const MAX_ASKED: usize = 256;
 
 #[derive(Debug)]
 pub(super) struct Discovery {
+    /// Fills beacons up.
+    secret: [u8; 32],
     salt: [u8; 16],
     salt_since: Instant,
     /// Salts of our own beacons, which multicast brings back to us.
@@ -68,8 +71,10 @@ struct Heard {
 }
 
 impl Discovery {
-    pub(super) fn new(salt: [u8; 16], now: Instant) -> Self {
+    /// `secret` and `salt` are random and used for nothing else.
+    pub(super) fn new(secret: [u8; 32], salt: [u8; 16], now: Instant) -> Self {
         Self {
+            secret,
             salt,
             salt_since: now,
             own_salts: VecDeque::from([salt]),
@@ -102,6 +107,14 @@ impl Discovery {
     /// A peer was removed: its next beacon is answered as a newcomer's.
     pub(super) fn forget(&mut self, peer: PeerKey) {
         self.heard.retain(|_, heard| !heard.met.values().any(|met| *met == peer));
+    }
+
+    /// Tags that look like any others and are the same in all beacons of one salt: whoever compares those does not see
+    /// which tags stay.
+    fn fill(&self, salt: &[u8; 16], filler: &mut [u8]) {
+        for (index, tag) in (0u8..).zip(filler.chunks_exact_mut(Beacon::TAG)) {
+            tag.copy_from_slice(&hash::mac16(&self.secret, &[salt, &[index]]));
+        }
     }
 
     fn renew_salt(&mut self, salt: [u8; 16], now: Instant) {
@@ -194,13 +207,14 @@ impl Endpoint {
         }
         self.discovery.turn = (self.discovery.turn + tags.len()) % networks;
         let mut datagram = Vec::with_capacity(Beacon::LEN);
-        Beacon::emit(salt, &tags, |filler| self.rng.fill_bytes(filler), &mut datagram);
+        Beacon::emit(salt, &tags, |filler| self.discovery.fill(&salt, filler), &mut datagram);
         let targets = self.sockets.iter().flat_map(|socket| &socket.beacon_targets);
         tracing::debug!(to = %List(targets), "beacon sent");
         for socket in &self.sockets {
             for &target in &socket.beacon_targets {
                 self.counters.beacons_sent.increment();
-                if !self.outbox.push(socket.index, target, datagram.clone()) {
+                let place = Place::Direct { socket: socket.index, remote: target };
+                if !self.outbox.push(place, datagram.clone()) {
                     self.counters.transmits_dropped.increment();
                 }
             }
@@ -268,7 +282,7 @@ impl Endpoint {
         }
         self.counters.hellos_sent.increment();
         tracing::debug!(to = %meta.remote, reply_wanted, "hello sent");
-        self.transmit(meta, datagram);
+        self.transmit(&meta.place(), datagram);
     }
 
     pub(super) fn on_hello(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
@@ -302,7 +316,11 @@ impl Endpoint {
         self.discovery.asked.retain(|sent| *sent != asked);
         let Some(peer) = self.peers.get_mut(key) else { return };
         peer.note_heard(now);
-        peer.candidates.heard(&meta, datagram.len(), proven, now);
+        let reach = &mut self.nodes[peer.node].reach;
+        reach.heard(meta.place(), datagram.len(), Source::Hello, now);
+        if proven {
+            reach.prove(meta.place(), Source::Hello, now);
+        }
         self.announce(key);
         self.follow_up(now, key, &meta, hello.instance);
         if hello.reply_wanted && self.may_answer(key, &meta) {
@@ -356,7 +374,7 @@ impl Endpoint {
             return;
         }
         if connecting {
-            return self.try_at(now, key, meta);
+            return self.try_at(now, key, &meta.place());
         }
         let waiting = self
             .networks
@@ -365,15 +383,15 @@ impl Endpoint {
         if !connected && waiting {
             return self.attempt(now, key, Reason::Traffic);
         }
-        let local = handle.path().is_some_and(|path| path.remote.ip().is_loopback());
+        let local = handle.path().is_some_and(|path| path.place.is_loopback());
         if connected && !local && meta.remote.ip().is_loopback() {
-            self.try_path(now, key, meta, 0);
+            self.challenge(now, key, meta.place(), Why::Move);
         }
     }
 
     /// Whether the hello may be answered with what its sender's address has left.
     fn may_answer(&mut self, key: PeerKey, meta: &RecvMeta) -> bool {
-        self.peers.get_mut(key).is_some_and(|peer| peer.candidates.spend(&meta.remote, Hello::LEN))
+        self.peers.get(key).is_some_and(|peer| self.nodes[peer.node].reach.spend(&meta.place(), Hello::LEN))
     }
 
     /// The node behind this address receives there: introduces us in the other networks that its beacon named.

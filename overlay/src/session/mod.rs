@@ -1,14 +1,12 @@
 //! Sessions: what a finished handshake leaves behind, and the path of every data packet.
 
 mod activity;
-mod path;
 mod peer;
 mod replay;
 mod table;
 #[cfg(test)]
 mod tests;
 
-pub use path::{Path, RecvMeta, SocketIndex};
 pub use peer::{Peer, Sender};
 pub use table::{SessionIndex, SessionTable};
 
@@ -22,6 +20,7 @@ use thiserror::Error;
 use crate::counters::Counters;
 use crate::crypto::{AeadKey, Provider, Suite, TAG};
 use crate::noise::SessionKeys;
+use crate::reach::RecvMeta;
 use crate::sync;
 use crate::wire::{Data, MessageType};
 
@@ -265,6 +264,11 @@ impl Session {
     /// True if the control half should hear of it, as for [`Self::note_received`].
     pub fn note_sent(&self, now: Instant) -> bool {
         self.peer.activity().note_sent(now) | self.is_due(now)
+    }
+
+    /// Bytes of plaintext sealed so far.
+    pub(crate) fn sent_bytes(&self) -> u64 {
+        self.sealing.bytes.load(Ordering::Relaxed)
     }
 
     /// Packets sealed so far.

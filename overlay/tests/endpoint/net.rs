@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peersock_overlay::{
-    Endpoint, EndpointConfig, Event, Identity, Lookup, NetworkConfig, NetworkId, NetworkIndex, Opened, Peer,
-    RecvMeta, SocketIndex, SocketInfo, data_index,
+    Attention, Endpoint, EndpointConfig, Event, Identity, Limits, Lookup, NetworkConfig, NetworkId,
+    NetworkIndex, Opened, Peer, RecvMeta, SocketIndex, SocketInfo, data_index,
 };
 
 pub(crate) const GROUP: &str = "239.255.77.77:7777";
@@ -48,6 +48,8 @@ pub(crate) struct Net {
     /// Largest UDP payload that passes.
     pub(crate) mtu: usize,
     pub(crate) filter: Filter,
+    /// Of the nodes that are added from now on.
+    pub(crate) limits: Limits,
     /// Machines whose node is down say that nobody listens there, and quote so many bytes of what came.
     pub(crate) refuses: Option<usize>,
     pub(crate) sent: Vec<Sent>,
@@ -63,6 +65,7 @@ impl Net {
             latency: Duration::from_millis(1),
             mtu: 1472,
             filter: Box::new(|_| true),
+            limits: Limits::default(),
             refuses: None,
             sent: Vec::new(),
             in_flight: BTreeMap::new(),
@@ -121,7 +124,8 @@ impl Net {
     }
 
     fn node(&self, identity: u8, seed: u8, unix_time: Duration) -> Node {
-        let config = EndpointConfig::new(Arc::new(Identity::from_seed(&[identity; 32])));
+        let mut config = EndpointConfig::new(Arc::new(Identity::from_seed(&[identity; 32])));
+        config.limits = self.limits;
         let mut key = [seed; 32];
         key[0] = identity;
         let mut endpoint = Endpoint::new(config, key, self.now, unix_time);
@@ -242,7 +246,7 @@ impl Net {
             }
             while let Some(transmit) = self.nodes[index].endpoint.poll_transmit(self.now, &mut buf) {
                 assert_eq!(transmit.len, buf.len());
-                self.transmit(index, transmit.remote, buf.clone());
+                self.transmit(index, transmit.place.remote(), buf.clone());
             }
         }
     }
@@ -294,7 +298,8 @@ impl Net {
         let Ok(opened) = session.open(bytes, &mut plain) else { return };
         plain.truncate(opened.len());
         if session.note_received(self.now, &meta) {
-            node.endpoint.session_attention(self.now, &session, Some(meta));
+            let why = Attention::received(meta, bytes.len(), opened);
+            node.endpoint.session_attention(self.now, &session, why);
         }
         if let Opened::Control(_) = opened {
             node.endpoint.handle_control(self.now, &session, meta, &plain);
@@ -323,9 +328,9 @@ impl Net {
                 continue;
             };
             if sender.session.note_sent(self.now) {
-                node.endpoint.session_attention(self.now, &sender.session, None);
+                node.endpoint.session_attention(self.now, &sender.session, Attention::Sent);
             }
-            self.transmit(index, sender.path.remote, out);
+            self.transmit(index, sender.path.remote(), out);
         }
     }
 }

@@ -39,6 +39,12 @@ impl Flow {
         report
     }
 
+    /// Whether the byte with sequence number `seq` was sent and is not acknowledged (RFC 5927 7.2): without that no packet
+    /// can have been too big.
+    pub(crate) fn has_in_flight(&self, seq: u32) -> bool {
+        self.lock().live().is_some_and(|connection| connection.has_in_flight(seq))
+    }
+
     /// An ICMP error about the packet with sequence number `seq` of this connection; `false` if it cannot be.
     ///
     /// It ends an attempt. Once the connection stands it is advice (RFC 5461): as in Linux it fails the next call if the

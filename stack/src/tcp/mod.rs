@@ -3,7 +3,7 @@
 //! | module | its subject | specified by |
 //! |---|---|---|
 //! | `connection` | the state machine | RFC 9293, RFC 5961 |
-//! | `sender`, `scoreboard`, `rack`, `rtt` | what is on its way, what is lost | RFC 6675, 8985, 6298 |
+//! | `sender`, `scoreboard` and its `runs`, `rack`, `rtt` | what is on its way, what is lost | RFC 6675, 8985, 6298 |
 //! | `congestion`, `rate` | how fast | draft-ietf-ccwg-bbr, RFC 9438, 5681 |
 //! | `receiver`, `reassembly` | what has arrived, what to acknowledge | RFC 2018, 2883 |
 //! | `cookie`, `isn` | handshakes that cannot be guessed | RFC 4987, 6528 |
@@ -24,6 +24,7 @@ pub(crate) mod rate;
 mod reassembly;
 mod receiver;
 mod rtt;
+mod runs;
 mod scoreboard;
 mod segment;
 mod sender;

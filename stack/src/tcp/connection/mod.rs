@@ -104,7 +104,7 @@ pub(crate) struct Connection {
     window_seq: u64,
     window_ack: u64,
     /// The path's payload of a segment without options, as of the last emission.
-    segment: u64,
+    segment: u16,
     /// When the last segment came, and the last keep-alive left.
     heard: Time,
     probed: Time,
@@ -191,7 +191,7 @@ impl Connection {
             ecn: Ecn::default(),
             window_seq: 0,
             window_ack: 0,
-            segment: u64::from(default),
+            segment: default,
             heard: now,
             probed: now,
             challenges: (now, 0),
@@ -211,7 +211,7 @@ impl Connection {
         let options = if self.timestamps.is_some() { 12 } else { 0 };
         // The path takes less than an IP packet's most in any case.
         let own = self.settings.max_segment.map_or(u16::MAX, |wanted| wanted.max(LEAST_OWN_MSS));
-        self.segment.min(u64::from(own.min(self.peer_mss))).saturating_sub(options).max(1)
+        u64::from(self.segment.min(own).min(self.peer_mss)).saturating_sub(options).max(1)
     }
 
     /// Learns from the peer's SYN.
@@ -419,6 +419,13 @@ impl Connection {
                 seq.is_some_and(|seq| (una..=self.sender.nxt()).contains(&seq))
             }
         }
+    }
+
+    /// Whether data that begins with this sequence number was sent and is not acknowledged.
+    pub(crate) fn has_in_flight(&self, seq: u32) -> bool {
+        let una = self.sender.una();
+        let seq = sequence::offset(self.isn, una, seq);
+        seq.is_some_and(|seq| (una..self.sender.nxt()).contains(&seq))
     }
 
     fn wire_nxt(&self) -> u32 {

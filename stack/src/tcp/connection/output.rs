@@ -134,7 +134,7 @@ impl Connection {
     }
 
     fn take_limits(&mut self, limits: &Egress) {
-        self.segment = limits.segment.clamp(1, MAX_PACKET - 120) as u64;
+        self.segment = limits.segment.clamp(1, MAX_PACKET - 120) as u16;
         let mss = self.mss() - sack_len(self.data_blocks());
         let segments = (MAX_PACKET as u64 - 120) / mss;
         let most = segments.min(limits.max_segments as u64).max(1);

@@ -266,7 +266,7 @@ impl Sender {
     }
 
     pub(crate) fn allocated(&self) -> usize {
-        self.queue.allocated()
+        self.queue.allocated() + self.board.allocated()
     }
 
     /// The congestion window, bytes.

@@ -81,7 +81,7 @@ impl Sender {
 
     fn plan_new(&mut self, now: Time) -> Plan {
         let end = self.sendable_end();
-        if end <= self.nxt {
+        if end <= self.nxt || self.board.is_full() {
             // If it is the peer's window, it is probed.
             self.arm(now, false);
             self.note_limited();

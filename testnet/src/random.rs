@@ -8,7 +8,7 @@ use std::time::Duration;
 /// A component's generator. Which numbers it draws disturbs no other component.
 ///
 /// ```
-/// use peersock_sim::Random;
+/// use peersock_testnet::Random;
 ///
 /// let mut a = Random::from_seed(7);
 /// let mut b = Random::from_seed(7);
