@@ -64,7 +64,10 @@ pub use id::{
     DiscoveryKey, Identity, NetworkId, NetworkKind, NodeId, ParseIdentityError, ParseNetworkIdError,
     ParseNodeIdError, Psk, PublicIdentity,
 };
-pub use network::{NetworkConfig, NetworkConfigError, NetworkIndex, Prefix, StaticMember, StaticNetwork};
+pub use network::{
+    NetworkConfig, NetworkConfigError, NetworkIdError, NetworkIndex, NetworkSummary, Policy, Prefix,
+    StaticMember, StaticNetwork, is_endpoint,
+};
 pub use reach::{Path, Place, RecvMeta, SocketIndex, SocketInfo};
 pub use routes::{Route, Routes};
 pub use session::{

@@ -1,6 +1,7 @@
 //! The joined networks, as both cores know them: a list that is replaced as a whole and read without copying.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, RwLock};
 
 use peersock_overlay::{NetworkId, NetworkIndex};
@@ -20,8 +21,13 @@ pub struct Network {
     pub interface: InterfaceId,
     /// This node's addresses in it, the self-certifying one first.
     pub addresses: Vec<IpAddr>,
-    /// The same, each with the length of the prefix that it shares with the network's other addresses.
+    /// The same, each with the length of the network's prefix in which it lies.
     pub prefixes: Vec<Cidr>,
+    /// The addresses that are reached over the network: its prefixes of the families in which this node has an
+    /// address.
+    pub routes: Vec<Cidr>,
+    /// The TCP and UDP ports on which services may be offered and reached.
+    pub ports: RangeInclusive<u16>,
 }
 
 /// The list, in the order of joining.

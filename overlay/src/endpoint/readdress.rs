@@ -5,7 +5,6 @@
 //! what is sent ([`Routes`](crate::Routes)); [`Event::AddressesChanged`] tells the layers above what was lost, so that
 //! they end what still uses it.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -38,14 +37,12 @@ impl Endpoint {
         if prefixes.len() > MAX_PREFIXES {
             return Err(AddressError::TooMany);
         }
-        let certified = IpAddr::V6(joined.id.address_of(&self.own_id));
+        let certified = joined.id.certified_prefix();
         for &prefix in prefixes {
             // Whoever has a longer prefix in a block keeps it, since the longest decides. But nobody is given a part of
             // the network's own prefix: there every address follows from a node ID.
             let (address, length) = (prefix.address(), prefix.length());
-            let in_certified = length >= CERTIFIED_PREFIX
-                && Prefix::new(certified, CERTIFIED_PREFIX)
-                    .is_some_and(|certified| certified.contains(address));
+            let in_certified = length >= certified.length() && certified.contains(address);
             if in_certified || address.is_multicast() || address.is_loopback() {
                 return Err(AddressError::Unusable(prefix));
             }
@@ -105,6 +102,3 @@ pub enum AddressError {
     #[error("{0} belongs to another member")]
     Taken(Prefix),
 }
-
-/// `fd` and 40 bits of the network ID, in bits.
-const CERTIFIED_PREFIX: u8 = 48;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use crate::id::NetworkId;
+
 /// The addresses that begin with the same bits.
 ///
 /// ```
@@ -17,6 +19,16 @@ use std::net::IpAddr;
 pub struct Prefix {
     address: IpAddr,
     length: u8,
+}
+
+impl NetworkId {
+    /// The prefix in which every address follows from a node ID ([`NetworkId::address_of`]), 48 bits long.
+    pub fn certified_prefix(&self) -> Prefix {
+        let mut address = [0; 16];
+        let prefix = self.prefix();
+        address[..prefix.len()].copy_from_slice(&prefix);
+        Prefix { address: IpAddr::from(address), length: 8 * prefix.len() as u8 }
+    }
 }
 
 impl Prefix {
@@ -48,6 +60,12 @@ impl Prefix {
     /// Whether an address begins with these bits.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.shared_with(address).is_some_and(|bits| bits >= self.length)
+    }
+
+    /// The longest prefix that also holds `address`; unchanged for one of the other family.
+    pub(super) fn widened_to(self, address: IpAddr) -> Self {
+        let length = self.shared_with(address).map_or(self.length, |bits| bits.min(self.length));
+        Self::new(self.address, length).unwrap_or(self)
     }
 
     /// How many leading bits the first address shares with another one of its family.
@@ -101,5 +119,16 @@ mod tests {
             assert_eq!(Prefix::new(ip(address), length).expect(address).to_string(), shown);
         }
         assert!(Prefix::new(ip("10.7.1.2"), 33).is_none() && Prefix::new(ip("::1"), 129).is_none());
+    }
+
+    #[test]
+    fn a_prefix_widens_only_as_far_as_needed() {
+        let one = Prefix::from(ip("10.7.0.1"));
+        let two = one.widened_to(ip("10.7.0.2"));
+        assert_eq!(two.to_string(), "10.7.0.0/30");
+        assert_eq!(two.widened_to(ip("10.7.0.3")), two);
+        assert_eq!(two.widened_to(ip("10.200.0.1")).to_string(), "10.0.0.0/8");
+        assert_eq!(two.widened_to(ip("fd00::1")), two, "another family");
+        assert_eq!(two.widened_to(ip("192.0.2.1")).to_string(), "0.0.0.0/0");
     }
 }

@@ -8,6 +8,7 @@ mod floods;
 mod forgetting;
 mod handshake;
 mod hostile;
+mod names;
 mod net;
 mod paths;
 mod reach;
