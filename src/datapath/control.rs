@@ -8,14 +8,15 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use peersock_overlay::{
-    Elsewhere, Endpoint, Event, Gone, JoinError, Lookup, NetworkConfig, NetworkId, NetworkInfo,
-    NetworkSummary, NodeId, Peer, PeerInfo, Prefix, SessionTable, SocketInfo,
+    AddressError, Elsewhere, Endpoint, Event, Gone, JoinError, Lookup, NetworkConfig, NetworkId, NetworkInfo,
+    NetworkSummary, NodeId, Peer, PeerInfo, Prefix, Route, SessionTable, SocketInfo,
 };
 use peersock_stack::{Batch, Cidr, Delivery, Flow, InterfaceConfig};
 
 use super::route::Entry;
 use super::socket::PeerLink;
 use super::{Datapath, Network, Transmit};
+use crate::sync;
 
 impl Datapath {
     /// Joins a network in both cores.
@@ -39,7 +40,7 @@ impl Datapath {
                 checksums: false,
             });
             let network = Network { id, index, interface, addresses, prefixes, routes, ports };
-            self.networks.write().expect("no panic under this lock").push(network.clone());
+            self.networks.add(network.clone());
             network
         };
         self.with_control(now, batch, |_, _| ());
@@ -49,24 +50,17 @@ impl Datapath {
 
     /// Leaves a network: its peers are told and its sockets fail. False if it was not joined.
     pub fn leave(&self, now: Instant, id: NetworkId, batch: &mut Batch) -> bool {
-        let Some(network) = self.networks().into_iter().find(|network| network.id == id) else {
-            return false;
-        };
+        let Some(network) = self.network(id) else { return false };
         // First the connections, so that their resets still find the sessions.
         self.stack.reset_flows(now, network.interface, batch);
         self.settle(now, batch);
         self.stack.remove_interface(now, network.interface, batch);
         self.settle(now, batch);
         self.lock_waiting().take(network.interface, |_| true);
-        self.networks.write().expect("no panic under this lock").retain(|joined| joined.id != id);
+        self.networks.remove(id);
         self.with_control(now, batch, |endpoint, now| endpoint.leave(now, network.index));
         self.settle(now, batch);
         true
-    }
-
-    /// The joined networks, in the order of joining.
-    pub fn networks(&self) -> Vec<Network> {
-        self.networks.read().expect("no panic under this lock").clone()
     }
 
     /// Tells the overlay which sockets the driver has, and where their beacons go.
@@ -102,8 +96,31 @@ impl Datapath {
         self.settle(now, batch);
     }
 
+    /// Gives a member other addresses besides its self-certifying one. Connections to those that it loses end.
+    ///
+    /// # Errors
+    /// See [`AddressError`].
+    pub fn set_addresses(
+        &self,
+        now: Instant,
+        network: &Network,
+        node: &NodeId,
+        prefixes: &[Prefix],
+        batch: &mut Batch,
+    ) -> Result<(), AddressError> {
+        let set = self
+            .with_control(now, batch, |endpoint, _| endpoint.set_addresses(network.index, node, prefixes));
+        self.settle(now, batch);
+        set
+    }
+
     /// Who has `address`; a peer that is not known yet is looked for.
     pub fn find(&self, now: Instant, network: &Network, address: IpAddr) -> Lookup {
+        match self.routes.get(network.index, address) {
+            Some(Route::Local) => return Lookup::Local,
+            Some(Route::Peer(peer)) => return Lookup::Peer(peer),
+            None => {}
+        }
         let mut batch = Batch::default();
         let found =
             self.with_control(now, &mut batch, |endpoint, now| endpoint.lookup(now, network.index, address));
@@ -185,6 +202,10 @@ impl Datapath {
                         // Before the lock is released, and before anything is sent: what the peer's successor
                         // does then must not meet, nor be taken for, what its predecessor has left.
                         Event::PeerGone(peer, gone) => self.end_flows(now, peer, *gone, batch),
+                        Event::AddressesChanged(peer, lost) => {
+                            self.end_flows_to(now, peer, lost, batch);
+                            self.want_if_waited_for(now, &mut endpoint, peer);
+                        }
                         _ => {}
                     }
                     events.push(event);
@@ -198,7 +219,10 @@ impl Datapath {
                     ecn: 0,
                 });
             }
-            if let Some(at) = endpoint.poll_timeout() {
+            let due = endpoint.poll_timeout();
+            // Under the control lock, so that the last one to have it leaves what is true.
+            *sync::lock(&self.control_due) = due;
+            if let Some(at) = due {
                 self.sink.wake_at(self.clock.stack(at));
             }
             result
@@ -224,7 +248,23 @@ impl Datapath {
         let Some(interface) = self.interface_by_network(peer.network()) else { return };
         // A peer that is only refused may be there after all; then its ends of the flows are to end too.
         let tell = gone == Gone::Refused;
-        self.stack.lose_peer(now, interface, peer.addresses(), tell, batch);
+        self.stack.lose_peer(now, interface, &owned(peer), tell, batch);
+    }
+
+    /// Some addresses are not a peer's any more: whoever has them now knows nothing of the flows that were made with it.
+    fn end_flows_to(&self, now: Instant, peer: &Peer, lost: &[Prefix], batch: &mut Batch) {
+        let Some(interface) = self.interface_by_network(peer.network()) else { return };
+        self.stack.lose_addresses(now, interface, &cidrs(lost), &owned(peer), batch);
+    }
+
+    /// What waits for addresses that are not a peer's any more waits for nobody.
+    fn fail_waiting_for(&self, now: Instant, peer: &Peer, lost: &[Prefix]) {
+        let Some(interface) = self.interface_by_network(peer.network()) else { return };
+        let is_lost = |address| lost.iter().any(|prefix| prefix.contains(address)) && !peer.owns(address);
+        let taken = self.lock_waiting().take(interface, is_lost);
+        for (_, entry) in taken {
+            self.fail_waiting(now, entry);
+        }
     }
 
     fn act_on(&self, now: Instant, event: &Event, batch: &mut Batch) {
@@ -244,11 +284,12 @@ impl Datapath {
             }
             Event::PathConfirmed(peer) => {
                 if let Some(interface) = self.interface_by_network(peer.network()) {
-                    self.stack.revive_flows(interface, peer.addresses(), batch);
+                    self.stack.revive_flows(interface, &owned(peer), batch);
                 }
             }
             // What was sent in the size that no longer passes is lost: it leaves again in the new one.
             Event::PathShrunk(peer) => self.expedite_flows(peer, batch),
+            Event::AddressesChanged(peer, lost) => self.fail_waiting_for(now, peer, lost),
             // Nobody tries to reach a peer that was forgotten, so nothing would come of what waits for it.
             Event::PeerUnreachable(peer) | Event::PeerRemoved(peer) => {
                 for (_, _, entry) in self.take_waiting(peer) {
@@ -262,7 +303,7 @@ impl Datapath {
     /// Has a peer's flows send again at once what it has not acknowledged.
     fn expedite_flows(&self, peer: &Peer, batch: &mut Batch) {
         if let Some(interface) = self.interface_by_network(peer.network()) {
-            self.stack.expedite_flows(interface, peer.addresses(), batch);
+            self.stack.expedite_flows(interface, &owned(peer), batch);
         }
     }
 
@@ -281,6 +322,15 @@ impl Datapath {
         let taken = self.lock_waiting().take(interface, |address| peer.owns(address));
         taken.into_iter().map(|((interface, address), entry)| (interface, address, entry)).collect()
     }
+}
+
+/// All that belongs to a peer now.
+fn owned(peer: &Peer) -> Vec<Cidr> {
+    cidrs(&peer.prefixes())
+}
+
+fn cidrs(prefixes: &[Prefix]) -> Vec<Cidr> {
+    prefixes.iter().filter_map(|prefix| Cidr::new(prefix.address(), prefix.length())).collect()
 }
 
 /// An own address with the length of the network's prefix in which it lies.
@@ -309,7 +359,7 @@ pub(super) struct Subscribers {
 impl Subscribers {
     fn add(&self) -> Arc<Subscription> {
         let subscription = Arc::new(Subscription::default());
-        let mut list = self.list.lock().expect("no panic under this lock");
+        let mut list = sync::lock(&self.list);
         list.retain(|known| known.strong_count() > 0);
         list.push(Arc::downgrade(&subscription));
         // Under the lock: either it is in the list that is ended, or it sees that here.
@@ -321,7 +371,7 @@ impl Subscribers {
 
     fn end(&self) {
         let list = {
-            let list = self.list.lock().expect("no panic under this lock");
+            let list = sync::lock(&self.list);
             self.ended.store(true, Ordering::SeqCst);
             list.clone()
         };
@@ -331,7 +381,7 @@ impl Subscribers {
     }
 
     fn publish(&self, event: &Event) {
-        let list = self.list.lock().expect("no panic under this lock").clone();
+        let list = sync::lock(&self.list).clone();
         for subscription in list.iter().filter_map(Weak::upgrade) {
             subscription.push(event.clone());
         }
@@ -409,7 +459,7 @@ impl Subscription {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {
-        self.state.lock().expect("no panic under this lock")
+        sync::lock(&self.state)
     }
 }
 

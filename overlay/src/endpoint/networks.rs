@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::eviction::EvictionOrder;
 use super::peers::PeerKey;
 use crate::id::{DiscoveryKey, NetworkId, NodeId, Psk};
-use crate::network::{NetworkIndex, Policy};
+use crate::network::{NetworkIndex, Policy, Prefix};
 use crate::session::SessionStats;
 
 /// Most networks that one node joins at a time. Each costs some work per beacon heard.
@@ -29,7 +29,6 @@ pub(super) struct Network {
     pub(super) psk: Psk,
     pub(super) discovery: DiscoveryKey,
     pub(super) by_node: BTreeMap<NodeId, PeerKey>,
-    pub(super) by_address: BTreeMap<IpAddr, PeerKey>,
     wanted: BTreeMap<IpAddr, Instant>,
     /// Who makes room for newcomers.
     pub(super) order: EvictionOrder,
@@ -48,7 +47,6 @@ impl Network {
             discovery: policy.discovery_key(),
             policy,
             by_node: BTreeMap::new(),
-            by_address: BTreeMap::new(),
             wanted: BTreeMap::new(),
             order: EvictionOrder::default(),
             forgotten: 0,
@@ -73,10 +71,10 @@ impl Network {
     }
 
     /// Whether traffic waits for one of these addresses; if so it no longer does.
-    pub(super) fn take_wanted(&mut self, addresses: &[IpAddr], now: Instant) -> bool {
+    pub(super) fn take_wanted(&mut self, prefixes: &[Prefix], now: Instant) -> bool {
         self.forget_unwanted(now);
         let before = self.wanted.len();
-        self.wanted.retain(|address, _| !addresses.contains(address));
+        self.wanted.retain(|address, _| !prefixes.iter().any(|prefix| prefix.contains(*address)));
         self.wanted.len() < before
     }
 

@@ -12,5 +12,6 @@ mod names;
 mod net;
 mod paths;
 mod reach;
+mod readdress;
 mod recovery;
 mod signals;
