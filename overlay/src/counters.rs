@@ -128,7 +128,11 @@ counters! {
     control_unknown,
     /// Times that a peer's address changed.
     paths_moved,
-    /// Path probes sent.
+    /// Challenges sent: does the peer receive there?
+    challenges_sent,
+    /// Answers that repeat no challenge of this node's.
+    answers_wrong,
+    /// Path MTU probes sent.
     probes_sent,
     /// Times that a path stopped carrying datagrams of its size.
     black_holes,

@@ -188,8 +188,8 @@ impl Datapath {
                 }
                 let Some(transmit) = endpoint.poll_transmit(now, &mut datagram) else { break };
                 self.sink.send(&Transmit {
-                    socket: transmit.socket,
-                    remote: transmit.remote,
+                    socket: transmit.place.socket(),
+                    remote: transmit.place.remote(),
                     contents: &datagram,
                     segment_size: None,
                     ecn: 0,
@@ -266,9 +266,9 @@ impl Datapath {
         if tracing::enabled!(tracing::Level::DEBUG)
             && let Some(path) = peer.path()
         {
-            let interface = self.sink.interface_of(path.socket, path.remote);
+            let interface = self.sink.interface_of(path.socket(), path.remote());
             let size = path.datagram_size;
-            tracing::debug!(peer = %peer.id(), path = %format_args!("{} via {interface}", path.remote), size, "path");
+            tracing::debug!(peer = %peer.id(), path = %format_args!("{} via {interface}", path.place), size, "path");
         }
     }
 

@@ -311,7 +311,7 @@ fn peer(now: Instant, network: NetworkId, info: PeerInfo) -> PeerStatus {
         },
         last_seen_s: info.last_seen.map(|at| ago(at).as_secs_f64()),
         last_heard_s: info.last_heard.map(|at| ago(at).as_secs_f64()),
-        path: info.path.map(|path| path.remote),
+        path: info.path.map(|path| path.remote()),
         datagram_size: info.path.map(|path| path.datagram_size),
         cipher: info.suite.map(|suite| suite.to_string()),
         rtt_ms: info.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),

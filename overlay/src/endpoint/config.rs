@@ -11,7 +11,8 @@ use super::duplicates::Elsewhere;
 use crate::crypto::{Provider, Suite, default_provider};
 use crate::id::{Identity, NetworkId, NodeId};
 use crate::network::{NetworkConfigError, NetworkIndex, NetworkSummary};
-use crate::session::{Path, Peer, SessionStats};
+use crate::reach::Path;
+use crate::session::{Peer, SessionStats};
 
 /// What an [`Endpoint`](crate::Endpoint) is made with.
 ///

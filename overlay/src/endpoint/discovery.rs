@@ -24,7 +24,7 @@ use super::peers::PeerKey;
 use super::{Endpoint, Timer, random};
 use crate::crypto::hash;
 use crate::network::NetworkIndex;
-use crate::session::RecvMeta;
+use crate::reach::{Place, RecvMeta, Source, Why};
 use crate::wire::{Beacon, Hello};
 
 /// Beacons after a start or a change, in milliseconds from then.
@@ -213,7 +213,8 @@ impl Endpoint {
         for socket in &self.sockets {
             for &target in &socket.beacon_targets {
                 self.counters.beacons_sent.increment();
-                if !self.outbox.push(socket.index, target, datagram.clone()) {
+                let place = Place::Direct { socket: socket.index, remote: target };
+                if !self.outbox.push(place, datagram.clone()) {
                     self.counters.transmits_dropped.increment();
                 }
             }
@@ -281,7 +282,7 @@ impl Endpoint {
         }
         self.counters.hellos_sent.increment();
         tracing::debug!(to = %meta.remote, reply_wanted, "hello sent");
-        self.transmit(meta, datagram);
+        self.transmit(&meta.place(), datagram);
     }
 
     pub(super) fn on_hello(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
@@ -315,7 +316,11 @@ impl Endpoint {
         self.discovery.asked.retain(|sent| *sent != asked);
         let Some(peer) = self.peers.get_mut(key) else { return };
         peer.note_heard(now);
-        peer.candidates.heard(&meta, datagram.len(), proven, now);
+        let reach = &mut self.nodes[peer.node].reach;
+        reach.heard(meta.place(), datagram.len(), Source::Hello, now);
+        if proven {
+            reach.prove(meta.place(), Source::Hello, now);
+        }
         self.announce(key);
         self.follow_up(now, key, &meta, hello.instance);
         if hello.reply_wanted && self.may_answer(key, &meta) {
@@ -369,7 +374,7 @@ impl Endpoint {
             return;
         }
         if connecting {
-            return self.try_at(now, key, meta);
+            return self.try_at(now, key, &meta.place());
         }
         let waiting = self
             .networks
@@ -378,15 +383,15 @@ impl Endpoint {
         if !connected && waiting {
             return self.attempt(now, key, Reason::Traffic);
         }
-        let local = handle.path().is_some_and(|path| path.remote.ip().is_loopback());
+        let local = handle.path().is_some_and(|path| path.place.is_loopback());
         if connected && !local && meta.remote.ip().is_loopback() {
-            self.try_path(now, key, meta, 0);
+            self.challenge(now, key, meta.place(), Why::Move);
         }
     }
 
     /// Whether the hello may be answered with what its sender's address has left.
     fn may_answer(&mut self, key: PeerKey, meta: &RecvMeta) -> bool {
-        self.peers.get_mut(key).is_some_and(|peer| peer.candidates.spend(&meta.remote, Hello::LEN))
+        self.peers.get(key).is_some_and(|peer| self.nodes[peer.node].reach.spend(&meta.place(), Hello::LEN))
     }
 
     /// The node behind this address receives there: introduces us in the other networks that its beacon named.

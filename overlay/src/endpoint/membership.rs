@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::networks::{MAX_NETWORKS, Network};
-use super::paths::socket_for;
 use super::peers::{PeerKey, PeerState};
 use super::{Endpoint, Event, JoinError, Lookup, NetworkInfo, PeerInfo, Timer};
 use crate::id::{NodeId, PublicIdentity};
 use crate::network::{NetworkConfig, NetworkIndex};
-use crate::session::{Peer, RecvMeta};
+use crate::session::Peer;
 use crate::wire::Control;
 
 impl Endpoint {
@@ -43,8 +42,8 @@ impl Endpoint {
         self.networks.insert(index, Network::new(index, policy));
         for (identity, endpoints) in members {
             let Some(key) = self.add_peer(now, index, identity) else { continue };
-            let Some(peer) = self.peers.get_mut(key) else { continue };
-            endpoints.into_iter().for_each(|remote| peer.candidates.add_configured(remote));
+            let Some(peer) = self.peers.get(key) else { continue };
+            self.nodes[peer.node].reach.set_configured(index, &endpoints);
             self.announce(key);
         }
         // Others of this network may have been heard before it was ours.
@@ -78,14 +77,13 @@ impl Endpoint {
         endpoints: &[SocketAddr],
     ) {
         let key = self.networks.get(&network).and_then(|network| network.by_node.get(node).copied());
-        let Some((key, peer)) = key.and_then(|key| Some((key, self.peers.get_mut(key)?))) else { return };
+        let Some((key, peer)) = key.and_then(|key| Some((key, self.peers.get(key)?))) else { return };
         if !peer.listed {
             return;
         }
-        for remote in peer.candidates.set_configured(endpoints) {
-            if let Some(socket) = socket_for(&self.sockets, None, &remote) {
-                let meta = RecvMeta { remote, socket: socket.index, multicast: false };
-                self.try_at(now, key, &meta);
+        for remote in self.nodes[peer.node].reach.set_configured(network, endpoints) {
+            if let Some(place) = self.place_of(remote) {
+                self.try_at(now, key, &place);
             }
         }
     }
@@ -160,14 +158,15 @@ impl Endpoint {
         let info = |peer: &PeerState| {
             let session = peer.current();
             let network = self.networks.get(&peer.handle.network());
+            let reach = &self.nodes[peer.node].reach;
             PeerInfo {
                 peer: peer.handle.clone(),
                 addresses: peer.handle.addresses().to_vec(),
                 path: session.as_ref().and_then(|_| peer.handle.path()),
                 suite: session.as_ref().map(|session| session.suite()),
                 established: session.map(|session| session.established()),
-                rtt: peer.rtt,
-                candidates: peer.candidates.remotes().collect(),
+                rtt: reach.rtt(),
+                candidates: reach.remotes().collect(),
                 connecting: peer.attempt.is_some(),
                 elsewhere: peer.duplicate.last(),
                 listed: peer.listed,
@@ -223,7 +222,11 @@ impl Endpoint {
         let members = self.networks.get_mut(&network)?;
         // The first address is the self-certifying one, which the peer makes itself.
         let handle = Arc::new(Peer::new(identity, network, members.id, &addresses[1..], now));
-        let key = self.peers.insert(PeerState::new(handle, listed, now));
+        let node_key = self.nodes.find_or_add(&node);
+        // It may be known from another network where it is.
+        handle.set_path(self.nodes[node_key].reach.path());
+        let key = self.peers.insert(PeerState::new(handle, node_key, listed, now));
+        self.nodes[node_key].peers.push(key);
         members.by_node.insert(node, key);
         members.by_address.extend(addresses.into_iter().map(|address| (address, key)));
         if !listed {
@@ -238,13 +241,17 @@ impl Endpoint {
         let Some(mut peer) = self.peers.remove(key) else { return };
         peer.handle.set_forgotten();
         peer.handle.set_session(None);
-        peer.handle.path().iter().for_each(|path| self.live_paths.remove(path.remote, key));
         peer.handle.set_path(None);
         let traffic = peer.traffic();
         self.discard(peer.sessions.drain(..).map(|live| live.session).collect());
         self.discovery.forget(key);
-        for timer in [Timer::Attempt, Timer::Expire, Timer::Activity, Timer::Mtu, Timer::Refusal] {
+        for timer in [Timer::Attempt, Timer::Expire, Timer::Activity, Timer::Refusal] {
             self.timers.clear(timer(key));
+        }
+        self.nodes[peer.node].reach.set_configured(peer.handle.network(), &[]);
+        self.nodes.remove_peer(peer.node, key);
+        if self.carrier(peer.node).is_none() {
+            self.timers.clear(Timer::Mtu(peer.node));
         }
         if let Some(network) = self.networks.get_mut(&peer.handle.network()) {
             network.by_node.remove(peer.handle.id());

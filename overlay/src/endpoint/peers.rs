@@ -1,7 +1,6 @@
 //! The peer table: what the control half knows of each peer besides what the data path sees.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,26 +8,23 @@ use super::announce::Told;
 use super::duplicates::{Duplicate, Former};
 use super::handshake::Attempt;
 use super::load::{Bucket, Rate};
-use super::mtud::Mtud;
-use super::paths::Candidates;
+use super::nodes::NodeKey;
 use super::refusal::Refusal;
 use crate::network::NetworkIndex;
 use crate::noise::{MacWriter, Timestamp};
-use crate::session::{Peer, RecvMeta, Session, SessionStats, SocketIndex};
+use crate::reach::Place;
+use crate::session::{Peer, Session, SessionStats};
 
 /// Names a peer in timers and indices. Never reused, so a stale one finds nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PeerKey(u64);
 
-impl PeerKey {
-    /// The least of all.
-    pub(super) const FIRST: Self = Self(0);
-}
-
 /// Everything about one peer in one network.
 #[derive(Debug)]
 pub(super) struct PeerState {
     pub(super) handle: Arc<Peer>,
+    /// The node that it is, with the ways to it.
+    pub(super) node: NodeKey,
     /// Listed in a static network: never evicted.
     pub(super) listed: bool,
     /// The driver has been told of it.
@@ -41,22 +37,15 @@ pub(super) struct PeerState {
     pub(super) departed: bool,
     /// What its sessions that have ended had carried.
     pub(super) past: SessionStats,
-    pub(super) candidates: Candidates,
     /// All its sessions in the session table, oldest first.
     pub(super) sessions: Vec<Live>,
-    /// Of the path that the handle has.
-    pub(super) mtud: Option<Mtud>,
-    /// The path before this one, in case that the peer goes back to it.
-    pub(super) left: Option<(SocketIndex, SocketAddr, Mtud)>,
-    /// A source of authentic packets that may become the path.
-    pub(super) moving: Option<Moving>,
+    /// It has a session, and no place is known yet at which it receives for certain. The driver does not know of the
+    /// session.
+    pub(super) is_waiting_for_path: bool,
     /// It was told of a change of our addresses, and has not answered.
     pub(super) told: Option<Told>,
     /// Errors that its machine sends.
     pub(super) refusal: Option<Refusal>,
-    /// The id of the next probe, on whatever path.
-    pub(super) next_probe: u32,
-    pub(super) rtt: Option<Duration>,
     /// Our own handshake, while one runs.
     pub(super) attempt: Option<Attempt>,
     /// The newest timestamp of the peer's initiations; older ones are replays.
@@ -86,18 +75,10 @@ pub(super) struct Live {
     pub(super) session: Arc<Session>,
     pub(super) instance: u64,
     pub(super) receive_buffer: u32,
-    /// Where the handshake's other message came from, or ours was sent to: its owner receives there.
-    pub(super) path: RecvMeta,
+    /// Where the handshake has shown that the peer receives, if it has.
+    pub(super) place: Option<Place>,
     /// When the session is replaced if it is in use then.
     pub(super) rekey_at: Instant,
-}
-
-/// A path that is being tried: the probe sent there is not answered yet.
-#[derive(Debug)]
-pub(super) struct Moving {
-    pub(super) to: RecvMeta,
-    pub(super) probe: u32,
-    pub(super) sent: Instant,
 }
 
 impl Live {
@@ -128,25 +109,21 @@ const STALE_REPLY_INTERVAL: Duration = Duration::from_millis(250);
 const STALE_REPLY_BURST: u32 = 8;
 
 impl PeerState {
-    pub(super) fn new(handle: Arc<Peer>, listed: bool, now: Instant) -> Self {
+    pub(super) fn new(handle: Arc<Peer>, node: NodeKey, listed: bool, now: Instant) -> Self {
         Self {
             macs: MacWriter::new(handle.id()),
             handle,
+            node,
             listed,
             announced: false,
             used: now,
             heard: None,
             departed: false,
             past: SessionStats::default(),
-            candidates: Candidates::default(),
             sessions: Vec::new(),
-            mtud: None,
-            left: None,
-            moving: None,
+            is_waiting_for_path: false,
             told: None,
             refusal: None,
-            next_probe: 0,
-            rtt: None,
             attempt: None,
             newest: None,
             floor: None,
@@ -208,11 +185,6 @@ impl PeerState {
 
     fn take(&mut self, condition: impl FnMut(&mut Live) -> bool) -> Vec<Arc<Session>> {
         self.sessions.extract_if(.., condition).map(|live| live.session).collect()
-    }
-
-    /// Blends a round-trip sample in (RFC 6298 (2.3) without the variance).
-    pub(super) fn sample_rtt(&mut self, sample: Duration) {
-        self.rtt = Some(self.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
     }
 
     /// Notes that local discovery heard of it.

@@ -11,5 +11,6 @@ mod hostile;
 mod names;
 mod net;
 mod paths;
+mod reach;
 mod recovery;
 mod signals;

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peersock_overlay::{
-    Endpoint, EndpointConfig, Event, Identity, Limits, Lookup, NetworkConfig, NetworkId, NetworkIndex, Peer,
-    RecvMeta, SocketIndex, SocketInfo, data_index,
+    Attention, Endpoint, EndpointConfig, Event, Identity, Limits, Lookup, NetworkConfig, NetworkId,
+    NetworkIndex, Peer, RecvMeta, SocketIndex, SocketInfo, data_index,
 };
 
 pub(crate) const GROUP: &str = "239.255.77.77:7777";
@@ -246,7 +246,7 @@ impl Net {
             }
             while let Some(transmit) = self.nodes[index].endpoint.poll_transmit(self.now, &mut buf) {
                 assert_eq!(transmit.len, buf.len());
-                self.transmit(index, transmit.remote, buf.clone());
+                self.transmit(index, transmit.place.remote(), buf.clone());
             }
         }
     }
@@ -298,7 +298,8 @@ impl Net {
         let Ok(len) = session.open(bytes, &mut plain) else { return };
         plain.truncate(len);
         if session.note_received(self.now, &meta) {
-            node.endpoint.session_attention(self.now, &session, Some(meta));
+            let why = Attention::received(meta, bytes.len(), &plain);
+            node.endpoint.session_attention(self.now, &session, why);
         }
         if plain.first().is_none_or(|first| first >> 4 == 0) {
             node.endpoint.handle_control(self.now, &session, meta, &plain);
@@ -327,9 +328,9 @@ impl Net {
                 continue;
             };
             if sender.session.note_sent(self.now) {
-                node.endpoint.session_attention(self.now, &sender.session, None);
+                node.endpoint.session_attention(self.now, &sender.session, Attention::Sent);
             }
-            self.transmit(index, sender.path.remote, out);
+            self.transmit(index, sender.path.remote(), out);
         }
     }
 }
