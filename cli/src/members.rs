@@ -258,7 +258,7 @@ impl List {
 }
 
 impl Members {
-    fn new(answer: &Answer, network: &status::Network, source: Source) -> Members {
+    fn new(answer: &Answer, network: &status::NetworkAnswer, source: Source) -> Members {
         let this = Member {
             address: network.addresses.first().copied(),
             addresses: network.addresses.clone(),

@@ -18,7 +18,7 @@ pub(crate) struct Answer {
     pub(crate) node_id: String,
     pub(crate) uptime_s: f64,
     pub(crate) endpoints: Vec<SocketAddr>,
-    pub(crate) networks: Vec<Network>,
+    pub(crate) networks: Vec<NetworkAnswer>,
     pub(crate) peers: Vec<Peer>,
     pub(crate) flows: Flows,
     pub(crate) traffic: Option<Traffic>,
@@ -27,7 +27,7 @@ pub(crate) struct Answer {
 }
 
 #[derive(Deserialize)]
-pub(crate) struct Network {
+pub(crate) struct NetworkAnswer {
     pub(crate) id: String,
     pub(crate) kind: Option<String>,
     #[serde(default)]
@@ -115,7 +115,7 @@ impl Answer {
     }
 }
 
-impl Network {
+impl NetworkAnswer {
     /// Peers without a session that are not gone.
     pub(crate) fn known(&self) -> usize {
         self.known.unwrap_or(self.peers.saturating_sub(self.connected + self.gone))

@@ -4,7 +4,7 @@ use std::fmt;
 
 use anstyle::{AnsiColor, Style};
 
-use super::answer::{Answer, Conflict, Network, Peer, State, Traffic};
+use super::answer::{Answer, Conflict, NetworkAnswer, Peer, State, Traffic};
 use crate::style::{BOLD, ERROR, paint};
 
 /// The words for a peer that is connected.
@@ -51,7 +51,7 @@ impl fmt::Display for Report<'_> {
 
 impl Report<'_> {
     /// One network; `left` peers may still be listed.
-    fn network(&self, f: &mut fmt::Formatter<'_>, network: &Network, left: &mut usize) -> fmt::Result {
+    fn network(&self, f: &mut fmt::Formatter<'_>, network: &NetworkAnswer, left: &mut usize) -> fmt::Result {
         let kind = network.kind.as_ref().map(|kind| format!(" ({kind})")).unwrap_or_default();
         write!(f, "\n{}: {}", paint(BOLD, format_args!("network {}{kind}", network.id)), counts(network))?;
         let name = network.name.as_ref().map(|name| format!("{name}, ")).unwrap_or_default();
@@ -101,8 +101,8 @@ impl Report<'_> {
 
 /// The first line: how things stand in all networks.
 fn summary(answer: &Answer) -> String {
-    let sum = |count: fn(&Network) -> usize| answer.networks.iter().map(count).sum::<usize>();
-    let (connected, known, gone) = (sum(|n| n.connected), sum(Network::known), sum(|n| n.gone));
+    let sum = |count: fn(&NetworkAnswer) -> usize| answer.networks.iter().map(count).sum::<usize>();
+    let (connected, known, gone) = (sum(|n| n.connected), sum(NetworkAnswer::known), sum(|n| n.gone));
     let mut text = format!(
         "{}: {connected} connected, {known} known, {gone} gone; {}",
         counted(answer.networks.len(), "network"),
@@ -117,7 +117,7 @@ fn summary(answer: &Answer) -> String {
     text
 }
 
-fn counts(network: &Network) -> String {
+fn counts(network: &NetworkAnswer) -> String {
     let mut text =
         format!("{} connected, {} known, {} gone", network.connected, network.known(), network.gone);
     if network.forgotten > 0 {

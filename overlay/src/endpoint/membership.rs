@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::networks::{MAX_NETWORKS, Network};
+use super::networks::{JoinedNetwork, MAX_NETWORKS};
 use super::peers::{PeerKey, PeerState};
 use super::{Endpoint, Event, JoinError, Lookup, NetworkInfo, PeerInfo, Timer};
 use crate::id::{NodeId, PublicIdentity};
@@ -39,7 +39,7 @@ impl Endpoint {
         let members =
             policy.members().into_iter().filter(|member| member.identity != *self.identity.public());
         let members: Vec<_> = members.map(|member| (member.identity, member.endpoints.clone())).collect();
-        self.networks.insert(index, Network::new(index, policy));
+        self.networks.insert(index, JoinedNetwork::new(index, policy));
         for (identity, endpoints) in members {
             let Some(key) = self.add_peer(now, index, identity) else { continue };
             let Some(peer) = self.peers.get(key) else { continue };
@@ -114,7 +114,7 @@ impl Endpoint {
 
     /// The addresses of the members that have this name, this node's own name included, in the order of joining.
     pub fn addresses_named(&self, name: &str) -> Vec<IpAddr> {
-        let of_one = |network: &Network| {
+        let of_one = |network: &JoinedNetwork| {
             network.policy.node_named(name).map(|node| network.policy.addresses_of(&node)).unwrap_or_default()
         };
         self.networks.values().flat_map(of_one).collect()
@@ -122,7 +122,7 @@ impl Endpoint {
 
     /// The name of the member that has an address; the first one in the order of joining.
     pub fn name_at(&self, address: IpAddr) -> Option<String> {
-        let of_one = |network: &Network| {
+        let of_one = |network: &JoinedNetwork| {
             let own = network.policy.addresses_of(&self.own_id).contains(&address).then_some(&self.own_id);
             let peer = || self.peers.get(*network.by_address.get(&address)?).map(|peer| peer.handle.id());
             network.policy.name_of(own.or_else(peer)?).map(str::to_owned)
@@ -132,7 +132,7 @@ impl Endpoint {
 
     /// The joined networks, in the order of joining.
     pub fn networks(&self) -> Vec<NetworkInfo> {
-        let info = |network: &Network| {
+        let info = |network: &JoinedNetwork| {
             let (mut connected, mut traffic) = (0, network.past);
             for peer in network.by_node.values().filter_map(|&key| self.peers.get(key)) {
                 connected += usize::from(peer.current().is_some());

@@ -72,7 +72,7 @@ use announce::Announcement;
 use discovery::Discovery;
 use duplicates::Duplicate;
 use load::HandshakeLoad;
-use networks::Network;
+use networks::JoinedNetwork;
 use nodes::{NodeKey, Nodes};
 use outbox::Outbox;
 use peers::{PeerKey, Peers};
@@ -124,7 +124,7 @@ pub struct Endpoint {
     counters: Arc<Counters>,
     sessions: Arc<SessionTable>,
     sockets: Vec<SocketInfo>,
-    networks: BTreeMap<NetworkIndex, Network>,
+    networks: BTreeMap<NetworkIndex, JoinedNetwork>,
     next_network: u32,
     peers: Peers,
     nodes: Nodes,
