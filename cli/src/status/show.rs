@@ -4,7 +4,7 @@ use std::fmt;
 
 use anstyle::{AnsiColor, Style};
 
-use super::answer::{Answer, Conflict, NetworkAnswer, Peer, State, Traffic};
+use super::answer::{Answer, Conflict, NetworkAnswer, Peer, Presence, Traffic};
 use crate::style::{BOLD, ERROR, paint};
 
 /// The words for a peer that is connected.
@@ -63,15 +63,15 @@ impl Report<'_> {
             write!(f, "\n  no peers found")?;
         }
         let groups = [
-            (State::Connected, "connected", CONNECTED, network.connected),
-            (State::Known, "known, without a session", Style::new(), network.known()),
-            (State::Gone, "gone", DIM, network.gone),
+            (Presence::Connected, "connected", CONNECTED, network.connected),
+            (Presence::Known, "known, without a session", Style::new(), network.known()),
+            (Presence::Gone, "gone", DIM, network.gone),
         ];
         for (state, title, style, count) in groups {
             if count == 0 {
                 continue;
             }
-            if state == State::Gone && !self.all {
+            if state == Presence::Gone && !self.all {
                 write!(f, "\n  {}", paint(style, format_args!("gone: {count} (--all lists them)")))?;
                 continue;
             }
@@ -137,7 +137,7 @@ impl fmt::Display for Line<'_> {
             write!(f, " {name}")?;
         }
         write!(f, "\n      node {}\n      ", peer.id)?;
-        if peer.state() == State::Connected {
+        if peer.state() == Presence::Connected {
             write!(f, "session")?;
             if let Some(path) = peer.path {
                 write!(f, " over {path}")?;
@@ -170,7 +170,7 @@ impl fmt::Display for Line<'_> {
 pub(crate) fn last_sign(peer: &Peer) -> String {
     match (peer.last_seen_s, peer.last_heard_s) {
         (Some(seen), heard)
-            if heard.is_none_or(|heard| seen <= heard) || peer.state() == State::Connected =>
+            if heard.is_none_or(|heard| seen <= heard) || peer.state() == Presence::Connected =>
         {
             format!("seen {} ago", age(seen))
         }
