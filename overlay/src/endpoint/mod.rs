@@ -35,7 +35,7 @@ mod handshake;
 mod keepalive;
 mod load;
 mod log;
-mod membership;
+mod members;
 mod networks;
 mod nodes;
 mod outbox;
