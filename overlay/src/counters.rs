@@ -101,6 +101,8 @@ counters! {
     strangers_refused,
     /// Peers forgotten to make room for others.
     peers_evicted,
+    /// Peers looked at to find those.
+    eviction_steps,
     /// Peers forgotten because nothing was heard of them for long.
     peers_forgotten,
     /// Peers not taken in because there was no room.

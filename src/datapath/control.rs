@@ -246,7 +246,8 @@ impl Datapath {
             }
             // What was sent in the size that no longer passes is lost: it leaves again in the new one.
             Event::PathShrunk(peer) => self.expedite_flows(peer, batch),
-            Event::PeerUnreachable(peer) => {
+            // Nobody tries to reach a peer that was forgotten, so nothing would come of what waits for it.
+            Event::PeerUnreachable(peer) | Event::PeerRemoved(peer) => {
                 for (_, _, entry) in self.take_waiting(peer) {
                     self.fail_waiting(now, entry);
                 }

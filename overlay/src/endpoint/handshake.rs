@@ -64,6 +64,11 @@ impl Pending {
 }
 
 impl Attempt {
+    /// Whether traffic waits for the peer, and was not told that it is unreachable.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wanted.is_some()
+    }
+
     /// Whether the last initiation began like this.
     pub(super) fn has_sent(&self, beginning: &[u8]) -> bool {
         let common = self.last.len().min(beginning.len());
@@ -273,6 +278,7 @@ impl Endpoint {
                 self.sessions.remove(index);
             }
         }
+        self.refile(key);
     }
 
     pub(super) fn on_response(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::load::prefix_of;
 use super::networks::{JoinedNetwork, MAX_NETWORKS};
 use super::peers::{PeerKey, PeerState};
 use super::{Endpoint, Event, JoinError, Lookup, NetworkInfo, PeerInfo, Timer};
@@ -41,7 +42,7 @@ impl Endpoint {
         let members: Vec<_> = members.map(|member| (member.identity, member.endpoints.clone())).collect();
         self.networks.insert(index, JoinedNetwork::new(index, policy));
         for (identity, endpoints) in members {
-            let Some(key) = self.add_peer(now, index, identity) else { continue };
+            let Some(key) = self.add_peer(now, index, identity, None) else { continue };
             let Some(peer) = self.peers.get(key) else { continue };
             self.nodes[peer.node].reach.set_configured(index, &endpoints);
             self.announce(key);
@@ -180,12 +181,14 @@ impl Endpoint {
         self.peers.iter().map(|(_, peer)| info(peer)).collect()
     }
 
-    /// Finds the peer with these keys, or takes it in if it may be a member and there is room.
+    /// Finds the peer with these keys, or takes it in if it may be a member and there is room. It was heard from
+    /// `source`.
     pub(super) fn find_or_add(
         &mut self,
         now: Instant,
         network: NetworkIndex,
         identity: &PublicIdentity,
+        source: IpAddr,
     ) -> Option<PeerKey> {
         let members = self.networks.get(&network)?;
         let node = identity.node_id();
@@ -195,11 +198,18 @@ impl Endpoint {
         }
         match members.by_node.get(&node) {
             Some(&key) => Some(key),
-            None => self.add_peer(now, network, *identity),
+            None => self.add_peer(now, network, *identity, Some(source)),
         }
     }
 
-    fn add_peer(&mut self, now: Instant, network: NetworkIndex, identity: PublicIdentity) -> Option<PeerKey> {
+    /// Takes a peer in: one that the network lists, or one that was heard from `source`.
+    fn add_peer(
+        &mut self,
+        now: Instant,
+        network: NetworkIndex,
+        identity: PublicIdentity,
+        source: Option<IpAddr>,
+    ) -> Option<PeerKey> {
         let members = self.networks.get(&network)?;
         let node = identity.node_id();
         let addresses = members.policy.addresses_of(&node);
@@ -211,13 +221,8 @@ impl Endpoint {
             self.counters.strangers_refused.increment();
             return None;
         }
-        if !listed && members.by_node.len() >= self.limits.peers_per_network.max(1) {
-            let Some(evicted) = self.peers.evictable(network) else {
-                self.counters.peers_refused.increment();
-                return None;
-            };
-            self.counters.peers_evicted.increment();
-            self.remove_peer(evicted);
+        if source.is_some_and(|source| !self.make_room(network, source)) {
+            return None;
         }
         let members = self.networks.get_mut(&network)?;
         // The first address is the self-certifying one, which the peer makes itself.
@@ -225,11 +230,14 @@ impl Endpoint {
         let node_key = self.nodes.find_or_add(&node);
         // It may be known from another network where it is.
         handle.set_path(self.nodes[node_key].reach.path());
-        let key = self.peers.insert(PeerState::new(handle, node_key, listed, now));
+        let origin = source.map_or(0, prefix_of);
+        let key = self.peers.insert(PeerState::new(handle, node_key, listed, origin, now));
         self.nodes[node_key].peers.push(key);
         members.by_node.insert(node, key);
         members.by_address.extend(addresses.into_iter().map(|address| (address, key)));
         if !listed {
+            members.order.hold(origin);
+            self.refile(key);
             self.expect_to_forget(now);
         }
         Some(key)
@@ -255,6 +263,10 @@ impl Endpoint {
         }
         if let Some(network) = self.networks.get_mut(&peer.handle.network()) {
             network.by_node.remove(peer.handle.id());
+            network.order.file(peer.origin, peer.rank, None);
+            if !peer.listed {
+                network.order.release(peer.origin);
+            }
             network.forgotten += 1;
             network.past.add(&traffic);
             for address in peer.handle.addresses() {

@@ -30,6 +30,7 @@ mod config;
 mod control;
 mod discovery;
 mod duplicates;
+mod eviction;
 mod forgetting;
 mod handshake;
 mod keepalive;

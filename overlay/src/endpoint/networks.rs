@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::eviction::EvictionOrder;
 use super::peers::PeerKey;
 use crate::id::{DiscoveryKey, NetworkId, NodeId, Psk};
 use crate::network::{NetworkIndex, Policy};
@@ -30,6 +31,8 @@ pub(super) struct JoinedNetwork {
     pub(super) by_node: BTreeMap<NodeId, PeerKey>,
     pub(super) by_address: BTreeMap<IpAddr, PeerKey>,
     wanted: BTreeMap<IpAddr, Instant>,
+    /// Who makes room for newcomers.
+    pub(super) order: EvictionOrder,
     /// How many peers were forgotten.
     pub(super) forgotten: u64,
     /// What the sessions with those had carried.
@@ -47,6 +50,7 @@ impl JoinedNetwork {
             by_node: BTreeMap::new(),
             by_address: BTreeMap::new(),
             wanted: BTreeMap::new(),
+            order: EvictionOrder::default(),
             forgotten: 0,
             past: SessionStats::default(),
         }
@@ -60,6 +64,12 @@ impl JoinedNetwork {
             oldest.and_then(|address| self.wanted.remove(&address));
         }
         self.wanted.insert(address, now);
+    }
+
+    /// Whether traffic waits for one of these addresses.
+    pub(super) fn wants(&mut self, addresses: &[IpAddr], now: Instant) -> bool {
+        self.forget_unwanted(now);
+        addresses.iter().any(|address| self.wanted.contains_key(address))
     }
 
     /// Whether traffic waits for one of these addresses; if so it no longer does.

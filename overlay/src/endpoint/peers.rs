@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::announce::Told;
 use super::duplicates::{Duplicate, Former};
+use super::eviction::Rank;
 use super::handshake::Attempt;
 use super::load::{Bucket, Rate};
 use super::nodes::NodeKey;
@@ -29,6 +30,10 @@ pub(super) struct PeerState {
     pub(super) listed: bool,
     /// The driver has been told of it.
     pub(super) announced: bool,
+    /// The source prefix from which it was learned of.
+    pub(super) origin: u64,
+    /// Where it stands in its network's order of those that can make room.
+    pub(super) rank: Option<Rank>,
     /// When anybody last asked for or heard of it.
     pub(super) used: Instant,
     /// When local discovery last heard of it.
@@ -109,13 +114,15 @@ const STALE_REPLY_INTERVAL: Duration = Duration::from_millis(250);
 const STALE_REPLY_BURST: u32 = 8;
 
 impl PeerState {
-    pub(super) fn new(handle: Arc<Peer>, node: NodeKey, listed: bool, now: Instant) -> Self {
+    pub(super) fn new(handle: Arc<Peer>, node: NodeKey, listed: bool, origin: u64, now: Instant) -> Self {
         Self {
             macs: MacWriter::new(handle.id()),
             handle,
             node,
             listed,
             announced: false,
+            origin,
+            rank: None,
             used: now,
             heard: None,
             departed: false,
@@ -207,7 +214,7 @@ impl PeerState {
         total
     }
 
-    /// Whether it can make room for another peer. A handshake that the peer has not completed does not protect it.
+    /// Whether it is neither listed nor connected. A handshake that the peer has not completed does not protect it.
     pub(super) fn is_evictable(&self) -> bool {
         !self.listed && !self.sessions.iter().any(|live| live.session.is_confirmed())
     }
@@ -255,14 +262,5 @@ impl Peers {
 
     pub(super) fn of_network(&self, network: NetworkIndex) -> impl Iterator<Item = (PeerKey, &PeerState)> {
         self.iter().filter(move |(_, peer)| peer.handle.network() == network)
-    }
-
-    /// The peer of a network that was not used for longest among those that may be forgotten; one that nobody is
-    /// trying to reach if possible.
-    pub(super) fn evictable(&self, network: NetworkIndex) -> Option<PeerKey> {
-        self.of_network(network)
-            .filter(|(_, peer)| peer.is_evictable())
-            .min_by_key(|(key, peer)| (peer.attempt.is_some(), !peer.sessions.is_empty(), peer.used, *key))
-            .map(|(key, _)| key)
     }
 }

@@ -77,7 +77,8 @@ impl Endpoint {
                 "it is for a network that this node has not joined",
             );
         };
-        let Some(key) = self.find_or_add(now, network.index, received.initiator()) else {
+        let (network, source) = (network.index, meta.remote.ip());
+        let Some(key) = self.find_or_add(now, network, received.initiator(), source) else {
             let why = "its sender is no member of the network, or there is no room for it";
             return self.log_refusal(now, &meta, "initiation", why);
         };

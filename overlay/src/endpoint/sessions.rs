@@ -216,9 +216,11 @@ impl Endpoint {
         for session in sessions {
             session.erase();
             self.sessions.remove(session.index());
-            if let Some(peer) = self.key_of(session.peer()).and_then(|key| self.peers.get_mut(key)) {
+            let Some(key) = self.key_of(session.peer()) else { continue };
+            if let Some(peer) = self.peers.get_mut(key) {
                 peer.past.add(&session.stats());
             }
+            self.refile(key);
         }
     }
 

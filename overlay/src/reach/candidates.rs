@@ -187,6 +187,10 @@ impl Candidates {
         self.list.iter_mut().rev().filter_map(target).collect()
     }
 
+    pub(super) fn any_proven(&self) -> bool {
+        self.list.iter().any(|candidate| candidate.proven)
+    }
+
     pub(super) fn remotes(&self) -> impl Iterator<Item = SocketAddr> + Clone {
         self.list.iter().map(|candidate| candidate.remote)
     }

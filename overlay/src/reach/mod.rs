@@ -160,6 +160,11 @@ impl Reach {
         self.candidates.get(&place.remote()).is_some_and(|candidate| candidate.is_trusted())
     }
 
+    /// Whether the node has shown that it receives somewhere.
+    pub(crate) fn any_proven(&self) -> bool {
+        self.candidates.any_proven()
+    }
+
     /// Spends `bytes` of what may be sent to a place; false if that is too much.
     pub(crate) fn spend(&mut self, place: &Place, bytes: usize) -> bool {
         self.candidates.spend(&place.remote(), bytes)

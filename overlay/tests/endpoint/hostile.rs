@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use peersock_overlay::wire::Hello;
+use peersock_overlay::wire::{Beacon, Hello};
 use peersock_overlay::{
     Endpoint, EndpointConfig, Event, Identity, NetworkConfig, RecvMeta, SocketIndex, SuiteSet,
 };
@@ -75,9 +75,10 @@ fn a_replayed_hour_delivers_nothing_and_loses_nothing() {
 }
 
 #[test]
-fn hellos_of_many_identities_fill_the_table_and_no_more() {
+fn hellos_of_many_identities_are_answered_and_leave_nothing_behind() {
     let mut net = Net::connected_pair();
     let key = open_network().discovery_key();
+    let answered = net.counter(0, "hellos_sent");
     for n in 0u32..20_000 {
         let mut seed = [7; 32];
         seed[..4].copy_from_slice(&n.to_be_bytes());
@@ -95,13 +96,38 @@ fn hellos_of_many_identities_fill_the_table_and_no_more() {
         net.deliver(0, from(n as usize), &bytes);
         net.run(Duration::from_millis(2));
     }
-    let peers = net.nodes[0].endpoint.peers().len();
-    assert_eq!(peers, 4096);
-    assert!(net.counter(0, "peers_evicted") > 0);
-    // The one with a session is still among them.
+    assert_eq!(net.counter(0, "hellos_sent") - answered, 20_000);
+    assert_eq!(net.nodes[0].endpoint.peers().len(), 1);
+    assert_eq!(net.count(0, |event| matches!(event, Event::PeerAdded(_))), 1);
+    assert_eq!(net.counter(0, "peers_evicted") + net.counter(0, "eviction_steps"), 0);
     net.send(0, 1, b"still here");
     net.run(Duration::from_millis(10));
     assert_eq!(net.received(1), [b"still here".to_vec()]);
+}
+
+#[test]
+fn one_who_floods_the_group_keeps_no_others_from_meeting() {
+    let mut net = Net::pair();
+    net.join(0, &open_network());
+    net.run(Duration::from_secs(10));
+    let stranger = RecvMeta { multicast: true, remote: "192.0.2.99:7000".parse().unwrap(), ..from(0) };
+    let mut beacon = vec![7; Beacon::LEN];
+    beacon[..2].copy_from_slice(&net.sent[0].bytes[..2]);
+    net.join(1, &open_network());
+    for n in 0u32..20_000 {
+        beacon[2..6].copy_from_slice(&n.to_be_bytes());
+        for node in 0..2 {
+            net.deliver(node, stranger, &beacon);
+        }
+        net.run(Duration::from_micros(100));
+        if n == 3000 {
+            // They forget each other; what they know then they know from beacons that met the flood.
+            net.restart(1, 4001, UNIX_TIME + Duration::from_secs(1000));
+            net.join(1, &open_network());
+        }
+    }
+    assert_eq!(net.nodes[1].endpoint.peers().len(), 1);
+    assert!(net.counter(1, "beacons_received") > 10_000);
 }
 
 #[test]

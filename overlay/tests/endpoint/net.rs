@@ -108,6 +108,19 @@ impl Net {
         self.nodes.len() - 1
     }
 
+    /// Starts a node with this seed for its identity at an address of its own. It sends no beacons, but hears those of
+    /// others; `send` may come from it but not go to it. Returns its index.
+    pub(crate) fn add_stranger(&mut self, seed: [u8; 32], socket: SocketAddr) -> usize {
+        let mut config = EndpointConfig::new(Arc::new(Identity::from_seed(&seed)));
+        config.limits = self.limits;
+        let mut node = self.start(config, seed, UNIX_TIME);
+        node.socket = socket;
+        let silent = SocketInfo { beacon_targets: Vec::new(), ..lan_socket() };
+        node.endpoint.set_sockets(self.now, vec![silent]);
+        self.nodes.push(node);
+        self.nodes.len() - 1
+    }
+
     /// Starts another node with an identity that runs already, on this port; returns its index.
     pub(crate) fn add_copy(&mut self, identity: u8, port: u16) -> usize {
         let mut node = self.node(identity, port as u8, UNIX_TIME);
@@ -128,11 +141,17 @@ impl Net {
         config.limits = self.limits;
         let mut key = [seed; 32];
         key[0] = identity;
-        let mut endpoint = Endpoint::new(config, key, self.now, unix_time);
+        let mut node = self.start(config, key, unix_time);
+        node.socket = SocketAddr::from(([192, 0, 2, identity], 4000));
+        node
+    }
+
+    fn start(&self, config: EndpointConfig, seed: [u8; 32], unix_time: Duration) -> Node {
+        let mut endpoint = Endpoint::new(config, seed, self.now, unix_time);
         endpoint.set_sockets(self.now, vec![lan_socket()]);
         Node {
             endpoint,
-            socket: SocketAddr::from(([192, 0, 2, identity], 4000)),
+            socket: SocketAddr::from(([0, 0, 0, 0], 0)),
             index: SocketIndex(0),
             up: true,
             events: Vec::new(),
