@@ -319,7 +319,7 @@ impl Endpoint {
             suites: self.provider.suites(),
             echo,
         };
-        let nonce = self.discovery.nonce_for(random(&mut self.rng), &meta.remote, now);
+        let nonce = self.discovery.nonce_for(self.keys.nonce(), &meta.remote, now);
         let mut datagram = Vec::with_capacity(Hello::LEN);
         hello.seal(&network.discovery, nonce, &mut datagram);
         self.counters.hellos_sent.increment();
