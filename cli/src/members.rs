@@ -15,7 +15,7 @@ use crate::failure::{Failure, Outcome};
 use crate::output::{note, print};
 use crate::session::interfaces;
 use crate::signals;
-use crate::status::{self, Answer, Conflict, State, conflict, last_sign};
+use crate::status::{self, Answer, Conflict, Presence, conflict, last_sign};
 use crate::style::{BOLD, ERROR, paint};
 
 /// List who is in a network, with the address to dial first
@@ -258,7 +258,7 @@ impl List {
 }
 
 impl Members {
-    fn new(answer: &Answer, network: &status::Network, source: Source) -> Members {
+    fn new(answer: &Answer, network: &status::NetworkAnswer, source: Source) -> Members {
         let this = Member {
             address: network.addresses.first().copied(),
             addresses: network.addresses.clone(),
@@ -318,8 +318,8 @@ impl Member {
     fn new(peer: &status::Peer, source: Source) -> Member {
         let heard = peer.last_seen_s.is_some() || peer.last_heard_s.is_some();
         let state = match (peer.state(), source) {
-            (State::Connected, Source::Node) => Standing::Connected,
-            (State::Gone, _) => Standing::Gone,
+            (Presence::Connected, Source::Node) => Standing::Connected,
+            (Presence::Gone, _) => Standing::Gone,
             _ if !heard => Standing::Silent,
             (_, Source::Beacons) => Standing::Answered,
             (_, Source::Node) => Standing::Known,
