@@ -421,6 +421,12 @@ pub fn is_drained(flow: &Flow) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use peersock_overlay::{EndpointConfig, Identity, SocketIndex};
+    use peersock_stack::{Stack, StackConfig};
+
+    use super::super::Sink;
     use super::*;
 
     fn prefix(text: &str) -> Prefix {
@@ -441,5 +447,49 @@ mod tests {
         assert_eq!(shown(routes(&prefixes, &own)), all);
         // Without an IPv4 address nobody there could be answered.
         assert_eq!(shown(routes(&prefixes, &own[..1])), all[..1]);
+    }
+
+    /// Counts what may wait for room and what may not.
+    #[derive(Default)]
+    struct Counting {
+        waiting: AtomicUsize,
+        at_once: AtomicUsize,
+    }
+
+    impl Sink for Counting {
+        fn send(&self, _: &Transmit<'_>) {
+            self.waiting.fetch_add(1, Ordering::SeqCst);
+        }
+
+        fn send_at_once(&self, _: &Transmit<'_>) {
+            self.at_once.fetch_add(1, Ordering::SeqCst);
+        }
+
+        fn max_segments(&self, _: SocketIndex) -> usize {
+            1
+        }
+    }
+
+    #[test]
+    fn control_never_waits_for_room_while_it_holds_its_lock() {
+        let (now, sink) = (Instant::now(), Arc::new(Counting::default()));
+        let config = EndpointConfig::new(Arc::new(Identity::from_seed(&[1; 32])));
+        let endpoint = Endpoint::new(config, [1; 32], now, Duration::from_secs(1_800_000_000));
+        let stack = Stack::new(StackConfig::default(), [2; 32], now);
+        let datapath = Datapath::new(endpoint, stack, sink.clone());
+        let socket = SocketInfo {
+            index: SocketIndex(0),
+            ipv4: true,
+            loopback: false,
+            max_datagram: 1472,
+            beacon_targets: vec!["239.255.112.115:7473".parse().unwrap()],
+        };
+        let mut batch = Batch::default();
+        datapath.set_sockets(now, vec![socket], &mut batch);
+        let network = NetworkConfig::AdHoc { id: NetworkId::ad_hoc(1..=9).unwrap(), psk: None };
+        datapath.join(now, network, &mut batch).unwrap();
+        datapath.handle_timeout(now + Duration::from_secs(4), &mut batch);
+        assert!(sink.at_once.load(Ordering::SeqCst) >= 2, "beacons");
+        assert_eq!(sink.waiting.load(Ordering::SeqCst), 0);
     }
 }
