@@ -224,7 +224,7 @@ impl Datapath {
         let Some(interface) = self.interface_by_network(peer.network()) else { return };
         // A peer that is only refused may be there after all; then its ends of the flows are to end too.
         let tell = gone == Gone::Refused;
-        self.stack.lose_peer(now, interface, |address| peer.owns(address), tell, batch);
+        self.stack.lose_peer(now, interface, peer.addresses(), tell, batch);
     }
 
     fn act_on(&self, now: Instant, event: &Event, batch: &mut Batch) {
@@ -244,7 +244,7 @@ impl Datapath {
             }
             Event::PathConfirmed(peer) => {
                 if let Some(interface) = self.interface_by_network(peer.network()) {
-                    self.stack.revive_flows(interface, |address| peer.owns(address), batch);
+                    self.stack.revive_flows(interface, peer.addresses(), batch);
                 }
             }
             // What was sent in the size that no longer passes is lost: it leaves again in the new one.
@@ -262,7 +262,7 @@ impl Datapath {
     /// Has a peer's flows send again at once what it has not acknowledged.
     fn expedite_flows(&self, peer: &Peer, batch: &mut Batch) {
         if let Some(interface) = self.interface_by_network(peer.network()) {
-            self.stack.expedite_flows(interface, |address| peer.owns(address), batch);
+            self.stack.expedite_flows(interface, peer.addresses(), batch);
         }
     }
 

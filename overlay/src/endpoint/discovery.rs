@@ -270,7 +270,7 @@ impl Endpoint {
         }
         self.counters.beacons_received.increment();
         // Only the discovery socket: elsewhere it would be a stranger's question whether we are on some network.
-        if !meta.multicast || !self.hints.beacons.take(now) {
+        if !meta.multicast || !self.hints.beacons.take_address(meta.remote, now) {
             return;
         }
         let known = self.discovery.hear(meta.remote, beacon.salt, now);
