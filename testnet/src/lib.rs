@@ -10,8 +10,10 @@
 
 mod adversary;
 mod credit;
+mod improvise;
 mod random;
 
 pub use adversary::{Adversary, Heard};
 pub use credit::{Credit, Overdrawn};
+pub use improvise::Message;
 pub use random::Random;

