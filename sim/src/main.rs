@@ -108,6 +108,8 @@ struct Totals {
     sent: u64,
     /// Seeds with an adversary.
     attacked: u64,
+    /// Seeds in which some node, and in which every node, must be left without any connection.
+    idle: (u64, u64),
     slowest_recovery: (Duration, u64),
 }
 
@@ -118,6 +120,9 @@ impl Totals {
         self.virtual_time += report.virtual_time;
         self.bytes += report.bytes;
         self.sent += report.sent;
+        let (idle, running) = report.idle;
+        self.idle.0 += u64::from(idle > 0);
+        self.idle.1 += u64::from(idle > 0 && idle == running);
         self.attacked += u64::from(report.intrusions > 0);
         self.slowest_recovery = self.slowest_recovery.max((report.recovery, report.seed));
     }
@@ -126,7 +131,7 @@ impl Totals {
         let (recovery, seed) = self.slowest_recovery;
         eprintln!(
             "{} seeds in {:.1} s ({:.1}/s), {} failed; {:.1} h of virtual time, {} MB of streams checked, {} datagrams; \
-             {} with an adversary; slowest recovery {:.1} s (seed {seed})",
+             {} with an adversary; nothing left on some node in {}, on all in {}; slowest recovery {:.1} s (seed {seed})",
             self.runs,
             elapsed.as_secs_f64(),
             self.runs as f64 / elapsed.as_secs_f64().max(0.001),
@@ -135,6 +140,8 @@ impl Totals {
             self.bytes / 1_000_000,
             self.sent,
             self.attacked,
+            self.idle.0,
+            self.idle.1,
             recovery.as_secs_f64(),
         );
     }

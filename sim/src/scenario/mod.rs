@@ -68,6 +68,8 @@ pub struct Report {
     pub sessions: usize,
     /// Messages of an adversary.
     pub intrusions: u64,
+    /// Nodes of which it was checked at the end that no connection is left, and all that ran then.
+    pub idle: (usize, usize),
 }
 
 impl Scenario {
@@ -93,6 +95,7 @@ impl Scenario {
             sent: 0,
             sessions: 0,
             intrusions: 0,
+            idle: (0, 0),
         };
         let mut random = Random::from_seed(self.seed);
         let trace = Trace::new(self.trace);
@@ -148,7 +151,7 @@ fn play(world: &mut World, random: &mut Random, report: &mut Report) -> Result<(
     world.remark(format_args!("calm"));
     recover(world, random, &topology, report)?;
     world.calm_intruder();
-    complete(world)?;
+    report.idle = complete(world)?;
     if random.chance(0.15) {
         // Idle until sessions need a new key or are forgotten; then everybody talks again.
         let idle = Duration::from_secs(random.within(100..=700));
@@ -156,7 +159,7 @@ fn play(world: &mut World, random: &mut Random, report: &mut Report) -> Result<(
         world.run_until(end)?;
         world.set_calm(true);
         recover(world, random, &topology, report)?;
-        complete(world)?;
+        report.idle = complete(world)?;
     }
     Ok(())
 }
@@ -206,8 +209,8 @@ fn recover(
     }
 }
 
-/// Everything that was begun comes to its end, and leaves nothing behind.
-fn complete(world: &mut World) -> Result<(), Violation> {
+/// Everything that was begun comes to its end, and leaves nothing behind. Gives what [`World::check_nothing_left`] does.
+fn complete(world: &mut World) -> Result<(usize, usize), Violation> {
     let limit = world.now() + COMPLETION;
     let mut ends = None;
     world.run_while(limit, |world| {
