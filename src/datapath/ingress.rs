@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use peersock_overlay::{DATA_OVERHEAD, RecvMeta, Session, data_index};
+use peersock_overlay::{Attention, DATA_OVERHEAD, RecvMeta, Session, data_index};
 use peersock_stack::{Batch, Coalescer, Flushed, InterfaceId};
 
 use super::{Datapath, ecn};
@@ -85,8 +85,9 @@ impl Datapath {
             if last.session.note_received(now, &meta) {
                 // What it says of the peer comes before the packet: perhaps this is the first one of a
                 // successor.
+                let why = Attention::received(meta, datagram.len(), &slot[..length]);
                 self.with_control(now, &mut ingress.batch, |endpoint| {
-                    endpoint.session_attention(now, &last.session, Some(meta));
+                    endpoint.session_attention(now, &last.session, why);
                 });
             }
         }

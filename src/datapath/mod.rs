@@ -28,6 +28,7 @@ mod socket;
 mod train;
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Instant;
 
@@ -107,8 +108,13 @@ pub struct Network {
     pub interface: InterfaceId,
     /// This node's addresses in it, the self-certifying one first.
     pub addresses: Vec<IpAddr>,
-    /// The same, each with the length of the prefix that it shares with the network's other addresses.
+    /// The same, each with the length of the network's prefix in which it lies.
     pub prefixes: Vec<Cidr>,
+    /// The addresses that are reached over the network: its prefixes of the families in which this node has an
+    /// address.
+    pub routes: Vec<Cidr>,
+    /// The TCP and UDP ports on which services may be offered and reached.
+    pub ports: RangeInclusive<u16>,
 }
 
 impl Datapath {

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use peersock_overlay::{Endpoint, EndpointConfig, Identity};
@@ -208,7 +208,6 @@ impl NodeBuilder {
             inner: Arc::new(Inner {
                 driver,
                 identity: public,
-                names: RwLock::default(),
                 closing: Closing::default(),
                 sockets: Mutex::default(),
                 down: Default::default(),

@@ -101,6 +101,8 @@ pub struct InterfaceConfig {
     pub name: String,
     /// The node's own addresses there, each with the length of its network's prefix.
     pub addresses: Vec<Cidr>,
+    /// What else is reached there: networks in which the node has no address of its own.
+    pub routes: Vec<Cidr>,
     /// The service ports that this network allows; all by default.
     ///
     /// What counts as a service port: of TCP, the port that is listened on, on both sides; of UDP,
@@ -116,7 +118,7 @@ impl InterfaceConfig {
     /// An interface that allows every port and leaves checksums out.
     pub fn new(name: impl Into<String>, addresses: impl IntoIterator<Item = Cidr>) -> Self {
         let addresses = addresses.into_iter().collect();
-        Self { name: name.into(), addresses, ports: 0..=u16::MAX, checksums: false }
+        Self { name: name.into(), addresses, routes: Vec::new(), ports: 0..=u16::MAX, checksums: false }
     }
 }
 

@@ -14,6 +14,7 @@ pub(crate) struct Interface {
     pub(crate) checksums: bool,
     ports: RangeInclusive<u16>,
     addresses: Vec<Cidr>,
+    routes: Vec<Cidr>,
 }
 
 impl Interface {
@@ -33,7 +34,7 @@ impl Interface {
 
     /// How long a prefix the interface's networks share with `remote`, if it lies in one of them.
     fn route_to(&self, remote: IpAddr) -> Option<u8> {
-        self.addresses.iter().filter(|own| own.contains(remote)).map(Cidr::prefix).max()
+        self.addresses.iter().chain(&self.routes).filter(|own| own.contains(remote)).map(Cidr::prefix).max()
     }
 }
 
@@ -78,8 +79,8 @@ impl Interfaces {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         table.last += 1;
         let id = InterfaceId(table.last);
-        let interface =
-            Interface { id, checksums: config.checksums, ports: config.ports, addresses: config.addresses };
+        let InterfaceConfig { name: _, addresses, routes, ports, checksums } = config;
+        let interface = Interface { id, checksums, ports, addresses, routes };
         table.entries.insert(id, Arc::new(interface));
         self.changed();
         id
@@ -96,9 +97,9 @@ impl Interfaces {
     pub(crate) fn set_addresses(&self, id: InterfaceId, addresses: &[Cidr]) -> bool {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         let Some(interface) = table.entries.get_mut(&id) else { return false };
-        let Interface { checksums, ports, .. } = &**interface;
-        let (checksums, ports) = (*checksums, ports.clone());
-        *interface = Arc::new(Interface { id, checksums, ports, addresses: addresses.to_vec() });
+        let Interface { checksums, ports, routes, .. } = &**interface;
+        let (checksums, ports, routes) = (*checksums, ports.clone(), routes.clone());
+        *interface = Arc::new(Interface { id, checksums, ports, addresses: addresses.to_vec(), routes });
         self.changed();
         true
     }
@@ -183,5 +184,19 @@ mod tests {
         assert_eq!(wide.source_for("10.9.3.3".parse().unwrap()), Some("10.9.0.1".parse().unwrap()));
         assert_eq!(wide.source_for("10.2.2.3".parse().unwrap()), Some("10.0.0.1".parse().unwrap()));
         assert_eq!(wide.source_for("fd00::1".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn a_route_leads_to_where_the_node_has_no_address_also_with_new_addresses() {
+        let interfaces = Interfaces::default();
+        let routes = vec!["192.0.2.0/24".parse().unwrap()];
+        let own = ["10.0.0.1/8".parse().unwrap()];
+        let id = interfaces.add(InterfaceConfig { routes, ..InterfaceConfig::new("net", own) });
+        let route = |to: &str| interfaces.route(to.parse().unwrap()).map(|interface| interface.id);
+        assert_eq!((route("192.0.2.9"), route("192.0.3.9")), (Some(id), None));
+        interfaces.set_addresses(id, &["10.0.0.2/8".parse().unwrap()]);
+        assert_eq!(route("192.0.2.9"), Some(id));
+        let source = interfaces.find(id).unwrap().source_for("192.0.2.9".parse().unwrap());
+        assert_eq!(source, Some("10.0.0.2".parse().unwrap()));
     }
 }

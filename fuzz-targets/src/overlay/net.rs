@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use peersock_overlay::{DATA_OVERHEAD, Event, JoinError, Lookup, RecvMeta, Session, SocketIndex, data_index};
+use peersock_overlay::{
+    Attention, DATA_OVERHEAD, Event, JoinError, Lookup, RecvMeta, Session, SocketIndex, data_index,
+};
 use peersock_testnet::{Adversary, Credit, Random};
 
 use super::node::{self, GROUP, LISTED, Node, identity, network};
@@ -128,7 +130,8 @@ impl Net {
         let Ok(len) = session.open(bytes, &mut plaintext) else { return };
         plaintext.truncate(len);
         if session.note_received(now, &meta) {
-            endpoint.session_attention(now, &session, Some(meta));
+            let why = Attention::received(meta, bytes.len(), &plaintext);
+            endpoint.session_attention(now, &session, why);
         }
         if plaintext.first().is_none_or(|first| first >> 4 == 0) {
             endpoint.handle_control(now, &session, meta, &plaintext);
@@ -182,10 +185,10 @@ impl Net {
         match sender {
             Some(sender) => {
                 if sender.session.note_sent(now) {
-                    node.endpoint.session_attention(now, &sender.session, None);
+                    node.endpoint.session_attention(now, &sender.session, Attention::Sent);
                 }
                 self.packets.push(Packet { from, to, network: which, bytes: packet, arrived: false });
-                self.transmit(from, sender.path.remote, sealed);
+                self.transmit(from, sender.path.remote(), sealed);
             }
             None => node.endpoint.want_session(now, &peer),
         }
@@ -226,7 +229,7 @@ impl Net {
             }
             let Some(transmit) = node.endpoint.poll_transmit(self.now, &mut buf) else { return };
             assert_eq!(transmit.len, buf.len());
-            self.transmit(number, transmit.remote, buf.clone());
+            self.transmit(number, transmit.place.remote(), buf.clone());
         }
         panic!("node {number} never stops talking");
     }
@@ -268,7 +271,10 @@ impl Net {
             assert!(peers.len() <= node.joined.len() * self.nodes.len());
             for peer in peers {
                 if let Some(path) = peer.path {
-                    assert!(!self.credit[number].is_victim(&path.remote), "the path leads to a third party");
+                    assert!(
+                        !self.credit[number].is_victim(&path.remote()),
+                        "the path leads to a third party"
+                    );
                 }
                 assert!(peer.candidates.len() <= MOST_CANDIDATES, "{:?}", peer.candidates);
                 assert!(node.joined.values().any(|&index| index == peer.peer.network()));

@@ -19,7 +19,8 @@ use super::timing::{
 };
 use super::{Endpoint, Event, Timer, random};
 use crate::noise::{InitiationPayload, Initiator};
-use crate::session::{Peer, RecvMeta, Session, SessionIndex};
+use crate::reach::{Place, RecvMeta, Source, Why};
+use crate::session::{Peer, Session, SessionIndex};
 use crate::wire::{CookieReply, Initiation, Response, StaleReply};
 
 /// Initiations of one attempt that a response may still answer: enough for 3 s of round-trip time.
@@ -40,23 +41,32 @@ pub(super) struct Attempt {
     /// So does the news that our clock is behind.
     set_right: bool,
     pending: VecDeque<Pending>,
-    /// The last initiation, and where it went.
+    /// The last initiation, unless it was answered.
     last: Vec<u8>,
-    targets: Vec<RecvMeta>,
 }
 
 #[derive(Debug)]
 struct Pending {
     initiator: Initiator,
     sent: Instant,
+    /// Where it went.
+    targets: Vec<Place>,
     /// Responses to it that were not authentic.
     failed: u8,
 }
 
+impl Pending {
+    /// Whether it went there, and nowhere else: then its answer shows that the peer receives there. A copy that went
+    /// elsewhere too may have been answered from anywhere.
+    fn went_only_to(&self, place: &Place) -> bool {
+        matches!(&self.targets[..], [only] if only.remote() == place.remote())
+    }
+}
+
 impl Attempt {
-    /// Whether the last initiation went there.
-    fn is_tried(&self, meta: &RecvMeta) -> bool {
-        self.targets.iter().any(|target| target.remote == meta.remote)
+    /// Whether traffic waits for the peer, and was not told that it is unreachable.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wanted.is_some()
     }
 
     /// Whether the last initiation began like this.
@@ -112,24 +122,24 @@ impl Endpoint {
             set_right: false,
             pending: VecDeque::new(),
             last: Vec::new(),
-            targets: Vec::new(),
         });
         self.counters.attempts_started.increment();
         self.next_round(now, key);
     }
 
-    /// The peer seems to be at `remote`, newly or again: an attempt that runs tries it there at once.
-    pub(super) fn try_at(&mut self, now: Instant, key: PeerKey, meta: &RecvMeta) {
+    /// The peer seems to be at `place`, newly or again: an attempt that runs tries it there at once.
+    pub(super) fn try_at(&mut self, now: Instant, key: PeerKey, place: &Place) {
         let Some(peer) = self.peers.get_mut(key) else { return };
         let Some(attempt) = &mut peer.attempt else { return };
-        if attempt.last.is_empty() {
+        let Some(last) = attempt.pending.back_mut().filter(|_| !attempt.last.is_empty()) else {
             return self.next_round(now, key);
-        }
-        if !attempt.is_tried(meta) && peer.candidates.spend(&meta.remote, attempt.last.len()) {
-            attempt.targets.push(*meta);
-            tracing::debug!(peer = %peer.handle.id(), to = %meta.remote, "initiation sent here too");
+        };
+        let is_tried = last.targets.iter().any(|target| target.remote() == place.remote());
+        if !is_tried && self.nodes[peer.node].reach.spend(place, attempt.last.len()) {
+            last.targets.push(*place);
+            tracing::debug!(peer = %peer.handle.id(), to = %place, "initiation sent here too");
             let datagram = attempt.last.clone();
-            self.transmit(meta, datagram);
+            self.transmit(place, datagram);
         }
     }
 
@@ -201,11 +211,12 @@ impl Endpoint {
     fn initiate(&mut self, now: Instant, key: PeerKey) -> bool {
         let Some(peer) = self.peers.get_mut(key) else { return false };
         let Some(network) = self.networks.get(&peer.handle.network()) else { return false };
-        let targets = peer.candidates.spend_everywhere(Initiation::MIN, &self.sockets);
+        let reach = &mut self.nodes[peer.node].reach;
+        let targets = reach.spend_everywhere(Initiation::MIN, &self.sockets);
         if targets.is_empty() {
             tracing::debug!(
                 peer = %peer.handle.id(),
-                known = %List(peer.candidates.remotes()),
+                known = %List(reach.remotes()),
                 "no address of the peer may be sent to yet"
             );
             return false;
@@ -235,7 +246,7 @@ impl Endpoint {
         };
         peer.macs.append(now, &mut datagram);
         self.initiations.insert(index, key);
-        attempt.pending.push_back(Pending { initiator, sent: now, failed: 0 });
+        attempt.pending.push_back(Pending { initiator, sent: now, targets: targets.clone(), failed: 0 });
         if attempt.pending.len() > MAX_PENDING
             && let Some(oldest) = attempt.pending.pop_front()
         {
@@ -244,15 +255,14 @@ impl Endpoint {
         }
         tracing::debug!(
             peer = %peer.handle.id(),
-            to = %List(targets.iter().map(|target| target.remote)),
+            to = %List(targets.iter()),
             round = attempt.rounds,
             "initiation sent"
         );
         attempt.last.clone_from(&datagram);
-        attempt.targets.clone_from(&targets);
-        for meta in &targets {
+        for place in &targets {
             self.counters.initiations_sent.increment();
-            self.transmit(meta, datagram.clone());
+            self.transmit(place, datagram.clone());
         }
         true
     }
@@ -268,6 +278,7 @@ impl Endpoint {
                 self.sessions.remove(index);
             }
         }
+        self.refile(key);
     }
 
     pub(super) fn on_response(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
@@ -331,20 +342,17 @@ impl Endpoint {
     ) -> bool {
         let Some(peer) = self.peers.get_mut(key) else { return false };
         let Some(network) = self.networks.get(&peer.handle.network()) else { return false };
-        let Some(attempt) = &peer.attempt else { return false };
-        let Some(pending) = attempt.pending.iter().find(|p| p.initiator.index() == index) else {
+        let Some(attempt) = &mut peer.attempt else { return false };
+        let Some(at) = attempt.pending.iter().position(|p| p.initiator.index() == index) else {
             return false;
         };
+        let pending = &attempt.pending[at];
         self.counters.handshake_x25519.add(2);
         let Ok((keys, said)) = pending.initiator.read_response(&self.identity, &network.psk, datagram) else {
             return false;
         };
         // Whether its path was silent until now is for `establish` to say.
         peer.handle.activity().note_received(now);
-        let rtt = now.saturating_duration_since(pending.sent);
-        // The initiation went somewhere and was answered, so that is a path. Another source must prove itself first.
-        let tried = attempt.targets.iter().find(|target| target.remote == meta.remote);
-        let path = *tried.or(attempt.targets.first()).unwrap_or(meta);
         let (handle, counters) = (peer.handle.clone(), self.counters.clone());
         let Some(session) = Session::new(&keys, &*self.provider, handle, counters, REJECT_AFTER, now) else {
             return false;
@@ -352,18 +360,38 @@ impl Endpoint {
         let session = Arc::new(session);
         self.sessions.insert(session.clone());
         self.initiations.remove(&index);
-        peer.sample_rtt(rtt);
+        if at + 1 == attempt.pending.len() {
+            attempt.last.clear();
+        }
+        let Some(pending) = attempt.pending.remove(at) else { return false };
+        let (place, node) = (meta.place(), peer.node);
+        let reach = &mut self.nodes[node].reach;
+        reach.heard(place, datagram.len(), Source::Handshake, now);
+        let is_proven = reach.is_trusted(&place) || pending.went_only_to(&place);
+        if is_proven {
+            reach.sample(place, now.saturating_duration_since(pending.sent));
+        }
+        // If it came from a place that it does not prove, packets go where the peer is known to receive, if anywhere.
+        let known = pending.targets.into_iter().find(|target| reach.is_trusted(target));
+        let instead = known.filter(|_| !is_proven && reach.place().is_none());
         peer.sessions.push(Live {
             session: session.clone(),
             instance: said.instance,
             receive_buffer: said.receive_buffer,
-            path,
+            place: is_proven.then_some(place),
             rekey_at: now + rekey_age(REKEY_AFTER, &mut self.rng),
         });
         self.counters.handshakes_initiated.increment();
-        self.end_attempt(key);
+        if let Some(instead) = instead {
+            self.move_path(now, node, instead);
+        }
+        if is_proven || self.nodes[node].reach.place().is_some() {
+            self.end_attempt(key);
+        }
         self.establish(now, key, &session);
-        self.heard_on(now, key, &session, meta);
+        if !is_proven {
+            self.challenge(now, key, place, Why::Move);
+        }
         // The responder may not use the session before it has seen a packet on it.
         self.send_keepalive(now, key, &session);
         true
@@ -400,6 +428,7 @@ impl Endpoint {
             self.counters.handshake_malformed.increment();
             return;
         };
+        let place = meta.place();
         let peer =
             self.initiations.get(&reply.receiver).and_then(|&key| Some((key, self.peers.get_mut(key)?)));
         let Some((key, peer)) = peer else {
@@ -407,8 +436,10 @@ impl Endpoint {
             return;
         };
         let Some(attempt) = &mut peer.attempt else { return };
-        let newest = attempt.pending.iter().find_map(|pending| pending.initiator.read_stale_reply(&reply));
-        let Some(newest) = newest else {
+        let read = |pending: &Pending| {
+            Some((pending.initiator.read_stale_reply(&reply)?, pending.went_only_to(&place)))
+        };
+        let Some((newest, is_proven)) = attempt.pending.iter().find_map(read) else {
             self.counters.handshake_unauthentic.increment();
             return;
         };
@@ -419,9 +450,8 @@ impl Endpoint {
         self.counters.clock_behind.increment();
         tracing::debug!(peer = %peer.handle.id(), "the peer knows newer initiations of this node: its clock went back");
         peer.floor = Some(newest);
-        // It could answer only what it received, so it receives there.
-        if attempt.is_tried(&meta) {
-            peer.candidates.heard(&meta, datagram.len(), true, now);
+        if is_proven {
+            self.nodes[peer.node].reach.prove(place, Source::Handshake, now);
         }
         // Once per round: a peer that always knows a newer one gets no flood.
         if !std::mem::replace(&mut attempt.set_right, true) {

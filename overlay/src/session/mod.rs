@@ -1,7 +1,6 @@
 //! Sessions: what a finished handshake leaves behind, and the path of every data packet.
 
 mod activity;
-mod path;
 mod peer;
 mod replay;
 mod sync;
@@ -9,7 +8,6 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use path::{Path, RecvMeta, SocketIndex};
 pub use peer::{Peer, Sender};
 pub use table::{SessionIndex, SessionTable};
 
@@ -23,6 +21,7 @@ use thiserror::Error;
 use crate::counters::Counters;
 use crate::crypto::{AeadKey, Provider, Suite, TAG};
 use crate::noise::SessionKeys;
+use crate::reach::RecvMeta;
 use crate::wire::{Data, MessageType};
 
 use replay::{ReplayWindow, Stale};
@@ -267,6 +266,11 @@ impl Session {
         self.peer.activity().note_sent(now) | self.is_due(now)
     }
 
+    /// Bytes of plaintext sealed so far.
+    pub(crate) fn sent_bytes(&self) -> u64 {
+        self.sealing.bytes.load(Ordering::Relaxed)
+    }
+
     /// Packets sealed so far.
     pub(crate) fn sent_packets(&self) -> u64 {
         self.sealing.next.load(Ordering::Relaxed).min(MESSAGE_LIMIT)
@@ -355,7 +359,7 @@ impl fmt::Debug for Session {
 const NO_ATTENTION: u64 = u64::MAX;
 
 /// Whether a plaintext is data, and not a keepalive (empty) or a control message (first nibble 0).
-fn is_ip(plaintext: &[u8]) -> bool {
+pub(crate) fn is_ip(plaintext: &[u8]) -> bool {
     plaintext.first().is_some_and(|first| first >> 4 != 0)
 }
 

@@ -8,6 +8,7 @@ use super::*;
 use crate::crypto::{Portable, default_provider};
 use crate::id::{Identity, NetworkId};
 use crate::network::NetworkIndex;
+use crate::reach::{Path, SocketIndex};
 use crate::testing::instant;
 
 #[test]
@@ -231,10 +232,6 @@ fn sender_needs_a_session_and_a_path() {
     peer.set_path(Some(path));
     let sender = peer.sender().expect("both are there");
     assert_eq!((sender.session.index(), sender.path), (pair.a.index(), path));
-    peer.set_datagram_size(&pair.path("192.0.2.9:9"), 1400);
-    assert_eq!(peer.path(), Some(path), "that was about another path");
-    peer.set_datagram_size(&path, 1400);
-    assert_eq!(peer.path().map(|p| p.datagram_size), Some(1400));
     peer.set_session(None);
     assert!(peer.sender().is_none());
 }
@@ -356,7 +353,7 @@ impl Pair {
 
     /// Makes the source the path and a timer run, so that nothing else asks for attention.
     fn settle(&self, session: &Session, meta: &RecvMeta) {
-        let path = Path { socket: meta.socket, remote: meta.remote, datagram_size: 1200 };
+        let path = Path { place: meta.place(), datagram_size: 1200 };
         session.peer().set_path(Some(path));
         session.peer().activity().arm();
     }
@@ -366,7 +363,7 @@ impl Pair {
     }
 
     fn path(&self, remote: &str) -> Path {
-        Path { socket: SocketIndex(0), remote: address(remote), datagram_size: 1200 }
+        Path { place: self.source(remote).place(), datagram_size: 1200 }
     }
 }
 

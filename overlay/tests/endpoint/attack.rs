@@ -97,7 +97,7 @@ impl Attack {
     pub(crate) fn path(&self) -> Option<SocketAddr> {
         let peers = self.net.nodes[0].endpoint.peers();
         let own = self.adversary.id();
-        Some(peers.into_iter().find(|info| info.peer.id() == own)?.peer.path()?.remote)
+        Some(peers.into_iter().find(|info| info.peer.id() == own)?.peer.path()?.remote())
     }
 
     pub(crate) fn standing(&mut self) -> Standing {
@@ -129,4 +129,4 @@ pub(crate) fn victim() -> SocketAddr {
 }
 
 /// The plaintext of a keepalive as nodes send it.
-pub(crate) const KEEPALIVE: [u8; 7] = [0; 7];
+pub(crate) const KEEPALIVE: [u8; 10] = [0; 10];

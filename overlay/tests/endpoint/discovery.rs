@@ -122,7 +122,8 @@ fn those_who_have_met_answer_no_further_beacons() {
     let before = hellos(&net);
     net.run(Duration::from_secs(500));
     assert_eq!(hellos(&net), before);
-    assert!(before <= 4, "{before}");
+    // Two exchanges that cross, since both sent a beacon at once: hello, its answer, and the answer to that.
+    assert!(before <= 6, "{before}");
 }
 
 #[test]

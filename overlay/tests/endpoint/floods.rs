@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use peersock_overlay::noise::{InitiationPayload, Initiator, MacWriter, Timestamp};
 use peersock_overlay::wire::{CookieReply, Hello};
-use peersock_overlay::{Identity, Limits, RecvMeta, SessionIndex, SocketIndex, SuiteSet};
+use peersock_overlay::{Event, Identity, Limits, RecvMeta, SessionIndex, SocketIndex, SuiteSet};
 
 use crate::net::{Net, Sent, UNIX_TIME, open_network};
 
@@ -80,6 +80,107 @@ fn strangers_with_cookies_from_everywhere_do_not_delay_the_sessions_of_others() 
     assert_eq!(net.received(0).len(), 251);
 }
 
+#[test]
+fn one_stranger_with_many_identities_does_not_close_the_network_to_newcomers() {
+    for answered in [false, true] {
+        let mut net = Net::new();
+        net.limits = Limits { peers_per_network: 32, ..Limits::default() };
+        net.add(1);
+        let network = net.join(0, &open_network());
+        let sybils: Vec<_> = (0..40).map(|n| sybil(&mut net, n)).collect();
+        for &sybil in &sybils {
+            net.join(sybil, &open_network());
+        }
+        net.run(Duration::from_secs(35));
+        for &sybil in &sybils {
+            net.send(sybil, 0, b"hello");
+            net.run(Duration::from_millis(10));
+            // Whoever asks for an answer gets one.
+            let (_, peer, _) = net.nodes[0].inbox.last().expect("a packet").clone();
+            if answered && !peer.is_forgotten() {
+                net.send_to(0, network, peer.addresses()[0], b"yes");
+            }
+        }
+        net.run(Duration::from_millis(10));
+        let held = net.nodes[0].endpoint.networks()[0].connected;
+        assert!(
+            if answered { held < 20 } else { held >= 16 },
+            "answered: {answered}, the stranger holds {held}"
+        );
+
+        let newcomer = net.add(2);
+        net.join(newcomer, &open_network());
+        net.run(Duration::from_secs(1));
+        net.send(newcomer, 0, b"a newcomer");
+        net.run(Duration::from_secs(1));
+        assert!(net.received(0).contains(&b"a newcomer".to_vec()), "answered: {answered}");
+        assert_eq!(net.count(newcomer, |event| matches!(event, Event::SessionLost(_))), 0);
+    }
+}
+
+#[test]
+fn a_full_table_is_not_searched_for_each_newcomer() {
+    let mut net = Net::new();
+    net.limits = Limits { peers_per_network: 64, ..Limits::default() };
+    net.add(1);
+    net.add(2);
+    for node in 0..2 {
+        net.join(node, &open_network());
+    }
+    net.run(Duration::from_secs(4));
+    net.send(1, 0, b"hello");
+    for n in 0..1000 {
+        let identity = Identity::from_seed(&[n as u8; 32].map(|byte| byte ^ (n >> 8) as u8 ^ 0x77));
+        let at = SocketAddr::from(([198, 51, (n % 250) as u8, 1], 1000));
+        let initiation = Stranger { at, identity }.initiation(&net, n, Duration::ZERO);
+        net.deliver(0, meta(at), &initiation);
+        net.run(Duration::from_millis(10));
+    }
+    let (evicted, steps) = (net.counter(0, "peers_evicted"), net.counter(0, "eviction_steps"));
+    assert!(evicted > 800, "{evicted}");
+    assert!((evicted..=2 * evicted + 64).contains(&steps), "{steps} peers looked at for {evicted} evictions");
+    assert_eq!(
+        net.count(0, |event| matches!(event, Event::PeerRemoved(_))),
+        0,
+        "nobody that was known is forgotten"
+    );
+}
+
+#[test]
+fn who_repeats_our_nonce_is_taken_in_and_who_replays_that_elsewhere_is_not() {
+    let mut net = Net::new();
+    net.add(1);
+    net.join(0, &open_network());
+    let stranger = Stranger::new("198.51.100.1:1000");
+    net.deliver(0, meta(stranger.at), &stranger.hello(0, true, [0; 24]));
+    net.pump();
+    let answer = net.sent.iter().rev().find(|sent| sent.to == stranger.at).expect("an answer").bytes.clone();
+    let nonce: [u8; 24] = answer[2..26].try_into().unwrap();
+    let echo = stranger.hello(1, false, nonce);
+    let known = |net: &Net| net.nodes[0].endpoint.peers().len();
+    net.deliver(0, meta("198.51.100.1:1001".parse().unwrap()), &echo);
+    let mut altered = nonce;
+    altered[0] ^= 1;
+    net.deliver(0, meta(stranger.at), &stranger.hello(2, false, altered));
+    assert_eq!(known(&net), 0);
+    net.deliver(0, meta(stranger.at), &echo);
+    assert_eq!(known(&net), 1);
+    // What is that old proves nothing any more.
+    let mut late = Net::new();
+    late.add(1);
+    late.join(0, &open_network());
+    late.deliver(0, meta(stranger.at), &stranger.hello(0, true, [0; 24]));
+    late.pump();
+    late.run(Duration::from_secs(21));
+    late.deliver(0, meta(stranger.at), &echo);
+    assert_eq!(known(&late), 0);
+}
+
+/// A node of its own with a different identity behind the same prefix.
+fn sybil(net: &mut Net, n: u8) -> usize {
+    net.add_stranger([n; 32].map(|byte| byte ^ 0x99), SocketAddr::from(([198, 51, 100, n], 1000)))
+}
+
 /// A stranger who receives at an address in a prefix of its own.
 struct WithCookie {
     stranger: Stranger,
@@ -127,20 +228,21 @@ impl Stranger {
             let initiation = self.initiation(net, 2 * n + copy, Duration::ZERO);
             net.deliver(0, meta(self.at), &initiation);
         }
-        let hello = Hello {
-            identity: *self.identity.public(),
-            instance: 1,
-            reply_wanted: false,
-            suites: SuiteSet::CHACHA20_POLY1305,
-            echo: [0; 24],
-        };
+        let hello = self.hello(n, false, [0; 24]);
+        net.deliver(0, meta(self.at), &hello);
+        net.pump();
+        assert!(self.initiations(net).next().is_some(), "the node must have sent an initiation");
+    }
+
+    fn hello(&self, n: u32, reply_wanted: bool, echo: [u8; 24]) -> Vec<u8> {
+        let identity = *self.identity.public();
+        let suites = SuiteSet::CHACHA20_POLY1305;
+        let hello = Hello { identity, instance: 1, reply_wanted, suites, echo };
         let mut nonce = [0; 24];
         nonce[..4].copy_from_slice(&n.to_be_bytes());
         let mut bytes = Vec::new();
         hello.seal(&open_network().discovery_key(), nonce, &mut bytes);
-        net.deliver(0, meta(self.at), &bytes);
-        net.pump();
-        assert!(self.initiations(net).next().is_some(), "the node must have sent an initiation");
+        bytes
     }
 
     /// Those that the node has sent to the stranger, the last one first.

@@ -20,13 +20,13 @@
 //!
 //! Dead peers are not this module's concern: they are found by silence.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::place::Place;
 use crate::wire::Initiation;
 
 /// BASE_PLPMTU for UDP payloads (RFC 8899 section 5.1.2 suggests 1200).
-pub(super) const BASE: usize = 1200;
+pub(crate) const BASE: usize = 1200;
 
 /// Where a path falls back to, largest first: the base, the payload of IPv4's least datagram (RFC 791), and
 /// an initiation, which has passed if there is a session.
@@ -41,9 +41,6 @@ const MAX_PROBES_IF_SUSPECTED: usize = 2;
 /// Probes of one size, if the companions are lost too.
 const MAX_PAIRS: usize = 6;
 
-/// The largest UDP payload over IPv4.
-const LARGEST: usize = 65_507;
-
 /// How often the current size is confirmed while any traffic flows (CONFIRMATION_TIMER).
 const CONFIRM_INTERVAL: Duration = Duration::from_secs(15);
 
@@ -51,7 +48,7 @@ const CONFIRM_INTERVAL: Duration = Duration::from_secs(15);
 const RAISE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How often the current size is confirmed while much is sent.
-pub(super) const BUSY_CONFIRM_INTERVAL: Duration = Duration::from_millis(500);
+pub(crate) const BUSY_CONFIRM_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Bytes sent in that time that are much.
 const BUSY: u64 = 8 * BASE as u64;
@@ -73,7 +70,7 @@ const GRANULARITY: usize = 16;
 
 /// The discovery state of one path.
 #[derive(Debug)]
-pub(super) struct Mtud {
+pub(crate) struct Mtud {
     current: usize,
     trust: Trust,
     ceiling: usize,
@@ -142,11 +139,11 @@ enum Verdict {
 }
 
 impl Mtud {
-    /// A new path to `remote` from a socket that sends at most `max_datagram` bytes. The search starts at once.
-    pub(super) fn new(remote: SocketAddr, max_datagram: usize, now: Instant) -> Self {
-        let header = if remote.is_ipv4() { 28 } else { 48 };
+    /// A new path to `place` from a socket that sends at most `max_datagram` bytes. The search starts at once.
+    pub(crate) fn new(place: Place, max_datagram: usize, now: Instant) -> Self {
+        let header = place.headers() + place.overhead();
         let (ethernet, jumbo) = (1500 - header, 9000 - header);
-        let limit = if remote.ip().is_loopback() { LARGEST } else { jumbo };
+        let limit = if place.is_loopback() { place.largest_datagram() } else { jumbo };
         let ceiling = max_datagram.min(limit);
         let mut mtud = Self {
             current: BASE.min(max_datagram),
@@ -165,26 +162,26 @@ impl Mtud {
     }
 
     /// The largest datagram that is thought to pass.
-    pub(super) fn current(&self) -> usize {
+    pub(crate) fn current(&self) -> usize {
         self.current
     }
 
     /// Starts another search upwards unless one runs.
-    pub(super) fn search(&mut self) {
+    pub(crate) fn search(&mut self) {
         if matches!(self.phase, Phase::Idle) && (self.current < self.ceiling || self.trust != Trust::Proven) {
             self.phase = Phase::Search { bound: self.ceiling + 1, failures: 0 };
         }
     }
 
     /// Traffic flows: confirms the current size if that was not done lately.
-    pub(super) fn confirm_if_due(&mut self, now: Instant) {
+    pub(crate) fn confirm_if_due(&mut self, now: Instant) {
         if now.saturating_duration_since(self.confirmed) >= CONFIRM_INTERVAL {
             self.confirm(false);
         }
     }
 
     /// `total` bytes were sent on the session so far: confirms the current size twice a second while much is sent.
-    pub(super) fn carried(&mut self, total: u64, now: Instant) {
+    pub(crate) fn carried(&mut self, total: u64, now: Instant) {
         let (at, before) = self.busy;
         if now.saturating_duration_since(at) < BUSY_CONFIRM_INTERVAL {
             return;
@@ -198,7 +195,7 @@ impl Mtud {
     }
 
     /// Confirms the current size, at once or soon. `suspected`: something shows that it may no longer pass.
-    pub(super) fn confirm(&mut self, suspected: bool) {
+    pub(crate) fn confirm(&mut self, suspected: bool) {
         let resume = match &mut self.phase {
             Phase::Confirm { suspected: already, .. } => {
                 *already |= suspected;
@@ -219,7 +216,7 @@ impl Mtud {
     }
 
     /// When [`Self::poll`] is to be called again.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         match (&self.trial, &self.phase) {
             (Some(trial), _) => trial.next_at(),
             (None, Phase::Confirm { .. }) => Some(self.confirmed + CONFIRM_SPACING),
@@ -231,7 +228,7 @@ impl Mtud {
     /// the next id. Neither was used before. `rtt` is the path's round-trip time, as far as it is known. May
     /// lower
     /// [`Self::current`].
-    pub(super) fn poll(&mut self, now: Instant, rtt: Option<Duration>, id: u32) -> Option<usize> {
+    pub(crate) fn poll(&mut self, now: Instant, rtt: Option<Duration>, id: u32) -> Option<usize> {
         if let Some(trial) = &self.trial {
             let size = trial.size;
             match trial.verdict(now) {
@@ -262,7 +259,7 @@ impl Mtud {
     }
 
     /// The peer received probe `id`. Returns how long the answer took.
-    pub(super) fn acknowledged(&mut self, id: u32, now: Instant) -> Option<Duration> {
+    pub(crate) fn acknowledged(&mut self, id: u32, now: Instant) -> Option<Duration> {
         let trial = self.trial.as_mut()?;
         let pair = trial.pairs.iter_mut().find(|pair| pair.probe == id || pair.companion == id)?;
         let rtt = now.saturating_duration_since(pair.sent);
@@ -393,8 +390,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::reach::SocketIndex;
     use crate::testing::instant;
 
+    const LARGEST: usize = 65_507;
     const V4: &str = "192.0.2.1:7";
     const V6: &str = "[2001:db8::1]:7";
     const LOOPBACK: &str = "127.0.0.1:7";
@@ -579,7 +578,8 @@ mod tests {
     impl Run {
         fn new(remote: &str, max_datagram: usize) -> Self {
             let now = instant();
-            Self { mtud: Mtud::new(remote.parse().unwrap(), max_datagram, now), now, lost: 0, id: 0 }
+            let place = Place::Direct { socket: SocketIndex(0), remote: remote.parse().unwrap() };
+            Self { mtud: Mtud::new(place, max_datagram, now), now, lost: 0, id: 0 }
         }
 
         /// Sends what is due over a link of this size and 1 ms round-trip time; false when there is nothing to do.
