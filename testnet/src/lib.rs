@@ -15,5 +15,4 @@ mod random;
 
 pub use adversary::{Adversary, Heard};
 pub use credit::{Credit, Overdrawn};
-pub use improvise::Message;
 pub use random::Random;

@@ -21,9 +21,8 @@ fn authentic_messages_from_forged_addresses_move_nothing_and_flood_nobody() {
         };
         let (now, friend_keys) = (attack.net.now, *Identity::from_seed(&[2; 32]).public());
         let message = attack.adversary.improvise(now, &[friend_keys], victim());
-        // A response proves some address, and whoever guesses a probe's number proves any: not mended yet.
-        if let Some(message) = message.filter(|message| !message.is_proof) {
-            attack.send(from, &message.bytes);
+        if let Some(message) = message {
+            attack.send(from, &message);
         }
         if round % 10 == 0 {
             attack.run(Duration::from_millis(100));

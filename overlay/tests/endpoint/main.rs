@@ -13,4 +13,5 @@ mod net;
 mod paths;
 mod reach;
 mod recovery;
+mod reflection;
 mod signals;

@@ -110,17 +110,13 @@ impl World {
         let victim = victim(to.is_ipv4(), intruder.random.below(4) as u8);
         let (other, other_at) = *intruder.random.pick(&there);
         let message = face.improvise(self.instant(), &[keys(other)], victim)?;
-        if message.is_proof {
-            // A response proves some address, and whoever guesses a probe's number proves any: not mended yet.
-            return None;
-        }
         let home = self.net.attachments(*host).first()?.address_for(&to)?;
         let from = match intruder.random.below(3) {
             0 => SocketAddr::new(home, PORT),
             1 if other_at.is_ipv4() == to.is_ipv4() => other_at,
             _ => victim,
         };
-        Some((from, to, message.bytes))
+        Some((from, to, message))
     }
 
     /// Where a node can be reached on one LAN.
@@ -148,12 +144,12 @@ impl World {
             let peers = machine.node().map(|node| node.datapath().peers()).unwrap_or_default();
             for info in peers {
                 let Some(path) = info.path else { continue };
-                let astray = *info.peer.id() != own && homes.contains(&path.remote.ip());
-                if is_victim(path.remote.ip()) || astray {
+                let astray = *info.peer.id() != own && homes.contains(&path.remote().ip());
+                if is_victim(path.remote().ip()) || astray {
                     return Err(Violation(format!(
                         "node {number} sends what is for {:?} to {}",
                         info.peer.id(),
-                        path.remote
+                        path.remote()
                     )));
                 }
             }
