@@ -27,7 +27,7 @@ impl Datapath {
         let NetworkSummary { ports, prefixes, .. } = config.policy().summary();
         let network = {
             let mut endpoint = self.control();
-            let index = endpoint.join(now, config)?;
+            let index = endpoint.join(self.clock.overlay(now), config)?;
             let addresses = endpoint.addresses(index);
             let routes = routes(&prefixes, &addresses);
             let prefixes: Vec<Cidr> = addresses.iter().map(|address| within(*address, &prefixes)).collect();
@@ -42,7 +42,7 @@ impl Datapath {
             self.networks.write().expect("no panic under this lock").push(network.clone());
             network
         };
-        self.with_control(now, batch, |_| ());
+        self.with_control(now, batch, |_, _| ());
         self.settle(now, batch);
         Ok(network)
     }
@@ -59,7 +59,7 @@ impl Datapath {
         self.settle(now, batch);
         self.lock_waiting().take(network.interface, |_| true);
         self.networks.write().expect("no panic under this lock").retain(|joined| joined.id != id);
-        self.with_control(now, batch, |endpoint| endpoint.leave(now, network.index));
+        self.with_control(now, batch, |endpoint, now| endpoint.leave(now, network.index));
         self.settle(now, batch);
         true
     }
@@ -71,13 +71,13 @@ impl Datapath {
 
     /// Tells the overlay which sockets the driver has, and where their beacons go.
     pub fn set_sockets(&self, now: Instant, sockets: Vec<SocketInfo>, batch: &mut Batch) {
-        self.with_control(now, batch, |endpoint| endpoint.set_sockets(now, sockets));
+        self.with_control(now, batch, |endpoint, now| endpoint.set_sockets(now, sockets));
         self.settle(now, batch);
     }
 
     /// Starts to look for `address` and to make a session with its owner. The outcome is an event.
     pub fn want_peer(&self, now: Instant, network: &Network, address: IpAddr, batch: &mut Batch) {
-        self.with_control(now, batch, |endpoint| {
+        self.with_control(now, batch, |endpoint, now| {
             if let Lookup::Peer(peer) = endpoint.lookup(now, network.index, address)
                 && peer.sender().is_none()
             {
@@ -96,7 +96,9 @@ impl Datapath {
         endpoints: &[SocketAddr],
         batch: &mut Batch,
     ) {
-        self.with_control(now, batch, |endpoint| endpoint.set_endpoints(now, network.index, node, endpoints));
+        self.with_control(now, batch, |endpoint, now| {
+            endpoint.set_endpoints(now, network.index, node, endpoints)
+        });
         self.settle(now, batch);
     }
 
@@ -104,7 +106,7 @@ impl Datapath {
     pub fn find(&self, now: Instant, network: &Network, address: IpAddr) -> Lookup {
         let mut batch = Batch::default();
         let found =
-            self.with_control(now, &mut batch, |endpoint| endpoint.lookup(now, network.index, address));
+            self.with_control(now, &mut batch, |endpoint, now| endpoint.lookup(now, network.index, address));
         self.settle(now, &mut batch);
         found
     }
@@ -112,7 +114,7 @@ impl Datapath {
     /// The system says that nobody listens at `remote`, to which a datagram was sent that begins with
     /// `quoted` ([`Endpoint::handle_refusal`]).
     pub fn handle_refusal(&self, now: Instant, remote: SocketAddr, quoted: &[u8], batch: &mut Batch) {
-        self.with_control(now, batch, |endpoint| endpoint.handle_refusal(now, remote, quoted));
+        self.with_control(now, batch, |endpoint, now| endpoint.handle_refusal(now, remote, quoted));
         self.settle(now, batch);
     }
 
@@ -161,24 +163,25 @@ impl Datapath {
         self.subscribers.end();
     }
 
-    /// Calls the control state machine, then sends what it has to send and acts on what it reports.
+    /// Calls the control state machine, with its own time, then sends what it has to send and acts on what it reports.
     ///
     /// What that wakes lands in `batch`; the caller settles it.
     pub(super) fn with_control<T>(
         &self,
         now: Instant,
         batch: &mut Batch,
-        call: impl FnOnce(&mut Endpoint) -> T,
+        call: impl FnOnce(&mut Endpoint, Instant) -> T,
     ) -> T {
         let mut events = Vec::new();
         let result = {
             let mut endpoint = self.control();
-            let result = call(&mut endpoint);
+            let overlay_time = self.clock.overlay(now);
+            let result = call(&mut endpoint, overlay_time);
             let mut datagram = Vec::new();
             loop {
                 while let Some(event) = endpoint.poll_event() {
                     match &event {
-                        Event::PeerAdded(peer) => self.want_if_waited_for(now, &mut endpoint, peer),
+                        Event::PeerAdded(peer) => self.want_if_waited_for(overlay_time, &mut endpoint, peer),
                         // Before the lock is released, and before anything is sent: what the peer's successor
                         // does then must not meet, nor be taken for, what its predecessor has left.
                         Event::PeerGone(peer, gone) => self.end_flows(now, peer, *gone, batch),
@@ -186,8 +189,8 @@ impl Datapath {
                     }
                     events.push(event);
                 }
-                let Some(transmit) = endpoint.poll_transmit(now, &mut datagram) else { break };
-                self.sink.send(&Transmit {
+                let Some(transmit) = endpoint.poll_transmit(overlay_time, &mut datagram) else { break };
+                self.sink.send_at_once(&Transmit {
                     socket: transmit.place.socket(),
                     remote: transmit.place.remote(),
                     contents: &datagram,
@@ -196,7 +199,7 @@ impl Datapath {
                 });
             }
             if let Some(at) = endpoint.poll_timeout() {
-                self.sink.wake_at(at);
+                self.sink.wake_at(self.clock.stack(at));
             }
             result
         };
@@ -221,7 +224,7 @@ impl Datapath {
         let Some(interface) = self.interface_by_network(peer.network()) else { return };
         // A peer that is only refused may be there after all; then its ends of the flows are to end too.
         let tell = gone == Gone::Refused;
-        self.stack.lose_peer(now, interface, |address| peer.owns(address), tell, batch);
+        self.stack.lose_peer(now, interface, peer.addresses(), tell, batch);
     }
 
     fn act_on(&self, now: Instant, event: &Event, batch: &mut Batch) {
@@ -241,7 +244,7 @@ impl Datapath {
             }
             Event::PathConfirmed(peer) => {
                 if let Some(interface) = self.interface_by_network(peer.network()) {
-                    self.stack.revive_flows(interface, |address| peer.owns(address), batch);
+                    self.stack.revive_flows(interface, peer.addresses(), batch);
                 }
             }
             // What was sent in the size that no longer passes is lost: it leaves again in the new one.
@@ -259,7 +262,7 @@ impl Datapath {
     /// Has a peer's flows send again at once what it has not acknowledged.
     fn expedite_flows(&self, peer: &Peer, batch: &mut Batch) {
         if let Some(interface) = self.interface_by_network(peer.network()) {
-            self.stack.expedite_flows(interface, |address| peer.owns(address), batch);
+            self.stack.expedite_flows(interface, peer.addresses(), batch);
         }
     }
 

@@ -138,7 +138,7 @@ impl Datapath {
             if let Some(socket) = socket {
                 socket.set_route(destination, None);
             }
-            return self.with_control(now, batch, |endpoint| endpoint.want_session(now, &peer));
+            return self.with_control(now, batch, |endpoint, now| endpoint.want_session(now, &peer));
         };
         let mtu = sender.path.datagram_size - DATA_OVERHEAD;
         let mtu = socket.map_or(mtu, |socket| socket.limit(mtu));
@@ -211,7 +211,7 @@ impl Datapath {
                     if let Blocked::NoSession(peer) = self.pump_to_peer(now, flow, socket, &peer, batch) {
                         socket.set_route(destination, None);
                         self.lock_waiting().add_flow(now, true, flow);
-                        self.with_control(now, batch, |endpoint| endpoint.want_session(now, &peer));
+                        self.with_control(now, batch, |endpoint, now| endpoint.want_session(now, &peer));
                     }
                 }
                 Resolved::Unknown if flow.has_output(now) => self.lock_waiting().add_flow(now, false, flow),
@@ -308,8 +308,8 @@ impl Datapath {
     }
 
     pub(super) fn note_sent(&self, now: Instant, session: &Arc<Session>, batch: &mut Batch) {
-        if session.note_sent(now) {
-            self.with_control(now, batch, |endpoint| {
+        if session.note_sent(self.clock.overlay(now)) {
+            self.with_control(now, batch, |endpoint, now| {
                 endpoint.session_attention(now, session, Attention::Sent)
             });
         }
