@@ -9,7 +9,7 @@ use peersock_overlay::{Identity, Limits, NetworkConfig, Psk, StaticMember, Stati
 
 use super::workload::PORTS;
 use crate::net::{Behaviour, Gateway, HostId, LanId, Nat, NatConfig, Pipe, Prefixes, Stage};
-use crate::world::{MachineConfig, World};
+use crate::world::{IntruderConfig, MachineConfig, World};
 use crate::{NodeConfig, Random, Violation};
 
 /// What a scenario is made of.
@@ -119,6 +119,24 @@ impl Topology {
             world.start(number)?;
         }
         Ok(topology)
+    }
+
+    /// Lets an adversary into one of the networks, if there is one that strangers can be members of.
+    pub(super) fn admit_intruder(&mut self, world: &mut World, random: &mut Random) -> Result<(), Violation> {
+        let open: Vec<_> = self
+            .networks
+            .iter()
+            .filter(|network| matches!(network.config, NetworkConfig::AdHoc { .. }))
+            .collect();
+        if open.is_empty() {
+            return Ok(());
+        }
+        let network = random.pick(&open).config.clone();
+        let (host, lan) = (world.net.add_host(), *random.pick(&self.lans));
+        self.attach(world, host, lan)?;
+        let interval = Duration::from_millis(random.size(10..=200));
+        world.admit(IntruderConfig { host, lan, network, interval });
+        Ok(())
     }
 
     /// Every ordered pair of nodes that can reach one another now, the client first, with the network.
