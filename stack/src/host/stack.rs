@@ -355,7 +355,7 @@ impl Stack {
     /// for their retransmission timers: all that was sent before is lost. They are listed in `batch`.
     ///
     /// Looks at the flows to these addresses only.
-    pub fn expedite_flows(&self, interface: InterfaceId, remotes: &[IpAddr], batch: &mut Batch) {
+    pub fn expedite_flows(&self, interface: InterfaceId, remotes: &[Cidr], batch: &mut Batch) {
         self.expedite(interface, remotes, false, batch);
     }
 
@@ -365,11 +365,11 @@ impl Stack {
     ///
     /// Call it for what is known for certain, such as an authentic packet of the peer: an ICMP message or
     /// anything else that strangers can forge must not make flows send (RFC 5927).
-    pub fn revive_flows(&self, interface: InterfaceId, remotes: &[IpAddr], batch: &mut Batch) {
+    pub fn revive_flows(&self, interface: InterfaceId, remotes: &[Cidr], batch: &mut Batch) {
         self.expedite(interface, remotes, true, batch);
     }
 
-    fn expedite(&self, interface: InterfaceId, remotes: &[IpAddr], stalled: bool, batch: &mut Batch) {
+    fn expedite(&self, interface: InterfaceId, remotes: &[Cidr], stalled: bool, batch: &mut Batch) {
         for flow in self.flows_to(interface, remotes) {
             if flow.expedite(stalled) {
                 batch.touch_flow(&self.shared.rounds, flow);
@@ -377,7 +377,7 @@ impl Stack {
         }
     }
 
-    fn flows_to(&self, interface: InterfaceId, remotes: &[IpAddr]) -> impl Iterator<Item = Arc<Flow>> {
+    fn flows_to(&self, interface: InterfaceId, remotes: &[Cidr]) -> impl Iterator<Item = Arc<Flow>> {
         remotes.iter().flat_map(move |remote| self.shared.flows.of_peer(interface, *remote))
     }
 
@@ -391,12 +391,30 @@ impl Stack {
         &self,
         now: Instant,
         interface: InterfaceId,
-        remotes: &[IpAddr],
+        remotes: &[Cidr],
         tell: bool,
         batch: &mut Batch,
     ) {
         for flow in self.flows_to(interface, remotes) {
             if flow.lose_peer(now, tell) {
+                batch.touch_flow(&self.shared.rounds, flow);
+            }
+        }
+    }
+
+    /// Ends, as [`lose_peer`](Self::lose_peer) does, the connections to addresses that are not their peer's any more:
+    /// those in `lost` but not in `kept`. Whoever has them now knows nothing of these connections.
+    pub fn lose_addresses(
+        &self,
+        now: Instant,
+        interface: InterfaceId,
+        lost: &[Cidr],
+        kept: &[Cidr],
+        batch: &mut Batch,
+    ) {
+        for flow in self.flows_to(interface, lost) {
+            let is_kept = kept.iter().any(|kept| kept.contains(flow.remote().ip()));
+            if !is_kept && flow.lose_peer(now, false) {
                 batch.touch_flow(&self.shared.rounds, flow);
             }
         }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use crate::host::keyed::Key;
 use crate::tcp::{Memory, Share};
-use crate::{Flow, InterfaceId};
+use crate::{Cidr, Flow, InterfaceId};
 
 const SHARDS: usize = 16;
 
@@ -201,12 +201,28 @@ impl FlowTable {
         self.lock_index().ports.contains_key(&port)
     }
 
-    /// The flows with a peer. Looks at no other.
-    pub(crate) fn of_peer(&self, interface: InterfaceId, remote: IpAddr) -> Vec<Arc<Flow>> {
+    /// The flows to the addresses of a peer. Looks at no other flow; for a block of addresses, at every peer once.
+    pub(crate) fn of_peer(&self, interface: InterfaceId, remote: Cidr) -> Vec<Arc<Flow>> {
         let index = self.lock_index();
-        let Some(flows) = index.peers.get(&(octets(remote), interface.0)) else { return Vec::new() };
-        self.count(flows.len());
-        flows.iter().map(|entry| entry.0.clone()).collect()
+        let mut found = Vec::new();
+        let mut add = |flows: &mut dyn Iterator<Item = &Entry>| {
+            let before = found.len();
+            found.extend(flows.map(|entry| entry.0.clone()));
+            self.count(found.len() - before);
+        };
+        if remote == Cidr::from(remote.address()) {
+            if let Some(flows) = index.peers.get(&(octets(remote.address()), interface.0)) {
+                add(&mut flows.iter());
+            }
+            return found;
+        }
+        let within = |flow: &Flow| flow.is_on(interface) && remote.contains(flow.remote().ip());
+        for flows in index.peers.values() {
+            if flows.iter().next().is_some_and(|first| within(&first.0)) {
+                add(&mut flows.iter());
+            }
+        }
+        found
     }
 
     /// The flows that `wanted` accepts, of all. It must not lock them.
@@ -314,13 +330,13 @@ mod tests {
         let mut batch = Batch::new();
         let looked_at = || table.looked_at.swap(0, Ordering::Relaxed);
         looked_at();
-        stack.lose_peer(now, net, &[peer(3)], true, &mut batch);
+        stack.lose_peer(now, net, &[peer(3).into()], true, &mut batch);
         assert_eq!(looked_at(), 2);
-        stack.revive_flows(net, &[peer(3), peer(4)], &mut batch);
+        stack.revive_flows(net, &[peer(3).into(), peer(4).into()], &mut batch);
         assert_eq!(looked_at(), 4);
-        stack.expedite_flows(net, &[peer(600)], &mut batch);
+        stack.expedite_flows(net, &[peer(600).into()], &mut batch);
         assert_eq!(looked_at(), 0);
-        stack.expedite_flows(net, &[peer(5)], &mut batch);
+        stack.expedite_flows(net, &[peer(5).into()], &mut batch);
         assert_eq!((looked_at(), batch.flows.len()), (2, 2));
 
         // An account serves all flows of a peer, and goes with the last; few are kept that are gone.
@@ -334,7 +350,7 @@ mod tests {
         assert!(table.lock_index().shares.len() <= 2 * SHARES);
 
         // What is gone is found no more, and leaves nothing behind.
-        assert_eq!(table.of_peer(net, peer(9)).len(), 0);
+        assert_eq!(table.of_peer(net, peer(9).into()).len(), 0);
         let index = table.lock_index();
         assert_eq!((table.len(), index.peers.len(), index.ports.len()), (0, 0, 0));
     }
