@@ -121,13 +121,16 @@ struct Index {
     /// How many flows use each local port.
     ports: HashMap<u16, usize>,
     /// The connections with one address.
-    peers: HashMap<PeerKey, HashSet<Entry, Key>, Key>,
+    peers: HashMap<PeerKey, PeerFlows, Key>,
     /// The accounts of their memory. They outlive the table's entries as long as a connection has data to be
     /// read.
     shares: HashMap<PeerKey, Weak<Share>, Key>,
     /// With so many accounts those that are gone are forgotten.
     most_shares: usize,
 }
+
+/// Those of one peer.
+struct PeerFlows(HashSet<Entry, Key>);
 
 /// Accounts that may be gone, and be kept all the same.
 const SHARES: usize = 64;
@@ -163,7 +166,7 @@ impl FlowTable {
         let mut index = self.lock_index();
         let key = (octets(remote), interface.0);
         let share = index.shares.get(&key).and_then(Weak::upgrade).unwrap_or_else(|| index.open(key, node));
-        (share, index.peers.get(&key).map_or(0, HashSet::len))
+        (share, index.peers.get(&key).map_or(0, |peer| peer.0.len()))
     }
 
     /// Enters a flow; `false` if its place is taken.
@@ -175,8 +178,8 @@ impl FlowTable {
         }
         self.len.fetch_add(1, Ordering::Relaxed);
         *index.ports.entry(key.local_port()).or_default() += 1;
-        let new = || HashSet::with_hasher(self.key.clone());
-        index.peers.entry(key.peer()).or_insert_with(new).insert(Entry(flow.clone()));
+        let new = || PeerFlows(HashSet::with_hasher(self.key.clone()));
+        index.peers.entry(key.peer()).or_insert_with(new).0.insert(Entry(flow.clone()));
         true
     }
 
@@ -211,15 +214,15 @@ impl FlowTable {
             self.count(found.len() - before);
         };
         if remote == Cidr::from(remote.address()) {
-            if let Some(flows) = index.peers.get(&(octets(remote.address()), interface.0)) {
-                add(&mut flows.iter());
+            if let Some(peer) = index.peers.get(&(octets(remote.address()), interface.0)) {
+                add(&mut peer.0.iter());
             }
             return found;
         }
         let within = |flow: &Flow| flow.is_on(interface) && remote.contains(flow.remote().ip());
-        for flows in index.peers.values() {
-            if flows.iter().next().is_some_and(|first| within(&first.0)) {
-                add(&mut flows.iter());
+        for peer in index.peers.values() {
+            if peer.0.iter().next().is_some_and(|first| within(&first.0)) {
+                add(&mut peer.0.iter());
             }
         }
         found
@@ -253,7 +256,7 @@ impl FlowTable {
     pub(crate) fn clear(&self) {
         let mut index = self.lock_index();
         index.ports.clear();
-        let mut flows: Vec<_> = index.peers.drain().flat_map(|(_, flows)| flows).collect();
+        let mut flows: Vec<_> = index.peers.drain().flat_map(|(_, peer)| peer.0).collect();
         for shard in 0..SHARDS {
             flows.extend(self.write(shard).drain());
         }
@@ -283,9 +286,9 @@ impl Index {
                 self.ports.remove(&key.local_port());
             }
         }
-        let flows = self.peers.get_mut(&key.peer())?;
-        let removed = flows.take(key);
-        if flows.is_empty() {
+        let peer = self.peers.get_mut(&key.peer())?;
+        let removed = peer.0.take(key);
+        if peer.0.is_empty() {
             self.peers.remove(&key.peer());
         }
         removed
