@@ -11,7 +11,7 @@ use peersock_overlay::{
     AddressError, Elsewhere, Endpoint, Event, Gone, JoinError, Lookup, NetworkConfig, NetworkId, NetworkInfo,
     NetworkSummary, NodeId, Peer, PeerInfo, Prefix, Route, SessionTable, SocketInfo,
 };
-use peersock_stack::{Batch, Cidr, Delivery, Flow, InterfaceConfig};
+use peersock_stack::{Batch, Cidr, Delivery, Flow, InterfaceConfig, InterfaceId};
 
 use super::route::Entry;
 use super::socket::PeerLink;
@@ -28,7 +28,7 @@ impl Datapath {
         let NetworkSummary { ports, prefixes, .. } = config.policy().summary();
         let network = {
             let mut endpoint = self.control();
-            let index = endpoint.join(now, config)?;
+            let index = endpoint.join(self.clock.overlay(now), config)?;
             let addresses = endpoint.addresses(index);
             let routes = routes(&prefixes, &addresses);
             let prefixes: Vec<Cidr> = addresses.iter().map(|address| within(*address, &prefixes)).collect();
@@ -43,7 +43,7 @@ impl Datapath {
             self.networks.add(network.clone());
             network
         };
-        self.with_control(now, batch, |_| ());
+        self.with_control(now, batch, |_, _| ());
         self.settle(now, batch);
         Ok(network)
     }
@@ -58,20 +58,20 @@ impl Datapath {
         self.settle(now, batch);
         self.lock_waiting().take(network.interface, |_| true);
         self.networks.remove(id);
-        self.with_control(now, batch, |endpoint| endpoint.leave(now, network.index));
+        self.with_control(now, batch, |endpoint, now| endpoint.leave(now, network.index));
         self.settle(now, batch);
         true
     }
 
     /// Tells the overlay which sockets the driver has, and where their beacons go.
     pub fn set_sockets(&self, now: Instant, sockets: Vec<SocketInfo>, batch: &mut Batch) {
-        self.with_control(now, batch, |endpoint| endpoint.set_sockets(now, sockets));
+        self.with_control(now, batch, |endpoint, now| endpoint.set_sockets(now, sockets));
         self.settle(now, batch);
     }
 
     /// Starts to look for `address` and to make a session with its owner. The outcome is an event.
     pub fn want_peer(&self, now: Instant, network: &Network, address: IpAddr, batch: &mut Batch) {
-        self.with_control(now, batch, |endpoint| {
+        self.with_control(now, batch, |endpoint, now| {
             if let Lookup::Peer(peer) = endpoint.lookup(now, network.index, address)
                 && peer.sender().is_none()
             {
@@ -90,7 +90,9 @@ impl Datapath {
         endpoints: &[SocketAddr],
         batch: &mut Batch,
     ) {
-        self.with_control(now, batch, |endpoint| endpoint.set_endpoints(now, network.index, node, endpoints));
+        self.with_control(now, batch, |endpoint, now| {
+            endpoint.set_endpoints(now, network.index, node, endpoints)
+        });
         self.settle(now, batch);
     }
 
@@ -106,8 +108,8 @@ impl Datapath {
         prefixes: &[Prefix],
         batch: &mut Batch,
     ) -> Result<(), AddressError> {
-        let set =
-            self.with_control(now, batch, |endpoint| endpoint.set_addresses(network.index, node, prefixes));
+        let set = self
+            .with_control(now, batch, |endpoint, _| endpoint.set_addresses(network.index, node, prefixes));
         self.settle(now, batch);
         set
     }
@@ -121,7 +123,7 @@ impl Datapath {
         }
         let mut batch = Batch::default();
         let found =
-            self.with_control(now, &mut batch, |endpoint| endpoint.lookup(now, network.index, address));
+            self.with_control(now, &mut batch, |endpoint, now| endpoint.lookup(now, network.index, address));
         self.settle(now, &mut batch);
         found
     }
@@ -129,7 +131,7 @@ impl Datapath {
     /// The system says that nobody listens at `remote`, to which a datagram was sent that begins with
     /// `quoted` ([`Endpoint::handle_refusal`]).
     pub fn handle_refusal(&self, now: Instant, remote: SocketAddr, quoted: &[u8], batch: &mut Batch) {
-        self.with_control(now, batch, |endpoint| endpoint.handle_refusal(now, remote, quoted));
+        self.with_control(now, batch, |endpoint, now| endpoint.handle_refusal(now, remote, quoted));
         self.settle(now, batch);
     }
 
@@ -178,37 +180,38 @@ impl Datapath {
         self.subscribers.end();
     }
 
-    /// Calls the control state machine, then sends what it has to send and acts on what it reports.
+    /// Calls the control state machine, with its own time, then sends what it has to send and acts on what it reports.
     ///
     /// What that wakes lands in `batch`; the caller settles it.
     pub(super) fn with_control<T>(
         &self,
         now: Instant,
         batch: &mut Batch,
-        call: impl FnOnce(&mut Endpoint) -> T,
+        call: impl FnOnce(&mut Endpoint, Instant) -> T,
     ) -> T {
         let mut events = Vec::new();
         let result = {
             let mut endpoint = self.control();
-            let result = call(&mut endpoint);
+            let overlay_time = self.clock.overlay(now);
+            let result = call(&mut endpoint, overlay_time);
             let mut datagram = Vec::new();
             loop {
                 while let Some(event) = endpoint.poll_event() {
                     match &event {
-                        Event::PeerAdded(peer) => self.want_if_waited_for(now, &mut endpoint, peer),
+                        Event::PeerAdded(peer) => self.want_if_waited_for(overlay_time, &mut endpoint, peer),
                         // Before the lock is released, and before anything is sent: what the peer's successor
                         // does then must not meet, nor be taken for, what its predecessor has left.
                         Event::PeerGone(peer, gone) => self.end_flows(now, peer, *gone, batch),
                         Event::AddressesChanged(peer, lost) => {
                             self.end_flows_to(now, peer, lost, batch);
-                            self.want_if_waited_for(now, &mut endpoint, peer);
+                            self.want_if_waited_for(overlay_time, &mut endpoint, peer);
                         }
                         _ => {}
                     }
                     events.push(event);
                 }
-                let Some(transmit) = endpoint.poll_transmit(now, &mut datagram) else { break };
-                self.sink.send(&Transmit {
+                let Some(transmit) = endpoint.poll_transmit(overlay_time, &mut datagram) else { break };
+                self.sink.send_at_once(&Transmit {
                     socket: transmit.place.socket(),
                     remote: transmit.place.remote(),
                     contents: &datagram,
@@ -220,7 +223,7 @@ impl Datapath {
             // Under the control lock, so that the last one to have it leaves what is true.
             *sync::lock(&self.control_due) = due;
             if let Some(at) = due {
-                self.sink.wake_at(at);
+                self.sink.wake_at(self.clock.stack(at));
             }
             result
         };
@@ -245,14 +248,25 @@ impl Datapath {
         let Some(interface) = self.interface_by_network(peer.network()) else { return };
         // A peer that is only refused may be there after all; then its ends of the flows are to end too.
         let tell = gone == Gone::Refused;
-        self.stack.lose_peer(now, interface, |address| peer.owns(address), tell, batch);
+        self.stack.lose_peer(now, interface, &self.remotes_of(interface, peer), tell, batch);
+    }
+
+    /// The remote addresses of the flows with a peer, and perhaps others that it has.
+    fn remotes_of(&self, interface: InterfaceId, peer: &Peer) -> Vec<IpAddr> {
+        let addresses = peer.addresses();
+        if addresses.len() == peer.prefixes().len() {
+            return addresses;
+        }
+        // There are blocks of addresses behind it, of which only the flows say which are in use.
+        self.stack.remotes(interface, |address| peer.owns(address))
     }
 
     /// Some addresses are not a peer's any more: whoever has them now knows nothing of the flows that were made with it.
     fn end_flows_to(&self, now: Instant, peer: &Peer, lost: &[Prefix], batch: &mut Batch) {
         let Some(interface) = self.interface_by_network(peer.network()) else { return };
         let is_lost = |address| lost.iter().any(|prefix| prefix.contains(address)) && !peer.owns(address);
-        self.stack.lose_peer(now, interface, is_lost, false, batch);
+        let remotes = self.stack.remotes(interface, is_lost);
+        self.stack.lose_peer(now, interface, &remotes, false, batch);
     }
 
     /// What waits for addresses that are not a peer's any more waits for nobody.
@@ -282,7 +296,7 @@ impl Datapath {
             }
             Event::PathConfirmed(peer) => {
                 if let Some(interface) = self.interface_by_network(peer.network()) {
-                    self.stack.revive_flows(interface, |address| peer.owns(address), batch);
+                    self.stack.revive_flows(interface, &self.remotes_of(interface, peer), batch);
                 }
             }
             // What was sent in the size that no longer passes is lost: it leaves again in the new one.
@@ -301,7 +315,7 @@ impl Datapath {
     /// Has a peer's flows send again at once what it has not acknowledged.
     fn expedite_flows(&self, peer: &Peer, batch: &mut Batch) {
         if let Some(interface) = self.interface_by_network(peer.network()) {
-            self.stack.expedite_flows(interface, |address| peer.owns(address), batch);
+            self.stack.expedite_flows(interface, &self.remotes_of(interface, peer), batch);
         }
     }
 
@@ -315,7 +329,7 @@ impl Datapath {
         }
     }
 
-    fn take_waiting(&self, peer: &Peer) -> Vec<(peersock_stack::InterfaceId, IpAddr, Entry)> {
+    fn take_waiting(&self, peer: &Peer) -> Vec<(InterfaceId, IpAddr, Entry)> {
         let Some(interface) = self.interface_by_network(peer.network()) else { return Vec::new() };
         let taken = self.lock_waiting().take(interface, |address| peer.owns(address));
         taken.into_iter().map(|((interface, address), entry)| (interface, address, entry)).collect()

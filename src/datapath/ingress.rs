@@ -46,7 +46,7 @@ impl Datapath {
         }
         for datagram in batch.chunks(stride.max(1)) {
             if !self.receive_data(now, ingress, meta, datagram, marked) {
-                self.with_control(now, &mut ingress.batch, |endpoint| {
+                self.with_control(now, &mut ingress.batch, |endpoint, now| {
                     endpoint.handle_datagram(now, meta, datagram);
                 });
             }
@@ -82,11 +82,11 @@ impl Datapath {
         let Ok(opened) = last.session.open(datagram, slot) else { return true };
         if !last.noted {
             last.noted = true;
-            if last.session.note_received(now, &meta) {
+            if last.session.note_received(self.clock.overlay(now), &meta) {
                 // What it says of the peer comes before the packet: perhaps this is the first one of a
                 // successor.
                 let why = Attention::received(meta, datagram.len(), opened);
-                self.with_control(now, &mut ingress.batch, |endpoint| {
+                self.with_control(now, &mut ingress.batch, |endpoint, now| {
                     endpoint.session_attention(now, &last.session, why);
                 });
             }
@@ -97,7 +97,7 @@ impl Datapath {
                 let (session, message) = (Arc::clone(&last.session), slot[..length].to_vec());
                 // The peer's last data comes before its word that it leaves.
                 self.flush(now, ingress);
-                self.with_control(now, &mut ingress.batch, |endpoint| {
+                self.with_control(now, &mut ingress.batch, |endpoint, now| {
                     endpoint.handle_control(now, &session, meta, &message);
                 });
                 return true;

@@ -16,6 +16,7 @@
 //!    address is asked of [`Routes`], when control is due next is kept beside it;
 //! 3. the locks inside the cores (one per flow, one per session), each held for one copy or one look-up.
 
+mod clock;
 mod control;
 mod counters;
 mod datagrams;
@@ -35,7 +36,7 @@ mod train;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use peersock_overlay::{Endpoint, Routes, SessionTable, SocketIndex};
 use peersock_stack::{Batch, Stack};
@@ -48,6 +49,7 @@ pub use socket::SocketState;
 pub(crate) use train::Train;
 
 use crate::sync;
+use clock::OverlayClock;
 use control::Subscribers;
 use membership::Repeats;
 use multicast::Members;
@@ -75,6 +77,11 @@ pub trait Sink: Send + Sync {
     /// Sends now, or loses the datagrams: there is no error to report.
     fn send(&self, transmit: &Transmit<'_>);
 
+    /// The same, but never waits for room: control calls it under its lock. What finds no room is lost.
+    fn send_at_once(&self, transmit: &Transmit<'_>) {
+        self.send(transmit);
+    }
+
     /// The most datagrams that one [`Transmit`] from `socket` may hold, at least 1.
     fn max_segments(&self, socket: SocketIndex) -> usize;
 
@@ -98,8 +105,9 @@ pub struct Datapath {
     routes: Arc<Routes>,
     stack: Stack,
     sink: Arc<dyn Sink>,
+    clock: OverlayClock,
     networks: Networks,
-    /// When control is due next, so that nobody takes its lock to ask.
+    /// The overlay's time at which control is due next, so that nobody takes its lock to ask.
     control_due: Mutex<Option<Instant>>,
     waiting: Mutex<Waiting>,
     members: Members,
@@ -118,6 +126,7 @@ impl Datapath {
             endpoint: Mutex::new(endpoint),
             stack,
             sink,
+            clock: OverlayClock::default(),
             networks: Networks::default(),
             waiting: Mutex::default(),
             members: Members::default(),
@@ -143,18 +152,30 @@ impl Datapath {
             self.stack.handle_timeout(now, batch);
             self.report_silence(now, batch);
         }
-        if self.control_due().is_some_and(|at| at <= now) {
-            self.with_control(now, batch, |endpoint| endpoint.handle_timeout(now));
+        if self.control_due().is_some_and(|at| at <= self.clock.overlay(now)) {
+            self.with_control(now, batch, |endpoint, now| endpoint.handle_timeout(now));
         }
         self.expire_waiting(now);
         self.repeat_reports(now, batch);
         self.settle(now, batch);
     }
 
+    /// Says for how long the machine was suspended in all since the start. The time given to all calls is that of the
+    /// stack, which stands still then; the overlay's goes on.
+    pub fn note_suspended(&self, total: Duration) {
+        self.clock.note_suspended(total);
+    }
+
+    /// The overlay's time, to which what [`Datapath::peers`] says refers.
+    pub fn overlay_time(&self, now: Instant) -> Instant {
+        self.clock.overlay(now)
+    }
+
     /// When [`Datapath::handle_timeout`] is due next. Ask again after any other call.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let waiting = self.lock_waiting().next_deadline();
-        [self.control_due(), waiting, self.repeats.next_deadline(), self.stack.poll_timeout()]
+        let control = self.control_due().map(|at| self.clock.stack(at));
+        [control, waiting, self.repeats.next_deadline(), self.stack.poll_timeout()]
             .into_iter()
             .flatten()
             .min()
@@ -165,7 +186,7 @@ impl Datapath {
         sync::lock(&self.endpoint)
     }
 
-    /// When control is due next.
+    /// When control is due next, in the overlay's time.
     fn control_due(&self) -> Option<Instant> {
         *sync::lock(&self.control_due)
     }

@@ -143,7 +143,7 @@ impl Datapath {
                 // It waits with what is for the peer alone.
                 let kept = self.lock_waiting().add_packet(now, true, interface, *address, &copy);
                 self.counters.waiting_dropped.add(u64::from(!kept));
-                self.with_control(now, batch, |endpoint| endpoint.want_session(now, peer));
+                self.with_control(now, batch, |endpoint, now| endpoint.want_session(now, peer));
             }
         }
     }

@@ -69,7 +69,8 @@ impl Datapath {
             Known::NoNetwork => return Resolved::NoRoute,
         };
         let mut batch = Batch::default();
-        let found = self.with_control(now, &mut batch, |endpoint| endpoint.lookup(now, network, destination));
+        let found =
+            self.with_control(now, &mut batch, |endpoint, now| endpoint.lookup(now, network, destination));
         self.settle(now, &mut batch);
         match found {
             Lookup::Local => Resolved::Route(Route::Local),
@@ -112,7 +113,7 @@ impl Datapath {
             }
         }
         for (peer, silence) in silent {
-            self.with_control(now, batch, |endpoint| match silence >= SILENCE {
+            self.with_control(now, batch, |endpoint, now| match silence >= SILENCE {
                 true => endpoint.peer_unresponsive(now, &peer),
                 false => endpoint.path_suspected(now, &peer),
             });

@@ -2,7 +2,7 @@
 //!
 //! An attempt goes in rounds. Each round makes a fresh initiation, since the responder accepts a timestamp once only,
 //! and sends it to every candidate endpoint; whichever copy arrives first is answered. Up to [`MAX_PENDING`] earlier
-//! initiations stay valid, so that a round-trip time above the repetition interval does no harm.
+//! initiations stay valid, so that a round-trip time of up to 10 s does no harm.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,14 +17,17 @@ use super::timing::{
     GIVE_UP_AFTER, HINT_GIVE_UP_AFTER, REJECT_AFTER, REKEY_AFTER, RETRY_LOST, RETRY_MAX, RETRY_MIN,
     RETRY_REFUSED, UNREACHABLE_AFTER, rekey_age,
 };
-use super::{Endpoint, Event, Timer, random};
+use super::{Endpoint, Event, Timer};
 use crate::noise::{InitiationPayload, Initiator};
 use crate::reach::{Place, RecvMeta, Source, Why};
 use crate::session::{Peer, Session, SessionIndex};
 use crate::wire::{CookieReply, Initiation, Response, StaleReply};
 
-/// Initiations of one attempt that a response may still answer: enough for 3 s of round-trip time.
-const MAX_PENDING: usize = 4;
+/// Initiations of one attempt that a response may still answer.
+const MAX_PENDING: usize = 8;
+
+/// A response may come so late: the longest round trip, and the time that the responder's queue may add.
+const PENDING_FOR: Duration = Duration::from_secs(12);
 
 /// One attempt to get a session with a peer.
 #[derive(Debug)]
@@ -64,6 +67,21 @@ impl Pending {
 }
 
 impl Attempt {
+    /// Takes out the initiation that is least likely to be answered, if there are too many: one that is too old, or else
+    /// the one that is closest in time to its neighbours. So the first, whose answer comes first however long the way
+    /// is, stays, and what is kept is spread over the time that an answer may take.
+    fn thin(&mut self, now: Instant) -> Option<Pending> {
+        if self.pending.len() <= MAX_PENDING {
+            return None;
+        }
+        if self.pending.front().is_some_and(|oldest| now >= oldest.sent + PENDING_FOR) {
+            return self.pending.pop_front();
+        }
+        let gap = |at: usize| self.pending[at + 1].sent - self.pending[at - 1].sent;
+        let closest = (1..self.pending.len() - 1).min_by_key(|&at| gap(at))?;
+        self.pending.remove(closest)
+    }
+
     /// Whether traffic waits for the peer, and was not told that it is unreachable.
     pub(super) fn is_wanted(&self) -> bool {
         self.wanted.is_some()
@@ -235,9 +253,9 @@ impl Endpoint {
         };
         peer.floor = Some(payload.timestamp);
         let mut datagram = Vec::with_capacity(Initiation::MIN);
-        let (identity, ephemeral) = (&self.identity, random(&mut self.rng));
+        let (identity, ephemeral) = (&self.identity, self.keys.draw());
         let started =
-            Initiator::start(identity, peer.handle.identity(), ephemeral, index, &payload, &mut datagram);
+            Initiator::start(identity, peer.handle.identity(), *ephemeral, index, &payload, &mut datagram);
         self.counters.handshake_x25519.add(3);
         // It fails only for a peer with a key of low order, which can have no session.
         let (Ok(initiator), Some(attempt)) = (started, &mut peer.attempt) else {
@@ -247,11 +265,9 @@ impl Endpoint {
         peer.macs.append(now, &mut datagram);
         self.initiations.insert(index, key);
         attempt.pending.push_back(Pending { initiator, sent: now, targets: targets.clone(), failed: 0 });
-        if attempt.pending.len() > MAX_PENDING
-            && let Some(oldest) = attempt.pending.pop_front()
-        {
-            self.initiations.remove(&oldest.initiator.index());
-            self.sessions.remove(oldest.initiator.index());
+        if let Some(unlikely) = attempt.thin(now) {
+            self.initiations.remove(&unlikely.initiator.index());
+            self.sessions.remove(unlikely.initiator.index());
         }
         tracing::debug!(
             peer = %peer.handle.id(),

@@ -56,6 +56,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::ChaCha20Rng;
 use rand::{Rng, SeedableRng};
+use zeroize::Zeroize;
 
 pub use config::{EndpointConfig, Event, Gone, JoinError, Limits, Lookup, NetworkInfo, PeerInfo};
 pub use duplicates::Elsewhere;
@@ -64,7 +65,7 @@ pub use readdress::AddressError;
 pub use sessions::Attention;
 
 use crate::counters::Counters;
-use crate::crypto::Provider;
+use crate::crypto::{KeySource, Provider};
 use crate::id::{Identity, NodeId};
 use crate::network::NetworkIndex;
 use crate::noise::{CookieJar, Timestamp};
@@ -124,7 +125,10 @@ pub struct Endpoint {
     /// Random per start, so that peers notice a restart.
     instance: u64,
     clock: Clock,
+    /// Indices, jitter and times: what an attacker may know afterwards.
     rng: ChaCha20Rng,
+    /// Keys, and nonces that must not repeat.
+    keys: KeySource,
     counters: Arc<Counters>,
     sessions: Arc<SessionTable>,
     routes: Arc<Routes>,
@@ -181,11 +185,14 @@ const MAX_EVENTS: usize = 16_384;
 impl Endpoint {
     /// A node that has joined no network and has no socket yet.
     ///
-    /// `seed` is 32 random bytes that are used for nothing else: all randomness, keys included, comes from it.
+    /// `seed` is 32 random bytes that are used for nothing else: all randomness, keys included, comes from it and from
+    /// [`EndpointConfig::entropy`].
     /// `unix_time` is the wall clock at `now`; later steps of the wall clock do not matter, since time goes on from
     /// there as `now` does.
-    pub fn new(config: EndpointConfig, seed: [u8; 32], now: Instant, unix_time: Duration) -> Self {
-        let mut rng = ChaCha20Rng::from_seed(seed);
+    pub fn new(config: EndpointConfig, mut seed: [u8; 32], now: Instant, unix_time: Duration) -> Self {
+        let mut keys = KeySource::new(&seed, config.entropy);
+        seed.zeroize();
+        let mut rng = ChaCha20Rng::from_seed(*keys.draw());
         let own_id = config.identity.node_id();
         let limits = config.limits;
         // Sessions per peer, for the peers of a few full networks; the table has its own upper bound.
@@ -211,15 +218,16 @@ impl Endpoint {
             timers: Timers::new(),
             load: HandshakeLoad::new(&limits, rng.next_u64(), now),
             hints: load::HintLimits::new(rng.next_u64(), now),
-            cookies: CookieJar::new(&own_id, random(&mut rng), now),
+            cookies: CookieJar::new(&own_id, *keys.draw(), now),
             recent: Recent::default(),
-            discovery: Discovery::new(random(&mut rng), random(&mut rng), now),
+            discovery: Discovery::new(*keys.draw(), random(&mut rng), now),
             announcement: Announcement::default(),
             duplicate: Duplicate::default(),
             refusals_logged: load::Bucket::new(load::Rate::per_second(log::REFUSALS, log::REFUSALS), now),
             outbox: Outbox::default(),
             events: VecDeque::new(),
             rng,
+            keys,
         }
     }
 

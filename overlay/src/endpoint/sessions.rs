@@ -162,7 +162,7 @@ impl Endpoint {
         let Some(peer) = self.peers.get(key) else { return };
         let Some(session) = peer.current() else { return };
         let Some(live) = peer.live(&session) else { return };
-        if now >= live.rekey_at && peer.attempt.is_none() {
+        if (now >= live.rekey_at || session.is_worn()) && peer.attempt.is_none() {
             self.counters.rekeys.increment();
             self.attempt(now, key, Reason::Traffic);
         }
