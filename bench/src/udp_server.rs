@@ -1,7 +1,8 @@
 //! What a UDP server costs that answers many clients in turn: the node's own work, without a kernel's.
 //!
-//! All nodes are in this process, on a network in memory. The clock runs while the server takes in a datagram, reads
-//! it and answers; what the clients do is not counted. Each datagram is from another client than the one before.
+//! All nodes are in this process, on a network in memory. The clock runs while the server takes in a
+//! datagram, reads it and answers; what the clients do is not counted. Each datagram is from another client
+//! than the one before.
 
 use std::hint::black_box;
 use std::io;

@@ -96,7 +96,8 @@ impl Datapath {
         self.settle(now, batch);
     }
 
-    /// Gives a member other addresses besides its self-certifying one. Connections to those that it loses end.
+    /// Gives a member other addresses besides its self-certifying one. Connections to those that it loses
+    /// end.
     ///
     /// # Errors
     /// See [`AddressError`].
@@ -180,7 +181,8 @@ impl Datapath {
         self.subscribers.end();
     }
 
-    /// Calls the control state machine, with its own time, then sends what it has to send and acts on what it reports.
+    /// Calls the control state machine, with its own time, then sends what it has to send and acts on what it
+    /// reports.
     ///
     /// What that wakes lands in `batch`; the caller settles it.
     pub(super) fn with_control<T>(
@@ -261,7 +263,8 @@ impl Datapath {
         self.stack.remotes(interface, |address| peer.owns(address))
     }
 
-    /// Some addresses are not a peer's any more: whoever has them now knows nothing of the flows that were made with it.
+    /// Some addresses are not a peer's any more: whoever has them now knows nothing of the flows that were
+    /// made with it.
     fn end_flows_to(&self, now: Instant, peer: &Peer, lost: &[Prefix], batch: &mut Batch) {
         let Some(interface) = self.interface_by_network(peer.network()) else { return };
         let is_lost = |address| lost.iter().any(|prefix| prefix.contains(address)) && !peer.owns(address);
@@ -284,7 +287,8 @@ impl Datapath {
             Event::PathChanged(peer) => self.log_path(peer),
             Event::SessionReady(peer) => {
                 PeerLink::of(peer).reported.forget();
-                // What went to a peer that was away, or to its dead predecessor, is lost: do not wait to send it again.
+                // What went to a peer that was away, or to its dead predecessor, is lost: do not wait to send
+                // it again.
                 self.expedite_flows(peer, batch);
                 for (interface, destination, entry) in self.take_waiting(peer) {
                     let Entry { flows, packets, .. } = entry;

@@ -47,8 +47,8 @@ impl Sink for Outbox {
 }
 
 impl Net {
-    /// Node 0 knows all the others, and those know node 0 and where it is. `addresses` are what a node has besides
-    /// its self-certifying address: in its own description and in that of node 0.
+    /// Node 0 knows all the others, and those know node 0 and where it is. `addresses` are what a node has
+    /// besides its self-certifying address: in its own description and in that of node 0.
     pub(crate) fn star(nodes: usize, addresses: impl Fn(usize) -> [Vec<IpAddr>; 2]) -> Net {
         let now = Instant::now();
         let wire = Wire::default();
