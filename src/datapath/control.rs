@@ -11,7 +11,7 @@ use peersock_overlay::{
     AddressError, Elsewhere, Endpoint, Event, Gone, JoinError, Lookup, NetworkConfig, NetworkId, NetworkInfo,
     NetworkSummary, NodeId, Peer, PeerInfo, Prefix, Route, SessionTable, SocketInfo,
 };
-use peersock_stack::{Batch, Cidr, Delivery, Flow, InterfaceConfig};
+use peersock_stack::{Batch, Cidr, Delivery, Flow, InterfaceConfig, InterfaceId};
 
 use super::route::Entry;
 use super::socket::PeerLink;
@@ -204,7 +204,7 @@ impl Datapath {
                         Event::PeerGone(peer, gone) => self.end_flows(now, peer, *gone, batch),
                         Event::AddressesChanged(peer, lost) => {
                             self.end_flows_to(now, peer, lost, batch);
-                            self.want_if_waited_for(now, &mut endpoint, peer);
+                            self.want_if_waited_for(overlay_time, &mut endpoint, peer);
                         }
                         _ => {}
                     }
@@ -317,7 +317,7 @@ impl Datapath {
         }
     }
 
-    fn take_waiting(&self, peer: &Peer) -> Vec<(peersock_stack::InterfaceId, IpAddr, Entry)> {
+    fn take_waiting(&self, peer: &Peer) -> Vec<(InterfaceId, IpAddr, Entry)> {
         let Some(interface) = self.interface_by_network(peer.network()) else { return Vec::new() };
         let taken = self.lock_waiting().take(interface, |address| peer.owns(address));
         taken.into_iter().map(|((interface, address), entry)| (interface, address, entry)).collect()
