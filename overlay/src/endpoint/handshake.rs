@@ -17,7 +17,7 @@ use super::timing::{
     GIVE_UP_AFTER, HINT_GIVE_UP_AFTER, REJECT_AFTER, REKEY_AFTER, RETRY_LOST, RETRY_MAX, RETRY_MIN,
     RETRY_REFUSED, UNREACHABLE_AFTER, rekey_age,
 };
-use super::{Endpoint, Event, Timer, random};
+use super::{Endpoint, Event, Timer};
 use crate::noise::{InitiationPayload, Initiator};
 use crate::reach::{Place, RecvMeta, Source, Why};
 use crate::session::{Peer, Session, SessionIndex};
@@ -253,9 +253,9 @@ impl Endpoint {
         };
         peer.floor = Some(payload.timestamp);
         let mut datagram = Vec::with_capacity(Initiation::MIN);
-        let (identity, ephemeral) = (&self.identity, random(&mut self.rng));
+        let (identity, ephemeral) = (&self.identity, self.keys.draw());
         let started =
-            Initiator::start(identity, peer.handle.identity(), ephemeral, index, &payload, &mut datagram);
+            Initiator::start(identity, peer.handle.identity(), *ephemeral, index, &payload, &mut datagram);
         self.counters.handshake_x25519.add(3);
         // It fails only for a peer with a key of low order, which can have no session.
         let (Ok(initiator), Some(attempt)) = (started, &mut peer.attempt) else {

@@ -36,12 +36,13 @@ mod handshake;
 mod keepalive;
 mod load;
 mod log;
-mod membership;
+mod members;
 mod networks;
 mod nodes;
 mod outbox;
 mod paths;
 mod peers;
+mod readdress;
 mod refusal;
 mod responder;
 mod sessions;
@@ -55,25 +56,28 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::ChaCha20Rng;
 use rand::{Rng, SeedableRng};
+use zeroize::Zeroize;
 
 pub use config::{EndpointConfig, Event, Gone, JoinError, Limits, Lookup, NetworkInfo, PeerInfo};
 pub use duplicates::Elsewhere;
 pub use outbox::Transmit;
+pub use readdress::AddressError;
 pub use sessions::Attention;
 
 use crate::counters::Counters;
-use crate::crypto::Provider;
+use crate::crypto::{KeySource, Provider};
 use crate::id::{Identity, NodeId};
 use crate::network::NetworkIndex;
 use crate::noise::{CookieJar, Timestamp};
 use crate::reach::{Place, RecvMeta, SocketInfo, place_of};
+use crate::routes::Routes;
 use crate::session::{SessionIndex, SessionTable};
 use crate::wire::MessageType;
 use announce::Announcement;
 use discovery::Discovery;
 use duplicates::Duplicate;
 use load::HandshakeLoad;
-use networks::Network;
+use networks::JoinedNetwork;
 use nodes::{NodeKey, Nodes};
 use outbox::Outbox;
 use peers::{PeerKey, Peers};
@@ -121,11 +125,15 @@ pub struct Endpoint {
     /// Random per start, so that peers notice a restart.
     instance: u64,
     clock: Clock,
+    /// Indices, jitter and times: what an attacker may know afterwards.
     rng: ChaCha20Rng,
+    /// Keys, and nonces that must not repeat.
+    keys: KeySource,
     counters: Arc<Counters>,
     sessions: Arc<SessionTable>,
+    routes: Arc<Routes>,
     sockets: Vec<SocketInfo>,
-    networks: BTreeMap<NetworkIndex, Network>,
+    networks: BTreeMap<NetworkIndex, JoinedNetwork>,
     next_network: u32,
     peers: Peers,
     nodes: Nodes,
@@ -177,11 +185,14 @@ const MAX_EVENTS: usize = 16_384;
 impl Endpoint {
     /// A node that has joined no network and has no socket yet.
     ///
-    /// `seed` is 32 random bytes that are used for nothing else: all randomness, keys included, comes from it.
+    /// `seed` is 32 random bytes that are used for nothing else: all randomness, keys included, comes from it and from
+    /// [`EndpointConfig::entropy`].
     /// `unix_time` is the wall clock at `now`; later steps of the wall clock do not matter, since time goes on from
     /// there as `now` does.
-    pub fn new(config: EndpointConfig, seed: [u8; 32], now: Instant, unix_time: Duration) -> Self {
-        let mut rng = ChaCha20Rng::from_seed(seed);
+    pub fn new(config: EndpointConfig, mut seed: [u8; 32], now: Instant, unix_time: Duration) -> Self {
+        let mut keys = KeySource::new(&seed, config.entropy);
+        seed.zeroize();
+        let mut rng = ChaCha20Rng::from_seed(*keys.draw());
         let own_id = config.identity.node_id();
         let limits = config.limits;
         // Sessions per peer, for the peers of a few full networks; the table has its own upper bound.
@@ -197,6 +208,7 @@ impl Endpoint {
             clock: Clock { start: now, unix_time, last: None },
             counters: Arc::default(),
             sessions: Arc::new(SessionTable::new(sessions.max(MIN_SESSIONS))),
+            routes: Arc::new(Routes::new()),
             sockets: Vec::new(),
             networks: BTreeMap::new(),
             next_network: 0,
@@ -206,21 +218,28 @@ impl Endpoint {
             timers: Timers::new(),
             load: HandshakeLoad::new(&limits, rng.next_u64(), now),
             hints: load::HintLimits::new(rng.next_u64(), now),
-            cookies: CookieJar::new(&own_id, random(&mut rng), now),
+            cookies: CookieJar::new(&own_id, *keys.draw(), now),
             recent: Recent::default(),
-            discovery: Discovery::new(random(&mut rng), random(&mut rng), now),
+            discovery: Discovery::new(*keys.draw(), random(&mut rng), now),
             announcement: Announcement::default(),
             duplicate: Duplicate::default(),
             refusals_logged: load::Bucket::new(load::Rate::per_second(log::REFUSALS, log::REFUSALS), now),
             outbox: Outbox::default(),
             events: VecDeque::new(),
             rng,
+            keys,
         }
     }
 
     /// The sessions, for the data path. A driver keeps this and asks it first about every data packet.
     pub fn sessions(&self) -> &Arc<SessionTable> {
         &self.sessions
+    }
+
+    /// Who has which address, for the data path. A driver keeps this and asks it about every packet to send;
+    /// [`Endpoint::lookup`] is for addresses that it does not know.
+    pub fn routes(&self) -> &Arc<Routes> {
+        &self.routes
     }
 
     /// What was done and dropped so far. Shared: it stays readable without the endpoint.

@@ -10,7 +10,7 @@ use super::handshake::Reason;
 use super::load::Admission;
 use super::peers::{Live, MAX_UNCONFIRMED, PeerKey};
 use super::timing::{REJECT_AFTER, REKEY_AFTER_RESPONDER, UNCONFIRMED_FOR, rekey_age};
-use super::{Endpoint, Timer, random};
+use super::{Endpoint, Timer};
 use crate::noise::{MacWriter, Received, ResponsePayload, Timestamp};
 use crate::reach::{RecvMeta, Source};
 use crate::session::Session;
@@ -41,7 +41,7 @@ impl Endpoint {
                 return self.log_refusal(now, &meta, "initiation", "too many come from there");
             }
             Admission::DemandCookie => {
-                let nonce = random(&mut self.rng);
+                let nonce = self.keys.nonce();
                 let reply = self.cookies.reply(now, meta.remote, datagram, initiation.sender, nonce);
                 let mut out = Vec::new();
                 reply.iter().for_each(|reply| reply.emit(&mut out));
@@ -110,7 +110,7 @@ impl Endpoint {
         tracing::debug!(peer = %peer.handle.id(), from = %meta.remote, "an initiation is not new: a replay, or its sender's clock went back");
         if peer.stale_replies.take(now) && self.nodes[peer.node].reach.spend(&meta.place(), StaleReply::LEN) {
             let mut reply = Vec::with_capacity(StaleReply::LEN);
-            received.stale_reply(newest, random(&mut self.rng)).emit(&mut reply);
+            received.stale_reply(newest, self.keys.nonce()).emit(&mut reply);
             self.counters.stale_replies_sent.increment();
             self.transmit(&meta.place(), reply);
         }
@@ -144,11 +144,11 @@ impl Endpoint {
             return;
         };
         let payload = *received.payload();
-        let ephemeral = random(&mut self.rng);
+        let ephemeral = self.keys.draw();
         let answer = ResponsePayload { instance: self.instance, receive_buffer: self.receive_buffer };
         let mut response = Vec::new();
         self.counters.handshake_x25519.add(3);
-        let keys = received.respond(&network.psk, ephemeral, index, suite, &answer, &mut response);
+        let keys = received.respond(&network.psk, *ephemeral, index, suite, &answer, &mut response);
         let (handle, counters) = (peer.handle.clone(), self.counters.clone());
         let session = keys
             .ok()

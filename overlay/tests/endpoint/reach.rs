@@ -56,15 +56,15 @@ fn an_acknowledgement_or_answer_that_is_guessed_moves_no_path() {
 fn a_response_from_an_address_that_did_not_get_the_initiation_alone_proves_nothing() {
     for from_candidate in [true, false] {
         let (mut net, mut account) = strangers();
-        let home = net.nodes[1].socket;
-        let true_address = RecvMeta { remote: home, socket: SocketIndex(0), multicast: false };
         net.filter = Box::new(|sent| ![RESPONSE, BEACON].contains(&sent.bytes[0]));
         net.send(0, 1, b"to whom?");
-        net.deliver(0, true_address, &hello_of_node_1());
         if from_candidate {
-            // Two candidates, neither of them proven.
             account.deliver(&mut net, &hello_of_node_1());
         }
+        let home = net.nodes[1].socket;
+        // And from its true address: two candidates, neither of them proven.
+        let true_address = RecvMeta { remote: home, socket: SocketIndex(0), multicast: false };
+        net.deliver(0, true_address, &hello_of_node_1());
         net.run(SECOND / 10);
         let response =
             net.sent.iter().rfind(|sent| sent.bytes[0] == RESPONSE).expect("a response").bytes.clone();
@@ -87,6 +87,7 @@ fn a_response_from_an_address_that_did_not_get_the_initiation_alone_proves_nothi
 fn a_stale_reply_proves_an_address_only_if_the_initiation_went_nowhere_else() {
     let (mut net, mut account) = strangers();
     // Node 1 knows initiations of node 0 from the future.
+    net.send(1, 0, b"x");
     let home = net.nodes[1].socket;
     let true_address = RecvMeta { remote: home, socket: SocketIndex(0), multicast: false };
     net.send(0, 1, b"so that it knows the time");
@@ -124,9 +125,9 @@ fn a_response_from_the_only_address_that_was_tried_needs_no_further_proof() {
 #[test]
 fn of_two_unproven_addresses_the_one_that_answers_is_used_after_one_more_round_trip() {
     let (mut net, mut account) = strangers();
-    let home = RecvMeta { remote: net.nodes[1].socket, socket: SocketIndex(0), multicast: false };
     net.send(0, 1, b"hello");
     account.deliver(&mut net, &hello_of_node_1());
+    let home = RecvMeta { remote: net.nodes[1].socket, socket: SocketIndex(0), multicast: false };
     net.deliver(0, home, &hello_of_node_1());
     let took = net.wait(SECOND, |net| !net.nodes[1].inbox.is_empty());
     assert_eq!(took, Duration::from_millis(5));
