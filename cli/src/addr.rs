@@ -1,8 +1,6 @@
 //! `peersock addr`
 
-use std::net::IpAddr;
-
-use peersock::overlay::NetworkKind;
+use peersock::Ports;
 use serde_json::json;
 
 use crate::args::{NETWORK_VARIABLE, StateArgs, parse_network};
@@ -35,21 +33,14 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Outcome {
     let network = parse_network(&args.network)?;
     let identity = args.state.public_identity()?;
-    let mut addresses = vec![IpAddr::from(network.id().address_of(&identity.node_id()))];
-    if network.id().kind() == NetworkKind::Static {
-        let own = network.members().iter().find(|member| member.identity == identity).ok_or_else(|| {
-            Failure::new(
-                format_args!("this node is not a member of {}; its key is {identity}", args.network),
-                format_args!("add it with `peersock network add {}`", args.network),
-            )
-        })?;
-        addresses.extend(&own.addresses);
-    }
+    let addresses = network.addresses_of(&identity).ok_or_else(|| {
+        Failure::new(
+            format_args!("this node is not a member of {}; its key is {identity}", args.network),
+            format_args!("add it with `peersock network add {}`", args.network),
+        )
+    })?;
     if args.json {
-        let ports = match network.id().kind() {
-            NetworkKind::AdHoc { ports } => json!({ "first": ports.start(), "last": ports.end() }),
-            _ => json!({ "first": 1, "last": u16::MAX }),
-        };
+        let ports = Ports::from(&network.summary().ports);
         return print(json!({ "network": network.id().to_string(), "addresses": addresses, "ports": ports }));
     }
     addresses.iter().try_for_each(print)

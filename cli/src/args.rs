@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use peersock::Network;
-use peersock::overlay::{Identity, NetworkId, NetworkKind, PublicIdentity};
+use peersock::overlay::{Identity, NetworkId, PublicIdentity};
 use peersock::state::{StateDir, read_secret_file};
 use zeroize::Zeroizing;
 
@@ -209,17 +209,7 @@ pub(crate) fn parse_network(text: &str) -> Outcome<Network> {
             format_args!("{text} is a directory, and a network is an ID or a file"),
             "give the path of the network's TOML file; a node's directory is for --state",
         )),
-        Ok(id) => match id.kind() {
-            NetworkKind::AdHoc { .. } => Ok(Network::ad_hoc(id)),
-            NetworkKind::Static => Err(Failure::usage(
-                format_args!("{id} is the ID of a static network, and only its TOML file says who is in it"),
-                "give the path of that file; `peersock network new` makes one",
-            )),
-            NetworkKind::Managed => Err(Failure::usage(
-                format_args!("{id} is the ID of a managed network, and those cannot be joined yet"),
-                "use an ad-hoc network (ff…) or the TOML file of a static one",
-            )),
-        },
+        Ok(id) => Network::by_id(id).map_err(Failure::from),
         Err(_) if looks_like_path => {
             Network::from_file(text).map_err(|error| Failure::network_file(text, error))
         }
@@ -236,14 +226,10 @@ pub(crate) fn parse_host(network: &Network, text: &str) -> Outcome<IpAddr> {
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
-    let named = network
-        .members()
-        .iter()
-        .find(|member| member.name.as_deref().is_some_and(|name| name.eq_ignore_ascii_case(text)));
-    match named {
-        // Its own address is the one that nobody else can be given.
-        Some(member) => Ok(network.id().address_of(&member.identity.node_id()).into()),
-        None if network.members().is_empty() => Err(Failure::usage(
+    match network.addresses_named(text).first() {
+        // The first one is that which nobody else can be given.
+        Some(&address) => Ok(address),
+        None if !network.summary().by_file => Err(Failure::usage(
             format_args!("`{text}` is not an IP address"),
             "give the address that `peersock addr` or `listen` prints there; only static networks have names",
         )),

@@ -166,7 +166,7 @@ fn announce(session: &Session, local: SocketAddr) {
 /// Says what to type at the other end.
 fn announce_command(args: &Args, session: &Session, local: SocketAddr) {
     // Where anybody may dial, no identity is needed that lasts; so the command works beside this one too.
-    let identity = if session.network.members().is_empty() { "--ephemeral " } else { "" };
+    let identity = if session.network.summary().closed { "" } else { "--ephemeral " };
     let udp = if args.udp { "--udp " } else { "" };
     let network = args.network.as_options();
     let target = own_name(session, local.ip()).map_or_else(

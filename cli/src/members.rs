@@ -99,10 +99,10 @@ fn ask_running_node(args: &Args, network: Option<&Network>) -> Outcome<Option<Li
         let id = network.id().to_string();
         answer.networks.retain(|joined| joined.id == id);
         if answer.networks.is_empty() {
-            // A static network is open to its members only, and the node that runs has this one's identity.
-            return match network.members() {
-                [] => Ok(None),
-                _ => Err(Failure::new(
+            // Where only certain nodes are admitted, the node that runs has the identity that this one would need.
+            return match network.summary().closed {
+                false => Ok(None),
+                true => Err(Failure::new(
                     format_args!("the node at {} has not joined network {id}", path.display()),
                     "give the --state DIR of another member, or stop that node and ask again",
                 )),
@@ -114,9 +114,9 @@ fn ask_running_node(args: &Args, network: Option<&Network>) -> Outcome<Option<Li
 
 /// Joins the network for a while and listens who answers, without a word about ourselves.
 fn ask_around(args: &Args, network: &Network) -> Outcome<List> {
-    let is_static = !network.members().is_empty();
-    // An ad-hoc network lets anyone ask. Whose identity it is does not matter, since nobody is told.
-    let identity = match is_static && !args.node.state.ephemeral {
+    let closed = network.summary().closed;
+    // Elsewhere anyone may ask. Whose identity it is does not matter, since nobody is told.
+    let identity = match closed && !args.node.state.ephemeral {
         true => IdentitySource::StateDir(args.node.state.path()?),
         false => IdentitySource::Ephemeral,
     };
@@ -135,7 +135,7 @@ fn ask_around(args: &Args, network: &Network) -> Outcome<List> {
     let status = serde_json::to_string(&node.status()).map_err(std::io::Error::other)?;
     node.shutdown(Duration::ZERO);
     let mut list = List::new(&Answer::parse(&status)?, Source::Beacons);
-    if !is_static {
+    if !closed {
         // Its identity was made for this question.
         list.networks.iter_mut().for_each(|network| network.members.retain(|m| m.state != Standing::This));
     }
@@ -164,6 +164,9 @@ struct List {
 struct Members {
     id: String,
     kind: Option<String>,
+    /// Whether only certain nodes are admitted.
+    #[serde(skip)]
+    closed: bool,
     members: Vec<Member>,
     /// How many are not listed, because there are too many, or because they are gone.
     omitted: usize,
@@ -273,13 +276,19 @@ impl Members {
         let omitted = network.peers.saturating_sub(peers.len());
         let mut members: Vec<_> = std::iter::once(this).chain(peers).collect();
         members.sort_by(Member::order);
-        Members { id: network.id.clone(), kind: network.kind.clone(), members, omitted }
+        Members {
+            id: network.id.clone(),
+            kind: network.kind.clone(),
+            closed: network.closed,
+            members,
+            omitted,
+        }
     }
 
-    /// A static network's members are listed all the same: they will come back.
+    /// Where only certain nodes are admitted they are listed all the same: they will come back.
     fn leave_out_the_gone(&mut self) {
         let before = self.members.len();
-        if self.kind.as_deref() != Some("static") {
+        if !self.closed {
             self.members.retain(|member| member.state != Standing::Gone);
         }
         self.omitted += before - self.members.len();

@@ -80,9 +80,9 @@ impl Session {
             ),
             io::ErrorKind::AddrNotAvailable => Failure::usage(
                 format_args!("no member of network {} can have address {address}", self.network.id()),
-                match self.network.members() {
-                    [] => "give the address that `peersock addr` or `listen` prints on the other side",
-                    _ => "give the name or the address of a member; `peersock network show` lists them",
+                match self.network.summary().by_file {
+                    false => "give the address that `peersock addr` or `listen` prints on the other side",
+                    true => "give the name or the address of a member; `peersock network show` lists them",
                 },
             ),
             _ => error.into(),
@@ -91,21 +91,17 @@ impl Session {
 
     /// What may keep a peer from being found.
     fn what_to_check(&self, address: IpAddr) -> String {
-        let same = match (self.network.members(), self.network.is_secret()) {
-            ([], false) => "with the same network ID and, like this one, without a passphrase",
-            ([], true) => "with the same network ID and the same passphrase",
-            _ => "with the same network file",
+        let summary = self.network.summary();
+        let same = match (summary.by_file, summary.secret) {
+            (false, false) => "with the same network ID and, like this one, without a passphrase",
+            (false, true) => "with the same network ID and the same passphrase",
+            (true, _) => "with the same network file",
         };
         let is_its = |member: &&StaticMember| {
-            member.addresses.contains(&address)
-                || self.network.id().address_of(&member.identity.node_id()) == address
+            self.network.addresses_of(&member.identity).is_some_and(|its| its.contains(&address))
         };
         let member = self.network.members().iter().find(is_its);
-        let endpoints: Vec<_> = member.map_or_else(Vec::new, |member| {
-            let hosts = self.network.host_endpoints(&member.identity);
-            let addresses = member.endpoints.iter().map(ToString::to_string);
-            addresses.chain(hosts.iter().map(ToString::to_string)).collect()
-        });
+        let endpoints = member.map_or_else(Vec::new, |member| self.network.endpoints_of(&member.identity));
         let place = match &endpoints[..] {
             [] => "on the same LAN (a static network can name an endpoint for a peer elsewhere, see docs/NETWORKS.md)"
                 .to_owned(),

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use peersock::Network;
 use peersock::state::StateDir;
-use peersock_overlay::{NetworkId, NodeId, PublicIdentity};
+use peersock_overlay::{NetworkConfig, NetworkId, NodeId, PublicIdentity};
 
 /// Network IDs, node IDs and public identities: one spelling each (hexadecimal also in capitals), which parses again.
 pub fn identifiers(data: &[u8]) {
@@ -20,7 +20,10 @@ pub fn identifiers(data: &[u8]) {
         && let Ok(id) = NetworkId::new(u64::from_be_bytes(*bytes))
     {
         assert_eq!(id.to_string().parse(), Ok(id));
-        let _ = id.kind().ports();
+        if let Ok(config) = NetworkConfig::by_id(id) {
+            assert_eq!(config.validate(), Ok(()));
+            assert!(!config.policy().ports().is_empty());
+        }
     }
     if let Some(bytes) = data.first_chunk()
         && let Ok(identity) = PublicIdentity::from_bytes(bytes)

@@ -101,6 +101,8 @@ counters! {
     strangers_refused,
     /// Peers forgotten to make room for others.
     peers_evicted,
+    /// Peers looked at to find those.
+    eviction_steps,
     /// Peers forgotten because nothing was heard of them for long.
     peers_forgotten,
     /// Peers not taken in because there was no room.
@@ -128,7 +130,11 @@ counters! {
     control_unknown,
     /// Times that a peer's address changed.
     paths_moved,
-    /// Path probes sent.
+    /// Challenges sent: does the peer receive there?
+    challenges_sent,
+    /// Answers that repeat no challenge of this node's.
+    answers_wrong,
+    /// Path MTU probes sent.
     probes_sent,
     /// Times that a path stopped carrying datagrams of its size.
     black_holes,

@@ -37,6 +37,7 @@ mod crypto;
 mod endpoint;
 mod id;
 mod network;
+mod reach;
 mod session;
 #[cfg(test)]
 mod testing;
@@ -46,19 +47,23 @@ pub mod wire;
 
 #[cfg(feature = "aws-lc")]
 pub use crypto::AwsLc;
-pub use crypto::{AeadError, AeadKey, Portable, Provider, Suite, SuiteSet, default_provider};
+pub use crypto::{AeadError, AeadKey, EntropySource, Portable, Provider, Suite, SuiteSet, default_provider};
 
 pub use counters::{Counter, Counters};
 pub use endpoint::{
-    Elsewhere, Endpoint, EndpointConfig, Event, Gone, JoinError, Limits, Lookup, NetworkInfo, PeerInfo,
-    SocketInfo, Transmit,
+    Attention, Elsewhere, Endpoint, EndpointConfig, Event, Gone, JoinError, Limits, Lookup, NetworkInfo,
+    PeerInfo, Transmit,
 };
 pub use id::{
     DiscoveryKey, Identity, NetworkId, NetworkKind, NodeId, ParseIdentityError, ParseNetworkIdError,
     ParseNodeIdError, Psk, PublicIdentity,
 };
-pub use network::{NetworkConfig, NetworkConfigError, NetworkIndex, StaticMember, StaticNetwork};
+pub use network::{
+    NetworkConfig, NetworkConfigError, NetworkIdError, NetworkIndex, NetworkSummary, Policy, Prefix,
+    StaticMember, StaticNetwork, is_endpoint,
+};
+pub use reach::{Path, Place, RecvMeta, SocketIndex, SocketInfo};
 pub use session::{
-    DATA_HEADER, DATA_OVERHEAD, OpenError, Path, Peer, RecvMeta, SealError, Sender, Session, SessionIndex,
-    SessionStats, SessionTable, SocketIndex, data_index,
+    DATA_HEADER, DATA_OVERHEAD, OpenError, Peer, SealError, Sender, Session, SessionIndex, SessionStats,
+    SessionTable, data_index,
 };

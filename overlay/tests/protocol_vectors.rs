@@ -272,6 +272,9 @@ fn control() -> Section {
             "parameters: 1 MiB, instance of A",
             Control::Params { receive_buffer: 0x10_0000, instance: 0x1111_2222_3333_4444 },
         ),
+        ("challenge 0102030405060708", Control::Challenge { data: [1, 2, 3, 4, 5, 6, 7, 8], here: false }),
+        ("the same, here", Control::Challenge { data: [1, 2, 3, 4, 5, 6, 7, 8], here: true }),
+        ("its answer", Control::Answer { data: [1, 2, 3, 4, 5, 6, 7, 8] }),
         ("close", Control::Close { reason: 0 }),
         (
             "elsewhere: instance of A, 192.0.2.1:5000",

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use peersock::overlay::{NetworkKind, Psk};
-use peersock::{IdentitySource, Interfaces, Network, NetworkId, Node, NodeBuilder, Seed};
+use peersock::overlay::Psk;
+use peersock::{IdentitySource, Interfaces, Network, NetworkId, NetworkIdError, Node, NodeBuilder, Seed};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -77,15 +77,10 @@ fn read_seed(seed: &[u8]) -> PyResult<Seed> {
 /// The network with this ID.
 pub(crate) fn by_id(id: u64) -> PyResult<Network> {
     let id = NetworkId::new(id).map_err(invalid)?;
-    match id.kind() {
-        NetworkKind::AdHoc { .. } => Ok(Network::ad_hoc(id)),
-        NetworkKind::Static => {
-            Err(invalid(format_args!("{id} is a static network: give its file instead of its ID")))
-        }
-        NetworkKind::Managed => Err(invalid(format_args!(
-            "{id} is a managed network; those cannot be joined yet (ad-hoc IDs begin with ff)"
-        ))),
-    }
+    Network::by_id(id).map_err(|error| match error {
+        NetworkIdError::NeedsFile(_) => invalid(format_args!("{error}: give the file instead of the ID")),
+        _ => invalid(error),
+    })
 }
 
 /// The network that a file describes.

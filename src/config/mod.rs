@@ -6,10 +6,12 @@ mod passphrase;
 mod static_file;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use peersock_overlay::{NetworkConfig, NetworkId, NodeId, Psk, PublicIdentity, StaticMember, StaticNetwork};
+use peersock_overlay::{
+    NetworkConfig, NetworkId, NetworkIdError, NetworkSummary, NodeId, Psk, PublicIdentity, StaticMember,
+};
 
 use crate::state::{check_secret_file, read_text_file};
 
@@ -30,10 +32,7 @@ pub use error::ConfigError;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Network {
-    id: NetworkId,
-    psk: Option<Psk>,
-    /// Only a static network has a list.
-    members: Option<Vec<StaticMember>>,
+    config: NetworkConfig,
     /// The members' endpoints that are host names.
     hosts: BTreeMap<NodeId, Vec<HostEndpoint>>,
 }
@@ -52,7 +51,26 @@ impl Network {
     ///
     /// An ID of another kind is refused on joining.
     pub fn ad_hoc(id: NetworkId) -> Network {
-        Network { id, psk: None, members: None, hosts: BTreeMap::new() }
+        Network { config: NetworkConfig::AdHoc { id, psk: None }, hosts: BTreeMap::new() }
+    }
+
+    /// The network that an ID alone describes, of whatever kind.
+    ///
+    /// ```
+    /// use peersock::Network;
+    ///
+    /// let network = Network::by_id("ff0001ffff000000".parse()?)?;
+    /// assert_eq!(network.summary().kind, "ad-hoc");
+    /// let refused = Network::by_id("fe00000000000001".parse()?).unwrap_err();
+    /// assert!(refused.to_string().ends_with("only its TOML file says who is in it"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`NetworkIdError`] where more than the ID is needed, or networks of that kind cannot be joined.
+    pub fn by_id(id: NetworkId) -> Result<Network, NetworkIdError> {
+        Ok(Network { config: NetworkConfig::by_id(id)?, hosts: BTreeMap::new() })
     }
 
     /// Reads a static network from a TOML file, or from a pipe. `peersock network new` makes such a file;
@@ -109,8 +127,8 @@ impl Network {
     ///
     /// [`ConfigError::Invalid`] with the line and what is wrong with it.
     pub fn parse_toml(text: &str) -> Result<Network, ConfigError> {
-        let (StaticNetwork { id, psk, members }, hosts) = static_file::parse(text)?;
-        Ok(Network { id, psk, members: Some(members), hosts })
+        let (network, hosts) = static_file::parse(text)?;
+        Ok(Network { config: NetworkConfig::Static(network), hosts })
     }
 
     /// Requires a passphrase: only those who know it can complete a handshake in this network, or even
@@ -120,36 +138,69 @@ impl Network {
     /// time, 19 MiB; the passphrase itself is not kept. Replaces a passphrase given before.
     #[must_use]
     pub fn with_passphrase(self, passphrase: &str) -> Network {
-        let key = passphrase::stretch(self.id, passphrase);
+        let key = passphrase::stretch(self.id(), passphrase);
         self.with_psk(key)
     }
 
     /// As [`with_passphrase`](Network::with_passphrase), with a random 32-byte key instead.
     #[must_use]
-    pub fn with_psk(mut self, key: Psk) -> Network {
-        self.psk = Some(key);
-        self
+    pub fn with_psk(self, key: Psk) -> Network {
+        Network { config: self.config.with_psk(key), ..self }
     }
 
     /// The network's ID.
     pub fn id(&self) -> NetworkId {
-        self.id
+        self.config.id()
+    }
+
+    /// What people and scripts are told of the network: its kind, ports and prefixes, and what joining it takes.
+    pub fn summary(&self) -> NetworkSummary {
+        self.config.policy().summary()
+    }
+
+    /// The addresses that a node has in the network, the self-certifying one first; `None` if the network does
+    /// not admit it.
+    ///
+    /// ```
+    /// # use peersock::{Network, overlay::Identity};
+    /// let identity = *Identity::from_seed(&[1; 32]).public();
+    /// let network = Network::ad_hoc("ff0001ffff000000".parse()?);
+    /// assert_eq!(network.addresses_of(&identity).map(|addresses| addresses.len()), Some(1));
+    /// # Ok::<(), peersock::overlay::ParseNetworkIdError>(())
+    /// ```
+    pub fn addresses_of(&self, member: &PublicIdentity) -> Option<Vec<IpAddr>> {
+        let (policy, node) = (self.config.policy(), member.node_id());
+        policy.admits(&node).then(|| policy.addresses_of(&node))
+    }
+
+    /// The addresses of the member that has a name, the self-certifying one first; none if nobody has it. Upper
+    /// and lower case are the same. Sockets of a node that has joined the network know the same names.
+    pub fn addresses_named(&self, name: &str) -> Vec<IpAddr> {
+        let policy = self.config.policy();
+        policy.node_named(name).map(|node| policy.addresses_of(&node)).unwrap_or_default()
     }
 
     /// Whether a passphrase or pre-shared key is needed to take part.
     pub fn is_secret(&self) -> bool {
-        self.psk.is_some()
+        self.config.psk().is_some()
     }
 
-    /// The members that a static network's file lists; none for other kinds.
+    /// The members that the network's file lists; none without a file.
     pub fn members(&self) -> &[StaticMember] {
-        self.members.as_deref().unwrap_or_default()
+        self.config.members()
     }
 
     /// The endpoints of a member that are host names; those that are addresses are in
     /// [`StaticMember::endpoints`].
     pub fn host_endpoints(&self, member: &PublicIdentity) -> &[HostEndpoint] {
         self.hosts.get(&member.node_id()).map_or(&[], Vec::as_slice)
+    }
+
+    /// The endpoints of a member as texts: those that are addresses, then those that are host names.
+    pub fn endpoints_of(&self, member: &PublicIdentity) -> Vec<String> {
+        let listed = self.members().iter().filter(|listed| listed.identity == *member);
+        let addresses = listed.flat_map(|listed| &listed.endpoints).map(ToString::to_string);
+        addresses.chain(self.host_endpoints(member).iter().map(ToString::to_string)).collect()
     }
 
     /// The members whose names are to be resolved, without `own`.
@@ -164,11 +215,7 @@ impl Network {
 
     /// What the overlay's core takes. Endpoints that are host names are not in it: the core resolves none.
     pub fn into_config(self) -> NetworkConfig {
-        let Network { id, psk, members, hosts: _ } = self;
-        match members {
-            None => NetworkConfig::AdHoc { id, psk },
-            Some(members) => NetworkConfig::Static(StaticNetwork { id, psk, members }),
-        }
+        self.config
     }
 }
 

@@ -6,7 +6,10 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use data_encoding::HEXLOWER_PERMISSIVE as HEX;
-use peersock_overlay::{NetworkId, NetworkKind, NodeId, Psk, PublicIdentity, StaticMember, StaticNetwork};
+use peersock_overlay::{
+    NetworkConfig, NetworkId, NetworkIdError, NodeId, Psk, PublicIdentity, StaticMember, StaticNetwork,
+    is_endpoint,
+};
 use serde::Deserialize;
 use toml::Spanned;
 use zeroize::Zeroizing;
@@ -88,8 +91,8 @@ fn parse_spanned(text: &str) -> Result<(StaticNetwork, Hosts), Problem> {
 
 fn network_id(text: &Spanned<String>) -> Result<NetworkId, Problem> {
     let id: NetworkId = text.get_ref().parse().map_err(|error| problem(text, error))?;
-    match id.kind() {
-        NetworkKind::Static => Ok(id),
+    match NetworkConfig::by_id(id) {
+        Err(NetworkIdError::NeedsFile(_)) => Ok(id),
         _ => Err(problem(text, "the ID of a static network begins with fe (16 hexadecimal digits in all)")),
     }
 }
@@ -189,7 +192,7 @@ fn parse_address(network: NetworkId, text: &Spanned<String>, seen: &mut Seen) ->
     if unusable {
         return Err(problem(text, format!("`{address}` cannot be the address of one member")));
     }
-    if matches!(address, IpAddr::V6(v6) if v6.octets()[..6] == network.prefix()) {
+    if network.certified_prefix().contains(address) {
         return Err(problem(
             text,
             format!(
@@ -205,7 +208,7 @@ fn parse_endpoint(text: &Spanned<String>, seen: &mut Seen) -> Result<Endpoint, P
     let endpoint: Endpoint =
         text.get_ref().parse().map_err(|error| problem(text, format!("`{}` is {error}", text.get_ref())))?;
     if let Endpoint::Address(address) = &endpoint
-        && (address.port() == 0 || address.ip().is_unspecified() || address.ip().is_multicast())
+        && !is_endpoint(address)
     {
         return Err(problem(text, format!("`{address}` is not an endpoint that a packet can be sent to")));
     }

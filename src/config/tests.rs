@@ -29,13 +29,18 @@ fn a_whole_file_comes_out_as_written() {
     assert_eq!(hosts(0).iter().map(ToString::to_string).collect::<Vec<_>>(), ["alpha.example.org:7420"]);
     assert!(hosts(1).is_empty());
     let network = parse(&text);
-    assert_eq!(network.id.to_string(), "fe00000000000001");
-    assert!(network.psk.is_none());
-    let [first, second] = &network.members[..] else { panic!("two members expected") };
+    assert_eq!(network.id().to_string(), "fe00000000000001");
+    assert!(network.psk().is_none());
+    let [first, second] = network.members() else { panic!("two members expected") };
     assert_eq!(first.identity.to_string(), key(1));
     assert_eq!(first.name.as_deref(), Some("alpha-1"), "names compare without case");
     assert_eq!(first.addresses.len(), 2);
     assert_eq!(first.endpoints[1], "[2001:db8::7]:7420".parse().unwrap());
+    let alpha = whole.addresses_named("ALPHA-1");
+    assert_eq!(Some(alpha), whole.addresses_of(&first.identity));
+    assert_eq!(whole.addresses_named("beta"), [] as [IpAddr; 0]);
+    let endpoints = ["192.0.2.7:7420", "[2001:db8::7]:7420", "alpha.example.org:7420"];
+    assert_eq!(whole.endpoints_of(&first.identity), endpoints);
     assert!(second.name.is_none() && second.addresses.is_empty() && second.endpoints.is_empty());
 }
 
@@ -84,6 +89,8 @@ fn every_mistake_is_named_with_its_line() {
         (two("endpoints = [\"a.example:9\", \"A.example:9\"]", ""), 4, "twice"),
         (two("endpoints = [\"192.0.2.1:0\"]", ""), 4, "cannot be sent to|can be sent to"),
         (two("endpoints = [\"192.0.2.1:9\", \"192.0.2.1:9\"]", ""), 4, "twice, in member number 1"),
+        (two("endpoints = [\"255.255.255.255:9\"]", ""), 4, "can be sent to"),
+        (two("endpoints = [\"239.9.9.9:9\"]", ""), 4, "can be sent to"),
         (two("endpoint = []", ""), 4, "endpoint"),
     ];
     for (text, line, wanted) in cases {
@@ -155,11 +162,8 @@ fn own_address(seed: u8) -> String {
     network.address_of(&id).to_string()
 }
 
-fn parse(text: &str) -> StaticNetwork {
-    match Network::parse_toml(text).unwrap().into_config() {
-        NetworkConfig::Static(network) => network,
-        other => panic!("not static: {other:?}"),
-    }
+fn parse(text: &str) -> NetworkConfig {
+    Network::parse_toml(text).unwrap().into_config()
 }
 
 #[test]

@@ -8,8 +8,8 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use peersock_overlay::{
-    Elsewhere, Endpoint, Event, Gone, JoinError, Lookup, NetworkConfig, NetworkId, NetworkInfo, NodeId, Peer,
-    PeerInfo, SessionTable, SocketInfo,
+    Elsewhere, Endpoint, Event, Gone, JoinError, Lookup, NetworkConfig, NetworkId, NetworkInfo,
+    NetworkSummary, NodeId, Peer, PeerInfo, Prefix, SessionTable, SocketInfo,
 };
 use peersock_stack::{Batch, Cidr, Delivery, Flow, InterfaceConfig};
 
@@ -24,25 +24,25 @@ impl Datapath {
     /// What the overlay says: already joined, too many networks, a kind that is not supported.
     pub fn join(&self, now: Instant, config: NetworkConfig, batch: &mut Batch) -> Result<Network, JoinError> {
         let id = config.id();
-        let ports = id.kind().ports();
-        let members = member_addresses(&config);
+        let NetworkSummary { ports, prefixes, .. } = config.policy().summary();
         let network = {
             let mut endpoint = self.control();
-            let index = endpoint.join(now, config)?;
+            let index = endpoint.join(self.clock.overlay(now), config)?;
             let addresses = endpoint.addresses(index);
-            let prefixes: Vec<Cidr> =
-                addresses.iter().map(|address| in_network(*address, &members)).collect();
+            let routes = routes(&prefixes, &addresses);
+            let prefixes: Vec<Cidr> = addresses.iter().map(|address| within(*address, &prefixes)).collect();
             let interface = self.stack.add_interface(InterfaceConfig {
                 name: id.to_string(),
                 addresses: prefixes.clone(),
-                ports,
+                routes: routes.clone(),
+                ports: ports.clone(),
                 checksums: false,
             });
-            let network = Network { id, index, interface, addresses, prefixes };
+            let network = Network { id, index, interface, addresses, prefixes, routes, ports };
             self.networks.write().expect("no panic under this lock").push(network.clone());
             network
         };
-        self.with_control(now, batch, |_| ());
+        self.with_control(now, batch, |_, _| ());
         self.settle(now, batch);
         Ok(network)
     }
@@ -59,7 +59,7 @@ impl Datapath {
         self.settle(now, batch);
         self.lock_waiting().take(network.interface, |_| true);
         self.networks.write().expect("no panic under this lock").retain(|joined| joined.id != id);
-        self.with_control(now, batch, |endpoint| endpoint.leave(now, network.index));
+        self.with_control(now, batch, |endpoint, now| endpoint.leave(now, network.index));
         self.settle(now, batch);
         true
     }
@@ -71,13 +71,13 @@ impl Datapath {
 
     /// Tells the overlay which sockets the driver has, and where their beacons go.
     pub fn set_sockets(&self, now: Instant, sockets: Vec<SocketInfo>, batch: &mut Batch) {
-        self.with_control(now, batch, |endpoint| endpoint.set_sockets(now, sockets));
+        self.with_control(now, batch, |endpoint, now| endpoint.set_sockets(now, sockets));
         self.settle(now, batch);
     }
 
     /// Starts to look for `address` and to make a session with its owner. The outcome is an event.
     pub fn want_peer(&self, now: Instant, network: &Network, address: IpAddr, batch: &mut Batch) {
-        self.with_control(now, batch, |endpoint| {
+        self.with_control(now, batch, |endpoint, now| {
             if let Lookup::Peer(peer) = endpoint.lookup(now, network.index, address)
                 && peer.sender().is_none()
             {
@@ -96,7 +96,9 @@ impl Datapath {
         endpoints: &[SocketAddr],
         batch: &mut Batch,
     ) {
-        self.with_control(now, batch, |endpoint| endpoint.set_endpoints(now, network.index, node, endpoints));
+        self.with_control(now, batch, |endpoint, now| {
+            endpoint.set_endpoints(now, network.index, node, endpoints)
+        });
         self.settle(now, batch);
     }
 
@@ -104,7 +106,7 @@ impl Datapath {
     pub fn find(&self, now: Instant, network: &Network, address: IpAddr) -> Lookup {
         let mut batch = Batch::default();
         let found =
-            self.with_control(now, &mut batch, |endpoint| endpoint.lookup(now, network.index, address));
+            self.with_control(now, &mut batch, |endpoint, now| endpoint.lookup(now, network.index, address));
         self.settle(now, &mut batch);
         found
     }
@@ -112,7 +114,7 @@ impl Datapath {
     /// The system says that nobody listens at `remote`, to which a datagram was sent that begins with
     /// `quoted` ([`Endpoint::handle_refusal`]).
     pub fn handle_refusal(&self, now: Instant, remote: SocketAddr, quoted: &[u8], batch: &mut Batch) {
-        self.with_control(now, batch, |endpoint| endpoint.handle_refusal(now, remote, quoted));
+        self.with_control(now, batch, |endpoint, now| endpoint.handle_refusal(now, remote, quoted));
         self.settle(now, batch);
     }
 
@@ -129,6 +131,16 @@ impl Datapath {
     /// What is known of every network.
     pub fn network_infos(&self) -> Vec<NetworkInfo> {
         self.control().networks()
+    }
+
+    /// The addresses of the members that have this name, in any of the joined networks.
+    pub fn addresses_named(&self, name: &str) -> Vec<IpAddr> {
+        self.control().addresses_named(name)
+    }
+
+    /// The name of the member that has an address.
+    pub fn name_at(&self, address: IpAddr) -> Option<String> {
+        self.control().name_at(address)
     }
 
     /// The sessions, by index.
@@ -151,24 +163,25 @@ impl Datapath {
         self.subscribers.end();
     }
 
-    /// Calls the control state machine, then sends what it has to send and acts on what it reports.
+    /// Calls the control state machine, with its own time, then sends what it has to send and acts on what it reports.
     ///
     /// What that wakes lands in `batch`; the caller settles it.
     pub(super) fn with_control<T>(
         &self,
         now: Instant,
         batch: &mut Batch,
-        call: impl FnOnce(&mut Endpoint) -> T,
+        call: impl FnOnce(&mut Endpoint, Instant) -> T,
     ) -> T {
         let mut events = Vec::new();
         let result = {
             let mut endpoint = self.control();
-            let result = call(&mut endpoint);
+            let overlay_time = self.clock.overlay(now);
+            let result = call(&mut endpoint, overlay_time);
             let mut datagram = Vec::new();
             loop {
                 while let Some(event) = endpoint.poll_event() {
                     match &event {
-                        Event::PeerAdded(peer) => self.want_if_waited_for(now, &mut endpoint, peer),
+                        Event::PeerAdded(peer) => self.want_if_waited_for(overlay_time, &mut endpoint, peer),
                         // Before the lock is released, and before anything is sent: what the peer's successor
                         // does then must not meet, nor be taken for, what its predecessor has left.
                         Event::PeerGone(peer, gone) => self.end_flows(now, peer, *gone, batch),
@@ -176,17 +189,17 @@ impl Datapath {
                     }
                     events.push(event);
                 }
-                let Some(transmit) = endpoint.poll_transmit(now, &mut datagram) else { break };
-                self.sink.send(&Transmit {
-                    socket: transmit.socket,
-                    remote: transmit.remote,
+                let Some(transmit) = endpoint.poll_transmit(overlay_time, &mut datagram) else { break };
+                self.sink.send_at_once(&Transmit {
+                    socket: transmit.place.socket(),
+                    remote: transmit.place.remote(),
                     contents: &datagram,
                     segment_size: None,
                     ecn: 0,
                 });
             }
             if let Some(at) = endpoint.poll_timeout() {
-                self.sink.wake_at(at);
+                self.sink.wake_at(self.clock.stack(at));
             }
             result
         };
@@ -211,7 +224,7 @@ impl Datapath {
         let Some(interface) = self.interface_by_network(peer.network()) else { return };
         // A peer that is only refused may be there after all; then its ends of the flows are to end too.
         let tell = gone == Gone::Refused;
-        self.stack.lose_peer(now, interface, |address| peer.owns(address), tell, batch);
+        self.stack.lose_peer(now, interface, peer.addresses(), tell, batch);
     }
 
     fn act_on(&self, now: Instant, event: &Event, batch: &mut Batch) {
@@ -231,12 +244,13 @@ impl Datapath {
             }
             Event::PathConfirmed(peer) => {
                 if let Some(interface) = self.interface_by_network(peer.network()) {
-                    self.stack.revive_flows(interface, |address| peer.owns(address), batch);
+                    self.stack.revive_flows(interface, peer.addresses(), batch);
                 }
             }
             // What was sent in the size that no longer passes is lost: it leaves again in the new one.
             Event::PathShrunk(peer) => self.expedite_flows(peer, batch),
-            Event::PeerUnreachable(peer) => {
+            // Nobody tries to reach a peer that was forgotten, so nothing would come of what waits for it.
+            Event::PeerUnreachable(peer) | Event::PeerRemoved(peer) => {
                 for (_, _, entry) in self.take_waiting(peer) {
                     self.fail_waiting(now, entry);
                 }
@@ -248,7 +262,7 @@ impl Datapath {
     /// Has a peer's flows send again at once what it has not acknowledged.
     fn expedite_flows(&self, peer: &Peer, batch: &mut Batch) {
         if let Some(interface) = self.interface_by_network(peer.network()) {
-            self.stack.expedite_flows(interface, |address| peer.owns(address), batch);
+            self.stack.expedite_flows(interface, peer.addresses(), batch);
         }
     }
 
@@ -256,9 +270,9 @@ impl Datapath {
         if tracing::enabled!(tracing::Level::DEBUG)
             && let Some(path) = peer.path()
         {
-            let interface = self.sink.interface_of(path.socket, path.remote);
+            let interface = self.sink.interface_of(path.socket(), path.remote());
             let size = path.datagram_size;
-            tracing::debug!(peer = %peer.id(), path = %format_args!("{} via {interface}", path.remote), size, "path");
+            tracing::debug!(peer = %peer.id(), path = %format_args!("{} via {interface}", path.place), size, "path");
         }
     }
 
@@ -269,32 +283,18 @@ impl Datapath {
     }
 }
 
-/// The addresses that a static network's file gives to its members.
-fn member_addresses(config: &NetworkConfig) -> Vec<IpAddr> {
-    match config {
-        NetworkConfig::Static(network) => {
-            network.members.iter().flat_map(|member| member.addresses.clone()).collect()
-        }
-        _ => Vec::new(),
-    }
+/// An own address with the length of the network's prefix in which it lies.
+fn within(address: IpAddr, prefixes: &[Prefix]) -> Cidr {
+    let length = prefixes.iter().find(|prefix| prefix.contains(address)).map(Prefix::length);
+    length.and_then(|length| Cidr::new(address, length)).unwrap_or(address.into())
 }
 
-/// An own address with the length of its network's prefix: 48 for a self-certifying address, else the longest that
-/// covers what the network's file gives to members. Only a socket that is bound to no network is routed by it.
-fn in_network(address: IpAddr, members: &[IpAddr]) -> Cidr {
-    if !members.contains(&address) {
-        return Cidr::new(address, SELF_CERTIFYING_PREFIX).unwrap_or(address.into());
-    }
-    let covers = |prefix| {
-        let cidr = Cidr::new(address, prefix)?;
-        let same_family = |member: &&IpAddr| member.is_ipv4() == address.is_ipv4();
-        members.iter().filter(same_family).all(|member| cidr.contains(*member)).then_some(cidr)
-    };
-    (0..=128).rev().find_map(covers).unwrap_or(address.into())
+/// The prefixes that can be reached with these addresses as sources.
+fn routes(prefixes: &[Prefix], own: &[IpAddr]) -> Vec<Cidr> {
+    let has_source = |prefix: &&Prefix| own.iter().any(|own| own.is_ipv4() == prefix.address().is_ipv4());
+    let routes = prefixes.iter().filter(has_source);
+    routes.filter_map(|prefix| Cidr::new(prefix.address(), prefix.length())).collect()
 }
-
-/// `fd` and 40 bits of the network ID.
-const SELF_CERTIFYING_PREFIX: u8 = 48;
 
 /// Events kept for a subscriber that does not read; the oldest go first.
 const MAX_QUEUED_EVENTS: usize = 1024;
@@ -417,4 +417,29 @@ impl Subscription {
 /// a loss.
 pub fn is_drained(flow: &Flow) -> bool {
     flow.delivery() != Delivery::Pending
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefix(text: &str) -> Prefix {
+        let (address, length) = text.split_once('/').expect("a prefix");
+        Prefix::new(address.parse().expect("an address"), length.parse().expect("a length"))
+            .expect("no longer")
+    }
+
+    #[test]
+    fn own_addresses_lie_in_prefixes_and_routes_are_of_own_families() {
+        let prefixes = ["fd12:3456:789a::/48", "10.7.0.0/30", "192.0.2.1/32"].map(prefix);
+        let own: Vec<IpAddr> =
+            ["fd12:3456:789a::1", "10.7.0.1"].iter().map(|ip| ip.parse().expect("an address")).collect();
+        let shown = |cidrs: Vec<Cidr>| cidrs.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let within = own.iter().map(|own| within(*own, &prefixes)).collect();
+        assert_eq!(shown(within), ["fd12:3456:789a::1/48", "10.7.0.1/30"]);
+        let all = ["fd12:3456:789a::/48", "10.7.0.0/30", "192.0.2.1/32"];
+        assert_eq!(shown(routes(&prefixes, &own)), all);
+        // Without an IPv4 address nobody there could be answered.
+        assert_eq!(shown(routes(&prefixes, &own[..1])), all[..1]);
+    }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use peersock_overlay::{DATA_OVERHEAD, Peer, Sender, Session};
+use peersock_overlay::{Attention, DATA_OVERHEAD, Peer, Sender, Session};
 use peersock_stack::{Batch, Egress, Error, Flow, InterfaceId, MAX_DATAGRAM, Ready};
 
 use super::route::Resolved;
@@ -138,7 +138,7 @@ impl Datapath {
             if let Some(socket) = socket {
                 socket.set_route(destination, None);
             }
-            return self.with_control(now, batch, |endpoint| endpoint.want_session(now, &peer));
+            return self.with_control(now, batch, |endpoint, now| endpoint.want_session(now, &peer));
         };
         let mtu = sender.path.datagram_size - DATA_OVERHEAD;
         let mtu = socket.map_or(mtu, |socket| socket.limit(mtu));
@@ -211,7 +211,7 @@ impl Datapath {
                     if let Blocked::NoSession(peer) = self.pump_to_peer(now, flow, socket, &peer, batch) {
                         socket.set_route(destination, None);
                         self.lock_waiting().add_flow(now, true, flow);
-                        self.with_control(now, batch, |endpoint| endpoint.want_session(now, &peer));
+                        self.with_control(now, batch, |endpoint, now| endpoint.want_session(now, &peer));
                     }
                 }
                 Resolved::Unknown if flow.has_output(now) => self.lock_waiting().add_flow(now, false, flow),
@@ -299,17 +299,19 @@ impl Datapath {
 
     /// Datagrams of `size` bytes that one call may send.
     pub(super) fn most_segments(&self, sender: &Sender, size: usize) -> usize {
-        self.sink.max_segments(sender.path.socket).min(MAX_BATCH / size).max(1)
+        self.sink.max_segments(sender.path.socket()).min(MAX_BATCH / size).max(1)
     }
 
     pub(super) fn transmit(&self, sender: &Sender, contents: &[u8], segment_size: Option<usize>, ecn: u8) {
-        let (socket, remote) = (sender.path.socket, sender.path.remote);
+        let (socket, remote) = (sender.path.socket(), sender.path.remote());
         self.sink.send(&Transmit { socket, remote, contents, segment_size, ecn });
     }
 
     pub(super) fn note_sent(&self, now: Instant, session: &Arc<Session>, batch: &mut Batch) {
-        if session.note_sent(now) {
-            self.with_control(now, batch, |endpoint| endpoint.session_attention(now, session, None));
+        if session.note_sent(self.clock.overlay(now)) {
+            self.with_control(now, batch, |endpoint, now| {
+                endpoint.session_attention(now, session, Attention::Sent)
+            });
         }
     }
 }

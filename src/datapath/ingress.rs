@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use peersock_overlay::{DATA_OVERHEAD, RecvMeta, Session, data_index};
+use peersock_overlay::{Attention, DATA_OVERHEAD, RecvMeta, Session, data_index};
 use peersock_stack::{Batch, Coalescer, Flushed, InterfaceId};
 
 use super::{Datapath, ecn};
@@ -46,7 +46,7 @@ impl Datapath {
         }
         for datagram in batch.chunks(stride.max(1)) {
             if !self.receive_data(now, ingress, meta, datagram, marked) {
-                self.with_control(now, &mut ingress.batch, |endpoint| {
+                self.with_control(now, &mut ingress.batch, |endpoint, now| {
                     endpoint.handle_datagram(now, meta, datagram);
                 });
             }
@@ -82,11 +82,12 @@ impl Datapath {
         let Ok(length) = last.session.open(datagram, slot) else { return true };
         if !last.noted {
             last.noted = true;
-            if last.session.note_received(now, &meta) {
+            if last.session.note_received(self.clock.overlay(now), &meta) {
                 // What it says of the peer comes before the packet: perhaps this is the first one of a
                 // successor.
-                self.with_control(now, &mut ingress.batch, |endpoint| {
-                    endpoint.session_attention(now, &last.session, Some(meta));
+                let why = Attention::received(meta, datagram.len(), &slot[..length]);
+                self.with_control(now, &mut ingress.batch, |endpoint, now| {
+                    endpoint.session_attention(now, &last.session, why);
                 });
             }
         }
@@ -97,7 +98,7 @@ impl Datapath {
                 let (session, message) = (Arc::clone(&last.session), packet.to_vec());
                 // The peer's last data comes before its word that it leaves.
                 self.flush(now, ingress);
-                self.with_control(now, &mut ingress.batch, |endpoint| {
+                self.with_control(now, &mut ingress.batch, |endpoint, now| {
                     endpoint.handle_control(now, &session, meta, &message);
                 });
                 return true;

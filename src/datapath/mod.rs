@@ -15,6 +15,7 @@
 //! 2. the control state machine (`Datapath::control`), never on the path of a packet of a standing session;
 //! 3. the locks inside the cores (one per flow, one per session), each held for one copy or one look-up.
 
+mod clock;
 mod control;
 mod counters;
 mod datagrams;
@@ -28,8 +29,9 @@ mod socket;
 mod train;
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use peersock_overlay::{Endpoint, NetworkId, NetworkIndex, SessionTable, SocketIndex};
 use peersock_stack::{Batch, Cidr, InterfaceId, Stack};
@@ -41,6 +43,7 @@ pub(crate) use route::Route;
 pub use socket::SocketState;
 pub(crate) use train::Train;
 
+use clock::OverlayClock;
 use control::Subscribers;
 use membership::Repeats;
 use multicast::Members;
@@ -66,6 +69,11 @@ pub trait Sink: Send + Sync {
     /// Sends now, or loses the datagrams: there is no error to report.
     fn send(&self, transmit: &Transmit<'_>);
 
+    /// The same, but never waits for room: control calls it under its lock. What finds no room is lost.
+    fn send_at_once(&self, transmit: &Transmit<'_>) {
+        self.send(transmit);
+    }
+
     /// The most datagrams that one [`Transmit`] from `socket` may hold, at least 1.
     fn max_segments(&self, socket: SocketIndex) -> usize;
 
@@ -88,6 +96,7 @@ pub struct Datapath {
     sessions: Arc<SessionTable>,
     stack: Stack,
     sink: Arc<dyn Sink>,
+    clock: OverlayClock,
     networks: RwLock<Vec<Network>>,
     waiting: Mutex<Waiting>,
     members: Members,
@@ -107,8 +116,13 @@ pub struct Network {
     pub interface: InterfaceId,
     /// This node's addresses in it, the self-certifying one first.
     pub addresses: Vec<IpAddr>,
-    /// The same, each with the length of the prefix that it shares with the network's other addresses.
+    /// The same, each with the length of the network's prefix in which it lies.
     pub prefixes: Vec<Cidr>,
+    /// The addresses that are reached over the network: its prefixes of the families in which this node has an
+    /// address.
+    pub routes: Vec<Cidr>,
+    /// The TCP and UDP ports on which services may be offered and reached.
+    pub ports: RangeInclusive<u16>,
 }
 
 impl Datapath {
@@ -119,6 +133,7 @@ impl Datapath {
             endpoint: Mutex::new(endpoint),
             stack,
             sink,
+            clock: OverlayClock::default(),
             networks: RwLock::default(),
             waiting: Mutex::default(),
             members: Members::default(),
@@ -144,18 +159,29 @@ impl Datapath {
             self.stack.handle_timeout(now, batch);
             self.report_silence(now, batch);
         }
-        let due = self.control().poll_timeout().is_some_and(|at| at <= now);
+        let due = self.control().poll_timeout().is_some_and(|at| at <= self.clock.overlay(now));
         if due {
-            self.with_control(now, batch, |endpoint| endpoint.handle_timeout(now));
+            self.with_control(now, batch, |endpoint, now| endpoint.handle_timeout(now));
         }
         self.expire_waiting(now);
         self.repeat_reports(now, batch);
         self.settle(now, batch);
     }
 
+    /// Says for how long the machine was suspended in all since the start. The time given to all calls is that of the
+    /// stack, which stands still then; the overlay's goes on.
+    pub fn note_suspended(&self, total: Duration) {
+        self.clock.note_suspended(total);
+    }
+
+    /// The overlay's time, to which what [`Datapath::peers`] says refers.
+    pub fn overlay_time(&self, now: Instant) -> Instant {
+        self.clock.overlay(now)
+    }
+
     /// When [`Datapath::handle_timeout`] is due next. Ask again after any other call.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let control = self.control().poll_timeout();
+        let control = self.control().poll_timeout().map(|at| self.clock.stack(at));
         let waiting = self.lock_waiting().next_deadline();
         [control, waiting, self.repeats.next_deadline(), self.stack.poll_timeout()]
             .into_iter()

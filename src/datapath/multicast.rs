@@ -2,11 +2,12 @@
 //!
 //! It leaves out those that have said that they are no members, see [`membership`](super::membership).
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-use peersock_overlay::{DATA_OVERHEAD, Event, NetworkIndex, Peer};
+use peersock_overlay::{DATA_OVERHEAD, Event, NetworkIndex, NodeId, Peer};
 use peersock_stack::{Batch, InterfaceId, MAX_DATAGRAM};
 
 use super::Datapath;
@@ -21,42 +22,74 @@ const ASK_AGAIN: Duration = Duration::from_secs(60);
 
 /// The peers of each network.
 #[derive(Default)]
-pub(super) struct Members(RwLock<Vec<(NetworkIndex, Peers)>>);
+pub(super) struct Members(RwLock<BTreeMap<NetworkIndex, Known>>);
+
+/// The peers of one network. A change costs the same however many there are.
+#[derive(Default)]
+struct Known {
+    /// In the order in which they were learned of.
+    peers: BTreeMap<u64, Arc<Peer>>,
+    places: BTreeMap<NodeId, u64>,
+    next: u64,
+    /// A copy for those who send, made when the first of them asks after a change.
+    list: Option<Peers>,
+}
 
 /// Shared with those who send just now, while it changes.
 type Peers = Arc<Vec<Arc<Peer>>>;
 
+impl Known {
+    fn add(&mut self, peer: &Arc<Peer>) {
+        self.list = None;
+        if let Some(before) = self.places.insert(*peer.id(), self.next) {
+            self.peers.remove(&before);
+        }
+        self.peers.insert(self.next, Arc::clone(peer));
+        self.next += 1;
+    }
+
+    fn remove(&mut self, peer: &Arc<Peer>) {
+        let Some(&place) = self.places.get(peer.id()) else { return };
+        // The same node may have come back as another peer already.
+        if self.peers.get(&place).is_some_and(|known| Arc::ptr_eq(known, peer)) {
+            self.list = None;
+            self.peers.remove(&place);
+            self.places.remove(peer.id());
+        }
+    }
+}
+
 impl Members {
     /// Follows what control reports.
     pub(super) fn note(&self, event: &Event) {
-        let (peer, added) = match event {
-            Event::PeerAdded(peer) => (peer, true),
-            Event::PeerRemoved(peer) => (peer, false),
-            _ => return,
-        };
-        let mut networks = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let at = networks.iter().position(|(index, _)| *index == peer.network());
-        let at = at.unwrap_or_else(|| {
-            networks.push((peer.network(), Arc::default()));
-            networks.len() - 1
-        });
-        let members = Arc::make_mut(&mut networks[at].1);
-        members.retain(|known| !Arc::ptr_eq(known, peer));
-        if added {
-            members.push(Arc::clone(peer));
-        }
-        if members.is_empty() {
-            networks.remove(at);
+        match event {
+            Event::PeerAdded(peer) => self.write().entry(peer.network()).or_default().add(peer),
+            Event::PeerRemoved(peer) => {
+                let mut networks = self.write();
+                let Some(known) = networks.get_mut(&peer.network()) else { return };
+                known.remove(peer);
+                if known.peers.is_empty() {
+                    networks.remove(&peer.network());
+                }
+            }
+            _ => {}
         }
     }
 
     fn of(&self, network: NetworkIndex) -> Peers {
         let networks = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        networks
-            .iter()
-            .find(|(index, _)| *index == network)
-            .map(|(_, peers)| peers.clone())
-            .unwrap_or_default()
+        match networks.get(&network) {
+            None => return Peers::default(),
+            Some(Known { list: Some(list), .. }) => return list.clone(),
+            Some(_) => drop(networks),
+        }
+        let mut networks = self.write();
+        let Some(known) = networks.get_mut(&network) else { return Peers::default() };
+        known.list.get_or_insert_with(|| Arc::new(known.peers.values().cloned().collect())).clone()
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<NetworkIndex, Known>> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -109,7 +142,7 @@ impl Datapath {
                 // It waits with what is for the peer alone.
                 let kept = self.lock_waiting().add_packet(now, true, interface, *address, &copy);
                 self.counters.waiting_dropped.add(u64::from(!kept));
-                self.with_control(now, batch, |endpoint| endpoint.want_session(now, peer));
+                self.with_control(now, batch, |endpoint, now| endpoint.want_session(now, peer));
             }
         }
     }

@@ -113,7 +113,7 @@ impl Datapath {
             }
         }
         for (peer, silence) in silent {
-            self.with_control(now, batch, |endpoint| match silence >= SILENCE {
+            self.with_control(now, batch, |endpoint, now| match silence >= SILENCE {
                 true => endpoint.peer_unresponsive(now, &peer),
                 false => endpoint.path_suspected(now, &peer),
             });

@@ -37,8 +37,7 @@ impl Train {
     fn takes(&self, sender: &Sender, ecn: u8, size: usize, most: usize) -> bool {
         let same_way = self.to.as_ref().is_some_and(|to| {
             let (one, other) = (to.path, sender.path);
-            (one.socket, one.remote) == (other.socket, other.remote)
-                && Arc::ptr_eq(&to.session, &sender.session)
+            one.place == other.place && Arc::ptr_eq(&to.session, &sender.session)
         });
         let is_even = self.length == self.count * self.size;
         same_way

@@ -130,7 +130,7 @@ impl State {
     /// Tells the node's owner once of each port that was refused.
     pub(super) fn note_refusal(&mut self, port: u16) {
         let mut networks = self.networks();
-        networks.retain(|network| !network.id.kind().ports().contains(&port));
+        networks.retain(|network| !network.ports.contains(&port));
         if let Some(refusals) = &self.refusals
             && !networks.is_empty()
             && self.refused.insert(port)

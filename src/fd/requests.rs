@@ -8,7 +8,7 @@ use peersock_fd::{
     Errno, Interface, MAX_MESSAGE, Message, Reply, Report, Request, Route, SendFlags, SocketId, Token,
     VERSION, Which, decode, encode, peer_credentials, receive,
 };
-use peersock_stack::Flow;
+use peersock_stack::{Cidr, Flow};
 use rustix::event::epoll::EventFlags;
 use rustix::net::SocketFlags;
 
@@ -255,19 +255,23 @@ impl State {
     fn interfaces(&self) -> Vec<Interface> {
         let interface = |network: &Network| {
             let name = interface_name(network.interface);
-            Interface { index: network.interface.0, name, addresses: routes(network).collect() }
+            Interface {
+                index: network.interface.0,
+                name,
+                addresses: network.prefixes.iter().map(shown).collect(),
+            }
         };
         self.networks().iter().map(interface).collect()
     }
 
     fn resolve(&self, name: &str) -> Vec<IpAddr> {
         let Some(node) = self.node.upgrade() else { return Vec::new() };
-        node.names.read().expect("no panic under this lock").look_up(name)
+        node.driver.datapath.addresses_named(name)
     }
 
     fn name_of(&self, ip: IpAddr) -> Option<String> {
         let node = self.node.upgrade()?;
-        node.names.read().expect("no panic under this lock").name_of(ip)
+        node.driver.datapath.name_at(ip)
     }
 }
 
@@ -290,5 +294,10 @@ fn send(control: &Control, reply: &Reply) -> Result<(), Errno> {
 
 /// The addresses that are reached over a network.
 pub(super) fn routes(network: &Network) -> impl Iterator<Item = Route> + '_ {
-    network.prefixes.iter().map(|cidr| Route { address: cidr.address(), prefix: cidr.prefix() })
+    network.routes.iter().map(shown)
+}
+
+/// An address with its prefix, as applications are told it.
+fn shown(cidr: &Cidr) -> Route {
+    Route { address: cidr.address(), prefix: cidr.prefix() }
 }

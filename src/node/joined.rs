@@ -50,7 +50,7 @@ impl Joined {
 
     /// The TCP and UDP ports on which services may be offered and reached in this network.
     pub fn allowed_ports(&self) -> RangeInclusive<u16> {
-        self.id().kind().ports()
+        self.network.ports.clone()
     }
 
     /// Waits until the node has its addresses in the network and can open sockets.

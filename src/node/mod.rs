@@ -11,7 +11,7 @@ mod status;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, RwLock, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use peersock_overlay::{JoinError, NetworkId, NodeId, PublicIdentity};
@@ -22,13 +22,13 @@ pub use closing::Undelivered;
 pub use events::{Event, Events};
 pub use joined::Joined;
 pub use singleton::node;
-pub use status::{Conflict, FlowStatus, NetworkStatus, PeerStatus, Presence, Status, Traffic};
+pub use status::{Conflict, FlowStatus, NetworkStatus, PeerStatus, Ports, Presence, Status, Traffic};
 
 use self::closing::Closing;
 use crate::config::Network;
 use crate::control::ControlServer;
 use crate::driver::Driver;
-use crate::socket::{NameTable, Waited, port_refusal};
+use crate::socket::{Waited, port_refusal};
 use crate::state::StateDir;
 
 /// How long dropping the last handle of a node waits for what was sent to be acknowledged.
@@ -61,7 +61,6 @@ pub struct Node {
 pub(crate) struct Inner {
     pub(crate) driver: Arc<Driver>,
     identity: PublicIdentity,
-    pub(crate) names: RwLock<NameTable>,
     closing: Closing,
     /// Sockets that somebody may still wait for when the node is shut down. Connections are not among them: they fail.
     sockets: Mutex<Vec<Weak<dyn Waited>>>,
@@ -93,11 +92,9 @@ impl Node {
     /// # Errors
     /// [`JoinError`] when the network is joined already or its kind is not supported.
     pub fn join(&self, network: Network) -> Result<Joined, JoinError> {
-        let names = NameTable::of(&network);
         let hosts = network.hosts_of_others(&self.inner.identity);
         let now = Instant::now();
         let joined = self.inner.driver.datapath.join(now, network.into_config(), &mut Batch::default())?;
-        self.inner.names.write().expect("no panic under this lock").extend(names);
         self.inner.driver.kick();
         resolver::start(self, &joined, hosts, Box::new(resolver::ask_system));
         Ok(Joined::new(self.clone(), joined))
@@ -105,7 +102,6 @@ impl Node {
 
     /// Leaves a network: peers are told, its connections are reset and its other sockets fail with ENETDOWN. False if it was not joined.
     pub fn leave(&self, id: NetworkId) -> bool {
-        self.inner.names.write().expect("no panic under this lock").remove(id);
         self.inner.driver.datapath.leave(Instant::now(), id, &mut Batch::default())
     }
 

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-use peersock_overlay::{Elsewhere, NetworkId, NetworkInfo, NetworkKind, NodeId, PeerInfo, SessionStats};
+use peersock_overlay::{Elsewhere, NetworkId, NetworkInfo, NetworkSummary, NodeId, PeerInfo, SessionStats};
 use serde::{Serialize, Serializer};
 
 use super::Inner;
@@ -57,8 +58,16 @@ pub struct NetworkStatus {
     /// The network's ID.
     #[serde(serialize_with = "display")]
     pub id: NetworkId,
-    /// What its ID says: `ad-hoc`, `static` or `managed`.
+    /// What kind it is of: `ad-hoc` or `static`.
     pub kind: &'static str,
+    /// Whether a passphrase or pre-shared key is needed to take part.
+    pub secret: bool,
+    /// Whether only certain nodes are admitted.
+    pub closed: bool,
+    /// The TCP and UDP ports on which services may be offered and reached.
+    pub ports: Ports,
+    /// The addresses that lie in it, as `ADDRESS/LENGTH`; the self-certifying prefix first.
+    pub prefixes: Vec<String>,
     /// This node's name, if the network's file gives it one.
     pub name: Option<String>,
     /// This node's addresses in it, the self-certifying one first.
@@ -75,6 +84,27 @@ pub struct NetworkStatus {
     pub forgotten: u64,
     /// What the sessions with all members have carried since the network was joined, forgotten ones included.
     pub traffic: Traffic,
+}
+
+/// A range of ports, as JSON has it.
+///
+/// ```
+/// let ports = peersock::Ports::from(&(0..=90));
+/// assert_eq!((ports.first, ports.last), (1, 90));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Ports {
+    /// The first one. No service has port 0.
+    pub first: u16,
+    /// The last one.
+    pub last: u16,
+}
+
+impl From<&RangeInclusive<u16>> for Ports {
+    fn from(ports: &RangeInclusive<u16>) -> Ports {
+        Ports { first: (*ports.start()).max(1), last: *ports.end() }
+    }
 }
 
 /// A peer's state in one network.
@@ -225,7 +255,7 @@ pub(super) fn collect(node: &Inner) -> Status {
         peers,
         flows: FlowStatus { total: flows.flows(), time_wait: flows.time_waits() },
         traffic,
-        conflict: conflict(Instant::now(), datapath.elsewhere()),
+        conflict: conflict(datapath.overlay_time(Instant::now()), datapath.elsewhere()),
         counters: counters(node),
     }
 }
@@ -233,13 +263,14 @@ pub(super) fn collect(node: &Inner) -> Status {
 fn network(info: NetworkInfo, peers: &[PeerStatus]) -> NetworkStatus {
     let count = |state| peers.iter().filter(|peer| peer.network == info.id && peer.state == state).count();
     let [connected, known, gone] = [Presence::Connected, Presence::Known, Presence::Gone].map(count);
+    let NetworkSummary { kind, secret, closed, ports, prefixes, .. } = info.summary;
     NetworkStatus {
         id: info.id,
-        kind: match info.id.kind() {
-            NetworkKind::AdHoc { .. } => "ad-hoc",
-            NetworkKind::Static => "static",
-            NetworkKind::Managed => "managed",
-        },
+        kind,
+        secret,
+        closed,
+        ports: Ports::from(&ports),
+        prefixes: prefixes.iter().map(ToString::to_string).collect(),
         name: info.name,
         addresses: info.addresses,
         // Not those of the overlay, which may have changed since the peers were listed.
@@ -258,7 +289,7 @@ pub(super) fn peers(node: &Inner) -> Vec<PeerStatus> {
     let network_of = |info: &PeerInfo| {
         networks.iter().find(|network| network.index == info.peer.network()).map(|network| network.id)
     };
-    let now = Instant::now();
+    let now = datapath.overlay_time(Instant::now());
     datapath.peers().into_iter().filter_map(|info| Some(peer(now, network_of(&info)?, info))).collect()
 }
 
@@ -280,7 +311,7 @@ fn peer(now: Instant, network: NetworkId, info: PeerInfo) -> PeerStatus {
         },
         last_seen_s: info.last_seen.map(|at| ago(at).as_secs_f64()),
         last_heard_s: info.last_heard.map(|at| ago(at).as_secs_f64()),
-        path: info.path.map(|path| path.remote),
+        path: info.path.map(|path| path.remote()),
         datagram_size: info.path.map(|path| path.datagram_size),
         cipher: info.suite.map(|suite| suite.to_string()),
         rtt_ms: info.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),

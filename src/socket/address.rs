@@ -1,12 +1,8 @@
 //! Addresses as users write them.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
-use peersock_overlay::NetworkId;
-
-use crate::config::Network;
 use crate::node::Inner;
 
 /// What can be turned into overlay addresses: socket addresses, `(address, port)` pairs, and texts such as
@@ -64,8 +60,7 @@ pub(crate) fn resolve(node: &Inner, address: &impl ToSocketAddrs) -> io::Result<
     let addresses = match address.spelled() {
         Spelled::Addresses(addresses) => addresses,
         Spelled::Name(name, port) => {
-            let names = node.names.read().expect("no panic under this lock");
-            let found = names.look_up(&name);
+            let found = node.driver.datapath.addresses_named(&name);
             if found.is_empty() {
                 let message = format!("no member of the joined networks is named {name:?}");
                 return Err(io::Error::new(io::ErrorKind::NotFound, message));
@@ -82,43 +77,6 @@ pub(crate) fn resolve(node: &Inner, address: &impl ToSocketAddrs) -> io::Result<
         return Err(invalid("no address was given".to_owned()));
     }
     Ok(addresses)
-}
-
-/// The names of members, by network.
-#[derive(Debug, Default)]
-pub(crate) struct NameTable {
-    names: BTreeMap<(String, NetworkId), Vec<IpAddr>>,
-}
-
-impl NameTable {
-    pub(crate) fn of(network: &Network) -> NameTable {
-        let id = network.id();
-        let named = network.members().iter().filter_map(|member| {
-            let name = member.name.as_ref()?.to_ascii_lowercase();
-            let own = IpAddr::V6(id.address_of(&member.identity.node_id()));
-            Some(((name, id), std::iter::once(own).chain(member.addresses.iter().copied()).collect()))
-        });
-        NameTable { names: named.collect() }
-    }
-
-    pub(crate) fn extend(&mut self, other: NameTable) {
-        self.names.extend(other.names);
-    }
-
-    pub(crate) fn remove(&mut self, network: NetworkId) {
-        self.names.retain(|(_, id), _| *id != network);
-    }
-
-    pub(crate) fn look_up(&self, name: &str) -> Vec<IpAddr> {
-        let name = name.to_ascii_lowercase();
-        self.names.iter().filter(|((known, _), _)| *known == name).flat_map(|(_, ips)| ips.clone()).collect()
-    }
-
-    /// The name of the member that has an address.
-    pub(crate) fn name_of(&self, ip: IpAddr) -> Option<String> {
-        let named = self.names.iter().find(|(_, ips)| ips.contains(&ip));
-        named.map(|((name, _), _)| name.clone())
-    }
 }
 
 macro_rules! spelled_as_address {

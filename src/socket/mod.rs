@@ -5,7 +5,6 @@ mod ping;
 mod tcp;
 mod udp;
 
-pub(crate) use address::NameTable;
 pub use address::ToSocketAddrs;
 pub(crate) use address::resolve;
 pub(crate) use ping::Ping;
@@ -70,9 +69,8 @@ fn explain(error: Error, port: u16, networks: &[Network]) -> io::Error {
 
 /// Why nobody could reach a listener at `port`, with the ports that the networks allow.
 pub(crate) fn port_refusal(port: u16, networks: &[Network]) -> String {
-    let allowed = networks.iter().map(|network| {
-        let ports = network.id.kind().ports();
-        format!("network {} allows ports {} to {}", network.id, ports.start(), ports.end())
+    let allowed = networks.iter().map(|Network { id, ports, .. }| {
+        format!("network {id} allows ports {} to {}", ports.start(), ports.end())
     });
     format!("port {port} is not allowed: {}", allowed.collect::<Vec<_>>().join(", "))
 }

@@ -269,7 +269,7 @@ fn parse_size(text: &str) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
-    use peersock::overlay::NetworkKind;
+    use peersock::Network;
 
     use super::*;
 
@@ -290,7 +290,9 @@ mod tests {
     fn networks_made_up_are_open_ad_hoc_networks_with_many_ports() {
         for _ in 0..1000 {
             let (network, _) = random_network().unwrap();
-            let NetworkKind::AdHoc { ports } = network.kind() else { panic!("{network} is not ad-hoc") };
+            let summary = Network::by_id(network).unwrap().summary();
+            assert!(!summary.closed && !summary.secret, "{network}");
+            let ports = summary.ports;
             assert!((1..0x8000).contains(ports.start()) && *ports.end() >= 0x8000, "{network}");
         }
     }

@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind};
 use peersock::control::ControlError;
 use peersock::overlay::JoinError;
 use peersock::state::StateError;
-use peersock::{ConfigError, StartError};
+use peersock::{ConfigError, NetworkIdError, StartError};
 
 use super::Failure;
 
@@ -96,6 +96,16 @@ impl From<StartError> for Failure {
             // What remains says itself what to do.
             error => Failure::from_library(error, None),
         }
+    }
+}
+
+impl From<NetworkIdError> for Failure {
+    fn from(error: NetworkIdError) -> Failure {
+        let hint = match &error {
+            NetworkIdError::NeedsFile(_) => "give the path of that file; `peersock network new` makes one",
+            _ => "use an ad-hoc network (ff…) or the TOML file of a static one",
+        };
+        Failure::usage(error, hint)
     }
 }
 
@@ -214,6 +224,7 @@ pub(super) mod samples {
         all.push(StartError::AlreadyInstalled.into());
         let id = "ff0001ffff000000".parse().expect("a network's ID");
         let node = peersock::overlay::NodeId::from_bytes([1; 32]);
+        all.extend([NetworkIdError::NeedsFile(id), NetworkIdError::Managed(id)].map(Failure::from));
         all.push(JoinError::AlreadyJoined(id).into());
         all.push(JoinError::NotAMember { network: id, node }.into());
         all.push(JoinError::JoinedOtherwise(id).into());
@@ -230,16 +241,18 @@ pub(super) mod samples {
     fn config_errors(
         id: peersock::NetworkId,
         node: peersock::NodeId,
-    ) -> [peersock::overlay::NetworkConfigError; 6] {
+    ) -> [peersock::overlay::NetworkConfigError; 8] {
         use peersock::overlay::NetworkConfigError as Error;
         let address = "10.0.0.1".parse().expect("an address");
         [
             Error::Kind(id),
+            Error::OpenKey,
             Error::DuplicateMember(node),
             Error::DuplicateName("alpha".into()),
             Error::DuplicateAddress(address),
             Error::UnusableAddress(address),
             Error::CertifiedAddress(address),
+            Error::UnusableEndpoint((address, 0).into()),
         ]
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use peersock::state::StateDir;
-use peersock::{Network, NodeId};
+use peersock::{Network, NodeId, Ports};
 use serde_json::{Value, json};
 
 use crate::args::StateArgs;
@@ -62,23 +62,13 @@ struct Row {
 impl Shown<'_> {
     fn rows(&self) -> impl Iterator<Item = Row> {
         self.network.members().iter().map(|member| {
-            let node = member.identity.node_id();
-            let certified = self.network.id().address_of(&node).to_string();
-            let hosts = self.network.host_endpoints(&member.identity);
+            let addresses = self.network.addresses_of(&member.identity).unwrap_or_default();
             Row {
                 name: member.name.clone(),
                 key: member.identity.to_string(),
-                node,
-                addresses: [certified]
-                    .into_iter()
-                    .chain(member.addresses.iter().map(ToString::to_string))
-                    .collect(),
-                endpoints: member
-                    .endpoints
-                    .iter()
-                    .map(ToString::to_string)
-                    .chain(hosts.iter().map(ToString::to_string))
-                    .collect(),
+                node: member.identity.node_id(),
+                addresses: addresses.iter().map(ToString::to_string).collect(),
+                endpoints: self.network.endpoints_of(&member.identity),
             }
         })
     }
@@ -94,9 +84,13 @@ impl Shown<'_> {
                 "this_node": Some(row.node) == self.own,
             })
         });
+        let summary = self.network.summary();
         json!({
             "network": self.network.id().to_string(),
-            "secret": self.network.is_secret(),
+            "kind": summary.kind,
+            "secret": summary.secret,
+            "ports": Ports::from(&summary.ports),
+            "prefixes": summary.prefixes.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "members": members.collect::<Vec<_>>(),
         })
     }
@@ -104,8 +98,14 @@ impl Shown<'_> {
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if self.network.is_secret() { "static, secret" } else { "static" };
-        write!(f, "network {} ({kind}), {} members", self.network.id(), self.network.members().len())?;
+        let summary = self.network.summary();
+        let (kind, secret) = (summary.kind, if summary.secret { ", secret" } else { "" });
+        write!(
+            f,
+            "network {} ({kind}{secret}), {} members",
+            self.network.id(),
+            self.network.members().len()
+        )?;
         for row in self.rows() {
             let name = row.name.as_deref().unwrap_or("(no name)");
             let own = if Some(row.node) == self.own { "  (this node)" } else { "" };

@@ -30,6 +30,8 @@ pub(crate) struct Answer {
 pub(crate) struct Network {
     pub(crate) id: String,
     pub(crate) kind: Option<String>,
+    #[serde(default)]
+    pub(crate) closed: bool,
     pub(crate) name: Option<String>,
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) peers: usize,

@@ -344,8 +344,8 @@ peersock_result peersock_environment(peersock_node node,
 // The ID of the ad-hoc network that allows TCP and UDP ports `first` to `last`; 0 if `first` is greater.
 uint64_t peersock_ad_hoc(uint16_t first, uint16_t last);
 
-// Joins an ad-hoc network. Sockets can be opened at once; peers are found meanwhile. With a passphrase, which may be NULL,
-// only those who know it too are in it; it takes some tens of milliseconds to stretch.
+// Joins the ad-hoc network that has this ID. Sockets can be opened at once; peers are found meanwhile. With a passphrase,
+// which may be NULL, only those who know it too are in it; it takes some tens of milliseconds to stretch.
 //
 // Pointers:
 // `passphrase` is NULL or a C string.
@@ -353,7 +353,7 @@ peersock_result peersock_join(peersock_node node,
                               uint64_t network,
                               const char *passphrase);
 
-// Joins an ad-hoc network that has a random key of 32 bytes.
+// As `peersock_join()`, with a random key of 32 bytes in the place of a passphrase.
 //
 // Pointers:
 // `key` is NULL or points to `size` bytes.

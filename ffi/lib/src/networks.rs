@@ -18,8 +18,8 @@ pub extern "C" fn peersock_ad_hoc(first: u16, last: u16) -> u64 {
     or(0, || NetworkId::ad_hoc(first..=last).map_or(0, |id| id.as_u64()))
 }
 
-/// Joins an ad-hoc network. Sockets can be opened at once; peers are found meanwhile. With a passphrase, which may be NULL,
-/// only those who know it too are in it; it takes some tens of milliseconds to stretch.
+/// Joins the ad-hoc network that has this ID. Sockets can be opened at once; peers are found meanwhile. With a passphrase,
+/// which may be NULL, only those who know it too are in it; it takes some tens of milliseconds to stretch.
 ///
 /// # Safety
 /// `passphrase` is NULL or a C string.
@@ -30,7 +30,7 @@ pub unsafe extern "C" fn peersock_join(
     passphrase: *const c_char,
 ) -> peersock_result {
     answer(|| {
-        let network = Network::ad_hoc(read_id(network)?);
+        let network = Network::by_id(read_id(network)?)?;
         let network = match passphrase.is_null() {
             true => network,
             // SAFETY: the caller's.
@@ -40,7 +40,7 @@ pub unsafe extern "C" fn peersock_join(
     })
 }
 
-/// Joins an ad-hoc network that has a random key of 32 bytes.
+/// As `peersock_join()`, with a random key of 32 bytes in the place of a passphrase.
 ///
 /// # Safety
 /// `key` is NULL or points to `size` bytes.
@@ -57,7 +57,7 @@ pub unsafe extern "C" fn peersock_join_key(
         }
         // SAFETY: the caller says so.
         let key = Psk::new(unsafe { key.cast::<[u8; 32]>().read() });
-        join(node, Network::ad_hoc(read_id(network)?).with_psk(key))
+        join(node, Network::by_id(read_id(network)?)?.with_psk(key))
     })
 }
 

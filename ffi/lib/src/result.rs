@@ -4,7 +4,7 @@ use std::io;
 
 use libc::c_int;
 use peersock::state::StateError;
-use peersock::{ConfigError, JoinError, StartError};
+use peersock::{ConfigError, JoinError, NetworkIdError, StartError};
 
 /// How a node call has ended: 0, or one of the `PEERSOCK_E_` constants.
 ///
@@ -92,6 +92,12 @@ impl From<StartError> for Failure {
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Failure {
         Failure::new(PEERSOCK_E_FILE, error.to_string())
+    }
+}
+
+impl From<NetworkIdError> for Failure {
+    fn from(error: NetworkIdError) -> Failure {
+        Failure::invalid(error.to_string())
     }
 }
 

@@ -1,10 +1,13 @@
 //! Endpoints in virtual time, and the datagrams between them, which go nowhere by themselves.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use peersock_overlay::{DATA_OVERHEAD, Event, JoinError, Lookup, RecvMeta, Session, SocketIndex, data_index};
+use peersock_overlay::{
+    Attention, DATA_OVERHEAD, Event, JoinError, Lookup, RecvMeta, Session, SocketIndex, data_index,
+};
+use peersock_testnet::{Adversary, Credit, Random};
 
 use super::node::{self, GROUP, LISTED, Node, identity, network};
 use crate::input::instant;
@@ -45,8 +48,10 @@ pub(crate) struct Net {
     pub(crate) past: VecDeque<Datagram>,
     start: Instant,
     packets: Vec<Packet>,
-    /// For each of the adversary's addresses, bytes that came from it less those that were sent to it.
-    credit: BTreeMap<SocketAddr, usize>,
+    /// The adversary as a member, once for each node that it attacks.
+    pub(crate) members: Vec<Adversary>,
+    /// For each node, what it owes to the addresses that the adversary forges.
+    credit: Vec<Credit>,
 }
 
 impl Net {
@@ -60,7 +65,8 @@ impl Net {
             past: VecDeque::new(),
             start,
             packets: Vec::new(),
-            credit: BTreeMap::new(),
+            members: (0..nodes).map(member).collect(),
+            credit: vec![Credit::default(); nodes],
         }
     }
 
@@ -69,9 +75,14 @@ impl Net {
         self.now - self.start
     }
 
-    /// One of the adversary's addresses. What is sent there is counted, and gone.
+    /// One of the addresses that the adversary forges. What is sent there is counted, and gone.
     pub(crate) fn adversary(port: u8) -> SocketAddr {
         SocketAddr::from(([203, 0, 113, 1], 1000 + u16::from(port) % 4))
+    }
+
+    /// Where the adversary receives.
+    pub(crate) fn home() -> SocketAddr {
+        SocketAddr::from(([203, 0, 113, 2], 1000))
     }
 
     /// Has a node join a network, if it may.
@@ -97,17 +108,12 @@ impl Net {
         }
     }
 
-    /// Delivers a datagram of the adversary's.
-    pub(crate) fn inject(&mut self, datagram: Datagram) {
-        if datagram.from.ip() == Self::adversary(0).ip() {
-            *self.credit.entry(datagram.from).or_default() += datagram.bytes.len();
-        }
-        self.arrive(&datagram);
-    }
-
     /// Lets a datagram reach the node that has its address now.
     pub(crate) fn arrive(&mut self, datagram: &Datagram) {
         let Some(number) = self.nodes.iter().position(|node| node.address == datagram.to) else { return };
+        if datagram.from.ip() == Self::adversary(0).ip() {
+            self.credit[number].forge(datagram.from, datagram.bytes.len());
+        }
         let meta = RecvMeta { remote: datagram.from, socket: SocketIndex(0), multicast: datagram.multicast };
         self.receive(number, meta, &datagram.bytes);
         self.drain(number);
@@ -124,7 +130,8 @@ impl Net {
         let Ok(len) = session.open(bytes, &mut plaintext) else { return };
         plaintext.truncate(len);
         if session.note_received(now, &meta) {
-            endpoint.session_attention(now, &session, Some(meta));
+            let why = Attention::received(meta, bytes.len(), &plaintext);
+            endpoint.session_attention(now, &session, why);
         }
         if plaintext.first().is_none_or(|first| first >> 4 == 0) {
             endpoint.handle_control(now, &session, meta, &plaintext);
@@ -134,6 +141,9 @@ impl Net {
     }
 
     fn deliver(&mut self, number: usize, session: &Session, plaintext: &[u8]) {
+        if session.peer().id() == self.members[number].id() {
+            return;
+        }
         let id: [u8; 4] = plaintext[1..5].try_into().expect("a number behind the first byte");
         let packet = &mut self.packets[u32::from_be_bytes(id) as usize];
         assert!(!packet.arrived, "twice");
@@ -175,10 +185,10 @@ impl Net {
         match sender {
             Some(sender) => {
                 if sender.session.note_sent(now) {
-                    node.endpoint.session_attention(now, &sender.session, None);
+                    node.endpoint.session_attention(now, &sender.session, Attention::Sent);
                 }
                 self.packets.push(Packet { from, to, network: which, bytes: packet, arrived: false });
-                self.transmit(from, sender.path.remote, sealed);
+                self.transmit(from, sender.path.remote(), sealed);
             }
             None => node.endpoint.want_session(now, &peer),
         }
@@ -210,25 +220,27 @@ impl Net {
         for _ in 0..1000 {
             let node = &mut self.nodes[number];
             while let Some(event) = node.endpoint.poll_event() {
-                let known =
-                    (0..3).any(|other| other != number && identity(other).node_id() == *event.peer().id());
-                assert!(known, "{event:?} is about nobody");
+                let id = event.peer().id();
+                let known = (0..3).any(|other| other != number && identity(other).node_id() == *id);
+                assert!(known || id == self.members[number].id(), "{event:?} is about nobody");
                 if let Event::SessionReady(peer) = event {
                     assert!(node.joined.values().any(|&index| index == peer.network()));
                 }
             }
             let Some(transmit) = node.endpoint.poll_transmit(self.now, &mut buf) else { return };
             assert_eq!(transmit.len, buf.len());
-            self.transmit(number, transmit.remote, buf.clone());
+            self.transmit(number, transmit.place.remote(), buf.clone());
         }
         panic!("node {number} never stops talking");
     }
 
     fn transmit(&mut self, from: usize, to: SocketAddr, bytes: Vec<u8>) {
         let source = self.nodes[from].address;
-        if let Some(credit) = self.credit.get_mut(&to) {
-            let left = credit.checked_sub(bytes.len());
-            *credit = left.unwrap_or_else(|| panic!("{} bytes to {to} for {credit}", bytes.len()));
+        if let Err(overdrawn) = self.credit[from].spend(to, bytes.len()) {
+            panic!("{overdrawn}");
+        }
+        if to == Self::home() {
+            self.members[from].hear(&bytes);
             return;
         }
         let group: SocketAddr = GROUP.parse().expect("an address");
@@ -255,8 +267,15 @@ impl Net {
             let sessions = node.endpoint.sessions().len();
             assert!(sessions <= MOST_SESSIONS, "{sessions} sessions");
             let peers = node.endpoint.peers();
-            assert!(peers.len() <= node.joined.len() * (self.nodes.len() - 1));
+            // The other nodes, and the adversary.
+            assert!(peers.len() <= node.joined.len() * self.nodes.len());
             for peer in peers {
+                if let Some(path) = peer.path {
+                    assert!(
+                        !self.credit[number].is_victim(&path.remote()),
+                        "the path leads to a third party"
+                    );
+                }
                 assert!(peer.candidates.len() <= MOST_CANDIDATES, "{:?}", peer.candidates);
                 assert!(node.joined.values().any(|&index| index == peer.peer.network()));
             }
@@ -303,4 +322,10 @@ impl Net {
         }
         pairs
     }
+}
+
+/// The adversary as a member of the first network, against one node.
+fn member(target: usize) -> Adversary {
+    let (random, clock) = (Random::from_seed(target as u64), Duration::from_secs(1_800_000_000));
+    Adversary::new(node::adversary().clone(), network(0), *identity(target).public(), clock, random)
 }

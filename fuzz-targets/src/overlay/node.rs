@@ -16,6 +16,9 @@ pub(crate) const GROUP: &str = "239.255.77.77:7777";
 /// The number of the first network that lists its members: the first two nodes.
 pub(crate) const LISTED: usize = 3;
 
+/// The adversary's, which is a member of the first network.
+static ADVERSARY: LazyLock<Arc<Identity>> = LazyLock::new(|| Arc::new(Identity::from_seed(&[66; 32])));
+
 /// All nodes that there can be. Key generation is the dearest part of a short run, so it is done once.
 static IDENTITIES: LazyLock<[Arc<Identity>; 3]> =
     LazyLock::new(|| [1, 2, 3].map(|seed| Arc::new(Identity::from_seed(&[seed; 32]))));
@@ -57,6 +60,11 @@ pub(crate) fn networks() -> usize {
 /// One of the identities, by the node's number.
 pub(crate) fn identity(node: usize) -> &'static Arc<Identity> {
     &IDENTITIES[node]
+}
+
+/// Who the adversary is.
+pub(crate) fn adversary() -> &'static Arc<Identity> {
+    &ADVERSARY
 }
 
 /// A node's first address.

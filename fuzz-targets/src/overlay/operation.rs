@@ -6,6 +6,7 @@ use std::time::Duration;
 use arbitrary::Arbitrary;
 use peersock_overlay::Lookup;
 
+use super::member::{self, Act, Source};
 use super::net::{Datagram, Net};
 use super::node::{self, network, networks};
 use crate::input::{Damage, damaged, pick};
@@ -90,6 +91,12 @@ pub(super) enum Operation {
         node: u8,
         there: bool,
     },
+    /// The adversary sends a node something as a member.
+    Member {
+        target: u8,
+        from: Source,
+        act: Act,
+    },
 }
 
 impl Operation {
@@ -148,11 +155,11 @@ impl Operation {
             Self::Replay { which, to, from, multicast, damages } => {
                 let Some(past) = pick(net.past.make_contiguous(), which) else { return };
                 let (from, bytes) = (from.map_or(past.from, Net::adversary), damaged(&past.bytes, &damages));
-                net.inject(Datagram { from, to: net.nodes[node_of(to)].address, multicast, bytes });
+                net.arrive(&Datagram { from, to: net.nodes[node_of(to)].address, multicast, bytes });
             }
             Self::Forge { to, from, multicast, bytes } => {
                 let to = net.nodes[node_of(to)].address;
-                net.inject(Datagram { from: Net::adversary(from), to, multicast, bytes });
+                net.arrive(&Datagram { from: Net::adversary(from), to, multicast, bytes });
             }
             Self::Restart { node, hours } => {
                 let time = 1_800_000_000 + i64::from(hours) * 3600 + net.elapsed().as_secs() as i64;
@@ -165,6 +172,7 @@ impl Operation {
                 let now = net.now;
                 net.nodes[node_of(node)].endpoint.set_sockets(now, sockets);
             }
+            Self::Member { target, from, act } => member::run(net, node_of(target), from, act),
         }
     }
 }

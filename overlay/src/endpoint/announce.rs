@@ -2,17 +2,23 @@
 //!
 //! A peer follows an authentic packet from a new address. A node that mostly receives sends few of those: if
 //! its address changes, its peers go on sending to the old one and hear nothing. So a node whose interfaces
-//! have changed says at once where it is, to every peer with a session, by a probe. The answer shows that
+//! have changed says at once where it is, to every node with a session, by a challenge. The answer shows that
 //! packets pass both ways.
+//!
+//! Interfaces may change all the time, by a fault or because somebody on the link advertises prefixes. So announcements
+//! begin at least a second apart; the last change is announced in any case.
 
 use std::time::{Duration, Instant};
 
 use super::handshake::Reason;
-use super::peers::{PeerKey, PeerState};
-use super::{Endpoint, Event, Timer};
-use crate::wire::{Control, ProbeSize};
+use super::nodes::NodeKey;
+use super::{Endpoint, Timer};
+use crate::reach::{Why, place_of};
 
-/// When a probe leaves after a change: a route, a neighbour or a carrier may take a while to be there.
+/// Announcements begin at least this far apart.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// When a challenge leaves after a change: a route, a neighbour or a carrier may take a while to be there.
 const LADDER: [Duration; 5] = [
     Duration::ZERO,
     Duration::from_millis(100),
@@ -28,77 +34,90 @@ const SEARCH: usize = 2;
 const IN_USE: Duration = Duration::from_secs(15);
 
 /// Where a node stands on the ladder.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Announcement {
+    /// When the one that runs was begun.
     since: Option<Instant>,
     rung: usize,
+    /// When the last one was begun.
+    last: Option<Instant>,
 }
 
 /// A peer that was told, and has not answered.
 #[derive(Debug)]
 pub(super) struct Told {
-    /// The id of the first probe.
-    first: u32,
     /// Packets went to or came from it when our address changed.
     in_use: bool,
 }
 
 impl Endpoint {
-    /// Tells all peers with a session where this node is now, and has handshakes that wait tried again at
-    /// once.
+    /// Tells all nodes with a session where this node is now, and has handshakes that wait tried again at once; or does
+    /// so in a moment, if that was done in the last second.
     pub(super) fn announce_address(&mut self, now: Instant) {
+        let next = self.announcement.last.map_or(now, |last| last + INTERVAL);
+        if now < next {
+            self.announcement = Announcement { since: None, rung: 0, ..self.announcement };
+            return self.timers.set(Timer::Announce, next);
+        }
         let mut any = false;
         for peer in self.peers.iter_mut() {
             let activity = peer.handle.activity();
             let last = activity.last_sent().max(activity.last_received());
             let in_use = last.is_some_and(|at| now.saturating_duration_since(at) < IN_USE);
-            peer.told = peer.current().map(|_| Told { first: peer.next_probe, in_use });
+            peer.told = peer.current().map(|_| Told { in_use });
             any |= peer.told.is_some();
         }
-        for key in self.peers.keys(|peer| peer.attempt.is_some()) {
+        let waiting = self.peers.keys(|peer| peer.attempt.is_some());
+        let last = (any || !waiting.is_empty()).then_some(now);
+        for key in waiting {
             self.retry_at_once(now, key);
         }
-        self.announcement = Announcement { since: any.then_some(now), rung: 0 };
-        self.on_announce_timer(now);
+        self.announcement = Announcement { since: any.then_some(now), rung: 0, last };
+        self.announce_next(now);
     }
 
-    /// Sends the next probe to the peers that have not answered.
     pub(super) fn on_announce_timer(&mut self, now: Instant) {
-        let Announcement { since: Some(since), rung } = self.announcement else {
+        match self.announcement.since {
+            Some(_) => self.announce_next(now),
+            None => self.announce_address(now),
+        }
+    }
+
+    /// Sends the next challenge to the nodes that have not answered.
+    fn announce_next(&mut self, now: Instant) {
+        let Announcement { since: Some(since), rung, last } = self.announcement else {
             return self.timers.clear(Timer::Announce);
         };
         let told = self.peers.keys(|peer| peer.told.is_some());
-        for &key in &told {
-            self.ask(now, key);
-            let searched = |peer: &PeerState| peer.told.as_ref().is_some_and(|told| told.in_use);
-            if rung == SEARCH && self.peers.get(key).is_some_and(searched) {
+        let mut nodes: Vec<_> = told.iter().filter_map(|&key| Some(self.peers.get(key)?.node)).collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        for node in nodes {
+            self.ask(now, node);
+        }
+        for &key in told.iter().filter(|_| rung == SEARCH) {
+            if self.peers.get(key).and_then(|peer| peer.told.as_ref()).is_some_and(|told| told.in_use) {
                 self.attempt(now, key, Reason::Hint);
             }
         }
-        self.announcement.rung += 1;
-        match LADDER.get(self.announcement.rung) {
-            Some(&wait) if !told.is_empty() => self.timers.set(Timer::Announce, since + wait),
-            _ => {
-                self.announcement = Announcement::default();
+        let next = LADDER.get(rung + 1).filter(|_| !told.is_empty());
+        match next {
+            Some(&wait) => {
+                self.announcement.rung = rung + 1;
+                self.timers.set(Timer::Announce, since + wait);
+            }
+            None => {
+                self.announcement = Announcement { since: None, rung: 0, last };
                 self.timers.clear(Timer::Announce);
             }
         }
     }
 
-    fn ask(&mut self, now: Instant, key: PeerKey) {
-        let Some(peer) = self.peers.get_mut(key) else { return };
-        let id = peer.next_probe;
-        peer.next_probe = id.wrapping_add(1);
-        self.counters.probes_sent.increment();
-        self.send_on_current(now, key, Control::Probe { id, len: ProbeSize::MIN });
-    }
-
-    /// A probe of ours was answered: if it was sent after our addresses had changed, the path stands.
-    pub(super) fn note_answer(&mut self, key: PeerKey, id: u32) {
-        let Some(peer) = self.peers.get_mut(key) else { return };
-        if peer.told.take_if(|told| id.wrapping_sub(told.first) < u32::MAX / 2).is_some() {
-            let handle = peer.handle.clone();
-            self.emit(Event::PathConfirmed(handle));
+    fn ask(&mut self, now: Instant, node: NodeKey) {
+        let Some(known) = self.nodes.get(node).and_then(|node| node.reach.place()) else { return };
+        let place = place_of(&self.sockets, Some(known.socket()), known.remote());
+        if let Some((place, (key, _))) = place.zip(self.carrier(node)) {
+            self.challenge(now, key, place, Why::Announce);
         }
     }
 }

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use super::duplicates::Elsewhere;
-use crate::crypto::{Provider, Suite, default_provider};
+use crate::crypto::{EntropySource, Provider, Suite, default_provider};
 use crate::id::{Identity, NetworkId, NodeId};
-use crate::network::{NetworkConfigError, NetworkIndex};
-use crate::session::{Path, Peer, SessionStats};
+use crate::network::{NetworkConfigError, NetworkIndex, NetworkSummary};
+use crate::reach::Path;
+use crate::session::{Peer, SessionStats};
 
 /// What an [`Endpoint`](crate::Endpoint) is made with.
 ///
@@ -33,6 +34,10 @@ pub struct EndpointConfig {
     /// What the kernel grants the UDP sockets as receive buffer, in bytes; peers are told, and keep less than that
     /// in flight. Default: 212,992, Linux's.
     pub receive_buffer: u32,
+    /// Asked for fresh randomness before each key is made, so that nobody who has once read the memory knows later
+    /// keys, and neither a forked process nor a restored snapshot of a machine repeats one. Without it the seed
+    /// alone determines every key, which only a simulation should want. Default: none.
+    pub entropy: Option<EntropySource>,
     /// Bounds on memory and work.
     pub limits: Limits,
     /// Whether local discovery tells others who this node is. Without that it still learns who is there, and
@@ -47,6 +52,7 @@ impl EndpointConfig {
             identity,
             provider: default_provider(),
             receive_buffer: 212_992,
+            entropy: None,
             limits: Limits::default(),
             introduce: true,
         }
@@ -55,11 +61,12 @@ impl EndpointConfig {
 
 impl fmt::Debug for EndpointConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { identity, provider, receive_buffer, limits, introduce } = self;
+        let Self { identity, provider, receive_buffer, entropy, limits, introduce } = self;
         f.debug_struct("EndpointConfig")
             .field("identity", identity)
             .field("suites", &provider.suites())
             .field("receive_buffer", receive_buffer)
+            .field("entropy", &entropy.is_some())
             .field("limits", limits)
             .field("introduce", introduce)
             .finish()
@@ -76,7 +83,9 @@ impl fmt::Debug for EndpointConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Peers remembered in each ad-hoc network; in a static one the list is the limit. A newcomer takes the place of
-    /// the least recently used peer that has no session; when all have one, it is refused. Default: 4096, at least 1.
+    /// the least recently used peer that has no session, or none on which anything was sent; when there is none such, it
+    /// is refused. Beyond half of them, one source prefix (IPv4 /24, IPv6 /56) gets a quarter of what is free.
+    /// Default: 4096, at least 1.
     pub peers_per_network: usize,
     /// Initiations per second that are answered without asking for a cookie first. Each costs about 0.3 ms of
     /// processor time. Default: 200.
@@ -250,7 +259,7 @@ pub struct PeerInfo {
     pub connecting: bool,
     /// Where another node with the peer's identity was seen, if one was.
     pub elsewhere: Option<Elsewhere>,
-    /// A static network lists it.
+    /// Its network keeps it as a member though it is silent ([`Policy::keeps`](crate::Policy::keeps)).
     pub listed: bool,
     /// Its name, if its network lists one.
     pub name: Option<String>,
@@ -272,6 +281,8 @@ pub struct NetworkInfo {
     pub index: NetworkIndex,
     /// The network.
     pub id: NetworkId,
+    /// What its policy says of it.
+    pub summary: NetworkSummary,
     /// This node's addresses in it, the self-certifying one first.
     pub addresses: Vec<IpAddr>,
     /// Peers known, this node not counted.

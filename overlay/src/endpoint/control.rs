@@ -4,32 +4,51 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::handshake::Reason;
-use super::keepalive::KEEPALIVE;
-use super::mtud::BUSY_CONFIRM_INTERVAL;
 use super::peers::PeerKey;
-use super::{Endpoint, Event, Gone, Timer};
-use crate::session::{DATA_OVERHEAD, Path, Peer, RecvMeta, Sender, Session};
-use crate::wire::{Control, UnknownSession};
+use super::{Endpoint, Event, Gone};
+use crate::reach::RecvMeta;
+use crate::session::{DATA_OVERHEAD, Session};
+use crate::wire::{Control, ProbeSize, UnknownSession};
+
+/// The first byte of a keepalive.
+const KEEPALIVE_KIND: u8 = 0;
+
+/// Length of the datagram of a probe's acknowledgement, in bytes.
+const PROBE_ACK_LEN: usize = DATA_OVERHEAD + ProbeSize::MIN.get();
 
 impl Endpoint {
     /// Takes a plaintext that is no IP packet: empty, or with a first byte below 16. The caller has opened it with
     /// `session` and called [`Session::note_received`].
     pub fn handle_control(&mut self, now: Instant, session: &Arc<Session>, meta: RecvMeta, message: &[u8]) {
         let Some(key) = self.key_of(session.peer()) else { return };
-        self.heard_on(now, key, session, &meta);
-        if message.first().is_none_or(|&first| first == KEEPALIVE[0]) {
+        self.heard_on(now, key, session);
+        let (place, bytes) = (meta.place(), message.len() + DATA_OVERHEAD);
+        let control = match message.first() {
+            None | Some(&KEEPALIVE_KIND) => None,
+            Some(_) => Some(Control::parse(message)),
+        };
+        match &control {
+            // The peer looks whether we receive there, or answers that; it may be elsewhere.
+            Some(Ok(message)) if message.is_probing() => {
+                self.credit(now, key, place, bytes);
+            }
+            _ => self.heard_at(now, key, &meta, bytes),
+        }
+        let Some(control) = control else {
             self.counters.keepalives_received.increment();
             return;
-        }
-        match Control::parse(message) {
+        };
+        match control {
             Ok(Control::Probe { id, .. }) => {
-                let size = u16::try_from(message.len() + DATA_OVERHEAD).unwrap_or(u16::MAX);
-                let mut answer = Vec::new();
-                Control::ProbeAck { id, size }.emit(&mut answer);
+                let size = u16::try_from(bytes).unwrap_or(u16::MAX);
                 // To where the probe came from, which may be a path that is only being tried.
-                self.send_sealed(now, key, session, &meta, &answer);
+                if self.may_answer_at(key, &place, PROBE_ACK_LEN) {
+                    self.send_control(now, session, &place, Control::ProbeAck { id, size });
+                }
             }
-            Ok(Control::ProbeAck { id, .. }) => self.on_probe_ack(now, key, &meta, id),
+            Ok(Control::ProbeAck { id, .. }) => self.on_probe_ack(now, key, id),
+            Ok(Control::Challenge { data, .. }) => self.on_challenge(now, key, session, place, data),
+            Ok(Control::Answer { data }) => self.on_answer(now, key, place, data),
             Ok(Control::Params { receive_buffer, .. }) => session.peer().set_receive_buffer(receive_buffer),
             Ok(Control::Elsewhere { instance, remote }) => {
                 if instance != self.instance {
@@ -42,22 +61,11 @@ impl Endpoint {
         }
     }
 
-    fn on_probe_ack(&mut self, now: Instant, key: PeerKey, meta: &RecvMeta, id: u32) {
-        let Some(peer) = self.peers.get_mut(key) else { return };
-        if let Some(moving) = peer.moving.take_if(|moving| moving.probe == id && moving.to == *meta) {
-            peer.candidates.heard(meta, 0, true, now);
-            peer.sample_rtt(now.saturating_duration_since(moving.sent));
-            let handle = peer.handle.clone();
-            self.move_path(now, key, meta);
-            handle.activity().take_silence();
-            self.emit(Event::PathConfirmed(handle));
-            return;
-        }
-        if let Some(rtt) = peer.mtud.as_mut().and_then(|mtud| mtud.acknowledged(id, now)) {
-            peer.sample_rtt(rtt);
-        }
-        self.note_answer(key, id);
-        self.probe_mtu(now, key);
+    fn on_probe_ack(&mut self, now: Instant, key: PeerKey, id: u32) {
+        let Some(peer) = self.peers.get(key) else { return };
+        let node = peer.node;
+        self.nodes[node].reach.probe_acknowledged(id, now);
+        self.probe_mtu(now, node);
     }
 
     /// The peer leaves: its sessions end, but not those with a successor that was started meanwhile.
@@ -77,68 +85,6 @@ impl Endpoint {
         self.forget_departed(now);
     }
 
-    /// Sends the path MTU probe that is due, and makes known what is learned.
-    pub(super) fn probe_mtu(&mut self, now: Instant, key: PeerKey) {
-        let Some(peer) = self.peers.get_mut(key) else { return };
-        let (Some(mtud), Some(sender)) = (&mut peer.mtud, peer.handle.sender()) else { return };
-        let id = peer.next_probe;
-        let size = mtud.poll(now, peer.rtt, id);
-        let (current, deadline) = (mtud.current(), mtud.deadline());
-        match deadline {
-            Some(at) => self.timers.set(Timer::Mtu(key), at),
-            None => self.timers.clear(Timer::Mtu(key)),
-        }
-        if size.is_some() {
-            peer.next_probe = id.wrapping_add(2);
-        }
-        let before = sender.path.datagram_size;
-        if current != before {
-            let handle = peer.handle.clone();
-            handle.set_datagram_size(&sender.path, current);
-            tracing::debug!(peer = %handle.id(), from = before, to = current, "the path's datagram size changed");
-            self.emit(Event::PathChanged(handle.clone()));
-            if current < before {
-                self.counters.black_holes.increment();
-                self.emit(Event::PathShrunk(handle));
-            }
-        }
-        let Some(size) = size else { return };
-        self.send_probe(&sender, id, size);
-        // Its companion, right behind it: as short as a probe can be.
-        self.send_probe(&sender, id.wrapping_add(1), 0);
-    }
-
-    fn send_probe(&mut self, sender: &Sender, id: u32, size: usize) {
-        self.counters.probes_sent.increment();
-        let Path { socket, remote, .. } = sender.path;
-        if !self.outbox.push_probe(socket, remote, sender.session.clone(), id, size) {
-            self.counters.transmits_dropped.increment();
-        }
-    }
-
-    /// A hint from above that packets of a peer are lost, for example from TCP's retransmissions: confirms at
-    /// once that the path still carries its datagram size.
-    pub fn path_suspected(&mut self, now: Instant, peer: &Arc<Peer>) {
-        let Some(key) = self.key_of(peer) else { return };
-        if let Some(mtud) = self.peers.get_mut(key).and_then(|peer| peer.mtud.as_mut()) {
-            mtud.confirm(true);
-        }
-        self.probe_mtu(now, key);
-    }
-
-    /// Packets pass on the peer's session: has the path's size confirmed now and then while much is sent, and
-    /// comes back with the first packet after [`BUSY_CONFIRM_INTERVAL`].
-    pub(super) fn watch_path(&mut self, now: Instant, key: PeerKey) {
-        let Some(peer) = self.peers.get_mut(key) else { return };
-        let Some(session) = peer.current() else { return };
-        let Some(rekey_at) = peer.live(&session).map(|live| live.rekey_at) else { return };
-        let next = now + BUSY_CONFIRM_INTERVAL;
-        session.set_attention(Some(if rekey_at > now { next.min(rekey_at) } else { next }));
-        let Some(mtud) = &mut peer.mtud else { return };
-        mtud.carried(session.stats().sent_bytes, now);
-        self.probe_mtu(now, key);
-    }
-
     /// Data of a session that we do not have, probably because we were restarted: tells its sender.
     pub(super) fn on_unknown_data(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
         self.counters.data_unknown_session.increment();
@@ -148,7 +94,7 @@ impl Endpoint {
         {
             self.counters.unknown_session_sent.increment();
             tracing::debug!(from = %meta.remote, "a packet of a session that this node does not know: its sender is told");
-            self.transmit(&meta, answer);
+            self.transmit(&meta.place(), answer);
         }
     }
 
@@ -165,7 +111,7 @@ impl Endpoint {
         }
         // It must come from where we send to, and name a session and a packet number that we used.
         let found = self.peers.iter().find(|(_, peer)| {
-            peer.handle.path().is_some_and(|path| path.remote == meta.remote)
+            peer.handle.path().is_some_and(|path| path.remote() == meta.remote)
                 && peer.sessions.iter().any(|live| {
                     live.session.remote_index() == hint.index
                         && hint.counter < live.session.stats().sent_packets

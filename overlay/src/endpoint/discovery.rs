@@ -9,21 +9,26 @@
 //!   restart, a change of the own networks, and a beacon that asks for somebody have a new one.
 //! - A hello carries its sender's *instance*, random at each start. If it is not the one that the session was made
 //!   with, the peer has been restarted and a handshake begins at once.
+//! - A hello makes its sender a peer only if somebody here waits for it, or if it repeats a nonce that was sent to its
+//!   address. Any other is answered without a trace, and asked to do that.
 //! - Source addresses are unproven here. One beacon buys one hello, one hello buys one hello or one initiation, never
 //!   longer than itself. More is possible only after the other side has repeated a nonce that was sent to its address.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use rand::{Rng, RngExt};
+use rand::RngExt;
+use subtle::ConstantTimeEq;
 
 use super::handshake::Reason;
 use super::log::List;
 use super::peers::PeerKey;
 use super::{Endpoint, Timer, random};
+use crate::crypto::hash;
+use crate::id::PublicIdentity;
 use crate::network::NetworkIndex;
-use crate::session::RecvMeta;
+use crate::reach::{Place, RecvMeta, Source, Why};
 use crate::wire::{Beacon, Hello};
 
 /// Beacons after a start or a change, in milliseconds from then.
@@ -37,11 +42,13 @@ const SALT_LIFETIME: Duration = Duration::from_secs(600);
 
 /// Sources whose beacons are remembered; the one heard longest ago makes room.
 const MAX_HEARD: usize = 1024;
-/// Hellos whose answer is recognised.
-const MAX_ASKED: usize = 256;
+/// An answer to a hello is recognised for that long, and for at most twice as long.
+const ECHO_LIFETIME: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct Discovery {
+    /// Fills beacons up, and makes nonces that are recognised when they come back.
+    secret: [u8; 32],
     salt: [u8; 16],
     salt_since: Instant,
     /// Salts of our own beacons, which multicast brings back to us.
@@ -52,8 +59,8 @@ pub(super) struct Discovery {
     turn: usize,
     solicited: Option<Instant>,
     heard: BTreeMap<SocketAddr, Heard>,
-    /// Nonces of our last hellos, with where they went.
-    asked: VecDeque<([u8; 24], SocketAddr)>,
+    /// The ages of nonces count from here.
+    start: Instant,
 }
 
 /// What we know of the sender of a beacon.
@@ -68,8 +75,10 @@ struct Heard {
 }
 
 impl Discovery {
-    pub(super) fn new(salt: [u8; 16], now: Instant) -> Self {
+    /// `secret` and `salt` are random and used for nothing else.
+    pub(super) fn new(secret: [u8; 32], salt: [u8; 16], now: Instant) -> Self {
         Self {
+            secret,
             salt,
             salt_since: now,
             own_salts: VecDeque::from([salt]),
@@ -77,7 +86,7 @@ impl Discovery {
             turn: 0,
             solicited: None,
             heard: BTreeMap::new(),
-            asked: VecDeque::new(),
+            start: now,
         }
     }
 
@@ -86,22 +95,65 @@ impl Discovery {
         self.heard.clear();
     }
 
-    /// We have met the node behind `remote` in this network. It is no peer if it has our own identity.
+    /// We have met the node behind `remote` in this network. It is no peer if it has our own identity. True if its
+    /// beacon named the network and we had not met there before.
     pub(super) fn acknowledged(
         &mut self,
         remote: &SocketAddr,
         network: NetworkIndex,
         peer: impl Into<Option<PeerKey>>,
-    ) {
-        if let Some(heard) = self.heard.get_mut(remote) {
-            heard.unmet.retain(|unmet| *unmet != network);
-            heard.met.extend(peer.into().map(|peer| (network, peer)));
-        }
+    ) -> bool {
+        let Some(heard) = self.heard.get_mut(remote) else { return false };
+        let before = heard.unmet.len();
+        heard.unmet.retain(|unmet| *unmet != network);
+        heard.met.extend(peer.into().map(|peer| (network, peer)));
+        heard.unmet.len() < before
     }
 
     /// A peer was removed: its next beacon is answered as a newcomer's.
     pub(super) fn forget(&mut self, peer: PeerKey) {
         self.heard.retain(|_, heard| !heard.met.values().any(|met| *met == peer));
+    }
+
+    /// Tags that look like any others and are the same in all beacons of one salt: whoever compares those does not see
+    /// which tags stay.
+    fn fill(&self, salt: &[u8; 16], filler: &mut [u8]) {
+        for (index, tag) in (0u8..).zip(filler.chunks_exact_mut(Beacon::TAG)) {
+            tag.copy_from_slice(&hash::mac16(&self.secret, &[salt, &[index]]));
+        }
+    }
+
+    /// A nonce for a hello to `remote` that asks for an answer. Nothing is kept of it: only who has the secret can tell
+    /// it from random bytes, or make it.
+    fn nonce_for(&self, random: [u8; 8], remote: &SocketAddr, now: Instant) -> [u8; 24] {
+        let mut nonce = [0; 24];
+        nonce[..8].copy_from_slice(&random);
+        nonce[8..].copy_from_slice(&self.echo_mac(random, remote, self.epoch(now)));
+        nonce
+    }
+
+    /// Whether a hello to `remote` had this nonce lately.
+    fn is_echo(&self, echo: &[u8; 24], remote: &SocketAddr, now: Instant) -> bool {
+        let (random, mac) = echo.split_first_chunk::<8>().expect("24 bytes");
+        let epoch = self.epoch(now);
+        [Some(epoch), epoch.checked_sub(1)]
+            .into_iter()
+            .flatten()
+            .any(|epoch| self.echo_mac(*random, remote, epoch).ct_eq(mac).into())
+    }
+
+    fn echo_mac(&self, random: [u8; 8], remote: &SocketAddr, epoch: u64) -> [u8; 16] {
+        let ip = match remote.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        // Fillers of beacons are made from 17 bytes, these from 34.
+        let parts = [&random[..], &epoch.to_be_bytes(), &ip.octets(), &remote.port().to_be_bytes()];
+        hash::mac16(&self.secret, &parts)
+    }
+
+    fn epoch(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.start).as_secs() / ECHO_LIFETIME.as_secs()
     }
 
     fn renew_salt(&mut self, salt: [u8; 16], now: Instant) {
@@ -194,13 +246,14 @@ impl Endpoint {
         }
         self.discovery.turn = (self.discovery.turn + tags.len()) % networks;
         let mut datagram = Vec::with_capacity(Beacon::LEN);
-        Beacon::emit(salt, &tags, |filler| self.rng.fill_bytes(filler), &mut datagram);
+        Beacon::emit(salt, &tags, |filler| self.discovery.fill(&salt, filler), &mut datagram);
         let targets = self.sockets.iter().flat_map(|socket| &socket.beacon_targets);
         tracing::debug!(to = %List(targets), "beacon sent");
         for socket in &self.sockets {
             for &target in &socket.beacon_targets {
                 self.counters.beacons_sent.increment();
-                if !self.outbox.push(socket.index, target, datagram.clone()) {
+                let place = Place::Direct { socket: socket.index, remote: target };
+                if !self.outbox.push(place, datagram.clone()) {
                     self.counters.transmits_dropped.increment();
                 }
             }
@@ -217,7 +270,7 @@ impl Endpoint {
         }
         self.counters.beacons_received.increment();
         // Only the discovery socket: elsewhere it would be a stranger's question whether we are on some network.
-        if !meta.multicast || !self.hints.beacons.take_of_socket(meta.remote, now) {
+        if !meta.multicast || !self.hints.beacons.take_address(meta.remote, now) {
             return;
         }
         let known = self.discovery.hear(meta.remote, beacon.salt, now);
@@ -237,7 +290,7 @@ impl Endpoint {
         heard.unmet.rotate_left(1);
         self.counters.beacons_matched.increment();
         tracing::debug!(from = %meta.remote, "beacon of a common network heard");
-        self.send_hello(network, &meta, true, NO_ECHO);
+        self.send_hello(now, network, &meta, true, NO_ECHO);
     }
 
     /// A beacon as before came from there: the peers that we have met there in its networks are still there.
@@ -250,7 +303,14 @@ impl Endpoint {
         }
     }
 
-    fn send_hello(&mut self, network: NetworkIndex, meta: &RecvMeta, reply_wanted: bool, echo: [u8; 24]) {
+    fn send_hello(
+        &mut self,
+        now: Instant,
+        network: NetworkIndex,
+        meta: &RecvMeta,
+        reply_wanted: bool,
+        echo: [u8; 24],
+    ) {
         let Some(network) = self.networks.get(&network).filter(|_| self.introduce) else { return };
         let hello = Hello {
             identity: *self.identity.public(),
@@ -259,16 +319,12 @@ impl Endpoint {
             suites: self.provider.suites(),
             echo,
         };
-        let nonce = random(&mut self.rng);
+        let nonce = self.discovery.nonce_for(self.keys.nonce(), &meta.remote, now);
         let mut datagram = Vec::with_capacity(Hello::LEN);
         hello.seal(&network.discovery, nonce, &mut datagram);
-        if reply_wanted {
-            self.discovery.asked.push_front((nonce, meta.remote));
-            self.discovery.asked.truncate(MAX_ASKED);
-        }
         self.counters.hellos_sent.increment();
         tracing::debug!(to = %meta.remote, reply_wanted, "hello sent");
-        self.transmit(meta, datagram);
+        self.transmit(&meta.place(), datagram);
     }
 
     pub(super) fn on_hello(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
@@ -292,25 +348,61 @@ impl Endpoint {
         if hello.identity == *self.identity.public() {
             return self.on_own_hello(now, network, &meta, &hello, nonce_of(datagram));
         }
-        let Some(key) = self.find_or_add(now, network, &hello.identity) else {
+        let proven = self.discovery.is_echo(&hello.echo, &meta.remote, now);
+        if !proven && self.introduce && !self.is_looked_for(now, network, &hello.identity) {
+            return self.answer_stranger(now, network, &meta, &hello, nonce_of(datagram));
+        }
+        let Some(key) = self.find_or_add(now, network, &hello.identity, meta.remote.ip()) else {
             let why = "its sender is no member of the network, or there is no room for it";
             return self.log_refusal(now, &meta, "hello", why);
         };
         tracing::debug!(peer = %hello.identity.node_id(), from = %meta.remote, "hello received");
-        let asked = (hello.echo, meta.remote);
-        let proven = hello.echo != NO_ECHO && self.discovery.asked.contains(&asked);
-        self.discovery.asked.retain(|sent| *sent != asked);
         let Some(peer) = self.peers.get_mut(key) else { return };
         peer.note_heard(now);
-        peer.candidates.heard(&meta, datagram.len(), proven, now);
+        let reach = &mut self.nodes[peer.node].reach;
+        reach.heard(meta.place(), datagram.len(), Source::Hello, now);
+        if proven {
+            reach.prove(meta.place(), Source::Hello, now);
+        }
         self.announce(key);
         self.follow_up(now, key, &meta, hello.instance);
         if hello.reply_wanted && self.may_answer(key, &meta) {
-            self.send_hello(network, &meta, false, nonce_of(datagram));
+            self.send_hello(now, network, &meta, false, nonce_of(datagram));
         }
-        if proven {
-            self.discovery.acknowledged(&meta.remote, network, key);
-            self.meet_elsewhere(&meta);
+        // Once per beacon: a copy of this hello is no reason to introduce us again.
+        if proven && self.discovery.acknowledged(&meta.remote, network, key) {
+            self.meet_elsewhere(now, &meta);
+        }
+    }
+
+    /// Whether the sender of a hello is a peer already, or somebody waits for it.
+    fn is_looked_for(&mut self, now: Instant, network: NetworkIndex, identity: &PublicIdentity) -> bool {
+        let Some(network) = self.networks.get_mut(&network) else { return false };
+        let node = identity.node_id();
+        network.by_node.contains_key(&node) || network.wants(&network.policy.addresses_of(&node), now)
+    }
+
+    /// A hello of somebody who is not known here, and who may have forged its source: it is answered as one byte for
+    /// each that came, and leaves nothing behind. Who answers that in turn is there, and becomes a peer.
+    fn answer_stranger(
+        &mut self,
+        now: Instant,
+        network: NetworkIndex,
+        meta: &RecvMeta,
+        hello: &Hello,
+        nonce: [u8; 24],
+    ) {
+        if !self
+            .networks
+            .get(&network)
+            .is_some_and(|network| network.policy.admits(&hello.identity.node_id()))
+        {
+            self.counters.strangers_refused.increment();
+            return self.log_refusal(now, meta, "hello", "its sender is no member of the network");
+        }
+        tracing::debug!(node = %hello.identity.node_id(), from = %meta.remote, "hello of an unknown node");
+        if hello.reply_wanted {
+            self.send_hello(now, network, meta, true, nonce);
         }
     }
 
@@ -327,13 +419,11 @@ impl Endpoint {
         if hello.instance == self.instance {
             return;
         }
-        let asked = (hello.echo, meta.remote);
-        if hello.echo != NO_ECHO && self.discovery.asked.contains(&asked) {
-            self.discovery.asked.retain(|sent| *sent != asked);
+        if self.discovery.is_echo(&hello.echo, &meta.remote, now) {
             self.discovery.acknowledged(&meta.remote, network, None);
             self.on_elsewhere(now, meta.remote);
         } else if hello.reply_wanted {
-            self.send_hello(network, meta, false, nonce);
+            self.send_hello(now, network, meta, false, nonce);
         }
     }
 
@@ -356,7 +446,7 @@ impl Endpoint {
             return;
         }
         if connecting {
-            return self.try_at(now, key, meta);
+            return self.try_at(now, key, &meta.place());
         }
         let waiting = self
             .networks
@@ -365,23 +455,23 @@ impl Endpoint {
         if !connected && waiting {
             return self.attempt(now, key, Reason::Traffic);
         }
-        let local = handle.path().is_some_and(|path| path.remote.ip().is_loopback());
+        let local = handle.path().is_some_and(|path| path.place.is_loopback());
         if connected && !local && meta.remote.ip().is_loopback() {
-            self.try_path(now, key, meta, 0);
+            self.challenge(now, key, meta.place(), Why::Move);
         }
     }
 
     /// Whether the hello may be answered with what its sender's address has left.
     fn may_answer(&mut self, key: PeerKey, meta: &RecvMeta) -> bool {
-        self.peers.get_mut(key).is_some_and(|peer| peer.candidates.spend(&meta.remote, Hello::LEN))
+        self.peers.get(key).is_some_and(|peer| self.nodes[peer.node].reach.spend(&meta.place(), Hello::LEN))
     }
 
     /// The node behind this address receives there: introduces us in the other networks that its beacon named.
-    fn meet_elsewhere(&mut self, meta: &RecvMeta) {
+    fn meet_elsewhere(&mut self, now: Instant, meta: &RecvMeta) {
         let Some(heard) = self.discovery.heard.get(&meta.remote) else { return };
         let unmet: BTreeSet<NetworkIndex> = heard.unmet.iter().copied().collect();
         for network in unmet {
-            self.send_hello(network, meta, true, NO_ECHO);
+            self.send_hello(now, network, meta, true, NO_ECHO);
         }
     }
 }

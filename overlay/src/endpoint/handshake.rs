@@ -2,7 +2,7 @@
 //!
 //! An attempt goes in rounds. Each round makes a fresh initiation, since the responder accepts a timestamp once only,
 //! and sends it to every candidate endpoint; whichever copy arrives first is answered. Up to [`MAX_PENDING`] earlier
-//! initiations stay valid, so that a round-trip time above the repetition interval does no harm.
+//! initiations stay valid, so that a round-trip time of up to 10 s does no harm.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,19 +10,24 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
+use super::load::MAX_FAILED_RESPONSES;
 use super::log::List;
 use super::peers::{Live, PeerKey};
 use super::timing::{
     GIVE_UP_AFTER, HINT_GIVE_UP_AFTER, REJECT_AFTER, REKEY_AFTER, RETRY_LOST, RETRY_MAX, RETRY_MIN,
     RETRY_REFUSED, UNREACHABLE_AFTER, rekey_age,
 };
-use super::{Endpoint, Event, Timer, random};
+use super::{Endpoint, Event, Timer};
 use crate::noise::{InitiationPayload, Initiator};
-use crate::session::{Peer, RecvMeta, Session, SessionIndex};
+use crate::reach::{Place, RecvMeta, Source, Why};
+use crate::session::{Peer, Session, SessionIndex};
 use crate::wire::{CookieReply, Initiation, Response, StaleReply};
 
-/// Initiations of one attempt that a response may still answer: enough for 3 s of round-trip time.
-const MAX_PENDING: usize = 4;
+/// Initiations of one attempt that a response may still answer.
+const MAX_PENDING: usize = 8;
+
+/// A response may come so late: the longest round trip, and the time that the responder's queue may add.
+const PENDING_FOR: Duration = Duration::from_secs(12);
 
 /// One attempt to get a session with a peer.
 #[derive(Debug)]
@@ -39,21 +44,47 @@ pub(super) struct Attempt {
     /// So does the news that our clock is behind.
     set_right: bool,
     pending: VecDeque<Pending>,
-    /// The last initiation, and where it went.
+    /// The last initiation, unless it was answered.
     last: Vec<u8>,
-    targets: Vec<RecvMeta>,
 }
 
 #[derive(Debug)]
 struct Pending {
     initiator: Initiator,
     sent: Instant,
+    /// Where it went.
+    targets: Vec<Place>,
+    /// Responses to it that were not authentic.
+    failed: u8,
+}
+
+impl Pending {
+    /// Whether it went there, and nowhere else: then its answer shows that the peer receives there. A copy that went
+    /// elsewhere too may have been answered from anywhere.
+    fn went_only_to(&self, place: &Place) -> bool {
+        matches!(&self.targets[..], [only] if only.remote() == place.remote())
+    }
 }
 
 impl Attempt {
-    /// Whether the last initiation went there.
-    fn is_tried(&self, meta: &RecvMeta) -> bool {
-        self.targets.iter().any(|target| target.remote == meta.remote)
+    /// Takes out the initiation that is least likely to be answered, if there are too many: one that is too old, or else
+    /// the one that is closest in time to its neighbours. So the first, whose answer comes first however long the way
+    /// is, stays, and what is kept is spread over the time that an answer may take.
+    fn thin(&mut self, now: Instant) -> Option<Pending> {
+        if self.pending.len() <= MAX_PENDING {
+            return None;
+        }
+        if self.pending.front().is_some_and(|oldest| now >= oldest.sent + PENDING_FOR) {
+            return self.pending.pop_front();
+        }
+        let gap = |at: usize| self.pending[at + 1].sent - self.pending[at - 1].sent;
+        let closest = (1..self.pending.len() - 1).min_by_key(|&at| gap(at))?;
+        self.pending.remove(closest)
+    }
+
+    /// Whether traffic waits for the peer, and was not told that it is unreachable.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wanted.is_some()
     }
 
     /// Whether the last initiation began like this.
@@ -109,24 +140,24 @@ impl Endpoint {
             set_right: false,
             pending: VecDeque::new(),
             last: Vec::new(),
-            targets: Vec::new(),
         });
         self.counters.attempts_started.increment();
         self.next_round(now, key);
     }
 
-    /// The peer seems to be at `remote`, newly or again: an attempt that runs tries it there at once.
-    pub(super) fn try_at(&mut self, now: Instant, key: PeerKey, meta: &RecvMeta) {
+    /// The peer seems to be at `place`, newly or again: an attempt that runs tries it there at once.
+    pub(super) fn try_at(&mut self, now: Instant, key: PeerKey, place: &Place) {
         let Some(peer) = self.peers.get_mut(key) else { return };
         let Some(attempt) = &mut peer.attempt else { return };
-        if attempt.last.is_empty() {
+        let Some(last) = attempt.pending.back_mut().filter(|_| !attempt.last.is_empty()) else {
             return self.next_round(now, key);
-        }
-        if !attempt.is_tried(meta) && peer.candidates.spend(&meta.remote, attempt.last.len()) {
-            attempt.targets.push(*meta);
-            tracing::debug!(peer = %peer.handle.id(), to = %meta.remote, "initiation sent here too");
+        };
+        let is_tried = last.targets.iter().any(|target| target.remote() == place.remote());
+        if !is_tried && self.nodes[peer.node].reach.spend(place, attempt.last.len()) {
+            last.targets.push(*place);
+            tracing::debug!(peer = %peer.handle.id(), to = %place, "initiation sent here too");
             let datagram = attempt.last.clone();
-            self.transmit(meta, datagram);
+            self.transmit(place, datagram);
         }
     }
 
@@ -198,11 +229,12 @@ impl Endpoint {
     fn initiate(&mut self, now: Instant, key: PeerKey) -> bool {
         let Some(peer) = self.peers.get_mut(key) else { return false };
         let Some(network) = self.networks.get(&peer.handle.network()) else { return false };
-        let targets = peer.candidates.spend_everywhere(Initiation::MIN, &self.sockets);
+        let reach = &mut self.nodes[peer.node].reach;
+        let targets = reach.spend_everywhere(Initiation::MIN, &self.sockets);
         if targets.is_empty() {
             tracing::debug!(
                 peer = %peer.handle.id(),
-                known = %List(peer.candidates.remotes()),
+                known = %List(reach.remotes()),
                 "no address of the peer may be sent to yet"
             );
             return false;
@@ -221,9 +253,9 @@ impl Endpoint {
         };
         peer.floor = Some(payload.timestamp);
         let mut datagram = Vec::with_capacity(Initiation::MIN);
-        let (identity, ephemeral) = (&self.identity, random(&mut self.rng));
+        let (identity, ephemeral) = (&self.identity, self.keys.draw());
         let started =
-            Initiator::start(identity, peer.handle.identity(), ephemeral, index, &payload, &mut datagram);
+            Initiator::start(identity, peer.handle.identity(), *ephemeral, index, &payload, &mut datagram);
         self.counters.handshake_x25519.add(3);
         // It fails only for a peer with a key of low order, which can have no session.
         let (Ok(initiator), Some(attempt)) = (started, &mut peer.attempt) else {
@@ -232,24 +264,21 @@ impl Endpoint {
         };
         peer.macs.append(now, &mut datagram);
         self.initiations.insert(index, key);
-        attempt.pending.push_back(Pending { initiator, sent: now });
-        if attempt.pending.len() > MAX_PENDING
-            && let Some(oldest) = attempt.pending.pop_front()
-        {
-            self.initiations.remove(&oldest.initiator.index());
-            self.sessions.remove(oldest.initiator.index());
+        attempt.pending.push_back(Pending { initiator, sent: now, targets: targets.clone(), failed: 0 });
+        if let Some(unlikely) = attempt.thin(now) {
+            self.initiations.remove(&unlikely.initiator.index());
+            self.sessions.remove(unlikely.initiator.index());
         }
         tracing::debug!(
             peer = %peer.handle.id(),
-            to = %List(targets.iter().map(|target| target.remote)),
+            to = %List(targets.iter()),
             round = attempt.rounds,
             "initiation sent"
         );
         attempt.last.clone_from(&datagram);
-        attempt.targets.clone_from(&targets);
-        for meta in &targets {
+        for place in &targets {
             self.counters.initiations_sent.increment();
-            self.transmit(meta, datagram.clone());
+            self.transmit(place, datagram.clone());
         }
         true
     }
@@ -265,6 +294,7 @@ impl Endpoint {
                 self.sessions.remove(index);
             }
         }
+        self.refile(key);
     }
 
     pub(super) fn on_response(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
@@ -281,15 +311,39 @@ impl Endpoint {
             self.counters.mac1_invalid.increment();
             return self.log_refusal(now, &meta, "response", "it is not for this node");
         }
-        if !self.load.may_try_response(now) {
+        let failed = self.failures(key, response.receiver);
+        if !self.load.may_try_response(meta.remote.ip(), failed, now) {
             self.counters.handshakes_refused.increment();
             return self.log_refusal(now, &meta, "response", "too many came that were not authentic");
         }
         if !self.finish(now, key, &meta, response.receiver, datagram) {
-            self.load.note_failed_response(now);
+            self.load.note_failed_response(meta.remote.ip(), now);
+            self.note_failure(key, response.receiver);
             self.counters.handshake_unauthentic.increment();
             let why = "it is not authentic; both sides must have the same secret for the network";
             self.log_refusal(now, &meta, "response", why);
+        }
+    }
+
+    /// How many forged responses the initiation with this index has had.
+    fn failures(&self, key: PeerKey, index: SessionIndex) -> u8 {
+        let attempt = self.peers.get(key).and_then(|peer| peer.attempt.as_ref());
+        let mut pending = attempt.into_iter().flat_map(|attempt| &attempt.pending);
+        pending.find(|pending| pending.initiator.index() == index).map_or(0, |pending| pending.failed)
+    }
+
+    /// Counts a forged response, and gives the initiation up after some: the next round makes another, which its
+    /// forger has not seen yet.
+    fn note_failure(&mut self, key: PeerKey, index: SessionIndex) {
+        let Some(attempt) = self.peers.get_mut(key).and_then(|peer| peer.attempt.as_mut()) else { return };
+        let Some(at) = attempt.pending.iter().position(|pending| pending.initiator.index() == index) else {
+            return;
+        };
+        attempt.pending[at].failed += 1;
+        if attempt.pending[at].failed >= MAX_FAILED_RESPONSES {
+            attempt.pending.remove(at);
+            self.initiations.remove(&index);
+            self.sessions.remove(index);
         }
     }
 
@@ -304,20 +358,17 @@ impl Endpoint {
     ) -> bool {
         let Some(peer) = self.peers.get_mut(key) else { return false };
         let Some(network) = self.networks.get(&peer.handle.network()) else { return false };
-        let Some(attempt) = &peer.attempt else { return false };
-        let Some(pending) = attempt.pending.iter().find(|p| p.initiator.index() == index) else {
+        let Some(attempt) = &mut peer.attempt else { return false };
+        let Some(at) = attempt.pending.iter().position(|p| p.initiator.index() == index) else {
             return false;
         };
+        let pending = &attempt.pending[at];
         self.counters.handshake_x25519.add(2);
         let Ok((keys, said)) = pending.initiator.read_response(&self.identity, &network.psk, datagram) else {
             return false;
         };
         // Whether its path was silent until now is for `establish` to say.
         peer.handle.activity().note_received(now);
-        let rtt = now.saturating_duration_since(pending.sent);
-        // The initiation went somewhere and was answered, so that is a path. Another source must prove itself first.
-        let tried = attempt.targets.iter().find(|target| target.remote == meta.remote);
-        let path = *tried.or(attempt.targets.first()).unwrap_or(meta);
         let (handle, counters) = (peer.handle.clone(), self.counters.clone());
         let Some(session) = Session::new(&keys, &*self.provider, handle, counters, REJECT_AFTER, now) else {
             return false;
@@ -325,18 +376,38 @@ impl Endpoint {
         let session = Arc::new(session);
         self.sessions.insert(session.clone());
         self.initiations.remove(&index);
-        peer.sample_rtt(rtt);
+        if at + 1 == attempt.pending.len() {
+            attempt.last.clear();
+        }
+        let Some(pending) = attempt.pending.remove(at) else { return false };
+        let (place, node) = (meta.place(), peer.node);
+        let reach = &mut self.nodes[node].reach;
+        reach.heard(place, datagram.len(), Source::Handshake, now);
+        let is_proven = reach.is_trusted(&place) || pending.went_only_to(&place);
+        if is_proven {
+            reach.sample(place, now.saturating_duration_since(pending.sent));
+        }
+        // If it came from a place that it does not prove, packets go where the peer is known to receive, if anywhere.
+        let known = pending.targets.into_iter().find(|target| reach.is_trusted(target));
+        let instead = known.filter(|_| !is_proven && reach.place().is_none());
         peer.sessions.push(Live {
             session: session.clone(),
             instance: said.instance,
             receive_buffer: said.receive_buffer,
-            path,
+            place: is_proven.then_some(place),
             rekey_at: now + rekey_age(REKEY_AFTER, &mut self.rng),
         });
         self.counters.handshakes_initiated.increment();
-        self.end_attempt(key);
+        if let Some(instead) = instead {
+            self.move_path(now, node, instead);
+        }
+        if is_proven || self.nodes[node].reach.place().is_some() {
+            self.end_attempt(key);
+        }
         self.establish(now, key, &session);
-        self.heard_on(now, key, &session, meta);
+        if !is_proven {
+            self.challenge(now, key, place, Why::Move);
+        }
         // The responder may not use the session before it has seen a packet on it.
         self.send_keepalive(now, key, &session);
         true
@@ -373,6 +444,7 @@ impl Endpoint {
             self.counters.handshake_malformed.increment();
             return;
         };
+        let place = meta.place();
         let peer =
             self.initiations.get(&reply.receiver).and_then(|&key| Some((key, self.peers.get_mut(key)?)));
         let Some((key, peer)) = peer else {
@@ -380,8 +452,10 @@ impl Endpoint {
             return;
         };
         let Some(attempt) = &mut peer.attempt else { return };
-        let newest = attempt.pending.iter().find_map(|pending| pending.initiator.read_stale_reply(&reply));
-        let Some(newest) = newest else {
+        let read = |pending: &Pending| {
+            Some((pending.initiator.read_stale_reply(&reply)?, pending.went_only_to(&place)))
+        };
+        let Some((newest, is_proven)) = attempt.pending.iter().find_map(read) else {
             self.counters.handshake_unauthentic.increment();
             return;
         };
@@ -392,9 +466,8 @@ impl Endpoint {
         self.counters.clock_behind.increment();
         tracing::debug!(peer = %peer.handle.id(), "the peer knows newer initiations of this node: its clock went back");
         peer.floor = Some(newest);
-        // It could answer only what it received, so it receives there.
-        if attempt.is_tried(&meta) {
-            peer.candidates.heard(&meta, datagram.len(), true, now);
+        if is_proven {
+            self.nodes[peer.node].reach.prove(place, Source::Handshake, now);
         }
         // Once per round: a peer that always knows a newer one gets no flood.
         if !std::mem::replace(&mut attempt.set_right, true) {

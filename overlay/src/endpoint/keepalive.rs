@@ -7,18 +7,16 @@ use super::handshake::Reason;
 use super::peers::PeerKey;
 use super::timing::{DEAD_AFTER, KEEPALIVE_AFTER, RETRY_MAX};
 use super::{Endpoint, Timer};
-use crate::session::{DATA_OVERHEAD, Peer, RecvMeta, Session};
-use crate::wire::{Control, ProbeSize};
+use crate::reach::Place;
+use crate::session::{DATA_OVERHEAD, Peer, Session};
+use crate::wire::Control;
 
 impl Endpoint {
     /// A hint from above that the peer does not answer, for example from TCP's retransmissions: confirms that the path
     /// still carries its datagram size, and tries a handshake unless the peer was heard from in the last second.
     pub fn peer_unresponsive(&mut self, now: Instant, peer: &Arc<Peer>) {
         let Some(key) = self.key_of(peer) else { return };
-        if let Some(mtud) = self.peers.get_mut(key).and_then(|peer| peer.mtud.as_mut()) {
-            mtud.confirm(true);
-        }
-        self.probe_mtu(now, key);
+        self.suspect_path(now, key);
         let heard = peer.activity().last_received();
         if heard.is_none_or(|at| now.saturating_duration_since(at) >= RECENTLY) {
             self.attempt(now, key, Reason::Traffic);
@@ -37,7 +35,7 @@ impl Endpoint {
     pub(super) fn on_activity_timer(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(key) else { return };
         let Some(session) = peer.current() else { return };
-        let handle = peer.handle.clone();
+        let (handle, node) = (peer.handle.clone(), peer.node);
         let activity = handle.activity();
         if activity.owed_since().is_some_and(|since| now >= since + KEEPALIVE_AFTER) {
             self.send_keepalive(now, key, &session);
@@ -51,10 +49,10 @@ impl Endpoint {
             self.attempt(now, key, Reason::Traffic);
         }
         if unanswered.is_some()
-            && let Some(mtud) = self.peers.get_mut(key).and_then(|peer| peer.mtud.as_mut())
+            && let Some(mtud) = self.nodes[node].reach.mtud()
         {
             mtud.confirm_if_due(now);
-            self.probe_mtu(now, key);
+            self.probe_mtu(now, node);
         }
 
         let keepalive_at = || activity.owed_since().map(|since| since + KEEPALIVE_AFTER);
@@ -78,35 +76,32 @@ impl Endpoint {
     /// Sends a packet that says no more than that we are here.
     pub(super) fn send_keepalive(&mut self, now: Instant, key: PeerKey, session: &Arc<Session>) {
         let Some(path) = self.peers.get(key).and_then(|peer| peer.handle.path()) else { return };
-        let meta = RecvMeta { remote: path.remote, socket: path.socket, multicast: false };
         self.counters.keepalives_sent.increment();
-        self.send_sealed(now, key, session, &meta, &KEEPALIVE);
+        self.send_sealed(now, session, &path.place, &KEEPALIVE);
     }
 
     /// Sends a control message to the peer's path, if there is one.
     pub(super) fn send_on_current(&mut self, now: Instant, key: PeerKey, message: Control) {
         let Some(sender) = self.peers.get(key).and_then(|peer| peer.handle.sender()) else { return };
-        let meta = RecvMeta { remote: sender.path.remote, socket: sender.path.socket, multicast: false };
-        let mut plaintext = Vec::new();
-        message.emit(&mut plaintext);
-        self.send_sealed(now, key, &sender.session, &meta, &plaintext);
+        self.send_control(now, &sender.session, &sender.path.place, message);
     }
 
     /// Seals a short plaintext and sends it.
     pub(super) fn send_sealed(
         &mut self,
         now: Instant,
-        key: PeerKey,
         session: &Arc<Session>,
-        meta: &RecvMeta,
+        place: &Place,
         plaintext: &[u8],
     ) {
         let mut datagram = vec![0; plaintext.len() + DATA_OVERHEAD];
         if session.seal(plaintext, &mut datagram).is_err() {
             return;
         }
-        self.transmit(meta, datagram);
-        if session.note_sent(now) {
+        self.transmit(place, datagram);
+        if session.note_sent(now)
+            && let Some(key) = self.key_of(session.peer())
+        {
             // Not at once: the caller may be in the middle of a change.
             self.timers.set_earlier(Timer::Activity(key), now);
             self.timers.set_earlier(Timer::Expire(key), now);
@@ -114,9 +109,9 @@ impl Endpoint {
     }
 }
 
-/// The plaintext of a keepalive: any that begins with zero, or none. This one makes the packet as long as a probe, so
+/// The plaintext of a keepalive: any that begins with zero, or none. This one makes the packet as long as a challenge, so
 /// that the receiver may send one to where it came from.
-pub(super) const KEEPALIVE: [u8; ProbeSize::MIN.get()] = [0; ProbeSize::MIN.get()];
+const KEEPALIVE: [u8; Control::CHALLENGE_LEN] = [0; Control::CHALLENGE_LEN];
 
 /// A peer that was heard from within this time is there.
 const RECENTLY: Duration = Duration::from_secs(1);

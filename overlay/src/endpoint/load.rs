@@ -6,6 +6,8 @@
 //! the sender, and three more to answer. [`HandshakeLoad`] decides when that is no longer given away: once more
 //! initiations arrive than its bucket refills, an initiation must carry a cookie (MAC2), which proves that its sender
 //! receives at its source address; and then each source prefix has its own bucket, and all of them together another.
+//! Half of that is kept for the addresses at which peers are reached already, so that strangers with many addresses do
+//! not end sessions by using up what their renewal needs.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -68,7 +70,8 @@ impl Bucket {
     }
 }
 
-/// A bucket per source, which is a prefix (IPv4 /24, IPv6 /56) or a socket, and one for all together, which also bounds what many can do.
+/// A bucket per source, which is a prefix (IPv4 /24, IPv6 /56) or one address with its port, and one for all
+/// together, which also bounds what many can do.
 ///
 /// The table has a fixed size. Sources that fall into the same slot share its bucket; which do is keyed by the
 /// endpoint's seed.
@@ -90,27 +93,29 @@ impl Limiter {
 
     /// Takes one token from the bucket of `source`'s prefix and one from the common bucket.
     pub(super) fn take(&mut self, source: IpAddr, now: Instant) -> bool {
-        let prefix = match source.to_canonical() {
-            IpAddr::V4(address) => u64::from(address.to_bits() >> 8),
-            IpAddr::V6(address) => ((address.to_bits() >> 72) as u64) | 1 << 63,
-        };
-        self.take_of(prefix, now)
+        self.take_keyed(prefix_of(source), now)
     }
 
-    /// As [`Self::take`], with a bucket for each socket: neighbours share a prefix, and so do the nodes of one
-    /// machine.
-    pub(super) fn take_of_socket(&mut self, source: SocketAddr, now: Instant) -> bool {
-        let bits = match source.ip() {
-            IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
-            IpAddr::V6(address) => address.to_bits(),
+    /// As [`Self::take`], with a bucket for this one address and port: neighbours share a prefix, and so do the nodes
+    /// of one machine.
+    pub(super) fn take_address(&mut self, source: SocketAddr, now: Instant) -> bool {
+        let ip = match source.ip().to_canonical() {
+            IpAddr::V4(address) => u64::from(address.to_bits()),
+            IpAddr::V6(address) => {
+                (address.to_bits() >> 64) as u64 ^ (address.to_bits() as u64).rotate_left(16)
+            }
         };
-        let folded = (bits >> 64) as u64 ^ (bits as u64).rotate_left(16);
-        self.take_of(folded ^ u64::from(source.port()), now)
+        self.take_keyed(ip ^ u64::from(source.port()) << 40, now)
     }
 
-    fn take_of(&mut self, source: u64, now: Instant) -> bool {
+    fn take_keyed(&mut self, source: u64, now: Instant) -> bool {
         let slot = self.slot(source);
         self.per_source.take(&mut self.slots[slot], now) && self.all.take(now)
+    }
+
+    /// Whether [`Self::take`] would find a token.
+    fn has(&self, source: IpAddr, now: Instant) -> bool {
+        self.per_source.has(1, self.slots[self.slot(prefix_of(source))], now) && self.all.has(1, now)
     }
 
     fn slot(&self, source: u64) -> usize {
@@ -119,6 +124,14 @@ impl Limiter {
         hash = (hash ^ (hash >> 30)).wrapping_mul((self.key ^ 0xbf58_476d_1ce4_e5b9) | 1);
         hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (hash ^ (hash >> 31)) as usize % SLOTS
+    }
+}
+
+/// The prefix of an address that one subscriber of the Internet usually has: IPv4 /24, IPv6 /56.
+pub(super) fn prefix_of(source: IpAddr) -> u64 {
+    match source.to_canonical() {
+        IpAddr::V4(address) => u64::from(address.to_bits() >> 8),
+        IpAddr::V6(address) => ((address.to_bits() >> 72) as u64) | 1 << 63,
     }
 }
 
@@ -143,13 +156,18 @@ pub(super) struct HandshakeLoad {
     loaded_until: Option<Instant>,
     /// Initiations with a valid cookie.
     proven: Limiter,
+    /// The same from where a peer is reached already, beyond what is left for all.
+    known: Limiter,
     /// Cookie replies. They cost some microseconds each; the common rate is high, so that a flood from forged addresses
     /// does not use it up.
     cookie_replies: Limiter,
-    /// Responses that name a handshake of ours and fail to authenticate. Each costs two X25519 operations; only someone
-    /// who saw the initiation knows its index.
-    failed_responses: Bucket,
+    /// Responses that name a handshake of ours and fail to authenticate. Each costs two X25519 operations. Anybody can
+    /// make this node send him an initiation, and then forge answers to it.
+    failed_responses: Limiter,
 }
+
+/// Responses to one initiation that may fail to authenticate; then nothing more is read that answers it.
+pub(super) const MAX_FAILED_RESPONSES: u8 = 8;
 
 /// How long the endpoint keeps asking for cookies after the last excess initiation.
 const LOAD_HOLD: Duration = Duration::from_secs(1);
@@ -159,16 +177,18 @@ const PROVEN_BURST: u32 = 200;
 impl HandshakeLoad {
     pub(super) fn new(limits: &Limits, key: u64, now: Instant) -> Self {
         let (rate, burst) = (limits.handshakes_per_second, limits.handshake_burst);
-        let proven = Rate::per_second(rate.saturating_mul(2), burst.saturating_mul(2));
-        let proven_source = Rate::per_second(100, PROVEN_BURST);
+        let proven = Rate::per_second(rate, burst);
+        let (proven_source, known_source) = (Rate::per_second(100, PROVEN_BURST), Rate::per_second(4, 8));
+        let (failed, failed_source) = (Rate::per_second(500, 500), Rate::per_second(20, 40));
         let (replies, replies_source) = (Rate::per_second(20_000, 2000), Rate::per_second(200, 200));
         Self {
             arrivals: Bucket::new(Rate::per_second(rate, burst), now),
             calm: burst / 2,
             loaded_until: None,
             proven: Limiter::new(proven, proven_source, key, now),
+            known: Limiter::new(proven, known_source, key, now),
             cookie_replies: Limiter::new(replies, replies_source, key, now),
-            failed_responses: Bucket::new(Rate::per_second(10, 20), now),
+            failed_responses: Limiter::new(failed, failed_source, key, now),
         }
     }
 
@@ -187,31 +207,37 @@ impl HandshakeLoad {
         }
     }
 
-    /// Decides about one initiation; `has_cookie` is only asked under load.
+    /// Decides about one initiation; `has_cookie`, and `is_known` (a peer is reached at the source), are only asked
+    /// under load.
     pub(super) fn admit(
         &mut self,
-        source: IpAddr,
+        source: SocketAddr,
         now: Instant,
         has_cookie: impl FnOnce() -> bool,
+        is_known: impl FnOnce() -> bool,
     ) -> Admission {
         if !self.is_loaded(now) {
             return Admission::Accept;
         }
         if has_cookie() {
-            let admitted = self.proven.take(source, now);
+            let admitted =
+                self.proven.take(source.ip(), now) || is_known() && self.known.take_address(source, now);
             return if admitted { Admission::Accept } else { Admission::Refuse };
         }
-        if self.cookie_replies.take(source, now) { Admission::DemandCookie } else { Admission::Refuse }
+        if self.cookie_replies.take(source.ip(), now) { Admission::DemandCookie } else { Admission::Refuse }
     }
 
-    /// Whether another response may be tried; see [`Self::note_failed_response`].
-    pub(super) fn may_try_response(&self, now: Instant) -> bool {
-        self.failed_responses.has(1, now)
+    /// Whether another response may be tried that answers an initiation to which so many answers were forged.
+    ///
+    /// The first one always is: it costs less than the initiation did, so whatever strangers do, they use up nothing
+    /// that the handshakes with others need.
+    pub(super) fn may_try_response(&self, source: IpAddr, failed: u8, now: Instant) -> bool {
+        failed == 0 || self.failed_responses.has(source, now)
     }
 
     /// A response cost its Diffie-Hellman operations and was forged.
-    pub(super) fn note_failed_response(&mut self, now: Instant) {
-        self.failed_responses.take(now);
+    pub(super) fn note_failed_response(&mut self, source: IpAddr, now: Instant) {
+        self.failed_responses.take(source, now);
     }
 }
 
@@ -258,7 +284,7 @@ mod tests {
         handshake_burst: 50,
         forget_after: Duration::from_secs(600),
     };
-    const SOURCE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+    const SOURCE: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 4000);
 
     #[test]
     fn bucket_refills_at_its_rate_and_never_beyond_its_burst() {
@@ -284,7 +310,7 @@ mod tests {
     fn prefixes_have_their_own_budget() {
         let start = instant();
         let mut limiter = Limiter::new(Rate::per_second(9, 9), Rate::per_second(1, 1), 7, start);
-        assert!(limiter.take(SOURCE, start));
+        assert!(limiter.take(SOURCE.ip(), start));
         assert!(!limiter.take("192.0.2.77".parse().unwrap(), start));
         assert!(!limiter.take("::ffff:192.0.2.9".parse().unwrap(), start));
         assert!(limiter.take("198.51.100.1".parse().unwrap(), start));
@@ -294,22 +320,63 @@ mod tests {
     fn a_flood_turns_cookies_on_until_it_is_over() {
         let start = instant();
         let mut load = HandshakeLoad::new(&LIMITS, 7, start);
-        let accepted = (0..1000).filter(|_| load.admit(SOURCE, start, || false) == Admission::Accept).count();
+        let mut admit = |at, has_cookie| load.admit(SOURCE, at, || has_cookie, || false);
+        let accepted = (0..1000).filter(|_| admit(start, false) == Admission::Accept).count();
         assert_eq!(accepted, 50);
-        assert_eq!(load.admit(SOURCE, start, || true), Admission::Accept);
+        assert_eq!(admit(start, true), Admission::Accept);
         // Sustained at ten times the rate, none without a cookie gets through any more.
         for ms in 0..3000 {
-            assert_ne!(load.admit(SOURCE, start + Duration::from_millis(ms), || false), Admission::Accept);
+            assert_ne!(admit(start + Duration::from_millis(ms), false), Admission::Accept);
         }
         let calm = start + Duration::from_secs(5);
-        assert_eq!(load.admit(SOURCE, calm, || false), Admission::Accept);
+        assert_eq!(admit(calm, false), Admission::Accept);
     }
 
     #[test]
     fn cookies_do_not_buy_an_unlimited_share() {
         let start = instant();
         let mut load = HandshakeLoad::new(&LIMITS, 7, start);
-        let accepted = (0..1000).filter(|_| load.admit(SOURCE, start, || true) == Admission::Accept).count();
-        assert_eq!(accepted, 50 + 100);
+        let mut admit = || load.admit(SOURCE, start, || true, || false);
+        let accepted = (0..1000).filter(|_| admit() == Admission::Accept).count();
+        assert_eq!(accepted, 50 + 50);
+    }
+
+    #[test]
+    fn strangers_with_many_addresses_leave_known_peers_their_half() {
+        let start = instant();
+        let mut load = HandshakeLoad::new(&LIMITS, 7, start);
+        for n in 0u32..100_000 {
+            let [.., a, b, c] = n.to_be_bytes();
+            load.admit(SocketAddr::from(([a, b, c, 1], 4000)), start, || true, || false);
+        }
+        let mut admit = |source, is_known| load.admit(source, start, || true, || is_known);
+        assert_eq!(admit(SOURCE, false), Admission::Refuse);
+        assert_eq!(admit(SOURCE, true), Admission::Accept);
+        // One of them does not take it all.
+        (0..1000).for_each(|_| _ = admit(SOURCE, true));
+        let mut neighbour = SOURCE;
+        neighbour.set_port(4001);
+        assert_eq!(admit(neighbour, true), Admission::Accept);
+    }
+
+    #[test]
+    fn the_first_response_to_an_initiation_is_read_whatever_others_forge() {
+        let start = instant();
+        let mut load = HandshakeLoad::new(&LIMITS, 7, start);
+        for n in 0u32..100_000 {
+            let [.., a, b, c] = n.to_be_bytes();
+            load.note_failed_response(IpAddr::from([a, b, c, 1]), start);
+        }
+        assert!(load.may_try_response(SOURCE.ip(), 0, start));
+        assert!(!load.may_try_response(SOURCE.ip(), 1, start));
+        // From one place 20 a second, after 40 at once.
+        let mut load = HandshakeLoad::new(&LIMITS, 7, start);
+        let forged = (0..1000).filter(|_| {
+            let may = load.may_try_response(SOURCE.ip(), 1, start);
+            load.note_failed_response(SOURCE.ip(), start);
+            may
+        });
+        assert_eq!(forged.count(), 40);
+        assert!(load.may_try_response(IpAddr::from([198, 51, 100, 1]), 1, start));
     }
 }

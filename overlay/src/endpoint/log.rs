@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Write};
 use std::time::Instant;
 
 use super::Endpoint;
-use crate::session::RecvMeta;
+use crate::reach::RecvMeta;
 
 /// Refused messages that are logged: so many at once, and the same number per second. Anybody can send more.
 pub(super) const REFUSALS: u32 = 20;

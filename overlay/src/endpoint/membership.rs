@@ -4,13 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::load::prefix_of;
 use super::networks::{MAX_NETWORKS, Network};
-use super::paths::socket_for;
 use super::peers::{PeerKey, PeerState};
 use super::{Endpoint, Event, JoinError, Lookup, NetworkInfo, PeerInfo, Timer};
 use crate::id::{NodeId, PublicIdentity};
 use crate::network::{NetworkConfig, NetworkIndex};
-use crate::session::{Peer, RecvMeta};
+use crate::session::Peer;
 use crate::wire::Control;
 
 impl Endpoint {
@@ -23,9 +23,7 @@ impl Endpoint {
         network.validate()?;
         let id = network.id();
         if let Some(joined) = self.networks.values().find(|joined| joined.id == id) {
-            let again = Network::new(joined.index, network, self.identity.public());
-            let is_same = again.is_some_and(|again| again.is_like(joined));
-            return Err(match is_same {
+            return Err(match joined.policy.is_described_by(&network) {
                 true => JoinError::AlreadyJoined(id),
                 false => JoinError::JoinedOtherwise(id),
             });
@@ -33,16 +31,20 @@ impl Endpoint {
         if self.networks.len() >= MAX_NETWORKS {
             return Err(JoinError::TooMany(MAX_NETWORKS));
         }
+        let policy = network.policy();
+        if !policy.admits(&self.own_id) {
+            return Err(JoinError::NotAMember { network: id, node: self.own_id });
+        }
         let index = NetworkIndex(self.next_network);
-        let network = Network::new(index, network, self.identity.public())
-            .ok_or(JoinError::NotAMember { network: id, node: self.own_id })?;
         self.next_network += 1;
-        let members: Vec<_> = network.listed().map(|m| (m.identity, m.endpoints.clone())).collect();
-        self.networks.insert(index, network);
+        let members =
+            policy.members().into_iter().filter(|member| member.identity != *self.identity.public());
+        let members: Vec<_> = members.map(|member| (member.identity, member.endpoints.clone())).collect();
+        self.networks.insert(index, Network::new(index, policy));
         for (identity, endpoints) in members {
-            let Some(key) = self.add_peer(now, index, identity, true) else { continue };
-            let Some(peer) = self.peers.get_mut(key) else { continue };
-            endpoints.into_iter().for_each(|remote| peer.candidates.add_configured(remote));
+            let Some(key) = self.add_peer(now, index, identity, None) else { continue };
+            let Some(peer) = self.peers.get(key) else { continue };
+            self.nodes[peer.node].reach.set_configured(index, &endpoints);
             self.announce(key);
         }
         // Others of this network may have been heard before it was ours.
@@ -76,14 +78,13 @@ impl Endpoint {
         endpoints: &[SocketAddr],
     ) {
         let key = self.networks.get(&network).and_then(|network| network.by_node.get(node).copied());
-        let Some((key, peer)) = key.and_then(|key| Some((key, self.peers.get_mut(key)?))) else { return };
+        let Some((key, peer)) = key.and_then(|key| Some((key, self.peers.get(key)?))) else { return };
         if !peer.listed {
             return;
         }
-        for remote in peer.candidates.set_configured(endpoints) {
-            if let Some(socket) = socket_for(&self.sockets, None, &remote) {
-                let meta = RecvMeta { remote, socket: socket.index, multicast: false };
-                self.try_at(now, key, &meta);
+        for remote in self.nodes[peer.node].reach.set_configured(network, endpoints) {
+            if let Some(place) = self.place_of(remote) {
+                self.try_at(now, key, &place);
             }
         }
     }
@@ -92,14 +93,14 @@ impl Endpoint {
     /// local networks, at most once per second.
     pub fn lookup(&mut self, now: Instant, network: NetworkIndex, dst: IpAddr) -> Lookup {
         let Some(network) = self.networks.get_mut(&network) else { return Lookup::NoRoute };
-        if network.addresses.contains(&dst) {
-            return Lookup::Local;
-        }
         if let Some(peer) = network.by_address.get(&dst).and_then(|&key| self.peers.get_mut(key)) {
             peer.used = now;
             return Lookup::Peer(peer.handle.clone());
         }
-        if !network.may_exist(dst) {
+        if network.policy.addresses_of(&self.own_id).contains(&dst) {
+            return Lookup::Local;
+        }
+        if !network.policy.may_exist(dst) {
             return Lookup::NoRoute;
         }
         network.want(dst, now);
@@ -109,7 +110,25 @@ impl Endpoint {
 
     /// This node's addresses in a network, the self-certifying one first; none if it is not joined.
     pub fn addresses(&self, network: NetworkIndex) -> Vec<IpAddr> {
-        self.networks.get(&network).map_or_else(Vec::new, |network| network.addresses.clone())
+        self.networks.get(&network).map_or_else(Vec::new, |network| network.policy.addresses_of(&self.own_id))
+    }
+
+    /// The addresses of the members that have this name, this node's own name included, in the order of joining.
+    pub fn addresses_named(&self, name: &str) -> Vec<IpAddr> {
+        let of_one = |network: &Network| {
+            network.policy.node_named(name).map(|node| network.policy.addresses_of(&node)).unwrap_or_default()
+        };
+        self.networks.values().flat_map(of_one).collect()
+    }
+
+    /// The name of the member that has an address; the first one in the order of joining.
+    pub fn name_at(&self, address: IpAddr) -> Option<String> {
+        let of_one = |network: &Network| {
+            let own = network.policy.addresses_of(&self.own_id).contains(&address).then_some(&self.own_id);
+            let peer = || self.peers.get(*network.by_address.get(&address)?).map(|peer| peer.handle.id());
+            network.policy.name_of(own.or_else(peer)?).map(str::to_owned)
+        };
+        self.networks.values().find_map(of_one)
     }
 
     /// The joined networks, in the order of joining.
@@ -123,11 +142,12 @@ impl Endpoint {
             NetworkInfo {
                 index: network.index,
                 id: network.id,
-                addresses: network.addresses.clone(),
+                summary: network.policy.summary(),
+                addresses: network.policy.addresses_of(&self.own_id),
                 peers: network.by_node.len(),
                 connected,
                 forgotten: network.forgotten,
-                name: network.name.clone(),
+                name: network.policy.name_of(&self.own_id).map(str::to_owned),
                 traffic,
             }
         };
@@ -139,18 +159,19 @@ impl Endpoint {
         let info = |peer: &PeerState| {
             let session = peer.current();
             let network = self.networks.get(&peer.handle.network());
+            let reach = &self.nodes[peer.node].reach;
             PeerInfo {
                 peer: peer.handle.clone(),
                 addresses: peer.handle.addresses().to_vec(),
                 path: session.as_ref().and_then(|_| peer.handle.path()),
                 suite: session.as_ref().map(|session| session.suite()),
                 established: session.map(|session| session.established()),
-                rtt: peer.rtt,
-                candidates: peer.candidates.remotes().collect(),
+                rtt: reach.rtt(),
+                candidates: reach.remotes().collect(),
                 connecting: peer.attempt.is_some(),
                 elsewhere: peer.duplicate.last(),
                 listed: peer.listed,
-                name: network.and_then(|network| network.name_of(peer.handle.id())).map(str::to_owned),
+                name: network.and_then(|network| network.policy.name_of(peer.handle.id())).map(str::to_owned),
                 left: peer.departed,
                 last_seen: peer.last_seen(),
                 last_heard: peer.heard,
@@ -160,55 +181,63 @@ impl Endpoint {
         self.peers.iter().map(|(_, peer)| info(peer)).collect()
     }
 
-    /// Finds the peer with these keys, or takes it in if it may be a member and there is room.
+    /// Finds the peer with these keys, or takes it in if it may be a member and there is room. It was heard from
+    /// `source`.
     pub(super) fn find_or_add(
         &mut self,
         now: Instant,
         network: NetworkIndex,
         identity: &PublicIdentity,
+        source: IpAddr,
     ) -> Option<PeerKey> {
         let members = self.networks.get(&network)?;
         let node = identity.node_id();
-        if node == self.own_id || !members.admits(identity) {
+        if node == self.own_id || !members.policy.admits(&node) {
             self.counters.strangers_refused.increment();
             return None;
         }
         match members.by_node.get(&node) {
             Some(&key) => Some(key),
-            None => self.add_peer(now, network, *identity, false),
+            None => self.add_peer(now, network, *identity, Some(source)),
         }
     }
 
+    /// Takes a peer in: one that the network lists, or one that was heard from `source`.
     fn add_peer(
         &mut self,
         now: Instant,
         network: NetworkIndex,
         identity: PublicIdentity,
-        listed: bool,
+        source: Option<IpAddr>,
     ) -> Option<PeerKey> {
         let members = self.networks.get(&network)?;
         let node = identity.node_id();
-        let addresses = members.addresses_of(&node);
+        let addresses = members.policy.addresses_of(&node);
+        let listed = members.policy.keeps(&node);
         // 80 bits of the node ID are in the address: who finds another node with the same ones gets nothing by it.
-        if addresses.iter().any(|address| members.by_address.contains_key(address)) {
+        let own = members.policy.addresses_of(&self.own_id);
+        let is_taken = |address: &IpAddr| members.by_address.contains_key(address) || own.contains(address);
+        if addresses.iter().any(is_taken) {
             self.counters.strangers_refused.increment();
             return None;
         }
-        if !listed && members.by_node.len() >= self.limits.peers_per_network.max(1) {
-            let Some(evicted) = self.peers.evictable(network) else {
-                self.counters.peers_refused.increment();
-                return None;
-            };
-            self.counters.peers_evicted.increment();
-            self.remove_peer(evicted);
+        if source.is_some_and(|source| !self.make_room(network, source)) {
+            return None;
         }
         let members = self.networks.get_mut(&network)?;
         // The first address is the self-certifying one, which the peer makes itself.
         let handle = Arc::new(Peer::new(identity, network, members.id, &addresses[1..], now));
-        let key = self.peers.insert(PeerState::new(handle, listed, now));
+        let node_key = self.nodes.find_or_add(&node);
+        // It may be known from another network where it is.
+        handle.set_path(self.nodes[node_key].reach.path());
+        let origin = source.map_or(0, prefix_of);
+        let key = self.peers.insert(PeerState::new(handle, node_key, listed, origin, now));
+        self.nodes[node_key].peers.push(key);
         members.by_node.insert(node, key);
         members.by_address.extend(addresses.into_iter().map(|address| (address, key)));
         if !listed {
+            members.order.hold(origin);
+            self.refile(key);
             self.expect_to_forget(now);
         }
         Some(key)
@@ -224,11 +253,20 @@ impl Endpoint {
         let traffic = peer.traffic();
         self.discard(peer.sessions.drain(..).map(|live| live.session).collect());
         self.discovery.forget(key);
-        for timer in [Timer::Attempt, Timer::Expire, Timer::Activity, Timer::Mtu, Timer::Refusal] {
+        for timer in [Timer::Attempt, Timer::Expire, Timer::Activity, Timer::Refusal] {
             self.timers.clear(timer(key));
+        }
+        self.nodes[peer.node].reach.set_configured(peer.handle.network(), &[]);
+        self.nodes.remove_peer(peer.node, key);
+        if self.carrier(peer.node).is_none() {
+            self.timers.clear(Timer::Mtu(peer.node));
         }
         if let Some(network) = self.networks.get_mut(&peer.handle.network()) {
             network.by_node.remove(peer.handle.id());
+            network.order.file(peer.origin, peer.rank, None);
+            if !peer.listed {
+                network.order.release(peer.origin);
+            }
             network.forgotten += 1;
             network.past.add(&traffic);
             for address in peer.handle.addresses() {

@@ -3,7 +3,7 @@
 //! # How it works
 //!
 //! A node **learns** of a peer from a static network's list, by local discovery (`discovery`), or from the peer's own
-//! handshake. That makes a `Peer` with *candidates*, places where it may be (`paths`). Nothing more happens until
+//! handshake. That makes a `Peer` with *candidates*, places where it may be (`reach`). Nothing more happens until
 //! somebody wants to talk.
 //!
 //! [`Endpoint::want_session`] starts an **attempt** (`handshake`): an initiation to every candidate, repeated with a
@@ -12,8 +12,8 @@
 //! answers the other, and the newest confirmed session is the one that packets are sent on. While one is in use it is
 //! replaced every two minutes; an unused one is forgotten after three (`sessions`).
 //!
-//! The **path** follows the peer: an authentic packet from elsewhere is answered by a probe, and the answer to that
-//! moves the path there. Each path finds its datagram size by itself (`mtud`). Data that goes unanswered for too long, a hint that the peer has lost the session, or a
+//! Where a node is, and on which way it is reached best, is the matter of [`reach`](crate::reach): one machine per node,
+//! whose path all its peers use (`paths`). Data that goes unanswered for too long, a hint that the peer has lost the session, or a
 //! hello with another instance number makes a new attempt; none of them ends the session that there is, since none is
 //! authenticated. So does an ICMP error (`refusal`). When this node's own address changes it tells its peers
 //! (`announce`).
@@ -30,14 +30,15 @@ mod config;
 mod control;
 mod discovery;
 mod duplicates;
+mod eviction;
 mod forgetting;
 mod handshake;
 mod keepalive;
 mod load;
 mod log;
 mod membership;
-mod mtud;
 mod networks;
+mod nodes;
 mod outbox;
 mod paths;
 mod peers;
@@ -54,24 +55,27 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::ChaCha20Rng;
 use rand::{Rng, SeedableRng};
+use zeroize::Zeroize;
 
 pub use config::{EndpointConfig, Event, Gone, JoinError, Limits, Lookup, NetworkInfo, PeerInfo};
 pub use duplicates::Elsewhere;
 pub use outbox::Transmit;
-pub use paths::SocketInfo;
+pub use sessions::Attention;
 
 use crate::counters::Counters;
-use crate::crypto::Provider;
+use crate::crypto::{KeySource, Provider};
 use crate::id::{Identity, NodeId};
 use crate::network::NetworkIndex;
 use crate::noise::{CookieJar, Timestamp};
-use crate::session::{RecvMeta, SessionIndex, SessionTable};
+use crate::reach::{Place, RecvMeta, SocketInfo, place_of};
+use crate::session::{SessionIndex, SessionTable};
 use crate::wire::MessageType;
 use announce::Announcement;
 use discovery::Discovery;
 use duplicates::Duplicate;
 use load::HandshakeLoad;
 use networks::Network;
+use nodes::{NodeKey, Nodes};
 use outbox::Outbox;
 use peers::{PeerKey, Peers};
 use responder::Recent;
@@ -98,7 +102,7 @@ use timers::Timers;
 ///
 /// let mut datagram = Vec::new();
 /// while let Some(transmit) = node.poll_transmit(now, &mut datagram) {
-///     println!("send {} bytes to {} from {:?}", transmit.len, transmit.remote, transmit.socket);
+///     println!("send {} bytes to {}", transmit.len, transmit.place);
 /// }
 /// while let Some(event) = node.poll_event() {
 ///     println!("{event:?}");
@@ -118,13 +122,17 @@ pub struct Endpoint {
     /// Random per start, so that peers notice a restart.
     instance: u64,
     clock: Clock,
+    /// Indices, jitter and times: what an attacker may know afterwards.
     rng: ChaCha20Rng,
+    /// Keys, and nonces that must not repeat.
+    keys: KeySource,
     counters: Arc<Counters>,
     sessions: Arc<SessionTable>,
     sockets: Vec<SocketInfo>,
     networks: BTreeMap<NetworkIndex, Network>,
     next_network: u32,
     peers: Peers,
+    nodes: Nodes,
     /// Our initiations that wait for a response, by the index in them.
     initiations: BTreeMap<SessionIndex, PeerKey>,
     timers: Timers<Timer>,
@@ -155,7 +163,7 @@ enum Timer {
     /// A keepalive is due, or silence has lasted too long.
     Activity(PeerKey),
     /// A path MTU probe is answered or lost.
-    Mtu(PeerKey),
+    Mtu(NodeKey),
     /// Peers may have been gone for long enough.
     Forget,
     /// A peer whose machine refuses our packets is dead, unless it was heard.
@@ -173,11 +181,14 @@ const MAX_EVENTS: usize = 16_384;
 impl Endpoint {
     /// A node that has joined no network and has no socket yet.
     ///
-    /// `seed` is 32 random bytes that are used for nothing else: all randomness, keys included, comes from it.
+    /// `seed` is 32 random bytes that are used for nothing else: all randomness, keys included, comes from it and from
+    /// [`EndpointConfig::entropy`].
     /// `unix_time` is the wall clock at `now`; later steps of the wall clock do not matter, since time goes on from
     /// there as `now` does.
-    pub fn new(config: EndpointConfig, seed: [u8; 32], now: Instant, unix_time: Duration) -> Self {
-        let mut rng = ChaCha20Rng::from_seed(seed);
+    pub fn new(config: EndpointConfig, mut seed: [u8; 32], now: Instant, unix_time: Duration) -> Self {
+        let mut keys = KeySource::new(&seed, config.entropy);
+        seed.zeroize();
+        let mut rng = ChaCha20Rng::from_seed(*keys.draw());
         let own_id = config.identity.node_id();
         let limits = config.limits;
         // Sessions per peer, for the peers of a few full networks; the table has its own upper bound.
@@ -197,19 +208,21 @@ impl Endpoint {
             networks: BTreeMap::new(),
             next_network: 0,
             peers: Peers::default(),
+            nodes: Nodes::default(),
             initiations: BTreeMap::new(),
             timers: Timers::new(),
             load: HandshakeLoad::new(&limits, rng.next_u64(), now),
             hints: load::HintLimits::new(rng.next_u64(), now),
-            cookies: CookieJar::new(&own_id, random(&mut rng), now),
+            cookies: CookieJar::new(&own_id, *keys.draw(), now),
             recent: Recent::default(),
-            discovery: Discovery::new(random(&mut rng), now),
+            discovery: Discovery::new(*keys.draw(), random(&mut rng), now),
             announcement: Announcement::default(),
             duplicate: Duplicate::default(),
             refusals_logged: load::Bucket::new(load::Rate::per_second(log::REFUSALS, log::REFUSALS), now),
             outbox: Outbox::default(),
             events: VecDeque::new(),
             rng,
+            keys,
         }
     }
 
@@ -259,7 +272,7 @@ impl Endpoint {
                 Timer::Attempt(key) => self.on_attempt_timer(now, key),
                 Timer::Expire(key) => self.on_expire_timer(now, key),
                 Timer::Activity(key) => self.on_activity_timer(now, key),
-                Timer::Mtu(key) => self.probe_mtu(now, key),
+                Timer::Mtu(node) => self.probe_mtu(now, node),
                 Timer::Forget => self.on_forget_timer(now),
                 Timer::Refusal(key) => self.judge_refusal(now, key),
                 Timer::Announce => self.on_announce_timer(now),
@@ -303,9 +316,9 @@ impl Endpoint {
     }
 
     /// Queues finished bytes, or drops them as a network would.
-    fn transmit(&mut self, meta: &RecvMeta, datagram: Vec<u8>) {
-        if let Some(socket) = paths::socket_for(&self.sockets, Some(meta.socket), &meta.remote)
-            && self.outbox.push(socket.index, meta.remote, datagram)
+    fn transmit(&mut self, place: &Place, datagram: Vec<u8>) {
+        if let Some(place) = place_of(&self.sockets, Some(place.socket()), place.remote())
+            && self.outbox.push(place, datagram)
         {
             return;
         }

@@ -1,12 +1,13 @@
-//! The joined networks: who may be a member, who owns which overlay address.
+//! The joined networks: their policies, their peers by node and by address, and the addresses that are looked for.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::eviction::EvictionOrder;
 use super::peers::PeerKey;
-use crate::id::{DiscoveryKey, NetworkId, NodeId, Psk, PublicIdentity};
-use crate::network::{NetworkConfig, NetworkIndex, StaticMember};
+use crate::id::{DiscoveryKey, NetworkId, NodeId, Psk};
+use crate::network::{NetworkIndex, Policy};
 use crate::session::SessionStats;
 
 /// Most networks that one node joins at a time. Each costs some work per beacon heard.
@@ -22,17 +23,16 @@ const MAX_WANTED: usize = 64;
 pub(super) struct Network {
     pub(super) index: NetworkIndex,
     pub(super) id: NetworkId,
+    /// Who may be a member, and what belongs to whom.
+    pub(super) policy: Box<dyn Policy>,
+    /// What goes into handshakes: 32 zero bytes in an open network.
     pub(super) psk: Psk,
     pub(super) discovery: DiscoveryKey,
-    /// This node's addresses, the self-certifying one first.
-    pub(super) addresses: Vec<IpAddr>,
-    /// The other members of a static network; in an ad-hoc one everybody may be a member.
-    members: Option<BTreeMap<NodeId, StaticMember>>,
     pub(super) by_node: BTreeMap<NodeId, PeerKey>,
     pub(super) by_address: BTreeMap<IpAddr, PeerKey>,
     wanted: BTreeMap<IpAddr, Instant>,
-    /// This node's name in a static network.
-    pub(super) name: Option<String>,
+    /// Who makes room for newcomers.
+    pub(super) order: EvictionOrder,
     /// How many peers were forgotten.
     pub(super) forgotten: u64,
     /// What the sessions with those had carried.
@@ -40,81 +40,20 @@ pub(super) struct Network {
 }
 
 impl Network {
-    /// Takes a valid configuration; `None` if it is static and does not list `own`.
-    pub(super) fn new(index: NetworkIndex, config: NetworkConfig, own: &PublicIdentity) -> Option<Self> {
-        let id = config.id();
-        let own_id = own.node_id();
-        let discovery = config.discovery_key();
-        let psk = config.psk().cloned().unwrap_or(Psk::open());
-        let mut addresses = vec![IpAddr::V6(id.address_of(&own_id))];
-        let mut name = None;
-        let members = match config {
-            NetworkConfig::AdHoc { .. } => None,
-            NetworkConfig::Static(network) => {
-                let mut members: BTreeMap<_, _> =
-                    network.members.into_iter().map(|member| (member.identity.node_id(), member)).collect();
-                let own = members.remove(&own_id)?;
-                addresses.extend(own.addresses);
-                name = own.name;
-                Some(members)
-            }
-        };
-        Some(Self {
+    pub(super) fn new(index: NetworkIndex, policy: Box<dyn Policy>) -> Self {
+        Self {
             index,
-            id,
-            psk,
-            discovery,
-            addresses,
-            members,
+            id: policy.id(),
+            psk: policy.psk().cloned().unwrap_or(Psk::open()),
+            discovery: policy.discovery_key(),
+            policy,
             by_node: BTreeMap::new(),
             by_address: BTreeMap::new(),
             wanted: BTreeMap::new(),
-            name,
+            order: EvictionOrder::default(),
             forgotten: 0,
             past: SessionStats::default(),
-        })
-    }
-
-    /// Whether another description of the network says the same: the key, the members, and who has which
-    /// address.
-    pub(super) fn is_like(&self, other: &Network) -> bool {
-        let Network { id, psk, addresses, members, .. } = self;
-        (*id, psk, addresses, members) == (other.id, &other.psk, &other.addresses, &other.members)
-    }
-
-    /// The listed members of a static network; none in others.
-    pub(super) fn listed(&self) -> impl Iterator<Item = &StaticMember> {
-        self.members.iter().flat_map(BTreeMap::values)
-    }
-
-    /// The name that a static network lists for a member.
-    pub(super) fn name_of(&self, node: &NodeId) -> Option<&str> {
-        self.members.as_ref()?.get(node)?.name.as_deref()
-    }
-
-    pub(super) fn is_static(&self) -> bool {
-        self.members.is_some()
-    }
-
-    /// Whether the holder of these keys may be a member, as far as can be told before its handshake proves the
-    /// pre-shared key. Both keys must be the listed ones: the node ID is their hash.
-    pub(super) fn admits(&self, identity: &PublicIdentity) -> bool {
-        self.members.as_ref().is_none_or(|members| members.contains_key(&identity.node_id()))
-    }
-
-    /// The overlay addresses that the holder of these keys owns here.
-    pub(super) fn addresses_of(&self, node: &NodeId) -> Vec<IpAddr> {
-        let certified = IpAddr::V6(self.id.address_of(node));
-        let listed = self.members.as_ref().and_then(|members| members.get(node));
-        std::iter::once(certified)
-            .chain(listed.into_iter().flat_map(|m| m.addresses.iter().copied()))
-            .collect()
-    }
-
-    /// Whether a node that is not known yet can own the address: only self-certifying ones of ad-hoc networks, since
-    /// the members of static ones are all known.
-    pub(super) fn may_exist(&self, address: IpAddr) -> bool {
-        matches!(address, IpAddr::V6(v6) if !self.is_static() && v6.octets()[..6] == self.id.prefix())
+        }
     }
 
     /// Remembers that traffic waits for the owner of this address.
@@ -125,6 +64,12 @@ impl Network {
             oldest.and_then(|address| self.wanted.remove(&address));
         }
         self.wanted.insert(address, now);
+    }
+
+    /// Whether traffic waits for one of these addresses.
+    pub(super) fn wants(&mut self, addresses: &[IpAddr], now: Instant) -> bool {
+        self.forget_unwanted(now);
+        addresses.iter().any(|address| self.wanted.contains_key(address))
     }
 
     /// Whether traffic waits for one of these addresses; if so it no longer does.

@@ -1,20 +1,18 @@
 //! Datagrams that wait for the driver.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::session::{DATA_OVERHEAD, Session, SocketIndex};
+use crate::reach::Place;
+use crate::session::{DATA_OVERHEAD, Session};
 use crate::wire::{Control, ProbeSize};
 
 /// One datagram for the driver to send; its bytes are in the buffer given to
 /// [`Endpoint::poll_transmit`](crate::Endpoint::poll_transmit).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transmit {
-    /// The socket to send from.
-    pub socket: SocketIndex,
-    /// Where to; may be a multicast group or a broadcast address.
-    pub remote: SocketAddr,
+    /// Where to; its address may be a multicast group or a broadcast address.
+    pub place: Place,
     /// Length in bytes, the same as the buffer's.
     pub len: usize,
 }
@@ -34,7 +32,7 @@ enum Payload {
 /// what does not fit is dropped, as a network would.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    queue: VecDeque<(SocketIndex, SocketAddr, Payload)>,
+    queue: VecDeque<(Place, Payload)>,
 }
 
 /// Datagrams; the largest ready one is a beacon of under 300 bytes.
@@ -42,26 +40,19 @@ const CAPACITY: usize = 4096;
 
 impl Outbox {
     /// Queues finished bytes; false if there is no room.
-    pub(super) fn push(&mut self, socket: SocketIndex, remote: SocketAddr, datagram: Vec<u8>) -> bool {
-        self.push_payload(socket, remote, Payload::Ready(datagram))
+    pub(super) fn push(&mut self, place: Place, datagram: Vec<u8>) -> bool {
+        self.push_payload(place, Payload::Ready(datagram))
     }
 
     /// Queues a probe in a datagram of `size` bytes; false if there is no room.
-    pub(super) fn push_probe(
-        &mut self,
-        socket: SocketIndex,
-        remote: SocketAddr,
-        session: Arc<Session>,
-        id: u32,
-        size: usize,
-    ) -> bool {
-        self.push_payload(socket, remote, Payload::Probe { session, id, size })
+    pub(super) fn push_probe(&mut self, place: Place, session: Arc<Session>, id: u32, size: usize) -> bool {
+        self.push_payload(place, Payload::Probe { session, id, size })
     }
 
-    fn push_payload(&mut self, socket: SocketIndex, remote: SocketAddr, payload: Payload) -> bool {
+    fn push_payload(&mut self, place: Place, payload: Payload) -> bool {
         let room = self.queue.len() < CAPACITY;
         if room {
-            self.queue.push_back((socket, remote, payload));
+            self.queue.push_back((place, payload));
         }
         room
     }
@@ -69,7 +60,7 @@ impl Outbox {
     /// Writes the next datagram into `buf`. Probes whose session has expired meanwhile are skipped.
     pub(super) fn pop(&mut self, buf: &mut Vec<u8>) -> Option<Transmit> {
         loop {
-            let (socket, remote, payload) = self.queue.pop_front()?;
+            let (place, payload) = self.queue.pop_front()?;
             buf.clear();
             match payload {
                 Payload::Ready(datagram) => buf.extend_from_slice(&datagram),
@@ -83,7 +74,7 @@ impl Outbox {
                     }
                 }
             }
-            return Some(Transmit { socket, remote, len: buf.len() });
+            return Some(Transmit { place, len: buf.len() });
         }
     }
 }

@@ -1,275 +1,257 @@
-//! Where a peer may be: candidate endpoints, and how much may be sent to those that nobody vouched for.
-//!
-//! A candidate is *proven* once a packet from it showed that its owner receives there: a handshake completed, a hello
-//! that repeats our nonce, or it was configured. To any other address at most as many bytes are sent as came from it
-//! (the amplification limit of RFC 9000 section 8, at factor 1), so that a forged source address makes no traffic
-//! for its victim that the forger did not pay for himself.
+//! What connects the ways to a node with its peers: challenges and probes are sent in their sessions, and the node's path
+//! is the path of each of them.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
-use crate::session::{RecvMeta, SocketIndex};
+use rand::Rng;
 
-/// Most candidates kept per peer. The one heard from least recently makes room, unproven ones first; configured
-/// endpoints stay.
-pub(super) const MAX_CANDIDATES: usize = 8;
+use super::nodes::NodeKey;
+use super::peers::PeerKey;
+use super::{Endpoint, Event, Timer};
+use crate::reach::{Answer, BASE, BUSY_CONFIRM_INTERVAL, Place, Source, Why, place_of, socket_for};
+use crate::session::{DATA_OVERHEAD, Peer, Session};
+use crate::wire::Control;
 
-/// One UDP socket of the driver, as the endpoint must know it.
-///
-/// ```
-/// use peersock_overlay::{SocketIndex, SocketInfo};
-///
-/// let socket = SocketInfo {
-///     index: SocketIndex(0),
-///     ipv4: true,
-///     loopback: false,
-///     max_datagram: 8972,
-///     beacon_targets: vec!["239.255.77.77:7777".parse()?],
-/// };
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SocketInfo {
-    /// The driver's name for the socket.
-    pub index: SocketIndex,
-    /// Sends to and receives from IPv4 addresses; otherwise IPv6.
-    pub ipv4: bool,
-    /// Reaches this machine only.
-    pub loopback: bool,
-    /// Largest UDP payload the socket can send without fragmentation, in bytes. The driver sets "don't fragment";
-    /// without it path MTU discovery finds too large sizes.
-    pub max_datagram: usize,
-    /// Multicast groups and broadcast addresses to send beacons to; empty turns local discovery off here.
-    pub beacon_targets: Vec<SocketAddr>,
-}
+/// Lengths of datagrams, in bytes.
+const CHALLENGE_LEN: usize = DATA_OVERHEAD + Control::CHALLENGE_LEN;
+const HERE_LEN: usize = DATA_OVERHEAD + Control::HERE_LEN;
+const ANSWER_LEN: usize = DATA_OVERHEAD + Control::ANSWER_LEN;
 
-/// Finds the socket that can reach `remote`: the one named by `hint` if it fits, else the first that does, and for a
-/// loopback address one that is bound to loopback before others.
-pub(super) fn socket_for<'a>(
-    sockets: &'a [SocketInfo],
-    hint: Option<SocketIndex>,
-    remote: &SocketAddr,
-) -> Option<&'a SocketInfo> {
-    let local = remote.ip().is_loopback();
-    let fits = |socket: &&SocketInfo| socket.ipv4 == remote.is_ipv4() && (local || !socket.loopback);
-    sockets
-        .iter()
-        .filter(fits)
-        .find(|socket| Some(socket.index) == hint)
-        .or_else(|| sockets.iter().filter(fits).find(|socket| socket.loopback == local))
-        .or_else(|| sockets.iter().find(fits))
-}
-
-/// The places at which one peer may be reached.
-#[derive(Debug, Default)]
-pub(super) struct Candidates {
-    list: Vec<Candidate>,
-}
-
-#[derive(Debug, Clone)]
-struct Candidate {
-    remote: SocketAddr,
-    /// The socket it was heard on; none for a configured endpoint that never answered.
-    socket: Option<SocketIndex>,
-    configured: bool,
-    proven: bool,
-    /// Bytes that may still be sent while it is not proven.
-    credit: usize,
-    heard: Option<Instant>,
-}
-
-impl Candidate {
-    /// Takes `bytes` from what may be sent here, if that is allowed.
-    fn spend(&mut self, bytes: usize) -> bool {
-        if self.proven || self.configured {
-            return true;
-        }
-        match self.credit.checked_sub(bytes) {
-            Some(rest) => self.credit = rest,
-            None => return false,
-        }
-        true
+impl Endpoint {
+    /// Asks the peer to repeat a random number from `place`, unless that was just done or costs more than may be sent
+    /// there.
+    pub(super) fn challenge(&mut self, now: Instant, key: PeerKey, place: Place, why: Why) {
+        let Some(peer) = self.peers.get(key) else { return };
+        let Some(session) = peer.current() else { return };
+        let mut fresh = [0; 8];
+        self.rng.fill_bytes(&mut fresh);
+        let reach = &mut self.nodes[peer.node].reach;
+        // The path's own side may have changed: then the peer has to follow.
+        let here = why == Why::Announce;
+        let bytes = if here { HERE_LEN } else { CHALLENGE_LEN };
+        let Some(data) = reach.challenge(place, why, fresh, bytes, now) else { return };
+        self.counters.challenges_sent.increment();
+        self.send_control(now, &session, &place, Control::Challenge { data, here });
     }
-}
 
-impl Candidates {
-    /// Adds an endpoint that the user configured.
-    pub(super) fn add_configured(&mut self, remote: SocketAddr) {
-        if let Some(candidate) = self.list.iter_mut().find(|candidate| candidate.remote == remote) {
-            candidate.configured = true;
-        } else if self.list.iter().filter(|candidate| candidate.configured).count() < MAX_CANDIDATES {
-            self.make_room();
-            self.list.push(Candidate {
-                remote,
-                socket: None,
-                configured: true,
-                proven: false,
-                credit: 0,
-                heard: None,
-            });
+    /// Repeats a peer's challenge where it came from, as far as what came from there pays for it.
+    pub(super) fn on_challenge(
+        &mut self,
+        now: Instant,
+        key: PeerKey,
+        session: &Arc<Session>,
+        place: Place,
+        data: [u8; 8],
+    ) {
+        if self.may_answer_at(key, &place, ANSWER_LEN) {
+            self.send_control(now, session, &place, Control::Answer { data });
         }
     }
 
-    /// Replaces the configured endpoints. One that is not configured any more stays only if the peer was
-    /// heard there. Returns those that are new.
-    pub(super) fn set_configured(&mut self, remotes: &[SocketAddr]) -> Vec<SocketAddr> {
-        for candidate in &mut self.list {
-            candidate.configured &= remotes.contains(&candidate.remote);
+    /// A peer has answered a challenge, or says so.
+    pub(super) fn on_answer(&mut self, now: Instant, key: PeerKey, place: Place, data: [u8; 8]) {
+        let Some(peer) = self.peers.get(key) else { return };
+        let node = peer.node;
+        match self.nodes[node].reach.answer(place, data, now) {
+            Answer::Right { why, .. } => self.on_right_answer(now, node, place, why),
+            Answer::Copy => {}
+            Answer::Wrong => self.counters.answers_wrong.increment(),
         }
-        self.list.retain(|candidate| candidate.configured || candidate.heard.is_some());
-        let is_new = |remote: &SocketAddr| !self.remotes().any(|known| known == *remote);
-        let new: Vec<_> = remotes.iter().copied().filter(is_new).collect();
-        remotes.iter().for_each(|remote| self.add_configured(*remote));
-        new
     }
 
-    /// Notes that `bytes` came from there and seemed to be from this peer. `proven` says that whoever sent them
-    /// receives there too. Earlier unspent credit does not add up.
-    pub(super) fn heard(&mut self, meta: &RecvMeta, bytes: usize, proven: bool, now: Instant) {
-        let remote = meta.remote;
-        let at = match self.list.iter().position(|candidate| candidate.remote == remote) {
-            Some(at) => at,
-            None => {
-                self.make_room();
-                self.list.push(Candidate {
-                    remote,
-                    socket: None,
-                    configured: false,
-                    proven,
-                    credit: 0,
-                    heard: None,
-                });
-                self.list.len() - 1
+    fn on_right_answer(&mut self, now: Instant, node: NodeKey, place: Place, why: Why) {
+        let known = self.nodes[node].reach.place();
+        if why == Why::Move || known.is_none() {
+            self.move_path(now, node, place);
+        } else if why == Why::Compare {
+            if let Some(better) = self.nodes[node].reach.better(&self.sockets, now) {
+                tracing::debug!(from = known.map(tracing::field::display), to = %better, "a better path");
+                self.move_path(now, node, better);
             }
-        };
-        let candidate = &mut self.list[at];
-        candidate.socket = Some(meta.socket);
-        candidate.proven |= proven;
-        candidate.credit = candidate.credit.max(bytes);
-        candidate.heard = Some(now);
-    }
-
-    /// Whether the user configured that endpoint.
-    pub(super) fn is_configured(&self, remote: &SocketAddr) -> bool {
-        self.list.iter().any(|candidate| candidate.configured && candidate.remote == *remote)
-    }
-
-    /// Spends `bytes` on one candidate; false if that is not allowed.
-    pub(super) fn spend(&mut self, remote: &SocketAddr, bytes: usize) -> bool {
-        self.list.iter_mut().find(|candidate| candidate.remote == *remote).is_some_and(|c| c.spend(bytes))
-    }
-
-    /// Spends `bytes` on every candidate for which that is allowed and that a socket can reach. Returns where to send
-    /// them: proven places first, then those heard from most recently.
-    pub(super) fn spend_everywhere(&mut self, bytes: usize, sockets: &[SocketInfo]) -> Vec<RecvMeta> {
-        self.list.sort_by_key(|c| (c.proven, c.heard, c.configured, c.remote));
-        let target = |candidate: &mut Candidate| {
-            let socket = socket_for(sockets, candidate.socket, &candidate.remote)?;
-            let meta = RecvMeta { remote: candidate.remote, socket: socket.index, multicast: false };
-            candidate.spend(bytes).then_some(meta)
-        };
-        self.list.iter_mut().rev().filter_map(target).collect()
-    }
-
-    pub(super) fn remotes(&self) -> impl Iterator<Item = SocketAddr> + Clone {
-        self.list.iter().map(|candidate| candidate.remote)
-    }
-
-    fn make_room(&mut self) {
-        if self.list.len() < MAX_CANDIDATES {
             return;
         }
-        let evict = (0..self.list.len())
-            .filter(|&at| !self.list[at].configured)
-            .min_by_key(|&at| (self.list[at].proven, self.list[at].heard, self.list[at].remote));
-        // With every place taken by configured endpoints, the last of them goes; `add_configured` admits no ninth.
-        self.list.remove(evict.unwrap_or(self.list.len() - 1));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::testing::instant;
-
-    #[test]
-    fn unproven_candidates_get_back_what_they_sent() {
-        let now = instant();
-        let mut candidates = Candidates::default();
-        candidates.heard(&meta(1), 100, false, now);
-        assert!(!candidates.spend(&remote(1), 101));
-        assert!(candidates.spend(&remote(1), 60));
-        assert!(!candidates.spend(&remote(1), 41));
-        // Hearing from it again renews the credit, but saves nothing up.
-        candidates.heard(&meta(1), 100, false, now);
-        assert!(!candidates.spend(&remote(1), 101));
-        candidates.heard(&meta(1), 1, true, now);
-        assert!(candidates.spend(&remote(1), 100_000) && candidates.spend(&remote(1), 100_000));
-    }
-
-    #[test]
-    fn strangers_push_out_strangers_only() {
-        let now = instant();
-        let at = |seconds| now + Duration::from_secs(seconds);
-        let mut candidates = Candidates::default();
-        candidates.add_configured(remote(1));
-        candidates.heard(&meta(2), 1, true, at(0));
-        for port in 3..100 {
-            candidates.heard(&meta(port), 1, false, at(port.into()));
+        for key in self.nodes[node].peers.clone() {
+            let Some(peer) = self.peers.get_mut(key) else { continue };
+            peer.told = None;
+            let handle = peer.handle.clone();
+            handle.activity().take_silence();
+            if peer.current().is_none() {
+                continue;
+            }
+            // A session whose place was in doubt is usable now.
+            let event = if peer.is_waiting_for_path { Event::SessionReady } else { Event::PathConfirmed };
+            if std::mem::take(&mut peer.is_waiting_for_path) {
+                self.end_attempt(key);
+            }
+            self.emit(event(handle));
         }
-        let targets = candidates.spend_everywhere(1, &[socket(0, true, false)]);
-        let kept: Vec<_> = targets.iter().map(|meta| meta.remote.port()).collect();
-        assert_eq!(kept, [2, 99, 98, 97, 96, 95, 94, 1]);
     }
 
-    #[test]
-    fn configured_endpoints_are_bounded_too() {
-        let mut candidates = Candidates::default();
-        (0..20).for_each(|port| candidates.add_configured(remote(port)));
-        candidates.heard(&meta(99), 1, false, instant());
-        assert_eq!(candidates.remotes().count(), MAX_CANDIDATES);
+    /// Traffic flows: looks now and then how good the places are that there are.
+    pub(super) fn compare_places(&mut self, now: Instant, key: PeerKey) {
+        let Some(peer) = self.peers.get(key) else { return };
+        if let Some(place) = self.nodes[peer.node].reach.compare(&self.sockets, CHALLENGE_LEN, now) {
+            self.challenge(now, key, place, Why::Compare);
+        }
     }
 
-    #[test]
-    fn configured_endpoints_are_replaced_and_those_that_answered_stay() {
-        let mut candidates = Candidates::default();
-        assert_eq!(candidates.set_configured(&[remote(1), remote(2)]), [remote(1), remote(2)]);
-        candidates.heard(&meta(2), 1, true, instant());
-        candidates.heard(&meta(3), 1, false, instant());
-        assert_eq!(candidates.set_configured(&[remote(4), remote(3)]), [remote(4)]);
-        let mut kept: Vec<_> = candidates.remotes().map(|remote| remote.port()).collect();
-        kept.sort_unstable();
-        assert_eq!(kept, [2, 3, 4]);
-        let many: Vec<_> = (0..20).map(remote).collect();
-        candidates.set_configured(&many);
-        assert_eq!(candidates.remotes().count(), MAX_CANDIDATES);
+    /// Whether so many bytes may be sent where the peer was heard.
+    pub(super) fn may_answer_at(&mut self, key: PeerKey, place: &Place, bytes: usize) -> bool {
+        let Some(peer) = self.peers.get(key) else { return false };
+        let reach = &mut self.nodes[peer.node].reach;
+        reach.place() == Some(*place) || reach.spend(place, bytes)
     }
 
-    #[test]
-    fn sockets_match_family_and_reach() {
-        let sockets = [socket(0, true, false), socket(1, true, true), socket(2, false, true)];
-        let find = |hint: Option<u16>, remote: &str| {
-            socket_for(&sockets, hint.map(SocketIndex), &remote.parse().unwrap()).map(|s| s.index.0)
-        };
-        assert_eq!(find(None, "127.0.0.1:1"), Some(1));
-        assert_eq!(find(Some(0), "127.0.0.1:1"), Some(0));
-        assert_eq!(find(Some(1), "192.0.2.1:1"), Some(0));
-        assert_eq!(find(None, "[::1]:1"), Some(2));
-        assert_eq!(find(None, "[2001:db8::1]:1"), None);
+    /// The place of an address, from the socket it is reached by.
+    pub(super) fn place_of(&self, remote: SocketAddr) -> Option<Place> {
+        place_of(&self.sockets, None, remote)
     }
 
-    fn socket(index: u16, ipv4: bool, loopback: bool) -> SocketInfo {
-        let index = SocketIndex(index);
-        SocketInfo { index, ipv4, loopback, max_datagram: 1472, beacon_targets: Vec::new() }
+    /// Tries the paths whose socket is gone from another one, where there is one.
+    pub(super) fn leave_lost_sockets(&mut self, now: Instant) {
+        for node in self.nodes.keys() {
+            let Some(known) = self.nodes[node].reach.place() else { continue };
+            let place = place_of(&self.sockets, Some(known.socket()), known.remote());
+            if let Some(place) = place.filter(|place| *place != known)
+                && let Some((key, _)) = self.carrier(node)
+            {
+                self.challenge(now, key, place, Why::Move);
+            }
+        }
     }
 
-    fn meta(port: u16) -> RecvMeta {
-        RecvMeta { remote: remote(port), socket: SocketIndex(0), multicast: false }
+    /// Makes a place that is proven or configured the path of a node, for all peers that it is.
+    pub(super) fn move_path(&mut self, now: Instant, node: NodeKey, place: Place) {
+        let max =
+            socket_for(&self.sockets, Some(place.socket()), &place.remote()).map_or(BASE, |s| s.max_datagram);
+        let reach = &mut self.nodes[node].reach;
+        let known = reach.place();
+        if reach.use_place(place, max, now) {
+            if known.is_some() {
+                self.counters.paths_moved.increment();
+            }
+            self.nodes.note_path(node, known, place);
+            self.publish_path(node);
+        }
+        self.probe_mtu(now, node);
     }
 
-    fn remote(port: u16) -> SocketAddr {
-        SocketAddr::from(([192, 0, 2, 1], port))
+    /// Tells all peers that a node is what its path is.
+    fn publish_path(&mut self, node: NodeKey) {
+        let path = self.nodes[node].reach.path();
+        for key in self.nodes[node].peers.clone() {
+            let Some(peer) = self.peers.get(key) else { continue };
+            let handle = peer.handle.clone();
+            handle.set_path(path);
+            if handle.session().is_some() {
+                self.emit(Event::PathChanged(handle));
+            }
+        }
+    }
+
+    /// The peer of a node in whose session probes are sent: the one that was heard from last.
+    pub(super) fn carrier(&self, node: NodeKey) -> Option<(PeerKey, Arc<Session>)> {
+        let peers = self.nodes.get(node)?.peers.iter();
+        let with_session = peers.filter_map(|&key| {
+            let peer = self.peers.get(key)?;
+            Some((peer.handle.activity().last_received(), key, peer.current()?))
+        });
+        with_session.max_by_key(|(heard, key, _)| (*heard, *key)).map(|(_, key, session)| (key, session))
+    }
+
+    /// Sends the path MTU probe that is due, and makes known what is learned.
+    pub(super) fn probe_mtu(&mut self, now: Instant, node: NodeKey) {
+        let Some((_, session)) = self.carrier(node) else { return };
+        let step = self.nodes[node].reach.probe_mtu(now);
+        match step.deadline {
+            Some(at) => self.timers.set(Timer::Mtu(node), at),
+            None => self.timers.clear(Timer::Mtu(node)),
+        }
+        let Some(path) = self.nodes[node].reach.path() else { return };
+        if let Some((before, current)) = step.changed {
+            for key in self.nodes[node].peers.clone() {
+                let Some(peer) = self.peers.get(key) else { continue };
+                let handle = peer.handle.clone();
+                handle.set_path(Some(path));
+                if handle.session().is_none() {
+                    continue;
+                }
+                tracing::debug!(peer = %handle.id(), from = before, to = current, "the path's datagram size changed");
+                self.emit(Event::PathChanged(handle.clone()));
+                if current < before {
+                    self.emit(Event::PathShrunk(handle));
+                }
+            }
+            if current < before {
+                self.counters.black_holes.increment();
+            }
+        }
+        let Some((id, size)) = step.probe else { return };
+        self.send_probe(&session, &path.place, id, size);
+        // Its companion, right behind it: as short as a probe can be.
+        self.send_probe(&session, &path.place, id.wrapping_add(1), 0);
+    }
+
+    fn send_probe(&mut self, session: &Arc<Session>, place: &Place, id: u32, size: usize) {
+        self.counters.probes_sent.increment();
+        if !self.outbox.push_probe(*place, session.clone(), id, size) {
+            self.counters.transmits_dropped.increment();
+        }
+    }
+
+    /// A hint from above that packets of a peer are lost, for example from TCP's retransmissions: confirms at
+    /// once that the path still carries its datagram size.
+    pub fn path_suspected(&mut self, now: Instant, peer: &Arc<Peer>) {
+        if let Some(key) = self.key_of(peer) {
+            self.suspect_path(now, key);
+        }
+    }
+
+    pub(super) fn suspect_path(&mut self, now: Instant, key: PeerKey) {
+        let Some(peer) = self.peers.get(key) else { return };
+        let node = peer.node;
+        if let Some(mtud) = self.nodes[node].reach.mtud() {
+            mtud.confirm(true);
+        }
+        self.probe_mtu(now, node);
+    }
+
+    /// Packets pass on the peer's session: has the path's size confirmed now and then while much is sent, and
+    /// comes back with the first packet after [`BUSY_CONFIRM_INTERVAL`].
+    pub(super) fn watch_path(&mut self, now: Instant, key: PeerKey) {
+        let Some(peer) = self.peers.get(key) else { return };
+        let Some(session) = peer.current() else { return };
+        let Some(rekey_at) = peer.live(&session).map(|live| live.rekey_at) else { return };
+        let next = now + BUSY_CONFIRM_INTERVAL;
+        session.set_attention(Some(if rekey_at > now { next.min(rekey_at) } else { next }));
+        let node = peer.node;
+        let sent = self.nodes[node].peers.iter().filter_map(|&key| self.peers.get(key)?.current());
+        let sent = sent.map(|session| session.sent_bytes()).sum();
+        let Some(mtud) = self.nodes[node].reach.mtud() else { return };
+        mtud.carried(sent, now);
+        self.probe_mtu(now, node);
+        self.compare_places(now, key);
+    }
+
+    /// Seals a control message and sends it to a place.
+    pub(super) fn send_control(
+        &mut self,
+        now: Instant,
+        session: &Arc<Session>,
+        place: &Place,
+        message: Control,
+    ) {
+        let mut plaintext = Vec::new();
+        message.emit(&mut plaintext);
+        self.send_sealed(now, session, place, &plaintext);
+    }
+
+    /// Notes that `bytes` of a session came from a place.
+    pub(super) fn credit(&mut self, now: Instant, key: PeerKey, place: Place, bytes: usize) {
+        if let Some(peer) = self.peers.get(key) {
+            self.nodes[peer.node].reach.heard(place, bytes, Source::Session, now);
+        }
     }
 }

@@ -1,20 +1,20 @@
 //! The peer table: what the control half knows of each peer besides what the data path sees.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::announce::Told;
 use super::duplicates::{Duplicate, Former};
+use super::eviction::Rank;
 use super::handshake::Attempt;
 use super::load::{Bucket, Rate};
-use super::mtud::Mtud;
-use super::paths::Candidates;
+use super::nodes::NodeKey;
 use super::refusal::Refusal;
 use crate::network::NetworkIndex;
 use crate::noise::{MacWriter, Timestamp};
-use crate::session::{Peer, RecvMeta, Session, SessionStats, SocketIndex};
+use crate::reach::Place;
+use crate::session::{Peer, Session, SessionStats};
 
 /// Names a peer in timers and indices. Never reused, so a stale one finds nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,10 +24,16 @@ pub(super) struct PeerKey(u64);
 #[derive(Debug)]
 pub(super) struct PeerState {
     pub(super) handle: Arc<Peer>,
+    /// The node that it is, with the ways to it.
+    pub(super) node: NodeKey,
     /// Listed in a static network: never evicted.
     pub(super) listed: bool,
     /// The driver has been told of it.
     pub(super) announced: bool,
+    /// The source prefix from which it was learned of.
+    pub(super) origin: u64,
+    /// Where it stands in its network's order of those that can make room.
+    pub(super) rank: Option<Rank>,
     /// When anybody last asked for or heard of it.
     pub(super) used: Instant,
     /// When local discovery last heard of it.
@@ -36,22 +42,15 @@ pub(super) struct PeerState {
     pub(super) departed: bool,
     /// What its sessions that have ended had carried.
     pub(super) past: SessionStats,
-    pub(super) candidates: Candidates,
     /// All its sessions in the session table, oldest first.
     pub(super) sessions: Vec<Live>,
-    /// Of the path that the handle has.
-    pub(super) mtud: Option<Mtud>,
-    /// The path before this one, in case that the peer goes back to it.
-    pub(super) left: Option<(SocketIndex, SocketAddr, Mtud)>,
-    /// A source of authentic packets that may become the path.
-    pub(super) moving: Option<Moving>,
+    /// It has a session, and no place is known yet at which it receives for certain. The driver does not know of the
+    /// session.
+    pub(super) is_waiting_for_path: bool,
     /// It was told of a change of our addresses, and has not answered.
     pub(super) told: Option<Told>,
     /// Errors that its machine sends.
     pub(super) refusal: Option<Refusal>,
-    /// The id of the next probe, on whatever path.
-    pub(super) next_probe: u32,
-    pub(super) rtt: Option<Duration>,
     /// Our own handshake, while one runs.
     pub(super) attempt: Option<Attempt>,
     /// The newest timestamp of the peer's initiations; older ones are replays.
@@ -81,18 +80,10 @@ pub(super) struct Live {
     pub(super) session: Arc<Session>,
     pub(super) instance: u64,
     pub(super) receive_buffer: u32,
-    /// Where the handshake's other message came from, or ours was sent to: its owner receives there.
-    pub(super) path: RecvMeta,
+    /// Where the handshake has shown that the peer receives, if it has.
+    pub(super) place: Option<Place>,
     /// When the session is replaced if it is in use then.
     pub(super) rekey_at: Instant,
-}
-
-/// A path that is being tried: the probe sent there is not answered yet.
-#[derive(Debug)]
-pub(super) struct Moving {
-    pub(super) to: RecvMeta,
-    pub(super) probe: u32,
-    pub(super) sent: Instant,
 }
 
 impl Live {
@@ -123,25 +114,23 @@ const STALE_REPLY_INTERVAL: Duration = Duration::from_millis(250);
 const STALE_REPLY_BURST: u32 = 8;
 
 impl PeerState {
-    pub(super) fn new(handle: Arc<Peer>, listed: bool, now: Instant) -> Self {
+    pub(super) fn new(handle: Arc<Peer>, node: NodeKey, listed: bool, origin: u64, now: Instant) -> Self {
         Self {
             macs: MacWriter::new(handle.id()),
             handle,
+            node,
             listed,
             announced: false,
+            origin,
+            rank: None,
             used: now,
             heard: None,
             departed: false,
             past: SessionStats::default(),
-            candidates: Candidates::default(),
             sessions: Vec::new(),
-            mtud: None,
-            left: None,
-            moving: None,
+            is_waiting_for_path: false,
             told: None,
             refusal: None,
-            next_probe: 0,
-            rtt: None,
             attempt: None,
             newest: None,
             floor: None,
@@ -205,11 +194,6 @@ impl PeerState {
         self.sessions.extract_if(.., condition).map(|live| live.session).collect()
     }
 
-    /// Blends a round-trip sample in (RFC 6298 (2.3) without the variance).
-    pub(super) fn sample_rtt(&mut self, sample: Duration) {
-        self.rtt = Some(self.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
-    }
-
     /// Notes that local discovery heard of it.
     pub(super) fn note_heard(&mut self, now: Instant) {
         self.used = now;
@@ -230,7 +214,7 @@ impl PeerState {
         total
     }
 
-    /// Whether it can make room for another peer. A handshake that the peer has not completed does not protect it.
+    /// Whether it is neither listed nor connected. A handshake that the peer has not completed does not protect it.
     pub(super) fn is_evictable(&self) -> bool {
         !self.listed && !self.sessions.iter().any(|live| live.session.is_confirmed())
     }
@@ -278,14 +262,5 @@ impl Peers {
 
     pub(super) fn of_network(&self, network: NetworkIndex) -> impl Iterator<Item = (PeerKey, &PeerState)> {
         self.iter().filter(move |(_, peer)| peer.handle.network() == network)
-    }
-
-    /// The peer of a network that was not used for longest among those that may be forgotten; one that nobody is
-    /// trying to reach if possible.
-    pub(super) fn evictable(&self, network: NetworkIndex) -> Option<PeerKey> {
-        self.of_network(network)
-            .filter(|(_, peer)| peer.is_evictable())
-            .min_by_key(|(key, peer)| (peer.attempt.is_some(), !peer.sessions.is_empty(), peer.used, *key))
-            .map(|(key, _)| key)
     }
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::handshake::Reason;
 use super::peers::{PeerKey, PeerState};
 use super::{Endpoint, Event, Gone, Timer};
+use crate::reach::Reach;
 use crate::session::SessionIndex;
 use crate::wire::MessageType;
 
@@ -62,7 +63,7 @@ impl Endpoint {
         if !self.hints.refusals.take(remote.ip(), now) {
             return;
         }
-        let at_path = |peer: &PeerState| peer.handle.path().is_some_and(|path| path.remote == remote);
+        let at_path = |peer: &PeerState| peer.handle.path().is_some_and(|path| path.remote() == remote);
         let sent = self.peers.iter().find(|(_, peer)| at_path(peer) && has_sent(peer, quoted));
         if let Some((key, _)) = sent {
             self.counters.refusals.increment();
@@ -102,7 +103,8 @@ impl Endpoint {
     pub(super) fn judge_refusal(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(key) else { return };
         let handle = peer.handle.clone();
-        let patience = if is_near(peer, now) { DEAD_AFTER } else { DEAD_AFTER_FAR };
+        let patience =
+            if is_near(peer, &self.nodes[peer.node].reach, now) { DEAD_AFTER } else { DEAD_AFTER_FAR };
         let Some(refusal) = peer.refusal.as_mut().filter(|refusal| !is_heard(&handle, refusal.first)) else {
             peer.refusal = None;
             return;
@@ -140,13 +142,13 @@ fn has_sent(peer: &PeerState, quoted: &[u8]) -> bool {
 
 /// Whether who refuses is most likely the peer's own machine: the address is configured or local, or cannot
 /// be behind address translation, and no firewall has had the time to forget the peer.
-fn is_near(peer: &PeerState, now: Instant) -> bool {
+fn is_near(peer: &PeerState, reach: &Reach, now: Instant) -> bool {
     let Some(path) = peer.handle.path() else { return false };
-    let local = match path.remote.ip().to_canonical() {
+    let local = match path.remote().ip().to_canonical() {
         IpAddr::V4(ip) => ip.is_private() || ip.is_loopback() || ip.is_link_local(),
         IpAddr::V6(_) => true,
     };
     let heard = peer.handle.activity().last_received();
     let lately = heard.is_some_and(|at| now.saturating_duration_since(at) < REMEMBERED);
-    lately && (local || peer.candidates.is_configured(&path.remote))
+    lately && (local || reach.is_configured(&path.remote()))
 }

@@ -10,9 +10,10 @@ use super::handshake::Reason;
 use super::load::Admission;
 use super::peers::{Live, MAX_UNCONFIRMED, PeerKey};
 use super::timing::{REJECT_AFTER, REKEY_AFTER_RESPONDER, UNCONFIRMED_FOR, rekey_age};
-use super::{Endpoint, Timer, random};
+use super::{Endpoint, Timer};
 use crate::noise::{MacWriter, Received, ResponsePayload, Timestamp};
-use crate::session::{RecvMeta, Session};
+use crate::reach::{RecvMeta, Source};
+use crate::session::Session;
 use crate::wire::{Initiation, StaleReply};
 
 impl Endpoint {
@@ -32,14 +33,15 @@ impl Endpoint {
         }
         let cookies = &self.cookies;
         let has_cookie = || cookies.check_mac2(now, meta.remote, datagram);
-        match self.load.admit(meta.remote.ip(), now, has_cookie) {
+        let is_known = || self.nodes.any_at(&meta.remote);
+        match self.load.admit(meta.remote, now, has_cookie, is_known) {
             Admission::Accept => {}
             Admission::Refuse => {
                 self.counters.handshakes_refused.increment();
                 return self.log_refusal(now, &meta, "initiation", "too many come from there");
             }
             Admission::DemandCookie => {
-                let nonce = random(&mut self.rng);
+                let nonce = self.keys.nonce();
                 let reply = self.cookies.reply(now, meta.remote, datagram, initiation.sender, nonce);
                 let mut out = Vec::new();
                 reply.iter().for_each(|reply| reply.emit(&mut out));
@@ -50,7 +52,7 @@ impl Endpoint {
                     "initiation",
                     "this node is busy and wants it again with a cookie",
                 );
-                self.transmit(&meta, out);
+                self.transmit(&meta.place(), out);
                 return;
             }
         }
@@ -75,13 +77,14 @@ impl Endpoint {
                 "it is for a network that this node has not joined",
             );
         };
-        let Some(key) = self.find_or_add(now, network.index, received.initiator()) else {
+        let (network, source) = (network.index, meta.remote.ip());
+        let Some(key) = self.find_or_add(now, network, received.initiator(), source) else {
             let why = "its sender is no member of the network, or there is no room for it";
             return self.log_refusal(now, &meta, "initiation", why);
         };
         let Some(peer) = self.peers.get_mut(key) else { return };
         peer.used = now;
-        peer.candidates.heard(&meta, len, false, now);
+        self.nodes[peer.node].reach.heard(meta.place(), len, Source::Handshake, now);
         let timestamp = received.payload().timestamp;
         if let Some(newest) = peer.newest.filter(|newest| timestamp <= *newest) {
             return self.on_stale_initiation(now, key, &meta, &received, newest);
@@ -105,15 +108,15 @@ impl Endpoint {
         self.counters.initiations_stale.increment();
         let Some(peer) = self.peers.get_mut(key) else { return };
         tracing::debug!(peer = %peer.handle.id(), from = %meta.remote, "an initiation is not new: a replay, or its sender's clock went back");
-        if peer.stale_replies.take(now) && peer.candidates.spend(&meta.remote, StaleReply::LEN) {
+        if peer.stale_replies.take(now) && self.nodes[peer.node].reach.spend(&meta.place(), StaleReply::LEN) {
             let mut reply = Vec::with_capacity(StaleReply::LEN);
-            received.stale_reply(newest, random(&mut self.rng)).emit(&mut reply);
+            received.stale_reply(newest, self.keys.nonce()).emit(&mut reply);
             self.counters.stale_replies_sent.increment();
-            self.transmit(meta, reply);
+            self.transmit(&meta.place(), reply);
         }
         let Some(peer) = self.peers.get_mut(key) else { return };
         if peer.attempt.is_some() {
-            self.try_at(now, key, meta);
+            self.try_at(now, key, &meta.place());
         } else if peer.hints.take(now) {
             self.attempt(now, key, Reason::Hint);
         }
@@ -136,11 +139,11 @@ impl Endpoint {
             return;
         };
         let payload = *received.payload();
-        let ephemeral = random(&mut self.rng);
+        let ephemeral = self.keys.draw();
         let answer = ResponsePayload { instance: self.instance, receive_buffer: self.receive_buffer };
         let mut response = Vec::new();
         self.counters.handshake_x25519.add(3);
-        let keys = received.respond(&network.psk, ephemeral, index, suite, &answer, &mut response);
+        let keys = received.respond(&network.psk, *ephemeral, index, suite, &answer, &mut response);
         let (handle, counters) = (peer.handle.clone(), self.counters.clone());
         let session = keys
             .ok()
@@ -154,17 +157,18 @@ impl Endpoint {
             session: session.clone(),
             instance: payload.instance,
             receive_buffer: payload.receive_buffer,
-            path: *meta,
+            // Who uses the session has read the response, which goes there and nowhere else.
+            place: Some(meta.place()),
             rekey_at: now + rekey_age(REKEY_AFTER_RESPONDER, &mut self.rng),
         });
         self.sessions.insert(session);
         MacWriter::new(peer.handle.id()).append(now, &mut response);
         self.timers.set_earlier(Timer::Expire(key), now + UNCONFIRMED_FOR);
         // The initiation paid for it; what is left may pay for a hint.
-        if peer.candidates.spend(&meta.remote, response.len()) {
+        if self.nodes[peer.node].reach.spend(&meta.place(), response.len()) {
             self.counters.handshakes_answered.increment();
             tracing::debug!(peer = %peer.handle.id(), to = %meta.remote, "initiation answered");
-            self.transmit(meta, response);
+            self.transmit(&meta.place(), response);
         }
     }
 }

@@ -4,26 +4,53 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::handshake::Reason;
-use super::mtud::{BASE, Mtud};
-use super::paths::socket_for;
-use super::peers::{Moving, PeerKey};
-use super::timing::{REJECT_AFTER, RETRY_MIN, UNCONFIRMED_FOR};
+use super::peers::PeerKey;
+use super::timing::{REJECT_AFTER, UNCONFIRMED_FOR};
 use super::{Endpoint, Event, Gone, Timer};
-use crate::session::{DATA_OVERHEAD, Path, RecvMeta, Session};
-use crate::wire::{Control, ProbeSize};
+use crate::reach::{RecvMeta, Source, Why};
+use crate::session::{Session, is_ip};
 
-/// No packet that we make is shorter than a probe, so that a probe may answer it.
-const SHORTEST_PACKET: usize = DATA_OVERHEAD + ProbeSize::MIN.get();
+/// Why the control half is asked for attention; see [`Endpoint::session_attention`].
+///
+/// ```
+/// use peersock_overlay::{Attention, RecvMeta, SocketIndex};
+///
+/// let meta = RecvMeta { remote: "192.0.2.1:4000".parse()?, socket: SocketIndex(0), multicast: false };
+/// assert_eq!(Attention::received(meta, 100, &[0x60; 72]), Attention::Packet(meta, 100));
+/// assert_eq!(Attention::received(meta, 28, &[]), Attention::Control(meta));
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attention {
+    /// [`Session::note_sent`] wants it.
+    Sent,
+    /// [`Session::note_received`] wants it, because of a plaintext for [`Endpoint::handle_control`], which is called next.
+    Control(RecvMeta),
+    /// [`Session::note_received`] wants it, because of an IP packet in a datagram of so many bytes.
+    Packet(RecvMeta, usize),
+}
+
+impl Attention {
+    /// For [`Session::note_received`]: what came in was a datagram of `bytes` bytes with this plaintext.
+    pub fn received(meta: RecvMeta, bytes: usize, plaintext: &[u8]) -> Self {
+        if is_ip(plaintext) { Self::Packet(meta, bytes) } else { Self::Control(meta) }
+    }
+}
 
 impl Endpoint {
-    /// To be called when [`Session::note_received`] (with the packet's `meta`) or [`Session::note_sent`] (without) said
-    /// that control wants to know. An authentic packet confirms a session; from another source than the path it is
-    /// answered by a probe, and the path moves there when that is answered.
-    pub fn session_attention(&mut self, now: Instant, session: &Arc<Session>, meta: Option<RecvMeta>) {
+    /// To be called when [`Session::note_received`] or [`Session::note_sent`] said that control wants to know. An
+    /// authentic packet confirms a session; from another source than the path it is answered by a challenge, and the
+    /// path moves there when that is answered.
+    pub fn session_attention(&mut self, now: Instant, session: &Arc<Session>, why: Attention) {
         let Some(key) = self.key_of(session.peer()) else { return };
         self.expire_sessions(now, key);
-        if let Some(meta) = meta {
-            self.heard_on(now, key, session, &meta);
+        match why {
+            Attention::Sent => {}
+            Attention::Control(_) => self.heard_on(now, key, session),
+            Attention::Packet(meta, bytes) => {
+                self.heard_on(now, key, session);
+                self.heard_at(now, key, &meta, bytes);
+            }
         }
         self.rekey_if_due(now, key);
         self.watch_path(now, key);
@@ -31,61 +58,35 @@ impl Endpoint {
     }
 
     /// An authentic packet came in on a session.
-    pub(super) fn heard_on(&mut self, now: Instant, key: PeerKey, session: &Arc<Session>, meta: &RecvMeta) {
+    pub(super) fn heard_on(&mut self, now: Instant, key: PeerKey, session: &Arc<Session>) {
         let Some(peer) = self.peers.get_mut(key) else { return };
         if peer.live(session).is_none() {
             return;
         }
         peer.used = now;
-        let handle = peer.handle.clone();
         if !session.is_confirmed() {
             self.establish(now, key, session);
         }
-        if handle.path().is_some_and(|path| (path.socket, path.remote) != (meta.socket, meta.remote)) {
-            // What is sent now would go to the old place. The answer to the probe confirms the new one.
-            self.try_path(now, key, meta, SHORTEST_PACKET);
+    }
+
+    /// Bytes of a session came in that are sent from where the peer is.
+    pub(super) fn heard_at(&mut self, now: Instant, key: PeerKey, meta: &RecvMeta, bytes: usize) {
+        let Some(peer) = self.peers.get(key) else { return };
+        let (handle, place) = (peer.handle.clone(), meta.place());
+        if meta.multicast {
+            return;
+        }
+        if handle.path().is_none_or(|path| path.place != place) {
+            // What is sent now would go to the old place. The answer to the challenge confirms the new one.
+            self.nodes[peer.node].reach.heard(place, bytes, Source::Session, now);
+            self.challenge(now, key, place, Why::Move);
         } else if handle.activity().take_silence() {
             self.emit(Event::PathConfirmed(handle));
         }
     }
 
-    /// Asks the peer for an answer at `meta`, from where `bytes` came and where it may be now; the answer makes that
-    /// the path. Until then it may be a genuine packet that somebody held back and sends from a forged address.
-    pub(super) fn try_path(&mut self, now: Instant, key: PeerKey, meta: &RecvMeta, bytes: usize) {
-        let Some(peer) = self.peers.get_mut(key) else { return };
-        let Some(session) = peer.current() else { return };
-        let asked = peer.moving.as_ref().filter(|moving| moving.to == *meta);
-        if meta.multicast || asked.is_some_and(|moving| now < moving.sent + RETRY_MIN) {
-            return;
-        }
-        peer.candidates.heard(meta, bytes, false, now);
-        let mut message = Vec::new();
-        let probe = peer.next_probe;
-        Control::Probe { id: probe, len: ProbeSize::MIN }.emit(&mut message);
-        if !peer.candidates.spend(&meta.remote, message.len() + DATA_OVERHEAD) {
-            return;
-        }
-        peer.next_probe = probe.wrapping_add(1);
-        peer.moving = Some(Moving { to: *meta, probe, sent: now });
-        self.counters.probes_sent.increment();
-        self.send_sealed(now, key, &session, meta, &message);
-    }
-
-    /// Tries the paths whose socket is gone from another one, where there is one.
-    pub(super) fn leave_lost_sockets(&mut self, now: Instant) {
-        let elsewhere = |path: Path| {
-            let socket = socket_for(&self.sockets, Some(path.socket), &path.remote)?;
-            let meta = RecvMeta { remote: path.remote, socket: socket.index, multicast: false };
-            (socket.index != path.socket).then_some(meta)
-        };
-        let moves = self.peers.iter().filter_map(|(key, peer)| Some((key, elsewhere(peer.handle.path()?)?)));
-        let moves: Vec<_> = moves.collect();
-        for (key, meta) in moves {
-            self.try_path(now, key, &meta, 0);
-        }
-    }
-
-    /// The peer has proved that it has the session's keys: it is usable, and the newest one is sent on.
+    /// The peer has proved that it has the session's keys: it is usable, and the newest one is sent on. If the handshake
+    /// has proved no place and there is none from before, that waits for one.
     pub(super) fn establish(&mut self, now: Instant, key: PeerKey, session: &Arc<Session>) {
         session.confirm();
         let Some(peer) = self.peers.get_mut(key) else { return };
@@ -94,7 +95,7 @@ impl Endpoint {
             return;
         }
         let Some(live) = peer.live(session) else { return };
-        let (instance, path) = (live.instance, live.path);
+        let (instance, place, node) = (live.instance, live.place, peer.node);
         peer.handle.set_receive_buffer(live.receive_buffer);
         let succeeded = peer.instance.replace(instance).filter(|old| *old != instance);
         let restarted = succeeded.is_some();
@@ -104,14 +105,22 @@ impl Endpoint {
         peer.departed = false;
         peer.refusal = None;
         peer.told = None;
-        peer.candidates.heard(&path, 0, true, now);
         let obsolete = peer.take_obsolete(session, instance);
         let (handle, network) = (peer.handle.clone(), peer.handle.network());
+        let was_waiting = peer.is_waiting_for_path;
+        let reach = &mut self.nodes[node].reach;
+        if let Some(place) = place {
+            reach.prove(place, Source::Handshake, now);
+        }
+        let has_path = place.is_some() || reach.place().is_some();
+        peer.is_waiting_for_path = !has_path;
         // A handshake that began before this one did has reached its end by it.
-        let satisfied = peer.attempt.as_ref().is_some_and(|a| a.started <= session.established());
+        let satisfied = has_path && peer.attempt.as_ref().is_some_and(|a| a.started <= session.established());
 
         self.discard(obsolete);
-        self.discovery.acknowledged(&path.remote, network, key);
+        if let Some(place) = place {
+            self.discovery.acknowledged(&place.remote(), network, key);
+        }
         if satisfied {
             self.end_attempt(key);
         }
@@ -127,53 +136,29 @@ impl Endpoint {
         if restarted {
             self.emit(Event::PeerGone(handle.clone(), Gone::Restarted));
         }
-        if restarted && before.is_some() {
+        if restarted && before.is_some() && !was_waiting {
             self.emit(Event::SessionLost(handle.clone()));
         }
-        self.move_path(now, key, &path);
-        handle.activity().take_silence();
-        let ready = restarted || before.is_none();
-        // Both sides have heard each other just now.
-        self.emit(if ready { Event::SessionReady(handle) } else { Event::PathConfirmed(handle) });
+        if let Some(place) = place.or(self.nodes[node].reach.place()) {
+            self.move_path(now, node, place);
+            handle.activity().take_silence();
+            let ready = restarted || before.is_none() || was_waiting;
+            // Both sides have heard each other just now.
+            self.emit(if ready { Event::SessionReady(handle) } else { Event::PathConfirmed(handle) });
+        }
         if let Some((other, there)) = other {
-            self.on_alternation(now, key, other, there.remote);
+            self.on_alternation(now, key, other, there.remote());
         }
         self.arm_expiry(key);
         self.watch_path(now, key);
         self.arm_activity(now, key);
     }
 
-    /// Makes a place at which the peer proved to receive the path.
-    pub(super) fn move_path(&mut self, now: Instant, key: PeerKey, meta: &RecvMeta) {
-        let Some(peer) = self.peers.get_mut(key) else { return };
-        let before = peer.handle.path();
-        let source = (meta.socket, meta.remote);
-        if before.is_some_and(|path| (path.socket, path.remote) == source) && peer.mtud.is_some() {
-            // The same path with a new session: what did not pass two minutes ago may pass now.
-            peer.mtud.iter_mut().for_each(Mtud::search);
-        } else {
-            let max = socket_for(&self.sockets, Some(meta.socket), &meta.remote)
-                .map_or(BASE, |socket| socket.max_datagram);
-            let left = peer.left.take().filter(|(socket, remote, _)| (*socket, *remote) == source);
-            let mtud = left.map_or_else(|| Mtud::new(meta.remote, max, now), |(_, _, mtud)| mtud);
-            let datagram_size = mtud.current();
-            let old = peer.mtud.replace(mtud);
-            peer.left = before.zip(old).map(|(path, mtud)| (path.socket, path.remote, mtud));
-            peer.handle.set_path(Some(Path { socket: meta.socket, remote: meta.remote, datagram_size }));
-            let handle = peer.handle.clone();
-            if before.is_some() {
-                self.counters.paths_moved.increment();
-            }
-            self.emit(Event::PathChanged(handle));
-        }
-        self.probe_mtu(now, key);
-    }
-
     fn rekey_if_due(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.get(key) else { return };
         let Some(session) = peer.current() else { return };
         let Some(live) = peer.live(&session) else { return };
-        if now >= live.rekey_at && peer.attempt.is_none() {
+        if (now >= live.rekey_at || session.is_worn()) && peer.attempt.is_none() {
             self.counters.rekeys.increment();
             self.attempt(now, key, Reason::Traffic);
         }
@@ -213,12 +198,17 @@ impl Endpoint {
         }
         let Some(peer) = self.peers.get_mut(key) else { return };
         peer.handle.set_session(None);
-        let handle = peer.handle.clone();
+        let (handle, node) = (peer.handle.clone(), peer.node);
+        let was_known = !std::mem::take(&mut peer.is_waiting_for_path);
         self.timers.clear(Timer::Activity(key));
-        self.timers.clear(Timer::Mtu(key));
+        if self.carrier(node).is_none() {
+            self.timers.clear(Timer::Mtu(node));
+        }
         handle.activity().disarm();
         tracing::debug!(peer = %handle.id(), "session lost");
-        self.emit(Event::SessionLost(handle));
+        if was_known {
+            self.emit(Event::SessionLost(handle));
+        }
     }
 
     /// Erases sessions that no peer has any more.
@@ -226,9 +216,11 @@ impl Endpoint {
         for session in sessions {
             session.erase();
             self.sessions.remove(session.index());
-            if let Some(peer) = self.key_of(session.peer()).and_then(|key| self.peers.get_mut(key)) {
+            let Some(key) = self.key_of(session.peer()) else { continue };
+            if let Some(peer) = self.peers.get_mut(key) {
                 peer.past.add(&session.stats());
             }
+            self.refile(key);
         }
     }
 

@@ -28,8 +28,9 @@ pub(super) const REKEY_AFTER_RESPONDER: Duration = Duration::from_secs(150);
 pub(super) const REKEY_JITTER: Duration = Duration::from_secs(10);
 /// Age at which a session is neither sent nor received on, and its keys are erased.
 pub(super) const REJECT_AFTER: Duration = Duration::from_secs(180);
-/// An answered initiation that is not followed by a packet for so long is forgotten.
-pub(super) const UNCONFIRMED_FOR: Duration = Duration::from_secs(10);
+/// An answered initiation that is not followed by a packet for so long is forgotten: a round trip of 10 s, and some time
+/// for what the initiator does.
+pub(super) const UNCONFIRMED_FOR: Duration = Duration::from_secs(12);
 
 /// Data received and nothing sent for so long: a keepalive.
 pub(super) const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);

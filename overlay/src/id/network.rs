@@ -117,7 +117,16 @@ impl FromStr for NetworkId {
     }
 }
 
-/// The kinds of network; see [`NetworkId::kind`].
+/// The kinds of network, as an ID tells them; see [`NetworkId::kind`]. What follows from the kind is in the
+/// network's [`Policy`](crate::Policy), and nobody else asks for the kind.
+///
+/// ```
+/// use peersock_overlay::{NetworkId, NetworkKind};
+///
+/// let id: NetworkId = "fe00000000000001".parse()?;
+/// assert_eq!(id.kind(), NetworkKind::Static);
+/// # Ok::<(), peersock_overlay::ParseNetworkIdError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NetworkKind {
     /// Anyone who knows the ID (and the passphrase, if there is one) takes part. IPv6 only.
@@ -129,23 +138,6 @@ pub enum NetworkKind {
     Static,
     /// Controllers admit the members. Not joinable yet.
     Managed,
-}
-
-impl NetworkKind {
-    /// The TCP and UDP ports on which services may be offered and reached: what an ad-hoc network's ID says, and all
-    /// in other networks.
-    ///
-    /// ```
-    /// let id: peersock_overlay::NetworkId = "ff0050005a000000".parse()?;
-    /// assert_eq!(id.kind().ports(), 80..=90);
-    /// # Ok::<(), peersock_overlay::ParseNetworkIdError>(())
-    /// ```
-    pub fn ports(&self) -> RangeInclusive<u16> {
-        match self {
-            Self::AdHoc { ports } => ports.clone(),
-            Self::Static | Self::Managed => 0..=u16::MAX,
-        }
-    }
 }
 
 /// Why a string or number is not a network ID.

@@ -27,6 +27,8 @@ pub(crate) struct Activity {
     /// Set by seal and open, which have no clock, and taken over by the next `note_*`.
     data_sent: AtomicBool,
     data_received: AtomicBool,
+    /// Data was sent at any time.
+    sent_to: AtomicBool,
 }
 
 impl Activity {
@@ -41,6 +43,7 @@ impl Activity {
             silence_ended: AtomicBool::new(false),
             data_sent: AtomicBool::new(false),
             data_received: AtomicBool::new(false),
+            sent_to: AtomicBool::new(false),
         }
     }
 
@@ -52,6 +55,11 @@ impl Activity {
     /// When the last packet went out.
     pub(crate) fn last_sent(&self) -> Option<Instant> {
         self.sent.get(self.base)
+    }
+
+    /// Whether data was ever sent to the peer.
+    pub(crate) fn was_sent_to(&self) -> bool {
+        self.sent_to.load(Ordering::Relaxed)
     }
 
     /// Since when data that was sent has had no answer of any kind.
@@ -89,6 +97,7 @@ impl Activity {
         self.sent.set(self.base, now);
         self.owed.clear();
         if lower(&self.data_sent) {
+            raise(&self.sent_to);
             self.unanswered.set_first(self.base, now);
         }
         self.needs_timer(&self.unanswered)

@@ -1,15 +1,14 @@
 //! Sessions: what a finished handshake leaves behind, and the path of every data packet.
 
 mod activity;
-mod path;
 mod peer;
 mod replay;
 mod sync;
 mod table;
 #[cfg(test)]
 mod tests;
+mod volume;
 
-pub use path::{Path, RecvMeta, SocketIndex};
 pub use peer::{Peer, Sender};
 pub use table::{SessionIndex, SessionTable};
 
@@ -23,17 +22,16 @@ use thiserror::Error;
 use crate::counters::Counters;
 use crate::crypto::{AeadKey, Provider, Suite, TAG};
 use crate::noise::SessionKeys;
+use crate::reach::RecvMeta;
 use crate::wire::{Data, MessageType};
 
 use replay::{ReplayWindow, Stale};
+use volume::{MESSAGE_LIMIT, Volume};
 
 /// Bytes in front of the ciphertext of a data packet.
 pub const DATA_HEADER: usize = 12;
 /// Bytes by which a data packet is longer than its plaintext: header and tag.
 pub const DATA_OVERHEAD: usize = DATA_HEADER + TAG;
-
-/// A session seals and opens no more than this many packets per direction.
-pub(crate) const MESSAGE_LIMIT: u64 = 1 << 60;
 
 /// The session that a datagram is for, or `None` if it is not a data packet.
 ///
@@ -77,8 +75,7 @@ pub struct Session {
 struct Sealing {
     /// `None` once erased.
     key: RwLock<Option<Box<dyn AeadKey>>>,
-    next: AtomicU64,
-    bytes: AtomicU64,
+    volume: Volume,
 }
 
 struct Opening {
@@ -142,8 +139,7 @@ impl Session {
             attention: AtomicU64::new(NO_ATTENTION),
             sealing: Sealing {
                 key: RwLock::new(Some(provider.key(keys.suite, &keys.send)?)),
-                next: AtomicU64::new(0),
-                bytes: AtomicU64::new(0),
+                volume: Volume::new(keys.suite),
             },
             opening: Opening {
                 key: RwLock::new(Some(provider.key(keys.suite, &keys.receive)?)),
@@ -162,15 +158,11 @@ impl Session {
         let out = out.get_mut(..len).ok_or(SealError::NoRoom)?;
         let key = sync::read(&self.sealing.key);
         let key = key.as_ref().ok_or_else(|| self.seal_expired())?;
-        // A counter that is drawn is used up, even if it is past the limit. It cannot come round to zero again.
-        let counter = self.sealing.next.fetch_add(1, Ordering::Relaxed);
-        if counter >= MESSAGE_LIMIT {
-            return Err(self.seal_expired());
-        }
+        let counter = self.sealing.volume.draw().ok_or_else(|| self.seal_expired())?;
 
         Data::write_header(out, self.remote_index, counter);
         key.seal(counter, plaintext, &mut out[DATA_HEADER..]);
-        self.sealing.bytes.fetch_add(plaintext.len() as u64, Ordering::Relaxed);
+        self.sealing.volume.add(plaintext.len());
         if is_ip(plaintext) {
             self.peer.activity().data_sealed();
         }
@@ -244,7 +236,7 @@ impl Session {
         let received = sync::lock(&self.opening.received);
         SessionStats {
             sent_packets: self.sent_packets(),
-            sent_bytes: self.sealing.bytes.load(Ordering::Relaxed),
+            sent_bytes: self.sealing.volume.bytes(),
             received_packets: received.packets,
             received_bytes: received.bytes,
         }
@@ -264,12 +256,22 @@ impl Session {
     ///
     /// True if the control half should hear of it, as for [`Self::note_received`].
     pub fn note_sent(&self, now: Instant) -> bool {
-        self.peer.activity().note_sent(now) | self.is_due(now)
+        self.peer.activity().note_sent(now) | self.is_due(now) | self.sealing.volume.take_worn()
+    }
+
+    /// Whether its key has sealed so much that it is to be replaced.
+    pub(crate) fn is_worn(&self) -> bool {
+        self.sealing.volume.is_worn()
+    }
+
+    /// Bytes of plaintext sealed so far.
+    pub(crate) fn sent_bytes(&self) -> u64 {
+        self.sealing.volume.bytes()
     }
 
     /// Packets sealed so far.
     pub(crate) fn sent_packets(&self) -> u64 {
-        self.sealing.next.load(Ordering::Relaxed).min(MESSAGE_LIMIT)
+        self.sealing.volume.packets()
     }
 
     /// The peer's index, which our datagrams carry.
@@ -355,7 +357,7 @@ impl fmt::Debug for Session {
 const NO_ATTENTION: u64 = u64::MAX;
 
 /// Whether a plaintext is data, and not a keepalive (empty) or a control message (first nibble 0).
-fn is_ip(plaintext: &[u8]) -> bool {
+pub(crate) fn is_ip(plaintext: &[u8]) -> bool {
     plaintext.first().is_some_and(|first| first >> 4 != 0)
 }
 

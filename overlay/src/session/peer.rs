@@ -6,9 +6,10 @@ use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Instant;
 
 use super::activity::Activity;
-use super::{Path, RecvMeta, Session, sync};
+use super::{Session, sync};
 use crate::id::{NetworkId, NodeId, PublicIdentity};
 use crate::network::NetworkIndex;
+use crate::reach::{Path, RecvMeta};
 
 /// One peer in one network, as the data path sees it. Shared by `Arc` between control, sessions and driver.
 ///
@@ -151,15 +152,6 @@ impl Peer {
         sync::write(&self.link).path = path;
     }
 
-    /// Notes what datagrams the path carries. Does nothing if the path has changed from `path` meanwhile.
-    pub(crate) fn set_datagram_size(&self, path: &Path, datagram_size: usize) {
-        if let Some(current) = &mut sync::write(&self.link).path
-            && (current.socket, current.remote) == (path.socket, path.remote)
-        {
-            current.datagram_size = datagram_size;
-        }
-    }
-
     /// Notes the size of the peer's UDP receive buffer, in bytes.
     pub(crate) fn set_receive_buffer(&self, bytes: u32) {
         self.receive_buffer.store(bytes, Ordering::Relaxed);
@@ -168,7 +160,7 @@ impl Peer {
     /// Whether `meta` is another source than the path. The discovery socket is none: nothing is sent from there.
     pub(super) fn is_new_source(&self, meta: &RecvMeta) -> bool {
         let path = sync::read(&self.link).path;
-        !meta.multicast && path.is_none_or(|path| (path.socket, path.remote) != (meta.socket, meta.remote))
+        !meta.multicast && path.is_none_or(|path| path.place != meta.place())
     }
 }
 

@@ -8,6 +8,7 @@ use super::*;
 use crate::crypto::{Portable, default_provider};
 use crate::id::{Identity, NetworkId};
 use crate::network::NetworkIndex;
+use crate::reach::{Path, SocketIndex};
 use crate::testing::instant;
 
 #[test]
@@ -56,6 +57,25 @@ fn each_packet_is_accepted_once_and_drops_are_counted() {
 }
 
 #[test]
+fn a_key_that_has_sealed_much_asks_once_to_be_replaced() {
+    let provider = default_provider();
+    for (suite, worn) in [(Suite::Aes256Gcm, true), (Suite::ChaCha20Poly1305, false)] {
+        if !provider.suites().has(suite) {
+            continue;
+        }
+        let pair = Pair::with(suite, &*provider);
+        let now = instant();
+        seal(&pair.a, &[0x45]);
+        pair.a.note_sent(now);
+        pair.a.peer().activity().arm();
+        assert!(!pair.a.note_sent(now));
+        pair.a.sealing.volume.pretend(5, 1 << 38);
+        assert_eq!((pair.a.note_sent(now), pair.a.note_sent(now)), (worn, false));
+        assert_eq!(pair.a.is_worn(), worn);
+    }
+}
+
+#[test]
 fn forged_packet_from_the_future_does_not_move_the_window() {
     let pair = Pair::new();
     let first = seal(&pair.a, &[0x60]);
@@ -83,7 +103,7 @@ fn packets_behind_the_window_are_too_old() {
 #[test]
 fn counter_ends_the_session_and_never_wraps() {
     let pair = Pair::new();
-    pair.a.sealing.next.store(MESSAGE_LIMIT - 1, Ordering::Relaxed);
+    pair.a.sealing.volume.pretend(MESSAGE_LIMIT - 1, 0);
     let mut out = [0; 64];
     assert!(pair.a.seal(&[0x45], &mut out).is_ok());
     for _ in 0..3 {
@@ -231,10 +251,6 @@ fn sender_needs_a_session_and_a_path() {
     peer.set_path(Some(path));
     let sender = peer.sender().expect("both are there");
     assert_eq!((sender.session.index(), sender.path), (pair.a.index(), path));
-    peer.set_datagram_size(&pair.path("192.0.2.9:9"), 1400);
-    assert_eq!(peer.path(), Some(path), "that was about another path");
-    peer.set_datagram_size(&path, 1400);
-    assert_eq!(peer.path().map(|p| p.datagram_size), Some(1400));
     peer.set_session(None);
     assert!(peer.sender().is_none());
 }
@@ -356,7 +372,7 @@ impl Pair {
 
     /// Makes the source the path and a timer run, so that nothing else asks for attention.
     fn settle(&self, session: &Session, meta: &RecvMeta) {
-        let path = Path { socket: meta.socket, remote: meta.remote, datagram_size: 1200 };
+        let path = Path { place: meta.place(), datagram_size: 1200 };
         session.peer().set_path(Some(path));
         session.peer().activity().arm();
     }
@@ -366,7 +382,7 @@ impl Pair {
     }
 
     fn path(&self, remote: &str) -> Path {
-        Path { socket: SocketIndex(0), remote: address(remote), datagram_size: 1200 }
+        Path { place: self.source(remote).place(), datagram_size: 1200 }
     }
 }
 

@@ -1,12 +1,18 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::{ParseError, Reader};
+use crate::session::DATA_OVERHEAD;
 
 const PROBE: u8 = 0x01;
 const PROBE_ACK: u8 = 0x02;
 const PARAMS: u8 = 0x03;
 const CLOSE: u8 = 0x04;
 const ELSEWHERE: u8 = 0x05;
+const CHALLENGE: u8 = 0x06;
+const ANSWER: u8 = 0x07;
+
+/// The flag of a challenge whose sender is where it comes from.
+const HERE: u8 = 1;
 
 /// A message between two nodes inside their session: a data packet whose plaintext begins with 1 to 15.
 ///
@@ -16,6 +22,8 @@ const ELSEWHERE: u8 = 0x05;
 /// Params    0x03 | UDP receive buffer 4 | instance 8
 /// Close     0x04 | reason 1
 /// Elsewhere 0x05 | instance 8 | port 2 | address 16
+/// Challenge 0x06 | data 8 | flags 1
+/// Answer    0x07 | data 8
 /// ```
 ///
 /// Bytes behind these fields are ignored, so that later versions can add some.
@@ -64,9 +72,37 @@ pub enum Control {
         /// Where the sender reached it. On the wire an IPv4 address is an IPv4-mapped IPv6 address.
         remote: SocketAddr,
     },
+    /// Asks whether the receiver receives where this was sent to (RFC 9000, section 8.2).
+    Challenge {
+        /// Nobody can guess it.
+        data: [u8; 8],
+        /// The sender is where this comes from. It is long enough then to pay for an answer and a challenge.
+        here: bool,
+    },
+    /// Answers a challenge, from where it came in to where it came from.
+    Answer {
+        /// From the challenge.
+        data: [u8; 8],
+    },
 }
 
 impl Control {
+    /// Length of the plaintext of a challenge that is not `here`, in bytes.
+    pub const CHALLENGE_LEN: usize = 10;
+
+    /// Length of the plaintext of an answer, in bytes.
+    pub const ANSWER_LEN: usize = 9;
+
+    /// Length of the plaintext of a challenge that is `here`, in bytes. The receiver answers with two packets, each of
+    /// which has a header and a tag.
+    pub const HERE_LEN: usize = Self::CHALLENGE_LEN + Self::ANSWER_LEN + DATA_OVERHEAD;
+
+    /// Whether the message may be sent from anywhere: it does not mean that its sender is there now (RFC 9000, section
+    /// 9.1).
+    pub fn is_probing(&self) -> bool {
+        matches!(self, Self::Challenge { here: false, .. } | Self::Answer { .. })
+    }
+
     /// Reads a plaintext.
     ///
     /// # Errors
@@ -86,6 +122,8 @@ impl Control {
                 let address = Ipv6Addr::from(*reader.array()?).to_canonical();
                 Self::Elsewhere { instance, remote: SocketAddr::new(address, port) }
             }
+            CHALLENGE => Self::Challenge { data: *reader.array()?, here: reader.u8()? & HERE != 0 },
+            ANSWER => Self::Answer { data: *reader.array()? },
             _ => return Err(ParseError::Type),
         })
     }
@@ -119,6 +157,17 @@ impl Control {
                 out.extend_from_slice(&instance.to_be_bytes());
                 out.extend_from_slice(&remote.port().to_be_bytes());
                 out.extend_from_slice(&address.octets());
+            }
+            Self::Challenge { data, here } => {
+                let end = out.len() + if here { Self::HERE_LEN } else { Self::CHALLENGE_LEN };
+                out.push(CHALLENGE);
+                out.extend_from_slice(&data);
+                out.push(if here { HERE } else { 0 });
+                out.resize(end, 0);
+            }
+            Self::Answer { data } => {
+                out.push(ANSWER);
+                out.extend_from_slice(&data);
             }
         }
     }

@@ -2,9 +2,10 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use peersock_overlay::{Event, RecvMeta, SocketIndex};
+use peersock_overlay::{EntropySource, Event, RecvMeta, SocketIndex};
 
 use crate::net::{Net, Sent, UNIX_TIME, instant, open_network};
 
@@ -76,7 +77,8 @@ fn a_lost_response_costs_one_retransmission() {
 fn a_lost_confirmation_is_made_good_by_the_next_packet() {
     let mut net = Net::acquainted_pair();
     let lost = Cell::new(false);
-    net.filter = Box::new(move |datagram| datagram.bytes.len() != 33 || lost.replace(true));
+    // The keepalive.
+    net.filter = Box::new(move |datagram| datagram.bytes.len() != 38 || lost.replace(true));
     net.send(0, 1, b"hello");
     net.wait(Duration::from_millis(10), |net| !net.nodes[1].inbox.is_empty());
     assert!(net.peer(1, 0).sender().is_some());
@@ -94,6 +96,41 @@ fn a_round_trip_longer_than_the_interval_still_completes() {
         // What the other initiations left behind is gone.
         assert!(net.nodes.iter().all(|node| node.endpoint.sessions().len() == 1));
     }
+}
+
+#[test]
+fn a_round_trip_of_ten_seconds_completes_at_the_first_initiation() {
+    // A first contact, and one with a peer that was reached before, which is tried each second.
+    for known in [false, true] {
+        let mut net = if known { Net::connected_pair() } else { Net::acquainted_pair() };
+        if known {
+            net.run(Duration::from_secs(200));
+            assert!(net.peer(0, 1).session().is_none());
+        }
+        net.latency = Duration::from_secs(5);
+        net.send(0, 1, b"hello");
+        let took = net.wait(Duration::from_secs(60), |net| !net.nodes[1].inbox.is_empty());
+        assert_eq!(took, Duration::from_secs(15), "known: {known}");
+        // Bounded: eight initiations at most at once, and four answers that are not used.
+        net.run(Duration::from_secs(30));
+        assert!(net.nodes.iter().all(|node| node.endpoint.sessions().len() <= 3));
+        net.nodes[0].inbox.clear();
+        net.send(1, 0, b"and back");
+        net.wait(Duration::from_secs(6), |net| !net.nodes[0].inbox.is_empty());
+    }
+}
+
+#[test]
+fn an_attempt_that_is_not_answered_keeps_few_initiations() {
+    let mut net = Net::connected_pair();
+    net.run(Duration::from_secs(200));
+    net.filter = Box::new(|datagram| datagram.bytes[0] != INITIATION);
+    for _ in 0..60 {
+        net.send(0, 1, b"hello");
+        net.run(Duration::from_secs(1));
+        assert!(net.nodes[0].endpoint.sessions().len() <= 8);
+    }
+    assert!(initiations(&net).count() > 50);
 }
 
 #[test]
@@ -210,6 +247,28 @@ fn a_stale_initiation_provokes_one_initiation_of_our_own_per_five_seconds() {
     assert!(to_forger.count() <= 3);
     let own = initiations(&net).filter(|sent| sent.from == net.nodes[1].socket).count() - before;
     assert!(own > 0);
+}
+
+#[test]
+fn no_ephemeral_key_is_made_from_the_seed_alone() {
+    let ephemerals = |entropy: Option<EntropySource>| {
+        let mut net = Net::new();
+        net.entropy = entropy;
+        (1..=2).for_each(|identity| _ = net.add(identity));
+        (0..2).for_each(|node| _ = net.join(node, &open_network()));
+        net.run(Duration::from_secs(4));
+        net.send(0, 1, b"hello");
+        net.run(Duration::from_secs(1));
+        let initiation = initiations(&net).next().expect("an initiation").bytes[5..37].to_vec();
+        let response = net.sent.iter().find(|sent| sent.bytes[0] == RESPONSE).expect("a response");
+        [initiation, response.bytes[8..40].to_vec()]
+    };
+    let source = |fill: u8| -> Option<EntropySource> { Some(Arc::new(move |out| out.fill(fill))) };
+    // The simulator needs that.
+    assert_eq!(ephemerals(None), ephemerals(None));
+    // As after a snapshot of the machine was restored, or the process was forked: the same state goes on twice.
+    let (one, other) = (ephemerals(source(1)), ephemerals(source(2)));
+    assert!(one.iter().all(|key| !other.contains(key)));
 }
 
 #[test]

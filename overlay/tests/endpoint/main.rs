@@ -1,11 +1,16 @@
 //! The control state machine in virtual time.
 
+mod adversary;
+mod attack;
 mod discovery;
 mod duplicates;
+mod floods;
 mod forgetting;
 mod handshake;
 mod hostile;
+mod names;
 mod net;
 mod paths;
+mod reach;
 mod recovery;
 mod signals;

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peersock_overlay::{
-    Endpoint, EndpointConfig, Event, Identity, Lookup, NetworkConfig, NetworkId, NetworkIndex, Peer,
-    RecvMeta, SocketIndex, SocketInfo, data_index,
+    Attention, Endpoint, EndpointConfig, EntropySource, Event, Identity, Limits, Lookup, NetworkConfig,
+    NetworkId, NetworkIndex, Peer, RecvMeta, SocketIndex, SocketInfo, data_index,
 };
 
 pub(crate) const GROUP: &str = "239.255.77.77:7777";
@@ -48,6 +48,9 @@ pub(crate) struct Net {
     /// Largest UDP payload that passes.
     pub(crate) mtu: usize,
     pub(crate) filter: Filter,
+    /// Of the nodes that are added from now on.
+    pub(crate) limits: Limits,
+    pub(crate) entropy: Option<EntropySource>,
     /// Machines whose node is down say that nobody listens there, and quote so many bytes of what came.
     pub(crate) refuses: Option<usize>,
     pub(crate) sent: Vec<Sent>,
@@ -63,6 +66,8 @@ impl Net {
             latency: Duration::from_millis(1),
             mtu: 1472,
             filter: Box::new(|_| true),
+            limits: Limits::default(),
+            entropy: None,
             refuses: None,
             sent: Vec::new(),
             in_flight: BTreeMap::new(),
@@ -105,6 +110,19 @@ impl Net {
         self.nodes.len() - 1
     }
 
+    /// Starts a node with this seed for its identity at an address of its own. It sends no beacons, but hears those of
+    /// others; `send` may come from it but not go to it. Returns its index.
+    pub(crate) fn add_stranger(&mut self, seed: [u8; 32], socket: SocketAddr) -> usize {
+        let mut config = EndpointConfig::new(Arc::new(Identity::from_seed(&seed)));
+        config.limits = self.limits;
+        let mut node = self.start(config, seed, UNIX_TIME);
+        node.socket = socket;
+        let silent = SocketInfo { beacon_targets: Vec::new(), ..lan_socket() };
+        node.endpoint.set_sockets(self.now, vec![silent]);
+        self.nodes.push(node);
+        self.nodes.len() - 1
+    }
+
     /// Starts another node with an identity that runs already, on this port; returns its index.
     pub(crate) fn add_copy(&mut self, identity: u8, port: u16) -> usize {
         let mut node = self.node(identity, port as u8, UNIX_TIME);
@@ -121,14 +139,22 @@ impl Net {
     }
 
     fn node(&self, identity: u8, seed: u8, unix_time: Duration) -> Node {
-        let config = EndpointConfig::new(Arc::new(Identity::from_seed(&[identity; 32])));
+        let mut config = EndpointConfig::new(Arc::new(Identity::from_seed(&[identity; 32])));
+        config.limits = self.limits;
+        config.entropy = self.entropy.clone();
         let mut key = [seed; 32];
         key[0] = identity;
-        let mut endpoint = Endpoint::new(config, key, self.now, unix_time);
+        let mut node = self.start(config, key, unix_time);
+        node.socket = SocketAddr::from(([192, 0, 2, identity], 4000));
+        node
+    }
+
+    fn start(&self, config: EndpointConfig, seed: [u8; 32], unix_time: Duration) -> Node {
+        let mut endpoint = Endpoint::new(config, seed, self.now, unix_time);
         endpoint.set_sockets(self.now, vec![lan_socket()]);
         Node {
             endpoint,
-            socket: SocketAddr::from(([192, 0, 2, identity], 4000)),
+            socket: SocketAddr::from(([0, 0, 0, 0], 0)),
             index: SocketIndex(0),
             up: true,
             events: Vec::new(),
@@ -242,7 +268,7 @@ impl Net {
             }
             while let Some(transmit) = self.nodes[index].endpoint.poll_transmit(self.now, &mut buf) {
                 assert_eq!(transmit.len, buf.len());
-                self.transmit(index, transmit.remote, buf.clone());
+                self.transmit(index, transmit.place.remote(), buf.clone());
             }
         }
     }
@@ -294,7 +320,8 @@ impl Net {
         let Ok(len) = session.open(bytes, &mut plain) else { return };
         plain.truncate(len);
         if session.note_received(self.now, &meta) {
-            node.endpoint.session_attention(self.now, &session, Some(meta));
+            let why = Attention::received(meta, bytes.len(), &plain);
+            node.endpoint.session_attention(self.now, &session, why);
         }
         if plain.first().is_none_or(|first| first >> 4 == 0) {
             node.endpoint.handle_control(self.now, &session, meta, &plain);
@@ -323,9 +350,9 @@ impl Net {
                 continue;
             };
             if sender.session.note_sent(self.now) {
-                node.endpoint.session_attention(self.now, &sender.session, None);
+                node.endpoint.session_attention(self.now, &sender.session, Attention::Sent);
             }
-            self.transmit(index, sender.path.remote, out);
+            self.transmit(index, sender.path.remote(), out);
         }
     }
 }

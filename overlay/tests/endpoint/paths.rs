@@ -14,7 +14,7 @@ fn the_path_follows_the_peer() {
     net.send(1, 0, b"from elsewhere");
     // The packet, then a probe and its answer.
     net.run(Duration::from_millis(3));
-    assert_eq!(net.peer(0, 1).path().map(|path| path.remote.port()), Some(5555));
+    assert_eq!(net.peer(0, 1).path().map(|path| path.remote().port()), Some(5555));
     assert!(net.count(0, |event| matches!(event, Event::PathChanged(_))) >= 1);
     net.send(0, 1, b"and back");
     net.run(Duration::from_millis(1));
@@ -28,7 +28,7 @@ fn a_path_whose_socket_is_gone_moves_to_another() {
     net.nodes[0].endpoint.set_sockets(net.now, vec![socket]);
     net.nodes[0].index = SocketIndex(3);
     net.run(Duration::from_millis(2));
-    assert_eq!(net.peer(0, 1).path().map(|path| path.socket), Some(SocketIndex(3)));
+    assert_eq!(net.peer(0, 1).path().map(|path| path.socket()), Some(SocketIndex(3)));
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn a_forged_or_replayed_packet_moves_nothing() {
         net.inject(datagram);
     }
     net.run(Duration::from_millis(5));
-    assert_eq!(net.peer(0, 1).path().map(|path| path.remote.port()), Some(4000));
+    assert_eq!(net.peer(0, 1).path().map(|path| path.remote().port()), Some(4000));
     assert_eq!((net.counter(0, "data_replayed"), net.counter(0, "data_unauthentic")), (1, 1));
 }
 
@@ -118,7 +118,7 @@ fn a_peer_on_this_machine_is_moved_to_loopback() {
     net.run(Duration::from_secs(1));
     for (at, of) in [(0, 1), (1, 0)] {
         let path = net.peer(at, of).path().unwrap();
-        assert!(path.remote.ip().is_loopback() && path.datagram_size == 65_507, "{path:?}");
+        assert!(path.remote().ip().is_loopback() && path.datagram_size == 65_507, "{path:?}");
     }
 }
 

@@ -40,7 +40,7 @@ fn a_restart_shows_as_session_lost_and_ready() {
     let at = |what: &str| story.iter().position(|event| event.starts_with(what)).expect(what);
     assert!(at("SessionLost") < at("SessionReady"), "{story:?}");
     assert_eq!(net.counter(0, "restarts_noticed"), 1);
-    assert_eq!(net.peer(0, 1).path().map(|path| path.remote.port()), Some(4001));
+    assert_eq!(net.peer(0, 1).path().map(|path| path.remote().port()), Some(4001));
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn a_hint_from_above_finds_a_moved_peer_at_once() {
     let peer = net.peer(0, 1);
     net.nodes[0].endpoint.peer_unresponsive(net.now, &peer);
     let begin = net.now;
-    net.wait(Duration::from_secs(2), |net| net.peer(0, 1).path().is_some_and(|p| p.remote.port() == 4009));
+    net.wait(Duration::from_secs(2), |net| net.peer(0, 1).path().is_some_and(|p| p.remote().port() == 4009));
     assert!(net.now - begin <= Duration::from_millis(300), "{:?}", net.now - begin);
 }
 

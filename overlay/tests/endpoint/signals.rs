@@ -231,7 +231,7 @@ fn a_node_whose_address_changes_says_so_to_its_peers() {
             node.events.clear();
         }
         net.run(SECOND);
-        assert_eq!(net.peer(other, mover).path().map(|path| path.remote.port()), Some(5555));
+        assert_eq!(net.peer(other, mover).path().map(|path| path.remote().port()), Some(5555));
         for node in 0..2 {
             let took = passes(&net, node).expect("an event") - moved;
             assert!(took <= Duration::from_millis(5), "{node}: {took:?}");
@@ -249,7 +249,7 @@ fn an_announcement_is_repeated_until_it_is_answered_and_then_no_more() {
     net.nodes[1].socket.set_port(5555);
     net.nodes[1].endpoint.set_sockets(net.now, vec![lan_socket()]);
     let moved = net.now;
-    net.wait(3 * SECOND, |net| net.peer(0, 1).path().is_some_and(|path| path.remote.port() == 5555));
+    net.wait(3 * SECOND, |net| net.peer(0, 1).path().is_some_and(|path| path.remote().port() == 5555));
     assert!(net.now - moved <= 1100 * SECOND / 1000, "{:?}", net.now - moved);
     net.run(SECOND);
     let probes = net.counter(1, "probes_sent");

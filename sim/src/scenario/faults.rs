@@ -167,7 +167,7 @@ impl Kind {
 
     fn random_crash(random: &mut Random, topology: &Topology, node: usize, number: u16) -> Self {
         let listed =
-            topology.networks.iter().any(|network| network.is_static() && network.members.contains(&node));
+            topology.networks.iter().any(|network| network.is_listed() && network.members.contains(&node));
         let moves = random.chance(0.3) && is_movable(topology);
         Self::Crash {
             node,

@@ -39,8 +39,9 @@ impl Membership {
         self.config.id()
     }
 
-    pub(super) fn is_static(&self) -> bool {
-        matches!(self.config, NetworkConfig::Static(_))
+    /// Whether it lists its members, perhaps with endpoints.
+    pub(super) fn is_listed(&self) -> bool {
+        !self.config.members().is_empty()
     }
 }
 
@@ -149,9 +150,8 @@ impl Topology {
         if lan(server).is_none_or(|lan| self.hidden.contains(&lan)) {
             return false;
         }
-        let NetworkConfig::Static(description) = &network.config else { return false };
         let id = world.machines()[server].node_id();
-        let listed = description.members.iter().find(|member| member.identity.node_id() == id);
+        let listed = network.config.members().iter().find(|member| member.identity.node_id() == id);
         let endpoints = world.endpoints(server);
         listed.is_some_and(|member| member.endpoints.iter().any(|endpoint| endpoints.contains(endpoint)))
     }
@@ -262,7 +262,7 @@ impl Topology {
                 }
             }
         }
-        if self.networks.is_empty() || self.lans.len() > 1 && !self.networks.iter().any(Membership::is_static)
+        if self.networks.is_empty() || self.lans.len() > 1 && !self.networks.iter().any(Membership::is_listed)
         {
             let members: Vec<usize> = (0..nodes).collect();
             let config = static_network(world, random, u64::from(count), &members);

@@ -25,6 +25,7 @@ const DROPS: &[&str] = &[
     "icmp_malformed",
     "icmp_echo_requests",
     "icmp_ignored",
+    "icmp_strangers",
 ];
 
 #[test]

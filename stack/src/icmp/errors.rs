@@ -5,12 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6Packet};
 
 use super::{HEADER, V6, socket, types};
-use crate::clock::Time;
-use crate::demux::FlowKey;
-use crate::interface::Interface;
+use crate::host::clock::Time;
+use crate::host::interface::Interface;
+use crate::host::stack::Shared;
 use crate::ip::{IpHeader, extensions};
-use crate::stack::Shared;
-use crate::{Batch, Error, ErrorOrigin, ErrorReport, UdpRoute, raw};
+use crate::socket::flow_table::FlowKey;
+use crate::socket::raw;
+use crate::{Batch, Error, ErrorOrigin, ErrorReport, UdpRoute};
 
 /// IPv6's packet too big, and what says the same in IPv4: destination unreachable, fragmentation needed.
 const TOO_BIG_V6: u8 = 2;
@@ -49,17 +50,21 @@ pub(super) fn receive(
         return counters.icmp_malformed.bump();
     };
     // Only what this node has sent may be complained about.
-    let own = interface.is_local(complaint.source);
-    let mut known = own && raw::complain(shared, interface, &complaint, batch);
-    known |= own
-        && match complaint.protocol {
-            IpProtocol::Tcp => tcp(shared, interface, &complaint, batch),
-            IpProtocol::Udp => udp(shared, interface, &complaint, batch),
-            protocol if protocol == types(ip.source).protocol => {
-                socket::receive_error(shared, interface, &complaint, ip, batch)
-            }
-            _ => false,
-        };
+    if !interface.is_local(complaint.source) {
+        return counters.icmp_ignored.bump();
+    }
+    if !may_complain(interface, complaint.offender, complaint.destination) {
+        return counters.icmp_strangers.bump();
+    }
+    let mut known = raw::complain(shared, interface, &complaint, batch);
+    known |= match complaint.protocol {
+        IpProtocol::Tcp => tcp(shared, interface, &complaint, batch),
+        IpProtocol::Udp => udp(shared, interface, &complaint, batch),
+        protocol if protocol == types(ip.source).protocol => {
+            socket::receive_error(shared, interface, &complaint, ip, batch)
+        }
+        _ => false,
+    };
     if !known {
         return counters.icmp_ignored.bump();
     }
@@ -72,16 +77,24 @@ pub(super) fn receive(
     }
 }
 
+/// Whether `offender` can have seen a packet that was sent to `destination`: the one function that decides whose errors
+/// are believed (RFC 5927 section 4). The caller of [`Stack::receive`](crate::Stack::receive) vouches for the offender's
+/// address.
+///
+/// Packets go straight from member to member, so that only the destination has an opinion, and this node about what it
+/// could not send. A network in which some members forward for others has to name these here.
+fn may_complain(interface: &Interface, offender: IpAddr, destination: IpAddr) -> bool {
+    offender == destination || interface.is_local(offender)
+}
+
 fn tcp(shared: &Shared, interface: &Interface, complaint: &Complaint<'_>, batch: &mut Batch) -> bool {
     let (local, remote) = complaint.endpoints();
     let Some(flow) = shared.flows.find(&FlowKey::new(interface.id, local, remote)) else { return false };
+    let seq = complaint.head.iter().skip(4).take(4).fold(0, |seq, &byte| seq << 8 | u32::from(byte));
     let concerned = match complaint.mtu() {
         // The flow asks for the path's MTU when it sends next.
-        Some(_) => flow.in_flight() > 0,
-        None => {
-            let seq = complaint.head.iter().skip(4).take(4).fold(0, |seq, &byte| seq << 8 | u32::from(byte));
-            flow.complain(complaint.time, seq, complaint.report(remote))
-        }
+        Some(_) => flow.has_in_flight(seq),
+        None => flow.complain(complaint.time, seq, complaint.report(remote)),
     };
     if concerned {
         batch.touch_flow(&shared.rounds, flow);

@@ -8,7 +8,15 @@
 use std::collections::VecDeque;
 
 use super::rate::Snapshot;
-use crate::clock::Time;
+use super::runs::{At, Runs};
+use crate::host::clock::Time;
+
+/// Runs that a peer's SACK blocks may make of what was sent. SACK is advice (RFC 2018 section 5): what would make more
+/// is not noted. A window of 16 MiB has 12,000 full segments.
+const MOST_SPLIT: usize = 1 << 14;
+
+/// With so many runs nothing new leaves: only tiny segments make so many.
+const MOST_RUNS: usize = 1 << 15;
 
 /// A part of the stream that left at one time and shares one fate.
 #[derive(Debug, Clone, Copy)]
@@ -54,8 +62,7 @@ pub(crate) type Newest = (Time, u64);
 /// See the module. Offsets are the stream's; a FIN counts as one byte.
 #[derive(Debug, Default)]
 pub(crate) struct Scoreboard {
-    /// Without gaps, in the order of the stream.
-    runs: VecDeque<Run>,
+    runs: Runs,
     in_flight: u64,
     sacked: u64,
     lost: u64,
@@ -85,11 +92,20 @@ impl Scoreboard {
         self.runs.is_empty()
     }
 
+    /// Whether there are as many runs as are kept.
+    pub(crate) fn is_full(&self) -> bool {
+        self.runs.len() >= MOST_RUNS
+    }
+
+    /// Bytes of memory that the runs occupy.
+    pub(crate) fn allocated(&self) -> usize {
+        self.runs.len() * size_of::<Run>()
+    }
+
     /// Notes new data that leaves; it follows what was there.
     pub(crate) fn push(&mut self, start: u64, end: u64, segment: u64, snapshot: Snapshot) {
-        if self.runs.capacity() == 0 {
+        if self.order.capacity() == 0 {
             // A connection that asks and is answered has one at a time.
-            self.runs.reserve_exact(1);
             self.order.reserve_exact(1);
         }
         let run = Run { start, end, segment: segment.max(1), fate: Fate::InFlight, resent: false, snapshot };
@@ -104,7 +120,7 @@ impl Scoreboard {
             && first.start < to
         {
             if first.end > to {
-                self.split(0, to);
+                self.split(self.runs.start(), to);
                 continue;
             }
             self.runs.pop_front();
@@ -118,8 +134,7 @@ impl Scoreboard {
         }
         if self.runs.is_empty() {
             self.order.clear();
-            if self.runs.capacity() > 16 {
-                self.runs = VecDeque::new();
+            if self.order.capacity() > 16 {
                 self.order = VecDeque::new();
             }
         }
@@ -127,12 +142,12 @@ impl Scoreboard {
 
     /// `start..end` has arrived. Tells what of it was not known to; parts of segments do not count.
     pub(crate) fn sack(&mut self, start: u64, end: u64, mut delivered: impl FnMut(&Run)) {
-        let mut index = self.runs.partition_point(|run| run.end <= start);
-        while let Some(run) = self.runs.get(index).copied()
+        let mut at = self.runs.find(start);
+        while let Some(run) = self.runs.get(at).copied()
             && run.start < end
         {
             if run.fate == Fate::Sacked {
-                index += 1;
+                at = self.runs.next(at);
                 continue;
             }
             // Whole segments: from the first that starts within to the last that ends within.
@@ -143,23 +158,25 @@ impl Scoreboard {
             } else {
                 run.start + (end - run.start) / run.segment * run.segment
             };
-            if from >= to {
-                index += 1;
+            let splits = from > run.start || to < run.end;
+            if from >= to || (splits && self.runs.len() >= MOST_SPLIT) {
+                at = self.runs.next(at);
                 continue;
             }
             if from > run.start {
-                self.split(index, from);
-                index += 1;
+                at = self.split(at, from).1;
             }
             if to < run.end {
-                self.split(index, to);
+                at = self.split(at, to).0;
             }
-            let run = self.runs[index];
+            let Some(part) = self.runs.get_mut(at) else { return };
+            let run = *part;
+            part.fate = Fate::Sacked;
             *self.bytes_of(run.fate) -= run.len();
             self.sacked += run.len();
-            self.runs[index].fate = Fate::Sacked;
             delivered(&run);
-            index = self.join(index) + 1;
+            at = self.join(at);
+            at = self.runs.next(at);
         }
     }
 
@@ -203,52 +220,53 @@ impl Scoreboard {
         }
     }
 
-    /// The index of the first run in `start..end` that is in flight since `sent`.
-    fn in_flight_since(&self, sent: Time, start: u64, end: u64) -> Option<usize> {
-        let mut index = self.runs.partition_point(|run| run.end <= start);
-        while let Some(run) = self.runs.get(index)
+    /// The first run in `start..end` that is in flight since `sent`.
+    fn in_flight_since(&self, sent: Time, start: u64, end: u64) -> Option<At> {
+        let mut at = self.runs.find(start);
+        while let Some(run) = self.runs.get(at)
             && run.start < end
         {
             if run.fate == Fate::InFlight && run.snapshot.sent == sent {
-                return Some(index);
+                return Some(at);
             }
-            index += 1;
+            at = self.runs.next(at);
         }
         None
     }
 
     /// Loses what is in flight since `sent`, from a run on and up to `end`.
-    fn lose(&mut self, mut index: usize, sent: Time, end: u64, lost: &mut impl FnMut(&Run)) {
-        while let Some(run) = self.runs.get(index).copied()
+    fn lose(&mut self, mut at: At, sent: Time, end: u64, lost: &mut impl FnMut(&Run)) {
+        while let Some(run) = self.runs.get(at).copied()
             && run.start < end
         {
             if run.fate == Fate::InFlight && run.snapshot.sent == sent {
                 if run.end > end {
-                    self.split(index, end);
+                    at = self.split(at, end).0;
                 }
-                self.lose_run(index);
-                lost(&self.runs[index]);
+                self.lose_run(at, lost);
             }
-            index += 1;
+            at = self.runs.next(at);
         }
     }
 
-    fn lose_run(&mut self, index: usize) {
-        let run = &mut self.runs[index];
-        let (start, len) = (run.start, run.len());
+    fn lose_run(&mut self, at: At, lost: &mut impl FnMut(&Run)) {
+        let Some(run) = self.runs.get_mut(at) else { return };
         run.fate = Fate::Lost;
-        self.in_flight -= len;
-        self.lost_from = if self.lost == 0 { start } else { self.lost_from.min(start) };
-        self.lost += len;
+        let run = *run;
+        self.in_flight -= run.len();
+        self.lost_from = if self.lost == 0 { run.start } else { self.lost_from.min(run.start) };
+        self.lost += run.len();
+        lost(&run);
     }
 
     /// Loses everything that is in flight, and tells it.
     pub(crate) fn lose_all(&mut self, mut lost: impl FnMut(&Run)) {
-        for index in 0..self.runs.len() {
-            if self.runs[index].fate == Fate::InFlight {
-                self.lose_run(index);
-                lost(&self.runs[index]);
+        let mut at = self.runs.start();
+        while let Some(run) = self.runs.get(at) {
+            if run.fate == Fate::InFlight {
+                self.lose_run(at, &mut lost);
             }
+            at = self.runs.next(at);
         }
         self.order.clear();
     }
@@ -258,11 +276,11 @@ impl Scoreboard {
         let Some(first) = self.runs.front().copied().filter(|first| first.fate == Fate::InFlight) else {
             return;
         };
+        let mut at = self.runs.start();
         if first.len() > bytes {
-            self.split(0, first.start + bytes);
+            at = self.split(at, first.start + bytes).0;
         }
-        self.lose_run(0);
-        lost(&self.runs[0]);
+        self.lose_run(at, &mut lost);
     }
 
     /// Takes back that the peer has anything out of order: it has forgotten it (RFC 2018 section 8).
@@ -298,13 +316,13 @@ impl Scoreboard {
         if self.lost == 0 {
             return None;
         }
-        let mut index = self.runs.partition_point(|run| run.end <= self.lost_from);
-        while let Some(run) = self.runs.get(index) {
+        let mut at = self.runs.find(self.lost_from);
+        while let Some(run) = self.runs.get(at) {
             if run.fate == Fate::Lost {
                 self.lost_from = run.start;
                 return Some(*run);
             }
-            index += 1;
+            at = self.runs.next(at);
         }
         None
     }
@@ -318,20 +336,19 @@ impl Scoreboard {
 
     /// `start..end`, which lies within one run, leaves again.
     pub(crate) fn resend(&mut self, start: u64, end: u64, segment: u64, snapshot: Snapshot) {
-        let mut index = self.runs.partition_point(|run| run.end <= start);
-        let Some(run) = self.runs.get(index).copied() else { return };
+        let mut at = self.runs.find(start);
+        let Some(run) = self.runs.get(at).copied() else { return };
         if run.start < start {
-            self.split(index, start);
-            index += 1;
+            at = self.split(at, start).1;
         }
         if run.end > end {
-            self.split(index, end);
+            at = self.split(at, end).0;
         }
-        let (fate, len) = (self.runs[index].fate, self.runs[index].len());
+        let Some(run) = self.runs.get_mut(at) else { return };
+        let (fate, len) = (run.fate, run.len());
+        *run = Run { segment: segment.max(1), fate: Fate::InFlight, resent: true, snapshot, ..*run };
         *self.bytes_of(fate) -= len;
         self.in_flight += len;
-        let run = &mut self.runs[index];
-        *run = Run { segment: segment.max(1), fate: Fate::InFlight, resent: true, snapshot, ..*run };
         if self.lost_from == start {
             self.lost_from = end;
         }
@@ -346,28 +363,39 @@ impl Scoreboard {
         }
     }
 
-    fn split(&mut self, index: usize, at: u64) {
-        let run = &mut self.runs[index];
-        let second = Run { start: at, ..*run };
+    /// Makes two runs of one. Gives where they are.
+    fn split(&mut self, at: At, offset: u64) -> (At, At) {
+        let Some(run) = self.runs.get_mut(at) else { return (at, at) };
+        let second = Run { start: offset, ..*run };
         // What of the burst left behind this part was not in flight before it.
-        run.snapshot.in_flight = run.snapshot.in_flight.saturating_sub(run.end - at);
-        run.end = at;
-        self.runs.insert(index + 1, second);
+        run.snapshot.in_flight = run.snapshot.in_flight.saturating_sub(run.end - offset);
+        run.end = offset;
+        self.runs.insert_behind(at, second)
     }
 
-    /// Joins a SACKed run with SACKed neighbours; gives its new index.
-    fn join(&mut self, index: usize) -> usize {
-        let sacked = |run: Option<&Run>| run.is_some_and(|run| run.fate == Fate::Sacked);
-        if sacked(self.runs.get(index + 1)) {
-            self.runs[index].end = self.runs[index + 1].end;
-            self.runs.remove(index + 1);
+    /// Joins a SACKed run with SACKed neighbours; gives where it is then.
+    fn join(&mut self, at: At) -> At {
+        let sacked = |run: &&Run| run.fate == Fate::Sacked;
+        let next = self.runs.next(at);
+        if let Some(end) = self.runs.get(next).filter(sacked).map(|run| run.end) {
+            self.runs.remove(next);
+            self.extend(at, end);
         }
-        if index > 0 && sacked(self.runs.get(index - 1)) {
-            self.runs[index - 1].end = self.runs[index].end;
-            self.runs.remove(index);
-            return index - 1;
+        let end = self.runs.get(at).map(|run| run.end);
+        if let (Some(before), Some(end)) = (self.runs.previous(at), end)
+            && self.runs.get(before).filter(sacked).is_some()
+        {
+            self.runs.remove(at);
+            self.extend(before, end);
+            return before;
         }
-        index
+        at
+    }
+
+    fn extend(&mut self, at: At, end: u64) {
+        if let Some(run) = self.runs.get_mut(at) {
+            run.end = end;
+        }
     }
 }
 
@@ -375,6 +403,7 @@ impl Scoreboard {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::runs::work;
     use super::*;
 
     const SEGMENT: u64 = 10;
@@ -507,6 +536,63 @@ mod tests {
         assert_eq!(board.detect((snapshot(1).sent, 60), now, |run| lost.push((run.start, run.end))), None);
         assert_eq!(lost, [(0, 50)]);
         assert_eq!((board.in_flight(), board.lost(), board.sacked()), (40, 50, 10));
+    }
+
+    /// A peer that SACKs every other segment from both ends inwards has each block make two runs in the middle of all.
+    #[test]
+    fn the_work_for_a_block_does_not_grow_with_the_runs() {
+        let segments = 40_000;
+        for segment in [36, 1300] {
+            let mut board = Scoreboard::default();
+            board.push(0, segments * segment, segment, snapshot(1));
+            let mut worst = 0;
+            let mut ends = (1, segments - 2);
+            while ends.0 < ends.1 {
+                for at in [ends.0, ends.1] {
+                    work::take();
+                    board.sack(at * segment, (at + 1) * segment, |_| {});
+                    worst = worst.max(work::take());
+                }
+                ends = (ends.0 + 2, ends.1 - 2);
+            }
+            assert!(worst < 300, "{worst} runs were moved or looked at for one block");
+            assert!(board.runs.len() <= MOST_SPLIT + 2, "{} runs", board.runs.len());
+            assert!(board.sacked() >= segment * (MOST_SPLIT as u64 / 2 - 2), "what has a place is noted");
+            // What fills the gaps needs no place, and gives some back.
+            board.sack(segment, segments * segment, |_| {});
+            assert_eq!((board.runs.len(), board.in_flight()), (2, segment));
+            board.acknowledge(segments * segment, |_| {});
+            assert!(board.is_empty() && board.in_flight() == 0 && board.sacked() == 0);
+        }
+    }
+
+    /// The same from the middle outwards and in one direction, with retransmissions of what is lost.
+    #[test]
+    fn the_work_is_bounded_in_any_order() {
+        let segments = 10_000u64;
+        let orders: [fn(u64) -> u64; 3] = [|at| at, |at| 9_998 - at, |at| (at * 3_571) % 10_000];
+        for order in orders {
+            let mut board = Scoreboard::default();
+            board.push(0, segments * SEGMENT, SEGMENT, snapshot(1));
+            let mut worst = 0;
+            for at in (0..segments).step_by(2).map(order).filter(|at| *at > 0) {
+                work::take();
+                board.sack(at * SEGMENT, (at + 1) * SEGMENT, |_| {});
+                worst = worst.max(work::take());
+            }
+            assert!(worst < 300, "{worst} runs for one block");
+            board.detect((snapshot(2).sent, 0), Time::from_secs(9), |_| {});
+            work::take();
+            let mut resent = 0;
+            while let Some(run) = board.next_lost() {
+                board.resend(run.start, run.end.min(run.start + SEGMENT), SEGMENT, snapshot(3));
+                resent += 1;
+            }
+            let work = work::take();
+            assert!(work < 300 * resent, "{work} runs for {resent} retransmissions");
+            board.acknowledge(segments * SEGMENT, |_| {});
+            assert!(board.is_empty());
+        }
     }
 
     #[test]

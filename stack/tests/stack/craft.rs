@@ -58,3 +58,12 @@ pub(crate) fn icmp_error(to: usize, [kind, code]: [u8; 2], word: u32, quoted: &[
     let message = [&[kind, code, 0, 0][..], &word.to_be_bytes(), quoted].concat();
     if quoted[0] >> 4 == 4 { v4(to, &[], 0, 0, 1, &message) } else { v6(to, 58, &message) }
 }
+
+/// The same packet with another source address: that of a third member of the network, or the receiver's own.
+pub(crate) fn sent_by(source: IpAddr, mut packet: Vec<u8>) -> Vec<u8> {
+    match source {
+        IpAddr::V4(v4) => packet[12..16].copy_from_slice(&v4.octets()),
+        IpAddr::V6(v6) => packet[8..24].copy_from_slice(&v6.octets()),
+    }
+    packet
+}

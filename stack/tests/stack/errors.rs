@@ -164,6 +164,75 @@ fn a_connection_s_packet_that_was_too_big_lowers_the_mtu() {
     assert_eq!(pair.hosts[A].stack.path_mtu(net, to), Some(1300));
 }
 
+/// RFC 5927 7.2: what is not under way cannot have been too big.
+#[test]
+fn a_segment_that_is_not_under_way_was_not_too_big() {
+    let mut pair = Pair::new(1);
+    let (a, b) = pair.connected();
+    pair.transfer(A, &a, &b, 3000);
+    pair.run_for(Duration::from_secs(1));
+    pair.capture = Some(Vec::new());
+    a.write(pair.now, &[1; 1300]).unwrap();
+    pair.kick(A, &a);
+    let sent = pair.capture.take().unwrap().remove(0).1;
+    let Host { net, .. } = pair.hosts[A];
+    let seq = u32::from_be_bytes(sent[44..48].try_into().unwrap());
+    for wrong in [seq.wrapping_sub(1), seq.wrapping_add(1300), seq.wrapping_add(1 << 31)] {
+        let mut other = sent.clone();
+        other[44..48].copy_from_slice(&wrong.to_be_bytes());
+        pair.inject(A, &icmp_error(A, TOO_BIG[1], 1300, &other));
+        assert_eq!(pair.hosts[A].stack.path_mtu(net, a.remote().ip()), None, "{wrong} for {seq}");
+    }
+    pair.inject(A, &icmp_error(A, TOO_BIG[1], 1300, &sent));
+    assert_eq!(pair.hosts[A].stack.path_mtu(net, a.remote().ip()), Some(1300));
+}
+
+/// Nobody stands between two members: a third one has not seen the packet that it quotes.
+#[test]
+fn only_the_destination_or_this_node_complains() {
+    for ipv6 in [false, true] {
+        let own = usize::from(ipv6);
+        let third = ["10.0.0.3", "fd00::c"][own].parse().unwrap();
+        let (mtu, own_address) = (1290, address(A, ipv6, 0).ip());
+        let Host { net, .. } = Pair::new(1).hosts[A];
+        for (offender, counts) in [(third, false), (address(B, ipv6, 0).ip(), true), (own_address, true)] {
+            let mut pair = Pair::new(1);
+            let socket = bind(&pair, ipv6, IpOptions::default());
+            let peer = address(B, ipv6, 9);
+            socket.connect(peer).unwrap();
+            let sent = datagram(&socket, peer, b"x");
+            let known = |pair: &Pair| pair.hosts[A].stack.path_mtu(net, peer.ip());
+
+            let unreachable = icmp_error(A, PORT_UNREACHABLE[own], 0, &sent);
+            pair.inject(A, &sent_by(offender, unreachable));
+            assert_eq!(socket.take_error(), counts.then_some(Error::ConnectionRefused), "{offender}");
+
+            let too_big = icmp_error(A, TOO_BIG[own], mtu, &sent);
+            pair.inject(A, &sent_by(offender, too_big));
+            assert_eq!(known(&pair), counts.then_some(mtu as usize), "{offender}");
+
+            // A connection attempt, which any error ends.
+            pair.capture = Some(Vec::new());
+            let attempt = pair.connect_with(A, address(B, ipv6, 80), TcpOptions::default()).unwrap();
+            let syn = pair.capture.take().unwrap().remove(0).1;
+            let unreachable = icmp_error(A, PORT_UNREACHABLE[own], 0, &syn);
+            pair.inject(A, &sent_by(offender, unreachable));
+            assert_eq!(attempt.state() == State::Closed, counts, "{offender}");
+
+            // A ping.
+            let Host { stack, net, .. } = &pair.hosts[A];
+            let ping = stack.icmp_open(*net, ipv6).unwrap();
+            let request = EchoRequest { destination: peer.ip(), sequence: 1, payload: &[], hop_limit: 64 };
+            let mut buf = [0; 100];
+            let len = ping.send(&request, 1400, &mut buf).unwrap();
+            let unreachable = icmp_error(A, PORT_UNREACHABLE[own], 0, &buf[..len]);
+            pair.inject(A, &sent_by(offender, unreachable));
+            assert_eq!(ping.recv(&mut buf).is_ok(), counts, "{offender}");
+            assert_eq!(pair.counter(A, "icmp_strangers"), if counts { 0 } else { 4 });
+        }
+    }
+}
+
 #[test]
 fn an_echo_socket_gets_the_report_with_the_error() {
     let mut pair = Pair::new(1);

@@ -105,7 +105,7 @@ fn an_error_about_an_echo_request_reaches_its_socket() {
     let mut pair = Pair::new(1);
     let Host { stack, net, .. } = &pair.hosts[A];
     let socket = stack.icmp_open(*net, true).unwrap();
-    let destination = "fd00::dead".parse().unwrap();
+    let destination = address(B, true, 0).ip();
     let request = EchoRequest { destination, sequence: 3, payload: b"abc", hop_limit: 1 };
     let mut buf = [0; 100];
     let len = socket.send(&request, 1280, &mut buf).unwrap();
@@ -113,5 +113,5 @@ fn an_error_about_an_echo_request_reaches_its_socket() {
     pair.inject(A, &error(3, 0, &quoted));
     let reply = socket.recv(&mut buf).unwrap();
     assert_eq!((reply.sequence, reply.len, reply.error), (3, 0, Some(Error::HostUnreachable)));
-    assert_eq!(reply.source, address(B, true, 0).ip());
+    assert_eq!(reply.source, destination);
 }

@@ -1,7 +1,8 @@
 //! Checks of our own source code that no compiler makes.
 //!
 //! Every crate has to take the workspace's lints. The two cores must stay pure: no clock, socket, thread, async or system
-//! randomness, because only then does one seed of the simulation replay exactly.
+//! randomness, because only then does one seed of the simulation replay exactly. What follows from the kind of a network is
+//! decided in `overlay/src/network` alone.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,10 @@ const FORBIDDEN: &[(&str, &str)] = &[
 const FORBIDDEN_DEPENDENCIES: &[&str] =
     &["async-std", "futures", "getrandom", "mio", "quinn-udp", "rustix", "smol", "socket2", "tokio"];
 
+/// Where the kinds of network may be told apart: the rules of each kind, the IDs that say which it is, and the list of what
+/// the crate exports.
+const KINDS: [&str; 3] = ["overlay/src/network", "overlay/src/id", "overlay/src/lib.rs"];
+
 /// Runs the checks.
 ///
 /// # Errors
@@ -58,6 +63,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
         let manifest = fs::read_to_string(&package.manifest)?;
         let complaint = format!("{}: the manifest lacks '[lints] workspace = true'", package.name);
         note(if inherits_lints(&manifest) { Vec::new() } else { vec![complaint] });
+        note(kind_complaints(package)?);
     }
     for core in CORES {
         let package = workspace.package(core).ok_or_else(|| format!("there is no crate {core}"))?;
@@ -93,16 +99,48 @@ fn core_complaints(package: &Package) -> Result<Vec<String>> {
 
 /// Line numbers of the code that names something forbidden. Comments and tests may.
 fn impure_lines(text: &str) -> impl Iterator<Item = (usize, &'static str, &'static str)> {
-    let code = text.lines().enumerate().take_while(|(i, line)| {
-        // Tests stand at the foot of a file; a test module in a file of its own is only declared here.
+    code(text).filter_map(|(line, code)| {
+        let (word, why) = FORBIDDEN.iter().find(|(word, _)| names(code, word))?;
+        Some((line, *word, *why))
+    })
+}
+
+/// The lines of code by number, from 1, without comments and the tests at the foot of the file.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let lines = text.lines().enumerate().take_while(|(i, line)| {
+        // A test module in a file of its own is only declared here.
         let next = text.lines().nth(i + 1).unwrap_or_default();
         line.trim() != "#[cfg(test)]" || next.ends_with(';')
     });
-    code.filter_map(|(i, line)| {
-        let line = line.split("//").next().unwrap_or_default();
-        let (word, why) = FORBIDDEN.iter().find(|(word, _)| names(line, word))?;
-        Some((i + 1, *word, *why))
-    })
+    lines.map(|(i, line)| (i + 1, line.split("//").next().unwrap_or_default()))
+}
+
+fn kind_complaints(package: &Package) -> Result<Vec<String>> {
+    let source = package.manifest.with_file_name("src");
+    let mut complaints = Vec::new();
+    for file in rust_files(&source)? {
+        let name = file.strip_prefix(root()).unwrap_or(&file);
+        if KINDS.iter().any(|allowed| name.starts_with(allowed)) {
+            continue;
+        }
+        let text = fs::read_to_string(&file)?;
+        complaints.extend(code(&text).filter(|(_, code)| tells_kinds_apart(code)).map(|(line, _)| {
+            format!("{}:{line}: the kind of a network: ask its policy (overlay/src/network)", name.display())
+        }));
+    }
+    Ok(complaints)
+}
+
+/// Whether a line asks of which kind a network is. It may make a description of one.
+fn tells_kinds_apart(line: &str) -> bool {
+    let is_pattern = |at: usize| {
+        let (before, after) = line.split_at(at);
+        before.ends_with("let ") || before.contains("matches!(") || after.contains("=>")
+    };
+    names(line, "NetworkKind")
+        || ["NetworkConfig::AdHoc", "NetworkConfig::Static"]
+            .iter()
+            .any(|variant| line.match_indices(variant).any(|(at, _)| is_pattern(at)))
 }
 
 /// Whether a word stands in a line as a whole: `.await`, but not `.awaiting`.
@@ -153,6 +191,26 @@ mod tests {
 ";
         let lines: Vec<_> = impure_lines(text).map(|(line, word, _)| (line, word)).collect();
         assert_eq!(lines, [(5, "Instant::now")]);
+    }
+
+    #[test]
+    fn kinds_are_told_apart_by_patterns_and_not_by_descriptions() {
+        for line in [
+            "use peersock::overlay::{NetworkKind, Psk};",
+            "    if network.id().kind() == NetworkKind::Static {",
+            "            NetworkConfig::AdHoc { .. } => None,",
+            "        let NetworkConfig::Static(network) = config else { return };",
+            "    matches!(self.config, NetworkConfig::Static(_))",
+        ] {
+            assert!(tells_kinds_apart(line), "{line}");
+        }
+        for line in [
+            "        Network { config: NetworkConfig::AdHoc { id, psk: None } }",
+            "    Ok(NetworkConfig::Static(network))",
+            "enum MyNetworkKinds {}",
+        ] {
+            assert!(!tells_kinds_apart(line), "{line}");
+        }
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use super::{Connection, Probing};
-use crate::clock::Time;
-use crate::flow::TcpInfo;
+use crate::host::clock::Time;
+use crate::socket::flow::TcpInfo;
 use crate::tcp::segment::{Marking, header_len};
 use crate::{CongestionControl, State};
 
@@ -54,7 +54,7 @@ impl Connection {
 
     /// What the path from `local` takes, as of the last emission: bytes of an IP packet.
     pub(crate) fn path_mtu(&self, local: SocketAddr) -> u64 {
-        self.segment + header_len(local) as u64
+        u64::from(self.segment) + header_len(local) as u64
     }
 
     /// What the IP headers say from now on.

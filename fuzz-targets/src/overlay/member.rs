@@ -1,0 +1,142 @@
+//! What the adversary sends as a member.
+
+use std::net::SocketAddr;
+
+use arbitrary::Arbitrary;
+use peersock_overlay::wire::{Control, ProbeSize};
+
+use super::net::{Datagram, Net};
+use super::node::identity;
+
+/// Where a datagram of the adversary's seems to come from.
+#[derive(Debug, Clone, Copy, Arbitrary)]
+pub(super) enum Source {
+    /// Where it receives answers.
+    Home,
+    /// An address of a third party, who never receives anything.
+    Forged(u8),
+    /// The address of a node.
+    Node(u8),
+}
+
+/// One message. Those that are sealed go over its newest session with the node, if there is one.
+#[derive(Debug, Arbitrary)]
+pub(super) enum Act {
+    Hello {
+        reply_wanted: bool,
+    },
+    /// A hello in the name of a node.
+    HelloOf {
+        node: u8,
+        reply_wanted: bool,
+    },
+    Beacon {
+        multicast: bool,
+    },
+    Initiate,
+    InitiateStale,
+    /// The response to the node's last initiation.
+    Respond,
+    ForgeResponse,
+    Instance {
+        which: bool,
+    },
+    Keepalive {
+        len: u8,
+    },
+    Probe {
+        id: u32,
+        len: u16,
+    },
+    ProbeAck {
+        id: u8,
+    },
+    Params {
+        receive_buffer: u32,
+    },
+    Elsewhere {
+        instance: u64,
+        port: u8,
+    },
+    Close,
+    /// Anything that is no IP packet.
+    Plaintext {
+        bytes: Vec<u8>,
+    },
+    Packet,
+}
+
+/// Does it. Instances are the adversary's own affair, and change what it says next.
+pub(super) fn run(net: &mut Net, target: usize, from: Source, act: Act) {
+    let now = net.now;
+    let nodes = net.nodes.len();
+    let adversary = &mut net.members[target];
+    let (mut multicast, mut from) = (false, from);
+    let bytes = match act {
+        Act::Hello { reply_wanted } => Some(adversary.hello(reply_wanted)),
+        Act::HelloOf { node, reply_wanted } => {
+            Some(adversary.hello_of(*identity(usize::from(node) % nodes).public(), reply_wanted))
+        }
+        Act::Beacon { multicast: group } => {
+            multicast = group;
+            Some(adversary.beacon())
+        }
+        Act::Initiate => Some(adversary.initiate(now)),
+        Act::InitiateStale => Some(adversary.initiate_stale(now)),
+        Act::Respond => {
+            // From elsewhere it would prove that address: not mended yet.
+            from = Source::Home;
+            adversary.respond(now)
+        }
+        Act::ForgeResponse => adversary.forge_response(now),
+        Act::Instance { which } => {
+            adversary.set_instance(which.into());
+            None
+        }
+        // A shorter one is answered by a longer probe: not mended yet.
+        Act::Keepalive { len } => adversary.seal(&vec![0; 7 + usize::from(len)]),
+        Act::Probe { id, len } => {
+            let len = ProbeSize::new(7 + usize::from(len) % 1400).unwrap_or(ProbeSize::MIN);
+            seal(net, target, &Control::Probe { id, len })
+        }
+        Act::ProbeAck { id } => {
+            // From elsewhere it may be what the node waits for: not mended yet.
+            from = Source::Home;
+            seal(net, target, &Control::ProbeAck { id: id.into(), size: 35 })
+        }
+        Act::Params { receive_buffer } => seal(net, target, &Control::Params { receive_buffer, instance: 0 }),
+        Act::Elsewhere { instance, port } => {
+            seal(net, target, &Control::Elsewhere { instance, remote: Net::adversary(port) })
+        }
+        Act::Close => seal(net, target, &Control::Close { reason: 0 }),
+        Act::Plaintext { mut bytes } => {
+            if let Some(first) = bytes.first_mut() {
+                // Probe acknowledgements and short packets are other acts.
+                *first = 3 + *first % 13;
+                bytes.resize(bytes.len().max(7), 0);
+            }
+            adversary.seal(&bytes).filter(|_| !bytes.is_empty())
+        }
+        Act::Packet => adversary.seal(&[0x60; 40]),
+    };
+    let to = net.nodes[target].address;
+    if let Some(bytes) = bytes {
+        net.arrive(&Datagram { from: address(net, from), to, multicast, bytes });
+    }
+}
+
+fn seal(net: &mut Net, target: usize, control: &Control) -> Option<Vec<u8>> {
+    let mut message = Vec::new();
+    control.emit(&mut message);
+    // Close is shorter than a probe, too.
+    message.resize(message.len().max(7), 0);
+    net.members[target].seal(&message)
+}
+
+fn address(net: &Net, source: Source) -> SocketAddr {
+    match source {
+        Source::Home => Net::home(),
+        Source::Forged(port) => Net::adversary(port),
+        Source::Node(node) => net.nodes[usize::from(node) % net.nodes.len()].address,
+    }
+}

@@ -1,0 +1,91 @@
+//! The remote nodes: one for all networks in which it is a peer, since its addresses do not depend on a network.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::ops::{Index, IndexMut};
+
+use super::peers::PeerKey;
+use crate::id::NodeId;
+use crate::reach::{Place, Reach};
+
+/// Names a node in timers. Never reused, so that a stale one finds nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct NodeKey(u64);
+
+/// A remote node that is a peer in at least one network.
+#[derive(Debug)]
+pub(super) struct Node {
+    id: NodeId,
+    pub(super) reach: Reach,
+    /// The peers that it is, one per network, in the order in which they were learned of.
+    pub(super) peers: Vec<PeerKey>,
+}
+
+/// All nodes. Indexing finds those that are a peer somewhere.
+#[derive(Debug, Default)]
+pub(super) struct Nodes {
+    table: BTreeMap<NodeKey, Node>,
+    by_id: BTreeMap<NodeId, NodeKey>,
+    /// Where nodes are reached now, or were last.
+    at: BTreeSet<(SocketAddr, NodeKey)>,
+    next: u64,
+}
+
+impl Nodes {
+    /// The node of that ID, made if nothing was known of it.
+    pub(super) fn find_or_add(&mut self, id: &NodeId) -> NodeKey {
+        if let Some(&key) = self.by_id.get(id) {
+            return key;
+        }
+        let key = NodeKey(self.next);
+        self.next += 1;
+        self.table.insert(key, Node { id: *id, reach: Reach::default(), peers: Vec::new() });
+        self.by_id.insert(*id, key);
+        key
+    }
+
+    pub(super) fn get(&self, key: NodeKey) -> Option<&Node> {
+        self.table.get(&key)
+    }
+
+    pub(super) fn keys(&self) -> Vec<NodeKey> {
+        self.table.keys().copied().collect()
+    }
+
+    /// The node is no longer that peer. It is forgotten if it is nobody's peer any more.
+    pub(super) fn remove_peer(&mut self, key: NodeKey, peer: PeerKey) {
+        let Some(node) = self.table.get_mut(&key) else { return };
+        node.peers.retain(|known| *known != peer);
+        if node.peers.is_empty()
+            && let Some(node) = self.table.remove(&key)
+        {
+            self.by_id.remove(&node.id);
+            node.reach.place().iter().for_each(|place| _ = self.at.remove(&(place.remote(), key)));
+        }
+    }
+
+    /// The node's path has changed.
+    pub(super) fn note_path(&mut self, key: NodeKey, before: Option<Place>, now: Place) {
+        before.iter().for_each(|place| _ = self.at.remove(&(place.remote(), key)));
+        self.at.insert((now.remote(), key));
+    }
+
+    /// Whether some node's path leads there.
+    pub(super) fn any_at(&self, remote: &SocketAddr) -> bool {
+        self.at.range((*remote, NodeKey(0))..).next().is_some_and(|(found, _)| found == remote)
+    }
+}
+
+impl Index<NodeKey> for Nodes {
+    type Output = Node;
+
+    fn index(&self, key: NodeKey) -> &Node {
+        self.table.get(&key).expect("a peer's node is known as long as the peer is")
+    }
+}
+
+impl IndexMut<NodeKey> for Nodes {
+    fn index_mut(&mut self, key: NodeKey) -> &mut Node {
+        self.table.get_mut(&key).expect("a peer's node is known as long as the peer is")
+    }
+}

@@ -1,0 +1,93 @@
+//! Ad-hoc networks: no list, no names; the ID says which ports are allowed.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use super::{NetworkConfig, NetworkSummary, Policy, Prefix, StaticMember};
+use crate::id::{DiscoveryKey, NetworkId, NetworkKind, NodeId, Psk};
+
+#[derive(Debug)]
+pub(super) struct AdHoc {
+    id: NetworkId,
+    psk: Option<Psk>,
+}
+
+impl AdHoc {
+    pub(super) fn new(id: NetworkId, psk: Option<Psk>) -> Self {
+        Self { id, psk }
+    }
+}
+
+impl Policy for AdHoc {
+    fn id(&self) -> NetworkId {
+        self.id
+    }
+
+    fn psk(&self) -> Option<&Psk> {
+        self.psk.as_ref()
+    }
+
+    fn discovery_key(&self) -> DiscoveryKey {
+        DiscoveryKey::new(self.id, self.psk.as_ref(), None)
+    }
+
+    fn ports(&self) -> RangeInclusive<u16> {
+        match self.id.kind() {
+            NetworkKind::AdHoc { ports } => ports,
+            // Not an ad-hoc network's ID: it is refused before the network is joined.
+            NetworkKind::Static | NetworkKind::Managed => RangeInclusive::new(1, 0),
+        }
+    }
+
+    fn admits_anyone(&self) -> bool {
+        true
+    }
+
+    fn admits(&self, _: &NodeId) -> bool {
+        true
+    }
+
+    fn members(&self) -> Vec<&StaticMember> {
+        Vec::new()
+    }
+
+    fn addresses_of(&self, node: &NodeId) -> Vec<IpAddr> {
+        vec![self.id.address_of(node).into()]
+    }
+
+    fn prefixes(&self) -> Vec<Prefix> {
+        vec![self.id.certified_prefix()]
+    }
+
+    /// Each node has one address, and any node may come.
+    fn may_exist(&self, address: IpAddr) -> bool {
+        self.id.certified_prefix().contains(address)
+    }
+
+    fn name_of(&self, _: &NodeId) -> Option<&str> {
+        None
+    }
+
+    fn node_named(&self, _: &str) -> Option<NodeId> {
+        None
+    }
+
+    fn keeps(&self, _: &NodeId) -> bool {
+        false
+    }
+
+    fn is_described_by(&self, config: &NetworkConfig) -> bool {
+        matches!(config, NetworkConfig::AdHoc { id, psk } if (*id, psk) == (self.id, &self.psk))
+    }
+
+    fn summary(&self) -> NetworkSummary {
+        NetworkSummary {
+            kind: "ad-hoc",
+            secret: self.psk.is_some(),
+            closed: false,
+            by_file: false,
+            ports: self.ports(),
+            prefixes: self.prefixes(),
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What is wrong with a network that a user has named or described.
+
+use std::net::{IpAddr, SocketAddr};
+
+use thiserror::Error;
+
+use crate::id::{NetworkId, NodeId};
+
+/// Why an ID alone does not describe a network that can be joined.
+///
+/// ```
+/// use peersock_overlay::{NetworkConfig, NetworkIdError};
+///
+/// let refused = NetworkConfig::by_id("8056c2e21c000001".parse()?).unwrap_err();
+/// assert!(matches!(refused, NetworkIdError::Managed(_)));
+/// # Ok::<(), peersock_overlay::ParseNetworkIdError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum NetworkIdError {
+    /// A file lists the members.
+    #[error("{0} is the ID of a static network, and only its TOML file says who is in it")]
+    NeedsFile(NetworkId),
+    /// Controllers would admit the members.
+    #[error("{0} is the ID of a managed network, and those cannot be joined yet")]
+    Managed(NetworkId),
+}
+
+/// Why a network's description makes no sense.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum NetworkConfigError {
+    /// The ID's first byte says another kind of network.
+    #[error("network ID {0} is of another kind: ad-hoc IDs begin with ff, static ones with fe")]
+    Kind(NetworkId),
+    /// The pre-shared key is the one that everybody knows.
+    #[error("a key of zeros is no secret: open networks have it")]
+    OpenKey,
+    /// A member is listed twice.
+    #[error("node {0} is listed twice")]
+    DuplicateMember(NodeId),
+    /// Two members have one name. Upper and lower case are the same.
+    #[error("the name `{0}` is given twice")]
+    DuplicateName(String),
+    /// Two members claim one address.
+    #[error("address {0} is given twice")]
+    DuplicateAddress(IpAddr),
+    /// The address is unspecified, loopback or multicast.
+    #[error("address {0} cannot belong to a member")]
+    UnusableAddress(IpAddr),
+    /// The address lies in the network's self-certifying prefix.
+    #[error("address {0} is in the network's own prefix, where every address follows from a node ID")]
+    CertifiedAddress(IpAddr),
+    /// No single host can be there: see [`is_endpoint`](crate::is_endpoint).
+    #[error("{0} is not an endpoint: a datagram to it goes to no single host")]
+    UnusableEndpoint(SocketAddr),
+}

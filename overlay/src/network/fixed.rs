@@ -1,0 +1,175 @@
+//! Static networks: a file lists the members with their addresses, names and endpoints.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+
+use super::{NetworkConfig, NetworkConfigError, NetworkSummary, Policy, Prefix, is_endpoint};
+use crate::id::{DiscoveryKey, NetworkId, NodeId, Psk, PublicIdentity};
+
+/// A network whose members are listed in a file.
+#[derive(Debug, Clone)]
+pub struct StaticNetwork {
+    /// An ID of kind [`NetworkKind::Static`](crate::NetworkKind::Static).
+    pub id: NetworkId,
+    /// Mixed into every handshake besides the members' own keys.
+    pub psk: Option<Psk>,
+    /// All members, this node included.
+    pub members: Vec<StaticMember>,
+}
+
+/// One member of a [`StaticNetwork`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StaticMember {
+    /// The member's keys.
+    pub identity: PublicIdentity,
+    /// A name for people, unique if given.
+    pub name: Option<String>,
+    /// Addresses besides the self-certifying one, IPv4 or IPv6.
+    pub addresses: Vec<IpAddr>,
+    /// Where to reach it on the underlying network, if that is known beforehand.
+    pub endpoints: Vec<SocketAddr>,
+}
+
+impl StaticNetwork {
+    pub(super) fn validate(&self) -> Result<(), NetworkConfigError> {
+        let certified = self.id.certified_prefix();
+        let mut nodes = BTreeSet::new();
+        let mut addresses = BTreeSet::new();
+        let mut names = BTreeSet::new();
+        for member in &self.members {
+            let id = member.identity.node_id();
+            if !nodes.insert(id) {
+                return Err(NetworkConfigError::DuplicateMember(id));
+            }
+            if let Some(name) = &member.name
+                && !names.insert(name.to_ascii_lowercase())
+            {
+                return Err(NetworkConfigError::DuplicateName(name.clone()));
+            }
+            for &address in &member.addresses {
+                if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
+                    return Err(NetworkConfigError::UnusableAddress(address));
+                }
+                // The network's own prefix is self-certifying: no list can give it away.
+                if certified.contains(address) {
+                    return Err(NetworkConfigError::CertifiedAddress(address));
+                }
+                if !addresses.insert(address) {
+                    return Err(NetworkConfigError::DuplicateAddress(address));
+                }
+            }
+            if let Some(endpoint) = member.endpoints.iter().find(|endpoint| !is_endpoint(endpoint)) {
+                return Err(NetworkConfigError::UnusableEndpoint(*endpoint));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Static {
+    id: NetworkId,
+    psk: Option<Psk>,
+    members: BTreeMap<NodeId, StaticMember>,
+}
+
+impl Static {
+    pub(super) fn new(network: &StaticNetwork) -> Self {
+        Self { id: network.id, psk: network.psk.clone(), members: by_node(&network.members) }
+    }
+}
+
+impl Policy for Static {
+    fn id(&self) -> NetworkId {
+        self.id
+    }
+
+    fn psk(&self) -> Option<&Psk> {
+        self.psk.as_ref()
+    }
+
+    fn discovery_key(&self) -> DiscoveryKey {
+        let members: Vec<NodeId> = self.members.keys().copied().collect();
+        DiscoveryKey::new(self.id, self.psk.as_ref(), Some(&members))
+    }
+
+    fn ports(&self) -> RangeInclusive<u16> {
+        0..=u16::MAX
+    }
+
+    fn admits_anyone(&self) -> bool {
+        false
+    }
+
+    fn admits(&self, node: &NodeId) -> bool {
+        self.members.contains_key(node)
+    }
+
+    fn members(&self) -> Vec<&StaticMember> {
+        self.members.values().collect()
+    }
+
+    fn addresses_of(&self, node: &NodeId) -> Vec<IpAddr> {
+        let given = self.members.get(node).map_or(&[][..], |member| &member.addresses);
+        std::iter::once(self.id.address_of(node).into()).chain(given.iter().copied()).collect()
+    }
+
+    /// The file names no prefixes. So the addresses of one block ([`block`]) make one: the longest that holds
+    /// all of them.
+    fn prefixes(&self) -> Vec<Prefix> {
+        let mut blocks: BTreeMap<Prefix, Prefix> = BTreeMap::new();
+        for &address in self.members.values().flat_map(|member| &member.addresses) {
+            let prefix = blocks.entry(block(address)).or_insert_with(|| address.into());
+            *prefix = prefix.widened_to(address);
+        }
+        std::iter::once(self.id.certified_prefix()).chain(blocks.into_values()).collect()
+    }
+
+    /// All members are known.
+    fn may_exist(&self, _: IpAddr) -> bool {
+        false
+    }
+
+    fn name_of(&self, node: &NodeId) -> Option<&str> {
+        self.members.get(node)?.name.as_deref()
+    }
+
+    fn node_named(&self, name: &str) -> Option<NodeId> {
+        let is_so = |member: &StaticMember| {
+            member.name.as_deref().is_some_and(|known| known.eq_ignore_ascii_case(name))
+        };
+        self.members.iter().find(|(_, member)| is_so(member)).map(|(node, _)| *node)
+    }
+
+    fn keeps(&self, node: &NodeId) -> bool {
+        self.members.contains_key(node)
+    }
+
+    fn is_described_by(&self, config: &NetworkConfig) -> bool {
+        let NetworkConfig::Static(network) = config else { return false };
+        (network.id, &network.psk) == (self.id, &self.psk) && by_node(&network.members) == self.members
+    }
+
+    fn summary(&self) -> NetworkSummary {
+        NetworkSummary {
+            kind: "static",
+            secret: self.psk.is_some(),
+            closed: true,
+            by_file: true,
+            ports: self.ports(),
+            prefixes: self.prefixes(),
+        }
+    }
+}
+
+fn by_node(members: &[StaticMember]) -> BTreeMap<NodeId, StaticMember> {
+    members.iter().map(|member| (member.identity.node_id(), member.clone())).collect()
+}
+
+/// The block that an address lies in. Addresses of two blocks have no prefix in common: between them there is
+/// too much that belongs to others. Of IPv4 a block is as long as the largest private one (10.0.0.0/8, RFC
+/// 1918), of IPv6 as a site's (RFC 4193, 3.1; RFC 6177).
+fn block(address: IpAddr) -> Prefix {
+    Prefix::new(address, if address.is_ipv4() { 8 } else { 48 }).expect("at most 32 and 128 bits")
+}

@@ -1,0 +1,199 @@
+//! The kinds of network: what each of them decides, in one place.
+//!
+//! Networks differ in who may be a member, which addresses and names members have, which ports are allowed,
+//! which key is needed and when a silent member is forgotten. Each kind answers these questions with a
+//! [`Policy`]:
+//!
+//! | kind | who is admitted | addresses | names | ports |
+//! |---|---|---|---|---|
+//! | ad-hoc (`adhoc`) | whoever knows the ID, and the key if there is one | the self-certifying one | none | those in the ID |
+//! | static (`fixed`) | whom the file lists | also those that the file gives | those in the file | all |
+//!
+//! Nothing outside this module matches on the kind: the endpoint, the node, the program, C and Python ask the
+//! policy or a [`NetworkSummary`]. `cargo xtask test` checks that.
+//!
+//! # From a description to a policy
+//!
+//! A [`NetworkConfig`] is what a user says of a network: an ID with a key, or a list of members. It is checked
+//! by [`NetworkConfig::validate`] and becomes a policy with [`NetworkConfig::policy`]. The endpoint keeps the
+//! policy for as long as the network is joined; programs that only want to know something about a network ask
+//! a policy without joining.
+//!
+//! # A kind whose members change
+//!
+//! Members of ad-hoc and static networks are settled when the network is joined, but the endpoint does not rely
+//! on it: it asks the policy when it needs an answer, and keeps none but the key and the discovery key. A kind
+//! whose members change (one with a controller) needs a file here, a variant of [`NetworkConfig`], and somebody
+//! who hands the controller's messages to its policy. Who was admitted stays a peer until the endpoint removes
+//! it; this node's own addresses are told to the stack when the network is joined. Both have to follow a change
+//! then. That kind ([`NetworkKind::Managed`]) does not exist yet: [`NetworkConfig::by_id`] and
+//! [`NetworkConfig::validate`] refuse its IDs.
+
+mod adhoc;
+mod error;
+mod fixed;
+mod policy;
+mod prefix;
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::id::{DiscoveryKey, NetworkId, NetworkKind, Psk};
+
+pub use error::{NetworkConfigError, NetworkIdError};
+pub use fixed::{StaticMember, StaticNetwork};
+pub use policy::{NetworkSummary, Policy};
+pub use prefix::Prefix;
+
+use adhoc::AdHoc;
+use fixed::Static;
+
+/// This node's handle of a network it has joined. Never reused while the node runs, and meaningless elsewhere.
+///
+/// ```
+/// use peersock_overlay::NetworkIndex;
+///
+/// assert!(NetworkIndex(0) < NetworkIndex(1), "the second network was joined later");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NetworkIndex(pub u32);
+
+/// Everything a node must know to join a network.
+///
+/// ```
+/// use peersock_overlay::{NetworkConfig, NetworkId, Psk};
+///
+/// let id = NetworkId::ad_hoc(4000..=4999)?;
+/// let open = NetworkConfig::AdHoc { id, psk: None };
+/// let secret = NetworkConfig::AdHoc { id, psk: Some(Psk::new([4; 32])) };
+/// assert!(open.validate().is_ok() && secret.validate().is_ok());
+/// # Ok::<(), peersock_overlay::ParseNetworkIdError>(())
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum NetworkConfig {
+    /// Whoever knows the ID, and the key if there is one, takes part.
+    AdHoc {
+        /// An ID of kind [`NetworkKind::AdHoc`].
+        id: NetworkId,
+        /// Only those who have the same key can complete a handshake; `None` lets everyone.
+        psk: Option<Psk>,
+    },
+    /// The listed members take part.
+    Static(StaticNetwork),
+}
+
+impl NetworkConfig {
+    /// The network that an ID alone describes.
+    ///
+    /// ```
+    /// use peersock_overlay::{NetworkConfig, NetworkIdError};
+    ///
+    /// let open = NetworkConfig::by_id("ff1f901f99000000".parse()?)?;
+    /// assert!(!open.policy().summary().closed);
+    /// let listed = NetworkConfig::by_id("fe00000000000001".parse()?);
+    /// assert!(matches!(listed, Err(NetworkIdError::NeedsFile(_))));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// See [`NetworkIdError`].
+    pub fn by_id(id: NetworkId) -> Result<Self, NetworkIdError> {
+        match id.kind() {
+            NetworkKind::AdHoc { .. } => Ok(Self::AdHoc { id, psk: None }),
+            NetworkKind::Static => Err(NetworkIdError::NeedsFile(id)),
+            NetworkKind::Managed => Err(NetworkIdError::Managed(id)),
+        }
+    }
+
+    /// The same network with another pre-shared key.
+    #[must_use]
+    pub fn with_psk(mut self, key: Psk) -> Self {
+        match &mut self {
+            Self::AdHoc { psk, .. } | Self::Static(StaticNetwork { psk, .. }) => *psk = Some(key),
+        }
+        self
+    }
+
+    /// The network's ID.
+    pub fn id(&self) -> NetworkId {
+        match self {
+            Self::AdHoc { id, .. } => *id,
+            Self::Static(network) => network.id,
+        }
+    }
+
+    /// The pre-shared key, if the network has one.
+    pub fn psk(&self) -> Option<&Psk> {
+        match self {
+            Self::AdHoc { psk, .. } => psk.as_ref(),
+            Self::Static(network) => network.psk.as_ref(),
+        }
+    }
+
+    /// Derives the key under which members find each other on a local network.
+    pub fn discovery_key(&self) -> DiscoveryKey {
+        self.policy().discovery_key()
+    }
+
+    /// The members that the description lists, in its order; none if it lists none.
+    pub fn members(&self) -> &[StaticMember] {
+        match self {
+            Self::AdHoc { .. } => &[],
+            Self::Static(network) => &network.members,
+        }
+    }
+
+    /// Checks what the types alone cannot rule out.
+    ///
+    /// # Errors
+    /// See [`NetworkConfigError`].
+    pub fn validate(&self) -> Result<(), NetworkConfigError> {
+        if self.psk() == Some(&Psk::open()) {
+            return Err(NetworkConfigError::OpenKey);
+        }
+        match (self, self.id().kind()) {
+            (Self::AdHoc { .. }, NetworkKind::AdHoc { .. }) => Ok(()),
+            (Self::Static(network), NetworkKind::Static) => network.validate(),
+            _ => Err(NetworkConfigError::Kind(self.id())),
+        }
+    }
+
+    /// What such a network decides, joined or not.
+    ///
+    /// ```
+    /// use peersock_overlay::{Identity, NetworkConfig, NetworkId, Policy};
+    ///
+    /// let policy = NetworkConfig::by_id(NetworkId::ad_hoc(80..=90)?)?.policy();
+    /// let node = Identity::from_seed(&[1; 32]).public().node_id();
+    /// assert!(policy.admits(&node));
+    /// assert_eq!(policy.addresses_of(&node), [policy.id().address_of(&node)]);
+    /// assert_eq!(policy.ports(), 80..=90);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn policy(&self) -> Box<dyn Policy> {
+        match self {
+            Self::AdHoc { id, psk } => Box::new(AdHoc::new(*id, psk.clone())),
+            Self::Static(network) => Box::new(Static::new(network)),
+        }
+    }
+}
+
+/// Whether a datagram to `remote` goes to one host. Endpoints of members have to be so, whether they are written
+/// as addresses or found by a host name: whoever writes them must not have a node send to everybody.
+///
+/// ```
+/// use peersock_overlay::is_endpoint;
+///
+/// assert!(is_endpoint(&"192.0.2.1:7420".parse()?));
+/// assert!(!is_endpoint(&"255.255.255.255:7420".parse()?));
+/// assert!(!is_endpoint(&"[ff02::1]:7420".parse()?));
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+pub fn is_endpoint(remote: &SocketAddr) -> bool {
+    let ip = remote.ip().to_canonical();
+    let to_all = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+    remote.port() != 0 && !(to_all || ip.is_unspecified() || ip.is_multicast())
+}
+
+#[cfg(test)]
+mod tests;

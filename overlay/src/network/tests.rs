@@ -1,0 +1,150 @@
+use super::*;
+use crate::id::{Identity, NodeId};
+
+fn member(seed: u8, addresses: &[&str]) -> StaticMember {
+    StaticMember {
+        identity: *Identity::from_seed(&[seed; 32]).public(),
+        name: None,
+        addresses: addresses.iter().map(|a| a.parse().expect("an address")).collect(),
+        endpoints: Vec::new(),
+    }
+}
+
+fn named(seed: u8, name: &str) -> StaticMember {
+    StaticMember { name: Some(name.into()), ..member(seed, &[]) }
+}
+
+fn network(id: &str, members: Vec<StaticMember>) -> NetworkConfig {
+    NetworkConfig::Static(StaticNetwork { id: id.parse().expect("an ID"), psk: None, members })
+}
+
+fn node(seed: u8) -> NodeId {
+    Identity::from_seed(&[seed; 32]).public().node_id()
+}
+
+const LISTED: &str = "fe00000000000001";
+
+#[test]
+fn contradictions_are_refused() {
+    let own = LISTED.parse::<NetworkId>().expect("an ID").address_of(&NodeId::from_bytes([1; 32]));
+    let good = network(LISTED, vec![member(1, &["10.0.0.1", "fd00::1"]), member(2, &["10.0.0.2"])]);
+    assert_eq!(good.validate(), Ok(()));
+    let twice = network(LISTED, vec![member(1, &[]), member(1, &[])]);
+    assert!(matches!(twice.validate(), Err(NetworkConfigError::DuplicateMember(_))));
+    let twins = network(LISTED, vec![named(1, "twin"), named(2, "Twin")]);
+    assert!(matches!(twins.validate(), Err(NetworkConfigError::DuplicateName(_))));
+    let shared = network(LISTED, vec![member(1, &["10.0.0.1"]), member(2, &["10.0.0.1"])]);
+    assert!(matches!(shared.validate(), Err(NetworkConfigError::DuplicateAddress(_))));
+    let loopback = network(LISTED, vec![member(1, &["127.0.0.1"])]);
+    assert!(matches!(loopback.validate(), Err(NetworkConfigError::UnusableAddress(_))));
+    let taken = network(LISTED, vec![member(1, &[&own.to_string()])]);
+    assert!(matches!(taken.validate(), Err(NetworkConfigError::CertifiedAddress(_))));
+    let id = "ff00160016000000".parse().expect("an ID");
+    let open_key = NetworkConfig::AdHoc { id, psk: Some(Psk::open()) };
+    assert_eq!(open_key.validate(), Err(NetworkConfigError::OpenKey));
+    let kind = network("ff00160016000000", vec![]);
+    assert!(matches!(kind.validate(), Err(NetworkConfigError::Kind(_))));
+}
+
+#[test]
+fn an_endpoint_is_of_one_host() {
+    for text in ["192.0.2.1:7", "[2001:db8::1]:7", "10.8.0.255:7", "127.0.0.1:7"] {
+        assert!(is_endpoint(&text.parse().unwrap()), "{text}");
+    }
+    for text in [
+        "0.0.0.0:7",
+        "255.255.255.255:7",
+        "239.9.9.9:7",
+        "[::]:7",
+        "[ff02::1]:7",
+        "192.0.2.1:0",
+        "[::ffff:255.255.255.255]:7",
+    ] {
+        let endpoint = text.parse().unwrap();
+        assert!(!is_endpoint(&endpoint), "{text}");
+        let listed = network(LISTED, vec![StaticMember { endpoints: vec![endpoint], ..member(1, &[]) }]);
+        assert_eq!(listed.validate(), Err(NetworkConfigError::UnusableEndpoint(endpoint)));
+    }
+}
+
+#[test]
+fn each_kind_admits_whom_it_should() {
+    let open = NetworkConfig::by_id(NetworkId::ad_hoc(1..=2).unwrap()).unwrap().policy();
+    assert!(open.admits_anyone() && open.admits(&node(1)) && !open.keeps(&node(1)));
+    assert!(open.members().is_empty());
+    assert!(open.may_exist(open.id().address_of(&node(9)).into()));
+    assert!(!open.may_exist("10.0.0.1".parse().unwrap()) && !open.may_exist("fd00::1".parse().unwrap()));
+
+    let closed = network(LISTED, vec![member(1, &["10.0.0.1"]), member(2, &[])]).policy();
+    assert!(!closed.admits_anyone() && closed.admits(&node(2)) && !closed.admits(&node(3)));
+    assert!(closed.keeps(&node(2)) && !closed.keeps(&node(3)));
+    assert_eq!(closed.members().len(), 2);
+    assert!(!closed.may_exist(closed.id().address_of(&node(3)).into()), "all members are known");
+    let certified: IpAddr = closed.id().address_of(&node(1)).into();
+    assert_eq!(closed.addresses_of(&node(1)), [certified, "10.0.0.1".parse().unwrap()]);
+}
+
+#[test]
+fn names_are_those_of_the_list_in_any_case() {
+    let policy = network(LISTED, vec![named(1, "alpha"), member(2, &[])]).policy();
+    assert_eq!(policy.node_named("Alpha"), Some(node(1)));
+    assert_eq!(policy.node_named("beta"), None);
+    assert_eq!((policy.name_of(&node(1)), policy.name_of(&node(2))), (Some("alpha"), None));
+}
+
+#[test]
+fn prefixes_hold_the_members_and_not_the_whole_internet() {
+    let members = vec![
+        member(1, &["10.7.0.1", "192.168.4.1", "2001:db8::1"]),
+        member(2, &["10.7.0.2", "2001:db8:0:ffff::1"]),
+        member(3, &["192.168.4.3", "fd00::1"]),
+    ];
+    let policy = network(LISTED, members).policy();
+    let shown: Vec<_> = policy.prefixes().iter().skip(1).map(ToString::to_string).collect();
+    assert_eq!(shown, ["10.7.0.0/30", "192.168.4.0/30", "2001:db8::/48", "fd00::1/128"]);
+    let certified = policy.prefixes()[0];
+    assert_eq!(certified.length(), 48);
+    for seed in 1..=3 {
+        let its = policy.addresses_of(&node(seed));
+        assert!(its.iter().all(|ip| policy.prefixes().iter().any(|prefix| prefix.contains(*ip))));
+        assert!(certified.contains(its[0]));
+    }
+}
+
+#[test]
+fn the_same_description_is_known_again_and_another_one_is_not() {
+    let (one, two) = (named(1, "one"), member(2, &["10.0.0.2"]));
+    let policy = network(LISTED, vec![one.clone(), two.clone()]).policy();
+    assert!(policy.is_described_by(&network(LISTED, vec![two.clone(), one.clone()])), "in any order");
+    let config = |members| network(LISTED, members);
+    assert!(!policy.is_described_by(&config(vec![one.clone()])));
+    assert!(!policy.is_described_by(&config(vec![one.clone(), member(2, &["10.0.0.3"])])));
+    assert!(!policy.is_described_by(&config(vec![one, two]).with_psk(Psk::new([1; 32]))));
+
+    let open = NetworkConfig::by_id(NetworkId::ad_hoc(1..=2).unwrap()).unwrap();
+    assert!(open.policy().is_described_by(&open));
+    assert!(!open.policy().is_described_by(&open.clone().with_psk(Psk::new([1; 32]))));
+}
+
+#[test]
+fn an_id_alone_is_enough_for_an_ad_hoc_network_only() {
+    let by_id = |id: &str| NetworkConfig::by_id(id.parse().unwrap());
+    assert!(by_id("ff00160016000000").is_ok_and(|config| config.validate().is_ok()));
+    assert!(matches!(by_id(LISTED), Err(NetworkIdError::NeedsFile(_))));
+    assert!(matches!(by_id("8056c2e21c000001"), Err(NetworkIdError::Managed(_))));
+}
+
+#[test]
+fn a_summary_says_what_the_policy_does() {
+    let listed = network(LISTED, vec![member(1, &["10.7.0.1"])]).with_psk(Psk::new([3; 32]));
+    for policy in [listed.policy(), NetworkConfig::by_id(NetworkId::ad_hoc(5..=6).unwrap()).unwrap().policy()]
+    {
+        let summary = policy.summary();
+        assert_eq!(summary.closed, !policy.admits_anyone());
+        assert_eq!(summary.secret, policy.psk().is_some());
+        assert_eq!(summary.ports, policy.ports());
+        assert_eq!(summary.prefixes, policy.prefixes());
+        assert_eq!(summary.by_file, NetworkConfig::by_id(policy.id()).is_err());
+    }
+    assert_eq!(listed.policy().summary().kind, "static");
+}

@@ -1,0 +1,314 @@
+//! Where a node may be: candidate addresses, and how much may be sent to those that nobody vouched for.
+//!
+//! A candidate is *proven* once a packet from it showed that its owner receives there: a challenge answered, a handshake
+//! that went nowhere else, a hello that repeats our nonce. To an address that is neither proven nor configured at most as
+//! many bytes are sent as came from it (the amplification limit of RFC 9000 section 8, at factor 1), so that a forged
+//! source address makes no traffic for its victim that the forger did not pay for himself.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::place::{Place, SocketIndex};
+use super::quality::Quality;
+use super::sockets::{SocketInfo, place_of, socket_for};
+
+/// Most candidates kept per node. The one heard from least recently makes room, unproven ones first; configured
+/// addresses and the path stay.
+pub(super) const MAX_CANDIDATES: usize = 8;
+
+/// Where an address was learned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The user's description of a network.
+    Configured,
+    /// A hello on a local network.
+    Hello,
+    /// A handshake message came from there.
+    Handshake,
+    /// A packet of a session came from there.
+    Session,
+}
+
+impl Source {
+    fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+/// The addresses at which one node may be reached.
+#[derive(Debug, Default)]
+pub(super) struct Candidates {
+    list: Vec<Candidate>,
+}
+
+/// One address.
+#[derive(Debug, Clone)]
+pub(super) struct Candidate {
+    remote: SocketAddr,
+    /// The socket it was heard on; none for a configured address that never answered.
+    socket: Option<SocketIndex>,
+    /// Where it was learned, one bit for each [`Source`].
+    sources: u8,
+    proven: bool,
+    /// Bytes that may still be sent while it is neither proven nor configured.
+    credit: usize,
+    heard: Option<Instant>,
+    pub(super) quality: Quality,
+}
+
+impl Candidate {
+    fn new(remote: SocketAddr) -> Self {
+        Self {
+            remote,
+            socket: None,
+            sources: 0,
+            proven: false,
+            credit: 0,
+            heard: None,
+            quality: Quality::default(),
+        }
+    }
+
+    fn is_from(&self, source: Source) -> bool {
+        self.sources & source.bit() != 0
+    }
+
+    /// Whether any number of bytes may be sent there.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.proven || self.is_from(Source::Configured)
+    }
+
+    /// Whether `bytes` may be sent here.
+    pub(super) fn may_spend(&self, bytes: usize) -> bool {
+        self.is_trusted() || self.credit >= bytes
+    }
+
+    pub(super) fn remote(&self) -> SocketAddr {
+        self.remote
+    }
+
+    /// Takes `bytes` from what may be sent here, if that is allowed.
+    fn spend(&mut self, bytes: usize) -> bool {
+        if self.is_trusted() {
+            return true;
+        }
+        match self.credit.checked_sub(bytes) {
+            Some(rest) => self.credit = rest,
+            None => return false,
+        }
+        true
+    }
+
+    /// How it is reached, if a socket can.
+    pub(super) fn place(&self, sockets: &[SocketInfo]) -> Option<Place> {
+        place_of(sockets, self.socket, self.remote)
+    }
+}
+
+impl Candidates {
+    /// Makes `remotes`, at most [`MAX_CANDIDATES`] of them, the configured ones. One that is not configured any more
+    /// stays only if it was heard from. Returns those that are new.
+    pub(super) fn set_configured(
+        &mut self,
+        remotes: impl Iterator<Item = SocketAddr>,
+        path: Option<SocketAddr>,
+    ) -> Vec<SocketAddr> {
+        let remotes: Vec<_> = remotes.take(MAX_CANDIDATES).collect();
+        for candidate in &mut self.list {
+            if !remotes.contains(&candidate.remote) {
+                candidate.sources &= !Source::Configured.bit();
+            }
+        }
+        self.list.retain(|candidate| candidate.is_from(Source::Configured) || candidate.heard.is_some());
+        let mut new = Vec::new();
+        for remote in remotes {
+            if self.get(&remote).is_none() {
+                new.push(remote);
+            }
+            self.entry(remote, path).sources |= Source::Configured.bit();
+        }
+        new
+    }
+
+    /// Notes that `bytes` came from there and seemed to be from this node. Earlier unspent credit does not add up.
+    pub(super) fn heard(
+        &mut self,
+        place: Place,
+        bytes: usize,
+        source: Source,
+        now: Instant,
+        path: Option<SocketAddr>,
+    ) {
+        let candidate = self.entry(place.remote(), path);
+        candidate.socket = Some(place.socket());
+        candidate.sources |= source.bit();
+        candidate.credit = candidate.credit.max(bytes);
+        candidate.heard = Some(now);
+    }
+
+    /// The node has shown that it receives there.
+    pub(super) fn prove(&mut self, remote: SocketAddr) {
+        if let Some(candidate) = self.get_mut(&remote) {
+            candidate.proven = true;
+        }
+    }
+
+    pub(super) fn get(&self, remote: &SocketAddr) -> Option<&Candidate> {
+        self.list.iter().find(|candidate| candidate.remote == *remote)
+    }
+
+    pub(super) fn get_mut(&mut self, remote: &SocketAddr) -> Option<&mut Candidate> {
+        self.list.iter_mut().find(|candidate| candidate.remote == *remote)
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Candidate> {
+        self.list.iter_mut()
+    }
+
+    /// Whether the user configured that address.
+    pub(super) fn is_configured(&self, remote: &SocketAddr) -> bool {
+        self.get(remote).is_some_and(|candidate| candidate.is_from(Source::Configured))
+    }
+
+    /// Spends `bytes` on one candidate; false if that is not allowed.
+    pub(super) fn spend(&mut self, remote: &SocketAddr, bytes: usize) -> bool {
+        self.get_mut(remote).is_some_and(|candidate| candidate.spend(bytes))
+    }
+
+    /// Spends `bytes` on every candidate for which that is allowed and that a socket can reach. Returns where to send
+    /// them: proven places first, then those heard from most recently.
+    pub(super) fn spend_everywhere(&mut self, bytes: usize, sockets: &[SocketInfo]) -> Vec<Place> {
+        self.list.sort_by_key(|c| (c.proven, c.heard, c.is_from(Source::Configured), c.remote));
+        let target = |candidate: &mut Candidate| {
+            let socket = socket_for(sockets, candidate.socket, &candidate.remote)?;
+            let place = Place::Direct { socket: socket.index, remote: candidate.remote };
+            candidate.spend(bytes).then_some(place)
+        };
+        self.list.iter_mut().rev().filter_map(target).collect()
+    }
+
+    pub(super) fn any_proven(&self) -> bool {
+        self.list.iter().any(|candidate| candidate.proven)
+    }
+
+    pub(super) fn remotes(&self) -> impl Iterator<Item = SocketAddr> + Clone {
+        self.list.iter().map(|candidate| candidate.remote)
+    }
+
+    /// The candidate of that address, made if there is none. That of the path does not make room for it.
+    fn entry(&mut self, remote: SocketAddr, path: Option<SocketAddr>) -> &mut Candidate {
+        let at = match self.list.iter().position(|candidate| candidate.remote == remote) {
+            Some(at) => at,
+            None => {
+                self.make_room(path);
+                self.list.push(Candidate::new(remote));
+                self.list.len() - 1
+            }
+        };
+        &mut self.list[at]
+    }
+
+    fn make_room(&mut self, path: Option<SocketAddr>) {
+        if self.list.len() < MAX_CANDIDATES {
+            return;
+        }
+        let evict = (0..self.list.len())
+            .filter(|&at| !self.list[at].is_from(Source::Configured) && Some(self.list[at].remote) != path)
+            .min_by_key(|&at| (self.list[at].proven, self.list[at].heard, self.list[at].remote));
+        // With every place taken by configured addresses, the last of them goes; there is never a ninth.
+        self.list.remove(evict.unwrap_or(self.list.len() - 1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::testing::instant;
+
+    #[test]
+    fn unproven_candidates_get_back_what_they_sent() {
+        let now = instant();
+        let mut candidates = Candidates::default();
+        hear(&mut candidates, 1, 100, now);
+        assert!(!candidates.spend(&remote(1), 101));
+        assert!(candidates.spend(&remote(1), 60));
+        assert!(!candidates.spend(&remote(1), 41));
+        // Hearing from it again renews the credit, but saves nothing up.
+        hear(&mut candidates, 1, 100, now);
+        assert!(!candidates.spend(&remote(1), 101));
+        candidates.prove(remote(1));
+        assert!(candidates.spend(&remote(1), 100_000) && candidates.spend(&remote(1), 100_000));
+    }
+
+    #[test]
+    fn strangers_push_out_strangers_only() {
+        let now = instant();
+        let at = |seconds| now + Duration::from_secs(seconds);
+        let mut candidates = Candidates::default();
+        candidates.set_configured([remote(1)].into_iter(), None);
+        hear(&mut candidates, 2, 1, at(0));
+        candidates.prove(remote(2));
+        for port in 3..100 {
+            hear(&mut candidates, port, 1, at(port.into()));
+        }
+        let targets = candidates.spend_everywhere(1, &[socket()]);
+        let kept: Vec<_> = targets.iter().map(|place| place.remote().port()).collect();
+        assert_eq!(kept, [2, 99, 98, 97, 96, 95, 94, 1]);
+    }
+
+    #[test]
+    fn the_path_stays_a_candidate() {
+        let now = instant();
+        let mut candidates = Candidates::default();
+        hear(&mut candidates, 1, 1, now);
+        for port in 2..100 {
+            candidates.heard(place(port), 1, Source::Hello, now + Duration::from_secs(1), Some(remote(1)));
+        }
+        assert!(candidates.get(&remote(1)).is_some());
+        assert_eq!(candidates.remotes().count(), MAX_CANDIDATES);
+    }
+
+    #[test]
+    fn configured_addresses_are_bounded_too() {
+        let mut candidates = Candidates::default();
+        candidates.set_configured((0..20).map(remote), None);
+        hear(&mut candidates, 99, 1, instant());
+        assert_eq!(candidates.remotes().count(), MAX_CANDIDATES);
+    }
+
+    #[test]
+    fn configured_addresses_are_replaced_and_those_that_answered_stay() {
+        let mut candidates = Candidates::default();
+        assert_eq!(
+            candidates.set_configured([remote(1), remote(2)].into_iter(), None),
+            [remote(1), remote(2)]
+        );
+        hear(&mut candidates, 2, 1, instant());
+        hear(&mut candidates, 3, 1, instant());
+        assert_eq!(candidates.set_configured([remote(4), remote(3)].into_iter(), None), [remote(4)]);
+        let mut kept: Vec<_> = candidates.remotes().map(|remote| remote.port()).collect();
+        kept.sort_unstable();
+        assert_eq!(kept, [2, 3, 4]);
+        candidates.set_configured((0..20).map(remote), None);
+        assert_eq!(candidates.remotes().count(), MAX_CANDIDATES);
+    }
+
+    fn hear(candidates: &mut Candidates, port: u16, bytes: usize, now: Instant) {
+        candidates.heard(place(port), bytes, Source::Hello, now, None);
+    }
+
+    fn socket() -> SocketInfo {
+        let index = SocketIndex(0);
+        SocketInfo { index, ipv4: true, loopback: false, max_datagram: 1472, beacon_targets: Vec::new() }
+    }
+
+    fn place(port: u16) -> Place {
+        Place::Direct { socket: SocketIndex(0), remote: remote(port) }
+    }
+
+    fn remote(port: u16) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, 1], port))
+    }
+}

@@ -1,0 +1,192 @@
+//! Path validation (RFC 9000, section 8.2): a question that only who receives it can answer.
+//!
+//! A challenge is 64 bits that nobody can guess, sent to one place in a session. Who repeats them from there receives
+//! there. At most one is outstanding for a node, so a peer that guesses has one chance in 2^64 per packet. It is not
+//! a probe of path MTU discovery: those have ids in sequence, which the peer knows and which prove nothing of a place.
+//!
+//! A challenge that is lost is repeated as it was: its answer counts however late it is, so that a round trip of
+//! seconds does no harm. Such an answer says nothing of the round-trip time (RFC 6298, section 3).
+
+use std::time::{Duration, Instant};
+
+use super::place::Place;
+
+/// An answer is waited for this long; twice the longest round trip that a handshake is made for.
+const VALID_FOR: Duration = Duration::from_secs(20);
+
+/// The same challenge is repeated no sooner than this.
+pub(super) const REPEAT_AFTER: Duration = Duration::from_millis(250);
+
+/// A challenge to one place makes way for one to another place after two round trips, within these bounds.
+const HOLD: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(2)];
+
+/// Why a place is challenged, from the weakest reason to the strongest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Why {
+    /// To know how good it is.
+    Compare,
+    /// To know whether the path still works, now that our own addresses have changed.
+    Announce,
+    /// The peer seems to be there now.
+    Move,
+}
+
+/// The challenge that is not answered yet.
+#[derive(Debug, Clone, Copy)]
+struct Outstanding {
+    place: Place,
+    data: [u8; 8],
+    why: Why,
+    first: Instant,
+    last: Instant,
+}
+
+/// All challenges of one node.
+#[derive(Debug, Default)]
+pub(super) struct Challenges {
+    outstanding: Option<Outstanding>,
+    /// What was answered last, to know a second copy of the answer.
+    answered: Option<[u8; 8]>,
+}
+
+/// What an answer was worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// It is the answer to the challenge: its sender receives at that place.
+    Right {
+        /// Why it was asked.
+        why: Why,
+        /// The round-trip time, if there was one challenge only.
+        rtt: Option<Duration>,
+    },
+    /// A copy of the last right answer.
+    Copy,
+    /// It answers nothing that was asked there.
+    Wrong,
+}
+
+impl Challenges {
+    /// What to send to `place`, if anything: `fresh` or the same as before. `rtt` is how long an answer from the other
+    /// place would take.
+    pub(super) fn ask(
+        &mut self,
+        place: Place,
+        why: Why,
+        fresh: [u8; 8],
+        rtt: Option<Duration>,
+        now: Instant,
+    ) -> Option<[u8; 8]> {
+        let open = self.outstanding.as_mut().filter(|open| now < open.first + VALID_FOR);
+        if let Some(open) = open {
+            if open.place == place {
+                open.why = open.why.max(why);
+                // The announcement has its own intervals.
+                let wait = if why == Why::Announce { Duration::from_nanos(1) } else { REPEAT_AFTER };
+                if now < open.last + wait {
+                    return None;
+                }
+                open.last = now;
+                return Some(open.data);
+            }
+            let hold = rtt.map_or(HOLD[0], |rtt| (rtt * 2).clamp(HOLD[0], HOLD[1]));
+            if open.why >= why && now < open.last + hold {
+                return None;
+            }
+        }
+        self.outstanding = Some(Outstanding { place, data: fresh, why, first: now, last: now });
+        Some(fresh)
+    }
+
+    /// Judges an answer that came from `place`.
+    pub(super) fn answer(&mut self, place: Place, data: [u8; 8], now: Instant) -> Answer {
+        let is_right =
+            |open: &mut Outstanding| open.place == place && open.data == data && now < open.first + VALID_FOR;
+        match self.outstanding.take_if(is_right) {
+            Some(open) => {
+                self.answered = Some(data);
+                let rtt = (open.first == open.last).then(|| now.saturating_duration_since(open.first));
+                Answer::Right { why: open.why, rtt }
+            }
+            None if self.answered == Some(data) => Answer::Copy,
+            None => Answer::Wrong,
+        }
+    }
+
+    /// Gives up a comparison that was begun so long ago, and tells where it was.
+    pub(super) fn take_unanswered(
+        &mut self,
+        timeout: impl Fn(Place) -> Duration,
+        now: Instant,
+    ) -> Option<Place> {
+        let is_lost =
+            |open: &mut Outstanding| open.why == Why::Compare && now >= open.last + timeout(open.place);
+        self.outstanding.take_if(is_lost).map(|open| open.place)
+    }
+
+    /// Whether an answer is waited for.
+    pub(super) fn is_busy(&self, now: Instant) -> bool {
+        self.outstanding.is_some_and(|open| now < open.first + VALID_FOR)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reach::place::SocketIndex;
+    use crate::testing::instant;
+
+    const ONE: [u8; 8] = [1; 8];
+    const TWO: [u8; 8] = [2; 8];
+
+    #[test]
+    fn the_answer_must_be_the_one_and_come_from_the_place() {
+        let now = instant();
+        let mut challenges = Challenges::default();
+        assert_eq!(challenges.answer(place(1), [0; 8], now), Answer::Wrong);
+        assert_eq!(challenges.ask(place(1), Why::Move, ONE, None, now), Some(ONE));
+        let later = now + Duration::from_millis(30);
+        assert_eq!(challenges.answer(place(1), TWO, later), Answer::Wrong);
+        assert_eq!(challenges.answer(place(2), ONE, later), Answer::Wrong);
+        let rtt = Some(Duration::from_millis(30));
+        assert_eq!(challenges.answer(place(1), ONE, later), Answer::Right { why: Why::Move, rtt });
+        assert_eq!(challenges.answer(place(1), ONE, later), Answer::Copy);
+    }
+
+    #[test]
+    fn a_repeated_challenge_is_the_same_and_its_answer_has_no_time() {
+        let now = instant();
+        let mut challenges = Challenges::default();
+        assert_eq!(challenges.ask(place(1), Why::Move, ONE, None, now), Some(ONE));
+        assert_eq!(challenges.ask(place(1), Why::Move, TWO, None, now + REPEAT_AFTER / 2), None);
+        assert_eq!(challenges.ask(place(1), Why::Move, TWO, None, now + REPEAT_AFTER), Some(ONE));
+        let late = now + Duration::from_secs(10);
+        assert_eq!(challenges.answer(place(1), ONE, late), Answer::Right { why: Why::Move, rtt: None });
+    }
+
+    #[test]
+    fn an_old_answer_is_worth_nothing() {
+        let now = instant();
+        let mut challenges = Challenges::default();
+        challenges.ask(place(1), Why::Move, ONE, None, now);
+        assert_eq!(challenges.answer(place(1), ONE, now + VALID_FOR), Answer::Wrong);
+        assert_eq!(challenges.ask(place(1), Why::Move, TWO, None, now + VALID_FOR), Some(TWO));
+    }
+
+    #[test]
+    fn a_stronger_reason_goes_first_and_equal_ones_take_turns() {
+        let now = instant();
+        let mut challenges = Challenges::default();
+        let rtt = Some(Duration::from_millis(400));
+        assert!(challenges.ask(place(1), Why::Compare, ONE, rtt, now).is_some());
+        assert!(challenges.ask(place(2), Why::Compare, TWO, rtt, now).is_none());
+        assert!(challenges.ask(place(2), Why::Move, TWO, rtt, now).is_some());
+        assert_eq!(challenges.answer(place(1), ONE, now), Answer::Wrong, "one is outstanding");
+        // A source that changes to and fro must not keep each answer from counting.
+        assert!(challenges.ask(place(1), Why::Move, ONE, rtt, now + Duration::from_millis(799)).is_none());
+        assert!(challenges.ask(place(1), Why::Move, ONE, rtt, now + Duration::from_millis(800)).is_some());
+    }
+
+    fn place(port: u16) -> Place {
+        Place::Direct { socket: SocketIndex(0), remote: ([192, 0, 2, 1], port).into() }
+    }
+}

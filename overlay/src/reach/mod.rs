@@ -1,0 +1,322 @@
+//! Where one remote node can be reached, and on which way best.
+//!
+//! There is one [`Reach`] per node, whatever networks it shares with this one: its addresses do not depend on a
+//! network. It knows nothing of sessions, keys or members. Who owns it tells it what came from where, sends what it asks
+//! for, sealed in any session with the node, and makes its path known to all who talk to that node.
+//!
+//! # Addresses and credit
+//!
+//! An address is learned from the user, from a hello on a local network, from a handshake message, or from a packet of a
+//! session ([`Source`]). All but the first are source addresses of datagrams, and anybody can write any source address
+//! there, members too: a member of an open network is anybody. So an address means nothing until it is *proven*, and
+//! before that it gets no more bytes than came from it, its *credit* (`candidates`). Three things prove an address, and
+//! each is something that only who receives there can say:
+//!
+//! - a **challenge**, 64 random bits, was repeated from there (`challenge`);
+//! - a **handshake message** was answered that went to this address and nowhere else, or an answer to one of the peer's
+//!   was used. A response to an initiation that went to several addresses shows that one of them works, and not which:
+//!   its sender chooses the source that we see;
+//! - a **hello** had the nonce of one that was sent there.
+//!
+//! # The path
+//!
+//! The path is the place that packets are sent to. It is proven, or configured; never less. It changes in three ways:
+//!
+//! - The peer has **moved**: a packet that is authentic came from elsewhere. That place is challenged, and the answer
+//!   makes it the path. Challenges and their answers move nothing by themselves ("probing packets", RFC 9000 section
+//!   9.1), so that both sides may look at other places without the other side's following.
+//! - A **handshake** was completed over another place, because the path did not answer.
+//! - Another place is **better** (`quality`). While traffic flows and there are several places, each is challenged now and
+//!   then, the path too. A place that is better by a quarter and by 5 ms at least, by its smoothed round-trip time and its
+//!   loss, becomes the path, once in 30 s at most. Both sides measure the same round trips, so they come to the same
+//!   result; where they do not, neither sees a gain of a quarter in going back.
+//!
+//! # Datagram size
+//!
+//! Each path finds its datagram size (`mtud`). The path before the present one is kept with what is known of it, since
+//! peers go to and fro between two.
+
+mod candidates;
+mod challenge;
+mod mtud;
+mod place;
+mod quality;
+mod sockets;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+pub(crate) use candidates::Source;
+pub(crate) use challenge::{Answer, Why};
+pub(crate) use mtud::{BASE, BUSY_CONFIRM_INTERVAL};
+pub use place::{Path, Place, RecvMeta, SocketIndex};
+pub use sockets::SocketInfo;
+pub(crate) use sockets::{place_of, socket_for};
+
+use crate::network::NetworkIndex;
+use candidates::Candidates;
+use challenge::Challenges;
+use mtud::Mtud;
+
+/// Everything about the ways to one node.
+#[derive(Debug, Default)]
+pub(crate) struct Reach {
+    candidates: Candidates,
+    /// What the user configured, by the network whose description has it.
+    configured: BTreeMap<NetworkIndex, Vec<SocketAddr>>,
+    challenges: Challenges,
+    path: Option<Used>,
+    /// The path before this one, in case that the node goes back to it.
+    left: Option<Used>,
+    /// When the path was last changed for a better one.
+    settled: Option<Instant>,
+    /// When places may be compared again.
+    compare_at: Option<Instant>,
+    /// The id of the next path MTU probe, on whatever path.
+    next_probe: u32,
+}
+
+/// A place that is or was the path.
+#[derive(Debug)]
+struct Used {
+    place: Place,
+    mtud: Mtud,
+    /// The datagram size that its users know.
+    known: usize,
+}
+
+/// Two comparisons are at least this far apart, whatever the number of places.
+const COMPARE_SPACING: Duration = Duration::from_secs(1);
+
+/// A path MTU probe to send, and what the last answers have changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MtuStep {
+    /// The size of a probe with this id; its companion, with the next id, is as short as can be.
+    pub(crate) probe: Option<(u32, usize)>,
+    /// The path's datagram size before and now, if that has changed.
+    pub(crate) changed: Option<(usize, usize)>,
+    /// When to ask again.
+    pub(crate) deadline: Option<Instant>,
+}
+
+impl Reach {
+    /// The path, if there is one.
+    pub(crate) fn path(&self) -> Option<Path> {
+        let used = self.path.as_ref()?;
+        Some(Path { place: used.place, datagram_size: used.known })
+    }
+
+    /// The place that packets are sent to.
+    pub(crate) fn place(&self) -> Option<Place> {
+        self.path.as_ref().map(|used| used.place)
+    }
+
+    /// All known addresses.
+    pub(crate) fn remotes(&self) -> impl Iterator<Item = SocketAddr> + Clone {
+        self.candidates.remotes()
+    }
+
+    /// Replaces the addresses that a network's description has for the node; at most eight of all networks are kept.
+    /// One that is not configured any more stays only if the node was heard there. Returns those that are new.
+    pub(crate) fn set_configured(
+        &mut self,
+        network: NetworkIndex,
+        remotes: &[SocketAddr],
+    ) -> Vec<SocketAddr> {
+        if remotes.is_empty() {
+            self.configured.remove(&network);
+        } else {
+            self.configured.insert(network, remotes.to_vec());
+        }
+        // The newest first: they are the ones that were asked for.
+        let others = self.configured.iter().filter(|(index, _)| **index != network);
+        let others = others.flat_map(|(_, remotes)| remotes);
+        let all = remotes.iter().chain(others).copied();
+        self.candidates.set_configured(all, self.path.as_ref().map(|used| used.place.remote()))
+    }
+
+    /// Whether the user configured that address.
+    pub(crate) fn is_configured(&self, remote: &SocketAddr) -> bool {
+        self.candidates.is_configured(remote)
+    }
+
+    /// Notes that `bytes` came from there and seemed to be from this node; so many may be sent back.
+    pub(crate) fn heard(&mut self, place: Place, bytes: usize, source: Source, now: Instant) {
+        let path = self.path.as_ref().map(|used| used.place.remote());
+        self.candidates.heard(place, bytes, source, now, path);
+    }
+
+    /// The node, heard at `place`, has shown that it receives there.
+    pub(crate) fn prove(&mut self, place: Place, source: Source, now: Instant) {
+        self.heard(place, 0, source, now);
+        self.candidates.prove(place.remote());
+    }
+
+    /// Whether a place is proven or configured, so that it may be the path.
+    pub(crate) fn is_trusted(&self, place: &Place) -> bool {
+        self.candidates.get(&place.remote()).is_some_and(|candidate| candidate.is_trusted())
+    }
+
+    /// Whether the node has shown that it receives somewhere.
+    pub(crate) fn any_proven(&self) -> bool {
+        self.candidates.any_proven()
+    }
+
+    /// Spends `bytes` of what may be sent to a place; false if that is too much.
+    pub(crate) fn spend(&mut self, place: &Place, bytes: usize) -> bool {
+        self.candidates.spend(&place.remote(), bytes)
+    }
+
+    /// Spends `bytes` on every place for which that is allowed and that a socket can reach. Returns where to send them:
+    /// proven places first, then those heard from most recently.
+    pub(crate) fn spend_everywhere(&mut self, bytes: usize, sockets: &[SocketInfo]) -> Vec<Place> {
+        self.candidates.spend_everywhere(bytes, sockets)
+    }
+
+    /// The smoothed round-trip time of the path.
+    pub(crate) fn rtt(&self) -> Option<Duration> {
+        let place = self.place()?;
+        self.candidates.get(&place.remote())?.quality.rtt()
+    }
+
+    /// Something sent to `place` was answered after `rtt`.
+    pub(crate) fn sample(&mut self, place: Place, rtt: Duration) {
+        if let Some(candidate) = self.candidates.get_mut(&place.remote()) {
+            candidate.quality.sample(rtt);
+        }
+    }
+
+    /// Asks whether the node receives at `place`: gives the challenge to send there, unless one is on its way or its
+    /// `bytes` may not be sent. `fresh` is random.
+    pub(crate) fn challenge(
+        &mut self,
+        place: Place,
+        why: Why,
+        fresh: [u8; 8],
+        bytes: usize,
+        now: Instant,
+    ) -> Option<[u8; 8]> {
+        // What cannot be paid must not take the place of what was.
+        if !self.candidates.get(&place.remote()).is_some_and(|candidate| candidate.may_spend(bytes)) {
+            return None;
+        }
+        let data = self.challenges.ask(place, why, fresh, self.rtt(), now)?;
+        self.candidates.spend(&place.remote(), bytes);
+        Some(data)
+    }
+
+    /// Judges the answer to a challenge, which came from `place`. A right one proves the place.
+    pub(crate) fn answer(&mut self, place: Place, data: [u8; 8], now: Instant) -> Answer {
+        let answer = self.challenges.answer(place, data, now);
+        if let Answer::Right { rtt, .. } = answer {
+            self.prove(place, Source::Session, now);
+            if let Some(candidate) = self.candidates.get_mut(&place.remote()) {
+                candidate.quality.answered();
+                rtt.into_iter().for_each(|rtt| candidate.quality.sample(rtt));
+            }
+        }
+        answer
+    }
+
+    /// Traffic flows: the place that is to be challenged now for comparison, if there is a choice and one is due.
+    pub(crate) fn compare(&mut self, sockets: &[SocketInfo], bytes: usize, now: Instant) -> Option<Place> {
+        let candidates = &self.candidates;
+        let timeout =
+            |place: Place| candidates.get(&place.remote()).map_or(Duration::ZERO, |c| c.quality.timeout());
+        if let Some(lost) = self.challenges.take_unanswered(timeout, now)
+            && let Some(candidate) = self.candidates.get_mut(&lost.remote())
+        {
+            candidate.quality.lost();
+        }
+        let current = self.place()?;
+        if self.compare_at.is_some_and(|at| now < at) || self.challenges.is_busy(now) {
+            return None;
+        }
+        self.compare_at = Some(now + COMPARE_SPACING);
+        let usable = |place: &Place| *place != current;
+        let choice =
+            self.candidates.iter_mut().filter(|c| c.may_spend(bytes)).filter_map(|c| c.place(sockets));
+        if !choice.collect::<Vec<_>>().iter().any(usable) {
+            return None;
+        }
+        let due = self.candidates.iter_mut().filter(|c| c.may_spend(bytes) && c.quality.is_due(now));
+        let next = due.min_by_key(|c| (c.quality.ask_at(), c.remote()))?;
+        // The path keeps its own socket.
+        let place = if next.remote() == current.remote() { current } else { next.place(sockets)? };
+        next.quality.asked(now);
+        Some(place)
+    }
+
+    /// The place that the path should be changed to, if one is so much better that it is worth it.
+    pub(crate) fn better(&mut self, sockets: &[SocketInfo], now: Instant) -> Option<Place> {
+        let current = self.place()?;
+        if self.settled.is_some_and(|at| now < at + quality::SETTLE) {
+            return None;
+        }
+        let own = self.candidates.get(&current.remote())?.quality;
+        let mut best: Option<&mut candidates::Candidate> = None;
+        for candidate in self.candidates.iter_mut() {
+            let beats = candidate.is_trusted() && own.is_beaten_by(&candidate.quality);
+            if beats && best.as_ref().is_none_or(|best| candidate.quality.is_cheaper_than(&best.quality)) {
+                best = Some(candidate);
+            }
+        }
+        let place = best?.place(sockets)?;
+        self.settled = Some(now);
+        Some(place)
+    }
+
+    /// Makes `place`, which is proven or configured, the path, from a socket that sends at most `max_datagram` bytes.
+    /// True if it was not the path before.
+    pub(crate) fn use_place(&mut self, place: Place, max_datagram: usize, now: Instant) -> bool {
+        if let Some(used) = self.path.as_mut().filter(|used| used.place == place) {
+            // The same path with a new session: what did not pass two minutes ago may pass now.
+            used.mtud.search();
+            return false;
+        }
+        let left = self.left.take_if(|left| left.place == place);
+        let used = left.unwrap_or_else(|| {
+            let mtud = Mtud::new(place, max_datagram, now);
+            Used { place, known: mtud.current(), mtud }
+        });
+        self.left = self.path.replace(used);
+        true
+    }
+
+    /// Says which path MTU probe is due. To be asked after all that may have changed that.
+    pub(crate) fn probe_mtu(&mut self, now: Instant) -> MtuStep {
+        let rtt = self.rtt();
+        let Some(used) = &mut self.path else {
+            return MtuStep { probe: None, changed: None, deadline: None };
+        };
+        let id = self.next_probe;
+        let size = used.mtud.poll(now, rtt, id);
+        if size.is_some() {
+            self.next_probe = id.wrapping_add(2);
+        }
+        let current = used.mtud.current();
+        let before = std::mem::replace(&mut used.known, current);
+        MtuStep {
+            probe: size.map(|size| (id, size)),
+            changed: (before != current).then_some((before, current)),
+            deadline: used.mtud.deadline(),
+        }
+    }
+
+    /// A path MTU probe was acknowledged.
+    pub(crate) fn probe_acknowledged(&mut self, id: u32, now: Instant) {
+        let Some(used) = &mut self.path else { return };
+        if let Some(rtt) = used.mtud.acknowledged(id, now) {
+            let place = used.place;
+            self.sample(place, rtt);
+        }
+    }
+
+    /// The path's discovery of its datagram size, if there is a path.
+    pub(crate) fn mtud(&mut self) -> Option<&mut Mtud> {
+        self.path.as_mut().map(|used| &mut used.mtud)
+    }
+}

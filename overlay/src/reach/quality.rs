@@ -1,0 +1,221 @@
+//! How good a place is: its round-trip time, its loss, and when that is enough to leave another place for it.
+
+use std::time::{Duration, Instant};
+
+/// Answers that a place must have given before it is compared with another.
+const MIN_SAMPLES: u32 = 3;
+
+/// A place is left for one that is better by at least a quarter of its own cost, and by so much. Two places of one
+/// link differ by less, and so do two measurements of one place.
+const MIN_GAIN: Duration = Duration::from_millis(5);
+
+/// A lost packet costs its sender about so much: the least retransmission timeout that is common.
+const LOSS_COST: Duration = Duration::from_millis(200);
+
+/// The path is changed for a better one no more often than this.
+pub(super) const SETTLE: Duration = Duration::from_secs(30);
+
+/// While traffic flows and there is a choice, a place that answers is asked this often.
+const ASK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// One that does not answer is asked after twice the time each further time, up to this.
+const MAX_ASK_INTERVAL: Duration = Duration::from_secs(160);
+
+/// The longest round trip that a handshake is made for.
+const UNKNOWN: Duration = Duration::from_secs(10);
+
+/// Of 256: one loss weighs an eighth.
+const WHOLE: u32 = 256;
+
+/// What has been measured of one place.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Quality {
+    rtt: Option<Rtt>,
+    /// A moving average, in 256ths.
+    loss: u32,
+    samples: u32,
+    /// Questions in a row that were not answered.
+    unanswered: u32,
+    /// When it may be asked again.
+    ask_at: Option<Instant>,
+}
+
+/// A smoothed round-trip time and its variation (RFC 6298, section 2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rtt {
+    smoothed: Duration,
+    variation: Duration,
+}
+
+impl Rtt {
+    fn first(sample: Duration) -> Self {
+        Self { smoothed: sample, variation: sample / 2 }
+    }
+
+    fn blend(self, sample: Duration) -> Self {
+        let deviation = self.smoothed.abs_diff(sample);
+        Self { variation: (self.variation * 3 + deviation) / 4, smoothed: (self.smoothed * 7 + sample) / 8 }
+    }
+}
+
+impl Quality {
+    /// The smoothed round-trip time.
+    pub(super) fn rtt(&self) -> Option<Duration> {
+        self.rtt.map(|rtt| rtt.smoothed)
+    }
+
+    /// How long an answer is waited for before it counts as lost: RFC 6298's timeout, at least a second, and as long
+    /// as a handshake may take while nothing is known.
+    pub(super) fn timeout(&self) -> Duration {
+        self.rtt.map_or(UNKNOWN, |rtt| (rtt.smoothed + rtt.variation * 4).max(Duration::from_secs(1)))
+    }
+
+    /// Something sent there was answered after `sample`.
+    pub(super) fn sample(&mut self, sample: Duration) {
+        self.rtt = Some(self.rtt.map_or(Rtt::first(sample), |rtt| rtt.blend(sample)));
+    }
+
+    /// A question was asked there.
+    pub(super) fn asked(&mut self, now: Instant) {
+        let wait = ASK_INTERVAL * (1 << self.unanswered.min(4));
+        self.ask_at = Some(now + wait.min(MAX_ASK_INTERVAL));
+    }
+
+    /// Whether it is time to ask there.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.ask_at.is_none_or(|at| now >= at)
+    }
+
+    /// When it may be asked again.
+    pub(super) fn ask_at(&self) -> Option<Instant> {
+        self.ask_at
+    }
+
+    /// A question was answered.
+    pub(super) fn answered(&mut self) {
+        self.loss -= self.loss / 8;
+        self.samples = self.samples.saturating_add(1);
+        self.unanswered = 0;
+    }
+
+    /// A question was not answered in time.
+    pub(super) fn lost(&mut self) {
+        self.loss += (WHOLE - self.loss) / 8;
+        self.unanswered = self.unanswered.saturating_add(1);
+    }
+
+    /// What a packet on this way costs: its round-trip time, and what its loss costs as often as that happens. `None`
+    /// while too little is known, or if the last question was not answered.
+    fn cost(&self) -> Option<Duration> {
+        if self.samples < MIN_SAMPLES {
+            return None;
+        }
+        Some(self.rtt()? + LOSS_COST * self.loss / WHOLE)
+    }
+
+    /// Whether a path of this quality is worth leaving for a place of quality `other`.
+    pub(super) fn is_beaten_by(&self, other: &Quality) -> bool {
+        let (Some(own), Some(theirs)) = (self.cost(), other.cost()) else { return false };
+        other.unanswered == 0 && theirs + MIN_GAIN.max(own / 4) <= own
+    }
+
+    /// Whether it is better than `other`, by however little.
+    pub(super) fn is_cheaper_than(&self, other: &Quality) -> bool {
+        match (self.cost(), other.cost()) {
+            (Some(own), Some(theirs)) => own < theirs,
+            (own, _) => own.is_some(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::instant;
+
+    #[test]
+    fn round_trips_are_smoothed_as_rfc_6298_says() {
+        let mut quality = Quality::default();
+        assert_eq!(quality.rtt(), None);
+        quality.sample(ms(80));
+        assert_eq!(quality.rtt, Some(Rtt { smoothed: ms(80), variation: ms(40) }));
+        quality.sample(ms(160));
+        assert_eq!(quality.rtt, Some(Rtt { smoothed: ms(90), variation: ms(50) }));
+        assert_eq!(quality.timeout(), ms(1000));
+        quality.sample(ms(8090));
+        assert!(quality.timeout() > ms(8090));
+    }
+
+    #[test]
+    fn a_path_is_left_for_a_much_better_one_only() {
+        for (path, other, left) in
+            [(20, 10, true), (20, 16, false), (20, 15, true), (4, 1, false), (200, 160, false)]
+        {
+            assert_eq!(steady(path).is_beaten_by(&steady(other)), left, "{path} {other}");
+        }
+    }
+
+    #[test]
+    fn loss_counts_as_time() {
+        let mut lossy = steady(10);
+        for _ in 0..8 {
+            lossy.lost();
+        }
+        assert!(lossy.is_beaten_by(&steady(30)));
+        // And nobody goes where nothing comes back from.
+        let mut silent = steady(1);
+        silent.lost();
+        assert!(!steady(100).is_beaten_by(&silent));
+    }
+
+    #[test]
+    fn too_few_answers_are_none() {
+        let mut quality = Quality::default();
+        for _ in 0..MIN_SAMPLES - 1 {
+            quality.sample(ms(1));
+            quality.answered();
+        }
+        assert!(!steady(100).is_beaten_by(&quality));
+        quality.answered();
+        assert!(steady(100).is_beaten_by(&quality));
+    }
+
+    #[test]
+    fn no_pair_of_places_beats_each_other() {
+        for one in 0..300 {
+            for other in 0..300 {
+                let (one, other) = (steady(one), steady(other));
+                assert!(!(one.is_beaten_by(&other) && other.is_beaten_by(&one)));
+            }
+        }
+    }
+
+    #[test]
+    fn silent_places_are_asked_more_and_more_rarely() {
+        let mut quality = Quality::default();
+        let (mut now, mut asked) = (instant(), 0);
+        let end = now + Duration::from_secs(3600);
+        while now < end {
+            if quality.is_due(now) {
+                quality.asked(now);
+                quality.lost();
+                asked += 1;
+            }
+            now += Duration::from_secs(1);
+        }
+        assert!((20..=30).contains(&asked), "{asked}");
+    }
+
+    fn steady(millis: u64) -> Quality {
+        let mut quality = Quality::default();
+        for _ in 0..MIN_SAMPLES {
+            quality.sample(ms(millis));
+            quality.answered();
+        }
+        quality
+    }
+
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+}

@@ -1,0 +1,84 @@
+//! The driver's sockets, as far as it matters who can be reached from them.
+
+use std::net::SocketAddr;
+
+use super::place::{Place, SocketIndex};
+
+/// One UDP socket of the driver, as the endpoint must know it.
+///
+/// ```
+/// use peersock_overlay::{SocketIndex, SocketInfo};
+///
+/// let socket = SocketInfo {
+///     index: SocketIndex(0),
+///     ipv4: true,
+///     loopback: false,
+///     max_datagram: 8972,
+///     beacon_targets: vec!["239.255.77.77:7777".parse()?],
+/// };
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SocketInfo {
+    /// The driver's name for the socket.
+    pub index: SocketIndex,
+    /// Sends to and receives from IPv4 addresses; otherwise IPv6.
+    pub ipv4: bool,
+    /// Reaches this machine only.
+    pub loopback: bool,
+    /// Largest UDP payload the socket can send without fragmentation, in bytes. The driver sets "don't fragment";
+    /// without it path MTU discovery finds too large sizes.
+    pub max_datagram: usize,
+    /// Multicast groups and broadcast addresses to send beacons to; empty turns local discovery off here.
+    pub beacon_targets: Vec<SocketAddr>,
+}
+
+/// Finds the socket that can reach `remote`: the one named by `hint` if it fits, else the first that does, and for a
+/// loopback address one that is bound to loopback before others.
+pub(crate) fn socket_for<'a>(
+    sockets: &'a [SocketInfo],
+    hint: Option<SocketIndex>,
+    remote: &SocketAddr,
+) -> Option<&'a SocketInfo> {
+    let local = remote.ip().is_loopback();
+    let fits = |socket: &&SocketInfo| socket.ipv4 == remote.is_ipv4() && (local || !socket.loopback);
+    sockets
+        .iter()
+        .filter(fits)
+        .find(|socket| Some(socket.index) == hint)
+        .or_else(|| sockets.iter().filter(fits).find(|socket| socket.loopback == local))
+        .or_else(|| sockets.iter().find(fits))
+}
+
+/// The place of `remote`, from the socket that [`socket_for`] finds.
+pub(crate) fn place_of(
+    sockets: &[SocketInfo],
+    hint: Option<SocketIndex>,
+    remote: SocketAddr,
+) -> Option<Place> {
+    let socket = socket_for(sockets, hint, &remote)?.index;
+    Some(Place::Direct { socket, remote })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_match_family_and_reach() {
+        let sockets = [socket(0, true, false), socket(1, true, true), socket(2, false, true)];
+        let find = |hint: Option<u16>, remote: &str| {
+            socket_for(&sockets, hint.map(SocketIndex), &remote.parse().unwrap()).map(|s| s.index.0)
+        };
+        assert_eq!(find(None, "127.0.0.1:1"), Some(1));
+        assert_eq!(find(Some(0), "127.0.0.1:1"), Some(0));
+        assert_eq!(find(Some(1), "192.0.2.1:1"), Some(0));
+        assert_eq!(find(None, "[::1]:1"), Some(2));
+        assert_eq!(find(None, "[2001:db8::1]:1"), None);
+    }
+
+    fn socket(index: u16, ipv4: bool, loopback: bool) -> SocketInfo {
+        let index = SocketIndex(index);
+        SocketInfo { index, ipv4, loopback, max_datagram: 1472, beacon_targets: Vec::new() }
+    }
+}

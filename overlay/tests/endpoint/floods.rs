@@ -1,0 +1,299 @@
+//! Floods by a stranger who is a member, as anybody can be of an open network: what they take away from others.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use peersock_overlay::noise::{InitiationPayload, Initiator, MacWriter, Timestamp};
+use peersock_overlay::wire::{CookieReply, Hello};
+use peersock_overlay::{Event, Identity, Limits, RecvMeta, SessionIndex, SocketIndex, SuiteSet};
+
+use crate::net::{Net, Sent, UNIX_TIME, open_network};
+
+const INITIATION: u8 = 0xD1;
+const RESPONSE: u8 = 0xD2;
+
+#[test]
+fn forged_responses_do_not_keep_a_node_from_connecting_to_others() {
+    for (per_round, spread) in [(1, false), (10, false), (10, true)] {
+        let mut net = Net::acquainted_pair();
+        let stranger = Stranger::new("198.51.100.1:1000");
+        // Long enough that no budget of the node is fresh when the honest handshake begins.
+        for round in 0..500 {
+            if round % 10 == 0 {
+                stranger.provoke_an_initiation(&mut net, round as u32);
+            }
+            if round == 450 {
+                net.send(0, 1, b"hello");
+            }
+            for n in 0..per_round {
+                stranger.forge_responses(&mut net, round * per_round + n, spread);
+            }
+            net.run(Duration::from_millis(10));
+        }
+        assert_eq!(net.received(1), [b"hello".to_vec()], "{per_round} per 10 ms, spread: {spread}");
+        assert!(net.counter(0, "handshake_unauthentic") > 5, "the stranger must have cost something");
+    }
+}
+
+#[test]
+fn forged_responses_to_one_initiation_cost_a_bounded_number_of_diffie_hellman_operations() {
+    let mut net = Net::acquainted_pair();
+    let stranger = Stranger::new("198.51.100.1:1000");
+    stranger.provoke_an_initiation(&mut net, 0);
+    let before = net.counter(0, "handshake_x25519");
+    for n in 0..1000 {
+        stranger.forge_responses(&mut net, n, true);
+    }
+    let spent = net.counter(0, "handshake_x25519") - before;
+    let most = stranger.initiations(&net).count() as u64 * 8 * 2;
+    assert!((2..=most).contains(&spent), "{spent} of {most}");
+}
+
+#[test]
+fn strangers_with_cookies_from_everywhere_do_not_delay_the_sessions_of_others() {
+    let mut net = Net::new();
+    net.limits = Limits { handshakes_per_second: 1, handshake_burst: 2, ..Limits::default() };
+    net.add(1);
+    net.add(2);
+    for node in 0..2 {
+        net.join(node, &open_network());
+    }
+    net.run(Duration::from_secs(4));
+    net.send(1, 0, b"hello");
+    net.run(Duration::from_secs(1));
+    // Node 0 is flooded by a hundred prefixes, each with a cookie, and can begin no handshake itself.
+    let flooded = net.nodes[0].socket;
+    net.filter = Box::new(move |sent| sent.from != flooded || sent.bytes[0] != INITIATION);
+    let mut strangers: Vec<_> = (0..100).map(WithCookie::new).collect();
+    for n in 0..32 * 250u32 {
+        strangers[n as usize % 100].initiate(&mut net, n);
+        if n % 32 == 0 {
+            net.send(1, 0, b"x");
+        }
+        net.run(Duration::from_micros(31_250));
+        let peers = net.nodes[1].endpoint.peers();
+        let age = net.now - peers[0].established.expect("a session");
+        // It is due at 120 s at the latest; then come a cookie, and the initiation with it.
+        assert!(age < Duration::from_secs(123), "{age:?}");
+    }
+    assert!(net.counter(0, "handshakes_refused") > 1000, "the flood must have been too much");
+    assert_eq!(net.received(0).len(), 251);
+}
+
+#[test]
+fn one_stranger_with_many_identities_does_not_close_the_network_to_newcomers() {
+    for answered in [false, true] {
+        let mut net = Net::new();
+        net.limits = Limits { peers_per_network: 32, ..Limits::default() };
+        net.add(1);
+        let network = net.join(0, &open_network());
+        let sybils: Vec<_> = (0..40).map(|n| sybil(&mut net, n)).collect();
+        for &sybil in &sybils {
+            net.join(sybil, &open_network());
+        }
+        net.run(Duration::from_secs(35));
+        for &sybil in &sybils {
+            net.send(sybil, 0, b"hello");
+            net.run(Duration::from_millis(10));
+            // Whoever asks for an answer gets one.
+            let (_, peer, _) = net.nodes[0].inbox.last().expect("a packet").clone();
+            if answered && !peer.is_forgotten() {
+                net.send_to(0, network, peer.addresses()[0], b"yes");
+            }
+        }
+        net.run(Duration::from_millis(10));
+        let held = net.nodes[0].endpoint.networks()[0].connected;
+        assert!(
+            if answered { held < 20 } else { held >= 16 },
+            "answered: {answered}, the stranger holds {held}"
+        );
+
+        let newcomer = net.add(2);
+        net.join(newcomer, &open_network());
+        net.run(Duration::from_secs(1));
+        net.send(newcomer, 0, b"a newcomer");
+        net.run(Duration::from_secs(1));
+        assert!(net.received(0).contains(&b"a newcomer".to_vec()), "answered: {answered}");
+        assert_eq!(net.count(newcomer, |event| matches!(event, Event::SessionLost(_))), 0);
+    }
+}
+
+#[test]
+fn a_full_table_is_not_searched_for_each_newcomer() {
+    let mut net = Net::new();
+    net.limits = Limits { peers_per_network: 64, ..Limits::default() };
+    net.add(1);
+    net.add(2);
+    for node in 0..2 {
+        net.join(node, &open_network());
+    }
+    net.run(Duration::from_secs(4));
+    net.send(1, 0, b"hello");
+    for n in 0..1000 {
+        let identity = Identity::from_seed(&[n as u8; 32].map(|byte| byte ^ (n >> 8) as u8 ^ 0x77));
+        let at = SocketAddr::from(([198, 51, (n % 250) as u8, 1], 1000));
+        let initiation = Stranger { at, identity }.initiation(&net, n, Duration::ZERO);
+        net.deliver(0, meta(at), &initiation);
+        net.run(Duration::from_millis(10));
+    }
+    let (evicted, steps) = (net.counter(0, "peers_evicted"), net.counter(0, "eviction_steps"));
+    assert!(evicted > 800, "{evicted}");
+    assert!((evicted..=2 * evicted + 64).contains(&steps), "{steps} peers looked at for {evicted} evictions");
+    assert_eq!(
+        net.count(0, |event| matches!(event, Event::PeerRemoved(_))),
+        0,
+        "nobody that was known is forgotten"
+    );
+}
+
+#[test]
+fn who_repeats_our_nonce_is_taken_in_and_who_replays_that_elsewhere_is_not() {
+    let mut net = Net::new();
+    net.add(1);
+    net.join(0, &open_network());
+    let stranger = Stranger::new("198.51.100.1:1000");
+    net.deliver(0, meta(stranger.at), &stranger.hello(0, true, [0; 24]));
+    net.pump();
+    let answer = net.sent.iter().rev().find(|sent| sent.to == stranger.at).expect("an answer").bytes.clone();
+    let nonce: [u8; 24] = answer[2..26].try_into().unwrap();
+    let echo = stranger.hello(1, false, nonce);
+    let known = |net: &Net| net.nodes[0].endpoint.peers().len();
+    net.deliver(0, meta("198.51.100.1:1001".parse().unwrap()), &echo);
+    let mut altered = nonce;
+    altered[0] ^= 1;
+    net.deliver(0, meta(stranger.at), &stranger.hello(2, false, altered));
+    assert_eq!(known(&net), 0);
+    net.deliver(0, meta(stranger.at), &echo);
+    assert_eq!(known(&net), 1);
+    // What is that old proves nothing any more.
+    let mut late = Net::new();
+    late.add(1);
+    late.join(0, &open_network());
+    late.deliver(0, meta(stranger.at), &stranger.hello(0, true, [0; 24]));
+    late.pump();
+    late.run(Duration::from_secs(21));
+    late.deliver(0, meta(stranger.at), &echo);
+    assert_eq!(known(&late), 0);
+}
+
+/// A node of its own with a different identity behind the same prefix.
+fn sybil(net: &mut Net, n: u8) -> usize {
+    net.add_stranger([n; 32].map(|byte| byte ^ 0x99), SocketAddr::from(([198, 51, 100, n], 1000)))
+}
+
+/// A stranger who receives at an address in a prefix of its own.
+struct WithCookie {
+    stranger: Stranger,
+    macs: MacWriter,
+}
+
+impl WithCookie {
+    fn new(n: u8) -> Self {
+        let at = SocketAddr::from(([203, 0, n, 1], 1000));
+        let identity = Identity::from_seed(&[n; 32].map(|byte| byte ^ 0xA5));
+        let macs = MacWriter::new(&Identity::from_seed(&[1; 32]).node_id());
+        Self { stranger: Stranger { at, identity }, macs }
+    }
+
+    /// Sends an initiation, with a cookie if the node has given one.
+    fn initiate(&mut self, net: &mut Net, n: u32) {
+        let Self { stranger, macs } = self;
+        let mut bytes = stranger.noise(n, Duration::from_millis(n.into()));
+        macs.append(net.now, &mut bytes);
+        let seen = net.sent.len();
+        net.deliver(0, meta(stranger.at), &bytes);
+        net.pump();
+        let answers = net.sent[seen..].iter().filter(|sent| sent.to == stranger.at);
+        for reply in answers.filter_map(|sent| CookieReply::parse(&sent.bytes).ok()) {
+            macs.receive_cookie(net.now, &reply);
+        }
+    }
+}
+
+/// A member of the open network that nobody wants anything of.
+struct Stranger {
+    at: SocketAddr,
+    identity: Identity,
+}
+
+impl Stranger {
+    fn new(at: &str) -> Self {
+        Self { at: at.parse().unwrap(), identity: Identity::from_seed(&[0x55; 32]) }
+    }
+
+    /// Two initiations of which the second is not newer make the node begin a handshake of its own, and a hello pays
+    /// for the initiation.
+    fn provoke_an_initiation(&self, net: &mut Net, n: u32) {
+        for copy in 0..2 {
+            let initiation = self.initiation(net, 2 * n + copy, Duration::ZERO);
+            net.deliver(0, meta(self.at), &initiation);
+        }
+        let hello = self.hello(n, false, [0; 24]);
+        net.deliver(0, meta(self.at), &hello);
+        net.pump();
+        assert!(self.initiations(net).next().is_some(), "the node must have sent an initiation");
+    }
+
+    fn hello(&self, n: u32, reply_wanted: bool, echo: [u8; 24]) -> Vec<u8> {
+        let identity = *self.identity.public();
+        let suites = SuiteSet::CHACHA20_POLY1305;
+        let hello = Hello { identity, instance: 1, reply_wanted, suites, echo };
+        let mut nonce = [0; 24];
+        nonce[..4].copy_from_slice(&n.to_be_bytes());
+        let mut bytes = Vec::new();
+        hello.seal(&open_network().discovery_key(), nonce, &mut bytes);
+        bytes
+    }
+
+    /// Those that the node has sent to the stranger, the last one first.
+    fn initiations<'a>(&self, net: &'a Net) -> impl Iterator<Item = &'a Sent> {
+        let at = self.at;
+        net.sent.iter().rev().filter(move |sent| sent.to == at && sent.bytes[0] == INITIATION)
+    }
+
+    /// An initiation to node 0, sent so long after the start.
+    fn initiation(&self, net: &Net, n: u32, age: Duration) -> Vec<u8> {
+        let mut bytes = self.noise(n, age);
+        MacWriter::new(&Identity::from_seed(&[1; 32]).node_id()).append(net.now, &mut bytes);
+        bytes
+    }
+
+    /// The same without MACs.
+    fn noise(&self, n: u32, age: Duration) -> Vec<u8> {
+        let target = Identity::from_seed(&[1; 32]);
+        let payload = InitiationPayload {
+            network: open_network().id(),
+            timestamp: Timestamp::from_unix(UNIX_TIME + age),
+            instance: 1,
+            receive_buffer: 0,
+            suites: SuiteSet::CHACHA20_POLY1305,
+        };
+        let mut ephemeral = [0x66; 32];
+        ephemeral[..4].copy_from_slice(&n.to_be_bytes());
+        let index = SessionIndex::from_be_bytes([1, 2, 3]);
+        let mut bytes = Vec::new();
+        Initiator::start(&self.identity, target.public(), ephemeral, index, &payload, &mut bytes).unwrap();
+        bytes
+    }
+
+    /// Garbage in answer to each of the last four initiations that were sent to the stranger.
+    fn forge_responses(&self, net: &mut Net, n: usize, spread: bool) {
+        let indices: Vec<[u8; 3]> =
+            self.initiations(net).take(4).map(|s| s.bytes[2..5].try_into().unwrap()).collect();
+        for index in indices {
+            let mut bytes = vec![RESPONSE, 2];
+            bytes.extend(index);
+            bytes.extend([7; 3]);
+            bytes.extend([(n % 100) as u8 + 9; 32 + 28]);
+            MacWriter::new(&Identity::from_seed(&[1; 32]).node_id()).append(net.now, &mut bytes);
+            let [.., high, low] = (n as u32).to_be_bytes();
+            let from = if spread { SocketAddr::from(([203, high, low, 1], 1000)) } else { self.at };
+            net.deliver(0, meta(from), &bytes);
+            net.pump();
+        }
+    }
+}
+
+fn meta(remote: SocketAddr) -> RecvMeta {
+    RecvMeta { remote, socket: SocketIndex(0), multicast: false }
+}

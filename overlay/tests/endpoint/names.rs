@@ -1,0 +1,47 @@
+//! Names of members: the same for whoever asks, as long as the network is joined.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use peersock_overlay::{
+    Endpoint, EndpointConfig, Identity, NetworkConfig, NetworkId, StaticMember, StaticNetwork,
+};
+
+fn member(seed: u8, name: Option<&str>) -> StaticMember {
+    StaticMember {
+        identity: *Identity::from_seed(&[seed; 32]).public(),
+        name: name.map(str::to_owned),
+        addresses: vec![IpAddr::from([10, 7, 0, seed])],
+        endpoints: Vec::new(),
+    }
+}
+
+#[test]
+fn members_and_this_node_are_known_by_name_and_address_until_the_network_is_left() {
+    let now = Instant::now();
+    let config = EndpointConfig::new(Arc::new(Identity::from_seed(&[1; 32])));
+    let mut endpoint = Endpoint::new(config, [7; 32], now, Duration::from_secs(1_800_000_000));
+    let members = vec![member(1, Some("own")), member(2, Some("alpha")), member(3, None)];
+    let id = "fe00000000000001".parse().expect("an ID");
+    let listed = NetworkConfig::Static(StaticNetwork { id, psk: None, members: members.clone() });
+    let index = endpoint.join(now, listed).expect("it is a member");
+    let open = NetworkId::ad_hoc(80..=80).expect("a range");
+    endpoint.join(now, NetworkConfig::by_id(open).expect("ad-hoc")).expect("anyone may");
+
+    for (which, name) in [(0, "own"), (1, "Alpha")] {
+        let certified = IpAddr::from(id.address_of(&members[which].identity.node_id()));
+        let addresses = [certified, members[which].addresses[0]];
+        assert_eq!(endpoint.addresses_named(name), addresses);
+        for address in addresses {
+            assert_eq!(endpoint.name_at(address), Some(name.to_lowercase()));
+        }
+    }
+    assert!(endpoint.addresses_named("beta").is_empty());
+    assert_eq!(endpoint.name_at(members[2].addresses[0]), None, "it has no name");
+    assert_eq!(endpoint.name_at(open.address_of(&members[0].identity.node_id()).into()), None);
+
+    endpoint.leave(now, index);
+    assert!(endpoint.addresses_named("alpha").is_empty());
+    assert_eq!(endpoint.name_at(members[1].addresses[0]), None);
+}

@@ -1,0 +1,289 @@
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use peersock_overlay::noise::{
+    InitiationPayload, Initiator, MacWriter, Received, ResponsePayload, SessionKeys, Timestamp,
+};
+use peersock_overlay::wire::{Beacon, Data, Hello, Initiation, MessageType, Response};
+use peersock_overlay::{
+    AeadKey, DATA_HEADER, DATA_OVERHEAD, DiscoveryKey, Identity, NetworkConfig, NetworkId, NodeId, Portable,
+    Provider, Psk, PublicIdentity, SessionIndex, Suite, SuiteSet,
+};
+
+use crate::Random;
+
+/// A member of one network who attacks one node of it, its *target*.
+///
+/// It takes part in handshakes and holds their keys, and it decides by itself when to send which message. It answers
+/// nothing unless it is told to.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::{Duration, Instant};
+/// use peersock_overlay::{Identity, NetworkConfig, NetworkId};
+/// use peersock_testnet::{Adversary, Random};
+///
+/// let network = NetworkConfig::AdHoc { id: NetworkId::ad_hoc(80..=80).unwrap(), psk: None };
+/// let target = *Identity::from_seed(&[1; 32]).public();
+/// let clock = Duration::from_secs(1_800_000_000);
+/// let own = Arc::new(Identity::from_seed(&[2; 32]));
+/// let mut adversary = Adversary::new(own, &network, target, clock, Random::from_seed(1));
+/// let initiation = adversary.initiate(Instant::now());
+/// assert_eq!(initiation.len(), 198);
+/// assert_eq!(adversary.seal(&[0; 7]), None, "there is no session before the target has answered");
+/// ```
+pub struct Adversary {
+    id: NodeId,
+    identity: Arc<Identity>,
+    target: PublicIdentity,
+    network: NetworkId,
+    psk: Psk,
+    discovery: DiscoveryKey,
+    macs: MacWriter,
+    random: Random,
+    /// Initiations take timestamps from here on, each newer than the one before.
+    next_timestamp: Duration,
+    oldest_timestamp: Duration,
+    instance: u64,
+    /// Its initiations that the target may still answer.
+    pending: VecDeque<Initiator>,
+    /// Those of the target that it may still answer, by the index in them.
+    initiations: VecDeque<Vec<u8>>,
+    /// The sessions that it has the keys of, the newest last.
+    sessions: VecDeque<Keys>,
+}
+
+struct Keys {
+    index: SessionIndex,
+    remote_index: SessionIndex,
+    send: Box<dyn AeadKey>,
+    receive: Box<dyn AeadKey>,
+    counter: u64,
+}
+
+/// What a datagram from the target is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    /// A response that completes a handshake: [`Adversary::seal`] works now.
+    Session,
+    /// An initiation; [`Adversary::respond`] and [`Adversary::forge_response`] answer it.
+    Initiation,
+    /// The plaintext of a data packet of one of its sessions.
+    Plaintext(Vec<u8>),
+    /// Anything else.
+    Other,
+}
+
+/// Handshakes and sessions that it remembers of each kind.
+const MOST: usize = 8;
+
+impl Adversary {
+    /// `identity` as a member of `network`, against `target`. `clock` is the wall clock that its initiations show.
+    pub fn new(
+        identity: Arc<Identity>,
+        network: &NetworkConfig,
+        target: PublicIdentity,
+        clock: Duration,
+        mut random: Random,
+    ) -> Self {
+        Self {
+            id: identity.node_id(),
+            identity,
+            target,
+            network: network.id(),
+            psk: network.psk().cloned().unwrap_or_else(Psk::open),
+            discovery: network.discovery_key(),
+            macs: MacWriter::new(&target.node_id()),
+            next_timestamp: clock,
+            oldest_timestamp: clock,
+            instance: random.number(),
+            random,
+            pending: VecDeque::new(),
+            initiations: VecDeque::new(),
+            sessions: VecDeque::new(),
+        }
+    }
+
+    /// Its node ID.
+    pub fn id(&self) -> &NodeId {
+        &self.id
+    }
+
+    /// Its public keys.
+    pub fn identity(&self) -> &PublicIdentity {
+        self.identity.public()
+    }
+
+    /// Its network.
+    pub fn network(&self) -> NetworkId {
+        self.network
+    }
+
+    /// The instance that its next messages show. Two that take turns are two nodes with one identity.
+    pub fn set_instance(&mut self, instance: u64) {
+        self.instance = instance;
+    }
+
+    /// How many sessions it has the keys of.
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// A beacon of its network.
+    pub fn beacon(&mut self) -> Vec<u8> {
+        let salt = self.random.bytes();
+        let tags = [self.discovery.beacon_tag(&salt)];
+        let mut datagram = Vec::new();
+        Beacon::emit(salt, &tags, |filler| self.random.fill(filler), &mut datagram);
+        datagram
+    }
+
+    /// A hello in its own name.
+    pub fn hello(&mut self, reply_wanted: bool) -> Vec<u8> {
+        let identity = *self.identity.public();
+        self.hello_of(identity, reply_wanted)
+    }
+
+    /// A hello in anybody's name: hellos prove no identity.
+    pub fn hello_of(&mut self, identity: PublicIdentity, reply_wanted: bool) -> Vec<u8> {
+        let hello = Hello {
+            identity,
+            instance: self.instance,
+            reply_wanted,
+            suites: SuiteSet::CHACHA20_POLY1305,
+            echo: [0; 24],
+        };
+        let mut datagram = Vec::new();
+        hello.seal(&self.discovery, self.random.bytes(), &mut datagram);
+        datagram
+    }
+
+    /// An initiation that is newer than all before.
+    pub fn initiate(&mut self, now: Instant) -> Vec<u8> {
+        self.next_timestamp += Duration::from_millis(1);
+        let time = self.next_timestamp;
+        self.initiation(now, time)
+    }
+
+    /// An initiation that is authentic and not newer than the first: no copy of any, so the target has to read it.
+    pub fn initiate_stale(&mut self, now: Instant) -> Vec<u8> {
+        let time = self.oldest_timestamp;
+        self.initiation(now, time)
+    }
+
+    fn initiation(&mut self, now: Instant, time: Duration) -> Vec<u8> {
+        let payload = InitiationPayload {
+            network: self.network,
+            timestamp: Timestamp::from_unix(time),
+            instance: self.instance,
+            receive_buffer: 1 << 20,
+            suites: SuiteSet::CHACHA20_POLY1305,
+        };
+        let index = SessionIndex::from_be_bytes(self.random.bytes());
+        let mut datagram = Vec::new();
+        let ephemeral = self.random.bytes();
+        let pending =
+            Initiator::start(&self.identity, &self.target, ephemeral, index, &payload, &mut datagram)
+                .expect("the target's key is sound");
+        self.macs.append(now, &mut datagram);
+        remember(&mut self.pending, pending);
+        datagram
+    }
+
+    /// Reads what the target has sent to one of its addresses.
+    pub fn hear(&mut self, datagram: &[u8]) -> Heard {
+        match MessageType::of(datagram) {
+            Some(MessageType::Initiation) => {
+                remember(&mut self.initiations, datagram.to_vec());
+                Heard::Initiation
+            }
+            Some(MessageType::Response) => {
+                let mut read = self
+                    .pending
+                    .iter()
+                    .filter_map(|p| p.read_response(&self.identity, &self.psk, datagram).ok());
+                match read.next() {
+                    Some((keys, _)) => {
+                        remember(&mut self.sessions, Keys::new(&keys));
+                        Heard::Session
+                    }
+                    None => Heard::Other,
+                }
+            }
+            Some(MessageType::Data) => self.open(datagram).map_or(Heard::Other, Heard::Plaintext),
+            _ => Heard::Other,
+        }
+    }
+
+    fn open(&self, datagram: &[u8]) -> Option<Vec<u8>> {
+        let data = Data::parse(datagram).ok()?;
+        let keys = self.sessions.iter().find(|keys| keys.index == data.receiver)?;
+        let mut plaintext = vec![0; datagram.len() - DATA_OVERHEAD];
+        keys.receive.open(data.counter, data.sealed, &mut plaintext).ok()?;
+        Some(plaintext)
+    }
+
+    /// The response that completes the target's last initiation, with the keys of that session.
+    pub fn respond(&mut self, now: Instant) -> Option<Vec<u8>> {
+        let received = Received::read(&self.identity, self.initiations.back()?).ok()?;
+        let index = SessionIndex::from_be_bytes(self.random.bytes());
+        let payload = ResponsePayload { instance: self.instance, receive_buffer: 1 << 20 };
+        let (ephemeral, suite) = (self.random.bytes(), Suite::ChaCha20Poly1305);
+        let mut datagram = Vec::new();
+        let keys = received.respond(&self.psk, ephemeral, index, suite, &payload, &mut datagram).ok()?;
+        self.macs.append(now, &mut datagram);
+        remember(&mut self.sessions, Keys::new(&keys));
+        Some(datagram)
+    }
+
+    /// Garbage in the form of a response to the target's last initiation, with its index and a valid MAC1.
+    pub fn forge_response(&mut self, now: Instant) -> Option<Vec<u8>> {
+        let index = Initiation::parse(self.initiations.back()?).ok()?.sender;
+        let own = SessionIndex::from_be_bytes(self.random.bytes());
+        let mut datagram = Response::header(Suite::ChaCha20Poly1305, index, own).to_vec();
+        let begin = datagram.len();
+        datagram.resize(Response::MIN - MACS, 0);
+        self.random.fill(&mut datagram[begin..]);
+        self.macs.append(now, &mut datagram);
+        Some(datagram)
+    }
+
+    /// A data packet with any plaintext on its newest session, if it has one.
+    pub fn seal(&mut self, plaintext: &[u8]) -> Option<Vec<u8>> {
+        let keys = self.sessions.back_mut()?;
+        let mut datagram = vec![0; plaintext.len() + DATA_OVERHEAD];
+        Data::write_header(&mut datagram, keys.remote_index, keys.counter);
+        keys.send.seal(keys.counter, plaintext, &mut datagram[DATA_HEADER..]);
+        keys.counter += 1;
+        Some(datagram)
+    }
+
+    /// Its own generator, to choose what to do next.
+    pub fn random(&mut self) -> &mut Random {
+        &mut self.random
+    }
+}
+
+impl Keys {
+    fn new(keys: &SessionKeys) -> Self {
+        let key = |bytes| Portable.key(keys.suite, bytes).expect("it has every suite");
+        Self {
+            index: keys.index,
+            remote_index: keys.remote_index,
+            send: key(&keys.send),
+            receive: key(&keys.receive),
+            counter: 0,
+        }
+    }
+}
+
+fn remember<T>(list: &mut VecDeque<T>, item: T) {
+    if list.len() == MOST {
+        list.pop_front();
+    }
+    list.push_back(item);
+}
+
+/// Bytes of MAC1 and MAC2.
+const MACS: usize = 32;

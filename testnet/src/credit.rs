@@ -1,0 +1,85 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+
+/// The account of addresses whose owners have never received anything: victims whose addresses somebody forges.
+///
+/// To such an address a node may send at most as many bytes as came from there (docs/PROTOCOL.md, section 4). One account
+/// is for one node: each may answer with as much as it has got.
+///
+/// ```
+/// use peersock_testnet::Credit;
+///
+/// let victim = "203.0.113.9:9".parse().unwrap();
+/// let mut credit = Credit::default();
+/// credit.forge(victim, 100);
+/// assert!(credit.spend(victim, 60).is_ok());
+/// assert!(credit.spend(victim, 60).is_err());
+/// // Nobody forged this one, so it is no victim.
+/// assert!(credit.spend("203.0.113.10:9".parse().unwrap(), 60).is_ok());
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Credit {
+    accounts: BTreeMap<SocketAddr, Account>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Account {
+    received: usize,
+    sent: usize,
+    answers: usize,
+}
+
+/// More was sent to a victim than had come from its address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overdrawn {
+    /// The victim.
+    pub victim: SocketAddr,
+    /// Bytes of datagrams from its address.
+    pub received: usize,
+    /// Bytes of datagrams to it.
+    pub sent: usize,
+}
+
+impl Credit {
+    /// Somebody sends `bytes` from the victim's address.
+    pub fn forge(&mut self, victim: SocketAddr, bytes: usize) {
+        self.accounts.entry(victim).or_default().received += bytes;
+    }
+
+    /// The node sends `bytes` to an address, which need not be a victim's.
+    ///
+    /// # Errors
+    /// More has been sent there than had come from there.
+    pub fn spend(&mut self, to: SocketAddr, bytes: usize) -> Result<(), Overdrawn> {
+        let Some(account) = self.accounts.get_mut(&to) else { return Ok(()) };
+        account.sent += bytes;
+        account.answers += 1;
+        match *account {
+            Account { received, sent, .. } if sent > received => {
+                Err(Overdrawn { victim: to, received, sent })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether somebody has forged that address.
+    pub fn is_victim(&self, address: &SocketAddr) -> bool {
+        self.accounts.contains_key(address)
+    }
+
+    /// Datagrams sent to victims so far.
+    pub fn answers(&self) -> usize {
+        self.accounts.values().map(|account| account.answers).sum()
+    }
+}
+
+impl fmt::Display for Overdrawn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { victim, received, sent } = self;
+        write!(
+            f,
+            "{sent} bytes went to {victim}, which never received anything, and {received} came from there"
+        )
+    }
+}
