@@ -250,26 +250,14 @@ impl Datapath {
         let Some(interface) = self.interface_by_network(peer.network()) else { return };
         // A peer that is only refused may be there after all; then its ends of the flows are to end too.
         let tell = gone == Gone::Refused;
-        self.stack.lose_peer(now, interface, &self.remotes_of(interface, peer), tell, batch);
-    }
-
-    /// The remote addresses of the flows with a peer, and perhaps others that it has.
-    fn remotes_of(&self, interface: InterfaceId, peer: &Peer) -> Vec<IpAddr> {
-        let addresses = peer.addresses();
-        if addresses.len() == peer.prefixes().len() {
-            return addresses;
-        }
-        // There are blocks of addresses behind it, of which only the flows say which are in use.
-        self.stack.remotes(interface, |address| peer.owns(address))
+        self.stack.lose_peer(now, interface, &owned(peer), tell, batch);
     }
 
     /// Some addresses are not a peer's any more: whoever has them now knows nothing of the flows that were
     /// made with it.
     fn end_flows_to(&self, now: Instant, peer: &Peer, lost: &[Prefix], batch: &mut Batch) {
         let Some(interface) = self.interface_by_network(peer.network()) else { return };
-        let is_lost = |address| lost.iter().any(|prefix| prefix.contains(address)) && !peer.owns(address);
-        let remotes = self.stack.remotes(interface, is_lost);
-        self.stack.lose_peer(now, interface, &remotes, false, batch);
+        self.stack.lose_addresses(now, interface, &cidrs(lost), &owned(peer), batch);
     }
 
     /// What waits for addresses that are not a peer's any more waits for nobody.
@@ -300,7 +288,7 @@ impl Datapath {
             }
             Event::PathConfirmed(peer) => {
                 if let Some(interface) = self.interface_by_network(peer.network()) {
-                    self.stack.revive_flows(interface, &self.remotes_of(interface, peer), batch);
+                    self.stack.revive_flows(interface, &owned(peer), batch);
                 }
             }
             // What was sent in the size that no longer passes is lost: it leaves again in the new one.
@@ -319,7 +307,7 @@ impl Datapath {
     /// Has a peer's flows send again at once what it has not acknowledged.
     fn expedite_flows(&self, peer: &Peer, batch: &mut Batch) {
         if let Some(interface) = self.interface_by_network(peer.network()) {
-            self.stack.expedite_flows(interface, &self.remotes_of(interface, peer), batch);
+            self.stack.expedite_flows(interface, &owned(peer), batch);
         }
     }
 
@@ -338,6 +326,15 @@ impl Datapath {
         let taken = self.lock_waiting().take(interface, |address| peer.owns(address));
         taken.into_iter().map(|((interface, address), entry)| (interface, address, entry)).collect()
     }
+}
+
+/// All that belongs to a peer now.
+fn owned(peer: &Peer) -> Vec<Cidr> {
+    cidrs(&peer.prefixes())
+}
+
+fn cidrs(prefixes: &[Prefix]) -> Vec<Cidr> {
+    prefixes.iter().filter_map(|prefix| Cidr::new(prefix.address(), prefix.length())).collect()
 }
 
 /// An own address with the length of the network's prefix in which it lies.
@@ -478,6 +475,13 @@ pub fn is_drained(flow: &Flow) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use peersock_overlay::wire::Hello;
+    use peersock_overlay::{EndpointConfig, Identity, Limits, RecvMeta, SocketIndex, SuiteSet};
+    use peersock_stack::{Config, Stack};
+
+    use super::super::{Ingress, Sink};
     use super::*;
 
     fn prefix(text: &str) -> Prefix {
@@ -498,5 +502,86 @@ mod tests {
         assert_eq!(shown(routes(&prefixes, &own)), all);
         // Without an IPv4 address nobody there could be answered.
         assert_eq!(shown(routes(&prefixes, &own[..1])), all[..1]);
+    }
+
+    /// Counts what may wait for room and what may not.
+    #[derive(Default)]
+    struct Counting {
+        waiting: AtomicUsize,
+        at_once: AtomicUsize,
+    }
+
+    impl Sink for Counting {
+        fn send(&self, _: &Transmit<'_>) {
+            self.waiting.fetch_add(1, Ordering::SeqCst);
+        }
+
+        fn send_at_once(&self, _: &Transmit<'_>) {
+            self.at_once.fetch_add(1, Ordering::SeqCst);
+        }
+
+        fn max_segments(&self, _: SocketIndex) -> usize {
+            1
+        }
+    }
+
+    #[test]
+    fn control_never_waits_for_room_while_it_holds_its_lock() {
+        let now = Instant::now();
+        let (datapath, sink) = datapath(now, Limits::default());
+        let socket = SocketInfo {
+            index: SocketIndex(0),
+            ipv4: true,
+            loopback: false,
+            max_datagram: 1472,
+            beacon_targets: vec!["239.255.112.115:7473".parse().unwrap()],
+        };
+        let mut batch = Batch::default();
+        datapath.set_sockets(now, vec![socket], &mut batch);
+        let network = NetworkConfig::AdHoc { id: NetworkId::ad_hoc(1..=9).unwrap(), psk: None };
+        datapath.join(now, network, &mut batch).unwrap();
+        datapath.handle_timeout(now + Duration::from_secs(4), &mut batch);
+        assert!(sink.at_once.load(Ordering::SeqCst) >= 2, "beacons");
+        assert_eq!(sink.waiting.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn what_waits_for_a_peer_goes_when_the_peer_is_forgotten() {
+        let now = Instant::now();
+        let (datapath, _) = datapath(now, Limits { peers_per_network: 1, ..Limits::default() });
+        let mut batch = Batch::default();
+        let config = NetworkConfig::AdHoc { id: NetworkId::ad_hoc(1..=9).unwrap(), psk: None };
+        let key = config.discovery_key();
+        let network = datapath.join(now, config, &mut batch).unwrap();
+        let (mut ingress, mut addresses) = (Ingress::default(), Vec::new());
+        for n in [2, 3] {
+            let identity = Identity::from_seed(&[n; 32]);
+            let address = IpAddr::V6(network.id.address_of(&identity.node_id()));
+            datapath.want_peer(now, &network, address, &mut batch);
+            let (identity, suites) = (*identity.public(), SuiteSet::CHACHA20_POLY1305);
+            let hello = Hello { identity, instance: 1, reply_wanted: false, suites, echo: [0; 24] };
+            let mut bytes = Vec::new();
+            hello.seal(&key, [n; 24], &mut bytes);
+            let remote = SocketAddr::from(([192, 0, 2, n], 4000));
+            let meta = RecvMeta { remote, socket: SocketIndex(0), multicast: false };
+            datapath.receive(now, &mut ingress, meta, &bytes, bytes.len(), false);
+            datapath.finish_receive(now, &mut ingress);
+            assert!(matches!(datapath.find(now, &network, address), Lookup::Peer(_)), "it was waited for");
+            datapath.lock_waiting().add_packet(now, true, network.interface, address, &[0x60; 40]);
+            addresses.push(address);
+        }
+        // There is room for one peer only.
+        let left = datapath.lock_waiting().take(network.interface, |_| true);
+        let left: Vec<IpAddr> = left.into_iter().map(|((_, address), _)| address).collect();
+        assert_eq!(left, addresses[1..]);
+    }
+
+    fn datapath(now: Instant, limits: Limits) -> (Datapath, Arc<Counting>) {
+        let sink = Arc::new(Counting::default());
+        let mut config = EndpointConfig::new(Arc::new(Identity::from_seed(&[1; 32])));
+        config.limits = limits;
+        let endpoint = Endpoint::new(config, [1; 32], now, Duration::from_secs(1_800_000_000));
+        let stack = Stack::new(Config::default(), [2; 32], now);
+        (Datapath::new(endpoint, stack, sink.clone()), sink)
     }
 }

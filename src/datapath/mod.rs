@@ -152,7 +152,7 @@ impl Datapath {
             self.stack.handle_timeout(now, batch);
             self.report_silence(now, batch);
         }
-        if self.control_due().is_some_and(|at| at <= self.clock.overlay(now)) {
+        if self.control_due().is_some_and(|at| at <= now) {
             self.with_control(now, batch, |endpoint, now| endpoint.handle_timeout(now));
         }
         self.expire_waiting(now);
@@ -188,7 +188,7 @@ impl Datapath {
 
     /// When control is due next, in the overlay's time.
     fn control_due(&self) -> Option<Instant> {
-        *sync::lock(&self.control_due)
+        sync::lock(&self.control_due).map(|at| self.clock.stack(at))
     }
 
     fn lock_waiting(&self) -> MutexGuard<'_, Waiting> {

@@ -36,7 +36,7 @@ mod handshake;
 mod keepalive;
 mod load;
 mod log;
-mod membership;
+mod members;
 mod networks;
 mod nodes;
 mod outbox;
@@ -77,7 +77,7 @@ use announce::Announcement;
 use discovery::Discovery;
 use duplicates::Duplicate;
 use load::HandshakeLoad;
-use networks::Network;
+use networks::JoinedNetwork;
 use nodes::{NodeKey, Nodes};
 use outbox::Outbox;
 use peers::{PeerKey, Peers};
@@ -133,7 +133,7 @@ pub struct Endpoint {
     sessions: Arc<SessionTable>,
     routes: Arc<Routes>,
     sockets: Vec<SocketInfo>,
-    networks: BTreeMap<NetworkIndex, Network>,
+    networks: BTreeMap<NetworkIndex, JoinedNetwork>,
     next_network: u32,
     peers: Peers,
     nodes: Nodes,

@@ -20,7 +20,7 @@ const WANTED_FOR: Duration = Duration::from_secs(10);
 const MAX_WANTED: usize = 64;
 
 #[derive(Debug)]
-pub(super) struct Network {
+pub(super) struct JoinedNetwork {
     pub(super) index: NetworkIndex,
     pub(super) id: NetworkId,
     /// Who may be a member, and what belongs to whom.
@@ -38,7 +38,7 @@ pub(super) struct Network {
     pub(super) past: SessionStats,
 }
 
-impl Network {
+impl JoinedNetwork {
     pub(super) fn new(index: NetworkIndex, policy: Box<dyn Policy>) -> Self {
         Self {
             index,

@@ -14,4 +14,5 @@ mod paths;
 mod reach;
 mod readdress;
 mod recovery;
+mod reflection;
 mod signals;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::load::prefix_of;
-use super::networks::{MAX_NETWORKS, Network};
+use super::networks::{JoinedNetwork, MAX_NETWORKS};
 use super::peers::{PeerKey, PeerState};
 use super::{Endpoint, Event, JoinError, Lookup, NetworkInfo, PeerInfo, Timer};
 use crate::id::{NodeId, PublicIdentity};
@@ -43,7 +43,7 @@ impl Endpoint {
         let members =
             policy.members().into_iter().filter(|member| member.identity != *self.identity.public());
         let members: Vec<_> = members.map(|member| (member.identity, member.endpoints.clone())).collect();
-        self.networks.insert(index, Network::new(index, policy));
+        self.networks.insert(index, JoinedNetwork::new(index, policy));
         for (identity, endpoints) in members {
             let Some(key) = self.add_peer(now, index, identity, None) else { continue };
             let Some(peer) = self.peers.get(key) else { continue };
@@ -124,7 +124,7 @@ impl Endpoint {
 
     /// The addresses of the members that have this name, this node's own name included, in the order of joining.
     pub fn addresses_named(&self, name: &str) -> Vec<IpAddr> {
-        let of_one = |network: &Network| {
+        let of_one = |network: &JoinedNetwork| {
             network.policy.node_named(name).map(|node| network.policy.addresses_of(&node)).unwrap_or_default()
         };
         self.networks.values().flat_map(of_one).collect()
@@ -132,7 +132,7 @@ impl Endpoint {
 
     /// The name of the member that has an address; the first one in the order of joining.
     pub fn name_at(&self, address: IpAddr) -> Option<String> {
-        let of_one = |network: &Network| {
+        let of_one = |network: &JoinedNetwork| {
             let node = match self.routes.get(network.index, address)? {
                 Route::Local => self.own_id,
                 Route::Peer(peer) => *peer.id(),
@@ -144,7 +144,7 @@ impl Endpoint {
 
     /// The joined networks, in the order of joining.
     pub fn networks(&self) -> Vec<NetworkInfo> {
-        let info = |network: &Network| {
+        let info = |network: &JoinedNetwork| {
             let (mut connected, mut traffic) = (0, network.past);
             for peer in network.by_node.values().filter_map(|&key| self.peers.get(key)) {
                 connected += usize::from(peer.current().is_some());
