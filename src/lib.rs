@@ -33,8 +33,12 @@ mod driver;
 mod fd;
 mod node;
 mod socket;
+mod sync;
 mod sys;
 mod wait;
+#[cfg(test)]
+#[path = "wait/tests.rs"]
+mod wait_tests;
 
 pub mod blocking;
 pub mod control;

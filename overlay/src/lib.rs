@@ -22,7 +22,8 @@
 //!                                                    +-> Session::note_received: "does control want to know?"
 //! ```
 //!
-//! and a packet to send goes [`Peer::sender`] (once per batch) -> [`Session::seal`] -> socket. The two `note_*`
+//! and a packet to send goes [`Routes::get`] -> [`Peer::sender`] (once per batch) -> [`Session::seal`] -> socket.
+//! [`Routes`] says who has an address; control is asked only about those that it does not know. The two `note_*`
 //! calls update a few atomics, and only now and then answer that the control half needs a look.
 //!
 //! # Protocol
@@ -38,7 +39,12 @@ mod endpoint;
 mod id;
 mod network;
 mod reach;
+mod routes;
+#[cfg(test)]
+#[path = "routes/tests.rs"]
+mod routes_tests;
 mod session;
+mod sync;
 #[cfg(test)]
 mod testing;
 
@@ -51,8 +57,8 @@ pub use crypto::{AeadError, AeadKey, EntropySource, Portable, Provider, Suite, S
 
 pub use counters::{Counter, Counters};
 pub use endpoint::{
-    Attention, Elsewhere, Endpoint, EndpointConfig, Event, Gone, JoinError, Limits, Lookup, NetworkInfo,
-    PeerInfo, Transmit,
+    AddressError, Attention, Elsewhere, Endpoint, EndpointConfig, Event, Gone, JoinError, Limits, Lookup,
+    NetworkInfo, PeerInfo, Transmit,
 };
 pub use id::{
     DiscoveryKey, Identity, NetworkId, NetworkKind, NodeId, ParseIdentityError, ParseNetworkIdError,
@@ -63,7 +69,8 @@ pub use network::{
     StaticMember, StaticNetwork, is_endpoint,
 };
 pub use reach::{Path, Place, RecvMeta, SocketIndex, SocketInfo};
+pub use routes::{Route, Routes};
 pub use session::{
-    DATA_HEADER, DATA_OVERHEAD, OpenError, Peer, SealError, Sender, Session, SessionIndex, SessionStats,
-    SessionTable, data_index,
+    DATA_HEADER, DATA_OVERHEAD, OpenError, Opened, Peer, SealError, Sender, Session, SessionIndex,
+    SessionStats, SessionTable, data_index,
 };

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use peersock_overlay::Peer;
@@ -14,6 +14,7 @@ use peersock_stack::{Batch, InterfaceId, MembershipChange, membership_report, re
 
 use super::Datapath;
 use super::socket::PeerLink;
+use crate::sync;
 
 /// How long a peer is not sent packets to a group that it does not want: Group Membership Interval (RFC 3376 8.4).
 const FORGET: Duration = Duration::from_secs(260);
@@ -70,7 +71,7 @@ impl Reported {
     }
 
     fn lock(&self) -> MutexGuard<'_, Said> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.0)
     }
 }
 
@@ -106,7 +107,7 @@ impl Repeats {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<(InterfaceId, IpAddr), (Instant, u8)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.0)
     }
 }
 
@@ -158,7 +159,7 @@ impl Datapath {
 
     /// The report of a change, from the node's first address of the family.
     fn membership_report(&self, change: &MembershipChange) -> Option<Vec<u8>> {
-        let networks = self.networks.read().expect("no panic under this lock");
+        let networks = self.networks();
         let network = networks.iter().find(|network| network.interface == change.interface)?;
         let is_v4 = change.group.is_ipv4();
         let source = network.addresses.iter().find(|address| address.is_ipv4() == is_v4)?;

@@ -13,8 +13,9 @@ use quinn_udp::{UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::errors::{self, Refused};
-use super::interfaces::{self, Interface, Interfaces};
+use super::interfaces::{self, HostInterface, Interfaces};
 use crate::datapath::{Sink, Transmit};
+use crate::sync;
 use crate::sys::Process;
 
 /// Multicast group of the beacons, IPv4 (administratively scoped, RFC 2365).
@@ -41,7 +42,7 @@ pub(crate) struct UdpSockets {
     allowed: Interfaces,
     discovery_port: Option<u16>,
     /// What the interfaces looked like at the last look.
-    interfaces: RwLock<Vec<Interface>>,
+    interfaces: RwLock<Vec<HostInterface>>,
     process: Process,
     pub(crate) stats: UdpStats,
 }
@@ -125,7 +126,7 @@ impl UdpSockets {
     /// Reads the interface list again and joins the beacons' groups on new ones. True if anything changed.
     pub(crate) fn refresh(&self) -> io::Result<bool> {
         let list = interfaces::list(&self.allowed)?;
-        let mut known = self.interfaces.write().expect("no panic under this lock");
+        let mut known = sync::write(&self.interfaces);
         if *known == list {
             return Ok(false);
         }
@@ -143,7 +144,7 @@ impl UdpSockets {
 
     /// Describes the data sockets to the overlay, with the addresses its beacons should go to.
     pub(crate) fn infos(&self) -> Vec<SocketInfo> {
-        let list = self.interfaces.read().expect("no panic under this lock");
+        let list = sync::read(&self.interfaces);
         self.data
             .iter()
             .enumerate()
@@ -157,7 +158,7 @@ impl UdpSockets {
             .collect()
     }
 
-    fn beacon_targets(&self, socket: &DataSocket, list: &[Interface]) -> Vec<SocketAddr> {
+    fn beacon_targets(&self, socket: &DataSocket, list: &[HostInterface]) -> Vec<SocketAddr> {
         let Some(port) = self.discovery_port else { return Vec::new() };
         let mut targets = Vec::new();
         let mut group_v4 = false;
@@ -234,7 +235,7 @@ impl UdpSockets {
             return Some((SocketIndex(index as u16), false));
         }
         let ipv4 = self.discovery[index - self.data.len()].ipv4;
-        let list = self.interfaces.read().expect("no panic under this lock");
+        let list = sync::read(&self.interfaces);
         let interface = list.iter().find(|interface| Some(interface.index) == meta.interface_index)?;
         if !interface.is_for_all(meta.dst_ip) {
             self.stats.stray_beacons.fetch_add(1, Ordering::Relaxed);
@@ -245,7 +246,7 @@ impl UdpSockets {
     }
 
     fn send_multicast_v4(&self, socket: &DataSocket, transmit: &quinn_udp::Transmit<'_>) {
-        let list = self.interfaces.read().expect("no panic under this lock");
+        let list = sync::read(&self.interfaces);
         for interface in list.iter().filter(|interface| socket.reaches(interface)) {
             let Some(address) = interface.ipv4.first() else { continue };
             // Only beacons are multicast, so the socket's multicast interface concerns no other sender.
@@ -352,7 +353,7 @@ impl DataSocket {
         }
     }
 
-    fn reaches(&self, interface: &Interface) -> bool {
+    fn reaches(&self, interface: &HostInterface) -> bool {
         match &self.device {
             Some(name) => *name == interface.name,
             None => !self.loopback || interface.loopback,
@@ -360,7 +361,7 @@ impl DataSocket {
     }
 }
 
-impl Interface {
+impl HostInterface {
     /// Whether a datagram to this address was for everybody on the local network. Routers pass on none of those, so who
     /// sends one is there. Anybody may send by unicast, and must not learn by a beacon who is here.
     fn is_for_all(&self, destination: Option<IpAddr>) -> bool {
@@ -373,7 +374,7 @@ impl Interface {
 }
 
 impl DiscoverySocket {
-    fn join(&self, interface: &Interface) {
+    fn join(&self, interface: &HostInterface) {
         let socket = socket2::SockRef::from(&self.io);
         let joined = if self.ipv4 {
             let index = socket2::InterfaceIndexOrAddress::Index(interface.index);
@@ -390,7 +391,7 @@ impl DiscoverySocket {
 }
 
 /// One IPv4 and one IPv6 socket, or such a pair for each interface where only some may be used.
-fn bind_data(allowed: &Interfaces, list: &[Interface], port: u16) -> io::Result<Vec<DataSocket>> {
+fn bind_data(allowed: &Interfaces, list: &[HostInterface], port: u16) -> io::Result<Vec<DataSocket>> {
     let mut sockets = Vec::new();
     let mut open = |address: IpAddr, device: Option<&str>, loopback: bool| -> io::Result<()> {
         match DataSocket::bind(SocketAddr::new(address, port), device, loopback) {
@@ -525,7 +526,7 @@ mod tests {
 
     #[test]
     fn groups_and_broadcast_addresses_are_for_all() {
-        let interface = Interface {
+        let interface = HostInterface {
             name: "eth0".to_owned(),
             index: 2,
             loopback: false,

@@ -10,7 +10,7 @@ use thiserror::Error;
 use super::duplicates::Elsewhere;
 use crate::crypto::{EntropySource, Provider, Suite, default_provider};
 use crate::id::{Identity, NetworkId, NodeId};
-use crate::network::{NetworkConfigError, NetworkIndex, NetworkSummary};
+use crate::network::{NetworkConfigError, NetworkIndex, NetworkSummary, Prefix};
 use crate::reach::Path;
 use crate::session::{Peer, SessionStats};
 
@@ -197,6 +197,9 @@ pub enum Event {
     /// has changed, or a handshake was repeated. What was sent before may be lost, and need not wait for a
     /// timer to be sent again.
     PathConfirmed(Arc<Peer>),
+    /// The peer has other addresses than before; those listed here are not its any more. What was agreed with it
+    /// under one of them is to end. See [`Endpoint::set_addresses`](crate::Endpoint::set_addresses).
+    AddressesChanged(Arc<Peer>, Arc<[Prefix]>),
 }
 
 /// How it became known that a peer's program is gone.
@@ -232,6 +235,7 @@ impl Event {
             | Self::PathShrunk(peer)
             | Self::PeerUnreachable(peer)
             | Self::PeerGone(peer, _)
+            | Self::AddressesChanged(peer, _)
             | Self::PathConfirmed(peer) => peer,
         }
     }

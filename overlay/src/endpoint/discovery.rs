@@ -451,7 +451,7 @@ impl Endpoint {
         let waiting = self
             .networks
             .get_mut(&handle.network())
-            .is_some_and(|network| network.take_wanted(handle.addresses(), now));
+            .is_some_and(|network| network.take_wanted(&handle.prefixes(), now));
         if !connected && waiting {
             return self.attempt(now, key, Reason::Traffic);
         }

@@ -36,12 +36,13 @@ mod handshake;
 mod keepalive;
 mod load;
 mod log;
-mod membership;
+mod members;
 mod networks;
 mod nodes;
 mod outbox;
 mod paths;
 mod peers;
+mod readdress;
 mod refusal;
 mod responder;
 mod sessions;
@@ -60,6 +61,7 @@ use zeroize::Zeroize;
 pub use config::{EndpointConfig, Event, Gone, JoinError, Limits, Lookup, NetworkInfo, PeerInfo};
 pub use duplicates::Elsewhere;
 pub use outbox::Transmit;
+pub use readdress::AddressError;
 pub use sessions::Attention;
 
 use crate::counters::Counters;
@@ -68,13 +70,14 @@ use crate::id::{Identity, NodeId};
 use crate::network::NetworkIndex;
 use crate::noise::{CookieJar, Timestamp};
 use crate::reach::{Place, RecvMeta, SocketInfo, place_of};
+use crate::routes::Routes;
 use crate::session::{SessionIndex, SessionTable};
 use crate::wire::MessageType;
 use announce::Announcement;
 use discovery::Discovery;
 use duplicates::Duplicate;
 use load::HandshakeLoad;
-use networks::Network;
+use networks::JoinedNetwork;
 use nodes::{NodeKey, Nodes};
 use outbox::Outbox;
 use peers::{PeerKey, Peers};
@@ -128,8 +131,9 @@ pub struct Endpoint {
     keys: KeySource,
     counters: Arc<Counters>,
     sessions: Arc<SessionTable>,
+    routes: Arc<Routes>,
     sockets: Vec<SocketInfo>,
-    networks: BTreeMap<NetworkIndex, Network>,
+    networks: BTreeMap<NetworkIndex, JoinedNetwork>,
     next_network: u32,
     peers: Peers,
     nodes: Nodes,
@@ -204,6 +208,7 @@ impl Endpoint {
             clock: Clock { start: now, unix_time, last: None },
             counters: Arc::default(),
             sessions: Arc::new(SessionTable::new(sessions.max(MIN_SESSIONS))),
+            routes: Arc::new(Routes::new()),
             sockets: Vec::new(),
             networks: BTreeMap::new(),
             next_network: 0,
@@ -229,6 +234,12 @@ impl Endpoint {
     /// The sessions, for the data path. A driver keeps this and asks it first about every data packet.
     pub fn sessions(&self) -> &Arc<SessionTable> {
         &self.sessions
+    }
+
+    /// Who has which address, for the data path. A driver keeps this and asks it about every packet to send;
+    /// [`Endpoint::lookup`] is for addresses that it does not know.
+    pub fn routes(&self) -> &Arc<Routes> {
+        &self.routes
     }
 
     /// What was done and dropped so far. Shared: it stays readable without the endpoint.

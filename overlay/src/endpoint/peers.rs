@@ -96,9 +96,11 @@ impl Live {
 /// simultaneous handshake.
 const MAX_CONFIRMED: usize = 3;
 
-/// At most this many handshakes of a peer are answered without that it used one. With 3 s of round-trip time, so many
-/// initiations arrive before the first answer is back.
+/// At most this many answered handshakes of a peer are kept without that it used one.
 pub(super) const MAX_UNCONFIRMED: usize = 4;
+
+/// Once there are so many, another one is answered no sooner than this after the last.
+const ANSWER_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Unauthenticated hints are heeded once per 5 s, after a few at once.
 const HINT_INTERVAL: Duration = Duration::from_secs(5);
@@ -183,6 +185,22 @@ impl PeerState {
     /// Takes out the sessions of that age that were never confirmed.
     pub(super) fn take_unconfirmed(&mut self, lifetime: Duration, now: Instant) -> Vec<Arc<Session>> {
         self.take(|live| !live.session.is_confirmed() && live.age(now) >= lifetime)
+    }
+
+    /// Takes out one of the sessions that the peer has not used, if there are so many that another one has no room: the
+    /// one that is closest in time to its neighbours, the one to come included. So the first answer stays, which is used
+    /// first however long the way is, and the last ones, of which one is used when the way has been blocked for a while.
+    pub(super) fn take_unlikely(&mut self, now: Instant) -> Option<Arc<Session>> {
+        let unused: Vec<_> = self.sessions.iter().filter(|live| !live.session.is_confirmed()).collect();
+        let mut times: Vec<_> = unused.iter().map(|live| live.session.established()).collect();
+        if times.len() < MAX_UNCONFIRMED || times.last().is_some_and(|last| now < *last + ANSWER_INTERVAL) {
+            return None;
+        }
+        times.push(now);
+        let at = (1..unused.len()).min_by_key(|&at| times[at + 1] - times[at - 1])?;
+        let unlikely = unused[at].session.clone();
+        self.sessions.retain(|live| !Arc::ptr_eq(&live.session, &unlikely));
+        Some(unlikely)
     }
 
     /// Takes out all sessions with one instance of the peer.

@@ -125,6 +125,7 @@ impl Endpoint {
     fn respond(&mut self, now: Instant, key: PeerKey, meta: &RecvMeta, received: Received) {
         let Some(peer) = self.peers.get_mut(key) else { return };
         let Some(network) = self.networks.get(&peer.handle.network()) else { return };
+        let surplus = peer.take_unlikely(now);
         if peer.unconfirmed() >= MAX_UNCONFIRMED {
             self.counters.handshakes_refused.increment();
             return self.log_refusal(now, meta, "initiation", "earlier answers to this peer were not used");
@@ -133,6 +134,10 @@ impl Endpoint {
             self.counters.suites_unsupported.increment();
             return self.log_refusal(now, meta, "initiation", "its sender has no cipher that this node has");
         };
+        if let Some(session) = surplus {
+            session.erase();
+            self.sessions.remove(session.index());
+        }
         let rng = &mut self.rng;
         let Some(index) = self.sessions.reserve(|| rng.random()) else {
             self.counters.sessions_refused.increment();

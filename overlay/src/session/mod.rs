@@ -3,7 +3,6 @@
 mod activity;
 mod peer;
 mod replay;
-mod sync;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -23,6 +22,7 @@ use crate::counters::Counters;
 use crate::crypto::{AeadKey, Provider, Suite, TAG};
 use crate::noise::SessionKeys;
 use crate::reach::RecvMeta;
+use crate::sync;
 use crate::wire::{Data, MessageType};
 
 use replay::{ReplayWindow, Stale};
@@ -163,25 +163,25 @@ impl Session {
         Data::write_header(out, self.remote_index, counter);
         key.seal(counter, plaintext, &mut out[DATA_HEADER..]);
         self.sealing.volume.add(plaintext.len());
-        if is_ip(plaintext) {
+        if !matches!(Opened::of(plaintext), Opened::Control(_)) {
             self.peer.activity().data_sealed();
         }
         Ok(len)
     }
 
-    /// Authenticates and decrypts a datagram that [`data_index`] says is for this session, and returns the
-    /// length of its plaintext, [`DATA_OVERHEAD`] less.
+    /// Authenticates and decrypts a datagram that [`data_index`] says is for this session, and returns what is in
+    /// `out` now: [`DATA_OVERHEAD`] bytes less.
     ///
     /// A counter is marked as received only after its packet proved authentic. On an error `out` holds nothing
     /// of use, and the packet has been counted.
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub fn open(&self, datagram: &[u8], out: &mut [u8]) -> Result<usize, OpenError> {
-        let result = self.try_open(datagram, out);
+    pub fn open(&self, datagram: &[u8], out: &mut [u8]) -> Result<Opened, OpenError> {
+        let result = self.try_open(datagram, out).map(|len| Opened::of(&out[..len]));
         match result {
-            Ok(len) if is_ip(&out[..len]) => self.peer.activity().data_opened(),
-            Ok(_) | Err(OpenError::NoRoom) => {}
+            Ok(Opened::Packet(_) | Opened::Unknown(_)) => self.peer.activity().data_opened(),
+            Ok(Opened::Control(_)) | Err(OpenError::NoRoom) => {}
             Err(OpenError::Malformed) => self.counters.data_malformed.increment(),
             Err(OpenError::Unauthentic) => self.counters.data_unauthentic.increment(),
             Err(OpenError::Replayed) => self.counters.data_replayed.increment(),
@@ -356,9 +356,38 @@ impl fmt::Debug for Session {
 /// Later than every age.
 const NO_ATTENTION: u64 = u64::MAX;
 
-/// Whether a plaintext is data, and not a keepalive (empty) or a control message (first nibble 0).
-pub(crate) fn is_ip(plaintext: &[u8]) -> bool {
-    plaintext.first().is_some_and(|first| first >> 4 != 0)
+/// What a datagram held, as its first four bits say, with the length of the plaintext in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opened {
+    /// An IP packet, of version 4 or 6. Nothing else of it has been looked at.
+    Packet(usize),
+    /// A control message, or a keepalive, which is empty: for `Endpoint::handle_control`.
+    Control(usize),
+    /// Something that a later version of the protocol may know.
+    Unknown(usize),
+}
+
+impl Opened {
+    fn of(plaintext: &[u8]) -> Self {
+        let length = plaintext.len();
+        match plaintext.first().map(|first| first >> 4) {
+            Some(4 | 6) => Self::Packet(length),
+            None | Some(0) => Self::Control(length),
+            Some(_) => Self::Unknown(length),
+        }
+    }
+
+    /// The length of the plaintext, bytes.
+    pub fn len(self) -> usize {
+        match self {
+            Self::Packet(length) | Self::Control(length) | Self::Unknown(length) => length,
+        }
+    }
+
+    /// Whether it is a keepalive.
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// Why a packet could not be sealed.

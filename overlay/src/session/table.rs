@@ -3,7 +3,8 @@ use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, RwLock};
 
-use super::{Session, sync};
+use super::Session;
+use crate::sync;
 
 /// A receiver's name for a session: 24 bits, random.
 ///

@@ -399,5 +399,5 @@ fn seal(session: &Session, plaintext: &[u8]) -> Vec<u8> {
 
 fn open(session: &Session, datagram: &[u8]) -> Result<Vec<u8>, OpenError> {
     let mut out = vec![0; datagram.len()];
-    session.open(datagram, &mut out).map(|len| out[..len].to_vec())
+    session.open(datagram, &mut out).map(|opened| out[..opened.len()].to_vec())
 }

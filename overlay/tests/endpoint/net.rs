@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use peersock_overlay::{
     Attention, Endpoint, EndpointConfig, EntropySource, Event, Identity, Limits, Lookup, NetworkConfig,
-    NetworkId, NetworkIndex, Peer, RecvMeta, SocketIndex, SocketInfo, data_index,
+    NetworkId, NetworkIndex, Opened, Peer, RecvMeta, SocketIndex, SocketInfo, data_index,
 };
 
 pub(crate) const GROUP: &str = "239.255.77.77:7777";
@@ -317,13 +317,13 @@ impl Net {
             return;
         };
         let mut plain = vec![0; bytes.len()];
-        let Ok(len) = session.open(bytes, &mut plain) else { return };
-        plain.truncate(len);
+        let Ok(opened) = session.open(bytes, &mut plain) else { return };
+        plain.truncate(opened.len());
         if session.note_received(self.now, &meta) {
-            let why = Attention::received(meta, bytes.len(), &plain);
+            let why = Attention::received(meta, bytes.len(), opened);
             node.endpoint.session_attention(self.now, &session, why);
         }
-        if plain.first().is_none_or(|first| first >> 4 == 0) {
+        if let Opened::Control(_) = opened {
             node.endpoint.handle_control(self.now, &session, meta, &plain);
         } else {
             node.inbox.push((self.now, session.peer().clone(), plain));

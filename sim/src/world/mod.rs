@@ -334,6 +334,7 @@ fn event_name(event: &peersock_overlay::Event) -> &'static str {
         Event::PeerUnreachable(_) => "peer unreachable",
         Event::PeerGone(..) => "peer gone",
         Event::PathConfirmed(_) => "path confirmed",
+        Event::AddressesChanged(..) => "addresses changed",
         _ => "something new",
     }
 }

@@ -1,7 +1,6 @@
 //! A machine that was suspended: its sessions have aged, its connections have not.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use peersock_sim::{Plan, Reader, Script, Step};
 
@@ -19,20 +18,11 @@ fn sessions_age_while_a_machine_is_suspended_and_connections_do_not() {
     lab.world.converse(Arc::new(plan)).expect("a connection");
     lab.run(10 * SECOND);
     let sessions = |lab: &Lab, node: usize| {
-        let machine = lab.world.machines().into_iter().nth(node).expect("a machine");
-        machine.node().expect("it runs").datapath().sessions().len()
+        lab.world.machines()[node].node().expect("it runs").datapath().sessions().len()
     };
     assert!(sessions(&lab, 0) > 0);
-    let night = Duration::from_secs(8 * 3600);
-    lab.world
-        .machines()
-        .into_iter()
-        .next()
-        .expect("a machine")
-        .node()
-        .expect("it runs")
-        .datapath()
-        .note_suspended(night);
+    let suspended = lab.world.machines()[0].node().expect("it runs");
+    suspended.datapath().note_suspended(8 * 3600 * SECOND);
     lab.run(SECOND);
     assert_eq!(sessions(&lab, 0), 0, "their keys are gone");
     assert!(sessions(&lab, 1) > 0);

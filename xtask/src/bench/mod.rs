@@ -22,7 +22,7 @@ mod session;
 mod table;
 
 use figures::{Contender, Figures};
-use network::{Mode, Network};
+use network::{Mode, Testbed};
 use session::{Case, Session};
 
 use crate::{Result, cargo};
@@ -34,6 +34,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   cargo xtask bench --mode gso --json results.jsonl
   cargo xtask bench programs                          curl, nginx and redis under peersock run; needs root
   cargo xtask bench python                            the Python package, on loopback
+  cargo xtask bench udp-server                        a UDP server with 1,000 clients, in one process
   cargo xtask bench tcp --help                        TCP alone, over impaired links in virtual time";
 
 /// Options of `bench`.
@@ -72,6 +73,13 @@ enum Alone {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTION")]
         options: Vec<OsString>,
     },
+    /// Measure a UDP server with many clients that take turns, all in one process
+    #[command(disable_help_flag = true)]
+    UdpServer {
+        /// Options of that program; `--help` explains them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTION")]
+        options: Vec<OsString>,
+    },
     /// Measure unmodified programs under peersock run: curl with nginx, redis-benchmark with redis
     Programs(programs::Options),
     /// Measure the Python package beside Python's own sockets, on loopback
@@ -99,17 +107,21 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             let program = build("peersock-stack-lab")?;
             return Ok(Command::new(program).args(options).status()?.success());
         }
+        Some(Alone::UdpServer { options }) => {
+            let program = build("peersock-bench")?;
+            return Ok(Command::new(program).arg("udp-server").args(options).status()?.success());
+        }
         Some(Alone::Programs(options)) => return programs::run(options),
         Some(Alone::Python(options)) => return python::run(options),
         None => {}
     }
     let program = build("peersock-bench")?;
-    let (default_mode, reason) = Network::default_mode();
+    let (default_mode, reason) = Testbed::default_mode();
     let mode = options.mode.unwrap_or(default_mode);
     if let (None, Some(reason)) = (options.mode, reason) {
         println!("loopback mode: {reason}");
     }
-    let network = Network::new(mode)?;
+    let network = Testbed::new(mode)?;
     let contenders: Vec<_> = chosen(&Contender::ALL, &options.only);
     let cases: Vec<_> = chosen(Case::value_variants(), &options.case);
     println!("{}", conditions(options, &network));
@@ -205,7 +217,7 @@ fn chosen<T: Copy + PartialEq>(all: &[T], named: &[T]) -> Vec<T> {
     all.iter().copied().filter(|item| named.is_empty() || named.contains(item)).collect()
 }
 
-fn conditions(options: &Options, network: &Network) -> String {
+fn conditions(options: &Options, network: &Testbed) -> String {
     let link = match network.mode() {
         Mode::Wire => "wire: veth pair, MTU 1500, no segmentation offload, GRO at the receiver",
         Mode::Gso => "gso: veth pair, MTU 1500, batches of 64 KB cross whole",

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::load::prefix_of;
-use super::networks::{MAX_NETWORKS, Network};
+use super::networks::{JoinedNetwork, MAX_NETWORKS};
 use super::peers::{PeerKey, PeerState};
 use super::{Endpoint, Event, JoinError, Lookup, NetworkInfo, PeerInfo, Timer};
 use crate::id::{NodeId, PublicIdentity};
-use crate::network::{NetworkConfig, NetworkIndex};
+use crate::network::{NetworkConfig, NetworkIndex, Prefix};
+use crate::routes::Route;
 use crate::session::Peer;
 use crate::wire::Control;
 
@@ -37,10 +38,12 @@ impl Endpoint {
         }
         let index = NetworkIndex(self.next_network);
         self.next_network += 1;
+        let own: Vec<Prefix> = policy.addresses_of(&self.own_id).into_iter().map(Prefix::from).collect();
+        self.routes.publish(index, &own, &Route::Local);
         let members =
             policy.members().into_iter().filter(|member| member.identity != *self.identity.public());
         let members: Vec<_> = members.map(|member| (member.identity, member.endpoints.clone())).collect();
-        self.networks.insert(index, Network::new(index, policy));
+        self.networks.insert(index, JoinedNetwork::new(index, policy));
         for (identity, endpoints) in members {
             let Some(key) = self.add_peer(now, index, identity, None) else { continue };
             let Some(peer) = self.peers.get(key) else { continue };
@@ -61,7 +64,10 @@ impl Endpoint {
             self.send_on_current(now, key, Control::Close { reason: LEAVING });
             self.remove_peer(key);
         }
-        if self.networks.remove(&network).is_some() {
+        if let Some(left) = self.networks.remove(&network) {
+            let own = left.policy.addresses_of(&self.own_id);
+            let own: Vec<Prefix> = own.into_iter().map(Prefix::from).collect();
+            self.routes.withdraw(network, &own);
             self.restart_beacons(now);
         }
         self.arm_forgetting(now);
@@ -89,17 +95,20 @@ impl Endpoint {
         }
     }
 
-    /// Says who has an overlay address. An unknown node's self-certifying address makes the node ask for it on the
-    /// local networks, at most once per second.
+    /// Says who has an overlay address, as [`Routes::get`] does. An unknown node's self-certifying address makes the
+    /// node ask for it on the local networks, at most once per second.
     pub fn lookup(&mut self, now: Instant, network: NetworkIndex, dst: IpAddr) -> Lookup {
+        match self.routes.get(network, dst) {
+            Some(Route::Local) => return Lookup::Local,
+            Some(Route::Peer(peer)) => {
+                if let Some(state) = self.key_of(&peer).and_then(|key| self.peers.get_mut(key)) {
+                    state.used = now;
+                }
+                return Lookup::Peer(peer);
+            }
+            None => {}
+        }
         let Some(network) = self.networks.get_mut(&network) else { return Lookup::NoRoute };
-        if let Some(peer) = network.by_address.get(&dst).and_then(|&key| self.peers.get_mut(key)) {
-            peer.used = now;
-            return Lookup::Peer(peer.handle.clone());
-        }
-        if network.policy.addresses_of(&self.own_id).contains(&dst) {
-            return Lookup::Local;
-        }
         if !network.policy.may_exist(dst) {
             return Lookup::NoRoute;
         }
@@ -115,7 +124,7 @@ impl Endpoint {
 
     /// The addresses of the members that have this name, this node's own name included, in the order of joining.
     pub fn addresses_named(&self, name: &str) -> Vec<IpAddr> {
-        let of_one = |network: &Network| {
+        let of_one = |network: &JoinedNetwork| {
             network.policy.node_named(name).map(|node| network.policy.addresses_of(&node)).unwrap_or_default()
         };
         self.networks.values().flat_map(of_one).collect()
@@ -123,17 +132,19 @@ impl Endpoint {
 
     /// The name of the member that has an address; the first one in the order of joining.
     pub fn name_at(&self, address: IpAddr) -> Option<String> {
-        let of_one = |network: &Network| {
-            let own = network.policy.addresses_of(&self.own_id).contains(&address).then_some(&self.own_id);
-            let peer = || self.peers.get(*network.by_address.get(&address)?).map(|peer| peer.handle.id());
-            network.policy.name_of(own.or_else(peer)?).map(str::to_owned)
+        let of_one = |network: &JoinedNetwork| {
+            let node = match self.routes.get(network.index, address)? {
+                Route::Local => self.own_id,
+                Route::Peer(peer) => *peer.id(),
+            };
+            network.policy.name_of(&node).map(str::to_owned)
         };
         self.networks.values().find_map(of_one)
     }
 
     /// The joined networks, in the order of joining.
     pub fn networks(&self) -> Vec<NetworkInfo> {
-        let info = |network: &Network| {
+        let info = |network: &JoinedNetwork| {
             let (mut connected, mut traffic) = (0, network.past);
             for peer in network.by_node.values().filter_map(|&key| self.peers.get(key)) {
                 connected += usize::from(peer.current().is_some());
@@ -162,7 +173,7 @@ impl Endpoint {
             let reach = &self.nodes[peer.node].reach;
             PeerInfo {
                 peer: peer.handle.clone(),
-                addresses: peer.handle.addresses().to_vec(),
+                addresses: peer.handle.addresses(),
                 path: session.as_ref().and_then(|_| peer.handle.path()),
                 suite: session.as_ref().map(|session| session.suite()),
                 established: session.map(|session| session.established()),
@@ -215,9 +226,7 @@ impl Endpoint {
         let addresses = members.policy.addresses_of(&node);
         let listed = members.policy.keeps(&node);
         // 80 bits of the node ID are in the address: who finds another node with the same ones gets nothing by it.
-        let own = members.policy.addresses_of(&self.own_id);
-        let is_taken = |address: &IpAddr| members.by_address.contains_key(address) || own.contains(address);
-        if addresses.iter().any(is_taken) {
+        if addresses.iter().any(|&address| self.routes.exact(network, address.into()).is_some()) {
             self.counters.strangers_refused.increment();
             return None;
         }
@@ -230,11 +239,11 @@ impl Endpoint {
         let node_key = self.nodes.find_or_add(&node);
         // It may be known from another network where it is.
         handle.set_path(self.nodes[node_key].reach.path());
+        self.routes.publish(network, &handle.prefixes(), &Route::Peer(Arc::clone(&handle)));
         let origin = source.map_or(0, prefix_of);
         let key = self.peers.insert(PeerState::new(handle, node_key, listed, origin, now));
         self.nodes[node_key].peers.push(key);
         members.by_node.insert(node, key);
-        members.by_address.extend(addresses.into_iter().map(|address| (address, key)));
         if !listed {
             members.order.hold(origin);
             self.refile(key);
@@ -269,10 +278,8 @@ impl Endpoint {
             }
             network.forgotten += 1;
             network.past.add(&traffic);
-            for address in peer.handle.addresses() {
-                network.by_address.remove(address);
-            }
         }
+        self.routes.withdraw(peer.handle.network(), &peer.handle.prefixes());
         if peer.announced {
             self.emit(Event::PeerRemoved(peer.handle));
         }
