@@ -55,6 +55,30 @@ fn instances_that_take_turns_cost_others_nothing() {
 }
 
 #[test]
+fn a_stale_initiation_provokes_one_initiation_of_our_own_per_five_seconds() {
+    let mut attack = Attack::new();
+    let before = attack.standing();
+    let now = attack.net.now;
+    let first = attack.adversary.initiate(now);
+    attack.send(victim(), &first);
+    let count = |attack: &Attack, name| attack.net.counter(0, name);
+    let counters = ["initiations_stale", "handshakes_answered", "attempts_started"];
+    let at_first = counters.map(|name| count(&attack, name));
+    for _ in 0..300 {
+        let now = attack.net.now;
+        // Each is another one: copies would be dropped unread.
+        let stale = attack.adversary.initiate_stale(now);
+        attack.send(victim(), &stale);
+        attack.run(Duration::from_millis(100));
+    }
+    let [stale, answered, attempts] = [0, 1, 2].map(|at| count(&attack, counters[at]) - at_first[at]);
+    assert_eq!((stale, answered), (300, 0));
+    // Each attempt lasts 5 s, because nobody answers. Three may begin at once, and then one in 5 s.
+    assert!((2..=7).contains(&attempts), "{attempts} attempts in 30 s");
+    attack.expect_unharmed(before);
+}
+
+#[test]
 fn a_session_with_a_member_says_nothing_about_others() {
     let mut attack = Attack::with_session();
     let before = attack.standing();

@@ -223,33 +223,6 @@ fn replayed_initiations_are_never_answered() {
 }
 
 #[test]
-fn a_stale_initiation_provokes_one_initiation_of_our_own_per_five_seconds() {
-    let mut net = Net::connected_pair();
-    // Enough later handshakes push the first out of the memory of exact copies.
-    let initiation = initiations(&net).next().unwrap().clone();
-    for _ in 0..70 {
-        net.run(Duration::from_secs(182));
-        net.send(0, 1, b"x");
-    }
-    net.run(Duration::from_secs(30));
-    let answered = net.counter(1, "handshakes_answered");
-    let before = initiations(&net).filter(|sent| sent.from == net.nodes[1].socket).count();
-    net.nodes[0].up = false;
-    for _ in 0..100 {
-        let meta =
-            RecvMeta { remote: "203.0.113.9:9".parse().unwrap(), socket: SocketIndex(0), multicast: false };
-        net.deliver(1, meta, &initiation.bytes);
-        net.run(Duration::from_millis(100));
-    }
-    assert_eq!(net.counter(1, "handshakes_answered"), answered);
-    assert!(net.counter(1, "initiations_stale") >= 1);
-    let to_forger = net.sent.iter().filter(|sent| sent.to.ip().to_string() == "203.0.113.9");
-    assert!(to_forger.count() <= 3);
-    let own = initiations(&net).filter(|sent| sent.from == net.nodes[1].socket).count() - before;
-    assert!(own > 0);
-}
-
-#[test]
 fn no_ephemeral_key_is_made_from_the_seed_alone() {
     let ephemerals = |entropy: Option<EntropySource>| {
         let mut net = Net::new();

@@ -19,14 +19,14 @@ use crate::siege::{SECOND, endpoint};
 const RATE: usize = 6000;
 /// The limits of the node that is flooded.
 const LIMITS: Limits = Limits {
-    peers_per_network: 64,
+    peers_per_network: 4096,
     handshakes_per_second: 100,
     handshake_burst: 50,
     forget_after: Duration::from_secs(600),
 };
 
 #[test]
-fn a_handshake_flood_leaves_a_live_flow_its_goodput() {
+fn a_handshake_flood_costs_a_bounded_number_of_operations_and_no_place_in_the_queues() {
     let calm = transfer_time(&mut Flooded::new(), |_, _| ());
     let mut flooded = Flooded::new();
     let mut flood = HandshakeFlood::new(&flooded);
@@ -35,6 +35,7 @@ fn a_handshake_flood_leaves_a_live_flow_its_goodput() {
     let after = flooded.lab.world.counters(1);
     let grown = |name: &str| after[name] - before[name];
 
+    // Virtual time does not see what a processor spends: this is about the link and the receive buffer. The work is counted below.
     assert!(
         took * 7 / 10 <= calm,
         "{took:?} under the flood, {calm:?} without: less than 0.7 of the goodput"
@@ -60,6 +61,7 @@ fn a_hello_flood_fills_no_memory_and_pushes_out_no_friend() {
     let mut flooded = Flooded::new();
     let key = DiscoveryKey::new(open_network().id(), None, None);
     let mut random = Random::from_seed(3);
+    let before = flooded.lab.world.counters(1);
     for number in 0..100 * SCALE {
         for _ in 0..20 {
             let identity = Identity::from_seed(&random.bytes());
@@ -80,6 +82,13 @@ fn a_hello_flood_fills_no_memory_and_pushes_out_no_friend() {
         }
     }
     flooded.check_bounds();
+    let after = flooded.lab.world.counters(1);
+    let grown = |name: &str| after[name] - before[name];
+    let hellos = 100 * 20 * SCALE as u64;
+    assert!(grown("hellos_received") > hellos / 2, "{} of {hellos}", grown("hellos_received"));
+    // Nobody is searched for among the peers, and no key is agreed on.
+    assert!(grown("eviction_steps") <= 2 * grown("hellos_received"), "{} steps", grown("eviction_steps"));
+    assert_eq!(grown("handshake_x25519"), 0);
     let node = flooded.lab.world.machines()[1].node().expect("it runs");
     let friend = flooded.lab.world.machines()[0].node_id();
     assert!(node.datapath().peers().iter().any(|info| *info.peer.id() == friend));
