@@ -174,8 +174,7 @@ impl Datapath {
     /// When [`Datapath::handle_timeout`] is due next. Ask again after any other call.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let waiting = self.lock_waiting().next_deadline();
-        let control = self.control_due().map(|at| self.clock.stack(at));
-        [control, waiting, self.repeats.next_deadline(), self.stack.poll_timeout()]
+        [self.control_due(), waiting, self.repeats.next_deadline(), self.stack.poll_timeout()]
             .into_iter()
             .flatten()
             .min()
@@ -186,7 +185,7 @@ impl Datapath {
         sync::lock(&self.endpoint)
     }
 
-    /// When control is due next, in the overlay's time.
+    /// When control is due next, in the stack's time.
     fn control_due(&self) -> Option<Instant> {
         sync::lock(&self.control_due).map(|at| self.clock.stack(at))
     }

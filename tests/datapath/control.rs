@@ -136,3 +136,24 @@ fn datagrams_to_a_group_never_wait_for_control() {
     }
     assert_eq!(net.control_locked(), before);
 }
+
+#[test]
+fn after_the_machine_was_suspended_what_is_due_can_be_done() {
+    let mut net = Net::star(2, |_| [vec![], vec![]]);
+    connection(&mut net);
+    let datapath = &net.nodes[0].datapath;
+    datapath.note_suspended(Duration::from_secs(8 * 3600));
+    // Nothing but timers: each call does what is due, and the next deadline is later.
+    let mut now = net.now;
+    for _ in 0..20 {
+        let Some(at) = datapath.poll_timeout() else { return };
+        now = now.max(at);
+        datapath.handle_timeout(now, &mut Batch::default());
+    }
+    let next = datapath.poll_timeout();
+    assert!(
+        next.is_none_or(|at| at > now),
+        "a deadline that never passes: {:?} ago",
+        next.map(|at| now - at)
+    );
+}
