@@ -126,7 +126,7 @@ impl Topology {
         let open: Vec<_> = self
             .networks
             .iter()
-            .filter(|network| matches!(network.config, NetworkConfig::AdHoc { .. }))
+            .filter(|network| !network.is_listed())
             .collect();
         if open.is_empty() {
             return Ok(());
