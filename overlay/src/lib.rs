@@ -32,15 +32,18 @@
 //! of the data packets.
 #![forbid(unsafe_code)]
 
+mod bucket;
 mod counters;
 mod crypto;
 mod endpoint;
 mod id;
+mod link;
 mod network;
 mod reach;
 mod session;
 #[cfg(test)]
 mod testing;
+mod text;
 
 pub mod noise;
 pub mod wire;
@@ -50,10 +53,8 @@ pub use crypto::AwsLc;
 pub use crypto::{AeadError, AeadKey, Portable, Provider, Suite, SuiteSet, default_provider};
 
 pub use counters::{Counter, Counters};
-pub use endpoint::{
-    Attention, Elsewhere, Endpoint, EndpointConfig, Event, Gone, JoinError, Limits, Lookup, NetworkInfo,
-    PeerInfo, Transmit,
-};
+pub use endpoint::{Endpoint, EndpointConfig, JoinError, Limits, Lookup, NetworkInfo, PeerInfo};
+pub use link::{Attention, Elsewhere, Event, Gone, Transmit};
 pub use id::{
     DiscoveryKey, Identity, NetworkId, NetworkKind, NodeId, ParseIdentityError, ParseNetworkIdError,
     ParseNodeIdError, Psk, PublicIdentity,
@@ -63,7 +64,7 @@ pub use network::{
     StaticMember, StaticNetwork, is_endpoint,
 };
 pub use reach::{Path, Place, RecvMeta, SocketIndex, SocketInfo};
+pub use wire::{DATA_HEADER, DATA_OVERHEAD, SessionIndex};
 pub use session::{
-    DATA_HEADER, DATA_OVERHEAD, OpenError, Peer, SealError, Sender, Session, SessionIndex, SessionStats,
-    SessionTable, data_index,
+    OpenError, Peer, SealError, Sender, Session, SessionStats, SessionTable, data_index,
 };

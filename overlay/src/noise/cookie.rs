@@ -8,7 +8,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::crypto::{TAG, hash};
 use crate::id::NodeId;
-use crate::session::SessionIndex;
+use crate::wire::SessionIndex;
 use crate::wire::CookieReply;
 
 const MAC1_LABEL: &[u8] = b"peersock mac1 v1";

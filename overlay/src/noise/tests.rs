@@ -12,7 +12,7 @@ use super::ik::{read_first, write_first};
 use super::*;
 use crate::crypto::{AeadKey, Portable, Provider, Suite, SuiteSet};
 use crate::id::{Identity, NetworkId, Psk};
-use crate::session::SessionIndex;
+use crate::wire::SessionIndex;
 use crate::testing::instant;
 use crate::wire::{CookieReply, Initiation, Response};
 

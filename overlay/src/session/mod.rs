@@ -9,7 +9,7 @@ mod table;
 mod tests;
 
 pub use peer::{Peer, Sender};
-pub use table::{SessionIndex, SessionTable};
+pub use table::SessionTable;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,14 +22,9 @@ use crate::counters::Counters;
 use crate::crypto::{AeadKey, Provider, Suite, TAG};
 use crate::noise::SessionKeys;
 use crate::reach::RecvMeta;
-use crate::wire::{Data, MessageType};
+use crate::wire::{DATA_HEADER, DATA_OVERHEAD, Data, MessageType, SessionIndex};
 
 use replay::{ReplayWindow, Stale};
-
-/// Bytes in front of the ciphertext of a data packet.
-pub const DATA_HEADER: usize = 12;
-/// Bytes by which a data packet is longer than its plaintext: header and tag.
-pub const DATA_OVERHEAD: usize = DATA_HEADER + TAG;
 
 /// A session seals and opens no more than this many packets per direction.
 pub(crate) const MESSAGE_LIMIT: u64 = 1 << 60;
