@@ -33,6 +33,7 @@ mod driver;
 mod fd;
 mod node;
 mod socket;
+mod sync;
 mod sys;
 mod wait;
 

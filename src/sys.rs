@@ -5,9 +5,95 @@ use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd as _, BorrowedFd, IntoRawFd as _, RawFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// The first descriptor that is not standard input, output or error.
 const FIRST: RawFd = 3;
+
+/// Tells the process that made it from those that were forked from that.
+#[derive(Debug)]
+pub(crate) struct Process {
+    /// A page of which a forked child gets a cleared copy.
+    mark: Option<NonNull<AtomicU8>>,
+    /// Where the kernel has no such pages (before Linux 4.14).
+    id: u32,
+}
+
+// SAFETY: the page is only read after it was made, as an atomic, and unmapped when nobody has the value any more.
+unsafe impl Send for Process {}
+// SAFETY: as above.
+unsafe impl Sync for Process {}
+
+impl Process {
+    /// This process.
+    pub(crate) fn current() -> Process {
+        Process { mark: marked_page(), id: std::process::id() }
+    }
+
+    /// Whether this is another process. Costs a load.
+    pub(crate) fn is_forked(&self) -> bool {
+        match self.mark {
+            // SAFETY: the page is mapped until this value is dropped, in a child as well.
+            Some(mark) => unsafe { mark.as_ref() }.load(Ordering::Relaxed) == 0,
+            None => std::process::id() != self.id,
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(mark) = self.mark {
+            // SAFETY: the whole mapping that `marked_page` made, to which nothing else points.
+            unsafe { libc::munmap(mark.as_ptr().cast(), MARK) };
+        }
+    }
+}
+
+/// Bytes asked for; the kernel gives a page.
+const MARK: usize = 1;
+
+fn marked_page() -> Option<NonNull<AtomicU8>> {
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a new private mapping at a place that the kernel chooses touches no other memory.
+    let page = unsafe {
+        libc::mmap(std::ptr::null_mut(), MARK, access, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
+    };
+    if page == libc::MAP_FAILED {
+        return None;
+    }
+    // SAFETY: the mapping was made just now, and is at least `MARK` bytes long.
+    if unsafe { libc::madvise(page, MARK, libc::MADV_WIPEONFORK) } != 0 {
+        // SAFETY: as above, and it is not used after this.
+        unsafe { libc::munmap(page, MARK) };
+        return None;
+    }
+    let mark = NonNull::new(page.cast::<AtomicU8>())?;
+    // SAFETY: mapped, readable, writable and cleared: a valid atomic.
+    unsafe { mark.as_ref() }.store(1, Ordering::Relaxed);
+    Some(mark)
+}
+
+/// Whether `body` is true in a forked child, which ends after it.
+#[cfg(test)]
+pub(crate) fn in_child(body: impl FnOnce() -> bool) -> bool {
+    // SAFETY: the child runs `body` alone, which takes no lock that another thread may have held, and ends without
+    // running destructors or exit handlers.
+    match unsafe { libc::fork() } {
+        -1 => panic!("{}", io::Error::last_os_error()),
+        0 => {
+            let held = body();
+            // SAFETY: ends the process.
+            unsafe { libc::_exit(libc::c_int::from(!held)) }
+        }
+        child => {
+            let mut status = 0;
+            // SAFETY: the call writes one `int`.
+            let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
+            waited == child && libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
+        }
+    }
+}
 
 /// Calls `handler` when the process exits normally (exit(3), or returning from `main`).
 pub(crate) fn at_exit(handler: extern "C" fn()) {
@@ -83,4 +169,19 @@ fn leave_descriptors_singly() -> io::Result<()> {
         unsafe { libc::close(fd) };
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forked_child_is_another_process_and_what_it_makes_is_its_own() {
+        let process = Process::current();
+        assert!(process.mark.is_some() && !process.is_forked());
+        assert!(in_child(|| process.is_forked() && !Process::current().is_forked()));
+        let by_id = Process { mark: None, id: std::process::id() };
+        assert!(!by_id.is_forked() && in_child(|| by_id.is_forked()));
+        assert!(!process.is_forked());
+    }
 }

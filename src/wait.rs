@@ -32,12 +32,12 @@ impl Interest {
 pub(crate) struct Waiters {
     /// Bits of the interests that somebody has, so that telling nobody costs one load.
     interested: AtomicU8,
-    state: Mutex<State>,
+    list: Mutex<WaiterList>,
     told: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct WaiterList {
     wakers: [Vec<Waker>; 2],
     threads: [u32; 2],
     /// Grows with every notification, per interest.
@@ -96,7 +96,7 @@ impl Waiters {
         Ticket { waiters: self, interest, generation, wakeup: None }
     }
 
-    fn publish(&self, state: &State) {
+    fn publish(&self, state: &WaiterList) {
         let mut mask = 0;
         for interest in [Interest::Read, Interest::Write] {
             let i = interest as usize;
@@ -107,8 +107,8 @@ impl Waiters {
         self.interested.store(mask, Ordering::SeqCst);
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no panic under this lock")
+    fn lock(&self) -> MutexGuard<'_, WaiterList> {
+        self.list.lock().expect("no panic under this lock")
     }
 }
 

@@ -205,6 +205,10 @@ impl NetworkArgs {
 pub(crate) fn parse_network(text: &str) -> Outcome<Network> {
     let looks_like_path = text.contains('/') || text.ends_with(".toml") || Path::new(text).is_file();
     match text.parse::<NetworkId>() {
+        Err(_) if Path::new(text).is_dir() => Err(Failure::usage(
+            format_args!("{text} is a directory, and a network is an ID or a file"),
+            "give the path of the network's TOML file; a node's directory is for --state",
+        )),
         Ok(id) => Network::by_id(id).map_err(Failure::from),
         Err(_) if looks_like_path => {
             Network::from_file(text).map_err(|error| Failure::network_file(text, error))
@@ -259,6 +263,15 @@ pub(crate) fn parse_target(network: &Network, text: &str) -> Outcome<SocketAddr>
     Ok(SocketAddr::new(parse_host(network, host)?, port))
 }
 
+/// Understands the number of a port.
+pub(crate) fn parse_port(text: &str) -> Result<u16, String> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().map_err(|_| match is_number {
+        true => "a port is a number from 0 to 65535".to_owned(),
+        false => "give the port as a number from 0 to 65535; names of services are not looked up".to_owned(),
+    })
+}
+
 /// A number of seconds, with a fraction if need be.
 pub(crate) fn parse_seconds(text: &str) -> Result<std::time::Duration, String> {
     text.parse()
@@ -308,6 +321,16 @@ mod tests {
         assert!(refuse("fe00000000000001").contains("TOML"));
         assert!(refuse("8056c2e21c000001").contains("managed"));
         assert!(refuse("no/such/file.toml").contains("no/such/file.toml"));
+        assert!(refuse("/").contains("is a directory"));
+    }
+
+    #[test]
+    fn ports_are_numbers() {
+        assert_eq!(parse_port("65535"), Ok(65535));
+        assert!(parse_port("http").unwrap_err().contains("names of services"));
+        for text in ["65536", "-1", "", "+ 1"] {
+            parse_port(text).unwrap_err();
+        }
     }
 
     #[test]

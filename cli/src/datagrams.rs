@@ -41,7 +41,7 @@ pub(crate) fn run(
         stdout,
         idle,
         follow_latest: matches!(partner, Partner::Latest),
-        state: Mutex::new(State {
+        state: Mutex::new(ExchangeState {
             partner: match partner {
                 Partner::Fixed(address) => Some(address),
                 Partner::First | Partner::Latest => None,
@@ -67,11 +67,11 @@ struct Exchange<'a> {
     stdout: &'a File,
     idle: Option<Duration>,
     follow_latest: bool,
-    state: Mutex<State>,
+    state: Mutex<ExchangeState>,
     changed: Condvar,
 }
 
-struct State {
+struct ExchangeState {
     partner: Option<SocketAddr>,
     /// When stdin ended.
     input_ended: Option<Instant>,
@@ -155,12 +155,12 @@ impl Exchange<'_> {
         state.partner.filter(|_| !state.stopped)
     }
 
-    fn update(&self, change: impl FnOnce(&mut State)) {
+    fn update(&self, change: impl FnOnce(&mut ExchangeState)) {
         change(&mut self.lock());
         self.changed.notify_all();
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, ExchangeState> {
         self.state.lock().expect("no panic under this lock")
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use peersock::blocking::{TcpListener, TcpStream, UdpSocket};
 
-use crate::args::{NetworkArgs, NodeArgs, parse_seconds};
+use crate::args::{NetworkArgs, NodeArgs, parse_port, parse_seconds};
 use crate::clients;
 use crate::datagrams::{self, Partner};
 use crate::failure::{Failure, Outcome};
@@ -39,6 +39,7 @@ Examples:
   peersock listen -k --receive-only -n office.toml 7000 >> log")]
 pub(crate) struct Args {
     /// Port to listen on; 0 picks a free one
+    #[arg(value_parser = parse_port)]
     port: u16,
 
     #[command(flatten)]
@@ -168,7 +169,19 @@ fn announce_command(args: &Args, session: &Session, local: SocketAddr) {
     let identity = if session.network.summary().closed { "" } else { "--ephemeral " };
     let udp = if args.udp { "--udp " } else { "" };
     let network = args.network.as_options();
-    stdio::note(format_args!("connect with: peersock dial {identity}{udp}{network} '{local}'"));
+    let target = own_name(session, local.ip()).map_or_else(
+        // Brackets mean something to shells.
+        || format!("'{local}'"),
+        |name| format!("{name}:{}", local.port()),
+    );
+    stdio::note(format_args!("connect with: peersock dial {identity}{udp}{network} {target}"));
+}
+
+/// The name that a static network has for this node, if it stands for `address`.
+fn own_name(session: &Session, address: IpAddr) -> Option<&str> {
+    let id = session.node.id();
+    let member = session.network.members().iter().find(|member| member.identity.node_id() == id)?;
+    member.name.as_deref().filter(|_| address == IpAddr::from(session.joined.address()))
 }
 
 fn explain(session: &Session, local: SocketAddr, error: io::Error) -> Failure {

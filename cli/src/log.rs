@@ -1,9 +1,14 @@
 //! Logs on stderr: how much, and the filter in PEERSOCK_LOG.
 
 use std::env;
+use std::fmt;
 use std::io;
 
+use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
 
 use crate::failure::{Failure, Outcome};
 use crate::style;
@@ -16,22 +21,48 @@ const TARGETS: [&str; 3] = ["peersock", "peersock_overlay", "peersock_stack"];
 
 /// Sets the log up: `verbose` counts the -v, and the variable overrules it.
 pub(crate) fn to_stderr(verbose: u8) -> Outcome {
-    let filter = match env::var(VARIABLE) {
-        Ok(text) if !text.trim().is_empty() => parse(&text)?,
+    let (filter, is_asked_for) = match env::var(VARIABLE) {
+        Ok(text) if !text.trim().is_empty() => (parse(&text)?, true),
         Err(env::VarError::NotUnicode(_)) => return Err(refuse("", "it is not UTF-8")),
-        _ => EnvFilter::new(match verbose {
-            0 => "warn",
-            1 => "info,peersock_overlay=debug,peersock::driver=debug,peersock::datapath=debug",
-            2 => "debug",
-            _ => "trace",
-        }),
+        _ => (
+            EnvFilter::new(match verbose {
+                0 => "warn",
+                1 => "info,peersock_overlay=debug,peersock::driver=debug,peersock::datapath=debug",
+                2 => "debug",
+                _ => "trace",
+            }),
+            verbose > 0,
+        ),
     };
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
-        .with_ansi(style::is_on(&io::stderr()))
-        .init();
+        .with_ansi(style::is_on(&io::stderr()));
+    match is_asked_for {
+        true => log.init(),
+        false => log.event_format(Note).init(),
+    }
     Ok(())
+}
+
+/// Warnings for those who have not asked for a log: like all else that the program says on stderr.
+struct Note;
+
+impl<S, N> FormatEvent<S, N> for Note
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        write!(writer, "peersock: warning: ")?;
+        context.field_format().format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
 }
 
 /// Understands `LEVEL` and `TARGET=LEVEL`, several with commas between; spans and fields as `EnvFilter` has
@@ -66,7 +97,7 @@ fn directives(text: &str) -> impl Iterator<Item = &str> {
     parts.map(str::trim).filter(|directive| !directive.is_empty())
 }
 
-fn refuse(text: &str, reason: impl std::fmt::Display) -> Failure {
+fn refuse(text: &str, reason: impl fmt::Display) -> Failure {
     Failure::usage(
         format_args!("{VARIABLE} holds `{text}`, which is no filter: {reason}"),
         format_args!(

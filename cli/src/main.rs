@@ -59,7 +59,8 @@ Try it, in two terminals:
   peersock listen --ephemeral -n ff0001ffff000000 7000
   peersock dial --ephemeral -n ff0001ffff000000 '[ADDRESS THAT LISTEN PRINTED]:7000'
 
-Exit status: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C, 141 nobody reads the output any more.
+Exit status: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C, 143 by SIGTERM, 141 nobody
+reads the output any more. `run` ends with its program's status.
 Data goes to stdout, everything else to stderr.";
 
 #[derive(Subcommand)]

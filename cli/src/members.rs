@@ -15,7 +15,7 @@ use crate::failure::{Failure, Outcome};
 use crate::output::{note, print};
 use crate::session::interfaces;
 use crate::signals;
-use crate::status::{self, Answer, Conflict, State, conflict, last_sign};
+use crate::status::{self, Answer, Conflict, Presence, conflict, last_sign};
 use crate::style::{BOLD, ERROR, paint};
 
 /// List who is in a network, with the address to dial first
@@ -23,7 +23,8 @@ use crate::style::{BOLD, ERROR, paint};
 /// Where a node runs with the state directory, it is asked whom it knows in its networks. Otherwise, or with
 /// --ephemeral, a beacon asks on the local networks who is there, and those who answer within the time of
 /// --wait are listed; they do not learn who asked. Of a static network all members are listed, whether they
-/// answer or not, and only a member can ask.
+/// answer or not, and only a member can ask. The exit status is 0 also if nobody answers: then the list is
+/// empty, and a line on stderr says so.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -258,7 +259,7 @@ impl List {
 }
 
 impl Members {
-    fn new(answer: &Answer, network: &status::Network, source: Source) -> Members {
+    fn new(answer: &Answer, network: &status::NetworkAnswer, source: Source) -> Members {
         let this = Member {
             address: network.addresses.first().copied(),
             addresses: network.addresses.clone(),
@@ -318,8 +319,8 @@ impl Member {
     fn new(peer: &status::Peer, source: Source) -> Member {
         let heard = peer.last_seen_s.is_some() || peer.last_heard_s.is_some();
         let state = match (peer.state(), source) {
-            (State::Connected, Source::Node) => Standing::Connected,
-            (State::Gone, _) => Standing::Gone,
+            (Presence::Connected, Source::Node) => Standing::Connected,
+            (Presence::Gone, _) => Standing::Gone,
             _ if !heard => Standing::Silent,
             (_, Source::Beacons) => Standing::Answered,
             (_, Source::Node) => Standing::Known,

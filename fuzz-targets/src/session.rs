@@ -110,5 +110,5 @@ fn refused(net: &Net) -> [u64; 2] {
 
 fn open(session: &Arc<Session>, datagram: &[u8]) -> Result<Vec<u8>, OpenError> {
     let mut plaintext = vec![0; datagram.len()];
-    session.open(datagram, &mut plaintext).map(|len| plaintext[..len].to_vec())
+    session.open(datagram, &mut plaintext).map(|opened| plaintext[..opened.len()].to_vec())
 }

@@ -12,9 +12,9 @@ const RESTART: u32 = 14;
 const MEMBER: u32 = 17;
 /// Kinds of sources, and of messages of a member.
 const SOURCES: u32 = 3;
-const ACTS: u32 = 16;
+const ACTS: u32 = 18;
 /// Bytes of the fields of each message, in the order of `Act`'s variants; an empty list takes one.
-const FIELDS: [usize; ACTS as usize] = [1, 2, 1, 0, 0, 0, 0, 1, 1, 6, 1, 4, 9, 0, 1, 0];
+const FIELDS: [usize; ACTS as usize] = [1, 2, 1, 0, 0, 0, 0, 1, 1, 6, 1, 9, 8, 4, 9, 0, 1, 0];
 const INITIATE: u32 = 3;
 const KEEPALIVE: u32 = 8;
 

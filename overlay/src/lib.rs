@@ -22,7 +22,8 @@
 //!                                                    +-> Session::note_received: "does control want to know?"
 //! ```
 //!
-//! and a packet to send goes [`Peer::sender`] (once per batch) -> [`Session::seal`] -> socket. The two `note_*`
+//! and a packet to send goes [`Routes::get`] -> [`Peer::sender`] (once per batch) -> [`Session::seal`] -> socket.
+//! [`Routes`] says who has an address; control is asked only about those that it does not know. The two `note_*`
 //! calls update a few atomics, and only now and then answer that the control half needs a look.
 //!
 //! # Protocol
@@ -40,7 +41,12 @@ mod id;
 mod link;
 mod network;
 mod reach;
+mod routes;
+#[cfg(test)]
+#[path = "routes/tests.rs"]
+mod routes_tests;
 mod session;
+mod sync;
 #[cfg(test)]
 mod testing;
 mod text;
@@ -50,10 +56,12 @@ pub mod wire;
 
 #[cfg(feature = "aws-lc")]
 pub use crypto::AwsLc;
-pub use crypto::{AeadError, AeadKey, Portable, Provider, Suite, SuiteSet, default_provider};
+pub use crypto::{AeadError, AeadKey, EntropySource, Portable, Provider, Suite, SuiteSet, default_provider};
 
 pub use counters::{Counter, Counters};
-pub use endpoint::{Endpoint, EndpointConfig, JoinError, Limits, Lookup, NetworkInfo, PeerInfo};
+pub use endpoint::{
+    AddressError, Endpoint, EndpointConfig, JoinError, Limits, Lookup, NetworkInfo, PeerInfo,
+};
 pub use link::{Attention, Elsewhere, Event, Gone, Transmit};
 pub use id::{
     DiscoveryKey, Identity, NetworkId, NetworkKind, NodeId, ParseIdentityError, ParseNetworkIdError,
@@ -64,7 +72,8 @@ pub use network::{
     StaticMember, StaticNetwork, is_endpoint,
 };
 pub use reach::{Path, Place, RecvMeta, SocketIndex, SocketInfo};
-pub use wire::{DATA_HEADER, DATA_OVERHEAD, SessionIndex};
+pub use routes::{Route, Routes};
 pub use session::{
-    OpenError, Peer, SealError, Sender, Session, SessionStats, SessionTable, data_index,
+    OpenError, Opened, Peer, SealError, Sender, Session, SessionStats, SessionTable, data_index,
 };
+pub use wire::{DATA_HEADER, DATA_OVERHEAD, SessionIndex};

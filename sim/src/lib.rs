@@ -18,8 +18,12 @@
 //! [`Limits::recovery`], everything that was begun must complete, and nothing may be left behind. A panic is a failure
 //! like any other.
 //!
-//! The attacker lives in `tests/hostile`: he gives nodes datagrams by [`World::strike`] and compares
-//! [`World::counters`] with what he sent.
+//! In some scenarios an adversary is a member of a network ([`World::admit`]): it has keys, and sends messages of every
+//! kind from any address. Then no node may send more to an address that never received anything than came from there,
+//! no path may lead to such an address, and everything that is promised to honest nodes must hold all the same.
+//!
+//! The attacker in `tests/hostile` gives nodes datagrams by [`World::strike`] and compares [`World::counters`] with what he
+//! sent.
 //!
 //! ```
 //! let report = peersock_sim::scenario::Scenario::new(7).run();
@@ -41,7 +45,7 @@ pub use node::{Node, NodeConfig, Sent};
 pub use peersock_testnet::Random;
 pub use trace::Trace;
 pub use wire::{Sender, WireObserver};
-pub use world::{DISCOVERY_PORT, Limits, Machine, MachineConfig, Tap, Tapped, World};
+pub use world::{DISCOVERY_PORT, IntruderConfig, Limits, Machine, MachineConfig, Tap, Tapped, World};
 
 /// Virtual time since the scenario began.
 pub type Time = std::time::Duration;

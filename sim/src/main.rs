@@ -106,6 +106,10 @@ struct Totals {
     virtual_time: Duration,
     bytes: u64,
     sent: u64,
+    /// Seeds with an adversary.
+    attacked: u64,
+    /// Seeds in which some node, and in which every node, must be left without any connection.
+    idle: (u64, u64),
     slowest_recovery: (Duration, u64),
 }
 
@@ -116,6 +120,10 @@ impl Totals {
         self.virtual_time += report.virtual_time;
         self.bytes += report.bytes;
         self.sent += report.sent;
+        let (idle, running) = report.idle;
+        self.idle.0 += u64::from(idle > 0);
+        self.idle.1 += u64::from(idle > 0 && idle == running);
+        self.attacked += u64::from(report.intrusions > 0);
         self.slowest_recovery = self.slowest_recovery.max((report.recovery, report.seed));
     }
 
@@ -123,7 +131,7 @@ impl Totals {
         let (recovery, seed) = self.slowest_recovery;
         eprintln!(
             "{} seeds in {:.1} s ({:.1}/s), {} failed; {:.1} h of virtual time, {} MB of streams checked, {} datagrams; \
-             slowest recovery {:.1} s (seed {seed})",
+             {} with an adversary; nothing left on some node in {}, on all in {}; slowest recovery {:.1} s (seed {seed})",
             self.runs,
             elapsed.as_secs_f64(),
             self.runs as f64 / elapsed.as_secs_f64().max(0.001),
@@ -131,6 +139,9 @@ impl Totals {
             self.virtual_time.as_secs_f64() / 3600.0,
             self.bytes / 1_000_000,
             self.sent,
+            self.attacked,
+            self.idle.0,
+            self.idle.1,
             recovery.as_secs_f64(),
         );
     }
@@ -139,7 +150,7 @@ impl Totals {
 fn describe(report: &Report) {
     eprintln!(
         "seed {}: {} nodes, {} faults, {:.1} s, {} of {} conversations, {} bytes, {} UDP datagrams, {} sessions, \
-         {} datagrams on the wire, recovery {:.2} s, hash {:016x}",
+         {} datagrams on the wire, {} of an adversary, recovery {:.2} s, hash {:016x}",
         report.seed,
         report.nodes,
         report.faults,
@@ -150,6 +161,7 @@ fn describe(report: &Report) {
         report.datagrams,
         report.sessions,
         report.sent,
+        report.intrusions,
         report.recovery.as_secs_f64(),
         report.hash,
     );

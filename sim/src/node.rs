@@ -158,7 +158,7 @@ impl Node {
 
     /// A network that it has joined.
     pub fn network(&self, id: NetworkId) -> Option<Network> {
-        self.datapath.networks().into_iter().find(|network| network.id == id)
+        self.datapath.network(id)
     }
 
     /// Lets a program run here that has a connection.

@@ -1,6 +1,6 @@
 //! The TOML form of a static network; see [`Network::from_file`](super::Network::from_file) for its description.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::ops::Range;
@@ -72,7 +72,11 @@ fn parse_spanned(text: &str) -> Result<(StaticNetwork, Hosts), Problem> {
     let mut members = Vec::with_capacity(file.member.len());
     let mut seen = Seen::default();
     let mut hosts = Hosts::new();
-    for member in &file.member {
+    for (number, member) in (1..).zip(&file.member) {
+        seen.member = match &member.name {
+            Some(name) => format!("number {number} (`{}`)", name.get_ref()),
+            None => format!("number {number}"),
+        };
         let (member, its_hosts) = parse_member(id, member, &mut seen)?;
         if !its_hosts.is_empty() {
             hosts.insert(member.identity.node_id(), its_hosts);
@@ -124,13 +128,15 @@ fn psk(
     }
 }
 
-/// What no two members may share.
+/// What no two members may share, with the member that has it.
 #[derive(Default)]
 struct Seen {
-    keys: HashSet<String>,
-    names: HashSet<String>,
-    addresses: HashSet<IpAddr>,
-    endpoints: HashSet<Endpoint>,
+    /// The member that is being read.
+    member: String,
+    keys: HashMap<String, String>,
+    names: HashMap<String, String>,
+    addresses: HashMap<IpAddr, String>,
+    endpoints: HashMap<Endpoint, String>,
 }
 
 fn parse_member(
@@ -140,7 +146,7 @@ fn parse_member(
 ) -> Result<(StaticMember, Vec<HostEndpoint>), Problem> {
     let identity: PublicIdentity =
         member.key.get_ref().parse().map_err(|error| problem(&member.key, format!("key: {error}")))?;
-    once(&mut seen.keys, identity.to_string(), "key", &member.key)?;
+    once(&mut seen.keys, identity.to_string(), "key", &member.key, &seen.member)?;
 
     let name = member.name.as_ref().map(|text| parse_name(text, seen)).transpose()?;
     let mut addresses = Vec::with_capacity(member.addresses.len());
@@ -167,7 +173,7 @@ fn parse_name(text: &Spanned<String>, seen: &mut Seen) -> Result<String, Problem
     if !valid {
         return Err(problem(text, "a name is 1 to 63 letters, digits and inner hyphens"));
     }
-    once(&mut seen.names, name.clone(), "name", text)?;
+    once(&mut seen.names, name.clone(), "name", text, &seen.member)?;
     Ok(name)
 }
 
@@ -194,7 +200,7 @@ fn parse_address(network: NetworkId, text: &Spanned<String>, seen: &mut Seen) ->
             ),
         ));
     }
-    once(&mut seen.addresses, address, "address", text)?;
+    once(&mut seen.addresses, address, "address", text, &seen.member)?;
     Ok(address)
 }
 
@@ -206,20 +212,21 @@ fn parse_endpoint(text: &Spanned<String>, seen: &mut Seen) -> Result<Endpoint, P
     {
         return Err(problem(text, format!("`{address}` is not an endpoint that a packet can be sent to")));
     }
-    once(&mut seen.endpoints, endpoint.clone(), "endpoint", text)?;
+    once(&mut seen.endpoints, endpoint.clone(), "endpoint", text, &seen.member)?;
     Ok(endpoint)
 }
 
 fn once<T: Hash + Eq>(
-    set: &mut HashSet<T>,
+    seen: &mut HashMap<T, String>,
     value: T,
     kind: &str,
     at: &Spanned<String>,
+    member: &str,
 ) -> Result<(), Problem> {
-    if set.insert(value) {
-        return Ok(());
-    }
-    Err(problem(at, format!("{kind} `{}` is given twice", at.get_ref())))
+    let Some(other) = seen.insert(value, member.to_owned()) else { return Ok(()) };
+    let whose =
+        if other == member { format!("member {other}") } else { format!("members {other} and {member}") };
+    Err(problem(at, format!("{kind} `{}` is given twice, in {whose}", at.get_ref())))
 }
 
 fn problem(at: &Spanned<String>, what: impl ToString) -> Problem {

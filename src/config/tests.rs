@@ -66,12 +66,16 @@ fn every_mistake_is_named_with_its_line() {
         ("network = \"fe00000000000001\"\npsk = \"00\"".into(), 2, "64"),
         ("network = \"fe00000000000001\"\npassphrase = \"a\"\npsk = \"00\"".into(), 3, "not both"),
         ("network = \"fe00000000000001\"\n[[member]\n".into(), 2, ""),
-        (two("", &format!("[[member]]\nkey = \"{}\"", key(1))), 8, "twice"),
-        (two("name = \"a\"", "name = \"A\""), 7, "twice"),
+        (two("", &format!("[[member]]\nkey = \"{}\"", key(1))), 8, "twice, in members number 1 and number 3"),
+        (two("name = \"a\"", "name = \"A\""), 7, "twice, in members number 1 (`a`) and number 2 (`A`)"),
         (two("name = \"a b\"", ""), 4, "hyphens"),
         (two("name = \"-a\"", ""), 4, "hyphens"),
         (two("name = \"\"", ""), 4, "hyphens"),
-        (two("addresses = [\"10.0.0.1\"]", "addresses = [\"10.0.0.1\"]"), 7, "twice"),
+        (
+            two("addresses = [\"10.0.0.1\"]", "addresses = [\"10.0.0.1\"]"),
+            7,
+            "twice, in members number 1 and number 2",
+        ),
         (two("addresses = [\n\"10.0.0.1\",\n\"10.0.0.256\"]", ""), 6, "not an IP address"),
         (two("addresses = [\"127.0.0.1\"]", ""), 4, "cannot be"),
         (two("addresses = [\"0.0.0.0\"]", ""), 4, "cannot be"),
@@ -86,7 +90,7 @@ fn every_mistake_is_named_with_its_line() {
         (two("endpoints = [\"192.0.2.1:0\"]", ""), 4, "cannot be sent to|can be sent to"),
         (two("endpoints = [\"255.255.255.255:9\"]", ""), 4, "can be sent to"),
         (two("endpoints = [\"239.9.9.9:9\"]", ""), 4, "can be sent to"),
-        (two("endpoints = [\"192.0.2.1:9\", \"192.0.2.1:9\"]", ""), 4, "twice"),
+        (two("endpoints = [\"192.0.2.1:9\", \"192.0.2.1:9\"]", ""), 4, "twice, in member number 1"),
         (two("endpoint = []", ""), 4, "endpoint"),
     ];
     for (text, line, wanted) in cases {

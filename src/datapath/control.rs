@@ -8,14 +8,15 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use peersock_overlay::{
-    Elsewhere, Endpoint, Event, Gone, JoinError, Lookup, NetworkConfig, NetworkId, NetworkInfo,
-    NetworkSummary, NodeId, Peer, PeerInfo, Prefix, SessionTable, SocketInfo,
+    AddressError, Elsewhere, Endpoint, Event, Gone, JoinError, Lookup, NetworkConfig, NetworkId, NetworkInfo,
+    NetworkSummary, NodeId, Peer, PeerInfo, Prefix, Route, SessionTable, SocketInfo,
 };
 use peersock_stack::{Batch, Cidr, Delivery, Flow, InterfaceConfig};
 
 use super::route::Entry;
 use super::socket::PeerLink;
 use super::{Datapath, Network, Transmit};
+use crate::sync;
 
 impl Datapath {
     /// Joins a network in both cores.
@@ -27,7 +28,7 @@ impl Datapath {
         let NetworkSummary { ports, prefixes, .. } = config.policy().summary();
         let network = {
             let mut endpoint = self.control();
-            let index = endpoint.join(now, config)?;
+            let index = endpoint.join(self.clock.overlay(now), config)?;
             let addresses = endpoint.addresses(index);
             let routes = routes(&prefixes, &addresses);
             let prefixes: Vec<Cidr> = addresses.iter().map(|address| within(*address, &prefixes)).collect();
@@ -39,45 +40,38 @@ impl Datapath {
                 checksums: false,
             });
             let network = Network { id, index, interface, addresses, prefixes, routes, ports };
-            self.networks.write().expect("no panic under this lock").push(network.clone());
+            self.networks.add(network.clone());
             network
         };
-        self.with_control(now, batch, |_| ());
+        self.with_control(now, batch, |_, _| ());
         self.settle(now, batch);
         Ok(network)
     }
 
     /// Leaves a network: its peers are told and its sockets fail. False if it was not joined.
     pub fn leave(&self, now: Instant, id: NetworkId, batch: &mut Batch) -> bool {
-        let Some(network) = self.networks().into_iter().find(|network| network.id == id) else {
-            return false;
-        };
+        let Some(network) = self.network(id) else { return false };
         // First the connections, so that their resets still find the sessions.
         self.stack.reset_flows(now, network.interface, batch);
         self.settle(now, batch);
         self.stack.remove_interface(now, network.interface, batch);
         self.settle(now, batch);
         self.lock_waiting().take(network.interface, |_| true);
-        self.networks.write().expect("no panic under this lock").retain(|joined| joined.id != id);
-        self.with_control(now, batch, |endpoint| endpoint.leave(now, network.index));
+        self.networks.remove(id);
+        self.with_control(now, batch, |endpoint, now| endpoint.leave(now, network.index));
         self.settle(now, batch);
         true
     }
 
-    /// The joined networks, in the order of joining.
-    pub fn networks(&self) -> Vec<Network> {
-        self.networks.read().expect("no panic under this lock").clone()
-    }
-
     /// Tells the overlay which sockets the driver has, and where their beacons go.
     pub fn set_sockets(&self, now: Instant, sockets: Vec<SocketInfo>, batch: &mut Batch) {
-        self.with_control(now, batch, |endpoint| endpoint.set_sockets(now, sockets));
+        self.with_control(now, batch, |endpoint, now| endpoint.set_sockets(now, sockets));
         self.settle(now, batch);
     }
 
     /// Starts to look for `address` and to make a session with its owner. The outcome is an event.
     pub fn want_peer(&self, now: Instant, network: &Network, address: IpAddr, batch: &mut Batch) {
-        self.with_control(now, batch, |endpoint| {
+        self.with_control(now, batch, |endpoint, now| {
             if let Lookup::Peer(peer) = endpoint.lookup(now, network.index, address)
                 && peer.sender().is_none()
             {
@@ -96,15 +90,40 @@ impl Datapath {
         endpoints: &[SocketAddr],
         batch: &mut Batch,
     ) {
-        self.with_control(now, batch, |endpoint| endpoint.set_endpoints(now, network.index, node, endpoints));
+        self.with_control(now, batch, |endpoint, now| {
+            endpoint.set_endpoints(now, network.index, node, endpoints)
+        });
         self.settle(now, batch);
+    }
+
+    /// Gives a member other addresses besides its self-certifying one. Connections to those that it loses end.
+    ///
+    /// # Errors
+    /// See [`AddressError`].
+    pub fn set_addresses(
+        &self,
+        now: Instant,
+        network: &Network,
+        node: &NodeId,
+        prefixes: &[Prefix],
+        batch: &mut Batch,
+    ) -> Result<(), AddressError> {
+        let set = self
+            .with_control(now, batch, |endpoint, _| endpoint.set_addresses(network.index, node, prefixes));
+        self.settle(now, batch);
+        set
     }
 
     /// Who has `address`; a peer that is not known yet is looked for.
     pub fn find(&self, now: Instant, network: &Network, address: IpAddr) -> Lookup {
+        match self.routes.get(network.index, address) {
+            Some(Route::Local) => return Lookup::Local,
+            Some(Route::Peer(peer)) => return Lookup::Peer(peer),
+            None => {}
+        }
         let mut batch = Batch::default();
         let found =
-            self.with_control(now, &mut batch, |endpoint| endpoint.lookup(now, network.index, address));
+            self.with_control(now, &mut batch, |endpoint, now| endpoint.lookup(now, network.index, address));
         self.settle(now, &mut batch);
         found
     }
@@ -112,7 +131,7 @@ impl Datapath {
     /// The system says that nobody listens at `remote`, to which a datagram was sent that begins with
     /// `quoted` ([`Endpoint::handle_refusal`]).
     pub fn handle_refusal(&self, now: Instant, remote: SocketAddr, quoted: &[u8], batch: &mut Batch) {
-        self.with_control(now, batch, |endpoint| endpoint.handle_refusal(now, remote, quoted));
+        self.with_control(now, batch, |endpoint, now| endpoint.handle_refusal(now, remote, quoted));
         self.settle(now, batch);
     }
 
@@ -161,33 +180,38 @@ impl Datapath {
         self.subscribers.end();
     }
 
-    /// Calls the control state machine, then sends what it has to send and acts on what it reports.
+    /// Calls the control state machine, with its own time, then sends what it has to send and acts on what it reports.
     ///
     /// What that wakes lands in `batch`; the caller settles it.
     pub(super) fn with_control<T>(
         &self,
         now: Instant,
         batch: &mut Batch,
-        call: impl FnOnce(&mut Endpoint) -> T,
+        call: impl FnOnce(&mut Endpoint, Instant) -> T,
     ) -> T {
         let mut events = Vec::new();
         let result = {
             let mut endpoint = self.control();
-            let result = call(&mut endpoint);
+            let overlay_time = self.clock.overlay(now);
+            let result = call(&mut endpoint, overlay_time);
             let mut datagram = Vec::new();
             loop {
                 while let Some(event) = endpoint.poll_event() {
                     match &event {
-                        Event::PeerAdded(peer) => self.want_if_waited_for(now, &mut endpoint, peer),
+                        Event::PeerAdded(peer) => self.want_if_waited_for(overlay_time, &mut endpoint, peer),
                         // Before the lock is released, and before anything is sent: what the peer's successor
                         // does then must not meet, nor be taken for, what its predecessor has left.
                         Event::PeerGone(peer, gone) => self.end_flows(now, peer, *gone, batch),
+                        Event::AddressesChanged(peer, lost) => {
+                            self.end_flows_to(now, peer, lost, batch);
+                            self.want_if_waited_for(now, &mut endpoint, peer);
+                        }
                         _ => {}
                     }
                     events.push(event);
                 }
-                let Some(transmit) = endpoint.poll_transmit(now, &mut datagram) else { break };
-                self.sink.send(&Transmit {
+                let Some(transmit) = endpoint.poll_transmit(overlay_time, &mut datagram) else { break };
+                self.sink.send_at_once(&Transmit {
                     socket: transmit.place.socket(),
                     remote: transmit.place.remote(),
                     contents: &datagram,
@@ -195,8 +219,11 @@ impl Datapath {
                     ecn: 0,
                 });
             }
-            if let Some(at) = endpoint.poll_timeout() {
-                self.sink.wake_at(at);
+            let due = endpoint.poll_timeout();
+            // Under the control lock, so that the last one to have it leaves what is true.
+            *sync::lock(&self.control_due) = due;
+            if let Some(at) = due {
+                self.sink.wake_at(self.clock.stack(at));
             }
             result
         };
@@ -221,7 +248,23 @@ impl Datapath {
         let Some(interface) = self.interface_by_network(peer.network()) else { return };
         // A peer that is only refused may be there after all; then its ends of the flows are to end too.
         let tell = gone == Gone::Refused;
-        self.stack.lose_peer(now, interface, |address| peer.owns(address), tell, batch);
+        self.stack.lose_peer(now, interface, &owned(peer), tell, batch);
+    }
+
+    /// Some addresses are not a peer's any more: whoever has them now knows nothing of the flows that were made with it.
+    fn end_flows_to(&self, now: Instant, peer: &Peer, lost: &[Prefix], batch: &mut Batch) {
+        let Some(interface) = self.interface_by_network(peer.network()) else { return };
+        self.stack.lose_addresses(now, interface, &cidrs(lost), &owned(peer), batch);
+    }
+
+    /// What waits for addresses that are not a peer's any more waits for nobody.
+    fn fail_waiting_for(&self, now: Instant, peer: &Peer, lost: &[Prefix]) {
+        let Some(interface) = self.interface_by_network(peer.network()) else { return };
+        let is_lost = |address| lost.iter().any(|prefix| prefix.contains(address)) && !peer.owns(address);
+        let taken = self.lock_waiting().take(interface, is_lost);
+        for (_, entry) in taken {
+            self.fail_waiting(now, entry);
+        }
     }
 
     fn act_on(&self, now: Instant, event: &Event, batch: &mut Batch) {
@@ -241,11 +284,12 @@ impl Datapath {
             }
             Event::PathConfirmed(peer) => {
                 if let Some(interface) = self.interface_by_network(peer.network()) {
-                    self.stack.revive_flows(interface, |address| peer.owns(address), batch);
+                    self.stack.revive_flows(interface, &owned(peer), batch);
                 }
             }
             // What was sent in the size that no longer passes is lost: it leaves again in the new one.
             Event::PathShrunk(peer) => self.expedite_flows(peer, batch),
+            Event::AddressesChanged(peer, lost) => self.fail_waiting_for(now, peer, lost),
             // Nobody tries to reach a peer that was forgotten, so nothing would come of what waits for it.
             Event::PeerUnreachable(peer) | Event::PeerRemoved(peer) => {
                 for (_, _, entry) in self.take_waiting(peer) {
@@ -259,7 +303,7 @@ impl Datapath {
     /// Has a peer's flows send again at once what it has not acknowledged.
     fn expedite_flows(&self, peer: &Peer, batch: &mut Batch) {
         if let Some(interface) = self.interface_by_network(peer.network()) {
-            self.stack.expedite_flows(interface, |address| peer.owns(address), batch);
+            self.stack.expedite_flows(interface, &owned(peer), batch);
         }
     }
 
@@ -278,6 +322,15 @@ impl Datapath {
         let taken = self.lock_waiting().take(interface, |address| peer.owns(address));
         taken.into_iter().map(|((interface, address), entry)| (interface, address, entry)).collect()
     }
+}
+
+/// All that belongs to a peer now.
+fn owned(peer: &Peer) -> Vec<Cidr> {
+    cidrs(&peer.prefixes())
+}
+
+fn cidrs(prefixes: &[Prefix]) -> Vec<Cidr> {
+    prefixes.iter().filter_map(|prefix| Cidr::new(prefix.address(), prefix.length())).collect()
 }
 
 /// An own address with the length of the network's prefix in which it lies.
@@ -306,7 +359,7 @@ pub(super) struct Subscribers {
 impl Subscribers {
     fn add(&self) -> Arc<Subscription> {
         let subscription = Arc::new(Subscription::default());
-        let mut list = self.list.lock().expect("no panic under this lock");
+        let mut list = sync::lock(&self.list);
         list.retain(|known| known.strong_count() > 0);
         list.push(Arc::downgrade(&subscription));
         // Under the lock: either it is in the list that is ended, or it sees that here.
@@ -318,7 +371,7 @@ impl Subscribers {
 
     fn end(&self) {
         let list = {
-            let list = self.list.lock().expect("no panic under this lock");
+            let list = sync::lock(&self.list);
             self.ended.store(true, Ordering::SeqCst);
             list.clone()
         };
@@ -328,7 +381,7 @@ impl Subscribers {
     }
 
     fn publish(&self, event: &Event) {
-        let list = self.list.lock().expect("no panic under this lock").clone();
+        let list = sync::lock(&self.list).clone();
         for subscription in list.iter().filter_map(Weak::upgrade) {
             subscription.push(event.clone());
         }
@@ -406,7 +459,7 @@ impl Subscription {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {
-        self.state.lock().expect("no panic under this lock")
+        sync::lock(&self.state)
     }
 }
 
@@ -418,6 +471,13 @@ pub fn is_drained(flow: &Flow) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use peersock_overlay::wire::Hello;
+    use peersock_overlay::{EndpointConfig, Identity, Limits, RecvMeta, SocketIndex, SuiteSet};
+    use peersock_stack::{Config, Stack};
+
+    use super::super::{Ingress, Sink};
     use super::*;
 
     fn prefix(text: &str) -> Prefix {
@@ -438,5 +498,86 @@ mod tests {
         assert_eq!(shown(routes(&prefixes, &own)), all);
         // Without an IPv4 address nobody there could be answered.
         assert_eq!(shown(routes(&prefixes, &own[..1])), all[..1]);
+    }
+
+    /// Counts what may wait for room and what may not.
+    #[derive(Default)]
+    struct Counting {
+        waiting: AtomicUsize,
+        at_once: AtomicUsize,
+    }
+
+    impl Sink for Counting {
+        fn send(&self, _: &Transmit<'_>) {
+            self.waiting.fetch_add(1, Ordering::SeqCst);
+        }
+
+        fn send_at_once(&self, _: &Transmit<'_>) {
+            self.at_once.fetch_add(1, Ordering::SeqCst);
+        }
+
+        fn max_segments(&self, _: SocketIndex) -> usize {
+            1
+        }
+    }
+
+    #[test]
+    fn control_never_waits_for_room_while_it_holds_its_lock() {
+        let now = Instant::now();
+        let (datapath, sink) = datapath(now, Limits::default());
+        let socket = SocketInfo {
+            index: SocketIndex(0),
+            ipv4: true,
+            loopback: false,
+            max_datagram: 1472,
+            beacon_targets: vec!["239.255.112.115:7473".parse().unwrap()],
+        };
+        let mut batch = Batch::default();
+        datapath.set_sockets(now, vec![socket], &mut batch);
+        let network = NetworkConfig::AdHoc { id: NetworkId::ad_hoc(1..=9).unwrap(), psk: None };
+        datapath.join(now, network, &mut batch).unwrap();
+        datapath.handle_timeout(now + Duration::from_secs(4), &mut batch);
+        assert!(sink.at_once.load(Ordering::SeqCst) >= 2, "beacons");
+        assert_eq!(sink.waiting.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn what_waits_for_a_peer_goes_when_the_peer_is_forgotten() {
+        let now = Instant::now();
+        let (datapath, _) = datapath(now, Limits { peers_per_network: 1, ..Limits::default() });
+        let mut batch = Batch::default();
+        let config = NetworkConfig::AdHoc { id: NetworkId::ad_hoc(1..=9).unwrap(), psk: None };
+        let key = config.discovery_key();
+        let network = datapath.join(now, config, &mut batch).unwrap();
+        let (mut ingress, mut addresses) = (Ingress::default(), Vec::new());
+        for n in [2, 3] {
+            let identity = Identity::from_seed(&[n; 32]);
+            let address = IpAddr::V6(network.id.address_of(&identity.node_id()));
+            datapath.want_peer(now, &network, address, &mut batch);
+            let (identity, suites) = (*identity.public(), SuiteSet::CHACHA20_POLY1305);
+            let hello = Hello { identity, instance: 1, reply_wanted: false, suites, echo: [0; 24] };
+            let mut bytes = Vec::new();
+            hello.seal(&key, [n; 24], &mut bytes);
+            let remote = SocketAddr::from(([192, 0, 2, n], 4000));
+            let meta = RecvMeta { remote, socket: SocketIndex(0), multicast: false };
+            datapath.receive(now, &mut ingress, meta, &bytes, bytes.len(), false);
+            datapath.finish_receive(now, &mut ingress);
+            assert!(matches!(datapath.find(now, &network, address), Lookup::Peer(_)), "it was waited for");
+            datapath.lock_waiting().add_packet(now, true, network.interface, address, &[0x60; 40]);
+            addresses.push(address);
+        }
+        // There is room for one peer only.
+        let left = datapath.lock_waiting().take(network.interface, |_| true);
+        let left: Vec<IpAddr> = left.into_iter().map(|((_, address), _)| address).collect();
+        assert_eq!(left, addresses[1..]);
+    }
+
+    fn datapath(now: Instant, limits: Limits) -> (Datapath, Arc<Counting>) {
+        let sink = Arc::new(Counting::default());
+        let mut config = EndpointConfig::new(Arc::new(Identity::from_seed(&[1; 32])));
+        config.limits = limits;
+        let endpoint = Endpoint::new(config, [1; 32], now, Duration::from_secs(1_800_000_000));
+        let stack = Stack::new(Config::default(), [2; 32], now);
+        (Datapath::new(endpoint, stack, sink.clone()), sink)
     }
 }

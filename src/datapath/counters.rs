@@ -1,4 +1,4 @@
-//! Counters of what the data path drops between the cores.
+//! Counters of what the data path drops between the cores, and of how often it asks control.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,7 +12,7 @@ impl Counter {
     }
 }
 
-/// Packets that passed or were dropped between the overlay and the stack.
+/// Packets that were dropped between the overlay and the stack, and how often the control lock was taken.
 #[derive(Debug, Default)]
 pub struct DatapathCounters {
     pub(super) source_not_owned: Counter,
@@ -25,6 +25,7 @@ pub struct DatapathCounters {
     pub(super) waiting_dropped: Counter,
     pub(super) group_peers_skipped: Counter,
     pub(super) group_peers_left: Counter,
+    pub(super) control_locked: Counter,
 }
 
 impl DatapathCounters {
@@ -41,6 +42,7 @@ impl DatapathCounters {
             waiting_dropped,
             group_peers_skipped,
             group_peers_left,
+            control_locked,
         } = self;
         [
             ("inner_source_not_owned", source_not_owned),
@@ -53,6 +55,7 @@ impl DatapathCounters {
             ("out_waiting_dropped", waiting_dropped),
             ("out_group_peers_skipped", group_peers_skipped),
             ("out_group_peers_left", group_peers_left),
+            ("control_locked", control_locked),
         ]
         .map(|(name, counter)| (name, counter.0.load(Ordering::Relaxed)))
         .to_vec()

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use peersock_overlay::DATA_OVERHEAD;
+use peersock_overlay::{DATA_OVERHEAD, Route};
 use peersock_stack::{
     Batch, EchoRequest, Error, IcmpSocket, InterfaceId, MAX_DATAGRAM, RawSocket, SendOptions, UdpSocket,
 };
@@ -11,7 +11,7 @@ use peersock_stack::{
 use super::egress::with_packet;
 use super::route::Resolved;
 use super::socket::SocketState;
-use super::{Datapath, Route, Train};
+use super::{Datapath, Train};
 
 /// What every path carries (PLPMTU base, RFC 8899 section 5.1.2).
 pub(super) const BASE_DATAGRAM: usize = 1200;
@@ -131,7 +131,7 @@ impl Datapath {
     ) -> Result<(), Error> {
         let mut batch = Batch::default();
         let Outgoing { interface, destination, state, loops } = *to;
-        let mtu = state.limit(self.inner_mtu(now, interface, state, destination));
+        let mtu = state.limit(self.inner_mtu(now, interface, Some(state), destination));
         let made = with_packet(|packet| {
             let length = make(mtu, packet)?;
             let packet = &mut packet[..length];
@@ -154,20 +154,20 @@ impl Datapath {
 
     /// The largest IP packet that can go to `destination` now, bytes.
     pub(crate) fn mtu_to(&self, now: Instant, interface: InterfaceId, destination: IpAddr) -> usize {
-        self.inner_mtu(now, interface, &SocketState::default(), destination)
+        self.inner_mtu(now, interface, None, destination)
     }
 
     fn inner_mtu(
         &self,
         now: Instant,
         interface: InterfaceId,
-        state: &SocketState,
+        state: Option<&SocketState>,
         destination: IpAddr,
     ) -> usize {
         if destination.is_multicast() {
             return self.group_mtu(interface);
         }
-        match self.resolve(now, interface, Some(state), destination) {
+        match self.resolve(now, interface, state, destination) {
             Resolved::Route(Route::Peer(peer)) => {
                 peer.sender().map_or(BASE_DATAGRAM, |sender| sender.path.datagram_size) - DATA_OVERHEAD
             }

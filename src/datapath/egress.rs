@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use peersock_overlay::{Attention, DATA_OVERHEAD, Peer, Sender, Session};
+use peersock_overlay::{Attention, DATA_OVERHEAD, Peer, Route, Sender, Session};
 use peersock_stack::{Batch, Egress, Error, Flow, InterfaceId, MAX_DATAGRAM, Ready};
 
 use super::route::Resolved;
 use super::socket::{PeerLink, SocketState};
-use super::{Datapath, Route, Transmit, ecn};
+use super::{Datapath, Transmit, ecn};
 
 /// Largest IP packet, and so largest super-segment.
 const MAX_PACKET: usize = 65535;
@@ -135,10 +135,7 @@ impl Datapath {
         let Some(sender) = peer.sender() else {
             let kept = self.lock_waiting().add_packet(now, true, interface, destination, packet);
             self.counters.waiting_dropped.add(u64::from(!kept));
-            if let Some(socket) = socket {
-                socket.set_route(destination, None);
-            }
-            return self.with_control(now, batch, |endpoint| endpoint.want_session(now, &peer));
+            return self.with_control(now, batch, |endpoint, now| endpoint.want_session(now, &peer));
         };
         let mtu = sender.path.datagram_size - DATA_OVERHEAD;
         let mtu = socket.map_or(mtu, |socket| socket.limit(mtu));
@@ -209,9 +206,8 @@ impl Datapath {
                 Resolved::Route(Route::Local) => self.pump_local(now, flow, batch),
                 Resolved::Route(Route::Peer(peer)) => {
                     if let Blocked::NoSession(peer) = self.pump_to_peer(now, flow, socket, &peer, batch) {
-                        socket.set_route(destination, None);
                         self.lock_waiting().add_flow(now, true, flow);
-                        self.with_control(now, batch, |endpoint| endpoint.want_session(now, &peer));
+                        self.with_control(now, batch, |endpoint, now| endpoint.want_session(now, &peer));
                     }
                 }
                 Resolved::Unknown if flow.has_output(now) => self.lock_waiting().add_flow(now, false, flow),
@@ -308,8 +304,8 @@ impl Datapath {
     }
 
     pub(super) fn note_sent(&self, now: Instant, session: &Arc<Session>, batch: &mut Batch) {
-        if session.note_sent(now) {
-            self.with_control(now, batch, |endpoint| {
+        if session.note_sent(self.clock.overlay(now)) {
+            self.with_control(now, batch, |endpoint, now| {
                 endpoint.session_attention(now, session, Attention::Sent)
             });
         }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use peersock_overlay::{Attention, DATA_OVERHEAD, RecvMeta, Session, data_index};
+use peersock_overlay::{Attention, DATA_OVERHEAD, Opened, RecvMeta, Session, data_index};
 use peersock_stack::{Batch, Coalescer, Flushed, InterfaceId};
 
 use super::{Datapath, ecn};
@@ -46,7 +46,7 @@ impl Datapath {
         }
         for datagram in batch.chunks(stride.max(1)) {
             if !self.receive_data(now, ingress, meta, datagram, marked) {
-                self.with_control(now, &mut ingress.batch, |endpoint| {
+                self.with_control(now, &mut ingress.batch, |endpoint, now| {
                     endpoint.handle_datagram(now, meta, datagram);
                 });
             }
@@ -79,35 +79,35 @@ impl Datapath {
         }
         let Some(last) = &mut ingress.last else { return false };
         let slot = ingress.coalescer.slot(datagram.len() - DATA_OVERHEAD);
-        let Ok(length) = last.session.open(datagram, slot) else { return true };
+        let Ok(opened) = last.session.open(datagram, slot) else { return true };
         if !last.noted {
             last.noted = true;
-            if last.session.note_received(now, &meta) {
+            if last.session.note_received(self.clock.overlay(now), &meta) {
                 // What it says of the peer comes before the packet: perhaps this is the first one of a
                 // successor.
-                let why = Attention::received(meta, datagram.len(), &slot[..length]);
-                self.with_control(now, &mut ingress.batch, |endpoint| {
+                let why = Attention::received(meta, datagram.len(), opened);
+                self.with_control(now, &mut ingress.batch, |endpoint, now| {
                     endpoint.session_attention(now, &last.session, why);
                 });
             }
         }
-        let packet = &slot[..length];
-        match packet.first().map(|byte| byte >> 4) {
-            Some(4 | 6) => {}
-            None | Some(0) => {
-                let (session, message) = (Arc::clone(&last.session), packet.to_vec());
+        let length = match opened {
+            Opened::Packet(length) => length,
+            Opened::Control(length) => {
+                let (session, message) = (Arc::clone(&last.session), slot[..length].to_vec());
                 // The peer's last data comes before its word that it leaves.
                 self.flush(now, ingress);
-                self.with_control(now, &mut ingress.batch, |endpoint| {
+                self.with_control(now, &mut ingress.batch, |endpoint, now| {
                     endpoint.handle_control(now, &session, meta, &message);
                 });
                 return true;
             }
-            Some(_) => {
+            Opened::Unknown(_) => {
                 self.counters.malformed_inner.add(1);
                 return true;
             }
-        }
+        };
+        let packet = &slot[..length];
         let Some(source) = source_address(packet) else {
             self.counters.malformed_inner.add(1);
             return true;

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use peersock_overlay::Peer;
@@ -14,6 +14,7 @@ use peersock_stack::{Batch, InterfaceId, MembershipChange, membership_report, re
 
 use super::Datapath;
 use super::socket::PeerLink;
+use crate::sync;
 
 /// How long a peer is not sent packets to a group that it does not want: Group Membership Interval (RFC 3376 8.4).
 const FORGET: Duration = Duration::from_secs(260);
@@ -22,8 +23,9 @@ const MOST_UNWANTED: usize = 256;
 /// How often joining is reported, and with what time between (RFC 3376 8.1, 8.11).
 const REPORTS: u8 = 3;
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
-/// How soon a peer is told again that the same group is not wanted.
+/// How soon a peer is told again that the same group is not wanted, and of how many groups it is told meanwhile.
 const ANSWER_AGAIN: Duration = Duration::from_secs(1);
+const MOST_ANSWERS: usize = 16;
 
 /// What one peer has said, and was told last.
 #[derive(Debug, Default)]
@@ -33,8 +35,8 @@ pub(super) struct Reported(Mutex<Said>);
 struct Said {
     /// The groups that it is no member of, and until when that is believed.
     unwanted: Vec<(IpAddr, Instant)>,
-    /// The group that it was told last not to send to.
-    told: Option<(IpAddr, Instant)>,
+    /// The groups that it was told not to send to, and when, of the last second.
+    answered: Vec<(IpAddr, Instant)>,
 }
 
 impl Reported {
@@ -51,16 +53,16 @@ impl Reported {
         }
     }
 
-    /// Whether to tell it that `group` is not wanted, which is remembered.
-    fn tell(&self, now: Instant, group: IpAddr) -> bool {
-        let mut said = self.lock();
-        let is_new = said
-            .told
-            .is_none_or(|(told, at)| told != group || now.saturating_duration_since(at) >= ANSWER_AGAIN);
-        if is_new {
-            said.told = Some((group, now));
+    /// Whether to tell it that `group` is not wanted, which is remembered. However many groups a peer sends to, it gets a
+    /// bounded number of reports a second.
+    fn may_answer(&self, now: Instant, group: IpAddr) -> bool {
+        let answered = &mut self.lock().answered;
+        answered.retain(|(_, at)| now.saturating_duration_since(*at) < ANSWER_AGAIN);
+        let may = answered.len() < MOST_ANSWERS && answered.iter().all(|(known, _)| *known != group);
+        if may {
+            answered.push((group, now));
         }
-        is_new
+        may
     }
 
     /// It is another instance of the peer, perhaps.
@@ -69,7 +71,7 @@ impl Reported {
     }
 
     fn lock(&self) -> MutexGuard<'_, Said> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.0)
     }
 }
 
@@ -105,7 +107,7 @@ impl Repeats {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<(InterfaceId, IpAddr), (Instant, u8)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.0)
     }
 }
 
@@ -146,7 +148,7 @@ impl Datapath {
             let link = PeerLink::of(peer);
             groups.into_iter().for_each(|(group, joined)| link.reported.note(now, group, joined));
         } else if !self.stack.is_member(interface, group)
-            && PeerLink::of(peer).reported.tell(now, group)
+            && PeerLink::of(peer).reported.may_answer(now, group)
             && let Some(sender) = peer.sender()
             && let Some(mut report) =
                 self.membership_report(&MembershipChange { interface, group, joined: false })
@@ -157,7 +159,7 @@ impl Datapath {
 
     /// The report of a change, from the node's first address of the family.
     fn membership_report(&self, change: &MembershipChange) -> Option<Vec<u8>> {
-        let networks = self.networks.read().expect("no panic under this lock");
+        let networks = self.networks();
         let network = networks.iter().find(|network| network.interface == change.interface)?;
         let is_v4 = change.group.is_ipv4();
         let source = network.addresses.iter().find(|address| address.is_ipv4() == is_v4)?;
@@ -199,9 +201,20 @@ mod tests {
     #[test]
     fn a_peer_is_told_of_a_group_once_a_second() {
         let (reported, now) = (Reported::default(), Instant::now());
-        assert!(reported.tell(now, GROUP));
-        assert!(!reported.tell(now, GROUP));
-        assert!(reported.tell(now + ANSWER_AGAIN, GROUP));
+        assert!(reported.may_answer(now, GROUP));
+        assert!(!reported.may_answer(now, GROUP));
+        assert!(reported.may_answer(now + ANSWER_AGAIN, GROUP));
+    }
+
+    #[test]
+    fn however_many_groups_it_sends_to_a_peer_gets_few_reports() {
+        let (reported, now) = (Reported::default(), Instant::now());
+        let group = |low: u32| IpAddr::from(Ipv4Addr::from_bits(0xef00_0000 + low));
+        let told =
+            |now, groups: u32| (0..1000).filter(|at| reported.may_answer(now, group(at % groups))).count();
+        assert_eq!(told(now, 2), 2);
+        assert_eq!(told(now + ANSWER_AGAIN / 2, 1000), MOST_ANSWERS - 2);
+        assert_eq!(told(now + 2 * ANSWER_AGAIN, 1000), MOST_ANSWERS);
     }
 
     #[test]

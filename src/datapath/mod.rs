@@ -12,9 +12,11 @@
 //!
 //! # Locks, in the order in which they may be taken
 //! 1. a flow's send stage ([`SocketState`]), never waited for: who finds it taken leaves a note for its holder;
-//! 2. the control state machine (`Datapath::control`), never on the path of a packet of a standing session;
+//! 2. the control state machine (`Datapath::control`), never on the path of a packet of a standing session: who has an
+//!    address is asked of [`Routes`], when control is due next is kept beside it;
 //! 3. the locks inside the cores (one per flow, one per session), each held for one copy or one look-up.
 
+mod clock;
 mod control;
 mod counters;
 mod datagrams;
@@ -23,28 +25,36 @@ mod egress;
 mod ingress;
 mod membership;
 mod multicast;
+mod networks;
 mod route;
 mod socket;
+mod stage;
+#[cfg(test)]
+#[path = "stage/tests.rs"]
+mod stage_tests;
 mod train;
 
-use std::net::{IpAddr, SocketAddr};
-use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex, MutexGuard, RwLock};
-use std::time::Instant;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
-use peersock_overlay::{Endpoint, NetworkId, NetworkIndex, SessionTable, SocketIndex};
-use peersock_stack::{Batch, Cidr, InterfaceId, Stack};
+use peersock_overlay::{Endpoint, Routes, SessionTable, SocketIndex};
+use peersock_stack::{Batch, Stack};
 
 pub use control::{Subscription, is_drained};
 pub use counters::DatapathCounters;
 pub use ingress::Ingress;
-pub(crate) use route::Route;
+pub use networks::Network;
 pub use socket::SocketState;
 pub(crate) use train::Train;
 
+use crate::sync;
+use clock::OverlayClock;
 use control::Subscribers;
 use membership::Repeats;
 use multicast::Members;
+use networks::Networks;
+pub(crate) use route::Resolved;
 use route::Waiting;
 
 /// One batch of datagrams to one address, for a [`Sink`].
@@ -67,6 +77,11 @@ pub trait Sink: Send + Sync {
     /// Sends now, or loses the datagrams: there is no error to report.
     fn send(&self, transmit: &Transmit<'_>);
 
+    /// The same, but never waits for room: control calls it under its lock. What finds no room is lost.
+    fn send_at_once(&self, transmit: &Transmit<'_>) {
+        self.send(transmit);
+    }
+
     /// The most datagrams that one [`Transmit`] from `socket` may hold, at least 1.
     fn max_segments(&self, socket: SocketIndex) -> usize;
 
@@ -87,9 +102,13 @@ pub trait Sink: Send + Sync {
 pub struct Datapath {
     endpoint: Mutex<Endpoint>,
     sessions: Arc<SessionTable>,
+    routes: Arc<Routes>,
     stack: Stack,
     sink: Arc<dyn Sink>,
-    networks: RwLock<Vec<Network>>,
+    clock: OverlayClock,
+    networks: Networks,
+    /// When control is due next, by the overlay's time, so that nobody takes its lock to ask.
+    control_due: Mutex<Option<Instant>>,
     waiting: Mutex<Waiting>,
     members: Members,
     repeats: Repeats,
@@ -97,35 +116,18 @@ pub struct Datapath {
     counters: DatapathCounters,
 }
 
-/// A joined network as both cores know it.
-#[derive(Debug, Clone)]
-pub struct Network {
-    /// Its ID.
-    pub id: NetworkId,
-    /// The overlay's handle.
-    pub index: NetworkIndex,
-    /// The stack's handle.
-    pub interface: InterfaceId,
-    /// This node's addresses in it, the self-certifying one first.
-    pub addresses: Vec<IpAddr>,
-    /// The same, each with the length of the network's prefix in which it lies.
-    pub prefixes: Vec<Cidr>,
-    /// The addresses that are reached over the network: its prefixes of the families in which this node has an
-    /// address.
-    pub routes: Vec<Cidr>,
-    /// The TCP and UDP ports on which services may be offered and reached.
-    pub ports: RangeInclusive<u16>,
-}
-
 impl Datapath {
     /// Joins the cores. `sink` takes what they send.
     pub fn new(endpoint: Endpoint, stack: Stack, sink: Arc<dyn Sink>) -> Datapath {
         Datapath {
             sessions: Arc::clone(endpoint.sessions()),
+            routes: Arc::clone(endpoint.routes()),
+            control_due: Mutex::new(endpoint.poll_timeout()),
             endpoint: Mutex::new(endpoint),
             stack,
             sink,
-            networks: RwLock::default(),
+            clock: OverlayClock::default(),
+            networks: Networks::default(),
             waiting: Mutex::default(),
             members: Members::default(),
             repeats: Repeats::default(),
@@ -150,30 +152,45 @@ impl Datapath {
             self.stack.handle_timeout(now, batch);
             self.report_silence(now, batch);
         }
-        let due = self.control().poll_timeout().is_some_and(|at| at <= now);
-        if due {
-            self.with_control(now, batch, |endpoint| endpoint.handle_timeout(now));
+        if self.control_due().is_some_and(|at| at <= now) {
+            self.with_control(now, batch, |endpoint, now| endpoint.handle_timeout(now));
         }
         self.expire_waiting(now);
         self.repeat_reports(now, batch);
         self.settle(now, batch);
     }
 
+    /// Says for how long the machine was suspended in all since the start. The time given to all calls is that of the
+    /// stack, which stands still then; the overlay's goes on.
+    pub fn note_suspended(&self, total: Duration) {
+        self.clock.note_suspended(total);
+    }
+
+    /// The overlay's time, to which what [`Datapath::peers`] says refers.
+    pub fn overlay_time(&self, now: Instant) -> Instant {
+        self.clock.overlay(now)
+    }
+
     /// When [`Datapath::handle_timeout`] is due next. Ask again after any other call.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let control = self.control().poll_timeout();
         let waiting = self.lock_waiting().next_deadline();
-        [control, waiting, self.repeats.next_deadline(), self.stack.poll_timeout()]
+        [self.control_due(), waiting, self.repeats.next_deadline(), self.stack.poll_timeout()]
             .into_iter()
             .flatten()
             .min()
     }
 
     fn control(&self) -> MutexGuard<'_, Endpoint> {
-        self.endpoint.lock().expect("no panic under this lock")
+        self.counters.control_locked.add(1);
+        sync::lock(&self.endpoint)
+    }
+
+    /// When control is due next.
+    fn control_due(&self) -> Option<Instant> {
+        sync::lock(&self.control_due).map(|at| self.clock.stack(at))
     }
 
     fn lock_waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().expect("no panic under this lock")
+        sync::lock(&self.waiting)
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, RwLock, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use peersock_overlay::{DATA_OVERHEAD, Event, NetworkIndex, NodeId, Peer};
@@ -13,6 +13,7 @@ use peersock_stack::{Batch, InterfaceId, MAX_DATAGRAM};
 use super::Datapath;
 use super::datagrams::BASE_DATAGRAM;
 use super::socket::PeerLink;
+use crate::sync;
 
 /// Peers of a network that a packet is copied for, in the order in which they were learned of. Others do not get it.
 pub(super) const MAX_COPIES: usize = 1024;
@@ -77,7 +78,7 @@ impl Members {
     }
 
     fn of(&self, network: NetworkIndex) -> Peers {
-        let networks = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let networks = sync::read(&self.0);
         match networks.get(&network) {
             None => return Peers::default(),
             Some(Known { list: Some(list), .. }) => return list.clone(),
@@ -89,7 +90,7 @@ impl Members {
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<NetworkIndex, Known>> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+        sync::write(&self.0)
     }
 }
 
@@ -100,7 +101,7 @@ pub(super) struct Asked(Mutex<Option<Instant>>);
 impl Asked {
     /// Whether to ask now, which is remembered.
     fn again(&self, now: Instant) -> bool {
-        let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asked = sync::lock(&self.0);
         let due = asked.is_none_or(|at| now.saturating_duration_since(at) >= ASK_AGAIN);
         if due {
             *asked = Some(now);
@@ -142,7 +143,7 @@ impl Datapath {
                 // It waits with what is for the peer alone.
                 let kept = self.lock_waiting().add_packet(now, true, interface, *address, &copy);
                 self.counters.waiting_dropped.add(u64::from(!kept));
-                self.with_control(now, batch, |endpoint| endpoint.want_session(now, peer));
+                self.with_control(now, batch, |endpoint, now| endpoint.want_session(now, peer));
             }
         }
     }
@@ -155,11 +156,7 @@ impl Datapath {
     }
 
     pub(super) fn peers_on(&self, interface: InterfaceId) -> Peers {
-        let index = {
-            let networks = self.networks.read().expect("no panic under this lock");
-            networks.iter().find(|network| network.interface == interface).map(|network| network.index)
-        };
-        index.map(|index| self.members.of(index)).unwrap_or_default()
+        self.network_by_interface(interface).map(|index| self.members.of(index)).unwrap_or_default()
     }
 }
 

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use peersock_overlay::{Lookup, NetworkIndex, Peer};
+use peersock_overlay::{Lookup, NetworkIndex, Peer, Route};
 use peersock_stack::{Batch, Error, Flow, InterfaceId};
 
-use super::socket::SocketState;
+use super::socket::{Kept, SocketState};
 use super::{Datapath, Network};
 
 /// How long a packet may wait for its destination to be found before the socket hears EHOSTUNREACH, as a kernel's
@@ -29,23 +29,9 @@ const MAX_WAITING_BYTES: usize = 64 << 20;
 /// Destinations that may be waited for; packets for more are dropped.
 const MAX_WAITING_DESTINATIONS: usize = 4096;
 
-/// Where the packets to an address go.
-#[derive(Debug, Clone)]
-pub(crate) enum Route {
-    /// The address is this node's own.
-    Local,
-    /// A member of the network.
-    Peer(Arc<Peer>),
-}
-
-impl Route {
-    fn is_forgotten(&self) -> bool {
-        matches!(self, Route::Peer(peer) if peer.is_forgotten())
-    }
-}
-
 /// What a look-up found.
-pub(super) enum Resolved {
+#[derive(Debug)]
+pub(crate) enum Resolved {
     Route(Route),
     /// Not known yet; the overlay is looking for it.
     Unknown,
@@ -53,49 +39,63 @@ pub(super) enum Resolved {
     NoRoute,
 }
 
+/// What the table of routes says.
+enum Known {
+    Route(Route),
+    /// Nobody has the address in this network.
+    Nobody(NetworkIndex),
+    /// There is no network behind the interface.
+    NoNetwork,
+}
+
 impl Datapath {
     /// The network that `address` lies in: one of its members', or this node's own there.
     pub fn network_of(&self, now: Instant, address: IpAddr) -> Option<Network> {
-        self.networks()
-            .into_iter()
-            .find(|network| !matches!(self.find(now, network, address), Lookup::NoRoute))
+        let networks = self.networks();
+        networks.iter().find(|network| !matches!(self.find(now, network, address), Lookup::NoRoute)).cloned()
     }
 
-    pub(super) fn resolve(
+    /// Where the packets to an address go. Control is asked only about an address that the table does not know.
+    pub(crate) fn resolve(
         &self,
         now: Instant,
         interface: InterfaceId,
         socket: Option<&SocketState>,
         destination: IpAddr,
     ) -> Resolved {
-        // A socket keeps its route; the peer may have been forgotten since, and be known anew.
-        let kept = socket.and_then(|socket| socket.route(destination));
-        if let Some(route) = kept.filter(|route| !route.is_forgotten()) {
-            return Resolved::Route(route);
-        }
-        if self.stack.is_local(interface, destination) {
-            return Resolved::Route(Route::Local);
-        }
-        let networks = self.networks();
-        let Some(network) = networks.into_iter().find(|network| network.interface == interface) else {
-            return Resolved::NoRoute;
+        let network = match self.known(interface, socket, destination) {
+            Known::Route(route) => return Resolved::Route(route),
+            Known::Nobody(network) => network,
+            Known::NoNetwork => return Resolved::NoRoute,
         };
-        let found = match self.find(now, &network, destination) {
-            Lookup::Local => Route::Local,
-            Lookup::Peer(peer) => Route::Peer(peer),
-            Lookup::Unknown => return Resolved::Unknown,
+        let mut batch = Batch::default();
+        let found =
+            self.with_control(now, &mut batch, |endpoint, now| endpoint.lookup(now, network, destination));
+        self.settle(now, &mut batch);
+        match found {
+            Lookup::Local => Resolved::Route(Route::Local),
+            Lookup::Peer(peer) => Resolved::Route(Route::Peer(peer)),
+            Lookup::Unknown => Resolved::Unknown,
             // Lookup may grow other answers; none that leads nowhere today.
-            _ => return Resolved::NoRoute,
-        };
-        if let Some(socket) = socket {
-            socket.set_route(destination, Some(&found));
+            _ => Resolved::NoRoute,
         }
-        Resolved::Route(found)
     }
 
-    pub(super) fn interface_by_network(&self, index: NetworkIndex) -> Option<InterfaceId> {
-        let networks = self.networks.read().expect("no panic under this lock");
-        networks.iter().find(|network| network.index == index).map(|network| network.interface)
+    /// What the table of routes knows of an address.
+    fn known(&self, interface: InterfaceId, socket: Option<&SocketState>, destination: IpAddr) -> Known {
+        // Before the table is read: what is found there holds until this number changes.
+        let generation = self.routes.generation();
+        let network = match socket.and_then(|socket| socket.kept(generation, interface)) {
+            Some(kept) if kept.destination == destination => return Known::Route(kept.route),
+            Some(kept) => Some(kept.network),
+            None => self.network_by_interface(interface),
+        };
+        let Some(network) = network else { return Known::NoNetwork };
+        let Some(route) = self.routes.get(network, destination) else { return Known::Nobody(network) };
+        if let Some(socket) = socket {
+            socket.keep(Kept { generation, interface, network, destination, route: route.clone() });
+        }
+        Known::Route(route)
     }
 
     /// Tells the overlay of peers from which flows whose timers fired have heard nothing: their path or session may
@@ -104,16 +104,16 @@ impl Datapath {
         let mut silent: Vec<(Arc<Peer>, Duration)> = Vec::new();
         for flow in &batch.flows {
             let Some(silence) = flow.silence(now).filter(|silence| *silence >= DOUBT) else { continue };
-            let Some(Route::Peer(peer)) = SocketState::of(flow.context()).route(flow.remote().ip()) else {
-                continue;
-            };
+            let socket = SocketState::of(flow.context());
+            let known = self.known(flow.interface(), Some(socket), flow.remote().ip());
+            let Known::Route(Route::Peer(peer)) = known else { continue };
             match silent.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &peer)) {
                 Some((_, longest)) => *longest = silence.max(*longest),
                 None => silent.push((peer, silence)),
             }
         }
         for (peer, silence) in silent {
-            self.with_control(now, batch, |endpoint| match silence >= SILENCE {
+            self.with_control(now, batch, |endpoint, now| match silence >= SILENCE {
                 true => endpoint.peer_unresponsive(now, &peer),
                 false => endpoint.path_suspected(now, &peer),
             });

@@ -2,22 +2,24 @@
 
 use std::any::Any;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 
-use peersock_overlay::Peer;
+use peersock_overlay::{NetworkIndex, Peer, Route};
+use peersock_stack::InterfaceId;
 
-use super::Route;
 use super::membership::Reported;
 use super::multicast::Asked;
+use super::stage::Stage;
+use crate::sync;
 use crate::wait::Waiters;
 
 /// The node's share of one socket's state.
 #[derive(Default)]
 pub struct SocketState {
     pub(crate) waiters: Waiters,
-    /// Where packets to this address went last.
-    route: Mutex<Option<(IpAddr, Route)>>,
+    /// Where a packet went last.
+    kept: Mutex<Option<Kept>>,
     stage: Stage,
     /// Bytes in flight that this flow has reported to its peer's [`PeerLink`].
     reported: AtomicI64,
@@ -52,17 +54,14 @@ impl SocketState {
         self.largest_packet.load(Ordering::Relaxed) != 0
     }
 
-    pub(super) fn route(&self, destination: IpAddr) -> Option<Route> {
-        let cached = self.lock_route();
-        cached.as_ref().filter(|(address, _)| *address == destination).map(|(_, route)| route.clone())
+    /// The route of the last packet, if it left through the same interface and no route has changed since.
+    pub(super) fn kept(&self, generation: u64, interface: InterfaceId) -> Option<Kept> {
+        let kept = sync::lock(&self.kept);
+        kept.as_ref().filter(|kept| (kept.generation, kept.interface) == (generation, interface)).cloned()
     }
 
-    pub(super) fn set_route(&self, destination: IpAddr, route: Option<&Route>) {
-        *self.lock_route() = route.map(|route| (destination, route.clone()));
-    }
-
-    fn lock_route(&self) -> MutexGuard<'_, Option<(IpAddr, Route)>> {
-        self.route.lock().expect("no panic under this lock")
+    pub(super) fn keep(&self, route: Kept) {
+        *sync::lock(&self.kept) = Some(route);
     }
 
     pub(super) fn stage(&self) -> &Stage {
@@ -84,31 +83,16 @@ impl std::fmt::Debug for SocketState {
     }
 }
 
-/// Keeps one flow's segments in order while any thread may send them: one thread at a time works, for all.
-///
-/// Nobody waits. Who finds the stage taken leaves a note, and the holder looks for notes before and after it leaves.
-#[derive(Debug, Default)]
-pub(super) struct Stage {
-    taken: Mutex<()>,
-    note: AtomicBool,
-}
-
-impl Stage {
-    /// Runs `work` until no thread has asked for it since it last began, unless another thread is already doing so.
-    pub(super) fn run(&self, mut work: impl FnMut()) {
-        self.note.store(true, Ordering::SeqCst);
-        while self.note.load(Ordering::SeqCst) {
-            match self.taken.try_lock() {
-                Ok(_held) => {
-                    self.note.store(false, Ordering::SeqCst);
-                    work();
-                }
-                // The holder sees the note when it is done.
-                Err(TryLockError::WouldBlock) => return,
-                Err(TryLockError::Poisoned(_)) => unreachable!("work does not panic"),
-            }
-        }
-    }
+/// The way of a socket's last packet. Most sockets send many packets in one direction; for those that do not it saves
+/// the look-up of the network.
+#[derive(Debug, Clone)]
+pub(super) struct Kept {
+    /// Of the table of routes, before this was read there.
+    pub(super) generation: u64,
+    pub(super) interface: InterfaceId,
+    pub(super) network: NetworkIndex,
+    pub(super) destination: IpAddr,
+    pub(super) route: Route,
 }
 
 /// What the data path keeps for each peer.
@@ -134,37 +118,23 @@ impl PeerLink {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
+    use std::net::Ipv4Addr;
 
     use super::*;
 
     #[test]
-    fn a_note_left_while_the_stage_is_taken_is_worked_off_by_its_holder() {
-        let stage = Stage::default();
-        let runs = AtomicUsize::new(0);
-        stage.run(|| {
-            if runs.fetch_add(1, Ordering::SeqCst) == 0 {
-                stage.run(|| panic!("the stage is taken"));
-            }
+    fn a_kept_route_is_of_one_interface_and_one_generation() {
+        let state = SocketState::default();
+        let (interface, destination) = (InterfaceId(1), Ipv4Addr::LOCALHOST.into());
+        state.keep(Kept {
+            generation: 7,
+            interface,
+            network: NetworkIndex(3),
+            destination,
+            route: Route::Local,
         });
-        assert_eq!(runs.load(Ordering::SeqCst), 2);
-    }
-
-    #[test]
-    fn every_request_from_many_threads_is_followed_by_work() {
-        let stage = Stage::default();
-        let asked = AtomicUsize::new(0);
-        let seen = AtomicUsize::new(0);
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    for _ in 0..10_000 {
-                        asked.fetch_add(1, Ordering::SeqCst);
-                        stage.run(|| seen.store(asked.load(Ordering::SeqCst), Ordering::SeqCst));
-                    }
-                });
-            }
-        });
-        assert_eq!(seen.load(Ordering::SeqCst), 40_000);
+        assert!(state.kept(7, interface).is_some());
+        assert!(state.kept(8, interface).is_none(), "a route has changed");
+        assert!(state.kept(7, InterfaceId(2)).is_none(), "another network may have the same address");
     }
 }

@@ -4,13 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use peersock_overlay::{DATA_OVERHEAD, Sender};
+use peersock_overlay::{DATA_OVERHEAD, Route, Sender};
 use peersock_stack::{Batch, InterfaceId};
 
 use super::egress::MAX_BATCH;
 use super::route::Resolved;
 use super::socket::SocketState;
-use super::{Datapath, Route, ecn};
+use super::{Datapath, ecn};
 
 /// Sealed packets of equal size but for the last, which is no longer, that wait for others to leave with. Whoever puts
 /// some there has them [depart](Datapath::depart).

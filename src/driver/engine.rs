@@ -54,6 +54,7 @@ impl Engine<'_> {
         let mut seen = 0;
         while !driver.is_stopped() && driver.attached.is(attached) {
             driver.alarm.asked.store(u64::MAX, Ordering::SeqCst);
+            driver.note_suspended();
             let now = Instant::now();
             driver.datapath.handle_timeout(now, &mut self.batch);
             let deadline = driver.datapath.poll_timeout();
@@ -67,6 +68,7 @@ impl Engine<'_> {
             self.set_reading(claim == Claim::Mine);
             let events = sleep(driver, &mut self.sleeper, deadline);
 
+            driver.note_suspended();
             if has(events, WAKEUP) {
                 driver.alarm.wakeup.clear();
             }

@@ -32,7 +32,7 @@ pub enum Interfaces {
 }
 
 impl Interfaces {
-    pub(crate) fn allows(&self, interface: &Interface) -> bool {
+    pub(crate) fn allows(&self, interface: &HostInterface) -> bool {
         match self {
             Interfaces::All => true,
             Interfaces::Loopback => interface.loopback,
@@ -62,7 +62,7 @@ impl fmt::Display for Interfaces {
 
 /// One usable interface with the addresses it has now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Interface {
+pub(crate) struct HostInterface {
     pub(crate) name: String,
     pub(crate) index: u32,
     pub(crate) loopback: bool,
@@ -71,7 +71,7 @@ pub(crate) struct Interface {
     pub(crate) ipv6: bool,
 }
 
-impl fmt::Display for Interface {
+impl fmt::Display for HostInterface {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)?;
         for address in &self.ipv4 {
@@ -111,14 +111,14 @@ pub(crate) fn leading_to(remote: SocketAddr) -> Option<String> {
 }
 
 /// Lists the interfaces that are up, ordered by index.
-pub(crate) fn list(allowed: &Interfaces) -> io::Result<Vec<Interface>> {
-    let mut found: BTreeMap<u32, Interface> = BTreeMap::new();
+pub(crate) fn list(allowed: &Interfaces) -> io::Result<Vec<HostInterface>> {
+    let mut found: BTreeMap<u32, HostInterface> = BTreeMap::new();
     for entry in if_addrs::get_if_addrs()? {
         let Some(index) = entry.index else { continue };
         if entry.oper_status == IfOperStatus::Down && !entry.is_loopback() {
             continue;
         }
-        let interface = found.entry(index).or_insert_with(|| Interface {
+        let interface = found.entry(index).or_insert_with(|| HostInterface {
             name: entry.name.clone(),
             index,
             loopback: entry.is_loopback(),

@@ -11,6 +11,7 @@ pub(crate) mod poll;
 mod poller;
 mod receiver;
 mod role;
+mod suspend;
 mod udp;
 
 use std::io;
@@ -34,6 +35,7 @@ use crate::wait::{Interest, Waiters};
 use interfaces::InterfaceWatch;
 use poll::Wakeup;
 use role::ReceiveRole;
+use suspend::Suspension;
 
 /// How long a node that stops waits for the thread that reads the sockets: for ever would be too long if it is that
 /// thread itself which, called back with news, stops the node.
@@ -47,6 +49,7 @@ pub(crate) struct Driver {
     /// What the engine thread waits for.
     pub(crate) poller: Arc<Poller>,
     alarm: Arc<Alarm>,
+    suspension: Suspension,
     attached: attached::Slot,
     stopped: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -68,6 +71,7 @@ impl Driver {
             role: ReceiveRole::new(base, Wakeup::new()?),
             poller: Arc::new(Poller::new()?),
             alarm,
+            suspension: Suspension::new(),
             attached: attached::Slot::default(),
             stopped: AtomicBool::new(false),
             thread: Mutex::new(None),
@@ -105,6 +109,7 @@ impl Driver {
 
     /// Sends what a flow has to send.
     pub(crate) fn pump(&self, flow: &Arc<Flow>) {
+        self.note_suspended();
         self.datapath.pump(Instant::now(), flow, &mut Batch::default());
     }
 
@@ -124,6 +129,12 @@ impl Driver {
     pub(crate) fn attach(&self, attached: Option<Arc<dyn Attached>>) {
         self.attached.set(attached);
         self.kick();
+    }
+
+    /// Tells the data path for how long the machine was suspended: its sessions have aged by that. To be called before
+    /// packets pass.
+    fn note_suspended(&self) {
+        self.datapath.note_suspended(self.suspension.total());
     }
 
     /// Has the engine look at everything anew.
@@ -200,6 +211,7 @@ impl Driver {
             if fds[self.sockets.len()].revents() != PollFlags::empty() {
                 self.role.wakeup.clear();
             }
+            self.note_suspended();
             receiver.receive(&self.sockets, &self.datapath, readable(&fds[..self.sockets.len()]));
         }
     }
@@ -268,6 +280,10 @@ struct DriverSink {
 impl Sink for DriverSink {
     fn send(&self, transmit: &Transmit<'_>) {
         self.sockets.send(transmit);
+    }
+
+    fn send_at_once(&self, transmit: &Transmit<'_>) {
+        self.sockets.send_at_once(transmit);
     }
 
     fn interface_of(&self, socket: SocketIndex, remote: std::net::SocketAddr) -> String {

@@ -30,7 +30,9 @@ impl Poller {
     pub(super) fn new() -> io::Result<Poller> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-        let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        // It goes on while the machine is suspended: sessions have ended then, and beacons are due. For those who count by
+        // CLOCK_MONOTONIC it may go off early, and is set again.
+        let timer = rustix::time::timerfd_create(TimerfdClockId::Boottime, flags)?;
         let poller = Poller { epoll, timer };
         poller.add(poller.timer.as_fd(), Self::TIMER, EventFlags::IN)?;
         Ok(poller)

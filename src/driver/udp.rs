@@ -6,14 +6,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use peersock_overlay::{SocketIndex, SocketInfo};
 use quinn_udp::{UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::errors::{self, Refused};
-use super::interfaces::{self, Interface, Interfaces};
+use super::interfaces::{self, HostInterface, Interfaces};
 use crate::datapath::{Sink, Transmit};
+use crate::sys::Process;
 
 /// Multicast group of the beacons, IPv4 (administratively scoped, RFC 2365).
 const GROUP_V4: Ipv4Addr = Ipv4Addr::new(239, 255, 112, 115);
@@ -39,7 +41,8 @@ pub(crate) struct UdpSockets {
     allowed: Interfaces,
     discovery_port: Option<u16>,
     /// What the interfaces looked like at the last look.
-    interfaces: RwLock<Vec<Interface>>,
+    interfaces: RwLock<Vec<HostInterface>>,
+    process: Process,
     pub(crate) stats: UdpStats,
 }
 
@@ -51,17 +54,20 @@ pub(crate) struct UdpStats {
     pub(crate) sent_datagrams: AtomicU64,
     pub(crate) receive_calls: AtomicU64,
     pub(crate) received_batches: AtomicU64,
+    /// Batches that came to the discovery port by unicast.
+    pub(crate) stray_beacons: AtomicU64,
 }
 
 impl UdpStats {
     /// Names and values, in a fixed order.
-    pub(crate) fn snapshot(&self) -> [(&'static str, u64); 5] {
+    pub(crate) fn snapshot(&self) -> [(&'static str, u64); 6] {
         [
             ("udp_send_calls", &self.send_calls),
             ("udp_send_errors", &self.send_errors),
             ("udp_sent_datagrams", &self.sent_datagrams),
             ("udp_receive_calls", &self.receive_calls),
             ("udp_received_batches", &self.received_batches),
+            ("udp_stray_beacons", &self.stray_beacons),
         ]
         .map(|(name, counter)| (name, counter.load(Ordering::Relaxed)))
     }
@@ -109,6 +115,7 @@ impl UdpSockets {
             allowed,
             discovery_port,
             interfaces: RwLock::new(Vec::new()),
+            process: Process::current(),
             stats: UdpStats::default(),
         };
         sockets.refresh()?;
@@ -150,7 +157,7 @@ impl UdpSockets {
             .collect()
     }
 
-    fn beacon_targets(&self, socket: &DataSocket, list: &[Interface]) -> Vec<SocketAddr> {
+    fn beacon_targets(&self, socket: &DataSocket, list: &[HostInterface]) -> Vec<SocketAddr> {
         let Some(port) = self.discovery_port else { return Vec::new() };
         let mut targets = Vec::new();
         let mut group_v4 = false;
@@ -220,7 +227,8 @@ impl UdpSockets {
     }
 
     /// Says how the overlay should see what came in on the `index`th socket: the data socket to answer from, and
-    /// whether it was a beacon's way in. `None`: it came over an interface that the node may not use.
+    /// whether it was a beacon's way in. `None`: it came over an interface that the node may not use, or to the discovery
+    /// port by unicast.
     pub(crate) fn origin(&self, index: usize, meta: &quinn_udp::RecvMeta) -> Option<(SocketIndex, bool)> {
         if index < self.data.len() {
             return Some((SocketIndex(index as u16), false));
@@ -228,6 +236,10 @@ impl UdpSockets {
         let ipv4 = self.discovery[index - self.data.len()].ipv4;
         let list = self.interfaces.read().expect("no panic under this lock");
         let interface = list.iter().find(|interface| Some(interface.index) == meta.interface_index)?;
+        if !interface.is_for_all(meta.dst_ip) {
+            self.stats.stray_beacons.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
         let answer = self.data.iter().position(|s| s.local.is_ipv4() == ipv4 && s.reaches(interface))?;
         Some((SocketIndex(answer as u16), true))
     }
@@ -267,10 +279,9 @@ impl UdpSockets {
             }
         }
     }
-}
 
-impl Sink for UdpSockets {
-    fn send(&self, transmit: &Transmit<'_>) {
+    /// Sends; with a full send buffer waits up to `patience` for room.
+    fn send_within(&self, transmit: &Transmit<'_>, patience: Duration) {
         let Some(socket) = self.data.get(usize::from(transmit.socket.0)) else { return };
         let udp = quinn_udp::Transmit {
             destination: transmit.remote,
@@ -279,6 +290,10 @@ impl Sink for UdpSockets {
             segment_size: transmit.segment_size,
             src_ip: None,
         };
+        // The parent goes on with the same keys and counters: what is sealed here may have nonces that it uses, too.
+        if self.process.is_forked() {
+            return self.count_send(Err(io::ErrorKind::PermissionDenied.into()), &udp);
+        }
         if let IpAddr::V4(group) = transmit.remote.ip()
             && group.is_multicast()
         {
@@ -288,13 +303,23 @@ impl Sink for UdpSockets {
             match socket.try_send(&udp) {
                 // The send buffer is full: wait for room, as a bulk sender in a kernel socket would.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if !super::poll::writable(socket.io.as_fd(), SEND_WAIT) {
+                    if patience.is_zero() || !super::poll::writable(socket.io.as_fd(), patience) {
                         return self.count_send(Err(error), &udp);
                     }
                 }
                 result => return self.count_send(result, &udp),
             }
         }
+    }
+}
+
+impl Sink for UdpSockets {
+    fn send(&self, transmit: &Transmit<'_>) {
+        self.send_within(transmit, SEND_WAIT);
+    }
+
+    fn send_at_once(&self, transmit: &Transmit<'_>) {
+        self.send_within(transmit, Duration::ZERO);
     }
 
     fn interface_of(&self, socket: SocketIndex, remote: SocketAddr) -> String {
@@ -314,7 +339,7 @@ pub(super) fn name_of(datagram: &[u8]) -> String {
 }
 
 /// How long a sender waits for room in a full UDP send buffer before the datagram counts as lost.
-const SEND_WAIT: std::time::Duration = std::time::Duration::from_millis(10);
+const SEND_WAIT: Duration = Duration::from_millis(10);
 
 impl DataSocket {
     /// Sends without waiting. An error may be about an earlier datagram, perhaps to somebody else: then
@@ -327,7 +352,7 @@ impl DataSocket {
         }
     }
 
-    fn reaches(&self, interface: &Interface) -> bool {
+    fn reaches(&self, interface: &HostInterface) -> bool {
         match &self.device {
             Some(name) => *name == interface.name,
             None => !self.loopback || interface.loopback,
@@ -335,8 +360,20 @@ impl DataSocket {
     }
 }
 
+impl HostInterface {
+    /// Whether a datagram to this address was for everybody on the local network. Routers pass on none of those, so who
+    /// sends one is there. Anybody may send by unicast, and must not learn by a beacon who is here.
+    fn is_for_all(&self, destination: Option<IpAddr>) -> bool {
+        match destination.map(|ip| ip.to_canonical()) {
+            Some(IpAddr::V4(ip)) => ip == GROUP_V4 || ip.is_broadcast() || self.broadcast.contains(&ip),
+            Some(IpAddr::V6(ip)) => ip == GROUP_V6,
+            None => false,
+        }
+    }
+}
+
 impl DiscoverySocket {
-    fn join(&self, interface: &Interface) {
+    fn join(&self, interface: &HostInterface) {
         let socket = socket2::SockRef::from(&self.io);
         let joined = if self.ipv4 {
             let index = socket2::InterfaceIndexOrAddress::Index(interface.index);
@@ -353,7 +390,7 @@ impl DiscoverySocket {
 }
 
 /// One IPv4 and one IPv6 socket, or such a pair for each interface where only some may be used.
-fn bind_data(allowed: &Interfaces, list: &[Interface], port: u16) -> io::Result<Vec<DataSocket>> {
+fn bind_data(allowed: &Interfaces, list: &[HostInterface], port: u16) -> io::Result<Vec<DataSocket>> {
     let mut sockets = Vec::new();
     let mut open = |address: IpAddr, device: Option<&str>, loopback: bool| -> io::Result<()> {
         match DataSocket::bind(SocketAddr::new(address, port), device, loopback) {
@@ -446,5 +483,120 @@ impl DiscoverySocket {
         let state = UdpSocketState::new(UdpSockRef::from(&io))?;
         tracing::debug!(%address, "UDP socket for beacons");
         Ok(DiscoverySocket { io, state, ipv4 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys;
+
+    #[test]
+    fn only_what_came_to_everybody_is_a_beacon() {
+        let (sockets, port) = with_discovery();
+        let target = |ip: IpAddr| SocketAddr::new(ip, port);
+        // Both are told apart by where they come from, and arrive in the order in which they were sent.
+        let (stranger, neighbour) = (client(), client());
+        neighbour.set_broadcast(true).unwrap();
+        stranger.send_to(&[0xD5; 274], target(Ipv4Addr::LOCALHOST.into())).unwrap();
+        neighbour.send_to(&[0xD5; 274], target(Ipv4Addr::new(127, 255, 255, 255).into())).unwrap();
+        let index = sockets.data.len() + sockets.discovery.iter().position(|socket| socket.ipv4).unwrap();
+        let mut taken = Vec::new();
+        while taken.len() < 2 {
+            super::super::poll::readable(
+                &mut [rustix::event::PollFd::from_borrowed_fd(
+                    sockets.fd(index),
+                    rustix::event::PollFlags::IN,
+                )],
+                None,
+            );
+            let mut buffers = vec![vec![0; 2048]; RECEIVE_BATCH];
+            let mut buffers = buffers.iter_mut();
+            let mut slices = std::array::from_fn(|_| IoSliceMut::new(buffers.next().unwrap()));
+            let mut meta = [quinn_udp::RecvMeta::default(); RECEIVE_BATCH];
+            let received = sockets.receive(index, &mut slices, &mut meta).unwrap();
+            let from = |meta: &quinn_udp::RecvMeta| (meta.addr.port(), sockets.origin(index, meta).is_some());
+            taken.extend(meta[..received].iter().map(from));
+        }
+        let ports = [&stranger, &neighbour].map(|socket| socket.local_addr().unwrap().port());
+        assert_eq!(taken, [(ports[0], false), (ports[1], true)]);
+        assert_eq!(sockets.stats.stray_beacons.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn groups_and_broadcast_addresses_are_for_all() {
+        let interface = HostInterface {
+            name: "eth0".to_owned(),
+            index: 2,
+            loopback: false,
+            ipv4: vec![Ipv4Addr::new(192, 0, 2, 1)],
+            broadcast: vec![Ipv4Addr::new(192, 0, 2, 255)],
+            ipv6: true,
+        };
+        let is_for_all = |ip: &str| interface.is_for_all(Some(ip.parse().unwrap()));
+        for ip in
+            ["239.255.112.115", "192.0.2.255", "255.255.255.255", "ff12::7065:6572", "::ffff:192.0.2.255"]
+        {
+            assert!(is_for_all(ip), "{ip}");
+        }
+        for ip in [
+            "192.0.2.1",
+            "198.51.100.255",
+            "127.255.255.255",
+            "224.0.0.1",
+            "ff02::1",
+            "fe80::1",
+            "2001:db8::1",
+        ] {
+            assert!(!is_for_all(ip), "{ip}");
+        }
+        assert!(!interface.is_for_all(None));
+    }
+
+    #[test]
+    fn a_forked_child_sends_nothing() {
+        let sockets = UdpSockets::bind(Interfaces::Loopback, 0, None).unwrap();
+        let receiver = client();
+        let transmit = |contents| Transmit {
+            socket: SocketIndex(0),
+            remote: receiver.local_addr().unwrap(),
+            contents,
+            segment_size: None,
+            ecn: 0,
+        };
+        let errors = || sockets.stats.send_errors.load(Ordering::Relaxed);
+        assert!(sys::in_child(|| {
+            sockets.send(&transmit(b"child"));
+            sockets.send_at_once(&transmit(b"child"));
+            errors() == 2
+        }));
+        // The child has ended: what it sent would have come first.
+        sockets.send(&transmit(b"parent"));
+        let mut buffer = [0; 64];
+        let len = receiver.recv(&mut buffer).unwrap();
+        assert_eq!((&buffer[..len], errors()), (&b"parent"[..], 0));
+        // What the child makes itself is its own.
+        assert!(sys::in_child(|| {
+            let own = UdpSockets::bind(Interfaces::Loopback, 0, None).unwrap();
+            own.send(&transmit(b"own"));
+            own.stats.sent_datagrams.load(Ordering::Relaxed) == 1
+        }));
+        let len = receiver.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..len], b"own");
+    }
+
+    fn client() -> UdpSocket {
+        UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()
+    }
+
+    /// Sockets with a discovery port that nobody else has, and that port.
+    fn with_discovery() -> (UdpSockets, u16) {
+        loop {
+            let port = client().local_addr().unwrap().port();
+            let sockets = UdpSockets::bind(Interfaces::Loopback, 0, Some(port)).unwrap();
+            if sockets.discovery.iter().any(|socket| socket.ipv4) {
+                return (sockets, port);
+            }
+        }
     }
 }

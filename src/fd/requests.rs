@@ -248,7 +248,7 @@ impl State {
         !self.networks().iter().flat_map(|network| &network.addresses).any(IpAddr::is_ipv4)
     }
 
-    pub(super) fn networks(&self) -> Vec<Network> {
+    pub(super) fn networks(&self) -> Arc<[Network]> {
         self.node.upgrade().map(|node| node.driver.datapath.networks()).unwrap_or_default()
     }
 

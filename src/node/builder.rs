@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use peersock_overlay::{Endpoint, EndpointConfig, Identity};
 use peersock_stack::Stack;
+use zeroize::Zeroizing;
 
 use super::closing::Closing;
 use super::{Inner, Node, singleton};
@@ -53,7 +54,7 @@ impl Seed {
     /// # Errors
     /// When the system has none.
     pub fn generate() -> io::Result<Seed> {
-        random_seed().map(Seed)
+        random_seed().map(|seed| Seed(*seed))
     }
 
     /// The public keys of the identity that it makes.
@@ -199,10 +200,12 @@ impl NodeBuilder {
         let mut config = EndpointConfig::new(Arc::new(identity));
         config.receive_buffer = receive_buffer;
         config.introduce = self.introduce;
+        // If the system has none, which it had a moment ago, the keys come from the seed alone.
+        config.entropy = Some(Arc::new(|out| _ = getrandom::fill(out)));
         let now = Instant::now();
         let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let endpoint = Endpoint::new(config, random_seed()?, now, unix_time);
-        let stack = Stack::new(self.stack, random_seed()?, now);
+        let endpoint = Endpoint::new(config, *random_seed()?, now, unix_time);
+        let stack = Stack::new(self.stack, *random_seed()?, now);
         let driver = Driver::start(endpoint, stack, Arc::new(sockets))?;
         let node = Node {
             inner: Arc::new(Inner {
@@ -230,7 +233,7 @@ impl NodeBuilder {
 
     fn open_identity(&self) -> Result<(Identity, Option<StateDir>), StartError> {
         let path = match &self.identity {
-            IdentitySource::Ephemeral => return Ok((Identity::from_seed(&random_seed()?), None)),
+            IdentitySource::Ephemeral => return Ok((Identity::from_seed(&*random_seed()?), None)),
             IdentitySource::Seed(seed) => return Ok((Identity::from_seed(&seed.0), None)),
             IdentitySource::Default => StateDir::default_path()?,
             IdentitySource::StateDir(path) => path.clone(),
@@ -256,8 +259,8 @@ impl Node {
     }
 }
 
-fn random_seed() -> io::Result<[u8; 32]> {
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed).map_err(io::Error::other)?;
+fn random_seed() -> io::Result<Zeroizing<[u8; 32]>> {
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *seed).map_err(io::Error::other)?;
     Ok(seed)
 }

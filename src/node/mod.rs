@@ -108,12 +108,12 @@ impl Node {
     /// The joined networks, in the order of joining.
     pub fn networks(&self) -> Vec<Joined> {
         let networks = self.inner.driver.datapath.networks();
-        networks.into_iter().map(|network| Joined::new(self.clone(), network)).collect()
+        networks.iter().map(|network| Joined::new(self.clone(), network.clone())).collect()
     }
 
     /// A network that was joined.
     pub fn network(&self, id: NetworkId) -> Option<Joined> {
-        self.networks().into_iter().find(|network| network.id() == id)
+        Some(Joined::new(self.clone(), self.inner.driver.datapath.network(id)?))
     }
 
     /// The peers known now, in every network.
@@ -236,7 +236,7 @@ impl Inner {
         // First the threads: one of them may be about to send the acknowledgement that a peer waits for.
         self.driver.stop();
         let (now, mut batch) = (Instant::now(), Batch::default());
-        for network in self.driver.datapath.networks() {
+        for network in self.driver.datapath.networks().iter() {
             self.driver.datapath.leave(now, network.id, &mut batch);
         }
         for socket in self.sockets.lock().expect("no panic under this lock").drain(..) {

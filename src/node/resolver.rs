@@ -281,7 +281,7 @@ mod tests {
             Ok(vec![SocketAddr::from(([127, 0, 0, 1], port))])
         };
         let hosts = vec!["beta.example:7420".parse().expect("an endpoint")];
-        let joined = alpha.inner.driver.datapath.networks().remove(0);
+        let joined = alpha.inner.driver.datapath.networks()[0].clone();
         start(
             &alpha,
             &joined,

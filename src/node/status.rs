@@ -255,7 +255,7 @@ pub(super) fn collect(node: &Inner) -> Status {
         peers,
         flows: FlowStatus { total: flows.flows(), time_wait: flows.time_waits() },
         traffic,
-        conflict: conflict(Instant::now(), datapath.elsewhere()),
+        conflict: conflict(datapath.overlay_time(Instant::now()), datapath.elsewhere()),
         counters: counters(node),
     }
 }
@@ -289,7 +289,7 @@ pub(super) fn peers(node: &Inner) -> Vec<PeerStatus> {
     let network_of = |info: &PeerInfo| {
         networks.iter().find(|network| network.index == info.peer.network()).map(|network| network.id)
     };
-    let now = Instant::now();
+    let now = datapath.overlay_time(Instant::now());
     datapath.peers().into_iter().filter_map(|info| Some(peer(now, network_of(&info)?, info))).collect()
 }
 

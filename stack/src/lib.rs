@@ -58,8 +58,10 @@
 //!
 //! A network may allow only some ports ([`InterfaceConfig::ports`]). Checked is the *service's* port, on both
 //! sides: of TCP the one that a connection is opened to, when connecting, when listening and when a SYN
-//! arrives; of UDP either port of a datagram, so that answers pass. The other ends' ports are ephemeral and may
-//! be any.
+//! arrives. The other end's port is ephemeral and may be any. Of UDP a datagram may be sent if either port is allowed. One
+//! that arrives for a port that is not is taken only if it comes from an allowed one and the socket is connected to its
+//! sender, or has sent to him, or to a group at his port: he may answer until he was silent for five minutes. The last
+//! 2,048 that a socket has sent to are remembered, perhaps twice as many.
 //!
 //! # Deviations and limits
 //!
@@ -72,7 +74,10 @@
 //!   nothing but the window protects against wrapped sequence numbers.
 //! - ECN is off unless a socket asks for it ([`TcpOptions::ecn`]), and then as in RFC 3168: no accurate ECN, no L4S.
 //! - A connection made from a SYN cookie has no window scale, SACK or timestamps, and a segment size out of a table.
-//! - A receiver keeps at most 4096 separate ranges out of order.
+//! - A receiver keeps at most 4096 separate ranges out of order, and a sender splits what it has sent into 16,384 runs at
+//!   most: SACK blocks that would make more are not noted.
+//! - While memory is short ([`Config::tcp_memory`], [`Config::tcp_memory_per_peer`]) nothing is taken in out of order, and
+//!   a flow whose application does not read for [`Config::user_timeout`] is reset (Linux keeps it).
 //! - The default congestion control is not BBR as published: see [`CongestionControl`].
 //! - A node is a host: it forwards nothing, and takes no broadcasts. Packets with IPv4 source routes are dropped, and so
 //!   are those with more than eight IPv6 extension headers or 64 options. Super-segments have no IP options.
@@ -93,65 +98,34 @@
 //!   are none of. IPv4 networks that do not hold the destination all suit it equally.
 //! - After a reset, data that had arrived before can still be read (Linux may drop it).
 
-mod batch;
-mod checksum;
-mod clock;
-mod config;
-mod counters;
-mod demux;
-mod error;
-mod error_queue;
-mod extended;
-mod flow;
-mod fragments;
-mod gro;
-mod gso;
+mod group;
+mod host;
 mod icmp;
-mod inbox;
-mod interface;
 mod ip;
-mod ip_options;
-mod keyed;
-mod listener;
-mod membership;
-mod multicast;
-mod pmtu;
-mod ports;
-mod queue;
-mod raw;
-mod ready;
-mod reassembly;
-mod receive;
-mod route;
-mod source;
-mod source_filter;
-mod stack;
+mod socket;
 mod tcp;
-mod timers;
-mod traffic_class;
-mod udp;
 
-pub use batch::{Batch, Reply};
-pub use config::{
+pub use group::membership::MembershipChange;
+pub use group::report::{membership_report, read_membership_report};
+pub use group::source_filter::{GroupChange, SourceChange, SourceFilter};
+pub use host::batch::{Batch, Reply};
+pub use host::config::{
     Cidr, Config, InterfaceConfig, InterfaceId, KeepAlive, ParseCidrError, TcpOptions, UdpOptions,
 };
-pub use counters::Counters;
-pub use error::Error;
-pub use error_queue::{ErrorOrigin, ErrorReport};
-pub use flow::{Delivery, Egress, Flow, Loss, PIECES, TcpInfo};
-pub use fragments::Fragments;
-pub use gro::{Coalescer, Flushed};
-pub use gso::SuperSegment;
+pub use host::counters::Counters;
+pub use host::error::Error;
+pub use host::stack::Stack;
 pub use icmp::{EchoReply, EchoRequest, IcmpSocket};
+pub use ip::fragments::Fragments;
+pub use ip::traffic_class::{Ecn, TrafficClass};
 pub use ip::{MAX_DATAGRAM, MAX_PACKET};
-pub use ip_options::{Fragmentation, IpOptions, SendOptions};
-pub use listener::Listener;
-pub use membership::{membership_report, read_membership_report};
-pub use multicast::MembershipChange;
-pub use raw::{IcmpFilter, RawOptions, RawRoute, RawSocket};
-pub use ready::{Ready, State};
-pub use source_filter::{GroupChange, SourceChange, SourceFilter};
-pub use stack::Stack;
+pub use socket::error_queue::{ErrorOrigin, ErrorReport};
+pub use socket::flow::{Delivery, Egress, Flow, Loss, PIECES, TcpInfo};
+pub use socket::ip_options::{Fragmentation, IpOptions, SendOptions};
+pub use socket::listener::Listener;
+pub use socket::raw::{IcmpFilter, RawOptions, RawRoute, RawSocket};
+pub use socket::ready::{Ready, State};
+pub use socket::udp::{Received, UdpRoute, UdpSocket};
 pub use tcp::congestion::{CongestionControl, UnknownCongestionControl};
-pub use traffic_class::{Ecn, TrafficClass};
-pub use udp::{Received, UdpRoute, UdpSocket};
+pub use tcp::gro::{Coalescer, Flushed};
+pub use tcp::gso::SuperSegment;

@@ -115,6 +115,11 @@ impl Adversary {
         self.identity.public()
     }
 
+    /// Whom it attacks.
+    pub fn target(&self) -> &PublicIdentity {
+        &self.target
+    }
+
     /// Its network.
     pub fn network(&self) -> NetworkId {
         self.network

@@ -10,6 +10,7 @@
 
 mod adversary;
 mod credit;
+mod improvise;
 mod random;
 
 pub use adversary::{Adversary, Heard};

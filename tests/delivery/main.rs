@@ -3,6 +3,7 @@
 
 mod receiver;
 mod scenario;
+mod victim;
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
@@ -19,6 +20,9 @@ use self::scenario::{Outcome, Scenario, Step, content, judge, table};
 
 /// Longer than anything takes.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// After this time without an answer a receiver that has stopped is given up.
+const SILENCE: Duration = Duration::from_secs(3);
 
 #[test]
 fn the_kernel_tells_what_the_table_says() {
@@ -48,7 +52,7 @@ fn a_blocking_sender_is_told() {
             size,
             listener,
             |listener| Ok(listener.accept()?.0),
-            move |connected| send_blocking(&node, address, &content(size), connected),
+            move |connected| send_blocking(&node, address, &content(size), connected, None),
         )
     });
     // Whatever failed has been told, and the rest was delivered.
@@ -69,15 +73,44 @@ fn an_asynchronous_sender_is_told() {
             size,
             listener,
             |listener| Ok(listener.accept()?.0),
-            move |connected| runtime.block_on(send_asynchronously(&node, address, &content(size), connected)),
+            move |connected| {
+                runtime.block_on(send_asynchronously(&node, address, &content(size), connected, None))
+            },
         )
     });
     assert!(nodes[1].0.shutdown(PATIENCE), "{:?}", nodes[1].0.undelivered());
 }
 
+#[test]
+fn senders_are_told_that_the_receiver_has_died_or_stopped() {
+    let nodes = pair();
+    let network = nodes[0].1.id().to_string();
+    let node = &nodes[0].0;
+    victim::play("blocking", VICTIM, &network, |address, size| {
+        let (connected, _) = mpsc::channel();
+        outcome(send_blocking(node, address, &content(size), connected, Some(SILENCE)))
+    });
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    victim::play("asynchronous", VICTIM, &network, |address, size| {
+        let (connected, _) = mpsc::channel();
+        let data = content(size);
+        outcome(runtime.block_on(send_asynchronously(node, address, &data, connected, Some(SILENCE))))
+    });
+    assert!(node.shutdown(PATIENCE), "{:?}", node.undelivered());
+}
+
+const VICTIM: &str = "receiver_of_the_others";
+
+/// The receiver that dies or stops. Without being asked to it does nothing.
+#[test]
+fn receiver_of_the_others() {
+    victim::be_one();
+}
+
 fn play(face: &str, run: impl Fn(&Scenario, usize) -> (Outcome, Vec<u8>)) {
     let (scenarios, sizes) = table();
-    for scenario in &scenarios {
+    // The receivers here have no process of their own.
+    for scenario in scenarios.iter().filter(|scenario| !scenario.ends_process()) {
         for &size in &sizes {
             let (told, read) = run(scenario, size);
             judge(scenario, size, face, told, &read);
@@ -111,9 +144,18 @@ fn outcome(result: io::Result<()>) -> Outcome {
     if result.is_ok() { Outcome::Delivered } else { Outcome::Error }
 }
 
-fn send_blocking(node: &Node, address: SocketAddr, data: &[u8], connected: Sender<()>) -> io::Result<()> {
+fn send_blocking(
+    node: &Node,
+    address: SocketAddr,
+    data: &[u8],
+    connected: Sender<()>,
+    silence: Option<Duration>,
+) -> io::Result<()> {
     let mut stream = blocking::TcpStream::connect_on(node, address)?;
     let _ = connected.send(());
+    // With eight probes.
+    stream.set_keepalive(silence.map(|silence| silence / 9))?;
+    stream.set_user_timeout(silence)?;
     stream.write_all(data)?;
     stream.shutdown(Shutdown::Write)?;
     stream.read_to_end(&mut Vec::new())?;
@@ -125,9 +167,12 @@ async fn send_asynchronously(
     address: SocketAddr,
     data: &[u8],
     connected: Sender<()>,
+    silence: Option<Duration>,
 ) -> io::Result<()> {
     let mut stream = peersock::TcpStream::connect_on(node, address).await?;
     let _ = connected.send(());
+    stream.set_keepalive(silence.map(|silence| silence / 9))?;
+    stream.set_user_timeout(silence)?;
     stream.write_all(data).await?;
     stream.shutdown().await?;
     stream.read_to_end(&mut Vec::new()).await?;

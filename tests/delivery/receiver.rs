@@ -5,6 +5,8 @@ use std::net::Shutdown;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use super::scenario::{Scenario, Step};
 
 /// What a receiver needs of a stream.
@@ -75,8 +77,19 @@ pub(crate) fn receive<L, S: Stream>(
                 stream = None;
             }
             Step::Close => stream = None,
+            Step::Killed => end_process(Signal::KILL),
+            Step::Stopped => end_process(Signal::STOP),
             _ => {}
         }
     }
     got
+}
+
+/// This process, which is a receiver's alone, sends itself a signal that ends it or stops it.
+fn end_process(signal: Signal) -> ! {
+    rustix::process::kill_process(rustix::process::getpid(), signal).expect("it may do that to itself");
+    // The signal may meet other threads first, and the connection shall not be closed meanwhile.
+    loop {
+        std::thread::park();
+    }
 }

@@ -30,6 +30,8 @@ pub(crate) enum Step {
     ShutdownRead,
     Close,
     Reset,
+    Killed,
+    Stopped,
 }
 
 /// How much of what the sender writes.
@@ -47,6 +49,13 @@ impl Amount {
             Amount::ButOne => size - 1,
             Amount::All => size,
         }
+    }
+}
+
+impl Scenario {
+    /// Whether the receiver needs a process of its own, which does not survive it.
+    pub(crate) fn ends_process(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Killed | Step::Stopped))
     }
 }
 
@@ -88,6 +97,8 @@ fn step(text: &str) -> Step {
         "shutdown read" => Step::ShutdownRead,
         "close" => Step::Close,
         "reset" => Step::Reset,
+        "killed" => Step::Killed,
+        "stopped" => Step::Stopped,
         other => panic!("{other:?} is no step"),
     }
 }

@@ -14,9 +14,9 @@ const LINGER: Duration = Duration::from_secs(2);
 const HELD_BACK: Duration = Duration::from_secs(10);
 /// How long a peer that is there may take nothing.
 const STALLED: Duration = Duration::from_secs(30);
-/// How long peers may take to acknowledge ends of connections, when there is nothing else to deliver. What
-/// ends the node tells them, too.
-const ENDS: Duration = Duration::from_millis(250);
+/// How long peers may take to acknowledge ends of connections, when there is nothing else to deliver. A peer
+/// that has not got the end sees a reset when the node leaves, and its program takes what it has for cut off.
+const ENDS: Duration = LINGER;
 /// A signal that came so long before the program has ended was not what ended it.
 const RECENT: Duration = Duration::from_secs(30);
 
@@ -104,11 +104,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_deliver_takes_no_time_and_ends_take_little() {
+    fn nothing_to_deliver_takes_no_time_and_ends_are_sent_a_few_times() {
         assert_eq!(lasts(None, &[], |_| Outstanding::default()), 0);
         let mut ends = Outstanding::default();
         ends.ends = 3;
-        assert_eq!(lasts(None, &[], |_| ends), 250);
+        assert_eq!(lasts(None, &[], |_| ends), 2000);
+        // An end that was lost twice, on a path with half a second's round trip.
+        let acknowledged = |ms| if ms < 1900 { ends } else { Outstanding::default() };
+        assert_eq!(lasts(None, &[], acknowledged), 1900);
     }
 
     #[test]

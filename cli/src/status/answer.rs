@@ -18,7 +18,7 @@ pub(crate) struct Answer {
     pub(crate) node_id: String,
     pub(crate) uptime_s: f64,
     pub(crate) endpoints: Vec<SocketAddr>,
-    pub(crate) networks: Vec<Network>,
+    pub(crate) networks: Vec<NetworkAnswer>,
     pub(crate) peers: Vec<Peer>,
     pub(crate) flows: Flows,
     pub(crate) traffic: Option<Traffic>,
@@ -27,7 +27,7 @@ pub(crate) struct Answer {
 }
 
 #[derive(Deserialize)]
-pub(crate) struct Network {
+pub(crate) struct NetworkAnswer {
     pub(crate) id: String,
     pub(crate) kind: Option<String>,
     #[serde(default)]
@@ -51,7 +51,7 @@ pub(crate) struct Peer {
     pub(crate) name: Option<String>,
     pub(crate) addresses: Vec<IpAddr>,
     connected: bool,
-    state: Option<State>,
+    state: Option<Presence>,
     pub(crate) last_seen_s: Option<f64>,
     pub(crate) last_heard_s: Option<f64>,
     pub(crate) path: Option<SocketAddr>,
@@ -71,7 +71,7 @@ pub(crate) struct Conflict {
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum State {
+pub(crate) enum Presence {
     Connected,
     Gone,
     /// Also what later versions may tell apart.
@@ -115,7 +115,7 @@ impl Answer {
     }
 }
 
-impl Network {
+impl NetworkAnswer {
     /// Peers without a session that are not gone.
     pub(crate) fn known(&self) -> usize {
         self.known.unwrap_or(self.peers.saturating_sub(self.connected + self.gone))
@@ -123,8 +123,8 @@ impl Network {
 }
 
 impl Peer {
-    pub(crate) fn state(&self) -> State {
-        self.state.unwrap_or(if self.connected { State::Connected } else { State::Known })
+    pub(crate) fn state(&self) -> Presence {
+        self.state.unwrap_or(if self.connected { Presence::Connected } else { Presence::Known })
     }
 }
 
@@ -146,7 +146,7 @@ mod tests {
             }"#,
         );
         let answer = answer.unwrap_or_else(|failure| panic!("{failure}"));
-        assert!(answer.peers[0].state() == State::Connected && answer.peers[1].state() == State::Known);
+        assert!(answer.peers[0].state() == Presence::Connected && answer.peers[1].state() == Presence::Known);
         assert_eq!((answer.networks[0].known(), answer.networks[0].gone), (1, 0));
         let difference = answer.difference().unwrap();
         assert!(difference.contains("0.0.9") && difference.contains("does not tell"), "{difference}");
@@ -156,7 +156,7 @@ mod tests {
     fn what_a_later_node_adds_is_skipped() {
         let peer = r#"{"id": "bb", "network": "ff01", "addresses": [], "connected": false, "state": "asleep", "new": 1}"#;
         let peer: Peer = serde_json::from_str(peer).unwrap();
-        assert!(peer.state() == State::Known);
+        assert!(peer.state() == Presence::Known);
         assert!(Answer::parse("{}").is_err_and(|failure| failure.to_string().contains("same version")));
     }
 }

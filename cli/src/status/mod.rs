@@ -6,7 +6,7 @@ mod watch;
 
 use std::time::Duration;
 
-pub(crate) use answer::{Answer, Conflict, Network, Peer, State};
+pub(crate) use answer::{Answer, Conflict, NetworkAnswer, Peer, Presence};
 pub(crate) use show::{conflict, last_sign};
 
 use peersock::control;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use anstyle::{AnsiColor, Style};
 
-use super::answer::{Answer, Conflict, Network, Peer, State, Traffic};
+use super::answer::{Answer, Conflict, NetworkAnswer, Peer, Presence, Traffic};
 use crate::style::{BOLD, ERROR, paint};
 
 /// The words for a peer that is connected.
@@ -51,7 +51,7 @@ impl fmt::Display for Report<'_> {
 
 impl Report<'_> {
     /// One network; `left` peers may still be listed.
-    fn network(&self, f: &mut fmt::Formatter<'_>, network: &Network, left: &mut usize) -> fmt::Result {
+    fn network(&self, f: &mut fmt::Formatter<'_>, network: &NetworkAnswer, left: &mut usize) -> fmt::Result {
         let kind = network.kind.as_ref().map(|kind| format!(" ({kind})")).unwrap_or_default();
         write!(f, "\n{}: {}", paint(BOLD, format_args!("network {}{kind}", network.id)), counts(network))?;
         let name = network.name.as_ref().map(|name| format!("{name}, ")).unwrap_or_default();
@@ -63,15 +63,15 @@ impl Report<'_> {
             write!(f, "\n  no peers found")?;
         }
         let groups = [
-            (State::Connected, "connected", CONNECTED, network.connected),
-            (State::Known, "known, without a session", Style::new(), network.known()),
-            (State::Gone, "gone", DIM, network.gone),
+            (Presence::Connected, "connected", CONNECTED, network.connected),
+            (Presence::Known, "known, without a session", Style::new(), network.known()),
+            (Presence::Gone, "gone", DIM, network.gone),
         ];
         for (state, title, style, count) in groups {
             if count == 0 {
                 continue;
             }
-            if state == State::Gone && !self.all {
+            if state == Presence::Gone && !self.all {
                 write!(f, "\n  {}", paint(style, format_args!("gone: {count} (--all lists them)")))?;
                 continue;
             }
@@ -101,8 +101,8 @@ impl Report<'_> {
 
 /// The first line: how things stand in all networks.
 fn summary(answer: &Answer) -> String {
-    let sum = |count: fn(&Network) -> usize| answer.networks.iter().map(count).sum::<usize>();
-    let (connected, known, gone) = (sum(|n| n.connected), sum(Network::known), sum(|n| n.gone));
+    let sum = |count: fn(&NetworkAnswer) -> usize| answer.networks.iter().map(count).sum::<usize>();
+    let (connected, known, gone) = (sum(|n| n.connected), sum(NetworkAnswer::known), sum(|n| n.gone));
     let mut text = format!(
         "{}: {connected} connected, {known} known, {gone} gone; {}",
         counted(answer.networks.len(), "network"),
@@ -117,7 +117,7 @@ fn summary(answer: &Answer) -> String {
     text
 }
 
-fn counts(network: &Network) -> String {
+fn counts(network: &NetworkAnswer) -> String {
     let mut text =
         format!("{} connected, {} known, {} gone", network.connected, network.known(), network.gone);
     if network.forgotten > 0 {
@@ -137,7 +137,7 @@ impl fmt::Display for Line<'_> {
             write!(f, " {name}")?;
         }
         write!(f, "\n      node {}\n      ", peer.id)?;
-        if peer.state() == State::Connected {
+        if peer.state() == Presence::Connected {
             write!(f, "session")?;
             if let Some(path) = peer.path {
                 write!(f, " over {path}")?;
@@ -170,7 +170,7 @@ impl fmt::Display for Line<'_> {
 pub(crate) fn last_sign(peer: &Peer) -> String {
     match (peer.last_seen_s, peer.last_heard_s) {
         (Some(seen), heard)
-            if heard.is_none_or(|heard| seen <= heard) || peer.state() == State::Connected =>
+            if heard.is_none_or(|heard| seen <= heard) || peer.state() == Presence::Connected =>
         {
             format!("seen {} ago", age(seen))
         }

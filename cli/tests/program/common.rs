@@ -277,6 +277,23 @@ pub(crate) fn signal(signal: Signal, id: u32) {
     rustix::process::kill_process(process(id), signal).unwrap();
 }
 
+/// Has a process vanish, as far as its peers can tell, by SIGSTOP or SIGKILL: none of its threads runs any more.
+pub(crate) fn vanish(how: Signal, id: u32) {
+    signal(how, id);
+    let has_ended =
+        |stat: &str| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['T', 'Z', 'X']));
+    let runs = || {
+        let tasks = fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
+        // One whose file is not there has ended.
+        tasks
+            .into_iter()
+            .any(|task| fs::read_to_string(task.path().join("stat")).is_ok_and(|stat| !has_ended(&stat)))
+    };
+    while runs() {
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Writes a file with these permissions.
 pub(crate) fn write_file(path: &Path, content: &str, mode: u32) {
     use std::os::unix::fs::PermissionsExt as _;

@@ -5,6 +5,8 @@
 mod receiver;
 #[path = "../../../tests/delivery/scenario.rs"]
 mod scenario;
+#[path = "../../../tests/delivery/victim.rs"]
+mod victim;
 
 use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -21,7 +23,7 @@ use rustix::process::Signal;
 
 use self::receiver::receive;
 use self::scenario::{Outcome, Scenario, Step, content, judge, table};
-use crate::common::{Finished, Lab, PATIENCE, Running};
+use crate::common::{Finished, Lab, PATIENCE, Running, vanish};
 
 /// After this time a silent peer is dead.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -72,6 +74,26 @@ fn listen_tells_by_its_exit_status() {
     });
 }
 
+#[test]
+fn dial_tells_that_the_receiver_has_died_or_stopped() {
+    let lab = Lab::new();
+    let (_, sizes) = table();
+    // Before they are needed at once.
+    sizes.iter().for_each(|&size| drop(input(&lab, size)));
+    victim::play("dial", "delivery::receiver_of_the_others", &lab.network, |target, size| {
+        let mut dial =
+            crate::common::peersock(&["dial", "--ephemeral", "--interface", "lo", "--timeout", "60"]);
+        dial.args(["--peer-timeout", "5", "--network", &lab.network]).arg(target.to_string());
+        told(&Running::start(fed(dial, &input(&lab, size))).finish())
+    });
+}
+
+/// The receiver that dies or stops. Without being asked to it does nothing.
+#[test]
+fn receiver_of_the_others() {
+    victim::be_one();
+}
+
 /// What becomes of the receiver, and when: after the sender's first byte, or when it has read all and the
 /// sender's end.
 #[test]
@@ -93,7 +115,7 @@ fn a_sender_is_told_when_its_peer_dies_or_stops() {
                     stream.wait_delivered(Some(PATIENCE)).expect("it is acknowledged");
                 }
                 listening.running.wait_for_stdout("x");
-                crate::common::signal(signal, listening.running.id());
+                vanish(signal, listening.running.id());
                 stream.set_keepalive(Some(SILENCE / 9)).expect("keep-alives");
                 stream.set_user_timeout(Some(SILENCE)).expect("a timeout");
                 // Its stdin is still open, so it has not ended its side in order.
@@ -116,19 +138,23 @@ fn a_sender_is_told_when_its_peer_dies_or_stops() {
 /// Plays the scenarios in which somebody takes the connection, or for `dial` all of them.
 fn play(face: &str, run: impl Fn(&Scenario, usize) -> (Vec<u8>, Finished)) {
     let (scenarios, sizes) = table();
-    for scenario in &scenarios {
+    // The receivers here have no process of their own.
+    for scenario in scenarios.iter().filter(|scenario| !scenario.ends_process()) {
         if face == "listen" && scenario.steps[0] != Step::Accept {
             continue;
         }
         for &size in &sizes {
             let (read, finished) = run(scenario, size);
-            let told = match finished.status.code() {
-                Some(0) => Outcome::Delivered,
-                Some(1) => Outcome::Error,
-                other => panic!("{}: exit status {other:?}: {}", scenario.name, finished.stderr),
-            };
-            judge(scenario, size, face, told, &read);
+            judge(scenario, size, face, told(&finished), &read);
         }
+    }
+}
+
+fn told(finished: &Finished) -> Outcome {
+    match finished.status.code() {
+        Some(0) => Outcome::Delivered,
+        Some(1) => Outcome::Error,
+        other => panic!("exit status {other:?}: {}", finished.stderr),
     }
 }
 

@@ -29,7 +29,11 @@ fn a_network_is_made_edited_and_shown() {
     let shown = run(lab.command("b", &["network", "show", path, "--json"])).success();
     let shown: Value = serde_json::from_str(shown.text()).unwrap();
     assert!(shown["network"].as_str().unwrap().starts_with("fe"), "{shown}");
-    assert_eq!(shown["secret"], false);
+    assert_eq!((&shown["secret"], &shown["kind"]), (&false.into(), &"static".into()));
+    assert_eq!((&shown["ports"]["first"], &shown["ports"]["last"]), (&1.into(), &65535.into()));
+    let prefixes = shown["prefixes"].as_array().unwrap();
+    assert!(prefixes[0].as_str().unwrap().ends_with("::/48"), "{shown}");
+    assert_eq!(prefixes[1..], ["10.7.0.2/32", "fd99::2/128"]);
     let members = shown["members"].as_array().unwrap();
     assert_eq!(members.len(), 3);
     assert_eq!(members[0]["endpoints"][0], "alpha.example.org:7420");

@@ -73,6 +73,9 @@ fn status_shows_the_running_node_and_its_peers() {
         (&json["peers"][0]["state"], &json["networks"][0]["kind"]),
         (&"connected".into(), &"ad-hoc".into())
     );
+    let network = &json["networks"][0];
+    assert_eq!((&network["secret"], &network["closed"]), (&false.into(), &false.into()));
+    assert_eq!(network["prefixes"].as_array().unwrap().len(), 1);
     assert!(json["peers"][0]["last_seen_s"].is_f64(), "{json}");
     assert!(json["traffic"]["received_bytes"].as_u64().unwrap() > 0, "{json}");
 

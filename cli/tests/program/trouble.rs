@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
-use crate::common::{Lab, PORT, Running, peersock, run, signal};
+use crate::common::{Lab, PORT, Running, peersock, run, vanish};
 use crate::delivery::fed;
 
 #[test]
@@ -36,7 +36,7 @@ fn a_client_that_does_nothing_or_is_stopped_or_dead_holds_up_nobody() {
         let mut client = dial(name);
         client.send(format!("{name}\nhalf a line").as_bytes());
         listening.running.wait_for_stdout(name);
-        signal(sent, client.id());
+        vanish(sent, client.id());
         let mut other = dial("other");
         other.send(format!("beside {name}\n").as_bytes());
         other.finish().success();
@@ -56,7 +56,7 @@ fn a_receiver_notices_that_its_silent_peer_is_dead() {
     let mut dialing = lab.dial(&listening.target, &[]);
     dialing.send(b"x");
     listening.running.wait_for_stdout("x");
-    signal(Signal::KILL, dialing.id());
+    vanish(Signal::KILL, dialing.id());
     listening.running.finish().failure(1, &["the connection broke"]);
 }
 
@@ -67,7 +67,7 @@ fn a_sender_notices_that_its_peer_is_stopped_and_says_how_much_is_lost() {
     let mut dialing = lab.dial(&listening.target, &["--peer-timeout", "5"]);
     dialing.send(b"x");
     listening.running.wait_for_stdout("x");
-    signal(Signal::STOP, listening.running.id());
+    vanish(Signal::STOP, listening.running.id());
     dialing.send(&[b'y'; 10_000]);
     dialing.finish().failure(1, &["does not answer", "10000 bytes were not acknowledged", "--peer-timeout"]);
 }
@@ -94,7 +94,7 @@ fn whoever_is_interrupted_says_what_did_not_arrive() {
     let mut dialing = lab.dial(&listening.target, &[]);
     dialing.send(b"x");
     listening.running.wait_for_stdout("x");
-    signal(Signal::STOP, listening.running.id());
+    vanish(Signal::STOP, listening.running.id());
     // More than the pipe holds, so that some has been read from it and sent when this returns.
     dialing.send(&vec![b'y'; (1 << 20) + 1000]);
     dialing.interrupt().failure(130, &["bytes were not acknowledged"]);

@@ -8,21 +8,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::common::{Running, run, signal};
+use crate::common::{Running, run, signal, vanish};
 use crate::lab::Lab;
-
-/// Has a process vanish, as far as its peers can tell.
-fn stop(process: u32) {
-    signal(Signal::STOP, process);
-    let is_stopped = |stat: String| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'));
-    let runs = || {
-        let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap().flatten();
-        tasks.into_iter().any(|task| !fs::read_to_string(task.path().join("stat")).is_ok_and(is_stopped))
-    };
-    while runs() {
-        thread::sleep(Duration::from_millis(5));
-    }
-}
 
 /// The same command with another soft limit of descriptors.
 fn limited(command: &Command, soft: u32) -> Command {
@@ -122,7 +109,7 @@ fn an_idle_connection_to_a_peer_that_vanished_delays_nothing() {
         return;
     };
     let (serving, dialing) = start_pair(&lab, "time.sleep(1000)");
-    stop(serving.id());
+    vanish(Signal::STOP, serving.id());
     let began = Instant::now();
     signal(Signal::TERM, dialing.id());
     dialing.finish().failure(143, &[]);
@@ -137,7 +124,7 @@ fn what_a_peer_that_vanished_does_not_get_is_said() {
     for (script, status) in [("s.sendall(bytes(5000))", 1), ("s.sendall(bytes(5000)); time.sleep(1000)", 143)]
     {
         let (serving, mut dialing) = start_pair(&lab, script);
-        stop(serving.id());
+        vanish(Signal::STOP, serving.id());
         let began = Instant::now();
         dialing.send(b"\n");
         if status == 143 {

@@ -51,6 +51,13 @@ pub(super) enum Act {
     ProbeAck {
         id: u8,
     },
+    Challenge {
+        data: [u8; 8],
+        here: bool,
+    },
+    Answer {
+        data: [u8; 8],
+    },
     Params {
         receive_buffer: u32,
     },
@@ -71,7 +78,7 @@ pub(super) fn run(net: &mut Net, target: usize, from: Source, act: Act) {
     let now = net.now;
     let nodes = net.nodes.len();
     let adversary = &mut net.members[target];
-    let (mut multicast, mut from) = (false, from);
+    let mut multicast = false;
     let bytes = match act {
         Act::Hello { reply_wanted } => Some(adversary.hello(reply_wanted)),
         Act::HelloOf { node, reply_wanted } => {
@@ -83,27 +90,20 @@ pub(super) fn run(net: &mut Net, target: usize, from: Source, act: Act) {
         }
         Act::Initiate => Some(adversary.initiate(now)),
         Act::InitiateStale => Some(adversary.initiate_stale(now)),
-        Act::Respond => {
-            // From elsewhere it would prove that address: not mended yet.
-            from = Source::Home;
-            adversary.respond(now)
-        }
+        Act::Respond => adversary.respond(now),
         Act::ForgeResponse => adversary.forge_response(now),
         Act::Instance { which } => {
             adversary.set_instance(which.into());
             None
         }
-        // A shorter one is answered by a longer probe: not mended yet.
-        Act::Keepalive { len } => adversary.seal(&vec![0; 7 + usize::from(len)]),
+        Act::Keepalive { len } => adversary.seal(&vec![0; len.into()]),
         Act::Probe { id, len } => {
             let len = ProbeSize::new(7 + usize::from(len) % 1400).unwrap_or(ProbeSize::MIN);
             seal(net, target, &Control::Probe { id, len })
         }
-        Act::ProbeAck { id } => {
-            // From elsewhere it may be what the node waits for: not mended yet.
-            from = Source::Home;
-            seal(net, target, &Control::ProbeAck { id: id.into(), size: 35 })
-        }
+        Act::ProbeAck { id } => seal(net, target, &Control::ProbeAck { id: id.into(), size: 35 }),
+        Act::Challenge { data, here } => seal(net, target, &Control::Challenge { data, here }),
+        Act::Answer { data } => seal(net, target, &Control::Answer { data }),
         Act::Params { receive_buffer } => seal(net, target, &Control::Params { receive_buffer, instance: 0 }),
         Act::Elsewhere { instance, port } => {
             seal(net, target, &Control::Elsewhere { instance, remote: Net::adversary(port) })
@@ -111,11 +111,9 @@ pub(super) fn run(net: &mut Net, target: usize, from: Source, act: Act) {
         Act::Close => seal(net, target, &Control::Close { reason: 0 }),
         Act::Plaintext { mut bytes } => {
             if let Some(first) = bytes.first_mut() {
-                // Probe acknowledgements and short packets are other acts.
-                *first = 3 + *first % 13;
-                bytes.resize(bytes.len().max(7), 0);
+                *first %= 16;
             }
-            adversary.seal(&bytes).filter(|_| !bytes.is_empty())
+            adversary.seal(&bytes)
         }
         Act::Packet => adversary.seal(&[0x60; 40]),
     };
@@ -128,8 +126,6 @@ pub(super) fn run(net: &mut Net, target: usize, from: Source, act: Act) {
 fn seal(net: &mut Net, target: usize, control: &Control) -> Option<Vec<u8>> {
     let mut message = Vec::new();
     control.emit(&mut message);
-    // Close is shorter than a probe, too.
-    message.resize(message.len().max(7), 0);
     net.members[target].seal(&message)
 }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use peersock_overlay::{
-    Attention, DATA_OVERHEAD, Event, JoinError, Lookup, RecvMeta, Session, SocketIndex, data_index,
+    Attention, DATA_OVERHEAD, Event, JoinError, Lookup, Opened, RecvMeta, Session, SocketIndex, data_index,
 };
 use peersock_testnet::{Adversary, Credit, Random};
 
@@ -127,13 +127,13 @@ impl Net {
             return endpoint.handle_datagram(now, meta, bytes);
         };
         let mut plaintext = vec![0; bytes.len()];
-        let Ok(len) = session.open(bytes, &mut plaintext) else { return };
-        plaintext.truncate(len);
+        let Ok(opened) = session.open(bytes, &mut plaintext) else { return };
+        plaintext.truncate(opened.len());
         if session.note_received(now, &meta) {
-            let why = Attention::received(meta, bytes.len(), &plaintext);
+            let why = Attention::received(meta, bytes.len(), opened);
             endpoint.session_attention(now, &session, why);
         }
-        if plaintext.first().is_none_or(|first| first >> 4 == 0) {
+        if let Opened::Control(_) = opened {
             endpoint.handle_control(now, &session, meta, &plaintext);
         } else {
             self.deliver(number, &session, &plaintext);

@@ -6,6 +6,7 @@
 #[cfg(feature = "aws-lc")]
 mod aws_lc;
 pub(crate) mod hash;
+mod keys;
 mod portable;
 mod suite;
 #[cfg(test)]
@@ -13,6 +14,8 @@ mod tests;
 
 #[cfg(feature = "aws-lc")]
 pub use aws_lc::AwsLc;
+pub use keys::EntropySource;
+pub(crate) use keys::KeySource;
 pub use portable::Portable;
 pub use suite::{Suite, SuiteSet};
 

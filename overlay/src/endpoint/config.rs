@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use crate::crypto::{Provider, Suite, default_provider};
+use crate::crypto::{EntropySource, Provider, Suite, default_provider};
 use crate::id::{Identity, NetworkId, NodeId};
 use crate::link::Elsewhere;
 use crate::network::{NetworkConfigError, NetworkIndex, NetworkSummary};
@@ -34,6 +34,10 @@ pub struct EndpointConfig {
     /// What the kernel grants the UDP sockets as receive buffer, in bytes; peers are told, and keep less than that
     /// in flight. Default: 212,992, Linux's.
     pub receive_buffer: u32,
+    /// Asked for fresh randomness before each key is made, so that nobody who has once read the memory knows later
+    /// keys, and neither a forked process nor a restored snapshot of a machine repeats one. Without it the seed
+    /// alone determines every key, which only a simulation should want. Default: none.
+    pub entropy: Option<EntropySource>,
     /// Bounds on memory and work.
     pub limits: Limits,
     /// Whether local discovery tells others who this node is. Without that it still learns who is there, and
@@ -48,6 +52,7 @@ impl EndpointConfig {
             identity,
             provider: default_provider(),
             receive_buffer: 212_992,
+            entropy: None,
             limits: Limits::default(),
             introduce: true,
         }
@@ -56,11 +61,12 @@ impl EndpointConfig {
 
 impl fmt::Debug for EndpointConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { identity, provider, receive_buffer, limits, introduce } = self;
+        let Self { identity, provider, receive_buffer, entropy, limits, introduce } = self;
         f.debug_struct("EndpointConfig")
             .field("identity", identity)
             .field("suites", &provider.suites())
             .field("receive_buffer", receive_buffer)
+            .field("entropy", &entropy.is_some())
             .field("limits", limits)
             .field("introduce", introduce)
             .finish()

@@ -270,7 +270,7 @@ impl Endpoint {
         }
         self.core.counters.beacons_received.increment();
         // Only the discovery socket: elsewhere it would be a stranger's question whether we are on some network.
-        if !meta.multicast || !self.hints.beacons.take(now) {
+        if !meta.multicast || !self.hints.beacons.take_address(meta.remote, now) {
             return;
         }
         let known = self.discovery.hear(meta.remote, beacon.salt, now);
@@ -319,7 +319,7 @@ impl Endpoint {
             suites: self.core.provider.suites(),
             echo,
         };
-        let nonce = self.discovery.nonce_for(self.core.random(), &meta.remote, now);
+        let nonce = self.discovery.nonce_for(self.core.keys.nonce(), &meta.remote, now);
         let mut datagram = Vec::with_capacity(Hello::LEN);
         hello.seal(&network.discovery, nonce, &mut datagram);
         self.core.counters.hellos_sent.increment();
@@ -443,7 +443,7 @@ impl Endpoint {
         let waiting = self
             .networks
             .get_mut(&handle.network())
-            .is_some_and(|network| network.take_wanted(handle.addresses(), now));
+            .is_some_and(|network| network.take_wanted(&handle.prefixes(), now));
         let local = handle.path().is_some_and(|path| path.place.is_loopback());
         if !connected && waiting {
             self.link(now, key, |link, cx| link.attempt(cx, Reason::Traffic));

@@ -15,9 +15,10 @@ use std::time::{Duration, Instant};
 use super::config::Limits;
 use crate::bucket::{Bucket, Rate};
 
-/// A bucket per source prefix (IPv4 /24, IPv6 /56), and one for all together, which also bounds what many can do.
+/// A bucket per source, which is a prefix (IPv4 /24, IPv6 /56) or one address with its port, and one for all
+/// together, which also bounds what many can do.
 ///
-/// The table has a fixed size. Prefixes that fall into the same slot share its bucket; which do is keyed by the
+/// The table has a fixed size. Sources that fall into the same slot share its bucket; which do is keyed by the
 /// endpoint's seed.
 #[derive(Debug)]
 pub(super) struct Limiter {
@@ -40,8 +41,9 @@ impl Limiter {
         self.take_keyed(prefix_of(source), now)
     }
 
-    /// Takes one token from the bucket of this one address and one from the common bucket.
-    fn take_address(&mut self, source: SocketAddr, now: Instant) -> bool {
+    /// As [`Self::take`], with a bucket for this one address and port: neighbours share a prefix, and so do the nodes
+    /// of one machine.
+    pub(super) fn take_address(&mut self, source: SocketAddr, now: Instant) -> bool {
         let ip = match source.ip().to_canonical() {
             IpAddr::V4(address) => u64::from(address.to_bits()),
             IpAddr::V6(address) => {
@@ -184,8 +186,9 @@ impl HandshakeLoad {
 /// Limits on messages that anyone can send and that cost no Diffie-Hellman operation.
 #[derive(Debug)]
 pub(super) struct HintLimits {
-    /// Beacons heard: each costs a hash per joined network.
-    pub(super) beacons: Bucket,
+    /// Beacons heard: each costs a hash per joined network. Those of one socket do not use up what others on the
+    /// same local network have.
+    pub(super) beacons: Limiter,
     /// Hellos heard: each costs up to one decryption per joined network.
     pub(super) hellos: Limiter,
     /// Hints heard that a session is unknown: each costs a search through the peers.
@@ -203,7 +206,7 @@ impl HintLimits {
             Limiter::new(all, source, key, now)
         };
         Self {
-            beacons: Bucket::new(Rate::per_second(1000, 1000), now),
+            beacons: limiter(4000, 2000, 20, 50),
             hellos: limiter(5000, 1000, 200, 500),
             unknown_heard: limiter(200, 100, 20, 20),
             refusals: limiter(1000, 500, 200, 100),

@@ -35,10 +35,11 @@ mod forgetting;
 mod hints;
 mod load;
 mod log;
-mod membership;
+mod members;
 mod networks;
 mod nodes;
 mod peers;
+mod readdress;
 mod responder;
 mod responses;
 
@@ -49,22 +50,26 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::ChaCha20Rng;
 use rand::{Rng, SeedableRng};
+use zeroize::Zeroize;
 
 pub use config::{EndpointConfig, JoinError, Limits, Lookup, NetworkInfo, PeerInfo};
+pub use readdress::AddressError;
 
 use crate::bucket::{Bucket, Rate};
 use crate::counters::Counters;
+use crate::crypto::KeySource;
 use crate::id::NodeId;
 use crate::link::{Clock, Core, Duplicate, Event, Link, Outbox, Timer, Timers, Transmit};
 use crate::network::NetworkIndex;
 use crate::noise::CookieJar;
 use crate::reach::{RecvMeta, SocketInfo};
+use crate::routes::Routes;
 use crate::session::SessionTable;
 use crate::wire::MessageType;
 use announce::Announcement;
 use discovery::Discovery;
 use load::HandshakeLoad;
-use networks::Network;
+use networks::JoinedNetwork;
 use nodes::Nodes;
 use peers::Peers;
 use responder::Recent;
@@ -105,7 +110,8 @@ pub struct Endpoint {
     /// Whether hellos are sent, which say who this node is.
     introduce: bool,
     core: Core,
-    networks: BTreeMap<NetworkIndex, Network>,
+    routes: Arc<Routes>,
+    networks: BTreeMap<NetworkIndex, JoinedNetwork>,
     next_network: u32,
     peers: Peers,
     nodes: Nodes,
@@ -126,11 +132,14 @@ const TIMERS_PER_CALL: usize = 256;
 impl Endpoint {
     /// A node that has joined no network and has no socket yet.
     ///
-    /// `seed` is 32 random bytes that are used for nothing else: all randomness, keys included, comes from it.
+    /// `seed` is 32 random bytes that are used for nothing else: all randomness, keys included, comes from it and from
+    /// [`EndpointConfig::entropy`].
     /// `unix_time` is the wall clock at `now`; later steps of the wall clock do not matter, since time goes on from
     /// there as `now` does.
-    pub fn new(config: EndpointConfig, seed: [u8; 32], now: Instant, unix_time: Duration) -> Self {
-        let mut rng = ChaCha20Rng::from_seed(seed);
+    pub fn new(config: EndpointConfig, mut seed: [u8; 32], now: Instant, unix_time: Duration) -> Self {
+        let mut keys = KeySource::new(&seed, config.entropy);
+        seed.zeroize();
+        let mut rng = ChaCha20Rng::from_seed(*keys.draw());
         let own_id = config.identity.node_id();
         let limits = config.limits;
         // Sessions per peer, for the peers of a few full networks; the table has its own upper bound.
@@ -140,15 +149,16 @@ impl Endpoint {
             own_id,
             limits,
             introduce: config.introduce,
+            routes: Arc::new(Routes::new()),
             networks: BTreeMap::new(),
             next_network: 0,
             peers: Peers::default(),
             nodes: Nodes::default(),
             load: HandshakeLoad::new(&limits, rng.next_u64(), now),
             hints: load::HintLimits::new(rng.next_u64(), now),
-            cookies: CookieJar::new(&own_id, random(&mut rng), now),
+            cookies: CookieJar::new(&own_id, *keys.draw(), now),
             recent: Recent::default(),
-            discovery: Discovery::new(random(&mut rng), random(&mut rng), now),
+            discovery: Discovery::new(*keys.draw(), random(&mut rng), now),
             announcement: Announcement::default(),
             duplicate: Duplicate::default(),
             refusals_logged: Bucket::new(Rate::per_second(log::REFUSALS, log::REFUSALS), now),
@@ -159,6 +169,7 @@ impl Endpoint {
                 instance,
                 clock: Clock::new(now, unix_time),
                 rng,
+                keys,
                 counters: Arc::default(),
                 sessions: Arc::new(SessionTable::new(sessions.max(MIN_SESSIONS))),
                 sockets: Vec::new(),
@@ -173,6 +184,12 @@ impl Endpoint {
     /// The sessions, for the data path. A driver keeps this and asks it first about every data packet.
     pub fn sessions(&self) -> &Arc<SessionTable> {
         &self.core.sessions
+    }
+
+    /// Who has which address, for the data path. A driver keeps this and asks it about every packet to send;
+    /// [`Endpoint::lookup`] is for addresses that it does not know.
+    pub fn routes(&self) -> &Arc<Routes> {
+        &self.routes
     }
 
     /// What was done and dropped so far. Shared: it stays readable without the endpoint.

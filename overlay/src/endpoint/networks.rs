@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::eviction::EvictionOrder;
 use crate::id::{DiscoveryKey, NetworkId, NodeId, Psk};
 use crate::link::PeerKey;
-use crate::network::{NetworkIndex, Policy};
+use crate::network::{NetworkIndex, Policy, Prefix};
 use crate::session::SessionStats;
 
 /// Most networks that one node joins at a time. Each costs some work per beacon heard.
@@ -20,7 +20,7 @@ const WANTED_FOR: Duration = Duration::from_secs(10);
 const MAX_WANTED: usize = 64;
 
 #[derive(Debug)]
-pub(super) struct Network {
+pub(super) struct JoinedNetwork {
     pub(super) index: NetworkIndex,
     pub(super) id: NetworkId,
     /// Who may be a member, and what belongs to whom.
@@ -29,7 +29,6 @@ pub(super) struct Network {
     pub(super) psk: Psk,
     pub(super) discovery: DiscoveryKey,
     pub(super) by_node: BTreeMap<NodeId, PeerKey>,
-    pub(super) by_address: BTreeMap<IpAddr, PeerKey>,
     wanted: BTreeMap<IpAddr, Instant>,
     /// Who makes room for newcomers.
     pub(super) order: EvictionOrder,
@@ -39,7 +38,7 @@ pub(super) struct Network {
     pub(super) past: SessionStats,
 }
 
-impl Network {
+impl JoinedNetwork {
     pub(super) fn new(index: NetworkIndex, policy: Box<dyn Policy>) -> Self {
         Self {
             index,
@@ -48,7 +47,6 @@ impl Network {
             discovery: policy.discovery_key(),
             policy,
             by_node: BTreeMap::new(),
-            by_address: BTreeMap::new(),
             wanted: BTreeMap::new(),
             order: EvictionOrder::default(),
             forgotten: 0,
@@ -73,10 +71,10 @@ impl Network {
     }
 
     /// Whether traffic waits for one of these addresses; if so it no longer does.
-    pub(super) fn take_wanted(&mut self, addresses: &[IpAddr], now: Instant) -> bool {
+    pub(super) fn take_wanted(&mut self, prefixes: &[Prefix], now: Instant) -> bool {
         self.forget_unwanted(now);
         let before = self.wanted.len();
-        self.wanted.retain(|address, _| !addresses.contains(address));
+        self.wanted.retain(|address, _| !prefixes.iter().any(|prefix| prefix.contains(*address)));
         self.wanted.len() < before
     }
 

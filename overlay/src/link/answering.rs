@@ -61,7 +61,7 @@ impl Link {
         );
         if self.stale_replies.take(cx.now) && cx.reach.spend(&place, StaleReply::LEN) {
             let mut reply = Vec::with_capacity(StaleReply::LEN);
-            received.stale_reply(newest, cx.core.random()).emit(&mut reply);
+            received.stale_reply(newest, cx.core.keys.nonce()).emit(&mut reply);
             cx.core.counters.stale_replies_sent.increment();
             cx.core.transmit(&place, reply);
         }
@@ -95,11 +95,11 @@ impl Link {
             core.counters.sessions_refused.increment();
             return Err("there is no room for more sessions");
         };
-        let ephemeral = core.random();
+        let ephemeral = core.keys.draw();
         let answer = ResponsePayload { instance: core.instance, receive_buffer: core.receive_buffer };
         let mut response = Vec::new();
         core.counters.handshake_x25519.add(3);
-        let keys = received.respond(cx.psk, ephemeral, index, suite, &answer, &mut response);
+        let keys = received.respond(cx.psk, *ephemeral, index, suite, &answer, &mut response);
         let (handle, counters) = (self.handle.clone(), core.counters.clone());
         let session = keys
             .ok()

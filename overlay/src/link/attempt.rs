@@ -254,9 +254,9 @@ impl Link {
         };
         self.floor = Some(payload.timestamp);
         let mut datagram = Vec::with_capacity(Initiation::MIN);
-        let ephemeral = core.random();
+        let ephemeral = core.keys.draw();
         let responder = self.handle.identity();
-        let started = Initiator::start(&core.identity, responder, ephemeral, index, &payload, &mut datagram);
+        let started = Initiator::start(&core.identity, responder, *ephemeral, index, &payload, &mut datagram);
         core.counters.handshake_x25519.add(3);
         // It fails only for a peer with a key of low order, which can have no session.
         let Ok(initiator) = started else {

@@ -12,7 +12,7 @@ use super::outbox::Outbox;
 use super::timers::Timers;
 use super::{Event, Timer};
 use crate::counters::Counters;
-use crate::crypto::Provider;
+use crate::crypto::{KeySource, Provider};
 use crate::id::{Identity, NetworkId, Psk};
 use crate::noise::Timestamp;
 use crate::reach::{Place, Reach, SocketInfo, place_of};
@@ -30,7 +30,10 @@ pub(crate) struct Core {
     /// Random per start, so that peers notice a restart.
     pub(crate) instance: u64,
     pub(crate) clock: Clock,
+    /// Indices, jitter and times: what an attacker may know afterwards.
     pub(crate) rng: ChaCha20Rng,
+    /// Keys, and numbers that must not repeat or be guessed.
+    pub(crate) keys: KeySource,
     pub(crate) counters: Arc<Counters>,
     pub(crate) sessions: Arc<SessionTable>,
     pub(crate) sockets: Vec<SocketInfo>,
@@ -60,7 +63,7 @@ impl Core {
         self.counters.transmits_dropped.increment();
     }
 
-    /// Random bytes.
+    /// Random bytes that others may know afterwards.
     pub(crate) fn random<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];
         self.rng.fill_bytes(&mut bytes);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::network::Prefix;
 use crate::session::Peer;
 
 /// What the driver should know; see [`Endpoint::poll_event`](crate::Endpoint::poll_event).
@@ -20,7 +21,7 @@ pub enum Event {
     /// be called.
     PeerAdded(Arc<Peer>),
     /// The peer was forgotten: its network was left, its place was needed, or it was gone for
-    /// [`Limits::forget_after`]. The same node may come back as another [`Peer`].
+    /// [`Limits::forget_after`](crate::Limits::forget_after). The same node may come back as another [`Peer`].
     PeerRemoved(Arc<Peer>),
     /// There is a usable session where there was none, or the peer has restarted and this one is with its successor.
     SessionReady(Arc<Peer>),
@@ -43,6 +44,9 @@ pub enum Event {
     /// has changed, or a handshake was repeated. What was sent before may be lost, and need not wait for a
     /// timer to be sent again.
     PathConfirmed(Arc<Peer>),
+    /// The peer has other addresses than before; those listed here are not its any more. What was agreed with it
+    /// under one of them is to end. See [`Endpoint::set_addresses`](crate::Endpoint::set_addresses).
+    AddressesChanged(Arc<Peer>, Arc<[Prefix]>),
 }
 
 /// How it became known that a peer's program is gone.
@@ -78,6 +82,7 @@ impl Event {
             | Self::PathShrunk(peer)
             | Self::PeerUnreachable(peer)
             | Self::PeerGone(peer, _)
+            | Self::AddressesChanged(peer, _)
             | Self::PathConfirmed(peer) => peer,
         }
     }

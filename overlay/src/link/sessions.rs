@@ -6,17 +6,17 @@ use std::time::{Duration, Instant};
 use super::timing::{REJECT_AFTER, UNCONFIRMED_FOR};
 use super::{Context, Effect, Event, Gone, Link, Live, Reason, Timer};
 use crate::reach::{RecvMeta, Source, Why};
-use crate::session::{Session, is_ip};
+use crate::session::{Opened, Session};
 use crate::wire::Control;
 
 /// Why the control half is asked for attention; see [`Endpoint::session_attention`](crate::Endpoint::session_attention).
 ///
 /// ```
-/// use peersock_overlay::{Attention, RecvMeta, SocketIndex};
+/// use peersock_overlay::{Attention, Opened, RecvMeta, SocketIndex};
 ///
 /// let meta = RecvMeta { remote: "192.0.2.1:4000".parse()?, socket: SocketIndex(0), multicast: false };
-/// assert_eq!(Attention::received(meta, 100, &[0x60; 72]), Attention::Packet(meta, 100));
-/// assert_eq!(Attention::received(meta, 28, &[]), Attention::Control(meta));
+/// assert_eq!(Attention::received(meta, 100, Opened::Packet(72)), Attention::Packet(meta, 100));
+/// assert_eq!(Attention::received(meta, 28, Opened::Control(0)), Attention::Control(meta));
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,9 +31,13 @@ pub enum Attention {
 }
 
 impl Attention {
-    /// For [`Session::note_received`]: what came in was a datagram of `bytes` bytes with this plaintext.
-    pub fn received(meta: RecvMeta, bytes: usize, plaintext: &[u8]) -> Self {
-        if is_ip(plaintext) { Self::Packet(meta, bytes) } else { Self::Control(meta) }
+    /// For [`Session::note_received`]: what came in was a datagram of `bytes` bytes, and [`Session::open`]
+    /// has found this in it.
+    pub fn received(meta: RecvMeta, bytes: usize, opened: Opened) -> Self {
+        match opened {
+            Opened::Packet(_) | Opened::Unknown(_) => Self::Packet(meta, bytes),
+            Opened::Control(_) => Self::Control(meta),
+        }
     }
 }
 
@@ -157,7 +161,7 @@ impl Link {
     fn rekey_if_due(&mut self, cx: &mut Context<'_>) {
         let Some(session) = self.current() else { return };
         let Some(live) = self.live(&session) else { return };
-        if cx.now >= live.rekey_at && self.attempt.is_none() {
+        if (cx.now >= live.rekey_at || session.is_worn()) && self.attempt.is_none() {
             cx.core.counters.rekeys.increment();
             self.attempt(cx, Reason::Traffic);
         }

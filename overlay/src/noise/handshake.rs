@@ -63,7 +63,7 @@ impl Initiator {
     pub fn start(
         identity: &Identity,
         responder: &PublicIdentity,
-        ephemeral: [u8; 32],
+        mut ephemeral: [u8; 32],
         index: SessionIndex,
         payload: &InitiationPayload,
         out: &mut Vec<u8>,
@@ -72,11 +72,13 @@ impl Initiator {
         let prologue = prologue(&header, &responder.node_id());
         let start = out.len();
         out.extend_from_slice(&header);
+        let secret = StaticSecret::from(ephemeral);
+        ephemeral.zeroize();
         let state = ik::write_first(
             &prologue,
             identity.x25519(),
             responder.x25519(),
-            StaticSecret::from(ephemeral),
+            secret,
             &payload.emit(identity.public().ed25519()),
             out,
         )
@@ -176,7 +178,7 @@ impl Received {
     pub fn respond(
         self,
         psk: &Psk,
-        ephemeral: [u8; 32],
+        mut ephemeral: [u8; 32],
         index: SessionIndex,
         suite: Suite,
         payload: &ResponsePayload,
@@ -185,10 +187,11 @@ impl Received {
         let header = Response::header(suite, self.sender, index);
         let start = out.len();
         out.extend_from_slice(&header);
-        let ephemeral = StaticSecret::from(ephemeral);
+        let secret = StaticSecret::from(ephemeral);
+        ephemeral.zeroize();
         let split = self
             .state
-            .write_second(&header, psk.as_bytes(), &ephemeral, &payload.emit(), out)
+            .write_second(&header, psk.as_bytes(), &secret, &payload.emit(), out)
             .inspect_err(|_| out.truncate(start))?;
         Ok(SessionKeys::new(&split, false, suite, index, self.sender))
     }

@@ -3,10 +3,10 @@
 mod activity;
 mod peer;
 mod replay;
-mod sync;
 mod table;
 #[cfg(test)]
 mod tests;
+mod volume;
 
 pub use peer::{Peer, Sender};
 pub use table::SessionTable;
@@ -22,12 +22,12 @@ use crate::counters::Counters;
 use crate::crypto::{AeadKey, Provider, Suite, TAG};
 use crate::noise::SessionKeys;
 use crate::reach::RecvMeta;
+use crate::sync;
 use crate::wire::{DATA_HEADER, DATA_OVERHEAD, Data, MessageType, SessionIndex};
 
 use replay::{ReplayWindow, Stale};
+use volume::{MESSAGE_LIMIT, Volume};
 
-/// A session seals and opens no more than this many packets per direction.
-pub(crate) const MESSAGE_LIMIT: u64 = 1 << 60;
 
 /// The session that a datagram is for, or `None` if it is not a data packet.
 ///
@@ -71,8 +71,7 @@ pub struct Session {
 struct Sealing {
     /// `None` once erased.
     key: RwLock<Option<Box<dyn AeadKey>>>,
-    next: AtomicU64,
-    bytes: AtomicU64,
+    volume: Volume,
 }
 
 struct Opening {
@@ -136,8 +135,7 @@ impl Session {
             attention: AtomicU64::new(NO_ATTENTION),
             sealing: Sealing {
                 key: RwLock::new(Some(provider.key(keys.suite, &keys.send)?)),
-                next: AtomicU64::new(0),
-                bytes: AtomicU64::new(0),
+                volume: Volume::new(keys.suite),
             },
             opening: Opening {
                 key: RwLock::new(Some(provider.key(keys.suite, &keys.receive)?)),
@@ -156,34 +154,30 @@ impl Session {
         let out = out.get_mut(..len).ok_or(SealError::NoRoom)?;
         let key = sync::read(&self.sealing.key);
         let key = key.as_ref().ok_or_else(|| self.seal_expired())?;
-        // A counter that is drawn is used up, even if it is past the limit. It cannot come round to zero again.
-        let counter = self.sealing.next.fetch_add(1, Ordering::Relaxed);
-        if counter >= MESSAGE_LIMIT {
-            return Err(self.seal_expired());
-        }
+        let counter = self.sealing.volume.draw().ok_or_else(|| self.seal_expired())?;
 
         Data::write_header(out, self.remote_index, counter);
         key.seal(counter, plaintext, &mut out[DATA_HEADER..]);
-        self.sealing.bytes.fetch_add(plaintext.len() as u64, Ordering::Relaxed);
-        if is_ip(plaintext) {
+        self.sealing.volume.add(plaintext.len());
+        if !matches!(Opened::of(plaintext), Opened::Control(_)) {
             self.peer.activity().data_sealed();
         }
         Ok(len)
     }
 
-    /// Authenticates and decrypts a datagram that [`data_index`] says is for this session, and returns the
-    /// length of its plaintext, [`DATA_OVERHEAD`] less.
+    /// Authenticates and decrypts a datagram that [`data_index`] says is for this session, and returns what is in
+    /// `out` now: [`DATA_OVERHEAD`] bytes less.
     ///
     /// A counter is marked as received only after its packet proved authentic. On an error `out` holds nothing
     /// of use, and the packet has been counted.
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub fn open(&self, datagram: &[u8], out: &mut [u8]) -> Result<usize, OpenError> {
-        let result = self.try_open(datagram, out);
+    pub fn open(&self, datagram: &[u8], out: &mut [u8]) -> Result<Opened, OpenError> {
+        let result = self.try_open(datagram, out).map(|len| Opened::of(&out[..len]));
         match result {
-            Ok(len) if is_ip(&out[..len]) => self.peer.activity().data_opened(),
-            Ok(_) | Err(OpenError::NoRoom) => {}
+            Ok(Opened::Packet(_) | Opened::Unknown(_)) => self.peer.activity().data_opened(),
+            Ok(Opened::Control(_)) | Err(OpenError::NoRoom) => {}
             Err(OpenError::Malformed) => self.counters.data_malformed.increment(),
             Err(OpenError::Unauthentic) => self.counters.data_unauthentic.increment(),
             Err(OpenError::Replayed) => self.counters.data_replayed.increment(),
@@ -238,7 +232,7 @@ impl Session {
         let received = sync::lock(&self.opening.received);
         SessionStats {
             sent_packets: self.sent_packets(),
-            sent_bytes: self.sealing.bytes.load(Ordering::Relaxed),
+            sent_bytes: self.sealing.volume.bytes(),
             received_packets: received.packets,
             received_bytes: received.bytes,
         }
@@ -258,17 +252,22 @@ impl Session {
     ///
     /// True if the control half should hear of it, as for [`Self::note_received`].
     pub fn note_sent(&self, now: Instant) -> bool {
-        self.peer.activity().note_sent(now) | self.is_due(now)
+        self.peer.activity().note_sent(now) | self.is_due(now) | self.sealing.volume.take_worn()
+    }
+
+    /// Whether its key has sealed so much that it is to be replaced.
+    pub(crate) fn is_worn(&self) -> bool {
+        self.sealing.volume.is_worn()
     }
 
     /// Bytes of plaintext sealed so far.
     pub(crate) fn sent_bytes(&self) -> u64 {
-        self.sealing.bytes.load(Ordering::Relaxed)
+        self.sealing.volume.bytes()
     }
 
     /// Packets sealed so far.
     pub(crate) fn sent_packets(&self) -> u64 {
-        self.sealing.next.load(Ordering::Relaxed).min(MESSAGE_LIMIT)
+        self.sealing.volume.packets()
     }
 
     /// The peer's index, which our datagrams carry.
@@ -353,9 +352,38 @@ impl fmt::Debug for Session {
 /// Later than every age.
 const NO_ATTENTION: u64 = u64::MAX;
 
-/// Whether a plaintext is data, and not a keepalive (empty) or a control message (first nibble 0).
-pub(crate) fn is_ip(plaintext: &[u8]) -> bool {
-    plaintext.first().is_some_and(|first| first >> 4 != 0)
+/// What a datagram held, as its first four bits say, with the length of the plaintext in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opened {
+    /// An IP packet, of version 4 or 6. Nothing else of it has been looked at.
+    Packet(usize),
+    /// A control message, or a keepalive, which is empty: for `Endpoint::handle_control`.
+    Control(usize),
+    /// Something that a later version of the protocol may know.
+    Unknown(usize),
+}
+
+impl Opened {
+    fn of(plaintext: &[u8]) -> Self {
+        let length = plaintext.len();
+        match plaintext.first().map(|first| first >> 4) {
+            Some(4 | 6) => Self::Packet(length),
+            None | Some(0) => Self::Control(length),
+            Some(_) => Self::Unknown(length),
+        }
+    }
+
+    /// The length of the plaintext, bytes.
+    pub fn len(self) -> usize {
+        match self {
+            Self::Packet(length) | Self::Control(length) | Self::Unknown(length) => length,
+        }
+    }
+
+    /// Whether it is a keepalive.
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// Why a packet could not be sealed.

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Instant;
 
+use super::Session;
 use super::activity::Activity;
-use super::{Session, sync};
 use crate::id::{NetworkId, NodeId, PublicIdentity};
-use crate::network::NetworkIndex;
+use crate::network::{NetworkIndex, Prefix};
 use crate::reach::{Path, RecvMeta};
+use crate::sync;
 
 /// One peer in one network, as the data path sees it. Shared by `Arc` between control, sessions and driver.
 ///
@@ -18,8 +19,8 @@ pub struct Peer {
     id: NodeId,
     identity: PublicIdentity,
     network: NetworkIndex,
-    /// The self-certifying address first.
-    addresses: Box<[IpAddr]>,
+    /// What belongs to it, the self-certifying address first. It changes seldom, and is read with every batch.
+    prefixes: RwLock<Arc<[Prefix]>>,
     link: RwLock<Link>,
     receive_buffer: AtomicU32,
     forgotten: AtomicBool,
@@ -60,7 +61,9 @@ impl Peer {
             id,
             identity,
             network,
-            addresses: std::iter::once(certified).chain(addresses.iter().copied()).collect(),
+            prefixes: RwLock::new(
+                std::iter::once(&certified).chain(addresses).map(|&one| one.into()).collect(),
+            ),
             link: RwLock::default(),
             receive_buffer: AtomicU32::new(ASSUMED_RECEIVE_BUFFER),
             forgotten: AtomicBool::new(false),
@@ -84,14 +87,22 @@ impl Peer {
         self.network
     }
 
-    /// The peer's addresses in the network, the self-certifying one first.
-    pub fn addresses(&self) -> &[IpAddr] {
-        &self.addresses
+    /// The peer's addresses in the network now, the self-certifying one first. The blocks of addresses behind it
+    /// are not among them.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        let prefixes = self.prefixes();
+        let single = prefixes.iter().filter(|prefix| **prefix == prefix.address().into());
+        single.map(Prefix::address).collect()
     }
 
-    /// Whether a packet from this peer may have that inner source address.
+    /// All that belongs to the peer now: its addresses, the self-certifying one first, and the blocks behind it.
+    pub fn prefixes(&self) -> Arc<[Prefix]> {
+        sync::read(&self.prefixes).clone()
+    }
+
+    /// Whether a packet from this peer may have that inner source address now.
     pub fn owns(&self, source: IpAddr) -> bool {
-        self.addresses.contains(&source)
+        sync::read(&self.prefixes).iter().any(|prefix| prefix.contains(source))
     }
 
     /// The session and path to use for the next batch, or `None` if there is no session or no path.
@@ -140,6 +151,11 @@ impl Peer {
     /// The endpoint has forgotten it.
     pub(crate) fn set_forgotten(&self) {
         self.forgotten.store(true, Ordering::Relaxed);
+    }
+
+    /// Gives it other addresses.
+    pub(crate) fn set_prefixes(&self, prefixes: Arc<[Prefix]>) {
+        *sync::write(&self.prefixes) = prefixes;
     }
 
     /// Makes `session` the one to send on, and returns the one before.

@@ -3,7 +3,8 @@ use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, RwLock};
 
-use super::{Session, sync};
+use super::Session;
+use crate::sync;
 use crate::wire::SessionIndex;
 
 /// All sessions that packets can arrive on, by our index. Shared between control and the data path.

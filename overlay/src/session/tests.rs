@@ -57,6 +57,25 @@ fn each_packet_is_accepted_once_and_drops_are_counted() {
 }
 
 #[test]
+fn a_key_that_has_sealed_much_asks_once_to_be_replaced() {
+    let provider = default_provider();
+    for (suite, worn) in [(Suite::Aes256Gcm, true), (Suite::ChaCha20Poly1305, false)] {
+        if !provider.suites().has(suite) {
+            continue;
+        }
+        let pair = Pair::with(suite, &*provider);
+        let now = instant();
+        seal(&pair.a, &[0x45]);
+        pair.a.note_sent(now);
+        pair.a.peer().activity().arm();
+        assert!(!pair.a.note_sent(now));
+        pair.a.sealing.volume.pretend(5, 1 << 38);
+        assert_eq!((pair.a.note_sent(now), pair.a.note_sent(now)), (worn, false));
+        assert_eq!(pair.a.is_worn(), worn);
+    }
+}
+
+#[test]
 fn forged_packet_from_the_future_does_not_move_the_window() {
     let pair = Pair::new();
     let first = seal(&pair.a, &[0x60]);
@@ -84,7 +103,7 @@ fn packets_behind_the_window_are_too_old() {
 #[test]
 fn counter_ends_the_session_and_never_wraps() {
     let pair = Pair::new();
-    pair.a.sealing.next.store(MESSAGE_LIMIT - 1, Ordering::Relaxed);
+    pair.a.sealing.volume.pretend(MESSAGE_LIMIT - 1, 0);
     let mut out = [0; 64];
     assert!(pair.a.seal(&[0x45], &mut out).is_ok());
     for _ in 0..3 {
@@ -380,5 +399,5 @@ fn seal(session: &Session, plaintext: &[u8]) -> Vec<u8> {
 
 fn open(session: &Session, datagram: &[u8]) -> Result<Vec<u8>, OpenError> {
     let mut out = vec![0; datagram.len()];
-    session.open(datagram, &mut out).map(|len| out[..len].to_vec())
+    session.open(datagram, &mut out).map(|opened| out[..opened.len()].to_vec())
 }

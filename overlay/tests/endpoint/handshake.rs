@@ -2,9 +2,10 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use peersock_overlay::{Event, RecvMeta, SocketIndex};
+use peersock_overlay::{EntropySource, Event, RecvMeta, SocketIndex};
 
 use crate::net::{Net, Sent, UNIX_TIME, instant, open_network};
 
@@ -246,6 +247,28 @@ fn a_stale_initiation_provokes_one_initiation_of_our_own_per_five_seconds() {
     assert!(to_forger.count() <= 3);
     let own = initiations(&net).filter(|sent| sent.from == net.nodes[1].socket).count() - before;
     assert!(own > 0);
+}
+
+#[test]
+fn no_ephemeral_key_is_made_from_the_seed_alone() {
+    let ephemerals = |entropy: Option<EntropySource>| {
+        let mut net = Net::new();
+        net.entropy = entropy;
+        (1..=2).for_each(|identity| _ = net.add(identity));
+        (0..2).for_each(|node| _ = net.join(node, &open_network()));
+        net.run(Duration::from_secs(4));
+        net.send(0, 1, b"hello");
+        net.run(Duration::from_secs(1));
+        let initiation = initiations(&net).next().expect("an initiation").bytes[5..37].to_vec();
+        let response = net.sent.iter().find(|sent| sent.bytes[0] == RESPONSE).expect("a response");
+        [initiation, response.bytes[8..40].to_vec()]
+    };
+    let source = |fill: u8| -> Option<EntropySource> { Some(Arc::new(move |out| out.fill(fill))) };
+    // The simulator needs that.
+    assert_eq!(ephemerals(None), ephemerals(None));
+    // As after a snapshot of the machine was restored, or the process was forked: the same state goes on twice.
+    let (one, other) = (ephemerals(source(1)), ephemerals(source(2)));
+    assert!(one.iter().all(|key| !other.contains(key)));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use peersock_overlay::wire::Hello;
+use peersock_overlay::wire::{Beacon, Hello};
 use peersock_overlay::{
     Endpoint, EndpointConfig, Event, Identity, NetworkConfig, RecvMeta, SocketIndex, SuiteSet,
 };
@@ -103,6 +103,31 @@ fn hellos_of_many_identities_are_answered_and_leave_nothing_behind() {
     net.send(0, 1, b"still here");
     net.run(Duration::from_millis(10));
     assert_eq!(net.received(1), [b"still here".to_vec()]);
+}
+
+#[test]
+fn one_who_floods_the_group_keeps_no_others_from_meeting() {
+    let mut net = Net::pair();
+    net.join(0, &open_network());
+    net.run(Duration::from_secs(10));
+    let stranger = RecvMeta { multicast: true, remote: "192.0.2.99:7000".parse().unwrap(), ..from(0) };
+    let mut beacon = vec![7; Beacon::LEN];
+    beacon[..2].copy_from_slice(&net.sent[0].bytes[..2]);
+    net.join(1, &open_network());
+    for n in 0u32..20_000 {
+        beacon[2..6].copy_from_slice(&n.to_be_bytes());
+        for node in 0..2 {
+            net.deliver(node, stranger, &beacon);
+        }
+        net.run(Duration::from_micros(100));
+        if n == 3000 {
+            // They forget each other; what they know then they know from beacons that met the flood.
+            net.restart(1, 4001, UNIX_TIME + Duration::from_secs(1000));
+            net.join(1, &open_network());
+        }
+    }
+    assert_eq!(net.nodes[1].endpoint.peers().len(), 1);
+    assert!(net.counter(1, "beacons_received") > 10_000);
 }
 
 #[test]

@@ -12,5 +12,7 @@ mod names;
 mod net;
 mod paths;
 mod reach;
+mod readdress;
 mod recovery;
+mod reflection;
 mod signals;

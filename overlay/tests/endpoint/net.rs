@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peersock_overlay::{
-    Attention, Endpoint, EndpointConfig, Event, Identity, Limits, Lookup, NetworkConfig, NetworkId,
-    NetworkIndex, Peer, RecvMeta, SocketIndex, SocketInfo, data_index,
+    Attention, Endpoint, EndpointConfig, EntropySource, Event, Identity, Limits, Lookup, NetworkConfig,
+    NetworkId, NetworkIndex, Opened, Peer, RecvMeta, SocketIndex, SocketInfo, data_index,
 };
 
 pub(crate) const GROUP: &str = "239.255.77.77:7777";
@@ -50,6 +50,7 @@ pub(crate) struct Net {
     pub(crate) filter: Filter,
     /// Of the nodes that are added from now on.
     pub(crate) limits: Limits,
+    pub(crate) entropy: Option<EntropySource>,
     /// Machines whose node is down say that nobody listens there, and quote so many bytes of what came.
     pub(crate) refuses: Option<usize>,
     pub(crate) sent: Vec<Sent>,
@@ -66,6 +67,7 @@ impl Net {
             mtu: 1472,
             filter: Box::new(|_| true),
             limits: Limits::default(),
+            entropy: None,
             refuses: None,
             sent: Vec::new(),
             in_flight: BTreeMap::new(),
@@ -139,6 +141,7 @@ impl Net {
     fn node(&self, identity: u8, seed: u8, unix_time: Duration) -> Node {
         let mut config = EndpointConfig::new(Arc::new(Identity::from_seed(&[identity; 32])));
         config.limits = self.limits;
+        config.entropy = self.entropy.clone();
         let mut key = [seed; 32];
         key[0] = identity;
         let mut node = self.start(config, key, unix_time);
@@ -314,13 +317,13 @@ impl Net {
             return;
         };
         let mut plain = vec![0; bytes.len()];
-        let Ok(len) = session.open(bytes, &mut plain) else { return };
-        plain.truncate(len);
+        let Ok(opened) = session.open(bytes, &mut plain) else { return };
+        plain.truncate(opened.len());
         if session.note_received(self.now, &meta) {
-            let why = Attention::received(meta, bytes.len(), &plain);
+            let why = Attention::received(meta, bytes.len(), opened);
             node.endpoint.session_attention(self.now, &session, why);
         }
-        if plain.first().is_none_or(|first| first >> 4 == 0) {
+        if let Opened::Control(_) = opened {
             node.endpoint.handle_control(self.now, &session, meta, &plain);
         } else {
             node.inbox.push((self.now, session.peer().clone(), plain));

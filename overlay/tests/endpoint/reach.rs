@@ -56,6 +56,8 @@ fn an_acknowledgement_or_answer_that_is_guessed_moves_no_path() {
 fn a_response_from_an_address_that_did_not_get_the_initiation_alone_proves_nothing() {
     for from_candidate in [true, false] {
         let (mut net, mut account) = strangers();
+        net.filter = Box::new(|sent| ![RESPONSE, BEACON].contains(&sent.bytes[0]));
+        net.send(0, 1, b"to whom?");
         if from_candidate {
             account.deliver(&mut net, &hello_of_node_1());
         }
@@ -63,8 +65,6 @@ fn a_response_from_an_address_that_did_not_get_the_initiation_alone_proves_nothi
         // And from its true address: two candidates, neither of them proven.
         let true_address = RecvMeta { remote: home, socket: SocketIndex(0), multicast: false };
         net.deliver(0, true_address, &hello_of_node_1());
-        net.filter = Box::new(|sent| ![RESPONSE, BEACON].contains(&sent.bytes[0]));
-        net.send(0, 1, b"to whom?");
         net.run(SECOND / 10);
         let response =
             net.sent.iter().rfind(|sent| sent.bytes[0] == RESPONSE).expect("a response").bytes.clone();
@@ -90,17 +90,17 @@ fn a_stale_reply_proves_an_address_only_if_the_initiation_went_nowhere_else() {
     net.send(1, 0, b"x");
     let home = net.nodes[1].socket;
     let true_address = RecvMeta { remote: home, socket: SocketIndex(0), multicast: false };
-    net.deliver(0, true_address, &hello_of_node_1());
     net.send(0, 1, b"so that it knows the time");
+    net.deliver(0, true_address, &hello_of_node_1());
     net.run(5 * SECOND);
     assert!(!net.nodes[1].inbox.is_empty());
     net.restart(0, 4001, crate::net::UNIX_TIME - Duration::from_secs(86_400));
     net.nodes[0].endpoint.set_sockets(net.now, vec![without_beacons()]);
     net.join(0, &open_network());
-    account.deliver(&mut net, &hello_of_node_1());
-    net.deliver(0, true_address, &hello_of_node_1());
     net.filter = Box::new(|sent| ![STALE_REPLY, BEACON, RESPONSE].contains(&sent.bytes[0]));
     net.send(0, 1, b"to whom?");
+    account.deliver(&mut net, &hello_of_node_1());
+    net.deliver(0, true_address, &hello_of_node_1());
     net.run(SECOND / 10);
     let reply = net.sent.iter().rfind(|sent| sent.bytes[0] == STALE_REPLY).expect("a reply").bytes.clone();
     account.deliver(&mut net, &reply);
@@ -115,8 +115,8 @@ fn a_stale_reply_proves_an_address_only_if_the_initiation_went_nowhere_else() {
 fn a_response_from_the_only_address_that_was_tried_needs_no_further_proof() {
     let (mut net, _) = strangers();
     let home = RecvMeta { remote: net.nodes[1].socket, socket: SocketIndex(0), multicast: false };
-    net.deliver(0, home, &hello_of_node_1());
     net.send(0, 1, b"hello");
+    net.deliver(0, home, &hello_of_node_1());
     let took = net.wait(SECOND, |net| !net.nodes[1].inbox.is_empty());
     assert_eq!(took, Duration::from_millis(3));
     assert_eq!(net.counter(0, "challenges_sent"), 0);
@@ -125,10 +125,10 @@ fn a_response_from_the_only_address_that_was_tried_needs_no_further_proof() {
 #[test]
 fn of_two_unproven_addresses_the_one_that_answers_is_used_after_one_more_round_trip() {
     let (mut net, mut account) = strangers();
+    net.send(0, 1, b"hello");
     account.deliver(&mut net, &hello_of_node_1());
     let home = RecvMeta { remote: net.nodes[1].socket, socket: SocketIndex(0), multicast: false };
     net.deliver(0, home, &hello_of_node_1());
-    net.send(0, 1, b"hello");
     let took = net.wait(SECOND, |net| !net.nodes[1].inbox.is_empty());
     assert_eq!(took, Duration::from_millis(5));
     assert_eq!(net.count(0, |event| matches!(event, Event::SessionReady(_))), 1);

@@ -42,6 +42,8 @@ struct Entry {
     done: [bool; 2],
     /// One end crashed or left: it may end in any way, but still not deliver a wrong byte.
     disturbed: bool,
+    /// The ends whose other end went away by a crash or a leave: they may wait for ever.
+    cut_off: [bool; 2],
     /// It failed, or was given up, which was in order.
     ended: bool,
 }
@@ -60,8 +62,15 @@ impl Ledger {
     /// Enters a conversation; gives its number.
     pub fn begin(&mut self, now: Time, plan: Arc<Plan>) -> u64 {
         self.next += 1;
-        let entry =
-            Entry { plan, begun: now, accepted: false, done: [false; 2], disturbed: false, ended: false };
+        let entry = Entry {
+            plan,
+            begun: now,
+            accepted: false,
+            done: [false; 2],
+            disturbed: false,
+            cut_off: [false; 2],
+            ended: false,
+        };
         self.conversations.insert(self.next, entry);
         self.next
     }
@@ -133,6 +142,12 @@ impl Ledger {
         for entry in self.conversations.values_mut() {
             let concerned = entry.plan.client == node || entry.plan.server == node;
             if concerned && network.is_none_or(|network| network == entry.plan.network) {
+                let ends = [entry.plan.client, entry.plan.server];
+                let open = !entry.ended && entry.done != [true; 2];
+                for (end, cut_off) in entry.cut_off.iter_mut().enumerate() {
+                    // Its own end goes with it.
+                    *cut_off = ends[end] != node && (*cut_off || open);
+                }
                 entry.disturbed = true;
             }
         }
@@ -164,9 +179,13 @@ impl Ledger {
         self.conversations.values().any(|entry| entry.done == [true; 2] && Arc::ptr_eq(&entry.plan, plan))
     }
 
-    /// Whether anybody was disturbed at all.
-    pub fn is_peaceful(&self) -> bool {
-        !self.conversations.values().any(|entry| entry.disturbed)
+    /// How many connections a node may be left with for ever, because their other ends are gone.
+    pub fn cut_off(&self, node: usize) -> usize {
+        let of_node = |entry: &Entry| {
+            let ends = [entry.plan.client, entry.plan.server];
+            ends.into_iter().zip(entry.cut_off).filter(|&(end, cut_off)| cut_off && end == node).count()
+        };
+        self.conversations.values().map(of_node).sum()
     }
 
     /// The conversations that should complete and have not: their numbers, plans, and since when.

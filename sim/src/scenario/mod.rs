@@ -1,7 +1,7 @@
 //! Scenarios: everything that happens in one, from hosts to faults, follows from its seed.
 //!
 //! A scenario has a **fault phase**, in which links break, nodes crash, move, leave and come back while their programs
-//! talk; and a **calm phase**, in which nothing is done to anyone any more. Within [`Limits::recovery`] of its begin
+//! talk, and an adversary may be a member of their network; and a **calm phase**, in which nothing is done to anyone any more. Within [`Limits::recovery`] of its begin
 //! every pair of nodes that can reach one another must have a new connection, and within [`COMPLETION`] everything
 //! that was begun must have come to its end.
 
@@ -24,6 +24,9 @@ use workload::Talk;
 /// How long after the last fault everything that was begun before has come to its end. It is long because a TCP that
 /// loses packets on top of a retransmission time that has grown to a minute takes its time.
 pub const COMPLETION: Duration = Duration::from_secs(600);
+
+/// The share of the scenarios that have an adversary. It goes on until honest nodes have found each other again.
+const ADVERSARIES: f64 = 0.4;
 
 /// One seed's story.
 #[derive(Debug)]
@@ -63,6 +66,10 @@ pub struct Report {
     pub sent: u64,
     /// Directions of sessions seen on the wire.
     pub sessions: usize,
+    /// Messages of an adversary.
+    pub intrusions: u64,
+    /// Nodes of which it was checked at the end that no connection is left, and all that ran then.
+    pub idle: (usize, usize),
 }
 
 impl Scenario {
@@ -87,6 +94,8 @@ impl Scenario {
             datagrams: 0,
             sent: 0,
             sessions: 0,
+            intrusions: 0,
+            idle: (0, 0),
         };
         let mut random = Random::from_seed(self.seed);
         let trace = Trace::new(self.trace);
@@ -106,12 +115,16 @@ impl Scenario {
         report.datagrams = world.ledger.datagrams_checked;
         report.sent = world.net.stats().sent;
         report.sessions = world.wire().sessions();
+        report.intrusions = world.intrusions();
         report
     }
 }
 
 fn play(world: &mut World, random: &mut Random, report: &mut Report) -> Result<(), Violation> {
     let mut topology = Topology::make(world, &mut random.fork())?;
+    if random.chance(ADVERSARIES) {
+        topology.admit_intruder(world, &mut random.fork())?;
+    }
     let faults_until = Duration::from_secs(random.within(3..=20));
     let faults = Fault::schedule(&mut random.fork(), &topology, world, faults_until);
     report.faults = faults.len();
@@ -137,7 +150,8 @@ fn play(world: &mut World, random: &mut Random, report: &mut Report) -> Result<(
     world.set_calm(true);
     world.remark(format_args!("calm"));
     recover(world, random, &topology, report)?;
-    complete(world)?;
+    world.calm_intruder();
+    report.idle = complete(world)?;
     if random.chance(0.15) {
         // Idle until sessions need a new key or are forgotten; then everybody talks again.
         let idle = Duration::from_secs(random.within(100..=700));
@@ -145,7 +159,7 @@ fn play(world: &mut World, random: &mut Random, report: &mut Report) -> Result<(
         world.run_until(end)?;
         world.set_calm(true);
         recover(world, random, &topology, report)?;
-        complete(world)?;
+        report.idle = complete(world)?;
     }
     Ok(())
 }
@@ -195,8 +209,8 @@ fn recover(
     }
 }
 
-/// Everything that was begun comes to its end, and leaves nothing behind.
-fn complete(world: &mut World) -> Result<(), Violation> {
+/// Everything that was begun comes to its end, and leaves nothing behind. Gives what [`World::check_nothing_left`] does.
+fn complete(world: &mut World) -> Result<(usize, usize), Violation> {
     let limit = world.now() + COMPLETION;
     let mut ends = None;
     world.run_while(limit, |world| {

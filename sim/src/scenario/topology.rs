@@ -9,7 +9,7 @@ use peersock_overlay::{Identity, Limits, NetworkConfig, Psk, StaticMember, Stati
 
 use super::workload::PORTS;
 use crate::net::{Behaviour, Gateway, HostId, LanId, Nat, NatConfig, Pipe, Prefixes, Stage};
-use crate::world::{MachineConfig, World};
+use crate::world::{IntruderConfig, MachineConfig, World};
 use crate::{NodeConfig, Random, Violation};
 
 /// What a scenario is made of.
@@ -21,7 +21,7 @@ pub(super) struct Topology {
     /// Each host with the LAN it lives on.
     pub(super) hosts: Vec<(HostId, LanId)>,
     /// Every network with the nodes that are its members while they run. Two may have one ID but different keys.
-    pub(super) networks: Vec<Membership>,
+    pub(super) networks: Vec<NetworkPlan>,
     families: Families,
     wires: Vec<Wire>,
     addresses_used: u8,
@@ -29,12 +29,12 @@ pub(super) struct Topology {
 
 /// A network and its members.
 #[derive(Debug, Clone)]
-pub(super) struct Membership {
+pub(super) struct NetworkPlan {
     pub(super) config: NetworkConfig,
     pub(super) members: Vec<usize>,
 }
 
-impl Membership {
+impl NetworkPlan {
     pub(super) fn id(&self) -> NetworkId {
         self.config.id()
     }
@@ -121,6 +121,24 @@ impl Topology {
         Ok(topology)
     }
 
+    /// Lets an adversary into one of the networks, if there is one that strangers can be members of.
+    pub(super) fn admit_intruder(&mut self, world: &mut World, random: &mut Random) -> Result<(), Violation> {
+        let open: Vec<_> = self
+            .networks
+            .iter()
+            .filter(|network| matches!(network.config, NetworkConfig::AdHoc { .. }))
+            .collect();
+        if open.is_empty() {
+            return Ok(());
+        }
+        let network = random.pick(&open).config.clone();
+        let (host, lan) = (world.net.add_host(), *random.pick(&self.lans));
+        self.attach(world, host, lan)?;
+        let interval = Duration::from_millis(random.size(10..=200));
+        world.admit(IntruderConfig { host, lan, network, interval });
+        Ok(())
+    }
+
     /// Every ordered pair of nodes that can reach one another now, the client first, with the network.
     ///
     /// Those on one LAN find each other; those apart need a static network that says where the server is, and a
@@ -141,7 +159,7 @@ impl Topology {
         pairs
     }
 
-    fn can_reach(&self, world: &World, network: &Membership, client: usize, server: usize) -> bool {
+    fn can_reach(&self, world: &World, network: &NetworkPlan, client: usize, server: usize) -> bool {
         let lan =
             |node: usize| world.net.attachments(world.machines()[node].config().host).first().map(|c| c.lan);
         if lan(client) == lan(server) {
@@ -241,32 +259,33 @@ impl Topology {
             // Only a static network reaches beyond a LAN.
             let kind = if self.lans.len() > 1 && random.chance(0.5) { 4 } else { random.below(5) };
             match kind {
-                0 | 1 => {
-                    self.networks.push(Membership { config: NetworkConfig::AdHoc { id, psk: None }, members })
-                }
+                0 | 1 => self
+                    .networks
+                    .push(NetworkPlan { config: NetworkConfig::AdHoc { id, psk: None }, members }),
                 2 => {
                     let psk = Some(Psk::new(random.bytes()));
-                    self.networks.push(Membership { config: NetworkConfig::AdHoc { id, psk }, members });
+                    self.networks.push(NetworkPlan { config: NetworkConfig::AdHoc { id, psk }, members });
                 }
                 // One ID, two keys: two networks that must never meet.
                 3 => {
                     let (some, others) = members.into_iter().partition(|member| member % 2 == 0);
                     for members in [some, others] {
                         let psk = Some(Psk::new(random.bytes()));
-                        self.networks.push(Membership { config: NetworkConfig::AdHoc { id, psk }, members });
+                        self.networks.push(NetworkPlan { config: NetworkConfig::AdHoc { id, psk }, members });
                     }
                 }
                 _ => {
                     let config = static_network(world, random, u64::from(number), &members);
-                    self.networks.push(Membership { config: NetworkConfig::Static(config), members });
+                    self.networks.push(NetworkPlan { config: NetworkConfig::Static(config), members });
                 }
             }
         }
-        if self.networks.is_empty() || self.lans.len() > 1 && !self.networks.iter().any(Membership::is_listed)
+        if self.networks.is_empty()
+            || self.lans.len() > 1 && !self.networks.iter().any(NetworkPlan::is_listed)
         {
             let members: Vec<usize> = (0..nodes).collect();
             let config = static_network(world, random, u64::from(count), &members);
-            self.networks.push(Membership { config: NetworkConfig::Static(config), members });
+            self.networks.push(NetworkPlan { config: NetworkConfig::Static(config), members });
         }
     }
 }

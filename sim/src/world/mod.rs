@@ -6,6 +6,7 @@
 //! as a [`Violation`].
 
 mod checks;
+mod intruder;
 mod machine;
 mod siege;
 mod talk;
@@ -23,6 +24,7 @@ use crate::wire::{Sender, WireObserver};
 use crate::{Random, Time};
 
 pub use checks::Limits;
+pub use intruder::IntruderConfig;
 pub use machine::{DISCOVERY_PORT, Machine, MachineConfig};
 
 use crate::trace::Trace;
@@ -47,6 +49,7 @@ pub struct World {
     /// Since when nothing has been done to the network or the nodes; what fails long after is a violation.
     calm_since: Option<Time>,
     tap: Option<Tap>,
+    intruder: Option<intruder::Intruder>,
     pace: checks::Pace,
     next_check: Time,
 }
@@ -77,6 +80,8 @@ enum Event {
     Alarm(Sender),
     /// A client tries again.
     Converse(Arc<Plan>),
+    /// The adversary sends something.
+    Intrude,
 }
 
 impl World {
@@ -97,6 +102,7 @@ impl World {
             limits,
             calm_since: None,
             tap: None,
+            intruder: None,
             pace: checks::Pace::default(),
             next_check: Time::ZERO,
         }
@@ -170,6 +176,7 @@ impl World {
             if self.now >= self.next_check {
                 self.next_check = self.now + Duration::from_secs(1);
                 self.check_memory()?;
+                self.check_paths()?;
             }
             if self.net.next_arrival().is_some_and(|at| at <= self.now) {
                 for delivery in self.net.poll(self.now) {
@@ -214,12 +221,19 @@ impl World {
                 self.settle(sender.node)
             }
             Event::Converse(plan) => self.converse(plan),
+            Event::Intrude => {
+                self.intrude();
+                Ok(())
+            }
         }
     }
 
     /// Gives a datagram to the node, or with multicast to all nodes, that have a socket for it.
     fn deliver(&mut self, delivery: Delivery) {
         let Delivery { host, datagram, multicast } = delivery;
+        if let Some(intruder) = self.intruder.as_mut().filter(|intruder| intruder.is_at(host)) {
+            return intruder.hear(self.owners.get(&datagram.from).copied(), &datagram.payload);
+        }
         let port = datagram.to.port();
         let receivers: Vec<usize> = match multicast {
             true if port == DISCOVERY_PORT => {
@@ -236,6 +250,9 @@ impl World {
             let sender = machine.sender();
             let Some(node) = &mut machine.node else { continue };
             let from = datagram.from;
+            if let Some(intruder) = &mut self.intruder {
+                intruder.note_received(number, from, datagram.payload.len());
+            }
             let kept = node.enqueue(meta, datagram.payload.clone());
             let verb = if kept { "receives" } else { "has no room for" };
             self.trace.note(
@@ -266,6 +283,9 @@ impl World {
         for sent in node.take_sent() {
             let what = describe(&sent.payload);
             self.trace.note(now, format_args!("{number} sends {what} to {}", sent.to), &sent.payload);
+            if let Some(intruder) = &mut self.intruder {
+                intruder.note_sent(number, sent.to, sent.payload.len())?;
+            }
             self.wire.see(sender, (sent.to, self.owners.get(&sent.to).copied()), &sent.payload)?;
             if let Some(tap) = &mut self.tap {
                 let card = self.net.attachments(host).first().copied();
@@ -314,6 +334,7 @@ fn event_name(event: &peersock_overlay::Event) -> &'static str {
         Event::PeerUnreachable(_) => "peer unreachable",
         Event::PeerGone(..) => "peer gone",
         Event::PathConfirmed(_) => "path confirmed",
+        Event::AddressesChanged(..) => "addresses changed",
         _ => "something new",
     }
 }

@@ -1,6 +1,7 @@
 //! setsockopt(2).
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use libc::{IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_RAW, IPPROTO_TCP, SOL_SOCKET};
@@ -26,7 +27,7 @@ pub(super) struct Place<'a> {
 }
 
 /// The networks, as interfaces.
-pub(super) struct Interfaces(Vec<Network>);
+pub(super) struct Interfaces(Arc<[Network]>);
 
 impl Interfaces {
     pub(super) fn find(&self, wanted: Interface) -> Result<Option<InterfaceId>, Errno> {

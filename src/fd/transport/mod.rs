@@ -19,7 +19,7 @@ pub(super) use both::Both;
 
 use super::options::Options;
 use super::sockets::errno;
-use crate::datapath::Train;
+use crate::datapath::{Resolved, Train};
 use crate::node::Inner;
 
 /// One socket of an application, as the stack has it. Dropping it closes it.
@@ -144,13 +144,9 @@ fn reachable(node: &Inner, interface: InterfaceId, remote: IpAddr) -> Result<(),
     if remote.is_multicast() {
         return Ok(());
     }
-    let datapath = &node.driver.datapath;
-    let networks = datapath.networks();
-    let network = networks.iter().find(|network| network.interface == interface);
-    let network = network.ok_or(Error::NetworkUnreachable)?;
-    match datapath.find(Instant::now(), network, remote) {
-        peersock_overlay::Lookup::NoRoute => Err(Error::NetworkUnreachable),
-        _ => Ok(()),
+    match node.driver.datapath.resolve(Instant::now(), interface, None, remote) {
+        Resolved::NoRoute => Err(Error::NetworkUnreachable),
+        Resolved::Route(_) | Resolved::Unknown => Ok(()),
     }
 }
 

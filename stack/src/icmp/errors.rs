@@ -5,12 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6Packet};
 
 use super::{HEADER, V6, socket, types};
-use crate::clock::Time;
-use crate::demux::FlowKey;
-use crate::interface::Interface;
+use crate::host::clock::Time;
+use crate::host::interface::Interface;
+use crate::host::stack::Shared;
 use crate::ip::{IpHeader, extensions};
-use crate::stack::Shared;
-use crate::{Batch, Error, ErrorOrigin, ErrorReport, UdpRoute, raw};
+use crate::socket::flow_table::FlowKey;
+use crate::socket::raw;
+use crate::{Batch, Error, ErrorOrigin, ErrorReport, UdpRoute};
 
 /// IPv6's packet too big, and what says the same in IPv4: destination unreachable, fragmentation needed.
 const TOO_BIG_V6: u8 = 2;

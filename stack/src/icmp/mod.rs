@@ -9,11 +9,12 @@ use std::net::IpAddr;
 
 use smoltcp::wire::IpProtocol;
 
-use crate::clock::Time;
-use crate::interface::Interface;
+use crate::Batch;
+use crate::host::clock::Time;
+use crate::host::interface::Interface;
+use crate::host::stack::Shared;
+use crate::ip::checksum;
 use crate::ip::{Fields, HOP_LIMIT, IpHeader, write_fields};
-use crate::stack::Shared;
-use crate::{Batch, checksum};
 
 pub(crate) use errors::Complaint;
 pub(crate) use rate::Rates;

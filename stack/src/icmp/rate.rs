@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
 use crate::Config;
-use crate::clock::{Time, since};
-use crate::keyed::Key;
+use crate::host::clock::{Time, since};
+use crate::host::keyed::Key;
 
 /// How many buckets the destinations share.
 const BUCKETS: usize = 256;
@@ -15,10 +15,10 @@ pub(crate) struct Rates {
     total: f64,
     each: f64,
     key: Key,
-    state: Mutex<State>,
+    state: Mutex<Buckets>,
 }
 
-struct State {
+struct Buckets {
     total: Bucket,
     each: Box<[Bucket; BUCKETS]>,
 }
@@ -28,7 +28,7 @@ impl Rates {
         let total = f64::from(config.icmp_errors_per_second);
         let each = f64::from(config.icmp_errors_per_prefix);
         let buckets = [Bucket { time, tokens: each }; BUCKETS];
-        let state = State { total: Bucket { time, tokens: total }, each: Box::new(buckets) };
+        let state = Buckets { total: Bucket { time, tokens: total }, each: Box::new(buckets) };
         Self { total, each, key: Key::new(seed, "icmp rate"), state: Mutex::new(state) }
     }
 
@@ -36,7 +36,7 @@ impl Rates {
     pub(super) fn allow(&self, time: Time, destination: IpAddr) -> bool {
         let which = self.key.digest(prefix(destination)) as usize % BUCKETS;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let State { total, each } = &mut *state;
+        let Buckets { total, each } = &mut *state;
         let allowed = total.has_token(time, self.total) && each[which].has_token(time, self.each);
         if allowed {
             total.tokens -= 1.0;

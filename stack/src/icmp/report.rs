@@ -2,10 +2,10 @@
 
 use super::{HEADER, is_error, reply_fields, types, write};
 use crate::Batch;
-use crate::clock::Time;
-use crate::interface::Interface;
+use crate::host::clock::Time;
+use crate::host::interface::Interface;
+use crate::host::stack::Shared;
 use crate::ip::{IpHeader, extensions, is_unicast};
-use crate::stack::Shared;
 
 /// What is wrong with a packet, for its sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

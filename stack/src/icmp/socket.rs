@@ -8,14 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::errors::Complaint;
 use super::{HEADER, types, write};
-use crate::batch::Mark;
-use crate::demux::Bound;
-use crate::interface::Interface;
+use crate::host::batch::Mark;
+use crate::host::interface::Interface;
+use crate::host::route::Wanted;
+use crate::host::stack::Shared;
 use crate::ip::{IpHeader, canonical};
-use crate::ip_options::Settings;
-use crate::queue::DatagramQueue;
-use crate::route::Wanted;
-use crate::stack::Shared;
+use crate::socket::demux::Bound;
+use crate::socket::ip_options::Settings;
+use crate::socket::queue::DatagramQueue;
 use crate::{
     Batch, Error, ErrorReport, InterfaceId, IpOptions, RawRoute, Ready, SendOptions, Stack, TrafficClass,
 };

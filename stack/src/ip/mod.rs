@@ -1,7 +1,15 @@
-//! The IP header of an arriving packet, and the headers of packets made here.
+//! IP: the header of an arriving packet and the headers of packets made here; what `extensions` and `options` hold, packets
+//! in `fragments` and their `reassembly`, sizes of paths (`pmtu`), the choice of a `source` address.
 
+pub(crate) mod checksum;
+pub(crate) mod extended;
 pub(crate) mod extensions;
+pub(crate) mod fragments;
 pub(crate) mod options;
+pub(crate) mod pmtu;
+pub(crate) mod reassembly;
+pub(crate) mod source;
+pub(crate) mod traffic_class;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 

@@ -1,6 +1,6 @@
 //! Arithmetic of rates and times that does not overflow.
 
-pub(crate) use crate::clock::length;
+pub(crate) use crate::host::clock::length;
 
 /// `value * factor / divisor`, rounded down, as far as that fits; a divisor of 0 counts as 1.
 #[inline]

@@ -1,57 +1,117 @@
-//! What all connections of a node occupy together.
+//! What the buffers of connections occupy: of all, and of those with one peer.
+//!
+//! There are two thresholds, as in Linux's `tcp_mem`. From three quarters of a limit on, memory is *short*: buffers stop
+//! growing, new connections offer a small window, and nothing is taken in out of order. At the limit it is *full*: then
+//! a connection takes in order what [`LEAST_BUFFER`] holds, so that each goes on as long as its application reads.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::time::Duration;
 
-/// A node-wide account of buffered bytes. Relaxed: it bounds, it does not order.
+use crate::host::clock::{Time, after};
+
+/// Bytes that every connection may hold for its application, however little memory is left.
+pub(crate) const LEAST_BUFFER: usize = 4 << 10;
+
+/// While memory is short, a part of the connections is looked through so often.
+const RELIEF: Duration = Duration::from_secs(4);
+
+/// The account of a node. Relaxed: it bounds, it does not order.
 #[derive(Debug)]
 pub(crate) struct Memory {
     used: AtomicUsize,
     limit: usize,
+    limit_per_peer: usize,
+    /// When connections were last looked through, microseconds.
+    relieved: AtomicI64,
 }
 
 impl Memory {
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { used: AtomicUsize::new(0), limit }
-    }
-
-    /// Whether buffers may grow.
-    pub(crate) fn has_room(&self) -> bool {
-        self.used() < self.limit
+    pub(crate) fn new(limit: usize, limit_per_peer: usize) -> Self {
+        let limit_per_peer = limit_per_peer.min(limit);
+        Self { used: AtomicUsize::new(0), limit, limit_per_peer, relieved: AtomicI64::new(0) }
     }
 
     pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 
-    fn add(&self, bytes: usize) {
-        self.used.fetch_add(bytes, Ordering::Relaxed);
+    /// When the next connections are to be looked through; `None` while no peer's memory can be short.
+    pub(crate) fn next_relief(&self) -> Option<Time> {
+        (self.used() >= short(self.limit_per_peer)).then(|| {
+            let last = Time::from_micros(self.relieved.load(Ordering::Relaxed));
+            after(last, RELIEF)
+        })
     }
 
-    fn sub(&self, bytes: usize) {
-        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    /// Whether it is time to look connections through. Of several threads one does.
+    pub(crate) fn begin_relief(&self, now: Time) -> bool {
+        let last = self.relieved.load(Ordering::Relaxed);
+        let due = self.next_relief().is_some_and(|due| due <= now);
+        let exchange = |to: Time| {
+            self.relieved.compare_exchange(last, to.total_micros(), Ordering::Relaxed, Ordering::Relaxed)
+        };
+        due && exchange(now).is_ok()
     }
 }
 
-/// Changes under this are not worth an atomic operation on a line that all connections share.
-const GRAIN: usize = 16 << 10;
+/// The account of one peer, within its node's.
+#[derive(Debug)]
+pub(crate) struct Share {
+    node: Arc<Memory>,
+    used: AtomicUsize,
+}
 
-/// What one connection has told the account.
+impl Share {
+    pub(crate) fn new(node: &Arc<Memory>) -> Self {
+        Self { node: node.clone(), used: AtomicUsize::new(0) }
+    }
+
+    /// Whether buffers may grow: memory is not short.
+    pub(crate) fn has_room(&self) -> bool {
+        self.used() < short(self.node.limit_per_peer) && self.node.used() < short(self.node.limit)
+    }
+
+    /// Whether nothing is left but what every connection may hold.
+    pub(crate) fn is_full(&self) -> bool {
+        self.used() >= self.node.limit_per_peer || self.node.used() >= self.node.limit
+    }
+
+    fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+}
+
+/// How much of a limit is used when memory is short.
+fn short(limit: usize) -> usize {
+    limit - limit / 4
+}
+
+/// What one connection has told the accounts, bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Charge(usize);
 
 impl Charge {
-    /// The connection occupies `bytes` now.
-    pub(crate) fn update(&mut self, memory: &Memory, bytes: usize) {
-        let told = bytes / GRAIN * GRAIN;
-        if told == self.0 {
-            return;
-        }
-        if told > self.0 {
-            memory.add(told - self.0);
+    /// The connection occupies `bytes` now. Changes of less than an eighth, or of [`LEAST_BUFFER`], are not worth atomic
+    /// operations on what all connections share.
+    pub(crate) fn update(&mut self, share: &Share, bytes: usize) {
+        let known = std::mem::replace(&mut self.0, bytes);
+        if bytes.abs_diff(known) < LEAST_BUFFER.max(known / 8) {
+            self.0 = known;
+        } else if bytes > known {
+            share.used.fetch_add(bytes - known, Ordering::Relaxed);
+            share.node.used.fetch_add(bytes - known, Ordering::Relaxed);
         } else {
-            memory.sub(self.0 - told);
+            share.used.fetch_sub(known - bytes, Ordering::Relaxed);
+            share.node.used.fetch_sub(known - bytes, Ordering::Relaxed);
         }
-        self.0 = told;
+    }
+
+    /// The connection occupies nothing any more.
+    pub(crate) fn end(&mut self, share: &Share) {
+        let known = std::mem::take(&mut self.0);
+        share.used.fetch_sub(known, Ordering::Relaxed);
+        share.node.used.fetch_sub(known, Ordering::Relaxed);
     }
 }
 
@@ -59,17 +119,48 @@ impl Charge {
 mod tests {
     use super::*;
 
+    const KIB: usize = 1 << 10;
+
     #[test]
-    fn the_account_follows_its_connections() {
-        let memory = Memory::new(100 << 10);
-        let (mut one, mut other) = (Charge::default(), Charge::default());
-        one.update(&memory, 70 << 10);
-        other.update(&memory, 15 << 10);
-        assert_eq!((memory.used(), memory.has_room()), (64 << 10, true));
-        other.update(&memory, 50 << 10);
-        assert!(!memory.has_room());
-        one.update(&memory, 0);
-        other.update(&memory, 0);
-        assert_eq!(memory.used(), 0);
+    fn the_accounts_follow_their_connections() {
+        let memory = Arc::new(Memory::new(100 * KIB, 60 * KIB));
+        let (share, other) = (Share::new(&memory), Share::new(&memory));
+        let mut charges: [Charge; 3] = Default::default();
+        charges[0].update(&share, 40 * KIB);
+        charges[1].update(&share, LEAST_BUFFER - 1);
+        assert_eq!((memory.used(), share.used()), (40 * KIB, 40 * KIB), "little is not worth the while");
+        assert!(share.has_room() && other.has_room());
+        charges[1].update(&share, 10 * KIB);
+        assert!(!share.has_room() && !share.is_full() && other.has_room(), "45 KiB are three quarters");
+        charges[1].update(&share, 20 * KIB);
+        assert!(share.is_full() && !other.is_full());
+        charges[2].update(&other, 16 * KIB);
+        assert!(!other.has_room() && !other.is_full(), "75 KiB are");
+        charges[2].update(&other, 41 * KIB);
+        assert!(other.is_full());
+        charges[0].update(&share, 36 * KIB);
+        assert_eq!(share.used(), 60 * KIB, "a change of a tenth");
+        for (charge, share) in charges.iter_mut().zip([&share, &share, &other]) {
+            charge.end(share);
+        }
+        assert_eq!((memory.used(), share.used(), other.used()), (0, 0, 0));
+    }
+
+    #[test]
+    fn connections_are_looked_through_only_while_memory_is_short() {
+        let memory = Arc::new(Memory::new(100 * KIB, 50 * KIB));
+        let share = Share::new(&memory);
+        let mut charge = Charge::default();
+        let at = Time::from_secs;
+        charge.update(&share, 37 * KIB);
+        assert!(memory.next_relief().is_none() && !memory.begin_relief(at(100)));
+        charge.update(&share, 45 * KIB);
+        assert!(memory.next_relief().is_some_and(|due| due < at(100)));
+        assert!(memory.begin_relief(at(100)));
+        assert!(!memory.begin_relief(at(100)), "one thread is enough");
+        assert_eq!(memory.next_relief(), Some(at(104)));
+        assert!(memory.begin_relief(at(104)));
+        charge.end(&share);
+        assert_eq!(memory.next_relief(), None);
     }
 }

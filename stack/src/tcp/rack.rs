@@ -1,7 +1,7 @@
 //! RACK: loss detection by time (RFC 8985 section 6).
 
 use super::scoreboard::{Newest, Run};
-use crate::clock::{Time, micros_since};
+use crate::host::clock::{Time, micros_since};
 
 /// Recoveries for which a wider reordering window is kept (RFC 8985 6.2 step 4).
 const PERSIST: u8 = 16;

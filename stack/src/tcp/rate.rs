@@ -5,7 +5,7 @@
 //! the snapshot of the newest transmission it came with, over the longer of the time it took to send and the time it
 //! took to be acknowledged, is the rate.
 
-use crate::clock::{Time, micros_since};
+use crate::host::clock::{Time, micros_since};
 use crate::tcp::arithmetic::scaled;
 
 /// The connection's progress when something was sent.

@@ -16,6 +16,12 @@ const MAX_RANGES: usize = 4096;
 /// Small pieces cost memory beyond their bytes; so many are kept at most.
 const MAX_PIECES: usize = 4 * MAX_RANGES;
 
+/// What a piece costs beyond its bytes: its place in the map, and what the allocator adds.
+const PIECE: usize = 64;
+
+/// A piece of this size joins the queue as it is; a smaller one is copied, so that crumbs do not stay crumbs.
+const WHOLE: usize = 1 << 10;
+
 /// What lies beyond the next expected byte.
 #[derive(Debug, Default)]
 pub(crate) struct Reassembly {
@@ -29,7 +35,7 @@ pub(crate) struct Reassembly {
     reported: VecDeque<u64>,
     /// A part that came twice, not reported yet.
     duplicate: Option<(u64, u64)>,
-    /// Bytes allocated.
+    /// Bytes allocated, bookkeeping included.
     allocated: usize,
 }
 
@@ -72,9 +78,9 @@ impl Reassembly {
             && *first.key() <= queue.end()
         {
             let (start, bytes) = first.remove_entry();
-            self.allocated -= bytes.capacity();
+            self.allocated -= bytes.capacity() + PIECE;
             let known = (queue.end() - start) as usize;
-            if known == 0 {
+            if known == 0 && bytes.len() >= WHOLE {
                 queue.push(bytes);
             } else if known < bytes.len() {
                 queue.append(&bytes[known..]);
@@ -119,7 +125,7 @@ impl Reassembly {
             return;
         }
         let piece = data.to_vec();
-        self.allocated += piece.capacity();
+        self.allocated += piece.capacity() + PIECE;
         self.pieces.insert(start, piece);
     }
 
@@ -163,25 +169,25 @@ impl Reassembly {
             block(start, end);
             most = most.saturating_sub(1);
         }
-        let mut told = Told::default();
+        let mut blocks = Blocks::default();
         let mut at = 0;
-        while told.count < most
+        while blocks.count < most
             && let Some(offset) = self.news.pop_front()
         {
-            told.tell(self.ranges.containing(offset), &mut block);
+            blocks.push(self.ranges.containing(offset), &mut block);
             self.reported.insert(at, offset);
             at += 1;
         }
         for &offset in self.reported.iter().skip(at) {
-            if told.count == most {
+            if blocks.count == most {
                 break;
             }
-            told.tell(self.ranges.containing(offset), &mut block);
+            blocks.push(self.ranges.containing(offset), &mut block);
         }
         self.reported.truncate(MAX_RECENT);
     }
 
-    /// Bytes of memory that it occupies, bookkeeping aside.
+    /// Bytes of memory that it occupies.
     pub(crate) fn allocated(&self) -> usize {
         self.allocated
     }
@@ -189,13 +195,13 @@ impl Reassembly {
 
 /// The blocks of one acknowledgement so far.
 #[derive(Default)]
-struct Told {
+struct Blocks {
     ranges: [(u64, u64); MAX_BLOCKS],
     count: usize,
 }
 
-impl Told {
-    fn tell(&mut self, range: Option<(u64, u64)>, block: &mut impl FnMut(u64, u64)) {
+impl Blocks {
+    fn push(&mut self, range: Option<(u64, u64)>, block: &mut impl FnMut(u64, u64)) {
         if let Some(range) = range
             && !self.ranges[..self.count].contains(&range)
         {

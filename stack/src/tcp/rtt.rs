@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::arithmetic::length;
-use crate::clock::{Time, after_micros, micros_since};
+use crate::host::clock::{Time, after_micros, micros_since};
 
 /// The timeout is at least this much longer than a round trip, microseconds, as in Linux (RFC 6298 says 1 s in total).
 const MIN_MARGIN: u64 = 200_000;

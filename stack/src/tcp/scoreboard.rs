@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use super::rate::Snapshot;
 use super::runs::{At, Runs};
-use crate::clock::Time;
+use crate::host::clock::Time;
 
 /// Runs that a peer's SACK blocks may make of what was sent. SACK is advice (RFC 2018 section 5): what would make more
 /// is not noted. A window of 16 MiB has 12,000 full segments.

@@ -6,8 +6,9 @@ use smoltcp::wire::IpProtocol;
 
 use super::header::{ACK, CWR, ECE, FIN, Fixed, PSH, RST, SYN, URG};
 use super::options::{MAX_OPTIONS, Options};
+use crate::IpOptions;
+use crate::ip::checksum;
 use crate::ip::{HOP_LIMIT, write_header};
-use crate::{IpOptions, checksum};
 
 /// An arriving segment.
 #[derive(Debug, Clone, Copy)]

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::craft::{UDP, udp, v6_to};
 use crate::pair::*;
 use peersock_stack::*;
 
@@ -364,6 +365,63 @@ fn arriving_packets_for_ports_outside_the_range_are_dropped() {
     assert_eq!(pair.counter(B, "port_not_allowed"), 2);
 }
 
+/// A datagram from a service's port is an answer only to those who have asked.
+#[test]
+fn a_socket_at_another_port_gets_answers_only() {
+    let mut pair = Pair::new(1);
+    let Host { stack, .. } = &pair.hosts[A];
+    let mut config = InterfaceConfig::new("adhoc", ["fd01::a/40".parse().unwrap()]);
+    config.ports = 8000..=8080;
+    let net = stack.add_interface(config);
+    let at = |host: &str, port| SocketAddr::new(host.parse().unwrap(), port);
+    let bind = |port| stack.udp_bind(Some(net), at("::", port), UdpOptions::default()).unwrap();
+    let (service, client) = (bind(8001), bind(40_000));
+    let arrive = |now, from: (&str, u16), to: u16| {
+        let datagram = udp(from.1, to, b"x");
+        let (source, own) = (from.0.parse().unwrap(), "fd01::a".parse().unwrap());
+        let mut batch = Batch::new();
+        stack.receive(now, net, &mut v6_to(source, own, UDP, &datagram), &mut batch);
+        assert_eq!(batch.replies().count(), 0, "nobody learns which ports are open");
+    };
+    let takes = |now, from: (&str, u16), socket: &UdpSocket| {
+        arrive(now, from, socket.local().port());
+        socket.recv_from(&mut [0; 1]).is_ok()
+    };
+    let send = |to: SocketAddr| {
+        let route = client.route(Some(to)).unwrap();
+        client.send(&route, b"x", 1280, &mut [0; 100]).unwrap();
+    };
+    let mut now = pair.now;
+    let (b, c) = (("fd01::b", 8000), ("fd01::c", 8000));
+    assert!(takes(now, b, &service) && takes(now, ("fd01::b", 50_000), &service));
+    // An allowed source port is nobody's key to ephemeral ports.
+    assert!(!takes(now, b, &client));
+    arrive(now, b, 40_001);
+    send(at("fd01::b", 8000));
+    assert!(takes(now, b, &client) && takes(now, b, &client));
+    assert!(!takes(now, c, &client) && !takes(now, ("fd01::b", 8001), &client));
+    now += Duration::from_secs(301);
+    assert!(!takes(now, b, &client), "he was silent for long");
+    client.connect(at("fd01::c", 8000)).unwrap();
+    assert!(takes(now, c, &client));
+    client.disconnect();
+    assert!(!takes(now, c, &client));
+    // Who asks a group gets its members' answers.
+    send(at("ff05::1", 8080));
+    assert!(takes(now, ("fd01::d", 8080), &client) && !takes(now, ("fd01::d", 8000), &client));
+    // What is sent to a group is for services too.
+    let group = "ff05::2".parse().unwrap();
+    client.join(None, group).unwrap();
+    let to_group = v6_to("fd01::e".parse().unwrap(), group, UDP, &udp(8002, 40_000, b"x"));
+    stack.receive(now, net, &mut to_group.clone(), &mut Batch::new());
+    assert!(client.recv_from(&mut [0; 1]).is_err());
+    send(at("fd01::e", 8002));
+    stack.receive(now, net, &mut to_group.clone(), &mut Batch::new());
+    assert!(client.recv_from(&mut [0; 1]).is_ok());
+    pair.now = now;
+    assert_eq!(pair.counter(A, "port_not_allowed"), 7);
+}
+
 #[test]
 fn removing_an_interface_or_an_address_ends_its_flows() {
     let mut pair = Pair::new(1);
@@ -392,7 +450,7 @@ fn flows_are_limited_and_dropping_the_stack_frees_them() {
     pair.run(SECOND, |_| flows.iter().all(|flow| flow.state() == State::Established));
     let weak: Vec<_> = flows.iter().map(std::sync::Arc::downgrade).collect();
     drop(flows);
-    assert!(weak.iter().all(|flow| flow.strong_count() == 1), "the stack keeps them");
+    assert!(weak.iter().all(|flow| flow.strong_count() == 2), "the stack's table and index keep them");
     drop(pair);
     assert!(weak.iter().all(|flow| flow.strong_count() == 0));
 }

@@ -225,7 +225,7 @@ fn silence_is_how_long_something_has_waited_in_vain() {
 fn revive(pair: &mut Pair) -> bool {
     let mut batch = Batch::new();
     let host = &pair.hosts[A];
-    host.stack.revive_flows(host.net, |remote| remote == address(B, true, 0).ip(), &mut batch);
+    host.stack.revive_flows(host.net, &[address(B, true, 0).ip().into()], &mut batch);
     let any = !batch.flows.is_empty();
     for flow in batch.flows.drain(..) {
         pair.kick(A, &flow);
@@ -237,7 +237,7 @@ fn revive(pair: &mut Pair) -> bool {
 fn expedite(pair: &mut Pair) {
     let mut batch = Batch::new();
     let host = &pair.hosts[A];
-    host.stack.expedite_flows(host.net, |remote| remote == address(B, true, 0).ip(), &mut batch);
+    host.stack.expedite_flows(host.net, &[address(B, true, 0).ip().into()], &mut batch);
     assert_eq!(batch.flows.len(), 1);
     for flow in batch.flows.drain(..) {
         pair.kick(A, &flow);

@@ -10,6 +10,7 @@ mod hostile;
 mod icmp;
 mod listeners;
 mod loss;
+mod memory;
 mod multicast;
 mod offload;
 mod pair;

@@ -22,7 +22,7 @@ mod session;
 mod table;
 
 use figures::{Contender, Figures};
-use network::{Mode, Network};
+use network::{Mode, Testbed};
 use session::{Case, Session};
 
 use crate::{Result, cargo};
@@ -104,12 +104,12 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         None => {}
     }
     let program = build("peersock-bench")?;
-    let (default_mode, reason) = Network::default_mode();
+    let (default_mode, reason) = Testbed::default_mode();
     let mode = options.mode.unwrap_or(default_mode);
     if let (None, Some(reason)) = (options.mode, reason) {
         println!("loopback mode: {reason}");
     }
-    let network = Network::new(mode)?;
+    let network = Testbed::new(mode)?;
     let contenders: Vec<_> = chosen(&Contender::ALL, &options.only);
     let cases: Vec<_> = chosen(Case::value_variants(), &options.case);
     println!("{}", conditions(options, &network));
@@ -205,7 +205,7 @@ fn chosen<T: Copy + PartialEq>(all: &[T], named: &[T]) -> Vec<T> {
     all.iter().copied().filter(|item| named.is_empty() || named.contains(item)).collect()
 }
 
-fn conditions(options: &Options, network: &Network) -> String {
+fn conditions(options: &Options, network: &Testbed) -> String {
     let link = match network.mode() {
         Mode::Wire => "wire: veth pair, MTU 1500, no segmentation offload, GRO at the receiver",
         Mode::Gso => "gso: veth pair, MTU 1500, batches of 64 KB cross whole",

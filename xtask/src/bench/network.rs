@@ -48,14 +48,14 @@ const SETTINGS: [(&str, &str); 2] =
     [("net/ipv4/ip_local_port_range", "1024 65000"), ("net/ipv4/tcp_tw_reuse", "1")];
 
 /// A link that exists until it is dropped.
-pub(crate) struct Network {
+pub(crate) struct Testbed {
     mode: Mode,
     /// Their names, if there are namespaces.
     namespaces: Option<[String; 2]>,
     _guards: Vec<Guard>,
 }
 
-impl Network {
+impl Testbed {
     /// The best mode that this process may set up, and why it is not `wire`.
     pub(crate) fn default_mode() -> (Mode, Option<&'static str>) {
         if !rustix::process::geteuid().is_root() {
@@ -75,9 +75,9 @@ impl Network {
     /// # Errors
     ///
     /// When namespaces are wanted and cannot be made; what was made until then is removed.
-    pub(crate) fn new(mode: Mode) -> Result<Network> {
+    pub(crate) fn new(mode: Mode) -> Result<Testbed> {
         if mode == Mode::Loopback {
-            return Ok(Network { mode, namespaces: None, _guards: Vec::new() });
+            return Ok(Testbed { mode, namespaces: None, _guards: Vec::new() });
         }
         remove_stale();
         let names = ["a", "b"].map(|side| format!("{NAME_PREFIX}{}-{side}", process::id()));
@@ -95,7 +95,7 @@ impl Network {
             run(ip(&["-n", name, "addr", "add", &format!("{address}/24"), "dev", DEVICE]))?;
             run(ip(&["-n", name, "link", "set", DEVICE, "up"]))?;
         }
-        let network = Network { mode, namespaces: Some(names), _guards: guards };
+        let network = Testbed { mode, namespaces: Some(names), _guards: guards };
         for side in [Side::A, Side::B] {
             for (key, value) in SETTINGS {
                 let script = format!("echo {value} >/proc/sys/{key}");

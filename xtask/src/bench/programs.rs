@@ -12,7 +12,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::figures::Spread;
-use super::network::{Mode, Network, Side};
+use super::network::{Mode, Side, Testbed};
 use crate::process::Process;
 use crate::{Result, cargo, root};
 
@@ -75,7 +75,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             return Err(format!("{program} is missing (apt-get install nginx-light curl redis)").into());
         }
     }
-    let (mode, reason) = Network::default_mode();
+    let (mode, reason) = Testbed::default_mode();
     if let Some(reason) = reason {
         return Err(format!("network namespaces are needed: {reason}").into());
     }
@@ -85,7 +85,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     }
     let folder = Folder::new()?;
     let bench =
-        Bench { network: Network::new(mode)?, program: root().join("target/release/peersock"), folder };
+        Bench { network: Testbed::new(mode)?, program: root().join("target/release/peersock"), folder };
     debug_assert_eq!(mode, Mode::Wire);
     let servers = bench.serve()?;
     let mut values: Vec<((Work, Way), Vec<f64>)> = Vec::new();
@@ -139,7 +139,7 @@ fn report(values: &[((Work, Way), Vec<f64>)], json: Option<&Path>) -> Result<()>
 }
 
 struct Bench {
-    network: Network,
+    network: Testbed,
     /// The program `peersock`.
     program: PathBuf,
     folder: Folder,

@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use serde_json::Value;
 
 use super::figures::{Contender, Quantity};
-use super::network::{Mode, Network, Side};
+use super::network::{Mode, Side, Testbed};
 use crate::Result;
 use crate::process::Process;
 
@@ -70,7 +70,7 @@ const IDLE: Duration = Duration::from_secs(10);
 
 /// The running servers.
 pub(crate) struct Session<'a> {
-    network: &'a Network,
+    network: &'a Testbed,
     program: &'a Path,
     servers: BTreeMap<Contender, Server>,
 }
@@ -82,7 +82,7 @@ struct Server {
 
 impl<'a> Session<'a> {
     /// Starts every contender's server on side B.
-    pub(crate) fn start(network: &'a Network, program: &'a Path, contenders: &[Contender]) -> Result<Self> {
+    pub(crate) fn start(network: &'a Testbed, program: &'a Path, contenders: &[Contender]) -> Result<Self> {
         let mut session = Session { network, program, servers: BTreeMap::new() };
         for &contender in contenders {
             let server = session.serve(contender, None)?;

@@ -1,6 +1,6 @@
 //! A connection's algorithm, whichever it is.
 
-use crate::clock::Time;
+use crate::host::clock::Time;
 
 use super::bbr::{self, Bbr};
 use super::cubic::{self, Cubic};

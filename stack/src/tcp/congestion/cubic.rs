@@ -1,7 +1,7 @@
 //! CUBIC (RFC 9438): the window grows as the third power of the time since the last congestion, flat where the last
 //! one was, and never slower than Reno's would.
 
-use crate::clock::{Time, after, since};
+use crate::host::clock::{Time, after, since};
 
 use super::hystart::HyStart;
 use super::loss_based::{Growth, LossBased};

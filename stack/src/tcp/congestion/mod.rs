@@ -20,7 +20,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 pub(crate) use self::controller::Controller;
-use crate::clock::Time;
+use crate::host::clock::Time;
 use crate::tcp::rate::{RateSample, Snapshot};
 
 /// What the sender knows when it tells something.

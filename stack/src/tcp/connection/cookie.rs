@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{Connection, Settings, own_mss};
-use crate::clock::Time;
+use crate::host::clock::Time;
 use crate::tcp::options::Options;
 use crate::tcp::segment::{Marking, Outgoing};
 use crate::tcp::sequence;

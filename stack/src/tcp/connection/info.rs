@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use super::{Connection, Probing};
-use crate::clock::Time;
-use crate::flow::TcpInfo;
+use crate::host::clock::Time;
+use crate::socket::flow::TcpInfo;
 use crate::tcp::segment::{Marking, header_len};
 use crate::{CongestionControl, State};
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Connection;
 use crate::State;
-use crate::clock::{Time, after, since};
+use crate::host::clock::{Time, after, since};
 use crate::tcp::options::MAX_BLOCKS;
 use crate::tcp::segment::Segment;
 use crate::tcp::sender::Acknowledgement;
@@ -15,7 +15,7 @@ use crate::tcp::sequence;
 const AFTER_RESET: Duration = Duration::from_millis(5);
 
 /// How often a SYN of one connection does that.
-const HASTENED_SYNS: u8 = 3;
+const EARLY_SYN_RETRIES: u8 = 3;
 
 /// What is left to do about a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub(crate) enum Verdict {
     Done,
     /// Answer it with a reset: it belongs to another connection.
     Reset,
+    /// Nothing, but count that there was no memory for all of its data.
+    Refused,
 }
 
 impl Connection {
@@ -34,7 +36,7 @@ impl Connection {
             State::SynSent => self.process_in_syn_sent(now, segment),
             _ => self.process_synchronized(now, segment),
         };
-        self.settle();
+        self.account();
         verdict
     }
 
@@ -46,7 +48,7 @@ impl Connection {
                 return Verdict::Done;
             }
             if !segment.syn {
-                self.hasten_syn(now);
+                self.retry_syn_early(now);
             }
             return Verdict::Reset;
         }
@@ -77,9 +79,11 @@ impl Connection {
     /// The peer has answered a SYN for an older connection of these addresses. The reset that it gets ends
     /// that one, so the SYN leaves again at once, as in Linux, and not after a second. A few times only: the
     /// peer may be of another mind.
-    fn hasten_syn(&mut self, now: Time) {
-        let Some(again) = self.syn.again.filter(|_| self.syn.hastened < HASTENED_SYNS) else { return };
-        self.syn.hastened += 1;
+    fn retry_syn_early(&mut self, now: Time) {
+        let Some(again) = self.syn.again.filter(|_| self.syn.early_retries < EARLY_SYN_RETRIES) else {
+            return;
+        };
+        self.syn.early_retries += 1;
         self.syn.again = Some(again.min(after(now, AFTER_RESET)));
     }
 
@@ -122,8 +126,7 @@ impl Connection {
         if !self.process_ack(now, start, ack, segment) {
             return Verdict::Done;
         }
-        self.process_data(now, start, segment);
-        Verdict::Done
+        self.process_data(now, start, segment)
     }
 
     /// RFC 9293 3.10.7.4, first step, and RFC 7323 5.3. What has come before is acceptable back to the last
@@ -295,7 +298,7 @@ impl Connection {
     }
 
     /// RFC 9293 3.10.7.4, seventh and eighth step.
-    fn process_data(&mut self, now: Time, start: u64, segment: &Segment<'_>) {
+    fn process_data(&mut self, now: Time, start: u64, segment: &Segment<'_>) -> Verdict {
         if segment.cwr {
             self.ecn.echo = false;
         }
@@ -309,14 +312,16 @@ impl Connection {
             self.receiver.on_urgent(start + u64::from(pointer));
         }
         if segment.payload.is_empty() && !segment.fin {
-            return;
+            return Verdict::Done;
         }
         if !receiving {
             // Everything has come before; the peer has missed the acknowledgement.
             self.receiver.acknowledge_now();
-            return;
+            return Verdict::Done;
         }
-        self.receiver.on_segment(now, start, segment.payload, segment.fin, self.mss());
+        let content = (start, segment.payload, segment.fin);
+        let mss = self.mss();
+        let complete = self.receiver.on_segment(now, content, mss, &self.settings.memory);
         if self.receiver.is_finished() {
             self.state = match self.state {
                 State::Established => State::CloseWait,
@@ -325,5 +330,6 @@ impl Connection {
                 other => other,
             };
         }
+        if complete { Verdict::Done } else { Verdict::Refused }
     }
 }

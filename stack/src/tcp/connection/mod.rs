@@ -25,14 +25,14 @@ use self::output::SYN_TIMEOUT;
 use self::probing::Probing;
 pub(crate) use self::timestamps::Timestamps;
 use super::congestion::CongestionControl;
-use super::memory::{Charge, Memory};
+use super::memory::{Charge, LEAST_BUFFER, Share};
 use super::options::Options;
 use super::receiver::Receiver;
 use super::segment::{Marking, Segment, header_len};
 use super::sender::Sender;
 use super::sequence;
 use crate::State;
-use crate::clock::{Time, after, since};
+use crate::host::clock::{Time, after, since};
 use crate::ip::MAX_PACKET;
 
 /// The segment size of a peer that names none (RFC 9293 3.7.1, MUST-15; RFC 2675 for IPv6).
@@ -76,7 +76,8 @@ pub(crate) struct Settings {
     pub(crate) timestamps: bool,
     /// RFC 3168: ask for and accept explicit congestion notification.
     pub(crate) ecn: bool,
-    pub(crate) memory: Arc<Memory>,
+    /// The account of the peer.
+    pub(crate) memory: Arc<Share>,
 }
 
 /// See the module.
@@ -121,7 +122,7 @@ struct Syn {
     again: Option<Time>,
     tries: u8,
     /// How many of these followed a challenge at once.
-    hastened: u8,
+    early_retries: u8,
 }
 
 /// RFC 3168.
@@ -180,7 +181,12 @@ impl Connection {
             isn,
             irs: 0,
             sender,
-            receiver: Receiver::new(now, settings.receive_buffer as usize, settings.receive_fixed),
+            receiver: Receiver::new(
+                now,
+                settings.receive_buffer as usize,
+                settings.receive_fixed,
+                settings.memory.has_room(),
+            ),
             syn: Syn::default(),
             reset_due: false,
             expedite_due: false,
@@ -251,7 +257,7 @@ impl Connection {
     pub(crate) fn write(&mut self, data: &[u8]) -> usize {
         let fits = data.len().min(self.writable());
         self.sender.write(&data[..fits]);
-        self.settle();
+        self.account();
         fits
     }
 
@@ -260,7 +266,7 @@ impl Connection {
         let rtt = self.sender.rtt.min();
         let room = self.settings.memory.has_room();
         let read = self.receiver.read(now, buf, rtt, room);
-        self.settle();
+        self.account();
         read
     }
 
@@ -274,7 +280,7 @@ impl Connection {
         let rtt = self.sender.rtt.min();
         let room = self.settings.memory.has_room();
         self.receiver.consume(now, length, rtt, room);
-        self.settle();
+        self.account();
     }
 
     /// Copies what fits into `buf` and leaves it queued.
@@ -285,7 +291,24 @@ impl Connection {
     /// Throws the receive queue away.
     pub(crate) fn discard(&mut self) {
         self.receiver.discard();
-        self.settle();
+        self.account();
+    }
+
+    /// Whether memory is short for its peer's connections.
+    pub(crate) fn lacks_memory(&self) -> bool {
+        !self.settings.memory.has_room()
+    }
+
+    /// Forgets what came out of order; `false` if there was nothing.
+    pub(crate) fn prune(&mut self) -> bool {
+        let pruned = self.receiver.prune();
+        self.account();
+        pruned
+    }
+
+    /// Since when the application has not read what it could.
+    pub(crate) fn unread_since(&self) -> Option<Time> {
+        self.receiver.unread_since()
     }
 
     /// Sends FIN after the queue.
@@ -360,10 +383,14 @@ impl Connection {
     /// The present size of the queue for sending, bytes.
     pub(crate) fn send_buffer(&self) -> usize {
         let most = self.settings.send_buffer as usize;
+        let room = self.settings.memory.has_room();
+        if !room && self.settings.memory.is_full() {
+            return most.min(LEAST_BUFFER);
+        }
         if self.settings.send_fixed {
             return most;
         }
-        if !self.settings.memory.has_room() {
+        if !room {
             return most.min(PRESSED_BUFFER);
         }
         let wanted = usize::try_from(WINDOWS * self.sender.window()).unwrap_or(usize::MAX);
@@ -440,7 +467,7 @@ impl Connection {
     }
 
     /// Tells the node's account what the buffers occupy.
-    fn settle(&mut self) {
+    fn account(&mut self) {
         let bytes = self.sender.allocated() + self.receiver.allocated();
         self.charge.update(&self.settings.memory, bytes);
     }
@@ -455,6 +482,6 @@ fn own_mss(local: SocketAddr, wanted: Option<u16>) -> u16 {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.charge.update(&self.settings.memory, 0);
+        self.charge.end(&self.settings.memory);
     }
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::{Connection, own_mss};
 use crate::State;
-use crate::clock::{Time, after, earlier};
-use crate::flow::Egress;
+use crate::host::clock::{Time, after, earlier};
 use crate::ip::MAX_PACKET;
+use crate::socket::flow::Egress;
 use crate::tcp::options::{MAX_BLOCKS, Options};
 use crate::tcp::segment::{ECT0, Outgoing};
 use crate::tcp::sender::Plan;
@@ -104,7 +104,7 @@ impl Connection {
             return Some(now);
         }
         let planned = match self.sender.plan(now) {
-            Plan::Send { .. } | Plan::Poke => return Some(now),
+            Plan::Send { .. } | Plan::WindowProbe => return Some(now),
             Plan::Wait(until) => until,
         };
         if self.sender.is_urgent_due() {
@@ -152,7 +152,7 @@ impl Connection {
             self.sender.run_timers(now);
         }
         if self.keepalive_at().is_some_and(|at| at <= now) {
-            self.sender.poke_due = true;
+            self.sender.window_probe_due = true;
             self.probed = now;
         }
     }
@@ -169,7 +169,7 @@ impl Connection {
         if !std::mem::take(&mut self.syn.due) {
             return None;
         }
-        let timeout = SYN_TIMEOUT * (1 << self.syn.tries.saturating_sub(self.syn.hastened).min(6));
+        let timeout = SYN_TIMEOUT * (1 << self.syn.tries.saturating_sub(self.syn.early_retries).min(6));
         self.syn.again = Some(after(now, timeout.min(MAX_SYN_TIMEOUT)));
         self.syn.tries = self.syn.tries.saturating_add(1);
         let answers = self.state == State::SynReceived;
@@ -205,13 +205,13 @@ impl Connection {
         }
         match self.sender.plan(now) {
             Plan::Send { start, end, again } => self.emit_data(now, out, (start, end, again)),
-            Plan::Poke => {
-                self.sender.poke_due = false;
+            Plan::WindowProbe => {
+                self.sender.window_probe_due = false;
                 self.probed = now;
                 let seq = sequence::wire(self.isn, self.sender.una().saturating_sub(1));
                 let probe = self.emit_bare(now, seq, out);
                 // It lies before the peer's window, where nobody looks for urgent data.
-                self.sender.told_urgent(true);
+                self.sender.set_urgent_due(true);
                 probe
             }
             Plan::Wait(_) if due || self.sender.is_urgent_due() => self.emit_ack(now, out),
@@ -227,7 +227,7 @@ impl Connection {
     fn emit_bare(&mut self, now: Time, seq: u32, out: &mut Out<'_>) -> Option<Written> {
         let mut header = self.header(now, seq);
         self.receiver.on_acknowledged();
-        self.sender.told_urgent(false);
+        self.sender.set_urgent_due(false);
         if self.sender.sack {
             self.report(self.most_blocks(), &mut header);
         } else {
@@ -277,7 +277,7 @@ impl Connection {
         }
         self.receiver.on_acknowledged();
         self.receiver.on_answered(now);
-        self.sender.told_urgent(false);
+        self.sender.set_urgent_due(false);
         self.sender.on_sent(now, start, end, again);
         let packet = self.finish(out, &header, length)?;
         self.sender.copy(start, &mut out.buf[packet.header_len..packet.len]);

@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use crate::KeepAlive;
-use crate::clock::{Time, after};
+use crate::host::clock::{Time, after};
 
 /// What a connection has to know of [`KeepAlive`], as small as can be: the silence before the first probe and the time
 /// between two, microseconds. `None`: there are none.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::clock::{Time, since};
+use crate::host::clock::{Time, since};
 
 /// A connection that was silent for longer may have outlived the timestamps' half turn (RFC 7323 5.5).
 const OUTDATED: Duration = Duration::from_secs(24 * 24 * 3600);

@@ -6,8 +6,9 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use super::byte_queue::ByteQueue;
+use super::memory::{LEAST_BUFFER, Share};
 use super::reassembly::Reassembly;
-use crate::clock::{Time, after};
+use crate::host::clock::{Time, after};
 
 /// How long an acknowledgement may wait for data to ride on (RFC 1122 4.2.3.2: under 500 ms), as in Linux.
 const ACK_DELAY: Duration = Duration::from_millis(40);
@@ -17,6 +18,9 @@ const QUICK: u32 = 16;
 
 /// What a receive buffer that adapts itself starts with, bytes.
 const INITIAL_LIMIT: usize = 256 << 10;
+
+/// A receive buffer's bytes while memory is short, unless it holds more already.
+const PRESSED_LIMIT: usize = 16 << 10;
 
 /// The receive buffer holds so many times what arrives in a round trip: with less, a loss halves the rate.
 const BDPS: u64 = 4;
@@ -42,7 +46,8 @@ pub(crate) struct Receiver {
     /// Bytes that the application's queue may hold now, and at most.
     limit: usize,
     most: usize,
-    /// The present round of measuring: its end, and what had been read at its beginning.
+    /// The present round of measuring: its end, and what had been read at its beginning. While there is something to read
+    /// it ends about when the application has last read, or when the first of it came.
     round_end: Time,
     round_start: u64,
     answer: Answer,
@@ -65,8 +70,13 @@ enum Answer {
 }
 
 impl Receiver {
-    /// A receiver with a buffer of a fixed size, or of one that grows to `most` bytes.
-    pub(crate) fn new(now: Time, most: usize, fixed: bool) -> Self {
+    /// A receiver with a buffer of a fixed size, or of one that grows to `most` bytes. Without `room` it begins small.
+    pub(crate) fn new(now: Time, most: usize, fixed: bool, room: bool) -> Self {
+        let initial = match (room, fixed) {
+            (false, _) => most.min(PRESSED_LIMIT),
+            (true, true) => most,
+            (true, false) => most.min(INITIAL_LIMIT),
+        };
         Self {
             queue: ByteQueue::new(1),
             reassembly: None,
@@ -75,7 +85,7 @@ impl Receiver {
             finished: false,
             edge: 1,
             scale: 0,
-            limit: if fixed { most } else { most.min(INITIAL_LIMIT) },
+            limit: initial,
             most,
             round_end: now,
             round_start: 1,
@@ -107,15 +117,27 @@ impl Receiver {
         self.finished
     }
 
-    /// Takes in `data` from offset `start` on, as much of it as lies in the window, and the FIN behind it.
-    pub(crate) fn on_segment(&mut self, now: Time, start: u64, data: &[u8], fin: bool, mss: u64) {
+    /// Takes in `data` from offset `start` on, as much of it as lies in the window and there is memory for, and the FIN
+    /// behind it. `false` if memory was lacking.
+    pub(crate) fn on_segment(
+        &mut self,
+        now: Time,
+        (start, data, fin): (u64, &[u8], bool),
+        mss: u64,
+        memory: &Share,
+    ) -> bool {
         let end = start + data.len() as u64;
         let next = self.nxt();
         if fin && end <= self.edge.max(next) && self.fin.is_none() {
             self.fin = NonZeroU64::new(end);
         }
         let last = self.fin.map_or(u64::MAX, NonZeroU64::get).min(self.edge.max(next));
-        let data = &data[..(last.saturating_sub(start)).min(data.len() as u64) as usize];
+        let wanted = &data[..(last.saturating_sub(start)).min(data.len() as u64) as usize];
+        let data = self.admit(start, wanted, memory);
+        let refused = data.len() < wanted.len();
+        if self.queue.len() == 0 {
+            self.round_end = self.round_end.max(now);
+        }
         let gap = self.has_gap();
         if !data.is_empty() {
             self.insert(start, data);
@@ -128,12 +150,42 @@ impl Receiver {
         self.heard = now;
         let in_order = self.nxt() > next && !gap && !self.has_gap();
         let enough = self.unanswered >= 2 * mss || self.quick > 0;
-        if fin || !in_order || enough {
+        if fin || !in_order || enough || refused {
             self.quick = self.quick.saturating_sub(1);
             self.answer = Answer::Now;
         } else if self.answer == Answer::No {
             self.answer = Answer::By(after(now, ACK_DELAY));
         }
+        !refused
+    }
+
+    /// As much of `data` as there is memory for. What came out of order waits with its sender while memory is short; what
+    /// continues the queue is refused only when there is none left, and the application has more to read than
+    /// [`LEAST_BUFFER`].
+    fn admit<'a>(&mut self, start: u64, data: &'a [u8], memory: &Share) -> &'a [u8] {
+        let ahead = start > self.queue.end();
+        let known = self.queue.end().saturating_sub(start).min(data.len() as u64) as usize;
+        let least = known + LEAST_BUFFER.saturating_sub(self.queue.len());
+        if (!ahead && data.len() <= least) || memory.has_room() {
+            return data;
+        }
+        // What was offered stays; the window moves on as a small one.
+        self.limit = self.limit.min(PRESSED_LIMIT);
+        match ahead {
+            true => &[],
+            false if memory.is_full() => &data[..least],
+            false => data,
+        }
+    }
+
+    /// Forgets what came out of order; `false` if there was nothing. Its sender still has it (RFC 2018 section 8).
+    pub(crate) fn prune(&mut self) -> bool {
+        self.reassembly.take_if(|reassembly| !reassembly.is_empty()).is_some()
+    }
+
+    /// Since when the application has not read what it could.
+    pub(crate) fn unread_since(&self) -> Option<Time> {
+        (self.queue.len() > 0).then_some(self.round_end)
     }
 
     fn insert(&mut self, start: u64, data: &[u8]) {

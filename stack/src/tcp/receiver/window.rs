@@ -65,10 +65,13 @@ impl Receiver {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::*;
-    use crate::clock::Time;
+    use crate::host::clock::Time;
+    use crate::tcp::{Memory, Share};
 
     #[derive(Debug, Clone)]
     enum Step {
@@ -90,14 +93,16 @@ mod tests {
             steps in prop::collection::vec(step(), 1..12),
         ) {
             let now = Time::from_secs(1);
-            let mut receiver = Receiver::new(now, limit, true);
+            let mut receiver = Receiver::new(now, limit, true, true);
+            let memory = Share::new(&Arc::new(Memory::new(usize::MAX, usize::MAX)));
             receiver.offer_in_syn();
             receiver.scale = scale;
             for step in steps {
                 match step {
                     Step::Arrive(length) => {
                         let length = length.min((receiver.edge() - receiver.nxt()) as usize);
-                        receiver.on_segment(now, receiver.nxt(), &vec![0; length], false, mss);
+                        let segment = (receiver.nxt(), &vec![0; length][..], false);
+                        prop_assert!(receiver.on_segment(now, segment, mss, &memory));
                     }
                     Step::Read(length) => {
                         let length = length.min(receiver.readable());

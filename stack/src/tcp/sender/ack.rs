@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Sender, Undo};
-use crate::clock::{Time, since};
+use crate::host::clock::{Time, since};
 use crate::tcp::congestion::{Ack, Algorithm, Cause, Lost, Phase};
 use crate::tcp::rate::NewestDelivered;
 use crate::tcp::scoreboard::{Fate, Run};

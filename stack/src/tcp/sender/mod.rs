@@ -23,7 +23,7 @@ use super::rack::Rack;
 use super::rate::Sampler;
 use super::rtt::Rtt;
 use super::scoreboard::Scoreboard;
-use crate::clock::Time;
+use crate::host::clock::Time;
 
 /// The sending half. Offsets are the stream's: data begins at 1.
 pub(crate) struct Sender {
@@ -61,10 +61,10 @@ pub(crate) struct Sender {
     /// When the reordering window of the oldest candidate ends.
     reorder: Option<Time>,
     /// A loss probe is to leave; and the one that did.
-    probe_due: bool,
+    loss_probe_due: bool,
     probe: Option<Probe>,
     /// A window probe or keep-alive is to leave.
-    pub(crate) poke_due: bool,
+    pub(crate) window_probe_due: bool,
     /// The peer's window has been too small for long: what fits leaves (RFC 9293 3.8.6.2.1).
     little_due: bool,
     pace: Pace,
@@ -132,9 +132,9 @@ impl Sender {
             undo: Undo::default(),
             timer: None,
             reorder: None,
-            probe_due: false,
+            loss_probe_due: false,
             probe: None,
-            poke_due: false,
+            window_probe_due: false,
             little_due: false,
             pace: Pace::default(),
             duplicates: 0,
@@ -186,7 +186,7 @@ impl Sender {
     }
 
     /// The peer is told of urgent data; or, with `again`, it is to be.
-    pub(crate) fn told_urgent(&mut self, again: bool) {
+    pub(crate) fn set_urgent_due(&mut self, again: bool) {
         self.urgent_due = again;
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::pace::Pace;
 use super::{Probe, Sender};
-use crate::clock::{Time, after, since};
+use crate::host::clock::{Time, after, since};
 use crate::tcp::congestion::{Algorithm, Phase};
 
 /// A round trip, microseconds, on a path where sending few large bursts is worth a wait.
@@ -19,7 +19,7 @@ pub(crate) enum Plan {
     /// Send `start..end`; the FIN counts as a byte.
     Send { start: u64, end: u64, again: bool },
     /// Send a segment that makes the peer answer: it lies before its window.
-    Poke,
+    WindowProbe,
     /// Nothing before this time, or before something happens.
     Wait(Option<Time>),
 }
@@ -27,14 +27,14 @@ pub(crate) enum Plan {
 impl Sender {
     /// What leaves now.
     pub(crate) fn plan(&mut self, now: Time) -> Plan {
-        if self.poke_due {
-            return Plan::Poke;
+        if self.window_probe_due {
+            return Plan::WindowProbe;
         }
-        if self.probe_due {
+        if self.loss_probe_due {
             if let Some(plan) = self.plan_probe() {
                 return plan;
             }
-            self.probe_due = false;
+            self.loss_probe_due = false;
         }
         let plan = match self.board.next_lost() {
             Some(lost) => self.limit(now, lost.start, lost.end, true),
@@ -51,7 +51,8 @@ impl Sender {
     /// Whether there is nothing to send, whatever windows and pacing let leave. If so it has the effects that
     /// [`plan`](Self::plan) would have.
     pub(crate) fn rest(&mut self, now: Time) -> bool {
-        let wanted = self.poke_due || self.probe_due || self.board.lost() > 0 || self.end() > self.nxt;
+        let wanted =
+            self.window_probe_due || self.loss_probe_due || self.board.lost() > 0 || self.end() > self.nxt;
         let rests = !wanted && self.cork.flatten().is_none();
         if rests {
             self.arm(now, false);
@@ -229,8 +230,8 @@ impl Sender {
                 *since_when = None;
             }
         }
-        if self.probe_due {
-            self.probe_due = false;
+        if self.loss_probe_due {
+            self.loss_probe_due = false;
             self.probe = Some(Probe { end: self.nxt, resent: again });
         }
         // The window counts as used up if there is no room for one more segment.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::clock::Time;
+use crate::host::clock::Time;
 use crate::tcp::arithmetic::{length, scaled};
 
 /// How late a burst may leave and still not move the next one: timers have a resolution of a millisecond, and threads

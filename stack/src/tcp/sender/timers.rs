@@ -1,7 +1,7 @@
 //! The sender's timers.
 
 use super::{Sender, Undo};
-use crate::clock::{Time, after_micros, earlier};
+use crate::host::clock::{Time, after_micros, earlier};
 use crate::tcp::congestion::{Algorithm, Phase};
 
 /// What the sender's timer is set for.
@@ -80,7 +80,7 @@ impl Sender {
         match timer {
             Timer::Retransmission => self.time_out(now),
             Timer::Probe => {
-                self.probe_due = true;
+                self.loss_probe_due = true;
                 self.timer = Some((self.rtt.timeout_from(now), Timer::Retransmission));
             }
             Timer::Window => {
@@ -88,7 +88,7 @@ impl Sender {
                 if self.edge > self.nxt {
                     self.little_due = true;
                 } else {
-                    self.poke_due = true;
+                    self.window_probe_due = true;
                 }
                 self.arm(now, false);
             }
@@ -121,7 +121,7 @@ impl Sender {
         let mut lost = 0;
         self.board.lose_all(|run| lost += run.len());
         self.sampler.on_lost(lost);
-        self.probe_due = false;
+        self.loss_probe_due = false;
         self.reorder = None;
         self.pace.reset();
         self.timer = Some((self.rtt.timeout_from(now), Timer::Retransmission));
@@ -134,7 +134,7 @@ impl Sender {
         self.rtt.reset_backoff();
         self.pace.reset();
         if self.board.is_empty() {
-            self.poke_due = self.is_blocked() && self.edge <= self.nxt;
+            self.window_probe_due = self.is_blocked() && self.edge <= self.nxt;
             return;
         }
         self.lose_all(now);

@@ -3,7 +3,7 @@
 //! The *long-term* bound is what was in flight when a probe met congestion. It is kept until a probe shows that more
 //! is possible. The *short-term* bounds follow congestion from round to round and end with the next probe.
 
-use crate::clock::Time;
+use crate::host::clock::Time;
 use crate::tcp::congestion::{Ack, Lost, View};
 
 use super::losses::is_congestion;

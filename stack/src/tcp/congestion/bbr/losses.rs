@@ -4,7 +4,7 @@
 //! drops packets whatever the queue. So a loss counts as congestion only if the queue has lately been about as long
 //! as it ever gets, or if a large part of a flight is gone.
 
-use crate::clock::Time;
+use crate::host::clock::Time;
 use crate::tcp::congestion::filter::{Largest, Smallest};
 use crate::tcp::congestion::{Lost, View};
 use crate::tcp::rate::RateSample;

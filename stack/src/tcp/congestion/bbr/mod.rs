@@ -23,7 +23,7 @@ mod window;
 
 use std::time::Duration;
 
-use crate::clock::Time;
+use crate::host::clock::Time;
 use crate::tcp::arithmetic::{length, scaled};
 
 use super::usage::Usage;

@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use crate::clock::{Time, after, since};
+use crate::host::clock::{Time, after, since};
 use crate::tcp::arithmetic::{length, scaled};
 use crate::tcp::congestion::filter::Largest;
 use crate::tcp::rate::RateSample;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::clock::{Time, after};
+use crate::host::clock::{Time, after};
 use crate::tcp::congestion::{Ack, View};
 
 use super::{Bbr, State};

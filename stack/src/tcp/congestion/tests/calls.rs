@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::clock::Time;
+use crate::host::clock::Time;
 use crate::tcp::congestion::{Ack, Algorithm, Cause, Controller, Lost, View};
 use crate::tcp::rate::{RateSample, Snapshot};
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::clock::Time;
+use crate::host::clock::Time;
 use crate::tcp::arithmetic::length;
 use crate::tcp::congestion::{Ack, Algorithm, Cause, CongestionControl, Controller, Lost, Phase, View};
 use crate::tcp::rate::{NewestDelivered, Sampler, Snapshot};
@@ -204,7 +204,7 @@ impl Sender {
             let end = (sent.segment + 1) * MSS;
             self.sampler.on_delivered(time(now), &mut delivered, &segment.snapshot, end, MSS);
             if !segment.again {
-                rtt = Some(crate::clock::since(time(now), segment.snapshot.sent));
+                rtt = Some(crate::host::clock::since(time(now), segment.snapshot.sent));
             }
         }
         while self.segments.front().is_some_and(|front| front.fate == Fate::Delivered) {

@@ -1,0 +1,285 @@
+//! Joining and leaving networks, and the peers in them.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::load::prefix_of;
+use super::networks::{JoinedNetwork, MAX_NETWORKS};
+use super::peers::PeerState;
+use super::{Endpoint, JoinError, Lookup, NetworkInfo, PeerInfo};
+use crate::id::{NodeId, PublicIdentity};
+use crate::link::{Link, PeerKey, Timer};
+use crate::network::{NetworkConfig, NetworkIndex, Prefix};
+use crate::reach::place_of;
+use crate::routes::Route;
+use crate::session::Peer;
+
+impl Endpoint {
+    /// Joins a network. The members of a static network are peers at once ([`Event::PeerAdded`] for each).
+    ///
+    /// # Errors
+    /// A description that contradicts itself, a network joined already, with this or another secret, one too
+    /// many, or a static network that does not list this node.
+    pub fn join(&mut self, now: Instant, network: NetworkConfig) -> Result<NetworkIndex, JoinError> {
+        network.validate()?;
+        let id = network.id();
+        if let Some(joined) = self.networks.values().find(|joined| joined.id == id) {
+            return Err(match joined.policy.is_described_by(&network) {
+                true => JoinError::AlreadyJoined(id),
+                false => JoinError::JoinedOtherwise(id),
+            });
+        }
+        if self.networks.len() >= MAX_NETWORKS {
+            return Err(JoinError::TooMany(MAX_NETWORKS));
+        }
+        let policy = network.policy();
+        if !policy.admits(&self.own_id) {
+            return Err(JoinError::NotAMember { network: id, node: self.own_id });
+        }
+        let index = NetworkIndex(self.next_network);
+        self.next_network += 1;
+        let own: Vec<Prefix> = policy.addresses_of(&self.own_id).into_iter().map(Prefix::from).collect();
+        self.routes.publish(index, &own, &Route::Local);
+        let members =
+            policy.members().into_iter().filter(|member| member.identity != *self.core.identity.public());
+        let members: Vec<_> = members.map(|member| (member.identity, member.endpoints.clone())).collect();
+        self.networks.insert(index, JoinedNetwork::new(index, policy));
+        for (identity, endpoints) in members {
+            let Some(key) = self.add_peer(now, index, identity, None) else { continue };
+            let Some(peer) = self.peers.get(key) else { continue };
+            self.nodes[peer.link.node].reach.set_configured(index, &endpoints);
+            self.link(now, key, Link::announce);
+        }
+        // Others of this network may have been heard before it was ours.
+        self.discovery.forget_heard();
+        self.restart_beacons(now);
+        Ok(index)
+    }
+
+    /// Leaves a network: its peers are told and forgotten ([`Event::PeerRemoved`] for each). Does nothing for a network
+    /// that is not joined. A node that shuts down leaves all its networks, then drains the endpoint once more.
+    pub fn leave(&mut self, now: Instant, network: NetworkIndex) {
+        let keys: Vec<_> = self.peers.of_network(network).map(|(key, _)| key).collect();
+        for key in keys {
+            self.link(now, key, |link, cx| link.say_goodbye(cx));
+            self.remove_peer(now, key);
+        }
+        if let Some(left) = self.networks.remove(&network) {
+            let own = left.policy.addresses_of(&self.own_id);
+            let own: Vec<Prefix> = own.into_iter().map(Prefix::from).collect();
+            self.routes.withdraw(network, &own);
+            self.restart_beacons(now);
+        }
+        self.arm_forgetting(now);
+    }
+
+    /// Replaces the configured endpoints of a static network's member, for one whose host name was resolved.
+    /// At most eight are kept. A handshake that is being tried goes to the new ones at once. Does nothing for
+    /// others than listed members.
+    pub fn set_endpoints(
+        &mut self,
+        now: Instant,
+        network: NetworkIndex,
+        node: &NodeId,
+        endpoints: &[SocketAddr],
+    ) {
+        let key = self.networks.get(&network).and_then(|network| network.by_node.get(node).copied());
+        let Some((key, peer)) = key.and_then(|key| Some((key, self.peers.get(key)?))) else { return };
+        if !peer.listed {
+            return;
+        }
+        for remote in self.nodes[peer.link.node].reach.set_configured(network, endpoints) {
+            if let Some(place) = place_of(&self.core.sockets, None, remote) {
+                self.link(now, key, |link, cx| link.try_at(cx, &place));
+            }
+        }
+    }
+
+    /// Says who has an overlay address, as [`Routes::get`] does. An unknown node's self-certifying address makes the
+    /// node ask for it on the local networks, at most once per second.
+    pub fn lookup(&mut self, now: Instant, network: NetworkIndex, dst: IpAddr) -> Lookup {
+        match self.routes.get(network, dst) {
+            Some(Route::Local) => return Lookup::Local,
+            Some(Route::Peer(peer)) => {
+                if let Some(state) = self.key_of(&peer).and_then(|key| self.peers.get_mut(key)) {
+                    state.link.used = now;
+                }
+                return Lookup::Peer(peer);
+            }
+            None => {}
+        }
+        let Some(network) = self.networks.get_mut(&network) else { return Lookup::NoRoute };
+        if !network.policy.may_exist(dst) {
+            return Lookup::NoRoute;
+        }
+        network.want(dst, now);
+        self.solicit(now);
+        Lookup::Unknown
+    }
+
+    /// This node's addresses in a network, the self-certifying one first; none if it is not joined.
+    pub fn addresses(&self, network: NetworkIndex) -> Vec<IpAddr> {
+        self.networks.get(&network).map_or_else(Vec::new, |network| network.policy.addresses_of(&self.own_id))
+    }
+
+    /// The addresses of the members that have this name, this node's own name included, in the order of joining.
+    pub fn addresses_named(&self, name: &str) -> Vec<IpAddr> {
+        let of_one = |network: &JoinedNetwork| {
+            network.policy.node_named(name).map(|node| network.policy.addresses_of(&node)).unwrap_or_default()
+        };
+        self.networks.values().flat_map(of_one).collect()
+    }
+
+    /// The name of the member that has an address; the first one in the order of joining.
+    pub fn name_at(&self, address: IpAddr) -> Option<String> {
+        let of_one = |network: &JoinedNetwork| {
+            let node = match self.routes.get(network.index, address)? {
+                Route::Local => self.own_id,
+                Route::Peer(peer) => *peer.id(),
+            };
+            network.policy.name_of(&node).map(str::to_owned)
+        };
+        self.networks.values().find_map(of_one)
+    }
+
+    /// The joined networks, in the order of joining.
+    pub fn networks(&self) -> Vec<NetworkInfo> {
+        let info = |network: &JoinedNetwork| {
+            let (mut connected, mut traffic) = (0, network.past);
+            for peer in network.by_node.values().filter_map(|&key| self.peers.get(key)) {
+                connected += usize::from(peer.link.current().is_some());
+                traffic.add(&peer.link.traffic());
+            }
+            NetworkInfo {
+                index: network.index,
+                id: network.id,
+                summary: network.policy.summary(),
+                addresses: network.policy.addresses_of(&self.own_id),
+                peers: network.by_node.len(),
+                connected,
+                forgotten: network.forgotten,
+                name: network.policy.name_of(&self.own_id).map(str::to_owned),
+                traffic,
+            }
+        };
+        self.networks.values().map(info).collect()
+    }
+
+    /// All peers of all networks, in the order in which they were learned of.
+    pub fn peers(&self) -> Vec<PeerInfo> {
+        let info = |peer: &PeerState| {
+            let link = &peer.link;
+            let session = link.current();
+            let network = self.networks.get(&link.handle.network());
+            let reach = &self.nodes[link.node].reach;
+            PeerInfo {
+                peer: link.handle.clone(),
+                addresses: link.handle.addresses(),
+                path: session.as_ref().and_then(|_| link.handle.path()),
+                suite: session.as_ref().map(|session| session.suite()),
+                established: session.map(|session| session.established()),
+                rtt: reach.rtt(),
+                candidates: reach.remotes().collect(),
+                connecting: link.is_connecting(),
+                elsewhere: link.duplicate.last(),
+                listed: peer.listed,
+                name: network.and_then(|network| network.policy.name_of(link.handle.id())).map(str::to_owned),
+                left: link.departed,
+                last_seen: link.last_seen(),
+                last_heard: peer.heard,
+                traffic: link.traffic(),
+            }
+        };
+        self.peers.iter().map(|(_, peer)| info(peer)).collect()
+    }
+
+    /// Finds the peer with these keys, or takes it in if it may be a member and there is room. It was heard from
+    /// `source`.
+    pub(super) fn find_or_add(
+        &mut self,
+        now: Instant,
+        network: NetworkIndex,
+        identity: &PublicIdentity,
+        source: IpAddr,
+    ) -> Option<PeerKey> {
+        let members = self.networks.get(&network)?;
+        let node = identity.node_id();
+        if node == self.own_id || !members.policy.admits(&node) {
+            self.core.counters.strangers_refused.increment();
+            return None;
+        }
+        match members.by_node.get(&node) {
+            Some(&key) => Some(key),
+            None => self.add_peer(now, network, *identity, Some(source)),
+        }
+    }
+
+    /// Takes a peer in: one that the network lists, or one that was heard from `source`.
+    fn add_peer(
+        &mut self,
+        now: Instant,
+        network: NetworkIndex,
+        identity: PublicIdentity,
+        source: Option<IpAddr>,
+    ) -> Option<PeerKey> {
+        let members = self.networks.get(&network)?;
+        let node = identity.node_id();
+        let addresses = members.policy.addresses_of(&node);
+        let listed = members.policy.keeps(&node);
+        // 80 bits of the node ID are in the address: who finds another node with the same ones gets nothing by it.
+        if addresses.iter().any(|&address| self.routes.exact(network, address.into()).is_some()) {
+            self.core.counters.strangers_refused.increment();
+            return None;
+        }
+        if source.is_some_and(|source| !self.make_room(now, network, source)) {
+            return None;
+        }
+        let members = self.networks.get_mut(&network)?;
+        // The first address is the self-certifying one, which the peer makes itself.
+        let handle = Arc::new(Peer::new(identity, network, members.id, &addresses[1..], now));
+        let node_key = self.nodes.find_or_add(&node);
+        // It may be known from another network where it is.
+        handle.set_path(self.nodes[node_key].reach.path());
+        self.routes.publish(network, &handle.prefixes(), &Route::Peer(Arc::clone(&handle)));
+        let origin = source.map_or(0, prefix_of);
+        let key = self.peers.insert(PeerState::new(Link::new(handle, node_key, now), listed, origin));
+        self.nodes[node_key].peers.push(key);
+        members.by_node.insert(node, key);
+        if !listed {
+            members.order.hold(origin);
+            self.refile(key);
+            self.expect_to_forget(now);
+        }
+        Some(key)
+    }
+
+    /// Forgets a peer and everything that belongs to it.
+    pub(super) fn remove_peer(&mut self, now: Instant, key: PeerKey) {
+        self.link(now, key, Link::close);
+        let Some(peer) = self.peers.remove(key) else { return };
+        let (handle, node) = (&peer.link.handle, peer.link.node);
+        self.discovery.forget(key);
+        self.nodes[node].reach.set_configured(handle.network(), &[]);
+        self.nodes.remove_peer(node, key);
+        if self.carrier(node).is_none() {
+            self.core.timers.clear(Timer::Mtu(node));
+        }
+        if let Some(network) = self.networks.get_mut(&handle.network()) {
+            network.by_node.remove(handle.id());
+            network.order.file(peer.origin, peer.rank, None);
+            if !peer.listed {
+                network.order.release(peer.origin);
+            }
+            network.forgotten += 1;
+            network.past.add(&peer.link.traffic());
+        }
+        self.routes.withdraw(handle.network(), &handle.prefixes());
+    }
+
+    /// The state that belongs to a handle, unless the peer was removed meanwhile.
+    pub(super) fn key_of(&self, handle: &Arc<Peer>) -> Option<PeerKey> {
+        let key = *self.networks.get(&handle.network())?.by_node.get(handle.id())?;
+        self.peers.get(key).filter(|peer| Arc::ptr_eq(&peer.link.handle, handle)).map(|_| key)
+    }
+}

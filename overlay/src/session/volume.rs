@@ -1,0 +1,109 @@
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::crypto::Suite;
+
+/// A session seals and opens no more than this many packets per direction.
+pub(crate) const MESSAGE_LIMIT: u64 = 1 << 60;
+
+/// What one AES-GCM key may seal, in blocks of 16 bytes: RFC 9001 section 6.6 and appendix B.1, for an advantage of an
+/// attacker of at most 2^-57. ChaCha20-Poly1305 has no such limit within [`MESSAGE_LIMIT`].
+const GCM_BLOCKS: u64 = 1 << 35;
+/// The session is replaced when so much of that is used, at the latest: packets and bytes.
+const GCM_REKEY_PACKETS: u64 = 1 << 22;
+const GCM_REKEY_BYTES: u64 = 1 << 38;
+
+/// The counters of one key that seals: nonces, which are never used twice, and how much it may still be used.
+#[derive(Debug)]
+pub(super) struct Volume {
+    next: AtomicU64,
+    bytes: AtomicU64,
+    told: AtomicBool,
+    is_gcm: bool,
+}
+
+impl Volume {
+    pub(super) fn new(suite: Suite) -> Self {
+        let is_gcm = suite == Suite::Aes256Gcm;
+        Self { next: AtomicU64::new(0), bytes: AtomicU64::new(0), told: AtomicBool::new(false), is_gcm }
+    }
+
+    /// The counter of the next packet; `None` if the key has done all that it may.
+    ///
+    /// A counter that is drawn is used up, even if it is past the limit. It cannot come round to zero again.
+    pub(super) fn draw(&self) -> Option<u64> {
+        let counter = self.next.fetch_add(1, Ordering::Relaxed);
+        let used_up = || {
+            // Each packet has one block for its tag's mask, and its last one may be short.
+            let blocks = self.bytes() / 16 + counter.saturating_mul(2);
+            blocks >= GCM_BLOCKS
+        };
+        (counter < MESSAGE_LIMIT && !(self.is_gcm && used_up())).then_some(counter)
+    }
+
+    /// So many bytes were sealed under the last counter.
+    pub(super) fn add(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Packets sealed so far.
+    pub(super) fn packets(&self) -> u64 {
+        self.next.load(Ordering::Relaxed).min(MESSAGE_LIMIT)
+    }
+
+    /// Bytes of their plaintexts.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether the key is to be replaced.
+    pub(super) fn is_worn(&self) -> bool {
+        self.is_gcm && (self.packets() >= GCM_REKEY_PACKETS || self.bytes() >= GCM_REKEY_BYTES)
+    }
+
+    /// The same, but told once.
+    pub(super) fn take_worn(&self) -> bool {
+        self.is_worn() && !self.told.load(Ordering::Relaxed) && !self.told.swap(true, Ordering::Relaxed)
+    }
+
+    /// As if it had sealed that much.
+    #[cfg(test)]
+    pub(super) fn pretend(&self, packets: u64, bytes: u64) {
+        self.next.store(packets, Ordering::Relaxed);
+        self.bytes.store(bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gcm_key_is_worn_after_many_packets_or_bytes_and_told_once() {
+        for (packets, bytes, worn) in [
+            (GCM_REKEY_PACKETS - 1, GCM_REKEY_BYTES - 1, false),
+            (GCM_REKEY_PACKETS, 0, true),
+            (1, GCM_REKEY_BYTES, true),
+        ] {
+            let volume = Volume::new(Suite::Aes256Gcm);
+            volume.pretend(packets, bytes);
+            assert_eq!((volume.is_worn(), volume.take_worn(), volume.take_worn()), (worn, worn, false));
+            let other = Volume::new(Suite::ChaCha20Poly1305);
+            other.pretend(packets, bytes);
+            assert!(!other.is_worn());
+        }
+    }
+
+    #[test]
+    fn a_gcm_key_seals_no_more_blocks_than_it_may() {
+        let volume = Volume::new(Suite::Aes256Gcm);
+        volume.pretend(7, GCM_BLOCKS * 16 - 16 * 15);
+        assert_eq!(volume.draw(), Some(7));
+        assert_eq!(volume.draw(), None);
+        volume.pretend(GCM_BLOCKS / 2 - 1, 0);
+        assert!(volume.draw().is_some() && volume.draw().is_none());
+        let other = Volume::new(Suite::ChaCha20Poly1305);
+        other.pretend(MESSAGE_LIMIT - 1, u64::MAX / 2);
+        assert!(other.draw().is_some() && other.draw().is_none() && other.draw().is_none());
+        assert_eq!(other.packets(), MESSAGE_LIMIT);
+    }
+}

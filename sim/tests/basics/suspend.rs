@@ -1,0 +1,32 @@
+//! A machine that was suspended: its sessions have aged, its connections have not.
+
+use std::sync::Arc;
+
+use peersock_sim::{Plan, Reader, Script, Step};
+
+use crate::SECOND;
+use crate::lab::{Lab, open_network};
+
+#[test]
+fn sessions_age_while_a_machine_is_suspended_and_connections_do_not() {
+    let mut lab = Lab::new(2, &[open_network()]);
+    let scripts = [
+        vec![Step::Write(100), Step::Await(100), Step::Pause(30 * SECOND), Step::Write(100)],
+        vec![Step::Write(100), Step::Await(200)],
+    ];
+    let plan = Plan { scripts: scripts.map(Script), readers: [Reader::EAGER; 2], ..lab.greeting(0, 1) };
+    lab.world.converse(Arc::new(plan)).expect("a connection");
+    lab.run(10 * SECOND);
+    let sessions = |lab: &Lab, node: usize| {
+        lab.world.machines()[node].node().expect("it runs").datapath().sessions().len()
+    };
+    assert!(sessions(&lab, 0) > 0);
+    let suspended = lab.world.machines()[0].node().expect("it runs");
+    suspended.datapath().note_suspended(8 * 3600 * SECOND);
+    lab.run(SECOND);
+    assert_eq!(sessions(&lab, 0), 0, "their keys are gone");
+    assert!(sessions(&lab, 1) > 0);
+    // The connection goes on with a new session.
+    lab.run(40 * SECOND);
+    assert_eq!(lab.world.ledger.bytes_checked, 300);
+}

@@ -1,0 +1,52 @@
+//! Two kinds of time.
+//!
+//! The stack's time stands still while the machine is suspended, as that of the kernel's TCP does: a connection must not
+//! take a night for an outage of its path, and give up. The overlay's goes on (as CLOCK_BOOTTIME): the keys of a session
+//! that was made yesterday must not be used today, and timestamps of handshakes follow the wall clock.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Translates between both. All calls of the data path have the stack's time.
+#[derive(Debug, Default)]
+pub(super) struct OverlayClock {
+    /// Nanoseconds by which the overlay's time is ahead.
+    ahead: AtomicU64,
+}
+
+impl OverlayClock {
+    /// The machine was suspended for so long in all. Less than was said before changes nothing.
+    pub(super) fn note_suspended(&self, total: Duration) {
+        self.ahead.fetch_max(u64::try_from(total.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// The overlay's time at a time of the stack.
+    pub(super) fn overlay(&self, now: Instant) -> Instant {
+        now + self.ahead()
+    }
+
+    /// The stack's time at a time of the overlay, if the machine is not suspended until then.
+    pub(super) fn stack(&self, at: Instant) -> Instant {
+        at.checked_sub(self.ahead()).unwrap_or(at)
+    }
+
+    fn ahead(&self) -> Duration {
+        Duration::from_nanos(self.ahead.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_overlays_time_is_ahead_by_what_the_machine_was_suspended_and_never_goes_back() {
+        let (clock, now) = (OverlayClock::default(), Instant::now());
+        assert_eq!((clock.overlay(now), clock.stack(now)), (now, now));
+        let night = Duration::from_secs(8 * 3600);
+        clock.note_suspended(night);
+        clock.note_suspended(night / 2);
+        assert_eq!(clock.overlay(now), now + night);
+        assert_eq!(clock.stack(now + night), now);
+    }
+}

@@ -1,0 +1,205 @@
+//! Which sockets listen to which multicast groups (RFC 1112, RFC 3493 5.2).
+//!
+//! A packet to a group is taken in if any socket of the node has joined it on the interface, and delivered to those
+//! that have. Nobody outside is told: who drives the stack learns of changes from
+//! [`Batch::memberships`](crate::Batch::memberships) and makes known what it must.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::host::stack::Shared;
+use crate::{Error, GroupChange, InterfaceId, SourceFilter, Stack};
+
+/// Most groups of one socket, as Linux (`igmp_max_memberships`).
+const MOST_PER_SOCKET: usize = 20;
+/// Most changes kept for a driver that does not ask; [`Stack::memberships`] tells it all the same.
+const MOST_CHANGES: usize = 4096;
+
+/// The first socket of the node has joined a group, or the last one has left it.
+///
+/// ```
+/// use std::time::Instant;
+/// use peersock_stack::*;
+///
+/// let now = Instant::now();
+/// let stack = Stack::new(Config::default(), [7; 32], now);
+/// let net = stack.add_interface(InterfaceConfig::new("net", ["fd00::1/8".parse()?]));
+/// let socket = stack.udp_bind(Some(net), "[::]:5353".parse()?, UdpOptions::default())?;
+/// let group = "ff02::fb".parse()?;
+/// socket.join(None, group)?;
+///
+/// let mut batch = Batch::new();
+/// stack.handle_timeout(now, &mut batch);
+/// assert_eq!(batch.memberships, [MembershipChange { interface: net, group, joined: true }]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct MembershipChange {
+    /// The interface.
+    pub interface: InterfaceId,
+    /// The group's address.
+    pub group: IpAddr,
+    /// Whether the node is a member now.
+    pub joined: bool,
+}
+
+/// The groups of all sockets.
+#[derive(Default)]
+pub(crate) struct Memberships {
+    table: Mutex<Table>,
+    /// Whether there are changes; readable without the lock.
+    changed: AtomicBool,
+}
+
+#[derive(Default)]
+struct Table {
+    /// How many sockets have joined.
+    members: BTreeMap<(InterfaceId, IpAddr), usize>,
+    /// Whether the node is a member now, of groups where the driver thinks otherwise.
+    changes: BTreeMap<(InterfaceId, IpAddr), bool>,
+}
+
+impl Memberships {
+    /// Whether packets to `group` are for this node.
+    pub(crate) fn contains(&self, interface: InterfaceId, group: IpAddr) -> bool {
+        is_all_nodes(group) || self.lock().members.contains_key(&(interface, group))
+    }
+
+    /// Whether [`take_changes`](Self::take_changes) has any.
+    pub(crate) fn changed(&self) -> bool {
+        self.changed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn take_changes(&self, changes: &mut Vec<MembershipChange>) {
+        if self.changed() {
+            let mut table = self.lock();
+            let taken = std::mem::take(&mut table.changes).into_iter();
+            changes.extend(taken.map(|((interface, group), joined)| MembershipChange {
+                interface,
+                group,
+                joined,
+            }));
+            self.changed.store(false, Ordering::Release);
+        }
+    }
+
+    /// An interface is gone, and its memberships with it.
+    pub(crate) fn remove_interface(&self, interface: InterfaceId) {
+        let mut table = self.lock();
+        table.members.retain(|(known, _), _| *known != interface);
+        table.changes.retain(|(known, _), _| *known != interface);
+        self.changed.store(!table.changes.is_empty(), Ordering::Release);
+    }
+
+    fn join(&self, key: (InterfaceId, IpAddr)) {
+        let mut table = self.lock();
+        let members = table.members.entry(key).or_default();
+        *members += 1;
+        if *members == 1 {
+            self.note(&mut table, key, true);
+        }
+    }
+
+    fn leave(&self, key: (InterfaceId, IpAddr)) {
+        let mut table = self.lock();
+        let Some(members) = table.members.get_mut(&key) else { return };
+        *members -= 1;
+        if *members == 0 {
+            table.members.remove(&key);
+            self.note(&mut table, key, false);
+        }
+    }
+
+    /// What is undone before it was told need not be told.
+    fn note(&self, table: &mut Table, key: (InterfaceId, IpAddr), joined: bool) {
+        if table.changes.remove(&key).is_none() && table.changes.len() < MOST_CHANGES {
+            table.changes.insert(key, joined);
+        }
+        self.changed.store(!table.changes.is_empty(), Ordering::Release);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The groups of one socket, and whom it listens to there.
+#[derive(Default)]
+pub(crate) struct Groups(BTreeMap<(InterfaceId, IpAddr), SourceFilter>);
+
+impl Groups {
+    pub(crate) fn leave_all(&mut self, shared: &Shared) {
+        std::mem::take(&mut self.0).into_keys().for_each(|key| shared.memberships.leave(key));
+    }
+
+    /// Whether a packet from `source` to `group` is for this socket.
+    pub(crate) fn takes(&self, interface: InterfaceId, group: IpAddr, source: IpAddr) -> bool {
+        match self.0.get(&(interface, group)) {
+            Some(filter) => filter.passes(source),
+            None => is_all_nodes(group),
+        }
+    }
+
+    /// Makes a change to `group` on one interface: the one given, or else the first of `usual` that there is, or else any
+    /// that has an address of the family.
+    ///
+    /// # Errors
+    /// [`Error::InvalidInput`] if `group` is none, [`Error::AddressFamily`] if it or a sender is not of the socket's
+    /// family, [`Error::NetworkUnreachable`] if there is no such interface, and those of joining, leaving and filters.
+    pub(crate) fn change(
+        &mut self,
+        shared: &Shared,
+        ipv6: bool,
+        (interface, usual): (Option<InterfaceId>, [Option<InterfaceId>; 2]),
+        group: IpAddr,
+        change: GroupChange,
+    ) -> Result<(), Error> {
+        if !group.is_multicast() {
+            return Err(Error::InvalidInput);
+        }
+        let stranger = matches!(change, GroupChange::Source(_, source) if source.is_ipv6() != ipv6);
+        if group.is_ipv6() != ipv6 || stranger {
+            return Err(Error::AddressFamily);
+        }
+        let named = interface.or(usual[0]).or(usual[1]);
+        let found = match named {
+            Some(id) => shared.interfaces.find(id),
+            None => shared.interfaces.first_with(group),
+        };
+        let key = (found.ok_or(Error::NetworkUnreachable)?.id, group);
+        let member = self.0.get(&key);
+        let is_new = member.is_none();
+        match change.apply(member.cloned())? {
+            Some(_) if is_new && self.0.len() == MOST_PER_SOCKET => return Err(Error::OutOfMemory),
+            Some(filter) => drop(self.0.insert(key, filter)),
+            None => drop(self.0.remove(&key)),
+        }
+        match (is_new, self.0.contains_key(&key)) {
+            (true, true) => shared.memberships.join(key),
+            (false, false) => shared.memberships.leave(key),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// The groups that every node is a member of: 224.0.0.1 (RFC 1112), ff01::1 and ff02::1 (RFC 4291 2.7.1).
+fn is_all_nodes(group: IpAddr) -> bool {
+    match group {
+        IpAddr::V4(v4) => v4 == Ipv4Addr::new(224, 0, 0, 1),
+        IpAddr::V6(v6) => matches!(v6.segments(), [0xff01 | 0xff02, 0, 0, 0, 0, 0, 0, 1]),
+    }
+}
+
+impl Stack {
+    /// The groups that sockets have joined on an interface, in order. The all-nodes groups, which every node is a
+    /// member of, are not among them unless a socket has joined them.
+    pub fn memberships(&self, interface: InterfaceId) -> Vec<IpAddr> {
+        let table = self.shared.memberships.lock();
+        let first = (interface, IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let last = (interface, IpAddr::V6(Ipv6Addr::from_bits(u128::MAX)));
+        table.members.range(first..=last).map(|((_, group), _)| *group).collect()
+    }
+}

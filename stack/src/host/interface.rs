@@ -1,0 +1,203 @@
+//! The networks that the node has joined, and which of them leads where.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::ip::source;
+use crate::{Cidr, InterfaceConfig, InterfaceId};
+
+/// One joined network as sockets see it. With other addresses it is another one under the same identifier.
+pub(crate) struct Interface {
+    pub(crate) id: InterfaceId,
+    pub(crate) checksums: bool,
+    ports: RangeInclusive<u16>,
+    addresses: Vec<Cidr>,
+    routes: Vec<Cidr>,
+}
+
+impl Interface {
+    /// Whether the network allows `port` as a service's.
+    pub(crate) fn allows(&self, port: u16) -> bool {
+        self.ports.contains(&port)
+    }
+
+    pub(crate) fn is_local(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|own| own.address() == address)
+    }
+
+    /// The own address to reach `remote` from.
+    pub(crate) fn source_for(&self, remote: IpAddr) -> Option<IpAddr> {
+        source::choose(&self.addresses, remote)
+    }
+
+    /// How long a prefix the interface's networks share with `remote`, if it lies in one of them.
+    fn route_to(&self, remote: IpAddr) -> Option<u8> {
+        self.addresses.iter().chain(&self.routes).filter(|own| own.contains(remote)).map(Cidr::prefix).max()
+    }
+}
+
+/// All of them, by identifier.
+#[derive(Default)]
+pub(crate) struct Interfaces {
+    table: RwLock<Table>,
+    /// Which of all tables of all stacks this is, and how it was changed last.
+    version: AtomicU64,
+}
+
+/// The last version that a table was given.
+static LAST_VERSION: AtomicU64 = AtomicU64::new(0);
+
+/// An interface that was looked up: packets come in bursts from one, and a look at the version takes no lock.
+pub(crate) struct Cached {
+    version: u64,
+    interface: Arc<Interface>,
+}
+
+impl Cached {
+    pub(crate) fn interface(&self) -> &Arc<Interface> {
+        &self.interface
+    }
+}
+
+#[derive(Default)]
+struct Table {
+    last: u32,
+    /// Ordered, so that equal routes are decided the same way each time.
+    entries: BTreeMap<InterfaceId, Arc<Interface>>,
+}
+
+impl Interfaces {
+    /// Whether one of them allows `port`. As long as there are none any may be allowed later.
+    pub(crate) fn any_allows(&self, port: u16) -> bool {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.entries.is_empty() || table.entries.values().any(|interface| interface.allows(port))
+    }
+
+    pub(crate) fn add(&self, config: InterfaceConfig) -> InterfaceId {
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        table.last += 1;
+        let id = InterfaceId(table.last);
+        let InterfaceConfig { name: _, addresses, routes, ports, checksums } = config;
+        let interface = Interface { id, checksums, ports, addresses, routes };
+        table.entries.insert(id, Arc::new(interface));
+        self.changed();
+        id
+    }
+
+    pub(crate) fn remove(&self, id: InterfaceId) -> Option<Arc<Interface>> {
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        let removed = table.entries.remove(&id);
+        self.changed();
+        removed
+    }
+
+    /// Replaces the addresses; says whether the interface exists.
+    pub(crate) fn set_addresses(&self, id: InterfaceId, addresses: &[Cidr]) -> bool {
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(interface) = table.entries.get_mut(&id) else { return false };
+        let Interface { checksums, ports, routes, .. } = &**interface;
+        let (checksums, ports, routes) = (*checksums, ports.clone(), routes.clone());
+        *interface = Arc::new(Interface { id, checksums, ports, addresses: addresses.to_vec(), routes });
+        self.changed();
+        true
+    }
+
+    /// To be called before the lock is released.
+    fn changed(&self) {
+        self.version.store(LAST_VERSION.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Release);
+    }
+
+    /// As [`find`](Self::find), if possible without a lock: `cached` is what was found last.
+    pub(crate) fn find_again(&self, id: InterfaceId, cached: Option<Cached>) -> Option<Cached> {
+        let version = self.version.load(Ordering::Acquire);
+        let valid = |cached: &Cached| cached.version == version && cached.interface.id == id;
+        cached.filter(valid).or_else(|| Some(Cached { version, interface: self.find(id)? }))
+    }
+
+    pub(crate) fn find(&self, id: InterfaceId) -> Option<Arc<Interface>> {
+        self.read().entries.get(&id).cloned()
+    }
+
+    /// The interface whose network holds `remote`, by the longest prefix.
+    pub(crate) fn route(&self, remote: IpAddr) -> Option<Arc<Interface>> {
+        let table = self.read();
+        let routes = table.entries.values().filter_map(|one| Some((one.route_to(remote)?, one)));
+        routes.reduce(|best, next| if next.0 > best.0 { next } else { best }).map(|(_, one)| one.clone())
+    }
+
+    /// The first interface that has an address of the family of `other`.
+    pub(crate) fn first_with(&self, other: IpAddr) -> Option<Arc<Interface>> {
+        let of_family = |interface: &Interface| {
+            interface.addresses.iter().any(|own| own.address().is_ipv4() == other.is_ipv4())
+        };
+        self.read().entries.values().find(|interface| of_family(interface)).cloned()
+    }
+
+    /// The interface that has `address`.
+    pub(crate) fn owner(&self, address: IpAddr) -> Option<Arc<Interface>> {
+        self.read().entries.values().find(|interface| interface.is_local(address)).cloned()
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Table> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_looked_up_is_used_until_the_table_changes() {
+        let interfaces = [Interfaces::default(), Interfaces::default()];
+        let add =
+            |table: &Interfaces, own: &str| table.add(InterfaceConfig::new("net", [own.parse().unwrap()]));
+        let id = add(&interfaces[0], "10.0.0.1/8");
+        assert_eq!(add(&interfaces[1], "10.0.0.2/8"), id);
+        let is = |cached: &Option<Cached>, own: &str| {
+            cached.as_ref().is_some_and(|cached| cached.interface().is_local(own.parse().unwrap()))
+        };
+        let mut cached = interfaces[0].find_again(id, None);
+        assert!(is(&cached, "10.0.0.1"));
+        cached = interfaces[1].find_again(id, cached);
+        assert!(is(&cached, "10.0.0.2"), "another stack");
+        interfaces[1].set_addresses(id, &["10.0.0.3/8".parse().unwrap()]);
+        cached = interfaces[1].find_again(id, cached);
+        assert!(is(&cached, "10.0.0.3") && !is(&cached, "10.0.0.2"));
+        interfaces[1].remove(id);
+        assert!(interfaces[1].find_again(id, cached).is_none());
+    }
+
+    #[test]
+    fn the_longest_prefix_routes_and_chooses_the_source() {
+        let interfaces = Interfaces::default();
+        let wide = ["10.0.0.1/8".parse().unwrap(), "10.9.0.1/16".parse().unwrap()];
+        let wide = interfaces.add(InterfaceConfig::new("wide", wide));
+        let narrow = interfaces.add(InterfaceConfig::new("narrow", ["10.1.0.1/16".parse().unwrap()]));
+        let route = |to: &str| interfaces.route(to.parse().unwrap()).map(|interface| interface.id);
+        assert_eq!(route("10.1.2.3"), Some(narrow));
+        assert_eq!(route("10.2.2.3"), Some(wide));
+        assert_eq!(route("192.0.2.1"), None);
+        let wide = interfaces.find(wide).unwrap();
+        assert_eq!(wide.source_for("10.9.3.3".parse().unwrap()), Some("10.9.0.1".parse().unwrap()));
+        assert_eq!(wide.source_for("10.2.2.3".parse().unwrap()), Some("10.0.0.1".parse().unwrap()));
+        assert_eq!(wide.source_for("fd00::1".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn a_route_leads_to_where_the_node_has_no_address_also_with_new_addresses() {
+        let interfaces = Interfaces::default();
+        let routes = vec!["192.0.2.0/24".parse().unwrap()];
+        let own = ["10.0.0.1/8".parse().unwrap()];
+        let id = interfaces.add(InterfaceConfig { routes, ..InterfaceConfig::new("net", own) });
+        let route = |to: &str| interfaces.route(to.parse().unwrap()).map(|interface| interface.id);
+        assert_eq!((route("192.0.2.9"), route("192.0.3.9")), (Some(id), None));
+        interfaces.set_addresses(id, &["10.0.0.2/8".parse().unwrap()]);
+        assert_eq!(route("192.0.2.9"), Some(id));
+        let source = interfaces.find(id).unwrap().source_for("192.0.2.9".parse().unwrap());
+        assert_eq!(source, Some("10.0.0.2".parse().unwrap()));
+    }
+}

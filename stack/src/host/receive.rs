@@ -1,0 +1,284 @@
+//! The way of an arriving packet to its socket.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use smoltcp::wire::IpProtocol;
+
+use crate::host::clock::Time;
+use crate::host::interface::Interface;
+use crate::host::stack::Shared;
+use crate::icmp::Problem;
+use crate::ip::{IpError, IpHeader, MAX_HEADERS, is_unicast};
+use crate::socket::flow_table::FlowKey;
+use crate::socket::listener::Admission;
+use crate::socket::raw;
+use crate::socket::udp;
+use crate::tcp::{Connection, Segment, Share, TcpError, TcpHeader, initial_sequence};
+use crate::{Batch, Flow, InterfaceId, Listener, Stack, TcpOptions, icmp};
+
+impl Stack {
+    /// Takes in one inner IP packet, or a super-segment that a [`Coalescer`](crate::Coalescer) made, and
+    /// lists what it touched in `batch`.
+    ///
+    /// Feed everything that has arrived, then handle the batch: one acknowledgement then answers all of it.
+    /// Any bytes may be given; what is no valid packet for this node is dropped and counted. The packet's
+    /// headers may be overwritten (IPv6 extension headers).
+    ///
+    /// The caller has checked that the source is one that the sender owns.
+    pub fn receive(&self, now: Instant, interface: InterfaceId, packet: &mut [u8], batch: &mut Batch) {
+        let counters = &self.shared.counters;
+        counters.ip_received.bump();
+        let Some(found) = self.shared.interfaces.find_again(interface, batch.interface.take()) else {
+            return counters.ip_not_local.bump();
+        };
+        self.receive_on(found.interface(), now, packet, batch);
+        batch.interface = Some(found);
+    }
+
+    fn receive_on(&self, interface: &Arc<Interface>, now: Instant, packet: &mut [u8], batch: &mut Batch) {
+        let counters = &self.shared.counters;
+        let ip = match IpHeader::parse(packet, interface.checksums) {
+            Ok(ip) => ip,
+            Err(IpError::Malformed) => return counters.ip_malformed.bump(),
+            Err(IpError::Checksum) => return counters.ip_checksum_errors.bump(),
+        };
+        if !self.is_for_us(interface, ip.destination) {
+            return counters.ip_not_local.bump();
+        }
+        if !ip.source_is_unicast() {
+            return counters.ip_bad_source.bump();
+        }
+        let time = self.shared.clock.time(now);
+        let packet = &mut packet[..ip.total_len];
+        if ip.plain {
+            // Where IPv4 and IPv6 name what follows their headers.
+            let named_at = if ip.source.is_ipv4() { 9 } else { 6 };
+            self.deliver(time, interface, packet, (&ip, named_at), batch);
+        } else {
+            self.receive_extended(time, interface, packet, &ip, batch);
+        }
+    }
+
+    /// Whether a packet to `destination` has arrived: an own address, or a group that a socket has joined.
+    fn is_for_us(&self, interface: &Interface, destination: IpAddr) -> bool {
+        if destination.is_multicast() {
+            self.shared.memberships.contains(interface.id, destination)
+        } else {
+            interface.is_local(destination)
+        }
+    }
+
+    /// Gives a whole packet to its upper layer, which the byte at `named_at` names.
+    pub(crate) fn deliver(
+        &self,
+        time: Time,
+        interface: &Arc<Interface>,
+        packet: &mut [u8],
+        (ip, named_at): (&IpHeader, usize),
+        batch: &mut Batch,
+    ) {
+        let taken = raw::receive(&self.shared, interface, packet, ip, batch);
+        match ip.protocol {
+            // A connection has two ends (RFC 9293 3.9.2.3).
+            IpProtocol::Tcp if !is_unicast(ip.destination) => self.shared.counters.tcp_malformed.bump(),
+            IpProtocol::Tcp => self.receive_tcp(time, interface, packet, ip, batch),
+            IpProtocol::Udp => udp::receive(&self.shared, time, interface, packet, ip, batch),
+            protocol if icmp::is_for(ip.source, protocol) => {
+                icmp::receive(&self.shared, time, interface, ip, packet, batch);
+            }
+            _ if taken => {}
+            _ => {
+                self.shared.counters.ip_unknown_protocol.bump();
+                let problem = Problem::ProtocolUnreachable { named_at };
+                icmp::report(&self.shared, time, interface, packet, problem, batch);
+            }
+        }
+    }
+
+    fn receive_tcp(
+        &self,
+        time: Time,
+        interface: &Arc<Interface>,
+        packet: &mut [u8],
+        ip: &IpHeader,
+        batch: &mut Batch,
+    ) {
+        let shared = &self.shared;
+        let tcp = match TcpHeader::parse(packet, ip, interface.checksums) {
+            Ok(tcp) => tcp,
+            Err(TcpError::Malformed) => return shared.counters.tcp_malformed.bump(),
+            Err(TcpError::Checksum) => return shared.counters.ip_checksum_errors.bump(),
+        };
+        let ports = [tcp.destination_port, tcp.source_port];
+        let key = FlowKey::from_parts(interface.id, [ip.destination, ip.source], ports);
+        if let Some(flow) = shared.flows.find(&key)
+            && flow.receive(time, packet, (ip, &tcp), batch)
+        {
+            return batch.touch_flow(&shared.rounds, flow);
+        }
+        let local = SocketAddr::new(ip.destination, tcp.destination_port);
+        let remote = SocketAddr::new(ip.source, tcp.source_port);
+        if tcp.opens() {
+            // Only a listener's port has to be allowed: the other one is ephemeral.
+            if !interface.allows(local.port()) {
+                return shared.counters.port_not_allowed.bump();
+            }
+            if let Some(flow) = self.accept(time, interface, (local, remote), packet, ip, batch) {
+                if let Some(flow) = flow {
+                    batch.touch_flow(&shared.rounds, flow);
+                }
+                return;
+            }
+        }
+        if let Some(accepted) = self.accept_cookie(time, interface, (local, remote), &tcp) {
+            if let Some(flow) = accepted
+                && flow.receive(time, packet, (ip, &tcp), batch)
+            {
+                batch.touch_flow(&shared.rounds, flow);
+            }
+            return;
+        }
+        if self.may_come_again(time, interface.id, (local, remote), &tcp) {
+            return shared.counters.tcp_backlog_overflows.bump();
+        }
+        // RFC 9293 3.10.7.2: to a listener, what neither opens nor acknowledges is nothing.
+        if tcp.ack.is_none() && shared.listeners.find(interface.id, local).is_some() {
+            return;
+        }
+        shared.counters.tcp_no_socket.bump();
+        batch
+            .reply(interface.id, ip.source, MAX_HEADERS, |buf| tcp.write_reset(ip, interface.checksums, buf));
+    }
+
+    /// Who listens for a connection between these addresses.
+    fn listener(&self, interface: InterfaceId, addresses: (SocketAddr, SocketAddr)) -> Option<Arc<Listener>> {
+        let Shared { listeners, listener_key, .. } = &*self.shared;
+        listeners.find_spread(interface, addresses.0, || listener_key.digest(addresses))
+    }
+
+    /// A SYN has come for `local`. `None` if nobody listens there, `Some(None)` if it was dropped.
+    fn accept(
+        &self,
+        time: Time,
+        interface: &Arc<Interface>,
+        (local, remote): (SocketAddr, SocketAddr),
+        packet: &[u8],
+        ip: &IpHeader,
+        batch: &mut Batch,
+    ) -> Option<Option<Arc<Flow>>> {
+        let shared = &self.shared;
+        let listener = self.listener(interface.id, (local, remote))?;
+        let Some(share) = self.share_for_another(interface, remote) else {
+            shared.counters.tcp_flow_limit.bump();
+            return Some(None);
+        };
+        let segment = Segment::read(packet, ip.header_len)?;
+        match listener.begin_handshake(time) {
+            Admission::Place => {}
+            Admission::Cookie => {
+                let options = listener.options();
+                self.answer_with_cookie(time, interface, (local, remote), (&segment, &options), batch);
+                return Some(None);
+            }
+            Admission::Full => {
+                shared.counters.tcp_backlog_overflows.bump();
+                return Some(None);
+            }
+        }
+        let settings = Flow::settings(shared, interface, &listener.options(), &share);
+        let isn = initial_sequence(&shared.sequence_key, time, local, remote);
+        let addresses = (local, remote);
+        let connection = Connection::accept(settings, time, addresses, isn, &segment);
+        Some(self.add_accepted(time, interface, addresses, (connection, share), &listener))
+    }
+
+    /// The account for a connection that a peer opens, unless there are as many as may be, or as many with that peer.
+    fn share_for_another(&self, interface: &Interface, remote: SocketAddr) -> Option<Arc<Share>> {
+        let Shared { flows, config, memory, .. } = &*self.shared;
+        let (share, of_peer) = flows.share(interface.id, remote.ip(), memory);
+        (flows.len() < config.max_flows && of_peer < config.max_flows_per_peer).then_some(share)
+    }
+
+    /// Enters a connection that has a place in its listener's backlog.
+    fn add_accepted(
+        &self,
+        time: Time,
+        interface: &Arc<Interface>,
+        addresses: (SocketAddr, SocketAddr),
+        (connection, share): (Connection, Arc<Share>),
+        listener: &Arc<Listener>,
+    ) -> Option<Arc<Flow>> {
+        let shared = &self.shared;
+        let options = listener.options();
+        let flow =
+            Flow::new(shared, interface.clone(), addresses, connection, &options, time, Some(listener));
+        let inserted = shared.flows.insert(&flow, share);
+        if !inserted {
+            listener.forget_handshake();
+        }
+        inserted.then_some(flow)
+    }
+
+    /// The listener's backlog is full of handshakes: this one is kept in the answer alone.
+    fn answer_with_cookie(
+        &self,
+        time: Time,
+        interface: &Interface,
+        (local, remote): (SocketAddr, SocketAddr),
+        (syn, options): (&Segment<'_>, &TcpOptions),
+        batch: &mut Batch,
+    ) {
+        let shared = &self.shared;
+        shared.counters.tcp_cookies_sent.bump();
+        let mss = syn.options.mss.unwrap_or(0);
+        let isn = shared.cookies.make(time, (local, remote), syn.seq, mss);
+        batch.reply(interface.id, remote.ip(), MAX_HEADERS, |buf| {
+            Connection::write_cookie((local, remote), isn, syn.seq, (options, interface.checksums), buf)
+        });
+    }
+
+    /// An acknowledgement for no connection: perhaps it brings a cookie back. `Some(None)` if there is no place for the
+    /// connection yet: the peer will send again.
+    fn accept_cookie(
+        &self,
+        time: Time,
+        interface: &Arc<Interface>,
+        (local, remote): (SocketAddr, SocketAddr),
+        tcp: &TcpHeader,
+    ) -> Option<Option<Arc<Flow>>> {
+        let shared = &self.shared;
+        let ack = tcp.ack.filter(|_| !tcp.syn && !tcp.rst)?;
+        let listener = self.listener(interface.id, (local, remote))?;
+        if !listener.has_given_cookies(time) {
+            return None;
+        }
+        let (isn, irs) = (ack.wrapping_sub(1), tcp.seq.wrapping_sub(1));
+        let mss = shared.cookies.check(time, (local, remote), irs, isn)?;
+        let share = self.share_for_another(interface, remote);
+        let Some(share) = share.filter(|_| listener.take_cookie(time)) else {
+            shared.counters.tcp_backlog_overflows.bump();
+            return Some(None);
+        };
+        shared.counters.tcp_cookies_accepted.bump();
+        let settings = Flow::settings(shared, interface, &listener.options(), &share);
+        let connection = Connection::from_cookie(settings, time, (local, remote), (isn, irs), mss);
+        Some(self.add_accepted(time, interface, (local, remote), (connection, share), &listener))
+    }
+
+    /// Whether a segment for no connection is from the middle of a stream whose cookie has found no place, as far as one
+    /// can tell: not even its beginning is known. Without a reset the peer sends that again, which has the cookie.
+    fn may_come_again(
+        &self,
+        time: Time,
+        interface: InterfaceId,
+        addresses: (SocketAddr, SocketAddr),
+        tcp: &TcpHeader,
+    ) -> bool {
+        let carries = tcp.payload > 0 || tcp.fin;
+        let continues = carries && tcp.ack.is_some() && !tcp.syn && !tcp.rst;
+        let listener = || self.listener(interface, addresses);
+        continues && listener().is_some_and(|listener| listener.has_refused_cookies(time))
+    }
+}

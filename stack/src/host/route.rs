@@ -1,0 +1,71 @@
+//! Where a datagram goes out, and whether it fits there.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::host::interface::Interface;
+use crate::host::stack::Shared;
+use crate::socket::ip_options::Fits;
+use crate::{Error, InterfaceId, IpOptions, SendOptions};
+
+/// What a datagram socket is bound to, and its settings.
+pub(crate) struct Wanted {
+    pub(crate) interface: Option<InterfaceId>,
+    /// Unspecified for all of the family, or a group for those that receive only.
+    pub(crate) local: IpAddr,
+    pub(crate) ip: IpOptions,
+}
+
+impl Shared {
+    /// The interface to reach `remote` on, and the own address to reach it from.
+    ///
+    /// # Errors
+    /// [`Error::AddressFamily`], [`Error::NetworkUnreachable`] if no interface leads there,
+    /// [`Error::AddrNotAvailable`] if the wanted source is not this node's there.
+    pub(crate) fn choose_route(
+        &self,
+        wanted: &Wanted,
+        remote: IpAddr,
+        options: &SendOptions,
+    ) -> Result<(Arc<Interface>, IpAddr), Error> {
+        if remote.is_ipv4() != wanted.local.is_ipv4() {
+            return Err(Error::AddressFamily);
+        }
+        let is_source = |address: &IpAddr| !(address.is_unspecified() || address.is_multicast());
+        let local = options.source.filter(is_source).or_else(|| Some(wanted.local).filter(is_source));
+        if local.is_some_and(|local| local.is_ipv4() != remote.is_ipv4()) {
+            return Err(Error::AddressFamily);
+        }
+        let group_interface = wanted.ip.multicast_interface.filter(|_| remote.is_multicast());
+        let interface = match (wanted.interface.or(options.interface).or(group_interface), local) {
+            (Some(id), _) => self.interfaces.find(id),
+            (None, Some(local)) => {
+                let owner = self.interfaces.owner(local);
+                if owner.is_none() && options.source.is_some() {
+                    return Err(Error::AddrNotAvailable);
+                }
+                owner
+            }
+            (None, None) if remote.is_multicast() => self.interfaces.first_with(remote),
+            (None, None) => self.interfaces.route(remote),
+        };
+        // A socket that is bound to an interface sends nowhere else.
+        let elsewhere =
+            wanted.interface.is_some() && options.interface.is_some_and(|id| Some(id) != wanted.interface);
+        let interface = interface.filter(|_| !elsewhere).ok_or(Error::NetworkUnreachable)?;
+        let source = match local {
+            Some(local) => Some(local).filter(|&local| interface.is_local(local)),
+            None => interface.source_for(remote),
+        };
+        Ok((interface, source.ok_or(Error::AddrNotAvailable)?))
+    }
+
+    /// Whether a packet with `len` bytes behind its IP header fits the path to `destination`, whose first link takes
+    /// `mtu` bytes.
+    pub(crate) fn fits(&self, interface: InterfaceId, destination: IpAddr, len: usize, mtu: usize) -> Fits {
+        let total = len + if destination.is_ipv4() { 20 } else { 40 };
+        let link = total <= mtu;
+        let reported = self.path_mtus.find(interface, destination).is_none_or(|reported| total <= reported);
+        Fits { link, reported: link && reported }
+    }
+}

@@ -1,0 +1,243 @@
+//! When to look at which flow again: one hierarchical timing wheel for all flows.
+//!
+//! The wheel has a resolution of one millisecond and six levels of 64 slots; an entry sits on the
+//! level of the highest digit (in base 64) in which its tick differs from the present one, and moves
+//! down as that digit's turn comes. Inserting and firing are O(1) in the number of flows.
+//!
+//! A flow is entered only when it gets a deadline *earlier* than the one it is entered for, which is
+//! rare: acknowledgements move the retransmission deadline later all the time. When an entry fires
+//! and the flow's deadline has moved, it is entered again. So packets cost no access to the wheel.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::host::clock::Time;
+
+const LEVELS: usize = 6;
+const SLOT_BITS: usize = 6;
+const SLOTS: usize = 1 << SLOT_BITS;
+
+/// How far ahead an entry may be, a year: half a turn of the highest level, so that its slot is never
+/// the present one. Later deadlines fire then and are entered again.
+const HORIZON: Tick = 1 << (SLOT_BITS * LEVELS - 1);
+
+/// Milliseconds of the stack's time. [`NEVER`] is no tick.
+pub(crate) type Tick = u64;
+
+/// Later than every deadline.
+pub(crate) const NEVER: Tick = u64::MAX;
+
+/// The first tick that is not before `time`.
+pub(crate) fn tick_at(time: Time) -> Tick {
+    u64::try_from(time.total_micros()).unwrap_or(0).div_ceil(1000)
+}
+
+/// The wheel behind its lock, with the next tick readable without it.
+pub(crate) struct Timers<T> {
+    wheel: Mutex<Wheel<T>>,
+    next: AtomicU64,
+}
+
+impl<T> Timers<T> {
+    pub(crate) fn new() -> Self {
+        Self { wheel: Mutex::new(Wheel::new()), next: AtomicU64::new(NEVER) }
+    }
+
+    /// Lets `owner` fire at `tick`.
+    pub(crate) fn insert(&self, tick: Tick, owner: T) {
+        let mut wheel = self.lock();
+        wheel.insert(Entry { tick, owner });
+        self.publish(&wheel);
+    }
+
+    /// When [`fire`](Self::fire) next has something to do, or somewhat earlier.
+    pub(crate) fn next(&self) -> Option<Time> {
+        match self.next.load(Ordering::Acquire) {
+            NEVER => None,
+            tick => Some(Time::from_micros(i64::try_from(tick.saturating_mul(1000)).unwrap_or(i64::MAX))),
+        }
+    }
+
+    /// Moves owners that are due at `time` into `due`, with their ticks, until it holds `limit`.
+    pub(crate) fn fire(&self, time: Time, limit: usize, due: &mut Vec<(Tick, T)>) {
+        let now = u64::try_from(time.total_micros()).unwrap_or(0) / 1000;
+        if self.next.load(Ordering::Acquire) > now {
+            return;
+        }
+        let mut wheel = self.lock();
+        while due.len() < limit {
+            match wheel.fired.pop() {
+                Some(entry) => due.push((entry.tick, entry.owner)),
+                None if wheel.advance(now) => {}
+                None => break,
+            }
+        }
+        self.publish(&wheel);
+    }
+
+    fn publish(&self, wheel: &Wheel<T>) {
+        self.next.store(wheel.next_tick(), Ordering::Release);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Wheel<T>> {
+        self.wheel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Entry<T> {
+    /// What the owner asked for.
+    tick: Tick,
+    owner: T,
+}
+
+struct Wheel<T> {
+    /// Every entry's turn, the tick within what the wheel holds, is at least this.
+    now: Tick,
+    levels: [Level<T>; LEVELS],
+    /// What [`advance`](Self::advance) took out and nobody has fetched yet.
+    fired: Vec<Entry<T>>,
+}
+
+struct Level<T> {
+    occupied: u64,
+    slots: [Vec<Entry<T>>; SLOTS],
+}
+
+impl<T> Wheel<T> {
+    fn new() -> Self {
+        let level = || Level { occupied: 0, slots: std::array::from_fn(|_| Vec::new()) };
+        Self { now: 0, levels: std::array::from_fn(|_| level()), fired: Vec::new() }
+    }
+
+    fn insert(&mut self, entry: Entry<T>) {
+        // Moved to where the wheel has a slot for it.
+        let turn = entry.tick.clamp(self.now, self.now + HORIZON);
+        let level = level_of(self.now, turn);
+        let slot = digit(turn, level);
+        self.levels[level].occupied |= 1 << slot;
+        self.levels[level].slots[slot].push(entry);
+    }
+
+    /// The first tick at which a slot has its turn.
+    fn next_tick(&self) -> Tick {
+        if !self.fired.is_empty() {
+            return self.now;
+        }
+        self.next_slot().map_or(NEVER, |(_, _, tick)| tick)
+    }
+
+    /// Level, slot and first tick of the slot whose turn comes first.
+    fn next_slot(&self) -> Option<(usize, usize, Tick)> {
+        self.levels.iter().enumerate().find_map(|(index, level)| {
+            let ahead = level.occupied.rotate_right(digit(self.now, index) as u32);
+            if ahead == 0 {
+                return None;
+            }
+            let slot = (digit(self.now, index) + ahead.trailing_zeros() as usize) % SLOTS;
+            let unit = SLOT_BITS * index;
+            let round = SLOT_BITS * (index + 1);
+            let mut tick = (self.now >> round << round) + ((slot as u64) << unit);
+            if tick >> unit < self.now >> unit {
+                tick += 1 << round;
+            }
+            Some((index, slot, tick.max(self.now)))
+        })
+    }
+
+    /// Takes the next slot's turn if it has come: its entries fire, or move to lower levels.
+    fn advance(&mut self, now: Tick) -> bool {
+        let Some((index, slot, tick)) = self.next_slot().filter(|&(_, _, tick)| tick <= now) else {
+            return false;
+        };
+        self.now = tick;
+        self.levels[index].occupied &= !(1 << slot);
+        if index == 0 {
+            self.fired.append(&mut self.levels[0].slots[slot]);
+        } else {
+            let mut moving = std::mem::take(&mut self.levels[index].slots[slot]);
+            for entry in moving.drain(..) {
+                self.insert(entry);
+            }
+            self.levels[index].slots[slot] = moving;
+        }
+        true
+    }
+}
+
+/// The level on which an entry for `tick` waits.
+fn level_of(now: Tick, tick: Tick) -> usize {
+    let differing = (now ^ tick) | 1;
+    let highest = 63 - differing.leading_zeros() as usize;
+    (highest / SLOT_BITS).min(LEVELS - 1)
+}
+
+fn digit(tick: Tick, level: usize) -> usize {
+    (tick >> (SLOT_BITS * level)) as usize % SLOTS
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(millis: u64) -> Time {
+        Time::from_millis(millis as i64)
+    }
+
+    proptest! {
+        /// Against a sorted list: everything fires, in order, never early, and never later than the
+        /// first look at or after its tick.
+        #[test]
+        fn fires_what_is_due_and_nothing_else(
+            steps in prop::collection::vec((0u64..5_000_000, 0u64..400_000), 1..200),
+        ) {
+            let timers = Timers::new();
+            let mut waiting: Vec<u64> = Vec::new();
+            let mut now = 1000;
+            for (delay, step) in steps {
+                timers.insert(now + delay, now + delay);
+                waiting.push(now + delay);
+                now += step;
+                let next = timers.next().map(|time| time.total_millis() as u64);
+                prop_assert!(next.is_some_and(|next| next <= *waiting.iter().min().unwrap()));
+                let mut due = Vec::new();
+                timers.fire(at(now), usize::MAX, &mut due);
+                for (tick, owner) in due {
+                    prop_assert_eq!(tick, owner);
+                    prop_assert!(tick <= now);
+                    waiting.swap_remove(waiting.iter().position(|&t| t == tick).unwrap());
+                }
+                prop_assert!(waiting.iter().all(|&tick| tick > now));
+            }
+        }
+    }
+
+    #[test]
+    fn sleeping_until_the_next_tick_fires_a_lone_entry_after_few_looks() {
+        let timers = Timers::new();
+        timers.insert(1_234_567, ());
+        let mut due = Vec::new();
+        let mut looks = 0;
+        while let Some(next) = timers.next() {
+            looks += 1;
+            timers.fire(next, 10, &mut due);
+        }
+        assert_eq!(due.len(), 1);
+        assert!(looks <= LEVELS + 1, "{looks}");
+    }
+
+    #[test]
+    fn a_limit_leaves_the_rest_for_the_next_call() {
+        let timers = Timers::new();
+        for tick in 0..100 {
+            timers.insert(tick, tick);
+        }
+        let mut due = Vec::new();
+        timers.fire(at(1000), 10, &mut due);
+        assert_eq!(due.len(), 10);
+        assert!(timers.next().is_some_and(|next| next <= at(1000)));
+        timers.fire(at(1000), usize::MAX, &mut due);
+        assert_eq!(due.len(), 100);
+    }
+}

@@ -1,0 +1,180 @@
+//! What ICMP has said about the MTU of paths (RFC 1191, RFC 8201); whose errors count is decided in `icmp/errors`.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::host::clock::{Time, after};
+use crate::{InterfaceId, Stack};
+
+/// How long a report counts: RFC 8201 section 4 advises ten minutes before a larger size is tried.
+const LIFETIME: Duration = Duration::from_secs(600);
+/// Most destinations remembered. The oldest report makes room.
+const MOST: usize = 4096;
+
+/// Every IPv6 link carries this (RFC 8200 section 5).
+const LEAST_V6: usize = 1280;
+/// Less is not believed of IPv4: every host takes this (RFC 791 3.1).
+const LEAST_V4: usize = 576;
+
+const NEVER: i64 = i64::MAX;
+
+/// The MTUs of paths that are smaller than their first link's.
+pub(crate) struct PathMtus {
+    entries: Mutex<BTreeMap<(InterfaceId, IpAddr), Entry>>,
+    len: AtomicUsize,
+    /// When the first report expires, microseconds; readable without the lock.
+    next: AtomicI64,
+}
+
+struct Entry {
+    mtu: usize,
+    expires: Time,
+}
+
+impl Default for PathMtus {
+    fn default() -> Self {
+        Self { entries: Mutex::default(), len: AtomicUsize::new(0), next: AtomicI64::new(NEVER) }
+    }
+}
+
+impl PathMtus {
+    /// Whether anything was reported at all. Takes no lock.
+    pub(crate) fn any(&self) -> bool {
+        self.len.load(Ordering::Acquire) > 0
+    }
+
+    /// The MTU reported for the path to `destination`, bytes of an IP packet. Usually takes no lock.
+    pub(crate) fn find(&self, interface: InterfaceId, destination: IpAddr) -> Option<usize> {
+        if !self.any() {
+            return None;
+        }
+        self.lock().get(&(interface, destination)).map(|entry| entry.mtu)
+    }
+
+    /// A router has said what its next link takes, about a packet of `len` bytes. Says whether this changes anything.
+    pub(crate) fn report(
+        &self,
+        time: Time,
+        (interface, destination): (InterfaceId, IpAddr),
+        reported: usize,
+        len: usize,
+    ) -> bool {
+        let mtu = match destination {
+            IpAddr::V6(_) if reported < LEAST_V6 => return false,
+            IpAddr::V6(_) => reported,
+            IpAddr::V4(_) if reported == 0 => plateau(len),
+            IpAddr::V4(_) => reported.max(LEAST_V4),
+        };
+        let mut entries = self.lock();
+        let key = (interface, destination);
+        if entries.get(&key).is_some_and(|known| known.mtu <= mtu) {
+            return false;
+        }
+        if entries.len() >= MOST
+            && let Some(oldest) = entries.iter().min_by_key(|(_, entry)| entry.expires).map(|(key, _)| *key)
+        {
+            entries.remove(&oldest);
+        }
+        entries.insert(key, Entry { mtu, expires: after(time, LIFETIME) });
+        self.publish(&entries);
+        true
+    }
+
+    /// When [`expire`](Self::expire) next has something to do. Takes no lock.
+    pub(crate) fn next(&self) -> Option<Time> {
+        match self.next.load(Ordering::Acquire) {
+            NEVER => None,
+            micros => Some(Time::from_micros(micros)),
+        }
+    }
+
+    /// Forgets reports that are too old.
+    pub(crate) fn expire(&self, time: Time) {
+        if self.next().is_some_and(|next| next <= time) {
+            let mut entries = self.lock();
+            entries.retain(|_, entry| entry.expires > time);
+            self.publish(&entries);
+        }
+    }
+
+    fn publish(&self, entries: &BTreeMap<(InterfaceId, IpAddr), Entry>) {
+        let next = entries.values().map(|entry| entry.expires.total_micros()).min();
+        self.next.store(next.unwrap_or(NEVER), Ordering::Release);
+        self.len.store(entries.len(), Ordering::Release);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(InterfaceId, IpAddr), Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// RFC 1191 section 7: what a router probably means that names no size.
+fn plateau(len: usize) -> usize {
+    let plateaus = [32_000, 17_914, 8166, 4352, 2002, 1492, 1006];
+    plateaus.into_iter().find(|&plateau| plateau < len).unwrap_or(LEAST_V4)
+}
+
+impl Stack {
+    /// The largest IP packet that the path to `destination` is known to take, bytes, if an ICMP error has
+    /// said that it is less than its first link does. Reports count for ten minutes; they are taken from errors of the
+    /// destination itself or this node about packets that a socket of this stack could have sent, and never go below
+    /// 1280 bytes (IPv6) or 576 (IPv4).
+    pub fn path_mtu(&self, interface: InterfaceId, destination: IpAddr) -> Option<usize> {
+        self.shared.path_mtus.find(interface, destination)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NET: InterfaceId = InterfaceId(1);
+
+    #[test]
+    fn reports_lower_the_mtu_for_ten_minutes() {
+        let mtus = PathMtus::default();
+        let to = (NET, "fd00::1".parse().unwrap());
+        let report = |at, mtu| mtus.report(Time::from_secs(at), to, mtu, 1500);
+        assert_eq!(mtus.find(NET, to.1), None);
+        assert!(report(1, 1400));
+        assert!(!report(2, 1450), "an increase");
+        assert!(!report(2, 1279), "less than every link takes");
+        assert!(report(3, 1280));
+        assert_eq!(mtus.find(NET, to.1), Some(1280));
+        assert_eq!(mtus.find(InterfaceId(2), to.1), None);
+        assert_eq!(mtus.next(), Some(Time::from_secs(603)));
+        mtus.expire(Time::from_secs(602));
+        assert_eq!(mtus.find(NET, to.1), Some(1280));
+        mtus.expire(Time::from_secs(603));
+        assert_eq!((mtus.find(NET, to.1), mtus.next()), (None, None));
+    }
+
+    #[test]
+    fn old_routers_and_liars_of_ipv4() {
+        for (reported, len, expected) in [(0, 1500, 1492), (0, 1492, 1006), (0, 600, 576), (68, 1500, 576)] {
+            let mtus = PathMtus::default();
+            let to = "10.0.0.1".parse().unwrap();
+            assert!(mtus.report(Time::from_secs(1), (NET, to), reported, len));
+            assert_eq!(mtus.find(NET, to), Some(expected));
+        }
+    }
+
+    #[test]
+    fn the_number_of_destinations_is_bounded() {
+        let mtus = PathMtus::default();
+        for host in 0..5000u32 {
+            mtus.report(
+                Time::from_millis(1000 + i64::from(host)),
+                (NET, IpAddr::V4(host.into())),
+                1000,
+                1500,
+            );
+        }
+        assert_eq!(mtus.lock().len(), MOST);
+        assert_eq!(mtus.find(NET, IpAddr::V4(0.into())), None);
+        assert_eq!(mtus.find(NET, IpAddr::V4(4999.into())), Some(1000));
+    }
+}

@@ -1,0 +1,216 @@
+//! Which socket an arriving packet belongs to: one hash for a port. Connections have a `flow_table`.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::host::keyed::Key;
+use crate::{InterfaceId, UdpRoute, UdpSocket};
+
+/// Something bound to a local address and port, perhaps on every interface or address.
+pub(crate) trait Bound {
+    /// The interface, `None` for all.
+    fn interface(&self) -> Option<InterfaceId>;
+    /// The address, unspecified for all of its family.
+    fn local(&self) -> SocketAddr;
+
+    /// Whether it takes packets at all: it may only be bound.
+    fn is_open(&self) -> bool {
+        true
+    }
+
+    /// How well it suits a packet for `address` on `interface`: the more it asks for, the better;
+    /// `None` if it does not.
+    fn score(&self, interface: InterfaceId, address: IpAddr) -> Option<u8> {
+        let own = self.interface();
+        let local = self.local().ip();
+        let suits = self.is_open()
+            && own.is_none_or(|own| own == interface)
+            && local.is_ipv4() == address.is_ipv4()
+            && (local.is_unspecified() || local == address);
+        suits.then_some(u8::from(own.is_some()) + 2 * u8::from(!local.is_unspecified()))
+    }
+
+    /// Whether it takes packets from whoever sends them.
+    fn takes_strangers(&self) -> bool {
+        true
+    }
+
+    /// Whether a packet could suit this and a socket bound to `interface` and `address`.
+    fn overlaps(&self, interface: Option<InterfaceId>, address: IpAddr) -> bool {
+        let local = self.local().ip();
+        let meet = match (self.interface(), interface) {
+            (Some(own), Some(other)) => own == other,
+            _ => true,
+        };
+        let same = local == address || local.is_unspecified() || address.is_unspecified();
+        meet && local.is_ipv4() == address.is_ipv4() && same
+    }
+}
+
+/// Everything of one kind that is bound, by port.
+pub(crate) struct Binds<T> {
+    ports: RwLock<HashMap<u16, Vec<Arc<T>>>>,
+    len: AtomicUsize,
+}
+
+impl<T> Default for Binds<T> {
+    fn default() -> Self {
+        Self { ports: RwLock::default(), len: AtomicUsize::new(0) }
+    }
+}
+
+impl<T: Bound> Binds<T> {
+    /// The one that suits a packet best; of equals the youngest.
+    pub(crate) fn find(&self, interface: InterfaceId, destination: SocketAddr) -> Option<Arc<T>> {
+        let ports = self.read();
+        let bound = ports.get(&destination.port())?;
+        let open = bound.iter().filter(|one| one.takes_strangers());
+        let scored = open.filter_map(|one| Some((one.score(interface, destination.ip())?, one)));
+        scored.max_by_key(|&(score, _)| score).map(|(_, one)| one.clone())
+    }
+
+    /// The one that suits a packet best; equals share, and `spread` says whose part it is.
+    pub(crate) fn find_spread(
+        &self,
+        interface: InterfaceId,
+        destination: SocketAddr,
+        spread: impl FnOnce() -> u64,
+    ) -> Option<Arc<T>> {
+        let ports = self.read();
+        let bound = ports.get(&destination.port())?;
+        let score = |one: &T| one.score(interface, destination.ip());
+        let best = bound.iter().filter_map(|one| score(one)).max()?;
+        let mut equals = bound.iter().filter(|one| score(one) == Some(best));
+        let count = equals.clone().count() as u64;
+        let at = if count > 1 { spread() % count } else { 0 };
+        equals.nth(at as usize).cloned()
+    }
+
+    /// As [`find`](Self::find), but of equals that all `share` the one that `spread` gives.
+    pub(crate) fn find_shared(
+        &self,
+        interface: InterfaceId,
+        destination: SocketAddr,
+        share: impl Fn(&T) -> bool,
+        spread: impl FnOnce() -> u64,
+    ) -> Option<Arc<T>> {
+        let ports = self.read();
+        let bound = ports.get(&destination.port())?;
+        let score = |one: &T| one.score(interface, destination.ip()).filter(|_| one.takes_strangers());
+        let (best, found) =
+            bound.iter().filter_map(|one| Some((score(one)?, one))).max_by_key(|&(score, _)| score)?;
+        if !share(found) {
+            return Some(found.clone());
+        }
+        let mut equals = bound.iter().filter(|one| score(one) == Some(best) && share(one));
+        let count = equals.clone().count() as u64;
+        let at = if count > 1 { spread() % count } else { 0 };
+        equals.nth(at as usize).cloned()
+    }
+
+    /// Whether nothing is bound. Takes no lock.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len.load(Ordering::Acquire) == 0
+    }
+
+    /// All that suit a packet.
+    pub(crate) fn matching(&self, interface: InterfaceId, destination: SocketAddr) -> Vec<Arc<T>> {
+        let ports = self.read();
+        let bound = ports.get(&destination.port()).into_iter().flatten();
+        bound.filter(|one| one.score(interface, destination.ip()).is_some()).cloned().collect()
+    }
+
+    /// Enters what `make` gives, unless something there stands in the way.
+    pub(crate) fn insert<E>(
+        &self,
+        port: u16,
+        free: impl FnOnce(&[Arc<T>]) -> Result<(), E>,
+        make: impl FnOnce() -> Arc<T>,
+    ) -> Result<Arc<T>, E> {
+        let mut ports = self.write();
+        free(ports.get(&port).map_or(&[], Vec::as_slice))?;
+        let one = make();
+        ports.entry(port).or_default().push(one.clone());
+        self.len.fetch_add(1, Ordering::Release);
+        Ok(one)
+    }
+
+    pub(crate) fn remove(&self, port: u16, one: &T) {
+        let mut ports = self.write();
+        if let Some(bound) = ports.get_mut(&port) {
+            let before = bound.len();
+            bound.retain(|other| !std::ptr::eq(Arc::as_ptr(other), one));
+            self.len.fetch_sub(before - bound.len(), Ordering::Release);
+            if bound.is_empty() {
+                ports.remove(&port);
+            }
+        }
+    }
+
+    /// Whether anything bound to `port` overlaps.
+    pub(crate) fn occupied(&self, port: u16, interface: Option<InterfaceId>, address: IpAddr) -> bool {
+        let ports = self.read();
+        ports.get(&port).is_some_and(|bound| bound.iter().any(|one| one.overlaps(interface, address)))
+    }
+
+    /// All that `wanted` accepts.
+    pub(crate) fn filter(&self, wanted: impl Fn(&T) -> bool) -> Vec<Arc<T>> {
+        self.read().values().flatten().filter(|one| wanted(one)).cloned().collect()
+    }
+
+    /// Forgets all.
+    pub(crate) fn clear(&self) {
+        let bound = std::mem::take(&mut *self.write());
+        self.len.store(0, Ordering::Release);
+        drop(bound);
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<u16, Vec<Arc<T>>>> {
+        self.ports.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<u16, Vec<Arc<T>>>> {
+        self.ports.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Connected UDP sockets by their pair of addresses.
+pub(crate) struct ConnectedUdp {
+    routes: RwLock<HashMap<UdpRoute, Arc<UdpSocket>, Key>>,
+}
+
+impl ConnectedUdp {
+    pub(crate) fn new(seed: &[u8; 32]) -> Self {
+        Self { routes: RwLock::new(HashMap::with_hasher(Key::new(seed, "udp table"))) }
+    }
+
+    pub(crate) fn find(&self, route: &UdpRoute) -> Option<Arc<UdpSocket>> {
+        self.routes.read().unwrap_or_else(PoisonError::into_inner).get(route).cloned()
+    }
+
+    /// Enters a socket; `false` if its place is taken.
+    pub(crate) fn insert(&self, route: UdpRoute, socket: &Arc<UdpSocket>) -> bool {
+        let mut routes = self.write();
+        let free = !routes.contains_key(&route);
+        if free {
+            routes.insert(route, socket.clone());
+        }
+        free
+    }
+
+    pub(crate) fn remove(&self, route: &UdpRoute) {
+        let removed = self.write().remove(route);
+        drop(removed);
+    }
+
+    pub(crate) fn clear(&self) {
+        let routes: Vec<_> = self.write().drain().collect();
+        drop(routes);
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<UdpRoute, Arc<UdpSocket>, Key>> {
+        self.routes.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,73 @@
+//! What ICMP says about a connection.
+
+use super::Flow;
+use crate::host::clock::Time;
+use crate::{Error, ErrorReport, State};
+
+impl Flow {
+    /// What the last ICMP error about this connection said, if nothing has come from the peer since (RFC 9293 3.9.2.2,
+    /// RFC 5461).
+    ///
+    /// Such an error ends an attempt, but no connection. A connection that is given up while there is one fails with it
+    /// instead of [`Error::TimedOut`]; once taken it is forgotten. With
+    /// [`receive_errors`](crate::IpOptions::receive_errors) there is none: each fails the next call instead.
+    ///
+    /// ```
+    /// # use std::time::Instant;
+    /// # use peersock_stack::*;
+    /// # let now = Instant::now();
+    /// # let stack = Stack::new(Config::default(), [7; 32], now);
+    /// # let net = stack.add_interface(InterfaceConfig::new("net", ["10.0.0.1/8".parse()?]));
+    /// let flow = stack.tcp_connect(now, net, None, "10.0.0.2:80".parse()?, TcpOptions::default())?;
+    /// assert_eq!(flow.take_soft_error(), None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn take_soft_error(&self) -> Option<Error> {
+        self.lock().soft.take()
+    }
+
+    /// Takes the oldest report of an ICMP error (MSG_ERRQUEUE); none of the stream's bytes are quoted. There are some
+    /// only with [`receive_errors`](crate::IpOptions::receive_errors), and at most as many as 16 KiB hold: more are
+    /// dropped and counted.
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`] if there is none.
+    pub fn recv_error(&self) -> Result<ErrorReport, Error> {
+        let mut inner = self.lock();
+        let report = inner.rare.as_mut().and_then(|rare| rare.reports.pop(&mut [])).ok_or(Error::WouldBlock);
+        self.publish(&mut inner);
+        report
+    }
+
+    /// Whether the byte with sequence number `seq` was sent and is not acknowledged (RFC 5927 7.2): without that no packet
+    /// can have been too big.
+    pub(crate) fn has_in_flight(&self, seq: u32) -> bool {
+        self.lock().live().is_some_and(|connection| connection.has_in_flight(seq))
+    }
+
+    /// An ICMP error about the packet with sequence number `seq` of this connection; `false` if it cannot be.
+    ///
+    /// It ends an attempt. Once the connection stands it is advice (RFC 5461): as in Linux it fails the next call if the
+    /// application has asked for it, and else gives the reason if the connection is given up.
+    pub(crate) fn complain(&self, time: Time, seq: u32, report: ErrorReport) -> bool {
+        let mut inner = self.lock();
+        let time = inner.pass(time);
+        // RFC 5927 4.1: strangers do not know what is under way.
+        if !inner.live().is_some_and(|connection| connection.is_under_way(seq)) {
+            return false;
+        }
+        let asked = inner.ip().receive_errors && !inner.orphaned;
+        if asked && !inner.rare().reports.push(report, &[]) {
+            self.shared.counters.error_queue_overflows.bump();
+        }
+        if inner.state() == State::SynSent {
+            self.kill(&mut inner, report.error);
+        } else if asked {
+            inner.error = Some(report.error);
+        } else {
+            inner.soft = Some(report.error);
+        }
+        self.refresh(&mut inner, time);
+        true
+    }
+}

@@ -1,0 +1,451 @@
+//! How a connection changes by itself: by segments, by time, and at its end.
+
+use std::sync::Weak;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::time_wait::{Late, TimeWait};
+use super::{Flow, Inner};
+use crate::host::clock::{Time, after, earlier};
+use crate::host::timers::{NEVER, Tick, tick_at};
+use crate::ip::{IpHeader, MAX_HEADERS};
+use crate::tcp::{Ending, Outgoing, Segment, TcpHeader, Verdict};
+use crate::{Batch, Error, InterfaceId, KeepAlive, State};
+
+impl Flow {
+    /// Takes in a segment that belongs to this connection. `false` if the connection has made room
+    /// meanwhile, and the segment is nobody's.
+    pub(crate) fn receive(
+        &self,
+        time: Time,
+        packet: &[u8],
+        (ip, tcp): (&IpHeader, &TcpHeader),
+        batch: &mut Batch,
+    ) -> bool {
+        let mut inner = self.lock();
+        let time = inner.pass(time);
+        if !inner.linked {
+            return false;
+        }
+        if inner.time_wait.is_some() {
+            let syn = if tcp.opens() { Segment::read(packet, ip.header_len) } else { None };
+            let timestamp = syn.and_then(|syn| syn.options.timestamps).map(|(value, _)| value);
+            return self.receive_late(&mut inner, time, (tcp, timestamp), batch);
+        }
+        let Some(connection) = inner.connection.as_mut() else { return false };
+        let before = connection.state();
+        let Some(segment) = Segment::read(packet, ip.header_len) else { return true };
+        match connection.process(time, &segment) {
+            Verdict::Done => {}
+            Verdict::Refused => self.shared.counters.tcp_memory_refused.bump(),
+            Verdict::Reset => {
+                let checksums = self.interface.checksums;
+                batch.reply(self.interface.id, self.remote().ip(), MAX_HEADERS, |buf| {
+                    tcp.write_reset(ip, checksums, buf)
+                });
+            }
+        }
+        let heard = connection.heard();
+        inner.heard = inner.heard.max(heard);
+        if heard == time {
+            // Whatever it was, packets pass again.
+            inner.soft = None;
+        }
+        self.after_segment(&mut inner, (time, before), tcp.rst, batch);
+        self.refresh(&mut inner, time);
+        true
+    }
+
+    fn receive_late(
+        &self,
+        inner: &mut Inner,
+        time: Time,
+        (tcp, timestamp): (&TcpHeader, Option<u32>),
+        batch: &mut Batch,
+    ) -> bool {
+        let Some(wait) = &mut inner.time_wait else { return false };
+        match wait.segment(time, tcp, timestamp) {
+            Late::Ignore => true,
+            Late::Forget => {
+                self.unlink(inner);
+                self.refresh(inner, time);
+                true
+            }
+            Late::Acknowledge => {
+                let ending = wait.ending;
+                self.acknowledge(time, &ending, batch);
+                true
+            }
+            Late::MakeRoom => {
+                self.shared.counters.tcp_time_wait_reused.bump();
+                self.unlink(inner);
+                false
+            }
+        }
+    }
+
+    /// In TIME-WAIT: acknowledges the peer's FIN once more.
+    pub(crate) fn repeat_last_ack(&self, now: Instant, batch: &mut Batch) {
+        let (mut inner, time) = self.lock_at(now);
+        let waiting = inner.time_wait.as_ref().map(|wait| wait.ending);
+        let ending = inner.live().filter(|connection| connection.state() == State::TimeWait);
+        if let Some(ending) = waiting.or(ending.map(|connection| connection.ending())) {
+            self.acknowledge(time, &ending, batch);
+        }
+    }
+
+    fn acknowledge(&self, time: Time, ending: &Ending, batch: &mut Batch) {
+        let &Ending { snd_nxt: seq, rcv_nxt, marking, .. } = ending;
+        let mut answer = Outgoing { seq, ack: Some(rcv_nxt), marking, ..Outgoing::default() };
+        answer.options.timestamps = ending.timestamps.map(|timestamps| timestamps.option(time));
+        batch.reply(self.interface.id, self.remote().ip(), MAX_HEADERS, |buf| {
+            answer.write_alone(buf, self.endpoints(), self.interface.checksums)
+        });
+    }
+
+    /// What a segment's effect on the connection means for the socket.
+    fn after_segment(&self, inner: &mut Inner, (time, before): (Time, State), rst: bool, batch: &mut Batch) {
+        let state = inner.state();
+        if before.is_connecting() && !state.is_connecting() && state != State::Closed {
+            self.established(inner, time);
+        }
+        if state == State::Closed && before != State::Closed && rst {
+            self.was_reset(inner, before);
+        }
+        if matches!(state, State::CloseWait | State::Closing | State::LastAck | State::TimeWait) {
+            inner.ended = true;
+        }
+        if inner.connected && state != State::Closed && !inner.is_deferred(time) {
+            self.hand_over(inner, batch);
+        }
+        if inner.readable() > 0 {
+            if inner.orphaned {
+                // RFC 1122 4.2.2.13: data that nobody will read.
+                self.refuse(inner);
+            } else if inner.read_shut && matches!(before, State::FinWait1 | State::FinWait2) {
+                // As in Linux: with both directions shut down it is the same.
+                self.refuse(inner);
+                inner.error = Some(Error::ConnectionReset);
+            } else if inner.read_shut {
+                inner.discard();
+            }
+        }
+    }
+
+    fn established(&self, inner: &mut Inner, time: Time) {
+        inner.connected = true;
+        self.shared.counters.tcp_established.bump();
+        let listener = inner.listener.as_ref().and_then(Weak::upgrade);
+        let wait = listener.and_then(|listener| listener.options().defer_accept);
+        inner.defer(wait.map(|wait| after(time, wait)));
+    }
+
+    /// Gives the connection to its listener, if it has one that does not have it yet.
+    fn hand_over(&self, inner: &mut Inner, batch: &mut Batch) {
+        inner.defer(None);
+        let Some(listener) = inner.listener.take() else { return };
+        let listener = listener.upgrade();
+        let this = self.this.upgrade();
+        let accepting = listener.zip(this).filter(|(listener, this)| listener.enqueue(this.clone()));
+        if let Some((listener, _)) = accepting {
+            self.shared.counters.tcp_accepts.bump();
+            batch.touch_listener(&self.shared.rounds, listener);
+        } else {
+            inner.orphaned = true;
+            self.reset(inner);
+        }
+    }
+
+    fn was_reset(&self, inner: &mut Inner, before: State) {
+        let counters = &self.shared.counters;
+        let error = match before {
+            // RFC 9293 3.10.7.4: after a simultaneous open it is a refusal, too.
+            State::SynSent | State::SynReceived if inner.listener.is_none() => {
+                counters.tcp_refused.bump();
+                Error::ConnectionRefused
+            }
+            _ => {
+                counters.tcp_resets_received.bump();
+                // As in Linux: the peer has said all it had to say, and will not hear what is still to come.
+                if before == State::CloseWait { Error::BrokenPipe } else { Error::ConnectionReset }
+            }
+        };
+        inner.lose_to_reset(error);
+        if !inner.orphaned {
+            inner.error = Some(error);
+        }
+    }
+
+    /// Lets a timer fire that was set for `tick`; `true` if the flow has output or new readiness.
+    pub(crate) fn on_timer(&self, tick: Tick, time: Time, batch: &mut Batch) -> bool {
+        let mut inner = self.lock();
+        let time = inner.pass(time);
+        if inner.alarm.first != tick {
+            // Superseded by an earlier one.
+            return false;
+        }
+        inner.alarm.first = std::mem::replace(&mut inner.alarm.second, NEVER);
+        if !inner.linked {
+            return false;
+        }
+        if inner.time_wait.as_ref().is_some_and(|wait| wait.expires() <= time) {
+            self.unlink(&mut inner);
+            return false;
+        }
+        if self.gives_up_at(&inner).is_some_and(|due| due <= time) {
+            self.shared.counters.tcp_timeouts.bump();
+            let error = inner.soft.take().unwrap_or(Error::TimedOut);
+            self.kill(&mut inner, error);
+            self.refresh(&mut inner, time);
+            return true;
+        }
+        if inner.deferred().is_some_and(|until| until <= time) {
+            self.hand_over(&mut inner, batch);
+        }
+        match self.due_at(&mut inner, time) {
+            Some(due) if due <= time => {
+                // If the way is barred there is no egress, and nothing else ends the attempt.
+                self.arm_end(&mut inner, time);
+                true
+            }
+            _ => {
+                self.arm(&mut inner, time);
+                false
+            }
+        }
+    }
+
+    /// Sets the timer for the next deadline, unless an earlier one is set already. What is due now has
+    /// just been done or could not be, so it waits for a millisecond at least.
+    pub(super) fn arm(&self, inner: &mut Inner, time: Time) {
+        inner.watch(time);
+        if let Some(due) = self.due_at(inner, time) {
+            self.arm_at(inner, time, due);
+        }
+    }
+
+    /// The same, if the connection's own deadline is known.
+    pub(super) fn arm_for(&self, inner: &mut Inner, time: Time, connection: Option<Time>) {
+        inner.watch(time);
+        if let Some(due) = earlier(self.gives_up_or_hands_over_at(inner), connection) {
+            self.arm_at(inner, time, due);
+        }
+    }
+
+    fn arm_at(&self, inner: &mut Inner, time: Time, due: Time) {
+        let tick = tick_at(due.max(after(time, Duration::from_millis(1))));
+        if tick >= inner.alarm.first {
+            return;
+        }
+        if inner.alarm.second == NEVER {
+            inner.alarm.second = inner.alarm.first;
+        }
+        inner.alarm.first = tick;
+        self.shared.timers.insert(tick, self.this.clone());
+    }
+
+    /// Sets the timer for the end of the peer's silence, whatever else may be due before.
+    fn arm_end(&self, inner: &mut Inner, time: Time) {
+        if let Some(due) = self.gives_up_at(inner) {
+            self.arm_at(inner, time, due);
+        }
+    }
+
+    /// A connection attempt ends some time, even if the way is barred from the start.
+    pub(crate) fn begin(&self, time: Time) {
+        let mut inner = self.lock();
+        self.arm_end(&mut inner, time);
+    }
+
+    /// Makes the flow appear in the next batch of timers.
+    pub(crate) fn arm_now(&self, time: Time) {
+        let mut inner = self.lock();
+        self.arm(&mut inner, time);
+    }
+
+    fn due_at(&self, inner: &mut Inner, time: Time) -> Option<Time> {
+        if !inner.linked {
+            return None;
+        }
+        if let Some(wait) = &inner.time_wait {
+            return Some(wait.expires());
+        }
+        let connection = inner.live().and_then(|connection| connection.deadline(time));
+        earlier(self.gives_up_or_hands_over_at(inner), connection)
+    }
+
+    fn gives_up_or_hands_over_at(&self, inner: &Inner) -> Option<Time> {
+        earlier(self.gives_up_at(inner), inner.deferred())
+    }
+
+    /// When the peer's silence ends the connection.
+    fn gives_up_at(&self, inner: &Inner) -> Option<Time> {
+        let config = &self.shared.config;
+        let state = inner.state();
+        if let Some(waiting) = inner.waiting {
+            match state {
+                State::SynSent => return Some(after(waiting, config.syn_timeout)),
+                State::SynReceived => return Some(after(waiting, config.syn_timeout / 2)),
+                _ => {}
+            }
+            // Retransmissions back off to a minute (RFC 6298 (2.5)), and the last one must have its chance.
+            let user_timeout = inner.user_timeout().unwrap_or(config.user_timeout);
+            let orphan = if inner.orphaned { config.orphan_timeout * 3 } else { Duration::MAX };
+            return Some(after(waiting.max(inner.heard), user_timeout.min(orphan)));
+        }
+        if inner.orphaned && state == State::FinWait2 {
+            return Some(after(inner.heard, config.orphan_timeout));
+        }
+        let rare = inner.rare.as_ref().filter(|_| inner.connection.is_some())?;
+        let KeepAlive { on, idle, interval, probes } = rare.keepalive;
+        let first = after(inner.heard, idle).max(rare.watched.filter(|_| on)?);
+        Some(after(first, interval.saturating_mul(probes)))
+    }
+
+    /// Brings everything that follows from the connection's state up to date. The last step of every call.
+    pub(super) fn refresh(&self, inner: &mut Inner, time: Time) {
+        if let Some(connection) = inner.live() {
+            if connection.is_finished() {
+                self.unlink(inner);
+            } else if connection.state() == State::TimeWait
+                && connection.readable() == 0
+                && connection.deadline(time).is_none_or(|due| due > time)
+            {
+                let length = self.shared.config.time_wait;
+                inner.time_wait = Some(Box::new(TimeWait::new(time, length, connection.ending())));
+                inner.ended = true;
+                inner.connection = None;
+                self.arm(inner, time);
+            } else if connection.awaits_ack() {
+                inner.waiting.get_or_insert(time);
+            } else {
+                inner.waiting = None;
+            }
+        }
+        if !inner.linked && (inner.orphaned || inner.readable() == 0) {
+            inner.connection = None;
+        }
+        self.publish(inner);
+    }
+
+    pub(super) fn publish(&self, inner: &mut Inner) {
+        self.ready.store(inner.readiness().bits(), Ordering::Release);
+    }
+
+    /// Ends the connection with an error and without a reset.
+    pub(super) fn kill(&self, inner: &mut Inner, error: Error) {
+        inner.lose_to_silence(error);
+        if !inner.orphaned {
+            inner.error = Some(error);
+        }
+        self.unlink(inner);
+    }
+
+    /// Has the connection send a reset; the flow ends when that has left.
+    pub(super) fn reset(&self, inner: &mut Inner) {
+        inner.lose_to_own_reset();
+        if let Some(connection) = inner.live() {
+            connection.abort();
+            self.shared.counters.tcp_resets_sent.bump();
+        }
+    }
+
+    /// As [`Flow::reset`], about data that has come: the peer has to know even if its FIN came with it.
+    fn refuse(&self, inner: &mut Inner) {
+        inner.lose_to_own_reset();
+        if let Some(connection) = inner.live() {
+            connection.refuse();
+            self.shared.counters.tcp_resets_sent.bump();
+        }
+    }
+
+    /// Takes the flow out of the demultiplexer: CLOSED.
+    pub(super) fn unlink(&self, inner: &mut Inner) {
+        if !std::mem::replace(&mut inner.linked, false) {
+            return;
+        }
+        self.shared.flows.remove(&self.key);
+        if let Some(listener) = inner.listener.take().and_then(|listener| listener.upgrade()) {
+            listener.forget_handshake();
+        }
+    }
+
+    /// Takes this flow's place for a new connection with the initial sequence number `isn`, if it is in
+    /// TIME-WAIT and the two cannot be confused (RFC 6191's condition, by sequence numbers).
+    pub(crate) fn make_room(&self, time: Time, isn: u32) -> bool {
+        let mut inner = self.lock();
+        let gives_way =
+            inner.linked && inner.time_wait.as_ref().is_some_and(|wait| wait.gives_way_to(time, isn));
+        if gives_way {
+            self.shared.counters.tcp_time_wait_reused.bump();
+            self.unlink(&mut inner);
+        }
+        gives_way
+    }
+
+    /// Has the next egress send again what waits for an acknowledgement, and with `stalled` only if a
+    /// retransmission timer has fired for it already. False if nothing does.
+    pub(crate) fn expedite(&self, stalled: bool) -> bool {
+        let mut inner = self.lock();
+        let waits = inner.waiting.is_some();
+        match inner.live() {
+            Some(connection) if waits && (!stalled || connection.is_stalled()) => {
+                connection.expedite();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Ends the connection as a reset from the peer would: the program at its other end is gone. An attempt
+    /// goes on, since whoever comes after the peer may answer it. With `tell` a reset is sent, in case that
+    /// somebody is there after all. False if nothing changes.
+    pub(crate) fn lose_peer(&self, now: Instant, tell: bool) -> bool {
+        let (mut inner, time) = self.lock_at(now);
+        let before = inner.state();
+        match before {
+            State::Closed | State::SynSent => return false,
+            State::TimeWait => self.unlink(&mut inner),
+            _ => {
+                if tell {
+                    self.reset(&mut inner);
+                } else if let Some(connection) = inner.live() {
+                    connection.forget();
+                }
+                self.was_reset(&mut inner, before);
+            }
+        }
+        self.refresh(&mut inner, time);
+        true
+    }
+
+    /// Memory may be short: if it is for this flow's peer, what has come out of order is dropped. If the application has
+    /// not read for [`Config::user_timeout`](crate::Config::user_timeout) what it could, the connection is reset and
+    /// that dropped too. `true` if it was.
+    pub(crate) fn relieve(&self, now: Instant) -> bool {
+        let (mut inner, time) = self.lock_at(now);
+        let patience = inner.user_timeout().unwrap_or(self.shared.config.user_timeout);
+        let Some(connection) = inner.connection.as_mut().filter(|one| one.lacks_memory()) else {
+            return false;
+        };
+        if connection.prune() {
+            self.shared.counters.tcp_memory_pruned.bump();
+        }
+        if connection.unread_since().is_none_or(|since| after(since, patience) > time) {
+            return false;
+        }
+        connection.discard();
+        self.shared.counters.tcp_memory_resets.bump();
+        self.reset(&mut inner);
+        // The reader learns that its data is not whole, even if the peer's end has come.
+        inner.ended = false;
+        inner.error = Some(Error::OutOfMemory);
+        self.refresh(&mut inner, time);
+        true
+    }
+
+    /// Whether it goes over `interface`.
+    pub(crate) fn is_on(&self, interface: InterfaceId) -> bool {
+        self.interface.id == interface
+    }
+}

@@ -1,0 +1,341 @@
+//! One TCP connection: what its socket and its packets do to it.
+
+mod api;
+mod delivery;
+mod errors;
+mod info;
+mod life;
+mod options;
+mod rare;
+mod time_wait;
+mod urgent;
+
+use std::any::Any;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Instant;
+
+use crate::host::batch::Mark;
+use crate::host::clock::Time;
+use crate::host::interface::Interface;
+use crate::host::stack::Shared;
+use crate::host::timers::{NEVER, Tick};
+use crate::socket::flow_table::FlowKey;
+use crate::tcp::{Connection, Marking, Settings, Share};
+use crate::{Error, Listener, Ready, State, TcpOptions};
+
+use self::rare::Rare;
+use self::time_wait::TimeWait;
+
+pub use self::api::PIECES;
+pub use self::delivery::{Delivery, Loss};
+pub use self::info::TcpInfo;
+
+/// One TCP connection, in any state from its SYN on.
+///
+/// Any thread may call it. Its one lock is held for as long as a copy between the caller's memory and
+/// the queues takes. After a call that can give it something to send (everything with a `now`), and
+/// after a [`Batch`](crate::Batch) has listed it, call [`egress`](Self::egress) until that returns
+/// `None`; the last call also sets the flow's timer.
+///
+/// A flow lives on without its owner: once [closed](Self::close), it ends the connection in order and
+/// then frees itself. Dropping the `Arc` closes nothing.
+///
+/// ```
+/// use std::time::Instant;
+/// use peersock_stack::{Config, Egress, InterfaceConfig, MAX_PACKET, Ready, Stack, State, TcpOptions};
+///
+/// let now = Instant::now();
+/// let stack = Stack::new(Config::default(), [7; 32], now);
+/// let net = stack.add_interface(InterfaceConfig::new("net", ["10.0.0.1/8".parse()?]));
+/// let flow = stack.tcp_connect(now, net, None, "10.0.0.2:80".parse()?, TcpOptions::default())?;
+/// assert_eq!(flow.state(), State::SynSent);
+///
+/// let mut buf = vec![0; MAX_PACKET];
+/// let limits = Egress { segment: 1400, max_segments: 44, in_flight_cap: 1 << 20, checksums: false };
+/// let mut packets = flow.egress(now, &limits, &mut buf).expect("a SYN");
+/// assert_eq!(packets.next(&mut buf).expect("one packet").len(), 20 + 32);
+/// assert!(!flow.readiness().contains(Ready::CONNECTED));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Flow {
+    shared: Arc<Shared>,
+    interface: Arc<Interface>,
+    key: FlowKey,
+    /// Its addresses are IPv4's.
+    v4: bool,
+    this: Weak<Flow>,
+    inner: Mutex<Inner>,
+    /// [`Ready`] as of the last change.
+    ready: AtomicU8,
+    /// At which time all output has been fetched, microseconds, until something else happens. 0 for never.
+    quiet: AtomicI64,
+    mark: Mark,
+    context: OnceLock<Arc<dyn Any + Send + Sync>>,
+}
+
+/// What the path takes, given to [`Flow::egress`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Egress {
+    /// Most TCP payload bytes of one wire packet: the path MTU less 40 (IPv4) or 60 (IPv6) bytes.
+    /// It may change at any time.
+    pub segment: usize,
+    /// Most wire packets of one super-segment, at least 1: what one batch of the driver takes.
+    pub max_segments: usize,
+    /// Most unacknowledged bytes; a change takes effect with the next acknowledgement.
+    pub in_flight_cap: usize,
+    /// Whether the wire packets need checksums.
+    pub checksums: bool,
+}
+
+/// What the flow's lock guards.
+struct Inner {
+    /// The protocol machine, until the connection has ended and everything is read.
+    connection: Option<Box<Connection>>,
+    /// Instead of the connection, at the end.
+    time_wait: Option<Box<TimeWait>>,
+    /// Whether packets find this flow. Without that the state is CLOSED.
+    linked: bool,
+    /// Reported once, after the data that came before it.
+    error: Option<Error>,
+    /// What ICMP has said of the path since something came from the peer.
+    soft: Option<Error>,
+    connected: bool,
+    /// The peer's FIN has come.
+    ended: bool,
+    read_shut: bool,
+    /// Data that came was thrown away, because reading was shut down.
+    discarded: bool,
+    write_shut: bool,
+    /// The application has closed it.
+    orphaned: bool,
+    /// A write found the queue full, and a quarter has not become free since.
+    was_full: bool,
+    reset_on_close: bool,
+    rare: Option<Box<Rare>>,
+    /// When the last segment came that the connection could use: it is a sign of life.
+    heard: Time,
+    /// The latest time that was given. It does not go back.
+    latest: Time,
+    /// Since when something waits for an acknowledgement. At first that is the handshake.
+    waiting: Option<Time>,
+    /// Who gets it when the handshake is done.
+    listener: Option<Weak<Listener>>,
+    alarm: Alarm,
+}
+
+/// The timer wheel's entries for a flow: the earliest, and the one that was the earliest before.
+struct Alarm {
+    first: Tick,
+    second: Tick,
+}
+
+impl Flow {
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        interface: Arc<Interface>,
+        (local, remote): (SocketAddr, SocketAddr),
+        connection: Connection,
+        options: &TcpOptions,
+        time: Time,
+        listener: Option<&Arc<Listener>>,
+    ) -> Arc<Self> {
+        let inner = Inner {
+            connection: Some(Box::new(connection)),
+            time_wait: None,
+            linked: true,
+            error: None,
+            soft: None,
+            connected: false,
+            ended: false,
+            read_shut: false,
+            discarded: false,
+            write_shut: false,
+            orphaned: false,
+            was_full: false,
+            reset_on_close: options.reset_on_close,
+            rare: Rare::of(options, time),
+            heard: time,
+            latest: time,
+            waiting: Some(time),
+            listener: listener.map(Arc::downgrade),
+            alarm: Alarm { first: NEVER, second: NEVER },
+        };
+        Arc::new_cyclic(|this| Self {
+            shared: shared.clone(),
+            key: FlowKey::new(interface.id, local, remote),
+            v4: local.is_ipv4(),
+            interface,
+            this: this.clone(),
+            inner: Mutex::new(inner),
+            ready: AtomicU8::new(0),
+            quiet: AtomicI64::new(0),
+            mark: Mark::default(),
+            context: OnceLock::new(),
+        })
+    }
+
+    /// What a connection of a socket with these options is made with; its peer has the account `share`.
+    pub(crate) fn settings(
+        shared: &Shared,
+        interface: &Interface,
+        options: &TcpOptions,
+        share: &Arc<Share>,
+    ) -> Settings {
+        let bounds = |bytes: usize| bytes.clamp(4 << 10, 1 << 30) as u32;
+        Settings {
+            send_buffer: bounds(options.send_buffer.unwrap_or(shared.config.send_buffer)),
+            send_fixed: options.send_buffer.is_some(),
+            receive_buffer: bounds(options.receive_buffer.unwrap_or(shared.config.receive_buffer)),
+            receive_fixed: options.receive_buffer.is_some(),
+            nodelay: options.nodelay,
+            keepalive: options::sane(options.keepalive).into(),
+            max_segment: options.max_segment_size,
+            marking: Marking::from(&options.ip),
+            congestion: options.congestion,
+            // Between nodes of this kind they would cost more than they bring: SACK and D-SACK tell the same.
+            timestamps: interface.checksums,
+            ecn: options.ecn,
+            memory: share.clone(),
+        }
+    }
+
+    pub(crate) fn key(&self) -> &FlowKey {
+        &self.key
+    }
+
+    /// The own address and port, and the peer's.
+    fn endpoints(&self) -> (SocketAddr, SocketAddr) {
+        self.key.endpoints(self.v4)
+    }
+
+    pub(crate) fn mark(&self) -> &Mark {
+        &self.mark
+    }
+
+    /// The flow and its time: a thread may have looked at the clock before another did that came first.
+    fn lock_at(&self, now: Instant) -> (MutexGuard<'_, Inner>, Time) {
+        let mut inner = self.lock();
+        let time = inner.pass(self.shared.clock.time(now));
+        (inner, time)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        let inner = self.lock_to_fetch();
+        // Whoever has the lock may change something.
+        self.quiet.store(0, Ordering::Relaxed);
+        inner
+    }
+
+    /// The lock of whoever fetches output, and does nothing else.
+    fn lock_to_fetch(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// The flow's time when somebody says that it is `time`.
+    fn pass(&mut self, time: Time) -> Time {
+        self.latest = self.latest.max(time);
+        self.latest
+    }
+
+    fn state(&self) -> State {
+        match (&self.connection, &self.time_wait) {
+            _ if !self.linked => State::Closed,
+            (_, Some(_)) => State::TimeWait,
+            (Some(connection), None) => connection.state(),
+            (None, None) => State::Closed,
+        }
+    }
+
+    /// Whether its listener is still to wait for data (TCP_DEFER_ACCEPT).
+    fn is_deferred(&self, time: Time) -> bool {
+        self.deferred().is_some_and(|until| time < until) && self.readable() == 0 && !self.ended
+    }
+
+    /// Bytes that can be read.
+    fn readable(&self) -> usize {
+        self.connection.as_ref().map_or(0, |connection| connection.readable())
+    }
+
+    /// Bytes up to the last urgent one that were not read.
+    fn urgent_left(&self) -> u64 {
+        self.connection.as_ref().map_or(0, |connection| connection.urgent_left())
+    }
+
+    /// Throws away what has come, because reading was shut down.
+    fn discard(&mut self) {
+        self.discarded |= self.readable() > 0;
+        if let Some(connection) = self.live() {
+            connection.discard();
+        }
+    }
+
+    /// The connection, while the connection is alive.
+    fn live(&mut self) -> Option<&mut Connection> {
+        if self.linked { self.connection.as_deref_mut() } else { None }
+    }
+
+    fn readiness(&mut self) -> Ready {
+        let mut ready = Ready::EMPTY;
+        if self.connected {
+            ready |= Ready::CONNECTED;
+        }
+        if self.error.is_some() {
+            ready |= Ready::ERROR | Ready::READABLE | Ready::WRITABLE;
+        }
+        if self.has_reports() {
+            ready |= Ready::ERROR;
+        }
+        if self.ended || self.read_shut || !self.linked {
+            ready |= Ready::READ_CLOSED | Ready::READABLE;
+        }
+        if self.urgent_left() > 0 && !self.read_shut {
+            ready |= Ready::URGENT;
+        }
+        if self.readable() > 0 {
+            ready |= Ready::READABLE;
+        }
+        match self.state() {
+            _ if self.write_shut => ready |= Ready::WRITE_CLOSED,
+            State::SynSent | State::SynReceived => {}
+            State::Established | State::CloseWait => {
+                let free = self.connection.as_ref().map_or(0, |connection| connection.writable());
+                let wanted = self.connection.as_ref().map_or(1, |connection| connection.send_buffer() / 4);
+                self.was_full &= free < wanted;
+                if free > 0 && !self.was_full {
+                    ready |= Ready::WRITABLE;
+                }
+            }
+            // A write would fail at once.
+            _ => ready |= Ready::WRITE_CLOSED | Ready::WRITABLE,
+        }
+        ready
+    }
+}
+
+impl fmt::Debug for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ready = Ready::from_bits(self.ready.load(Ordering::Relaxed));
+        f.debug_struct("Flow")
+            .field("interface", &self.interface.id)
+            .field("local", &self.local())
+            .field("remote", &self.remote())
+            .field("ready", &ready)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_flow_is_small() {
+        assert!(size_of::<Flow>() <= 216, "{} bytes", size_of::<Flow>());
+        assert!(size_of::<Connection>() <= 896, "{} bytes", size_of::<Connection>());
+    }
+}

@@ -1,0 +1,92 @@
+//! What only few flows have, apart from what each packet looks at.
+
+use std::time::Duration;
+
+use super::{Inner, options};
+use crate::host::clock::Time;
+use crate::socket::error_queue::ErrorQueue;
+use crate::socket::flow::Loss;
+use crate::{IpOptions, KeepAlive, TcpOptions};
+
+/// Settings that are not the usual ones, and what follows from them. A flow without any has all defaults.
+pub(super) struct Rare {
+    /// What the packets' IP headers say, and whether ICMP errors are to be told.
+    pub(super) ip: IpOptions,
+    pub(super) keepalive: KeepAlive,
+    /// Since when its settings have been as they are; `None` until the timer has been set for them.
+    pub(super) watched: Option<Time>,
+    /// `None` for the node's.
+    pub(super) user_timeout: Option<Duration>,
+    /// What is behind ICMP errors, if the application wants to know.
+    pub(super) reports: ErrorQueue,
+    /// When the listener gets it at the latest, if it waits for data.
+    pub(super) deferred: Option<Time>,
+    /// What was not delivered when the connection ended.
+    pub(super) loss: Option<Loss>,
+}
+
+impl Default for Rare {
+    fn default() -> Self {
+        Self {
+            ip: IpOptions::default(),
+            keepalive: KeepAlive::default(),
+            watched: None,
+            user_timeout: None,
+            reports: ErrorQueue::new(),
+            deferred: None,
+            loss: None,
+        }
+    }
+}
+
+impl Rare {
+    /// What of a new flow's options is not usual.
+    pub(super) fn of(options: &TcpOptions, time: Time) -> Option<Box<Self>> {
+        let ip = IpOptions { hop_limit: options.ip.hop_limit.max(1), ..options.ip };
+        let keepalive = options::sane(options.keepalive);
+        let user_timeout = options.user_timeout;
+        let usual = ip == IpOptions::default() && keepalive == KeepAlive::default() && user_timeout.is_none();
+        (!usual)
+            .then(|| Box::new(Self { ip, keepalive, watched: Some(time), user_timeout, ..Self::default() }))
+    }
+}
+
+impl Inner {
+    /// To change something.
+    pub(super) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    pub(super) fn ip(&self) -> IpOptions {
+        self.rare.as_ref().map_or_else(IpOptions::default, |rare| rare.ip)
+    }
+
+    pub(super) fn keepalive(&self) -> KeepAlive {
+        self.rare.as_ref().map_or_else(KeepAlive::default, |rare| rare.keepalive)
+    }
+
+    pub(super) fn user_timeout(&self) -> Option<Duration> {
+        self.rare.as_ref().and_then(|rare| rare.user_timeout)
+    }
+
+    pub(super) fn has_reports(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| !rare.reports.is_empty())
+    }
+
+    pub(super) fn deferred(&self) -> Option<Time> {
+        self.rare.as_ref().and_then(|rare| rare.deferred)
+    }
+
+    pub(super) fn defer(&mut self, until: Option<Time>) {
+        if self.rare.is_some() || until.is_some() {
+            self.rare().deferred = until;
+        }
+    }
+
+    /// The timer is set for the settings.
+    pub(super) fn watch(&mut self, time: Time) {
+        if let Some(rare) = &mut self.rare {
+            rare.watched.get_or_insert(time);
+        }
+    }
+}

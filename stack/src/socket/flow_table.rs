@@ -1,0 +1,325 @@
+//! All connections: by their addresses and ports, and by peer.
+
+use std::borrow::Borrow;
+use std::collections::{HashMap, HashSet};
+use std::hash::{Hash, Hasher};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::host::keyed::Key;
+use crate::tcp::{Memory, Share};
+use crate::{Cidr, Flow, InterfaceId};
+
+const SHARDS: usize = 16;
+
+/// What tells one connection from every other, in a form that hashes fast.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FlowKey {
+    /// IPv4 addresses in their IPv4-mapped form; inner packets never have such IPv6 addresses.
+    addresses: [[u8; 16]; 2],
+    ports: u32,
+    interface: u32,
+}
+
+/// The peer's address, and the interface.
+type PeerKey = ([u8; 16], u32);
+
+impl FlowKey {
+    pub(crate) fn new(interface: InterfaceId, local: SocketAddr, remote: SocketAddr) -> Self {
+        Self::from_parts(interface, [local.ip(), remote.ip()], [local.port(), remote.port()])
+    }
+
+    /// The own address and port come first.
+    pub(crate) fn from_parts(interface: InterfaceId, addresses: [IpAddr; 2], ports: [u16; 2]) -> Self {
+        Self {
+            addresses: addresses.map(octets),
+            ports: u32::from(ports[0]) << 16 | u32::from(ports[1]),
+            interface: interface.0,
+        }
+    }
+
+    fn local_port(&self) -> u16 {
+        (self.ports >> 16) as u16
+    }
+
+    fn peer(&self) -> PeerKey {
+        (self.addresses[1], self.interface)
+    }
+
+    /// The own address and port and the peer's, of a connection over IPv4 or not.
+    pub(crate) fn endpoints(&self, v4: bool) -> (SocketAddr, SocketAddr) {
+        let [local, remote] = self.addresses.map(|octets| match octets {
+            [.., a, b, c, d] if v4 => IpAddr::from([a, b, c, d]),
+            _ => IpAddr::from(octets),
+        });
+        (SocketAddr::new(local, self.local_port()), SocketAddr::new(remote, self.ports as u16))
+    }
+
+    /// A shard's lock is all that a skewed choice can crowd, so this need not be keyed.
+    fn shard(&self) -> usize {
+        (self.ports ^ self.ports >> 16 ^ self.ports >> 4) as usize % SHARDS
+    }
+}
+
+impl Hash for FlowKey {
+    /// All at once: hashers are slow at small pieces.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let mut bytes = [0; 40];
+        bytes[..32].copy_from_slice(self.addresses.as_flattened());
+        bytes[32..36].copy_from_slice(&self.ports.to_ne_bytes());
+        bytes[36..].copy_from_slice(&self.interface.to_ne_bytes());
+        state.write(&bytes);
+    }
+}
+
+fn octets(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+/// A flow under its key, which it holds itself: an entry takes eight bytes.
+struct Entry(Arc<Flow>);
+
+impl Borrow<FlowKey> for Entry {
+    fn borrow(&self) -> &FlowKey {
+        self.0.key()
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key() == other.0.key()
+    }
+}
+
+impl Eq for Entry {}
+
+impl Hash for Entry {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.key().hash(state);
+    }
+}
+
+/// All connections, in every state.
+///
+/// Lock order: a flow's, the index's, a shard's. None is taken while a later one is held.
+pub(crate) struct FlowTable {
+    shards: [RwLock<HashSet<Entry, Key>>; SHARDS],
+    len: AtomicUsize,
+    /// What changes only when connections come and go.
+    index: Mutex<Index>,
+    key: Key,
+    /// Flows that were looked at one after the other.
+    #[cfg(test)]
+    looked_at: AtomicUsize,
+}
+
+struct Index {
+    /// How many flows use each local port.
+    ports: HashMap<u16, usize>,
+    peers: HashMap<PeerKey, PeerFlows, Key>,
+}
+
+/// The connections with one address, and the account of their memory.
+struct PeerFlows {
+    share: Arc<Share>,
+    flows: HashSet<Entry, Key>,
+}
+
+impl FlowTable {
+    pub(crate) fn new(seed: &[u8; 32]) -> Self {
+        let key = Key::new(seed, "flow table");
+        let peers = HashMap::with_hasher(Key::new(seed, "peer table"));
+        Self {
+            shards: std::array::from_fn(|_| RwLock::new(HashSet::with_hasher(key.clone()))),
+            len: AtomicUsize::new(0),
+            index: Mutex::new(Index { ports: HashMap::new(), peers }),
+            key,
+            #[cfg(test)]
+            looked_at: AtomicUsize::new(0),
+        }
+    }
+
+    pub(crate) fn find(&self, key: &FlowKey) -> Option<Arc<Flow>> {
+        self.read(key.shard()).get(key).map(|entry| entry.0.clone())
+    }
+
+    /// The account of the flows with a peer, a new one if there are none, and how many these are.
+    pub(crate) fn share(
+        &self,
+        interface: InterfaceId,
+        remote: IpAddr,
+        node: &Arc<Memory>,
+    ) -> (Arc<Share>, usize) {
+        let index = self.lock_index();
+        match index.peers.get(&(octets(remote), interface.0)) {
+            Some(peer) => (peer.share.clone(), peer.flows.len()),
+            None => (Arc::new(Share::new(node)), 0),
+        }
+    }
+
+    /// Enters a flow that was made with this share; `false` if its place is taken.
+    pub(crate) fn insert(&self, flow: &Arc<Flow>, share: Arc<Share>) -> bool {
+        let key = flow.key();
+        let mut index = self.lock_index();
+        if !self.write(key.shard()).insert(Entry(flow.clone())) {
+            return false;
+        }
+        self.len.fetch_add(1, Ordering::Relaxed);
+        *index.ports.entry(key.local_port()).or_default() += 1;
+        let new = || PeerFlows { share, flows: HashSet::with_hasher(self.key.clone()) };
+        index.peers.entry(key.peer()).or_insert_with(new).flows.insert(Entry(flow.clone()));
+        true
+    }
+
+    pub(crate) fn remove(&self, key: &FlowKey) {
+        // Dropped after the locks are released: a flow's end may take others.
+        let removed = {
+            let mut index = self.lock_index();
+            let removed = self.write(key.shard()).take(key);
+            (removed.is_some()).then(|| index.remove(key))
+        };
+        if removed.is_some() {
+            self.len.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    /// Whether any flow has this local port.
+    pub(crate) fn uses_port(&self, port: u16) -> bool {
+        self.lock_index().ports.contains_key(&port)
+    }
+
+    /// The flows to the addresses of a peer. Looks at no other flow; for a block of addresses, at every peer once.
+    pub(crate) fn of_peer(&self, interface: InterfaceId, remote: Cidr) -> Vec<Arc<Flow>> {
+        let index = self.lock_index();
+        let flows = |peer: &PeerFlows| {
+            self.count(peer.flows.len());
+            peer.flows.iter().map(|entry| entry.0.clone()).collect()
+        };
+        if remote == Cidr::from(remote.address()) {
+            return index.peers.get(&(octets(remote.address()), interface.0)).map(flows).unwrap_or_default();
+        }
+        let is_within = |peer: &&PeerFlows| {
+            let mut one = peer.flows.iter().take(1);
+            one.any(|entry| entry.0.is_on(interface) && remote.contains(entry.0.remote().ip()))
+        };
+        index.peers.values().filter(is_within).flat_map(flows).collect()
+    }
+
+    /// The flows that `wanted` accepts, of all. It must not lock them.
+    pub(crate) fn filter(&self, wanted: impl Fn(&Flow) -> bool) -> Vec<Arc<Flow>> {
+        let matching = |shard: usize| -> Vec<_> {
+            let flows = self.read(shard);
+            self.count(flows.len());
+            flows.iter().filter(|entry| wanted(&entry.0)).map(|entry| entry.0.clone()).collect()
+        };
+        (0..SHARDS).flat_map(matching).collect()
+    }
+
+    /// A sixteenth of the flows: which, `turn` says.
+    pub(crate) fn part(&self, turn: usize) -> Vec<Arc<Flow>> {
+        self.read(turn % SHARDS).iter().map(|entry| entry.0.clone()).collect()
+    }
+
+    /// How many flows were looked at one after the other, for tests.
+    #[cfg(test)]
+    fn count(&self, flows: usize) {
+        self.looked_at.fetch_add(flows, Ordering::Relaxed);
+    }
+
+    #[cfg(not(test))]
+    fn count(&self, _: usize) {}
+
+    /// Forgets all flows, so that those whom nobody else holds are freed.
+    pub(crate) fn clear(&self) {
+        let mut index = self.lock_index();
+        index.ports.clear();
+        let mut flows: Vec<_> = index.peers.drain().flat_map(|(_, peer)| peer.flows).collect();
+        for shard in 0..SHARDS {
+            flows.extend(self.write(shard).drain());
+        }
+        self.len.store(0, Ordering::Relaxed);
+        drop(index);
+    }
+
+    fn read(&self, shard: usize) -> RwLockReadGuard<'_, HashSet<Entry, Key>> {
+        self.shards[shard].read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, shard: usize) -> RwLockWriteGuard<'_, HashSet<Entry, Key>> {
+        self.shards[shard].write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Index {
+    /// Forgets a flow, and what nobody else needs; gives it back to be dropped.
+    fn remove(&mut self, key: &FlowKey) -> Option<Entry> {
+        if let Some(users) = self.ports.get_mut(&key.local_port()) {
+            *users -= 1;
+            if *users == 0 {
+                self.ports.remove(&key.local_port());
+            }
+        }
+        let peer = self.peers.get_mut(&key.peer())?;
+        let removed = peer.flows.take(key);
+        if peer.flows.is_empty() {
+            self.peers.remove(&key.peer());
+        }
+        removed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::{Batch, Config, InterfaceConfig, Stack, TcpOptions};
+
+    /// A peer that alternates its instances, or its path, has every flow of it looked at each time, and no other's.
+    #[test]
+    fn what_a_peer_causes_costs_its_own_flows() {
+        // Any instant will do: nothing but differences matters.
+        #[allow(clippy::disallowed_methods)]
+        let now = Instant::now();
+        let stack = Stack::new(Config::default(), [7; 32], now);
+        let net = stack.add_interface(InterfaceConfig::new("net", ["10.0.0.1/8".parse().unwrap()]));
+        let peer = |number: u32| IpAddr::from(Ipv4Addr::from_bits(0x0a01_0000 + number));
+        let connect = |number: u32| {
+            let remote = SocketAddr::new(peer(number), 80);
+            stack.tcp_connect(now, net, None, remote, TcpOptions::default()).unwrap()
+        };
+        let flows: Vec<_> = (0..500).flat_map(|number| [connect(number), connect(number)]).collect();
+        let table = &stack.shared.flows;
+        let mut batch = Batch::new();
+        let looked_at = || table.looked_at.swap(0, Ordering::Relaxed);
+        looked_at();
+        stack.lose_peer(now, net, &[peer(3).into()], true, &mut batch);
+        assert_eq!(looked_at(), 2);
+        stack.revive_flows(net, &[peer(3).into(), peer(4).into()], &mut batch);
+        assert_eq!(looked_at(), 4);
+        stack.expedite_flows(net, &[peer(600).into()], &mut batch);
+        assert_eq!(looked_at(), 0);
+        stack.expedite_flows(net, &[peer(5).into()], &mut batch);
+        assert_eq!((looked_at(), batch.flows.len()), (2, 2));
+
+        // What is gone is found no more, and leaves nothing behind.
+        assert_eq!(table.of_peer(net, peer(9).into()).len(), 2);
+        flows.iter().for_each(|flow| flow.close(now));
+        assert_eq!(table.of_peer(net, peer(9).into()).len(), 0);
+        let index = table.lock_index();
+        assert_eq!((table.len(), index.peers.len(), index.ports.len()), (0, 0, 0));
+    }
+}

@@ -1,0 +1,348 @@
+//! Listening sockets: a handshake under way or a connection to accept takes one place of the backlog.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use crate::host::batch::Mark;
+use crate::host::clock::{Time, since};
+use crate::host::stack::Shared;
+use crate::ip::canonical;
+use crate::socket::demux::Bound;
+use crate::{Error, Flow, InterfaceId, Ready, Stack, TcpOptions};
+
+/// After the last cookie was given, none comes back later than this.
+const COOKIE_LIFETIME: Duration = Duration::from_secs(128);
+
+/// A listening TCP socket.
+///
+/// Several may share a port, see [`TcpOptions::reuse_port`].
+///
+/// ```
+/// use std::time::{Duration, Instant};
+/// use peersock_stack::{Config, Error, InterfaceConfig, Stack, TcpOptions};
+///
+/// let now = Instant::now();
+/// let stack = Stack::new(Config::default(), [7; 32], now);
+/// let net = stack.add_interface(InterfaceConfig::new("net", ["10.0.0.1/8".parse()?]));
+/// let local = "10.0.0.1:80".parse()?;
+/// let listener = stack.tcp_listen(now, Some(net), local, 128, TcpOptions::default())?;
+/// assert_eq!(listener.accept(now).unwrap_err(), Error::WouldBlock);
+/// listener.close(now);
+/// assert_eq!(listener.accept(now).unwrap_err(), Error::Closed);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Listener {
+    shared: Arc<Shared>,
+    interface: Option<InterfaceId>,
+    local: SocketAddr,
+    /// As it was bound; a later change of the options means nothing.
+    reuse_port: bool,
+    options: RwLock<TcpOptions>,
+    queue: Mutex<Queue>,
+    mark: Mark,
+    context: OnceLock<Arc<dyn Any + Send + Sync>>,
+}
+
+struct Queue {
+    /// Connections that may wait; 0 while the socket is only bound.
+    backlog: usize,
+    handshakes: usize,
+    established: VecDeque<Arc<Flow>>,
+    closed: Option<Error>,
+    /// When a SYN was last answered with a cookie, and when one last came back and found no place.
+    cookie: Option<Time>,
+    refused: Option<Time>,
+}
+
+impl Stack {
+    /// Listens for connections on `local`: its address may be unspecified, port 0 means any free one that
+    /// the network allows. Without an interface it listens on all that have the address.
+    ///
+    /// At most `backlog` connections (at least 1) may be under way or wait to be accepted; SYNs beyond
+    /// that are dropped, so that their senders try again, and counted.
+    ///
+    /// # Errors
+    /// [`Error::AddrInUse`] if a listener overlaps and not both have [`TcpOptions::reuse_port`], or connections of the
+    /// port are left (in TIME-WAIT or not) and neither this nor [`TcpOptions::reuse_address`] is on;
+    /// [`Error::PermissionDenied`] if the network does not allow the port, for a wildcard if none does;
+    /// [`Error::AddrNotAvailable`],
+    /// [`Error::NetworkUnreachable`] for a foreign address or unknown interface.
+    pub fn tcp_listen(
+        &self,
+        now: Instant,
+        interface: Option<InterfaceId>,
+        local: SocketAddr,
+        backlog: usize,
+        options: TcpOptions,
+    ) -> Result<Arc<Listener>, Error> {
+        let listener = self.tcp_bind(interface, local, options)?;
+        if !self.allows_port(listener.local().port()) {
+            listener.close(now);
+            return Err(Error::PermissionDenied);
+        }
+        listener.listen(backlog);
+        Ok(listener)
+    }
+
+    /// Whether peers can reach a listener at `port`: one of the networks allows it, or none is joined yet.
+    pub fn allows_port(&self, port: u16) -> bool {
+        self.shared.interfaces.any_allows(port)
+    }
+
+    /// Takes an address and a port as [`tcp_listen`](Self::tcp_listen) does. Connections to it are refused until
+    /// [`Listener::listen`]. A wildcard address may have any port, because it may be the source of a
+    /// connection: see
+    /// [`allows_port`](Self::allows_port).
+    ///
+    /// # Errors
+    /// Those of [`tcp_listen`](Self::tcp_listen).
+    pub fn tcp_bind(
+        &self,
+        interface: Option<InterfaceId>,
+        local: SocketAddr,
+        options: TcpOptions,
+    ) -> Result<Arc<Listener>, Error> {
+        let shared = &self.shared;
+        let local = canonical(local);
+        if local.ip().is_multicast() {
+            return Err(Error::AddrNotAvailable);
+        }
+        let network = self.bind_network(interface, local.ip())?;
+        let allowed = |port| match &network {
+            Some(network) => network.allows(port),
+            None => self.allows_port(port),
+        };
+        // A port that nobody has asked for is nobody else's.
+        let listen = |port: u16, asked: bool| {
+            let share = asked && options.reuse_port;
+            let reuse = share || (asked && options.reuse_address);
+            let free = |bound: &[Arc<Listener>]| {
+                let stands_in_the_way = |other: &Arc<Listener>| {
+                    other.overlaps(interface, local.ip()) && !(share && other.shares_port())
+                };
+                let taken = bound.iter().any(stands_in_the_way);
+                let left = !reuse && shared.flows.uses_port(port);
+                if taken || left { Err(Error::AddrInUse) } else { Ok(()) }
+            };
+            let local = SocketAddr::new(local.ip(), port);
+            let options = options.clone();
+            let make = || Listener::new(shared, interface, local, options);
+            shared.listeners.insert(port, free, make)
+        };
+        match local.port() {
+            0 => {
+                // Peers must be able to reach it, so if no ephemeral port is allowed, any will do.
+                let mut ephemeral = shared.ephemeral.candidates(local.ip(), None);
+                let found = ephemeral.find_map(|port| allowed(port).then(|| listen(port, false).ok())?);
+                let found = found.or_else(|| {
+                    (1..=u16::MAX).find_map(|port| allowed(port).then(|| listen(port, false).ok())?)
+                });
+                found.ok_or(Error::AddrInUse)
+            }
+            port if network.is_some() && !allowed(port) => Err(Error::PermissionDenied),
+            port => listen(port, true),
+        }
+    }
+}
+
+/// What becomes of a SYN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// It has taken a place of the backlog.
+    Place,
+    /// Other handshakes hold all places: it is answered with a cookie.
+    Cookie,
+    /// Connections that nobody accepts hold all places.
+    Full,
+}
+
+impl Listener {
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        interface: Option<InterfaceId>,
+        local: SocketAddr,
+        options: TcpOptions,
+    ) -> Arc<Self> {
+        let backlog = 0;
+        let established = VecDeque::new();
+        let queue = Queue { backlog, handshakes: 0, established, closed: None, cookie: None, refused: None };
+        Arc::new(Self {
+            shared: shared.clone(),
+            interface,
+            local,
+            reuse_port: options.reuse_port,
+            options: RwLock::new(options),
+            queue: Mutex::new(queue),
+            mark: Mark::default(),
+            context: OnceLock::new(),
+        })
+    }
+
+    /// The interface it listens on, `None` for all.
+    pub fn interface(&self) -> Option<InterfaceId> {
+        self.interface
+    }
+
+    /// The address and port it listens on; the address may be unspecified.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Takes the connection that has waited longest. It may have ended meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`] if there is none, [`Error::Closed`] after [`close`](Self::close),
+    /// [`Error::NetworkDown`] after its interface was removed.
+    pub fn accept(&self, _now: Instant) -> Result<Arc<Flow>, Error> {
+        let mut queue = self.lock();
+        queue.established.pop_front().ok_or(queue.closed.unwrap_or(Error::WouldBlock))
+    }
+
+    /// listen(2), also to change how many connections may wait, handshakes included; at least 1. More that wait already
+    /// stay.
+    pub fn listen(&self, backlog: usize) {
+        self.lock().backlog = backlog.max(1);
+    }
+
+    /// What connections inherit that are accepted.
+    pub fn options(&self) -> TcpOptions {
+        self.options.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes what connections inherit whose SYN comes from now on. What is decided when a socket is bound stays:
+    /// [`reuse_address`](TcpOptions::reuse_address), [`reuse_port`](TcpOptions::reuse_port).
+    pub fn set_options(&self, options: TcpOptions) {
+        *self.options.write().unwrap_or_else(PoisonError::into_inner) = options;
+    }
+
+    /// Stops listening. Connections that were not accepted are reset by the stack's next timeout.
+    pub fn close(&self, now: Instant) {
+        self.end(now, Error::Closed);
+    }
+
+    /// Closes it because its interface is removed.
+    pub(crate) fn fail(&self, now: Instant, error: Error) {
+        self.end(now, error);
+    }
+
+    fn end(&self, now: Instant, error: Error) {
+        let waiting = {
+            let mut queue = self.lock();
+            queue.closed.get_or_insert(error);
+            std::mem::take(&mut queue.established)
+        };
+        self.shared.listeners.remove(self.local.port(), self);
+        for flow in waiting {
+            flow.set_reset_on_close(true);
+            flow.close(now);
+            flow.arm_now(self.shared.clock.time(now));
+        }
+    }
+
+    /// [`Ready::READABLE`] if a connection waits, [`Ready::READ_CLOSED`] after it was closed.
+    pub fn readiness(&self) -> Ready {
+        let queue = self.lock();
+        match queue.closed {
+            Some(_) => Ready::READABLE | Ready::READ_CLOSED,
+            None if queue.established.is_empty() => Ready::EMPTY,
+            None => Ready::READABLE,
+        }
+    }
+
+    /// The driver's own state for this socket.
+    pub fn context(&self) -> &OnceLock<Arc<dyn Any + Send + Sync>> {
+        &self.context
+    }
+
+    /// Whether it shares its port with others that do.
+    pub(crate) fn shares_port(&self) -> bool {
+        self.reuse_port
+    }
+
+    pub(crate) fn mark(&self) -> &Mark {
+        &self.mark
+    }
+
+    /// Takes a place for a new handshake if one is left.
+    pub(crate) fn begin_handshake(&self, now: Time) -> Admission {
+        let mut queue = self.lock();
+        if queue.closed.is_some() || queue.established.len() >= queue.backlog {
+            return Admission::Full;
+        }
+        if queue.handshakes + queue.established.len() < queue.backlog {
+            queue.handshakes += 1;
+            return Admission::Place;
+        }
+        queue.cookie = Some(now);
+        Admission::Cookie
+    }
+
+    /// Whether a cookie may come back: without need nobody gets to guess one.
+    pub(crate) fn has_given_cookies(&self, now: Time) -> bool {
+        self.lock().cookie.is_some_and(|given| since(now, given) < COOKIE_LIFETIME)
+    }
+
+    /// Takes a place for a connection that brings a cookie back; `false` if there can be none.
+    pub(crate) fn take_cookie(&self, now: Time) -> bool {
+        let mut queue = self.lock();
+        let free = queue.closed.is_none() && queue.established.len() < queue.backlog;
+        queue.handshakes += usize::from(free);
+        if !free {
+            queue.refused = Some(now);
+        }
+        free
+    }
+
+    /// Whether there may be peers that have brought a cookie back, found no place, and think that they are connected.
+    pub(crate) fn has_refused_cookies(&self, now: Time) -> bool {
+        self.lock().refused.is_some_and(|refused| since(now, refused) < COOKIE_LIFETIME)
+    }
+
+    /// Frees the place of a handshake that came to nothing.
+    pub(crate) fn forget_handshake(&self) {
+        let mut queue = self.lock();
+        queue.handshakes = queue.handshakes.saturating_sub(1);
+    }
+
+    /// A handshake is done; `false` if nobody will accept the connection.
+    pub(crate) fn enqueue(&self, flow: Arc<Flow>) -> bool {
+        let mut queue = self.lock();
+        queue.handshakes = queue.handshakes.saturating_sub(1);
+        if queue.closed.is_none() {
+            queue.established.push_back(flow);
+        }
+        queue.closed.is_none()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Bound for Listener {
+    /// A socket that is only bound takes no connections.
+    fn is_open(&self) -> bool {
+        self.lock().backlog > 0
+    }
+
+    fn interface(&self) -> Option<InterfaceId> {
+        self.interface
+    }
+
+    fn local(&self) -> SocketAddr {
+        self.local
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener")
+            .field("interface", &self.interface)
+            .field("local", &self.local)
+            .finish_non_exhaustive()
+    }
+}

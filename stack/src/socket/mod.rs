@@ -1,0 +1,14 @@
+//! Sockets of every kind, how packets find them (`flow_table`, `demux`), and what waits in them. Echo sockets are in `icmp`.
+
+pub(crate) mod demux;
+pub(crate) mod error_queue;
+pub(crate) mod flow;
+pub(crate) mod flow_table;
+pub(crate) mod inbox;
+pub(crate) mod ip_options;
+pub(crate) mod listener;
+pub(crate) mod ports;
+pub(crate) mod queue;
+pub(crate) mod raw;
+pub(crate) mod ready;
+pub(crate) mod udp;

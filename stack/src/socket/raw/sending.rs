@@ -1,0 +1,194 @@
+//! The packets of raw sockets.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use smoltcp::wire::{IpProtocol, Ipv4Packet};
+
+use super::{RawOptions, RawSocket, unspecified};
+use crate::host::route::Wanted;
+use crate::ip::checksum;
+use crate::ip::{Fields, IpHeader, MAX_PACKET, write_fields};
+use crate::{Error, InterfaceId, SendOptions, icmp};
+
+/// Where a raw socket's packet goes out.
+///
+/// ```
+/// use std::time::Instant;
+/// use peersock_stack::{Config, InterfaceConfig, RawOptions, SendOptions, Stack};
+///
+/// let stack = Stack::new(Config::default(), [7; 32], Instant::now());
+/// let net = stack.add_interface(InterfaceConfig::new("net", ["fd00::1/8".parse()?]));
+/// let socket = stack.raw_open(None, true, 89, RawOptions::default())?;
+/// let route = socket.route(Some("fd00::2".parse()?), &SendOptions::default())?;
+/// assert_eq!((route.interface, route.source), (net, "fd00::1".parse::<std::net::IpAddr>()?));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RawRoute {
+    /// The interface to send on.
+    pub interface: InterfaceId,
+    /// The own address.
+    pub source: IpAddr,
+    /// The peer's address, or a group's.
+    pub destination: IpAddr,
+}
+
+impl RawSocket {
+    /// Where a packet to `remote` goes out; `None` means the connected peer.
+    ///
+    /// # Errors
+    /// What an earlier packet ran into, once. [`Error::NotConnected`] without any peer,
+    /// [`Error::NetworkUnreachable`] if no interface leads there, [`Error::AddressFamily`],
+    /// [`Error::AddrNotAvailable`] if the wanted source is not this node's there, [`Error::Closed`].
+    pub fn route(&self, remote: Option<IpAddr>, options: &SendOptions) -> Result<RawRoute, Error> {
+        if self.is_closed() {
+            return Err(Error::Closed);
+        }
+        let (peer, local) = {
+            let mut inner = self.lock();
+            if let Some(error) = inner.inbox.error.take() {
+                return Err(error);
+            }
+            (inner.peer, inner.local)
+        };
+        let destination = remote.or(peer).ok_or(Error::NotConnected)?;
+        let wanted = Wanted { interface: self.interface, local, ip: self.ip.load() };
+        let (interface, source) = self.shared.choose_route(&wanted, destination, options)?;
+        Ok(RawRoute { interface: interface.id, source, destination })
+    }
+
+    /// Writes `data` as one IP packet to `buf` and gives its length; with
+    /// [`header_included`](RawOptions::header_included) `data` is the packet. `mtu` and cutting are as in
+    /// [`UdpSocket::send`](crate::UdpSocket::send), but a packet that came with its header is never cut.
+    ///
+    /// # Errors
+    /// [`Error::MessageSize`] if the packet exceeds 65,535 bytes or `buf`, or exceeds `mtu` and must not be cut.
+    /// [`Error::InvalidInput`] for a header that is none, for data that does not reach to the
+    /// [checksum](RawOptions::checksum_offset), and for a hop limit of 0 to a single node.
+    /// [`Error::AddrNotAvailable`] for a header with another source than an own address: peers would drop it.
+    pub fn send(
+        &self,
+        route: &RawRoute,
+        data: &[u8],
+        options: &SendOptions,
+        mtu: usize,
+        buf: &mut [u8],
+    ) -> Result<usize, Error> {
+        let own = self.lock().options;
+        let len = if own.header_included && !self.ipv6 {
+            self.write_included(route, data, mtu, buf)?
+        } else {
+            self.write(route, data, options, &own, mtu, buf)?
+        };
+        self.shared.counters.raw_sent.bump();
+        Ok(len)
+    }
+
+    /// Says what [`send`](Self::send) would of `len` bytes, but for `buf`.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn check_length(
+        &self,
+        route: &RawRoute,
+        len: usize,
+        options: &SendOptions,
+        mtu: usize,
+    ) -> Result<(), Error> {
+        if self.lock().options.header_included && !self.ipv6 {
+            return if len > self.longest_included(route, mtu) { Err(Error::MessageSize) } else { Ok(()) };
+        }
+        self.fields(route, len, options, mtu).map(drop)
+    }
+
+    fn fields(
+        &self,
+        route: &RawRoute,
+        len: usize,
+        options: &SendOptions,
+        mtu: usize,
+    ) -> Result<Fields, Error> {
+        let fits = self.shared.fits(route.interface, route.destination, len, mtu);
+        self.ip.load().fields(options, IpProtocol::from(self.protocol), route.destination, fits)
+    }
+
+    /// Packets that come with their header are never cut.
+    fn longest_included(&self, route: &RawRoute, mtu: usize) -> usize {
+        let reported = self.shared.path_mtus.find(route.interface, route.destination).unwrap_or(MAX_PACKET);
+        mtu.min(reported).min(MAX_PACKET)
+    }
+
+    fn write(
+        &self,
+        route: &RawRoute,
+        data: &[u8],
+        options: &SendOptions,
+        own: &RawOptions,
+        mtu: usize,
+        buf: &mut [u8],
+    ) -> Result<usize, Error> {
+        let protocol = IpProtocol::from(self.protocol);
+        let interface = self.shared.interfaces.find(route.interface).ok_or(Error::NetworkDown)?;
+        let addresses = (route.source, route.destination);
+        let fields = self.fields(route, data.len(), options, mtu)?;
+        let checksum_at = self.checksum_offset(own);
+        if checksum_at.is_some_and(|offset| offset + 2 > data.len()) {
+            return Err(Error::InvalidInput);
+        }
+        let ip_len = write_fields(buf, addresses, &fields, data.len(), interface.checksums)
+            .ok_or(Error::MessageSize)?;
+        let payload = &mut buf[ip_len..ip_len + data.len()];
+        payload.copy_from_slice(data);
+        if let Some(at) = checksum_at {
+            payload[at..at + 2].fill(0);
+            let sum = checksum::pseudo(addresses, protocol, payload);
+            payload[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+        }
+        Ok(ip_len + data.len())
+    }
+
+    /// As Linux's `raw_send_hdrinc`.
+    fn write_included(
+        &self,
+        route: &RawRoute,
+        data: &[u8],
+        mtu: usize,
+        buf: &mut [u8],
+    ) -> Result<usize, Error> {
+        if data.len() > self.longest_included(route, mtu).min(buf.len()) {
+            return Err(Error::MessageSize);
+        }
+        let header_len = data.first().map_or(0, |byte| usize::from(byte & 15) * 4);
+        if data.len() < header_len || header_len < 20 || data[0] >> 4 != 4 {
+            return Err(Error::InvalidInput);
+        }
+        let packet = &mut buf[..data.len()];
+        packet.copy_from_slice(data);
+        let mut view = Ipv4Packet::new_unchecked(&mut *packet);
+        view.set_total_len(data.len() as u16);
+        if let (Ipv4Addr::UNSPECIFIED, IpAddr::V4(source)) = (view.src_addr(), route.source) {
+            view.set_src_addr(source);
+        }
+        let interface = self.shared.interfaces.find(route.interface).ok_or(Error::NetworkDown)?;
+        if !interface.is_local(view.src_addr().into()) {
+            return Err(Error::AddrNotAvailable);
+        }
+        if view.ident() == 0 {
+            let ip = IpHeader::parse(packet, false).map_err(|_| Error::InvalidInput)?;
+            let ident = self.shared.idents.next(&ip);
+            Ipv4Packet::new_unchecked(&mut *packet).set_ident(ident as u16);
+        }
+        Ipv4Packet::new_unchecked(&mut *packet).fill_checksum();
+        Ok(data.len())
+    }
+
+    /// Where the stack minds the checksum, if it does.
+    pub(super) fn checksum_offset(&self, options: &RawOptions) -> Option<usize> {
+        let any = unspecified(self.ipv6);
+        match self.ipv6 {
+            true if icmp::is_for(any, IpProtocol::from(self.protocol)) => Some(2),
+            true => options.checksum_offset.map(usize::from),
+            false => None,
+        }
+    }
+}

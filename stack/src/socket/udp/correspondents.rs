@@ -1,0 +1,111 @@
+//! To whom a socket has sent, where a network allows only some ports: from them it takes answers at any port.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use crate::InterfaceId;
+use crate::host::clock::{Time, since};
+
+/// Who was silent for so long after an answer is a stranger again, unless he is sent something (RFC 4787 REQ-5 advises
+/// five minutes for NATs).
+const SILENCE: Duration = Duration::from_secs(300);
+
+/// So many, and at most as many that were sent to before these, are remembered.
+const MOST: usize = 2048;
+
+type Correspondent = (InterfaceId, SocketAddr);
+
+/// The remote addresses and ports that a socket has sent to. Who was sent to longest ago is forgotten first.
+#[derive(Debug, Default)]
+pub(super) struct Correspondents {
+    /// When each has answered last, if he has since something was sent to him.
+    recent: BTreeMap<Correspondent, Option<Time>>,
+    older: BTreeMap<Correspondent, Option<Time>>,
+}
+
+impl Correspondents {
+    /// Something leaves for `destination`. If that is a group, all its members may answer from its port.
+    pub(super) fn note(&mut self, interface: InterfaceId, destination: SocketAddr) {
+        let group = destination.ip().is_multicast();
+        let whom = if group { anybody_at(destination) } else { destination };
+        if self.recent.len() >= MOST && !self.recent.contains_key(&(interface, whom)) {
+            self.older = std::mem::take(&mut self.recent);
+        }
+        self.recent.insert((interface, whom), None);
+    }
+
+    /// Whether `source` may answer now, which is noted.
+    pub(super) fn expects(&mut self, now: Time, interface: InterfaceId, source: SocketAddr) -> bool {
+        let mut answers = |whom: SocketAddr| {
+            let key = (interface, whom);
+            let Some(last) = self.recent.get_mut(&key).or_else(|| self.older.get_mut(&key)) else {
+                return false;
+            };
+            let expected = last.is_none_or(|last| since(now, last) < SILENCE);
+            if expected {
+                *last = Some(now);
+            }
+            expected
+        };
+        answers(source) || answers(anybody_at(source))
+    }
+}
+
+/// Any address of the family, with the same port.
+fn anybody_at(address: SocketAddr) -> SocketAddr {
+    let any: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    SocketAddr::new(any, address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NET: InterfaceId = InterfaceId(1);
+
+    fn at(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn who_was_sent_to_may_answer_until_he_has_been_silent() {
+        let mut known = Correspondents::default();
+        let (peer, second) = (at("[fd00::b]:80"), Time::from_secs);
+        assert!(!known.expects(second(1), NET, peer));
+        known.note(NET, peer);
+        for other in ["[fd00::b]:81", "[fd00::c]:80"] {
+            assert!(!known.expects(second(1), NET, at(other)));
+        }
+        assert!(!known.expects(second(1), InterfaceId(2), peer));
+        for time in [1, 300, 599, 898] {
+            assert!(known.expects(second(time), NET, peer), "{time}");
+        }
+        assert!(!known.expects(second(1198), NET, peer));
+        known.note(NET, peer);
+        assert!(known.expects(second(1198), NET, peer));
+    }
+
+    #[test]
+    fn all_members_of_a_group_may_answer_from_its_port() {
+        let mut known = Correspondents::default();
+        known.note(NET, at("239.1.2.3:5353"));
+        assert!(known.expects(Time::from_secs(1), NET, at("10.0.0.7:5353")));
+        assert!(!known.expects(Time::from_secs(1), NET, at("10.0.0.7:5354")));
+        assert!(!known.expects(Time::from_secs(1), NET, at("[fd00::b]:5353")));
+    }
+
+    #[test]
+    fn a_bounded_number_is_remembered_and_the_latest_are() {
+        let mut known = Correspondents::default();
+        let peer = |number: usize| SocketAddr::new(Ipv4Addr::from_bits(number as u32).into(), 80);
+        let count = 3 * MOST + 5;
+        (0..count).for_each(|number| known.note(NET, peer(number)));
+        assert!(known.recent.len() + known.older.len() <= 2 * MOST);
+        assert!((count - MOST..count).all(|number| known.expects(Time::from_secs(1), NET, peer(number))));
+        assert!(!known.expects(Time::from_secs(1), NET, peer(0)));
+    }
+}

@@ -1,0 +1,309 @@
+//! UDP sockets.
+
+mod correspondents;
+mod receiving;
+mod sending;
+
+pub(crate) use receiving::receive;
+
+use std::any::Any;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use self::correspondents::Correspondents;
+use crate::host::batch::Mark;
+use crate::host::stack::Shared;
+use crate::socket::demux::Bound;
+use crate::socket::inbox::Inbox;
+use crate::socket::ip_options::Settings;
+use crate::{Error, ErrorReport, GroupChange, InterfaceId, Ready, SourceFilter, TrafficClass, UdpOptions};
+
+const UDP_HEADER: usize = 8;
+
+/// A UDP socket.
+///
+/// Sending has two steps, because the driver has to look the path up between them: [`route`](Self::route)
+/// says where a datagram goes, [`send`](Self::send) makes the packet.
+///
+/// ```
+/// use std::time::Instant;
+/// use peersock_stack::{Config, InterfaceConfig, Stack, UdpOptions};
+///
+/// let stack = Stack::new(Config::default(), [7; 32], Instant::now());
+/// let net = stack.add_interface(InterfaceConfig::new("net", ["10.0.0.1/8".parse()?]));
+/// let socket = stack.udp_bind(Some(net), "10.0.0.1:0".parse()?, UdpOptions::default())?;
+/// let route = socket.route(Some("10.0.0.2:53".parse()?))?;
+/// assert_eq!(route.source, socket.local());
+/// let mut packet = [0; 1280];
+/// let len = socket.send(&route, b"hello", 1280, &mut packet)?;
+/// assert_eq!(len, 20 + 8 + 5);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct UdpSocket {
+    shared: Arc<Shared>,
+    interface: Option<InterfaceId>,
+    local: SocketAddr,
+    reuse_address: bool,
+    reuse_port: bool,
+    /// Whether it has a peer; readable without the lock.
+    connected: AtomicBool,
+    ip: Settings,
+    closed: AtomicBool,
+    inner: Mutex<Inner>,
+    mark: Mark,
+    context: OnceLock<Arc<dyn Any + Send + Sync>>,
+}
+
+struct Inner {
+    inbox: Inbox,
+    /// Where a connected socket's datagrams go and come from.
+    peer: Option<UdpRoute>,
+    /// Where else it has sent, of networks that do not allow its port.
+    correspondents: Option<Box<Correspondents>>,
+}
+
+/// Where a datagram goes out; made by [`UdpSocket::route`].
+///
+/// ```
+/// use peersock_stack::{InterfaceId, UdpRoute};
+///
+/// let [source, destination] = ["10.0.0.1:5000", "10.0.0.2:53"].map(|text| text.parse().unwrap());
+/// let route = UdpRoute { interface: InterfaceId(1), source, destination };
+/// assert_eq!(route.destination.port(), 53);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct UdpRoute {
+    /// The interface to send on.
+    pub interface: InterfaceId,
+    /// The own address and port.
+    pub source: SocketAddr,
+    /// The peer's address and port.
+    pub destination: SocketAddr,
+}
+
+/// A datagram, or a raw socket's packet, that was read.
+///
+/// ```
+/// use std::time::Instant;
+/// use peersock_stack::*;
+///
+/// let now = Instant::now();
+/// let stack = Stack::new(Config::default(), [7; 32], now);
+/// let net = stack.add_interface(InterfaceConfig::new("net", ["10.0.0.1/8".parse()?]));
+/// let socket = stack.udp_bind(Some(net), "10.0.0.1:53".parse()?, UdpOptions::default())?;
+///
+/// // From the socket to itself.
+/// let mut packet = [0; 100];
+/// let len = socket.send(&socket.route(Some(socket.local()))?, b"hello", 1280, &mut packet)?;
+/// stack.receive(now, net, &mut packet[..len], &mut Batch::new());
+/// let received = socket.recv_from(&mut [0; 3])?;
+/// assert_eq!((received.len, received.truncated), (3, true));
+/// assert_eq!((received.source, received.interface, received.hop_limit), (socket.local(), net, 64));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    /// Bytes written to the buffer.
+    pub len: usize,
+    /// Who sent it.
+    pub source: SocketAddr,
+    /// Which own address, or which group, it was sent to: IP_PKTINFO, IPV6_PKTINFO.
+    pub destination: SocketAddr,
+    /// The interface it came in on: IP_PKTINFO, IPV6_PKTINFO.
+    pub interface: InterfaceId,
+    /// The hop limit that was left: IP_RECVTTL, IPV6_RECVHOPLIMIT.
+    pub hop_limit: u8,
+    /// The traffic class: IP_RECVTOS, IPV6_RECVTCLASS.
+    pub traffic_class: TrafficClass,
+    /// Whether the buffer was too short; the rest is gone.
+    pub truncated: bool,
+}
+
+impl UdpSocket {
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        interface: Option<InterfaceId>,
+        local: SocketAddr,
+        options: &UdpOptions,
+    ) -> Arc<Self> {
+        let limit = options.receive_buffer.unwrap_or(shared.config.udp_receive_buffer);
+        let inner = Inner { inbox: Inbox::new(limit), peer: None, correspondents: None };
+        Arc::new(Self {
+            shared: shared.clone(),
+            interface,
+            local,
+            reuse_address: options.reuse_address,
+            reuse_port: options.reuse_port,
+            connected: AtomicBool::new(false),
+            ip: Settings::new(options.ip),
+            closed: AtomicBool::new(false),
+            inner: Mutex::new(inner),
+            mark: Mark::default(),
+            context: OnceLock::new(),
+        })
+    }
+
+    /// The interface it is bound to, `None` for all.
+    pub fn interface(&self) -> Option<InterfaceId> {
+        self.interface
+    }
+
+    /// The own address and port. While the socket is connected, never unspecified.
+    pub fn local(&self) -> SocketAddr {
+        self.lock().peer.map_or(self.local, |peer| peer.source)
+    }
+
+    /// The peer it is connected to.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.lock().peer.map(|peer| peer.destination)
+    }
+
+    /// Takes the oldest datagram.
+    ///
+    /// # Errors
+    /// What an earlier datagram ran into, once; [`Error::WouldBlock`], [`Error::Closed`].
+    pub fn recv_from(&self, buf: &mut [u8]) -> Result<Received, Error> {
+        self.lock().inbox.pop(self.is_closed(), buf)
+    }
+
+    /// Copies the oldest datagram and leaves it there.
+    ///
+    /// # Errors
+    /// As [`recv_from`](Self::recv_from).
+    pub fn peek_from(&self, buf: &mut [u8]) -> Result<Received, Error> {
+        self.lock().inbox.peek(self.is_closed(), buf)
+    }
+
+    /// What an earlier datagram ran into, once: SO_ERROR.
+    pub fn take_error(&self) -> Option<Error> {
+        self.lock().inbox.error.take()
+    }
+
+    /// Takes the oldest error report (MSG_ERRQUEUE) and writes what it quotes of the datagram's payload to `buf`. There
+    /// are some only with [`receive_errors`](crate::IpOptions::receive_errors).
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`] if there is none.
+    pub fn recv_error(&self, buf: &mut [u8]) -> Result<ErrorReport, Error> {
+        self.lock().inbox.pop_report(buf)
+    }
+
+    /// SO_RCVBUF: how much may wait to be received from now on, bytes.
+    pub fn set_receive_buffer(&self, limit: usize) {
+        self.lock().inbox.set_limit(limit);
+    }
+
+    /// What can be done without waiting. Writing always can.
+    pub fn readiness(&self) -> Ready {
+        self.lock().inbox.readiness(self.is_closed())
+    }
+
+    /// Joins a multicast group: datagrams to it are received from now on, on one interface. Without one it is the
+    /// socket's, or the [multicast interface](crate::IpOptions::multicast_interface), or the first that has an address of the
+    /// family. The groups of all nodes (224.0.0.1, ff01::1, ff02::1) are received without.
+    ///
+    /// As with Linux's IP_MULTICAST_ALL set to 0, a socket receives only what is sent to its own groups; several on one
+    /// port, with [`reuse_address`](UdpOptions::reuse_address), each get a copy.
+    ///
+    /// # Errors
+    /// [`Error::InvalidInput`] if `group` is no multicast address, [`Error::AddressFamily`],
+    /// [`Error::NetworkUnreachable`] if there is no such interface, [`Error::AddrInUse`] if it is a member already,
+    /// [`Error::OutOfMemory`] beyond 20 groups, [`Error::Closed`].
+    pub fn join(&self, interface: Option<InterfaceId>, group: IpAddr) -> Result<(), Error> {
+        self.change_group(interface, group, GroupChange::Join(SourceFilter::default()))
+    }
+
+    /// Leaves a multicast group. The interface is found as in [`join`](Self::join).
+    ///
+    /// # Errors
+    /// As [`join`](Self::join), and [`Error::AddrNotAvailable`] if it is no member.
+    pub fn leave(&self, interface: Option<InterfaceId>, group: IpAddr) -> Result<(), Error> {
+        self.change_group(interface, group, GroupChange::Leave)
+    }
+
+    /// Joins or leaves a group, or listens to one sender of it more or less (RFC 3678). The interface is found as in
+    /// [`join`](Self::join).
+    ///
+    /// # Errors
+    /// As [`join`](Self::join), and those of [`GroupChange::apply`].
+    pub fn change_group(
+        &self,
+        interface: Option<InterfaceId>,
+        group: IpAddr,
+        change: GroupChange,
+    ) -> Result<(), Error> {
+        let usual = [self.interface, self.ip.load().multicast_interface];
+        let mut inner = self.lock();
+        if self.is_closed() {
+            return Err(Error::Closed);
+        }
+        inner.inbox.groups.change(&self.shared, self.local.is_ipv6(), (interface, usual), group, change)
+    }
+
+    /// Unbinds it, leaves its groups and drops what was not read.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.disconnect();
+        self.shared.udp_binds.remove(self.local.port(), self);
+        let mut inner = self.lock();
+        inner.inbox.close(&self.shared);
+        inner.correspondents = None;
+    }
+
+    /// The driver's own state for this socket.
+    pub fn context(&self) -> &OnceLock<Arc<dyn Any + Send + Sync>> {
+        &self.context
+    }
+
+    pub(crate) fn mark(&self) -> &Mark {
+        &self.mark
+    }
+
+    /// Whether it shares its address with a socket that is to have these options.
+    pub(crate) fn shares_with(&self, options: &UdpOptions) -> bool {
+        (self.reuse_address && options.reuse_address) || (self.reuse_port && options.reuse_port)
+    }
+
+    fn shares_port(&self) -> bool {
+        self.reuse_port
+    }
+
+    /// The interface was removed or has lost the address.
+    pub(crate) fn fail(&self, error: Error) {
+        self.lock().inbox.error = Some(error);
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Bound for UdpSocket {
+    fn interface(&self) -> Option<InterfaceId> {
+        self.interface
+    }
+
+    fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Its peer's datagrams find a connected socket by both addresses; others are for those that share its port.
+    fn takes_strangers(&self) -> bool {
+        !self.connected.load(Ordering::Acquire)
+    }
+}
+
+impl fmt::Debug for UdpSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UdpSocket")
+            .field("interface", &self.interface)
+            .field("local", &self.local)
+            .finish_non_exhaustive()
+    }
+}

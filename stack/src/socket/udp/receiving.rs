@@ -1,0 +1,125 @@
+//! What arrives for UDP sockets: datagrams, and errors about those that were sent.
+
+use std::net::SocketAddr;
+
+use smoltcp::wire::UdpPacket;
+
+use super::{UdpRoute, UdpSocket};
+use crate::host::clock::Time;
+use crate::host::interface::Interface;
+use crate::host::stack::Shared;
+use crate::icmp::{Problem, report};
+use crate::ip::IpHeader;
+use crate::socket::inbox::Origin;
+use crate::{Batch, Error, ErrorReport, Fragmentation, TrafficClass};
+
+/// Finds the sockets for the UDP datagram in `packet` and queues it there.
+pub(crate) fn receive(
+    shared: &Shared,
+    time: Time,
+    interface: &Interface,
+    packet: &[u8],
+    ip: &IpHeader,
+    batch: &mut Batch,
+) {
+    let counters = &shared.counters;
+    let Ok(udp) = UdpPacket::new_checked(&packet[ip.header_len..ip.total_len]) else {
+        return counters.udp_malformed.bump();
+    };
+    if udp.dst_port() == 0 {
+        return counters.udp_malformed.bump();
+    }
+    if interface.checksums && !udp.verify_checksum(&ip.source.into(), &ip.destination.into()) {
+        return counters.ip_checksum_errors.bump();
+    }
+    // A service's port may be sent to by everybody; other sockets get answers only, which come from a service.
+    let service = interface.allows(udp.dst_port());
+    if !service && !interface.allows(udp.src_port()) {
+        return counters.port_not_allowed.bump();
+    }
+    let origin = Origin {
+        source: SocketAddr::new(ip.source, udp.src_port()),
+        destination: SocketAddr::new(ip.destination, udp.dst_port()),
+        interface: interface.id,
+        hop_limit: ip.hop_limit,
+        traffic_class: TrafficClass(ip.traffic_class),
+    };
+    if ip.destination.is_multicast() {
+        return receive_for_group(shared, (time, service), &origin, udp.payload(), batch);
+    }
+    let route = UdpRoute { interface: interface.id, source: origin.destination, destination: origin.source };
+    let spread = || shared.listener_key.digest((origin.destination, origin.source));
+    let bound =
+        || shared.udp_binds.find_shared(interface.id, origin.destination, UdpSocket::shares_port, spread);
+    let connected = shared.udp_connected.find(&route);
+    if connected.is_none() && !service && !bound().is_some_and(|socket| socket.expects(time, &origin)) {
+        return counters.port_not_allowed.bump();
+    }
+    let Some(socket) = connected.or_else(bound) else {
+        counters.udp_no_socket.bump();
+        return report(shared, time, interface, packet, Problem::PortUnreachable, batch);
+    };
+    socket.deliver(origin, udp.payload());
+    batch.touch_udp(&shared.rounds, socket);
+}
+
+/// Every member gets a copy. If there is none on this port, nobody is told.
+fn receive_for_group(
+    shared: &Shared,
+    (time, service): (Time, bool),
+    origin: &Origin,
+    data: &[u8],
+    batch: &mut Batch,
+) {
+    let members = shared.udp_binds.matching(origin.interface, origin.destination);
+    let mut delivered = false;
+    for socket in members {
+        if socket.is_member(origin) && (service || socket.expects(time, origin)) {
+            delivered = true;
+            socket.deliver(*origin, data);
+            batch.touch_udp(&shared.rounds, socket);
+        }
+    }
+    if !delivered {
+        shared.counters.udp_no_socket.bump();
+    }
+}
+
+impl UdpSocket {
+    /// Whether it takes answers from there: it is connected to that, or has sent there not long ago.
+    fn expects(&self, now: Time, origin: &Origin) -> bool {
+        let mut inner = self.lock();
+        let connected = inner.peer.is_some_and(|peer| peer.destination == origin.source);
+        let known = inner.correspondents.as_mut();
+        connected || known.is_some_and(|known| known.expects(now, origin.interface, origin.source))
+    }
+
+    fn is_member(&self, origin: &Origin) -> bool {
+        self.lock().inbox.groups.takes(origin.interface, origin.destination.ip(), origin.source.ip())
+    }
+
+    /// An ICMP error may be about one of its datagrams; `false` if the socket does not care.
+    pub(crate) fn complain(&self, report: &ErrorReport, hard: bool, payload: &[u8]) -> bool {
+        let ip = self.ip.load();
+        let mut inner = self.lock();
+        // Whoever lets routers cut does not ask for sizes.
+        if report.error == Error::MessageSize && ip.fragmentation == Fragmentation::Always {
+            return false;
+        }
+        let hard = hard && inner.peer.is_some();
+        inner.inbox.complain(&self.shared, &ip, hard, *report, payload)
+    }
+
+    /// Queues a datagram; a connected socket takes its peer's only.
+    fn deliver(&self, origin: Origin, data: &[u8]) {
+        let mut inner = self.lock();
+        if inner.peer.is_some_and(|peer| peer.destination != origin.source) || self.is_closed() {
+            return;
+        }
+        let counters = &self.shared.counters;
+        match inner.inbox.push(origin, data) {
+            true => counters.udp_received.bump(),
+            false => counters.udp_queue_overflows.bump(),
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Where datagrams go out, and their packets.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use smoltcp::wire::{IpProtocol, UdpPacket};
+
+use super::{UDP_HEADER, UdpRoute, UdpSocket};
+use crate::host::route::Wanted;
+use crate::ip::{Fields, canonical, write_fields};
+use crate::{Error, ErrorOrigin, ErrorReport, IpOptions, SendOptions};
+
+impl UdpSocket {
+    /// Fixes the peer: only its datagrams are received, and ICMP errors are reported. Instead of the
+    /// peer before, if there was one.
+    ///
+    /// # Errors
+    /// As [`route`](Self::route), and [`Error::AddrInUse`] if another socket has this pair.
+    pub fn connect(self: &Arc<Self>, remote: SocketAddr) -> Result<(), Error> {
+        self.connect_with(remote, &SendOptions::default())
+    }
+
+    /// As [`connect`](Self::connect), with a [source](SendOptions::source) and an [interface](SendOptions::interface) for
+    /// as long as it is connected.
+    ///
+    /// # Errors
+    /// As [`route_with`](Self::route_with), and [`Error::AddrInUse`] if another socket has this pair.
+    pub fn connect_with(self: &Arc<Self>, remote: SocketAddr, options: &SendOptions) -> Result<(), Error> {
+        let route = self.route_to(canonical(remote), options)?;
+        self.disconnect();
+        if !self.shared.udp_connected.insert(route, self) {
+            return Err(Error::AddrInUse);
+        }
+        self.lock().peer = Some(route);
+        self.connected.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Forgets the peer, if there is one.
+    pub fn disconnect(&self) {
+        self.connected.store(false, Ordering::Release);
+        if let Some(route) = self.lock().peer.take() {
+            self.shared.udp_connected.remove(&route);
+        }
+    }
+
+    /// Where a datagram to `remote` goes out; `None` means the connected peer.
+    ///
+    /// # Errors
+    /// What an earlier datagram ran into, once. [`Error::NotConnected`] without any peer,
+    /// [`Error::NetworkUnreachable`] if no interface leads there, [`Error::AddressFamily`] if the socket
+    /// is of the other family, [`Error::PermissionDenied`] if the network allows neither port,
+    /// [`Error::InvalidInput`] for port 0, [`Error::Closed`].
+    pub fn route(&self, remote: Option<SocketAddr>) -> Result<UdpRoute, Error> {
+        self.route_with(remote, &SendOptions::default())
+    }
+
+    /// As [`route`](Self::route), with a [source](SendOptions::source) and an [interface](SendOptions::interface)
+    /// for this datagram.
+    ///
+    /// # Errors
+    /// As [`route`](Self::route), and [`Error::AddrNotAvailable`] if the source is not this node's there.
+    pub fn route_with(&self, remote: Option<SocketAddr>, options: &SendOptions) -> Result<UdpRoute, Error> {
+        if self.is_closed() {
+            return Err(Error::Closed);
+        }
+        let (peer, error) = {
+            let mut inner = self.lock();
+            (inner.peer, inner.inbox.error.take())
+        };
+        if let Some(error) = error {
+            return Err(error);
+        }
+        let own = options.source.is_some() || options.interface.is_some();
+        match (remote, peer) {
+            (Some(remote), _) => self.route_to(canonical(remote), options),
+            (None, Some(peer)) if own => self.route_to(peer.destination, options),
+            (None, Some(peer)) => Ok(peer),
+            (None, None) => Err(Error::NotConnected),
+        }
+    }
+
+    fn route_to(&self, remote: SocketAddr, options: &SendOptions) -> Result<UdpRoute, Error> {
+        if remote.port() == 0 {
+            return Err(Error::InvalidInput);
+        }
+        let wanted = Wanted { interface: self.interface, local: self.local.ip(), ip: self.ip.load() };
+        let (interface, source) = self.shared.choose_route(&wanted, remote.ip(), options)?;
+        if !interface.allows(remote.port()) && !interface.allows(self.local.port()) {
+            return Err(Error::PermissionDenied);
+        }
+        let source = SocketAddr::new(source, self.local.port());
+        Ok(UdpRoute { interface: interface.id, source, destination: remote })
+    }
+
+    /// Writes a datagram as one IP packet to `buf` and gives its length. `mtu` is the largest IP packet that the path
+    /// takes, bytes. Unless the socket's [`fragmentation`](IpOptions::fragmentation) forbids it, the packet may exceed
+    /// that: cut it with [`Stack::fragments`](crate::Stack::fragments).
+    ///
+    /// If the destination is a group, the driver sends the packet to every member that it knows and, if
+    /// [`multicast_loop`](IpOptions::multicast_loop) is on, gives it to [`Stack::receive`](crate::Stack::receive).
+    /// A packet with a hop limit of 0 must not leave the node.
+    ///
+    /// # Errors
+    /// [`Error::MessageSize`] if the packet would exceed 65,535 bytes of payload or `buf`, or exceeds `mtu` or the
+    /// [reported MTU](crate::Stack::path_mtu) and must not be cut.
+    pub fn send(&self, route: &UdpRoute, data: &[u8], mtu: usize, buf: &mut [u8]) -> Result<usize, Error> {
+        self.send_with(route, data, &SendOptions::default(), mtu, buf)
+    }
+
+    /// As [`send`](Self::send), with options for this datagram. [`route_with`](Self::route_with) has looked at the
+    /// source and interface among them.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), and [`Error::InvalidInput`] for a hop limit of 0 to a single node.
+    pub fn send_with(
+        &self,
+        route: &UdpRoute,
+        data: &[u8],
+        options: &SendOptions,
+        mtu: usize,
+        buf: &mut [u8],
+    ) -> Result<usize, Error> {
+        let interface = self.shared.interfaces.find(route.interface);
+        let checksums = interface.as_ref().is_some_and(|interface| interface.checksums);
+        let len = UDP_HEADER + data.len();
+        let addresses = (route.source.ip(), route.destination.ip());
+        let fields = self.fields(route, len, options, mtu)?;
+        let ip_len = write_fields(buf, addresses, &fields, len, checksums).ok_or(Error::MessageSize)?;
+        let total = ip_len + len;
+        buf[ip_len + UDP_HEADER..total].copy_from_slice(data);
+        let mut udp = UdpPacket::new_unchecked(&mut buf[ip_len..total]);
+        udp.set_src_port(route.source.port());
+        udp.set_dst_port(route.destination.port());
+        udp.set_len(len as u16);
+        udp.set_checksum(0);
+        if checksums {
+            udp.fill_checksum(&addresses.0.into(), &addresses.1.into());
+        }
+        self.shared.counters.udp_sent.bump();
+        if interface.is_some_and(|interface| !interface.allows(route.source.port())) {
+            self.expect_answers(route);
+        }
+        Ok(total)
+    }
+
+    /// The network does not allow this port as a service's: only who was sent to may answer. Who is connected to may anyway.
+    fn expect_answers(&self, route: &UdpRoute) {
+        let mut inner = self.lock();
+        if inner.peer.is_none_or(|peer| peer.destination != route.destination) {
+            inner.correspondents.get_or_insert_default().note(route.interface, route.destination);
+        }
+    }
+
+    /// Says, and reports, what [`send_with`](Self::send_with) would of a datagram of `len` bytes, but for `buf`.
+    ///
+    /// # Errors
+    /// As [`send_with`](Self::send_with).
+    pub fn check_length(
+        &self,
+        route: &UdpRoute,
+        len: usize,
+        options: &SendOptions,
+        mtu: usize,
+    ) -> Result<(), Error> {
+        self.fields(route, UDP_HEADER + len, options, mtu).map(drop)
+    }
+
+    fn fields(
+        &self,
+        route: &UdpRoute,
+        len: usize,
+        options: &SendOptions,
+        mtu: usize,
+    ) -> Result<Fields, Error> {
+        let destination = route.destination.ip();
+        let fits = self.shared.fits(route.interface, destination, len, mtu);
+        let ip = self.ip.load();
+        let fields = ip.fields(options, IpProtocol::Udp, destination, fits);
+        if fields.is_err_and(|error| error == Error::MessageSize) && ip.receive_errors {
+            let reported = self.shared.path_mtus.find(route.interface, destination);
+            self.report_too_big(route.destination, reported.map_or(mtu, |reported| reported.min(mtu)));
+        }
+        fields
+    }
+
+    /// What its packets' IP headers say.
+    pub fn ip_options(&self) -> IpOptions {
+        self.ip.load()
+    }
+
+    /// Changes what its packets' IP headers say.
+    ///
+    /// # Errors
+    /// [`Error::InvalidInput`] for a [`hop_limit`](IpOptions::hop_limit) of 0.
+    pub fn set_ip_options(&self, options: IpOptions) -> Result<(), Error> {
+        self.ip.store(options)
+    }
+
+    fn report_too_big(&self, destination: SocketAddr, mtu: usize) {
+        let report = ErrorReport {
+            error: Error::MessageSize,
+            origin: ErrorOrigin::Local,
+            kind: 0,
+            code: 0,
+            info: mtu as u32,
+            offender: None,
+            destination,
+            len: 0,
+        };
+        self.lock().inbox.push_report(&self.shared, report, &[]);
+    }
+}

@@ -1,0 +1,137 @@
+//! Cuts one large TCP packet into wire packets, in place.
+
+use std::net::IpAddr;
+
+use smoltcp::wire::{Ipv4Packet, Ipv6Packet, TcpPacket, TcpSeqNumber};
+
+use crate::ip::checksum;
+use crate::ip::{MAX_HEADERS, MAX_PACKET};
+
+/// A TCP packet of up to 65,535 bytes that is to leave in pieces of at most one segment's payload.
+///
+/// [`next`](Self::next) writes each header over the tail of the piece before, which must have been
+/// taken (sealed, sent or copied) by then; so no payload byte moves.
+///
+/// ```no_run
+/// # fn seal(_: &[u8]) {}
+/// # let (flow, limits): (peersock_stack::Flow, peersock_stack::Egress) = unreachable!();
+/// # let now = unreachable!();
+/// let mut buf = vec![0; peersock_stack::MAX_PACKET];
+/// while let Some(mut packets) = flow.egress(now, &limits, &mut buf) {
+///     while let Some(packet) = packets.next(&mut buf) {
+///         seal(packet);
+///     }
+/// }
+/// ```
+#[derive(Debug, Clone)]
+pub struct SuperSegment {
+    header: [u8; MAX_HEADERS],
+    ip_len: usize,
+    header_len: usize,
+    len: usize,
+    segment: usize,
+    checksums: bool,
+    /// Where the next piece's payload starts.
+    offset: usize,
+    done: bool,
+}
+
+impl SuperSegment {
+    /// Describes the TCP packet `packet`, whose IP header is plain and whose headers take `header_len` bytes, to be cut
+    /// at `segment` payload bytes.
+    pub(crate) fn new(packet: &[u8], header_len: usize, segment: usize, checksums: bool) -> Self {
+        let mut header = [0; MAX_HEADERS];
+        header[..header_len].copy_from_slice(&packet[..header_len]);
+        Self {
+            header,
+            ip_len: if packet[0] >> 4 == 4 { 20 } else { 40 },
+            header_len,
+            len: packet.len(),
+            segment: segment.clamp(1, MAX_PACKET),
+            checksums,
+            offset: header_len,
+            done: false,
+        }
+    }
+
+    /// Bytes of the whole packet, headers included.
+    #[expect(clippy::len_without_is_empty, reason = "a packet has a header at least")]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Bytes of the IP and TCP headers that each wire packet starts with.
+    pub fn header_len(&self) -> usize {
+        self.header_len
+    }
+
+    /// Bytes of payload.
+    pub fn payload_len(&self) -> usize {
+        self.len - self.header_len
+    }
+
+    /// How many wire packets it makes.
+    pub fn packets(&self) -> usize {
+        self.payload_len().div_ceil(self.segment).max(1)
+    }
+
+    /// Bytes of each wire packet but the last, which may be shorter.
+    pub fn packet_len(&self) -> usize {
+        self.header_len + self.segment.min(self.payload_len())
+    }
+
+    /// Where the inner packets go.
+    pub fn destination(&self) -> IpAddr {
+        match self.ip_len {
+            20 => Ipv4Packet::new_unchecked(&self.header[..]).dst_addr().into(),
+            _ => Ipv6Packet::new_unchecked(&self.header[..]).dst_addr().into(),
+        }
+    }
+
+    /// The next wire packet, contiguous in `buf`, which must be the buffer that
+    /// [`Flow::egress`](crate::Flow::egress) filled. PSH and FIN are set on the last one only, URG
+    /// as far as there is urgent data.
+    ///
+    /// # Panics
+    /// If `buf` is shorter than [`len`](Self::len).
+    pub fn next<'a>(&mut self, buf: &'a mut [u8]) -> Option<&'a [u8]> {
+        if self.done {
+            return None;
+        }
+        let start = self.offset - self.header_len;
+        let end = self.len.min(self.offset + self.segment);
+        let packet = &mut buf[start..end];
+        let sent = self.offset - self.header_len;
+        self.offset = end;
+        self.done = end == self.len;
+        if sent > 0 || !self.done {
+            packet[..self.header_len].copy_from_slice(&self.header[..self.header_len]);
+            self.adapt_header(packet, sent);
+        }
+        if self.checksums {
+            checksum::fill_tcp(packet);
+        }
+        Some(packet)
+    }
+
+    /// Makes the header fit a piece whose payload starts `sent` bytes into the whole one.
+    fn adapt_header(&self, packet: &mut [u8], sent: usize) {
+        let total = packet.len();
+        match self.ip_len {
+            20 => Ipv4Packet::new_unchecked(&mut *packet).set_total_len(total as u16),
+            _ => Ipv6Packet::new_unchecked(&mut *packet).set_payload_len((total - 40) as u16),
+        }
+        let mut tcp = TcpPacket::new_unchecked(&mut packet[self.ip_len..]);
+        let seq = tcp.seq_number().0.wrapping_add(sent as i32);
+        tcp.set_seq_number(TcpSeqNumber(seq));
+        if tcp.urg() {
+            let left = usize::from(tcp.urgent_at()).saturating_sub(sent);
+            tcp.set_urg(left > 0);
+            tcp.set_urgent_at(left as u16);
+        }
+        if !self.done {
+            tcp.set_psh(false);
+            tcp.set_fin(false);
+        }
+    }
+}

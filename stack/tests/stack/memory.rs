@@ -1,0 +1,210 @@
+//! What peers can make a node keep.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::pair::*;
+use peersock_stack::*;
+
+const MIB: usize = 1 << 20;
+
+/// Another peer of B's than that of the connections over IPv6: A has an address of each family.
+const HONEST: bool = false;
+
+fn config() -> Config {
+    Config { tcp_memory: 16 * MIB, tcp_memory_per_peer: 8 * MIB, ..Config::default() }
+}
+
+/// For a port that has connections already.
+fn again() -> TcpOptions {
+    TcpOptions { reuse_address: true, ..TcpOptions::default() }
+}
+
+/// What flows may hold beyond the limit, and the last segment or write before it was reached.
+fn over(flows: usize) -> usize {
+    flows * 4096 + 16_384
+}
+
+/// What B's queues occupy.
+fn used(pair: &Pair) -> usize {
+    pair.hosts[B].stack.tcp_memory()
+}
+
+/// So many connections from A to B over IPv6: the ends of B, and of each the headers of A's next segment. From now on
+/// nothing that either sends arrives.
+fn besiege(pair: &mut Pair, count: usize) -> Vec<(Arc<Flow>, Vec<u8>)> {
+    pair.capture = Some(Vec::new());
+    let listener = pair.listen_with(B, 80, 4096, TcpOptions::default());
+    let attempts: Vec<_> = (0..count).map(|_| pair.connect(A, 80)).collect();
+    let mut accepted = Vec::new();
+    pair.run(Duration::from_secs(60), |pair| {
+        accepted.extend(std::iter::from_fn(|| listener.accept(pair.now).ok()));
+        accepted.len() == count && attempts.iter().all(|flow| flow.readiness().contains(Ready::CONNECTED))
+    });
+    listener.close(pair.now);
+    let sent =
+        pair.capture.take().unwrap().into_iter().filter(|(side, packet)| *side == A && packet[53] == 0x10);
+    let headers: BTreeMap<u16, Vec<u8>> = sent
+        .map(|(_, mut packet)| {
+            packet.truncate(60);
+            packet[52..54].copy_from_slice(&[0x50, 0x18]);
+            (u16::from_be_bytes([packet[40], packet[41]]), packet)
+        })
+        .collect();
+    pair.link.loss = 1000;
+    accepted.into_iter().map(|flow| (flow.clone(), headers[&flow.remote().port()].clone())).collect()
+}
+
+/// A segment that leaves a gap of `ahead` bytes.
+fn segment(header: &[u8], ahead: u32, payload: usize) -> Vec<u8> {
+    let mut packet = header.to_vec();
+    let seq = u32::from_be_bytes(packet[44..48].try_into().unwrap());
+    packet[44..48].copy_from_slice(&seq.wrapping_add(ahead).to_be_bytes());
+    packet[4..6].copy_from_slice(&(20 + payload as u16).to_be_bytes());
+    packet.resize(60 + payload, 7);
+    packet
+}
+
+/// Memory is short, and connections go on all the same: one of the same peer, and one of another, whose losses are
+/// repaired as ever.
+fn check_that_others_go_on(pair: &mut Pair, victim: &(Arc<Flow>, Vec<u8>)) {
+    let before = victim.0.readable();
+    let mut buf = vec![0; 1 << 20];
+    if before > 0 {
+        assert_eq!(victim.0.read(pair.now, &mut buf), Ok(before));
+    }
+    pair.inject(B, &segment(&victim.1, before as u32, 1000));
+    assert_eq!(victim.0.read(pair.now, &mut buf), Ok(1000), "what continues a queue is taken");
+    pair.link.loss = 20;
+    let (a, b) = pair.connected_with(HONEST, again());
+    let took = pair.transfer(A, &a, &b, MIB);
+    assert!(took < Duration::from_secs(60), "{took:?}");
+    pair.link.loss = 1000;
+}
+
+#[test]
+fn data_out_of_order_is_bounded_for_each_peer() {
+    let mut pair = Pair::with(1, config(), false);
+    let flows = besiege(&mut pair, 2000);
+    for piece in 0..4 {
+        for (_, header) in &flows {
+            pair.inject(B, &segment(header, 2000 + piece * 60_000, 60_000));
+            assert!(used(&pair) <= 8 * MIB, "{} bytes", used(&pair));
+        }
+    }
+    assert!(used(&pair) >= 6 * MIB, "nothing is refused before memory is short");
+    assert!(pair.counter(B, "tcp_memory_refused") > 3000);
+    // One whose data waits for what is missing gets it.
+    let (first, header) = &flows[0];
+    pair.inject(B, &segment(header, 0, 2000));
+    assert_eq!(first.readable(), 62_000);
+    check_that_others_go_on(&mut pair, &flows[1999]);
+    // What nobody completes does not stay.
+    pair.run_for(Duration::from_secs(100));
+    assert!(used(&pair) < 6 * MIB, "{} bytes", used(&pair));
+    assert!(pair.counter(B, "tcp_memory_pruned") > 0);
+    assert_eq!(pair.counter(B, "tcp_memory_resets"), 0);
+}
+
+/// Each byte of its own makes a piece, which costs more than the byte.
+#[test]
+fn crumbs_are_accounted_for_what_they_cost() {
+    let mut pair = Pair::with(1, config(), false);
+    let flows = besiege(&mut pair, 50);
+    for crumb in 0..3000 {
+        for (_, header) in &flows {
+            pair.inject(B, &segment(header, 2 + 2 * crumb, 1));
+        }
+    }
+    let pieces = (150_000 - pair.counter(B, "tcp_memory_refused")) as usize;
+    assert!(used(&pair) > pieces * 48, "{} bytes for {pieces} pieces", used(&pair));
+    assert!(used(&pair) <= 8 * MIB);
+}
+
+#[test]
+fn data_that_nobody_reads_is_bounded_and_given_up() {
+    let mut pair = Pair::with(1, config(), false);
+    let flows = besiege(&mut pair, 1000);
+    for piece in 0..4 {
+        for (flow, header) in &flows {
+            let next = flow.readable() as u32;
+            pair.inject(B, &segment(header, next, 15_000));
+            assert!(used(&pair) <= 8 * MIB + over(flows.len()), "{} bytes after {piece}", used(&pair));
+        }
+    }
+    assert!(used(&pair) >= 8 * MIB - 16_384, "as much is taken as there is room for");
+    assert!(flows.iter().all(|(flow, _)| flow.readable() >= 4096), "each has its least");
+    check_that_others_go_on(&mut pair, &flows[999]);
+    pair.run_for(Duration::from_secs(800));
+    assert_eq!(pair.counter(B, "tcp_memory_resets"), 0, "an application may take its time");
+    pair.run_for(Duration::from_secs(300));
+    assert!(used(&pair) < 6 * MIB, "{} bytes", used(&pair));
+    assert!(pair.counter(B, "tcp_memory_resets") > 0);
+    // Who reads at last learns that not all is there.
+    let lost = flows.iter().filter(|(flow, _)| flow.read(pair.now, &mut [0; 10]) == Err(Error::OutOfMemory));
+    assert_eq!(lost.count() as u64, pair.counter(B, "tcp_memory_resets"));
+}
+
+/// An application that writes to peers that do not read.
+#[test]
+fn data_that_nobody_acknowledges_is_bounded() {
+    let mut pair = Pair::with(1, config(), false);
+    let flows = besiege(&mut pair, 1000);
+    let data = vec![1; 16_384];
+    for _ in 0..16 {
+        for (flow, _) in &flows {
+            // Its queue is full sooner or later.
+            let _ = flow.write(pair.now, &data);
+            assert!(used(&pair) <= 8 * MIB + over(flows.len()), "{} bytes", used(&pair));
+        }
+    }
+    pair.link.loss = 0;
+    let (a, b) = pair.connected_with(HONEST, again());
+    pair.transfer(B, &b, &a, MIB);
+}
+
+#[test]
+fn new_connections_begin_small_while_memory_is_short() {
+    for short in [false, true] {
+        let mut pair = Pair::with(1, config(), false);
+        let flows = besiege(&mut pair, 200);
+        if short {
+            flows.iter().for_each(|(_, header)| pair.inject(B, &segment(header, 2000, 60_000)));
+        }
+        pair.link.loss = 0;
+        pair.capture = Some(Vec::new());
+        let listener = pair.listen(B, 81);
+        let flow = pair.connect(A, 81);
+        pair.run(Duration::from_secs(5), |_| flow.readiness().contains(Ready::CONNECTED));
+        let sent = pair.capture.take().unwrap();
+        let (_, answer) = sent.iter().find(|(side, packet)| *side == B && packet[53] == 0x12).unwrap();
+        let window = u16::from_be_bytes([answer[54], answer[55]]);
+        assert_eq!(window, if short { 16_384 } else { 65_535 });
+        drop(listener);
+    }
+}
+
+#[test]
+fn a_peer_opens_so_many_connections_and_no_more() {
+    let mut pair = Pair::with(1, Config { max_flows_per_peer: 3, ..Config::default() }, false);
+    let _listener = pair.listen_with(B, 80, 128, TcpOptions::default());
+    let any = "0.0.0.0:80".parse().unwrap();
+    let Host { stack, net, .. } = &pair.hosts[B];
+    let _v4 = stack.tcp_listen(pair.now, Some(*net), any, 128, TcpOptions::default()).unwrap();
+    let flows: Vec<_> = (0..5).map(|_| pair.connect(A, 80)).collect();
+    let established = |flow: &&Arc<Flow>| flow.state() == State::Established;
+    pair.run_for(Duration::from_millis(500));
+    assert_eq!(flows.iter().filter(established).count(), 3);
+    assert_eq!(pair.counter(B, "tcp_flow_limit"), 2);
+    // Its other address is another peer's, as far as the stack knows.
+    let other = pair.connect_with(A, address(B, HONEST, 80), TcpOptions::default()).unwrap();
+    pair.run_for(Duration::from_millis(500));
+    assert_eq!(other.state(), State::Established);
+    // A place that is given back is another's.
+    let first = flows.iter().find(established).unwrap();
+    first.abort(pair.now);
+    pair.kick(A, first);
+    pair.run_for(Duration::from_secs(10));
+    assert_eq!(flows.iter().filter(established).count(), 3);
+}

@@ -1,0 +1,143 @@
+//! Members whose addresses change while they live.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use peersock_overlay::{AddressError, Event, Prefix};
+use peersock_stack::{Batch, Error, Flow, TcpOptions, UdpOptions};
+
+use crate::net::Net;
+
+const PORT: u16 = 80;
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Node 1 has both addresses; node 0 knows of the first.
+fn pair() -> Net {
+    Net::star(2, |node| match node {
+        0 => [vec![ip(1)], vec![]],
+        _ => [vec![ip(2), ip(3)], vec![ip(2)]],
+    })
+}
+
+fn ip(last: u8) -> IpAddr {
+    IpAddr::from([10, 7, 0, last])
+}
+
+/// A session, begun by the side that knows where the other is.
+fn acquaint(net: &mut Net) {
+    let to = SocketAddr::new(net.address(0), PORT);
+    let node = &net.nodes[1];
+    let any = "[::]:0".parse().expect("an address");
+    let socket = node.datapath.stack().udp_bind(None, any, UdpOptions::default()).expect("a port");
+    node.datapath.send_udp(net.now, &socket, Some(to), b"hello").expect("a route");
+    net.deliver();
+}
+
+fn set(net: &Net, addresses: &[Prefix]) -> Result<(), AddressError> {
+    let node = &net.nodes[0];
+    node.datapath.set_addresses(net.now, &node.network, &net.id(1), addresses, &mut Batch::default())
+}
+
+fn connect(net: &Net, to: IpAddr) -> Arc<Flow> {
+    let node = &net.nodes[0];
+    let (to, options) = (SocketAddr::new(to, PORT), TcpOptions::default());
+    let flow = node.datapath.stack().tcp_connect(net.now, node.network.interface, None, to, options);
+    let flow = flow.expect("the network is there");
+    node.datapath.pump(net.now, &flow, &mut Batch::default());
+    flow
+}
+
+fn is_established(net: &mut Net, flow: &Arc<Flow>) -> bool {
+    net.run(PATIENCE, |_| !flow.state().is_connecting()) && flow.write(net.now, b"x").is_ok()
+}
+
+#[test]
+fn connections_to_an_address_end_when_it_is_taken_away_and_others_stand() {
+    let mut net = pair();
+    acquaint(&mut net);
+    let stack = net.nodes[1].datapath.stack();
+    let any = SocketAddr::new("::".parse().expect("an address"), PORT);
+    let v4 = SocketAddr::new(IpAddr::from([0; 4]), PORT);
+    let listen = |at| stack.tcp_listen(net.now, None, at, 8, TcpOptions::default()).expect("a free port");
+    let _listeners = [listen(any), listen(v4)];
+
+    let by_listed = connect(&net, ip(2));
+    let by_certified = connect(&net, net.address(1));
+    assert!(is_established(&mut net, &by_listed) && is_established(&mut net, &by_certified));
+
+    let events = net.nodes[0].datapath.subscribe();
+    set(&net, &[ip(3).into()]).expect("nobody has it");
+    assert!(matches!(
+        events.try_next(),
+        Some(Event::AddressesChanged(peer, lost))
+            if *peer.id() == net.id(1) && *lost == [ip(2).into()] && peer.addresses() == [net.address(1), ip(3)]
+    ));
+    assert_eq!(by_listed.write(net.now, b"x"), Err(Error::ConnectionReset));
+    assert!(by_certified.write(net.now, b"x").is_ok(), "its address has stayed");
+
+    let later = connect(&net, ip(3));
+    assert!(is_established(&mut net, &later), "the new address leads there");
+    let never = connect(&net, ip(2));
+    assert_eq!(never.write(net.now, b"x"), Err(Error::NetworkUnreachable));
+}
+
+#[test]
+fn what_comes_from_an_address_that_was_taken_away_is_dropped() {
+    let mut net = pair();
+    acquaint(&mut net);
+    let server = net.nodes[0].datapath.stack();
+    let server = server.udp_bind(None, SocketAddr::new(ip(1), PORT), UdpOptions::default()).expect("a port");
+    let client = net.nodes[1].datapath.stack();
+    let client = client.udp_bind(None, SocketAddr::new(ip(2), 0), UdpOptions::default()).expect("a port");
+    let arrives = |net: &mut Net| {
+        let to = SocketAddr::new(ip(1), PORT);
+        net.nodes[1].datapath.send_udp(net.now, &client, Some(to), b"x").expect("a route");
+        net.deliver();
+        server.recv_from(&mut [0; 10]).is_ok()
+    };
+    assert!(arrives(&mut net));
+    set(&net, &[]).expect("it may have none");
+    assert!(!arrives(&mut net));
+    assert_eq!(net.nodes[0].counter("inner_source_not_owned"), 1);
+    // A block of addresses behind it.
+    set(&net, &[Prefix::new(ip(0), 24).expect("at most 32 bits")]).expect("nobody has it");
+    assert!(arrives(&mut net));
+}
+
+#[test]
+fn a_socket_follows_an_address_to_its_new_owner() {
+    let mut net = Net::star(3, |node| match node {
+        0 => [vec![ip(1)], vec![]],
+        1 => [vec![ip(9)], vec![ip(9)]],
+        _ => [vec![ip(9)], vec![]],
+    });
+    for node in 1..3 {
+        let to = SocketAddr::new(net.address(0), PORT);
+        let stack = net.nodes[node].datapath.stack();
+        let socket = stack.udp_bind(None, "[::]:0".parse().expect("an address"), UdpOptions::default());
+        let socket = socket.expect("a port");
+        net.nodes[node].datapath.send_udp(net.now, &socket, Some(to), b"hello").expect("a route");
+    }
+    net.deliver();
+    let bind = |node: usize| {
+        let local = SocketAddr::new(net.nodes[node].network.addresses[1], PORT);
+        net.nodes[node].datapath.stack().udp_bind(None, local, UdpOptions::default()).expect("a port")
+    };
+    let [sender, first, second] = [0, 1, 2].map(bind);
+    let send = |net: &mut Net| {
+        let to = SocketAddr::new(ip(9), PORT);
+        net.nodes[0].datapath.send_udp(net.now, &sender, Some(to), b"x").expect("a route");
+        net.deliver();
+        [&first, &second].map(|socket| socket.recv_from(&mut [0; 10]).is_ok())
+    };
+    assert_eq!(send(&mut net), [true, false]);
+    let give = |net: &Net, node: usize, prefixes: &[Prefix]| {
+        let own = &net.nodes[0];
+        own.datapath.set_addresses(net.now, &own.network, &net.id(node), prefixes, &mut Batch::default())
+    };
+    assert_eq!(give(&net, 2, &[ip(9).into()]), Err(AddressError::Taken(ip(9).into())));
+    give(&net, 1, &[]).expect("it may have none");
+    give(&net, 2, &[ip(9).into()]).expect("nobody has it now");
+    assert_eq!(send(&mut net), [false, true]);
+}

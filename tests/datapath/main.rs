@@ -1,0 +1,5 @@
+//! The junction of the two cores, as the driver and the simulator run it.
+
+mod addresses;
+mod control;
+mod net;
