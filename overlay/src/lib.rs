@@ -62,11 +62,11 @@ pub use counters::{Counter, Counters};
 pub use endpoint::{
     AddressError, Endpoint, EndpointConfig, JoinError, Limits, Lookup, NetworkInfo, PeerInfo,
 };
-pub use link::{Attention, Elsewhere, Event, Gone, Transmit};
 pub use id::{
     DiscoveryKey, Identity, NetworkId, NetworkKind, NodeId, ParseIdentityError, ParseNetworkIdError,
     ParseNodeIdError, Psk, PublicIdentity,
 };
+pub use link::{Attention, Elsewhere, Event, Gone, Transmit};
 pub use network::{
     NetworkConfig, NetworkConfigError, NetworkIdError, NetworkIndex, NetworkSummary, Policy, Prefix,
     StaticMember, StaticNetwork, is_endpoint,

@@ -21,14 +21,14 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 use subtle::ConstantTimeEq;
 
-use super::peers::PeerState;
 use super::Endpoint;
-use crate::link::{Link, PeerKey, Reason, Timer};
-use crate::text::List;
+use super::peers::PeerState;
 use crate::crypto::hash;
 use crate::id::PublicIdentity;
+use crate::link::{Link, PeerKey, Reason, Timer};
 use crate::network::NetworkIndex;
 use crate::reach::{Place, RecvMeta, Source, Why};
+use crate::text::List;
 use crate::wire::{Beacon, Hello};
 
 /// Beacons after a start or a change, in milliseconds from then.
@@ -190,7 +190,8 @@ impl Endpoint {
     }
 
     pub(super) fn on_beacon_timer(&mut self, now: Instant) {
-        if self.networks.is_empty() || self.core.sockets.iter().all(|socket| socket.beacon_targets.is_empty()) {
+        if self.networks.is_empty() || self.core.sockets.iter().all(|socket| socket.beacon_targets.is_empty())
+        {
             self.core.timers.clear(Timer::Beacon);
             return;
         }
@@ -454,7 +455,9 @@ impl Endpoint {
 
     /// Whether the hello may be answered with what its sender's address has left.
     fn may_answer(&mut self, key: PeerKey, meta: &RecvMeta) -> bool {
-        self.peers.get(key).is_some_and(|peer| self.nodes[peer.link.node].reach.spend(&meta.place(), Hello::LEN))
+        self.peers
+            .get(key)
+            .is_some_and(|peer| self.nodes[peer.link.node].reach.spend(&meta.place(), Hello::LEN))
     }
 
     /// The node behind this address receives there: introduces us in the other networks that its beacon named.

@@ -29,7 +29,8 @@ impl Endpoint {
     /// `session` and called [`Session::note_received`].
     pub fn handle_control(&mut self, now: Instant, session: &Arc<Session>, meta: RecvMeta, message: &[u8]) {
         let peer = session.peer();
-        let report = self.link_of(now, peer, |link, cx| link.on_control(cx, session, &meta, message)).flatten();
+        let report =
+            self.link_of(now, peer, |link, cx| link.on_control(cx, session, &meta, message)).flatten();
         if let Some(Report::Elsewhere(remote)) = report {
             self.on_elsewhere_reported(now, *peer.id(), remote);
         }
@@ -112,7 +113,13 @@ impl Endpoint {
     }
 
     /// Has the other links to a node, those in other networks, take the same step.
-    fn others(&mut self, now: Instant, key: PeerKey, node: NodeKey, step: impl Fn(&mut Link, &mut Context<'_>)) {
+    fn others(
+        &mut self,
+        now: Instant,
+        key: PeerKey,
+        node: NodeKey,
+        step: impl Fn(&mut Link, &mut Context<'_>),
+    ) {
         let others = self.nodes.get(node).map_or_else(Vec::new, |node| node.peers.clone());
         for other in others.into_iter().filter(|other| *other != key) {
             self.link(now, other, &step);

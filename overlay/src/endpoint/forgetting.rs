@@ -7,9 +7,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::Endpoint;
 use super::peers::PeerState;
 use crate::link::PeerKey;
-use super::Endpoint;
 use crate::link::Timer;
 
 impl Endpoint {

@@ -6,23 +6,24 @@
 //! handshake. That makes a `Peer` with *candidates*, places where it may be (`reach`). Nothing more happens until
 //! somebody wants to talk.
 //!
-//! [`Endpoint::want_session`] starts an **attempt** (`handshake`): an initiation to every candidate, repeated with a
+//! Each peer is a [`Link`](crate::link): a machine of its own, which is handed the datagrams, calls and deadlines that
+//! concern it (`dispatch`). [`Endpoint::want_session`] starts an **attempt**: an initiation to every candidate, repeated with a
 //! growing interval until a response comes. The first response decides the path. Whoever began confirms the session
 //! at once by a packet on it; before that the responder does not use it. Both sides may begin at the same time: each
 //! answers the other, and the newest confirmed session is the one that packets are sent on. While one is in use it is
-//! replaced every two minutes; an unused one is forgotten after three (`sessions`).
+//! replaced every two minutes; an unused one is forgotten after three.
 //!
 //! Where a node is, and on which way it is reached best, is the matter of [`reach`](crate::reach): one machine per node,
-//! whose path all its peers use (`paths`). Data that goes unanswered for too long, a hint that the peer has lost the session, or a
+//! whose path all its peers use. Data that goes unanswered for too long, a hint that the peer has lost the session, or a
 //! hello with another instance number makes a new attempt; none of them ends the session that there is, since none is
-//! authenticated. So does an ICMP error (`refusal`). When this node's own address changes it tells its peers
+//! authenticated. So does an ICMP error (`hints`). When this node's own address changes it tells its peers
 //! (`announce`).
 //!
 //! What the layer above cannot see it is told: that a peer's program is gone ([`Event::PeerGone`]), and that
 //! packets pass after a time in which perhaps they did not ([`Event::PathConfirmed`]). Both follow from
 //! authentic packets; only refusals that go on while a peer says nothing count without one.
 //!
-//! Strangers' packets are counted, limited and forgotten (`load`, `paths`): they neither cost much, nor occupy memory
+//! Strangers' packets are counted, limited and forgotten (`load`, `reach`): they neither cost much, nor occupy memory
 //! beyond fixed bounds, nor make this node send more to an address than came from there.
 
 mod announce;

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::Endpoint;
-use crate::link::Event;
 use crate::id::NodeId;
+use crate::link::Event;
 use crate::network::{NetworkIndex, Prefix};
 use crate::routes::Route;
 

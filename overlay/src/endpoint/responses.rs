@@ -59,7 +59,8 @@ impl Endpoint {
             return;
         };
         let key = self.core.initiations.get(&reply.receiver).copied();
-        let tried = key.and_then(|key| self.link(now, key, |link, cx| link.on_stale_reply(cx, &meta, &reply)));
+        let tried =
+            key.and_then(|key| self.link(now, key, |link, cx| link.on_stale_reply(cx, &meta, &reply)));
         self.count(tried);
     }
 

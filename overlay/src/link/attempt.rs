@@ -387,11 +387,17 @@ impl Link {
 
     /// The peer has read a newer initiation of ours than this one: our clock went back between two runs. What
     /// it says is authentic and bound to this initiation, so the next one can be newer at once.
-    pub(crate) fn on_stale_reply(&mut self, cx: &mut Context<'_>, meta: &RecvMeta, reply: &StaleReply) -> Tried {
+    pub(crate) fn on_stale_reply(
+        &mut self,
+        cx: &mut Context<'_>,
+        meta: &RecvMeta,
+        reply: &StaleReply,
+    ) -> Tried {
         let place = meta.place();
         let Some(attempt) = &mut self.attempt else { return Tried::Unexpected };
-        let read =
-            |pending: &Pending| Some((pending.initiator.read_stale_reply(reply)?, pending.went_only_to(&place)));
+        let read = |pending: &Pending| {
+            Some((pending.initiator.read_stale_reply(reply)?, pending.went_only_to(&place)))
+        };
         let Some((newest, is_proven)) = attempt.pending.iter().find_map(read) else { return Tried::Forged };
         // Late, or a copy: the last initiation was newer already.
         if self.floor.is_some_and(|floor| floor > newest) {

@@ -39,7 +39,9 @@ impl Link {
         };
         match &control {
             // The peer looks whether we receive there, or answers that; it may be elsewhere.
-            Some(Ok(message)) if message.is_probing() => cx.reach.heard(place, bytes, Source::Session, cx.now),
+            Some(Ok(message)) if message.is_probing() => {
+                cx.reach.heard(place, bytes, Source::Session, cx.now)
+            }
             _ => self.heard_at(cx, meta, bytes),
         }
         let Some(control) = control else {

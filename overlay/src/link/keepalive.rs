@@ -83,7 +83,13 @@ impl Link {
     }
 
     /// Seals a control message and sends it to a place.
-    pub(super) fn send_control(&self, cx: &mut Context<'_>, session: &Arc<Session>, place: &Place, message: Control) {
+    pub(super) fn send_control(
+        &self,
+        cx: &mut Context<'_>,
+        session: &Arc<Session>,
+        place: &Place,
+        message: Control,
+    ) {
         let mut plaintext = Vec::new();
         message.emit(&mut plaintext);
         self.send_sealed(cx, session, place, &plaintext);

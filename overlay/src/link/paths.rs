@@ -27,7 +27,13 @@ impl Link {
     }
 
     /// Repeats a peer's challenge where it came from, as far as what came from there pays for it.
-    pub(super) fn on_challenge(&self, cx: &mut Context<'_>, session: &Arc<Session>, place: Place, data: [u8; 8]) {
+    pub(super) fn on_challenge(
+        &self,
+        cx: &mut Context<'_>,
+        session: &Arc<Session>,
+        place: Place,
+        data: [u8; 8],
+    ) {
         if may_answer_at(cx, &place, ANSWER_LEN) {
             self.send_control(cx, session, &place, Control::Answer { data });
         }

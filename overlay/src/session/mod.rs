@@ -28,7 +28,6 @@ use crate::wire::{DATA_HEADER, DATA_OVERHEAD, Data, MessageType, SessionIndex};
 use replay::{ReplayWindow, Stale};
 use volume::{MESSAGE_LIMIT, Volume};
 
-
 /// The session that a datagram is for, or `None` if it is not a data packet.
 ///
 /// ```

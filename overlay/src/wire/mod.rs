@@ -39,8 +39,6 @@ use std::fmt;
 
 use thiserror::Error;
 
-
-
 /// The version of the protocol, byte 1 of the messages that start something.
 pub const VERSION: u8 = 1;
 
