@@ -36,6 +36,9 @@ mod socket;
 mod sync;
 mod sys;
 mod wait;
+#[cfg(test)]
+#[path = "wait/tests.rs"]
+mod wait_tests;
 
 pub mod blocking;
 pub mod control;

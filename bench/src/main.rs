@@ -18,6 +18,8 @@
 //! | [`overlay`] | peersock |
 //! | [`quic`] | quinn: QUIC streams, with its windows enlarged |
 //!
+//! [`udp_server`] has no contender: it is what a server on the overlay itself does for each datagram.
+//!
 //! [`workload`] holds the work itself, generic over a [`workload::Transport`], so that kernel TCP and peersock run
 //! identical code; [`report`] holds what a client prints.
 #![allow(clippy::print_stdout, reason = "a program whose results go to standard output")]
@@ -33,6 +35,7 @@ mod limit;
 mod overlay;
 mod quic;
 mod report;
+mod udp_server;
 mod workload;
 
 use descriptors::Descriptors;
@@ -69,6 +72,8 @@ enum Contender {
     Peersock(NodeSide),
     /// The overlay, with sockets that are file descriptors
     PeersockFd(NodeSide),
+    /// A UDP server on the overlay with many clients, all in this process
+    UdpServer(udp_server::Options),
 }
 
 #[derive(Args)]
@@ -131,6 +136,7 @@ fn run(contender: Contender) -> std::io::Result<()> {
         },
         Contender::Peersock(NodeSide { node, role }) => play(&Overlay::start(&node)?, &role),
         Contender::PeersockFd(NodeSide { node, role }) => play(&Descriptors::start(&node)?, &role),
+        Contender::UdpServer(options) => udp_server::run(&options),
     }
 }
 

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use crate::node::Inner;
 use crate::socket;
+use crate::sync;
 use crate::wait::{Interest, Waiters};
 
 /// How the calls on one socket wait; shared by its clones, as the flags of a duplicated descriptor are.
@@ -33,14 +34,14 @@ impl Mode {
     }
 
     fn timeout(&self, interest: Interest) -> Option<Duration> {
-        self.timeouts.lock().expect("no panic under this lock")[interest as usize]
+        sync::lock(&self.timeouts)[interest as usize]
     }
 
     fn set_timeout(&self, interest: Interest, timeout: Option<Duration>) -> io::Result<()> {
         if timeout == Some(Duration::ZERO) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "cannot set a timeout of zero"));
         }
-        self.timeouts.lock().expect("no panic under this lock")[interest as usize] = timeout;
+        sync::lock(&self.timeouts)[interest as usize] = timeout;
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use peersock_overlay::{
     AddressError, Elsewhere, Endpoint, Event, Gone, JoinError, Lookup, NetworkConfig, NetworkId, NetworkInfo,
     NetworkSummary, NodeId, Peer, PeerInfo, Prefix, Route, SessionTable, SocketInfo,
 };
-use peersock_stack::{Batch, Cidr, Delivery, Flow, InterfaceConfig};
+use peersock_stack::{Batch, Cidr, Delivery, Flow, InterfaceConfig, InterfaceId};
 
 use super::route::Entry;
 use super::socket::PeerLink;
@@ -96,7 +96,8 @@ impl Datapath {
         self.settle(now, batch);
     }
 
-    /// Gives a member other addresses besides its self-certifying one. Connections to those that it loses end.
+    /// Gives a member other addresses besides its self-certifying one. Connections to those that it loses
+    /// end.
     ///
     /// # Errors
     /// See [`AddressError`].
@@ -180,7 +181,8 @@ impl Datapath {
         self.subscribers.end();
     }
 
-    /// Calls the control state machine, with its own time, then sends what it has to send and acts on what it reports.
+    /// Calls the control state machine, with its own time, then sends what it has to send and acts on what it
+    /// reports.
     ///
     /// What that wakes lands in `batch`; the caller settles it.
     pub(super) fn with_control<T>(
@@ -204,7 +206,7 @@ impl Datapath {
                         Event::PeerGone(peer, gone) => self.end_flows(now, peer, *gone, batch),
                         Event::AddressesChanged(peer, lost) => {
                             self.end_flows_to(now, peer, lost, batch);
-                            self.want_if_waited_for(now, &mut endpoint, peer);
+                            self.want_if_waited_for(overlay_time, &mut endpoint, peer);
                         }
                         _ => {}
                     }
@@ -251,7 +253,8 @@ impl Datapath {
         self.stack.lose_peer(now, interface, &owned(peer), tell, batch);
     }
 
-    /// Some addresses are not a peer's any more: whoever has them now knows nothing of the flows that were made with it.
+    /// Some addresses are not a peer's any more: whoever has them now knows nothing of the flows that were
+    /// made with it.
     fn end_flows_to(&self, now: Instant, peer: &Peer, lost: &[Prefix], batch: &mut Batch) {
         let Some(interface) = self.interface_by_network(peer.network()) else { return };
         self.stack.lose_addresses(now, interface, &cidrs(lost), &owned(peer), batch);
@@ -272,7 +275,8 @@ impl Datapath {
             Event::PathChanged(peer) => self.log_path(peer),
             Event::SessionReady(peer) => {
                 PeerLink::of(peer).reported.forget();
-                // What went to a peer that was away, or to its dead predecessor, is lost: do not wait to send it again.
+                // What went to a peer that was away, or to its dead predecessor, is lost: do not wait to send
+                // it again.
                 self.expedite_flows(peer, batch);
                 for (interface, destination, entry) in self.take_waiting(peer) {
                     let Entry { flows, packets, .. } = entry;
@@ -317,7 +321,7 @@ impl Datapath {
         }
     }
 
-    fn take_waiting(&self, peer: &Peer) -> Vec<(peersock_stack::InterfaceId, IpAddr, Entry)> {
+    fn take_waiting(&self, peer: &Peer) -> Vec<(InterfaceId, IpAddr, Entry)> {
         let Some(interface) = self.interface_by_network(peer.network()) else { return Vec::new() };
         let taken = self.lock_waiting().take(interface, |address| peer.owns(address));
         taken.into_iter().map(|((interface, address), entry)| (interface, address, entry)).collect()

@@ -107,7 +107,7 @@ pub struct Datapath {
     sink: Arc<dyn Sink>,
     clock: OverlayClock,
     networks: Networks,
-    /// When control is due next, by the overlay's time, so that nobody takes its lock to ask.
+    /// The overlay's time at which control is due next, so that nobody takes its lock to ask.
     control_due: Mutex<Option<Instant>>,
     waiting: Mutex<Waiting>,
     members: Members,
@@ -174,7 +174,8 @@ impl Datapath {
     /// When [`Datapath::handle_timeout`] is due next. Ask again after any other call.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let waiting = self.lock_waiting().next_deadline();
-        [self.control_due(), waiting, self.repeats.next_deadline(), self.stack.poll_timeout()]
+        let control = self.control_due().map(|at| self.clock.stack(at));
+        [control, waiting, self.repeats.next_deadline(), self.stack.poll_timeout()]
             .into_iter()
             .flatten()
             .min()
@@ -185,7 +186,7 @@ impl Datapath {
         sync::lock(&self.endpoint)
     }
 
-    /// When control is due next.
+    /// When control is due next, in the overlay's time.
     fn control_due(&self) -> Option<Instant> {
         sync::lock(&self.control_due).map(|at| self.clock.stack(at))
     }

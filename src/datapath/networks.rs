@@ -23,8 +23,8 @@ pub struct Network {
     pub addresses: Vec<IpAddr>,
     /// The same, each with the length of the network's prefix in which it lies.
     pub prefixes: Vec<Cidr>,
-    /// The addresses that are reached over the network: its prefixes of the families in which this node has an
-    /// address.
+    /// The addresses that are reached over the network: its prefixes of the families in which this node has
+    /// an address.
     pub routes: Vec<Cidr>,
     /// The TCP and UDP ports on which services may be offered and reached.
     pub ports: RangeInclusive<u16>,

@@ -11,8 +11,8 @@ use peersock_stack::{Batch, Error, Flow, InterfaceId};
 use super::socket::{Kept, SocketState};
 use super::{Datapath, Network};
 
-/// How long a packet may wait for its destination to be found before the socket hears EHOSTUNREACH, as a kernel's
-/// neighbour discovery would report it (three solicitations, one second apart; RFC 4861 section 10).
+/// How long a packet may wait for its destination to be found before the socket hears EHOSTUNREACH, as a
+/// kernel's neighbour discovery would report it (three solicitations, one second apart; RFC 4861 section 10).
 const FIND_PEER: Duration = Duration::from_secs(3);
 
 /// Silence after which the overlay tests whether a path still carries its datagram size: the least time after
@@ -55,7 +55,8 @@ impl Datapath {
         networks.iter().find(|network| !matches!(self.find(now, network, address), Lookup::NoRoute)).cloned()
     }
 
-    /// Where the packets to an address go. Control is asked only about an address that the table does not know.
+    /// Where the packets to an address go. Control is asked only about an address that the table does not
+    /// know.
     pub(crate) fn resolve(
         &self,
         now: Instant,
@@ -98,8 +99,8 @@ impl Datapath {
         Known::Route(route)
     }
 
-    /// Tells the overlay of peers from which flows whose timers fired have heard nothing: their path or session may
-    /// be dead, or swallow large packets.
+    /// Tells the overlay of peers from which flows whose timers fired have heard nothing: their path or
+    /// session may be dead, or swallow large packets.
     pub(super) fn report_silence(&self, now: Instant, batch: &mut Batch) {
         let mut silent: Vec<(Arc<Peer>, Duration)> = Vec::new();
         for flow in &batch.flows {
@@ -218,7 +219,8 @@ impl Waiting {
         keys.into_iter().filter_map(|key| Some((key, self.remove(&key)?))).collect()
     }
 
-    /// Notes that what waits for these addresses was found, so that only the overlay gives it up. True if anything does.
+    /// Notes that what waits for these addresses was found, so that only the overlay gives it up. True if
+    /// anything does.
     pub(super) fn found(&mut self, interface: InterfaceId, wanted: impl Fn(IpAddr) -> bool) -> bool {
         let mut any = false;
         for ((_, address), entry) in self.entries.iter_mut().filter(|((i, _), _)| *i == interface) {

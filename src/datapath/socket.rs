@@ -1,4 +1,5 @@
-//! What the node keeps for each socket of the stack: who waits for it, where its packets go, and its send stage.
+//! What the node keeps for each socket of the stack: who waits for it, where its packets go, and its send
+//! stage.
 
 use std::any::Any;
 use std::net::IpAddr;
@@ -83,8 +84,8 @@ impl std::fmt::Debug for SocketState {
     }
 }
 
-/// The way of a socket's last packet. Most sockets send many packets in one direction; for those that do not it saves
-/// the look-up of the network.
+/// The way of a socket's last packet. Most sockets send many packets in one direction; for those that do not
+/// it saves the look-up of the network.
 #[derive(Debug, Clone)]
 pub(super) struct Kept {
     /// Of the table of routes, before this was read there.

@@ -3,6 +3,7 @@
 use std::sync::{Arc, RwLock};
 use std::time::Instant;
 
+use crate::sync;
 use rustix::event::epoll::Event;
 
 /// Something with descriptors and deadlines of its own, run by the engine thread.
@@ -27,20 +28,19 @@ pub(super) struct Slot {
 
 impl Slot {
     pub(super) fn set(&self, attached: Option<Arc<dyn Attached>>) {
-        let before =
-            std::mem::replace(&mut *self.attached.write().expect("no panic under this lock"), attached);
+        let before = std::mem::replace(&mut *sync::write(&self.attached), attached);
         // Dropped without the lock: it may be the last owner of sockets.
         drop(before);
     }
 
     /// Whether it is still this one.
     pub(super) fn is(&self, other: Option<&Arc<dyn Attached>>) -> bool {
-        let attached = self.attached.read().expect("no panic under this lock");
+        let attached = sync::read(&self.attached);
         attached.as_ref().map(Arc::as_ptr).map(<*const _>::cast::<()>)
             == other.map(Arc::as_ptr).map(<*const _>::cast)
     }
 
     pub(super) fn get(&self) -> Option<Arc<dyn Attached>> {
-        self.attached.read().expect("no panic under this lock").clone()
+        sync::read(&self.attached).clone()
     }
 }

@@ -11,6 +11,9 @@ pub(crate) mod poll;
 mod poller;
 mod receiver;
 mod role;
+#[cfg(test)]
+#[path = "role/tests.rs"]
+mod role_tests;
 mod suspend;
 mod udp;
 
@@ -31,6 +34,7 @@ pub(crate) use poller::Poller;
 pub(crate) use udp::UdpSockets;
 
 use crate::datapath::{Datapath, Sink, Transmit};
+use crate::sync;
 use crate::wait::{Interest, Waiters};
 use interfaces::InterfaceWatch;
 use poll::Wakeup;
@@ -223,7 +227,7 @@ impl Driver {
     }
 
     fn lock_thread(&self) -> std::sync::MutexGuard<'_, Option<JoinHandle<()>>> {
-        self.thread.lock().expect("no panic under this lock")
+        sync::lock(&self.thread)
     }
 }
 

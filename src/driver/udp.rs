@@ -15,6 +15,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::errors::{self, Refused};
 use super::interfaces::{self, HostInterface, Interfaces};
 use crate::datapath::{Sink, Transmit};
+use crate::sync;
 use crate::sys::Process;
 
 /// Multicast group of the beacons, IPv4 (administratively scoped, RFC 2365).
@@ -125,7 +126,7 @@ impl UdpSockets {
     /// Reads the interface list again and joins the beacons' groups on new ones. True if anything changed.
     pub(crate) fn refresh(&self) -> io::Result<bool> {
         let list = interfaces::list(&self.allowed)?;
-        let mut known = self.interfaces.write().expect("no panic under this lock");
+        let mut known = sync::write(&self.interfaces);
         if *known == list {
             return Ok(false);
         }
@@ -143,7 +144,7 @@ impl UdpSockets {
 
     /// Describes the data sockets to the overlay, with the addresses its beacons should go to.
     pub(crate) fn infos(&self) -> Vec<SocketInfo> {
-        let list = self.interfaces.read().expect("no panic under this lock");
+        let list = sync::read(&self.interfaces);
         self.data
             .iter()
             .enumerate()
@@ -234,7 +235,7 @@ impl UdpSockets {
             return Some((SocketIndex(index as u16), false));
         }
         let ipv4 = self.discovery[index - self.data.len()].ipv4;
-        let list = self.interfaces.read().expect("no panic under this lock");
+        let list = sync::read(&self.interfaces);
         let interface = list.iter().find(|interface| Some(interface.index) == meta.interface_index)?;
         if !interface.is_for_all(meta.dst_ip) {
             self.stats.stray_beacons.fetch_add(1, Ordering::Relaxed);
@@ -245,7 +246,7 @@ impl UdpSockets {
     }
 
     fn send_multicast_v4(&self, socket: &DataSocket, transmit: &quinn_udp::Transmit<'_>) {
-        let list = self.interfaces.read().expect("no panic under this lock");
+        let list = sync::read(&self.interfaces);
         for interface in list.iter().filter(|interface| socket.reaches(interface)) {
             let Some(address) = interface.ipv4.first() else { continue };
             // Only beacons are multicast, so the socket's multicast interface concerns no other sender.

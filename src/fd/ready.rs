@@ -6,6 +6,7 @@ use std::task::{Wake, Waker};
 use std::thread::ThreadId;
 
 use crate::node::Inner;
+use crate::sync;
 
 /// Names one thing that a server has to do with.
 pub(super) type Key = u64;
@@ -32,16 +33,16 @@ impl ReadyQueue {
     /// Takes out everything.
     pub(super) fn take(&self, keys: &mut Vec<Key>) {
         self.worker.get_or_init(|| std::thread::current().id());
-        std::mem::swap(&mut *self.keys.lock().expect("no panic under this lock"), keys);
+        std::mem::swap(&mut *sync::lock(&self.keys), keys);
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.keys.lock().expect("no panic under this lock").is_empty()
+        sync::lock(&self.keys).is_empty()
     }
 
     fn push(&self, key: Key) {
         let first = {
-            let mut keys = self.keys.lock().expect("no panic under this lock");
+            let mut keys = sync::lock(&self.keys);
             keys.push(key);
             keys.len() == 1
         };

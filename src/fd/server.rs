@@ -29,6 +29,7 @@ use super::stream::{Outcome, Stream};
 use crate::datapath::Train;
 use crate::driver::{Attached, Poller};
 use crate::node::Inner;
+use crate::sync;
 
 /// Connections that may wait for the server.
 const BACKLOG: i32 = 4096;
@@ -290,7 +291,7 @@ impl Server {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no panic under this lock")
+        sync::lock(&self.state)
     }
 }
 

@@ -14,6 +14,7 @@ use super::{Inner, Node, singleton};
 use crate::control::{ControlServer, Request};
 use crate::driver::{Driver, Interfaces, UdpSockets};
 use crate::state::{StateDir, StateError};
+use crate::sync;
 
 /// The UDP port on which nodes listen for each other's beacons.
 const DISCOVERY_PORT: u16 = 7473;
@@ -254,7 +255,7 @@ impl Node {
             status.limit_peers(peers);
             serde_json::to_string(&status).map_err(|_| "the status cannot be written down")
         })?;
-        *self.inner.control.lock().expect("no panic under this lock") = Some(server);
+        *sync::lock(&self.inner.control) = Some(server);
         Ok(())
     }
 }

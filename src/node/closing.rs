@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use crate::sync;
 use peersock_stack::{Delivery, Flow, Stack, State};
 
 /// What connections had to deliver and their peers did not get, see
@@ -77,7 +78,7 @@ impl Closing {
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().expect("no panic under this lock")
+        sync::lock(&self.0)
     }
 }
 

@@ -30,6 +30,7 @@ use crate::control::ControlServer;
 use crate::driver::Driver;
 use crate::socket::{Waited, port_refusal};
 use crate::state::StateDir;
+use crate::sync;
 
 /// How long dropping the last handle of a node waits for what was sent to be acknowledged.
 const DEFAULT_LINGER: Duration = Duration::from_secs(5);
@@ -218,7 +219,7 @@ impl Inner {
 
     /// Remembers a socket for as long as it lives.
     pub(crate) fn add_socket<S: Waited + 'static>(&self, socket: &Arc<S>) {
-        let mut sockets = self.sockets.lock().expect("no panic under this lock");
+        let mut sockets = sync::lock(&self.sockets);
         if sockets.len() == sockets.capacity() {
             sockets.retain(|socket| socket.strong_count() > 0);
         }
@@ -230,7 +231,7 @@ impl Inner {
         if self.down.swap(true, Ordering::SeqCst) {
             return self.closing.lost().is_empty();
         }
-        drop(self.control.lock().expect("no panic under this lock").take());
+        drop(sync::lock(&self.control).take());
         let drained = self.drain(linger);
         self.closing.give_up(self.driver.datapath.stack());
         // First the threads: one of them may be about to send the acknowledgement that a peer waits for.
@@ -239,7 +240,7 @@ impl Inner {
         for network in self.driver.datapath.networks().iter() {
             self.driver.datapath.leave(now, network.id, &mut batch);
         }
-        for socket in self.sockets.lock().expect("no panic under this lock").drain(..) {
+        for socket in sync::lock(&self.sockets).drain(..) {
             if let Some(socket) = socket.upgrade() {
                 socket.waiters().notify(true, true);
             }

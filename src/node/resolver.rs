@@ -204,6 +204,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
+    use crate::sync;
     use crate::{IdentitySource, Interfaces, Network, Seed};
 
     /// Only keeps a hang from lasting.
@@ -271,7 +272,7 @@ mod tests {
         let target = beta.join(network.clone()).expect("beta is a member").address();
         let (count, names, right) = (Arc::clone(&asked), Arc::clone(&said), Arc::clone(&port));
         let resolve = move |host: &HostEndpoint| {
-            names.lock().expect("no panic under this lock").push(host.to_string());
+            sync::lock(&names).push(host.to_string());
             let port = match count.fetch_add(1, Ordering::SeqCst) {
                 0 => return Err(io::ErrorKind::NotFound.into()),
                 1 => return Ok(Vec::new()),
@@ -290,7 +291,7 @@ mod tests {
         );
         home.wait_peer(target.into(), PATIENCE).expect("it is found by the fourth answer");
         assert!(asked.load(Ordering::SeqCst) >= 4);
-        assert_eq!(said.lock().expect("no panic under this lock")[0], "beta.example:7420");
+        assert_eq!(sync::lock(&said)[0], "beta.example:7420");
 
         // The new one has its socket before the old one lets go of its own, so that they have two ports.
         let moved = node(Seed([2; 32]));

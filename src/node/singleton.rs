@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use super::{Node, NodeBuilder, StartError};
+use crate::sync;
 
 static NODE: Mutex<Option<Node>> = Mutex::new(None);
 
@@ -25,7 +26,7 @@ const EXIT_LINGER: Duration = Duration::from_secs(5);
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn node() -> io::Result<Node> {
-    let mut slot = NODE.lock().expect("no panic under this lock");
+    let mut slot = sync::lock(&NODE);
     match &*slot {
         Some(node) => Ok(node.clone()),
         None => Ok(fill(&mut slot, Node::builder())?),
@@ -33,7 +34,7 @@ pub fn node() -> io::Result<Node> {
 }
 
 pub(super) fn install(builder: NodeBuilder) -> Result<Node, StartError> {
-    let mut slot = NODE.lock().expect("no panic under this lock");
+    let mut slot = sync::lock(&NODE);
     match &*slot {
         Some(_) => Err(StartError::AlreadyInstalled),
         None => fill(&mut slot, builder),

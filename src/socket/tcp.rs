@@ -13,6 +13,7 @@ use peersock_stack::{
 use super::{Waited, explain, interface_of, interface_within};
 use crate::datapath::is_drained;
 use crate::node::{Inner, Node};
+use crate::sync;
 use crate::wait::{Interest, Waiters};
 
 /// Connections that may wait to be accepted: `std::net`'s number.
@@ -210,11 +211,11 @@ impl Connection {
     }
 
     pub(crate) fn linger(&self) -> Option<Duration> {
-        *self.linger.lock().expect("no panic under this lock")
+        *sync::lock(&self.linger)
     }
 
     pub(crate) fn set_linger(&self, linger: Option<Duration>) {
-        *self.linger.lock().expect("no panic under this lock") = linger;
+        *sync::lock(&self.linger) = linger;
         self.flow.set_reset_on_close(linger == Some(Duration::ZERO));
     }
 

@@ -245,7 +245,8 @@ impl Connection {
     }
 }
 
-/// What every stream carries: a pattern whose period is prime, so that no shift of it by whole segments looks the same.
+/// What every stream carries: a pattern whose period is prime, so that no shift of it by whole segments looks
+/// the same.
 pub(crate) struct Content {
     pattern: Vec<u8>,
     pub(crate) scratch: Vec<u8>,

@@ -1,11 +1,14 @@
 //! A laboratory for peersock's TCP: stacks joined by impaired links in virtual time.
 //!
-//! Nothing here looks into the stack: hosts are driven through its public interface, as a node drives them, and whatever
-//! engine and congestion control is behind it is measured by what arrives. A run follows from its seed alone.
+//! Nothing here looks into the stack: hosts are driven through its public interface, as a node drives them,
+//! and whatever engine and congestion control is behind it is measured by what arrives. A run follows from
+//! its seed alone.
 //!
-//! * [`link`]: what happens to a packet on its way: loss, the bottleneck and its queue, jitter, reordering, duplication.
+//! * [`link`]: what happens to a packet on its way: loss, the bottleneck and its queue, jitter, reordering,
+//!   duplication.
 //! * [`Scenario`]: links, connections and a time; [`Scenario::run`] gives an [`Outcome`].
-//! * [`measure`]: the scenarios that the project is judged by, with their targets. `cargo xtask bench tcp` runs them.
+//! * [`measure`]: the scenarios that the project is judged by, with their targets. `cargo xtask bench tcp`
+//!   runs them.
 //! * [`kernel`]: the stack in real time, with the kernel's TCP as the other end.
 //! * [`soak`]: random scenarios in which every byte must arrive.
 //!
@@ -54,7 +57,8 @@ pub fn secs(seconds: f64) -> Time {
 pub const SEGMENT: usize = 1388;
 /// Headers of an inner packet without options: IPv4 and TCP, bytes.
 pub const HEADERS: usize = 40;
-/// What the overlay, UDP and the outer IP header add to an inner packet, bytes: a full segment is 1500 on the wire.
+/// What the overlay, UDP and the outer IP header add to an inner packet, bytes: a full segment is 1500 on the
+/// wire.
 pub const OVERHEAD: usize = 72;
 
 /// The part of a link's rate that is payload when all segments are full.

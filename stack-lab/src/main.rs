@@ -14,8 +14,8 @@ mod rivals;
 
 /// Measures peersock's TCP over impaired links in virtual time, and what a packet costs.
 ///
-/// Everything but what is named `engine_…`, `idle_flow_bytes` and `kernel` follows from the seeds and is the same on every
-/// machine.
+/// Everything but what is named `engine_…`, `idle_flow_bytes` and `kernel` follows from the seeds and is the
+/// same on every machine.
 #[derive(Parser)]
 #[command(
     name = "cargo xtask bench tcp",

@@ -59,7 +59,8 @@ impl Packets {
     }
 }
 
-/// Marks a packet as a router does that has a long queue, if its sender understands that (RFC 3168 section 5).
+/// Marks a packet as a router does that has a long queue, if its sender understands that (RFC 3168 section
+/// 5).
 fn mark_congestion(packet: &mut [u8]) {
     let Some(&version) = packet.first() else { return };
     // The last two bits of the traffic class, which lies across two bytes in IPv6.

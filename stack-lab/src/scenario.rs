@@ -9,8 +9,8 @@ use crate::{Time, payload_share, us};
 
 /// Hosts, the path between them, and connections over it.
 ///
-/// All pairs share the path; a pair has its own round-trip time. Several connections of one pair share both stacks, as
-/// those of one node with one peer do.
+/// All pairs share the path; a pair has its own round-trip time. Several connections of one pair share both
+/// stacks, as those of one node with one peer do.
 #[derive(Debug, Clone)]
 pub struct Scenario {
     /// From clients to servers.
@@ -65,8 +65,9 @@ pub struct Plan {
 /// When a host looks at what has arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Batching {
-    /// About this long after the first packet, between half of it and one and a half: a receive call that takes what has
-    /// queued meanwhile. Only 0 is exact. It is also what keeps flows from being in step for ever.
+    /// About this long after the first packet, between half of it and one and a half: a receive call that
+    /// takes what has queued meanwhile. Only 0 is exact. It is also what keeps flows from being in step for
+    /// ever.
     After(Time),
     /// At multiples of this time, as a radio link releases what it has aggregated.
     Every(Time),
@@ -121,8 +122,8 @@ impl Plan {
 }
 
 impl Scenario {
-    /// One pair of hosts with this rate in both directions (bit/s on the wire) and this round-trip time, a drop-tail buffer
-    /// of one bandwidth-delay product, batches of 50 µs, and no connection.
+    /// One pair of hosts with this rate in both directions (bit/s on the wire) and this round-trip time, a
+    /// drop-tail buffer of one bandwidth-delay product, batches of 50 µs, and no connection.
     pub fn new(rate: f64, rtt: Time) -> Self {
         let scenario = Self {
             forward: Link::new(rate),
@@ -169,7 +170,8 @@ impl Scenario {
         self.forward.rate / 8.0 * self.rtts[0] as f64 / 1e9
     }
 
-    /// Payload bytes that the path from clients to servers can carry between two moments, if all segments are full.
+    /// Payload bytes that the path from clients to servers can carry between two moments, if all segments are
+    /// full.
     pub fn capacity(&self, from: Time, to: Time) -> f64 {
         let Link { rate, rate_steps, .. } = &self.forward;
         let mut steps = vec![(0, *rate)];

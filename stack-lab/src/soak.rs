@@ -9,12 +9,12 @@ use peersock_stack::{Config, CongestionControl};
 use crate::link::{Jitter, Link, Loss, Queue};
 use crate::{Batching, Outcome, Pause, Plan, Random, Scenario, Time, ms, secs, us};
 
-/// The longest time in which a reader may get nothing. A retransmission that is lost six times in a row makes two
-/// minutes, which one connection of a hundred thousand may see at a loss of a tenth in both directions.
+/// The longest time in which a reader may get nothing. A retransmission that is lost six times in a row makes
+/// two minutes, which one connection of a hundred thousand may see at a loss of a tenth in both directions.
 pub const LONGEST_STALL: Time = 130_000_000_000;
 
-/// Runs `seeds` scenarios from seed `first` on, on all cores; `progress` hears now and then how many are done. Gives what
-/// failed, each with its seed.
+/// Runs `seeds` scenarios from seed `first` on, on all cores; `progress` hears now and then how many are
+/// done. Gives what failed, each with its seed.
 pub fn run(first: u64, seeds: u64, progress: impl Fn(u64) + Sync) -> Vec<String> {
     let next = AtomicU64::new(first);
     let failures = Mutex::new(Vec::new());

@@ -1,8 +1,8 @@
-//! What TCP carries over bad links, at the least: scenarios of `cargo xtask bench tcp`, shorter and with three seeds, so that
-//! a change that makes it slower is noticed at once.
+//! What TCP carries over bad links, at the least: scenarios of `cargo xtask bench tcp`, shorter and with
+//! three seeds, so that a change that makes it slower is noticed at once.
 //!
-//! A run follows from its seed alone, so these fail on every machine or on none. Each floor leaves a margin under what is
-//! reached; the targets themselves are in the catalogue and need longer runs.
+//! A run follows from its seed alone, so these fail on every machine or on none. Each floor leaves a margin
+//! under what is reached; the targets themselves are in the catalogue and need longer runs.
 
 use peersock_stack::CongestionControl;
 use peersock_stack_lab::measure::{Figure, Settings, catalogue, matches, run};
@@ -70,8 +70,8 @@ fn a_lone_flow_leaves_a_deep_queue_nearly_empty() {
     at_most("queue_delay_bdp/100mbit_40ms_buffer4", 20.0, 0.15);
 }
 
-/// The handshake, one way, and the round trips in which the window of ten segments grows to what is sent: no longer than
-/// with slow start, which doubles it as soon as an acknowledgement comes.
+/// The handshake, one way, and the round trips in which the window of ten segments grows to what is sent: no
+/// longer than with slow start, which doubles it as soon as an acknowledgement comes.
 #[test]
 fn short_transfers_take_few_round_trips() {
     for (size, most) in [("10kb", 62.0), ("100kb", 183.0), ("1mb", 318.0)] {

@@ -1,7 +1,8 @@
 //! Random data over random links: every byte arrives, in order, and nobody waits too long.
 //!
-//! `PEERSOCK_SOAK_SEEDS` sets how many seeds are run instead of 2,000, `PEERSOCK_SOAK_FIRST` where they begin: with a seed
-//! that failed and one of them, to see it again. `cargo xtask bench tcp --soak N` runs the same in release mode.
+//! `PEERSOCK_SOAK_SEEDS` sets how many seeds are run instead of 2,000, `PEERSOCK_SOAK_FIRST` where they
+//! begin: with a seed that failed and one of them, to see it again. `cargo xtask bench tcp --soak N` runs the
+//! same in release mode.
 
 use std::env;
 

@@ -47,8 +47,8 @@ impl Sink for Outbox {
 }
 
 impl Net {
-    /// Node 0 knows all the others, and those know node 0 and where it is. `addresses` are what a node has besides
-    /// its self-certifying address: in its own description and in that of node 0.
+    /// Node 0 knows all the others, and those know node 0 and where it is. `addresses` are what a node has
+    /// besides its self-certifying address: in its own description and in that of node 0.
     pub(crate) fn star(nodes: usize, addresses: impl Fn(usize) -> [Vec<IpAddr>; 2]) -> Net {
         let now = Instant::now();
         let wire = Wire::default();
@@ -81,14 +81,18 @@ impl Net {
 
     /// Delivers until nothing is under way.
     pub(crate) fn deliver(&mut self) {
-        loop {
-            let next = self.wire.lock().expect("one thread").pop_front();
-            let Some((from, to, bytes, stride)) = next else { return };
-            let meta = RecvMeta { remote: place(from), socket: SocketIndex(0), multicast: false };
-            let Node { datapath, ingress, .. } = &mut self.nodes[to];
-            datapath.receive(self.now, ingress, meta, &bytes, stride, false);
-            datapath.finish_receive(self.now, ingress);
-        }
+        while self.deliver_one() {}
+    }
+
+    /// Delivers what was sent first; false if nothing is under way.
+    pub(crate) fn deliver_one(&mut self) -> bool {
+        let next = self.wire.lock().expect("one thread").pop_front();
+        let Some((from, to, bytes, stride)) = next else { return false };
+        let meta = RecvMeta { remote: place(from), socket: SocketIndex(0), multicast: false };
+        let Node { datapath, ingress, .. } = &mut self.nodes[to];
+        datapath.receive(self.now, ingress, meta, &bytes, stride, false);
+        datapath.finish_receive(self.now, ingress);
+        true
     }
 
     /// Delivers, and does what is due, until `done` or for `time`.

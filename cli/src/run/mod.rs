@@ -124,7 +124,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
         (false, true) => Filter::Internet,
     };
     let refusals = server.refusals();
-    thread::Builder::new().name("refusals".into()).spawn(move || refusals.iter().for_each(stdio::note))?;
+    let saying = thread::Builder::new().name("refusals".into());
+    let saying = saying.spawn(move || refusals.iter().for_each(stdio::note))?;
     let requests = Requests::default();
     let guard = Guard::start(&server);
     let mut watch = None;
@@ -140,6 +141,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let is_reached = watch.is_some_and(|watch| watch.finish(&path));
     let left = delivery::deliver(&server, &requests);
     node.shutdown(Duration::ZERO);
+    // A new receiver takes the place of the other, which ends when all that it had is said.
+    drop(server.refusals());
+    let _ = saying.join();
     match (status, loss(&path, &left)) {
         _ if !is_reached => Err(Failure::silent(1)),
         (0, None) => Ok(()),

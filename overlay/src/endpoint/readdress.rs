@@ -1,9 +1,9 @@
 //! Peers whose addresses change while they live.
 //!
-//! The self-certifying address stays. The others come from whoever describes the network, and so do the blocks of
-//! addresses behind a peer. A change is in force at once for what arrives ([`Peer::owns`](crate::Peer::owns)) and for
-//! what is sent ([`Routes`](crate::Routes)); [`Event::AddressesChanged`] tells the layers above what was lost, so that
-//! they end what still uses it.
+//! The self-certifying address stays. The others come from whoever describes the network, and so do the
+//! blocks of addresses behind a peer. A change is in force at once for what arrives
+//! ([`Peer::owns`](crate::Peer::owns)) and for what is sent ([`Routes`](crate::Routes));
+//! [`Event::AddressesChanged`] tells the layers above what was lost, so that they end what still uses it.
 
 use std::sync::Arc;
 
@@ -19,10 +19,11 @@ use crate::routes::Route;
 const MAX_PREFIXES: usize = 64;
 
 impl Endpoint {
-    /// Gives a peer other addresses, and blocks of addresses behind it, in place of those that it has besides the
-    /// self-certifying one. At most 64.
+    /// Gives a peer other addresses, and blocks of addresses behind it, in place of those that it has besides
+    /// the self-certifying one. At most 64.
     ///
-    /// For a source that the user trusts with the whole network: nothing here asks whether the peer should have them.
+    /// For a source that the user trusts with the whole network: nothing here asks whether the peer should
+    /// have them.
     ///
     /// # Errors
     /// The peer keeps what it has, for a reason that [`AddressError`] gives.
@@ -40,8 +41,8 @@ impl Endpoint {
         }
         let certified = joined.id.certified_prefix();
         for &prefix in prefixes {
-            // Whoever has a longer prefix in a block keeps it, since the longest decides. But nobody is given a part of
-            // the network's own prefix: there every address follows from a node ID.
+            // Whoever has a longer prefix in a block keeps it, since the longest decides. But nobody is given
+            // a part of the network's own prefix: there every address follows from a node ID.
             let (address, length) = (prefix.address(), prefix.length());
             let in_certified = length >= certified.length() && certified.contains(address);
             if in_certified || address.is_multicast() || address.is_loopback() {
@@ -96,7 +97,8 @@ pub enum AddressError {
     /// More than 64.
     #[error("a member has at most {MAX_PREFIXES} addresses and blocks")]
     TooMany,
-    /// The address is unspecified, loopback or multicast, or in the prefix where addresses follow from node IDs.
+    /// The address is unspecified, loopback or multicast, or in the prefix where addresses follow from node
+    /// IDs.
     #[error("{0} cannot be given to a member")]
     Unusable(Prefix),
     /// Another peer or this node has it.

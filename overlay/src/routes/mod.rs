@@ -1,13 +1,15 @@
 //! Who has which overlay address: what the data path asks about every packet that it sends.
 //!
-//! Control publishes here whenever a peer comes, goes or gets other addresses; readers never wait for control. The
-//! table is split into parts by address, each behind a lock of its own that readers share, so that threads which
-//! send to different peers do not meet. The longest matching prefix decides. How long prefixes are is kept in a few
-//! atomic words: while all entries are single addresses, which is the common case, a look-up is one probe of one part.
+//! Control publishes here whenever a peer comes, goes or gets other addresses; readers never wait for
+//! control. The table is split into parts by address, each behind a lock of its own that readers share, so
+//! that threads which send to different peers do not meet. The longest matching prefix decides. How long
+//! prefixes are is kept in a few atomic words: while all entries are single addresses, which is the common
+//! case, a look-up is one probe of one part.
 //!
-//! A reader that keeps an answer notes the [generation](Routes::generation) *before* it asks. The answer holds as long
-//! as the generation is the same, and that is one atomic load to see. Writers change the table first and the generation
-//! last, so an answer that was read in between is asked for once more, and none outlives the change.
+//! A reader that keeps an answer notes the [generation](Routes::generation) *before* it asks. The answer
+//! holds as long as the generation is the same, and that is one atomic load to see. Writers change the table
+//! first and the generation last, so an answer that was read in between is asked for once more, and none
+//! outlives the change.
 
 mod lengths;
 
@@ -33,7 +35,8 @@ pub enum Route {
 
 type Part = RwLock<BTreeMap<(NetworkIndex, Prefix), Route>>;
 
-/// The addresses of all joined networks, by network and prefix. Shared by control, which writes it, and the data path.
+/// The addresses of all joined networks, by network and prefix. Shared by control, which writes it, and the
+/// data path.
 ///
 /// It holds one entry for each prefix of a peer, and so is bounded as the peers are.
 pub struct Routes {
@@ -52,7 +55,8 @@ impl Routes {
         }
     }
 
-    /// Who has `address` in a network: the owner of the longest prefix that contains it. `None` if nobody is known to.
+    /// Who has `address` in a network: the owner of the longest prefix that contains it. `None` if nobody is
+    /// known to.
     pub fn get(&self, network: NetworkIndex, address: IpAddr) -> Option<Route> {
         let shorter = |length| self.exact(network, Prefix::new(address, length)?);
         let whole = self.exact(network, address.into());
@@ -101,7 +105,8 @@ impl Routes {
         self.generation.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Peers choose the bits of their addresses: who makes many that fall into one part has it shared by those only.
+    /// Peers choose the bits of their addresses: who makes many that fall into one part has it shared by
+    /// those only.
     fn part(&self, network: NetworkIndex, prefix: &Prefix) -> &Part {
         let bits = match prefix.address() {
             IpAddr::V4(v4) => u128::from(v4.to_bits()),

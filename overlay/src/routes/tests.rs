@@ -149,9 +149,8 @@ fn whoever_has_a_prefix_throughout_is_found_throughout() {
                 assert!(routes.get(NETWORK, ip(address)).is_some(), "{address}");
             }
             writer.join().expect("it does not panic");
-            assert!(
-                matches!(routes.get(NETWORK, ip("10.1.0.1")), Some(interleaved::Route::Peer(peer)) if Arc::ptr_eq(&peer, &owner))
-            );
+            let found = routes.get(NETWORK, ip("10.1.0.1"));
+            assert!(matches!(found, Some(interleaved::Route::Peer(peer)) if Arc::ptr_eq(&peer, &owner)));
             assert!(routes.get(NETWORK, ip("11.0.0.1")).is_none());
         },
         2_000,

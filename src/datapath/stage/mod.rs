@@ -5,7 +5,8 @@ use super::sync::{AtomicBool, Mutex, Ordering, TryLockError};
 
 /// Keeps one flow's segments in order while any thread may send them: one thread at a time works, for all.
 ///
-/// Nobody waits. Who finds the stage taken leaves a note, and the holder looks for notes before and after it leaves.
+/// Nobody waits. Who finds the stage taken leaves a note, and the holder looks for notes before and after it
+/// leaves.
 #[derive(Debug, Default)]
 pub(super) struct Stage {
     taken: Mutex<()>,
@@ -13,7 +14,8 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// Runs `work` until no thread has asked for it since it last began, unless another thread is already doing so.
+    /// Runs `work` until no thread has asked for it since it last began, unless another thread is already
+    /// doing so.
     pub(super) fn run(&self, mut work: impl FnMut()) {
         self.note.store(true, Ordering::SeqCst);
         while self.note.load(Ordering::SeqCst) {

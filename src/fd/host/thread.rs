@@ -10,6 +10,7 @@ use rustix::process::Pid;
 
 use crate::fd::{FdServer, Unclosed};
 use crate::node::{Node, NodeBuilder, StartError};
+use crate::sync;
 use crate::sys;
 
 /// How long a host that stops waits for the jobs that run apart. They end when the node is shut down.
@@ -96,7 +97,7 @@ impl Hosted {
             return false;
         }
         let delivered = self.begin_stop(linger, unclosed).is_none_or(|done| done.recv().unwrap_or(true));
-        let thread = self.thread.lock().expect("no panic under this lock").take();
+        let thread = sync::lock(&self.thread).take();
         if let Some(thread) = thread {
             // Jobs that panic are caught.
             let _ = thread.join();
@@ -139,7 +140,7 @@ impl Apart {
     }
 
     fn wait(&self, patience: Duration) {
-        let count = self.running.count.lock().expect("no panic under this lock");
+        let count = sync::lock(&self.running.count);
         let is_running = |count: &mut usize| *count > 0;
         let _ = self.running.ended.wait_timeout_while(count, patience, is_running);
     }
@@ -147,7 +148,7 @@ impl Apart {
 
 impl Running {
     fn enter(this: &Arc<Running>) -> Entry {
-        *this.count.lock().expect("no panic under this lock") += 1;
+        *sync::lock(&this.count) += 1;
         Entry(Arc::clone(this))
     }
 }
@@ -157,7 +158,7 @@ struct Entry(Arc<Running>);
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        *self.0.count.lock().expect("no panic under this lock") -= 1;
+        *sync::lock(&self.0.count) -= 1;
         self.0.ended.notify_all();
     }
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use crate::fd::options::Options;
 use crate::fd::requests::routes;
 use crate::fd::sockets::canonical;
 use crate::node::Inner;
+use crate::sync;
 
 /// How long it is believed which addresses are the overlay's.
 const LIFETIME: Duration = Duration::from_secs(1);
@@ -58,7 +59,7 @@ impl Both {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.state)
     }
 
     /// Whose an address is. Groups are the overlay's.

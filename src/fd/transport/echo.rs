@@ -3,7 +3,7 @@
 //! from IPv4's sockets.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 use std::time::Instant;
 
@@ -16,6 +16,7 @@ use crate::fd::options::Options;
 use crate::fd::sockets::bind_aliased;
 use crate::node::Inner;
 use crate::socket::{Waited, interface_within};
+use crate::sync;
 use crate::wait::Interest;
 
 /// Type, code, checksum, identifier, sequence number.
@@ -66,7 +67,7 @@ impl Echo {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.state)
     }
 
     /// The types of requests and replies, as the application has them.

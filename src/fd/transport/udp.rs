@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::time::Instant;
 
@@ -16,6 +16,7 @@ use crate::fd::options::Options;
 use crate::fd::sockets::{bind_aliased, bind_families};
 use crate::node::Inner;
 use crate::socket::{Waited, interface_within};
+use crate::sync;
 use crate::wait::Interest;
 
 /// See the module.
@@ -63,7 +64,7 @@ impl Udp {
     }
 
     fn connected(&self) -> Option<usize> {
-        *self.connected.lock().unwrap_or_else(PoisonError::into_inner)
+        *sync::lock(&self.connected)
     }
 }
 
@@ -74,7 +75,7 @@ impl Transport for Udp {
 
     fn connect(&self, remote: Option<SocketAddr>, options: &SendOptions) -> Result<(), Error> {
         let Some(remote) = remote else {
-            *self.connected.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            *sync::lock(&self.connected) = None;
             self.sockets.iter().for_each(|socket| socket.disconnect());
             return Ok(());
         };
@@ -85,7 +86,7 @@ impl Transport for Udp {
         for other in self.sockets.iter().enumerate().filter(|(index, _)| *index != at) {
             other.1.disconnect();
         }
-        *self.connected.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
+        *sync::lock(&self.connected) = Some(at);
         Ok(())
     }
 

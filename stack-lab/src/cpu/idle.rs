@@ -8,8 +8,9 @@ use super::exchange::Exchange;
 
 const FLOWS: usize = 100_000;
 
-/// Bytes of resident memory per flow with default buffers, everything included that it takes to find and to time it: of
-/// new flows, and after a message in each direction that has been acknowledged. To be called before anything else has used memory.
+/// Bytes of resident memory per flow with default buffers, everything included that it takes to find and to
+/// time it: of new flows, and after a message in each direction that has been acknowledged. To be called
+/// before anything else has used memory.
 pub(super) fn bytes_per_flow() -> [f64; 2] {
     eprintln!("memory of {FLOWS} idle connections");
     let before = resident();

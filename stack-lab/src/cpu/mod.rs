@@ -1,12 +1,13 @@
 //! What packets, connections and idle flows cost in real time and memory.
 //!
-//! Everything runs in one thread, both ends together. A packet's cost is CPU time over packets received, for everything
-//! that both sides do: write, egress, receive, read, timers. Flows take turns in an order that caches cannot guess. A turn
-//! of 32 exchanges, of 100 bytes there and back, shows what the engine itself does; with one exchange a turn, a large
-//! number of flows shows what it costs to fetch a flow's state from memory (`…_one_by_one`).
+//! Everything runs in one thread, both ends together. A packet's cost is CPU time over packets received, for
+//! everything that both sides do: write, egress, receive, read, timers. Flows take turns in an order that
+//! caches cannot guess. A turn of 32 exchanges, of 100 bytes there and back, shows what the engine itself
+//! does; with one exchange a turn, a large number of flows shows what it costs to fetch a flow's state from
+//! memory (`…_one_by_one`).
 //!
-//! [`reference`] is another TCP under the same load. The cases take turns in rounds, so that a machine that gets slower in
-//! between slows all of them.
+//! [`reference`] is another TCP under the same load. The cases take turns in rounds, so that a machine that
+//! gets slower in between slows all of them.
 
 mod exchange;
 mod idle;
@@ -167,8 +168,8 @@ impl Cost {
     }
 }
 
-/// The flow whose turn it is after that of flow `at`: a step that is prime to the number of flows visits them all, far
-/// apart.
+/// The flow whose turn it is after that of flow `at`: a step that is prime to the number of flows visits them
+/// all, far apart.
 fn next_turn(at: usize, flows: usize) -> usize {
     (at + 31_607) % flows
 }

@@ -1,8 +1,9 @@
-//! smoltcp's TCP under the same load: messages and buffers of the same size, as many packets a message, no checksums.
+//! smoltcp's TCP under the same load: messages and buffers of the same size, as many packets a message, no
+//! checksums.
 //!
-//! smoltcp looks through all sockets of an interface for every packet, so by default each connection has a pair of
-//! interfaces of its own. That leaves nothing to be found, shared or timed: no table of flows, no locks, no timers but the
-//! question when to look again. Its congestion control is Reno's.
+//! smoltcp looks through all sockets of an interface for every packet, so by default each connection has a
+//! pair of interfaces of its own. That leaves nothing to be found, shared or timed: no table of flows, no
+//! locks, no timers but the question when to look again. Its congestion control is Reno's.
 
 use std::collections::VecDeque;
 use std::time::Duration;

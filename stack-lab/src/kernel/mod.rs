@@ -1,5 +1,5 @@
-//! The stack in real time beside the Linux kernel's: a network namespace, a TUN device in it, and a [`Node`] that drives a
-//! stack on the other side of the device.
+//! The stack in real time beside the Linux kernel's: a network namespace, a TUN device in it, and a [`Node`]
+//! that drives a stack on the other side of the device.
 //!
 //! ```no_run
 //! use std::net::TcpListener;

@@ -48,7 +48,8 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// Does something on a thread in the namespace. Sockets stay where they were made, whoever uses them then.
+    /// Does something on a thread in the namespace. Sockets stay where they were made, whoever uses them
+    /// then.
     ///
     /// # Errors
     /// What `work` says.

@@ -31,8 +31,8 @@ pub struct Options {
     pub outward: Link,
     /// How long either way takes.
     pub delay: Time,
-    /// Which of 256 subnets the link is, so that there can be several links in a namespace: the third byte of its IPv4
-    /// addresses, and the number of the device.
+    /// Which of 256 subnets the link is, so that there can be several links in a namespace: the third byte of
+    /// its IPv4 addresses, and the number of the device.
     pub subnet: u8,
     /// The device's MTU, bytes.
     pub mtu: usize,
@@ -101,7 +101,8 @@ pub(super) const PER_ROUND: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Node {
-    /// Makes a TUN device in the namespace, gives the kernel its addresses there, and starts a stack behind it.
+    /// Makes a TUN device in the namespace, gives the kernel its addresses there, and starts a stack behind
+    /// it.
     ///
     /// # Errors
     /// When the device cannot be made, for example because there is one already.

@@ -20,8 +20,8 @@ pub(super) struct Road {
     punctuality: Arc<Punctuality>,
 }
 
-/// Whether the two directions of a link hand over packets when they should. One that has no processor to run on is late,
-/// and is then no longer the link that is to be measured.
+/// Whether the two directions of a link hand over packets when they should. One that has no processor to run
+/// on is late, and is then no longer the link that is to be measured.
 #[derive(Debug, Default)]
 pub struct Punctuality {
     packets: AtomicU64,

@@ -14,7 +14,8 @@ pub enum Queue {
 
 /// A rate and what stands in front of it.
 ///
-/// The queue is first in, first out, so the moment at which it is empty again tells all of it: a packet costs two sums.
+/// The queue is first in, first out, so the moment at which it is empty again tells all of it: a packet costs
+/// two sums.
 #[derive(Debug)]
 pub(super) struct Bottleneck {
     nanos_per_byte: f64,

@@ -10,8 +10,8 @@ pub enum Loss {
     None,
     /// Each by itself, with this probability.
     Random(f64),
-    /// A Gilbert model in time: everything is lost while the link is bad, whether there is much or little to lose. A
-    /// model that changes its state per packet would outlive the silence after a burst.
+    /// A Gilbert model in time: everything is lost while the link is bad, whether there is much or little to
+    /// lose. A model that changes its state per packet would outlive the silence after a burst.
     Bursts {
         /// The share of time that the link is bad.
         share: f64,

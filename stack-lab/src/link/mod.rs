@@ -11,8 +11,8 @@ use crate::{Random, Time};
 use bottleneck::Bottleneck;
 use loss::Losing;
 
-/// What one direction of a path is like. Propagation is not here: pairs of hosts that share a path may be differently far
-/// from each other.
+/// What one direction of a path is like. Propagation is not here: pairs of hosts that share a path may be
+/// differently far from each other.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Link {
     /// Bits per second on the wire.
@@ -21,8 +21,8 @@ pub struct Link {
     pub rate_steps: Vec<(Time, f64)>,
     /// What stands in front of the rate.
     pub queue: Queue,
-    /// Instead of letting the queue grow, a router tells whoever understands it (RFC 3168): a packet that finds more bytes
-    /// than this before it, and whose sender knows of such marks, is marked.
+    /// Instead of letting the queue grow, a router tells whoever understands it (RFC 3168): a packet that
+    /// finds more bytes than this before it, and whose sender knows of such marks, is marked.
     pub mark_over: Option<u64>,
     /// What is lost before the queue.
     pub loss: Loss,
@@ -38,8 +38,8 @@ pub struct Link {
     pub jitter: Option<Jitter>,
 }
 
-/// A delay that changes: at every step another one from 0 to a maximum is drawn. Packets never overtake one another, so
-/// after a step down they arrive in a clump.
+/// A delay that changes: at every step another one from 0 to a maximum is drawn. Packets never overtake one
+/// another, so after a step down they arrive in a clump.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Jitter {
     /// The longest additional delay.

@@ -45,7 +45,8 @@ struct Lone {
     rate: f64,
     rtt: Time,
     lasting: f64,
-    /// What arrives within this time is received at once. On the fastest link that must be short against the round trip.
+    /// What arrives within this time is received at once. On the fastest link that must be short against the
+    /// round trip.
     batch: Time,
     /// Percent lost, and the share that the median must reach.
     losses: &'static [(f64, f64)],

@@ -2,7 +2,8 @@
 
 use crate::{Outcome, Scenario, Time};
 
-/// What is taken from an outcome. Goodput is of the direction from clients to servers, counted where it is read.
+/// What is taken from an outcome. Goodput is of the direction from clients to servers, counted where it is
+/// read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Quantity {
     /// All connections' payload over what the path can carry from the first connect to the end.
@@ -15,7 +16,8 @@ pub enum Quantity {
     QueueDelay,
     /// Packets that the queue dropped over all that came to it.
     SelfMadeLoss,
-    /// Milliseconds from the first connection's connect to its last byte; the whole length if that did not come.
+    /// Milliseconds from the first connection's connect to its last byte; the whole length if that did not
+    /// come.
     Completion,
     /// Seconds in which the reader of some connection got nothing, at the longest.
     LongestStall,

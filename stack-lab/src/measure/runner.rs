@@ -16,8 +16,8 @@ pub struct Settings {
     pub secs: Option<f64>,
 }
 
-/// Runs every case and gives its figures in the order of the cases. `progress` hears of each case that is done, with its
-/// figures.
+/// Runs every case and gives its figures in the order of the cases. `progress` hears of each case that is
+/// done, with its figures.
 ///
 /// # Errors
 /// What must not be has been in some run: its name, seed and the failure.

@@ -15,8 +15,8 @@ use super::trial::{Percentile, Samples, Series, Subject, Summary, Trial, Trials}
 
 /// As in the same figures of virtual time.
 const WIRE: Wire = Wire { name: "100mbit_40ms", rate: 100e6, rtt: ms(40) };
-/// Name, bytes, and how many follow each other in a round on a link that loses packets. Fewer do on a perfect one, where
-/// all are alike.
+/// Name, bytes, and how many follow each other in a round on a link that loses packets. Fewer do on a perfect
+/// one, where all are alike.
 const SIZES: [(&str, u64, usize); 3] = [("10kb", 10_000, 48), ("100kb", 100_000, 24), ("1mb", 1_000_000, 12)];
 const WITHOUT_LOSS: usize = 3;
 /// Percent, of packets in both directions.

@@ -46,8 +46,8 @@ pub(crate) fn trials() -> Trials {
 }
 
 impl Subject for Goodput {
-    /// The share of what the link can carry in the time from connect on. All send at the same time, each on a link of its
-    /// own.
+    /// The share of what the link can carry in the time from connect on. All send at the same time, each on a
+    /// link of its own.
     fn measure(&self, round: Round, wanted: &BTreeSet<Series>) -> io::Result<Samples> {
         let secs = round.secs.unwrap_or(SECS);
         let share = |&(sender, _): &Series| {

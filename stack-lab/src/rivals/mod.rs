@@ -1,4 +1,5 @@
-//! Our sender beside the kernel's, over the same impaired link in real time. The receiver is the kernel's in all cases.
+//! Our sender beside the kernel's, over the same impaired link in real time. The receiver is the kernel's in
+//! all cases.
 
 mod completion;
 mod ends;

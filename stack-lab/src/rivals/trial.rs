@@ -124,7 +124,8 @@ impl Summary {
 }
 
 impl Trial {
-    /// What a link must be like for its figures to mean anything. It is not if the machine has other things to do.
+    /// What a link must be like for its figures to mean anything. It is not if the machine has other things
+    /// to do.
     pub(crate) const PUNCTUAL: &[Target] = &[Target::AllAtMost(0.02)];
 
     pub(crate) fn new(title: impl Into<String>, subject: impl Subject + 'static) -> Self {

@@ -9,9 +9,10 @@ use peersock_stack_lab::{Random, ms};
 use crate::ends::{End, content, receive_all, send_all};
 use crate::lab::{Lab, Opener, Pair};
 
-/// What the kernel counts because of what a link does. A segment of the handshake that comes twice, or late, is an error and
-/// answered with a challenge; one that was overtaken by its retransmission has an old timestamp. And the kernel thinks
-/// little of reports of duplicates (RFC 2883) that it has not made itself, but the link: those are `TCPSACKDiscard`.
+/// What the kernel counts because of what a link does. A segment of the handshake that comes twice, or late,
+/// is an error and answered with a challenge; one that was overtaken by its retransmission has an old
+/// timestamp. And the kernel thinks little of reports of duplicates (RFC 2883) that it has not made itself,
+/// but the link: those are `TCPSACKDiscard`.
 const FROM_THE_LINK: &[&str] = &["InErrs", "PAWSEstab", "TCPChallengeACK", "TCPSYNChallenge"];
 
 /// Both ends send `len` bytes at the same time, end, and read all.

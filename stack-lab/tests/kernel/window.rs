@@ -61,7 +61,8 @@ fn the_kernel_waits_for_us_when_we_do_not_read() {
                 send_all(&kernel, &data, || 100_000);
                 kernel.shut().expect("the connection stands");
             });
-            // What there is to read does not grow for as long as it takes to be sure that the window is closed.
+            // What there is to read does not grow for as long as it takes to be sure that the window is
+            // closed.
             let (mut seen, mut since) = (0, Instant::now());
             while seen == 0 || since.elapsed() < CLOSED {
                 let readable = ours.flow().readable();

@@ -1,7 +1,7 @@
 //! Which sockets listen to which multicast groups (RFC 1112, RFC 3493 5.2).
 //!
-//! A packet to a group is taken in if any socket of the node has joined it on the interface, and delivered to those
-//! that have. Nobody outside is told: who drives the stack learns of changes from
+//! A packet to a group is taken in if any socket of the node has joined it on the interface, and delivered to
+//! those that have. Nobody outside is told: who drives the stack learns of changes from
 //! [`Batch::memberships`](crate::Batch::memberships) and makes known what it must.
 
 use std::collections::BTreeMap;
@@ -142,12 +142,13 @@ impl Groups {
         }
     }
 
-    /// Makes a change to `group` on one interface: the one given, or else the first of `usual` that there is, or else any
-    /// that has an address of the family.
+    /// Makes a change to `group` on one interface: the one given, or else the first of `usual` that there is,
+    /// or else any that has an address of the family.
     ///
     /// # Errors
-    /// [`Error::InvalidInput`] if `group` is none, [`Error::AddressFamily`] if it or a sender is not of the socket's
-    /// family, [`Error::NetworkUnreachable`] if there is no such interface, and those of joining, leaving and filters.
+    /// [`Error::InvalidInput`] if `group` is none, [`Error::AddressFamily`] if it or a sender is not of the
+    /// socket's family, [`Error::NetworkUnreachable`] if there is no such interface, and those of joining,
+    /// leaving and filters.
     pub(crate) fn change(
         &mut self,
         shared: &Shared,
@@ -194,8 +195,8 @@ fn is_all_nodes(group: IpAddr) -> bool {
 }
 
 impl Stack {
-    /// The groups that sockets have joined on an interface, in order. The all-nodes groups, which every node is a
-    /// member of, are not among them unless a socket has joined them.
+    /// The groups that sockets have joined on an interface, in order. The all-nodes groups, which every node
+    /// is a member of, are not among them unless a socket has joined them.
     pub fn memberships(&self, interface: InterfaceId) -> Vec<IpAddr> {
         let table = self.shared.memberships.lock();
         let first = (interface, IpAddr::V4(Ipv4Addr::UNSPECIFIED));

@@ -1,4 +1,5 @@
-//! Membership reports: who joins or leaves a group tells its neighbours, by IGMPv3 (RFC 3376) or MLDv2 (RFC 3810).
+//! Membership reports: who joins or leaves a group tells its neighbours, by IGMPv3 (RFC 3376) or MLDv2 (RFC
+//! 3810).
 //!
 //! The stack neither sends nor reads them: who drives it learns of changes from
 //! [`Batch::memberships`](crate::Batch::memberships) and decides whom to tell.
@@ -29,8 +30,8 @@ const ALLOW: u8 = 5;
 /// Records of one report that are looked at.
 const MOST_RECORDS: usize = 64;
 
-/// An IP packet that says that the node at `source` has joined `group`, or left it; `None` if they are of different
-/// families.
+/// An IP packet that says that the node at `source` has joined `group`, or left it; `None` if they are of
+/// different families.
 ///
 /// ```
 /// use peersock_stack::{membership_report, read_membership_report};
@@ -74,8 +75,8 @@ pub fn membership_report(source: IpAddr, group: IpAddr, joined: bool) -> Option<
 
 /// What a report says: groups, and whether its sender is a member. `None` if the packet is none.
 ///
-/// Who wants a group from some sources only is a member; blocking sources changes nothing. Of a longer report the first 64
-/// records count.
+/// Who wants a group from some sources only is a member; blocking sources changes nothing. Of a longer report
+/// the first 64 records count.
 pub fn read_membership_report(packet: &[u8]) -> Option<Vec<(IpAddr, bool)>> {
     let (report, group_len) = match packet.first()? >> 4 {
         4 => (igmp(packet)?, 4),

@@ -64,11 +64,13 @@ impl SourceFilter {
         self.includes && self.sources.is_empty()
     }
 
-    /// Changes it for one sender. A filter that names nobody becomes one of the other kind if need be, as in Linux.
+    /// Changes it for one sender. A filter that names nobody becomes one of the other kind if need be, as in
+    /// Linux.
     ///
     /// # Errors
-    /// [`Error::InvalidInput`] if it is of the other kind and names somebody, [`Error::AddrNotAvailable`] if the sender is
-    /// named already, or is to be taken out and not named, [`Error::OutOfMemory`] beyond 10 IPv4 senders or 64 IPv6 ones.
+    /// [`Error::InvalidInput`] if it is of the other kind and names somebody, [`Error::AddrNotAvailable`] if
+    /// the sender is named already, or is to be taken out and not named, [`Error::OutOfMemory`] beyond 10
+    /// IPv4 senders or 64 IPv6 ones.
     pub fn change(&mut self, change: SourceChange, source: IpAddr) -> Result<(), Error> {
         let (includes, adds) = match change {
             SourceChange::Join => (true, true),
@@ -113,8 +115,8 @@ pub enum GroupChange {
     Join(SourceFilter),
     /// To receive nothing more.
     Leave,
-    /// To listen to one sender more or less. Who joins the first one joins the group, and who listens to nobody any more has
-    /// left it (RFC 3376 3.1).
+    /// To listen to one sender more or less. Who joins the first one joins the group, and who listens to
+    /// nobody any more has left it (RFC 3376 3.1).
     Source(SourceChange, IpAddr),
 }
 

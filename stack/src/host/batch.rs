@@ -35,7 +35,8 @@ pub struct Batch {
     pub icmp: Vec<Arc<IcmpSocket>>,
     /// Raw sockets with packets or errors.
     pub raw: Vec<Arc<RawSocket>>,
-    /// Multicast groups that the node has joined or left, from [`Stack::handle_timeout`](crate::Stack::handle_timeout).
+    /// Multicast groups that the node has joined or left, from
+    /// [`Stack::handle_timeout`](crate::Stack::handle_timeout).
     pub memberships: Vec<MembershipChange>,
     replies: Vec<ReplyEntry>,
     /// The replies' bytes, one behind the other.

@@ -26,10 +26,11 @@ pub struct Config {
     pub receive_buffer: usize,
     /// Bytes that the queues of all TCP flows may occupy together. Default 1 GiB.
     ///
-    /// From three quarters on queues stop growing, new flows offer a small window, and what comes out of order is dropped:
-    /// its sender keeps it (RFC 2018 section 8). At the limit a flow takes what continues its queue as long as that holds
-    /// less than 4 KiB; so much per flow may come on top. Meanwhile each flow loses once a minute what it has out of
-    /// order, and fails with [`Error::OutOfMemory`](crate::Error::OutOfMemory) if its application has not read for
+    /// From three quarters on queues stop growing, new flows offer a small window, and what comes out of
+    /// order is dropped: its sender keeps it (RFC 2018 section 8). At the limit a flow takes what continues
+    /// its queue as long as that holds less than 4 KiB; so much per flow may come on top. Meanwhile each flow
+    /// loses once a minute what it has out of order, and fails with
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) if its application has not read for
     /// [`user_timeout`](Self::user_timeout) what it could.
     pub tcp_memory: usize,
     /// The same for the flows with one remote address. Default 512 MiB.
@@ -48,26 +49,27 @@ pub struct Config {
     /// How long a connection that the application has closed may take to finish in silence; three times as
     /// long while something of ours is unacknowledged. Default 60 s, as Linux's `tcp_fin_timeout`.
     pub orphan_timeout: Duration,
-    /// How long a pair of addresses stays unusable after a connection that this node has closed first (TIME-WAIT, two
-    /// segment lifetimes). Default 10 s: RFC 9293 3.4.2 has four minutes, Linux 60 s. It gives way earlier to a new
-    /// connection that cannot be confused with the old one (RFC 6191).
+    /// How long a pair of addresses stays unusable after a connection that this node has closed first
+    /// (TIME-WAIT, two segment lifetimes). Default 10 s: RFC 9293 3.4.2 has four minutes, Linux 60 s. It
+    /// gives way earlier to a new connection that cannot be confused with the old one (RFC 6191).
     pub time_wait: Duration,
     /// Ports for sockets that did not ask for one. Default 32768 to 60999, as Linux.
     pub ephemeral_ports: RangeInclusive<u16>,
     /// Most TCP flows, in any state. Default 262,144. Beyond it a connect fails with
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) and an arriving SYN is dropped and counted.
     pub max_flows: usize,
-    /// Most TCP flows with one remote address for which a SYN of that peer is accepted; others are dropped and counted.
-    /// Default 131,072.
+    /// Most TCP flows with one remote address for which a SYN of that peer is accepted; others are dropped
+    /// and counted. Default 131,072.
     pub max_flows_per_peer: usize,
     /// Most ICMP errors sent per second, with bursts of the same size. Default 100
     /// (RFC 4443 2.4 (f), RFC 1812 4.3.2.8).
     pub icmp_errors_per_second: u32,
-    /// Most ICMP errors sent per second to one IPv4 address or one IPv6 /64 prefix, with bursts of the same size,
-    /// so that one peer cannot use up what all share. Default 10. A few prefixes may share a limit.
+    /// Most ICMP errors sent per second to one IPv4 address or one IPv6 /64 prefix, with bursts of the same
+    /// size, so that one peer cannot use up what all share. Default 10. A few prefixes may share a limit.
     pub icmp_errors_per_prefix: u32,
-    /// Bytes that fragments may hold while they wait for the rest of their packets, a charge for each included.
-    /// Default 4 MiB. What would exceed it pushes out the oldest packet of the source that holds most.
+    /// Bytes that fragments may hold while they wait for the rest of their packets, a charge for each
+    /// included. Default 4 MiB. What would exceed it pushes out the oldest packet of the source that holds
+    /// most.
     pub reassembly_memory: usize,
     /// The same for the fragments of one source. Default 1 MiB, which are 15 packets of the largest size.
     pub reassembly_memory_per_source: usize,
@@ -118,8 +120,9 @@ pub struct InterfaceConfig {
     pub routes: Vec<Cidr>,
     /// The service ports that this network allows; all by default.
     ///
-    /// What counts as a service port: of TCP, the port that is listened on, on both sides; of UDP the port that a
-    /// datagram goes to, or that it comes from if it answers one. Ephemeral ports are exempt. See the crate's documentation.
+    /// What counts as a service port: of TCP, the port that is listened on, on both sides; of UDP the port
+    /// that a datagram goes to, or that it comes from if it answers one. Ephemeral ports are exempt. See the
+    /// crate's documentation.
     pub ports: RangeInclusive<u16>,
     /// Whether checksums of arriving packets are verified and those of replies and datagrams are
     /// made. `false` (the default) where a tunnel authenticates every byte anyway; packets that were
@@ -234,29 +237,31 @@ pub struct TcpOptions {
     pub keepalive: KeepAlive,
     /// SO_LINGER with zero: [`Flow::close`](crate::Flow::close) resets the connection. Default off.
     pub reset_on_close: bool,
-    /// SO_REUSEADDR: bind a port that has connections left from an earlier listener (in TIME-WAIT or
-    /// not). Two listeners on one address conflict all the same, unless both have `reuse_port`. Default off; note that
-    /// `std::net::TcpListener` sets it on Unix.
+    /// SO_REUSEADDR: bind a port that has connections left from an earlier listener (in TIME-WAIT or not).
+    /// Two listeners on one address conflict all the same, unless both have `reuse_port`. Default off; note
+    /// that `std::net::TcpListener` sets it on Unix.
     pub reuse_address: bool,
-    /// SO_REUSEPORT: several listeners that all have it may listen on one address and port. Each gets its share of the
-    /// connections, by the peers' addresses and ports; what waits for one that is closed is reset. Default off.
+    /// SO_REUSEPORT: several listeners that all have it may listen on one address and port. Each gets its
+    /// share of the connections, by the peers' addresses and ports; what waits for one that is closed is
+    /// reset. Default off.
     pub reuse_port: bool,
-    /// TCP_DEFER_ACCEPT, of listeners: a connection can be accepted once data, or its end, has come, or after this time.
-    /// Until then it holds a place of the backlog as a handshake does. Default none.
+    /// TCP_DEFER_ACCEPT, of listeners: a connection can be accepted once data, or its end, has come, or after
+    /// this time. Until then it holds a place of the backlog as a handshake does. Default none.
     pub defer_accept: Option<Duration>,
     /// TCP_USER_TIMEOUT (RFC 5482), instead of [`Config::user_timeout`].
     pub user_timeout: Option<Duration>,
-    /// SO_SNDBUF: a queue of this size from the start instead of one that grows to [`Config::send_buffer`], bytes.
-    pub send_buffer: Option<usize>,
-    /// SO_RCVBUF: a queue of this size from the start instead of one that grows to [`Config::receive_buffer`],
+    /// SO_SNDBUF: a queue of this size from the start instead of one that grows to [`Config::send_buffer`],
     /// bytes.
+    pub send_buffer: Option<usize>,
+    /// SO_RCVBUF: a queue of this size from the start instead of one that grows to
+    /// [`Config::receive_buffer`], bytes.
     pub receive_buffer: Option<usize>,
     /// TCP_CONGESTION. Default BBR.
     pub congestion: CongestionControl,
     /// Whether explicit congestion notification (RFC 3168) is asked for and accepted. Default off.
     pub ecn: bool,
-    /// TCP_MAXSEG: no segment that is sent or asked for has more payload, TCP options included, bytes. By default the
-    /// path and the peer decide. 88 at least.
+    /// TCP_MAXSEG: no segment that is sent or asked for has more payload, TCP options included, bytes. By
+    /// default the path and the peer decide. 88 at least.
     pub max_segment_size: Option<u16>,
     /// What its packets' IP headers say; see [`Flow::set_ip_options`](crate::Flow::set_ip_options).
     pub ip: IpOptions,
@@ -281,11 +286,11 @@ pub struct KeepAlive {
     pub on: bool,
     /// TCP_KEEPIDLE: how long the peer is silent before the first probe. Default two hours, 1 ms at least.
     pub idle: Duration,
-    /// TCP_KEEPINTVL: the time from one probe to the next while none is answered. Default 75 s, as Linux, 1 ms at
-    /// least.
+    /// TCP_KEEPINTVL: the time from one probe to the next while none is answered. Default 75 s, as Linux, 1
+    /// ms at least.
     pub interval: Duration,
-    /// TCP_KEEPCNT: so many unanswered probes, with an interval behind the last, are a dead peer. Default 9, as Linux,
-    /// 1 at least.
+    /// TCP_KEEPCNT: so many unanswered probes, with an interval behind the last, are a dead peer. Default 9,
+    /// as Linux, 1 at least.
     pub probes: u32,
 }
 
@@ -321,10 +326,11 @@ impl From<Option<Duration>> for KeepAlive {
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct UdpOptions {
-    /// SO_REUSEADDR: several sockets that all have it may bind the same address; the youngest gets the datagrams.
-    /// Default off.
+    /// SO_REUSEADDR: several sockets that all have it may bind the same address; the youngest gets the
+    /// datagrams. Default off.
     pub reuse_address: bool,
-    /// SO_REUSEPORT: as above, but each gets its share of the datagrams, by their addresses and ports. Default off.
+    /// SO_REUSEPORT: as above, but each gets its share of the datagrams, by their addresses and ports.
+    /// Default off.
     pub reuse_port: bool,
     /// SO_RCVBUF, instead of [`Config::udp_receive_buffer`], bytes.
     pub receive_buffer: Option<usize>,

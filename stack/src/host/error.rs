@@ -124,7 +124,8 @@ impl Error {
 }
 
 impl From<Error> for io::Error {
-    /// The error that the system itself would give, with its `errno`. Allocates nothing, so that `WouldBlock` is cheap.
+    /// The error that the system itself would give, with its `errno`. Allocates nothing, so that `WouldBlock`
+    /// is cheap.
     fn from(error: Error) -> Self {
         #[cfg(unix)]
         return io::Error::from_raw_os_error(error.errno());

@@ -1,6 +1,6 @@
-//! What a node's stack consists of besides sockets and protocols: its interfaces and tables, the way of an arriving packet
-//! (`receive`) and of one that leaves (`route`), time and timers, what one round has touched (`batch`), settings, errors
-//! and counts.
+//! What a node's stack consists of besides sockets and protocols: its interfaces and tables, the way of an
+//! arriving packet (`receive`) and of one that leaves (`route`), time and timers, what one round has touched
+//! (`batch`), settings, errors and counts.
 
 pub(crate) mod batch;
 pub(crate) mod clock;

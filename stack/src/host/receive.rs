@@ -191,10 +191,11 @@ impl Stack {
         let isn = initial_sequence(&shared.sequence_key, time, local, remote);
         let addresses = (local, remote);
         let connection = Connection::accept(settings, time, addresses, isn, &segment);
-        Some(self.add_accepted(time, interface, addresses, (connection, share), &listener))
+        Some(self.add_accepted(time, interface, addresses, connection, &listener))
     }
 
-    /// The account for a connection that a peer opens, unless there are as many as may be, or as many with that peer.
+    /// The account for a connection that a peer opens, unless there are as many as may be, or as many with
+    /// that peer.
     fn share_for_another(&self, interface: &Interface, remote: SocketAddr) -> Option<Arc<Share>> {
         let Shared { flows, config, memory, .. } = &*self.shared;
         let (share, of_peer) = flows.share(interface.id, remote.ip(), memory);
@@ -207,14 +208,14 @@ impl Stack {
         time: Time,
         interface: &Arc<Interface>,
         addresses: (SocketAddr, SocketAddr),
-        (connection, share): (Connection, Arc<Share>),
+        connection: Connection,
         listener: &Arc<Listener>,
     ) -> Option<Arc<Flow>> {
         let shared = &self.shared;
         let options = listener.options();
         let flow =
             Flow::new(shared, interface.clone(), addresses, connection, &options, time, Some(listener));
-        let inserted = shared.flows.insert(&flow, share);
+        let inserted = shared.flows.insert(&flow);
         if !inserted {
             listener.forget_handshake();
         }
@@ -239,8 +240,8 @@ impl Stack {
         });
     }
 
-    /// An acknowledgement for no connection: perhaps it brings a cookie back. `Some(None)` if there is no place for the
-    /// connection yet: the peer will send again.
+    /// An acknowledgement for no connection: perhaps it brings a cookie back. `Some(None)` if there is no
+    /// place for the connection yet: the peer will send again.
     fn accept_cookie(
         &self,
         time: Time,
@@ -264,11 +265,12 @@ impl Stack {
         shared.counters.tcp_cookies_accepted.bump();
         let settings = Flow::settings(shared, interface, &listener.options(), &share);
         let connection = Connection::from_cookie(settings, time, (local, remote), (isn, irs), mss);
-        Some(self.add_accepted(time, interface, (local, remote), (connection, share), &listener))
+        Some(self.add_accepted(time, interface, (local, remote), connection, &listener))
     }
 
-    /// Whether a segment for no connection is from the middle of a stream whose cookie has found no place, as far as one
-    /// can tell: not even its beginning is known. Without a reset the peer sends that again, which has the cookie.
+    /// Whether a segment for no connection is from the middle of a stream whose cookie has found no place, as
+    /// far as one can tell: not even its beginning is known. Without a reset the peer sends that again, which
+    /// has the cookie.
     fn may_come_again(
         &self,
         time: Time,

@@ -60,8 +60,8 @@ impl Shared {
         Ok((interface, source.ok_or(Error::AddrNotAvailable)?))
     }
 
-    /// Whether a packet with `len` bytes behind its IP header fits the path to `destination`, whose first link takes
-    /// `mtu` bytes.
+    /// Whether a packet with `len` bytes behind its IP header fits the path to `destination`, whose first
+    /// link takes `mtu` bytes.
     pub(crate) fn fits(&self, interface: InterfaceId, destination: IpAddr, len: usize, mtu: usize) -> Fits {
         let total = len + if destination.is_ipv4() { 20 } else { 40 };
         let link = total <= mtu;

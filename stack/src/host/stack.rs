@@ -104,11 +104,11 @@ impl Stack {
         self.shared.interfaces.add(config)
     }
 
-    /// Resets every connection of an interface, as the end of a program does: the resets are the output of the flows
-    /// in `batch`.
+    /// Resets every connection of an interface, as the end of a program does: the resets are the output of
+    /// the flows in `batch`.
     ///
-    /// What is in TIME-WAIT acknowledges the peer's FIN once more: if the first time was in vain, nobody will answer
-    /// when the peer sends it again.
+    /// What is in TIME-WAIT acknowledges the peer's FIN once more: if the first time was in vain, nobody will
+    /// answer when the peer sends it again.
     pub fn reset_flows(&self, now: Instant, interface: InterfaceId, batch: &mut Batch) {
         for flow in self.shared.flows.filter(|flow| flow.is_on(interface)) {
             flow.repeat_last_ack(now, batch);
@@ -117,8 +117,8 @@ impl Stack {
         }
     }
 
-    /// Removes an interface. Its sockets fail with [`Error::NetworkDown`] and are listed in `batch`; peers are told
-    /// nothing, see [`Stack::reset_flows`].
+    /// Removes an interface. Its sockets fail with [`Error::NetworkDown`] and are listed in `batch`; peers
+    /// are told nothing, see [`Stack::reset_flows`].
     pub fn remove_interface(&self, now: Instant, interface: InterfaceId, batch: &mut Batch) {
         if self.shared.interfaces.remove(interface).is_none() {
             return;
@@ -160,8 +160,8 @@ impl Stack {
         self.shared.interfaces.find(interface).is_some_and(|interface| interface.is_local(address))
     }
 
-    /// Whether packets to `group` that come in on that interface are for the node: a socket has joined it, or it is the
-    /// group of all nodes.
+    /// Whether packets to `group` that come in on that interface are for the node: a socket has joined it, or
+    /// it is the group of all nodes.
     pub fn is_member(&self, interface: InterfaceId, group: IpAddr) -> bool {
         self.shared.memberships.contains(interface, group)
     }
@@ -241,7 +241,7 @@ impl Stack {
         let settings = Flow::settings(shared, interface, options, &share);
         let connection = Connection::connect(settings, time, addresses, isn);
         let flow = Flow::new(shared, interface.clone(), addresses, connection, options, time, None);
-        if !shared.flows.insert(&flow, share) {
+        if !shared.flows.insert(&flow) {
             return None;
         }
         flow.begin(time);
@@ -351,8 +351,8 @@ impl Stack {
         }
     }
 
-    /// Has the flows to some addresses send again at once what waits for an acknowledgement, without waiting for
-    /// their retransmission timers: all that was sent before is lost. They are listed in `batch`.
+    /// Has the flows to some addresses send again at once what waits for an acknowledgement, without waiting
+    /// for their retransmission timers: all that was sent before is lost. They are listed in `batch`.
     ///
     /// Looks at the flows to these addresses only.
     pub fn expedite_flows(&self, interface: InterfaceId, remotes: &[Cidr], batch: &mut Batch) {
@@ -430,9 +430,10 @@ impl Stack {
         self.shared.flows.len()
     }
 
-    /// Bytes that the queues of all TCP flows occupy, as far as the limits [`Config::tcp_memory`](crate::Config::tcp_memory) and
-    /// [`Config::tcp_memory_per_peer`](crate::Config::tcp_memory_per_peer) know: of each flow less than 4 KiB, or an
-    /// eighth, may be missing.
+    /// Bytes that the queues of all TCP flows occupy, as far as the limits
+    /// [`Config::tcp_memory`](crate::Config::tcp_memory) and
+    /// [`Config::tcp_memory_per_peer`](crate::Config::tcp_memory_per_peer) know: of each flow less than 4
+    /// KiB, or an eighth, may be missing.
     pub fn tcp_memory(&self) -> usize {
         self.shared.memory.used()
     }

@@ -77,12 +77,12 @@ pub(super) fn receive(
     }
 }
 
-/// Whether `offender` can have seen a packet that was sent to `destination`: the one function that decides whose errors
-/// are believed (RFC 5927 section 4). The caller of [`Stack::receive`](crate::Stack::receive) vouches for the offender's
-/// address.
+/// Whether `offender` can have seen a packet that was sent to `destination`: the one function that decides
+/// whose errors are believed (RFC 5927 section 4). The caller of [`Stack::receive`](crate::Stack::receive)
+/// vouches for the offender's address.
 ///
-/// Packets go straight from member to member, so that only the destination has an opinion, and this node about what it
-/// could not send. A network in which some members forward for others has to name these here.
+/// Packets go straight from member to member, so that only the destination has an opinion, and this node
+/// about what it could not send. A network in which some members forward for others has to name these here.
 fn may_complain(interface: &Interface, offender: IpAddr, destination: IpAddr) -> bool {
     offender == destination || interface.is_local(offender)
 }
@@ -102,7 +102,8 @@ fn tcp(shared: &Shared, interface: &Interface, complaint: &Complaint<'_>, batch:
     concerned
 }
 
-/// RFC 1122 4.1.3.3. An unconnected socket would not know which of its datagrams is meant, unless it asks for reports.
+/// RFC 1122 4.1.3.3. An unconnected socket would not know which of its datagrams is meant, unless it asks for
+/// reports.
 fn udp(shared: &Shared, interface: &Interface, complaint: &Complaint<'_>, batch: &mut Batch) -> bool {
     let (source, destination) = complaint.endpoints();
     let route = UdpRoute { interface: interface.id, source, destination };

@@ -93,7 +93,8 @@ pub(crate) fn receive(
         return counters.ip_checksum_errors.bump();
     }
     match message[0] {
-        // RFC 1122 3.2.2.6 leaves IPv4's to us; RFC 4443 4.2 wants IPv6's answered. Nothing else is for groups.
+        // RFC 1122 3.2.2.6 leaves IPv4's to us; RFC 4443 4.2 wants IPv6's answered. Nothing else is for
+        // groups.
         kind if ip.destination.is_multicast() && (kind != types.echo_request || ip.source.is_ipv4()) => {
             counters.icmp_ignored.bump();
         }
@@ -106,7 +107,8 @@ pub(crate) fn receive(
     }
 }
 
-/// RFC 1122 3.2.2.6, RFC 4443 4.2: everything after the type comes back, and the traffic class (RFC 1349 5.1).
+/// RFC 1122 3.2.2.6, RFC 4443 4.2: everything after the type comes back, and the traffic class (RFC 1349
+/// 5.1).
 fn answer_echo(shared: &Shared, interface: &Interface, ip: &IpHeader, request: &[u8], batch: &mut Batch) {
     if !ip.source_is_unicast() || request[1] != 0 {
         return shared.counters.icmp_ignored.bump();

@@ -10,7 +10,8 @@ use crate::host::keyed::Key;
 /// How many buckets the destinations share.
 const BUCKETS: usize = 256;
 
-/// The limit of the whole stack, and one for each destination. Which destinations share a bucket cannot be guessed.
+/// The limit of the whole stack, and one for each destination. Which destinations share a bucket cannot be
+/// guessed.
 pub(crate) struct Rates {
     total: f64,
     each: f64,

@@ -20,8 +20,8 @@ pub(crate) enum Problem {
     Parameter { code: u8, pointer: usize, to_groups: bool },
 }
 
-/// Tells the sender of `packet`, a whole one or a fragment, what is wrong with it; unless it must not be told, or was
-/// told much already.
+/// Tells the sender of `packet`, a whole one or a fragment, what is wrong with it; unless it must not be
+/// told, or was told much already.
 pub(crate) fn report(
     shared: &Shared,
     time: Time,
@@ -53,8 +53,8 @@ pub(crate) fn report(
     });
 }
 
-/// RFC 1122 3.2.2 and RFC 4443 2.4 (e): never in answer to an error, to what was not sent to or by a single node, or
-/// to IPv4 fragments other than the first.
+/// RFC 1122 3.2.2 and RFC 4443 2.4 (e): never in answer to an error, to what was not sent to or by a single
+/// node, or to IPv4 fragments other than the first.
 fn may_answer(ip: &IpHeader, packet: &[u8], problem: Problem) -> bool {
     let to_groups = matches!(problem, Problem::Parameter { to_groups: true, .. }) && ip.source.is_ipv6();
     if !ip.source_is_unicast() || !(is_unicast(ip.destination) || to_groups) {

@@ -115,12 +115,13 @@ impl Stack {
         self.icmp_bind(Some(interface), SocketAddr::new(any, 0))
     }
 
-    /// Opens a socket for echo requests from an own address, or from any. The port of `local` is the identifier, 0 for
-    /// any that is free. Without an interface it sends on the one that leads to who is asked.
+    /// Opens a socket for echo requests from an own address, or from any. The port of `local` is the
+    /// identifier, 0 for any that is free. Without an interface it sends on the one that leads to who is
+    /// asked.
     ///
     /// # Errors
-    /// [`Error::NetworkUnreachable`] for an unknown interface, [`Error::AddrNotAvailable`] for a foreign address,
-    /// [`Error::AddrInUse`] if the identifier is taken, or all are.
+    /// [`Error::NetworkUnreachable`] for an unknown interface, [`Error::AddrNotAvailable`] for a foreign
+    /// address, [`Error::AddrInUse`] if the identifier is taken, or all are.
     pub fn icmp_bind(
         &self,
         interface: Option<InterfaceId>,
@@ -176,9 +177,9 @@ impl IcmpSocket {
     /// Where a request to `destination` goes out.
     ///
     /// # Errors
-    /// [`Error::AddressFamily`] for the other family, [`Error::NetworkUnreachable`] if no interface leads there,
-    /// [`Error::AddrNotAvailable`] without an address of this family, or if the wanted source is not this node's;
-    /// [`Error::NetworkDown`] after the interface was removed, [`Error::Closed`].
+    /// [`Error::AddressFamily`] for the other family, [`Error::NetworkUnreachable`] if no interface leads
+    /// there, [`Error::AddrNotAvailable`] without an address of this family, or if the wanted source is not
+    /// this node's; [`Error::NetworkDown`] after the interface was removed, [`Error::Closed`].
     pub fn route(&self, destination: IpAddr, options: &SendOptions) -> Result<RawRoute, Error> {
         if self.is_closed() {
             return Err(Error::Closed);
@@ -191,9 +192,9 @@ impl IcmpSocket {
         Ok(RawRoute { interface: interface.id, source, destination })
     }
 
-    /// Writes a request as one IP packet to `buf`, and gives its length. `mtu` is the largest IP packet that the path
-    /// takes, bytes. Unless the socket's [`fragmentation`](IpOptions::fragmentation) forbids it, the packet may exceed
-    /// that: cut it with [`Stack::fragments`](crate::Stack::fragments).
+    /// Writes a request as one IP packet to `buf`, and gives its length. `mtu` is the largest IP packet that
+    /// the path takes, bytes. Unless the socket's [`fragmentation`](IpOptions::fragmentation) forbids it, the
+    /// packet may exceed that: cut it with [`Stack::fragments`](crate::Stack::fragments).
     ///
     /// # Errors
     /// Those of [`route`](Self::route) and [`send_with`](Self::send_with).

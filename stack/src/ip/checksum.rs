@@ -27,8 +27,8 @@ pub(crate) fn icmp(addresses: (IpAddr, IpAddr), message: &[u8]) -> u16 {
     }
 }
 
-/// The checksum over a packet of the upper layer and the pseudo-header (RFC 8200 8.1). Over a packet that contains its
-/// own valid checksum it is zero.
+/// The checksum over a packet of the upper layer and the pseudo-header (RFC 8200 8.1). Over a packet that
+/// contains its own valid checksum it is zero.
 pub(crate) fn pseudo((source, destination): (IpAddr, IpAddr), protocol: IpProtocol, packet: &[u8]) -> u16 {
     let header = match (source, destination) {
         (IpAddr::V6(source), IpAddr::V6(destination)) => {

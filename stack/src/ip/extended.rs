@@ -1,4 +1,5 @@
-//! Packets whose upper layer is not right behind a plain IP header: IPv4 options, IPv6 extension headers, fragments.
+//! Packets whose upper layer is not right behind a plain IP header: IPv4 options, IPv6 extension headers,
+//! fragments.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -142,8 +143,8 @@ impl Stack {
 /// Most packets that one call gives up; the rest is left to the next.
 const EXPIRED_PER_CALL: usize = 64;
 
-/// The packet as it would be without its extension headers, which end at `at`: the IPv6 header moves up to the upper
-/// layer's. TCP is spared the difference.
+/// The packet as it would be without its extension headers, which end at `at`: the IPv6 header moves up to
+/// the upper layer's. TCP is spared the difference.
 fn without_extensions<'a>(packet: &'a mut [u8], ip: &IpHeader, at: usize) -> (&'a mut [u8], IpHeader) {
     let start = at - 40;
     packet.copy_within(..40, start);

@@ -118,7 +118,8 @@ impl Walk<'_> {
         extension(self.packet, at).ok_or(Refusal::Malformed)
     }
 
-    /// Hop-by-hop and destination options (RFC 8200 4.2). Of those that a host must know there is none but padding.
+    /// Hop-by-hop and destination options (RFC 8200 4.2). Of those that a host must know there is none but
+    /// padding.
     fn options(&mut self, start: usize) -> Result<usize, Refusal> {
         let end = start + self.header(start)?.len();
         let mut at = start + 2;
@@ -235,7 +236,8 @@ pub(crate) fn upper(packet: &[u8]) -> Option<Upper> {
     }
 }
 
-/// Passes over the extension headers from `at` on; the first of them is a `protocol`. `None` if they do not end.
+/// Passes over the extension headers from `at` on; the first of them is a `protocol`. `None` if they do not
+/// end.
 fn skip(packet: &[u8], mut at: usize, mut protocol: IpProtocol) -> Option<Upper> {
     for _ in 0..=MOST_HEADERS {
         let len = match protocol {

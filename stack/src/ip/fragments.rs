@@ -15,8 +15,8 @@ const MAX_HEADER: usize = 40 + FRAGMENT_HEADER;
 
 /// An IP packet that is to leave in pieces of at most the path's MTU, or whole if it fits.
 ///
-/// [`next`](Self::next) writes each header over the tail of the piece before, which must have been taken (sealed,
-/// sent or copied) by then. Made by [`Stack::fragments`].
+/// [`next`](Self::next) writes each header over the tail of the piece before, which must have been taken
+/// (sealed, sent or copied) by then. Made by [`Stack::fragments`].
 ///
 /// ```
 /// use std::time::Instant;
@@ -165,14 +165,14 @@ impl Cut {
 }
 
 impl Stack {
-    /// Describes how the IP packet at the front of a buffer is to be cut for a path that takes packets of `mtu` bytes;
-    /// a smaller [path MTU](Self::path_mtu) that was reported counts. For every packet that is not a flow's, whether a
-    /// socket wrote it or it is one of the batch's [replies](crate::Batch::replies). A packet that fits comes out as
-    /// it is.
+    /// Describes how the IP packet at the front of a buffer is to be cut for a path that takes packets of
+    /// `mtu` bytes; a smaller [path MTU](Self::path_mtu) that was reported counts. For every packet that is
+    /// not a flow's, whether a socket wrote it or it is one of the batch's [replies](crate::Batch::replies).
+    /// A packet that fits comes out as it is.
     ///
     /// # Errors
-    /// [`Error::MessageSize`] if the packet does not fit and must not be cut: IPv4's don't-fragment flag or IP options
-    /// forbid it, or the MTU is under 56 bytes. [`Error::InvalidInput`] if it is no IP packet.
+    /// [`Error::MessageSize`] if the packet does not fit and must not be cut: IPv4's don't-fragment flag or
+    /// IP options forbid it, or the MTU is under 56 bytes. [`Error::InvalidInput`] if it is no IP packet.
     pub fn fragments(&self, interface: InterfaceId, packet: &[u8], mtu: usize) -> Result<Fragments, Error> {
         if packet.len() <= mtu && !self.shared.path_mtus.any() {
             return Ok(Fragments { len: packet.len(), state: State::Whole });
@@ -197,8 +197,8 @@ impl Stack {
 /// How many counters there are.
 const COUNTERS: usize = 256;
 
-/// RFC 7739 5.3, as for ports: the identifications of one destination count up, from where nobody can guess, and tell
-/// little of those of others.
+/// RFC 7739 5.3, as for ports: the identifications of one destination count up, from where nobody can guess,
+/// and tell little of those of others.
 pub(crate) struct Identifications {
     offsets: Key,
     indexes: Key,

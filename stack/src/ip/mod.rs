@@ -1,5 +1,6 @@
-//! IP: the header of an arriving packet and the headers of packets made here; what `extensions` and `options` hold, packets
-//! in `fragments` and their `reassembly`, sizes of paths (`pmtu`), the choice of a `source` address.
+//! IP: the header of an arriving packet and the headers of packets made here; what `extensions` and `options`
+//! hold, packets in `fragments` and their `reassembly`, sizes of paths (`pmtu`), the choice of a `source`
+//! address.
 
 pub(crate) mod checksum;
 pub(crate) mod extended;
@@ -19,8 +20,8 @@ use smoltcp::wire::{IpAddress, IpProtocol, IpRepr, Ipv4Packet, Ipv6Packet};
 /// The largest IP packet that the stack takes or makes, bytes.
 pub const MAX_PACKET: usize = 65_535;
 
-/// The largest IP packet that a datagram socket makes before it is cut, bytes: an IPv6 header and 65,535 bytes. A
-/// buffer for [`UdpSocket::send`](crate::UdpSocket::send) needs no more.
+/// The largest IP packet that a datagram socket makes before it is cut, bytes: an IPv6 header and 65,535
+/// bytes. A buffer for [`UdpSocket::send`](crate::UdpSocket::send) needs no more.
 pub const MAX_DATAGRAM: usize = 40 + 65_535;
 
 /// The hop limit of packets that ask for none (RFC 1700's default TTL).

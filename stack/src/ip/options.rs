@@ -3,7 +3,8 @@
 /// Why a header's options make the packet unwelcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OptionError {
-    /// A loose or strict source route: such packets pass where their real source could not (RFC 7126 4.3, 4.4).
+    /// A loose or strict source route: such packets pass where their real source could not (RFC 7126 4.3,
+    /// 4.4).
     SourceRoute,
     /// An option's length does not fit; the offset of that byte in the header.
     Malformed(usize),

@@ -1,4 +1,5 @@
-//! What ICMP has said about the MTU of paths (RFC 1191, RFC 8201); whose errors count is decided in `icmp/errors`.
+//! What ICMP has said about the MTU of paths (RFC 1191, RFC 8201); whose errors count is decided in
+//! `icmp/errors`.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -54,7 +55,8 @@ impl PathMtus {
         self.lock().get(&(interface, destination)).map(|entry| entry.mtu)
     }
 
-    /// A router has said what its next link takes, about a packet of `len` bytes. Says whether this changes anything.
+    /// A router has said what its next link takes, about a packet of `len` bytes. Says whether this changes
+    /// anything.
     pub(crate) fn report(
         &self,
         time: Time,
@@ -119,9 +121,9 @@ fn plateau(len: usize) -> usize {
 
 impl Stack {
     /// The largest IP packet that the path to `destination` is known to take, bytes, if an ICMP error has
-    /// said that it is less than its first link does. Reports count for ten minutes; they are taken from errors of the
-    /// destination itself or this node about packets that a socket of this stack could have sent, and never go below
-    /// 1280 bytes (IPv6) or 576 (IPv4).
+    /// said that it is less than its first link does. Reports count for ten minutes; they are taken from
+    /// errors of the destination itself or this node about packets that a socket of this stack could have
+    /// sent, and never go below 1280 bytes (IPv6) or 576 (IPv4).
     pub fn path_mtu(&self, interface: InterfaceId, destination: IpAddr) -> Option<usize> {
         self.shared.path_mtus.find(interface, destination)
     }

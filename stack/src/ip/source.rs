@@ -1,7 +1,8 @@
 //! Which own address suits a destination (RFC 6724 section 5).
 //!
-//! Of the rules there apply: the same address (1), the scope (2), the label (6), and the longest prefix (8). No
-//! address here is deprecated (3), a home address (4) or temporary (7), and the interface is chosen before (5).
+//! Of the rules there apply: the same address (1), the scope (2), the label (6), and the longest prefix (8).
+//! No address here is deprecated (3), a home address (4) or temporary (7), and the interface is chosen before
+//! (5).
 
 use std::cmp::Ordering;
 use std::net::{IpAddr, Ipv6Addr};
@@ -35,8 +36,8 @@ fn compare(a: &Cidr, b: &Cidr, destination: IpAddr) -> Ordering {
         .then(prefix(a, destination).cmp(&prefix(b, destination)))
 }
 
-/// RFC 6724 2.2: how much of the own network's prefix the two share. An IPv4 network either holds the destination or
-/// says nothing about it.
+/// RFC 6724 2.2: how much of the own network's prefix the two share. An IPv4 network either holds the
+/// destination or says nothing about it.
 fn prefix(own: &Cidr, destination: IpAddr) -> u32 {
     let limit = u32::from(own.prefix());
     let common = own.common_prefix(destination).unwrap_or(0).min(limit);

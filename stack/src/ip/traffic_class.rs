@@ -1,7 +1,7 @@
 //! The byte that says how a packet wants to be treated on its way.
 
-/// IPv4's type of service and IPv6's traffic class: six bits of differentiated services (RFC 2474), two of explicit
-/// congestion notification (RFC 3168).
+/// IPv4's type of service and IPv6's traffic class: six bits of differentiated services (RFC 2474), two of
+/// explicit congestion notification (RFC 3168).
 ///
 /// ```
 /// use peersock_stack::{Ecn, TrafficClass};

@@ -35,8 +35,8 @@ pub struct ErrorReport {
     pub kind: u8,
     /// The ICMP code: `ee_code`. 0 for local ones.
     pub code: u8,
-    /// Of a packet that was too big the MTU, bytes; of a parameter problem the offset of the byte in question; else 0:
-    /// `ee_info`.
+    /// Of a packet that was too big the MTU, bytes; of a parameter problem the offset of the byte in
+    /// question; else 0: `ee_info`.
     pub info: u32,
     /// Who sent the ICMP message: `SO_EE_OFFENDER`.
     pub offender: Option<IpAddr>,

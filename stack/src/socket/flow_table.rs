@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 use crate::host::keyed::Key;
 use crate::tcp::{Memory, Share};
@@ -120,23 +120,29 @@ pub(crate) struct FlowTable {
 struct Index {
     /// How many flows use each local port.
     ports: HashMap<u16, usize>,
-    peers: HashMap<PeerKey, PeerFlows, Key>,
+    /// The connections with one address.
+    peers: HashMap<PeerKey, HashSet<Entry, Key>, Key>,
+    /// The accounts of their memory. They outlive the table's entries as long as a connection has data to be
+    /// read.
+    shares: HashMap<PeerKey, Weak<Share>, Key>,
+    /// With so many accounts those that are gone are forgotten.
+    most_shares: usize,
 }
 
-/// The connections with one address, and the account of their memory.
-struct PeerFlows {
-    share: Arc<Share>,
-    flows: HashSet<Entry, Key>,
-}
+/// Accounts that may be gone, and be kept all the same.
+const SHARES: usize = 64;
 
 impl FlowTable {
     pub(crate) fn new(seed: &[u8; 32]) -> Self {
         let key = Key::new(seed, "flow table");
-        let peers = HashMap::with_hasher(Key::new(seed, "peer table"));
+        let peer_key = Key::new(seed, "peer table");
+        let peers = HashMap::with_hasher(peer_key.clone());
+        let shares = HashMap::with_hasher(peer_key);
+        let index = Index { ports: HashMap::new(), peers, shares, most_shares: SHARES };
         Self {
             shards: std::array::from_fn(|_| RwLock::new(HashSet::with_hasher(key.clone()))),
             len: AtomicUsize::new(0),
-            index: Mutex::new(Index { ports: HashMap::new(), peers }),
+            index: Mutex::new(index),
             key,
             #[cfg(test)]
             looked_at: AtomicUsize::new(0),
@@ -147,22 +153,21 @@ impl FlowTable {
         self.read(key.shard()).get(key).map(|entry| entry.0.clone())
     }
 
-    /// The account of the flows with a peer, a new one if there are none, and how many these are.
+    /// The account of the flows with a peer, a new one if there is none, and how many of these there are.
     pub(crate) fn share(
         &self,
         interface: InterfaceId,
         remote: IpAddr,
         node: &Arc<Memory>,
     ) -> (Arc<Share>, usize) {
-        let index = self.lock_index();
-        match index.peers.get(&(octets(remote), interface.0)) {
-            Some(peer) => (peer.share.clone(), peer.flows.len()),
-            None => (Arc::new(Share::new(node)), 0),
-        }
+        let mut index = self.lock_index();
+        let key = (octets(remote), interface.0);
+        let share = index.shares.get(&key).and_then(Weak::upgrade).unwrap_or_else(|| index.open(key, node));
+        (share, index.peers.get(&key).map_or(0, HashSet::len))
     }
 
-    /// Enters a flow that was made with this share; `false` if its place is taken.
-    pub(crate) fn insert(&self, flow: &Arc<Flow>, share: Arc<Share>) -> bool {
+    /// Enters a flow; `false` if its place is taken.
+    pub(crate) fn insert(&self, flow: &Arc<Flow>) -> bool {
         let key = flow.key();
         let mut index = self.lock_index();
         if !self.write(key.shard()).insert(Entry(flow.clone())) {
@@ -170,8 +175,8 @@ impl FlowTable {
         }
         self.len.fetch_add(1, Ordering::Relaxed);
         *index.ports.entry(key.local_port()).or_default() += 1;
-        let new = || PeerFlows { share, flows: HashSet::with_hasher(self.key.clone()) };
-        index.peers.entry(key.peer()).or_insert_with(new).flows.insert(Entry(flow.clone()));
+        let new = || HashSet::with_hasher(self.key.clone());
+        index.peers.entry(key.peer()).or_insert_with(new).insert(Entry(flow.clone()));
         true
     }
 
@@ -199,18 +204,25 @@ impl FlowTable {
     /// The flows to the addresses of a peer. Looks at no other flow; for a block of addresses, at every peer once.
     pub(crate) fn of_peer(&self, interface: InterfaceId, remote: Cidr) -> Vec<Arc<Flow>> {
         let index = self.lock_index();
-        let flows = |peer: &PeerFlows| {
-            self.count(peer.flows.len());
-            peer.flows.iter().map(|entry| entry.0.clone()).collect()
+        let mut found = Vec::new();
+        let mut add = |flows: &mut dyn Iterator<Item = &Entry>| {
+            let before = found.len();
+            found.extend(flows.map(|entry| entry.0.clone()));
+            self.count(found.len() - before);
         };
         if remote == Cidr::from(remote.address()) {
-            return index.peers.get(&(octets(remote.address()), interface.0)).map(flows).unwrap_or_default();
+            if let Some(flows) = index.peers.get(&(octets(remote.address()), interface.0)) {
+                add(&mut flows.iter());
+            }
+            return found;
         }
-        let is_within = |peer: &&PeerFlows| {
-            let mut one = peer.flows.iter().take(1);
-            one.any(|entry| entry.0.is_on(interface) && remote.contains(entry.0.remote().ip()))
-        };
-        index.peers.values().filter(is_within).flat_map(flows).collect()
+        let within = |flow: &Flow| flow.is_on(interface) && remote.contains(flow.remote().ip());
+        for flows in index.peers.values() {
+            if flows.iter().next().is_some_and(|first| within(&first.0)) {
+                add(&mut flows.iter());
+            }
+        }
+        found
     }
 
     /// The flows that `wanted` accepts, of all. It must not lock them.
@@ -241,7 +253,7 @@ impl FlowTable {
     pub(crate) fn clear(&self) {
         let mut index = self.lock_index();
         index.ports.clear();
-        let mut flows: Vec<_> = index.peers.drain().flat_map(|(_, peer)| peer.flows).collect();
+        let mut flows: Vec<_> = index.peers.drain().flat_map(|(_, flows)| flows).collect();
         for shard in 0..SHARDS {
             flows.extend(self.write(shard).drain());
         }
@@ -271,12 +283,23 @@ impl Index {
                 self.ports.remove(&key.local_port());
             }
         }
-        let peer = self.peers.get_mut(&key.peer())?;
-        let removed = peer.flows.take(key);
-        if peer.flows.is_empty() {
+        let flows = self.peers.get_mut(&key.peer())?;
+        let removed = flows.take(key);
+        if flows.is_empty() {
             self.peers.remove(&key.peer());
         }
         removed
+    }
+
+    /// A new account for a peer.
+    fn open(&mut self, peer: PeerKey, node: &Arc<Memory>) -> Arc<Share> {
+        if self.shares.len() >= self.most_shares {
+            self.shares.retain(|_, share| share.strong_count() > 0);
+            self.most_shares = SHARES.max(2 * self.shares.len());
+        }
+        let share = Arc::new(Share::new(node));
+        self.shares.insert(peer, Arc::downgrade(&share));
+        share
     }
 }
 
@@ -288,7 +311,8 @@ mod tests {
     use super::*;
     use crate::{Batch, Config, InterfaceConfig, Stack, TcpOptions};
 
-    /// A peer that alternates its instances, or its path, has every flow of it looked at each time, and no other's.
+    /// A peer that alternates its instances, or its path, has every flow of it looked at each time, and no
+    /// other's.
     #[test]
     fn what_a_peer_causes_costs_its_own_flows() {
         // Any instant will do: nothing but differences matters.
@@ -315,9 +339,17 @@ mod tests {
         stack.expedite_flows(net, &[peer(5).into()], &mut batch);
         assert_eq!((looked_at(), batch.flows.len()), (2, 2));
 
-        // What is gone is found no more, and leaves nothing behind.
-        assert_eq!(table.of_peer(net, peer(9).into()).len(), 2);
+        // An account serves all flows of a peer, and goes with the last; few are kept that are gone.
+        let node = &stack.shared.memory;
+        let (share, count) = table.share(net, peer(7), node);
+        assert_eq!(count, 2);
+        assert!(Arc::ptr_eq(&share, &table.share(net, peer(7), node).0));
+        drop(share);
         flows.iter().for_each(|flow| flow.close(now));
+        (0..5000).for_each(|number| drop(table.share(net, peer(number), node)));
+        assert!(table.lock_index().shares.len() <= 2 * SHARES);
+
+        // What is gone is found no more, and leaves nothing behind.
         assert_eq!(table.of_peer(net, peer(9).into()).len(), 0);
         let index = table.lock_index();
         assert_eq!((table.len(), index.peers.len(), index.ports.len()), (0, 0, 0));

@@ -1,4 +1,5 @@
-//! What has come for a UDP or raw socket and waits to be taken: datagrams, errors, and the groups it gets them from.
+//! What has come for a UDP or raw socket and waits to be taken: datagrams, errors, and the groups it gets
+//! them from.
 
 use std::net::SocketAddr;
 
@@ -80,8 +81,8 @@ impl Inbox {
         }
     }
 
-    /// An ICMP error has come. One that is `hard` for a connected socket fails the next call, and is reported to those
-    /// who asked; others are reported only. `false` if the socket does not care.
+    /// An ICMP error has come. One that is `hard` for a connected socket fails the next call, and is reported
+    /// to those who asked; others are reported only. `false` if the socket does not care.
     pub(crate) fn complain(
         &mut self,
         shared: &Shared,

@@ -8,7 +8,8 @@ use smoltcp::wire::IpProtocol;
 use crate::ip::{Fields, HOP_LIMIT};
 use crate::{Error, InterfaceId, TrafficClass};
 
-/// IP settings of a UDP, echo, raw or TCP socket: what `setsockopt` sets at the levels `IPPROTO_IP` and `IPPROTO_IPV6`.
+/// IP settings of a UDP, echo, raw or TCP socket: what `setsockopt` sets at the levels `IPPROTO_IP` and
+/// `IPPROTO_IPV6`.
 ///
 /// ```
 /// use peersock_stack::{Fragmentation, IpOptions};
@@ -24,17 +25,18 @@ pub struct IpOptions {
     pub multicast_hop_limit: u8,
     /// IP_TOS, IPV6_TCLASS. Default 0.
     pub traffic_class: TrafficClass,
-    /// IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, IPV6_DONTFRAG: what becomes of datagrams over the path's MTU. By default
-    /// they are cut.
+    /// IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, IPV6_DONTFRAG: what becomes of datagrams over the path's MTU. By
+    /// default they are cut.
     pub fragmentation: Fragmentation,
-    /// IP_MULTICAST_LOOP, IPV6_MULTICAST_LOOP: whether members on this node get what the socket sends to a group.
-    /// Default on. The driver loops, see [`UdpSocket::send`](crate::UdpSocket::send).
+    /// IP_MULTICAST_LOOP, IPV6_MULTICAST_LOOP: whether members on this node get what the socket sends to a
+    /// group. Default on. The driver loops, see [`UdpSocket::send`](crate::UdpSocket::send).
     pub multicast_loop: bool,
-    /// IP_MULTICAST_IF, IPV6_MULTICAST_IF: where datagrams to groups go out. By default the socket's interface, and
-    /// without one the first that has an address of the family.
+    /// IP_MULTICAST_IF, IPV6_MULTICAST_IF: where datagrams to groups go out. By default the socket's
+    /// interface, and without one the first that has an address of the family.
     pub multicast_interface: Option<InterfaceId>,
-    /// IP_RECVERR, IPV6_RECVERR: queue each ICMP error about the socket's datagrams, also while it is not connected.
-    /// A connection's next call fails with it; see [`Flow::take_soft_error`](crate::Flow::take_soft_error). Default off.
+    /// IP_RECVERR, IPV6_RECVERR: queue each ICMP error about the socket's datagrams, also while it is not
+    /// connected. A connection's next call fails with it; see
+    /// [`Flow::take_soft_error`](crate::Flow::take_soft_error). Default off.
     pub receive_errors: bool,
 }
 
@@ -52,7 +54,8 @@ impl Default for IpOptions {
     }
 }
 
-/// What becomes of datagrams that the path does not take whole. The names of Linux's constants are in brackets.
+/// What becomes of datagrams that the path does not take whole. The names of Linux's constants are in
+/// brackets.
 ///
 /// ```
 /// use std::time::Instant;
@@ -77,8 +80,8 @@ pub enum Fragmentation {
     AtSource,
     /// They are refused with [`Error::MessageSize`] (IP_PMTUDISC_DO, IPV6_DONTFRAG).
     Never,
-    /// As [`Never`](Self::Never), but whatever routers have reported is ignored (IP_PMTUDISC_PROBE). IPv6 packets
-    /// over a reported MTU are cut all the same.
+    /// As [`Never`](Self::Never), but whatever routers have reported is ignored (IP_PMTUDISC_PROBE). IPv6
+    /// packets over a reported MTU are cut all the same.
     Probe,
 }
 
@@ -130,7 +133,8 @@ impl IpOptions {
     /// The header of a datagram to `destination`.
     ///
     /// # Errors
-    /// [`Error::MessageSize`] if it must not be cut and does not fit, [`Error::InvalidInput`] for a hop limit of 0.
+    /// [`Error::MessageSize`] if it must not be cut and does not fit, [`Error::InvalidInput`] for a hop limit
+    /// of 0.
     pub(crate) fn fields(
         &self,
         own: &SendOptions,

@@ -66,11 +66,11 @@ impl Stack {
     /// that are dropped, so that their senders try again, and counted.
     ///
     /// # Errors
-    /// [`Error::AddrInUse`] if a listener overlaps and not both have [`TcpOptions::reuse_port`], or connections of the
-    /// port are left (in TIME-WAIT or not) and neither this nor [`TcpOptions::reuse_address`] is on;
-    /// [`Error::PermissionDenied`] if the network does not allow the port, for a wildcard if none does;
-    /// [`Error::AddrNotAvailable`],
-    /// [`Error::NetworkUnreachable`] for a foreign address or unknown interface.
+    /// [`Error::AddrInUse`] if a listener overlaps and not both have [`TcpOptions::reuse_port`], or
+    /// connections of the port are left (in TIME-WAIT or not) and neither this nor
+    /// [`TcpOptions::reuse_address`] is on; [`Error::PermissionDenied`] if the network does not allow the
+    /// port, for a wildcard if none does; [`Error::AddrNotAvailable`], [`Error::NetworkUnreachable`] for a
+    /// foreign address or unknown interface.
     pub fn tcp_listen(
         &self,
         now: Instant,
@@ -93,10 +93,9 @@ impl Stack {
         self.shared.interfaces.any_allows(port)
     }
 
-    /// Takes an address and a port as [`tcp_listen`](Self::tcp_listen) does. Connections to it are refused until
-    /// [`Listener::listen`]. A wildcard address may have any port, because it may be the source of a
-    /// connection: see
-    /// [`allows_port`](Self::allows_port).
+    /// Takes an address and a port as [`tcp_listen`](Self::tcp_listen) does. Connections to it are refused
+    /// until [`Listener::listen`]. A wildcard address may have any port, because it may be the source of a
+    /// connection: see [`allows_port`](Self::allows_port).
     ///
     /// # Errors
     /// Those of [`tcp_listen`](Self::tcp_listen).
@@ -202,8 +201,8 @@ impl Listener {
         queue.established.pop_front().ok_or(queue.closed.unwrap_or(Error::WouldBlock))
     }
 
-    /// listen(2), also to change how many connections may wait, handshakes included; at least 1. More that wait already
-    /// stay.
+    /// listen(2), also to change how many connections may wait, handshakes included; at least 1. More that
+    /// wait already stay.
     pub fn listen(&self, backlog: usize) {
         self.lock().backlog = backlog.max(1);
     }
@@ -213,8 +212,8 @@ impl Listener {
         self.options.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Changes what connections inherit whose SYN comes from now on. What is decided when a socket is bound stays:
-    /// [`reuse_address`](TcpOptions::reuse_address), [`reuse_port`](TcpOptions::reuse_port).
+    /// Changes what connections inherit whose SYN comes from now on. What is decided when a socket is bound
+    /// stays: [`reuse_address`](TcpOptions::reuse_address), [`reuse_port`](TcpOptions::reuse_port).
     pub fn set_options(&self, options: TcpOptions) {
         *self.options.write().unwrap_or_else(PoisonError::into_inner) = options;
     }
@@ -297,7 +296,8 @@ impl Listener {
         free
     }
 
-    /// Whether there may be peers that have brought a cookie back, found no place, and think that they are connected.
+    /// Whether there may be peers that have brought a cookie back, found no place, and think that they are
+    /// connected.
     pub(crate) fn has_refused_cookies(&self, now: Time) -> bool {
         self.lock().refused.is_some_and(|refused| since(now, refused) < COOKIE_LIFETIME)
     }

@@ -1,4 +1,5 @@
-//! Sockets of every kind, how packets find them (`flow_table`, `demux`), and what waits in them. Echo sockets are in `icmp`.
+//! Sockets of every kind, how packets find them (`flow_table`, `demux`), and what waits in them. Echo sockets
+//! are in `icmp`.
 
 pub(crate) mod demux;
 pub(crate) mod error_queue;

@@ -1,4 +1,5 @@
-//! A queue of stream bytes in chunks: it grows without moving what it holds, and gives memory back as it is emptied.
+//! A queue of stream bytes in chunks: it grows without moving what it holds, and gives memory back as it is
+//! emptied.
 
 use std::collections::VecDeque;
 

@@ -1,7 +1,8 @@
-//! SYN cookies (RFC 4987 3.6): while a listener's backlog is full, a handshake is kept in the sequence number of the
-//! SYN-ACK instead of in memory.
+//! SYN cookies (RFC 4987 3.6): while a listener's backlog is full, a handshake is kept in the sequence number
+//! of the SYN-ACK instead of in memory.
 //!
-//! The price is what does not fit: no window scale, no SACK, no timestamps, and a segment size out of a table.
+//! The price is what does not fit: no window scale, no SACK, no timestamps, and a segment size out of a
+//! table.
 
 use std::net::SocketAddr;
 
@@ -27,8 +28,8 @@ impl Cookies {
         Self(Key::new(seed, "SYN cookie"))
     }
 
-    /// The initial sequence number that stands for the SYN with number `irs` of a peer that takes segments of `mss`
-    /// bytes.
+    /// The initial sequence number that stands for the SYN with number `irs` of a peer that takes segments of
+    /// `mss` bytes.
     pub(crate) fn make(
         &self,
         now: Time,

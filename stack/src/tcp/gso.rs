@@ -37,8 +37,8 @@ pub struct SuperSegment {
 }
 
 impl SuperSegment {
-    /// Describes the TCP packet `packet`, whose IP header is plain and whose headers take `header_len` bytes, to be cut
-    /// at `segment` payload bytes.
+    /// Describes the TCP packet `packet`, whose IP header is plain and whose headers take `header_len` bytes,
+    /// to be cut at `segment` payload bytes.
     pub(crate) fn new(packet: &[u8], header_len: usize, segment: usize, checksums: bool) -> Self {
         let mut header = [0; MAX_HEADERS];
         header[..header_len].copy_from_slice(&packet[..header_len]);

@@ -1,8 +1,9 @@
 //! What the buffers of connections occupy: of all, and of those with one peer.
 //!
-//! There are two thresholds, as in Linux's `tcp_mem`. From three quarters of a limit on, memory is *short*: buffers stop
-//! growing, new connections offer a small window, and nothing is taken in out of order. At the limit it is *full*: then
-//! a connection takes in order what [`LEAST_BUFFER`] holds, so that each goes on as long as its application reads.
+//! There are two thresholds, as in Linux's `tcp_mem`. From three quarters of a limit on, memory is *short*:
+//! buffers stop growing, new connections offer a small window, and nothing is taken in out of order. At the
+//! limit it is *full*: then a connection takes in order what [`LEAST_BUFFER`] holds, so that each goes on as
+//! long as its application reads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
@@ -92,8 +93,8 @@ fn short(limit: usize) -> usize {
 pub(crate) struct Charge(usize);
 
 impl Charge {
-    /// The connection occupies `bytes` now. Changes of less than an eighth, or of [`LEAST_BUFFER`], are not worth atomic
-    /// operations on what all connections share.
+    /// The connection occupies `bytes` now. Changes of less than an eighth, or of [`LEAST_BUFFER`], are not
+    /// worth atomic operations on what all connections share.
     pub(crate) fn update(&mut self, share: &Share, bytes: usize) {
         let known = std::mem::replace(&mut self.0, bytes);
         if bytes.abs_diff(known) < LEAST_BUFFER.max(known / 8) {

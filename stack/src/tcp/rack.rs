@@ -6,7 +6,8 @@ use crate::host::clock::{Time, micros_since};
 /// Recoveries for which a wider reordering window is kept (RFC 8985 6.2 step 4).
 const PERSIST: u8 = 16;
 
-/// The widest reordering window, in quarters of the shortest round trip; it is bounded by a round trip anyway.
+/// The widest reordering window, in quarters of the shortest round trip; it is bounded by a round trip
+/// anyway.
 const MAX_QUARTERS: u8 = 20;
 
 /// The state of RACK.
@@ -18,8 +19,8 @@ pub(crate) struct Rack {
     /// The round trips of both, microseconds.
     rtt: u32,
     original_rtt: u32,
-    /// The end of the highest data that was delivered, now and before the present moment: acknowledgements of one
-    /// batch report ranges in any order, which is no reordering.
+    /// The end of the highest data that was delivered, now and before the present moment: acknowledgements of
+    /// one batch report ranges in any order, which is no reordering.
     highest: u64,
     highest_before: u64,
     moment: Time,
@@ -107,8 +108,9 @@ impl Rack {
         (self.newest != NONE).then_some(self.newest)
     }
 
-    /// How long after its transmission, in microseconds, something counts as lost when later data has been delivered. `eager`: a loss is
-    /// being repaired already, or as much as three segments was delivered out of order.
+    /// How long after its transmission, in microseconds, something counts as lost when later data has been
+    /// delivered. `eager`: a loss is being repaired already, or as much as three segments was delivered out
+    /// of order.
     pub(crate) fn patience(&self, eager: bool, min_rtt: Option<u64>, srtt: Option<u64>) -> u64 {
         if !self.reordered && eager {
             return self.rtt.into();

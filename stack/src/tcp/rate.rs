@@ -1,9 +1,9 @@
 //! Delivery rate samples (draft-ietf-ccwg-bbr section 4.1): how fast the path took data, measured with each
 //! acknowledgement.
 //!
-//! Every transmission keeps a [`Snapshot`] of the connection's progress. When data is delivered, the progress since
-//! the snapshot of the newest transmission it came with, over the longer of the time it took to send and the time it
-//! took to be acknowledged, is the rate.
+//! Every transmission keeps a [`Snapshot`] of the connection's progress. When data is delivered, the progress
+//! since the snapshot of the newest transmission it came with, over the longer of the time it took to send
+//! and the time it took to be acknowledged, is the rate.
 
 use crate::host::clock::{Time, micros_since};
 use crate::tcp::arithmetic::scaled;
@@ -137,7 +137,8 @@ impl Sampler {
             interval => interval,
         };
         let delivered = self.delivered - snapshot.delivered;
-        // Shorter than a round trip: acknowledgements that were compressed, or of a retransmission that was not needed.
+        // Shorter than a round trip: acknowledgements that were compressed, or of a retransmission that was
+        // not needed.
         let plausible = interval > 0 && min_rtt.is_none_or(|min| interval >= min);
         let rate = plausible.then(|| scaled(delivered, 1_000_000, interval));
         RateSample {

@@ -1,5 +1,5 @@
-//! Data that arrives out of order: kept until the gap before it is filled, and reported as SACK blocks (RFC 2018,
-//! RFC 2883).
+//! Data that arrives out of order: kept until the gap before it is filled, and reported as SACK blocks (RFC
+//! 2018, RFC 2883).
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -7,10 +7,12 @@ use super::byte_queue::ByteQueue;
 use super::options::MAX_BLOCKS;
 use super::ranges::Ranges;
 
-/// Ranges that one round of acknowledgements reports at most: what several acknowledgements of [`MAX_BLOCKS`] hold.
+/// Ranges that one round of acknowledgements reports at most: what several acknowledgements of [`MAX_BLOCKS`]
+/// hold.
 const MAX_RECENT: usize = 8 * MAX_BLOCKS;
 
-/// Separate ranges that are kept at most; more are not taken in. A window of 16 MiB at 10 % loss makes about a thousand.
+/// Separate ranges that are kept at most; more are not taken in. A window of 16 MiB at 10 % loss makes about
+/// a thousand.
 const MAX_RANGES: usize = 4096;
 
 /// Small pieces cost memory beyond their bytes; so many are kept at most.
@@ -40,8 +42,8 @@ pub(crate) struct Reassembly {
 }
 
 impl Reassembly {
-    /// Takes in `data` that starts at `start` and lies within the window: what continues `queue` goes there with
-    /// whatever follows it here, the rest is kept. `false` if there was no room for it.
+    /// Takes in `data` that starts at `start` and lies within the window: what continues `queue` goes there
+    /// with whatever follows it here, the rest is kept. `false` if there was no room for it.
     pub(crate) fn insert(&mut self, start: u64, data: &[u8], queue: &mut ByteQueue) -> bool {
         let end = start + data.len() as u64;
         let next = queue.end();

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::arithmetic::length;
 use crate::host::clock::{Time, after_micros, micros_since};
 
-/// The timeout is at least this much longer than a round trip, microseconds, as in Linux (RFC 6298 says 1 s in total).
+/// The timeout is at least this much longer than a round trip, microseconds, as in Linux (RFC 6298 says 1 s
+/// in total).
 const MIN_MARGIN: u64 = 200_000;
 
 /// The timeout before the first sample (RFC 6298 2.1).
@@ -17,8 +18,8 @@ const MAX: u64 = 60_000_000;
 /// How long a shortest round trip counts.
 const MIN_WINDOW: u64 = 300_000_000;
 
-/// The estimator. Times are in microseconds, since they are reckoned with for every acknowledgement; more than an hour
-/// counts as an hour.
+/// The estimator. Times are in microseconds, since they are reckoned with for every acknowledgement; more
+/// than an hour counts as an hour.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rtt {
     /// 0 before the first sample, as the shortest.

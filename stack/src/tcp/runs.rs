@@ -1,7 +1,7 @@
 //! The runs of a scoreboard: an ordered list in chunks.
 //!
-//! A peer decides by its SACK blocks where runs are split and joined, and how many there are. So a change in the middle
-//! moves a chunk's runs at most, however long the list is.
+//! A peer decides by its SACK blocks where runs are split and joined, and how many there are. So a change in
+//! the middle moves a chunk's runs at most, however long the list is.
 
 use std::collections::VecDeque;
 

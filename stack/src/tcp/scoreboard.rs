@@ -1,9 +1,9 @@
-//! What was sent and is not acknowledged: the sender's scoreboard (RFC 6675), and the order of transmissions in which
-//! losses are looked for (RFC 8985).
+//! What was sent and is not acknowledged: the sender's scoreboard (RFC 6675), and the order of transmissions
+//! in which losses are looked for (RFC 8985).
 //!
-//! It is kept in runs: what left together, until acknowledgements or losses tell its segments apart. A run is split at
-//! segments only, and neighbours that were both SACKed are joined again, so that the work for an acknowledgement grows
-//! with what it says that is new, not with the window.
+//! It is kept in runs: what left together, until acknowledgements or losses tell its segments apart. A run is
+//! split at segments only, and neighbours that were both SACKed are joined again, so that the work for an
+//! acknowledgement grows with what it says that is new, not with the window.
 
 use std::collections::VecDeque;
 
@@ -11,8 +11,8 @@ use super::rate::Snapshot;
 use super::runs::{At, Runs};
 use crate::host::clock::Time;
 
-/// Runs that a peer's SACK blocks may make of what was sent. SACK is advice (RFC 2018 section 5): what would make more
-/// is not noted. A window of 16 MiB has 12,000 full segments.
+/// Runs that a peer's SACK blocks may make of what was sent. SACK is advice (RFC 2018 section 5): what would
+/// make more is not noted. A window of 16 MiB has 12,000 full segments.
 const MOST_SPLIT: usize = 1 << 14;
 
 /// With so many runs nothing new leaves: only tiny segments make so many.
@@ -48,7 +48,8 @@ impl Run {
     }
 }
 
-/// One transmission, for the search for losses. What it still concerns is what the runs say was sent at that time.
+/// One transmission, for the search for losses. What it still concerns is what the runs say was sent at that
+/// time.
 #[derive(Debug, Clone, Copy)]
 struct Transmission {
     sent: Time,
@@ -68,7 +69,8 @@ pub(crate) struct Scoreboard {
     lost: u64,
     /// No run before this one is lost.
     lost_from: u64,
-    /// In the order of transmission. Entries that concern nothing any more are dropped as they come to the front.
+    /// In the order of transmission. Entries that concern nothing any more are dropped as they come to the
+    /// front.
     order: VecDeque<Transmission>,
 }
 
@@ -180,8 +182,8 @@ impl Scoreboard {
         }
     }
 
-    /// Looks for losses among what was sent before `newest` was (RFC 8985 6.2 step 5): what was sent at `overdue` or
-    /// earlier is lost, and told. Gives when the oldest of the others was sent.
+    /// Looks for losses among what was sent before `newest` was (RFC 8985 6.2 step 5): what was sent at
+    /// `overdue` or earlier is lost, and told. Gives when the oldest of the others was sent.
     pub(crate) fn detect(
         &mut self,
         newest: Newest,
@@ -538,7 +540,8 @@ mod tests {
         assert_eq!((board.in_flight(), board.lost(), board.sacked()), (40, 50, 10));
     }
 
-    /// A peer that SACKs every other segment from both ends inwards has each block make two runs in the middle of all.
+    /// A peer that SACKs every other segment from both ends inwards has each block make two runs in the
+    /// middle of all.
     #[test]
     fn the_work_for_a_block_does_not_grow_with_the_runs() {
         let segments = 40_000;

@@ -116,8 +116,8 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
-    /// Writes the headers for `payload_len` bytes that follow them; gives the packet's length, or `None` if it does not
-    /// fit.
+    /// Writes the headers for `payload_len` bytes that follow them; gives the packet's length, or `None` if
+    /// it does not fit.
     pub(crate) fn write(
         &self,
         buf: &mut [u8],

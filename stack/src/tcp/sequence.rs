@@ -1,7 +1,7 @@
 //! Sequence numbers as stream offsets that do not wrap.
 //!
-//! Offset 0 is the SYN, the first byte of data is 1, and the FIN follows the last one. On the wire an offset is added
-//! to the initial sequence number, modulo 2^32 (RFC 9293 3.4).
+//! Offset 0 is the SYN, the first byte of data is 1, and the FIN follows the last one. On the wire an offset
+//! is added to the initial sequence number, modulo 2^32 (RFC 9293 3.4).
 
 /// The sequence number of `offset`.
 pub(crate) fn wire(initial: u32, offset: u64) -> u32 {

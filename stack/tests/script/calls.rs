@@ -233,8 +233,8 @@ impl Runner {
         Ok(())
     }
 
-    /// `established`: a handshake that nothing is special about. The peer's segments have 1000 bytes, and it takes
-    /// 1 ms to answer.
+    /// `established`: a handshake that nothing is special about. The peer's segments have 1000 bytes, and it
+    /// takes 1 ms to answer.
     fn establish(&mut self, connection: u16, how: &[&str]) -> Result<(), String> {
         let (mut passive, mut sack, mut stamps) = (false, true, self.setup.checksums);
         let (mut mss, mut win, mut scale, mut rtt) = ("1000", "65535", "0", "0.001");

@@ -1,6 +1,6 @@
-//! A peer that sends what comes to its mind, near enough to the truth to be listened to: the stack sends nothing that
-//! was not written, delivers nothing that was not sent, gets its data across once the peer comes to reason, falls silent,
-//! and forgets the connection in the end.
+//! A peer that sends what comes to its mind, near enough to the truth to be listened to: the stack sends
+//! nothing that was not written, delivers nothing that was not sent, gets its data across once the peer comes
+//! to reason, falls silent, and forgets the connection in the end.
 
 use peersock_stack::State;
 

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-/// Checks `musts.md` in the scripts' folder: its numbers are complete, and what stands in backquotes in the last column
-/// is a script, or a function of the crate's tests.
+/// Checks `musts.md` in the scripts' folder: its numbers are complete, and what stands in backquotes in the
+/// last column is a script, or a function of the crate's tests.
 pub(crate) fn check(folder: &Path, scripts: &[String]) -> Result<(), String> {
     let text = std::fs::read_to_string(folder.join("musts.md")).map_err(|error| error.to_string())?;
     let functions = functions(&folder.join("../.."));

@@ -1,4 +1,5 @@
-//! Segments as scripts write them: numbers relative to the initial ones, and what is not said is not looked at.
+//! Segments as scripts write them: numbers relative to the initial ones, and what is not said is not looked
+//! at.
 
 use crate::wire::{self, Choice, Flags, Segment};
 

@@ -116,7 +116,8 @@ fn syn_and_listeners(pair: &Pair) -> (Vec<u8>, [std::sync::Arc<Listener>; 2]) {
     ([ports.as_flattened(), &rest].concat(), [listen(false), listen(true)])
 }
 
-/// RFC 9293 MUST-51 to MUST-53: with the routes themselves (RFC 5095, RFC 7126) goes what one could do with them.
+/// RFC 9293 MUST-51 to MUST-53: with the routes themselves (RFC 5095, RFC 7126) goes what one could do with
+/// them.
 #[test]
 fn a_connection_with_a_source_route_is_refused() {
     let mut pair = Pair::new(1);

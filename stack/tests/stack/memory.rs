@@ -31,8 +31,8 @@ fn used(pair: &Pair) -> usize {
     pair.hosts[B].stack.tcp_memory()
 }
 
-/// So many connections from A to B over IPv6: the ends of B, and of each the headers of A's next segment. From now on
-/// nothing that either sends arrives.
+/// So many connections from A to B over IPv6: the ends of B, and of each the headers of A's next segment.
+/// From now on nothing that either sends arrives.
 fn besiege(pair: &mut Pair, count: usize) -> Vec<(Arc<Flow>, Vec<u8>)> {
     pair.capture = Some(Vec::new());
     let listener = pair.listen_with(B, 80, 4096, TcpOptions::default());
@@ -66,8 +66,8 @@ fn segment(header: &[u8], ahead: u32, payload: usize) -> Vec<u8> {
     packet
 }
 
-/// Memory is short, and connections go on all the same: one of the same peer, and one of another, whose losses are
-/// repaired as ever.
+/// Memory is short, and connections go on all the same: one of the same peer, and one of another, whose
+/// losses are repaired as ever.
 fn check_that_others_go_on(pair: &mut Pair, victim: &(Arc<Flow>, Vec<u8>)) {
     let before = victim.0.readable();
     let mut buf = vec![0; 1 << 20];
@@ -144,6 +144,34 @@ fn data_that_nobody_reads_is_bounded_and_given_up() {
     // Who reads at last learns that not all is there.
     let lost = flows.iter().filter(|(flow, _)| flow.read(pair.now, &mut [0; 10]) == Err(Error::OutOfMemory));
     assert_eq!(lost.count() as u64, pair.counter(B, "tcp_memory_resets"));
+}
+
+/// Connections that the peer has reset leave what nobody has read, which still counts as its.
+#[test]
+fn what_ended_connections_have_left_counts() {
+    let mut pair = Pair::with(1, config(), false);
+    let flows = besiege(&mut pair, 300);
+    let attack = |pair: &mut Pair, flows: &[(Arc<Flow>, Vec<u8>)]| {
+        for (flow, header) in flows {
+            pair.inject(B, &segment(header, 0, 60_000));
+            let next = flow.readable() as u32;
+            let mut reset = segment(header, next, 0);
+            reset[53] = 0x14;
+            pair.inject(B, &reset);
+            assert_eq!((flow.state(), flow.readable()), (State::Closed, next as usize));
+        }
+    };
+    attack(&mut pair, &flows);
+    assert_eq!(pair.hosts[B].stack.flows(), 0);
+    let left = used(&pair);
+    assert!((6 * MIB..=8 * MIB + over(300)).contains(&left), "{left} bytes");
+    pair.restart(A, 2);
+    pair.link.loss = 0;
+    let again = besiege(&mut pair, 300);
+    attack(&mut pair, &again);
+    assert!(used(&pair) <= 8 * MIB + over(600), "{} bytes", used(&pair));
+    drop((flows, again));
+    assert_eq!(used(&pair), 0);
 }
 
 /// An application that writes to peers that do not read.

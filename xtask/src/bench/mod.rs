@@ -34,6 +34,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   cargo xtask bench --mode gso --json results.jsonl
   cargo xtask bench programs                          curl, nginx and redis under peersock run; needs root
   cargo xtask bench python                            the Python package, on loopback
+  cargo xtask bench udp-server                        a UDP server with 1,000 clients, in one process
   cargo xtask bench tcp --help                        TCP alone, over impaired links in virtual time";
 
 /// Options of `bench`.
@@ -72,6 +73,13 @@ enum Alone {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTION")]
         options: Vec<OsString>,
     },
+    /// Measure a UDP server with many clients that take turns, all in one process
+    #[command(disable_help_flag = true)]
+    UdpServer {
+        /// Options of that program; `--help` explains them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTION")]
+        options: Vec<OsString>,
+    },
     /// Measure unmodified programs under peersock run: curl with nginx, redis-benchmark with redis
     Programs(programs::Options),
     /// Measure the Python package beside Python's own sockets, on loopback
@@ -98,6 +106,10 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         Some(Alone::Tcp { options }) => {
             let program = build("peersock-stack-lab")?;
             return Ok(Command::new(program).args(options).status()?.success());
+        }
+        Some(Alone::UdpServer { options }) => {
+            let program = build("peersock-bench")?;
+            return Ok(Command::new(program).arg("udp-server").args(options).status()?.success());
         }
         Some(Alone::Programs(options)) => return programs::run(options),
         Some(Alone::Python(options)) => return python::run(options),

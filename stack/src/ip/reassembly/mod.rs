@@ -1,10 +1,11 @@
 //! Puts fragments together again (RFC 791 3.2, RFC 8200 4.5).
 //!
-//! What overlaps is no accident: the whole packet is given up, and so are its fragments that have not come yet
-//! (RFC 5722 section 4; for IPv4 too, where RFC 1858 tells why). An exact copy of a fragment is no overlap.
+//! What overlaps is no accident: the whole packet is given up, and so are its fragments that have not come
+//! yet (RFC 5722 section 4; for IPv4 too, where RFC 1858 tells why). An exact copy of a fragment is no
+//! overlap.
 //!
-//! Memory is bounded in total and for each source. What would exceed it pushes out the oldest packet of the source
-//! that holds most, so that nobody can push out others while holding little.
+//! Memory is bounded in total and for each source. What would exceed it pushes out the oldest packet of the
+//! source that holds most, so that nobody can push out others while holding little.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -363,8 +364,8 @@ impl Waiting {
         overlaps || disagrees
     }
 
-    /// The whole packet. `None` if it cannot be one, or was marked both as having met congestion and as not able to
-    /// (RFC 3168 5.3).
+    /// The whole packet. `None` if it cannot be one, or was marked both as having met congestion and as not
+    /// able to (RFC 3168 5.3).
     fn join(&self) -> Option<Vec<u8>> {
         let header = self.header.as_ref()?;
         let (not_capable, congested) = (self.ecn & 1 != 0, self.ecn & 1 << 3 != 0);

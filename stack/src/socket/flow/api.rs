@@ -103,8 +103,9 @@ impl Flow {
         self.nothing_to_read(&mut inner)
     }
 
-    /// Shows received data to `take` where it lies, in order, in at most [`PIECES`] pieces. `take` says how many bytes it
-    /// has used, and these are then gone. Otherwise as [`read`](Self::read): the flow's lock is held meanwhile.
+    /// Shows received data to `take` where it lies, in order, in at most [`PIECES`] pieces. `take` says how
+    /// many bytes it has used, and these are then gone. Otherwise as [`read`](Self::read): the flow's lock is
+    /// held meanwhile.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -149,7 +150,8 @@ impl Flow {
     }
 
     fn nothing_to_read(&self, inner: &mut super::Inner) -> Result<usize, Error> {
-        // What broke after the peer's FIN concerns writing: to a reader the connection has ended in order, as in Linux.
+        // What broke after the peer's FIN concerns writing: to a reader the connection has ended in order, as
+        // in Linux.
         if !inner.ended
             && let Some(error) = inner.error.take()
         {
@@ -271,8 +273,8 @@ impl Flow {
         self.lock().live().map_or(0, |connection| connection.in_flight())
     }
 
-    /// How long something sent has waited for an acknowledgement while nothing came from the peer at all; `None` if
-    /// nothing waits. More than a round trip or two is a sign that the path is broken.
+    /// How long something sent has waited for an acknowledgement while nothing came from the peer at all;
+    /// `None` if nothing waits. More than a round trip or two is a sign that the path is broken.
     pub fn silence(&self, now: Instant) -> Option<Duration> {
         let (inner, time) = self.lock_at(now);
         let since = inner.waiting?.max(inner.heard);
@@ -350,7 +352,8 @@ impl Flow {
     }
 
     /// Sets TCP_USER_TIMEOUT (RFC 5482): how long an acknowledgement may take, `None` for
-    /// [`Config::user_timeout`](crate::Config::user_timeout). The next [`egress`](Self::egress) sets the timer.
+    /// [`Config::user_timeout`](crate::Config::user_timeout). The next [`egress`](Self::egress) sets the
+    /// timer.
     pub fn set_user_timeout(&self, timeout: Option<Duration>) {
         let mut inner = self.lock();
         if inner.rare.is_some() || timeout.is_some() {

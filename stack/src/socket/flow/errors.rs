@@ -5,11 +5,11 @@ use crate::host::clock::Time;
 use crate::{Error, ErrorReport, State};
 
 impl Flow {
-    /// What the last ICMP error about this connection said, if nothing has come from the peer since (RFC 9293 3.9.2.2,
-    /// RFC 5461).
+    /// What the last ICMP error about this connection said, if nothing has come from the peer since (RFC 9293
+    /// 3.9.2.2, RFC 5461).
     ///
-    /// Such an error ends an attempt, but no connection. A connection that is given up while there is one fails with it
-    /// instead of [`Error::TimedOut`]; once taken it is forgotten. With
+    /// Such an error ends an attempt, but no connection. A connection that is given up while there is one
+    /// fails with it instead of [`Error::TimedOut`]; once taken it is forgotten. With
     /// [`receive_errors`](crate::IpOptions::receive_errors) there is none: each fails the next call instead.
     ///
     /// ```
@@ -26,9 +26,9 @@ impl Flow {
         self.lock().soft.take()
     }
 
-    /// Takes the oldest report of an ICMP error (MSG_ERRQUEUE); none of the stream's bytes are quoted. There are some
-    /// only with [`receive_errors`](crate::IpOptions::receive_errors), and at most as many as 16 KiB hold: more are
-    /// dropped and counted.
+    /// Takes the oldest report of an ICMP error (MSG_ERRQUEUE); none of the stream's bytes are quoted. There
+    /// are some only with [`receive_errors`](crate::IpOptions::receive_errors), and at most as many as 16 KiB
+    /// hold: more are dropped and counted.
     ///
     /// # Errors
     /// [`Error::WouldBlock`] if there is none.
@@ -39,16 +39,16 @@ impl Flow {
         report
     }
 
-    /// Whether the byte with sequence number `seq` was sent and is not acknowledged (RFC 5927 7.2): without that no packet
-    /// can have been too big.
+    /// Whether the byte with sequence number `seq` was sent and is not acknowledged (RFC 5927 7.2): without
+    /// that no packet can have been too big.
     pub(crate) fn has_in_flight(&self, seq: u32) -> bool {
         self.lock().live().is_some_and(|connection| connection.has_in_flight(seq))
     }
 
     /// An ICMP error about the packet with sequence number `seq` of this connection; `false` if it cannot be.
     ///
-    /// It ends an attempt. Once the connection stands it is advice (RFC 5461): as in Linux it fails the next call if the
-    /// application has asked for it, and else gives the reason if the connection is given up.
+    /// It ends an attempt. Once the connection stands it is advice (RFC 5461): as in Linux it fails the next
+    /// call if the application has asked for it, and else gives the reason if the connection is given up.
     pub(crate) fn complain(&self, time: Time, seq: u32, report: ErrorReport) -> bool {
         let mut inner = self.lock();
         let time = inner.pass(time);

@@ -25,8 +25,8 @@ pub struct TcpInfo {
     pub state: State,
     /// What decides on the congestion window.
     pub congestion: CongestionControl,
-    /// The smoothed round-trip time (RFC 6298), its mean deviation, and the shortest of the last minutes. `None` before
-    /// the first measurement.
+    /// The smoothed round-trip time (RFC 6298), its mean deviation, and the shortest of the last minutes.
+    /// `None` before the first measurement.
     pub rtt: Option<Duration>,
     /// See `rtt`.
     pub rtt_variation: Duration,
@@ -91,15 +91,16 @@ impl Flow {
         }
     }
 
-    /// Sets TCP_CORK: a segment that is not full waits for more, for 200 ms at most. Output may follow when it is
-    /// taken off.
+    /// Sets TCP_CORK: a segment that is not full waits for more, for 200 ms at most. Output may follow when
+    /// it is taken off.
     pub fn set_cork(&self, on: bool) {
         if let Some(connection) = self.lock().live() {
             connection.set_cork(on);
         }
     }
 
-    /// Sets TCP_QUICKACK: the next segments are acknowledged at once, or wait for data to ride on. Output may follow.
+    /// Sets TCP_QUICKACK: the next segments are acknowledged at once, or wait for data to ride on. Output may
+    /// follow.
     pub fn set_quick_ack(&self, on: bool) {
         if let Some(connection) = self.lock().live() {
             connection.set_quick_ack(on);

@@ -419,9 +419,9 @@ impl Flow {
         true
     }
 
-    /// Memory may be short: if it is for this flow's peer, what has come out of order is dropped. If the application has
-    /// not read for [`Config::user_timeout`](crate::Config::user_timeout) what it could, the connection is reset and
-    /// that dropped too. `true` if it was.
+    /// Memory may be short: if it is for this flow's peer, what has come out of order is dropped. If the
+    /// application has not read for [`Config::user_timeout`](crate::Config::user_timeout) what it could, the
+    /// connection is reset and that dropped too. `true` if it was.
     pub(crate) fn relieve(&self, now: Instant) -> bool {
         let (mut inner, time) = self.lock_at(now);
         let patience = inner.user_timeout().unwrap_or(self.shared.config.user_timeout);

@@ -15,11 +15,12 @@ impl Flow {
         self.lock().ip()
     }
 
-    /// Changes what its packets' IP headers say, from the next one on: IP_TTL, IPV6_UNICAST_HOPS, IP_TOS, IPV6_TCLASS.
+    /// Changes what its packets' IP headers say, from the next one on: IP_TTL, IPV6_UNICAST_HOPS, IP_TOS,
+    /// IPV6_TCLASS.
     ///
-    /// Of the traffic class only the differentiated services count; the two bits of ECN are the connection's, see
-    /// [`TcpOptions::ecn`](crate::TcpOptions::ecn). The settings of multicasts and fragments mean nothing here: segments
-    /// fit the path and are never cut.
+    /// Of the traffic class only the differentiated services count; the two bits of ECN are the connection's,
+    /// see [`TcpOptions::ecn`](crate::TcpOptions::ecn). The settings of multicasts and fragments mean nothing
+    /// here: segments fit the path and are never cut.
     ///
     /// ```
     /// # use std::time::Instant;
@@ -53,8 +54,8 @@ impl Flow {
     }
 
     /// Sets SO_KEEPALIVE, TCP_KEEPIDLE, TCP_KEEPINTVL and TCP_KEEPCNT. An interval stands for
-    /// [`KeepAlive::every`]. If the peer has been silent for longer already, the next [`egress`](Self::egress) probes it;
-    /// that also sets the timer.
+    /// [`KeepAlive::every`]. If the peer has been silent for longer already, the next
+    /// [`egress`](Self::egress) probes it; that also sets the timer.
     ///
     /// ```
     /// # use std::time::{Duration, Instant};
@@ -80,21 +81,22 @@ impl Flow {
         }
     }
 
-    /// Sets TCP_MAXSEG, see [`TcpOptions::max_segment_size`](crate::TcpOptions::max_segment_size). What the peer was told
-    /// in the handshake stays.
+    /// Sets TCP_MAXSEG, see [`TcpOptions::max_segment_size`](crate::TcpOptions::max_segment_size). What the
+    /// peer was told in the handshake stays.
     pub fn set_max_segment_size(&self, size: Option<u16>) {
         if let Some(connection) = self.lock().live() {
             connection.set_max_segment(size);
         }
     }
 
-    /// Payload of a full segment, bytes, as of the last packet: TCP_MAXSEG. `None` once the connection has ended.
+    /// Payload of a full segment, bytes, as of the last packet: TCP_MAXSEG. `None` once the connection has
+    /// ended.
     pub fn max_segment_size(&self) -> Option<usize> {
         self.lock().live().map(|connection| connection.mss() as usize)
     }
 
-    /// The largest IP packet that the path takes, bytes, as of the last packet: IP_MTU, IPV6_MTU. Before the first it is
-    /// what every path takes, 576 (IPv4) or 1280 (IPv6). `None` once the connection has ended.
+    /// The largest IP packet that the path takes, bytes, as of the last packet: IP_MTU, IPV6_MTU. Before the
+    /// first it is what every path takes, 576 (IPv4) or 1280 (IPv6). `None` once the connection has ended.
     ///
     /// ```
     /// # use std::time::Instant;

@@ -1,7 +1,7 @@
 //! Which ICMP messages a raw socket wants.
 
-/// The types of ICMP or ICMPv6 messages that a raw socket receives: ICMP6_FILTER (RFC 3542 3.2), Linux's ICMP_FILTER.
-/// All by default.
+/// The types of ICMP or ICMPv6 messages that a raw socket receives: ICMP6_FILTER (RFC 3542 3.2), Linux's
+/// ICMP_FILTER. All by default.
 ///
 /// ```
 /// use peersock_stack::IcmpFilter;

@@ -26,10 +26,10 @@ const SEND_ONLY: u8 = 255;
 
 /// A socket for the packets of one IP protocol (SOCK_RAW).
 ///
-/// It gets a copy of every arriving packet of its protocol, whole and reassembled, whatever else the stack does with
-/// it: of IPv4 packets with their header, of IPv6 packets what follows the headers. Large TCP packets may have been
-/// joined by a [`Coalescer`](crate::Coalescer) before. A packet whose protocol neither the stack nor a raw socket
-/// takes is answered with an ICMP error.
+/// It gets a copy of every arriving packet of its protocol, whole and reassembled, whatever else the stack
+/// does with it: of IPv4 packets with their header, of IPv6 packets what follows the headers. Large TCP
+/// packets may have been joined by a [`Coalescer`](crate::Coalescer) before. A packet whose protocol neither
+/// the stack nor a raw socket takes is answered with an ICMP error.
 ///
 /// ```
 /// use std::time::Instant;
@@ -73,16 +73,17 @@ struct Inner {
 /// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RawOptions {
-    /// IP_HDRINCL: what is sent over IPv4 starts with an IP header. Its length and checksum are filled in, and its
-    /// source and identification if they are 0. Default off, but for protocol 255. IPv6 has no such mode.
+    /// IP_HDRINCL: what is sent over IPv4 starts with an IP header. Its length and checksum are filled in,
+    /// and its source and identification if they are 0. Default off, but for protocol 255. IPv6 has no such
+    /// mode.
     pub header_included: bool,
-    /// IPV6_CHECKSUM (RFC 3542 3.1): where in what is sent the checksum is filled in, and in what arrives is verified
-    /// on interfaces that do so. An even number of bytes. ICMPv6's always is, at 2. Default none.
+    /// IPV6_CHECKSUM (RFC 3542 3.1): where in what is sent the checksum is filled in, and in what arrives is
+    /// verified on interfaces that do so. An even number of bytes. ICMPv6's always is, at 2. Default none.
     pub checksum_offset: Option<u16>,
     /// ICMP_FILTER, ICMP6_FILTER: which ICMP messages are received.
     pub icmp_filter: IcmpFilter,
-    /// SO_RCVBUF, instead of [`Config::udp_receive_buffer`](crate::Config::udp_receive_buffer), bytes. Counts when
-    /// the socket is opened.
+    /// SO_RCVBUF, instead of [`Config::udp_receive_buffer`](crate::Config::udp_receive_buffer), bytes. Counts
+    /// when the socket is opened.
     pub receive_buffer: Option<usize>,
     /// What its packets' IP headers say; see [`RawSocket::set_ip_options`].
     pub ip: IpOptions,

@@ -62,8 +62,8 @@ impl RawSocket {
     /// [`UdpSocket::send`](crate::UdpSocket::send), but a packet that came with its header is never cut.
     ///
     /// # Errors
-    /// [`Error::MessageSize`] if the packet exceeds 65,535 bytes or `buf`, or exceeds `mtu` and must not be cut.
-    /// [`Error::InvalidInput`] for a header that is none, for data that does not reach to the
+    /// [`Error::MessageSize`] if the packet exceeds 65,535 bytes or `buf`, or exceeds `mtu` and must not be
+    /// cut. [`Error::InvalidInput`] for a header that is none, for data that does not reach to the
     /// [checksum](RawOptions::checksum_offset), and for a hop limit of 0 to a single node.
     /// [`Error::AddrNotAvailable`] for a header with another source than an own address: peers would drop it.
     pub fn send(

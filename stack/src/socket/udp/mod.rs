@@ -181,8 +181,8 @@ impl UdpSocket {
         self.lock().inbox.error.take()
     }
 
-    /// Takes the oldest error report (MSG_ERRQUEUE) and writes what it quotes of the datagram's payload to `buf`. There
-    /// are some only with [`receive_errors`](crate::IpOptions::receive_errors).
+    /// Takes the oldest error report (MSG_ERRQUEUE) and writes what it quotes of the datagram's payload to
+    /// `buf`. There are some only with [`receive_errors`](crate::IpOptions::receive_errors).
     ///
     /// # Errors
     /// [`Error::WouldBlock`] if there is none.
@@ -200,17 +200,18 @@ impl UdpSocket {
         self.lock().inbox.readiness(self.is_closed())
     }
 
-    /// Joins a multicast group: datagrams to it are received from now on, on one interface. Without one it is the
-    /// socket's, or the [multicast interface](crate::IpOptions::multicast_interface), or the first that has an address of the
-    /// family. The groups of all nodes (224.0.0.1, ff01::1, ff02::1) are received without.
+    /// Joins a multicast group: datagrams to it are received from now on, on one interface. Without one it is
+    /// the socket's, or the [multicast interface](crate::IpOptions::multicast_interface), or the first that
+    /// has an address of the family. The groups of all nodes (224.0.0.1, ff01::1, ff02::1) are received
+    /// without.
     ///
-    /// As with Linux's IP_MULTICAST_ALL set to 0, a socket receives only what is sent to its own groups; several on one
-    /// port, with [`reuse_address`](UdpOptions::reuse_address), each get a copy.
+    /// As with Linux's IP_MULTICAST_ALL set to 0, a socket receives only what is sent to its own groups;
+    /// several on one port, with [`reuse_address`](UdpOptions::reuse_address), each get a copy.
     ///
     /// # Errors
     /// [`Error::InvalidInput`] if `group` is no multicast address, [`Error::AddressFamily`],
-    /// [`Error::NetworkUnreachable`] if there is no such interface, [`Error::AddrInUse`] if it is a member already,
-    /// [`Error::OutOfMemory`] beyond 20 groups, [`Error::Closed`].
+    /// [`Error::NetworkUnreachable`] if there is no such interface, [`Error::AddrInUse`] if it is a member
+    /// already, [`Error::OutOfMemory`] beyond 20 groups, [`Error::Closed`].
     pub fn join(&self, interface: Option<InterfaceId>, group: IpAddr) -> Result<(), Error> {
         self.change_group(interface, group, GroupChange::Join(SourceFilter::default()))
     }
@@ -223,8 +224,8 @@ impl UdpSocket {
         self.change_group(interface, group, GroupChange::Leave)
     }
 
-    /// Joins or leaves a group, or listens to one sender of it more or less (RFC 3678). The interface is found as in
-    /// [`join`](Self::join).
+    /// Joins or leaves a group, or listens to one sender of it more or less (RFC 3678). The interface is
+    /// found as in [`join`](Self::join).
     ///
     /// # Errors
     /// As [`join`](Self::join), and those of [`GroupChange::apply`].
@@ -293,7 +294,8 @@ impl Bound for UdpSocket {
         self.local
     }
 
-    /// Its peer's datagrams find a connected socket by both addresses; others are for those that share its port.
+    /// Its peer's datagrams find a connected socket by both addresses; others are for those that share its
+    /// port.
     fn takes_strangers(&self) -> bool {
         !self.connected.load(Ordering::Acquire)
     }

@@ -32,7 +32,8 @@ pub(crate) fn receive(
     if interface.checksums && !udp.verify_checksum(&ip.source.into(), &ip.destination.into()) {
         return counters.ip_checksum_errors.bump();
     }
-    // A service's port may be sent to by everybody; other sockets get answers only, which come from a service.
+    // A service's port may be sent to by everybody; other sockets get answers only, which come from a
+    // service.
     let service = interface.allows(udp.dst_port());
     if !service && !interface.allows(udp.src_port()) {
         return counters.port_not_allowed.bump();

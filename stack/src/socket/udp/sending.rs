@@ -21,8 +21,8 @@ impl UdpSocket {
         self.connect_with(remote, &SendOptions::default())
     }
 
-    /// As [`connect`](Self::connect), with a [source](SendOptions::source) and an [interface](SendOptions::interface) for
-    /// as long as it is connected.
+    /// As [`connect`](Self::connect), with a [source](SendOptions::source) and an
+    /// [interface](SendOptions::interface) for as long as it is connected.
     ///
     /// # Errors
     /// As [`route_with`](Self::route_with), and [`Error::AddrInUse`] if another socket has this pair.
@@ -56,8 +56,8 @@ impl UdpSocket {
         self.route_with(remote, &SendOptions::default())
     }
 
-    /// As [`route`](Self::route), with a [source](SendOptions::source) and an [interface](SendOptions::interface)
-    /// for this datagram.
+    /// As [`route`](Self::route), with a [source](SendOptions::source) and an
+    /// [interface](SendOptions::interface) for this datagram.
     ///
     /// # Errors
     /// As [`route`](Self::route), and [`Error::AddrNotAvailable`] if the source is not this node's there.
@@ -94,23 +94,23 @@ impl UdpSocket {
         Ok(UdpRoute { interface: interface.id, source, destination: remote })
     }
 
-    /// Writes a datagram as one IP packet to `buf` and gives its length. `mtu` is the largest IP packet that the path
-    /// takes, bytes. Unless the socket's [`fragmentation`](IpOptions::fragmentation) forbids it, the packet may exceed
-    /// that: cut it with [`Stack::fragments`](crate::Stack::fragments).
+    /// Writes a datagram as one IP packet to `buf` and gives its length. `mtu` is the largest IP packet that
+    /// the path takes, bytes. Unless the socket's [`fragmentation`](IpOptions::fragmentation) forbids it, the
+    /// packet may exceed that: cut it with [`Stack::fragments`](crate::Stack::fragments).
     ///
     /// If the destination is a group, the driver sends the packet to every member that it knows and, if
-    /// [`multicast_loop`](IpOptions::multicast_loop) is on, gives it to [`Stack::receive`](crate::Stack::receive).
-    /// A packet with a hop limit of 0 must not leave the node.
+    /// [`multicast_loop`](IpOptions::multicast_loop) is on, gives it to
+    /// [`Stack::receive`](crate::Stack::receive). A packet with a hop limit of 0 must not leave the node.
     ///
     /// # Errors
-    /// [`Error::MessageSize`] if the packet would exceed 65,535 bytes of payload or `buf`, or exceeds `mtu` or the
-    /// [reported MTU](crate::Stack::path_mtu) and must not be cut.
+    /// [`Error::MessageSize`] if the packet would exceed 65,535 bytes of payload or `buf`, or exceeds `mtu`
+    /// or the [reported MTU](crate::Stack::path_mtu) and must not be cut.
     pub fn send(&self, route: &UdpRoute, data: &[u8], mtu: usize, buf: &mut [u8]) -> Result<usize, Error> {
         self.send_with(route, data, &SendOptions::default(), mtu, buf)
     }
 
-    /// As [`send`](Self::send), with options for this datagram. [`route_with`](Self::route_with) has looked at the
-    /// source and interface among them.
+    /// As [`send`](Self::send), with options for this datagram. [`route_with`](Self::route_with) has looked
+    /// at the source and interface among them.
     ///
     /// # Errors
     /// As [`send`](Self::send), and [`Error::InvalidInput`] for a hop limit of 0 to a single node.
@@ -145,7 +145,8 @@ impl UdpSocket {
         Ok(total)
     }
 
-    /// The network does not allow this port as a service's: only who was sent to may answer. Who is connected to may anyway.
+    /// The network does not allow this port as a service's: only who was sent to may answer. Who is connected
+    /// to may anyway.
     fn expect_answers(&self, route: &UdpRoute) {
         let mut inner = self.lock();
         if inner.peer.is_none_or(|peer| peer.destination != route.destination) {
@@ -153,7 +154,8 @@ impl UdpSocket {
         }
     }
 
-    /// Says, and reports, what [`send_with`](Self::send_with) would of a datagram of `len` bytes, but for `buf`.
+    /// Says, and reports, what [`send_with`](Self::send_with) would of a datagram of `len` bytes, but for
+    /// `buf`.
     ///
     /// # Errors
     /// As [`send_with`](Self::send_with).

@@ -8,8 +8,8 @@ use super::loss_based::{self, LossBased};
 use super::reno::{self, Reno};
 use super::{Ack, Algorithm, Cause, CongestionControl, Lost, View};
 
-/// An enum and not a trait object, since window and rate are asked for several times a packet. What an algorithm knows
-/// takes memory once there is something to know.
+/// An enum and not a trait object, since window and rate are asked for several times a packet. What an
+/// algorithm knows takes memory once there is something to know.
 pub(crate) enum Controller {
     New(Start),
     Bbr(Box<Bbr>),

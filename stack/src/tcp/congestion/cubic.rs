@@ -1,5 +1,5 @@
-//! CUBIC (RFC 9438): the window grows as the third power of the time since the last congestion, flat where the last
-//! one was, and never slower than Reno's would.
+//! CUBIC (RFC 9438): the window grows as the third power of the time since the last congestion, flat where
+//! the last one was, and never slower than Reno's would.
 
 use crate::host::clock::{Time, after, since};
 
@@ -13,7 +13,8 @@ const C: f64 = 0.4;
 /// What is left of the window after congestion.
 const BETA: f64 = 0.7;
 
-/// Segments per window with which Reno would have the same mean rate, if it kept as much as CUBIC after a loss.
+/// Segments per window with which Reno would have the same mean rate, if it kept as much as CUBIC after a
+/// loss.
 const RENO_ALPHA: f64 = 3.0 * (1.0 - BETA) / (1.0 + BETA);
 
 pub(crate) fn start(mss: u64, initial_window: u64) -> LossBased<Cubic> {
@@ -24,8 +25,8 @@ pub(crate) fn start(mss: u64, initial_window: u64) -> LossBased<Cubic> {
 /// Windows are in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cubic {
-    /// Where the curve is flat: the window at the last congestion, or less to let others in. 0 for the window with
-    /// which congestion avoidance begins.
+    /// Where the curve is flat: the window at the last congestion, or less to let others in. 0 for the window
+    /// with which congestion avoidance begins.
     max: f64,
     /// The window at the last congestion.
     prior: f64,
@@ -64,7 +65,8 @@ impl Epoch {
 impl Growth for Cubic {
     fn reduce(&mut self, window: u64) -> u64 {
         let window = window as f64;
-        // Fast convergence: a flow that had to give way before it got back to where it was leaves others room.
+        // Fast convergence: a flow that had to give way before it got back to where it was leaves others
+        // room.
         self.max = if window < self.max { window * (1.0 + BETA) / 2.0 } else { window };
         self.prior = window;
         self.epoch = None;

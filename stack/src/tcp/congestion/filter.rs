@@ -1,7 +1,7 @@
 //! Extremes over a sliding span, kept in two buckets: what is older than two spans is forgotten.
 
-/// The largest or the smallest of the values of the last one to two spans. The position along which the span slides
-/// may be a time or a count.
+/// The largest or the smallest of the values of the last one to two spans. The position along which the span
+/// slides may be a time or a count.
 #[derive(Debug, Clone)]
 pub(super) struct Extreme<const LARGEST: bool> {
     current: u64,

@@ -1,7 +1,7 @@
 //! HyStart++ (RFC 9406): slow start ends when round trips grow longer, before the queue overflows.
 //!
-//! Since longer round trips may have other causes, it goes on slowly for a few round trips first (conservative slow
-//! start), and goes back if they get shorter.
+//! Since longer round trips may have other causes, it goes on slowly for a few round trips first
+//! (conservative slow start), and goes back if they get shorter.
 
 use std::time::Duration;
 

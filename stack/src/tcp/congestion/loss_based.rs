@@ -1,5 +1,5 @@
-//! What algorithms have in common that grow a window until something is lost: slow start, fast recovery, timeouts,
-//! pacing, and undoing what was no loss. They differ in a [`Growth`].
+//! What algorithms have in common that grow a window until something is lost: slow start, fast recovery,
+//! timeouts, pacing, and undoing what was no loss. They differ in a [`Growth`].
 
 use super::hystart::{HyStart, Step};
 use super::prr::Prr;
@@ -10,13 +10,13 @@ use crate::tcp::arithmetic::{length, scaled};
 /// RFC 5681 (3.1) equation 4: the threshold is at least two segments.
 const MIN_THRESHOLD_SEGMENTS: u64 = 2;
 
-/// Pacing as the multiple, percent, of the window per round trip: while the window doubles, and else. Acknowledgements
-/// have to find data to release, or the window would never be used up.
+/// Pacing as the multiple, percent, of the window per round trip: while the window doubles, and else.
+/// Acknowledgements have to find data to release, or the window would never be used up.
 const SLOW_START_PACING: u64 = 200;
 const AVOIDANCE_PACING: u64 = 120;
 
-/// How a window grows beyond the slow start threshold, and what is left of it after congestion. It is copied to be
-/// restored.
+/// How a window grows beyond the slow start threshold, and what is left of it after congestion. It is copied
+/// to be restored.
 pub(crate) trait Growth: Copy {
     /// The window after congestion.
     fn reduce(&mut self, window: u64) -> u64;
@@ -24,8 +24,8 @@ pub(crate) trait Growth: Copy {
     /// A retransmission timeout has ended what was known of the path.
     fn on_timeout(&mut self);
 
-    /// The window after `bytes` more were delivered in congestion avoidance. If it is not `used` up, it must not
-    /// grow.
+    /// The window after `bytes` more were delivered in congestion avoidance. If it is not `used` up, it must
+    /// not grow.
     fn grow(&mut self, view: &View, window: u64, bytes: u64, used: bool) -> u64;
 
     /// Slow start has begun anew after the connection was idle.
@@ -106,8 +106,9 @@ impl<G: Growth> LossBased<G> {
     }
 
     fn grow(&mut self, view: &View, ack: &Ack) {
-        // All that is delivered counts, however few acknowledgements tell of it: that a window's worth leaves in one
-        // burst, which RFC 3465 guards against with a limit per acknowledgement, is prevented by pacing.
+        // All that is delivered counts, however few acknowledgements tell of it: that a window's worth leaves
+        // in one burst, which RFC 3465 guards against with a limit per acknowledgement, is prevented by
+        // pacing.
         let mut bytes = ack.delivered;
         if self.is_in_slow_start() {
             // In slow start the window is always ahead of what is in flight.
@@ -217,7 +218,8 @@ impl<G: Growth> Algorithm for LossBased<G> {
     }
 
     fn on_idle(&mut self, view: &View) {
-        // RFC 5681 (4.1): nothing is known of the path any more. RFC 2861: most of what was used is worth a try.
+        // RFC 5681 (4.1): nothing is known of the path any more. RFC 2861: most of what was used is worth a
+        // try.
         let used = self.window / 4 * 3;
         self.threshold = self.threshold.map(|threshold| threshold.max(used));
         self.window = self.window.min(self.initial_window).max(segment(view));

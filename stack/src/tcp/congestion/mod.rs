@@ -1,7 +1,8 @@
 //! Congestion control: how much may be in flight, and how fast it may leave.
 //!
-//! The sender tells its [`Algorithm`] what happens and asks it for the window and the pacing rate. Which losses there
-//! are, when they are noticed and what is sent again is the sender's business, the same for all algorithms.
+//! The sender tells its [`Algorithm`] what happens and asks it for the window and the pacing rate. Which
+//! losses there are, when they are noticed and what is sent again is the sender's business, the same for all
+//! algorithms.
 
 mod bbr;
 mod controller;
@@ -34,12 +35,14 @@ pub(crate) struct View {
     /// Bytes ever acknowledged or SACKed, and bytes ever marked lost.
     pub(crate) delivered: u64,
     pub(crate) lost: u64,
-    /// Stream offsets: the oldest byte without an acknowledgement, and the next one to send for the first time.
+    /// Stream offsets: the oldest byte without an acknowledgement, and the next one to send for the first
+    /// time.
     pub(crate) una: u64,
     pub(crate) nxt: u64,
     /// RFC 6298's; `None` before the first sample.
     pub(crate) srtt: Option<Duration>,
-    /// The window, and not the application or the receiver, has kept data back since the last acknowledgement.
+    /// The window, and not the application or the receiver, has kept data back since the last
+    /// acknowledgement.
     pub(crate) window_limited: bool,
 }
 
@@ -94,7 +97,8 @@ pub(crate) trait Algorithm {
     /// A transmission was marked lost. Comes before the [`on_ack`](Self::on_ack) that revealed it.
     fn on_lost(&mut self, view: &View, lost: &Lost);
 
-    /// The first loss or mark of a window of data; of a loss, fast recovery begins. Comes before the `on_ack`.
+    /// The first loss or mark of a window of data; of a loss, fast recovery begins. Comes before the
+    /// `on_ack`.
     fn on_congestion(&mut self, view: &View, cause: Cause);
 
     /// The retransmission timer has ended: everything in flight was marked lost.

@@ -1,5 +1,5 @@
-//! Proportional rate reduction (RFC 9937, which replaces RFC 6937): during fast recovery the window shrinks with what
-//! is delivered, instead of stalling until half of it is gone.
+//! Proportional rate reduction (RFC 9937, which replaces RFC 6937): during fast recovery the window shrinks
+//! with what is delivered, instead of stalling until half of it is gone.
 
 /// One recovery.
 #[derive(Debug, Clone, Copy, Default)]
@@ -20,8 +20,8 @@ impl Prr {
         self.sent = self.sent.saturating_add(bytes);
     }
 
-    /// The window after an acknowledgement of `delivered` bytes that leaves `in_flight`. `safe`: the oldest hole was
-    /// filled and no new one has shown.
+    /// The window after an acknowledgement of `delivered` bytes that leaves `in_flight`. `safe`: the oldest
+    /// hole was filled and no new one has shown.
     pub(super) fn on_ack(
         &mut self,
         delivered: u64,

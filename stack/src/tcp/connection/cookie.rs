@@ -10,7 +10,8 @@ use crate::tcp::sequence;
 use crate::{State, TcpOptions};
 
 impl Connection {
-    /// A connection whose SYN has come and was answered with a cookie; the acknowledgement is about to be processed.
+    /// A connection whose SYN has come and was answered with a cookie; the acknowledgement is about to be
+    /// processed.
     pub(crate) fn from_cookie(
         settings: Settings,
         now: Time,

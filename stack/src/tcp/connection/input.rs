@@ -180,7 +180,8 @@ impl Connection {
         Verdict::Done
     }
 
-    /// RFC 5961 section 4: a SYN is answered with an acknowledgement, that of the handshake if it is still under way.
+    /// RFC 5961 section 4: a SYN is answered with an acknowledgement, that of the handshake if it is still
+    /// under way.
     fn process_syn(&mut self, now: Time, start: u64, segment: &Segment<'_>) -> Verdict {
         if self.state == State::SynReceived && start == 0 {
             if segment.ack == Some(sequence::wire(self.isn, 1)) && self.syn.tries > 0 {
@@ -235,7 +236,8 @@ impl Connection {
         self.timestamps.as_ref()?.round_trip(now, echo)
     }
 
-    /// The SACK blocks in stream offsets, what makes no sense left out; and a reported duplicate (RFC 2883 section 4).
+    /// The SACK blocks in stream offsets, what makes no sense left out; and a reported duplicate (RFC 2883
+    /// section 4).
     fn read_blocks(
         &self,
         ack: u64,
@@ -274,8 +276,8 @@ impl Connection {
         (count, duplicate)
     }
 
-    /// RFC 9293 3.10.7.4: an older segment does not take the window back. Of two that say the same the one with the
-    /// larger window is the newer.
+    /// RFC 9293 3.10.7.4: an older segment does not take the window back. Of two that say the same the one
+    /// with the larger window is the newer.
     fn take_window(&mut self, now: Time, seq: u64, ack: u64, window: u64) {
         let newer = (seq, ack) > (self.window_seq, self.window_ack);
         let same = (seq, ack) == (self.window_seq, self.window_ack);
@@ -302,7 +304,8 @@ impl Connection {
         if segment.cwr {
             self.ecn.echo = false;
         }
-        // Only data is capable (RFC 3168 6.1.4); two ends that answered marked acknowledgements would never stop.
+        // Only data is capable (RFC 3168 6.1.4); two ends that answered marked acknowledgements would never
+        // stop.
         if segment.marked && self.ecn.on && !segment.payload.is_empty() {
             self.ecn.echo = true;
             self.receiver.acknowledge_now();

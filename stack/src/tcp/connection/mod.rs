@@ -101,7 +101,8 @@ pub(crate) struct Connection {
     own_scale: Option<u8>,
     timestamps: Option<Timestamps>,
     ecn: Ecn,
-    /// The sequence number and the acknowledgement of the last segment that set the window (RFC 9293 3.10.7.4).
+    /// The sequence number and the acknowledgement of the last segment that set the window (RFC 9293
+    /// 3.10.7.4).
     window_seq: u64,
     window_ack: u64,
     /// The path's payload of a segment without options, as of the last emission.
@@ -236,7 +237,8 @@ impl Connection {
             (Some(own), Some((value, _))) => Some(own.heard(now, value)),
             _ => None,
         };
-        // RFC 3168 6.1.1: a SYN says both, an answer one; both in an answer are an echo of somebody's ignorance.
+        // RFC 3168 6.1.1: a SYN says both, an answer one; both in an answer are an echo of somebody's
+        // ignorance.
         self.ecn.on = self.settings.ecn && syn.ece && syn.cwr == syn.ack.is_none();
     }
 
@@ -473,8 +475,8 @@ impl Connection {
     }
 }
 
-/// The largest segment that this node takes in at `local`: any IP packet (RFC 6691 section 2), unless the application
-/// wants less.
+/// The largest segment that this node takes in at `local`: any IP packet (RFC 6691 section 2), unless the
+/// application wants less.
 fn own_mss(local: SocketAddr, wanted: Option<u16>) -> u16 {
     let largest = (MAX_PACKET - header_len(local)) as u16;
     wanted.map_or(largest, |wanted| wanted.clamp(LEAST_OWN_MSS, largest))

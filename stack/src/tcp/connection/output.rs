@@ -34,8 +34,8 @@ struct Out<'a> {
 }
 
 impl Connection {
-    /// Writes at most one super-segment to `buf`, which holds [`MAX_PACKET`] bytes. `None` means that there is nothing
-    /// to send before [`deadline`](Self::deadline).
+    /// Writes at most one super-segment to `buf`, which holds [`MAX_PACKET`] bytes. `None` means that there
+    /// is nothing to send before [`deadline`](Self::deadline).
     pub(crate) fn emit(
         &mut self,
         now: Time,
@@ -87,8 +87,8 @@ impl Connection {
         }
     }
 
-    /// After an emission: when there will be something to send again, if it is plain that there is nothing now.
-    /// Otherwise only the next [`emit`](Self::emit) can tell.
+    /// After an emission: when there will be something to send again, if it is plain that there is nothing
+    /// now. Otherwise only the next [`emit`](Self::emit) can tell.
     pub(crate) fn rest(&mut self, now: Time) -> Option<Option<Time>> {
         let standing = matches!(self.state, State::Established | State::CloseWait);
         let due = self.reset_due || self.expedite_due || self.receiver.is_answer_due(now, self.mss());
@@ -241,8 +241,8 @@ impl Connection {
         if self.timestamps.is_some() { MAX_BLOCKS - 1 } else { MAX_BLOCKS }
     }
 
-    /// SACK blocks in a segment with data (RFC 2018 section 3): as many as there are to tell, if they leave most of the
-    /// segment for the data.
+    /// SACK blocks in a segment with data (RFC 2018 section 3): as many as there are to tell, if they leave
+    /// most of the segment for the data.
     fn data_blocks(&self) -> usize {
         let blocks = self.receiver.ranges().min(self.most_blocks());
         let room = self.mss() / 8;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::KeepAlive;
 use crate::host::clock::{Time, after};
 
-/// What a connection has to know of [`KeepAlive`], as small as can be: the silence before the first probe and the time
-/// between two, microseconds. `None`: there are none.
+/// What a connection has to know of [`KeepAlive`], as small as can be: the silence before the first probe and
+/// the time between two, microseconds. `None`: there are none.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Probing(Option<(NonZeroU64, NonZeroU64)>);
 

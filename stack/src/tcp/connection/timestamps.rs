@@ -46,7 +46,8 @@ impl Timestamps {
         value.wrapping_sub(self.recent) as i32 > 0
     }
 
-    /// A segment with this value has been accepted; it counts if it does not lie behind the last acknowledgement.
+    /// A segment with this value has been accepted; it counts if it does not lie behind the last
+    /// acknowledgement.
     pub(crate) fn update(&mut self, now: Time, value: u32) {
         if !self.is_old(now, value) {
             (self.recent, self.recent_at) = (value, now);

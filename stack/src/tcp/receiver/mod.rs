@@ -46,8 +46,8 @@ pub(crate) struct Receiver {
     /// Bytes that the application's queue may hold now, and at most.
     limit: usize,
     most: usize,
-    /// The present round of measuring: its end, and what had been read at its beginning. While there is something to read
-    /// it ends about when the application has last read, or when the first of it came.
+    /// The present round of measuring: its end, and what had been read at its beginning. While there is
+    /// something to read it ends about when the application has last read, or when the first of it came.
     round_end: Time,
     round_start: u64,
     answer: Answer,
@@ -70,7 +70,8 @@ enum Answer {
 }
 
 impl Receiver {
-    /// A receiver with a buffer of a fixed size, or of one that grows to `most` bytes. Without `room` it begins small.
+    /// A receiver with a buffer of a fixed size, or of one that grows to `most` bytes. Without `room` it
+    /// begins small.
     pub(crate) fn new(now: Time, most: usize, fixed: bool, room: bool) -> Self {
         let initial = match (room, fixed) {
             (false, _) => most.min(PRESSED_LIMIT),
@@ -117,8 +118,8 @@ impl Receiver {
         self.finished
     }
 
-    /// Takes in `data` from offset `start` on, as much of it as lies in the window and there is memory for, and the FIN
-    /// behind it. `false` if memory was lacking.
+    /// Takes in `data` from offset `start` on, as much of it as lies in the window and there is memory for,
+    /// and the FIN behind it. `false` if memory was lacking.
     pub(crate) fn on_segment(
         &mut self,
         now: Time,
@@ -159,9 +160,9 @@ impl Receiver {
         !refused
     }
 
-    /// As much of `data` as there is memory for. What came out of order waits with its sender while memory is short; what
-    /// continues the queue is refused only when there is none left, and the application has more to read than
-    /// [`LEAST_BUFFER`].
+    /// As much of `data` as there is memory for. What came out of order waits with its sender while memory is
+    /// short; what continues the queue is refused only when there is none left, and the application has more
+    /// to read than [`LEAST_BUFFER`].
     fn admit<'a>(&mut self, start: u64, data: &'a [u8], memory: &Share) -> &'a [u8] {
         let ahead = start > self.queue.end();
         let known = self.queue.end().saturating_sub(start).min(data.len() as u64) as usize;
@@ -178,7 +179,8 @@ impl Receiver {
         }
     }
 
-    /// Forgets what came out of order; `false` if there was nothing. Its sender still has it (RFC 2018 section 8).
+    /// Forgets what came out of order; `false` if there was nothing. Its sender still has it (RFC 2018
+    /// section 8).
     pub(crate) fn prune(&mut self) -> bool {
         self.reassembly.take_if(|reassembly| !reassembly.is_empty()).is_some()
     }
@@ -224,7 +226,8 @@ impl Receiver {
         end.saturating_sub(self.queue.start())
     }
 
-    /// How much of a buffer of `len` bytes may be filled: nothing beyond the mark, which is before the last urgent byte.
+    /// How much of a buffer of `len` bytes may be filled: nothing beyond the mark, which is before the last
+    /// urgent byte.
     fn up_to_mark(&self, len: usize) -> usize {
         match self.urgent_left() {
             0 | 1 => len,
@@ -257,7 +260,8 @@ impl Receiver {
         }
     }
 
-    /// Whether an acknowledgement is due: something to report, or a window that has opened enough (RFC 1122 4.2.3.3).
+    /// Whether an acknowledgement is due: something to report, or a window that has opened enough (RFC 1122
+    /// 4.2.3.3).
     pub(crate) fn is_answer_due(&self, now: Time, mss: u64) -> bool {
         match self.answer {
             Answer::Now => true,

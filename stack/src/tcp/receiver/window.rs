@@ -3,7 +3,8 @@
 use super::Receiver;
 
 impl Receiver {
-    /// Whether the window has opened enough to tell the peer (RFC 1122 4.2.3.3). Never right after it was told.
+    /// Whether the window has opened enough to tell the peer (RFC 1122 4.2.3.3). Never right after it was
+    /// told.
     pub(super) fn has_opened(&self, mss: u64) -> bool {
         // Before the first data the peer has no use for more than it was offered.
         if self.finished || self.nxt() == 1 {

@@ -102,8 +102,8 @@ impl Sender {
         delivery
     }
 
-    /// RFC 6675 section 5, RFC 5681 3.1: the phase ends when everything that was in flight at its beginning has been
-    /// acknowledged.
+    /// RFC 6675 section 5, RFC 5681 3.1: the phase ends when everything that was in flight at its beginning
+    /// has been acknowledged.
     fn end_phase(&mut self, now: Time) {
         if self.phase != Phase::Open && self.una >= self.recover {
             self.phase = Phase::Open;
@@ -113,8 +113,8 @@ impl Sender {
         }
     }
 
-    /// Looks for signs that what counted as lost was not: it arrives without having been sent again (F-RTO, RFC 5682),
-    /// or twice (RFC 2883).
+    /// Looks for signs that what counted as lost was not: it arrives without having been sent again (F-RTO,
+    /// RFC 5682), or twice (RFC 2883).
     fn find_spurious(&mut self, now: Time, ack: &Acknowledgement<'_>, delivery: &Delivery) {
         let mut spurious = delivery.found;
         self.sampler.on_found(delivery.found);
@@ -145,7 +145,8 @@ impl Sender {
     /// RFC 8985 6.2 step 5, and the beginning of fast recovery.
     pub(super) fn detect_losses(&mut self, now: Time) {
         self.reorder = None;
-        // RFC 8985 section 4: what a cumulative acknowledgement covers says little about the order of arrival.
+        // RFC 8985 section 4: what a cumulative acknowledgement covers says little about the order of
+        // arrival.
         if !self.sack || self.board.is_empty() {
             return;
         }
@@ -184,8 +185,8 @@ impl Sender {
         self.congestion.on_congestion(&view, Cause::Loss);
     }
 
-    /// A peer without SACK: three duplicates reveal a loss (RFC 5681 3.2), and in recovery an acknowledgement of a part
-    /// reveals the next (RFC 6582).
+    /// A peer without SACK: three duplicates reveal a loss (RFC 5681 3.2), and in recovery an acknowledgement
+    /// of a part reveals the next (RFC 6582).
     fn count_duplicate(&mut self, now: Time, ack: &Acknowledgement<'_>, acked: u64) {
         let outstanding = !self.board.is_empty();
         if acked == 0 && ack.pure && outstanding {

@@ -1,8 +1,10 @@
-//! The sending half of a connection: what is queued, what is on its way, what is lost, and when to do something.
+//! The sending half of a connection: what is queued, what is on its way, what is lost, and when to do
+//! something.
 //!
 //! * `ack`: what an acknowledgement changes (RFC 6675, RFC 8985, RFC 2883).
 //! * `output`: what leaves next.
-//! * `timers`: retransmission timeout (RFC 6298), loss probe (RFC 8985 section 7), window probe (RFC 9293 3.8.6.1).
+//! * `timers`: retransmission timeout (RFC 6298), loss probe (RFC 8985 section 7), window probe (RFC 9293
+//!   3.8.6.1).
 
 mod ack;
 mod output;
@@ -33,7 +35,8 @@ pub(crate) struct Sender {
     /// The oldest offset without an acknowledgement, and the next one to be sent for the first time.
     una: u64,
     nxt: u64,
-    /// Where the urgent data ends, or ended; and whether the peer is to be told of it at once (RFC 9293 3.8.5).
+    /// Where the urgent data ends, or ended; and whether the peer is to be told of it at once (RFC 9293
+    /// 3.8.5).
     urgent: u64,
     urgent_due: bool,
     /// Where the FIN is, once the application has finished.
@@ -89,7 +92,8 @@ pub(crate) struct Sender {
 /// What is known of losses that may have been none.
 #[derive(Debug, Clone, Copy, Default)]
 struct Undo {
-    /// Bytes that were marked lost since the phase began and that nothing has shown to be delivered twice or late.
+    /// Bytes that were marked lost since the phase began and that nothing has shown to be delivered twice or
+    /// late.
     bytes: u64,
     /// There is something to take back.
     armed: bool,

@@ -70,7 +70,8 @@ impl Sender {
         self.board.last().map(|last| Plan::Send { start: last.start, end: last.end, again: true })
     }
 
-    /// The end of what is queued. A FIN counts: it takes no room in the peer's buffer, but it does in its window.
+    /// The end of what is queued. A FIN counts: it takes no room in the peer's buffer, but it does in its
+    /// window.
     pub(super) fn end(&self) -> u64 {
         self.fin.map_or(self.queue.end(), |fin| fin.get() + 1)
     }
@@ -104,8 +105,8 @@ impl Sender {
         self.limit(now, self.nxt, end, false)
     }
 
-    /// Whether a segment that is not full may leave: RFC 9293 3.8.6.2.1, with Minshall's refinement of Nagle's
-    /// algorithm. `whole`: nothing more is queued behind it.
+    /// Whether a segment that is not full may leave: RFC 9293 3.8.6.2.1, with Minshall's refinement of
+    /// Nagle's algorithm. `whole`: nothing more is queued behind it.
     fn may_send_little(&mut self, now: Time, whole: bool) -> bool {
         if !whole {
             return self.little_due || self.is_half(self.sendable_end() - self.nxt);
@@ -163,8 +164,8 @@ impl Sender {
         Plan::Send { start, end: start + length, again }
     }
 
-    /// Whether the rest of a large write is better sent with the next one: on a path so short that bursts cost more
-    /// than waiting. An acknowledgement releases it if nothing else does.
+    /// Whether the rest of a large write is better sent with the next one: on a path so short that bursts
+    /// cost more than waiting. An acknowledgement releases it if nothing else does.
     fn is_worth_waiting(&self, wanted: u64, burst: u64) -> bool {
         self.is_short()
             && self.large_write

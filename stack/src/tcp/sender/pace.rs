@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::host::clock::Time;
 use crate::tcp::arithmetic::{length, scaled};
 
-/// How late a burst may leave and still not move the next one: timers have a resolution of a millisecond, and threads
-/// wake when they can.
+/// How late a burst may leave and still not move the next one: timers have a resolution of a millisecond, and
+/// threads wake when they can.
 const CREDIT_NANOS: i64 = 2_000_000;
 
 /// No burst makes the next one wait for longer, as in Linux: meanwhile the rate may turn out to be higher.

@@ -15,7 +15,8 @@ pub(crate) enum Timer {
     Window,
 }
 
-/// How long a peer may hold the acknowledgement of a single segment back (RFC 8985 7.2: WCDelAckT), microseconds.
+/// How long a peer may hold the acknowledgement of a single segment back (RFC 8985 7.2: WCDelAckT),
+/// microseconds.
 const WORST_ACK_DELAY: u64 = 200_000;
 
 /// A probe goes out no sooner, microseconds.
@@ -46,7 +47,8 @@ impl Sender {
         }
     }
 
-    /// Whether the peer's window alone keeps back what waits, a FIN included: it is closed, or too small to be worth it.
+    /// Whether the peer's window alone keeps back what waits, a FIN included: it is closed, or too small to
+    /// be worth it.
     fn is_blocked(&self) -> bool {
         let queued = self.end();
         let room = self.edge.saturating_sub(self.nxt);

@@ -1,7 +1,8 @@
 //! How much the path has shown to bear: bounds of what is in flight and of the bandwidth.
 //!
-//! The *long-term* bound is what was in flight when a probe met congestion. It is kept until a probe shows that more
-//! is possible. The *short-term* bounds follow congestion from round to round and end with the next probe.
+//! The *long-term* bound is what was in flight when a probe met congestion. It is kept until a probe shows
+//! that more is possible. The *short-term* bounds follow congestion from round to round and end with the next
+//! probe.
 
 use crate::host::clock::Time;
 use crate::tcp::congestion::{Ack, Lost, View};
@@ -55,7 +56,8 @@ impl Bounds {
 }
 
 impl Bbr {
-    /// A transmission was lost: find out whether it was congestion, and whether the probe under way caused it.
+    /// A transmission was lost: find out whether it was congestion, and whether the probe under way caused
+    /// it.
     pub(super) fn note_loss(&mut self, view: &View, lost: &Lost) {
         if self.parameters.sorts_losses && !is_congestion(&self.queue, self.round_trip.min(), view, lost) {
             return;
@@ -102,7 +104,8 @@ impl Bbr {
         }
     }
 
-    /// Once per round trip with congestion, unless the bandwidth is being probed: the probe looks after itself.
+    /// Once per round trip with congestion, unless the bandwidth is being probed: the probe looks after
+    /// itself.
     pub(super) fn adapt_short_term(&mut self, delivered: u64) {
         if !self.loss_round.ends || self.is_probing() {
             return;
@@ -119,7 +122,8 @@ impl Bbr {
             self.bounds.short_term = self.window;
         }
         if !congested {
-            // A marked packet was delivered, so that what is delivered says nothing about how much is too much.
+            // A marked packet was delivered, so that what is delivered says nothing about how much is too
+            // much.
             self.bounds.short_term = percent(self.bounds.short_term, MARK_BETA);
             return;
         }

@@ -1,8 +1,8 @@
 //! Which losses are congestion, and how many of them a round trip has seen.
 //!
-//! A full queue drops packets, and the neighbours of those have waited in it: their round trips are long. A bad link
-//! drops packets whatever the queue. So a loss counts as congestion only if the queue has lately been about as long
-//! as it ever gets, or if a large part of a flight is gone.
+//! A full queue drops packets, and the neighbours of those have waited in it: their round trips are long. A
+//! bad link drops packets whatever the queue. So a loss counts as congestion only if the queue has lately
+//! been about as long as it ever gets, or if a large part of a flight is gone.
 
 use crate::host::clock::Time;
 use crate::tcp::congestion::filter::{Largest, Smallest};
@@ -20,13 +20,13 @@ const FULL_QUEUE: u64 = 30;
 /// and if it makes up this share of the shortest round trip time.
 const NOTABLE_QUEUE: u64 = 5;
 
-/// A flight that has lost this share, percent, and so many segments, met congestion whatever the queue: a policer or
-/// a buffer that is tiny.
+/// A flight that has lost this share, percent, and so many segments, met congestion whatever the queue: a
+/// policer or a buffer that is tiny.
 const BROKEN_FLIGHT: u64 = 30;
 const BROKEN_FLIGHT_SEGMENTS: u64 = 6;
 
-/// The bottleneck's queue as round trip times show it, in microseconds of waiting. A single round trip may be long for
-/// many reasons, the shortest of a quarter of one is not.
+/// The bottleneck's queue as round trip times show it, in microseconds of waiting. A single round trip may be
+/// long for many reasons, the shortest of a quarter of one is not.
 #[derive(Debug)]
 pub(super) struct Queue {
     recent: Smallest,
@@ -60,8 +60,8 @@ pub(super) fn is_congestion(queue: &Queue, min_rtt: Option<u64>, view: &View, lo
     broken || min_rtt.is_none_or(|min_rtt| queue.is_full(min_rtt))
 }
 
-/// Congestion in the present round trip and the one before. A round trip here begins with the first loss, so that it
-/// sees all of an overflow.
+/// Congestion in the present round trip and the one before. A round trip here begins with the first loss, so
+/// that it sees all of an overflow.
 #[derive(Debug, Default)]
 pub(super) struct LossRound {
     /// The present acknowledgement ends one.

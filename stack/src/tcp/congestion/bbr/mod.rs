@@ -1,16 +1,17 @@
 //! BBR version 3 (draft-ietf-ccwg-bbr): a model of the path instead of a search for its losses.
 //!
-//! The model is the bandwidth (the largest delivery rate lately seen) and the shortest round trip time. Their product
-//! is what the path holds with an empty queue. Data leaves at the bandwidth, with about the product in flight.
+//! The model is the bandwidth (the largest delivery rate lately seen) and the shortest round trip time. Their
+//! product is what the path holds with an empty queue. Data leaves at the bandwidth, with about the product
+//! in flight.
 //!
-//! [`State::Startup`] finds the bandwidth by doubling, [`State::Drain`] removes the queue that this built. From then
-//! on a cycle of two to three seconds drains, cruises, refills and probes for more ([`probe_bw`]). Congestion that a
-//! probe meets bounds what may be in flight until a later one succeeds; congestion at other times bounds it until the
-//! next probe ([`bounds`]). When no short round trip was seen for five seconds, [`probe_rtt`] drains the queue to see
-//! one.
+//! [`State::Startup`] finds the bandwidth by doubling, [`State::Drain`] removes the queue that this built.
+//! From then on a cycle of two to three seconds drains, cruises, refills and probes for more ([`probe_bw`]).
+//! Congestion that a probe meets bounds what may be in flight until a later one succeeds; congestion at other
+//! times bounds it until the next probe ([`bounds`]). When no short round trip was seen for five seconds,
+//! [`probe_rtt`] drains the queue to see one.
 //!
-//! Two variants share this code ([`parameters`]): the published one, and one that does not take the losses of a bad
-//! link for congestion ([`losses`]).
+//! Two variants share this code ([`parameters`]): the published one, and one that does not take the losses of
+//! a bad link for congestion ([`losses`]).
 
 mod bounds;
 mod losses;
@@ -168,8 +169,8 @@ impl Bbr {
         matches!(self.state, State::Startup | State::Refill | State::Up)
     }
 
-    /// Whether what was sent when `delivered` bytes had been delivered shows less than the path's bandwidth: the
-    /// application had too little, or the queue was being drained.
+    /// Whether what was sent when `delivered` bytes had been delivered shows less than the path's bandwidth:
+    /// the application had too little, or the queue was being drained.
     fn shows_less(&self, app_limited: bool, delivered: u64) -> bool {
         app_limited || delivered < self.probe_rtt.limited_until
     }
@@ -229,8 +230,8 @@ impl Bbr {
         self.loss_round.advance(view.delivered, sample);
     }
 
-    /// Until the pipe is full, it is the initial window per round trip at least. With no round trip measured there is
-    /// none: what was delivered until then was little, and waited for a retransmission.
+    /// Until the pipe is full, it is the initial window per round trip at least. With no round trip measured
+    /// there is none: what was delivered until then was little, and waited for a retransmission.
     fn set_pacing_rate(&mut self, gain: u64) {
         let rate = match (self.bandwidth.max(), self.round_trip.min()) {
             (rate, None) if rate == 0 || !self.pipe.reached => return,

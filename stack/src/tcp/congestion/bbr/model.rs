@@ -26,7 +26,8 @@ pub(super) fn percent(value: u64, share: u64) -> u64 {
     scaled(value, share, 100)
 }
 
-/// Round trips, counted in packets: one ends when something is delivered that was sent after the last one had ended.
+/// Round trips, counted in packets: one ends when something is delivered that was sent after the last one had
+/// ended.
 #[derive(Debug, Default)]
 pub(super) struct Rounds {
     pub(super) count: u64,
@@ -123,8 +124,8 @@ impl RoundTrip {
     }
 }
 
-/// How much more than the bandwidth acknowledgements deliver at times, because something on the path bunches them:
-/// that much more has to be in flight to keep sending until the next bunch.
+/// How much more than the bandwidth acknowledgements deliver at times, because something on the path bunches
+/// them: that much more has to be in flight to keep sending until the next bunch.
 #[derive(Debug)]
 pub(super) struct Aggregation {
     begun: Time,

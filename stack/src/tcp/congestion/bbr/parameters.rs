@@ -45,16 +45,16 @@ pub(super) static ADAPTED: Parameters = Parameters {
     sorts_losses: true,
     tolerates_rare_loss: true,
     loss_threshold: 5,
-    // Start-up loses a third or more of a flight when it overflows a queue. Left too early, because of a bad link
-    // whose round trips vary, it may be minutes until the bandwidth is found.
+    // Start-up loses a third or more of a flight when it overflows a queue. Left too early, because of a bad
+    // link whose round trips vary, it may be minutes until the bandwidth is found.
     startup_loss_threshold: 10,
     bursts_first_window: true,
     hastens: true,
     startup_window: 200,
     probe_rtt_window: 75,
-    // With twice the product in flight, flows that share a deep queue are held by their windows, and pacing slower
-    // than the bottleneck does not drain the queue that they have built. Room in `Down` helps short round trips a
-    // little more, but ten equal flows share less evenly.
+    // With twice the product in flight, flows that share a deep queue are held by their windows, and pacing
+    // slower than the bottleneck does not drain the queue that they have built. Room in `Down` helps short
+    // round trips a little more, but ten equal flows share less evenly.
     down_window: Window::Share(100),
     cruise_window: Window::Room(1),
     up_window: Window::Room(3),

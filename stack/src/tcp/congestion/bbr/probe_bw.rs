@@ -11,8 +11,8 @@ use super::{Bbr, State};
 /// The shortest time between probes; up to a second more is drawn for each.
 const PROBE_WAIT: Duration = Duration::from_secs(2);
 
-/// Round trips between probes at most, for the sake of Reno flows: they need one per segment of the window to take back
-/// what a probe took.
+/// Round trips between probes at most, for the sake of Reno flows: they need one per segment of the window to
+/// take back what a probe took.
 const PROBE_ROUNDS: u64 = 63;
 
 /// Where in the cycle a flow is.
@@ -128,7 +128,8 @@ impl Bbr {
         if !self.pipe.reached {
             return;
         }
-        // The bound and not the path keeps the rate from growing. To be seen before the bound grows with this.
+        // The bound and not the path keeps the rate from growing. To be seen before the bound grows with
+        // this.
         let at_bound = self.usage.is_full() && self.window >= self.bounds.long_term;
         self.adapt_long_term(view, ack, at_bound);
         let rate = ack.sample.rate.unwrap_or(0);

@@ -1,4 +1,5 @@
-//! Start-up: the rate doubles every round trip until the pipe is full; then the queue drains that this has built.
+//! Start-up: the rate doubles every round trip until the pipe is full; then the queue drains that this has
+//! built.
 
 use crate::tcp::congestion::{Ack, View};
 
@@ -12,11 +13,12 @@ const ROUNDS_WITHOUT_GROWTH: u32 = 3;
 /// Percent of the bandwidth seen so far at which data must leave to double it every round trip: 4 ln 2.
 pub(super) const SLOWEST_DOUBLING: u64 = 277;
 
-/// Two windows per round trip, as Linux paces slow start. At the slowest rate that doubles, every window takes three quarters
-/// of a round trip to leave, and a short transfer takes longer than with slow start.
+/// Two windows per round trip, as Linux paces slow start. At the slowest rate that doubles, every window
+/// takes three quarters of a round trip to leave, and a short transfer takes longer than with slow start.
 pub(super) const HASTE: u64 = 400;
 
-/// Losses in a round trip, counted in acknowledgements that tell of them, that end start-up if the threshold is passed.
+/// Losses in a round trip, counted in acknowledgements that tell of them, that end start-up if the threshold
+/// is passed.
 const LOSS_EVENTS: u32 = 6;
 
 /// Whether the delivery rate still grows.

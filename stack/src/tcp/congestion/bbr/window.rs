@@ -1,8 +1,8 @@
 //! How much may be in flight in each state.
 //!
-//! Flows divide a bottleneck as they divide its queue. If windows only grow in proportion to round trip times, a flow
-//! with a short one has no room for its part of the queue that flows with long ones make: it waits longer than its
-//! window lasts, gets less, and takes that for the path's bandwidth. So the window of a
+//! Flows divide a bottleneck as they divide its queue. If windows only grow in proportion to round trip
+//! times, a flow with a short one has no room for its part of the queue that flows with long ones make: it
+//! waits longer than its window lasts, gets less, and takes that for the path's bandwidth. So the window of a
 //! flow with a short round trip has more room in proportion.
 
 use crate::tcp::arithmetic::scaled;
@@ -13,8 +13,9 @@ use super::{Bbr, State};
 /// How long a packet may wait behind others of all flows, microseconds,
 const ROOM: u64 = 10_000;
 
-/// and the least and the most of that in parts of the round trip: with less than a quarter, loss on long paths costs
-/// more, and with more than a half, many flows with short round trips overflow a small buffer more often.
+/// and the least and the most of that in parts of the round trip: with less than a quarter, loss on long
+/// paths costs more, and with more than a half, many flows with short round trips overflow a small buffer
+/// more often.
 const LEAST: u64 = 4;
 const MOST: u64 = 2;
 

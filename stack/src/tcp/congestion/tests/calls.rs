@@ -113,7 +113,8 @@ fn the_first_window_is_not_paced_and_later_ones_are() {
     }
 }
 
-/// Whose round trip it was is unknown, so there is none. What follows does not leave at the rate of such a byte.
+/// Whose round trip it was is unknown, so there is none. What follows does not leave at the rate of such a
+/// byte.
 #[test]
 fn a_first_byte_that_was_sent_again_says_nothing_about_the_rate() {
     for control in ALL {

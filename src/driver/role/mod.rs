@@ -9,12 +9,13 @@
 //! server's that accepts, does not keep the threads of the standing connections from reading themselves; at worst it
 //! hears of a packet when a lease is over.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+// Relative, so that the tests can mount this module over locks whose interleavings they choose.
 use super::poll::Wakeup;
 use super::receiver::Receiver;
+use super::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, TryLockError};
 
 /// How long datagrams may lie in the kernel while the thread that held the role last is busy elsewhere.
 pub(super) const LEASE: Duration = Duration::from_millis(1);
@@ -168,7 +169,7 @@ impl ReceiveRole {
 }
 
 /// How long the engine goes on looking at a role that callers keep taking.
-const WATCH: Duration = Duration::from_millis(5);
+pub(super) const WATCH: Duration = Duration::from_millis(5);
 
 /// How long a thread that was told nothing counts as busy waiting.
 pub(super) const BUSY: Duration = Duration::from_millis(2);
@@ -197,84 +198,5 @@ impl Announced<'_> {
 impl Drop for Announced<'_> {
     fn drop(&mut self) {
         self.set_busy(false);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn role() -> (ReceiveRole, Instant) {
-        let base = Instant::now();
-        (ReceiveRole::new(base, Wakeup::new().expect("an eventfd")), base)
-    }
-
-    #[test]
-    fn a_lone_waiter_takes_the_role_and_keeps_a_lease_on_it() {
-        let (role, base) = role();
-        let mut seen = 0;
-        assert_eq!(role.claim(base, &mut seen), Claim::Mine);
-        let _announced = role.announce();
-        let receiver = role.try_hold(1).expect("nobody else waits");
-        assert_eq!(role.claim(base, &mut seen), Claim::Theirs(Some(WATCH)));
-        assert!(!role.release(receiver, true, 1, base), "the engine watches the lease by itself");
-        assert!(matches!(role.claim(base, &mut seen), Claim::Theirs(Some(_))));
-        assert_eq!(role.claim(base + LEASE, &mut seen), Claim::Mine);
-    }
-
-    #[test]
-    fn of_two_busy_waiters_neither_takes_it_until_one_has_waited_long() {
-        let (role, _) = role();
-        let _first = role.announce();
-        let mut second = role.announce();
-        assert!(role.try_hold(1).is_none());
-        second.set_busy(false);
-        assert!(role.try_hold(1).is_some());
-    }
-
-    #[test]
-    fn tasks_keep_it_with_the_engine() {
-        let (role, base) = role();
-        let mut seen = 0;
-        let _announced = role.announce();
-        let receiver = role.try_hold(1).expect("nobody else waits");
-        assert!(role.add_task(), "the engine must hear of a task while a caller reads");
-        assert!(role.release(receiver, true, 1, base), "the task waits, so the engine takes over at once");
-        assert_eq!(role.claim(base, &mut seen), Claim::Mine);
-        assert!(role.try_hold(1).is_none());
-        role.remove_task();
-        assert!(role.try_hold(1).is_some());
-    }
-
-    #[test]
-    fn the_engine_stops_watching_a_caller_that_stays_and_is_told_when_it_leaves() {
-        let (role, base) = role();
-        let mut seen = 0;
-        let receiver = role.try_hold(0).expect("nobody waits");
-        assert_eq!(role.claim(base, &mut seen), Claim::Theirs(Some(WATCH)));
-        assert_eq!(role.claim(base, &mut seen), Claim::Theirs(None));
-        assert!(role.release(receiver, true, 0, base));
-    }
-
-    #[test]
-    fn who_waits_for_the_end_of_reading_waits_for_its_holder_but_not_for_ever() {
-        let (role, base) = role();
-        let patience = Duration::from_millis(5);
-        let receiver = role.try_hold(0).expect("nobody waits");
-        role.wait_free(patience);
-        assert!(base.elapsed() >= patience);
-        std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| role.wait_free(Duration::from_secs(600)));
-            assert!(!waiting.is_finished());
-            role.release(receiver, false, 0, base);
-        });
-    }
-
-    #[test]
-    fn a_caller_that_will_not_be_back_hands_over_at_once() {
-        let (role, base) = role();
-        let receiver = role.try_hold(0).expect("nobody waits");
-        assert!(role.release(receiver, false, 0, base));
-        assert_eq!(role.claim(base, &mut 0), Claim::Mine);
     }
 }

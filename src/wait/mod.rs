@@ -4,13 +4,15 @@
 //! No wake-up is lost: a waiter first announces itself, then looks at the socket, then sleeps; the data path first
 //! changes the socket (under the socket's own lock), then looks for waiters. When nobody waits, telling costs one load.
 
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::task::Waker;
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use crate::driver::poll::Wakeup;
+
+// Relative, so that the tests can mount this module over locks whose interleavings they choose.
+use super::sync::{self, AtomicU8, Condvar, Mutex, MutexGuard, Ordering};
 
 /// What is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +110,7 @@ impl Waiters {
     }
 
     fn lock(&self) -> MutexGuard<'_, WaiterList> {
-        self.list.lock().expect("no panic under this lock")
+        sync::lock(&self.list)
     }
 }
 
@@ -165,59 +167,5 @@ impl Drop for Ticket<'_> {
             state.polling.swap_remove(at);
         }
         self.waiters.publish(&state);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::AtomicUsize;
-    use std::task::Wake;
-
-    use super::*;
-
-    struct Count(AtomicUsize);
-
-    impl Wake for Count {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
-
-    #[test]
-    fn a_waker_is_woken_once_and_only_for_its_interest() {
-        let waiters = Waiters::default();
-        let count = Arc::new(Count(AtomicUsize::new(0)));
-        let waker = Waker::from(Arc::clone(&count));
-        waiters.register(Interest::Read, &waker);
-        waiters.register(Interest::Read, &waker);
-        waiters.notify(false, true);
-        assert_eq!(count.0.load(Ordering::SeqCst), 0);
-        waiters.notify(true, false);
-        waiters.notify(true, true);
-        assert_eq!(count.0.load(Ordering::SeqCst), 1);
-    }
-
-    #[test]
-    fn a_notification_between_announcing_and_sleeping_is_not_lost() {
-        let waiters = Waiters::default();
-        let mut ticket = waiters.enter(Interest::Write);
-        waiters.notify(true, true);
-        assert!(ticket.sleep(None));
-    }
-
-    #[test]
-    fn a_sleeping_thread_is_woken_from_another() {
-        let waiters = Waiters::default();
-        std::thread::scope(|scope| {
-            let mut ticket = waiters.enter(Interest::Read);
-            scope.spawn(|| waiters.notify(true, false));
-            ticket.sleep(None);
-        });
-    }
-
-    #[test]
-    fn sleeping_ends_at_the_deadline() {
-        let waiters = Waiters::default();
-        assert!(!waiters.enter(Interest::Read).sleep(Some(Instant::now())));
     }
 }
