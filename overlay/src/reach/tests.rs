@@ -164,7 +164,7 @@ impl Run {
                     .challenge(at, Why::Compare, data, CHALLENGE, self.now)
                     .expect("nothing else runs");
                 let port = at.remote().port();
-                if self.loses.is_none_or(|(of, one_in)| of != port || self.asked % one_in != 0) {
+                if self.loses.is_none_or(|(of, one_in)| of != port || !self.asked.is_multiple_of(one_in)) {
                     let rtt = Duration::from_millis(self.rtt[&port]);
                     let answer = self.reach.answer(at, data, self.now + rtt);
                     assert_eq!(answer, Answer::Right { why: Why::Compare, rtt: Some(rtt) });
