@@ -33,10 +33,12 @@
 //! of the data packets.
 #![forbid(unsafe_code)]
 
+mod bucket;
 mod counters;
 mod crypto;
 mod endpoint;
 mod id;
+mod link;
 mod network;
 mod reach;
 mod routes;
@@ -47,6 +49,7 @@ mod session;
 mod sync;
 #[cfg(test)]
 mod testing;
+mod text;
 
 pub mod noise;
 pub mod wire;
@@ -57,13 +60,13 @@ pub use crypto::{AeadError, AeadKey, EntropySource, Portable, Provider, Suite, S
 
 pub use counters::{Counter, Counters};
 pub use endpoint::{
-    AddressError, Attention, Elsewhere, Endpoint, EndpointConfig, Event, Gone, JoinError, Limits, Lookup,
-    NetworkInfo, PeerInfo, Transmit,
+    AddressError, Endpoint, EndpointConfig, JoinError, Limits, Lookup, NetworkInfo, PeerInfo,
 };
 pub use id::{
     DiscoveryKey, Identity, NetworkId, NetworkKind, NodeId, ParseIdentityError, ParseNetworkIdError,
     ParseNodeIdError, Psk, PublicIdentity,
 };
+pub use link::{Attention, Elsewhere, Event, Gone, Transmit};
 pub use network::{
     NetworkConfig, NetworkConfigError, NetworkIdError, NetworkIndex, NetworkSummary, Policy, Prefix,
     StaticMember, StaticNetwork, is_endpoint,
@@ -71,6 +74,6 @@ pub use network::{
 pub use reach::{Path, Place, RecvMeta, SocketIndex, SocketInfo};
 pub use routes::{Route, Routes};
 pub use session::{
-    DATA_HEADER, DATA_OVERHEAD, OpenError, Opened, Peer, SealError, Sender, Session, SessionIndex,
-    SessionStats, SessionTable, data_index,
+    OpenError, Opened, Peer, SealError, Sender, Session, SessionStats, SessionTable, data_index,
 };
+pub use wire::{DATA_HEADER, DATA_OVERHEAD, SessionIndex};

@@ -10,10 +10,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::handshake::Reason;
-use super::nodes::NodeKey;
-use super::{Endpoint, Timer};
-use crate::reach::{Why, place_of};
+use super::Endpoint;
+use crate::link::{Link, Reason, Timer};
+use crate::reach::Why;
 
 /// Announcements begin at least this far apart.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -43,13 +42,6 @@ pub(super) struct Announcement {
     last: Option<Instant>,
 }
 
-/// A peer that was told, and has not answered.
-#[derive(Debug)]
-pub(super) struct Told {
-    /// Packets went to or came from it when our address changed.
-    in_use: bool,
-}
-
 impl Endpoint {
     /// Tells all nodes with a session where this node is now, and has handshakes that wait tried again at once; or does
     /// so in a moment, if that was done in the last second.
@@ -57,20 +49,21 @@ impl Endpoint {
         let next = self.announcement.last.map_or(now, |last| last + INTERVAL);
         if now < next {
             self.announcement = Announcement { since: None, rung: 0, ..self.announcement };
-            return self.timers.set(Timer::Announce, next);
+            return self.core.timers.set(Timer::Announce, next);
         }
         let mut any = false;
         for peer in self.peers.iter_mut() {
-            let activity = peer.handle.activity();
+            let link = &mut peer.link;
+            let activity = link.handle.activity();
             let last = activity.last_sent().max(activity.last_received());
             let in_use = last.is_some_and(|at| now.saturating_duration_since(at) < IN_USE);
-            peer.told = peer.current().map(|_| Told { in_use });
-            any |= peer.told.is_some();
+            link.told = link.current().map(|_| in_use);
+            any |= link.told.is_some();
         }
-        let waiting = self.peers.keys(|peer| peer.attempt.is_some());
+        let waiting = self.peers.keys(|peer| peer.link.is_connecting());
         let last = (any || !waiting.is_empty()).then_some(now);
         for key in waiting {
-            self.retry_at_once(now, key);
+            self.link(now, key, Link::retry_at_once);
         }
         self.announcement = Announcement { since: any.then_some(now), rung: 0, last };
         self.announce_next(now);
@@ -86,38 +79,30 @@ impl Endpoint {
     /// Sends the next challenge to the nodes that have not answered.
     fn announce_next(&mut self, now: Instant) {
         let Announcement { since: Some(since), rung, last } = self.announcement else {
-            return self.timers.clear(Timer::Announce);
+            return self.core.timers.clear(Timer::Announce);
         };
-        let told = self.peers.keys(|peer| peer.told.is_some());
-        let mut nodes: Vec<_> = told.iter().filter_map(|&key| Some(self.peers.get(key)?.node)).collect();
+        let told = self.peers.keys(|peer| peer.link.told.is_some());
+        let mut nodes: Vec<_> = told.iter().filter_map(|&key| Some(self.peers.get(key)?.link.node)).collect();
         nodes.sort_unstable();
         nodes.dedup();
         for node in nodes {
-            self.ask(now, node);
+            self.challenge_path(now, node, Why::Announce);
         }
         for &key in told.iter().filter(|_| rung == SEARCH) {
-            if self.peers.get(key).and_then(|peer| peer.told.as_ref()).is_some_and(|told| told.in_use) {
-                self.attempt(now, key, Reason::Hint);
+            if self.peers.get(key).is_some_and(|peer| peer.link.told == Some(true)) {
+                self.link(now, key, |link, cx| link.attempt(cx, Reason::Hint));
             }
         }
         let next = LADDER.get(rung + 1).filter(|_| !told.is_empty());
         match next {
             Some(&wait) => {
                 self.announcement.rung = rung + 1;
-                self.timers.set(Timer::Announce, since + wait);
+                self.core.timers.set(Timer::Announce, since + wait);
             }
             None => {
                 self.announcement = Announcement { since: None, rung: 0, last };
-                self.timers.clear(Timer::Announce);
+                self.core.timers.clear(Timer::Announce);
             }
-        }
-    }
-
-    fn ask(&mut self, now: Instant, node: NodeKey) {
-        let Some(known) = self.nodes.get(node).and_then(|node| node.reach.place()) else { return };
-        let place = place_of(&self.sockets, Some(known.socket()), known.remote());
-        if let Some((place, (key, _))) = place.zip(self.carrier(node)) {
-            self.challenge(now, key, place, Why::Announce);
         }
     }
 }

@@ -21,14 +21,14 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 use subtle::ConstantTimeEq;
 
-use super::handshake::Reason;
-use super::log::List;
-use super::peers::PeerKey;
-use super::{Endpoint, Timer, random};
+use super::Endpoint;
+use super::peers::PeerState;
 use crate::crypto::hash;
 use crate::id::PublicIdentity;
+use crate::link::{Link, PeerKey, Reason, Timer};
 use crate::network::NetworkIndex;
 use crate::reach::{Place, RecvMeta, Source, Why};
+use crate::text::List;
 use crate::wire::{Beacon, Hello};
 
 /// Beacons after a start or a change, in milliseconds from then.
@@ -184,18 +184,19 @@ impl Endpoint {
     /// Announces the node now and, on a ladder, some times more.
     pub(super) fn restart_beacons(&mut self, now: Instant) {
         self.discovery.rung = 0;
-        let salt = random(&mut self.rng);
+        let salt = self.core.random();
         self.discovery.renew_salt(salt, now);
         self.on_beacon_timer(now);
     }
 
     pub(super) fn on_beacon_timer(&mut self, now: Instant) {
-        if self.networks.is_empty() || self.sockets.iter().all(|socket| socket.beacon_targets.is_empty()) {
-            self.timers.clear(Timer::Beacon);
+        if self.networks.is_empty() || self.core.sockets.iter().all(|socket| socket.beacon_targets.is_empty())
+        {
+            self.core.timers.clear(Timer::Beacon);
             return;
         }
         if now.saturating_duration_since(self.discovery.salt_since) >= SALT_LIFETIME {
-            let salt = random(&mut self.rng);
+            let salt = self.core.random();
             self.discovery.renew_salt(salt, now);
         }
         self.send_beacon();
@@ -203,28 +204,28 @@ impl Endpoint {
         self.discovery.rung = (rung + 1).min(LADDER.len());
         let wait = match LADDER.get(rung + 1) {
             Some(next) => next - LADDER[rung],
-            None => self.rng.random_range(REGULAR),
+            None => self.core.rng.random_range(REGULAR),
         };
-        self.timers.set(Timer::Beacon, now + Duration::from_millis(wait));
+        self.core.timers.set(Timer::Beacon, now + Duration::from_millis(wait));
     }
 
     /// Asks on the local networks for somebody that is missing: at once, or as soon as the last time is long enough ago.
     pub(super) fn solicit(&mut self, now: Instant) {
         let allowed = self.discovery.solicited.map_or(now, |last| last + SOLICIT_INTERVAL);
-        self.timers.set_earlier(Timer::Solicit, allowed.max(now));
+        self.core.timers.set_earlier(Timer::Solicit, allowed.max(now));
         if allowed <= now {
-            self.timers.clear(Timer::Solicit);
+            self.core.timers.clear(Timer::Solicit);
             self.on_solicit_timer(now);
         }
     }
 
     pub(super) fn on_solicit_timer(&mut self, now: Instant) {
         self.discovery.solicited = Some(now);
-        let salt = random(&mut self.rng);
+        let salt = self.core.random();
         self.discovery.renew_salt(salt, now);
         self.send_beacon();
         if self.networks.values_mut().fold(false, |any, network| network.wants_any(now) | any) {
-            self.timers.set(Timer::Solicit, now + SOLICIT_INTERVAL);
+            self.core.timers.set(Timer::Solicit, now + SOLICIT_INTERVAL);
         }
     }
 
@@ -232,7 +233,7 @@ impl Endpoint {
         let networks = self.networks.len();
         if networks > Beacon::MAX_TAGS {
             // Others take an equal salt for an equal beacon, so each turn needs its own.
-            let salt = random(&mut self.rng);
+            let salt = self.core.random();
             self.discovery.renew_salt(salt, self.discovery.salt_since);
         }
         let salt = self.discovery.salt;
@@ -247,14 +248,14 @@ impl Endpoint {
         self.discovery.turn = (self.discovery.turn + tags.len()) % networks;
         let mut datagram = Vec::with_capacity(Beacon::LEN);
         Beacon::emit(salt, &tags, |filler| self.discovery.fill(&salt, filler), &mut datagram);
-        let targets = self.sockets.iter().flat_map(|socket| &socket.beacon_targets);
+        let targets = self.core.sockets.iter().flat_map(|socket| &socket.beacon_targets);
         tracing::debug!(to = %List(targets), "beacon sent");
-        for socket in &self.sockets {
+        for socket in &self.core.sockets {
             for &target in &socket.beacon_targets {
-                self.counters.beacons_sent.increment();
+                self.core.counters.beacons_sent.increment();
                 let place = Place::Direct { socket: socket.index, remote: target };
-                if !self.outbox.push(place, datagram.clone()) {
-                    self.counters.transmits_dropped.increment();
+                if !self.core.outbox.push(place, datagram.clone()) {
+                    self.core.counters.transmits_dropped.increment();
                 }
             }
         }
@@ -262,13 +263,13 @@ impl Endpoint {
 
     pub(super) fn on_beacon(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
         let Ok(beacon) = Beacon::parse(datagram) else {
-            self.counters.discovery_malformed.increment();
+            self.core.counters.discovery_malformed.increment();
             return;
         };
         if self.discovery.own_salts.contains(&beacon.salt) {
             return;
         }
-        self.counters.beacons_received.increment();
+        self.core.counters.beacons_received.increment();
         // Only the discovery socket: elsewhere it would be a stranger's question whether we are on some network.
         if !meta.multicast || !self.hints.beacons.take_address(meta.remote, now) {
             return;
@@ -288,7 +289,7 @@ impl Endpoint {
             return self.log_refusal(now, &meta, "beacon", why);
         };
         heard.unmet.rotate_left(1);
-        self.counters.beacons_matched.increment();
+        self.core.counters.beacons_matched.increment();
         tracing::debug!(from = %meta.remote, "beacon of a common network heard");
         self.send_hello(now, network, &meta, true, NO_ECHO);
     }
@@ -313,39 +314,39 @@ impl Endpoint {
     ) {
         let Some(network) = self.networks.get(&network).filter(|_| self.introduce) else { return };
         let hello = Hello {
-            identity: *self.identity.public(),
-            instance: self.instance,
+            identity: *self.core.identity.public(),
+            instance: self.core.instance,
             reply_wanted,
-            suites: self.provider.suites(),
+            suites: self.core.provider.suites(),
             echo,
         };
-        let nonce = self.discovery.nonce_for(self.keys.nonce(), &meta.remote, now);
+        let nonce = self.discovery.nonce_for(self.core.keys.nonce(), &meta.remote, now);
         let mut datagram = Vec::with_capacity(Hello::LEN);
         hello.seal(&network.discovery, nonce, &mut datagram);
-        self.counters.hellos_sent.increment();
+        self.core.counters.hellos_sent.increment();
         tracing::debug!(to = %meta.remote, reply_wanted, "hello sent");
-        self.transmit(&meta.place(), datagram);
+        self.core.transmit(&meta.place(), datagram);
     }
 
     pub(super) fn on_hello(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
         if datagram.len() != Hello::LEN {
-            self.counters.discovery_malformed.increment();
+            self.core.counters.discovery_malformed.increment();
             return;
         }
         if !self.hints.hellos.take(meta.remote.ip(), now) {
-            self.counters.hellos_limited.increment();
+            self.core.counters.hellos_limited.increment();
             return self.log_refusal(now, &meta, "hello", "too many come from there");
         }
         let opened = self.networks.values().find_map(|network| {
             Hello::open(&network.discovery, datagram).ok().map(|hello| (network.index, hello))
         });
         let Some((network, hello)) = opened else {
-            self.counters.hellos_unknown.increment();
+            self.core.counters.hellos_unknown.increment();
             let why = "it is of no network that this node is in, or its sender has another secret";
             return self.log_refusal(now, &meta, "hello", why);
         };
-        self.counters.hellos_received.increment();
-        if hello.identity == *self.identity.public() {
+        self.core.counters.hellos_received.increment();
+        if hello.identity == *self.core.identity.public() {
             return self.on_own_hello(now, network, &meta, &hello, nonce_of(datagram));
         }
         let proven = self.discovery.is_echo(&hello.echo, &meta.remote, now);
@@ -359,12 +360,12 @@ impl Endpoint {
         tracing::debug!(peer = %hello.identity.node_id(), from = %meta.remote, "hello received");
         let Some(peer) = self.peers.get_mut(key) else { return };
         peer.note_heard(now);
-        let reach = &mut self.nodes[peer.node].reach;
+        let reach = &mut self.nodes[peer.link.node].reach;
         reach.heard(meta.place(), datagram.len(), Source::Hello, now);
         if proven {
             reach.prove(meta.place(), Source::Hello, now);
         }
-        self.announce(key);
+        self.link(now, key, Link::announce);
         self.follow_up(now, key, &meta, hello.instance);
         if hello.reply_wanted && self.may_answer(key, &meta) {
             self.send_hello(now, network, &meta, false, nonce_of(datagram));
@@ -397,7 +398,7 @@ impl Endpoint {
             .get(&network)
             .is_some_and(|network| network.policy.admits(&hello.identity.node_id()))
         {
-            self.counters.strangers_refused.increment();
+            self.core.counters.strangers_refused.increment();
             return self.log_refusal(now, meta, "hello", "its sender is no member of the network");
         }
         tracing::debug!(node = %hello.identity.node_id(), from = %meta.remote, "hello of an unknown node");
@@ -416,7 +417,7 @@ impl Endpoint {
         hello: &Hello,
         nonce: [u8; 24],
     ) {
-        if hello.instance == self.instance {
+        if hello.instance == self.core.instance {
             return;
         }
         if self.discovery.is_echo(&hello.echo, &meta.remote, now) {
@@ -429,41 +430,34 @@ impl Endpoint {
 
     /// What the news of where a peer is means for it: a handshake if it is wanted or was restarted, or a better path.
     fn follow_up(&mut self, now: Instant, key: PeerKey, meta: &RecvMeta, instance: u64) {
-        let Some(peer) = self.peers.get_mut(key) else { return };
-        let handle = peer.handle.clone();
-        let connected = peer.current().is_some();
-        let restarted = connected && peer.instance.is_some_and(|known| known != instance);
-        let connecting = peer.attempt.is_some();
-        if restarted {
-            if !peer.hints.take(now) {
-                return;
-            }
-            self.counters.restarts_noticed.increment();
-            self.attempt(now, key, Reason::Hint);
-            if connecting {
-                self.retry_at_once(now, key);
-            }
+        let Some(PeerState { link, .. }) = self.peers.get(key) else { return };
+        let (handle, place) = (link.handle.clone(), meta.place());
+        let connected = link.current().is_some();
+        if connected && link.instance.is_some_and(|known| known != instance) {
+            self.link(now, key, Link::heed_restart);
             return;
         }
-        if connecting {
-            return self.try_at(now, key, &meta.place());
+        if link.is_connecting() {
+            self.link(now, key, |link, cx| link.try_at(cx, &place));
+            return;
         }
         let waiting = self
             .networks
             .get_mut(&handle.network())
             .is_some_and(|network| network.take_wanted(&handle.prefixes(), now));
-        if !connected && waiting {
-            return self.attempt(now, key, Reason::Traffic);
-        }
         let local = handle.path().is_some_and(|path| path.place.is_loopback());
-        if connected && !local && meta.remote.ip().is_loopback() {
-            self.challenge(now, key, meta.place(), Why::Move);
+        if !connected && waiting {
+            self.link(now, key, |link, cx| link.attempt(cx, Reason::Traffic));
+        } else if connected && !local && place.is_loopback() {
+            self.link(now, key, |link, cx| link.challenge(cx, place, Why::Move));
         }
     }
 
     /// Whether the hello may be answered with what its sender's address has left.
     fn may_answer(&mut self, key: PeerKey, meta: &RecvMeta) -> bool {
-        self.peers.get(key).is_some_and(|peer| self.nodes[peer.node].reach.spend(&meta.place(), Hello::LEN))
+        self.peers
+            .get(key)
+            .is_some_and(|peer| self.nodes[peer.link.node].reach.spend(&meta.place(), Hello::LEN))
     }
 
     /// The node behind this address receives there: introduces us in the other networks that its beacon named.

@@ -14,7 +14,8 @@ use std::time::Instant;
 
 use super::Endpoint;
 use super::load::prefix_of;
-use super::peers::{PeerKey, PeerState};
+use super::peers::PeerState;
+use crate::link::PeerKey;
 use crate::network::NetworkIndex;
 
 /// What is lost with a peer, from little to much.
@@ -88,7 +89,7 @@ impl EvictionOrder {
 
 impl Endpoint {
     /// Makes room in a network for a newcomer from `source`, if that needs any; false if there is none for it.
-    pub(super) fn make_room(&mut self, network: NetworkIndex, source: IpAddr) -> bool {
+    pub(super) fn make_room(&mut self, now: Instant, network: NetworkIndex, source: IpAddr) -> bool {
         let Some(members) = self.networks.get(&network) else { return false };
         let (prefix, peers) = (prefix_of(source), members.by_node.len());
         let limit = self.limits.peers_per_network.max(1);
@@ -97,11 +98,11 @@ impl Endpoint {
             return true;
         }
         let Some(evicted) = self.evictable(network, own) else {
-            self.counters.peers_refused.increment();
+            self.core.counters.peers_refused.increment();
             return false;
         };
-        self.counters.peers_evicted.increment();
-        self.remove_peer(evicted);
+        self.core.counters.peers_evicted.increment();
+        self.remove_peer(now, evicted);
         true
     }
 
@@ -110,7 +111,7 @@ impl Endpoint {
     fn evictable(&mut self, network: NetworkIndex, prefix: Option<u64>) -> Option<PeerKey> {
         loop {
             let first = self.networks.get(&network)?.order.first(prefix)?;
-            self.counters.eviction_steps.increment();
+            self.core.counters.eviction_steps.increment();
             if !self.refile(first) {
                 return Some(first);
             }
@@ -120,9 +121,9 @@ impl Endpoint {
     /// Puts a peer where it belongs in its network's order; true if that was not where it was.
     pub(super) fn refile(&mut self, key: PeerKey) -> bool {
         let Some(peer) = self.peers.get_mut(key) else { return false };
-        let Some(network) = self.networks.get_mut(&peer.handle.network()) else { return false };
-        let any_proven = self.nodes[peer.node].reach.any_proven();
-        let new = peer.worth(any_proven).map(|worth| (worth, peer.used, key));
+        let Some(network) = self.networks.get_mut(&peer.link.handle.network()) else { return false };
+        let any_proven = self.nodes[peer.link.node].reach.any_proven();
+        let new = peer.worth(any_proven).map(|worth| (worth, peer.link.used, key));
         let old = std::mem::replace(&mut peer.rank, new);
         if old != new {
             network.order.file(peer.origin, old, new);
@@ -136,15 +137,15 @@ impl PeerState {
     ///
     /// `any_proven`: the node has shown that it receives somewhere.
     fn worth(&self, any_proven: bool) -> Option<Worth> {
-        let in_use = !self.is_evictable() && self.handle.activity().was_sent_to();
+        let in_use = !self.is_evictable() && self.link.handle.activity().was_sent_to();
         if self.listed || in_use {
             return None;
         }
-        if self.attempt.as_ref().is_some_and(|attempt| attempt.is_wanted()) {
+        if self.link.is_wanted() {
             return Some(Worth::Wanted);
         }
         // The instance is that of a handshake that was completed.
-        let proven = self.instance.is_some() || any_proven;
+        let proven = self.link.instance.is_some() || any_proven;
         Some(if proven { Worth::Idle } else { Worth::Unproven })
     }
 }
@@ -158,6 +159,7 @@ mod tests {
     use super::super::peers::Peers;
     use super::*;
     use crate::id::{Identity, NetworkId};
+    use crate::link::Link;
     use crate::session::Peer;
     use crate::testing::instant;
 
@@ -170,7 +172,7 @@ mod tests {
             let identity = *Identity::from_seed(&[1; 32]).public();
             let node = nodes.find_or_add(&identity.node_id());
             let handle = Peer::new(identity, NetworkIndex(0), id(), &[], now);
-            peers.insert(PeerState::new(Arc::new(handle), node, false, prefix, now))
+            peers.insert(PeerState::new(Link::new(Arc::new(handle), node, now), false, prefix))
         });
         let later = now + Duration::from_secs(1);
         order.file(1, None, Some((Worth::Idle, now, a)));

@@ -7,8 +7,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::peers::{PeerKey, PeerState};
-use super::{Endpoint, Timer};
+use super::Endpoint;
+use super::peers::PeerState;
+use crate::link::PeerKey;
+use crate::link::Timer;
 
 impl Endpoint {
     pub(super) fn on_forget_timer(&mut self, now: Instant) {
@@ -20,8 +22,8 @@ impl Endpoint {
             .map(|(key, _)| key)
             .collect();
         for key in due {
-            self.counters.peers_forgotten.increment();
-            self.remove_peer(key);
+            self.core.counters.peers_forgotten.increment();
+            self.remove_peer(now, key);
         }
         self.arm_forgetting(now);
     }
@@ -37,19 +39,19 @@ impl Endpoint {
             .map(|(_, peer)| forget_at(peer, forget_after).unwrap_or(now + forget_after))
             .min();
         match next {
-            Some(at) => self.timers.set(Timer::Forget, at.max(now + forget_after / STEPS)),
-            None => self.timers.clear(Timer::Forget),
+            Some(at) => self.core.timers.set(Timer::Forget, at.max(now + forget_after / STEPS)),
+            None => self.core.timers.clear(Timer::Forget),
         }
     }
 
     /// A peer was learned of that may be forgotten one day.
     pub(super) fn expect_to_forget(&mut self, now: Instant) {
-        self.timers.set_earlier(Timer::Forget, now + self.forget_after());
+        self.core.timers.set_earlier(Timer::Forget, now + self.forget_after());
     }
 
     /// A peer has said goodbye, and may be forgotten sooner than others.
     pub(super) fn forget_departed(&mut self, now: Instant) {
-        self.timers.set_earlier(Timer::Forget, now + self.forget_after() / STEPS);
+        self.core.timers.set_earlier(Timer::Forget, now + self.forget_after() / STEPS);
     }
 
     /// The setting within bounds that keep the timer from running all the time, and times from overflowing.
@@ -60,11 +62,11 @@ impl Endpoint {
 
 /// When the peer is to be forgotten as things stand; never while it is listed, connected or being tried.
 fn forget_at(peer: &PeerState, forget_after: Duration) -> Option<Instant> {
-    if !peer.is_evictable() || peer.attempt.is_some() {
+    if !peer.is_evictable() || peer.link.is_connecting() {
         return None;
     }
-    let last = peer.last_seen().map_or(peer.used, |seen| seen.max(peer.used));
-    Some(last + if peer.departed { forget_after / STEPS } else { forget_after })
+    let last = peer.link.last_seen().map_or(peer.link.used, |seen| seen.max(peer.link.used));
+    Some(last + if peer.link.departed { forget_after / STEPS } else { forget_after })
 }
 
 /// The timer runs at most so many times in the time after which a peer is forgotten.

@@ -13,62 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::config::Limits;
-
-/// How often something may happen, and how many times at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Rate {
-    interval: Duration,
-    burst: u32,
-}
-
-impl Rate {
-    /// `times` per second; at least one.
-    pub(super) fn per_second(times: u32, burst: u32) -> Self {
-        Self::every(Duration::from_secs(1) / times.max(1), burst)
-    }
-
-    pub(super) fn every(interval: Duration, burst: u32) -> Self {
-        Self { interval, burst }
-    }
-
-    /// Takes one token, if there is one, from the bucket that will be full at `full_at`.
-    fn take(&self, full_at: &mut Instant, now: Instant) -> bool {
-        let has_one = self.has(1, *full_at, now);
-        if has_one {
-            *full_at = now.max(*full_at) + self.interval;
-        }
-        has_one
-    }
-
-    fn has(&self, tokens: u32, full_at: Instant, now: Instant) -> bool {
-        let missing = full_at.saturating_duration_since(now);
-        self.burst.checked_sub(tokens).is_some_and(|rest| missing <= self.interval * rest)
-    }
-}
-
-/// A token bucket, as the generic cell rate algorithm: all it remembers is when it will be full again.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Bucket {
-    full_at: Instant,
-    rate: Rate,
-}
-
-impl Bucket {
-    /// A full bucket.
-    pub(super) fn new(rate: Rate, now: Instant) -> Self {
-        Self { full_at: now, rate }
-    }
-
-    /// Takes one token if there is one.
-    pub(super) fn take(&mut self, now: Instant) -> bool {
-        self.rate.take(&mut self.full_at, now)
-    }
-
-    /// Whether at least so many tokens are there.
-    fn has(&self, tokens: u32, now: Instant) -> bool {
-        self.rate.has(tokens, self.full_at, now)
-    }
-}
+use crate::bucket::{Bucket, Rate};
 
 /// A bucket per source, which is a prefix (IPv4 /24, IPv6 /56) or one address with its port, and one for all
 /// together, which also bounds what many can do.
@@ -165,9 +110,6 @@ pub(super) struct HandshakeLoad {
     /// make this node send him an initiation, and then forge answers to it.
     failed_responses: Limiter,
 }
-
-/// Responses to one initiation that may fail to authenticate; then nothing more is read that answers it.
-pub(super) const MAX_FAILED_RESPONSES: u8 = 8;
 
 /// How long the endpoint keeps asking for cookies after the last excess initiation.
 const LOAD_HOLD: Duration = Duration::from_secs(1);
@@ -285,17 +227,6 @@ mod tests {
         forget_after: Duration::from_secs(600),
     };
     const SOURCE: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 4000);
-
-    #[test]
-    fn bucket_refills_at_its_rate_and_never_beyond_its_burst() {
-        let start = instant();
-        let mut bucket = Bucket::new(Rate::per_second(10, 3), start);
-        assert_eq!((0..5).filter(|_| bucket.take(start)).count(), 3);
-        assert!(!bucket.take(start + Duration::from_millis(99)));
-        assert!(bucket.take(start + Duration::from_millis(100)));
-        let later = start + Duration::from_secs(3600);
-        assert_eq!((0..5).filter(|_| bucket.take(later)).count(), 3);
-    }
 
     #[test]
     fn a_clock_that_stands_still_or_steps_back_gives_no_tokens() {

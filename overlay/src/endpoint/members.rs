@@ -6,13 +6,14 @@ use std::time::Instant;
 
 use super::load::prefix_of;
 use super::networks::{JoinedNetwork, MAX_NETWORKS};
-use super::peers::{PeerKey, PeerState};
-use super::{Endpoint, Event, JoinError, Lookup, NetworkInfo, PeerInfo, Timer};
+use super::peers::PeerState;
+use super::{Endpoint, JoinError, Lookup, NetworkInfo, PeerInfo};
 use crate::id::{NodeId, PublicIdentity};
+use crate::link::{Link, PeerKey, Timer};
 use crate::network::{NetworkConfig, NetworkIndex, Prefix};
+use crate::reach::place_of;
 use crate::routes::Route;
 use crate::session::Peer;
-use crate::wire::Control;
 
 impl Endpoint {
     /// Joins a network. The members of a static network are peers at once ([`Event::PeerAdded`] for each).
@@ -41,14 +42,14 @@ impl Endpoint {
         let own: Vec<Prefix> = policy.addresses_of(&self.own_id).into_iter().map(Prefix::from).collect();
         self.routes.publish(index, &own, &Route::Local);
         let members =
-            policy.members().into_iter().filter(|member| member.identity != *self.identity.public());
+            policy.members().into_iter().filter(|member| member.identity != *self.core.identity.public());
         let members: Vec<_> = members.map(|member| (member.identity, member.endpoints.clone())).collect();
         self.networks.insert(index, JoinedNetwork::new(index, policy));
         for (identity, endpoints) in members {
             let Some(key) = self.add_peer(now, index, identity, None) else { continue };
             let Some(peer) = self.peers.get(key) else { continue };
-            self.nodes[peer.node].reach.set_configured(index, &endpoints);
-            self.announce(key);
+            self.nodes[peer.link.node].reach.set_configured(index, &endpoints);
+            self.link(now, key, Link::announce);
         }
         // Others of this network may have been heard before it was ours.
         self.discovery.forget_heard();
@@ -61,8 +62,8 @@ impl Endpoint {
     pub fn leave(&mut self, now: Instant, network: NetworkIndex) {
         let keys: Vec<_> = self.peers.of_network(network).map(|(key, _)| key).collect();
         for key in keys {
-            self.send_on_current(now, key, Control::Close { reason: LEAVING });
-            self.remove_peer(key);
+            self.link(now, key, |link, cx| link.say_goodbye(cx));
+            self.remove_peer(now, key);
         }
         if let Some(left) = self.networks.remove(&network) {
             let own = left.policy.addresses_of(&self.own_id);
@@ -88,9 +89,9 @@ impl Endpoint {
         if !peer.listed {
             return;
         }
-        for remote in self.nodes[peer.node].reach.set_configured(network, endpoints) {
-            if let Some(place) = self.place_of(remote) {
-                self.try_at(now, key, &place);
+        for remote in self.nodes[peer.link.node].reach.set_configured(network, endpoints) {
+            if let Some(place) = place_of(&self.core.sockets, None, remote) {
+                self.link(now, key, |link, cx| link.try_at(cx, &place));
             }
         }
     }
@@ -102,7 +103,7 @@ impl Endpoint {
             Some(Route::Local) => return Lookup::Local,
             Some(Route::Peer(peer)) => {
                 if let Some(state) = self.key_of(&peer).and_then(|key| self.peers.get_mut(key)) {
-                    state.used = now;
+                    state.link.used = now;
                 }
                 return Lookup::Peer(peer);
             }
@@ -147,8 +148,8 @@ impl Endpoint {
         let info = |network: &JoinedNetwork| {
             let (mut connected, mut traffic) = (0, network.past);
             for peer in network.by_node.values().filter_map(|&key| self.peers.get(key)) {
-                connected += usize::from(peer.current().is_some());
-                traffic.add(&peer.traffic());
+                connected += usize::from(peer.link.current().is_some());
+                traffic.add(&peer.link.traffic());
             }
             NetworkInfo {
                 index: network.index,
@@ -168,25 +169,26 @@ impl Endpoint {
     /// All peers of all networks, in the order in which they were learned of.
     pub fn peers(&self) -> Vec<PeerInfo> {
         let info = |peer: &PeerState| {
-            let session = peer.current();
-            let network = self.networks.get(&peer.handle.network());
-            let reach = &self.nodes[peer.node].reach;
+            let link = &peer.link;
+            let session = link.current();
+            let network = self.networks.get(&link.handle.network());
+            let reach = &self.nodes[link.node].reach;
             PeerInfo {
-                peer: peer.handle.clone(),
-                addresses: peer.handle.addresses(),
-                path: session.as_ref().and_then(|_| peer.handle.path()),
+                peer: link.handle.clone(),
+                addresses: link.handle.addresses(),
+                path: session.as_ref().and_then(|_| link.handle.path()),
                 suite: session.as_ref().map(|session| session.suite()),
                 established: session.map(|session| session.established()),
                 rtt: reach.rtt(),
                 candidates: reach.remotes().collect(),
-                connecting: peer.attempt.is_some(),
-                elsewhere: peer.duplicate.last(),
+                connecting: link.is_connecting(),
+                elsewhere: link.duplicate.last(),
                 listed: peer.listed,
-                name: network.and_then(|network| network.policy.name_of(peer.handle.id())).map(str::to_owned),
-                left: peer.departed,
-                last_seen: peer.last_seen(),
+                name: network.and_then(|network| network.policy.name_of(link.handle.id())).map(str::to_owned),
+                left: link.departed,
+                last_seen: link.last_seen(),
                 last_heard: peer.heard,
-                traffic: peer.traffic(),
+                traffic: link.traffic(),
             }
         };
         self.peers.iter().map(|(_, peer)| info(peer)).collect()
@@ -204,7 +206,7 @@ impl Endpoint {
         let members = self.networks.get(&network)?;
         let node = identity.node_id();
         if node == self.own_id || !members.policy.admits(&node) {
-            self.counters.strangers_refused.increment();
+            self.core.counters.strangers_refused.increment();
             return None;
         }
         match members.by_node.get(&node) {
@@ -227,10 +229,10 @@ impl Endpoint {
         let listed = members.policy.keeps(&node);
         // 80 bits of the node ID are in the address: who finds another node with the same ones gets nothing by it.
         if addresses.iter().any(|&address| self.routes.exact(network, address.into()).is_some()) {
-            self.counters.strangers_refused.increment();
+            self.core.counters.strangers_refused.increment();
             return None;
         }
-        if source.is_some_and(|source| !self.make_room(network, source)) {
+        if source.is_some_and(|source| !self.make_room(now, network, source)) {
             return None;
         }
         let members = self.networks.get_mut(&network)?;
@@ -241,7 +243,7 @@ impl Endpoint {
         handle.set_path(self.nodes[node_key].reach.path());
         self.routes.publish(network, &handle.prefixes(), &Route::Peer(Arc::clone(&handle)));
         let origin = source.map_or(0, prefix_of);
-        let key = self.peers.insert(PeerState::new(handle, node_key, listed, origin, now));
+        let key = self.peers.insert(PeerState::new(Link::new(handle, node_key, now), listed, origin));
         self.nodes[node_key].peers.push(key);
         members.by_node.insert(node, key);
         if !listed {
@@ -253,53 +255,31 @@ impl Endpoint {
     }
 
     /// Forgets a peer and everything that belongs to it.
-    pub(super) fn remove_peer(&mut self, key: PeerKey) {
-        self.end_attempt(key);
-        let Some(mut peer) = self.peers.remove(key) else { return };
-        peer.handle.set_forgotten();
-        peer.handle.set_session(None);
-        peer.handle.set_path(None);
-        let traffic = peer.traffic();
-        self.discard(peer.sessions.drain(..).map(|live| live.session).collect());
+    pub(super) fn remove_peer(&mut self, now: Instant, key: PeerKey) {
+        self.link(now, key, Link::close);
+        let Some(peer) = self.peers.remove(key) else { return };
+        let (handle, node) = (&peer.link.handle, peer.link.node);
         self.discovery.forget(key);
-        for timer in [Timer::Attempt, Timer::Expire, Timer::Activity, Timer::Refusal] {
-            self.timers.clear(timer(key));
+        self.nodes[node].reach.set_configured(handle.network(), &[]);
+        self.nodes.remove_peer(node, key);
+        if self.carrier(node).is_none() {
+            self.core.timers.clear(Timer::Mtu(node));
         }
-        self.nodes[peer.node].reach.set_configured(peer.handle.network(), &[]);
-        self.nodes.remove_peer(peer.node, key);
-        if self.carrier(peer.node).is_none() {
-            self.timers.clear(Timer::Mtu(peer.node));
-        }
-        if let Some(network) = self.networks.get_mut(&peer.handle.network()) {
-            network.by_node.remove(peer.handle.id());
+        if let Some(network) = self.networks.get_mut(&handle.network()) {
+            network.by_node.remove(handle.id());
             network.order.file(peer.origin, peer.rank, None);
             if !peer.listed {
                 network.order.release(peer.origin);
             }
             network.forgotten += 1;
-            network.past.add(&traffic);
+            network.past.add(&peer.link.traffic());
         }
-        self.routes.withdraw(peer.handle.network(), &peer.handle.prefixes());
-        if peer.announced {
-            self.emit(Event::PeerRemoved(peer.handle));
-        }
-    }
-
-    /// Tells the driver of a peer, once.
-    pub(super) fn announce(&mut self, key: PeerKey) {
-        let Some(peer) = self.peers.get_mut(key) else { return };
-        if !std::mem::replace(&mut peer.announced, true) {
-            let handle = peer.handle.clone();
-            self.emit(Event::PeerAdded(handle));
-        }
+        self.routes.withdraw(handle.network(), &handle.prefixes());
     }
 
     /// The state that belongs to a handle, unless the peer was removed meanwhile.
     pub(super) fn key_of(&self, handle: &Arc<Peer>) -> Option<PeerKey> {
         let key = *self.networks.get(&handle.network())?.by_node.get(handle.id())?;
-        self.peers.get(key).filter(|peer| Arc::ptr_eq(&peer.handle, handle)).map(|_| key)
+        self.peers.get(key).filter(|peer| Arc::ptr_eq(&peer.link.handle, handle)).map(|_| key)
     }
 }
-
-/// The reason in a [`Control::Close`].
-const LEAVING: u8 = 0;

@@ -6,48 +6,43 @@
 //! handshake. That makes a `Peer` with *candidates*, places where it may be (`reach`). Nothing more happens until
 //! somebody wants to talk.
 //!
-//! [`Endpoint::want_session`] starts an **attempt** (`handshake`): an initiation to every candidate, repeated with a
+//! Each peer is a [`Link`](crate::link): a machine of its own, which is handed the datagrams, calls and deadlines that
+//! concern it (`dispatch`). [`Endpoint::want_session`] starts an **attempt**: an initiation to every candidate, repeated with a
 //! growing interval until a response comes. The first response decides the path. Whoever began confirms the session
 //! at once by a packet on it; before that the responder does not use it. Both sides may begin at the same time: each
 //! answers the other, and the newest confirmed session is the one that packets are sent on. While one is in use it is
-//! replaced every two minutes; an unused one is forgotten after three (`sessions`).
+//! replaced every two minutes; an unused one is forgotten after three.
 //!
 //! Where a node is, and on which way it is reached best, is the matter of [`reach`](crate::reach): one machine per node,
-//! whose path all its peers use (`paths`). Data that goes unanswered for too long, a hint that the peer has lost the session, or a
+//! whose path all its peers use. Data that goes unanswered for too long, a hint that the peer has lost the session, or a
 //! hello with another instance number makes a new attempt; none of them ends the session that there is, since none is
-//! authenticated. So does an ICMP error (`refusal`). When this node's own address changes it tells its peers
+//! authenticated. So does an ICMP error (`hints`). When this node's own address changes it tells its peers
 //! (`announce`).
 //!
 //! What the layer above cannot see it is told: that a peer's program is gone ([`Event::PeerGone`]), and that
 //! packets pass after a time in which perhaps they did not ([`Event::PathConfirmed`]). Both follow from
 //! authentic packets; only refusals that go on while a peer says nothing count without one.
 //!
-//! Strangers' packets are counted, limited and forgotten (`load`, `paths`): they neither cost much, nor occupy memory
+//! Strangers' packets are counted, limited and forgotten (`load`, `reach`): they neither cost much, nor occupy memory
 //! beyond fixed bounds, nor make this node send more to an address than came from there.
 
 mod announce;
 mod config;
-mod control;
 mod discovery;
+mod dispatch;
 mod duplicates;
 mod eviction;
 mod forgetting;
-mod handshake;
-mod keepalive;
+mod hints;
 mod load;
 mod log;
 mod members;
 mod networks;
 mod nodes;
-mod outbox;
-mod paths;
 mod peers;
 mod readdress;
-mod refusal;
 mod responder;
-mod sessions;
-mod timers;
-mod timing;
+mod responses;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -58,31 +53,27 @@ use rand::rngs::ChaCha20Rng;
 use rand::{Rng, SeedableRng};
 use zeroize::Zeroize;
 
-pub use config::{EndpointConfig, Event, Gone, JoinError, Limits, Lookup, NetworkInfo, PeerInfo};
-pub use duplicates::Elsewhere;
-pub use outbox::Transmit;
+pub use config::{EndpointConfig, JoinError, Limits, Lookup, NetworkInfo, PeerInfo};
 pub use readdress::AddressError;
-pub use sessions::Attention;
 
+use crate::bucket::{Bucket, Rate};
 use crate::counters::Counters;
-use crate::crypto::{KeySource, Provider};
-use crate::id::{Identity, NodeId};
+use crate::crypto::KeySource;
+use crate::id::NodeId;
+use crate::link::{Clock, Core, Duplicate, Event, Link, Outbox, Timer, Timers, Transmit};
 use crate::network::NetworkIndex;
-use crate::noise::{CookieJar, Timestamp};
-use crate::reach::{Place, RecvMeta, SocketInfo, place_of};
+use crate::noise::CookieJar;
+use crate::reach::{RecvMeta, SocketInfo};
 use crate::routes::Routes;
-use crate::session::{SessionIndex, SessionTable};
+use crate::session::SessionTable;
 use crate::wire::MessageType;
 use announce::Announcement;
 use discovery::Discovery;
-use duplicates::Duplicate;
 use load::HandshakeLoad;
 use networks::JoinedNetwork;
-use nodes::{NodeKey, Nodes};
-use outbox::Outbox;
-use peers::{PeerKey, Peers};
+use nodes::Nodes;
+use peers::Peers;
 use responder::Recent;
-use timers::Timers;
 
 /// All control state of one node. Performs no I/O, reads no clock, spawns nothing.
 ///
@@ -115,31 +106,16 @@ use timers::Timers;
 /// # Ok::<(), peersock_overlay::ParseNetworkIdError>(())
 /// ```
 pub struct Endpoint {
-    identity: Arc<Identity>,
     own_id: NodeId,
-    provider: Arc<dyn Provider>,
-    receive_buffer: u32,
     limits: Limits,
     /// Whether hellos are sent, which say who this node is.
     introduce: bool,
-    /// Random per start, so that peers notice a restart.
-    instance: u64,
-    clock: Clock,
-    /// Indices, jitter and times: what an attacker may know afterwards.
-    rng: ChaCha20Rng,
-    /// Keys, and nonces that must not repeat.
-    keys: KeySource,
-    counters: Arc<Counters>,
-    sessions: Arc<SessionTable>,
+    core: Core,
     routes: Arc<Routes>,
-    sockets: Vec<SocketInfo>,
     networks: BTreeMap<NetworkIndex, JoinedNetwork>,
     next_network: u32,
     peers: Peers,
     nodes: Nodes,
-    /// Our initiations that wait for a response, by the index in them.
-    initiations: BTreeMap<SessionIndex, PeerKey>,
-    timers: Timers<Timer>,
     load: HandshakeLoad,
     hints: load::HintLimits,
     cookies: CookieJar,
@@ -148,39 +124,11 @@ pub struct Endpoint {
     announcement: Announcement,
     /// Whether this node's own identity is at two places.
     duplicate: Duplicate,
-    refusals_logged: load::Bucket,
-    outbox: Outbox,
-    events: VecDeque<Event>,
-}
-
-/// What a deadline is for. Peers that wait for nothing have none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Timer {
-    /// The next beacon of the regular schedule.
-    Beacon,
-    /// The next beacon because somebody is looked for.
-    Solicit,
-    /// The next step of a peer's attempt.
-    Attempt(PeerKey),
-    /// The end of a peer's oldest session.
-    Expire(PeerKey),
-    /// A keepalive is due, or silence has lasted too long.
-    Activity(PeerKey),
-    /// A path MTU probe is answered or lost.
-    Mtu(NodeKey),
-    /// Peers may have been gone for long enough.
-    Forget,
-    /// A peer whose machine refuses our packets is dead, unless it was heard.
-    Refusal(PeerKey),
-    /// The next probe to peers that may not know our new address.
-    Announce,
+    refusals_logged: Bucket,
 }
 
 /// Deadlines handled in one call of [`Endpoint::handle_timeout`]; further ones are due at once again.
 const TIMERS_PER_CALL: usize = 256;
-
-/// Events kept for a driver that does not ask for them; the oldest are lost beyond that.
-const MAX_EVENTS: usize = 16_384;
 
 impl Endpoint {
     /// A node that has joined no network and has no socket yet.
@@ -197,25 +145,16 @@ impl Endpoint {
         let limits = config.limits;
         // Sessions per peer, for the peers of a few full networks; the table has its own upper bound.
         let sessions = limits.peers_per_network.max(1).saturating_mul(8);
+        let instance = rng.next_u64();
         Self {
             own_id,
-            identity: config.identity,
-            provider: config.provider,
-            receive_buffer: config.receive_buffer,
             limits,
             introduce: config.introduce,
-            instance: rng.next_u64(),
-            clock: Clock { start: now, unix_time, last: None },
-            counters: Arc::default(),
-            sessions: Arc::new(SessionTable::new(sessions.max(MIN_SESSIONS))),
             routes: Arc::new(Routes::new()),
-            sockets: Vec::new(),
             networks: BTreeMap::new(),
             next_network: 0,
             peers: Peers::default(),
             nodes: Nodes::default(),
-            initiations: BTreeMap::new(),
-            timers: Timers::new(),
             load: HandshakeLoad::new(&limits, rng.next_u64(), now),
             hints: load::HintLimits::new(rng.next_u64(), now),
             cookies: CookieJar::new(&own_id, *keys.draw(), now),
@@ -223,17 +162,29 @@ impl Endpoint {
             discovery: Discovery::new(*keys.draw(), random(&mut rng), now),
             announcement: Announcement::default(),
             duplicate: Duplicate::default(),
-            refusals_logged: load::Bucket::new(load::Rate::per_second(log::REFUSALS, log::REFUSALS), now),
-            outbox: Outbox::default(),
-            events: VecDeque::new(),
-            rng,
-            keys,
+            refusals_logged: Bucket::new(Rate::per_second(log::REFUSALS, log::REFUSALS), now),
+            core: Core {
+                identity: config.identity,
+                provider: config.provider,
+                receive_buffer: config.receive_buffer,
+                instance,
+                clock: Clock::new(now, unix_time),
+                rng,
+                keys,
+                counters: Arc::default(),
+                sessions: Arc::new(SessionTable::new(sessions.max(MIN_SESSIONS))),
+                sockets: Vec::new(),
+                initiations: BTreeMap::new(),
+                timers: Timers::new(),
+                outbox: Outbox::default(),
+                events: VecDeque::new(),
+            },
         }
     }
 
     /// The sessions, for the data path. A driver keeps this and asks it first about every data packet.
     pub fn sessions(&self) -> &Arc<SessionTable> {
-        &self.sessions
+        &self.core.sessions
     }
 
     /// Who has which address, for the data path. A driver keeps this and asks it about every packet to send;
@@ -244,20 +195,20 @@ impl Endpoint {
 
     /// What was done and dropped so far. Shared: it stays readable without the endpoint.
     pub fn counters(&self) -> &Arc<Counters> {
-        &self.counters
+        &self.core.counters
     }
 
     /// Takes a datagram of any type but data, and data whose session [`SessionTable::get`] does not know.
     pub fn handle_datagram(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
         let source = meta.remote.ip();
         if meta.remote.port() == 0 || source.is_unspecified() || source.is_multicast() {
-            self.counters.bad_source.increment();
+            self.core.counters.bad_source.increment();
             return;
         }
         let kind = MessageType::of(datagram);
         // The discovery socket is for beacons; whoever wants more of us knows our own port.
         if meta.multicast && kind != Some(MessageType::Beacon) {
-            self.counters.unknown_message.increment();
+            self.core.counters.unknown_message.increment();
             return;
         }
         match kind {
@@ -269,23 +220,23 @@ impl Endpoint {
             Some(MessageType::Hello) => self.on_hello(now, meta, datagram),
             Some(MessageType::UnknownSession) => self.on_unknown_session(now, meta, datagram),
             Some(MessageType::StaleReply) => self.on_stale_reply(now, meta, datagram),
-            None => self.counters.unknown_message.increment(),
+            None => self.core.counters.unknown_message.increment(),
         }
     }
 
     /// Does what is due at `now`. To be called at [`Self::poll_timeout`]; earlier or later does no harm.
     pub fn handle_timeout(&mut self, now: Instant) {
         for _ in 0..TIMERS_PER_CALL {
-            let Some(timer) = self.timers.pop_due(now) else { return };
+            let Some(timer) = self.core.timers.pop_due(now) else { return };
             match timer {
                 Timer::Beacon => self.on_beacon_timer(now),
                 Timer::Solicit => self.on_solicit_timer(now),
-                Timer::Attempt(key) => self.on_attempt_timer(now, key),
-                Timer::Expire(key) => self.on_expire_timer(now, key),
-                Timer::Activity(key) => self.on_activity_timer(now, key),
-                Timer::Mtu(node) => self.probe_mtu(now, node),
+                Timer::Attempt(key) => _ = self.link(now, key, Link::on_attempt_timer),
+                Timer::Expire(key) => _ = self.link(now, key, Link::on_expire_timer),
+                Timer::Activity(key) => _ = self.link(now, key, Link::on_activity_timer),
+                Timer::Mtu(node) => self.on_mtu_timer(now, node),
                 Timer::Forget => self.on_forget_timer(now),
-                Timer::Refusal(key) => self.judge_refusal(now, key),
+                Timer::Refusal(key) => _ = self.link(now, key, Link::judge_refusal),
                 Timer::Announce => self.on_announce_timer(now),
             }
         }
@@ -294,46 +245,28 @@ impl Endpoint {
     /// When [`Self::handle_timeout`] is to be called next; `None` means not before something else happens. To be asked
     /// again after every call that takes `&mut self`.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.next()
+        self.core.timers.next()
     }
 
     /// Takes the next datagram to send, written to `buf` from its start. To be called until it returns `None` after
     /// every other call that takes `&mut self`.
     pub fn poll_transmit(&mut self, _now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
-        self.outbox.pop(buf)
+        self.core.outbox.pop(buf)
     }
 
     /// Takes the next event. To be called until it returns `None` after every other call that takes `&mut self`.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        self.core.events.pop_front()
     }
 
     /// Gives the driver's UDP sockets, in place of those given before. To be called again when interfaces come, go or
     /// change their addresses: it makes the node announce itself at once, also to each peer with a session,
     /// and peers on a socket that is gone are asked for an answer on another. A socket keeps its index.
     pub fn set_sockets(&mut self, now: Instant, sockets: Vec<SocketInfo>) {
-        self.sockets = sockets;
+        self.core.sockets = sockets;
         self.leave_lost_sockets(now);
         self.announce_address(now);
         self.restart_beacons(now);
-    }
-
-    fn emit(&mut self, event: Event) {
-        if self.events.len() >= MAX_EVENTS {
-            self.events.pop_front();
-            self.counters.events_lost.increment();
-        }
-        self.events.push_back(event);
-    }
-
-    /// Queues finished bytes, or drops them as a network would.
-    fn transmit(&mut self, place: &Place, datagram: Vec<u8>) {
-        if let Some(place) = place_of(&self.sockets, Some(place.socket()), place.remote())
-            && self.outbox.push(place, datagram)
-        {
-            return;
-        }
-        self.counters.transmits_dropped.increment();
     }
 }
 
@@ -341,8 +274,7 @@ impl Drop for Endpoint {
     /// A peer and its session hold each other, and others may hold either: breaks that circle and erases the keys.
     fn drop(&mut self) {
         for (_, peer) in self.peers.iter() {
-            peer.handle.set_session(None);
-            peer.sessions.iter().for_each(|live| live.session.erase());
+            peer.link.erase();
         }
     }
 }
@@ -352,33 +284,13 @@ impl fmt::Debug for Endpoint {
         f.debug_struct("Endpoint")
             .field("id", &self.own_id)
             .field("networks", &self.networks.len())
-            .field("sessions", &self.sessions.len())
+            .field("sessions", &self.core.sessions.len())
             .finish_non_exhaustive()
     }
 }
 
 /// The session table has room for at least so many entries.
 const MIN_SESSIONS: usize = 4096;
-
-/// The wall clock as it was at the start, carried on by monotonic time.
-#[derive(Debug)]
-struct Clock {
-    start: Instant,
-    unix_time: Duration,
-    last: Option<Timestamp>,
-}
-
-impl Clock {
-    /// The present time, and always later than the last answer and than `floor`.
-    ///
-    /// A floor is what one peer says: it concerns the initiations to that peer alone.
-    fn timestamp(&mut self, now: Instant, floor: Option<Timestamp>) -> Timestamp {
-        let time = self.unix_time.saturating_add(now.saturating_duration_since(self.start));
-        let timestamp = Timestamp::after(time, self.last);
-        self.last = Some(timestamp);
-        timestamp.max(Timestamp::after(time, floor))
-    }
-}
 
 fn random<const N: usize>(rng: &mut ChaCha20Rng) -> [u8; N] {
     let mut bytes = [0; N];

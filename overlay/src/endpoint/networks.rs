@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::eviction::EvictionOrder;
-use super::peers::PeerKey;
 use crate::id::{DiscoveryKey, NetworkId, NodeId, Psk};
+use crate::link::PeerKey;
 use crate::network::{NetworkIndex, Policy, Prefix};
 use crate::session::SessionStats;
 

@@ -4,13 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::ops::{Index, IndexMut};
 
-use super::peers::PeerKey;
 use crate::id::NodeId;
+use crate::link::{NodeKey, PeerKey};
 use crate::reach::{Place, Reach};
-
-/// Names a node in timers. Never reused, so that a stale one finds nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct NodeKey(u64);
 
 /// A remote node that is a peer in at least one network.
 #[derive(Debug)]
@@ -64,10 +60,11 @@ impl Nodes {
         }
     }
 
-    /// The node's path has changed.
-    pub(super) fn note_path(&mut self, key: NodeKey, before: Option<Place>, now: Place) {
+    /// The node's path has changed; this was it before.
+    pub(super) fn note_path(&mut self, key: NodeKey, before: Option<Place>) {
         before.iter().for_each(|place| _ = self.at.remove(&(place.remote(), key)));
-        self.at.insert((now.remote(), key));
+        let now = self.table.get(&key).and_then(|node| node.reach.place());
+        self.at.extend(now.map(|place| (place.remote(), key)));
     }
 
     /// Whether some node's path leads there.

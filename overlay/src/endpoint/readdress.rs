@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::{Endpoint, Event};
+use super::Endpoint;
 use crate::id::NodeId;
+use crate::link::Event;
 use crate::network::{NetworkIndex, Prefix};
 use crate::routes::Route;
 
@@ -52,12 +53,12 @@ impl Endpoint {
             }
             match self.routes.exact(network, prefix) {
                 None => {}
-                Some(Route::Peer(owner)) if Arc::ptr_eq(&owner, &peer.handle) => {}
+                Some(Route::Peer(owner)) if Arc::ptr_eq(&owner, &peer.link.handle) => {}
                 Some(_) => return Err(AddressError::Taken(prefix)),
             }
         }
 
-        let handle = Arc::clone(&peer.handle);
+        let handle = Arc::clone(&peer.link.handle);
         let before = handle.prefixes();
         let mut after = vec![before[0]];
         for &prefix in prefixes {
@@ -73,7 +74,7 @@ impl Endpoint {
         handle.set_prefixes(after.into());
         self.routes.publish(network, &gained, &Route::Peer(Arc::clone(&handle)));
         self.routes.withdraw(network, &lost);
-        self.emit(Event::AddressesChanged(handle, lost));
+        self.core.emit(Event::AddressesChanged(handle, lost));
         Ok(())
     }
 }

@@ -8,8 +8,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::crypto::{TAG, hash};
 use crate::id::NodeId;
-use crate::session::SessionIndex;
 use crate::wire::CookieReply;
+use crate::wire::SessionIndex;
 
 const MAC1_LABEL: &[u8] = b"peersock mac1 v1";
 const COOKIE_LABEL: &[u8] = b"peersock cookie v1";

@@ -9,7 +9,7 @@ use super::symmetric::{Split, Unauthentic};
 use super::{InitiationPayload, ResponsePayload, Timestamp, stale};
 use crate::crypto::Suite;
 use crate::id::{Identity, NodeId, Psk, PublicIdentity};
-use crate::session::SessionIndex;
+use crate::wire::SessionIndex;
 use crate::wire::{Initiation, ParseError, Response, StaleReply};
 
 const PROLOGUE_LABEL: &[u8] = b"peersock handshake v1";

@@ -5,7 +5,7 @@ use chacha20poly1305::{AeadInOut, KeyInit, XChaCha20Poly1305};
 use super::Timestamp;
 use super::symmetric::Symmetric;
 use crate::crypto::TAG;
-use crate::session::SessionIndex;
+use crate::wire::SessionIndex;
 use crate::wire::StaleReply;
 
 const LABEL: &[u8] = b"peersock stale v1";

@@ -12,8 +12,8 @@ use super::ik::{read_first, write_first};
 use super::*;
 use crate::crypto::{AeadKey, Portable, Provider, Suite, SuiteSet};
 use crate::id::{Identity, NetworkId, Psk};
-use crate::session::SessionIndex;
 use crate::testing::instant;
+use crate::wire::SessionIndex;
 use crate::wire::{CookieReply, Initiation, Response};
 
 const MACS: usize = 32;

@@ -75,6 +75,8 @@ pub(crate) struct Reach {
     settled: Option<Instant>,
     /// When places may be compared again.
     compare_at: Option<Instant>,
+    /// Bytes sent to the node in all sessions.
+    sent: u64,
     /// The id of the next path MTU probe, on whatever path.
     next_probe: u32,
 }
@@ -312,6 +314,14 @@ impl Reach {
         if let Some(rtt) = used.mtud.acknowledged(id, now) {
             let place = used.place;
             self.sample(place, rtt);
+        }
+    }
+
+    /// So many bytes more were sent to the node: confirms the path's datagram size twice a second while that is much.
+    pub(crate) fn carried(&mut self, bytes: u64, now: Instant) {
+        self.sent += bytes;
+        if let Some(used) = &mut self.path {
+            used.mtud.carried(self.sent, now);
         }
     }
 

@@ -9,7 +9,7 @@ mod tests;
 mod volume;
 
 pub use peer::{Peer, Sender};
-pub use table::{SessionIndex, SessionTable};
+pub use table::SessionTable;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,15 +23,10 @@ use crate::crypto::{AeadKey, Provider, Suite, TAG};
 use crate::noise::SessionKeys;
 use crate::reach::RecvMeta;
 use crate::sync;
-use crate::wire::{Data, MessageType};
+use crate::wire::{DATA_HEADER, DATA_OVERHEAD, Data, MessageType, SessionIndex};
 
 use replay::{ReplayWindow, Stale};
 use volume::{MESSAGE_LIMIT, Volume};
-
-/// Bytes in front of the ciphertext of a data packet.
-pub const DATA_HEADER: usize = 12;
-/// Bytes by which a data packet is longer than its plaintext: header and tag.
-pub const DATA_OVERHEAD: usize = DATA_HEADER + TAG;
 
 /// The session that a datagram is for, or `None` if it is not a data packet.
 ///

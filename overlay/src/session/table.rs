@@ -5,35 +5,7 @@ use std::sync::{Arc, RwLock};
 
 use super::Session;
 use crate::sync;
-
-/// A receiver's name for a session: 24 bits, random.
-///
-/// ```
-/// use peersock_overlay::SessionIndex;
-///
-/// assert_eq!(SessionIndex::from_be_bytes([0, 1, 2]).to_be_bytes(), [0, 1, 2]);
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionIndex(u32);
-
-impl SessionIndex {
-    /// Reads the three bytes on the wire.
-    pub const fn from_be_bytes([a, b, c]: [u8; 3]) -> Self {
-        Self(u32::from_be_bytes([0, a, b, c]))
-    }
-
-    /// The three bytes on the wire.
-    pub const fn to_be_bytes(self) -> [u8; 3] {
-        let [_, a, b, c] = self.0.to_be_bytes();
-        [a, b, c]
-    }
-}
-
-impl fmt::Debug for SessionIndex {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SessionIndex({:06x})", self.0)
-    }
-}
+use crate::wire::SessionIndex;
 
 /// All sessions that packets can arrive on, by our index. Shared between control and the data path.
 ///
@@ -74,7 +46,7 @@ impl SessionTable {
         }
         // At most 1/16 of all indices are taken, so this ends soon unless `random` is no generator at all.
         let index = (0..MAX_DRAWS)
-            .map(|_| SessionIndex(random() & 0xff_ffff))
+            .map(|_| SessionIndex::from_bits(random()))
             .find(|index| !entries.contains_key(index))?;
         entries.insert(index, None);
         Some(index)

@@ -1,7 +1,6 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use super::{ParseError, Reader};
-use crate::session::DATA_OVERHEAD;
+use super::{DATA_OVERHEAD, ParseError, Reader};
 
 const PROBE: u8 = 0x01;
 const PROBE_ACK: u8 = 0x02;

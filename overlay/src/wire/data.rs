@@ -1,5 +1,10 @@
-use super::{MessageType, ParseError, Reader};
-use crate::session::{DATA_HEADER, DATA_OVERHEAD, SessionIndex};
+use super::{MessageType, ParseError, Reader, SessionIndex};
+use crate::crypto::TAG;
+
+/// Bytes in front of the ciphertext of a data packet.
+pub const DATA_HEADER: usize = 12;
+/// Bytes by which a data packet is longer than its plaintext: header and tag.
+pub const DATA_OVERHEAD: usize = DATA_HEADER + TAG;
 
 /// A sealed packet.
 ///

@@ -1,6 +1,6 @@
+use super::SessionIndex;
 use super::{MessageType, ParseError, Reader, VERSION};
 use crate::crypto::Suite;
-use crate::session::SessionIndex;
 
 const INITIATION_HEADER: usize = 5;
 const RESPONSE_HEADER: usize = 8;

@@ -22,22 +22,22 @@ mod control;
 mod data;
 mod handshake;
 mod hello;
+mod index;
 #[cfg(test)]
 mod tests;
 mod unknown;
 
 pub use beacon::Beacon;
 pub use control::{Control, ProbeSize};
-pub use data::Data;
+pub use data::{DATA_HEADER, DATA_OVERHEAD, Data};
 pub use handshake::{CookieReply, Initiation, Response, StaleReply};
 pub use hello::Hello;
+pub use index::SessionIndex;
 pub use unknown::UnknownSession;
 
 use std::fmt;
 
 use thiserror::Error;
-
-use crate::session::SessionIndex;
 
 /// The version of the protocol, byte 1 of the messages that start something.
 pub const VERSION: u8 = 1;

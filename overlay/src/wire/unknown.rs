@@ -1,5 +1,4 @@
-use super::{MessageType, ParseError, Reader};
-use crate::session::{DATA_OVERHEAD, SessionIndex};
+use super::{DATA_OVERHEAD, MessageType, ParseError, Reader, SessionIndex};
 
 /// The answer to a data packet whose session its receiver does not have, for example after a restart.
 ///

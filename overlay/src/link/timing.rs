@@ -6,39 +6,39 @@ use rand::RngExt;
 use rand::rngs::ChaCha20Rng;
 
 /// The wait after the first initiation; it doubles with each further one.
-pub(super) const RETRY_MIN: Duration = Duration::from_millis(250);
+pub(crate) const RETRY_MIN: Duration = Duration::from_millis(250);
 /// The longest wait between initiations.
-pub(super) const RETRY_MAX: Duration = Duration::from_secs(5);
+pub(crate) const RETRY_MAX: Duration = Duration::from_secs(5);
 /// The same for a peer that has been reached before: connections with it may wait for its path to come back.
-pub(super) const RETRY_LOST: Duration = Duration::from_secs(1);
+pub(crate) const RETRY_LOST: Duration = Duration::from_secs(1);
 /// The same while the peer's machine says that nobody listens there: it is known soon whether that is true.
-pub(super) const RETRY_REFUSED: Duration = Duration::from_millis(500);
+pub(crate) const RETRY_REFUSED: Duration = Duration::from_millis(500);
 /// The driver is told after so long without a response.
-pub(super) const UNREACHABLE_AFTER: Duration = Duration::from_secs(5);
+pub(crate) const UNREACHABLE_AFTER: Duration = Duration::from_secs(5);
 /// An attempt ends when nothing has wanted the peer for so long.
-pub(super) const GIVE_UP_AFTER: Duration = Duration::from_secs(90);
+pub(crate) const GIVE_UP_AFTER: Duration = Duration::from_secs(90);
 /// An attempt that only a hint asked for ends after so long.
-pub(super) const HINT_GIVE_UP_AFTER: Duration = Duration::from_secs(5);
+pub(crate) const HINT_GIVE_UP_AFTER: Duration = Duration::from_secs(5);
 
 /// Age at which the initiator of a session in use replaces it; up to [`REKEY_JITTER`] earlier, so that two sides that
 /// began at the same time do not go on doing so.
-pub(super) const REKEY_AFTER: Duration = Duration::from_secs(120);
+pub(crate) const REKEY_AFTER: Duration = Duration::from_secs(120);
 /// Age at which the responder does, less the jitter: only if the initiator did not.
-pub(super) const REKEY_AFTER_RESPONDER: Duration = Duration::from_secs(150);
-pub(super) const REKEY_JITTER: Duration = Duration::from_secs(10);
+pub(crate) const REKEY_AFTER_RESPONDER: Duration = Duration::from_secs(150);
+pub(crate) const REKEY_JITTER: Duration = Duration::from_secs(10);
 /// Age at which a session is neither sent nor received on, and its keys are erased.
-pub(super) const REJECT_AFTER: Duration = Duration::from_secs(180);
+pub(crate) const REJECT_AFTER: Duration = Duration::from_secs(180);
 /// An answered initiation that is not followed by a packet for so long is forgotten: a round trip of 10 s, and some time
 /// for what the initiator does.
-pub(super) const UNCONFIRMED_FOR: Duration = Duration::from_secs(12);
+pub(crate) const UNCONFIRMED_FOR: Duration = Duration::from_secs(12);
 
 /// Data received and nothing sent for so long: a keepalive.
-pub(super) const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
+pub(crate) const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
 /// Data sent and nothing received for so long: the path is dead, or the peer. More than the other side's
 /// [`KEEPALIVE_AFTER`] plus a round trip and a lost packet.
-pub(super) const DEAD_AFTER: Duration = Duration::from_secs(15);
+pub(crate) const DEAD_AFTER: Duration = Duration::from_secs(15);
 
 /// A session's age at which it is replaced, drawn from the time before `latest`.
-pub(super) fn rekey_age(latest: Duration, rng: &mut ChaCha20Rng) -> Duration {
+pub(crate) fn rekey_age(latest: Duration, rng: &mut ChaCha20Rng) -> Duration {
     latest - REKEY_JITTER * rng.random_range(0..=100) / 100
 }

@@ -8,18 +8,18 @@ use std::time::Instant;
 
 /// Deadlines ordered by time, then by key (so that equal times fire in one fixed order).
 #[derive(Debug)]
-pub(super) struct Timers<K> {
+pub(crate) struct Timers<K> {
     order: BTreeSet<(Instant, K)>,
     armed: BTreeMap<K, Instant>,
 }
 
 impl<K: Ord + Copy> Timers<K> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { order: BTreeSet::new(), armed: BTreeMap::new() }
     }
 
     /// Arms `key` for `at`, replacing its earlier deadline.
-    pub(super) fn set(&mut self, key: K, at: Instant) {
+    pub(crate) fn set(&mut self, key: K, at: Instant) {
         if let Some(old) = self.armed.insert(key, at) {
             self.order.remove(&(old, key));
         }
@@ -27,29 +27,29 @@ impl<K: Ord + Copy> Timers<K> {
     }
 
     /// Arms `key` for `at` unless it is due earlier anyway.
-    pub(super) fn set_earlier(&mut self, key: K, at: Instant) {
+    pub(crate) fn set_earlier(&mut self, key: K, at: Instant) {
         if self.armed.get(&key).is_none_or(|&old| at < old) {
             self.set(key, at);
         }
     }
 
-    pub(super) fn clear(&mut self, key: K) {
+    pub(crate) fn clear(&mut self, key: K) {
         if let Some(old) = self.armed.remove(&key) {
             self.order.remove(&(old, key));
         }
     }
 
-    pub(super) fn is_armed(&self, key: K) -> bool {
+    pub(crate) fn is_armed(&self, key: K) -> bool {
         self.armed.contains_key(&key)
     }
 
     /// When the next timer is due.
-    pub(super) fn next(&self) -> Option<Instant> {
+    pub(crate) fn next(&self) -> Option<Instant> {
         self.order.first().map(|&(at, _)| at)
     }
 
     /// Takes the earliest timer that is due at `now`; it is no longer armed.
-    pub(super) fn pop_due(&mut self, now: Instant) -> Option<K> {
+    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<K> {
         let &(at, key) = self.order.first()?;
         if at > now {
             return None;

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::reach::Place;
-use crate::session::{DATA_OVERHEAD, Session};
-use crate::wire::{Control, ProbeSize};
+use crate::session::Session;
+use crate::wire::{Control, DATA_OVERHEAD, ProbeSize};
 
 /// One datagram for the driver to send; its bytes are in the buffer given to
 /// [`Endpoint::poll_transmit`](crate::Endpoint::poll_transmit).
@@ -31,7 +31,7 @@ enum Payload {
 /// A bounded queue. A driver drains it after every call, so it only fills while very much happens in one call; then
 /// what does not fit is dropped, as a network would.
 #[derive(Debug, Default)]
-pub(super) struct Outbox {
+pub(crate) struct Outbox {
     queue: VecDeque<(Place, Payload)>,
 }
 
@@ -40,12 +40,12 @@ const CAPACITY: usize = 4096;
 
 impl Outbox {
     /// Queues finished bytes; false if there is no room.
-    pub(super) fn push(&mut self, place: Place, datagram: Vec<u8>) -> bool {
+    pub(crate) fn push(&mut self, place: Place, datagram: Vec<u8>) -> bool {
         self.push_payload(place, Payload::Ready(datagram))
     }
 
     /// Queues a probe in a datagram of `size` bytes; false if there is no room.
-    pub(super) fn push_probe(&mut self, place: Place, session: Arc<Session>, id: u32, size: usize) -> bool {
+    pub(crate) fn push_probe(&mut self, place: Place, session: Arc<Session>, id: u32, size: usize) -> bool {
         self.push_payload(place, Payload::Probe { session, id, size })
     }
 
@@ -58,7 +58,7 @@ impl Outbox {
     }
 
     /// Writes the next datagram into `buf`. Probes whose session has expired meanwhile are skipped.
-    pub(super) fn pop(&mut self, buf: &mut Vec<u8>) -> Option<Transmit> {
+    pub(crate) fn pop(&mut self, buf: &mut Vec<u8>) -> Option<Transmit> {
         loop {
             let (place, payload) = self.queue.pop_front()?;
             buf.clear();

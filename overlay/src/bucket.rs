@@ -1,0 +1,76 @@
+//! How often something may happen: token buckets of a fixed size.
+
+use std::time::{Duration, Instant};
+
+/// How often something may happen, and how many times at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rate {
+    interval: Duration,
+    burst: u32,
+}
+
+impl Rate {
+    /// `times` per second; at least one.
+    pub(crate) fn per_second(times: u32, burst: u32) -> Self {
+        Self::every(Duration::from_secs(1) / times.max(1), burst)
+    }
+
+    pub(crate) fn every(interval: Duration, burst: u32) -> Self {
+        Self { interval, burst }
+    }
+
+    /// Takes one token, if there is one, from the bucket that will be full at `full_at`.
+    pub(crate) fn take(&self, full_at: &mut Instant, now: Instant) -> bool {
+        let has_one = self.has(1, *full_at, now);
+        if has_one {
+            *full_at = now.max(*full_at) + self.interval;
+        }
+        has_one
+    }
+
+    pub(crate) fn has(&self, tokens: u32, full_at: Instant, now: Instant) -> bool {
+        let missing = full_at.saturating_duration_since(now);
+        self.burst.checked_sub(tokens).is_some_and(|rest| missing <= self.interval * rest)
+    }
+}
+
+/// A token bucket, as the generic cell rate algorithm: all it remembers is when it will be full again.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bucket {
+    full_at: Instant,
+    rate: Rate,
+}
+
+impl Bucket {
+    /// A full bucket.
+    pub(crate) fn new(rate: Rate, now: Instant) -> Self {
+        Self { full_at: now, rate }
+    }
+
+    /// Takes one token if there is one.
+    pub(crate) fn take(&mut self, now: Instant) -> bool {
+        self.rate.take(&mut self.full_at, now)
+    }
+
+    /// Whether at least so many tokens are there.
+    pub(crate) fn has(&self, tokens: u32, now: Instant) -> bool {
+        self.rate.has(tokens, self.full_at, now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::instant;
+
+    #[test]
+    fn bucket_refills_at_its_rate_and_never_beyond_its_burst() {
+        let start = instant();
+        let mut bucket = Bucket::new(Rate::per_second(10, 3), start);
+        assert_eq!((0..5).filter(|_| bucket.take(start)).count(), 3);
+        assert!(!bucket.take(start + Duration::from_millis(99)));
+        assert!(bucket.take(start + Duration::from_millis(100)));
+        let later = start + Duration::from_secs(3600);
+        assert_eq!((0..5).filter(|_| bucket.take(later)).count(), 3);
+    }
+}

@@ -1,0 +1,163 @@
+//! From a datagram, a call or a deadline to the link that it concerns, and from there to what it means for others.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Endpoint;
+use crate::link::{Attention, Context, Effect, Link, NodeKey, PeerKey, Report, Timer};
+use crate::reach::{RecvMeta, Why, place_of};
+use crate::session::{Peer, Session};
+
+impl Endpoint {
+    /// Sees to it that there will be a session with the peer: begins a handshake unless one runs or a session stands.
+    ///
+    /// The outcome is an event: [`Event::SessionReady`](crate::Event::SessionReady), or
+    /// [`Event::PeerUnreachable`](crate::Event::PeerUnreachable) after 5 s. The handshake is tried for 90 s after the last
+    /// such call (or packet sent), at intervals from 250 ms to 5 s.
+    pub fn want_session(&mut self, now: Instant, peer: &Arc<Peer>) {
+        self.link_of(now, peer, Link::want_session);
+    }
+
+    /// To be called when [`Session::note_received`] or [`Session::note_sent`] said that control wants to know. An
+    /// authentic packet confirms a session; from another source than the path it is answered by a challenge, and the
+    /// path moves there when that is answered.
+    pub fn session_attention(&mut self, now: Instant, session: &Arc<Session>, why: Attention) {
+        self.link_of(now, session.peer(), |link, cx| link.on_attention(cx, session, why));
+    }
+
+    /// Takes a plaintext that is no IP packet: empty, or with a first byte below 16. The caller has opened it with
+    /// `session` and called [`Session::note_received`].
+    pub fn handle_control(&mut self, now: Instant, session: &Arc<Session>, meta: RecvMeta, message: &[u8]) {
+        let peer = session.peer();
+        let report =
+            self.link_of(now, peer, |link, cx| link.on_control(cx, session, &meta, message)).flatten();
+        if let Some(Report::Elsewhere(remote)) = report {
+            self.on_elsewhere_reported(now, *peer.id(), remote);
+        }
+    }
+
+    /// A hint from above that packets of a peer are lost, for example from TCP's retransmissions: confirms at
+    /// once that the path still carries its datagram size.
+    pub fn path_suspected(&mut self, now: Instant, peer: &Arc<Peer>) {
+        self.link_of(now, peer, Link::suspect_path);
+    }
+
+    /// A hint from above that the peer does not answer, for example from TCP's retransmissions: confirms that the path
+    /// still carries its datagram size, and tries a handshake unless the peer was heard from in the last second.
+    pub fn peer_unresponsive(&mut self, now: Instant, peer: &Arc<Peer>) {
+        self.link_of(now, peer, Link::unresponsive);
+    }
+
+    /// Has the link of a peer take a step, unless the peer was removed.
+    fn link_of<R>(
+        &mut self,
+        now: Instant,
+        peer: &Arc<Peer>,
+        step: impl FnOnce(&mut Link, &mut Context<'_>) -> R,
+    ) -> Option<R> {
+        let key = self.key_of(peer)?;
+        self.link(now, key, step)
+    }
+
+    /// Has a link take a step, then sees to what that means for others; `None` if there is no such link any more.
+    pub(super) fn link<R>(
+        &mut self,
+        now: Instant,
+        key: PeerKey,
+        step: impl FnOnce(&mut Link, &mut Context<'_>) -> R,
+    ) -> Option<R> {
+        let link = &mut self.peers.get_mut(key)?.link;
+        let network = self.networks.get(&link.handle.network())?;
+        let node = link.node;
+        let mut cx = Context {
+            now,
+            key,
+            core: &mut self.core,
+            node,
+            reach: &mut self.nodes[node].reach,
+            network: network.id,
+            psk: &network.psk,
+            effects: Vec::new(),
+        };
+        let result = step(link, &mut cx);
+        for effect in cx.effects {
+            self.apply(now, key, node, effect);
+        }
+        Some(result)
+    }
+
+    fn apply(&mut self, now: Instant, key: PeerKey, node: NodeKey, effect: Effect) {
+        match effect {
+            Effect::Solicit => self.solicit(now),
+            Effect::Refile => _ = self.refile(key),
+            Effect::Met(place) => {
+                if let Some(peer) = self.peers.get(key) {
+                    self.discovery.acknowledged(&place.remote(), peer.link.handle.network(), key);
+                }
+            }
+            Effect::PathMoved(before) => {
+                self.nodes.note_path(node, before);
+                self.others(now, key, node, Link::path_moved);
+            }
+            Effect::SizeChanged(before) => {
+                self.others(now, key, node, |link, cx| link.size_changed(cx, before));
+            }
+            Effect::Confirmed => self.others(now, key, node, Link::path_confirmed),
+            Effect::Departed => self.forget_departed(now),
+            Effect::SessionLost => {
+                if self.carrier(node).is_none() {
+                    self.core.timers.clear(Timer::Mtu(node));
+                }
+            }
+        }
+    }
+
+    /// Has the other links to a node, those in other networks, take the same step.
+    fn others(
+        &mut self,
+        now: Instant,
+        key: PeerKey,
+        node: NodeKey,
+        step: impl Fn(&mut Link, &mut Context<'_>),
+    ) {
+        let others = self.nodes.get(node).map_or_else(Vec::new, |node| node.peers.clone());
+        for other in others.into_iter().filter(|other| *other != key) {
+            self.link(now, other, &step);
+        }
+    }
+
+    /// The peer of a node in whose session probes are sent: the one that was heard from last.
+    pub(super) fn carrier(&self, node: NodeKey) -> Option<PeerKey> {
+        let peers = self.nodes.get(node)?.peers.iter();
+        let connected = peers.filter_map(|&key| {
+            let link = &self.peers.get(key)?.link;
+            link.current()?;
+            Some((link.handle.activity().last_received(), key))
+        });
+        connected.max().map(|(_, key)| key)
+    }
+
+    /// Sends the path MTU probe that is due.
+    pub(super) fn on_mtu_timer(&mut self, now: Instant, node: NodeKey) {
+        if let Some(key) = self.carrier(node) {
+            self.link(now, key, Link::probe_mtu);
+        }
+    }
+
+    /// Challenges a node at its path's address, from a socket that there is.
+    pub(super) fn challenge_path(&mut self, now: Instant, node: NodeKey, why: Why) {
+        let Some(known) = self.nodes.get(node).and_then(|node| node.reach.place()) else { return };
+        let place = place_of(&self.core.sockets, Some(known.socket()), known.remote());
+        let place = place.filter(|place| why == Why::Announce || *place != known);
+        if let Some((place, key)) = place.zip(self.carrier(node)) {
+            self.link(now, key, |link, cx| link.challenge(cx, place, why));
+        }
+    }
+
+    /// Tries the paths whose socket is gone from another one, where there is one.
+    pub(super) fn leave_lost_sockets(&mut self, now: Instant) {
+        for node in self.nodes.keys() {
+            self.challenge_path(now, node, Why::Move);
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What nobody authenticated and may be true all the same: that a peer does not know a session, or that nobody listens
+//! where it was. Both end nothing; a handshake shows how things are.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::Endpoint;
+use super::peers::PeerState;
+use crate::link::{Link, QUOTED};
+use crate::reach::RecvMeta;
+use crate::wire::UnknownSession;
+
+impl Endpoint {
+    /// The system says that nobody listens at `remote` (ICMP port unreachable, ECONNREFUSED): a datagram from
+    /// one of the driver's sockets was refused, of which `quoted` is the beginning, as far as the error
+    /// repeats it.
+    ///
+    /// Ends nothing by itself. A peer that is refused again and again for 1.5 s (20 s where a NAT box or
+    /// firewall may speak for it) and says nothing itself is reported by
+    /// [`Event::PeerGone`](crate::Event::PeerGone).
+    pub fn handle_refusal(&mut self, now: Instant, remote: SocketAddr, quoted: &[u8]) {
+        if !self.hints.refusals.take(remote.ip(), now) {
+            return;
+        }
+        let at_path = |peer: &PeerState| peer.link.is_at(&remote);
+        let sent = self.peers.iter().find(|(_, peer)| at_path(peer) && peer.link.has_sent_quoted(quoted));
+        if let Some((key, _)) = sent {
+            self.core.counters.refusals.increment();
+            self.link(now, key, Link::on_refused);
+            return;
+        }
+        // Some routers quote less. That much can be guessed, so it is worth a handshake now and then, and no
+        // more.
+        let hinted = quoted.len() < QUOTED;
+        let near = if hinted { self.peers.iter().find(|(_, peer)| at_path(peer)) } else { None };
+        if let Some((key, _)) = near {
+            self.link(now, key, Link::heed_hint);
+        }
+    }
+
+    /// Data of a session that we do not have, probably because we were restarted: tells its sender.
+    pub(super) fn on_unknown_data(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
+        self.core.counters.data_unknown_session.increment();
+        let mut answer = Vec::new();
+        if UnknownSession::answer(datagram, &mut answer)
+            && self.hints.unknown_sent.take(meta.remote.ip(), now)
+        {
+            self.core.counters.unknown_session_sent.increment();
+            tracing::debug!(
+                from = %meta.remote,
+                "a packet of a session that this node does not know: its sender is told"
+            );
+            self.core.transmit(&meta.place(), answer);
+        }
+    }
+
+    /// A peer says that it does not know our session. Anyone can say that, so it changes nothing; but a handshake shows
+    /// whether it is true.
+    pub(super) fn on_unknown_session(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
+        let Ok(hint) = UnknownSession::parse(datagram) else {
+            self.core.counters.unknown_message.increment();
+            return;
+        };
+        self.core.counters.unknown_session_received.increment();
+        if !self.hints.unknown_heard.take(meta.remote.ip(), now) {
+            return;
+        }
+        // It must come from where we send to, and name a session and a packet number that we used.
+        let found =
+            self.peers.iter().find(|(_, peer)| peer.link.is_at(&meta.remote) && peer.link.has_sent(&hint));
+        let Some((key, peer)) = found else { return };
+        tracing::debug!(
+            peer = %peer.link.handle.id(), from = %meta.remote, "the peer does not know our session"
+        );
+        self.link(now, key, Link::heed_hint);
+    }
+}

@@ -1,0 +1,147 @@
+//! The peer's handshakes: answers to initiations that prove to come from it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+
+use super::timing::{REJECT_AFTER, REKEY_AFTER_RESPONDER, UNCONFIRMED_FOR, rekey_age};
+use super::{Context, Link, Live, Timer};
+use crate::noise::{MacWriter, Received, ResponsePayload, Timestamp};
+use crate::reach::{RecvMeta, Source};
+use crate::session::Session;
+use crate::wire::StaleReply;
+
+/// At most this many answered handshakes of a peer are kept without that it used one.
+const MAX_UNCONFIRMED: usize = 4;
+
+/// Once there are so many, another one is answered no sooner than this after the last.
+const ANSWER_INTERVAL: Duration = Duration::from_millis(200);
+
+impl Link {
+    /// An initiation of the peer came in, in a datagram of `len` bytes.
+    ///
+    /// # Errors
+    /// Why it is refused, for people to read.
+    pub(crate) fn on_initiation(
+        &mut self,
+        cx: &mut Context<'_>,
+        meta: &RecvMeta,
+        received: Received,
+        len: usize,
+    ) -> Result<(), &'static str> {
+        self.used = cx.now;
+        cx.reach.heard(meta.place(), len, Source::Handshake, cx.now);
+        let timestamp = received.payload().timestamp;
+        if let Some(newest) = self.newest.filter(|newest| timestamp <= *newest) {
+            self.on_stale_initiation(cx, meta, &received, newest);
+            return Ok(());
+        }
+        self.newest = Some(timestamp);
+        self.forget_unconfirmed(cx);
+        self.respond(cx, meta, received)
+    }
+
+    /// An initiation that is authentic and not new is a replay, or its sender's clock went back. It gets no response,
+    /// but the newest timestamp, readable by its sender only: a live peer begins again with a newer one. And
+    /// now and then a handshake of ours, which a live peer answers whatever its clock says.
+    fn on_stale_initiation(
+        &mut self,
+        cx: &mut Context<'_>,
+        meta: &RecvMeta,
+        received: &Received,
+        newest: Timestamp,
+    ) {
+        let place = meta.place();
+        cx.core.counters.initiations_stale.increment();
+        tracing::debug!(
+            peer = %self.handle.id(),
+            from = %place,
+            "an initiation is not new: a replay, or its sender's clock went back"
+        );
+        if self.stale_replies.take(cx.now) && cx.reach.spend(&place, StaleReply::LEN) {
+            let mut reply = Vec::with_capacity(StaleReply::LEN);
+            received.stale_reply(newest, cx.core.keys.nonce()).emit(&mut reply);
+            cx.core.counters.stale_replies_sent.increment();
+            cx.core.transmit(&place, reply);
+        }
+        if self.is_connecting() {
+            self.try_at(cx, &place);
+        } else {
+            self.heed_hint(cx);
+        }
+    }
+
+    fn respond(
+        &mut self,
+        cx: &mut Context<'_>,
+        meta: &RecvMeta,
+        received: Received,
+    ) -> Result<(), &'static str> {
+        if let Some(unlikely) = self.take_unlikely(cx.now) {
+            self.discard(cx, vec![unlikely]);
+        }
+        let (core, now, place) = (&mut *cx.core, cx.now, meta.place());
+        if self.unconfirmed() >= MAX_UNCONFIRMED {
+            core.counters.handshakes_refused.increment();
+            return Err("earlier answers to this peer were not used");
+        }
+        let payload = *received.payload();
+        let Some(suite) = core.provider.suites().choose(payload.suites) else {
+            core.counters.suites_unsupported.increment();
+            return Err("its sender has no cipher that this node has");
+        };
+        let Some(index) = core.sessions.reserve(|| core.rng.random()) else {
+            core.counters.sessions_refused.increment();
+            return Err("there is no room for more sessions");
+        };
+        let ephemeral = core.keys.draw();
+        let answer = ResponsePayload { instance: core.instance, receive_buffer: core.receive_buffer };
+        let mut response = Vec::new();
+        core.counters.handshake_x25519.add(3);
+        let keys = received.respond(cx.psk, *ephemeral, index, suite, &answer, &mut response);
+        let (handle, counters) = (self.handle.clone(), core.counters.clone());
+        let session = keys
+            .ok()
+            .and_then(|keys| Session::new(&keys, &*core.provider, handle, counters, REJECT_AFTER, now));
+        let Some(session) = session.map(Arc::new) else {
+            core.sessions.remove(index);
+            core.counters.handshake_unauthentic.increment();
+            return Err("no session can be made of it");
+        };
+        self.sessions.push(Live {
+            session: session.clone(),
+            instance: payload.instance,
+            receive_buffer: payload.receive_buffer,
+            // Who uses the session has read the response, which goes there and nowhere else.
+            place: Some(place),
+            rekey_at: now + rekey_age(REKEY_AFTER_RESPONDER, &mut core.rng),
+        });
+        core.sessions.insert(session);
+        MacWriter::new(self.handle.id()).append(now, &mut response);
+        core.timers.set_earlier(Timer::Expire(cx.key), now + UNCONFIRMED_FOR);
+        // The initiation paid for it; what is left may pay for a hint.
+        if cx.reach.spend(&place, response.len()) {
+            core.counters.handshakes_answered.increment();
+            tracing::debug!(peer = %self.handle.id(), to = %place, "initiation answered");
+            core.transmit(&place, response);
+        }
+        Ok(())
+    }
+
+    /// Takes out one of the sessions that the peer has not used, if there are so many that another one has no room: the
+    /// one that is closest in time to its neighbours, the one to come included. So the first answer stays, which is used
+    /// first however long the way is, and the last ones, of which one is used when the way has been blocked for a while.
+    fn take_unlikely(&mut self, now: Instant) -> Option<Arc<Session>> {
+        let unused: Vec<_> = self.sessions.iter().filter(|live| !live.session.is_confirmed()).collect();
+        let mut times: Vec<_> = unused.iter().map(|live| live.session.established()).collect();
+        if times.len() < MAX_UNCONFIRMED || times.last().is_some_and(|last| now < *last + ANSWER_INTERVAL) {
+            return None;
+        }
+        times.push(now);
+        let at = (1..unused.len()).min_by_key(|&at| times[at + 1] - times[at - 1])?;
+        let unlikely = unused[at].session.clone();
+        self.sessions.retain(|live| !Arc::ptr_eq(&live.session, &unlikely));
+        Some(unlikely)
+    }
+}

@@ -1,0 +1,438 @@
+//! Our own handshakes: attempts, their repetition, and the responses to them.
+//!
+//! An attempt goes in rounds. Each round makes a fresh initiation, since the responder accepts a timestamp once only,
+//! and sends it to every candidate endpoint; whichever copy arrives first is answered. Up to [`MAX_PENDING`] earlier
+//! initiations stay valid, so that a round-trip time of up to 10 s does no harm.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+
+use super::timing::{
+    GIVE_UP_AFTER, HINT_GIVE_UP_AFTER, REJECT_AFTER, REKEY_AFTER, RETRY_LOST, RETRY_MAX, RETRY_MIN,
+    RETRY_REFUSED, UNREACHABLE_AFTER, rekey_age,
+};
+use super::{Context, Effect, Event, Link, Live, Timer};
+use crate::noise::{InitiationPayload, Initiator};
+use crate::reach::{Place, RecvMeta, Source, Why};
+use crate::session::Session;
+use crate::text::List;
+use crate::wire::{CookieReply, Initiation, SessionIndex, StaleReply};
+
+/// Responses to one initiation that may fail to authenticate; then nothing more is read that answers it.
+const MAX_FAILED_RESPONSES: u8 = 8;
+
+/// Initiations of one attempt that a response may still answer.
+const MAX_PENDING: usize = 8;
+
+/// A response may come so late: the longest round trip, and the time that the responder's queue may add.
+const PENDING_FOR: Duration = Duration::from_secs(12);
+
+/// One attempt to get a session with a peer.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    pub(crate) started: Instant,
+    /// It goes on until then; traffic that wants the peer moves this.
+    until: Instant,
+    /// Since when traffic wants the peer and was not told that it is unreachable.
+    wanted: Option<Instant>,
+    rounds: u32,
+    next_round: Instant,
+    /// A cookie makes the next round come at once, but once per round only.
+    hastened: bool,
+    /// So does the news that our clock is behind.
+    set_right: bool,
+    pending: VecDeque<Pending>,
+    /// The last initiation, unless it was answered.
+    last: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    initiator: Initiator,
+    sent: Instant,
+    /// Where it went.
+    targets: Vec<Place>,
+    /// Responses to it that were not authentic.
+    failed: u8,
+}
+
+impl Pending {
+    /// Whether it went there, and nowhere else: then its answer shows that the peer receives there. A copy that went
+    /// elsewhere too may have been answered from anywhere.
+    fn went_only_to(&self, place: &Place) -> bool {
+        matches!(&self.targets[..], [only] if only.remote() == place.remote())
+    }
+}
+
+impl Attempt {
+    /// Takes out the initiation that is least likely to be answered, if there are too many: one that is too old, or else
+    /// the one that is closest in time to its neighbours. So the first, whose answer comes first however long the way
+    /// is, stays, and what is kept is spread over the time that an answer may take.
+    fn thin(&mut self, now: Instant) -> Option<Pending> {
+        if self.pending.len() <= MAX_PENDING {
+            return None;
+        }
+        if self.pending.front().is_some_and(|oldest| now >= oldest.sent + PENDING_FOR) {
+            return self.pending.pop_front();
+        }
+        let gap = |at: usize| self.pending[at + 1].sent - self.pending[at - 1].sent;
+        let closest = (1..self.pending.len() - 1).min_by_key(|&at| gap(at))?;
+        self.pending.remove(closest)
+    }
+
+    fn position(&self, index: SessionIndex) -> Option<usize> {
+        self.pending.iter().position(|pending| pending.initiator.index() == index)
+    }
+
+    /// Whether traffic waits for the peer, and was not told that it is unreachable.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.wanted.is_some()
+    }
+
+    /// Whether the last initiation began like this.
+    pub(crate) fn has_sent(&self, beginning: &[u8]) -> bool {
+        let common = self.last.len().min(beginning.len());
+        common > 0 && self.last[..common] == beginning[..common]
+    }
+}
+
+/// Why an attempt is begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// Somebody has packets for the peer.
+    Traffic,
+    /// Something unauthenticated suggests that the peer has lost the session.
+    Hint,
+}
+
+/// What a message that answers an attempt of ours was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tried {
+    /// It counted.
+    Authentic,
+    /// Nobody waits for it.
+    Unexpected,
+    /// It is not what it says.
+    Forged,
+}
+
+impl Link {
+    /// Somebody wants a session: begins a handshake unless one runs or a session stands.
+    pub(crate) fn want_session(&mut self, cx: &mut Context<'_>) {
+        self.expire_sessions(cx);
+        if self.current().is_none() {
+            self.attempt(cx, Reason::Traffic);
+        }
+    }
+
+    /// Begins an attempt, or lets one that runs go on for longer.
+    pub(crate) fn attempt(&mut self, cx: &mut Context<'_>, reason: Reason) {
+        let now = cx.now;
+        self.used = now;
+        let give_up = match reason {
+            Reason::Traffic => GIVE_UP_AFTER,
+            Reason::Hint => HINT_GIVE_UP_AFTER,
+        };
+        let wanted = (reason == Reason::Traffic).then_some(now);
+        if let Some(attempt) = &mut self.attempt {
+            attempt.until = attempt.until.max(now + give_up);
+            attempt.wanted = attempt.wanted.or(wanted);
+            return self.arm_attempt(cx);
+        }
+        self.attempt = Some(Attempt {
+            started: now,
+            until: now + give_up,
+            wanted,
+            rounds: 0,
+            next_round: now,
+            hastened: false,
+            set_right: false,
+            pending: VecDeque::new(),
+            last: Vec::new(),
+        });
+        cx.core.counters.attempts_started.increment();
+        self.next_round(cx);
+    }
+
+    /// The peer seems to be at `place`, newly or again: an attempt that runs tries it there at once.
+    pub(crate) fn try_at(&mut self, cx: &mut Context<'_>, place: &Place) {
+        let Some(attempt) = &mut self.attempt else { return };
+        let Some(last) = attempt.pending.back_mut().filter(|_| !attempt.last.is_empty()) else {
+            return self.next_round(cx);
+        };
+        let is_tried = last.targets.iter().any(|target| target.remote() == place.remote());
+        if !is_tried && cx.reach.spend(place, attempt.last.len()) {
+            last.targets.push(*place);
+            tracing::debug!(peer = %self.handle.id(), to = %place, "initiation sent here too");
+            cx.core.transmit(place, attempt.last.clone());
+        }
+    }
+
+    /// Begins the intervals of an attempt anew, because the peer has probably just come back.
+    pub(crate) fn retry_at_once(&mut self, cx: &mut Context<'_>) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.rounds = 0;
+            self.next_round(cx);
+        }
+    }
+
+    pub(crate) fn on_attempt_timer(&mut self, cx: &mut Context<'_>) {
+        let Some(attempt) = &mut self.attempt else { return };
+        if cx.now >= attempt.until {
+            tracing::debug!(peer = %self.handle.id(), "no answer: the handshake is given up");
+            cx.core.counters.attempts_given_up.increment();
+            return self.end_attempt(cx);
+        }
+        if attempt.wanted.take_if(|since| cx.now >= *since + UNREACHABLE_AFTER).is_some() {
+            tracing::debug!(peer = %self.handle.id(), "no answer for 5 s; the handshake is tried on");
+            cx.core.emit(Event::PeerUnreachable(self.handle.clone()));
+        }
+        if cx.now >= attempt.next_round {
+            self.next_round(cx);
+        } else {
+            self.arm_attempt(cx);
+        }
+    }
+
+    /// Sends one initiation everywhere, and sets the time of the next.
+    fn next_round(&mut self, cx: &mut Context<'_>) {
+        let longest = match (&self.refusal, self.instance) {
+            (Some(refusal), _) if refusal.is_open() => RETRY_REFUSED,
+            (_, Some(_)) => RETRY_LOST,
+            (_, None) => RETRY_MAX,
+        };
+        let Some(attempt) = &mut self.attempt else { return };
+        let interval = interval(attempt.rounds).min(longest);
+        // Up to a fifth shorter, so that two sides do not repeat in step, and never longer than the bound.
+        let jitter = interval / 5 * cx.core.rng.random_range(0..=100) / 100;
+        attempt.rounds += 1;
+        attempt.hastened = false;
+        attempt.set_right = false;
+        attempt.next_round = cx.now + interval - jitter;
+        let repeated = attempt.rounds > 1;
+        let sent = self.initiate(cx);
+        self.arm_attempt(cx);
+        // No answer, or nowhere to send to: the peer may be somewhere else by now.
+        if repeated || !sent {
+            cx.effects.push(Effect::Solicit);
+        }
+    }
+
+    fn arm_attempt(&self, cx: &mut Context<'_>) {
+        let Some(attempt) = &self.attempt else { return };
+        let unreachable = attempt.wanted.map(|since| since + UNREACHABLE_AFTER);
+        let at = attempt.next_round.min(attempt.until);
+        cx.set_timer(Timer::Attempt, Some(unreachable.map_or(at, |unreachable| at.min(unreachable))));
+    }
+
+    /// Makes one initiation and sends it to every candidate that may be sent to; false if there is none.
+    fn initiate(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(attempt) = &mut self.attempt else { return false };
+        let (core, now) = (&mut *cx.core, cx.now);
+        let targets = cx.reach.spend_everywhere(Initiation::MIN, &core.sockets);
+        if targets.is_empty() {
+            tracing::debug!(
+                peer = %self.handle.id(),
+                known = %List(cx.reach.remotes()),
+                "no address of the peer may be sent to yet"
+            );
+            return false;
+        }
+        let Some(index) = core.sessions.reserve(|| core.rng.random()) else {
+            core.counters.sessions_refused.increment();
+            return false;
+        };
+        let payload = InitiationPayload {
+            network: cx.network,
+            timestamp: core.clock.timestamp(now, self.floor),
+            instance: core.instance,
+            receive_buffer: core.receive_buffer,
+            suites: core.provider.suites(),
+        };
+        self.floor = Some(payload.timestamp);
+        let mut datagram = Vec::with_capacity(Initiation::MIN);
+        let ephemeral = core.keys.draw();
+        let responder = self.handle.identity();
+        let started = Initiator::start(&core.identity, responder, *ephemeral, index, &payload, &mut datagram);
+        core.counters.handshake_x25519.add(3);
+        // It fails only for a peer with a key of low order, which can have no session.
+        let Ok(initiator) = started else {
+            core.sessions.remove(index);
+            return false;
+        };
+        self.macs.append(now, &mut datagram);
+        core.initiations.insert(index, cx.key);
+        attempt.pending.push_back(Pending { initiator, sent: now, targets: targets.clone(), failed: 0 });
+        if let Some(unlikely) = attempt.thin(now) {
+            core.release(unlikely.initiator.index());
+        }
+        tracing::debug!(
+            peer = %self.handle.id(),
+            to = %List(targets.iter()),
+            round = attempt.rounds,
+            "initiation sent"
+        );
+        attempt.last.clone_from(&datagram);
+        for place in &targets {
+            core.counters.initiations_sent.increment();
+            core.transmit(place, datagram.clone());
+        }
+        true
+    }
+
+    /// Stops trying, and frees what the attempt holds.
+    pub(super) fn end_attempt(&mut self, cx: &mut Context<'_>) {
+        cx.set_timer(Timer::Attempt, None);
+        let Some(attempt) = self.attempt.take() else { return };
+        for pending in attempt.pending {
+            cx.core.release(pending.initiator.index());
+        }
+        cx.effects.push(Effect::Refile);
+    }
+
+    /// How many forged responses the initiation with this index has had.
+    pub(crate) fn failures(&self, index: SessionIndex) -> u8 {
+        let mut pending = self.attempt.iter().flat_map(|attempt| &attempt.pending);
+        pending.find(|pending| pending.initiator.index() == index).map_or(0, |pending| pending.failed)
+    }
+
+    /// Counts a forged response, and gives the initiation up after some: the next round makes another, which its
+    /// forger has not seen yet.
+    pub(crate) fn note_failure(&mut self, cx: &mut Context<'_>, index: SessionIndex) {
+        let Some(attempt) = &mut self.attempt else { return };
+        let Some(at) = attempt.position(index) else { return };
+        attempt.pending[at].failed += 1;
+        if attempt.pending[at].failed >= MAX_FAILED_RESPONSES {
+            attempt.pending.remove(at);
+            cx.core.release(index);
+        }
+    }
+
+    /// Completes our handshake by a response; false if it is not authentic.
+    pub(crate) fn on_response(
+        &mut self,
+        cx: &mut Context<'_>,
+        meta: &RecvMeta,
+        index: SessionIndex,
+        datagram: &[u8],
+    ) -> bool {
+        let now = cx.now;
+        let Some(attempt) = &mut self.attempt else { return false };
+        let Some(at) = attempt.position(index) else { return false };
+        cx.core.counters.handshake_x25519.add(2);
+        let read = attempt.pending[at].initiator.read_response(&cx.core.identity, cx.psk, datagram);
+        let Ok((keys, said)) = read else { return false };
+        // Whether its path was silent until now is for `establish` to say.
+        self.handle.activity().note_received(now);
+        let (handle, counters) = (self.handle.clone(), cx.core.counters.clone());
+        let session = Session::new(&keys, &*cx.core.provider, handle, counters, REJECT_AFTER, now);
+        let Some(session) = session.map(Arc::new) else { return false };
+        cx.core.sessions.insert(session.clone());
+        cx.core.initiations.remove(&index);
+        if at + 1 == attempt.pending.len() {
+            attempt.last.clear();
+        }
+        let Some(pending) = attempt.pending.remove(at) else { return false };
+        let place = meta.place();
+        cx.reach.heard(place, datagram.len(), Source::Handshake, now);
+        let is_proven = cx.reach.is_trusted(&place) || pending.went_only_to(&place);
+        if is_proven {
+            cx.reach.sample(place, now.saturating_duration_since(pending.sent));
+        }
+        // If it came from a place that it does not prove, packets go where the peer is known to receive, if anywhere.
+        let known = pending.targets.into_iter().find(|target| cx.reach.is_trusted(target));
+        let instead = known.filter(|_| !is_proven && !cx.has_path());
+        self.sessions.push(Live {
+            session: session.clone(),
+            instance: said.instance,
+            receive_buffer: said.receive_buffer,
+            place: is_proven.then_some(place),
+            rekey_at: now + rekey_age(REKEY_AFTER, &mut cx.core.rng),
+        });
+        cx.core.counters.handshakes_initiated.increment();
+        if let Some(instead) = instead {
+            self.move_path(cx, instead);
+        }
+        if is_proven || cx.has_path() {
+            self.end_attempt(cx);
+        }
+        self.establish(cx, &session);
+        if !is_proven {
+            self.challenge(cx, place, Why::Move);
+        }
+        // The responder may not use the session before it has seen a packet on it.
+        self.send_keepalive(cx, &session);
+        true
+    }
+
+    /// The peer is busy and wants the initiation again with a cookie.
+    pub(crate) fn on_cookie_reply(&mut self, cx: &mut Context<'_>, reply: &CookieReply) -> Tried {
+        let Some(attempt) = &mut self.attempt else { return Tried::Unexpected };
+        if !self.macs.receive_cookie(cx.now, reply) {
+            return Tried::Forged;
+        }
+        cx.core.counters.cookies_received.increment();
+        tracing::debug!(
+            peer = %self.handle.id(),
+            "the peer is busy and wants the initiation again with a cookie"
+        );
+        if !std::mem::replace(&mut attempt.hastened, true) {
+            self.initiate(cx);
+        }
+        Tried::Authentic
+    }
+
+    /// The peer has read a newer initiation of ours than this one: our clock went back between two runs. What
+    /// it says is authentic and bound to this initiation, so the next one can be newer at once.
+    pub(crate) fn on_stale_reply(
+        &mut self,
+        cx: &mut Context<'_>,
+        meta: &RecvMeta,
+        reply: &StaleReply,
+    ) -> Tried {
+        let place = meta.place();
+        let Some(attempt) = &mut self.attempt else { return Tried::Unexpected };
+        let read = |pending: &Pending| {
+            Some((pending.initiator.read_stale_reply(reply)?, pending.went_only_to(&place)))
+        };
+        let Some((newest, is_proven)) = attempt.pending.iter().find_map(read) else { return Tried::Forged };
+        // Late, or a copy: the last initiation was newer already.
+        if self.floor.is_some_and(|floor| floor > newest) {
+            return Tried::Authentic;
+        }
+        cx.core.counters.clock_behind.increment();
+        tracing::debug!(
+            peer = %self.handle.id(),
+            "the peer knows newer initiations of this node: its clock went back"
+        );
+        self.floor = Some(newest);
+        if is_proven {
+            cx.reach.prove(place, Source::Handshake, cx.now);
+        }
+        // Once per round: a peer that always knows a newer one gets no flood.
+        if !std::mem::replace(&mut attempt.set_right, true) {
+            self.initiate(cx);
+        }
+        Tried::Authentic
+    }
+}
+
+/// The longest wait after that many rounds.
+fn interval(rounds: u32) -> Duration {
+    RETRY_MAX.min(RETRY_MIN * 2u32.pow(rounds.min(16)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_double_up_to_the_bound() {
+        let millis: Vec<_> = (0..7).map(|rounds| interval(rounds).as_millis()).collect();
+        assert_eq!(millis, [250, 500, 1000, 2000, 4000, 5000, 5000]);
+        assert_eq!(interval(u32::MAX), Duration::from_secs(5));
+    }
+}

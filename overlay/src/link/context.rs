@@ -1,0 +1,159 @@
+//! What a link works with besides its own state.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+use rand::rngs::ChaCha20Rng;
+
+use super::key::{NodeKey, PeerKey};
+use super::outbox::Outbox;
+use super::timers::Timers;
+use super::{Event, Timer};
+use crate::counters::Counters;
+use crate::crypto::{KeySource, Provider};
+use crate::id::{Identity, NetworkId, Psk};
+use crate::noise::Timestamp;
+use crate::reach::{Place, Reach, SocketInfo, place_of};
+use crate::session::{Session, SessionTable};
+use crate::wire::SessionIndex;
+
+/// Events kept for a driver that does not ask for them; the oldest are lost beyond that.
+const MAX_EVENTS: usize = 16_384;
+
+/// What all links of a node share: who it is, its sockets, and the queues of what is to be done.
+pub(crate) struct Core {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) provider: Arc<dyn Provider>,
+    pub(crate) receive_buffer: u32,
+    /// Random per start, so that peers notice a restart.
+    pub(crate) instance: u64,
+    pub(crate) clock: Clock,
+    /// Indices, jitter and times: what an attacker may know afterwards.
+    pub(crate) rng: ChaCha20Rng,
+    /// Keys, and numbers that must not repeat or be guessed.
+    pub(crate) keys: KeySource,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) sessions: Arc<SessionTable>,
+    pub(crate) sockets: Vec<SocketInfo>,
+    /// Our initiations that wait for a response, by the index in them.
+    pub(crate) initiations: BTreeMap<SessionIndex, PeerKey>,
+    pub(crate) timers: Timers<Timer>,
+    pub(crate) outbox: Outbox,
+    pub(crate) events: VecDeque<Event>,
+}
+
+impl Core {
+    pub(crate) fn emit(&mut self, event: Event) {
+        if self.events.len() >= MAX_EVENTS {
+            self.events.pop_front();
+            self.counters.events_lost.increment();
+        }
+        self.events.push_back(event);
+    }
+
+    /// Queues finished bytes, or drops them as a network would.
+    pub(crate) fn transmit(&mut self, place: &Place, datagram: Vec<u8>) {
+        if let Some(place) = place_of(&self.sockets, Some(place.socket()), place.remote())
+            && self.outbox.push(place, datagram)
+        {
+            return;
+        }
+        self.counters.transmits_dropped.increment();
+    }
+
+    /// Random bytes that others may know afterwards.
+    pub(crate) fn random<const N: usize>(&mut self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.rng.fill_bytes(&mut bytes);
+        bytes
+    }
+
+    /// Frees an index that a handshake has reserved, unless it is a session's now.
+    pub(crate) fn release(&mut self, index: SessionIndex) {
+        if self.initiations.remove(&index).is_some() {
+            self.sessions.remove(index);
+        }
+    }
+}
+
+/// What one step of a link works with: the time, what the links share, and what the link's peer is.
+pub(crate) struct Context<'a> {
+    pub(crate) now: Instant,
+    /// The link's own name.
+    pub(crate) key: PeerKey,
+    pub(crate) core: &'a mut Core,
+    /// The node that the peer is, and the ways to it. Links in other networks use them too.
+    pub(crate) node: NodeKey,
+    pub(crate) reach: &'a mut Reach,
+    pub(crate) network: NetworkId,
+    pub(crate) psk: &'a Psk,
+    /// What concerns more than this link, for its owner to do after the step.
+    pub(crate) effects: Vec<Effect>,
+}
+
+/// What a step of a link means for others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// The peer does not answer, or there is nowhere to ask: it is to be looked for on the local networks.
+    Solicit,
+    /// What the peer is worth has changed, for when its network needs room.
+    Refile,
+    /// The peer has been met at this place.
+    Met(Place),
+    /// The node's path has changed; this was it before.
+    PathMoved(Option<Place>),
+    /// Datagrams of the path have another size; it was this before.
+    SizeChanged(usize),
+    /// The node has shown that packets pass.
+    Confirmed,
+    /// The peer has said goodbye.
+    Departed,
+    /// The peer's last session is gone.
+    SessionLost,
+}
+
+impl Context<'_> {
+    /// Makes a later step come at a time, or none.
+    pub(crate) fn set_timer(&mut self, timer: fn(PeerKey) -> Timer, at: Option<Instant>) {
+        match at {
+            Some(at) => self.core.timers.set(timer(self.key), at),
+            None => self.core.timers.clear(timer(self.key)),
+        }
+    }
+
+    pub(crate) fn has_path(&self) -> bool {
+        self.reach.place().is_some()
+    }
+
+    /// Ends a session for good.
+    pub(crate) fn erase(&mut self, session: &Session) {
+        session.erase();
+        self.core.sessions.remove(session.index());
+    }
+}
+
+/// The wall clock as it was at the start, carried on by monotonic time.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    start: Instant,
+    unix_time: Duration,
+    last: Option<Timestamp>,
+}
+
+impl Clock {
+    pub(crate) fn new(start: Instant, unix_time: Duration) -> Self {
+        Self { start, unix_time, last: None }
+    }
+
+    /// The present time, and always later than the last answer and than `floor`.
+    ///
+    /// A floor is what one peer says: it concerns the initiations to that peer alone.
+    pub(crate) fn timestamp(&mut self, now: Instant, floor: Option<Timestamp>) -> Timestamp {
+        let time = self.unix_time.saturating_add(now.saturating_duration_since(self.start));
+        let timestamp = Timestamp::after(time, self.last);
+        self.last = Some(timestamp);
+        timestamp.max(Timestamp::after(time, floor))
+    }
+}

@@ -1,0 +1,89 @@
+//! Control messages inside a session.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::paths::may_answer_at;
+use super::{Context, Effect, Event, Gone, Link};
+use crate::reach::{RecvMeta, Source};
+use crate::session::Session;
+use crate::wire::{Control, DATA_OVERHEAD, ProbeSize};
+
+/// The first byte of a keepalive.
+const KEEPALIVE_KIND: u8 = 0;
+
+/// Length of the datagram of a probe's acknowledgement, in bytes.
+const PROBE_ACK_LEN: usize = DATA_OVERHEAD + ProbeSize::MIN.get();
+
+/// What a peer says of something else than its link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Report {
+    /// Another node has this node's identity, and is there.
+    Elsewhere(SocketAddr),
+}
+
+impl Link {
+    /// A plaintext came in on `session` that is no IP packet.
+    pub(crate) fn on_control(
+        &mut self,
+        cx: &mut Context<'_>,
+        session: &Arc<Session>,
+        meta: &RecvMeta,
+        message: &[u8],
+    ) -> Option<Report> {
+        self.heard_on(cx, session);
+        let (place, bytes) = (meta.place(), message.len() + DATA_OVERHEAD);
+        let control = match message.first() {
+            None | Some(&KEEPALIVE_KIND) => None,
+            Some(_) => Some(Control::parse(message)),
+        };
+        match &control {
+            // The peer looks whether we receive there, or answers that; it may be elsewhere.
+            Some(Ok(message)) if message.is_probing() => {
+                cx.reach.heard(place, bytes, Source::Session, cx.now)
+            }
+            _ => self.heard_at(cx, meta, bytes),
+        }
+        let Some(control) = control else {
+            cx.core.counters.keepalives_received.increment();
+            return None;
+        };
+        match control {
+            Ok(Control::Probe { id, .. }) => {
+                let size = u16::try_from(bytes).unwrap_or(u16::MAX);
+                // To where the probe came from, which may be a path that is only being tried.
+                if may_answer_at(cx, &place, PROBE_ACK_LEN) {
+                    self.send_control(cx, session, &place, Control::ProbeAck { id, size });
+                }
+            }
+            Ok(Control::ProbeAck { id, .. }) => {
+                cx.reach.probe_acknowledged(id, cx.now);
+                self.probe_mtu(cx);
+            }
+            Ok(Control::Challenge { data, .. }) => self.on_challenge(cx, session, place, data),
+            Ok(Control::Answer { data }) => self.on_answer(cx, place, data),
+            Ok(Control::Params { receive_buffer, .. }) => self.handle.set_receive_buffer(receive_buffer),
+            Ok(Control::Elsewhere { instance, remote }) => {
+                return (instance != cx.core.instance).then_some(Report::Elsewhere(remote));
+            }
+            Ok(Control::Close { .. }) => self.on_close(cx, session),
+            Err(_) => cx.core.counters.control_unknown.increment(),
+        }
+        None
+    }
+
+    /// The peer leaves: its sessions end, but not those with a successor that was started meanwhile.
+    fn on_close(&mut self, cx: &mut Context<'_>, session: &Arc<Session>) {
+        let Some(instance) = self.live(session).map(|live| live.instance) else { return };
+        cx.core.counters.closes_received.increment();
+        tracing::debug!(peer = %self.handle.id(), "the peer has left");
+        let closed = self.take_instance(instance);
+        self.departed = self.sessions.is_empty();
+        self.end_attempt(cx);
+        if self.instance == Some(instance) {
+            cx.core.emit(Event::PeerGone(self.handle.clone(), Gone::Left));
+        }
+        self.drop_sessions(cx, closed);
+        cx.effects.push(Effect::Departed);
+    }
+}

@@ -1,0 +1,132 @@
+//! One identity at two places: a state directory that was copied to another machine, or restored there.
+//!
+//! Both nodes have the same keys, so both are who they say they are, and peers reach now the one, now the
+//! other. Nothing can be done about that but to say it. Each start of a node draws a random *instance*, by
+//! which it is seen:
+//!
+//! - A **peer** sees it by its handshakes. A restart succeeds an instance for good; if the instance before comes back
+//!   with a newer handshake, both are alive. The peer tells the one that it is talking to where the other is.
+//! - The **nodes themselves** see it on a local network: a hello with the own keys and another instance. It counts if
+//!   it repeats the nonce of a hello of ours, so that nobody can replay what an earlier run has sent.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::{Context, Link};
+use crate::wire::Control;
+
+/// The same thing is said again in the log after so long.
+const WARN_INTERVAL: Duration = Duration::from_secs(300);
+
+/// Instances of a peer that are remembered.
+const MAX_FORMER: usize = 4;
+
+/// Where another node with the same identity was seen.
+///
+/// ```
+/// use peersock_overlay::Elsewhere;
+///
+/// fn describe(elsewhere: &Elsewhere) -> String {
+///     format!("the same identity was at {} too", elsewhere.remote)
+/// }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Elsewhere {
+    /// Its address, as a peer or this node saw it.
+    pub remote: SocketAddr,
+    /// When it was seen last.
+    pub seen: Instant,
+}
+
+/// What is known of two places.
+#[derive(Debug, Default)]
+pub(crate) struct Duplicate {
+    last: Option<Elsewhere>,
+    warned: Option<Instant>,
+    /// This node has seen it itself.
+    pub(crate) seen: bool,
+}
+
+impl Duplicate {
+    pub(crate) fn last(&self) -> Option<Elsewhere> {
+        self.last
+    }
+
+    /// Notes where the other was seen. True if that should be said.
+    pub(crate) fn note(&mut self, remote: SocketAddr, now: Instant) -> bool {
+        self.last = Some(Elsewhere { remote, seen: now });
+        let quiet = self.warned.is_some_and(|at| now.saturating_duration_since(at) < WARN_INTERVAL);
+        if !quiet {
+            self.warned = Some(now);
+        }
+        !quiet
+    }
+}
+
+/// The instances of a peer before the present one, oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct Former(Vec<u64>);
+
+impl Former {
+    /// `new` has taken the place of `old`. True if it has been there before, so that both are alive.
+    pub(crate) fn succeed(&mut self, old: u64, new: u64) -> bool {
+        let again = self.0.contains(&new);
+        self.0.retain(|known| ![old, new].contains(known));
+        if self.0.len() == MAX_FORMER {
+            self.0.remove(0);
+        }
+        self.0.push(old);
+        again
+    }
+}
+
+impl Link {
+    /// The peer's instance `other`, last reached at `remote`, has given way to one that it had succeeded.
+    pub(super) fn on_alternation(&mut self, cx: &mut Context<'_>, other: u64, remote: SocketAddr) {
+        cx.core.counters.peers_at_two_places.increment();
+        if self.duplicate.note(remote, cx.now) {
+            tracing::warn!(
+                peer = %self.handle.id(),
+                "two nodes run with the identity of this peer, and connections reach the one or the other: \
+                 is one's state directory a copy of the other's?"
+            );
+        }
+        tracing::debug!(
+            peer = %self.handle.id(), there = %remote, "the other node with the peer's identity"
+        );
+        self.send_on_current(cx, Control::Elsewhere { instance: other, remote });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::instant;
+
+    #[test]
+    fn restarts_are_not_two_places() {
+        let mut former = Former::default();
+        assert!((1..100).all(|run| !former.succeed(run, run + 1)));
+        assert_eq!(former.0.len(), MAX_FORMER);
+    }
+
+    #[test]
+    fn an_instance_that_comes_back_is_another_place() {
+        let mut former = Former::default();
+        assert!(!former.succeed(1, 2));
+        assert!(former.succeed(2, 1));
+        assert!(former.succeed(1, 2));
+        assert!(!former.succeed(2, 3));
+        assert!(former.succeed(3, 1));
+    }
+
+    #[test]
+    fn it_is_said_once_in_some_minutes() {
+        let (mut duplicate, now) = (Duplicate::default(), instant());
+        let remote = SocketAddr::from(([192, 0, 2, 1], 7));
+        let said = (0..600).filter(|second| duplicate.note(remote, now + Duration::from_secs(*second)));
+        assert_eq!(said.count(), 2);
+        assert_eq!(duplicate.last(), Some(Elsewhere { remote, seen: now + Duration::from_secs(599) }));
+    }
+}

@@ -1,0 +1,118 @@
+//! Silence: keepalives for the peer, and suspicion when it says nothing itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::timing::{DEAD_AFTER, KEEPALIVE_AFTER, RETRY_MAX};
+use super::{Context, Link, Reason, Timer};
+use crate::reach::Place;
+use crate::session::Session;
+use crate::wire::{Control, DATA_OVERHEAD};
+
+impl Link {
+    /// Somebody above has no answer from the peer: confirms that the path still carries its datagram size, and tries a
+    /// handshake unless the peer was heard from in the last second.
+    pub(crate) fn unresponsive(&mut self, cx: &mut Context<'_>) {
+        self.suspect_path(cx);
+        let heard = self.handle.activity().last_received();
+        if heard.is_none_or(|at| cx.now.saturating_duration_since(at) >= RECENTLY) {
+            self.attempt(cx, Reason::Traffic);
+        }
+    }
+
+    /// Starts the activity timer if something waits for it and it does not run.
+    pub(super) fn arm_activity(&mut self, cx: &mut Context<'_>) {
+        if self.current().is_some() && !cx.core.timers.is_armed(Timer::Activity(cx.key)) {
+            self.on_activity_timer(cx);
+        }
+    }
+
+    /// Looks at what is owed and what is unanswered, does what is due, and comes back when the next thing is.
+    pub(crate) fn on_activity_timer(&mut self, cx: &mut Context<'_>) {
+        let Some(session) = self.current() else { return };
+        let (handle, now) = (self.handle.clone(), cx.now);
+        let activity = handle.activity();
+        if activity.owed_since().is_some_and(|since| now >= since + KEEPALIVE_AFTER) {
+            self.send_keepalive(cx, &session);
+        }
+        let unanswered = activity.unanswered_since();
+        let dead = unanswered.is_some_and(|since| now >= since + DEAD_AFTER);
+        let in_use = activity.last_sent().is_some_and(|at| now <= at + DEAD_AFTER);
+        if dead && in_use {
+            cx.core.counters.silences.increment();
+            tracing::debug!(peer = %handle.id(), "the peer says nothing: a handshake shows whether it is there");
+            self.attempt(cx, Reason::Traffic);
+        }
+        if unanswered.is_some()
+            && let Some(mtud) = cx.reach.mtud()
+        {
+            mtud.confirm_if_due(now);
+            self.probe_mtu(cx);
+        }
+
+        let keepalive_at = || activity.owed_since().map(|since| since + KEEPALIVE_AFTER);
+        let dead_at = || {
+            let at = activity.unanswered_since()? + DEAD_AFTER;
+            // While the peer stays silent and is sent to, the attempt goes on.
+            Some(if at <= now { now + RETRY_MAX } else { at })
+        };
+        let next = || keepalive_at().into_iter().chain(dead_at()).min();
+        activity.arm();
+        let at = next().or_else(|| {
+            // The data path asks for attention again from here on; what came up just before is seen now.
+            activity.disarm();
+            next().inspect(|_| activity.arm())
+        });
+        if at.is_some() {
+            cx.set_timer(Timer::Activity, at);
+        }
+    }
+
+    /// Sends a packet that says no more than that we are here.
+    pub(super) fn send_keepalive(&self, cx: &mut Context<'_>, session: &Arc<Session>) {
+        let Some(place) = cx.reach.place() else { return };
+        cx.core.counters.keepalives_sent.increment();
+        self.send_sealed(cx, session, &place, &KEEPALIVE);
+    }
+
+    /// Sends a control message to the peer's path, if there is one and a session.
+    pub(crate) fn send_on_current(&self, cx: &mut Context<'_>, message: Control) {
+        if let Some((session, place)) = self.current().zip(cx.reach.place()) {
+            self.send_control(cx, &session, &place, message);
+        }
+    }
+
+    /// Seals a control message and sends it to a place.
+    pub(super) fn send_control(
+        &self,
+        cx: &mut Context<'_>,
+        session: &Arc<Session>,
+        place: &Place,
+        message: Control,
+    ) {
+        let mut plaintext = Vec::new();
+        message.emit(&mut plaintext);
+        self.send_sealed(cx, session, place, &plaintext);
+    }
+
+    /// Seals a short plaintext and sends it.
+    fn send_sealed(&self, cx: &mut Context<'_>, session: &Arc<Session>, place: &Place, plaintext: &[u8]) {
+        let mut datagram = vec![0; plaintext.len() + DATA_OVERHEAD];
+        if session.seal(plaintext, &mut datagram).is_err() {
+            return;
+        }
+        cx.core.transmit(place, datagram);
+        if session.note_sent(cx.now) {
+            // Not at once: the caller may be in the middle of a change.
+            cx.core.timers.set_earlier(Timer::Activity(cx.key), cx.now);
+            cx.core.timers.set_earlier(Timer::Expire(cx.key), cx.now);
+        }
+    }
+}
+
+/// The plaintext of a keepalive: any that begins with zero, or none. This one makes the packet as long as a challenge, so
+/// that the receiver may send one to where it came from.
+const KEEPALIVE: [u8; Control::CHALLENGE_LEN] = [0; Control::CHALLENGE_LEN];
+
+/// A peer that was heard from within this time is there.
+const RECENTLY: Duration = Duration::from_secs(1);

@@ -1,0 +1,173 @@
+//! What connects the ways to a node with a session: challenges and path MTU probes, and what follows from their answers.
+
+use std::sync::Arc;
+
+use super::{Context, Effect, Event, Link, Timer};
+use crate::reach::{Answer, BASE, BUSY_CONFIRM_INTERVAL, Place, Why, socket_for};
+use crate::session::Session;
+use crate::wire::{Control, DATA_OVERHEAD};
+
+/// Lengths of datagrams, in bytes.
+const CHALLENGE_LEN: usize = DATA_OVERHEAD + Control::CHALLENGE_LEN;
+const HERE_LEN: usize = DATA_OVERHEAD + Control::HERE_LEN;
+const ANSWER_LEN: usize = DATA_OVERHEAD + Control::ANSWER_LEN;
+
+impl Link {
+    /// Asks the peer to repeat a random number from `place`, unless that was just done or costs more than may be sent
+    /// there.
+    pub(crate) fn challenge(&mut self, cx: &mut Context<'_>, place: Place, why: Why) {
+        let Some(session) = self.current() else { return };
+        let fresh = cx.core.keys.nonce();
+        // The path's own side may have changed: then the peer has to follow.
+        let here = why == Why::Announce;
+        let bytes = if here { HERE_LEN } else { CHALLENGE_LEN };
+        let Some(data) = cx.reach.challenge(place, why, fresh, bytes, cx.now) else { return };
+        cx.core.counters.challenges_sent.increment();
+        self.send_control(cx, &session, &place, Control::Challenge { data, here });
+    }
+
+    /// Repeats a peer's challenge where it came from, as far as what came from there pays for it.
+    pub(super) fn on_challenge(
+        &self,
+        cx: &mut Context<'_>,
+        session: &Arc<Session>,
+        place: Place,
+        data: [u8; 8],
+    ) {
+        if may_answer_at(cx, &place, ANSWER_LEN) {
+            self.send_control(cx, session, &place, Control::Answer { data });
+        }
+    }
+
+    /// The peer has answered a challenge, or says so.
+    pub(super) fn on_answer(&mut self, cx: &mut Context<'_>, place: Place, data: [u8; 8]) {
+        match cx.reach.answer(place, data, cx.now) {
+            Answer::Right { why, .. } => self.on_right_answer(cx, place, why),
+            Answer::Copy => {}
+            Answer::Wrong => cx.core.counters.answers_wrong.increment(),
+        }
+    }
+
+    fn on_right_answer(&mut self, cx: &mut Context<'_>, place: Place, why: Why) {
+        let known = cx.reach.place();
+        if why == Why::Move || known.is_none() {
+            self.move_path(cx, place);
+        } else if why == Why::Compare {
+            if let Some(better) = cx.reach.better(&cx.core.sockets, cx.now) {
+                tracing::debug!(from = known.map(tracing::field::display), to = %better, "a better path");
+                self.move_path(cx, better);
+            }
+            return;
+        }
+        self.path_confirmed(cx);
+        cx.effects.push(Effect::Confirmed);
+    }
+
+    /// The node has shown, in this link's session or another's, that packets pass.
+    pub(crate) fn path_confirmed(&mut self, cx: &mut Context<'_>) {
+        self.told = None;
+        self.handle.activity().take_silence();
+        if self.current().is_some() {
+            cx.core.emit(Event::PathConfirmed(self.handle.clone()));
+        }
+    }
+
+    /// Makes a place that is proven or configured the path of the node.
+    pub(super) fn move_path(&mut self, cx: &mut Context<'_>, place: Place) {
+        let max = socket_for(&cx.core.sockets, Some(place.socket()), &place.remote());
+        let max = max.map_or(BASE, |socket| socket.max_datagram);
+        let before = cx.reach.place();
+        if cx.reach.use_place(place, max, cx.now) {
+            if before.is_some() {
+                cx.core.counters.paths_moved.increment();
+            }
+            self.path_moved(cx);
+            cx.effects.push(Effect::PathMoved(before));
+        }
+        self.probe_mtu(cx);
+    }
+
+    /// The path of the node has changed: makes it known to those who send to this peer.
+    pub(crate) fn path_moved(&mut self, cx: &mut Context<'_>) {
+        self.handle.set_path(cx.reach.path());
+        if self.current().is_none() {
+            return;
+        }
+        cx.core.emit(Event::PathChanged(self.handle.clone()));
+        if std::mem::take(&mut self.is_waiting_for_path) {
+            self.end_attempt(cx);
+            cx.core.emit(Event::SessionReady(self.handle.clone()));
+        }
+    }
+
+    /// Datagrams of the path may have another size than `before`.
+    pub(crate) fn size_changed(&mut self, cx: &mut Context<'_>, before: usize) {
+        let Some(path) = cx.reach.path() else { return };
+        self.handle.set_path(Some(path));
+        if self.current().is_none() {
+            return;
+        }
+        let (handle, current) = (self.handle.clone(), path.datagram_size);
+        tracing::debug!(peer = %handle.id(), from = before, to = current, "the path's datagram size changed");
+        cx.core.emit(Event::PathChanged(handle.clone()));
+        if current < before {
+            cx.core.emit(Event::PathShrunk(handle));
+        }
+    }
+
+    /// Sends the path MTU probe that is due, and makes known what is learned.
+    pub(crate) fn probe_mtu(&mut self, cx: &mut Context<'_>) {
+        let Some(session) = self.current() else { return };
+        let step = cx.reach.probe_mtu(cx.now);
+        match step.deadline {
+            Some(at) => cx.core.timers.set(Timer::Mtu(cx.node), at),
+            None => cx.core.timers.clear(Timer::Mtu(cx.node)),
+        }
+        let Some(path) = cx.reach.path() else { return };
+        if let Some((before, current)) = step.changed {
+            if current < before {
+                cx.core.counters.black_holes.increment();
+            }
+            self.size_changed(cx, before);
+            cx.effects.push(Effect::SizeChanged(before));
+        }
+        let Some((id, size)) = step.probe else { return };
+        // Its companion, right behind it: as short as a probe can be.
+        for (id, size) in [(id, size), (id.wrapping_add(1), 0)] {
+            cx.core.counters.probes_sent.increment();
+            if !cx.core.outbox.push_probe(path.place, session.clone(), id, size) {
+                cx.core.counters.transmits_dropped.increment();
+            }
+        }
+    }
+
+    /// Something suggests that packets of the path's size are lost: confirms at once that it carries them.
+    pub(crate) fn suspect_path(&mut self, cx: &mut Context<'_>) {
+        if let Some(mtud) = cx.reach.mtud() {
+            mtud.confirm(true);
+        }
+        self.probe_mtu(cx);
+    }
+
+    /// Packets pass on the session: has the path's size confirmed now and then while much is sent, looks how good the
+    /// other places are, and comes back with the first packet after [`BUSY_CONFIRM_INTERVAL`].
+    pub(super) fn watch_path(&mut self, cx: &mut Context<'_>) {
+        let Some(session) = self.current() else { return };
+        let Some(rekey_at) = self.live(&session).map(|live| live.rekey_at) else { return };
+        let next = cx.now + BUSY_CONFIRM_INTERVAL;
+        session.set_attention(Some(if rekey_at > cx.now { next.min(rekey_at) } else { next }));
+        let total = session.sent_bytes();
+        let before = std::mem::replace(&mut self.carried, total);
+        // A new session counts from zero.
+        cx.reach.carried(total.checked_sub(before).unwrap_or(total), cx.now);
+        self.probe_mtu(cx);
+        if let Some(place) = cx.reach.compare(&cx.core.sockets, CHALLENGE_LEN, cx.now) {
+            self.challenge(cx, place, Why::Compare);
+        }
+    }
+}
+
+/// Whether so many bytes may be sent where the peer was heard.
+pub(super) fn may_answer_at(cx: &mut Context<'_>, place: &Place, bytes: usize) -> bool {
+    cx.reach.place() == Some(*place) || cx.reach.spend(place, bytes)
+}

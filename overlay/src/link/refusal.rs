@@ -1,0 +1,120 @@
+//! A peer whose machine says that nobody listens at its port: probably its program was killed.
+//!
+//! Anybody can forge an ICMP error who can guess what it quotes (RFC 5927), so one error proves nothing. It
+//! starts a handshake at once. Only if errors go on coming for what we have really sent, and nothing
+//! authentic is heard meanwhile, is the peer taken for dead. Then its flows end as the kernel's do when a
+//! program is killed; the session stays, in case that the errors did not tell the truth.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::{Context, Event, Gone, Link, Reason, Timer};
+use crate::session::Peer;
+use crate::wire::{MessageType, SessionIndex};
+
+/// A peer is dead when its machine has refused what we sent for so long and nothing was heard.
+const DEAD_AFTER: Duration = Duration::from_millis(1500);
+
+/// The same, where a NAT box or a firewall may be what refuses: it may have forgotten a peer that lives, and
+/// learn of it again when the peer sends something.
+const DEAD_AFTER_FAR: Duration = Duration::from_secs(20);
+
+/// No box forgets a peer that was heard from within this time. RFC 4787 (REQ-5) asks for two minutes, and 30
+/// s are the shortest default that is common.
+const REMEMBERED: Duration = Duration::from_secs(30);
+
+/// Refusals of packets that left together are one, however many errors come.
+const APART: Duration = Duration::from_millis(500);
+
+/// Bytes of a datagram that an error must quote to show that its sender has seen it: those of a data packet's
+/// header, or an initiation's index and 7 bytes of its ephemeral key.
+pub(crate) const QUOTED: usize = 12;
+
+/// A packet number in an error may be so far behind the last one sent.
+const RECENT_PACKETS: u64 = 1 << 16;
+
+/// Errors that have come for what we sent to a peer since it was heard from.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    first: Instant,
+    last: Instant,
+    /// The driver has been told that the peer is gone.
+    told: bool,
+}
+
+impl Refusal {
+    /// Whether it is still to be found out if the peer is dead.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.told
+    }
+}
+
+impl Link {
+    /// What we sent to the peer's path was refused.
+    pub(crate) fn on_refused(&mut self, cx: &mut Context<'_>) {
+        let now = cx.now;
+        match &mut self.refusal {
+            Some(refusal) if !is_heard(&self.handle, refusal.first) => refusal.last = now,
+            refusal => {
+                // Forged errors must not buy a handshake each.
+                if !self.refusals.take(now) {
+                    return;
+                }
+                *refusal = Some(Refusal { first: now, last: now, told: false });
+            }
+        }
+        self.attempt(cx, Reason::Hint);
+        self.judge_refusal(cx);
+    }
+
+    /// Decides whether a peer that was refused is dead, or when to look again.
+    pub(crate) fn judge_refusal(&mut self, cx: &mut Context<'_>) {
+        let patience = if self.is_near(cx) { DEAD_AFTER } else { DEAD_AFTER_FAR };
+        let handle = &self.handle;
+        let Some(refusal) = self.refusal.as_mut().filter(|refusal| !is_heard(handle, refusal.first)) else {
+            self.refusal = None;
+            return;
+        };
+        let again = refusal.last >= refusal.first + APART;
+        if cx.now < refusal.first + patience {
+            cx.set_timer(Timer::Refusal, Some(refusal.first + patience));
+        } else if again && !std::mem::replace(&mut refusal.told, true) {
+            cx.core.counters.peers_refused_to_answer.increment();
+            tracing::debug!(?handle, "nobody listens where the peer was");
+            cx.core.emit(Event::PeerGone(handle.clone(), Gone::Refused));
+        }
+    }
+
+    /// Whether `quoted` is the beginning of something that we have sent to this peer not long ago.
+    pub(crate) fn has_sent_quoted(&self, quoted: &[u8]) -> bool {
+        let Some(header) = quoted.first_chunk::<QUOTED>() else { return false };
+        if self.attempt.as_ref().is_some_and(|attempt| attempt.has_sent(quoted)) {
+            return true;
+        }
+        let [_, a, b, c, counter @ ..] = *header;
+        let (index, counter) = (SessionIndex::from_be_bytes([a, b, c]), u64::from_be_bytes(counter));
+        header[0] == MessageType::Data as u8
+            && self.sessions.iter().any(|live| {
+                let sent = live.session.sent_packets();
+                live.session.remote_index() == index && counter < sent && sent - counter <= RECENT_PACKETS
+            })
+    }
+
+    /// Whether who refuses is most likely the peer's own machine: the address is configured or local, or cannot
+    /// be behind address translation, and no firewall has had the time to forget the peer.
+    fn is_near(&self, cx: &Context<'_>) -> bool {
+        let Some(place) = cx.reach.place() else { return false };
+        let local = match place.remote().ip().to_canonical() {
+            IpAddr::V4(ip) => ip.is_private() || ip.is_loopback() || ip.is_link_local(),
+            IpAddr::V6(_) => true,
+        };
+        let heard = self.handle.activity().last_received();
+        let lately = heard.is_some_and(|at| cx.now.saturating_duration_since(at) < REMEMBERED);
+        lately && (local || cx.reach.is_configured(&place.remote()))
+    }
+}
+
+/// Whether something authentic has come from the peer since then.
+fn is_heard(peer: &Peer, since: Instant) -> bool {
+    peer.activity().last_received().is_some_and(|at| at >= since)
+}
