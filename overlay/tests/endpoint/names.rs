@@ -2,11 +2,13 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use peersock_overlay::{
     Endpoint, EndpointConfig, Identity, NetworkConfig, NetworkId, StaticMember, StaticNetwork,
 };
+
+use crate::net::instant;
 
 fn member(seed: u8, name: Option<&str>) -> StaticMember {
     StaticMember {
@@ -19,7 +21,7 @@ fn member(seed: u8, name: Option<&str>) -> StaticMember {
 
 #[test]
 fn members_and_this_node_are_known_by_name_and_address_until_the_network_is_left() {
-    let now = Instant::now();
+    let now = instant();
     let config = EndpointConfig::new(Arc::new(Identity::from_seed(&[1; 32])));
     let mut endpoint = Endpoint::new(config, [7; 32], now, Duration::from_secs(1_800_000_000));
     let members = vec![member(1, Some("own")), member(2, Some("alpha")), member(3, None)];

@@ -123,11 +123,7 @@ impl Topology {
 
     /// Lets an adversary into one of the networks, if there is one that strangers can be members of.
     pub(super) fn admit_intruder(&mut self, world: &mut World, random: &mut Random) -> Result<(), Violation> {
-        let open: Vec<_> = self
-            .networks
-            .iter()
-            .filter(|network| !network.is_listed())
-            .collect();
+        let open: Vec<_> = self.networks.iter().filter(|network| !network.is_listed()).collect();
         if open.is_empty() {
             return Ok(());
         }

@@ -179,6 +179,21 @@ impl World {
         self.refresh_sockets(number)
     }
 
+    /// A machine wakes up and was suspended for so long, in no time of the others: what is due by the clock that counts
+    /// it is done now, as the driver's timer has it.
+    ///
+    /// # Errors
+    /// A program has seen what must not be.
+    pub fn wake_up(&mut self, number: usize, suspended: Duration) -> Result<(), Violation> {
+        let at = self.instant();
+        self.trace.note(self.now, format_args!("{number} was suspended for {suspended:?}"), &[]);
+        if let Some(node) = &mut self.machines[number].node {
+            node.datapath().note_suspended(suspended);
+            node.handle_timeout(at);
+        }
+        self.settle(number)
+    }
+
     /// Where a node can be reached on its LANs.
     pub fn endpoints(&self, number: usize) -> Vec<SocketAddr> {
         let config = &self.machines[number].config;

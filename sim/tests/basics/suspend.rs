@@ -21,9 +21,7 @@ fn sessions_age_while_a_machine_is_suspended_and_connections_do_not() {
         lab.world.machines()[node].node().expect("it runs").datapath().sessions().len()
     };
     assert!(sessions(&lab, 0) > 0);
-    let suspended = lab.world.machines()[0].node().expect("it runs");
-    suspended.datapath().note_suspended(8 * 3600 * SECOND);
-    lab.run(SECOND);
+    lab.world.wake_up(0, 8 * 3600 * SECOND).expect("nothing is seen of it");
     assert_eq!(sessions(&lab, 0), 0, "their keys are gone");
     assert!(sessions(&lab, 1) > 0);
     // The connection goes on with a new session.
