@@ -18,6 +18,10 @@ mod sync {
 }
 
 #[allow(dead_code)]
+#[allow(
+    clippy::duplicate_mod,
+    reason = "it is compiled a second time, over the locks of the scheduler that tests"
+)]
 #[path = "mod.rs"]
 mod interleaved;
 

@@ -30,6 +30,10 @@ mod sync {
 
 /// The table over those.
 #[allow(dead_code, unreachable_pub)]
+#[allow(
+    clippy::duplicate_mod,
+    reason = "it is compiled a second time, over the locks of the scheduler that tests"
+)]
 #[path = "mod.rs"]
 mod interleaved;
 

@@ -11,6 +11,10 @@ mod sync {
     pub(super) use std::sync::TryLockError;
 }
 
+#[allow(
+    clippy::duplicate_mod,
+    reason = "it is compiled a second time, over the locks of the scheduler that tests"
+)]
 #[path = "mod.rs"]
 mod interleaved;
 

@@ -15,7 +15,7 @@ mod sync {
 /// Nothing is received here.
 mod receiver {
     #[derive(Default)]
-    pub(super) struct Receiver;
+    pub(super) struct Receiver {}
 }
 
 mod poll {
@@ -23,6 +23,10 @@ mod poll {
 }
 
 #[allow(dead_code)]
+#[allow(
+    clippy::duplicate_mod,
+    reason = "it is compiled a second time, over the locks of the scheduler that tests"
+)]
 #[path = "mod.rs"]
 mod interleaved;
 
