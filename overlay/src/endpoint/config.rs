@@ -153,6 +153,8 @@ pub enum Lookup {
     /// This peer.
     Peer(Arc<Peer>),
     /// Nobody known yet; it is being looked for, and [`Event::PeerAdded`] tells when somebody is found.
+    ///
+    /// [`Event::PeerAdded`]: crate::Event::PeerAdded
     Unknown,
     /// Nobody can ever have the address in this network.
     NoRoute,

@@ -21,6 +21,8 @@ impl Endpoint {
     /// # Errors
     /// A description that contradicts itself, a network joined already, with this or another secret, one too
     /// many, or a static network that does not list this node.
+    ///
+    /// [`Event::PeerAdded`]: crate::Event::PeerAdded
     pub fn join(&mut self, now: Instant, network: NetworkConfig) -> Result<NetworkIndex, JoinError> {
         network.validate()?;
         let id = network.id();
@@ -59,6 +61,8 @@ impl Endpoint {
 
     /// Leaves a network: its peers are told and forgotten ([`Event::PeerRemoved`] for each). Does nothing for a network
     /// that is not joined. A node that shuts down leaves all its networks, then drains the endpoint once more.
+    ///
+    /// [`Event::PeerRemoved`]: crate::Event::PeerRemoved
     pub fn leave(&mut self, now: Instant, network: NetworkIndex) {
         let keys: Vec<_> = self.peers.of_network(network).map(|(key, _)| key).collect();
         for key in keys {
@@ -98,6 +102,8 @@ impl Endpoint {
 
     /// Says who has an overlay address, as [`Routes::get`] does. An unknown node's self-certifying address makes the
     /// node ask for it on the local networks, at most once per second.
+    ///
+    /// [`Routes::get`]: crate::Routes::get
     pub fn lookup(&mut self, now: Instant, network: NetworkIndex, dst: IpAddr) -> Lookup {
         match self.routes.get(network, dst) {
             Some(Route::Local) => return Lookup::Local,
