@@ -138,4 +138,4 @@ fn describe(flow: &Flow) -> String {
 /// Places at which a peer may be.
 const MAX_CANDIDATES: usize = 8;
 /// Confirmed sessions, unconfirmed ones, and initiations that wait for a response.
-const MAX_SESSIONS_PER_PEER: usize = 4 + 4 + 4;
+const MAX_SESSIONS_PER_PEER: usize = 4 + 4 + 8;
