@@ -6,6 +6,7 @@ mod groups;
 mod lab;
 mod mtu;
 mod signals;
+mod ways;
 
 use std::sync::Arc;
 use std::time::Duration;
