@@ -7,6 +7,7 @@ mod lab;
 mod mtu;
 mod signals;
 mod suspend;
+mod ways;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,0 +1,98 @@
+//! Two ways between two nodes, and round trips as long as they get.
+
+use std::time::Duration;
+
+use peersock_sim::Side;
+use peersock_sim::net::{Pipe, Prefixes, Stage};
+
+use crate::SECOND;
+use crate::lab::{Lab, PORT, open_network};
+
+#[test]
+fn of_two_ways_the_quicker_one_is_used_and_kept() {
+    // The first is slow, the second quick, with some jitter.
+    let mut lab = with_second_way(way(20), way(2));
+    let took = settle(&mut lab);
+    assert!(took <= 60 * SECOND, "{took:?}");
+    expect_to_stay(&mut lab);
+}
+
+#[test]
+fn who_was_never_heard_of_is_reached_over_round_trips_of_up_to_six_seconds() {
+    for seconds in [1, 3, 6] {
+        let mut lab = Lab::new(2, &[open_network()]);
+        for host in lab.hosts.clone() {
+            let address = lab.world.net.attachments(host)[0].ipv4;
+            // Up and down, there and back; jitter adds something.
+            let pipe = || way(245 * seconds);
+            lab.world.attach(host, lab.lan, (address, None), (pipe(), pipe())).expect("no violation");
+        }
+        let network = lab.networks[0].id();
+        lab.run(30 * SECOND);
+        let exchange = lab.world.exchange(network, (0, 1), PORT, 10, SECOND).expect("an exchange");
+        lab.run(100 * SECOND);
+        let answers = lab.world.ledger.datagrams(exchange, Side::Client);
+        assert!(answers > 0, "round trip of {seconds} s");
+    }
+}
+
+/// The nodes 0 and 1 on the LANs 192.0.2.0 and 198.51.100.0. They found each other on the first before there was the
+/// second.
+fn with_second_way(first: Pipe, second: Pipe) -> Lab {
+    let mut lab = Lab::new(2, &[open_network()]);
+    let other = lab.world.net.add_lan(Prefixes { ipv4: Some([198, 51, 100, 0].into()), ipv6: None });
+    for host in lab.hosts.clone() {
+        let address = lab.world.net.attachments(host)[0].ipv4;
+        lab.world
+            .attach(host, lab.lan, (address, None), (first.clone(), first.clone()))
+            .expect("no violation");
+    }
+    let network = lab.networks[0].id();
+    lab.world.exchange(network, (0, 1), PORT, 50, SECOND / 10).expect("an exchange");
+    lab.run(10 * SECOND);
+    while lan_of_path(&lab) != Some(0) {
+        lab.run(SECOND);
+    }
+    for (number, host) in lab.hosts.clone().into_iter().enumerate() {
+        let address = [198, 51, 100, number as u8 + 1].into();
+        lab.world
+            .attach(host, other, (Some(address), None), (second.clone(), second.clone()))
+            .expect("no violation");
+    }
+    lab
+}
+
+/// So many milliseconds one way, with jitter.
+fn way(millis: u64) -> Pipe {
+    let base = Duration::from_millis(millis);
+    Pipe::new([Stage::Mtu(1500), Stage::Delay { base, jitter: base / 50 }])
+}
+
+/// Lets node 0 send to node 1 until the path is on the second LAN; how long that takes.
+fn settle(lab: &mut Lab) -> Duration {
+    let begun = lab.world.now();
+    let network = lab.networks[0].id();
+    lab.world.exchange(network, (0, 1), PORT, 10_000, SECOND / 10).expect("an exchange");
+    while lan_of_path(lab) != Some(1) {
+        lab.run(SECOND);
+        assert!(lab.world.now() - begun < 600 * SECOND, "the better way is not found");
+    }
+    lab.world.now() - begun
+}
+
+/// In ten more minutes of the same traffic the path does not move.
+fn expect_to_stay(lab: &mut Lab) {
+    let moved = |lab: &Lab| lab.world.counters(0)["paths_moved"];
+    let before = moved(lab);
+    lab.run(600 * SECOND);
+    assert_eq!(lan_of_path(lab), Some(1));
+    let moves = moved(lab) - before;
+    assert!(moves <= 1, "the path flaps: {moves} moves in ten minutes");
+}
+
+/// The LAN on which node 0 reaches node 1.
+fn lan_of_path(lab: &Lab) -> Option<usize> {
+    let node = lab.world.machines()[0].node()?;
+    let path = node.datapath().peers().into_iter().find_map(|info| info.path)?;
+    Some(usize::from(path.remote().ip().to_string().starts_with("198.51.100.")))
+}
