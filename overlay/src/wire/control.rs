@@ -121,7 +121,13 @@ impl Control {
                 let address = Ipv6Addr::from(*reader.array()?).to_canonical();
                 Self::Elsewhere { instance, remote: SocketAddr::new(address, port) }
             }
-            CHALLENGE => Self::Challenge { data: *reader.array()?, here: reader.u8()? & HERE != 0 },
+            CHALLENGE => {
+                let (data, here) = (*reader.array()?, reader.u8()? & HERE != 0);
+                if here && plaintext.len() < Self::HERE_LEN {
+                    return Err(ParseError::Length);
+                }
+                Self::Challenge { data, here }
+            }
             ANSWER => Self::Answer { data: *reader.array()? },
             _ => return Err(ParseError::Type),
         })
