@@ -8,8 +8,9 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use peersock_overlay::{
-    AddressError, Elsewhere, Endpoint, Event, Gone, JoinError, Lookup, NetworkConfig, NetworkId, NetworkInfo,
-    NetworkSummary, NodeId, Peer, PeerInfo, Prefix, Route, SessionTable, SocketInfo,
+    AddressError, Elsewhere, Endpoint, Event, Gone, JoinError, Lookup, NetworkConfig, NetworkId,
+    NetworkIndex, NetworkInfo, NetworkSummary, NodeId, Peer, PeerInfo, Prefix, Route, SessionTable,
+    SocketInfo,
 };
 use peersock_stack::{Batch, Cidr, Delivery, Flow, InterfaceConfig, InterfaceId};
 
@@ -118,13 +119,17 @@ impl Datapath {
     /// Who has `address`; a peer that is not known yet is looked for.
     pub fn find(&self, now: Instant, network: &Network, address: IpAddr) -> Lookup {
         match self.routes.get(network.index, address) {
-            Some(Route::Local) => return Lookup::Local,
-            Some(Route::Peer(peer)) => return Lookup::Peer(peer),
-            None => {}
+            Some(Route::Local) => Lookup::Local,
+            Some(Route::Peer(peer)) => Lookup::Peer(peer),
+            None => self.look_up(now, network.index, address),
         }
+    }
+
+    /// Asks control who has an address that the table of routes does not know.
+    pub(super) fn look_up(&self, now: Instant, network: NetworkIndex, address: IpAddr) -> Lookup {
         let mut batch = Batch::default();
         let found =
-            self.with_control(now, &mut batch, |endpoint, now| endpoint.lookup(now, network.index, address));
+            self.with_control(now, &mut batch, |endpoint, now| endpoint.lookup(now, network, address));
         self.settle(now, &mut batch);
         found
     }

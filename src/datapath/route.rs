@@ -69,11 +69,7 @@ impl Datapath {
             Known::Nobody(network) => network,
             Known::NoNetwork => return Resolved::NoRoute,
         };
-        let mut batch = Batch::default();
-        let found =
-            self.with_control(now, &mut batch, |endpoint, now| endpoint.lookup(now, network, destination));
-        self.settle(now, &mut batch);
-        match found {
+        match self.look_up(now, network, destination) {
             Lookup::Local => Resolved::Route(Route::Local),
             Lookup::Peer(peer) => Resolved::Route(Route::Peer(peer)),
             Lookup::Unknown => Resolved::Unknown,

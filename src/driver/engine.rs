@@ -54,8 +54,7 @@ impl Engine<'_> {
         let mut seen = 0;
         while !driver.is_stopped() && driver.attached.is(attached) {
             driver.alarm.asked.store(u64::MAX, Ordering::SeqCst);
-            driver.note_suspended();
-            let now = Instant::now();
+            let now = driver.now();
             driver.datapath.handle_timeout(now, &mut self.batch);
             let deadline = driver.datapath.poll_timeout();
             let claim = driver.role.claim(now, &mut seen);
@@ -68,17 +67,17 @@ impl Engine<'_> {
             self.set_reading(claim == Claim::Mine);
             let events = sleep(driver, &mut self.sleeper, deadline);
 
-            driver.note_suspended();
+            let now = driver.now();
             if has(events, WAKEUP) {
                 driver.alarm.wakeup.clear();
             }
             if has(events, WATCH) {
-                interfaces_changed(driver, self.watch, &mut self.batch);
+                interfaces_changed(now, driver, self.watch, &mut self.batch);
             }
             if claim == Claim::Mine
                 && let Some(mut receiver) = driver.role.engine_receiver()
             {
-                receiver.receive(&driver.sockets, &driver.datapath, sockets(events));
+                receiver.receive(now, &driver.sockets, &driver.datapath, sockets(events));
             }
             if let Some(attached) = attached {
                 attached.run(events);
@@ -129,12 +128,12 @@ fn sockets(events: &[Event]) -> impl Iterator<Item = usize> {
     tokens.filter(|token| (Poller::OWN..WAKEUP).contains(token)).map(|token| (token - Poller::OWN) as usize)
 }
 
-fn interfaces_changed(driver: &Driver, watch: Option<&InterfaceWatch>, batch: &mut Batch) {
+fn interfaces_changed(now: Instant, driver: &Driver, watch: Option<&InterfaceWatch>, batch: &mut Batch) {
     if let Some(watch) = watch {
         watch.drain();
     }
     match driver.sockets.refresh() {
-        Ok(true) => driver.datapath.set_sockets(Instant::now(), driver.sockets.infos(), batch),
+        Ok(true) => driver.datapath.set_sockets(now, driver.sockets.infos(), batch),
         Ok(false) => {}
         Err(error) => tracing::debug!(%error, "the network interfaces could not be listed"),
     }

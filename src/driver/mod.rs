@@ -113,8 +113,7 @@ impl Driver {
 
     /// Sends what a flow has to send.
     pub(crate) fn pump(&self, flow: &Arc<Flow>) {
-        self.note_suspended();
-        self.datapath.pump(Instant::now(), flow, &mut Batch::default());
+        self.datapath.pump(self.now(), flow, &mut Batch::default());
     }
 
     /// After a large write: reads what has come meanwhile, most likely acknowledgements, on the writer's own thread, so
@@ -123,7 +122,7 @@ impl Driver {
         let Some(mut receiver) = self.role.try_hold(0) else { return };
         let mut fds = self.socket_fds();
         poll::readable(&mut fds, Some(Duration::ZERO));
-        receiver.receive(&self.sockets, &self.datapath, readable(&fds));
+        receiver.receive(self.now(), &self.sockets, &self.datapath, readable(&fds));
         if self.role.release(receiver, true, 0, Instant::now()) {
             self.kick();
         }
@@ -135,10 +134,12 @@ impl Driver {
         self.kick();
     }
 
-    /// Tells the data path for how long the machine was suspended: its sessions have aged by that. To be called before
-    /// packets pass.
-    fn note_suspended(&self) {
-        self.datapath.note_suspended(self.suspension.total());
+    /// The time now. Tells the data path for how long the machine was suspended, because its sessions have aged by that:
+    /// packets are to pass after this.
+    fn now(&self) -> Instant {
+        let (now, suspended) = self.suspension.now();
+        self.datapath.note_suspended(suspended);
+        now
     }
 
     /// Has the engine look at everything anew.
@@ -215,8 +216,7 @@ impl Driver {
             if fds[self.sockets.len()].revents() != PollFlags::empty() {
                 self.role.wakeup.clear();
             }
-            self.note_suspended();
-            receiver.receive(&self.sockets, &self.datapath, readable(&fds[..self.sockets.len()]));
+            receiver.receive(self.now(), &self.sockets, &self.datapath, readable(&fds[..self.sockets.len()]));
         }
     }
 

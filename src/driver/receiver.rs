@@ -52,11 +52,11 @@ impl Receiver {
     /// Reads what the sockets marked in `readable` hold, up to a bound, and gives it to the data path.
     pub(super) fn receive(
         &mut self,
+        mut now: Instant,
         sockets: &UdpSockets,
         datapath: &Datapath,
         readable: impl Iterator<Item = usize>,
     ) {
-        let mut now = Instant::now();
         for index in readable {
             for call in 0..MAX_CALLS {
                 match self.receive_once(now, sockets, datapath, index) {

@@ -17,10 +17,10 @@ mod sync {
     }
 }
 
-#[allow(dead_code)]
 #[allow(
+    dead_code,
     clippy::duplicate_mod,
-    reason = "it is compiled a second time, over the locks of the scheduler that tests"
+    reason = "it is compiled a second time, over the locks of the scheduler that tests, which need not all of it"
 )]
 #[path = "mod.rs"]
 mod interleaved;

@@ -141,13 +141,7 @@ fn programs_that_cannot_be_reached_are_refused_with_the_reason() {
     if !is_root() {
         return;
     }
-    let copy = lab.path("peersock");
-    // By another program: what another test's thread starts meanwhile would have the file open for writing.
-    let mut cp = Command::new("cp");
-    cp.arg(env!("CARGO_BIN_EXE_peersock")).arg(&copy);
-    run(cp).success();
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid", "65534", "--clear-groups"]).arg(copy);
+    let mut command = as_nobody(&lab);
     command.args(["run", "--ephemeral", "--network", "ff0001ffff000000", "--", "su"]);
     run(command).failure(1, &["setuid", "peersock dial"]);
 }
@@ -183,12 +177,7 @@ fn the_library_is_in_memory_where_nothing_can_be_written() {
         eprintln!("SKIP {test}: needs root, to become a user without a home");
         return;
     }
-    let copy = lab.path("peersock");
-    let mut cp = Command::new("cp");
-    cp.arg(env!("CARGO_BIN_EXE_peersock")).arg(&copy);
-    run(cp).success();
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid", "65534", "--clear-groups"]).arg(copy);
+    let mut command = as_nobody(&lab);
     command.args(["run", "--quiet", "--ephemeral", "--interface", "lo", "--network", &lab.ad_hoc(), "--"]);
     command.args(["bash", "-c", "grep -o 'memfd:libpeersock_preload' /proc/self/maps | sort -u; exit 5"]);
     command.env("HOME", "/nonexistent").env_remove("XDG_CACHE_HOME").env_remove("XDG_RUNTIME_DIR");
@@ -255,4 +244,16 @@ print('kept')
         let got = run(lab.command("beta", options, &["python3", &client])).success();
         assert_eq!(got.text(), "kept\n");
     }
+}
+
+/// The program as another user runs it, who cannot read the build's folder.
+fn as_nobody(lab: &Lab) -> Command {
+    let copy = lab.path("peersock");
+    // By another program: what another test's thread starts meanwhile would have the file open for writing.
+    let mut cp = Command::new("cp");
+    cp.arg(env!("CARGO_BIN_EXE_peersock")).arg(&copy);
+    run(cp).success();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "65534", "--clear-groups"]).arg(copy);
+    command
 }

@@ -15,7 +15,7 @@
 //!   longer than itself. More is possible only after the other side has repeated a nonce that was sent to its address.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
@@ -29,7 +29,7 @@ use crate::link::{Link, PeerKey, Reason, Timer};
 use crate::network::NetworkIndex;
 use crate::reach::{Place, RecvMeta, Source, Why};
 use crate::text::List;
-use crate::wire::{Beacon, Hello};
+use crate::wire::{Beacon, Hello, mapped};
 
 /// Beacons after a start or a change, in milliseconds from then.
 const LADDER: [u64; 5] = [0, 100, 300, 1000, 3000];
@@ -143,12 +143,9 @@ impl Discovery {
     }
 
     fn echo_mac(&self, random: [u8; 8], remote: &SocketAddr, epoch: u64) -> [u8; 16] {
-        let ip = match remote.ip() {
-            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-            IpAddr::V6(ip) => ip,
-        };
         // Fillers of beacons are made from 17 bytes, these from 34.
-        let parts = [&random[..], &epoch.to_be_bytes(), &ip.octets(), &remote.port().to_be_bytes()];
+        let ip = mapped(remote.ip()).octets();
+        let parts = [&random[..], &epoch.to_be_bytes(), &ip, &remote.port().to_be_bytes()];
         hash::mac16(&self.secret, &parts)
     }
 

@@ -14,7 +14,6 @@ use std::time::Instant;
 
 use super::Endpoint;
 use super::load::prefix_of;
-use super::peers::PeerState;
 use crate::link::PeerKey;
 use crate::network::NetworkIndex;
 
@@ -132,31 +131,13 @@ impl Endpoint {
     }
 }
 
-impl PeerState {
-    /// What is lost with it; `None` if it must stay: it is listed, or connected and was sent something.
-    ///
-    /// `any_proven`: the node has shown that it receives somewhere.
-    fn worth(&self, any_proven: bool) -> Option<Worth> {
-        let in_use = !self.is_evictable() && self.link.handle.activity().was_sent_to();
-        if self.listed || in_use {
-            return None;
-        }
-        if self.link.is_wanted() {
-            return Some(Worth::Wanted);
-        }
-        // The instance is that of a handshake that was completed.
-        let proven = self.link.instance.is_some() || any_proven;
-        Some(if proven { Worth::Idle } else { Worth::Unproven })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
     use super::super::nodes::Nodes;
-    use super::super::peers::Peers;
+    use super::super::peers::{PeerState, Peers};
     use super::*;
     use crate::id::{Identity, NetworkId};
     use crate::link::Link;

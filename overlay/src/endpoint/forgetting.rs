@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::Endpoint;
 use super::peers::PeerState;
-use crate::link::PeerKey;
-use crate::link::Timer;
+use crate::link::{PeerKey, Timer};
 
 impl Endpoint {
     pub(super) fn on_forget_timer(&mut self, now: Instant) {
@@ -62,7 +61,7 @@ impl Endpoint {
 
 /// When the peer is to be forgotten as things stand; never while it is listed, connected or being tried.
 fn forget_at(peer: &PeerState, forget_after: Duration) -> Option<Instant> {
-    if !peer.is_evictable() || peer.link.is_connecting() {
+    if peer.listed || peer.link.has_confirmed_session() || peer.link.is_connecting() {
         return None;
     }
     let last = peer.link.last_seen().map_or(peer.link.used, |seen| seen.max(peer.link.used));

@@ -10,7 +10,7 @@ use super::peers::PeerState;
 use super::{Endpoint, JoinError, Lookup, NetworkInfo, PeerInfo};
 use crate::id::{NodeId, PublicIdentity};
 use crate::link::{Link, PeerKey, Timer};
-use crate::network::{NetworkConfig, NetworkIndex, Prefix};
+use crate::network::{NetworkConfig, NetworkIndex, Policy, Prefix};
 use crate::reach::place_of;
 use crate::routes::Route;
 use crate::session::Peer;
@@ -41,8 +41,7 @@ impl Endpoint {
         }
         let index = NetworkIndex(self.next_network);
         self.next_network += 1;
-        let own: Vec<Prefix> = policy.addresses_of(&self.own_id).into_iter().map(Prefix::from).collect();
-        self.routes.publish(index, &own, &Route::Local);
+        self.routes.publish(index, &prefixes_of(&*policy, &self.own_id), &Route::Local);
         let members =
             policy.members().into_iter().filter(|member| member.identity != *self.core.identity.public());
         let members: Vec<_> = members.map(|member| (member.identity, member.endpoints.clone())).collect();
@@ -70,9 +69,7 @@ impl Endpoint {
             self.remove_peer(now, key);
         }
         if let Some(left) = self.networks.remove(&network) {
-            let own = left.policy.addresses_of(&self.own_id);
-            let own: Vec<Prefix> = own.into_iter().map(Prefix::from).collect();
-            self.routes.withdraw(network, &own);
+            self.routes.withdraw(network, &prefixes_of(&*left.policy, &self.own_id));
             self.restart_beacons(now);
         }
         self.arm_forgetting(now);
@@ -288,4 +285,9 @@ impl Endpoint {
         let key = *self.networks.get(&handle.network())?.by_node.get(handle.id())?;
         self.peers.get(key).filter(|peer| Arc::ptr_eq(&peer.link.handle, handle)).map(|_| key)
     }
+}
+
+/// A member's addresses, each as a prefix of its whole length.
+fn prefixes_of(policy: &dyn Policy, node: &NodeId) -> Vec<Prefix> {
+    policy.addresses_of(node).into_iter().map(Prefix::from).collect()
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::eviction::Rank;
+use super::eviction::{Rank, Worth};
 use crate::link::{Link, PeerKey};
 use crate::network::NetworkIndex;
 
@@ -33,9 +33,20 @@ impl PeerState {
         self.link.departed = false;
     }
 
-    /// Whether it can make room for another peer. A handshake that the peer has not completed does not protect it.
-    pub(super) fn is_evictable(&self) -> bool {
-        !self.listed && !self.link.has_confirmed_session()
+    /// What is lost with it; `None` if it must stay: it is listed, or connected and was sent something.
+    ///
+    /// `any_proven`: the node has shown that it receives somewhere.
+    pub(super) fn worth(&self, any_proven: bool) -> Option<Worth> {
+        let in_use = self.link.has_confirmed_session() && self.link.handle.activity().was_sent_to();
+        if self.listed || in_use {
+            return None;
+        }
+        if self.link.is_wanted() {
+            return Some(Worth::Wanted);
+        }
+        // The instance is that of a handshake that was completed.
+        let proven = self.link.instance.is_some() || any_proven;
+        Some(if proven { Worth::Idle } else { Worth::Unproven })
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
-use super::timing::{REJECT_AFTER, REKEY_AFTER_RESPONDER, UNCONFIRMED_FOR, rekey_age};
+use super::timing::{REJECT_AFTER, REKEY_AFTER_RESPONDER, UNCONFIRMED_FOR, closest_to_neighbours, rekey_age};
 use super::{Context, Link, Live, Timer};
 use crate::noise::{MacWriter, Received, ResponsePayload, Timestamp};
 use crate::reach::{RecvMeta, Source};
@@ -139,8 +139,7 @@ impl Link {
             return None;
         }
         times.push(now);
-        let at = (1..unused.len()).min_by_key(|&at| times[at + 1] - times[at - 1])?;
-        let unlikely = unused[at].session.clone();
+        let unlikely = unused[closest_to_neighbours(&times)?].session.clone();
         self.sessions.retain(|live| !Arc::ptr_eq(&live.session, &unlikely));
         Some(unlikely)
     }

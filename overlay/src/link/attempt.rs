@@ -12,7 +12,7 @@ use rand::RngExt;
 
 use super::timing::{
     GIVE_UP_AFTER, HINT_GIVE_UP_AFTER, REJECT_AFTER, REKEY_AFTER, RETRY_LOST, RETRY_MAX, RETRY_MIN,
-    RETRY_REFUSED, UNREACHABLE_AFTER, rekey_age,
+    RETRY_REFUSED, UNREACHABLE_AFTER, closest_to_neighbours, rekey_age,
 };
 use super::{Context, Effect, Event, Link, Live, Timer};
 use crate::noise::{InitiationPayload, Initiator};
@@ -78,9 +78,8 @@ impl Attempt {
         if self.pending.front().is_some_and(|oldest| now >= oldest.sent + PENDING_FOR) {
             return self.pending.pop_front();
         }
-        let gap = |at: usize| self.pending[at + 1].sent - self.pending[at - 1].sent;
-        let closest = (1..self.pending.len() - 1).min_by_key(|&at| gap(at))?;
-        self.pending.remove(closest)
+        let sent: Vec<_> = self.pending.iter().map(|pending| pending.sent).collect();
+        self.pending.remove(closest_to_neighbours(&sent)?)
     }
 
     fn position(&self, index: SessionIndex) -> Option<usize> {

@@ -1,6 +1,6 @@
 //! The protocol's times. Both sides count on them, so they are no settings.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::RngExt;
 use rand::rngs::ChaCha20Rng;
@@ -41,4 +41,11 @@ pub(crate) const DEAD_AFTER: Duration = Duration::from_secs(15);
 /// A session's age at which it is replaced, drawn from the time before `latest`.
 pub(crate) fn rekey_age(latest: Duration, rng: &mut ChaCha20Rng) -> Duration {
     latest - REKEY_JITTER * rng.random_range(0..=100) / 100
+}
+
+/// Which of the moments, given in order, is closest to those before and after it; the first and the last stay. Of
+/// handshakes that may still be completed, it is the one that is least likely to be: those that are left are spread
+/// over the time that an answer may take.
+pub(crate) fn closest_to_neighbours(moments: &[Instant]) -> Option<usize> {
+    (1..moments.len().saturating_sub(1)).min_by_key(|&at| moments[at + 1] - moments[at - 1])
 }

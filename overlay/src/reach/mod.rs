@@ -238,10 +238,11 @@ impl Reach {
             return None;
         }
         self.compare_at = Some(now + COMPARE_SPACING);
-        let usable = |place: &Place| *place != current;
-        let choice =
-            self.candidates.iter_mut().filter(|c| c.may_spend(bytes)).filter_map(|c| c.place(sockets));
-        if !choice.collect::<Vec<_>>().iter().any(usable) {
+        let has_choice = self
+            .candidates
+            .iter_mut()
+            .any(|c| c.may_spend(bytes) && c.place(sockets).is_some_and(|place| place != current));
+        if !has_choice {
             return None;
         }
         let due = self.candidates.iter_mut().filter(|c| c.may_spend(bytes) && c.quality.is_due(now));

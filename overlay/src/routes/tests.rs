@@ -29,10 +29,11 @@ mod sync {
 }
 
 /// The table over those.
-#[allow(dead_code, unreachable_pub)]
 #[allow(
+    dead_code,
+    unreachable_pub,
     clippy::duplicate_mod,
-    reason = "it is compiled a second time, over the locks of the scheduler that tests"
+    reason = "it is compiled a second time, over the locks of the scheduler that tests, which need not all of it"
 )]
 #[path = "mod.rs"]
 mod interleaved;

@@ -1,6 +1,6 @@
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 
-use super::{DATA_OVERHEAD, ParseError, Reader};
+use super::{DATA_OVERHEAD, ParseError, Reader, mapped};
 
 const PROBE: u8 = 0x01;
 const PROBE_ACK: u8 = 0x02;
@@ -154,14 +154,10 @@ impl Control {
             }
             Self::Close { reason } => out.extend_from_slice(&[CLOSE, reason]),
             Self::Elsewhere { instance, remote } => {
-                let address = match remote.ip() {
-                    IpAddr::V4(address) => address.to_ipv6_mapped(),
-                    IpAddr::V6(address) => address,
-                };
                 out.push(ELSEWHERE);
                 out.extend_from_slice(&instance.to_be_bytes());
                 out.extend_from_slice(&remote.port().to_be_bytes());
-                out.extend_from_slice(&address.octets());
+                out.extend_from_slice(&mapped(remote.ip()).octets());
             }
             Self::Challenge { data, here } => {
                 let end = out.len() + if here { Self::HERE_LEN } else { Self::CHALLENGE_LEN };

@@ -36,8 +36,17 @@ pub use index::SessionIndex;
 pub use unknown::UnknownSession;
 
 use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
 
 use thiserror::Error;
+
+/// An address as it is written: an IPv4 address as an IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2).
+pub(crate) fn mapped(address: IpAddr) -> Ipv6Addr {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
+    }
+}
 
 /// The version of the protocol, byte 1 of the messages that start something.
 pub const VERSION: u8 = 1;

@@ -51,14 +51,7 @@ fn forged_responses_to_one_initiation_cost_a_bounded_number_of_diffie_hellman_op
 
 #[test]
 fn strangers_with_cookies_from_everywhere_do_not_delay_the_sessions_of_others() {
-    let mut net = Net::new();
-    net.limits = Limits { handshakes_per_second: 1, handshake_burst: 2, ..Limits::default() };
-    net.add(1);
-    net.add(2);
-    for node in 0..2 {
-        net.join(node, &open_network());
-    }
-    net.run(Duration::from_secs(4));
+    let mut net = pair_with(Limits { handshakes_per_second: 1, handshake_burst: 2, ..Limits::default() });
     net.send(1, 0, b"hello");
     net.run(Duration::from_secs(1));
     // Node 0 is flooded by a hundred prefixes, each with a cookie, and can begin no handshake itself.
@@ -120,14 +113,7 @@ fn one_stranger_with_many_identities_does_not_close_the_network_to_newcomers() {
 
 #[test]
 fn a_full_table_is_not_searched_for_each_newcomer() {
-    let mut net = Net::new();
-    net.limits = Limits { peers_per_network: 64, ..Limits::default() };
-    net.add(1);
-    net.add(2);
-    for node in 0..2 {
-        net.join(node, &open_network());
-    }
-    net.run(Duration::from_secs(4));
+    let mut net = pair_with(Limits { peers_per_network: 64, ..Limits::default() });
     net.send(1, 0, b"hello");
     for n in 0..1000 {
         let identity = Identity::from_seed(&[n as u8; 32].map(|byte| byte ^ (n >> 8) as u8 ^ 0x77));
@@ -296,4 +282,17 @@ impl Stranger {
 
 fn meta(remote: SocketAddr) -> RecvMeta {
     RecvMeta { remote, socket: SocketIndex(0), multicast: false }
+}
+
+/// Two nodes with these limits that have met.
+fn pair_with(limits: Limits) -> Net {
+    let mut net = Net::new();
+    net.limits = limits;
+    net.add(1);
+    net.add(2);
+    for node in 0..2 {
+        net.join(node, &open_network());
+    }
+    net.run(Duration::from_secs(4));
+    net
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use peersock_sim::net::{FaultId, LinkId, Stage};
 use peersock_sim::{Plan, Reader, Script, Step};
 
 use crate::SECOND;
@@ -19,28 +18,16 @@ fn an_idle_connection_goes_on_with_a_peer_that_was_forgotten_and_found_again() {
         let plan = Plan { scripts: scripts.map(Script), readers: [Reader::EAGER; 2], ..lab.greeting(0, 1) };
         lab.world.converse(Arc::new(plan)).expect("a connection");
         lab.run(10 * SECOND);
-        set_cut(&mut lab, true);
+        lab.set_cut(true);
         lab.run(20 * MINUTE);
         for machine in lab.world.machines() {
             assert!(machine.node().expect("it runs").datapath().peers().is_empty(), "forgotten");
         }
-        set_cut(&mut lab, false);
+        lab.set_cut(false);
         lab.run(5 * MINUTE - 10 * SECOND);
         // A handshake and a round trip, and no repetition.
         lab.run(SECOND / 2);
         assert_eq!(lab.world.ledger.bytes_checked, 300, "node {writer} writes");
-    }
-}
-
-fn set_cut(lab: &mut Lab, cut: bool) {
-    let (host, lan) = (lab.hosts[0], lab.lan);
-    for link in [LinkId::Up(host, lan), LinkId::Down(host, lan)] {
-        let pipe = lab.world.net.link_mut(link).expect("a link");
-        if cut {
-            pipe.break_with(FaultId(0), Stage::Cut);
-        } else {
-            pipe.repair(FaultId(0));
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Small worlds made by hand.
 
+mod cut;
 mod forgotten;
 mod groups;
 #[path = "../lab/mod.rs"]

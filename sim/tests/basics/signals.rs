@@ -4,7 +4,6 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use peersock_sim::net::{FaultId, LinkId, Stage};
 use peersock_sim::{Plan, Reader, Script, Step};
 
 use crate::SECOND;
@@ -20,9 +19,9 @@ fn after_an_outage_bytes_flow_within_a_second() {
             let mut lab = Lab::new(2, &[open_network()]);
             begin_transfer(&mut lab, sender);
             lab.run(SECOND);
-            set_cut(&mut lab, true);
+            lab.set_cut(true);
             lab.run(seconds * SECOND);
-            set_cut(&mut lab, false);
+            lab.set_cut(false);
             let took = until_bytes(&mut lab, 100 * SECOND);
             // An attempt to reach the peer each second, and a few round trips.
             assert!(took <= SECOND * 11 / 10, "{seconds} s, node {sender} sends: {took:?}");
@@ -87,18 +86,6 @@ fn begin_transfer(lab: &mut Lab, sender: usize) {
     scripts[sender] = Script(vec![Step::Write(100_000_000)]);
     let plan = Plan { scripts, readers: [Reader::EAGER; 2], ..lab.greeting(0, 1) };
     lab.world.converse(Arc::new(plan)).expect("a connection");
-}
-
-fn set_cut(lab: &mut Lab, cut: bool) {
-    let (host, lan) = (lab.hosts[0], lab.lan);
-    for link in [LinkId::Up(host, lan), LinkId::Down(host, lan)] {
-        let pipe = lab.world.net.link_mut(link).expect("a link");
-        if cut {
-            pipe.break_with(FaultId(0), Stage::Cut);
-        } else {
-            pipe.repair(FaultId(0));
-        }
-    }
 }
 
 fn until_bytes(lab: &mut Lab, limit: Duration) -> Duration {

@@ -22,10 +22,10 @@ mod poll {
     pub(super) use crate::driver::poll::Wakeup;
 }
 
-#[allow(dead_code)]
 #[allow(
+    dead_code,
     clippy::duplicate_mod,
-    reason = "it is compiled a second time, over the locks of the scheduler that tests"
+    reason = "it is compiled a second time, over the locks of the scheduler that tests, which need not all of it"
 )]
 #[path = "mod.rs"]
 mod interleaved;

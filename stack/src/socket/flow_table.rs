@@ -318,8 +318,7 @@ mod tests {
     /// other's.
     #[test]
     fn what_a_peer_causes_costs_its_own_flows() {
-        // Any instant will do: nothing but differences matters.
-        #[allow(clippy::disallowed_methods)]
+        #[expect(clippy::disallowed_methods, reason = "std offers no other way to make an Instant")]
         let now = Instant::now();
         let stack = Stack::new(Config::default(), [7; 32], now);
         let net = stack.add_interface(InterfaceConfig::new("net", ["10.0.0.1/8".parse().unwrap()]));
