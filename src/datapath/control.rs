@@ -12,7 +12,7 @@ use peersock_overlay::{
     NetworkIndex, NetworkInfo, NetworkSummary, NodeId, Peer, PeerInfo, Prefix, Route, SessionTable,
     SocketInfo,
 };
-use peersock_stack::{Batch, Cidr, Delivery, Flow, InterfaceConfig, InterfaceId};
+use peersock_stack::{Batch, Cidr, Delivery, Departure, Flow, InterfaceConfig, InterfaceId};
 
 use super::route::Entry;
 use super::socket::PeerLink;
@@ -253,9 +253,13 @@ impl Datapath {
     /// The program that some flows were made with is gone: they end as its resets would end them.
     fn end_flows(&self, now: Instant, peer: &Peer, gone: Gone, batch: &mut Batch) {
         let Some(interface) = self.interface_by_network(peer.network()) else { return };
-        // A peer that is only refused may be there after all; then its ends of the flows are to end too.
-        let tell = gone == Gone::Refused;
-        self.stack.lose_peer(now, interface, &owned(peer), tell, batch);
+        let departure = match gone {
+            Gone::Left => Departure::Orderly,
+            // It may be there after all; then its ends of the flows are to end too.
+            Gone::Refused => Departure::Presumed,
+            _ => Departure::Sudden,
+        };
+        self.stack.lose_peer(now, interface, &owned(peer), departure, batch);
     }
 
     /// Some addresses are not a peer's any more: whoever has them now knows nothing of the flows that were

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use peersock_overlay::{Attention, DATA_OVERHEAD, Peer, Route, Sender, Session};
-use peersock_stack::{Batch, Egress, Error, Flow, InterfaceId, MAX_DATAGRAM, Ready};
+use peersock_stack::{Batch, Egress, Error, Flow, InterfaceId, MAX_DATAGRAM, Ready, Reply};
 
 use super::route::Resolved;
 use super::socket::{PeerLink, SocketState};
@@ -92,8 +92,7 @@ impl Datapath {
                 SocketState::of(context).waiters.notify(true, false);
             }
             for reply in round.replies() {
-                let mut packet = reply.packet.to_vec();
-                self.send_packet(now, reply.interface, None, reply.destination, &mut packet, batch);
+                self.send_reply(now, reply, batch);
             }
             for change in &round.memberships {
                 self.report_membership(now, change, batch);
@@ -140,6 +139,21 @@ impl Datapath {
         let mtu = sender.path.datagram_size - DATA_OVERHEAD;
         let mtu = socket.map_or(mtu, |socket| socket.limit(mtu));
         self.send_cut(now, interface, &sender, packet, mtu, batch);
+    }
+
+    /// Sends what the stack answers to a packet (a reset, an ICMP message). That came through a session: if there is
+    /// none any more, the peer has left, and an answer is not worth a handshake.
+    fn send_reply(&self, now: Instant, reply: Reply<'_>, batch: &mut Batch) {
+        let Reply { interface, destination, packet } = reply;
+        let mut packet = packet.to_vec();
+        match self.resolve(now, interface, None, destination) {
+            Resolved::Route(Route::Peer(peer)) => match peer.sender() {
+                Some(sender) => self.send_sealed(now, interface, &sender, &mut packet, batch),
+                None => self.counters.unreachable.add(1),
+            },
+            Resolved::Route(Route::Local) => self.stack.receive(now, interface, &mut packet, batch),
+            Resolved::Unknown | Resolved::NoRoute => self.counters.no_route.add(1),
+        }
     }
 
     /// Sends one whole IP packet to a peer that has a session.

@@ -85,6 +85,9 @@ impl State {
             Entry::Stream(stream) => Some((stream.connection.flow(), stream.not_taken())),
             _ => None,
         });
+        // The application was told that it is connected. It may have closed its descriptor before it came here.
+        let coming = |entry: &&Entry| matches!(entry, Entry::Connecting(one) if one.is_standing());
+        found.ends = self.entries.values().filter(coming).count();
         for (flow, not_taken) in streams.chain(self.delivering.flows.iter().map(|flow| (flow, 0))) {
             let bytes = (flow.unacked() + not_taken) as u64;
             if bytes == 0 {

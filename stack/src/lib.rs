@@ -127,7 +127,7 @@ pub use ip::fragments::Fragments;
 pub use ip::traffic_class::{Ecn, TrafficClass};
 pub use ip::{MAX_DATAGRAM, MAX_PACKET};
 pub use socket::error_queue::{ErrorOrigin, ErrorReport};
-pub use socket::flow::{Delivery, Egress, Flow, Loss, PIECES, TcpInfo};
+pub use socket::flow::{Delivery, Departure, Egress, Flow, Loss, PIECES, TcpInfo};
 pub use socket::ip_options::{Fragmentation, IpOptions, SendOptions};
 pub use socket::listener::Listener;
 pub use socket::raw::{IcmpFilter, RawOptions, RawRoute, RawSocket};

@@ -104,6 +104,28 @@ fn a_connection_never_waits_for_control() {
     assert_eq!(net.control_locked(), before);
 }
 
+/// A peer's last packets often need an answer: a FIN that was repeated, or a datagram to a closed port.
+#[test]
+fn what_a_peer_that_leaves_has_sent_last_makes_no_handshake() {
+    let mut net = Net::star(2, |_| [vec![], vec![]]);
+    let server = udp(&net, 0, PORT);
+    let client = udp(&net, 1, 0);
+    let send = |net: &Net, port| {
+        let to = SocketAddr::new(net.address(0), port);
+        net.nodes[1].datapath.send_udp(net.now, &client, Some(to), b"hello").expect("a route");
+    };
+    send(&net, PORT);
+    net.deliver();
+    assert_eq!(echo(&net, 0, &server), 1);
+    net.deliver();
+    send(&net, PORT + 1);
+    net.nodes[1].leave(net.now);
+    assert_eq!(net.under_way(), 2, "a datagram to a port that nobody has, and the goodbye");
+    net.deliver_together();
+    assert_eq!(net.under_way(), 0);
+    assert_eq!(net.nodes[0].counter("out_unreachable"), 1);
+}
+
 #[test]
 fn datagrams_to_a_group_never_wait_for_control() {
     let mut net = Net::star(4, |_| [vec![], vec![]]);

@@ -95,6 +95,23 @@ impl Net {
         true
     }
 
+    /// Delivers all that is under way, which goes to one node, before that node answers.
+    pub(crate) fn deliver_together(&mut self) {
+        let under_way = std::mem::take(&mut *self.wire.lock().expect("one thread"));
+        let to = under_way.front().expect("something is under way").1;
+        let Node { datapath, ingress, .. } = &mut self.nodes[to];
+        for (from, _, bytes, stride) in under_way {
+            let meta = RecvMeta { remote: place(from), socket: SocketIndex(0), multicast: false };
+            datapath.receive(self.now, ingress, meta, &bytes, stride, false);
+        }
+        datapath.finish_receive(self.now, ingress);
+    }
+
+    /// How many datagrams are under way.
+    pub(crate) fn under_way(&self) -> usize {
+        self.wire.lock().expect("one thread").len()
+    }
+
     /// Delivers, and does what is due, until `done` or for `time`.
     pub(crate) fn run(&mut self, time: Duration, mut done: impl FnMut(&mut Net) -> bool) -> bool {
         let end = self.now + time;
@@ -142,6 +159,10 @@ impl Node {
         datapath.set_sockets(now, vec![socket], &mut batch);
         let network = datapath.join(now, network, &mut batch).expect("a good description");
         Node { datapath, network, ingress: Ingress::default() }
+    }
+
+    pub(crate) fn leave(&self, now: Instant) {
+        assert!(self.datapath.leave(now, self.network.id, &mut Batch::default()));
     }
 
     pub(crate) fn counter(&self, name: &str) -> u64 {

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use peersock::Event;
 use peersock_fd::{Errno, SocketFlags};
 
 use crate::common::{Served, overlay, set_bytes};
@@ -104,4 +105,59 @@ fn a_socket_that_is_not_connected_does_not_wait_and_a_listener_s_connections_hav
     let fresh = a.socket(SocketFlags::empty());
     set_linger(&fresh, 600);
     assert!(close(fresh) < Duration::from_secs(60));
+}
+
+/// What `peersock run` does at its end, with a program that ends as soon as it has connected. The node may not
+/// have its descriptor yet.
+#[test]
+fn the_end_of_a_connection_that_was_closed_at_once_is_delivered() {
+    for said in [&b""[..], b"hello"].repeat(10) {
+        let (a, b) = Served::pair();
+        let (listener, address) = b.listen(SocketFlags::empty());
+        let fd = a.socket(SocketFlags::empty());
+        overlay(&fd).connect(Some(address)).expect("somebody listens");
+        rustix::io::write(&fd, said).expect("there is room");
+        drop(fd);
+        a.server.begin_drain();
+        let until = Instant::now() + Duration::from_secs(20);
+        while let left = a.server.undelivered()
+            && (left.waiting > 0 || left.ends > 0)
+        {
+            assert!(Instant::now() < until, "{left:?}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        a.node().shutdown(Duration::ZERO);
+        let (accepted, _) = overlay(&listener).accept(SocketFlags::empty()).expect("a connection");
+        let mut come = Vec::new();
+        File::from(accepted).read_to_end(&mut come).expect("its end, and not a reset");
+        assert_eq!(come, said);
+    }
+}
+
+/// The peer has read the answer and closed, so nothing is lost when its node leaves before this end is closed.
+#[test]
+fn a_peer_that_leaves_after_it_has_closed_resets_nothing() {
+    let (a, b) = Served::pair();
+    let (mut client, mut server) = a.connect(&b);
+    let mut buf = [0; 6];
+    client.write_all(b"ask").expect("there is room");
+    server.read_exact(&mut buf[..3]).expect("it comes");
+    server.write_all(b"answer").expect("there is room");
+    client.read_exact(&mut buf).expect("it comes");
+    drop(client);
+    a.server.begin_drain();
+    let until = Instant::now() + Duration::from_secs(20);
+    while a.server.undelivered().ends > 0 {
+        assert!(Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let events = b.node().events();
+    a.node().shutdown(Duration::ZERO);
+    while !matches!(events.next_timeout(Duration::from_secs(20)).expect("it leaves"), Event::PeerLost { .. })
+    {
+    }
+    assert_eq!(server.read(&mut buf).expect("the end, and not a reset"), 0);
+    b.server.begin_drain();
+    drop(server);
+    assert_eq!(b.server.undelivered().lost, 0);
 }

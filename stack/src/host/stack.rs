@@ -21,8 +21,8 @@ use crate::socket::flow_table::{FlowKey, FlowTable};
 use crate::socket::ports::Ephemeral;
 use crate::tcp::{Connection, Cookies, Memory, initial_sequence};
 use crate::{
-    Batch, Cidr, Config, Counters, Error, Flow, IcmpSocket, InterfaceConfig, InterfaceId, Listener,
-    RawSocket, State, TcpOptions, UdpOptions, UdpSocket,
+    Batch, Cidr, Config, Counters, Departure, Error, Flow, IcmpSocket, InterfaceConfig, InterfaceId,
+    Listener, RawSocket, State, TcpOptions, UdpOptions, UdpSocket,
 };
 
 /// The TCP/IP stack of one node. See the [crate's documentation](crate) for how to drive it.
@@ -108,11 +108,12 @@ impl Stack {
     /// the flows in `batch`.
     ///
     /// What is in TIME-WAIT acknowledges the peer's FIN once more: if the first time was in vain, nobody will
-    /// answer when the peer sends it again.
+    /// answer when the peer sends it again. What is closed in FIN-WAIT-2 sends nothing: the peer has
+    /// everything, and a reset would tell it that something was not read.
     pub fn reset_flows(&self, now: Instant, interface: InterfaceId, batch: &mut Batch) {
         for flow in self.shared.flows.filter(|flow| flow.is_on(interface)) {
             flow.repeat_last_ack(now, batch);
-            flow.abort(now);
+            flow.abandon(now);
             batch.touch_flow(&self.shared.rounds, flow);
         }
     }
@@ -383,8 +384,7 @@ impl Stack {
 
     /// Ends the connections to some addresses as a reset from there would: the program that they were made
     /// with is gone. They fail with [`Error::ConnectionReset`] and are listed in `batch`. What is in
-    /// TIME-WAIT gives way; a connection attempt goes on, and so do all other sockets. With `tell` the peer
-    /// is sent resets too.
+    /// TIME-WAIT gives way; a connection attempt goes on, and so do all other sockets.
     ///
     /// Looks at the flows to these addresses only.
     pub fn lose_peer(
@@ -392,11 +392,11 @@ impl Stack {
         now: Instant,
         interface: InterfaceId,
         remotes: &[Cidr],
-        tell: bool,
+        departure: Departure,
         batch: &mut Batch,
     ) {
         for flow in self.flows_to(interface, remotes) {
-            if flow.lose_peer(now, tell) {
+            if flow.lose_peer(now, departure) {
                 batch.touch_flow(&self.shared.rounds, flow);
             }
         }
@@ -414,7 +414,7 @@ impl Stack {
     ) {
         for flow in self.flows_to(interface, lost) {
             let is_kept = kept.iter().any(|kept| kept.contains(flow.remote().ip()));
-            if !is_kept && flow.lose_peer(now, false) {
+            if !is_kept && flow.lose_peer(now, Departure::Sudden) {
                 batch.touch_flow(&self.shared.rounds, flow);
             }
         }

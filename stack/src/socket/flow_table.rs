@@ -312,7 +312,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::{Batch, Config, InterfaceConfig, Stack, TcpOptions};
+    use crate::{Batch, Config, Departure, InterfaceConfig, Stack, TcpOptions};
 
     /// A peer that alternates its instances, or its path, has every flow of it looked at each time, and no
     /// other's.
@@ -332,7 +332,7 @@ mod tests {
         let mut batch = Batch::new();
         let looked_at = || table.looked_at.swap(0, Ordering::Relaxed);
         looked_at();
-        stack.lose_peer(now, net, &[peer(3).into()], true, &mut batch);
+        stack.lose_peer(now, net, &[peer(3).into()], Departure::Presumed, &mut batch);
         assert_eq!(looked_at(), 2);
         stack.revive_flows(net, &[peer(3).into(), peer(4).into()], &mut batch);
         assert_eq!(looked_at(), 4);

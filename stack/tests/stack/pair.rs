@@ -330,10 +330,10 @@ impl Pair {
     }
 
     /// What the driver of `side` does when the program at the other end is gone.
-    pub(crate) fn lose_peer(&mut self, side: usize, tell: bool) {
+    pub(crate) fn lose_peer(&mut self, side: usize, departure: Departure) {
         let Host { stack, net, batch, .. } = &mut self.hosts[side];
         let peer = address(1 - side, true, 0).ip();
-        stack.lose_peer(self.now, *net, &[peer.into()], tell, batch);
+        stack.lose_peer(self.now, *net, &[peer.into()], departure, batch);
         self.finish_batch(side);
     }
 

@@ -1,5 +1,6 @@
 //! TCP between two stacks over a good link.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::pair::*;
@@ -138,7 +139,7 @@ fn a_reset_after_the_fin_breaks_writing_but_not_reading() {
     let mut pair = Pair::new(43);
     let (a, b) = pair.connected();
     a.write(pair.now, b"last word").unwrap();
-    a.close(pair.now);
+    a.shutdown_write(pair.now).unwrap();
     pair.kick(A, &a);
     pair.run(SECOND, |_| a.state() == State::FinWait2);
     pair.reset_flows(A);
@@ -151,6 +152,67 @@ fn a_reset_after_the_fin_breaks_writing_but_not_reading() {
     assert_eq!(b.read(pair.now, &mut buf), Ok(0));
 }
 
+/// `a` has closed, and `b` has everything; both have written.
+fn delivered(seed: u64) -> (Pair, [Arc<Flow>; 2]) {
+    let mut pair = Pair::new(seed);
+    let (a, b) = pair.connected();
+    let mut buf = [0; 100];
+    b.write(pair.now, b"answer").unwrap();
+    pair.kick(B, &b);
+    pair.run(SECOND, |_| a.readable() > 0);
+    assert_eq!(a.read(pair.now, &mut buf), Ok(6));
+    a.write(pair.now, b"last word").unwrap();
+    a.close(pair.now);
+    pair.kick(A, &a);
+    pair.run(SECOND, |_| a.state() == State::FinWait2);
+    (pair, [a, b])
+}
+
+fn loss(flow: &Flow) -> Option<(Error, u64)> {
+    match flow.delivery() {
+        Delivery::Lost(loss) => Some((loss.error, loss.unacked)),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_program_that_ends_after_it_has_closed_resets_nothing() {
+    let (mut pair, [_, b]) = delivered(47);
+    pair.reset_flows(A);
+    pair.lose_peer(B, Departure::Orderly);
+    pair.run_for(SECOND);
+    let mut buf = [0; 100];
+    assert_eq!(b.delivery(), Delivery::Done, "the peer has read what was written");
+    assert_eq!(b.read(pair.now, &mut buf), Ok(9));
+    assert_eq!(b.read(pair.now, &mut buf), Ok(0));
+    assert_eq!(pair.counter(B, "tcp_resets_received"), 0);
+    assert_eq!(b.write(pair.now, b"too late"), Err(Error::BrokenPipe));
+    assert_eq!(pair.hosts[B].stack.flows(), 0);
+}
+
+#[test]
+fn an_end_that_nobody_is_left_to_acknowledge_is_no_loss() {
+    let (mut pair, [_, b]) = delivered(48);
+    b.shutdown_write(pair.now).unwrap();
+    assert_eq!(b.state(), State::LastAck);
+    pair.lose_peer(B, Departure::Orderly);
+    let mut buf = [0; 100];
+    assert_eq!((b.state(), b.delivery(), b.take_error()), (State::Closed, Delivery::Done, None));
+    assert_eq!(b.read(pair.now, &mut buf), Ok(9));
+    assert_eq!(b.read(pair.now, &mut buf), Ok(0));
+}
+
+#[test]
+fn a_peer_that_goes_without_a_word_may_have_read_nothing() {
+    let (mut pair, [_, b]) = delivered(49);
+    pair.lose_peer(B, Departure::Sudden);
+    assert_eq!(loss(&b), Some((Error::BrokenPipe, 0)));
+    let (mut pair, [_, b]) = delivered(50);
+    b.write(pair.now, b"not acknowledged").unwrap();
+    pair.lose_peer(B, Departure::Orderly);
+    assert_eq!(loss(&b), Some((Error::BrokenPipe, 16)));
+}
+
 #[test]
 fn a_peer_that_is_gone_ends_its_connections_as_a_reset_would() {
     let mut pair = Pair::new(44);
@@ -160,7 +222,7 @@ fn a_peer_that_is_gone_ends_its_connections_as_a_reset_would() {
     pair.run(SECOND, |_| b.readable() > 0);
     let attempt = pair.connect(B, 81);
     let sent = pair.sent;
-    pair.lose_peer(B, false);
+    pair.lose_peer(B, Departure::Sudden);
     assert_eq!(pair.sent, sent, "the peer is told nothing");
     let mut buf = [0; 100];
     assert!(b.readiness().contains(Ready::ERROR));
@@ -174,7 +236,7 @@ fn a_peer_that_is_gone_ends_its_connections_as_a_reset_would() {
 fn a_peer_that_may_be_there_after_all_is_sent_resets() {
     let mut pair = Pair::new(45);
     let (a, b) = pair.connected();
-    pair.lose_peer(A, true);
+    pair.lose_peer(A, Departure::Presumed);
     assert_eq!(a.take_error(), Some(Error::ConnectionReset));
     pair.run(SECOND, |_| b.readiness().contains(Ready::ERROR));
     assert_eq!(b.take_error(), Some(Error::ConnectionReset));
@@ -190,7 +252,7 @@ fn a_peer_that_is_gone_leaves_no_time_wait() {
     b.close(pair.now);
     pair.kick(B, &b);
     pair.run(SECOND, |_| a.state() == State::TimeWait);
-    pair.lose_peer(A, false);
+    pair.lose_peer(A, Departure::Sudden);
     assert_eq!((a.state(), pair.hosts[A].stack.flows()), (State::Closed, 0));
 }
 

@@ -77,6 +77,12 @@ impl Inner {
         }
     }
 
+    /// Whether both ends have said all they will say so far, and have acknowledged it: the peer has ended its
+    /// direction, and no data of this end waits for an acknowledgement.
+    pub(super) fn has_told_all(&self) -> bool {
+        self.ended && self.connection.as_ref().is_some_and(|connection| connection.unacked() == 0)
+    }
+
     /// The peer is out of reach: what it has acknowledged to the end it has had.
     pub(super) fn lose_to_silence(&mut self, error: Error) {
         let short = |connection: &crate::tcp::Connection| connection.has_written() && !connection.end_acked();

@@ -10,7 +10,7 @@ use crate::host::clock::{Time, after, earlier};
 use crate::host::timers::{NEVER, Tick, tick_at};
 use crate::ip::{IpHeader, MAX_HEADERS};
 use crate::tcp::{Ending, Outgoing, Segment, TcpHeader, Verdict};
-use crate::{Batch, Error, InterfaceId, KeepAlive, State};
+use crate::{Batch, Departure, Error, InterfaceId, KeepAlive, State};
 
 impl Flow {
     /// Takes in a segment that belongs to this connection. `false` if the connection has made room
@@ -398,16 +398,24 @@ impl Flow {
     }
 
     /// Ends the connection as a reset from the peer would: the program at its other end is gone. An attempt
-    /// goes on, since whoever comes after the peer may answer it. With `tell` a reset is sent, in case that
-    /// somebody is there after all. False if nothing changes.
-    pub(crate) fn lose_peer(&self, now: Instant, tell: bool) -> bool {
+    /// goes on, since whoever comes after the peer may answer it. False if nothing changes.
+    pub(crate) fn lose_peer(&self, now: Instant, departure: Departure) -> bool {
         let (mut inner, time) = self.lock_at(now);
         let before = inner.state();
         match before {
             State::Closed | State::SynSent => return false,
             State::TimeWait => self.unlink(&mut inner),
+            _ if departure == Departure::Orderly && inner.has_told_all() => {
+                if let Some(connection) = inner.live() {
+                    connection.forget();
+                }
+                // As after a reset in this state: nobody hears what is still to come. Nothing is lost by that.
+                if before == State::CloseWait && !inner.orphaned {
+                    inner.error = Some(Error::BrokenPipe);
+                }
+            }
             _ => {
-                if tell {
+                if departure == Departure::Presumed {
                     self.reset(&mut inner);
                 } else if let Some(connection) = inner.live() {
                     connection.forget();
@@ -417,6 +425,19 @@ impl Flow {
         }
         self.refresh(&mut inner, time);
         true
+    }
+
+    /// Ends the connection with a reset, as the end of its program does. A connection that the application has
+    /// closed, and of which the peer has everything (FIN-WAIT-2), is only forgotten: a reset would say that
+    /// something was not read.
+    pub(crate) fn abandon(&self, now: Instant) {
+        let is_delivered = {
+            let inner = self.lock();
+            inner.orphaned && inner.state() == State::FinWait2
+        };
+        if !is_delivered {
+            self.abort(now);
+        }
     }
 
     /// Memory may be short: if it is for this flow's peer, what has come out of order is dropped. If the

@@ -2,6 +2,7 @@
 
 mod api;
 mod delivery;
+mod departure;
 mod errors;
 mod info;
 mod life;
@@ -31,6 +32,7 @@ use self::time_wait::TimeWait;
 
 pub use self::api::PIECES;
 pub use self::delivery::{Delivery, Loss};
+pub use self::departure::Departure;
 pub use self::info::TcpInfo;
 
 /// One TCP connection, in any state from its SYN on.
