@@ -33,7 +33,6 @@ mod driver;
 mod fd;
 mod node;
 mod socket;
-mod sync;
 mod sys;
 mod wait;
 #[cfg(test)]
@@ -46,6 +45,8 @@ pub mod control;
 pub mod datapath;
 pub mod net;
 pub mod state;
+
+use peersock_primitives::sync;
 
 pub use config::{ConfigError, HostEndpoint, Network, ParseEndpointError};
 pub use driver::Interfaces;

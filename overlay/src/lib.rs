@@ -46,7 +46,6 @@ mod routes;
 #[path = "routes/tests.rs"]
 mod routes_tests;
 mod session;
-mod sync;
 #[cfg(test)]
 mod testing;
 mod text;
@@ -54,11 +53,13 @@ mod text;
 pub mod noise;
 pub mod wire;
 
+use peersock_primitives::sync;
+
 #[cfg(feature = "aws-lc")]
 pub use crypto::AwsLc;
 pub use crypto::{AeadError, AeadKey, EntropySource, Portable, Provider, Suite, SuiteSet, default_provider};
 
-pub use counters::{Counter, Counters};
+pub use counters::Counters;
 pub use endpoint::{
     AddressError, Endpoint, EndpointConfig, JoinError, Limits, Lookup, NetworkInfo, PeerInfo,
 };
@@ -71,6 +72,7 @@ pub use network::{
     NetworkConfig, NetworkConfigError, NetworkIdError, NetworkIndex, NetworkSummary, Policy, Prefix,
     StaticMember, StaticNetwork, is_endpoint,
 };
+pub use peersock_primitives::Counter;
 pub use reach::{Path, Place, RecvMeta, SocketIndex, SocketInfo};
 pub use routes::{Route, Routes};
 pub use session::{

@@ -127,13 +127,13 @@ impl Datapath {
             Resolved::Route(Route::Peer(peer)) => peer,
             Resolved::Unknown => {
                 let kept = self.lock_waiting().add_packet(now, false, interface, destination, packet);
-                return self.counters.waiting_dropped.add(u64::from(!kept));
+                return self.counters.out_waiting_dropped.add(u64::from(!kept));
             }
-            Resolved::NoRoute => return self.counters.no_route.add(1),
+            Resolved::NoRoute => return self.counters.out_no_route.increment(),
         };
         let Some(sender) = peer.sender() else {
             let kept = self.lock_waiting().add_packet(now, true, interface, destination, packet);
-            self.counters.waiting_dropped.add(u64::from(!kept));
+            self.counters.out_waiting_dropped.add(u64::from(!kept));
             return self.with_control(now, batch, |endpoint, now| endpoint.want_session(now, &peer));
         };
         let mtu = sender.path.datagram_size - DATA_OVERHEAD;
@@ -181,7 +181,7 @@ impl Datapath {
     ) {
         let datagram = sender.path.datagram_size;
         let Ok(mut fragments) = self.stack.fragments(interface, packet, mtu) else {
-            return self.counters.too_big.add(1);
+            return self.counters.out_too_big.increment();
         };
         let most = self.most_segments(sender, datagram);
         let ecn = ecn::of(packet);

@@ -103,31 +103,31 @@ impl Datapath {
                 return true;
             }
             Opened::Unknown(_) => {
-                self.counters.malformed_inner.add(1);
+                self.counters.inner_malformed.increment();
                 return true;
             }
         };
         let packet = &slot[..length];
         let Some(source) = source_address(packet) else {
-            self.counters.malformed_inner.add(1);
+            self.counters.inner_malformed.increment();
             return true;
         };
         if last.owned != Some(source) {
             if !last.session.peer().owns(source) {
-                self.counters.source_not_owned.add(1);
+                self.counters.inner_source_not_owned.increment();
                 return true;
             }
             last.owned = Some(source);
         }
         let Some(interface) = last.interface else {
-            self.counters.no_network.add(1);
+            self.counters.inner_no_network.increment();
             return true;
         };
         if let Some(group) = group_of(packet) {
             self.note_group_packet(now, interface, last.session.peer(), (group, packet), &mut ingress.batch);
         }
         if marked && !ecn::mark(&mut slot[..length]) {
-            self.counters.congested.add(1);
+            self.counters.inner_congested.increment();
             return true;
         }
         let Ingress { coalescer, batch, .. } = ingress;

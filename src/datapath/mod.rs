@@ -181,7 +181,7 @@ impl Datapath {
     }
 
     fn control(&self) -> MutexGuard<'_, Endpoint> {
-        self.counters.control_locked.add(1);
+        self.counters.control_locked.increment();
         sync::lock(&self.endpoint)
     }
 

@@ -125,12 +125,12 @@ impl Datapath {
         }
         let peers = self.peers_on(interface);
         let skipped = peers.len().saturating_sub(MAX_COPIES);
-        self.counters.group_peers_skipped.add(skipped as u64);
+        self.counters.out_group_peers_skipped.add(skipped as u64);
         // Fragments are cut in place.
         let mut copy = Vec::with_capacity(packet.len());
         for peer in peers.iter().take(MAX_COPIES) {
             if !PeerLink::of(peer).reported.wants(now, group) {
-                self.counters.group_peers_left.add(1);
+                self.counters.out_group_peers_left.increment();
                 continue;
             }
             copy.clear();
@@ -142,7 +142,7 @@ impl Datapath {
             {
                 // It waits with what is for the peer alone.
                 let kept = self.lock_waiting().add_packet(now, true, interface, *address, &copy);
-                self.counters.waiting_dropped.add(u64::from(!kept));
+                self.counters.out_waiting_dropped.add(u64::from(!kept));
                 self.with_control(now, batch, |endpoint, now| endpoint.want_session(now, peer));
             }
         }

@@ -126,7 +126,7 @@ impl Datapath {
     }
 
     pub(super) fn fail_waiting(&self, now: Instant, entry: Entry) {
-        self.counters.unreachable.add(entry.packets.len() as u64);
+        self.counters.out_unreachable.add(entry.packets.len() as u64);
         for flow in entry.flows {
             // A standing connection outlives its peer's absence, as over any network; only a new one fails.
             if flow.state().is_connecting() {

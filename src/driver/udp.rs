@@ -5,7 +5,6 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::RwLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use peersock_overlay::{SocketIndex, SocketInfo};
@@ -47,30 +46,21 @@ pub(crate) struct UdpSockets {
     pub(crate) stats: UdpStats,
 }
 
-/// System calls and datagrams, both ways.
-#[derive(Debug, Default)]
-pub(crate) struct UdpStats {
-    pub(crate) send_calls: AtomicU64,
-    pub(crate) send_errors: AtomicU64,
-    pub(crate) sent_datagrams: AtomicU64,
-    pub(crate) receive_calls: AtomicU64,
-    pub(crate) received_batches: AtomicU64,
-    /// Batches that came to the discovery port by unicast.
-    pub(crate) stray_beacons: AtomicU64,
-}
-
-impl UdpStats {
-    /// Names and values, in a fixed order.
-    pub(crate) fn snapshot(&self) -> [(&'static str, u64); 6] {
-        [
-            ("udp_send_calls", &self.send_calls),
-            ("udp_send_errors", &self.send_errors),
-            ("udp_sent_datagrams", &self.sent_datagrams),
-            ("udp_receive_calls", &self.receive_calls),
-            ("udp_received_batches", &self.received_batches),
-            ("udp_stray_beacons", &self.stray_beacons),
-        ]
-        .map(|(name, counter)| (name, counter.load(Ordering::Relaxed)))
+peersock_primitives::counters! {
+    /// System calls and datagrams, both ways.
+    pub(crate) struct UdpStats {
+        /// Calls that send.
+        udp_send_calls,
+        /// Calls that send and failed: their datagrams are lost.
+        udp_send_errors,
+        /// Datagrams sent.
+        udp_sent_datagrams,
+        /// Calls that receive.
+        udp_receive_calls,
+        /// Batches received.
+        udp_received_batches,
+        /// Batches that came to the discovery port by unicast.
+        udp_stray_beacons,
     }
 }
 
@@ -208,7 +198,7 @@ impl UdpSockets {
         bufs: &mut [IoSliceMut<'_>; RECEIVE_BATCH],
         meta: &mut [quinn_udp::RecvMeta; RECEIVE_BATCH],
     ) -> io::Result<usize> {
-        self.stats.receive_calls.fetch_add(1, Ordering::Relaxed);
+        self.stats.udp_receive_calls.increment();
         let (io, state) = match self.data.get(index) {
             Some(socket) => (&socket.io, &socket.state),
             None => {
@@ -217,7 +207,7 @@ impl UdpSockets {
             }
         };
         let received = state.recv(UdpSockRef::from(io), bufs, meta)?;
-        self.stats.received_batches.fetch_add(received as u64, Ordering::Relaxed);
+        self.stats.udp_received_batches.add(received as u64);
         Ok(received)
     }
 
@@ -238,7 +228,7 @@ impl UdpSockets {
         let list = sync::read(&self.interfaces);
         let interface = list.iter().find(|interface| Some(interface.index) == meta.interface_index)?;
         if !interface.is_for_all(meta.dst_ip) {
-            self.stats.stray_beacons.fetch_add(1, Ordering::Relaxed);
+            self.stats.udp_stray_beacons.increment();
             return None;
         }
         let answer = self.data.iter().position(|s| s.local.is_ipv4() == ipv4 && s.reaches(interface))?;
@@ -261,10 +251,10 @@ impl UdpSockets {
             Some(size) => transmit.contents.len().div_ceil(size.max(1)),
             None => 1,
         };
-        self.stats.send_calls.fetch_add(1, Ordering::Relaxed);
+        self.stats.udp_send_calls.increment();
         match result {
             Ok(()) => {
-                self.stats.sent_datagrams.fetch_add(datagrams as u64, Ordering::Relaxed);
+                self.stats.udp_sent_datagrams.add(datagrams as u64);
                 tracing::trace!(
                     to = %transmit.destination,
                     datagrams,
@@ -275,7 +265,7 @@ impl UdpSockets {
             }
             Err(error) => {
                 // A datagram that cannot be sent is a lost datagram; the protocols above repair it.
-                self.stats.send_errors.fetch_add(1, Ordering::Relaxed);
+                self.stats.udp_send_errors.increment();
                 tracing::trace!(%error, remote = %transmit.destination, "datagram not sent");
             }
         }
@@ -521,7 +511,7 @@ mod tests {
         }
         let ports = [&stranger, &neighbour].map(|socket| socket.local_addr().unwrap().port());
         assert_eq!(taken, [(ports[0], false), (ports[1], true)]);
-        assert_eq!(sockets.stats.stray_beacons.load(Ordering::Relaxed), 1);
+        assert_eq!(sockets.stats.udp_stray_beacons.get(), 1);
     }
 
     #[test]
@@ -565,7 +555,7 @@ mod tests {
             segment_size: None,
             ecn: 0,
         };
-        let errors = || sockets.stats.send_errors.load(Ordering::Relaxed);
+        let errors = || sockets.stats.udp_send_errors.get();
         assert!(sys::in_child(|| {
             sockets.send(&transmit(b"child"));
             sockets.send_at_once(&transmit(b"child"));
@@ -580,7 +570,7 @@ mod tests {
         assert!(sys::in_child(|| {
             let own = UdpSockets::bind(Interfaces::Loopback, 0, None).unwrap();
             own.send(&transmit(b"own"));
-            own.stats.sent_datagrams.load(Ordering::Relaxed) == 1
+            own.stats.udp_sent_datagrams.get() == 1
         }));
         let len = receiver.recv(&mut buffer).unwrap();
         assert_eq!(&buffer[..len], b"own");

@@ -112,6 +112,8 @@ mod ip;
 mod socket;
 mod tcp;
 
+use peersock_primitives::sync;
+
 pub use group::membership::MembershipChange;
 pub use group::report::{membership_report, read_membership_report};
 pub use group::source_filter::{GroupChange, SourceChange, SourceFilter};

@@ -4,10 +4,11 @@
 //! without unwinding, so guards are also listed here, and a signal undoes them all.
 
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use peersock_primitives::sync;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 
 use crate::Result;
@@ -42,7 +43,7 @@ impl Undo {
 static PENDING: Mutex<Vec<Undo>> = Mutex::new(Vec::new());
 
 fn pending() -> MutexGuard<'static, Vec<Undo>> {
-    PENDING.lock().unwrap_or_else(PoisonError::into_inner)
+    sync::lock(&PENDING)
 }
 
 /// Undoes its action when dropped.

@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use peersock_primitives::sync;
 use rustix::process::Pid;
 
 use crate::Result;
@@ -46,7 +47,7 @@ impl Process {
         if let Some(stderr) = child.stderr.take() {
             let errors = Arc::clone(&errors);
             readers.push(each_line(stderr, move |line| {
-                let mut errors = errors.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut errors = sync::lock(&errors);
                 errors.push_back(line);
                 if errors.len() > KEPT_ERRORS {
                     errors.pop_front();
@@ -129,7 +130,7 @@ impl Process {
     }
 
     fn error(&self, what: &str) -> Box<dyn std::error::Error> {
-        let errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
+        let errors = sync::lock(&self.errors);
         let tail: Vec<&str> = errors.iter().map(String::as_str).collect();
         format!("{} {what}: {}", self.name, tail.join(" | ")).into()
     }

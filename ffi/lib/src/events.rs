@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use libc::{c_char, c_void};
 use peersock::{Event, Events};
+use peersock_primitives::sync;
 
 use crate::boundary::{answer, or, told};
 use crate::node::PEERSOCK_ID_SIZE;
@@ -134,7 +135,7 @@ impl Running {
     }
 
     fn swap_callback(&self, new: Option<Callback>) -> Option<Callback> {
-        let mut place = self.callback.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut place = sync::lock(&self.callback);
         std::mem::replace(&mut *place, new)
     }
 }

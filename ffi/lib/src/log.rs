@@ -7,6 +7,7 @@ use std::sync::{Mutex, Once, mpsc};
 use std::thread;
 
 use libc::{c_char, c_int, c_void};
+use peersock_primitives::sync;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -54,9 +55,9 @@ pub unsafe extern "C" fn peersock_on_log(
         LEVEL.store(if target.is_some() { level } else { 0 }, Ordering::SeqCst);
         if thread::current().name() == Some(THREAD) {
             // From the callback itself, which holds the lock.
-            *PENDING.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(target);
+            *sync::lock(&PENDING) = Some(target);
         } else {
-            *TARGET.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = target;
+            *sync::lock(&TARGET) = target;
         }
         START.call_once(start);
         tracing::callsite::rebuild_interest_cache();
@@ -100,13 +101,13 @@ fn start() {
 fn serve(receiver: &mpsc::Receiver<Message>) {
     for message in receiver {
         let Ok(text) = CString::new(message.text.replace('\0', " ")) else { continue };
-        let mut target = TARGET.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut target = sync::lock(&TARGET);
         if let Some(target) = &*target {
             let level = c_int::from(number(message.level));
             // SAFETY: who gave the callback says that it may be called with this context.
             or((), || unsafe { (target.callback)(level, text.as_ptr(), target.context) });
         }
-        if let Some(new) = PENDING.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
+        if let Some(new) = sync::lock(&PENDING).take() {
             *target = new;
         }
     }

@@ -4,10 +4,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use peersock_primitives::sync::lock;
 use peersock_stack::{
     Batch, Cidr, Config, CongestionControl, Egress, Flow, InterfaceConfig, InterfaceId, MAX_PACKET, Stack,
     TcpOptions,
@@ -349,9 +350,4 @@ pub(super) fn wait_readable<const N: usize>(fds: [BorrowedFd<'_>; N], most: Opti
     let mut fds = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
     // A wait that is interrupted is a short one.
     let _ = poll(&mut fds, most.as_ref());
-}
-
-/// A panic of the driver is told by itself; it shall not hide behind others.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

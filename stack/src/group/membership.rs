@@ -7,9 +7,10 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use crate::host::stack::Shared;
+use crate::sync;
 use crate::{Error, GroupChange, InterfaceId, SourceFilter, Stack};
 
 /// Most groups of one socket, as Linux (`igmp_max_memberships`).
@@ -121,7 +122,7 @@ impl Memberships {
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.table)
     }
 }
 

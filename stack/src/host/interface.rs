@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
 use crate::ip::source;
+use crate::sync;
 use crate::{Cidr, InterfaceConfig, InterfaceId};
 
 /// One joined network as sockets see it. With other addresses it is another one under the same identifier.
@@ -72,12 +73,12 @@ struct Table {
 impl Interfaces {
     /// Whether one of them allows `port`. As long as there are none any may be allowed later.
     pub(crate) fn any_allows(&self, port: u16) -> bool {
-        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let table = sync::read(&self.table);
         table.entries.is_empty() || table.entries.values().any(|interface| interface.allows(port))
     }
 
     pub(crate) fn add(&self, config: InterfaceConfig) -> InterfaceId {
-        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        let mut table = sync::write(&self.table);
         table.last += 1;
         let id = InterfaceId(table.last);
         let InterfaceConfig { name: _, addresses, routes, ports, checksums } = config;
@@ -88,7 +89,7 @@ impl Interfaces {
     }
 
     pub(crate) fn remove(&self, id: InterfaceId) -> Option<Arc<Interface>> {
-        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        let mut table = sync::write(&self.table);
         let removed = table.entries.remove(&id);
         self.changed();
         removed
@@ -96,7 +97,7 @@ impl Interfaces {
 
     /// Replaces the addresses; says whether the interface exists.
     pub(crate) fn set_addresses(&self, id: InterfaceId, addresses: &[Cidr]) -> bool {
-        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        let mut table = sync::write(&self.table);
         let Some(interface) = table.entries.get_mut(&id) else { return false };
         let Interface { checksums, ports, routes, .. } = &**interface;
         let (checksums, ports, routes) = (*checksums, ports.clone(), routes.clone());
@@ -142,7 +143,7 @@ impl Interfaces {
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Table> {
-        self.table.read().unwrap_or_else(PoisonError::into_inner)
+        sync::read(&self.table)
     }
 }
 

@@ -29,9 +29,9 @@ impl Stack {
     /// The caller has checked that the source is one that the sender owns.
     pub fn receive(&self, now: Instant, interface: InterfaceId, packet: &mut [u8], batch: &mut Batch) {
         let counters = &self.shared.counters;
-        counters.ip_received.bump();
+        counters.ip_received.increment();
         let Some(found) = self.shared.interfaces.find_again(interface, batch.interface.take()) else {
-            return counters.ip_not_local.bump();
+            return counters.ip_not_local.increment();
         };
         self.receive_on(found.interface(), now, packet, batch);
         batch.interface = Some(found);
@@ -41,14 +41,14 @@ impl Stack {
         let counters = &self.shared.counters;
         let ip = match IpHeader::parse(packet, interface.checksums) {
             Ok(ip) => ip,
-            Err(IpError::Malformed) => return counters.ip_malformed.bump(),
-            Err(IpError::Checksum) => return counters.ip_checksum_errors.bump(),
+            Err(IpError::Malformed) => return counters.ip_malformed.increment(),
+            Err(IpError::Checksum) => return counters.ip_checksum_errors.increment(),
         };
         if !self.is_for_us(interface, ip.destination) {
-            return counters.ip_not_local.bump();
+            return counters.ip_not_local.increment();
         }
         if !ip.source_is_unicast() {
-            return counters.ip_bad_source.bump();
+            return counters.ip_bad_source.increment();
         }
         let time = self.shared.clock.time(now);
         let packet = &mut packet[..ip.total_len];
@@ -82,7 +82,7 @@ impl Stack {
         let taken = raw::receive(&self.shared, interface, packet, ip, batch);
         match ip.protocol {
             // A connection has two ends (RFC 9293 3.9.2.3).
-            IpProtocol::Tcp if !is_unicast(ip.destination) => self.shared.counters.tcp_malformed.bump(),
+            IpProtocol::Tcp if !is_unicast(ip.destination) => self.shared.counters.tcp_malformed.increment(),
             IpProtocol::Tcp => self.receive_tcp(time, interface, packet, ip, batch),
             IpProtocol::Udp => udp::receive(&self.shared, time, interface, packet, ip, batch),
             protocol if icmp::is_for(ip.source, protocol) => {
@@ -90,7 +90,7 @@ impl Stack {
             }
             _ if taken => {}
             _ => {
-                self.shared.counters.ip_unknown_protocol.bump();
+                self.shared.counters.ip_unknown_protocol.increment();
                 let problem = Problem::ProtocolUnreachable { named_at };
                 icmp::report(&self.shared, time, interface, packet, problem, batch);
             }
@@ -108,8 +108,8 @@ impl Stack {
         let shared = &self.shared;
         let tcp = match TcpHeader::parse(packet, ip, interface.checksums) {
             Ok(tcp) => tcp,
-            Err(TcpError::Malformed) => return shared.counters.tcp_malformed.bump(),
-            Err(TcpError::Checksum) => return shared.counters.ip_checksum_errors.bump(),
+            Err(TcpError::Malformed) => return shared.counters.tcp_malformed.increment(),
+            Err(TcpError::Checksum) => return shared.counters.ip_checksum_errors.increment(),
         };
         let ports = [tcp.destination_port, tcp.source_port];
         let key = FlowKey::from_parts(interface.id, [ip.destination, ip.source], ports);
@@ -123,7 +123,7 @@ impl Stack {
         if tcp.opens() {
             // Only a listener's port has to be allowed: the other one is ephemeral.
             if !interface.allows(local.port()) {
-                return shared.counters.port_not_allowed.bump();
+                return shared.counters.port_not_allowed.increment();
             }
             if let Some(flow) = self.accept(time, interface, (local, remote), packet, ip, batch) {
                 if let Some(flow) = flow {
@@ -141,13 +141,13 @@ impl Stack {
             return;
         }
         if self.may_come_again(time, interface.id, (local, remote), &tcp) {
-            return shared.counters.tcp_backlog_overflows.bump();
+            return shared.counters.tcp_backlog_overflows.increment();
         }
         // RFC 9293 3.10.7.2: to a listener, what neither opens nor acknowledges is nothing.
         if tcp.ack.is_none() && shared.listeners.find(interface.id, local).is_some() {
             return;
         }
-        shared.counters.tcp_no_socket.bump();
+        shared.counters.tcp_no_socket.increment();
         batch
             .reply(interface.id, ip.source, MAX_HEADERS, |buf| tcp.write_reset(ip, interface.checksums, buf));
     }
@@ -171,7 +171,7 @@ impl Stack {
         let shared = &self.shared;
         let listener = self.listener(interface.id, (local, remote))?;
         let Some(share) = self.share_for_another(interface, remote) else {
-            shared.counters.tcp_flow_limit.bump();
+            shared.counters.tcp_flow_limit.increment();
             return Some(None);
         };
         let segment = Segment::read(packet, ip.header_len)?;
@@ -183,7 +183,7 @@ impl Stack {
                 return Some(None);
             }
             Admission::Full => {
-                shared.counters.tcp_backlog_overflows.bump();
+                shared.counters.tcp_backlog_overflows.increment();
                 return Some(None);
             }
         }
@@ -232,7 +232,7 @@ impl Stack {
         batch: &mut Batch,
     ) {
         let shared = &self.shared;
-        shared.counters.tcp_cookies_sent.bump();
+        shared.counters.tcp_cookies_sent.increment();
         let mss = syn.options.mss.unwrap_or(0);
         let isn = shared.cookies.make(time, (local, remote), syn.seq, mss);
         batch.reply(interface.id, remote.ip(), MAX_HEADERS, |buf| {
@@ -259,10 +259,10 @@ impl Stack {
         let mss = shared.cookies.check(time, (local, remote), irs, isn)?;
         let share = self.share_for_another(interface, remote);
         let Some(share) = share.filter(|_| listener.take_cookie(time)) else {
-            shared.counters.tcp_backlog_overflows.bump();
+            shared.counters.tcp_backlog_overflows.increment();
             return Some(None);
         };
-        shared.counters.tcp_cookies_accepted.bump();
+        shared.counters.tcp_cookies_accepted.increment();
         let settings = Flow::settings(shared, interface, &listener.options(), &share);
         let connection = Connection::from_cookie(settings, time, (local, remote), (isn, irs), mss);
         Some(self.add_accepted(time, interface, (local, remote), connection, &listener))

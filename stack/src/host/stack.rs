@@ -246,7 +246,7 @@ impl Stack {
             return None;
         }
         flow.begin(time);
-        shared.counters.tcp_connects.bump();
+        shared.counters.tcp_connects.increment();
         Some(flow)
     }
 

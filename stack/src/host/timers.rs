@@ -9,9 +9,10 @@
 //! and the flow's deadline has moved, it is entered again. So packets cost no access to the wheel.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use crate::host::clock::Time;
+use crate::sync;
 
 const LEVELS: usize = 6;
 const SLOT_BITS: usize = 6;
@@ -80,7 +81,7 @@ impl<T> Timers<T> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Wheel<T>> {
-        self.wheel.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.wheel)
     }
 }
 

@@ -47,14 +47,14 @@ pub(super) fn receive(
 ) {
     let counters = &shared.counters;
     let Some(complaint) = Complaint::parse(time, ip, message) else {
-        return counters.icmp_malformed.bump();
+        return counters.icmp_malformed.increment();
     };
     // Only what this node has sent may be complained about.
     if !interface.is_local(complaint.source) {
-        return counters.icmp_ignored.bump();
+        return counters.icmp_ignored.increment();
     }
     if !may_complain(interface, complaint.offender, complaint.destination) {
-        return counters.icmp_strangers.bump();
+        return counters.icmp_strangers.increment();
     }
     let mut known = raw::complain(shared, interface, &complaint, batch);
     known |= match complaint.protocol {
@@ -66,13 +66,13 @@ pub(super) fn receive(
         _ => false,
     };
     if !known {
-        return counters.icmp_ignored.bump();
+        return counters.icmp_ignored.increment();
     }
-    counters.icmp_errors_received.bump();
+    counters.icmp_errors_received.increment();
     if let Some(mtu) = complaint.mtu() {
         let path = (interface.id, complaint.destination);
         if shared.path_mtus.report(time, path, mtu, complaint.total_len) {
-            counters.path_mtu_reports.bump();
+            counters.path_mtu_reports.increment();
         }
     }
 }

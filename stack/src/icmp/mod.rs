@@ -87,23 +87,23 @@ pub(crate) fn receive(
     let types = types(ip.source);
     let message = &packet[ip.header_len..ip.total_len];
     if message.len() < HEADER {
-        return counters.icmp_malformed.bump();
+        return counters.icmp_malformed.increment();
     }
     if interface.checksums && checksum::icmp((ip.source, ip.destination), message) != 0 {
-        return counters.ip_checksum_errors.bump();
+        return counters.ip_checksum_errors.increment();
     }
     match message[0] {
         // RFC 1122 3.2.2.6 leaves IPv4's to us; RFC 4443 4.2 wants IPv6's answered. Nothing else is for
         // groups.
         kind if ip.destination.is_multicast() && (kind != types.echo_request || ip.source.is_ipv4()) => {
-            counters.icmp_ignored.bump();
+            counters.icmp_ignored.increment();
         }
         kind if kind == types.echo_request => answer_echo(shared, interface, ip, message, batch),
         kind if kind == types.echo_reply => socket::receive_reply(shared, interface, ip, message, batch),
         kind if errors::is_complaint(ip.source, kind) => {
             errors::receive(shared, time, interface, ip, message, batch);
         }
-        _ => counters.icmp_ignored.bump(),
+        _ => counters.icmp_ignored.increment(),
     }
 }
 
@@ -111,11 +111,11 @@ pub(crate) fn receive(
 /// 5.1).
 fn answer_echo(shared: &Shared, interface: &Interface, ip: &IpHeader, request: &[u8], batch: &mut Batch) {
     if !ip.source_is_unicast() || request[1] != 0 {
-        return shared.counters.icmp_ignored.bump();
+        return shared.counters.icmp_ignored.increment();
     }
     let own = Some(ip.destination).filter(|own| !own.is_multicast());
     let Some(own) = own.or_else(|| interface.source_for(ip.source)) else { return };
-    shared.counters.icmp_echo_requests.bump();
+    shared.counters.icmp_echo_requests.increment();
     batch.reply(interface.id, ip.source, request.len() + 40, |buf| {
         let addresses = (own, ip.source);
         let head = [types(ip.source).echo_reply, 0];

@@ -1,11 +1,12 @@
 //! How many errors may be sent (RFC 4443 2.4 (f), RFC 1812 4.3.2.8).
 
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use crate::Config;
 use crate::host::clock::{Time, since};
 use crate::host::keyed::Key;
+use crate::sync;
 
 /// How many buckets the destinations share.
 const BUCKETS: usize = 256;
@@ -36,7 +37,7 @@ impl Rates {
     /// Whether an error may go to `destination` now; if so, it is taken into account.
     pub(super) fn allow(&self, time: Time, destination: IpAddr) -> bool {
         let which = self.key.digest(prefix(destination)) as usize % BUCKETS;
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = sync::lock(&self.state);
         let Buckets { total, each } = &mut *state;
         let allowed = total.has_token(time, self.total) && each[which].has_token(time, self.each);
         if allowed {

@@ -39,9 +39,9 @@ pub(crate) fn report(
     let own = Some(ip.destination).filter(|&own| is_unicast(own));
     let Some(own) = own.or_else(|| interface.source_for(ip.source)) else { return };
     if !shared.icmp_rates.allow(time, ip.source) {
-        return shared.counters.icmp_rate_limited.bump();
+        return shared.counters.icmp_rate_limited.increment();
     }
-    shared.counters.icmp_errors_sent.bump();
+    shared.counters.icmp_errors_sent.increment();
     // RFC 1812 4.3.2.3 and RFC 4443 2.4 (c): as much as fits a packet that every path takes.
     let smallest_mtu = if ip.source.is_ipv4() { 576 } else { 1280 };
     let quoted = packet.len().min(smallest_mtu - 40 - HEADER);

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use super::errors::Complaint;
 use super::{HEADER, types, write};
@@ -16,6 +16,7 @@ use crate::ip::{IpHeader, canonical};
 use crate::socket::demux::Bound;
 use crate::socket::ip_options::Settings;
 use crate::socket::queue::DatagramQueue;
+use crate::sync;
 use crate::{
     Batch, Error, ErrorReport, InterfaceId, IpOptions, RawRoute, Ready, SendOptions, Stack, TrafficClass,
 };
@@ -310,7 +311,7 @@ impl IcmpSocket {
     }
 
     fn lock(&self) -> MutexGuard<'_, DatagramQueue<EchoReply>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.queue)
     }
 }
 
@@ -324,7 +325,7 @@ pub(super) fn receive_reply(
 ) {
     let destination = SocketAddr::new(ip.destination, u16::from_be_bytes([message[4], message[5]]));
     let Some(socket) = shared.icmp.find(interface.id, destination) else {
-        return shared.counters.icmp_ignored.bump();
+        return shared.counters.icmp_ignored.increment();
     };
     let sequence = u16::from_be_bytes([message[6], message[7]]);
     let reply = EchoReply {
@@ -371,8 +372,8 @@ pub(super) fn receive_error(
 
 fn queue(shared: &Shared, socket: Arc<IcmpSocket>, reply: EchoReply, payload: &[u8], batch: &mut Batch) {
     match socket.lock().push(reply, payload) {
-        true => shared.counters.icmp_echo_replies.bump(),
-        false => shared.counters.icmp_queue_overflows.bump(),
+        true => shared.counters.icmp_echo_replies.increment(),
+        false => shared.counters.icmp_queue_overflows.increment(),
     }
     batch.touch_icmp(&shared.rounds, socket);
 }

@@ -45,7 +45,7 @@ impl Stack {
                 let problem = Problem::Parameter { code: 0, pointer, to_groups: false };
                 report(&self.shared, time, interface, packet, problem, batch);
             }
-            return self.shared.counters.ip_options_refused.bump();
+            return self.shared.counters.ip_options_refused.increment();
         }
         let fragment = u16::from_be_bytes([packet[6], packet[7]]) & 0x3fff != 0;
         match fragment {
@@ -77,7 +77,7 @@ impl Stack {
                 self.receive_fragment(time, interface, piece, batch);
             }
             Chain::Refused(refusal) => {
-                self.shared.counters.ip_extension_headers.bump();
+                self.shared.counters.ip_extension_headers.increment();
                 if let Refusal::Report { code, pointer, to_groups } = refusal {
                     let problem = Problem::Parameter { code, pointer, to_groups };
                     report(&self.shared, time, interface, packet, problem, batch);
@@ -95,14 +95,14 @@ impl Stack {
     ) {
         let Shared { counters, reassembly, .. } = &*self.shared;
         self.expire_fragments(time, batch);
-        counters.ip_fragments.bump();
+        counters.ip_fragments.increment();
         let (outcome, evicted) = piece.map_or((Outcome::Refused, 0), |piece| reassembly.insert(time, &piece));
         counters.ip_reassembly_evictions.add(evicted);
         match outcome {
             Outcome::Waiting => {}
-            Outcome::Refused => counters.ip_fragments_refused.bump(),
+            Outcome::Refused => counters.ip_fragments_refused.increment(),
             Outcome::Complete(mut packet) => {
-                counters.ip_reassembled.bump();
+                counters.ip_reassembled.increment();
                 self.receive_reassembled(time, interface, &mut packet, batch);
             }
         }
@@ -121,7 +121,7 @@ impl Stack {
             IpAddr::V4(_) => self.deliver(time, interface, packet, (&ip, 9), batch),
             // Fragments of fragments are nobody's honest work.
             IpAddr::V6(_) if matches!(extensions::walk(packet), Chain::Fragment(_)) => {
-                self.shared.counters.ip_fragments_refused.bump();
+                self.shared.counters.ip_fragments_refused.increment();
             }
             IpAddr::V6(_) => self.receive_chain(time, interface, packet, &ip, batch),
         }
@@ -131,7 +131,7 @@ impl Stack {
     pub(crate) fn expire_fragments(&self, time: Time, batch: &mut Batch) {
         let Shared { counters, reassembly, interfaces, .. } = &*self.shared;
         for expired in reassembly.expire(time, EXPIRED_PER_CALL) {
-            counters.ip_reassembly_timeouts.bump();
+            counters.ip_reassembly_timeouts.increment();
             // RFC 792, RFC 4443 3.3: only if the first fragment came.
             if let (Some(first), Some(interface)) = (expired.first, interfaces.find(expired.interface)) {
                 report(&self.shared, time, &interface, &first, Problem::ReassemblyTimeout, batch);

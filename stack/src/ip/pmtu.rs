@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::host::clock::{Time, after};
+use crate::sync;
 use crate::{InterfaceId, Stack};
 
 /// How long a report counts: RFC 8201 section 4 advises ten minutes before a larger size is tried.
@@ -109,7 +110,7 @@ impl PathMtus {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<(InterfaceId, IpAddr), Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.entries)
     }
 }
 

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::host::keyed::Key;
+use crate::sync;
 use crate::{InterfaceId, UdpRoute, UdpSocket};
 
 /// Something bound to a local address and port, perhaps on every interface or address.
@@ -168,11 +169,11 @@ impl<T: Bound> Binds<T> {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, HashMap<u16, Vec<Arc<T>>>> {
-        self.ports.read().unwrap_or_else(PoisonError::into_inner)
+        sync::read(&self.ports)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, HashMap<u16, Vec<Arc<T>>>> {
-        self.ports.write().unwrap_or_else(PoisonError::into_inner)
+        sync::write(&self.ports)
     }
 }
 
@@ -187,7 +188,7 @@ impl ConnectedUdp {
     }
 
     pub(crate) fn find(&self, route: &UdpRoute) -> Option<Arc<UdpSocket>> {
-        self.routes.read().unwrap_or_else(PoisonError::into_inner).get(route).cloned()
+        sync::read(&self.routes).get(route).cloned()
     }
 
     /// Enters a socket; `false` if its place is taken.
@@ -211,6 +212,6 @@ impl ConnectedUdp {
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, HashMap<UdpRoute, Arc<UdpSocket>, Key>> {
-        self.routes.write().unwrap_or_else(PoisonError::into_inner)
+        sync::write(&self.routes)
     }
 }

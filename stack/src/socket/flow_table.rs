@@ -5,9 +5,10 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 use crate::host::keyed::Key;
+use crate::sync;
 use crate::tcp::{Memory, Share};
 use crate::{Cidr, Flow, InterfaceId};
 
@@ -265,15 +266,15 @@ impl FlowTable {
     }
 
     fn read(&self, shard: usize) -> RwLockReadGuard<'_, HashSet<Entry, Key>> {
-        self.shards[shard].read().unwrap_or_else(PoisonError::into_inner)
+        sync::read(&self.shards[shard])
     }
 
     fn write(&self, shard: usize) -> RwLockWriteGuard<'_, HashSet<Entry, Key>> {
-        self.shards[shard].write().unwrap_or_else(PoisonError::into_inner)
+        sync::write(&self.shards[shard])
     }
 
     fn lock_index(&self) -> MutexGuard<'_, Index> {
-        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.index)
     }
 }
 

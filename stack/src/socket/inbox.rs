@@ -77,7 +77,7 @@ impl Inbox {
     /// Keeps an error report if there is room.
     pub(crate) fn push_report(&mut self, shared: &Shared, report: ErrorReport, quoted: &[u8]) {
         if !self.reports.push(report, quoted) {
-            shared.counters.error_queue_overflows.bump();
+            shared.counters.error_queue_overflows.increment();
         }
     }
 

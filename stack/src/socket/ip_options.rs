@@ -1,11 +1,12 @@
 //! What a socket decides about the IP headers of its packets.
 
 use std::net::IpAddr;
-use std::sync::{PoisonError, RwLock};
+use std::sync::RwLock;
 
 use smoltcp::wire::IpProtocol;
 
 use crate::ip::{Fields, HOP_LIMIT};
+use crate::sync;
 use crate::{Error, InterfaceId, TrafficClass};
 
 /// IP settings of a UDP, echo, raw or TCP socket: what `setsockopt` sets at the levels `IPPROTO_IP` and
@@ -117,14 +118,14 @@ impl Settings {
     }
 
     pub(crate) fn load(&self) -> IpOptions {
-        *self.0.read().unwrap_or_else(PoisonError::into_inner)
+        *sync::read(&self.0)
     }
 
     pub(crate) fn store(&self, options: IpOptions) -> Result<(), Error> {
         if options.hop_limit == 0 {
             return Err(Error::InvalidInput);
         }
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = options;
+        *sync::write(&self.0) = options;
         Ok(())
     }
 }

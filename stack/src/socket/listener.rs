@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
 use crate::host::batch::Mark;
@@ -12,6 +12,7 @@ use crate::host::clock::{Time, since};
 use crate::host::stack::Shared;
 use crate::ip::canonical;
 use crate::socket::demux::Bound;
+use crate::sync;
 use crate::{Error, Flow, InterfaceId, Ready, Stack, TcpOptions};
 
 /// After the last cookie was given, none comes back later than this.
@@ -209,13 +210,13 @@ impl Listener {
 
     /// What connections inherit that are accepted.
     pub fn options(&self) -> TcpOptions {
-        self.options.read().unwrap_or_else(PoisonError::into_inner).clone()
+        sync::read(&self.options).clone()
     }
 
     /// Changes what connections inherit whose SYN comes from now on. What is decided when a socket is bound
     /// stays: [`reuse_address`](TcpOptions::reuse_address), [`reuse_port`](TcpOptions::reuse_port).
     pub fn set_options(&self, options: TcpOptions) {
-        *self.options.write().unwrap_or_else(PoisonError::into_inner) = options;
+        *sync::write(&self.options) = options;
     }
 
     /// Stops listening. Connections that were not accepted are reset by the stack's next timeout.
@@ -319,7 +320,7 @@ impl Listener {
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.queue)
     }
 }
 

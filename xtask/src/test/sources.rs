@@ -1,8 +1,8 @@
 //! Checks of our own source code that no compiler makes.
 //!
-//! Every crate has to take the workspace's lints. The two cores must stay pure: no clock, socket, thread, async or system
-//! randomness, because only then does one seed of the simulation replay exactly. What follows from the kind of a network is
-//! decided in `overlay/src/network` alone.
+//! Every crate has to take the workspace's lints. The two cores, and what they are built with, must stay pure: no clock,
+//! socket, thread, async or system randomness, because only then does one seed of the simulation replay exactly. What
+//! follows from the kind of a network is decided in `overlay/src/network` alone.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,8 @@ use super::outcome::Outcome;
 use super::workspace::{Package, Workspace};
 use crate::{Result, root};
 
-const CORES: [&str; 2] = ["peersock-overlay", "peersock-stack"];
+/// The two cores, and what they are built with.
+const CORES: [&str; 3] = ["peersock-overlay", "peersock-primitives", "peersock-stack"];
 
 /// What code in a core must not name, and why.
 const FORBIDDEN: &[(&str, &str)] = &[

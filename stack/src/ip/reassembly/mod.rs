@@ -10,13 +10,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use smoltcp::wire::Ipv4Packet;
 
 use crate::host::clock::{Time, after};
 use crate::ip::extensions::Fragment;
+use crate::sync;
 use crate::{Config, InterfaceId};
 
 /// How long the fragments of a packet wait for one another: RFC 1122 3.3.2 has 60 to 120 s and systems 30;
@@ -225,7 +226,7 @@ impl Reassembly {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.state)
     }
 }
 

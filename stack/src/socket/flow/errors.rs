@@ -58,7 +58,7 @@ impl Flow {
         }
         let asked = inner.ip().receive_errors && !inner.orphaned;
         if asked && !inner.rare().reports.push(report, &[]) {
-            self.shared.counters.error_queue_overflows.bump();
+            self.shared.counters.error_queue_overflows.increment();
         }
         if inner.state() == State::SynSent {
             self.kill(&mut inner, report.error);

@@ -37,7 +37,7 @@ impl Flow {
         let Some(segment) = Segment::read(packet, ip.header_len) else { return true };
         match connection.process(time, &segment) {
             Verdict::Done => {}
-            Verdict::Refused => self.shared.counters.tcp_memory_refused.bump(),
+            Verdict::Refused => self.shared.counters.tcp_memory_refused.increment(),
             Verdict::Reset => {
                 let checksums = self.interface.checksums;
                 batch.reply(self.interface.id, self.remote().ip(), MAX_HEADERS, |buf| {
@@ -77,7 +77,7 @@ impl Flow {
                 true
             }
             Late::MakeRoom => {
-                self.shared.counters.tcp_time_wait_reused.bump();
+                self.shared.counters.tcp_time_wait_reused.increment();
                 self.unlink(inner);
                 false
             }
@@ -134,7 +134,7 @@ impl Flow {
 
     fn established(&self, inner: &mut Inner, time: Time) {
         inner.connected = true;
-        self.shared.counters.tcp_established.bump();
+        self.shared.counters.tcp_established.increment();
         let listener = inner.listener.as_ref().and_then(Weak::upgrade);
         let wait = listener.and_then(|listener| listener.options().defer_accept);
         inner.defer(wait.map(|wait| after(time, wait)));
@@ -148,7 +148,7 @@ impl Flow {
         let this = self.this.upgrade();
         let accepting = listener.zip(this).filter(|(listener, this)| listener.enqueue(this.clone()));
         if let Some((listener, _)) = accepting {
-            self.shared.counters.tcp_accepts.bump();
+            self.shared.counters.tcp_accepts.increment();
             batch.touch_listener(&self.shared.rounds, listener);
         } else {
             inner.orphaned = true;
@@ -161,11 +161,11 @@ impl Flow {
         let error = match before {
             // RFC 9293 3.10.7.4: after a simultaneous open it is a refusal, too.
             State::SynSent | State::SynReceived if inner.listener.is_none() => {
-                counters.tcp_refused.bump();
+                counters.tcp_refused.increment();
                 Error::ConnectionRefused
             }
             _ => {
-                counters.tcp_resets_received.bump();
+                counters.tcp_resets_received.increment();
                 // As in Linux: the peer has said all it had to say, and will not hear what is still to come.
                 if before == State::CloseWait { Error::BrokenPipe } else { Error::ConnectionReset }
             }
@@ -193,7 +193,7 @@ impl Flow {
             return false;
         }
         if self.gives_up_at(&inner).is_some_and(|due| due <= time) {
-            self.shared.counters.tcp_timeouts.bump();
+            self.shared.counters.tcp_timeouts.increment();
             let error = inner.soft.take().unwrap_or(Error::TimedOut);
             self.kill(&mut inner, error);
             self.refresh(&mut inner, time);
@@ -346,7 +346,7 @@ impl Flow {
         inner.lose_to_own_reset();
         if let Some(connection) = inner.live() {
             connection.abort();
-            self.shared.counters.tcp_resets_sent.bump();
+            self.shared.counters.tcp_resets_sent.increment();
         }
     }
 
@@ -355,7 +355,7 @@ impl Flow {
         inner.lose_to_own_reset();
         if let Some(connection) = inner.live() {
             connection.refuse();
-            self.shared.counters.tcp_resets_sent.bump();
+            self.shared.counters.tcp_resets_sent.increment();
         }
     }
 
@@ -377,7 +377,7 @@ impl Flow {
         let gives_way =
             inner.linked && inner.time_wait.as_ref().is_some_and(|wait| wait.gives_way_to(time, isn));
         if gives_way {
-            self.shared.counters.tcp_time_wait_reused.bump();
+            self.shared.counters.tcp_time_wait_reused.increment();
             self.unlink(&mut inner);
         }
         gives_way
@@ -450,13 +450,13 @@ impl Flow {
             return false;
         };
         if connection.prune() {
-            self.shared.counters.tcp_memory_pruned.bump();
+            self.shared.counters.tcp_memory_pruned.increment();
         }
         if connection.unread_since().is_none_or(|since| after(since, patience) > time) {
             return false;
         }
         connection.discard();
-        self.shared.counters.tcp_memory_resets.bump();
+        self.shared.counters.tcp_memory_resets.increment();
         self.reset(&mut inner);
         // The reader learns that its data is not whole, even if the peer's end has come.
         inner.ended = false;

@@ -15,7 +15,7 @@ use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Instant;
 
 use crate::host::batch::Mark;
@@ -24,6 +24,7 @@ use crate::host::interface::Interface;
 use crate::host::stack::Shared;
 use crate::host::timers::{NEVER, Tick};
 use crate::socket::flow_table::FlowKey;
+use crate::sync;
 use crate::tcp::{Connection, Marking, Settings, Share};
 use crate::{Error, Listener, Ready, State, TcpOptions};
 
@@ -233,7 +234,7 @@ impl Flow {
 
     /// The lock of whoever fetches output, and does nothing else.
     fn lock_to_fetch(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.inner)
     }
 }
 

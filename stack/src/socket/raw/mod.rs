@@ -8,13 +8,14 @@ use std::any::Any;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use crate::host::batch::Mark;
 use crate::host::stack::Shared;
 use crate::socket::demux::Bound;
 use crate::socket::inbox::Inbox;
 use crate::socket::ip_options::Settings;
+use crate::sync;
 use crate::{Error, ErrorReport, GroupChange, InterfaceId, IpOptions, Ready, Received, SourceFilter, Stack};
 
 pub use filter::IcmpFilter;
@@ -324,7 +325,7 @@ impl RawSocket {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.inner)
     }
 }
 

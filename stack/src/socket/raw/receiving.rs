@@ -105,7 +105,7 @@ impl RawSocket {
         let fits = payload.len() >= offset + 2;
         let valid = fits && checksum::pseudo((source, destination), protocol, payload) == 0;
         if !valid {
-            self.shared.counters.ip_checksum_errors.bump();
+            self.shared.counters.ip_checksum_errors.increment();
         }
         valid
     }
@@ -113,8 +113,8 @@ impl RawSocket {
     fn deliver(&self, origin: Origin, data: &[u8]) {
         let counters = &self.shared.counters;
         match self.lock().inbox.push(origin, data) {
-            true => counters.raw_received.bump(),
-            false => counters.raw_queue_overflows.bump(),
+            true => counters.raw_received.increment(),
+            false => counters.raw_queue_overflows.increment(),
         }
     }
 

@@ -80,7 +80,7 @@ impl RawSocket {
         } else {
             self.write(route, data, options, &own, mtu, buf)?
         };
-        self.shared.counters.raw_sent.bump();
+        self.shared.counters.raw_sent.increment();
         Ok(len)
     }
 

@@ -10,7 +10,7 @@ use std::any::Any;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use self::correspondents::Correspondents;
 use crate::host::batch::Mark;
@@ -18,6 +18,7 @@ use crate::host::stack::Shared;
 use crate::socket::demux::Bound;
 use crate::socket::inbox::Inbox;
 use crate::socket::ip_options::Settings;
+use crate::sync;
 use crate::{Error, ErrorReport, GroupChange, InterfaceId, Ready, SourceFilter, TrafficClass, UdpOptions};
 
 const UDP_HEADER: usize = 8;
@@ -281,7 +282,7 @@ impl UdpSocket {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.inner)
     }
 }
 

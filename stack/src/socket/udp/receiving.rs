@@ -24,19 +24,19 @@ pub(crate) fn receive(
 ) {
     let counters = &shared.counters;
     let Ok(udp) = UdpPacket::new_checked(&packet[ip.header_len..ip.total_len]) else {
-        return counters.udp_malformed.bump();
+        return counters.udp_malformed.increment();
     };
     if udp.dst_port() == 0 {
-        return counters.udp_malformed.bump();
+        return counters.udp_malformed.increment();
     }
     if interface.checksums && !udp.verify_checksum(&ip.source.into(), &ip.destination.into()) {
-        return counters.ip_checksum_errors.bump();
+        return counters.ip_checksum_errors.increment();
     }
     // A service's port may be sent to by everybody; other sockets get answers only, which come from a
     // service.
     let service = interface.allows(udp.dst_port());
     if !service && !interface.allows(udp.src_port()) {
-        return counters.port_not_allowed.bump();
+        return counters.port_not_allowed.increment();
     }
     let origin = Origin {
         source: SocketAddr::new(ip.source, udp.src_port()),
@@ -54,10 +54,10 @@ pub(crate) fn receive(
         || shared.udp_binds.find_shared(interface.id, origin.destination, UdpSocket::shares_port, spread);
     let connected = shared.udp_connected.find(&route);
     if connected.is_none() && !service && !bound().is_some_and(|socket| socket.expects(time, &origin)) {
-        return counters.port_not_allowed.bump();
+        return counters.port_not_allowed.increment();
     }
     let Some(socket) = connected.or_else(bound) else {
-        counters.udp_no_socket.bump();
+        counters.udp_no_socket.increment();
         return report(shared, time, interface, packet, Problem::PortUnreachable, batch);
     };
     socket.deliver(origin, udp.payload());
@@ -82,7 +82,7 @@ fn receive_for_group(
         }
     }
     if !delivered {
-        shared.counters.udp_no_socket.bump();
+        shared.counters.udp_no_socket.increment();
     }
 }
 
@@ -119,8 +119,8 @@ impl UdpSocket {
         }
         let counters = &self.shared.counters;
         match inner.inbox.push(origin, data) {
-            true => counters.udp_received.bump(),
-            false => counters.udp_queue_overflows.bump(),
+            true => counters.udp_received.increment(),
+            false => counters.udp_queue_overflows.increment(),
         }
     }
 }

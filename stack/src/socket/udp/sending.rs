@@ -138,7 +138,7 @@ impl UdpSocket {
         if checksums {
             udp.fill_checksum(&addresses.0.into(), &addresses.1.into());
         }
-        self.shared.counters.udp_sent.bump();
+        self.shared.counters.udp_sent.increment();
         if interface.is_some_and(|interface| !interface.allows(route.source.port())) {
             self.expect_answers(route);
         }

@@ -1,0 +1,11 @@
+//! What both cores of peersock and the node are built with.
+//!
+//! * [`sync`]: the locks and atomics of the standard library, taken without regard to poison.
+//! * [`Counter`]: a count of events. [`counters!`] makes a struct of them that lists its names and values.
+#![forbid(unsafe_code)]
+
+pub mod sync;
+
+mod counter;
+
+pub use counter::Counter;

@@ -1,0 +1,61 @@
+//! Locks whose poisoning is ignored, and the atomics that are used beside them.
+//!
+//! Poison tells that a thread has panicked while it held the lock. Code that takes its locks with these
+//! functions never leaves half changed what a lock guards, so other threads can go on.
+//!
+//! Modules whose interleavings are tested take everything from `super::sync`. Their tests replace that by a
+//! module of the same name, with the locks and atomics of `shuttle`.
+//!
+//! ```
+//! use peersock_primitives::sync::{self, Mutex};
+//!
+//! let names = Mutex::new(vec!["alpha"]);
+//! std::thread::scope(|scope| {
+//!     let panics = scope.spawn(|| {
+//!         let _held = sync::lock(&names);
+//!         panic!("the lock is poisoned now");
+//!     });
+//!     assert!(panics.join().is_err());
+//! });
+//! sync::lock(&names).push("beta");
+//! assert_eq!(*sync::lock(&names), ["alpha", "beta"]);
+//! ```
+
+use std::sync::PoisonError;
+pub use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+pub use std::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
+
+/// Waits for the mutex and takes it, poisoned or not.
+pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits until nobody writes and takes the lock for reading, poisoned or not.
+pub fn read<T: ?Sized>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits until nobody else has the lock and takes it for writing, poisoned or not.
+pub fn write<T: ?Sized>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{self, AssertUnwindSafe};
+
+    use super::*;
+
+    #[test]
+    fn locks_are_taken_though_they_are_poisoned() {
+        let (mutex, rw) = (Mutex::new(1), RwLock::new(1));
+        let panicked = panic::catch_unwind(AssertUnwindSafe(|| {
+            let _held = (lock(&mutex), write(&rw));
+            panic!("while both are held");
+        }));
+        assert!(panicked.is_err() && mutex.is_poisoned() && rw.is_poisoned());
+        *lock(&mutex) += 1;
+        *write(&rw) += 1;
+        assert_eq!((*lock(&mutex), *read(&rw)), (2, 2));
+    }
+}
