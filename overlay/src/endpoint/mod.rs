@@ -60,7 +60,7 @@ use crate::bucket::{Bucket, Rate};
 use crate::counters::Counters;
 use crate::crypto::KeySource;
 use crate::id::NodeId;
-use crate::link::{Clock, Core, Duplicate, Event, Link, Outbox, Timer, Timers, Transmit};
+use crate::link::{Clock, Core, Duplicate, Event, Link, Outbox, Timer, Timers, Transmit, apart};
 use crate::network::NetworkIndex;
 use crate::noise::CookieJar;
 use crate::reach::{RecvMeta, SocketInfo};
@@ -175,6 +175,7 @@ impl Endpoint {
                 sessions: Arc::new(SessionTable::new(sessions.max(MIN_SESSIONS))),
                 sockets: Vec::new(),
                 initiations: BTreeMap::new(),
+                apart: apart(now),
                 timers: Timers::new(),
                 outbox: Outbox::default(),
                 events: VecDeque::new(),

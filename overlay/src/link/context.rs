@@ -11,6 +11,7 @@ use super::key::{NodeKey, PeerKey};
 use super::outbox::Outbox;
 use super::timers::Timers;
 use super::{Event, Timer};
+use crate::bucket::{Bucket, Rate};
 use crate::counters::Counters;
 use crate::crypto::{KeySource, Provider};
 use crate::id::{Identity, NetworkId, Psk};
@@ -39,9 +40,20 @@ pub(crate) struct Core {
     pub(crate) sockets: Vec<SocketInfo>,
     /// Our initiations that wait for a response, by the index in them.
     pub(crate) initiations: BTreeMap<SessionIndex, PeerKey>,
+    /// Rounds of handshakes in which each address gets an initiation of its own.
+    pub(crate) apart: Bucket,
     pub(crate) timers: Timers<Timer>,
     pub(crate) outbox: Outbox,
     pub(crate) events: VecDeque<Event>,
+}
+
+/// So many rounds a second have an initiation for each address: 24 X25519 operations at most.
+const APART_PER_SECOND: u32 = 20;
+const APART_BURST: u32 = 40;
+
+/// A full bucket for [`Core::apart`].
+pub(crate) fn apart(now: Instant) -> Bucket {
+    Bucket::new(Rate::per_second(APART_PER_SECOND, APART_BURST), now)
 }
 
 impl Core {
