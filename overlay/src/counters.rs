@@ -49,6 +49,8 @@ counters! {
     unknown_session_sent,
     /// Such answers received.
     unknown_session_received,
+    /// Messages not sent because the system gave no randomness for their keys or nonces.
+    entropy_failures,
     /// Datagrams dropped because the queue to the driver was full or no socket reaches their destination.
     transmits_dropped,
     /// Events lost because the driver did not take them.

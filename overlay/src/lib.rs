@@ -56,7 +56,9 @@ pub mod wire;
 
 #[cfg(feature = "aws-lc")]
 pub use crypto::AwsLc;
-pub use crypto::{AeadError, AeadKey, EntropySource, Portable, Provider, Suite, SuiteSet, default_provider};
+pub use crypto::{
+    AeadError, AeadKey, EntropySource, NoEntropy, Portable, Provider, Suite, SuiteSet, default_provider,
+};
 
 pub use counters::{Counter, Counters};
 pub use endpoint::{

@@ -226,6 +226,7 @@ impl Link {
     fn initiate_at(&mut self, cx: &mut Context<'_>, targets: Vec<Place>, is_apart: bool) -> bool {
         let Some(attempt) = &mut self.attempt else { return false };
         let (core, now) = (&mut *cx.core, cx.now);
+        let Some(ephemeral) = core.ephemeral() else { return false };
         let Some(index) = core.sessions.reserve(|| core.rng.random()) else {
             core.counters.sessions_refused.increment();
             return false;
@@ -239,7 +240,6 @@ impl Link {
         };
         self.floor = Some(payload.timestamp);
         let mut datagram = Vec::with_capacity(Initiation::MIN);
-        let ephemeral = core.keys.draw();
         let responder = self.handle.identity();
         let started = Initiator::start(&core.identity, responder, *ephemeral, index, &payload, &mut datagram);
         core.counters.handshake_x25519.add(3);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use rand::Rng;
 use rand::rngs::ChaCha20Rng;
+use zeroize::Zeroizing;
 
 use super::key::{NodeKey, PeerKey};
 use super::outbox::Outbox;
@@ -13,7 +14,7 @@ use super::timers::Timers;
 use super::{Event, Timer};
 use crate::bucket::{Bucket, Rate};
 use crate::counters::Counters;
-use crate::crypto::{KeySource, Provider};
+use crate::crypto::{KeySource, NoEntropy, Provider};
 use crate::id::{Identity, NetworkId, Psk};
 use crate::noise::Timestamp;
 use crate::reach::{Place, Reach, SocketInfo, place_of};
@@ -80,6 +81,25 @@ impl Core {
         let mut bytes = [0; N];
         self.rng.fill_bytes(&mut bytes);
         bytes
+    }
+
+    /// A key of its own for one handshake. Counted if there is none.
+    pub(crate) fn ephemeral(&mut self) -> Option<Zeroizing<[u8; 32]>> {
+        let drawn = self.keys.draw();
+        self.count_failure(drawn)
+    }
+
+    /// Bytes that are never repeated and cannot be guessed. Counted if there are none.
+    pub(crate) fn nonce<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let drawn = self.keys.nonce();
+        self.count_failure(drawn)
+    }
+
+    fn count_failure<T>(&self, drawn: Result<T, NoEntropy>) -> Option<T> {
+        if drawn.is_err() {
+            self.counters.entropy_failures.increment();
+        }
+        drawn.ok()
     }
 
     /// Frees an index that a handshake has reserved, unless it is a session's now.
