@@ -32,6 +32,8 @@ peersock_primitives::counters! {
         pub unknown_session_sent,
         /// Such answers received.
         pub unknown_session_received,
+        /// Messages not sent because the system gave no randomness for their keys or nonces.
+        pub entropy_failures,
         /// Datagrams dropped because the queue to the driver was full or no socket reaches their destination.
         pub transmits_dropped,
         /// Events lost because the driver did not take them.

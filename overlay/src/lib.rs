@@ -57,7 +57,9 @@ use peersock_primitives::sync;
 
 #[cfg(feature = "aws-lc")]
 pub use crypto::AwsLc;
-pub use crypto::{AeadError, AeadKey, EntropySource, Portable, Provider, Suite, SuiteSet, default_provider};
+pub use crypto::{
+    AeadError, AeadKey, EntropySource, NoEntropy, Portable, Provider, Suite, SuiteSet, default_provider,
+};
 
 pub use counters::Counters;
 pub use endpoint::{

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use peersock_overlay::{Endpoint, EndpointConfig, Identity};
+use peersock_overlay::{Endpoint, EndpointConfig, Identity, NoEntropy};
 use peersock_stack::Stack;
 use zeroize::Zeroizing;
 
@@ -201,8 +201,7 @@ impl NodeBuilder {
         let mut config = EndpointConfig::new(Arc::new(identity));
         config.receive_buffer = receive_buffer;
         config.introduce = self.introduce;
-        // If the system has none, which it had a moment ago, the keys come from the seed alone.
-        config.entropy = Some(Arc::new(|out| _ = getrandom::fill(out)));
+        config.entropy = Some(Arc::new(|out| getrandom::fill(out).map_err(|_| NoEntropy)));
         let now = Instant::now();
         let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let endpoint = Endpoint::new(config, *random_seed()?, now, unix_time);

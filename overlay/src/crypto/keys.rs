@@ -1,13 +1,27 @@
 use std::fmt;
 use std::sync::Arc;
 
+use thiserror::Error;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::hash;
 
-/// A source of fresh randomness, for example the operating system: fills 32 bytes, or leaves them as they are if it
-/// cannot.
-pub type EntropySource = Arc<dyn Fn(&mut [u8; 32]) + Send + Sync>;
+/// A source of fresh randomness, for example the operating system: fills 32 bytes, or says that it cannot. Then no key is
+/// made: the node begins and answers no handshakes until the source works again.
+pub type EntropySource = Arc<dyn Fn(&mut [u8; 32]) -> Result<(), NoEntropy> + Send + Sync>;
+
+/// There is no fresh randomness.
+///
+/// ```
+/// use std::sync::Arc;
+/// use peersock_overlay::{EntropySource, NoEntropy};
+///
+/// let broken: EntropySource = Arc::new(|_| Err(NoEntropy));
+/// assert_eq!(broken(&mut [0; 32]), Err(NoEntropy));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the system gives no randomness")]
+pub struct NoEntropy;
 
 /// Makes keys from a seed by *fast key erasure*: each draw replaces the state by a hash of it, so whoever reads the
 /// memory of a running node, or a snapshot of it, learns no key that was drawn before.
@@ -20,21 +34,48 @@ pub(crate) struct KeySource {
     state: [u8; 32],
     #[zeroize(skip)]
     entropy: Option<EntropySource>,
+    /// The source had nothing when it was asked last, which is said once.
+    #[zeroize(skip)]
+    is_failing: bool,
 }
 
 impl KeySource {
-    pub(crate) fn new(seed: &[u8; 32], entropy: Option<EntropySource>) -> Self {
-        Self { state: hash::keyed(seed, &[b"peersock key source v1"]), entropy }
+    /// Without a source of entropy; [`Self::with_entropy`] gives it one.
+    pub(crate) fn new(seed: &[u8; 32]) -> Self {
+        Self { state: hash::keyed(seed, &[b"peersock key source v1"]), entropy: None, is_failing: false }
+    }
+
+    /// From now on each draw takes fresh randomness in, if there is a source.
+    pub(crate) fn with_entropy(mut self, entropy: Option<EntropySource>) -> Self {
+        self.entropy = entropy;
+        self
     }
 
     /// The next key.
-    pub(crate) fn draw(&mut self) -> Zeroizing<[u8; 32]> {
+    ///
+    /// # Errors
+    /// The source of entropy has none. A key from the state alone might be one that a copy of the state makes too.
+    pub(crate) fn draw(&mut self) -> Result<Zeroizing<[u8; 32]>, NoEntropy> {
         let mut fresh = Zeroizing::new([0; 32]);
-        if let Some(entropy) = &self.entropy {
-            entropy(&mut fresh);
+        let filled = self.entropy.as_ref().map_or(Ok(()), |entropy| entropy(&mut fresh));
+        if std::mem::replace(&mut self.is_failing, filled.is_err()) != filled.is_err() {
+            match filled {
+                Err(_) => tracing::error!("the system gives no randomness: no handshakes until it does"),
+                Ok(()) => tracing::info!("the system gives randomness again"),
+            }
         }
-        let key = Zeroizing::new(hash::keyed(&self.state, &[b"key", &*fresh]));
-        let mut next = hash::keyed(&self.state, &[b"next", &*fresh]);
+        filled?;
+        Ok(self.draw_with(&fresh))
+    }
+
+    /// The next key without fresh randomness, for what is made of a seed that was drawn just before.
+    pub(crate) fn draw_from_seed(&mut self) -> Zeroizing<[u8; 32]> {
+        self.draw_with(&[0; 32])
+    }
+
+    fn draw_with(&mut self, fresh: &[u8; 32]) -> Zeroizing<[u8; 32]> {
+        let key = Zeroizing::new(hash::keyed(&self.state, &[b"key", fresh]));
+        let mut next = hash::keyed(&self.state, &[b"next", fresh]);
         self.state.zeroize();
         self.state = next;
         next.zeroize();
@@ -42,9 +83,12 @@ impl KeySource {
     }
 
     /// Random bytes that no copy of the state repeats, for a nonce.
-    pub(crate) fn nonce<const N: usize>(&mut self) -> [u8; N] {
-        let drawn = self.draw();
-        *drawn.first_chunk().expect("a nonce is shorter than a key")
+    ///
+    /// # Errors
+    /// As [`Self::draw`].
+    pub(crate) fn nonce<const N: usize>(&mut self) -> Result<[u8; N], NoEntropy> {
+        let drawn = self.draw()?;
+        Ok(*drawn.first_chunk().expect("a nonce is shorter than a key"))
     }
 }
 
@@ -64,22 +108,22 @@ mod tests {
     use super::*;
 
     fn copy(source: &KeySource) -> KeySource {
-        KeySource { state: source.state, entropy: source.entropy.clone() }
+        KeySource { state: source.state, entropy: source.entropy.clone(), is_failing: false }
     }
 
     #[test]
     fn what_is_left_in_memory_gives_no_key_that_was_drawn_before() {
-        let mut source = KeySource::new(&[7; 32], None);
-        let drawn: Vec<_> = (0..100).map(|_| *source.draw()).collect();
+        let mut source = KeySource::new(&[7; 32]);
+        let drawn: Vec<_> = (0..100).map(|_| *source.draw().unwrap()).collect();
         // All that is there afterwards, and what can be made from it.
         let mut captured = copy(&source);
-        assert_eq!(*captured.draw(), *source.draw());
+        assert_eq!(captured.draw(), source.draw());
         let mut as_a_seed = ChaCha20Rng::from_seed(captured.state);
         for _ in 0..1000 {
             let mut guess = [0; 32];
             as_a_seed.fill_bytes(&mut guess);
             assert!(!drawn.contains(&guess));
-            assert!(!drawn.contains(&captured.draw()));
+            assert!(!drawn.contains(&captured.draw().unwrap()));
             assert!(!drawn.contains(&captured.state));
         }
     }
@@ -87,8 +131,8 @@ mod tests {
     #[test]
     fn the_seed_alone_determines_the_keys_without_a_source() {
         let draw = |seed| {
-            let mut source = KeySource::new(&[seed; 32], None);
-            [*source.draw(), *source.draw()]
+            let mut source = KeySource::new(&[seed; 32]);
+            [*source.draw().unwrap(), *source.draw_from_seed()]
         };
         assert_eq!(draw(1), draw(1));
         assert_ne!(draw(1), draw(2));
@@ -99,12 +143,22 @@ mod tests {
     fn copies_of_the_state_draw_different_keys_with_a_source() {
         let calls = Arc::new(AtomicU8::new(0));
         let count = calls.clone();
-        let entropy: EntropySource = Arc::new(move |out| out.fill(count.fetch_add(1, Ordering::Relaxed)));
-        let mut source = KeySource::new(&[7; 32], Some(entropy));
-        source.draw();
+        let entropy: EntropySource = Arc::new(move |out| {
+            out.fill(count.fetch_add(1, Ordering::Relaxed));
+            Ok(())
+        });
+        let mut source = KeySource::new(&[7; 32]).with_entropy(Some(entropy));
+        source.draw().unwrap();
         let mut snapshot = copy(&source);
-        assert_ne!(*source.draw(), *snapshot.draw());
-        assert_ne!(*source.draw(), *snapshot.draw());
+        assert_ne!(source.draw(), snapshot.draw());
+        assert_ne!(source.draw(), snapshot.draw());
         assert_eq!(calls.load(Ordering::Relaxed), 5);
+    }
+
+    #[test]
+    fn without_randomness_there_is_no_key() {
+        let mut source = KeySource::new(&[7; 32]).with_entropy(Some(Arc::new(|_| Err(NoEntropy))));
+        assert_eq!(source.draw(), Err(NoEntropy));
+        assert_eq!(source.nonce::<8>(), Err(NoEntropy));
     }
 }

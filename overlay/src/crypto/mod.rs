@@ -14,8 +14,8 @@ mod tests;
 
 #[cfg(feature = "aws-lc")]
 pub use aws_lc::AwsLc;
-pub use keys::EntropySource;
 pub(crate) use keys::KeySource;
+pub use keys::{EntropySource, NoEntropy};
 pub use portable::Portable;
 pub use suite::{Suite, SuiteSet};
 

@@ -35,7 +35,8 @@ pub struct EndpointConfig {
     /// in flight. Default: 212,992, Linux's.
     pub receive_buffer: u32,
     /// Asked for fresh randomness before each key is made, so that nobody who has once read the memory knows later
-    /// keys, and neither a forked process nor a restored snapshot of a machine repeats one. Without it the seed
+    /// keys, and neither a forked process nor a restored snapshot of a machine repeats one. While it fails, no handshake
+    /// is begun or answered (counter `entropy_failures`). Without it the seed
     /// alone determines every key, which only a simulation should want. Default: none.
     pub entropy: Option<EntropySource>,
     /// Bounds on memory and work.

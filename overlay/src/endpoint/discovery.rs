@@ -317,7 +317,8 @@ impl Endpoint {
             suites: self.core.provider.suites(),
             echo,
         };
-        let nonce = self.discovery.nonce_for(self.core.keys.nonce(), &meta.remote, now);
+        let Some(random) = self.core.nonce() else { return };
+        let nonce = self.discovery.nonce_for(random, &meta.remote, now);
         let mut datagram = Vec::with_capacity(Hello::LEN);
         hello.seal(&network.discovery, nonce, &mut datagram);
         self.core.counters.hellos_sent.increment();

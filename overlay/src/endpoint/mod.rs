@@ -60,7 +60,7 @@ use crate::bucket::{Bucket, Rate};
 use crate::counters::Counters;
 use crate::crypto::KeySource;
 use crate::id::NodeId;
-use crate::link::{Clock, Core, Duplicate, Event, Link, Outbox, Timer, Timers, Transmit};
+use crate::link::{Clock, Core, Duplicate, Event, Link, Outbox, Timer, Timers, Transmit, apart};
 use crate::network::NetworkIndex;
 use crate::noise::CookieJar;
 use crate::reach::{RecvMeta, SocketInfo};
@@ -138,9 +138,10 @@ impl Endpoint {
     /// `unix_time` is the wall clock at `now`; later steps of the wall clock do not matter, since time goes on from
     /// there as `now` does.
     pub fn new(config: EndpointConfig, mut seed: [u8; 32], now: Instant, unix_time: Duration) -> Self {
-        let mut keys = KeySource::new(&seed, config.entropy);
+        // The seed was drawn for this alone just now: it is as good as what the source would give.
+        let mut keys = KeySource::new(&seed);
         seed.zeroize();
-        let mut rng = ChaCha20Rng::from_seed(*keys.draw());
+        let mut rng = ChaCha20Rng::from_seed(*keys.draw_from_seed());
         let own_id = config.identity.node_id();
         let limits = config.limits;
         // Sessions per peer, for the peers of a few full networks; the table has its own upper bound.
@@ -157,9 +158,9 @@ impl Endpoint {
             nodes: Nodes::default(),
             load: HandshakeLoad::new(&limits, rng.next_u64(), now),
             hints: load::HintLimits::new(rng.next_u64(), now),
-            cookies: CookieJar::new(&own_id, *keys.draw(), now),
+            cookies: CookieJar::new(&own_id, *keys.draw_from_seed(), now),
             recent: Recent::default(),
-            discovery: Discovery::new(*keys.draw(), random(&mut rng), now),
+            discovery: Discovery::new(*keys.draw_from_seed(), random(&mut rng), now),
             announcement: Announcement::default(),
             duplicate: Duplicate::default(),
             refusals_logged: Bucket::new(Rate::per_second(log::REFUSALS, log::REFUSALS), now),
@@ -170,11 +171,12 @@ impl Endpoint {
                 instance,
                 clock: Clock::new(now, unix_time),
                 rng,
-                keys,
+                keys: keys.with_entropy(config.entropy),
                 counters: Arc::default(),
                 sessions: Arc::new(SessionTable::new(sessions.max(MIN_SESSIONS))),
                 sockets: Vec::new(),
                 initiations: BTreeMap::new(),
+                apart: apart(now),
                 timers: Timers::new(),
                 outbox: Outbox::default(),
                 events: VecDeque::new(),

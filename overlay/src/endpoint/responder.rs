@@ -34,7 +34,7 @@ impl Endpoint {
                 return self.log_refusal(now, &meta, "initiation", "too many come from there");
             }
             Admission::DemandCookie => {
-                let nonce = self.core.keys.nonce();
+                let Some(nonce) = self.core.nonce() else { return };
                 let reply = self.cookies.reply(now, meta.remote, datagram, initiation.sender, nonce);
                 let mut out = Vec::new();
                 reply.iter().for_each(|reply| reply.emit(&mut out));

@@ -59,9 +59,12 @@ impl Link {
             from = %place,
             "an initiation is not new: a replay, or its sender's clock went back"
         );
-        if self.stale_replies.take(cx.now) && cx.reach.spend(&place, StaleReply::LEN) {
+        if self.stale_replies.take(cx.now)
+            && let Some(nonce) = cx.core.nonce()
+            && cx.reach.spend(&place, StaleReply::LEN)
+        {
             let mut reply = Vec::with_capacity(StaleReply::LEN);
-            received.stale_reply(newest, cx.core.keys.nonce()).emit(&mut reply);
+            received.stale_reply(newest, nonce).emit(&mut reply);
             cx.core.counters.stale_replies_sent.increment();
             cx.core.transmit(&place, reply);
         }
@@ -91,11 +94,11 @@ impl Link {
             core.counters.suites_unsupported.increment();
             return Err("its sender has no cipher that this node has");
         };
+        let Some(ephemeral) = core.ephemeral() else { return Err("the system gives no randomness") };
         let Some(index) = core.sessions.reserve(|| core.rng.random()) else {
             core.counters.sessions_refused.increment();
             return Err("there is no room for more sessions");
         };
-        let ephemeral = core.keys.draw();
         let answer = ResponsePayload { instance: core.instance, receive_buffer: core.receive_buffer };
         let mut response = Vec::new();
         core.counters.handshake_x25519.add(3);

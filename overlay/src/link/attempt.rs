@@ -1,8 +1,8 @@
 //! Our own handshakes: attempts, their repetition, and the responses to them.
 //!
 //! An attempt goes in rounds. Each round makes a fresh initiation, since the responder accepts a timestamp once only,
-//! and sends it to every candidate endpoint; whichever copy arrives first is answered. Up to [`MAX_PENDING`] earlier
-//! initiations stay valid, so that a round-trip time of up to 10 s does no harm.
+//! and sends it to every candidate endpoint; whichever copy arrives first is answered. Some earlier initiations stay valid
+//! (`pending`), so that a round-trip time of up to 10 s does no harm.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
+use super::pending::{Pending, thin};
 use super::timing::{
     GIVE_UP_AFTER, HINT_GIVE_UP_AFTER, REJECT_AFTER, REKEY_AFTER, RETRY_LOST, RETRY_MAX, RETRY_MIN,
-    RETRY_REFUSED, UNREACHABLE_AFTER, closest_to_neighbours, rekey_age,
+    RETRY_REFUSED, UNREACHABLE_AFTER, rekey_age,
 };
 use super::{Context, Effect, Event, Link, Live, Timer};
 use crate::noise::{InitiationPayload, Initiator};
@@ -20,15 +21,6 @@ use crate::reach::{Place, RecvMeta, Source, Why};
 use crate::session::Session;
 use crate::text::List;
 use crate::wire::{CookieReply, Initiation, SessionIndex, StaleReply};
-
-/// Responses to one initiation that may fail to authenticate; then nothing more is read that answers it.
-const MAX_FAILED_RESPONSES: u8 = 8;
-
-/// Initiations of one attempt that a response may still answer.
-const MAX_PENDING: usize = 8;
-
-/// A response may come so late: the longest round trip, and the time that the responder's queue may add.
-const PENDING_FOR: Duration = Duration::from_secs(12);
 
 /// One attempt to get a session with a peer.
 #[derive(Debug)]
@@ -46,44 +38,14 @@ pub(crate) struct Attempt {
     set_right: bool,
     pending: VecDeque<Pending>,
     /// The last initiation, unless it was answered.
-    last: Vec<u8>,
-}
-
-#[derive(Debug)]
-struct Pending {
-    initiator: Initiator,
-    sent: Instant,
-    /// Where it went.
-    targets: Vec<Place>,
-    /// Responses to it that were not authentic.
-    failed: u8,
-}
-
-impl Pending {
-    /// Whether it went there, and nowhere else: then its answer shows that the peer receives there. A copy that went
-    /// elsewhere too may have been answered from anywhere.
-    fn went_only_to(&self, place: &Place) -> bool {
-        matches!(&self.targets[..], [only] if only.remote() == place.remote())
-    }
+    last: Option<SessionIndex>,
+    /// Somebody who gets our initiations forges answers to them, so each address gets one of its own.
+    apart: bool,
 }
 
 impl Attempt {
-    /// Takes out the initiation that is least likely to be answered, if there are too many: one that is too old, or else
-    /// the one that is closest in time to its neighbours. So the first, whose answer comes first however long the way
-    /// is, stays, and what is kept is spread over the time that an answer may take.
-    fn thin(&mut self, now: Instant) -> Option<Pending> {
-        if self.pending.len() <= MAX_PENDING {
-            return None;
-        }
-        if self.pending.front().is_some_and(|oldest| now >= oldest.sent + PENDING_FOR) {
-            return self.pending.pop_front();
-        }
-        let sent: Vec<_> = self.pending.iter().map(|pending| pending.sent).collect();
-        self.pending.remove(closest_to_neighbours(&sent)?)
-    }
-
     fn position(&self, index: SessionIndex) -> Option<usize> {
-        self.pending.iter().position(|pending| pending.initiator.index() == index)
+        self.pending.iter().position(|pending| pending.index() == index)
     }
 
     /// Whether traffic waits for the peer, and was not told that it is unreachable.
@@ -91,10 +53,9 @@ impl Attempt {
         self.wanted.is_some()
     }
 
-    /// Whether the last initiation began like this.
+    /// Whether an initiation that may still be answered began like this.
     pub(crate) fn has_sent(&self, beginning: &[u8]) -> bool {
-        let common = self.last.len().min(beginning.len());
-        common > 0 && self.last[..common] == beginning[..common]
+        self.pending.iter().any(|pending| pending.begins_with(beginning))
     }
 }
 
@@ -122,7 +83,8 @@ impl Link {
     /// Somebody wants a session: begins a handshake unless one runs or a session stands.
     pub(crate) fn want_session(&mut self, cx: &mut Context<'_>) {
         self.expire_sessions(cx);
-        if self.current().is_none() {
+        // One whose way was never shown is of no use to anybody yet.
+        if self.current().is_none() || self.is_waiting_for_path {
             self.attempt(cx, Reason::Traffic);
         }
     }
@@ -150,7 +112,8 @@ impl Link {
             hastened: false,
             set_right: false,
             pending: VecDeque::new(),
-            last: Vec::new(),
+            last: None,
+            apart: false,
         });
         cx.core.counters.attempts_started.increment();
         self.next_round(cx);
@@ -159,14 +122,24 @@ impl Link {
     /// The peer seems to be at `place`, newly or again: an attempt that runs tries it there at once.
     pub(crate) fn try_at(&mut self, cx: &mut Context<'_>, place: &Place) {
         let Some(attempt) = &mut self.attempt else { return };
-        let Some(last) = attempt.pending.back_mut().filter(|_| !attempt.last.is_empty()) else {
+        let round = attempt.rounds;
+        if attempt.pending.iter().any(|pending| pending.round == round && pending.went_to(place)) {
+            return;
+        }
+        if attempt.apart {
+            if cx.reach.spend(place, Initiation::MIN) {
+                self.initiate_at(cx, vec![*place], true);
+            }
+            return;
+        }
+        let last = attempt.last;
+        let Some(last) = attempt.pending.back_mut().filter(|pending| Some(pending.index()) == last) else {
             return self.next_round(cx);
         };
-        let is_tried = last.targets.iter().any(|target| target.remote() == place.remote());
-        if !is_tried && cx.reach.spend(place, attempt.last.len()) {
+        if cx.reach.spend(place, last.datagram.len()) {
             last.targets.push(*place);
             tracing::debug!(peer = %self.handle.id(), to = %place, "initiation sent here too");
-            cx.core.transmit(place, attempt.last.clone());
+            cx.core.transmit(place, last.datagram.clone());
         }
     }
 
@@ -227,11 +200,10 @@ impl Link {
         cx.set_timer(Timer::Attempt, Some(unreachable.map_or(at, |unreachable| at.min(unreachable))));
     }
 
-    /// Makes one initiation and sends it to every candidate that may be sent to; false if there is none.
+    /// Sends one initiation to every candidate that may be sent to, or one to each; false if there is none.
     fn initiate(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(attempt) = &mut self.attempt else { return false };
-        let (core, now) = (&mut *cx.core, cx.now);
-        let targets = cx.reach.spend_everywhere(Initiation::MIN, &core.sockets);
+        let targets = cx.reach.spend_everywhere(Initiation::MIN, &cx.core.sockets);
         if targets.is_empty() {
             tracing::debug!(
                 peer = %self.handle.id(),
@@ -240,6 +212,21 @@ impl Link {
             );
             return false;
         }
+        // They cost a multiple, so there are not many rounds of these; and only if somebody waits for the peer, since
+        // hints come from anybody.
+        let apart = attempt.apart && targets.len() > 1 && attempt.is_wanted();
+        if !apart || !cx.core.apart.take(cx.now) {
+            return self.initiate_at(cx, targets, false);
+        }
+        // The place that is most likely the peer's comes last, so that what is said of the last initiation is of that.
+        targets.into_iter().rev().fold(false, |sent, target| self.initiate_at(cx, vec![target], true) | sent)
+    }
+
+    /// Makes one initiation and sends it to these places.
+    fn initiate_at(&mut self, cx: &mut Context<'_>, targets: Vec<Place>, is_apart: bool) -> bool {
+        let Some(attempt) = &mut self.attempt else { return false };
+        let (core, now) = (&mut *cx.core, cx.now);
+        let Some(ephemeral) = core.ephemeral() else { return false };
         let Some(index) = core.sessions.reserve(|| core.rng.random()) else {
             core.counters.sessions_refused.increment();
             return false;
@@ -253,7 +240,6 @@ impl Link {
         };
         self.floor = Some(payload.timestamp);
         let mut datagram = Vec::with_capacity(Initiation::MIN);
-        let ephemeral = core.keys.draw();
         let responder = self.handle.identity();
         let started = Initiator::start(&core.identity, responder, *ephemeral, index, &payload, &mut datagram);
         core.counters.handshake_x25519.add(3);
@@ -264,20 +250,29 @@ impl Link {
         };
         self.macs.append(now, &mut datagram);
         core.initiations.insert(index, cx.key);
-        attempt.pending.push_back(Pending { initiator, sent: now, targets: targets.clone(), failed: 0 });
-        if let Some(unlikely) = attempt.thin(now) {
-            core.release(unlikely.initiator.index());
-        }
         tracing::debug!(
             peer = %self.handle.id(),
             to = %List(targets.iter()),
             round = attempt.rounds,
             "initiation sent"
         );
-        attempt.last.clone_from(&datagram);
         for place in &targets {
             core.counters.initiations_sent.increment();
             core.transmit(place, datagram.clone());
+        }
+        attempt.last = Some(index);
+        let round = attempt.rounds;
+        attempt.pending.push_back(Pending {
+            initiator,
+            sent: now,
+            round,
+            targets,
+            datagram,
+            is_apart,
+            failed: 0,
+        });
+        if let Some(unlikely) = thin(&mut attempt.pending, now) {
+            core.release(unlikely.index());
         }
         true
     }
@@ -287,7 +282,7 @@ impl Link {
         cx.set_timer(Timer::Attempt, None);
         let Some(attempt) = self.attempt.take() else { return };
         for pending in attempt.pending {
-            cx.core.release(pending.initiator.index());
+            cx.core.release(pending.index());
         }
         cx.effects.push(Effect::Refile);
     }
@@ -295,18 +290,26 @@ impl Link {
     /// How many forged responses the initiation with this index has had.
     pub(crate) fn failures(&self, index: SessionIndex) -> u8 {
         let mut pending = self.attempt.iter().flat_map(|attempt| &attempt.pending);
-        pending.find(|pending| pending.initiator.index() == index).map_or(0, |pending| pending.failed)
+        pending.find(|pending| pending.index() == index).map_or(0, |pending| pending.failed)
     }
 
-    /// Counts a forged response, and gives the initiation up after some: the next round makes another, which its
-    /// forger has not seen yet.
+    /// Counts a forged response, and gives the initiation up after some: the next round makes another, which its forger
+    /// has not seen yet. If others than the forger may have got it too, that comes at once, with one for each address.
     pub(crate) fn note_failure(&mut self, cx: &mut Context<'_>, index: SessionIndex) {
         let Some(attempt) = &mut self.attempt else { return };
         let Some(at) = attempt.position(index) else { return };
-        attempt.pending[at].failed += 1;
-        if attempt.pending[at].failed >= MAX_FAILED_RESPONSES {
-            attempt.pending.remove(at);
-            cx.core.release(index);
+        if !attempt.pending[at].note_failure() {
+            return;
+        }
+        let given_up = attempt.pending.remove(at);
+        cx.core.release(index);
+        let is_shared = given_up.is_some_and(|pending| pending.targets.len() > 1);
+        if is_shared && !std::mem::replace(&mut attempt.apart, true) {
+            tracing::debug!(
+                peer = %self.handle.id(),
+                "somebody forges answers: each address of the peer gets an initiation of its own from now on"
+            );
+            self.next_round(cx);
         }
     }
 
@@ -331,18 +334,16 @@ impl Link {
         let Some(session) = session.map(Arc::new) else { return false };
         cx.core.sessions.insert(session.clone());
         cx.core.initiations.remove(&index);
-        if at + 1 == attempt.pending.len() {
-            attempt.last.clear();
-        }
+        attempt.last.take_if(|last| *last == index);
         let Some(pending) = attempt.pending.remove(at) else { return false };
         let place = meta.place();
         cx.reach.heard(place, datagram.len(), Source::Handshake, now);
-        let is_proven = cx.reach.is_trusted(&place) || pending.went_only_to(&place);
+        let is_proven = cx.reach.is_proven(&place) || pending.went_only_to(&place);
         if is_proven {
             cx.reach.sample(place, now.saturating_duration_since(pending.sent));
         }
         // If it came from a place that it does not prove, packets go where the peer is known to receive, if anywhere.
-        let known = pending.targets.into_iter().find(|target| cx.reach.is_trusted(target));
+        let known = pending.targets.into_iter().find(|target| cx.reach.is_proven(target));
         let instead = known.filter(|_| !is_proven && !cx.has_path());
         self.sessions.push(Live {
             session: session.clone(),

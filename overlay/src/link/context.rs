@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 
 use rand::Rng;
 use rand::rngs::ChaCha20Rng;
+use zeroize::Zeroizing;
 
 use super::key::{NodeKey, PeerKey};
 use super::outbox::Outbox;
 use super::timers::Timers;
 use super::{Event, Timer};
+use crate::bucket::{Bucket, Rate};
 use crate::counters::Counters;
-use crate::crypto::{KeySource, Provider};
+use crate::crypto::{KeySource, NoEntropy, Provider};
 use crate::id::{Identity, NetworkId, Psk};
 use crate::noise::Timestamp;
 use crate::reach::{Place, Reach, SocketInfo, place_of};
@@ -39,9 +41,20 @@ pub(crate) struct Core {
     pub(crate) sockets: Vec<SocketInfo>,
     /// Our initiations that wait for a response, by the index in them.
     pub(crate) initiations: BTreeMap<SessionIndex, PeerKey>,
+    /// Rounds of handshakes in which each address gets an initiation of its own.
+    pub(crate) apart: Bucket,
     pub(crate) timers: Timers<Timer>,
     pub(crate) outbox: Outbox,
     pub(crate) events: VecDeque<Event>,
+}
+
+/// So many rounds a second have an initiation for each address: 24 X25519 operations at most.
+const APART_PER_SECOND: u32 = 20;
+const APART_BURST: u32 = 40;
+
+/// A full bucket for [`Core::apart`].
+pub(crate) fn apart(now: Instant) -> Bucket {
+    Bucket::new(Rate::per_second(APART_PER_SECOND, APART_BURST), now)
 }
 
 impl Core {
@@ -68,6 +81,25 @@ impl Core {
         let mut bytes = [0; N];
         self.rng.fill_bytes(&mut bytes);
         bytes
+    }
+
+    /// A key of its own for one handshake. Counted if there is none.
+    pub(crate) fn ephemeral(&mut self) -> Option<Zeroizing<[u8; 32]>> {
+        let drawn = self.keys.draw();
+        self.count_failure(drawn)
+    }
+
+    /// Bytes that are never repeated and cannot be guessed. Counted if there are none.
+    pub(crate) fn nonce<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let drawn = self.keys.nonce();
+        self.count_failure(drawn)
+    }
+
+    fn count_failure<T>(&self, drawn: Result<T, NoEntropy>) -> Option<T> {
+        if drawn.is_err() {
+            self.counters.entropy_failures.increment();
+        }
+        drawn.ok()
     }
 
     /// Frees an index that a handshake has reserved, unless it is a session's now.

@@ -22,6 +22,7 @@ mod keepalive;
 mod key;
 mod outbox;
 mod paths;
+mod pending;
 mod refusal;
 mod sessions;
 mod timers;
@@ -32,7 +33,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(crate) use attempt::{Reason, Tried};
-pub(crate) use context::{Clock, Context, Core, Effect};
+pub(crate) use context::{Clock, Context, Core, Effect, apart};
 pub(crate) use control::Report;
 pub use event::{Event, Gone};
 pub use instances::Elsewhere;

@@ -17,7 +17,7 @@ impl Link {
     /// there.
     pub(crate) fn challenge(&mut self, cx: &mut Context<'_>, place: Place, why: Why) {
         let Some(session) = self.current() else { return };
-        let fresh = cx.core.keys.nonce();
+        let Some(fresh) = cx.core.nonce() else { return };
         // The path's own side may have changed: then the peer has to follow.
         let here = why == Why::Announce;
         let bytes = if here { HERE_LEN } else { CHALLENGE_LEN };

@@ -12,8 +12,8 @@ use super::place::{Place, SocketIndex};
 use super::quality::Quality;
 use super::sockets::{SocketInfo, place_of, socket_for};
 
-/// Most candidates kept per node. The one heard from least recently makes room, unproven ones first; configured
-/// addresses and the path stay.
+/// Most candidates kept per node. The one heard from least recently makes room: unproven ones first, then those that only
+/// hellos have claimed; configured addresses and the path stay.
 pub(super) const MAX_CANDIDATES: usize = 8;
 
 /// Where an address was learned.
@@ -35,6 +35,15 @@ impl Source {
     }
 }
 
+/// How it is known that somebody receives at an address, from the weakest to the strongest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Proof {
+    /// A hello had the echo of one that was sent there: somebody receives there who says that he is the node.
+    Claimed,
+    /// A message that only the node can make was the answer to one that was sent there.
+    Authentic,
+}
+
 /// The addresses at which one node may be reached.
 #[derive(Debug, Default)]
 pub(super) struct Candidates {
@@ -49,7 +58,7 @@ pub(super) struct Candidate {
     socket: Option<SocketIndex>,
     /// Where it was learned, one bit for each [`Source`].
     sources: u8,
-    proven: bool,
+    proven: Option<Proof>,
     /// Bytes that may still be sent while it is neither proven nor configured.
     credit: usize,
     heard: Option<Instant>,
@@ -62,7 +71,7 @@ impl Candidate {
             remote,
             socket: None,
             sources: 0,
-            proven: false,
+            proven: None,
             credit: 0,
             heard: None,
             quality: Quality::default(),
@@ -73,14 +82,19 @@ impl Candidate {
         self.sources & source.bit() != 0
     }
 
-    /// Whether any number of bytes may be sent there.
-    pub(super) fn is_trusted(&self) -> bool {
-        self.proven || self.is_from(Source::Configured)
+    /// Whether somebody has shown that he receives there.
+    pub(super) fn is_proven(&self) -> bool {
+        self.proven.is_some()
+    }
+
+    /// Whether what is sent there needs no credit.
+    fn is_free(&self) -> bool {
+        self.is_proven() || self.is_from(Source::Configured)
     }
 
     /// Whether `bytes` may be sent here.
     pub(super) fn may_spend(&self, bytes: usize) -> bool {
-        self.is_trusted() || self.credit >= bytes
+        self.is_free() || self.credit >= bytes
     }
 
     pub(super) fn remote(&self) -> SocketAddr {
@@ -89,7 +103,7 @@ impl Candidate {
 
     /// Takes `bytes` from what may be sent here, if that is allowed.
     fn spend(&mut self, bytes: usize) -> bool {
-        if self.is_trusted() {
+        if self.is_free() {
             return true;
         }
         match self.credit.checked_sub(bytes) {
@@ -146,10 +160,11 @@ impl Candidates {
         candidate.heard = Some(now);
     }
 
-    /// The node has shown that it receives there.
-    pub(super) fn prove(&mut self, remote: SocketAddr) {
+    /// The node has shown that it receives there, by a message of this kind.
+    pub(super) fn prove(&mut self, remote: SocketAddr, source: Source) {
+        let proof = if source == Source::Hello { Proof::Claimed } else { Proof::Authentic };
         if let Some(candidate) = self.get_mut(&remote) {
-            candidate.proven = true;
+            candidate.proven = candidate.proven.max(Some(proof));
         }
     }
 
@@ -188,7 +203,7 @@ impl Candidates {
     }
 
     pub(super) fn any_proven(&self) -> bool {
-        self.list.iter().any(|candidate| candidate.proven)
+        self.list.iter().any(Candidate::is_proven)
     }
 
     pub(super) fn remotes(&self) -> impl Iterator<Item = SocketAddr> + Clone {
@@ -238,7 +253,7 @@ mod tests {
         // Hearing from it again renews the credit, but saves nothing up.
         hear(&mut candidates, 1, 100, now);
         assert!(!candidates.spend(&remote(1), 101));
-        candidates.prove(remote(1));
+        candidates.prove(remote(1), Source::Session);
         assert!(candidates.spend(&remote(1), 100_000) && candidates.spend(&remote(1), 100_000));
     }
 
@@ -249,7 +264,7 @@ mod tests {
         let mut candidates = Candidates::default();
         candidates.set_configured([remote(1)].into_iter(), None);
         hear(&mut candidates, 2, 1, at(0));
-        candidates.prove(remote(2));
+        candidates.prove(remote(2), Source::Session);
         for port in 3..100 {
             hear(&mut candidates, port, 1, at(port.into()));
         }

@@ -20,7 +20,9 @@
 //!
 //! # The path
 //!
-//! The path is the place that packets are sent to. It is proven, or configured; never less. It changes in three ways:
+//! The path is the place that packets are sent to. It is proven, never less: a configured address is where somebody says
+//! that the node is, perhaps the node's own name server. So there it is asked for freely, and no more. The path changes in
+//! three ways:
 //!
 //! - The peer has **moved**: a packet that is authentic came from elsewhere. That place is challenged, and the answer
 //!   makes it the path. Challenges and their answers move nothing by themselves ("probing packets", RFC 9000 section
@@ -154,12 +156,12 @@ impl Reach {
     /// The node, heard at `place`, has shown that it receives there.
     pub(crate) fn prove(&mut self, place: Place, source: Source, now: Instant) {
         self.heard(place, 0, source, now);
-        self.candidates.prove(place.remote());
+        self.candidates.prove(place.remote(), source);
     }
 
-    /// Whether a place is proven or configured, so that it may be the path.
-    pub(crate) fn is_trusted(&self, place: &Place) -> bool {
-        self.candidates.get(&place.remote()).is_some_and(|candidate| candidate.is_trusted())
+    /// Whether a place is proven, so that it may be the path.
+    pub(crate) fn is_proven(&self, place: &Place) -> bool {
+        self.candidates.get(&place.remote()).is_some_and(|candidate| candidate.is_proven())
     }
 
     /// Whether the node has shown that it receives somewhere.
@@ -262,7 +264,7 @@ impl Reach {
         let own = self.candidates.get(&current.remote())?.quality;
         let mut best: Option<&mut candidates::Candidate> = None;
         for candidate in self.candidates.iter_mut() {
-            let beats = candidate.is_trusted() && own.is_beaten_by(&candidate.quality);
+            let beats = candidate.is_proven() && own.is_beaten_by(&candidate.quality);
             if beats && best.as_ref().is_none_or(|best| candidate.quality.is_cheaper_than(&best.quality)) {
                 best = Some(candidate);
             }
@@ -272,7 +274,7 @@ impl Reach {
         Some(place)
     }
 
-    /// Makes `place`, which is proven or configured, the path, from a socket that sends at most `max_datagram` bytes.
+    /// Makes `place`, which is proven, the path, from a socket that sends at most `max_datagram` bytes.
     /// True if it was not the path before.
     pub(crate) fn use_place(&mut self, place: Place, max_datagram: usize, now: Instant) -> bool {
         if let Some(used) = self.path.as_mut().filter(|used| used.place == place) {

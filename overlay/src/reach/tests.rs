@@ -126,7 +126,7 @@ proptest! {
                 }
             }
             prop_assert!(credit.values().all(|credit| *credit >= 0), "{:?}", credit);
-            prop_assert!(!reach.is_trusted(&at));
+            prop_assert!(!reach.is_proven(&at));
         }
     }
 }

@@ -3,9 +3,10 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use peersock_overlay::{EntropySource, Event, RecvMeta, SocketIndex};
+use peersock_overlay::{EntropySource, Event, NoEntropy, RecvMeta, SocketIndex};
 
 use crate::net::{Net, Sent, UNIX_TIME, instant, open_network};
 
@@ -236,12 +237,46 @@ fn no_ephemeral_key_is_made_from_the_seed_alone() {
         let response = net.sent.iter().find(|sent| sent.bytes[0] == RESPONSE).expect("a response");
         [initiation, response.bytes[8..40].to_vec()]
     };
-    let source = |fill: u8| -> Option<EntropySource> { Some(Arc::new(move |out| out.fill(fill))) };
+    let source = |fill: u8| -> Option<EntropySource> {
+        Some(Arc::new(move |out| {
+            out.fill(fill);
+            Ok(())
+        }))
+    };
     // The simulator needs that.
     assert_eq!(ephemerals(None), ephemerals(None));
     // As after a snapshot of the machine was restored, or the process was forked: the same state goes on twice.
     let (one, other) = (ephemerals(source(1)), ephemerals(source(2)));
     assert!(one.iter().all(|key| !other.contains(key)));
+}
+
+#[test]
+fn without_randomness_a_node_says_nothing_that_needs_it_until_there_is_some() {
+    let works = Arc::new(AtomicBool::new(true));
+    let asked = works.clone();
+    let mut net = Net::new();
+    net.entropy = Some(Arc::new(move |out| {
+        out.fill(7);
+        asked.load(Ordering::Relaxed).then_some(()).ok_or(NoEntropy)
+    }));
+    net.add(1);
+    net.entropy = None;
+    net.add(2);
+    (0..2).for_each(|node| _ = net.join(node, &open_network()));
+    net.run(Duration::from_secs(4));
+    works.store(false, Ordering::Relaxed);
+    let begin = net.sent.len();
+    net.send(0, 1, b"hello");
+    net.send(1, 0, b"hello");
+    net.run(Duration::from_secs(10));
+    let own = net.nodes[0].socket;
+    let said: Vec<_> =
+        net.sent[begin..].iter().filter(|sent| sent.from == own).map(|sent| sent.bytes[0]).collect();
+    assert!(said.iter().all(|kind| *kind == BEACON), "{said:x?}");
+    assert!(net.counter(0, "entropy_failures") > 2);
+    assert_eq!(net.nodes[0].endpoint.sessions().len(), 0);
+    works.store(true, Ordering::Relaxed);
+    net.wait(Duration::from_secs(6), |net| (0..2).all(|node| !net.nodes[node].inbox.is_empty()));
 }
 
 #[test]

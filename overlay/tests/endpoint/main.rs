@@ -5,6 +5,7 @@ mod attack;
 mod discovery;
 mod duplicates;
 mod floods;
+mod forgery;
 mod forgetting;
 mod handshake;
 mod hostile;
