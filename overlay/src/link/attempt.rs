@@ -44,6 +44,10 @@ pub(crate) struct Attempt {
     hastened: bool,
     /// So does the news that our clock is behind.
     set_right: bool,
+    /// Nothing suggests that the path has failed: the first round goes there alone.
+    renews: bool,
+    /// It is given up: nothing more is sent, and only answers that are on their way still count.
+    given_up: bool,
     pending: VecDeque<Pending>,
     /// The last initiation, unless it was answered.
     last: Vec<u8>,
@@ -86,6 +90,11 @@ impl Attempt {
         self.pending.iter().position(|pending| pending.initiator.index() == index)
     }
 
+    /// Whether it was given up, so that only a late answer can still complete it.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.given_up
+    }
+
     /// Whether traffic waits for the peer, and was not told that it is unreachable.
     pub(crate) fn is_wanted(&self) -> bool {
         self.wanted.is_some()
@@ -105,6 +114,8 @@ pub(crate) enum Reason {
     Traffic,
     /// Something unauthenticated suggests that the peer has lost the session.
     Hint,
+    /// The session is old.
+    Age,
 }
 
 /// What a message that answers an attempt of ours was.
@@ -132,13 +143,16 @@ impl Link {
         let now = cx.now;
         self.used = now;
         let give_up = match reason {
-            Reason::Traffic => GIVE_UP_AFTER,
+            Reason::Traffic | Reason::Age => GIVE_UP_AFTER,
             Reason::Hint => HINT_GIVE_UP_AFTER,
         };
-        let wanted = (reason == Reason::Traffic).then_some(now);
+        let renews = reason == Reason::Age;
+        let wanted = (reason != Reason::Hint).then_some(now);
+        let late = self.attempt.take_if(|attempt| attempt.given_up).map(|attempt| attempt.pending);
         if let Some(attempt) = &mut self.attempt {
             attempt.until = attempt.until.max(now + give_up);
             attempt.wanted = attempt.wanted.or(wanted);
+            attempt.renews &= renews;
             return self.arm_attempt(cx);
         }
         self.attempt = Some(Attempt {
@@ -149,7 +163,9 @@ impl Link {
             next_round: now,
             hastened: false,
             set_right: false,
-            pending: VecDeque::new(),
+            renews,
+            given_up: false,
+            pending: late.unwrap_or_default(),
             last: Vec::new(),
         });
         cx.core.counters.attempts_started.increment();
@@ -158,7 +174,7 @@ impl Link {
 
     /// The peer seems to be at `place`, newly or again: an attempt that runs tries it there at once.
     pub(crate) fn try_at(&mut self, cx: &mut Context<'_>, place: &Place) {
-        let Some(attempt) = &mut self.attempt else { return };
+        let Some(attempt) = self.attempt.as_mut().filter(|attempt| !attempt.given_up) else { return };
         let Some(last) = attempt.pending.back_mut().filter(|_| !attempt.last.is_empty()) else {
             return self.next_round(cx);
         };
@@ -172,8 +188,9 @@ impl Link {
 
     /// Begins the intervals of an attempt anew, because the peer has probably just come back.
     pub(crate) fn retry_at_once(&mut self, cx: &mut Context<'_>) {
-        if let Some(attempt) = &mut self.attempt {
+        if let Some(attempt) = self.attempt.as_mut().filter(|attempt| !attempt.given_up) {
             attempt.rounds = 0;
+            attempt.renews = false;
             self.next_round(cx);
         }
     }
@@ -181,9 +198,7 @@ impl Link {
     pub(crate) fn on_attempt_timer(&mut self, cx: &mut Context<'_>) {
         let Some(attempt) = &mut self.attempt else { return };
         if cx.now >= attempt.until {
-            tracing::debug!(peer = %self.handle.id(), "no answer: the handshake is given up");
-            cx.core.counters.attempts_given_up.increment();
-            return self.end_attempt(cx);
+            return self.give_up(cx);
         }
         if attempt.wanted.take_if(|since| cx.now >= *since + UNREACHABLE_AFTER).is_some() {
             tracing::debug!(peer = %self.handle.id(), "no answer for 5 s; the handshake is tried on");
@@ -193,6 +208,21 @@ impl Link {
             self.next_round(cx);
         } else {
             self.arm_attempt(cx);
+        }
+    }
+
+    /// Sends no more initiations, and ends the attempt when the last one cannot be answered any more.
+    fn give_up(&mut self, cx: &mut Context<'_>) {
+        let Some(attempt) = &mut self.attempt else { return };
+        if !std::mem::replace(&mut attempt.given_up, true) {
+            tracing::debug!(peer = %self.handle.id(), "no answer: the handshake is given up");
+            cx.core.counters.attempts_given_up.increment();
+            attempt.wanted = None;
+            cx.effects.push(Effect::Refile);
+        }
+        match attempt.pending.back().map(|last| last.sent + PENDING_FOR) {
+            Some(end) if cx.now < end => cx.set_timer(Timer::Attempt, Some(end)),
+            _ => self.end_attempt(cx),
         }
     }
 
@@ -227,11 +257,17 @@ impl Link {
         cx.set_timer(Timer::Attempt, Some(unreachable.map_or(at, |unreachable| at.min(unreachable))));
     }
 
-    /// Makes one initiation and sends it to every candidate that may be sent to; false if there is none.
+    /// Makes one initiation and sends it to every candidate that may be sent to; false if there is none. The first one
+    /// that renews a session goes to the path alone: the answer that comes first becomes the path, and by chance that
+    /// may be one over a way that was left for a better one.
     fn initiate(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(attempt) = &mut self.attempt else { return false };
         let (core, now) = (&mut *cx.core, cx.now);
-        let targets = cx.reach.spend_everywhere(Initiation::MIN, &core.sockets);
+        let path = cx.reach.usable_path(&core.sockets).filter(|_| attempt.renews && attempt.rounds == 1);
+        let targets = match path {
+            Some(path) => vec![path],
+            None => cx.reach.spend_everywhere(Initiation::MIN, &core.sockets),
+        };
         if targets.is_empty() {
             tracing::debug!(
                 peer = %self.handle.id(),
@@ -378,7 +414,7 @@ impl Link {
             peer = %self.handle.id(),
             "the peer is busy and wants the initiation again with a cookie"
         );
-        if !std::mem::replace(&mut attempt.hastened, true) {
+        if !attempt.given_up && !std::mem::replace(&mut attempt.hastened, true) {
             self.initiate(cx);
         }
         Tried::Authentic
@@ -412,7 +448,7 @@ impl Link {
             cx.reach.prove(place, Source::Handshake, cx.now);
         }
         // Once per round: a peer that always knows a newer one gets no flood.
-        if !std::mem::replace(&mut attempt.set_right, true) {
+        if !attempt.given_up && !std::mem::replace(&mut attempt.set_right, true) {
             self.initiate(cx);
         }
         Tried::Authentic
