@@ -42,8 +42,9 @@ const SALT_LIFETIME: Duration = Duration::from_secs(600);
 
 /// Sources whose beacons are remembered; the one heard longest ago makes room.
 const MAX_HEARD: usize = 1024;
-/// An answer to a hello is recognised for that long, and for at most twice as long.
-const ECHO_LIFETIME: Duration = Duration::from_secs(10);
+/// Nonces of hellos are made anew so often. Their echoes are recognised for two such times at least, which is the longest
+/// round trip and the time that the other node's queue may add, and for three at most.
+const ECHO_EPOCH: Duration = Duration::from_secs(6);
 
 #[derive(Debug)]
 pub(super) struct Discovery {
@@ -136,10 +137,7 @@ impl Discovery {
     fn is_echo(&self, echo: &[u8; 24], remote: &SocketAddr, now: Instant) -> bool {
         let (random, mac) = echo.split_first_chunk::<8>().expect("24 bytes");
         let epoch = self.epoch(now);
-        [Some(epoch), epoch.checked_sub(1)]
-            .into_iter()
-            .flatten()
-            .any(|epoch| self.echo_mac(*random, remote, epoch).ct_eq(mac).into())
+        (epoch.saturating_sub(2)..=epoch).any(|epoch| self.echo_mac(*random, remote, epoch).ct_eq(mac).into())
     }
 
     fn echo_mac(&self, random: [u8; 8], remote: &SocketAddr, epoch: u64) -> [u8; 16] {
@@ -150,7 +148,7 @@ impl Discovery {
     }
 
     fn epoch(&self, now: Instant) -> u64 {
-        now.saturating_duration_since(self.start).as_secs() / ECHO_LIFETIME.as_secs()
+        now.saturating_duration_since(self.start).as_secs() / ECHO_EPOCH.as_secs()
     }
 
     fn renew_salt(&mut self, salt: [u8; 16], now: Instant) {
@@ -221,7 +219,7 @@ impl Endpoint {
         let salt = self.core.random();
         self.discovery.renew_salt(salt, now);
         self.send_beacon();
-        if self.networks.values_mut().fold(false, |any, network| network.wants_any(now) | any) {
+        if self.networks.values().any(|network| network.asks(now)) {
             self.core.timers.set(Timer::Solicit, now + SOLICIT_INTERVAL);
         }
     }

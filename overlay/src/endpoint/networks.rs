@@ -13,8 +13,12 @@ use crate::session::SessionStats;
 /// Most networks that one node joins at a time. Each costs some work per beacon heard.
 pub(super) const MAX_NETWORKS: usize = 64;
 
-/// Addresses looked up in vain are remembered this long, so that a handshake starts when their owner is found.
-const WANTED_FOR: Duration = Duration::from_secs(10);
+/// Beacons ask for an address this long after it was last looked up.
+const ASKED_FOR: Duration = Duration::from_secs(10);
+
+/// Addresses looked up in vain are remembered this long, so that a handshake starts when their owner is found: the
+/// longest round trip, and the time that the other node's queue may add.
+const WANTED_FOR: Duration = Duration::from_secs(12);
 
 /// Most such addresses per network; the one asked for longest ago makes room.
 const MAX_WANTED: usize = 64;
@@ -78,10 +82,9 @@ impl JoinedNetwork {
         self.wanted.len() < before
     }
 
-    /// Whether traffic waits for anyone.
-    pub(super) fn wants_any(&mut self, now: Instant) -> bool {
-        self.forget_unwanted(now);
-        !self.wanted.is_empty()
+    /// Whether anyone is to be asked for.
+    pub(super) fn asks(&self, now: Instant) -> bool {
+        self.wanted.values().any(|&since| now.saturating_duration_since(since) < ASKED_FOR)
     }
 
     fn forget_unwanted(&mut self, now: Instant) {

@@ -36,6 +36,10 @@ pub(crate) struct Attempt {
     hastened: bool,
     /// So does the news that our clock is behind.
     set_right: bool,
+    /// Nothing suggests that the path has failed: the first round goes there alone.
+    renews: bool,
+    /// It is given up: nothing more is sent, and only answers that are on their way still count.
+    given_up: bool,
     pending: VecDeque<Pending>,
     /// The last initiation, unless it was answered.
     last: Option<SessionIndex>,
@@ -46,6 +50,11 @@ pub(crate) struct Attempt {
 impl Attempt {
     fn position(&self, index: SessionIndex) -> Option<usize> {
         self.pending.iter().position(|pending| pending.index() == index)
+    }
+
+    /// Whether it was given up, so that only a late answer can still complete it.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.given_up
     }
 
     /// Whether traffic waits for the peer, and was not told that it is unreachable.
@@ -66,6 +75,8 @@ pub(crate) enum Reason {
     Traffic,
     /// Something unauthenticated suggests that the peer has lost the session.
     Hint,
+    /// The session is old.
+    Age,
 }
 
 /// What a message that answers an attempt of ours was.
@@ -94,13 +105,16 @@ impl Link {
         let now = cx.now;
         self.used = now;
         let give_up = match reason {
-            Reason::Traffic => GIVE_UP_AFTER,
+            Reason::Traffic | Reason::Age => GIVE_UP_AFTER,
             Reason::Hint => HINT_GIVE_UP_AFTER,
         };
-        let wanted = (reason == Reason::Traffic).then_some(now);
+        let renews = reason == Reason::Age;
+        let wanted = (reason != Reason::Hint).then_some(now);
+        let late = self.attempt.take_if(|attempt| attempt.given_up).map(|attempt| attempt.pending);
         if let Some(attempt) = &mut self.attempt {
             attempt.until = attempt.until.max(now + give_up);
             attempt.wanted = attempt.wanted.or(wanted);
+            attempt.renews &= renews;
             return self.arm_attempt(cx);
         }
         self.attempt = Some(Attempt {
@@ -111,7 +125,9 @@ impl Link {
             next_round: now,
             hastened: false,
             set_right: false,
-            pending: VecDeque::new(),
+            renews,
+            given_up: false,
+            pending: late.unwrap_or_default(),
             last: None,
             apart: false,
         });
@@ -121,7 +137,7 @@ impl Link {
 
     /// The peer seems to be at `place`, newly or again: an attempt that runs tries it there at once.
     pub(crate) fn try_at(&mut self, cx: &mut Context<'_>, place: &Place) {
-        let Some(attempt) = &mut self.attempt else { return };
+        let Some(attempt) = self.attempt.as_mut().filter(|attempt| !attempt.given_up) else { return };
         let round = attempt.rounds;
         if attempt.pending.iter().any(|pending| pending.round == round && pending.went_to(place)) {
             return;
@@ -145,8 +161,9 @@ impl Link {
 
     /// Begins the intervals of an attempt anew, because the peer has probably just come back.
     pub(crate) fn retry_at_once(&mut self, cx: &mut Context<'_>) {
-        if let Some(attempt) = &mut self.attempt {
+        if let Some(attempt) = self.attempt.as_mut().filter(|attempt| !attempt.given_up) {
             attempt.rounds = 0;
+            attempt.renews = false;
             self.next_round(cx);
         }
     }
@@ -154,9 +171,7 @@ impl Link {
     pub(crate) fn on_attempt_timer(&mut self, cx: &mut Context<'_>) {
         let Some(attempt) = &mut self.attempt else { return };
         if cx.now >= attempt.until {
-            tracing::debug!(peer = %self.handle.id(), "no answer: the handshake is given up");
-            cx.core.counters.attempts_given_up.increment();
-            return self.end_attempt(cx);
+            return self.give_up(cx);
         }
         if attempt.wanted.take_if(|since| cx.now >= *since + UNREACHABLE_AFTER).is_some() {
             tracing::debug!(peer = %self.handle.id(), "no answer for 5 s; the handshake is tried on");
@@ -166,6 +181,21 @@ impl Link {
             self.next_round(cx);
         } else {
             self.arm_attempt(cx);
+        }
+    }
+
+    /// Sends no more initiations, and ends the attempt when the last one cannot be answered any more.
+    fn give_up(&mut self, cx: &mut Context<'_>) {
+        let Some(attempt) = &mut self.attempt else { return };
+        if !std::mem::replace(&mut attempt.given_up, true) {
+            tracing::debug!(peer = %self.handle.id(), "no answer: the handshake is given up");
+            cx.core.counters.attempts_given_up.increment();
+            attempt.wanted = None;
+            cx.effects.push(Effect::Refile);
+        }
+        match attempt.pending.back().map(|last| last.sent + PENDING_FOR) {
+            Some(end) if cx.now < end => cx.set_timer(Timer::Attempt, Some(end)),
+            _ => self.end_attempt(cx),
         }
     }
 
@@ -200,10 +230,16 @@ impl Link {
         cx.set_timer(Timer::Attempt, Some(unreachable.map_or(at, |unreachable| at.min(unreachable))));
     }
 
-    /// Sends one initiation to every candidate that may be sent to, or one to each; false if there is none.
+    /// Sends one initiation to every candidate that may be sent to, or one to each; false if there is none. The first
+    /// one that renews a session goes to the path alone: the answer that comes first becomes the path, and by chance
+    /// that may be one over a way that was left for a better one.
     fn initiate(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(attempt) = &mut self.attempt else { return false };
-        let targets = cx.reach.spend_everywhere(Initiation::MIN, &cx.core.sockets);
+        let path = cx.reach.usable_path(&cx.core.sockets).filter(|_| attempt.renews && attempt.rounds == 1);
+        let targets = match path {
+            Some(path) => vec![path],
+            None => cx.reach.spend_everywhere(Initiation::MIN, &cx.core.sockets),
+        };
         if targets.is_empty() {
             tracing::debug!(
                 peer = %self.handle.id(),
@@ -379,7 +415,7 @@ impl Link {
             peer = %self.handle.id(),
             "the peer is busy and wants the initiation again with a cookie"
         );
-        if !std::mem::replace(&mut attempt.hastened, true) {
+        if !attempt.given_up && !std::mem::replace(&mut attempt.hastened, true) {
             self.initiate(cx);
         }
         Tried::Authentic
@@ -413,7 +449,7 @@ impl Link {
             cx.reach.prove(place, Source::Handshake, cx.now);
         }
         // Once per round: a peer that always knows a newer one gets no flood.
-        if !std::mem::replace(&mut attempt.set_right, true) {
+        if !attempt.given_up && !std::mem::replace(&mut attempt.set_right, true) {
             self.initiate(cx);
         }
         Tried::Authentic

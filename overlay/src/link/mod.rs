@@ -183,7 +183,7 @@ impl Link {
 
     /// Whether a handshake of ours runs.
     pub(crate) fn is_connecting(&self) -> bool {
-        self.attempt.is_some()
+        self.attempt.as_ref().is_some_and(|attempt| !attempt.is_given_up())
     }
 
     /// Whether traffic waits for the peer, and was not told that it is unreachable.
@@ -224,7 +224,7 @@ impl Link {
     /// Something that nobody authenticated suggests that the peer has lost the session: a handshake shows whether that
     /// is so, unless one runs or there were many hints lately.
     pub(crate) fn heed_hint(&mut self, cx: &mut Context<'_>) -> bool {
-        let heeded = self.attempt.is_none() && self.hints.take(cx.now);
+        let heeded = !self.is_connecting() && self.hints.take(cx.now);
         if heeded {
             self.attempt(cx, Reason::Hint);
         }

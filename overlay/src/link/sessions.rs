@@ -161,9 +161,9 @@ impl Link {
     fn rekey_if_due(&mut self, cx: &mut Context<'_>) {
         let Some(session) = self.current() else { return };
         let Some(live) = self.live(&session) else { return };
-        if (cx.now >= live.rekey_at || session.is_worn()) && self.attempt.is_none() {
+        if (cx.now >= live.rekey_at || session.is_worn()) && !self.is_connecting() {
             cx.core.counters.rekeys.increment();
-            self.attempt(cx, Reason::Traffic);
+            self.attempt(cx, Reason::Age);
         }
     }
 

@@ -118,6 +118,11 @@ impl Reach {
         self.path.as_ref().map(|used| used.place)
     }
 
+    /// The place that packets are sent to, if the socket that they leave from is still there.
+    pub(crate) fn usable_path(&self, sockets: &[SocketInfo]) -> Option<Place> {
+        self.place().filter(|place| sockets.iter().any(|socket| socket.index == place.socket()))
+    }
+
     /// All known addresses.
     pub(crate) fn remotes(&self) -> impl Iterator<Item = SocketAddr> + Clone {
         self.candidates.remotes()

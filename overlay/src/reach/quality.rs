@@ -93,7 +93,8 @@ impl Quality {
 
     /// A question was answered.
     pub(super) fn answered(&mut self) {
-        self.loss -= self.loss / 8;
+        // Rounded up, so that nothing is left of a loss after long.
+        self.loss -= self.loss.div_ceil(8);
         self.samples = self.samples.saturating_add(1);
         self.unanswered = 0;
     }
@@ -166,6 +167,15 @@ mod tests {
         let mut silent = steady(1);
         silent.lost();
         assert!(!steady(100).is_beaten_by(&silent));
+    }
+
+    #[test]
+    fn a_loss_is_forgotten_after_many_answers() {
+        let mut quality = steady(10);
+        quality.lost();
+        assert!(quality.cost() > steady(10).cost());
+        (0..100).for_each(|_| quality.answered());
+        assert_eq!(quality.cost(), steady(10).cost());
     }
 
     #[test]

@@ -43,6 +43,41 @@ fn a_packet_for_an_unknown_node_finds_it_and_goes_out() {
 }
 
 #[test]
+fn one_question_finds_a_node_over_round_trips_of_up_to_ten_seconds() {
+    for (millis, phase) in [100, 3000, 10_000].into_iter().flat_map(|millis| [0, 3, 9].map(|s| (millis, s))) {
+        let mut net = Net::pair();
+        net.latency = Duration::from_millis(millis / 2);
+        // Only beacons that ask for somebody arrive.
+        net.filter = Box::new(|datagram| datagram.bytes[0] != BEACON);
+        let network = net.join(0, &open_network());
+        net.join(1, &open_network());
+        net.run(Duration::from_secs(40 + phase));
+        let silent = net.nodes[1].socket;
+        net.filter = Box::new(move |datagram| datagram.bytes[0] != BEACON || datagram.from != silent);
+        let address = net.address(0, network, 1);
+        assert!(matches!(net.nodes[0].endpoint.lookup(net.now, network, address), Lookup::Unknown));
+        // Beacon and hello, initiation and response: nobody asks a second time.
+        let took = net.wait(Duration::from_secs(60), |net| net.counter(0, "sessions_established") > 0);
+        assert_eq!(took, net.latency * 4, "round trip of {millis} ms");
+    }
+}
+
+#[test]
+fn nodes_that_look_for_nobody_meet_over_round_trips_of_up_to_ten_seconds() {
+    for phase in 0..10 {
+        let mut net = Net::pair();
+        net.latency = Duration::from_secs(5);
+        net.join(0, &open_network());
+        net.run(Duration::from_millis(40_000 + phase * 1000));
+        net.join(1, &open_network());
+        let both = |net: &mut Net| net.nodes.iter().all(|node| node.endpoint.peers().len() == 1);
+        // Beacon, hello, hello, hello.
+        let took = net.wait(Duration::from_secs(30), both);
+        assert!(took <= net.latency * 4, "{took:?}");
+    }
+}
+
+#[test]
 fn beacons_do_not_tell_how_many_networks_a_node_is_in() {
     for networks in [1, 3, 7, 16] {
         let mut net = Net::new();

@@ -30,6 +30,19 @@ fn a_restarted_peer_on_the_lan_is_reached_again_at_once() {
 }
 
 #[test]
+fn a_restarted_peer_is_noticed_over_a_round_trip_of_ten_seconds() {
+    let mut net = Net::connected_pair();
+    net.latency = Duration::from_secs(5);
+    net.run(Duration::from_secs(60));
+    net.restart(1, 4001, UNIX_TIME + Duration::from_secs(70));
+    net.join(1, &open_network());
+    let before = net.counter(0, "sessions_established");
+    // Beacon, hello, hello, hello, initiation, response; nobody has data for anybody.
+    let took = net.wait(Duration::from_secs(60), |net| net.counter(0, "sessions_established") > before);
+    assert!(took <= net.latency * 6, "{took:?}");
+}
+
+#[test]
 fn a_restart_shows_as_session_lost_and_ready() {
     let mut net = Net::connected_pair();
     net.nodes[0].events.clear();

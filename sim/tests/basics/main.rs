@@ -1,6 +1,7 @@
 //! Small worlds made by hand.
 
 mod cut;
+mod far;
 mod forgotten;
 mod groups;
 #[path = "../lab/mod.rs"]

@@ -18,8 +18,18 @@ fn of_two_ways_the_quicker_one_is_used_and_kept() {
 }
 
 #[test]
-fn who_was_never_heard_of_is_reached_over_round_trips_of_up_to_six_seconds() {
-    for seconds in [1, 3, 6] {
+fn of_two_ways_the_one_that_loses_nothing_is_used_and_kept() {
+    for loss in [0.05, 0.1, 0.2] {
+        let mut lab = with_second_way(lossy(5, loss), way(5));
+        let took = settle(&mut lab);
+        assert!(took <= 300 * SECOND, "{loss}: {took:?}");
+        expect_to_stay(&mut lab);
+    }
+}
+
+#[test]
+fn who_was_heard_of_is_reached_over_round_trips_of_up_to_ten_seconds() {
+    for seconds in [1, 3, 6, 10] {
         let mut lab = Lab::new(2, &[open_network()]);
         for host in lab.hosts.clone() {
             let address = lab.world.net.attachments(host)[0].ipv4;
@@ -29,7 +39,7 @@ fn who_was_never_heard_of_is_reached_over_round_trips_of_up_to_six_seconds() {
         }
         let network = lab.networks[0].id();
         lab.run(30 * SECOND);
-        let exchange = lab.world.exchange(network, (0, 1), PORT, 10, SECOND).expect("an exchange");
+        let exchange = lab.world.exchange(network, (0, 1), PORT, 30, SECOND).expect("an exchange");
         lab.run(100 * SECOND);
         let answers = lab.world.ledger.datagrams(exchange, Side::Client);
         assert!(answers > 0, "round trip of {seconds} s");
@@ -52,6 +62,7 @@ fn with_second_way(first: Pipe, second: Pipe) -> Lab {
     lab.run(10 * SECOND);
     while lan_of_path(&lab) != Some(0) {
         lab.run(SECOND);
+        assert!(lab.world.now() < 100 * SECOND, "the first way is not found");
     }
     for (number, host) in lab.hosts.clone().into_iter().enumerate() {
         let address = [198, 51, 100, number as u8 + 1].into();
@@ -66,6 +77,12 @@ fn with_second_way(first: Pipe, second: Pipe) -> Lab {
 fn way(millis: u64) -> Pipe {
     let base = Duration::from_millis(millis);
     Pipe::new([Stage::Mtu(1500), Stage::Delay { base, jitter: base / 50 }])
+}
+
+/// The same, with datagrams lost at random.
+fn lossy(millis: u64, loss: f64) -> Pipe {
+    let base = Duration::from_millis(millis);
+    Pipe::new([Stage::Mtu(1500), Stage::Loss(loss), Stage::Delay { base, jitter: base / 50 }])
 }
 
 /// Lets node 0 send to node 1 until the path is on the second LAN; how long that takes.
