@@ -22,9 +22,9 @@ pub struct Outstanding {
     pub lost_bytes: u64,
     /// For how long none of the peers that bytes wait for has been heard; zero if nothing waits.
     pub silence: Duration,
-    /// Whether one of those peers has said that it has no room: while that is so it is heard more and more
-    /// rarely.
-    pub is_held_back: bool,
+    /// The longest smoothed round-trip time of connections that wait for acknowledgements of bytes or of their ends;
+    /// zero if none was measured.
+    pub round_trip: Duration,
 }
 
 /// The connections that are to be delivered once a drain has begun.
@@ -90,6 +90,8 @@ impl State {
         found.ends = self.entries.values().filter(coming).count();
         for (flow, not_taken) in streams.chain(self.delivering.flows.iter().map(|flow| (flow, 0))) {
             let bytes = (flow.unacked() + not_taken) as u64;
+            let round_trip = flow.info().and_then(|info| info.rtt).unwrap_or_default();
+            found.round_trip = found.round_trip.max(round_trip);
             if bytes == 0 {
                 found.ends += 1;
                 continue;
@@ -97,7 +99,6 @@ impl State {
             found.waiting += bytes;
             let heard = flow.silence(now).unwrap_or_default();
             silence = Some(silence.map_or(heard, |least: Duration| least.min(heard)));
-            found.is_held_back |= flow.info().is_some_and(|info| info.peer_window == 0);
         }
         found.silence = silence.unwrap_or_default();
         found

@@ -7,16 +7,19 @@ use peersock::{FdServer, Outstanding};
 
 use super::children::Requests;
 
-/// How long a peer may be silent that something is sent to, and how long the end may take once somebody has
-/// asked for it.
+/// How long the end may take once somebody has asked for it.
 const LINGER: Duration = Duration::from_secs(2);
-/// How long a peer may be silent that has said that it has no room: it is asked more and more rarely.
-const HELD_BACK: Duration = Duration::from_secs(10);
+/// How long a peer may be silent that something is sent to. A laptop that changes its network, or an answer over a
+/// satellite, takes seconds, and a peer that has no room is asked more and more rarely.
+const SILENT: Duration = Duration::from_secs(10);
 /// How long a peer that is there may take nothing.
 const STALLED: Duration = Duration::from_secs(30);
-/// How long peers may take to acknowledge ends of connections, when there is nothing else to deliver. A peer
-/// that has not got the end sees a reset when the node leaves, and its program takes what it has for cut off.
+/// How long peers may take to acknowledge ends of connections, when there is nothing else to deliver, beside
+/// [`ENDS_ROUND_TRIPS`]. A peer that has not got the end sees a reset when the node leaves, and its program takes what
+/// it has for cut off.
 const ENDS: Duration = LINGER;
+/// One is for the first transmission; after one or two more it is sent again.
+const ENDS_ROUND_TRIPS: u32 = 3;
 /// A signal that came so long before the program has ended was not what ended it.
 const RECENT: Duration = Duration::from_secs(30);
 
@@ -66,11 +69,11 @@ impl Patience {
             return true;
         }
         if left.waiting == 0 {
-            return now >= self.began.max(self.least.1) + ENDS;
+            return now >= self.began.max(self.least.1) + ENDS + ENDS_ROUND_TRIPS * left.round_trip;
         }
         let stalled = now.saturating_duration_since(self.least.1);
-        let silence = if left.is_held_back { HELD_BACK } else { LINGER };
-        stalled >= STALLED || (stalled >= LINGER && left.silence >= silence)
+        let silent = SILENT + left.round_trip;
+        stalled >= STALLED || (stalled >= silent && left.silence >= silent)
     }
 }
 
@@ -96,9 +99,9 @@ mod tests {
             .expect("it ends")
     }
 
-    fn waiting(bytes: u64, silence: u64, is_held_back: bool) -> Outstanding {
+    fn waiting(bytes: u64, silence: u64) -> Outstanding {
         let mut left = Outstanding::default();
-        (left.waiting, left.is_held_back) = (bytes, is_held_back);
+        left.waiting = bytes;
         left.silence = Duration::from_millis(silence);
         left
     }
@@ -115,22 +118,41 @@ mod tests {
     }
 
     #[test]
+    fn ends_have_three_round_trips_more() {
+        let mut ends = Outstanding::default();
+        (ends.ends, ends.round_trip) = (1, Duration::from_secs(6));
+        assert_eq!(lasts(None, &[], |_| ends), 20_000);
+        // Lost once: acknowledged a retransmission time-out and a round trip later.
+        let acknowledged = |ms| if ms < 15_000 { ends } else { Outstanding::default() };
+        assert_eq!(lasts(None, &[], acknowledged), 15_000);
+        assert_eq!(lasts(None, &[300], |_| ends), 2300);
+    }
+
+    #[test]
+    fn what_an_outage_holds_up_is_delivered_after_it() {
+        // Its length, or the round trip, milliseconds.
+        for outage in [2500, 6000, 9900] {
+            let back = |ms| if ms < outage { waiting(100, ms) } else { Outstanding::default() };
+            assert_eq!(lasts(None, &[], back), outage);
+        }
+    }
+
+    #[test]
     fn progress_goes_on_and_a_peer_that_vanished_ends_it() {
-        assert_eq!(lasts(None, &[], |ms| waiting(60_000_u64.saturating_sub(ms), 0, false)), 60_000);
-        assert_eq!(lasts(None, &[], |ms| waiting(100, ms, false)), 2000);
+        assert_eq!(lasts(None, &[], |ms| waiting(60_000_u64.saturating_sub(ms), 0)), 60_000);
+        assert_eq!(lasts(None, &[], |ms| waiting(100, ms)), 10_000);
         // It was silent before the program ended, and has come back.
-        assert_eq!(lasts(None, &[], |ms| waiting(100_u64.saturating_sub(ms), 5000, false)), 100);
+        assert_eq!(lasts(None, &[], |ms| waiting(100_u64.saturating_sub(ms), 5000)), 100);
     }
 
     #[test]
     fn a_peer_that_takes_nothing_is_waited_for_longer() {
-        assert_eq!(lasts(None, &[], |ms| waiting(100, ms % 5000, true)), 30_000);
-        assert_eq!(lasts(None, &[], |ms| waiting(100, ms, true)), 10_000);
+        assert_eq!(lasts(None, &[], |ms| waiting(100, ms % 5000)), 30_000);
     }
 
     #[test]
     fn a_signal_ends_it_soon_and_a_second_at_once() {
-        let progress = |ms| waiting(100_000 - ms, 0, false);
+        let progress = |ms| waiting(100_000 - ms, 0);
         assert_eq!(lasts(Some(100), &[], progress), 2000);
         assert_eq!(lasts(Some(100), &[700], progress), 700);
         assert_eq!(lasts(None, &[300], progress), 2300);

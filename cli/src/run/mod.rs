@@ -45,7 +45,7 @@ use crate::stdio;
 ///
 /// Ends with the program's exit status, when its last child has ended too and what they have sent is
 /// delivered. Signals are passed on to the program, and when it has ended to the daemons that it has left. If
-/// something cannot be delivered, because a peer has vanished for 2 seconds or has reset the connection, a
+/// something cannot be delivered, because a peer has vanished for 10 seconds or has reset the connection, a
 /// line says so and the status is not 0. After SIGTERM or Ctrl-C delivering takes 2 seconds at most, after a
 /// second one no time.
 #[derive(clap::Args)]
