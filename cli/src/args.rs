@@ -47,6 +47,17 @@ impl StateArgs {
         }
     }
 
+    /// As [`StateArgs::public_identity`], for a file in which it is to stay.
+    pub(crate) fn lasting_identity(&self) -> Outcome<PublicIdentity> {
+        if self.ephemeral {
+            return Err(Failure::usage(
+                "a member with an identity that is forgotten at the end could never take part",
+                "give the command without --ephemeral, or the key of another node to `peersock network add`",
+            ));
+        }
+        self.public_identity()
+    }
+
     /// This node's public keys; creates the identity if there is none yet. Works while a node is running.
     pub(crate) fn public_identity(&self) -> Outcome<PublicIdentity> {
         if self.ephemeral {
@@ -150,9 +161,11 @@ struct SecretArgs {
 impl SecretArgs {
     fn passphrase(&self) -> Outcome<Option<Zeroizing<String>>> {
         let (passphrase, origin) = if let Some(path) = &self.secret_file {
-            let text = read_secret_file(path).map_err(|error| {
-                Failure::file(error, "write the passphrase into a file of mode 0600, and give its path")
-            })?;
+            let hint = match path.as_os_str() == "-" {
+                true => "give /dev/stdin to have it read from stdin",
+                false => "write the passphrase into a file of mode 0600, and give its path",
+            };
+            let text = read_secret_file(path).map_err(|error| Failure::file(error, hint))?;
             // A file written by an editor or by echo ends with a line feed that nobody means.
             let passphrase = Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned());
             (passphrase, path.display().to_string())
