@@ -47,6 +47,17 @@ impl StateArgs {
         }
     }
 
+    /// As [`StateArgs::public_identity`], for a file in which it is to stay.
+    pub(crate) fn lasting_identity(&self) -> Outcome<PublicIdentity> {
+        if self.ephemeral {
+            return Err(Failure::usage(
+                "a member with an identity that is forgotten at the end could never take part",
+                "give the command without --ephemeral, or the key of another node to `peersock network add`",
+            ));
+        }
+        self.public_identity()
+    }
+
     /// This node's public keys; creates the identity if there is none yet. Works while a node is running.
     pub(crate) fn public_identity(&self) -> Outcome<PublicIdentity> {
         if self.ephemeral {
@@ -150,9 +161,11 @@ struct SecretArgs {
 impl SecretArgs {
     fn passphrase(&self) -> Outcome<Option<Zeroizing<String>>> {
         let (passphrase, origin) = if let Some(path) = &self.secret_file {
-            let text = read_secret_file(path).map_err(|error| {
-                Failure::file(error, "write the passphrase into a file of mode 0600, and give its path")
-            })?;
+            let hint = match path.as_os_str() == "-" {
+                true => "give /dev/stdin to have it read from stdin",
+                false => "write the passphrase into a file of mode 0600, and give its path",
+            };
+            let text = read_secret_file(path).map_err(|error| Failure::file(error, hint))?;
             // A file written by an editor or by echo ends with a line feed that nobody means.
             let passphrase = Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned());
             (passphrase, path.display().to_string())
@@ -222,18 +235,23 @@ pub(crate) fn parse_network(text: &str) -> Outcome<Network> {
 
 /// Understands `IP` or, in a static network, the name of a member.
 pub(crate) fn parse_host(network: &Network, text: &str) -> Outcome<IpAddr> {
+    // The first one is that which nobody else can be given.
+    parse_hosts(network, text).map(|addresses| addresses[0])
+}
+
+/// As [`parse_host`]; a name stands for all addresses of the member, of which there is one at least.
+fn parse_hosts(network: &Network, text: &str) -> Outcome<Vec<IpAddr>> {
     let text = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     if let Ok(address) = text.parse() {
-        return Ok(address);
+        return Ok(vec![address]);
     }
-    match network.addresses_named(text).first() {
-        // The first one is that which nobody else can be given.
-        Some(&address) => Ok(address),
-        None if !network.summary().by_file => Err(Failure::usage(
+    match network.addresses_named(text) {
+        addresses if !addresses.is_empty() => Ok(addresses),
+        _ if !network.summary().by_file => Err(Failure::usage(
             format_args!("`{text}` is not an IP address"),
             "give the address that `peersock addr` or `listen` prints there; only static networks have names",
         )),
-        None => Err(Failure::usage(
+        _ => Err(Failure::usage(
             format_args!(
                 "`{text}` is neither an IP address nor the name of a member of network {}",
                 network.id()
@@ -243,10 +261,10 @@ pub(crate) fn parse_host(network: &Network, text: &str) -> Outcome<IpAddr> {
     }
 }
 
-/// Understands `[IPV6]:PORT`, `IPV4:PORT` and `NAME:PORT`.
-pub(crate) fn parse_target(network: &Network, text: &str) -> Outcome<SocketAddr> {
+/// Understands `[IPV6]:PORT`, `IPV4:PORT` and `NAME:PORT`; gives one place at least.
+pub(crate) fn parse_targets(network: &Network, text: &str) -> Outcome<Vec<SocketAddr>> {
     if let Ok(target) = text.parse() {
-        return Ok(target);
+        return Ok(vec![target]);
     }
     let wrong = || {
         Failure::usage(
@@ -260,7 +278,8 @@ pub(crate) fn parse_target(network: &Network, text: &str) -> Outcome<SocketAddr>
     if host.contains(':') && !host.starts_with('[') {
         return Err(wrong());
     }
-    Ok(SocketAddr::new(parse_host(network, host)?, port))
+    let addresses = parse_hosts(network, host)?;
+    Ok(addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect())
 }
 
 /// Understands the number of a port.
@@ -292,12 +311,12 @@ mod tests {
     fn targets_are_understood_or_refused_as_usage() {
         let network = ad_hoc();
         for text in ["[fd00::1]:80", "10.0.0.1:80"] {
-            assert_eq!(parse_target(&network, text).unwrap().to_string(), text);
+            assert_eq!(parse_targets(&network, text).unwrap(), [text.parse().unwrap()]);
         }
         for text in
             ["fd00::1:80", "fd00::1", "[fd00::1]", "[fd00::1]:", "[fd00::1]:65536", "alpha:80", ":80", ""]
         {
-            assert_eq!(parse_target(&network, text).unwrap_err().status(), 2, "{text}");
+            assert_eq!(parse_targets(&network, text).unwrap_err().status(), 2, "{text}");
         }
     }
 
@@ -305,12 +324,13 @@ mod tests {
     fn members_of_a_static_network_have_names() {
         let identity = *Identity::from_seed(&[1; 32]).public();
         let network = Network::parse_toml(&format!(
-            "network = \"fe00000000000001\"\n[[member]]\nname = \"alpha\"\nkey = \"{identity}\""
+            "network = \"fe00000000000001\"\n[[member]]\nname = \"alpha\"\nkey = \"{identity}\"\naddresses = [\"10.7.0.1\"]"
         ))
         .unwrap();
         let own = network.id().address_of(&identity.node_id());
         assert_eq!(parse_host(&network, "Alpha").unwrap(), IpAddr::from(own));
-        assert_eq!(parse_target(&network, "alpha:80").unwrap(), SocketAddr::new(own.into(), 80));
+        let targets = [SocketAddr::new(own.into(), 80), "10.7.0.1:80".parse().unwrap()];
+        assert_eq!(parse_targets(&network, "alpha:80").unwrap(), targets);
         assert_eq!(parse_host(&network, "beta").unwrap_err().status(), 2);
     }
 

@@ -77,11 +77,13 @@ impl Server {
 
     fn serve_one(&self, stream: &TcpStream, client: SocketAddr, ended: &Sender<Failure>) {
         let turn = Turns::join(&self.turns);
-        let input = self.stdin.as_ref().map(|stdin| Input { stdin, turn: Some(turn) });
+        let input = match &self.stdin {
+            Some(stdin) => Input::Stdin { stdin, turn: Some(turn) },
+            None => Input::EmptyAtEnd,
+        };
         let mut output = Lines::new(&self.stdout, &self.connected);
-        let served = stream::watch(stream, self.peer_timeout).and_then(|()| {
-            stream::run(stream, input.as_ref(), &mut output, AfterPeer::Stop, &Progress::none())
-        });
+        let served = stream::watch(stream, self.peer_timeout)
+            .and_then(|()| stream::run(stream, &input, &mut output, AfterPeer::Stop, &Progress::none()));
         match served {
             Ok(()) => tracing::info!(%client, "finished"),
             Err(failure) if failure.is_output_closed() => {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use peersock::blocking::{TcpStream, UdpSocket};
 
-use crate::args::{NetworkArgs, NodeArgs, parse_seconds, parse_target};
+use crate::args::{NetworkArgs, NodeArgs, parse_seconds, parse_targets};
 use crate::datagrams::{self, Partner};
 use crate::failure::{Failure, Outcome};
 use crate::progress::Progress;
@@ -71,7 +71,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let stdout = stdio::stdout()?;
     let begin = Instant::now();
     let session = Session::open(&args.node, &args.network)?;
-    let target = parse_target(&session.network, &args.target)?;
+    let targets = parse_targets(&session.network, &args.target)?;
+    let target = targets[0];
     session.wait_peer(target.ip(), args.timeout)?;
 
     if args.udp {
@@ -80,23 +81,35 @@ pub(crate) fn run(args: &Args) -> Outcome {
         let idle = args.idle.unwrap_or(UDP_IDLE);
         datagrams::run(&socket, stdin.as_ref(), &stdout, Partner::Fixed(target), Some(idle))?;
     } else {
-        let left = args.timeout.saturating_sub(begin.elapsed()).max(Duration::from_millis(1));
-        let stream = TcpStream::connect_timeout_on(&session.node, &target, left)
-            .map_err(|error| explain(&session, target, error))?;
+        let stream = connect(&session, &targets, begin + args.timeout)?;
         stream::watch(&stream, args.peer_timeout)?;
-        let input = stdin.as_ref().map(|stdin| Input { stdin, turn: None });
-        let progress = Progress::start(input.is_some(), args.quiet);
-        stream::run(&stream, input.as_ref(), &mut &stdout, AfterPeer::Continue, &progress)?;
+        let input = stdin.as_ref().map_or(Input::Empty, |stdin| Input::Stdin { stdin, turn: None });
+        let progress = Progress::start(input.is_stdin(), args.quiet);
+        stream::run(&stream, &input, &mut &stdout, AfterPeer::Continue, &progress)?;
     }
     session.close()
 }
 
+/// Connects to the first of a member's addresses where somebody listens.
+fn connect(session: &Session, targets: &[SocketAddr], until: Instant) -> Outcome<TcpStream> {
+    let mut refused = Vec::new();
+    for target in targets {
+        let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        match TcpStream::connect_timeout_on(&session.node, target, left) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                refused.push(target.to_string())
+            }
+            other => return other.map_err(|error| explain(session, *target, error)),
+        }
+    }
+    Err(Failure::new(
+        format_args!("nothing listens on {}", refused.join(" or ")),
+        "start `peersock listen` there, or check the port",
+    ))
+}
+
 fn explain(session: &Session, target: SocketAddr, error: io::Error) -> Failure {
     match error.kind() {
-        io::ErrorKind::ConnectionRefused => Failure::new(
-            format_args!("nothing listens on {target}"),
-            "start `peersock listen` there, or check the port",
-        ),
         io::ErrorKind::PermissionDenied => {
             let ports = session.joined.allowed_ports();
             Failure::usage(

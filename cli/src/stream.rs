@@ -41,10 +41,31 @@ pub(crate) enum AfterPeer {
     Stop,
 }
 
-/// What is sent: stdin, as soon as it is this connection's turn if several want it.
-pub(crate) struct Input<'a> {
-    pub(crate) stdin: &'a Stdin,
-    pub(crate) turn: Option<Turn>,
+/// What is sent.
+pub(crate) enum Input<'a> {
+    /// Nothing, and the peer learns that at once: some servers answer the end of what they read.
+    Empty,
+    /// Nothing, and the peer learns that when all that it has sent is written: then it knows that it is.
+    EmptyAtEnd,
+    /// Stdin, as soon as it is this connection's turn if several want it.
+    Stdin { stdin: &'a Stdin, turn: Option<Turn> },
+}
+
+impl Input<'_> {
+    pub(crate) fn is_stdin(&self) -> bool {
+        matches!(self, Input::Stdin { .. })
+    }
+
+    fn is_terminal(&self) -> bool {
+        matches!(self, Input::Stdin { stdin, .. } if stdin.is_terminal())
+    }
+
+    fn turn(&self) -> Option<&Turn> {
+        match self {
+            Input::Stdin { turn, .. } => turn.as_ref(),
+            Input::Empty | Input::EmptyAtEnd => None,
+        }
+    }
 }
 
 /// Where to write what comes in.
@@ -76,17 +97,17 @@ pub(crate) fn watch(stream: &TcpStream, timeout: Duration) -> Outcome {
     Ok(())
 }
 
-/// Connects an input (or an empty one) and an output with a stream until both directions have ended.
+/// Connects an input and an output with a stream until both directions have ended.
 pub(crate) fn run(
     stream: &TcpStream,
-    input: Option<&Input<'_>>,
+    input: &Input<'_>,
     output: &mut dyn Output,
     after_peer: AfterPeer,
     progress: &Progress,
 ) -> Outcome {
     let (canceller, token) = Canceller::new()?;
     let (finished, sender_finished) = mpsc::channel::<()>();
-    let turn = input.and_then(|input| input.turn.as_ref());
+    let turn = input.turn();
     let cancel = || {
         canceller.cancel();
         turn.inspect(|turn| turn.leave());
@@ -96,8 +117,10 @@ pub(crate) fn run(
             // Dropped at the end, which is what the receiving thread waits for.
             let _finished = finished;
             let sent = match input {
-                Some(input) => send(stream, input, &token, progress),
-                None => finish_sending(stream),
+                Input::Stdin { stdin, turn } => send(stream, stdin, turn.as_ref(), &token, progress),
+                Input::Empty => finish_sending(stream),
+                // `finish` does it.
+                Input::EmptyAtEnd => Ok(()),
             };
             turn.inspect(|turn| turn.leave());
             if sent.is_err() {
@@ -109,11 +132,7 @@ pub(crate) fn run(
         });
         let received = receive(stream, output, progress);
         match &received {
-            Ok(())
-                if after_peer == AfterPeer::Stop || input.is_some_and(|input| input.stdin.is_terminal()) =>
-            {
-                cancel();
-            }
+            Ok(()) if after_peer == AfterPeer::Stop || input.is_terminal() => cancel(),
             Ok(()) => {
                 if sender_finished.recv_timeout(HINT_AFTER) == Err(RecvTimeoutError::Timeout) {
                     tracing::warn!(
@@ -137,13 +156,19 @@ pub(crate) fn run(
 }
 
 /// Sends the input up to its end, or until that is cancelled.
-fn send(mut stream: &TcpStream, input: &Input<'_>, token: &Token, progress: &Progress) -> Outcome {
-    if input.turn.as_ref().is_some_and(|turn| !turn.wait()) {
+fn send(
+    mut stream: &TcpStream,
+    stdin: &Stdin,
+    turn: Option<&Turn>,
+    token: &Token,
+    progress: &Progress,
+) -> Outcome {
+    if turn.is_some_and(|turn| !turn.wait()) {
         return Ok(());
     }
     let mut buffer = vec![0; BUFFER];
     loop {
-        match input.stdin.read(&mut buffer, token).map_err(Failure::input)? {
+        match stdin.read(&mut buffer, token).map_err(Failure::input)? {
             None => return Ok(()),
             Some(0) => return finish_sending(stream),
             Some(count) => {

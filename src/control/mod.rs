@@ -171,7 +171,7 @@ fn ask(state: &Path, request: &str) -> Result<String, ControlError> {
     let stream = with_short_path(&path, |path| UnixStream::connect(path)).map_err(|source| {
         match source.kind() {
             // A socket file that nobody listens on is what a killed process leaves behind.
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::ConnectionRefused => {
                 ControlError::NotRunning { path: state.into() }
             }
             _ => ControlError::Io { path: path.clone(), source },

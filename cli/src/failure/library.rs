@@ -56,6 +56,7 @@ impl From<StateError> for Failure {
                 ErrorKind::PermissionDenied
                 | ErrorKind::ReadOnlyFilesystem
                 | ErrorKind::NotADirectory
+                | ErrorKind::InvalidFilename
                 | ErrorKind::NotFound
                 | ErrorKind::Unsupported => ANOTHER_STATE,
                 kind => system_hint(kind),
@@ -133,6 +134,9 @@ impl From<ControlError> for Failure {
             ControlError::ForeignOwner { .. } => {
                 "ask as that user, or give the --state DIR of a node of yours"
             }
+            ControlError::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
+                "ask as the user who runs the node, or give the --state DIR of a node of yours"
+            }
             ControlError::Refused { .. } => "restart it with the version of this program, and try again",
             _ => "try again, and if it stays so restart the node",
         };
@@ -163,6 +167,7 @@ fn system_hint(kind: ErrorKind) -> &'static str {
         ErrorKind::ReadOnlyFilesystem => "choose a place that can be written to",
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room on the disk",
         ErrorKind::InvalidData | ErrorKind::FileTooLarge => "check that it is the right file",
+        ErrorKind::InvalidFilename => "choose a shorter name",
         ErrorKind::IsADirectory => "name a file instead",
         ErrorKind::OutOfMemory => "free memory, or raise its limit (`ulimit -v`)",
         ErrorKind::NotConnected | ErrorKind::NetworkDown => "start the command again: the node has ended",

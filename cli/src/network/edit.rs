@@ -20,7 +20,13 @@ const HEAD: &str = "\
 ";
 
 pub(super) fn new(args: &New) -> Outcome {
-    let identity = args.state.public_identity()?;
+    if let Some(id) = args.file.to_str().and_then(|name| name.parse::<NetworkId>().ok()) {
+        return Err(Failure::usage(
+            format_args!("{id} is a network ID, and a file of that name would be taken for it"),
+            "give a name such as office.toml; a network whose ID begins with ff needs no file",
+        ));
+    }
+    let identity = args.state.lasting_identity()?;
     let mut document = DocumentMut::new();
     document.insert("network", value(random_id()?.to_string()));
     if let Some(mut key) = document.key_mut("network") {
@@ -46,16 +52,16 @@ pub(super) fn add(args: &Add) -> Outcome {
     let mut file = NetworkFile::open(&args.file)?;
     let identity = match &args.key {
         Some(text) => parse_key(text)?,
-        None => args.state.public_identity()?,
+        None => args.state.lasting_identity()?,
     };
     push(&mut file.document, &identity.to_string(), &args.member, &args.file)?;
     let network = file.save()?;
     print(format_args!(
-        "added {}{} to network {}; it has {} members, and all need the new file",
+        "added {}{} to network {}; it has {}, and all need the new file",
         identity.node_id(),
         called(args.member.name.as_deref()),
         network.id(),
-        network.members().len()
+        super::count(network.members())
     ))
 }
 
@@ -86,10 +92,10 @@ pub(super) fn remove(args: &Remove) -> Outcome {
     }
     let network = file.save()?;
     print(format_args!(
-        "removed {} from network {}; it has {} members, and all need the new file",
+        "removed {} from network {}; it has {}, and all need the new file",
         args.member,
         network.id(),
-        network.members().len()
+        super::count(network.members())
     ))
 }
 

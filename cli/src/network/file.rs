@@ -1,8 +1,8 @@
 //! A network's file on disk: read under a lock, checked by the library's own parser, replaced atomically.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use peersock::{ConfigError, Network};
@@ -56,7 +56,7 @@ impl NetworkFile {
     /// Replaces the file by the changed document, if that still describes a network.
     pub(super) fn save(&self) -> Outcome<Network> {
         let text = Zeroizing::new(self.document.to_string());
-        let network = check(&text)?;
+        let network = check(&text, "was not changed")?;
         write(&self.path, &text, self.mode, true)?;
         Ok(network)
     }
@@ -65,20 +65,20 @@ impl NetworkFile {
 /// Writes a new file; one that exists is left alone.
 pub(super) fn create(path: &Path, document: &DocumentMut) -> Outcome<Network> {
     let text = Zeroizing::new(document.to_string());
-    let network = check(&text)?;
+    let network = check(&text, "was not made")?;
     write(path, &text, if network.is_secret() { PRIVATE } else { PUBLIC }, false)?;
     Ok(network)
 }
 
-/// Whether a text describes a network, before it is written.
-fn check(text: &str) -> Outcome<Network> {
+/// Whether a text describes a network, before it is written; if not, the file has not become what was wanted.
+fn check(text: &str, unchanged: &str) -> Outcome<Network> {
     Network::parse_toml(text).map_err(|error| {
         let what = match error {
             ConfigError::Invalid { what, .. } => what,
             other => other.to_string(),
         };
         Failure::usage(
-            format_args!("the file was not changed: {what}"),
+            format_args!("the file {unchanged}: {what}"),
             "correct what you gave; docs/NETWORKS.md says what a member may have",
         )
     })
@@ -88,10 +88,10 @@ fn check(text: &str) -> Outcome<Network> {
 fn write(path: &Path, text: &str, mode: u32, replace: bool) -> Outcome {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let written = (|| {
-        let mut file = tempfile::Builder::new()
-            .prefix(".peersock-network")
-            .permissions(Permissions::from_mode(mode))
-            .tempfile_in(folder)?;
+        // With an `open` of our own, because tempfile's has its error say a name that nobody has given.
+        let create =
+            |path: &Path| OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path);
+        let mut file = tempfile::Builder::new().prefix(".peersock-network").make_in(folder, create)?;
         file.write_all(text.as_bytes())?;
         file.as_file().sync_all()?;
         match replace {
@@ -113,9 +113,13 @@ fn write(path: &Path, text: &str, mode: u32, replace: bool) -> Outcome {
                 path.display()
             ),
         ),
-        _ => Failure::new(
+        kind => Failure::new(
             format_args!("cannot write {}: {error}", path.display()),
-            "choose a folder that exists and that you may write to",
+            match kind {
+                io::ErrorKind::StorageFull => "make room on the disk",
+                io::ErrorKind::InvalidFilename => "choose a shorter name",
+                _ => "choose a folder that exists and that you may write to",
+            },
         ),
     })
 }

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use peersock::overlay::StaticMember;
 
 use crate::args::StateArgs;
 use crate::failure::Outcome;
@@ -120,5 +121,13 @@ pub(crate) fn run(args: &Args) -> Outcome {
         Command::Add(args) => edit::add(args),
         Command::Remove(args) => edit::remove(args),
         Command::Show(args) => show::run(args),
+    }
+}
+
+/// How many members there are, for people.
+fn count(members: &[StaticMember]) -> String {
+    match members.len() {
+        1 => "1 member".to_owned(),
+        count => format!("{count} members"),
     }
 }

@@ -102,9 +102,9 @@ impl fmt::Display for Shown<'_> {
         let (kind, secret) = (summary.kind, if summary.secret { ", secret" } else { "" });
         write!(
             f,
-            "network {} ({kind}{secret}), {} members",
+            "network {} ({kind}{secret}), {}",
             self.network.id(),
-            self.network.members().len()
+            super::count(self.network.members())
         )?;
         for row in self.rows() {
             let name = row.name.as_deref().unwrap_or("(no name)");

@@ -4,9 +4,10 @@ use std::fs;
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
@@ -17,6 +18,10 @@ use signal_hook::low_level::siginfo::{Cause, Sent};
 
 use super::filter;
 use crate::failure::{Failure, Outcome};
+use crate::stdio::note;
+
+/// After this time somebody who waits is told for what: most descendants end with the program.
+const SAY_AFTER: Duration = Duration::from_secs(1);
 
 /// How the program's system calls are filtered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,21 +57,39 @@ impl Requests {
     }
 }
 
-/// Runs the program until it and all its descendants have ended; gives the program's exit status as a shell
-/// would, and notes in `requests` who asks for its end, also afterwards. The `guard` is a child that is none
-/// of the program's.
+/// How the program and its descendants have ended.
+pub(super) struct Ended {
+    /// The program's exit status as a shell would give it.
+    pub(super) status: u8,
+    /// Descendants that run on: somebody has asked twice for the end, and they do not heed it.
+    pub(super) left: Vec<Pid>,
+}
+
+enum Event {
+    ProgramEnded(u8),
+    AllEnded,
+    /// Somebody asks for the end, and the program has ended already.
+    Asked,
+    Failed(io::Error),
+}
+
+/// Runs the program until it and all its descendants have ended, and notes in `requests` who asks for its end,
+/// also afterwards. The `guard` is a child that is none of the program's. If the program leaves something behind,
+/// a line says so, unless it is to be `quiet`.
 pub(super) fn run(
     command: Command,
     filter: Filter,
     requests: &Requests,
     guard: Option<u32>,
+    quiet: bool,
     started: impl FnOnce(Pid) -> io::Result<()>,
-) -> Outcome<u8> {
+) -> Outcome<Ended> {
     // Programs that become daemons leave their parents; they shall be ours then, so that we know when they end.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let mut signals =
         SignalsInfo::<WithOrigin>::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH])?;
     let guard = guard.and_then(|guard| Pid::from_raw(guard as i32));
+    let name = command.get_program().display().to_string();
     let mut child = spawn(command, filter)?;
     let program = Pid::from_raw(child.id() as i32).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     if let Err(error) = started(program) {
@@ -74,12 +97,14 @@ pub(super) fn run(
         let _ = child.wait();
         return Err(error.into());
     }
+    let (events, happened) = mpsc::channel();
     let running = Arc::new(Mutex::new(Some(program)));
-    let target = Arc::clone(&running);
+    let (target, asking) = (Arc::clone(&running), events.clone());
     let requests = requests.clone();
     thread::Builder::new().name("signals".into()).spawn(move || {
         for origin in signals.forever() {
-            if matches!(origin.signal, SIGINT | SIGQUIT | SIGTERM) {
+            let asks = matches!(origin.signal, SIGINT | SIGQUIT | SIGTERM);
+            if asks {
                 requests.note(Instant::now());
             }
             let by_terminal = matches!(origin.signal, SIGINT | SIGQUIT | SIGWINCH)
@@ -87,23 +112,67 @@ pub(super) fn run(
             if let Some(signal) = Signal::from_named_raw(origin.signal) {
                 let program = *target.lock().expect("no panic under this lock");
                 pass_on(signal, by_terminal, program, guard);
+                if asks && program.is_none() {
+                    let _ = asking.send(Event::Asked);
+                }
             }
         }
     })?;
-    let mut result = 0;
+    thread::Builder::new().name("children".into()).spawn(move || reap(program, guard, &running, &events))?;
+    wait(&happened, &name, guard, quiet)
+}
+
+/// Waits until the last one has ended, or for the second time somebody asks for the end of those that are left.
+fn wait(happened: &Receiver<Event>, name: &str, guard: Option<Pid>, quiet: bool) -> Outcome<Ended> {
+    let (mut status, mut has_ended, mut asked) = (0, false, 0);
+    let mut to_say = false;
     loop {
-        match rustix::process::wait(WaitOptions::empty()) {
+        let event = match to_say {
+            true => happened.recv_timeout(SAY_AFTER),
+            false => happened.recv().map_err(RecvTimeoutError::from),
+        };
+        match event {
+            Ok(Event::ProgramEnded(its)) => (status, has_ended, to_say) = (its, true, !quiet),
+            Ok(Event::AllEnded) => return Ok(Ended { status, left: Vec::new() }),
+            Ok(Event::Asked) if asked > 0 => return Ok(Ended { status, left: left_behind(guard) }),
+            Ok(Event::Asked) => (asked, to_say) = (1, has_ended),
+            Ok(Event::Failed(error)) => return Err(error.into()),
+            Err(RecvTimeoutError::Timeout) => {
+                to_say = false;
+                let left = describe(&left_behind(guard));
+                match asked {
+                    0 => note(format_args!("{name} has ended, and what it has left runs on: {left}")),
+                    _ => {
+                        note(format_args!("running still: {left}; the same again leaves them to themselves"))
+                    }
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => unreachable!("the thread of signals does not end"),
+        }
+    }
+}
+
+/// Waits for children, the program and those that it leaves, and tells what happens.
+fn reap(program: Pid, guard: Option<Pid>, running: &Mutex<Option<Pid>>, events: &Sender<Event>) {
+    loop {
+        let event = match rustix::process::wait(WaitOptions::empty()) {
             Ok(Some((pid, status))) if pid == program => {
                 *running.lock().expect("no panic under this lock") = None;
-                result = exit_status(status);
+                Some(Event::ProgramEnded(exit_status(status)))
             }
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(Errno::CHILD) => return Ok(result),
-            Err(error) => return Err(io::Error::from(error).into()),
-        }
+            Ok(_) | Err(Errno::INTR) => None,
+            Err(Errno::CHILD) => Some(Event::AllEnded),
+            Err(error) => Some(Event::Failed(error.into())),
+        };
+        let is_last = matches!(event, Some(Event::AllEnded | Event::Failed(_)));
+        event.into_iter().for_each(|event| drop(events.send(event)));
         let has_ended = running.lock().expect("no panic under this lock").is_none();
-        if has_ended && guard.is_some() && children() == guard.as_slice() {
-            return Ok(result);
+        if is_last {
+            return;
+        }
+        if has_ended && guard.is_some() && left_behind(guard).is_empty() {
+            let _ = events.send(Event::AllEnded);
+            return;
         }
     }
 }
@@ -131,13 +200,36 @@ fn pass_on(signal: Signal, by_terminal: bool, program: Option<Pid>, guard: Optio
     let targets = match program {
         // It has had it as well.
         Some(_) if by_terminal => Vec::new(),
-        Some(program) => vec![program],
-        None => children().into_iter().filter(|child| Some(*child) != guard).collect(),
+        Some(program) => vec![(program, signal)],
+        None => left_behind(guard).into_iter().map(|child| (child, heeded(signal, child))).collect(),
     };
-    for target in targets {
+    for (target, signal) in targets {
         // It may have ended just now.
         let _ = rustix::process::kill_process(target, signal);
     }
+}
+
+/// The signal that asks a process for what `signal` asks: shells have their background jobs ignore Ctrl-C.
+fn heeded(signal: Signal, process: Pid) -> Signal {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    let is_ignored = ignored & (1 << (signal.as_raw() - 1)) != 0;
+    if is_ignored && matches!(signal, Signal::INT | Signal::QUIT) { Signal::TERM } else { signal }
+}
+
+/// What the program has left behind, if it has ended.
+fn left_behind(guard: Option<Pid>) -> Vec<Pid> {
+    children().into_iter().filter(|child| Some(*child) != guard).collect()
+}
+
+/// Processes with their names, for people.
+pub(super) fn describe(processes: &[Pid]) -> String {
+    let described = processes.iter().map(|process| {
+        let name = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
+        format!("{} ({process})", name.trim_end())
+    });
+    described.collect::<Vec<_>>().join(", ")
 }
 
 /// The launcher's own children: beside the program daemons, mostly, whose parents have ended, and which are

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use peersock::{FdServer, IdentitySource, Network, Node, Outstanding};
 
-use self::children::{Filter, Requests};
+use self::children::{Ended, Filter, Requests};
 use self::guard::Guard;
 pub(crate) use self::guard::{Args as GuardArgs, run as guard};
 use self::library::Library;
@@ -44,8 +44,9 @@ use crate::stdio;
 /// up gaining privileges: sudo does not work in them. --no-filter leaves it out.
 ///
 /// Ends with the program's exit status, when its last child has ended too and what they have sent is
-/// delivered. Signals are passed on to the program, and when it has ended to the daemons that it has left. If
-/// something cannot be delivered, because a peer has vanished for 10 seconds or has reset the connection, a
+/// delivered. Signals are passed on to the program, and when it has ended to what it has left; what still runs
+/// at a second one is left to itself, without the network. If something cannot be delivered, because a peer has
+/// vanished for 10 seconds or has reset the connection, a
 /// line says so and the status is not 0. After SIGTERM or Ctrl-C delivering takes 2 seconds at most, after a
 /// second one no time.
 #[derive(clap::Args)]
@@ -129,23 +130,31 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let requests = Requests::default();
     let guard = Guard::start(&server);
     let mut watch = None;
-    let status = children::run(command, filter, &requests, guard.as_ref().map(Guard::id), |program| {
-        // Only now: the program has the limit that its user has set.
-        FdServer::raise_descriptor_limit();
-        watch = Some(Watch::start(program, library.name(), server.contacts())?);
-        Ok(())
-    })?;
-    if let Some(guard) = guard {
+    let guarding = guard.as_ref().map(Guard::id);
+    let Ended { status, left } =
+        children::run(command, filter, &requests, guarding, args.quiet, |program| {
+            // Only now: the program has the limit that its user has set.
+            FdServer::raise_descriptor_limit();
+            watch = Some(Watch::start(program, library.name(), server.contacts())?);
+            Ok(())
+        })?;
+    // What runs on is the guard's: it ends the sockets when this process has ended.
+    if let Some(guard) = guard.filter(|_| left.is_empty()) {
         guard.dismiss();
     }
     let is_reached = watch.is_some_and(|watch| watch.finish(&path));
-    let left = delivery::deliver(&server, &requests);
+    let outstanding = delivery::deliver(&server, &requests);
     node.shutdown(Duration::ZERO);
     // A new receiver takes the place of the other, which ends when all that it had is said.
     drop(server.refusals());
     let _ = saying.join();
-    match (status, loss(&path, &left)) {
+    match (status, loss(&path, &outstanding)) {
         _ if !is_reached => Err(Failure::silent(1)),
+        _ if !left.is_empty() => Err(Failure::with_status(
+            status.max(1),
+            format_args!("left running, without the network: {}", children::describe(&left)),
+            "stop them with `kill`, or with `kill -9` if they do not heed that",
+        )),
         (0, None) => Ok(()),
         (status, None) => Err(Failure::silent(status)),
         (status, Some(loss)) => Err(Failure::with_status(

@@ -1,7 +1,7 @@
 //! The program to run, and whether a preloaded library can reach it at all.
 
 use std::env;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -9,24 +9,30 @@ use std::path::{Path, PathBuf};
 
 use crate::failure::{Failure, Outcome};
 
-/// The bits of a file's mode that give it another user or group.
-const SET_ID: u32 = 0o6000;
+/// The bit of a file's mode that gives its process the file's user; those that give it the group, which without the
+/// permission to execute mean something else.
+const SET_USER: u32 = 0o4000;
+const SET_GROUP: u32 = 0o2010;
+
+/// The exit statuses of shells for a program that is not there, and for one that cannot be run.
+const NOT_FOUND: u8 = 127;
+const CANNOT_RUN: u8 = 126;
 
 /// Bytes of a file's beginning that are looked at.
 const HEAD: u64 = 64 << 10;
 
 /// Finds the program as a shell would, and refuses one that a preloaded library cannot reach.
 pub(super) fn check(program: &Path) -> Outcome<PathBuf> {
-    let path = find(program).ok_or_else(|| {
-        // The status of shells.
+    let path = find(program)?;
+    let unreadable = |error: io::Error| {
         Failure::with_status(
-            127,
-            format_args!("{}: not found", program.display()),
-            "check the spelling and PATH, or give the program's path",
+            CANNOT_RUN,
+            format_args!("cannot read {}: {error}", path.display()),
+            "run it as a user who may: whether it can be put on the overlay stands in the file",
         )
-    })?;
-    let metadata = path.metadata()?;
-    if metadata.mode() & SET_ID != 0 && !rustix::process::geteuid().is_root() {
+    };
+    let metadata = path.metadata().map_err(unreadable)?;
+    if changes_identity(&metadata) {
         return Err(Failure::new(
             format_args!(
                 "{} changes its user when it starts (its setuid or setgid bit is set), so the system ignores \
@@ -45,9 +51,9 @@ pub(super) fn check(program: &Path) -> Outcome<PathBuf> {
             "run a copy of it, which has none, or use `peersock ping`",
         ));
     }
-    let head = head(File::open(&path)?)?;
+    let head = File::open(&path).and_then(head).map_err(unreadable)?;
     if let Some(interpreter) = script_interpreter(&head) {
-        check(Path::new(&interpreter))?;
+        check_interpreter(Path::new(&interpreter), &path)?;
     } else if is_32_bit(&head) {
         return Err(Failure::new(
             format_args!(
@@ -83,14 +89,68 @@ pub(super) fn head(file: File) -> io::Result<Vec<u8>> {
     Ok(head)
 }
 
-fn find(program: &Path) -> Option<PathBuf> {
+fn find(program: &Path) -> Outcome<PathBuf> {
     let is_program = |path: &PathBuf| {
         path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.mode() & 0o111 != 0)
     };
-    if program.as_os_str().as_bytes().contains(&b'/') {
-        return Some(program.to_owned()).filter(is_program);
+    let not_found = || {
+        Failure::with_status(
+            NOT_FOUND,
+            format_args!("{}: not found", program.display()),
+            "check the spelling and PATH, or give the program's path",
+        )
+    };
+    if !program.as_os_str().as_bytes().contains(&b'/') {
+        let path = env::var_os("PATH").unwrap_or_default();
+        return env::split_paths(&path)
+            .map(|folder| folder.join(program))
+            .find(is_program)
+            .ok_or_else(not_found);
     }
-    env::split_paths(&env::var_os("PATH")?).map(|folder| folder.join(program)).find(is_program)
+    let path = program.to_owned();
+    match path.metadata() {
+        _ if is_program(&path) => Ok(path),
+        Ok(metadata) if metadata.is_dir() => Err(Failure::with_status(
+            CANNOT_RUN,
+            format_args!("{} is a directory", path.display()),
+            "give the path of a program in it",
+        )),
+        Ok(_) => Err(Failure::with_status(
+            CANNOT_RUN,
+            format_args!("{} is not executable", path.display()),
+            "make it so with `chmod +x` if it is a program, or give the program that reads it",
+        )),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(Failure::with_status(
+            CANNOT_RUN,
+            format_args!("cannot look at {}: {error}", path.display()),
+            "check who may enter its folders, or run as another user",
+        )),
+        Err(_) => Err(not_found()),
+    }
+}
+
+/// As [`check`], for what the first line of `script` names.
+fn check_interpreter(interpreter: &Path, script: &Path) -> Outcome {
+    check(interpreter).map(drop).map_err(|failure| match failure.status() {
+        NOT_FOUND => Failure::with_status(
+            NOT_FOUND,
+            format_args!(
+                "{}, which {} names in its first line, is not found",
+                interpreter.display(),
+                script.display()
+            ),
+            "install it, or correct the line",
+        ),
+        _ => failure,
+    })
+}
+
+/// Whether the system gives a program another user or group than its caller's.
+fn changes_identity(metadata: &Metadata) -> bool {
+    let user = metadata.mode() & SET_USER != 0 && metadata.uid() != rustix::process::geteuid().as_raw();
+    let group =
+        metadata.mode() & SET_GROUP == SET_GROUP && metadata.gid() != rustix::process::getegid().as_raw();
+    user || group
 }
 
 /// What a script's first line names.
@@ -167,6 +227,28 @@ mod tests {
         assert_eq!(script_interpreter(b"#!/bin/sh -e\necho"), Some("/bin/sh".into()));
         assert_eq!(script_interpreter(b"#! /usr/bin/env -S python3 -u\n"), Some("python3".into()));
         assert_eq!(script_interpreter(b"\x7fELF"), None);
+    }
+
+    #[test]
+    fn what_changes_its_user_is_refused_to_root_too() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let with_mode = |mode| {
+            file.as_file().set_permissions(std::fs::Permissions::from_mode(mode)).expect("its owner may");
+            file.as_file().metadata().expect("a file")
+        };
+        // It is this process's user and group already.
+        assert!(!changes_identity(&with_mode(0o6755)));
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIP what_changes_its_user_is_refused_to_root_too: only root can give files away");
+            return;
+        }
+        std::os::unix::fs::chown(file.path(), Some(65534), Some(65534)).expect("root may");
+        assert!(changes_identity(&with_mode(0o4755)));
+        assert!(changes_identity(&with_mode(0o2755)));
+        // A lock on the file, in the old days.
+        assert!(!changes_identity(&with_mode(0o2644)));
+        assert!(!changes_identity(&with_mode(0o755)));
     }
 
     #[test]

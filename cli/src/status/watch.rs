@@ -20,7 +20,12 @@ pub(super) fn repeat(interval: Duration, spaced: bool, look: impl Fn(bool) -> Ou
         spaced && io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|t| t != "dumb");
     let mut first = true;
     loop {
-        let text = look(first)?;
+        let text = look(first).inspect_err(|_| {
+            // A screen that was cut ends within a line, and what is said next must not continue it.
+            if in_place && !first {
+                let _ = io::stdout().write_all(b"\n");
+            }
+        })?;
         if in_place {
             redraw(&text, first).map_err(Failure::output)?;
         } else {

@@ -135,6 +135,37 @@ fn a_sender_is_told_when_its_peer_dies_or_stops() {
     }
 }
 
+/// Whoever sees the end of a listener that only receives knows that what was sent is written. And a dialer at a
+/// terminal, for whom the peer's end is enough, can type.
+#[test]
+fn a_listener_that_only_receives_ends_its_side_when_all_is_written() {
+    let lab = Lab::new();
+    let (node, _) = member(&lab);
+    for options in [&["0", "--receive-only"][..], &["0", "--receive-only", "-k"]] {
+        for ends_first in [false, true] {
+            let listening = lab.listen(options);
+            let target: SocketAddr = listening.target.parse().expect("an address");
+            let stream = TcpStream::connect_on(&node, target).expect("connect");
+            let mut writer = &stream;
+            thread::scope(|scope| {
+                let end = scope.spawn(|| (&stream).read_to_end(&mut Vec::new()));
+                for line in ["first\n", "second\n"] {
+                    writer.write_all(line.as_bytes()).expect("somebody reads");
+                    listening.running.wait_for_stdout(line);
+                }
+                assert!(!end.is_finished(), "{options:?}: it ends its side, and there may be more to come");
+                if ends_first {
+                    stream.shutdown(Shutdown::Write).expect("the end");
+                    assert_eq!(end.join().expect("it reads").expect("an end in order"), 0);
+                } else {
+                    listening.running.interrupt().failure(130, &[]);
+                    end.join().expect("it reads").expect_err("nobody has said that everything is written");
+                }
+            });
+        }
+    }
+}
+
 /// Plays the scenarios in which somebody takes the connection, or for `dial` all of them.
 fn play(face: &str, run: impl Fn(&Scenario, usize) -> (Vec<u8>, Finished)) {
     let (scenarios, sizes) = table();

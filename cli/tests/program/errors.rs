@@ -43,6 +43,11 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
         command.args(["--interface", name]);
         command
     };
+    let run_it = |program: &str| peersock(&["run", "-n", &lab.network, "--ephemeral", "--", program]);
+    write_file(&dir.join("text"), "text", 0o644);
+    write_file(&dir.join("script"), "#!/no/such/interpreter\n", 0o755);
+    let mut new_named_like_an_id = lab.command("a", &["network", "new", "ff0001ffff000000"]);
+    new_named_like_an_id.current_dir(dir);
     let mut empty_secret = lab.node("a", &["dial", &nobody]);
     empty_secret.env("PEERSOCK_SECRET", "");
 
@@ -89,8 +94,26 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
         (lab.node("a", &["ping", "10.0.0.1"]), 2, &["10.0.0.1", "peersock addr"]),
         (lab.node("a", &["listen", "--bind", "10.0.0.1", &port]), 2, &["--bind"]),
         (lab.command("a", &["status"]), 1, &["--state DIR"]),
+        (lab.command("no-directory", &["status"]), 1, &["--state DIR"]),
+        (lab.command(&"x".repeat(300), &["id"]), 1, &["name too long", "--state DIR"]),
         (with_interface("nosuch"), 1, &["nosuch", "--interface NAME"]),
         (run_nothing, 127, &["PATH"]),
+        (run_it(&path("text")), 126, &["text is not executable", "chmod +x"]),
+        (run_it(&path("")), 126, &["is a directory", "program"]),
+        (run_it(&path("script")), 127, &["/no/such/interpreter, which", "script names in its first line"]),
+        (lab.node("a", &["dial", &nobody, "--secret-file", "-"]), 1, &["/dev/stdin"]),
+        (
+            peersock(&["network", "new", &path("new.toml"), "--ephemeral"]),
+            2,
+            &["forgotten", "without --ephemeral"],
+        ),
+        (
+            peersock(&["network", "add", &path("office.toml"), "--ephemeral"]),
+            2,
+            &["forgotten", "without --ephemeral"],
+        ),
+        (new_named_like_an_id, 2, &["network ID", ".toml"]),
+        (lab.command("a", &["network", "new", &path("b.toml"), "--name", "-"]), 2, &["was not made"]),
         (lab.command("a", &["network", "new", &path("office.toml")]), 2, &["exists already", "network add"]),
         (lab.command("a", &["network", "new", "/proc/office.toml"]), 1, &["cannot write", "choose a folder"]),
         (lab.command("b", &["network", "add", &path("office.toml"), "x"]), 2, &["`x`", "peersock id --key"]),
@@ -114,6 +137,7 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
         let finished = run(command);
         finished.failure(status, words);
         is_well_said(&finished, &shown);
+        assert!(!finished.stderr.contains(".peersock-network"), "{}", finished.stderr);
     }
 }
 

@@ -78,4 +78,8 @@ fn bash_completes_commands_and_options() {
     assert_eq!(complete("peersock li"), "listen");
     assert_eq!(complete("peersock run --on"), "--only");
     assert_eq!(complete("peersock completions fi"), "fish");
+    // What `peersock --help` does not list is for this program itself.
+    assert_eq!(complete("peersock run"), "run");
+    assert_eq!(complete("peersock dem"), "demo");
+    assert_eq!(complete("peersock help run"), "run");
 }

@@ -237,6 +237,26 @@ fn udp_to_a_closed_port_is_refused() {
     dialing.finish().failure(1, &["nothing listens"]);
 }
 
+/// What listens on one of a member's addresses only is reached by its name.
+#[test]
+fn a_name_stands_for_all_addresses_of_a_member() {
+    let lab = Lab::new();
+    let file = lab.dir.path().join("office.toml");
+    let path = file.to_str().unwrap();
+    run(lab.command("listener", &["network", "new", path, "--name", "alpha", "--address", "10.7.0.1"]))
+        .success();
+    run(lab.command("dialer", &["network", "add", path, "--address", "10.7.0.2"])).success();
+    let listen = lab.node_in(path, "listener", &["listen", "--receive-only", "--bind", "10.7.0.1", "7000"]);
+    let listening = Running::start(listen);
+    assert_eq!(listening.wait_for_target(), "10.7.0.1:7000");
+    let nobody = run(lab.node_in(path, "dialer", &["dial", "alpha:7001"]));
+    nobody.failure(1, &["nothing listens on [", "]:7001 or 10.7.0.1:7001"]);
+    let mut dialing = Running::start(lab.node_in(path, "dialer", &["dial", "alpha:7000"]));
+    dialing.send(b"hello\n");
+    dialing.finish().success();
+    assert_eq!(listening.finish().success().text(), "hello\n");
+}
+
 #[test]
 fn help_and_version_are_data() {
     for words in [&["--help"][..], &["--version"], &["dial", "--help"]] {

@@ -51,7 +51,7 @@ fn a_network_is_made_edited_and_shown() {
     run(peersock(&["network", "remove", path, "BETA"])).success();
     run(peersock(&["network", "remove", path, members[2]["node_id"].as_str().unwrap()])).success();
     let left = run(lab.command("a", &["network", "show", path])).success();
-    assert!(left.text().contains("1 members") && !left.text().contains("beta"), "{}", left.text());
+    assert!(left.text().contains("1 member\n") && !left.text().contains("beta"), "{}", left.text());
     let files: Vec<_> =
         fs::read_dir(lab.dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!files.iter().any(|name| name.to_string_lossy().contains("peersock-network")), "{files:?}");

@@ -289,3 +289,40 @@ fn a_sender_is_told_what_the_kernel_tells() {
     let got = run(lab.command("beta", &[], &["python3", &script, "send", "10.77.0.1", "7100"])).success();
     assert_eq!(got.text(), "done\n");
 }
+
+/// What a shell has started with `&` ignores Ctrl-C, and the shell may end before it.
+#[test]
+fn ctrl_c_ends_what_a_program_has_left_behind() {
+    let Some(lab) = Lab::with("ctrl_c_ends_what_a_program_has_left_behind", &["setpriv"]) else { return };
+    let running = lab.start("alpha", &["sh", "-c", "sleep 1000 & echo $$; exit 3"]);
+    let shell = running.wait_for_stdout("\n");
+    wait_until_gone(shell.trim());
+    running.interrupt().failure(3, &[]);
+}
+
+/// What heeds no signal is left to itself on the second one, without the network.
+#[test]
+fn a_second_ctrl_c_leaves_behind_what_does_not_end() {
+    let Some(lab) = Lab::with("a_second_ctrl_c_leaves_behind_what_does_not_end", &["setpriv"]) else {
+        return;
+    };
+    let running = lab.start("alpha", &["sh", "-c", "trap '' INT TERM; sleep 1000 & echo $$ $!; exit 3"]);
+    let ids = running.wait_for_stdout("\n");
+    let (shell, left) = ids.trim().split_once(' ').expect("two numbers");
+    wait_until_gone(shell);
+    signal(Signal::INT, running.id());
+    running.wait_for_stderr(&format!("sleep ({left})"));
+    signal(Signal::INT, running.id());
+    running.wait_for_stderr("without the network");
+    // It would keep its standard output open, and the test reading.
+    signal(Signal::KILL, left.parse().expect("a number"));
+    running.finish().failure(3, &["stop them"]);
+}
+
+/// Waits until the launcher has seen the end of a process that it has started.
+fn wait_until_gone(process: &str) {
+    let entry = Path::new("/proc").join(process);
+    while entry.exists() {
+        thread::sleep(Duration::from_millis(5));
+    }
+}
