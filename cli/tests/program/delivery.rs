@@ -84,6 +84,17 @@ fn dial_tells_that_the_receiver_has_died_or_stopped() {
     });
 }
 
+#[test]
+fn listen_tells_that_the_receiver_has_died_or_stopped() {
+    let lab = Lab::new();
+    play_victims("listen", &lab, |order| {
+        let listen = ephemeral(&lab, &["listen", "0"]);
+        let listening = Running::start(fed(listen, &input(&lab, order.size)));
+        let _victim = order.start(Some(listening.wait_for_target().parse().expect("an address")));
+        told(&listening.finish())
+    });
+}
+
 fn play_victims(face: &str, lab: &Lab, send: impl Fn(&victim::Order<'_>) -> Outcome + Sync) {
     let (_, sizes) = table();
     // Before they are needed at once.
