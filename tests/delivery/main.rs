@@ -86,15 +86,16 @@ fn senders_are_told_that_the_receiver_has_died_or_stopped() {
     let nodes = pair();
     let network = nodes[0].1.id().to_string();
     let node = &nodes[0].0;
-    victim::play("blocking", VICTIM, &network, |address, size| {
-        let (connected, _) = mpsc::channel();
-        outcome(send_blocking(node, address, &content(size), connected, Some(SILENCE)))
+    victim::play("blocking", VICTIM, &network, |order| {
+        let (victim, (connected, _)) = (order.start(None), mpsc::channel());
+        outcome(send_blocking(node, victim.address, &content(order.size), connected, Some(SILENCE)))
     });
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    victim::play("asynchronous", VICTIM, &network, |address, size| {
-        let (connected, _) = mpsc::channel();
-        let data = content(size);
-        outcome(runtime.block_on(send_asynchronously(node, address, &data, connected, Some(SILENCE))))
+    victim::play("asynchronous", VICTIM, &network, |order| {
+        let (victim, (connected, _)) = (order.start(None), mpsc::channel());
+        let data = content(order.size);
+        let sending = send_asynchronously(node, victim.address, &data, connected, Some(SILENCE));
+        outcome(runtime.block_on(sending))
     });
     assert!(node.shutdown(PATIENCE), "{:?}", node.undelivered());
 }

@@ -1,30 +1,41 @@
 //! A receiver with a process and a node of its own, which end before the scenario does. Tests of several crates
 //! include this file; the process is that of the test itself, with one test to run.
 
-use std::env;
-use std::io::{BufRead as _, BufReader};
+#[path = "process.rs"]
+mod process;
+
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 
-use peersock::blocking::TcpListener;
+use peersock::blocking::{TcpListener, TcpStream};
 use peersock::{IdentitySource, Interfaces, Network, Node};
 
+use self::process::Process;
 use super::receiver::receive;
 use super::scenario::{Outcome, Scenario, judge, table};
 
-/// Set in the process: the network, the scenario and the number of bytes.
-const VARIABLE: &str = "PEERSOCK_TEST_VICTIM";
+/// What one victim is to do, and who it is.
+pub(crate) struct Order<'a> {
+    test: &'a str,
+    network: &'a str,
+    scenario: &'a Scenario,
+    /// How much the sender is to send.
+    pub(crate) size: usize,
+}
+
+impl Order<'_> {
+    /// Starts the victim: it connects to `sender`, or listens if there is none.
+    pub(crate) fn start(&self, sender: Option<SocketAddr>) -> Process {
+        let Order { network, scenario, size, .. } = self;
+        let sender = sender.map_or_else(String::new, |sender| sender.to_string());
+        Process::start(self.test, &format!("{network} {} {size} {sender}", scenario.name))
+    }
+}
 
 /// Plays the scenarios in which the receiver's process ends, those of one kind beside each other. `test` is the
-/// test that calls [`be_one`]; `send` is told what to connect to, and how much to send.
-pub(crate) fn play(
-    face: &str,
-    test: &str,
-    network: &str,
-    send: impl Fn(SocketAddr, usize) -> Outcome + Sync,
-) {
+/// test that calls [`be_one`]; `send` starts the victim and sends.
+pub(crate) fn play(face: &str, test: &str, network: &str, send: impl Fn(&Order<'_>) -> Outcome + Sync) {
     let (scenarios, sizes) = table();
     let scenarios: Vec<_> = scenarios.iter().filter(|scenario| scenario.ends_process()).collect();
     assert!(!scenarios.is_empty());
@@ -33,8 +44,7 @@ pub(crate) fn play(
         thread::scope(|scope| {
             for &size in &sizes {
                 scope.spawn(move || {
-                    let victim = Victim::start(test, network, scenario, size);
-                    judge(scenario, size, face, send(victim.address, size), &[]);
+                    judge(scenario, size, face, send(&Order { test, network, scenario, size }), &[]);
                 });
             }
         });
@@ -43,46 +53,30 @@ pub(crate) fn play(
 
 /// Receives, where this is the process of a receiver; otherwise does nothing.
 pub(crate) fn be_one() {
-    let Ok(order) = env::var(VARIABLE) else { return };
-    let words: Vec<_> = order.split(' ').collect();
-    let [network, name, size] = words[..] else { panic!("{order:?} is no order") };
+    let Some(order) = process::order() else { return };
+    let words: Vec<_> = order.split_whitespace().collect();
+    let (network, name, size, sender) = match words[..] {
+        [network, name, size] => (network, name, size, None),
+        [network, name, size, sender] => (network, name, size, Some(sender)),
+        _ => panic!("{order:?} is no order"),
+    };
     let (scenarios, _) = table();
     let scenario = scenarios.iter().find(|scenario| scenario.name == name).expect("a scenario");
+    let size = size.parse().expect("a size");
     let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
     let node = builder.start().expect("a node");
     let joined = node.join(Network::ad_hoc(network.parse().expect("a network ID"))).expect("joined");
-    let listener = TcpListener::bind_on(&node, (joined.address(), 0)).expect("a port");
-    eprintln!("\n{}", listener.local_addr().expect("an address"));
     let (_, is_connected) = mpsc::channel();
-    let accept = |listener: &TcpListener| Ok(listener.accept()?.0);
-    receive(scenario, size.parse().expect("a size"), listener, &is_connected, accept);
-}
-
-/// The process.
-struct Victim {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Victim {
-    fn start(test: &str, network: &str, scenario: &Scenario, size: usize) -> Victim {
-        let mut child = Command::new(env::current_exe().expect("this program"))
-            .args(["--exact", "--nocapture", test])
-            .env(VARIABLE, format!("{network} {} {size}", scenario.name))
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("it starts");
-        let output = BufReader::new(child.stderr.take().expect("a pipe"));
-        let address = output.lines().map_while(Result::ok).find_map(|line| line.parse().ok());
-        Victim { child, address: address.expect("it says where it is") }
-    }
-}
-
-impl Drop for Victim {
-    fn drop(&mut self) {
-        // It may have ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    if let Some(sender) = sender {
+        let sender: SocketAddr = sender.parse().expect("an address");
+        receive(scenario, size, (), &is_connected, |()| {
+            let stream = TcpStream::connect_on(&node, sender)?;
+            process::say(stream.local_addr()?);
+            Ok(stream)
+        });
+    } else {
+        let listener = TcpListener::bind_on(&node, (joined.address(), 0)).expect("a port");
+        process::say(listener.local_addr().expect("an address"));
+        receive(scenario, size, listener, &is_connected, |listener| Ok(listener.accept()?.0));
     }
 }

@@ -77,15 +77,36 @@ fn listen_tells_by_its_exit_status() {
 #[test]
 fn dial_tells_that_the_receiver_has_died_or_stopped() {
     let lab = Lab::new();
+    play_victims("dial", &lab, |order| {
+        let victim = order.start(None);
+        let dial = ephemeral(&lab, &["dial", &victim.address.to_string(), "--timeout", "60"]);
+        told(&Running::start(fed(dial, &input(&lab, order.size))).finish())
+    });
+}
+
+#[test]
+fn listen_tells_that_the_receiver_has_died_or_stopped() {
+    let lab = Lab::new();
+    play_victims("listen", &lab, |order| {
+        let listen = ephemeral(&lab, &["listen", "0"]);
+        let listening = Running::start(fed(listen, &input(&lab, order.size)));
+        let _victim = order.start(Some(listening.wait_for_target().parse().expect("an address")));
+        told(&listening.finish())
+    });
+}
+
+fn play_victims(face: &str, lab: &Lab, send: impl Fn(&victim::Order<'_>) -> Outcome + Sync) {
     let (_, sizes) = table();
     // Before they are needed at once.
-    sizes.iter().for_each(|&size| drop(input(&lab, size)));
-    victim::play("dial", "delivery::receiver_of_the_others", &lab.network, |target, size| {
-        let mut dial =
-            crate::common::peersock(&["dial", "--ephemeral", "--interface", "lo", "--timeout", "60"]);
-        dial.args(["--peer-timeout", "5", "--network", &lab.network]).arg(target.to_string());
-        told(&Running::start(fed(dial, &input(&lab, size))).finish())
-    });
+    sizes.iter().for_each(|&size| drop(input(lab, size)));
+    victim::play(face, "delivery::receiver_of_the_others", &lab.network, send);
+}
+
+/// A command with a node of its own in the lab's network, so that several may run at once.
+fn ephemeral(lab: &Lab, words: &[&str]) -> Command {
+    let mut command = crate::common::peersock(words);
+    command.args(["--ephemeral", "--interface", "lo", "--peer-timeout", "5", "--network", &lab.network]);
+    command
 }
 
 /// The receiver that dies or stops. Without being asked to it does nothing.

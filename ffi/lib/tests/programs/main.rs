@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "what cannot run says so in its output")]
 
 mod build;
+mod delivery;
 mod run;
 
 use std::io::{BufRead as _, BufReader, Write as _};

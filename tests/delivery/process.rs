@@ -1,0 +1,57 @@
+//! Another process of the test's own program, with one test to run there, and a node of its own. Tests of several
+//! crates include this file.
+
+use std::env;
+use std::fmt::Display;
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+/// Set in the process: what its test is to do.
+const VARIABLE: &str = "PEERSOCK_TEST_VICTIM";
+
+/// The process. It is killed when this is dropped.
+pub(crate) struct Process {
+    child: Child,
+    /// Where it listens, or from where it has connected.
+    pub(crate) address: SocketAddr,
+}
+
+impl Process {
+    /// Starts the program with `test` alone, which finds `order`, and waits for the address that it says.
+    pub(crate) fn start(test: &str, order: &str) -> Process {
+        let mut child = Command::new(env::current_exe().expect("this program"))
+            .args(["--exact", "--nocapture", test])
+            .env(VARIABLE, order)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let output = BufReader::new(child.stderr.take().expect("a pipe"));
+        let address = output.lines().map_while(Result::ok).find_map(|line| line.parse().ok());
+        Process { child, address: address.expect("it says where it is") }
+    }
+
+    /// Kills it, if it has not ended, and waits until it has.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The order, in such a process; `None` in that of the tests.
+pub(crate) fn order() -> Option<String> {
+    env::var(VARIABLE).ok()
+}
+
+/// Says to who has started this process where it is.
+pub(crate) fn say(address: impl Display) {
+    // The test harness may have begun a line.
+    eprintln!("\n{address}");
+}
