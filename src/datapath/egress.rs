@@ -149,10 +149,10 @@ impl Datapath {
         match self.resolve(now, interface, None, destination) {
             Resolved::Route(Route::Peer(peer)) => match peer.sender() {
                 Some(sender) => self.send_sealed(now, interface, &sender, &mut packet, batch),
-                None => self.counters.unreachable.add(1),
+                None => self.counters.out_unreachable.add(1),
             },
             Resolved::Route(Route::Local) => self.stack.receive(now, interface, &mut packet, batch),
-            Resolved::Unknown | Resolved::NoRoute => self.counters.no_route.add(1),
+            Resolved::Unknown | Resolved::NoRoute => self.counters.out_no_route.add(1),
         }
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
-use super::pending::{Pending, thin};
+use super::pending::{PENDING_FOR, Pending, thin};
 use super::timing::{
     GIVE_UP_AFTER, HINT_GIVE_UP_AFTER, REJECT_AFTER, REKEY_AFTER, RETRY_LOST, RETRY_MAX, RETRY_MIN,
     RETRY_REFUSED, UNREACHABLE_AFTER, rekey_age,

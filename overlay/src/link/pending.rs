@@ -24,7 +24,7 @@ const MAX_PER_PLACE: usize = 2;
 const MAX_APART: usize = 24;
 
 /// A response may come so late: the longest round trip, and the time that the responder's queue may add.
-const PENDING_FOR: Duration = Duration::from_secs(12);
+pub(super) const PENDING_FOR: Duration = Duration::from_secs(12);
 
 /// One initiation that waits for its response.
 #[derive(Debug)]
