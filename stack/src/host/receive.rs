@@ -191,7 +191,7 @@ impl Stack {
         let isn = initial_sequence(&shared.sequence_key, time, local, remote);
         let addresses = (local, remote);
         let connection = Connection::accept(settings, time, addresses, isn, &segment);
-        Some(self.add_accepted(time, interface, addresses, connection, &listener))
+        Some(self.add_accepted(time, interface, addresses, (connection, &share), &listener))
     }
 
     /// The account for a connection that a peer opens, unless there are as many as may be, or as many with
@@ -208,14 +208,14 @@ impl Stack {
         time: Time,
         interface: &Arc<Interface>,
         addresses: (SocketAddr, SocketAddr),
-        connection: Connection,
+        (connection, share): (Connection, &Arc<Share>),
         listener: &Arc<Listener>,
     ) -> Option<Arc<Flow>> {
         let shared = &self.shared;
         let options = listener.options();
         let flow =
             Flow::new(shared, interface.clone(), addresses, connection, &options, time, Some(listener));
-        let inserted = shared.flows.insert(&flow);
+        let inserted = shared.flows.insert(&flow, share);
         if !inserted {
             listener.forget_handshake();
         }
@@ -265,7 +265,7 @@ impl Stack {
         shared.counters.tcp_cookies_accepted.bump();
         let settings = Flow::settings(shared, interface, &listener.options(), &share);
         let connection = Connection::from_cookie(settings, time, (local, remote), (isn, irs), mss);
-        Some(self.add_accepted(time, interface, (local, remote), connection, &listener))
+        Some(self.add_accepted(time, interface, (local, remote), (connection, &share), &listener))
     }
 
     /// Whether a segment for no connection is from the middle of a stream whose cookie has found no place, as

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::group::membership::Memberships;
 use crate::host::batch::Rounds;
-use crate::host::clock::{Clock, Time};
+use crate::host::clock::{Clock, Time, earlier};
 use crate::host::interface::{Interface, Interfaces};
 use crate::host::keyed::Key;
 use crate::host::timers::Timers;
@@ -241,7 +241,7 @@ impl Stack {
         let settings = Flow::settings(shared, interface, options, &share);
         let connection = Connection::connect(settings, time, addresses, isn);
         let flow = Flow::new(shared, interface.clone(), addresses, connection, options, time, None);
-        if !shared.flows.insert(&flow) {
+        if !shared.flows.insert(&flow, &share) {
             return None;
         }
         flow.begin(time);
@@ -313,9 +313,10 @@ impl Stack {
     /// any other call: a flow may have got an earlier deadline.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let Shared { timers, reassembly, path_mtus, memberships, memory, .. } = &*self.shared;
-        let changed = memberships.changed().then_some(Time::ZERO);
-        let next = [timers.next(), reassembly.next(), path_mtus.next(), memory.next_relief(), changed];
-        next.into_iter().flatten().min().map(|time| self.shared.clock.instant(time))
+        let next = earlier(timers.next(), memory.next_relief());
+        let next = earlier(next, earlier(reassembly.next(), path_mtus.next()));
+        let next = if memberships.changed() { Some(Time::ZERO) } else { next };
+        next.map(|time| self.shared.clock.instant(time))
     }
 
     /// Lets the timers fire that are due at `now`.

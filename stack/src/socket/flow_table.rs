@@ -1,11 +1,11 @@
 //! All connections: by their addresses and ports, and by peer.
 
 use std::borrow::Borrow;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, hash_map};
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::host::keyed::Key;
 use crate::tcp::{Memory, Share};
@@ -47,13 +47,14 @@ impl FlowKey {
         (self.addresses[1], self.interface)
     }
 
-    /// The own address and port and the peer's, of a connection over IPv4 or not.
-    pub(crate) fn endpoints(&self, v4: bool) -> (SocketAddr, SocketAddr) {
-        let [local, remote] = self.addresses.map(|octets| match octets {
-            [.., a, b, c, d] if v4 => IpAddr::from([a, b, c, d]),
-            _ => IpAddr::from(octets),
-        });
-        (SocketAddr::new(local, self.local_port()), SocketAddr::new(remote, self.ports as u16))
+    /// The own address and port, of a connection over IPv4 or not.
+    pub(crate) fn local(&self, v4: bool) -> SocketAddr {
+        SocketAddr::new(address(self.addresses[0], v4), self.local_port())
+    }
+
+    /// The peer's.
+    pub(crate) fn remote(&self, v4: bool) -> SocketAddr {
+        SocketAddr::new(address(self.addresses[1], v4), self.ports as u16)
     }
 
     /// A shard's lock is all that a skewed choice can crowd, so this need not be keyed.
@@ -78,6 +79,12 @@ fn octets(address: IpAddr) -> [u8; 16] {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
         IpAddr::V6(v6) => v6.octets(),
     }
+}
+
+/// The reverse of [`octets`].
+fn address(octets: [u8; 16], v4: bool) -> IpAddr {
+    let [.., a, b, c, d] = octets;
+    if v4 { IpAddr::from([a, b, c, d]) } else { IpAddr::from(octets) }
 }
 
 /// A flow under its key, which it holds itself: an entry takes eight bytes.
@@ -111,7 +118,6 @@ pub(crate) struct FlowTable {
     len: AtomicUsize,
     /// What changes only when connections come and go.
     index: Mutex<Index>,
-    key: Key,
     /// Flows that were looked at one after the other.
     #[cfg(test)]
     looked_at: AtomicUsize,
@@ -119,34 +125,34 @@ pub(crate) struct FlowTable {
 
 struct Index {
     /// How many flows use each local port.
-    ports: HashMap<u16, usize>,
-    /// The connections with one address.
-    peers: HashMap<PeerKey, PeerFlows, Key>,
-    /// The accounts of their memory. They outlive the table's entries as long as a connection has data to be
-    /// read.
-    shares: HashMap<PeerKey, Weak<Share>, Key>,
-    /// With so many accounts those that are gone are forgotten.
-    most_shares: usize,
+    ports: HashMap<u16, usize, Key>,
+    /// What there is of each address.
+    peers: HashMap<PeerKey, Peer, Key>,
+    /// With so many peers those of whom there is nothing are forgotten.
+    most_peers: usize,
 }
 
-/// Those of one peer.
-struct PeerFlows(HashSet<Entry, Key>);
+/// The connections with one address, and the account of their memory.
+struct Peer {
+    /// Each knows its position, so that it is taken out without a search.
+    flows: Vec<Arc<Flow>>,
+    /// It outlives the flows as long as a connection has data to be read.
+    share: Arc<Share>,
+}
 
-/// Accounts that may be gone, and be kept all the same.
-const SHARES: usize = 64;
+/// Peers without flows and without a used account that may be kept all the same.
+const PEERS: usize = 64;
 
 impl FlowTable {
     pub(crate) fn new(seed: &[u8; 32]) -> Self {
         let key = Key::new(seed, "flow table");
-        let peer_key = Key::new(seed, "peer table");
-        let peers = HashMap::with_hasher(peer_key.clone());
-        let shares = HashMap::with_hasher(peer_key);
-        let index = Index { ports: HashMap::new(), peers, shares, most_shares: SHARES };
+        let ports = HashMap::with_hasher(Key::new(seed, "port table"));
+        let peers = HashMap::with_hasher(Key::new(seed, "peer table"));
+        let index = Index { ports, peers, most_peers: PEERS };
         Self {
             shards: std::array::from_fn(|_| RwLock::new(HashSet::with_hasher(key.clone()))),
             len: AtomicUsize::new(0),
             index: Mutex::new(index),
-            key,
             #[cfg(test)]
             looked_at: AtomicUsize::new(0),
         }
@@ -164,22 +170,19 @@ impl FlowTable {
         node: &Arc<Memory>,
     ) -> (Arc<Share>, usize) {
         let mut index = self.lock_index();
-        let key = (octets(remote), interface.0);
-        let share = index.shares.get(&key).and_then(Weak::upgrade).unwrap_or_else(|| index.open(key, node));
-        (share, index.peers.get(&key).map_or(0, |peer| peer.0.len()))
+        let peer = index.peer((octets(remote), interface.0), node);
+        (peer.share.clone(), peer.flows.len())
     }
 
-    /// Enters a flow; `false` if its place is taken.
-    pub(crate) fn insert(&self, flow: &Arc<Flow>) -> bool {
+    /// Enters a flow, whose account is `share`; `false` if its place is taken.
+    pub(crate) fn insert(&self, flow: &Arc<Flow>, share: &Arc<Share>) -> bool {
         let key = flow.key();
         let mut index = self.lock_index();
         if !self.write(key.shard()).insert(Entry(flow.clone())) {
             return false;
         }
         self.len.fetch_add(1, Ordering::Relaxed);
-        *index.ports.entry(key.local_port()).or_default() += 1;
-        let new = || PeerFlows(HashSet::with_hasher(self.key.clone()));
-        index.peers.entry(key.peer()).or_insert_with(new).0.insert(Entry(flow.clone()));
+        index.insert(flow, share);
         true
     }
 
@@ -188,7 +191,7 @@ impl FlowTable {
         let removed = {
             let mut index = self.lock_index();
             let removed = self.write(key.shard()).take(key);
-            (removed.is_some()).then(|| index.remove(key))
+            removed.map(|entry| (index.remove(&entry.0), entry))
         };
         if removed.is_some() {
             self.len.fetch_sub(1, Ordering::Relaxed);
@@ -208,23 +211,19 @@ impl FlowTable {
     pub(crate) fn of_peer(&self, interface: InterfaceId, remote: Cidr) -> Vec<Arc<Flow>> {
         let index = self.lock_index();
         let mut found = Vec::new();
-        let mut add = |flows: &mut dyn Iterator<Item = &Entry>| {
-            let before = found.len();
-            found.extend(flows.map(|entry| entry.0.clone()));
-            self.count(found.len() - before);
-        };
         if remote == Cidr::from(remote.address()) {
             if let Some(peer) = index.peers.get(&(octets(remote.address()), interface.0)) {
-                add(&mut peer.0.iter());
+                found.extend_from_slice(&peer.flows);
             }
-            return found;
-        }
-        let within = |flow: &Flow| flow.is_on(interface) && remote.contains(flow.remote().ip());
-        for peer in index.peers.values() {
-            if peer.0.iter().next().is_some_and(|first| within(&first.0)) {
-                add(&mut peer.0.iter());
+        } else {
+            let within = |flow: &Flow| flow.is_on(interface) && remote.contains(flow.remote().ip());
+            for peer in
+                index.peers.values().filter(|peer| peer.flows.first().is_some_and(|first| within(first)))
+            {
+                found.extend_from_slice(&peer.flows);
             }
         }
+        self.count(found.len());
         found
     }
 
@@ -256,7 +255,7 @@ impl FlowTable {
     pub(crate) fn clear(&self) {
         let mut index = self.lock_index();
         index.ports.clear();
-        let mut flows: Vec<_> = index.peers.drain().flat_map(|(_, peer)| peer.0).collect();
+        let mut flows: Vec<_> = index.peers.drain().flat_map(|(_, peer)| peer.flows).map(Entry).collect();
         for shard in 0..SHARDS {
             flows.extend(self.write(shard).drain());
         }
@@ -278,31 +277,56 @@ impl FlowTable {
 }
 
 impl Index {
-    /// Forgets a flow, and what nobody else needs; gives it back to be dropped.
-    fn remove(&mut self, key: &FlowKey) -> Option<Entry> {
-        if let Some(users) = self.ports.get_mut(&key.local_port()) {
-            *users -= 1;
-            if *users == 0 {
-                self.ports.remove(&key.local_port());
-            }
+    /// What there is of a peer; at first, that is an account.
+    fn peer(&mut self, key: PeerKey, node: &Arc<Memory>) -> &mut Peer {
+        if self.peers.len() >= self.most_peers && !self.peers.contains_key(&key) {
+            self.peers.retain(|_, peer| peer.is_used());
+            self.most_peers = PEERS.max(2 * self.peers.len());
         }
-        let peer = self.peers.get_mut(&key.peer())?;
-        let removed = peer.0.take(key);
-        if peer.0.is_empty() {
-            self.peers.remove(&key.peer());
-        }
-        removed
+        self.peers.entry(key).or_insert_with(|| Peer::new(Arc::new(Share::new(node))))
     }
 
-    /// A new account for a peer.
-    fn open(&mut self, peer: PeerKey, node: &Arc<Memory>) -> Arc<Share> {
-        if self.shares.len() >= self.most_shares {
-            self.shares.retain(|_, share| share.strong_count() > 0);
-            self.most_shares = SHARES.max(2 * self.shares.len());
+    fn insert(&mut self, flow: &Arc<Flow>, share: &Arc<Share>) {
+        let key = flow.key();
+        *self.ports.entry(key.local_port()).or_default() += 1;
+        let peer = self.peers.entry(key.peer()).or_insert_with(|| Peer::new(share.clone()));
+        flow.set_position(peer.flows.len());
+        peer.flows.push(flow.clone());
+    }
+
+    /// Forgets a flow, and what nobody else needs; gives it back to be dropped.
+    fn remove(&mut self, flow: &Flow) -> Option<Arc<Flow>> {
+        let key = flow.key();
+        if let hash_map::Entry::Occupied(mut users) = self.ports.entry(key.local_port()) {
+            *users.get_mut() -= 1;
+            if *users.get() == 0 {
+                users.remove();
+            }
         }
-        let share = Arc::new(Share::new(node));
-        self.shares.insert(peer, Arc::downgrade(&share));
-        share
+        let hash_map::Entry::Occupied(mut found) = self.peers.entry(key.peer()) else { return None };
+        let peer = found.get_mut();
+        let position = flow.position();
+        let removed = peer.flows.swap_remove(position);
+        if let Some(moved) = peer.flows.get(position) {
+            moved.set_position(position);
+        }
+        if !peer.is_used() {
+            found.remove();
+        } else if peer.flows.is_empty() {
+            peer.flows = Vec::new();
+        }
+        Some(removed)
+    }
+}
+
+impl Peer {
+    fn new(share: Arc<Share>) -> Self {
+        Self { flows: Vec::new(), share }
+    }
+
+    /// Whether there are flows, or connections of former ones that use the account.
+    fn is_used(&self) -> bool {
+        !self.flows.is_empty() || Arc::strong_count(&self.share) > 1
     }
 }
 
@@ -349,11 +373,12 @@ mod tests {
         drop(share);
         flows.iter().for_each(|flow| flow.close(now));
         (0..5000).for_each(|number| drop(table.share(net, peer(number), node)));
-        assert!(table.lock_index().shares.len() <= 2 * SHARES);
+        assert!(table.lock_index().peers.len() <= 2 * PEERS);
 
         // What is gone is found no more, and leaves nothing behind.
         assert_eq!(table.of_peer(net, peer(9).into()).len(), 0);
         let index = table.lock_index();
-        assert_eq!((table.len(), index.peers.len(), index.ports.len()), (0, 0, 0));
+        assert_eq!((table.len(), index.ports.len()), (0, 0));
+        assert!(index.peers.values().all(|peer| !peer.is_used()));
     }
 }

@@ -21,12 +21,12 @@ impl Flow {
 
     /// The own address and port.
     pub fn local(&self) -> SocketAddr {
-        self.endpoints().0
+        self.key.local(self.v4)
     }
 
     /// The peer's address and port.
     pub fn remote(&self) -> SocketAddr {
-        self.endpoints().1
+        self.key.remote(self.v4)
     }
 
     /// The connection's state.

@@ -13,7 +13,7 @@ mod urgent;
 use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
@@ -66,6 +66,8 @@ pub struct Flow {
     key: FlowKey,
     /// Its addresses are IPv4's.
     v4: bool,
+    /// In the flow table's list of those with the same peer. The table's lock guards it.
+    position: AtomicU32,
     this: Weak<Flow>,
     inner: Mutex<Inner>,
     /// [`Ready`] as of the last change.
@@ -167,6 +169,7 @@ impl Flow {
             shared: shared.clone(),
             key: FlowKey::new(interface.id, local, remote),
             v4: local.is_ipv4(),
+            position: AtomicU32::new(0),
             interface,
             this: this.clone(),
             inner: Mutex::new(inner),
@@ -208,7 +211,15 @@ impl Flow {
 
     /// The own address and port, and the peer's.
     fn endpoints(&self) -> (SocketAddr, SocketAddr) {
-        self.key.endpoints(self.v4)
+        (self.key.local(self.v4), self.key.remote(self.v4))
+    }
+
+    pub(crate) fn position(&self) -> usize {
+        self.position.load(Ordering::Relaxed) as usize
+    }
+
+    pub(crate) fn set_position(&self, position: usize) {
+        self.position.store(position as u32, Ordering::Relaxed);
     }
 
     pub(crate) fn mark(&self) -> &Mark {
@@ -303,9 +314,9 @@ impl Inner {
             _ if self.write_shut => ready |= Ready::WRITE_CLOSED,
             State::SynSent | State::SynReceived => {}
             State::Established | State::CloseWait => {
-                let free = self.connection.as_ref().map_or(0, |connection| connection.writable());
-                let wanted = self.connection.as_ref().map_or(1, |connection| connection.send_buffer() / 4);
-                self.was_full &= free < wanted;
+                let (free, size) =
+                    self.connection.as_ref().map_or((0, 4), |connection| connection.send_room());
+                self.was_full &= free < size / 4;
                 if free > 0 && !self.was_full {
                     ready |= Ready::WRITABLE;
                 }

@@ -401,7 +401,13 @@ impl Connection {
 
     /// Bytes that the application can queue.
     pub(crate) fn writable(&self) -> usize {
-        self.send_buffer().saturating_sub(self.unacked())
+        self.send_room().0
+    }
+
+    /// The same, and the present size of the queue.
+    pub(crate) fn send_room(&self) -> (usize, usize) {
+        let size = self.send_buffer();
+        (size.saturating_sub(self.unacked()), size)
     }
 
     /// Bytes that the application can read.
