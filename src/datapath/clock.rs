@@ -17,7 +17,11 @@ pub(super) struct OverlayClock {
 impl OverlayClock {
     /// The machine was suspended for so long in all. Less than was said before changes nothing.
     pub(super) fn note_suspended(&self, total: Duration) {
-        self.ahead.fetch_max(u64::try_from(total.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let total = u64::try_from(total.as_nanos()).unwrap_or(u64::MAX);
+        // Nearly every call says what is known.
+        if total > self.ahead.load(Ordering::Relaxed) {
+            self.ahead.fetch_max(total, Ordering::Relaxed);
+        }
     }
 
     /// The overlay's time at a time of the stack.

@@ -77,6 +77,15 @@ impl Datapath {
 
     /// Works off a batch: sends what its flows and the stack have to say, and tells those who wait. Leaves it empty.
     pub fn settle(&self, now: Instant, batch: &mut Batch) {
+        if !batch.is_empty() {
+            self.work_off(now, batch);
+        }
+        if let Some(at) = self.stack.poll_timeout() {
+            self.sink.wake_at(at);
+        }
+    }
+
+    fn work_off(&self, now: Instant, batch: &mut Batch) {
         // What this touches on the node itself (connections to its own addresses) makes the next round.
         let mut round = Batch::default();
         while !batch.is_empty() {
@@ -102,9 +111,6 @@ impl Datapath {
                 // The caller keeps the one whose lists have grown.
                 std::mem::swap(batch, &mut round);
             }
-        }
-        if let Some(at) = self.stack.poll_timeout() {
-            self.sink.wake_at(at);
         }
     }
 

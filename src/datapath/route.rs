@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use peersock_overlay::{Lookup, NetworkIndex, Peer, Route};
 use peersock_stack::{Batch, Error, Flow, InterfaceId};
 
+use super::Datapath;
 use super::socket::{Kept, SocketState};
-use super::{Datapath, Network};
 
 /// How long a packet may wait for its destination to be found before the socket hears EHOSTUNREACH, as a
 /// kernel's neighbour discovery would report it (three solicitations, one second apart; RFC 4861 section 10). A peer
@@ -50,10 +50,12 @@ enum Known {
 }
 
 impl Datapath {
-    /// The network that `address` lies in: one of its members', or this node's own there.
-    pub fn network_of(&self, now: Instant, address: IpAddr) -> Option<Network> {
+    /// The interface of the network that `address` lies in: one of its members', or this node's own there.
+    pub fn interface_to(&self, now: Instant, address: IpAddr) -> Option<InterfaceId> {
         let networks = self.networks();
-        networks.iter().find(|network| !matches!(self.find(now, network, address), Lookup::NoRoute)).cloned()
+        let mut networks = networks.iter();
+        let found = networks.find(|network| !matches!(self.find(now, network, address), Lookup::NoRoute))?;
+        Some(found.interface)
     }
 
     /// Where the packets to an address go. Control is asked only about an address that the table does not

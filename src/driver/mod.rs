@@ -138,7 +138,9 @@ impl Driver {
     /// packets are to pass after this.
     fn now(&self) -> Instant {
         let (now, suspended) = self.suspension.now();
-        self.datapath.note_suspended(suspended);
+        if !suspended.is_zero() {
+            self.datapath.note_suspended(suspended);
+        }
         now
     }
 
@@ -167,19 +169,20 @@ impl Driver {
             if let Some(value) = attempt() {
                 return Some(value);
             }
-            if self.is_stopped() || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            let now = Instant::now();
+            if self.is_stopped() || deadline.is_some_and(|deadline| deadline <= now) {
                 return None;
             }
             // A thread that was told nothing for a while stops being busy: it leaves the sockets to the engine, and
             // sleeps until it is told.
-            let idle = Instant::now() + role::BUSY;
+            let idle = now + role::BUSY;
             let patience = Some(deadline.map_or(idle, |deadline| deadline.min(idle)));
             if !announced.is_busy() {
                 ticket.sleep(deadline);
                 announced.set_busy(true);
             } else if let Some(mut receiver) = self.role.try_hold(1) {
                 ticket.also_wake(&self.role.wakeup);
-                let value = self.receive_until(&mut receiver, patience, &mut attempt);
+                let value = self.receive_until(&mut receiver, now, patience, &mut attempt);
                 announced.set_busy(value.is_some());
                 if self.role.release(receiver, value.is_some(), 1, Instant::now()) {
                     self.kick();
@@ -195,9 +198,13 @@ impl Driver {
     }
 
     /// Reads the sockets until `attempt` gives something, `deadline`, or the node stops.
+    ///
+    /// The clock is read once in a round. So the last round may end later than `deadline`, by what it took to handle
+    /// what came in the round before.
     fn receive_until<T>(
         &self,
         receiver: &mut receiver::Receiver,
+        mut now: Instant,
         deadline: Option<Instant>,
         attempt: &mut impl FnMut() -> Option<T>,
     ) -> Option<T> {
@@ -208,7 +215,7 @@ impl Driver {
             if let Some(value) = attempt() {
                 return Some(value);
             }
-            let timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let timeout = deadline.map(|deadline| deadline.saturating_duration_since(now));
             if self.is_stopped() || timeout == Some(Duration::ZERO) {
                 return None;
             }
@@ -216,7 +223,8 @@ impl Driver {
             if fds[self.sockets.len()].revents() != PollFlags::empty() {
                 self.role.wakeup.clear();
             }
-            receiver.receive(self.now(), &self.sockets, &self.datapath, readable(&fds[..self.sockets.len()]));
+            now = self.now();
+            receiver.receive(now, &self.sockets, &self.datapath, readable(&fds[..self.sockets.len()]));
         }
     }
 

@@ -74,9 +74,9 @@ impl State {
         let node = self.node.upgrade().ok_or(Errno::NETDOWN)?;
         let datapath = &node.driver.datapath;
         let (now, remote) = (Instant::now(), self.aliases.meant(remote.to_canonical()));
-        let network = datapath.network_of(now, remote).ok_or(Errno::NETUNREACH)?;
-        let reported = datapath.stack().path_mtu(network.interface, remote);
-        let link = datapath.mtu_to(now, network.interface, remote);
+        let interface = datapath.interface_to(now, remote).ok_or(Errno::NETUNREACH)?;
+        let reported = datapath.stack().path_mtu(interface, remote);
+        let link = datapath.mtu_to(now, interface, remote);
         Ok(reported.map_or(link, |reported| reported.min(link)))
     }
 }

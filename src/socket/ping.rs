@@ -22,8 +22,8 @@ impl Ping {
     pub(crate) fn open(node: &Node, target: IpAddr) -> io::Result<Ping> {
         node.inner.check_up()?;
         let datapath = &node.inner.driver.datapath;
-        let network = datapath.network_of(Instant::now(), target).ok_or(Error::NetworkUnreachable)?;
-        let socket = datapath.stack().icmp_open(network.interface, target.is_ipv6())?;
+        let interface = datapath.interface_to(Instant::now(), target).ok_or(Error::NetworkUnreachable)?;
+        let socket = datapath.stack().icmp_open(interface, target.is_ipv6())?;
         node.inner.add_socket(&socket);
         Ok(Ping { node: Arc::clone(&node.inner), socket })
     }

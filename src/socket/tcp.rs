@@ -56,11 +56,11 @@ impl Connection {
     ) -> Result<Connection, Error> {
         let now = Instant::now();
         let datapath = &node.driver.datapath;
-        let network = datapath.network_of(now, remote.ip()).ok_or(Error::NetworkUnreachable)?;
-        if interface.is_some_and(|interface| interface != network.interface) {
+        let leads_there = datapath.interface_to(now, remote.ip()).ok_or(Error::NetworkUnreachable)?;
+        if interface.is_some_and(|interface| interface != leads_there) {
             return Err(Error::NetworkUnreachable);
         }
-        let flow = datapath.stack().tcp_connect(now, network.interface, local, remote, options)?;
+        let flow = datapath.stack().tcp_connect(now, leads_there, local, remote, options)?;
         let connection = Connection::new(node, flow);
         connection.send();
         Ok(connection)
