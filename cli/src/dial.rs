@@ -11,6 +11,7 @@ use crate::datagrams::{self, Partner};
 use crate::failure::{Failure, Outcome};
 use crate::progress::Progress;
 use crate::session::Session;
+use crate::silence;
 use crate::stdio::{self, Stdin};
 use crate::stream::{self, AfterPeer, Input};
 
@@ -21,9 +22,9 @@ const UDP_IDLE: Duration = Duration::from_secs(1);
 ///
 /// The end of stdin closes this direction only; the connection ends when the peer has finished, too. The exit
 /// status is 0 only if the peer has acknowledged everything and has not closed with something unread. A peer
-/// that does not answer for
-/// 25 s is taken for dead (see --peer-timeout). With
-/// --udp each line of stdin, and each 1024 bytes of a longer line, is one datagram.
+/// that does not answer for 25 s is taken for dead (see --peer-timeout); after a third of that its silence is
+/// told, and its end if it answers again. With --udp each line of stdin, and each 1024 bytes of a longer line,
+/// is one datagram.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -83,6 +84,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     } else {
         let stream = connect(&session, &targets, begin + args.timeout)?;
         stream::watch(&stream, args.peer_timeout)?;
+        let _watch = silence::Watch::start(&session, &stream, stream.peer_addr()?.ip(), args.peer_timeout)?;
         let input = stdin.as_ref().map_or(Input::Empty, |stdin| Input::Stdin { stdin, turn: None });
         let progress = Progress::start(input.is_stdin(), args.quiet);
         stream::run(&stream, &input, &mut &stdout, AfterPeer::Continue, &progress)?;

@@ -15,6 +15,7 @@ use crate::datagrams::{self, Partner};
 use crate::failure::{Failure, Outcome};
 use crate::progress::Progress;
 use crate::session::Session;
+use crate::silence;
 use crate::stdio::{self, Stdin};
 use crate::stream::{self, AfterPeer, Input};
 
@@ -23,9 +24,10 @@ use crate::stream::{self, AfterPeer, Input};
 /// Ends after one connection, when both sides have finished: the end of stdin closes this direction only. If
 /// stdin is a terminal, the peer's end is enough. Nobody else can connect meanwhile. The exit status is 0
 /// only if the peer has acknowledged everything and has not closed with something unread. A peer that does
-/// not answer for 25 s is taken for dead (see --peer-timeout). With --receive-only this direction is closed
-/// when all that has come is written, so that a `dial` that ends with 0 knows that it is. With --udp each line
-/// of stdin, and each 1024 bytes of a longer line, is one datagram to the first peer that sent one.
+/// not answer for 25 s is taken for dead (see --peer-timeout); after a third of that its silence is told, and
+/// its end if it answers again. With --receive-only this direction is closed when all that has come is written,
+/// so that a `dial` that ends with 0 knows that it is. With --udp each line of stdin, and each 1024 bytes of a
+/// longer line, is one datagram to the first peer that sent one.
 ///
 /// With -k clients are served for ever, up to 256 at once for each address; a client is done when it has
 /// closed its side, and one that is slow or dead holds up nobody. A single client's data appears as it comes;
@@ -97,6 +99,7 @@ fn one_connection(args: &Args, session: &Session, stdin: Option<&Stdin>, stdout:
     let (stream, client) = accept_one(listeners(args, session)?)?;
     tracing::info!(%client, "connected");
     stream::watch(&stream, args.peer_timeout)?;
+    let _watch = silence::Watch::start(session, &stream, client.ip(), args.peer_timeout)?;
     let input = stdin.map_or(Input::EmptyAtEnd, |stdin| Input::Stdin { stdin, turn: None });
     let progress = Progress::start(input.is_stdin(), args.quiet);
     stream::run(&stream, &input, &mut &*stdout, AfterPeer::Continue, &progress)

@@ -24,6 +24,7 @@ mod progress;
 mod run;
 mod session;
 mod signals;
+mod silence;
 mod status;
 mod stdio;
 mod stream;

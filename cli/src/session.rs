@@ -70,14 +70,17 @@ impl Session {
     /// Waits until a peer is found and a session with it stands.
     pub(crate) fn wait_peer(&self, address: IpAddr, within: Duration) -> Outcome {
         self.joined.wait_peer(address, within).map_err(|error| match error.kind() {
-            io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable => Failure::new(
-                format_args!(
-                    "nobody with address {address} answered in network {} within {} s",
-                    self.network.id(),
-                    within.as_secs_f64()
-                ),
-                self.what_to_check(address),
-            ),
+            io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable => {
+                self.log_silence(address, within);
+                Failure::new(
+                    format_args!(
+                        "nobody with address {address} answered in network {} within {} s",
+                        self.network.id(),
+                        within.as_secs_f64()
+                    ),
+                    self.what_to_check(address),
+                )
+            }
             io::ErrorKind::AddrNotAvailable => Failure::usage(
                 format_args!("no member of network {} can have address {address}", self.network.id()),
                 match self.network.summary().by_file {
@@ -87,6 +90,17 @@ impl Session {
             ),
             _ => error.into(),
         })
+    }
+
+    /// Says with -v where a peer that did not answer was looked for.
+    fn log_silence(&self, address: IpAddr, within: Duration) {
+        let within = within.as_secs_f64();
+        let tried = self.joined.peers().into_iter().find(|peer| peer.addresses.contains(&address));
+        let tried: Vec<_> = tried.iter().flat_map(|peer| &peer.candidates).map(ToString::to_string).collect();
+        match &tried[..] {
+            [] => tracing::info!("no answer: no beacon or hello of {address} has come in {within} s"),
+            tried => tracing::info!("no answer from {} in {within} s", tried.join(" or ")),
+        }
     }
 
     /// What may keep a peer from being found.

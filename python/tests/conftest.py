@@ -14,7 +14,7 @@ import peersock
 
 PEER = Path(__file__).parent / "peer.py"
 #: Members of the network that single tests may be.
-SPARE = 20
+SPARE = 60
 
 
 class Network:
@@ -38,10 +38,11 @@ class Network:
 
 
 class Peer:
-    """The other process: it runs what it is told, one function of `peer.py` at a time."""
+    """Another process: it runs what it is told, one function of `peer.py` at a time."""
 
-    def __init__(self, network: Network) -> None:
-        command = [sys.executable, str(PEER), str(network.path), network.seeds["there"].hex()]
+    def __init__(self, network: Network, seed: bytes | None = None) -> None:
+        seed = seed or network.seeds["there"]
+        command = [sys.executable, str(PEER), str(network.path), seed.hex()]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.v4 = network.v4["there"]
         self.v6 = self.answer()
@@ -67,6 +68,14 @@ class Peer:
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait(10)
+
+    def kill(self) -> None:
+        """Ends it if it does nothing any more."""
+        self.process.kill()
+        self.process.wait(10)
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            pipe.close()
 
 
 @pytest.fixture(scope="session")

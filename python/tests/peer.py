@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import delivery  # type: ignore[import-not-found]  # It is beside this program.
+
 import peersock
 from peersock import socket
 
@@ -82,6 +84,17 @@ def throw_away() -> None:
     server.close()
 
 
+def receive(scenario: str, size: str) -> None:
+    """Does what a scenario of the table of deliveries says; says then how much it has read."""
+    server = _listen(socket.AF_INET6)
+    try:
+        say("read", delivery.receive(server, scenario, int(size)))
+    except Exception as error:
+        # Otherwise the test would wait for ever.
+        say("failed", repr(error))
+        raise
+
+
 def datagrams(family: str, count: str) -> None:
     """Sends back so many datagrams."""
     sock = socket.socket(int(family), socket.SOCK_DGRAM)
@@ -116,7 +129,8 @@ def connect(address: str, port: str) -> None:
 
 
 FUNCTIONS: dict[str, Callable[..., None]] = {
-    function.__name__: function for function in (echo, echo_many, silent, deaf, throw_away, datagrams, tls, connect)
+    function.__name__: function
+    for function in (echo, echo_many, silent, deaf, throw_away, receive, datagrams, tls, connect)
 }
 
 

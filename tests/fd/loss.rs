@@ -199,9 +199,8 @@ impl Stream for File {
     }
 
     fn reset_on_close(&self) -> io::Result<()> {
-        // The connection may have broken meanwhile.
-        let _ = set_bytes(self, libc::SOL_SOCKET, libc::SO_LINGER, &[1, 0, 0, 0, 0, 0, 0, 0]);
-        Ok(())
+        // Also if the connection has ended meanwhile.
+        Ok(set_bytes(self, libc::SOL_SOCKET, libc::SO_LINGER, &[1, 0, 0, 0, 0, 0, 0, 0])?)
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
-use crate::common::{Lab, PORT, Running, peersock, run, vanish};
+use crate::common::{Lab, PORT, Running, peersock, run, signal, vanish};
 use crate::delivery::fed;
 
 #[test]
@@ -70,6 +70,32 @@ fn a_sender_notices_that_its_peer_is_stopped_and_says_how_much_is_lost() {
     vanish(Signal::STOP, listening.running.id());
     dialing.send(&[b'y'; 10_000]);
     dialing.finish().failure(1, &["does not answer", "10000 bytes were not acknowledged", "--peer-timeout"]);
+}
+
+#[test]
+fn a_peer_that_was_stopped_for_a_while_is_told_of_and_gets_everything() {
+    let lab = Lab::new();
+    let mut listening = lab.listen(&["--peer-timeout", "30", &PORT.to_string()]);
+    let mut dialing = lab.dial(&listening.target, &["--peer-timeout", "30"]);
+    dialing.send(b"x");
+    listening.running.wait_for_stdout("x");
+    vanish(Signal::STOP, listening.running.id());
+    // Nothing is sent: keep-alives find out.
+    let told = dialing.wait_for_stderr("the peer has not answered for 1");
+    assert!(told.contains("given up after 30 s (--peer-timeout)"), "{told}");
+    dialing.send(b"y");
+    signal(Signal::CONT, listening.running.id());
+    let told = dialing.wait_for_stderr("the peer answers again after 1");
+    assert!(told.ends_with("s of silence; the connection goes on"), "{told}");
+    listening.running.end_stdin();
+    let dialing = dialing.finish().success();
+    for line in ["has not answered", "answers again"] {
+        assert_eq!(dialing.stderr.matches(line).count(), 1, "{}", dialing.stderr);
+    }
+    let listening = listening.running.finish().success();
+    assert_eq!(listening.text(), "xy");
+    // Who was stopped does not take that for the other's silence.
+    assert!(!listening.stderr.contains("has not answered"), "{}", listening.stderr);
 }
 
 #[test]

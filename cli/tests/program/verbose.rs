@@ -1,5 +1,8 @@
 //! What `-v` tells, and that people can read it.
 
+use std::fs;
+use std::net::UdpSocket;
+
 use crate::common::{Lab, PORT, Running, run};
 
 #[test]
@@ -13,9 +16,33 @@ fn v_tells_what_was_tried_to_reach_nobody() {
         "network interface lo 127.0.0.1 broadcast 127.255.255.255",
         "UDP socket for the overlay's packets address=127.0.0.1:",
         "beacon sent to=127.255.255.255:",
+        &format!("no answer: no beacon or hello of {absent} has come in 1 s"),
     ] {
         assert!(dialing.stderr.contains(words), "{words:?} is not in: {}", dialing.stderr);
     }
+    assert_plain(&dialing.stderr);
+}
+
+#[test]
+fn v_tells_which_address_has_not_answered() {
+    let lab = Lab::new();
+    // Whoever is there says nothing.
+    let silent = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let endpoint = silent.local_addr().expect("an address");
+    let mut file = "network = \"fe00000000000001\"\n".to_owned();
+    for (name, more) in [("dialer", String::new()), ("absent", format!("endpoints = [\"{endpoint}\"]\n"))] {
+        let id = run(lab.command(name, &["id", "--json"])).success();
+        let key =
+            serde_json::from_str::<serde_json::Value>(id.text()).expect("JSON")["public_key"].to_string();
+        file += &format!("[[member]]\nname = \"{name}\"\nkey = {key}\n{more}");
+    }
+    let path = lab.dir.path().join("network.toml");
+    fs::write(&path, file).expect("written");
+    let words = ["dial", "absent:7000", "-v", "--timeout", "1"];
+    let dialing = run(lab.node_in(path.to_str().expect("UTF-8"), "dialer", &words));
+    let line = format!("no answer from {endpoint} in 1 s");
+    dialing.failure(1, &["initiation sent", &line]);
+    assert_eq!(dialing.stderr.matches(&line).count(), 1);
     assert_plain(&dialing.stderr);
 }
 

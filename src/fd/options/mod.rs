@@ -295,7 +295,11 @@ impl State {
             stream.options = options;
             return Ok(());
         }
-        let Which::Opened(socket) = which else { return Err(Errno::INVAL) };
+        let Which::Opened(socket) = which else {
+            // The connection has ended, and nothing has to follow. Linux takes the options of such a socket, too.
+            let place = set::Place { is_bound: true, interfaces: &interfaces };
+            return set::set(&mut Options::default(), &place, row, value);
+        };
         let opened = self.socket(socket);
         let is_bound = opened.bound().is_some() || opened.phase != Phase::Fresh;
         let mut options = opened.options.clone();
