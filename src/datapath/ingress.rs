@@ -113,7 +113,7 @@ impl Datapath {
             return true;
         };
         if last.owned != Some(source) {
-            if !last.session.peer().owns(source) {
+            if !self.is_of(last.session.peer(), source) {
                 self.counters.source_not_owned.add(1);
                 return true;
             }

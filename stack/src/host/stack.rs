@@ -386,6 +386,8 @@ impl Stack {
     /// TIME-WAIT gives way; a connection attempt goes on, and so do all other sockets. With `tell` the peer
     /// is sent resets too.
     ///
+    /// Of blocks of addresses among `remotes`, those for which `is_theirs` is false belong to somebody else.
+    ///
     /// Looks at the flows to these addresses only.
     pub fn lose_peer(
         &self,
@@ -393,28 +395,11 @@ impl Stack {
         interface: InterfaceId,
         remotes: &[Cidr],
         tell: bool,
+        is_theirs: impl Fn(IpAddr) -> bool,
         batch: &mut Batch,
     ) {
         for flow in self.flows_to(interface, remotes) {
-            if flow.lose_peer(now, tell) {
-                batch.touch_flow(&self.shared.rounds, flow);
-            }
-        }
-    }
-
-    /// Ends, as [`lose_peer`](Self::lose_peer) does, the connections to addresses that are not their peer's any more:
-    /// those in `lost` but not in `kept`. Whoever has them now knows nothing of these connections.
-    pub fn lose_addresses(
-        &self,
-        now: Instant,
-        interface: InterfaceId,
-        lost: &[Cidr],
-        kept: &[Cidr],
-        batch: &mut Batch,
-    ) {
-        for flow in self.flows_to(interface, lost) {
-            let is_kept = kept.iter().any(|kept| kept.contains(flow.remote().ip()));
-            if !is_kept && flow.lose_peer(now, false) {
+            if is_theirs(flow.remote().ip()) && flow.lose_peer(now, tell) {
                 batch.touch_flow(&self.shared.rounds, flow);
             }
         }

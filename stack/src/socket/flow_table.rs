@@ -332,7 +332,7 @@ mod tests {
         let mut batch = Batch::new();
         let looked_at = || table.looked_at.swap(0, Ordering::Relaxed);
         looked_at();
-        stack.lose_peer(now, net, &[peer(3).into()], true, &mut batch);
+        stack.lose_peer(now, net, &[peer(3).into()], true, |_| true, &mut batch);
         assert_eq!(looked_at(), 2);
         stack.revive_flows(net, &[peer(3).into(), peer(4).into()], &mut batch);
         assert_eq!(looked_at(), 4);

@@ -333,7 +333,7 @@ impl Pair {
     pub(crate) fn lose_peer(&mut self, side: usize, tell: bool) {
         let Host { stack, net, batch, .. } = &mut self.hosts[side];
         let peer = address(1 - side, true, 0).ip();
-        stack.lose_peer(self.now, *net, &[peer.into()], tell, batch);
+        stack.lose_peer(self.now, *net, &[peer.into()], tell, |_| true, batch);
         self.finish_batch(side);
     }
 
