@@ -245,7 +245,7 @@ impl Datapath {
     /// A peer was found that something waits for: ask for a session at once.
     fn want_if_waited_for(&self, now: Instant, endpoint: &mut Endpoint, peer: &Arc<Peer>) {
         let Some(interface) = self.interface_by_network(peer.network()) else { return };
-        if self.lock_waiting().found(interface, |address| peer.owns(address)) {
+        if self.lock_waiting().found(interface, |address| self.is_of(peer, address)) {
             endpoint.want_session(now, peer);
         }
     }
@@ -259,20 +259,46 @@ impl Datapath {
             Gone::Refused => Departure::Presumed,
             _ => Departure::Sudden,
         };
-        self.stack.lose_peer(now, interface, &owned(peer), departure, batch);
+        let is_theirs = |address| self.is_of(peer, address);
+        self.stack.lose_peer(now, interface, &owned(peer), departure, is_theirs, batch);
     }
 
     /// Some addresses are not a peer's any more: whoever has them now knows nothing of the flows that were
     /// made with it.
     fn end_flows_to(&self, now: Instant, peer: &Peer, lost: &[Prefix], batch: &mut Batch) {
         let Some(interface) = self.interface_by_network(peer.network()) else { return };
-        self.stack.lose_addresses(now, interface, &cidrs(lost), &owned(peer), batch);
+        let length_in = |prefixes: &[Prefix], address| {
+            prefixes.iter().filter(|prefix| prefix.contains(address)).map(Prefix::length).max()
+        };
+        // What lies in a block that is lost may have been another member's before.
+        let is_lost = |address| {
+            let others = match self.routes.get(peer.network(), address) {
+                Some(Route::Local) => return false,
+                Some(Route::Peer(owner)) => length_in(&owner.prefixes(), address),
+                None => None,
+            };
+            !peer.owns(address) && length_in(lost, address) > others
+        };
+        self.stack.lose_peer(now, interface, &cidrs(lost), Departure::Sudden, is_lost, batch);
+    }
+
+    /// Whether an address is a peer's: its own, or in a block behind it, and nobody else has a longer prefix there.
+    pub(super) fn is_of(&self, peer: &Peer, address: IpAddr) -> bool {
+        peer.has_address(address)
+            || peer.owns(address)
+                && !(address.is_multicast() || address.is_loopback() || address.is_unspecified())
+                && match self.routes.get(peer.network(), address) {
+                    Some(Route::Local) => false,
+                    Some(Route::Peer(owner)) => std::ptr::eq(&*owner, peer),
+                    None => true,
+                }
     }
 
     /// What waits for addresses that are not a peer's any more waits for nobody.
     fn fail_waiting_for(&self, now: Instant, peer: &Peer, lost: &[Prefix]) {
         let Some(interface) = self.interface_by_network(peer.network()) else { return };
-        let is_lost = |address| lost.iter().any(|prefix| prefix.contains(address)) && !peer.owns(address);
+        let in_lost = |address| lost.iter().any(|prefix| prefix.contains(address));
+        let is_lost = |address| in_lost(address) && self.routes.get(peer.network(), address).is_none();
         let taken = self.lock_waiting().take(interface, is_lost);
         for (_, entry) in taken {
             self.fail_waiting(now, entry);
@@ -332,7 +358,7 @@ impl Datapath {
 
     fn take_waiting(&self, peer: &Peer) -> Vec<(InterfaceId, IpAddr, Entry)> {
         let Some(interface) = self.interface_by_network(peer.network()) else { return Vec::new() };
-        let taken = self.lock_waiting().take(interface, |address| peer.owns(address));
+        let taken = self.lock_waiting().take(interface, |address| self.is_of(peer, address));
         taken.into_iter().map(|((interface, address), entry)| (interface, address, entry)).collect()
     }
 }

@@ -60,7 +60,7 @@ impl Datapath {
             state: SocketState::of(socket.context()),
             loops: socket.ip_options().multicast_loop,
         };
-        self.send_made(now, &to, train, |mtu, buf| socket.send_with(&route, data, options, mtu, buf))
+        self.send_made(now, &to, train, |mtu, buf| socket.send_with(now, &route, data, options, mtu, buf))
     }
 
     /// Sends one ICMP echo request.

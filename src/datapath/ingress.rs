@@ -113,7 +113,7 @@ impl Datapath {
             return true;
         };
         if last.owned != Some(source) {
-            if !last.session.peer().owns(source) {
+            if !self.is_of(last.session.peer(), source) {
                 self.counters.inner_source_not_owned.increment();
                 return true;
             }

@@ -141,3 +141,58 @@ fn a_socket_follows_an_address_to_its_new_owner() {
     give(&net, 2, &[ip(9).into()]).expect("nobody has it now");
     assert_eq!(send(&mut net), [false, true]);
 }
+
+/// Node 1 is given a block in which an address of node 2 lies; both talk to node 0.
+fn with_a_block() -> Net {
+    let mut net = Net::star(3, |node| match node {
+        0 => [vec![ip(1)], vec![]],
+        // The first has both, as one who writes what he likes as source.
+        1 => [vec![ip(9), ip(5)], vec![ip(9)]],
+        _ => [vec![ip(5)], vec![ip(5)]],
+    });
+    for node in 1..3 {
+        let to = SocketAddr::new(net.address(0), PORT);
+        let stack = net.nodes[node].datapath.stack();
+        let socket = stack.udp_bind(None, "[::]:0".parse().expect("an address"), UdpOptions::default());
+        let socket = socket.expect("a port");
+        net.nodes[node].datapath.send_udp(net.now, &socket, Some(to), b"hello").expect("a route");
+    }
+    net.deliver();
+    set(&net, &[ip(9).into(), Prefix::new(ip(0), 24).expect("at most 32 bits")]).expect("nobody has it");
+    net
+}
+
+#[test]
+fn who_has_a_block_has_not_the_addresses_in_it_that_others_have() {
+    let mut net = with_a_block();
+    let server = net.nodes[0].datapath.stack();
+    let server = server.udp_bind(None, SocketAddr::new(ip(1), PORT), UdpOptions::default()).expect("a port");
+    let arrives = |net: &mut Net, node: usize, from: IpAddr| {
+        let client = net.nodes[node].datapath.stack();
+        let client = client.udp_bind(None, SocketAddr::new(from, 0), UdpOptions::default()).expect("a port");
+        let to = SocketAddr::new(ip(1), PORT);
+        net.nodes[node].datapath.send_udp(net.now, &client, Some(to), b"x").expect("a route");
+        net.deliver();
+        server.recv_from(&mut [0; 10]).is_ok()
+    };
+    assert!(arrives(&mut net, 1, ip(9)) && arrives(&mut net, 2, ip(5)));
+    assert!(!arrives(&mut net, 1, ip(5)), "it is the other member's");
+    assert_eq!(net.nodes[0].counter("inner_source_not_owned"), 1);
+}
+
+#[test]
+fn what_happens_to_the_owner_of_a_block_ends_no_connections_with_the_members_in_it() {
+    let mut net = with_a_block();
+    let stack = net.nodes[2].datapath.stack();
+    let at = SocketAddr::new(ip(5), PORT);
+    let _listener = stack.tcp_listen(net.now, None, at, 8, TcpOptions::default()).expect("a free port");
+    let flow = connect(&net, ip(5));
+    assert!(is_established(&mut net, &flow));
+    set(&net, &[ip(9).into()]).expect("it may have less");
+    assert!(flow.write(net.now, b"x").is_ok(), "the block is gone, and the address was not in it");
+    set(&net, &[ip(9).into(), Prefix::new(ip(0), 24).expect("at most 32 bits")]).expect("nobody has it");
+    let id = net.nodes[1].network.id;
+    net.nodes[1].datapath.leave(net.now, id, &mut Batch::default());
+    net.deliver();
+    assert!(flow.write(net.now, b"x").is_ok(), "another member has left");
+}

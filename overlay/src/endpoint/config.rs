@@ -85,7 +85,8 @@ impl fmt::Debug for EndpointConfig {
 pub struct Limits {
     /// Peers remembered in each ad-hoc network; in a static one the list is the limit. A newcomer takes the place of
     /// the least recently used peer that has no session, or none on which anything was sent; when there is none such, it
-    /// is refused. Beyond half of them, one source prefix (IPv4 /24, IPv6 /56) gets a quarter of what is free.
+    /// is refused. Beyond half of them, one source prefix (IPv4 /24, IPv6 /56) gets a quarter of what is free, and one
+    /// of a provider (IPv4 /16, IPv6 /32) half.
     /// Default: 4096, at least 1.
     pub peers_per_network: usize,
     /// Initiations per second that are answered without asking for a cookie first. Each costs about 0.3 ms of

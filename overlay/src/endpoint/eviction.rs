@@ -6,7 +6,8 @@
 //! does not grow with the table.
 //!
 //! Strangers can have many identities, but not many addresses. Once a table is half full, a source prefix that holds
-//! a quarter as many peers as there are free places gets no more of them: its newcomers take the places of its own.
+//! a quarter as many peers as there are free places gets no more of them: its newcomers take the places of its own. The same
+//! is true of a wider prefix and half of the free places, since one subscriber may have many of the narrow ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -31,11 +32,41 @@ pub(super) enum Worth {
 /// A peer's place in the order, its rank.
 pub(super) type Rank = (Worth, Instant, PeerKey);
 
+/// The prefixes of the address from which a peer was learned of: that of a subscriber, and that of a provider.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Origin {
+    narrow: u64,
+    wide: u64,
+}
+
+/// One of them, with what it is a part of: peers of one such prefix get a fourth, or half, of the free places.
+type Key = (Part, u64);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    Fourth,
+    Half,
+}
+
+impl Origin {
+    pub(super) fn of(source: IpAddr) -> Self {
+        let wide = match source.to_canonical() {
+            IpAddr::V4(address) => u64::from(address.to_bits() >> 16),
+            IpAddr::V6(address) => (address.to_bits() >> 96) as u64 | 1 << 63,
+        };
+        Self { narrow: prefix_of(source), wide }
+    }
+
+    fn keys(&self) -> [Key; 2] {
+        [(Part::Fourth, self.narrow), (Part::Half, self.wide)]
+    }
+}
+
 /// The peers of one network that can make room for others, and who holds how many.
 #[derive(Debug, Default)]
 pub(super) struct EvictionOrder {
     all: BTreeSet<Rank>,
-    by_prefix: BTreeMap<u64, Holding>,
+    by_prefix: BTreeMap<Key, Holding>,
 }
 
 /// The peers that were learned of from one source prefix.
@@ -47,31 +78,40 @@ struct Holding {
 }
 
 impl EvictionOrder {
-    pub(super) fn hold(&mut self, prefix: u64) {
-        self.by_prefix.entry(prefix).or_default().peers += 1;
+    /// A peer was learned of from there.
+    pub(super) fn hold(&mut self, origin: Origin) {
+        for key in origin.keys() {
+            self.by_prefix.entry(key).or_default().peers += 1;
+        }
     }
 
-    /// A peer of this prefix is gone; its place was given up before.
-    pub(super) fn release(&mut self, prefix: u64) {
-        if let Some(holding) = self.by_prefix.get_mut(&prefix) {
-            holding.peers -= 1;
-            if holding.peers == 0 {
-                self.by_prefix.remove(&prefix);
+    /// A peer from there is gone; its place was given up before.
+    pub(super) fn release(&mut self, origin: Origin) {
+        for key in origin.keys() {
+            if let Some(holding) = self.by_prefix.get_mut(&key) {
+                holding.peers -= 1;
+                if holding.peers == 0 {
+                    self.by_prefix.remove(&key);
+                }
             }
         }
     }
 
-    /// Moves a peer of this prefix from one place to another.
-    pub(super) fn file(&mut self, prefix: u64, old: Option<Rank>, new: Option<Rank>) {
-        let Some(holding) = self.by_prefix.get_mut(&prefix) else { return };
-        for places in [&mut self.all, &mut holding.places] {
+    /// Moves a peer from there from one place to another.
+    pub(super) fn file(&mut self, origin: Origin, old: Option<Rank>, new: Option<Rank>) {
+        let move_in = |places: &mut BTreeSet<Rank>| {
             old.iter().for_each(|old| _ = places.remove(old));
             places.extend(new);
+        };
+        for key in origin.keys() {
+            let Some(holding) = self.by_prefix.get_mut(&key) else { return };
+            move_in(&mut holding.places);
         }
+        move_in(&mut self.all);
     }
 
     /// The first of all, or of this prefix.
-    fn first(&self, prefix: Option<u64>) -> Option<PeerKey> {
+    fn first(&self, prefix: Option<Key>) -> Option<PeerKey> {
         let place = match prefix {
             None => self.all.first(),
             Some(prefix) => self.by_prefix.get(&prefix)?.places.first(),
@@ -79,10 +119,18 @@ impl EvictionOrder {
         place.map(|(_, _, key)| *key)
     }
 
-    /// Whether a newcomer from this prefix must take the place of one from there, with so many peers of `limit`.
-    fn has_its_share(&self, prefix: u64, peers: usize, limit: usize) -> bool {
-        let share = limit.saturating_sub(peers) / 4;
-        peers > limit / 2 && self.by_prefix.get(&prefix).is_some_and(|holding| holding.peers >= share.max(1))
+    /// The prefix of which a newcomer from there must take the place of another, with so many peers of `limit`; `None` if
+    /// it need not.
+    fn full_share(&self, origin: Origin, peers: usize, limit: usize) -> Option<Key> {
+        let free = limit.saturating_sub(peers);
+        let is_full = |key: &Key| {
+            let share = match key.0 {
+                Part::Fourth => free / 4,
+                Part::Half => free / 2,
+            };
+            self.by_prefix.get(key).is_some_and(|holding| holding.peers >= share.max(1))
+        };
+        origin.keys().into_iter().filter(|_| peers > limit / 2).find(is_full)
     }
 }
 
@@ -90,9 +138,8 @@ impl Endpoint {
     /// Makes room in a network for a newcomer from `source`, if that needs any; false if there is none for it.
     pub(super) fn make_room(&mut self, now: Instant, network: NetworkIndex, source: IpAddr) -> bool {
         let Some(members) = self.networks.get(&network) else { return false };
-        let (prefix, peers) = (prefix_of(source), members.by_node.len());
-        let limit = self.limits.peers_per_network.max(1);
-        let own = members.order.has_its_share(prefix, peers, limit).then_some(prefix);
+        let (limit, peers) = (self.limits.peers_per_network.max(1), members.by_node.len());
+        let own = members.order.full_share(Origin::of(source), peers, limit);
         if own.is_none() && peers < limit {
             return true;
         }
@@ -107,7 +154,7 @@ impl Endpoint {
 
     /// The first that may be forgotten, of all or of one prefix. Ends, because each peer that was worth more than its
     /// place said is put where it belongs.
-    fn evictable(&mut self, network: NetworkIndex, prefix: Option<u64>) -> Option<PeerKey> {
+    fn evictable(&mut self, network: NetworkIndex, prefix: Option<Key>) -> Option<PeerKey> {
         loop {
             let first = self.networks.get(&network)?.order.first(prefix)?;
             self.core.counters.eviction_steps.increment();
@@ -148,26 +195,27 @@ mod tests {
     fn the_least_worth_goes_first_and_then_the_one_unused_for_longest() {
         let (mut order, now) = (EvictionOrder::default(), instant());
         let (mut peers, mut nodes) = (Peers::default(), Nodes::default());
-        let [a, b, c] = [1, 1, 2].map(|prefix| {
-            order.hold(prefix);
+        let [one, two, three] = [1, 2, 3].map(|prefix| from(prefix, 0));
+        let [a, b, c] = [one, one, two].map(|origin| {
+            order.hold(origin);
             let identity = *Identity::from_seed(&[1; 32]).public();
             let node = nodes.find_or_add(&identity.node_id());
             let handle = Peer::new(identity, NetworkIndex(0), id(), &[], now);
-            peers.insert(PeerState::new(Link::new(Arc::new(handle), node, now), false, prefix))
+            peers.insert(PeerState::new(Link::new(Arc::new(handle), node, now), false, origin))
         });
         let later = now + Duration::from_secs(1);
-        order.file(1, None, Some((Worth::Idle, now, a)));
-        order.file(1, None, Some((Worth::Idle, later, b)));
-        order.file(2, None, Some((Worth::Unproven, later, c)));
+        order.file(one, None, Some((Worth::Idle, now, a)));
+        order.file(one, None, Some((Worth::Idle, later, b)));
+        order.file(two, None, Some((Worth::Unproven, later, c)));
         assert_eq!(
-            (order.first(None), order.first(Some(1)), order.first(Some(2))),
+            (order.first(None), order.first(Some(one.keys()[0])), order.first(Some(two.keys()[1]))),
             (Some(c), Some(a), Some(c))
         );
-        assert_eq!((order.first(Some(0)), order.first(Some(3))), (None, None));
-        order.file(1, Some((Worth::Idle, now, a)), None);
-        order.file(2, Some((Worth::Unproven, later, c)), None);
-        order.release(2);
-        assert_eq!((order.first(None), order.first(Some(2))), (Some(b), None));
+        assert_eq!(order.first(Some(three.keys()[0])), None);
+        order.file(one, Some((Worth::Idle, now, a)), None);
+        order.file(two, Some((Worth::Unproven, later, c)), None);
+        order.release(two);
+        assert_eq!((order.first(None), order.first(Some(two.keys()[0]))), (Some(b), None));
     }
 
     #[test]
@@ -175,21 +223,47 @@ mod tests {
         let mut order = EvictionOrder::default();
         let (limit, mut peers) = (1000, 0);
         for prefix in 0..8 {
-            let before = peers;
-            while !order.has_its_share(prefix, peers, limit) {
-                order.hold(prefix);
+            let (before, origin) = (peers, from(prefix, 0));
+            while order.full_share(origin, peers, limit).is_none() {
+                order.hold(origin);
                 peers += 1;
             }
             assert!(peers > before, "prefix {prefix} got nothing");
         }
         assert!((501..limit - 50).contains(&peers), "{peers}");
         // A newcomer gets in even when all is taken; it is the second of its prefix that does not.
-        assert!(!order.has_its_share(99, limit, limit));
-        order.hold(99);
-        assert!(order.has_its_share(99, limit, limit));
-        order.release(99);
-        assert!(!order.has_its_share(99, limit, limit));
+        let last = from(99, 0);
+        assert!(order.full_share(last, limit, limit).is_none());
+        order.hold(last);
+        assert!(order.full_share(last, limit, limit).is_some());
+        order.release(last);
+        assert!(order.full_share(last, limit, limit).is_none());
     }
+
+    #[test]
+    fn who_has_many_prefixes_of_one_provider_does_not_get_most_of_a_table() {
+        let mut order = EvictionOrder::default();
+        let (limit, mut peers) = (1000, 400);
+        for prefix in 0..=255 {
+            let origin = from(7, prefix);
+            while order.full_share(origin, peers, limit).is_none() {
+                order.hold(origin);
+                peers += 1;
+            }
+        }
+        assert!(peers < limit * 3 / 4, "{peers}");
+        assert!(order.full_share(from(8, 0), peers, limit).is_none(), "others have room");
+        // IPv6, and IPv4 in IPv6's form.
+        let origin = |text: &str| Origin::of(text.parse().unwrap());
+        assert_eq!(origin("2001:db8:1::1").wide, origin("2001:db8:ffff::1").wide);
+        assert_ne!(origin("2001:db8::1").wide, origin("2001:db9::1").wide);
+        assert_eq!(origin("::ffff:192.0.2.9"), origin("192.0.2.1"));
+    }
+
+    fn from(wide: u8, narrow: u8) -> Origin {
+        Origin::of(IpAddr::from([10, wide, narrow, 1]))
+    }
+
     fn id() -> NetworkId {
         NetworkId::ad_hoc(1..=2).unwrap()
     }

@@ -19,7 +19,8 @@ impl Endpoint {
     /// firewall may speak for it) and says nothing itself is reported by
     /// [`Event::PeerGone`](crate::Event::PeerGone).
     pub fn handle_refusal(&mut self, now: Instant, remote: SocketAddr, quoted: &[u8]) {
-        if !self.hints.refusals.take(remote.ip(), now) {
+        // Who names an address at which nobody is uses up nothing of what others may say.
+        if !self.nodes.any_at(&remote) || !self.hints.refusals.take(remote.ip(), now) {
             return;
         }
         let at_path = |peer: &PeerState| peer.link.is_at(&remote);
@@ -62,7 +63,7 @@ impl Endpoint {
             return;
         };
         self.core.counters.unknown_session_received.increment();
-        if !self.hints.unknown_heard.take(meta.remote.ip(), now) {
+        if !self.nodes.any_at(&meta.remote) || !self.hints.unknown_heard.take(meta.remote.ip(), now) {
             return;
         }
         // It must come from where we send to, and name a session and a packet number that we used.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::load::prefix_of;
+use super::eviction::Origin;
 use super::networks::{JoinedNetwork, MAX_NETWORKS};
 use super::peers::PeerState;
 use super::{Endpoint, JoinError, Lookup, NetworkInfo, PeerInfo};
@@ -245,7 +245,7 @@ impl Endpoint {
         // It may be known from another network where it is.
         handle.set_path(self.nodes[node_key].reach.path());
         self.routes.publish(network, &handle.prefixes(), &Route::Peer(Arc::clone(&handle)));
-        let origin = source.map_or(0, prefix_of);
+        let origin = source.map_or_else(Origin::default, Origin::of);
         let key = self.peers.insert(PeerState::new(Link::new(handle, node_key, now), listed, origin));
         self.nodes[node_key].peers.push(key);
         members.by_node.insert(node, key);
@@ -273,6 +273,7 @@ impl Endpoint {
             network.order.file(peer.origin, peer.rank, None);
             if !peer.listed {
                 network.order.release(peer.origin);
+                network.policy.set_addresses(handle.id(), &[]);
             }
             network.forgotten += 1;
             network.past.add(&peer.link.traffic());

@@ -61,7 +61,7 @@ use crate::counters::Counters;
 use crate::crypto::KeySource;
 use crate::id::NodeId;
 use crate::link::{Clock, Core, Duplicate, Event, Link, Outbox, Timer, Timers, Transmit, apart};
-use crate::network::NetworkIndex;
+use crate::network::{NetworkIndex, is_endpoint};
 use crate::noise::CookieJar;
 use crate::reach::{RecvMeta, SocketInfo};
 use crate::routes::Routes;
@@ -202,8 +202,7 @@ impl Endpoint {
 
     /// Takes a datagram of any type but data, and data whose session [`SessionTable::get`] does not know.
     pub fn handle_datagram(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
-        let source = meta.remote.ip();
-        if meta.remote.port() == 0 || source.is_unspecified() || source.is_multicast() {
+        if !is_endpoint(&meta.remote) {
             self.core.counters.bad_source.increment();
             return;
         }

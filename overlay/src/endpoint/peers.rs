@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::eviction::{Rank, Worth};
+use super::eviction::{Origin, Rank, Worth};
 use crate::link::{Link, PeerKey};
 use crate::network::NetworkIndex;
 
@@ -13,8 +13,8 @@ pub(super) struct PeerState {
     pub(super) link: Link,
     /// Listed in a static network: never evicted.
     pub(super) listed: bool,
-    /// The source prefix from which it was learned of.
-    pub(super) origin: u64,
+    /// The source prefixes from which it was learned of.
+    pub(super) origin: Origin,
     /// Where it stands in its network's order of those that can make room.
     pub(super) rank: Option<Rank>,
     /// When local discovery last heard of it.
@@ -22,7 +22,7 @@ pub(super) struct PeerState {
 }
 
 impl PeerState {
-    pub(super) fn new(link: Link, listed: bool, origin: u64) -> Self {
+    pub(super) fn new(link: Link, listed: bool, origin: Origin) -> Self {
         Self { link, listed, origin, rank: None, heard: None }
     }
 

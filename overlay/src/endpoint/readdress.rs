@@ -72,6 +72,9 @@ impl Endpoint {
             return Ok(());
         }
         handle.set_prefixes(after.into());
+        if let Some(joined) = self.networks.get_mut(&network) {
+            joined.policy.set_addresses(node, &handle.addresses()[1..]);
+        }
         self.routes.publish(network, &gained, &Route::Peer(Arc::clone(&handle)));
         self.routes.withdraw(network, &lost);
         self.core.emit(Event::AddressesChanged(handle, lost));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::paths::may_answer_at;
 use super::{Context, Effect, Event, Gone, Link};
+use crate::network::is_endpoint;
 use crate::reach::{RecvMeta, Source};
 use crate::session::Session;
 use crate::wire::{Control, DATA_OVERHEAD, ProbeSize};
@@ -39,7 +40,7 @@ impl Link {
         };
         match &control {
             // The peer looks whether we receive there, or answers that; it may be elsewhere.
-            Some(Ok(message)) if message.is_probing() => {
+            Some(Ok(message)) if message.is_probing() && is_endpoint(&meta.remote) => {
                 cx.reach.heard(place, bytes, Source::Session, cx.now)
             }
             _ => self.heard_at(cx, meta, bytes),

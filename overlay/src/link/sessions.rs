@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::timing::{REJECT_AFTER, UNCONFIRMED_FOR};
 use super::{Context, Effect, Event, Gone, Link, Live, Reason, Timer};
+use crate::network::is_endpoint;
 use crate::reach::{RecvMeta, Source, Why};
 use crate::session::{Opened, Session};
 use crate::wire::Control;
@@ -83,6 +84,11 @@ impl Link {
     pub(super) fn heard_at(&mut self, cx: &mut Context<'_>, meta: &RecvMeta, bytes: usize) {
         let place = meta.place();
         if meta.multicast {
+            return;
+        }
+        // What is sent there would go to many.
+        if !is_endpoint(&meta.remote) {
+            cx.core.counters.bad_source.increment();
             return;
         }
         if cx.reach.place() != Some(place) {

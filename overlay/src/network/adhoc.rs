@@ -1,5 +1,6 @@
 //! Ad-hoc networks: no list, no names; the ID says which ports are allowed.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
@@ -10,11 +11,13 @@ use crate::id::{DiscoveryKey, NetworkId, NetworkKind, NodeId, Psk};
 pub(super) struct AdHoc {
     id: NetworkId,
     psk: Option<Psk>,
+    /// Addresses that were given to nodes.
+    given: BTreeMap<NodeId, Vec<IpAddr>>,
 }
 
 impl AdHoc {
     pub(super) fn new(id: NetworkId, psk: Option<Psk>) -> Self {
-        Self { id, psk }
+        Self { id, psk, given: BTreeMap::new() }
     }
 }
 
@@ -52,14 +55,23 @@ impl Policy for AdHoc {
     }
 
     fn addresses_of(&self, node: &NodeId) -> Vec<IpAddr> {
-        vec![self.id.address_of(node).into()]
+        let given = self.given.get(node).into_iter().flatten();
+        std::iter::once(self.id.address_of(node).into()).chain(given.copied()).collect()
+    }
+
+    fn set_addresses(&mut self, node: &NodeId, addresses: &[IpAddr]) {
+        if addresses.is_empty() {
+            self.given.remove(node);
+        } else {
+            self.given.insert(*node, addresses.to_vec());
+        }
     }
 
     fn prefixes(&self) -> Vec<Prefix> {
         vec![self.id.certified_prefix()]
     }
 
-    /// Each node has one address, and any node may come.
+    /// Each node has one address of its own, and any node may come.
     fn may_exist(&self, address: IpAddr) -> bool {
         self.id.certified_prefix().contains(address)
     }

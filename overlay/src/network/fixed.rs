@@ -72,11 +72,18 @@ pub(super) struct Static {
     id: NetworkId,
     psk: Option<Psk>,
     members: BTreeMap<NodeId, StaticMember>,
+    /// The addresses of members that have other ones by now than the file says.
+    changed: BTreeMap<NodeId, Vec<IpAddr>>,
 }
 
 impl Static {
     pub(super) fn new(network: &StaticNetwork) -> Self {
-        Self { id: network.id, psk: network.psk.clone(), members: by_node(&network.members) }
+        Self {
+            id: network.id,
+            psk: network.psk.clone(),
+            members: by_node(&network.members),
+            changed: BTreeMap::new(),
+        }
     }
 }
 
@@ -111,8 +118,15 @@ impl Policy for Static {
     }
 
     fn addresses_of(&self, node: &NodeId) -> Vec<IpAddr> {
-        let given = self.members.get(node).map_or(&[][..], |member| &member.addresses);
+        let listed = || self.members.get(node).map(|member| &member.addresses);
+        let given = self.changed.get(node).or_else(listed).map_or(&[][..], Vec::as_slice);
         std::iter::once(self.id.address_of(node).into()).chain(given.iter().copied()).collect()
+    }
+
+    fn set_addresses(&mut self, node: &NodeId, addresses: &[IpAddr]) {
+        if self.members.contains_key(node) {
+            self.changed.insert(*node, addresses.to_vec());
+        }
     }
 
     /// The file names no prefixes. So the addresses of one block ([`block`]) make one: the longest that holds

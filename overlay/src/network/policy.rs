@@ -47,8 +47,13 @@ pub trait Policy: fmt::Debug + Send + Sync {
     /// The members that are known without having been heard of, this node perhaps among them.
     fn members(&self) -> Vec<&StaticMember>;
 
-    /// The addresses that belong to a node in the network, the self-certifying one first.
+    /// The addresses that belong to a node in the network now, the self-certifying one first.
     fn addresses_of(&self, node: &NodeId) -> Vec<IpAddr>;
+
+    /// Gives a node other addresses, in place of all that it has besides the self-certifying one. The endpoint calls this
+    /// when they change ([`Endpoint::set_addresses`](crate::Endpoint::set_addresses)), and with none when it forgets a node
+    /// that is not kept.
+    fn set_addresses(&mut self, node: &NodeId, addresses: &[IpAddr]);
 
     /// The addresses that lie in the network, whether somebody has them or not: a packet to one of them shall
     /// leave by no other way. The self-certifying prefix comes first.

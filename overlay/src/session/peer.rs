@@ -100,7 +100,13 @@ impl Peer {
         sync::read(&self.prefixes).clone()
     }
 
-    /// Whether a packet from this peer may have that inner source address now.
+    /// Whether this is one of the peer's addresses now; those in the blocks behind it are not.
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        sync::read(&self.prefixes).contains(&address.into())
+    }
+
+    /// Whether that address is one of the peer's, or lies in a block behind it. Others may have a longer prefix in that
+    /// block, which [`Routes`](crate::Routes) knows: what they have is theirs.
     pub fn owns(&self, source: IpAddr) -> bool {
         sync::read(&self.prefixes).iter().any(|prefix| prefix.contains(source))
     }

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use peersock_overlay::wire::Hello;
+use peersock_overlay::wire::{Control, Hello, UnknownSession};
 use peersock_overlay::{
-    Identity, NetworkConfig, RecvMeta, SocketIndex, StaticMember, StaticNetwork, SuiteSet,
+    DATA_OVERHEAD, Identity, NetworkConfig, RecvMeta, SocketIndex, StaticMember, StaticNetwork, SuiteSet,
 };
 use peersock_testnet::{Adversary, Heard, Random};
 
@@ -125,6 +125,48 @@ fn a_session_without_a_path_does_not_stop_attempts() {
     let now = net.now;
     net.nodes[0].endpoint.want_session(now, &peer);
     net.wait(2 * SECOND, |net| !net.nodes[1].inbox.is_empty());
+}
+
+/// A broadcast address has many owners, and none of them has sent anything.
+#[test]
+fn nothing_is_sent_to_where_many_would_get_it() {
+    let mut net = Net::connected_pair();
+    let to_all: [SocketAddr; 2] = ["255.255.255.255:9", "239.1.2.3:9"].map(|text| text.parse().unwrap());
+    let initiation = adversary().initiate(net.now);
+    for from in to_all {
+        let meta = RecvMeta { remote: from, socket: SocketIndex(0), multicast: false };
+        net.deliver(0, meta, &initiation);
+        let mut challenge = Vec::new();
+        Control::Challenge { data: [7; 8], here: true }.emit(&mut challenge);
+        for plaintext in [&[0; 10][..], &[0x60; 60][..], &challenge] {
+            let session = net.peer(1, 0).sender().expect("a session").session;
+            let mut datagram = vec![0; plaintext.len() + DATA_OVERHEAD];
+            session.seal(plaintext, &mut datagram).expect("room");
+            net.deliver(0, meta, &datagram);
+        }
+    }
+    net.run(SECOND);
+    assert!(!net.sent.iter().any(|sent| to_all.contains(&sent.to)));
+    assert!(net.counter(0, "bad_source") >= 6, "{}", net.counter(0, "bad_source"));
+}
+
+/// Anybody can say that he does not know a session. That uses up nothing of what those may say who have one.
+#[test]
+fn strangers_do_not_use_up_what_peers_may_say_about_lost_sessions() {
+    let mut net = Net::connected_pair();
+    net.send(0, 1, b"lost");
+    let packet = net.sent.iter().rfind(|sent| sent.bytes[0] == DATA && sent.to == net.nodes[1].socket);
+    let mut hint = Vec::new();
+    assert!(UnknownSession::answer(&packet.expect("a packet").bytes, &mut hint));
+    for n in 0..20_000u32 {
+        let [_, a, b, c] = n.to_be_bytes();
+        let remote = SocketAddr::from(([9 + a, b, c, 1], 9));
+        net.deliver(0, RecvMeta { remote, socket: SocketIndex(0), multicast: false }, &hint);
+    }
+    let before = net.counter(0, "attempts_started");
+    let remote = net.nodes[1].socket;
+    net.deliver(0, RecvMeta { remote, socket: SocketIndex(0), multicast: false }, &hint);
+    assert_eq!(net.counter(0, "attempts_started"), before + 1);
 }
 
 /// Has node 0 believe that its peer, node 1, is at `at`, as far as a hello can.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use peersock_overlay::{
-    Endpoint, EndpointConfig, Identity, NetworkConfig, NetworkId, StaticMember, StaticNetwork,
+    Endpoint, EndpointConfig, Identity, JoinError, NetworkConfig, NetworkId, StaticMember, StaticNetwork,
 };
 
 use crate::net::instant;
@@ -46,4 +46,31 @@ fn members_and_this_node_are_known_by_name_and_address_until_the_network_is_left
     endpoint.leave(now, index);
     assert!(endpoint.addresses_named("alpha").is_empty());
     assert_eq!(endpoint.name_at(members[1].addresses[0]), None);
+}
+
+#[test]
+fn a_name_means_the_addresses_that_its_member_has_now() {
+    let now = instant();
+    let config = EndpointConfig::new(Arc::new(Identity::from_seed(&[1; 32])));
+    let mut endpoint = Endpoint::new(config, [7; 32], now, Duration::from_secs(1_800_000_000));
+    let members = vec![member(1, Some("own")), member(2, Some("alpha")), member(3, Some("beta"))];
+    let id = "fe00000000000001".parse().expect("an ID");
+    let listed = NetworkConfig::Static(StaticNetwork { id, psk: None, members: members.clone() });
+    let index = endpoint.join(now, listed.clone()).expect("it is a member");
+    let [_, alpha, beta] = [0, 1, 2].map(|which| members[which].identity.node_id());
+    let certified = |node| IpAddr::from(id.address_of(&node));
+    let listed_alpha = members[1].addresses[0];
+
+    // What was alpha's is beta's now.
+    endpoint.set_addresses(index, &alpha, &[IpAddr::from([10, 7, 0, 77]).into()]).expect("nobody has it");
+    endpoint.set_addresses(index, &beta, &[listed_alpha.into()]).expect("nobody has it now");
+    assert_eq!(endpoint.addresses_named("alpha"), [certified(alpha), IpAddr::from([10, 7, 0, 77])]);
+    assert_eq!(endpoint.addresses_named("beta"), [certified(beta), listed_alpha]);
+    for name in ["own", "alpha", "beta"] {
+        for address in endpoint.addresses_named(name) {
+            assert_eq!(endpoint.name_at(address), Some(name.to_owned()));
+        }
+    }
+    let again = endpoint.join(now, listed);
+    assert!(matches!(again, Err(JoinError::AlreadyJoined(_))), "the description is the same: {again:?}");
 }

@@ -387,6 +387,8 @@ impl Stack {
     /// with is gone. They fail with [`Error::ConnectionReset`] and are listed in `batch`. What is in
     /// TIME-WAIT gives way; a connection attempt goes on, and so do all other sockets.
     ///
+    /// Of blocks of addresses among `remotes`, those for which `is_theirs` is false belong to somebody else.
+    ///
     /// Looks at the flows to these addresses only.
     pub fn lose_peer(
         &self,
@@ -394,28 +396,11 @@ impl Stack {
         interface: InterfaceId,
         remotes: &[Cidr],
         departure: Departure,
+        is_theirs: impl Fn(IpAddr) -> bool,
         batch: &mut Batch,
     ) {
         for flow in self.flows_to(interface, remotes) {
-            if flow.lose_peer(now, departure) {
-                batch.touch_flow(&self.shared.rounds, flow);
-            }
-        }
-    }
-
-    /// Ends, as [`lose_peer`](Self::lose_peer) does, the connections to addresses that are not their peer's any more:
-    /// those in `lost` but not in `kept`. Whoever has them now knows nothing of these connections.
-    pub fn lose_addresses(
-        &self,
-        now: Instant,
-        interface: InterfaceId,
-        lost: &[Cidr],
-        kept: &[Cidr],
-        batch: &mut Batch,
-    ) {
-        for flow in self.flows_to(interface, lost) {
-            let is_kept = kept.iter().any(|kept| kept.contains(flow.remote().ip()));
-            if !is_kept && flow.lose_peer(now, Departure::Sudden) {
+            if is_theirs(flow.remote().ip()) && flow.lose_peer(now, departure) {
                 batch.touch_flow(&self.shared.rounds, flow);
             }
         }

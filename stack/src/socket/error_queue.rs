@@ -20,7 +20,7 @@ const LIMIT: usize = 16 << 10;
 /// let options = UdpOptions { ip, ..UdpOptions::default() };
 /// let socket = stack.udp_bind(Some(net), "[fd00::1]:0".parse()?, options)?;
 /// let route = socket.route(Some("[fd00::2]:53".parse()?))?;
-/// assert_eq!(socket.send(&route, &[0; 2000], 1280, &mut [0; 3000]), Err(Error::MessageSize));
+/// assert_eq!(socket.send(Instant::now(), &route, &[0; 2000], 1280, &mut [0; 3000]), Err(Error::MessageSize));
 /// let report = socket.recv_error(&mut [])?;
 /// assert_eq!((report.origin, report.info), (ErrorOrigin::Local, 1280));
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -357,7 +357,7 @@ mod tests {
         let mut batch = Batch::new();
         let looked_at = || table.looked_at.swap(0, Ordering::Relaxed);
         looked_at();
-        stack.lose_peer(now, net, &[peer(3).into()], Departure::Presumed, &mut batch);
+        stack.lose_peer(now, net, &[peer(3).into()], Departure::Presumed, |_| true, &mut batch);
         assert_eq!(looked_at(), 2);
         stack.revive_flows(net, &[peer(3).into(), peer(4).into()], &mut batch);
         assert_eq!(looked_at(), 4);

@@ -67,9 +67,9 @@ impl Default for IpOptions {
 /// let socket = stack.udp_bind(Some(net), "10.0.0.1:0".parse()?, UdpOptions::default())?;
 /// let route = socket.route(Some("10.0.0.2:53".parse()?))?;
 /// let mut buf = [0; 2000];
-/// assert_eq!(socket.send(&route, &[0; 1500], 1280, &mut buf)?, 1528); // to be cut
+/// assert_eq!(socket.send(Instant::now(), &route, &[0; 1500], 1280, &mut buf)?, 1528); // to be cut
 /// socket.set_ip_options(IpOptions { fragmentation: Fragmentation::Never, ..socket.ip_options() })?;
-/// assert_eq!(socket.send(&route, &[0; 1500], 1280, &mut buf), Err(Error::MessageSize));
+/// assert_eq!(socket.send(Instant::now(), &route, &[0; 1500], 1280, &mut buf), Err(Error::MessageSize));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

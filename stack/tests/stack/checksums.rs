@@ -18,7 +18,7 @@ fn packets(ipv6: bool) -> (Pair, Vec<Vec<u8>>) {
     let mut buf = [0; 300];
     let udp = stack.udp_bind(Some(*net), address(A, ipv6, 53), UdpOptions::default()).unwrap();
     let route = udp.route(Some(address(B, ipv6, 53))).unwrap();
-    let len = udp.send(&route, &[6; 77], 1280, &mut buf).unwrap();
+    let len = udp.send(pair.now, &route, &[6; 77], 1280, &mut buf).unwrap();
     let datagram = buf[..len].to_vec();
     let ping = stack.icmp_open(*net, ipv6).unwrap();
     let destination = address(B, ipv6, 0).ip();

@@ -358,7 +358,7 @@ fn arriving_packets_for_ports_outside_the_range_are_dropped() {
     let client = pair_a.hosts[A].stack.udp_bind(None, address(A, true, 5000), UdpOptions::default()).unwrap();
     let route = client.route(Some(address(B, true, 9000))).unwrap();
     let mut buf = [0; 100];
-    let len = client.send(&route, b"x", 1280, &mut buf).unwrap();
+    let len = client.send(pair.now, &route, b"x", 1280, &mut buf).unwrap();
     stack.receive(pair.now, narrow, &mut buf[..len], &mut batch);
     assert!(batch.is_empty());
     assert_eq!(socket.recv_from(&mut buf).unwrap_err(), Error::WouldBlock);
@@ -387,9 +387,9 @@ fn a_socket_at_another_port_gets_answers_only() {
         arrive(now, from, socket.local().port());
         socket.recv_from(&mut [0; 1]).is_ok()
     };
-    let send = |to: SocketAddr| {
+    let send = |now, to: SocketAddr| {
         let route = client.route(Some(to)).unwrap();
-        client.send(&route, b"x", 1280, &mut [0; 100]).unwrap();
+        client.send(now, &route, b"x", 1280, &mut [0; 100]).unwrap();
     };
     let mut now = pair.now;
     let (b, c) = (("fd01::b", 8000), ("fd01::c", 8000));
@@ -397,7 +397,7 @@ fn a_socket_at_another_port_gets_answers_only() {
     // An allowed source port is nobody's key to ephemeral ports.
     assert!(!takes(now, b, &client));
     arrive(now, b, 40_001);
-    send(at("fd01::b", 8000));
+    send(now, at("fd01::b", 8000));
     assert!(takes(now, b, &client) && takes(now, b, &client));
     assert!(!takes(now, c, &client) && !takes(now, ("fd01::b", 8001), &client));
     now += Duration::from_secs(301);
@@ -407,7 +407,7 @@ fn a_socket_at_another_port_gets_answers_only() {
     client.disconnect();
     assert!(!takes(now, c, &client));
     // Who asks a group gets its members' answers.
-    send(at("ff05::1", 8080));
+    send(now, at("ff05::1", 8080));
     assert!(takes(now, ("fd01::d", 8080), &client) && !takes(now, ("fd01::d", 8000), &client));
     // What is sent to a group is for services too.
     let group = "ff05::2".parse().unwrap();
@@ -415,7 +415,7 @@ fn a_socket_at_another_port_gets_answers_only() {
     let to_group = v6_to("fd01::e".parse().unwrap(), group, UDP, &udp(8002, 40_000, b"x"));
     stack.receive(now, net, &mut to_group.clone(), &mut Batch::new());
     assert!(client.recv_from(&mut [0; 1]).is_err());
-    send(at("fd01::e", 8002));
+    send(now, at("fd01::e", 8002));
     stack.receive(now, net, &mut to_group.clone(), &mut Batch::new());
     assert!(client.recv_from(&mut [0; 1]).is_ok());
     pair.now = now;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::craft::*;
 use crate::pair::*;
@@ -19,10 +19,10 @@ fn bind(pair: &Pair, ipv6: bool, ip: IpOptions) -> Arc<UdpSocket> {
 }
 
 /// What `socket` sends to a port of B.
-fn datagram(socket: &UdpSocket, to: SocketAddr, data: &[u8]) -> Vec<u8> {
+fn datagram(now: Instant, socket: &UdpSocket, to: SocketAddr, data: &[u8]) -> Vec<u8> {
     let route = socket.route(Some(to)).unwrap();
     let mut buf = vec![0; MAX_DATAGRAM];
-    let len = socket.send(&route, data, 1400, &mut buf).unwrap();
+    let len = socket.send(now, &route, data, 1400, &mut buf).unwrap();
     buf.truncate(len);
     buf
 }
@@ -35,7 +35,7 @@ fn a_connected_socket_hears_of_errors_once() {
         let socket = bind(&pair, ipv6, IpOptions::default());
         let peer = address(B, ipv6, 9);
         socket.connect(peer).unwrap();
-        let sent = datagram(&socket, peer, b"x");
+        let sent = datagram(pair.now, &socket, peer, b"x");
         let unreachable = [[3, 1], [1, 3]][own];
         let parameter = [[12, 0], [4, 0]][own];
         for (kind, expected) in [
@@ -61,7 +61,7 @@ fn what_a_socket_cannot_have_sent_is_ignored() {
     let socket = bind(&pair, true, ip);
     let peer = address(B, true, 9);
     socket.connect(peer).unwrap();
-    let sent = datagram(&socket, peer, b"x");
+    let sent = datagram(pair.now, &socket, peer, b"x");
     for (at, bits) in [(23, 1), (39, 1), (41, 1), (43, 1), (6, 1)] {
         let mut other = sent.clone();
         other[at] ^= bits;
@@ -87,7 +87,7 @@ fn reports_say_everything_also_to_unconnected_sockets() {
         let ip = IpOptions { receive_errors: true, ..IpOptions::default() };
         let socket = bind(&pair, ipv6, ip);
         let to = address(B, ipv6, 9);
-        let sent = datagram(&socket, to, b"payload");
+        let sent = datagram(pair.now, &socket, to, b"payload");
         pair.inject(A, &icmp_error(A, TIME_EXCEEDED[own], 0, &sent));
         assert!(socket.readiness().contains(Ready::ERROR));
         assert_eq!(socket.take_error(), Some(Error::HostUnreachable));
@@ -122,7 +122,7 @@ fn a_path_s_mtu_is_remembered_for_ten_minutes() {
         let mut pair = Pair::new(1);
         let socket = bind(&pair, ipv6, IpOptions::default());
         let to = address(B, ipv6, 9);
-        let sent = datagram(&socket, to, &[0; 1300]);
+        let sent = datagram(pair.now, &socket, to, &[0; 1300]);
         let mtu = |pair: &Pair| pair.hosts[A].stack.path_mtu(pair.hosts[A].net, to.ip());
         pair.inject(A, &icmp_error(A, TOO_BIG[own], 1290, &sent));
         assert_eq!(mtu(&pair), Some(1290));
@@ -130,15 +130,15 @@ fn a_path_s_mtu_is_remembered_for_ten_minutes() {
         assert_eq!(mtu(&pair), Some(1290));
         // What was whole before is cut now, and what must not be cut is refused.
         let Host { stack, net, .. } = &pair.hosts[A];
-        let again = datagram(&socket, to, &[0; 1300]);
+        let again = datagram(pair.now, &socket, to, &[0; 1300]);
         assert_eq!(stack.fragments(*net, &again, 1400).unwrap().packets(), 2);
         let ip = IpOptions { fragmentation: Fragmentation::Never, ..IpOptions::default() };
         socket.set_ip_options(ip).unwrap();
         let route = socket.route(Some(to)).unwrap();
-        assert_eq!(socket.send(&route, &[0; 1300], 1400, &mut [0; 2000]), Err(Error::MessageSize));
+        assert_eq!(socket.send(pair.now, &route, &[0; 1300], 1400, &mut [0; 2000]), Err(Error::MessageSize));
         let ip = IpOptions { fragmentation: Fragmentation::Probe, ..IpOptions::default() };
         socket.set_ip_options(ip).unwrap();
-        assert!(socket.send(&route, &[0; 1300], 1400, &mut [0; 2000]).is_ok());
+        assert!(socket.send(pair.now, &route, &[0; 1300], 1400, &mut [0; 2000]).is_ok());
         pair.run_for(Duration::from_secs(599));
         assert_eq!(mtu(&pair), Some(1290));
         pair.run_for(Duration::from_secs(2));
@@ -200,7 +200,7 @@ fn only_the_destination_or_this_node_complains() {
             let socket = bind(&pair, ipv6, IpOptions::default());
             let peer = address(B, ipv6, 9);
             socket.connect(peer).unwrap();
-            let sent = datagram(&socket, peer, b"x");
+            let sent = datagram(pair.now, &socket, peer, b"x");
             let known = |pair: &Pair| pair.hosts[A].stack.path_mtu(net, peer.ip());
 
             let unreachable = icmp_error(A, PORT_UNREACHABLE[own], 0, &sent);

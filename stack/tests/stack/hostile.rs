@@ -75,7 +75,7 @@ fn busy_pair() -> (Pair, Vec<Sent>, Vec<Arc<Flow>>) {
     let ping = stack.icmp_open(*net, true).unwrap();
     let mut buf = [0; 200];
     let route = udp.route(Some(address(B, true, 53))).unwrap();
-    let len = udp.send(&route, &[1; 50], 1280, &mut buf).unwrap();
+    let len = udp.send(pair.now, &route, &[1; 50], 1280, &mut buf).unwrap();
     let datagram = buf[..len].to_vec();
     let destination = address(B, true, 0).ip();
     let request = EchoRequest { destination, sequence: 1, payload: &[2; 50], hop_limit: 64 };

@@ -163,7 +163,7 @@ fn datagrams_to_a_group_have_their_own_hop_limit_and_interface() {
     let mut packet = [0; 100];
     let route = socket.route(Some(to)).unwrap();
     assert_eq!((route.interface, route.source.ip()), (*net, address(A, true, 0).ip()));
-    socket.send(&route, b"x", 1280, &mut packet).unwrap();
+    socket.send(pair.now, &route, b"x", 1280, &mut packet).unwrap();
     assert_eq!(packet[7], 1);
     let ip = IpOptions {
         multicast_hop_limit: 0,
@@ -172,7 +172,7 @@ fn datagrams_to_a_group_have_their_own_hop_limit_and_interface() {
     };
     socket.set_ip_options(ip).unwrap();
     assert_eq!(socket.route(Some(to)), Err(Error::NetworkUnreachable));
-    socket.send(&route, b"x", 1280, &mut packet).unwrap();
+    socket.send(pair.now, &route, b"x", 1280, &mut packet).unwrap();
     assert_eq!(packet[7], 0);
     let second = stack.add_interface(InterfaceConfig::new("second", ["fd99::1/64".parse().unwrap()]));
     socket.set_ip_options(IpOptions { multicast_interface: Some(second), ..ip }).unwrap();

@@ -333,7 +333,7 @@ impl Pair {
     pub(crate) fn lose_peer(&mut self, side: usize, departure: Departure) {
         let Host { stack, net, batch, .. } = &mut self.hosts[side];
         let peer = address(1 - side, true, 0).ip();
-        stack.lose_peer(self.now, *net, &[peer.into()], departure, batch);
+        stack.lose_peer(self.now, *net, &[peer.into()], departure, |_| true, batch);
         self.finish_batch(side);
     }
 

@@ -17,7 +17,7 @@ fn bind(pair: &Pair, side: usize, ipv6: bool, port: u16) -> Arc<UdpSocket> {
 fn send(pair: &mut Pair, side: usize, socket: &UdpSocket, to: Option<SocketAddr>, data: &[u8]) {
     let route = socket.route(to).unwrap();
     let mut packet = vec![0; MAX_DATAGRAM];
-    let len = socket.send(&route, data, pair.link.mtu, &mut packet).unwrap();
+    let len = socket.send(pair.now, &route, data, pair.link.mtu, &mut packet).unwrap();
     pair.send(side, &packet[..len]);
 }
 
@@ -67,7 +67,7 @@ fn a_datagram_that_must_not_be_cut_must_fit_the_path() {
         let mut send = |len, fragmentation| {
             let ip = IpOptions { fragmentation, ..IpOptions::default() };
             socket.set_ip_options(ip).unwrap();
-            socket.send(&route, &vec![0; len], 1280, &mut packet)
+            socket.send(pair.now, &route, &vec![0; len], 1280, &mut packet)
         };
         assert_eq!(send(fits + 1, Fragmentation::AtSource), Ok(1281));
         for fragmentation in [Fragmentation::Never, Fragmentation::Probe] {
@@ -76,7 +76,10 @@ fn a_datagram_that_must_not_be_cut_must_fit_the_path() {
         }
         let longest = if ipv6 { 65_527 } else { 65_507 };
         assert_eq!(send(longest + 1, Fragmentation::AtSource), Err(Error::MessageSize));
-        assert_eq!(socket.send(&route, &[0; 100], 1280, &mut packet[..50]), Err(Error::MessageSize));
+        assert_eq!(
+            socket.send(pair.now, &route, &[0; 100], 1280, &mut packet[..50]),
+            Err(Error::MessageSize)
+        );
     }
     // The flag of IPv4 keeps routers, and whoever cuts for them, from cutting.
     let socket = bind(&pair, A, false, 0);
@@ -87,7 +90,7 @@ fn a_datagram_that_must_not_be_cut_must_fit_the_path() {
     {
         let ip = IpOptions { fragmentation, ..IpOptions::default() };
         socket.set_ip_options(ip).unwrap();
-        let len = socket.send(&route, &[0; 1000], 1280, &mut packet).unwrap();
+        let len = socket.send(pair.now, &route, &[0; 1000], 1280, &mut packet).unwrap();
         assert_eq!(stack.fragments(*net, &packet[..len], 600).map(|cut| cut.packets()), expected);
     }
 }
@@ -109,7 +112,7 @@ fn hop_limit_and_traffic_class_arrive() {
         let route = client.route(Some(server.local())).unwrap();
         let mut packet = [0; 100];
         for (options, expected) in [(SendOptions::default(), (7, 0xb8)), (one, (1, 0xb9))] {
-            let len = client.send_with(&route, b"x", &options, 1280, &mut packet).unwrap();
+            let len = client.send_with(pair.now, &route, b"x", &options, 1280, &mut packet).unwrap();
             pair.inject(B, &packet[..len]);
             let received = server.recv_from(&mut [0; 1]).unwrap();
             assert_eq!((received.hop_limit, received.traffic_class.0), expected);

@@ -11,7 +11,7 @@
 /// # let net = stack.add_interface(InterfaceConfig::new("net", ["10.0.0.1/8".parse()?]));
 /// // The peer has said goodbye.
 /// let mut batch = Batch::default();
-/// stack.lose_peer(now, net, &["10.0.0.2/32".parse()?], Departure::Orderly, &mut batch);
+/// stack.lose_peer(now, net, &["10.0.0.2/32".parse()?], Departure::Orderly, |_| true, &mut batch);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::InterfaceId;
 use crate::host::clock::{Time, since};
 
-/// Who was silent for so long after an answer is a stranger again, unless he is sent something (RFC 4787
-/// REQ-5 advises five minutes for NATs).
+/// Who was silent for so long is a stranger again, whether he had ever answered or not, unless he is sent something
+/// (RFC 4787 REQ-5 advises five minutes for NATs).
 const SILENCE: Duration = Duration::from_secs(300);
 
 /// So many, and at most as many that were sent to before these, are remembered.
@@ -19,20 +19,20 @@ type Correspondent = (InterfaceId, SocketAddr);
 /// The remote addresses and ports that a socket has sent to. Who was sent to longest ago is forgotten first.
 #[derive(Debug, Default)]
 pub(super) struct Correspondents {
-    /// When each has answered last, if he has since something was sent to him.
-    recent: BTreeMap<Correspondent, Option<Time>>,
-    older: BTreeMap<Correspondent, Option<Time>>,
+    /// When each was sent something, or has answered, last.
+    recent: BTreeMap<Correspondent, Time>,
+    older: BTreeMap<Correspondent, Time>,
 }
 
 impl Correspondents {
     /// Something leaves for `destination`. If that is a group, all its members may answer from its port.
-    pub(super) fn note(&mut self, interface: InterfaceId, destination: SocketAddr) {
+    pub(super) fn note(&mut self, now: Time, interface: InterfaceId, destination: SocketAddr) {
         let group = destination.ip().is_multicast();
         let whom = if group { anybody_at(destination) } else { destination };
         if self.recent.len() >= MOST && !self.recent.contains_key(&(interface, whom)) {
             self.older = std::mem::take(&mut self.recent);
         }
-        self.recent.insert((interface, whom), None);
+        self.recent.insert((interface, whom), now);
     }
 
     /// Whether `source` may answer now, which is noted.
@@ -42,9 +42,9 @@ impl Correspondents {
             let Some(last) = self.recent.get_mut(&key).or_else(|| self.older.get_mut(&key)) else {
                 return false;
             };
-            let expected = last.is_none_or(|last| since(now, last) < SILENCE);
+            let expected = since(now, *last) < SILENCE;
             if expected {
-                *last = Some(now);
+                *last = now;
             }
             expected
         };
@@ -76,7 +76,7 @@ mod tests {
         let mut known = Correspondents::default();
         let (peer, second) = (at("[fd00::b]:80"), Time::from_secs);
         assert!(!known.expects(second(1), NET, peer));
-        known.note(NET, peer);
+        known.note(second(1), NET, peer);
         for other in ["[fd00::b]:81", "[fd00::c]:80"] {
             assert!(!known.expects(second(1), NET, at(other)));
         }
@@ -85,14 +85,25 @@ mod tests {
             assert!(known.expects(second(time), NET, peer), "{time}");
         }
         assert!(!known.expects(second(1198), NET, peer));
-        known.note(NET, peer);
+        known.note(second(1198), NET, peer);
         assert!(known.expects(second(1198), NET, peer));
+    }
+
+    #[test]
+    fn who_never_answers_is_a_stranger_after_a_while_too() {
+        let mut known = Correspondents::default();
+        let (peer, second) = (at("[fd00::b]:80"), Time::from_secs);
+        known.note(second(1), NET, peer);
+        assert!(!known.expects(second(301), NET, peer));
+        known.note(second(400), NET, peer);
+        known.note(second(600), NET, peer);
+        assert!(known.expects(second(800), NET, peer));
     }
 
     #[test]
     fn all_members_of_a_group_may_answer_from_its_port() {
         let mut known = Correspondents::default();
-        known.note(NET, at("239.1.2.3:5353"));
+        known.note(Time::from_secs(1), NET, at("239.1.2.3:5353"));
         assert!(known.expects(Time::from_secs(1), NET, at("10.0.0.7:5353")));
         assert!(!known.expects(Time::from_secs(1), NET, at("10.0.0.7:5354")));
         assert!(!known.expects(Time::from_secs(1), NET, at("[fd00::b]:5353")));
@@ -103,7 +114,7 @@ mod tests {
         let mut known = Correspondents::default();
         let peer = |number: usize| SocketAddr::new(Ipv4Addr::from_bits(number as u32).into(), 80);
         let count = 3 * MOST + 5;
-        (0..count).for_each(|number| known.note(NET, peer(number)));
+        (0..count).for_each(|number| known.note(Time::from_secs(1), NET, peer(number)));
         assert!(known.recent.len() + known.older.len() <= 2 * MOST);
         assert!((count - MOST..count).all(|number| known.expects(Time::from_secs(1), NET, peer(number))));
         assert!(!known.expects(Time::from_secs(1), NET, peer(0)));

@@ -38,7 +38,7 @@ const UDP_HEADER: usize = 8;
 /// let route = socket.route(Some("10.0.0.2:53".parse()?))?;
 /// assert_eq!(route.source, socket.local());
 /// let mut packet = [0; 1280];
-/// let len = socket.send(&route, b"hello", 1280, &mut packet)?;
+/// let len = socket.send(Instant::now(), &route, b"hello", 1280, &mut packet)?;
 /// assert_eq!(len, 20 + 8 + 5);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use smoltcp::wire::{IpProtocol, UdpPacket};
 
 use super::{UDP_HEADER, UdpRoute, UdpSocket};
+use crate::host::clock::Time;
 use crate::host::route::Wanted;
 use crate::ip::{Fields, canonical, write_fields};
 use crate::{Error, ErrorOrigin, ErrorReport, IpOptions, SendOptions};
@@ -105,8 +107,15 @@ impl UdpSocket {
     /// # Errors
     /// [`Error::MessageSize`] if the packet would exceed 65,535 bytes of payload or `buf`, or exceeds `mtu`
     /// or the [reported MTU](crate::Stack::path_mtu) and must not be cut.
-    pub fn send(&self, route: &UdpRoute, data: &[u8], mtu: usize, buf: &mut [u8]) -> Result<usize, Error> {
-        self.send_with(route, data, &SendOptions::default(), mtu, buf)
+    pub fn send(
+        &self,
+        now: Instant,
+        route: &UdpRoute,
+        data: &[u8],
+        mtu: usize,
+        buf: &mut [u8],
+    ) -> Result<usize, Error> {
+        self.send_with(now, route, data, &SendOptions::default(), mtu, buf)
     }
 
     /// As [`send`](Self::send), with options for this datagram. [`route_with`](Self::route_with) has looked
@@ -116,6 +125,7 @@ impl UdpSocket {
     /// As [`send`](Self::send), and [`Error::InvalidInput`] for a hop limit of 0 to a single node.
     pub fn send_with(
         &self,
+        now: Instant,
         route: &UdpRoute,
         data: &[u8],
         options: &SendOptions,
@@ -140,17 +150,17 @@ impl UdpSocket {
         }
         self.shared.counters.udp_sent.increment();
         if interface.is_some_and(|interface| !interface.allows(route.source.port())) {
-            self.expect_answers(route);
+            self.expect_answers(self.shared.clock.time(now), route);
         }
         Ok(total)
     }
 
     /// The network does not allow this port as a service's: only who was sent to may answer. Who is connected
     /// to may anyway.
-    fn expect_answers(&self, route: &UdpRoute) {
+    fn expect_answers(&self, now: Time, route: &UdpRoute) {
         let mut inner = self.lock();
         if inner.peer.is_none_or(|peer| peer.destination != route.destination) {
-            inner.correspondents.get_or_insert_default().note(route.interface, route.destination);
+            inner.correspondents.get_or_insert_default().note(now, route.interface, route.destination);
         }
     }
 
