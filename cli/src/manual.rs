@@ -56,7 +56,8 @@ fn write_pages(command: &Command, folder: &Path) -> io::Result<()> {
     fs::write(folder.join(file), text)
 }
 
-/// What stands below the options in a help, as roff: indented lines, which are commands, stay lines of their own.
+/// What stands below the options in a help, as roff: indented lines, which are commands, stay lines of their
+/// own.
 fn notes_as_roff(notes: &str) -> String {
     let mut text = String::new();
     let mut in_lines = false;

@@ -70,8 +70,8 @@ impl Canceller {
     }
 }
 
-/// Standard output, unbuffered. An error if there is none: what comes in would be lost, and the peer told that it
-/// has arrived.
+/// Standard output, unbuffered. An error if there is none: what comes in would be lost, and the peer told
+/// that it has arrived.
 pub(crate) fn stdout() -> Outcome<File> {
     check_open()?;
     let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
