@@ -1,9 +1,10 @@
 //! `peersock man`
 
-use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
-use clap::CommandFactory as _;
+use clap::{Command, CommandFactory as _};
+use clap_mangen::Man;
 
 use crate::Cli;
 use crate::failure::{Failure, Outcome};
@@ -26,6 +27,66 @@ pub(crate) fn run(args: &Args) -> Outcome {
     };
     fs::create_dir_all(&args.out).map_err(failed)?;
     // Without `help`, which says nothing that the pages do not say.
-    let command = Cli::command().disable_help_subcommand(true);
-    clap_mangen::generate_to(command, &args.out).map_err(failed)
+    let mut program = Cli::command().disable_help_subcommand(true);
+    program.build();
+    write_pages(&program, &args.out).map_err(failed)
+}
+
+/// Writes the page of a command, and of those within it that its help lists.
+fn write_pages(command: &Command, folder: &Path) -> io::Result<()> {
+    for inner in command.get_subcommands().filter(|inner| !inner.is_hide_set()) {
+        write_pages(inner, folder)?;
+    }
+    let page = Man::new(command.clone());
+    let file = page.get_filename();
+    let title = file.trim_end_matches(".1").to_uppercase();
+    let mut text =
+        format!(".TH \"{title}\" \"1\" \"\" \"peersock {}\" \"peersock\"\n", env!("CARGO_PKG_VERSION"))
+            .into_bytes();
+    page.render_name_section(&mut text)?;
+    page.render_synopsis_section(&mut text)?;
+    page.render_description_section(&mut text)?;
+    page.render_options_section(&mut text)?;
+    if command.has_subcommands() {
+        page.render_subcommands_section(&mut text)?;
+    }
+    if let Some(notes) = command.get_after_long_help().or_else(|| command.get_after_help()) {
+        text.extend_from_slice(format!(".SH NOTES\n{}", notes_as_roff(&notes.to_string())).as_bytes());
+    }
+    fs::write(folder.join(file), text)
+}
+
+/// What stands below the options in a help, as roff: indented lines, which are commands, stay lines of their
+/// own.
+fn notes_as_roff(notes: &str) -> String {
+    let mut text = String::new();
+    let mut in_lines = false;
+    for line in notes.lines() {
+        let is_line = line.starts_with(' ');
+        if is_line != in_lines && !line.is_empty() {
+            text += if is_line { ".nf\n" } else { ".fi\n" };
+            in_lines = is_line;
+        }
+        let line = line.replace('\\', "\\e").replace('-', "\\-");
+        match line.chars().next() {
+            None => text += ".PP",
+            Some('.' | '\'') => text += &format!("\\&{line}"),
+            Some(_) => text += &line,
+        }
+        text.push('\n');
+    }
+    text + if in_lines { ".fi\n" } else { "" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_stay_lines_and_prose_is_filled() {
+        let notes = "One\ntwo.\n\nExamples:\n  a --b\n  c \\d";
+        let roff = "One\ntwo.\n.PP\nExamples:\n.nf\n  a \\-\\-b\n  c \\ed\n.fi\n";
+        assert_eq!(notes_as_roff(notes), roff);
+        assert_eq!(notes_as_roff(".x\n'y"), "\\&.x\n\\&'y\n");
+    }
 }

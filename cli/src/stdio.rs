@@ -7,6 +7,8 @@ use std::os::unix::net::UnixStream;
 
 use rustix::event::{PollFd, PollFlags};
 
+use crate::failure::Outcome;
+use crate::output::check_open;
 pub(crate) use crate::output::{note, print};
 
 /// What is asked of the kernel for a pipe: fewer and larger reads and writes than with its usual 64 KiB.
@@ -68,8 +70,10 @@ impl Canceller {
     }
 }
 
-/// Standard output, unbuffered.
-pub(crate) fn stdout() -> io::Result<File> {
+/// Standard output, unbuffered. An error if there is none: what comes in would be lost, and the peer told
+/// that it has arrived.
+pub(crate) fn stdout() -> Outcome<File> {
+    check_open()?;
     let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     widen_pipe(&file);
     Ok(file)

@@ -173,8 +173,19 @@ fn parse_name(text: &Spanned<String>, seen: &mut Seen) -> Result<String, Problem
     if !valid {
         return Err(problem(text, "a name is 1 to 63 letters, digits and inner hyphens"));
     }
+    if is_number(&name) {
+        return Err(problem(text, format!("`{name}` is a number, which programs take for an address")));
+    }
     once(&mut seen.names, name.clone(), "name", text, &seen.member)?;
     Ok(name)
+}
+
+/// Whether inet_aton(3) takes a name for an IPv4 address: one number is one, too.
+fn is_number(name: &str) -> bool {
+    name.strip_prefix("0x").map_or_else(
+        || name.bytes().all(|byte| byte.is_ascii_digit()),
+        |digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()),
+    )
 }
 
 fn parse_address(network: NetworkId, text: &Spanned<String>, seen: &mut Seen) -> Result<IpAddr, Problem> {

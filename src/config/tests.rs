@@ -71,6 +71,8 @@ fn every_mistake_is_named_with_its_line() {
         (two("name = \"a b\"", ""), 4, "hyphens"),
         (two("name = \"-a\"", ""), 4, "hyphens"),
         (two("name = \"\"", ""), 4, "hyphens"),
+        (two("name = \"123\"", ""), 4, "take for an address"),
+        (two("name = \"0x7F\"", ""), 4, "take for an address"),
         (
             two("addresses = [\"10.0.0.1\"]", "addresses = [\"10.0.0.1\"]"),
             7,

@@ -101,6 +101,13 @@ pub(super) fn remove(args: &Remove) -> Outcome {
 
 /// Appends a member, in the form in which the file has its members.
 fn push(document: &mut DocumentMut, key: &str, member: &Member, path: &Path) -> Outcome {
+    // RFC 6761 (6.3). What programs of the members mean by it must not reach this one.
+    if member.name.as_deref().is_some_and(|name| name.eq_ignore_ascii_case("localhost")) {
+        return Err(Failure::usage(
+            "`localhost` is what every machine calls itself, and would lead the members' programs to this one",
+            "choose another name",
+        ));
+    }
     match document.entry("member").or_insert(Item::ArrayOfTables(ArrayOfTables::new())) {
         Item::ArrayOfTables(members) => {
             let mut table = Table::new();

@@ -73,9 +73,9 @@ enum Event {
     Failed(io::Error),
 }
 
-/// Runs the program until it and all its descendants have ended, and notes in `requests` who asks for its end,
-/// also afterwards. The `guard` is a child that is none of the program's. If the program leaves something behind,
-/// a line says so, unless it is to be `quiet`.
+/// Runs the program until it and all its descendants have ended, and notes in `requests` who asks for its
+/// end, also afterwards. The `guard` is a child that is none of the program's. If the program leaves
+/// something behind, a line says so, unless it is to be `quiet`.
 pub(super) fn run(
     command: Command,
     filter: Filter,
@@ -122,7 +122,8 @@ pub(super) fn run(
     wait(&happened, &name, guard, quiet)
 }
 
-/// Waits until the last one has ended, or for the second time somebody asks for the end of those that are left.
+/// Waits until the last one has ended, or for the second time somebody asks for the end of those that are
+/// left.
 fn wait(happened: &Receiver<Event>, name: &str, guard: Option<Pid>, quiet: bool) -> Outcome<Ended> {
     let (mut status, mut has_ended, mut asked) = (0, false, 0);
     let mut to_say = false;

@@ -44,11 +44,10 @@ use crate::stdio;
 /// up gaining privileges: sudo does not work in them. --no-filter leaves it out.
 ///
 /// Ends with the program's exit status, when its last child has ended too and what they have sent is
-/// delivered. Signals are passed on to the program, and when it has ended to what it has left; what still runs
-/// at a second one is left to itself, without the network. If something cannot be delivered, because a peer has
-/// vanished for 10 seconds or has reset the connection, a
-/// line says so and the status is not 0. After SIGTERM or Ctrl-C delivering takes 2 seconds at most, after a
-/// second one no time.
+/// delivered. Signals are passed on to the program, and when it has ended to what it has left; what still
+/// runs at a second one is left to itself, without the network. If something cannot be delivered, because a
+/// peer has vanished for 10 seconds or has reset the connection, a line says so and the status is not 0. After
+/// SIGTERM or Ctrl-C delivering takes 2 seconds at most, after a second one no time.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

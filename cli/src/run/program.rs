@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use crate::failure::{Failure, Outcome};
 
-/// The bit of a file's mode that gives its process the file's user; those that give it the group, which without the
-/// permission to execute mean something else.
+/// The bit of a file's mode that gives its process the file's user; those that give it the group, which
+/// without the permission to execute mean something else.
 const SET_USER: u32 = 0o4000;
 const SET_GROUP: u32 = 0o2010;
 

@@ -156,8 +156,8 @@ fn a_sender_is_told_when_its_peer_dies_or_stops() {
     }
 }
 
-/// Whoever sees the end of a listener that only receives knows that what was sent is written. And a dialer at a
-/// terminal, for whom the peer's end is enough, can type.
+/// Whoever sees the end of a listener that only receives knows that what was sent is written. And a dialer at
+/// a terminal, for whom the peer's end is enough, can type.
 #[test]
 fn a_listener_that_only_receives_ends_its_side_when_all_is_written() {
     let lab = Lab::new();

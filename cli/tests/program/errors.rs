@@ -112,6 +112,16 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
             2,
             &["forgotten", "without --ephemeral"],
         ),
+        (
+            lab.command("b", &["network", "add", &path("office.toml"), "--name", "LocalHost"]),
+            2,
+            &["`localhost`", "another name"],
+        ),
+        (
+            lab.command("b", &["network", "add", &path("office.toml"), "--name", "12"]),
+            2,
+            &["`12` is a number"],
+        ),
         (new_named_like_an_id, 2, &["network ID", ".toml"]),
         (lab.command("a", &["network", "new", &path("b.toml"), "--name", "-"]), 2, &["was not made"]),
         (lab.command("a", &["network", "new", &path("office.toml")]), 2, &["exists already", "network add"]),
@@ -200,6 +210,16 @@ fn output_that_cannot_be_written_is_an_error() {
             finished.failure(1, &["cannot write to stdout", reason]);
             is_well_said(&finished, &script);
         }
+    }
+    // What came in would be lost, and the peer told that it has arrived.
+    for words in ["listen 0 --receive-only", "listen -k 0", "listen -u 0", "dial [fd00::1]:80"] {
+        let mut command = Command::new("sh");
+        let script = format!("exec \"$0\" {words} --ephemeral --interface lo -n {} >&-", lab.network);
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_peersock")]);
+        without_variables(&mut command);
+        let finished = run(command);
+        finished.failure(1, &["cannot write to stdout", "Bad file descriptor"]);
+        is_well_said(&finished, &script);
     }
     // Nothing is wrong with /dev/null, however it was opened.
     let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null").unwrap();

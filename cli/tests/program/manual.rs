@@ -32,6 +32,10 @@ fn every_command_has_a_page_that_is_well_formed() {
     }
     assert!(pages.iter().any(|page| page.ends_with("peersock.1")), "{pages:?}");
     assert!(!pages.iter().any(|page| page.to_str().unwrap().contains("demo-serve")), "{pages:?}");
+    let page = fs::read_to_string(dir.path().join("peersock-network-add.1")).unwrap();
+    assert!(page.starts_with(".TH \"PEERSOCK-NETWORK-ADD\" \"1\""), "{page}");
+    // Commands that are filled as prose is cannot be copied.
+    assert!(page.contains("\nExamples:\n.nf\n  peersock network add office.toml KEY"), "{page}");
     let mut mandoc = Command::new("mandoc");
     mandoc.args(["-T", "lint", "-W", "error"]).args(&pages);
     match mandoc.output() {

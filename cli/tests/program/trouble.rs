@@ -121,8 +121,9 @@ fn whoever_is_interrupted_says_what_did_not_arrive() {
     dialing.send(b"x");
     listening.running.wait_for_stdout("x");
     vanish(Signal::STOP, listening.running.id());
-    // More than the pipe holds, so that some has been read from it and sent when this returns.
-    dialing.send(&vec![b'y'; (1 << 20) + 1000]);
+    // More than the pipe and one read of the dialer hold, so that what it read first is sent when this
+    // returns.
+    dialing.send(&vec![b'y'; (1 << 20) + (256 << 10) + 1000]);
     dialing.interrupt().failure(130, &["bytes were not acknowledged"]);
 }
 
