@@ -37,9 +37,10 @@ impl Endpoint {
     }
 
     /// A hint from above that packets of a peer are lost, for example from TCP's retransmissions: confirms at
-    /// once that the path still carries its datagram size.
+    /// once that the path still carries its datagram size, and tries a handshake if nothing has come from the peer one
+    /// second, or two round trips, after data was sent to it.
     pub fn path_suspected(&mut self, now: Instant, peer: &Arc<Peer>) {
-        self.link_of(now, peer, Link::suspect_path);
+        self.link_of(now, peer, Link::doubt);
     }
 
     /// A hint from above that the peer does not answer, for example from TCP's retransmissions: confirms that the path

@@ -1,7 +1,7 @@
 //! Silence: keepalives for the peer, and suspicion when it says nothing itself.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::timing::{DEAD_AFTER, KEEPALIVE_AFTER, RETRY_MAX};
 use super::{Context, Link, Reason, Timer};
@@ -10,6 +10,22 @@ use crate::session::Session;
 use crate::wire::{Control, DATA_OVERHEAD};
 
 impl Link {
+    /// Somebody above waits longer for an answer than it should: confirms that the path still carries its datagram size,
+    /// and comes back when the silence is long enough for a handshake, because the timers of those above grow meanwhile.
+    pub(crate) fn doubt(&mut self, cx: &mut Context<'_>) {
+        self.suspect_path(cx);
+        self.doubted = true;
+        if let Some(at) = self.doubtful_at(cx) {
+            cx.core.timers.set_earlier(Timer::Activity(cx.key), at);
+        }
+    }
+
+    /// When the silence of a peer whose path is doubted calls for a handshake. Over a long round trip silence is usual.
+    fn doubtful_at(&self, cx: &Context<'_>) -> Option<Instant> {
+        let since = self.handle.activity().unanswered_since().filter(|_| self.doubted)?;
+        Some(since + RECENTLY.max(cx.reach.rtt().unwrap_or_default() * 2))
+    }
+
     /// Somebody above has no answer from the peer: confirms that the path still carries its datagram size, and tries a
     /// handshake unless the peer was heard from in the last second.
     pub(crate) fn unresponsive(&mut self, cx: &mut Context<'_>) {
@@ -43,6 +59,11 @@ impl Link {
             tracing::debug!(peer = %handle.id(), "the peer says nothing: a handshake shows whether it is there");
             self.attempt(cx, Reason::Traffic);
         }
+        if self.doubtful_at(cx).is_some_and(|at| now >= at) {
+            self.doubted = false;
+            self.attempt(cx, Reason::Traffic);
+        }
+        self.doubted &= unanswered.is_some();
         if unanswered.is_some()
             && let Some(mtud) = cx.reach.mtud()
         {
@@ -56,7 +77,7 @@ impl Link {
             // While the peer stays silent and is sent to, the attempt goes on.
             Some(if at <= now { now + RETRY_MAX } else { at })
         };
-        let next = || keepalive_at().into_iter().chain(dead_at()).min();
+        let next = || keepalive_at().into_iter().chain(dead_at()).chain(self.doubtful_at(cx)).min();
         activity.arm();
         let at = next().or_else(|| {
             // The data path asks for attention again from here on; what came up just before is seen now.

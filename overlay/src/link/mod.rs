@@ -101,6 +101,8 @@ pub(crate) struct Link {
     carried: u64,
     /// Errors that its machine sends.
     refusal: Option<Refusal>,
+    /// Somebody above doubts the path, and it is not decided yet whether the peer is silent.
+    doubted: bool,
     /// Our own handshake, while one runs.
     attempt: Option<Attempt>,
     /// The newest timestamp of the peer's initiations; older ones are replays.
@@ -163,6 +165,7 @@ impl Link {
             is_waiting_for_path: false,
             told: None,
             carried: 0,
+            doubted: false,
             refusal: None,
             attempt: None,
             newest: None,

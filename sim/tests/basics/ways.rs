@@ -1,9 +1,10 @@
 //! Two ways between two nodes, and round trips as long as they get.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use peersock_sim::Side;
-use peersock_sim::net::{Pipe, Prefixes, Stage};
+use peersock_sim::net::{FaultId, LanId, LinkId, Pipe, Prefixes, Stage};
+use peersock_sim::{Plan, Reader, Script, Side, Step};
 
 use crate::SECOND;
 use crate::lab::{Lab, PORT, open_network};
@@ -43,6 +44,37 @@ fn who_was_heard_of_is_reached_over_round_trips_of_up_to_ten_seconds() {
         lab.run(100 * SECOND);
         let answers = lab.world.ledger.datagrams(exchange, Side::Client);
         assert!(answers > 0, "round trip of {seconds} s");
+    }
+}
+
+#[test]
+fn when_the_way_in_use_dies_in_silence_the_other_one_is_taken_within_a_second_and_a_half() {
+    for sender in [0, 1] {
+        for phase in 0..5 {
+            let mut lab = with_second_way(way(20), way(2));
+            settle(&mut lab);
+            let mut scripts = [Script::default(), Script::default()];
+            scripts[sender] = Script(vec![Step::Write(100_000_000)]);
+            let plan = Plan { scripts, readers: [Reader::EAGER; 2], ..lab.greeting(0, 1) };
+            lab.world.converse(Arc::new(plan)).expect("a connection");
+            lab.run(SECOND + phase * SECOND / 7);
+            for host in lab.hosts.clone() {
+                lab.world
+                    .net
+                    .link_mut(LinkId::Up(host, LanId(1)))
+                    .expect("a link")
+                    .break_with(FaultId(0), Stage::Cut);
+            }
+            // What is under way arrives still.
+            lab.run(SECOND / 20);
+            let (cut, before) = (lab.world.now(), lab.world.ledger.bytes_checked);
+            while lab.world.ledger.bytes_checked == before {
+                lab.run(SECOND / 100);
+                assert!(lab.world.now() - cut < 30 * SECOND, "the other way is not found");
+            }
+            let stall = lab.world.now() - cut;
+            assert!(stall <= SECOND * 3 / 2, "node {sender} sends, phase {phase}: {stall:?}");
+        }
     }
 }
 
