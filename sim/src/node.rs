@@ -48,6 +48,10 @@ pub struct Node {
     random: Random,
     programs: Programs,
     scratch: Vec<u8>,
+    /// Bytes of the datagrams that it has taken in.
+    received: u64,
+    /// The most networks that it was in at a time.
+    most_networks: u64,
 }
 
 /// A datagram that a node has sent.
@@ -94,6 +98,8 @@ impl Node {
             random,
             programs: Programs::default(),
             scratch: vec![0; 64 * 1024],
+            received: 0,
+            most_networks: 0,
         };
         node.set_sockets(at, sockets);
         node
@@ -115,6 +121,7 @@ impl Node {
     /// What the overlay says.
     pub fn join(&mut self, at: Instant, config: NetworkConfig, ports: &[u16]) -> Result<Network, JoinError> {
         let network = self.datapath.join(at, config, &mut self.batch)?;
+        self.most_networks = self.most_networks.max(self.datapath.networks().len() as u64);
         let stack = self.datapath.stack();
         for &port in ports {
             let local = SocketAddr::new(network.addresses[0], port);
@@ -190,6 +197,7 @@ impl Node {
     pub fn receive(&mut self, at: Instant) {
         let mut batch = Vec::new();
         while let Some((meta, stride)) = self.inbox.pop_batch(&mut batch) {
+            self.received += batch.len() as u64;
             self.datapath.receive(at, &mut self.ingress, meta, &batch, stride, false);
             if self.random.chance(0.3) {
                 self.datapath.finish_receive(at, &mut self.ingress);
@@ -200,7 +208,13 @@ impl Node {
 
     /// Takes in one datagram past the receive buffer. [`Node::receive`] ends the batch.
     pub(crate) fn take_in(&mut self, at: Instant, meta: RecvMeta, datagram: &[u8]) {
+        self.received += datagram.len() as u64;
         self.datapath.receive(at, &mut self.ingress, meta, datagram, datagram.len(), false);
+    }
+
+    /// Bytes of the datagrams that it has taken in, and the most networks that it was in at a time.
+    pub(crate) fn burden(&self) -> (u64, u64) {
+        (self.received, self.most_networks)
     }
 
     /// Does what is due.

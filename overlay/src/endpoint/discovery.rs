@@ -273,6 +273,7 @@ impl Endpoint {
         let Some(heard) = known else { return self.note_beacon_of_peers(now, &meta.remote) };
         if heard.unmet.is_empty() {
             let common = self.networks.values().filter(|network| {
+                self.core.counters.bytes_tried.add(datagram.len() as u64);
                 let tag = network.discovery.beacon_tag(&beacon.salt);
                 beacon.contains(&tag)
             });
@@ -334,6 +335,7 @@ impl Endpoint {
             return self.log_refusal(now, &meta, "hello", "too many come from there");
         }
         let opened = self.networks.values().find_map(|network| {
+            self.core.counters.bytes_tried.add(datagram.len() as u64);
             Hello::open(&network.discovery, datagram).ok().map(|hello| (network.index, hello))
         });
         let Some((network, hello)) = opened else {

@@ -15,6 +15,7 @@ impl Endpoint {
             self.core.counters.handshake_malformed.increment();
             return self.log_refusal(now, &meta, "initiation", "it is malformed or of another version");
         };
+        self.core.counters.bytes_tried.add(datagram.len() as u64);
         if !self.cookies.check_mac1(datagram) {
             self.core.counters.mac1_invalid.increment();
             return self.log_refusal(now, &meta, "initiation", "it is for another identity than this node's");
@@ -24,8 +25,11 @@ impl Endpoint {
             self.core.counters.initiations_replayed.increment();
             return;
         }
-        let cookies = &self.cookies;
-        let has_cookie = || cookies.check_mac2(now, meta.remote, datagram);
+        let (cookies, counters) = (&self.cookies, &self.core.counters);
+        let has_cookie = || {
+            counters.bytes_tried.add(datagram.len() as u64);
+            cookies.check_mac2(now, meta.remote, datagram)
+        };
         let is_known = || self.nodes.any_at(&meta.remote);
         match self.load.admit(meta.remote, now, has_cookie, is_known) {
             Admission::Accept => {}
@@ -50,6 +54,7 @@ impl Endpoint {
             }
         }
         self.core.counters.handshake_x25519.add(2);
+        self.core.counters.bytes_tried.add(datagram.len() as u64);
         let Ok(received) = Received::read(&self.core.identity, datagram) else {
             self.core.counters.handshake_unauthentic.increment();
             return self.log_refusal(now, &meta, "initiation", "it is not authentic");

@@ -19,6 +19,7 @@ impl Endpoint {
             self.core.counters.responses_unexpected.increment();
             return self.log_refusal(now, &meta, "response", "nothing waits for it any more");
         };
+        self.core.counters.bytes_tried.add(datagram.len() as u64);
         if !self.cookies.check_mac1(datagram) {
             self.core.counters.mac1_invalid.increment();
             return self.log_refusal(now, &meta, "response", "it is not for this node");

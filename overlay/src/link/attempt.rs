@@ -361,6 +361,7 @@ impl Link {
         let Some(attempt) = &mut self.attempt else { return false };
         let Some(at) = attempt.position(index) else { return false };
         cx.core.counters.handshake_x25519.add(2);
+        cx.core.counters.bytes_tried.add(datagram.len() as u64);
         let read = attempt.pending[at].initiator.read_response(&cx.core.identity, cx.psk, datagram);
         let Ok((keys, said)) = read else { return false };
         // Whether its path was silent until now is for `establish` to say.
@@ -407,6 +408,7 @@ impl Link {
     /// The peer is busy and wants the initiation again with a cookie.
     pub(crate) fn on_cookie_reply(&mut self, cx: &mut Context<'_>, reply: &CookieReply) -> Tried {
         let Some(attempt) = &mut self.attempt else { return Tried::Unexpected };
+        cx.core.counters.bytes_tried.add(CookieReply::LEN as u64);
         if !self.macs.receive_cookie(cx.now, reply) {
             return Tried::Forged;
         }
@@ -432,6 +434,7 @@ impl Link {
         let place = meta.place();
         let Some(attempt) = &mut self.attempt else { return Tried::Unexpected };
         let read = |pending: &Pending| {
+            cx.core.counters.bytes_tried.add(StaleReply::LEN as u64);
             Some((pending.initiator.read_stale_reply(reply)?, pending.went_only_to(&place)))
         };
         let Some((newest, is_proven)) = attempt.pending.iter().find_map(read) else { return Tried::Forged };

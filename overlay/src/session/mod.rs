@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
+use peersock_primitives::Counter;
+
 use crate::counters::Counters;
 use crate::crypto::{AeadKey, Provider, Suite, TAG};
 use crate::noise::SessionKeys;
@@ -178,12 +180,18 @@ impl Session {
             Ok(Opened::Packet(_) | Opened::Unknown(_)) => self.peer.activity().data_opened(),
             Ok(Opened::Control(_)) | Err(OpenError::NoRoom) => {}
             Err(OpenError::Malformed) => self.counters.data_malformed.increment(),
-            Err(OpenError::Unauthentic) => self.counters.data_unauthentic.increment(),
-            Err(OpenError::Replayed) => self.counters.data_replayed.increment(),
-            Err(OpenError::TooOld) => self.counters.data_too_old.increment(),
+            Err(OpenError::Unauthentic) => self.count_tried(&self.counters.data_unauthentic, datagram),
+            Err(OpenError::Replayed) => self.count_tried(&self.counters.data_replayed, datagram),
+            Err(OpenError::TooOld) => self.count_tried(&self.counters.data_too_old, datagram),
             Err(OpenError::Expired) => self.counters.data_expired.increment(),
         }
         result
+    }
+
+    /// A packet was decrypted and is dropped.
+    fn count_tried(&self, why: &Counter, datagram: &[u8]) {
+        why.increment();
+        self.counters.bytes_tried.add(datagram.len() as u64);
     }
 
     fn try_open(&self, datagram: &[u8], out: &mut [u8]) -> Result<usize, OpenError> {

@@ -73,6 +73,21 @@ impl World {
         Ok(())
     }
 
+    /// What a node does for what comes in is in proportion to that, whoever has sent it.
+    pub(super) fn check_work(&self) -> Result<(), Violation> {
+        for (number, machine) in self.machines.iter().enumerate() {
+            let Some((received, networks)) = machine.node().map(Node::burden) else { continue };
+            let counters = self.counters(number);
+            let moved: u64 = BYTES_MOVED.iter().map(|name| counters[name]).sum();
+            if moved > received * (MOST_PASSES + networks) {
+                return Err(Violation(format!(
+                    "node {number} has gone over {moved} bytes for {received} that came, in {networks} networks"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// Everything that was begun and not disturbed must have come to its end by now.
     ///
     /// # Errors
@@ -139,3 +154,8 @@ fn describe(flow: &Flow) -> String {
 const MAX_CANDIDATES: usize = 8;
 /// Confirmed sessions, unconfirmed ones, and initiations that wait for a response.
 const MAX_SESSIONS_PER_PEER: usize = 4 + 4 + 8;
+/// What counts bytes that were hashed, decrypted or copied for messages that may be anybody's.
+const BYTES_MOVED: [&str; 3] = ["bytes_tried", "ip_bytes_reassembled", "tcp_bytes_reordered"];
+/// A byte of a handshake is hashed twice and decrypted once; one out of order is copied up to four times. One of a hello
+/// or a beacon is gone over once for each network.
+const MOST_PASSES: u64 = 4;

@@ -176,6 +176,7 @@ impl World {
             if self.now >= self.next_check {
                 self.next_check = self.now + Duration::from_secs(1);
                 self.check_memory()?;
+                self.check_work()?;
                 self.check_paths()?;
             }
             if self.net.next_arrival().is_some_and(|at| at <= self.now) {

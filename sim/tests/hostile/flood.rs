@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use peersock_overlay::noise::{InitiationPayload, Initiator, MacWriter, Timestamp};
-use peersock_overlay::wire::Hello;
+use peersock_overlay::wire::{Hello, Initiation};
 use peersock_overlay::{DiscoveryKey, Identity, Limits, SessionIndex, SuiteSet};
 use peersock_sim::{Plan, Random, Reader, Script, Step};
 
@@ -43,6 +43,9 @@ fn a_handshake_flood_costs_a_bounded_number_of_operations_and_no_place_in_the_qu
     // Two operations to read an initiation, three to answer it; twice the rate for those with cookies.
     let admitted = f64::from(LIMITS.handshakes_per_second) * 3.0 * took.as_secs_f64() + 200.0;
     assert!((grown("handshake_x25519") as f64) <= 5.0 * admitted, "{} operations", grown("handshake_x25519"));
+    // Both hashed and one decryption for each that came; the rest is the transfer's own.
+    let (tried, poured) = (grown("bytes_tried"), flood.poured as u64 * Initiation::MIN as u64);
+    assert!((poured / 4..=3 * poured).contains(&tried), "{tried} bytes for {poured}");
     assert!(grown("cookies_sent") > 1000, "the node was under load");
     assert!(grown("handshakes_answered") > 0, "strangers may join an open network");
     flooded.check_bounds();
@@ -89,6 +92,10 @@ fn a_hello_flood_fills_no_memory_and_pushes_out_no_friend() {
     // Nobody is searched for among the peers, and no key is agreed on.
     assert!(grown("eviction_steps") <= 2 * grown("hellos_received"), "{} steps", grown("eviction_steps"));
     assert_eq!(grown("handshake_x25519"), 0);
+    // Each is opened once, for the one network; those that are too many are not even that.
+    let opened = (grown("hellos_received") + grown("hellos_unknown")) * Hello::LEN as u64;
+    let tried = grown("bytes_tried");
+    assert!((opened..=opened + 100_000).contains(&tried), "{tried} bytes for {opened}");
     let node = flooded.lab.world.machines()[1].node().expect("it runs");
     let friend = flooded.lab.world.machines()[0].node_id();
     assert!(node.datapath().peers().iter().any(|info| *info.peer.id() == friend));

@@ -23,6 +23,8 @@ peersock_primitives::counters! {
         pub(crate) ip_fragments_sent,
         /// Packets whose fragments have all come.
         pub(crate) ip_reassembled,
+        /// Bytes copied or compared to keep fragments, and copied to join them.
+        pub(crate) ip_bytes_reassembled,
         /// Packets given up because fragments have not come in time.
         pub(crate) ip_reassembly_timeouts,
         /// Packets given up because their source, or all together, held too many fragments.
@@ -64,6 +66,9 @@ peersock_primitives::counters! {
         pub(crate) tcp_flow_limit,
         /// Dropped: segments, or their ends, that no memory was left for.
         pub(crate) tcp_memory_refused,
+        /// Bytes copied to keep data that came out of order and to put it in order, counted when it is, or by
+        /// 64 KiB.
+        pub(crate) tcp_bytes_reordered,
         /// Flows that lost what they had out of order because memory was short.
         pub(crate) tcp_memory_pruned,
         /// Flows reset because memory was short and their application did not read for long.

@@ -96,6 +96,7 @@ impl Stack {
         let Shared { counters, reassembly, .. } = &*self.shared;
         self.expire_fragments(time, batch);
         counters.ip_fragments.increment();
+        counters.ip_bytes_reassembled.add(piece.as_ref().map_or(0, Piece::len) as u64);
         let (outcome, evicted) = piece.map_or((Outcome::Refused, 0), |piece| reassembly.insert(time, &piece));
         counters.ip_reassembly_evictions.add(evicted);
         match outcome {
@@ -103,6 +104,7 @@ impl Stack {
             Outcome::Refused => counters.ip_fragments_refused.increment(),
             Outcome::Complete(mut packet) => {
                 counters.ip_reassembled.increment();
+                counters.ip_bytes_reassembled.add(packet.len() as u64);
                 self.receive_reassembled(time, interface, &mut packet, batch);
             }
         }

@@ -6,7 +6,7 @@
 //! long as its application reads.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::host::clock::{Time, after};
@@ -25,16 +25,29 @@ pub(crate) struct Memory {
     limit_per_peer: usize,
     /// When connections were last looked through, microseconds.
     relieved: AtomicI64,
+    /// Bytes copied because they came out of order, since they were last taken.
+    reordered: AtomicU64,
 }
 
 impl Memory {
     pub(crate) fn new(limit: usize, limit_per_peer: usize) -> Self {
         let limit_per_peer = limit_per_peer.min(limit);
-        Self { used: AtomicUsize::new(0), limit, limit_per_peer, relieved: AtomicI64::new(0) }
+        Self {
+            used: AtomicUsize::new(0),
+            limit,
+            limit_per_peer,
+            relieved: AtomicI64::new(0),
+            reordered: AtomicU64::new(0),
+        }
     }
 
     pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
+    }
+
+    /// Takes the count of bytes that were copied because they came out of order.
+    pub(crate) fn take_reordered(&self) -> u64 {
+        self.reordered.swap(0, Ordering::Relaxed)
     }
 
     /// When the next connections are to be looked through; `None` while no peer's memory can be short.
@@ -66,6 +79,11 @@ pub(crate) struct Share {
 impl Share {
     pub(crate) fn new(node: &Arc<Memory>) -> Self {
         Self { node: node.clone(), used: AtomicUsize::new(0) }
+    }
+
+    /// So many bytes were copied because they came out of order.
+    pub(crate) fn note_reordered(&self, bytes: u32) {
+        self.node.reordered.fetch_add(bytes.into(), Ordering::Relaxed);
     }
 
     /// Whether buffers may grow: memory is not short.

@@ -39,6 +39,8 @@ pub(crate) struct Reassembly {
     duplicate: Option<(u64, u64)>,
     /// Bytes allocated, bookkeeping included.
     allocated: usize,
+    /// Bytes copied and not counted yet.
+    copied: u32,
 }
 
 impl Reassembly {
@@ -85,6 +87,7 @@ impl Reassembly {
             if known == 0 && bytes.len() >= WHOLE {
                 queue.push(bytes);
             } else if known < bytes.len() {
+                self.copied += (bytes.len() - known) as u32;
                 queue.append(&bytes[known..]);
             }
         }
@@ -121,12 +124,15 @@ impl Reassembly {
             && before + piece.len() as u64 == start
             && piece.len() + data.len() <= 64 << 10
         {
-            self.allocated -= piece.capacity();
+            let (capacity, len) = (piece.capacity(), piece.len());
             piece.extend_from_slice(data);
-            self.allocated += piece.capacity();
+            self.allocated = self.allocated - capacity + piece.capacity();
+            // What did not fit was moved.
+            self.copied += (data.len() + if piece.capacity() > capacity { len } else { 0 }) as u32;
             return;
         }
         let piece = data.to_vec();
+        self.copied += data.len() as u32;
         self.allocated += piece.capacity() + PIECE;
         self.pieces.insert(start, piece);
     }
@@ -187,6 +193,16 @@ impl Reassembly {
             blocks.push(self.ranges.containing(offset), &mut block);
         }
         self.reported.truncate(MAX_RECENT);
+    }
+
+    /// Takes the count of bytes that were copied since the last time.
+    pub(crate) fn take_copied(&mut self) -> u32 {
+        std::mem::take(&mut self.copied)
+    }
+
+    /// How many bytes were copied since then.
+    pub(crate) fn copied(&self) -> u32 {
+        self.copied
     }
 
     /// Bytes of memory that it occupies.
@@ -290,6 +306,27 @@ mod tests {
         blocks(&mut reassembly, 4);
         reassembly.insert(220, &data(220, 10), &mut queue);
         assert_eq!(blocks(&mut reassembly, 4), [(220, 230), (200, 300)]);
+    }
+
+    #[test]
+    fn a_byte_is_copied_a_bounded_number_of_times_whatever_the_segments_are() {
+        for (step, backwards) in [(1u64, false), (7, false), (1400, false), (7, true)] {
+            let (mut reassembly, mut queue) = (Reassembly::default(), ByteQueue::new(0));
+            let mut starts: Vec<u64> = (1..20_000).step_by(step as usize).collect();
+            if backwards {
+                starts.reverse();
+            }
+            let mut len = 0;
+            for start in starts {
+                len += step;
+                assert!(reassembly.insert(start, &data(start, step), &mut queue));
+            }
+            reassembly.insert(0, &data(0, 1), &mut queue);
+            assert_eq!(queue.end(), len + 1);
+            let copied = u64::from(reassembly.take_copied());
+            assert!((len..=4 * len).contains(&copied), "{copied} for {len} bytes in steps of {step}");
+            assert_eq!(reassembly.copied(), 0);
+        }
     }
 
     #[test]

@@ -163,6 +163,11 @@ impl<'a> Piece<'a> {
         (!piece.data().is_empty()).then_some(piece)
     }
 
+    /// Bytes of the packet that is the fragment.
+    pub(crate) fn len(&self) -> usize {
+        self.packet.len()
+    }
+
     fn data(&self) -> &'a [u8] {
         self.packet.get(self.data_at..).unwrap_or_default()
     }

@@ -28,6 +28,10 @@ const BDPS: u64 = 4;
 /// The buffer's need is measured over this time at least.
 const MIN_ROUND: Duration = Duration::from_millis(1);
 
+/// Bytes copied out of order that are counted together at least, while there is a gap: all connections share the counter,
+/// so it is not touched for each packet.
+const MANY_REORDERED: u32 = 64 << 10;
+
 /// The receiving half. Offsets are the stream's: data begins at 1.
 pub(crate) struct Receiver {
     /// What has arrived in order and the application has not read.
@@ -141,7 +145,7 @@ impl Receiver {
         }
         let gap = self.has_gap();
         if !data.is_empty() {
-            self.insert(start, data);
+            self.insert(start, data, memory);
         }
         if self.fin.is_some_and(|fin| fin.get() == self.queue.end()) {
             self.finished = true;
@@ -190,12 +194,16 @@ impl Receiver {
         (self.queue.len() > 0).then_some(self.round_end)
     }
 
-    fn insert(&mut self, start: u64, data: &[u8]) {
+    fn insert(&mut self, start: u64, data: &[u8], memory: &Share) {
         if self.reassembly.is_none() && start == self.queue.end() {
             self.queue.append(data);
             return;
         }
-        self.reassembly.get_or_insert_default().insert(start, data, &mut self.queue);
+        let reassembly = self.reassembly.get_or_insert_default();
+        reassembly.insert(start, data, &mut self.queue);
+        if reassembly.is_empty() || reassembly.copied() >= MANY_REORDERED {
+            memory.note_reordered(reassembly.take_copied());
+        }
         self.drop_reassembly();
     }
 
