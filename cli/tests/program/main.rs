@@ -1,5 +1,6 @@
 //! The program as its users run it.
 
+mod beacons;
 mod common;
 mod delivery;
 mod errors;
