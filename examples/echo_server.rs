@@ -1,4 +1,5 @@
-//! An echo server on blocking sockets. Run it, then `echo_client` or `echo_client_async` with the address it prints.
+//! An echo server on blocking sockets. Run it, then `echo_client` or `echo_client_async` with the address it
+//! prints.
 
 use std::error::Error;
 use std::{io, thread};

@@ -1,6 +1,6 @@
-//! Sends a file with a progress bar on both sides:
-//! `cargo run --example file_transfer -- receive FILE`, then
-//! `cargo run --example file_transfer -- send FILE '[ADDRESS]:7002'` with the address that the first one prints.
+//! Sends a file with a progress bar on both sides: `cargo run --example file_transfer -- receive FILE`, then
+//! `cargo run --example file_transfer -- send FILE '[ADDRESS]:7002'` with the address that the first one
+//! prints.
 
 use std::error::Error;
 use std::fs::File;

@@ -1,8 +1,8 @@
 //! Encrypted peer-to-peer sockets.
 //!
-//! A program joins a virtual network by its 64-bit ID and opens ordinary TCP and UDP sockets to the other members,
-//! wherever they are: no privilege, no daemon, no TUN device, no account. Each process is its own network card: a
-//! userspace TCP/IP stack over an encrypted overlay, both inside this library.
+//! A program joins a virtual network by its 64-bit ID and opens ordinary TCP and UDP sockets to the other
+//! members, wherever they are: no privilege, no daemon, no TUN device, no account. Each process is its own
+//! network card: a userspace TCP/IP stack over an encrypted overlay, both inside this library.
 //!
 //! * [`node()`] and [`Node::builder`]: the node, its identity and its networks;
 //! * [`TcpStream`], [`TcpListener`], [`UdpSocket`]: asynchronous sockets, for any executor;

@@ -20,7 +20,8 @@ pub(crate) struct Process {
     id: u32,
 }
 
-// SAFETY: the page is only read after it was made, as an atomic, and unmapped when nobody has the value any more.
+// SAFETY: the page is only read after it was made, as an atomic, and unmapped when nobody has the value any
+// more.
 unsafe impl Send for Process {}
 // SAFETY: as above.
 unsafe impl Sync for Process {}
@@ -77,8 +78,8 @@ fn marked_page() -> Option<NonNull<AtomicU8>> {
 /// Whether `body` is true in a forked child, which ends after it.
 #[cfg(test)]
 pub(crate) fn in_child(body: impl FnOnce() -> bool) -> bool {
-    // SAFETY: the child runs `body` alone, which takes no lock that another thread may have held, and ends without
-    // running destructors or exit handlers.
+    // SAFETY: the child runs `body` alone, which takes no lock that another thread may have held, and ends
+    // without running destructors or exit handlers.
     match unsafe { libc::fork() } {
         -1 => panic!("{}", io::Error::last_os_error()),
         0 => {
@@ -97,8 +98,8 @@ pub(crate) fn in_child(body: impl FnOnce() -> bool) -> bool {
 
 /// Calls `handler` when the process exits normally (exit(3), or returning from `main`).
 pub(crate) fn at_exit(handler: extern "C" fn()) {
-    // SAFETY: atexit(3) only stores the pointer; `handler` is a function of this program and lives as long as it does
-    // (a library that holds it must not be unloaded, which Rust libraries never are by themselves).
+    // SAFETY: atexit(3) only stores the pointer; `handler` is a function of this program and lives as long as
+    // it does (a library that holds it must not be unloaded, which Rust libraries never are by themselves).
     let failed = unsafe { libc::atexit(handler) } != 0;
     if failed {
         tracing::debug!("no exit handler: call Node::shutdown before the program ends");
@@ -113,26 +114,26 @@ pub(crate) fn unread_by_peer(fd: BorrowedFd<'_>) -> usize {
     if asked == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
 }
 
-/// Has the calling thread, and those that it starts, take no signals: handlers of the program would run with the
-/// descriptors of the node.
+/// Has the calling thread, and those that it starts, take no signals: handlers of the program would run with
+/// the descriptors of the node.
 pub(crate) fn block_signals() {
     let mut all = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: sigfillset(3) initializes the set that it is given; pthread_sigmask(3) reads it, and may be given no place
-    // for the old one.
+    // SAFETY: sigfillset(3) initializes the set that it is given; pthread_sigmask(3) reads it, and may be
+    // given no place for the old one.
     unsafe {
         libc::sigfillset(all.as_mut_ptr());
         libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), std::ptr::null_mut());
     }
 }
 
-/// Gives the calling thread, and those that it starts, a table of descriptors of their own. Of the process's it has standard
-/// input, output and error only.
+/// Gives the calling thread, and those that it starts, a table of descriptors of their own. Of the process's
+/// it has standard input, output and error only.
 ///
 /// # Errors
 /// When the system does not allow it.
 pub(crate) fn leave_descriptors() -> io::Result<()> {
-    // SAFETY: a system call without pointers. Nothing on this thread owns one of the descriptors, and the other threads
-    // keep theirs.
+    // SAFETY: a system call without pointers. Nothing on this thread owns one of the descriptors, and the
+    // other threads keep theirs.
     let result = unsafe {
         libc::syscall(
             libc::SYS_close_range,
@@ -144,7 +145,8 @@ pub(crate) fn leave_descriptors() -> io::Result<()> {
     if result != 0 {
         leave_descriptors_singly()?;
     }
-    // Where one of the three is closed, the node's own would get its number, and what is printed would go there.
+    // Where one of the three is closed, the node's own would get its number, and what is printed would go
+    // there.
     loop {
         let file = fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
         let fd = std::os::fd::AsRawFd::as_raw_fd(&file);
@@ -164,8 +166,8 @@ fn leave_descriptors_singly() -> io::Result<()> {
     let listed = fs::read_dir("/proc/thread-self/fd")?.flatten();
     let open: Vec<RawFd> = listed.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     for fd in open.into_iter().filter(|fd| *fd >= FIRST) {
-        // SAFETY: the table is this thread's alone, and nothing on it owns a descriptor. That of the listing is closed
-        // already, which is no harm.
+        // SAFETY: the table is this thread's alone, and nothing on it owns a descriptor. That of the listing
+        // is closed already, which is no harm.
         unsafe { libc::close(fd) };
     }
     Ok(())

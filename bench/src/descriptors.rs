@@ -1,5 +1,5 @@
-//! peersock's sockets as real file descriptors: the same work as [`crate::overlay`], with the kernel's read and write on
-//! descriptors that the node in this process pumps.
+//! peersock's sockets as real file descriptors: the same work as [`crate::overlay`], with the kernel's read
+//! and write on descriptors that the node in this process pumps.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

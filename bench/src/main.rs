@@ -20,8 +20,8 @@
 //!
 //! [`udp_server`] has no contender: it is what a server on the overlay itself does for each datagram.
 //!
-//! [`workload`] holds the work itself, generic over a [`workload::Transport`], so that kernel TCP and peersock run
-//! identical code; [`report`] holds what a client prints.
+//! [`workload`] holds the work itself, generic over a [`workload::Transport`], so that kernel TCP and
+//! peersock run identical code; [`report`] holds what a client prints.
 #![allow(clippy::print_stdout, reason = "a program whose results go to standard output")]
 
 use std::net::SocketAddr;

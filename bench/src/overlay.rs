@@ -1,4 +1,5 @@
-//! peersock as a [`Transport`]: the same work as kernel TCP, through the blocking sockets of a node in this process.
+//! peersock as a [`Transport`]: the same work as kernel TCP, through the blocking sockets of a node in this
+//! process.
 
 use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr};

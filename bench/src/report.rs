@@ -120,7 +120,8 @@ impl Received {
         }
     }
 
-    /// The report of several streams that ran together between the same two processes, of which the sender used `cpu`.
+    /// The report of several streams that ran together between the same two processes, of which the sender
+    /// used `cpu`.
     pub(crate) fn report(streams: &[Received], cpu: Duration) -> Report {
         let bytes: u64 = streams.iter().map(|r| r.bytes).sum();
         let elapsed = streams.iter().map(|r| r.elapsed).max().unwrap_or_default();

@@ -1,8 +1,8 @@
 //! The work, written once over any [`Transport`] with blocking byte streams.
 //!
-//! A client's first byte says what it wants ([`Command`]); the server then swallows a stream and says what it counted,
-//! echoes 64-byte messages, or answers one byte. Bulk transfers end with a half close, and both sides must have counted
-//! the same number of bytes.
+//! A client's first byte says what it wants ([`Command`]); the server then swallows a stream and says what it
+//! counted, echoes 64-byte messages, or answers one byte. Bulk transfers end with a half close, and both
+//! sides must have counted the same number of bytes.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -39,7 +39,8 @@ pub(crate) enum Workload {
     },
     /// Connect, exchange one byte, print that, exit
     FirstByte,
-    /// Exchange one byte and print that; then do it again over a new connection for each line on standard input
+    /// Exchange one byte and print that; then do it again over a new connection for each line on standard
+    /// input
     Recover,
     /// Hold many connections that do nothing, and print what each costs
     Hold {
@@ -154,8 +155,8 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// Reads the command; the short ones are done right here, since starting a thread would cost more than the connection.
-/// Gives a connection that is to be held.
+/// Reads the command; the short ones are done right here, since starting a thread would cost more than the
+/// connection. Gives a connection that is to be held.
 fn answer<S: Stream>(mut stream: S) -> io::Result<Option<S>> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(COMMAND_TIMEOUT))?;
@@ -343,7 +344,8 @@ fn exchange<T: Transport>(transport: &T, address: SocketAddr, command: u8) -> io
     Ok(stream)
 }
 
-/// Exchanges one byte; a server that is not up yet is tried again, as a program that waits for its peer would.
+/// Exchanges one byte; a server that is not up yet is tried again, as a program that waits for its peer
+/// would.
 fn byte_once_up<T: Transport>(transport: &T, address: SocketAddr) -> io::Result<T::Stream> {
     let start = Instant::now();
     loop {

@@ -23,8 +23,8 @@ const UDP_IDLE: Duration = Duration::from_secs(1);
 /// The end of stdin closes this direction only; the connection ends when the peer has finished, too. The exit
 /// status is 0 only if the peer has acknowledged everything and has not closed with something unread. A peer
 /// that does not answer for 25 s is taken for dead (see --peer-timeout); after a third of that its silence is
-/// told, and its end if it answers again. With --udp each line of stdin, and each 1024 bytes of a longer line,
-/// is one datagram.
+/// told, and its end if it answers again. With --udp each line of stdin, and each 1024 bytes of a longer
+/// line, is one datagram.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -25,9 +25,9 @@ use crate::stream::{self, AfterPeer, Input};
 /// stdin is a terminal, the peer's end is enough. Nobody else can connect meanwhile. The exit status is 0
 /// only if the peer has acknowledged everything and has not closed with something unread. A peer that does
 /// not answer for 25 s is taken for dead (see --peer-timeout); after a third of that its silence is told, and
-/// its end if it answers again. With --receive-only this direction is closed when all that has come is written,
-/// so that a `dial` that ends with 0 knows that it is. With --udp each line of stdin, and each 1024 bytes of a
-/// longer line, is one datagram to the first peer that sent one.
+/// its end if it answers again. With --receive-only this direction is closed when all that has come is
+/// written, so that a `dial` that ends with 0 knows that it is. With --udp each line of stdin, and each 1024
+/// bytes of a longer line, is one datagram to the first peer that sent one.
 ///
 /// With -k clients are served for ever, up to 256 at once for each address; a client is done when it has
 /// closed its side, and one that is slow or dead holds up nobody. A single client's data appears as it comes;

@@ -99,7 +99,8 @@ fn ask_running_node(args: &Args, network: Option<&Network>) -> Outcome<Option<Li
         let id = network.id().to_string();
         answer.networks.retain(|joined| joined.id == id);
         if answer.networks.is_empty() {
-            // Where only certain nodes are admitted, the node that runs has the identity that this one would need.
+            // Where only certain nodes are admitted, the node that runs has the identity that this one would
+            // need.
             return match network.summary().closed {
                 false => Ok(None),
                 true => Err(Failure::new(

@@ -36,7 +36,8 @@ pub(crate) fn end_with(cleanup: impl FnOnce(i32) -> i32 + Send + 'static) -> io:
     Ok(())
 }
 
-/// Ends the process with `status` after `cleanup`. The main thread may fail meanwhile: it has no say any more.
+/// Ends the process with `status` after `cleanup`. The main thread may fail meanwhile: it has no say any
+/// more.
 pub(crate) fn exit_after(status: i32, cleanup: impl FnOnce()) -> ! {
     ENDING.store(true, Ordering::SeqCst);
     cleanup();

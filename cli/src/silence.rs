@@ -75,8 +75,8 @@ fn silence(peers: &[peersock::PeerStatus], address: IpAddr) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or_default()
 }
 
-/// Whether a peer that is there would say something again and again: keep-alives see to that, but for one that
-/// has no room for what is sent, which is asked less and less often.
+/// Whether a peer that is there would say something again and again: keep-alives see to that, but for one
+/// that has no room for what is sent, which is asked less and less often.
 fn is_answer_due(stream: &TcpStream) -> bool {
     stream.info().is_ok_and(|info| info.unacked == 0 || info.peer_window > 0)
 }

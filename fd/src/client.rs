@@ -81,8 +81,9 @@ impl Client {
     /// Asks the node and waits for its reply.
     ///
     /// # Errors
-    /// ENETDOWN if there is no such node any more, and what the node answers. For connections that are waited for also
-    /// EINTR if a signal handler ran: everything else is answered at once, and must not be done twice.
+    /// ENETDOWN if there is no such node any more, and what the node answers. For connections that are waited
+    /// for also EINTR if a signal handler ran: everything else is answered at once, and must not be done
+    /// twice.
     pub fn ask(&self, request: Request) -> Result<Reply, Errno> {
         self.ask_with(request, None)
     }
@@ -151,7 +152,8 @@ impl Client {
         pid == self.pid.load(Ordering::Relaxed)
     }
 
-    /// Whether the node has lately let a datagram pass that was at least as long. As above, a forked child may not know.
+    /// Whether the node has lately let a datagram pass that was at least as long. As above, a forked child
+    /// may not know.
     pub(crate) fn has_passed(&self, to: (SocketId, SocketAddr), length: usize) -> bool {
         self.whole.try_lock().is_ok_and(|whole| whole.contains(Instant::now(), to, length))
     }
@@ -229,8 +231,8 @@ impl Connection {
     /// After an error it may still come: the connection must not be used again.
     ///
     /// # Errors
-    /// Those of recv(2), EINTR among them if it `waits` for something that may take long, and ENETDOWN. Within, what the
-    /// node answers.
+    /// Those of recv(2), EINTR among them if it `waits` for something that may take long, and ENETDOWN.
+    /// Within, what the node answers.
     fn reply(&self, waits: bool) -> Result<Result<Reply, Errno>, Errno> {
         let mut reply = Vec::with_capacity(MAX_MESSAGE);
         loop {
@@ -248,8 +250,8 @@ impl Connection {
         })
     }
 
-    /// Whether it is still what it was: programs close descriptors that they do not know, and children have their
-    /// parents'.
+    /// Whether it is still what it was: programs close descriptors that they do not know, and children have
+    /// their parents'.
     fn is_usable(&mut self) -> bool {
         let Some(fd) = self.fd.take() else { return false };
         if !rustix::fs::fstat(&fd).is_ok_and(|stat| stat.st_ino == self.inode) {

@@ -1,5 +1,5 @@
-//! What an application asks of its node, over a SOCK_SEQPACKET connection to [`Name::Control`](crate::Name::Control):
-//! one packet a request, one packet its reply.
+//! What an application asks of its node, over a SOCK_SEQPACKET connection to
+//! [`Name::Control`](crate::Name::Control): one packet a request, one packet its reply.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -15,7 +15,8 @@ pub const VERSION: u8 = 2;
 /// The longest request and the longest reply, bytes.
 pub const MAX_MESSAGE: usize = 32 << 10;
 
-/// A secret that a node gives to its own processes, so that those that have changed their user may go on using it.
+/// A secret that a node gives to its own processes, so that those that have changed their user may go on
+/// using it.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Token(pub u128);
 
@@ -70,8 +71,8 @@ pub enum Request {
         /// How long it may wait: SO_SNDTIMEO.
         timeout: Option<Duration>,
     },
-    /// The socket's other end has been connected and filled until it took no more, so that it is not writable while
-    /// the attempt goes on. A descriptor of it comes along. There is no reply.
+    /// The socket's other end has been connected and filled until it took no more, so that it is not writable
+    /// while the attempt goes on. A descriptor of it comes along. There is no reply.
     Filled(Opened),
     /// connect(2) of a datagram socket; `None` dissolves the association.
     Associate(Opened, Option<SocketAddr>),
@@ -102,8 +103,8 @@ pub enum Request {
     /// The socket is about to be closed by somebody who wants to wait. The next request of this connection is
     /// [`Linger`](Request::Linger).
     Hold(Which),
-    /// close(2) with SO_LINGER, after the descriptor was closed: the reply comes when everything is acknowledged, the time
-    /// is over, or others turn out to have the socket open.
+    /// close(2) with SO_LINGER, after the descriptor was closed: the reply comes when everything is
+    /// acknowledged, the time is over, or others turn out to have the socket open.
     Linger(Which, Duration),
     /// The addresses that are the overlay's.
     Routes,
@@ -113,17 +114,19 @@ pub enum Request {
     NameOf(IpAddr),
     /// The networks, as interfaces.
     Interfaces,
-    /// What comes to a socket of the kernel's, a descriptor of which comes along, is for this socket as well: it is bound to
-    /// the same port of the machine's own network, and if this one listens it listens, too.
+    /// What comes to a socket of the kernel's, a descriptor of which comes along, is for this socket as well:
+    /// it is bound to the same port of the machine's own network, and if this one listens it listens, too.
     Alongside(Opened),
-    /// Closed sockets that are bound to this port are to be forgotten now, so that it is free on the machine's network.
+    /// Closed sockets that are bound to this port are to be forgotten now, so that it is free on the
+    /// machine's network.
     Vacate(u16),
     /// SIOCOUTQ: how many bytes that were written to a connection are not acknowledged. ENOTCONN if they
     /// never will be.
     Unacknowledged(Which),
     /// Whether peers could reach a listener at this port: otherwise EACCES.
     MayListen(u16),
-    /// A descriptor of the socket was closed, maybe the last one. The kernel tells the node of listeners only later.
+    /// A descriptor of the socket was closed, maybe the last one. The kernel tells the node of listeners only
+    /// later.
     Closed(Opened),
 }
 

@@ -1,5 +1,5 @@
-//! Datagram sockets: the node has a socket for each remote address, whose name is what the application's end sends to
-//! and receives from.
+//! Datagram sockets: the node has a socket for each remote address, whose name is what the application's end
+//! sends to and receives from.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
@@ -62,9 +62,9 @@ impl Socket<'_> {
     /// The scope of an IPv6 address stands for an interface.
     ///
     /// # Errors
-    /// EMSGSIZE (longer than any packet), EINVAL (port 0), EACCES (the network does not allow the port), ENETUNREACH,
-    /// EADDRNOTAVAIL (the wanted source is not this node's), what an earlier datagram has run into, and those of
-    /// sendmsg(2).
+    /// EMSGSIZE (longer than any packet), EINVAL (port 0), EACCES (the network does not allow the port),
+    /// ENETUNREACH, EADDRNOTAVAIL (the wanted source is not this node's), what an earlier datagram has run
+    /// into, and those of sendmsg(2).
     pub fn send_to(
         &self,
         data: &[IoSlice<'_>],

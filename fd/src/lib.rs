@@ -1,15 +1,16 @@
 //! Overlay sockets as real file descriptors.
 //!
-//! Every overlay socket of an application is an AF_UNIX socket of the kernel whose other end its node has. So `read`,
-//! `write`, `poll`, `epoll`, `dup`, `fork` and passing of descriptors are the kernel's own, and the node may be in the
-//! same process, in a parent, or in any other of the machine.
+//! Every overlay socket of an application is an AF_UNIX socket of the kernel whose other end its node has. So
+//! `read`, `write`, `poll`, `epoll`, `dup`, `fork` and passing of descriptors are the kernel's own, and the
+//! node may be in the same process, in a parent, or in any other of the machine.
 //!
 //! * [`Name`]: what an abstract name of such a socket says;
 //! * [`Request`] and [`Reply`]: what an application asks of its node;
-//! * [`Client`], [`open()`] and [`Socket`]: the application's side, on which the C library, the preloaded library and
-//!   Python build. The node's side is in the crate `peersock`.
+//! * [`Client`], [`open()`] and [`Socket`]: the application's side, on which the C library, the preloaded
+//!   library and Python build. The node's side is in the crate `peersock`.
 //!
-//! System calls are made without the C library's functions, so that a library that takes their place may call this one.
+//! System calls are made without the C library's functions, so that a library that takes their place may call
+//! this one.
 
 mod client;
 mod control;

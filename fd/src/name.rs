@@ -1,8 +1,8 @@
 //! Names of abstract AF_UNIX sockets: each says what its socket is.
 //!
 //! The kernel keeps them for as long as a descriptor of the socket is open anywhere, so `getsockname(2)` and
-//! `getpeername(2)` of a descriptor tell whose it is, in every thread and process, after `dup`, `fork`, `exec` and
-//! passing. No table is keyed by descriptor numbers.
+//! `getpeername(2)` of a descriptor tell whose it is, in every thread and process, after `dup`, `fork`,
+//! `exec` and passing. No table is keyed by descriptor numbers.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -87,8 +87,8 @@ pub struct Accepted {
     pub local: SocketAddr,
 }
 
-/// A connection of the machine's own network that the node passes to a listener: what the name of the node's end says. The
-/// connection's descriptor is what comes through it.
+/// A connection of the machine's own network that the node passes to a listener: what the name of the node's
+/// end says. The connection's descriptor is what comes through it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Passed {
     /// Which it is.
@@ -127,8 +127,8 @@ pub struct Details {
     pub hop_limit: Option<u8>,
     /// IP_TOS, IPV6_TCLASS.
     pub traffic_class: Option<u8>,
-    /// IPV6_PATHMTU: what is told is that a datagram was longer than this, bytes of an IP packet. A name says then nothing
-    /// else.
+    /// IPV6_PATHMTU: what is told is that a datagram was longer than this, bytes of an IP packet. A name says
+    /// then nothing else.
     pub path_mtu: Option<u32>,
 }
 

@@ -1,7 +1,7 @@
 //! Socket options, as far as the application's end has to do with them.
 //!
-//! Nothing is kept in the process: a descriptor may come from another one. What must be known without asking the node is
-//! noted on the kernel's socket, as options that mean nothing to AF_UNIX.
+//! Nothing is kept in the process: a descriptor may come from another one. What must be known without asking
+//! the node is noted on the kernel's socket, as options that mean nothing to AF_UNIX.
 
 use std::time::Duration;
 
@@ -56,8 +56,8 @@ impl Socket<'_> {
         linger.filter(|time| !time.is_zero() && self.kind() == Kind::Stream)
     }
 
-    /// Whether datagrams may have to go whole or not at all, as [`set_option`](Self::set_option) has noted it. The note
-    /// stays when that ends: then the node says so.
+    /// Whether datagrams may have to go whole or not at all, as [`set_option`](Self::set_option) has noted
+    /// it. The note stays when that ends: then the node says so.
     pub(crate) fn may_forbid_cutting(&self) -> bool {
         sockopt::socket_broadcast(self.fd()).unwrap_or(false)
     }

@@ -10,8 +10,8 @@ use rustix::net::SocketFlags;
 
 use crate::client::receive;
 
-/// Takes the connection that comes through `end`, under the descriptor that `end` had, so that it has the lowest free
-/// number; `None` if the node could not pass it.
+/// Takes the connection that comes through `end`, under the descriptor that `end` had, so that it has the
+/// lowest free number; `None` if the node could not pass it.
 pub(crate) fn take(
     mut end: OwnedFd,
     flags: SocketFlags,
@@ -25,7 +25,8 @@ pub(crate) fn take(
         let status = rustix::fs::fcntl_getfl(&connection)?;
         rustix::fs::fcntl_setfl(&connection, status | OFlags::NONBLOCK)?;
     }
-    // An address of IPv6 may have a scope, which the name has not. Of one that is reset already only the name tells.
+    // An address of IPv6 may have a scope, which the name has not. Of one that is reset already only the name
+    // tells.
     let named = rustix::net::getpeername(&connection).ok().flatten();
     let peer = named.and_then(|named| SocketAddr::try_from(named).ok()).unwrap_or(peer);
     let flags = if flags.contains(SocketFlags::CLOEXEC) { DupFlags::CLOEXEC } else { DupFlags::empty() };

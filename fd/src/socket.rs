@@ -126,7 +126,8 @@ impl<'fd> Socket<'fd> {
     /// bind(2).
     ///
     /// # Errors
-    /// EADDRINUSE, EADDRNOTAVAIL, EACCES (the network does not allow the port), EINVAL (bound already), EAFNOSUPPORT.
+    /// EADDRINUSE, EADDRNOTAVAIL, EACCES (the network does not allow the port), EINVAL (bound already),
+    /// EAFNOSUPPORT.
     pub fn bind(&self, local: SocketAddr) -> Result<(), Errno> {
         self.check_family(local)?;
         self.ask(Request::Bind(self.opened, local)).map(drop)
@@ -185,7 +186,8 @@ impl<'fd> Socket<'fd> {
     /// connect(2). `None`, for datagram sockets, dissolves an association (AF_UNSPEC).
     ///
     /// # Errors
-    /// ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH, ENETUNREACH, EINPROGRESS, EALREADY, EISCONN, EACCES, EADDRINUSE, EINTR.
+    /// ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH, ENETUNREACH, EINPROGRESS, EALREADY, EISCONN, EACCES,
+    /// EADDRINUSE, EINTR.
     pub fn connect(&self, remote: Option<SocketAddr>) -> Result<(), Errno> {
         if let Some(remote) = remote {
             self.check_family(remote)?;

@@ -11,7 +11,8 @@ use rustix::net::RecvFlags;
 
 use crate::datagram::Timestamp;
 
-/// The process and the user at the other end of a connected AF_UNIX socket, as of when it connected or listened.
+/// The process and the user at the other end of a connected AF_UNIX socket, as of when it connected or
+/// listened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Credentials {
     /// The process; 0 if it cannot be seen from here.
@@ -20,8 +21,8 @@ pub struct Credentials {
     pub uid: u32,
 }
 
-/// SO_PEERCRED. By system call, so that a library that takes the place of getsockopt(3) does not see it, and because a
-/// process in another PID namespace has the ID 0.
+/// SO_PEERCRED. By system call, so that a library that takes the place of getsockopt(3) does not see it, and
+/// because a process in another PID namespace has the ID 0.
 ///
 /// # Errors
 /// Those of getsockopt(2).
@@ -65,7 +66,8 @@ pub(crate) struct Datagram {
 #[repr(C, align(8))]
 struct Ancillary([u8; 96]);
 
-/// recvmsg(2) of an AF_UNIX datagram, with SCM_CREDENTIALS, SCM_RIGHTS and SCM_TIMESTAMP. By system call, see [`peer_credentials`].
+/// recvmsg(2) of an AF_UNIX datagram, with SCM_CREDENTIALS, SCM_RIGHTS and SCM_TIMESTAMP. By system call, see
+/// [`peer_credentials`].
 ///
 /// # Errors
 /// Those of recvmsg(2).
@@ -85,7 +87,8 @@ pub(crate) fn receive_datagram(
     message.msg_control = ancillary.0.as_mut_ptr().cast();
     message.msg_controllen = ancillary.0.len() as _;
     let flags = flags.bits() as i32 | libc::MSG_CMSG_CLOEXEC;
-    // SAFETY: everything that the message points to is live, borrowed mutably, and of the length that it says.
+    // SAFETY: everything that the message points to is live, borrowed mutably, and of the length that it
+    // says.
     let length = unsafe { libc::syscall(libc::SYS_recvmsg, fd.as_raw_fd(), &raw mut message, flags) };
     if length < 0 {
         return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::name::SocketId;
 
-/// What every network takes whole, bytes of payload: 1,200 bytes of a datagram of the overlay, less its own header, tag and
-/// the longest IP and UDP headers.
+/// What every network takes whole, bytes of payload: 1,200 bytes of a datagram of the overlay, less its own
+/// header, tag and the longest IP and UDP headers.
 pub const ALWAYS_WHOLE: usize = 1200 - 28 - 48;
 
 /// How long an answer is good for. A path that gets narrower meanwhile costs datagrams, as on any network.

@@ -1,4 +1,5 @@
-//! The messages of the handshake, with their cryptography: altered ones are refused, the true one still works.
+//! The messages of the handshake, with their cryptography: altered ones are refused, the true one still
+//! works.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::LazyLock;
@@ -104,8 +105,8 @@ pub fn initiation(data: &[u8]) {
     assert!(!jar.check_mac2(instant(), SOURCE, &altered), "no cookie was given");
 }
 
-/// Responses: both sides get the same keys; an altered response, or one under another pre-shared key, gives none and
-/// leaves the true one valid.
+/// Responses: both sides get the same keys; an altered response, or one under another pre-shared key, gives
+/// none and leaves the true one valid.
 pub fn response(data: &[u8]) {
     let Some(exchange) = one::<Exchange>(data) else { return };
     let (initiator, _, initiation) = exchange.initiate();

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use arbitrary::{Arbitrary, Unstructured};
 
-/// Reads values off the front of the input until it ends, at most `most`. So a fuzzer that appends, cuts or swaps bytes
-/// appends, cuts or swaps operations.
+/// Reads values off the front of the input until it ends, at most `most`. So a fuzzer that appends, cuts or
+/// swaps bytes appends, cuts or swaps operations.
 pub(crate) fn sequence<'a, T: Arbitrary<'a>>(data: &'a [u8], most: usize) -> Vec<T> {
     let mut input = Unstructured::new(data);
     let mut values = Vec::new();

@@ -1,14 +1,14 @@
 //! The bodies of the fuzz targets.
 //!
-//! Each target is a plain function of bytes that panics if something is wrong. `fuzz/` hands it to libFuzzer, one small
-//! program per target; the test in this crate replays the committed inputs of `fuzz/corpus/` without libFuzzer, so
-//! that what a fuzzer found once stays found. Targets keep nothing between two calls that could change an outcome, and
-//! take time and randomness from nowhere but the input.
+//! Each target is a plain function of bytes that panics if something is wrong. `fuzz/` hands it to libFuzzer,
+//! one small program per target; the test in this crate replays the committed inputs of `fuzz/corpus/`
+//! without libFuzzer, so that what a fuzzer found once stays found. Targets keep nothing between two calls
+//! that could change an outcome, and take time and randomness from nowhere but the input.
 //!
 //! There is one target per parser, and three kinds of oracle: what was parsed is written and parsed again
 //! ([`wire`], [`control`], [`identifiers`]); a valid message is altered and must then be refused ([`hello`],
-//! [`initiation`], [`response`], [`cookie`], [`session`]); and sequences of operations run against a model that knows
-//! what may come out ([`coalescer`], [`connection`], [`overlay_ops`], [`stack_ops`]).
+//! [`initiation`], [`response`], [`cookie`], [`session`]); and sequences of operations run against a model
+//! that knows what may come out ([`coalescer`], [`connection`], [`overlay_ops`], [`stack_ops`]).
 //!
 //! ```
 //! for target in peersock_fuzz_targets::TARGETS {

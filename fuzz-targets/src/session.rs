@@ -29,15 +29,15 @@ struct Packet {
     opened: bool,
 }
 
-/// A packet is opened once, at the right end, in any order; never if anything of it was altered; and every refusal is
-/// counted.
+/// A packet is opened once, at the right end, in any order; never if anything of it was altered; and every
+/// refusal is counted.
 pub fn session(data: &[u8]) {
     PAIR.with(|(net, ends)| run(net, ends, data));
 }
 
 thread_local! {
-    /// A handshake is far dearer than all the packets of an input, so there is one for all. Each input seals packets of
-    /// its own, with numbers that no input before it had.
+    /// A handshake is far dearer than all the packets of an input, so there is one for all. Each input seals
+    /// packets of its own, with numbers that no input before it had.
     static PAIR: (Net, [Arc<Session>; 2]) = connected();
 }
 

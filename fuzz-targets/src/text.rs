@@ -9,7 +9,8 @@ use peersock::Network;
 use peersock::state::StateDir;
 use peersock_overlay::{NetworkConfig, NetworkId, NodeId, PublicIdentity};
 
-/// Network IDs, node IDs and public identities: one spelling each (hexadecimal also in capitals), which parses again.
+/// Network IDs, node IDs and public identities: one spelling each (hexadecimal also in capitals), which
+/// parses again.
 pub fn identifiers(data: &[u8]) {
     if let Ok(text) = str::from_utf8(data) {
         spelled_once::<NetworkId>(text, &text.to_ascii_lowercase());

@@ -47,9 +47,9 @@ peersock_primitives::counters! {
         pub handshake_unauthentic,
         /// Handshake messages dropped because too many came.
         pub handshakes_refused,
-        /// Bytes of messages that were hashed, decrypted or compared with a network's tags before it was known
-        /// whether they are authentic, counted as often as that was done. Of data packets only those that were
-        /// dropped: see [`SessionStats`](crate::SessionStats) for the others.
+        /// Bytes of messages that were hashed, decrypted or compared with a network's tags before it was
+        /// known whether they are authentic, counted as often as that was done. Of data packets only those
+        /// that were dropped: see [`SessionStats`](crate::SessionStats) for the others.
         pub bytes_tried,
         /// X25519 operations done in handshakes.
         pub handshake_x25519,

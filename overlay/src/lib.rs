@@ -22,9 +22,9 @@
 //!                                                    +-> Session::note_received: "does control want to know?"
 //! ```
 //!
-//! and a packet to send goes [`Routes::get`] -> [`Peer::sender`] (once per batch) -> [`Session::seal`] -> socket.
-//! [`Routes`] says who has an address; control is asked only about those that it does not know. The two `note_*`
-//! calls update a few atomics, and only now and then answer that the control half needs a look.
+//! and a packet to send goes [`Routes::get`] -> [`Peer::sender`] (once per batch) -> [`Session::seal`] ->
+//! socket. [`Routes`] says who has an address; control is asked only about those that it does not know. The
+//! two `note_*` calls update a few atomics, and only now and then answer that the control half needs a look.
 //!
 //! # Protocol
 //!

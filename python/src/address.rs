@@ -7,8 +7,8 @@ use pyo3::IntoPyObjectExt as _;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 
-/// Understands an address whose host is a number in the socket's family. `None` for all else: names have to be resolved
-/// before, and of what is wrong CPython's own socket complains best.
+/// Understands an address whose host is a number in the socket's family. `None` for all else: names have to
+/// be resolved before, and of what is wrong CPython's own socket complains best.
 pub(crate) fn numeric(address: &Bound<'_, PyAny>, is_v6: bool) -> Option<SocketAddr> {
     let tuple = address.cast::<PyTuple>().ok()?;
     if !(2..=4).contains(&tuple.len()) || (!is_v6 && tuple.len() != 2) {

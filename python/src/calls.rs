@@ -121,7 +121,8 @@ pub(crate) fn connect(
     Ok(error.map_or(0, Errno::raw_os_error))
 }
 
-/// close(2), with SO_LINGER. The node is told, so that who connects to a listener that was closed is refused from then on.
+/// close(2), with SO_LINGER. The node is told, so that who connects to a listener that was closed is refused
+/// from then on.
 #[pyfunction]
 pub(crate) fn close(py: Python<'_>, fd: RawFd) -> PyResult<()> {
     let borrowed = borrow(fd).ok_or_else(|| errno(py, Errno::BADF))?;

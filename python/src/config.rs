@@ -17,8 +17,8 @@ pub(crate) struct Config {
 
 #[pymethods]
 impl Config {
-    /// With neither a directory nor a seed the identity is a fresh one that is forgotten. Of interfaces `None` means all,
-    /// an empty list the loopback alone.
+    /// With neither a directory nor a seed the identity is a fresh one that is forgotten. Of interfaces
+    /// `None` means all, an empty list the loopback alone.
     #[new]
     #[pyo3(signature = (*, state=None, seed=None, interfaces=None, port=0, discovery=true, discovery_port=None, buffers=None))]
     fn new(

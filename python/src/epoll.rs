@@ -1,6 +1,7 @@
 //! Epoll sets that a descriptor is in: asyncio watches a datagram socket before it says where to send.
 //!
-//! Nobody tells us of epoll_ctl(2), so the kernel is asked (proc(5), /proc/self/fdinfo), which is slow but rare.
+//! Nobody tells us of epoll_ctl(2), so the kernel is asked (proc(5), /proc/self/fdinfo), which is slow but
+//! rare.
 
 use std::fs;
 use std::os::fd::RawFd;

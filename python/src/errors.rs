@@ -8,7 +8,8 @@ use peersock_bsd::Errno;
 use pyo3::exceptions::{PyOSError, PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
 
-/// The exception of an `errno`: the subclass of `OSError` that Python has for it, as `ConnectionRefusedError`.
+/// The exception of an `errno`: the subclass of `OSError` that Python has for it, as
+/// `ConnectionRefusedError`.
 pub(crate) fn os_error(py: Python<'_>, errno: i32) -> PyErr {
     let mut text = [0 as libc::c_char; 128];
     // SAFETY: the buffer is as long as we say; the function ends what it writes with a zero.

@@ -83,7 +83,8 @@ pub(crate) fn recvmsg(
             message.msg_control = control.as_mut_ptr().cast();
             message.msg_controllen = ancillary as _;
         }
-        // SAFETY: everything that the message points to lives until the call returns, and is of the length it says.
+        // SAFETY: everything that the message points to lives until the call returns, and is of the length it
+        // says.
         let received = unsafe { peersock_bsd::recvmsg(&overlay(fd)?, &raw mut message, flags) }?;
         let remote = match message.msg_namelen {
             0 => None,

@@ -14,7 +14,8 @@ use crate::epoll;
 use crate::errors::{errno, invalid};
 use crate::wait::at_once;
 
-/// The rules of this process. The lock is only taken by who has the interpreter's, and so not held when it forks.
+/// The rules of this process. The lock is only taken by who has the interpreter's, and so not held when it
+/// forks.
 static RULES: RwLock<Option<Arc<Rules>>> = RwLock::new(None);
 
 /// The rules; `None` while there is no node.
@@ -54,7 +55,8 @@ const KERNEL: i32 = 0;
 const OVERLAY: i32 = 1;
 const DONE: i32 = 2;
 
-/// Whether the socket is the overlay's, now that it wants to reach `address`. It becomes so if the address is.
+/// Whether the socket is the overlay's, now that it wants to reach `address`. It becomes so if the address
+/// is.
 #[pyfunction]
 pub(crate) fn settle_remote(
     py: Python<'_>,

@@ -1,4 +1,5 @@
-//! Waiting as CPython's sockets do: without the interpreter's lock, until a deadline, and through signals (PEP 475).
+//! Waiting as CPython's sockets do: without the interpreter's lock, until a deadline, and through signals
+//! (PEP 475).
 
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};

@@ -4,8 +4,8 @@ use peersock::NetworkId;
 
 /// A pseudo-random stream that only one direction of one conversation in one network has.
 ///
-/// Whoever reads can check each byte against its place in the stream, so bytes that are lost, doubled, out of order,
-/// altered, or from another stream or network are all noticed.
+/// Whoever reads can check each byte against its place in the stream, so bytes that are lost, doubled, out of
+/// order, altered, or from another stream or network are all noticed.
 ///
 /// ```
 /// use peersock_sim::Content;

@@ -9,8 +9,8 @@ use clap::{Parser, Subcommand};
 
 use peersock_sim::scenario::{Report, Scenario};
 
-/// Runs peersock nodes in a simulated network, in virtual time. Every seed is one story of hosts, links, faults and
-/// programs; the same seed is always the same story.
+/// Runs peersock nodes in a simulated network, in virtual time. Every seed is one story of hosts, links,
+/// faults and programs; the same seed is always the same story.
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]

@@ -367,7 +367,8 @@ impl Inbox {
         room
     }
 
-    /// Takes datagrams of one source and one size, the last of which may be shorter; gives their origin and size.
+    /// Takes datagrams of one source and one size, the last of which may be shorter; gives their origin and
+    /// size.
     fn pop_batch(&mut self, batch: &mut Vec<u8>) -> Option<(RecvMeta, usize)> {
         let (meta, first) = self.queue.pop_front()?;
         self.held -= charge(&first);

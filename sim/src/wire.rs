@@ -10,7 +10,8 @@ use crate::apps::Violation;
 /// Watches every datagram that any node sends.
 #[derive(Debug, Default)]
 pub struct WireObserver {
-    /// The counters that were seen, by sender, receiver and receiver's index. Two receivers may choose one index.
+    /// The counters that were seen, by sender, receiver and receiver's index. Two receivers may choose one
+    /// index.
     sessions: BTreeMap<(Sender, Option<usize>, [u8; 3]), Seen>,
     /// Data packets seen.
     pub data_packets: u64,

@@ -1,7 +1,7 @@
 //! Blocking sockets, with the signatures of [`std::net`].
 //!
-//! Each type has the constructors of its namesake, which use the process's node ([`node()`](crate::node())), and ones that
-//! end in `_on`, which take a [`Node`](crate::Node).
+//! Each type has the constructors of its namesake, which use the process's node ([`node()`](crate::node())),
+//! and ones that end in `_on`, which take a [`Node`](crate::Node).
 
 mod ping;
 mod tcp;
@@ -45,7 +45,8 @@ impl Mode {
         Ok(())
     }
 
-    /// Performs an operation as the socket's mode says. A time-out is `WouldBlock`, as `std::net` reports it on Unix.
+    /// Performs an operation as the socket's mode says. A time-out is `WouldBlock`, as `std::net` reports it
+    /// on Unix.
     fn run<T>(
         &self,
         node: &Inner,

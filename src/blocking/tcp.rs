@@ -15,8 +15,8 @@ use crate::wait::Interest;
 
 /// A TCP connection through the overlay, as [`std::net::TcpStream`].
 ///
-/// Any thread may read or write a stream (`Read` and `Write` are also implemented for `&TcpStream`). When the last
-/// clone is dropped the connection is closed; what was written is still delivered.
+/// Any thread may read or write a stream (`Read` and `Write` are also implemented for `&TcpStream`). When the
+/// last clone is dropped the connection is closed; what was written is still delivered.
 ///
 /// ```no_run
 /// use std::io::{Read, Write};
@@ -42,9 +42,9 @@ impl TcpStream {
     /// Connects through the process's node. Of several addresses the first that answers is taken.
     ///
     /// # Errors
-    /// `ConnectionRefused`, `TimedOut`, `HostUnreachable` (the peer cannot be found), `NetworkUnreachable` (no joined
-    /// network has such an address), `PermissionDenied` (the network does not allow the port), and those of
-    /// [`node()`](crate::node()).
+    /// `ConnectionRefused`, `TimedOut`, `HostUnreachable` (the peer cannot be found), `NetworkUnreachable`
+    /// (no joined network has such an address), `PermissionDenied` (the network does not allow the port), and
+    /// those of [`node()`](crate::node()).
     pub fn connect(addr: impl ToSocketAddrs) -> io::Result<TcpStream> {
         TcpStream::connect_on(&node::node()?, addr)
     }
@@ -181,7 +181,8 @@ impl TcpStream {
         Ok(self.shared.mode.timeout(Interest::Write))
     }
 
-    /// TCP_NODELAY: whether small writes leave at once instead of waiting for an acknowledgement. Default: no.
+    /// TCP_NODELAY: whether small writes leave at once instead of waiting for an acknowledgement. Default:
+    /// no.
     ///
     /// # Errors
     /// None at present.
@@ -206,8 +207,8 @@ impl TcpStream {
         self.connection().congestion_control()
     }
 
-    /// Sets TCP_CONGESTION, at any time. The new algorithm starts with the window that the old one has come to. It
-    /// concerns only what this end sends.
+    /// Sets TCP_CONGESTION, at any time. The new algorithm starts with the window that the old one has come
+    /// to. It concerns only what this end sends.
     ///
     /// ```
     /// # use peersock::blocking::{TcpListener, TcpStream};
@@ -229,8 +230,8 @@ impl TcpStream {
         self.connection().set_congestion_control(congestion)
     }
 
-    /// TCP_INFO: round-trip time, congestion window, bytes delivered, and what else the connection knows of itself
-    /// and of its path now.
+    /// TCP_INFO: round-trip time, congestion window, bytes delivered, and what else the connection knows of
+    /// itself and of its path now.
     ///
     /// ```
     /// # use peersock::blocking::{TcpListener, TcpStream};
@@ -251,7 +252,8 @@ impl TcpStream {
     }
 
     /// SO_KEEPALIVE and TCP_KEEPIDLE: a silent peer is probed at this interval, 1 ms at least, and given up
-    /// (`TimedOut`) after eight probes without an answer. `None`, the default: an idle connection stands for ever.
+    /// (`TimedOut`) after eight probes without an answer. `None`, the default: an idle connection stands for
+    /// ever.
     ///
     /// # Errors
     /// `InvalidInput` for an interval of zero.
@@ -259,8 +261,8 @@ impl TcpStream {
         self.connection().set_keepalive(interval)
     }
 
-    /// TCP_USER_TIMEOUT (RFC 5482): how long what was sent may wait for an acknowledgement, and the peer be silent,
-    /// before the connection fails with `TimedOut`. `None`, the default: 924 s, as Linux.
+    /// TCP_USER_TIMEOUT (RFC 5482): how long what was sent may wait for an acknowledgement, and the peer be
+    /// silent, before the connection fails with `TimedOut`. `None`, the default: 924 s, as Linux.
     ///
     /// # Errors
     /// `InvalidInput` for a timeout of zero.
@@ -268,8 +270,8 @@ impl TcpStream {
         self.connection().set_user_timeout(timeout)
     }
 
-    /// SO_LINGER: how long dropping the stream waits for delivery, after which it resets the connection. `None`, the
-    /// default: dropping does not wait, and delivery goes on in the background.
+    /// SO_LINGER: how long dropping the stream waits for delivery, after which it resets the connection.
+    /// `None`, the default: dropping does not wait, and delivery goes on in the background.
     ///
     /// # Errors
     /// None at present.
@@ -414,12 +416,12 @@ struct ListenerShared {
 }
 
 impl TcpListener {
-    /// Listens through the process's node: on an address of its own, or with `[::]` on all of them, in every network
-    /// it joins.
+    /// Listens through the process's node: on an address of its own, or with `[::]` on all of them, in every
+    /// network it joins.
     ///
     /// # Errors
-    /// `AddrInUse`, `AddrNotAvailable` (not this node's address), `PermissionDenied` (the network does not allow the port),
-    /// and those of [`node()`](crate::node()).
+    /// `AddrInUse`, `AddrNotAvailable` (not this node's address), `PermissionDenied` (the network does not
+    /// allow the port), and those of [`node()`](crate::node()).
     pub fn bind(addr: impl ToSocketAddrs) -> io::Result<TcpListener> {
         TcpListener::bind_on(&node::node()?, addr)
     }

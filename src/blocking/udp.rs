@@ -15,9 +15,9 @@ use crate::wait::Interest;
 
 /// A UDP socket on the overlay, as [`std::net::UdpSocket`].
 ///
-/// A datagram that is longer than the buffer is cut off. One that does not fit the path to its destination whole goes in
-/// fragments, and is lost if one of them is; what fits on every path is 1124 bytes. The longest are 65,507 bytes over
-/// IPv4 and 65,527 over IPv6; more is refused with the error EMSGSIZE.
+/// A datagram that is longer than the buffer is cut off. One that does not fit the path to its destination
+/// whole goes in fragments, and is lost if one of them is; what fits on every path is 1124 bytes. The longest
+/// are 65,507 bytes over IPv4 and 65,527 over IPv6; more is refused with the error EMSGSIZE.
 ///
 /// ```no_run
 /// use peersock::blocking::UdpSocket;
@@ -38,7 +38,8 @@ struct Shared {
 }
 
 impl UdpSocket {
-    /// Binds through the process's node: to an address of its own, or with `[::]` to all; port 0 lets the node choose.
+    /// Binds through the process's node: to an address of its own, or with `[::]` to all; port 0 lets the
+    /// node choose.
     ///
     /// # Errors
     /// `AddrInUse`, `AddrNotAvailable`, `PermissionDenied`, and those of [`node()`](crate::node()).
@@ -84,7 +85,8 @@ impl UdpSocket {
     /// Sends one datagram to the connected peer.
     ///
     /// # Errors
-    /// `NotConnected`, `ConnectionRefused` (the peer said so about an earlier one), and those of [`UdpSocket::send_to`].
+    /// `NotConnected`, `ConnectionRefused` (the peer said so about an earlier one), and those of
+    /// [`UdpSocket::send_to`].
     pub fn send(&self, buf: &[u8]) -> io::Result<usize> {
         self.shared.datagrams.send(buf, None)
     }
@@ -92,7 +94,8 @@ impl UdpSocket {
     /// Waits for a datagram.
     ///
     /// # Errors
-    /// `WouldBlock` in non-blocking mode or after the read timeout, `ConnectionRefused` on a connected socket.
+    /// `WouldBlock` in non-blocking mode or after the read timeout, `ConnectionRefused` on a connected
+    /// socket.
     pub fn recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         self.run(|datagrams| datagrams.recv(buf)).map(|received| (received.len, received.source))
     }

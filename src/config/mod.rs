@@ -153,13 +153,14 @@ impl Network {
         self.config.id()
     }
 
-    /// What people and scripts are told of the network: its kind, ports and prefixes, and what joining it takes.
+    /// What people and scripts are told of the network: its kind, ports and prefixes, and what joining it
+    /// takes.
     pub fn summary(&self) -> NetworkSummary {
         self.config.policy().summary()
     }
 
-    /// The addresses that a node has in the network, the self-certifying one first; `None` if the network does
-    /// not admit it.
+    /// The addresses that a node has in the network, the self-certifying one first; `None` if the network
+    /// does not admit it.
     ///
     /// ```
     /// # use peersock::{Network, overlay::Identity};
@@ -173,8 +174,8 @@ impl Network {
         policy.admits(&node).then(|| policy.addresses_of(&node))
     }
 
-    /// The addresses of the member that has a name, the self-certifying one first; none if nobody has it. Upper
-    /// and lower case are the same. Sockets of a node that has joined the network know the same names.
+    /// The addresses of the member that has a name, the self-certifying one first; none if nobody has it.
+    /// Upper and lower case are the same. Sockets of a node that has joined the network know the same names.
     pub fn addresses_named(&self, name: &str) -> Vec<IpAddr> {
         let policy = self.config.policy();
         policy.node_named(name).map(|node| policy.addresses_of(&node)).unwrap_or_default()

@@ -1,4 +1,5 @@
-//! The TOML form of a static network; see [`Network::from_file`](super::Network::from_file) for its description.
+//! The TOML form of a static network; see [`Network::from_file`](super::Network::from_file) for its
+//! description.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;

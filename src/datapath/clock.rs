@@ -1,8 +1,9 @@
 //! Two kinds of time.
 //!
-//! The stack's time stands still while the machine is suspended, as that of the kernel's TCP does: a connection must not
-//! take a night for an outage of its path, and give up. The overlay's goes on (as CLOCK_BOOTTIME): the keys of a session
-//! that was made yesterday must not be used today, and timestamps of handshakes follow the wall clock.
+//! The stack's time stands still while the machine is suspended, as that of the kernel's TCP does: a
+//! connection must not take a night for an outage of its path, and give up. The overlay's goes on (as
+//! CLOCK_BOOTTIME): the keys of a session that was made yesterday must not be used today, and timestamps of
+//! handshakes follow the wall clock.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};

@@ -282,7 +282,8 @@ impl Datapath {
         self.stack.lose_peer(now, interface, &cidrs(lost), Departure::Sudden, is_lost, batch);
     }
 
-    /// Whether an address is a peer's: its own, or in a block behind it, and nobody else has a longer prefix there.
+    /// Whether an address is a peer's: its own, or in a block behind it, and nobody else has a longer prefix
+    /// there.
     pub(super) fn is_of(&self, peer: &Peer, address: IpAddr) -> bool {
         peer.has_address(address)
             || peer.owns(address)

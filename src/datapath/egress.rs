@@ -16,14 +16,16 @@ use super::{Datapath, Transmit, ecn};
 const MAX_PACKET: usize = 65535;
 /// Largest batch of datagrams that one UDP GSO call takes: an IPv4 packet's UDP payload.
 pub(super) const MAX_BATCH: usize = 65507;
-/// IPv6 and TCP header; IPv4's is 20 shorter, which is left unused so that both families share one arithmetic.
+/// IPv6 and TCP header; IPv4's is 20 shorter, which is left unused so that both families share one
+/// arithmetic.
 const TCP_HEADERS: usize = 60;
-/// A flow may always have this many bytes in flight, however many other flows its peer's limit is shared with.
+/// A flow may always have this many bytes in flight, however many other flows its peer's limit is shared
+/// with.
 const IN_FLIGHT_FLOOR: usize = MAX_BATCH;
 
 thread_local! {
-    /// Buffers of the thread that sends. Fresh zeroed memory costs nothing until it is written to, so a thread that
-    /// sends small packets only holds a few pages.
+    /// Buffers of the thread that sends. Fresh zeroed memory costs nothing until it is written to, so a
+    /// thread that sends small packets only holds a few pages.
     static BUFFERS: RefCell<Buffers> = RefCell::new(Buffers::new());
 
     /// The packet that a UDP or ICMP socket makes, before it is sealed or looped back.
@@ -40,8 +42,8 @@ impl Buffers {
         Buffers { packet: vec![0; MAX_PACKET + 1], sealed: vec![0; MAX_BATCH + 1] }
     }
 
-    /// The thread's own; fresh ones at its very end, when those are gone already (the process's exit resets what is
-    /// open).
+    /// The thread's own; fresh ones at its very end, when those are gone already (the process's exit resets
+    /// what is open).
     fn with<R>(work: impl FnOnce(&mut Buffers) -> R) -> R {
         let mut work = Some(work);
         let mut run = |buffers: &mut Buffers| work.take().map(|work| work(buffers));
@@ -69,13 +71,15 @@ enum Blocked {
 }
 
 impl Datapath {
-    /// Sends what a flow has to send, from whichever thread calls, and then whatever that causes on this node.
+    /// Sends what a flow has to send, from whichever thread calls, and then whatever that causes on this
+    /// node.
     pub fn pump(&self, now: Instant, flow: &Arc<Flow>, batch: &mut Batch) {
         self.pump_flow(now, flow, batch);
         self.settle(now, batch);
     }
 
-    /// Works off a batch: sends what its flows and the stack have to say, and tells those who wait. Leaves it empty.
+    /// Works off a batch: sends what its flows and the stack have to say, and tells those who wait. Leaves it
+    /// empty.
     pub fn settle(&self, now: Instant, batch: &mut Batch) {
         if !batch.is_empty() {
             self.work_off(now, batch);
@@ -114,8 +118,8 @@ impl Datapath {
         }
     }
 
-    /// Sends one whole IP packet that no flow stands behind (UDP, ICMP, resets), in fragments if it is over the path's
-    /// size.
+    /// Sends one whole IP packet that no flow stands behind (UDP, ICMP, resets), in fragments if it is over
+    /// the path's size.
     pub fn send_packet(
         &self,
         now: Instant,
@@ -147,8 +151,8 @@ impl Datapath {
         self.send_cut(now, interface, &sender, packet, mtu, batch);
     }
 
-    /// Sends what the stack answers to a packet (a reset, an ICMP message). That came through a session: if there is
-    /// none any more, the peer has left, and an answer is not worth a handshake.
+    /// Sends what the stack answers to a packet (a reset, an ICMP message). That came through a session: if
+    /// there is none any more, the peer has left, and an answer is not worth a handshake.
     fn send_reply(&self, now: Instant, reply: Reply<'_>, batch: &mut Batch) {
         let Reply { interface, destination, packet } = reply;
         let mut packet = packet.to_vec();
@@ -265,7 +269,8 @@ impl Datapath {
         batch: &mut Batch,
     ) -> Blocked {
         let Some(sender) = peer.sender() else {
-            // Only what has something to send asks for a session: an acknowledgement alone would not be missed.
+            // Only what has something to send asks for a session: an acknowledgement alone would not be
+            // missed.
             let wanted = flow.has_output(now);
             return if wanted { Blocked::NoSession(Arc::clone(peer)) } else { Blocked::Idle };
         };
@@ -291,7 +296,8 @@ impl Datapath {
                 let ecn = ecn::of(packet);
                 while let Some(wire) = segment.next(packet) {
                     let Ok(n) = sender.session.seal(wire, &mut sealed[length..]) else {
-                        // The session has come to its end; what was cut off is sent again by the flow's timer.
+                        // The session has come to its end; what was cut off is sent again by the flow's
+                        // timer.
                         blocked = Blocked::NoSession(Arc::clone(peer));
                         break;
                     };

@@ -30,8 +30,8 @@ struct Last {
 impl Datapath {
     /// Takes in one received batch: datagrams of `stride` bytes, the last of which may be shorter.
     ///
-    /// Routers on the way have `marked` them all, or none (RFC 3168 CE). Call [`Datapath::finish_receive`] when no more
-    /// is at hand.
+    /// Routers on the way have `marked` them all, or none (RFC 3168 CE). Call [`Datapath::finish_receive`]
+    /// when no more is at hand.
     pub fn receive(
         &self,
         now: Instant,

@@ -1,8 +1,9 @@
 //! Which peers do not want which groups.
 //!
-//! Packets to a group go to all peers until they say otherwise: who gets one that none of its sockets is a member for
-//! answers that it has left, and who joins says so to everybody. What was said is forgotten after a while, and when the
-//! peer's session is made anew, so that a report that gets lost does not keep a member out.
+//! Packets to a group go to all peers until they say otherwise: who gets one that none of its sockets is a
+//! member for answers that it has left, and who joins says so to everybody. What was said is forgotten after
+//! a while, and when the peer's session is made anew, so that a report that gets lost does not keep a member
+//! out.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -16,14 +17,16 @@ use super::Datapath;
 use super::socket::PeerLink;
 use crate::sync;
 
-/// How long a peer is not sent packets to a group that it does not want: Group Membership Interval (RFC 3376 8.4).
+/// How long a peer is not sent packets to a group that it does not want: Group Membership Interval (RFC 3376
+/// 8.4).
 const FORGET: Duration = Duration::from_secs(260);
 /// Groups remembered for each peer; it gets the packets to others.
 const MOST_UNWANTED: usize = 256;
 /// How often joining is reported, and with what time between (RFC 3376 8.1, 8.11).
 const REPORTS: u8 = 3;
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
-/// How soon a peer is told again that the same group is not wanted, and of how many groups it is told meanwhile.
+/// How soon a peer is told again that the same group is not wanted, and of how many groups it is told
+/// meanwhile.
 const ANSWER_AGAIN: Duration = Duration::from_secs(1);
 const MOST_ANSWERS: usize = 16;
 
@@ -53,8 +56,8 @@ impl Reported {
         }
     }
 
-    /// Whether to tell it that `group` is not wanted, which is remembered. However many groups a peer sends to, it gets a
-    /// bounded number of reports a second.
+    /// Whether to tell it that `group` is not wanted, which is remembered. However many groups a peer sends
+    /// to, it gets a bounded number of reports a second.
     fn may_answer(&self, now: Instant, group: IpAddr) -> bool {
         let answered = &mut self.lock().answered;
         answered.retain(|(_, at)| now.saturating_duration_since(*at) < ANSWER_AGAIN);
@@ -112,8 +115,8 @@ impl Repeats {
 }
 
 impl Datapath {
-    /// Tells the peers that have sessions of a group that the node has joined or left. The others get packets to it anyway,
-    /// or ask.
+    /// Tells the peers that have sessions of a group that the node has joined or left. The others get packets
+    /// to it anyway, or ask.
     pub(super) fn report_membership(&self, now: Instant, change: &MembershipChange, batch: &mut Batch) {
         self.repeats.note(now, change);
         self.send_reports(now, change, batch);

@@ -1,19 +1,20 @@
 //! Where the two cores meet: inner IP packets pass between the stack and the overlay's sessions.
 //!
-//! [`Datapath`] performs no I/O of its own, reads no clock and starts no thread: datagrams come in with the time,
-//! datagrams leave through a [`Sink`]. The driver (`src/driver`) runs it from the application's threads and its
-//! engine thread; the simulator runs the same code from one thread in virtual time.
+//! [`Datapath`] performs no I/O of its own, reads no clock and starts no thread: datagrams come in with the
+//! time, datagrams leave through a [`Sink`]. The driver (`src/driver`) runs it from the application's threads
+//! and its engine thread; the simulator runs the same code from one thread in virtual time.
 //!
 //! # One packet
-//! * **Out** (`egress`): a flow's super-segment is cut into packets of the path's size, each sealed straight into a
-//!   batch of equal datagrams, and the batch leaves with one call of the sink (UDP GSO).
+//! * **Out** (`egress`): a flow's super-segment is cut into packets of the path's size, each sealed straight
+//!   into a batch of equal datagrams, and the batch leaves with one call of the sink (UDP GSO).
 //! * **In** (`ingress`): each datagram of a received batch (UDP GRO) is opened straight to the end of what is
 //!   pending, so that consecutive segments become one large segment before the stack sees them.
 //!
 //! # Locks, in the order in which they may be taken
-//! 1. a flow's send stage ([`SocketState`]), never waited for: who finds it taken leaves a note for its holder;
-//! 2. the control state machine (`Datapath::control`), never on the path of a packet of a standing session: who has an
-//!    address is asked of [`Routes`], when control is due next is kept beside it;
+//! 1. a flow's send stage ([`SocketState`]), never waited for: who finds it taken leaves a note for its
+//!    holder;
+//! 2. the control state machine (`Datapath::control`), never on the path of a packet of a standing session:
+//!    who has an address is asked of [`Routes`], when control is due next is kept beside it;
 //! 3. the locks inside the cores (one per flow, one per session), each held for one copy or one look-up.
 
 mod clock;
@@ -91,8 +92,8 @@ pub trait Sink: Send + Sync {
         format!("socket {}", socket.0)
     }
 
-    /// Asks for [`Datapath::handle_timeout`] no later than `at`. A caller that asks [`Datapath::poll_timeout`] after
-    /// every call need not listen.
+    /// Asks for [`Datapath::handle_timeout`] no later than `at`. A caller that asks
+    /// [`Datapath::poll_timeout`] after every call need not listen.
     fn wake_at(&self, at: Instant) {
         let _ = at;
     }
@@ -160,8 +161,8 @@ impl Datapath {
         self.settle(now, batch);
     }
 
-    /// Says for how long the machine was suspended in all since the start. The time given to all calls is that of the
-    /// stack, which stands still then; the overlay's goes on.
+    /// Says for how long the machine was suspended in all since the start. The time given to all calls is
+    /// that of the stack, which stands still then; the overlay's goes on.
     pub fn note_suspended(&self, total: Duration) {
         self.clock.note_suspended(total);
     }

@@ -15,7 +15,8 @@ use super::datagrams::BASE_DATAGRAM;
 use super::socket::PeerLink;
 use crate::sync;
 
-/// Peers of a network that a packet is copied for, in the order in which they were learned of. Others do not get it.
+/// Peers of a network that a packet is copied for, in the order in which they were learned of. Others do not
+/// get it.
 pub(super) const MAX_COPIES: usize = 1024;
 
 /// How often at most packets to groups ask for a session with one peer: it may be away for long.
@@ -160,8 +161,8 @@ impl Datapath {
     }
 }
 
-/// Whether a packet to a group may go beyond this node: its hop limit is not 0 (RFC 1112 6.1), and the scope of an IPv6
-/// group is more than the interface (RFC 4291 2.7).
+/// Whether a packet to a group may go beyond this node: its hop limit is not 0 (RFC 1112 6.1), and the scope
+/// of an IPv6 group is more than the interface (RFC 4291 2.7).
 fn leaves_node(packet: &[u8]) -> bool {
     match packet {
         [first, _, _, _, _, _, _, _, hop_limit, ..] if first >> 4 == 4 => *hop_limit > 0,

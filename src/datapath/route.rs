@@ -12,8 +12,9 @@ use super::Datapath;
 use super::socket::{Kept, SocketState};
 
 /// How long a packet may wait for its destination to be found before the socket hears EHOSTUNREACH, as a
-/// kernel's neighbour discovery would report it (three solicitations, one second apart; RFC 4861 section 10). A peer
-/// that is further away looks like none until then. The overlay goes on looking, so a later attempt finds a session.
+/// kernel's neighbour discovery would report it (three solicitations, one second apart; RFC 4861 section 10).
+/// A peer that is further away looks like none until then. The overlay goes on looking, so a later attempt
+/// finds a session.
 const FIND_PEER: Duration = Duration::from_secs(3);
 
 /// Silence after which the overlay tests whether a path still carries its datagram size: the least time after

@@ -12,8 +12,8 @@ use super::route::Resolved;
 use super::socket::SocketState;
 use super::{Datapath, ecn};
 
-/// Sealed packets of equal size but for the last, which is no longer, that wait for others to leave with. Whoever puts
-/// some there has them [depart](Datapath::depart).
+/// Sealed packets of equal size but for the last, which is no longer, that wait for others to leave with.
+/// Whoever puts some there has them [depart](Datapath::depart).
 #[derive(Default)]
 pub(crate) struct Train {
     /// Where they go; `None` if there are none.
@@ -50,8 +50,8 @@ impl Train {
 }
 
 impl Datapath {
-    /// As [`Datapath::send_packet`] to a single node, but what goes to a peer whole may wait in `train`, which keeps its
-    /// order.
+    /// As [`Datapath::send_packet`] to a single node, but what goes to a peer whole may wait in `train`,
+    /// which keeps its order.
     pub(super) fn send_with_others(
         &self,
         now: Instant,

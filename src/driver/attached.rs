@@ -10,8 +10,8 @@ use rustix::event::epoll::Event;
 ///
 /// It adds its descriptors to the driver's [`Poller`](super::poller::Poller).
 ///
-/// So what arrives for a socket passes from the UDP socket to the application's descriptor, and back, without another
-/// thread being woken in between.
+/// So what arrives for a socket passes from the UDP socket to the application's descriptor, and back, without
+/// another thread being woken in between.
 pub(crate) trait Attached: Send + Sync {
     /// Does what is to be done. Among the events are those of its descriptors, by their tokens.
     fn run(&self, events: &[Event]);

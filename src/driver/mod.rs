@@ -1,7 +1,7 @@
 //! Threads, clocks and sockets around the data path.
 //!
-//! Any thread that reads or writes runs its flow itself; the engine thread ([`engine`]) runs the timers and everything
-//! nobody waits for. Which thread reads the UDP sockets is the [`role`]'s matter.
+//! Any thread that reads or writes runs its flow itself; the engine thread ([`engine`]) runs the timers and
+//! everything nobody waits for. Which thread reads the UDP sockets is the [`role`]'s matter.
 
 mod attached;
 mod engine;
@@ -41,8 +41,8 @@ use poll::Wakeup;
 use role::ReceiveRole;
 use suspend::Suspension;
 
-/// How long a node that stops waits for the thread that reads the sockets: for ever would be too long if it is that
-/// thread itself which, called back with news, stops the node.
+/// How long a node that stops waits for the thread that reads the sockets: for ever would be too long if it
+/// is that thread itself which, called back with news, stops the node.
 const STOP_PATIENCE: Duration = Duration::from_millis(100);
 
 /// One node's data path with the threads and sockets that run it.
@@ -116,8 +116,9 @@ impl Driver {
         self.datapath.pump(self.now(), flow, &mut Batch::default());
     }
 
-    /// After a large write: reads what has come meanwhile, most likely acknowledgements, on the writer's own thread, so
-    /// that the engine need not wake for each. Does not wait, and leaves the role alone if others want it.
+    /// After a large write: reads what has come meanwhile, most likely acknowledgements, on the writer's own
+    /// thread, so that the engine need not wake for each. Does not wait, and leaves the role alone if others
+    /// want it.
     pub(crate) fn glance(&self) {
         let Some(mut receiver) = self.role.try_hold(0) else { return };
         let mut fds = self.socket_fds();
@@ -134,8 +135,8 @@ impl Driver {
         self.kick();
     }
 
-    /// The time now. Tells the data path for how long the machine was suspended, because its sessions have aged by that:
-    /// packets are to pass after this.
+    /// The time now. Tells the data path for how long the machine was suspended, because its sessions have
+    /// aged by that: packets are to pass after this.
     fn now(&self) -> Instant {
         let (now, suspended) = self.suspension.now();
         if !suspended.is_zero() {
@@ -151,8 +152,8 @@ impl Driver {
 
     /// Waits until `attempt` gives something, or `deadline`: then `None`.
     ///
-    /// `waiters` is told when `attempt` is worth repeating. The calling thread reads the UDP sockets meanwhile, if it
-    /// is the only one that waits.
+    /// `waiters` is told when `attempt` is worth repeating. The calling thread reads the UDP sockets
+    /// meanwhile, if it is the only one that waits.
     pub(crate) fn wait<T>(
         &self,
         waiters: &Waiters,
@@ -173,8 +174,8 @@ impl Driver {
             if self.is_stopped() || deadline.is_some_and(|deadline| deadline <= now) {
                 return None;
             }
-            // A thread that was told nothing for a while stops being busy: it leaves the sockets to the engine, and
-            // sleeps until it is told.
+            // A thread that was told nothing for a while stops being busy: it leaves the sockets to the
+            // engine, and sleeps until it is told.
             let idle = now + role::BUSY;
             let patience = Some(deadline.map_or(idle, |deadline| deadline.min(idle)));
             if !announced.is_busy() {
@@ -199,8 +200,8 @@ impl Driver {
 
     /// Reads the sockets until `attempt` gives something, `deadline`, or the node stops.
     ///
-    /// The clock is read once in a round. So the last round may end later than `deadline`, by what it took to handle
-    /// what came in the round before.
+    /// The clock is read once in a round. So the last round may end later than `deadline`, by what it took to
+    /// handle what came in the round before.
     fn receive_until<T>(
         &self,
         receiver: &mut receiver::Receiver,

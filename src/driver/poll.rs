@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 
-/// Waits until a descriptor is readable or `timeout` (none: for ever) is over. Interruptions count as a wake-up.
+/// Waits until a descriptor is readable or `timeout` (none: for ever) is over. Interruptions count as a
+/// wake-up.
 pub(crate) fn readable(fds: &mut [PollFd<'_>], timeout: Option<Duration>) {
     let timeout = timeout.map(timespec);
-    // Errors other than EINTR are not possible for descriptors that we own; either way the caller looks again.
+    // Errors other than EINTR are not possible for descriptors that we own; either way the caller looks
+    // again.
     let _ = rustix::event::poll(fds, timeout.as_ref());
 }
 

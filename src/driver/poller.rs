@@ -15,7 +15,8 @@ const EVENTS: usize = 256;
 
 /// The descriptors that the engine thread waits for (epoll(7)), each under a token.
 ///
-/// Tokens from [`Poller::OWN`] on are the driver's; those below belong to what is [attached](super::Attached).
+/// Tokens from [`Poller::OWN`] on are the driver's; those below belong to what is
+/// [attached](super::Attached).
 pub(crate) struct Poller {
     epoll: OwnedFd,
     timer: OwnedFd,
@@ -30,8 +31,8 @@ impl Poller {
     pub(super) fn new() -> io::Result<Poller> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-        // It goes on while the machine is suspended: sessions have ended then, and beacons are due. For those who count by
-        // CLOCK_MONOTONIC it may go off early, and is set again.
+        // It goes on while the machine is suspended: sessions have ended then, and beacons are due. For those
+        // who count by CLOCK_MONOTONIC it may go off early, and is set again.
         let timer = rustix::time::timerfd_create(TimerfdClockId::Boottime, flags)?;
         let poller = Poller { epoll, timer };
         poller.add(poller.timer.as_fd(), Self::TIMER, EventFlags::IN)?;
@@ -57,8 +58,8 @@ impl Poller {
 pub(super) struct Sleeper<'a> {
     poller: &'a Poller,
     room: [MaybeUninit<Event>; EVENTS],
-    /// When the timer goes off. It is left alone while that is no later than what is waited for: deadlines move with
-    /// every packet, nearly always away from now, and setting it has its price.
+    /// When the timer goes off. It is left alone while that is no later than what is waited for: deadlines
+    /// move with every packet, nearly always away from now, and setting it has its price.
     armed: Option<Instant>,
 }
 

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
-/// Measures that from the start on: CLOCK_BOOTTIME counts it, CLOCK_MONOTONIC, which [`Instant`] shows, does not.
+/// Measures that from the start on: CLOCK_BOOTTIME counts it, CLOCK_MONOTONIC, which [`Instant`] shows, does
+/// not.
 #[derive(Debug)]
 pub(super) struct Suspension {
     /// The start by both clocks.
@@ -32,10 +33,11 @@ impl Suspension {
     }
 }
 
-/// Both clocks. In this order: a thread that is interrupted in between finds less than there was, and more the next time.
+/// Both clocks. In this order: a thread that is interrupted in between finds less than there was, and more
+/// the next time.
 ///
-/// By the C library, because rustix asks the vDSO itself, which is not there in Valgrind. If the system has no such clock,
-/// the machine is never suspended.
+/// By the C library, because rustix asks the vDSO itself, which is not there in Valgrind. If the system has
+/// no such clock, the machine is never suspended.
 fn read() -> (Duration, Instant) {
     let boottime = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from);
     (boottime, Instant::now())

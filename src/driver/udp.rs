@@ -22,7 +22,8 @@ const GROUP_V4: Ipv4Addr = Ipv4Addr::new(239, 255, 112, 115);
 /// Multicast group of the beacons, IPv6 (link-local scope, transient; RFC 4291 section 2.7).
 const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff12, 0, 0, 0, 0, 0, 0x7065, 0x6572);
 
-/// Asked of the kernel for a data socket's receive buffer, bytes. It grants up to `rmem_max` unless privileged.
+/// Asked of the kernel for a data socket's receive buffer, bytes. It grants up to `rmem_max` unless
+/// privileged.
 const RECEIVE_BUFFER: usize = 8 << 20;
 /// Asked of the kernel for a data socket's send buffer, bytes.
 const SEND_BUFFER: usize = 4 << 20;
@@ -85,7 +86,8 @@ impl UdpSockets {
     /// Binds the sockets. `port` 0 lets the system choose; `discovery_port` `None` turns discovery off.
     ///
     /// # Errors
-    /// `AddrInUse` when `port` is taken, `NotFound` when no allowed interface exists, and what the system says.
+    /// `AddrInUse` when `port` is taken, `NotFound` when no allowed interface exists, and what the system
+    /// says.
     pub(crate) fn bind(
         allowed: Interfaces,
         port: u16,
@@ -217,9 +219,9 @@ impl UdpSockets {
         errors::take(&self.data.get(index)?.io)
     }
 
-    /// Says how the overlay should see what came in on the `index`th socket: the data socket to answer from, and
-    /// whether it was a beacon's way in. `None`: it came over an interface that the node may not use, or to the discovery
-    /// port by unicast.
+    /// Says how the overlay should see what came in on the `index`th socket: the data socket to answer from,
+    /// and whether it was a beacon's way in. `None`: it came over an interface that the node may not use, or
+    /// to the discovery port by unicast.
     pub(crate) fn origin(&self, index: usize, meta: &quinn_udp::RecvMeta) -> Option<(SocketIndex, bool)> {
         if index < self.data.len() {
             return Some((SocketIndex(index as u16), false));
@@ -281,7 +283,8 @@ impl UdpSockets {
             segment_size: transmit.segment_size,
             src_ip: None,
         };
-        // The parent goes on with the same keys and counters: what is sealed here may have nonces that it uses, too.
+        // The parent goes on with the same keys and counters: what is sealed here may have nonces that it
+        // uses, too.
         if self.process.is_forked() {
             return self.count_send(Err(io::ErrorKind::PermissionDenied.into()), &udp);
         }
@@ -352,8 +355,9 @@ impl DataSocket {
 }
 
 impl HostInterface {
-    /// Whether a datagram to this address was for everybody on the local network. Routers pass on none of those, so who
-    /// sends one is there. Anybody may send by unicast, and must not learn by a beacon who is here.
+    /// Whether a datagram to this address was for everybody on the local network. Routers pass on none of
+    /// those, so who sends one is there. Anybody may send by unicast, and must not learn by a beacon who is
+    /// here.
     fn is_for_all(&self, destination: Option<IpAddr>) -> bool {
         match destination.map(|ip| ip.to_canonical()) {
             Some(IpAddr::V4(ip)) => ip == GROUP_V4 || ip.is_broadcast() || self.broadcast.contains(&ip),

@@ -1,8 +1,10 @@
-//! IPv4 addresses for members of networks that have none, so that programs which know IPv4 only can listen there.
+//! IPv4 addresses for members of networks that have none, so that programs which know IPv4 only can listen
+//! there.
 //!
-//! Where a node has no IPv4 address, what listens on IPv4's wildcard takes IPv6 connections too. Their ends are shown as
-//! addresses from the range for benchmarks (RFC 2544, 198.18.0.0/15), which no network of the world has. An address's
-//! last bits decide on its alias, so that a member has the same one in every run unless two collide.
+//! Where a node has no IPv4 address, what listens on IPv4's wildcard takes IPv6 connections too. Their ends
+//! are shown as addresses from the range for benchmarks (RFC 2544, 198.18.0.0/15), which no network of the
+//! world has. An address's last bits decide on its alias, so that a member has the same one in every run
+//! unless two collide.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -15,7 +17,8 @@ pub(super) const RANGE: Route = Route { address: IpAddr::V4(Ipv4Addr::new(198, 1
 /// Bits of an alias that are free.
 const MASK: u32 = (1 << 17) - 1;
 
-/// Members that have an alias at the same time. Identities cost nothing: in an open network somebody could have many.
+/// Members that have an alias at the same time. Identities cost nothing: in an open network somebody could
+/// have many.
 const MOST: usize = 1 << 15;
 
 /// The aliases that were given, for as long as the node lives.

@@ -1,6 +1,6 @@
-//! Sockets of the kernel's that receive for an overlay socket as well: a socket of both networks is one descriptor of the
-//! application's. Connections of the machine's own network are accepted here and passed to it as descriptors, so that they
-//! are the kernel's from then on.
+//! Sockets of the kernel's that receive for an overlay socket as well: a socket of both networks is one
+//! descriptor of the application's. Connections of the machine's own network are accepted here and passed to
+//! it as descriptors, so that they are the kernel's from then on.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};

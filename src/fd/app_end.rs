@@ -1,4 +1,5 @@
-//! The application's end of a descriptor, for the moment in which something is done to it that only its owner can do.
+//! The application's end of a descriptor, for the moment in which something is done to it that only its owner
+//! can do.
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,7 +15,8 @@ const MOST: usize = 4096;
 /// The same where a node ends, which happens once.
 const ALL: usize = 1 << 20;
 
-/// Makes the kernel report ECONNRESET to the application once it has read what there is, if `end` is closed next.
+/// Makes the kernel report ECONNRESET to the application once it has read what there is, if `end` is closed
+/// next.
 ///
 /// An AF_UNIX socket that is closed with data unread does that to its peer. If there is none, because the
 /// application has never written anything, it is written from the application's own end. Where that cannot be
@@ -62,8 +64,8 @@ fn has_ended(fd: BorrowedFd<'_>) -> bool {
     rustix::event::poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::RDHUP)
 }
 
-/// A copy of the descriptor that `end` is connected to: from this process, from what has come of it, or from what this
-/// process has started, daemons included if it is their reaper.
+/// A copy of the descriptor that `end` is connected to: from this process, from what has come of it, or from
+/// what this process has started, daemons included if it is their reaper.
 fn find(end: BorrowedFd<'_>, process: i32) -> Option<OwnedFd> {
     let wanted = addresses(end)?;
     let mut left = MOST;
@@ -101,8 +103,8 @@ fn find_in(process: i32, wanted: &(SocketAddrAny, SocketAddrAny), left: &mut usi
     })
 }
 
-/// Ends what a process may wait for on the sockets of a node that is no more: connections and datagrams that will not
-/// come. A descriptor that is connected sees its own end.
+/// Ends what a process may wait for on the sockets of a node that is no more: connections and datagrams that
+/// will not come. A descriptor that is connected sees its own end.
 pub(super) fn shut(tag: NodeTag, process: i32) {
     shut_where(process, |socket| socket.tag() == tag);
 }

@@ -1,4 +1,5 @@
-//! Sockets that connect: the attempt on the overlay, and the application's descriptor, which comes sooner or later.
+//! Sockets that connect: the attempt on the overlay, and the application's descriptor, which comes sooner or
+//! later.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -204,8 +205,8 @@ impl State {
     fn begin_stream(&mut self, key: Key, mut connecting: Connecting) -> Option<Entry> {
         let data = connecting.data.take()?;
         if let Some(app_end) = connecting.filled.take() {
-            // It became full and was not writable since, so whatever is there now is filling. Once some of it is taken the
-            // application may write.
+            // It became full and was not writable since, so whatever is there now is filling. Once some of it
+            // is taken the application may write.
             let mut filling = rustix::io::ioctl_fionread(&data).unwrap_or(0) as usize;
             while filling > 0 {
                 let room = filling.min(self.buf.len());

@@ -1,6 +1,7 @@
 //! Datagram sockets: datagrams from the stack to the application's end, and from it to the stack.
 //!
-//! What has come waits in the stack's queue of the socket, which is bounded, until the application's end has room.
+//! What has come waits in the stack's queue of the socket, which is bounded, until the application's end has
+//! room.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -25,8 +26,8 @@ const ROUNDS: usize = 64;
 /// Datagrams that an end holds at most, with the kernel's usual buffers: empty ones.
 const MOST_HELD: usize = 320;
 
-/// How often it is looked whether the application's end is still open: the kernel does not tell. Longer by a millisecond
-/// for each socket that there is, so that many cost no more than a thousand.
+/// How often it is looked whether the application's end is still open: the kernel does not tell. Longer by a
+/// millisecond for each socket that there is, so that many cost no more than a thousand.
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// The longest datagram, bytes: a whole IPv4 packet of a raw socket.

@@ -1,4 +1,5 @@
-//! What datagrams are sent with, and what is told of those that come: between an application's names and the stack's.
+//! What datagrams are sent with, and what is told of those that come: between an application's names and the
+//! stack's.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -11,7 +12,8 @@ use peersock_stack::{InterfaceId, SendOptions, TrafficClass};
 use super::server::State;
 
 impl State {
-    /// What a datagram to `remote` is sent with: what its ancillary data asks for, and else the socket's own options.
+    /// What a datagram to `remote` is sent with: what its ancillary data asks for, and else the socket's own
+    /// options.
     pub(super) fn send_options(
         &self,
         socket: peersock_fd::Opened,
@@ -44,8 +46,8 @@ impl State {
     }
 }
 
-/// A descriptor that holds details, to go along with a datagram: a connected AF_UNIX socket has only one other end,
-/// whose name cannot tell them.
+/// A descriptor that holds details, to go along with a datagram: a connected AF_UNIX socket has only one
+/// other end, whose name cannot tell them.
 pub(super) fn descriptor(details: &Details) -> Option<OwnedFd> {
     let flags = rustix::fs::MemfdFlags::CLOEXEC;
     let mut file = File::from(rustix::fs::memfd_create("details", flags).ok()?);

@@ -12,7 +12,8 @@ use super::datagram::Datagrams;
 use super::ready::Key;
 use super::server::{Entry, State, unix};
 
-/// Ends that one socket may have; beyond, those go that were not used for longest. They come back when they are needed.
+/// Ends that one socket may have; beyond, those go that were not used for longest. They come back when they
+/// are needed.
 const MOST_PER_SOCKET: usize = 1024;
 /// Ends that all sockets may have together.
 const MOST: usize = 8192;
@@ -27,7 +28,8 @@ pub(super) struct End {
     pub(super) place: Place,
     /// Connected to the application's end.
     pub(super) fd: OwnedFd,
-    /// Whether nobody else can send to it: while the application's end is connected to another, it cannot be connected.
+    /// Whether nobody else can send to it: while the application's end is connected to another, it cannot be
+    /// connected.
     is_private: bool,
     /// When it was last used, in an order of all uses.
     used: AtomicU64,
@@ -59,8 +61,8 @@ impl End {
         Ok(by_application.then_some(length))
     }
 
-    /// Makes the kernel report ECONNRESET to the application's end, which is connected to this one: it does when this
-    /// one goes away with something unread. The application asks the node what that means.
+    /// Makes the kernel report ECONNRESET to the application's end, which is connected to this one: it does
+    /// when this one goes away with something unread. The application asks the node what that means.
     pub(super) fn report_error(&self, tag: NodeTag, socket: peersock_fd::Opened) {
         let remote = Remote { id: socket.id, address: self.place.0, details: self.place.1 };
         let own = address(&Name::Remote(tag, remote));
@@ -142,7 +144,8 @@ impl State {
         self.evict(keys, current);
     }
 
-    /// Removes the eighth of some ends that was not used for longest; those that a socket is connected to stay.
+    /// Removes the eighth of some ends that was not used for longest; those that a socket is connected to
+    /// stay.
     fn evict(&mut self, keys: Vec<Key>, current: &mut Datagrams) {
         let mut order: Vec<(u64, Key)> = keys
             .into_iter()

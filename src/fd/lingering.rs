@@ -37,7 +37,8 @@ struct Waiting {
 }
 
 impl State {
-    /// The connection of a socket that is about to be closed: afterwards it may be gone before anybody asks about it.
+    /// The connection of a socket that is about to be closed: afterwards it may be gone before anybody asks
+    /// about it.
     pub(super) fn flow_of(&self, which: Which) -> Option<Arc<Flow>> {
         self.stream(which).map(|stream| Arc::clone(stream.connection.flow()))
     }

@@ -1,4 +1,5 @@
-//! Sockets that listen: each connection becomes one of the kernel's, to the application's own listening descriptor.
+//! Sockets that listen: each connection becomes one of the kernel's, to the application's own listening
+//! descriptor.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,8 +18,8 @@ use super::stream::{self, Origin, Stream};
 use crate::socket::{Connection, port_refusal};
 use crate::wait::Interest;
 
-/// How soon, and how late at most, an application is looked at again whose queue of connections was full. The kernel does
-/// not tell when there is room.
+/// How soon, and how late at most, an application is looked at again whose queue of connections was full. The
+/// kernel does not tell when there is room.
 const FIRST_RETRY: Duration = Duration::from_millis(1);
 pub(super) const LAST_RETRY: Duration = Duration::from_millis(50);
 

@@ -1,8 +1,9 @@
 //! Sockets of applications that are real file descriptors: the node's side of `peersock-fd`.
 //!
-//! An [`FdServer`] answers the requests of applications (this process, its children, or others) and moves data between
-//! the other ends of their AF_UNIX sockets and the node's connections. All of it runs in the node's engine thread: what
-//! arrives passes from the UDP socket to the application's descriptor without a thread being woken in between.
+//! An [`FdServer`] answers the requests of applications (this process, its children, or others) and moves
+//! data between the other ends of their AF_UNIX sockets and the node's connections. All of it runs in the
+//! node's engine thread: what arrives passes from the UDP socket to the application's descriptor without a
+//! thread being woken in between.
 
 mod aliases;
 mod alongside;
@@ -45,7 +46,8 @@ pub const ENVIRONMENT: &str = "PEERSOCK_NODE";
 
 /// Serves sockets as file descriptors, for as long as it lives.
 ///
-/// Whoever runs as the node's user, or as root, may open sockets; others need the [token](FdServer::environment).
+/// Whoever runs as the node's user, or as root, may open sockets; others need the
+/// [token](FdServer::environment).
 ///
 /// ```
 /// use peersock::{FdServer, IdentitySource, Interfaces, Node};
@@ -139,8 +141,9 @@ impl FdServer {
         self.server.undelivered()
     }
 
-    /// Takes what applications have written until now, closes their connections in order, and waits up to `patience`
-    /// until everything is delivered. True if it was. For the end of a process that has sockets open.
+    /// Takes what applications have written until now, closes their connections in order, and waits up to
+    /// `patience` until everything is delivered. True if it was. For the end of a process that has sockets
+    /// open.
     pub fn drain(&self, patience: Duration) -> bool {
         self.end(patience, Unclosed::Finish)
     }

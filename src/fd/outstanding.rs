@@ -22,8 +22,8 @@ pub struct Outstanding {
     pub lost_bytes: u64,
     /// For how long none of the peers that bytes wait for has been heard; zero if nothing waits.
     pub silence: Duration,
-    /// The longest smoothed round-trip time of connections that wait for acknowledgements of bytes or of their ends;
-    /// zero if none was measured.
+    /// The longest smoothed round-trip time of connections that wait for acknowledgements of bytes or of
+    /// their ends; zero if none was measured.
     pub round_trip: Duration,
 }
 
@@ -85,7 +85,8 @@ impl State {
             Entry::Stream(stream) => Some((stream.connection.flow(), stream.not_taken())),
             _ => None,
         });
-        // The application was told that it is connected. It may have closed its descriptor before it came here.
+        // The application was told that it is connected. It may have closed its descriptor before it came
+        // here.
         let coming = |entry: &&Entry| matches!(entry, Entry::Connecting(one) if one.is_standing());
         found.ends = self.entries.values().filter(coming).count();
         for (flow, not_taken) in streams.chain(self.delivering.flows.iter().map(|flow| (flow, 0))) {

@@ -41,8 +41,8 @@ impl State {
         }
     }
 
-    /// Tells the path's MTU with an empty datagram, if the socket wants to know it (RFC 3542 11.3). As in Linux that is
-    /// the node's own finding; what others report by ICMP is for IPV6_RECVERR.
+    /// Tells the path's MTU with an empty datagram, if the socket wants to know it (RFC 3542 11.3). As in
+    /// Linux that is the node's own finding; what others report by ICMP is for IPV6_RECVERR.
     fn tell_path_mtu(&mut self, owner: Key, remote: SocketAddr) {
         let Some(Entry::Datagrams(datagrams)) = self.entry(owner) else { return };
         let (peer, id) = (datagrams.peer, datagrams.socket.id);

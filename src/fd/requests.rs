@@ -20,7 +20,8 @@ use super::sockets::{Phase, errno};
 use super::transport;
 use crate::datapath::Network;
 
-/// Connections to the control socket that are accepted, and requests that are answered, before others have their turn.
+/// Connections to the control socket that are accepted, and requests that are answered, before others have
+/// their turn.
 const MOST: usize = 64;
 
 /// An application's connection to the control socket.

@@ -39,8 +39,8 @@ const BUFFER: usize = 256 << 10;
 /// How often it is looked whether everything is delivered, before what is open is reset.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// The last key that was given. No two servers have the same: events of a descriptor that somebody has inherited from
-/// one that is gone are nobody's.
+/// The last key that was given. No two servers have the same: events of a descriptor that somebody has
+/// inherited from one that is gone are nobody's.
 static LAST_KEY: AtomicU64 = AtomicU64::new(0);
 
 /// What the engine thread runs.
@@ -353,7 +353,8 @@ impl State {
         self.timers.insert((at, key));
     }
 
-    /// Closes what waits to be accepted when there are no descriptors left for it: left alone, it would wake us for ever.
+    /// Closes what waits to be accepted when there are no descriptors left for it: left alone, it would wake
+    /// us for ever.
     pub(super) fn turn_away(&mut self, listener: &OwnedFd, error: Errno) {
         if !matches!(error, Errno::MFILE | Errno::NFILE) {
             return;

@@ -87,8 +87,8 @@ impl Opened {
     }
 }
 
-/// Binds what takes an address: one thing, or for IPv6's wildcard one for each family at the same port, IPv6's first.
-/// `undo` frees the first when the port is taken in the other family.
+/// Binds what takes an address: one thing, or for IPv6's wildcard one for each family at the same port,
+/// IPv6's first. `undo` frees the first when the port is taken in the other family.
 pub(super) fn bind_families<T>(
     local: SocketAddr,
     v6_only: bool,
@@ -115,8 +115,8 @@ pub(super) fn bind_families<T>(
     }
 }
 
-/// Binds IPv4's wildcard and, for members without an IPv4 address, IPv6's at the same port; IPv4's first. Another socket
-/// may have the port of the other family, and keeps it.
+/// Binds IPv4's wildcard and, for members without an IPv4 address, IPv6's at the same port; IPv4's first.
+/// Another socket may have the port of the other family, and keeps it.
 pub(super) fn bind_aliased<T>(
     local: SocketAddr,
     bind: impl Fn(SocketAddr) -> Result<T, Error>,
@@ -167,8 +167,8 @@ impl State {
         }
     }
 
-    /// Has those on IPv4's wildcard leave IPv6 to a socket of that family, unless it wants IPv4 as well and would fail all
-    /// the same. True if there were any.
+    /// Has those on IPv4's wildcard leave IPv6 to a socket of that family, unless it wants IPv4 as well and
+    /// would fail all the same. True if there were any.
     fn give_way(&mut self, socket: peersock_fd::Opened, local: SocketAddr) -> bool {
         let (ip, port) = (local.ip().to_canonical(), local.port());
         if ip.is_ipv4() || (ip.is_unspecified() && !self.socket(socket).options.v6_only) {
@@ -231,8 +231,8 @@ impl State {
         alias.map_or_else(|| shown(family, address), |alias| SocketAddr::new(alias.into(), address.port()))
     }
 
-    /// Forgets the bound sockets that nobody has open any more, of one port or of all. The kernel tells of no closing
-    /// of a socket that is not connected. True if there were any.
+    /// Forgets the bound sockets that nobody has open any more, of one port or of all. The kernel tells of no
+    /// closing of a socket that is not connected. True if there were any.
     pub(super) fn sweep(&mut self, port: Option<u16>) -> bool {
         let bound = |opened: &&Opened| match port {
             Some(port) => opened.bound().is_some_and(|bound| bound.port() == port),

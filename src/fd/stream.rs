@@ -1,4 +1,5 @@
-//! One connection and the application's descriptor for it: bytes from the one to the other, in both directions.
+//! One connection and the application's descriptor for it: bytes from the one to the other, in both
+//! directions.
 
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
@@ -152,7 +153,8 @@ impl Stream {
         }
     }
 
-    /// Moves what there is, up to a bound. With `drain`, what the application has not written by now does not count.
+    /// Moves what there is, up to a bound. With `drain`, what the application has not written by now does not
+    /// count.
     pub(super) fn pump(&mut self, news: News, buf: &mut [u8], drain: bool) -> Outcome {
         self.entry.begin();
         self.draining |= drain;
@@ -347,8 +349,8 @@ impl Stream {
         }
     }
 
-    /// The connection is broken: what the application has written goes nowhere, and it is told so when it writes more,
-    /// however long it takes to read what has come.
+    /// The connection is broken: what the application has written goes nowhere, and it is told so when it
+    /// writes more, however long it takes to read what has come.
     fn discard(&mut self, buf: &mut [u8]) -> Progress {
         // First of all: once there is room the application would write into it.
         if self.unix.is_reset_on_close() {
@@ -366,8 +368,8 @@ impl Stream {
             || rustix::event::poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
     }
 
-    /// Whether something has come that the application, which has closed its descriptor, will not read: as TCP does, the
-    /// connection is reset then (RFC 1122 4.2.2.13). Asks to be told of what comes later.
+    /// Whether something has come that the application, which has closed its descriptor, will not read: as
+    /// TCP does, the connection is reset then (RFC 1122 4.2.2.13). Asks to be told of what comes later.
     fn has_unread(&self) -> bool {
         if self.inward == Way::Ended {
             return false;

@@ -31,12 +31,12 @@ pub struct TcpListener {
 }
 
 impl TcpListener {
-    /// Listens through the process's node: on an address of its own, or with `[::]` on all of them, in every network
-    /// it joins.
+    /// Listens through the process's node: on an address of its own, or with `[::]` on all of them, in every
+    /// network it joins.
     ///
     /// # Errors
-    /// `AddrInUse`, `AddrNotAvailable` (not this node's address), `PermissionDenied` (the network does not allow the port),
-    /// and those of [`node()`](crate::node()).
+    /// `AddrInUse`, `AddrNotAvailable` (not this node's address), `PermissionDenied` (the network does not
+    /// allow the port), and those of [`node()`](crate::node()).
     pub async fn bind(addr: impl ToSocketAddrs) -> io::Result<TcpListener> {
         TcpListener::bind_on(&node::node()?, addr).await
     }

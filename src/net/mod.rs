@@ -1,8 +1,9 @@
 //! Asynchronous sockets, with the signatures of `tokio::net`.
 //!
-//! They work on any executor: the node's own thread does the work and wakes the tasks. Streams implement tokio's
-//! `AsyncRead` and `AsyncWrite`. Each type has the constructors of its namesake, which use the process's node
-//! ([`node()`](crate::node())), and ones that end in `_on`, which take a [`Node`](crate::Node).
+//! They work on any executor: the node's own thread does the work and wakes the tasks. Streams implement
+//! tokio's `AsyncRead` and `AsyncWrite`. Each type has the constructors of its namesake, which use the
+//! process's node ([`node()`](crate::node())), and ones that end in `_on`, which take a
+//! [`Node`](crate::Node).
 
 mod listener;
 mod split;

@@ -47,9 +47,9 @@ impl TcpStream {
     /// Connects through the process's node. Of several addresses the first that answers is taken.
     ///
     /// # Errors
-    /// `ConnectionRefused`, `TimedOut`, `HostUnreachable` (the peer cannot be found), `NetworkUnreachable` (no joined
-    /// network has such an address), `PermissionDenied` (the network does not allow the port), and those of
-    /// [`node()`](crate::node()).
+    /// `ConnectionRefused`, `TimedOut`, `HostUnreachable` (the peer cannot be found), `NetworkUnreachable`
+    /// (no joined network has such an address), `PermissionDenied` (the network does not allow the port), and
+    /// those of [`node()`](crate::node()).
     pub async fn connect(addr: impl ToSocketAddrs) -> io::Result<TcpStream> {
         TcpStream::connect_on(&node::node()?, addr).await
     }
@@ -136,7 +136,8 @@ impl TcpStream {
         self.shared.connection.write(buf)
     }
 
-    /// TCP_NODELAY: whether small writes leave at once instead of waiting for an acknowledgement. Default: no.
+    /// TCP_NODELAY: whether small writes leave at once instead of waiting for an acknowledgement. Default:
+    /// no.
     ///
     /// # Errors
     /// None at present.
@@ -161,8 +162,8 @@ impl TcpStream {
         self.shared.connection.congestion_control()
     }
 
-    /// Sets TCP_CONGESTION, at any time. The new algorithm starts with the window that the old one has come to. It
-    /// concerns only what this end sends.
+    /// Sets TCP_CONGESTION, at any time. The new algorithm starts with the window that the old one has come
+    /// to. It concerns only what this end sends.
     ///
     /// ```
     /// use peersock::{CongestionControl, TcpStream};
@@ -180,8 +181,8 @@ impl TcpStream {
         self.shared.connection.set_congestion_control(congestion)
     }
 
-    /// TCP_INFO: round-trip time, congestion window, bytes delivered, and what else the connection knows of itself
-    /// and of its path now.
+    /// TCP_INFO: round-trip time, congestion window, bytes delivered, and what else the connection knows of
+    /// itself and of its path now.
     ///
     /// ```
     /// # async fn example(stream: peersock::TcpStream) -> std::io::Result<()> {
@@ -198,7 +199,8 @@ impl TcpStream {
     }
 
     /// SO_KEEPALIVE and TCP_KEEPIDLE: a silent peer is probed at this interval, 1 ms at least, and given up
-    /// (`TimedOut`) after eight probes without an answer. `None`, the default: an idle connection stands for ever.
+    /// (`TimedOut`) after eight probes without an answer. `None`, the default: an idle connection stands for
+    /// ever.
     ///
     /// # Errors
     /// `InvalidInput` for an interval of zero.
@@ -206,8 +208,8 @@ impl TcpStream {
         self.shared.connection.set_keepalive(interval)
     }
 
-    /// TCP_USER_TIMEOUT (RFC 5482): how long what was sent may wait for an acknowledgement, and the peer be silent,
-    /// before the connection fails with `TimedOut`. `None`, the default: 924 s, as Linux.
+    /// TCP_USER_TIMEOUT (RFC 5482): how long what was sent may wait for an acknowledgement, and the peer be
+    /// silent, before the connection fails with `TimedOut`. `None`, the default: 924 s, as Linux.
     ///
     /// # Errors
     /// `InvalidInput` for a timeout of zero.
@@ -215,8 +217,9 @@ impl TcpStream {
         self.shared.connection.set_user_timeout(timeout)
     }
 
-    /// SO_LINGER: how long dropping the stream waits (blocking the thread) for delivery, after which it resets the
-    /// connection. `None`, the default: dropping does not wait, and delivery goes on in the background.
+    /// SO_LINGER: how long dropping the stream waits (blocking the thread) for delivery, after which it
+    /// resets the connection. `None`, the default: dropping does not wait, and delivery goes on in the
+    /// background.
     ///
     /// # Errors
     /// None at present.

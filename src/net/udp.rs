@@ -13,9 +13,9 @@ use crate::wait::Interest;
 
 /// A UDP socket on the overlay, as `tokio::net::UdpSocket`.
 ///
-/// A datagram that is longer than the buffer is cut off. One that does not fit the path to its destination whole goes in
-/// fragments, and is lost if one of them is; what fits on every path is 1124 bytes. The longest are 65,507 bytes over
-/// IPv4 and 65,527 over IPv6; more is refused with the error EMSGSIZE.
+/// A datagram that is longer than the buffer is cut off. One that does not fit the path to its destination
+/// whole goes in fragments, and is lost if one of them is; what fits on every path is 1124 bytes. The longest
+/// are 65,507 bytes over IPv4 and 65,527 over IPv6; more is refused with the error EMSGSIZE.
 ///
 /// ```no_run
 /// use peersock::UdpSocket;
@@ -34,7 +34,8 @@ pub struct UdpSocket {
 }
 
 impl UdpSocket {
-    /// Binds through the process's node: to an address of its own, or with `[::]` to all; port 0 lets the node choose.
+    /// Binds through the process's node: to an address of its own, or with `[::]` to all; port 0 lets the
+    /// node choose.
     ///
     /// # Errors
     /// `AddrInUse`, `AddrNotAvailable`, `PermissionDenied`, and those of [`node()`](crate::node()).
@@ -78,7 +79,8 @@ impl UdpSocket {
     /// Sends one datagram to the connected peer.
     ///
     /// # Errors
-    /// `NotConnected`, `ConnectionRefused` (the peer said so about an earlier one), and those of [`UdpSocket::send_to`].
+    /// `NotConnected`, `ConnectionRefused` (the peer said so about an earlier one), and those of
+    /// [`UdpSocket::send_to`].
     pub async fn send(&self, buf: &[u8]) -> io::Result<usize> {
         self.datagrams.send(buf, None)
     }

@@ -149,8 +149,8 @@ impl NodeBuilder {
         self
     }
 
-    /// The UDP port of the node; 0, the default, lets the system choose. A fixed port is needed where other nodes
-    /// name this one as a static endpoint.
+    /// The UDP port of the node; 0, the default, lets the system choose. A fixed port is needed where other
+    /// nodes name this one as a static endpoint.
     pub fn port(mut self, port: u16) -> Self {
         self.port = port;
         self
@@ -175,8 +175,8 @@ impl NodeBuilder {
         self
     }
 
-    /// The send and receive buffer of each TCP socket, bytes. Default: 4 MiB each. Memory is used only as far as a
-    /// socket fills it.
+    /// The send and receive buffer of each TCP socket, bytes. Default: 4 MiB each. Memory is used only as far
+    /// as a socket fills it.
     pub fn tcp_buffers(mut self, send: usize, receive: usize) -> Self {
         self.stack.send_buffer = send;
         self.stack.receive_buffer = receive;
@@ -223,10 +223,12 @@ impl NodeBuilder {
         Ok(node)
     }
 
-    /// Starts the node and makes it the one that [`node()`](crate::node()) and sockets opened without a node use.
+    /// Starts the node and makes it the one that [`node()`](crate::node()) and sockets opened without a node
+    /// use.
     ///
     /// # Errors
-    /// [`StartError::AlreadyInstalled`] if the process has such a node already, and those of [`NodeBuilder::start`].
+    /// [`StartError::AlreadyInstalled`] if the process has such a node already, and those of
+    /// [`NodeBuilder::start`].
     pub fn install(self) -> Result<Node, StartError> {
         singleton::install(self)
     }

@@ -52,7 +52,8 @@ pub enum Event {
 
 /// The events of a node, in order. A reader that falls more than 1024 events behind misses the oldest.
 ///
-/// As an iterator it waits until the node is shut down; see also [`Events::next_timeout`] and [`Events::recv`].
+/// As an iterator it waits until the node is shut down; see also [`Events::next_timeout`] and
+/// [`Events::recv`].
 pub struct Events {
     queue: Arc<Subscription>,
 }

@@ -55,7 +55,8 @@ impl Joined {
 
     /// Waits until the node has its addresses in the network and can open sockets.
     ///
-    /// At present a network is ready as soon as it is joined; one whose members a controller admits will not be.
+    /// At present a network is ready as soon as it is joined; one whose members a controller admits will not
+    /// be.
     ///
     /// # Errors
     /// `TimedOut` after `timeout`, `NotConnected` if the network was left.
@@ -75,8 +76,8 @@ impl Joined {
     /// Waits until there is a session with the member that has `address`.
     ///
     /// # Errors
-    /// `TimedOut` after `timeout`, `AddrNotAvailable` if no member can have this address, `NotConnected` if the network was
-    /// left or the node shut down.
+    /// `TimedOut` after `timeout`, `AddrNotAvailable` if no member can have this address, `NotConnected` if
+    /// the network was left or the node shut down.
     pub fn wait_peer(&self, address: IpAddr, timeout: Duration) -> io::Result<()> {
         let deadline = Instant::now() + timeout;
         let datapath = &self.node.inner.driver.datapath;

@@ -39,8 +39,9 @@ const DEFAULT_LINGER: Duration = Duration::from_secs(5);
 ///
 /// Most programs need one node, [`node()`]; tests and gateways may start several with [`Node::builder`].
 ///
-/// When the last handle and the last socket are dropped, the node waits up to five seconds for everything that was
-/// sent to be acknowledged, tells its peers goodbye and stops. [`Node::shutdown`] does so at a time of your choice.
+/// When the last handle and the last socket are dropped, the node waits up to five seconds for everything
+/// that was sent to be acknowledged, tells its peers goodbye and stops. [`Node::shutdown`] does so at a time
+/// of your choice.
 ///
 /// ```
 /// use peersock::{IdentitySource, Interfaces, Network, Node};
@@ -63,7 +64,8 @@ pub(crate) struct Inner {
     pub(crate) driver: Arc<Driver>,
     identity: PublicIdentity,
     closing: Closing,
-    /// Sockets that somebody may still wait for when the node is shut down. Connections are not among them: they fail.
+    /// Sockets that somebody may still wait for when the node is shut down. Connections are not among them:
+    /// they fail.
     sockets: Mutex<Vec<Weak<dyn Waited>>>,
     down: AtomicBool,
     started: Instant,
@@ -101,7 +103,8 @@ impl Node {
         Ok(Joined::new(self.clone(), joined))
     }
 
-    /// Leaves a network: peers are told, its connections are reset and its other sockets fail with ENETDOWN. False if it was not joined.
+    /// Leaves a network: peers are told, its connections are reset and its other sockets fail with ENETDOWN.
+    /// False if it was not joined.
     pub fn leave(&self, id: NetworkId) -> bool {
         self.inner.driver.datapath.leave(Instant::now(), id, &mut Batch::default())
     }

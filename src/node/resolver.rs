@@ -242,7 +242,8 @@ mod tests {
         assert_eq!(turn.due, later);
     }
 
-    /// The names are false at first, then nobody is at the address, then it is right; at last the member moves.
+    /// The names are false at first, then nobody is at the address, then it is right; at last the member
+    /// moves.
     #[test]
     fn a_member_is_found_by_a_name_that_becomes_right_after_a_while_and_again_where_it_moves_to() {
         let (alpha, beta) = (Seed([1; 32]), Seed([2; 32]));

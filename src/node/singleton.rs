@@ -12,10 +12,11 @@ static NODE: Mutex<Option<Node>> = Mutex::new(None);
 /// How long the process's exit waits for what was sent to be acknowledged.
 const EXIT_LINGER: Duration = Duration::from_secs(5);
 
-/// The process's node. The first call starts it with the defaults, unless [`NodeBuilder::install`] did before.
+/// The process's node. The first call starts it with the defaults, unless [`NodeBuilder::install`] did
+/// before.
 ///
-/// When the process returns from `main` or calls `exit`, the node waits up to five seconds for what closed sockets
-/// still have to deliver.
+/// When the process returns from `main` or calls `exit`, the node waits up to five seconds for what closed
+/// sockets still have to deliver.
 ///
 /// # Errors
 /// Those of [`NodeBuilder::start`], as an [`io::Error`].

@@ -11,7 +11,8 @@ use serde::{Serialize, Serializer};
 
 use super::Inner;
 
-/// Everything worth knowing about a node at one time. Serializes to the JSON that `peersock status --json` prints.
+/// Everything worth knowing about a node at one time. Serializes to the JSON that `peersock status --json`
+/// prints.
 ///
 /// ```
 /// # use peersock::{IdentitySource, Interfaces, Node};

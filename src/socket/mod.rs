@@ -1,4 +1,5 @@
-//! What the asynchronous and the blocking sockets share: one operation of the stack each, and the sending that follows.
+//! What the asynchronous and the blocking sockets share: one operation of the stack each, and the sending
+//! that follows.
 
 mod address;
 mod ping;
@@ -23,7 +24,8 @@ use crate::datapath::{Network, SocketState};
 use crate::node::Inner;
 use crate::wait::{Interest, Waiters};
 
-/// The interface that a local address to bind belongs to; `None` for the wildcard address, which stands for all.
+/// The interface that a local address to bind belongs to; `None` for the wildcard address, which stands for
+/// all.
 fn interface_of(node: &Inner, local: SocketAddr) -> io::Result<Option<InterfaceId>> {
     node.check_up()?;
     if local.ip().is_unspecified() {

@@ -305,7 +305,8 @@ impl Acceptor {
         Ok(Acceptor { node: Arc::clone(&node.inner), listener })
     }
 
-    /// Takes an address and a port, on one interface only if given; connections come after [`Acceptor::listen`].
+    /// Takes an address and a port, on one interface only if given; connections come after
+    /// [`Acceptor::listen`].
     pub(crate) fn reserve(
         node: &Arc<Inner>,
         device: Option<InterfaceId>,

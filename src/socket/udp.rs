@@ -37,8 +37,8 @@ impl Datagrams {
         Ok(self.socket.connect(remote)?)
     }
 
-    /// Sends one datagram, to the connected peer if `remote` is `None`. Never has to wait: what the network cannot
-    /// take is lost, as in any UDP.
+    /// Sends one datagram, to the connected peer if `remote` is `None`. Never has to wait: what the network
+    /// cannot take is lost, as in any UDP.
     pub(crate) fn send(&self, data: &[u8], remote: Option<SocketAddr>) -> io::Result<usize> {
         self.node.check_up()?;
         let now = Instant::now();

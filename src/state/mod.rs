@@ -47,7 +47,8 @@ const CONTROL_SOCKET: &str = "control.sock";
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
-    /// The kernel releases the lock when the last copy of this descriptor is closed, however the process ends.
+    /// The kernel releases the lock when the last copy of this descriptor is closed, however the process
+    /// ends.
     _lock: File,
 }
 

@@ -13,8 +13,8 @@ use super::StateError;
 /// Reads a text file that holds a secret.
 ///
 /// The checks are made on the open file, so it cannot be exchanged between check and use. A pipe, as shells
-/// make for
-/// `<(command)`, is read to its end; it has no owner and mode that matter. The text is wiped from memory when dropped.
+/// make for `<(command)`, is read to its end; it has no owner and mode that matter. The text is wiped from
+/// memory when dropped.
 ///
 /// # Errors
 ///

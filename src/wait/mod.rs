@@ -1,8 +1,9 @@
 //! How a thread or a task waits for a socket: each socket has one [`Waiters`], told by the data path when the
 //! socket's readiness may have changed.
 //!
-//! No wake-up is lost: a waiter first announces itself, then looks at the socket, then sleeps; the data path first
-//! changes the socket (under the socket's own lock), then looks for waiters. When nobody waits, telling costs one load.
+//! No wake-up is lost: a waiter first announces itself, then looks at the socket, then sleeps; the data path
+//! first changes the socket (under the socket's own lock), then looks for waiters. When nobody waits, telling
+//! costs one load.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -65,7 +66,8 @@ impl Waiters {
                 woken.append(&mut state.wakers[interest as usize]);
             }
         }
-        // A thread that reads the UDP sockets itself looks again after what it has read; it needs no waking for that.
+        // A thread that reads the UDP sockets itself looks again after what it has read; it needs no waking
+        // for that.
         let own = std::thread::current().id();
         for (_, wakeup) in state.polling.iter().filter(|(thread, _)| *thread != own) {
             wakeup.wake();

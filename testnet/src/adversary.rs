@@ -15,8 +15,8 @@ use crate::Random;
 
 /// A member of one network who attacks one node of it, its *target*.
 ///
-/// It takes part in handshakes and holds their keys, and it decides by itself when to send which message. It answers
-/// nothing unless it is told to.
+/// It takes part in handshakes and holds their keys, and it decides by itself when to send which message. It
+/// answers nothing unless it is told to.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -79,7 +79,8 @@ pub enum Heard {
 const MOST: usize = 8;
 
 impl Adversary {
-    /// `identity` as a member of `network`, against `target`. `clock` is the wall clock that its initiations show.
+    /// `identity` as a member of `network`, against `target`. `clock` is the wall clock that its initiations
+    /// show.
     pub fn new(
         identity: Arc<Identity>,
         network: &NetworkConfig,
@@ -171,7 +172,8 @@ impl Adversary {
         self.initiation(now, time)
     }
 
-    /// An initiation that is authentic and not newer than the first: no copy of any, so the target has to read it.
+    /// An initiation that is authentic and not newer than the first: no copy of any, so the target has to
+    /// read it.
     pub fn initiate_stale(&mut self, now: Instant) -> Vec<u8> {
         let time = self.oldest_timestamp;
         self.initiation(now, time)

@@ -2,10 +2,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
-/// The account of addresses whose owners have never received anything: victims whose addresses somebody forges.
+/// The account of addresses whose owners have never received anything: victims whose addresses somebody
+/// forges.
 ///
-/// To such an address a node may send at most as many bytes as came from there (docs/PROTOCOL.md, section 4). One account
-/// is for one node: each may answer with as much as it has got.
+/// To such an address a node may send at most as many bytes as came from there (docs/PROTOCOL.md, section 4).
+/// One account is for one node: each may answer with as much as it has got.
 ///
 /// ```
 /// use peersock_testnet::Credit;

@@ -7,11 +7,11 @@ use peersock_overlay::wire::{Control, ProbeSize};
 use crate::Adversary;
 
 impl Adversary {
-    /// Any message that it can make now, each kind as likely as others. `others` are nodes in whose name it may speak;
-    /// `elsewhere` is an address that it may name.
+    /// Any message that it can make now, each kind as likely as others. `others` are nodes in whose name it
+    /// may speak; `elsewhere` is an address that it may name.
     ///
-    /// Among them are those that claim that it receives where it sends them from: responses, and answers to probes and
-    /// challenges that it may not have seen.
+    /// Among them are those that claim that it receives where it sends them from: responses, and answers to
+    /// probes and challenges that it may not have seen.
     pub fn improvise(
         &mut self,
         now: Instant,

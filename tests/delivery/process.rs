@@ -1,5 +1,5 @@
-//! Another process of the test's own program, with one test to run there, and a node of its own. Tests of several
-//! crates include this file.
+//! Another process of the test's own program, with one test to run there, and a node of its own. Tests of
+//! several crates include this file.
 
 use std::env;
 use std::fmt::Display;

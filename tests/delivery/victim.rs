@@ -1,5 +1,5 @@
-//! A receiver with a process and a node of its own, which end before the scenario does. Tests of several crates
-//! include this file; the process is that of the test itself, with one test to run.
+//! A receiver with a process and a node of its own, which end before the scenario does. Tests of several
+//! crates include this file; the process is that of the test itself, with one test to run.
 
 #[path = "process.rs"]
 mod process;
@@ -33,8 +33,8 @@ impl Order<'_> {
     }
 }
 
-/// Plays the scenarios in which the receiver's process ends, those of one kind beside each other. `test` is the
-/// test that calls [`be_one`]; `send` starts the victim and sends.
+/// Plays the scenarios in which the receiver's process ends, those of one kind beside each other. `test` is
+/// the test that calls [`be_one`]; `send` starts the victim and sends.
 pub(crate) fn play(face: &str, test: &str, network: &str, send: impl Fn(&Order<'_>) -> Outcome + Sync) {
     let (scenarios, sizes) = table();
     let scenarios: Vec<_> = scenarios.iter().filter(|scenario| scenario.ends_process()).collect();

@@ -1,7 +1,7 @@
 //! The end of a process that uses the process's node: what is open is reset, and nothing goes wrong.
 //!
-//! The exit handler runs on the main thread after its thread-local values are gone, so the program under test is this
-//! one's own `main`, without the test harness.
+//! The exit handler runs on the main thread after its thread-local values are gone, so the program under test
+//! is this one's own `main`, without the test harness.
 
 #![expect(clippy::print_stdout, reason = "a test harness reports there")]
 

@@ -134,7 +134,8 @@ const NETWORK: &str = "ff0001ffff000000";
 pub(crate) fn port() -> u16 {
     use std::net::UdpSocket;
     use std::sync::LazyLock;
-    // It is held: otherwise the system may give it to the next socket that wants any. Those of discovery may share it.
+    // It is held: otherwise the system may give it to the next socket that wants any. Those of discovery may
+    // share it.
     static HELD: LazyLock<UdpSocket> = LazyLock::new(|| {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
         rustix::net::sockopt::set_socket_reuseaddr(&socket, true).expect("an option");

@@ -107,8 +107,8 @@ fn a_socket_that_is_not_connected_does_not_wait_and_a_listener_s_connections_hav
     assert!(close(fresh) < Duration::from_secs(60));
 }
 
-/// What `peersock run` does at its end, with a program that ends as soon as it has connected. The node may not
-/// have its descriptor yet.
+/// What `peersock run` does at its end, with a program that ends as soon as it has connected. The node may
+/// not have its descriptor yet.
 #[test]
 fn the_end_of_a_connection_that_was_closed_at_once_is_delivered() {
     for said in [&b""[..], b"hello"].repeat(10) {
@@ -134,7 +134,8 @@ fn the_end_of_a_connection_that_was_closed_at_once_is_delivered() {
     }
 }
 
-/// The peer has read the answer and closed, so nothing is lost when its node leaves before this end is closed.
+/// The peer has read the answer and closed, so nothing is lost when its node leaves before this end is
+/// closed.
 #[test]
 fn a_peer_that_leaves_after_it_has_closed_resets_nothing() {
     let (a, b) = Served::pair();

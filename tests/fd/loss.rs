@@ -219,7 +219,8 @@ fn deliver(fd: OwnedFd, size: usize) -> io::Result<()> {
 fn the_table_of_deliveries_holds_for_descriptors() {
     let (a, b) = Served::pair();
     let (scenarios, sizes) = table();
-    // Receivers that die or stop need a process of their own: the tests of `run` and of the C library have those.
+    // Receivers that die or stop need a process of their own: the tests of `run` and of the C library have
+    // those.
     for scenario in scenarios.iter().filter(|scenario| !scenario.ends_process()) {
         for &size in &sizes {
             let (listener, address) = match scenario.steps[0] {

@@ -1,7 +1,7 @@
 //! Undoes what a command did to the machine, whichever way it ends.
 //!
-//! A [`Guard`] undoes its action when it is dropped, which covers success and errors. Ctrl-C and SIGTERM end the process
-//! without unwinding, so guards are also listed here, and a signal undoes them all.
+//! A [`Guard`] undoes its action when it is dropped, which covers success and errors. Ctrl-C and SIGTERM end
+//! the process without unwinding, so guards are also listed here, and a signal undoes them all.
 
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard};

@@ -1,13 +1,15 @@
 //! The project's own commands, run as `cargo xtask …`:
 //!
 //! - `cargo xtask test` checks everything that CI checks ([`mod@test`]);
-//! - `cargo xtask bench` measures peersock beside the kernel, quinn and the encrypted-UDP limit ([`mod@bench`]);
-//! - `cargo xtask header` makes the C library's header ([`header`]); `cargo xtask install` installs the library ([`install`]);
+//! - `cargo xtask bench` measures peersock beside the kernel, quinn and the encrypted-UDP limit
+//!   ([`mod@bench`]);
+//! - `cargo xtask header` makes the C library's header ([`header`]); `cargo xtask install` installs the
+//!   library ([`install`]);
 //! - `cargo xtask dist` makes what is given to users ([`dist`]);
 //! - `cargo xtask bench tcp` measures its TCP alone, over impaired links in virtual time.
 //!
-//! Both leave nothing behind: what they start or create is registered in [`cleanup`] and is gone at the end, also after an
-//! error or Ctrl-C.
+//! Both leave nothing behind: what they start or create is registered in [`cleanup`] and is gone at the end,
+//! also after an error or Ctrl-C.
 #![allow(clippy::print_stdout, reason = "a program whose results go to standard output")]
 
 use std::path::Path;

@@ -1,9 +1,9 @@
 //! The limit: encrypted datagrams and nothing above them.
 //!
-//! One thread per side copies application bytes into full datagrams, seals each with AES-256-GCM and sends 44 of them with
-//! one system call (UDP GSO); the receiver takes what the kernel merged (UDP GRO), opens each and copies it out. There is no
-//! retransmission; acknowledgements only keep the sender from flooding the receiver. It is a yardstick and not a bound: an
-//! overlay that uses two threads per side can pass it.
+//! One thread per side copies application bytes into full datagrams, seals each with AES-256-GCM and sends 44
+//! of them with one system call (UDP GSO); the receiver takes what the kernel merged (UDP GRO), opens each
+//! and copies it out. There is no retransmission; acknowledgements only keep the sender from flooding the
+//! receiver. It is a yardstick and not a bound: an overlay that uses two threads per side can pass it.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,7 +1,8 @@
 //! QUIC streams by quinn, tuned: windows of several MiB and full-size packets from the start.
 //!
-//! One connection carries everything; a `connect` workload opens a new stream each time, which is what a new TCP connection
-//! inside a tunnel compares to. AES-128-GCM is quinn's fastest suite. Certificates are not checked: this only measures.
+//! One connection carries everything; a `connect` workload opens a new stream each time, which is what a new
+//! TCP connection inside a tunnel compares to. AES-128-GCM is quinn's fastest suite. Certificates are not
+//! checked: this only measures.
 
 use std::io;
 use std::net::SocketAddr;

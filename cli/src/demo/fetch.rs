@@ -72,7 +72,8 @@ fn fetch(args: &FetchArgs) -> Outcome {
     Ok(())
 }
 
-/// When the first byte came, counted from the start of the process, and the round-trip times in order of size.
+/// When the first byte came, counted from the start of the process, and the round-trip times in order of
+/// size.
 fn ping_pong(node: &Node, server: SocketAddr) -> Outcome<(Duration, Vec<Duration>)> {
     let mut stream = connect(node, server, ECHO)?;
     let message = [b'.'; PING_BYTES];

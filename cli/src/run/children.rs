@@ -84,7 +84,8 @@ pub(super) fn run(
     quiet: bool,
     started: impl FnOnce(Pid) -> io::Result<()>,
 ) -> Outcome<Ended> {
-    // Programs that become daemons leave their parents; they shall be ours then, so that we know when they end.
+    // Programs that become daemons leave their parents; they shall be ours then, so that we know when they
+    // end.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let mut signals =
         SignalsInfo::<WithOrigin>::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH])?;
@@ -178,7 +179,8 @@ fn reap(program: Pid, guard: Option<Pid>, running: &Mutex<Option<Pid>>, events: 
     }
 }
 
-/// Starts the program with its system calls filtered, in a thread of its own: they are a thread's, and its children's.
+/// Starts the program with its system calls filtered, in a thread of its own: they are a thread's, and its
+/// children's.
 fn spawn(mut command: Command, filter: Filter) -> Outcome<Child> {
     let spawning = thread::Builder::new().name("start".into()).spawn(move || {
         if filter != Filter::None {

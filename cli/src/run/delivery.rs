@@ -9,14 +9,14 @@ use super::children::Requests;
 
 /// How long the end may take once somebody has asked for it.
 const LINGER: Duration = Duration::from_secs(2);
-/// How long a peer may be silent that something is sent to. A laptop that changes its network, or an answer over a
-/// satellite, takes seconds, and a peer that has no room is asked more and more rarely.
+/// How long a peer may be silent that something is sent to. A laptop that changes its network, or an answer
+/// over a satellite, takes seconds, and a peer that has no room is asked more and more rarely.
 const SILENT: Duration = Duration::from_secs(10);
 /// How long a peer that is there may take nothing.
 const STALLED: Duration = Duration::from_secs(30);
 /// How long peers may take to acknowledge ends of connections, when there is nothing else to deliver, beside
-/// [`ENDS_ROUND_TRIPS`]. A peer that has not got the end sees a reset when the node leaves, and its program takes what
-/// it has for cut off.
+/// [`ENDS_ROUND_TRIPS`]. A peer that has not got the end sees a reset when the node leaves, and its program
+/// takes what it has for cut off.
 const ENDS: Duration = LINGER;
 /// One is for the first transmission; after one or two more it is sent again.
 const ENDS_ROUND_TRIPS: u32 = 3;

@@ -1,4 +1,5 @@
-//! `peersock run-library`: gives the preloaded library to launchers other than `peersock run`, such as that of the Python package.
+//! `peersock run-library`: gives the preloaded library to launchers other than `peersock run`, such as that
+//! of the Python package.
 
 use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;

@@ -32,22 +32,23 @@ use crate::stdio;
 
 /// Run an unmodified program on a network
 ///
-/// The program's TCP and UDP sockets to addresses of the network go through the overlay, all others to the system as
-/// before. What it listens on without naming an address is reached by the peers; --bind says otherwise. Its children are
-/// on the network too. Names of members are resolved.
+/// The program's TCP and UDP sockets to addresses of the network go through the overlay, all others to the
+/// system as before. What it listens on without naming an address is reached by the peers; --bind says
+/// otherwise. Its children are on the network too. Names of members are resolved.
 ///
-/// It has to be linked dynamically: programs that make system calls themselves (static ones, most of Go's) and those that
-/// change their user by a bit in the file system are not reached. They are refused, and a program that turns
-/// out to run without the library, because its environment was cleared for instance, is ended with status 1.
+/// It has to be linked dynamically: programs that make system calls themselves (static ones, most of Go's)
+/// and those that change their user by a bit in the file system are not reached. They are refused, and a
+/// program that turns out to run without the library, because its environment was cleared for instance, is
+/// ended with status 1.
 ///
-/// The kernel refuses io_uring to the program and its children, because it would pass by the library. For that they give
-/// up gaining privileges: sudo does not work in them. --no-filter leaves it out.
+/// The kernel refuses io_uring to the program and its children, because it would pass by the library. For
+/// that they give up gaining privileges: sudo does not work in them. --no-filter leaves it out.
 ///
 /// Ends with the program's exit status, when its last child has ended too and what they have sent is
 /// delivered. Signals are passed on to the program, and when it has ended to what it has left; what still
 /// runs at a second one is left to itself, without the network. If something cannot be delivered, because a
-/// peer has vanished for 10 seconds or has reset the connection, a line says so and the status is not 0. After
-/// SIGTERM or Ctrl-C delivering takes 2 seconds at most, after a second one no time.
+/// peer has vanished for 10 seconds or has reset the connection, a line says so and the status is not 0.
+/// After SIGTERM or Ctrl-C delivering takes 2 seconds at most, after a second one no time.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -63,7 +64,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     node: NodeArgs,
 
-    /// Refuse addresses outside the networks, this machine's own included, also to programs that cannot be reached
+    /// Refuse addresses outside the networks, this machine's own included, also to programs that cannot be
+    /// reached
     #[arg(long)]
     only: bool,
 
@@ -71,8 +73,8 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "only")]
     no_filter: bool,
 
-    /// Where sockets that are bound to no address are reached: overlay, kernel (the machine's own network), or both; or
-    /// PORT=overlay, PORT=kernel, PORT=both
+    /// Where sockets that are bound to no address are reached: overlay, kernel (the machine's own network),
+    /// or both; or PORT=overlay, PORT=kernel, PORT=both
     #[arg(long, value_name = "WHERE", value_parser = parse_bind)]
     bind: Vec<String>,
 

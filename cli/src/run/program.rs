@@ -172,8 +172,8 @@ fn is_32_bit(head: &[u8]) -> bool {
     head.starts_with(b"\x7fELF\x01")
 }
 
-/// Whether an ELF file has the note of Go's build ID. Such a program makes system calls itself, also if it is linked
-/// dynamically.
+/// Whether an ELF file has the note of Go's build ID. Such a program makes system calls itself, also if it is
+/// linked dynamically.
 fn is_go(head: &[u8]) -> bool {
     // The length of the name, that of the ID, the type, and the name.
     let is_note = |note: &[u8]| note.starts_with(&[4, 0, 0, 0]) && note.ends_with(b"\x04\0\0\0Go\0\0");
@@ -187,7 +187,8 @@ pub(super) fn is_static(head: &[u8]) -> bool {
     !entries.any(|kind| kind == PT_INTERP)
 }
 
-/// The types of an ELF64 file's program headers; an error if it is none, or the table is not at its beginning.
+/// The types of an ELF64 file's program headers; an error if it is none, or the table is not at its
+/// beginning.
 fn program_headers(head: &[u8]) -> io::Result<impl Iterator<Item = u32> + '_> {
     let bad = || io::Error::from(io::ErrorKind::InvalidData);
     let number = |at: usize, length: usize| -> io::Result<u64> {

@@ -55,9 +55,9 @@ enum Verdict {
 /// The program that seemed to lack the library when it was looked at before.
 ///
 /// The kernel gives a memory map in pieces. If the program starts another in its place meanwhile, the rest is
-/// missing, and with it the library, which is mapped above the others; and while libraries are being loaded, a
-/// piece can be older than the next one. So one look proves nothing: the next one must find the same program
-/// without the library.
+/// missing, and with it the library, which is mapped above the others; and while libraries are being loaded,
+/// a piece can be older than the next one. So one look proves nothing: the next one must find the same
+/// program without the library.
 #[derive(Debug, Default)]
 struct Suspicion(Option<Vec<u8>>);
 

@@ -1,7 +1,7 @@
 //! Which beacons a node heeds: those that came to a group or a broadcast address, and so from its own link.
 //!
-//! Three network namespaces in a row: the node, a router, and a stranger behind the router. Needs root and `ip`; skips
-//! otherwise. The namespaces belong to the test and go with it.
+//! Three network namespaces in a row: the node, a router, and a stranger behind the router. Needs root and
+//! `ip`; skips otherwise. The namespaces belong to the test and go with it.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -100,8 +100,8 @@ impl Row {
         Some(row)
     }
 
-    /// Sends beacons from one of the machines until the condition holds: the first may get lost while the link comes
-    /// up.
+    /// Sends beacons from one of the machines until the condition holds: the first may get lost while the
+    /// link comes up.
     fn repeat_until(&self, from: usize, target: SocketAddr, mut condition: impl FnMut() -> bool) {
         let deadline = Instant::now() + PATIENCE;
         for salt in 0.. {

@@ -277,7 +277,8 @@ pub(crate) fn signal(signal: Signal, id: u32) {
     rustix::process::kill_process(process(id), signal).unwrap();
 }
 
-/// Has a process vanish, as far as its peers can tell, by SIGSTOP or SIGKILL: none of its threads runs any more.
+/// Has a process vanish, as far as its peers can tell, by SIGSTOP or SIGKILL: none of its threads runs any
+/// more.
 pub(crate) fn vanish(how: Signal, id: u32) {
     signal(how, id);
     let has_ended =

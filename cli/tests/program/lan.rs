@@ -1,4 +1,5 @@
-//! Two machines on one cable: network namespaces joined by a veth pair, in which nodes find each other by beacon.
+//! Two machines on one cable: network namespaces joined by a veth pair, in which nodes find each other by
+//! beacon.
 //!
 //! Needs root and `ip`; skips otherwise. The namespaces belong to the test and go with it.
 
@@ -24,7 +25,8 @@ struct Cable {
 }
 
 impl Cable {
-    /// Joins two namespaces; `addresses` are the IPv4 addresses of the ends, and none means that IPv4 is not there.
+    /// Joins two namespaces; `addresses` are the IPv4 addresses of the ends, and none means that IPv4 is not
+    /// there.
     fn lay(name: &str, addresses: &[&str]) -> Option<Cable> {
         let ends = ["a", "b"].map(|end| format!("ps-{}-{name}{end}", std::process::id()));
         if !ip(["netns", "add", &ends[0]]) {

@@ -11,7 +11,8 @@ fn free_port() -> u16 {
     TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port()
 }
 
-/// What a script of bash says that has nothing to do with peersock. `try COMMAND` waits until a command succeeds.
+/// What a script of bash says that has nothing to do with peersock. `try COMMAND` waits until a command
+/// succeeds.
 fn outside(lab: &Lab, script: &str) -> String {
     let mut bash = Command::new("bash");
     let script = format!(

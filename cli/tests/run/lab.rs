@@ -119,8 +119,8 @@ impl Lab {
         Running::start(self.command(member, &[], program))
     }
 
-    /// Runs a script of bash to its end. Its functions: `up PORT [ADDRESS]` waits until somebody listens there, and
-    /// `try COMMAND` until a command succeeds.
+    /// Runs a script of bash to its end. Its functions: `up PORT [ADDRESS]` waits until somebody listens
+    /// there, and `try COMMAND` until a command succeeds.
     pub(crate) fn bash(&self, member: &str, script: &str) -> Finished {
         self.bash_with(member, &[], script)
     }

@@ -98,7 +98,8 @@ fn ping_is_answered() {
     );
     assert_eq!(got.text(), "2 rec\n".repeat(3));
     if is_root() {
-        // A copy has no capabilities, so the kernel allows nobody to ping with it; members are not the kernel's matter.
+        // A copy has no capabilities, so the kernel allows nobody to ping with it; members are not the
+        // kernel's matter.
         let script = "cp $(command -v ping) copy; setpriv --reuid 65534 --clear-groups ./copy -c 2 -i 0.2 -w 50 10.77.0.1";
         assert!(lab.bash("beta", script).text().contains("2 received"));
     }

@@ -13,7 +13,8 @@ use crate::sockaddr::write_to;
 /// What a message to be sent asks for; `None` if it asks for nothing.
 ///
 /// # Errors
-/// EINVAL for what makes no sense, or is known and cannot be done; other levels are not looked at, as in Linux.
+/// EINVAL for what makes no sense, or is known and cannot be done; other levels are not looked at, as in
+/// Linux.
 ///
 /// # Safety
 /// The message's control buffer is valid.

@@ -97,8 +97,8 @@ pub unsafe fn accept4(
     Ok(fd.into_raw_fd())
 }
 
-/// close(2), of any descriptor. A stream with SO_LINGER and a time waits up to so long until what was written to it is
-/// acknowledged, if this was its last descriptor.
+/// close(2), of any descriptor. A stream with SO_LINGER and a time waits up to so long until what was written
+/// to it is acknowledged, if this was its last descriptor.
 ///
 /// # Errors
 /// Those of close(2). With SO_LINGER also those of [`Client::close_lingering`]: the descriptor is closed all

@@ -67,8 +67,8 @@ const ICMP_FILTER: c_int = 1;
 /// The epoll sets that a descriptor is in, and with which events.
 pub type EpollSets = Vec<(RawFd, epoll_event)>;
 
-/// Turns `fd` into an overlay socket of the same family and kind, with the options that were set, and puts it again into the
-/// epoll sets that `sets` finds it in.
+/// Turns `fd` into an overlay socket of the same family and kind, with the options that were set, and puts it
+/// again into the epoll sets that `sets` finds it in.
 ///
 /// # Errors
 /// EPROTONOSUPPORT where the overlay has no such sockets, and those of socket(2) and dup3(2).
@@ -92,7 +92,8 @@ pub fn counterpart(client: &Client, fd: RawFd) -> Result<OwnedFd, Errno> {
     })
 }
 
-/// Whether an overlay stream has tried to connect in vain without waiting: the kernel's AF_UNIX sockets cannot try again.
+/// Whether an overlay stream has tried to connect in vain without waiting: the kernel's AF_UNIX sockets
+/// cannot try again.
 pub fn has_failed(socket: &Socket<'_>) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(socket.fd(), PollFlags::empty())];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -103,7 +104,8 @@ pub fn has_failed(socket: &Socket<'_>) -> bool {
         && socket.peer_addr() == Err(Errno::NOTCONN)
 }
 
-/// Turns an overlay socket into a new one with the same options and address, as [`convert`] does with the kernel's.
+/// Turns an overlay socket into a new one with the same options and address, as [`convert`] does with the
+/// kernel's.
 ///
 /// # Errors
 /// Those of socket(2), dup3(2) and bind(2).
@@ -158,7 +160,8 @@ pub fn replace(fd: RawFd, new: &OwnedFd, sets: impl FnOnce(RawFd) -> EpollSets) 
         false => DupFlags::empty(),
     };
     let sets = sets(fd);
-    // SAFETY: the program's descriptor, which goes on being its own; `dup3` replaces what it stands for at once.
+    // SAFETY: the program's descriptor, which goes on being its own; `dup3` replaces what it stands for at
+    // once.
     let mut target = std::mem::ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(fd) });
     rustix::io::dup3(new, &mut target, flags)?;
     restore(target.as_raw_fd(), sets);
@@ -169,13 +172,14 @@ pub fn replace(fd: RawFd, new: &OwnedFd, sets: impl FnOnce(RawFd) -> EpollSets) 
 fn restore(fd: RawFd, sets: EpollSets) {
     for (epoll, mut event) in sets {
         let add = libc::EPOLL_CTL_ADD;
-        // SAFETY: the event is a live variable. A set that is closed makes the call fail, which is as it should be.
+        // SAFETY: the event is a live variable. A set that is closed makes the call fail, which is as it
+        // should be.
         unsafe { libc::syscall(libc::SYS_epoll_ctl, epoll, add, fd, &raw mut event) };
     }
 }
 
-/// Sets on the new socket what differs on the old one from what sockets begin with. What the overlay does not have it
-/// refuses now as it would have then; nobody hears of it, as nobody heard of it then.
+/// Sets on the new socket what differs on the old one from what sockets begin with. What the overlay does not
+/// have it refuses now as it would have then; nobody hears of it, as nobody heard of it then.
 fn repeat_options(new: &Socket<'_>, get: impl Fn(c_int, c_int, &mut [u8]) -> Result<usize, Errno>) {
     for &(level, name, usual) in OPTIONS {
         let mut bytes = [0; 4];

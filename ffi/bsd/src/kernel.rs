@@ -1,5 +1,5 @@
-//! The kernel's calls, made without the C library's functions: what the calls of this crate end in, and what happens on
-//! descriptors that are no overlay sockets.
+//! The kernel's calls, made without the C library's functions: what the calls of this crate end in, and what
+//! happens on descriptors that are no overlay sockets.
 
 use std::os::fd::{BorrowedFd, RawFd};
 
@@ -67,7 +67,8 @@ calls! {
 
 /// A descriptor as the program names it. `None` for negative numbers.
 pub fn borrow<'a>(fd: RawFd) -> Option<BorrowedFd<'a>> {
-    // SAFETY: it is used during the program's own call only; a number that is not open makes system calls fail.
+    // SAFETY: it is used during the program's own call only; a number that is not open makes system calls
+    // fail.
     (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
 }
 

@@ -1,12 +1,13 @@
 //! The BSD socket calls on overlay descriptors, as C calls them: pointers, lengths and `errno` values.
 //!
-//! The C library `libpeersock` and the preloaded library are built from these. Each takes a [`Socket`], which says that
-//! the descriptor is an overlay socket, and gives what the call returns or its `errno`. System calls are made directly,
-//! so that a library that takes the place of the C library's functions may call them.
+//! The C library `libpeersock` and the preloaded library are built from these. Each takes a [`Socket`], which
+//! says that the descriptor is an overlay socket, and gives what the call returns or its `errno`. System
+//! calls are made directly, so that a library that takes the place of the C library's functions may call
+//! them.
 //!
 //! # Safety
-//! Every pointer must be what the call of the same name in POSIX asks for: null where that allows null, otherwise valid
-//! for the length that is given with it.
+//! Every pointer must be what the call of the same name in POSIX asks for: null where that allows null,
+//! otherwise valid for the length that is given with it.
 #![allow(unsafe_code)]
 
 pub mod alongside;

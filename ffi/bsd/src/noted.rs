@@ -1,4 +1,5 @@
-//! What has been set on some overlay socket in this process: where nothing was, the calls that it concerns cost nothing.
+//! What has been set on some overlay socket in this process: where nothing was, the calls that it concerns
+//! cost nothing.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,8 +15,8 @@ pub fn lingers() -> bool {
     LINGERS.load(Ordering::Relaxed)
 }
 
-/// Whether a datagram of so many bytes may be too long for its path and must perhaps not be cut, so that sending is this
-/// library's.
+/// Whether a datagram of so many bytes may be too long for its path and must perhaps not be cut, so that
+/// sending is this library's.
 pub fn may_be_too_long(length: usize) -> bool {
     length > peersock_fd::ALWAYS_WHOLE && FORBIDS_CUTTING.load(Ordering::Relaxed)
 }

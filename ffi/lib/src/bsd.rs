@@ -1,4 +1,5 @@
-//! The socket calls, as POSIX has them. On descriptors that are no overlay sockets they do what the system's do.
+//! The socket calls, as POSIX has them. On descriptors that are no overlay sockets they do what the system's
+//! do.
 
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -11,9 +12,9 @@ use crate::boundary::{posix, remember, told};
 use crate::registry::{PEERSOCK_DEFAULT, find, node_of, peersock_node};
 use crate::result::Failure;
 
-/// As socket(2), on the default node: AF_INET or AF_INET6; SOCK_STREAM, SOCK_DGRAM or SOCK_RAW, with SOCK_NONBLOCK and
-/// SOCK_CLOEXEC. The result is a descriptor of the process: read(2), write(2), poll(2), epoll(7), dup(2), fork(2) and
-/// passing it to others work.
+/// As socket(2), on the default node: AF_INET or AF_INET6; SOCK_STREAM, SOCK_DGRAM or SOCK_RAW, with
+/// SOCK_NONBLOCK and SOCK_CLOEXEC. The result is a descriptor of the process: read(2), write(2), poll(2),
+/// epoll(7), dup(2), fork(2) and passing it to others work.
 ///
 /// ENETDOWN if the default node cannot be started; `peersock_last_error()` says why.
 #[unsafe(no_mangle)]
@@ -220,8 +221,9 @@ pub extern "C" fn peersock_shutdown(fd: RawFd, how: c_int) -> c_int {
     })
 }
 
-/// As close(2), which may be used as well. Only this one waits as SO_LINGER with a time says, and fails then if not everything
-/// was delivered (ECONNRESET, EPIPE, or ETIMEDOUT if the time was over): the descriptor is closed all the same.
+/// As close(2), which may be used as well. Only this one waits as SO_LINGER with a time says, and fails then
+/// if not everything was delivered (ECONNRESET, EPIPE, or ETIMEDOUT if the time was over): the descriptor is
+/// closed all the same.
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_close(fd: RawFd) -> c_int {
     posix(|| bsd::close(fd))
@@ -319,6 +321,7 @@ fn overlay<'a>(fd: RawFd) -> Result<Option<Socket<'a>>, Errno> {
     if fd < 0 {
         return Err(Errno::BADF);
     }
-    // SAFETY: it is used during the caller's own call only; a number that is not open makes system calls fail.
+    // SAFETY: it is used during the caller's own call only; a number that is not open makes system calls
+    // fail.
     Ok(Socket::of(unsafe { BorrowedFd::borrow_raw(fd) }))
 }

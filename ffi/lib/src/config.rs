@@ -15,8 +15,9 @@ pub struct peersock_config {
     pub(crate) settings: NodeBuilder,
 }
 
-/// Settings as they are by default: the identity in the default state directory, all interfaces, a UDP port of the system's
-/// choice, discovery on. NULL if there is no memory. Give it to `peersock_config_free()` at last.
+/// Settings as they are by default: the identity in the default state directory, all interfaces, a UDP port
+/// of the system's choice, discovery on. NULL if there is no memory. Give it to `peersock_config_free()` at
+/// last.
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_config_new() -> *mut peersock_config {
     or(std::ptr::null_mut(), || Box::into_raw(Box::new(peersock_config { settings: defaults() })))
@@ -83,8 +84,8 @@ pub unsafe extern "C" fn peersock_config_seed(
     })
 }
 
-/// The network interfaces that the node may use, for everything: `"all"` (the default), `"loopback"`, or names with commas
-/// between them, as `"eth0,wlan0"`.
+/// The network interfaces that the node may use, for everything: `"all"` (the default), `"loopback"`, or
+/// names with commas between them, as `"eth0,wlan0"`.
 ///
 /// # Safety
 /// `interfaces` is NULL or a C string.

@@ -40,19 +40,20 @@ pub struct peersock_event {
     pub reserved: [u8; 27],
 }
 
-/// What is called with events. It runs on a thread of the library's that sees the process's descriptors, one event after the
-/// other, and may call every function of the library but `peersock_stop()` of the same node. `event` is valid during the
-/// call.
+/// What is called with events. It runs on a thread of the library's that sees the process's descriptors, one
+/// event after the other, and may call every function of the library but `peersock_stop()` of the same node.
+/// `event` is valid during the call.
 pub type peersock_event_callback =
     Option<unsafe extern "C" fn(event: *const peersock_event, context: *mut c_void)>;
 
-/// Has `callback` called with the node's events from now on, in place of an earlier callback; NULL: none any more. When this
-/// returns an earlier callback is not running, unless this is called from it.
+/// Has `callback` called with the node's events from now on, in place of an earlier callback; NULL: none any
+/// more. When this returns an earlier callback is not running, unless this is called from it.
 ///
 /// A callback that is more than 1024 events behind misses the oldest.
 ///
 /// # Safety
-/// `callback` may be called with `context` from another thread until this is called again, or the node is stopped.
+/// `callback` may be called with `context` from another thread until this is called again, or the node is
+/// stopped.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn peersock_on_event(
     node: peersock_node,
@@ -71,8 +72,8 @@ pub unsafe extern "C" fn peersock_on_event(
 }
 
 /// Opens a descriptor that becomes readable (poll(2), epoll(7)) when something happens: one read(2) of
-/// `sizeof(peersock_event)` bytes gives one event. It is non-blocking, closed on exec, and the caller's to close. At its end,
-/// a read of nothing, the node was stopped. -1 and `errno` on failure.
+/// `sizeof(peersock_event)` bytes gives one event. It is non-blocking, closed on exec, and the caller's to
+/// close. At its end, a read of nothing, the node was stopped. -1 and `errno` on failure.
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_event_fd(node: peersock_node) -> RawFd {
     told(|| {
@@ -118,8 +119,8 @@ impl Callback {
 }
 
 impl Running {
-    /// Puts a callback in the place of the one that there is, which is not running when this returns, unless this is
-    /// called from it.
+    /// Puts a callback in the place of the one that there is, which is not running when this returns, unless
+    /// this is called from it.
     pub(crate) fn replace_callback(&self, new: Option<Callback>) {
         if let Some(old) = self.swap_callback(new) {
             old.is_out.store(true, Ordering::SeqCst);

@@ -24,7 +24,8 @@ pub unsafe extern "C" fn peersock_identity_generate(seed: *mut u8, size: size_t)
     answer(|| unsafe { write_seed(&Seed::generate()?, seed, size) })
 }
 
-/// Reads a seed from a file that `peersock_identity_store()` or a node has written. Other users must not have access to it.
+/// Reads a seed from a file that `peersock_identity_store()` or a node has written. Other users must not have
+/// access to it.
 ///
 /// # Safety
 /// `path` is NULL or a C string; `seed` is NULL or has room for `size` bytes.
@@ -79,8 +80,8 @@ pub unsafe extern "C" fn peersock_identity_id(
     })
 }
 
-/// The public key that belongs to a seed, as the file of a static network lists it: `PEERSOCK_KEY_SIZE` bytes with the
-/// final zero.
+/// The public key that belongs to a seed, as the file of a static network lists it: `PEERSOCK_KEY_SIZE` bytes
+/// with the final zero.
 ///
 /// # Safety
 /// `seed` is NULL or points to `seed_size` bytes; `key` is NULL or has room for `size` bytes.

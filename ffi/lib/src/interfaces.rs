@@ -10,8 +10,8 @@ use crate::boundary::{or, set_errno};
 use crate::registry::{PEERSOCK_DEFAULT, find};
 use crate::text;
 
-/// As if_nametoindex(3), for the networks of the default node, whose names are `ps1`, `ps2` and so on. 0 and ENODEV if there
-/// is none of this name.
+/// As if_nametoindex(3), for the networks of the default node, whose names are `ps1`, `ps2` and so on. 0 and
+/// ENODEV if there is none of this name.
 ///
 /// # Safety
 /// `name` is NULL or a C string.
@@ -25,8 +25,8 @@ pub unsafe extern "C" fn peersock_if_nametoindex(name: *const c_char) -> c_uint 
     })
 }
 
-/// As if_indextoname(3), for the networks of the default node: `name` has room for IF_NAMESIZE bytes. NULL and ENXIO if there
-/// is none of this index.
+/// As if_indextoname(3), for the networks of the default node: `name` has room for IF_NAMESIZE bytes. NULL
+/// and ENXIO if there is none of this index.
 ///
 /// # Safety
 /// `name` is NULL or has room for IF_NAMESIZE bytes.

@@ -31,14 +31,14 @@ pub const PEERSOCK_LOG_TRACE: c_int = 5;
 /// Records that wait for the callback. Further ones are dropped.
 const QUEUE: usize = 1024;
 
-/// What is called with each record: its level and its text. It runs on a thread of the library's that sees the process's
-/// descriptors, one record after the other. `text` is valid during the call.
+/// What is called with each record: its level and its text. It runs on a thread of the library's that sees
+/// the process's descriptors, one record after the other. `text` is valid during the call.
 pub type peersock_log_callback =
     Option<unsafe extern "C" fn(level: c_int, text: *const c_char, context: *mut c_void)>;
 
-/// Has `callback` called with what the library logs, up to `level` (`PEERSOCK_LOG_ERROR` to `PEERSOCK_LOG_TRACE`), for all
-/// nodes of the process; NULL: nothing is logged any more. When this returns an earlier callback is not running, unless this is
-/// called from it.
+/// Has `callback` called with what the library logs, up to `level` (`PEERSOCK_LOG_ERROR` to
+/// `PEERSOCK_LOG_TRACE`), for all nodes of the process; NULL: nothing is logged any more. When this returns
+/// an earlier callback is not running, unless this is called from it.
 ///
 /// # Safety
 /// `callback` may be called with `context` from another thread until this is called again.

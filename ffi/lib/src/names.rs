@@ -10,8 +10,8 @@ use peersock_fd::{Reply, Request};
 use crate::boundary::or;
 use crate::registry::{PEERSOCK_DEFAULT, find};
 
-/// As getaddrinfo(3). Names of members of the default node's networks come first, then what the system knows. Give the list to
-/// `peersock_freeaddrinfo()`.
+/// As getaddrinfo(3). Names of members of the default node's networks come first, then what the system knows.
+/// Give the list to `peersock_freeaddrinfo()`.
 ///
 /// # Safety
 /// Pointers must be what the call of the same name in POSIX asks for.

@@ -18,8 +18,9 @@ pub extern "C" fn peersock_ad_hoc(first: u16, last: u16) -> u64 {
     or(0, || NetworkId::ad_hoc(first..=last).map_or(0, |id| id.as_u64()))
 }
 
-/// Joins the ad-hoc network that has this ID. Sockets can be opened at once; peers are found meanwhile. With a passphrase,
-/// which may be NULL, only those who know it too are in it; it takes some tens of milliseconds to stretch.
+/// Joins the ad-hoc network that has this ID. Sockets can be opened at once; peers are found meanwhile. With
+/// a passphrase, which may be NULL, only those who know it too are in it; it takes some tens of milliseconds
+/// to stretch.
 ///
 /// # Safety
 /// `passphrase` is NULL or a C string.
@@ -96,7 +97,8 @@ pub extern "C" fn peersock_leave(node: peersock_node, network: u64) -> peersock_
     })
 }
 
-/// The IDs of the joined networks in the order of joining: as many as fit, and in `*count` how many there are.
+/// The IDs of the joined networks in the order of joining: as many as fit, and in `*count` how many there
+/// are.
 ///
 /// # Safety
 /// `networks` is NULL or has room for `capacity` IDs; `count` is NULL or has room for a number.
@@ -114,7 +116,8 @@ pub unsafe extern "C" fn peersock_networks(
     })
 }
 
-/// Waits until the node has its addresses in the network, up to `timeout_ms` milliseconds (negative: for ever).
+/// Waits until the node has its addresses in the network, up to `timeout_ms` milliseconds (negative: for
+/// ever).
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_wait_ready(
     node: peersock_node,
@@ -127,8 +130,8 @@ pub extern "C" fn peersock_wait_ready(
     })
 }
 
-/// Waits until there is a session with the member that has this address, up to `timeout_ms` milliseconds (negative: for
-/// ever). The port does not matter.
+/// Waits until there is a session with the member that has this address, up to `timeout_ms` milliseconds
+/// (negative: for ever). The port does not matter.
 ///
 /// # Safety
 /// `address` is NULL or points to `length` bytes.

@@ -24,8 +24,9 @@ pub extern "C" fn peersock_version() -> *const c_char {
     VERSION.as_ptr().cast()
 }
 
-/// Starts a node. With NULL for `node` it is the process's default node, `PEERSOCK_DEFAULT`; otherwise one more, and `*node`
-/// becomes its handle. NULL for `config` means the default settings. A node that was stopped can be started again.
+/// Starts a node. With NULL for `node` it is the process's default node, `PEERSOCK_DEFAULT`; otherwise one
+/// more, and `*node` becomes its handle. NULL for `config` means the default settings. A node that was
+/// stopped can be started again.
 ///
 /// # Safety
 /// `config` is NULL or comes from `peersock_config_new()`; `node` is NULL or has room for a handle.
@@ -46,14 +47,14 @@ pub unsafe extern "C" fn peersock_start(
     })
 }
 
-/// Stops a node: what was written until now is taken, and up to `linger_ms` milliseconds pass until everything is delivered;
-/// `PEERSOCK_E_TIMEOUT` says that something was not. Connections that are still open are reset after that. Open descriptors
-/// stay open until they are closed, but lead nowhere: what waits on them, and later calls, fail with ENETDOWN, those on
-/// connections with ECONNRESET. The handle is not valid any more; the default node can be started again, but does not start
-/// by itself.
+/// Stops a node: what was written until now is taken, and up to `linger_ms` milliseconds pass until
+/// everything is delivered; `PEERSOCK_E_TIMEOUT` says that something was not. Connections that are still open
+/// are reset after that. Open descriptors stay open until they are closed, but lead nowhere: what waits on
+/// them, and later calls, fail with ENETDOWN, those on connections with ECONNRESET. The handle is not valid
+/// any more; the default node can be started again, but does not start by itself.
 ///
-/// A process that returns from `main` or calls exit(3) does the same with up to five seconds, but what it has not closed
-/// ends in order, as the kernel does it; one that is killed or calls _exit(2) does not.
+/// A process that returns from `main` or calls exit(3) does the same with up to five seconds, but what it has
+/// not closed ends in order, as the kernel does it; one that is killed or calls _exit(2) does not.
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_stop(node: peersock_node, linger_ms: c_int) -> peersock_result {
     answer(|| {
@@ -87,7 +88,8 @@ pub unsafe extern "C" fn peersock_id(node: peersock_node, id: *mut c_char, size:
     answer(|| unsafe { text::write(&find(node)?.run(|node| node.id().to_string())?, id, size) })
 }
 
-/// The node's public key, as the file of a static network lists it: `PEERSOCK_KEY_SIZE` bytes with the final zero.
+/// The node's public key, as the file of a static network lists it: `PEERSOCK_KEY_SIZE` bytes with the final
+/// zero.
 ///
 /// # Safety
 /// `key` is NULL or has room for `size` bytes.
@@ -170,8 +172,8 @@ pub unsafe extern "C" fn peersock_counter(
     })
 }
 
-/// What the environment variable `PEERSOCK_NODE` has to be for child processes that shall use this node, such as those of
-/// `peersock run`. It is a secret. It needs 64 bytes.
+/// What the environment variable `PEERSOCK_NODE` has to be for child processes that shall use this node, such
+/// as those of `peersock run`. It is a secret. It needs 64 bytes.
 ///
 /// # Safety
 /// `text` is NULL or has room for `size` bytes.

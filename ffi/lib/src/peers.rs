@@ -46,9 +46,11 @@ pub struct peersock_peer {
     pub state: u32,
     /// Bits: `PEERSOCK_PEER_CONFLICT`; later versions may add some.
     pub flags: u32,
-    /// How long ago it last proved to be there, by an authentic packet or handshake, milliseconds; UINT64_MAX if never.
+    /// How long ago it last proved to be there, by an authentic packet or handshake, milliseconds; UINT64_MAX
+    /// if never.
     pub last_seen_ms: u64,
-    /// How long ago local discovery last heard of it, which proves nothing, milliseconds; UINT64_MAX if never.
+    /// How long ago local discovery last heard of it, which proves nothing, milliseconds; UINT64_MAX if
+    /// never.
     pub last_heard_ms: u64,
     /// Packets sent in all sessions with it since the node learned of it.
     pub total_sent_packets: u64,
@@ -98,8 +100,8 @@ pub unsafe extern "C" fn peersock_peers(
 /// The addresses of a peer in a network: as many as fit, and in `*count` how many there are.
 ///
 /// # Safety
-/// `id` is NULL or a C string; `addresses` is NULL or has room for `capacity` addresses; `count` is NULL or has room for a
-/// number.
+/// `id` is NULL or a C string; `addresses` is NULL or has room for `capacity` addresses; `count` is NULL or
+/// has room for a number.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn peersock_peer_addresses(
     node: peersock_node,
@@ -118,7 +120,8 @@ pub unsafe extern "C" fn peersock_peer_addresses(
     })
 }
 
-/// The name of a peer, as the file of its static network gives it, with a final zero. PEERSOCK_E_NOT_FOUND if it has none.
+/// The name of a peer, as the file of its static network gives it, with a final zero. PEERSOCK_E_NOT_FOUND if
+/// it has none.
 ///
 /// # Safety
 /// `id` is NULL or a C string; `name` is NULL or has room for `size` bytes.
@@ -139,12 +142,12 @@ pub unsafe extern "C" fn peersock_peer_name(
     })
 }
 
-/// The ways to a peer: the one that packets take now, if there is one, then where else it may be. As many as fit, and in
-/// `*count` how many there are.
+/// The ways to a peer: the one that packets take now, if there is one, then where else it may be. As many as
+/// fit, and in `*count` how many there are.
 ///
 /// # Safety
-/// `id` is NULL or a C string; `paths` is NULL or has room for `capacity` addresses; `count` is NULL or has room for a
-/// number.
+/// `id` is NULL or a C string; `paths` is NULL or has room for `capacity` addresses; `count` is NULL or has
+/// room for a number.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn peersock_paths(
     node: peersock_node,

@@ -11,7 +11,8 @@ use peersock_bsd::{Client, Socket};
 use crate::events::Callback;
 use crate::result::{Answer, Failure, PEERSOCK_E_EXISTS};
 
-/// A node: 0 is the process's default node, others are given by `peersock_start()`. Numbers are not used again.
+/// A node: 0 is the process's default node, others are given by `peersock_start()`. Numbers are not used
+/// again.
 pub type peersock_node = u32;
 
 /// The process's default node. The first call that needs it starts it with the default configuration, unless

@@ -1,5 +1,5 @@
-//! Descriptors that were put into an epoll set before they connect or listen: turned into overlay sockets, they must be in
-//! it again.
+//! Descriptors that were put into an epoll set before they connect or listen: turned into overlay sockets,
+//! they must be in it again.
 
 use std::os::fd::RawFd;
 use std::sync::Mutex;
@@ -42,8 +42,8 @@ pub(crate) fn note(epoll: RawFd, operation: c_int, fd: RawFd, event: Option<epol
     }
 }
 
-/// Takes `fd` out of the sets that it is in, before it becomes another socket; gives them with its events. The kernel itself
-/// does that only once nobody has the old socket open any more.
+/// Takes `fd` out of the sets that it is in, before it becomes another socket; gives them with its events.
+/// The kernel itself does that only once nobody has the old socket open any more.
 pub(crate) fn take(fd: RawFd) -> Vec<(RawFd, epoll_event)> {
     let (Some(inode), Ok(mut known)) = (inode(fd), KNOWN.lock()) else { return Vec::new() };
     let mut taken = Vec::new();
@@ -56,7 +56,8 @@ pub(crate) fn take(fd: RawFd) -> Vec<(RawFd, epoll_event)> {
     });
     for (epoll, event) in &mut taken {
         let remove = libc::EPOLL_CTL_DEL;
-        // SAFETY: the event is a live variable. A set that is closed makes the call fail, which is as it should be.
+        // SAFETY: the event is a live variable. A set that is closed makes the call fail, which is as it
+        // should be.
         unsafe { libc::syscall(libc::SYS_epoll_ctl, *epoll, remove, fd, &raw mut *event) };
     }
     taken

@@ -1,9 +1,9 @@
-//! Multicast options of sockets that are still the kernel's: which side they choose, and what is to be repeated on the
-//! other.
+//! Multicast options of sockets that are still the kernel's: which side they choose, and what is to be
+//! repeated on the other.
 //!
-//! Who names an address of the overlay as the interface wants the overlay, and so does who names none where the kernel has
-//! none. Memberships of a socket that becomes the overlay's later are repeated there; the kernel does not tell them, so they
-//! are remembered.
+//! Who names an address of the overlay as the interface wants the overlay, and so does who names none where
+//! the kernel has none. Memberships of a socket that becomes the overlay's later are repeated there; the
+//! kernel does not tell them, so they are remembered.
 
 use std::net::Ipv4Addr;
 use std::os::fd::RawFd;

@@ -55,7 +55,8 @@ fn settle_at<'a>(
             convert(&rules.client, fd)?;
             let socket = overlay(fd);
             if let (Some(socket), Some(local)) = (&socket, local) {
-                // The program may have been told the port. On the overlay it may be another's: then it is any.
+                // The program may have been told the port. On the overlay it may be another's: then it is
+                // any.
                 let _ = socket.bind(local);
             }
             Ok(socket)
@@ -312,7 +313,8 @@ pub(crate) extern "C" fn shutdown(fd: RawFd, how: c_int) -> c_int {
     })
 }
 
-/// close(2). All but what SO_LINGER needs is the kernel's: a look at each descriptor would cost every program.
+/// close(2). All but what SO_LINGER needs is the kernel's: a look at each descriptor would cost every
+/// program.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn close(fd: RawFd) -> c_int {
     hooked(|| match bsd::lingers() {

@@ -1,4 +1,5 @@
-//! gethostbyname(3) and its kin, which some programs still call: members' names first, as with getaddrinfo(3).
+//! gethostbyname(3) and its kin, which some programs still call: members' names first, as with
+//! getaddrinfo(3).
 
 use std::cell::UnsafeCell;
 use std::ffi::CStr;
@@ -56,8 +57,8 @@ unsafe fn answer(name: *const c_char, family: c_int) -> Answer {
     }
 }
 
-/// Lays out what was found in the caller's room: the list of addresses, the empty list of aliases, and the bytes. `None` if
-/// it does not fit.
+/// Lays out what was found in the caller's room: the list of addresses, the empty list of aliases, and the
+/// bytes. `None` if it does not fit.
 ///
 /// # Safety
 /// `entry` can be written to, and `room` bytes at `buf`; `name` is a C string.

@@ -1,9 +1,9 @@
 //! The library that `peersock run` preloads (LD_PRELOAD): it takes the place of the C library's socket calls.
 //!
-//! A program's sockets are the kernel's until it says where to: an address of the overlay turns a socket into one of the
-//! overlay's, under the same descriptor ([`peersock_bsd::convert`]); all others stay what they are. Where a program that listens is
-//! to be reached is the rule's matter ([`Rules`]). Calls on descriptors that are no overlay sockets go straight to the
-//! kernel.
+//! A program's sockets are the kernel's until it says where to: an address of the overlay turns a socket into
+//! one of the overlay's, under the same descriptor ([`peersock_bsd::convert`]); all others stay what they
+//! are. Where a program that listens is to be reached is the rule's matter ([`Rules`]). Calls on descriptors
+//! that are no overlay sockets go straight to the kernel.
 //!
 //! Reading, writing, polling and duplicating are not touched; closing only once a socket has SO_LINGER.
 #![allow(unsafe_code)]

@@ -1,5 +1,5 @@
-//! The functions that take the place of the C library's: sending and receiving, where it is more than reading and
-//! writing.
+//! The functions that take the place of the C library's: sending and receiving, where it is more than reading
+//! and writing.
 
 use std::os::fd::RawFd;
 
@@ -11,7 +11,8 @@ use peersock_fd::Kind;
 use crate::hooks::{overlay, settle_remote};
 use crate::kernel::hooked;
 
-/// send(2). All but what only an overlay socket needs is the kernel's: a look at each descriptor would cost every program.
+/// send(2). All but what only an overlay socket needs is the kernel's: a look at each descriptor would cost
+/// every program.
 ///
 /// # Safety
 /// As send(2).

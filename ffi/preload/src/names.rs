@@ -1,5 +1,5 @@
-//! Names of members: found before the system's resolver is asked. Where nothing but the overlay is allowed, that is not
-//! asked at all.
+//! Names of members: found before the system's resolver is asked. Where nothing but the overlay is allowed,
+//! that is not asked at all.
 
 use std::ffi::{CStr, CString};
 use std::net::IpAddr;

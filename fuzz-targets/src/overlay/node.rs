@@ -23,8 +23,8 @@ static ADVERSARY: LazyLock<Arc<Identity>> = LazyLock::new(|| Arc::new(Identity::
 static IDENTITIES: LazyLock<[Arc<Identity>; 3]> =
     LazyLock::new(|| [1, 2, 3].map(|seed| Arc::new(Identity::from_seed(&[seed; 32]))));
 
-/// An open network, one of the same ID with a key, another open one, and two of one ID and list with different keys.
-/// Those of one ID must not meet.
+/// An open network, one of the same ID with a key, another open one, and two of one ID and list with
+/// different keys. Those of one ID must not meet.
 static NETWORKS: LazyLock<[NetworkConfig; 5]> = LazyLock::new(|| {
     let id = |port| NetworkId::ad_hoc(port..=port).expect("one port");
     let member = |which: usize| StaticMember {

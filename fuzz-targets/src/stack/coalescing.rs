@@ -12,8 +12,8 @@ use crate::input::{instant, sequence};
 /// Operations in one input.
 const MOST: usize = 200;
 
-/// Bytes. Shorter segments could leave more gaps in the sender's buffer of data on the way than a receiver keeps track
-/// of, and then joined ones would rightly get further.
+/// Bytes. Shorter segments could leave more gaps in the sender's buffer of data on the way than a receiver
+/// keeps track of, and then joined ones would rightly get further.
 const MIN_SEGMENT: usize = 1000;
 const MIN_WRITE: u16 = 1200;
 
@@ -25,7 +25,8 @@ enum Operation {
         segment: u16,
     },
     Finish,
-    /// A packet on the way arrives, perhaps once more later, with other fields that do not concern the stream.
+    /// A packet on the way arrives, perhaps once more later, with other fields that do not concern the
+    /// stream.
     Arrive {
         which: u8,
         again: bool,
@@ -50,8 +51,8 @@ enum Operation {
     },
 }
 
-/// One sender and two receivers that are the same, except that one coalesces. The first one's answers go back to the
-/// sender. What the two read must be equal.
+/// One sender and two receivers that are the same, except that one coalesces. The first one's answers go back
+/// to the sender. What the two read must be equal.
 pub fn coalescer(data: &[u8]) {
     let mut world = World::new(data.first().is_some_and(|byte| byte & 1 == 1));
     for operation in sequence::<Operation>(data.get(1..).unwrap_or_default(), MOST) {

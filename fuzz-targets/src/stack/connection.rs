@@ -79,9 +79,9 @@ enum Options {
     Any(Vec<u8>),
 }
 
-/// Two ends exchange data while segments of every kind are forged to both: nothing panics, nothing goes on for ever,
-/// and queues stay within their bounds. What is read is what was written until forged *data* could be in the window;
-/// if all that was forged lies outside of it, everything arrives.
+/// Two ends exchange data while segments of every kind are forged to both: nothing panics, nothing goes on
+/// for ever, and queues stay within their bounds. What is read is what was written until forged *data* could
+/// be in the window; if all that was forged lies outside of it, everything arrives.
 pub fn connection(data: &[u8]) {
     let mut world = World::new(data.first().copied().unwrap_or_default());
     for operation in sequence::<Operation>(data.get(1..).unwrap_or_default(), MOST) {
@@ -245,8 +245,8 @@ impl World {
         }
     }
 
-    /// Both ends are closed: nothing stays. Ends that a stranger has made to disagree may keep each other alive by
-    /// contradicting, until they are told to stop.
+    /// Both ends are closed: nothing stays. Ends that a stranger has made to disagree may keep each other
+    /// alive by contradicting, until they are told to stop.
     fn end(&mut self) {
         for side in [A, B] {
             self.connection.close(side, self.pair.now);

@@ -105,8 +105,8 @@ impl Host {
         assert!(self.stack.flows() <= MOST_FLOWS);
     }
 
-    /// Sends what a flow has to send. What is cut is neither longer than a segment nor in sum anything else than the
-    /// whole.
+    /// Sends what a flow has to send. What is cut is neither longer than a segment nor in sum anything else
+    /// than the whole.
     pub(super) fn kick(&mut self, now: Instant, flow: &Flow, limits: &Egress, mut send: impl FnMut(&[u8])) {
         for _ in 0..MOST_EMITTED {
             let Some(mut packets) = flow.egress(now, limits, &mut self.buffer) else {

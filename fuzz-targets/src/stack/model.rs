@@ -8,7 +8,8 @@ use peersock_stack::{Error, Flow, Ready};
 
 use super::host::A;
 
-/// A connection this old may have run into a timeout if the network was bad; the shortest is three times as long.
+/// A connection this old may have run into a timeout if the network was bad; the shortest is three times as
+/// long.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One direction of a connection.
@@ -142,7 +143,8 @@ impl Connection {
         *read_shut |= flow.shutdown_read(now).is_ok();
     }
 
-    /// Closes one end. Nothing that it has written may be lost by that, unless there is something that it did not read.
+    /// Closes one end. Nothing that it has written may be lost by that, unless there is something that it did
+    /// not read.
     pub(super) fn close(&mut self, side: usize, now: Instant) {
         let End { flow: Some(flow), closed, .. } = &mut self.ends[side] else { return };
         let connected = flow.readiness().contains(Ready::CONNECTED);

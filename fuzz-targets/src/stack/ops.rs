@@ -99,9 +99,9 @@ enum Operation {
     },
 }
 
-/// Connections between two hosts while packets are lost, doubled and reordered: each byte is read once and in order,
-/// an end of the stream comes only after all of it, and no connection fails without a reason. And when the adversary
-/// goes away, everything arrives, and after closing nothing is left.
+/// Connections between two hosts while packets are lost, doubled and reordered: each byte is read once and in
+/// order, an end of the stream comes only after all of it, and no connection fails without a reason. And when
+/// the adversary goes away, everything arrives, and after closing nothing is left.
 pub fn stack_ops(data: &[u8]) {
     let kind = data.first().copied().unwrap_or_default();
     let travels = [Travel::Plain, Travel::Coalesced, Travel::Checked];
@@ -209,8 +209,8 @@ impl World {
         }
     }
 
-    /// A listener that keeps no handshakes cannot tell an acknowledgement that comes twice from a new connection, and
-    /// resets what comes after one that it had no place for.
+    /// A listener that keeps no handshakes cannot tell an acknowledgement that comes twice from a new
+    /// connection, and resets what comes after one that it had no place for.
     fn gave_cookies(&self) -> bool {
         let gave = |host: &Host| {
             let counts = host.stack.counters().snapshot();

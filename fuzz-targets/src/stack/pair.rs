@@ -92,7 +92,8 @@ impl Pair {
         }
     }
 
-    /// Lets time pass and timers fire. Nothing arrives unless the network is `well`; then everything does, at once.
+    /// Lets time pass and timers fire. Nothing arrives unless the network is `well`; then everything does, at
+    /// once.
     pub(super) fn wait(&mut self, time: Duration, well: bool) {
         let end = self.now + time;
         for _ in 0..100_000 {

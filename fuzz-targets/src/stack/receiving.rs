@@ -347,8 +347,8 @@ enum Segment {
     },
 }
 
-/// Segments for a live connection, almost right: whatever they do to it, queues stay within bounds, readiness is the
-/// truth, and everything ends.
+/// Segments for a live connection, almost right: whatever they do to it, queues stay within bounds, readiness
+/// is the truth, and everything ends.
 pub fn segments(data: &[u8]) {
     let mut pair = Pair::new(Travel::Plain);
     let (a, b) = pair.connected(true);

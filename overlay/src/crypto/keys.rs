@@ -6,8 +6,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::hash;
 
-/// A source of fresh randomness, for example the operating system: fills 32 bytes, or says that it cannot. Then no key is
-/// made: the node begins and answers no handshakes until the source works again.
+/// A source of fresh randomness, for example the operating system: fills 32 bytes, or says that it cannot.
+/// Then no key is made: the node begins and answers no handshakes until the source works again.
 pub type EntropySource = Arc<dyn Fn(&mut [u8; 32]) -> Result<(), NoEntropy> + Send + Sync>;
 
 /// There is no fresh randomness.
@@ -23,12 +23,12 @@ pub type EntropySource = Arc<dyn Fn(&mut [u8; 32]) -> Result<(), NoEntropy> + Se
 #[error("the system gives no randomness")]
 pub struct NoEntropy;
 
-/// Makes keys from a seed by *fast key erasure*: each draw replaces the state by a hash of it, so whoever reads the
-/// memory of a running node, or a snapshot of it, learns no key that was drawn before.
+/// Makes keys from a seed by *fast key erasure*: each draw replaces the state by a hash of it, so whoever
+/// reads the memory of a running node, or a snapshot of it, learns no key that was drawn before.
 ///
-/// With a source of entropy each draw takes fresh randomness in, so that copies of the state (a forked process, a
-/// restored snapshot of a machine) draw different keys, and whoever has read the state does not know those that follow.
-/// Without one the seed determines every key, as the simulator needs it.
+/// With a source of entropy each draw takes fresh randomness in, so that copies of the state (a forked
+/// process, a restored snapshot of a machine) draw different keys, and whoever has read the state does not
+/// know those that follow. Without one the seed determines every key, as the simulator needs it.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub(crate) struct KeySource {
     state: [u8; 32],
@@ -54,7 +54,8 @@ impl KeySource {
     /// The next key.
     ///
     /// # Errors
-    /// The source of entropy has none. A key from the state alone might be one that a copy of the state makes too.
+    /// The source of entropy has none. A key from the state alone might be one that a copy of the state makes
+    /// too.
     pub(crate) fn draw(&mut self) -> Result<Zeroizing<[u8; 32]>, NoEntropy> {
         let mut fresh = Zeroizing::new([0; 32]);
         let filled = self.entropy.as_ref().map_or(Ok(()), |entropy| entropy(&mut fresh));

@@ -1,7 +1,7 @@
 //! The ciphers of the data packets, behind one small trait, and BLAKE2s.
 //!
-//! A [`Provider`] makes keys, an [`AeadKey`] seals and opens. The handshake does not use them: it has one fixed
-//! cipher of its own.
+//! A [`Provider`] makes keys, an [`AeadKey`] seals and opens. The handshake does not use them: it has one
+//! fixed cipher of its own.
 
 #[cfg(feature = "aws-lc")]
 mod aws_lc;

@@ -5,8 +5,8 @@
 //! have changed says at once where it is, to every node with a session, by a challenge. The answer shows that
 //! packets pass both ways.
 //!
-//! Interfaces may change all the time, by a fault or because somebody on the link advertises prefixes. So announcements
-//! begin at least a second apart; the last change is announced in any case.
+//! Interfaces may change all the time, by a fault or because somebody on the link advertises prefixes. So
+//! announcements begin at least a second apart; the last change is announced in any case.
 
 use std::time::{Duration, Instant};
 
@@ -43,8 +43,8 @@ pub(super) struct Announcement {
 }
 
 impl Endpoint {
-    /// Tells all nodes with a session where this node is now, and has handshakes that wait tried again at once; or does
-    /// so in a moment, if that was done in the last second.
+    /// Tells all nodes with a session where this node is now, and has handshakes that wait tried again at
+    /// once; or does so in a moment, if that was done in the last second.
     pub(super) fn announce_address(&mut self, now: Instant) {
         let next = self.announcement.last.map_or(now, |last| last + INTERVAL);
         if now < next {

@@ -31,13 +31,13 @@ pub struct EndpointConfig {
     pub identity: Arc<Identity>,
     /// Makes the data ciphers. Default: [`default_provider`].
     pub provider: Arc<dyn Provider>,
-    /// What the kernel grants the UDP sockets as receive buffer, in bytes; peers are told, and keep less than that
-    /// in flight. Default: 212,992, Linux's.
+    /// What the kernel grants the UDP sockets as receive buffer, in bytes; peers are told, and keep less than
+    /// that in flight. Default: 212,992, Linux's.
     pub receive_buffer: u32,
-    /// Asked for fresh randomness before each key is made, so that nobody who has once read the memory knows later
-    /// keys, and neither a forked process nor a restored snapshot of a machine repeats one. While it fails, no handshake
-    /// is begun or answered (counter `entropy_failures`). Without it the seed
-    /// alone determines every key, which only a simulation should want. Default: none.
+    /// Asked for fresh randomness before each key is made, so that nobody who has once read the memory knows
+    /// later keys, and neither a forked process nor a restored snapshot of a machine repeats one. While it
+    /// fails, no handshake is begun or answered (counter `entropy_failures`). Without it the seed alone
+    /// determines every key, which only a simulation should want. Default: none.
     pub entropy: Option<EntropySource>,
     /// Bounds on memory and work.
     pub limits: Limits,
@@ -83,11 +83,10 @@ impl fmt::Debug for EndpointConfig {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Peers remembered in each ad-hoc network; in a static one the list is the limit. A newcomer takes the place of
-    /// the least recently used peer that has no session, or none on which anything was sent; when there is none such, it
-    /// is refused. Beyond half of them, one source prefix (IPv4 /24, IPv6 /56) gets a quarter of what is free, and one
-    /// of a provider (IPv4 /16, IPv6 /32) half.
-    /// Default: 4096, at least 1.
+    /// Peers remembered in each ad-hoc network; in a static one the list is the limit. A newcomer takes the
+    /// place of the least recently used peer that has no session, or none on which anything was sent; when
+    /// there is none such, it is refused. Beyond half of them, one source prefix (IPv4 /24, IPv6 /56) gets a
+    /// quarter of what is free, and one of a provider (IPv4 /16, IPv6 /32) half. Default: 4096, at least 1.
     pub peers_per_network: usize,
     /// Initiations per second that are answered without asking for a cookie first. Each costs about 0.3 ms of
     /// processor time. Default: 200.

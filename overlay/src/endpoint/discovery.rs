@@ -1,18 +1,20 @@
 //! Finding peers on the local networks: beacons and hellos.
 //!
-//! A **beacon** goes to multicast and broadcast addresses. It has a salt and, for each network that its sender is in,
-//! a hash of the salt that only those who know the network can make. Who recognises one answers with a **hello**, by
-//! unicast and sealed for that network, which says who he is; the answer to that says who the beacon's sender is. Now
-//! both know each other's keys and address, and a handshake can begin whenever somebody wants one.
+//! A **beacon** goes to multicast and broadcast addresses. It has a salt and, for each network that its
+//! sender is in, a hash of the salt that only those who know the network can make. Who recognises one answers
+//! with a **hello**, by unicast and sealed for that network, which says who he is; the answer to that says
+//! who the beacon's sender is. Now both know each other's keys and address, and a handshake can begin
+//! whenever somebody wants one.
 //!
-//! - The salt of regular beacons stays the same for a while, so that those who have met need not answer again. A
-//!   restart, a change of the own networks, and a beacon that asks for somebody have a new one.
-//! - A hello carries its sender's *instance*, random at each start. If it is not the one that the session was made
-//!   with, the peer has been restarted and a handshake begins at once.
-//! - A hello makes its sender a peer only if somebody here waits for it, or if it repeats a nonce that was sent to its
-//!   address. Any other is answered without a trace, and asked to do that.
-//! - Source addresses are unproven here. One beacon buys one hello, one hello buys one hello or one initiation, never
-//!   longer than itself. More is possible only after the other side has repeated a nonce that was sent to its address.
+//! - The salt of regular beacons stays the same for a while, so that those who have met need not answer
+//!   again. A restart, a change of the own networks, and a beacon that asks for somebody have a new one.
+//! - A hello carries its sender's *instance*, random at each start. If it is not the one that the session was
+//!   made with, the peer has been restarted and a handshake begins at once.
+//! - A hello makes its sender a peer only if somebody here waits for it, or if it repeats a nonce that was
+//!   sent to its address. Any other is answered without a trace, and asked to do that.
+//! - Source addresses are unproven here. One beacon buys one hello, one hello buys one hello or one
+//!   initiation, never longer than itself. More is possible only after the other side has repeated a nonce
+//!   that was sent to its address.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -42,8 +44,8 @@ const SALT_LIFETIME: Duration = Duration::from_secs(600);
 
 /// Sources whose beacons are remembered; the one heard longest ago makes room.
 const MAX_HEARD: usize = 1024;
-/// Nonces of hellos are made anew so often. Their echoes are recognised for two such times at least, which is the longest
-/// round trip and the time that the other node's queue may add, and for three at most.
+/// Nonces of hellos are made anew so often. Their echoes are recognised for two such times at least, which is
+/// the longest round trip and the time that the other node's queue may add, and for three at most.
 const ECHO_EPOCH: Duration = Duration::from_secs(6);
 
 #[derive(Debug)]
@@ -96,8 +98,8 @@ impl Discovery {
         self.heard.clear();
     }
 
-    /// We have met the node behind `remote` in this network. It is no peer if it has our own identity. True if its
-    /// beacon named the network and we had not met there before.
+    /// We have met the node behind `remote` in this network. It is no peer if it has our own identity. True
+    /// if its beacon named the network and we had not met there before.
     pub(super) fn acknowledged(
         &mut self,
         remote: &SocketAddr,
@@ -116,16 +118,16 @@ impl Discovery {
         self.heard.retain(|_, heard| !heard.met.values().any(|met| *met == peer));
     }
 
-    /// Tags that look like any others and are the same in all beacons of one salt: whoever compares those does not see
-    /// which tags stay.
+    /// Tags that look like any others and are the same in all beacons of one salt: whoever compares those
+    /// does not see which tags stay.
     fn fill(&self, salt: &[u8; 16], filler: &mut [u8]) {
         for (index, tag) in (0u8..).zip(filler.chunks_exact_mut(Beacon::TAG)) {
             tag.copy_from_slice(&hash::mac16(&self.secret, &[salt, &[index]]));
         }
     }
 
-    /// A nonce for a hello to `remote` that asks for an answer. Nothing is kept of it: only who has the secret can tell
-    /// it from random bytes, or make it.
+    /// A nonce for a hello to `remote` that asks for an answer. Nothing is kept of it: only who has the
+    /// secret can tell it from random bytes, or make it.
     fn nonce_for(&self, random: [u8; 8], remote: &SocketAddr, now: Instant) -> [u8; 24] {
         let mut nonce = [0; 24];
         nonce[..8].copy_from_slice(&random);
@@ -158,7 +160,8 @@ impl Discovery {
         self.own_salts.truncate(8);
     }
 
-    /// Remembers a beacon; `None` if the same one was heard from there before and nothing is left to do about it.
+    /// Remembers a beacon; `None` if the same one was heard from there before and nothing is left to do about
+    /// it.
     fn hear(&mut self, remote: SocketAddr, salt: [u8; 16], now: Instant) -> Option<&mut Heard> {
         if self.heard.len() >= MAX_HEARD && !self.heard.contains_key(&remote) {
             let oldest = self.heard.iter().min_by_key(|(_, heard)| heard.at).map(|(&remote, _)| remote);
@@ -204,7 +207,8 @@ impl Endpoint {
         self.core.timers.set(Timer::Beacon, now + Duration::from_millis(wait));
     }
 
-    /// Asks on the local networks for somebody that is missing: at once, or as soon as the last time is long enough ago.
+    /// Asks on the local networks for somebody that is missing: at once, or as soon as the last time is long
+    /// enough ago.
     pub(super) fn solicit(&mut self, now: Instant) {
         let allowed = self.discovery.solicited.map_or(now, |last| last + SOLICIT_INTERVAL);
         self.core.timers.set_earlier(Timer::Solicit, allowed.max(now));
@@ -265,7 +269,8 @@ impl Endpoint {
             return;
         }
         self.core.counters.beacons_received.increment();
-        // Only the discovery socket: elsewhere it would be a stranger's question whether we are on some network.
+        // Only the discovery socket: elsewhere it would be a stranger's question whether we are on some
+        // network.
         if !meta.multicast || !self.hints.beacons.take_address(meta.remote, now) {
             return;
         }
@@ -381,8 +386,9 @@ impl Endpoint {
         network.by_node.contains_key(&node) || network.wants(&network.policy.addresses_of(&node), now)
     }
 
-    /// A hello of somebody who is not known here, and who may have forged its source: it is answered as one byte for
-    /// each that came, and leaves nothing behind. Who answers that in turn is there, and becomes a peer.
+    /// A hello of somebody who is not known here, and who may have forged its source: it is answered as one
+    /// byte for each that came, and leaves nothing behind. Who answers that in turn is there, and becomes a
+    /// peer.
     fn answer_stranger(
         &mut self,
         now: Instant,
@@ -426,7 +432,8 @@ impl Endpoint {
         }
     }
 
-    /// What the news of where a peer is means for it: a handshake if it is wanted or was restarted, or a better path.
+    /// What the news of where a peer is means for it: a handshake if it is wanted or was restarted, or a
+    /// better path.
     fn follow_up(&mut self, now: Instant, key: PeerKey, meta: &RecvMeta, instance: u64) {
         let Some(PeerState { link, .. }) = self.peers.get(key) else { return };
         let (handle, place) = (link.handle.clone(), meta.place());
@@ -458,7 +465,8 @@ impl Endpoint {
             .is_some_and(|peer| self.nodes[peer.link.node].reach.spend(&meta.place(), Hello::LEN))
     }
 
-    /// The node behind this address receives there: introduces us in the other networks that its beacon named.
+    /// The node behind this address receives there: introduces us in the other networks that its beacon
+    /// named.
     fn meet_elsewhere(&mut self, now: Instant, meta: &RecvMeta) {
         let Some(heard) = self.discovery.heard.get(&meta.remote) else { return };
         let unmet: BTreeSet<NetworkIndex> = heard.unmet.iter().copied().collect();

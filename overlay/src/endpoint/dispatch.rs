@@ -1,4 +1,5 @@
-//! From a datagram, a call or a deadline to the link that it concerns, and from there to what it means for others.
+//! From a datagram, a call or a deadline to the link that it concerns, and from there to what it means for
+//! others.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,24 +10,25 @@ use crate::reach::{RecvMeta, Why, place_of};
 use crate::session::{Peer, Session};
 
 impl Endpoint {
-    /// Sees to it that there will be a session with the peer: begins a handshake unless one runs or a session stands.
+    /// Sees to it that there will be a session with the peer: begins a handshake unless one runs or a session
+    /// stands.
     ///
     /// The outcome is an event: [`Event::SessionReady`](crate::Event::SessionReady), or
-    /// [`Event::PeerUnreachable`](crate::Event::PeerUnreachable) after 5 s. The handshake is tried for 90 s after the last
-    /// such call (or packet sent), at intervals from 250 ms to 5 s.
+    /// [`Event::PeerUnreachable`](crate::Event::PeerUnreachable) after 5 s. The handshake is tried for 90 s
+    /// after the last such call (or packet sent), at intervals from 250 ms to 5 s.
     pub fn want_session(&mut self, now: Instant, peer: &Arc<Peer>) {
         self.link_of(now, peer, Link::want_session);
     }
 
-    /// To be called when [`Session::note_received`] or [`Session::note_sent`] said that control wants to know. An
-    /// authentic packet confirms a session; from another source than the path it is answered by a challenge, and the
-    /// path moves there when that is answered.
+    /// To be called when [`Session::note_received`] or [`Session::note_sent`] said that control wants to
+    /// know. An authentic packet confirms a session; from another source than the path it is answered by a
+    /// challenge, and the path moves there when that is answered.
     pub fn session_attention(&mut self, now: Instant, session: &Arc<Session>, why: Attention) {
         self.link_of(now, session.peer(), |link, cx| link.on_attention(cx, session, why));
     }
 
-    /// Takes a plaintext that is no IP packet: empty, or with a first byte below 16. The caller has opened it with
-    /// `session` and called [`Session::note_received`].
+    /// Takes a plaintext that is no IP packet: empty, or with a first byte below 16. The caller has opened it
+    /// with `session` and called [`Session::note_received`].
     pub fn handle_control(&mut self, now: Instant, session: &Arc<Session>, meta: RecvMeta, message: &[u8]) {
         let peer = session.peer();
         let report =
@@ -37,14 +39,15 @@ impl Endpoint {
     }
 
     /// A hint from above that packets of a peer are lost, for example from TCP's retransmissions: confirms at
-    /// once that the path still carries its datagram size, and tries a handshake if nothing has come from the peer one
-    /// second, or two round trips, after data was sent to it.
+    /// once that the path still carries its datagram size, and tries a handshake if nothing has come from the
+    /// peer one second, or two round trips, after data was sent to it.
     pub fn path_suspected(&mut self, now: Instant, peer: &Arc<Peer>) {
         self.link_of(now, peer, Link::doubt);
     }
 
-    /// A hint from above that the peer does not answer, for example from TCP's retransmissions: confirms that the path
-    /// still carries its datagram size, and tries a handshake unless the peer was heard from in the last second.
+    /// A hint from above that the peer does not answer, for example from TCP's retransmissions: confirms that
+    /// the path still carries its datagram size, and tries a handshake unless the peer was heard from in the
+    /// last second.
     pub fn peer_unresponsive(&mut self, now: Instant, peer: &Arc<Peer>) {
         self.link_of(now, peer, Link::unresponsive);
     }
@@ -60,7 +63,8 @@ impl Endpoint {
         self.link(now, key, step)
     }
 
-    /// Has a link take a step, then sees to what that means for others; `None` if there is no such link any more.
+    /// Has a link take a step, then sees to what that means for others; `None` if there is no such link any
+    /// more.
     pub(super) fn link<R>(
         &mut self,
         now: Instant,

@@ -1,13 +1,14 @@
 //! Who makes room in a full peer table, found without a search.
 //!
-//! Each network keeps the peers that may be forgotten in order: first those that never proved to receive anywhere,
-//! then by when they were last asked for or heard of. A peer's place is looked at again only when it comes first, or
-//! when its attempt or a session ends; what makes it worth more in between moves it then. So the work for one newcomer
-//! does not grow with the table.
+//! Each network keeps the peers that may be forgotten in order: first those that never proved to receive
+//! anywhere, then by when they were last asked for or heard of. A peer's place is looked at again only when
+//! it comes first, or when its attempt or a session ends; what makes it worth more in between moves it then.
+//! So the work for one newcomer does not grow with the table.
 //!
-//! Strangers can have many identities, but not many addresses. Once a table is half full, a source prefix that holds
-//! a quarter as many peers as there are free places gets no more of them: its newcomers take the places of its own. The same
-//! is true of a wider prefix and half of the free places, since one subscriber may have many of the narrow ones.
+//! Strangers can have many identities, but not many addresses. Once a table is half full, a source prefix
+//! that holds a quarter as many peers as there are free places gets no more of them: its newcomers take the
+//! places of its own. The same is true of a wider prefix and half of the free places, since one subscriber
+//! may have many of the narrow ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -32,14 +33,16 @@ pub(super) enum Worth {
 /// A peer's place in the order, its rank.
 pub(super) type Rank = (Worth, Instant, PeerKey);
 
-/// The prefixes of the address from which a peer was learned of: that of a subscriber, and that of a provider.
+/// The prefixes of the address from which a peer was learned of: that of a subscriber, and that of a
+/// provider.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Origin {
     narrow: u64,
     wide: u64,
 }
 
-/// One of them, with what it is a part of: peers of one such prefix get a fourth, or half, of the free places.
+/// One of them, with what it is a part of: peers of one such prefix get a fourth, or half, of the free
+/// places.
 type Key = (Part, u64);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -119,8 +122,8 @@ impl EvictionOrder {
         place.map(|(_, _, key)| *key)
     }
 
-    /// The prefix of which a newcomer from there must take the place of another, with so many peers of `limit`; `None` if
-    /// it need not.
+    /// The prefix of which a newcomer from there must take the place of another, with so many peers of
+    /// `limit`; `None` if it need not.
     fn full_share(&self, origin: Origin, peers: usize, limit: usize) -> Option<Key> {
         let free = limit.saturating_sub(peers);
         let is_full = |key: &Key| {
@@ -135,7 +138,8 @@ impl EvictionOrder {
 }
 
 impl Endpoint {
-    /// Makes room in a network for a newcomer from `source`, if that needs any; false if there is none for it.
+    /// Makes room in a network for a newcomer from `source`, if that needs any; false if there is none for
+    /// it.
     pub(super) fn make_room(&mut self, now: Instant, network: NetworkIndex, source: IpAddr) -> bool {
         let Some(members) = self.networks.get(&network) else { return false };
         let (limit, peers) = (self.limits.peers_per_network.max(1), members.by_node.len());
@@ -152,8 +156,8 @@ impl Endpoint {
         true
     }
 
-    /// The first that may be forgotten, of all or of one prefix. Ends, because each peer that was worth more than its
-    /// place said is put where it belongs.
+    /// The first that may be forgotten, of all or of one prefix. Ends, because each peer that was worth more
+    /// than its place said is put where it belongs.
     fn evictable(&mut self, network: NetworkIndex, prefix: Option<Key>) -> Option<PeerKey> {
         loop {
             let first = self.networks.get(&network)?.order.first(prefix)?;

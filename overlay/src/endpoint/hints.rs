@@ -1,5 +1,5 @@
-//! What nobody authenticated and may be true all the same: that a peer does not know a session, or that nobody listens
-//! where it was. Both end nothing; a handshake shows how things are.
+//! What nobody authenticated and may be true all the same: that a peer does not know a session, or that
+//! nobody listens where it was. Both end nothing; a handshake shows how things are.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -55,8 +55,8 @@ impl Endpoint {
         }
     }
 
-    /// A peer says that it does not know our session. Anyone can say that, so it changes nothing; but a handshake shows
-    /// whether it is true.
+    /// A peer says that it does not know our session. Anyone can say that, so it changes nothing; but a
+    /// handshake shows whether it is true.
     pub(super) fn on_unknown_session(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
         let Ok(hint) = UnknownSession::parse(datagram) else {
             self.core.counters.unknown_message.increment();

@@ -1,13 +1,14 @@
 //! Load measure and rate limits: what keeps strangers' packets cheap.
 //!
-//! Everything here has a fixed size, whatever arrives, and the same packets at the same times get the same answers.
+//! Everything here has a fixed size, whatever arrives, and the same packets at the same times get the same
+//! answers.
 //!
-//! A handshake initiation with a valid MAC1 costs its receiver two X25519 operations before it knows anything about
-//! the sender, and three more to answer. [`HandshakeLoad`] decides when that is no longer given away: once more
-//! initiations arrive than its bucket refills, an initiation must carry a cookie (MAC2), which proves that its sender
-//! receives at its source address; and then each source prefix has its own bucket, and all of them together another.
-//! Half of that is kept for the addresses at which peers are reached already, so that strangers with many addresses do
-//! not end sessions by using up what their renewal needs.
+//! A handshake initiation with a valid MAC1 costs its receiver two X25519 operations before it knows anything
+//! about the sender, and three more to answer. [`HandshakeLoad`] decides when that is no longer given away:
+//! once more initiations arrive than its bucket refills, an initiation must carry a cookie (MAC2), which
+//! proves that its sender receives at its source address; and then each source prefix has its own bucket, and
+//! all of them together another. Half of that is kept for the addresses at which peers are reached already,
+//! so that strangers with many addresses do not end sessions by using up what their renewal needs.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -18,8 +19,8 @@ use crate::bucket::{Bucket, Rate};
 /// A bucket per source, which is a prefix (IPv4 /24, IPv6 /56) or one address with its port, and one for all
 /// together, which also bounds what many can do.
 ///
-/// The table has a fixed size. Sources that fall into the same slot share its bucket; which do is keyed by the
-/// endpoint's seed.
+/// The table has a fixed size. Sources that fall into the same slot share its bucket; which do is keyed by
+/// the endpoint's seed.
 #[derive(Debug)]
 pub(super) struct Limiter {
     all: Bucket,
@@ -41,8 +42,8 @@ impl Limiter {
         self.take_keyed(prefix_of(source), now)
     }
 
-    /// As [`Self::take`], with a bucket for this one address and port: neighbours share a prefix, and so do the nodes
-    /// of one machine.
+    /// As [`Self::take`], with a bucket for this one address and port: neighbours share a prefix, and so do
+    /// the nodes of one machine.
     pub(super) fn take_address(&mut self, source: SocketAddr, now: Instant) -> bool {
         let ip = match source.ip().to_canonical() {
             IpAddr::V4(address) => u64::from(address.to_bits()),
@@ -103,11 +104,11 @@ pub(super) struct HandshakeLoad {
     proven: Limiter,
     /// The same from where a peer is reached already, beyond what is left for all.
     known: Limiter,
-    /// Cookie replies. They cost some microseconds each; the common rate is high, so that a flood from forged addresses
-    /// does not use it up.
+    /// Cookie replies. They cost some microseconds each; the common rate is high, so that a flood from forged
+    /// addresses does not use it up.
     cookie_replies: Limiter,
-    /// Responses that name a handshake of ours and fail to authenticate. Each costs two X25519 operations. Anybody can
-    /// make this node send him an initiation, and then forge answers to it.
+    /// Responses that name a handshake of ours and fail to authenticate. Each costs two X25519 operations.
+    /// Anybody can make this node send him an initiation, and then forge answers to it.
     failed_responses: Limiter,
 }
 
@@ -149,8 +150,8 @@ impl HandshakeLoad {
         }
     }
 
-    /// Decides about one initiation; `has_cookie`, and `is_known` (a peer is reached at the source), are only asked
-    /// under load.
+    /// Decides about one initiation; `has_cookie`, and `is_known` (a peer is reached at the source), are only
+    /// asked under load.
     pub(super) fn admit(
         &mut self,
         source: SocketAddr,
@@ -171,8 +172,8 @@ impl HandshakeLoad {
 
     /// Whether another response may be tried that answers an initiation to which so many answers were forged.
     ///
-    /// The first one always is: it costs less than the initiation did, so whatever strangers do, they use up nothing
-    /// that the handshakes with others need.
+    /// The first one always is: it costs less than the initiation did, so whatever strangers do, they use up
+    /// nothing that the handshakes with others need.
     pub(super) fn may_try_response(&self, source: IpAddr, failed: u8, now: Instant) -> bool {
         failed == 0 || self.failed_responses.has(source, now)
     }
@@ -186,8 +187,8 @@ impl HandshakeLoad {
 /// Limits on messages that anyone can send and that cost no Diffie-Hellman operation.
 #[derive(Debug)]
 pub(super) struct HintLimits {
-    /// Beacons heard: each costs a hash per joined network. Those of one socket do not use up what others on the
-    /// same local network have.
+    /// Beacons heard: each costs a hash per joined network. Those of one socket do not use up what others on
+    /// the same local network have.
     pub(super) beacons: Limiter,
     /// Hellos heard: each costs up to one decryption per joined network.
     pub(super) hellos: Limiter,

@@ -58,8 +58,9 @@ impl Endpoint {
         Ok(index)
     }
 
-    /// Leaves a network: its peers are told and forgotten ([`Event::PeerRemoved`] for each). Does nothing for a network
-    /// that is not joined. A node that shuts down leaves all its networks, then drains the endpoint once more.
+    /// Leaves a network: its peers are told and forgotten ([`Event::PeerRemoved`] for each). Does nothing for
+    /// a network that is not joined. A node that shuts down leaves all its networks, then drains the endpoint
+    /// once more.
     ///
     /// [`Event::PeerRemoved`]: crate::Event::PeerRemoved
     pub fn leave(&mut self, now: Instant, network: NetworkIndex) {
@@ -97,8 +98,8 @@ impl Endpoint {
         }
     }
 
-    /// Says who has an overlay address, as [`Routes::get`] does. An unknown node's self-certifying address makes the
-    /// node ask for it on the local networks, at most once per second.
+    /// Says who has an overlay address, as [`Routes::get`] does. An unknown node's self-certifying address
+    /// makes the node ask for it on the local networks, at most once per second.
     ///
     /// [`Routes::get`]: crate::Routes::get
     pub fn lookup(&mut self, now: Instant, network: NetworkIndex, dst: IpAddr) -> Lookup {
@@ -126,7 +127,8 @@ impl Endpoint {
         self.networks.get(&network).map_or_else(Vec::new, |network| network.policy.addresses_of(&self.own_id))
     }
 
-    /// The addresses of the members that have this name, this node's own name included, in the order of joining.
+    /// The addresses of the members that have this name, this node's own name included, in the order of
+    /// joining.
     pub fn addresses_named(&self, name: &str) -> Vec<IpAddr> {
         let of_one = |network: &JoinedNetwork| {
             network.policy.node_named(name).map(|node| network.policy.addresses_of(&node)).unwrap_or_default()
@@ -197,8 +199,8 @@ impl Endpoint {
         self.peers.iter().map(|(_, peer)| info(peer)).collect()
     }
 
-    /// Finds the peer with these keys, or takes it in if it may be a member and there is room. It was heard from
-    /// `source`.
+    /// Finds the peer with these keys, or takes it in if it may be a member and there is room. It was heard
+    /// from `source`.
     pub(super) fn find_or_add(
         &mut self,
         now: Instant,
@@ -230,7 +232,8 @@ impl Endpoint {
         let node = identity.node_id();
         let addresses = members.policy.addresses_of(&node);
         let listed = members.policy.keeps(&node);
-        // 80 bits of the node ID are in the address: who finds another node with the same ones gets nothing by it.
+        // 80 bits of the node ID are in the address: who finds another node with the same ones gets nothing
+        // by it.
         if addresses.iter().any(|&address| self.routes.exact(network, address.into()).is_some()) {
             self.core.counters.strangers_refused.increment();
             return None;

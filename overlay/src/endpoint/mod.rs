@@ -2,29 +2,30 @@
 //!
 //! # How it works
 //!
-//! A node **learns** of a peer from a static network's list, by local discovery (`discovery`), or from the peer's own
-//! handshake. That makes a `Peer` with *candidates*, places where it may be (`reach`). Nothing more happens until
-//! somebody wants to talk.
+//! A node **learns** of a peer from a static network's list, by local discovery (`discovery`), or from the
+//! peer's own handshake. That makes a `Peer` with *candidates*, places where it may be (`reach`). Nothing
+//! more happens until somebody wants to talk.
 //!
-//! Each peer is a [`Link`](crate::link): a machine of its own, which is handed the datagrams, calls and deadlines that
-//! concern it (`dispatch`). [`Endpoint::want_session`] starts an **attempt**: an initiation to every candidate, repeated with a
-//! growing interval until a response comes. The first response decides the path. Whoever began confirms the session
-//! at once by a packet on it; before that the responder does not use it. Both sides may begin at the same time: each
-//! answers the other, and the newest confirmed session is the one that packets are sent on. While one is in use it is
-//! replaced every two minutes; an unused one is forgotten after three.
+//! Each peer is a [`Link`](crate::link): a machine of its own, which is handed the datagrams, calls and
+//! deadlines that concern it (`dispatch`). [`Endpoint::want_session`] starts an **attempt**: an initiation to
+//! every candidate, repeated with a growing interval until a response comes. The first response decides the
+//! path. Whoever began confirms the session at once by a packet on it; before that the responder does not use
+//! it. Both sides may begin at the same time: each answers the other, and the newest confirmed session is the
+//! one that packets are sent on. While one is in use it is replaced every two minutes; an unused one is
+//! forgotten after three.
 //!
-//! Where a node is, and on which way it is reached best, is the matter of [`reach`](crate::reach): one machine per node,
-//! whose path all its peers use. Data that goes unanswered for too long, a hint that the peer has lost the session, or a
-//! hello with another instance number makes a new attempt; none of them ends the session that there is, since none is
-//! authenticated. So does an ICMP error (`hints`). When this node's own address changes it tells its peers
-//! (`announce`).
+//! Where a node is, and on which way it is reached best, is the matter of [`reach`](crate::reach): one
+//! machine per node, whose path all its peers use. Data that goes unanswered for too long, a hint that the
+//! peer has lost the session, or a hello with another instance number makes a new attempt; none of them ends
+//! the session that there is, since none is authenticated. So does an ICMP error (`hints`). When this node's
+//! own address changes it tells its peers (`announce`).
 //!
 //! What the layer above cannot see it is told: that a peer's program is gone ([`Event::PeerGone`]), and that
 //! packets pass after a time in which perhaps they did not ([`Event::PathConfirmed`]). Both follow from
 //! authentic packets; only refusals that go on while a peer says nothing count without one.
 //!
-//! Strangers' packets are counted, limited and forgotten (`load`, `reach`): they neither cost much, nor occupy memory
-//! beyond fixed bounds, nor make this node send more to an address than came from there.
+//! Strangers' packets are counted, limited and forgotten (`load`, `reach`): they neither cost much, nor
+//! occupy memory beyond fixed bounds, nor make this node send more to an address than came from there.
 
 mod announce;
 mod config;
@@ -79,8 +80,8 @@ use responder::Recent;
 ///
 /// Mutate, then drain: after any call that takes `&mut self`, call [`Endpoint::poll_transmit`] and
 /// [`Endpoint::poll_event`] until they return `None`, then ask [`Endpoint::poll_timeout`] when to call
-/// [`Endpoint::handle_timeout`]. Iteration order, random numbers and time all come from the arguments, so the same
-/// calls give the same datagrams.
+/// [`Endpoint::handle_timeout`]. Iteration order, random numbers and time all come from the arguments, so the
+/// same calls give the same datagrams.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -133,10 +134,9 @@ const TIMERS_PER_CALL: usize = 256;
 impl Endpoint {
     /// A node that has joined no network and has no socket yet.
     ///
-    /// `seed` is 32 random bytes that are used for nothing else: all randomness, keys included, comes from it and from
-    /// [`EndpointConfig::entropy`].
-    /// `unix_time` is the wall clock at `now`; later steps of the wall clock do not matter, since time goes on from
-    /// there as `now` does.
+    /// `seed` is 32 random bytes that are used for nothing else: all randomness, keys included, comes from it
+    /// and from [`EndpointConfig::entropy`]. `unix_time` is the wall clock at `now`; later steps of the wall
+    /// clock do not matter, since time goes on from there as `now` does.
     pub fn new(config: EndpointConfig, mut seed: [u8; 32], now: Instant, unix_time: Duration) -> Self {
         // The seed was drawn for this alone just now: it is as good as what the source would give.
         let mut keys = KeySource::new(&seed);
@@ -243,26 +243,28 @@ impl Endpoint {
         }
     }
 
-    /// When [`Self::handle_timeout`] is to be called next; `None` means not before something else happens. To be asked
-    /// again after every call that takes `&mut self`.
+    /// When [`Self::handle_timeout`] is to be called next; `None` means not before something else happens. To
+    /// be asked again after every call that takes `&mut self`.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.core.timers.next()
     }
 
-    /// Takes the next datagram to send, written to `buf` from its start. To be called until it returns `None` after
-    /// every other call that takes `&mut self`.
+    /// Takes the next datagram to send, written to `buf` from its start. To be called until it returns `None`
+    /// after every other call that takes `&mut self`.
     pub fn poll_transmit(&mut self, _now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
         self.core.outbox.pop(buf)
     }
 
-    /// Takes the next event. To be called until it returns `None` after every other call that takes `&mut self`.
+    /// Takes the next event. To be called until it returns `None` after every other call that takes
+    /// `&mut self`.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.core.events.pop_front()
     }
 
-    /// Gives the driver's UDP sockets, in place of those given before. To be called again when interfaces come, go or
-    /// change their addresses: it makes the node announce itself at once, also to each peer with a session,
-    /// and peers on a socket that is gone are asked for an answer on another. A socket keeps its index.
+    /// Gives the driver's UDP sockets, in place of those given before. To be called again when interfaces
+    /// come, go or change their addresses: it makes the node announce itself at once, also to each peer with
+    /// a session, and peers on a socket that is gone are asked for an answer on another. A socket keeps its
+    /// index.
     pub fn set_sockets(&mut self, now: Instant, sockets: Vec<SocketInfo>) {
         self.core.sockets = sockets;
         self.leave_lost_sockets(now);
@@ -272,7 +274,8 @@ impl Endpoint {
 }
 
 impl Drop for Endpoint {
-    /// A peer and its session hold each other, and others may hold either: breaks that circle and erases the keys.
+    /// A peer and its session hold each other, and others may hold either: breaks that circle and erases the
+    /// keys.
     fn drop(&mut self) {
         for (_, peer) in self.peers.iter() {
             peer.link.erase();

@@ -1,4 +1,5 @@
-//! The joined networks: their policies, their peers by node and by address, and the addresses that are looked for.
+//! The joined networks: their policies, their peers by node and by address, and the addresses that are looked
+//! for.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -16,8 +17,8 @@ pub(super) const MAX_NETWORKS: usize = 64;
 /// Beacons ask for an address this long after it was last looked up.
 const ASKED_FOR: Duration = Duration::from_secs(10);
 
-/// Addresses looked up in vain are remembered this long, so that a handshake starts when their owner is found: the
-/// longest round trip, and the time that the other node's queue may add.
+/// Addresses looked up in vain are remembered this long, so that a handshake starts when their owner is
+/// found: the longest round trip, and the time that the other node's queue may add.
 const WANTED_FOR: Duration = Duration::from_secs(12);
 
 /// Most such addresses per network; the one asked for longest ago makes room.

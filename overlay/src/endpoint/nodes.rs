@@ -1,4 +1,5 @@
-//! The remote nodes: one for all networks in which it is a peer, since its addresses do not depend on a network.
+//! The remote nodes: one for all networks in which it is a peer, since its addresses do not depend on a
+//! network.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

@@ -20,7 +20,8 @@ impl Endpoint {
             self.core.counters.mac1_invalid.increment();
             return self.log_refusal(now, &meta, "initiation", "it is for another identity than this node's");
         }
-        // A copy, by the network or by an attacker, is worth nothing: neither X25519 nor a token of the load measure.
+        // A copy, by the network or by an attacker, is worth nothing: neither X25519 nor a token of the load
+        // measure.
         if self.recent.contains(datagram) {
             self.core.counters.initiations_replayed.increment();
             return;

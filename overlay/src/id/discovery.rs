@@ -31,7 +31,8 @@ pub struct DiscoveryKey {
 }
 
 impl DiscoveryKey {
-    /// Derives the key of `network` with its pre-shared key and, for a static network, its members in any order.
+    /// Derives the key of `network` with its pre-shared key and, for a static network, its members in any
+    /// order.
     pub fn new(network: NetworkId, psk: Option<&Psk>, members: Option<&[NodeId]>) -> Self {
         let open = Psk::open();
         let psk = psk.unwrap_or(&open);

@@ -52,8 +52,8 @@ impl Identity {
         self.public.node_id()
     }
 
-    /// Signs a message with the Ed25519 key (RFC 8032). The message begins with what it is for, or a signature
-    /// made for one purpose could serve another.
+    /// Signs a message with the Ed25519 key (RFC 8032). The message begins with what it is for, or a
+    /// signature made for one purpose could serve another.
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {
         self.ed25519.sign(message).to_bytes()
     }
@@ -98,8 +98,8 @@ impl PublicIdentity {
     /// Takes the X25519 key followed by the Ed25519 key.
     ///
     /// # Errors
-    /// [`ParseIdentityError::Key`] if either key is of a kind that proves nothing: an X25519 key that is zero,
-    /// or an Ed25519 key that is no curve point or one of small order.
+    /// [`ParseIdentityError::Key`] if either key is of a kind that proves nothing: an X25519 key that is
+    /// zero, or an Ed25519 key that is no curve point or one of small order.
     pub fn from_bytes(bytes: &[u8; Self::LEN]) -> Result<Self, ParseIdentityError> {
         let (x25519, ed25519) = bytes.split_at(32);
         Self::from_keys(
@@ -111,7 +111,8 @@ impl PublicIdentity {
     /// Takes the two keys; like [`Self::from_bytes`].
     pub(crate) fn from_keys(x25519: [u8; 32], ed25519: [u8; 32]) -> Result<Self, ParseIdentityError> {
         let verifying = VerifyingKey::from_bytes(&ed25519).map_err(|_| ParseIdentityError::Key)?;
-        // The other low-order X25519 points are caught where they matter: the handshake refuses a zero result.
+        // The other low-order X25519 points are caught where they matter: the handshake refuses a zero
+        // result.
         if verifying.is_weak() || x25519 == [0; 32] {
             return Err(ParseIdentityError::Key);
         }

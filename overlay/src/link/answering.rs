@@ -42,9 +42,9 @@ impl Link {
         self.respond(cx, meta, received)
     }
 
-    /// An initiation that is authentic and not new is a replay, or its sender's clock went back. It gets no response,
-    /// but the newest timestamp, readable by its sender only: a live peer begins again with a newer one. And
-    /// now and then a handshake of ours, which a live peer answers whatever its clock says.
+    /// An initiation that is authentic and not new is a replay, or its sender's clock went back. It gets no
+    /// response, but the newest timestamp, readable by its sender only: a live peer begins again with a newer
+    /// one. And now and then a handshake of ours, which a live peer answers whatever its clock says.
     fn on_stale_initiation(
         &mut self,
         cx: &mut Context<'_>,
@@ -132,9 +132,10 @@ impl Link {
         Ok(())
     }
 
-    /// Takes out one of the sessions that the peer has not used, if there are so many that another one has no room: the
-    /// one that is closest in time to its neighbours, the one to come included. So the first answer stays, which is used
-    /// first however long the way is, and the last ones, of which one is used when the way has been blocked for a while.
+    /// Takes out one of the sessions that the peer has not used, if there are so many that another one has no
+    /// room: the one that is closest in time to its neighbours, the one to come included. So the first answer
+    /// stays, which is used first however long the way is, and the last ones, of which one is used when the
+    /// way has been blocked for a while.
     fn take_unlikely(&mut self, now: Instant) -> Option<Arc<Session>> {
         let unused: Vec<_> = self.sessions.iter().filter(|live| !live.session.is_confirmed()).collect();
         let mut times: Vec<_> = unused.iter().map(|live| live.session.established()).collect();

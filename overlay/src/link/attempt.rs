@@ -1,8 +1,8 @@
 //! Our own handshakes: attempts, their repetition, and the responses to them.
 //!
-//! An attempt goes in rounds. Each round makes a fresh initiation, since the responder accepts a timestamp once only,
-//! and sends it to every candidate endpoint; whichever copy arrives first is answered. Some earlier initiations stay valid
-//! (`pending`), so that a round-trip time of up to 10 s does no harm.
+//! An attempt goes in rounds. Each round makes a fresh initiation, since the responder accepts a timestamp
+//! once only, and sends it to every candidate endpoint; whichever copy arrives first is answered. Some
+//! earlier initiations stay valid (`pending`), so that a round-trip time of up to 10 s does no harm.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -230,9 +230,9 @@ impl Link {
         cx.set_timer(Timer::Attempt, Some(unreachable.map_or(at, |unreachable| at.min(unreachable))));
     }
 
-    /// Sends one initiation to every candidate that may be sent to, or one to each; false if there is none. The first
-    /// one that renews a session goes to the path alone: the answer that comes first becomes the path, and by chance
-    /// that may be one over a way that was left for a better one.
+    /// Sends one initiation to every candidate that may be sent to, or one to each; false if there is none.
+    /// The first one that renews a session goes to the path alone: the answer that comes first becomes the
+    /// path, and by chance that may be one over a way that was left for a better one.
     fn initiate(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(attempt) = &mut self.attempt else { return false };
         let path = cx.reach.usable_path(&cx.core.sockets).filter(|_| attempt.renews && attempt.rounds == 1);
@@ -248,13 +248,14 @@ impl Link {
             );
             return false;
         }
-        // They cost a multiple, so there are not many rounds of these; and only if somebody waits for the peer, since
-        // hints come from anybody.
+        // They cost a multiple, so there are not many rounds of these; and only if somebody waits for the
+        // peer, since hints come from anybody.
         let apart = attempt.apart && targets.len() > 1 && attempt.is_wanted();
         if !apart || !cx.core.apart.take(cx.now) {
             return self.initiate_at(cx, targets, false);
         }
-        // The place that is most likely the peer's comes last, so that what is said of the last initiation is of that.
+        // The place that is most likely the peer's comes last, so that what is said of the last initiation is
+        // of that.
         targets.into_iter().rev().fold(false, |sent, target| self.initiate_at(cx, vec![target], true) | sent)
     }
 
@@ -329,8 +330,9 @@ impl Link {
         pending.find(|pending| pending.index() == index).map_or(0, |pending| pending.failed)
     }
 
-    /// Counts a forged response, and gives the initiation up after some: the next round makes another, which its forger
-    /// has not seen yet. If others than the forger may have got it too, that comes at once, with one for each address.
+    /// Counts a forged response, and gives the initiation up after some: the next round makes another, which
+    /// its forger has not seen yet. If others than the forger may have got it too, that comes at once, with
+    /// one for each address.
     pub(crate) fn note_failure(&mut self, cx: &mut Context<'_>, index: SessionIndex) {
         let Some(attempt) = &mut self.attempt else { return };
         let Some(at) = attempt.position(index) else { return };
@@ -379,7 +381,8 @@ impl Link {
         if is_proven {
             cx.reach.sample(place, now.saturating_duration_since(pending.sent));
         }
-        // If it came from a place that it does not prove, packets go where the peer is known to receive, if anywhere.
+        // If it came from a place that it does not prove, packets go where the peer is known to receive, if
+        // anywhere.
         let known = pending.targets.into_iter().find(|target| cx.reach.is_proven(target));
         let instead = known.filter(|_| !is_proven && !cx.has_path());
         self.sessions.push(Live {

@@ -17,13 +17,15 @@ use crate::session::Peer;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
-    /// The peer was learned of: packets for it can be queued, and [`Endpoint::want_session`](crate::Endpoint::want_session)
-    /// be called.
+    /// The peer was learned of: packets for it can be queued, and
+    /// [`Endpoint::want_session`](crate::Endpoint::want_session) be called.
     PeerAdded(Arc<Peer>),
     /// The peer was forgotten: its network was left, its place was needed, or it was gone for
-    /// [`Limits::forget_after`](crate::Limits::forget_after). The same node may come back as another [`Peer`].
+    /// [`Limits::forget_after`](crate::Limits::forget_after). The same node may come back as another
+    /// [`Peer`].
     PeerRemoved(Arc<Peer>),
-    /// There is a usable session where there was none, or the peer has restarted and this one is with its successor.
+    /// There is a usable session where there was none, or the peer has restarted and this one is with its
+    /// successor.
     SessionReady(Arc<Peer>),
     /// The last usable session is gone: it expired unused, the peer closed it, or the peer restarted.
     SessionLost(Arc<Peer>),
@@ -44,8 +46,8 @@ pub enum Event {
     /// has changed, or a handshake was repeated. What was sent before may be lost, and need not wait for a
     /// timer to be sent again.
     PathConfirmed(Arc<Peer>),
-    /// The peer has other addresses than before; those listed here are not its any more. What was agreed with it
-    /// under one of them is to end. See [`Endpoint::set_addresses`](crate::Endpoint::set_addresses).
+    /// The peer has other addresses than before; those listed here are not its any more. What was agreed with
+    /// it under one of them is to end. See [`Endpoint::set_addresses`](crate::Endpoint::set_addresses).
     AddressesChanged(Arc<Peer>, Arc<[Prefix]>),
 }
 

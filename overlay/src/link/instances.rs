@@ -4,10 +4,12 @@
 //! other. Nothing can be done about that but to say it. Each start of a node draws a random *instance*, by
 //! which it is seen:
 //!
-//! - A **peer** sees it by its handshakes. A restart succeeds an instance for good; if the instance before comes back
-//!   with a newer handshake, both are alive. The peer tells the one that it is talking to where the other is.
-//! - The **nodes themselves** see it on a local network: a hello with the own keys and another instance. It counts if
-//!   it repeats the nonce of a hello of ours, so that nobody can replay what an earlier run has sent.
+//! - A **peer** sees it by its handshakes. A restart succeeds an instance for good; if the instance before
+//!   comes back with a newer handshake, both are alive. The peer tells the one that it is talking to where
+//!   the other is.
+//! - The **nodes themselves** see it on a local network: a hello with the own keys and another instance. It
+//!   counts if it repeats the nonce of a hello of ours, so that nobody can replay what an earlier run has
+//!   sent.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

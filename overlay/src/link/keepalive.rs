@@ -10,8 +10,9 @@ use crate::session::Session;
 use crate::wire::{Control, DATA_OVERHEAD};
 
 impl Link {
-    /// Somebody above waits longer for an answer than it should: confirms that the path still carries its datagram size,
-    /// and comes back when the silence is long enough for a handshake, because the timers of those above grow meanwhile.
+    /// Somebody above waits longer for an answer than it should: confirms that the path still carries its
+    /// datagram size, and comes back when the silence is long enough for a handshake, because the timers of
+    /// those above grow meanwhile.
     pub(crate) fn doubt(&mut self, cx: &mut Context<'_>) {
         self.suspect_path(cx);
         self.doubted = true;
@@ -20,14 +21,15 @@ impl Link {
         }
     }
 
-    /// When the silence of a peer whose path is doubted calls for a handshake. Over a long round trip silence is usual.
+    /// When the silence of a peer whose path is doubted calls for a handshake. Over a long round trip silence
+    /// is usual.
     fn doubtful_at(&self, cx: &Context<'_>) -> Option<Instant> {
         let since = self.handle.activity().unanswered_since().filter(|_| self.doubted)?;
         Some(since + RECENTLY.max(cx.reach.rtt().unwrap_or_default() * 2))
     }
 
-    /// Somebody above has no answer from the peer: confirms that the path still carries its datagram size, and tries a
-    /// handshake unless the peer was heard from in the last second.
+    /// Somebody above has no answer from the peer: confirms that the path still carries its datagram size,
+    /// and tries a handshake unless the peer was heard from in the last second.
     pub(crate) fn unresponsive(&mut self, cx: &mut Context<'_>) {
         self.suspect_path(cx);
         let heard = self.handle.activity().last_received();
@@ -131,8 +133,8 @@ impl Link {
     }
 }
 
-/// The plaintext of a keepalive: any that begins with zero, or none. This one makes the packet as long as a challenge, so
-/// that the receiver may send one to where it came from.
+/// The plaintext of a keepalive: any that begins with zero, or none. This one makes the packet as long as a
+/// challenge, so that the receiver may send one to where it came from.
 const KEEPALIVE: [u8; Control::CHALLENGE_LEN] = [0; Control::CHALLENGE_LEN];
 
 /// A peer that was heard from within this time is there.

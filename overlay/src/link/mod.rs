@@ -1,16 +1,17 @@
 //! One peer in one network: how a session with it is made, renewed, watched and ended.
 //!
-//! A [`Link`] is a state machine. Each step is a method that gets the time and everything else it works with as a
-//! [`Context`], changes the link, and leaves behind what is to happen: datagrams, timers and events in the queues that all
-//! links share ([`Core`]), and [`Effect`]s for what concerns more than this link. It knows no other link, and nobody looks
-//! a peer up twice for one datagram.
+//! A [`Link`] is a state machine. Each step is a method that gets the time and everything else it works with
+//! as a [`Context`], changes the link, and leaves behind what is to happen: datagrams, timers and events in
+//! the queues that all links share ([`Core`]), and [`Effect`]s for what concerns more than this link. It
+//! knows no other link, and nobody looks a peer up twice for one datagram.
 //!
 //! - An **attempt** (`attempt`) is a handshake of ours with its repetition; `answering` is the peer's.
-//! - A handshake leaves a **session** (`sessions`): confirmed by the first packet on it, succeeded by newer ones, replaced
-//!   every two minutes while in use, forgotten after three.
-//! - **Silence** (`keepalive`) is answered by keepalives, and when it lasts by an attempt. So are ICMP errors (`refusal`).
-//! - **Control messages** inside a session (`control`) and the ways to the peer (`paths`), which the link shares with
-//!   those to the same node in other networks: they are in its [`Reach`](crate::reach::Reach).
+//! - A handshake leaves a **session** (`sessions`): confirmed by the first packet on it, succeeded by newer
+//!   ones, replaced every two minutes while in use, forgotten after three.
+//! - **Silence** (`keepalive`) is answered by keepalives, and when it lasts by an attempt. So are ICMP errors
+//!   (`refusal`).
+//! - **Control messages** inside a session (`control`) and the ways to the peer (`paths`), which the link
+//!   shares with those to the same node in other networks: they are in its [`Reach`](crate::reach::Reach).
 
 mod answering;
 mod attempt;
@@ -92,10 +93,11 @@ pub(crate) struct Link {
     past: SessionStats,
     /// All its sessions in the session table, oldest first.
     sessions: Vec<Live>,
-    /// It has a session, and no place is known yet at which it receives for certain. The driver does not know of the
-    /// session.
+    /// It has a session, and no place is known yet at which it receives for certain. The driver does not know
+    /// of the session.
     is_waiting_for_path: bool,
-    /// It was told of a change of our addresses and has not answered. True if packets went to or came from it then.
+    /// It was told of a change of our addresses and has not answered. True if packets went to or came from it
+    /// then.
     pub(crate) told: Option<bool>,
     /// Bytes that its session had sent when its path was looked at last.
     carried: u64,
@@ -224,8 +226,8 @@ impl Link {
         })
     }
 
-    /// Something that nobody authenticated suggests that the peer has lost the session: a handshake shows whether that
-    /// is so, unless one runs or there were many hints lately.
+    /// Something that nobody authenticated suggests that the peer has lost the session: a handshake shows
+    /// whether that is so, unless one runs or there were many hints lately.
     pub(crate) fn heed_hint(&mut self, cx: &mut Context<'_>) -> bool {
         let heeded = !self.is_connecting() && self.hints.take(cx.now);
         if heeded {
@@ -234,7 +236,8 @@ impl Link {
         heeded
     }
 
-    /// Local discovery has heard an instance of the peer that is not the one of its session: it was restarted.
+    /// Local discovery has heard an instance of the peer that is not the one of its session: it was
+    /// restarted.
     pub(crate) fn heed_restart(&mut self, cx: &mut Context<'_>) {
         if !self.hints.take(cx.now) {
             return;
@@ -270,7 +273,8 @@ impl Link {
         }
     }
 
-    /// A session and its peer hold each other, and others may hold either: breaks that circle and erases the keys.
+    /// A session and its peer hold each other, and others may hold either: breaks that circle and erases the
+    /// keys.
     pub(crate) fn erase(&self) {
         self.handle.set_session(None);
         self.sessions.iter().for_each(|live| live.session.erase());

@@ -28,8 +28,8 @@ enum Payload {
     },
 }
 
-/// A bounded queue. A driver drains it after every call, so it only fills while very much happens in one call; then
-/// what does not fit is dropped, as a network would.
+/// A bounded queue. A driver drains it after every call, so it only fills while very much happens in one
+/// call; then what does not fit is dropped, as a network would.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     queue: VecDeque<(Place, Payload)>,

@@ -1,4 +1,5 @@
-//! What connects the ways to a node with a session: challenges and path MTU probes, and what follows from their answers.
+//! What connects the ways to a node with a session: challenges and path MTU probes, and what follows from
+//! their answers.
 
 use std::sync::Arc;
 
@@ -13,8 +14,8 @@ const HERE_LEN: usize = DATA_OVERHEAD + Control::HERE_LEN;
 const ANSWER_LEN: usize = DATA_OVERHEAD + Control::ANSWER_LEN;
 
 impl Link {
-    /// Asks the peer to repeat a random number from `place`, unless that was just done or costs more than may be sent
-    /// there.
+    /// Asks the peer to repeat a random number from `place`, unless that was just done or costs more than may
+    /// be sent there.
     pub(crate) fn challenge(&mut self, cx: &mut Context<'_>, place: Place, why: Why) {
         let Some(session) = self.current() else { return };
         let Some(fresh) = cx.core.nonce() else { return };
@@ -149,8 +150,8 @@ impl Link {
         self.probe_mtu(cx);
     }
 
-    /// Packets pass on the session: has the path's size confirmed now and then while much is sent, looks how good the
-    /// other places are, and comes back with the first packet after [`BUSY_CONFIRM_INTERVAL`].
+    /// Packets pass on the session: has the path's size confirmed now and then while much is sent, looks how
+    /// good the other places are, and comes back with the first packet after [`BUSY_CONFIRM_INTERVAL`].
     pub(super) fn watch_path(&mut self, cx: &mut Context<'_>) {
         let Some(session) = self.current() else { return };
         let Some(rekey_at) = self.live(&session).map(|live| live.rekey_at) else { return };

@@ -1,9 +1,9 @@
 //! Our initiations that a response may still answer.
 //!
-//! One initiation goes to all addresses at which the peer may be, so everybody who says to be the peer at some address
-//! gets a copy, and with it the index that an answer needs. Who answers with garbage has that initiation given up after
-//! some answers. So when that has happened once, the attempt goes on *apart*: each address gets an initiation of its
-//! own, and what is forged for one says nothing about the others.
+//! One initiation goes to all addresses at which the peer may be, so everybody who says to be the peer at
+//! some address gets a copy, and with it the index that an answer needs. Who answers with garbage has that
+//! initiation given up after some answers. So when that has happened once, the attempt goes on *apart*: each
+//! address gets an initiation of its own, and what is forged for one says nothing about the others.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -53,8 +53,8 @@ impl Pending {
         self.targets.iter().any(|target| target.remote() == place.remote())
     }
 
-    /// Whether it went there, and nowhere else: then its answer shows that the peer receives there. A copy that went
-    /// elsewhere too may have been answered from anywhere.
+    /// Whether it went there, and nowhere else: then its answer shows that the peer receives there. A copy
+    /// that went elsewhere too may have been answered from anywhere.
     pub(super) fn went_only_to(&self, place: &Place) -> bool {
         matches!(&self.targets[..], [only] if only.remote() == place.remote())
     }
@@ -72,7 +72,8 @@ impl Pending {
     }
 }
 
-/// Takes out an initiation that is unlikely to be answered, if there are too many of the kind that was added last.
+/// Takes out an initiation that is unlikely to be answered, if there are too many of the kind that was added
+/// last.
 pub(super) fn thin(pending: &mut VecDeque<Pending>, now: Instant) -> Option<Pending> {
     let newest = pending.back()?;
     let (apart, place) = (newest.is_apart, newest.targets.first().copied());
@@ -96,8 +97,8 @@ pub(super) fn thin(pending: &mut VecDeque<Pending>, now: Instant) -> Option<Pend
     if now >= pending[first].sent + PENDING_FOR {
         return pending.remove(first);
     }
-    // The one that is closest in time to its neighbours: so the first, whose answer comes first however long the way is,
-    // stays, and what is kept is spread over the time that an answer may take.
+    // The one that is closest in time to its neighbours: so the first, whose answer comes first however long
+    // the way is, stays, and what is kept is spread over the time that an answer may take.
     let sent: Vec<_> = alike.iter().map(|&at| pending[at].sent).collect();
     pending.remove(alike[closest_to_neighbours(&sent)?])
 }

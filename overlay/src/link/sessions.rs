@@ -10,7 +10,8 @@ use crate::reach::{RecvMeta, Source, Why};
 use crate::session::{Opened, Session};
 use crate::wire::Control;
 
-/// Why the control half is asked for attention; see [`Endpoint::session_attention`](crate::Endpoint::session_attention).
+/// Why the control half is asked for attention; see
+/// [`Endpoint::session_attention`](crate::Endpoint::session_attention).
 ///
 /// ```
 /// use peersock_overlay::{Attention, Opened, RecvMeta, SocketIndex};
@@ -42,8 +43,8 @@ impl Attention {
     }
 }
 
-/// At most this many sessions per peer can be received on: the present one, the one before, and the other one of a
-/// simultaneous handshake.
+/// At most this many sessions per peer can be received on: the present one, the one before, and the other one
+/// of a simultaneous handshake.
 const MAX_CONFIRMED: usize = 3;
 
 impl Live {
@@ -100,8 +101,8 @@ impl Link {
         }
     }
 
-    /// The peer has proved that it has the session's keys: it is usable, and the newest one is sent on. If the handshake
-    /// has proved no place and there is none from before, that waits for one.
+    /// The peer has proved that it has the session's keys: it is usable, and the newest one is sent on. If
+    /// the handshake has proved no place and there is none from before, that waits for one.
     pub(super) fn establish(&mut self, cx: &mut Context<'_>, session: &Arc<Session>) {
         session.confirm();
         let before = self.current();
@@ -242,9 +243,9 @@ impl Link {
         self.sessions.iter().filter(|live| !live.session.is_confirmed()).count()
     }
 
-    /// Takes out the sessions that `newest`, just confirmed, makes obsolete: older ones of another instance of the peer,
-    /// the oldest over the limit, and those that the peer did not choose when it chose `newest`. Answers to its
-    /// initiations that crossed ours are not among these: it may yet use one.
+    /// Takes out the sessions that `newest`, just confirmed, makes obsolete: older ones of another instance
+    /// of the peer, the oldest over the limit, and those that the peer did not choose when it chose `newest`.
+    /// Answers to its initiations that crossed ours are not among these: it may yet use one.
     fn take_obsolete(&mut self, newest: &Session, instance: u64) -> Vec<Arc<Session>> {
         let confirmed = self.sessions.iter().filter(|live| live.session.is_confirmed()).count();
         let mut surplus = confirmed.saturating_sub(MAX_CONFIRMED);

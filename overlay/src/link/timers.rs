@@ -1,7 +1,7 @@
 //! All deadlines of one endpoint in one ordered structure.
 //!
-//! A key has at most one deadline. Setting, clearing and taking the next due one cost O(log n) in the number of
-//! *armed* timers, so peers that wait for nothing cost nothing.
+//! A key has at most one deadline. Setting, clearing and taking the next due one cost O(log n) in the number
+//! of *armed* timers, so peers that wait for nothing cost nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;

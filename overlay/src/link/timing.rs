@@ -20,16 +20,16 @@ pub(crate) const GIVE_UP_AFTER: Duration = Duration::from_secs(90);
 /// An attempt that only a hint asked for ends after so long.
 pub(crate) const HINT_GIVE_UP_AFTER: Duration = Duration::from_secs(5);
 
-/// Age at which the initiator of a session in use replaces it; up to [`REKEY_JITTER`] earlier, so that two sides that
-/// began at the same time do not go on doing so.
+/// Age at which the initiator of a session in use replaces it; up to [`REKEY_JITTER`] earlier, so that two
+/// sides that began at the same time do not go on doing so.
 pub(crate) const REKEY_AFTER: Duration = Duration::from_secs(120);
 /// Age at which the responder does, less the jitter: only if the initiator did not.
 pub(crate) const REKEY_AFTER_RESPONDER: Duration = Duration::from_secs(150);
 pub(crate) const REKEY_JITTER: Duration = Duration::from_secs(10);
 /// Age at which a session is neither sent nor received on, and its keys are erased.
 pub(crate) const REJECT_AFTER: Duration = Duration::from_secs(180);
-/// An answered initiation that is not followed by a packet for so long is forgotten: a round trip of 10 s, and some time
-/// for what the initiator does.
+/// An answered initiation that is not followed by a packet for so long is forgotten: a round trip of 10 s,
+/// and some time for what the initiator does.
 pub(crate) const UNCONFIRMED_FOR: Duration = Duration::from_secs(12);
 
 /// Data received and nothing sent for so long: a keepalive.
@@ -43,9 +43,9 @@ pub(crate) fn rekey_age(latest: Duration, rng: &mut ChaCha20Rng) -> Duration {
     latest - REKEY_JITTER * rng.random_range(0..=100) / 100
 }
 
-/// Which of the moments, given in order, is closest to those before and after it; the first and the last stay. Of
-/// handshakes that may still be completed, it is the one that is least likely to be: those that are left are spread
-/// over the time that an answer may take.
+/// Which of the moments, given in order, is closest to those before and after it; the first and the last
+/// stay. Of handshakes that may still be completed, it is the one that is least likely to be: those that are
+/// left are spread over the time that an answer may take.
 pub(crate) fn closest_to_neighbours(moments: &[Instant]) -> Option<usize> {
     (1..moments.len().saturating_sub(1)).min_by_key(|&at| moments[at + 1] - moments[at - 1])
 }

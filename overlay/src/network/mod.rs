@@ -14,20 +14,20 @@
 //!
 //! # From a description to a policy
 //!
-//! A [`NetworkConfig`] is what a user says of a network: an ID with a key, or a list of members. It is checked
-//! by [`NetworkConfig::validate`] and becomes a policy with [`NetworkConfig::policy`]. The endpoint keeps the
-//! policy for as long as the network is joined; programs that only want to know something about a network ask
-//! a policy without joining.
+//! A [`NetworkConfig`] is what a user says of a network: an ID with a key, or a list of members. It is
+//! checked by [`NetworkConfig::validate`] and becomes a policy with [`NetworkConfig::policy`]. The endpoint
+//! keeps the policy for as long as the network is joined; programs that only want to know something about a
+//! network ask a policy without joining.
 //!
 //! # A kind whose members change
 //!
-//! Members of ad-hoc and static networks are settled when the network is joined, but the endpoint does not rely
-//! on it: it asks the policy when it needs an answer, and keeps none but the key and the discovery key. A kind
-//! whose members change (one with a controller) needs a file here, a variant of [`NetworkConfig`], and somebody
-//! who hands the controller's messages to its policy. Who was admitted stays a peer until the endpoint removes
-//! it; this node's own addresses are told to the stack when the network is joined. Both have to follow a change
-//! then. That kind ([`NetworkKind::Managed`]) does not exist yet: [`NetworkConfig::by_id`] and
-//! [`NetworkConfig::validate`] refuse its IDs.
+//! Members of ad-hoc and static networks are settled when the network is joined, but the endpoint does not
+//! rely on it: it asks the policy when it needs an answer, and keeps none but the key and the discovery key.
+//! A kind whose members change (one with a controller) needs a file here, a variant of [`NetworkConfig`], and
+//! somebody who hands the controller's messages to its policy. Who was admitted stays a peer until the
+//! endpoint removes it; this node's own addresses are told to the stack when the network is joined. Both have
+//! to follow a change then. That kind ([`NetworkKind::Managed`]) does not exist yet: [`NetworkConfig::by_id`]
+//! and [`NetworkConfig::validate`] refuse its IDs.
 
 mod adhoc;
 mod error;
@@ -47,7 +47,8 @@ pub use prefix::Prefix;
 use adhoc::AdHoc;
 use fixed::Static;
 
-/// This node's handle of a network it has joined. Never reused while the node runs, and meaningless elsewhere.
+/// This node's handle of a network it has joined. Never reused while the node runs, and meaningless
+/// elsewhere.
 ///
 /// ```
 /// use peersock_overlay::NetworkIndex;
@@ -178,8 +179,8 @@ impl NetworkConfig {
     }
 }
 
-/// Whether a datagram to `remote` goes to one host. Endpoints of members have to be so, whether they are written
-/// as addresses or found by a host name: whoever writes them must not have a node send to everybody.
+/// Whether a datagram to `remote` goes to one host. Endpoints of members have to be so, whether they are
+/// written as addresses or found by a host name: whoever writes them must not have a node send to everybody.
 ///
 /// ```
 /// use peersock_overlay::is_endpoint;

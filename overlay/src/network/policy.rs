@@ -40,8 +40,8 @@ pub trait Policy: fmt::Debug + Send + Sync {
     /// Whether anyone may be a member who knows the ID, and the key if there is one.
     fn admits_anyone(&self) -> bool;
 
-    /// Whether a node may be a member, as far as can be told before its handshake proves the pre-shared key. A
-    /// node ID is the hash of both public keys of the node, so no other keys have it.
+    /// Whether a node may be a member, as far as can be told before its handshake proves the pre-shared key.
+    /// A node ID is the hash of both public keys of the node, so no other keys have it.
     fn admits(&self, node: &NodeId) -> bool;
 
     /// The members that are known without having been heard of, this node perhaps among them.
@@ -50,9 +50,9 @@ pub trait Policy: fmt::Debug + Send + Sync {
     /// The addresses that belong to a node in the network now, the self-certifying one first.
     fn addresses_of(&self, node: &NodeId) -> Vec<IpAddr>;
 
-    /// Gives a node other addresses, in place of all that it has besides the self-certifying one. The endpoint calls this
-    /// when they change ([`Endpoint::set_addresses`](crate::Endpoint::set_addresses)), and with none when it forgets a node
-    /// that is not kept.
+    /// Gives a node other addresses, in place of all that it has besides the self-certifying one. The
+    /// endpoint calls this when they change ([`Endpoint::set_addresses`](crate::Endpoint::set_addresses)),
+    /// and with none when it forgets a node that is not kept.
     fn set_addresses(&mut self, node: &NodeId, addresses: &[IpAddr]);
 
     /// The addresses that lie in the network, whether somebody has them or not: a packet to one of them shall
@@ -68,8 +68,8 @@ pub trait Policy: fmt::Debug + Send + Sync {
     /// The member that has a name. Upper and lower case are the same.
     fn node_named(&self, name: &str) -> Option<NodeId>;
 
-    /// Whether a member remains one though nothing is heard of it. Others are forgotten after a while, or when
-    /// there are too many.
+    /// Whether a member remains one though nothing is heard of it. Others are forgotten after a while, or
+    /// when there are too many.
     fn keeps(&self, node: &NodeId) -> bool;
 
     /// Whether joining the network by `config` would give this policy again.

@@ -9,15 +9,15 @@
 //!           SessionKeys                                     SessionKeys
 //! ```
 //!
-//! Reading an initiation comes in two steps because the network, and with it the pre-shared key, stands in its
-//! encrypted payload, and because a responder drops a replay (an old [`Timestamp`]) between the two.
+//! Reading an initiation comes in two steps because the network, and with it the pre-shared key, stands in
+//! its encrypted payload, and because a responder drops a replay (an old [`Timestamp`]) between the two.
 //!
 //! # Under load
 //!
 //! Every handshake message ends in two MACs. MAC1 shows that the sender knows whom it talks to, and costs one
 //! hash to check. A busy node also wants MAC2, made with a cookie that it gave to that source address, and
-//! answers a message without it by a [`CookieReply`](crate::wire::CookieReply); [`CookieJar`] makes and checks
-//! cookies, [`MacWriter`] keeps them. So a flood from forged addresses costs no X25519.
+//! answers a message without it by a [`CookieReply`](crate::wire::CookieReply); [`CookieJar`] makes and
+//! checks cookies, [`MacWriter`] keeps them. So a flood from forged addresses costs no X25519.
 //!
 //! # A clock that went back
 //!
@@ -28,9 +28,10 @@
 //!
 //! # What is authenticated
 //!
-//! The Noise transcript begins with a prologue of a label, the initiation's header and the responder's node ID,
-//! and takes in the response's header before the response. So the versions, the suite, both session indices and
-//! all four public keys are bound into the session keys. The initiator's Ed25519 key is in the encrypted payload.
+//! The Noise transcript begins with a prologue of a label, the initiation's header and the responder's node
+//! ID, and takes in the response's header before the response. So the versions, the suite, both session
+//! indices and all four public keys are bound into the session keys. The initiator's Ed25519 key is in the
+//! encrypted payload.
 //!
 //! The functions take no clock and no generator: ephemeral keys, indices, nonces and times are arguments.
 

@@ -18,7 +18,8 @@ use crate::wire::{CookieReply, Initiation, Response};
 
 const MACS: usize = 32;
 
-/// From cacophony (https://github.com/haskell-cryptography/cacophony), vectors/cacophony.txt, as in `snow` 0.10.
+/// From cacophony (https://github.com/haskell-cryptography/cacophony), vectors/cacophony.txt, as in `snow`
+/// 0.10.
 #[test]
 fn cacophony_vector_of_ikpsk2() {
     let prologue = b"John Galt";

@@ -26,7 +26,8 @@ impl Timestamp {
         Self::new(TAI64_EPOCH.saturating_add(time.as_secs()), time.subsec_nanos())
     }
 
-    /// The label of a time since the Unix epoch, or the next after `last` if the clock has not moved on since.
+    /// The label of a time since the Unix epoch, or the next after `last` if the clock has not moved on
+    /// since.
     pub fn after(time: Duration, last: Option<Self>) -> Self {
         let now = Self::from_unix(time);
         last.map_or(now, |last| now.max(last.next()))

@@ -1,9 +1,10 @@
 //! Where a node may be: candidate addresses, and how much may be sent to those that nobody vouched for.
 //!
-//! A candidate is *proven* once a packet from it showed that its owner receives there: a challenge answered, a handshake
-//! that went nowhere else, a hello that repeats our nonce. To an address that is neither proven nor configured at most as
-//! many bytes are sent as came from it (the amplification limit of RFC 9000 section 8, at factor 1), so that a forged
-//! source address makes no traffic for its victim that the forger did not pay for himself.
+//! A candidate is *proven* once a packet from it showed that its owner receives there: a challenge answered,
+//! a handshake that went nowhere else, a hello that repeats our nonce. To an address that is neither proven
+//! nor configured at most as many bytes are sent as came from it (the amplification limit of RFC 9000 section
+//! 8, at factor 1), so that a forged source address makes no traffic for its victim that the forger did not
+//! pay for himself.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -12,8 +13,8 @@ use super::place::{Place, SocketIndex};
 use super::quality::Quality;
 use super::sockets::{SocketInfo, place_of, socket_for};
 
-/// Most candidates kept per node. The one heard from least recently makes room: unproven ones first, then those that only
-/// hellos have claimed; configured addresses and the path stay.
+/// Most candidates kept per node. The one heard from least recently makes room: unproven ones first, then
+/// those that only hellos have claimed; configured addresses and the path stay.
 pub(super) const MAX_CANDIDATES: usize = 8;
 
 /// Where an address was learned.
@@ -120,8 +121,8 @@ impl Candidate {
 }
 
 impl Candidates {
-    /// Makes `remotes`, at most [`MAX_CANDIDATES`] of them, the configured ones. One that is not configured any more
-    /// stays only if it was heard from. Returns those that are new.
+    /// Makes `remotes`, at most [`MAX_CANDIDATES`] of them, the configured ones. One that is not configured
+    /// any more stays only if it was heard from. Returns those that are new.
     pub(super) fn set_configured(
         &mut self,
         remotes: impl Iterator<Item = SocketAddr>,
@@ -144,7 +145,8 @@ impl Candidates {
         new
     }
 
-    /// Notes that `bytes` came from there and seemed to be from this node. Earlier unspent credit does not add up.
+    /// Notes that `bytes` came from there and seemed to be from this node. Earlier unspent credit does not
+    /// add up.
     pub(super) fn heard(
         &mut self,
         place: Place,
@@ -190,8 +192,8 @@ impl Candidates {
         self.get_mut(remote).is_some_and(|candidate| candidate.spend(bytes))
     }
 
-    /// Spends `bytes` on every candidate for which that is allowed and that a socket can reach. Returns where to send
-    /// them: proven places first, then those heard from most recently.
+    /// Spends `bytes` on every candidate for which that is allowed and that a socket can reach. Returns where
+    /// to send them: proven places first, then those heard from most recently.
     pub(super) fn spend_everywhere(&mut self, bytes: usize, sockets: &[SocketInfo]) -> Vec<Place> {
         self.list.sort_by_key(|c| (c.proven, c.heard, c.is_from(Source::Configured), c.remote));
         let target = |candidate: &mut Candidate| {

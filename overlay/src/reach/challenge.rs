@@ -1,11 +1,12 @@
 //! Path validation (RFC 9000, section 8.2): a question that only who receives it can answer.
 //!
-//! A challenge is 64 bits that nobody can guess, sent to one place in a session. Who repeats them from there receives
-//! there. At most one is outstanding for a node, so a peer that guesses has one chance in 2^64 per packet. It is not
-//! a probe of path MTU discovery: those have ids in sequence, which the peer knows and which prove nothing of a place.
+//! A challenge is 64 bits that nobody can guess, sent to one place in a session. Who repeats them from there
+//! receives there. At most one is outstanding for a node, so a peer that guesses has one chance in 2^64 per
+//! packet. It is not a probe of path MTU discovery: those have ids in sequence, which the peer knows and
+//! which prove nothing of a place.
 //!
-//! A challenge that is lost is repeated as it was: its answer counts however late it is, so that a round trip of
-//! seconds does no harm. Such an answer says nothing of the round-trip time (RFC 6298, section 3).
+//! A challenge that is lost is repeated as it was: its answer counts however late it is, so that a round trip
+//! of seconds does no harm. Such an answer says nothing of the round-trip time (RFC 6298, section 3).
 
 use std::time::{Duration, Instant};
 
@@ -66,8 +67,8 @@ pub(crate) enum Answer {
 }
 
 impl Challenges {
-    /// What to send to `place`, if anything: `fresh` or the same as before. `rtt` is how long an answer from the other
-    /// place would take.
+    /// What to send to `place`, if anything: `fresh` or the same as before. `rtt` is how long an answer from
+    /// the other place would take.
     pub(super) fn ask(
         &mut self,
         place: Place,

@@ -1,42 +1,45 @@
 //! Where one remote node can be reached, and on which way best.
 //!
-//! There is one [`Reach`] per node, whatever networks it shares with this one: its addresses do not depend on a
-//! network. It knows nothing of sessions, keys or members. Who owns it tells it what came from where, sends what it asks
-//! for, sealed in any session with the node, and makes its path known to all who talk to that node.
+//! There is one [`Reach`] per node, whatever networks it shares with this one: its addresses do not depend on
+//! a network. It knows nothing of sessions, keys or members. Who owns it tells it what came from where, sends
+//! what it asks for, sealed in any session with the node, and makes its path known to all who talk to that
+//! node.
 //!
 //! # Addresses and credit
 //!
-//! An address is learned from the user, from a hello on a local network, from a handshake message, or from a packet of a
-//! session ([`Source`]). All but the first are source addresses of datagrams, and anybody can write any source address
-//! there, members too: a member of an open network is anybody. So an address means nothing until it is *proven*, and
-//! before that it gets no more bytes than came from it, its *credit* (`candidates`). Three things prove an address, and
-//! each is something that only who receives there can say:
+//! An address is learned from the user, from a hello on a local network, from a handshake message, or from a
+//! packet of a session ([`Source`]). All but the first are source addresses of datagrams, and anybody can
+//! write any source address there, members too: a member of an open network is anybody. So an address means
+//! nothing until it is *proven*, and before that it gets no more bytes than came from it, its *credit*
+//! (`candidates`). Three things prove an address, and each is something that only who receives there can say:
 //!
 //! - a **challenge**, 64 random bits, was repeated from there (`challenge`);
-//! - a **handshake message** was answered that went to this address and nowhere else, or an answer to one of the peer's
-//!   was used. A response to an initiation that went to several addresses shows that one of them works, and not which:
-//!   its sender chooses the source that we see;
+//! - a **handshake message** was answered that went to this address and nowhere else, or an answer to one of
+//!   the peer's was used. A response to an initiation that went to several addresses shows that one of them
+//!   works, and not which: its sender chooses the source that we see;
 //! - a **hello** had the nonce of one that was sent there.
 //!
 //! # The path
 //!
-//! The path is the place that packets are sent to. It is proven, never less: a configured address is where somebody says
-//! that the node is, perhaps the node's own name server. So there it is asked for freely, and no more. The path changes in
-//! three ways:
+//! The path is the place that packets are sent to. It is proven, never less: a configured address is where
+//! somebody says that the node is, perhaps the node's own name server. So there it is asked for freely, and
+//! no more. The path changes in three ways:
 //!
-//! - The peer has **moved**: a packet that is authentic came from elsewhere. That place is challenged, and the answer
-//!   makes it the path. Challenges and their answers move nothing by themselves ("probing packets", RFC 9000 section
-//!   9.1), so that both sides may look at other places without the other side's following.
+//! - The peer has **moved**: a packet that is authentic came from elsewhere. That place is challenged, and
+//!   the answer makes it the path. Challenges and their answers move nothing by themselves ("probing
+//!   packets", RFC 9000 section 9.1), so that both sides may look at other places without the other side's
+//!   following.
 //! - A **handshake** was completed over another place, because the path did not answer.
-//! - Another place is **better** (`quality`). While traffic flows and there are several places, each is challenged now and
-//!   then, the path too. A place that is better by a quarter and by 5 ms at least, by its smoothed round-trip time and its
-//!   loss, becomes the path, once in 30 s at most. Both sides measure the same round trips, so they come to the same
-//!   result; where they do not, neither sees a gain of a quarter in going back.
+//! - Another place is **better** (`quality`). While traffic flows and there are several places, each is
+//!   challenged now and then, the path too. A place that is better by a quarter and by 5 ms at least, by its
+//!   smoothed round-trip time and its loss, becomes the path, once in 30 s at most. Both sides measure the
+//!   same round trips, so they come to the same result; where they do not, neither sees a gain of a quarter
+//!   in going back.
 //!
 //! # Datagram size
 //!
-//! Each path finds its datagram size (`mtud`). The path before the present one is kept with what is known of it, since
-//! peers go to and fro between two.
+//! Each path finds its datagram size (`mtud`). The path before the present one is kept with what is known of
+//! it, since peers go to and fro between two.
 
 mod candidates;
 mod challenge;
@@ -128,8 +131,9 @@ impl Reach {
         self.candidates.remotes()
     }
 
-    /// Replaces the addresses that a network's description has for the node; at most eight of all networks are kept.
-    /// One that is not configured any more stays only if the node was heard there. Returns those that are new.
+    /// Replaces the addresses that a network's description has for the node; at most eight of all networks
+    /// are kept. One that is not configured any more stays only if the node was heard there. Returns those
+    /// that are new.
     pub(crate) fn set_configured(
         &mut self,
         network: NetworkIndex,
@@ -179,8 +183,8 @@ impl Reach {
         self.candidates.spend(&place.remote(), bytes)
     }
 
-    /// Spends `bytes` on every place for which that is allowed and that a socket can reach. Returns where to send them:
-    /// proven places first, then those heard from most recently.
+    /// Spends `bytes` on every place for which that is allowed and that a socket can reach. Returns where to
+    /// send them: proven places first, then those heard from most recently.
     pub(crate) fn spend_everywhere(&mut self, bytes: usize, sockets: &[SocketInfo]) -> Vec<Place> {
         self.candidates.spend_everywhere(bytes, sockets)
     }
@@ -198,8 +202,8 @@ impl Reach {
         }
     }
 
-    /// Asks whether the node receives at `place`: gives the challenge to send there, unless one is on its way or its
-    /// `bytes` may not be sent. `fresh` is random.
+    /// Asks whether the node receives at `place`: gives the challenge to send there, unless one is on its way
+    /// or its `bytes` may not be sent. `fresh` is random.
     pub(crate) fn challenge(
         &mut self,
         place: Place,
@@ -230,7 +234,8 @@ impl Reach {
         answer
     }
 
-    /// Traffic flows: the place that is to be challenged now for comparison, if there is a choice and one is due.
+    /// Traffic flows: the place that is to be challenged now for comparison, if there is a choice and one is
+    /// due.
     pub(crate) fn compare(&mut self, sockets: &[SocketInfo], bytes: usize, now: Instant) -> Option<Place> {
         let candidates = &self.candidates;
         let timeout =
@@ -325,7 +330,8 @@ impl Reach {
         }
     }
 
-    /// So many bytes more were sent to the node: confirms the path's datagram size twice a second while that is much.
+    /// So many bytes more were sent to the node: confirms the path's datagram size twice a second while that
+    /// is much.
     pub(crate) fn carried(&mut self, bytes: u64, now: Instant) {
         self.sent += bytes;
         if let Some(used) = &mut self.path {

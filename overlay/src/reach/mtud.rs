@@ -2,21 +2,22 @@
 //!
 //! Sizes are UDP payloads in bytes. A path starts at [`BASE`] and is used there at once. Probes are sealed
 //! control messages padded to the size under test, which the peer acknowledges. With each leaves, right
-//! behind it, a
-//! *companion* as short as can be. If the companion is answered and the probe is not, the size was too large or the
-//! probe was lost; if neither is, the path says nothing about sizes. So a path that is down for a while keeps
-//! its size, and one that swallows large datagrams is known after a few round trips, whatever its queues
-//! hold.
+//! behind it, a *companion* as short as can be. If the companion is answered and the probe is not, the size
+//! was too large or the probe was lost; if neither is, the path says nothing about sizes. So a path that is
+//! down for a while keeps its size, and one that swallows large datagrams is known after a few round trips,
+//! whatever its queues hold.
 //!
-//! 1. The search first jumps along what links usually have: Ethernet, jumbo frames, then the socket's own limit.
-//! 2. A size is given up after [`MAX_PROBES`] losses (RFC 8899 section 5.1.2). Then the range between the largest
-//!    size that passed and the smallest that did not is halved until it is narrow; two failures in a row above
-//!    Ethernet's size end the search, because then the link almost surely is Ethernet.
-//! 3. While traffic flows, the current size is confirmed now and then, and at once when something above suspects it.
-//!    When that fails, the path has become a black hole for it (section 4.3): it falls back to the next of [`FLOORS`],
-//!    which is tested at once, and then searches below the size that failed.
-//! 4. The base is tested too as soon as something larger has failed. A path may carry less (a tunnel inside a tunnel):
-//!    it falls back in the same way, down to what every path carries on which a handshake was completed.
+//! 1. The search first jumps along what links usually have: Ethernet, jumbo frames, then the socket's own
+//!    limit.
+//! 2. A size is given up after [`MAX_PROBES`] losses (RFC 8899 section 5.1.2). Then the range between the
+//!    largest size that passed and the smallest that did not is halved until it is narrow; two failures in a
+//!    row above Ethernet's size end the search, because then the link almost surely is Ethernet.
+//! 3. While traffic flows, the current size is confirmed now and then, and at once when something above
+//!    suspects it. When that fails, the path has become a black hole for it (section 4.3): it falls back to
+//!    the next of [`FLOORS`], which is tested at once, and then searches below the size that failed.
+//! 4. The base is tested too as soon as something larger has failed. A path may carry less (a tunnel inside a
+//!    tunnel): it falls back in the same way, down to what every path carries on which a handshake was
+//!    completed.
 //!
 //! Dead peers are not this module's concern: they are found by silence.
 
@@ -139,7 +140,8 @@ enum Verdict {
 }
 
 impl Mtud {
-    /// A new path to `place` from a socket that sends at most `max_datagram` bytes. The search starts at once.
+    /// A new path to `place` from a socket that sends at most `max_datagram` bytes. The search starts at
+    /// once.
     pub(crate) fn new(place: Place, max_datagram: usize, now: Instant) -> Self {
         let header = place.headers() + place.overhead();
         let (ethernet, jumbo) = (1500 - header, 9000 - header);
@@ -180,7 +182,8 @@ impl Mtud {
         }
     }
 
-    /// `total` bytes were sent on the session so far: confirms the current size twice a second while much is sent.
+    /// `total` bytes were sent on the session so far: confirms the current size twice a second while much is
+    /// sent.
     pub(crate) fn carried(&mut self, total: u64, now: Instant) {
         let (at, before) = self.busy;
         if now.saturating_duration_since(at) < BUSY_CONFIRM_INTERVAL {
@@ -582,7 +585,8 @@ mod tests {
             Self { mtud: Mtud::new(place, max_datagram, now), now, lost: 0, id: 0 }
         }
 
-        /// Sends what is due over a link of this size and 1 ms round-trip time; false when there is nothing to do.
+        /// Sends what is due over a link of this size and 1 ms round-trip time; false when there is nothing
+        /// to do.
         fn step(&mut self, link: usize) -> bool {
             if let Some(deadline) = self.mtud.deadline() {
                 self.now = self.now.max(deadline);

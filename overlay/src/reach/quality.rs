@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 /// Answers that a place must have given before it is compared with another.
 const MIN_SAMPLES: u32 = 3;
 
-/// A place is left for one that is better by at least a quarter of its own cost, and by so much. Two places of one
-/// link differ by less, and so do two measurements of one place.
+/// A place is left for one that is better by at least a quarter of its own cost, and by so much. Two places
+/// of one link differ by less, and so do two measurements of one place.
 const MIN_GAIN: Duration = Duration::from_millis(5);
 
 /// A lost packet costs its sender about so much: the least retransmission timeout that is common.
@@ -64,8 +64,8 @@ impl Quality {
         self.rtt.map(|rtt| rtt.smoothed)
     }
 
-    /// How long an answer is waited for before it counts as lost: RFC 6298's timeout, at least a second, and as long
-    /// as a handshake may take while nothing is known.
+    /// How long an answer is waited for before it counts as lost: RFC 6298's timeout, at least a second, and
+    /// as long as a handshake may take while nothing is known.
     pub(super) fn timeout(&self) -> Duration {
         self.rtt.map_or(UNKNOWN, |rtt| (rtt.smoothed + rtt.variation * 4).max(Duration::from_secs(1)))
     }
@@ -105,8 +105,8 @@ impl Quality {
         self.unanswered = self.unanswered.saturating_add(1);
     }
 
-    /// What a packet on this way costs: its round-trip time, and what its loss costs as often as that happens. `None`
-    /// while too little is known, or if the last question was not answered.
+    /// What a packet on this way costs: its round-trip time, and what its loss costs as often as that
+    /// happens. `None` while too little is known, or if the last question was not answered.
     fn cost(&self) -> Option<Duration> {
         if self.samples < MIN_SAMPLES {
             return None;

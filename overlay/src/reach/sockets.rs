@@ -26,15 +26,15 @@ pub struct SocketInfo {
     pub ipv4: bool,
     /// Reaches this machine only.
     pub loopback: bool,
-    /// Largest UDP payload the socket can send without fragmentation, in bytes. The driver sets "don't fragment";
-    /// without it path MTU discovery finds too large sizes.
+    /// Largest UDP payload the socket can send without fragmentation, in bytes. The driver sets "don't
+    /// fragment"; without it path MTU discovery finds too large sizes.
     pub max_datagram: usize,
     /// Multicast groups and broadcast addresses to send beacons to; empty turns local discovery off here.
     pub beacon_targets: Vec<SocketAddr>,
 }
 
-/// Finds the socket that can reach `remote`: the one named by `hint` if it fits, else the first that does, and for a
-/// loopback address one that is bound to loopback before others.
+/// Finds the socket that can reach `remote`: the one named by `hint` if it fits, else the first that does,
+/// and for a loopback address one that is bound to loopback before others.
 pub(crate) fn socket_for<'a>(
     sockets: &'a [SocketInfo],
     hint: Option<SocketIndex>,

@@ -88,8 +88,8 @@ fn a_path_keeps_what_is_known_of_it_while_another_is_used() {
 }
 
 proptest! {
-    /// Whatever came from addresses that never received anything, they get no byte more than that; and none of them
-    /// becomes a place that may be the path, however often somebody guesses.
+    /// Whatever came from addresses that never received anything, they get no byte more than that; and none
+    /// of them becomes a place that may be the path, however often somebody guesses.
     #[test]
     fn an_address_that_receives_nothing_gets_no_more_than_it_paid_for(
         steps in prop::collection::vec((0u8..7, 1u16..12, 0usize..300, any::<[u8; 8]>()), 1..300)

@@ -3,15 +3,15 @@ use std::time::{Duration, Instant};
 
 /// When a peer last sent and received, kept by the data path for the timers of the control half.
 ///
-/// Timers are of the peer, not of one session: after a rekey a packet on the old session answers one on the new.
-/// The two `*_since` moments are what a timer runs from:
+/// Timers are of the peer, not of one session: after a rekey a packet on the old session answers one on the
+/// new. The two `*_since` moments are what a timer runs from:
 ///
 /// - *unanswered*: data was sent and nothing at all has been received since. Too long means a dead path.
 /// - *owed*: data was received and nothing at all has been sent since. Too long calls for a keepalive.
 ///
-/// While neither stands, a peer needs no timer. The control half says by [`Self::arm`] that it has one running;
-/// only when none is does the data path ask for attention. To stop it calls [`Self::disarm`] and *then* looks
-/// at the moments once more, so that one which came up in between is not lost.
+/// While neither stands, a peer needs no timer. The control half says by [`Self::arm`] that it has one
+/// running; only when none is does the data path ask for attention. To stop it calls [`Self::disarm`] and
+/// *then* looks at the moments once more, so that one which came up in between is not lost.
 ///
 /// Everything is relaxed but that hand-over: a moment that is a packet off does no harm.
 #[derive(Debug)]

@@ -52,7 +52,8 @@ pub fn data_index(datagram: &[u8]) -> Option<SessionIndex> {
 /// The two keys of one handshake, in use.
 ///
 /// Everything on the packet path takes `&self`, from any thread. Its locks are one per direction, held shared
-/// for the time of one packet and exclusively only to erase the keys, and one around the replay window's update.
+/// for the time of one packet and exclusively only to erase the keys, and one around the replay window's
+/// update.
 pub struct Session {
     index: SessionIndex,
     remote_index: SessionIndex,
@@ -145,11 +146,12 @@ impl Session {
         })
     }
 
-    /// Makes a whole datagram of `plaintext`, an inner IP packet, and returns its length: [`DATA_OVERHEAD`] more.
+    /// Makes a whole datagram of `plaintext`, an inner IP packet, and returns its length: [`DATA_OVERHEAD`]
+    /// more.
     ///
     /// # Errors
-    /// [`SealError::Expired`] for an old session: ask [`Peer::sender`] again. [`SealError::NoRoom`] if `out` is
-    /// too short.
+    /// [`SealError::Expired`] for an old session: ask [`Peer::sender`] again. [`SealError::NoRoom`] if `out`
+    /// is too short.
     pub fn seal(&self, plaintext: &[u8], out: &mut [u8]) -> Result<usize, SealError> {
         let len = plaintext.len() + DATA_OVERHEAD;
         let out = out.get_mut(..len).ok_or(SealError::NoRoom)?;
@@ -166,11 +168,11 @@ impl Session {
         Ok(len)
     }
 
-    /// Authenticates and decrypts a datagram that [`data_index`] says is for this session, and returns what is in
-    /// `out` now: [`DATA_OVERHEAD`] bytes less.
+    /// Authenticates and decrypts a datagram that [`data_index`] says is for this session, and returns what
+    /// is in `out` now: [`DATA_OVERHEAD`] bytes less.
     ///
-    /// A counter is marked as received only after its packet proved authentic. On an error `out` holds nothing
-    /// of use, and the packet has been counted.
+    /// A counter is marked as received only after its packet proved authentic. On an error `out` holds
+    /// nothing of use, and the packet has been counted.
     ///
     /// # Errors
     /// See [`OpenError`].
@@ -247,9 +249,9 @@ impl Session {
 
     /// Tells that packets from `meta` were opened. Called once per batch of one source.
     ///
-    /// True if the control half should hear of it (`Endpoint::session_attention`): the session was not confirmed
-    /// yet, the source is not the peer's path, a timer must start, data had no answer for 500 ms or more
-    /// before, or the session has reached an age that matters.
+    /// True if the control half should hear of it (`Endpoint::session_attention`): the session was not
+    /// confirmed yet, the source is not the peer's path, a timer must start, data had no answer for 500 ms or
+    /// more before, or the session has reached an age that matters.
     pub fn note_received(&self, now: Instant, meta: &RecvMeta) -> bool {
         let timer = self.peer.activity().note_received(now);
         timer | self.is_due(now) | !self.is_confirmed() | self.peer.is_new_source(meta)
@@ -302,8 +304,8 @@ impl Session {
         self.confirmed.store(true, Ordering::Relaxed);
     }
 
-    /// From `at` on, the next packet that is sent or received asks for control's attention, once. So a session
-    /// can be rekeyed on use without a timer that runs while it is idle. `None` takes that back.
+    /// From `at` on, the next packet that is sent or received asks for control's attention, once. So a
+    /// session can be rekeyed on use without a timer that runs while it is idle. `None` takes that back.
     pub(crate) fn set_attention(&self, at: Option<Instant>) {
         let millis = at.map_or(NO_ATTENTION, |at| self.age_millis(at));
         self.attention.store(millis, Ordering::Relaxed);
@@ -320,7 +322,8 @@ impl Session {
         sync::read(&self.sealing.key).is_none()
     }
 
-    /// Whether control asked for attention by now, which is told once; or the session must end, which is done.
+    /// Whether control asked for attention by now, which is told once; or the session must end, which is
+    /// done.
     fn is_due(&self, now: Instant) -> bool {
         let age = self.age_millis(now);
         if u128::from(age) >= self.reject_after.as_millis() {

@@ -19,7 +19,8 @@ pub struct Peer {
     id: NodeId,
     identity: PublicIdentity,
     network: NetworkIndex,
-    /// What belongs to it, the self-certifying address first. It changes seldom, and is read with every batch.
+    /// What belongs to it, the self-certifying address first. It changes seldom, and is read with every
+    /// batch.
     prefixes: RwLock<Arc<[Prefix]>>,
     link: RwLock<Link>,
     receive_buffer: AtomicU32,
@@ -87,15 +88,16 @@ impl Peer {
         self.network
     }
 
-    /// The peer's addresses in the network now, the self-certifying one first. The blocks of addresses behind it
-    /// are not among them.
+    /// The peer's addresses in the network now, the self-certifying one first. The blocks of addresses behind
+    /// it are not among them.
     pub fn addresses(&self) -> Vec<IpAddr> {
         let prefixes = self.prefixes();
         let single = prefixes.iter().filter(|prefix| **prefix == prefix.address().into());
         single.map(Prefix::address).collect()
     }
 
-    /// All that belongs to the peer now: its addresses, the self-certifying one first, and the blocks behind it.
+    /// All that belongs to the peer now: its addresses, the self-certifying one first, and the blocks behind
+    /// it.
     pub fn prefixes(&self) -> Arc<[Prefix]> {
         sync::read(&self.prefixes).clone()
     }
@@ -105,8 +107,8 @@ impl Peer {
         sync::read(&self.prefixes).contains(&address.into())
     }
 
-    /// Whether that address is one of the peer's, or lies in a block behind it. Others may have a longer prefix in that
-    /// block, which [`Routes`](crate::Routes) knows: what they have is theirs.
+    /// Whether that address is one of the peer's, or lies in a block behind it. Others may have a longer
+    /// prefix in that block, which [`Routes`](crate::Routes) knows: what they have is theirs.
     pub fn owns(&self, source: IpAddr) -> bool {
         sync::read(&self.prefixes).iter().any(|prefix| prefix.contains(source))
     }
@@ -138,8 +140,8 @@ impl Peer {
 
     /// How many bytes of datagrams may be under way to this peer, over all flows together.
     ///
-    /// Half of the UDP receive buffer that the peer told us of, because the kernel charges a datagram at up to
-    /// twice its size and an overflow loses whole batches.
+    /// Half of the UDP receive buffer that the peer told us of, because the kernel charges a datagram at up
+    /// to twice its size and an overflow loses whole batches.
     pub fn receive_limit(&self) -> usize {
         self.receive_buffer.load(Ordering::Relaxed) as usize / 2
     }
@@ -179,7 +181,8 @@ impl Peer {
         self.receive_buffer.store(bytes, Ordering::Relaxed);
     }
 
-    /// Whether `meta` is another source than the path. The discovery socket is none: nothing is sent from there.
+    /// Whether `meta` is another source than the path. The discovery socket is none: nothing is sent from
+    /// there.
     pub(super) fn is_new_source(&self, meta: &RecvMeta) -> bool {
         let path = sync::read(&self.link).path;
         !meta.multicast && path.is_none_or(|path| path.place != meta.place())
@@ -192,5 +195,6 @@ impl fmt::Debug for Peer {
     }
 }
 
-/// Bytes; what Linux gives a socket that asks for nothing. It stands until the handshake tells the real number.
+/// Bytes; what Linux gives a socket that asks for nothing. It stands until the handshake tells the real
+/// number.
 const ASSUMED_RECEIVE_BUFFER: u32 = 212_992;

@@ -9,8 +9,8 @@ use crate::wire::SessionIndex;
 
 /// All sessions that packets can arrive on, by our index. Shared between control and the data path.
 ///
-/// Control reserves an index when a handshake begins and puts the session there when it is done. The number of
-/// entries is bounded; with a full table no handshake begins.
+/// Control reserves an index when a handshake begins and puts the session there when it is done. The number
+/// of entries is bounded; with a full table no handshake begins.
 pub struct SessionTable {
     /// `None` is an index that a handshake has reserved.
     entries: RwLock<HashMap<SessionIndex, Option<Arc<Session>>, BuildHasherDefault<IndexHasher>>>,
@@ -38,7 +38,8 @@ impl SessionTable {
         self.len() == 0
     }
 
-    /// Reserves an index that is free, made from the numbers that `random` draws. `None` if the table is full.
+    /// Reserves an index that is free, made from the numbers that `random` draws. `None` if the table is
+    /// full.
     pub(crate) fn reserve(&self, mut random: impl FnMut() -> u32) -> Option<SessionIndex> {
         let mut entries = sync::write(&self.entries);
         if entries.len() >= self.limit {

@@ -5,8 +5,8 @@ use crate::crypto::Suite;
 /// A session seals and opens no more than this many packets per direction.
 pub(crate) const MESSAGE_LIMIT: u64 = 1 << 60;
 
-/// What one AES-GCM key may seal, in blocks of 16 bytes: RFC 9001 section 6.6 and appendix B.1, for an advantage of an
-/// attacker of at most 2^-57. ChaCha20-Poly1305 has no such limit within [`MESSAGE_LIMIT`].
+/// What one AES-GCM key may seal, in blocks of 16 bytes: RFC 9001 section 6.6 and appendix B.1, for an
+/// advantage of an attacker of at most 2^-57. ChaCha20-Poly1305 has no such limit within [`MESSAGE_LIMIT`].
 const GCM_BLOCKS: u64 = 1 << 35;
 /// The session is replaced when so much of that is used, at the latest: packets and bytes.
 const GCM_REKEY_PACKETS: u64 = 1 << 22;

@@ -92,12 +92,12 @@ impl Control {
     /// Length of the plaintext of an answer, in bytes.
     pub const ANSWER_LEN: usize = 9;
 
-    /// Length of the plaintext of a challenge that is `here`, in bytes. The receiver answers with two packets, each of
-    /// which has a header and a tag.
+    /// Length of the plaintext of a challenge that is `here`, in bytes. The receiver answers with two
+    /// packets, each of which has a header and a tag.
     pub const HERE_LEN: usize = Self::CHALLENGE_LEN + Self::ANSWER_LEN + DATA_OVERHEAD;
 
-    /// Whether the message may be sent from anywhere: it does not mean that its sender is there now (RFC 9000, section
-    /// 9.1).
+    /// Whether the message may be sent from anywhere: it does not mean that its sender is there now (RFC
+    /// 9000, section 9.1).
     pub fn is_probing(&self) -> bool {
         matches!(self, Self::Challenge { here: false, .. } | Self::Answer { .. })
     }
@@ -105,7 +105,8 @@ impl Control {
     /// Reads a plaintext.
     ///
     /// # Errors
-    /// [`ParseError::Type`] for an unknown message, which a receiver ignores; [`ParseError::Length`] if it is cut off.
+    /// [`ParseError::Type`] for an unknown message, which a receiver ignores; [`ParseError::Length`] if it is
+    /// cut off.
     pub fn parse(plaintext: &[u8]) -> Result<Self, ParseError> {
         let mut reader = Reader(plaintext);
         Ok(match reader.u8()? {

@@ -136,7 +136,8 @@ impl CookieReply {
     /// Reads a datagram.
     ///
     /// # Errors
-    /// [`ParseError::Length`] unless it has exactly [`Self::LEN`] bytes, [`ParseError::Type`] for another message.
+    /// [`ParseError::Length`] unless it has exactly [`Self::LEN`] bytes, [`ParseError::Type`] for another
+    /// message.
     pub fn parse(datagram: &[u8]) -> Result<Self, ParseError> {
         let mut reader = Reader::of(datagram, MessageType::CookieReply)?;
         let reply = Self { receiver: reader.index()?, nonce: *reader.array()?, sealed: *reader.array()? };

@@ -19,9 +19,9 @@ const REPLY_WANTED: u8 = 1;
 ///        |<-- AAD ---->|       |<----------------- XChaCha20-Poly1305 -------------------------------->|
 /// ```
 ///
-/// It proves nothing but knowledge of that key. The handshake that follows proves the identity. The zeros make it
-/// as long as an [`Initiation`], so that an initiation may answer it even though nobody knows yet who receives at
-/// its source address; the echo of a nonce shows that its sender does.
+/// It proves nothing but knowledge of that key. The handshake that follows proves the identity. The zeros
+/// make it as long as an [`Initiation`], so that an initiation may answer it even though nobody knows yet who
+/// receives at its source address; the echo of a nonce shows that its sender does.
 ///
 /// ```
 /// use peersock_overlay::wire::Hello;
@@ -61,7 +61,8 @@ impl Hello {
     /// Opens a datagram that may be of the network with this key.
     ///
     /// # Errors
-    /// [`ParseError::Unauthentic`] if it is of another network; else what is malformed. Unknown flags are ignored.
+    /// [`ParseError::Unauthentic`] if it is of another network; else what is malformed. Unknown flags are
+    /// ignored.
     pub fn open(key: &DiscoveryKey, datagram: &[u8]) -> Result<Self, ParseError> {
         let mut reader = Reader::of(datagram, MessageType::Hello)?;
         reader.version()?;

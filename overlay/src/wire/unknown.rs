@@ -9,8 +9,8 @@ use super::{DATA_OVERHEAD, MessageType, ParseError, Reader, SessionIndex};
 ///        +----+---------+-----------+---------------------------------+
 /// ```
 ///
-/// It is the first 28 bytes of that packet with another type, so never longer than the packet. Anyone can forge
-/// it; it is no more than a reason to try a handshake.
+/// It is the first 28 bytes of that packet with another type, so never longer than the packet. Anyone can
+/// forge it; it is no more than a reason to try a handshake.
 ///
 /// ```
 /// use peersock_overlay::wire::UnknownSession;
@@ -39,7 +39,8 @@ impl UnknownSession {
     /// Reads a datagram.
     ///
     /// # Errors
-    /// [`ParseError::Length`] unless it has exactly [`Self::LEN`] bytes, [`ParseError::Type`] for another message.
+    /// [`ParseError::Length`] unless it has exactly [`Self::LEN`] bytes, [`ParseError::Type`] for another
+    /// message.
     pub fn parse(datagram: &[u8]) -> Result<Self, ParseError> {
         let mut reader = Reader::of(datagram, MessageType::UnknownSession)?;
         let message = Self { index: reader.index()?, counter: reader.u64()?, echo: *reader.array()? };

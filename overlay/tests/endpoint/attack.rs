@@ -1,4 +1,5 @@
-//! An adversary with keys beside two honest nodes, and an account of what it costs those whose addresses it forges.
+//! An adversary with keys beside two honest nodes, and an account of what it costs those whose addresses it
+//! forges.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,7 +10,8 @@ use peersock_testnet::{Adversary, Credit, Heard, Random};
 
 use crate::net::{Net, UNIX_TIME, open_network};
 
-/// Node 0 is the target, node 1 is its friend, with whom it has a session. The adversary is a member as they are.
+/// Node 0 is the target, node 1 is its friend, with whom it has a session. The adversary is a member as they
+/// are.
 pub(crate) struct Attack {
     pub(crate) net: Net,
     pub(crate) adversary: Adversary,

@@ -93,7 +93,8 @@ fn beacons_do_not_tell_how_many_networks_a_node_is_in() {
             by_salt.entry(sent.bytes[2..18].to_vec()).or_default().insert(sent.bytes[18..].to_vec());
         }
         assert!(by_salt.len() >= 2);
-        // Nothing can be learned by comparing: one salt always has the same tags, and two salts have none in common.
+        // Nothing can be learned by comparing: one salt always has the same tags, and two salts have none in
+        // common.
         assert!(by_salt.values().all(|beacons| beacons.len() == 1), "{networks} networks");
         let mut seen = BTreeSet::new();
         for tags in by_salt.values().flatten() {

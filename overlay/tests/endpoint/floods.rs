@@ -1,4 +1,5 @@
-//! Floods by a stranger who is a member, as anybody can be of an open network: what they take away from others.
+//! Floods by a stranger who is a member, as anybody can be of an open network: what they take away from
+//! others.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -207,8 +208,8 @@ impl Stranger {
         Self { at: at.parse().unwrap(), identity: Identity::from_seed(&[0x55; 32]) }
     }
 
-    /// Two initiations of which the second is not newer make the node begin a handshake of its own, and a hello pays
-    /// for the initiation.
+    /// Two initiations of which the second is not newer make the node begin a handshake of its own, and a
+    /// hello pays for the initiation.
     fn provoke_an_initiation(&self, net: &mut Net, n: u32) {
         for copy in 0..2 {
             let initiation = self.initiation(net, 2 * n + copy, Duration::ZERO);

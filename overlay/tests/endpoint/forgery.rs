@@ -17,8 +17,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const HELLO: u8 = 0xD6;
 const DATA: u8 = 0xD4;
 
-/// A hello proves no identity, so anybody can have a copy of the initiations that are for a peer. He knows the index in
-/// it then, and may be nearer than the peer.
+/// A hello proves no identity, so anybody can have a copy of the initiations that are for a peer. He knows
+/// the index in it then, and may be nearer than the peer.
 #[test]
 fn forged_answers_of_one_who_claims_a_peers_address_do_not_keep_the_peer_away() {
     let mut net = Net::acquainted_pair();
@@ -51,7 +51,8 @@ fn forged_answers_of_one_who_claims_a_peers_address_do_not_keep_the_peer_away() 
     assert!(net.nodes[0].endpoint.sessions().len() < 20, "{}", net.nodes[0].endpoint.sessions().len());
 }
 
-/// Who claims many addresses in a peer's name does not have those forgotten at which the peer itself was reached.
+/// Who claims many addresses in a peer's name does not have those forgotten at which the peer itself was
+/// reached.
 #[test]
 fn claims_push_out_claims_and_not_where_a_peer_has_proved_to_be() {
     let mut net = Net::connected_pair();
@@ -67,8 +68,8 @@ fn claims_push_out_claims_and_not_where_a_peer_has_proved_to_be() {
     assert!(peers[0].candidates.contains(&first), "{:?}", peers[0].candidates);
 }
 
-/// A configured address is where the user, or the peer's own name server, says that the peer is. That is a reason to ask
-/// there, and none to send everything there.
+/// A configured address is where the user, or the peer's own name server, says that the peer is. That is a
+/// reason to ask there, and none to send everything there.
 #[test]
 fn a_configured_address_gets_no_more_than_questions_until_it_has_answered() {
     let mut net = Net::pair();

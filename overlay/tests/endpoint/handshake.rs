@@ -245,7 +245,8 @@ fn no_ephemeral_key_is_made_from_the_seed_alone() {
     };
     // The simulator needs that.
     assert_eq!(ephemerals(None), ephemerals(None));
-    // As after a snapshot of the machine was restored, or the process was forked: the same state goes on twice.
+    // As after a snapshot of the machine was restored, or the process was forked: the same state goes on
+    // twice.
     let (one, other) = (ephemerals(source(1)), ephemerals(source(2)));
     assert!(one.iter().all(|key| !other.contains(key)));
 }

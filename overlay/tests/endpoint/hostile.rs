@@ -1,4 +1,5 @@
-//! Forged, replayed and random datagrams: what they cost, what they make the node say, and that it stays bounded.
+//! Forged, replayed and random datagrams: what they cost, what they make the node say, and that it stays
+//! bounded.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -1,7 +1,8 @@
-//! A small network of endpoints in virtual time: latency, loss, MTU, partitions, and a recording of every datagram.
+//! A small network of endpoints in virtual time: latency, loss, MTU, partitions, and a recording of every
+//! datagram.
 //!
-//! Each node has one UDP socket unless a test gives it more. A datagram to the multicast group [`GROUP`] reaches
-//! every node, its sender included, as multicast loops back.
+//! Each node has one UDP socket unless a test gives it more. A datagram to the multicast group [`GROUP`]
+//! reaches every node, its sender included, as multicast loops back.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -110,8 +111,8 @@ impl Net {
         self.nodes.len() - 1
     }
 
-    /// Starts a node with this seed for its identity at an address of its own. It sends no beacons, but hears those of
-    /// others; `send` may come from it but not go to it. Returns its index.
+    /// Starts a node with this seed for its identity at an address of its own. It sends no beacons, but hears
+    /// those of others; `send` may come from it but not go to it. Returns its index.
     pub(crate) fn add_stranger(&mut self, seed: [u8; 32], socket: SocketAddr) -> usize {
         let mut config = EndpointConfig::new(Arc::new(Identity::from_seed(&seed)));
         config.limits = self.limits;
@@ -219,7 +220,8 @@ impl Net {
         self.run_until(end, |_| false);
     }
 
-    /// Lets time pass until the condition holds; panics if it does not within `limit`. Returns how long it took.
+    /// Lets time pass until the condition holds; panics if it does not within `limit`. Returns how long it
+    /// took.
     pub(crate) fn wait(&mut self, limit: Duration, condition: impl FnMut(&mut Net) -> bool) -> Duration {
         let begin = self.now;
         assert!(self.run_until(begin + limit, condition), "not within {limit:?}");

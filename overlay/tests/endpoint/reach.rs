@@ -1,5 +1,5 @@
-//! Which addresses a node believes in, and what it sends to those that it does not: peers with keys that lie about
-//! where they are.
+//! Which addresses a node believes in, and what it sends to those that it does not: peers with keys that lie
+//! about where they are.
 
 use std::net::SocketAddr;
 use std::time::Duration;

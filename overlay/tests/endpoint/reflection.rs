@@ -40,7 +40,8 @@ fn a_path_probe_that_was_not_received_cannot_be_answered() {
     }
 }
 
-/// Finding 2: one initiation goes to all candidates, so its answer shows that one of them got it, and not which.
+/// Finding 2: one initiation goes to all candidates, so its answer shows that one of them got it, and not
+/// which.
 #[test]
 fn a_response_proves_no_address_that_the_initiation_did_not_reach() {
     let mut attack = Attack::new();

@@ -93,8 +93,8 @@ impl Reader {
     /// Reads everything at once.
     pub const EAGER: Self = Self { chunk: 64 * 1024, rest: Duration::ZERO };
 
-    /// Any reader for a stream of `total` bytes: mostly eager, sometimes in small pieces, sometimes slow, but never
-    /// so slow that the stream takes more than a few seconds.
+    /// Any reader for a stream of `total` bytes: mostly eager, sometimes in small pieces, sometimes slow, but
+    /// never so slow that the stream takes more than a few seconds.
     pub fn random(random: &mut Random, total: u64) -> Self {
         if random.chance(0.7) {
             return Self::EAGER;

@@ -8,9 +8,9 @@
 //!                  core ──in──▶ another LAN's gateway
 //! ```
 //!
-//! Every arrow is a [`Pipe`]: a row of small [`Stage`]s such as delay, loss or a rate with a queue. A fault is one
-//! more stage for a while. [`Net`] performs no I/O and has no clock: packets go in with the time, deliveries are
-//! polled out, and [`Net::next_arrival`] says when to ask again.
+//! Every arrow is a [`Pipe`]: a row of small [`Stage`]s such as delay, loss or a rate with a queue. A fault
+//! is one more stage for a while. [`Net`] performs no I/O and has no clock: packets go in with the time,
+//! deliveries are polled out, and [`Net::next_arrival`] says when to ask again.
 
 mod datagram;
 mod host;

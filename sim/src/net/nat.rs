@@ -71,7 +71,8 @@ pub struct NatConfig {
 }
 
 impl NatConfig {
-    /// The usual home router: endpoint-independent mapping, address-and-port-dependent filtering, two minutes.
+    /// The usual home router: endpoint-independent mapping, address-and-port-dependent filtering, two
+    /// minutes.
     pub fn new(external: IpAddr) -> Self {
         Self {
             external,

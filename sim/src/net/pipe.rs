@@ -8,8 +8,8 @@ pub struct FaultId(pub u32);
 
 /// One direction of a link: a row of [`Stage`]s, and those that a fault has put behind them for a while.
 ///
-/// `Delay` and `Rate` take datagrams in the order in which they entered the pipe and keep it, so what changes the
-/// order (`Reorder`, `Duplicate`) belongs behind them.
+/// `Delay` and `Rate` take datagrams in the order in which they entered the pipe and keep it, so what changes
+/// the order (`Reorder`, `Duplicate`) belongs behind them.
 #[derive(Debug, Clone, Default)]
 pub struct Pipe {
     stages: Vec<(Stage, Memory)>,

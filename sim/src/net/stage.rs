@@ -36,7 +36,8 @@ pub enum Stage {
     Duplicate(f64),
     /// Flips one to three bits in some, 0 to 1, as if the UDP checksum had missed it.
     Corrupt(f64),
-    /// Carries so many bytes per second and lets so many wait; what comes to a full queue is lost (drop tail).
+    /// Carries so many bytes per second and lets so many wait; what comes to a full queue is lost (drop
+    /// tail).
     Rate {
         /// Bytes per second, IP and UDP headers included; at least 1.
         bytes_per_second: u64,

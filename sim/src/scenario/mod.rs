@@ -1,9 +1,10 @@
 //! Scenarios: everything that happens in one, from hosts to faults, follows from its seed.
 //!
-//! A scenario has a **fault phase**, in which links break, nodes crash, move, leave and come back while their programs
-//! talk, and an adversary may be a member of their network; and a **calm phase**, in which nothing is done to anyone any more. Within [`Limits::recovery`] of its begin
-//! every pair of nodes that can reach one another must have a new connection, and within [`COMPLETION`] everything
-//! that was begun must have come to its end.
+//! A scenario has a **fault phase**, in which links break, nodes crash, move, leave and come back while their
+//! programs talk, and an adversary may be a member of their network; and a **calm phase**, in which nothing
+//! is done to anyone any more. Within [`Limits::recovery`] of its begin every pair of nodes that can reach
+//! one another must have a new connection, and within [`COMPLETION`] everything that was begun must have come
+//! to its end.
 
 mod faults;
 mod topology;
@@ -21,11 +22,12 @@ use faults::Fault;
 use topology::Topology;
 use workload::Talk;
 
-/// How long after the last fault everything that was begun before has come to its end. It is long because a TCP that
-/// loses packets on top of a retransmission time that has grown to a minute takes its time.
+/// How long after the last fault everything that was begun before has come to its end. It is long because a
+/// TCP that loses packets on top of a retransmission time that has grown to a minute takes its time.
 pub const COMPLETION: Duration = Duration::from_secs(600);
 
-/// The share of the scenarios that have an adversary. It goes on until honest nodes have found each other again.
+/// The share of the scenarios that have an adversary. It goes on until honest nodes have found each other
+/// again.
 const ADVERSARIES: f64 = 0.4;
 
 /// One seed's story.
@@ -209,7 +211,8 @@ fn recover(
     }
 }
 
-/// Everything that was begun comes to its end, and leaves nothing behind. Gives what [`World::check_nothing_left`] does.
+/// Everything that was begun comes to its end, and leaves nothing behind. Gives what
+/// [`World::check_nothing_left`] does.
 fn complete(world: &mut World) -> Result<(usize, usize), Violation> {
     let limit = world.now() + COMPLETION;
     let mut ends = None;
@@ -224,7 +227,8 @@ fn complete(world: &mut World) -> Result<(usize, usize), Violation> {
         let end = world.now() + Duration::from_secs(70);
         world.run_until(end)?;
         let left = world.check_nothing_left();
-        // Conversations that a fault touched, but did not cut off, go on: their programs may pause for a long time.
+        // Conversations that a fault touched, but did not cut off, go on: their programs may pause for a long
+        // time.
         if left.is_ok() || world.now() >= limit {
             return left;
         }

@@ -20,7 +20,8 @@ pub(super) struct Topology {
     hidden: BTreeSet<LanId>,
     /// Each host with the LAN it lives on.
     pub(super) hosts: Vec<(HostId, LanId)>,
-    /// Every network with the nodes that are its members while they run. Two may have one ID but different keys.
+    /// Every network with the nodes that are its members while they run. Two may have one ID but different
+    /// keys.
     pub(super) networks: Vec<NetworkPlan>,
     families: Families,
     wires: Vec<Wire>,
@@ -137,8 +138,8 @@ impl Topology {
 
     /// Every ordered pair of nodes that can reach one another now, the client first, with the network.
     ///
-    /// Those on one LAN find each other; those apart need a static network that says where the server is, and a
-    /// server that is not behind a NAT box.
+    /// Those on one LAN find each other; those apart need a static network that says where the server is, and
+    /// a server that is not behind a NAT box.
     pub(super) fn reachable_pairs(&self, world: &World) -> Vec<(NetworkId, usize, usize)> {
         let mut pairs = Vec::new();
         for network in &self.networks {

@@ -116,8 +116,8 @@ impl World {
         format!("{}; closed: {}; scripts {asks:?} and {answers:?}", ends.join("; "), left.join("; "))
     }
 
-    /// Nodes are left with no connections but those whose other end crashed or left. Gives the nodes that must have
-    /// none at all, and all that run.
+    /// Nodes are left with no connections but those whose other end crashed or left. Gives the nodes that
+    /// must have none at all, and all that run.
     ///
     /// # Errors
     /// There are more.
@@ -156,6 +156,6 @@ const MAX_CANDIDATES: usize = 8;
 const MAX_SESSIONS_PER_PEER: usize = 4 + 4 + 8;
 /// What counts bytes that were hashed, decrypted or copied for messages that may be anybody's.
 const BYTES_MOVED: [&str; 3] = ["bytes_tried", "ip_bytes_reassembled", "tcp_bytes_reordered"];
-/// A byte of a handshake is hashed twice and decrypted once; one out of order is copied up to four times. One of a hello
-/// or a beacon is gone over once for each network.
+/// A byte of a handshake is hashed twice and decrypted once; one out of order is copied up to four times. One
+/// of a hello or a beacon is gone over once for each network.
 const MOST_PASSES: u64 = 4;

@@ -148,7 +148,8 @@ impl World {
         self.settle(number)
     }
 
-    /// Plugs a host into a LAN, with links of these properties, or changes its addresses there. The nodes on it notice.
+    /// Plugs a host into a LAN, with links of these properties, or changes its addresses there. The nodes on
+    /// it notice.
     ///
     /// # Errors
     /// A program has seen what must not be.
@@ -179,8 +180,8 @@ impl World {
         self.refresh_sockets(number)
     }
 
-    /// A machine wakes up and was suspended for so long, in no time of the others: what is due by the clock that counts
-    /// it is done now, as the driver's timer has it.
+    /// A machine wakes up and was suspended for so long, in no time of the others: what is due by the clock
+    /// that counts it is done now, as the driver's timer has it.
     ///
     /// # Errors
     /// A program has seen what must not be.
@@ -220,7 +221,8 @@ impl World {
         }
     }
 
-    /// One socket per family that any card of the host has; beacons go to the group and to each broadcast address.
+    /// One socket per family that any card of the host has; beacons go to the group and to each broadcast
+    /// address.
     fn socket_infos(&self, number: usize) -> Vec<SocketInfo> {
         let cards = self.net.attachments(self.machines[number].config.host);
         let info = |index, ipv4, beacon_targets| SocketInfo {

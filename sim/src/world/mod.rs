@@ -1,9 +1,9 @@
 //! All nodes and the network between them, in one virtual time.
 //!
-//! The world moves from event to event: a datagram arrives, a node reads its sockets, a deadline comes. After each it
-//! lets the programs of the node concerned run, puts what the node sent onto the wire, and sets the node's alarm. What
-//! the nodes send and what the programs read is checked all the while; the first thing that must not be ends the run
-//! as a [`Violation`].
+//! The world moves from event to event: a datagram arrives, a node reads its sockets, a deadline comes. After
+//! each it lets the programs of the node concerned run, puts what the node sent onto the wire, and sets the
+//! node's alarm. What the nodes send and what the programs read is checked all the while; the first thing
+//! that must not be ends the run as a [`Violation`].
 
 mod checks;
 mod intruder;
@@ -313,7 +313,8 @@ impl World {
     }
 }
 
-/// The time from a datagram's arrival until a thread of the node runs: mostly short, so that batches stay small.
+/// The time from a datagram's arrival until a thread of the node runs: mostly short, so that batches stay
+/// small.
 fn wakeup_latency(random: &mut Random) -> Duration {
     let micros = match random.below(10) {
         0..=6 => random.within(0..=50),

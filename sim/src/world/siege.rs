@@ -23,7 +23,8 @@ impl World {
         self.settle(number)
     }
 
-    /// Every counter of a running node by its name: of the overlay, of the stack, and of what lies between them.
+    /// Every counter of a running node by its name: of the overlay, of the stack, and of what lies between
+    /// them.
     pub fn counters(&self, number: usize) -> BTreeMap<&'static str, u64> {
         let Some(node) = self.machines[number].node() else { return BTreeMap::new() };
         let datapath = node.datapath();

@@ -14,7 +14,8 @@ impl World {
         network.address_of(&self.machines[number].node_id()).into()
     }
 
-    /// Begins a conversation; a client that cannot connect tries again. Does nothing if the client is not there.
+    /// Begins a conversation; a client that cannot connect tries again. Does nothing if the client is not
+    /// there.
     ///
     /// # Errors
     /// A program has seen what must not be.

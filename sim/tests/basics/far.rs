@@ -1,7 +1,8 @@
 //! Round trips as long as they get: nobody has met before, and each is found.
 //!
-//! Nobody can tell a node that is ten seconds away from one that does not exist before ten seconds have passed. So the
-//! first connections fail as fast as those to nobody, while the node goes on looking: one that is tried again stands.
+//! Nobody can tell a node that is ten seconds away from one that does not exist before ten seconds have
+//! passed. So the first connections fail as fast as those to nobody, while the node goes on looking: one that
+//! is tried again stands.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,8 @@ fn who_was_never_heard_of_is_found_by_asking() {
     for seconds in [1, 3, 6, LONGEST] {
         let mut lab = strangers(seconds);
         lab.world.converse(Arc::new(lab.greeting(0, 1))).expect("a connection");
-        // Beacon and hello, initiation and response, SYN and its answer, the greeting and its answer, the two ends.
+        // Beacon and hello, initiation and response, SYN and its answer, the greeting and its answer, the two
+        // ends.
         lab.run(SECOND * 10 + SECOND * 6 * seconds as u32);
         assert_eq!(lab.world.ledger.completed().0, 1, "round trip of {seconds} s");
     }

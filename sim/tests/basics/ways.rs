@@ -78,8 +78,8 @@ fn when_the_way_in_use_dies_in_silence_the_other_one_is_taken_within_a_second_an
     }
 }
 
-/// The nodes 0 and 1 on the LANs 192.0.2.0 and 198.51.100.0. They found each other on the first before there was the
-/// second.
+/// The nodes 0 and 1 on the LANs 192.0.2.0 and 198.51.100.0. They found each other on the first before there
+/// was the second.
 fn with_second_way(first: Pipe, second: Pipe) -> Lab {
     let mut lab = Lab::new(2, &[open_network()]);
     let other = lab.world.net.add_lan(Prefixes { ipv4: Some([198, 51, 100, 0].into()), ipv6: None });

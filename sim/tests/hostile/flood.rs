@@ -35,7 +35,8 @@ fn a_handshake_flood_costs_a_bounded_number_of_operations_and_no_place_in_the_qu
     let after = flooded.lab.world.counters(1);
     let grown = |name: &str| after[name] - before[name];
 
-    // Virtual time does not see what a processor spends: this is about the link and the receive buffer. The work is counted below.
+    // Virtual time does not see what a processor spends: this is about the link and the receive buffer. The
+    // work is counted below.
     assert!(
         took * 7 / 10 <= calm,
         "{took:?} under the flood, {calm:?} without: less than 0.7 of the goodput"
@@ -194,8 +195,8 @@ fn transfer_time(flooded: &mut Flooded, mut meanwhile: impl FnMut(&mut Flooded, 
     flooded.lab.world.now() - begun
 }
 
-/// Initiations from many sources: most with a valid MAC1 and nothing behind it, some genuine ones of strangers, and
-/// noise.
+/// Initiations from many sources: most with a valid MAC1 and nothing behind it, some genuine ones of
+/// strangers, and noise.
 struct HandshakeFlood {
     random: Random,
     template: Vec<u8>,

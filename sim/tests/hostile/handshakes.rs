@@ -33,7 +33,8 @@ fn altered_responses_are_noticed_and_the_genuine_one_still_works() {
     let mut siege = strangers_about_to_meet(0);
     let response = held_back(&siege, MessageType::Response, 0);
     let mut altered = alterations(&response);
-    // Only who has seen the initiation knows its index; a forged response costs an operation, and few are tried.
+    // Only who has seen the initiation knows its index; a forged response costs an operation, and few are
+    // tried.
     altered.retain(|altered| judge(&siege, 0, altered) != "handshake_unauthentic");
     let blows: Vec<_> =
         altered.into_iter().map(|altered| (altered.clone(), judge(&siege, 0, &altered))).collect();
@@ -109,7 +110,8 @@ fn let_through(siege: &mut Siege, deaf: usize) {
     assert!(siege.lab.world.counters(0)["handshakes_initiated"] > before, "the handshake is done");
 }
 
-/// Every bit flipped up to MAC2 (which is looked at under load only), cut everywhere, and longer by up to 100 bytes.
+/// Every bit flipped up to MAC2 (which is looked at under load only), cut everywhere, and longer by up to 100
+/// bytes.
 fn alterations(message: &[u8]) -> Vec<Vec<u8>> {
     let flips = (0..(message.len() - MACS / 2) * 8).map(|bit| {
         let mut altered = message.to_vec();

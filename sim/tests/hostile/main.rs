@@ -1,7 +1,7 @@
 //! An attacker who sees every datagram, can send any from any address, and is a member of an open network.
 //!
-//! Whatever he sends, no packet of his is taken for another's, every datagram is counted once under the name of what
-//! is wrong with it, nobody is flooded through a node, and memory stays bounded.
+//! Whatever he sends, no packet of his is taken for another's, every datagram is counted once under the name
+//! of what is wrong with it, nobody is flooded through a node, and memory stays bounded.
 
 mod altered;
 mod flood;

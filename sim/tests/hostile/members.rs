@@ -169,7 +169,8 @@ impl Member {
         }
     }
 
-    /// Seals packets on the present session and delivers them; gives by how much each counter of the target grew.
+    /// Seals packets on the present session and delivers them; gives by how much each counter of the target
+    /// grew.
     fn send(&mut self, packets: &[Vec<u8>]) -> impl Fn(&str) -> u64 + use<> {
         let session = self.session();
         self.siege.note("sent by a member", packets.len());

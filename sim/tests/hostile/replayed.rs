@@ -52,8 +52,8 @@ fn a_recorded_session_brings_nothing_after_its_end() {
     siege.conclude("replayed after the session");
 }
 
-/// The recording of everything that has arrived and must not count twice: all but discovery, which proves nothing
-/// anyway, and probes that were too large for the link.
+/// The recording of everything that has arrived and must not count twice: all but discovery, which proves
+/// nothing anyway, and probes that were too large for the link.
 fn tape(siege: &Siege) -> Vec<Recorded> {
     let counts =
         |kind| matches!(kind, Some(MessageType::Data | MessageType::Initiation | MessageType::Response));

@@ -131,8 +131,9 @@ impl Siege {
         initiations.into_iter().any(|initiation| initiation.sender == index)
     }
 
-    /// Hits a node with datagrams from one address, and checks that each was counted as expected. Where several
-    /// verdicts may be right because rates are limited, the first of a class stands for all; see [`class`].
+    /// Hits a node with datagrams from one address, and checks that each was counted as expected. Where
+    /// several verdicts may be right because rates are limited, the first of a class stands for all; see
+    /// [`class`].
     #[track_caller]
     pub(crate) fn strike(&mut self, node: usize, from: SocketAddr, blows: &[(Vec<u8>, &'static str)]) {
         let before = self.lab.world.counters(node);
@@ -170,8 +171,8 @@ impl Siege {
         }
     }
 
-    /// Hits a node with one genuine datagram of the past, and checks that it was counted once, whatever as, and that
-    /// nothing came of it.
+    /// Hits a node with one genuine datagram of the past, and checks that it was counted once, whatever as,
+    /// and that nothing came of it.
     #[track_caller]
     pub(crate) fn strike_unjudged(&mut self, node: usize, from: SocketAddr, datagram: &[u8]) {
         let before = self.lab.world.counters(node);

@@ -1,13 +1,13 @@
 //! The receive role: which thread reads the UDP sockets.
 //!
-//! The engine thread has it by default. A thread that waits for a socket, when no other thread is busy waiting, takes
-//! the role and reads the UDP sockets itself, so that an answer wakes the thread that wants it and no other. When it
-//! goes back to its own work the role stays leased to it for [`LEASE`], after which the engine takes it back; when
-//! others are busy, the engine takes it at once.
+//! The engine thread has it by default. A thread that waits for a socket, when no other thread is busy
+//! waiting, takes the role and reads the UDP sockets itself, so that an answer wakes the thread that wants it
+//! and no other. When it goes back to its own work the role stays leased to it for [`LEASE`], after which the
+//! engine takes it back; when others are busy, the engine takes it at once.
 //!
-//! A thread is busy waiting until [`BUSY`] has passed without news for it. One that has waited for longer, such as a
-//! server's that accepts, does not keep the threads of the standing connections from reading themselves; at worst it
-//! hears of a packet when a lease is over.
+//! A thread is busy waiting until [`BUSY`] has passed without news for it. One that has waited for longer,
+//! such as a server's that accepts, does not keep the threads of the standing connections from reading
+//! themselves; at worst it hears of a packet when a lease is over.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -80,8 +80,8 @@ impl ReceiveRole {
         self.tasks.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Takes the role if no other thread is busy waiting and the engine is not reading. `own` is 1 for a thread that
-    /// counts as busy waiting itself, else 0.
+    /// Takes the role if no other thread is busy waiting and the engine is not reading. `own` is 1 for a
+    /// thread that counts as busy waiting itself, else 0.
     pub(super) fn try_hold(&self, own: usize) -> Option<MutexGuard<'_, Receiver>> {
         if self.others_wait(own) {
             return None;
@@ -96,8 +96,8 @@ impl ReceiveRole {
         Some(receiver)
     }
 
-    /// Gives the role up after [`ReceiveRole::try_hold`]; keeps a lease on it if the thread will be `back` soon. True:
-    /// the engine must be woken.
+    /// Gives the role up after [`ReceiveRole::try_hold`]; keeps a lease on it if the thread will be `back`
+    /// soon. True: the engine must be woken.
     pub(super) fn release(
         &self,
         receiver: MutexGuard<'_, Receiver>,

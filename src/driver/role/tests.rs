@@ -144,7 +144,8 @@ fn in_every_interleaving_the_engine_has_the_role_again_when_the_callers_are_done
                         }
                         interleaved::Claim::Theirs(None) => {
                             let mut count = woken.0.lock().expect("no panic under this lock");
-                            // A wake-up that nobody sends leaves it asleep for ever, which the scheduler reports.
+                            // A wake-up that nobody sends leaves it asleep for ever, which the scheduler
+                            // reports.
                             while *count == heard {
                                 count = woken.1.wait(count).expect("no panic under this lock");
                             }

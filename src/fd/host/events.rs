@@ -20,7 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Connects the caller with a thread of the node's that sends it the events.
 ///
-/// No descriptor can be handed from one table to the other, so both ends meet by a name that the system chooses.
+/// No descriptor can be handed from one table to the other, so both ends meet by a name that the system
+/// chooses.
 pub(super) fn socket(
     host: &Host,
     encode: impl Fn(&Event) -> Vec<u8> + Send + 'static,

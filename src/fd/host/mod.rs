@@ -20,20 +20,22 @@ use thread::{Hosted, Job};
 /// How long dropping a host waits for what was sent to be acknowledged.
 const DEFAULT_LINGER: Duration = Duration::from_secs(5);
 
-/// A node that serves sockets as file descriptors to the process it is in, out of the way of everything the process does.
+/// A node that serves sockets as file descriptors to the process it is in, out of the way of everything the
+/// process does.
 ///
-/// Its threads have a table of descriptors of their own, and take no signals. So the process may close descriptors that it
-/// does not know, fork, and run out of descriptors; its children hold nothing of the node's open. Of the process's own
-/// descriptors the node's threads have standard input, output and error only.
+/// Its threads have a table of descriptors of their own, and take no signals. So the process may close
+/// descriptors that it does not know, fork, and run out of descriptors; its children hold nothing of the
+/// node's open. Of the process's own descriptors the node's threads have standard input, output and error
+/// only.
 ///
 /// The soft limit of descriptors becomes the hard one, for the whole process: it cannot be raised for some
 /// threads alone.
 ///
 /// The node can be used on its threads only: see [`Host::run`].
 ///
-/// When the process returns from `main` or calls exit(3), up to five seconds are spent on delivering what was written. In a
-/// forked child there are no threads of the parent: every call fails with ENETDOWN at once. Sockets go on working there,
-/// with the parent's node.
+/// When the process returns from `main` or calls exit(3), up to five seconds are spent on delivering what was
+/// written. In a forked child there are no threads of the parent: every call fails with ENETDOWN at once.
+/// Sockets go on working there, with the parent's node.
 ///
 /// ```
 /// use std::time::Duration;
@@ -75,8 +77,8 @@ impl Host {
         self.hosted().token
     }
 
-    /// What the environment variable [`ENVIRONMENT`](crate::ENVIRONMENT) has to be for processes that shall use this node.
-    /// It is a secret.
+    /// What the environment variable [`ENVIRONMENT`](crate::ENVIRONMENT) has to be for processes that shall
+    /// use this node. It is a secret.
     pub fn environment(&self) -> String {
         super::environment(self.tag(), self.token())
     }
@@ -91,10 +93,11 @@ impl Host {
         self.run(|_| ()).is_ok()
     }
 
-    /// Calls `job` with the node on a thread of the node's, and waits for what it returns. Jobs run one after the other.
+    /// Calls `job` with the node on a thread of the node's, and waits for what it returns. Jobs run one after
+    /// the other.
     ///
-    /// Descriptors that are opened there are not the caller's: nothing that has one may be returned, and so no [`Node`].
-    /// For what waits there is [`Host::run_apart`].
+    /// Descriptors that are opened there are not the caller's: nothing that has one may be returned, and so
+    /// no [`Node`]. For what waits there is [`Host::run_apart`].
     ///
     /// # Errors
     /// ENETDOWN if the node was stopped or this is a forked child; EDEADLK inside another job.
@@ -111,7 +114,8 @@ impl Host {
 
     /// As [`Host::run`], in a thread of its own: other jobs run meanwhile.
     ///
-    /// [`Host::stop`] waits for it: it should end when the node is shut down, as everything in this library does.
+    /// [`Host::stop`] waits for it: it should end when the node is shut down, as everything in this library
+    /// does.
     ///
     /// # Errors
     /// Those of [`Host::run`], and ENETDOWN if no thread can be started.
@@ -131,10 +135,11 @@ impl Host {
         received(&result)
     }
 
-    /// A descriptor of the caller's from which the events from now on can be read: one read(2) gives what `encode` has made
-    /// of one event. It is a non-blocking SOCK_SEQPACKET socket, closed on exec.
+    /// A descriptor of the caller's from which the events from now on can be read: one read(2) gives what
+    /// `encode` has made of one event. It is a non-blocking SOCK_SEQPACKET socket, closed on exec.
     ///
-    /// Its end, a read of nothing, says that the node was stopped. Events that find no room in the kernel's buffer are lost.
+    /// Its end, a read of nothing, says that the node was stopped. Events that find no room in the kernel's
+    /// buffer are lost.
     ///
     /// # Errors
     /// Those of [`Host::run`] and of socket(2).

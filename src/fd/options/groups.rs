@@ -80,7 +80,8 @@ fn change_later(
 }
 
 impl State {
-    /// Changes a membership, at once or when the socket is bound; `None` if the option is about something else.
+    /// Changes a membership, at once or when the socket is bound; `None` if the option is about something
+    /// else.
     pub(super) fn change_membership(
         &mut self,
         which: Which,

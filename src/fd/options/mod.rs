@@ -203,8 +203,8 @@ impl Options {
         }
     }
 
-    /// What is to be told of a datagram; `None` for nothing. On an IPv6 socket, IPv4's own options decide about what
-    /// came over IPv4, as in Linux.
+    /// What is to be told of a datagram; `None` for nothing. On an IPv6 socket, IPv4's own options decide
+    /// about what came over IPv4, as in Linux.
     pub(super) fn details(&self, family: Family, arrived: &Arrived) -> Option<Details> {
         let side = self.side(family == Family::V4 || arrived.remote.is_ipv4());
         // The address of a mapped one comes as IPV6_PKTINFO.
@@ -296,7 +296,8 @@ impl State {
             return Ok(());
         }
         let Which::Opened(socket) = which else {
-            // The connection has ended, and nothing has to follow. Linux takes the options of such a socket, too.
+            // The connection has ended, and nothing has to follow. Linux takes the options of such a socket,
+            // too.
             let place = set::Place { is_bound: true, interfaces: &interfaces };
             return set::set(&mut Options::default(), &place, row, value);
         };

@@ -25,8 +25,8 @@ pub(super) enum Access {
     Set,
     /// getsockopt(2) only.
     Get,
-    /// It is remembered, and this is its value before it is set. It means nothing here, or nothing that has to be asked
-    /// for.
+    /// It is remembered, and this is its value before it is set. It means nothing here, or nothing that has
+    /// to be asked for.
     Kept(i32),
     /// The application's end answers, without the node.
     Application,

@@ -22,7 +22,8 @@ fn state(state: State) -> u8 {
     }
 }
 
-/// The structure up to `tcpi_snd_wnd`. What the node does not count is 0; of no connection all is, but for the state.
+/// The structure up to `tcpi_snd_wnd`. What the node does not count is 0; of no connection all is, but for
+/// the state.
 pub(super) fn tcp_info(connection: Option<&Connection>) -> Vec<u8> {
     let mut out = Fields(Vec::with_capacity(232));
     let info = connection.and_then(|connection| connection.info().ok());

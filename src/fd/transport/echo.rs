@@ -1,6 +1,6 @@
-//! ICMP echo sockets, as Linux's "ping sockets": what is sent and received begins with an ICMP header, of which the
-//! sequence number is the application's and the identifier the socket's port. Members without IPv4 addresses get ICMPv6
-//! from IPv4's sockets.
+//! ICMP echo sockets, as Linux's "ping sockets": what is sent and received begins with an ICMP header, of
+//! which the sequence number is the application's and the identifier the socket's port. Members without IPv4
+//! addresses get ICMPv6 from IPv4's sockets.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};

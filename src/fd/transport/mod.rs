@@ -35,7 +35,8 @@ pub(super) trait Transport: Send + Sync {
     /// Whether a datagram could be sent there.
     fn check(&self, remote: SocketAddr, options: &SendOptions) -> Result<(), Error>;
 
-    /// Whether a datagram of so many bytes could be sent there whole, or may be cut. Reported as if it had been sent.
+    /// Whether a datagram of so many bytes could be sent there whole, or may be cut. Reported as if it had
+    /// been sent.
     ///
     /// # Errors
     /// What an earlier datagram has run into, and [`Error::MessageSize`].
@@ -76,7 +77,8 @@ pub(super) trait Transport: Send + Sync {
         change: GroupChange,
     ) -> Result<(), Error>;
 
-    /// Leaves a port of IPv6 to others if it has that for members without IPv4 addresses only. True if it did.
+    /// Leaves a port of IPv6 to others if it has that for members without IPv4 addresses only. True if it
+    /// did.
     fn give_way(&self, _port: u16) -> bool {
         false
     }

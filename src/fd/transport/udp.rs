@@ -1,5 +1,5 @@
-//! UDP: one socket of the stack, or one for each family where an application's socket takes both, or has to do with
-//! members that have no address of its own.
+//! UDP: one socket of the stack, or one for each family where an application's socket takes both, or has to
+//! do with members that have no address of its own.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};

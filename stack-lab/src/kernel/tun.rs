@@ -32,8 +32,8 @@ impl Tun {
         let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open("/dev/net/tun")?;
         let mut request = InterfaceRequest { name: [0; 16], flags: IFF_TUN | IFF_NO_PI, rest: [0; 22] };
         request.name[..name.len()].copy_from_slice(name.as_bytes());
-        // SAFETY: the kernel reads and writes a `struct ifreq`, which is 40 bytes long on 64-bit systems and no longer on
-        // others, and keeps no reference to it.
+        // SAFETY: the kernel reads and writes a `struct ifreq`, which is 40 bytes long on 64-bit systems and
+        // no longer on others, and keeps no reference to it.
         #[expect(unsafe_code, reason = "there is no other way to name a TUN device")]
         unsafe {
             ioctl(&file, Setter::<TUNSETIFF, InterfaceRequest>::new(request))?;

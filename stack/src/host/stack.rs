@@ -406,7 +406,8 @@ impl Stack {
         }
     }
 
-    /// Counts of what happened. What connections count together, `tcp_bytes_reordered`, is up to date when this is called.
+    /// Counts of what happened. What connections count together, `tcp_bytes_reordered`, is up to date when
+    /// this is called.
     pub fn counters(&self) -> &Arc<Counters> {
         self.shared.counters.tcp_bytes_reordered.add(self.shared.memory.take_reordered());
         &self.shared.counters

@@ -208,7 +208,8 @@ impl FlowTable {
         self.lock_index().ports.contains_key(&port)
     }
 
-    /// The flows to the addresses of a peer. Looks at no other flow; for a block of addresses, at every peer once.
+    /// The flows to the addresses of a peer. Looks at no other flow; for a block of addresses, at every peer
+    /// once.
     pub(crate) fn of_peer(&self, interface: InterfaceId, remote: Cidr) -> Vec<Arc<Flow>> {
         let index = self.lock_index();
         let mut found = Vec::new();

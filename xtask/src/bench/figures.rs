@@ -69,7 +69,8 @@ pub(crate) enum Quantity {
     PingP50,
     /// 99th percentile of the same.
     PingP99,
-    /// New connections per second: one byte each way, one after another. For quinn, new streams of one connection.
+    /// New connections per second: one byte each way, one after another. For quinn, new streams of one
+    /// connection.
     Connections,
     /// From starting a fresh process to the first byte from its peer.
     FirstByte,

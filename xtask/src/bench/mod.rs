@@ -1,5 +1,5 @@
-//! `cargo xtask bench`: all contenders in one run, interleaved round by round, so that a machine that gets slower in between
-//! slows all of them.
+//! `cargo xtask bench`: all contenders in one run, interleaved round by round, so that a machine that gets
+//! slower in between slows all of them.
 //!
 //! [`network`] makes the link, [`session`] starts servers and runs one client at a time, [`figures`] keeps
 //! what they measured and [`table`] prints it. The load itself is the program `peersock-bench`.

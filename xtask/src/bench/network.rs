@@ -43,7 +43,8 @@ const WIRE_OFFLOADS: [(&str, bool); 7] = [
     ("tx-generic-segmentation", false),
     ("rx-gro", true),
 ];
-/// New connections per second leave ports in TIME-WAIT: without these the kernel's own TCP would run out of them.
+/// New connections per second leave ports in TIME-WAIT: without these the kernel's own TCP would run out of
+/// them.
 const SETTINGS: [(&str, &str); 2] =
     [("net/ipv4/ip_local_port_range", "1024 65000"), ("net/ipv4/tcp_tw_reuse", "1")];
 

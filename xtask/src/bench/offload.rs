@@ -41,7 +41,8 @@ const ATTRIBUTE: usize = 4;
 ///
 /// # Errors
 ///
-/// Whatever the kernel answers: no such device or feature, not permitted, or no ethtool netlink (before Linux 5.6).
+/// Whatever the kernel answers: no such device or feature, not permitted, or no ethtool netlink (before Linux
+/// 5.6).
 pub(crate) fn set_features(device: &str, features: &[Feature<'_>]) -> io::Result<()> {
     let family = ethtool_family()?;
     request(family, ETHTOOL_MSG_FEATURES_SET, &features_message(device, features)).map(|_| ())
@@ -79,7 +80,8 @@ fn ethtool_family() -> io::Result<u16> {
         .ok_or_else(|| io::Error::other("the kernel does not know the ethtool netlink family"))
 }
 
-/// Sends one request and returns the attributes of its answer, or nothing if the answer is a bare acknowledgement.
+/// Sends one request and returns the attributes of its answer, or nothing if the answer is a bare
+/// acknowledgement.
 fn request(family: u16, command: u8, attributes: &[u8]) -> io::Result<Vec<u8>> {
     let socket =
         socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::GENERIC))?;

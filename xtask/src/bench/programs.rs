@@ -1,5 +1,5 @@
-//! `cargo xtask bench programs`: unmodified programs under `peersock run` beside the same programs on the kernel's TCP,
-//! over the same link and interleaved round by round.
+//! `cargo xtask bench programs`: unmodified programs under `peersock run` beside the same programs on the
+//! kernel's TCP, over the same link and interleaved round by round.
 
 use std::fs;
 use std::net::IpAddr;
@@ -182,7 +182,8 @@ impl Bench {
                 processes.push(Process::spawn(&format!("{name}, {way:?}"), command)?);
             }
         }
-        // One node for each program: they have different addresses, of which the client asks for the right one.
+        // One node for each program: they have different addresses, of which the client asks for the right
+        // one.
         let kernel = self.network.address(Side::B);
         Ok(Servers { processes, kernel, overlay })
     }

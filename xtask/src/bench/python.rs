@@ -1,7 +1,8 @@
-//! `cargo xtask bench python`: the Python package beside Python's own sockets and beside descriptors without Python.
+//! `cargo xtask bench python`: the Python package beside Python's own sockets and beside descriptors without
+//! Python.
 //!
-//! The work is done by `python/bench/bench.py`; here is built what it needs. The package is put together as a wheel would
-//! install it, without asking a package index.
+//! The work is done by `python/bench/bench.py`; here is built what it needs. The package is put together as a
+//! wheel would install it, without asking a package index.
 
 use std::ffi::OsString;
 use std::fs;

@@ -150,8 +150,9 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Kills the server while a client is connected and restarts it in the same place. The client begins at once to make its
-    /// next connection, so the clock runs from the death of the server to the first byte from its successor.
+    /// Kills the server while a client is connected and restarts it in the same place. The client begins at
+    /// once to make its next connection, so the clock runs from the death of the server to the first byte
+    /// from its successor.
     fn recovery(&mut self, contender: Contender) -> Result<Duration> {
         let mut client = self.spawn(contender, "recover", &[])?;
         client.line(PATIENCE)?;

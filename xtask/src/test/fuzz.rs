@@ -1,7 +1,7 @@
 //! Runs each fuzz target for a short while, from its committed corpus.
 //!
-//! cargo-fuzz needs compiler flags that are unstable, so `RUSTC_BOOTSTRAP=1` lets the stable compiler take them. What a run
-//! finds is kept in the build folder, not among the committed inputs.
+//! cargo-fuzz needs compiler flags that are unstable, so `RUSTC_BOOTSTRAP=1` lets the stable compiler take
+//! them. What a run finds is kept in the build folder, not among the committed inputs.
 
 use std::fs;
 use std::process::Command;

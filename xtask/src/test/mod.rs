@@ -1,10 +1,9 @@
 //! `cargo xtask test`: everything that CI runs, in the order in which mistakes are cheapest to find.
 //!
-//! A step that fails does not stop the others. [`steps`] lists them; [`outcome`] counts what they did, [`sources`] are the
-//! checks of our own source code, [`dependencies`] those of others', [`readme`] and [`dist`] try what users
-//! are told and given, and [`fuzz`] runs the fuzz targets. A test that cannot run on this machine prints a
-//! line
-//! `SKIP name: reason` and counts as skipped.
+//! A step that fails does not stop the others. [`steps`] lists them; [`outcome`] counts what they did,
+//! [`sources`] are the checks of our own source code, [`dependencies`] those of others', [`readme`] and
+//! [`dist`] try what users are told and given, and [`fuzz`] runs the fuzz targets. A test that cannot run on
+//! this machine prints a line `SKIP name: reason` and counts as skipped.
 
 use std::time::Instant;
 

@@ -11,8 +11,8 @@ use crate::{Result, cargo, root};
 
 /// Builds, installs and checks the package.
 ///
-/// The wheel is built with the profile of development, in which ciphers, TCP and the cores are optimised: so it shares all
-/// that the other tests have built.
+/// The wheel is built with the profile of development, in which ciphers, TCP and the cores are optimised: so
+/// it shares all that the other tests have built.
 pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     let folder = folder();
     let python = match interpreter()? {

@@ -1,8 +1,9 @@
 //! Checks of our own source code that no compiler makes.
 //!
-//! Every crate has to take the workspace's lints. The two cores, and what they are built with, must stay pure: no clock,
-//! socket, thread, async or system randomness, because only then does one seed of the simulation replay exactly. What
-//! follows from the kind of a network is decided in `overlay/src/network` alone.
+//! Every crate has to take the workspace's lints. The two cores, and what they are built with, must stay
+//! pure: no clock, socket, thread, async or system randomness, because only then does one seed of the
+//! simulation replay exactly. What follows from the kind of a network is decided in `overlay/src/network`
+//! alone.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,8 +40,8 @@ const FORBIDDEN: &[(&str, &str)] = &[
 const FORBIDDEN_DEPENDENCIES: &[&str] =
     &["async-std", "futures", "getrandom", "mio", "quinn-udp", "rustix", "smol", "socket2", "tokio"];
 
-/// Where the kinds of network may be told apart: the rules of each kind, the IDs that say which it is, and the list of what
-/// the crate exports. And here, where their names are looked for.
+/// Where the kinds of network may be told apart: the rules of each kind, the IDs that say which it is, and
+/// the list of what the crate exports. And here, where their names are looked for.
 const KINDS: [&str; 4] =
     ["overlay/src/network", "overlay/src/id", "overlay/src/lib.rs", "xtask/src/test/sources.rs"];
 

@@ -1,5 +1,5 @@
-//! The deliveries of the table in `tests/delivery` whose receiver dies or stops, with a program in C as the sender.
-//! `loss.c` has the receivers that live.
+//! The deliveries of the table in `tests/delivery` whose receiver dies or stops, with a program in C as the
+//! sender. `loss.c` has the receivers that live.
 
 #[path = "../../../../tests/delivery/receiver.rs"]
 mod receiver;

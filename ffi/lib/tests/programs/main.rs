@@ -1,5 +1,5 @@
-//! Programs in C and C++ that use the library: built from the header, run as they are, with the sanitizers of addresses and of
-//! undefined behaviour, and in Valgrind.
+//! Programs in C and C++ that use the library: built from the header, run as they are, with the sanitizers of
+//! addresses and of undefined behaviour, and in Valgrind.
 #![expect(clippy::print_stdout, reason = "what cannot run says so in its output")]
 
 mod build;

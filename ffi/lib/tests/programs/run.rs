@@ -64,8 +64,8 @@ fn command(built: &Built, mode: Mode) -> Command {
 /// A free UDP port, on which the nodes of this program find each other and meet no others.
 pub(crate) fn port() -> u16 {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
-    // Held as long as this process lives: otherwise the system may give it to the next socket that wants any. Those of
-    // discovery may share it.
+    // Held as long as this process lives: otherwise the system may give it to the next socket that wants any.
+    // Those of discovery may share it.
     rustix::net::sockopt::set_socket_reuseaddr(&socket, true).expect("an option");
     let port = socket.local_addr().expect("it is bound").port();
     std::mem::forget(socket);

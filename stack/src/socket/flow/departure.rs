@@ -17,8 +17,8 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Departure {
-    /// It has ended in order, and has reset its open connections before. So a connection that it has ended, and on
-    /// which it has acknowledged all data, was closed by its application: nothing is lost.
+    /// It has ended in order, and has reset its open connections before. So a connection that it has ended,
+    /// and on which it has acknowledged all data, was closed by its application: nothing is lost.
     Orderly,
     /// It is gone. Nobody knows what its application has read.
     Sudden,

@@ -409,7 +409,8 @@ impl Flow {
                 if let Some(connection) = inner.live() {
                     connection.forget();
                 }
-                // As after a reset in this state: nobody hears what is still to come. Nothing is lost by that.
+                // As after a reset in this state: nobody hears what is still to come. Nothing is lost by
+                // that.
                 if before == State::CloseWait && !inner.orphaned {
                     inner.error = Some(Error::BrokenPipe);
                 }
@@ -427,9 +428,9 @@ impl Flow {
         true
     }
 
-    /// Ends the connection with a reset, as the end of its program does. A connection that the application has
-    /// closed, and of which the peer has everything (FIN-WAIT-2), is only forgotten: a reset would say that
-    /// something was not read.
+    /// Ends the connection with a reset, as the end of its program does. A connection that the application
+    /// has closed, and of which the peer has everything (FIN-WAIT-2), is only forgotten: a reset would say
+    /// that something was not read.
     pub(crate) fn abandon(&self, now: Instant) {
         let is_delivered = {
             let inner = self.lock();

@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::InterfaceId;
 use crate::host::clock::{Time, since};
 
-/// Who was silent for so long is a stranger again, whether he had ever answered or not, unless he is sent something
-/// (RFC 4787 REQ-5 advises five minutes for NATs).
+/// Who was silent for so long is a stranger again, whether he had ever answered or not, unless he is sent
+/// something (RFC 4787 REQ-5 advises five minutes for NATs).
 const SILENCE: Duration = Duration::from_secs(300);
 
 /// So many, and at most as many that were sent to before these, are remembered.

@@ -28,8 +28,8 @@ const BDPS: u64 = 4;
 /// The buffer's need is measured over this time at least.
 const MIN_ROUND: Duration = Duration::from_millis(1);
 
-/// Bytes copied out of order that are counted together at least, while there is a gap: all connections share the counter,
-/// so it is not touched for each packet.
+/// Bytes copied out of order that are counted together at least, while there is a gap: all connections share
+/// the counter, so it is not touched for each packet.
 const MANY_REORDERED: u32 = 64 << 10;
 
 /// The receiving half. Offsets are the stream's: data begins at 1.
