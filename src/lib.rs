@@ -40,9 +40,9 @@ mod wait;
 mod wait_tests;
 
 pub mod blocking;
-pub mod control;
 #[doc(hidden)]
 pub mod datapath;
+pub mod management;
 pub mod net;
 pub mod state;
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::thread;
 use std::time::Duration;
 
-use peersock::control::{self, ControlError};
+use peersock::management::{self, ManagementError};
 use peersock::{IdentitySource, Network, Node};
 use serde::Serialize;
 
@@ -86,9 +86,9 @@ fn ask_running_node(args: &Args, network: Option<&Network>) -> Outcome<Option<Li
         return Ok(None);
     }
     let path = args.node.state.path()?;
-    let text = match control::status(&path, usize::MAX) {
+    let text = match management::status(&path, usize::MAX) {
         Ok(text) => text,
-        Err(ControlError::NotRunning { .. }) => return Ok(None),
+        Err(ManagementError::NotRunning { .. }) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
     let mut answer = Answer::parse(&text)?;

@@ -1,4 +1,4 @@
-//! An application's connections to its node's control socket.
+//! An application's connections to its node's request socket.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -16,8 +16,8 @@ use rustix::net::{
 };
 use rustix::process::Pid;
 
-use crate::control::{MAX_MESSAGE, Message, Reply, Request, Token, VERSION, Which, decode, encode};
 use crate::name::{Name, NodeTag, SocketId};
+use crate::requests::{MAX_MESSAGE, Message, Reply, Request, Token, VERSION, Which, decode, encode};
 use crate::sys::peer_credentials;
 use crate::whole::Whole;
 
@@ -40,7 +40,7 @@ pub struct Client {
     whole: Mutex<Whole>,
 }
 
-/// A connection to the control socket, and whose it is.
+/// A connection to the request socket, and whose it is.
 #[derive(Debug)]
 struct Connection {
     fd: Option<OwnedFd>,
@@ -214,7 +214,7 @@ impl Client {
         let fd =
             rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let high = rustix::io::fcntl_dupfd_cloexec(&fd, LOWEST).unwrap_or(fd);
-        rustix::net::connect(&high, &address(&Name::Control(self.tag))).map_err(|_| Errno::NETDOWN)?;
+        rustix::net::connect(&high, &address(&Name::Requests(self.tag))).map_err(|_| Errno::NETDOWN)?;
         self.pid.store(peer_credentials(high.as_fd())?.pid, Ordering::Relaxed);
         let inode = rustix::fs::fstat(&high)?.st_ino;
         Ok(Connection { fd: Some(high), process: rustix::process::getpid(), inode })

@@ -10,8 +10,8 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrUnix, sendmsg, sendmsg_addr};
 
 use crate::client::address;
-use crate::control::{Reply, Report, Request};
 use crate::name::{Details, Family, Kind, Name, PacketInfo, Remote};
+use crate::requests::{Reply, Report, Request};
 use crate::socket::{Socket, name_of};
 use crate::sys::{self, Datagram};
 use crate::whole::ALWAYS_WHOLE;

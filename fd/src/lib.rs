@@ -13,22 +13,22 @@
 //! this one.
 
 mod client;
-mod control;
 mod datagram;
 mod name;
 mod options;
 mod passed;
+mod requests;
 mod socket;
 mod sys;
 mod whole;
 
 pub use client::{Client, address, receive, send_with};
-pub use control::{
-    Interface, MAX_MESSAGE, Message, Reply, Report, Request, Route, Token, VERSION, Which, decode, encode,
-};
 pub use datagram::{Received, Timestamp};
 pub use name::{
     Accepted, Details, Family, Kind, Name, NodeTag, Opened, PacketInfo, Passed, Remote, SocketId,
+};
+pub use requests::{
+    Interface, MAX_MESSAGE, Message, Reply, Report, Request, Route, Token, VERSION, Which, decode, encode,
 };
 pub use rustix::io::Errno;
 pub use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};

@@ -149,12 +149,12 @@ impl Details {
 
     /// As bytes, for a descriptor that comes with a datagram.
     pub fn encode(&self) -> Vec<u8> {
-        crate::control::encode(self)
+        crate::requests::encode(self)
     }
 
     /// Reads what [`encode`](Self::encode) has written.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        crate::control::decode(bytes)
+        crate::requests::decode(bytes)
     }
 }
 
@@ -162,7 +162,7 @@ impl Details {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Name {
     /// Where a node takes requests (SOCK_SEQPACKET).
-    Control(NodeTag),
+    Requests(NodeTag),
     /// Where connecting stream sockets connect to (SOCK_STREAM).
     Data(NodeTag),
     /// An application's end.
@@ -179,7 +179,7 @@ impl Name {
     /// The node that it belongs to.
     pub fn tag(&self) -> NodeTag {
         match *self {
-            Self::Control(tag)
+            Self::Requests(tag)
             | Self::Data(tag)
             | Self::Opened(tag, _)
             | Self::Accepted(tag, _)
@@ -193,7 +193,7 @@ impl Name {
     /// ```
     /// use peersock_fd::{Name, NodeTag};
     ///
-    /// assert_eq!(Name::parse(b"ps/0000002a/ctl"), Some(Name::Control(NodeTag(42))));
+    /// assert_eq!(Name::parse(b"ps/0000002a/ctl"), Some(Name::Requests(NodeTag(42))));
     /// assert_eq!(Name::parse(b"/tmp/.X11-unix/X0"), None);
     /// ```
     pub fn parse(bytes: &[u8]) -> Option<Self> {
@@ -201,7 +201,7 @@ impl Name {
         let tag = NodeTag(text.hex(8)? as u32);
         text.slash()?;
         let name = match text.take(1)? {
-            "c" => text.rest("tl").map(|()| Self::Control(tag))?,
+            "c" => text.rest("tl").map(|()| Self::Requests(tag))?,
             "d" => text.rest("ata").map(|()| Self::Data(tag))?,
             "a" => {
                 let (family, id) = text.family_and_id()?;
@@ -239,7 +239,7 @@ impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{PREFIX}{:08x}/", self.tag().0)?;
         match self {
-            Self::Control(_) => f.write_str("ctl"),
+            Self::Requests(_) => f.write_str("ctl"),
             Self::Data(_) => f.write_str("data"),
             Self::Opened(_, Opened { family, kind, id }) => {
                 let (letter, protocol) = match kind {
@@ -408,7 +408,7 @@ mod tests {
             let one = Details { hop_limit: Some(octet), ..Details::default() };
             let mtu = Details { path_mtu: Some(tag.0), ..Details::default() };
             for name in [
-                Name::Control(tag),
+                Name::Requests(tag),
                 Name::Data(tag),
                 Name::Opened(tag, Opened { family, kind, id }),
                 Name::Accepted(tag, Accepted { id, peer, local }),

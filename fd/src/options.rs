@@ -9,8 +9,8 @@ use libc::{IPPROTO_IP, IPPROTO_IPV6, SOL_SOCKET};
 use rustix::io::Errno;
 use rustix::net::sockopt;
 
-use crate::control::{Reply, Request};
 use crate::name::Kind;
+use crate::requests::{Reply, Request};
 use crate::socket::Socket;
 
 impl Socket<'_> {

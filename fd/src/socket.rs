@@ -13,9 +13,9 @@ use rustix::net::{
 };
 
 use crate::client::{Client, address};
-use crate::control::{Reply, Request, Which};
 use crate::name::{Accepted, Family, Kind, Name, NodeTag, Opened, SocketId};
 use crate::passed;
+use crate::requests::{Reply, Request, Which};
 
 /// The kernel's buffer of each end, bytes, as far as the system allows so much (net.core.wmem_max).
 pub const BUFFER: usize = 1 << 20;

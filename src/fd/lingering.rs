@@ -28,7 +28,7 @@ pub(super) struct Lingering {
 }
 
 struct Waiting {
-    control: Key,
+    requester: Key,
     which: Which,
     flow: Arc<Flow>,
     until: Instant,
@@ -47,7 +47,7 @@ impl State {
     /// is an error; at once if others have the socket open.
     pub(super) fn linger(
         &mut self,
-        control: Key,
+        requester: Key,
         which: Which,
         flow: Arc<Flow>,
         time: Duration,
@@ -55,7 +55,7 @@ impl State {
         let now = Instant::now();
         // A time that ends with the world is none.
         let until = now + time.min(Duration::from_secs(u32::MAX.into()));
-        self.lingering.waiting.push(Waiting { control, which, flow, until, shared_until: now + SHARED });
+        self.lingering.waiting.push(Waiting { requester, which, flow, until, shared_until: now + SHARED });
         None
     }
 
@@ -68,7 +68,7 @@ impl State {
         let mut all = std::mem::take(&mut self.lingering.waiting);
         all.retain(|waiting| match self.outcome(waiting, now) {
             Some(reply) => {
-                self.reply(waiting.control, &reply);
+                self.reply(waiting.requester, &reply);
                 false
             }
             None => true,

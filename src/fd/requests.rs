@@ -20,12 +20,12 @@ use super::sockets::{Phase, errno};
 use super::transport;
 use crate::datapath::Network;
 
-/// Connections to the control socket that are accepted, and requests that are answered, before others have
+/// Connections to the request socket that are accepted, and requests that are answered, before others have
 /// their turn.
 const MOST: usize = 64;
 
-/// An application's connection to the control socket.
-pub(super) struct Control {
+/// An application's connection to the request socket.
+pub(super) struct Requester {
     fd: OwnedFd,
     /// The process that connected.
     process: i32,
@@ -35,7 +35,7 @@ pub(super) struct Control {
     held: Option<Arc<Flow>>,
 }
 
-impl Control {
+impl Requester {
     /// The process that connected; 0 if it cannot be seen from here.
     pub(super) fn process(&self) -> i32 {
         self.process
@@ -43,7 +43,7 @@ impl Control {
 }
 
 impl State {
-    pub(super) fn accept_control(&mut self, listener: &OwnedFd) {
+    pub(super) fn accept_requester(&mut self, listener: &OwnedFd) {
         for _ in 0..MOST {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             let fd = match rustix::net::accept_with(listener, flags) {
@@ -60,45 +60,45 @@ impl State {
             let is_trusted = credentials.uid == own || credentials.uid == 0;
             self.insert(
                 key,
-                Entry::Control(Control { fd, process: credentials.pid, is_trusted, held: None }),
+                Entry::Requester(Requester { fd, process: credentials.pid, is_trusted, held: None }),
             );
         }
     }
 
     /// Answers what has come; `None` once the application has closed its end.
-    pub(super) fn serve(&mut self, key: Key, mut control: Control) -> Option<Control> {
+    pub(super) fn serve(&mut self, key: Key, mut requester: Requester) -> Option<Requester> {
         for _ in 0..MOST {
-            let (length, fd) = match receive(control.fd.as_fd(), &mut self.buf[..MAX_MESSAGE]) {
+            let (length, fd) = match receive(requester.fd.as_fd(), &mut self.buf[..MAX_MESSAGE]) {
                 Ok((0, _)) => return None,
                 Ok(received) => received,
                 Err(Errno::AGAIN | Errno::INTR) => break,
                 Err(_) => return None,
             };
             let reply = match decode::<Message>(&self.buf[..length]) {
-                Some(message) if !self.obeys(&control, message.token) => Some(Reply::Failed(libc::EPERM)),
+                Some(message) if !self.obeys(&requester, message.token) => Some(Reply::Failed(libc::EPERM)),
                 Some(Message { version: VERSION, request, .. }) => {
-                    self.answer(key, &mut control, request, fd)
+                    self.answer(key, &mut requester, request, fd)
                 }
                 _ => Some(Reply::Failed(libc::EPROTO)),
             };
             if let Some(reply) = reply
-                && send(&control, &reply).is_err()
+                && send(&requester, &reply).is_err()
             {
                 return None;
             }
         }
-        Some(control)
+        Some(requester)
     }
 
-    fn obeys(&self, control: &Control, token: Token) -> bool {
+    fn obeys(&self, requester: &Requester, token: Token) -> bool {
         use subtle::ConstantTimeEq;
-        control.is_trusted || bool::from(token.0.to_le_bytes().ct_eq(&self.token.0.to_le_bytes()))
+        requester.is_trusted || bool::from(token.0.to_le_bytes().ct_eq(&self.token.0.to_le_bytes()))
     }
 
     /// Sends a reply that somebody waits for.
     pub(super) fn reply(&mut self, key: Key, reply: &Reply) {
-        if let Some(Entry::Control(control)) = self.entry(key)
-            && send(control, reply).is_err()
+        if let Some(Entry::Requester(requester)) = self.entry(key)
+            && send(requester, reply).is_err()
         {
             self.remove(key);
         }
@@ -108,7 +108,7 @@ impl State {
     fn answer(
         &mut self,
         key: Key,
-        control: &mut Control,
+        requester: &mut Requester,
         request: Request,
         fd: Option<OwnedFd>,
     ) -> Option<Reply> {
@@ -118,7 +118,7 @@ impl State {
         let done = |result: Result<(), Errno>| Some(result.map_or_else(failed, |()| Reply::Done));
         match request {
             Request::Bind(socket, local) => done(self.bind(socket, local)),
-            Request::Listen(socket, backlog) => done(self.listen(socket, backlog, control.process)),
+            Request::Listen(socket, backlog) => done(self.listen(socket, backlog, requester.process)),
             Request::Connect { socket, remote, wait, timeout } => {
                 match self.connect(socket, remote, wait.then_some((key, timeout))) {
                     Ok(()) if wait => None,
@@ -146,10 +146,10 @@ impl State {
             }
             Request::TakeReport(which) => Some(Reply::Report(self.take_report(which))),
             Request::Hold(which) => {
-                control.held = self.flow_of(which);
+                requester.held = self.flow_of(which);
                 Some(Reply::Done)
             }
-            Request::Linger(which, time) => match control.held.take() {
+            Request::Linger(which, time) => match requester.held.take() {
                 Some(flow) => self.linger(key, which, flow, time),
                 // It was over before.
                 None => Some(self.endings.loss(id(which)).map_or(Reply::Done, failed)),
@@ -288,9 +288,9 @@ pub(super) fn failed(error: Errno) -> Reply {
     Reply::Failed(error.raw_os_error())
 }
 
-fn send(control: &Control, reply: &Reply) -> Result<(), Errno> {
+fn send(requester: &Requester, reply: &Reply) -> Result<(), Errno> {
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    rustix::net::send(&control.fd, &encode(reply), flags).map(drop)
+    rustix::net::send(&requester.fd, &encode(reply), flags).map(drop)
 }
 
 /// The addresses that are reached over a network.

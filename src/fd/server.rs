@@ -23,7 +23,7 @@ use super::lingering::Lingering;
 use super::listening::Listening;
 use super::outstanding::{Delivering, Outstanding};
 use super::ready::{Key, ReadyQueue};
-use super::requests::Control;
+use super::requests::Requester;
 use super::sockets::Opened;
 use super::stream::{Outcome, Stream};
 use crate::datapath::Train;
@@ -87,7 +87,7 @@ pub(super) struct State {
     pub(super) lingering: Lingering,
     /// Datagram sockets and where they have sent what was too long for its path.
     pub(super) too_long: Vec<(Key, SocketAddr)>,
-    /// Connections that applications have made to the control socket.
+    /// Connections that applications have made to the request socket.
     pub(super) contacts: u64,
     /// Who is told of ports that no network allows, and those that were told.
     pub(super) refusals: Option<mpsc::Sender<String>>,
@@ -96,9 +96,9 @@ pub(super) struct State {
 
 /// What a key stands for.
 pub(super) enum Entry {
-    ControlListener(OwnedFd),
+    RequestListener(OwnedFd),
     DataListener(OwnedFd),
-    Control(Control),
+    Requester(Requester),
     Listening(Listening),
     Connecting(Connecting),
     Stream(Stream),
@@ -137,14 +137,14 @@ impl Server {
         let mut token = [0; 16];
         random(&mut token)?;
         let token = Token(u128::from_le_bytes(token));
-        let (tag, control) = loop {
+        let (tag, requests) = loop {
             let mut tag = [0; 4];
             random(&mut tag)?;
             let tag = NodeTag(u32::from_le_bytes(tag));
-            match listener(SocketType::SEQPACKET, &Name::Control(tag)) {
+            match listener(SocketType::SEQPACKET, &Name::Requests(tag)) {
                 // Another node has these 32 bits.
                 Err(Errno::ADDRINUSE) => {}
-                control => break (tag, control?),
+                requests => break (tag, requests?),
             }
         };
         let data = listener(SocketType::STREAM, &Name::Data(tag))?;
@@ -176,7 +176,7 @@ impl Server {
             refusals: None,
             refused: BTreeSet::new(),
         };
-        for (fd, entry) in [(control, Entry::ControlListener as fn(_) -> _), (data, Entry::DataListener)] {
+        for (fd, entry) in [(requests, Entry::RequestListener as fn(_) -> _), (data, Entry::DataListener)] {
             let key = state.new_key();
             state.watch(fd.as_fd(), key, EventFlags::IN)?;
             state.insert(key, entry(fd));
@@ -278,7 +278,7 @@ impl Server {
             let processes = state.processes();
             for entry in state.entries.values() {
                 // A child of this process may have inherited it; then closing it is not enough.
-                if let Entry::ControlListener(fd) | Entry::DataListener(fd) = entry {
+                if let Entry::RequestListener(fd) | Entry::DataListener(fd) = entry {
                     state.poller.remove(fd.as_fd());
                 }
             }
@@ -381,7 +381,7 @@ impl State {
     pub(super) fn processes(&self) -> BTreeSet<i32> {
         let known = self.entries.values().filter_map(|entry| match entry {
             Entry::Listening(listening) => Some(listening.process()),
-            Entry::Control(control) => Some(control.process()),
+            Entry::Requester(requester) => Some(requester.process()),
             _ => None,
         });
         known.chain([rustix::process::getpid().as_raw_pid()]).filter(|process| *process > 0).collect()
@@ -409,15 +409,15 @@ impl State {
     pub(super) fn handle(&mut self, key: Key, news: News) {
         let kept = match self.remove(key) {
             None => return,
-            Some(Entry::ControlListener(fd)) => {
-                self.accept_control(&fd);
-                Some(Entry::ControlListener(fd))
+            Some(Entry::RequestListener(fd)) => {
+                self.accept_requester(&fd);
+                Some(Entry::RequestListener(fd))
             }
             Some(Entry::DataListener(fd)) => {
                 self.accept_data(&fd);
                 Some(Entry::DataListener(fd))
             }
-            Some(Entry::Control(control)) => self.serve(key, control).map(Entry::Control),
+            Some(Entry::Requester(requester)) => self.serve(key, requester).map(Entry::Requester),
             Some(Entry::Listening(listening)) => {
                 self.accept_connections(key, listening, news).map(Entry::Listening)
             }

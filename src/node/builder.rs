@@ -11,8 +11,8 @@ use zeroize::Zeroizing;
 
 use super::closing::Closing;
 use super::{Inner, Node, singleton};
-use crate::control::{ControlServer, Request};
 use crate::driver::{Driver, Interfaces, UdpSockets};
+use crate::management::{ManagementServer, Request};
 use crate::state::{StateDir, StateError};
 use crate::sync;
 
@@ -215,11 +215,11 @@ impl NodeBuilder {
                 sockets: Mutex::default(),
                 down: Default::default(),
                 started: now,
-                control: Mutex::new(None),
+                management: Mutex::new(None),
                 state,
             }),
         };
-        node.serve_control()?;
+        node.serve_management()?;
         Ok(node)
     }
 
@@ -246,17 +246,17 @@ impl NodeBuilder {
 }
 
 impl Node {
-    /// Answers `peersock status` over the state directory's control socket, if there is a state directory.
-    fn serve_control(&self) -> io::Result<()> {
+    /// Answers `peersock status` over the state directory's management socket, if there is a state directory.
+    fn serve_management(&self) -> io::Result<()> {
         let Some(state) = &self.inner.state else { return Ok(()) };
         let inner = self.downgrade();
-        let server = ControlServer::start(state, move |Request::Status { peers }| {
+        let server = ManagementServer::start(state, move |Request::Status { peers }| {
             let inner = inner.upgrade().ok_or("the node has stopped")?;
             let mut status = Node { inner }.status();
             status.limit_peers(peers);
             serde_json::to_string(&status).map_err(|_| "the status cannot be written down")
         })?;
-        *sync::lock(&self.inner.control) = Some(server);
+        *sync::lock(&self.inner.management) = Some(server);
         Ok(())
     }
 }

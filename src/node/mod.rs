@@ -26,8 +26,8 @@ pub use status::{Conflict, FlowStatus, NetworkStatus, PeerStatus, Ports, Presenc
 
 use self::closing::Closing;
 use crate::config::Network;
-use crate::control::ControlServer;
 use crate::driver::Driver;
+use crate::management::ManagementServer;
 use crate::socket::{Waited, port_refusal};
 use crate::state::StateDir;
 use crate::sync;
@@ -69,7 +69,7 @@ pub(crate) struct Inner {
     sockets: Mutex<Vec<Weak<dyn Waited>>>,
     down: AtomicBool,
     started: Instant,
-    control: Mutex<Option<ControlServer>>,
+    management: Mutex<Option<ManagementServer>>,
     /// Held for its lock on the directory.
     state: Option<StateDir>,
 }
@@ -234,7 +234,7 @@ impl Inner {
         if self.down.swap(true, Ordering::SeqCst) {
             return self.closing.lost().is_empty();
         }
-        drop(sync::lock(&self.control).take());
+        drop(sync::lock(&self.management).take());
         let drained = self.drain(linger);
         self.closing.give_up(self.driver.datapath.stack());
         // First the threads: one of them may be about to send the acknowledgement that a peer waits for.

@@ -4,7 +4,7 @@
 //! peersock/             0700, yours
 //!   lock                held (flock) by the process that uses the directory; holds its pid
 //!   identity.key        0600, the secret seed (text, versioned)
-//!   control.sock        0600, present while a node runs: `peersock status` asks it
+//!   management.sock        0600, present while a node runs: `peersock status` asks it
 //! ```
 //!
 //! Files are replaced atomically, so a crash leaves the old or the new content, never a torn one. The
@@ -31,7 +31,7 @@ pub(crate) use private::{check_secret_file, read_text_file};
 
 const LOCK_FILE: &str = "lock";
 const IDENTITY_FILE: &str = "identity.key";
-const CONTROL_SOCKET: &str = "control.sock";
+const MANAGEMENT_SOCKET: &str = "management.sock";
 
 /// A state directory, locked for this process as long as the value lives.
 ///
@@ -119,9 +119,9 @@ impl StateDir {
         Ok(read_identity(path)?.map(|identity| *identity.public()))
     }
 
-    /// Where the node that uses the directory at `path` answers [`crate::control`] requests.
-    pub fn control_socket(path: &Path) -> PathBuf {
-        path.join(CONTROL_SOCKET)
+    /// Where the node that uses the directory at `path` answers [`crate::management`] requests.
+    pub fn management_socket(path: &Path) -> PathBuf {
+        path.join(MANAGEMENT_SOCKET)
     }
 }
 

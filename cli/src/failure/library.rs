@@ -4,7 +4,7 @@
 
 use std::io::{self, ErrorKind};
 
-use peersock::control::ControlError;
+use peersock::management::ManagementError;
 use peersock::overlay::JoinError;
 use peersock::state::StateError;
 use peersock::{ConfigError, NetworkIdError, StartError};
@@ -125,19 +125,19 @@ impl From<JoinError> for Failure {
     }
 }
 
-impl From<ControlError> for Failure {
-    fn from(error: ControlError) -> Failure {
+impl From<ManagementError> for Failure {
+    fn from(error: ManagementError) -> Failure {
         let hint = match &error {
-            ControlError::NotRunning { .. } => {
+            ManagementError::NotRunning { .. } => {
                 "give the --state DIR of a node that runs; one with --ephemeral cannot be asked"
             }
-            ControlError::ForeignOwner { .. } => {
+            ManagementError::ForeignOwner { .. } => {
                 "ask as that user, or give the --state DIR of a node of yours"
             }
-            ControlError::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
+            ManagementError::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
                 "ask as the user who runs the node, or give the --state DIR of a node of yours"
             }
-            ControlError::Refused { .. } => "restart it with the version of this program, and try again",
+            ManagementError::Refused { .. } => "restart it with the version of this program, and try again",
             _ => "try again, and if it stays so restart the node",
         };
         Failure::from_library(&error, Some(hint))
@@ -235,11 +235,11 @@ pub(super) mod samples {
         all.push(JoinError::JoinedOtherwise(id).into());
         all.push(JoinError::TooMany(64).into());
         all.extend(config_errors(id, node).map(|error| Failure::from(JoinError::from(error))));
-        all.push(ControlError::NotRunning { path: path() }.into());
-        all.push(ControlError::ForeignOwner { path: path(), owner: 1 }.into());
-        let refused = |version| ControlError::Refused { error: "unknown request".into(), version };
+        all.push(ManagementError::NotRunning { path: path() }.into());
+        all.push(ManagementError::ForeignOwner { path: path(), owner: 1 }.into());
+        let refused = |version| ManagementError::Refused { error: "unknown request".into(), version };
         all.extend([None, Some("0.1.0".into())].map(|version| Failure::from(refused(version))));
-        all.extend(system().map(|source| Failure::from(ControlError::Io { path: path(), source })));
+        all.extend(system().map(|source| Failure::from(ManagementError::Io { path: path(), source })));
         all
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 pub(crate) use answer::{Answer, Conflict, NetworkAnswer, Peer, Presence};
 pub(crate) use show::{conflict, last_sign};
 
-use peersock::control;
+use peersock::management;
 
 use crate::args::{StateArgs, parse_seconds};
 use crate::failure::{Failure, Outcome};
@@ -69,7 +69,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
 /// Asks the node, and puts its answer into words, or into JSON. `first` is false when this was done before.
 fn report(args: &Args, first: bool) -> Outcome<String> {
     let most = if args.all || args.json { usize::MAX } else { MOST_PEERS };
-    let text = control::status(&args.state.path()?, most)?;
+    let text = management::status(&args.state.path()?, most)?;
     if args.json {
         return Ok(text);
     }

@@ -1,5 +1,5 @@
 //! What an application asks of its node, over a SOCK_SEQPACKET connection to
-//! [`Name::Control`](crate::Name::Control): one packet a request, one packet its reply.
+//! [`Name::Requests`](crate::Name::Requests): one packet a request, one packet its reply.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};

@@ -1,6 +1,6 @@
-//! The local control socket: how `peersock status` and `peersock members` ask a running node.
+//! The local management socket: how `peersock status` and `peersock members` ask a running node.
 //!
-//! A node with a state directory listens on the Unix socket `control.sock` in it (mode 0600, and each side
+//! A node with a state directory listens on the Unix socket `management.sock` in it (mode 0600, and each side
 //! checks with `SO_PEERCRED` that the other belongs to its own user). One connection carries one request, a
 //! line of text, and one answer, a JSON document up to the end of the stream.
 //!
@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::state::StateDir;
 
-pub(crate) use server::ControlServer;
+pub(crate) use server::ManagementServer;
 
 /// How long either side waits for the other.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -80,7 +80,7 @@ impl Refusal {
 /// Why a running node could not be asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ControlError {
+pub enum ManagementError {
     /// No node uses the state directory, or it has just stopped.
     #[error("no node is running with state directory {}", path.display())]
     NotRunning {
@@ -120,22 +120,22 @@ pub enum ControlError {
 ///
 /// # Errors
 ///
-/// See [`ControlError`].
+/// See [`ManagementError`].
 ///
 /// ```
-/// use peersock::control::{ControlError, request};
+/// use peersock::management::{ManagementError, request};
 ///
 /// let place = tempfile::tempdir()?;
 /// let error = request(place.path(), "status").unwrap_err();
-/// assert!(matches!(error, ControlError::NotRunning { .. }));
+/// assert!(matches!(error, ManagementError::NotRunning { .. }));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn request(state: &Path, request: &str) -> Result<String, ControlError> {
+pub fn request(state: &Path, request: &str) -> Result<String, ManagementError> {
     let answer = ask(state, request)?;
     if answer.starts_with(r#"{"error""#)
         && let Ok(Refusal { error, version }) = serde_json::from_str(&answer)
     {
-        return Err(ControlError::Refused { error, version });
+        return Err(ManagementError::Refused { error, version });
     }
     Ok(answer)
 }
@@ -146,40 +146,40 @@ pub fn request(state: &Path, request: &str) -> Result<String, ControlError> {
 ///
 /// # Errors
 ///
-/// See [`ControlError`].
+/// See [`ManagementError`].
 ///
 /// ```
-/// use peersock::{IdentitySource, Interfaces, Node, control};
+/// use peersock::{IdentitySource, Interfaces, Node, management};
 ///
 /// let place = tempfile::tempdir()?;
 /// let state = IdentitySource::StateDir(place.path().into());
 /// let node = Node::builder().identity(state).interfaces(Interfaces::Loopback).start()?;
-/// let status = control::status(place.path(), 50)?;
+/// let status = management::status(place.path(), 50)?;
 /// assert!(status.contains(&node.id().to_string()));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn status(state: &Path, peers: usize) -> Result<String, ControlError> {
+pub fn status(state: &Path, peers: usize) -> Result<String, ManagementError> {
     match request(state, &format!("status peers={peers}")) {
         // The first nodes know this request without its option only, and do not say who they are.
-        Err(ControlError::Refused { version: None, .. }) => request(state, "status"),
+        Err(ManagementError::Refused { version: None, .. }) => request(state, "status"),
         answer => answer,
     }
 }
 
-fn ask(state: &Path, request: &str) -> Result<String, ControlError> {
-    let path = StateDir::control_socket(state);
+fn ask(state: &Path, request: &str) -> Result<String, ManagementError> {
+    let path = StateDir::management_socket(state);
     let stream = with_short_path(&path, |path| UnixStream::connect(path)).map_err(|source| {
         match source.kind() {
             // A socket file that nobody listens on is what a killed process leaves behind.
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::ConnectionRefused => {
-                ControlError::NotRunning { path: state.into() }
+                ManagementError::NotRunning { path: state.into() }
             }
-            _ => ControlError::Io { path: path.clone(), source },
+            _ => ManagementError::Io { path: path.clone(), source },
         }
     })?;
-    let failed = |source| ControlError::Io { path: path.clone(), source };
+    let failed = |source| ManagementError::Io { path: path.clone(), source };
     if let Some(owner) = foreign_peer(&stream).map_err(failed)? {
-        return Err(ControlError::ForeignOwner { path, owner });
+        return Err(ManagementError::ForeignOwner { path, owner });
     }
     exchange(stream, request).map_err(failed)
 }

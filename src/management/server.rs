@@ -1,4 +1,4 @@
-//! The node's end of the control socket: one small thread.
+//! The node's end of the management socket: one small thread.
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
@@ -20,14 +20,14 @@ const STACK: usize = 256 * 1024;
 
 /// Answers requests until dropped. Requests are served one after the other, each bounded in size and time.
 #[derive(Debug)]
-pub(crate) struct ControlServer {
+pub(crate) struct ManagementServer {
     path: PathBuf,
     /// The thread stops when this end is closed.
     wake: Option<UnixStream>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl ControlServer {
+impl ManagementServer {
     /// Listens in a state directory. `respond` makes the JSON text that answers a request, or says why it
     /// cannot; it is called on the server's thread.
     ///
@@ -37,8 +37,8 @@ impl ControlServer {
     pub(crate) fn start(
         state: &StateDir,
         respond: impl Fn(Request) -> Result<String, &'static str> + Send + 'static,
-    ) -> io::Result<ControlServer> {
-        let path = StateDir::control_socket(state.path());
+    ) -> io::Result<ManagementServer> {
+        let path = StateDir::management_socket(state.path());
         // We hold the directory's lock, so a socket that is there belongs to a process that is gone.
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -48,14 +48,14 @@ impl ControlServer {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
         let (wake, stop) = UnixStream::pair()?;
         let thread = thread::Builder::new()
-            .name("peersock-control".into())
+            .name("peersock-manage".into())
             .stack_size(STACK)
             .spawn(move || serve(&listener, &stop, &respond))?;
-        Ok(ControlServer { path, wake: Some(wake), thread: Some(thread) })
+        Ok(ManagementServer { path, wake: Some(wake), thread: Some(thread) })
     }
 }
 
-impl Drop for ControlServer {
+impl Drop for ManagementServer {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
         drop(self.wake.take());
@@ -79,14 +79,14 @@ fn serve(listener: &UnixListener, stop: &UnixStream, respond: &Respond) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => continue,
             Err(error) => {
-                tracing::warn!(%error, "control socket stops");
+                tracing::warn!(%error, "management socket stops");
                 return;
             }
         }
         match listener.accept().and_then(|(stream, _)| answer(stream, respond)) {
             Ok(()) => {}
             Err(error) => {
-                tracing::debug!(%error, "control request failed");
+                tracing::debug!(%error, "management request failed");
                 // Out of descriptors, the pending connection would keep poll from waiting.
                 if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
                     thread::sleep(std::time::Duration::from_millis(100));
@@ -115,21 +115,21 @@ fn answer(mut stream: UnixStream, respond: &Respond) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::{ControlError, request, status};
+    use crate::management::{ManagementError, request, status};
 
     #[test]
     fn a_running_node_answers_and_a_stopped_one_is_told_apart() {
         let place = tempfile::tempdir().unwrap();
         let state = StateDir::open(place.path()).unwrap();
-        let server = ControlServer::start(&state, |_| Ok("{\"fine\": true}".into())).unwrap();
-        let socket = StateDir::control_socket(place.path());
+        let server = ManagementServer::start(&state, |_| Ok("{\"fine\": true}".into())).unwrap();
+        let socket = StateDir::management_socket(place.path());
         assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
         for _ in 0..3 {
             assert_eq!(request(place.path(), "status").unwrap(), "{\"fine\": true}");
         }
         for nonsense in ["nonsense", "", "status now", "status peers=", "status peers=1 2", "status peers=-1"]
         {
-            let Err(ControlError::Refused { error, version }) = request(place.path(), nonsense) else {
+            let Err(ManagementError::Refused { error, version }) = request(place.path(), nonsense) else {
                 panic!("{nonsense:?} is understood")
             };
             assert_eq!(
@@ -139,16 +139,16 @@ mod tests {
         }
         drop(server);
         assert!(!socket.exists());
-        assert!(matches!(request(place.path(), "status"), Err(ControlError::NotRunning { .. })));
+        assert!(matches!(request(place.path(), "status"), Err(ManagementError::NotRunning { .. })));
     }
 
     #[test]
     fn what_a_killed_process_leaves_behind_does_not_stand_in_the_way() {
         let place = tempfile::tempdir().unwrap();
         let state = StateDir::open(place.path()).unwrap();
-        drop(UnixListener::bind(StateDir::control_socket(place.path())).unwrap());
-        assert!(matches!(request(place.path(), "status"), Err(ControlError::NotRunning { .. })));
-        let _server = ControlServer::start(&state, |_| Ok("{}".into())).unwrap();
+        drop(UnixListener::bind(StateDir::management_socket(place.path())).unwrap());
+        assert!(matches!(request(place.path(), "status"), Err(ManagementError::NotRunning { .. })));
+        let _server = ManagementServer::start(&state, |_| Ok("{}".into())).unwrap();
         assert_eq!(request(place.path(), "status").unwrap(), "{}");
     }
 
@@ -157,7 +157,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("long".repeat(40));
         let state = StateDir::open(&path).unwrap();
-        let _server = ControlServer::start(&state, |_| Ok("{}".into())).unwrap();
+        let _server = ManagementServer::start(&state, |_| Ok("{}".into())).unwrap();
         assert_eq!(request(&path, "status").unwrap(), "{}");
     }
 
@@ -165,8 +165,8 @@ mod tests {
     fn a_client_that_says_nothing_and_leaves_does_no_harm() {
         let place = tempfile::tempdir().unwrap();
         let state = StateDir::open(place.path()).unwrap();
-        let _server = ControlServer::start(&state, |_| Ok("{}".into())).unwrap();
-        let socket = StateDir::control_socket(place.path());
+        let _server = ManagementServer::start(&state, |_| Ok("{}".into())).unwrap();
+        let socket = StateDir::management_socket(place.path());
         drop(UnixStream::connect(&socket).unwrap());
         UnixStream::connect(&socket).unwrap().write_all(&[b'x'; 100_000]).ok();
         assert_eq!(request(place.path(), "status").unwrap(), "{}");
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn a_node_of_the_first_version_is_asked_in_its_own_words() {
         let place = tempfile::tempdir().unwrap();
-        let old = UnixListener::bind(StateDir::control_socket(place.path())).unwrap();
+        let old = UnixListener::bind(StateDir::management_socket(place.path())).unwrap();
         let server = thread::spawn(move || {
             for _ in 0..3 {
                 let (mut stream, _) = old.accept().unwrap();
@@ -204,7 +204,7 @@ mod tests {
     fn an_answer_that_cannot_be_given_is_an_error() {
         let place = tempfile::tempdir().unwrap();
         let state = StateDir::open(place.path()).unwrap();
-        let _server = ControlServer::start(&state, |_| Err("the node has stopped")).unwrap();
+        let _server = ManagementServer::start(&state, |_| Err("the node has stopped")).unwrap();
         let refused = status(place.path(), 1).unwrap_err().to_string();
         assert!(refused.contains("the node has stopped") && refused.contains("version"), "{refused}");
     }
