@@ -93,7 +93,8 @@ typedef struct peersock_config peersock_config;
 // What was wrong in particular says `peersock_last_error()`.
 typedef int peersock_result;
 
-// A node: 0 is the process's default node, others are given by `peersock_start()`. Numbers are not used again.
+// A node: 0 is the process's default node, others are given by `peersock_start()`. Numbers are not used
+// again.
 typedef uint32_t peersock_node;
 
 // Something that happened. New kinds may come; ignore those that you do not know.
@@ -106,13 +107,13 @@ typedef struct peersock_event {
     uint8_t reserved[27];
 } peersock_event;
 
-// What is called with events. It runs on a thread of the library's that sees the process's descriptors, one event after the
-// other, and may call every function of the library but `peersock_stop()` of the same node. `event` is valid during the
-// call.
+// What is called with events. It runs on a thread of the library's that sees the process's descriptors, one
+// event after the other, and may call every function of the library but `peersock_stop()` of the same node.
+// `event` is valid during the call.
 typedef void (*peersock_event_callback)(const struct peersock_event *event, void *context);
 
-// What is called with each record: its level and its text. It runs on a thread of the library's that sees the process's
-// descriptors, one record after the other. `text` is valid during the call.
+// What is called with each record: its level and its text. It runs on a thread of the library's that sees
+// the process's descriptors, one record after the other. `text` is valid during the call.
 typedef void (*peersock_log_callback)(int level, const char *text, void *context);
 
 // A peer in one network.
@@ -149,9 +150,11 @@ typedef struct peersock_peer {
     uint32_t state;
     // Bits: `PEERSOCK_PEER_CONFLICT`; later versions may add some.
     uint32_t flags;
-    // How long ago it last proved to be there, by an authentic packet or handshake, milliseconds; UINT64_MAX if never.
+    // How long ago it last proved to be there, by an authentic packet or handshake, milliseconds; UINT64_MAX
+    // if never.
     uint64_t last_seen_ms;
-    // How long ago local discovery last heard of it, which proves nothing, milliseconds; UINT64_MAX if never.
+    // How long ago local discovery last heard of it, which proves nothing, milliseconds; UINT64_MAX if
+    // never.
     uint64_t last_heard_ms;
     // Packets sent in all sessions with it since the node learned of it.
     uint64_t total_sent_packets;
@@ -207,8 +210,9 @@ typedef struct peersock_peer {
 extern "C" {
 #endif // __cplusplus
 
-// Settings as they are by default: the identity in the default state directory, all interfaces, a UDP port of the system's
-// choice, discovery on. NULL if there is no memory. Give it to `peersock_config_free()` at last.
+// Settings as they are by default: the identity in the default state directory, all interfaces, a UDP port
+// of the system's choice, discovery on. NULL if there is no memory. Give it to `peersock_config_free()` at
+// last.
 struct peersock_config *peersock_config_new(void);
 
 // Frees settings. NULL is allowed.
@@ -236,13 +240,12 @@ peersock_result peersock_config_ephemeral(struct peersock_config *config);
 // `seed` is NULL or points to `size` bytes.
 peersock_result peersock_config_seed(struct peersock_config *config, const uint8_t *seed, size_t size);
 
-// The network interfaces that the node may use, for everything: `"all"` (the default), `"loopback"`, or names with commas
-// between them, as `"eth0,wlan0"`.
+// The network interfaces that the node may use, for everything: `"all"` (the default), `"loopback"`, or
+// names with commas between them, as `"eth0,wlan0"`.
 //
 // Pointers:
 // `interfaces` is NULL or a C string.
-peersock_result peersock_config_interfaces(struct peersock_config *config,
-                                           const char *interfaces);
+peersock_result peersock_config_interfaces(struct peersock_config *config, const char *interfaces);
 
 // The UDP port of the node; 0, the default, lets the system choose.
 //
@@ -271,24 +274,23 @@ peersock_result peersock_config_tcp_buffers(struct peersock_config *config, size
 // The library's version, as `"0.1.0"`.
 const char *peersock_version(void);
 
-// Starts a node. With NULL for `node` it is the process's default node, `PEERSOCK_DEFAULT`; otherwise one more, and `*node`
-// becomes its handle. NULL for `config` means the default settings. A node that was stopped can be started again.
+// Starts a node. With NULL for `node` it is the process's default node, `PEERSOCK_DEFAULT`; otherwise one
+// more, and `*node` becomes its handle. NULL for `config` means the default settings. A node that was
+// stopped can be started again.
 //
 // Pointers:
 // `config` is NULL or comes from `peersock_config_new()`; `node` is NULL or has room for a handle.
-peersock_result peersock_start(const struct peersock_config *config,
-                               peersock_node *node);
+peersock_result peersock_start(const struct peersock_config *config, peersock_node *node);
 
-// Stops a node: what was written until now is taken, and up to `linger_ms` milliseconds pass until everything is delivered;
-// `PEERSOCK_E_TIMEOUT` says that something was not. Connections that are still open are reset after that. Open descriptors
-// stay open until they are closed, but lead nowhere: what waits on them, and later calls, fail with ENETDOWN, those on
-// connections with ECONNRESET. The handle is not valid any more; the default node can be started again, but does not start
-// by itself.
+// Stops a node: what was written until now is taken, and up to `linger_ms` milliseconds pass until
+// everything is delivered; `PEERSOCK_E_TIMEOUT` says that something was not. Connections that are still open
+// are reset after that. Open descriptors stay open until they are closed, but lead nowhere: what waits on
+// them, and later calls, fail with ENETDOWN, those on connections with ECONNRESET. The handle is not valid
+// any more; the default node can be started again, but does not start by itself.
 //
-// A process that returns from `main` or calls exit(3) does the same with up to five seconds, but what it has not closed
-// ends in order, as the kernel does it; one that is killed or calls _exit(2) does not.
-peersock_result peersock_stop(peersock_node node,
-                              int linger_ms);
+// A process that returns from `main` or calls exit(3) does the same with up to five seconds, but what it has
+// not closed ends in order, as the kernel does it; one that is killed or calls _exit(2) does not.
+peersock_result peersock_stop(peersock_node node, int linger_ms);
 
 // Whether a node runs in this process. It starts none.
 bool peersock_is_running(peersock_node node);
@@ -299,13 +301,12 @@ bool peersock_is_running(peersock_node node);
 // `id` is NULL or has room for `size` bytes.
 peersock_result peersock_id(peersock_node node, char *id, size_t size);
 
-// The node's public key, as the file of a static network lists it: `PEERSOCK_KEY_SIZE` bytes with the final zero.
+// The node's public key, as the file of a static network lists it: `PEERSOCK_KEY_SIZE` bytes with the final
+// zero.
 //
 // Pointers:
 // `key` is NULL or has room for `size` bytes.
-peersock_result peersock_key(peersock_node node,
-                             char *key,
-                             size_t size);
+peersock_result peersock_key(peersock_node node, char *key, size_t size);
 
 // The UDP port at which the node is reached.
 //
@@ -332,26 +333,23 @@ void peersock_string_free(char *text);
 // `name` is NULL or a C string; `value` is NULL or has room for it.
 peersock_result peersock_counter(peersock_node node, const char *name, uint64_t *value);
 
-// What the environment variable `PEERSOCK_NODE` has to be for child processes that shall use this node, such as those of
-// `peersock run`. It is a secret. It needs 64 bytes.
+// What the environment variable `PEERSOCK_NODE` has to be for child processes that shall use this node, such
+// as those of `peersock run`. It is a secret. It needs 64 bytes.
 //
 // Pointers:
 // `text` is NULL or has room for `size` bytes.
-peersock_result peersock_environment(peersock_node node,
-                                     char *text,
-                                     size_t size);
+peersock_result peersock_environment(peersock_node node, char *text, size_t size);
 
 // The ID of the ad-hoc network that allows TCP and UDP ports `first` to `last`; 0 if `first` is greater.
 uint64_t peersock_ad_hoc(uint16_t first, uint16_t last);
 
-// Joins the ad-hoc network that has this ID. Sockets can be opened at once; peers are found meanwhile. With a passphrase,
-// which may be NULL, only those who know it too are in it; it takes some tens of milliseconds to stretch.
+// Joins the ad-hoc network that has this ID. Sockets can be opened at once; peers are found meanwhile. With
+// a passphrase, which may be NULL, only those who know it too are in it; it takes some tens of milliseconds
+// to stretch.
 //
 // Pointers:
 // `passphrase` is NULL or a C string.
-peersock_result peersock_join(peersock_node node,
-                              uint64_t network,
-                              const char *passphrase);
+peersock_result peersock_join(peersock_node node, uint64_t network, const char *passphrase);
 
 // As `peersock_join()`, with a random key of 32 bytes in the place of a passphrase.
 //
@@ -368,19 +366,19 @@ peersock_result peersock_join_file(peersock_node node, const char *path, uint64_
 // Leaves a network: its connections are reset, its other sockets fail with ENETDOWN.
 peersock_result peersock_leave(peersock_node node, uint64_t network);
 
-// The IDs of the joined networks in the order of joining: as many as fit, and in `*count` how many there are.
+// The IDs of the joined networks in the order of joining: as many as fit, and in `*count` how many there
+// are.
 //
 // Pointers:
 // `networks` is NULL or has room for `capacity` IDs; `count` is NULL or has room for a number.
 peersock_result peersock_networks(peersock_node node, uint64_t *networks, size_t capacity, size_t *count);
 
-// Waits until the node has its addresses in the network, up to `timeout_ms` milliseconds (negative: for ever).
-peersock_result peersock_wait_ready(peersock_node node,
-                                    uint64_t network,
-                                    int timeout_ms);
+// Waits until the node has its addresses in the network, up to `timeout_ms` milliseconds (negative: for
+// ever).
+peersock_result peersock_wait_ready(peersock_node node, uint64_t network, int timeout_ms);
 
-// Waits until there is a session with the member that has this address, up to `timeout_ms` milliseconds (negative: for
-// ever). The port does not matter.
+// Waits until there is a session with the member that has this address, up to `timeout_ms` milliseconds
+// (negative: for ever). The port does not matter.
 //
 // Pointers:
 // `address` is NULL or points to `length` bytes.
@@ -406,14 +404,12 @@ peersock_result peersock_addresses(peersock_node node,
                                    size_t capacity,
                                    size_t *count);
 
-// As socket(2), on the default node: AF_INET or AF_INET6; SOCK_STREAM, SOCK_DGRAM or SOCK_RAW, with SOCK_NONBLOCK and
-// SOCK_CLOEXEC. The result is a descriptor of the process: read(2), write(2), poll(2), epoll(7), dup(2), fork(2) and
-// passing it to others work.
+// As socket(2), on the default node: AF_INET or AF_INET6; SOCK_STREAM, SOCK_DGRAM or SOCK_RAW, with
+// SOCK_NONBLOCK and SOCK_CLOEXEC. The result is a descriptor of the process: read(2), write(2), poll(2),
+// epoll(7), dup(2), fork(2) and passing it to others work.
 //
 // ENETDOWN if the default node cannot be started; `peersock_last_error()` says why.
-int peersock_socket(int domain,
-                    int kind,
-                    int protocol);
+int peersock_socket(int domain, int kind, int protocol);
 
 // As `peersock_socket()`, on any node.
 int peersock_node_socket(peersock_node node, int domain, int kind, int protocol);
@@ -498,8 +494,9 @@ ssize_t peersock_recvmsg(int fd, struct msghdr *message, int flags);
 // As shutdown(2).
 int peersock_shutdown(int fd, int how);
 
-// As close(2), which may be used as well. Only this one waits as SO_LINGER with a time says, and fails then if not everything
-// was delivered (ECONNRESET, EPIPE, or ETIMEDOUT if the time was over): the descriptor is closed all the same.
+// As close(2), which may be used as well. Only this one waits as SO_LINGER with a time says, and fails then
+// if not everything was delivered (ECONNRESET, EPIPE, or ETIMEDOUT if the time was over): the descriptor is
+// closed all the same.
 int peersock_close(int fd);
 
 // As getsockname(2).
@@ -526,24 +523,24 @@ int peersock_getsockopt(int fd, int level, int name, void *value, socklen_t *len
 // Pointers must be what the call of the same name in POSIX asks for.
 int peersock_setsockopt(int fd, int level, int name, const void *value, socklen_t length);
 
-// The text of the last failure of a node call on this thread, or of a `peersock_bind()` or `peersock_listen()` whose port no
-// network allows (EACCES); an empty text if there was none. It stays until the next such failure on this thread.
+// The text of the last failure of a node call on this thread, or of a `peersock_bind()` or
+// `peersock_listen()` whose port no network allows (EACCES); an empty text if there was none. It stays until
+// the next such failure on this thread.
 const char *peersock_last_error(void);
 
-// Has `callback` called with the node's events from now on, in place of an earlier callback; NULL: none any more. When this
-// returns an earlier callback is not running, unless this is called from it.
+// Has `callback` called with the node's events from now on, in place of an earlier callback; NULL: none any
+// more. When this returns an earlier callback is not running, unless this is called from it.
 //
 // A callback that is more than 1024 events behind misses the oldest.
 //
 // Pointers:
-// `callback` may be called with `context` from another thread until this is called again, or the node is stopped.
-peersock_result peersock_on_event(peersock_node node,
-                                  peersock_event_callback callback,
-                                  void *context);
+// `callback` may be called with `context` from another thread until this is called again, or the node is
+// stopped.
+peersock_result peersock_on_event(peersock_node node, peersock_event_callback callback, void *context);
 
 // Opens a descriptor that becomes readable (poll(2), epoll(7)) when something happens: one read(2) of
-// `sizeof(peersock_event)` bytes gives one event. It is non-blocking, closed on exec, and the caller's to close. At its end,
-// a read of nothing, the node was stopped. -1 and `errno` on failure.
+// `sizeof(peersock_event)` bytes gives one event. It is non-blocking, closed on exec, and the caller's to
+// close. At its end, a read of nothing, the node was stopped. -1 and `errno` on failure.
 int peersock_event_fd(peersock_node node);
 
 // Makes a new secret seed from the operating system's randomness. `size` must be `PEERSOCK_SEED_SIZE`.
@@ -552,13 +549,12 @@ int peersock_event_fd(peersock_node node);
 // `seed` is NULL or has room for `size` bytes.
 peersock_result peersock_identity_generate(uint8_t *seed, size_t size);
 
-// Reads a seed from a file that `peersock_identity_store()` or a node has written. Other users must not have access to it.
+// Reads a seed from a file that `peersock_identity_store()` or a node has written. Other users must not have
+// access to it.
 //
 // Pointers:
 // `path` is NULL or a C string; `seed` is NULL or has room for `size` bytes.
-peersock_result peersock_identity_load(const char *path,
-                                       uint8_t *seed,
-                                       size_t size);
+peersock_result peersock_identity_load(const char *path, uint8_t *seed, size_t size);
 
 // Writes a seed to a new file that only its owner may read. A file that exists is not overwritten.
 //
@@ -572,30 +568,26 @@ peersock_result peersock_identity_store(const char *path, const uint8_t *seed, s
 // `seed` is NULL or points to `seed_size` bytes; `id` is NULL or has room for `size` bytes.
 peersock_result peersock_identity_id(const uint8_t *seed, size_t seed_size, char *id, size_t size);
 
-// The public key that belongs to a seed, as the file of a static network lists it: `PEERSOCK_KEY_SIZE` bytes with the
-// final zero.
+// The public key that belongs to a seed, as the file of a static network lists it: `PEERSOCK_KEY_SIZE` bytes
+// with the final zero.
 //
 // Pointers:
 // `seed` is NULL or points to `seed_size` bytes; `key` is NULL or has room for `size` bytes.
-peersock_result peersock_identity_key(const uint8_t *seed,
-                                      size_t seed_size,
-                                      char *key,
-                                      size_t size);
+peersock_result peersock_identity_key(const uint8_t *seed, size_t seed_size, char *key, size_t size);
 
-// As if_nametoindex(3), for the networks of the default node, whose names are `ps1`, `ps2` and so on. 0 and ENODEV if there
-// is none of this name.
+// As if_nametoindex(3), for the networks of the default node, whose names are `ps1`, `ps2` and so on. 0 and
+// ENODEV if there is none of this name.
 //
 // Pointers:
 // `name` is NULL or a C string.
 unsigned int peersock_if_nametoindex(const char *name);
 
-// As if_indextoname(3), for the networks of the default node: `name` has room for IF_NAMESIZE bytes. NULL and ENXIO if there
-// is none of this index.
+// As if_indextoname(3), for the networks of the default node: `name` has room for IF_NAMESIZE bytes. NULL
+// and ENXIO if there is none of this index.
 //
 // Pointers:
 // `name` is NULL or has room for IF_NAMESIZE bytes.
-char *peersock_if_indextoname(unsigned int index,
-                              char *name);
+char *peersock_if_indextoname(unsigned int index, char *name);
 
 // As if_nameindex(3), for the networks of the default node. Give the array to `peersock_if_freenameindex()`.
 struct if_nameindex *peersock_if_nameindex(void);
@@ -606,18 +598,16 @@ struct if_nameindex *peersock_if_nameindex(void);
 // `list` is NULL or comes from `peersock_if_nameindex()` and was not freed.
 void peersock_if_freenameindex(struct if_nameindex *list);
 
-// Has `callback` called with what the library logs, up to `level` (`PEERSOCK_LOG_ERROR` to `PEERSOCK_LOG_TRACE`), for all
-// nodes of the process; NULL: nothing is logged any more. When this returns an earlier callback is not running, unless this is
-// called from it.
+// Has `callback` called with what the library logs, up to `level` (`PEERSOCK_LOG_ERROR` to
+// `PEERSOCK_LOG_TRACE`), for all nodes of the process; NULL: nothing is logged any more. When this returns
+// an earlier callback is not running, unless this is called from it.
 //
 // Pointers:
 // `callback` may be called with `context` from another thread until this is called again.
-peersock_result peersock_on_log(int level,
-                                peersock_log_callback callback,
-                                void *context);
+peersock_result peersock_on_log(int level, peersock_log_callback callback, void *context);
 
-// As getaddrinfo(3). Names of members of the default node's networks come first, then what the system knows. Give the list to
-// `peersock_freeaddrinfo()`.
+// As getaddrinfo(3). Names of members of the default node's networks come first, then what the system knows.
+// Give the list to `peersock_freeaddrinfo()`.
 //
 // Pointers:
 // Pointers must be what the call of the same name in POSIX asks for.
@@ -660,8 +650,8 @@ peersock_result peersock_peers(peersock_node node,
 // The addresses of a peer in a network: as many as fit, and in `*count` how many there are.
 //
 // Pointers:
-// `id` is NULL or a C string; `addresses` is NULL or has room for `capacity` addresses; `count` is NULL or has room for a
-// number.
+// `id` is NULL or a C string; `addresses` is NULL or has room for `capacity` addresses; `count` is NULL or
+// has room for a number.
 peersock_result peersock_peer_addresses(peersock_node node,
                                         uint64_t network,
                                         const char *id,
@@ -669,7 +659,8 @@ peersock_result peersock_peer_addresses(peersock_node node,
                                         size_t capacity,
                                         size_t *count);
 
-// The name of a peer, as the file of its static network gives it, with a final zero. PEERSOCK_E_NOT_FOUND if it has none.
+// The name of a peer, as the file of its static network gives it, with a final zero. PEERSOCK_E_NOT_FOUND if
+// it has none.
 //
 // Pointers:
 // `id` is NULL or a C string; `name` is NULL or has room for `size` bytes.
@@ -679,12 +670,12 @@ peersock_result peersock_peer_name(peersock_node node,
                                    char *name,
                                    size_t size);
 
-// The ways to a peer: the one that packets take now, if there is one, then where else it may be. As many as fit, and in
-// `*count` how many there are.
+// The ways to a peer: the one that packets take now, if there is one, then where else it may be. As many as
+// fit, and in `*count` how many there are.
 //
 // Pointers:
-// `id` is NULL or a C string; `paths` is NULL or has room for `capacity` addresses; `count` is NULL or has room for a
-// number.
+// `id` is NULL or a C string; `paths` is NULL or has room for `capacity` addresses; `count` is NULL or has
+// room for a number.
 peersock_result peersock_paths(peersock_node node,
                                uint64_t network,
                                const char *id,
