@@ -16,10 +16,10 @@ use rustix::net::{
 };
 use rustix::process::Pid;
 
+use crate::known_sizes::KnownSizes;
 use crate::name::{Name, NodeTag, SocketId};
 use crate::requests::{MAX_MESSAGE, Message, Reply, Request, Token, VERSION, Which, decode, encode};
 use crate::sys::peer_credentials;
-use crate::whole::Whole;
 
 /// Own descriptors get numbers from here on, so that programs find the low ones where they expect them.
 const LOWEST: i32 = 400;
@@ -37,7 +37,7 @@ pub struct Client {
     /// The process of the node; 0 until it was asked something.
     pid: AtomicI32,
     idle: Mutex<Vec<Connection>>,
-    whole: Mutex<Whole>,
+    known_sizes: Mutex<KnownSizes>,
 }
 
 /// A connection to the request socket, and whose it is.
@@ -56,7 +56,7 @@ impl Client {
             token,
             pid: AtomicI32::new(0),
             idle: Mutex::default(),
-            whole: Mutex::default(),
+            known_sizes: Mutex::default(),
         });
         // A child that was forked while another thread held the lock does without.
         if let Ok(mut known) = KNOWN.try_lock() {
@@ -155,18 +155,18 @@ impl Client {
     /// Whether the node has lately let a datagram pass that was at least as long. As above, a forked child
     /// may not know.
     pub(crate) fn has_passed(&self, to: (SocketId, SocketAddr), length: usize) -> bool {
-        self.whole.try_lock().is_ok_and(|whole| whole.contains(Instant::now(), to, length))
+        self.known_sizes.try_lock().is_ok_and(|sizes| sizes.contains(Instant::now(), to, length))
     }
 
     pub(crate) fn note_passed(&self, to: (SocketId, SocketAddr), length: usize) {
-        if let Ok(mut whole) = self.whole.try_lock() {
-            whole.note(Instant::now(), to, length);
+        if let Ok(mut sizes) = self.known_sizes.try_lock() {
+            sizes.note(Instant::now(), to, length);
         }
     }
 
     pub(crate) fn forget_passed(&self) {
-        if let Ok(mut whole) = self.whole.try_lock() {
-            whole.clear();
+        if let Ok(mut sizes) = self.known_sizes.try_lock() {
+            sizes.clear();
         }
     }
 

@@ -10,11 +10,11 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrUnix, sendmsg, sendmsg_addr};
 
 use crate::client::address;
+use crate::known_sizes::ALWAYS_WHOLE;
 use crate::name::{Details, Family, Kind, Name, PacketInfo, Remote};
 use crate::requests::{Reply, Report, Request};
 use crate::socket::{Socket, name_of};
 use crate::sys::{self, Datagram};
-use crate::whole::ALWAYS_WHOLE;
 
 /// When the kernel has taken a datagram over from the node: SO_TIMESTAMP, SO_TIMESTAMPNS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

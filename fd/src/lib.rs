@@ -14,16 +14,17 @@
 
 mod client;
 mod datagram;
+mod known_sizes;
 mod name;
 mod options;
 mod passed;
 mod requests;
 mod socket;
 mod sys;
-mod whole;
 
 pub use client::{Client, address, receive, send_with};
 pub use datagram::{Received, Timestamp};
+pub use known_sizes::ALWAYS_WHOLE;
 pub use name::{
     Accepted, Details, Family, Kind, Name, NodeTag, Opened, PacketInfo, Passed, Remote, SocketId,
 };
@@ -34,4 +35,3 @@ pub use rustix::io::Errno;
 pub use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
 pub use socket::{BUFFER, Socket, enlarge, name_of, open};
 pub use sys::{Credentials, peer_credentials};
-pub use whole::ALWAYS_WHOLE;

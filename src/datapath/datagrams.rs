@@ -11,7 +11,7 @@ use peersock_stack::{
 use super::egress::with_packet;
 use super::route::Resolved;
 use super::socket::SocketState;
-use super::{Datapath, Train};
+use super::{Datapath, GsoBatch};
 
 /// What every path carries (PLPMTU base, RFC 8899 section 5.1.2).
 pub(super) const BASE_DATAGRAM: usize = 1200;
@@ -40,7 +40,7 @@ impl Datapath {
         self.send_udp_with(now, socket, remote, data, &SendOptions::default(), None)
     }
 
-    /// As [`Datapath::send_udp`], with options for this datagram, which may wait in a train.
+    /// As [`Datapath::send_udp`], with options for this datagram, which may wait in a GSO batch.
     ///
     /// # Errors
     /// Those of [`UdpSocket::route_with`] and [`UdpSocket::send_with`].
@@ -51,7 +51,7 @@ impl Datapath {
         remote: Option<SocketAddr>,
         data: &[u8],
         options: &SendOptions,
-        train: Option<&mut Train>,
+        gso: Option<&mut GsoBatch>,
     ) -> Result<(), Error> {
         let route = socket.route_with(remote, options)?;
         let to = Outgoing {
@@ -60,7 +60,7 @@ impl Datapath {
             state: SocketState::of(socket.context()),
             loops: socket.ip_options().multicast_loop,
         };
-        self.send_made(now, &to, train, |mtu, buf| socket.send_with(now, &route, data, options, mtu, buf))
+        self.send_made(now, &to, gso, |mtu, buf| socket.send_with(now, &route, data, options, mtu, buf))
     }
 
     /// Sends one ICMP echo request.
@@ -126,7 +126,7 @@ impl Datapath {
         &self,
         now: Instant,
         to: &Outgoing<'_>,
-        train: Option<&mut Train>,
+        gso: Option<&mut GsoBatch>,
         make: impl FnOnce(usize, &mut [u8]) -> Result<usize, Error>,
     ) -> Result<(), Error> {
         let mut batch = Batch::default();
@@ -139,10 +139,10 @@ impl Datapath {
                 // The stack may change what it takes in.
                 self.stack.receive(now, interface, &mut packet.to_vec(), &mut batch);
             }
-            match train {
-                Some(train) if !destination.is_multicast() && !state.is_limited() => {
+            match gso {
+                Some(gso) if !destination.is_multicast() && !state.is_limited() => {
                     let to = (state, destination);
-                    self.send_with_others(now, interface, to, packet, train, &mut batch);
+                    self.send_with_others(now, interface, to, packet, gso, &mut batch);
                 }
                 _ => self.send_packet(now, interface, Some(state), destination, packet, &mut batch),
             }

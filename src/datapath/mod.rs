@@ -23,6 +23,7 @@ mod counters;
 mod datagrams;
 mod ecn;
 mod egress;
+mod gso;
 mod ingress;
 mod membership;
 mod multicast;
@@ -33,7 +34,6 @@ mod stage;
 #[cfg(test)]
 #[path = "stage/tests.rs"]
 mod stage_tests;
-mod train;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -44,10 +44,10 @@ use peersock_stack::{Batch, Stack};
 
 pub use control::{Subscription, is_drained};
 pub use counters::DatapathCounters;
+pub(crate) use gso::GsoBatch;
 pub use ingress::Ingress;
 pub use networks::Network;
 pub use socket::SocketState;
-pub(crate) use train::Train;
 
 use crate::sync;
 use clock::OverlayClock;

@@ -15,7 +15,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 use super::details::hand_over;
 use super::listening::{LAST_RETRY, Listening};
 use super::ready::Key;
-use super::server::{Entry, News, State, unix};
+use super::server::{Entry, Readiness, State, unix};
 use super::sockets::Phase;
 use super::transport::{Both, Transport};
 
@@ -116,7 +116,7 @@ impl State {
         self.watch(fd.as_fd(), key, EVENTS).map_err(|_| Errno::NOMEM)?;
         let Some(Entry::Listening(listening)) = self.entry_mut(key) else { return Err(Errno::INVAL) };
         listening.alongside = Some(Alongside { fd, is_ready: true, left: 0 });
-        self.handle(key, News::default());
+        self.handle(key, Readiness::default());
         Ok(())
     }
 
@@ -139,7 +139,7 @@ impl State {
         let Some(Entry::Datagrams(datagrams)) = self.entry_mut(key) else { return Err(Errno::INVAL) };
         datagrams.transport = both;
         self.watch(fd.as_fd(), key, EVENTS).map_err(|_| Errno::NOMEM)?;
-        self.handle(key, News::default());
+        self.handle(key, Readiness::default());
         Ok(())
     }
 

@@ -125,7 +125,7 @@ impl State {
             {
                 connecting.data.get_or_insert(fd);
                 self.insert(key, Entry::Connecting(connecting));
-                self.handle(key, super::server::News::default());
+                self.handle(key, super::server::Readiness::default());
             }
         }
     }
@@ -138,7 +138,7 @@ impl State {
             connecting.fills = true;
             connecting.filled = app_end;
             self.insert(key, Entry::Connecting(connecting));
-            self.handle(key, super::server::News::default());
+            self.handle(key, super::server::Readiness::default());
         }
     }
 

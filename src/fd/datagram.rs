@@ -16,7 +16,7 @@ use peersock_stack::Error;
 use super::details::{descriptor, hand_over};
 use super::ends::{End, Place};
 use super::ready::{self, Key};
-use super::server::{Entry, News, State};
+use super::server::{Entry, Readiness, State};
 use super::sockets::{Phase, errno};
 use super::transport::{Arrived, Transport};
 
@@ -166,7 +166,7 @@ impl State {
             Some(peer) => {
                 if let Ok(end) = self.end_of(key, datagrams, (peer, None)) {
                     // What the application has sent would be lost.
-                    self.handle(end, News { readable: true, ..News::default() });
+                    self.handle(end, Readiness { readable: true, ..Readiness::default() });
                     if let Some(Entry::End(end)) = self.entry(end) {
                         end.report_error(self.tag, datagrams.socket);
                     }
@@ -186,16 +186,16 @@ impl State {
     }
 
     /// Sends what the application has written to one of the node's ends.
-    pub(super) fn send_datagrams(&mut self, key: Key, end: End, news: News) -> Option<End> {
+    pub(super) fn send_datagrams(&mut self, key: Key, end: End, readiness: Readiness) -> Option<End> {
         let (owner, place) = (end.owner, end.place);
-        if news.writable
+        if readiness.writable
             && matches!(self.entry(owner), Some(Entry::Datagrams(datagrams)) if datagrams.waiting.is_some())
         {
             // The end must be found while the owner delivers.
             self.insert(key, Entry::End(end));
-            self.handle(owner, News::default());
+            self.handle(owner, Readiness::default());
             let Some(Entry::End(end)) = self.remove(key) else { return None };
-            return self.send_datagrams(key, end, News { writable: false, ..news });
+            return self.send_datagrams(key, end, Readiness { writable: false, ..readiness });
         }
         let (socket, transport) = self.owner_of_end(owner)?;
         let target = at_home(self.meant(place.0), transport.local());
@@ -205,7 +205,7 @@ impl State {
             buf.resize(LONGEST, 0);
         }
         // The first leaves at once: mostly it is the only one.
-        let mut train = std::mem::take(&mut self.train);
+        let mut gso = std::mem::take(&mut self.gso);
         for round in 0.. {
             if round == ROUNDS {
                 self.set_timer(Instant::now(), key);
@@ -216,7 +216,7 @@ impl State {
                 Ok(length) if length.is_none_or(|length| length > LONGEST) => {}
                 Ok(length) => {
                     let length = length.unwrap_or(0);
-                    let others = (round > 0).then_some(&mut train);
+                    let others = (round > 0).then_some(&mut gso);
                     if let Err(error) = transport.send(target, &buf[..length], &options, others) {
                         tracing::trace!(%error, "a datagram was not sent");
                         if error == Error::MessageSize && self.too_long.last() != Some(&(owner, place.0)) {
@@ -228,12 +228,12 @@ impl State {
                 Err(_) => break,
             }
         }
-        if !train.is_empty()
+        if !gso.is_empty()
             && let Some(node) = self.node.upgrade()
         {
-            node.driver.datapath.depart_and_settle(Instant::now(), &mut train);
+            node.driver.datapath.send_gso_and_settle(Instant::now(), &mut gso);
         }
-        self.train = train;
+        self.gso = gso;
         if self.buf.is_empty() {
             self.buf = buf;
         }
@@ -247,7 +247,7 @@ impl State {
         let ends: Vec<Key> = self.entries.iter().filter(is_end).map(|(key, _)| *key).collect();
         for end in ends {
             for _ in 0..MOST_HELD.div_ceil(ROUNDS) {
-                self.handle(end, News { readable: true, ..News::default() });
+                self.handle(end, Readiness { readable: true, ..Readiness::default() });
             }
         }
     }

@@ -167,7 +167,7 @@ impl State {
             if owner.peer.is_none_or(|peer| (peer, None) != place) && owner.ends.get(&place) == Some(&key) {
                 owner.ends.remove(&place);
                 // What the application has just sent is not lost.
-                self.handle(key, super::server::News { readable: true, ..Default::default() });
+                self.handle(key, super::server::Readiness { readable: true, ..Default::default() });
                 self.remove(key);
             }
         }

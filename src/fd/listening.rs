@@ -12,7 +12,7 @@ use rustix::net::SocketType;
 
 use super::alongside::{Alongside, Incoming};
 use super::ready::{self, Key};
-use super::server::{Entry, News, State, unix};
+use super::server::{Entry, Readiness, State, unix};
 use super::sockets::Phase;
 use super::stream::{self, Origin, Stream};
 use crate::socket::{Connection, port_refusal};
@@ -147,11 +147,11 @@ impl State {
         &mut self,
         key: Key,
         mut listening: Listening,
-        news: News,
+        readiness: Readiness,
     ) -> Option<Listening> {
         listening.entry.begin();
         if let Some(alongside) = &mut listening.alongside {
-            alongside.begin(news.readable);
+            alongside.begin(readiness.readable);
         }
         let now = Instant::now();
         if listening.sweep <= now {

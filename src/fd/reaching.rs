@@ -10,7 +10,7 @@ use peersock_stack::GroupChange;
 use super::datagram::{Datagrams, at_home};
 use super::options::Membership;
 use super::ready::Key;
-use super::server::{Entry, News, State};
+use super::server::{Entry, Readiness, State};
 use super::sockets::{Phase, canonical, errno};
 use super::transport::{self, Transport};
 
@@ -79,7 +79,7 @@ impl State {
             // Which may be connected to the application's end is different now.
             let ends: Vec<Key> = datagrams.ends.drain().map(|(_, end)| end).collect();
             for end in ends {
-                self.handle(end, News { readable: true, ..News::default() });
+                self.handle(end, Readiness { readable: true, ..Readiness::default() });
                 self.remove(end);
             }
         }

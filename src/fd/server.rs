@@ -26,7 +26,7 @@ use super::ready::{Key, ReadyQueue};
 use super::requests::Requester;
 use super::sockets::Opened;
 use super::stream::{Outcome, Stream};
-use crate::datapath::Train;
+use crate::datapath::GsoBatch;
 use crate::driver::{Attached, Poller};
 use crate::node::Inner;
 use crate::sync;
@@ -83,7 +83,7 @@ pub(super) struct State {
     /// The node is about to go: what is asked fails with ENETDOWN.
     pub(super) is_ending: bool,
     /// Room for datagrams that leave together.
-    pub(super) train: Train,
+    pub(super) gso: GsoBatch,
     pub(super) lingering: Lingering,
     /// Datagram sockets and where they have sent what was too long for its path.
     pub(super) too_long: Vec<(Key, SocketAddr)>,
@@ -108,7 +108,7 @@ pub(super) enum Entry {
 
 /// Why an entry is looked at.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct News {
+pub(super) struct Readiness {
     /// Its descriptor can be read from.
     pub(super) readable: bool,
     /// Its descriptor can be written to.
@@ -119,7 +119,7 @@ pub(super) struct News {
     pub(super) hung_up: bool,
 }
 
-impl From<EventFlags> for News {
+impl From<EventFlags> for Readiness {
     fn from(flags: EventFlags) -> Self {
         let hung_up = flags.intersects(EventFlags::HUP | EventFlags::ERR);
         Self {
@@ -169,7 +169,7 @@ impl Server {
             endings: Endings::default(),
             draining: None,
             is_ending: false,
-            train: Train::default(),
+            gso: GsoBatch::default(),
             lingering: Lingering::default(),
             too_long: Vec::new(),
             contacts: 0,
@@ -391,7 +391,7 @@ impl State {
         let mut keys = std::mem::take(&mut self.keys);
         self.ready.take(&mut keys);
         for key in keys.drain(..) {
-            self.handle(key, News::default());
+            self.handle(key, Readiness::default());
         }
         self.keys = keys;
     }
@@ -401,12 +401,12 @@ impl State {
             && at <= now
         {
             self.timers.remove(&(at, key));
-            self.handle(key, News::default());
+            self.handle(key, Readiness::default());
         }
     }
 
     /// Looks at one entry. What is dropped here is closed.
-    pub(super) fn handle(&mut self, key: Key, news: News) {
+    pub(super) fn handle(&mut self, key: Key, readiness: Readiness) {
         let kept = match self.remove(key) {
             None => return,
             Some(Entry::RequestListener(fd)) => {
@@ -419,11 +419,11 @@ impl State {
             }
             Some(Entry::Requester(requester)) => self.serve(key, requester).map(Entry::Requester),
             Some(Entry::Listening(listening)) => {
-                self.accept_connections(key, listening, news).map(Entry::Listening)
+                self.accept_connections(key, listening, readiness).map(Entry::Listening)
             }
             Some(Entry::Connecting(connecting)) => self.advance(key, connecting),
             Some(Entry::Stream(mut stream)) => {
-                match stream.pump(news, &mut self.buf, self.draining.is_some()) {
+                match stream.pump(readiness, &mut self.buf, self.draining.is_some()) {
                     Outcome::Waits => Some(Entry::Stream(stream)),
                     // It is open: its end must not look as if the application had said all.
                     Outcome::Taken if self.draining == Some(Unclosed::Reset) && !stream.is_closed() => {
@@ -444,7 +444,7 @@ impl State {
                 }
             }
             Some(Entry::Datagrams(datagrams)) => self.deliver_datagrams(key, datagrams).map(Entry::Datagrams),
-            Some(Entry::End(end)) => self.send_datagrams(key, end, news).map(Entry::End),
+            Some(Entry::End(end)) => self.send_datagrams(key, end, readiness).map(Entry::End),
         };
         if let Some(entry) = kept {
             self.insert(key, entry);

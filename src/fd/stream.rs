@@ -18,7 +18,7 @@ use super::app_end;
 use super::options::Options;
 use super::outbox::{Outbox, Taken};
 use super::ready;
-use super::server::News;
+use super::server::Readiness;
 use super::sockets::errno;
 use crate::socket::Connection;
 use crate::sys;
@@ -155,14 +155,14 @@ impl Stream {
 
     /// Moves what there is, up to a bound. With `drain`, what the application has not written by now does not
     /// count.
-    pub(super) fn pump(&mut self, news: News, buf: &mut [u8], drain: bool) -> Outcome {
+    pub(super) fn pump(&mut self, readiness: Readiness, buf: &mut [u8], drain: bool) -> Outcome {
         self.entry.begin();
         self.draining |= drain;
         // News of what was written before the drain may not have been taken yet.
-        self.readable |= news.readable || drain;
-        self.writable |= news.writable;
-        self.ended |= news.ended;
-        self.hung_up |= news.hung_up;
+        self.readable |= readiness.readable || drain;
+        self.writable |= readiness.writable;
+        self.ended |= readiness.ended;
+        self.hung_up |= readiness.hung_up;
         let mut last = (Progress::More, Progress::More);
         for _ in 0..ROUNDS {
             self.look_for_errors();

@@ -40,7 +40,7 @@ pub(crate) fn answer(body: impl FnOnce() -> Answer) -> peersock_result {
 }
 
 /// Runs the body of a socket call whose failure has a text, too.
-pub(crate) fn told<T: From<i8>>(body: impl FnOnce() -> Answer<T>) -> T {
+pub(crate) fn posix_with_text<T: From<i8>>(body: impl FnOnce() -> Answer<T>) -> T {
     let before = errno();
     let result = guarded(body);
     set_errno(before);
@@ -66,7 +66,7 @@ pub(crate) fn posix<T: From<i8>>(body: impl FnOnce() -> Result<T, Errno>) -> T {
 }
 
 /// Runs something that gives `otherwise` if it panics.
-pub(crate) fn or<T>(otherwise: T, body: impl FnOnce() -> T) -> T {
+pub(crate) fn guarded_or<T>(otherwise: T, body: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(body)).unwrap_or(otherwise)
 }
 

@@ -8,7 +8,7 @@ use libc::{c_int, c_void, msghdr, size_t, sockaddr, socklen_t, ssize_t};
 use peersock_bsd as bsd;
 use peersock_bsd::{Errno, Socket};
 
-use crate::boundary::{posix, remember, told};
+use crate::boundary::{posix, posix_with_text, remember};
 use crate::registry::{PEERSOCK_DEFAULT, find, node_of, peersock_node};
 use crate::result::Failure;
 
@@ -30,7 +30,7 @@ pub extern "C" fn peersock_node_socket(
     kind: c_int,
     protocol: c_int,
 ) -> c_int {
-    told(|| {
+    posix_with_text(|| {
         let node = find(node)?;
         bsd::socket(&node.client, domain, kind, protocol).map_err(|error| Failure {
             errno: Some(error.raw_os_error()),

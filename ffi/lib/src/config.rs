@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use libc::{c_char, size_t};
 use peersock::{IdentitySource, Interfaces, NodeBuilder, Seed};
 
-use crate::boundary::{answer, or};
+use crate::boundary::{answer, guarded_or};
 use crate::registry::defaults;
 use crate::result::{Answer, Failure, peersock_result};
 use crate::text;
@@ -20,7 +20,7 @@ pub struct peersock_config {
 /// last.
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_config_new() -> *mut peersock_config {
-    or(std::ptr::null_mut(), || Box::into_raw(Box::new(peersock_config { settings: defaults() })))
+    guarded_or(std::ptr::null_mut(), || Box::into_raw(Box::new(peersock_config { settings: defaults() })))
 }
 
 /// Frees settings. NULL is allowed.
@@ -31,7 +31,7 @@ pub extern "C" fn peersock_config_new() -> *mut peersock_config {
 pub unsafe extern "C" fn peersock_config_free(config: *mut peersock_config) {
     if !config.is_null() {
         // SAFETY: the caller's.
-        or((), || drop(unsafe { Box::from_raw(config) }));
+        guarded_or((), || drop(unsafe { Box::from_raw(config) }));
     }
 }
 

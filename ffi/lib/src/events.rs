@@ -10,7 +10,7 @@ use libc::{c_char, c_void};
 use peersock::{Event, Events};
 use peersock_primitives::sync;
 
-use crate::boundary::{answer, or, told};
+use crate::boundary::{answer, guarded_or, posix_with_text};
 use crate::node::PEERSOCK_ID_SIZE;
 use crate::registry::{Running, find, peersock_node};
 use crate::result::peersock_result;
@@ -76,7 +76,7 @@ pub unsafe extern "C" fn peersock_on_event(
 /// close. At its end, a read of nothing, the node was stopped. -1 and `errno` on failure.
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_event_fd(node: peersock_node) -> RawFd {
-    told(|| {
+    posix_with_text(|| {
         let encode = |event: &Event| bytes(&describe(event)).to_vec();
         Ok(find(node)?.host.event_socket(encode)?.into_raw_fd())
     })
@@ -156,7 +156,7 @@ fn serve(events: &Events, is_out: &AtomicBool, target: &Target) {
 impl Target {
     fn call(&self, event: &peersock_event) {
         // SAFETY: who gave the callback says that it may be called with this context.
-        or((), || unsafe { (self.callback)(event, self.context) });
+        guarded_or((), || unsafe { (self.callback)(event, self.context) });
     }
 }
 

@@ -6,7 +6,7 @@ use std::ptr;
 use libc::{c_char, c_uint};
 use peersock_fd::{Interface, Reply, Request};
 
-use crate::boundary::{or, set_errno};
+use crate::boundary::{guarded_or, set_errno};
 use crate::registry::{PEERSOCK_DEFAULT, find};
 use crate::text;
 
@@ -17,7 +17,7 @@ use crate::text;
 /// `name` is NULL or a C string.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn peersock_if_nametoindex(name: *const c_char) -> c_uint {
-    or(0, || {
+    guarded_or(0, || {
         // SAFETY: the caller's.
         let name = unsafe { text::read(name, "the name") }.ok();
         let found = interfaces().into_iter().find(|interface| Some(interface.name.as_str()) == name);
@@ -32,7 +32,7 @@ pub unsafe extern "C" fn peersock_if_nametoindex(name: *const c_char) -> c_uint 
 /// `name` is NULL or has room for IF_NAMESIZE bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn peersock_if_indextoname(index: c_uint, name: *mut c_char) -> *mut c_char {
-    or(ptr::null_mut(), || {
+    guarded_or(ptr::null_mut(), || {
         let found = interfaces().into_iter().find(|interface| interface.index == index);
         match found {
             // SAFETY: the caller's.
@@ -45,7 +45,7 @@ pub unsafe extern "C" fn peersock_if_indextoname(index: c_uint, name: *mut c_cha
 /// As if_nameindex(3), for the networks of the default node. Give the array to `peersock_if_freenameindex()`.
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_if_nameindex() -> *mut libc::if_nameindex {
-    or(ptr::null_mut(), || {
+    guarded_or(ptr::null_mut(), || {
         let found = interfaces();
         let named = |interface: &Interface| libc::if_nameindex {
             if_index: interface.index,
@@ -66,7 +66,7 @@ pub unsafe extern "C" fn peersock_if_freenameindex(list: *mut libc::if_nameindex
     if list.is_null() {
         return;
     }
-    or((), || {
+    guarded_or((), || {
         let mut count = 0;
         loop {
             // SAFETY: the array ends with the first entry that has no name, and was not read so far yet.

@@ -12,7 +12,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-use crate::boundary::{answer, or};
+use crate::boundary::{answer, guarded_or};
 use crate::result::{Failure, peersock_result};
 
 /// Nothing is logged.
@@ -105,7 +105,7 @@ fn serve(receiver: &mpsc::Receiver<Message>) {
         if let Some(target) = &*target {
             let level = c_int::from(number(message.level));
             // SAFETY: who gave the callback says that it may be called with this context.
-            or((), || unsafe { (target.callback)(level, text.as_ptr(), target.context) });
+            guarded_or((), || unsafe { (target.callback)(level, text.as_ptr(), target.context) });
         }
         if let Some(new) = sync::lock(&PENDING).take() {
             *target = new;

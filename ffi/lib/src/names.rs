@@ -7,7 +7,7 @@ use std::ptr;
 use libc::{addrinfo, c_char, c_int, sockaddr, socklen_t};
 use peersock_fd::{Reply, Request};
 
-use crate::boundary::or;
+use crate::boundary::guarded_or;
 use crate::registry::{PEERSOCK_DEFAULT, find};
 
 /// As getaddrinfo(3). Names of members of the default node's networks come first, then what the system knows.
@@ -22,7 +22,7 @@ pub unsafe extern "C" fn peersock_getaddrinfo(
     hints: *const addrinfo,
     result: *mut *mut addrinfo,
 ) -> c_int {
-    or(libc::EAI_FAIL, || {
+    guarded_or(libc::EAI_FAIL, || {
         if result.is_null() {
             return libc::EAI_FAIL;
         }
@@ -64,7 +64,7 @@ pub unsafe extern "C" fn peersock_getaddrinfo(
 pub unsafe extern "C" fn peersock_freeaddrinfo(list: *mut addrinfo) {
     if !list.is_null() {
         // SAFETY: the caller's.
-        or((), || unsafe { libc::freeaddrinfo(list) });
+        guarded_or((), || unsafe { libc::freeaddrinfo(list) });
     }
 }
 
@@ -82,7 +82,7 @@ pub unsafe extern "C" fn peersock_getnameinfo(
     service_size: socklen_t,
     flags: c_int,
 ) -> c_int {
-    or(libc::EAI_FAIL, || {
+    guarded_or(libc::EAI_FAIL, || {
         if address.is_null() {
             return libc::EAI_FAMILY;
         }

@@ -6,7 +6,7 @@ use libc::{c_char, c_int, in6_addr, size_t, sockaddr, sockaddr_storage, socklen_
 use peersock::overlay::Psk;
 use peersock::{Joined, Network, NetworkId, Node};
 
-use crate::boundary::{answer, or};
+use crate::boundary::{answer, guarded_or};
 use crate::node::timeout;
 use crate::registry::{find, peersock_node};
 use crate::result::{Answer, Failure, PEERSOCK_E_NOT_FOUND, peersock_result};
@@ -15,7 +15,7 @@ use crate::text;
 /// The ID of the ad-hoc network that allows TCP and UDP ports `first` to `last`; 0 if `first` is greater.
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_ad_hoc(first: u16, last: u16) -> u64 {
-    or(0, || NetworkId::ad_hoc(first..=last).map_or(0, |id| id.as_u64()))
+    guarded_or(0, || NetworkId::ad_hoc(first..=last).map_or(0, |id| id.as_u64()))
 }
 
 /// Joins the ad-hoc network that has this ID. Sockets can be opened at once; peers are found meanwhile. With

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use libc::{c_char, c_int, size_t};
 
-use crate::boundary::{answer, or};
+use crate::boundary::{answer, guarded_or};
 use crate::config::peersock_config;
 use crate::registry::{self, defaults, find, peersock_node};
 use crate::result::{Answer, Failure, PEERSOCK_E_NOT_FOUND, PEERSOCK_E_TIMEOUT, peersock_result};
@@ -75,7 +75,7 @@ pub extern "C" fn peersock_stop(node: peersock_node, linger_ms: c_int) -> peerso
 /// Whether a node runs in this process. It starts none.
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_is_running(node: peersock_node) -> bool {
-    or(false, || matches!(registry::known(node), Ok(Some(node)) if node.host.is_running()))
+    guarded_or(false, || matches!(registry::known(node), Ok(Some(node)) if node.host.is_running()))
 }
 
 /// The node's ID: `PEERSOCK_ID_SIZE` bytes with the final zero.
@@ -148,7 +148,7 @@ pub unsafe extern "C" fn peersock_status(node: peersock_node, json: *mut *mut c_
 pub unsafe extern "C" fn peersock_string_free(text: *mut c_char) {
     if !text.is_null() {
         // SAFETY: the caller's.
-        or((), || drop(unsafe { CString::from_raw(text) }));
+        guarded_or((), || drop(unsafe { CString::from_raw(text) }));
     }
 }
 

@@ -12,7 +12,7 @@ use peersock_stack::{Error, GroupChange, InterfaceId, SendOptions, TrafficClass}
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, sockopt};
 
 use super::{Arrived, Transport};
-use crate::datapath::Train;
+use crate::datapath::GsoBatch;
 use crate::fd::options::Options;
 use crate::fd::requests::routes;
 use crate::fd::sockets::canonical;
@@ -167,10 +167,10 @@ impl Transport for Both {
         remote: SocketAddr,
         data: &[u8],
         options: &SendOptions,
-        train: Option<&mut Train>,
+        gso: Option<&mut GsoBatch>,
     ) -> Result<(), Error> {
         if self.network_of(remote.ip()) == Network::Overlay {
-            return self.overlay.send(remote, data, options, train);
+            return self.overlay.send(remote, data, options, gso);
         }
         let remote = self.for_kernel(remote);
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;

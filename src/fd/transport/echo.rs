@@ -11,7 +11,7 @@ use peersock_fd::Report;
 use peersock_stack::{Error, GroupChange, IcmpSocket, InterfaceId, SendOptions};
 
 use super::{Arrived, Transport, follow, reachable, report};
-use crate::datapath::{SocketState, Train};
+use crate::datapath::{GsoBatch, SocketState};
 use crate::fd::options::Options;
 use crate::fd::sockets::bind_aliased;
 use crate::node::Inner;
@@ -151,7 +151,7 @@ impl Transport for Echo {
         remote: SocketAddr,
         data: &[u8],
         options: &SendOptions,
-        _: Option<&mut Train>,
+        _: Option<&mut GsoBatch>,
     ) -> Result<(), Error> {
         // As Linux's ping_supported: nothing but echo requests.
         let (header, payload) = data.split_at_checked(HEADER).ok_or(Error::InvalidInput)?;

@@ -19,7 +19,7 @@ pub(super) use both::Both;
 
 use super::options::Options;
 use super::sockets::errno;
-use crate::datapath::{Resolved, Train};
+use crate::datapath::{GsoBatch, Resolved};
 use crate::node::Inner;
 
 /// One socket of an application, as the stack has it. Dropping it closes it.
@@ -42,13 +42,13 @@ pub(super) trait Transport: Send + Sync {
     /// What an earlier datagram has run into, and [`Error::MessageSize`].
     fn check_length(&self, remote: SocketAddr, length: usize, options: &SendOptions) -> Result<(), Error>;
 
-    /// Sends one datagram, which may wait in a train.
+    /// Sends one datagram, which may wait in a GSO batch.
     fn send(
         &self,
         remote: SocketAddr,
         data: &[u8],
         options: &SendOptions,
-        train: Option<&mut Train>,
+        gso: Option<&mut GsoBatch>,
     ) -> Result<(), Error>;
 
     /// Takes the oldest datagram. One that `buf` does not hold is cut.

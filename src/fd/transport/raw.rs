@@ -9,7 +9,7 @@ use peersock_fd::Report;
 use peersock_stack::{Error, GroupChange, InterfaceId, RawOptions, RawSocket, SendOptions};
 
 use super::{Arrived, MAX_QUOTED, Transport, reachable, report};
-use crate::datapath::{SocketState, Train};
+use crate::datapath::{GsoBatch, SocketState};
 use crate::fd::options::Options;
 use crate::node::Inner;
 use crate::socket::{Waited, interface_within};
@@ -69,7 +69,7 @@ impl Transport for Raw {
         remote: SocketAddr,
         data: &[u8],
         options: &SendOptions,
-        _: Option<&mut Train>,
+        _: Option<&mut GsoBatch>,
     ) -> Result<(), Error> {
         self.node.driver.datapath.send_raw(Instant::now(), &self.socket, Some(remote.ip()), data, options)
     }

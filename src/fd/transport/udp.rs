@@ -11,7 +11,7 @@ use peersock_fd::Report;
 use peersock_stack::{Error, GroupChange, InterfaceId, SendOptions, UdpSocket};
 
 use super::{Arrived, MAX_QUOTED, Transport, follow, reachable, report};
-use crate::datapath::{SocketState, Train};
+use crate::datapath::{GsoBatch, SocketState};
 use crate::fd::options::Options;
 use crate::fd::sockets::{bind_aliased, bind_families};
 use crate::node::Inner;
@@ -108,12 +108,12 @@ impl Transport for Udp {
         remote: SocketAddr,
         data: &[u8],
         options: &SendOptions,
-        train: Option<&mut Train>,
+        gso: Option<&mut GsoBatch>,
     ) -> Result<(), Error> {
         let socket = &self.sockets[self.socket_for(remote.ip())?];
         let connected = socket.peer() == Some(remote);
         let remote = if connected { None } else { Some(remote) };
-        self.node.driver.datapath.send_udp_with(Instant::now(), socket, remote, data, options, train)
+        self.node.driver.datapath.send_udp_with(Instant::now(), socket, remote, data, options, gso)
     }
 
     fn receive(&self, buf: &mut [u8]) -> Result<Arrived, Error> {

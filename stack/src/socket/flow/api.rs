@@ -356,8 +356,8 @@ impl Flow {
     /// timer.
     pub fn set_user_timeout(&self, timeout: Option<Duration>) {
         let mut inner = self.lock();
-        if inner.rare.is_some() || timeout.is_some() {
-            inner.rare().user_timeout = timeout;
+        if inner.cold.is_some() || timeout.is_some() {
+            inner.cold().user_timeout = timeout;
         }
     }
 

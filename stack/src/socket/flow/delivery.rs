@@ -67,7 +67,7 @@ impl Flow {
 
 impl Inner {
     pub(super) fn loss(&self) -> Option<Loss> {
-        self.rare.as_ref().and_then(|rare| rare.loss)
+        self.cold.as_ref().and_then(|cold| cold.loss)
     }
 
     /// The peer has reset the connection: it has not read what came, or not all of it.
@@ -102,7 +102,7 @@ impl Inner {
 
     fn lose(&mut self, error: Error) {
         let unacked = self.connection.as_ref().map_or(0, |connection| connection.unacked() as u64);
-        self.rare().loss = Some(Loss { error, unacked });
+        self.cold().loss = Some(Loss { error, unacked });
     }
 }
 

@@ -34,7 +34,7 @@ impl Flow {
     /// [`Error::WouldBlock`] if there is none.
     pub fn recv_error(&self) -> Result<ErrorReport, Error> {
         let mut inner = self.lock();
-        let report = inner.rare.as_mut().and_then(|rare| rare.reports.pop(&mut [])).ok_or(Error::WouldBlock);
+        let report = inner.cold.as_mut().and_then(|cold| cold.reports.pop(&mut [])).ok_or(Error::WouldBlock);
         self.publish(&mut inner);
         report
     }
@@ -57,7 +57,7 @@ impl Flow {
             return false;
         }
         let asked = inner.ip().receive_errors && !inner.orphaned;
-        if asked && !inner.rare().reports.push(report, &[]) {
+        if asked && !inner.cold().reports.push(report, &[]) {
             self.shared.counters.error_queue_overflows.increment();
         }
         if inner.state() == State::SynSent {

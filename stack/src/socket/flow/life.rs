@@ -296,9 +296,9 @@ impl Flow {
         if inner.orphaned && state == State::FinWait2 {
             return Some(after(inner.heard, config.orphan_timeout));
         }
-        let rare = inner.rare.as_ref().filter(|_| inner.connection.is_some())?;
-        let KeepAlive { on, idle, interval, probes } = rare.keepalive;
-        let first = after(inner.heard, idle).max(rare.watched.filter(|_| on)?);
+        let cold = inner.cold.as_ref().filter(|_| inner.connection.is_some())?;
+        let KeepAlive { on, idle, interval, probes } = cold.keepalive;
+        let first = after(inner.heard, idle).max(cold.watched.filter(|_| on)?);
         Some(after(first, interval.saturating_mul(probes)))
     }
 

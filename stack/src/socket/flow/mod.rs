@@ -1,13 +1,13 @@
 //! One TCP connection: what its socket and its packets do to it.
 
 mod api;
+mod cold;
 mod delivery;
 mod departure;
 mod errors;
 mod info;
 mod life;
 mod options;
-mod rare;
 mod time_wait;
 mod urgent;
 
@@ -28,7 +28,7 @@ use crate::sync;
 use crate::tcp::{Connection, Marking, Settings, Share};
 use crate::{Error, Listener, Ready, State, TcpOptions};
 
-use self::rare::Rare;
+use self::cold::Cold;
 use self::time_wait::TimeWait;
 
 pub use self::api::PIECES;
@@ -119,7 +119,7 @@ struct Inner {
     /// A write found the queue full, and a quarter has not become free since.
     was_full: bool,
     reset_on_close: bool,
-    rare: Option<Box<Rare>>,
+    cold: Option<Box<Cold>>,
     /// When the last segment came that the connection could use: it is a sign of life.
     heard: Time,
     /// The latest time that was given. It does not go back.
@@ -161,7 +161,7 @@ impl Flow {
             orphaned: false,
             was_full: false,
             reset_on_close: options.reset_on_close,
-            rare: Rare::of(options, time),
+            cold: Cold::of(options, time),
             heard: time,
             latest: time,
             waiting: Some(time),

@@ -41,7 +41,7 @@ impl Flow {
             return Err(Error::InvalidInput);
         }
         let mut inner = self.lock();
-        inner.rare().ip = options;
+        inner.cold().ip = options;
         if let Some(connection) = inner.live() {
             connection.set_marking(Marking::from(&options));
         }
@@ -72,10 +72,10 @@ impl Flow {
     pub fn set_keepalive(&self, keepalive: impl Into<KeepAlive>) {
         let keepalive = sane(keepalive.into());
         let mut inner = self.lock();
-        let rare = inner.rare();
-        rare.keepalive = keepalive;
+        let cold = inner.cold();
+        cold.keepalive = keepalive;
         // A peer that was silent for long has not known that it would be asked.
-        rare.watched = None;
+        cold.watched = None;
         if let Some(connection) = inner.live() {
             connection.set_keepalive(keepalive.into());
         }

@@ -13,9 +13,9 @@ use super::socket::SocketState;
 use super::{Datapath, ecn};
 
 /// Sealed packets of equal size but for the last, which is no longer, that wait for others to leave with.
-/// Whoever puts some there has them [depart](Datapath::depart).
+/// Whoever puts some there has them [send_gso](Datapath::send_gso).
 #[derive(Default)]
-pub(crate) struct Train {
+pub(crate) struct GsoBatch {
     /// Where they go; `None` if there are none.
     to: Option<Sender>,
     ecn: u8,
@@ -27,7 +27,7 @@ pub(crate) struct Train {
     sealed: Vec<u8>,
 }
 
-impl Train {
+impl GsoBatch {
     /// Whether nothing waits there.
     pub(crate) fn is_empty(&self) -> bool {
         self.to.is_none()
@@ -50,7 +50,7 @@ impl Train {
 }
 
 impl Datapath {
-    /// As [`Datapath::send_packet`] to a single node, but what goes to a peer whole may wait in `train`,
+    /// As [`Datapath::send_packet`] to a single node, but what goes to a peer whole may wait in `gso`,
     /// which keeps its order.
     pub(super) fn send_with_others(
         &self,
@@ -58,7 +58,7 @@ impl Datapath {
         interface: InterfaceId,
         (state, destination): (&SocketState, IpAddr),
         packet: &mut [u8],
-        train: &mut Train,
+        gso: &mut GsoBatch,
         batch: &mut Batch,
     ) {
         let resolved = self.resolve(now, interface, Some(state), destination);
@@ -71,39 +71,39 @@ impl Datapath {
             size <= sender.path.datagram_size && self.stack.path_mtu(interface, destination).is_none()
         };
         let Some(sender) = sender.filter(fits) else {
-            self.depart(now, train, batch);
+            self.send_gso(now, gso, batch);
             return self.send_packet(now, interface, Some(state), destination, packet, batch);
         };
         let most = self.most_segments(&sender, size);
         let ecn = ecn::of(packet);
-        if !train.takes(&sender, ecn, size, most) {
-            self.depart(now, train, batch);
-            (train.ecn, train.size) = (ecn, size);
+        if !gso.takes(&sender, ecn, size, most) {
+            self.send_gso(now, gso, batch);
+            (gso.ecn, gso.size) = (ecn, size);
         }
-        train.sealed.resize(MAX_BATCH + 1, 0);
+        gso.sealed.resize(MAX_BATCH + 1, 0);
         // The session may have come to its end: then the datagram is lost, as any may be.
-        if let Ok(length) = sender.session.seal(packet, &mut train.sealed[train.length..]) {
-            (train.length, train.count) = (train.length + length, train.count + 1);
-            train.to.get_or_insert(sender);
+        if let Ok(length) = sender.session.seal(packet, &mut gso.sealed[gso.length..]) {
+            (gso.length, gso.count) = (gso.length + length, gso.count + 1);
+            gso.to.get_or_insert(sender);
         }
-        if train.count >= most {
-            self.depart(now, train, batch);
+        if gso.count >= most {
+            self.send_gso(now, gso, batch);
         }
     }
 
-    /// Sends what waits in a train.
-    pub(crate) fn depart(&self, now: Instant, train: &mut Train, batch: &mut Batch) {
-        let Some(sender) = train.to.take() else { return };
-        let segment_size = (train.count > 1).then_some(train.size);
-        self.transmit(&sender, &train.sealed[..train.length], segment_size, train.ecn);
-        (train.length, train.count) = (0, 0);
+    /// Sends what waits in a gso.
+    pub(crate) fn send_gso(&self, now: Instant, gso: &mut GsoBatch, batch: &mut Batch) {
+        let Some(sender) = gso.to.take() else { return };
+        let segment_size = (gso.count > 1).then_some(gso.size);
+        self.transmit(&sender, &gso.sealed[..gso.length], segment_size, gso.ecn);
+        (gso.length, gso.count) = (0, 0);
         self.note_sent(now, &sender.session, batch);
     }
 
     /// As above, and settles what that causes.
-    pub(crate) fn depart_and_settle(&self, now: Instant, train: &mut Train) {
+    pub(crate) fn send_gso_and_settle(&self, now: Instant, gso: &mut GsoBatch) {
         let mut batch = Batch::default();
-        self.depart(now, train, &mut batch);
+        self.send_gso(now, gso, &mut batch);
         self.settle(now, &mut batch);
     }
 }

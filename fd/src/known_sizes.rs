@@ -17,9 +17,9 @@ const MOST: usize = 256;
 
 /// The longest datagrams that sockets may send to their destinations, as far as is known.
 #[derive(Debug, Default)]
-pub(crate) struct Whole(HashMap<(SocketId, SocketAddr), (usize, Instant)>);
+pub(crate) struct KnownSizes(HashMap<(SocketId, SocketAddr), (usize, Instant)>);
 
-impl Whole {
+impl KnownSizes {
     pub(crate) fn contains(&self, now: Instant, to: (SocketId, SocketAddr), length: usize) -> bool {
         self.0.get(&to).is_some_and(|(longest, until)| length <= *longest && now < *until)
     }
@@ -43,15 +43,15 @@ mod tests {
     #[test]
     fn what_has_passed_passes_for_a_while_and_nothing_longer_does() {
         let now = Instant::now();
-        let mut whole = Whole::default();
+        let mut sizes = KnownSizes::default();
         let to = (SocketId(1), SocketAddr::from(([10, 0, 0, 1], 53)));
-        whole.note(now, to, 1300);
-        assert!(whole.contains(now, to, 1300) && !whole.contains(now, to, 1301));
-        assert!(!whole.contains(now, (SocketId(2), to.1), 1300));
-        assert!(!whole.contains(now + GOOD_FOR, to, 1300));
+        sizes.note(now, to, 1300);
+        assert!(sizes.contains(now, to, 1300) && !sizes.contains(now, to, 1301));
+        assert!(!sizes.contains(now, (SocketId(2), to.1), 1300));
+        assert!(!sizes.contains(now + GOOD_FOR, to, 1300));
         for id in 2..1000 {
-            whole.note(now, (SocketId(id), to.1), 1300);
+            sizes.note(now, (SocketId(id), to.1), 1300);
         }
-        assert!(whole.0.len() <= MOST);
+        assert!(sizes.0.len() <= MOST);
     }
 }

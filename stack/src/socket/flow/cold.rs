@@ -9,7 +9,7 @@ use crate::socket::flow::Loss;
 use crate::{IpOptions, KeepAlive, TcpOptions};
 
 /// Settings that are not the usual ones, and what follows from them. A flow without any has all defaults.
-pub(super) struct Rare {
+pub(super) struct Cold {
     /// What the packets' IP headers say, and whether ICMP errors are to be told.
     pub(super) ip: IpOptions,
     pub(super) keepalive: KeepAlive,
@@ -25,7 +25,7 @@ pub(super) struct Rare {
     pub(super) loss: Option<Loss>,
 }
 
-impl Default for Rare {
+impl Default for Cold {
     fn default() -> Self {
         Self {
             ip: IpOptions::default(),
@@ -39,7 +39,7 @@ impl Default for Rare {
     }
 }
 
-impl Rare {
+impl Cold {
     /// What of a new flow's options is not usual.
     pub(super) fn of(options: &TcpOptions, time: Time) -> Option<Box<Self>> {
         let ip = IpOptions { hop_limit: options.ip.hop_limit.max(1), ..options.ip };
@@ -53,40 +53,40 @@ impl Rare {
 
 impl Inner {
     /// To change something.
-    pub(super) fn rare(&mut self) -> &mut Rare {
-        self.rare.get_or_insert_default()
+    pub(super) fn cold(&mut self) -> &mut Cold {
+        self.cold.get_or_insert_default()
     }
 
     pub(super) fn ip(&self) -> IpOptions {
-        self.rare.as_ref().map_or_else(IpOptions::default, |rare| rare.ip)
+        self.cold.as_ref().map_or_else(IpOptions::default, |cold| cold.ip)
     }
 
     pub(super) fn keepalive(&self) -> KeepAlive {
-        self.rare.as_ref().map_or_else(KeepAlive::default, |rare| rare.keepalive)
+        self.cold.as_ref().map_or_else(KeepAlive::default, |cold| cold.keepalive)
     }
 
     pub(super) fn user_timeout(&self) -> Option<Duration> {
-        self.rare.as_ref().and_then(|rare| rare.user_timeout)
+        self.cold.as_ref().and_then(|cold| cold.user_timeout)
     }
 
     pub(super) fn has_reports(&self) -> bool {
-        self.rare.as_ref().is_some_and(|rare| !rare.reports.is_empty())
+        self.cold.as_ref().is_some_and(|cold| !cold.reports.is_empty())
     }
 
     pub(super) fn deferred(&self) -> Option<Time> {
-        self.rare.as_ref().and_then(|rare| rare.deferred)
+        self.cold.as_ref().and_then(|cold| cold.deferred)
     }
 
     pub(super) fn defer(&mut self, until: Option<Time>) {
-        if self.rare.is_some() || until.is_some() {
-            self.rare().deferred = until;
+        if self.cold.is_some() || until.is_some() {
+            self.cold().deferred = until;
         }
     }
 
     /// The timer is set for the settings.
     pub(super) fn watch(&mut self, time: Time) {
-        if let Some(rare) = &mut self.rare {
-            rare.watched.get_or_insert(time);
+        if let Some(cold) = &mut self.cold {
+            cold.watched.get_or_insert(time);
         }
     }
 }
