@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-use peersock::datapath::{Datapath, Ingress, Network, Sink, Subscription, Transmit};
+use peersock::datapath::{Datapath, Ingress, JoinedNetwork, Sink, Subscription, Transmit};
 use peersock::{JoinError, NetworkId};
 use peersock_overlay::{
     Endpoint, EndpointConfig, Event, Identity, Limits, NetworkConfig, Portable, RecvMeta, SocketIndex,
@@ -119,7 +119,12 @@ impl Node {
     ///
     /// # Errors
     /// What the overlay says.
-    pub fn join(&mut self, at: Instant, config: NetworkConfig, ports: &[u16]) -> Result<Network, JoinError> {
+    pub fn join(
+        &mut self,
+        at: Instant,
+        config: NetworkConfig,
+        ports: &[u16],
+    ) -> Result<JoinedNetwork, JoinError> {
         let network = self.datapath.join(at, config, &mut self.batch)?;
         self.most_networks = self.most_networks.max(self.datapath.networks().len() as u64);
         let stack = self.datapath.stack();
@@ -164,7 +169,7 @@ impl Node {
     }
 
     /// A network that it has joined.
-    pub fn network(&self, id: NetworkId) -> Option<Network> {
+    pub fn network(&self, id: NetworkId) -> Option<JoinedNetwork> {
         self.datapath.network(id)
     }
 

@@ -16,7 +16,7 @@ use peersock_stack::{Batch, Cidr, Delivery, Departure, Flow, InterfaceConfig, In
 
 use super::route::Entry;
 use super::socket::PeerLink;
-use super::{Datapath, Network, Transmit};
+use super::{Datapath, JoinedNetwork, Transmit};
 use crate::sync;
 
 impl Datapath {
@@ -24,7 +24,12 @@ impl Datapath {
     ///
     /// # Errors
     /// What the overlay says: already joined, too many networks, a kind that is not supported.
-    pub fn join(&self, now: Instant, config: NetworkConfig, batch: &mut Batch) -> Result<Network, JoinError> {
+    pub fn join(
+        &self,
+        now: Instant,
+        config: NetworkConfig,
+        batch: &mut Batch,
+    ) -> Result<JoinedNetwork, JoinError> {
         let id = config.id();
         let NetworkSummary { ports, prefixes, .. } = config.policy().summary();
         let network = {
@@ -40,7 +45,7 @@ impl Datapath {
                 ports: ports.clone(),
                 checksums: false,
             });
-            let network = Network { id, index, interface, addresses, prefixes, routes, ports };
+            let network = JoinedNetwork { id, index, interface, addresses, prefixes, routes, ports };
             self.networks.add(network.clone());
             network
         };
@@ -71,7 +76,7 @@ impl Datapath {
     }
 
     /// Starts to look for `address` and to make a session with its owner. The outcome is an event.
-    pub fn want_peer(&self, now: Instant, network: &Network, address: IpAddr, batch: &mut Batch) {
+    pub fn want_peer(&self, now: Instant, network: &JoinedNetwork, address: IpAddr, batch: &mut Batch) {
         self.with_control(now, batch, |endpoint, now| {
             if let Lookup::Peer(peer) = endpoint.lookup(now, network.index, address)
                 && peer.sender().is_none()
@@ -86,7 +91,7 @@ impl Datapath {
     pub fn set_endpoints(
         &self,
         now: Instant,
-        network: &Network,
+        network: &JoinedNetwork,
         node: &NodeId,
         endpoints: &[SocketAddr],
         batch: &mut Batch,
@@ -105,7 +110,7 @@ impl Datapath {
     pub fn set_addresses(
         &self,
         now: Instant,
-        network: &Network,
+        network: &JoinedNetwork,
         node: &NodeId,
         prefixes: &[Prefix],
         batch: &mut Batch,
@@ -117,7 +122,7 @@ impl Datapath {
     }
 
     /// Who has `address`; a peer that is not known yet is looked for.
-    pub fn find(&self, now: Instant, network: &Network, address: IpAddr) -> Lookup {
+    pub fn find(&self, now: Instant, network: &JoinedNetwork, address: IpAddr) -> Lookup {
         match self.routes.get(network.index, address) {
             Some(Route::Local) => Lookup::Local,
             Some(Route::Peer(peer)) => Lookup::Peer(peer),

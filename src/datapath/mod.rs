@@ -46,7 +46,7 @@ pub use control::{Subscription, is_drained};
 pub use counters::DatapathCounters;
 pub(crate) use gso::GsoBatch;
 pub use ingress::Ingress;
-pub use networks::Network;
+pub use networks::JoinedNetwork;
 pub use socket::SocketState;
 
 use crate::sync;

@@ -12,7 +12,7 @@ use crate::sync;
 
 /// A joined network as both cores know it.
 #[derive(Debug, Clone)]
-pub struct Network {
+pub struct JoinedNetwork {
     /// Its ID.
     pub id: NetworkId,
     /// The overlay's handle.
@@ -32,10 +32,10 @@ pub struct Network {
 
 /// The list, in the order of joining.
 #[derive(Default)]
-pub(super) struct Networks(RwLock<Arc<[Network]>>);
+pub(super) struct Networks(RwLock<Arc<[JoinedNetwork]>>);
 
 impl Networks {
-    pub(super) fn add(&self, network: Network) {
+    pub(super) fn add(&self, network: JoinedNetwork) {
         let mut list = sync::write(&self.0);
         *list = list.iter().cloned().chain([network]).collect();
     }
@@ -45,24 +45,28 @@ impl Networks {
         *list = list.iter().filter(|network| network.id != id).cloned().collect();
     }
 
-    fn list(&self) -> Arc<[Network]> {
+    fn list(&self) -> Arc<[JoinedNetwork]> {
         sync::read(&self.0).clone()
     }
 
-    fn find<T>(&self, matches: impl Fn(&Network) -> bool, take: impl Fn(&Network) -> T) -> Option<T> {
+    fn find<T>(
+        &self,
+        matches: impl Fn(&JoinedNetwork) -> bool,
+        take: impl Fn(&JoinedNetwork) -> T,
+    ) -> Option<T> {
         sync::read(&self.0).iter().find(|network| matches(network)).map(take)
     }
 }
 
 impl Datapath {
     /// The joined networks, in the order of joining.
-    pub fn networks(&self) -> Arc<[Network]> {
+    pub fn networks(&self) -> Arc<[JoinedNetwork]> {
         self.networks.list()
     }
 
     /// The network of that ID, if it is joined.
-    pub fn network(&self, id: NetworkId) -> Option<Network> {
-        self.networks.find(|network| network.id == id, Network::clone)
+    pub fn network(&self, id: NetworkId) -> Option<JoinedNetwork> {
+        self.networks.find(|network| network.id == id, JoinedNetwork::clone)
     }
 
     pub(super) fn interface_by_network(&self, index: NetworkIndex) -> Option<InterfaceId> {

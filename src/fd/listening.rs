@@ -131,7 +131,7 @@ impl State {
     /// Tells the node's owner once of each port that was refused.
     pub(super) fn note_refusal(&mut self, port: u16) {
         let networks = self.networks();
-        let refuses = |network: &&crate::datapath::Network| !network.ports.contains(&port);
+        let refuses = |network: &&crate::datapath::JoinedNetwork| !network.ports.contains(&port);
         let networks: Vec<_> = networks.iter().filter(refuses).cloned().collect();
         if let Some(refusals) = &self.refusals
             && !networks.is_empty()

@@ -18,7 +18,7 @@ use super::ready::Key;
 use super::server::{Entry, State};
 use super::sockets::{Phase, errno};
 use super::transport;
-use crate::datapath::Network;
+use crate::datapath::JoinedNetwork;
 
 /// Connections to the request socket that are accepted, and requests that are answered, before others have
 /// their turn.
@@ -249,12 +249,12 @@ impl State {
         !self.networks().iter().flat_map(|network| &network.addresses).any(IpAddr::is_ipv4)
     }
 
-    pub(super) fn networks(&self) -> Arc<[Network]> {
+    pub(super) fn networks(&self) -> Arc<[JoinedNetwork]> {
         self.node.upgrade().map(|node| node.driver.datapath.networks()).unwrap_or_default()
     }
 
     fn interfaces(&self) -> Vec<Interface> {
-        let interface = |network: &Network| {
+        let interface = |network: &JoinedNetwork| {
             let name = interface_name(network.interface);
             Interface {
                 index: network.interface.0,
@@ -294,7 +294,7 @@ fn send(requester: &Requester, reply: &Reply) -> Result<(), Errno> {
 }
 
 /// The addresses that are reached over a network.
-pub(super) fn routes(network: &Network) -> impl Iterator<Item = Route> + '_ {
+pub(super) fn routes(network: &JoinedNetwork) -> impl Iterator<Item = Route> + '_ {
     network.routes.iter().map(shown)
 }
 

@@ -25,11 +25,11 @@ use crate::datapath;
 #[derive(Debug, Clone)]
 pub struct Joined {
     node: Node,
-    network: datapath::Network,
+    network: datapath::JoinedNetwork,
 }
 
 impl Joined {
-    pub(super) fn new(node: Node, network: datapath::Network) -> Joined {
+    pub(super) fn new(node: Node, network: datapath::JoinedNetwork) -> Joined {
         Joined { node, network }
     }
 

@@ -38,7 +38,7 @@ pub(super) fn ask_system(endpoint: &HostEndpoint) -> io::Result<Vec<SocketAddr>>
 /// Keeps the endpoints of a network's members up to date until the network is left or the node ends.
 pub(super) fn start(
     node: &Node,
-    network: &datapath::Network,
+    network: &datapath::JoinedNetwork,
     members: Vec<MemberHosts>,
     resolve: Box<Resolve>,
 ) {
@@ -69,7 +69,7 @@ pub(super) fn start(
 
 struct Resolver {
     node: Weak<Inner>,
-    network: datapath::Network,
+    network: datapath::JoinedNetwork,
     members: Vec<Member>,
     resolve: Box<Resolve>,
 }
@@ -112,7 +112,7 @@ impl Resolver {
 }
 
 /// Whether there is a session with a member; `None` if the node has ended or the network was left.
-fn connected(node: &Weak<Inner>, network: &datapath::Network, member: &NodeId) -> Option<bool> {
+fn connected(node: &Weak<Inner>, network: &datapath::JoinedNetwork, member: &NodeId) -> Option<bool> {
     let node = node.upgrade()?;
     let datapath = &node.driver.datapath;
     datapath.networks().iter().find(|joined| joined.index == network.index)?;
@@ -126,7 +126,7 @@ fn look_up(
     member: &MemberHosts,
     resolve: &Resolve,
     turn: &Turn,
-    network: &datapath::Network,
+    network: &datapath::JoinedNetwork,
 ) -> (Vec<SocketAddr>, bool) {
     let mut endpoints = member.addresses.clone();
     let mut resolved = true;

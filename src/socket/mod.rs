@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use peersock_stack::{Error, InterfaceId};
 
-use crate::datapath::{Network, SocketState};
+use crate::datapath::{JoinedNetwork, SocketState};
 use crate::node::Inner;
 use crate::wait::{Interest, Waiters};
 
@@ -60,7 +60,7 @@ pub(crate) fn interface_within(
 }
 
 /// Says which ports the networks allow where that is why `port` was refused, and that a port is taken.
-fn explain(error: Error, port: u16, networks: &[Network]) -> io::Error {
+fn explain(error: Error, port: u16, networks: &[JoinedNetwork]) -> io::Error {
     let message = match error {
         Error::PermissionDenied => port_refusal(port, networks),
         Error::AddrInUse => format!("port {port} is in use by another socket of this node; choose another"),
@@ -70,8 +70,8 @@ fn explain(error: Error, port: u16, networks: &[Network]) -> io::Error {
 }
 
 /// Why nobody could reach a listener at `port`, with the ports that the networks allow.
-pub(crate) fn port_refusal(port: u16, networks: &[Network]) -> String {
-    let allowed = networks.iter().map(|Network { id, ports, .. }| {
+pub(crate) fn port_refusal(port: u16, networks: &[JoinedNetwork]) -> String {
+    let allowed = networks.iter().map(|JoinedNetwork { id, ports, .. }| {
         format!("network {id} allows ports {} to {}", ports.start(), ports.end())
     });
     format!("port {port} is not allowed: {}", allowed.collect::<Vec<_>>().join(", "))

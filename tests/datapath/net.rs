@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use peersock::datapath::{Datapath, Ingress, Network, Sink, Transmit};
+use peersock::datapath::{Datapath, Ingress, JoinedNetwork, Sink, Transmit};
 use peersock_overlay::{
     Endpoint, EndpointConfig, Identity, NetworkConfig, NodeId, RecvMeta, SocketIndex, SocketInfo,
     StaticMember, StaticNetwork,
@@ -20,7 +20,7 @@ pub(crate) struct Net {
 
 pub(crate) struct Node {
     pub(crate) datapath: Datapath,
-    pub(crate) network: Network,
+    pub(crate) network: JoinedNetwork,
     ingress: Ingress,
 }
 

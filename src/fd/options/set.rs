@@ -11,7 +11,7 @@ use peersock_stack::{IcmpFilter, InterfaceId};
 use super::table::{self, Access, Row};
 use super::value::{self, Interface, flag, integer, octet, small, within};
 use super::{HOPS, Options, Side, interface_name};
-use crate::datapath::Network;
+use crate::datapath::JoinedNetwork;
 use crate::fd::server::State;
 
 /// The largest queue that an application may ask for, bytes.
@@ -27,7 +27,7 @@ pub(super) struct Place<'a> {
 }
 
 /// The networks, as interfaces.
-pub(super) struct Interfaces(Arc<[Network]>);
+pub(super) struct Interfaces(Arc<[JoinedNetwork]>);
 
 impl Interfaces {
     pub(super) fn find(&self, wanted: Interface) -> Result<Option<InterfaceId>, Errno> {
@@ -48,7 +48,8 @@ impl Interfaces {
         if local.is_unspecified() && interface.is_none() {
             return Ok(None);
         }
-        let suits = |network: &&Network| interface.is_none_or(|interface| interface == network.interface);
+        let suits =
+            |network: &&JoinedNetwork| interface.is_none_or(|interface| interface == network.interface);
         let meant = IpAddr::V6(local).to_canonical();
         let is_own = self.0.iter().filter(suits).any(|network| network.addresses.contains(&meant));
         if !local.is_unspecified() && !is_own {
@@ -64,7 +65,7 @@ impl Interfaces {
         if name.is_empty() {
             return Ok(None);
         }
-        let named = |network: &&Network| interface_name(network.interface).as_bytes() == name;
+        let named = |network: &&JoinedNetwork| interface_name(network.interface).as_bytes() == name;
         self.0.iter().find(named).map(|network| Some(network.interface)).ok_or(Errno::NODEV)
     }
 }
