@@ -73,12 +73,11 @@ impl Link {
             self.probe_mtu(cx);
         }
 
-        let keepalive_at = || activity.owed_since().map(|since| since + KEEPALIVE_AFTER);
-        let dead_at = || {
-            let at = activity.unanswered_since()? + DEAD_AFTER;
-            // While the peer stays silent and is sent to, the attempt goes on.
-            Some(if at <= now { now + RETRY_MAX } else { at })
-        };
+        // What is due and stays so is looked at again later: a keepalive that could not be sent because there is
+        // no path yet, and a peer that stays silent, while the attempt goes on.
+        let later = |at: Instant| if at <= now { now + RETRY_MAX } else { at };
+        let keepalive_at = || activity.owed_since().map(|since| later(since + KEEPALIVE_AFTER));
+        let dead_at = || activity.unanswered_since().map(|since| later(since + DEAD_AFTER));
         let next = || keepalive_at().into_iter().chain(dead_at()).chain(self.doubtful_at(cx)).min();
         activity.arm();
         let at = next().or_else(|| {
