@@ -12,7 +12,8 @@ import pytest
 
 import peersock
 
-PEER = Path(__file__).parent / "peer.py"
+#: The module that the other process runs.
+PEER = f"{__package__}.peer"
 #: Members of the network that single tests may be.
 SPARE = 60
 
@@ -42,7 +43,7 @@ class Peer:
 
     def __init__(self, network: Network, seed: bytes | None = None) -> None:
         seed = seed or network.seeds["there"]
-        command = [sys.executable, str(PEER), str(network.path), seed.hex()]
+        command = [sys.executable, "-m", PEER, str(network.path), seed.hex()]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.v4 = network.v4["there"]
         self.v6 = self.answer()

@@ -1,4 +1,4 @@
-"""The other process of the tests: ``python peer.py NETWORK SEED``, then one function a line on standard input."""
+"""The other process of the tests: ``python -m tests.peer NETWORK SEED``, then one function a line of input."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import delivery  # type: ignore[import-not-found]  # It is beside this program.
-
 import peersock
 from peersock import socket
+
+from . import delivery
 
 CERTIFICATE = Path(__file__).parent / "certificate.pem"
 

@@ -11,7 +11,7 @@ import pytest
 import peersock
 from peersock import socket
 
-from .conftest import Network, Peer, run_python
+from .conftest import PEER, Network, Peer, run_python
 
 ALONE = 'import peersock; from peersock import socket; AD_HOC = "ff0001ffff000000"\n'
 
@@ -153,7 +153,7 @@ def test_events_come_to_who_iterates(tmp_path: Path) -> None:
         "path, seed, peer = sys.argv[1:4]\n"
         "with peersock.Session(path, identity=bytes.fromhex(seed), interfaces='loopback') as session:\n"
         "    with session.events() as events:\n"
-        "        import subprocess; other = subprocess.Popen([sys.executable, peer, path, sys.argv[4]],\n"
+        "        import subprocess; other = subprocess.Popen([sys.executable, '-m', peer, path, sys.argv[4]],\n"
         "            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)\n"
         "        address = other.stdout.readline().strip(); assert session.wait_peer(address, 20)\n"
         "        assert next(event for event in events if event.kind == 'peer_reachable').peer\n"
@@ -165,8 +165,7 @@ def test_events_come_to_who_iterates(tmp_path: Path) -> None:
         "                if event.kind == 'peer_lost': return event.kind\n"
         "    print(asyncio.run(asyncio.wait_for(main(), 30)))\n"
     )
-    peer = str(Path(__file__).parent / "peer.py")
-    arguments = (str(network.path), network.seeds["here"].hex(), peer, network.seeds["there"].hex())
+    arguments = (str(network.path), network.seeds["here"].hex(), PEER, network.seeds["there"].hex())
     assert run_python(code, *arguments) == "peer_lost\n"
 
 

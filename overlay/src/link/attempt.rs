@@ -142,9 +142,12 @@ impl Link {
         if attempt.pending.iter().any(|pending| pending.round == round && pending.went_to(place)) {
             return;
         }
-        if attempt.apart {
+        // The initiation of this round could go nowhere, or each place gets one of its own.
+        let is_behind = attempt.pending.back().is_some_and(|pending| pending.round < round);
+        let is_apart = attempt.apart;
+        if is_apart || is_behind {
             if cx.reach.spend(place, Initiation::MIN) {
-                self.initiate_at(cx, vec![*place], true);
+                self.initiate_at(cx, vec![*place], is_apart);
             }
             return;
         }

@@ -69,9 +69,12 @@ impl Flow {
             State::Established | State::CloseWait => {}
             _ => return Err(Error::BrokenPipe),
         }
-        let queued = inner.live().map_or(0, queue);
+        let (queued, left) = inner.live().map_or((0, 0), |connection| {
+            let queued = queue(connection);
+            (queued, connection.writable())
+        });
         inner.waiting.get_or_insert(time);
-        if queued < data.len() {
+        if queued < data.len() || left == 0 {
             inner.was_full = true;
             self.publish(&mut inner);
         }

@@ -97,7 +97,7 @@ pub struct UdpRoute {
 ///
 /// // From the socket to itself.
 /// let mut packet = [0; 100];
-/// let len = socket.send(&socket.route(Some(socket.local()))?, b"hello", 1280, &mut packet)?;
+/// let len = socket.send(now, &socket.route(Some(socket.local()))?, b"hello", 1280, &mut packet)?;
 /// stack.receive(now, net, &mut packet[..len], &mut Batch::new());
 /// let received = socket.recv_from(&mut [0; 3])?;
 /// assert_eq!((received.len, received.truncated), (3, true));
