@@ -14,6 +14,8 @@ import peersock
 
 #: The module that the other process runs.
 PEER = f"{__package__}.peer"
+#: The folder from which it is found.
+ROOT = Path(__file__).parent.parent
 #: Members of the network that single tests may be.
 SPARE = 60
 
@@ -44,7 +46,7 @@ class Peer:
     def __init__(self, network: Network, seed: bytes | None = None) -> None:
         seed = seed or network.seeds["there"]
         command = [sys.executable, "-m", PEER, str(network.path), seed.hex()]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.v4 = network.v4["there"]
         self.v6 = self.answer()
 

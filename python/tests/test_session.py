@@ -11,7 +11,7 @@ import pytest
 import peersock
 from peersock import socket
 
-from .conftest import PEER, Network, Peer, run_python
+from .conftest import PEER, ROOT, Network, Peer, run_python
 
 ALONE = 'import peersock; from peersock import socket; AD_HOC = "ff0001ffff000000"\n'
 
@@ -150,11 +150,11 @@ def test_events_come_to_who_iterates(tmp_path: Path) -> None:
     network = Network(tmp_path)
     code = (
         "import sys, asyncio, peersock\n"
-        "path, seed, peer = sys.argv[1:4]\n"
+        "path, seed, peer, root = sys.argv[1:5]\n"
         "with peersock.Session(path, identity=bytes.fromhex(seed), interfaces='loopback') as session:\n"
         "    with session.events() as events:\n"
-        "        import subprocess; other = subprocess.Popen([sys.executable, '-m', peer, path, sys.argv[4]],\n"
-        "            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)\n"
+        "        import subprocess; other = subprocess.Popen([sys.executable, '-m', peer, path, sys.argv[5]],\n"
+        "            cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)\n"
         "        address = other.stdout.readline().strip(); assert session.wait_peer(address, 20)\n"
         "        assert next(event for event in events if event.kind == 'peer_reachable').peer\n"
         "        assert events.next_timeout(0.01) is None or True\n"
@@ -165,7 +165,8 @@ def test_events_come_to_who_iterates(tmp_path: Path) -> None:
         "                if event.kind == 'peer_lost': return event.kind\n"
         "    print(asyncio.run(asyncio.wait_for(main(), 30)))\n"
     )
-    arguments = (str(network.path), network.seeds["here"].hex(), PEER, network.seeds["there"].hex())
+    seeds = [network.seeds[name].hex() for name in ("here", "there")]
+    arguments = (str(network.path), seeds[0], PEER, str(ROOT), seeds[1])
     assert run_python(code, *arguments) == "peer_lost\n"
 
 
