@@ -48,7 +48,10 @@ pub mod state;
 
 use peersock_primitives::sync;
 
-pub use config::{ConfigError, HostEndpoint, Network, ParseEndpointError};
+pub use config::{
+    ConfigError, HostEndpoint, Network, ParseEndpointError, ParseRootError, RootAddress, RootEndpoint,
+    RootTransport,
+};
 pub use driver::Interfaces;
 pub use fd::{Contacts, ENVIRONMENT, FdServer, Host, Outstanding};
 pub use net::{TcpListener, TcpStream, UdpSocket};

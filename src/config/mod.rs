@@ -3,6 +3,7 @@
 mod endpoint;
 mod error;
 mod passphrase;
+mod root;
 mod static_file;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use crate::state::{check_secret_file, read_text_file};
 
 pub use endpoint::{HostEndpoint, ParseEndpointError};
 pub use error::ConfigError;
+pub use root::{ParseRootError, RootAddress, RootEndpoint, RootTransport};
 
 /// A network to join, and what proves that this node may.
 ///

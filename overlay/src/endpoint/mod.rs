@@ -221,7 +221,8 @@ impl Endpoint {
             Some(MessageType::Hello) => self.on_hello(now, meta, datagram),
             Some(MessageType::UnknownSession) => self.on_unknown_session(now, meta, datagram),
             Some(MessageType::StaleReply) => self.on_stale_reply(now, meta, datagram),
-            None => self.core.counters.unknown_message.increment(),
+            // It comes from no root of this node's.
+            Some(MessageType::Relayed) | None => self.core.counters.unknown_message.increment(),
         }
     }
 

@@ -26,6 +26,9 @@ const PREFIX_LABEL: &[u8] = b"peersock network prefix v1";
 pub struct NetworkId(u64);
 
 impl NetworkId {
+    /// What sessions with roots are for: no network, and none that can be joined.
+    pub const ROOTS: Self = Self(1);
+
     /// Checks and takes a 64-bit ID.
     ///
     /// # Errors

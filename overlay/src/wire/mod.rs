@@ -23,6 +23,8 @@ mod data;
 mod handshake;
 mod hello;
 mod index;
+mod relay;
+mod root;
 #[cfg(test)]
 mod tests;
 mod unknown;
@@ -33,6 +35,8 @@ pub use data::{DATA_HEADER, DATA_OVERHEAD, Data};
 pub use handshake::{CookieReply, Initiation, Response, StaleReply};
 pub use hello::Hello;
 pub use index::SessionIndex;
+pub use relay::{Channel, RelayToken, Relayed};
+pub use root::{Entry, LookUpKey, NotFound, NoticeCode, Registration, RootMessage, Voucher};
 pub use unknown::UnknownSession;
 
 use std::fmt;
@@ -78,6 +82,8 @@ pub enum MessageType {
     UnknownSession = 0xD7,
     /// "Your initiation is not newer than one that I have read before."
     StaleReply = 0xD8,
+    /// A datagram that a root passes on from one node to another.
+    Relayed = 0xD9,
 }
 
 impl MessageType {
@@ -92,6 +98,7 @@ impl MessageType {
             0xD6 => Self::Hello,
             0xD7 => Self::UnknownSession,
             0xD8 => Self::StaleReply,
+            0xD9 => Self::Relayed,
             _ => return None,
         })
     }
@@ -108,6 +115,7 @@ impl fmt::Display for MessageType {
             Self::Hello => "hello",
             Self::UnknownSession => "unknown session",
             Self::StaleReply => "stale reply",
+            Self::Relayed => "relayed",
         })
     }
 }

@@ -8,7 +8,7 @@ use crate::id::{DiscoveryKey, Identity, NetworkId, Psk};
 
 proptest! {
     #[test]
-    fn any_bytes_are_safe_to_parse(mut bytes in prop::collection::vec(any::<u8>(), 0..1300), kind in 0xD0u8..0xD9, version: bool) {
+    fn any_bytes_are_safe_to_parse(mut bytes in prop::collection::vec(any::<u8>(), 0..1300), kind in 0xD0u8..0xDA, version: bool) {
         if let Some(first) = bytes.first_mut() {
             *first = kind;
         }
@@ -24,6 +24,7 @@ proptest! {
             Hello::open(&key(), &bytes).is_ok().then_some(MessageType::Hello),
             UnknownSession::parse(&bytes).is_ok().then_some(MessageType::UnknownSession),
             StaleReply::parse(&bytes).is_ok().then_some(MessageType::StaleReply),
+            Relayed::parse(&bytes).is_ok().then_some(MessageType::Relayed),
         ];
         // At most one, and that which byte 0 says.
         for message in parsed.into_iter().flatten() {
@@ -131,7 +132,7 @@ proptest! {
 fn types_stay_clear_of_stun_and_turn() {
     // RFC 7983, section 7: 0 to 3 is STUN, 64 to 79 TURN channels.
     let ours: Vec<u8> = (0..=255).filter(|b| MessageType::of(&[*b]).is_some()).collect();
-    assert_eq!(ours, [0xD1, 0xD2, 0xD3, 0xD4, 0xD5, 0xD6, 0xD7, 0xD8]);
+    assert_eq!(ours, [0xD1, 0xD2, 0xD3, 0xD4, 0xD5, 0xD6, 0xD7, 0xD8, 0xD9]);
     for byte in ours {
         assert_eq!(MessageType::of(&[byte]).map(|t| t as u8), Some(byte));
     }

@@ -1,0 +1,314 @@
+//! What a node and a root say to each other inside their session.
+
+mod signed;
+#[cfg(test)]
+mod tests;
+
+use std::net::{Ipv6Addr, SocketAddr};
+
+pub use signed::{Registration, Voucher};
+
+use super::{Channel, ParseError, Reader, RelayToken, mapped};
+use crate::id::{NodeId, PublicIdentity};
+
+/// The first byte of a plaintext that is such a message.
+const ROOT: u8 = 0x08;
+
+const REGISTER: u8 = 1;
+const REGISTERED: u8 = 2;
+const LOOK_UP: u8 = 3;
+const FOUND: u8 = 4;
+const NOTICE: u8 = 5;
+
+const BY_PREFIX: u8 = 1;
+const BY_ID: u8 = 2;
+
+/// The root passes datagrams on between nodes that know each other's channel.
+const RELAYS: u8 = 1;
+/// The root is about to end: the node shall go to another one.
+const DRAINS: u8 = 2;
+
+/// A message between a node and a root, inside their session: a data packet whose plaintext begins with 8.
+///
+/// ```text
+/// Register    0x08 | 1 | sequence 8 | lifetime 4 | signature 64 | token length 1 | token
+/// Registered  0x08 | 2 | sequence 8 | lifetime 4 | flags 1 | relay token 3 | channel 8 | bytes per second 4
+///                  | time 8 | port 2 | address 16 | signature 64
+/// LookUp      0x08 | 3 | id 4 | 1 | first 10 bytes of a node ID
+///             0x08 | 3 | id 4 | 2 | node ID 32
+/// Found       0x08 | 4 | id 4 | 0 | identity 64 | channel 8 | sequence 8 | lifetime 4 | signature 64
+///             0x08 | 4 | id 4 | status 1
+/// Notice      0x08 | 5 | code 1 | channel 8
+/// ```
+///
+/// Bytes behind these fields are ignored, so that later versions can add some.
+///
+/// ```
+/// use peersock_overlay::wire::{LookUpKey, RootMessage};
+///
+/// let message = RootMessage::LookUp { id: 7, key: LookUpKey::Prefix([9; 10]) };
+/// let mut plaintext = Vec::new();
+/// message.emit(&mut plaintext);
+/// assert_eq!(RootMessage::parse(&plaintext), Ok(message));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RootMessage {
+    /// A node wants to be found at this root.
+    Register {
+        /// What the node has signed.
+        registration: Registration,
+        /// What the root's operator gives to those who may register, if that is needed; at most 255 bytes.
+        access: Vec<u8>,
+    },
+    /// The node can be found, and how it is seen.
+    Registered {
+        /// From the registration.
+        sequence: u64,
+        /// For how long, in seconds; not longer than was asked for.
+        lifetime: u32,
+        /// Whether the root relays for this node more than a handshake and a few messages.
+        relays: bool,
+        /// Whether the root will end soon.
+        drains: bool,
+        /// In each relayed frame between this node and the root.
+        token: RelayToken,
+        /// The node's name for others.
+        channel: Channel,
+        /// What the root relays for this node, in bytes per second; 0 for no limit.
+        rate: u32,
+        /// Where the root has seen the node receive.
+        voucher: Voucher,
+    },
+    /// Who and where is this node?
+    LookUp {
+        /// Chosen by the sender, repeated in the answer.
+        id: u32,
+        /// What is known of it.
+        key: LookUpKey,
+    },
+    /// The answer.
+    Found {
+        /// From the question.
+        id: u32,
+        /// The node, or why there is none.
+        result: Result<Entry, NotFound>,
+    },
+    /// Something that the node has not asked.
+    Notice {
+        /// What.
+        code: NoticeCode,
+        /// Of which other node, if it is about one; otherwise 0.
+        channel: Channel,
+    },
+}
+
+/// What a look-up goes by. A self-certifying address ends in the first 10 bytes of its owner's node ID.
+///
+/// ```
+/// use peersock_overlay::wire::LookUpKey;
+/// use peersock_overlay::Identity;
+///
+/// let node = Identity::from_seed(&[1; 32]).node_id();
+/// assert!(LookUpKey::Id(node).matches(&node));
+/// assert!(!LookUpKey::Prefix([0; 10]).matches(&node));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LookUpKey {
+    /// The first 10 bytes of the node ID.
+    Prefix([u8; 10]),
+    /// The node ID.
+    Id(NodeId),
+}
+
+impl LookUpKey {
+    /// Whether it is a key of this node.
+    pub fn matches(&self, node: &NodeId) -> bool {
+        match self {
+            Self::Prefix(prefix) => node.as_bytes().starts_with(prefix),
+            Self::Id(id) => id == node,
+        }
+    }
+}
+
+/// A node that was found. The signature is checked by whoever asked, since a root may lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// Its keys.
+    pub identity: PublicIdentity,
+    /// Its name at the root that was asked.
+    pub channel: Channel,
+    /// What it has signed for the root at which it is registered.
+    pub registration: Registration,
+}
+
+/// Why nobody was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum NotFound {
+    /// No such node is registered.
+    Unknown = 1,
+    /// Too many questions; to be asked again later.
+    Limited = 2,
+    /// The directory that the root shares with others does not answer; it knows its own nodes only.
+    Partial = 3,
+}
+
+/// What a root tells unasked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum NoticeCode {
+    /// The root will end soon: register elsewhere.
+    Drains = 1,
+    /// Nobody has that channel, or not any more: look the node up again.
+    NoChannel = 2,
+    /// The node's share of the relay is used up; what is too much is dropped.
+    OverRate = 3,
+    /// The node is not registered, or not at the address that it sent from.
+    NotRegistered = 4,
+    /// The registration is refused: not signed, older than another one, or without what the operator asks
+    /// for.
+    Refused = 5,
+}
+
+impl NoticeCode {
+    fn from_wire(byte: u8) -> Option<Self> {
+        let all = [Self::Drains, Self::NoChannel, Self::OverRate, Self::NotRegistered, Self::Refused];
+        all.into_iter().find(|code| *code as u8 == byte)
+    }
+}
+
+impl RootMessage {
+    /// Whether a plaintext is such a message, whole or not.
+    pub fn is_one(plaintext: &[u8]) -> bool {
+        plaintext.first() == Some(&ROOT)
+    }
+
+    /// Reads a plaintext.
+    ///
+    /// # Errors
+    /// [`ParseError::Type`] for an unknown message, [`ParseError::Length`] if it is cut off,
+    /// [`ParseError::Value`] for keys, statuses and codes that do not exist.
+    pub fn parse(plaintext: &[u8]) -> Result<Self, ParseError> {
+        let mut reader = Reader(plaintext);
+        if reader.u8()? != ROOT {
+            return Err(ParseError::Type);
+        }
+        Ok(match reader.u8()? {
+            REGISTER => {
+                let registration = Registration::read(&mut reader)?;
+                let len = usize::from(reader.u8()?);
+                let access = reader.0.get(..len).ok_or(ParseError::Length)?.to_vec();
+                Self::Register { registration, access }
+            }
+            REGISTERED => {
+                let (sequence, lifetime, flags) = (reader.u64()?, reader.u32()?, reader.u8()?);
+                Self::Registered {
+                    sequence,
+                    lifetime,
+                    relays: flags & RELAYS != 0,
+                    drains: flags & DRAINS != 0,
+                    token: RelayToken::from_be_bytes(*reader.array()?),
+                    channel: Channel(reader.u64()?),
+                    rate: reader.u32()?,
+                    voucher: Voucher::read(&mut reader)?,
+                }
+            }
+            LOOK_UP => {
+                let id = reader.u32()?;
+                let key = match reader.u8()? {
+                    BY_PREFIX => LookUpKey::Prefix(*reader.array()?),
+                    BY_ID => LookUpKey::Id(NodeId::from_bytes(*reader.array()?)),
+                    _ => return Err(ParseError::Value),
+                };
+                Self::LookUp { id, key }
+            }
+            FOUND => {
+                let id = reader.u32()?;
+                let result = match reader.u8()? {
+                    0 => Ok(Entry {
+                        identity: PublicIdentity::from_bytes(reader.array()?)
+                            .map_err(|_| ParseError::Value)?,
+                        channel: Channel(reader.u64()?),
+                        registration: Registration::read(&mut reader)?,
+                    }),
+                    1 => Err(NotFound::Unknown),
+                    2 => Err(NotFound::Limited),
+                    3 => Err(NotFound::Partial),
+                    _ => return Err(ParseError::Value),
+                };
+                Self::Found { id, result }
+            }
+            NOTICE => {
+                let code = NoticeCode::from_wire(reader.u8()?).ok_or(ParseError::Value)?;
+                Self::Notice { code, channel: Channel(reader.u64()?) }
+            }
+            _ => return Err(ParseError::Type),
+        })
+    }
+
+    /// Appends the plaintext to `out`. An access text is cut at 255 bytes.
+    pub fn emit(&self, out: &mut Vec<u8>) {
+        out.push(ROOT);
+        match self {
+            Self::Register { registration, access } => {
+                out.push(REGISTER);
+                registration.write(out);
+                let access = &access[..access.len().min(255)];
+                out.push(access.len() as u8);
+                out.extend_from_slice(access);
+            }
+            Self::Registered { sequence, lifetime, relays, drains, token, channel, rate, voucher } => {
+                out.push(REGISTERED);
+                out.extend_from_slice(&sequence.to_be_bytes());
+                out.extend_from_slice(&lifetime.to_be_bytes());
+                out.push(u8::from(*relays) * RELAYS | u8::from(*drains) * DRAINS);
+                out.extend_from_slice(&token.to_be_bytes());
+                out.extend_from_slice(&channel.0.to_be_bytes());
+                out.extend_from_slice(&rate.to_be_bytes());
+                voucher.write(out);
+            }
+            Self::LookUp { id, key } => {
+                out.push(LOOK_UP);
+                out.extend_from_slice(&id.to_be_bytes());
+                match key {
+                    LookUpKey::Prefix(prefix) => {
+                        out.push(BY_PREFIX);
+                        out.extend_from_slice(prefix);
+                    }
+                    LookUpKey::Id(node) => {
+                        out.push(BY_ID);
+                        out.extend_from_slice(node.as_bytes());
+                    }
+                }
+            }
+            Self::Found { id, result } => {
+                out.push(FOUND);
+                out.extend_from_slice(&id.to_be_bytes());
+                match result {
+                    Ok(Entry { identity, channel, registration }) => {
+                        out.push(0);
+                        out.extend_from_slice(&identity.to_bytes());
+                        out.extend_from_slice(&channel.0.to_be_bytes());
+                        registration.write(out);
+                    }
+                    Err(why) => out.push(*why as u8),
+                }
+            }
+            Self::Notice { code, channel } => {
+                out.extend_from_slice(&[NOTICE, *code as u8]);
+                out.extend_from_slice(&channel.0.to_be_bytes());
+            }
+        }
+    }
+}
+
+fn read_address(reader: &mut Reader<'_>) -> Result<SocketAddr, ParseError> {
+    let port = reader.u16()?;
+    Ok(SocketAddr::new(Ipv6Addr::from(*reader.array()?).to_canonical(), port))
+}
+
+fn write_address(address: &SocketAddr, out: &mut Vec<u8>) {
+    out.extend_from_slice(&address.port().to_be_bytes());
+    out.extend_from_slice(&mapped(address.ip()).octets());
+}

@@ -1,0 +1,111 @@
+//! Messages of roots: what is written is read back, any bytes are safe to read, signatures bind every field.
+
+use std::net::{IpAddr, SocketAddr};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::id::Identity;
+
+fn identity(seed: u8) -> Identity {
+    Identity::from_seed(&[seed; 32])
+}
+
+fn registration() -> Registration {
+    Registration::sign(&identity(1), &identity(2).node_id(), 1_800_000_000_123, 600)
+}
+
+fn voucher() -> Voucher {
+    let address = "192.0.2.1:4000".parse().expect("an address");
+    Voucher::sign(&identity(2), &identity(1).node_id(), 1_800_000_000, address)
+}
+
+/// One of each kind.
+fn messages() -> Vec<RootMessage> {
+    let entry = Entry { identity: *identity(1).public(), channel: Channel(9), registration: registration() };
+    let codes = [NoticeCode::Drains, NoticeCode::NoChannel, NoticeCode::OverRate, NoticeCode::NotRegistered];
+    let found = [Ok(entry), Err(NotFound::Unknown), Err(NotFound::Limited), Err(NotFound::Partial)];
+    let keys = [LookUpKey::Prefix([7; 10]), LookUpKey::Id(identity(1).node_id())];
+    let registered = RootMessage::Registered {
+        sequence: 5,
+        lifetime: 600,
+        relays: true,
+        drains: false,
+        token: RelayToken::from_be_bytes([1, 2, 3]),
+        channel: Channel(u64::MAX),
+        rate: 1 << 20,
+        voucher: voucher(),
+    };
+    let mut all = vec![
+        RootMessage::Register { registration: registration(), access: Vec::new() },
+        RootMessage::Register { registration: registration(), access: b"let me in".to_vec() },
+        registered,
+        RootMessage::Notice { code: NoticeCode::Refused, channel: Channel(0) },
+    ];
+    all.extend(keys.map(|key| RootMessage::LookUp { id: 77, key }));
+    all.extend(found.map(|result| RootMessage::Found { id: 77, result }));
+    all.extend(codes.map(|code| RootMessage::Notice { code, channel: Channel(3) }));
+    all
+}
+
+#[test]
+fn what_is_written_is_read() {
+    for message in messages() {
+        let mut bytes = Vec::new();
+        message.emit(&mut bytes);
+        assert!(RootMessage::is_one(&bytes));
+        assert_eq!(RootMessage::parse(&bytes), Ok(message.clone()));
+        bytes.extend([0xff; 9]);
+        assert_eq!(RootMessage::parse(&bytes), Ok(message), "later versions may add fields");
+    }
+}
+
+#[test]
+fn what_is_cut_off_is_refused() {
+    for message in messages() {
+        let mut bytes = Vec::new();
+        message.emit(&mut bytes);
+        for len in 0..bytes.len() {
+            assert!(RootMessage::parse(&bytes[..len]).is_err(), "{message:?} at {len}");
+        }
+    }
+}
+
+#[test]
+fn a_registration_is_for_one_node_root_sequence_and_lifetime() {
+    let (node, root) = (*identity(1).public(), identity(2).node_id());
+    let good = registration();
+    assert!(good.verify(&node, &root));
+    assert!(!good.verify(identity(3).public(), &root));
+    assert!(!good.verify(&node, &identity(3).node_id()));
+    assert!(!Registration { sequence: good.sequence + 1, ..good }.verify(&node, &root));
+    assert!(!Registration { lifetime: good.lifetime + 1, ..good }.verify(&node, &root));
+}
+
+#[test]
+fn a_voucher_is_for_one_node_time_and_address() {
+    let (node, root) = (identity(1).node_id(), *identity(2).public());
+    let good = voucher();
+    assert!(good.verify(&root, &node));
+    assert!(!good.verify(identity(3).public(), &node));
+    assert!(!good.verify(&root, &identity(3).node_id()));
+    assert!(!Voucher { time: good.time + 1, ..good }.verify(&root, &node));
+    let elsewhere = SocketAddr::new(IpAddr::from([192, 0, 2, 2]), 4000);
+    assert!(!Voucher { address: elsewhere, ..good }.verify(&root, &node));
+    // What was signed for one purpose is of no use for the other.
+    assert!(!Voucher { signature: registration().signature, ..good }.verify(identity(1).public(), &node));
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_safe_to_parse(mut bytes in prop::collection::vec(any::<u8>(), 0..300), kind in 0u8..7) {
+        if let [first, second, ..] = &mut bytes[..] {
+            (*first, *second) = (ROOT, kind);
+        }
+        if let Ok(message) = RootMessage::parse(&bytes) {
+            let mut again = Vec::new();
+            message.emit(&mut again);
+            prop_assert_eq!(RootMessage::parse(&again), Ok(message));
+        }
+    }
+}

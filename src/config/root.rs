@@ -1,0 +1,278 @@
+//! What a node must know of a root: its keys, and where it listens.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+use peersock_overlay::{ParseIdentityError, PublicIdentity, is_endpoint};
+use thiserror::Error;
+
+use super::{HostEndpoint, ParseEndpointError};
+
+/// A root, as its operator gives it to others: `KEY@ENDPOINT[,ENDPOINT..]`, where `KEY` is the root's public
+/// identity and each endpoint an address or host name with a port, after `tcp:`, `tls:` or `wss:` unless it is
+/// for UDP. Texts of several roots are separated by white space.
+///
+/// ```
+/// use peersock::{Identity, RootAddress};
+///
+/// let key = Identity::from_seed(&[7; 32]).public().to_string();
+/// let text = format!("{key}@192.0.2.1:7420,[2001:db8::1]:7420,wss:root.example.org:443");
+/// let root: RootAddress = text.parse()?;
+/// assert_eq!((root.endpoints().len(), root.to_string()), (3, text.clone()));
+///
+/// let two = format!("{text}\n{key}@192.0.2.2:7420");
+/// assert_eq!(RootAddress::parse_list(&two)?.len(), 2);
+/// # Ok::<(), peersock::ParseRootError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RootAddress {
+    identity: PublicIdentity,
+    endpoints: Vec<RootEndpoint>,
+}
+
+/// One way to a root.
+///
+/// ```
+/// use peersock::{RootEndpoint, RootTransport};
+///
+/// let endpoint: RootEndpoint = "tls:root.example.org:443".parse()?;
+/// assert_eq!((endpoint.transport, endpoint.host()), (RootTransport::Tls, "root.example.org".into()));
+/// # Ok::<(), peersock::ParseRootError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RootEndpoint {
+    /// What carries the datagrams.
+    pub transport: RootTransport,
+    at: At,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum At {
+    Address(SocketAddr),
+    Host(HostEndpoint),
+}
+
+/// What carries datagrams between a node and a root.
+///
+/// ```
+/// use peersock::RootTransport;
+///
+/// assert_eq!(RootTransport::WebSocket.to_string(), "wss");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum RootTransport {
+    /// UDP, the usual one.
+    Udp,
+    /// TCP, each datagram behind its length.
+    Tcp,
+    /// The same inside TLS.
+    Tls,
+    /// Messages of a WebSocket inside TLS (RFC 6455): what passes proxies that let nothing pass but HTTPS.
+    WebSocket,
+}
+
+/// Why a text names no root.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ParseRootError {
+    /// There is no `@`.
+    #[error("a root is written KEY@HOST:PORT, as `peersock root` prints it; this has no @")]
+    NoKey,
+    /// The part before the `@` is no public identity.
+    #[error("the key of the root is wrong: {0}")]
+    Key(#[from] ParseIdentityError),
+    /// An endpoint is neither an address nor a host name with a port.
+    #[error("{0:?} is no endpoint of a root: HOST:PORT, after tcp:, tls: or wss: unless it is for UDP")]
+    Endpoint(String),
+}
+
+impl RootAddress {
+    /// At most so many endpoints of one root are used; further ones are an error.
+    pub const MAX_ENDPOINTS: usize = 16;
+
+    /// A root with these keys that listens there.
+    pub fn new(identity: PublicIdentity, endpoints: Vec<RootEndpoint>) -> Self {
+        Self { identity, endpoints }
+    }
+
+    /// The root's keys. Whoever does not have the secret half of them is not this root.
+    pub fn identity(&self) -> &PublicIdentity {
+        &self.identity
+    }
+
+    /// Where it listens.
+    pub fn endpoints(&self) -> &[RootEndpoint] {
+        &self.endpoints
+    }
+
+    /// Reads the texts of several roots, with white space between them.
+    ///
+    /// # Errors
+    /// See [`ParseRootError`]; the first one that is wrong counts.
+    pub fn parse_list(text: &str) -> Result<Vec<Self>, ParseRootError> {
+        text.split_whitespace().map(str::parse).collect()
+    }
+}
+
+impl fmt::Display for RootAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@", self.identity)?;
+        for (index, endpoint) in self.endpoints.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            write!(f, "{comma}{endpoint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for RootAddress {
+    type Err = ParseRootError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (key, endpoints) = text.split_once('@').ok_or(ParseRootError::NoKey)?;
+        let identity = key.parse()?;
+        let endpoints: Vec<RootEndpoint> = endpoints.split(',').map(str::parse).collect::<Result<_, _>>()?;
+        if endpoints.len() > Self::MAX_ENDPOINTS {
+            return Err(ParseRootError::Endpoint(endpoints[Self::MAX_ENDPOINTS].to_string()));
+        }
+        Ok(Self { identity, endpoints })
+    }
+}
+
+impl RootEndpoint {
+    /// That address by that transport.
+    pub fn at(transport: RootTransport, address: SocketAddr) -> Self {
+        Self { transport, at: At::Address(address) }
+    }
+
+    /// That host name by that transport.
+    pub fn named(transport: RootTransport, host: HostEndpoint) -> Self {
+        Self { transport, at: At::Host(host) }
+    }
+
+    /// The address, unless it is a host name.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self.at {
+            At::Address(address) => Some(address),
+            At::Host(_) => None,
+        }
+    }
+
+    /// The host name with its port, unless it is an address.
+    pub fn host_endpoint(&self) -> Option<&HostEndpoint> {
+        match &self.at {
+            At::Address(_) => None,
+            At::Host(host) => Some(host),
+        }
+    }
+
+    /// The host name, or the IP address as text.
+    pub fn host(&self) -> String {
+        match &self.at {
+            At::Address(address) => address.ip().to_string(),
+            At::Host(host) => host.host().to_owned(),
+        }
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        match &self.at {
+            At::Address(address) => address.port(),
+            At::Host(host) => host.port(),
+        }
+    }
+}
+
+impl fmt::Display for RootEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.transport != RootTransport::Udp {
+            write!(f, "{}:", self.transport)?;
+        }
+        match &self.at {
+            At::Address(address) => address.fmt(f),
+            At::Host(host) => host.fmt(f),
+        }
+    }
+}
+
+impl FromStr for RootEndpoint {
+    type Err = ParseRootError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || ParseRootError::Endpoint(text.to_owned());
+        let schemes = [RootTransport::Tcp, RootTransport::Tls, RootTransport::WebSocket];
+        let scheme = schemes.into_iter().find_map(|transport| {
+            let rest = text.strip_prefix(transport.name())?.strip_prefix(':')?;
+            // A host may be called tcp: only two colons make it a scheme.
+            rest.contains(':').then_some((transport, rest))
+        });
+        let (transport, place) = scheme.unwrap_or((RootTransport::Udp, text));
+        if let Ok(address) = place.parse::<SocketAddr>() {
+            return if is_endpoint(&address) { Ok(Self::at(transport, address)) } else { Err(wrong()) };
+        }
+        let host: HostEndpoint = place.parse().map_err(|_: ParseEndpointError| wrong())?;
+        Ok(Self::named(transport, host))
+    }
+}
+
+impl RootTransport {
+    /// As it is written in front of an endpoint.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::WebSocket => "wss",
+        }
+    }
+}
+
+impl fmt::Display for RootTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use peersock_overlay::Identity;
+
+    use super::*;
+
+    fn key() -> String {
+        Identity::from_seed(&[7; 32]).public().to_string()
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for endpoints in
+            ["192.0.2.1:7420", "[2001:db8::1]:7420,tcp:192.0.2.1:80", "tcp:7420", "wss:a.b:443,x:1"]
+        {
+            let text = format!("{}@{endpoints}", key());
+            let root: RootAddress = text.parse().expect("a root");
+            assert_eq!(root.to_string(), text);
+        }
+        let host: RootEndpoint = "tcp:7420".parse().expect("a host that is called tcp");
+        assert_eq!((host.transport, host.host(), host.port()), (RootTransport::Udp, "tcp".into(), 7420));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let parse = |text: &str| text.parse::<RootAddress>().expect_err("an error");
+        assert_eq!(parse("192.0.2.1:7420"), ParseRootError::NoKey);
+        assert!(matches!(parse("short@192.0.2.1:7420"), ParseRootError::Key(_)));
+        for endpoint in ["", "192.0.2.1", "192.0.2.1:0", "224.0.0.1:7420", "a b:1", "quic:x:1", "tls:x"] {
+            let wrong = format!("{}@{endpoint}", key());
+            assert_eq!(parse(&wrong), ParseRootError::Endpoint(endpoint.to_owned()), "{endpoint}");
+        }
+        let many = vec!["192.0.2.1:1"; 17].join(",");
+        assert!(matches!(parse(&format!("{}@{many}", key())), ParseRootError::Endpoint(_)));
+    }
+
+    #[test]
+    fn a_list_may_be_empty() {
+        assert_eq!(RootAddress::parse_list(" \n "), Ok(Vec::new()));
+    }
+}
