@@ -262,7 +262,7 @@ impl RootMessage {
                 out.push(REGISTERED);
                 out.extend_from_slice(&sequence.to_be_bytes());
                 out.extend_from_slice(&lifetime.to_be_bytes());
-                out.push(u8::from(*relays) * RELAYS | u8::from(*drains) * DRAINS);
+                out.push((u8::from(*relays) * RELAYS) | (u8::from(*drains) * DRAINS));
                 out.extend_from_slice(&token.to_be_bytes());
                 out.extend_from_slice(&channel.0.to_be_bytes());
                 out.extend_from_slice(&rate.to_be_bytes());
