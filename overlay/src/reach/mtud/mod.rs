@@ -9,9 +9,9 @@
 //!
 //! 1. The search first jumps along what links usually have: Ethernet, jumbo frames, then the socket's own
 //!    limit.
-//! 2. A size is given up after [`MAX_PROBES`] losses (RFC 8899 section 5.1.2). Then the range between the
-//!    largest size that passed and the smallest that did not is halved until it is narrow; two failures in a
-//!    row above Ethernet's size end the search, because then the link almost surely is Ethernet.
+//! 2. A size is given up after [`trial::MAX_PROBES`] losses (RFC 8899 section 5.1.2). Then the range between
+//!    the largest size that passed and the smallest that did not is halved until it is narrow; two failures in
+//!    a row above Ethernet's size end the search, because then the link almost surely is Ethernet.
 //! 3. While traffic flows, the current size is confirmed now and then, and at once when something above
 //!    suspects it. When that fails, the path has become a black hole for it (section 4.3): it falls back to
 //!    the next of [`FLOORS`], which is tested at once, and then searches below the size that failed.
@@ -21,10 +21,16 @@
 //!
 //! Dead peers are not this module's concern: they are found by silence.
 
+mod trial;
+
+#[cfg(test)]
+mod tests;
+
 use std::time::{Duration, Instant};
 
 use super::place::Place;
 use crate::wire::Initiation;
+use trial::{Answer, Trial, Verdict};
 
 /// BASE_PLPMTU for UDP payloads (RFC 8899 section 5.1.2 suggests 1200).
 pub(crate) const BASE: usize = 1200;
@@ -32,15 +38,6 @@ pub(crate) const BASE: usize = 1200;
 /// Where a path falls back to, largest first: the base, the payload of IPv4's least datagram (RFC 791), and
 /// an initiation, which has passed if there is a session.
 const FLOORS: [usize; 3] = [BASE, 548, Initiation::MIN];
-
-/// MAX_PROBES (RFC 8899 section 5.1.2).
-const MAX_PROBES: usize = 3;
-
-/// Lost probes that are enough if something above had reason to suspect the size.
-const MAX_PROBES_IF_SUSPECTED: usize = 2;
-
-/// Probes of one size, if the companions are lost too.
-const MAX_PAIRS: usize = 6;
 
 /// How often the current size is confirmed while any traffic flows (CONFIRMATION_TIMER).
 const CONFIRM_INTERVAL: Duration = Duration::from_secs(15);
@@ -56,15 +53,6 @@ const BUSY: u64 = 8 * BASE as u64;
 
 /// The least time from a size's confirmation to its next test, however much it is suspected.
 const CONFIRM_SPACING: Duration = Duration::from_millis(300);
-
-/// Bounds of the wait for the first companion's answer; each further one is waited for twice as long.
-const MIN_TIMEOUT: Duration = Duration::from_millis(100);
-const MAX_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Bounds of the wait for a probe's answer once its companion's is there: the network may have changed their
-/// order.
-const MIN_MARGIN: Duration = Duration::from_millis(10);
-const MAX_MARGIN: Duration = Duration::from_millis(250);
 
 /// A search stops when the open range is not wider than this, or than a 64th of the size.
 const GRANULARITY: usize = 16;
@@ -106,37 +94,6 @@ enum Phase {
     Confirm { suspected: bool, resume: Option<(usize, u8)> },
     /// Nothing to do until [`Mtud::confirm`] or [`Mtud::search`].
     Idle,
-}
-
-/// One size under test.
-#[derive(Debug)]
-struct Trial {
-    size: usize,
-    /// Lost probes that make the size too large.
-    needed: usize,
-    margin: Duration,
-    timeout: Duration,
-    pairs: Vec<Pair>,
-}
-
-/// A probe and its companion.
-#[derive(Debug)]
-struct Pair {
-    probe: u32,
-    companion: u32,
-    sent: Instant,
-    /// When the companion was acknowledged.
-    passed: Option<Instant>,
-}
-
-/// What is to be done about a size under test.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    Wait,
-    SendPair,
-    TooLarge,
-    /// Companions are lost too.
-    Unanswered,
 }
 
 impl Mtud {
@@ -203,7 +160,7 @@ impl Mtud {
             Phase::Confirm { suspected: already, .. } => {
                 *already |= suspected;
                 if let Some(trial) = self.trial.as_mut().filter(|_| suspected) {
-                    trial.needed = MAX_PROBES_IF_SUSPECTED;
+                    trial.suspect();
                 }
                 return;
             }
@@ -229,8 +186,7 @@ impl Mtud {
 
     /// Returns the size of a probe that is to be sent now, if any, under `id`; its companion follows it under
     /// the next id. Neither was used before. `rtt` is the path's round-trip time, as far as it is known. May
-    /// lower
-    /// [`Self::current`].
+    /// lower [`Self::current`].
     pub(crate) fn poll(&mut self, now: Instant, rtt: Option<Duration>, id: u32) -> Option<usize> {
         if let Some(trial) = &self.trial {
             let size = trial.size;
@@ -257,18 +213,15 @@ impl Mtud {
             self.trial = Some(Trial::new(size, suspected, rtt));
         }
         let trial = self.trial.as_mut()?;
-        trial.pairs.push(Pair { probe: id, companion: id.wrapping_add(1), sent: now, passed: None });
+        trial.sent(id, now);
         Some(trial.size)
     }
 
     /// The peer received probe `id`. Returns how long the answer took.
     pub(crate) fn acknowledged(&mut self, id: u32, now: Instant) -> Option<Duration> {
         let trial = self.trial.as_mut()?;
-        let pair = trial.pairs.iter_mut().find(|pair| pair.probe == id || pair.companion == id)?;
-        let rtt = now.saturating_duration_since(pair.sent);
-        if pair.companion == id {
-            pair.passed.get_or_insert(now);
-            trial.margin = margin(rtt);
+        let Answer { passed, rtt } = trial.answered(id, now)?;
+        if !passed {
             return Some(rtt);
         }
         let size = trial.size;
@@ -349,273 +302,5 @@ impl Mtud {
             return None;
         }
         Some(self.current + open / 2)
-    }
-}
-
-impl Trial {
-    fn new(size: usize, suspected: bool, rtt: Option<Duration>) -> Self {
-        let timeout = rtt.map_or(MAX_TIMEOUT / 2, |rtt| rtt * 3);
-        Self {
-            size,
-            needed: if suspected { MAX_PROBES_IF_SUSPECTED } else { MAX_PROBES },
-            margin: rtt.map_or(MAX_MARGIN, margin),
-            timeout: timeout.clamp(MIN_TIMEOUT, MAX_TIMEOUT),
-            pairs: Vec::with_capacity(1),
-        }
-    }
-
-    fn verdict(&self, now: Instant) -> Verdict {
-        let lost = self.pairs.iter().filter(|pair| pair.passed.is_some_and(|at| now >= at + self.margin));
-        if lost.count() >= self.needed {
-            return Verdict::TooLarge;
-        }
-        match self.next_at() {
-            Some(at) if now < at => Verdict::Wait,
-            _ if self.pairs.len() < MAX_PAIRS => Verdict::SendPair,
-            _ => Verdict::Unanswered,
-        }
-    }
-
-    /// When the last pair is given up.
-    fn next_at(&self) -> Option<Instant> {
-        let last = self.pairs.last()?;
-        let wait = self.timeout * (1 << (self.pairs.len() - 1));
-        Some(last.passed.map_or(last.sent + wait.min(MAX_TIMEOUT), |at| at + self.margin))
-    }
-}
-
-fn margin(rtt: Duration) -> Duration {
-    (rtt / 4).clamp(MIN_MARGIN, MAX_MARGIN)
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::reach::SocketIndex;
-    use crate::testing::instant;
-
-    const LARGEST: usize = 65_507;
-    const V4: &str = "192.0.2.1:7";
-    const V6: &str = "[2001:db8::1]:7";
-    const LOOPBACK: &str = "127.0.0.1:7";
-
-    #[test]
-    fn reaches_what_the_link_carries() {
-        for (remote, max, link, expected) in [
-            (V4, LARGEST, 1472, 1472),
-            (V6, LARGEST, 1452, 1452),
-            (V4, LARGEST, 8972, 8972),
-            (V6, LARGEST, 8952, 8952),
-            (V4, LARGEST, LARGEST, 8972),
-            (LOOPBACK, LARGEST, LARGEST, LARGEST),
-            (LOOPBACK, 16_000, LARGEST, 16_000),
-            (V4, 1400, LARGEST, 1400),
-            (V4, 1000, 1000, 1000),
-        ] {
-            let mut path = Run::new(remote, max);
-            path.settle(link);
-            assert_eq!(path.mtud.current(), expected, "{remote} {max} {link}");
-        }
-    }
-
-    #[test]
-    fn searches_between_the_usual_sizes() {
-        for (link, at_least) in [(1200, 1200), (1372, 1350), (1464, 1440), (8868, 8500)] {
-            let mut path = Run::new(V4, LARGEST);
-            path.settle(link);
-            let found = path.mtud.current();
-            assert!((at_least..=link).contains(&found), "{link}: {found}");
-        }
-    }
-
-    #[test]
-    fn a_path_that_carries_less_than_the_base_is_used_as_it_is() {
-        for link in [1199, 1172, 1152, 900, 548, 547, 300, Initiation::MIN] {
-            let mut path = Run::new(V4, LARGEST);
-            let start = path.now;
-            while path.mtud.current() > link {
-                assert!(path.step(link), "{link}: it rests at {}", path.mtud.current());
-            }
-            assert!(path.now - start <= Duration::from_millis(200), "{link}: {:?}", path.now - start);
-            path.settle(link);
-            let found = path.mtud.current();
-            assert!((link - 20..=link).contains(&found), "{link}: {found}");
-            path.mtud.confirm(true);
-            path.settle(link);
-            assert_eq!(path.mtud.current(), found, "{link}");
-        }
-    }
-
-    #[test]
-    fn ethernet_costs_few_lost_probes() {
-        let mut path = Run::new(V4, LARGEST);
-        path.settle(1472);
-        assert_eq!(path.lost, 2 * MAX_PROBES);
-    }
-
-    #[test]
-    fn a_black_hole_falls_back_and_then_finds_the_new_size() {
-        for link in [1350, 1190] {
-            let mut path = Run::new(V4, LARGEST);
-            path.settle(8972);
-            path.now += CONFIRM_SPACING;
-            path.mtud.confirm(true);
-            let start = path.now;
-            while path.mtud.current() > link {
-                path.step(link);
-            }
-            assert!(path.now - start <= Duration::from_millis(100), "{:?}", path.now - start);
-            path.settle(link);
-            assert!((link - 30..=link).contains(&path.mtud.current()), "{}", path.mtud.current());
-        }
-    }
-
-    #[test]
-    fn one_lost_confirmation_is_not_a_black_hole() {
-        for suspected in [true, false] {
-            let mut path = Run::new(V4, LARGEST);
-            path.settle(1472);
-            path.mtud.confirm(suspected);
-            path.step(0);
-            path.step(SMALL);
-            path.settle(1472);
-            assert_eq!(path.mtud.current(), 1472);
-        }
-    }
-
-    #[test]
-    fn a_path_that_is_down_keeps_its_size() {
-        let mut path = Run::new(V4, LARGEST);
-        path.settle(1472);
-        for _ in 0..3 {
-            path.mtud.confirm(true);
-            path.settle(0);
-            assert_eq!(path.mtud.current(), 1472);
-        }
-        // And when it comes back smaller than it was, that is noticed as ever.
-        path.mtud.confirm(true);
-        path.settle(1300);
-        assert!((1280..=1300).contains(&path.mtud.current()), "{}", path.mtud.current());
-    }
-
-    #[test]
-    fn confirms_only_when_due() {
-        let mut path = Run::new(V4, LARGEST);
-        path.settle(1472);
-        path.mtud.confirm_if_due(path.now);
-        assert_eq!(path.poll(path.now), None);
-        let later = path.now + CONFIRM_INTERVAL;
-        path.mtud.confirm_if_due(later);
-        assert_eq!(path.poll(later), Some(1472));
-    }
-
-    #[test]
-    fn confirms_twice_a_second_while_much_is_sent() {
-        let mut path = Run::new(V4, LARGEST);
-        path.settle(1472);
-        let mut total = 0;
-        let mut probes = 0;
-        for tenth in 0..200 {
-            path.now += Duration::from_millis(100);
-            // Much in the first ten seconds, then little.
-            total += if tenth < 100 { 100_000 } else { 100 };
-            path.mtud.carried(total, path.now);
-            probes += usize::from(path.step(1472));
-        }
-        assert!((18..=20).contains(&probes), "{probes}");
-    }
-
-    #[test]
-    fn a_search_is_begun_again_while_the_size_is_confirmed() {
-        let mut path = Run::new(V4, LARGEST);
-        path.settle(1300);
-        let before = path.mtud.current();
-        path.now += RAISE_INTERVAL;
-        path.mtud.confirm_if_due(path.now);
-        path.settle(1472);
-        assert!(before <= 1300 && path.mtud.current() == 1472);
-    }
-
-    #[test]
-    fn suspicion_interrupts_a_search_and_does_not_end_it() {
-        let mut path = Run::new(V4, LARGEST);
-        path.step(1472);
-        path.step(1472);
-        assert_eq!(path.mtud.current(), 1472);
-        path.mtud.confirm(false);
-        assert!(matches!(path.mtud.phase, Phase::Search { .. }));
-        path.mtud.confirm(true);
-        path.settle(8972);
-        assert_eq!(path.mtud.current(), 8972);
-    }
-
-    proptest! {
-        /// Whatever the link and its losses: never above the link, at most the ceiling, and the search ends.
-        #[test]
-        fn never_exceeds_the_link(
-            link in Initiation::MIN..70_000, max in 1200usize..70_000, [losses, dead]: [u64; 2]
-        ) {
-            let mut path = Run::new(LOOPBACK, max);
-            for n in 0..64 {
-                let passes = if dead >> n & 1 == 1 { 0 } else { SMALL };
-                path.step(if losses >> n & 1 == 1 { passes } else { link });
-            }
-            path.mtud.confirm(true);
-            path.settle(link);
-            prop_assert!(path.mtud.current() <= link.min(max));
-        }
-    }
-
-    /// Lets companions pass, and no probe.
-    const SMALL: usize = 35;
-
-    struct Run {
-        mtud: Mtud,
-        now: Instant,
-        lost: usize,
-        id: u32,
-    }
-
-    impl Run {
-        fn new(remote: &str, max_datagram: usize) -> Self {
-            let now = instant();
-            let place = Place::Direct { socket: SocketIndex(0), remote: remote.parse().unwrap() };
-            Self { mtud: Mtud::new(place, max_datagram, now), now, lost: 0, id: 0 }
-        }
-
-        /// Sends what is due over a link of this size and 1 ms round-trip time; false when there is nothing
-        /// to do.
-        fn step(&mut self, link: usize) -> bool {
-            if let Some(deadline) = self.mtud.deadline() {
-                self.now = self.now.max(deadline);
-            }
-            let Some(size) = self.poll(self.now) else { return false };
-            if link >= SMALL {
-                self.now += Duration::from_millis(1);
-                self.mtud.acknowledged(self.id + 1, self.now);
-            }
-            if size <= link {
-                self.mtud.acknowledged(self.id, self.now);
-            } else {
-                self.lost += 1;
-            }
-            true
-        }
-
-        fn poll(&mut self, now: Instant) -> Option<usize> {
-            self.id += 2;
-            self.mtud.poll(now, Some(Duration::from_millis(1)), self.id)
-        }
-
-        fn settle(&mut self, link: usize) {
-            for _ in 0..400 {
-                if !self.step(link) {
-                    return;
-                }
-            }
-            panic!("the search does not end");
-        }
     }
 }

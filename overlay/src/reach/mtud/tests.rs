@@ -1,0 +1,232 @@
+//! Runs of the discovery over links of one size each, with losses.
+
+use proptest::prelude::*;
+
+use super::trial::MAX_PROBES;
+use super::*;
+use crate::reach::SocketIndex;
+use crate::testing::instant;
+
+const LARGEST: usize = 65_507;
+const V4: &str = "192.0.2.1:7";
+const V6: &str = "[2001:db8::1]:7";
+const LOOPBACK: &str = "127.0.0.1:7";
+
+#[test]
+fn reaches_what_the_link_carries() {
+    for (remote, max, link, expected) in [
+        (V4, LARGEST, 1472, 1472),
+        (V6, LARGEST, 1452, 1452),
+        (V4, LARGEST, 8972, 8972),
+        (V6, LARGEST, 8952, 8952),
+        (V4, LARGEST, LARGEST, 8972),
+        (LOOPBACK, LARGEST, LARGEST, LARGEST),
+        (LOOPBACK, 16_000, LARGEST, 16_000),
+        (V4, 1400, LARGEST, 1400),
+        (V4, 1000, 1000, 1000),
+    ] {
+        let mut path = Run::new(remote, max);
+        path.finish(link);
+        assert_eq!(path.mtud.current(), expected, "{remote} {max} {link}");
+    }
+}
+
+#[test]
+fn searches_between_the_usual_sizes() {
+    for (link, at_least) in [(1200, 1200), (1372, 1350), (1464, 1440), (8868, 8500)] {
+        let mut path = Run::new(V4, LARGEST);
+        path.finish(link);
+        let found = path.mtud.current();
+        assert!((at_least..=link).contains(&found), "{link}: {found}");
+    }
+}
+
+#[test]
+fn a_path_that_carries_less_than_the_base_is_used_as_it_is() {
+    for link in [1199, 1172, 1152, 900, 548, 547, 300, Initiation::MIN] {
+        let mut path = Run::new(V4, LARGEST);
+        let start = path.now;
+        while path.mtud.current() > link {
+            assert!(path.step(link), "{link}: it rests at {}", path.mtud.current());
+        }
+        assert!(path.now - start <= Duration::from_millis(200), "{link}: {:?}", path.now - start);
+        path.finish(link);
+        let found = path.mtud.current();
+        assert!((link - 20..=link).contains(&found), "{link}: {found}");
+        path.mtud.confirm(true);
+        path.finish(link);
+        assert_eq!(path.mtud.current(), found, "{link}");
+    }
+}
+
+#[test]
+fn ethernet_costs_few_lost_probes() {
+    let mut path = Run::new(V4, LARGEST);
+    path.finish(1472);
+    assert_eq!(path.lost, 2 * MAX_PROBES);
+}
+
+#[test]
+fn a_black_hole_falls_back_and_then_finds_the_new_size() {
+    for link in [1350, 1190] {
+        let mut path = Run::new(V4, LARGEST);
+        path.finish(8972);
+        path.now += CONFIRM_SPACING;
+        path.mtud.confirm(true);
+        let start = path.now;
+        while path.mtud.current() > link {
+            path.step(link);
+        }
+        assert!(path.now - start <= Duration::from_millis(100), "{:?}", path.now - start);
+        path.finish(link);
+        assert!((link - 30..=link).contains(&path.mtud.current()), "{}", path.mtud.current());
+    }
+}
+
+#[test]
+fn one_lost_confirmation_is_not_a_black_hole() {
+    for suspected in [true, false] {
+        let mut path = Run::new(V4, LARGEST);
+        path.finish(1472);
+        path.mtud.confirm(suspected);
+        path.step(0);
+        path.step(SMALL);
+        path.finish(1472);
+        assert_eq!(path.mtud.current(), 1472);
+    }
+}
+
+#[test]
+fn a_path_that_is_down_keeps_its_size() {
+    let mut path = Run::new(V4, LARGEST);
+    path.finish(1472);
+    for _ in 0..3 {
+        path.mtud.confirm(true);
+        path.finish(0);
+        assert_eq!(path.mtud.current(), 1472);
+    }
+    // And when it comes back smaller than it was, that is noticed as ever.
+    path.mtud.confirm(true);
+    path.finish(1300);
+    assert!((1280..=1300).contains(&path.mtud.current()), "{}", path.mtud.current());
+}
+
+#[test]
+fn confirms_only_when_due() {
+    let mut path = Run::new(V4, LARGEST);
+    path.finish(1472);
+    path.mtud.confirm_if_due(path.now);
+    assert_eq!(path.poll(path.now), None);
+    let later = path.now + CONFIRM_INTERVAL;
+    path.mtud.confirm_if_due(later);
+    assert_eq!(path.poll(later), Some(1472));
+}
+
+#[test]
+fn confirms_twice_a_second_while_much_is_sent() {
+    let mut path = Run::new(V4, LARGEST);
+    path.finish(1472);
+    let mut total = 0;
+    let mut probes = 0;
+    for tenth in 0..200 {
+        path.now += Duration::from_millis(100);
+        // Much in the first ten seconds, then little.
+        total += if tenth < 100 { 100_000 } else { 100 };
+        path.mtud.carried(total, path.now);
+        probes += usize::from(path.step(1472));
+    }
+    assert!((18..=20).contains(&probes), "{probes}");
+}
+
+#[test]
+fn a_search_is_begun_again_while_the_size_is_confirmed() {
+    let mut path = Run::new(V4, LARGEST);
+    path.finish(1300);
+    let before = path.mtud.current();
+    path.now += RAISE_INTERVAL;
+    path.mtud.confirm_if_due(path.now);
+    path.finish(1472);
+    assert!(before <= 1300 && path.mtud.current() == 1472);
+}
+
+#[test]
+fn suspicion_interrupts_a_search_and_does_not_end_it() {
+    let mut path = Run::new(V4, LARGEST);
+    path.step(1472);
+    path.step(1472);
+    assert_eq!(path.mtud.current(), 1472);
+    path.mtud.confirm(false);
+    assert!(matches!(path.mtud.phase, Phase::Search { .. }));
+    path.mtud.confirm(true);
+    path.finish(8972);
+    assert_eq!(path.mtud.current(), 8972);
+}
+
+proptest! {
+    /// Whatever the link and its losses: never above the link, at most the ceiling, and the search ends.
+    #[test]
+    fn never_exceeds_the_link(
+        link in Initiation::MIN..70_000, max in 1200usize..70_000, [losses, dead]: [u64; 2]
+    ) {
+        let mut path = Run::new(LOOPBACK, max);
+        for n in 0..64 {
+            let passes = if dead >> n & 1 == 1 { 0 } else { SMALL };
+            path.step(if losses >> n & 1 == 1 { passes } else { link });
+        }
+        path.mtud.confirm(true);
+        path.finish(link);
+        prop_assert!(path.mtud.current() <= link.min(max));
+    }
+}
+
+/// Lets companions pass, and no probe.
+const SMALL: usize = 35;
+
+struct Run {
+    mtud: Mtud,
+    now: Instant,
+    lost: usize,
+    id: u32,
+}
+
+impl Run {
+    fn new(remote: &str, max_datagram: usize) -> Self {
+        let now = instant();
+        let place = Place::Direct { socket: SocketIndex(0), remote: remote.parse().unwrap() };
+        Self { mtud: Mtud::new(place, max_datagram, now), now, lost: 0, id: 0 }
+    }
+
+    /// Sends what is due over a link of this size and 1 ms round-trip time; false when there is nothing
+    /// to do.
+    fn step(&mut self, link: usize) -> bool {
+        if let Some(deadline) = self.mtud.deadline() {
+            self.now = self.now.max(deadline);
+        }
+        let Some(size) = self.poll(self.now) else { return false };
+        if link >= SMALL {
+            self.now += Duration::from_millis(1);
+            self.mtud.acknowledged(self.id + 1, self.now);
+        }
+        if size <= link {
+            self.mtud.acknowledged(self.id, self.now);
+        } else {
+            self.lost += 1;
+        }
+        true
+    }
+
+    fn poll(&mut self, now: Instant) -> Option<usize> {
+        self.id += 2;
+        self.mtud.poll(now, Some(Duration::from_millis(1)), self.id)
+    }
+
+    /// Goes on until the discovery has nothing to send.
+    fn finish(&mut self, link: usize) {
+        for _ in 0..400 {
+            if !self.step(link) {
+                return;
+            }
+        }
+        panic!("the search does not end");
+    }
+}
