@@ -1,0 +1,169 @@
+//! Beacons: when they are sent, and what one that was heard leads to.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+
+use super::Discovery;
+use super::hellos::NO_ECHO;
+use crate::crypto::hash;
+use crate::endpoint::Endpoint;
+use crate::link::Timer;
+use crate::reach::{Place, RecvMeta};
+use crate::text::List;
+use crate::wire::Beacon;
+
+/// Beacons after a start or a change, in milliseconds from then.
+const LADDER: [u64; 5] = [0, 100, 300, 1000, 3000];
+/// After that one per so many milliseconds.
+const REGULAR: std::ops::RangeInclusive<u64> = 20_000..=30_000;
+/// The least time between two beacons that ask for somebody.
+const SOLICIT_INTERVAL: Duration = Duration::from_secs(1);
+/// A salt is used so long.
+const SALT_LIFETIME: Duration = Duration::from_secs(600);
+
+impl Discovery {
+    /// Tags that look like any others and are the same in all beacons of one salt: whoever compares those
+    /// does not see which tags stay.
+    fn fill(&self, salt: &[u8; 16], filler: &mut [u8]) {
+        for (index, tag) in (0u8..).zip(filler.chunks_exact_mut(Beacon::TAG)) {
+            tag.copy_from_slice(&hash::mac16(&self.secret, &[salt, &[index]]));
+        }
+    }
+
+    fn renew_salt(&mut self, salt: [u8; 16], now: Instant) {
+        self.salt = salt;
+        self.salt_since = now;
+        self.own_salts.push_front(salt);
+        self.own_salts.truncate(8);
+    }
+}
+
+impl Endpoint {
+    /// Announces the node now and, on a ladder, some times more.
+    pub(in crate::endpoint) fn restart_beacons(&mut self, now: Instant) {
+        self.discovery.rung = 0;
+        let salt = self.core.random();
+        self.discovery.renew_salt(salt, now);
+        self.on_beacon_timer(now);
+    }
+
+    pub(in crate::endpoint) fn on_beacon_timer(&mut self, now: Instant) {
+        if self.networks.is_empty() || self.core.sockets.iter().all(|socket| socket.beacon_targets.is_empty())
+        {
+            self.core.timers.clear(Timer::Beacon);
+            return;
+        }
+        if now.saturating_duration_since(self.discovery.salt_since) >= SALT_LIFETIME {
+            let salt = self.core.random();
+            self.discovery.renew_salt(salt, now);
+        }
+        self.send_beacon();
+        let rung = self.discovery.rung;
+        self.discovery.rung = (rung + 1).min(LADDER.len());
+        let wait = match LADDER.get(rung + 1) {
+            Some(next) => next - LADDER[rung],
+            None => self.core.rng.random_range(REGULAR),
+        };
+        self.core.timers.set(Timer::Beacon, now + Duration::from_millis(wait));
+    }
+
+    /// Asks on the local networks for somebody that is missing: at once, or as soon as the last time is long
+    /// enough ago.
+    pub(in crate::endpoint) fn solicit(&mut self, now: Instant) {
+        let allowed = self.discovery.solicited.map_or(now, |last| last + SOLICIT_INTERVAL);
+        self.core.timers.set_earlier(Timer::Solicit, allowed.max(now));
+        if allowed <= now {
+            self.core.timers.clear(Timer::Solicit);
+            self.on_solicit_timer(now);
+        }
+    }
+
+    pub(in crate::endpoint) fn on_solicit_timer(&mut self, now: Instant) {
+        self.discovery.solicited = Some(now);
+        let salt = self.core.random();
+        self.discovery.renew_salt(salt, now);
+        self.send_beacon();
+        if self.networks.values().any(|network| network.asks(now)) {
+            self.core.timers.set(Timer::Solicit, now + SOLICIT_INTERVAL);
+        }
+    }
+
+    fn send_beacon(&mut self) {
+        let networks = self.networks.len();
+        if networks > Beacon::MAX_TAGS {
+            // Others take an equal salt for an equal beacon, so each turn needs its own.
+            let salt = self.core.random();
+            self.discovery.renew_salt(salt, self.discovery.salt_since);
+        }
+        let salt = self.discovery.salt;
+        let turn = self.networks.values().cycle().skip(self.discovery.turn);
+        let tags: Vec<_> = turn
+            .take(networks.min(Beacon::MAX_TAGS))
+            .map(|network| network.discovery.beacon_tag(&salt))
+            .collect();
+        if tags.is_empty() {
+            return;
+        }
+        self.discovery.turn = (self.discovery.turn + tags.len()) % networks;
+        let mut datagram = Vec::with_capacity(Beacon::LEN);
+        Beacon::emit(salt, &tags, |filler| self.discovery.fill(&salt, filler), &mut datagram);
+        let targets = self.core.sockets.iter().flat_map(|socket| &socket.beacon_targets);
+        tracing::debug!(to = %List(targets), "beacon sent");
+        for socket in &self.core.sockets {
+            for &target in &socket.beacon_targets {
+                self.core.counters.beacons_sent.increment();
+                let place = Place::Direct { socket: socket.index, remote: target };
+                if !self.core.outbox.push(place, datagram.clone()) {
+                    self.core.counters.transmits_dropped.increment();
+                }
+            }
+        }
+    }
+
+    pub(in crate::endpoint) fn on_beacon(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
+        let Ok(beacon) = Beacon::parse(datagram) else {
+            self.core.counters.discovery_malformed.increment();
+            return;
+        };
+        if self.discovery.own_salts.contains(&beacon.salt) {
+            return;
+        }
+        self.core.counters.beacons_received.increment();
+        // Only the discovery socket: elsewhere it would be a stranger's question whether we are on some
+        // network.
+        if !meta.multicast || !self.hints.beacons.take_address(meta.remote, now) {
+            return;
+        }
+        let known = self.discovery.hear(meta.remote, beacon.salt, now);
+        let Some(heard) = known else { return self.note_beacon_of_peers(now, &meta.remote) };
+        if heard.unmet.is_empty() {
+            let common = self.networks.values().filter(|network| {
+                self.core.counters.bytes_tried.add(datagram.len() as u64);
+                let tag = network.discovery.beacon_tag(&beacon.salt);
+                beacon.contains(&tag)
+            });
+            heard.unmet = common.map(|network| network.index).collect();
+            heard.met.retain(|network, _| heard.unmet.contains(network));
+        }
+        let Some(network) = heard.unmet.front().copied() else {
+            let why = "it is of no network that this node is in, or its sender has another secret";
+            return self.log_refusal(now, &meta, "beacon", why);
+        };
+        heard.unmet.rotate_left(1);
+        self.core.counters.beacons_matched.increment();
+        tracing::debug!(from = %meta.remote, "beacon of a common network heard");
+        self.send_hello(now, network, &meta, true, NO_ECHO);
+    }
+
+    /// A beacon as before came from there: the peers that we have met there in its networks are still there.
+    fn note_beacon_of_peers(&mut self, now: Instant, remote: &SocketAddr) {
+        let met = self.discovery.heard.get(remote).into_iter().flat_map(|heard| heard.met.values());
+        for &key in met {
+            if let Some(peer) = self.peers.get_mut(key) {
+                peer.note_heard(now);
+            }
+        }
+    }
+}

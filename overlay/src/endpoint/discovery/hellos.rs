@@ -1,0 +1,229 @@
+//! Hellos: to whom this node says who it is, and whose word counts.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use subtle::ConstantTimeEq;
+
+use super::Discovery;
+use crate::crypto::hash;
+use crate::endpoint::Endpoint;
+use crate::endpoint::peers::PeerState;
+use crate::id::PublicIdentity;
+use crate::link::{Link, PeerKey, Reason};
+use crate::network::NetworkIndex;
+use crate::reach::{RecvMeta, Source, Why};
+use crate::wire::{Hello, mapped};
+
+/// Nonces of hellos are made anew so often. Their echoes are recognised for two such times at least, which is
+/// the longest round trip and the time that the other node's queue may add, and for three at most.
+const ECHO_EPOCH: Duration = Duration::from_secs(6);
+
+impl Discovery {
+    /// A nonce for a hello to `remote` that asks for an answer. Nothing is kept of it: only who has the
+    /// secret can tell it from random bytes, or make it.
+    fn nonce_for(&self, random: [u8; 8], remote: &SocketAddr, now: Instant) -> [u8; 24] {
+        let mut nonce = [0; 24];
+        nonce[..8].copy_from_slice(&random);
+        nonce[8..].copy_from_slice(&self.echo_mac(random, remote, self.epoch(now)));
+        nonce
+    }
+
+    /// Whether a hello to `remote` had this nonce lately.
+    fn is_echo(&self, echo: &[u8; 24], remote: &SocketAddr, now: Instant) -> bool {
+        let (random, mac) = echo.split_first_chunk::<8>().expect("24 bytes");
+        let epoch = self.epoch(now);
+        (epoch.saturating_sub(2)..=epoch).any(|epoch| self.echo_mac(*random, remote, epoch).ct_eq(mac).into())
+    }
+
+    fn echo_mac(&self, random: [u8; 8], remote: &SocketAddr, epoch: u64) -> [u8; 16] {
+        // Fillers of beacons are made from 17 bytes, these from 34.
+        let ip = mapped(remote.ip()).octets();
+        let parts = [&random[..], &epoch.to_be_bytes(), &ip, &remote.port().to_be_bytes()];
+        hash::mac16(&self.secret, &parts)
+    }
+
+    fn epoch(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.start).as_secs() / ECHO_EPOCH.as_secs()
+    }
+}
+
+impl Endpoint {
+    pub(super) fn send_hello(
+        &mut self,
+        now: Instant,
+        network: NetworkIndex,
+        meta: &RecvMeta,
+        reply_wanted: bool,
+        echo: [u8; 24],
+    ) {
+        let Some(network) = self.networks.get(&network).filter(|_| self.introduce) else { return };
+        let hello = Hello {
+            identity: *self.core.identity.public(),
+            instance: self.core.instance,
+            reply_wanted,
+            suites: self.core.provider.suites(),
+            echo,
+        };
+        let Some(random) = self.core.nonce() else { return };
+        let nonce = self.discovery.nonce_for(random, &meta.remote, now);
+        let mut datagram = Vec::with_capacity(Hello::LEN);
+        hello.seal(&network.discovery, nonce, &mut datagram);
+        self.core.counters.hellos_sent.increment();
+        tracing::debug!(to = %meta.remote, reply_wanted, "hello sent");
+        self.core.transmit(&meta.place(), datagram);
+    }
+
+    pub(in crate::endpoint) fn on_hello(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
+        if datagram.len() != Hello::LEN {
+            self.core.counters.discovery_malformed.increment();
+            return;
+        }
+        if !self.hints.hellos.take(meta.remote.ip(), now) {
+            self.core.counters.hellos_limited.increment();
+            return self.log_refusal(now, &meta, "hello", "too many come from there");
+        }
+        let opened = self.networks.values().find_map(|network| {
+            self.core.counters.bytes_tried.add(datagram.len() as u64);
+            Hello::open(&network.discovery, datagram).ok().map(|hello| (network.index, hello))
+        });
+        let Some((network, hello)) = opened else {
+            self.core.counters.hellos_unknown.increment();
+            let why = "it is of no network that this node is in, or its sender has another secret";
+            return self.log_refusal(now, &meta, "hello", why);
+        };
+        self.core.counters.hellos_received.increment();
+        if hello.identity == *self.core.identity.public() {
+            return self.on_own_hello(now, network, &meta, &hello, nonce_of(datagram));
+        }
+        let proven = self.discovery.is_echo(&hello.echo, &meta.remote, now);
+        if !proven && self.introduce && !self.is_looked_for(now, network, &hello.identity) {
+            return self.answer_stranger(now, network, &meta, &hello, nonce_of(datagram));
+        }
+        let Some(key) = self.find_or_add(now, network, &hello.identity, meta.remote.ip()) else {
+            let why = "its sender is no member of the network, or there is no room for it";
+            return self.log_refusal(now, &meta, "hello", why);
+        };
+        tracing::debug!(peer = %hello.identity.node_id(), from = %meta.remote, "hello received");
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        peer.note_heard(now);
+        let reach = &mut self.nodes[peer.link.node].reach;
+        reach.heard(meta.place(), datagram.len(), Source::Hello, now);
+        if proven {
+            reach.prove(meta.place(), Source::Hello, now);
+        }
+        self.link(now, key, Link::announce);
+        self.follow_up(now, key, &meta, hello.instance);
+        if hello.reply_wanted && self.may_answer(key, &meta) {
+            self.send_hello(now, network, &meta, false, nonce_of(datagram));
+        }
+        // Once per beacon: a copy of this hello is no reason to introduce us again.
+        if proven && self.discovery.acknowledged(&meta.remote, network, key) {
+            self.meet_elsewhere(now, &meta);
+        }
+    }
+
+    /// Whether the sender of a hello is a peer already, or somebody waits for it.
+    fn is_looked_for(&mut self, now: Instant, network: NetworkIndex, identity: &PublicIdentity) -> bool {
+        let Some(network) = self.networks.get_mut(&network) else { return false };
+        let node = identity.node_id();
+        network.by_node.contains_key(&node) || network.wants(&network.policy.addresses_of(&node), now)
+    }
+
+    /// A hello of somebody who is not known here, and who may have forged its source: it is answered as one
+    /// byte for each that came, and leaves nothing behind. Who answers that in turn is there, and becomes a
+    /// peer.
+    fn answer_stranger(
+        &mut self,
+        now: Instant,
+        network: NetworkIndex,
+        meta: &RecvMeta,
+        hello: &Hello,
+        nonce: [u8; 24],
+    ) {
+        if !self
+            .networks
+            .get(&network)
+            .is_some_and(|network| network.policy.admits(&hello.identity.node_id()))
+        {
+            self.core.counters.strangers_refused.increment();
+            return self.log_refusal(now, meta, "hello", "its sender is no member of the network");
+        }
+        tracing::debug!(node = %hello.identity.node_id(), from = %meta.remote, "hello of an unknown node");
+        if hello.reply_wanted {
+            self.send_hello(now, network, meta, true, nonce);
+        }
+    }
+
+    /// A hello with our own keys: one that came back to us, or one of another node that has them too. That is
+    /// believed if it repeats the nonce of a hello of ours; so it gets one, if it asks for one.
+    fn on_own_hello(
+        &mut self,
+        now: Instant,
+        network: NetworkIndex,
+        meta: &RecvMeta,
+        hello: &Hello,
+        nonce: [u8; 24],
+    ) {
+        if hello.instance == self.core.instance {
+            return;
+        }
+        if self.discovery.is_echo(&hello.echo, &meta.remote, now) {
+            self.discovery.acknowledged(&meta.remote, network, None);
+            self.on_elsewhere(now, meta.remote);
+        } else if hello.reply_wanted {
+            self.send_hello(now, network, meta, false, nonce);
+        }
+    }
+
+    /// What the news of where a peer is means for it: a handshake if it is wanted or was restarted, or a
+    /// better path.
+    fn follow_up(&mut self, now: Instant, key: PeerKey, meta: &RecvMeta, instance: u64) {
+        let Some(PeerState { link, .. }) = self.peers.get(key) else { return };
+        let (handle, place) = (link.handle.clone(), meta.place());
+        let connected = link.current().is_some();
+        if connected && link.instance.is_some_and(|known| known != instance) {
+            self.link(now, key, Link::heed_restart);
+            return;
+        }
+        if link.is_connecting() {
+            self.link(now, key, |link, cx| link.try_at(cx, &place));
+            return;
+        }
+        let waiting = self
+            .networks
+            .get_mut(&handle.network())
+            .is_some_and(|network| network.take_wanted(&handle.prefixes(), now));
+        let local = handle.path().is_some_and(|path| path.place.is_loopback());
+        if !connected && waiting {
+            self.link(now, key, |link, cx| link.attempt(cx, Reason::Traffic));
+        } else if connected && !local && place.is_loopback() {
+            self.link(now, key, |link, cx| link.challenge(cx, place, Why::Move));
+        }
+    }
+
+    /// Whether the hello may be answered with what its sender's address has left.
+    fn may_answer(&mut self, key: PeerKey, meta: &RecvMeta) -> bool {
+        self.peers
+            .get(key)
+            .is_some_and(|peer| self.nodes[peer.link.node].reach.spend(&meta.place(), Hello::LEN))
+    }
+
+    /// The node behind this address receives there: introduces us in the other networks that its beacon
+    /// named.
+    fn meet_elsewhere(&mut self, now: Instant, meta: &RecvMeta) {
+        let Some(heard) = self.discovery.heard.get(&meta.remote) else { return };
+        let unmet: BTreeSet<NetworkIndex> = heard.unmet.iter().copied().collect();
+        for network in unmet {
+            self.send_hello(now, network, meta, true, NO_ECHO);
+        }
+    }
+}
+
+/// The echo of a hello that answers none.
+pub(super) const NO_ECHO: [u8; 24] = [0; 24];
+
+fn nonce_of(hello: &[u8]) -> [u8; 24] {
+    hello[2..26].try_into().expect("a hello has its nonce there")
+}

@@ -1,0 +1,119 @@
+//! Finding peers on the local networks: beacons and hellos.
+//!
+//! A **beacon** goes to multicast and broadcast addresses. It has a salt and, for each network that its
+//! sender is in, a hash of the salt that only those who know the network can make. Who recognises one answers
+//! with a **hello**, by unicast and sealed for that network, which says who he is; the answer to that says
+//! who the beacon's sender is. Now both know each other's keys and address, and a handshake can begin
+//! whenever somebody wants one.
+//!
+//! - The salt of regular beacons stays the same for a while, so that those who have met need not answer
+//!   again. A restart, a change of the own networks, and a beacon that asks for somebody have a new one.
+//! - A hello carries its sender's *instance*, random at each start. If it is not the one that the session was
+//!   made with, the peer has been restarted and a handshake begins at once.
+//! - A hello makes its sender a peer only if somebody here waits for it, or if it repeats a nonce that was
+//!   sent to its address. Any other is answered without a trace, and asked to do that.
+//! - Source addresses are unproven here. One beacon buys one hello, one hello buys one hello or one
+//!   initiation, never longer than itself. More is possible only after the other side has repeated a nonce
+//!   that was sent to its address.
+
+mod beacons;
+mod hellos;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use crate::link::PeerKey;
+use crate::network::NetworkIndex;
+
+/// Sources whose beacons are remembered; the one heard longest ago makes room.
+const MAX_HEARD: usize = 1024;
+
+/// What this node announces on local networks, and what it has heard there.
+#[derive(Debug)]
+pub(super) struct Discovery {
+    /// Fills beacons up, and makes nonces that are recognised when they come back.
+    secret: [u8; 32],
+    salt: [u8; 16],
+    salt_since: Instant,
+    /// Salts of our own beacons, which multicast brings back to us.
+    own_salts: VecDeque<[u8; 16]>,
+    /// The next rung of the ladder.
+    rung: usize,
+    /// With more networks than fit into one beacon, where the next one begins.
+    turn: usize,
+    solicited: Option<Instant>,
+    heard: BTreeMap<SocketAddr, Heard>,
+    /// The ages of nonces count from here.
+    start: Instant,
+}
+
+/// What we know of the sender of a beacon.
+#[derive(Debug)]
+struct Heard {
+    salt: [u8; 16],
+    at: Instant,
+    /// Networks that it is in too and in which we have not met yet; the first is the next to try.
+    unmet: VecDeque<NetworkIndex>,
+    /// Who it is in the networks in which we have met.
+    met: BTreeMap<NetworkIndex, PeerKey>,
+}
+
+impl Discovery {
+    /// `secret` and `salt` are random and used for nothing else.
+    pub(super) fn new(secret: [u8; 32], salt: [u8; 16], now: Instant) -> Self {
+        Self {
+            secret,
+            salt,
+            salt_since: now,
+            own_salts: VecDeque::from([salt]),
+            rung: 0,
+            turn: 0,
+            solicited: None,
+            heard: BTreeMap::new(),
+            start: now,
+        }
+    }
+
+    /// Forgets whose beacons were answered.
+    pub(super) fn forget_heard(&mut self) {
+        self.heard.clear();
+    }
+
+    /// We have met the node behind `remote` in this network. It is no peer if it has our own identity. True
+    /// if its beacon named the network and we had not met there before.
+    pub(super) fn acknowledged(
+        &mut self,
+        remote: &SocketAddr,
+        network: NetworkIndex,
+        peer: impl Into<Option<PeerKey>>,
+    ) -> bool {
+        let Some(heard) = self.heard.get_mut(remote) else { return false };
+        let before = heard.unmet.len();
+        heard.unmet.retain(|unmet| *unmet != network);
+        heard.met.extend(peer.into().map(|peer| (network, peer)));
+        heard.unmet.len() < before
+    }
+
+    /// A peer was removed: its next beacon is answered as a newcomer's.
+    pub(super) fn forget(&mut self, peer: PeerKey) {
+        self.heard.retain(|_, heard| !heard.met.values().any(|met| *met == peer));
+    }
+
+    /// Remembers a beacon; `None` if the same one was heard from there before and nothing is left to do about
+    /// it.
+    fn hear(&mut self, remote: SocketAddr, salt: [u8; 16], now: Instant) -> Option<&mut Heard> {
+        if self.heard.len() >= MAX_HEARD && !self.heard.contains_key(&remote) {
+            let oldest = self.heard.iter().min_by_key(|(_, heard)| heard.at).map(|(&remote, _)| remote);
+            oldest.and_then(|remote| self.heard.remove(&remote));
+        }
+        let fresh = self.heard.get(&remote).is_none_or(|heard| heard.salt != salt);
+        if fresh {
+            let met = self.heard.remove(&remote).map(|heard| heard.met).unwrap_or_default();
+            self.heard.insert(remote, Heard { salt, at: now, unmet: VecDeque::new(), met });
+        }
+        let heard = self.heard.get_mut(&remote)?;
+        heard.at = now;
+        (fresh || !heard.unmet.is_empty()).then_some(heard)
+    }
+}
