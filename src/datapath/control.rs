@@ -1,21 +1,16 @@
-//! The control state machine's side of the data path: networks, what it sends, and what it reports.
+//! The control state machine's side of the data path: what is asked of it, and the datagrams it sends.
 
-use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, Weak};
-use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use peersock_overlay::{
-    AddressError, Elsewhere, Endpoint, Event, Gone, JoinError, Lookup, NetworkConfig, NetworkId,
-    NetworkIndex, NetworkInfo, NetworkSummary, NodeId, Peer, PeerInfo, Prefix, Route, SessionTable,
-    SocketInfo,
+    AddressError, Elsewhere, Endpoint, Event, JoinError, Lookup, NetworkConfig, NetworkId, NetworkIndex,
+    NetworkInfo, NetworkSummary, NodeId, PeerInfo, Prefix, Route, SessionTable, SocketInfo,
 };
-use peersock_stack::{Batch, Cidr, Delivery, Departure, Flow, InterfaceConfig, InterfaceId};
+use peersock_stack::{Batch, Cidr, InterfaceConfig};
 
-use super::route::Entry;
-use super::socket::PeerLink;
+use super::networks::{routes, within};
 use super::{Datapath, JoinedNetwork, Transmit};
 use crate::sync;
 
@@ -181,16 +176,6 @@ impl Datapath {
         self.control().counters().snapshot()
     }
 
-    /// A queue of the events from now on.
-    pub fn subscribe(&self) -> Arc<Subscription> {
-        self.subscribers.add()
-    }
-
-    /// Ends the subscriptions, also those that are still to come: nothing happens any more.
-    pub fn end_subscriptions(&self) {
-        self.subscribers.end();
-    }
-
     /// Calls the control state machine, with its own time, then sends what it has to send and acts on what it
     /// reports.
     ///
@@ -246,277 +231,12 @@ impl Datapath {
         }
         result
     }
-
-    /// A peer was found that something waits for: ask for a session at once.
-    fn want_if_waited_for(&self, now: Instant, endpoint: &mut Endpoint, peer: &Arc<Peer>) {
-        let Some(interface) = self.interface_by_network(peer.network()) else { return };
-        if self.lock_waiting().found(interface, |address| self.is_of(peer, address)) {
-            endpoint.want_session(now, peer);
-        }
-    }
-
-    /// The program that some flows were made with is gone: they end as its resets would end them.
-    fn end_flows(&self, now: Instant, peer: &Peer, gone: Gone, batch: &mut Batch) {
-        let Some(interface) = self.interface_by_network(peer.network()) else { return };
-        let departure = match gone {
-            Gone::Left => Departure::Orderly,
-            // It may be there after all; then its ends of the flows are to end too.
-            Gone::Refused => Departure::Presumed,
-            _ => Departure::Sudden,
-        };
-        let is_theirs = |address| self.is_of(peer, address);
-        self.stack.lose_peer(now, interface, &owned(peer), departure, is_theirs, batch);
-    }
-
-    /// Some addresses are not a peer's any more: whoever has them now knows nothing of the flows that were
-    /// made with it.
-    fn end_flows_to(&self, now: Instant, peer: &Peer, lost: &[Prefix], batch: &mut Batch) {
-        let Some(interface) = self.interface_by_network(peer.network()) else { return };
-        let length_in = |prefixes: &[Prefix], address| {
-            prefixes.iter().filter(|prefix| prefix.contains(address)).map(Prefix::length).max()
-        };
-        // What lies in a block that is lost may have been another member's before.
-        let is_lost = |address| {
-            let others = match self.routes.get(peer.network(), address) {
-                Some(Route::Local) => return false,
-                Some(Route::Peer(owner)) => length_in(&owner.prefixes(), address),
-                None => None,
-            };
-            !peer.owns(address) && length_in(lost, address) > others
-        };
-        self.stack.lose_peer(now, interface, &cidrs(lost), Departure::Sudden, is_lost, batch);
-    }
-
-    /// Whether an address is a peer's: its own, or in a block behind it, and nobody else has a longer prefix
-    /// there.
-    pub(super) fn is_of(&self, peer: &Peer, address: IpAddr) -> bool {
-        peer.has_address(address)
-            || peer.owns(address)
-                && !(address.is_multicast() || address.is_loopback() || address.is_unspecified())
-                && match self.routes.get(peer.network(), address) {
-                    Some(Route::Local) => false,
-                    Some(Route::Peer(owner)) => std::ptr::eq(&*owner, peer),
-                    None => true,
-                }
-    }
-
-    /// What waits for addresses that are not a peer's any more waits for nobody.
-    fn fail_waiting_for(&self, now: Instant, peer: &Peer, lost: &[Prefix]) {
-        let Some(interface) = self.interface_by_network(peer.network()) else { return };
-        let in_lost = |address| lost.iter().any(|prefix| prefix.contains(address));
-        let is_lost = |address| in_lost(address) && self.routes.get(peer.network(), address).is_none();
-        let taken = self.lock_waiting().take(interface, is_lost);
-        for (_, entry) in taken {
-            self.fail_waiting(now, entry);
-        }
-    }
-
-    fn act_on(&self, now: Instant, event: &Event, batch: &mut Batch) {
-        match event {
-            Event::PathChanged(peer) => self.log_path(peer),
-            Event::SessionReady(peer) => {
-                PeerLink::of(peer).reported.forget();
-                // What went to a peer that was away, or to its dead predecessor, is lost: do not wait to send
-                // it again.
-                self.expedite_flows(peer, batch);
-                for (interface, destination, entry) in self.take_waiting(peer) {
-                    let Entry { flows, packets, .. } = entry;
-                    batch.flows.extend(flows);
-                    for mut packet in packets {
-                        self.send_packet(now, interface, None, destination, &mut packet, batch);
-                    }
-                }
-            }
-            Event::PathConfirmed(peer) => {
-                if let Some(interface) = self.interface_by_network(peer.network()) {
-                    self.stack.revive_flows(interface, &owned(peer), batch);
-                }
-            }
-            // What was sent in the size that no longer passes is lost: it leaves again in the new one.
-            Event::PathShrunk(peer) => self.expedite_flows(peer, batch),
-            Event::AddressesChanged(peer, lost) => self.fail_waiting_for(now, peer, lost),
-            // Nobody tries to reach a peer that was forgotten, so nothing would come of what waits for it.
-            Event::PeerUnreachable(peer) | Event::PeerRemoved(peer) => {
-                for (_, _, entry) in self.take_waiting(peer) {
-                    self.fail_waiting(now, entry);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Has a peer's flows send again at once what it has not acknowledged.
-    fn expedite_flows(&self, peer: &Peer, batch: &mut Batch) {
-        if let Some(interface) = self.interface_by_network(peer.network()) {
-            self.stack.expedite_flows(interface, &owned(peer), batch);
-        }
-    }
-
-    fn log_path(&self, peer: &Peer) {
-        if tracing::enabled!(tracing::Level::DEBUG)
-            && let Some(path) = peer.path()
-        {
-            let interface = self.sink.interface_of(path.socket(), path.remote());
-            let size = path.datagram_size;
-            tracing::debug!(peer = %peer.id(), path = %format_args!("{} via {interface}", path.place), size, "path");
-        }
-    }
-
-    fn take_waiting(&self, peer: &Peer) -> Vec<(InterfaceId, IpAddr, Entry)> {
-        let Some(interface) = self.interface_by_network(peer.network()) else { return Vec::new() };
-        let taken = self.lock_waiting().take(interface, |address| self.is_of(peer, address));
-        taken.into_iter().map(|((interface, address), entry)| (interface, address, entry)).collect()
-    }
-}
-
-/// All that belongs to a peer now.
-fn owned(peer: &Peer) -> Vec<Cidr> {
-    cidrs(&peer.prefixes())
-}
-
-fn cidrs(prefixes: &[Prefix]) -> Vec<Cidr> {
-    prefixes.iter().filter_map(|prefix| Cidr::new(prefix.address(), prefix.length())).collect()
-}
-
-/// An own address with the length of the network's prefix in which it lies.
-fn within(address: IpAddr, prefixes: &[Prefix]) -> Cidr {
-    let length = prefixes.iter().find(|prefix| prefix.contains(address)).map(Prefix::length);
-    length.and_then(|length| Cidr::new(address, length)).unwrap_or(address.into())
-}
-
-/// The prefixes that can be reached with these addresses as sources.
-fn routes(prefixes: &[Prefix], own: &[IpAddr]) -> Vec<Cidr> {
-    let has_source = |prefix: &&Prefix| own.iter().any(|own| own.is_ipv4() == prefix.address().is_ipv4());
-    let routes = prefixes.iter().filter(has_source);
-    routes.filter_map(|prefix| Cidr::new(prefix.address(), prefix.length())).collect()
-}
-
-/// Events kept for a subscriber that does not read; the oldest go first.
-const MAX_QUEUED_EVENTS: usize = 1024;
-
-/// Those who listen to events.
-#[derive(Default)]
-pub(super) struct Subscribers {
-    list: Mutex<Vec<Weak<Subscription>>>,
-    ended: AtomicBool,
-}
-
-impl Subscribers {
-    fn add(&self) -> Arc<Subscription> {
-        let subscription = Arc::new(Subscription::default());
-        let mut list = sync::lock(&self.list);
-        list.retain(|known| known.strong_count() > 0);
-        list.push(Arc::downgrade(&subscription));
-        // Under the lock: either it is in the list that is ended, or it sees that here.
-        if self.ended.load(Ordering::SeqCst) {
-            subscription.end();
-        }
-        subscription
-    }
-
-    fn end(&self) {
-        let list = {
-            let list = sync::lock(&self.list);
-            self.ended.store(true, Ordering::SeqCst);
-            list.clone()
-        };
-        for subscription in list.iter().filter_map(Weak::upgrade) {
-            subscription.end();
-        }
-    }
-
-    fn publish(&self, event: &Event) {
-        let list = sync::lock(&self.list).clone();
-        for subscription in list.iter().filter_map(Weak::upgrade) {
-            subscription.push(event.clone());
-        }
-    }
-}
-
-/// One listener's queue of events.
-#[derive(Default)]
-pub struct Subscription {
-    state: Mutex<Queue>,
-    filled: Condvar,
-}
-
-#[derive(Default)]
-struct Queue {
-    events: VecDeque<Event>,
-    waker: Option<Waker>,
-    closed: bool,
-}
-
-impl Subscription {
-    /// The next event, if there is one.
-    pub fn try_next(&self) -> Option<Event> {
-        self.lock().events.pop_front()
-    }
-
-    /// Whether no event is left and none will come.
-    pub fn is_over(&self) -> bool {
-        let queue = self.lock();
-        queue.closed && queue.events.is_empty()
-    }
-
-    /// Waits up to `timeout` for an event; not at all once the node is shut down.
-    pub fn next_timeout(&self, timeout: Duration) -> Option<Event> {
-        let waits = |queue: &mut Queue| queue.events.is_empty() && !queue.closed;
-        let (mut queue, _) =
-            self.filled.wait_timeout_while(self.lock(), timeout, waits).expect("no panic under this lock");
-        queue.events.pop_front()
-    }
-
-    /// Like [`Subscription::try_next`]; if there is none, `waker` is woken by the next.
-    pub fn poll_next(&self, waker: &Waker) -> Option<Event> {
-        let mut queue = self.lock();
-        let event = queue.events.pop_front();
-        if event.is_none() {
-            queue.waker = Some(waker.clone());
-        }
-        event
-    }
-
-    /// Lets no more events come.
-    pub fn end(&self) {
-        let mut queue = self.lock();
-        queue.closed = true;
-        let waker = queue.waker.take();
-        drop(queue);
-        self.filled.notify_all();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    fn push(&self, event: Event) {
-        let mut queue = self.lock();
-        if queue.events.len() == MAX_QUEUED_EVENTS {
-            queue.events.pop_front();
-        }
-        queue.events.push_back(event);
-        let waker = queue.waker.take();
-        drop(queue);
-        self.filled.notify_all();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {
-        sync::lock(&self.state)
-    }
-}
-
-/// Whether a closed flow waits for no acknowledgement any more; see [`Flow::delivery`] for whether there was
-/// a loss.
-pub fn is_drained(flow: &Flow) -> bool {
-    flow.delivery() != Delivery::Pending
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
 
     use peersock_overlay::wire::Hello;
     use peersock_overlay::{EndpointConfig, Identity, Limits, RecvMeta, SocketIndex, SuiteSet};
@@ -524,26 +244,6 @@ mod tests {
 
     use super::super::{Ingress, Sink};
     use super::*;
-
-    fn prefix(text: &str) -> Prefix {
-        let (address, length) = text.split_once('/').expect("a prefix");
-        Prefix::new(address.parse().expect("an address"), length.parse().expect("a length"))
-            .expect("no longer")
-    }
-
-    #[test]
-    fn own_addresses_lie_in_prefixes_and_routes_are_of_own_families() {
-        let prefixes = ["fd12:3456:789a::/48", "10.7.0.0/30", "192.0.2.1/32"].map(prefix);
-        let own: Vec<IpAddr> =
-            ["fd12:3456:789a::1", "10.7.0.1"].iter().map(|ip| ip.parse().expect("an address")).collect();
-        let shown = |cidrs: Vec<Cidr>| cidrs.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let within = own.iter().map(|own| within(*own, &prefixes)).collect();
-        assert_eq!(shown(within), ["fd12:3456:789a::1/48", "10.7.0.1/30"]);
-        let all = ["fd12:3456:789a::/48", "10.7.0.0/30", "192.0.2.1/32"];
-        assert_eq!(shown(routes(&prefixes, &own)), all);
-        // Without an IPv4 address nobody there could be answered.
-        assert_eq!(shown(routes(&prefixes, &own[..1])), all[..1]);
-    }
 
     /// Counts what may wait for room and what may not.
     #[derive(Default)]

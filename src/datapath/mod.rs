@@ -23,6 +23,7 @@ mod counters;
 mod datagrams;
 mod ecn;
 mod egress;
+mod events;
 mod gso;
 mod ingress;
 mod membership;
@@ -34,6 +35,7 @@ mod stage;
 #[cfg(test)]
 #[path = "stage/tests.rs"]
 mod stage_tests;
+mod subscription;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -42,21 +44,21 @@ use std::time::{Duration, Instant};
 use peersock_overlay::{Endpoint, Routes, SessionTable, SocketIndex};
 use peersock_stack::{Batch, Stack};
 
-pub use control::{Subscription, is_drained};
 pub use counters::DatapathCounters;
 pub(crate) use gso::GsoBatch;
 pub use ingress::Ingress;
 pub use networks::JoinedNetwork;
 pub use socket::SocketState;
+pub use subscription::Subscription;
 
 use crate::sync;
 use clock::OverlayClock;
-use control::Subscribers;
 use membership::Repeats;
 use multicast::Members;
 use networks::Networks;
 pub(crate) use route::Resolved;
 use route::Waiting;
+use subscription::Subscribers;
 
 /// One batch of datagrams to one address, for a [`Sink`].
 #[derive(Debug, Clone, Copy)]

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, RwLock};
 
-use peersock_overlay::{NetworkId, NetworkIndex};
+use peersock_overlay::{NetworkId, NetworkIndex, Prefix};
 use peersock_stack::{Cidr, InterfaceId};
 
 use super::Datapath;
@@ -75,5 +75,43 @@ impl Datapath {
 
     pub(super) fn network_by_interface(&self, interface: InterfaceId) -> Option<NetworkIndex> {
         self.networks.find(|network| network.interface == interface, |network| network.index)
+    }
+}
+
+/// An own address with the length of the network's prefix in which it lies.
+pub(super) fn within(address: IpAddr, prefixes: &[Prefix]) -> Cidr {
+    let length = prefixes.iter().find(|prefix| prefix.contains(address)).map(Prefix::length);
+    length.and_then(|length| Cidr::new(address, length)).unwrap_or(address.into())
+}
+
+/// The prefixes that can be reached with these addresses as sources.
+pub(super) fn routes(prefixes: &[Prefix], own: &[IpAddr]) -> Vec<Cidr> {
+    let has_source = |prefix: &&Prefix| own.iter().any(|own| own.is_ipv4() == prefix.address().is_ipv4());
+    let routes = prefixes.iter().filter(has_source);
+    routes.filter_map(|prefix| Cidr::new(prefix.address(), prefix.length())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_addresses_lie_in_prefixes_and_routes_are_of_own_families() {
+        let prefixes = ["fd12:3456:789a::/48", "10.7.0.0/30", "192.0.2.1/32"].map(prefix);
+        let own: Vec<IpAddr> =
+            ["fd12:3456:789a::1", "10.7.0.1"].iter().map(|ip| ip.parse().expect("an address")).collect();
+        let shown = |cidrs: Vec<Cidr>| cidrs.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let within = own.iter().map(|own| within(*own, &prefixes)).collect();
+        assert_eq!(shown(within), ["fd12:3456:789a::1/48", "10.7.0.1/30"]);
+        let all = ["fd12:3456:789a::/48", "10.7.0.0/30", "192.0.2.1/32"];
+        assert_eq!(shown(routes(&prefixes, &own)), all);
+        // Without an IPv4 address nobody there could be answered.
+        assert_eq!(shown(routes(&prefixes, &own[..1])), all[..1]);
+    }
+
+    fn prefix(text: &str) -> Prefix {
+        let (address, length) = text.split_once('/').expect("a prefix");
+        Prefix::new(address.parse().expect("an address"), length.parse().expect("a length"))
+            .expect("no longer")
     }
 }

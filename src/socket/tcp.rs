@@ -11,7 +11,6 @@ use peersock_stack::{
 };
 
 use super::{Waited, explain, interface_of, interface_within};
-use crate::datapath::is_drained;
 use crate::node::{Inner, Node};
 use crate::sync;
 use crate::wait::{Interest, Waiters};
@@ -262,7 +261,7 @@ impl Drop for Connection {
             // SO_LINGER with a time: closing waits for the delivery, and resets when the time is over.
             Some(linger) if linger > Duration::ZERO => {
                 let deadline = Some(Instant::now() + linger);
-                let delivered = || is_drained(&self.flow).then_some(());
+                let delivered = || (self.flow.delivery() != Delivery::Pending).then_some(());
                 if self.node.driver.wait(self.waiters(), Interest::Write, deadline, delivered).is_none() {
                     self.flow.abort(Instant::now());
                     self.send();

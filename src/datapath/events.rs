@@ -1,0 +1,144 @@
+//! What the control state machine's events mean for connections, and for packets that wait for a session.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use peersock_overlay::{Endpoint, Event, Gone, Peer, Prefix, Route};
+use peersock_stack::{Batch, Cidr, Departure, InterfaceId};
+
+use super::Datapath;
+use super::route::Entry;
+use super::socket::PeerLink;
+
+impl Datapath {
+    /// A peer was found that something waits for: ask for a session at once.
+    pub(super) fn want_if_waited_for(&self, now: Instant, endpoint: &mut Endpoint, peer: &Arc<Peer>) {
+        let Some(interface) = self.interface_by_network(peer.network()) else { return };
+        if self.lock_waiting().found(interface, |address| self.is_of(peer, address)) {
+            endpoint.want_session(now, peer);
+        }
+    }
+
+    /// The program that some flows were made with is gone: they end as its resets would end them.
+    pub(super) fn end_flows(&self, now: Instant, peer: &Peer, gone: Gone, batch: &mut Batch) {
+        let Some(interface) = self.interface_by_network(peer.network()) else { return };
+        let departure = match gone {
+            Gone::Left => Departure::Orderly,
+            // It may be there after all; then its ends of the flows are to end too.
+            Gone::Refused => Departure::Presumed,
+            _ => Departure::Sudden,
+        };
+        let is_theirs = |address| self.is_of(peer, address);
+        self.stack.lose_peer(now, interface, &owned(peer), departure, is_theirs, batch);
+    }
+
+    /// Some addresses are not a peer's any more: whoever has them now knows nothing of the flows that were
+    /// made with it.
+    pub(super) fn end_flows_to(&self, now: Instant, peer: &Peer, lost: &[Prefix], batch: &mut Batch) {
+        let Some(interface) = self.interface_by_network(peer.network()) else { return };
+        let length_in = |prefixes: &[Prefix], address| {
+            prefixes.iter().filter(|prefix| prefix.contains(address)).map(Prefix::length).max()
+        };
+        // What lies in a block that is lost may have been another member's before.
+        let is_lost = |address| {
+            let others = match self.routes.get(peer.network(), address) {
+                Some(Route::Local) => return false,
+                Some(Route::Peer(owner)) => length_in(&owner.prefixes(), address),
+                None => None,
+            };
+            !peer.owns(address) && length_in(lost, address) > others
+        };
+        self.stack.lose_peer(now, interface, &cidrs(lost), Departure::Sudden, is_lost, batch);
+    }
+
+    /// Whether an address is a peer's: its own, or in a block behind it, and nobody else has a longer prefix
+    /// there.
+    pub(super) fn is_of(&self, peer: &Peer, address: IpAddr) -> bool {
+        peer.has_address(address)
+            || peer.owns(address)
+                && !(address.is_multicast() || address.is_loopback() || address.is_unspecified())
+                && match self.routes.get(peer.network(), address) {
+                    Some(Route::Local) => false,
+                    Some(Route::Peer(owner)) => std::ptr::eq(&*owner, peer),
+                    None => true,
+                }
+    }
+
+    /// What waits for addresses that are not a peer's any more waits for nobody.
+    fn fail_waiting_for(&self, now: Instant, peer: &Peer, lost: &[Prefix]) {
+        let Some(interface) = self.interface_by_network(peer.network()) else { return };
+        let in_lost = |address| lost.iter().any(|prefix| prefix.contains(address));
+        let is_lost = |address| in_lost(address) && self.routes.get(peer.network(), address).is_none();
+        let taken = self.lock_waiting().take(interface, is_lost);
+        for (_, entry) in taken {
+            self.fail_waiting(now, entry);
+        }
+    }
+
+    pub(super) fn act_on(&self, now: Instant, event: &Event, batch: &mut Batch) {
+        match event {
+            Event::PathChanged(peer) => self.log_path(peer),
+            Event::SessionReady(peer) => {
+                PeerLink::of(peer).reported.forget();
+                // What went to a peer that was away, or to its dead predecessor, is lost: do not wait to send
+                // it again.
+                self.expedite_flows(peer, batch);
+                for (interface, destination, entry) in self.take_waiting(peer) {
+                    let Entry { flows, packets, .. } = entry;
+                    batch.flows.extend(flows);
+                    for mut packet in packets {
+                        self.send_packet(now, interface, None, destination, &mut packet, batch);
+                    }
+                }
+            }
+            Event::PathConfirmed(peer) => {
+                if let Some(interface) = self.interface_by_network(peer.network()) {
+                    self.stack.revive_flows(interface, &owned(peer), batch);
+                }
+            }
+            // What was sent in the size that no longer passes is lost: it leaves again in the new one.
+            Event::PathShrunk(peer) => self.expedite_flows(peer, batch),
+            Event::AddressesChanged(peer, lost) => self.fail_waiting_for(now, peer, lost),
+            // Nobody tries to reach a peer that was forgotten, so nothing would come of what waits for it.
+            Event::PeerUnreachable(peer) | Event::PeerRemoved(peer) => {
+                for (_, _, entry) in self.take_waiting(peer) {
+                    self.fail_waiting(now, entry);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Has a peer's flows send again at once what it has not acknowledged.
+    fn expedite_flows(&self, peer: &Peer, batch: &mut Batch) {
+        if let Some(interface) = self.interface_by_network(peer.network()) {
+            self.stack.expedite_flows(interface, &owned(peer), batch);
+        }
+    }
+
+    fn log_path(&self, peer: &Peer) {
+        if tracing::enabled!(tracing::Level::DEBUG)
+            && let Some(path) = peer.path()
+        {
+            let interface = self.sink.interface_of(path.socket(), path.remote());
+            let size = path.datagram_size;
+            tracing::debug!(peer = %peer.id(), path = %format_args!("{} via {interface}", path.place), size, "path");
+        }
+    }
+
+    fn take_waiting(&self, peer: &Peer) -> Vec<(InterfaceId, IpAddr, Entry)> {
+        let Some(interface) = self.interface_by_network(peer.network()) else { return Vec::new() };
+        let taken = self.lock_waiting().take(interface, |address| self.is_of(peer, address));
+        taken.into_iter().map(|((interface, address), entry)| (interface, address, entry)).collect()
+    }
+}
+
+/// All that belongs to a peer now.
+fn owned(peer: &Peer) -> Vec<Cidr> {
+    cidrs(&peer.prefixes())
+}
+
+fn cidrs(prefixes: &[Prefix]) -> Vec<Cidr> {
+    prefixes.iter().filter_map(|prefix| Cidr::new(prefix.address(), prefix.length())).collect()
+}

@@ -1,0 +1,141 @@
+//! Queues of the overlay's events, for everybody who listens.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
+use std::task::Waker;
+use std::time::Duration;
+
+use peersock_overlay::Event;
+
+use super::Datapath;
+use crate::sync;
+
+/// Events kept for a subscriber that does not read; the oldest go first.
+const MAX_QUEUED_EVENTS: usize = 1024;
+
+impl Datapath {
+    /// A queue of the events from now on.
+    pub fn subscribe(&self) -> Arc<Subscription> {
+        self.subscribers.add()
+    }
+
+    /// Ends the subscriptions, also those that are still to come: nothing happens any more.
+    pub fn end_subscriptions(&self) {
+        self.subscribers.end();
+    }
+}
+
+/// Those who listen to events.
+#[derive(Default)]
+pub(super) struct Subscribers {
+    list: Mutex<Vec<Weak<Subscription>>>,
+    ended: AtomicBool,
+}
+
+impl Subscribers {
+    fn add(&self) -> Arc<Subscription> {
+        let subscription = Arc::new(Subscription::default());
+        let mut list = sync::lock(&self.list);
+        list.retain(|known| known.strong_count() > 0);
+        list.push(Arc::downgrade(&subscription));
+        // Under the lock: either it is in the list that is ended, or it sees that here.
+        if self.ended.load(Ordering::SeqCst) {
+            subscription.end();
+        }
+        subscription
+    }
+
+    fn end(&self) {
+        let list = {
+            let list = sync::lock(&self.list);
+            self.ended.store(true, Ordering::SeqCst);
+            list.clone()
+        };
+        for subscription in list.iter().filter_map(Weak::upgrade) {
+            subscription.end();
+        }
+    }
+
+    pub(super) fn publish(&self, event: &Event) {
+        let list = sync::lock(&self.list).clone();
+        for subscription in list.iter().filter_map(Weak::upgrade) {
+            subscription.push(event.clone());
+        }
+    }
+}
+
+/// One listener's queue of events.
+#[derive(Default)]
+pub struct Subscription {
+    queue: Mutex<Queue>,
+    filled: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    events: VecDeque<Event>,
+    waker: Option<Waker>,
+    closed: bool,
+}
+
+impl Subscription {
+    /// The next event, if there is one.
+    pub fn try_next(&self) -> Option<Event> {
+        self.lock().events.pop_front()
+    }
+
+    /// Whether no event is left and none will come.
+    pub fn is_over(&self) -> bool {
+        let queue = self.lock();
+        queue.closed && queue.events.is_empty()
+    }
+
+    /// Waits up to `timeout` for an event; not at all once the node is shut down.
+    pub fn next_timeout(&self, timeout: Duration) -> Option<Event> {
+        let waits = |queue: &mut Queue| queue.events.is_empty() && !queue.closed;
+        let (mut queue, _) =
+            self.filled.wait_timeout_while(self.lock(), timeout, waits).expect("no panic under this lock");
+        queue.events.pop_front()
+    }
+
+    /// Like [`Subscription::try_next`]; if there is none, `waker` is woken by the next.
+    pub fn poll_next(&self, waker: &Waker) -> Option<Event> {
+        let mut queue = self.lock();
+        let event = queue.events.pop_front();
+        if event.is_none() {
+            queue.waker = Some(waker.clone());
+        }
+        event
+    }
+
+    /// Lets no more events come.
+    pub fn end(&self) {
+        let mut queue = self.lock();
+        queue.closed = true;
+        let waker = queue.waker.take();
+        drop(queue);
+        self.filled.notify_all();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn push(&self, event: Event) {
+        let mut queue = self.lock();
+        if queue.events.len() == MAX_QUEUED_EVENTS {
+            queue.events.pop_front();
+        }
+        queue.events.push_back(event);
+        let waker = queue.waker.take();
+        drop(queue);
+        self.filled.notify_all();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        sync::lock(&self.queue)
+    }
+}
