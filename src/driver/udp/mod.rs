@@ -1,32 +1,25 @@
 //! The node's UDP sockets: data sockets (bound to the node's port) and discovery sockets (bound to the
 //! well-known discovery port, shared by every node on the machine).
 
+mod data;
+mod discovery;
+
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::RwLock;
 use std::time::Duration;
 
 use peersock_overlay::{SocketIndex, SocketInfo};
-use quinn_udp::{UdpSockRef, UdpSocketState};
-use socket2::{Domain, Protocol, Socket, Type};
+use quinn_udp::UdpSockRef;
 
 use super::errors::{self, Refused};
 use super::interfaces::{self, HostInterface, Interfaces};
 use crate::datapath::{Sink, Transmit};
 use crate::sync;
 use crate::sys::Process;
-
-/// Multicast group of the beacons, IPv4 (administratively scoped, RFC 2365).
-const GROUP_V4: Ipv4Addr = Ipv4Addr::new(239, 255, 112, 115);
-/// Multicast group of the beacons, IPv6 (link-local scope, transient; RFC 4291 section 2.7).
-const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff12, 0, 0, 0, 0, 0, 0x7065, 0x6572);
-
-/// Asked of the kernel for a data socket's receive buffer, bytes. It grants up to `rmem_max` unless
-/// privileged.
-const RECEIVE_BUFFER: usize = 8 << 20;
-/// Asked of the kernel for a data socket's send buffer, bytes.
-const SEND_BUFFER: usize = 4 << 20;
+use data::DataSocket;
+use discovery::DiscoverySocket;
 
 /// Largest UDP payload over IPv4: 65535 less the IPv4 and UDP headers.
 const MAX_PAYLOAD: usize = 65507;
@@ -65,23 +58,6 @@ peersock_primitives::counters! {
     }
 }
 
-#[derive(Debug)]
-struct DataSocket {
-    io: UdpSocket,
-    state: UdpSocketState,
-    local: SocketAddr,
-    loopback: bool,
-    /// The interface it is bound to, if it is bound to one.
-    device: Option<String>,
-}
-
-#[derive(Debug)]
-struct DiscoverySocket {
-    io: UdpSocket,
-    state: UdpSocketState,
-    ipv4: bool,
-}
-
 impl UdpSockets {
     /// Binds the sockets. `port` 0 lets the system choose; `discovery_port` `None` turns discovery off.
     ///
@@ -97,9 +73,9 @@ impl UdpSockets {
         if list.is_empty() {
             return Err(io::Error::new(io::ErrorKind::NotFound, interfaces::none_up(&allowed)));
         }
-        let data = bind_data(&allowed, &list, port)?;
+        let data = data::bind(&allowed, &list, port)?;
         let discovery = match discovery_port {
-            Some(port) => bind_discovery(port),
+            Some(port) => discovery::bind(port),
             None => Vec::new(),
         };
         let sockets = UdpSockets {
@@ -137,6 +113,9 @@ impl UdpSockets {
     /// Describes the data sockets to the overlay, with the addresses its beacons should go to.
     pub(crate) fn infos(&self) -> Vec<SocketInfo> {
         let list = sync::read(&self.interfaces);
+        let targets = |socket: &DataSocket| {
+            self.discovery_port.map(|port| discovery::targets(socket, &list, port)).unwrap_or_default()
+        };
         self.data
             .iter()
             .enumerate()
@@ -145,28 +124,9 @@ impl UdpSockets {
                 ipv4: socket.local.is_ipv4(),
                 loopback: socket.loopback,
                 max_datagram: MAX_PAYLOAD,
-                beacon_targets: self.beacon_targets(socket, &list),
+                beacon_targets: targets(socket),
             })
             .collect()
-    }
-
-    fn beacon_targets(&self, socket: &DataSocket, list: &[HostInterface]) -> Vec<SocketAddr> {
-        let Some(port) = self.discovery_port else { return Vec::new() };
-        let mut targets = Vec::new();
-        let mut group_v4 = false;
-        for interface in list.iter().filter(|interface| socket.reaches(interface)) {
-            if socket.local.is_ipv4() {
-                group_v4 |= !interface.ipv4.is_empty();
-                targets.extend(interface.broadcast.iter().map(|b| SocketAddr::new(IpAddr::V4(*b), port)));
-            } else if interface.ipv6 && !interface.loopback {
-                // The loopback interface has no IPv6 multicast route; IPv4 serves there.
-                targets.push(SocketAddrV6::new(GROUP_V6, port, 0, interface.index).into());
-            }
-        }
-        if group_v4 {
-            targets.push(SocketAddr::new(IpAddr::V4(GROUP_V4), port));
-        }
-        targets
     }
 
     /// The local addresses of the data sockets.
@@ -335,154 +295,10 @@ pub(super) fn name_of(datagram: &[u8]) -> String {
 /// How long a sender waits for room in a full UDP send buffer before the datagram counts as lost.
 const SEND_WAIT: Duration = Duration::from_millis(10);
 
-impl DataSocket {
-    /// Sends without waiting. An error may be about an earlier datagram, perhaps to somebody else: then
-    /// nothing was sent and the error is spent, so a second call shows.
-    fn try_send(&self, transmit: &quinn_udp::Transmit<'_>) -> io::Result<()> {
-        let send = || self.state.try_send(UdpSockRef::from(&self.io), transmit);
-        match send() {
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => send(),
-            result => result,
-        }
-    }
-
-    fn reaches(&self, interface: &HostInterface) -> bool {
-        match &self.device {
-            Some(name) => *name == interface.name,
-            None => !self.loopback || interface.loopback,
-        }
-    }
-}
-
-impl HostInterface {
-    /// Whether a datagram to this address was for everybody on the local network. Routers pass on none of
-    /// those, so who sends one is there. Anybody may send by unicast, and must not learn by a beacon who is
-    /// here.
-    fn is_for_all(&self, destination: Option<IpAddr>) -> bool {
-        match destination.map(|ip| ip.to_canonical()) {
-            Some(IpAddr::V4(ip)) => ip == GROUP_V4 || ip.is_broadcast() || self.broadcast.contains(&ip),
-            Some(IpAddr::V6(ip)) => ip == GROUP_V6,
-            None => false,
-        }
-    }
-}
-
-impl DiscoverySocket {
-    fn join(&self, interface: &HostInterface) {
-        let socket = socket2::SockRef::from(&self.io);
-        let joined = if self.ipv4 {
-            let index = socket2::InterfaceIndexOrAddress::Index(interface.index);
-            socket.join_multicast_v4_n(&GROUP_V4, &index)
-        } else if interface.loopback {
-            return;
-        } else {
-            socket.join_multicast_v6(&GROUP_V6, interface.index)
-        };
-        if let Err(error) = joined {
-            tracing::debug!(%error, interface = %interface.name, "the beacons' multicast group was not joined");
-        }
-    }
-}
-
-/// One IPv4 and one IPv6 socket, or such a pair for each interface where only some may be used.
-fn bind_data(allowed: &Interfaces, list: &[HostInterface], port: u16) -> io::Result<Vec<DataSocket>> {
-    let mut sockets = Vec::new();
-    let mut open = |address: IpAddr, device: Option<&str>, loopback: bool| -> io::Result<()> {
-        match DataSocket::bind(SocketAddr::new(address, port), device, loopback) {
-            Ok(socket) => sockets.push(socket),
-            // A machine may lack one of the families; a port that is taken is an error.
-            Err(error) if address.is_ipv6() && error.kind() != io::ErrorKind::AddrInUse => {
-                tracing::debug!(%error, "no IPv6 socket");
-            }
-            Err(error) => return Err(error),
-        }
-        Ok(())
-    };
-    match allowed {
-        _ if allowed.is_loopback_only() => {
-            open(Ipv4Addr::LOCALHOST.into(), None, true)?;
-            open(Ipv6Addr::LOCALHOST.into(), None, true)?;
-        }
-        Interfaces::Named(_) => {
-            for interface in list {
-                open(Ipv4Addr::UNSPECIFIED.into(), Some(&interface.name), interface.loopback)?;
-                open(Ipv6Addr::UNSPECIFIED.into(), Some(&interface.name), interface.loopback)?;
-            }
-        }
-        Interfaces::All | Interfaces::Loopback => {
-            open(Ipv4Addr::UNSPECIFIED.into(), None, false)?;
-            open(Ipv6Addr::UNSPECIFIED.into(), None, false)?;
-        }
-    }
-    Ok(sockets)
-}
-
-impl DataSocket {
-    fn bind(address: SocketAddr, device: Option<&str>, loopback: bool) -> io::Result<DataSocket> {
-        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-        if address.is_ipv6() {
-            socket.set_only_v6(true)?;
-        } else {
-            socket.set_broadcast(true)?;
-        }
-        if let Some(name) = device {
-            socket.bind_device(Some(name.as_bytes()))?;
-        }
-        if rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER).is_err() {
-            socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
-        }
-        socket.set_send_buffer_size(SEND_BUFFER)?;
-        socket.bind(&address.into())?;
-        let io: UdpSocket = socket.into();
-        let state = UdpSocketState::new(UdpSockRef::from(&io))?;
-        if let Err(error) = errors::enable(&io, address.is_ipv4()) {
-            tracing::debug!(%error, "peers whose program is killed will be noticed late");
-        }
-        let local = io.local_addr()?;
-        let on = device.unwrap_or(if loopback { "the loopback interface" } else { "every interface" });
-        tracing::debug!(address = %local, on, "UDP socket for the overlay's packets");
-        Ok(DataSocket { io, state, local, loopback, device: device.map(str::to_owned) })
-    }
-}
-
-/// The discovery sockets that could be opened: discovery is worth having in one family only.
-fn bind_discovery(port: u16) -> Vec<DiscoverySocket> {
-    let mut sockets = Vec::new();
-    for ipv4 in [true, false] {
-        match DiscoverySocket::bind(port, ipv4) {
-            Ok(socket) => sockets.push(socket),
-            Err(error) => {
-                let family = if ipv4 { "IPv4" } else { "IPv6" };
-                tracing::info!(%error, family, "discovery on the local network is off for this family")
-            }
-        }
-    }
-    sockets
-}
-
-impl DiscoverySocket {
-    fn bind(port: u16, ipv4: bool) -> io::Result<DiscoverySocket> {
-        let address: IpAddr = if ipv4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        let address = SocketAddr::new(address, port);
-        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-        // Several nodes share the port: each gets its own copy of every multicast and broadcast datagram.
-        socket.set_reuse_address(true)?;
-        if ipv4 {
-            // Only groups that this socket joined, not those that any program on the machine did.
-            socket.set_multicast_all_v4(false)?;
-        } else {
-            socket.set_only_v6(true)?;
-        }
-        socket.bind(&address.into())?;
-        let io: UdpSocket = socket.into();
-        let state = UdpSocketState::new(UdpSockRef::from(&io))?;
-        tracing::debug!(%address, "UDP socket for beacons");
-        Ok(DiscoverySocket { io, state, ipv4 })
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, UdpSocket};
+
     use super::*;
     use crate::sys;
 
@@ -516,36 +332,6 @@ mod tests {
         let ports = [&stranger, &neighbour].map(|socket| socket.local_addr().unwrap().port());
         assert_eq!(taken, [(ports[0], false), (ports[1], true)]);
         assert_eq!(sockets.stats.udp_stray_beacons.get(), 1);
-    }
-
-    #[test]
-    fn groups_and_broadcast_addresses_are_for_all() {
-        let interface = HostInterface {
-            name: "eth0".to_owned(),
-            index: 2,
-            loopback: false,
-            ipv4: vec![Ipv4Addr::new(192, 0, 2, 1)],
-            broadcast: vec![Ipv4Addr::new(192, 0, 2, 255)],
-            ipv6: true,
-        };
-        let is_for_all = |ip: &str| interface.is_for_all(Some(ip.parse().unwrap()));
-        for ip in
-            ["239.255.112.115", "192.0.2.255", "255.255.255.255", "ff12::7065:6572", "::ffff:192.0.2.255"]
-        {
-            assert!(is_for_all(ip), "{ip}");
-        }
-        for ip in [
-            "192.0.2.1",
-            "198.51.100.255",
-            "127.255.255.255",
-            "224.0.0.1",
-            "ff02::1",
-            "fe80::1",
-            "2001:db8::1",
-        ] {
-            assert!(!is_for_all(ip), "{ip}");
-        }
-        assert!(!interface.is_for_all(None));
     }
 
     #[test]
