@@ -111,6 +111,8 @@ peersock_primitives::counters! {
         pub keepalives_sent,
         /// Keepalives received.
         pub keepalives_received,
+        /// Probes sent to see whether a peer with connections is still there.
+        pub liveness_probes_sent,
         /// Times that a peer left data unanswered for too long.
         pub silences,
         /// Messages that ended a session.

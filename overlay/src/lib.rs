@@ -78,6 +78,6 @@ pub use peersock_primitives::Counter;
 pub use reach::{Path, Place, RecvMeta, SocketIndex, SocketInfo};
 pub use routes::{Route, Routes};
 pub use session::{
-    OpenError, Opened, Peer, SealError, Sender, Session, SessionStats, SessionTable, data_index,
+    OpenError, Opened, Peer, SealError, Sender, Session, SessionStats, SessionTable, Watch, data_index,
 };
 pub use wire::{DATA_HEADER, DATA_OVERHEAD, SessionIndex};

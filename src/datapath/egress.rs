@@ -216,7 +216,11 @@ impl Datapath {
 
     pub(super) fn notify_flow(&self, flow: &Flow) {
         let ready = flow.readiness();
-        SocketState::of(flow.context()).waiters.notify(
+        let socket = SocketState::of(flow.context());
+        if is_over(ready) {
+            socket.unwatch();
+        }
+        socket.waiters.notify(
             ready.intersects(Ready::READABLE | Ready::READ_CLOSED | Ready::ERROR),
             ready.intersects(Ready::WRITABLE | Ready::WRITE_CLOSED | Ready::ERROR | Ready::CONNECTED),
         );
@@ -278,6 +282,7 @@ impl Datapath {
         let link = PeerLink::of(peer);
         let max_segments = self.most_segments(&sender, datagram);
         let segment = datagram - DATA_OVERHEAD - TCP_HEADERS;
+        socket.watch(peer, || !is_over(flow.readiness()));
         let mut blocked = Blocked::Idle;
         let mut sent = false;
         Buffers::with(|Buffers { packet, sealed }| {
@@ -336,4 +341,9 @@ impl Datapath {
             });
         }
     }
+}
+
+/// Whether a connection carries nothing any more in either direction.
+fn is_over(ready: Ready) -> bool {
+    ready.contains(Ready::READ_CLOSED | Ready::WRITE_CLOSED)
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use peersock_overlay::{NetworkIndex, Peer, Route};
+use peersock_overlay::{NetworkIndex, Peer, Route, Watch};
 use peersock_stack::InterfaceId;
 
 use super::membership::Reported;
@@ -24,6 +24,10 @@ pub struct SocketState {
     stage: Stage,
     /// Bytes in flight that this flow has reported to its peer's [`PeerLink`].
     reported: AtomicI64,
+    /// The peer of an open connection is watched.
+    watch: Mutex<Option<Watch>>,
+    /// Where that peer lies in memory, so that nobody takes the lock to compare it; 0 for none.
+    watched: AtomicUsize,
     /// The largest packet that it wants to send, bytes; 0 for what the path takes.
     largest_packet: AtomicUsize,
 }
@@ -67,6 +71,23 @@ impl SocketState {
 
     pub(super) fn stage(&self) -> &Stage {
         &self.stage
+    }
+
+    /// Has the overlay watch the peer of a connection that is open, instead of an earlier one.
+    pub(super) fn watch(&self, peer: &Arc<Peer>, is_open: impl FnOnce() -> bool) {
+        let address = Arc::as_ptr(peer).addr();
+        if self.watched.load(Ordering::Relaxed) != address && is_open() {
+            *sync::lock(&self.watch) = Some(peer.watch());
+            self.watched.store(address, Ordering::Relaxed);
+        }
+    }
+
+    /// The connection has come to its end.
+    pub(super) fn unwatch(&self) {
+        if self.watched.load(Ordering::Relaxed) != 0 {
+            *sync::lock(&self.watch) = None;
+            self.watched.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Tells the peer's link how many bytes this flow has in flight now; returns what all its flows have.

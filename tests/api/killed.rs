@@ -4,6 +4,7 @@
 mod process;
 
 use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use peersock::NetworkId;
@@ -56,6 +57,66 @@ fn who_uploads_to_a_process_that_is_killed_hears_of_it() {
     report(killed);
 }
 
+#[test]
+fn who_only_waits_for_a_process_that_is_killed_hears_of_it() {
+    let network = network();
+    let (node, _joined) = member(network);
+    let mut victim = idle_victim(network);
+    let mut stream = TcpStream::connect_on(&node, victim.address).expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.read_exact(&mut [0]).expect("data");
+    // Everything is acknowledged, and nothing that was sent is under way any more.
+    std::thread::sleep(Duration::from_secs(1));
+    victim.kill();
+    let killed = Instant::now();
+    let error = stream.read(&mut [0]).expect_err("no end that looks complete");
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+    report(killed);
+}
+
+#[test]
+fn who_has_accepted_a_process_that_is_killed_hears_of_it() {
+    let network = network();
+    let (node, joined) = member(network);
+    let listener = TcpListener::bind_on(&node, (joined.address(), 0)).expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let mut victim = Process::start("killed::victim_that_connects", &format!("{network} {address}"));
+    let (mut stream, _) = listener.accept().expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.read_exact(&mut [0]).expect("data");
+    std::thread::sleep(Duration::from_secs(1));
+    victim.kill();
+    let killed = Instant::now();
+    let error = stream.read(&mut [0]).expect_err("no end that looks complete");
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+    report(killed);
+}
+
+/// The process that is killed while nobody sends.
+#[test]
+fn victim_that_waits() {
+    let Some(network) = process::order() else { return };
+    let (node, joined) = member(network.parse().expect("a network ID"));
+    let listener = TcpListener::bind_on(&node, (joined.address(), 0)).expect("a port");
+    process::say(listener.local_addr().expect("an address"));
+    let (mut stream, _) = listener.accept().expect("a connection");
+    stream.write_all(b"x").expect("room");
+    std::thread::sleep(2 * PATIENCE);
+}
+
+/// The same, as the one who has connected.
+#[test]
+fn victim_that_connects() {
+    let Some(order) = process::order() else { return };
+    let (network, address) = order.split_once(' ').expect("two words");
+    let (node, _joined) = member(network.parse().expect("a network ID"));
+    let address: SocketAddr = address.parse().expect("an address");
+    let mut stream = TcpStream::connect_on(&node, address).expect("a connection");
+    process::say(stream.local_addr().expect("an address"));
+    stream.write_all(b"x").expect("room");
+    std::thread::sleep(2 * PATIENCE);
+}
+
 /// The process that is killed: sends to whoever connects. Without being asked to it does nothing.
 #[test]
 fn victim_of_the_others() {
@@ -71,6 +132,10 @@ fn victim_of_the_others() {
 
 fn victim(network: NetworkId) -> Process {
     Process::start("killed::victim_of_the_others", &network.to_string())
+}
+
+fn idle_victim(network: NetworkId) -> Process {
+    Process::start("killed::victim_that_waits", &network.to_string())
 }
 
 fn report(since: Instant) {

@@ -38,9 +38,11 @@ impl Link {
         }
     }
 
-    /// Starts the activity timer if something waits for it and it does not run.
+    /// Starts the activity timer if something waits for it and it does not run, or only for what is due when
+    /// nothing happens.
     pub(super) fn arm_activity(&mut self, cx: &mut Context<'_>) {
-        if self.current().is_some() && !cx.core.timers.is_armed(Timer::Activity(cx.key)) {
+        let runs = cx.core.timers.is_armed(Timer::Activity(cx.key)) && self.handle.activity().is_armed();
+        if self.current().is_some() && !runs {
             self.on_activity_timer(cx);
         }
     }
@@ -72,6 +74,7 @@ impl Link {
             mtud.confirm_if_due(now);
             self.probe_mtu(cx);
         }
+        self.check_liveness(cx, &session);
 
         // What is due and stays so is looked at again later: a keepalive that could not be sent because there is
         // no path yet, and a peer that stays silent, while the attempt goes on.
@@ -85,6 +88,7 @@ impl Link {
             activity.disarm();
             next().inspect(|_| activity.arm())
         });
+        let at = at.into_iter().chain(self.liveness_at(cx)).min();
         if at.is_some() {
             cx.set_timer(Timer::Activity, at);
         }

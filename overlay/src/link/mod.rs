@@ -9,7 +9,7 @@
 //! - A handshake leaves a **session** (`sessions`): confirmed by the first packet on it, succeeded by newer
 //!   ones, replaced every two minutes while in use, forgotten after three.
 //! - **Silence** (`keepalive`) is answered by keepalives, and when it lasts by an attempt. So are ICMP errors
-//!   (`refusal`).
+//!   (`refusal`). A peer with connections is asked for a sign of life now and then (`watch`).
 //! - **Control messages** inside a session (`control`) and the ways to the peer (`paths`), which the link
 //!   shares with those to the same node in other networks: they are in its [`Reach`](crate::reach::Reach).
 
@@ -28,6 +28,7 @@ mod refusal;
 mod sessions;
 mod timers;
 mod timing;
+mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -103,6 +104,8 @@ pub(crate) struct Link {
     carried: u64,
     /// Errors that its machine sends.
     refusal: Option<Refusal>,
+    /// When the oldest probe was sent that looks whether the peer is there and that nothing has followed.
+    asked: Option<Instant>,
     /// Somebody above doubts the path, and it is not decided yet whether the peer is silent.
     doubted: bool,
     /// Our own handshake, while one runs.
@@ -167,6 +170,7 @@ impl Link {
             is_waiting_for_path: false,
             told: None,
             carried: 0,
+            asked: None,
             doubted: false,
             refusal: None,
             attempt: None,

@@ -2,6 +2,7 @@
 //! their answers.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::{Context, Effect, Event, Link, Timer};
 use crate::reach::{Answer, BASE, BUSY_CONFIRM_INTERVAL, Place, Why, socket_for};
@@ -84,8 +85,19 @@ impl Link {
             }
             self.path_moved(cx);
             cx.effects.push(Effect::PathMoved(before));
+        } else if self.has_carried_data_lately(cx.now)
+            && let Some(mtud) = cx.reach.mtud()
+        {
+            // The same path with a new session: what did not pass two minutes ago may pass now.
+            mtud.search();
         }
         self.probe_mtu(cx);
+    }
+
+    /// Whether the sizes that its path carries are worth some probes.
+    fn has_carried_data_lately(&self, now: Instant) -> bool {
+        let data = self.handle.activity().last_data();
+        data.is_none_or(|at| now.saturating_duration_since(at) < LATELY)
     }
 
     /// The path of the node has changed: makes it known to those who send to this peer.
@@ -167,6 +179,9 @@ impl Link {
         }
     }
 }
+
+/// A path that has carried no data for so long is not searched for its size again.
+const LATELY: Duration = Duration::from_secs(60);
 
 /// Whether so many bytes may be sent where the peer was heard.
 pub(super) fn may_answer_at(cx: &mut Context<'_>, place: &Place, bytes: usize) -> bool {

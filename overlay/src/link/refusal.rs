@@ -19,6 +19,10 @@ const DEAD_AFTER: Duration = Duration::from_millis(1500);
 /// learn of it again when the peer sends something.
 const DEAD_AFTER_FAR: Duration = Duration::from_secs(20);
 
+/// A peer that lives and has connections would have been heard within this time: each side probes the other
+/// within 25 s, and begins a handshake if that is not answered.
+const HEARD_WITHIN: Duration = Duration::from_secs(28);
+
 /// No box forgets a peer that was heard from within this time. RFC 4787 (REQ-5) asks for two minutes, and 30
 /// s are the shortest default that is common.
 const REMEMBERED: Duration = Duration::from_secs(30);
@@ -54,7 +58,14 @@ impl Link {
     pub(crate) fn on_refused(&mut self, cx: &mut Context<'_>) {
         let now = cx.now;
         match &mut self.refusal {
-            Some(refusal) if !is_heard(&self.handle, refusal.first) => refusal.last = now,
+            Some(refusal) if !is_heard(&self.handle, refusal.first) => {
+                refusal.last = now;
+                // Nobody waits to hear how that ends.
+                let first = refusal.first;
+                if refusal.told || self.dead_at(cx, first).is_none() {
+                    return;
+                }
+            }
             refusal => {
                 // Forged errors must not buy a handshake each.
                 if !self.refusals.take(now) {
@@ -69,19 +80,42 @@ impl Link {
 
     /// Decides whether a peer that was refused is dead, or when to look again.
     pub(crate) fn judge_refusal(&mut self, cx: &mut Context<'_>) {
-        let patience = if self.is_near(cx) { DEAD_AFTER } else { DEAD_AFTER_FAR };
-        let handle = &self.handle;
-        let Some(refusal) = self.refusal.as_mut().filter(|refusal| !is_heard(handle, refusal.first)) else {
+        let handle = self.handle.clone();
+        let Some((first, last)) = self
+            .refusal
+            .as_ref()
+            .map(|refusal| (refusal.first, refusal.last))
+            .filter(|(first, _)| !is_heard(&handle, *first))
+        else {
             self.refusal = None;
             return;
         };
-        let again = refusal.last >= refusal.first + APART;
-        if cx.now < refusal.first + patience {
-            cx.set_timer(Timer::Refusal, Some(refusal.first + patience));
-        } else if again && !std::mem::replace(&mut refusal.told, true) {
+        // A machine that is suspended is forgotten by its NAT box, and refused from then on. Connections that
+        // wait for nothing outlive that.
+        let Some(at) = self.dead_at(cx, first) else { return };
+        if cx.now < at {
+            return cx.set_timer(Timer::Refusal, Some(at));
+        }
+        let Some(refusal) = self.refusal.as_mut().filter(|_| last >= first + APART) else { return };
+        if !std::mem::replace(&mut refusal.told, true) {
             cx.core.counters.peers_refused_to_answer.increment();
             tracing::debug!(?handle, "nobody listens where the peer was");
-            cx.core.emit(Event::PeerGone(handle.clone(), Gone::Refused));
+            cx.core.emit(Event::PeerGone(handle, Gone::Refused));
+        }
+    }
+
+    /// When a peer is dead that has been refused since `first`, if nothing is heard from it until then.
+    fn dead_at(&self, cx: &Context<'_>, first: Instant) -> Option<Instant> {
+        let activity = self.handle.activity();
+        let heard = activity.last_received();
+        let lately = heard.filter(|at| first.saturating_duration_since(*at) < REMEMBERED);
+        match lately {
+            Some(_) if self.is_near(cx) => Some(first + DEAD_AFTER),
+            Some(heard) if self.handle.is_watched() => {
+                Some((first + DEAD_AFTER_FAR).min((first + DEAD_AFTER).max(heard + HEARD_WITHIN)))
+            }
+            Some(_) => Some(first + DEAD_AFTER_FAR),
+            None => Some(first.max(activity.unanswered_since()?) + DEAD_AFTER_FAR),
         }
     }
 
@@ -100,17 +134,15 @@ impl Link {
             })
     }
 
-    /// Whether who refuses is most likely the peer's own machine: the address is configured or local, or
-    /// cannot be behind address translation, and no firewall has had the time to forget the peer.
+    /// Whether who refuses is most likely the peer's own machine, unless a firewall has had the time to forget
+    /// the peer: the address is configured or local, or cannot be behind address translation.
     fn is_near(&self, cx: &Context<'_>) -> bool {
         let Some(place) = cx.reach.place() else { return false };
         let local = match place.remote().ip().to_canonical() {
             IpAddr::V4(ip) => ip.is_private() || ip.is_loopback() || ip.is_link_local(),
             IpAddr::V6(_) => true,
         };
-        let heard = self.handle.activity().last_received();
-        let lately = heard.is_some_and(|at| cx.now.saturating_duration_since(at) < REMEMBERED);
-        lately && (local || cx.reach.is_configured(&place.remote()))
+        local || cx.reach.is_configured(&place.remote())
     }
 }
 

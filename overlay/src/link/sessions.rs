@@ -165,7 +165,8 @@ impl Link {
         self.arm_activity(cx);
     }
 
-    fn rekey_if_due(&mut self, cx: &mut Context<'_>) {
+    /// Replaces a session in use that has reached its age.
+    pub(super) fn rekey_if_due(&mut self, cx: &mut Context<'_>) {
         let Some(session) = self.current() else { return };
         let Some(live) = self.live(&session) else { return };
         if (cx.now >= live.rekey_at || session.is_worn()) && !self.is_connecting() {

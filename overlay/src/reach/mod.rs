@@ -287,9 +287,7 @@ impl Reach {
     /// Makes `place`, which is proven, the path, from a socket that sends at most `max_datagram` bytes.
     /// True if it was not the path before.
     pub(crate) fn use_place(&mut self, place: Place, max_datagram: usize, now: Instant) -> bool {
-        if let Some(used) = self.path.as_mut().filter(|used| used.place == place) {
-            // The same path with a new session: what did not pass two minutes ago may pass now.
-            used.mtud.search();
+        if self.place() == Some(place) {
             return false;
         }
         let left = self.left.take_if(|left| left.place == place);

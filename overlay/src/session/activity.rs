@@ -21,6 +21,8 @@ pub(crate) struct Activity {
     sent: Moment,
     unanswered: Moment,
     owed: Moment,
+    /// When data was last sent or received.
+    data: Moment,
     armed: AtomicBool,
     /// A packet has come after data was unanswered for [`SILENCE`] or more.
     silence_ended: AtomicBool,
@@ -39,6 +41,7 @@ impl Activity {
             sent: Moment::default(),
             unanswered: Moment::default(),
             owed: Moment::default(),
+            data: Moment::default(),
             armed: AtomicBool::new(false),
             silence_ended: AtomicBool::new(false),
             data_sent: AtomicBool::new(false),
@@ -55,6 +58,11 @@ impl Activity {
     /// When the last packet went out.
     pub(crate) fn last_sent(&self) -> Option<Instant> {
         self.sent.get(self.base)
+    }
+
+    /// When data last went out or came in.
+    pub(crate) fn last_data(&self) -> Option<Instant> {
+        self.data.get(self.base)
     }
 
     /// Whether data was ever sent to the peer.
@@ -75,6 +83,11 @@ impl Activity {
     /// The control half has a timer running for this peer.
     pub(crate) fn arm(&self) {
         self.armed.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the data path need not ask for attention.
+    pub(crate) fn is_armed(&self) -> bool {
+        self.armed.load(Ordering::SeqCst)
     }
 
     /// The control half has no timer any more; it looks at the moments again after this.
@@ -98,6 +111,7 @@ impl Activity {
         self.owed.clear();
         if lower(&self.data_sent) {
             raise(&self.sent_to);
+            self.data.set(self.base, now);
             self.unanswered.set_first(self.base, now);
         }
         self.needs_timer(&self.unanswered)
@@ -113,6 +127,7 @@ impl Activity {
         }
         self.unanswered.clear();
         if lower(&self.data_received) {
+            self.data.set(self.base, now);
             self.owed.set_first(self.base, now);
         }
         self.needs_timer(&self.owed) | silent

@@ -8,7 +8,7 @@ mod table;
 mod tests;
 mod volume;
 
-pub use peer::{Peer, Sender};
+pub use peer::{Peer, Sender, Watch};
 pub use table::SessionTable;
 
 use std::fmt;

@@ -1,7 +1,7 @@
 use std::any::Any;
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Instant;
 
@@ -26,6 +26,8 @@ pub struct Peer {
     receive_buffer: AtomicU32,
     forgotten: AtomicBool,
     activity: Activity,
+    /// How many [`Watch`]es of it there are.
+    watches: AtomicUsize,
     context: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
@@ -69,6 +71,7 @@ impl Peer {
             receive_buffer: AtomicU32::new(ASSUMED_RECEIVE_BUFFER),
             forgotten: AtomicBool::new(false),
             activity: Activity::new(now),
+            watches: AtomicUsize::new(0),
             context: OnceLock::new(),
         }
     }
@@ -151,6 +154,27 @@ impl Peer {
         &self.context
     }
 
+    /// Has the endpoint find out whether the peer is still there, also while nothing is sent, until the result
+    /// is dropped. A driver holds one for each connection with the peer; it costs no lock, and takes effect
+    /// with the next packet.
+    ///
+    /// The endpoint asks the peer for a sign of life 300 ms after the last packet of data, then each time
+    /// after four times that, at most 25 s after it was last sent to and heard. So a peer whose machine
+    /// refuses packets is reported by [`Event::PeerGone`](crate::Event::PeerGone), and one that was started
+    /// again is noticed. Silence alone reports nothing.
+    pub fn watch(self: &Arc<Self>) -> Watch {
+        if self.watches.fetch_add(1, Ordering::Relaxed) == 0 {
+            // So that the next packet makes control look.
+            self.activity.disarm();
+        }
+        Watch(Arc::clone(self))
+    }
+
+    /// Whether there is any [`Watch`] of it.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watches.load(Ordering::Relaxed) > 0
+    }
+
     /// What the timers run from.
     pub(crate) fn activity(&self) -> &Activity {
         &self.activity
@@ -192,6 +216,30 @@ impl Peer {
 impl fmt::Debug for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Peer").field("id", &self.id).field("network", &self.network).finish_non_exhaustive()
+    }
+}
+
+/// The wish to hear when a peer is not there any more: see [`Peer::watch`].
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use peersock_overlay::{Peer, Watch};
+///
+/// struct Connection {
+///     watch: Watch,
+/// }
+///
+/// fn accept(from: &Arc<Peer>) -> Connection {
+///     Connection { watch: from.watch() }
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Watch(Arc<Peer>);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.watches.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -17,3 +17,4 @@ mod readdress;
 mod recovery;
 mod reflection;
 mod signals;
+mod watched;

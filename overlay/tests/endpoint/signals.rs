@@ -276,7 +276,7 @@ fn a_node_without_peers_announces_itself_to_nobody() {
 }
 
 /// Two nodes with a session, the second of which has this address.
-fn pair_at(address: &str) -> Net {
+pub(crate) fn pair_at(address: &str) -> Net {
     let mut net = Net::connected_pair();
     net.nodes[1].socket = address.parse().expect("an address");
     net.send(1, 0, b"from elsewhere");
@@ -302,7 +302,7 @@ fn send_until_gone(net: &mut Net, interval: Duration, limit: Duration) -> Option
 }
 
 /// What a node was told of ends, in order.
-fn gone(net: &Net, node: usize) -> Vec<Gone> {
+pub(crate) fn gone(net: &Net, node: usize) -> Vec<Gone> {
     let events = net.nodes[node].events.iter();
     events
         .filter_map(|(_, event)| if let Event::PeerGone(_, gone) = event { Some(*gone) } else { None })

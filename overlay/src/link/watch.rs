@@ -1,0 +1,85 @@
+//! Peers with which the layer above has connections: whether they are still there, though nothing is sent.
+//!
+//! A killed program says nothing, and its machine says something only about what it gets. So a watched peer is
+//! sent a small probe when nothing was sent for a while. Either its acknowledgement comes, or an error
+//! (`refusal`), or an answer that the session is not known; after silence a handshake looks whether the peer
+//! has moved or was started again.
+//!
+//! The peer's probes do as well as own ones: the next is due a while after anything was last sent *or* heard.
+//! Two nodes that watch each other take turns, and one exchange serves both.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::Rng as _;
+
+use super::{Context, Link, Reason};
+use crate::session::Session;
+use crate::wire::{Control, ProbeSize};
+
+/// The first probe comes so long after the last data. A peer is dead after 1.5 s of refusals, and is to be
+/// known to be dead within 2 s.
+const PROBE_MIN: Duration = Duration::from_millis(300);
+
+/// The time to the next probe grows with the time for which there was no data, of which it is a multiple.
+/// Connections that are used once a second cost one probe each second by that.
+const GROWTH: u32 = 3;
+
+/// The longest time between two probes: less than what the most forgetful NAT boxes remember.
+const PROBE_MAX: Duration = Duration::from_secs(25);
+
+/// A probe without any answer for so long, or for two round trips if that is longer, calls for a handshake.
+const SILENT_AFTER: Duration = Duration::from_secs(1);
+
+impl Link {
+    /// Sends a probe if one is due, and begins a handshake if the last one was not answered.
+    pub(super) fn check_liveness(&mut self, cx: &mut Context<'_>, session: &Arc<Session>) {
+        let now = cx.now;
+        if self.probe_at().is_some_and(|at| now >= at)
+            && let Some(place) = cx.reach.place()
+        {
+            cx.core.counters.liveness_probes_sent.increment();
+            self.asked = self.unanswered_probe().or(Some(now));
+            let id = cx.core.rng.next_u32();
+            self.send_control(cx, session, &place, Control::Probe { id, len: ProbeSize::MIN });
+            // A session that carries nothing else is in use, too.
+            self.rekey_if_due(cx);
+            self.watch_path(cx);
+        }
+        if self.silent_at(cx).is_some_and(|at| now >= at) {
+            self.asked = None;
+            tracing::debug!(peer = %self.handle.id(), "a peer with connections does not answer");
+            self.attempt(cx, Reason::Hint);
+        }
+    }
+
+    /// When [`Self::check_liveness`] has something to do, if nothing happens before.
+    pub(super) fn liveness_at(&self, cx: &Context<'_>) -> Option<Instant> {
+        let probe_at = self.probe_at().filter(|_| cx.has_path());
+        probe_at.into_iter().chain(self.silent_at(cx)).min()
+    }
+
+    fn probe_at(&self) -> Option<Instant> {
+        // Who was reported as dead has no connections left that could end.
+        let is_dead = self.refusal.as_ref().is_some_and(|refusal| !refusal.is_open());
+        if !self.handle.is_watched() || is_dead {
+            return None;
+        }
+        let activity = self.handle.activity();
+        let data = activity.last_data()?;
+        let last = data.max(activity.last_sent()?).max(activity.last_received()?);
+        let idle = last.saturating_duration_since(data);
+        Some(last + (idle * GROWTH).clamp(PROBE_MIN, PROBE_MAX))
+    }
+
+    /// When the oldest probe was sent since which nothing has come.
+    fn unanswered_probe(&self) -> Option<Instant> {
+        let heard = self.handle.activity().last_received();
+        self.asked.filter(|asked| heard.is_none_or(|heard| heard < *asked))
+    }
+
+    fn silent_at(&self, cx: &Context<'_>) -> Option<Instant> {
+        let patience = SILENT_AFTER.max(cx.reach.rtt().unwrap_or_default() * 2);
+        Some(self.unanswered_probe()? + patience)
+    }
+}

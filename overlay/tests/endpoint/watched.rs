@@ -1,0 +1,123 @@
+//! Peers with which the layer above has connections that are idle.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use peersock_overlay::{Gone, Watch};
+
+use crate::net::{GROUP, Net, UNIX_TIME, open_network};
+use crate::signals::{gone, pair_at};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_peer_that_is_killed_while_its_connections_are_idle_is_gone_within_thirty_seconds() {
+    // On a local network, and where a NAT box may be what refuses.
+    for address in ["10.0.0.2:4000", "198.51.100.2:4000"] {
+        for idle in [1, 7, 40, 100, 500] {
+            let mut net = pair_at(address);
+            let _watched = watched(&mut net);
+            net.send(0, 1, b"the last for long");
+            net.run(idle * SECOND);
+            kill(&mut net);
+            let took = net.wait(60 * SECOND, |net| !gone(net, 0).is_empty());
+            assert!(took <= 30 * SECOND, "{address}, idle for {idle} s: {took:?}");
+            net.run(60 * SECOND);
+            assert_eq!(gone(&net, 0), [Gone::Refused], "it is told once");
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_is_killed_while_it_sends_is_gone_within_two_seconds() {
+    for bytes in [&b"data"[..], &[7; 1000]] {
+        let mut net = pair_at("10.0.0.2:4000");
+        let _watched = watched(&mut net);
+        for _ in 0..20 {
+            net.send(1, 0, bytes);
+            net.send(0, 1, b"an acknowledgement");
+            net.run(Duration::from_millis(10));
+        }
+        // All that was sent to it has arrived, so nothing is refused.
+        kill(&mut net);
+        let took = net.wait(10 * SECOND, |net| !gone(net, 0).is_empty());
+        assert!(took <= 2 * SECOND, "{took:?}");
+    }
+}
+
+#[test]
+fn a_peer_that_was_started_again_is_noticed_by_idle_connections() {
+    let mut net = pair_at("192.0.2.2:4000");
+    let _watched = watched(&mut net);
+    net.run(100 * SECOND);
+    // It comes back at once and looks for nobody.
+    let group: SocketAddr = GROUP.parse().expect("an address");
+    net.filter = Box::new(move |datagram| datagram.to != group);
+    net.restart(1, 4000, UNIX_TIME + 200 * SECOND);
+    net.join(1, &open_network());
+    net.wait(30 * SECOND, |net| gone(net, 0) == [Gone::Restarted]);
+}
+
+#[test]
+fn idle_connections_cost_a_packet_each_way_in_25_seconds() {
+    let mut net = pair_at("10.0.0.2:4000");
+    net.run(60 * SECOND);
+    let quiet = net.sent.len();
+    net.run(60 * SECOND);
+    let beacons = net.sent.len() - quiet;
+    let watched = watched(&mut net);
+    net.send(0, 1, b"the last for long");
+    net.run(60 * SECOND);
+    let (began, initiations) = (net.sent.len(), net.counter(0, "initiations_sent"));
+    net.run(600 * SECOND);
+    let handshakes = net.counter(0, "initiations_sent") - initiations;
+    assert!(handshakes <= 6, "sessions are renewed every two minutes: {handshakes}");
+    let sent = net.sent.len() - began - 10 * beacons;
+    assert!(sent <= 2 * 600 / 25 + 20 + 12 * 6, "{sent} datagrams in ten minutes");
+    // Nobody has a connection any more.
+    drop(watched);
+    net.run(200 * SECOND);
+    let began = net.sent.len();
+    net.run(60 * SECOND);
+    assert!(net.sent.len() - began <= beacons + 2, "{}", net.sent.len() - began);
+}
+
+#[test]
+fn idle_connections_of_a_suspended_machine_go_on() {
+    // The machine itself says nothing. Its NAT box refuses for it, once it has forgotten it.
+    for forgets in [None, Some(60), Some(130)] {
+        let mut net = pair_at("198.51.100.2:4000");
+        let _watched = watched(&mut net);
+        net.run(100 * SECOND);
+        net.nodes[1].up = false;
+        let asleep = net.sent.len();
+        for second in 0..3600 {
+            if forgets == Some(second) {
+                net.refuses = Some(64);
+            }
+            net.run(SECOND);
+        }
+        assert_eq!(gone(&net, 0), [], "{forgets:?}");
+        let to_peer = net.sent[asleep..].iter().filter(|sent| sent.to == net.nodes[1].socket).count();
+        assert!(to_peer <= 200, "{to_peer} datagrams for nobody");
+        net.nodes[1].up = true;
+        // Its session has come to its end meanwhile, which costs the first packet.
+        for _ in 0..5 {
+            net.send(1, 0, b"awake");
+            net.run(SECOND);
+        }
+        assert_eq!((gone(&net, 0), gone(&net, 1)), (vec![], vec![]), "{forgets:?}");
+        assert_eq!(net.received(0).last(), Some(&b"awake".to_vec()));
+    }
+}
+
+/// Has both nodes keep an eye on each other, as for connections.
+fn watched(net: &mut Net) -> [Watch; 2] {
+    [net.peer(0, 1).watch(), net.peer(1, 0).watch()]
+}
+
+/// Ends node 1 without a word. Its machine answers.
+fn kill(net: &mut Net) {
+    net.nodes[1].up = false;
+    net.refuses = Some(64);
+}
