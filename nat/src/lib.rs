@@ -1,0 +1,7 @@
+//! What a node finds out about its own network.
+#![forbid(unsafe_code)]
+
+mod behavior;
+pub mod stun;
+
+pub use behavior::{Delta, DeltaKind, Filtering, Mapping, Nat, NatKind, Observations, Sample};
