@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod behavior;
+pub mod probe;
 pub mod stun;
 
 pub use behavior::{Delta, DeltaKind, Filtering, Mapping, Nat, NatKind, Observations, Sample};
