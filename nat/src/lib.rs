@@ -3,6 +3,7 @@
 
 mod behavior;
 pub mod probe;
+mod socket;
 pub mod stun;
 
 pub use behavior::{Delta, DeltaKind, Filtering, Mapping, Nat, NatKind, Observations, Sample};

@@ -10,6 +10,7 @@
 //! on until [`Prober::is_finished`]. Each step begins when what it depends on is known, so a probe takes
 //! few round trips where answers come, and [`Settings::deadline`] where none do.
 
+mod run;
 mod transaction;
 
 use std::collections::VecDeque;
@@ -20,6 +21,7 @@ use rand::{Rng as _, SeedableRng as _, rngs::ChaCha20Rng};
 
 use crate::behavior::{Observations, Sample};
 use crate::stun::{Answer, AnswerFrom, TransactionId, binding_request, canonical, request_id};
+pub use run::run;
 use transaction::{Schedule, Transaction};
 
 /// Sockets by number.
