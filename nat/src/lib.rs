@@ -1,0 +1,9 @@
+//! What a node finds out about its own network.
+#![forbid(unsafe_code)]
+
+mod behavior;
+pub mod probe;
+mod socket;
+pub mod stun;
+
+pub use behavior::{Delta, DeltaKind, Filtering, Mapping, Nat, NatKind, Observations, Sample};

@@ -1,0 +1,347 @@
+//! Asks STUN servers what can be known of the NAT in front of one local address. Sans-IO.
+//!
+//! A [`Prober`] has several UDP sockets of one local address, known by their numbers. The *main* one asks every
+//! server, and of a server that knows RFC 5780 all four endpoints; how the NAT maps is seen by comparing the
+//! answers. A second, which has talked to one endpoint only, asks for answers from others: those that come in
+//! show how the NAT filters. A third sends to the main one's mapped endpoint (hairpin). The rest send one request
+//! each, in order, to show how the ports of successive flows follow each other.
+//!
+//! Call [`Prober::poll_transmit`] until it is `None`; then wait for a datagram or for [`Prober::poll_timeout`]; go
+//! on until [`Prober::is_finished`]. Each step begins when what it depends on is known, so a probe takes
+//! few round trips where answers come, and [`Settings::deadline`] where none do.
+
+mod run;
+mod transaction;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rand::{Rng as _, SeedableRng as _, rngs::ChaCha20Rng};
+
+use crate::behavior::{Observations, Sample};
+use crate::stun::{Answer, AnswerFrom, TransactionId, binding_request, canonical, request_id};
+pub use run::run;
+use transaction::{Schedule, Transaction};
+
+/// Sockets by number.
+const MAIN: usize = 0;
+const FILTER: usize = 1;
+const HAIRPIN: usize = 2;
+const FIRST_FRESH: usize = 3;
+
+/// At most so many servers are asked; further ones are left out.
+pub const MAX_SERVERS: usize = 8;
+
+/// What to ask.
+///
+/// ```
+/// use peersock_nat::probe::Settings;
+///
+/// let settings = Settings::new(vec!["192.0.2.1:3478".parse()?]);
+/// assert_eq!(settings.deadline.as_millis(), 4000);
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Whom: STUN servers or roots, of the sockets' family. The first [`MAX_SERVERS`] count.
+    pub servers: Vec<SocketAddr>,
+    /// When to stop in any case. Tests that are not over then count as not done. Default: 4 s.
+    pub deadline: Duration,
+}
+
+impl Settings {
+    /// All tests by means of these servers.
+    pub fn new(servers: Vec<SocketAddr>) -> Self {
+        Self { servers, deadline: Duration::from_secs(4) }
+    }
+}
+
+/// A datagram to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transmit {
+    /// The number of the socket to send it from.
+    pub socket: usize,
+    /// Where to.
+    pub to: SocketAddr,
+    /// The payload.
+    pub data: Vec<u8>,
+}
+
+/// What one of our requests is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// An answer to the main socket. The index is the place among the endpoints that it asked.
+    Map(usize),
+    /// The second socket opens the NAT for one endpoint.
+    OpenFilter,
+    /// An answer from the other port.
+    FromOtherPort,
+    /// An answer from the other address and the other port.
+    FromOtherAddress,
+    /// The third socket learns its mapped endpoint; only then it is known to have one.
+    OpenHairpin,
+    /// To our own mapped endpoint.
+    Hairpin,
+    /// An answer to one of the further sockets.
+    Fresh(usize),
+}
+
+/// The probe of one local address.
+#[derive(Debug)]
+pub struct Prober {
+    /// The sockets' own endpoints.
+    local: Vec<SocketAddr>,
+    deadline: Instant,
+    rng: ChaCha20Rng,
+    transactions: Vec<Transaction>,
+    queue: VecDeque<Transmit>,
+    seen: Observations,
+    main: Vec<Option<Sample>>,
+    fresh: Vec<Option<Sample>>,
+    /// The tests behind the first answer have begun.
+    has_flows: bool,
+    /// A server that knows RFC 5780: where it was asked, and its other endpoint.
+    behavior: Option<(SocketAddr, SocketAddr)>,
+    finished: bool,
+}
+
+impl Prober {
+    /// The least number of sockets.
+    pub const MIN_SOCKETS: usize = FIRST_FRESH;
+
+    /// Begins. `local` are the own endpoints of at least [`Prober::MIN_SOCKETS`] sockets of one address; those from
+    /// the fourth on serve to find out how ports follow each other, and if the fourth, fifth and sixth have
+    /// successive ports and others have not, every rule can be found. `seed` must be unpredictable.
+    ///
+    /// # Panics
+    /// With too few sockets.
+    pub fn new(local: Vec<SocketAddr>, settings: &Settings, seed: [u8; 32], now: Instant) -> Self {
+        assert!(local.len() >= Self::MIN_SOCKETS, "{} sockets are too few", local.len());
+        let is_usable = |server: &&SocketAddr| server.is_ipv4() == local[MAIN].is_ipv4();
+        let mut servers: Vec<SocketAddr> = Vec::new();
+        for server in settings.servers.iter().filter(is_usable) {
+            if !servers.contains(server) && servers.len() < MAX_SERVERS {
+                servers.push(*server);
+            }
+        }
+        let mut prober = Self {
+            seen: Observations { asked: servers.len(), ..Observations::none(local[MAIN].ip()) },
+            fresh: vec![None; local.len() - FIRST_FRESH],
+            local,
+            deadline: now + settings.deadline,
+            rng: ChaCha20Rng::from_seed(seed),
+            transactions: Vec::new(),
+            queue: VecDeque::new(),
+            main: Vec::new(),
+            has_flows: false,
+            behavior: None,
+            finished: servers.is_empty(),
+        };
+        for server in servers {
+            prober.ask_main(server, Schedule::UNKNOWN, now);
+        }
+        prober
+    }
+
+    /// Whether there is nothing left to do.
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// What was observed.
+    pub fn into_observations(self) -> Observations {
+        let mut seen = self.seen;
+        seen.main = self.main.into_iter().flatten().collect();
+        seen.fresh = self.fresh.into_iter().flatten().collect();
+        seen
+    }
+
+    /// The next datagram to send, if there is one. Poll again after every other call.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.queue.pop_front()
+    }
+
+    /// When to call [`Prober::handle_timeout`], unless the probe is finished. Changes with every call.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let next = self.transactions.iter().map(Transaction::next).min();
+        (!self.finished).then(|| next.map_or(self.deadline, |next| next.min(self.deadline)))
+    }
+
+    /// Goes on because time has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if now >= self.deadline {
+            self.transactions.clear();
+        }
+        let mut index = 0;
+        while index < self.transactions.len() {
+            let transaction = &mut self.transactions[index];
+            if transaction.next() > now {
+                index += 1;
+            } else if transaction.repeat(now) {
+                self.queue.push_back(transaction.transmit());
+                index += 1;
+            } else {
+                let given_up = self.transactions.remove(index);
+                self.unanswered(given_up.purpose, now);
+            }
+        }
+        self.settle();
+    }
+
+    /// Takes a datagram that came to a socket. Foreign ones change nothing.
+    pub fn handle_datagram(&mut self, now: Instant, socket: usize, from: SocketAddr, data: &[u8]) {
+        let from = canonical(from);
+        if let Some(answer) = Answer::parse(data) {
+            self.answered(now, socket, from, answer);
+        } else if let Some(id) = request_id(data)
+            && socket == MAIN
+            && let Some(index) = self.find(|one| one.id == id && one.purpose == Purpose::Hairpin)
+        {
+            self.transactions.remove(index);
+            self.seen.hairpin = Some(true);
+        }
+        self.settle();
+    }
+
+    fn answered(&mut self, now: Instant, socket: usize, from: SocketAddr, answer: Answer) {
+        let Some(index) = self.find(|one| one.id == answer.id && one.socket == socket) else { return };
+        let transaction = &self.transactions[index];
+        // An answer is from where it was asked to come from; else a server that ignores what it is asked for
+        // would make every NAT look open.
+        if from != self.expected(transaction) {
+            return;
+        }
+        let transaction = self.transactions.remove(index);
+        let sample = Sample {
+            local: self.local[socket],
+            server: transaction.to,
+            mapped: answer.mapped,
+            rtt: now.saturating_duration_since(transaction.last_sent()),
+        };
+        let known = Schedule::known(sample.rtt);
+        match transaction.purpose {
+            Purpose::Map(index) => self.mapped(now, index, sample, &answer),
+            Purpose::OpenFilter => {
+                let ask = [
+                    (Purpose::FromOtherAddress, AnswerFrom::OtherAddressAndPort),
+                    (Purpose::FromOtherPort, AnswerFrom::OtherPort),
+                ];
+                for (purpose, answer_from) in ask {
+                    self.send(purpose, FILTER, sample.server, answer_from, known, now);
+                }
+            }
+            Purpose::FromOtherPort => self.seen.from_other_port = Some(true),
+            Purpose::FromOtherAddress => self.seen.from_other_address = Some(true),
+            Purpose::OpenHairpin => {
+                if let Some(main) = self.main.iter().flatten().next() {
+                    self.send(Purpose::Hairpin, HAIRPIN, main.mapped, AnswerFrom::Same, known, now);
+                }
+            }
+            Purpose::Hairpin => {}
+            Purpose::Fresh(index) => self.fresh[index] = Some(sample),
+        }
+    }
+
+    /// The main socket has an answer.
+    fn mapped(&mut self, now: Instant, index: usize, sample: Sample, answer: &Answer) {
+        self.main[index] = Some(sample);
+        let known = Schedule::known(sample.rtt);
+        if !self.has_flows {
+            self.has_flows = true;
+            for index in 0..self.fresh.len() {
+                let socket = FIRST_FRESH + index;
+                self.send(Purpose::Fresh(index), socket, sample.server, AnswerFrom::Same, known, now);
+            }
+            self.send(Purpose::OpenHairpin, HAIRPIN, sample.server, AnswerFrom::Same, known, now);
+        }
+        let other = answer.other.filter(|other| {
+            // RFC 5780 (7.4): both differ, or the server has no second address and the tests mean nothing.
+            other.is_ipv4() == sample.server.is_ipv4()
+                && other.ip() != sample.server.ip()
+                && other.port() != sample.server.port()
+                && !other.ip().is_unspecified()
+        });
+        if let (None, Some(other)) = (self.behavior, other) {
+            self.behavior = Some((sample.server, other));
+            let ports = (sample.server.port(), other.port());
+            self.ask_main(SocketAddr::new(other.ip(), ports.0), known, now);
+            self.ask_main(other, known, now);
+            self.ask_main(SocketAddr::new(sample.server.ip(), ports.1), known, now);
+            self.send(Purpose::OpenFilter, FILTER, sample.server, AnswerFrom::Same, known, now);
+        }
+    }
+
+    /// A request that was repeated as often as it may be has no answer.
+    fn unanswered(&mut self, purpose: Purpose, now: Instant) {
+        match purpose {
+            Purpose::FromOtherPort => self.seen.from_other_port = Some(false),
+            Purpose::FromOtherAddress => self.seen.from_other_address = Some(false),
+            Purpose::Hairpin => self.seen.hairpin = Some(false),
+            Purpose::Map(_) | Purpose::OpenFilter | Purpose::OpenHairpin | Purpose::Fresh(_) => {}
+        }
+        tracing::debug!(?purpose, left = ?self.deadline.saturating_duration_since(now), "no answer");
+    }
+
+    /// From where the answer must come.
+    fn expected(&self, transaction: &Transaction) -> SocketAddr {
+        match (transaction.purpose, self.behavior) {
+            (Purpose::FromOtherPort, Some((asked, other))) => SocketAddr::new(asked.ip(), other.port()),
+            (Purpose::FromOtherAddress, Some((_, other))) => other,
+            _ => transaction.to,
+        }
+    }
+
+    /// Ends when nothing is under way any more.
+    fn settle(&mut self) {
+        if !self.transactions.is_empty() {
+            return;
+        }
+        self.finished = true;
+        // That an endpoint's answers do not come in tells of the NAT only if they do come when it is asked.
+        let answers = |endpoint| self.main.iter().flatten().any(|sample| sample.server == endpoint);
+        if let Some((asked, other)) = self.behavior {
+            if self.seen.from_other_port == Some(false) && !answers(SocketAddr::new(asked.ip(), other.port()))
+            {
+                self.seen.from_other_port = None;
+            }
+            if self.seen.from_other_address == Some(false) && !answers(other) {
+                self.seen.from_other_address = None;
+            }
+        }
+    }
+
+    fn ask_main(&mut self, server: SocketAddr, schedule: Schedule, now: Instant) {
+        if self.transactions.iter().any(|one| matches!(one.purpose, Purpose::Map(_)) && one.to == server)
+            || self.main.iter().flatten().any(|sample| sample.server == server)
+        {
+            return;
+        }
+        self.main.push(None);
+        self.send(Purpose::Map(self.main.len() - 1), MAIN, server, AnswerFrom::Same, schedule, now);
+    }
+
+    fn send(
+        &mut self,
+        purpose: Purpose,
+        socket: usize,
+        to: SocketAddr,
+        from: AnswerFrom,
+        schedule: Schedule,
+        now: Instant,
+    ) {
+        let random = u128::from(self.rng.next_u64()) << 64 | u128::from(self.rng.next_u64());
+        let id = TransactionId::new(random);
+        let data = binding_request(id, from);
+        let transaction = Transaction::new(id, purpose, socket, to, data, schedule, now);
+        self.queue.push_back(transaction.transmit());
+        self.transactions.push(transaction);
+    }
+
+    fn find(&self, is_it: impl Fn(&Transaction) -> bool) -> Option<usize> {
+        self.transactions.iter().position(is_it)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,330 @@
+//! A prober behind a model of a NAT, in virtual time.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::collections::BinaryHeap;
+use std::net::IpAddr;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::behavior::{DeltaKind, Filtering, Mapping, Nat, NatKind};
+
+const SERVER: &str = "192.0.2.10:3478";
+const OTHER: &str = "192.0.2.11:3479";
+const OUTSIDE: &str = "203.0.113.1";
+
+fn at(text: &str) -> SocketAddr {
+    text.parse().expect("an endpoint")
+}
+
+/// What the box between the prober and the servers does.
+#[derive(Debug, Clone, Copy)]
+struct Model {
+    /// `None`: no NAT, only the filter.
+    mapping: Option<Mapping>,
+    filtering: Filtering,
+    delta: DeltaKind,
+    hairpin: bool,
+    blocked: bool,
+    /// Out of 256 datagrams.
+    loss: u8,
+}
+
+const EASY: Model = Model {
+    mapping: Some(Mapping::EndpointIndependent),
+    filtering: Filtering::EndpointIndependent,
+    delta: DeltaKind::Equal,
+    hairpin: false,
+    blocked: false,
+    loss: 0,
+};
+
+/// A mapping: a local endpoint and, as the kind of mapping wants, the destination.
+type Key = (SocketAddr, Option<IpAddr>, Option<u16>);
+
+struct World {
+    model: Model,
+    servers: Vec<SocketAddr>,
+    /// The servers know RFC 5780.
+    knows_behavior: bool,
+    /// The server's other endpoints answer nothing.
+    is_rest_dead: bool,
+    mappings: BTreeMap<Key, u16>,
+    /// To where each mapped port has sent.
+    sent: Vec<(u16, SocketAddr)>,
+    last: (u16, u16),
+    rng: ChaCha20Rng,
+    /// Under way to the prober: when, a number for the order, to which socket, from where.
+    under_way: BinaryHeap<Reverse<(Instant, u64, usize, SocketAddr, Vec<u8>)>>,
+    number: u64,
+}
+
+impl World {
+    fn new(model: Model, seed: u8) -> Self {
+        Self {
+            model,
+            servers: vec![at(SERVER)],
+            knows_behavior: true,
+            is_rest_dead: false,
+            mappings: BTreeMap::new(),
+            sent: Vec::new(),
+            last: (20_000, 0),
+            rng: ChaCha20Rng::from_seed([seed; 32]),
+            under_way: BinaryHeap::new(),
+            number: 0,
+        }
+    }
+
+    /// Runs a probe to its end; also how long it took.
+    fn probe(mut self) -> (Nat, Duration) {
+        let local: Vec<SocketAddr> = [50_123, 41_007, 7_777, 40_000, 40_001, 40_002, 9_100, 33_333, 51_777]
+            .map(|port| SocketAddr::from(([192, 168, 1, 2], port)))
+            .to_vec();
+        let settings = Settings::new(self.servers.clone());
+        let start = Instant::now();
+        let mut now = start;
+        let mut prober = Prober::new(local.clone(), &settings, [9; 32], now);
+        while !prober.is_finished() {
+            while let Some(transmit) = prober.poll_transmit() {
+                self.outgoing(now, local[transmit.socket], &transmit, &local);
+            }
+            let timeout = prober.poll_timeout().expect("it is not finished");
+            match self.under_way.peek() {
+                Some(Reverse((due, ..))) if *due <= timeout => {
+                    let Reverse((due, _, socket, from, data)) = self.under_way.pop().expect("it was seen");
+                    now = due;
+                    prober.handle_datagram(now, socket, from, &data);
+                }
+                _ => {
+                    assert!(timeout >= now, "time goes on");
+                    now = timeout;
+                    prober.handle_timeout(now);
+                }
+            }
+        }
+        assert_eq!(prober.poll_timeout(), None);
+        (prober.into_observations().decide(), now - start)
+    }
+
+    fn outgoing(&mut self, now: Instant, from: SocketAddr, transmit: &Transmit, local: &[SocketAddr]) {
+        if self.model.blocked || self.is_lost() {
+            return;
+        }
+        let port = self.map(from, transmit.to);
+        self.sent.push((port, transmit.to));
+        let outside: IpAddr = OUTSIDE.parse().expect("an address");
+        let mapped = SocketAddr::new(if self.model.mapping.is_some() { outside } else { from.ip() }, port);
+        if transmit.to.ip() == outside {
+            if self.model.hairpin {
+                self.incoming(now, mapped, transmit.to.port(), transmit.data.clone(), local, true);
+            }
+            return;
+        }
+        let request = stun_types::message::Message::from_bytes(&transmit.data).expect("it is STUN");
+        let flags = request
+            .raw_attribute(stun_types::attribute::AttributeType::new(3))
+            .map_or(0, |change| change.value[3]);
+        let (asked, other) = (at(SERVER), at(OTHER));
+        let swap = |this: SocketAddr, ip: bool, port: bool| {
+            let ip = if ip ^ (this.ip() == other.ip()) { other.ip() } else { asked.ip() };
+            let port = if port ^ (this.port() == other.port()) { other.port() } else { asked.port() };
+            SocketAddr::new(ip, port)
+        };
+        let is_main = self.servers.contains(&transmit.to);
+        if !is_main && self.is_rest_dead {
+            return;
+        }
+        let mut origin = transmit.to;
+        if self.knows_behavior {
+            origin = swap(transmit.to, flags & 4 != 0, flags & 2 != 0);
+            if self.is_rest_dead && origin != transmit.to {
+                return;
+            }
+        }
+        let other = self.knows_behavior.then(|| swap(transmit.to, true, true));
+        let id = request_id(&transmit.data).expect("it is a request");
+        let answer = Answer { id, mapped, origin: other.map(|_| origin), other };
+        self.incoming(now, origin, port, answer.emit(), local, false);
+    }
+
+    /// A datagram comes to a mapped port.
+    fn incoming(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        port: u16,
+        data: Vec<u8>,
+        local: &[SocketAddr],
+        hairpin: bool,
+    ) {
+        if self.is_lost() {
+            return;
+        }
+        let sent = || self.sent.iter().filter(|(mapped, _)| *mapped == port).map(|(_, to)| to);
+        let passes = hairpin
+            || match self.model.filtering {
+                Filtering::EndpointIndependent => true,
+                Filtering::AddressDependent => sent().any(|to| to.ip() == from.ip()),
+                Filtering::AddressAndPortDependent => sent().any(|to| *to == from),
+            };
+        let inside = self.mappings.iter().find(|(_, mapped)| **mapped == port).map(|(key, _)| key.0);
+        if let (true, Some(inside)) = (passes, inside) {
+            let socket = local.iter().position(|own| *own == inside).expect("it is one of ours");
+            self.number += 1;
+            let due = now + Duration::from_millis(20);
+            self.under_way.push(Reverse((due, self.number, socket, from, data)));
+        }
+    }
+
+    fn map(&mut self, from: SocketAddr, to: SocketAddr) -> u16 {
+        let key = match self.model.mapping {
+            None | Some(Mapping::EndpointIndependent) => (from, None, None),
+            Some(Mapping::AddressDependent) => (from, Some(to.ip()), None),
+            Some(Mapping::AddressAndPortDependent) => (from, Some(to.ip()), Some(to.port())),
+        };
+        if let Some(port) = self.mappings.get(&key) {
+            return *port;
+        }
+        let (last, last_local) = self.last;
+        let free = |port: u16| !self.mappings.values().any(|taken| *taken == port);
+        let wanted = match self.model.delta {
+            _ if self.model.mapping.is_none() => from.port(),
+            DeltaKind::Equal => from.port(),
+            DeltaKind::Preserving => from.port().wrapping_add(1_234),
+            DeltaKind::Independent => last.wrapping_add(3),
+            DeltaKind::Dependent if from.port().wrapping_sub(last_local) == 1 => last.wrapping_add(3),
+            DeltaKind::Dependent | DeltaKind::Random => 0,
+        };
+        let is_chosen = wanted != 0 && free(wanted);
+        let mut port = wanted;
+        while !is_chosen && (port == 0 || !free(port)) {
+            port = 1_024 + u16::try_from(self.rng.next_u32() >> 16).expect("16 bits") % 60_000;
+        }
+        self.last = (port, from.port());
+        self.mappings.insert(key, port);
+        port
+    }
+
+    fn is_lost(&mut self) -> bool {
+        self.rng.next_u32() >> 24 < u32::from(self.model.loss)
+    }
+}
+
+#[test]
+fn every_kind_of_nat_is_recognised() {
+    use DeltaKind::{Dependent, Equal, Independent, Preserving, Random};
+    let mappings =
+        [Mapping::EndpointIndependent, Mapping::AddressDependent, Mapping::AddressAndPortDependent];
+    let filters =
+        [Filtering::EndpointIndependent, Filtering::AddressDependent, Filtering::AddressAndPortDependent];
+    for mapping in mappings {
+        for filtering in filters {
+            for delta in [Equal, Preserving, Independent, Dependent, Random] {
+                for hairpin in [false, true] {
+                    for seed in 0..10 {
+                        let model = Model { mapping: Some(mapping), filtering, delta, hairpin, ..EASY };
+                        let (nat, took) = World::new(model, seed).probe();
+                        let seen =
+                            (nat.mapping, nat.filtering, nat.delta.map(|delta| delta.kind), nat.hairpin);
+                        let expected = (Some(mapping), Some(filtering), Some(delta), Some(hairpin));
+                        assert_eq!(seen, expected, "{model:?}, seed {seed}");
+                        assert_eq!((nat.udp, nat.translated), (Some(true), Some(true)));
+                        assert_eq!(nat.rtt, Some(Duration::from_millis(20)));
+                        assert!(took < Duration::from_millis(1700), "{took:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_value_of_a_delta_is_found() {
+    for (kind, value) in
+        [(DeltaKind::Preserving, 1_234), (DeltaKind::Independent, 3), (DeltaKind::Dependent, 3)]
+    {
+        let (nat, _) = World::new(Model { delta: kind, ..EASY }, 1).probe();
+        assert_eq!(nat.delta.map(|delta| (delta.kind, delta.value)), Some((kind, value)));
+    }
+}
+
+#[test]
+fn a_firewall_without_nat_and_no_firewall_are_told_apart() {
+    let none = Model { mapping: None, ..EASY };
+    assert_eq!(World::new(none, 1).probe().0.kind(), Some(NatKind::Open));
+    let firewall = Model { filtering: Filtering::AddressAndPortDependent, ..none };
+    assert_eq!(World::new(firewall, 1).probe().0.kind(), Some(NatKind::Firewall));
+}
+
+#[test]
+fn blocked_udp_is_seen_in_time() {
+    let (nat, took) = World::new(Model { blocked: true, ..EASY }, 1).probe();
+    assert_eq!(nat.kind(), Some(NatKind::Filtered));
+    assert!(took <= Duration::from_secs(4), "{took:?}");
+}
+
+#[test]
+fn without_rfc_5780_only_the_filter_stays_unknown() {
+    for mapping in [Mapping::EndpointIndependent, Mapping::AddressAndPortDependent] {
+        let mut world = World::new(Model { mapping: Some(mapping), hairpin: true, ..EASY }, 3);
+        world.knows_behavior = false;
+        world.servers = vec![at(SERVER), at("198.51.100.7:3478")];
+        let (nat, took) = world.probe();
+        assert_eq!((nat.mapping, nat.filtering, nat.hairpin), (Some(mapping), None, Some(true)));
+        assert!(took < Duration::from_millis(200), "nothing is waited for: {took:?}");
+    }
+}
+
+#[test]
+fn a_server_that_ignores_what_it_is_asked_for_makes_no_nat_look_open() {
+    // It says that it has another address, but always answers from where it was asked.
+    let mut world = World::new(Model { filtering: Filtering::AddressAndPortDependent, ..EASY }, 1);
+    world.is_rest_dead = true;
+    assert_eq!(world.probe().0.filtering, None);
+}
+
+#[test]
+fn servers_of_the_other_family_are_not_asked() {
+    let mut world = World::new(EASY, 1);
+    world.servers = vec![at("[2001:db8::1]:3478")];
+    let (nat, took) = world.probe();
+    assert_eq!((nat.udp, took), (None, Duration::ZERO));
+}
+
+#[test]
+fn no_more_servers_are_asked_than_allowed() {
+    let servers = (0..50).map(|port| SocketAddr::from(([192, 0, 2, 1], 1000 + port))).collect();
+    let local = vec![at("192.168.1.2:1"), at("192.168.1.2:2"), at("192.168.1.2:3")];
+    let mut prober = Prober::new(local, &Settings::new(servers), [1; 32], Instant::now());
+    let sent = std::iter::from_fn(|| prober.poll_transmit()).count();
+    assert_eq!(sent, MAX_SERVERS);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn loss_hides_things_but_never_turns_the_mapping_round(seed: u8, loss in 0..128u8, symmetric: bool) {
+        let dependent = Mapping::AddressAndPortDependent;
+        let mapping = if symmetric { dependent } else { Mapping::EndpointIndependent };
+        let (nat, took) = World::new(Model { mapping: Some(mapping), loss, ..EASY }, seed).probe();
+        prop_assert!(took <= Duration::from_secs(4));
+        if let Some(found) = nat.mapping {
+            prop_assert_eq!(found == Mapping::EndpointIndependent, !symmetric);
+        }
+    }
+
+    #[test]
+    fn strangers_datagrams_change_nothing(data in proptest::collection::vec(any::<u8>(), 0..200), mapped: [u8; 4], id: u128, socket in 0..3usize) {
+        let local = vec![at("192.168.1.2:1"), at("192.168.1.2:2"), at("192.168.1.2:3")];
+        let now = Instant::now();
+        let settings = Settings::new(vec![at(SERVER)]);
+        let before = Prober::new(local.clone(), &settings, [1; 32], now).into_observations();
+        let mut prober = Prober::new(local, &settings, [1; 32], now);
+        let forged = Answer { id: TransactionId::new(id), mapped: (mapped, 9).into(), origin: None, other: Some(at(OTHER)) };
+        prober.handle_datagram(now, socket, at(SERVER), &data);
+        prober.handle_datagram(now, socket, at(SERVER), &forged.emit());
+        prop_assert_eq!(prober.into_observations(), before);
+    }
+}

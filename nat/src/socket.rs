@@ -1,0 +1,44 @@
+//! UDP and TCP sockets of the operating system, kept to one interface.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// A non-blocking UDP socket.
+pub(crate) fn udp(local: SocketAddr, interface: Option<&str>) -> io::Result<UdpSocket> {
+    let socket = open(Type::DGRAM, Protocol::UDP, local, interface)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// A TCP connection from a local address, within a time. Reading and writing have the same time limit each.
+pub(crate) fn tcp(
+    local: SocketAddr,
+    interface: Option<&str>,
+    remote: SocketAddr,
+    timeout: Duration,
+) -> io::Result<TcpStream> {
+    let socket = open(Type::STREAM, Protocol::TCP, local, interface)?;
+    let timeout = timeout.max(Duration::from_millis(1));
+    socket.connect_timeout(&remote.into(), timeout)?;
+    socket.set_read_timeout(Some(timeout))?;
+    socket.set_write_timeout(Some(timeout))?;
+    Ok(socket.into())
+}
+
+fn open(kind: Type, protocol: Protocol, local: SocketAddr, interface: Option<&str>) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(local), kind, Some(protocol))?;
+    if let Some(interface) = interface
+        && let Err(error) = socket.bind_device(Some(interface.as_bytes()))
+    {
+        // Kernels before 5.7 want a privilege for this. The local address alone then chooses the interface,
+        // which is right wherever there is one default route.
+        if error.raw_os_error() != Some(rustix::io::Errno::PERM.raw_os_error()) {
+            return Err(error);
+        }
+    }
+    socket.bind(&local.into())?;
+    Ok(socket)
+}
