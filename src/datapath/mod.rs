@@ -39,7 +39,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use peersock_overlay::{Endpoint, Routes, SessionTable, SocketIndex};
+use peersock_overlay::{Endpoint, Relays, Routes, SessionTable, SocketIndex};
 use peersock_stack::{Batch, Stack};
 
 pub use control::{Subscription, is_drained};
@@ -104,6 +104,7 @@ pub struct Datapath {
     endpoint: Mutex<Endpoint>,
     sessions: Arc<SessionTable>,
     routes: Arc<Routes>,
+    relays: Arc<Relays>,
     stack: Stack,
     sink: Arc<dyn Sink>,
     clock: OverlayClock,
@@ -123,6 +124,7 @@ impl Datapath {
         Datapath {
             sessions: Arc::clone(endpoint.sessions()),
             routes: Arc::clone(endpoint.routes()),
+            relays: Arc::clone(endpoint.relays()),
             control_due: Mutex::new(endpoint.poll_timeout()),
             endpoint: Mutex::new(endpoint),
             stack,
