@@ -130,6 +130,18 @@ peersock_primitives::counters! {
         /// Times that a path stopped carrying datagrams of its size.
         pub black_holes,
 
+        /// Requests to be registered, sent to roots.
+        pub root_registrations_sent,
+        /// Look-ups sent to roots.
+        pub root_look_ups_sent,
+        /// Answers of roots dropped because nobody had asked, or they were not what the node in question has
+        /// signed.
+        pub root_answers_refused,
+        /// Places of peers learned from roots.
+        pub root_places_found,
+        /// Times that a root dropped frames because it relays no more for this node.
+        pub root_over_rate,
+
         /// Beacons sent, each copy counted.
         pub beacons_sent,
         /// Beacons received from others.

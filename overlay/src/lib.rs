@@ -41,6 +41,7 @@ mod id;
 mod link;
 mod network;
 mod reach;
+mod roots;
 mod routes;
 #[cfg(test)]
 #[path = "routes/tests.rs"]
@@ -76,6 +77,7 @@ pub use network::{
 };
 pub use peersock_primitives::Counter;
 pub use reach::{Path, Place, RecvMeta, SocketIndex, SocketInfo};
+pub use roots::{RelayReader, Relays, RootConfig, RootInfo, RootState};
 pub use routes::{Route, Routes};
 pub use session::{
     OpenError, Opened, Peer, SealError, Sender, Session, SessionStats, SessionTable, Watch, data_index,

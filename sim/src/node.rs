@@ -414,6 +414,7 @@ mod tests {
             remote: SocketAddr::from(([192, 0, 2, 1], port)),
             socket: SocketIndex(0),
             multicast: false,
+            relay: None,
         };
         let mut inbox = Inbox { limit: 1 << 20, ..Inbox::default() };
         for (port, len) in [(1, 100), (1, 100), (1, 30), (1, 100), (2, 100), (2, 101), (2, 101)] {
@@ -434,6 +435,7 @@ mod tests {
             remote: SocketAddr::from(([192, 0, 2, 1], 1)),
             socket: SocketIndex(0),
             multicast: false,
+            relay: None,
         };
         let mut inbox = Inbox { limit: 2000, ..Inbox::default() };
         assert!(inbox.push(meta, vec![0; 1000]));

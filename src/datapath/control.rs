@@ -304,7 +304,7 @@ mod tests {
             let mut bytes = Vec::new();
             hello.seal(&key, [n; 24], &mut bytes);
             let remote = SocketAddr::from(([192, 0, 2, n], 4000));
-            let meta = RecvMeta { remote, socket: SocketIndex(0), multicast: false };
+            let meta = RecvMeta { remote, socket: SocketIndex(0), multicast: false, relay: None };
             datapath.receive(now, &mut ingress, meta, &bytes, bytes.len(), false);
             datapath.finish_receive(now, &mut ingress);
             assert!(matches!(datapath.find(now, &network, address), Lookup::Peer(_)), "it was waited for");

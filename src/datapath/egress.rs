@@ -189,17 +189,16 @@ impl Datapath {
         mtu: usize,
         batch: &mut Batch,
     ) {
-        let datagram = sender.path.datagram_size;
         let Ok(mut fragments) = self.stack.fragments(interface, packet, mtu) else {
             return self.counters.out_too_big.increment();
         };
-        let most = self.most_segments(sender, datagram);
+        let most = self.most_segments(sender, sender.path.datagram_size);
         let ecn = ecn::of(packet);
         Buffers::with(|Buffers { sealed, .. }| {
             // Fragments are of equal size but for the last, so they leave in batches.
             let (mut length, mut count, mut size) = (0, 0, None);
             while let Some(fragment) = fragments.next(packet) {
-                let Ok(n) = sender.session.seal(fragment, &mut sealed[length..]) else { break };
+                let Ok(n) = sender.seal(fragment, &mut sealed[length..]) else { break };
                 (length, count) = (length + n, count + 1);
                 size.get_or_insert(n);
                 if count == most {
@@ -300,7 +299,7 @@ impl Datapath {
                 let mut datagram_size = None;
                 let ecn = ecn::of(packet);
                 while let Some(wire) = segment.next(packet) {
-                    let Ok(n) = sender.session.seal(wire, &mut sealed[length..]) else {
+                    let Ok(n) = sender.seal(wire, &mut sealed[length..]) else {
                         // The session has come to its end; what was cut off is sent again by the flow's
                         // timer.
                         blocked = Blocked::NoSession(Arc::clone(peer));
@@ -324,8 +323,9 @@ impl Datapath {
         blocked
     }
 
-    /// Datagrams of `size` bytes that one call may send.
+    /// Datagrams of `size` bytes, and what their place adds, that one call may send.
     pub(super) fn most_segments(&self, sender: &Sender, size: usize) -> usize {
+        let size = size + sender.path.place.overhead();
         self.sink.max_segments(sender.path.socket()).min(MAX_BATCH / size).max(1)
     }
 

@@ -19,7 +19,7 @@ pub(crate) struct GsoBatch {
     /// Where they go; `None` if there are none.
     to: Option<Sender>,
     ecn: u8,
-    /// Bytes of the first, header and tag included.
+    /// Bytes of the first, with all that is added to the packet.
     size: usize,
     count: usize,
     /// Bytes of all.
@@ -66,15 +66,16 @@ impl Datapath {
             Resolved::Route(Route::Peer(peer)) => peer.sender(),
             _ => None,
         };
-        let size = packet.len() + DATA_OVERHEAD;
+        let whole = packet.len() + DATA_OVERHEAD;
         let fits = |sender: &Sender| {
-            size <= sender.path.datagram_size && self.stack.path_mtu(interface, destination).is_none()
+            whole <= sender.path.datagram_size && self.stack.path_mtu(interface, destination).is_none()
         };
         let Some(sender) = sender.filter(fits) else {
             self.send_gso(now, gso, batch);
             return self.send_packet(now, interface, Some(state), destination, packet, batch);
         };
-        let most = self.most_segments(&sender, size);
+        let most = self.most_segments(&sender, whole);
+        let size = packet.len() + sender.overhead();
         let ecn = ecn::of(packet);
         if !gso.takes(&sender, ecn, size, most) {
             self.send_gso(now, gso, batch);
@@ -82,7 +83,7 @@ impl Datapath {
         }
         gso.sealed.resize(MAX_BATCH + 1, 0);
         // The session may have come to its end: then the datagram is lost, as any may be.
-        if let Ok(length) = sender.session.seal(packet, &mut gso.sealed[gso.length..]) {
+        if let Ok(length) = sender.seal(packet, &mut gso.sealed[gso.length..]) {
             (gso.length, gso.count) = (gso.length + length, gso.count + 1);
             gso.to.get_or_insert(sender);
         }

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use peersock_overlay::{Attention, DATA_OVERHEAD, Opened, RecvMeta, Session, data_index};
+use peersock_overlay::wire::MessageType;
+use peersock_overlay::{Attention, DATA_OVERHEAD, Opened, RecvMeta, RelayReader, Session, data_index};
 use peersock_stack::{Batch, Coalescer, Flushed, InterfaceId};
 
 use super::{Datapath, ecn};
@@ -16,6 +17,8 @@ pub struct Ingress {
     batch: Batch,
     /// The session of the last datagram, so that a batch looks it up once.
     last: Option<Last>,
+    /// Takes off what roots put in front.
+    relay: RelayReader,
 }
 
 struct Last {
@@ -45,7 +48,22 @@ impl Datapath {
             last.noted = false;
         }
         for datagram in batch.chunks(stride.max(1)) {
-            if !self.receive_data(now, ingress, meta, datagram, marked) {
+            // Most datagrams are data of a session, so what a root has relayed is looked for behind them.
+            if self.receive_data(now, ingress, meta, datagram, marked) {
+                continue;
+            }
+            let (meta, datagram) = match MessageType::of(datagram) {
+                Some(MessageType::Relayed) => {
+                    let opened = ingress.relay.open(&self.relays, meta.remote, datagram);
+                    let Some((header, datagram)) = opened else {
+                        self.counters.relayed_unknown.increment();
+                        continue;
+                    };
+                    (RecvMeta { relay: Some(header), ..meta }, datagram)
+                }
+                _ => (meta, datagram),
+            };
+            if meta.relay.is_none() || !self.receive_data(now, ingress, meta, datagram, marked) {
                 self.with_control(now, &mut ingress.batch, |endpoint, now| {
                     endpoint.handle_datagram(now, meta, datagram);
                 });

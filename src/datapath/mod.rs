@@ -41,7 +41,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use peersock_overlay::{Endpoint, Routes, SessionTable, SocketIndex};
+use peersock_overlay::{Endpoint, Relays, Routes, SessionTable, SocketIndex};
 use peersock_stack::{Batch, Stack};
 
 pub use counters::DatapathCounters;
@@ -106,6 +106,7 @@ pub struct Datapath {
     endpoint: Mutex<Endpoint>,
     sessions: Arc<SessionTable>,
     routes: Arc<Routes>,
+    relays: Arc<Relays>,
     stack: Stack,
     sink: Arc<dyn Sink>,
     clock: OverlayClock,
@@ -125,6 +126,7 @@ impl Datapath {
         Datapath {
             sessions: Arc::clone(endpoint.sessions()),
             routes: Arc::clone(endpoint.routes()),
+            relays: Arc::clone(endpoint.relays()),
             control_due: Mutex::new(endpoint.poll_timeout()),
             endpoint: Mutex::new(endpoint),
             stack,

@@ -101,7 +101,7 @@ impl Receiver {
         };
         for (meta, buffer) in meta.iter().zip(&self.buffers).take(received) {
             let Some((socket, multicast)) = sockets.origin(index, meta) else { continue };
-            let origin = RecvMeta { remote: canonical(meta.addr), socket, multicast };
+            let origin = RecvMeta { remote: canonical(meta.addr), socket, multicast, relay: None };
             tracing::trace!(
                 from = %origin.remote,
                 bytes = meta.len,

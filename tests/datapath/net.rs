@@ -88,7 +88,7 @@ impl Net {
     pub(crate) fn deliver_one(&mut self) -> bool {
         let next = self.wire.lock().expect("one thread").pop_front();
         let Some((from, to, bytes, stride)) = next else { return false };
-        let meta = RecvMeta { remote: place(from), socket: SocketIndex(0), multicast: false };
+        let meta = RecvMeta { remote: place(from), socket: SocketIndex(0), multicast: false, relay: None };
         let Node { datapath, ingress, .. } = &mut self.nodes[to];
         datapath.receive(self.now, ingress, meta, &bytes, stride, false);
         datapath.finish_receive(self.now, ingress);
@@ -101,7 +101,8 @@ impl Net {
         let to = under_way.front().expect("something is under way").1;
         let Node { datapath, ingress, .. } = &mut self.nodes[to];
         for (from, _, bytes, stride) in under_way {
-            let meta = RecvMeta { remote: place(from), socket: SocketIndex(0), multicast: false };
+            let meta =
+                RecvMeta { remote: place(from), socket: SocketIndex(0), multicast: false, relay: None };
             datapath.receive(self.now, ingress, meta, &bytes, stride, false);
         }
         datapath.finish_receive(self.now, ingress);

@@ -114,7 +114,12 @@ impl Net {
         if datagram.from.ip() == Self::adversary(0).ip() {
             self.credit[number].forge(datagram.from, datagram.bytes.len());
         }
-        let meta = RecvMeta { remote: datagram.from, socket: SocketIndex(0), multicast: datagram.multicast };
+        let meta = RecvMeta {
+            remote: datagram.from,
+            socket: SocketIndex(0),
+            multicast: datagram.multicast,
+            relay: None,
+        };
         self.receive(number, meta, &datagram.bytes);
         self.drain(number);
     }

@@ -171,13 +171,15 @@ pub struct PeerInfo {
     pub addresses: Vec<IpAddr>,
     /// Where packets for it are sent now; none without a session.
     pub path: Option<Path>,
+    /// The root that relays on that path, if one does.
+    pub root: Option<NodeId>,
     /// The cipher of the present session.
     pub suite: Option<Suite>,
     /// When the present session was made.
     pub established: Option<Instant>,
     /// The path's smoothed round-trip time, as handshakes and probes show it.
     pub rtt: Option<Duration>,
-    /// Where it may also be.
+    /// The addresses at which it may be; those of roots that know it are not among them.
     pub candidates: Vec<SocketAddr>,
     /// A handshake is being tried.
     pub connecting: bool,

@@ -6,8 +6,10 @@ use std::time::Instant;
 
 use super::Endpoint;
 use crate::link::{Attention, Context, Effect, Link, NodeKey, PeerKey, Report, Timer};
-use crate::reach::{RecvMeta, Why, place_of};
+use crate::network::NetworkIndex;
+use crate::reach::{RecvMeta, Why, usable};
 use crate::session::{Peer, Session};
+use crate::wire::{DATA_OVERHEAD, RootMessage};
 
 impl Endpoint {
     /// Sees to it that there will be a session with the peer: begins a handshake unless one runs or a session
@@ -31,6 +33,14 @@ impl Endpoint {
     /// with `session` and called [`Session::note_received`].
     pub fn handle_control(&mut self, now: Instant, session: &Arc<Session>, meta: RecvMeta, message: &[u8]) {
         let peer = session.peer();
+        if peer.network() == NetworkIndex::ROOTS && RootMessage::is_one(message) {
+            let why = Attention::Packet(meta, message.len() + DATA_OVERHEAD);
+            self.link_of(now, peer, |link, cx| link.on_attention(cx, session, why));
+            if let Some(key) = self.key_of(peer) {
+                self.on_root_message(now, key, message);
+            }
+            return;
+        }
         let report =
             self.link_of(now, peer, |link, cx| link.on_control(cx, session, &meta, message)).flatten();
         if let Some(Report::Elsewhere(remote)) = report {
@@ -88,13 +98,27 @@ impl Endpoint {
         for effect in cx.effects {
             self.apply(now, key, node, effect);
         }
+        while let Some(event) = self.core.root_events.pop_front() {
+            self.on_root_event(now, &event);
+        }
         Some(result)
+    }
+
+    fn is_root_link(&self, key: PeerKey) -> bool {
+        self.peers.get(key).is_some_and(|peer| peer.link.handle.network() == NetworkIndex::ROOTS)
     }
 
     fn apply(&mut self, now: Instant, key: PeerKey, node: NodeKey, effect: Effect) {
         match effect {
-            Effect::Solicit => self.solicit(now),
+            // Roots are where they are configured to be.
+            Effect::Solicit | Effect::Seek if self.is_root_link(key) => {}
+            Effect::Solicit => {
+                self.solicit(now);
+                self.seek(now, key);
+            }
+            Effect::Seek => self.seek(now, key),
             Effect::Refile => _ = self.refile(key),
+            Effect::Met(place) if place.relay().is_some() => {}
             Effect::Met(place) => {
                 if let Some(peer) = self.peers.get(key) {
                     self.discovery.acknowledged(&place.remote(), peer.link.handle.network(), key);
@@ -103,6 +127,9 @@ impl Endpoint {
             Effect::PathMoved(before) => {
                 self.nodes.note_path(node, before);
                 self.others(now, key, node, Link::path_moved);
+                if self.nodes[node].reach.place().is_some_and(|place| place.relay().is_some()) {
+                    self.seek_more(now, key, node);
+                }
             }
             Effect::SizeChanged(before) => {
                 self.others(now, key, node, |link, cx| link.size_changed(cx, before));
@@ -152,7 +179,7 @@ impl Endpoint {
     /// Challenges a node at its path's address, from a socket that there is.
     pub(super) fn challenge_path(&mut self, now: Instant, node: NodeKey, why: Why) {
         let Some(known) = self.nodes.get(node).and_then(|node| node.reach.place()) else { return };
-        let place = place_of(&self.core.sockets, Some(known.socket()), known.remote());
+        let place = usable(&self.core.sockets, &known);
         let place = place.filter(|place| why == Why::Announce || *place != known);
         if let Some((place, key)) = place.zip(self.carrier(node)) {
             self.link(now, key, |link, cx| link.challenge(cx, place, why));

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::Endpoint;
 use super::peers::PeerState;
 use crate::link::{Link, QUOTED};
-use crate::reach::RecvMeta;
+use crate::reach::{PlaceKey, RecvMeta};
 use crate::wire::UnknownSession;
 
 impl Endpoint {
@@ -20,10 +20,11 @@ impl Endpoint {
     /// [`Event::PeerGone`](crate::Event::PeerGone).
     pub fn handle_refusal(&mut self, now: Instant, remote: SocketAddr, quoted: &[u8]) {
         // Who names an address at which nobody is uses up nothing of what others may say.
-        if !self.nodes.any_at(&remote) || !self.hints.refusals.take(remote.ip(), now) {
+        let place = PlaceKey::direct(remote);
+        if !self.nodes.any_at(&place) || !self.hints.refusals.take(remote.ip(), now) {
             return;
         }
-        let at_path = |peer: &PeerState| peer.link.is_at(&remote);
+        let at_path = |peer: &PeerState| peer.link.is_at(&place);
         let sent = self.peers.iter().find(|(_, peer)| at_path(peer) && peer.link.has_sent_quoted(quoted));
         if let Some((key, _)) = sent {
             self.core.counters.refusals.increment();
@@ -63,12 +64,12 @@ impl Endpoint {
             return;
         };
         self.core.counters.unknown_session_received.increment();
-        if !self.nodes.any_at(&meta.remote) || !self.hints.unknown_heard.take(meta.remote.ip(), now) {
+        let place = meta.place().key();
+        if !self.nodes.any_at(&place) || !self.hints.unknown_heard.take(meta.remote.ip(), now) {
             return;
         }
         // It must come from where we send to, and name a session and a packet number that we used.
-        let found =
-            self.peers.iter().find(|(_, peer)| peer.link.is_at(&meta.remote) && peer.link.has_sent(&hint));
+        let found = self.peers.iter().find(|(_, peer)| peer.link.is_at(&place) && peer.link.has_sent(&hint));
         let Some((key, peer)) = found else { return };
         tracing::debug!(
             peer = %peer.link.handle.id(), from = %meta.remote, "the peer does not know our session"

@@ -117,8 +117,10 @@ impl Endpoint {
         if !network.policy.may_exist(dst) {
             return Lookup::NoRoute;
         }
+        let index = network.index;
         network.want(dst, now);
         self.solicit(now);
+        self.look_up_address(now, index, dst);
         Lookup::Unknown
     }
 
@@ -178,10 +180,14 @@ impl Endpoint {
             let session = link.current();
             let network = self.networks.get(&link.handle.network());
             let reach = &self.nodes[link.node].reach;
+            let path = session.as_ref().and_then(|_| link.handle.path());
+            let relayed = path.filter(|path| path.place.relay().is_some());
+            let root = relayed.and_then(|path| self.root_at(path.remote()));
             PeerInfo {
                 peer: link.handle.clone(),
                 addresses: link.handle.addresses(),
-                path: session.as_ref().and_then(|_| link.handle.path()),
+                path,
+                root,
                 suite: session.as_ref().map(|session| session.suite()),
                 established: session.map(|session| session.established()),
                 rtt: reach.rtt(),
@@ -196,7 +202,8 @@ impl Endpoint {
                 traffic: link.traffic(),
             }
         };
-        self.peers.iter().map(|(_, peer)| info(peer)).collect()
+        let is_user = |peer: &PeerState| peer.link.handle.network() != NetworkIndex::ROOTS;
+        self.peers.iter().filter(|(_, peer)| is_user(peer)).map(|(_, peer)| info(peer)).collect()
     }
 
     /// Finds the peer with these keys, or takes it in if it may be a member and there is room. It was heard

@@ -20,6 +20,9 @@
 //! the session that there is, since none is authenticated. So does an ICMP error (`hints`). When this node's
 //! own address changes it tells its peers (`announce`).
 //!
+//! Who is not found on a local network, and at no address that is known, is looked for at the node's **roots**
+//! (`roots`), and reached through one.
+//!
 //! What the layer above cannot see it is told: that a peer's program is gone ([`Event::PeerGone`]), and that
 //! packets pass after a time in which perhaps they did not ([`Event::PathConfirmed`]). Both follow from
 //! authentic packets; only refusals that go on while a peer says nothing count without one.
@@ -44,6 +47,7 @@ mod peers;
 mod readdress;
 mod responder;
 mod responses;
+mod roots;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -62,7 +66,7 @@ use crate::counters::Counters;
 use crate::crypto::KeySource;
 use crate::id::NodeId;
 use crate::link::{Clock, Core, Duplicate, Event, Link, Outbox, Timer, Timers, Transmit, apart};
-use crate::network::{NetworkIndex, is_endpoint};
+use crate::network::is_endpoint;
 use crate::noise::CookieJar;
 use crate::reach::{RecvMeta, SocketInfo};
 use crate::routes::Routes;
@@ -71,10 +75,11 @@ use crate::wire::MessageType;
 use announce::Announcement;
 use discovery::Discovery;
 use load::HandshakeLoad;
-use networks::JoinedNetwork;
+use networks::Networks;
 use nodes::Nodes;
 use peers::Peers;
 use responder::Recent;
+use roots::Roots;
 
 /// All control state of one node. Performs no I/O, reads no clock, spawns nothing.
 ///
@@ -113,7 +118,8 @@ pub struct Endpoint {
     introduce: bool,
     core: Core,
     routes: Arc<Routes>,
-    networks: BTreeMap<NetworkIndex, JoinedNetwork>,
+    networks: Networks,
+    roots: Roots,
     next_network: u32,
     peers: Peers,
     nodes: Nodes,
@@ -152,7 +158,8 @@ impl Endpoint {
             limits,
             introduce: config.introduce,
             routes: Arc::new(Routes::new()),
-            networks: BTreeMap::new(),
+            networks: Networks::default(),
+            roots: Roots::new(now),
             next_network: 0,
             peers: Peers::default(),
             nodes: Nodes::default(),
@@ -180,6 +187,7 @@ impl Endpoint {
                 timers: Timers::new(),
                 outbox: Outbox::default(),
                 events: VecDeque::new(),
+                root_events: VecDeque::new(),
             },
         }
     }
@@ -212,6 +220,12 @@ impl Endpoint {
             self.core.counters.unknown_message.increment();
             return;
         }
+        // Local discovery is for the local network.
+        let is_local = matches!(kind, Some(MessageType::Beacon | MessageType::Hello));
+        if meta.relay.is_some() && is_local {
+            self.core.counters.unknown_message.increment();
+            return;
+        }
         match kind {
             Some(MessageType::Initiation) => self.on_initiation(now, meta, datagram),
             Some(MessageType::Response) => self.on_response(now, meta, datagram),
@@ -240,6 +254,8 @@ impl Endpoint {
                 Timer::Forget => self.on_forget_timer(now),
                 Timer::Refusal(key) => _ = self.link(now, key, Link::judge_refusal),
                 Timer::Announce => self.on_announce_timer(now),
+                Timer::Root(key) => self.step_root(now, key),
+                Timer::LookUp => self.on_look_up_timer(now),
             }
         }
     }
@@ -270,6 +286,7 @@ impl Endpoint {
         self.core.sockets = sockets;
         self.leave_lost_sockets(now);
         self.announce_address(now);
+        self.renew_registrations(now);
         self.restart_beacons(now);
     }
 }

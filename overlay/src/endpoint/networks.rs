@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::eviction::EvictionOrder;
 use crate::id::{DiscoveryKey, NetworkId, NodeId, Psk};
 use crate::link::PeerKey;
-use crate::network::{NetworkIndex, Policy, Prefix};
+use crate::network::{NetworkIndex, Policy, Prefix, RootsPolicy};
 use crate::session::SessionStats;
 
 /// Most networks that one node joins at a time. Each costs some work per beacon heard.
@@ -23,6 +23,63 @@ const WANTED_FOR: Duration = Duration::from_secs(12);
 
 /// Most such addresses per network; the one asked for longest ago makes room.
 const MAX_WANTED: usize = 64;
+
+/// The joined networks by handle, and the hidden one of the roots, which only those see who ask for it.
+#[derive(Debug)]
+pub(super) struct Networks {
+    joined: BTreeMap<NetworkIndex, JoinedNetwork>,
+    roots: JoinedNetwork,
+}
+
+impl Default for Networks {
+    fn default() -> Self {
+        let roots = JoinedNetwork::new(NetworkIndex::ROOTS, Box::new(RootsPolicy::default()));
+        Self { joined: BTreeMap::new(), roots }
+    }
+}
+
+impl Networks {
+    pub(super) fn get(&self, index: &NetworkIndex) -> Option<&JoinedNetwork> {
+        if *index == NetworkIndex::ROOTS { Some(&self.roots) } else { self.joined.get(index) }
+    }
+
+    pub(super) fn get_mut(&mut self, index: &NetworkIndex) -> Option<&mut JoinedNetwork> {
+        if *index == NetworkIndex::ROOTS { Some(&mut self.roots) } else { self.joined.get_mut(index) }
+    }
+
+    pub(super) fn insert(&mut self, index: NetworkIndex, network: JoinedNetwork) {
+        self.joined.insert(index, network);
+    }
+
+    pub(super) fn remove(&mut self, index: &NetworkIndex) -> Option<JoinedNetwork> {
+        self.joined.remove(index)
+    }
+
+    /// Those that users have joined, in the order of joining.
+    pub(super) fn values(&self) -> impl Iterator<Item = &JoinedNetwork> + Clone {
+        self.joined.values()
+    }
+
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.joined.is_empty()
+    }
+
+    /// How many those are.
+    pub(super) fn len(&self) -> usize {
+        self.joined.len()
+    }
+
+    /// Says which nodes are roots.
+    pub(super) fn set_roots(&mut self, policy: RootsPolicy) {
+        self.roots.policy = Box::new(policy);
+    }
+
+    /// Whether a node is one of this node's roots.
+    pub(super) fn is_root(&self, node: &NodeId) -> bool {
+        self.roots.policy.admits(node)
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct JoinedNetwork {

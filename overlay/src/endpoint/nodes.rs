@@ -2,12 +2,11 @@
 //! network.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::ops::{Index, IndexMut};
 
 use crate::id::NodeId;
 use crate::link::{NodeKey, PeerKey};
-use crate::reach::{Place, Reach};
+use crate::reach::{Place, PlaceKey, Reach};
 
 /// A remote node that is a peer in at least one network.
 #[derive(Debug)]
@@ -24,7 +23,7 @@ pub(super) struct Nodes {
     table: BTreeMap<NodeKey, Node>,
     by_id: BTreeMap<NodeId, NodeKey>,
     /// Where nodes are reached now, or were last.
-    at: BTreeSet<(SocketAddr, NodeKey)>,
+    at: BTreeSet<(PlaceKey, NodeKey)>,
     next: u64,
 }
 
@@ -45,6 +44,12 @@ impl Nodes {
         self.table.get(&key)
     }
 
+    /// The peers that a node is, one per network.
+    pub(super) fn peers_of(&self, id: &NodeId) -> Vec<PeerKey> {
+        let node = self.by_id.get(id).and_then(|key| self.table.get(key));
+        node.map_or_else(Vec::new, |node| node.peers.clone())
+    }
+
     pub(super) fn keys(&self) -> Vec<NodeKey> {
         self.table.keys().copied().collect()
     }
@@ -57,20 +62,20 @@ impl Nodes {
             && let Some(node) = self.table.remove(&key)
         {
             self.by_id.remove(&node.id);
-            node.reach.place().iter().for_each(|place| _ = self.at.remove(&(place.remote(), key)));
+            node.reach.place().iter().for_each(|place| _ = self.at.remove(&(place.key(), key)));
         }
     }
 
     /// The node's path has changed; this was it before.
     pub(super) fn note_path(&mut self, key: NodeKey, before: Option<Place>) {
-        before.iter().for_each(|place| _ = self.at.remove(&(place.remote(), key)));
+        before.iter().for_each(|place| _ = self.at.remove(&(place.key(), key)));
         let now = self.table.get(&key).and_then(|node| node.reach.place());
-        self.at.extend(now.map(|place| (place.remote(), key)));
+        self.at.extend(now.map(|place| (place.key(), key)));
     }
 
     /// Whether some node's path leads there.
-    pub(super) fn any_at(&self, remote: &SocketAddr) -> bool {
-        self.at.range((*remote, NodeKey(0))..).next().is_some_and(|(found, _)| found == remote)
+    pub(super) fn any_at(&self, place: &PlaceKey) -> bool {
+        self.at.range((*place, NodeKey(0))..).next().is_some_and(|(found, _)| found == place)
     }
 }
 

@@ -31,7 +31,7 @@ impl Endpoint {
             counters.bytes_tried.add(datagram.len() as u64);
             cookies.check_mac2(now, meta.remote, datagram)
         };
-        let is_known = || self.nodes.any_at(&meta.remote);
+        let is_known = || self.nodes.any_at(&meta.place().key());
         match self.load.admit(meta.remote, now, has_cookie, is_known) {
             Admission::Accept => {}
             Admission::Refuse => {

@@ -132,6 +132,9 @@ impl Link {
             apart: false,
         });
         cx.core.counters.attempts_started.increment();
+        if !cx.reach.any_proven() {
+            cx.effects.push(Effect::Seek);
+        }
         self.next_round(cx);
     }
 
@@ -144,8 +147,10 @@ impl Link {
         }
         // The initiation of this round could go nowhere, or each place gets one of its own.
         let is_behind = attempt.pending.back().is_some_and(|pending| pending.round < round);
-        let is_apart = attempt.apart;
-        if is_apart || is_behind {
+        // So does each that a root relays to.
+        let is_apart = attempt.apart || place.relay().is_some();
+        let is_shared = attempt.pending.back().is_some_and(|pending| !pending.is_apart);
+        if is_apart || is_behind || (!attempt.pending.is_empty() && !is_shared) {
             if cx.reach.spend(place, Initiation::MIN) {
                 self.initiate_at(cx, vec![*place], is_apart);
             }
@@ -253,13 +258,17 @@ impl Link {
         }
         // They cost a multiple, so there are not many rounds of these; and only if somebody waits for the
         // peer, since hints come from anybody.
-        let apart = attempt.apart && targets.len() > 1 && attempt.is_wanted();
-        if !apart || !cx.core.apart.take(cx.now) {
-            return self.initiate_at(cx, targets, false);
-        }
+        let direct = targets.iter().filter(|target| target.relay().is_none()).count();
+        let apart = attempt.apart && direct > 1 && attempt.is_wanted() && cx.core.apart.take(cx.now);
+        // An answer proves a place if its initiation went nowhere else. That spares those behind roots a
+        // round trip, and they are few.
+        let is_apart = |target: &Place| apart || target.relay().is_some();
+        let (alone, shared): (Vec<_>, Vec<_>) = targets.into_iter().partition(is_apart);
         // The place that is most likely the peer's comes last, so that what is said of the last initiation is
         // of that.
-        targets.into_iter().rev().fold(false, |sent, target| self.initiate_at(cx, vec![target], true) | sent)
+        let alone = alone.into_iter().rev();
+        let sent = alone.fold(false, |sent, target| self.initiate_at(cx, vec![target], true) | sent);
+        if shared.is_empty() { sent } else { self.initiate_at(cx, shared, false) | sent }
     }
 
     /// Makes one initiation and sends it to these places.

@@ -16,8 +16,9 @@ use crate::bucket::{Bucket, Rate};
 use crate::counters::Counters;
 use crate::crypto::{KeySource, NoEntropy, Provider};
 use crate::id::{Identity, NetworkId, Psk};
+use crate::network::NetworkIndex;
 use crate::noise::Timestamp;
-use crate::reach::{Place, Reach, SocketInfo, place_of};
+use crate::reach::{Place, Reach, SocketInfo, usable};
 use crate::session::{Session, SessionTable};
 use crate::wire::SessionIndex;
 
@@ -46,6 +47,8 @@ pub(crate) struct Core {
     pub(crate) timers: Timers<Timer>,
     pub(crate) outbox: Outbox,
     pub(crate) events: VecDeque<Event>,
+    /// What would be told to the driver, of peers that are roots.
+    pub(crate) root_events: VecDeque<Event>,
 }
 
 /// So many rounds a second have an initiation for each address: 24 X25519 operations at most.
@@ -59,6 +62,9 @@ pub(crate) fn apart(now: Instant) -> Bucket {
 
 impl Core {
     pub(crate) fn emit(&mut self, event: Event) {
+        if event.peer().network() == NetworkIndex::ROOTS {
+            return self.root_events.push_back(event);
+        }
         if self.events.len() >= MAX_EVENTS {
             self.events.pop_front();
             self.counters.events_lost.increment();
@@ -68,7 +74,7 @@ impl Core {
 
     /// Queues finished bytes, or drops them as a network would.
     pub(crate) fn transmit(&mut self, place: &Place, datagram: Vec<u8>) {
-        if let Some(place) = place_of(&self.sockets, Some(place.socket()), place.remote())
+        if let Some(place) = usable(&self.sockets, place)
             && self.outbox.push(place, datagram)
         {
             return;
@@ -130,6 +136,8 @@ pub(crate) struct Context<'a> {
 pub(crate) enum Effect {
     /// The peer does not answer, or there is nowhere to ask: it is to be looked for on the local networks.
     Solicit,
+    /// Nothing is known of where the peer is, or it does not answer there: it is to be looked for at the roots.
+    Seek,
     /// What the peer is worth has changed, for when its network needs room.
     Refile,
     /// The peer has been met at this place.
@@ -179,11 +187,16 @@ impl Clock {
         Self { start, unix_time, last: None }
     }
 
+    /// The wall clock at `now`, as time since the Unix epoch.
+    pub(crate) fn unix_time(&self, now: Instant) -> Duration {
+        self.unix_time.saturating_add(now.saturating_duration_since(self.start))
+    }
+
     /// The present time, and always later than the last answer and than `floor`.
     ///
     /// A floor is what one peer says: it concerns the initiations to that peer alone.
     pub(crate) fn timestamp(&mut self, now: Instant, floor: Option<Timestamp>) -> Timestamp {
-        let time = self.unix_time.saturating_add(now.saturating_duration_since(self.start));
+        let time = self.unix_time(now);
         let timestamp = Timestamp::after(time, self.last);
         self.last = Some(timestamp);
         timestamp.max(Timestamp::after(time, floor))

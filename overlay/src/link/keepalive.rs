@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::timing::{DEAD_AFTER, KEEPALIVE_AFTER, RETRY_MAX};
 use super::{Context, Link, Reason, Timer};
-use crate::reach::Place;
+use crate::reach::{Place, Why};
 use crate::session::Session;
 use crate::wire::{Control, DATA_OVERHEAD};
 
@@ -68,6 +68,7 @@ impl Link {
             self.attempt(cx, Reason::Traffic);
         }
         self.doubted &= unanswered.is_some();
+        self.watch_silence(cx);
         if unanswered.is_some()
             && let Some(mtud) = cx.reach.mtud()
         {
@@ -91,6 +92,51 @@ impl Link {
         let at = at.into_iter().chain(self.liveness_at(cx)).min();
         if at.is_some() {
             cx.set_timer(Timer::Activity, at);
+        }
+    }
+
+    /// Nothing has come back for a while, and the node may be reached elsewhere: asks whether the path still
+    /// works. If that is not answered either, a handshake finds the place that does. Traffic that needs no
+    /// answer pays a small packet a second for that.
+    pub(super) fn watch_silence(&mut self, cx: &mut Context<'_>) {
+        let Some(since) = self.handle.activity().unanswered_since() else {
+            self.questioned = None;
+            return;
+        };
+        if self.is_connecting() || !cx.reach.has_choice() {
+            return;
+        }
+        let rtt = cx.reach.rtt().unwrap_or_default();
+        let asked = self.questioned.filter(|at| *at >= since);
+        let due = match asked {
+            None => since + SILENT.max(rtt * 2),
+            Some(at) => at + ANSWER_WAIT.max(rtt * 2),
+        };
+        if cx.now < due {
+            cx.core.timers.set_earlier(Timer::Activity(cx.key), due);
+        } else if asked.is_none() {
+            self.questioned = Some(cx.now);
+            self.ask_path(cx, Why::Doubt);
+            cx.core.timers.set_earlier(Timer::Activity(cx.key), cx.now + ANSWER_WAIT.max(rtt * 2));
+        } else {
+            self.questioned = None;
+            tracing::debug!(peer = %self.handle.id(), "the path is silent: the peer is looked for elsewhere");
+            self.attempt(cx, Reason::Traffic);
+        }
+    }
+
+    /// Asks the peer at its path to say that it is there, and replaces a session that is old.
+    pub(crate) fn ask_path(&mut self, cx: &mut Context<'_>, why: Why) {
+        self.rekey_if_due(cx);
+        if let Some(place) = cx.reach.place() {
+            self.challenge(cx, place, why);
+        }
+    }
+
+    /// Sends a message to the peer's path, if there is one and a session.
+    pub(crate) fn send_message(&self, cx: &mut Context<'_>, plaintext: &[u8]) {
+        if let Some((session, place)) = self.current().zip(cx.reach.place()) {
+            self.send_sealed(cx, &session, &place, plaintext);
         }
     }
 
@@ -139,6 +185,12 @@ impl Link {
 /// The plaintext of a keepalive: any that begins with zero, or none. This one makes the packet as long as a
 /// challenge, so that the receiver may send one to where it came from.
 const KEEPALIVE: [u8; Control::CHALLENGE_LEN] = [0; Control::CHALLENGE_LEN];
+
+/// Data that is unanswered for so long is reason to ask whether the path still works.
+const SILENT: Duration = Duration::from_millis(500);
+
+/// The answer to that is waited for so long at least.
+const ANSWER_WAIT: Duration = Duration::from_millis(400);
 
 /// A peer that was heard from within this time is there.
 const RECENTLY: Duration = Duration::from_secs(1);

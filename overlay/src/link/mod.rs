@@ -30,7 +30,6 @@ mod timers;
 mod timing;
 mod watch;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,7 +48,7 @@ pub(crate) use timers::Timers;
 
 use crate::bucket::{Bucket, Rate};
 use crate::noise::{MacWriter, Timestamp};
-use crate::reach::Place;
+use crate::reach::{Place, PlaceKey};
 use crate::session::{Peer, Session, SessionStats};
 use crate::wire::UnknownSession;
 use attempt::Attempt;
@@ -76,6 +75,10 @@ pub(crate) enum Timer {
     Refusal(PeerKey),
     /// The next challenge to nodes that may not know our new address.
     Announce,
+    /// A root is to be told something, or to be heard from.
+    Root(PeerKey),
+    /// The next round of look-ups.
+    LookUp,
 }
 
 /// Everything about one peer in one network.
@@ -106,6 +109,8 @@ pub(crate) struct Link {
     refusal: Option<Refusal>,
     /// When the oldest probe was sent that looks whether the peer is there and that nothing has followed.
     asked: Option<Instant>,
+    /// When the peer was asked whether its path still works, because nothing came back from there.
+    questioned: Option<Instant>,
     /// Somebody above doubts the path, and it is not decided yet whether the peer is silent.
     doubted: bool,
     /// Our own handshake, while one runs.
@@ -171,6 +176,7 @@ impl Link {
             told: None,
             carried: 0,
             asked: None,
+            questioned: None,
             doubted: false,
             refusal: None,
             attempt: None,
@@ -218,9 +224,9 @@ impl Link {
         total
     }
 
-    /// Whether the peer is sent to at `remote`.
-    pub(crate) fn is_at(&self, remote: &SocketAddr) -> bool {
-        self.handle.path().is_some_and(|path| path.remote() == *remote)
+    /// Whether the peer is sent to there.
+    pub(crate) fn is_at(&self, key: &PlaceKey) -> bool {
+        self.handle.path().is_some_and(|path| path.place.key() == *key)
     }
 
     /// Whether a packet that somebody says not to know was sent on one of its sessions.

@@ -13,7 +13,7 @@ use crate::wire::{Control, DATA_OVERHEAD, ProbeSize};
 pub struct Transmit {
     /// Where to; its address may be a multicast group or a broadcast address.
     pub place: Place,
-    /// Length in bytes, the same as the buffer's.
+    /// Length in bytes, the same as the buffer's; what a root needs in front is in it.
     pub len: usize,
 }
 
@@ -44,7 +44,7 @@ impl Outbox {
         self.push_payload(place, Payload::Ready(datagram))
     }
 
-    /// Queues a probe in a datagram of `size` bytes; false if there is no room.
+    /// Queues a probe in a datagram of `size` bytes, without what the place adds; false if there is no room.
     pub(crate) fn push_probe(&mut self, place: Place, session: Arc<Session>, id: u32, size: usize) -> bool {
         self.push_payload(place, Payload::Probe { session, id, size })
     }
@@ -62,14 +62,16 @@ impl Outbox {
         loop {
             let (place, payload) = self.queue.pop_front()?;
             buf.clear();
+            buf.extend(place.relay().iter().flat_map(|header| header.to_bytes()));
+            let front = buf.len();
             match payload {
                 Payload::Ready(datagram) => buf.extend_from_slice(&datagram),
                 Payload::Probe { session, id, size } => {
                     let len = ProbeSize::new(size.saturating_sub(DATA_OVERHEAD)).unwrap_or(ProbeSize::MIN);
                     let mut message = Vec::new();
                     Control::Probe { id, len }.emit(&mut message);
-                    buf.resize(message.len() + DATA_OVERHEAD, 0);
-                    if session.seal(&message, buf).is_err() {
+                    buf.resize(front + message.len() + DATA_OVERHEAD, 0);
+                    if session.seal(&message, &mut buf[front..]).is_err() {
                         continue;
                     }
                 }

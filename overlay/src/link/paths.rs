@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Context, Effect, Event, Link, Timer};
+use crate::network::NetworkIndex;
 use crate::reach::{Answer, BASE, BUSY_CONFIRM_INTERVAL, Place, Why, socket_for};
 use crate::session::Session;
 use crate::wire::{Control, DATA_OVERHEAD};
@@ -77,7 +78,7 @@ impl Link {
     /// Makes a place that is proven or configured the path of the node.
     pub(super) fn move_path(&mut self, cx: &mut Context<'_>, place: Place) {
         let max = socket_for(&cx.core.sockets, Some(place.socket()), &place.remote());
-        let max = max.map_or(BASE, |socket| socket.max_datagram);
+        let max = max.map_or(BASE, |socket| socket.max_datagram.saturating_sub(place.overhead()));
         let before = cx.reach.place();
         if cx.reach.use_place(place, max, cx.now) {
             if before.is_some() {
@@ -131,6 +132,10 @@ impl Link {
     /// Sends the path MTU probe that is due, and makes known what is learned.
     pub(crate) fn probe_mtu(&mut self, cx: &mut Context<'_>) {
         let Some(session) = self.current() else { return };
+        // Only short messages go to a root.
+        if self.handle.network() == NetworkIndex::ROOTS {
+            return;
+        }
         let step = cx.reach.probe_mtu(cx.now);
         match step.deadline {
             Some(at) => cx.core.timers.set(Timer::Mtu(cx.node), at),

@@ -50,13 +50,13 @@ impl Pending {
 
     /// Whether it went there.
     pub(super) fn went_to(&self, place: &Place) -> bool {
-        self.targets.iter().any(|target| target.remote() == place.remote())
+        self.targets.iter().any(|target| target.key() == place.key())
     }
 
     /// Whether it went there, and nowhere else: then its answer shows that the peer receives there. A copy
     /// that went elsewhere too may have been answered from anywhere.
     pub(super) fn went_only_to(&self, place: &Place) -> bool {
-        matches!(&self.targets[..], [only] if only.remote() == place.remote())
+        matches!(&self.targets[..], [only] if only.key() == place.key())
     }
 
     /// Whether it begins like this.

@@ -8,6 +8,9 @@
 //! |---|---|---|---|---|
 //! | ad-hoc (`adhoc`) | whoever knows the ID, and the key if there is one | the self-certifying one | none | those in the ID |
 //! | static (`fixed`) | whom the file lists | also those that the file gives | those in the file | all |
+//! | roots (`roots`) | the configured roots | none | none | none |
+//!
+//! The last one is hidden: sessions with roots are in it, and nobody can join it.
 //!
 //! Nothing outside this module matches on the kind: the endpoint, the node, the program, C and Python ask the
 //! policy or a [`NetworkSummary`]. `cargo xtask test` checks that.
@@ -34,6 +37,7 @@ mod error;
 mod fixed;
 mod policy;
 mod prefix;
+mod roots;
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -43,6 +47,7 @@ pub use error::{NetworkConfigError, NetworkIdError};
 pub use fixed::{StaticMember, StaticNetwork};
 pub use policy::{NetworkSummary, Policy};
 pub use prefix::Prefix;
+pub(crate) use roots::Roots as RootsPolicy;
 
 use adhoc::AdHoc;
 use fixed::Static;
@@ -57,6 +62,11 @@ use fixed::Static;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NetworkIndex(pub u32);
+
+impl NetworkIndex {
+    /// The hidden network of this node and its roots. Others are numbered from 0 on.
+    pub(crate) const ROOTS: Self = Self(u32::MAX);
+}
 
 /// Everything a node must know to join a network.
 ///

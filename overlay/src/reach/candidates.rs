@@ -9,13 +9,18 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::place::{Place, SocketIndex};
+use super::place::{Place, PlaceKey, Relay, SocketIndex};
 use super::quality::Quality;
-use super::sockets::{SocketInfo, place_of, socket_for};
+use super::sockets::{SocketInfo, place_of};
+use crate::wire::{RelayToken, Relayed};
 
 /// Most candidates kept per node. The one heard from least recently makes room: unproven ones first, then
 /// those that only hellos have claimed; configured addresses and the path stay.
 pub(super) const MAX_CANDIDATES: usize = 8;
+
+/// Most candidates behind one root. It chooses what it says of where a datagram comes from, and must not push
+/// out what others have said.
+const MAX_PER_ROOT: usize = 2;
 
 /// Where an address was learned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +33,9 @@ pub(crate) enum Source {
     Handshake,
     /// A packet of a session came from there.
     Session,
+    /// A root says that the node is registered there, and has the node's signature for it. The root passes
+    /// datagrams on to those who registered, so what is sent there goes to nobody who did not ask for it.
+    Root,
 }
 
 impl Source {
@@ -54,7 +62,9 @@ pub(super) struct Candidates {
 /// One address.
 #[derive(Debug, Clone)]
 pub(super) struct Candidate {
-    remote: SocketAddr,
+    key: PlaceKey,
+    /// This node's own at the root, if a root relays there.
+    token: Option<RelayToken>,
     /// The socket it was heard on; none for a configured address that never answered.
     socket: Option<SocketIndex>,
     /// Where it was learned, one bit for each [`Source`].
@@ -67,9 +77,10 @@ pub(super) struct Candidate {
 }
 
 impl Candidate {
-    fn new(remote: SocketAddr) -> Self {
+    fn new(key: PlaceKey) -> Self {
         Self {
-            remote,
+            key,
+            token: None,
             socket: None,
             sources: 0,
             proven: None,
@@ -90,7 +101,12 @@ impl Candidate {
 
     /// Whether what is sent there needs no credit.
     fn is_free(&self) -> bool {
-        self.is_proven() || self.is_from(Source::Configured)
+        self.is_proven() || self.is_from(Source::Configured) || self.is_from(Source::Root)
+    }
+
+    /// Whether a root has the node's word that it is here.
+    pub(super) fn is_free_relay(&self) -> bool {
+        self.is_from(Source::Root)
     }
 
     /// Whether `bytes` may be sent here.
@@ -98,8 +114,8 @@ impl Candidate {
         self.is_free() || self.credit >= bytes
     }
 
-    pub(super) fn remote(&self) -> SocketAddr {
-        self.remote
+    pub(super) fn key(&self) -> PlaceKey {
+        self.key
     }
 
     /// Takes `bytes` from what may be sent here, if that is allowed.
@@ -116,7 +132,18 @@ impl Candidate {
 
     /// How it is reached, if a socket can.
     pub(super) fn place(&self, sockets: &[SocketInfo]) -> Option<Place> {
-        place_of(sockets, self.socket, self.remote)
+        let Some(channel) = self.key.channel else {
+            return place_of(sockets, self.socket, self.key.remote);
+        };
+        let (socket, token) = (self.socket?, self.token?);
+        let (root, header) = (self.key.remote, Relayed { token, channel });
+        sockets.iter().any(|one| one.index == socket).then_some(Place::Relayed { socket, root, header })
+    }
+
+    /// Notes how datagrams come from there and go there.
+    fn note_way(&mut self, place: &Place) {
+        self.socket = Some(place.socket());
+        self.token = place.relay().map(|header| header.token);
     }
 }
 
@@ -126,23 +153,50 @@ impl Candidates {
     pub(super) fn set_configured(
         &mut self,
         remotes: impl Iterator<Item = SocketAddr>,
-        path: Option<SocketAddr>,
+        path: Option<PlaceKey>,
     ) -> Vec<SocketAddr> {
         let remotes: Vec<_> = remotes.take(MAX_CANDIDATES).collect();
         for candidate in &mut self.list {
-            if !remotes.contains(&candidate.remote) {
+            if candidate.key.is_relayed() || !remotes.contains(&candidate.key.remote) {
                 candidate.sources &= !Source::Configured.bit();
             }
         }
-        self.list.retain(|candidate| candidate.is_from(Source::Configured) || candidate.heard.is_some());
+        self.list.retain(|candidate| candidate.is_free() || candidate.heard.is_some());
         let mut new = Vec::new();
         for remote in remotes {
-            if self.get(&remote).is_none() {
+            let key = PlaceKey::direct(remote);
+            if self.get(&key).is_none() {
                 new.push(remote);
             }
-            self.entry(remote, path).sources |= Source::Configured.bit();
+            self.entry(key, path).sources |= Source::Configured.bit();
         }
         new
+    }
+
+    /// A root says that the node is at `place`. True if that is new.
+    pub(super) fn add_relayed(&mut self, place: &Place, path: Option<PlaceKey>) -> bool {
+        let key = place.key();
+        let is_new =
+            self.get(&key).is_none_or(|known| known.token != place.relay().map(|header| header.token));
+        let candidate = self.entry(key, path);
+        candidate.note_way(place);
+        candidate.sources |= Source::Root.bit();
+        is_new
+    }
+
+    /// Forgets those for which the condition holds.
+    pub(super) fn remove(&mut self, condition: impl Fn(&PlaceKey) -> bool) {
+        self.list.retain(|candidate| !condition(&candidate.key));
+    }
+
+    /// What was behind `before` is reached like this now.
+    pub(super) fn move_relay(&mut self, before: SocketAddr, now: &Relay) {
+        for candidate in &mut self.list {
+            if candidate.key.is_relayed() && candidate.key.remote == before {
+                candidate.key.remote = now.root;
+                (candidate.socket, candidate.token) = (Some(now.socket), Some(now.token));
+            }
+        }
     }
 
     /// Notes that `bytes` came from there and seemed to be from this node. Earlier unspent credit does not
@@ -153,29 +207,33 @@ impl Candidates {
         bytes: usize,
         source: Source,
         now: Instant,
-        path: Option<SocketAddr>,
+        path: Option<PlaceKey>,
     ) {
-        let candidate = self.entry(place.remote(), path);
-        candidate.socket = Some(place.socket());
+        let candidate = self.entry(place.key(), path);
+        candidate.note_way(&place);
         candidate.sources |= source.bit();
         candidate.credit = candidate.credit.max(bytes);
         candidate.heard = Some(now);
     }
 
     /// The node has shown that it receives there, by a message of this kind.
-    pub(super) fn prove(&mut self, remote: SocketAddr, source: Source) {
+    pub(super) fn prove(&mut self, key: PlaceKey, source: Source) {
         let proof = if source == Source::Hello { Proof::Claimed } else { Proof::Authentic };
-        if let Some(candidate) = self.get_mut(&remote) {
+        if let Some(candidate) = self.get_mut(&key) {
             candidate.proven = candidate.proven.max(Some(proof));
         }
     }
 
-    pub(super) fn get(&self, remote: &SocketAddr) -> Option<&Candidate> {
-        self.list.iter().find(|candidate| candidate.remote == *remote)
+    pub(super) fn get(&self, key: &PlaceKey) -> Option<&Candidate> {
+        self.list.iter().find(|candidate| candidate.key == *key)
     }
 
-    pub(super) fn get_mut(&mut self, remote: &SocketAddr) -> Option<&mut Candidate> {
-        self.list.iter_mut().find(|candidate| candidate.remote == *remote)
+    pub(super) fn get_mut(&mut self, key: &PlaceKey) -> Option<&mut Candidate> {
+        self.list.iter_mut().find(|candidate| candidate.key == *key)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Candidate> {
+        self.list.iter()
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Candidate> {
@@ -183,22 +241,21 @@ impl Candidates {
     }
 
     /// Whether the user configured that address.
-    pub(super) fn is_configured(&self, remote: &SocketAddr) -> bool {
-        self.get(remote).is_some_and(|candidate| candidate.is_from(Source::Configured))
+    pub(super) fn is_configured(&self, key: &PlaceKey) -> bool {
+        self.get(key).is_some_and(|candidate| candidate.is_from(Source::Configured))
     }
 
     /// Spends `bytes` on one candidate; false if that is not allowed.
-    pub(super) fn spend(&mut self, remote: &SocketAddr, bytes: usize) -> bool {
-        self.get_mut(remote).is_some_and(|candidate| candidate.spend(bytes))
+    pub(super) fn spend(&mut self, key: &PlaceKey, bytes: usize) -> bool {
+        self.get_mut(key).is_some_and(|candidate| candidate.spend(bytes))
     }
 
     /// Spends `bytes` on every candidate for which that is allowed and that a socket can reach. Returns where
     /// to send them: proven places first, then those heard from most recently.
     pub(super) fn spend_everywhere(&mut self, bytes: usize, sockets: &[SocketInfo]) -> Vec<Place> {
-        self.list.sort_by_key(|c| (c.proven, c.heard, c.is_from(Source::Configured), c.remote));
+        self.list.sort_by_key(|c| (c.proven, c.heard, c.is_from(Source::Configured), c.key));
         let target = |candidate: &mut Candidate| {
-            let socket = socket_for(sockets, candidate.socket, &candidate.remote)?;
-            let place = Place::Direct { socket: socket.index, remote: candidate.remote };
+            let place = candidate.place(sockets)?;
             candidate.spend(bytes).then_some(place)
         };
         self.list.iter_mut().rev().filter_map(target).collect()
@@ -208,30 +265,36 @@ impl Candidates {
         self.list.iter().any(Candidate::is_proven)
     }
 
+    /// The node's own addresses; those of roots are not among them.
     pub(super) fn remotes(&self) -> impl Iterator<Item = SocketAddr> + Clone {
-        self.list.iter().map(|candidate| candidate.remote)
+        let direct = self.list.iter().filter(|candidate| !candidate.key.is_relayed());
+        direct.map(|candidate| candidate.key.remote)
     }
 
-    /// The candidate of that address, made if there is none. That of the path does not make room for it.
-    fn entry(&mut self, remote: SocketAddr, path: Option<SocketAddr>) -> &mut Candidate {
-        let at = match self.list.iter().position(|candidate| candidate.remote == remote) {
+    /// The candidate of that place, made if there is none. That of the path does not make room for it.
+    fn entry(&mut self, key: PlaceKey, path: Option<PlaceKey>) -> &mut Candidate {
+        let at = match self.list.iter().position(|candidate| candidate.key == key) {
             Some(at) => at,
             None => {
-                self.make_room(path);
-                self.list.push(Candidate::new(remote));
+                self.make_room(key, path);
+                self.list.push(Candidate::new(key));
                 self.list.len() - 1
             }
         };
         &mut self.list[at]
     }
 
-    fn make_room(&mut self, path: Option<SocketAddr>) {
-        if self.list.len() < MAX_CANDIDATES {
+    fn make_room(&mut self, new: PlaceKey, path: Option<PlaceKey>) {
+        let of_root = |key: &PlaceKey| new.is_relayed() && key.is_relayed() && key.remote == new.remote;
+        let same = self.list.iter().filter(|candidate| of_root(&candidate.key)).count();
+        let is_crowded = same >= MAX_PER_ROOT;
+        if self.list.len() < MAX_CANDIDATES && !is_crowded {
             return;
         }
         let evict = (0..self.list.len())
-            .filter(|&at| !self.list[at].is_from(Source::Configured) && Some(self.list[at].remote) != path)
-            .min_by_key(|&at| (self.list[at].proven, self.list[at].heard, self.list[at].remote));
+            .filter(|&at| !self.list[at].is_from(Source::Configured) && Some(self.list[at].key) != path)
+            .filter(|&at| !is_crowded || of_root(&self.list[at].key))
+            .min_by_key(|&at| (self.list[at].proven, self.list[at].heard, self.list[at].key));
         // With every place taken by configured addresses, the last of them goes; there is never a ninth.
         self.list.remove(evict.unwrap_or(self.list.len() - 1));
     }
@@ -249,14 +312,14 @@ mod tests {
         let now = instant();
         let mut candidates = Candidates::default();
         hear(&mut candidates, 1, 100, now);
-        assert!(!candidates.spend(&remote(1), 101));
-        assert!(candidates.spend(&remote(1), 60));
-        assert!(!candidates.spend(&remote(1), 41));
+        assert!(!candidates.spend(&key(1), 101));
+        assert!(candidates.spend(&key(1), 60));
+        assert!(!candidates.spend(&key(1), 41));
         // Hearing from it again renews the credit, but saves nothing up.
         hear(&mut candidates, 1, 100, now);
-        assert!(!candidates.spend(&remote(1), 101));
-        candidates.prove(remote(1), Source::Session);
-        assert!(candidates.spend(&remote(1), 100_000) && candidates.spend(&remote(1), 100_000));
+        assert!(!candidates.spend(&key(1), 101));
+        candidates.prove(key(1), Source::Session);
+        assert!(candidates.spend(&key(1), 100_000) && candidates.spend(&key(1), 100_000));
     }
 
     #[test]
@@ -266,7 +329,7 @@ mod tests {
         let mut candidates = Candidates::default();
         candidates.set_configured([remote(1)].into_iter(), None);
         hear(&mut candidates, 2, 1, at(0));
-        candidates.prove(remote(2), Source::Session);
+        candidates.prove(key(2), Source::Session);
         for port in 3..100 {
             hear(&mut candidates, port, 1, at(port.into()));
         }
@@ -281,9 +344,9 @@ mod tests {
         let mut candidates = Candidates::default();
         hear(&mut candidates, 1, 1, now);
         for port in 2..100 {
-            candidates.heard(place(port), 1, Source::Hello, now + Duration::from_secs(1), Some(remote(1)));
+            candidates.heard(place(port), 1, Source::Hello, now + Duration::from_secs(1), Some(key(1)));
         }
-        assert!(candidates.get(&remote(1)).is_some());
+        assert!(candidates.get(&key(1)).is_some());
         assert_eq!(candidates.remotes().count(), MAX_CANDIDATES);
     }
 
@@ -323,6 +386,10 @@ mod tests {
 
     fn place(port: u16) -> Place {
         Place::Direct { socket: SocketIndex(0), remote: remote(port) }
+    }
+
+    fn key(port: u16) -> PlaceKey {
+        PlaceKey::direct(remote(port))
     }
 
     fn remote(port: u16) -> SocketAddr {

@@ -26,6 +26,8 @@ const HOLD: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(2)]
 pub(crate) enum Why {
     /// To know how good it is.
     Compare,
+    /// To know whether the path still works: nothing comes back, and there is another place.
+    Doubt,
     /// To know whether the path still works, now that our own addresses have changed.
     Announce,
     /// The peer seems to be there now.

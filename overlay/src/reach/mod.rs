@@ -36,6 +36,11 @@
 //!   same round trips, so they come to the same result; where they do not, neither sees a gain of a quarter
 //!   in going back.
 //!
+//! A place may also be **relayed**: a root passes datagrams on. It is proven and measured as any other, and
+//! among relayed ones the better wins; but a direct place that answers beats them all, and no relayed one
+//! takes the path from it while it does. A direct path that has gone silent is left by a handshake, which goes
+//! to all places at once.
+//!
 //! # Datagram size
 //!
 //! Each path finds its datagram size (`mtud`). The path before the present one is kept with what is known of
@@ -58,10 +63,12 @@ pub(crate) use candidates::Source;
 pub(crate) use challenge::{Answer, Why};
 pub(crate) use mtud::{BASE, BUSY_CONFIRM_INTERVAL};
 pub use place::{Path, Place, RecvMeta, SocketIndex};
+pub(crate) use place::{PlaceKey, Relay};
 pub use sockets::SocketInfo;
-pub(crate) use sockets::{place_of, socket_for};
+pub(crate) use sockets::{place_of, socket_for, usable};
 
 use crate::network::NetworkIndex;
+use crate::wire::Channel;
 use candidates::Candidates;
 use challenge::Challenges;
 use mtud::Mtud;
@@ -148,29 +155,29 @@ impl Reach {
         let others = self.configured.iter().filter(|(index, _)| **index != network);
         let others = others.flat_map(|(_, remotes)| remotes);
         let all = remotes.iter().chain(others).copied();
-        self.candidates.set_configured(all, self.path.as_ref().map(|used| used.place.remote()))
+        self.candidates.set_configured(all, self.path.as_ref().map(|used| used.place.key()))
     }
 
     /// Whether the user configured that address.
     pub(crate) fn is_configured(&self, remote: &SocketAddr) -> bool {
-        self.candidates.is_configured(remote)
+        self.candidates.is_configured(&PlaceKey::direct(*remote))
     }
 
     /// Notes that `bytes` came from there and seemed to be from this node; so many may be sent back.
     pub(crate) fn heard(&mut self, place: Place, bytes: usize, source: Source, now: Instant) {
-        let path = self.path.as_ref().map(|used| used.place.remote());
+        let path = self.path.as_ref().map(|used| used.place.key());
         self.candidates.heard(place, bytes, source, now, path);
     }
 
     /// The node, heard at `place`, has shown that it receives there.
     pub(crate) fn prove(&mut self, place: Place, source: Source, now: Instant) {
         self.heard(place, 0, source, now);
-        self.candidates.prove(place.remote(), source);
+        self.candidates.prove(place.key(), source);
     }
 
     /// Whether a place is proven, so that it may be the path.
     pub(crate) fn is_proven(&self, place: &Place) -> bool {
-        self.candidates.get(&place.remote()).is_some_and(|candidate| candidate.is_proven())
+        self.candidates.get(&place.key()).is_some_and(|candidate| candidate.is_proven())
     }
 
     /// Whether the node has shown that it receives somewhere.
@@ -180,7 +187,7 @@ impl Reach {
 
     /// Spends `bytes` of what may be sent to a place; false if that is too much.
     pub(crate) fn spend(&mut self, place: &Place, bytes: usize) -> bool {
-        self.candidates.spend(&place.remote(), bytes)
+        self.candidates.spend(&place.key(), bytes)
     }
 
     /// Spends `bytes` on every place for which that is allowed and that a socket can reach. Returns where to
@@ -192,12 +199,12 @@ impl Reach {
     /// The smoothed round-trip time of the path.
     pub(crate) fn rtt(&self) -> Option<Duration> {
         let place = self.place()?;
-        self.candidates.get(&place.remote())?.quality.rtt()
+        self.candidates.get(&place.key())?.quality.rtt()
     }
 
     /// Something sent to `place` was answered after `rtt`.
     pub(crate) fn sample(&mut self, place: Place, rtt: Duration) {
-        if let Some(candidate) = self.candidates.get_mut(&place.remote()) {
+        if let Some(candidate) = self.candidates.get_mut(&place.key()) {
             candidate.quality.sample(rtt);
         }
     }
@@ -213,11 +220,11 @@ impl Reach {
         now: Instant,
     ) -> Option<[u8; 8]> {
         // What cannot be paid must not take the place of what was.
-        if !self.candidates.get(&place.remote()).is_some_and(|candidate| candidate.may_spend(bytes)) {
+        if !self.candidates.get(&place.key()).is_some_and(|candidate| candidate.may_spend(bytes)) {
             return None;
         }
         let data = self.challenges.ask(place, why, fresh, self.rtt(), now)?;
-        self.candidates.spend(&place.remote(), bytes);
+        self.candidates.spend(&place.key(), bytes);
         Some(data)
     }
 
@@ -226,7 +233,7 @@ impl Reach {
         let answer = self.challenges.answer(place, data, now);
         if let Answer::Right { rtt, .. } = answer {
             self.prove(place, Source::Session, now);
-            if let Some(candidate) = self.candidates.get_mut(&place.remote()) {
+            if let Some(candidate) = self.candidates.get_mut(&place.key()) {
                 candidate.quality.answered();
                 rtt.into_iter().for_each(|rtt| candidate.quality.sample(rtt));
             }
@@ -239,9 +246,9 @@ impl Reach {
     pub(crate) fn compare(&mut self, sockets: &[SocketInfo], bytes: usize, now: Instant) -> Option<Place> {
         let candidates = &self.candidates;
         let timeout =
-            |place: Place| candidates.get(&place.remote()).map_or(Duration::ZERO, |c| c.quality.timeout());
+            |place: Place| candidates.get(&place.key()).map_or(Duration::ZERO, |c| c.quality.timeout());
         if let Some(lost) = self.challenges.take_unanswered(timeout, now)
-            && let Some(candidate) = self.candidates.get_mut(&lost.remote())
+            && let Some(candidate) = self.candidates.get_mut(&lost.key())
         {
             candidate.quality.lost();
         }
@@ -258,9 +265,9 @@ impl Reach {
             return None;
         }
         let due = self.candidates.iter_mut().filter(|c| c.may_spend(bytes) && c.quality.is_due(now));
-        let next = due.min_by_key(|c| (c.quality.ask_at(), c.remote()))?;
+        let next = due.min_by_key(|c| (c.quality.ask_at(), c.key()))?;
         // The path keeps its own socket.
-        let place = if next.remote() == current.remote() { current } else { next.place(sockets)? };
+        let place = if next.key() == current.key() { current } else { next.place(sockets)? };
         next.quality.asked(now);
         Some(place)
     }
@@ -268,13 +275,24 @@ impl Reach {
     /// The place that the path should be changed to, if one is so much better that it is worth it.
     pub(crate) fn better(&mut self, sockets: &[SocketInfo], now: Instant) -> Option<Place> {
         let current = self.place()?;
+        let is_relayed = current.relay().is_some();
+        if is_relayed {
+            let direct = self.candidates.iter().filter(|candidate| !candidate.key().is_relayed());
+            let works = direct.filter(|candidate| candidate.is_proven() && candidate.quality.works());
+            let nearest = works.min_by_key(|candidate| (candidate.quality.rtt(), candidate.key()));
+            if let Some(place) = nearest.and_then(|candidate| candidate.place(sockets)) {
+                self.settled = Some(now);
+                return Some(place);
+            }
+        }
         if self.settled.is_some_and(|at| now < at + quality::SETTLE) {
             return None;
         }
-        let own = self.candidates.get(&current.remote())?.quality;
+        let own = self.candidates.get(&current.key())?.quality;
         let mut best: Option<&mut candidates::Candidate> = None;
         for candidate in self.candidates.iter_mut() {
-            let beats = candidate.is_proven() && own.is_beaten_by(&candidate.quality);
+            let may_win = candidate.is_proven() && (is_relayed || !candidate.key().is_relayed());
+            let beats = may_win && own.is_beaten_by(&candidate.quality);
             if beats && best.as_ref().is_none_or(|best| candidate.quality.is_cheaper_than(&best.quality)) {
                 best = Some(candidate);
             }
@@ -290,6 +308,9 @@ impl Reach {
         if self.place() == Some(place) {
             return false;
         }
+        if place.relay().is_some() {
+            self.doubt_direct();
+        }
         let left = self.left.take_if(|left| left.place == place);
         let used = left.unwrap_or_else(|| {
             let mtud = Mtud::new(place, max_datagram, now);
@@ -297,6 +318,57 @@ impl Reach {
         });
         self.left = self.path.replace(used);
         true
+    }
+
+    /// A root relays from now on: a direct place is the path again as soon as it answers, and not before. So
+    /// each is asked at once.
+    fn doubt_direct(&mut self) {
+        for candidate in self.candidates.iter_mut().filter(|candidate| !candidate.key().is_relayed()) {
+            candidate.quality.doubt();
+        }
+    }
+
+    /// Whether there is another place than the path at which the node has shown that it receives.
+    pub(crate) fn has_choice(&self) -> bool {
+        let path = self.place().map(|place| place.key());
+        self.candidates.iter().any(|candidate| {
+            Some(candidate.key()) != path && (candidate.is_proven() || candidate.is_free_relay())
+        })
+    }
+
+    /// A root says that the node is at `place`, and has the node's word for it. True if that is new.
+    pub(crate) fn add_relayed(&mut self, place: &Place) -> bool {
+        let path = self.path.as_ref().map(|used| used.place.key());
+        self.candidates.add_relayed(place, path)
+    }
+
+    /// Whether a root listens at that address behind which the node is known to be.
+    pub(crate) fn is_behind(&self, root: &SocketAddr) -> bool {
+        let mut keys = self.candidates.iter().map(candidates::Candidate::key);
+        keys.any(|key| key.is_relayed() && key.remote == *root)
+    }
+
+    /// The root at `root` knows no node of that name, or any: what was known of it is worth nothing. The path
+    /// stays until there is another one.
+    pub(crate) fn forget_relayed(&mut self, root: &SocketAddr, channel: Option<Channel>) {
+        self.candidates.remove(|key| {
+            key.remote == *root && key.channel.is_some_and(|own| channel.is_none_or(|other| own == other))
+        });
+    }
+
+    /// The root that was reached at `before` is reached otherwise from now on, or has given this node another
+    /// token. True if that changes the path.
+    pub(crate) fn move_relay(&mut self, before: SocketAddr, now: &Relay) -> bool {
+        self.candidates.move_relay(before, now);
+        let mut moved = false;
+        for (used, is_path) in [(&mut self.path, true), (&mut self.left, false)] {
+            let Some(used) = used else { continue };
+            if let Some(header) = used.place.relay().filter(|_| used.place.remote() == before) {
+                used.place = now.place(header.channel);
+                moved |= is_path;
+            }
+        }
+        moved
     }
 
     /// Says which path MTU probe is due. To be asked after all that may have changed that.

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use crate::wire::{Channel, RelayToken, Relayed};
+
 /// Which of the driver's UDP sockets. The driver numbers them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SocketIndex(pub u16);
@@ -27,20 +29,38 @@ pub enum Place {
         /// The address to send to.
         remote: SocketAddr,
     },
+    /// A root passes the datagrams on, each behind a header that names the node.
+    Relayed {
+        /// The socket to send from: the root knows this node by its address.
+        socket: SocketIndex,
+        /// The root's address.
+        root: SocketAddr,
+        /// What stands in front of each datagram, in both directions.
+        header: Relayed,
+    },
 }
 
 impl Place {
     /// The socket to send from.
     pub fn socket(&self) -> SocketIndex {
         match *self {
-            Self::Direct { socket, .. } => socket,
+            Self::Direct { socket, .. } | Self::Relayed { socket, .. } => socket,
         }
     }
 
-    /// The address that datagrams are sent to.
+    /// The address that datagrams are sent to: the root's, if one relays.
     pub fn remote(&self) -> SocketAddr {
         match *self {
             Self::Direct { remote, .. } => remote,
+            Self::Relayed { root, .. } => root,
+        }
+    }
+
+    /// The header that stands in front of each datagram on this way, if a root relays.
+    pub fn relay(&self) -> Option<Relayed> {
+        match *self {
+            Self::Direct { .. } => None,
+            Self::Relayed { header, .. } => Some(header),
         }
     }
 
@@ -48,30 +68,73 @@ impl Place {
     pub fn overhead(&self) -> usize {
         match self {
             Self::Direct { .. } => 0,
+            Self::Relayed { .. } => Relayed::LEN,
         }
     }
 
     /// Bytes of the IP and UDP headers in front of each datagram.
     pub fn headers(&self) -> usize {
-        match self {
-            Self::Direct { remote, .. } if remote.is_ipv4() => 28,
-            Self::Direct { .. } => 48,
-        }
+        if self.remote().is_ipv4() { 28 } else { 48 }
     }
 
     /// The largest datagram that this way could carry over any link, in bytes.
     pub fn largest_datagram(&self) -> usize {
-        match self {
-            // RFC 791: an IPv4 packet of 65,535 bytes. IPv6 could carry 20 more, which nobody misses.
-            Self::Direct { .. } => 65_535 - 28,
-        }
+        // RFC 791: an IPv4 packet of 65,535 bytes. IPv6 could carry 20 more, which nobody misses.
+        65_535 - 28 - self.overhead()
     }
 
-    /// Whether it stays on this machine.
+    /// Whether it stays on this machine. Behind a root is another machine, as far as anybody knows.
     pub fn is_loopback(&self) -> bool {
         match self {
             Self::Direct { remote, .. } => remote.ip().is_loopback(),
+            Self::Relayed { .. } => false,
         }
+    }
+
+    /// What tells it apart from the node's other places.
+    pub(crate) fn key(&self) -> PlaceKey {
+        PlaceKey { remote: self.remote(), channel: self.relay().map(|header| header.channel) }
+    }
+}
+
+/// A root that relays for this node, and how it is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Relay {
+    /// The socket whose address the root knows this node by.
+    pub(crate) socket: SocketIndex,
+    /// Its address.
+    pub(crate) root: SocketAddr,
+    /// This node's own there.
+    pub(crate) token: RelayToken,
+}
+
+impl Relay {
+    /// The place of the node that has this name at the root.
+    pub(crate) fn place(&self, channel: Channel) -> Place {
+        let header = Relayed { token: self.token, channel };
+        Place::Relayed { socket: self.socket, root: self.root, header }
+    }
+}
+
+/// What tells the places of one node apart: neither the socket nor the token, which are this node's own
+/// concern and may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct PlaceKey {
+    /// The address that datagrams are sent to.
+    pub(crate) remote: SocketAddr,
+    /// The node's name at the root that listens there; `None` if it is the node itself.
+    pub(crate) channel: Option<Channel>,
+}
+
+impl PlaceKey {
+    /// The node itself is at this address.
+    pub(crate) fn direct(remote: SocketAddr) -> Self {
+        Self { remote, channel: None }
+    }
+
+    /// Whether a root relays there.
+    pub(crate) fn is_relayed(&self) -> bool {
+        self.channel.is_some()
     }
 }
 
@@ -79,6 +142,7 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Direct { remote, .. } => remote.fmt(f),
+            Self::Relayed { root, .. } => write!(f, "relay {root}"),
         }
     }
 }
@@ -88,8 +152,9 @@ impl fmt::Display for Place {
 pub struct Path {
     /// Where they go.
     pub place: Place,
-    /// The largest UDP payload that is thought to pass, in bytes (RFC 8899). 1200 at first and mostly more;
-    /// 198 at least, on paths that carry less than the Internet must.
+    /// The largest datagram that is thought to pass, in bytes (RFC 8899): the UDP payload, without what the
+    /// place adds in front ([`Place::overhead`]). 1200 at first and mostly more; 198 at least, on paths that
+    /// carry less than the Internet must.
     pub datagram_size: usize,
 }
 
@@ -114,11 +179,16 @@ pub struct RecvMeta {
     pub socket: SocketIndex,
     /// Whether that was the discovery socket, where multicast and broadcast arrive.
     pub multicast: bool,
+    /// What stood in front of it, if a root has relayed it; see [`Relays`](crate::Relays).
+    pub relay: Option<Relayed>,
 }
 
 impl RecvMeta {
     /// Where an answer would go.
     pub fn place(&self) -> Place {
-        Place::Direct { socket: self.socket, remote: self.remote }
+        match self.relay {
+            None => Place::Direct { socket: self.socket, remote: self.remote },
+            Some(header) => Place::Relayed { socket: self.socket, root: self.remote, header },
+        }
     }
 }

@@ -99,6 +99,17 @@ impl Quality {
         self.unanswered = 0;
     }
 
+    /// It may have failed: it counts for nothing until it answers again, and is asked at once.
+    pub(super) fn doubt(&mut self) {
+        self.unanswered = self.unanswered.max(1);
+        self.ask_at = None;
+    }
+
+    /// Whether the last question was answered.
+    pub(super) fn works(&self) -> bool {
+        self.samples > 0 && self.unanswered == 0
+    }
+
     /// A question was not answered in time.
     pub(super) fn lost(&mut self) {
         self.loss += (WHOLE - self.loss) / 8;

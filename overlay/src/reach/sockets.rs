@@ -60,6 +60,15 @@ pub(crate) fn place_of(
     Some(Place::Direct { socket, remote })
 }
 
+/// The same place from a socket that there is. A root passes on only what comes from the address under which
+/// it knows this node, so there another socket is of no use.
+pub(crate) fn usable(sockets: &[SocketInfo], place: &Place) -> Option<Place> {
+    match *place {
+        Place::Direct { socket, remote } => place_of(sockets, Some(socket), remote),
+        Place::Relayed { socket, .. } => sockets.iter().any(|one| one.index == socket).then_some(*place),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

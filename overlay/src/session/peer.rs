@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Instant;
 
-use super::Session;
 use super::activity::Activity;
+use super::{SealError, Session};
 use crate::id::{NetworkId, NodeId, PublicIdentity};
 use crate::network::{NetworkIndex, Prefix};
 use crate::reach::{Path, RecvMeta};
 use crate::sync;
+use crate::wire::DATA_OVERHEAD;
 
 /// One peer in one network, as the data path sees it. Shared by `Arc` between control, sessions and driver.
 ///
@@ -47,6 +48,25 @@ pub struct Sender {
     pub session: Arc<Session>,
     /// Where they go.
     pub path: Path,
+}
+
+impl Sender {
+    /// Bytes that [`Sender::seal`] adds to a packet.
+    pub fn overhead(&self) -> usize {
+        DATA_OVERHEAD + self.path.place.overhead()
+    }
+
+    /// Seals a packet as [`Session::seal`] does, behind what its place needs in front, and returns the length
+    /// of both. That is what goes to [`Path::remote`], in one datagram.
+    ///
+    /// # Errors
+    /// As [`Session::seal`]; also if `out` has no room for the front.
+    pub fn seal(&self, packet: &[u8], out: &mut [u8]) -> Result<usize, SealError> {
+        let Some(header) = self.path.place.relay() else { return self.session.seal(packet, out) };
+        let (front, rest) = out.split_first_chunk_mut().ok_or(SealError::NoRoom)?;
+        *front = header.to_bytes();
+        Ok(front.len() + self.session.seal(packet, rest)?)
+    }
 }
 
 impl Peer {

@@ -378,7 +378,7 @@ impl Pair {
     }
 
     fn source(&self, remote: &str) -> RecvMeta {
-        RecvMeta { remote: address(remote), socket: SocketIndex(0), multicast: false }
+        RecvMeta { remote: address(remote), socket: SocketIndex(0), multicast: false, relay: None }
     }
 
     fn path(&self, remote: &str) -> Path {

@@ -57,7 +57,7 @@ impl Attack {
         if from != home() && from != friend {
             self.credit.forge(from, datagram.len());
         }
-        let meta = RecvMeta { remote: from, socket: SocketIndex(0), multicast: false };
+        let meta = RecvMeta { remote: from, socket: SocketIndex(0), multicast: false, relay: None };
         self.net.deliver(0, meta, datagram);
         self.net.pump();
         self.settle();

@@ -282,7 +282,7 @@ impl Stranger {
 }
 
 fn meta(remote: SocketAddr) -> RecvMeta {
-    RecvMeta { remote, socket: SocketIndex(0), multicast: false }
+    RecvMeta { remote, socket: SocketIndex(0), multicast: false, relay: None }
 }
 
 /// Two nodes with these limits that have met.

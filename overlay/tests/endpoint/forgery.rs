@@ -40,7 +40,8 @@ fn forged_answers_of_one_who_claims_a_peers_address_do_not_keep_the_peer_away() 
             }
             for _ in 0..8 {
                 let response = adversary.forge_response(net.now).expect("an initiation");
-                let meta = RecvMeta { remote: sent.to, socket: SocketIndex(0), multicast: false };
+                let meta =
+                    RecvMeta { remote: sent.to, socket: SocketIndex(0), multicast: false, relay: None };
                 net.deliver(0, meta, &response);
                 forged += 1;
             }
@@ -85,7 +86,7 @@ fn a_configured_address_gets_no_more_than_questions_until_it_has_answered() {
     );
     // Node 1 is the adversary's; it hears at its own address and answers in the name of the configured one.
     net.nodes[1].up = false;
-    let meta = |remote| RecvMeta { remote, socket: SocketIndex(0), multicast: false };
+    let meta = |remote| RecvMeta { remote, socket: SocketIndex(0), multicast: false, relay: None };
     let hello = hello_of(2, [9; 24], &static_network(&[]));
     net.deliver(0, meta(target), &hello);
     net.send(0, 1, b"to whom?");
@@ -137,7 +138,7 @@ fn nothing_is_sent_to_where_many_would_get_it() {
     let to_all: [SocketAddr; 2] = ["255.255.255.255:9", "239.1.2.3:9"].map(|text| text.parse().unwrap());
     let initiation = adversary().initiate(net.now);
     for from in to_all {
-        let meta = RecvMeta { remote: from, socket: SocketIndex(0), multicast: false };
+        let meta = RecvMeta { remote: from, socket: SocketIndex(0), multicast: false, relay: None };
         net.deliver(0, meta, &initiation);
         let mut challenge = Vec::new();
         Control::Challenge { data: [7; 8], here: true }.emit(&mut challenge);
@@ -164,17 +165,17 @@ fn strangers_do_not_use_up_what_peers_may_say_about_lost_sessions() {
     for n in 0..20_000u32 {
         let [_, a, b, c] = n.to_be_bytes();
         let remote = SocketAddr::from(([9 + a, b, c, 1], 9));
-        net.deliver(0, RecvMeta { remote, socket: SocketIndex(0), multicast: false }, &hint);
+        net.deliver(0, RecvMeta { remote, socket: SocketIndex(0), multicast: false, relay: None }, &hint);
     }
     let before = net.counter(0, "attempts_started");
     let remote = net.nodes[1].socket;
-    net.deliver(0, RecvMeta { remote, socket: SocketIndex(0), multicast: false }, &hint);
+    net.deliver(0, RecvMeta { remote, socket: SocketIndex(0), multicast: false, relay: None }, &hint);
     assert_eq!(net.counter(0, "attempts_started"), before + 1);
 }
 
 /// Has node 0 believe that its peer, node 1, is at `at`, as far as a hello can.
 fn claim(net: &mut Net, at: SocketAddr) {
-    let meta = RecvMeta { remote: at, socket: SocketIndex(0), multicast: false };
+    let meta = RecvMeta { remote: at, socket: SocketIndex(0), multicast: false, relay: None };
     // What the first one pays for may be an initiation.
     let answer = (0..6).find_map(|_| {
         net.deliver(0, meta, &hello_of(2, [0; 24], &open_network()));

@@ -358,7 +358,7 @@ fn replayed_old_initiations_get_few_and_short_answers() {
     let begin = net.sent.len();
     for bytes in old.iter().cycle().take(1000) {
         let remote = "203.0.113.9:9".parse().unwrap();
-        net.deliver(1, RecvMeta { remote, socket: SocketIndex(0), multicast: false }, bytes);
+        net.deliver(1, RecvMeta { remote, socket: SocketIndex(0), multicast: false, relay: None }, bytes);
         net.run(Duration::from_millis(10));
     }
     let answers: Vec<_> =
@@ -383,7 +383,7 @@ fn a_flood_turns_cookies_on_and_costs_no_x25519() {
     for n in 0u32..30_000 {
         let bytes = forged(&template.bytes, n);
         let remote = ([10, (n >> 16) as u8, (n >> 8) as u8, n as u8], 5000).into();
-        net.deliver(1, RecvMeta { remote, socket: SocketIndex(0), multicast: false }, &bytes);
+        net.deliver(1, RecvMeta { remote, socket: SocketIndex(0), multicast: false, relay: None }, &bytes);
         delivered.set(delivered.get() + 1);
         if n == 15_000 {
             net.send(0, 1, b"hello through the flood");

@@ -253,7 +253,7 @@ impl Balance {
 /// One of many addresses at which nobody is.
 fn from(n: usize) -> RecvMeta {
     let [.., b, c, d] = (n as u32).to_be_bytes();
-    RecvMeta { remote: ([100, b, c, d], 1000).into(), socket: SocketIndex(0), multicast: false }
+    RecvMeta { remote: ([100, b, c, d], 1000).into(), socket: SocketIndex(0), multicast: false, relay: None }
 }
 
 /// A true first initiation of that identity to node 1.

@@ -304,7 +304,7 @@ impl Net {
             let node = &self.nodes[index];
             if node.up && (datagram.to == group || datagram.to == node.socket) {
                 let multicast = datagram.to == group;
-                let meta = RecvMeta { remote: datagram.from, socket: node.index, multicast };
+                let meta = RecvMeta { remote: datagram.from, socket: node.index, multicast, relay: None };
                 self.deliver(index, meta, &datagram.bytes);
             }
         }

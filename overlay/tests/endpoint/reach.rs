@@ -63,7 +63,7 @@ fn a_response_from_an_address_that_did_not_get_the_initiation_alone_proves_nothi
         }
         let home = net.nodes[1].socket;
         // And from its true address: two candidates, neither of them proven.
-        let true_address = RecvMeta { remote: home, socket: SocketIndex(0), multicast: false };
+        let true_address = RecvMeta { remote: home, socket: SocketIndex(0), multicast: false, relay: None };
         net.deliver(0, true_address, &hello_of_node_1());
         net.run(SECOND / 10);
         let response =
@@ -89,7 +89,7 @@ fn a_stale_reply_proves_an_address_only_if_the_initiation_went_nowhere_else() {
     // Node 1 knows initiations of node 0 from the future.
     net.send(1, 0, b"x");
     let home = net.nodes[1].socket;
-    let true_address = RecvMeta { remote: home, socket: SocketIndex(0), multicast: false };
+    let true_address = RecvMeta { remote: home, socket: SocketIndex(0), multicast: false, relay: None };
     net.send(0, 1, b"so that it knows the time");
     net.deliver(0, true_address, &hello_of_node_1());
     net.run(5 * SECOND);
@@ -114,7 +114,8 @@ fn a_stale_reply_proves_an_address_only_if_the_initiation_went_nowhere_else() {
 #[test]
 fn a_response_from_the_only_address_that_was_tried_needs_no_further_proof() {
     let (mut net, _) = strangers();
-    let home = RecvMeta { remote: net.nodes[1].socket, socket: SocketIndex(0), multicast: false };
+    let home =
+        RecvMeta { remote: net.nodes[1].socket, socket: SocketIndex(0), multicast: false, relay: None };
     net.send(0, 1, b"hello");
     net.deliver(0, home, &hello_of_node_1());
     let took = net.wait(SECOND, |net| !net.nodes[1].inbox.is_empty());
@@ -127,7 +128,8 @@ fn of_two_unproven_addresses_the_one_that_answers_is_used_after_one_more_round_t
     let (mut net, mut account) = strangers();
     net.send(0, 1, b"hello");
     account.deliver(&mut net, &hello_of_node_1());
-    let home = RecvMeta { remote: net.nodes[1].socket, socket: SocketIndex(0), multicast: false };
+    let home =
+        RecvMeta { remote: net.nodes[1].socket, socket: SocketIndex(0), multicast: false, relay: None };
     net.deliver(0, home, &hello_of_node_1());
     let took = net.wait(SECOND, |net| !net.nodes[1].inbox.is_empty());
     assert_eq!(took, Duration::from_millis(5));
@@ -247,7 +249,7 @@ impl Account {
     fn deliver(&mut self, net: &mut Net, datagram: &[u8]) {
         let remote: SocketAddr = VICTIM.parse().expect("an address");
         self.paid += datagram.len();
-        net.deliver(0, RecvMeta { remote, socket: SocketIndex(0), multicast: false }, datagram);
+        net.deliver(0, RecvMeta { remote, socket: SocketIndex(0), multicast: false, relay: None }, datagram);
         net.pump();
         self.settle(net);
     }

@@ -90,7 +90,7 @@ fn forged_hints_neither_end_a_session_nor_make_a_flood() {
     let remote = net.nodes[1].socket;
     let initiations = net.counter(0, "initiations_sent");
     for _ in 0..10_000 {
-        net.deliver(0, RecvMeta { remote, socket: SocketIndex(0), multicast: false }, &hint);
+        net.deliver(0, RecvMeta { remote, socket: SocketIndex(0), multicast: false, relay: None }, &hint);
         net.run(Duration::from_millis(1));
     }
     assert!(net.counter(0, "initiations_sent") - initiations <= 6);

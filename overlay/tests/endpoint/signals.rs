@@ -271,7 +271,8 @@ fn a_node_without_peers_announces_itself_to_nobody() {
     net.nodes[0].endpoint.set_sockets(net.now, vec![lan_socket()]);
     net.run(SECOND);
     assert_eq!(net.counter(0, "probes_sent"), 0);
-    let meta = RecvMeta { remote: net.nodes[1].socket, socket: SocketIndex(0), multicast: false };
+    let meta =
+        RecvMeta { remote: net.nodes[1].socket, socket: SocketIndex(0), multicast: false, relay: None };
     net.nodes[0].endpoint.handle_refusal(net.now, meta.remote, &[]);
 }
 

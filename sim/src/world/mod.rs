@@ -245,7 +245,7 @@ impl World {
             false => self.sockets.get(&(host, port)).copied().into_iter().collect(),
         };
         let socket = SocketIndex(u16::from(!datagram.to.is_ipv4()));
-        let meta = RecvMeta { remote: datagram.from, socket, multicast };
+        let meta = RecvMeta { remote: datagram.from, socket, multicast, relay: None };
         for number in receivers {
             let machine = &mut self.machines[number];
             let sender = machine.sender();

@@ -184,7 +184,7 @@ impl Member {
             })
             .collect();
         let before = world.counters(1);
-        let meta = RecvMeta { remote: endpoint(0), socket: SocketIndex(0), multicast: false };
+        let meta = RecvMeta { remote: endpoint(0), socket: SocketIndex(0), multicast: false, relay: None };
         world.strike(1, meta, sealed.iter().map(Vec::as_slice)).expect("no violation");
         let after = world.counters(1);
         move |name| after[name] - before[name]

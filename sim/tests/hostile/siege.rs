@@ -23,6 +23,7 @@ const VERDICTS: &[&str] = &[
     "data_expired",
     "bad_source",
     "unknown_message",
+    "relayed_unknown",
     "data_unknown_session",
     "unknown_session_received",
     "handshake_malformed",
@@ -137,7 +138,7 @@ impl Siege {
     #[track_caller]
     pub(crate) fn strike(&mut self, node: usize, from: SocketAddr, blows: &[(Vec<u8>, &'static str)]) {
         let before = self.lab.world.counters(node);
-        let meta = RecvMeta { remote: from, socket: SocketIndex(0), multicast: false };
+        let meta = RecvMeta { remote: from, socket: SocketIndex(0), multicast: false, relay: None };
         let datagrams = blows.iter().map(|(datagram, _)| datagram.as_slice());
         self.lab.world.strike(node, meta, datagrams).expect("no violation");
         let after = self.lab.world.counters(node);
@@ -176,7 +177,7 @@ impl Siege {
     #[track_caller]
     pub(crate) fn strike_unjudged(&mut self, node: usize, from: SocketAddr, datagram: &[u8]) {
         let before = self.lab.world.counters(node);
-        let meta = RecvMeta { remote: from, socket: SocketIndex(0), multicast: false };
+        let meta = RecvMeta { remote: from, socket: SocketIndex(0), multicast: false, relay: None };
         self.lab.world.strike(node, meta, [datagram]).expect("no violation");
         let after = self.lab.world.counters(node);
         let grown: Vec<&'static str> =

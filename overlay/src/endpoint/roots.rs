@@ -1,0 +1,456 @@
+//! The sessions with roots, and what is said in them.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Endpoint;
+use super::eviction::Origin;
+use super::peers::PeerState;
+use crate::id::{NetworkId, NodeId};
+use crate::link::{Event, Link, NodeKey, PeerKey, Reason, Timer};
+use crate::network::{NetworkIndex, RootsPolicy, is_endpoint};
+use crate::reach::{Place, Relay, Why, place_of};
+use crate::roots::{
+    ANSWER_TIMEOUT, Answer, KEEP_INTERVAL, LookUps, MAX_ROOTS, MAX_UNANSWERED, RETRY_INTERVAL, Relays, Root,
+    RootConfig, RootInfo, RootState,
+};
+use crate::session::{Peer, Session};
+use crate::wire::{Channel, Entry, LookUpKey, NoticeCode, RootMessage};
+
+/// All that the endpoint has of its roots, besides their links.
+#[derive(Debug)]
+pub(super) struct Roots {
+    /// In the order in which they were given.
+    list: Vec<(PeerKey, Root)>,
+    look_ups: LookUps,
+    relays: Arc<Relays>,
+}
+
+impl Roots {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { list: Vec::new(), look_ups: LookUps::new(now), relays: Arc::default() }
+    }
+
+    fn get(&self, key: PeerKey) -> Option<&Root> {
+        self.list.iter().find(|(known, _)| *known == key).map(|(_, root)| root)
+    }
+
+    fn get_mut(&mut self, key: PeerKey) -> Option<&mut Root> {
+        self.list.iter_mut().find(|(known, _)| *known == key).map(|(_, root)| root)
+    }
+
+    /// The root that listens at that address, if it relays for this node.
+    fn at(&self, address: SocketAddr) -> Option<&Root> {
+        let is_there = |root: &Root| root.relay.is_some_and(|relay| relay.root == address);
+        self.list.iter().map(|(_, root)| root).find(|root| is_there(root))
+    }
+}
+
+impl Endpoint {
+    /// Says which roots this node uses, in place of those before; at most eight are. Sessions with new ones
+    /// are begun at once, and kept; those that are not named any more are told, and forgotten. A node that
+    /// shuts down gives none, then drains the endpoint once more.
+    pub fn set_roots(&mut self, now: Instant, roots: Vec<RootConfig>) {
+        let mut named = BTreeSet::from([self.own_id]);
+        let roots = roots.into_iter().filter(|root| named.insert(root.identity.node_id()));
+        let roots: Vec<_> = roots.take(MAX_ROOTS).collect();
+        let is_kept = |root: &Root| roots.iter().any(|one| one.identity == root.identity);
+        let gone: Vec<_> = self.roots.list.extract_if(.., |(_, root)| !is_kept(root)).collect();
+        for (key, root) in gone {
+            self.link(now, key, |link, cx| link.say_goodbye(cx));
+            self.remove_peer(now, key);
+            self.roots.look_ups.forget_root(key);
+            self.core.timers.clear(Timer::Root(key));
+            if let Some(relay) = root.relay {
+                self.forget_relayed(now, relay.root, None);
+            }
+        }
+        let nodes = roots.iter().map(|root| root.identity.node_id()).collect();
+        self.networks.set_roots(RootsPolicy { nodes });
+        for config in roots {
+            let endpoints: Vec<_> = config.endpoints.into_iter().filter(is_endpoint).collect();
+            let known = self.roots.list.iter().find(|(_, root)| root.identity == config.identity);
+            let key = match known.map(|(key, _)| *key) {
+                Some(key) => key,
+                None => {
+                    let key = self.add_root_peer(now, &config.identity);
+                    self.roots.list.push((key, Root::new(config.identity)));
+                    key
+                }
+            };
+            if let Some(root) = self.roots.get_mut(key) {
+                root.access = config.access;
+            }
+            let Some(node) = self.peers.get(key).map(|peer| peer.link.node) else { continue };
+            for remote in self.nodes[node].reach.set_configured(NetworkIndex::ROOTS, &endpoints) {
+                if let Some(place) = place_of(&self.core.sockets, None, remote) {
+                    self.link(now, key, |link, cx| link.try_at(cx, &place));
+                }
+            }
+            self.step_root(now, key);
+        }
+        self.publish_relays();
+    }
+
+    /// The roots, in the order in which they were given.
+    pub fn roots(&self, now: Instant) -> Vec<RootInfo> {
+        let info = |(key, root): &(PeerKey, Root)| {
+            let link = &self.peers.get(*key)?.link;
+            let reach = &self.nodes[link.node].reach;
+            let connected = link.current().is_some();
+            let standing = root.registering.standing(now);
+            let state = match standing {
+                _ if root.registering.is_refused() => RootState::Refused,
+                _ if root.is_unreachable => RootState::Unreachable,
+                Some(answer) if connected && answer.drains => RootState::Draining,
+                Some(_) if connected => RootState::Registered,
+                _ if connected => RootState::Connected,
+                _ => RootState::Connecting,
+            };
+            let behind = |link: &Link| {
+                let place = link.handle.path().map(|path| path.place);
+                let is_behind = |place: &Place| {
+                    place.relay().is_some() && Some(place.remote()) == root.relay.map(|relay| relay.root)
+                };
+                link.current().is_some() && place.as_ref().is_some_and(is_behind)
+            };
+            Some(RootInfo {
+                node: *link.handle.id(),
+                identity: root.identity,
+                endpoints: reach.remotes().collect(),
+                state,
+                address: link.handle.path().filter(|_| connected).map(|path| path.remote()),
+                rtt: reach.rtt(),
+                observed: standing.map(|answer| answer.voucher.address),
+                channel: standing.map(|answer| answer.channel),
+                registered: root.registering.since(now),
+                relays: standing.is_some_and(|answer| answer.relays),
+                rate: standing.map_or(0, |answer| answer.rate),
+                relayed_peers: self.peers.iter().filter(|(_, peer)| behind(&peer.link)).count(),
+            })
+        };
+        self.roots.list.iter().filter_map(info).collect()
+    }
+
+    /// The roots that relay for this node, for the data path. A driver keeps this and takes relayed frames
+    /// apart with a [`RelayReader`](crate::RelayReader).
+    pub fn relays(&self) -> &Arc<Relays> {
+        &self.roots.relays
+    }
+
+    /// The root that listens at an address and relays for this node.
+    pub(super) fn root_at(&self, address: SocketAddr) -> Option<NodeId> {
+        self.roots.at(address).map(|root| root.identity.node_id())
+    }
+
+    fn add_root_peer(&mut self, now: Instant, identity: &crate::PublicIdentity) -> PeerKey {
+        let handle = Peer::new(*identity, NetworkIndex::ROOTS, NetworkId::ROOTS, &[], now);
+        let (id, node) = (*handle.id(), self.nodes.find_or_add(&identity.node_id()));
+        handle.set_path(self.nodes[node].reach.path());
+        let link = Link::new(Arc::new(handle), node, now);
+        let key = self.peers.insert(PeerState::new(link, true, Origin::default()));
+        self.nodes[node].peers.push(key);
+        if let Some(network) = self.networks.get_mut(&NetworkIndex::ROOTS) {
+            network.by_node.insert(id, key);
+        }
+        key
+    }
+
+    /// Something has changed about the link to a root.
+    pub(super) fn on_root_event(&mut self, now: Instant, event: &Event) {
+        let Some(key) = self.key_of(event.peer()) else { return };
+        let Some(root) = self.roots.get_mut(key) else { return };
+        match event {
+            Event::PeerUnreachable(_) => root.is_unreachable = true,
+            Event::SessionReady(_) | Event::PathConfirmed(_) => root.is_unreachable = false,
+            Event::SessionLost(_) | Event::PathChanged(_) => {}
+            _ => return,
+        }
+        self.update_relay(now, key);
+        // Not from here: this may be in the middle of a step of that link.
+        self.core.timers.set(Timer::Root(key), now);
+    }
+
+    /// Sees to it that there is a session with a root, that this node is registered, and that the root is
+    /// heard from now and then.
+    pub(super) fn step_root(&mut self, now: Instant, key: PeerKey) {
+        let Some(peer) = self.peers.get(key) else { return };
+        let handle = Arc::clone(&peer.link.handle);
+        let Some(session) = handle.sender().map(|sender| sender.session) else {
+            if !peer.link.is_connecting() {
+                let tried = self.roots.get(key).is_some_and(|root| root.is_unreachable);
+                let reason = if tried { Reason::Hint } else { Reason::Traffic };
+                self.link(now, key, |link, cx| link.attempt(cx, reason));
+            }
+            return self.core.timers.set(Timer::Root(key), now + RETRY_INTERVAL);
+        };
+        self.register_if_due(now, key, &session);
+        let activity = handle.activity();
+        let (sent, heard) = (activity.last_sent(), activity.last_received());
+        let Some(root) = self.roots.get_mut(key) else { return };
+        root.asked.take_if(|(since, _)| heard.is_some_and(|heard| heard >= *since));
+        let due = match root.asked {
+            Some((since, times)) => since + ANSWER_TIMEOUT * times,
+            None => sent.map_or(now, |sent| sent + KEEP_INTERVAL),
+        };
+        let due = if now < due {
+            due
+        } else {
+            let (since, times) = root.asked.unwrap_or((now, 0));
+            root.asked = Some((since, times + 1));
+            if times >= MAX_UNANSWERED {
+                root.asked = None;
+                self.link(now, key, |link, cx| link.attempt(cx, Reason::Traffic));
+                now + RETRY_INTERVAL
+            } else {
+                self.link(now, key, |link, cx| link.ask_path(cx, Why::Doubt));
+                now + ANSWER_TIMEOUT
+            }
+        };
+        let register = self.roots.get(key).and_then(|root| root.registering.next());
+        self.core.timers.set(Timer::Root(key), register.map_or(due, |at| due.min(at)).max(now + SHORTEST));
+    }
+
+    fn register_if_due(&mut self, now: Instant, key: PeerKey, session: &Session) {
+        let unix_time = self.core.clock.unix_time(now);
+        let identity = Arc::clone(&self.core.identity);
+        let Some(root) = self.roots.get_mut(key) else { return };
+        if !root.registering.is_due(session.index(), now) {
+            return;
+        }
+        let (id, access) = (root.identity.node_id(), root.access.clone());
+        let message = root.registering.ask(&identity, &id, &access, session.index(), unix_time, now);
+        self.core.counters.root_registrations_sent.increment();
+        self.tell_root(now, key, &message);
+    }
+
+    fn tell_root(&mut self, now: Instant, key: PeerKey, message: &RootMessage) {
+        let mut plaintext = Vec::new();
+        message.emit(&mut plaintext);
+        self.link(now, key, |link, cx| link.send_message(cx, &plaintext));
+    }
+
+    /// This node's own addresses have changed, and with them what the roots see.
+    pub(super) fn renew_registrations(&mut self, now: Instant) {
+        for (key, root) in &mut self.roots.list {
+            root.registering.renew_soon(now + ADDRESS_SETTLES);
+            self.core.timers.set_earlier(Timer::Root(*key), now + ADDRESS_SETTLES);
+        }
+    }
+
+    /// A root says something in its session.
+    pub(super) fn on_root_message(&mut self, now: Instant, key: PeerKey, plaintext: &[u8]) {
+        let Ok(message) = RootMessage::parse(plaintext) else {
+            return self.core.counters.control_unknown.increment();
+        };
+        match message {
+            RootMessage::Registered { sequence, lifetime, relays, drains, token, channel, rate, voucher } => {
+                let answer = Answer { sequence, lifetime, relays, drains, token, channel, rate, voucher };
+                self.on_registered(now, key, answer);
+            }
+            RootMessage::Found { id, result } => match self.roots.look_ups.take_open(key, id) {
+                Some(wanted) => result.into_iter().for_each(|entry| self.on_found(now, key, &wanted, &entry)),
+                None => self.core.counters.root_answers_refused.increment(),
+            },
+            RootMessage::Notice { code, channel } => self.on_notice(now, key, code, channel),
+            // Only roots get these.
+            _ => self.core.counters.control_unknown.increment(),
+        }
+    }
+
+    fn on_registered(&mut self, now: Instant, key: PeerKey, answer: Answer) {
+        let own = self.own_id;
+        let Some(root) = self.roots.get_mut(key) else { return };
+        let identity = root.identity;
+        let was_registered = root.registering.standing(now).is_some();
+        if !root.registering.answered(answer, &identity, &own, now) {
+            return self.core.counters.root_answers_refused.increment();
+        }
+        if !was_registered {
+            tracing::info!(root = %identity.node_id(), "registered at a root");
+        }
+        self.update_relay(now, key);
+        self.core.timers.set(Timer::Root(key), now);
+        if !was_registered {
+            let questions = self.roots.look_ups.ask_at(key, now);
+            self.ask_roots(now, questions);
+        }
+    }
+
+    fn on_notice(&mut self, now: Instant, key: PeerKey, code: NoticeCode, channel: Channel) {
+        let Some(root) = self.roots.get_mut(key) else { return };
+        tracing::debug!(root = %root.identity.node_id(), ?code, %channel, "a root says");
+        match code {
+            NoticeCode::NotRegistered => root.registering.lost(now),
+            NoticeCode::Refused => root.registering.refused(now),
+            NoticeCode::Drains => root.registering.drains(),
+            NoticeCode::OverRate => self.core.counters.root_over_rate.increment(),
+            NoticeCode::NoChannel => {
+                if let Some(relay) = root.relay {
+                    self.forget_relayed(now, relay.root, Some(channel));
+                }
+            }
+        }
+        self.core.timers.set(Timer::Root(key), now);
+    }
+
+    /// Looks for a node at the roots: the one that an address follows from.
+    pub(super) fn look_up_address(&mut self, now: Instant, network: NetworkIndex, address: IpAddr) {
+        let IpAddr::V6(certified) = address else { return };
+        let Some(prefix) = certified.octets().last_chunk().copied() else { return };
+        self.look_up(now, LookUpKey::Prefix(prefix), Some((network, address)));
+    }
+
+    /// Looks for a way to a peer at the roots, unless it is a root itself.
+    pub(super) fn seek(&mut self, now: Instant, key: PeerKey) {
+        if let Some(peer) = self.peers.get(key)
+            && peer.link.handle.network() != NetworkIndex::ROOTS
+        {
+            let node = *peer.link.handle.id();
+            self.look_up(now, LookUpKey::Id(node), None);
+        }
+    }
+
+    /// The path of a node leads through a root: finds others, in case that this one ends.
+    pub(super) fn seek_more(&mut self, now: Instant, key: PeerKey, node: NodeKey) {
+        let reach = &self.nodes[node].reach;
+        let relays = self.roots.list.iter().filter_map(|(_, root)| root.relay);
+        if relays.into_iter().any(|relay| !reach.is_behind(&relay.root)) {
+            self.seek(now, key);
+        }
+    }
+
+    fn look_up(&mut self, now: Instant, key: LookUpKey, waiting: Option<(NetworkIndex, IpAddr)>) {
+        if self.roots.list.is_empty() {
+            return;
+        }
+        let id = u32::from_be_bytes(self.core.random());
+        self.roots.look_ups.want(key, waiting, id, now);
+        self.on_look_up_timer(now);
+    }
+
+    pub(super) fn on_look_up_timer(&mut self, now: Instant) {
+        let usable = |(key, root): &(PeerKey, Root)| root.relay.map(|_| *key);
+        let roots: Vec<_> = self.roots.list.iter().filter_map(usable).collect();
+        let questions = self.roots.look_ups.due(&roots, now);
+        match self.roots.look_ups.next() {
+            Some(at) => self.core.timers.set(Timer::LookUp, at.max(now + SHORTEST)),
+            None => self.core.timers.clear(Timer::LookUp),
+        }
+        self.ask_roots(now, questions);
+    }
+
+    fn ask_roots(&mut self, now: Instant, questions: Vec<(PeerKey, u32, LookUpKey)>) {
+        for (root, id, key) in questions {
+            self.core.counters.root_look_ups_sent.increment();
+            self.tell_root(now, root, &RootMessage::LookUp { id, key });
+        }
+    }
+
+    /// A root says where the node is that somebody waits for. That is believed if the key is the right one and
+    /// the node has signed that it is to be found at this root; whether it is, a handshake shows.
+    fn on_found(&mut self, now: Instant, key: PeerKey, wanted: &LookUpKey, entry: &Entry) {
+        let Some(root) = self.roots.get(key) else { return };
+        let (identity, node) = (entry.identity, entry.identity.node_id());
+        let is_signed = || entry.registration.verify(&identity, &root.identity.node_id());
+        if !wanted.matches(&node) || node == self.own_id || !is_signed() {
+            tracing::debug!(root = %root.identity.node_id(), "a root's answer is not the node's own word");
+            return self.core.counters.root_answers_refused.increment();
+        }
+        let Some(relay) = root.relay else { return };
+        let place = relay.place(entry.channel);
+        for (network, address) in self.roots.look_ups.found(key, wanted, now) {
+            let Some(joined) = self.networks.get(&network) else { continue };
+            let is_there = joined.id.address_of(&node) == address;
+            if is_there && let Some(peer) = self.find_or_add(now, network, &identity, relay.root.ip()) {
+                self.add_relayed(now, peer, &place);
+                self.link(now, peer, Link::announce);
+                let waits =
+                    |joined: &mut super::networks::JoinedNetwork| joined.take_wanted(&[address.into()], now);
+                let is_idle = self.peers.get(peer).is_some_and(|peer| !peer.link.has_confirmed_session());
+                if is_idle && self.networks.get_mut(&network).is_some_and(waits) {
+                    self.link(now, peer, |link, cx| link.attempt(cx, Reason::Traffic));
+                }
+            }
+        }
+        for peer in self.nodes.peers_of(&node) {
+            self.add_relayed(now, peer, &place);
+            self.link(now, peer, |link, cx| link.try_at(cx, &place));
+        }
+    }
+
+    fn add_relayed(&mut self, now: Instant, peer: PeerKey, place: &Place) {
+        let Some(state) = self.peers.get(peer) else { return };
+        let (node, handle) = (state.link.node, &state.link.handle);
+        // A root is reached directly: its frames would be in frames.
+        if self.networks.is_root(handle.id()) {
+            return;
+        }
+        if self.nodes[node].reach.add_relayed(place) {
+            tracing::debug!(peer = %handle.id(), at = %place, "a root knows the peer");
+            self.core.counters.root_places_found.increment();
+        }
+        self.link(now, peer, Link::announce);
+    }
+
+    /// Makes known how a root is reached as a relay, if that has changed.
+    fn update_relay(&mut self, now: Instant, key: PeerKey) {
+        let Some(peer) = self.peers.get(key) else { return };
+        let place = peer.link.handle.path().map(|path| path.place);
+        let Some(root) = self.roots.get_mut(key) else { return };
+        let Some(token) = root.registering.standing(now).map(|answer| answer.token) else { return };
+        let Some(Place::Direct { socket, remote }) = place else { return };
+        let relay = Relay { socket, root: remote, token };
+        let Some(before) = root.relay.replace(relay) else { return self.publish_relays() };
+        if before == relay {
+            return;
+        }
+        self.publish_relays();
+        for node in self.nodes.keys() {
+            let path = self.nodes[node].reach.place();
+            if self.nodes[node].reach.move_relay(before.root, &relay) {
+                self.nodes.note_path(node, path);
+                for peer in self.nodes[node].peers.clone() {
+                    self.link(now, peer, Link::path_moved);
+                }
+            }
+        }
+    }
+
+    fn publish_relays(&mut self) {
+        let relays = self.roots.list.iter().filter_map(|(_, root)| root.relay);
+        self.roots.relays.publish(relays.map(|relay| (relay.root, relay.token)).collect());
+    }
+
+    /// A root does not know a node by that channel, or relays no more: nodes that are reached there are looked
+    /// for elsewhere.
+    fn forget_relayed(&mut self, now: Instant, root: SocketAddr, channel: Option<Channel>) {
+        for node in self.nodes.keys() {
+            if !self.nodes[node].reach.is_behind(&root) {
+                continue;
+            }
+            let of_path = |place: Place| place.relay().filter(|_| place.remote() == root);
+            let used = self.nodes[node].reach.place().and_then(of_path);
+            let is_path = used.is_some_and(|used| channel.is_none_or(|channel| channel == used.channel));
+            self.nodes[node].reach.forget_relayed(&root, channel);
+            for peer in self.nodes[node].peers.clone() {
+                let Some(link) = self.peers.get(peer).map(|peer| &peer.link) else { continue };
+                let id = *link.handle.id();
+                for (key, _) in &self.roots.list {
+                    self.roots.look_ups.forget_found(*key, &LookUpKey::Id(id), now);
+                }
+                if is_path && link.current().is_some() {
+                    self.link(now, peer, Link::heed_hint);
+                }
+            }
+        }
+    }
+}
+
+/// A timer that is due again is set at least so far ahead, so that nothing can run without end.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// After a change of address it takes a moment until the root has seen this node there.
+const ADDRESS_SETTLES: Duration = Duration::from_millis(500);

@@ -1,0 +1,76 @@
+//! Roots: nodes that others can be found at, and that pass datagrams on between nodes which cannot reach each
+//! other.
+//!
+//! This node has an ordinary session with each of its roots ([`Link`](crate::link::Link)), in a hidden network
+//! of its own. What is here goes on inside that session, and is all that a root can do:
+//!
+//! - **Registration** (`registration`): this node says, signed, that it is to be found at the root, and gets a
+//!   channel, which is its name there, a token for relayed frames, and a voucher for the address where the
+//!   root sees it.
+//! - **Look-ups** (`lookups`): who has an address, and under which channel is it reached? All roots are asked.
+//!   A root cannot make an answer up: the key follows from the address, and the node itself has signed that it
+//!   is at this root.
+//! - **Relaying** (`relays`): a place behind a root is a [`Place`](crate::Place) like any other, proven and
+//!   measured by the node's [`Reach`](crate::reach::Reach).
+//!
+//! So a root that lies can refuse its service and nothing more. What it does know is in `docs/PROTOCOL.md`.
+//!
+//! Everything here is plain state: `endpoint/roots` moves it and sends what it says.
+
+mod config;
+mod lookups;
+mod registration;
+mod relays;
+
+use std::time::{Duration, Instant};
+
+pub use config::{RootConfig, RootInfo, RootState};
+pub(crate) use lookups::LookUps;
+pub(crate) use registration::{Answer, Registering};
+pub use relays::{RelayReader, Relays};
+
+use crate::id::PublicIdentity;
+use crate::reach::Relay;
+
+/// Most roots that one node uses at once. Each costs a small packet every 25 s.
+pub(crate) const MAX_ROOTS: usize = 8;
+
+/// A root hears from this node at least so often, so that a NAT box on the way keeps its mapping.
+pub(crate) const KEEP_INTERVAL: Duration = Duration::from_secs(25);
+
+/// An answer from a root is waited for so long, then it is asked again.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Questions without any answer after which a root gets a handshake.
+pub(crate) const MAX_UNANSWERED: u32 = 3;
+
+/// A root that could not be reached is tried again this often.
+pub(crate) const RETRY_INTERVAL: Duration = Duration::from_secs(30);
+
+/// One root of this node.
+#[derive(Debug)]
+pub(crate) struct Root {
+    pub(crate) identity: PublicIdentity,
+    /// What its operator gave to those who may register.
+    pub(crate) access: Vec<u8>,
+    pub(crate) registering: Registering,
+    /// How it is reached as a relay, as it was last made known.
+    pub(crate) relay: Option<Relay>,
+    /// Since when it owes an answer, and how often it was asked.
+    pub(crate) asked: Option<(Instant, u32)>,
+    /// It has not answered handshakes for a while.
+    pub(crate) is_unreachable: bool,
+}
+
+impl Root {
+    pub(crate) fn new(identity: PublicIdentity) -> Self {
+        Self {
+            identity,
+            access: Vec::new(),
+            registering: Registering::default(),
+            relay: None,
+            asked: None,
+            is_unreachable: false,
+        }
+    }
+}

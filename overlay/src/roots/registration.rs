@@ -1,0 +1,263 @@
+//! One registration: asked for until it is answered, and renewed before it ends.
+
+use std::time::{Duration, Instant};
+
+use crate::id::{Identity, NodeId, PublicIdentity};
+use crate::wire::{Channel, Registration, RelayToken, RootMessage, SessionIndex, Voucher};
+
+/// For how long this node wants to be registered, in seconds.
+const LIFETIME: u32 = 600;
+
+/// A root that gives less than this is taken to have given so much: it is asked no more often for that.
+const MIN_LIFETIME: u32 = 30;
+
+/// The first wait for an answer; it doubles up to the second.
+const REPEAT: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(8)];
+
+/// A root that refuses is asked again after so long.
+const REFUSED_FOR: Duration = Duration::from_secs(60);
+
+/// What a root said when it took this node, and since when.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) sequence: u64,
+    /// In seconds.
+    pub(crate) lifetime: u32,
+    pub(crate) relays: bool,
+    pub(crate) drains: bool,
+    pub(crate) token: RelayToken,
+    pub(crate) channel: Channel,
+    pub(crate) rate: u32,
+    pub(crate) voucher: Voucher,
+}
+
+/// The state of one registration.
+#[derive(Debug, Default)]
+pub(crate) struct Registering {
+    /// The last sequence that was used.
+    sequence: u64,
+    /// The session in which it was asked for last.
+    session: Option<SessionIndex>,
+    /// Questions that were not answered.
+    tries: u32,
+    /// When to ask again.
+    next: Option<Instant>,
+    /// The last answer.
+    answer: Option<Answer>,
+    /// Since when this node is registered without a gap.
+    since: Option<Instant>,
+    /// When that ends, if it is not renewed.
+    until: Option<Instant>,
+    is_refused: bool,
+}
+
+impl Registering {
+    /// Whether it is time to ask in this session.
+    pub(crate) fn is_due(&self, session: SessionIndex, now: Instant) -> bool {
+        self.session != Some(session) || self.next.is_none_or(|at| now >= at)
+    }
+
+    /// When it is time, if nothing else happens.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.next
+    }
+
+    /// Makes the message that asks. `unix_time` is the wall clock.
+    pub(crate) fn ask(
+        &mut self,
+        node: &Identity,
+        root: &NodeId,
+        access: &[u8],
+        session: SessionIndex,
+        unix_time: Duration,
+        now: Instant,
+    ) -> RootMessage {
+        if self.session.replace(session) != Some(session) {
+            self.tries = 0;
+        }
+        let millis = u64::try_from(unix_time.as_millis()).unwrap_or(u64::MAX);
+        self.sequence = millis.max(self.sequence.saturating_add(1));
+        self.next = Some(now + (REPEAT[0] * 2u32.pow(self.tries.min(8))).min(REPEAT[1]));
+        self.tries += 1;
+        let registration = Registration::sign(node, root, self.sequence, LIFETIME);
+        RootMessage::Register { registration, access: access.to_vec() }
+    }
+
+    /// Takes an answer. False if it answers nothing that was asked, or its voucher is not this root's for this
+    /// node: then nothing changes.
+    pub(crate) fn answered(
+        &mut self,
+        answer: Answer,
+        root: &PublicIdentity,
+        own: &NodeId,
+        now: Instant,
+    ) -> bool {
+        let before = self.answer.as_ref().map_or(0, |known| known.sequence);
+        let is_asked = self.tries > 0 && answer.sequence > before && answer.sequence <= self.sequence;
+        if !is_asked || !answer.voucher.verify(root, own) {
+            return false;
+        }
+        let lifetime = Duration::from_secs(answer.lifetime.clamp(MIN_LIFETIME, LIFETIME).into());
+        let had_gap = self.until.is_none_or(|until| now >= until);
+        self.since = self.since.filter(|_| !had_gap).or(Some(now));
+        self.until = Some(now + lifetime);
+        self.next = Some(now + lifetime / 3);
+        self.tries = 0;
+        self.is_refused = false;
+        self.answer = Some(answer);
+        true
+    }
+
+    /// The root does not know this node: it is asked again at once, unless it was asked just now.
+    pub(crate) fn lost(&mut self, now: Instant) {
+        if self.tries == 0 {
+            (self.since, self.until) = (None, None);
+            self.next = Some(now);
+        }
+    }
+
+    /// This node may be seen elsewhere by now: it asks again soon, to learn where.
+    pub(crate) fn renew_soon(&mut self, now: Instant) {
+        if self.tries == 0 {
+            self.next = Some(now);
+        }
+    }
+
+    /// The root does not take this node.
+    pub(crate) fn refused(&mut self, now: Instant) {
+        self.is_refused = true;
+        (self.since, self.until) = (None, None);
+        self.next = Some(now + REFUSED_FOR);
+    }
+
+    /// The root will end soon.
+    pub(crate) fn drains(&mut self) {
+        if let Some(answer) = &mut self.answer {
+            answer.drains = true;
+        }
+    }
+
+    pub(crate) fn is_refused(&self) -> bool {
+        self.is_refused
+    }
+
+    /// What the root said, as long as it holds.
+    pub(crate) fn standing(&self, now: Instant) -> Option<&Answer> {
+        self.answer.as_ref().filter(|_| self.until.is_some_and(|until| now < until))
+    }
+
+    /// Since when this node is registered.
+    pub(crate) fn since(&self, now: Instant) -> Option<Instant> {
+        self.since.filter(|_| self.standing(now).is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::instant;
+
+    const UNIX: Duration = Duration::from_secs(1_800_000_000);
+
+    #[test]
+    fn it_is_asked_for_until_it_is_answered_then_renewed_at_a_third_of_its_lifetime() {
+        let (mut run, mut now) = (Run::new(), instant());
+        let mut asked = Vec::new();
+        for _ in 0..5 {
+            assert!(run.registering.is_due(run.session, now));
+            run.ask(now);
+            let next = run.registering.next().unwrap();
+            asked.push((next - now).as_millis());
+            assert!(!run.registering.is_due(run.session, now));
+            now = next;
+        }
+        assert_eq!(asked, [500, 1000, 2000, 4000, 8000]);
+        assert!(run.answer(run.registering.sequence, now));
+        assert_eq!(run.registering.next(), Some(now + Duration::from_secs(200)));
+        assert!(run.registering.standing(now + Duration::from_secs(599)).is_some());
+        assert!(run.registering.standing(now + Duration::from_secs(600)).is_none(), "it was not renewed");
+    }
+
+    #[test]
+    fn each_session_asks_anew() {
+        let (mut run, now) = (Run::new(), instant());
+        run.ask(now);
+        assert!(run.answer(run.registering.sequence, now));
+        assert!(!run.registering.is_due(run.session, now));
+        assert!(run.registering.is_due(SessionIndex::from_be_bytes([9; 3]), now));
+    }
+
+    #[test]
+    fn an_answer_counts_once_and_only_if_it_was_asked_for() {
+        let (mut run, now) = (Run::new(), instant());
+        assert!(!run.answer(5, now), "nothing was asked");
+        run.ask(now);
+        let (first, mut other) = (run.registering.sequence, Run::new());
+        run.ask(now);
+        assert!(!run.answer(first + 2, now));
+        assert!(run.answer(first, now), "the first of two may be answered late");
+        assert!(!run.answer(first, now), "a replay");
+        other.root = Identity::from_seed(&[9; 32]);
+        other.registering.sequence = first;
+        other.registering.tries = 1;
+        let mut answer = run.registering.answer.clone().unwrap();
+        answer.sequence = first;
+        let own = run.node.node_id();
+        assert!(
+            !other.registering.answered(answer, other.root.public(), &own, now),
+            "another root's voucher"
+        );
+    }
+
+    #[test]
+    fn sequences_grow_whatever_the_clock_does() {
+        let (mut run, now) = (Run::new(), instant());
+        let mut last = 0;
+        for unix in [5, 5, 3, 9, 1] {
+            let (node, root) = (&run.node, run.root.node_id());
+            let unix = Duration::from_secs(unix);
+            run.registering.ask(node, &root, &[], run.session, unix, now);
+            assert!(run.registering.sequence > last);
+            last = run.registering.sequence;
+        }
+    }
+
+    struct Run {
+        node: Identity,
+        root: Identity,
+        session: SessionIndex,
+        registering: Registering,
+    }
+
+    impl Run {
+        fn new() -> Self {
+            let [node, root] = [1, 2].map(|seed| Identity::from_seed(&[seed; 32]));
+            let session = SessionIndex::from_be_bytes([1, 2, 3]);
+            Self { node, root, session, registering: Registering::default() }
+        }
+
+        fn ask(&mut self, now: Instant) {
+            let message =
+                self.registering.ask(&self.node, &self.root.node_id(), b"x", self.session, UNIX, now);
+            let RootMessage::Register { registration, access } = message else { panic!("{message:?}") };
+            assert!(registration.verify(self.node.public(), &self.root.node_id()));
+            assert_eq!(access, b"x");
+        }
+
+        fn answer(&mut self, sequence: u64, now: Instant) -> bool {
+            let own = self.node.node_id();
+            let address = "192.0.2.1:4000".parse().unwrap();
+            let answer = Answer {
+                sequence,
+                lifetime: 600,
+                relays: true,
+                drains: false,
+                token: RelayToken::from_be_bytes([1; 3]),
+                channel: Channel(1),
+                rate: 0,
+                voucher: Voucher::sign(&self.root, &own, 1_800_000_000, address),
+            };
+            self.registering.answered(answer, self.root.public(), &own, now)
+        }
+    }
+}

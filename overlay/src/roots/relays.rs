@@ -1,0 +1,105 @@
+//! The roots that relay for this node, as the data path sees them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::RwLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::sync;
+use crate::wire::{RelayToken, Relayed};
+
+/// From which addresses relayed frames are taken, and with which token. Shared by control, which writes it,
+/// and the data path, which reads it through a [`RelayReader`].
+///
+/// A frame's token keeps others from sending frames in a root's name, as far as they do not see the root's
+/// packets. It proves nothing else: what is in the frame is checked like any datagram.
+#[derive(Debug, Default)]
+pub struct Relays {
+    list: RwLock<Arc<[(SocketAddr, RelayToken)]>>,
+    /// Changes after the list does.
+    generation: AtomicU64,
+}
+
+impl Relays {
+    /// Replaces the list.
+    pub(crate) fn publish(&self, list: Vec<(SocketAddr, RelayToken)>) {
+        let mut known = sync::write(&self.list);
+        if known[..] != list[..] {
+            *known = list.into();
+            self.generation.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    fn token_of(&self, root: &SocketAddr) -> Option<RelayToken> {
+        sync::read(&self.list).iter().find(|(known, _)| known == root).map(|(_, token)| *token)
+    }
+}
+
+/// Takes relayed frames apart. It remembers the last root, so that it takes a lock only when the source of
+/// frames changes.
+///
+/// ```
+/// use peersock_overlay::{RelayReader, Relays};
+///
+/// let (relays, mut reader) = (Relays::default(), RelayReader::default());
+/// let frame = [0xd9; 40];
+/// assert_eq!(reader.open(&relays, "192.0.2.1:7420".parse()?, &frame), None, "no root relays for this node");
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct RelayReader {
+    /// The generation of the list when it was read, an address, and what the list says of it.
+    last: Option<(u64, SocketAddr, Option<RelayToken>)>,
+}
+
+impl RelayReader {
+    /// The header of a frame and the datagram behind it, if it comes from a root that relays for this node and
+    /// has the right token. The header belongs into [`RecvMeta::relay`](crate::RecvMeta::relay).
+    pub fn open<'a>(
+        &mut self,
+        relays: &Relays,
+        root: SocketAddr,
+        frame: &'a [u8],
+    ) -> Option<(Relayed, &'a [u8])> {
+        let (header, datagram) = Relayed::parse(frame).ok()?;
+        let generation = relays.generation.load(Ordering::Acquire);
+        let known = self.last.filter(|(at, address, _)| (*at, *address) == (generation, root));
+        let token = match known {
+            Some((_, _, token)) => token,
+            None => {
+                let token = relays.token_of(&root);
+                self.last = Some((generation, root, token));
+                token
+            }
+        };
+        (token == Some(header.token)).then_some((header, datagram))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Channel;
+
+    #[test]
+    fn only_frames_of_a_root_with_its_token_are_opened() {
+        let (relays, mut reader) = (Relays::default(), RelayReader::default());
+        let root: SocketAddr = "192.0.2.1:7420".parse().unwrap();
+        let other: SocketAddr = "192.0.2.2:7420".parse().unwrap();
+        let token = RelayToken::from_be_bytes([1, 2, 3]);
+        let header = Relayed { token, channel: Channel(7) };
+        let frame = [&header.to_bytes()[..], b"inside"].concat();
+        assert_eq!(reader.open(&relays, root, &frame), None);
+        relays.publish(vec![(root, token)]);
+        assert_eq!(reader.open(&relays, root, &frame), Some((header, &b"inside"[..])));
+        assert_eq!(reader.open(&relays, other, &frame), None);
+        assert_eq!(reader.open(&relays, root, &frame[..11]), None, "cut off");
+        let mut forged = frame.clone();
+        forged[3] ^= 1;
+        assert_eq!(reader.open(&relays, root, &forged), None);
+        relays.publish(vec![(root, RelayToken::from_be_bytes([4, 5, 6]))]);
+        assert_eq!(reader.open(&relays, root, &frame), None, "the root has given another token since");
+        relays.publish(Vec::new());
+        assert_eq!(reader.open(&relays, root, &frame), None);
+    }
+}
