@@ -30,7 +30,7 @@ pub struct Config {
     pub receive_buffer: u32,
     /// What nodes have to show to be registered, at most 255 bytes. Default: nothing.
     pub access: Option<Zeroizing<Vec<u8>>>,
-    /// What is relayed for a node. Default: 8 MiB/s per node and 32 MiB/s per source prefix.
+    /// What is relayed for a node. Default: 8 MB/s per node and 32 MB/s per source prefix.
     pub relay: RelayPolicy,
     /// Whether STUN requests that are shorter than the answer are answered, a few per second and prefix.
     /// Default: no, so that the root sends nobody more than came from there.
@@ -117,7 +117,7 @@ impl Config {
             entropy: None,
             receive_buffer: 212_992,
             access: None,
-            relay: RelayPolicy::Limited { per_node: 8 << 20, per_prefix: 32 << 20 },
+            relay: RelayPolicy::Limited { per_node: 8_000_000, per_prefix: 32_000_000 },
             short_stun: false,
             limits: Limits::default(),
         }

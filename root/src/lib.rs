@@ -10,7 +10,8 @@
 //!     then poll_transmit until it has nothing more, then poll_timeout
 //! ```
 //!
-//! The same inputs give the same outputs, so simulation runs the code that serves.
+//! The same inputs give the same outputs, so simulation runs the code that serves. [`server`] is such a
+//! driver, on tokio.
 //!
 //! # What it does
 //!
@@ -42,6 +43,8 @@ mod registration;
 mod relay;
 mod roaming;
 mod root;
+#[cfg(feature = "server")]
+pub mod server;
 mod session;
 mod source;
 pub mod stun;

@@ -20,7 +20,7 @@ fn a_node_is_told_that_it_is_registered_and_where_it_is_seen() {
     else {
         panic!("{answer:?}")
     };
-    assert_eq!((sequence, lifetime, rate), (node.sequence, 3600, 8 << 20));
+    assert_eq!((sequence, lifetime, rate), (node.sequence, 3600, 8_000_000));
     assert!(relays && !drains && channel != Channel(0));
     assert_eq!(voucher.address, "192.0.2.7:4000".parse().unwrap());
     assert_eq!(voucher.time, 1_800_000_000);
