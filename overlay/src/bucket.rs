@@ -3,15 +3,21 @@
 use std::time::{Duration, Instant};
 
 /// How often something may happen, and how many times at once.
+///
+/// ```
+/// use peersock_overlay::load::Rate;
+///
+/// assert_ne!(Rate::per_second(10, 20), Rate::per_second(10, 30));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Rate {
+pub struct Rate {
     interval: Duration,
     burst: u32,
 }
 
 impl Rate {
-    /// `times` per second; at least one.
-    pub(crate) fn per_second(times: u32, burst: u32) -> Self {
+    /// `times` per second, `burst` at once; at least one per second.
+    pub fn per_second(times: u32, burst: u32) -> Self {
         Self::every(Duration::from_secs(1) / times.max(1), burst)
     }
 

@@ -54,12 +54,19 @@ mod text;
 pub mod noise;
 pub mod wire;
 
+/// What keeps strangers' messages cheap, for others than [`Endpoint`] that answer handshakes.
+pub mod load {
+    pub use crate::bucket::Rate;
+    pub use crate::endpoint::{Admission, HandshakeLoad, Limiter, Recent, prefix_of};
+}
+
 use peersock_primitives::sync;
 
 #[cfg(feature = "aws-lc")]
 pub use crypto::AwsLc;
 pub use crypto::{
-    AeadError, AeadKey, EntropySource, NoEntropy, Portable, Provider, Suite, SuiteSet, default_provider,
+    AeadError, AeadKey, EntropySource, KeySource, NoEntropy, Portable, Provider, Suite, SuiteSet,
+    default_provider,
 };
 
 pub use counters::Counters;

@@ -29,8 +29,16 @@ pub struct NoEntropy;
 /// With a source of entropy each draw takes fresh randomness in, so that copies of the state (a forked
 /// process, a restored snapshot of a machine) draw different keys, and whoever has read the state does not
 /// know those that follow. Without one the seed determines every key, as the simulator needs it.
+///
+/// ```
+/// use peersock_overlay::KeySource;
+///
+/// let mut keys = KeySource::new(&[1; 32]);
+/// assert_ne!(keys.draw()?, keys.draw()?);
+/// # Ok::<(), peersock_overlay::NoEntropy>(())
+/// ```
 #[derive(Zeroize, ZeroizeOnDrop)]
-pub(crate) struct KeySource {
+pub struct KeySource {
     state: [u8; 32],
     #[zeroize(skip)]
     entropy: Option<EntropySource>,
@@ -41,12 +49,12 @@ pub(crate) struct KeySource {
 
 impl KeySource {
     /// Without a source of entropy; [`Self::with_entropy`] gives it one.
-    pub(crate) fn new(seed: &[u8; 32]) -> Self {
+    pub fn new(seed: &[u8; 32]) -> Self {
         Self { state: hash::keyed(seed, &[b"peersock key source v1"]), entropy: None, is_failing: false }
     }
 
     /// From now on each draw takes fresh randomness in, if there is a source.
-    pub(crate) fn with_entropy(mut self, entropy: Option<EntropySource>) -> Self {
+    pub fn with_entropy(mut self, entropy: Option<EntropySource>) -> Self {
         self.entropy = entropy;
         self
     }
@@ -56,7 +64,7 @@ impl KeySource {
     /// # Errors
     /// The source of entropy has none. A key from the state alone might be one that a copy of the state makes
     /// too.
-    pub(crate) fn draw(&mut self) -> Result<Zeroizing<[u8; 32]>, NoEntropy> {
+    pub fn draw(&mut self) -> Result<Zeroizing<[u8; 32]>, NoEntropy> {
         let mut fresh = Zeroizing::new([0; 32]);
         let filled = self.entropy.as_ref().map_or(Ok(()), |entropy| entropy(&mut fresh));
         if std::mem::replace(&mut self.is_failing, filled.is_err()) != filled.is_err() {
@@ -70,7 +78,7 @@ impl KeySource {
     }
 
     /// The next key without fresh randomness, for what is made of a seed that was drawn just before.
-    pub(crate) fn draw_from_seed(&mut self) -> Zeroizing<[u8; 32]> {
+    pub fn draw_from_seed(&mut self) -> Zeroizing<[u8; 32]> {
         self.draw_with(&[0; 32])
     }
 
@@ -87,7 +95,7 @@ impl KeySource {
     ///
     /// # Errors
     /// As [`Self::draw`].
-    pub(crate) fn nonce<const N: usize>(&mut self) -> Result<[u8; N], NoEntropy> {
+    pub fn nonce<const N: usize>(&mut self) -> Result<[u8; N], NoEntropy> {
         let drawn = self.draw()?;
         Ok(*drawn.first_chunk().expect("a nonce is shorter than a key"))
     }

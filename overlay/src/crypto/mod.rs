@@ -14,8 +14,7 @@ mod tests;
 
 #[cfg(feature = "aws-lc")]
 pub use aws_lc::AwsLc;
-pub(crate) use keys::KeySource;
-pub use keys::{EntropySource, NoEntropy};
+pub use keys::{EntropySource, KeySource, NoEntropy};
 pub use portable::Portable;
 pub use suite::{Suite, SuiteSet};
 

@@ -21,8 +21,19 @@ use crate::bucket::{Bucket, Rate};
 ///
 /// The table has a fixed size. Sources that fall into the same slot share its bucket; which do is keyed by
 /// the endpoint's seed.
+///
+/// ```
+/// use std::time::Instant;
+/// use peersock_overlay::load::{Limiter, Rate};
+///
+/// # fn now() -> Instant { Instant::now() }
+/// let (now, one) = (now(), Rate::per_second(1, 1));
+/// let mut limiter = Limiter::new(Rate::per_second(100, 100), one, 7, now);
+/// assert!(limiter.take([192, 0, 2, 1].into(), now));
+/// assert!(!limiter.take([192, 0, 2, 2].into(), now), "the same /24");
+/// ```
 #[derive(Debug)]
-pub(super) struct Limiter {
+pub struct Limiter {
     all: Bucket,
     per_source: Rate,
     /// When each slot's bucket is full.
@@ -33,12 +44,13 @@ pub(super) struct Limiter {
 const SLOTS: usize = 1024;
 
 impl Limiter {
-    pub(super) fn new(all: Rate, per_source: Rate, key: u64, now: Instant) -> Self {
+    /// `all` together may do so much, and `per_source` each prefix. `key` is random and kept secret.
+    pub fn new(all: Rate, per_source: Rate, key: u64, now: Instant) -> Self {
         Self { all: Bucket::new(all, now), per_source, slots: vec![now; SLOTS].into_boxed_slice(), key }
     }
 
     /// Takes one token from the bucket of `source`'s prefix and one from the common bucket.
-    pub(super) fn take(&mut self, source: IpAddr, now: Instant) -> bool {
+    pub fn take(&mut self, source: IpAddr, now: Instant) -> bool {
         self.take_keyed(prefix_of(source), now)
     }
 
@@ -74,7 +86,13 @@ impl Limiter {
 }
 
 /// The prefix of an address that one subscriber of the Internet usually has: IPv4 /24, IPv6 /56.
-pub(super) fn prefix_of(source: IpAddr) -> u64 {
+///
+/// ```
+/// use peersock_overlay::load::prefix_of;
+///
+/// assert_eq!(prefix_of([192, 0, 2, 1].into()), prefix_of([192, 0, 2, 254].into()));
+/// ```
+pub fn prefix_of(source: IpAddr) -> u64 {
     match source.to_canonical() {
         IpAddr::V4(address) => u64::from(address.to_bits() >> 8),
         IpAddr::V6(address) => ((address.to_bits() >> 72) as u64) | 1 << 63,
@@ -82,8 +100,10 @@ pub(super) fn prefix_of(source: IpAddr) -> u64 {
 }
 
 /// What to do with an initiation whose MAC1 is valid.
+///
+/// See [`HandshakeLoad`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Admission {
+pub enum Admission {
     /// Spend the X25519 operations.
     Accept,
     /// Ask for a cookie.
@@ -93,8 +113,22 @@ pub(super) enum Admission {
 }
 
 /// Decides which handshake messages are worth a Diffie-Hellman operation.
+///
+/// ```
+/// use std::time::Instant;
+/// use peersock_overlay::Limits;
+/// use peersock_overlay::load::{Admission, HandshakeLoad};
+///
+/// # fn now() -> Instant { Instant::now() }
+/// let (now, source) = (now(), "192.0.2.1:4000".parse()?);
+/// let limits = Limits { handshake_burst: 1, ..Limits::default() };
+/// let mut load = HandshakeLoad::new(&limits, 7, now);
+/// assert_eq!(load.admit(source, now, || false, || false), Admission::Accept);
+/// assert_eq!(load.admit(source, now, || false, || false), Admission::DemandCookie);
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
 #[derive(Debug)]
-pub(super) struct HandshakeLoad {
+pub struct HandshakeLoad {
     arrivals: Bucket,
     /// Tokens at which the arrivals have calmed down (hysteresis).
     calm: u32,
@@ -118,7 +152,8 @@ const LOAD_HOLD: Duration = Duration::from_secs(1);
 const PROVEN_BURST: u32 = 200;
 
 impl HandshakeLoad {
-    pub(super) fn new(limits: &Limits, key: u64, now: Instant) -> Self {
+    /// Uses the two limits on handshakes. `key` is random and kept secret.
+    pub fn new(limits: &Limits, key: u64, now: Instant) -> Self {
         let (rate, burst) = (limits.handshakes_per_second, limits.handshake_burst);
         let proven = Rate::per_second(rate, burst);
         let (proven_source, known_source) = (Rate::per_second(100, PROVEN_BURST), Rate::per_second(4, 8));
@@ -152,7 +187,7 @@ impl HandshakeLoad {
 
     /// Decides about one initiation; `has_cookie`, and `is_known` (a peer is reached at the source), are only
     /// asked under load.
-    pub(super) fn admit(
+    pub fn admit(
         &mut self,
         source: SocketAddr,
         now: Instant,

@@ -59,7 +59,9 @@ use rand::{Rng, SeedableRng};
 use zeroize::Zeroize;
 
 pub use config::{EndpointConfig, JoinError, Limits, Lookup, NetworkInfo, PeerInfo};
+pub use load::{Admission, HandshakeLoad, Limiter, prefix_of};
 pub use readdress::AddressError;
+pub use responder::Recent;
 
 use crate::bucket::{Bucket, Rate};
 use crate::counters::Counters;
@@ -74,11 +76,9 @@ use crate::session::SessionTable;
 use crate::wire::MessageType;
 use announce::Announcement;
 use discovery::Discovery;
-use load::HandshakeLoad;
 use networks::Networks;
 use nodes::Nodes;
 use peers::Peers;
-use responder::Recent;
 use roots::Roots;
 
 /// All control state of one node. Performs no I/O, reads no clock, spawns nothing.

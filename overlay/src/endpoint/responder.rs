@@ -88,20 +88,30 @@ impl Endpoint {
     }
 }
 
-/// The last authentic initiations, by their MAC1.
+/// The last 64 authentic initiations, by their MAC1.
+///
+/// ```
+/// use peersock_overlay::load::Recent;
+///
+/// let (mut recent, initiation) = (Recent::default(), [7; 198]);
+/// recent.insert(&initiation);
+/// assert!(recent.contains(&initiation));
+/// ```
 #[derive(Debug, Default)]
-pub(super) struct Recent {
+pub struct Recent {
     macs: VecDeque<[u8; 16]>,
 }
 
 const MAX_RECENT: usize = 64;
 
 impl Recent {
-    fn contains(&self, datagram: &[u8]) -> bool {
+    /// Whether it is an exact copy of one of them.
+    pub fn contains(&self, datagram: &[u8]) -> bool {
         mac1(datagram).is_some_and(|mac| self.macs.contains(mac))
     }
 
-    fn insert(&mut self, datagram: &[u8]) {
+    /// Takes one in.
+    pub fn insert(&mut self, datagram: &[u8]) {
         if let Some(mac) = mac1(datagram) {
             self.macs.truncate(MAX_RECENT - 1);
             self.macs.push_front(*mac);

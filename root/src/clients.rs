@@ -1,0 +1,227 @@
+//! All clients, and the ways to find one. Every way leads to a slot; who is removed leaves no entry behind.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use peersock_overlay::load::prefix_of;
+use peersock_overlay::wire::{Channel, LookUpKey};
+use peersock_overlay::{NodeId, SessionIndex};
+
+use crate::Source;
+use crate::budget::Nanos;
+use crate::client::Client;
+use crate::keyed::Keyed;
+
+/// A place in the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Slot(u32);
+
+/// The table. Nothing here is iterated over in the order of a hash, so the same inputs give the same outputs.
+pub(crate) struct Clients {
+    slots: Vec<Option<Box<Client>>>,
+    free: Vec<Slot>,
+    /// Sorted, for the look-up by the first bytes.
+    by_id: BTreeMap<NodeId, Slot>,
+    by_index: HashMap<[u8; 3], Slot, Keyed>,
+    by_source: HashMap<Source, Slot, Keyed>,
+    by_channel: HashMap<u64, Slot, Keyed>,
+    prefixes: HashMap<u64, Prefix, Keyed>,
+    deadlines: BTreeSet<(Nanos, Slot)>,
+    proven: usize,
+}
+
+/// The nodes of one source prefix.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Prefix {
+    pub(crate) nodes: u32,
+    /// When its bucket for relayed bytes is full.
+    pub(crate) relay: Nanos,
+}
+
+impl Clients {
+    pub(crate) fn new(key: u64) -> Self {
+        let key = Keyed(key);
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_id: BTreeMap::new(),
+            by_index: HashMap::with_hasher(key),
+            by_source: HashMap::with_hasher(key),
+            by_channel: HashMap::with_hasher(key),
+            prefixes: HashMap::with_hasher(key),
+            deadlines: BTreeSet::new(),
+            proven: 0,
+        }
+    }
+
+    /// Nodes that have shown where they receive.
+    pub(crate) fn proven(&self) -> usize {
+        self.proven
+    }
+
+    /// Nodes that have not.
+    pub(crate) fn unproven(&self) -> usize {
+        self.by_id.len() - self.proven
+    }
+
+    /// Nodes that are registered.
+    pub(crate) fn registered(&self) -> usize {
+        self.by_channel.len()
+    }
+
+    pub(crate) fn insert(&mut self, client: Client) -> Slot {
+        let id = client.id;
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            Slot(u32::try_from(self.slots.len() - 1).expect("the limits are far below 2^32"))
+        });
+        self.slots[slot.0 as usize] = Some(Box::new(client));
+        self.by_id.insert(id, slot);
+        slot
+    }
+
+    pub(crate) fn get(&self, slot: Slot) -> Option<&Client> {
+        self.slots.get(slot.0 as usize)?.as_deref()
+    }
+
+    pub(crate) fn get_mut(&mut self, slot: Slot) -> Option<&mut Client> {
+        self.slots.get_mut(slot.0 as usize)?.as_deref_mut()
+    }
+
+    /// Sender, receiver and the sender's prefix, for a frame between two nodes.
+    pub(crate) fn sender(&mut self, slot: Slot) -> Option<(&mut Client, Option<&mut Prefix>)> {
+        let client = self.slots.get_mut(slot.0 as usize)?.as_deref_mut()?;
+        let prefix = client.path.map(|path| prefix_of(path.ip()));
+        Some((client, prefix.and_then(|prefix| self.prefixes.get_mut(&prefix))))
+    }
+
+    pub(crate) fn by_id(&self, id: &NodeId) -> Option<Slot> {
+        self.by_id.get(id).copied()
+    }
+
+    pub(crate) fn by_key(&self, key: &LookUpKey) -> Option<Slot> {
+        match key {
+            LookUpKey::Id(id) => self.by_id(id),
+            LookUpKey::Prefix(prefix) => {
+                let mut first = [0; 32];
+                first[..prefix.len()].copy_from_slice(prefix);
+                let (id, slot) = self.by_id.range(NodeId::from_bytes(first)..).next()?;
+                key.matches(id).then_some(*slot)
+            }
+        }
+    }
+
+    pub(crate) fn by_index(&self, index: SessionIndex) -> Option<Slot> {
+        self.by_index.get(&index.to_be_bytes()).copied()
+    }
+
+    pub(crate) fn by_source(&self, source: &Source) -> Option<Slot> {
+        self.by_source.get(source).copied()
+    }
+
+    pub(crate) fn by_channel(&self, channel: Channel) -> Option<Slot> {
+        self.by_channel.get(&channel.0).copied()
+    }
+
+    pub(crate) fn set_index(&mut self, index: SessionIndex, slot: Slot) {
+        self.by_index.insert(index.to_be_bytes(), slot);
+    }
+
+    pub(crate) fn free_indices(&mut self, indices: impl IntoIterator<Item = SessionIndex>) {
+        for index in indices {
+            self.by_index.remove(&index.to_be_bytes());
+        }
+    }
+
+    pub(crate) fn set_channel(&mut self, channel: Channel, slot: Slot) {
+        self.by_channel.insert(channel.0, slot);
+    }
+
+    pub(crate) fn free_channel(&mut self, channel: Channel) {
+        self.by_channel.remove(&channel.0);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn by_index_is_empty(&self) -> bool {
+        self.by_index.is_empty()
+    }
+
+    /// How many nodes there are at the prefix of a source.
+    pub(crate) fn neighbours(&self, source: &Source) -> u32 {
+        self.prefixes.get(&prefix_of(source.ip())).map_or(0, |prefix| prefix.nodes)
+    }
+
+    /// The node has shown that it receives there. Whoever was there before is not any more.
+    pub(crate) fn set_path(&mut self, slot: Slot, path: Source) {
+        if self.get(slot).is_none_or(|client| client.path == Some(path)) {
+            return;
+        }
+        if let Some(before) = self.by_source(&path) {
+            self.clear_path(before);
+        }
+        self.clear_path(slot);
+        self.by_source.insert(path, slot);
+        self.prefixes.entry(prefix_of(path.ip())).or_default().nodes += 1;
+        self.proven += 1;
+        if let Some(client) = self.get_mut(slot) {
+            client.path = Some(path);
+        }
+    }
+
+    pub(crate) fn clear_path(&mut self, slot: Slot) {
+        let Some(path) = self.get_mut(slot).and_then(|client| client.path.take()) else { return };
+        self.proven -= 1;
+        self.by_source.remove(&path);
+        let key = prefix_of(path.ip());
+        if let Some(prefix) = self.prefixes.get_mut(&key) {
+            prefix.nodes -= 1;
+            // The bucket goes with it: nodes that come again pay from their own ones, which begin almost empty.
+            if prefix.nodes == 0 {
+                self.prefixes.remove(&key);
+            }
+        }
+    }
+
+    /// Looks at the client again when something of it runs out. False if there is nothing left of it.
+    pub(crate) fn schedule(&mut self, slot: Slot) -> bool {
+        let Some(client) = self.slots.get_mut(slot.0 as usize).and_then(Option::as_deref_mut) else {
+            return true;
+        };
+        let Some(next) = client.next_deadline() else { return false };
+        if next != client.deadline {
+            self.deadlines.remove(&(client.deadline, slot));
+            self.deadlines.insert((next, slot));
+            client.deadline = next;
+        }
+        true
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Nanos> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// The client whose deadline is over first.
+    pub(crate) fn due(&self, now: Nanos) -> Option<Slot> {
+        self.deadlines.first().filter(|(at, _)| *at <= now).map(|(_, slot)| *slot)
+    }
+
+    pub(crate) fn remove(&mut self, slot: Slot) -> Option<Box<Client>> {
+        self.clear_path(slot);
+        let client = self.slots.get_mut(slot.0 as usize)?.take()?;
+        self.free.push(slot);
+        self.by_id.remove(&client.id);
+        self.deadlines.remove(&(client.deadline, slot));
+        self.free_indices(client.indices());
+        if let Some(registered) = &client.registered {
+            self.free_channel(registered.channel);
+        }
+        Some(client)
+    }
+
+    /// The next slot from `from` on that has a client with a session.
+    pub(crate) fn next_from(&self, from: usize) -> Option<(usize, Slot)> {
+        (from..self.slots.len()).find_map(|at| {
+            self.slots[at].as_ref()?.current.as_ref()?;
+            Some((at + 1, Slot(at as u32)))
+        })
+    }
+}

@@ -1,0 +1,91 @@
+//! Data packets: whose they are, and what they say.
+
+use std::time::Instant;
+
+use peersock_overlay::wire::{Control, DATA_OVERHEAD, Data, RootMessage, UnknownSession};
+
+use crate::clients::Slot;
+use crate::{Root, Source};
+
+impl Root {
+    pub(crate) fn on_data(&mut self, now: Instant, source: Source, datagram: &[u8]) {
+        let Ok(data) = Data::parse(datagram) else { return self.counters.data_dropped.increment() };
+        let Some(slot) = self.clients.by_index(data.receiver) else {
+            return self.on_unknown_session(now, source, datagram);
+        };
+        let at = self.nanos(now);
+        let mut plaintext = std::mem::take(&mut self.scratch);
+        let provider = self.config.provider.clone();
+        let opened = self.clients.get_mut(slot).and_then(|client| {
+            let (session, is_used) = client.session(data.receiver)?;
+            let is_alive = at < session.expires();
+            is_alive.then(|| session.open(&*provider, &data, &mut plaintext)).flatten()?;
+            client.heard = at;
+            Some(is_used)
+        });
+        match opened {
+            None => self.counters.data_dropped.increment(),
+            Some(is_used) => {
+                if is_used || self.confirm(at, slot, data.receiver).is_some() {
+                    self.on_message(now, source, slot, &plaintext, datagram.len());
+                }
+            }
+        }
+        self.scratch = plaintext;
+    }
+
+    /// An authentic message of a node, in a datagram of `len` bytes.
+    fn on_message(&mut self, now: Instant, source: Source, slot: Slot, plaintext: &[u8], len: usize) {
+        let is_at_path = self.clients.get(slot).is_some_and(|client| client.path == Some(source));
+        if RootMessage::is_one(plaintext) {
+            if !is_at_path {
+                // An answer would be longer than the question, and could be for somebody else's benefit.
+                self.counters.from_unproven.increment();
+                return self.challenge(now, source, slot);
+            }
+            return match RootMessage::parse(plaintext) {
+                Ok(RootMessage::Register { registration, access }) => {
+                    self.on_register(now, slot, &registration, &access);
+                }
+                Ok(RootMessage::LookUp { id, key }) => self.on_look_up(now, slot, id, key),
+                _ => self.counters.control_unknown.increment(),
+            };
+        }
+        let control = match plaintext.first() {
+            // A keepalive.
+            None | Some(0) => None,
+            Some(_) => Some(Control::parse(plaintext)),
+        };
+        match control {
+            Some(Ok(Control::Probe { id, .. })) => {
+                let size = u16::try_from(len).unwrap_or(u16::MAX);
+                self.answer(slot, source, Control::ProbeAck { id, size });
+            }
+            Some(Ok(Control::Challenge { data, .. })) => {
+                self.answer(slot, source, Control::Answer { data });
+            }
+            Some(Ok(Control::Answer { data })) => self.on_answer(now, source, slot, data),
+            Some(Ok(Control::Close { .. })) => {
+                self.counters.closes_received.increment();
+                return self.forget(slot);
+            }
+            Some(Ok(Control::Params { .. })) | None => {}
+            Some(_) => self.counters.control_unknown.increment(),
+        }
+        // Probing packets may come from anywhere (RFC 9000, section 9.1); the others mean that the node is
+        // there.
+        if !is_at_path && !matches!(control, Some(Ok(control)) if control.is_probing()) {
+            self.challenge(now, source, slot);
+        }
+    }
+
+    fn on_unknown_session(&mut self, now: Instant, source: Source, datagram: &[u8]) {
+        self.counters.data_unknown_session.increment();
+        if self.limits.unknown_session.take(source.ip(), now) {
+            let mut reply = Vec::with_capacity(DATA_OVERHEAD);
+            if UnknownSession::answer(datagram, &mut reply) {
+                self.outbox.answer(&self.counters, source, reply);
+            }
+        }
+    }
+}

@@ -1,0 +1,65 @@
+use peersock_overlay::NodeId;
+use peersock_overlay::wire::{Entry, LookUpKey};
+
+/// What a root shares with others of its set, so that each finds the nodes of all.
+///
+/// The calls return at once and tell nothing: a root never waits for it. The answer to a question comes when
+/// it comes, through [`Root::handle_answer`](crate::Root::handle_answer); a question without one is answered
+/// after two seconds by [`NotFound::Partial`](peersock_overlay::wire::NotFound::Partial). A directory that is
+/// away costs a root nothing but that: it goes on with its own nodes.
+///
+/// ```
+/// use peersock_overlay::NodeId;
+/// use peersock_overlay::wire::{Entry, LookUpKey};
+/// use peersock_root::{Directory, QuestionId};
+///
+/// /// Writes down what it is asked, for another thread to answer.
+/// #[derive(Default)]
+/// struct Asked(Vec<(QuestionId, LookUpKey)>);
+///
+/// impl Directory for Asked {
+///     fn registered(&mut self, _entry: &Entry) {}
+///     fn gone(&mut self, _node: &NodeId) {}
+///     fn ask(&mut self, question: QuestionId, key: &LookUpKey) -> bool {
+///         self.0.push((question, *key));
+///         true
+///     }
+/// }
+/// ```
+pub trait Directory: Send {
+    /// A node is registered here, or again. It carries its own signature and lifetime.
+    fn registered(&mut self, entry: &Entry);
+
+    /// A node is not registered here any more.
+    fn gone(&mut self, node: &NodeId);
+
+    /// Asks for a node that is not registered here. False if the question cannot be asked now.
+    fn ask(&mut self, question: QuestionId, key: &LookUpKey) -> bool;
+}
+
+/// Which question an answer is for.
+///
+/// ```
+/// use peersock_root::QuestionId;
+///
+/// assert!(QuestionId(1) < QuestionId(2));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QuestionId(pub u64);
+
+/// What a shared directory says.
+///
+/// ```
+/// use peersock_root::Answer;
+///
+/// assert_ne!(Answer::Nobody, Answer::Unavailable);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// The node is registered at another root of the set.
+    Found(Entry),
+    /// No root of the set has it.
+    Nobody,
+    /// It cannot say.
+    Unavailable,
+}

@@ -1,0 +1,150 @@
+//! Nodes' handshakes: initiations, from the cheapest check to the dearest (docs/PROTOCOL.md, section 5).
+
+use std::time::Instant;
+
+use peersock_overlay::load::Admission;
+use peersock_overlay::noise::{MacWriter, Received, ResponsePayload};
+use peersock_overlay::wire::Initiation;
+use peersock_overlay::{NetworkId, Psk, SessionIndex, Suite, SuiteSet};
+use rand::RngExt;
+
+use crate::budget::Budget;
+use crate::client::{Client, MAX_PENDING, PENDING_LIFETIME, Pending};
+use crate::clients::Slot;
+use crate::session::Session;
+use crate::{Root, Source};
+
+/// Stale replies to one node.
+const STALE_REPLIES: Budget = Budget::new(4, 8);
+
+/// Once a node has [`MAX_PENDING`] unused sessions, another one replaces one of them, no sooner than this
+/// after the last.
+const ANSWER_INTERVAL: u64 = 200_000_000;
+
+impl Root {
+    pub(crate) fn on_initiation(&mut self, now: Instant, source: Source, datagram: &[u8]) {
+        let Ok(initiation) = Initiation::parse(datagram) else {
+            return self.counters.handshake_malformed.increment();
+        };
+        if !self.cookies.check_mac1(datagram) {
+            return self.counters.mac1_invalid.increment();
+        }
+        if self.recent.contains(datagram) {
+            return self.counters.initiations_replayed.increment();
+        }
+        // A cookie is a keyed hash of the address. A connection's numbers are not in it: who has another one
+        // from the same port has received the cookie as well.
+        let (cookies, clients) = (&self.cookies, &self.clients);
+        let has_cookie = || cookies.check_mac2(now, source.remote(), datagram);
+        let is_known = || clients.by_source(&source).is_some();
+        match self.load.admit(source.remote(), now, has_cookie, is_known) {
+            Admission::Accept => {}
+            Admission::Refuse => return self.counters.handshakes_refused.increment(),
+            Admission::DemandCookie => {
+                let Some(nonce) = self.random() else { return };
+                let reply = self.cookies.reply(now, source.remote(), datagram, initiation.sender, nonce);
+                let mut out = Vec::new();
+                reply.iter().for_each(|reply| reply.emit(&mut out));
+                self.counters.cookies_sent.increment();
+                self.outbox.answer(&self.counters, source, out);
+                return;
+            }
+        }
+        let Ok(received) = Received::read(&self.config.identity, datagram) else {
+            return self.counters.handshake_unauthentic.increment();
+        };
+        self.recent.insert(datagram);
+        if received.payload().network != NetworkId::ROOTS {
+            return self.counters.strangers_refused.increment();
+        }
+        self.accept(now, source, received);
+    }
+
+    /// The sender holds the key that it names. Is it new, and is there room?
+    fn accept(&mut self, now: Instant, source: Source, received: Received) {
+        let (at, timestamp) = (self.nanos(now), received.payload().timestamp);
+        let slot = match self.clients.by_id(&received.initiator().node_id()) {
+            Some(slot) => slot,
+            None => {
+                // Strangers with forged addresses are as many as initiations are read while one is waited
+                // for, without and with a cookie.
+                let limits = &self.config.limits;
+                let waiting =
+                    (PENDING_LIFETIME / 1_000_000_000) as usize * limits.handshakes_per_second as usize;
+                let most = 2 * (waiting + limits.handshake_burst as usize);
+                if self.clients.unproven() >= most.min(limits.nodes) {
+                    return self.counters.handshakes_refused.increment();
+                }
+                self.clients.insert(Client::new(*received.initiator(), timestamp))
+            }
+        };
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        let is_known = client.current.is_some() || !client.pending.is_empty() || client.registered.is_some();
+        if is_known && timestamp <= client.newest {
+            let newest = client.newest;
+            let may_answer = STALE_REPLIES.take(&mut client.buckets.stale_replies, 1, at);
+            self.counters.initiations_stale.increment();
+            if may_answer && let Some(nonce) = self.random() {
+                let mut reply = Vec::new();
+                received.stale_reply(newest, nonce).emit(&mut reply);
+                self.outbox.answer(&self.counters, source, reply);
+            }
+            return;
+        }
+        client.newest = timestamp;
+        if self.respond(now, source, slot, received).is_none() && !self.clients.schedule(slot) {
+            self.clients.remove(slot);
+        }
+    }
+
+    fn respond(&mut self, now: Instant, source: Source, slot: Slot, received: Received) -> Option<()> {
+        let at = self.nanos(now);
+        let client = self.clients.get_mut(slot)?;
+        let (id, mut gone) = (client.id, client.take_expired(at));
+        if client.pending.len() >= MAX_PENDING {
+            let last = client.pending.last().map_or(0, |pending| pending.session.established);
+            if at < last.saturating_add(ANSWER_INTERVAL) {
+                self.clients.free_indices(gone);
+                self.counters.handshakes_refused.increment();
+                return None;
+            }
+            // The first answer stays, which is used first however long the way is.
+            gone.push(client.pending.remove(1).session.index);
+        }
+        self.clients.free_indices(gone);
+        let Some(suite) = choose(self.config.provider.suites(), received.payload().suites) else {
+            self.counters.suites_unsupported.increment();
+            return None;
+        };
+        let index = self.free_index()?;
+        let Ok(ephemeral) = self.keys.draw() else {
+            self.counters.entropy_failures.increment();
+            return None;
+        };
+        let answer = ResponsePayload { instance: self.instance, receive_buffer: self.config.receive_buffer };
+        let mut response = Vec::new();
+        let keys = received.respond(&Psk::open(), *ephemeral, index, suite, &answer, &mut response).ok()?;
+        MacWriter::new(&id).append(now, &mut response);
+        self.clients.set_index(index, slot);
+        let client = self.clients.get_mut(slot)?;
+        client.pending.push(Pending { session: Session::new(&keys, at), source });
+        self.clients.schedule(slot);
+        self.counters.handshakes_answered.increment();
+        tracing::debug!(node = %id, to = %source, "initiation answered");
+        self.outbox.answer(&self.counters, source, response);
+        Some(())
+    }
+
+    /// An index that no session has. With 2^24 of them, and three times the most nodes in use, a few tries do.
+    fn free_index(&mut self) -> Option<SessionIndex> {
+        (0..32)
+            .map(|_| SessionIndex::from_be_bytes(self.rng.random()))
+            .find(|index| self.clients.by_index(*index).is_none())
+    }
+}
+
+/// ChaCha20-Poly1305 unless only AES is offered: its keys cost nothing to set up, and a root sees little data.
+fn choose(ours: SuiteSet, theirs: SuiteSet) -> Option<Suite> {
+    let both = [Suite::ChaCha20Poly1305, Suite::Aes256Gcm];
+    both.into_iter().find(|suite| ours.has(*suite) && theirs.has(*suite))
+}

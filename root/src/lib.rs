@@ -1,0 +1,58 @@
+//! The root of peersock: a server where nodes are found, and which relays sealed datagrams between them.
+//!
+//! # A pure state machine
+//!
+//! [`Root`] opens no socket, reads no clock and starts no thread. A driver hands it what arrived and from
+//! where ([`Source`]), and what time it is; then it drains what is to be sent and asks for the next deadline:
+//!
+//! ```text
+//! handle_datagram / handle_answer / handle_timeout / drain
+//!     then poll_transmit until it has nothing more, then poll_timeout
+//! ```
+//!
+//! The same inputs give the same outputs, so simulation runs the code that serves. [`server`] is such a
+//! driver, on tokio.
+//!
+//! # What it does
+//!
+//! A node makes an ordinary session with the root (`handshake`), which is kept in little more than its keys
+//! (`session`), and is *proven* where it receives (`roaming`). In the session it registers (`registration`),
+//! looks others up (`lookup`), and is told what it must know. Relayed frames (`relay`) are outside the
+//! session: they are passed on by their header, unread. STUN requests (`stun`) need no session at all.
+//!
+//! # What strangers can do
+//!
+//! Every datagram costs a bounded amount of work and memory, and to an address that has not shown that it
+//! receives goes at most what came from there: [`Root`] keeps an account for each datagram (`outbox`).
+//! Tables have limits ([`Limits`]), and each limit has a counter ([`Counters`]).
+#![forbid(unsafe_code)]
+
+mod budget;
+mod client;
+mod clients;
+mod config;
+mod control;
+mod counters;
+mod directory;
+mod draining;
+mod handshake;
+mod keyed;
+mod lookup;
+mod outbox;
+mod registration;
+mod relay;
+mod roaming;
+mod root;
+#[cfg(feature = "server")]
+pub mod server;
+mod session;
+mod source;
+pub mod stun;
+#[cfg(test)]
+mod tests;
+
+pub use config::{Config, Limits, RelayPolicy};
+pub use counters::Counters;
+pub use directory::{Answer, Directory, QuestionId};
+pub use root::Root;
+pub use source::Source;

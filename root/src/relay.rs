@@ -1,0 +1,148 @@
+//! Frames between two nodes: passed on by their header, unread, unchanged but for that header.
+
+use std::time::Instant;
+
+use peersock_overlay::wire::{Channel, MessageType, NoticeCode, Relayed};
+
+use crate::budget::{Budget, Nanos};
+use crate::{Config, RelayPolicy, Root, Source};
+
+/// What a node may send through the root.
+#[derive(Debug)]
+pub(crate) struct Budgets {
+    /// For what every registered node may send, so that two can meet: handshakes and candidates.
+    free: Budget,
+    relay: Relay,
+}
+
+#[derive(Debug)]
+enum Relay {
+    Off,
+    Limited { node: Budget, prefix: Budget },
+    Unlimited,
+}
+
+/// Bytes at once, and bytes per second, that are free.
+const FREE: Budget = Budget::new(2000, FREE_AT_ONCE);
+const FREE_AT_ONCE: u32 = 16_000;
+
+/// A node is told at most once a second that it sends too much.
+const OVER_RATE: Budget = Budget::new(1, 1);
+
+/// A quarter of a second's worth at once, and 256 KiB at least: what congestion control sends in one go.
+fn bytes(rate: u32) -> Budget {
+    Budget::new(rate, (rate / 4).max(256 << 10))
+}
+
+impl Budgets {
+    pub(crate) fn new(config: &Config) -> Self {
+        let relay = match config.relay {
+            RelayPolicy::Off => Relay::Off,
+            RelayPolicy::Unlimited => Relay::Unlimited,
+            RelayPolicy::Limited { per_node, per_prefix } => {
+                Relay::Limited { node: bytes(per_node), prefix: bytes(per_prefix) }
+            }
+        };
+        Self { free: FREE, relay }
+    }
+
+    /// The state of a new node's bucket: it has what the free share has, not what is there for congestion
+    /// control. Otherwise a node that leaves and comes again would always have that.
+    pub(crate) fn new_relay(&self, at: Nanos) -> Nanos {
+        match &self.relay {
+            Relay::Limited { node, .. } => {
+                let mut full_at = at.saturating_add(node.depth());
+                node.give(&mut full_at, FREE_AT_ONCE);
+                full_at
+            }
+            Relay::Off | Relay::Unlimited => at,
+        }
+    }
+}
+
+impl Root {
+    /// Takes a frame from one node for another: says where it goes, and writes the header that it goes with
+    /// over the one it came with. `None` if it goes nowhere; then there may be something to transmit.
+    ///
+    /// No allocation, no system call, two looks into tables: this is the path that must be fast.
+    #[inline]
+    pub fn relay(&mut self, now: Instant, source: Source, frame: &mut [u8]) -> Option<Source> {
+        let Ok((header, inner)) = Relayed::parse(frame) else {
+            self.counters.relay_malformed.increment();
+            return None;
+        };
+        if inner.is_empty() {
+            self.counters.relay_malformed.increment();
+            return None;
+        }
+        let (at, is_handshake) = (self.nanos(now), is_handshake(inner));
+        let Some(from) = self.clients.by_source(&source) else {
+            self.on_unknown_relay(now, source, header, frame.len());
+            return None;
+        };
+        let to = self.clients.by_channel(header.channel);
+        let (sender, prefix) = self.clients.sender(from)?;
+        let Some(registered) = sender.registered else {
+            self.counters.relay_unknown_source.increment();
+            self.notice(from, NoticeCode::NotRegistered, 0, at);
+            return None;
+        };
+        if registered.token != header.token {
+            self.counters.relay_unknown_source.increment();
+            return None;
+        }
+        sender.heard = at;
+        let buckets = &mut sender.buckets;
+        let paid = match (&self.budgets.relay, prefix) {
+            (Relay::Unlimited, _) => true,
+            (Relay::Limited { node, prefix: shared }, Some(prefix)) => {
+                let fits = node.has(buckets.relay, frame.len(), at)
+                    && shared.take(&mut prefix.relay, frame.len(), at);
+                fits && node.take(&mut buckets.relay, frame.len(), at)
+            }
+            (Relay::Limited { .. } | Relay::Off, _) => false,
+        };
+        // Where nothing else is relayed, the free share is for all that is needed to meet. Where the share of
+        // the relay is used up, bulk data must not use up the free one as well.
+        let is_free = is_handshake || matches!(self.budgets.relay, Relay::Off);
+        if !(paid || is_free && self.budgets.free.take(&mut buckets.free, frame.len(), at)) {
+            self.counters.relay_over_rate.increment();
+            if OVER_RATE.take(&mut buckets.over_rate, 1, at) {
+                self.notice(from, NoticeCode::OverRate, header.channel.0, at);
+            }
+            return None;
+        }
+        let receiver = to.and_then(|to| self.clients.get(to));
+        let place = receiver.and_then(|client| Some((client.present(at)?.token, client.path?)));
+        let Some((token, path)) = place else {
+            self.counters.relay_no_channel.increment();
+            self.notice(from, NoticeCode::NoChannel, header.channel.0, at);
+            return None;
+        };
+        frame[..Relayed::LEN].copy_from_slice(&Relayed { token, channel: registered.channel }.to_bytes());
+        self.counters.relayed.increment();
+        self.counters.relayed_bytes.add(frame.len() as u64);
+        Some(path)
+    }
+
+    /// Nobody is known at that address. If it is a node whose NAT box has given it another one, it learns so:
+    /// its own header comes back, without a channel. Nobody else can send that, who does not know its token.
+    #[cold]
+    fn on_unknown_relay(&mut self, now: Instant, source: Source, header: Relayed, len: usize) {
+        self.counters.relay_unknown_source.increment();
+        if self.limits.unknown_relay.take(source.ip(), now) {
+            self.outbox.begin(source, len);
+            let hint = Relayed { channel: Channel(0), ..header };
+            self.outbox.answer(&self.counters, source, hint.to_bytes().to_vec());
+        }
+    }
+}
+
+/// Whether a datagram is of those by which two nodes meet.
+fn is_handshake(datagram: &[u8]) -> bool {
+    use MessageType::{CookieReply, Initiation, Response, StaleReply, UnknownSession};
+    matches!(
+        MessageType::of(datagram),
+        Some(Initiation | Response | CookieReply | StaleReply | UnknownSession)
+    )
+}

@@ -1,0 +1,99 @@
+//! Where a node receives: at the place that its session's response went to, and then wherever it answers a
+//! challenge (RFC 9000, section 8.2).
+
+use std::time::Instant;
+
+use peersock_overlay::SessionIndex;
+use peersock_overlay::wire::Control;
+
+use crate::budget::Nanos;
+use crate::clients::Slot;
+use crate::{Root, Source};
+
+/// The challenge that a node has not answered yet.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Outstanding {
+    source: Source,
+    data: [u8; 8],
+    first: Nanos,
+    last: Nanos,
+}
+
+/// An answer counts for so long.
+const VALID_FOR: Nanos = 20_000_000_000;
+/// The same challenge is repeated no sooner than this.
+const REPEAT_AFTER: Nanos = 250_000_000;
+/// A challenge to one place makes way for one to another one after this.
+const HOLD: Nanos = 1_000_000_000;
+
+impl Root {
+    /// A node has used a session for the first time: it has the keys, and receives where the response went.
+    /// `None` if there is no room for it.
+    pub(crate) fn confirm(&mut self, at: Nanos, slot: Slot, index: SessionIndex) -> Option<()> {
+        let client = self.clients.get_mut(slot)?;
+        let found = client.pending.iter().position(|pending| pending.session.index == index)?;
+        let confirmed = client.pending.swap_remove(found);
+        let is_new = client.path.is_none();
+        let (nodes, mut gone) = (&self.config.limits, Vec::new());
+        if is_new
+            && (self.clients.proven() >= nodes.nodes
+                || self.clients.neighbours(&confirmed.source) >= nodes.nodes_per_prefix)
+        {
+            self.counters.nodes_refused.increment();
+            self.forget(slot);
+            return None;
+        }
+        let client = self.clients.get_mut(slot)?;
+        gone.extend(std::mem::take(&mut client.pending).iter().map(|pending| pending.session.index));
+        gone.extend(client.previous.take().map(|session| session.index));
+        client.previous = client.current.replace(Box::new(confirmed.session));
+        if is_new && client.registered.is_none() {
+            client.buckets.relay = self.budgets.new_relay(at);
+        }
+        self.clients.free_indices(gone);
+        self.clients.set_path(slot, confirmed.source);
+        self.clients.schedule(slot);
+        self.counters.sessions_established.increment();
+        Some(())
+    }
+
+    /// Asks whether the node receives there. What came from there pays for the question.
+    pub(crate) fn challenge(&mut self, now: Instant, source: Source, slot: Slot) {
+        let (at, Some(fresh)) = (self.nanos(now), self.random()) else { return };
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        let open = client.challenge.as_deref().filter(|open| at < open.first.saturating_add(VALID_FOR));
+        let asked = match open {
+            Some(open) if open.source == source => {
+                if at < open.last.saturating_add(REPEAT_AFTER) {
+                    return;
+                }
+                Outstanding { last: at, ..*open }
+            }
+            Some(open) if at < open.last.saturating_add(HOLD) => return,
+            _ => Outstanding { source, data: fresh, first: at, last: at },
+        };
+        if self.answer(slot, source, Control::Challenge { data: asked.data, here: false }) {
+            self.counters.challenges_sent.increment();
+            if let Some(client) = self.clients.get_mut(slot) {
+                client.challenge = Some(Box::new(asked));
+            }
+        }
+    }
+
+    /// A challenge was answered from `source`.
+    pub(crate) fn on_answer(&mut self, now: Instant, source: Source, slot: Slot, data: [u8; 8]) {
+        let at = self.nanos(now);
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        let is_right = |open: &mut Box<Outstanding>| {
+            open.source == source && open.data == data && at < open.first.saturating_add(VALID_FOR)
+        };
+        if client.challenge.take_if(is_right).is_none() {
+            return self.counters.answers_wrong.increment();
+        }
+        tracing::debug!(node = %client.id, to = %source, "a node has moved");
+        self.clients.set_path(slot, source);
+        self.counters.paths_moved.increment();
+        // The voucher that it has is for the old address.
+        self.tell_registered(now, slot);
+    }
+}

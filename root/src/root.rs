@@ -1,0 +1,311 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use peersock_overlay::load::{HandshakeLoad, Limiter, Rate, Recent};
+use peersock_overlay::noise::CookieJar;
+use peersock_overlay::wire::{Control, MessageType, NoticeCode, RootMessage};
+use peersock_overlay::{KeySource, Limits as HandshakeLimits, NodeId, PublicIdentity, is_endpoint};
+use rand::rngs::ChaCha20Rng;
+use rand::{Rng, SeedableRng};
+
+use crate::budget::{Budget, Nanos};
+use crate::clients::{Clients, Slot};
+use crate::draining::Draining;
+use crate::lookup::Question;
+use crate::outbox::Outbox;
+use crate::relay::Budgets;
+use crate::{Config, Counters, Directory, QuestionId, Source, stun};
+
+/// A root: all of its state, without I/O, clock or threads.
+///
+/// After each call that takes a time, drain [`Self::poll_transmit`], then ask [`Self::poll_timeout`].
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::{Duration, Instant};
+/// use peersock_overlay::Identity;
+/// use peersock_root::{Config, Root, Source};
+///
+/// # fn now() -> Instant { Instant::now() }
+/// let config = Config::new(Arc::new(Identity::from_seed(&[7; 32])));
+/// let (now, unix_time) = (now(), Duration::from_secs(1_800_000_000));
+/// let mut root = Root::new(config, &[1; 32], now, unix_time);
+///
+/// let source = Source::Udp { socket: 0, remote: "192.0.2.1:4000".parse()? };
+/// root.handle_datagram(now, source, b"neither ours nor STUN");
+/// assert_eq!(root.poll_transmit(&mut Vec::new()), None);
+/// assert_eq!(root.counters().unknown_message.get(), 1);
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+pub struct Root {
+    pub(crate) config: Config,
+    pub(crate) id: NodeId,
+    pub(crate) clients: Clients,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) outbox: Outbox,
+    pub(crate) keys: KeySource,
+    pub(crate) rng: ChaCha20Rng,
+    pub(crate) cookies: CookieJar,
+    pub(crate) load: HandshakeLoad,
+    pub(crate) recent: Recent,
+    pub(crate) instance: u64,
+    pub(crate) limits: StrangerLimits,
+    pub(crate) budgets: Budgets,
+    /// What all nodes together may register.
+    pub(crate) registrations: Nanos,
+    pub(crate) directory: Option<Box<dyn Directory>>,
+    pub(crate) questions: BTreeMap<QuestionId, Question>,
+    pub(crate) next_question: u64,
+    pub(crate) draining: Option<Draining>,
+    /// For plaintexts.
+    pub(crate) scratch: Vec<u8>,
+    base: Instant,
+    /// At `base`.
+    unix_time: Duration,
+}
+
+/// What is answered to senders whom the root does not know.
+#[derive(Debug)]
+pub(crate) struct StrangerLimits {
+    pub(crate) unknown_session: Limiter,
+    pub(crate) unknown_relay: Limiter,
+    pub(crate) stun: Limiter,
+    pub(crate) short_stun: Limiter,
+}
+
+/// Work on one deadline is done for so many clients in one call; the next call goes on at once.
+const BATCH: usize = 256;
+
+impl Root {
+    /// A root that has no clients. `seed` is random; `unix_time` is what the system's clock says at `now`.
+    pub fn new(config: Config, seed: &[u8; 32], now: Instant, unix_time: Duration) -> Self {
+        let mut keys = KeySource::new(seed).with_entropy(config.entropy.clone());
+        let mut rng = ChaCha20Rng::from_seed(*keys.draw_from_seed());
+        let id = config.identity.node_id();
+        let cookies = CookieJar::new(&id, *keys.draw_from_seed(), now);
+        let handshakes = HandshakeLimits {
+            handshakes_per_second: config.limits.handshakes_per_second,
+            handshake_burst: config.limits.handshake_burst,
+            ..HandshakeLimits::default()
+        };
+        let key = rng.next_u64();
+        let limiter = |all, source| {
+            Limiter::new(Rate::per_second(all, all), Rate::per_second(source, source), key, now)
+        };
+        let limits = StrangerLimits {
+            unknown_session: limiter(5000, 100),
+            unknown_relay: limiter(5000, 100),
+            stun: limiter(20_000, 500),
+            short_stun: limiter(5000, 20),
+        };
+        Self {
+            load: HandshakeLoad::new(&handshakes, key, now),
+            clients: Clients::new(rng.next_u64()),
+            instance: rng.next_u64(),
+            budgets: Budgets::new(&config),
+            counters: Arc::default(),
+            outbox: Outbox::default(),
+            recent: Recent::default(),
+            registrations: 0,
+            directory: None,
+            questions: BTreeMap::new(),
+            next_question: 0,
+            draining: None,
+            scratch: Vec::new(),
+            base: now,
+            config,
+            id,
+            keys,
+            rng,
+            cookies,
+            limits,
+            unix_time,
+        }
+    }
+
+    /// From now on what is not known here is asked there.
+    pub fn set_directory(&mut self, directory: Box<dyn Directory>) {
+        self.directory = Some(directory);
+    }
+
+    /// The system's clock was set. It is told to clients in vouchers, and means nothing else.
+    pub fn set_unix_time(&mut self, now: Instant, unix_time: Duration) {
+        self.unix_time = unix_time.saturating_sub(now.saturating_duration_since(self.base));
+    }
+
+    /// Takes a datagram that came in from `source`.
+    ///
+    /// A driver hands frames that begin with 0xD9 to [`Self::relay`] first, which copies nothing.
+    pub fn handle_datagram(&mut self, now: Instant, source: Source, datagram: &[u8]) {
+        if !is_endpoint(&source.remote()) {
+            return self.counters.bad_source.increment();
+        }
+        self.outbox.begin(source, datagram.len());
+        match MessageType::of(datagram) {
+            Some(MessageType::Initiation) => self.on_initiation(now, source, datagram),
+            Some(MessageType::Data) => self.on_data(now, source, datagram),
+            Some(MessageType::Relayed) => {
+                let mut frame = datagram.to_vec();
+                if let Some(to) = self.relay(now, source, &mut frame) {
+                    self.outbox.send(&self.counters, to, frame);
+                }
+            }
+            None if stun::is_stun(datagram) => self.on_stun(now, source, datagram),
+            _ => self.counters.unknown_message.increment(),
+        }
+        self.outbox.end();
+    }
+
+    /// Clears `out`, writes the next datagram to it and says where it goes; `None` if there is nothing to
+    /// send. To be called until then after each call that takes a time.
+    pub fn poll_transmit(&mut self, out: &mut Vec<u8>) -> Option<Source> {
+        out.clear();
+        let (to, datagram) = self.outbox.take()?;
+        *out = datagram;
+        Some(to)
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called. It changes with every call that takes a time.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let next = [
+            self.clients.next_deadline(),
+            self.questions.values().next().map(|question| question.deadline),
+            self.draining.as_ref().and_then(Draining::next),
+        ];
+        next.into_iter().flatten().min().map(|at| self.base + Duration::from_nanos(at))
+    }
+
+    /// Does what is due. Bounded work: if more is due, [`Self::poll_timeout`] says so.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let at = self.nanos(now);
+        for _ in 0..BATCH {
+            let Some(slot) = self.clients.due(at) else { break };
+            self.expire(slot, at);
+        }
+        self.expire_questions(now);
+        self.drain_some(now);
+    }
+
+    /// A stream connection has ended: its node is not there any more, until it is heard from elsewhere.
+    pub fn handle_disconnect(&mut self, source: Source) {
+        if let Some(slot) = self.clients.by_source(&source) {
+            self.clients.clear_path(slot);
+        }
+    }
+
+    /// What was done and dropped.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// Nodes with a session or a registration, that have shown where they receive.
+    pub fn nodes(&self) -> usize {
+        self.clients.proven()
+    }
+
+    /// Nodes that are registered.
+    pub fn registered(&self) -> usize {
+        self.clients.registered()
+    }
+
+    /// This root's keys.
+    pub fn identity(&self) -> &PublicIdentity {
+        self.config.identity.public()
+    }
+
+    /// Nanoseconds since the start. A clock that goes back stands still.
+    pub(crate) fn nanos(&self, now: Instant) -> Nanos {
+        u64::try_from(now.saturating_duration_since(self.base).as_nanos()).unwrap_or(Nanos::MAX)
+    }
+
+    pub(crate) fn unix_seconds(&self, now: Instant) -> u64 {
+        (self.unix_time + now.saturating_duration_since(self.base)).as_secs()
+    }
+
+    /// Random bytes that nobody guesses; `None` if the system has none.
+    pub(crate) fn random<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let drawn = self.keys.nonce();
+        drawn.inspect_err(|_| self.counters.entropy_failures.increment()).ok()
+    }
+
+    /// Seals a message in the node's session; `None` if it has none.
+    pub(crate) fn seal(&mut self, slot: Slot, plaintext: &[u8]) -> Option<Vec<u8>> {
+        let provider = self.config.provider.clone();
+        self.clients.get_mut(slot)?.current.as_mut()?.seal(&*provider, plaintext)
+    }
+
+    /// Sends a message to where the node has shown that it receives.
+    pub(crate) fn tell(&mut self, slot: Slot, message: &RootMessage) {
+        let mut plaintext = Vec::new();
+        message.emit(&mut plaintext);
+        let path = self.clients.get(slot).and_then(|client| client.path);
+        if let Some((path, datagram)) = path.zip(self.seal(slot, &plaintext)) {
+            self.outbox.send(&self.counters, path, datagram);
+        }
+    }
+
+    /// Tells the node something that it has not asked, ten times a second at most.
+    pub(crate) fn notice(&mut self, slot: Slot, code: NoticeCode, about: u64, at: Nanos) {
+        const NOTICES: Budget = Budget::new(10, 20);
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        if NOTICES.take(&mut client.buckets.notices, 1, at) {
+            self.tell(slot, &RootMessage::Notice { code, channel: peersock_overlay::wire::Channel(about) });
+        }
+    }
+
+    /// Sends a message of two nodes to a place that the node may be at, out of what came from there.
+    pub(crate) fn answer(&mut self, slot: Slot, to: Source, message: Control) -> bool {
+        let mut plaintext = Vec::new();
+        message.emit(&mut plaintext);
+        let Some(datagram) = self.seal(slot, &plaintext) else { return false };
+        if self.clients.get(slot).is_some_and(|client| client.path == Some(to)) {
+            self.outbox.send(&self.counters, to, datagram);
+            return true;
+        }
+        self.outbox.answer(&self.counters, to, datagram)
+    }
+
+    /// Something of the client has run out.
+    fn expire(&mut self, slot: Slot, at: Nanos) {
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        let gone = client.take_expired(at);
+        let ended = client.registered.take_if(|registered| at >= registered.expires);
+        let id = client.id;
+        self.clients.free_indices(gone);
+        if let Some(registered) = ended {
+            self.clients.free_channel(registered.channel);
+            self.counters.registrations_expired.increment();
+            self.tell_gone(&id);
+        }
+        if !self.clients.schedule(slot) {
+            self.clients.remove(slot);
+        }
+    }
+
+    /// Forgets a client altogether.
+    pub(crate) fn forget(&mut self, slot: Slot) {
+        if let Some(client) = self.clients.remove(slot)
+            && client.registered.is_some()
+        {
+            self.tell_gone(&client.id);
+        }
+    }
+
+    fn tell_gone(&mut self, id: &NodeId) {
+        if let Some(directory) = &mut self.directory {
+            directory.gone(id);
+        }
+    }
+}
+
+impl fmt::Debug for Root {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Root")
+            .field("id", &self.id)
+            .field("nodes", &self.nodes())
+            .field("registered", &self.registered())
+            .finish_non_exhaustive()
+    }
+}

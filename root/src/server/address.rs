@@ -1,0 +1,65 @@
+//! Which addresses a root gives to others, if its operator names none.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+/// The addresses at which sockets that are bound like this can be reached, as far as this machine knows:
+/// `interfaces` in the place of an unspecified address of their family. Loopback addresses are among them
+/// only if there are no others, and link-local ones never, since they mean nothing elsewhere.
+///
+/// ```
+/// use peersock_root::server::advertised;
+///
+/// let bound = ["0.0.0.0:7420".parse()?, "[::]:7420".parse()?];
+/// let interfaces = ["127.0.0.1".parse()?, "192.0.2.1".parse()?, "fe80::1".parse()?];
+/// assert_eq!(advertised(&bound, &interfaces), ["192.0.2.1:7420".parse()?]);
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+pub fn advertised(bound: &[SocketAddr], interfaces: &[IpAddr]) -> Vec<SocketAddr> {
+    let mut all: Vec<SocketAddr> = Vec::new();
+    for address in bound {
+        let of_family = |ip: &&IpAddr| ip.is_ipv4() == address.is_ipv4() && !is_link_local(ip);
+        match address.ip().is_unspecified() {
+            true => {
+                all.extend(interfaces.iter().filter(of_family).map(|ip| SocketAddr::new(*ip, address.port())))
+            }
+            false => all.push(*address),
+        }
+    }
+    if all.iter().any(|address| !address.ip().is_loopback()) {
+        all.retain(|address| !address.ip().is_loopback());
+    }
+    // One address twice would look like two.
+    let mut seen = Vec::new();
+    all.retain(|address| {
+        !seen.contains(address) && {
+            seen.push(*address);
+            true
+        }
+    });
+    all
+}
+
+fn is_link_local(ip: &IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => Ipv6Addr::is_unicast_link_local(ip),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_given_to_others_only_if_there_is_nothing_else() {
+        let addresses =
+            |texts: &[&str]| -> Vec<SocketAddr> { texts.iter().map(|t| t.parse().unwrap()).collect() };
+        let lo: [IpAddr; 2] = ["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
+        let wild = addresses(&["0.0.0.0:1", "[::]:1"]);
+        assert_eq!(advertised(&wild, &lo), addresses(&["127.0.0.1:1", "[::1]:1"]));
+        let both = [lo[0], "10.0.0.1".parse().unwrap(), lo[1], "2001:db8::1".parse().unwrap()];
+        assert_eq!(advertised(&wild, &both), addresses(&["10.0.0.1:1", "[2001:db8::1]:1"]));
+        let bound = addresses(&["127.0.0.1:5", "0.0.0.0:5", "10.0.0.1:5"]);
+        assert_eq!(advertised(&bound, &both), addresses(&["10.0.0.1:5"]));
+    }
+}

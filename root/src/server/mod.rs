@@ -1,0 +1,213 @@
+//! The driver: UDP sockets, stream connections, time, metrics.
+//!
+//! One task owns the state machine and the sockets, so no lock lies on the way of a relayed frame. It waits
+//! for whatever comes first: a socket that can be read, a datagram of a stream connection, a deadline. What it
+//! receives in one go (a batch of GRO trains) it hands to the state machine frame by frame; frames that go to
+//! the same node leave in one GSO train again, from the buffer they came in where that is possible.
+//!
+//! Stream transports plug in by [`Connections`]: a task for each connection, which reads and writes whole
+//! datagrams, and two bounded channels between it and the root.
+
+mod address;
+mod batch;
+mod metrics;
+mod run;
+mod streams;
+mod udp;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant, SystemTime};
+
+use peersock_overlay::NoEntropy;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+pub use address::advertised;
+pub use streams::{Connection, Connections, FromRoot, ToRoot};
+
+use crate::{Config, Counters, Root};
+use streams::Inbound;
+use udp::Sockets;
+
+/// Where and how a root serves.
+///
+/// ```
+/// use std::time::Duration;
+/// use peersock_root::server::Listen;
+///
+/// let listen = Listen { udp: vec!["127.0.0.1:0".parse()?], metrics: None, drain: Duration::from_secs(10) };
+/// assert!(listen.metrics.is_none());
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Listen {
+    /// Addresses of UDP sockets. An unspecified one stands for all of its family; port 0 lets the system
+    /// choose.
+    pub udp: Vec<SocketAddr>,
+    /// Where `/metrics` and `/health` are served over HTTP; nowhere if `None`. It is for the operator: whoever
+    /// reaches it can read it.
+    pub metrics: Option<SocketAddr>,
+    /// How long nodes have to go elsewhere before the end.
+    pub drain: Duration,
+}
+
+/// A root on its sockets, ready to run.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::Duration;
+/// use peersock_overlay::Identity;
+/// use peersock_root::Config;
+/// use peersock_root::server::{Listen, Server};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+/// runtime.block_on(async {
+///     let config = Config::new(Arc::new(Identity::from_seed(&[7; 32])));
+///     let udp = vec!["127.0.0.1:0".parse().expect("an address")];
+///     let server = Server::bind(config, Listen { udp, metrics: None, drain: Duration::ZERO }).await?;
+///     assert_ne!(server.udp_addresses()[0].port(), 0);
+///     // As soon as this future is ready, the root drains and ends.
+///     server.run(std::future::ready(())).await
+/// })
+/// # }
+/// ```
+pub struct Server {
+    root: Root,
+    sockets: Sockets,
+    inbound: Inbound,
+    connections: Connections,
+    metrics: Option<TcpListener>,
+    gauges: Arc<Gauges>,
+    drain: Duration,
+}
+
+peersock_primitives::counters! {
+    /// System calls and datagrams of a [`Server`].
+    ///
+    /// ```
+    /// assert_eq!(peersock_root::server::Traffic::default().send_failed.get(), 0);
+    /// ```
+    pub struct Traffic {
+        /// Calls that receive.
+        pub receive_calls,
+        /// Datagrams received.
+        pub received,
+        /// Calls that send.
+        pub send_calls,
+        /// Datagrams sent.
+        pub sent,
+        /// Datagrams that the system did not take: they are lost.
+        pub send_failed,
+        /// Datagrams for a stream connection that was full or gone: they are lost.
+        pub stream_dropped,
+    }
+}
+
+/// What there is now, for the metrics.
+#[derive(Debug, Default)]
+struct Gauges {
+    counters: Arc<Counters>,
+    traffic: Traffic,
+    nodes: AtomicU64,
+    registered: AtomicU64,
+    connections: AtomicU64,
+    draining: AtomicU64,
+}
+
+impl Server {
+    /// Opens the sockets. `config`'s entropy and receive buffer are set here: the system's.
+    ///
+    /// # Errors
+    /// What the system says, with the address that it says it of; `InvalidInput` without an address.
+    pub async fn bind(mut config: Config, listen: Listen) -> io::Result<Self> {
+        let sockets = Sockets::bind(&listen.udp)?;
+        config.entropy = Some(Arc::new(|out: &mut [u8; 32]| getrandom::fill(out).map_err(|_| NoEntropy)));
+        config.receive_buffer = sockets.receive_buffer();
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(|error| io::Error::other(error.to_string()))?;
+        let (now, unix_time) = clocks();
+        let root = Root::new(config, &seed, now, unix_time);
+        let metrics = match listen.metrics {
+            Some(address) => Some(TcpListener::bind(address).await.map_err(|error| at(address, &error))?),
+            None => None,
+        };
+        let gauges = Arc::new(Gauges { counters: root.counters().clone(), ..Gauges::default() });
+        let (connections, inbound) = streams::channels();
+        Ok(Self { root, sockets, inbound, connections, metrics, gauges, drain: listen.drain })
+    }
+
+    /// The addresses of the UDP sockets, with the ports that the system chose.
+    pub fn udp_addresses(&self) -> Vec<SocketAddr> {
+        self.sockets.addresses()
+    }
+
+    /// Where the metrics are.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref()?.local_addr().ok()
+    }
+
+    /// Where stream transports bring their connections.
+    pub fn connections(&self) -> Connections {
+        self.connections.clone()
+    }
+
+    /// The state machine, to give it a directory.
+    pub fn root_mut(&mut self) -> &mut Root {
+        &mut self.root
+    }
+
+    /// Serves until `shutdown` is ready; then tells all nodes, goes on for the time that they have, and ends.
+    ///
+    /// # Errors
+    /// When a socket cannot be waited for any more.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+        let Self { root, sockets, inbound, connections, metrics, gauges, drain } = self;
+        // The channel closes when the last transport has gone, not by this one's copy.
+        drop(connections);
+        let (ended, mut watched) = watch::channel(());
+        let serving = async {
+            match metrics {
+                Some(listener) => {
+                    metrics::serve(listener, gauges.clone(), async move {
+                        let _ = watched.changed().await;
+                    })
+                    .await
+                }
+                None => std::future::pending().await,
+            }
+        };
+        let run = run::Run::new(root, sockets, inbound, gauges.clone()).until(shutdown, drain);
+        tokio::select! {
+            result = run => {
+                drop(ended);
+                result
+            }
+            result = serving => result,
+        }
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server")
+            .field("root", &self.root)
+            .field("sockets", &self.sockets)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Both clocks. The driver is where time comes from.
+#[expect(clippy::disallowed_methods, reason = "the driver is where time comes from")]
+fn clocks() -> (Instant, Duration) {
+    let unix_time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    (Instant::now(), unix_time)
+}
+
+/// The error, with the address that it is about.
+fn at(address: SocketAddr, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{address}: {error}"))
+}

@@ -1,0 +1,237 @@
+//! The loop: wait for what comes first, hand it to the state machine, send what it has to say.
+
+use std::future::poll_fn;
+use std::io::{self, IoSliceMut};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use peersock_overlay::wire::MessageType;
+use quinn_udp::RecvMeta;
+
+use super::batch::{self, Gathering};
+use super::streams::{Arrived, Inbound};
+use super::udp::{Sockets, TRAIN, TRAINS};
+use super::{Gauges, clocks};
+use crate::{Root, Source};
+
+/// Batches that are read from one socket before the others get their turn.
+const BATCHES: usize = 8;
+
+/// How often the state machine hears of the system's clock, for it may be set.
+const CLOCK: Duration = Duration::from_secs(60);
+
+/// A server while it runs.
+pub(super) struct Run {
+    root: Root,
+    sockets: Sockets,
+    inbound: Inbound,
+    gauges: Arc<Gauges>,
+    gathering: Gathering,
+    buffers: Box<[u8]>,
+    transmit: Vec<u8>,
+    /// The socket to look at first.
+    next_socket: usize,
+    clock_told: Instant,
+}
+
+enum Woken {
+    Readable(usize),
+    Arrived(Arrived),
+    Time,
+    Shutdown,
+}
+
+impl Run {
+    pub(super) fn new(root: Root, sockets: Sockets, inbound: Inbound, gauges: Arc<Gauges>) -> Self {
+        Self {
+            root,
+            sockets,
+            inbound,
+            gauges,
+            gathering: Gathering::new(),
+            buffers: vec![0; TRAIN * TRAINS].into_boxed_slice(),
+            transmit: Vec::new(),
+            next_socket: 0,
+            clock_told: clocks().0,
+        }
+    }
+
+    pub(super) async fn until(
+        mut self,
+        shutdown: impl Future<Output = ()>,
+        drain: Duration,
+    ) -> io::Result<()> {
+        let mut shutdown = std::pin::pin!(shutdown);
+        let mut has_streams = true;
+        // None while serving, then when to end.
+        let mut end: Option<Instant> = None;
+        loop {
+            self.show();
+            let (now, _) = clocks();
+            if let Some(end) = end
+                && (now >= end || self.root.nodes() == 0)
+            {
+                return self.close().await;
+            }
+            let wake = [self.root.poll_timeout(), end, Some(now + CLOCK)].into_iter().flatten().min();
+            let wake = tokio::time::Instant::from_std(wake.unwrap_or(now + CLOCK));
+            let (sockets, first) = (&self.sockets, self.next_socket);
+            let woken = tokio::select! {
+                readable = poll_fn(|context| sockets.poll_readable(context, first)) => Woken::Readable(readable?),
+                arrived = self.inbound.recv(), if has_streams => match arrived {
+                    Some(arrived) => Woken::Arrived(arrived),
+                    None => {
+                        has_streams = false;
+                        continue;
+                    }
+                },
+                () = tokio::time::sleep_until(wake) => Woken::Time,
+                () = &mut shutdown, if end.is_none() => Woken::Shutdown,
+            };
+            let (now, unix_time) = clocks();
+            match woken {
+                Woken::Readable(number) => self.receive(number),
+                Woken::Arrived(Arrived::Datagram(source, mut datagram)) => {
+                    self.handle(now, source, &mut datagram);
+                }
+                Woken::Arrived(Arrived::Closed(source)) => self.root.handle_disconnect(source),
+                Woken::Time => {}
+                Woken::Shutdown => {
+                    tracing::info!(nodes = self.root.nodes(), seconds = drain.as_secs(), "draining");
+                    end = Some(now + drain);
+                    self.gauges.draining.store(1, Ordering::Relaxed);
+                    self.root.drain(now);
+                }
+            }
+            if now >= self.clock_told + CLOCK {
+                self.clock_told = now;
+                self.root.set_unix_time(now, unix_time);
+            }
+            if self.root.poll_timeout().is_some_and(|at| at <= now) {
+                self.root.handle_timeout(now);
+            }
+            self.transmit();
+        }
+    }
+
+    /// Reads what has come to a socket, a bounded number of batches.
+    fn receive(&mut self, number: usize) {
+        self.next_socket = (number + 1) % self.sockets.len();
+        let mut memory = std::mem::take(&mut self.buffers);
+        for _ in 0..BATCHES {
+            let mut metas = [RecvMeta::default(); TRAINS];
+            let mut chunks = memory.chunks_exact_mut(TRAIN);
+            let mut buffers: [IoSliceMut<'_>; TRAINS] =
+                std::array::from_fn(|_| IoSliceMut::new(chunks.next().expect("as many as trains")));
+            self.gauges.traffic.receive_calls.increment();
+            // Nothing more, or an error about an earlier datagram, which is of no interest to a root.
+            let Ok(count) = self.sockets.receive(number, &mut buffers, &mut metas) else { break };
+            let (now, _) = clocks();
+            for (buffer, meta) in buffers.iter_mut().zip(&metas).take(count) {
+                self.take_train(now, number, meta, &mut buffer[..meta.len]);
+            }
+            self.gathering.flush(&self.sockets, &self.gauges);
+            self.transmit();
+            if count < TRAINS {
+                break;
+            }
+        }
+        self.buffers = memory;
+    }
+
+    /// Datagrams of one source, `meta.stride` bytes each, the last one perhaps shorter.
+    fn take_train(&mut self, now: Instant, number: usize, meta: &RecvMeta, train: &mut [u8]) {
+        let source = self.sockets.source(number, meta);
+        let stride = meta.stride.max(1);
+        self.gauges.traffic.received.add(train.len().div_ceil(stride) as u64);
+        // The frames since `start` all go there.
+        let mut run: Option<(usize, (u16, std::net::SocketAddr))> = None;
+        for start in (0..train.len()).step_by(stride) {
+            let end = (start + stride).min(train.len());
+            let frame = &mut train[start..end];
+            let to = if frame[0] == MessageType::Relayed as u8 {
+                self.root.relay(now, source, frame)
+            } else {
+                self.root.handle_datagram(now, source, frame);
+                None
+            };
+            let there = to.and_then(batch::udp);
+            if let Some(Source::Stream { number, .. }) = to {
+                self.to_stream(number, train[start..end].to_vec());
+            }
+            if let Some((from, before)) = run
+                && there != Some(before)
+            {
+                self.pass_on(before, &train[from..start], stride, meta);
+                run = None;
+            }
+            if run.is_none() {
+                run = there.map(|there| (start, there));
+            }
+        }
+        if let Some((from, there)) = run {
+            self.pass_on(there, &train[from..], stride, meta);
+        }
+    }
+
+    fn pass_on(&mut self, to: (u16, std::net::SocketAddr), frames: &[u8], stride: usize, meta: &RecvMeta) {
+        // A single frame is its own length long.
+        let segment = stride.min(frames.len());
+        self.gathering.add(&self.sockets, &self.gauges, to, frames, segment, meta.ecn);
+    }
+
+    /// One datagram of a stream connection.
+    fn handle(&mut self, now: Instant, source: Source, datagram: &mut Vec<u8>) {
+        if datagram.first() != Some(&(MessageType::Relayed as u8)) {
+            return self.root.handle_datagram(now, source, datagram);
+        }
+        if let Some(to) = self.root.relay(now, source, datagram) {
+            self.send(to, std::mem::take(datagram));
+        }
+    }
+
+    /// Sends what the state machine has to say.
+    fn transmit(&mut self) {
+        let mut datagram = std::mem::take(&mut self.transmit);
+        while let Some(to) = self.root.poll_transmit(&mut datagram) {
+            self.send(to, std::mem::take(&mut datagram));
+        }
+        self.transmit = datagram;
+    }
+
+    fn send(&self, to: Source, datagram: Vec<u8>) {
+        match to {
+            Source::Udp { socket, remote } => {
+                batch::send_one(&self.sockets, &self.gauges, (socket, remote), &datagram);
+            }
+            Source::Stream { number, .. } => self.to_stream(number, datagram),
+        }
+    }
+
+    fn to_stream(&self, number: u64, datagram: Vec<u8>) {
+        if !self.inbound.send(number, datagram) {
+            self.gauges.traffic.stream_dropped.increment();
+        }
+    }
+
+    /// Says goodbye to all nodes, a bounded number at a time.
+    async fn close(mut self) -> io::Result<()> {
+        self.root.close(clocks().0);
+        self.transmit();
+        while let Some(at) = self.root.poll_timeout().filter(|_| !self.root.has_told_all()) {
+            tokio::time::sleep_until(at.into()).await;
+            self.root.handle_timeout(clocks().0);
+            self.transmit();
+        }
+        tracing::info!("ended");
+        Ok(())
+    }
+
+    fn show(&self) {
+        let Gauges { nodes, registered, connections, .. } = &*self.gauges;
+        nodes.store(self.root.nodes() as u64, Ordering::Relaxed);
+        registered.store(self.root.registered() as u64, Ordering::Relaxed);
+        connections.store(self.inbound.len() as u64, Ordering::Relaxed);
+    }
+}

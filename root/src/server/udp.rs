@@ -1,0 +1,167 @@
+//! The UDP sockets, with batches of GRO and GSO trains.
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr};
+use std::task::{Context, Poll};
+
+use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+
+use super::at;
+use crate::Source;
+
+/// Asked of the kernel for each direction of each socket, in bytes. It grants up to its own limit.
+const BUFFER: usize = 8 << 20;
+
+/// Buffers for one call that receives.
+pub(super) const TRAINS: usize = 16;
+
+/// What the largest train has.
+pub(super) const TRAIN: usize = 64 << 10;
+
+/// Addresses of this machine that datagrams have come to are numbered up to here.
+const MAX_LOCALS: usize = 1024;
+
+/// All UDP sockets of a root.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    sockets: Vec<Bound>,
+    /// Where answers leave from: a socket and one of this machine's addresses. A [`Source`] has the number.
+    locals: Vec<Local>,
+}
+
+#[derive(Debug)]
+struct Bound {
+    io: UdpSocket,
+    state: UdpSocketState,
+    address: SocketAddr,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Local {
+    socket: usize,
+    /// Only where the socket is bound to all addresses.
+    ip: Option<IpAddr>,
+}
+
+impl Sockets {
+    pub(super) fn bind(addresses: &[SocketAddr]) -> io::Result<Self> {
+        if addresses.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "no address to listen on"));
+        }
+        let sockets: Vec<_> = addresses
+            .iter()
+            .map(|address| Bound::new(*address).map_err(|error| at(*address, &error)))
+            .collect::<io::Result<_>>()?;
+        let locals = (0..sockets.len()).map(|socket| Local { socket, ip: None }).collect();
+        Ok(Self { sockets, locals })
+    }
+
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        self.sockets.iter().map(|socket| socket.address).collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.sockets.len()
+    }
+
+    /// The smallest receive buffer as the kernel accounts it, in bytes.
+    pub(super) fn receive_buffer(&self) -> u32 {
+        let sizes =
+            self.sockets.iter().map(|socket| socket.state.recv_buffer_size(UdpSockRef::from(&socket.io)));
+        sizes.filter_map(Result::ok).min().and_then(|size| u32::try_from(size).ok()).unwrap_or(212_992)
+    }
+
+    /// Ready when a socket can be read, with its number; others may be readable, too.
+    pub(super) fn poll_readable(&self, context: &mut Context<'_>, first: usize) -> Poll<io::Result<usize>> {
+        // The search begins at another socket each time, so that a busy one does not keep others waiting.
+        let order = (first..self.len()).chain(0..first);
+        for number in order {
+            if let Poll::Ready(result) = self.sockets[number].io.poll_recv_ready(context) {
+                return Poll::Ready(result.map(|()| number));
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Receives what is there, up to a batch, without waiting.
+    pub(super) fn receive(
+        &self,
+        number: usize,
+        buffers: &mut [IoSliceMut<'_>; TRAINS],
+        metas: &mut [RecvMeta; TRAINS],
+    ) -> io::Result<usize> {
+        let Bound { io, state, .. } = &self.sockets[number];
+        io.try_io(Interest::READABLE, || state.recv(UdpSockRef::from(io), buffers, metas))
+    }
+
+    /// What answers to a train go to.
+    pub(super) fn source(&mut self, number: usize, meta: &RecvMeta) -> Source {
+        let is_wild = self.sockets[number].address.ip().is_unspecified();
+        let local = Local { socket: number, ip: meta.dst_ip.filter(|_| is_wild) };
+        let known = self.locals.iter().position(|known| *known == local);
+        let socket = known.unwrap_or_else(|| match self.locals.len() {
+            0..MAX_LOCALS => {
+                self.locals.push(local);
+                self.locals.len() - 1
+            }
+            // More addresses than a machine has by intent: the system chooses for the further ones.
+            _ => number,
+        });
+        Source::Udp { socket: socket as u16, remote: meta.addr }
+    }
+
+    /// Datagrams of `segment` bytes each, the last one perhaps shorter, that one call may send.
+    pub(super) fn most_segments(&self, local: u16) -> usize {
+        let socket = self.locals.get(usize::from(local)).map(|local| &self.sockets[local.socket]);
+        socket.map_or(1, |socket| socket.state.max_gso_segments())
+    }
+
+    /// Sends a train without waiting: a relay that has no room drops, as any router does.
+    pub(super) fn send(
+        &self,
+        local: u16,
+        remote: SocketAddr,
+        contents: &[u8],
+        segment: Option<usize>,
+        ecn: Option<EcnCodepoint>,
+    ) -> io::Result<()> {
+        let Some(Local { socket, ip }) = self.locals.get(usize::from(local)).copied() else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let Bound { io, state, .. } = &self.sockets[socket];
+        let transmit = Transmit { destination: remote, ecn, contents, segment_size: segment, src_ip: ip };
+        let send = || io.try_io(Interest::WRITABLE, || state.try_send(UdpSockRef::from(io), &transmit));
+        match send() {
+            // An error may be about an earlier datagram, to somebody else (ICMP); then it is spent.
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => send(),
+            result => result,
+        }
+    }
+}
+
+impl Bound {
+    fn new(address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        if address.is_ipv6() {
+            // IPv4 has sockets of its own: so the kernel need not map addresses.
+            socket.set_only_v6(true)?;
+        }
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        let io = UdpSocket::from_std(socket.into())?;
+        let state = UdpSocketState::new(UdpSockRef::from(&io))?;
+        for result in [
+            state.set_recv_buffer_size(UdpSockRef::from(&io), BUFFER),
+            state.set_send_buffer_size(UdpSockRef::from(&io), BUFFER),
+        ] {
+            if let Err(error) = result {
+                tracing::debug!(%error, "the socket's buffers stay as they are");
+            }
+        }
+        let address = io.local_addr()?;
+        Ok(Self { io, state, address })
+    }
+}

@@ -1,0 +1,180 @@
+//! Sessions: who gets one, what it costs, what is not answered.
+
+use peersock_overlay::wire::{Control, MessageType, RootMessage};
+use peersock_overlay::{NetworkId, Suite, SuiteSet};
+
+use super::*;
+
+#[test]
+fn a_node_gets_a_session_and_chacha_unless_it_has_only_aes() {
+    let mut world = World::new();
+    assert_eq!(world.connected(1, source(1)).suite(), Some(Suite::ChaCha20Poly1305));
+    let mut node = Node::new(2, source(2));
+    node.suites = SuiteSet::AES_256_GCM;
+    node.connect(&mut world);
+    assert_eq!(node.suite(), Some(Suite::Aes256Gcm));
+    assert_eq!(world.root.nodes(), 2);
+}
+
+#[test]
+fn a_root_is_in_no_network() {
+    let mut world = World::new();
+    let mut node = Node::new(1, source(1));
+    node.network = NetworkId::ad_hoc(1..=2).expect("ports");
+    let begun = node.begin(world.now);
+    assert_eq!(world.send(source(1), &begun.datagram), []);
+    assert_eq!(world.root.counters().strangers_refused.get(), 1);
+}
+
+#[test]
+fn a_copy_of_an_initiation_is_not_answered() {
+    let mut world = World::new();
+    let mut node = Node::new(1, source(1));
+    let begun = node.begin(world.now);
+    assert_eq!(world.send(source(1), &begun.datagram).len(), 1);
+    assert_eq!(world.send(source(2), &begun.datagram), []);
+    assert_eq!(world.root.counters().initiations_replayed.get(), 1);
+}
+
+#[test]
+fn who_never_uses_a_session_is_forgotten_and_counts_as_no_node() {
+    let mut world = World::new();
+    let mut node = Node::new(1, source(1));
+    let begun = node.begin(world.now);
+    world.send(source(1), &begun.datagram);
+    assert_eq!((world.root.nodes(), world.root.clients.unproven()), (0, 1));
+    world.pass(SECOND * 13);
+    assert_eq!(world.root.clients.unproven(), 0);
+    assert_eq!(world.root.poll_timeout(), None);
+}
+
+#[test]
+fn a_clock_that_went_back_is_told_the_newest_time() {
+    let mut world = World::new();
+    let mut node = world.connected(1, source(1));
+    node.time -= 100;
+    let begun = node.begin(world.now);
+    let sent = world.send(source(1), &begun.datagram);
+    assert_eq!(MessageType::of(&sent[0].1), Some(MessageType::StaleReply));
+    // No more than a few, whatever comes.
+    let replies: usize = (0..50)
+        .map(|_| {
+            let begun = node.begin(world.now);
+            node.time -= 1;
+            world.send(source(1), &begun.datagram).len()
+        })
+        .sum();
+    assert_eq!(replies, 7);
+}
+
+#[test]
+fn a_flood_of_initiations_meets_cookies() {
+    let mut config = config();
+    config.limits.handshakes_per_second = 10;
+    config.limits.handshake_burst = 10;
+    let mut world = World::with(config);
+    for seed in 0..20 {
+        let mut node = Node::new(seed, source(seed.into()));
+        let begun = node.begin(world.now);
+        world.send(source(seed.into()), &begun.datagram);
+    }
+    assert_eq!(world.root.counters().handshakes_answered.get(), 10);
+    let mut node = Node::new(100, source(100));
+    let begun = node.begin(world.now);
+    let sent = world.send(source(100), &begun.datagram);
+    assert_eq!(MessageType::of(&sent[0].1), Some(MessageType::CookieReply));
+    assert!(node.take_cookie(world.now, &sent[0].1));
+    node.connect(&mut world);
+    // The cookie is of no use from elsewhere.
+    let begun = node.begin(world.now);
+    let sent = world.send(source(101), &begun.datagram);
+    assert_eq!(MessageType::of(&sent[0].1), Some(MessageType::CookieReply));
+}
+
+#[test]
+fn a_late_response_is_as_good_as_the_first() {
+    let mut world = World::new();
+    let mut node = Node::new(1, source(1));
+    let first = node.begin(world.now);
+    let response = world.send(source(1), &first.datagram).remove(0).1;
+    for _ in 0..6 {
+        world.pass(SECOND);
+        let again = node.begin(world.now);
+        assert_eq!(world.send(source(1), &again.datagram).len(), 1);
+    }
+    node.finish(&first, &response);
+    world.send(source(1), &node.seal(&[]));
+    assert_eq!(world.root.nodes(), 1);
+    node.register(&mut world, 600);
+}
+
+#[test]
+fn a_session_ends_after_three_minutes_and_a_new_one_takes_over() {
+    let mut world = World::new();
+    let mut node = world.connected(1, source(1));
+    world.pass(SECOND * 120);
+    let old = node.seal(&[0; 10]);
+    node.connect(&mut world);
+    assert_eq!(world.send(source(1), &old), [], "the session before still works");
+    assert_eq!(world.root.counters().data_dropped.get(), 0);
+    world.pass(SECOND * 179);
+    node.register(&mut world, 10);
+    world.pass(SECOND * 11);
+    assert_eq!((world.root.nodes(), world.root.registered()), (0, 0));
+    assert!(world.root.clients.by_index_is_empty());
+}
+
+#[test]
+fn replayed_packets_are_dropped() {
+    let mut world = World::new();
+    let mut node = world.connected(1, source(1));
+    let challenge = node.seal_control(Control::Challenge { data: [7; 8], here: false });
+    assert_eq!(world.send(source(1), &challenge).len(), 1);
+    assert_eq!(world.send(source(1), &challenge), []);
+    assert_eq!(world.root.counters().data_dropped.get(), 1);
+}
+
+#[test]
+fn probes_and_challenges_are_answered_and_close_forgets() {
+    let mut world = World::new();
+    let mut node = world.registered(1, source(1));
+    let len = peersock_overlay::wire::ProbeSize::new(1000).expect("a size");
+    let probe = node.seal_control(Control::Probe { id: 5, len });
+    let answer = node.open(&world.send(source(1), &probe)[0].1).expect("sealed");
+    assert_eq!(Control::parse(&answer), Ok(Control::ProbeAck { id: 5, size: 1028 }));
+    let challenge = node.seal_control(Control::Challenge { data: [7; 8], here: true });
+    let answer = node.open(&world.send(source(1), &challenge)[0].1).expect("sealed");
+    assert_eq!(Control::parse(&answer), Ok(Control::Answer { data: [7; 8] }));
+    let close = node.seal_control(Control::Close { reason: 0 });
+    assert_eq!(world.send(source(1), &close), []);
+    assert_eq!((world.root.nodes(), world.root.registered()), (0, 0));
+    let after = world.send(source(1), &node.seal(&[]));
+    assert_eq!(MessageType::of(&after[0].1), Some(MessageType::UnknownSession));
+}
+
+#[test]
+fn nodes_of_one_prefix_do_not_take_all_the_room() {
+    let mut config = config();
+    config.limits.nodes_per_prefix = 2;
+    let mut world = World::with(config);
+    let at = |port| Source::Udp { socket: 0, remote: ([192, 0, 2, 1], port).into() };
+    for seed in 1..=3 {
+        world.connected(seed, at(seed.into()));
+    }
+    assert_eq!(world.root.nodes(), 2);
+    assert_eq!(world.root.counters().nodes_refused.get(), 1);
+    world.connected(9, udp("198.51.100.1:4"));
+    assert_eq!(world.root.nodes(), 3);
+}
+
+#[test]
+fn a_root_registers_nobody_who_only_sends_messages_of_roots_backwards() {
+    let mut world = World::new();
+    let mut node = world.connected(1, source(1));
+    let notice = RootMessage::Notice {
+        code: peersock_overlay::wire::NoticeCode::Drains,
+        channel: peersock_overlay::wire::Channel(0),
+    };
+    assert_eq!(node.ask(&mut world, &notice), None);
+    assert_eq!(world.root.counters().control_unknown.get(), 1);
+}

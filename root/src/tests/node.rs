@@ -1,0 +1,189 @@
+//! A client of a root, made of the overlay's handshake and message types.
+
+use std::time::{Duration, Instant};
+
+use peersock_overlay::noise::{InitiationPayload, Initiator, MacWriter, SessionKeys, Timestamp};
+use peersock_overlay::wire::{
+    Channel, Control, CookieReply, DATA_OVERHEAD, Data, LookUpKey, MessageType, Registration, RelayToken,
+    Relayed, RootMessage,
+};
+use peersock_overlay::{
+    AeadKey, DATA_HEADER, Identity, NetworkId, Psk, SessionIndex, Suite, SuiteSet, default_provider,
+};
+
+use super::{World, config};
+use crate::Source;
+
+pub(super) struct Node {
+    pub(super) identity: Identity,
+    pub(super) source: Source,
+    pub(super) suites: SuiteSet,
+    pub(super) network: NetworkId,
+    /// Of its next initiation, in seconds.
+    pub(super) time: u64,
+    pub(super) sequence: u64,
+    pub(super) access: Vec<u8>,
+    pub(super) token: RelayToken,
+    pub(super) channel: Channel,
+    index: u32,
+    macs: MacWriter,
+    keys: Option<Keys>,
+}
+
+struct Keys {
+    send: Box<dyn AeadKey>,
+    receive: Box<dyn AeadKey>,
+    remote: SessionIndex,
+    next: u64,
+    suite: Suite,
+}
+
+/// An initiation that waits for its response.
+pub(super) struct Begun {
+    initiator: Initiator,
+    pub(super) datagram: Vec<u8>,
+}
+
+impl Node {
+    pub(super) fn new(seed: u8, source: Source) -> Self {
+        Self::of(Identity::from_seed(&[seed; 32]), source)
+    }
+
+    pub(super) fn of(identity: Identity, source: Source) -> Self {
+        Self {
+            identity,
+            source,
+            suites: SuiteSet::AES_256_GCM | SuiteSet::CHACHA20_POLY1305 | SuiteSet::FAST_AES,
+            network: NetworkId::ROOTS,
+            time: 1_700_000_000,
+            sequence: 1_700_000_000_000,
+            access: Vec::new(),
+            token: RelayToken::from_be_bytes([0; 3]),
+            channel: Channel(0),
+            index: 0,
+            macs: MacWriter::new(&config().identity.node_id()),
+            keys: None,
+        }
+    }
+
+    /// An initiation to the root.
+    pub(super) fn begin(&mut self, now: Instant) -> Begun {
+        self.time += 1;
+        self.index += 1;
+        let payload = InitiationPayload {
+            network: self.network,
+            timestamp: Timestamp::from_unix(Duration::from_secs(self.time)),
+            instance: 1,
+            receive_buffer: 1 << 20,
+            suites: self.suites,
+        };
+        let [.., a, b, c] = self.index.to_be_bytes();
+        let index = SessionIndex::from_be_bytes([a, b, c]);
+        let root = *config().identity.public();
+        let mut datagram = Vec::new();
+        let initiator =
+            Initiator::start(&self.identity, &root, [self.index as u8; 32], index, &payload, &mut datagram)
+                .expect("a good key");
+        self.macs.append(now, &mut datagram);
+        Begun { initiator, datagram }
+    }
+
+    pub(super) fn take_cookie(&mut self, now: Instant, reply: &[u8]) -> bool {
+        self.macs.receive_cookie(now, &CookieReply::parse(reply).expect("a cookie reply"))
+    }
+
+    pub(super) fn finish(&mut self, begun: &Begun, response: &[u8]) {
+        let (keys, _) =
+            begun.initiator.read_response(&self.identity, &Psk::open(), response).expect("a response");
+        self.keys = Some(Keys::new(&keys));
+    }
+
+    /// Makes a session, and shows that it has the keys.
+    pub(super) fn connect(&mut self, world: &mut World) {
+        let begun = self.begin(world.now);
+        let sent = world.send(self.source, &begun.datagram);
+        let [(to, response)] = &sent[..] else { panic!("one response, not {sent:?}") };
+        assert_eq!((*to, MessageType::of(response)), (self.source, Some(MessageType::Response)));
+        self.finish(&begun, response);
+        assert_eq!(world.send(self.source, &self.seal(&[0; 10])), []);
+    }
+
+    /// Registers and takes in the answer.
+    pub(super) fn register(&mut self, world: &mut World, lifetime: u32) {
+        let answer = self.ask_to_register(world, lifetime);
+        let Some(RootMessage::Registered { token, channel, .. }) = answer else {
+            panic!("registered, not {answer:?}")
+        };
+        (self.token, self.channel) = (token, channel);
+    }
+
+    pub(super) fn ask_to_register(&mut self, world: &mut World, lifetime: u32) -> Option<RootMessage> {
+        self.sequence += 1;
+        let root = config().identity.node_id();
+        let registration = Registration::sign(&self.identity, &root, self.sequence, lifetime);
+        self.ask(world, &RootMessage::Register { registration, access: self.access.clone() })
+    }
+
+    pub(super) fn look_up(&mut self, world: &mut World, key: LookUpKey) -> Option<RootMessage> {
+        self.ask(world, &RootMessage::LookUp { id: 77, key })
+    }
+
+    /// Sends a message and takes the one that comes back, if one does.
+    pub(super) fn ask(&mut self, world: &mut World, message: &RootMessage) -> Option<RootMessage> {
+        let datagram = self.seal_message(message);
+        let sent = world.send(self.source, &datagram);
+        let answer = sent.iter().find(|(to, _)| *to == self.source)?;
+        Some(RootMessage::parse(&self.open(&answer.1)?).expect("a message of roots"))
+    }
+
+    pub(super) fn seal_message(&mut self, message: &RootMessage) -> Vec<u8> {
+        let mut plaintext = Vec::new();
+        message.emit(&mut plaintext);
+        self.seal(&plaintext)
+    }
+
+    pub(super) fn seal_control(&mut self, message: Control) -> Vec<u8> {
+        let mut plaintext = Vec::new();
+        message.emit(&mut plaintext);
+        self.seal(&plaintext)
+    }
+
+    pub(super) fn seal(&mut self, plaintext: &[u8]) -> Vec<u8> {
+        let keys = self.keys.as_mut().expect("a session");
+        let mut datagram = vec![0; plaintext.len() + DATA_OVERHEAD];
+        Data::write_header(&mut datagram, keys.remote, keys.next);
+        keys.send.seal(keys.next, plaintext, &mut datagram[DATA_HEADER..]);
+        keys.next += 1;
+        datagram
+    }
+
+    pub(super) fn open(&self, datagram: &[u8]) -> Option<Vec<u8>> {
+        let (data, keys) = (Data::parse(datagram).ok()?, self.keys.as_ref()?);
+        let mut plaintext = vec![0; datagram.len() - DATA_OVERHEAD];
+        keys.receive.open(data.counter, data.sealed, &mut plaintext).ok()?;
+        Some(plaintext)
+    }
+
+    pub(super) fn suite(&self) -> Option<Suite> {
+        self.keys.as_ref().map(|keys| keys.suite)
+    }
+
+    /// A frame for the node with that channel.
+    pub(super) fn frame(&self, to: Channel, inner: &[u8]) -> Vec<u8> {
+        [&Relayed { token: self.token, channel: to }.to_bytes()[..], inner].concat()
+    }
+}
+
+impl Keys {
+    fn new(keys: &SessionKeys) -> Self {
+        let provider = default_provider();
+        let key = |bytes| provider.key(keys.suite, bytes).expect("a suite that was offered");
+        Self {
+            send: key(&keys.send),
+            receive: key(&keys.receive),
+            remote: keys.remote_index,
+            next: 0,
+            suite: keys.suite,
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Who is registered, for how long, and what is refused.
+
+use peersock_overlay::wire::{Channel, LookUpKey, NotFound, NoticeCode, Registration, RootMessage};
+use zeroize::Zeroizing;
+
+use super::*;
+
+fn refused() -> Option<RootMessage> {
+    Some(RootMessage::Notice { code: NoticeCode::Refused, channel: Channel(0) })
+}
+
+#[test]
+fn a_node_is_told_that_it_is_registered_and_where_it_is_seen() {
+    let mut world = World::new();
+    let from = udp("[::ffff:192.0.2.7]:4000");
+    let mut node = world.connected(1, from);
+    let answer = node.ask_to_register(&mut world, 10_000);
+    let Some(RootMessage::Registered { sequence, lifetime, relays, drains, channel, rate, voucher, .. }) =
+        answer
+    else {
+        panic!("{answer:?}")
+    };
+    assert_eq!((sequence, lifetime, rate), (node.sequence, 3600, 8_000_000));
+    assert!(relays && !drains && channel != Channel(0));
+    assert_eq!(voucher.address, "192.0.2.7:4000".parse().unwrap());
+    assert_eq!(voucher.time, 1_800_000_000);
+    assert!(voucher.verify(config().identity.public(), &node.identity.node_id()));
+}
+
+#[test]
+fn a_stream_has_no_address_for_others() {
+    let mut world = World::new();
+    let remote = "192.0.2.7:4000".parse().unwrap();
+    let mut node = world.connected(1, Source::Stream { number: 5, remote });
+    let Some(RootMessage::Registered { voucher, .. }) = node.ask_to_register(&mut world, 600) else {
+        panic!()
+    };
+    assert_eq!(voucher.address, "[::]:0".parse().unwrap());
+    world.root.handle_disconnect(node.source);
+    assert_eq!((world.root.nodes(), world.root.registered()), (0, 1));
+}
+
+#[test]
+fn renewing_keeps_the_name_and_an_old_registration_changes_nothing() {
+    let mut world = World::new();
+    let mut node = world.registered(1, source(1));
+    let (channel, token) = (node.channel, node.token);
+    let old = Registration::sign(&node.identity, &config().identity.node_id(), node.sequence, 600);
+    node.register(&mut world, 600);
+    assert_eq!((node.channel, node.token), (channel, token));
+    // A new session, as after a restart of the node.
+    node.connect(&mut world);
+    node.register(&mut world, 600);
+    assert_eq!((node.channel, node.token), (channel, token));
+    let replayed = RootMessage::Register { registration: old, access: Vec::new() };
+    assert_eq!(node.ask(&mut world, &replayed), refused());
+    assert_eq!(world.root.counters().registrations_refused.get(), 1);
+}
+
+#[test]
+fn the_same_registration_again_is_answered_again() {
+    let mut world = World::new();
+    let mut node = world.registered(1, source(1));
+    let same = Registration::sign(&node.identity, &config().identity.node_id(), node.sequence, 600);
+    let again = node.ask(&mut world, &RootMessage::Register { registration: same, access: Vec::new() });
+    assert!(matches!(again, Some(RootMessage::Registered { channel, .. }) if channel == node.channel));
+}
+
+#[test]
+fn what_another_node_or_for_another_root_signed_is_refused() {
+    let mut world = World::new();
+    let mut node = world.connected(1, source(1));
+    let other = Identity::from_seed(&[2; 32]);
+    let root = config().identity.node_id();
+    let sequence = node.sequence + 1;
+    for registration in [
+        Registration::sign(&other, &root, sequence, 600),
+        Registration::sign(&node.identity, &other.node_id(), sequence, 600),
+        Registration::sign(&node.identity, &root, sequence, 9),
+    ] {
+        let message = RootMessage::Register { registration, access: Vec::new() };
+        assert_eq!(node.ask(&mut world, &message), refused());
+    }
+    assert_eq!(world.root.registered(), 0);
+}
+
+#[test]
+fn the_access_token_is_asked_for() {
+    let mut config = config();
+    config.access = Some(Zeroizing::new(b"open sesame".to_vec()));
+    let mut world = World::with(config);
+    let mut node = world.connected(1, source(1));
+    for access in [&b""[..], b"open", b"open sesame!", b"open sesamf"] {
+        node.access = access.to_vec();
+        assert_eq!(node.ask_to_register(&mut world, 600), refused());
+    }
+    world.pass(SECOND * 5);
+    node.access = b"open sesame".to_vec();
+    node.register(&mut world, 600);
+}
+
+#[test]
+fn a_registration_ends_and_so_does_one_that_nobody_hears_of() {
+    let mut world = World::new();
+    let mut node = world.registered(1, source(1));
+    let mut other = world.connected(2, source(2));
+    let key = LookUpKey::Id(node.identity.node_id());
+    let found = |answer| matches!(answer, Some(RootMessage::Found { result: Ok(_), .. }));
+    assert!(found(other.look_up(&mut world, key)));
+    world.pass(SECOND * 89);
+    assert!(found(other.look_up(&mut world, key)));
+    world.pass(SECOND * 2);
+    let nobody = Some(RootMessage::Found { id: 77, result: Err(NotFound::Unknown) });
+    assert_eq!(other.look_up(&mut world, key), nobody);
+    world.send(source(1), &node.seal(&[0; 10]));
+    assert!(found(other.look_up(&mut world, key)), "it was only silent");
+    world.pass(SECOND * 600);
+    assert_eq!(world.root.registered(), 0);
+    assert_eq!(world.root.counters().registrations_expired.get(), 1);
+}
+
+#[test]
+fn a_node_that_registers_all_the_time_is_limited() {
+    let mut world = World::new();
+    let mut node = world.connected(1, source(1));
+    let answered = (0..100).filter(|_| node.ask_to_register(&mut world, 600).is_some()).count();
+    assert_eq!(answered, 5);
+    assert_eq!(world.root.counters().registrations_limited.get(), 95);
+}
