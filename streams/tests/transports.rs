@@ -24,6 +24,8 @@ async fn datagrams_pass_both_ways_on_one_port() {
             assert_eq!(answer, datagram, "{transport}");
         }
         assert_eq!(sender.counters().received.get(), 6);
+        drop(receiver);
+        assert_eq!(bench.closed(id).await, Closed::There);
     }
 }
 
@@ -40,6 +42,7 @@ async fn many_datagrams_leave_in_few_calls() {
         let counters = connection.counters();
         assert_eq!(counters.sent.get(), 100);
         assert!(counters.batches_sent.get() <= 5, "{transport}: {counters:?}");
+        bench.end(connection, id).await;
     }
 }
 

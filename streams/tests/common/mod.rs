@@ -74,6 +74,12 @@ impl Bench {
         }
     }
 
+    /// Ends a connection and waits until the server knows.
+    pub async fn end(&mut self, connection: Connection, id: ConnectionId) {
+        drop(connection);
+        assert_eq!(self.closed(id).await, Closed::There);
+    }
+
     pub async fn event(&mut self) -> ServerEvent {
         timeout(PATIENCE, self.server.recv()).await.expect("in time")
     }
