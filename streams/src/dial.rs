@@ -68,24 +68,15 @@ pub(crate) async fn dial(addresses: &[SocketAddr], way: &Way) -> io::Result<TcpS
     let mut attempts = FuturesUnordered::new();
     let mut last_error = io::Error::new(io::ErrorKind::NotFound, "there is no address");
     loop {
-        match waiting.next() {
-            Some(address) => attempts.push(attempt(*address, way)),
-            None if attempts.is_empty() => return Err(last_error),
-            None => {}
-        }
-        loop {
-            let more = waiting.len() > 0;
-            tokio::select! {
-                Some(result) = attempts.next() => match result {
-                    Ok(stream) => return Ok(stream),
-                    // The next address need not wait.
-                    Err(error) => {
-                        last_error = error;
-                        break;
-                    }
-                },
-                () = sleep(STAGGER), if more => break,
-            }
+        attempts.extend(waiting.next().map(|address| attempt(*address, way)));
+        tokio::select! {
+            ended = attempts.next() => match ended {
+                Some(Ok(stream)) => return Ok(stream),
+                // The next address need not wait.
+                Some(Err(error)) => last_error = error,
+                None => return Err(last_error),
+            },
+            () = sleep(STAGGER), if waiting.len() > 0 => {}
         }
     }
 }

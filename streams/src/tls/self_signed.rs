@@ -25,8 +25,11 @@ use super::server::CertificateError;
 #[derive(Clone)]
 pub struct RootKey {
     public: [u8; 32],
-    sign: Arc<dyn Fn(&[u8]) -> [u8; 64] + Send + Sync>,
+    sign: Arc<Sign>,
 }
+
+/// Makes an Ed25519 signature of a message.
+type Sign = dyn Fn(&[u8]) -> [u8; 64] + Send + Sync;
 
 impl RootKey {
     /// A key by its public half, and a function that makes Ed25519 signatures (RFC 8032) with the secret one.

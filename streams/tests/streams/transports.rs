@@ -1,10 +1,8 @@
 //! Every transport on loopback, with both ends of this crate.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{Bench, PATIENCE, transports};
+use crate::common::{Bench, PATIENCE, transports};
 use peersock_streams::{
     Closed, Limits, MAX_DATAGRAM, SendError, ServerEvent, ServerOptions, Target, Transport,
 };

@@ -1,0 +1,6 @@
+//! Both ends as their users have them, and what others may do to them.
+
+mod common;
+mod hostile;
+mod slow;
+mod transports;
