@@ -121,7 +121,7 @@ impl Connector {
             let stream = self.dial(&target.host, target.port, target.authority(), HINT).await?;
             return Ok((stream, Vec::new()));
         };
-        const HINT: &str = "check the address of the proxy in HTTPS_PROXY and ALL_PROXY";
+        const HINT: &str = "check scheme, address and port of the proxy in HTTPS_PROXY or ALL_PROXY";
         let mut stream = self.dial(&proxy.host, proxy.port, proxy.to_string(), HINT).await?;
         if proxy.scheme == Scheme::Https {
             let started = tls::client::start(stream, &proxy.host, None, None);

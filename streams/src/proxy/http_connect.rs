@@ -122,7 +122,7 @@ fn judge(answer: &ConnectAnswer, proxy: &Proxy, to: &str) -> Result<(), ConnectE
             "it wants another authentication than Basic; use a local proxy that knows it, such as cntlm",
         ),
         403 | 405 => refused("ask who runs the proxy to allow it, or use a root at port 443"),
-        502..=504 => refused("the proxy does not reach the root; check the root's name and port"),
+        500..600 => refused("the proxy does not reach the root; check the root's name and port"),
         _ => refused("check the address of the proxy and of the root"),
     })
 }

@@ -3,6 +3,8 @@
 mod certificates;
 mod common;
 mod hostile;
+mod office;
+mod proxies;
 mod slow;
 mod tls;
 mod transports;
