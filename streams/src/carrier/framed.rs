@@ -1,0 +1,148 @@
+//! Frames on a stream of bytes.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+
+use super::{Arrived, BatchSize, BoxedStream, Flushed, Source};
+use crate::connection::Closed;
+use crate::framing::{self, FrameReader};
+
+pub(crate) struct Framed {
+    stream: BoxedStream,
+    reader: FrameReader,
+    /// What was read before it was known that these are frames.
+    early: Vec<u8>,
+    /// Encoded frames, and how much of them has left.
+    batch: Vec<u8>,
+    written: usize,
+    /// Bytes that the stream has taken since it began.
+    taken: u64,
+    size: BatchSize,
+    keepalive: bool,
+}
+
+/// Bytes that one system call reads at most.
+const READ: usize = 64 << 10;
+
+thread_local! {
+    /// What was just read: an idle connection needs no buffer of its own.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
+}
+
+impl Framed {
+    /// Frames on a stream of which `early` has been read.
+    pub(crate) fn new(stream: BoxedStream, early: Vec<u8>) -> Self {
+        Self {
+            stream,
+            reader: FrameReader::default(),
+            early,
+            batch: Vec::new(),
+            written: 0,
+            taken: 0,
+            size: BatchSize::default(),
+            keepalive: false,
+        }
+    }
+
+    pub(crate) fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        arrived: &mut dyn FnMut(Arrived),
+    ) -> Poll<Result<(), Closed>> {
+        let mut frame = |frame: &[u8]| {
+            arrived(match frame {
+                [] => Arrived::Keepalive,
+                // A copy, so that a datagram that waits does not hold what else was read with it.
+                datagram => Arrived::Datagram(Bytes::copy_from_slice(datagram)),
+            });
+        };
+        if !self.early.is_empty() {
+            let early = std::mem::take(&mut self.early);
+            return Poll::Ready(
+                self.reader.read(&early, &mut frame).map_err(|e| Closed::Malformed(e.to_string())),
+            );
+        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Err(Closed::There));
+            }
+            let read = self.reader.read(buffer.filled(), &mut frame);
+            Poll::Ready(read.map_err(|e| Closed::Malformed(e.to_string())))
+        })
+    }
+
+    pub(crate) fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut Source<'_>,
+        batches: &mut u64,
+    ) -> Poll<Result<Flushed, Closed>> {
+        loop {
+            let mut waited = false;
+            while self.written < self.batch.len() {
+                match Pin::new(&mut self.stream).poll_write(cx, &self.batch[self.written..])? {
+                    Poll::Ready(0) => return Poll::Ready(Err(Closed::There)),
+                    Poll::Ready(taken) => {
+                        self.taken += taken as u64;
+                        self.written += taken;
+                        waited |= self.written < self.batch.len();
+                    }
+                    Poll::Pending => {
+                        self.size.blocked();
+                        return Poll::Pending;
+                    }
+                }
+            }
+            if !self.batch.is_empty() {
+                *batches += 1;
+                if !waited {
+                    self.size.left();
+                }
+                self.batch.clear();
+                self.written = 0;
+            }
+            let ended = self.fill(cx, source);
+            if self.batch.is_empty() {
+                // TLS may hold records that the socket did not take.
+                ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+                self.batch = Vec::new();
+                return Poll::Ready(Ok(if ended { Flushed::Ended } else { Flushed::Idle }));
+            }
+        }
+    }
+
+    /// Encodes what is to be sent, up to one batch. Returns whether the source has ended.
+    fn fill(&mut self, cx: &mut Context<'_>, source: &mut Source<'_>) -> bool {
+        if std::mem::take(&mut self.keepalive) {
+            framing::write(&[], &mut self.batch);
+        }
+        while self.batch.len() < self.size.bytes() {
+            match source(cx) {
+                Poll::Ready(Some(datagram)) => framing::write(&datagram, &mut self.batch),
+                Poll::Ready(None) => return true,
+                Poll::Pending => return false,
+            }
+        }
+        false
+    }
+
+    pub(crate) fn keepalive(&mut self) {
+        // More than one that waits says nothing more.
+        self.keepalive = true;
+    }
+
+    /// Bytes that the stream has taken.
+    pub(crate) fn written(&self) -> u64 {
+        self.taken
+    }
+
+    pub(crate) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx).map_err(Closed::from)
+    }
+}

@@ -1,0 +1,204 @@
+//! Datagrams as binary messages of a WebSocket (RFC 6455), one each. Keepalives are pings and pongs.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures_util::{Sink as _, Stream as _};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::{CapacityError, Error};
+use tokio_tungstenite::tungstenite::protocol::{Message, Role as Side, WebSocketConfig};
+
+use super::{Arrived, BatchSize, BoxedStream, Flushed, Role, Source};
+use crate::connection::Closed;
+use crate::framing::MAX_DATAGRAM;
+
+/// As large a batch as one TLS record. The library keeps its buffers as long as the connection, so they have
+/// to be small.
+const BATCH: usize = 16 << 10;
+
+/// Bytes of a frame's header: 2, a length of 8 at most, a mask of 4.
+const HEADER: usize = 14;
+
+/// Bytes that one call reads.
+const READ: usize = 16 << 10;
+
+pub(crate) struct WebSocket {
+    stream: WebSocketStream<Counted>,
+    role: Role,
+    size: BatchSize,
+    /// Whether messages were written that may not have left.
+    unflushed: bool,
+    ping: bool,
+}
+
+/// How the library is set up: small buffers, and no message that is longer than a datagram.
+pub(crate) fn settings() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(READ)
+        // Nothing is written before the batch is flushed.
+        .write_buffer_size(BATCH + MAX_DATAGRAM + HEADER)
+        .max_write_buffer_size(4 * (BATCH + MAX_DATAGRAM + HEADER))
+        .max_message_size(Some(MAX_DATAGRAM))
+        .max_frame_size(Some(MAX_DATAGRAM))
+}
+
+impl WebSocket {
+    /// A client's WebSocket.
+    pub(crate) fn of_client(stream: WebSocketStream<Counted>) -> Self {
+        Self { stream, role: Role::Client, size: BatchSize::default(), unflushed: false, ping: false }
+    }
+
+    /// A server's WebSocket; `early` are the bytes that were read after the request.
+    pub(crate) async fn of_server(stream: BoxedStream, early: Vec<u8>) -> Self {
+        let stream = Counted::new(stream);
+        let stream =
+            WebSocketStream::from_partially_read(stream, early, Side::Server, Some(settings())).await;
+        Self { stream, role: Role::Server, size: BatchSize::default(), unflushed: false, ping: false }
+    }
+
+    pub(crate) fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        arrived: &mut dyn FnMut(Arrived),
+    ) -> Poll<Result<(), Closed>> {
+        let message = match ready!(Pin::new(&mut self.stream).poll_next(cx)) {
+            Some(message) => message.map_err(closed)?,
+            None => return Poll::Ready(Err(Closed::There)),
+        };
+        match message {
+            Message::Binary(datagram) if !datagram.is_empty() => {
+                // The library cuts messages from its read buffer. A copy frees that buffer.
+                arrived(Arrived::Datagram(Bytes::copy_from_slice(&datagram)));
+            }
+            Message::Ping(_) | Message::Pong(_) => arrived(Arrived::Keepalive),
+            Message::Close(_) => return Poll::Ready(Err(Closed::There)),
+            Message::Binary(_) => return Poll::Ready(Err(Closed::Malformed("an empty message".to_owned()))),
+            Message::Text(_) | Message::Frame(_) => {
+                return Poll::Ready(Err(Closed::Malformed("a message of text".to_owned())));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    pub(crate) fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut Source<'_>,
+        batches: &mut u64,
+    ) -> Poll<Result<Flushed, Closed>> {
+        loop {
+            // Always: the library may have an answer to a ping that has to leave.
+            if Pin::new(&mut self.stream).poll_flush(cx).map_err(closed)?.is_pending() {
+                self.size.blocked();
+                return Poll::Pending;
+            }
+            if std::mem::take(&mut self.unflushed) {
+                *batches += 1;
+                self.size.left();
+            }
+            let ended = self.fill(cx, source)?;
+            if !self.unflushed {
+                return Poll::Ready(Ok(if ended { Flushed::Ended } else { Flushed::Idle }));
+            }
+        }
+    }
+
+    /// Writes one batch of messages into the library's buffer. Returns whether the source has ended.
+    fn fill(&mut self, cx: &mut Context<'_>, source: &mut Source<'_>) -> Result<bool, Closed> {
+        if std::mem::take(&mut self.ping) {
+            self.write(Message::Ping(Bytes::new()))?;
+        }
+        let mut filled = 0;
+        while filled < self.size.bytes().min(BATCH) {
+            match source(cx) {
+                Poll::Ready(Some(datagram)) => {
+                    filled += HEADER + datagram.len();
+                    self.write(Message::Binary(datagram))?;
+                }
+                Poll::Ready(None) => return Ok(true),
+                Poll::Pending => return Ok(false),
+            }
+        }
+        Ok(false)
+    }
+
+    fn write(&mut self, message: Message) -> Result<(), Closed> {
+        self.unflushed = true;
+        // The stream is ready: all before this batch was flushed, and the batch has room in the buffer.
+        Pin::new(&mut self.stream).start_send(message).map_err(closed)
+    }
+
+    pub(crate) fn keepalive(&mut self) {
+        // The library answers pings by itself.
+        self.ping |= self.role == Role::Client;
+    }
+
+    pub(crate) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
+        ready!(Pin::new(&mut self.stream).poll_close(cx)).map_err(closed)?;
+        Pin::new(self.stream.get_mut()).poll_shutdown(cx).map_err(Closed::from)
+    }
+
+    /// Bytes that the stream below has taken.
+    pub(crate) fn written(&self) -> u64 {
+        self.stream.get_ref().written
+    }
+}
+
+fn closed(error: Error) -> Closed {
+    match error {
+        Error::ConnectionClosed | Error::AlreadyClosed => Closed::There,
+        Error::Io(error) => error.into(),
+        Error::Capacity(CapacityError::MessageTooLong { size, .. }) => {
+            Closed::Malformed(format!("a message of {size} bytes; at most {MAX_DATAGRAM} are allowed"))
+        }
+        // Most others end without the closing handshake, too.
+        Error::Protocol(
+            tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
+        ) => Closed::There,
+        error => Closed::Malformed(error.to_string()),
+    }
+}
+
+/// A stream that counts what it takes: the library does not say whether there is any progress.
+pub(crate) struct Counted {
+    stream: BoxedStream,
+    written: u64,
+}
+
+impl Counted {
+    pub(crate) fn new(stream: BoxedStream) -> Self {
+        Self { stream, written: 0 }
+    }
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        let taken = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        self.written += taken as u64;
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,228 @@
+//! The client's end: from a target to a connection.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+use tokio_tungstenite::client_async_with_config;
+use tokio_tungstenite::tungstenite;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+
+use crate::carrier::{BoxedStream, Carrier, Counted, Framed, Role, WebSocket, websocket_settings};
+use crate::connection::{Connection, Counters, Shared};
+use crate::dial::{self, Way};
+use crate::error::ConnectError;
+use crate::proxy::{Proxy, ProxySettings, Scheme, http_connect, socks5};
+use crate::pump::{self, Timing};
+use crate::queue::{Dropped, Queue, QueueLimits};
+use crate::target::{Target, Transport};
+use crate::tls;
+
+/// The path at which a root takes WebSockets.
+pub const PATH: &str = "/peersock";
+
+/// How a client connects.
+///
+/// ```
+/// use peersock_streams::{ConnectOptions, ProxySettings};
+///
+/// let options = ConnectOptions { proxy: ProxySettings::from_environment()?, ..ConnectOptions::default() };
+/// assert_eq!(options.step_timeout.as_secs(), 10);
+/// # Ok::<(), peersock_streams::ParseProxyError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectOptions {
+    /// Which proxy is used for which host. Default: none.
+    pub proxy: ProxySettings,
+    /// Which way TCP connections take.
+    pub way: Way,
+    /// How long each step may take: resolving a name, connecting, the proxy's answer, TLS, WebSocket. Default:
+    /// 10 s.
+    pub step_timeout: Duration,
+    /// Keepalives.
+    pub timing: Timing,
+    /// What waits to be sent.
+    pub send_queue: QueueLimits,
+    /// What waits to be taken from [`Connection::recv`].
+    pub receive_queue: QueueLimits,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        Self {
+            proxy: ProxySettings::none(),
+            way: Way::default(),
+            step_timeout: Duration::from_secs(10),
+            timing: Timing::default(),
+            send_queue: QueueLimits::default(),
+            receive_queue: QueueLimits { bytes: 1 << 20, ..QueueLimits::default() },
+        }
+    }
+}
+
+/// Makes connections, all with the same options.
+///
+/// ```
+/// use peersock_streams::{Connector, ConnectOptions, Server, ServerEvent, ServerOptions, Target, Transport};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+/// let mut server = Server::new(ServerOptions::default());
+/// let address = server.listen("127.0.0.1:0".parse()?).await?;
+///
+/// let connector = Connector::new(ConnectOptions::default());
+/// let target = Target::new(Transport::Tcp, address.ip().to_string(), address.port());
+/// let mut connection = connector.connect(&target).await?;
+/// connection.send(&b"a datagram"[..])?;
+///
+/// let ServerEvent::Opened { id, .. } = server.recv().await else { panic!("a connection") };
+/// let ServerEvent::Datagram { datagram, .. } = server.recv().await else { panic!("a datagram") };
+/// server.handle().send(id, datagram)?;
+/// assert_eq!(connection.recv().await?, &b"a datagram"[..]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Connector {
+    options: ConnectOptions,
+}
+
+impl Connector {
+    /// A connector with these options.
+    pub fn new(options: ConnectOptions) -> Self {
+        Self { options }
+    }
+
+    /// Connects, and has a task of the tokio runtime run the connection.
+    ///
+    /// It returns as soon as datagrams can be sent. By TCP and TLS nothing is known of the other end's
+    /// protocol then: if it is no root, the connection ends.
+    ///
+    /// # Errors
+    /// Why it is not possible, and what can be done about it.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime that has I/O and time.
+    pub async fn connect(&self, target: &Target) -> Result<Connection, ConnectError> {
+        let options = &self.options;
+        let (stream, early) = self.reach(target).await?;
+        let carrier = self.carry(target, stream, early).await?;
+        let shared = Arc::new(Shared::new(options.send_queue, Arc::new(Counters::default())));
+        let incoming = Arc::new(Queue::new(options.receive_queue));
+        tokio::spawn(run(carrier, shared.clone(), incoming.clone(), options.timing));
+        Ok(Connection::new(shared, incoming))
+    }
+
+    /// A TCP connection to the target, or one that a proxy has made, and what was read from it already.
+    async fn reach(&self, target: &Target) -> Result<(BoxedStream, Vec<u8>), ConnectError> {
+        let Some(proxy) = self.options.proxy.proxy_for(&target.host, target.port) else {
+            const HINT: &str = "if only a proxy leads out of this network, set HTTPS_PROXY to its address";
+            let stream = self.dial(&target.host, target.port, target.authority(), HINT).await?;
+            return Ok((stream, Vec::new()));
+        };
+        const HINT: &str = "check scheme, address and port of the proxy in HTTPS_PROXY or ALL_PROXY";
+        let mut stream = self.dial(&proxy.host, proxy.port, proxy.to_string(), HINT).await?;
+        if proxy.scheme == Scheme::Https {
+            let started = tls::client::start(stream, &proxy.host, None, None);
+            stream = self.step(format!("TLS with the proxy {proxy}"), HINT, started).await?;
+        }
+        let early =
+            self.step(format!("the answer of {proxy}"), HINT, ask(&mut stream, proxy, target)).await?;
+        Ok((stream, early))
+    }
+
+    async fn dial(
+        &self,
+        host: &str,
+        port: u16,
+        to: String,
+        hint: &'static str,
+    ) -> Result<BoxedStream, ConnectError> {
+        let resolving = async {
+            let resolved = dial::resolve(host, port).await;
+            resolved.map_err(|error| ConnectError::Resolve { host: host.to_owned(), error, hint })
+        };
+        let addresses = self.step(format!("resolving the name {host}"), hint, resolving).await?;
+        let step = format!("connecting to {to}");
+        let dialing = async {
+            let dialed = dial::dial(&addresses, &self.options.way).await;
+            dialed.map_err(|error| ConnectError::Connect { to, error, hint })
+        };
+        Ok(Box::new(self.step(step, hint, dialing).await?))
+    }
+
+    async fn carry(
+        &self,
+        target: &Target,
+        mut stream: BoxedStream,
+        early: Vec<u8>,
+    ) -> Result<Carrier, ConnectError> {
+        const HINT: &str =
+            "check that a root listens there, and that nothing on the way holds back its answers";
+        if target.transport != Transport::Tcp {
+            // The client speaks first in TLS.
+            if !early.is_empty() {
+                let error = io::Error::new(io::ErrorKind::InvalidData, "the server speaks before TLS begins");
+                return Err(ConnectError::Tls { host: target.host.clone(), error });
+            }
+            let started = tls::client::start(stream, &target.host, target.key, Some(target.transport));
+            stream = self.step(format!("TLS with {}", target.host), HINT, started).await?;
+        }
+        if target.transport != Transport::WebSocket {
+            return Ok(Carrier::Framed(Framed::new(stream, early)));
+        }
+        let upgraded = self.step(format!("the answer of {}", target.host), HINT, upgrade(stream, target));
+        Ok(Carrier::WebSocket(Box::new(upgraded.await?)))
+    }
+
+    /// Does one step within its time.
+    async fn step<T>(
+        &self,
+        step: String,
+        hint: &'static str,
+        work: impl Future<Output = Result<T, ConnectError>>,
+    ) -> Result<T, ConnectError> {
+        let limit = self.options.step_timeout;
+        timeout(limit, work).await.unwrap_or(Err(ConnectError::TimedOut { step, limit, hint }))
+    }
+}
+
+async fn ask(stream: &mut BoxedStream, proxy: &Proxy, target: &Target) -> Result<Vec<u8>, ConnectError> {
+    match proxy.scheme {
+        Scheme::Http | Scheme::Https => http_connect::connect(stream, proxy, &target.authority()).await,
+        Scheme::Socks5 => socks5::connect(stream, proxy, &target.host, target.port).await,
+    }
+}
+
+/// The HTTP half of a WebSocket's handshake (RFC 6455, 4.1).
+async fn upgrade(stream: BoxedStream, target: &Target) -> Result<WebSocket, ConnectError> {
+    let request = format!("wss://{}{PATH}", target.authority()).into_client_request();
+    let mut request = request.map_err(|_| ConnectError::Host(target.host.clone()))?;
+    request.headers_mut().insert("user-agent", tungstenite::http::HeaderValue::from_static("peersock"));
+    let no_root = |reason: String| ConnectError::NoRoot { host: target.host.clone(), reason };
+    match client_async_with_config(request, Counted::new(stream), Some(websocket_settings())).await {
+        Ok((stream, _)) => Ok(WebSocket::of_client(stream)),
+        Err(tungstenite::Error::Http(response)) => {
+            Err(no_root(format!("it answers {} to a WebSocket", response.status())))
+        }
+        Err(tungstenite::Error::Io(error)) => Err(ConnectError::Broken { to: target.host.clone(), error }),
+        Err(error) => Err(no_root(error.to_string())),
+    }
+}
+
+async fn run(carrier: Carrier, shared: Arc<Shared>, incoming: Arc<Queue>, timing: Timing) {
+    let counters = shared.counters.clone();
+    let deliver = {
+        let incoming = incoming.clone();
+        move |datagram| {
+            // The queue is closed by nobody but this task.
+            if let Some(Dropped(dropped)) = incoming.push(datagram, Instant::now()) {
+                counters.receive_dropped_full.add(dropped);
+            }
+        }
+    };
+    let reason = pump::run(carrier, Role::Client, shared, timing, deliver).await;
+    tracing::debug!(%reason, "a connection to a root has ended");
+    incoming.close();
+}

@@ -1,0 +1,149 @@
+//! TCP connections: to whichever address of a host answers first, with options that keep queues short.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use socket2::SockRef;
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::time::sleep;
+
+/// How long one address has before the next one is tried beside it (RFC 8305, 5).
+const STAGGER: Duration = Duration::from_millis(250);
+
+/// More addresses of one name are not tried.
+const MAX_ADDRESSES: usize = 8;
+
+/// Bytes that the kernel holds beyond what it has sent. What lies there can no longer be dropped when it
+/// gets old.
+const UNSENT: u32 = 16 << 10;
+
+/// Which way TCP connections take.
+///
+/// ```
+/// let way = peersock_streams::Way { interface: Some("lo".into()) };
+/// assert_ne!(way, peersock_streams::Way::default());
+/// ```
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Way {
+    /// The network interface that they have to leave by; on Linux only, elsewhere connecting fails then.
+    /// Default: whichever the routing table says.
+    pub interface: Option<String>,
+}
+
+/// The addresses of a host, IPv6 and IPv4 in turns.
+pub(crate) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
+    let found: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
+    let addresses = in_turns(found);
+    if addresses.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "it has no address"));
+    }
+    Ok(addresses)
+}
+
+/// Families in turns, the family of the first one first (RFC 8305, 4).
+fn in_turns(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first_is_v6 = found.first().is_some_and(SocketAddr::is_ipv6);
+    let (first, second): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|address| address.is_ipv6() == first_is_v6);
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    let mut turns = Vec::new();
+    loop {
+        let pair = [first.next(), second.next()];
+        if pair == [None, None] {
+            turns.truncate(MAX_ADDRESSES);
+            return turns;
+        }
+        turns.extend(pair.into_iter().flatten());
+    }
+}
+
+/// Connects to whichever address answers first.
+pub(crate) async fn dial(addresses: &[SocketAddr], way: &Way) -> io::Result<TcpStream> {
+    let mut waiting = addresses.iter();
+    let mut attempts = FuturesUnordered::new();
+    let mut last_error = io::Error::new(io::ErrorKind::NotFound, "there is no address");
+    loop {
+        attempts.extend(waiting.next().map(|address| attempt(*address, way)));
+        tokio::select! {
+            ended = attempts.next() => match ended {
+                Some(Ok(stream)) => return Ok(stream),
+                // The next address need not wait.
+                Some(Err(error)) => last_error = error,
+                None => return Err(last_error),
+            },
+            () = sleep(STAGGER), if waiting.len() > 0 => {}
+        }
+    }
+}
+
+async fn attempt(address: SocketAddr, way: &Way) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(interface) = &way.interface {
+        bind_device(&socket, interface)?;
+    }
+    let stream = socket.connect(address).await?;
+    prepare(&stream)?;
+    Ok(stream)
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn bind_device(socket: &TcpSocket, interface: &str) -> io::Result<()> {
+    socket.bind_device(Some(interface.as_bytes()))
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn bind_device(_: &TcpSocket, _: &str) -> io::Result<()> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "connections cannot be bound to an interface here"))
+}
+
+/// Sets what both ends need: nothing waits for more data, and little waits in the kernel.
+pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    limit_unsent(stream)
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn limit_unsent(stream: &TcpStream) -> io::Result<()> {
+    SockRef::from(stream).set_tcp_notsent_lowat(UNSENT)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn limit_unsent(stream: &TcpStream) -> io::Result<()> {
+    // A send buffer of fixed size bounds what is unsent together with what is in flight.
+    SockRef::from(stream).set_send_buffer_size(16 * UNSENT as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| SocketAddr::new(text.parse().expect("an address"), 1)).collect()
+    }
+
+    #[test]
+    fn families_take_turns() {
+        let found = addresses(&["::1", "::2", "::3", "127.0.0.1"]);
+        assert_eq!(in_turns(found), addresses(&["::1", "127.0.0.1", "::2", "::3"]));
+        assert_eq!(in_turns(Vec::new()), []);
+        assert_eq!(in_turns(addresses(&["::1"; 20])).len(), MAX_ADDRESSES);
+    }
+
+    #[tokio::test]
+    async fn an_address_that_refuses_gives_way_to_the_next() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let good = listener.local_addr().expect("bound");
+        let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let refuses = closed.local_addr().expect("bound");
+        drop(closed);
+        let stream = dial(&[refuses, good], &Way::default()).await.expect("the second one answers");
+        assert_eq!(stream.peer_addr().expect("connected"), good);
+        let error = dial(&[refuses], &Way::default()).await.expect_err("nobody listens");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+}

@@ -1,0 +1,138 @@
+//! Why a client could not connect, and what to do about it.
+
+use std::io;
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// Why there is no connection. The texts say what can be done about it; none has a password in it.
+///
+/// ```
+/// use peersock_streams::ConnectError;
+///
+/// let error = ConnectError::ProxyAuthentication {
+///     proxy: "http://192.0.2.1:3128".into(),
+///     setting: "HTTPS_PROXY".into(),
+///     with: "http://USER:PASSWORD@192.0.2.1:3128".into(),
+/// };
+/// assert!(error.to_string().ends_with("put them into HTTPS_PROXY as http://USER:PASSWORD@192.0.2.1:3128"));
+/// ```
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The name of the root, or of the proxy, has no address.
+    #[error("the name {host} cannot be resolved: {error}; {hint}")]
+    Resolve {
+        /// The name.
+        host: String,
+        /// What the system says.
+        error: io::Error,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// TCP to the root, or to the proxy, failed.
+    #[error("cannot connect to {to}: {error}; {hint}")]
+    Connect {
+        /// The root or the proxy, with the port.
+        to: String,
+        /// The error of the last address that was tried.
+        error: io::Error,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// A step took too long.
+    #[error("{step} took longer than {} s; {hint}", .limit.as_secs_f32())]
+    TimedOut {
+        /// Which step, and with whom.
+        step: String,
+        /// How long it may take.
+        limit: Duration,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// A setting that names a proxy makes no sense.
+    #[error(transparent)]
+    ProxySetting(#[from] crate::proxy::ParseProxyError),
+    /// The proxy wants to know who asks, or does not take the user name and password that it got.
+    #[error("the proxy at {proxy} asks for a user name and password: put them into {setting} as {with}")]
+    ProxyAuthentication {
+        /// The proxy, without user name and password.
+        proxy: String,
+        /// The variable or the setting that names the proxy.
+        setting: String,
+        /// What to write there.
+        with: String,
+    },
+    /// The proxy does not take the user name and password that it got.
+    #[error(
+        "the proxy at {proxy} does not accept the user name and password in {setting}: correct them there"
+    )]
+    ProxyCredentials {
+        /// The proxy, without user name and password.
+        proxy: String,
+        /// The variable or the setting that names the proxy.
+        setting: String,
+    },
+    /// The proxy does not connect to the root.
+    #[error("the proxy at {proxy} does not connect to {to}: {reason}; {hint}")]
+    ProxyRefused {
+        /// The proxy, without user name and password.
+        proxy: String,
+        /// The root, with the port.
+        to: String,
+        /// What the proxy says.
+        reason: String,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// The answer of the proxy is not one of such a proxy.
+    #[error(
+        "{proxy} does not answer as such a proxy does: {reason}; check the scheme and the port in {setting}"
+    )]
+    NoProxy {
+        /// The proxy, without user name and password.
+        proxy: String,
+        /// What is wrong with the answer.
+        reason: String,
+        /// The variable or the setting that names the proxy.
+        setting: String,
+    },
+    /// The host's name cannot be in a certificate.
+    #[error("{0} is neither a host name nor an IP address")]
+    Host(String),
+    /// The certificate is neither valid for the name nor made with the root's key.
+    #[error(
+        "the certificate of {host} is not accepted: {reason}; check the KEY@ of the root; if a proxy opens TLS \
+         here, its authority must be in the system's store of certificates or in the file that SSL_CERT_FILE names"
+    )]
+    Certificate {
+        /// The host.
+        host: String,
+        /// What is wrong with the certificate.
+        reason: String,
+    },
+    /// TLS failed otherwise.
+    #[error("TLS with {host} failed: {error}; check that the port is one of TLS")]
+    Tls {
+        /// The host.
+        host: String,
+        /// The error.
+        error: io::Error,
+    },
+    /// Who listens there takes no WebSocket for datagrams.
+    #[error("{host} is no root: {reason}; check the name and the port")]
+    NoRoot {
+        /// The host.
+        host: String,
+        /// What it answers.
+        reason: String,
+    },
+    /// The connection broke while it was made.
+    #[error("the connection to {to} broke while it was made: {error}; try again")]
+    Broken {
+        /// With whom.
+        to: String,
+        /// The error.
+        error: io::Error,
+    },
+}

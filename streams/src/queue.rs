@@ -1,0 +1,192 @@
+//! A queue of datagrams that is short in bytes and in time.
+//!
+//! What takes datagrams from it may be slow: a TCP connection that recovers from a loss, or a program that
+//! does not read. Waiting long would help nobody. The congestion control of those who send needs to see a
+//! loss soon, and old datagrams have been repeated by then. So the oldest ones are dropped first.
+
+use std::collections::VecDeque;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use peersock_primitives::sync::{self, Mutex};
+use tokio::time::Instant;
+
+/// How much a queue of datagrams may hold, and for how long.
+///
+/// ```
+/// use peersock_streams::QueueLimits;
+/// use std::time::Duration;
+///
+/// let limits = QueueLimits { bytes: 64 << 10, ..QueueLimits::default() };
+/// assert_eq!(limits.age, Duration::from_millis(200));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueLimits {
+    /// Bytes of datagrams, each with [`QueueLimits::OVERHEAD`]. Default: 512 KiB. One datagram always has room.
+    pub bytes: usize,
+    /// What has waited longer is dropped instead of sent. Default: 200 ms.
+    pub age: Duration,
+}
+
+impl QueueLimits {
+    /// What one datagram counts for beside its length, in bytes: memory of its own.
+    pub const OVERHEAD: usize = 64;
+}
+
+impl Default for QueueLimits {
+    fn default() -> Self {
+        Self { bytes: 512 << 10, age: Duration::from_millis(200) }
+    }
+}
+
+/// What was dropped by one call, in datagrams.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Dropped(pub(crate) u64);
+
+#[derive(Debug)]
+pub(crate) struct Queue {
+    limits: QueueLimits,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    datagrams: VecDeque<(Instant, Bytes)>,
+    bytes: usize,
+    closed: bool,
+    consumer: Option<Waker>,
+}
+
+impl Queue {
+    pub(crate) fn new(limits: QueueLimits) -> Self {
+        Self { limits, state: Mutex::default() }
+    }
+
+    /// Adds a datagram. The oldest ones make room for it. A closed queue takes nothing and says so by `None`.
+    pub(crate) fn push(&self, datagram: Bytes, now: Instant) -> Option<Dropped> {
+        let mut state = sync::lock(&self.state);
+        if state.closed {
+            return None;
+        }
+        let mut dropped = 0;
+        while state.bytes + cost(&datagram) > self.limits.bytes && state.take().is_some() {
+            dropped += 1;
+        }
+        state.bytes += cost(&datagram);
+        state.datagrams.push_back((now, datagram));
+        let consumer = state.consumer.take();
+        // The consumer needs the lock first of all.
+        drop(state);
+        consumer.inspect(Waker::wake_by_ref);
+        Some(Dropped(dropped))
+    }
+
+    /// Takes the oldest datagram that is not too old. `None` is the end: the queue is empty and closed.
+    pub(crate) fn poll_pop(&self, cx: &mut Context<'_>, now: Instant) -> (Poll<Option<Bytes>>, Dropped) {
+        let mut state = sync::lock(&self.state);
+        let mut dropped = 0;
+        while let Some((since, datagram)) = state.take() {
+            if now.saturating_duration_since(since) <= self.limits.age {
+                return (Poll::Ready(Some(datagram)), Dropped(dropped));
+            }
+            dropped += 1;
+        }
+        let end = if state.closed { Poll::Ready(None) } else { Poll::Pending };
+        if end.is_pending() && !state.consumer.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            state.consumer = Some(cx.waker().clone());
+        }
+        (end, Dropped(dropped))
+    }
+
+    /// Nothing more is added; what is there can still be taken.
+    pub(crate) fn close(&self) {
+        let consumer = {
+            let mut state = sync::lock(&self.state);
+            state.closed = true;
+            state.consumer.take()
+        };
+        consumer.inspect(Waker::wake_by_ref);
+    }
+
+    /// Bytes that wait, with their overhead.
+    pub(crate) fn bytes(&self) -> usize {
+        sync::lock(&self.state).bytes
+    }
+}
+
+impl State {
+    fn take(&mut self) -> Option<(Instant, Bytes)> {
+        let (since, datagram) = self.datagrams.pop_front()?;
+        self.bytes -= cost(&datagram);
+        if self.datagrams.is_empty() && self.datagrams.capacity() > KEPT_CAPACITY {
+            // After a burst: an idle connection keeps little.
+            self.datagrams = VecDeque::new();
+        }
+        Some((since, datagram))
+    }
+}
+
+fn cost(datagram: &Bytes) -> usize {
+    datagram.len() + QueueLimits::OVERHEAD
+}
+
+/// Datagrams for which an empty queue keeps room.
+const KEPT_CAPACITY: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    const LIMITS: QueueLimits =
+        QueueLimits { bytes: 3 * (100 + QueueLimits::OVERHEAD), age: Duration::from_millis(200) };
+
+    fn datagram(number: u8) -> Bytes {
+        Bytes::from(vec![number; 100])
+    }
+
+    fn pop(queue: &Queue, now: Instant) -> (Poll<Option<u8>>, u64) {
+        let (popped, dropped) = queue.poll_pop(&mut Context::from_waker(Waker::noop()), now);
+        (popped.map(|datagram| datagram.map(|datagram| datagram[0])), dropped.0)
+    }
+
+    #[test]
+    fn the_oldest_make_room() {
+        let (queue, now) = (Queue::new(LIMITS), Instant::now());
+        let dropped: Vec<_> =
+            (0..5).map(|number| queue.push(datagram(number), now).expect("open").0).collect();
+        assert_eq!(dropped, [0, 0, 0, 1, 1]);
+        let left: Vec<_> = (0..4).map(|_| pop(&queue, now).0).collect();
+        assert_eq!(left, [Poll::Ready(Some(2)), Poll::Ready(Some(3)), Poll::Ready(Some(4)), Poll::Pending]);
+        assert_eq!(queue.bytes(), 0);
+    }
+
+    #[test]
+    fn what_has_waited_too_long_is_dropped() {
+        let (queue, now) = (Queue::new(LIMITS), Instant::now());
+        queue.push(datagram(0), now);
+        queue.push(datagram(1), now + Duration::from_millis(150));
+        assert_eq!(pop(&queue, now + Duration::from_millis(201)), (Poll::Ready(Some(1)), 1));
+    }
+
+    #[test]
+    fn one_datagram_has_room_whatever_the_limit() {
+        let queue = Queue::new(QueueLimits { bytes: 1, ..LIMITS });
+        let now = Instant::now();
+        assert_eq!(queue.push(datagram(0), now), Some(Dropped(0)));
+        assert_eq!(queue.push(datagram(1), now), Some(Dropped(1)));
+        assert_eq!(pop(&queue, now), (Poll::Ready(Some(1)), 0));
+    }
+
+    #[test]
+    fn a_closed_queue_ends_after_what_it_holds() {
+        let (queue, now) = (Queue::new(LIMITS), Instant::now());
+        queue.push(datagram(0), now);
+        queue.close();
+        assert_eq!(queue.push(datagram(1), now), None);
+        assert_eq!(pop(&queue, now), (Poll::Ready(Some(0)), 0));
+        assert_eq!(pop(&queue, now), (Poll::Ready(None), 0));
+    }
+}

@@ -1,0 +1,201 @@
+//! How much of a server's memory and time strangers get.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use peersock_primitives::Counter;
+use peersock_primitives::sync::{self, AtomicBool, AtomicUsize, Mutex, Ordering};
+
+use super::ServerCounters;
+use crate::connection::Shared;
+
+/// How many connections a server has, and how much they may cost.
+///
+/// ```
+/// use peersock_streams::Limits;
+///
+/// let limits = Limits { connections: 100_000, ..Limits::default() };
+/// assert!(limits.per_prefix < limits.connections);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections in all. Each needs a file descriptor. Default: 10,000.
+    pub connections: usize,
+    /// Connections of one source prefix: 24 bits of IPv4 addresses, 56 of IPv6. All nodes behind one proxy count
+    /// together. Default: 1,000.
+    pub per_prefix: usize,
+    /// Connections that are not admitted yet, those in their handshakes among them. Default: 1,000.
+    pub unadmitted: usize,
+    /// For TLS, the request of HTTP and the first frame together. Default: 10 s.
+    pub handshake_timeout: Duration,
+    /// From then on until the connection is [admitted](super::ServerHandle::admit). Default: 15 s.
+    pub admission_timeout: Duration,
+    /// Bytes of datagrams that wait for [`Server::recv`](super::Server::recv), of all connections. Default: 16 MiB.
+    pub inbox: usize,
+    /// The same of one admitted connection. Default: 256 KiB.
+    pub inbox_per_connection: usize,
+    /// The same of one that is not admitted; one datagram always has room. Default: 16 KiB.
+    pub inbox_unadmitted: usize,
+    /// A datagram that has waited longer for [`Server::recv`](super::Server::recv) is dropped. Default: 200 ms.
+    pub inbox_age: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            per_prefix: 1_000,
+            unadmitted: 1_000,
+            handshake_timeout: Duration::from_secs(10),
+            admission_timeout: Duration::from_secs(15),
+            inbox: 16 << 20,
+            inbox_per_connection: 256 << 10,
+            inbox_unadmitted: 16 << 10,
+            inbox_age: Duration::from_millis(200),
+        }
+    }
+}
+
+/// Who has how many connections.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    limits: Limits,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    total: usize,
+    unadmitted: usize,
+    by_prefix: HashMap<u64, usize>,
+}
+
+/// The right to one connection, returned when dropped.
+#[derive(Debug)]
+pub(super) struct Permit {
+    ledger: Arc<Ledger>,
+    prefix: u64,
+    admitted: AtomicBool,
+}
+
+/// A connection, as the server's other tasks see it.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) permit: Permit,
+    /// Bytes of its datagrams in the inbox.
+    pub(super) queued: AtomicUsize,
+}
+
+impl Ledger {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { limits, counts: Mutex::default() }
+    }
+
+    /// Admits a connection from there; `Err` is what counts that it was refused.
+    pub(super) fn permit<'a>(
+        self: &Arc<Self>,
+        source: IpAddr,
+        counters: &'a ServerCounters,
+    ) -> Result<Permit, &'a Counter> {
+        let prefix = prefix_of(source);
+        let mut counts = sync::lock(&self.counts);
+        if counts.total >= self.limits.connections {
+            return Err(&counters.refused_total);
+        }
+        if counts.unadmitted >= self.limits.unadmitted {
+            return Err(&counters.refused_unadmitted);
+        }
+        if counts.by_prefix.get(&prefix).is_some_and(|count| *count >= self.limits.per_prefix) {
+            return Err(&counters.refused_prefix);
+        }
+        counts.total += 1;
+        counts.unadmitted += 1;
+        *counts.by_prefix.entry(prefix).or_default() += 1;
+        Ok(Permit { ledger: self.clone(), prefix, admitted: AtomicBool::new(false) })
+    }
+}
+
+impl Permit {
+    fn admit(&self) {
+        if !self.admitted.swap(true, Ordering::Relaxed) {
+            sync::lock(&self.ledger.counts).unadmitted -= 1;
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.admit();
+        let mut counts = sync::lock(&self.ledger.counts);
+        counts.total -= 1;
+        if let Some(count) = counts.by_prefix.get_mut(&self.prefix) {
+            *count -= 1;
+            if *count == 0 {
+                counts.by_prefix.remove(&self.prefix);
+            }
+        }
+    }
+}
+
+impl Peer {
+    pub(super) fn new(shared: Arc<Shared>, permit: Permit) -> Self {
+        Self { shared, permit, queued: AtomicUsize::new(0) }
+    }
+
+    pub(super) fn admit(&self) {
+        self.permit.admit();
+    }
+
+    pub(super) fn is_admitted(&self) -> bool {
+        self.permit.admitted.load(Ordering::Relaxed)
+    }
+}
+
+/// What one subscriber is likely to have: the same as where the overlay limits handshakes.
+fn prefix_of(source: IpAddr) -> u64 {
+    match source.to_canonical() {
+        IpAddr::V4(address) => u64::from(address.to_bits() >> 8),
+        IpAddr::V6(address) => ((address.to_bits() >> 72) as u64) | 1 << 63,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_limit_holds_and_what_ends_makes_room() {
+        let limits = Limits { connections: 4, per_prefix: 2, unadmitted: 3, ..Limits::default() };
+        let (ledger, counters) = (Arc::new(Ledger::new(limits)), ServerCounters::default());
+        let from = |text: &str| {
+            ledger
+                .permit(text.parse().expect("an address"), &counters)
+                .inspect_err(|counter| counter.increment())
+        };
+        let first = from("192.0.2.1").expect("room");
+        let second = from("192.0.2.200").expect("room");
+        assert!(from("192.0.2.3").is_err() && from("::ffff:192.0.2.4").is_err());
+        assert_eq!(counters.refused_prefix.get(), 2);
+        let third = from("2001:db8::1").expect("room");
+        assert!(from("198.51.100.1").is_err());
+        assert_eq!(counters.refused_unadmitted.get(), 1);
+        first.admit();
+        first.admit();
+        let _fourth = from("198.51.100.1").expect("room");
+        third.admit();
+        assert!(from("203.0.113.1").is_err());
+        assert_eq!(counters.refused_total.get(), 1);
+        drop(second);
+        assert!(from("192.0.2.5").is_ok());
+    }
+
+    #[test]
+    fn an_ipv6_prefix_has_56_bits() {
+        let prefix = |text: &str| prefix_of(text.parse().expect("an address"));
+        assert_eq!(prefix("2001:db8:0:ff::1"), prefix("2001:db8::"));
+        assert_ne!(prefix("2001:db8:0:100::1"), prefix("2001:db8::"));
+    }
+}

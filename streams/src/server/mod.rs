@@ -1,0 +1,348 @@
+//! The server's end: many connections, one queue of what arrives.
+
+mod accept;
+mod http;
+mod inbox;
+mod limits;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use peersock_primitives::sync::{self, AtomicU64, Mutex, Ordering, RwLock};
+use tokio::net::TcpListener;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+pub use http::UpgradeRequest;
+pub use limits::Limits;
+
+use crate::connection::{Closed, Counters, SendError};
+use crate::pump::Timing;
+use crate::queue::QueueLimits;
+use crate::target::Transport;
+use crate::tls::{CertificateError, ServerTls};
+use inbox::Inbox;
+use limits::{Ledger, Peer};
+
+/// The number of a connection of a server. Numbers are never used again.
+///
+/// ```
+/// use peersock_streams::ServerEvent;
+/// use std::collections::HashMap;
+///
+/// fn count(event: &ServerEvent, counts: &mut HashMap<peersock_streams::ConnectionId, u64>) {
+///     if let ServerEvent::Datagram { id, .. } = event {
+///         *counts.entry(*id).or_default() += 1;
+///     }
+/// }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(u64);
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// How a server works.
+///
+/// ```
+/// use peersock_streams::ServerOptions;
+///
+/// let options = ServerOptions { page: "Nothing to see here.\n".into(), ..ServerOptions::default() };
+/// assert!(options.tls.is_none());
+/// ```
+#[derive(Debug, Clone)]
+pub struct ServerOptions {
+    /// Certificates. Without any, only TCP and unencrypted WebSockets are taken: a proxy in front may do TLS.
+    pub tls: Option<ServerTls>,
+    /// How many connections there may be, and how long they may take.
+    pub limits: Limits,
+    /// Keepalives.
+    pub timing: Timing,
+    /// What waits to be sent, for each connection.
+    pub send_queue: QueueLimits,
+    /// Who comes with a browser gets this text.
+    pub page: String,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            tls: None,
+            limits: Limits::default(),
+            timing: Timing::default(),
+            send_queue: QueueLimits::default(),
+            page: PAGE.to_owned(),
+        }
+    }
+}
+
+const PAGE: &str = "\
+This is a root of peersock. It helps programs find each other and passes on their encrypted packets, which it
+cannot read. There is nothing here for a browser.
+";
+
+/// What has happened at a server.
+///
+/// ```
+/// use peersock_streams::{Closed, ServerEvent};
+///
+/// fn log(event: &ServerEvent) -> Option<&Closed> {
+///     match event {
+///         ServerEvent::Closed { reason, .. } => Some(reason),
+///         _ => None,
+///     }
+/// }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ServerEvent {
+    /// A client is connected and speaks one of the transports. Who it is its datagrams have to show, and
+    /// [`ServerHandle::admit`] has to be called when they have.
+    Opened {
+        /// The connection.
+        id: ConnectionId,
+        /// Where it comes from; behind a proxy, the proxy's address.
+        remote: SocketAddr,
+        /// What carries the datagrams.
+        transport: Transport,
+    },
+    /// A datagram has arrived.
+    Datagram {
+        /// On which connection.
+        id: ConnectionId,
+        /// It has 1 to [`MAX_DATAGRAM`](crate::MAX_DATAGRAM) bytes.
+        datagram: Bytes,
+    },
+    /// A connection has ended. Each one that was opened ends once.
+    Closed {
+        /// The connection.
+        id: ConnectionId,
+        /// Why.
+        reason: Closed,
+    },
+}
+
+peersock_primitives::counters! {
+    /// What has become of connections to a server.
+    pub struct ServerCounters {
+        /// Connections that TCP has accepted.
+        pub accepted,
+        /// Those that were closed at once: there were too many in all.
+        pub refused_total,
+        /// Those that were closed at once: too many of their source prefix.
+        pub refused_prefix,
+        /// Those that were closed at once: too many without a session.
+        pub refused_unadmitted,
+        /// Those whose TLS or first bytes made no sense.
+        pub handshakes_failed,
+        /// Those that took too long over that.
+        pub handshakes_timed_out,
+        /// Requests of HTTP that got a page.
+        pub pages,
+        /// Connections that became usable.
+        pub opened,
+        /// Those of them that began no session in time.
+        pub not_admitted,
+        /// Datagrams that were dropped because their connection, or all together, had too many that nobody took.
+        pub inbox_dropped_full,
+        /// Datagrams that were dropped because nobody took them in time.
+        pub inbox_dropped_old,
+    }
+}
+
+/// What all tasks of a server share.
+pub(crate) struct Common {
+    options: ServerOptions,
+    ledger: Arc<Ledger>,
+    inbox: Inbox,
+    peers: RwLock<HashMap<ConnectionId, Arc<Peer>>>,
+    next: AtomicU64,
+    counters: ServerCounters,
+    traffic: Arc<Counters>,
+    listeners: Mutex<Vec<AbortHandle>>,
+}
+
+/// The server's end of many connections. What arrives is taken here; everything else is in [`ServerHandle`].
+///
+/// Dropping it ends all connections. See [`Connector`](crate::Connector) for an example.
+pub struct Server {
+    handle: ServerHandle,
+}
+
+/// Sends to the connections of a [`Server`], from any thread.
+///
+/// ```
+/// use peersock_streams::{Server, ServerOptions};
+///
+/// let server = Server::new(ServerOptions::default());
+/// let handle = server.handle();
+/// assert_eq!((handle.connections(), handle.counters().accepted.get()), (0, 0));
+/// ```
+#[derive(Clone)]
+pub struct ServerHandle {
+    common: Arc<Common>,
+}
+
+impl Server {
+    /// A server that listens nowhere yet.
+    pub fn new(options: ServerOptions) -> Self {
+        let common = Common {
+            ledger: Arc::new(Ledger::new(options.limits)),
+            inbox: Inbox::new(options.limits),
+            options,
+            peers: RwLock::default(),
+            next: AtomicU64::new(0),
+            counters: ServerCounters::default(),
+            traffic: Arc::default(),
+            listeners: Mutex::default(),
+        };
+        Self { handle: ServerHandle { common: Arc::new(common) } }
+    }
+
+    /// Listens there, too, for all transports. Returns the address with the port that the system chose if it was 0.
+    ///
+    /// # Errors
+    /// When the address is in use, or not this machine's.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime that has I/O and time.
+    pub async fn listen(&self, address: SocketAddr) -> io::Result<SocketAddr> {
+        self.listen_on(TcpListener::bind(address).await?)
+    }
+
+    /// Listens on a socket that somebody has made, too. Returns its address.
+    ///
+    /// # Errors
+    /// When the socket has none.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime that has I/O and time.
+    pub fn listen_on(&self, listener: TcpListener) -> io::Result<SocketAddr> {
+        let address = listener.local_addr()?;
+        let task = tokio::spawn(accept::run(listener, self.handle.common.clone()));
+        sync::lock(&self.handle.common.listeners).push(task.abort_handle());
+        Ok(address)
+    }
+
+    /// Waits for what happens next. If this is dropped while it waits, nothing is lost.
+    pub async fn recv(&mut self) -> ServerEvent {
+        std::future::poll_fn(|cx| {
+            let common = &self.handle.common;
+            common.inbox.poll_pop(cx, Instant::now(), &common.counters)
+        })
+        .await
+    }
+
+    /// What sends to the connections.
+    pub fn handle(&self) -> ServerHandle {
+        self.handle.clone()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.handle.stop_listening();
+        for peer in sync::read(&self.handle.common.peers).values() {
+            peer.shared.close(Closed::Here);
+        }
+    }
+}
+
+impl ServerHandle {
+    /// Sends a datagram of 1 to [`MAX_DATAGRAM`](crate::MAX_DATAGRAM) bytes, without waiting. If the connection's
+    /// queue is full, its oldest datagrams are dropped.
+    ///
+    /// # Errors
+    /// When the datagram is empty or too long, or there is no such connection any more.
+    pub fn send(&self, id: ConnectionId, datagram: impl Into<Bytes>) -> Result<(), SendError> {
+        let peer = self.peer(id).ok_or(SendError::Closed)?;
+        peer.shared.send(datagram.into(), Instant::now())
+    }
+
+    /// Lets a connection live: its client has shown who it is. Those for which this is not called in time
+    /// end, and until then have little memory. Returns whether there is such a connection.
+    pub fn admit(&self, id: ConnectionId) -> bool {
+        self.peer(id).inspect(|peer| peer.admit()).is_some()
+    }
+
+    /// Ends a connection. What was sent just before still leaves within a second.
+    pub fn close(&self, id: ConnectionId) {
+        self.peer(id).inspect(|peer| peer.shared.close(Closed::Here));
+    }
+
+    /// Takes no more connections. Those that stand go on.
+    pub fn stop_listening(&self) {
+        sync::lock(&self.common.listeners).drain(..).for_each(|task| task.abort());
+    }
+
+    /// Reads the files of the certificate again, as SIGHUP asks for. Beside that they are looked at every 10 s
+    /// while clients connect.
+    ///
+    /// # Errors
+    /// When they cannot be used; the old certificate stays.
+    pub fn reload_certificates(&self) -> Result<(), CertificateError> {
+        self.common.options.tls.as_ref().map_or(Ok(()), ServerTls::reload)
+    }
+
+    /// Connections that are open now.
+    pub fn connections(&self) -> usize {
+        sync::read(&self.common.peers).len()
+    }
+
+    /// What has become of connections.
+    pub fn counters(&self) -> &ServerCounters {
+        &self.common.counters
+    }
+
+    /// What has passed through all connections together.
+    pub fn traffic(&self) -> &Counters {
+        &self.common.traffic
+    }
+
+    fn peer(&self, id: ConnectionId) -> Option<Arc<Peer>> {
+        sync::read(&self.common.peers).get(&id).cloned()
+    }
+}
+
+impl Common {
+    fn open(&self, remote: SocketAddr, transport: Transport, peer: Arc<Peer>) -> ConnectionId {
+        let id = ConnectionId(self.next.fetch_add(1, Ordering::Relaxed));
+        self.counters.opened.increment();
+        sync::write(&self.peers).insert(id, peer);
+        self.inbox.push_event(ServerEvent::Opened { id, remote, transport });
+        id
+    }
+
+    fn close(&self, id: ConnectionId, reason: Closed) {
+        sync::write(&self.peers).remove(&id);
+        if reason == Closed::NotAdmitted {
+            self.counters.not_admitted.increment();
+        }
+        self.inbox.push_event(ServerEvent::Closed { id, reason });
+    }
+
+    /// How long a connection may take until it is admitted.
+    fn admission(&self) -> Duration {
+        self.options.limits.admission_timeout
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.handle.fmt(f)
+    }
+}
+
+impl fmt::Debug for ServerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("connections", &self.connections()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,91 @@
+//! Where a client connects to.
+
+use std::fmt;
+use std::net::IpAddr;
+
+/// What carries the datagrams.
+///
+/// ```
+/// use peersock_streams::Transport;
+///
+/// assert_eq!(Transport::WebSocket.to_string(), "wss");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Transport {
+    /// TCP; each datagram stands behind its length.
+    Tcp,
+    /// The same inside TLS 1.3.
+    Tls,
+    /// Messages of a WebSocket inside TLS 1.3.
+    WebSocket,
+}
+
+impl Transport {
+    /// As it is written in front of a root's endpoint.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::WebSocket => "wss",
+        }
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// One way to a root by a stream.
+///
+/// ```
+/// use peersock_streams::{Target, Transport};
+///
+/// let target = Target::new(Transport::WebSocket, "root.example.org", 443);
+/// assert_eq!(target.to_string(), "wss:root.example.org:443");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// What carries the datagrams.
+    pub transport: Transport,
+    /// A host name or an IP address, without brackets. Behind a proxy it is the proxy that resolves it.
+    pub host: String,
+    /// The port, not 0.
+    pub port: u16,
+    /// The Ed25519 half of the root's identity. A certificate that was made with it is accepted whatever names
+    /// are in it. Without it only certificates are accepted that are valid for `host`. TCP has no certificates.
+    pub key: Option<[u8; 32]>,
+}
+
+impl Target {
+    /// A target without a key.
+    pub fn new(transport: Transport, host: impl Into<String>, port: u16) -> Self {
+        Self { transport, host: host.into(), port, key: None }
+    }
+
+    /// The same with the key of the root.
+    pub fn with_key(self, key: [u8; 32]) -> Self {
+        Self { key: Some(key), ..self }
+    }
+
+    /// `HOST:PORT`, with brackets around IPv6 addresses.
+    pub(crate) fn authority(&self) -> String {
+        authority(&self.host, self.port)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.transport, self.authority())
+    }
+}
+
+/// `HOST:PORT`, with brackets around IPv6 addresses.
+pub(crate) fn authority(host: &str, port: u16) -> String {
+    match host.parse() {
+        Ok(IpAddr::V6(address)) => format!("[{address}]:{port}"),
+        _ => format!("{host}:{port}"),
+    }
+}

@@ -1,0 +1,101 @@
+//! Certificates that a root makes for itself, with the Ed25519 key of its identity.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rcgen::{CertificateParams, PKCS_ED25519, PublicKeyData};
+use rustls::SignatureAlgorithm;
+use rustls::SignatureScheme;
+use rustls::pki_types::CertificateDer;
+use rustls::sign::{CertifiedKey, Signer, SigningKey};
+
+use super::server::CertificateError;
+
+/// The Ed25519 half of a root's identity, as TLS needs it: the public key, and something that signs.
+///
+/// ```
+/// use peersock_overlay::Identity;
+/// use peersock_streams::RootKey;
+///
+/// let identity = Identity::from_seed(&[7; 32]);
+/// let public = *identity.public().ed25519();
+/// let key = RootKey::new(public, move |message: &[u8]| identity.sign(message));
+/// assert_eq!(key.public(), &public);
+/// ```
+#[derive(Clone)]
+pub struct RootKey {
+    public: [u8; 32],
+    sign: Arc<Sign>,
+}
+
+/// Makes an Ed25519 signature of a message.
+type Sign = dyn Fn(&[u8]) -> [u8; 64] + Send + Sync;
+
+impl RootKey {
+    /// A key by its public half, and a function that makes Ed25519 signatures (RFC 8032) with the secret one.
+    pub fn new(public: [u8; 32], sign: impl Fn(&[u8]) -> [u8; 64] + Send + Sync + 'static) -> Self {
+        Self { public, sign: Arc::new(sign) }
+    }
+
+    /// The public key, which clients know from the root's text.
+    pub fn public(&self) -> &[u8; 32] {
+        &self.public
+    }
+
+    /// A certificate for this key, without names that would mean something, and valid for ever: clients compare
+    /// the key and nothing else.
+    pub(super) fn certificate(&self) -> Result<CertifiedKey, CertificateError> {
+        let made = CertificateParams::new(Vec::new()).and_then(|params| params.self_signed(self));
+        let certificate = made.map_err(|error| CertificateError::SelfSigned(error.to_string()))?;
+        let chain = vec![CertificateDer::from(certificate.der().to_vec())];
+        Ok(CertifiedKey::new(chain, Arc::new(self.clone())))
+    }
+}
+
+impl fmt::Debug for RootKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RootKey").finish_non_exhaustive()
+    }
+}
+
+impl PublicKeyData for RootKey {
+    fn der_bytes(&self) -> &[u8] {
+        &self.public
+    }
+
+    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+        &PKCS_ED25519
+    }
+}
+
+impl rcgen::SigningKey for RootKey {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        Ok((self.sign)(message).to_vec())
+    }
+}
+
+impl SigningKey for RootKey {
+    fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
+        offered.contains(&SignatureScheme::ED25519).then(|| Box::new(self.clone()) as Box<dyn Signer>)
+    }
+
+    fn algorithm(&self) -> SignatureAlgorithm {
+        SignatureAlgorithm::ED25519
+    }
+}
+
+impl Signer for RootKey {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
+        Ok((self.sign)(message).to_vec())
+    }
+
+    fn scheme(&self) -> SignatureScheme {
+        SignatureScheme::ED25519
+    }
+}
+
+/// A public key as it stands in a certificate: SubjectPublicKeyInfo (RFC 8410, 4).
+pub(super) fn public_key_info(key: &[u8; 32]) -> Vec<u8> {
+    const PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+    [&PREFIX[..], key].concat()
+}

@@ -1,0 +1,144 @@
+//! Which certificate a server shows.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use peersock_primitives::sync::{self, RwLock};
+use rustls::ServerConfig as RustlsConfig;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use thiserror::Error;
+use tokio_rustls::TlsAcceptor;
+
+pub use super::files::CertificateFiles;
+use super::files::Loaded;
+use super::self_signed::RootKey;
+use super::{ALPN, ALPN_HTTP, provider};
+
+/// Why there is no certificate.
+///
+/// ```
+/// use peersock_streams::{CertificateFiles, ServerTls};
+///
+/// let files = CertificateFiles { chain: "/none.pem".into(), key: "/none.key".into() };
+/// let error = ServerTls::new(None, Some(files)).expect_err("there is no such file");
+/// assert!(error.to_string().contains("/none.pem"));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum CertificateError {
+    /// A file cannot be read, is not in PEM form, or the key is not that of the certificate.
+    #[error("{} cannot be used: {reason}; give a chain and its key in PEM form", file.display())]
+    File {
+        /// Which file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No certificate could be made for the root's key.
+    #[error("no certificate could be made: {0}")]
+    SelfSigned(String),
+    /// Neither a key nor files were given.
+    #[error("TLS needs the root's key or the files of a certificate")]
+    Nothing,
+}
+
+/// The certificates of a server. Clones are one and the same.
+///
+/// With both a key and files, clients that name a host get the certificate of the files, and those that connect to
+/// an IP address, which is not named in TLS, get the one for the key.
+///
+/// ```
+/// use peersock_overlay::Identity;
+/// use peersock_streams::{RootKey, ServerTls};
+///
+/// let identity = Identity::from_seed(&[7; 32]);
+/// let key = RootKey::new(*identity.public().ed25519(), move |message: &[u8]| identity.sign(message));
+/// let tls = ServerTls::new(Some(key), None)?;
+/// assert!(!tls.reload_if_changed()?);
+/// # Ok::<(), peersock_streams::CertificateError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct ServerTls {
+    certificates: Arc<Certificates>,
+    config: Arc<RustlsConfig>,
+}
+
+#[derive(Debug)]
+struct Certificates {
+    own: Option<Arc<CertifiedKey>>,
+    files: Option<(CertificateFiles, RwLock<Loaded>)>,
+}
+
+impl ServerTls {
+    /// Certificates of a key, of files, or of both.
+    ///
+    /// # Errors
+    /// When there is neither, or the files cannot be used.
+    pub fn new(key: Option<RootKey>, files: Option<CertificateFiles>) -> Result<Self, CertificateError> {
+        if key.is_none() && files.is_none() {
+            return Err(CertificateError::Nothing);
+        }
+        let own = key.map(|key| key.certificate().map(Arc::new)).transpose()?;
+        let load = |files: CertificateFiles| {
+            let loaded = load(&files)?;
+            Ok((files, RwLock::new(loaded)))
+        };
+        let certificates = Arc::new(Certificates { own, files: files.map(load).transpose()? });
+        let mut config = RustlsConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("the provider has suites of TLS 1.3")
+            .with_no_client_auth()
+            .with_cert_resolver(certificates.clone());
+        config.alpn_protocols = vec![ALPN.to_vec(), ALPN_HTTP.to_vec()];
+        // What a session would be resumed with costs memory, and clients connect seldom.
+        config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Self { certificates, config: Arc::new(config) })
+    }
+
+    /// Reads the files again. Connections that stand keep the old certificate. If the new one cannot be used,
+    /// the old one stays.
+    ///
+    /// # Errors
+    /// When the files cannot be used.
+    pub fn reload(&self) -> Result<(), CertificateError> {
+        let Some((files, loaded)) = &self.certificates.files else { return Ok(()) };
+        *sync::write(loaded) = load(files)?;
+        Ok(())
+    }
+
+    /// Reads the files again if they are not as they were, and returns whether it did.
+    ///
+    /// # Errors
+    /// When they are not as they were, and cannot be used: the old certificate stays, and the next call tries again.
+    pub fn reload_if_changed(&self) -> Result<bool, CertificateError> {
+        let Some((files, loaded)) = &self.certificates.files else { return Ok(false) };
+        let stamp = files.stamp();
+        // A file that is just being replaced may be missing for a moment.
+        if stamp.is_none() || stamp == sync::read(loaded).stamp {
+            return Ok(false);
+        }
+        self.reload().map(|()| true)
+    }
+
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.config.clone())
+    }
+}
+
+fn load(files: &CertificateFiles) -> Result<Loaded, CertificateError> {
+    // Before the files are read: what changes meanwhile is seen next time.
+    let stamp = files.stamp();
+    Ok(Loaded { certificate: Arc::new(files.load()?), stamp })
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let from_files = || Some(sync::read(&self.files.as_ref()?.1).certificate.clone());
+        match hello.server_name() {
+            Some(_) => from_files().or_else(|| self.own.clone()),
+            None => self.own.clone().or_else(from_files),
+        }
+    }
+}

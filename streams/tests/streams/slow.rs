@@ -1,0 +1,176 @@
+//! Other ends that read slowly, or not at all, or are gone without a word.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::common::{Bench, PATIENCE, transports};
+use peersock_streams::{
+    Closed, ConnectOptions, Connection, Connector, QueueLimits, ServerEvent, ServerOptions, Target, Timing,
+    Transport,
+};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::{sleep, timeout};
+
+const LENGTH: usize = 1000;
+
+#[tokio::test]
+async fn to_a_slow_reader_little_is_under_way() {
+    let (listener, connection) = slow_listener(ConnectOptions::default()).await;
+    let (mut reader, _) = listener.accept().await.expect("the client has connected");
+    let counters = connection.counters();
+    let mut read = 0;
+    let mut buffer = [0; 10_000];
+    for turn in 0..2_000u32 {
+        for _ in 0..10 {
+            connection.send(vec![7; LENGTH]).expect("open");
+        }
+        // A tenth of what is sent is read.
+        if turn % 10 == 0 {
+            read += reader.read(&mut buffer).await.expect("open");
+        }
+        // What the kernel and the encoder hold can no longer be dropped. Without a limit it would be megabytes.
+        let under_way = counters.sent_bytes.get() as usize - read.min(counters.sent_bytes.get() as usize);
+        assert!(under_way < 160 << 10, "{under_way} bytes are under way in turn {turn}");
+    }
+    let dropped = counters.send_dropped_full.get() + counters.send_dropped_old.get();
+    assert!(dropped > 10_000, "{counters:?}");
+}
+
+#[tokio::test]
+async fn what_has_waited_too_long_is_not_sent() {
+    let send_queue = QueueLimits { age: Duration::from_millis(100), ..QueueLimits::default() };
+    let (listener, connection) =
+        slow_listener(ConnectOptions { send_queue, ..ConnectOptions::default() }).await;
+    let (mut reader, _) = listener.accept().await.expect("the client has connected");
+    // More than what the kernel takes without a reader, less than the queue.
+    for _ in 0..400 {
+        connection.send(vec![1; LENGTH]).expect("open");
+    }
+    sleep(Duration::from_millis(300)).await;
+    connection.send(vec![2; LENGTH]).expect("open");
+    let mut bytes = Vec::new();
+    let reading = async {
+        while bytes.last() != Some(&2) {
+            let mut chunk = [0; 4096];
+            let read = reader.read(&mut chunk).await.expect("open");
+            bytes.extend_from_slice(&chunk[..read]);
+        }
+    };
+    timeout(PATIENCE, reading).await.expect("the new one arrives");
+    let counters = connection.counters();
+    assert!(counters.send_dropped_old.get() > 50, "{counters:?}");
+    assert_eq!(counters.send_dropped_full.get(), 0);
+    let taken = (bytes.len() - 2) / (LENGTH + 2);
+    assert!(taken < 350, "{taken} datagrams were sent");
+}
+
+#[tokio::test]
+async fn a_program_that_does_not_read_loses_the_oldest() {
+    let mut bench = Bench::start(ServerOptions::default()).await;
+    let receive_queue = QueueLimits { bytes: 10 * (100 + QueueLimits::OVERHEAD), age: PATIENCE };
+    bench.options.receive_queue = receive_queue;
+    let (mut connection, id) = bench.connect(Transport::Tcp).await;
+    for number in 0..50u8 {
+        bench.server.handle().send(id, vec![number; 100]).expect("open");
+    }
+    let all_here = async {
+        while connection.counters().received.get() < 50 {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(PATIENCE, all_here).await.expect("the task reads on");
+    assert_eq!(connection.counters().receive_dropped_full.get(), 40);
+    for number in 40..50u8 {
+        assert_eq!(connection.recv().await.expect("open"), vec![number; 100]);
+    }
+}
+
+#[tokio::test]
+async fn a_client_notices_that_nobody_answers() {
+    let timing = quick();
+    let (listener, mut connection) =
+        slow_listener(ConnectOptions { timing, ..ConnectOptions::default() }).await;
+    // It is accepted by the kernel, and nobody reads.
+    assert_eq!(recv(&mut connection).await, Err(Closed::Silent(timing.dead_after)));
+    assert!(connection.counters().keepalives_sent.get() >= 2, "{:?}", connection.counters());
+    drop(listener);
+}
+
+#[tokio::test]
+async fn a_server_notices_that_a_client_is_silent() {
+    let timing = quick();
+    let mut bench = Bench::start(ServerOptions { timing, ..ServerOptions::default() }).await;
+    let mut stream = TcpStream::connect(bench.address).await.expect("the server listens");
+    stream.write_all(&[0, 0]).await.expect("open");
+    let ServerEvent::Opened { id, .. } = bench.event().await else { panic!("a connection") };
+    bench.server.handle().admit(id);
+    assert_eq!(bench.closed(id).await, Closed::Silent(timing.dead_after));
+}
+
+#[tokio::test]
+async fn keepalives_keep_idle_connections_for_any_time() {
+    let timing = Timing { keepalive: Duration::from_millis(100), dead_after: Duration::from_millis(1500) };
+    let mut bench = Bench::start(ServerOptions { timing, ..ServerOptions::default() }).await;
+    bench.options.timing = timing;
+    let mut connections = Vec::new();
+    for transport in transports() {
+        connections.push(bench.connect(transport).await);
+    }
+    sleep(3 * timing.dead_after).await;
+    for (connection, id) in &mut connections {
+        connection.send(&b"still here"[..]).expect("open");
+        assert_eq!(bench.datagram(*id).await, b"still here");
+        bench.server.handle().send(*id, &b"and there"[..]).expect("open");
+        assert_eq!(recv(connection).await.expect("open"), b"and there");
+        assert!(connection.counters().keepalives_received.get() > 5, "{:?}", connection.counters());
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_is_given_up() {
+    let timing = quick();
+    let mut bench = Bench::start(ServerOptions { timing, ..ServerOptions::default() }).await;
+    let mut stream = TcpStream::connect(bench.address).await.expect("the server listens");
+    stream.write_all(&[0, 0]).await.expect("open");
+    let ServerEvent::Opened { id, .. } = bench.event().await else { panic!("a connection") };
+    let handle = bench.server.handle();
+    handle.admit(id);
+    // It goes on sending: it is not silent.
+    let talking = tokio::spawn(async move {
+        while stream.write_all(&[0, 0]).await.is_ok() {
+            sleep(timing.keepalive / 4).await;
+        }
+    });
+    let flooding = tokio::spawn(async move {
+        while handle.send(id, vec![7; 16_000]).is_ok() {
+            sleep(Duration::from_millis(1)).await;
+        }
+    });
+    assert_eq!(bench.closed(id).await, Closed::Stalled(timing.dead_after));
+    timeout(PATIENCE, async { (talking.await, flooding.await) })
+        .await
+        .expect("both end")
+        .0
+        .expect("no panic");
+}
+
+fn quick() -> Timing {
+    Timing { keepalive: Duration::from_millis(200), dead_after: Duration::from_millis(800) }
+}
+
+/// A listener with a small receive buffer, as a slow path has, and a connection to it.
+async fn slow_listener(options: ConnectOptions) -> (Arc<TcpListener>, Connection) {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(8 << 10).expect("a socket");
+    socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+    let listener = socket.listen(1).expect("bound");
+    let address = listener.local_addr().expect("bound");
+    let target = Target::new(Transport::Tcp, address.ip().to_string(), address.port());
+    let connection = Connector::new(options).connect(&target).await.expect("it listens");
+    (Arc::new(listener), connection)
+}
+
+async fn recv(connection: &mut Connection) -> Result<Vec<u8>, Closed> {
+    timeout(PATIENCE, connection.recv()).await.expect("in time").map(|datagram| datagram.to_vec())
+}
