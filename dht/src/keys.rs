@@ -29,7 +29,7 @@ pub const SKEW: Duration = Duration::from_secs(300);
 /// # Ok::<(), peersock_overlay::ParseNetworkIdError>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeTail([u8; 10]);
+pub struct NodeTail(pub(crate) [u8; 10]);
 
 impl NodeTail {
     /// The tail of a node's addresses.
@@ -77,7 +77,7 @@ pub enum Location {
     /// A slot of a node's mailbox. Every member can write there.
     Slot {
         /// Whose mailbox it is.
-        owner: NodeId,
+        owner: NodeTail,
         /// Which slot, from 0.
         index: u8,
     },
@@ -86,7 +86,7 @@ pub enum Location {
         /// Who knocks.
         writer: PublicIdentity,
         /// At whose door.
-        reader: NodeId,
+        reader: NodeTail,
     },
 }
 
@@ -94,10 +94,8 @@ impl Location {
     /// Whose epochs count there: for mailboxes, those of who reads them.
     pub fn owner(&self) -> NodeTail {
         match self {
-            Self::Open(tail) => *tail,
+            Self::Open(owner) | Self::Slot { owner, .. } | Self::Pair { reader: owner, .. } => *owner,
             Self::Own(node) => NodeTail::of(&node.node_id()),
-            Self::Slot { owner, .. } => NodeTail::of(owner),
-            Self::Pair { reader, .. } => NodeTail::of(reader),
         }
     }
 }
@@ -180,8 +178,8 @@ impl MeetingKeys {
     }
 
     /// The slot that a writer uses at the given attempt.
-    pub(crate) fn slot(&self, writer: &NodeId, owner: &NodeId, attempt: u8, slots: u8) -> u8 {
-        let hash = self.derive(b"peersock dht slot choice v1", &[writer.as_bytes(), owner.as_bytes()]);
+    pub(crate) fn slot(&self, writer: &NodeId, owner: &NodeTail, attempt: u8, slots: u8) -> u8 {
+        let hash = self.derive(b"peersock dht slot choice v1", &[writer.as_bytes(), &owner.0]);
         ((u32::from(hash[0]) + u32::from(attempt)) % u32::from(slots.max(1))) as u8
     }
 
@@ -191,10 +189,11 @@ impl MeetingKeys {
             Location::Open(tail) => self.derive(b"peersock dht open v1", &[&tail.0, &epoch]),
             Location::Own(node) => self.derive(b"peersock dht own v1", &[node.node_id().as_bytes(), &epoch]),
             Location::Slot { owner, index } => {
-                self.derive(b"peersock dht slot v1", &[owner.as_bytes(), &epoch, &[*index]])
+                self.derive(b"peersock dht slot v1", &[&owner.0, &epoch, &[*index]])
             }
-            Location::Pair { writer, reader } => self
-                .derive(b"peersock dht pair v1", &[writer.node_id().as_bytes(), reader.as_bytes(), &epoch]),
+            Location::Pair { writer, reader } => {
+                self.derive(b"peersock dht pair v1", &[writer.node_id().as_bytes(), &reader.0, &epoch])
+            }
         }
     }
 
@@ -280,11 +279,11 @@ mod tests {
             Location::Open(NodeTail::of(&b.node_id())),
             Location::Own(*a.public()),
             Location::Own(*b.public()),
-            Location::Slot { owner: a.node_id(), index: 0 },
-            Location::Slot { owner: a.node_id(), index: 1 },
-            Location::Slot { owner: b.node_id(), index: 0 },
-            Location::Pair { writer: *a.public(), reader: b.node_id() },
-            Location::Pair { writer: *b.public(), reader: a.node_id() },
+            Location::Slot { owner: NodeTail::of(&a.node_id()), index: 0 },
+            Location::Slot { owner: NodeTail::of(&a.node_id()), index: 1 },
+            Location::Slot { owner: NodeTail::of(&b.node_id()), index: 0 },
+            Location::Pair { writer: *a.public(), reader: NodeTail::of(&b.node_id()) },
+            Location::Pair { writer: *b.public(), reader: NodeTail::of(&a.node_id()) },
         ];
         let mut seen = Vec::new();
         for psk in [1, 2] {
@@ -301,7 +300,7 @@ mod tests {
     #[test]
     fn nobody_signs_where_only_another_may() {
         let (a, b) = (node(1), node(2));
-        let pair = Location::Pair { writer: *a.public(), reader: b.node_id() };
+        let pair = Location::Pair { writer: *a.public(), reader: NodeTail::of(&b.node_id()) };
         for location in [Location::Own(*a.public()), pair] {
             assert!(keys(1).signer(&location, Epoch(1), &b).is_none());
             let signer = keys(1).signer(&location, Epoch(1), &a).expect("its own");

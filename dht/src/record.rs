@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use peersock_overlay::{Identity, NodeId, PublicIdentity};
+use peersock_overlay::{Identity, PublicIdentity};
 use thiserror::Error;
 
 use crate::contact::Contact;
-use crate::keys::{MeetingKeys, SKEW};
+use crate::keys::{MeetingKeys, NodeTail, SKEW};
 use crate::seal::PLAIN_LEN;
 
 const RECORD: u8 = 1;
@@ -41,6 +41,9 @@ pub struct Record {
 }
 
 impl Record {
+    /// The least slots that a mailbox has. Who does not know a node's record writes to these.
+    pub const MIN_SLOTS: u8 = 2;
+
     /// The most slots that a mailbox can have.
     pub const MAX_SLOTS: u8 = 8;
 
@@ -75,7 +78,7 @@ impl Record {
             identity: head.identity,
             sequence: head.sequence,
             lifetime: u16::from_be_bytes([fixed[0], fixed[1]]),
-            slots: fixed[2].min(Self::MAX_SLOTS),
+            slots: if fixed[2] == 0 { 0 } else { fixed[2].clamp(Self::MIN_SLOTS, Self::MAX_SLOTS) },
             poll: fixed[3],
             contact,
         };
@@ -133,7 +136,7 @@ impl Knock {
     ///        | 1    | 64       | 8        | 8        | 5+19c   | 64        |       |
     ///        +------+----------+----------+----------+---------+-----------+-------+
     /// ```
-    pub(crate) fn sign(&self, keys: &MeetingKeys, own: &Identity, reader: &NodeId) -> [u8; PLAIN_LEN] {
+    pub(crate) fn sign(&self, keys: &MeetingKeys, own: &Identity, reader: &NodeTail) -> [u8; PLAIN_LEN] {
         let mut out = vec![KNOCK];
         out.extend(self.identity.to_bytes());
         out.extend(self.sequence.to_be_bytes());
@@ -146,7 +149,7 @@ impl Knock {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub(crate) fn verify(keys: &MeetingKeys, reader: &NodeId, plain: &[u8]) -> Result<Self, Refused> {
+    pub(crate) fn verify(keys: &MeetingKeys, reader: &NodeTail, plain: &[u8]) -> Result<Self, Refused> {
         let (head, rest) = Head::parse(plain, KNOCK)?;
         let (start, rest) = rest.split_first_chunk::<8>().ok_or(Refused::Form)?;
         let (contact, rest) = Contact::parse(rest).ok_or(Refused::Form)?;
@@ -173,8 +176,8 @@ impl Knock {
         Duration::from_millis(self.start.saturating_sub(now)).min(Self::MAX_START)
     }
 
-    fn context(keys: &MeetingKeys, reader: &NodeId) -> Vec<u8> {
-        [&b"peersock dht knock v1"[..], &keys.binding(), reader.as_bytes()].concat()
+    fn context(keys: &MeetingKeys, reader: &NodeTail) -> Vec<u8> {
+        [&b"peersock dht knock v1"[..], &keys.binding(), &reader.0].concat()
     }
 }
 
@@ -276,6 +279,10 @@ mod tests {
         Identity::from_seed(&[seed; 32])
     }
 
+    fn tail(seed: u8) -> NodeTail {
+        NodeTail::of(&node(seed).node_id())
+    }
+
     fn record(contact: Contact) -> Record {
         Record {
             identity: *node(1).public(),
@@ -298,7 +305,7 @@ mod tests {
         fn what_is_signed_is_verified(contact in any_contact()) {
             let plain = record(contact.clone()).sign(&keys(80), &node(1));
             prop_assert_eq!(Record::verify(&keys(80), &plain), Ok(record(contact.clone())));
-            let reader = node(2).node_id();
+            let reader = tail(2);
             let plain = knock(contact.clone()).sign(&keys(80), &node(1), &reader);
             prop_assert_eq!(Knock::verify(&keys(80), &reader, &plain), Ok(knock(contact)));
         }
@@ -306,7 +313,7 @@ mod tests {
         #[test]
         fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..PLAIN_LEN)) {
             prop_assert!(Record::verify(&keys(80), &bytes).is_err());
-            prop_assert!(Knock::verify(&keys(80), &node(2).node_id(), &bytes).is_err());
+            prop_assert!(Knock::verify(&keys(80), &tail(2), &bytes).is_err());
         }
 
         #[test]
@@ -319,13 +326,13 @@ mod tests {
 
     #[test]
     fn signatures_are_for_one_network_one_reader_one_purpose() {
-        let reader = node(2).node_id();
+        let reader = tail(2);
         let plain = record(contact(&["198.51.100.7:5"])).sign(&keys(80), &node(1));
         assert_eq!(Record::verify(&keys(81), &plain), Err(Refused::Signature));
         assert_eq!(Knock::verify(&keys(80), &reader, &plain), Err(Refused::Form));
         let plain = knock(contact(&["198.51.100.7:5"])).sign(&keys(80), &node(1), &reader);
         assert_eq!(Knock::verify(&keys(81), &reader, &plain), Err(Refused::Signature));
-        assert_eq!(Knock::verify(&keys(80), &node(3).node_id(), &plain), Err(Refused::Signature));
+        assert_eq!(Knock::verify(&keys(80), &tail(3), &plain), Err(Refused::Signature));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mainline::async_dht::AsyncDht;
 use mainline::{Dht, DhtBuilder};
-use peersock_overlay::{DiscoveryKey, Identity, NodeId, PublicIdentity};
+use peersock_overlay::{DiscoveryKey, Identity, PublicIdentity};
 use thiserror::Error;
 
 use crate::contact::Contact;
@@ -58,7 +58,8 @@ pub struct Settings {
     /// Whether this node serves the DHT from the start. Default false: `mainline` lets it do so after a
     /// quarter of an hour, if others can reach it.
     pub serve: bool,
-    /// How long an answer of a node of the DHT is waited for. Default 2 s.
+    /// How long an answer of a node of the DHT is waited for. Default 1 s: a
+    /// look-up ends that much later than its last answer, since some of the nodes are always gone.
     pub request_timeout: Duration,
     /// What is done when.
     pub config: Config,
@@ -72,7 +73,7 @@ impl Settings {
             bind: Ipv4Addr::UNSPECIFIED,
             port: None,
             serve: false,
-            request_timeout: Duration::from_secs(2),
+            request_timeout: Duration::from_secs(1),
             config: Config::default(),
         }
     }
@@ -201,12 +202,12 @@ impl Service {
     }
 
     /// See [`Rendezvous::knock`].
-    pub fn knock(&self, network: Network, peer: PublicIdentity) {
+    pub fn knock(&self, network: Network, peer: NodeTail) {
         self.call(|rendezvous, now| rendezvous.knock(now, network, peer));
     }
 
     /// See [`Rendezvous::met`].
-    pub fn met(&self, network: Network, peer: &NodeId) {
+    pub fn met(&self, network: Network, peer: &NodeTail) {
         self.call(|rendezvous, _| rendezvous.met(network, peer));
     }
 

@@ -2,12 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use peersock_overlay::{NodeId, PublicIdentity};
-
 use super::{Config, Event, Moment, Network, Outcome, Purpose, Rendezvous};
 use crate::item::Item;
 use crate::keys::{Location, NodeTail};
-use crate::record::Knock;
+use crate::record::{Knock, Record};
 use crate::seal;
 
 /// How many there can be in one network.
@@ -37,10 +35,9 @@ impl Knocking {
 }
 
 impl Rendezvous {
-    pub(super) fn start_knocking(&mut self, now: Moment, network: Network, peer: PublicIdentity) {
+    pub(super) fn start_knocking(&mut self, now: Moment, network: Network, node: NodeTail) {
         let Some(membership) = self.networks.get_mut(&network) else { return };
-        let node = peer.node_id();
-        if node == self.own.node_id() || membership.knocking.contains_key(&node) {
+        if node == NodeTail::of(&self.own.node_id()) || membership.knocking.contains_key(&node) {
             return;
         }
         if membership.knocking.len() >= MAX_KNOCKING {
@@ -72,15 +69,15 @@ impl Rendezvous {
         }
     }
 
-    fn knock_once(&mut self, now: Moment, network: Network, node: NodeId) {
+    fn knock_once(&mut self, now: Moment, network: Network, node: NodeTail) {
         let sequence = self.next_sequence(now);
         let randoms = [self.random(), self.random()];
         let Some(contact) = self.contact.clone() else { return };
         let Some(membership) = self.networks.get_mut(&network) else { return };
         let Some(knocking) = membership.knocking.get_mut(&node) else { return };
-        let (keys, tail) = (&membership.keys, NodeTail::of(&node));
-        let record = membership.records.get(&tail);
-        let slots = record.map_or(Config::default().slots, |record| record.slots);
+        let keys = &membership.keys;
+        let record = membership.records.get(&node);
+        let slots = record.map_or(Record::MIN_SLOTS, |record| record.slots);
         let knock = Knock {
             identity: *self.own.public(),
             sequence,
@@ -88,8 +85,8 @@ impl Rendezvous {
             contact,
         };
         let plain = knock.sign(keys, &self.own, &node);
-        let epoch = keys.epoch(&tail, now.unix);
-        let seal_key = keys.seal_key(&tail, epoch);
+        let epoch = keys.epoch(&node, now.unix);
+        let seal_key = keys.seal_key(&node, epoch);
         let index = keys.slot(&self.own.node_id(), &node, knocking.attempt, slots);
         let locations = [
             // A node with no slots reads no mailbox; then it is only this node that punches.
@@ -115,7 +112,7 @@ impl Rendezvous {
     }
 
     /// One of a knock's two writes is over.
-    pub(super) fn knocked_at(&mut self, now: Moment, network: Network, peer: NodeId, outcome: Outcome) {
+    pub(super) fn knocked_at(&mut self, now: Moment, network: Network, peer: NodeTail, outcome: Outcome) {
         let Some(membership) = self.networks.get_mut(&network) else { return };
         let Some(knocking) = membership.knocking.get_mut(&peer) else { return };
         knocking.running = knocking.running.saturating_sub(1);

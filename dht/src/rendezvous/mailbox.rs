@@ -28,6 +28,8 @@ const PER_NODE: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(super) struct Mailbox {
     due: Instant,
+    /// When the reading that runs, or the last one, began.
+    began: Instant,
     running: u32,
     interval: Duration,
     active_until: Instant,
@@ -42,6 +44,7 @@ impl Mailbox {
     pub(super) fn new(now: Instant, config: &Config) -> Self {
         Self {
             due: now,
+            began: now,
             running: 0,
             interval: config.poll_active,
             active_until: now + config.active,
@@ -83,7 +86,7 @@ impl Mailbox {
         };
         // A quarter less at most: who watches the DHT shall not tell nodes apart by their beat.
         let jitter = f64::from(jitter) / f64::from(u32::MAX);
-        self.due = now + self.interval.mul_f64(1.0 - jitter / 4.0);
+        self.due = now.max(self.began + self.interval.mul_f64(1.0 - jitter / 4.0));
     }
 
     /// Forgets knocks that are too old to come again.
@@ -123,11 +126,12 @@ impl Rendezvous {
         if self.contact.is_none() || mailbox.running > 0 || mailbox.due > now.instant {
             return;
         }
-        let own = self.own.node_id();
+        let own = NodeTail::of(&self.own.node_id());
         let slots = (0..self.config.slots).map(|index| Location::Slot { owner: own, index });
         let pairs = mailbox.watched.iter().map(|writer| Location::Pair { writer: *writer, reader: own });
         let locations: Vec<_> = slots.chain(pairs).collect();
-        for epoch in membership.keys.epochs(&NodeTail::of(&own), now.unix) {
+        mailbox.began = now.instant;
+        for epoch in membership.keys.epochs(&own, now.unix) {
             for location in &locations {
                 self.operations.get(network, Purpose::Poll, &membership.keys, location, epoch);
                 mailbox.running += 1;
@@ -143,7 +147,7 @@ impl Rendezvous {
         plain: &[u8],
     ) -> Result<(), Refused> {
         let Some(membership) = self.networks.get_mut(&network) else { return Ok(()) };
-        let knock = Knock::verify(&membership.keys, &self.own.node_id(), plain)?;
+        let knock = Knock::verify(&membership.keys, &NodeTail::of(&self.own.node_id()), plain)?;
         if knock.identity == *self.own.public() {
             return Err(Refused::Node);
         }

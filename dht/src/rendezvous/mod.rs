@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use peersock_overlay::{DiscoveryKey, Identity, NodeId, PublicIdentity};
+use peersock_overlay::{DiscoveryKey, Identity, PublicIdentity};
 use rand::rngs::ChaCha20Rng;
 use rand::{Rng, SeedableRng};
 
@@ -78,7 +78,7 @@ struct Membership {
     publications: Publications,
     mailbox: Mailbox,
     searches: BTreeMap<NodeTail, Search>,
-    knocking: BTreeMap<NodeId, Knocking>,
+    knocking: BTreeMap<NodeTail, Knocking>,
     records: BTreeMap<NodeTail, Record>,
 }
 
@@ -148,16 +148,17 @@ impl Rendezvous {
     }
 
     /// Knocks at a node: leaves this node's contact in its mailbox, several times if need be, until
-    /// [`Self::met`] or [`Event::KnockFailed`]. Waits until this node has a contact. At most 64 in a network.
-    pub fn knock(&mut self, now: Moment, network: Network, peer: PublicIdentity) {
+    /// [`Self::met`] or [`Event::KnockFailed`]. It need not have been found before: whoever wants to meet it
+    /// soon calls [`Self::find`] and this at once. Waits until this node has a contact. At most 64 in a network.
+    pub fn knock(&mut self, now: Moment, network: Network, peer: NodeTail) {
         self.start_knocking(now, network, peer);
         self.drive(now);
     }
 
     /// Ends the search for a node and the knocking: there is a session, or nobody wants one any more.
-    pub fn met(&mut self, network: Network, peer: &NodeId) {
+    pub fn met(&mut self, network: Network, peer: &NodeTail) {
         if let Some(membership) = self.networks.get_mut(&network) {
-            membership.searches.remove(&NodeTail::of(peer));
+            membership.searches.remove(peer);
             membership.knocking.remove(peer);
         }
     }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use peersock_overlay::NodeId;
 use zeroize::Zeroizing;
 
 use super::publishing::Copy as Published;
@@ -23,7 +22,7 @@ pub(super) enum Purpose {
     Publish(Published, Epoch),
     Search(NodeTail),
     Poll,
-    Knock(NodeId),
+    Knock(NodeTail),
 }
 
 /// An operation whose end is awaited.

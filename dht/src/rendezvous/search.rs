@@ -22,6 +22,8 @@ pub(super) struct Search {
     reads_own: bool,
     running: u32,
     pause: Duration,
+    /// When the round that runs, or the last one, began.
+    began: Instant,
     due: Instant,
     until: Instant,
 }
@@ -34,6 +36,7 @@ impl Search {
             reads_own: false,
             running: 0,
             pause: Duration::from_millis(500),
+            began: now,
             due: now,
             until: now + config.search,
         }
@@ -48,7 +51,7 @@ impl Search {
         self.running = self.running.saturating_sub(1);
         if self.running == 0 {
             self.pause = (self.pause * 2).min(MAX_PAUSE);
-            self.due = if self.has_found { now } else { now + self.pause };
+            self.due = if self.has_found { now } else { now.max(self.began + self.pause) };
         }
     }
 }
@@ -87,6 +90,7 @@ impl Rendezvous {
                 over.push((*node, search.has_found));
                 continue;
             }
+            search.began = now.instant;
             search.reads_own = search.identity.is_some();
             let locations = [Some(Location::Open(*node)), search.identity.map(Location::Own)];
             for epoch in membership.keys.epochs(node, now.unix) {

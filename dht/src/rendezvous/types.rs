@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use peersock_overlay::{NodeId, PublicIdentity};
+use peersock_overlay::PublicIdentity;
 
 use crate::item::Item;
 use crate::keys::NodeTail;
@@ -155,7 +155,7 @@ pub enum Event {
         /// Where.
         network: Network,
         /// At whose door.
-        peer: NodeId,
+        peer: NodeTail,
         /// How long from now both sides begin.
         start_in: Duration,
     },
@@ -164,7 +164,7 @@ pub enum Event {
         /// Where.
         network: Network,
         /// At whose door.
-        peer: NodeId,
+        peer: NodeTail,
     },
     /// Somebody wants to meet: admit it, or not; then begin to punch.
     Knocked {
@@ -191,10 +191,11 @@ pub struct Config {
     /// How long a record is valid. Default 90 minutes, at most 18 hours.
     pub lifetime: Duration,
     /// How many slots this node's mailbox has: more let more nodes knock at once, and each costs a look-up
-    /// each time. Default 2, 1 to 8.
+    /// each time. Default and least 2, at most 8.
     pub slots: u8,
     /// How often the mailbox is read while something happens: for [`Self::active`] after the first
-    /// publication, a knock, a search or a knock of one's own. Default 2 s, at least 100 ms.
+    /// publication, a knock, a search or a knock of one's own. Default 1 s, at least 100 ms. One reading
+    /// begins when the last has ended at the earliest.
     pub poll_active: Duration,
     /// How often it is read otherwise. Default 15 s, at most 255 s.
     pub poll_idle: Duration,
@@ -210,7 +211,7 @@ impl Default for Config {
             republish: Duration::from_secs(30 * 60),
             lifetime: Duration::from_secs(90 * 60),
             slots: 2,
-            poll_active: Duration::from_secs(2),
+            poll_active: Duration::from_secs(1),
             poll_idle: Duration::from_secs(15),
             active: Duration::from_secs(120),
             search: Duration::from_secs(60),
@@ -225,7 +226,7 @@ impl Config {
         Self {
             republish: self.republish.max(Duration::from_secs(10)),
             lifetime: self.lifetime.clamp(Duration::from_secs(60), Duration::from_secs(18 * 3600)),
-            slots: self.slots.clamp(1, Record::MAX_SLOTS),
+            slots: self.slots.clamp(Record::MIN_SLOTS, Record::MAX_SLOTS),
             poll_active: self.poll_active.clamp(Duration::from_millis(100), poll_idle),
             poll_idle,
             ..self

@@ -133,7 +133,7 @@ fn knocking_ends_when_nobody_comes_and_when_they_have_met() {
 
     world.knock(a, b);
     world.run(2 * SECOND);
-    let (network, peer) = (world.nodes[a].network, world.nodes[b].identity.node_id());
+    let (network, peer) = (world.nodes[a].network, world.tail(b));
     world.nodes[a].rendezvous.met(network, &peer);
     world.run(Duration::from_secs(120));
     assert_eq!(count(&world), 6);
@@ -185,7 +185,7 @@ fn a_knock_is_told_once_whoever_repeats_it() {
     world.nodes[b].rendezvous.watch(network, peer);
     world.knock(a, b);
     world.run(3 * SECOND);
-    let (network, node) = (world.nodes[a].network, world.nodes[b].identity.node_id());
+    let (network, node) = (world.nodes[a].network, world.tail(b));
     world.nodes[a].rendezvous.met(network, &node);
     world.run(Duration::from_secs(60));
     assert_eq!(world.knocks(b).len(), 1, "in its slot and at its own place, read again and again");

@@ -101,7 +101,7 @@ impl World {
     }
 
     fn knock(&mut self, node: usize, peer: usize) {
-        let (now, network, peer) = (self.now(node), self.nodes[node].network, self.identity(peer));
+        let (now, network, peer) = (self.now(node), self.nodes[node].network, self.tail(peer));
         self.nodes[node].rendezvous.knock(now, network, peer);
     }
 

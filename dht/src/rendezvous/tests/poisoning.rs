@@ -165,11 +165,11 @@ fn a_member_knocks_in_nobody_elses_name_and_passes_on_no_knock() {
         start: sequence,
         contact: contact(&["192.0.2.66:6"]),
     };
-    let (node_a, id_b) = (world.nodes[a].identity.clone(), world.identity(b).node_id());
+    let (node_a, id_b) = (world.nodes[a].identity.clone(), world.tail(b));
     let in_the_name_of_a = knock(world.identity(a), sequence).sign(&keys(), &mallory, &id_b);
     let for_b = knock(world.identity(a), sequence).sign(&keys(), &node_a, &id_b);
     let own = world.nodes[c].identity.clone();
-    let id_c = own.node_id();
+    let id_c = world.tail(c);
     let of_itself = knock(world.identity(c), sequence).sign(&keys(), &own, &id_c);
     for plain in [in_the_name_of_a, for_b, of_itself] {
         let slot = Location::Slot { owner: id_c, index: 0 };
@@ -185,10 +185,10 @@ fn a_member_knocks_in_nobody_elses_name_and_passes_on_no_knock() {
 #[test]
 fn a_flood_of_knocks_is_told_at_a_bounded_rate() {
     let (mut world, _, b) = pair();
-    let own = world.nodes[b].identity.node_id();
+    let own = world.tail(b);
     for seed in 0..200_u8 {
         let knocker = Identity::from_seed(&[seed; 32]);
-        if knocker.node_id() == own {
+        if NodeTail::of(&knocker.node_id()) == own {
             continue;
         }
         let sequence = now_ms(&world);
@@ -212,7 +212,7 @@ fn a_flood_of_knocks_is_told_at_a_bounded_rate() {
 #[test]
 fn one_member_is_told_at_most_every_three_seconds() {
     let (mut world, a, b) = pair();
-    let (node, own) = (world.nodes[a].identity.clone(), world.identity(b).node_id());
+    let (node, own) = (world.nodes[a].identity.clone(), world.tail(b));
     for i in 0..60 {
         let sequence = now_ms(&world);
         let knock =
@@ -231,7 +231,7 @@ fn a_member_that_takes_all_slots_keeps_no_watched_node_away() {
     let mut world = World::new();
     let (a, b) = (world.add(0), world.add(0));
     let mallory = Identity::from_seed(&[66; 32]);
-    let owner = world.identity(b).node_id();
+    let owner = world.tail(b);
     for epoch in keys().epochs(&world.tail(b), CLOCK) {
         for index in 0..Record::MAX_SLOTS {
             let item = world.forge(&Location::Slot { owner, index }, epoch, &mallory, &[1; 600], i64::MAX);
