@@ -74,8 +74,8 @@ pub use endpoint::{
     AddressError, Endpoint, EndpointConfig, JoinError, Limits, Lookup, NetworkInfo, PeerInfo,
 };
 pub use id::{
-    DiscoveryKey, Identity, NetworkId, NetworkKind, NodeId, ParseIdentityError, ParseNetworkIdError,
-    ParseNodeIdError, Psk, PublicIdentity,
+    BlindedKey, DiscoveryKey, Identity, NetworkId, NetworkKind, NodeId, ParseIdentityError,
+    ParseNetworkIdError, ParseNodeIdError, Psk, PublicIdentity,
 };
 pub use link::{Attention, Elsewhere, Event, Gone, Transmit};
 pub use network::{

@@ -9,6 +9,7 @@ const LABEL: &[u8] = b"peersock discovery v1";
 const MEMBERS_LABEL: &[u8] = b"peersock members v1";
 const BEACON_LABEL: &[u8] = b"peersock beacon v1";
 const HELLO_LABEL: &[u8] = b"peersock hello v1";
+const MEETING_LABEL: &[u8] = b"peersock meeting v1";
 
 /// The secret that the members of one network share for finding each other on a local network.
 ///
@@ -28,6 +29,7 @@ const HELLO_LABEL: &[u8] = b"peersock hello v1";
 pub struct DiscoveryKey {
     beacon: [u8; 32],
     hello: [u8; 32],
+    meeting: [u8; 32],
 }
 
 impl DiscoveryKey {
@@ -39,12 +41,22 @@ impl DiscoveryKey {
         let members = members.map_or([0; 32], hash_members);
         let network = network.as_u64().to_be_bytes();
         let key = Zeroizing::new(hash::keyed(psk.as_bytes(), &[LABEL, &network, &members]));
-        Self { beacon: hash::keyed(&key, &[BEACON_LABEL]), hello: hash::keyed(&key, &[HELLO_LABEL]) }
+        Self {
+            beacon: hash::keyed(&key, &[BEACON_LABEL]),
+            hello: hash::keyed(&key, &[HELLO_LABEL]),
+            meeting: hash::keyed(&key, &[MEETING_LABEL]),
+        }
     }
 
     /// The tag that says "this network" in a beacon with that salt.
     pub fn beacon_tag(&self, salt: &[u8; 16]) -> [u8; 16] {
         hash::mac16(&self.beacon, &[salt])
+    }
+
+    /// The key from which follows where the network's members meet in a public directory, and what they
+    /// seal there. It is as secret as the network's key.
+    pub fn meeting_key(&self) -> &[u8; 32] {
+        &self.meeting
     }
 
     /// The key that seals hellos.

@@ -2,6 +2,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use data_encoding::BASE64URL_NOPAD;
+use ed25519_dalek::hazmat::ExpandedSecretKey;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use thiserror::Error;
 use x25519_dalek::StaticSecret;
@@ -56,6 +57,11 @@ impl Identity {
     /// signature made for one purpose could serve another.
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {
         self.ed25519.sign(message).to_bytes()
+    }
+
+    /// The Ed25519 secret as a scalar and the secret of its nonces (RFC 8032, 5.1.5).
+    pub(super) fn expanded_ed25519(&self) -> ExpandedSecretKey {
+        ExpandedSecretKey::from(self.ed25519.as_bytes())
     }
 
     /// The key for the handshake's Diffie-Hellman.

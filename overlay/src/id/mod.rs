@@ -1,11 +1,13 @@
 //! Who a node is and which network it is on: identities, node IDs, network IDs and addresses.
 
+mod blinded;
 mod discovery;
 mod identity;
 mod network;
 mod node;
 mod psk;
 
+pub use blinded::BlindedKey;
 pub use discovery::DiscoveryKey;
 pub use identity::{Identity, ParseIdentityError, PublicIdentity};
 pub use network::{NetworkId, NetworkKind, ParseNetworkIdError};

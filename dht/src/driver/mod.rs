@@ -1,0 +1,264 @@
+//! A [`Rendezvous`] on the library `mainline`, in a thread of its own.
+
+mod engine;
+
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use mainline::async_dht::AsyncDht;
+use mainline::{Dht, DhtBuilder};
+use peersock_overlay::{DiscoveryKey, Identity, PublicIdentity};
+use thiserror::Error;
+
+use crate::contact::Contact;
+use crate::keys::NodeTail;
+use crate::record::Record;
+use crate::rendezvous::{Config, Counters, Event, Moment, Network, Rendezvous, Target};
+
+use engine::Bell;
+
+/// By which nodes a node enters the DHT.
+///
+/// ```
+/// use peersock_dht::Bootstrap;
+///
+/// let own = Bootstrap::Nodes(vec!["192.0.2.1:6881".parse()?]);
+/// assert_ne!(own, Bootstrap::Public);
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Bootstrap {
+    /// By these, and no others: a DHT of one's own, or nodes that are known from before. At least one.
+    Nodes(Vec<SocketAddrV4>),
+    /// By the public DHT's well-known nodes, whose names are resolved when the service starts.
+    Public,
+}
+
+/// Settings of a [`Service`].
+///
+/// ```
+/// use peersock_dht::{Bootstrap, Settings};
+///
+/// let mut settings = Settings::new(Bootstrap::Nodes(vec!["127.0.0.1:6881".parse()?]));
+/// settings.bind = std::net::Ipv4Addr::LOCALHOST;
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// How the DHT is entered.
+    pub bootstrap: Bootstrap,
+    /// Which of the machine's addresses the socket for the DHT has. Default 0.0.0.0: any.
+    pub bind: Ipv4Addr,
+    /// Its UDP port. Default `None`: any free one.
+    pub port: Option<u16>,
+    /// Whether this node serves the DHT from the start. Default false: `mainline` lets it do so after a
+    /// quarter of an hour, if others can reach it.
+    pub serve: bool,
+    /// How long an answer of a node of the DHT is waited for. Default 1 s: a
+    /// look-up ends that much later than its last answer, since some of the nodes are always gone.
+    pub request_timeout: Duration,
+    /// What is done when.
+    pub config: Config,
+}
+
+impl Settings {
+    /// The defaults.
+    pub fn new(bootstrap: Bootstrap) -> Self {
+        Self {
+            bootstrap,
+            bind: Ipv4Addr::UNSPECIFIED,
+            port: None,
+            serve: false,
+            request_timeout: Duration::from_secs(1),
+            config: Config::default(),
+        }
+    }
+}
+
+/// Why a [`Service`] did not start.
+///
+/// ```
+/// let error = peersock_dht::StartError::NoBootstrap;
+/// assert_eq!(error.to_string(), "no node is named by which to enter the DHT");
+/// ```
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// [`Bootstrap::Nodes`] is empty.
+    #[error("no node is named by which to enter the DHT")]
+    NoBootstrap,
+    /// The system gives no randomness.
+    #[error("the system gives no randomness")]
+    NoEntropy,
+    /// A socket or thread could not be made.
+    #[error("the node of the DHT cannot start: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Publishes this node, finds others, and exchanges knocks, in a thread of its own.
+///
+/// Events are given to a function on that thread, which must return soon. Dropping the service ends the thread
+/// and leaves the DHT; what was published expires.
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use peersock_dht::{Bootstrap, Contact, Event, NodeTail, Service, Settings, Target};
+/// use peersock_overlay::{DiscoveryKey, Identity, NetworkId};
+///
+/// let network = NetworkId::ad_hoc(80..=80)?;
+/// let own = Arc::new(Identity::from_seed(&[1; 32]));
+/// let service = Service::start(own, Settings::new(Bootstrap::Public), |event| {
+///     if let Event::Found { record, .. } = event {
+///         println!("it is at {:?}", record.contact.candidates());
+///     }
+/// })?;
+/// let joined = service.join(&DiscoveryKey::new(network, None, None));
+/// service.publish(Contact::default());
+/// let address = "fd6b:12ef:2be5:686:3158:4010:c99a:de4c".parse()?;
+/// service.find(joined, Target::Address(NodeTail::of_address(&address)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Service {
+    shared: Arc<Shared>,
+    dht: AsyncDht,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    rendezvous: Mutex<Rendezvous>,
+    bell: Arc<Bell>,
+}
+
+impl Shared {
+    /// Every step of the machine leaves it as it should be, so a panic elsewhere does not spoil it.
+    fn lock(&self) -> MutexGuard<'_, Rendezvous> {
+        self.rendezvous.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Service {
+    /// Starts the node of the DHT and the thread. With [`Bootstrap::Public`] names are resolved first, which
+    /// may take seconds.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn start(
+        own: Arc<Identity>,
+        settings: Settings,
+        on_event: impl FnMut(Event) + Send + 'static,
+    ) -> Result<Self, StartError> {
+        let mut builder = DhtBuilder::default();
+        match &settings.bootstrap {
+            Bootstrap::Nodes(nodes) if nodes.is_empty() => return Err(StartError::NoBootstrap),
+            Bootstrap::Nodes(nodes) => builder.bootstrap(nodes),
+            Bootstrap::Public => builder.bootstrap(&mainline::DEFAULT_BOOTSTRAP_NODES),
+        };
+        builder.bind_address(settings.bind).request_timeout(settings.request_timeout);
+        if let Some(port) = settings.port {
+            builder.port(port);
+        }
+        if settings.serve {
+            builder.server_mode();
+        }
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(|_| StartError::NoEntropy)?;
+        let rendezvous = Mutex::new(Rendezvous::new(own, settings.config, seed, moment()));
+        let dht: AsyncDht = Dht::as_async(builder.build()?);
+        let shared = Arc::new(Shared { rendezvous, bell: Arc::default() });
+        let (for_thread, its_dht) = (shared.clone(), dht.clone());
+        let thread = std::thread::Builder::new()
+            .name("peersock dht".into())
+            .spawn(move || engine::run(&for_thread, &its_dht, on_event))?;
+        Ok(Self { shared, dht, thread: Some(thread) })
+    }
+
+    /// Takes part in a network.
+    pub fn join(&self, key: &DiscoveryKey) -> Network {
+        self.call(|rendezvous, now| rendezvous.join(now, key))
+    }
+
+    /// Takes no part in it any more.
+    pub fn leave(&self, network: Network) {
+        self.call(|rendezvous, _| rendezvous.leave(network));
+    }
+
+    /// See [`Rendezvous::publish`].
+    pub fn publish(&self, contact: Contact) {
+        self.call(|rendezvous, now| rendezvous.publish(now, contact));
+    }
+
+    /// See [`Rendezvous::withdraw`].
+    pub fn withdraw(&self) {
+        self.call(|rendezvous, _| rendezvous.withdraw());
+    }
+
+    /// See [`Rendezvous::find`].
+    pub fn find(&self, network: Network, target: Target) {
+        self.call(|rendezvous, now| rendezvous.find(now, network, target));
+    }
+
+    /// See [`Rendezvous::knock`].
+    pub fn knock(&self, network: Network, peer: NodeTail) {
+        self.call(|rendezvous, now| rendezvous.knock(now, network, peer));
+    }
+
+    /// See [`Rendezvous::met`].
+    pub fn met(&self, network: Network, peer: &NodeTail) {
+        self.call(|rendezvous, _| rendezvous.met(network, peer));
+    }
+
+    /// See [`Rendezvous::watch`].
+    pub fn watch(&self, network: Network, peer: PublicIdentity) {
+        self.call(|rendezvous, _| rendezvous.watch(network, peer));
+    }
+
+    /// See [`Rendezvous::record`].
+    pub fn record(&self, network: Network, node: &NodeTail) -> Option<Record> {
+        self.shared.lock().record(moment(), network, node).cloned()
+    }
+
+    /// What was refused, and why.
+    pub fn counters(&self) -> Counters {
+        *self.shared.lock().counters()
+    }
+
+    /// Nodes of the DHT that have answered lately: keep them, and enter the DHT by them the next time.
+    pub fn known_nodes(&self) -> Vec<SocketAddrV4> {
+        let nodes = futures_lite::future::block_on(self.dht.to_bootstrap());
+        nodes.iter().filter_map(|node| node.parse().ok()).collect()
+    }
+
+    fn call<T>(&self, step: impl FnOnce(&mut Rendezvous, Moment) -> T) -> T {
+        let result = step(&mut self.shared.lock(), moment());
+        self.shared.bell.ring();
+        result
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.shared.bell.stop();
+        if let Some(thread) = self.thread.take() {
+            // The function that takes events may own the service; a thread cannot wait for itself.
+            if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
+                tracing::error!("the thread that met others by the DHT has panicked");
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").finish_non_exhaustive()
+    }
+}
+
+fn moment() -> Moment {
+    // A clock before 1970 gives records of 1970, which nobody believes: as good as none.
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Moment { instant: Instant::now(), unix }
+}

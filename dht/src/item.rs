@@ -1,0 +1,79 @@
+//! Mutable items of the DHT (BEP 44).
+
+use ed25519_dalek::{Signature, VerifyingKey};
+
+use crate::keys::ItemSigner;
+
+/// A mutable item: what nodes of the DHT store, and check the signature of.
+///
+/// ```
+/// use std::time::Duration;
+/// use peersock_dht::{Item, Location, MeetingKeys};
+/// use peersock_overlay::{DiscoveryKey, Identity, NetworkId};
+///
+/// let keys = MeetingKeys::new(&DiscoveryKey::new(NetworkId::ad_hoc(80..=80)?, None, None));
+/// let node = Identity::from_seed(&[1; 32]);
+/// let own = Location::Own(*node.public());
+/// let epoch = keys.epoch(&own.owner(), Duration::ZERO);
+/// let item = Item::new(&keys.signer(&own, epoch, &node).expect("its own"), 1, vec![0; 640]);
+/// assert!(item.is_authentic());
+/// # Ok::<(), peersock_overlay::ParseNetworkIdError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// The Ed25519 key that signed it. Its SHA-1 hash is where it is stored.
+    pub key: [u8; 32],
+    /// Nodes of the DHT replace an item by one with a higher number only.
+    pub sequence: i64,
+    /// The value, without its bencoding.
+    pub value: Vec<u8>,
+    /// The signature of sequence and value.
+    pub signature: [u8; 64],
+}
+
+impl Item {
+    /// Signs an item.
+    pub fn new(signer: &ItemSigner, sequence: i64, value: Vec<u8>) -> Self {
+        let signature = signer.sign(&signable(sequence, &value));
+        Self { key: signer.public(), sequence, value, signature }
+    }
+
+    /// Whether the signature is right.
+    pub fn is_authentic(&self) -> bool {
+        VerifyingKey::from_bytes(&self.key).is_ok_and(|key| {
+            let signature = Signature::from_bytes(&self.signature);
+            key.verify_strict(&signable(self.sequence, &self.value), &signature).is_ok()
+        })
+    }
+}
+
+/// What is signed (BEP 44, without salt): the bencoded pairs without the dictionary around them.
+fn signable(sequence: i64, value: &[u8]) -> Vec<u8> {
+    let mut out = format!("3:seqi{sequence}e1:v{}:", value.len()).into_bytes();
+    out.extend_from_slice(value);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use hex_literal::hex;
+
+    use super::*;
+
+    #[test]
+    fn the_test_vector_of_bep_44_is_authentic() {
+        // BEP 44, test 1: mutable, without salt.
+        let mut item = Item {
+            key: hex!("77ff84905a91936367c01360803104f92432fcd904a43511876df5cdf3e7e548"),
+            sequence: 1,
+            value: b"Hello World!".to_vec(),
+            signature: hex!(
+                "305ac8aeb6c9c151fa120f120ea2cfb923564e11552d06a5d856091e5e853cff"
+                "1260d3f39e4999684aa92eb73ffd136e6f4f3ecbfda0ce53a1608ecd7ae21f01"
+            ),
+        };
+        assert!(item.is_authentic());
+        item.sequence = 2;
+        assert!(!item.is_authentic());
+    }
+}

@@ -1,0 +1,243 @@
+//! When a node sends to which addresses so that a path through the NATs of both sides opens.
+//!
+//! A NAT lets a packet in from where its own side has sent to. So both sides send to each other's addresses at
+//! about the same time, and to all of them, since nobody knows which will work. First both *open*: one packet
+//! to each address at once, and again each second until the common start, which makes mappings and
+//! permissions. From the start on they send densely, then each second. A clock that is wrong by seconds
+//! costs as much time and no more, since permissions last for 30 s and longer.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::contact::{CandidateKind, Contact, Mapping};
+
+/// One packet to send.
+///
+/// ```
+/// use std::time::Duration;
+/// use peersock_dht::Shot;
+///
+/// let shot = Shot { after: Duration::ZERO, to: "198.51.100.7:4000".parse()? };
+/// assert_eq!(shot.to.port(), 4000);
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Shot {
+    /// How long after the plan was made.
+    pub after: Duration,
+    /// Where to.
+    pub to: SocketAddr,
+}
+
+/// What one side does: which packets it sends, in the order of time. It ends as soon as a place is proven.
+///
+/// ```
+/// use std::time::Duration;
+/// use peersock_dht::{Candidate, CandidateKind, Contact, HolePunch, Nat};
+///
+/// let contact = |text: &str| -> Result<Contact, std::net::AddrParseError> {
+///     let address = text.parse()?;
+///     Ok(Contact::new(Nat::default(), [Candidate { kind: CandidateKind::Mapped, address }]))
+/// };
+/// let plan = HolePunch::new(&contact("198.51.100.7:4000")?, &contact("203.0.113.9:5000")?, Duration::from_secs(2));
+/// assert!(plan.shots().iter().all(|shot| shot.to.port() == 5000));
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HolePunch {
+    shots: Vec<Shot>,
+}
+
+impl HolePunch {
+    /// The most addresses that a plan aims at.
+    pub const MAX_TARGETS: usize = 24;
+
+    /// The most packets to one address: what a third party whose address somebody has put into a contact gets.
+    pub const MAX_SHOTS_EACH: usize = 27;
+
+    /// How many ports are guessed for a NAT whose next port can be predicted.
+    const PREDICTED: i32 = 8;
+
+    /// After the common start, in milliseconds.
+    const DENSE: [u64; 5] = [0, 100, 200, 400, 800];
+
+    /// How long it goes on after the common start.
+    const LAST: Duration = Duration::from_secs(12);
+
+    /// Makes the plan of the side that `own` is of, towards `peer`, with the common start in `start_in`
+    /// (more than ten seconds are taken for ten).
+    pub fn new(own: &Contact, peer: &Contact, start_in: Duration) -> Self {
+        let start = start_in.min(Duration::from_secs(10));
+        let (known, guessed) = targets(own, peer);
+        let mut shots = Vec::new();
+        let second = Duration::from_secs(1);
+        let opening = (0..).map(|i| second * i).take_while(|at| *at < start);
+        for after in opening {
+            shots.extend(known.iter().map(|to| Shot { after, to: *to }));
+        }
+        let dense = Self::DENSE.iter().map(|ms| Duration::from_millis(*ms));
+        let sparse = (1..).map(|i| second * i).take_while(|at| *at <= Self::LAST);
+        for after in dense.chain(sparse).map(|at| start + at) {
+            // A guess is for the mapping that the peer makes by its first packet of the dense ones: it would
+            // only use ports up before.
+            shots.extend(known.iter().chain(&guessed).map(|to| Shot { after, to: *to }));
+        }
+        Self { shots }
+    }
+
+    /// What is sent, in the order of time.
+    pub fn shots(&self) -> &[Shot] {
+        &self.shots
+    }
+}
+
+/// The addresses of `peer` that are worth a packet: those it has named, and ports that its NAT may use next.
+fn targets(own: &Contact, peer: &Contact) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
+    let mut known: Vec<SocketAddr> = Vec::new();
+    for candidate in peer.candidates() {
+        let to = candidate.address;
+        let is_near = shares_lan(own, peer) && (is_local(own) || !to.ip().is_loopback());
+        let is_sensible = has_family(own, &to) && (is_global(&to.ip()) || is_near);
+        let is_own = own.candidates().iter().any(|own| own.address == to);
+        if is_sensible && !is_own {
+            known.push(to);
+        }
+    }
+    let delta = i32::from(peer.nat.port_delta);
+    let maps_anew = matches!(peer.nat.mapping, Mapping::AddressDependent | Mapping::AddressAndPortDependent);
+    let mut guessed = Vec::new();
+    if maps_anew && delta != 0 {
+        let mapped = peer.candidates().iter().filter(|candidate| candidate.kind == CandidateKind::Mapped);
+        for base in mapped.map(|candidate| candidate.address).filter(|address| known.contains(address)) {
+            for i in 1..=HolePunch::PREDICTED {
+                let port = u16::try_from(i32::from(base.port()) + i * delta).unwrap_or(0);
+                let to = SocketAddr::new(base.ip(), port);
+                if port != 0 && !known.contains(&to) && !guessed.contains(&to) {
+                    guessed.push(to);
+                }
+            }
+        }
+    }
+    guessed.truncate(HolePunch::MAX_TARGETS - known.len());
+    (known, guessed)
+}
+
+/// Whether `own` has any address of the family of `to`, without which a packet cannot leave.
+fn has_family(own: &Contact, to: &SocketAddr) -> bool {
+    own.candidates().iter().any(|candidate| candidate.address.is_ipv4() == to.is_ipv4())
+}
+
+/// Whether both may be on one LAN, where private addresses mean the same thing to both: they are seen at one
+/// public address, or neither knows one.
+fn shares_lan(own: &Contact, peer: &Contact) -> bool {
+    let public = |contact: &Contact| -> Vec<IpAddr> {
+        let all = contact.candidates().iter().map(|candidate| candidate.address.ip());
+        all.filter(is_global).collect()
+    };
+    let (ours, theirs) = (public(own), public(peer));
+    ours.iter().any(|ip| theirs.contains(ip)) || (ours.is_empty() && theirs.is_empty())
+}
+
+/// Whether `own` is on its machine's loopback interface. Others are not sent to there, or a member could aim
+/// at services of the machine itself.
+fn is_local(own: &Contact) -> bool {
+    own.candidates().iter().any(|candidate| candidate.address.ip().is_loopback())
+}
+
+/// Whether an address may mean the same host everywhere.
+fn is_global(ip: &IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [a, b, ..] = ip.octets();
+            let is_shared = a == 100 && b & 0xc0 == 64;
+            !ip.is_private() && !ip.is_loopback() && !is_shared
+        }
+        IpAddr::V6(ip) => !ip.is_unique_local() && !ip.is_loopback(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::contact::tests::{any_contact, contact};
+    use crate::contact::{Candidate, Nat};
+
+    fn aims(own: &Contact, peer: &Contact) -> Vec<String> {
+        let plan = HolePunch::new(own, peer, Duration::ZERO);
+        let mut all: Vec<_> = plan.shots().iter().map(|shot| shot.to.to_string()).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    #[test]
+    fn both_open_at_once_and_are_dense_at_the_start() {
+        let (a, b) = (contact(&["198.51.100.7:4000"]), contact(&["203.0.113.9:5000"]));
+        let plan = HolePunch::new(&a, &b, Duration::from_millis(2500));
+        let times: Vec<_> = plan.shots().iter().map(|shot| shot.after.as_millis()).collect();
+        assert_eq!(times[..9], [0, 1000, 2000, 2500, 2600, 2700, 2900, 3300, 3500]);
+        assert_eq!(times.last(), Some(&14_500));
+        let other = HolePunch::new(&b, &a, Duration::from_millis(2500));
+        let others: Vec<_> = other.shots().iter().map(|shot| shot.after.as_millis()).collect();
+        assert_eq!(times, others);
+    }
+
+    #[test]
+    fn private_addresses_are_for_one_lan() {
+        let here = contact(&["198.51.100.7:4000", "192.168.1.2:4000"]);
+        let near = contact(&["198.51.100.7:4001", "192.168.1.3:4000"]);
+        let far = contact(&["203.0.113.9:5000", "192.168.1.3:4000"]);
+        assert_eq!(aims(&here, &near), ["192.168.1.3:4000", "198.51.100.7:4001"]);
+        assert_eq!(aims(&here, &far), ["203.0.113.9:5000"]);
+        let (no_public, neither) = (contact(&["192.168.1.2:4000"]), contact(&["192.168.1.3:4000"]));
+        assert_eq!(aims(&no_public, &neither), ["192.168.1.3:4000"]);
+    }
+
+    #[test]
+    fn nobody_aims_a_node_at_its_own_machine() {
+        let here = contact(&["192.168.1.2:4000"]);
+        assert_eq!(aims(&here, &contact(&["127.0.0.1:53"])), [""; 0]);
+        let local = contact(&["127.0.0.1:4000"]);
+        assert_eq!(aims(&local, &contact(&["127.0.0.1:4001", "127.0.0.1:4000"])), ["127.0.0.1:4001"]);
+    }
+
+    #[test]
+    fn a_family_that_a_node_has_not_is_left_out() {
+        let (v4, both) = (contact(&["198.51.100.7:4000"]), contact(&["[2001:db8::1]:5", "203.0.113.9:5"]));
+        assert_eq!(aims(&v4, &both), ["203.0.113.9:5"]);
+    }
+
+    #[test]
+    fn the_next_ports_of_a_predictable_nat_are_tried_from_the_start_on() {
+        let own = contact(&["198.51.100.7:4000"]);
+        let nat = Nat { mapping: Mapping::AddressAndPortDependent, port_delta: -2, ..Nat::default() };
+        let address = "203.0.113.9:10".parse().expect("an address");
+        let peer = Contact::new(nat, [Candidate { kind: CandidateKind::Mapped, address }]);
+        let plan = HolePunch::new(&own, &peer, Duration::from_secs(1));
+        let ports = |at| -> Vec<u16> {
+            let shots = plan.shots().iter().filter(|shot| shot.after == Duration::from_secs(at));
+            shots.map(|shot| shot.to.port()).collect()
+        };
+        assert_eq!(ports(0), [10]);
+        assert_eq!(ports(1), [10, 8, 6, 4, 2]);
+    }
+
+    proptest! {
+        #[test]
+        fn nobody_gets_more_than_the_bounds(a in any_contact(), b in any_contact(), ms in 0..20_000_u64) {
+            let plan = HolePunch::new(&a, &b, Duration::from_millis(ms));
+            prop_assert!(plan.shots().is_sorted_by_key(|shot| shot.after));
+            let mut targets: Vec<_> = plan.shots().iter().map(|shot| shot.to).collect();
+            targets.sort_unstable();
+            let each = targets.chunk_by(|x, y| x == y).map(<[SocketAddr]>::len);
+            prop_assert!(each.clone().max().unwrap_or(0) <= HolePunch::MAX_SHOTS_EACH);
+            prop_assert!(each.count() <= HolePunch::MAX_TARGETS);
+            for to in targets {
+                let target = Candidate { kind: CandidateKind::Mapped, address: to };
+                prop_assert!(target.is_valid());
+            }
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! What a node says of itself, and what it says to another one at whose mailbox it knocks.
+
+use std::time::Duration;
+
+use peersock_overlay::{Identity, PublicIdentity};
+use thiserror::Error;
+
+use crate::contact::Contact;
+use crate::keys::{MeetingKeys, NodeTail, SKEW};
+use crate::seal::PLAIN_LEN;
+
+const RECORD: u8 = 1;
+const KNOCK: u8 = 2;
+const SIGNATURE: usize = 64;
+
+/// How long after it was made a knock is answered, besides the difference of clocks.
+const KNOCK_LIFETIME: Duration = Duration::from_secs(60);
+
+/// What a node has published of itself in one network.
+///
+/// ```
+/// use peersock_dht::Record;
+///
+/// assert!(Record::MAX_SLOTS >= 1);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Who it is.
+    pub identity: PublicIdentity,
+    /// When it was made, in milliseconds since the Unix epoch by the node's clock. It grows with every record,
+    /// even if that clock goes back.
+    pub sequence: u64,
+    /// For how many seconds it is valid.
+    pub lifetime: u16,
+    /// How many slots the node's mailbox has; 0 if it reads none and does not punch.
+    pub slots: u8,
+    /// How often it reads them when nothing happens, in seconds.
+    pub poll: u8,
+    /// How to reach it.
+    pub contact: Contact,
+}
+
+impl Record {
+    /// The least slots that a mailbox has. Who does not know a node's record writes to these.
+    pub const MIN_SLOTS: u8 = 2;
+
+    /// The most slots that a mailbox can have.
+    pub const MAX_SLOTS: u8 = 8;
+
+    /// Layout:
+    ///
+    /// ```text
+    /// offset  0      1          65         73         75      76      77        n           n+64
+    ///        +------+----------+----------+----------+-------+-------+---------+-----------+-------+
+    ///        | 1    | identity | sequence | lifetime | slots | poll  | contact | signature | zeros |
+    ///        | 1    | 64       | 8        | 2        | 1     | 1     | 5+19c   | 64        |       |
+    ///        +------+----------+----------+----------+-------+-------+---------+-----------+-------+
+    /// ```
+    pub(crate) fn sign(&self, keys: &MeetingKeys, own: &Identity) -> [u8; PLAIN_LEN] {
+        let mut out = vec![RECORD];
+        out.extend(self.identity.to_bytes());
+        out.extend(self.sequence.to_be_bytes());
+        out.extend(self.lifetime.to_be_bytes());
+        out.extend([self.slots, self.poll]);
+        self.contact.emit(&mut out);
+        finish(out, own, &Self::context(keys))
+    }
+
+    /// Reads a record and checks its signature, not its age.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn verify(keys: &MeetingKeys, plain: &[u8]) -> Result<Self, Refused> {
+        let (head, rest) = Head::parse(plain, RECORD)?;
+        let (fixed, rest) = rest.split_first_chunk::<4>().ok_or(Refused::Form)?;
+        let (contact, rest) = Contact::parse(rest).ok_or(Refused::Form)?;
+        let record = Self {
+            identity: head.identity,
+            sequence: head.sequence,
+            lifetime: u16::from_be_bytes([fixed[0], fixed[1]]),
+            slots: if fixed[2] == 0 { 0 } else { fixed[2].clamp(Self::MIN_SLOTS, Self::MAX_SLOTS) },
+            poll: fixed[3],
+            contact,
+        };
+        check(plain, rest, &head.identity, &Self::context(keys))?;
+        Ok(record)
+    }
+
+    /// Whether it is valid at `unix`, with clocks that differ by [`SKEW`] at most.
+    ///
+    /// # Errors
+    /// It is too old, or of the future.
+    pub(crate) fn check_age(&self, unix: Duration) -> Result<(), Refused> {
+        check_age(self.sequence, Duration::from_secs(self.lifetime.into()), unix)
+    }
+
+    fn context(keys: &MeetingKeys) -> Vec<u8> {
+        [&b"peersock dht record v1"[..], &keys.binding()].concat()
+    }
+}
+
+/// A node's request to be met, left in another one's mailbox.
+///
+/// ```
+/// use std::time::Duration;
+/// use peersock_dht::{Contact, Knock};
+/// use peersock_overlay::Identity;
+///
+/// let identity = *Identity::from_seed(&[1; 32]).public();
+/// let knock = Knock { identity, sequence: 1000, start: 4000, contact: Contact::default() };
+/// // Three seconds later by the clock of who made it, one of which has passed.
+/// assert_eq!(knock.start_in(Duration::from_millis(2000)), Duration::from_millis(2000));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Knock {
+    /// Who knocks.
+    pub identity: PublicIdentity,
+    /// When it was made, in milliseconds since the Unix epoch by that node's clock; it grows with each knock.
+    pub sequence: u64,
+    /// When both sides begin to punch, by the same clock.
+    pub start: u64,
+    /// How to reach it.
+    pub contact: Contact,
+}
+
+impl Knock {
+    /// The latest that a knock lets both sides begin, after it was made.
+    pub const MAX_START: Duration = Duration::from_secs(10);
+
+    /// Layout:
+    ///
+    /// ```text
+    /// offset  0      1          65         73         81        n           n+64
+    ///        +------+----------+----------+----------+---------+-----------+-------+
+    ///        | 2    | identity | sequence | start    | contact | signature | zeros |
+    ///        | 1    | 64       | 8        | 8        | 5+19c   | 64        |       |
+    ///        +------+----------+----------+----------+---------+-----------+-------+
+    /// ```
+    pub(crate) fn sign(&self, keys: &MeetingKeys, own: &Identity, reader: &NodeTail) -> [u8; PLAIN_LEN] {
+        let mut out = vec![KNOCK];
+        out.extend(self.identity.to_bytes());
+        out.extend(self.sequence.to_be_bytes());
+        out.extend(self.start.to_be_bytes());
+        self.contact.emit(&mut out);
+        finish(out, own, &Self::context(keys, reader))
+    }
+
+    /// Reads a knock that is meant for `reader` and checks its signature, not its age.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn verify(keys: &MeetingKeys, reader: &NodeTail, plain: &[u8]) -> Result<Self, Refused> {
+        let (head, rest) = Head::parse(plain, KNOCK)?;
+        let (start, rest) = rest.split_first_chunk::<8>().ok_or(Refused::Form)?;
+        let (contact, rest) = Contact::parse(rest).ok_or(Refused::Form)?;
+        let start = u64::from_be_bytes(*start);
+        let knock = Self { identity: head.identity, sequence: head.sequence, start, contact };
+        check(plain, rest, &head.identity, &Self::context(keys, reader))?;
+        Ok(knock)
+    }
+
+    /// Whether it is to be answered at `unix`.
+    ///
+    /// # Errors
+    /// It is too old, or of the future.
+    pub(crate) fn check_age(&self, unix: Duration) -> Result<(), Refused> {
+        check_age(self.sequence, KNOCK_LIFETIME, unix)
+    }
+
+    /// How long from now both sides begin, if it is `unix` now by the reader's clock.
+    ///
+    /// A knock cannot be read before it was made, so a clock that says so is behind by at least the difference.
+    /// At most [`Self::MAX_START`].
+    pub fn start_in(&self, unix: Duration) -> Duration {
+        let now = (unix.as_millis() as u64).max(self.sequence);
+        Duration::from_millis(self.start.saturating_sub(now)).min(Self::MAX_START)
+    }
+
+    fn context(keys: &MeetingKeys, reader: &NodeTail) -> Vec<u8> {
+        [&b"peersock dht knock v1"[..], &keys.binding(), &reader.0].concat()
+    }
+}
+
+/// Why something that was found is not used.
+///
+/// ```
+/// assert_eq!(peersock_dht::Refused::Expired.to_string(), "it is too old");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Refused {
+    /// It is not sealed by a member for this place.
+    #[error("it is not sealed by a member for this place")]
+    Sealed,
+    /// Its form is wrong.
+    #[error("its form is wrong")]
+    Form,
+    /// It is of another node.
+    #[error("it is of another node")]
+    Node,
+    /// Its signature is wrong.
+    #[error("its signature is wrong")]
+    Signature,
+    /// It is too old.
+    #[error("it is too old")]
+    Expired,
+    /// It is from the future, further than clocks may differ.
+    #[error("it is from the future")]
+    Future,
+    /// It, or a newer one, was seen before.
+    #[error("it was seen before")]
+    Replay,
+    /// There are too many.
+    #[error("there are too many")]
+    Rate,
+}
+
+struct Head {
+    identity: PublicIdentity,
+    sequence: u64,
+}
+
+impl Head {
+    fn parse(plain: &[u8], kind: u8) -> Result<(Self, &[u8]), Refused> {
+        let (first, rest) = plain.split_first().ok_or(Refused::Form)?;
+        let (identity, rest) = rest.split_first_chunk().ok_or(Refused::Form)?;
+        let (sequence, rest) = rest.split_first_chunk().ok_or(Refused::Form)?;
+        if *first != kind {
+            return Err(Refused::Form);
+        }
+        let identity = PublicIdentity::from_bytes(identity).map_err(|_| Refused::Form)?;
+        Ok((Self { identity, sequence: u64::from_be_bytes(*sequence) }, rest))
+    }
+}
+
+/// Signs what is there so far, and fills up with zeros.
+fn finish(mut out: Vec<u8>, own: &Identity, context: &[u8]) -> [u8; PLAIN_LEN] {
+    let signature = own.sign(&[context, &out].concat());
+    out.extend(signature);
+    out.resize(PLAIN_LEN, 0);
+    out.try_into().expect("16 candidates and the rest are less than 600 bytes")
+}
+
+/// Checks the signature that `rest`, the end of `plain`, begins with.
+fn check(plain: &[u8], rest: &[u8], identity: &PublicIdentity, context: &[u8]) -> Result<(), Refused> {
+    let signature: &[u8; SIGNATURE] = rest.first_chunk().ok_or(Refused::Form)?;
+    let signed = &plain[..plain.len() - rest.len()];
+    match identity.verify(&[context, signed].concat(), signature) {
+        true => Ok(()),
+        false => Err(Refused::Signature),
+    }
+}
+
+fn check_age(made_ms: u64, lifetime: Duration, unix: Duration) -> Result<(), Refused> {
+    let made = Duration::from_millis(made_ms);
+    if unix > made + lifetime + SKEW {
+        return Err(Refused::Expired);
+    }
+    if made > unix.saturating_add(SKEW) {
+        return Err(Refused::Future);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use peersock_overlay::{DiscoveryKey, NetworkId};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::contact::tests::{any_contact, contact};
+
+    fn keys(port: u16) -> MeetingKeys {
+        let network = NetworkId::ad_hoc(port..=port).expect("a port range");
+        MeetingKeys::new(&DiscoveryKey::new(network, None, None))
+    }
+
+    fn node(seed: u8) -> Identity {
+        Identity::from_seed(&[seed; 32])
+    }
+
+    fn tail(seed: u8) -> NodeTail {
+        NodeTail::of(&node(seed).node_id())
+    }
+
+    fn record(contact: Contact) -> Record {
+        Record {
+            identity: *node(1).public(),
+            sequence: 1_000_000,
+            lifetime: 600,
+            slots: 2,
+            poll: 15,
+            contact,
+        }
+    }
+
+    fn knock(contact: Contact) -> Knock {
+        Knock { identity: *node(1).public(), sequence: 1_000_000, start: 1_003_000, contact }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn what_is_signed_is_verified(contact in any_contact()) {
+            let plain = record(contact.clone()).sign(&keys(80), &node(1));
+            prop_assert_eq!(Record::verify(&keys(80), &plain), Ok(record(contact.clone())));
+            let reader = tail(2);
+            let plain = knock(contact.clone()).sign(&keys(80), &node(1), &reader);
+            prop_assert_eq!(Knock::verify(&keys(80), &reader, &plain), Ok(knock(contact)));
+        }
+
+        #[test]
+        fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..PLAIN_LEN)) {
+            prop_assert!(Record::verify(&keys(80), &bytes).is_err());
+            prop_assert!(Knock::verify(&keys(80), &tail(2), &bytes).is_err());
+        }
+
+        #[test]
+        fn no_changed_byte_before_the_padding_passes(at in 0..77_usize + 5 + 19 + 64, bit in 0..8_u8) {
+            let mut plain = record(contact(&["198.51.100.7:5"])).sign(&keys(80), &node(1));
+            plain[at] ^= 1 << bit;
+            prop_assert!(Record::verify(&keys(80), &plain).is_err());
+        }
+    }
+
+    #[test]
+    fn signatures_are_for_one_network_one_reader_one_purpose() {
+        let reader = tail(2);
+        let plain = record(contact(&["198.51.100.7:5"])).sign(&keys(80), &node(1));
+        assert_eq!(Record::verify(&keys(81), &plain), Err(Refused::Signature));
+        assert_eq!(Knock::verify(&keys(80), &reader, &plain), Err(Refused::Form));
+        let plain = knock(contact(&["198.51.100.7:5"])).sign(&keys(80), &node(1), &reader);
+        assert_eq!(Knock::verify(&keys(81), &reader, &plain), Err(Refused::Signature));
+        assert_eq!(Knock::verify(&keys(80), &tail(3), &plain), Err(Refused::Signature));
+    }
+
+    #[test]
+    fn nobody_signs_for_another_node() {
+        let plain = record(contact(&["198.51.100.7:5"])).sign(&keys(80), &node(2));
+        assert_eq!(Record::verify(&keys(80), &plain), Err(Refused::Signature));
+    }
+
+    #[test]
+    fn age_counts_from_both_sides() {
+        let record = record(Contact::default());
+        let at = |seconds| record.check_age(Duration::from_secs(seconds));
+        assert_eq!(at(699), Err(Refused::Future));
+        assert_eq!(at(700), Ok(()));
+        assert_eq!(at(1000 + 600 + 300), Ok(()));
+        assert_eq!(at(1000 + 600 + 301), Err(Refused::Expired));
+        let of_the_end = Record { sequence: u64::MAX, ..record };
+        assert_eq!(of_the_end.check_age(Duration::from_secs(5)), Err(Refused::Future));
+    }
+
+    #[test]
+    fn the_start_is_never_far_off() {
+        let knock = knock(Contact::default());
+        let start_in = |ms| knock.start_in(Duration::from_millis(ms)).as_millis();
+        assert_eq!(start_in(1_001_000), 2000);
+        assert_eq!(start_in(1_005_000), 0, "it is past");
+        assert_eq!(start_in(900_000), 3000, "this clock is behind");
+        let late = Knock { start: u64::MAX, ..knock };
+        assert_eq!(late.start_in(Duration::ZERO), Knock::MAX_START);
+    }
+}

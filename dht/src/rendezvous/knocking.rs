@@ -1,0 +1,128 @@
+//! Knocking at other nodes.
+
+use std::time::{Duration, Instant};
+
+use super::{Config, Event, Moment, Network, Outcome, Purpose, Rendezvous};
+use crate::item::Item;
+use crate::keys::{Location, NodeTail};
+use crate::record::{Knock, Record};
+use crate::seal;
+
+/// How many there can be in one network.
+const MAX_KNOCKING: usize = 64;
+
+/// How often one node is knocked at.
+const ATTEMPTS: u8 = 5;
+
+/// How long after a knock was made both sides begin: about as long as it takes to arrive.
+const START: Duration = Duration::from_secs(3);
+
+#[derive(Debug)]
+pub(super) struct Knocking {
+    attempt: u8,
+    running: u32,
+    due: Instant,
+    /// Whether this attempt's knock has arrived anywhere.
+    was_sent: bool,
+    /// When both sides of this attempt begin.
+    start: Instant,
+}
+
+impl Knocking {
+    pub(super) fn due(&self) -> Option<Instant> {
+        (self.running == 0).then_some(self.due)
+    }
+}
+
+impl Rendezvous {
+    pub(super) fn start_knocking(&mut self, now: Moment, network: Network, node: NodeTail) {
+        let Some(membership) = self.networks.get_mut(&network) else { return };
+        if node == NodeTail::of(&self.own.node_id()) || membership.knocking.contains_key(&node) {
+            return;
+        }
+        if membership.knocking.len() >= MAX_KNOCKING {
+            self.events.push_back(Event::KnockFailed { network, peer: node });
+            return;
+        }
+        let knocking =
+            Knocking { attempt: 0, running: 0, due: now.instant, was_sent: false, start: now.instant };
+        membership.knocking.insert(node, knocking);
+        membership.mailbox.wake(now.instant, &self.config);
+    }
+
+    pub(super) fn drive_knocking(&mut self, now: Moment, network: Network) {
+        if self.contact.is_none() {
+            return;
+        }
+        let Some(membership) = self.networks.get_mut(&network) else { return };
+        let is_over = |knocking: &Knocking| knocking.attempt >= ATTEMPTS;
+        let is_due = |knocking: &Knocking| knocking.running == 0 && knocking.due <= now.instant;
+        let due = membership.knocking.iter().filter(|(_, knocking)| is_due(knocking));
+        let (over, begin): (Vec<_>, Vec<_>) =
+            due.map(|(node, knocking)| (*node, is_over(knocking))).partition(|(_, is_over)| *is_over);
+        for (peer, _) in over {
+            membership.knocking.remove(&peer);
+            self.events.push_back(Event::KnockFailed { network, peer });
+        }
+        for (peer, _) in begin {
+            self.knock_once(now, network, peer);
+        }
+    }
+
+    fn knock_once(&mut self, now: Moment, network: Network, node: NodeTail) {
+        let sequence = self.next_sequence(now);
+        let randoms = [self.random(), self.random()];
+        let Some(contact) = self.contact.clone() else { return };
+        let Some(membership) = self.networks.get_mut(&network) else { return };
+        let Some(knocking) = membership.knocking.get_mut(&node) else { return };
+        let keys = &membership.keys;
+        let record = membership.records.get(&node);
+        let slots = record.map_or(Record::MIN_SLOTS, |record| record.slots);
+        let knock = Knock {
+            identity: *self.own.public(),
+            sequence,
+            start: sequence.saturating_add(START.as_millis() as u64),
+            contact,
+        };
+        let plain = knock.sign(keys, &self.own, &node);
+        let epoch = keys.epoch(&node, now.unix);
+        let seal_key = keys.seal_key(&node, epoch);
+        let index = keys.slot(&self.own.node_id(), &node, knocking.attempt, slots);
+        let locations = [
+            // A node with no slots reads no mailbox; then it is only this node that punches.
+            (slots > 0).then_some(Location::Slot { owner: node, index }),
+            Some(Location::Pair { writer: *self.own.public(), reader: node }),
+        ];
+        knocking.start = now.instant + START;
+        knocking.was_sent = false;
+        for (location, random) in locations.iter().flatten().zip(randoms) {
+            let signer =
+                keys.signer(location, epoch, &self.own).expect("slots are everybody's, the pair its own");
+            let sealed = seal::seal(&seal_key, &signer.public(), &plain, &random);
+            let item = Item::new(&signer, now.unix.as_secs() as i64, sealed.to_vec());
+            self.operations.put(network, Purpose::Knock(node), item);
+            knocking.running += 1;
+        }
+        knocking.attempt += 1;
+        // At first the mailbox is probably read often; later the pauses are as long as its owner's.
+        let poll =
+            record.map_or(Config::default().poll_idle, |record| Duration::from_secs(record.poll.into()));
+        let patience = Duration::from_secs(4) * u32::from(knocking.attempt);
+        knocking.due = now.instant + patience.min(poll.max(Duration::from_secs(4)));
+    }
+
+    /// One of a knock's two writes is over.
+    pub(super) fn knocked_at(&mut self, now: Moment, network: Network, peer: NodeTail, outcome: Outcome) {
+        let Some(membership) = self.networks.get_mut(&network) else { return };
+        let Some(knocking) = membership.knocking.get_mut(&peer) else { return };
+        knocking.running = knocking.running.saturating_sub(1);
+        if outcome == Outcome::Done && !std::mem::replace(&mut knocking.was_sent, true) {
+            let start_in = knocking.start.saturating_duration_since(now.instant);
+            self.events.push_back(Event::KnockSent { network, peer, start_in });
+        }
+        // Another member has the slot: the next one is tried at once, but each just once.
+        if outcome == Outcome::Taken && knocking.attempt < ATTEMPTS {
+            knocking.due = knocking.due.min(now.instant + Duration::from_secs(1));
+        }
+    }
+}

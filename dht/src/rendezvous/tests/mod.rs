@@ -1,0 +1,219 @@
+//! Two or more nodes and a DHT of one map, in virtual time.
+
+mod meeting;
+mod poisoning;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use peersock_overlay::{DiscoveryKey, Identity, NetworkId, Psk};
+
+use super::*;
+use crate::contact::tests::contact;
+use crate::keys::{Epoch, Location};
+use crate::record::Knock;
+
+/// How long an operation takes.
+const LATENCY: Duration = Duration::from_millis(700);
+
+/// The machines, a DHT that behaves as BEP 44 says, and what was put there by others.
+struct World {
+    start: Instant,
+    /// Since the start.
+    elapsed: Duration,
+    items: BTreeMap<[u8; 32], Item>,
+    /// Further answers to reads, which nodes that lie give.
+    lies: BTreeMap<[u8; 32], Vec<Item>>,
+    nodes: Vec<Node>,
+    /// By time: node, operation, what it is.
+    under_way: BTreeMap<(Duration, u64), (usize, OperationId, Operation)>,
+    count: u64,
+    reads: usize,
+}
+
+struct Node {
+    rendezvous: Rendezvous,
+    identity: Arc<Identity>,
+    network: Network,
+    /// Its clock since the Unix epoch at the start.
+    clock: Duration,
+    events: Vec<(Duration, Event)>,
+}
+
+const CLOCK: Duration = Duration::from_secs(1_700_000_000);
+
+fn discovery_key() -> DiscoveryKey {
+    let network = NetworkId::ad_hoc(80..=80).expect("a port range");
+    DiscoveryKey::new(network, Some(&Psk::new([3; 32])), None)
+}
+
+fn keys() -> MeetingKeys {
+    MeetingKeys::new(&discovery_key())
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            elapsed: Duration::ZERO,
+            items: BTreeMap::new(),
+            lies: BTreeMap::new(),
+            nodes: Vec::new(),
+            under_way: BTreeMap::new(),
+            count: 0,
+            reads: 0,
+        }
+    }
+
+    /// A node whose clock differs by that many seconds.
+    fn add(&mut self, clock_off: i64) -> usize {
+        let clock = Duration::from_secs(CLOCK.as_secs().saturating_add_signed(clock_off));
+        let seed = self.nodes.len() as u8 + 1;
+        let identity = Arc::new(Identity::from_seed(&[seed; 32]));
+        let now = Moment { instant: self.start + self.elapsed, unix: clock + self.elapsed };
+        let mut rendezvous = Rendezvous::new(identity.clone(), Config::default(), [seed; 32], now);
+        let network = rendezvous.join(now, &discovery_key());
+        self.nodes.push(Node { rendezvous, identity, network, clock, events: Vec::new() });
+        self.nodes.len() - 1
+    }
+
+    fn now(&self, node: usize) -> Moment {
+        Moment { instant: self.start + self.elapsed, unix: self.nodes[node].clock + self.elapsed }
+    }
+
+    fn identity(&self, node: usize) -> PublicIdentity {
+        *self.nodes[node].identity.public()
+    }
+
+    fn tail(&self, node: usize) -> NodeTail {
+        NodeTail::of(&self.nodes[node].identity.node_id())
+    }
+
+    fn publish(&mut self, node: usize, address: &str) {
+        let now = self.now(node);
+        self.nodes[node].rendezvous.publish(now, contact(&[address]));
+    }
+
+    fn find(&mut self, node: usize, target: Target) {
+        let (now, network) = (self.now(node), self.nodes[node].network);
+        self.nodes[node].rendezvous.find(now, network, target);
+    }
+
+    fn knock(&mut self, node: usize, peer: usize) {
+        let (now, network, peer) = (self.now(node), self.nodes[node].network, self.tail(peer));
+        self.nodes[node].rendezvous.knock(now, network, peer);
+    }
+
+    /// Runs for that long.
+    fn run(&mut self, duration: Duration) {
+        let end = self.elapsed + duration;
+        loop {
+            self.collect();
+            let timeouts = self.nodes.iter().map(|node| node.rendezvous.poll_timeout() - self.start);
+            let answers = self.under_way.keys().map(|(at, _)| *at).take(1);
+            let next = timeouts.chain(answers).min().expect("there is a node");
+            if next > end {
+                break;
+            }
+            self.elapsed = self.elapsed.max(next);
+            self.answer();
+            for node in 0..self.nodes.len() {
+                let now = self.now(node);
+                let rendezvous = &mut self.nodes[node].rendezvous;
+                if rendezvous.poll_timeout() <= now.instant {
+                    rendezvous.handle_timeout(now);
+                    assert!(rendezvous.poll_timeout() > now.instant, "it would spin");
+                }
+            }
+        }
+        self.elapsed = end;
+    }
+
+    fn collect(&mut self) {
+        for (index, node) in self.nodes.iter_mut().enumerate() {
+            while let Some((id, operation)) = node.rendezvous.poll_operation() {
+                self.reads += usize::from(matches!(operation, Operation::Get { .. }));
+                self.under_way.insert((self.elapsed + LATENCY, self.count), (index, id, operation));
+                self.count += 1;
+            }
+            while let Some(event) = node.rendezvous.poll_event() {
+                node.events.push((self.elapsed, event));
+            }
+        }
+    }
+
+    fn answer(&mut self) {
+        while let Some(entry) = self.under_way.first_entry().filter(|entry| entry.key().0 <= self.elapsed) {
+            let (node, id, operation) = entry.remove();
+            let mut answers = Vec::new();
+            let outcome = match operation {
+                Operation::Get { key } => {
+                    answers.extend(self.lies.get(&key).into_iter().flatten().cloned());
+                    answers.extend(self.items.get(&key).cloned());
+                    Outcome::Done
+                }
+                Operation::Put(item) => self.put(item),
+            };
+            let now = self.now(node);
+            for item in answers {
+                self.nodes[node].rendezvous.handle_answer(now, id, Answer::Value(item));
+            }
+            self.nodes[node].rendezvous.handle_answer(now, id, Answer::Finished(outcome));
+        }
+    }
+
+    /// What a node of the DHT does.
+    fn put(&mut self, item: Item) -> Outcome {
+        assert!(item.is_authentic());
+        assert_eq!(item.value.len(), seal::SEALED_LEN);
+        if self.items.get(&item.key).is_some_and(|there| there.sequence >= item.sequence) {
+            return Outcome::Taken;
+        }
+        self.items.insert(item.key, item);
+        Outcome::Done
+    }
+
+    fn epoch(&self, node: usize) -> Epoch {
+        keys().epoch(&self.tail(node), self.now(node).unix)
+    }
+
+    /// Seals something as a member can, who is `writer`.
+    fn forge(
+        &self,
+        location: &Location,
+        epoch: Epoch,
+        writer: &Identity,
+        plain: &[u8; 600],
+        seq: i64,
+    ) -> Item {
+        let signer = keys().signer(location, epoch, writer).expect("may write there");
+        let key = keys().seal_key(&location.owner(), epoch);
+        Item::new(&signer, seq, seal::seal(&key, &signer.public(), plain, &[9; 32]).to_vec())
+    }
+
+    fn found(&self, node: usize) -> Vec<&Record> {
+        let events = self.nodes[node].events.iter();
+        events
+            .filter_map(
+                |(_, event)| if let Event::Found { record, .. } = event { Some(record) } else { None },
+            )
+            .collect()
+    }
+
+    fn knocks(&self, node: usize) -> Vec<(Duration, &Knock)> {
+        let events = self.nodes[node].events.iter();
+        events
+            .filter_map(|(at, event)| match event {
+                Event::Knocked { knock, .. } => Some((*at, knock)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn counters(&self, node: usize) -> Counters {
+        *self.nodes[node].rendezvous.counters()
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);

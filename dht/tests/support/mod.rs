@@ -1,0 +1,157 @@
+//! A DHT on this machine, and nodes that meet by it.
+
+// Each test program uses a part of it.
+#![allow(dead_code)]
+
+pub(crate) mod liar;
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use mainline::{Dht, Testnet};
+use peersock_dht::{
+    Bootstrap, Candidate, CandidateKind, Config, Contact, Event, Nat, Network, NodeTail, Record, Service,
+    Settings, Target,
+};
+use peersock_overlay::{DiscoveryKey, Identity, NetworkId, Psk, PublicIdentity};
+
+/// How long anything may take before a test fails: far longer than it does on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+
+/// The nodes of a DHT, on loopback only.
+pub(crate) struct LocalDht {
+    testnet: Testnet,
+}
+
+impl LocalDht {
+    pub(crate) fn new(nodes: usize) -> Self {
+        let testnet = Testnet::builder(nodes).bind_address(Ipv4Addr::LOCALHOST).build().expect("sockets");
+        Self { testnet }
+    }
+
+    /// Ends the last `count` of them.
+    pub(crate) fn kill(&mut self, count: usize) {
+        let left = self.testnet.nodes.len() - count;
+        self.testnet.nodes.truncate(left);
+    }
+
+    pub(crate) fn addresses(&self) -> Vec<SocketAddrV4> {
+        let address = |node: &Dht| {
+            let info = futures_lite::future::block_on(node.clone().as_async().info());
+            SocketAddrV4::new(Ipv4Addr::LOCALHOST, info.local_addr().port())
+        };
+        self.testnet.nodes.iter().map(address).collect()
+    }
+
+    /// Those by which the DHT is entered.
+    pub(crate) fn entries(&self) -> Vec<SocketAddrV4> {
+        self.addresses().into_iter().take(3).collect()
+    }
+}
+
+/// One node that meets others.
+pub(crate) struct Node {
+    pub(crate) service: Service,
+    pub(crate) events: Receiver<Event>,
+    pub(crate) network: Network,
+    pub(crate) identity: PublicIdentity,
+    pub(crate) contact: Contact,
+}
+
+impl Node {
+    pub(crate) fn new(seed: u8, entries: &[SocketAddrV4]) -> Self {
+        Self::with(seed, entries, Config::default())
+    }
+
+    pub(crate) fn with(seed: u8, entries: &[SocketAddrV4], config: Config) -> Self {
+        let identity = Arc::new(Identity::from_seed(&[seed; 32]));
+        let mut settings = Settings::new(Bootstrap::Nodes(entries.to_vec()));
+        settings.bind = Ipv4Addr::LOCALHOST;
+        settings.config = config;
+        let (sender, events) = channel();
+        let public = *identity.public();
+        let service = Service::start(identity, settings, move |event| {
+            // The test has seen enough.
+            let _ = sender.send(event);
+        })
+        .expect("a service");
+        let network = service.join(&discovery_key());
+        let address = SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, seed), 4000).into();
+        let contact = Contact::new(Nat::default(), [Candidate { kind: CandidateKind::Mapped, address }]);
+        Self { service, events, network, identity: public, contact }
+    }
+
+    pub(crate) fn publish(&self) {
+        self.service.publish(self.contact.clone());
+    }
+
+    pub(crate) fn target(&self) -> Target {
+        Target::Address(NodeTail::of(&self.identity.node_id()))
+    }
+
+    /// Waits for an event of a kind.
+    pub(crate) fn wait<T>(&self, what: &str, mut wanted: impl FnMut(Event) -> Option<T>) -> T {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            match self.events.recv_timeout(left) {
+                Ok(event) => {
+                    if let Some(found) = wanted(event) {
+                        return found;
+                    }
+                }
+                Err(_) => panic!("no {what}; {:?}", self.service.counters()),
+            }
+        }
+    }
+
+    /// Looks for a node again and again, as who waits for it does.
+    pub(crate) fn wait_found(&self, target: Target) -> Record {
+        self.service.find(self.network, target);
+        self.wait("record", |event| match event {
+            Event::Found { record, .. } => Some(record),
+            Event::NotFound { .. } => {
+                self.service.find(self.network, target);
+                None
+            }
+            _ => None,
+        })
+    }
+}
+
+pub(crate) fn discovery_key() -> DiscoveryKey {
+    let network = NetworkId::ad_hoc(80..=80).expect("a port range");
+    DiscoveryKey::new(network, Some(&Psk::new([3; 32])), None)
+}
+
+/// Two nodes start, publish, one finds the other by its address and knocks; until both know each other's
+/// candidates.
+pub(crate) fn meet(entries: &[SocketAddrV4], seeds: [u8; 2]) -> Duration {
+    let begin = Instant::now();
+    let [a, b] = seeds.map(|seed| Node::new(seed, entries));
+    a.publish();
+    b.publish();
+    b.service.knock(b.network, a.target().tail());
+    let record = b.wait_found(a.target());
+    assert_eq!((record.identity, record.contact), (a.identity, a.contact.clone()));
+    let knock = a.wait("knock", |event| match event {
+        Event::Knocked { knock, .. } => Some(knock),
+        _ => None,
+    });
+    assert_eq!((knock.identity, knock.contact), (b.identity, b.contact.clone()));
+    b.service.met(b.network, &a.target().tail());
+    begin.elapsed()
+}
+
+/// Several pairs after each other; prints the median, which is measured and not demanded: tests do not depend
+/// on the machine's speed.
+pub(crate) fn measure_meetings(what: &str, entries: &[SocketAddrV4], pairs: u8) {
+    let mut times: Vec<_> = (0..pairs).map(|pair| meet(entries, [2 * pair + 1, 2 * pair + 2])).collect();
+    times.sort_unstable();
+    eprintln!(
+        "{what}: both know each other's candidates after {:?} in the median of {pairs}; {times:?}",
+        times[times.len() / 2]
+    );
+}
