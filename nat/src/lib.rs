@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod behavior;
+pub mod portmap;
 pub mod probe;
 mod socket;
 pub mod stun;
