@@ -100,3 +100,21 @@ fn a_kept_port_outlives_its_lifetime_and_a_restart_of_the_router_and_ends_with_i
     lab.within("home1", || mapper.stop());
     assert!(!arrives(&lab, &socket, external), "it was closed");
 }
+
+#[test]
+fn a_firewall_for_ipv6_is_opened_by_pcp() {
+    let Some(lab) = Lab::build("pinhole", "home=port-restricted:upnp:v6=firewall") else { return };
+    let local = lab.ip6("home1");
+    let net = local.to_string();
+    let router = format!("[{}1]:0", net.strip_suffix('a').expect("the first host is 10"));
+    let gateway = Gateway { interface: None, local, router: router.parse().expect("an address") };
+    let ask = || portmap::map(&gateway, Transport::Udp, 5000, None, PortMapper::LIFETIME, BUDGET);
+    let mapping = lab.within("home1", ask).unwrap_or_else(|error| panic!("{error}"));
+    // There is no NAT: the own endpoint becomes reachable.
+    assert_eq!(mapping.external, SocketAddr::new(local, 5000));
+    let rules = lab.natlab(&["exec", "home", "--", "nft", "list", "table", "inet", "miniupnpd"]);
+    assert!(rules.contains("th dport 5000"), "{rules}");
+    let renewed = lab.within("home1", || mapping.renew(&gateway, PortMapper::LIFETIME, BUDGET));
+    assert_eq!(renewed.unwrap_or_else(|error| panic!("{error}")).external, mapping.external);
+    // miniupnpd 2.3 with nftables forgets the nonce of pinholes and refuses to end them; they end by themselves.
+}
