@@ -51,7 +51,10 @@ pub(crate) fn run(args: &Args) -> Outcome {
     }
     targets.extend(roots_of_environment()?);
     let report = netcheck::run(&targets, &args.interfaces).map_err(|error| {
-        Failure::new(format_args!("the system does not tell its interfaces: {error}"), "see the log with -v")
+        Failure::new(
+            format_args!("the system does not tell its interfaces: {error}"),
+            "run it with -v to see the log",
+        )
     })?;
     if !args.interfaces.is_empty() && report.interfaces.is_empty() {
         return Err(Failure::usage(
@@ -66,7 +69,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
 }
 
 fn parse_server(text: &str) -> Result<Target, String> {
-    Target::parse(text, Transport::Udp).ok_or_else(|| format!("{text:?} is not HOST:PORT"))
+    Target::parse(text, Transport::Udp).ok_or_else(|| format!("'{text}' is not HOST:PORT"))
 }
 
 fn servers_of_environment() -> Outcome<Vec<Target>> {

@@ -20,13 +20,11 @@ pub(super) fn text(report: &Report) -> String {
         if let Some(error) = &server.error {
             line(&mut text, "server", format_args!("{}  {error}", server.target));
         }
-        for (address, rtt) in &server.addresses {
-            let name = if server.target.to_string() == address.to_string() {
-                String::new()
-            } else {
-                format!("  {}", server.target)
-            };
-            line(&mut text, "server", format_args!("{address}{name}  UDP {}", answer(*rtt)));
+        for at in &server.addresses {
+            let is_named_so = server.target.to_string() == at.address.to_string();
+            let name = if is_named_so { String::new() } else { format!("  {}", server.target) };
+            let outcome = if at.reachable { answer(at.rtt_ms) } else { "no interface leads there".into() };
+            line(&mut text, "server", format_args!("{}{name}  UDP {outcome}", at.address));
         }
     }
     for nameserver in &report.nameservers {

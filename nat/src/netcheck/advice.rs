@@ -57,19 +57,22 @@ fn names(report: &Report, say: &mut impl FnMut(String, Option<&str>)) {
 fn udp(report: &Report, say: &mut impl FnMut(String, Option<&str>)) {
     let gets_through = report.tcp.iter().any(|check| check.connect_ms.is_some());
     match report.udp {
+        None if !report.servers.is_empty() => say(
+            "no server could be asked, so it is not known whether UDP gets out, nor what NAT there is".into(),
+            Some("give a STUN server that is reached from here with --stun HOST:PORT"),
+        ),
         None => say(
             "no server was given, so it is not known whether UDP gets out, nor what NAT there is".into(),
             Some("give a STUN server with --stun HOST:PORT, or a root in PEERSOCK_ROOTS"),
         ),
         Some(true) => {
-            for server in report.servers.iter().filter(|server| server.error.is_none() && !server.answers()) {
+            for server in report.servers.iter().filter(|server| server.is_asked() && !server.answers()) {
                 say(
                     format!("{} does not answer over UDP, but others do", server.target),
                     Some("it may be down, or no STUN server: ask who runs it"),
                 );
             }
         }
-        Some(false) if report.servers.iter().all(|server| server.addresses.is_empty()) => {}
         Some(false) if gets_through => say(
             "UDP is blocked: no server answers over UDP, while TCP connections open".into(),
             Some("let UDP out in the firewall for direct paths; until then a root with a tcp:, tls: or wss: endpoint relays"),
@@ -190,7 +193,7 @@ fn proxies(report: &Report, say: &mut impl FnMut(String, Option<&str>)) {
 mod tests {
     use std::time::Duration;
 
-    use super::super::{Nameserver, Target, TcpCheck, Transport};
+    use super::super::{Nameserver, ServerAddress, Target, TcpCheck, Transport};
     use super::*;
     use crate::behavior::{Filtering, Observations, Sample};
     use crate::host::HostInterface;
@@ -219,7 +222,8 @@ mod tests {
     fn server(rtt: Option<f64>) -> ServerReport {
         let target = Target::parse("192.0.2.1:3478", Transport::Udp).expect("a target");
         let address = "192.0.2.1:3478".parse().expect("an endpoint");
-        ServerReport { target, addresses: vec![(address, rtt)], error: None }
+        let address = ServerAddress { address, reachable: true, rtt_ms: rtt };
+        ServerReport { target, addresses: vec![address], error: None }
     }
 
     fn tcp(opens: bool) -> TcpCheck {

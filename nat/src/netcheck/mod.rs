@@ -95,7 +95,7 @@ pub struct Report {
     pub tcp: Vec<TcpCheck>,
     /// Proxies that the environment names.
     pub proxies: Vec<Proxy>,
-    /// Whether UDP gets out and back; `None` without a server to ask.
+    /// Whether UDP gets out and back; `None` if no server could be asked.
     pub udp: Option<bool>,
     /// What follows from it, the most important first.
     pub advice: Vec<Advice>,
@@ -137,10 +137,21 @@ pub struct ServerReport {
     /// As it was named.
     #[serde(serialize_with = "as_text")]
     pub target: Target,
-    /// Its addresses with the shortest round trip over UDP, `None` for silence.
-    pub addresses: Vec<(SocketAddr, Option<f64>)>,
+    /// Its addresses.
+    pub addresses: Vec<ServerAddress>,
     /// Why it has no address.
     pub error: Option<String>,
+}
+
+/// An address of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct ServerAddress {
+    /// Where it was asked.
+    pub address: SocketAddr,
+    /// Whether an interface leads there; else it was not asked.
+    pub reachable: bool,
+    /// The shortest round trip over UDP in milliseconds; `None` if it does not answer.
+    pub rtt_ms: Option<f64>,
 }
 
 /// Looks at the network. Takes less than six seconds, whatever the network.
@@ -189,7 +200,7 @@ pub fn run(targets: &[Target], only: &[String]) -> io::Result<Report> {
         (nameservers.join().unwrap_or_default(), ports, (resolved, observed, tcp.join().unwrap_or_default()))
     });
 
-    let servers = server_reports(&resolved, observed.iter().flatten().flatten());
+    let servers = server_reports(&resolved, &interfaces, observed.iter().flatten().flatten());
     let decide = |seen: &Option<Observations>| {
         let nat = seen.as_ref()?.decide();
         Some(NatReport { kind: nat.kind(), nat })
@@ -203,7 +214,7 @@ pub fn run(targets: &[Target], only: &[String]) -> io::Result<Report> {
             port_mapping,
         })
         .collect();
-    let udp = servers.iter().any(|server| server.is_udp()).then(|| servers.iter().any(ServerReport::answers));
+    let udp = servers.iter().any(ServerReport::is_asked).then(|| servers.iter().any(ServerReport::answers));
     let mut report = Report {
         interfaces,
         servers,
@@ -219,13 +230,14 @@ pub fn run(targets: &[Target], only: &[String]) -> io::Result<Report> {
 }
 
 impl ServerReport {
-    fn is_udp(&self) -> bool {
-        self.target.transport == Transport::Udp
+    /// Whether any interface leads to any of its addresses.
+    pub fn is_asked(&self) -> bool {
+        self.addresses.iter().any(|address| address.reachable)
     }
 
     /// Whether it answered over UDP from any of its addresses.
     pub fn answers(&self) -> bool {
-        self.addresses.iter().any(|(_, rtt)| rtt.is_some())
+        self.addresses.iter().any(|address| address.rtt_ms.is_some())
     }
 }
 
@@ -310,6 +322,7 @@ fn ports_of(interface: &HostInterface) -> Vec<Found> {
 
 fn server_reports<'a>(
     resolved: &[Resolved],
+    interfaces: &[HostInterface],
     seen: impl Iterator<Item = &'a Observations>,
 ) -> Vec<ServerReport> {
     let mut shortest: BTreeMap<SocketAddr, Duration> = BTreeMap::new();
@@ -317,15 +330,16 @@ fn server_reports<'a>(
         let rtt = shortest.entry(sample.server).or_insert(sample.rtt);
         *rtt = sample.rtt.min(*rtt);
     }
+    let at = |address: &SocketAddr| ServerAddress {
+        address: *address,
+        reachable: interfaces.iter().any(|interface| interface.source_towards(*address).is_some()),
+        rtt_ms: shortest.get(address).map(|rtt| round(rtt.as_secs_f64() * 1e3)),
+    };
     let udp = resolved.iter().filter(|(target, _)| target.transport == Transport::Udp);
-    udp.map(|(target, addresses)| {
-        let rtt = |address: &SocketAddr| shortest.get(address).map(|rtt| round(rtt.as_secs_f64() * 1e3));
-        let known = addresses.as_deref().unwrap_or_default();
-        ServerReport {
-            target: target.clone(),
-            addresses: known.iter().map(|address| (*address, rtt(address))).collect(),
-            error: addresses.as_ref().err().cloned(),
-        }
+    udp.map(|(target, addresses)| ServerReport {
+        target: target.clone(),
+        addresses: addresses.as_deref().unwrap_or_default().iter().map(at).collect(),
+        error: addresses.as_ref().err().cloned(),
     })
     .collect()
 }

@@ -80,6 +80,12 @@ impl Lab {
         self.ip(node, "ip6")
     }
 
+    /// The router of a node: the first address of its network.
+    pub(crate) fn router(&self, node: &str, which: &str) -> IpAddr {
+        let text = self.nodes[node][which.replace("ip", "gw")].as_str();
+        text.unwrap_or_else(|| panic!("{node} has no {which}")).parse().expect("an address")
+    }
+
     fn ip(&self, node: &str, which: &str) -> IpAddr {
         let text = self.nodes[node][which].as_str().unwrap_or_else(|| panic!("{node} has no {which}"));
         text.parse().expect("an address")

@@ -2,6 +2,7 @@
 //! says so and does nothing.
 
 mod lab;
+mod look;
 mod ports;
 
 use std::thread;

@@ -105,9 +105,7 @@ fn a_kept_port_outlives_its_lifetime_and_a_restart_of_the_router_and_ends_with_i
 fn a_firewall_for_ipv6_is_opened_by_pcp() {
     let Some(lab) = Lab::build("pinhole", "home=port-restricted:upnp:v6=firewall") else { return };
     let local = lab.ip6("home1");
-    let net = local.to_string();
-    let router = format!("[{}1]:0", net.strip_suffix('a').expect("the first host is 10"));
-    let gateway = Gateway { interface: None, local, router: router.parse().expect("an address") };
+    let gateway = Gateway { interface: None, local, router: SocketAddr::new(lab.router("home1", "ip6"), 0) };
     let ask = || portmap::map(&gateway, Transport::Udp, 5000, None, PortMapper::LIFETIME, BUDGET);
     let mapping = lab.within("home1", ask).unwrap_or_else(|error| panic!("{error}"));
     // There is no NAT: the own endpoint becomes reachable.
