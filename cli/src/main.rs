@@ -17,6 +17,7 @@ mod listen;
 mod log;
 mod manual;
 mod members;
+mod netcheck;
 mod network;
 mod output;
 mod ping;
@@ -79,6 +80,7 @@ enum Command {
     RunLibrary(run::LibraryArgs),
     Status(status::Args),
     Members(members::Args),
+    Netcheck(netcheck::Args),
     Demo(demo::Args),
     Completions(completions::Args),
     #[command(hide = true)]
@@ -128,6 +130,7 @@ fn run(cli: &Cli) -> Outcome {
         Command::RunLibrary(args) => run::provide_library(args),
         Command::Status(args) => status::run(args),
         Command::Members(args) => members::run(args),
+        Command::Netcheck(args) => netcheck::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => manual::run(args),

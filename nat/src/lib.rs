@@ -2,6 +2,9 @@
 #![forbid(unsafe_code)]
 
 mod behavior;
+pub mod host;
+pub mod netcheck;
+pub mod portmap;
 pub mod probe;
 mod socket;
 pub mod stun;

@@ -96,8 +96,8 @@ pub(crate) fn peersock(words: &[&str]) -> Command {
 
 /// Takes away what the environment may say to the program.
 pub(crate) fn without_variables(command: &mut Command) {
-    for variable in ["PEERSOCK_SECRET", "PEERSOCK_LOG", "PEERSOCK_NETWORK", "PEERSOCK_STATE"] {
-        command.env_remove(variable);
+    for variable in ["SECRET", "LOG", "NETWORK", "STATE", "STUN", "ROOTS"] {
+        command.env_remove(format!("PEERSOCK_{variable}"));
     }
 }
 

@@ -8,6 +8,7 @@ mod identity;
 mod lan;
 mod manual;
 mod netcat;
+mod netcheck;
 mod networks;
 mod observe;
 mod trouble;

@@ -43,6 +43,9 @@ const EASY: Model = Model {
 /// A mapping: a local endpoint and, as the kind of mapping wants, the destination.
 type Key = (SocketAddr, Option<IpAddr>, Option<u16>);
 
+/// A datagram under way to the prober: when it comes, a number for the order, to which socket, from where.
+type Arrival = (Instant, u64, usize, SocketAddr, Vec<u8>);
+
 struct World {
     model: Model,
     servers: Vec<SocketAddr>,
@@ -55,8 +58,7 @@ struct World {
     sent: Vec<(u16, SocketAddr)>,
     last: (u16, u16),
     rng: ChaCha20Rng,
-    /// Under way to the prober: when, a number for the order, to which socket, from where.
-    under_way: BinaryHeap<Reverse<(Instant, u64, usize, SocketAddr, Vec<u8>)>>,
+    under_way: BinaryHeap<Reverse<Arrival>>,
     number: u64,
 }
 

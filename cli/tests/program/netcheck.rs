@@ -1,0 +1,85 @@
+//! What the machine's network is found to be. Only by the loopback interface, with servers of our own there.
+
+use std::net::UdpSocket;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use peersock_nat::stun::{Answer, request_id};
+use serde_json::Value;
+
+use crate::common::{peersock, run};
+
+/// A STUN server of RFC 8489 that answers from where it is asked.
+fn stun_server() -> String {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    thread::spawn(move || {
+        let mut buffer = [0; 2048];
+        while let Ok((len, mapped)) = socket.recv_from(&mut buffer) {
+            if let Some(id) = request_id(&buffer[..len]) {
+                let answer = Answer { id, mapped, origin: None, other: None };
+                socket.send_to(&answer.emit(), mapped).unwrap();
+            }
+        }
+    });
+    address.to_string()
+}
+
+#[test]
+fn servers_and_their_round_trips_are_shown() {
+    let (one, two) = (stun_server(), stun_server());
+    let words = ["netcheck", "--interface", "lo", "--json", "--stun", &one, "--stun", &two];
+    let output = run(peersock(&words)).success();
+    let report: Value = serde_json::from_str(output.text()).unwrap();
+    assert_eq!(report["udp"], true);
+    let [lo] = report["interfaces"].as_array().unwrap().as_slice() else { panic!("{report}") };
+    assert_eq!((&lo["name"], &lo["ipv4"]["translated"]), (&Value::from("lo"), &Value::from(false)));
+    assert_eq!(lo["ipv4"]["delta"]["type"], "equal");
+    for (server, target) in report["servers"].as_array().unwrap().iter().zip([&one, &two]) {
+        assert_eq!(server["target"], target.as_str());
+        assert!(server["addresses"][0]["rtt_ms"].as_f64().unwrap() > 0.0, "{server}");
+    }
+    let words = ["netcheck", "--interface", "lo", "--stun", &one];
+    let text = run(peersock(&words)).success();
+    assert!(text.text().contains("no NAT, seen as 127.0.0.1:"), "{}", text.text());
+    assert!(text.text().contains("What this means"), "{}", text.text());
+}
+
+#[test]
+fn servers_and_roots_of_the_environment_are_asked() {
+    let (server, root) = (stun_server(), stun_server());
+    let key = run(peersock(&["id", "--ephemeral", "--key"])).success();
+    let mut command = peersock(&["netcheck", "--interface", "lo", "--json"]);
+    command.env("PEERSOCK_STUN", &server).env("PEERSOCK_ROOTS", format!("{}@{root}", key.text().trim()));
+    let report: Value = serde_json::from_str(run(command).success().text()).unwrap();
+    let targets: Vec<_> =
+        report["servers"].as_array().unwrap().iter().map(|server| &server["target"]).collect();
+    assert_eq!(targets, [server.as_str(), root.as_str()]);
+    assert_eq!(report["udp"], true);
+}
+
+#[test]
+fn silence_ends_within_six_seconds_and_is_told_from_a_missing_server() {
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let server = silent.local_addr().unwrap().to_string();
+    let begin = Instant::now();
+    let output = run(peersock(&["netcheck", "--interface", "lo", "--stun", &server])).success();
+    // The promise is 6 s of waiting; a machine that does other work may need longer for the rest.
+    assert!(begin.elapsed() < Duration::from_secs(60));
+    assert!(output.text().contains("no server answers over UDP"), "{}", output.text());
+
+    let output = run(peersock(&["netcheck", "--interface", "lo"])).success();
+    assert!(output.text().contains("no server was given"), "{}", output.text());
+}
+
+#[test]
+fn what_cannot_be_asked_is_refused() {
+    for words in [&["--stun", "no port"][..], &["--interface", "no such interface"]] {
+        let mut command = peersock(&["netcheck"]);
+        command.args(words);
+        assert_eq!(run(command).status.code(), Some(2), "{words:?}");
+    }
+    let mut command = peersock(&["netcheck", "--interface", "lo"]);
+    command.env("PEERSOCK_ROOTS", "nonsense");
+    assert_eq!(run(command).status.code(), Some(2));
+}

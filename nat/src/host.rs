@@ -1,0 +1,207 @@
+//! The machine's interfaces with their addresses, and where its default routes lead.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+
+use if_addrs::{IfAddr, IfOperStatus};
+use serde::Serialize;
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// An interface of the machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HostInterface {
+    /// Its name, as `eth0`.
+    pub name: String,
+    /// Its index in the kernel.
+    pub index: u32,
+    /// Whether it leads to this machine only.
+    pub loopback: bool,
+    /// Its addresses, in the kernel's order.
+    pub addresses: Vec<HostAddress>,
+    /// The routers of its default routes, those with the lowest metric first.
+    pub routers: Vec<IpAddr>,
+}
+
+/// An address of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct HostAddress {
+    /// The address.
+    pub ip: IpAddr,
+    /// Bits of the network.
+    pub prefix: u8,
+}
+
+/// A default route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct DefaultRoute {
+    interface: String,
+    router: IpAddr,
+    metric: u32,
+}
+
+/// Lists the interfaces that are up, by index.
+///
+/// ```
+/// let interfaces = peersock_nat::host::interfaces()?;
+/// assert!(interfaces.iter().any(|interface| interface.loopback));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Errors
+/// The system does not tell.
+pub fn interfaces() -> io::Result<Vec<HostInterface>> {
+    let mut found: BTreeMap<u32, HostInterface> = BTreeMap::new();
+    for entry in if_addrs::get_if_addrs()? {
+        let Some(index) = entry.index else { continue };
+        if entry.oper_status == IfOperStatus::Down && !entry.is_loopback() {
+            continue;
+        }
+        let (loopback, name) = (entry.is_loopback(), entry.name);
+        let interface = found.entry(index).or_insert_with(|| HostInterface {
+            name,
+            index,
+            loopback,
+            addresses: Vec::new(),
+            routers: Vec::new(),
+        });
+        interface.addresses.push(match entry.addr {
+            IfAddr::V4(addr) => HostAddress { ip: addr.ip.into(), prefix: addr.prefixlen },
+            IfAddr::V6(addr) => HostAddress { ip: addr.ip.into(), prefix: addr.prefixlen },
+        });
+    }
+    let mut interfaces: Vec<_> = found.into_values().collect();
+    let mut routes = default_routes();
+    routes.sort_by_key(|route| route.metric);
+    for route in routes {
+        if let Some(interface) = interfaces.iter_mut().find(|interface| interface.name == route.interface)
+            && !interface.routers.contains(&route.router)
+        {
+            interface.routers.push(route.router);
+        }
+    }
+    Ok(interfaces)
+}
+
+impl HostInterface {
+    /// Its first router of a family as an endpoint with port 0; a link-local address has the interface as scope.
+    pub fn router(&self, v6: bool) -> Option<SocketAddr> {
+        let router = self.routers.iter().find(|router| router.is_ipv6() == v6)?;
+        Some(match router {
+            IpAddr::V4(ip) => (*ip, 0).into(),
+            IpAddr::V6(ip) => {
+                SocketAddrV6::new(*ip, 0, 0, if ip.is_unicast_link_local() { self.index } else { 0 }).into()
+            }
+        })
+    }
+
+    /// Our address on this interface towards a remote one, as the kernel chooses it; `None` if this interface does
+    /// not lead there.
+    pub fn source_towards(&self, remote: SocketAddr) -> Option<IpAddr> {
+        source(Some(&self.name), remote).filter(|ip| self.addresses.iter().any(|address| address.ip == *ip))
+    }
+}
+
+/// The address that the system sends from to a remote one: the interface with that address is the default one.
+pub(crate) fn source(interface: Option<&str>, remote: SocketAddr) -> Option<IpAddr> {
+    let socket = Socket::new(Domain::for_address(remote), Type::DGRAM, Some(Protocol::UDP)).ok()?;
+    if let Some(interface) = interface {
+        // Where that needs a privilege, the caller's look at the address decides.
+        let _ = socket.bind_device(Some(interface.as_bytes()));
+    }
+    let socket: UdpSocket = socket.into();
+    // No packet leaves: that only makes the system choose a route.
+    socket.connect(remote).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+/// The default routes of this thread's network namespace, from the kernel's own tables.
+fn default_routes() -> Vec<DefaultRoute> {
+    // A namespace is the thread's: `/proc/net` would be that of the process's first thread.
+    let read = |name| std::fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap_or_default();
+    let mut routes: Vec<_> = read("route").lines().skip(1).filter_map(ipv4_route).collect();
+    routes.extend(read("ipv6_route").lines().filter_map(ipv6_route));
+    routes
+}
+
+/// A line of `route`: interface, destination, gateway, flags, ..., metric (7th), mask (8th), in hexadecimal of
+/// the machine's byte order.
+fn ipv4_route(line: &str) -> Option<DefaultRoute> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let [interface, "00000000", gateway, _, _, _, metric, "00000000", ..] = fields.as_slice() else {
+        return None;
+    };
+    let gateway = u32::from_str_radix(gateway, 16).ok()?;
+    let router = Ipv4Addr::from(gateway.to_ne_bytes());
+    let route = DefaultRoute {
+        interface: (*interface).to_owned(),
+        router: router.into(),
+        metric: metric.parse().ok()?,
+    };
+    (!router.is_unspecified()).then_some(route)
+}
+
+/// A line of `ipv6_route`: destination, its prefix, source, its prefix, next hop, metric, ..., flags, interface.
+fn ipv6_route(line: &str) -> Option<DefaultRoute> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let [destination, "00", _, _, gateway, metric, _, _, _, interface] = fields.as_slice() else {
+        return None;
+    };
+    let address = |text: &str| u128::from_str_radix(text, 16).ok().map(Ipv6Addr::from);
+    let router = address(gateway)?;
+    let route = DefaultRoute {
+        interface: (*interface).to_owned(),
+        router: router.into(),
+        metric: u32::from_str_radix(metric, 16).ok()?,
+    };
+    (address(destination)?.is_unspecified() && !router.is_unspecified()).then_some(route)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn default_routes_of_ipv4_are_read() {
+        let line = "eth0\t00000000\t0102A8C0\t0003\t0\t0\t100\t00000000\t0\t0\t0";
+        let route = DefaultRoute { interface: "eth0".into(), router: [192, 168, 2, 1].into(), metric: 100 };
+        assert_eq!(ipv4_route(line), Some(route));
+        let network = "eth0\t0002A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0";
+        assert_eq!(ipv4_route(network), None);
+    }
+
+    #[test]
+    fn default_routes_of_ipv6_are_read() {
+        let zero = "0".repeat(32);
+        let line = format!(
+            "{zero} 00 {zero} 00 fe800000000000000000000000000001 00000400 00000002 00000000 00000003 eth0"
+        );
+        let router: Ipv6Addr = "fe80::1".parse().expect("an address");
+        let route = DefaultRoute { interface: "eth0".into(), router: router.into(), metric: 1024 };
+        assert_eq!(ipv6_route(&line), Some(route));
+        // What has no route at all has this line.
+        let unreachable = format!("{zero} 00 {zero} 00 {zero} ffffffff 00000001 00000000 00200200 lo");
+        assert_eq!(ipv6_route(&unreachable), None);
+    }
+
+    #[test]
+    fn the_loopback_interface_leads_to_itself() {
+        let all = interfaces().expect("the system tells");
+        let lo = all.iter().find(|interface| interface.loopback).expect("there is one");
+        assert_eq!(
+            lo.source_towards("127.0.0.1:9".parse().expect("an endpoint")),
+            Some([127, 0, 0, 1].into())
+        );
+        assert_eq!(lo.router(false), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_is_survived(line in ".{0,100}") {
+            let _ = (ipv4_route(&line), ipv6_route(&line));
+        }
+    }
+}

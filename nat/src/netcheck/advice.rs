@@ -1,0 +1,315 @@
+//! What follows from the report, in plain words. A pure function of it.
+
+use serde::Serialize;
+
+use super::{InterfaceReport, NatReport, Report, ServerReport, is_public};
+use crate::behavior::{Mapping, NatKind};
+
+/// One thing that was found, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Advice {
+    /// What is so.
+    pub finding: String,
+    /// What to do about it; `None` if there is nothing to do.
+    pub what_to_do: Option<String>,
+}
+
+pub(super) fn advise(report: &Report) -> Vec<Advice> {
+    let mut advice = Vec::new();
+    let mut say = |finding: String, what_to_do: Option<&str>| {
+        advice.push(Advice { finding, what_to_do: what_to_do.map(str::to_owned) });
+    };
+    let is_online = report.interfaces.iter().any(|interface| !interface.host.routers.is_empty());
+    if !is_online {
+        say(
+            "no interface has a default route: this machine is not on the Internet".into(),
+            Some("connect it to a network; peers on the same machine or LAN are reached without"),
+        );
+    }
+    names(report, &mut say);
+    udp(report, &mut say);
+    for interface in &report.interfaces {
+        nat(interface, &mut say);
+    }
+    proxies(report, &mut say);
+    advice
+}
+
+fn names(report: &Report, say: &mut impl FnMut(String, Option<&str>)) {
+    let is_silent = |server: &super::Nameserver| server.rtt_ms.is_none();
+    if !report.nameservers.is_empty() && report.nameservers.iter().all(is_silent) {
+        say(
+            "no nameserver answers: DNS is blocked or down".into(),
+            Some("name servers and roots by their IP addresses"),
+        );
+    }
+    for server in &report.servers {
+        if let Some(error) = &server.error {
+            say(
+                format!("the name of {} is not resolved: {error}", server.target),
+                Some("give its IP address"),
+            );
+        }
+    }
+}
+
+fn udp(report: &Report, say: &mut impl FnMut(String, Option<&str>)) {
+    let gets_through = report.tcp.iter().any(|check| check.connect_ms.is_some());
+    match report.udp {
+        None if !report.servers.is_empty() => say(
+            "no server could be asked, so it is not known whether UDP gets out, nor what NAT there is".into(),
+            Some("give a STUN server that is reached from here with --stun HOST:PORT"),
+        ),
+        None => say(
+            "no server was given, so it is not known whether UDP gets out, nor what NAT there is".into(),
+            Some("give a STUN server with --stun HOST:PORT, or a root in PEERSOCK_ROOTS"),
+        ),
+        Some(true) => {
+            for server in report.servers.iter().filter(|server| server.is_asked() && !server.answers()) {
+                say(
+                    format!("{} does not answer over UDP, but others do", server.target),
+                    Some("it may be down, or no STUN server: ask who runs it"),
+                );
+            }
+        }
+        Some(false) if gets_through => say(
+            "UDP is blocked: no server answers over UDP, while TCP connections open".into(),
+            Some("let UDP out in the firewall for direct paths; until then a root with a tcp:, tls: or wss: endpoint relays"),
+        ),
+        Some(false) => say(
+            "no server answers over UDP, nor opens a TCP connection: the network blocks both, or they are down".into(),
+            Some("try another server, and ask who runs the network whether a proxy is needed"),
+        ),
+    }
+}
+
+fn nat(interface: &InterfaceReport, say: &mut impl FnMut(String, Option<&str>)) {
+    let name = &interface.host.name;
+    let outer = interface.port_mapping.iter().find_map(|found| found.external);
+    if let Some(outer) = outer.filter(|outer| !is_public(*outer)) {
+        say(
+            format!("{name}: the router's own address {outer} is not public: there is another NAT behind it"),
+            Some(
+                "a port that is opened in the router is not enough; ask the provider for a public address, or use IPv6",
+            ),
+        );
+    }
+    let opens_ports = !interface.port_mapping.is_empty();
+    for (family, report) in [("IPv4", &interface.ipv4), ("IPv6", &interface.ipv6)] {
+        if let Some(report) = report {
+            family_nat(&format!("{name}, {family}"), report, opens_ports, say);
+        }
+    }
+}
+
+fn family_nat(
+    place: &str,
+    report: &NatReport,
+    opens_ports: bool,
+    say: &mut impl FnMut(String, Option<&str>),
+) {
+    let NatReport { kind, nat } = report;
+    if nat.cgn {
+        say(
+            format!("{place}: the provider has a NAT of its own (addresses 100.64.0.0/10)"),
+            Some("use IPv6, or ask the provider for a public IPv4 address, where direct paths fail"),
+        );
+    }
+    let open_a_port =
+        (!opens_ports).then_some("switch on UPnP, NAT-PMP or PCP in the router to be reached by everybody");
+    match kind {
+        Some(NatKind::Open) => {
+            say(format!("{place}: open to the Internet, every peer can reach this machine"), None)
+        }
+        Some(NatKind::Firewall) => say(
+            format!("{place}: no NAT, but a firewall: peers are reached directly if both sides send"),
+            Some("let UDP in if peers behind symmetric NATs must reach this machine directly"),
+        ),
+        Some(NatKind::FullCone) => say(format!("{place}: an easy NAT (full cone), direct paths work"), None),
+        Some(NatKind::Restrict) => {
+            say(format!("{place}: an easy NAT (restrict), direct paths work by hole punching"), open_a_port)
+        }
+        Some(NatKind::RestrictPort) => say(
+            format!(
+                "{place}: a usual NAT (restrict port): direct paths work by hole punching, but not to symmetric NATs"
+            ),
+            open_a_port,
+        ),
+        Some(NatKind::Symmetric) => say(
+            format!(
+                "{place}: a symmetric NAT: direct paths only to peers that are open, and by guessing ports"
+            ),
+            Some(if opens_ports {
+                "the router opens ports on request, which makes direct paths work"
+            } else {
+                "switch on UPnP, NAT-PMP or PCP in the router, or use IPv6; without, a root relays"
+            }),
+        ),
+        Some(NatKind::Filtered) => {}
+        None if nat.mapping == Some(Mapping::EndpointIndependent) => say(
+            format!("{place}: direct paths work by hole punching; how the NAT filters is not known"),
+            Some("give a STUN server that knows RFC 5780 (coturn does) to find that out"),
+        ),
+        None => say(
+            format!("{place}: there is a NAT, but one server's answers do not tell of which kind"),
+            Some("give a second STUN server, or one that knows RFC 5780"),
+        ),
+    }
+    if nat.hairpin == Some(false) {
+        say(
+            format!(
+                "{place}: the NAT does not lead back inside (no hairpin): peers behind it meet on the LAN only"
+            ),
+            None,
+        );
+    }
+}
+
+fn proxies(report: &Report, say: &mut impl FnMut(String, Option<&str>)) {
+    for proxy in &report.proxies {
+        let Some(target) = &proxy.target else {
+            say(
+                format!("{} names no proxy that can be read", proxy.variable),
+                Some("write http://HOST:PORT"),
+            );
+            continue;
+        };
+        let opens = report.tcp.iter().any(|check| check.target == *target && check.connect_ms.is_some());
+        if !opens {
+            say(
+                format!("the proxy {target} of {} cannot be reached", proxy.variable),
+                Some("correct or unset the variable"),
+            );
+        }
+    }
+    let is_blocked = report.udp == Some(false) && !report.servers.iter().any(ServerReport::answers);
+    if is_blocked && !report.proxies.is_empty() {
+        say("a proxy is set: roots with wss: endpoints are reached through it".into(), None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::{Nameserver, ServerAddress, Target, TcpCheck, Transport};
+    use super::*;
+    use crate::behavior::{Filtering, Observations, Sample};
+    use crate::host::HostInterface;
+    use crate::portmap::{Found, Protocol};
+
+    fn report() -> Report {
+        let host = HostInterface {
+            name: "eth0".into(),
+            index: 2,
+            loopback: false,
+            addresses: Vec::new(),
+            routers: vec![[192, 168, 1, 1].into()],
+        };
+        Report {
+            interfaces: vec![InterfaceReport { host, ipv4: None, ipv6: None, port_mapping: Vec::new() }],
+            servers: Vec::new(),
+            nameservers: Vec::new(),
+            tcp: Vec::new(),
+            proxies: Vec::new(),
+            udp: None,
+            advice: Vec::new(),
+            took: Duration::ZERO,
+        }
+    }
+
+    fn server(rtt: Option<f64>) -> ServerReport {
+        let target = Target::parse("192.0.2.1:3478", Transport::Udp).expect("a target");
+        let address = "192.0.2.1:3478".parse().expect("an endpoint");
+        let address = ServerAddress { address, reachable: true, rtt_ms: rtt };
+        ServerReport { target, addresses: vec![address], error: None }
+    }
+
+    fn tcp(opens: bool) -> TcpCheck {
+        let target = Target::parse("192.0.2.1:443", Transport::Tcp).expect("a target");
+        let address = "192.0.2.1:443".parse().expect("an endpoint");
+        TcpCheck { target, address, connect_ms: opens.then_some(3.0), refused: false }
+    }
+
+    fn findings(report: &Report) -> String {
+        let lines = advise(report).into_iter().map(|advice| advice.finding + "\n");
+        lines.collect()
+    }
+
+    #[test]
+    fn without_a_server_it_says_what_cannot_be_known() {
+        let said = findings(&report());
+        assert_eq!(
+            said,
+            "no server was given, so it is not known whether UDP gets out, nor what NAT there is\n"
+        );
+    }
+
+    #[test]
+    fn blocked_udp_is_told_from_servers_that_are_down() {
+        let silent = |opens| Report {
+            udp: Some(false),
+            servers: vec![server(None)],
+            tcp: vec![tcp(opens)],
+            ..report()
+        };
+        assert!(findings(&silent(true)).starts_with("UDP is blocked"));
+        assert!(findings(&silent(false)).contains("or they are down"));
+    }
+
+    #[test]
+    fn a_silent_nameserver_and_a_missing_route_are_named() {
+        let address = [192, 0, 2, 53].into();
+        let mut report = Report { nameservers: vec![Nameserver { address, rtt_ms: None }], ..report() };
+        assert!(findings(&report).contains("DNS is blocked or down"));
+        report.nameservers[0].rtt_ms = Some(1.0);
+        assert!(!findings(&report).contains("DNS"));
+        report.interfaces[0].host.routers.clear();
+        assert!(findings(&report).contains("not on the Internet"));
+    }
+
+    #[test]
+    fn every_kind_of_nat_has_its_words() {
+        let local = "192.168.1.2:4000".parse().expect("an endpoint");
+        let kinds = [
+            ("192.168.1.2:4000", [true, true], "open to the Internet"),
+            ("192.168.1.2:4000", [false, false], "a firewall"),
+            ("203.0.113.1:1", [true, true], "full cone"),
+            ("203.0.113.1:1", [false, true], "(restrict)"),
+            ("203.0.113.1:1", [false, false], "restrict port"),
+        ];
+        for (mapped, [other, port], words) in kinds {
+            let sample = |server: &str| Sample {
+                local,
+                server: server.parse().expect("an endpoint"),
+                mapped: mapped.parse().expect("an endpoint"),
+                rtt: Duration::ZERO,
+            };
+            let mut seen = Observations::none(local.ip());
+            seen.asked = 1;
+            seen.main = vec![sample("192.0.2.1:1"), sample("192.0.2.2:1")];
+            (seen.from_other_address, seen.from_other_port) = (Some(other), Some(port));
+            let mut report = Report { udp: Some(true), servers: vec![server(Some(1.0))], ..report() };
+            let nat = seen.decide();
+            report.interfaces[0].ipv4 = Some(NatReport { kind: nat.kind(), nat: nat.clone() });
+            let said = findings(&report);
+            assert!(said.contains("eth0, IPv4") && said.contains(words), "{said}");
+
+            // Without RFC 5780 the kind is unknown where the filter decides it.
+            let unknown = crate::behavior::Nat { filtering: None::<Filtering>, ..nat };
+            report.interfaces[0].ipv4 = Some(NatReport { kind: unknown.kind(), nat: unknown });
+            assert!(findings(&report).contains("not known"));
+        }
+    }
+
+    #[test]
+    fn a_second_nat_behind_the_router_is_seen() {
+        let mut report = report();
+        let found = |ip: [u8; 4]| Found { protocol: Protocol::NatPmp, external: Some(ip.into()) };
+        report.interfaces[0].port_mapping = vec![found([100, 64, 0, 9])];
+        assert!(findings(&report).contains("another NAT behind it"));
+        report.interfaces[0].port_mapping = vec![found([203, 0, 113, 9])];
+        assert!(!findings(&report).contains("another NAT"));
+    }
+}

@@ -1,0 +1,396 @@
+//! A look at the machine's whole network within a known time: for people, and for programs as JSON.
+
+mod advice;
+mod dns;
+mod proxies;
+mod tcp;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::{Serialize, Serializer};
+
+use crate::behavior::{Nat, NatKind, Observations};
+use crate::host::{self, HostInterface};
+use crate::portmap::{self, Found, Gateway};
+use crate::probe;
+pub use advice::Advice;
+pub use dns::Nameserver;
+pub use proxies::Proxy;
+pub use tcp::TcpCheck;
+
+/// Names are resolved within this time, or count as not resolved.
+const RESOLVE: Duration = Duration::from_millis(1500);
+/// What everything behind that may take.
+const PROBE: Duration = Duration::from_secs(4);
+/// Routers answer within milliseconds; this is for repetitions.
+const PORT_MAPPING: Duration = Duration::from_secs(2);
+/// Machines with hundreds of virtual interfaces exist; so many are looked at.
+const MAX_INTERFACES: usize = 16;
+
+/// A server to ask.
+///
+/// ```
+/// use peersock_nat::netcheck::{Target, Transport};
+///
+/// let target = Target::parse("stun.example.org:3478", Transport::Udp);
+/// assert_eq!(target.map(|target| target.port), Some(3478));
+/// assert_eq!(Target::parse("no port", Transport::Udp), None);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Target {
+    /// A host name or an address.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// How it is asked.
+    pub transport: Transport,
+}
+
+/// How a server is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transport {
+    /// By STUN over UDP.
+    Udp,
+    /// By opening a TCP connection.
+    Tcp,
+}
+
+impl Target {
+    /// Reads `HOST:PORT`, with brackets around an IPv6 address.
+    pub fn parse(text: &str, transport: Transport) -> Option<Self> {
+        let (host, port) = text.rsplit_once(':')?;
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let host = bare.unwrap_or(host);
+        let is_host = !host.is_empty() && (bare.is_some() || !host.contains(':'));
+        let port = port.parse().ok().filter(|port| *port != 0)?;
+        is_host.then(|| Self { host: host.to_owned(), port, transport })
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
+        write!(f, "{open}{}{close}:{}", self.host, self.port)
+    }
+}
+
+/// What was found out.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct Report {
+    /// The interfaces that are up, by index.
+    pub interfaces: Vec<InterfaceReport>,
+    /// The servers that were asked over UDP.
+    pub servers: Vec<ServerReport>,
+    /// The nameservers of the system.
+    pub nameservers: Vec<Nameserver>,
+    /// TCP connections that were tried.
+    pub tcp: Vec<TcpCheck>,
+    /// Proxies that the environment names.
+    pub proxies: Vec<Proxy>,
+    /// Whether UDP gets out and back; `None` if no server could be asked.
+    pub udp: Option<bool>,
+    /// What follows from it, the most important first.
+    pub advice: Vec<Advice>,
+    /// How long it took.
+    #[serde(rename = "took_ms", serialize_with = "milliseconds")]
+    pub took: Duration,
+}
+
+/// One interface.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct InterfaceReport {
+    /// The interface itself.
+    #[serde(flatten)]
+    pub host: HostInterface,
+    /// The NAT in front of its IPv4 addresses; `None` if nobody could be asked by it.
+    pub ipv4: Option<NatReport>,
+    /// The same for IPv6.
+    pub ipv6: Option<NatReport>,
+    /// By what its router opens ports.
+    pub port_mapping: Vec<Found>,
+}
+
+/// The NAT of an interface and a family.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct NatReport {
+    /// Its usual name; `None` if that is not known.
+    pub kind: Option<NatKind>,
+    /// The details.
+    #[serde(flatten)]
+    pub nat: Nat,
+}
+
+/// A STUN server or root.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct ServerReport {
+    /// As it was named.
+    #[serde(serialize_with = "as_text")]
+    pub target: Target,
+    /// Its addresses.
+    pub addresses: Vec<ServerAddress>,
+    /// Why it has no address.
+    pub error: Option<String>,
+}
+
+/// An address of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct ServerAddress {
+    /// Where it was asked.
+    pub address: SocketAddr,
+    /// Whether an interface leads there; else it was not asked.
+    pub reachable: bool,
+    /// The shortest round trip over UDP in milliseconds; `None` if it does not answer.
+    pub rtt_ms: Option<f64>,
+}
+
+/// Looks at the network. Takes less than six seconds, whatever the network.
+///
+/// Servers come from the caller alone: without any, the kind of NAT stays unknown. With names of interfaces in
+/// `only`, nothing is sent by others.
+///
+/// ```no_run
+/// use peersock_nat::netcheck::{self, Target, Transport};
+///
+/// let server = Target::parse("192.0.2.1:3478", Transport::Udp).expect("it is HOST:PORT");
+/// let report = netcheck::run(&[server], &[])?;
+/// for advice in &report.advice {
+///     println!("{}", advice.finding);
+/// }
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Errors
+/// The system does not tell its interfaces.
+pub fn run(targets: &[Target], only: &[String]) -> io::Result<Report> {
+    let begin = Instant::now();
+    let mut interfaces = host::interfaces()?;
+    interfaces.retain(|interface| only.is_empty() || only.contains(&interface.name));
+    interfaces.truncate(MAX_INTERFACES);
+    let proxies = proxies::from_environment();
+    let (nameservers, port_mapping, (resolved, observed, tcp)) = thread::scope(|scope| {
+        let nameservers = scope.spawn(|| dns::check(&interfaces));
+        let ports: Vec<_> = interfaces.iter().map(|interface| scope.spawn(|| ports_of(interface))).collect();
+        let resolved = resolve(targets, &proxies);
+        let servers: Vec<SocketAddr> = udp_servers(&resolved);
+        let connections = tcp_targets(&resolved, &proxies, &interfaces);
+        let tcp = scope.spawn(move || tcp::check(&connections, PROBE));
+        let observed: Vec<_> = interfaces
+            .iter()
+            .map(|interface| {
+                [false, true].map(|v6| {
+                    let servers = servers.clone();
+                    scope.spawn(move || observe(interface, v6, &servers))
+                })
+            })
+            .collect();
+        let join = |thread: thread::ScopedJoinHandle<'_, Option<Observations>>| thread.join().ok().flatten();
+        let observed: Vec<_> = observed.into_iter().map(|families| families.map(join)).collect();
+        let ports: Vec<_> = ports.into_iter().map(|thread| thread.join().unwrap_or_default()).collect();
+        (nameservers.join().unwrap_or_default(), ports, (resolved, observed, tcp.join().unwrap_or_default()))
+    });
+
+    let servers = server_reports(&resolved, &interfaces, observed.iter().flatten().flatten());
+    let decide = |seen: &Option<Observations>| {
+        let nat = seen.as_ref()?.decide();
+        Some(NatReport { kind: nat.kind(), nat })
+    };
+    let interfaces = interfaces.into_iter().zip(&observed).zip(port_mapping);
+    let interfaces: Vec<_> = interfaces
+        .map(|((host, [ipv4, ipv6]), port_mapping)| InterfaceReport {
+            host,
+            ipv4: decide(ipv4),
+            ipv6: decide(ipv6),
+            port_mapping,
+        })
+        .collect();
+    let udp = servers.iter().any(ServerReport::is_asked).then(|| servers.iter().any(ServerReport::answers));
+    let mut report = Report {
+        interfaces,
+        servers,
+        nameservers,
+        tcp,
+        proxies,
+        udp,
+        advice: Vec::new(),
+        took: begin.elapsed(),
+    };
+    report.advice = advice::advise(&report);
+    Ok(report)
+}
+
+impl ServerReport {
+    /// Whether any interface leads to any of its addresses.
+    pub fn is_asked(&self) -> bool {
+        self.addresses.iter().any(|address| address.reachable)
+    }
+
+    /// Whether it answered over UDP from any of its addresses.
+    pub fn answers(&self) -> bool {
+        self.addresses.iter().any(|address| address.rtt_ms.is_some())
+    }
+}
+
+/// A target with its addresses, or why it has none.
+type Resolved = (Target, Result<Vec<SocketAddr>, String>);
+
+/// Resolves names all at once. A resolver that hangs keeps its thread, but not us.
+fn resolve(targets: &[Target], proxies: &[Proxy]) -> Vec<Resolved> {
+    let proxies = proxies.iter().filter_map(|proxy| proxy.target.clone());
+    let asked: Vec<_> = targets
+        .iter()
+        .cloned()
+        .chain(proxies)
+        .map(|target| {
+            let (sender, receiver) = mpsc::channel();
+            let name = (target.host.clone(), target.port);
+            let thread = thread::Builder::new().name("resolver".into());
+            let spawned = thread.spawn(move || {
+                let found = name.to_socket_addrs().map(Iterator::collect::<Vec<_>>);
+                let _ = sender.send(found.map_err(|error| error.to_string()));
+            });
+            if let Err(error) = spawned {
+                tracing::debug!(%error, "no thread for a resolver");
+            }
+            (target, receiver)
+        })
+        .collect();
+    let until = Instant::now() + RESOLVE;
+    let wait = |receiver: mpsc::Receiver<Result<Vec<SocketAddr>, String>>| {
+        let left = until.saturating_duration_since(Instant::now());
+        receiver.recv_timeout(left).unwrap_or_else(|_| Err("the name was not resolved in time".into()))
+    };
+    asked.into_iter().map(|(target, receiver)| (target, wait(receiver))).collect()
+}
+
+fn udp_servers(resolved: &[Resolved]) -> Vec<SocketAddr> {
+    let udp = resolved.iter().filter(|(target, _)| target.transport == Transport::Udp);
+    udp.filter_map(|(_, addresses)| addresses.as_ref().ok()).flatten().copied().collect()
+}
+
+/// What is tried by TCP: what the caller and the environment name, and port 443 of every server, which shows
+/// whether the servers are up if UDP brings no answer.
+fn tcp_targets(
+    resolved: &[Resolved],
+    proxies: &[Proxy],
+    interfaces: &[HostInterface],
+) -> Vec<(Target, SocketAddr)> {
+    let mut targets: BTreeMap<Target, SocketAddr> = BTreeMap::new();
+    for (target, addresses) in resolved {
+        let Some(first) = addresses.as_ref().ok().and_then(|addresses| addresses.first()) else { continue };
+        let is_proxy = proxies.iter().any(|proxy| proxy.target.as_ref() == Some(target));
+        if target.transport == Transport::Tcp {
+            targets.insert(target.clone(), *first);
+        }
+        if !is_proxy && !first.ip().is_loopback() {
+            let https = Target { port: 443, transport: Transport::Tcp, ..target.clone() };
+            targets.entry(https).or_insert(SocketAddr::new(first.ip(), 443));
+        }
+    }
+    let leads = |address: SocketAddr| interfaces.iter().any(|one| one.source_towards(address).is_some());
+    targets.into_iter().filter(|(_, address)| leads(*address)).collect()
+}
+
+/// Probes the NAT in front of an interface; `None` if no server is reached by it.
+fn observe(interface: &HostInterface, v6: bool, servers: &[SocketAddr]) -> Option<Observations> {
+    let leads = |server: &&SocketAddr| server.is_ipv6() == v6 && interface.source_towards(**server).is_some();
+    let servers: Vec<SocketAddr> = servers.iter().filter(leads).copied().collect();
+    let local = interface.source_towards(*servers.first()?)?;
+    let settings = probe::Settings { deadline: PROBE, ..probe::Settings::new(servers) };
+    let name = (!interface.loopback).then_some(interface.name.as_str());
+    probe::run(local, name, &settings)
+        .inspect_err(|error| tracing::debug!(%error, interface = interface.name, "not probed"))
+        .ok()
+}
+
+/// By what the interface's routers open ports: the one for IPv4, else the one for IPv6.
+fn ports_of(interface: &HostInterface) -> Vec<Found> {
+    let Some(router) = interface.router(false).or_else(|| interface.router(true)) else { return Vec::new() };
+    let Some(local) = interface.source_towards(router) else { return Vec::new() };
+    portmap::find(&Gateway { interface: Some(interface.name.clone()), local, router }, PORT_MAPPING)
+}
+
+fn server_reports<'a>(
+    resolved: &[Resolved],
+    interfaces: &[HostInterface],
+    seen: impl Iterator<Item = &'a Observations>,
+) -> Vec<ServerReport> {
+    let mut shortest: BTreeMap<SocketAddr, Duration> = BTreeMap::new();
+    for sample in seen.flat_map(|seen| &seen.main) {
+        let rtt = shortest.entry(sample.server).or_insert(sample.rtt);
+        *rtt = sample.rtt.min(*rtt);
+    }
+    let at = |address: &SocketAddr| ServerAddress {
+        address: *address,
+        reachable: interfaces.iter().any(|interface| interface.source_towards(*address).is_some()),
+        rtt_ms: shortest.get(address).map(|rtt| round(rtt.as_secs_f64() * 1e3)),
+    };
+    let udp = resolved.iter().filter(|(target, _)| target.transport == Transport::Udp);
+    udp.map(|(target, addresses)| ServerReport {
+        target: target.clone(),
+        addresses: addresses.as_deref().unwrap_or_default().iter().map(at).collect(),
+        error: addresses.as_ref().err().cloned(),
+    })
+    .collect()
+}
+
+/// Whether anybody on the Internet could send to the address, as far as its range tells.
+pub(crate) fn is_public(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            !(ip.is_private()
+                || ip.is_loopback()
+                || ip.is_link_local()
+                || ip.is_unspecified()
+                || ip.is_multicast()
+                || ip.is_broadcast()
+                || crate::behavior::is_shared(ip.into()))
+        }
+        IpAddr::V6(ip) => {
+            !(ip.is_loopback()
+                || ip.is_unspecified()
+                || ip.is_multicast()
+                || ip.is_unique_local()
+                || ip.is_unicast_link_local())
+        }
+    }
+}
+
+/// Microseconds are what a round trip is exact to.
+fn round(milliseconds: f64) -> f64 {
+    (milliseconds * 1e3).round() / 1e3
+}
+
+fn milliseconds<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(round(value.as_secs_f64() * 1e3))
+}
+
+fn as_text<S: Serializer>(value: &Target, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_read_and_written_alike() {
+        for text in ["stun.example.org:3478", "192.0.2.1:3478", "[2001:db8::1]:3478"] {
+            let target = Target::parse(text, Transport::Udp).expect("it is one");
+            assert_eq!(target.to_string(), text);
+        }
+        for text in ["", "host", "host:", ":1", "host:0", "host:65536", "2001:db8::1:3478"] {
+            assert_eq!(Target::parse(text, Transport::Udp), None, "{text:?}");
+        }
+    }
+}

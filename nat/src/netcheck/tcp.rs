@@ -1,0 +1,65 @@
+//! TCP connections that are opened and closed again.
+
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::{Target, as_text, round};
+
+/// A TCP connection that was tried.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct TcpCheck {
+    /// Where to, as it was named.
+    #[serde(serialize_with = "as_text")]
+    pub target: Target,
+    /// The address that was tried.
+    pub address: SocketAddr,
+    /// How long it took to open, in milliseconds; `None` if it was not opened.
+    pub connect_ms: Option<f64>,
+    /// Whether the server, or a box on the way, refused it. Then something is reached.
+    pub refused: bool,
+}
+
+/// Tries all at once.
+pub(super) fn check(targets: &[(Target, SocketAddr)], timeout: Duration) -> Vec<TcpCheck> {
+    thread::scope(|scope| {
+        let tried: Vec<_> = targets
+            .iter()
+            .map(|(target, address)| scope.spawn(move || connect(target, *address, timeout)))
+            .collect();
+        tried.into_iter().filter_map(|tried| tried.join().ok()).collect()
+    })
+}
+
+fn connect(target: &Target, address: SocketAddr, timeout: Duration) -> TcpCheck {
+    let begin = Instant::now();
+    let opened = TcpStream::connect_timeout(&address, timeout);
+    let connect_ms = opened.is_ok().then(|| round(begin.elapsed().as_secs_f64() * 1e3));
+    let refused = opened.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused);
+    TcpCheck { target: target.clone(), address, connect_ms, refused }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::super::Transport;
+    use super::*;
+
+    #[test]
+    fn open_and_closed_ports_are_told_apart() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let open = listener.local_addr().expect("it is bound");
+        let target = |address: SocketAddr| {
+            (Target::parse(&address.to_string(), Transport::Tcp).expect("an endpoint"), address)
+        };
+        let checks = check(&[target(open)], Duration::from_secs(2));
+        assert!(checks[0].connect_ms.is_some() && !checks[0].refused);
+        drop(listener);
+        let checks = check(&[target(open)], Duration::from_secs(2));
+        assert!(checks[0].connect_ms.is_none() && checks[0].refused);
+    }
+}

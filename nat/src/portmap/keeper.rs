@@ -1,0 +1,232 @@
+//! Keeps a port open: when it is renewed, and the thread that does it.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::{Gateway, PortMapping, Transport, map};
+
+/// How long each attempt may take.
+const BUDGET: Duration = Duration::from_secs(3);
+/// The wait after the first failure; it doubles up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_secs(4);
+/// Routers appear and come back: one look every ten minutes costs a few packets.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
+
+/// When to ask next. Knows no clock.
+#[derive(Debug)]
+struct Schedule {
+    next: Instant,
+    failures: u32,
+    ends: Option<Instant>,
+}
+
+impl Schedule {
+    fn new(now: Instant) -> Self {
+        Self { next: now, failures: 0, ends: None }
+    }
+
+    /// RFC 6887 (11.2.1): renewed at half of the lifetime.
+    fn granted(&mut self, now: Instant, lifetime: Duration) {
+        self.failures = 0;
+        // A mapping without end is looked after as well: the router may restart.
+        let lifetime = lifetime.min(LONGEST_WAIT * 2);
+        self.next = now + (lifetime / 2).max(Duration::from_secs(1));
+        self.ends = Some(now + lifetime);
+    }
+
+    /// Tries again after a while; sooner while the mapping lasts, so that there are several attempts.
+    fn failed(&mut self, now: Instant) {
+        let wait = (FIRST_WAIT * 2u32.saturating_pow(self.failures.min(10))).min(LONGEST_WAIT);
+        self.failures += 1;
+        let left = self.ends.map(|ends| ends.saturating_duration_since(now)).filter(|left| !left.is_zero());
+        let wait = left.map_or(wait, |left| wait.min((left / 2).max(FIRST_WAIT)));
+        self.next = now + wait;
+    }
+
+    /// Whether the last mapping has ended without a renewal.
+    fn is_over(&self, now: Instant) -> bool {
+        self.ends.is_none_or(|ends| now >= ends)
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    mapping: Option<PortMapping>,
+    is_stopped: bool,
+    is_asked: bool,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// Keeps a port of a router open, in a thread of its own, until it is dropped.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use peersock_nat::portmap::{Gateway, PortMapper, Transport};
+///
+/// let gateway = Gateway { interface: None, local: "192.168.1.2".parse()?, router: "192.168.1.1:0".parse()? };
+/// let mapper = PortMapper::start(gateway, Transport::Udp, 7420, PortMapper::LIFETIME);
+/// if let Some(external) = mapper.wait_external(Duration::from_secs(5)) {
+///     println!("reachable at {external}");
+/// }
+/// mapper.stop();
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Debug)]
+pub struct PortMapper {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl PortMapper {
+    /// The usual lifetime: a node that ends without notice leaves an open port for so long.
+    pub const LIFETIME: Duration = Duration::from_secs(1200);
+
+    /// Begins to keep the port open. Failures are tried again, for ever, at growing intervals.
+    pub fn start(gateway: Gateway, transport: Transport, port: u16, lifetime: Duration) -> Self {
+        let shared = Arc::new(Shared::default());
+        let keeper = Arc::clone(&shared);
+        let thread = thread::Builder::new()
+            .name("port mapper".into())
+            .spawn(move || keep(&keeper, &gateway, transport, port, lifetime));
+        if let Err(error) = &thread {
+            tracing::warn!(%error, "no port is mapped: there is no thread");
+        }
+        Self { shared, thread: thread.ok() }
+    }
+
+    /// The router's outer endpoint, while the port is open.
+    pub fn external(&self) -> Option<SocketAddr> {
+        self.mapping().map(|mapping| mapping.external)
+    }
+
+    /// The mapping, while the port is open.
+    pub fn mapping(&self) -> Option<PortMapping> {
+        self.shared.state.lock().expect("no panic under this lock").mapping.clone()
+    }
+
+    /// Waits for the outer endpoint; `None` after the timeout.
+    pub fn wait_external(&self, timeout: Duration) -> Option<SocketAddr> {
+        let state = self.shared.state.lock().expect("no panic under this lock");
+        let waited = self.shared.changed.wait_timeout_while(state, timeout, |state| state.mapping.is_none());
+        waited.expect("no panic under this lock").0.mapping.as_ref().map(|mapping| mapping.external)
+    }
+
+    /// Asks at once instead of when it is time: the network has changed.
+    pub fn refresh(&self) {
+        self.shared.state.lock().expect("no panic under this lock").is_asked = true;
+        self.shared.changed.notify_all();
+    }
+
+    /// Closes the port and waits until that is done, for a few seconds at most. Dropping does the same.
+    pub fn stop(self) {}
+}
+
+impl Drop for PortMapper {
+    fn drop(&mut self) {
+        self.shared.state.lock().expect("no panic under this lock").is_stopped = true;
+        self.shared.changed.notify_all();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::warn!("the port mapper ended by a panic");
+        }
+    }
+}
+
+/// The thread's loop.
+fn keep(shared: &Shared, gateway: &Gateway, transport: Transport, port: u16, lifetime: Duration) {
+    let mut schedule = Schedule::new(Instant::now());
+    let mut current: Option<PortMapping> = None;
+    while wait_until(shared, schedule.next) {
+        let asked = match &current {
+            Some(mapping) => mapping.renew(gateway, lifetime, BUDGET),
+            None => map(gateway, transport, port, None, lifetime, BUDGET),
+        };
+        let now = Instant::now();
+        match asked {
+            Ok(mapping) => {
+                schedule.granted(now, mapping.lifetime);
+                tracing::debug!(external = %mapping.external, protocol = %mapping.protocol, "port mapped");
+                current = Some(mapping);
+            }
+            Err(error) => {
+                schedule.failed(now);
+                tracing::debug!(%error, "no port mapped");
+                // Another router, or another protocol of this one, may do it after that.
+                if schedule.is_over(now) || matches!(error, super::MapError::Refused { .. }) {
+                    current = None;
+                }
+            }
+        }
+        let mut state = shared.state.lock().expect("no panic under this lock");
+        state.mapping.clone_from(&current);
+        shared.changed.notify_all();
+    }
+    if let Some(mapping) = current
+        && let Err(error) = mapping.remove(gateway, BUDGET)
+    {
+        tracing::debug!(%error, "the mapped port stays open until its lifetime ends");
+    }
+}
+
+/// Sleeps; `false` when it is over.
+fn wait_until(shared: &Shared, next: Instant) -> bool {
+    let state = shared.state.lock().expect("no panic under this lock");
+    let left = next.saturating_duration_since(Instant::now());
+    let is_idle = |state: &mut State| !state.is_stopped && !state.is_asked;
+    let (mut state, _) =
+        shared.changed.wait_timeout_while(state, left, is_idle).expect("no panic under this lock");
+    state.is_asked = false;
+    !state.is_stopped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_mapping_is_renewed_at_half_of_its_life_and_when_it_has_none() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(start);
+        assert_eq!(schedule.next, start);
+        schedule.granted(start, 600 * SECOND);
+        assert_eq!(schedule.next, start + 300 * SECOND);
+        schedule.granted(start, Duration::MAX);
+        assert_eq!(schedule.next, start + LONGEST_WAIT);
+    }
+
+    #[test]
+    fn failures_are_tried_again_less_and_less_often() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(start);
+        let mut waits = Vec::new();
+        for _ in 0..10 {
+            let now = schedule.next;
+            schedule.failed(now);
+            waits.push((schedule.next - now).as_secs());
+        }
+        assert_eq!(waits, [4, 8, 16, 32, 64, 128, 256, 512, 600, 600]);
+    }
+
+    #[test]
+    fn there_are_several_attempts_before_a_mapping_ends() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(start);
+        schedule.granted(start, 120 * SECOND);
+        let mut attempts = 0;
+        while !schedule.is_over(schedule.next) {
+            schedule.failed(schedule.next);
+            attempts += 1;
+        }
+        assert!((4..10).contains(&attempts), "{attempts}");
+    }
+}

@@ -1,0 +1,293 @@
+//! Ports that a router opens on request: PCP (RFC 6887), NAT-PMP (RFC 6886) and UPnP IGD.
+//!
+//! [`find`] asks which of them the router has. [`map`] opens a port once, and a [`PortMapper`] keeps it open: it
+//! renews it at half of its lifetime, opens it again when the router has lost it, and closes it at the end.
+//!
+//! What a router says is believed as far as the port goes, and no further: answers come only from the
+//! router itself (UPnP: from an address of the local network), have limits of size and time, and an external
+//! address is a candidate like any other, which peers prove before they use it.
+
+mod exchange;
+mod keeper;
+mod natpmp;
+mod pcp;
+mod upnp;
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use thiserror::Error;
+
+pub use keeper::PortMapper;
+
+/// How a router is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// Port Control Protocol, RFC 6887. Also opens the firewall for IPv6.
+    Pcp,
+    /// NAT Port Mapping Protocol, RFC 6886; IPv4 only.
+    NatPmp,
+    /// Universal Plug and Play, Internet Gateway Device 1 and 2. Also opens the firewall for IPv6.
+    Upnp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::Pcp => "PCP",
+            Protocol::NatPmp => "NAT-PMP",
+            Protocol::Upnp => "UPnP",
+        })
+    }
+}
+
+/// What is mapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transport {
+    /// A UDP port.
+    Udp,
+    /// A TCP port.
+    Tcp,
+}
+
+impl Transport {
+    /// The number of the protocol in IP headers.
+    fn number(self) -> u8 {
+        match self {
+            Transport::Udp => 17,
+            Transport::Tcp => 6,
+        }
+    }
+}
+
+/// The way to a router.
+///
+/// ```
+/// use peersock_nat::portmap::Gateway;
+///
+/// let gateway = Gateway { interface: None, local: "192.168.1.2".parse()?, router: "192.168.1.1:0".parse()? };
+/// assert!(gateway.router.is_ipv4());
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gateway {
+    /// The interface that leads there; `None` leaves it to the system's routes.
+    pub interface: Option<String>,
+    /// Our address there, to which the port is mapped.
+    pub local: IpAddr,
+    /// The router's address, with the scope if it is link-local; the port is not used.
+    pub router: SocketAddr,
+}
+
+/// Why there is no mapping.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum MapError {
+    /// Nothing answers, or no datagram leaves.
+    #[error("the router does not answer by {protocol}: {source}")]
+    Silent {
+        /// How it was asked.
+        protocol: Protocol,
+        /// What happened.
+        source: io::Error,
+    },
+    /// It answers that it does not do it.
+    #[error("the router refuses by {protocol}: {reason}")]
+    Refused {
+        /// How it was asked.
+        protocol: Protocol,
+        /// Its reason: the name of the result code, or the text.
+        reason: String,
+    },
+    /// It answers, but no answer to what it was asked.
+    #[error("the router's answer by {protocol} makes no sense: {reason}")]
+    Nonsense {
+        /// How it was asked.
+        protocol: Protocol,
+        /// What is wrong.
+        reason: &'static str,
+    },
+}
+
+/// A port that the router opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortMapping {
+    /// How it was asked for.
+    pub protocol: Protocol,
+    /// What is mapped.
+    pub transport: Transport,
+    /// To where: our own endpoint.
+    pub local: SocketAddr,
+    /// From where: the router's outer endpoint. For IPv6 it is the local one, which is now reachable.
+    pub external: SocketAddr,
+    /// How long it lasts from now on. [`Duration::MAX`]: until the router restarts.
+    pub lifetime: Duration,
+    handle: Handle,
+}
+
+/// What it takes to change or end a mapping.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Handle {
+    /// The nonce of the first request.
+    Pcp([u8; 12]),
+    NatPmp,
+    Upnp(upnp::Handle),
+}
+
+/// A protocol that the router has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Found {
+    /// Which one.
+    pub protocol: Protocol,
+    /// The router's outer address, if the protocol tells without a mapping. If it is no public one, there is
+    /// another NAT behind the router.
+    pub external: Option<IpAddr>,
+}
+
+/// Asks which protocols the router has, all at once. Blocks for at most `budget`.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use peersock_nat::portmap::{Gateway, find};
+///
+/// let gateway = Gateway { interface: None, local: "192.168.1.2".parse()?, router: "192.168.1.1:0".parse()? };
+/// for found in find(&gateway, Duration::from_secs(2)) {
+///     println!("{}", found.protocol);
+/// }
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+pub fn find(gateway: &Gateway, budget: Duration) -> Vec<Found> {
+    let until = Instant::now() + budget;
+    let found = |protocol, result: Result<Option<IpAddr>, MapError>| match result {
+        Ok(external) => Some(Found { protocol, external }),
+        Err(error) => {
+            tracing::debug!(%protocol, %error, "no port mapping");
+            None
+        }
+    };
+    thread::scope(|scope| {
+        let pcp = scope.spawn(|| found(Protocol::Pcp, pcp::announce(gateway, until).map(|()| None)));
+        let natpmp = gateway.local.is_ipv4().then(|| {
+            scope
+                .spawn(|| found(Protocol::NatPmp, natpmp::external(gateway, until).map(|ip| Some(ip.into()))))
+        });
+        let upnp = gateway
+            .local
+            .is_ipv4()
+            .then(|| scope.spawn(|| found(Protocol::Upnp, upnp::external(gateway, until))));
+        [Some(pcp), natpmp, upnp]
+            .into_iter()
+            .flatten()
+            .filter_map(|asked| asked.join().ok().flatten())
+            .collect()
+    })
+}
+
+/// Opens a port: by PCP, else by NAT-PMP, else by UPnP. Blocks for at most `budget`, of which each has a third.
+///
+/// `wanted` is the external port to ask for; the router may give another. `lifetime` is asked for in whole seconds.
+///
+/// # Errors
+/// See [`MapError`]; the last protocol's counts unless an earlier one refused.
+pub fn map(
+    gateway: &Gateway,
+    transport: Transport,
+    port: u16,
+    wanted: Option<u16>,
+    lifetime: Duration,
+    budget: Duration,
+) -> Result<PortMapping, MapError> {
+    let order: &[Protocol] = if gateway.local.is_ipv4() {
+        &[Protocol::Pcp, Protocol::NatPmp, Protocol::Upnp]
+    } else {
+        &[Protocol::Pcp]
+    };
+    let share = budget / u32::try_from(order.len()).expect("there are three");
+    let mut refusal = None;
+    let mut last = None;
+    for protocol in order {
+        match map_by(*protocol, gateway, transport, port, wanted, lifetime, share) {
+            Ok(mapping) => return Ok(mapping),
+            Err(error @ MapError::Refused { .. }) => refusal = refusal.or(Some(error)),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(refusal.or(last).expect("each failed"))
+}
+
+/// Opens a port by one protocol. See [`map`].
+///
+/// # Errors
+/// See [`MapError`].
+pub fn map_by(
+    protocol: Protocol,
+    gateway: &Gateway,
+    transport: Transport,
+    port: u16,
+    wanted: Option<u16>,
+    lifetime: Duration,
+    budget: Duration,
+) -> Result<PortMapping, MapError> {
+    let until = Instant::now() + budget;
+    let ask = Ask {
+        transport,
+        local: SocketAddr::new(gateway.local, port),
+        wanted: wanted.unwrap_or(port),
+        lifetime: u32::try_from(lifetime.as_secs().max(1)).unwrap_or(u32::MAX),
+    };
+    match protocol {
+        Protocol::Pcp => pcp::map(gateway, &ask, pcp::new_nonce()?, until),
+        Protocol::NatPmp => natpmp::map(gateway, &ask, until),
+        Protocol::Upnp => upnp::map(gateway, &ask, None, until),
+    }
+}
+
+impl PortMapping {
+    /// Asks for the same again, for another lifetime. The external endpoint may change.
+    ///
+    /// # Errors
+    /// See [`MapError`].
+    pub fn renew(&self, gateway: &Gateway, lifetime: Duration, budget: Duration) -> Result<Self, MapError> {
+        let until = Instant::now() + budget;
+        let ask = Ask {
+            transport: self.transport,
+            local: self.local,
+            wanted: self.external.port(),
+            lifetime: u32::try_from(lifetime.as_secs().max(1)).unwrap_or(u32::MAX),
+        };
+        match &self.handle {
+            Handle::Pcp(nonce) => pcp::map(gateway, &ask, *nonce, until),
+            Handle::NatPmp => natpmp::map(gateway, &ask, until),
+            Handle::Upnp(handle) => upnp::map(gateway, &ask, Some(handle), until),
+        }
+    }
+
+    /// Closes the port.
+    ///
+    /// # Errors
+    /// See [`MapError`]. The mapping ends with its lifetime then.
+    pub fn remove(&self, gateway: &Gateway, budget: Duration) -> Result<(), MapError> {
+        let until = Instant::now() + budget;
+        match &self.handle {
+            Handle::Pcp(nonce) => pcp::remove(gateway, self, *nonce, until),
+            Handle::NatPmp => natpmp::remove(gateway, self, until),
+            Handle::Upnp(handle) => upnp::remove(gateway, self, handle, until),
+        }
+    }
+}
+
+/// What the protocols are asked for.
+struct Ask {
+    transport: Transport,
+    local: SocketAddr,
+    /// The external port.
+    wanted: u16,
+    /// Seconds.
+    lifetime: u32,
+}

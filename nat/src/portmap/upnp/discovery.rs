@@ -1,0 +1,103 @@
+//! SSDP (UPnP Device Architecture, 1.3): which device of the local network is a gateway.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+
+use super::super::Gateway;
+use super::description::{self, Service};
+use super::http::{Http, Url};
+use crate::socket::udp;
+
+const GROUP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(239, 255, 255, 250)), 1900);
+const TARGETS: [&str; 2] = [
+    "urn:schemas-upnp-org:device:InternetGatewayDevice:1",
+    "urn:schemas-upnp-org:device:InternetGatewayDevice:2",
+];
+/// Searches are repeated, because multicast is lost easily.
+const WAIT: Duration = Duration::from_millis(600);
+/// Devices that answer like a gateway and are none cost time each.
+const MAX_DEVICES: usize = 8;
+
+/// Finds the gateway's service for ports.
+pub(super) fn find(gateway: &Gateway, http: &Http, until: Instant) -> io::Result<Service> {
+    let IpAddr::V4(local) = gateway.local else { return Err(io::ErrorKind::Unsupported.into()) };
+    let socket = udp(SocketAddr::new(local.into(), 0), gateway.interface.as_deref())?;
+    SockRef::from(&socket).set_multicast_if_v4(&local)?;
+    socket.set_nonblocking(false)?;
+    let mut tried: Vec<(SocketAddr, String)> = Vec::new();
+    let mut buffer = [0; 2048];
+    while Instant::now() < until {
+        // Some routers hear only what is sent to them, and some only the group.
+        let router = SocketAddr::new(gateway.router.ip(), GROUP.port());
+        let mut sent: io::Result<usize> = Err(io::ErrorKind::TimedOut.into());
+        for (to, target) in [GROUP, router].into_iter().flat_map(|to| TARGETS.map(|target| (to, target))) {
+            sent = socket.send_to(search(target).as_bytes(), to).or(sent);
+        }
+        sent?;
+        let next = (Instant::now() + WAIT).min(until);
+        loop {
+            let left = next.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            socket.set_read_timeout(Some(left))?;
+            let Ok((len, from)) = socket.recv_from(&mut buffer) else { continue };
+            let Some(url) = location(&buffer[..len]) else { continue };
+            // Whoever answers may only send us to itself: else any machine of the network could have
+            // requests sent where it wants.
+            let known = (url.at, url.path.clone());
+            if url.at.ip() != from.ip() || tried.contains(&known) || tried.len() >= MAX_DEVICES {
+                continue;
+            }
+            tried.push(known);
+            match http.get(url.at, &url.path).map(|xml| description::port_service(&xml, &url)) {
+                Ok(Some(service)) => return Ok(service),
+                Ok(None) => {}
+                Err(error) => tracing::debug!(%error, device = %url.at, "a gateway without description"),
+            }
+        }
+    }
+    Err(io::ErrorKind::TimedOut.into())
+}
+
+fn search(target: &str) -> String {
+    format!("M-SEARCH * HTTP/1.1\r\nHOST: {GROUP}\r\nMAN: \"ssdp:discover\"\r\nMX: 1\r\nST: {target}\r\n\r\n")
+}
+
+/// Where the device's description is.
+fn location(answer: &[u8]) -> Option<Url> {
+    let text = str::from_utf8(answer).ok()?;
+    let mut lines = text.lines();
+    let is_answer = lines.next()?.starts_with("HTTP/1.1 200");
+    let mut values = lines.filter_map(|line| line.split_once(':'));
+    let (_, value) = values.find(|(name, _)| name.trim().eq_ignore_ascii_case("location"))?;
+    is_answer.then(|| Url::parse(value.trim())).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_description_is_found_in_an_answer() {
+        let answer = b"HTTP/1.1 200 OK\r\nCACHE-CONTROL: max-age=120\r\nlocation:http://192.168.1.1:5000/rootDesc.xml\r\n\r\n";
+        let url = location(answer).expect("it is one");
+        assert_eq!((url.at.to_string(), url.path), ("192.168.1.1:5000".into(), "/rootDesc.xml".into()));
+        assert!(location(b"NOTIFY * HTTP/1.1\r\nLOCATION: http://192.168.1.1:5000/\r\n\r\n").is_none());
+        assert!(location(b"HTTP/1.1 200 OK\r\nLOCATION: http://router.example/\r\n\r\n").is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut answer = b"HTTP/1.1 200 OK\r\nLOCATION:".to_vec();
+            answer.extend(bytes);
+            let _ = location(&answer);
+        }
+    }
+}

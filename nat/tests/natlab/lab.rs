@@ -1,0 +1,143 @@
+//! A laboratory of network namespaces, made by the program `natlab`.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::IpAddr;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+
+use rustix::process::geteuid;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde_json::Value;
+
+/// Where the program is if it is not in PATH.
+const PROGRAM: &str = "PEERSOCK_NATLAB";
+
+pub(crate) struct Lab {
+    program: PathBuf,
+    prefix: String,
+    nodes: Value,
+    owner: Child,
+}
+
+impl Lab {
+    /// Builds a lab; `None`, with a line that says why, if that cannot be done on this machine.
+    pub(crate) fn build(test: &str, topology: &str) -> Option<Self> {
+        let missing = |what: &str| {
+            eprintln!("SKIP {test}: {what}");
+            None
+        };
+        if !geteuid().is_root() {
+            return missing("network namespaces need root");
+        }
+        for tool in ["nft", "conntrack", "ip"] {
+            if find_in_path(tool).is_none() {
+                return missing(&format!("there is no {tool}"));
+            }
+        }
+        if topology.contains("upnp") && find_in_path("miniupnpd").is_none() {
+            return missing("there is no miniupnpd");
+        }
+        let Some(program) = program() else {
+            return missing(&format!("there is no natlab; {PROGRAM} may name it"));
+        };
+        let prefix = format!("nat-{}-{test}-", std::process::id());
+        let mut owner = Command::new(&program)
+            .args(["run", "--prefix", &prefix, topology, "--", "sh", "-c", "echo ready; cat > /dev/null"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("natlab can be run");
+        let mut line = String::new();
+        BufReader::new(owner.stdout.take().expect("it is piped"))
+            .read_line(&mut line)
+            .expect("natlab speaks");
+        assert_eq!(line, "ready\n", "natlab built no lab");
+        let mut lab = Self { program, prefix, nodes: Value::Null, owner };
+        lab.nodes = serde_json::from_str(&lab.natlab(&["show", "--json"])).expect("natlab shows JSON");
+        Some(lab)
+    }
+
+    /// Runs a command of natlab and gives its output.
+    pub(crate) fn natlab(&self, words: &[&str]) -> String {
+        let split = words.iter().position(|word| *word == "--").unwrap_or(words.len());
+        let mut command = Command::new(&self.program);
+        command.args(&words[..split]).args(["--prefix", &self.prefix]).args(&words[split..]);
+        let output = command.stderr(Stdio::inherit()).output().expect("natlab can be run");
+        assert!(output.status.success(), "natlab {words:?} failed");
+        String::from_utf8(output.stdout).expect("natlab writes text")
+    }
+
+    pub(crate) fn ip4(&self, node: &str) -> IpAddr {
+        self.ip(node, "ip4")
+    }
+
+    pub(crate) fn ip6(&self, node: &str) -> IpAddr {
+        self.ip(node, "ip6")
+    }
+
+    /// The router of a node: the first address of its network.
+    pub(crate) fn router(&self, node: &str, which: &str) -> IpAddr {
+        let text = self.nodes[node][which.replace("ip", "gw")].as_str();
+        text.unwrap_or_else(|| panic!("{node} has no {which}")).parse().expect("an address")
+    }
+
+    fn ip(&self, node: &str, which: &str) -> IpAddr {
+        let text = self.nodes[node][which].as_str().unwrap_or_else(|| panic!("{node} has no {which}"));
+        text.parse().expect("an address")
+    }
+
+    /// What natprobe says of a node's NAT.
+    pub(crate) fn natprobe(&self, node: &str, server: IpAddr) -> Value {
+        let natprobe = self.program.with_file_name("natprobe");
+        let natprobe = natprobe.to_str().expect("a path of text");
+        let said = self.natlab(&["exec", node, "--", natprobe, "classify", &server.to_string()]);
+        serde_json::from_str(&said).expect("natprobe writes JSON")
+    }
+
+    /// Does something inside a node, in a thread of its own.
+    pub(crate) fn within<T: Send>(&self, node: &str, work: impl FnOnce() -> T + Send) -> T {
+        let namespace = format!("/run/netns/{}{node}", self.prefix);
+        thread::scope(|scope| {
+            let inside = scope.spawn(move || {
+                let namespace = File::open(namespace).expect("the node is there");
+                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+                    .expect("root may enter namespaces");
+                work()
+            });
+            inside.join().expect("no panic inside the node")
+        })
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // The command that natlab runs ends with its input, and natlab removes the lab then.
+        drop(self.owner.stdin.take());
+        let mut rest = Vec::new();
+        if let Some(mut output) = self.owner.stdout.take() {
+            let _ = output.read_to_end(&mut rest);
+        }
+        let _ = self.owner.wait();
+    }
+}
+
+/// From the variable, from PATH, or from `shared/natlab` in a folder above this crate's.
+fn program() -> Option<PathBuf> {
+    let named = env::var_os(PROGRAM).map(PathBuf::from);
+    let above = || {
+        let folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+        folders.map(|folder| folder.join("shared/natlab/natlab")).find(|path| path.exists())
+    };
+    named.or_else(|| find_in_path("natlab")).or_else(above)
+}
+
+fn find_in_path(program: &str) -> Option<PathBuf> {
+    let mut folders: OsString = env::var_os("PATH").unwrap_or_default();
+    folders.push(":/usr/sbin:/sbin");
+    env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| path.exists())
+}
