@@ -106,6 +106,8 @@ pub(crate) struct Link {
     refusal: Option<Refusal>,
     /// When the oldest probe was sent that looks whether the peer is there and that nothing has followed.
     asked: Option<Instant>,
+    /// When it lost its last session.
+    lost: Option<Instant>,
     /// Somebody above doubts the path, and it is not decided yet whether the peer is silent.
     doubted: bool,
     /// Our own handshake, while one runs.
@@ -171,6 +173,7 @@ impl Link {
             told: None,
             carried: 0,
             asked: None,
+            lost: None,
             doubted: false,
             refusal: None,
             attempt: None,
