@@ -49,6 +49,11 @@ impl Link {
 
     /// Looks at what is owed and what is unanswered, does what is due, and comes back when the next thing is.
     pub(crate) fn on_activity_timer(&mut self, cx: &mut Context<'_>) {
+        if self.current().is_none() {
+            return self.seek(cx);
+        }
+        // A machine that was suspended may be late.
+        self.expire_sessions(cx);
         let Some(session) = self.current() else { return };
         let (handle, now) = (self.handle.clone(), cx.now);
         let activity = handle.activity();

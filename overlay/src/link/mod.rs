@@ -111,6 +111,8 @@ pub(crate) struct Link {
     asked: Option<Instant>,
     /// When the peer was asked whether its path still works, because nothing came back from there.
     questioned: Option<Instant>,
+    /// When it lost its last session.
+    lost: Option<Instant>,
     /// Somebody above doubts the path, and it is not decided yet whether the peer is silent.
     doubted: bool,
     /// Our own handshake, while one runs.
@@ -177,6 +179,7 @@ impl Link {
             carried: 0,
             asked: None,
             questioned: None,
+            lost: None,
             doubted: false,
             refusal: None,
             attempt: None,

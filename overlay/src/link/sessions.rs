@@ -207,7 +207,7 @@ impl Link {
         }
         self.handle.set_session(None);
         let was_known = !std::mem::take(&mut self.is_waiting_for_path);
-        cx.set_timer(Timer::Activity, None);
+        self.arm_seeking(cx);
         cx.effects.push(Effect::SessionLost);
         self.handle.activity().disarm();
         tracing::debug!(peer = %self.handle.id(), "session lost");

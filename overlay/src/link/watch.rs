@@ -5,6 +5,9 @@
 //! (`refusal`), or an answer that the session is not known; after silence a handshake looks whether the peer
 //! has moved or was started again.
 //!
+//! After an outage that was longer than a session, or when the machine was suspended, a watched peer is looked
+//! for now and then, so that it is watched again afterwards.
+//!
 //! The peer's probes do as well as own ones: the next is due a while after anything was last sent *or* heard.
 //! Two nodes that watch each other take turns, and one exchange serves both.
 
@@ -13,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use rand::Rng as _;
 
-use super::{Context, Link, Reason};
+use super::{Context, Link, Reason, Timer};
 use crate::session::Session;
 use crate::wire::{Control, ProbeSize};
 
@@ -31,7 +34,32 @@ const PROBE_MAX: Duration = Duration::from_secs(25);
 /// A probe without any answer for so long, or for two round trips if that is longer, calls for a handshake.
 const SILENT_AFTER: Duration = Duration::from_secs(1);
 
+/// Without a session a peer is looked for after so long, then each time when as much time has passed again,
+/// until it is forgotten. Listed peers never are.
+const SEEK_MIN: Duration = Duration::from_secs(1);
+const SEEK_MAX: Duration = Duration::from_secs(600);
+
 impl Link {
+    /// The last session is gone: comes back to look for a peer with connections.
+    pub(super) fn arm_seeking(&mut self, cx: &mut Context<'_>) {
+        let at = cx.now + SEEK_MIN;
+        self.lost = Some(cx.now);
+        cx.set_timer(Timer::Activity, self.handle.is_watched().then_some(at));
+    }
+
+    /// Looks for a peer with connections that has no session.
+    pub(super) fn seek(&mut self, cx: &mut Context<'_>) {
+        let Some(lost) = self.lost.filter(|_| self.handle.is_watched()) else { return };
+        if !self.is_connecting() {
+            // Nobody has asked for it, so that it is forgotten as others are.
+            let used = self.used;
+            self.attempt(cx, Reason::Hint);
+            self.used = used;
+        }
+        let wait = cx.now.saturating_duration_since(lost).clamp(SEEK_MIN, SEEK_MAX);
+        cx.set_timer(Timer::Activity, Some(cx.now + wait));
+    }
+
     /// Sends a probe if one is due, and begins a handshake if the last one was not answered.
     pub(super) fn check_liveness(&mut self, cx: &mut Context<'_>, session: &Arc<Session>) {
         let now = cx.now;

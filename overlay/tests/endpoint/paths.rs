@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use peersock_overlay::{Event, SocketIndex, SocketInfo};
 
-use crate::net::{Net, lan_socket};
+use crate::net::{Net, Sent, lan_socket};
 
 #[test]
 fn the_path_follows_the_peer() {
@@ -169,6 +169,48 @@ fn a_path_of_less_than_the_base_is_known_for_what_it_is_before_anybody_waits() {
         });
         assert!(took <= Duration::from_millis(limit), "{latency}: {took:?}");
         assert!(net.count(0, |event| matches!(event, Event::PathShrunk(_))) >= 1);
+    }
+}
+
+#[test]
+fn a_path_that_carries_less_than_anybody_needs_is_told_of() {
+    let too_small = |net: &Net| net.count(0, |event| matches!(event, Event::PathTooSmall(_)));
+    let send = |net: &mut Net, seconds: u32| {
+        for _ in 0..seconds * 5 {
+            net.send(0, 1, &[0; 150]);
+            let peer = net.peer(0, 1);
+            net.nodes[0].endpoint.path_suspected(net.now, &peer);
+            net.run(Duration::from_millis(200));
+        }
+    };
+    let mut net = Net::connected_pair();
+    net.run(Duration::from_secs(5));
+    net.mtu = 122;
+    send(&mut net, 11);
+    assert_eq!(too_small(&net), 1);
+    send(&mut net, 10);
+    assert_eq!(too_small(&net), 1, "it is told once");
+    // It carries more again, and less.
+    net.mtu = 1472;
+    send(&mut net, 2);
+    assert!(net.peer(0, 1).path().is_some_and(|path| path.datagram_size >= 1200));
+    net.mtu = 122;
+    send(&mut net, 11);
+    assert_eq!(too_small(&net), 2);
+
+    // Outages and losses are something else.
+    let mut random = 1_u32;
+    let lossy = move |_: &_| {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (random >> 16) % 100 >= 36
+    };
+    let filters: [Box<dyn FnMut(&Sent) -> bool>; 2] = [Box::new(|_| false), Box::new(lossy)];
+    for filter in filters {
+        let mut net = Net::connected_pair();
+        net.run(Duration::from_secs(5));
+        net.filter = filter;
+        send(&mut net, 100);
+        assert_eq!(too_small(&net), 0);
     }
 }
 
