@@ -173,6 +173,7 @@ impl Endpoint {
             refusals_logged: Bucket::new(Rate::per_second(log::REFUSALS, log::REFUSALS), now),
             core: Core {
                 identity: config.identity,
+                own_id,
                 provider: config.provider,
                 receive_buffer: config.receive_buffer,
                 instance,
@@ -187,6 +188,7 @@ impl Endpoint {
                 timers: Timers::new(),
                 outbox: Outbox::default(),
                 events: VecDeque::new(),
+                has_roots: false,
                 root_events: VecDeque::new(),
             },
         }

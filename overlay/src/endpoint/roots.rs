@@ -91,6 +91,7 @@ impl Endpoint {
             }
             self.step_root(now, key);
         }
+        self.core.has_roots = !self.roots.list.is_empty();
         self.publish_relays();
     }
 

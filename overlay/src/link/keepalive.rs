@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::timing::{DEAD_AFTER, KEEPALIVE_AFTER, RETRY_MAX};
-use super::{Context, Link, Reason, Timer};
+use super::{Context, Effect, Link, Reason, Timer};
 use crate::reach::{Place, Why};
 use crate::session::Session;
 use crate::wire::{Control, DATA_OVERHEAD};
@@ -91,7 +91,7 @@ impl Link {
         }
     }
 
-    /// Nothing has come back for a while, and the node may be reached elsewhere: asks whether the path still
+    /// Nothing has come back for a while, and the node may be reached elsewhere, perhaps by a root: asks whether the path still
     /// works. If that is not answered either, a handshake finds the place that does. Traffic that needs no
     /// answer pays a small packet a second for that.
     pub(super) fn watch_silence(&mut self, cx: &mut Context<'_>) {
@@ -99,7 +99,7 @@ impl Link {
             self.questioned = None;
             return;
         };
-        if self.is_connecting() || !cx.reach.has_choice() {
+        if self.is_connecting() || !(cx.core.has_roots || cx.reach.has_choice()) {
             return;
         }
         let rtt = cx.reach.rtt().unwrap_or_default();
@@ -117,6 +117,7 @@ impl Link {
         } else {
             self.questioned = None;
             tracing::debug!(peer = %self.handle.id(), "the path is silent: the peer is looked for elsewhere");
+            cx.effects.push(Effect::Seek);
             self.attempt(cx, Reason::Traffic);
         }
     }

@@ -51,6 +51,7 @@ use crate::reach::{Place, PlaceKey};
 use crate::session::{Peer, Session, SessionStats};
 use crate::wire::UnknownSession;
 use attempt::Attempt;
+use paths::Stray;
 use refusal::Refusal;
 
 /// What a deadline is for. Peers that wait for nothing have none.
@@ -108,6 +109,8 @@ pub(crate) struct Link {
     refusal: Option<Refusal>,
     /// When the peer was asked whether its path still works, because nothing came back from there.
     questioned: Option<Instant>,
+    /// The peer was heard behind a root though the path is better.
+    stray: Option<Stray>,
     /// Somebody above doubts the path, and it is not decided yet whether the peer is silent.
     doubted: bool,
     /// Our own handshake, while one runs.
@@ -173,6 +176,7 @@ impl Link {
             told: None,
             carried: 0,
             questioned: None,
+            stray: None,
             doubted: false,
             refusal: None,
             attempt: None,

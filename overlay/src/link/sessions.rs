@@ -96,7 +96,9 @@ impl Link {
         if cx.reach.place() != Some(place) {
             // What is sent now would go to the old place. The answer to the challenge confirms the new one.
             cx.reach.heard(place, bytes, Source::Session, cx.now);
-            self.challenge(cx, place, Why::Move);
+            if self.may_follow(cx, &place) {
+                self.challenge(cx, place, Why::Move);
+            }
         } else if self.handle.activity().take_silence() {
             cx.core.emit(Event::PathConfirmed(self.handle.clone()));
         }

@@ -16,4 +16,5 @@ mod reach;
 mod readdress;
 mod recovery;
 mod reflection;
+mod roots;
 mod signals;
