@@ -128,6 +128,8 @@ peersock_primitives::counters! {
         /// Times that a path stopped carrying datagrams of its size.
         pub black_holes,
 
+        /// Relayed frames that came from no root of this node's, or with a wrong token.
+        pub relayed_unknown,
         /// Requests to be registered, sent to roots.
         pub root_registrations_sent,
         /// Look-ups sent to roots.

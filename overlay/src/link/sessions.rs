@@ -67,8 +67,8 @@ impl Link {
         }
         self.rekey_if_due(cx);
         self.watch_path(cx);
-        self.watch_silence(cx);
         self.arm_activity(cx);
+        self.watch_silence(cx);
     }
 
     /// An authentic packet came in on a session.

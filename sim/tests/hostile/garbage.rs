@@ -57,5 +57,6 @@ fn judge(siege: &Siege, noise: &[u8]) -> &'static str {
         Some(MessageType::Hello) => "hellos_unknown",
         Some(MessageType::UnknownSession) if noise.len() != UnknownSession::LEN => "unknown_message",
         Some(MessageType::UnknownSession) => "unknown_session_received",
+        Some(MessageType::Relayed) => "relayed_unknown",
     }
 }
