@@ -479,10 +479,9 @@ fn talk(net: &mut Net, time: Duration) -> Duration {
         net.send(0, 1, b"to and fro");
         net.send(1, 0, b"to and fro");
         net.run(20 * MS);
-        for node in 0..2 {
-            let heard = net.nodes[node].inbox.last().map_or(last[node], |(at, ..)| *at);
-            last[node] = last[node].max(heard);
-            longest = longest.max(net.now - last[node]);
+        for (node, last) in net.nodes.iter().zip(&mut last) {
+            *last = node.inbox.last().map_or(*last, |(at, ..)| *at);
+            longest = longest.max(net.now - *last);
         }
     }
     longest
