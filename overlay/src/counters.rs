@@ -132,6 +132,8 @@ peersock_primitives::counters! {
         /// Times that a path was found to carry less than the least size of its datagrams.
         pub paths_too_small,
 
+        /// Relayed frames that came from no root of this node's, or with a wrong token.
+        pub relayed_unknown,
         /// Requests to be registered, sent to roots.
         pub root_registrations_sent,
         /// Look-ups sent to roots.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use peersock_overlay::{
     AddressError, Elsewhere, Endpoint, Event, JoinError, Lookup, NetworkConfig, NetworkId, NetworkIndex,
-    NetworkInfo, NetworkSummary, NodeId, PeerInfo, Prefix, Route, SessionTable, SocketInfo,
+    NetworkInfo, NetworkSummary, NodeId, PeerInfo, Prefix, RootConfig, RootInfo, Route, SessionTable, SocketInfo,
 };
 use peersock_stack::{Batch, Cidr, InterfaceConfig};
 
@@ -95,6 +95,18 @@ impl Datapath {
             endpoint.set_endpoints(now, network.index, node, endpoints)
         });
         self.settle(now, batch);
+    }
+
+    /// Says which roots the node uses, in place of those before ([`Endpoint::set_roots`]).
+    pub fn set_roots(&self, now: Instant, roots: Vec<RootConfig>, batch: &mut Batch) {
+        self.with_control(now, batch, |endpoint, now| endpoint.set_roots(now, roots));
+        self.settle(now, batch);
+    }
+
+    /// What is known of every root.
+    pub fn roots(&self, now: Instant) -> Vec<RootInfo> {
+        let now = self.clock.overlay(now);
+        self.control().roots(now)
     }
 
     /// Gives a member other addresses besides its self-certifying one. Connections to those that it loses

@@ -11,8 +11,6 @@ peersock_primitives::counters! {
         pub(super) inner_no_network,
         /// Packets received that were marked for congestion and cannot carry the mark.
         pub(super) inner_congested,
-        /// Relayed frames that came from no root of this node's, or with a wrong token.
-        pub(super) relayed_unknown,
         /// Packets to send to addresses that belong to nobody.
         pub(super) out_no_route,
         /// Packets to send that waited too long for their destination to be found.

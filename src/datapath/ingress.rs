@@ -55,10 +55,7 @@ impl Datapath {
             let (meta, datagram) = match MessageType::of(datagram) {
                 Some(MessageType::Relayed) => {
                     let opened = ingress.relay.open(&self.relays, meta.remote, datagram);
-                    let Some((header, datagram)) = opened else {
-                        self.counters.relayed_unknown.increment();
-                        continue;
-                    };
+                    let Some((header, datagram)) = opened else { continue };
                     (RecvMeta { relay: Some(header), ..meta }, datagram)
                 }
                 _ => (meta, datagram),

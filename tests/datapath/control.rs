@@ -81,8 +81,45 @@ fn connection(net: &mut Net) -> [Arc<Flow>; 2] {
 
 #[test]
 fn a_connection_never_waits_for_control() {
+    transfers_without_control(Net::star(2, |_| [vec![], vec![]]));
+}
+
+#[test]
+fn a_relayed_connection_never_waits_for_control_and_leaves_in_batches() {
+    let net = transfers_without_control(Net::relayed(2));
+    let (datagrams, bytes) = net.root.relayed;
+    assert!(bytes > 4 << 20, "both ways: {bytes}");
+    assert!(net.batches_relayed > 0 && net.batches_relayed < datagrams / 4, "{}", net.batches_relayed);
+}
+
+#[test]
+fn datagrams_through_a_root_never_wait_for_control() {
+    let mut net = Net::relayed(3);
+    let server = udp(&net, 0, PORT);
+    let to = SocketAddr::new(net.address(0), PORT);
+    let clients = [1, 2].map(|node| udp(&net, node, 0));
+    let round = |net: &mut Net, say: &[u8]| {
+        for (at, client) in clients.iter().enumerate() {
+            net.nodes[at + 1].datapath.send_udp(net.now, client, Some(to), say).expect("a route");
+            net.deliver();
+            assert_eq!(echo(net, 0, &server), 1);
+            net.deliver();
+            assert_eq!(client.recv_from(&mut [0; 2000]).expect("an answer").len, say.len());
+        }
+    };
+    round(&mut net, b"hello");
+    let before = net.control_locked();
+    for say in [&[1; 10][..], &[2; 100]] {
+        round(&mut net, say);
+    }
+    assert_eq!(net.control_locked(), before);
+    net.nodes[0].receive_garbage(net.now, 0x1234);
+    assert_eq!(net.control_locked(), before);
+    assert_eq!(net.nodes[0].overlay_counter("relayed_unknown"), 1);
+}
+
+fn transfers_without_control(mut net: Net) -> Net {
     const BYTES: usize = 2 << 20;
-    let mut net = Net::star(2, |_| [vec![], vec![]]);
     let flows = connection(&mut net);
     // Some more packets, so that the timers of both sides run.
     let transfer = |net: &mut Net, bytes: usize| {
@@ -102,6 +139,7 @@ fn a_connection_never_waits_for_control() {
     let before = net.control_locked();
     assert!(transfer(&mut net, BYTES));
     assert_eq!(net.control_locked(), before);
+    net
 }
 
 /// A peer's last packets often need an answer: a FIN that was repeated, or a datagram to a closed port.

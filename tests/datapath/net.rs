@@ -7,16 +7,23 @@ use std::time::{Duration, Instant};
 
 use peersock::datapath::{Datapath, Ingress, JoinedNetwork, Sink, Transmit};
 use peersock_overlay::{
-    Endpoint, EndpointConfig, Identity, NetworkConfig, NodeId, RecvMeta, SocketIndex, SocketInfo,
+    Endpoint, EndpointConfig, Identity, NetworkConfig, NodeId, RecvMeta, RootConfig, SocketIndex, SocketInfo,
     StaticMember, StaticNetwork,
 };
 use peersock_stack::{Batch, Config, Stack};
+use peersock_testnet::{FakeRoot, Random};
 
 pub(crate) struct Net {
     pub(crate) nodes: Vec<Node>,
     pub(crate) now: Instant,
+    /// Stands where node [`ROOT`] would be.
+    pub(crate) root: FakeRoot,
+    /// Batches of more than one datagram that went to the root.
+    pub(crate) batches_relayed: usize,
     wire: Wire,
 }
+
+const ROOT: usize = 0xff00;
 
 pub(crate) struct Node {
     pub(crate) datapath: Datapath,
@@ -68,7 +75,23 @@ impl Net {
             NetworkConfig::Static(StaticNetwork { id: ID.parse().expect("an ID"), psk: None, members })
         };
         let nodes = (0..nodes).map(|node| Node::start(node, now, describe(node), wire.clone())).collect();
-        Net { nodes, now, wire }
+        let root = FakeRoot::new(identity(ROOT), UNIX_TIME, Random::from_seed(1));
+        Net { nodes, now, root, batches_relayed: 0, wire }
+    }
+
+    /// All nodes are registered at the root, and no node knows where another one is.
+    pub(crate) fn relayed(nodes: usize) -> Net {
+        let mut net = Net::star(nodes, |_| [vec![], vec![]]);
+        let root = RootConfig::new(*net.root.identity(), vec![place(ROOT)]);
+        for node in 0..nodes {
+            let Node { datapath, network, .. } = &net.nodes[node];
+            if node > 0 {
+                datapath.set_endpoints(net.now, network, &identity(0).node_id(), &[], &mut Batch::default());
+            }
+            datapath.set_roots(net.now, vec![root.clone()], &mut Batch::default());
+        }
+        net.run(Duration::from_secs(1), |_| false);
+        net
     }
 
     pub(crate) fn id(&self, node: usize) -> NodeId {
@@ -88,11 +111,36 @@ impl Net {
     pub(crate) fn deliver_one(&mut self) -> bool {
         let next = self.wire.lock().expect("one thread").pop_front();
         let Some((from, to, bytes, stride)) = next else { return false };
+        if to == ROOT {
+            self.root_receives(from, &bytes, stride);
+            return true;
+        }
         let meta = RecvMeta { remote: place(from), socket: SocketIndex(0), multicast: false, relay: None };
         let Node { datapath, ingress, .. } = &mut self.nodes[to];
         datapath.receive(self.now, ingress, meta, &bytes, stride, false);
         datapath.finish_receive(self.now, ingress);
         true
+    }
+
+    /// The root takes a batch, and passes on as one batch what goes to one node.
+    fn root_receives(&mut self, from: usize, bytes: &[u8], stride: usize) {
+        let mut out: Vec<(SocketAddr, Vec<u8>, usize)> = Vec::new();
+        self.batches_relayed += usize::from(bytes.len() > stride);
+        for datagram in bytes.chunks(stride) {
+            for (to, datagram) in self.root.handle(self.now, place(from), datagram) {
+                match out.last_mut().filter(|(last, _, _)| *last == to) {
+                    Some((_, all, size)) if all.len() % *size == 0 && datagram.len() <= *size => {
+                        all.extend_from_slice(&datagram);
+                    }
+                    _ => out.push((to, datagram.clone(), datagram.len())),
+                }
+            }
+        }
+        let mut wire = self.wire.lock().expect("one thread");
+        for (to, bytes, stride) in out {
+            let [_, _, high, low] = octets(to);
+            wire.push_back((ROOT, usize::from(u16::from_be_bytes([high, low])), bytes, stride));
+        }
     }
 
     /// Delivers all that is under way, which goes to one node, before that node answers.
@@ -146,7 +194,7 @@ impl Node {
         let mut config = EndpointConfig::new(Arc::new(identity(node)));
         config.limits.handshakes_per_second = 1_000_000;
         config.limits.handshake_burst = 1_000_000;
-        let endpoint = Endpoint::new(config, seed(node, 1), now, Duration::from_secs(1_800_000_000));
+        let endpoint = Endpoint::new(config, seed(node, 1), now, UNIX_TIME);
         let stack = Stack::new(Config::default(), seed(node, 2), now);
         let datapath = Datapath::new(endpoint, stack, Arc::new(Outbox { node, wire }));
         let socket = SocketInfo {
@@ -162,8 +210,20 @@ impl Node {
         Node { datapath, network, ingress: Ingress::default() }
     }
 
+    /// A frame of nobody comes in.
+    pub(crate) fn receive_garbage(&mut self, now: Instant, from: usize) {
+        let meta = RecvMeta { remote: place(from), socket: SocketIndex(0), multicast: false, relay: None };
+        self.datapath.receive(now, &mut self.ingress, meta, &[0xd9; 60], 60, false);
+        self.datapath.finish_receive(now, &mut self.ingress);
+    }
+
     pub(crate) fn leave(&self, now: Instant) {
         assert!(self.datapath.leave(now, self.network.id, &mut Batch::default()));
+    }
+
+    pub(crate) fn overlay_counter(&self, name: &str) -> u64 {
+        let counters = self.datapath.overlay_counters();
+        counters.iter().find(|(known, _)| *known == name).expect("a counter").1
     }
 
     pub(crate) fn counter(&self, name: &str) -> u64 {
@@ -171,6 +231,8 @@ impl Node {
         counters.iter().find(|(known, _)| *known == name).expect("a counter").1
     }
 }
+
+const UNIX_TIME: Duration = Duration::from_secs(1_800_000_000);
 
 const ID: &str = "fe00000000000001";
 

@@ -152,14 +152,14 @@ impl Endpoint {
         let limits = config.limits;
         // Sessions per peer, for the peers of a few full networks; the table has its own upper bound.
         let sessions = limits.peers_per_network.max(1).saturating_mul(8);
-        let instance = rng.next_u64();
+        let (instance, counters) = (rng.next_u64(), Arc::default());
         Self {
             own_id,
             limits,
             introduce: config.introduce,
             routes: Arc::new(Routes::new()),
             networks: Networks::default(),
-            roots: Roots::new(now),
+            roots: Roots::new(Arc::clone(&counters), now),
             next_network: 0,
             peers: Peers::default(),
             nodes: Nodes::default(),
@@ -173,13 +173,14 @@ impl Endpoint {
             refusals_logged: Bucket::new(Rate::per_second(log::REFUSALS, log::REFUSALS), now),
             core: Core {
                 identity: config.identity,
+                own_id,
                 provider: config.provider,
                 receive_buffer: config.receive_buffer,
                 instance,
                 clock: Clock::new(now, unix_time),
                 rng,
                 keys: keys.with_entropy(config.entropy),
-                counters: Arc::default(),
+                counters,
                 sessions: Arc::new(SessionTable::new(sessions.max(MIN_SESSIONS))),
                 sockets: Vec::new(),
                 initiations: BTreeMap::new(),
@@ -187,6 +188,7 @@ impl Endpoint {
                 timers: Timers::new(),
                 outbox: Outbox::default(),
                 events: VecDeque::new(),
+                has_roots: false,
                 root_events: VecDeque::new(),
             },
         }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::Endpoint;
 use super::eviction::Origin;
 use super::peers::PeerState;
+use crate::counters::Counters;
 use crate::id::{NetworkId, NodeId};
 use crate::link::{Event, Link, NodeKey, PeerKey, Reason, Timer};
 use crate::network::{NetworkIndex, RootsPolicy, is_endpoint};
@@ -29,8 +30,8 @@ pub(super) struct Roots {
 }
 
 impl Roots {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { list: Vec::new(), look_ups: LookUps::new(now), relays: Arc::default() }
+    pub(super) fn new(counters: Arc<Counters>, now: Instant) -> Self {
+        Self { list: Vec::new(), look_ups: LookUps::new(now), relays: Arc::new(Relays::new(counters)) }
     }
 
     fn get(&self, key: PeerKey) -> Option<&Root> {
@@ -91,6 +92,7 @@ impl Endpoint {
             }
             self.step_root(now, key);
         }
+        self.core.has_roots = !self.roots.list.is_empty();
         self.publish_relays();
     }
 

@@ -15,7 +15,7 @@ use super::{Event, Timer};
 use crate::bucket::{Bucket, Rate};
 use crate::counters::Counters;
 use crate::crypto::{KeySource, NoEntropy, Provider};
-use crate::id::{Identity, NetworkId, Psk};
+use crate::id::{Identity, NetworkId, NodeId, Psk};
 use crate::network::NetworkIndex;
 use crate::noise::Timestamp;
 use crate::reach::{Place, Reach, SocketInfo, usable};
@@ -28,6 +28,7 @@ const MAX_EVENTS: usize = 16_384;
 /// What all links of a node share: who it is, its sockets, and the queues of what is to be done.
 pub(crate) struct Core {
     pub(crate) identity: Arc<Identity>,
+    pub(crate) own_id: NodeId,
     pub(crate) provider: Arc<dyn Provider>,
     pub(crate) receive_buffer: u32,
     /// Random per start, so that peers notice a restart.
@@ -47,6 +48,8 @@ pub(crate) struct Core {
     pub(crate) timers: Timers<Timer>,
     pub(crate) outbox: Outbox,
     pub(crate) events: VecDeque<Event>,
+    /// Whether there are roots at which nodes can be looked for.
+    pub(crate) has_roots: bool,
     /// What would be told to the driver, of peers that are roots.
     pub(crate) root_events: VecDeque<Event>,
 }

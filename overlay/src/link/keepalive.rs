@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::timing::{DEAD_AFTER, KEEPALIVE_AFTER, RETRY_MAX};
-use super::{Context, Link, Reason, Timer};
+use super::{Context, Effect, Link, Reason, Timer};
 use crate::reach::{Place, Why};
 use crate::session::Session;
 use crate::wire::{Control, DATA_OVERHEAD};
@@ -87,7 +87,11 @@ impl Link {
         let later = |at: Instant| if at <= now { now + RETRY_MAX } else { at };
         let keepalive_at = || activity.owed_since().map(|since| later(since + KEEPALIVE_AFTER));
         let dead_at = || activity.unanswered_since().map(|since| later(since + DEAD_AFTER));
-        let next = || keepalive_at().into_iter().chain(dead_at()).chain(self.doubtful_at(cx)).min();
+        let silence_at = || self.silence_at(cx).map(later);
+        let next = || {
+            let silent = [dead_at(), self.doubtful_at(cx), silence_at()];
+            silent.into_iter().chain([keepalive_at()]).flatten().min()
+        };
         activity.arm();
         let at = next().or_else(|| {
             // The data path asks for attention again from here on; what came up just before is seen now.
@@ -100,34 +104,35 @@ impl Link {
         }
     }
 
-    /// Nothing has come back for a while, and the node may be reached elsewhere: asks whether the path still
+    /// Nothing has come back for a while, and the node may be reached elsewhere, perhaps by a root: asks whether the path still
     /// works. If that is not answered either, a handshake finds the place that does. Traffic that needs no
     /// answer pays a small packet a second for that.
     pub(super) fn watch_silence(&mut self, cx: &mut Context<'_>) {
-        let Some(since) = self.handle.activity().unanswered_since() else {
-            self.questioned = None;
-            return;
-        };
-        if self.is_connecting() || !cx.reach.has_choice() {
-            return;
-        }
-        let rtt = cx.reach.rtt().unwrap_or_default();
-        let asked = self.questioned.filter(|at| *at >= since);
-        let due = match asked {
-            None => since + SILENT.max(rtt * 2),
-            Some(at) => at + ANSWER_WAIT.max(rtt * 2),
-        };
-        if cx.now < due {
-            cx.core.timers.set_earlier(Timer::Activity(cx.key), due);
-        } else if asked.is_none() {
+        let Some(due) = self.silence_at(cx).filter(|due| *due <= cx.now) else { return };
+        let since = self.handle.activity().unanswered_since();
+        if self.questioned.is_none_or(|at| Some(at) < since) {
             self.questioned = Some(cx.now);
-            self.ask_path(cx, Why::Doubt);
-            cx.core.timers.set_earlier(Timer::Activity(cx.key), cx.now + ANSWER_WAIT.max(rtt * 2));
-        } else {
-            self.questioned = None;
-            tracing::debug!(peer = %self.handle.id(), "the path is silent: the peer is looked for elsewhere");
-            self.attempt(cx, Reason::Traffic);
+            return self.ask_path(cx, Why::Doubt);
         }
+        self.questioned = None;
+        tracing::debug!(
+            peer = %self.handle.id(), late = ?cx.now - due, "the path is silent: the peer is looked for elsewhere"
+        );
+        cx.effects.push(Effect::Seek);
+        self.attempt(cx, Reason::Traffic);
+    }
+
+    /// When the path is to be asked, or has been silent for too long, if that matters.
+    fn silence_at(&self, cx: &Context<'_>) -> Option<Instant> {
+        let since = self.handle.activity().unanswered_since()?;
+        if self.is_connecting() || !(cx.core.has_roots || cx.reach.has_choice()) {
+            return None;
+        }
+        let round_trips = cx.reach.rtt().unwrap_or_default() * 2;
+        Some(match self.questioned.filter(|at| *at >= since) {
+            None => since + SILENT.max(round_trips),
+            Some(at) => at + ANSWER_WAIT.max(round_trips),
+        })
     }
 
     /// Asks the peer at its path to say that it is there, and replaces a session that is old.

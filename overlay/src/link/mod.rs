@@ -52,6 +52,7 @@ use crate::reach::{Place, PlaceKey};
 use crate::session::{Peer, Session, SessionStats};
 use crate::wire::UnknownSession;
 use attempt::Attempt;
+use paths::Stray;
 use refusal::Refusal;
 
 /// What a deadline is for. Peers that wait for nothing have none.
@@ -113,6 +114,8 @@ pub(crate) struct Link {
     questioned: Option<Instant>,
     /// When it lost its last session.
     lost: Option<Instant>,
+    /// The peer was heard behind a root though the path is better.
+    stray: Option<Stray>,
     /// Somebody above doubts the path, and it is not decided yet whether the peer is silent.
     doubted: bool,
     /// Our own handshake, while one runs.
@@ -180,6 +183,7 @@ impl Link {
             asked: None,
             questioned: None,
             lost: None,
+            stray: None,
             doubted: false,
             refusal: None,
             attempt: None,

@@ -15,6 +15,20 @@ const CHALLENGE_LEN: usize = DATA_OVERHEAD + Control::CHALLENGE_LEN;
 const HERE_LEN: usize = DATA_OVERHEAD + Control::HERE_LEN;
 const ANSWER_LEN: usize = DATA_OVERHEAD + Control::ANSWER_LEN;
 
+/// The peer was heard where a root relays, and not at the path, which is the better place.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stray {
+    /// When the path was asked whether it still works, or has said so.
+    since: Instant,
+    answered: bool,
+}
+
+/// The path's answer to that is waited for so long at least.
+const STRAY_WAIT: Duration = Duration::from_millis(400);
+
+/// A path that has answered is not asked again for so long.
+const STRAY_INTERVAL: Duration = Duration::from_secs(1);
+
 impl Link {
     /// Asks the peer to repeat a random number from `place`, unless that was just done or costs more than may
     /// be sent there.
@@ -51,8 +65,40 @@ impl Link {
         }
     }
 
+    /// Whether the path is to follow the peer, which was heard at `place`.
+    ///
+    /// When a path leaves a root, packets that the root still has arrive after those on the new path; and both
+    /// sides may leave one at once, each for another place. So a path that beats a relayed place follows the
+    /// peer there only if it does not answer any more: a direct one beats each, and of relayed ones that of
+    /// the node with the smaller ID.
+    pub(super) fn may_follow(&mut self, cx: &mut Context<'_>, place: &Place) -> bool {
+        let Some(path) = cx.reach.place().filter(|_| place.relay().is_some()) else { return true };
+        if path.relay().is_some() && cx.core.own_id > *self.handle.id() {
+            return true;
+        }
+        let wait = STRAY_WAIT.max(cx.reach.rtt().unwrap_or_default() * 2);
+        match self.stray {
+            Some(Stray { since, answered: false }) if cx.now >= since + wait => {
+                self.stray = None;
+                true
+            }
+            Some(Stray { answered: false, .. }) => false,
+            Some(Stray { since, answered: true }) if cx.now < since + STRAY_INTERVAL => false,
+            _ => {
+                self.stray = Some(Stray { since: cx.now, answered: false });
+                self.ask_path(cx, Why::Doubt);
+                false
+            }
+        }
+    }
+
     fn on_right_answer(&mut self, cx: &mut Context<'_>, place: Place, why: Why) {
         let known = cx.reach.place();
+        if known == Some(place)
+            && let Some(stray) = &mut self.stray
+        {
+            *stray = Stray { since: cx.now, answered: true };
+        }
         if why == Why::Move || known.is_none() {
             self.move_path(cx, place);
         } else if why == Why::Compare {

@@ -67,8 +67,8 @@ impl Link {
         }
         self.rekey_if_due(cx);
         self.watch_path(cx);
-        self.watch_silence(cx);
         self.arm_activity(cx);
+        self.watch_silence(cx);
     }
 
     /// An authentic packet came in on a session.
@@ -96,7 +96,9 @@ impl Link {
         if cx.reach.place() != Some(place) {
             // What is sent now would go to the old place. The answer to the challenge confirms the new one.
             cx.reach.heard(place, bytes, Source::Session, cx.now);
-            self.challenge(cx, place, Why::Move);
+            if self.may_follow(cx, &place) {
+                self.challenge(cx, place, Why::Move);
+            }
         } else if self.handle.activity().take_silence() {
             cx.core.emit(Event::PathConfirmed(self.handle.clone()));
         }

@@ -261,14 +261,17 @@ impl Reach {
             return None;
         }
         self.compare_at = Some(now + COMPARE_SPACING);
-        let has_choice = self
-            .candidates
-            .iter_mut()
-            .any(|c| c.may_spend(bytes) && c.place(sockets).is_some_and(|place| place != current));
-        if !has_choice {
+        // While a direct path answers, nothing is gained by knowing how good a relayed one is.
+        let is_relayed = current.relay().is_some();
+        let counts = |key: &PlaceKey| is_relayed || !key.is_relayed();
+        let is_rival = |c: &candidates::Candidate| counts(&c.key()) && c.may_spend(bytes);
+        let is_other =
+            |c: &candidates::Candidate| c.place(sockets).is_some_and(|place| place.key() != current.key());
+        if !self.candidates.iter().any(|c| is_rival(c) && is_other(c)) {
             return None;
         }
-        let due = self.candidates.iter_mut().filter(|c| c.may_spend(bytes) && c.quality.is_due(now));
+        let rivals = self.candidates.iter_mut().filter(|c| is_rival(c));
+        let due = rivals.filter(|c| c.quality.is_due(now));
         let next = due.min_by_key(|c| (c.quality.ask_at(), c.key()))?;
         // The path keeps its own socket.
         let place = if next.key() == current.key() { current } else { next.place(sockets)? };

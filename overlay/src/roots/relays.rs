@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::counters::Counters;
 use crate::sync;
 use crate::wire::{RelayToken, Relayed};
 
@@ -18,9 +19,15 @@ pub struct Relays {
     list: RwLock<Arc<[(SocketAddr, RelayToken)]>>,
     /// Changes after the list does.
     generation: AtomicU64,
+    counters: Arc<Counters>,
 }
 
 impl Relays {
+    /// An empty list; `counters` count what is refused.
+    pub(crate) fn new(counters: Arc<Counters>) -> Self {
+        Self { counters, ..Self::default() }
+    }
+
     /// Replaces the list.
     pub(crate) fn publish(&self, list: Vec<(SocketAddr, RelayToken)>) {
         let mut known = sync::write(&self.list);
@@ -54,8 +61,22 @@ pub struct RelayReader {
 
 impl RelayReader {
     /// The header of a frame and the datagram behind it, if it comes from a root that relays for this node and
-    /// has the right token. The header belongs into [`RecvMeta::relay`](crate::RecvMeta::relay).
+    /// has the right token; others are counted. The header belongs into
+    /// [`RecvMeta::relay`](crate::RecvMeta::relay).
     pub fn open<'a>(
+        &mut self,
+        relays: &Relays,
+        root: SocketAddr,
+        frame: &'a [u8],
+    ) -> Option<(Relayed, &'a [u8])> {
+        let opened = self.try_open(relays, root, frame);
+        if opened.is_none() {
+            relays.counters.relayed_unknown.increment();
+        }
+        opened
+    }
+
+    fn try_open<'a>(
         &mut self,
         relays: &Relays,
         root: SocketAddr,
@@ -101,5 +122,9 @@ mod tests {
         assert_eq!(reader.open(&relays, root, &frame), None, "the root has given another token since");
         relays.publish(Vec::new());
         assert_eq!(reader.open(&relays, root, &frame), None);
+        assert_eq!(
+            relays.counters.snapshot().iter().find(|(name, _)| *name == "relayed_unknown").unwrap().1,
+            6
+        );
     }
 }

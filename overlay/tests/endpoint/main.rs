@@ -16,5 +16,6 @@ mod reach;
 mod readdress;
 mod recovery;
 mod reflection;
+mod roots;
 mod signals;
 mod watched;

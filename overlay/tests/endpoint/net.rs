@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use peersock_overlay::{
     Attention, Endpoint, EndpointConfig, EntropySource, Event, Identity, Limits, Lookup, NetworkConfig,
-    NetworkId, NetworkIndex, Opened, Peer, RecvMeta, SocketIndex, SocketInfo, data_index,
+    NetworkId, NetworkIndex, Opened, Peer, RecvMeta, RelayReader, SocketIndex, SocketInfo, data_index,
 };
+use peersock_testnet::FakeRoot;
 
 pub(crate) const GROUP: &str = "239.255.77.77:7777";
 pub(crate) const UNIX_TIME: Duration = Duration::from_secs(1_800_000_000);
@@ -26,8 +27,16 @@ pub(crate) struct Node {
     pub(crate) events: Vec<(Instant, Event)>,
     /// Inner packets received, with their sender and the time.
     pub(crate) inbox: Vec<(Instant, Arc<Peer>, Vec<u8>)>,
+    relay: RelayReader,
     /// Packets that wait for their peer or its session.
     waiting: Vec<(NetworkIndex, IpAddr, Vec<u8>)>,
+}
+
+/// A root with its address.
+pub(crate) struct RootNode {
+    pub(crate) root: FakeRoot,
+    pub(crate) socket: SocketAddr,
+    pub(crate) up: bool,
 }
 
 /// A datagram as it was sent.
@@ -55,6 +64,7 @@ pub(crate) struct Net {
     /// Machines whose node is down say that nobody listens there, and quote so many bytes of what came.
     pub(crate) refuses: Option<usize>,
     pub(crate) sent: Vec<Sent>,
+    pub(crate) roots: Vec<RootNode>,
     in_flight: BTreeMap<(Instant, u64), Sent>,
     sequence: u64,
 }
@@ -71,6 +81,7 @@ impl Net {
             entropy: None,
             refuses: None,
             sent: Vec::new(),
+            roots: Vec::new(),
             in_flight: BTreeMap::new(),
             sequence: 0,
         }
@@ -160,6 +171,7 @@ impl Net {
             up: true,
             events: Vec::new(),
             inbox: Vec::new(),
+            relay: RelayReader::default(),
             waiting: Vec::new(),
         }
     }
@@ -300,6 +312,13 @@ impl Net {
                 node.endpoint.handle_refusal(self.now, datagram.to, quoted);
             }
         }
+        let root = self.roots.iter_mut().find(|root| root.up && root.socket == datagram.to);
+        if let Some(RootNode { root, socket, .. }) = root {
+            let (from, now) = (*socket, self.now);
+            for (to, bytes) in root.handle(now, datagram.from, &datagram.bytes) {
+                self.inject(Sent { at: now, from, to, bytes });
+            }
+        }
         for index in 0..self.nodes.len() {
             let node = &self.nodes[index];
             if node.up && (datagram.to == group || datagram.to == node.socket) {
@@ -313,6 +332,13 @@ impl Net {
     /// What a driver does with a datagram.
     pub(crate) fn deliver(&mut self, index: usize, meta: RecvMeta, bytes: &[u8]) {
         let node = &mut self.nodes[index];
+        let (meta, bytes) = if bytes.first() == Some(&0xD9) && meta.relay.is_none() {
+            let opened = node.relay.open(node.endpoint.relays(), meta.remote, bytes);
+            let Some((header, inside)) = opened else { return };
+            (RecvMeta { relay: Some(header), ..meta }, inside)
+        } else {
+            (meta, bytes)
+        };
         let session = data_index(bytes).and_then(|index| node.endpoint.sessions().get(index));
         let Some(session) = session else {
             node.endpoint.handle_datagram(self.now, meta, bytes);
@@ -344,8 +370,9 @@ impl Net {
                 }
                 other => panic!("cannot send to {address}: {other:?}"),
             };
-            let mut out = vec![0; packet.len() + peersock_overlay::DATA_OVERHEAD];
-            let sender = peer.sender().filter(|sender| sender.session.seal(&packet, &mut out).is_ok());
+            let sender = peer.sender();
+            let mut out = vec![0; packet.len() + sender.as_ref().map_or(0, |sender| sender.overhead())];
+            let sender = sender.filter(|sender| sender.seal(&packet, &mut out).is_ok());
             let Some(sender) = sender else {
                 node.endpoint.want_session(self.now, &peer);
                 node.waiting.push((network, address, packet));

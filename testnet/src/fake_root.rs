@@ -1,0 +1,288 @@
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use peersock_overlay::noise::{MacWriter, Received, ResponsePayload, SessionKeys};
+use peersock_overlay::wire::{
+    Channel, Control, Data, Entry, LookUpKey, MessageType, NotFound, NoticeCode, Registration, RelayToken,
+    Relayed, RootMessage, Voucher,
+};
+use peersock_overlay::{
+    AeadKey, DATA_HEADER, DATA_OVERHEAD, Identity, NetworkId, NodeId, Portable, Provider, Psk,
+    PublicIdentity, SessionIndex, Suite,
+};
+
+use crate::Random;
+
+/// A root that does what a node needs of one, or lies about it. It has no limits, so it is none for the
+/// Internet.
+///
+/// ```
+/// use peersock_overlay::Identity;
+/// use peersock_testnet::{FakeRoot, Random};
+/// use std::time::{Duration, Instant};
+///
+/// let mut root = FakeRoot::new(Identity::from_seed(&[9; 32]), Duration::ZERO, Random::from_seed(1));
+/// let from = "192.0.2.1:4000".parse().unwrap();
+/// assert!(root.handle(Instant::now(), from, b"not a message").is_empty());
+/// ```
+pub struct FakeRoot {
+    identity: Identity,
+    unix_time: Duration,
+    random: Random,
+    sessions: BTreeMap<SessionIndex, RootSession>,
+    clients: BTreeMap<NodeId, Client>,
+    /// How it lies.
+    pub lies: Lies,
+    /// Datagrams that it has relayed, and their bytes.
+    pub relayed: (usize, usize),
+    /// Look-ups that came in.
+    pub look_ups: usize,
+    /// Registrations that came in.
+    pub registrations: usize,
+}
+
+/// What a root does wrong.
+#[derive(Debug, Clone, Default)]
+pub struct Lies {
+    /// Look-ups find this entry, whoever was asked for.
+    pub entry: Option<Entry>,
+    /// Look-ups find the right node with a channel that is not its own.
+    pub wrong_channel: bool,
+    /// It takes frames and passes none on.
+    pub swallows: bool,
+    /// Vouchers are signed by somebody else.
+    pub wrong_voucher: bool,
+    /// Relayed frames seem to come from a channel of nobody.
+    pub wrong_origin: bool,
+    /// It registers nobody.
+    pub refuses: bool,
+}
+
+struct RootSession {
+    keys: SessionKeys,
+    send: Box<dyn AeadKey>,
+    receive: Box<dyn AeadKey>,
+    counter: u64,
+    client: PublicIdentity,
+}
+
+struct Client {
+    identity: PublicIdentity,
+    address: SocketAddr,
+    token: RelayToken,
+    channel: Channel,
+    registration: Registration,
+}
+
+type Out = Vec<(SocketAddr, Vec<u8>)>;
+
+impl FakeRoot {
+    /// A root with these keys that knows nobody.
+    pub fn new(identity: Identity, unix_time: Duration, random: Random) -> Self {
+        Self {
+            identity,
+            unix_time,
+            random,
+            sessions: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            lies: Lies::default(),
+            relayed: (0, 0),
+            look_ups: 0,
+            registrations: 0,
+        }
+    }
+
+    /// Its keys.
+    pub fn identity(&self) -> &PublicIdentity {
+        self.identity.public()
+    }
+
+    /// What it would say of a node that is registered.
+    pub fn entry(&self, node: &NodeId) -> Option<Entry> {
+        let client = self.clients.get(node)?;
+        let Client { identity, channel, registration, .. } = *client;
+        Some(Entry { identity, channel, registration })
+    }
+
+    /// Forgets all sessions and registrations, as a restart would.
+    pub fn restart(&mut self) {
+        self.sessions.clear();
+        self.clients.clear();
+    }
+
+    /// Forgets registrations alone, and says so to each node.
+    pub fn forget_clients(&mut self) -> Out {
+        let clients = std::mem::take(&mut self.clients);
+        let notice = RootMessage::Notice { code: NoticeCode::NotRegistered, channel: Channel(0) };
+        let tell = |(node, client): (&NodeId, &Client)| {
+            let session = self.sessions.values_mut().rfind(|one| one.client.node_id() == *node)?;
+            Some((client.address, session.say(&notice)))
+        };
+        clients.iter().filter_map(tell).collect()
+    }
+
+    /// Takes a datagram and gives those that it answers with or passes on.
+    pub fn handle(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> Out {
+        match MessageType::of(datagram) {
+            Some(MessageType::Initiation) => self.respond(now, from, datagram).into_iter().collect(),
+            Some(MessageType::Data) => self.on_data(from, datagram),
+            Some(MessageType::Relayed) => self.relay(from, datagram),
+            _ => Vec::new(),
+        }
+    }
+
+    fn respond(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> Option<(SocketAddr, Vec<u8>)> {
+        let received = Received::read(&self.identity, datagram).ok()?;
+        if received.payload().network != NetworkId::ROOTS {
+            return None;
+        }
+        let index = SessionIndex::from_be_bytes(self.random.bytes());
+        let payload = ResponsePayload { instance: 1, receive_buffer: 1 << 20 };
+        let (ephemeral, suite) = (self.random.bytes(), Suite::ChaCha20Poly1305);
+        let client = *received.initiator();
+        let mut response = Vec::new();
+        let keys = received.respond(&Psk::open(), ephemeral, index, suite, &payload, &mut response).ok()?;
+        MacWriter::new(&client.node_id()).append(now, &mut response);
+        self.sessions.insert(index, RootSession::new(keys, client));
+        Some((from, response))
+    }
+
+    fn on_data(&mut self, from: SocketAddr, datagram: &[u8]) -> Out {
+        let Some((index, plaintext)) = self.open(datagram) else { return Vec::new() };
+        let node = self.sessions[&index].client.node_id();
+        if let Some(client) = self.clients.get_mut(&node) {
+            client.address = from;
+        }
+        let answer = match RootMessage::parse(&plaintext) {
+            Ok(message) => self.answer(index, from, message),
+            Err(_) => match Control::parse(&plaintext) {
+                Ok(Control::Challenge { data, .. }) => Some(Say::Control(Control::Answer { data })),
+                Ok(Control::Probe { id, .. }) => {
+                    Some(Say::Control(Control::ProbeAck { id, size: datagram.len() as u16 }))
+                }
+                Ok(Control::Close { .. }) => {
+                    self.clients.remove(&node);
+                    None
+                }
+                _ => None,
+            },
+        };
+        let session = self.sessions.get_mut(&index).expect("it was there just now");
+        answer.map(|say| (from, session.say_any(&say))).into_iter().collect()
+    }
+
+    fn open(&self, datagram: &[u8]) -> Option<(SessionIndex, Vec<u8>)> {
+        let data = Data::parse(datagram).ok()?;
+        let session = self.sessions.get(&data.receiver)?;
+        let mut plaintext = vec![0; datagram.len() - DATA_OVERHEAD];
+        session.receive.open(data.counter, data.sealed, &mut plaintext).ok()?;
+        Some((data.receiver, plaintext))
+    }
+
+    fn answer(&mut self, index: SessionIndex, from: SocketAddr, message: RootMessage) -> Option<Say> {
+        let identity = self.sessions[&index].client;
+        match message {
+            RootMessage::Register { registration, .. } => {
+                self.registrations += 1;
+                if self.lies.refuses {
+                    let notice = RootMessage::Notice { code: NoticeCode::Refused, channel: Channel(0) };
+                    return Some(Say::Root(notice));
+                }
+                let node = identity.node_id();
+                registration.verify(&identity, &self.identity.node_id()).then_some(())?;
+                let (token, channel) = match self.clients.get(&node) {
+                    Some(known) => (known.token, known.channel),
+                    None => (RelayToken::from_be_bytes(self.random.bytes()), Channel(self.random.number())),
+                };
+                self.clients.insert(node, Client { identity, address: from, token, channel, registration });
+                let stranger = Identity::from_seed(&[0xee; 32]);
+                let signer = if self.lies.wrong_voucher { &stranger } else { &self.identity };
+                Some(Say::Root(RootMessage::Registered {
+                    sequence: registration.sequence,
+                    lifetime: registration.lifetime,
+                    relays: true,
+                    drains: false,
+                    token,
+                    channel,
+                    rate: 0,
+                    voucher: Voucher::sign(signer, &node, self.unix_time.as_secs(), from),
+                }))
+            }
+            RootMessage::LookUp { id, key } => {
+                self.look_ups += 1;
+                Some(Say::Root(RootMessage::Found { id, result: self.find(&key) }))
+            }
+            _ => None,
+        }
+    }
+
+    fn find(&mut self, key: &LookUpKey) -> Result<Entry, NotFound> {
+        if let Some(entry) = self.lies.entry {
+            return Ok(entry);
+        }
+        let found = self.clients.keys().find(|node| key.matches(node)).copied();
+        let mut entry = found.and_then(|node| self.entry(&node)).ok_or(NotFound::Unknown)?;
+        if self.lies.wrong_channel {
+            entry.channel.0 ^= 1;
+        }
+        Ok(entry)
+    }
+
+    fn relay(&mut self, from: SocketAddr, frame: &[u8]) -> Out {
+        let Ok((header, datagram)) = Relayed::parse(frame) else { return Vec::new() };
+        let sender = self.clients.values().find(|client| client.address == from);
+        let Some(sender) = sender.filter(|client| client.token == header.token) else { return Vec::new() };
+        let (node, mut origin) = (sender.identity.node_id(), sender.channel);
+        let Some(receiver) = self.clients.values().find(|client| client.channel == header.channel) else {
+            let notice = RootMessage::Notice { code: NoticeCode::NoChannel, channel: header.channel };
+            let session = self.sessions.values_mut().rfind(|one| one.client.node_id() == node);
+            return session.map(|session| (from, session.say(&notice))).into_iter().collect();
+        };
+        if self.lies.swallows {
+            return Vec::new();
+        }
+        self.relayed = (self.relayed.0 + 1, self.relayed.1 + datagram.len());
+        if self.lies.wrong_origin {
+            origin = Channel(self.random.number());
+        }
+        let front = Relayed { token: receiver.token, channel: origin }.to_bytes();
+        vec![(receiver.address, [&front[..], datagram].concat())]
+    }
+}
+
+enum Say {
+    Root(RootMessage),
+    Control(Control),
+}
+
+impl RootSession {
+    fn new(keys: SessionKeys, client: PublicIdentity) -> Self {
+        let key = |bytes| Portable.key(keys.suite, bytes).expect("it has every suite");
+        let (send, receive) = (key(&keys.send), key(&keys.receive));
+        Self { keys, send, receive, counter: 0, client }
+    }
+
+    fn say(&mut self, message: &RootMessage) -> Vec<u8> {
+        let mut plaintext = Vec::new();
+        message.emit(&mut plaintext);
+        self.seal(&plaintext)
+    }
+
+    fn say_any(&mut self, say: &Say) -> Vec<u8> {
+        let mut plaintext = Vec::new();
+        match say {
+            Say::Root(message) => message.emit(&mut plaintext),
+            Say::Control(message) => message.emit(&mut plaintext),
+        }
+        self.seal(&plaintext)
+    }
+
+    fn seal(&mut self, plaintext: &[u8]) -> Vec<u8> {
+        let mut datagram = vec![0; plaintext.len() + DATA_OVERHEAD];
+        Data::write_header(&mut datagram, self.keys.remote_index, self.counter);
+        self.send.seal(self.counter, plaintext, &mut datagram[DATA_HEADER..]);
+        self.counter += 1;
+        datagram
+    }
+}
