@@ -24,8 +24,8 @@ pub const BUFFER: usize = 1 << 20;
 const LEAST_BUFFER: usize = 1;
 
 /// How long shutdown(2) may wait for acknowledgements after the peer's end, and how often it looks.
-const SETTLE: Duration = Duration::from_millis(500);
-const SETTLE_LOOK: Duration = Duration::from_millis(1);
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_millis(500);
+const ACKNOWLEDGED_LOOK: Duration = Duration::from_millis(1);
 
 /// How often an attempt is repeated while the node is too busy to take another connection.
 const BUSY_TRIES: u32 = 1000;
@@ -283,7 +283,7 @@ impl<'fd> Socket<'fd> {
             return Err(Errno::NOTCONN);
         }
         if self.kind() == Kind::Stream && how != rustix::net::Shutdown::Read {
-            self.settle()?;
+            self.await_acknowledgement()?;
         }
         rustix::net::shutdown(self.fd, how)
     }
@@ -291,7 +291,7 @@ impl<'fd> Socket<'fd> {
     /// Waits for a moment, if the peer has ended its direction, until it has acknowledged what was written to
     /// it: one that has closed the connection resets it instead, and after the end nobody would hear of it.
     /// Where the kernel has both ends it happens at once.
-    fn settle(&self) -> Result<(), Errno> {
+    fn await_acknowledgement(&self) -> Result<(), Errno> {
         let mut fds = [PollFd::from_borrowed_fd(self.fd, PollFlags::RDHUP)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         rustix::event::poll(&mut fds, Some(&now))?;
@@ -299,10 +299,10 @@ impl<'fd> Socket<'fd> {
         if !has_ended || rustix::fs::fcntl_getfl(self.fd)?.contains(OFlags::NONBLOCK) {
             return Ok(());
         }
-        let until = Instant::now() + SETTLE;
+        let until = Instant::now() + ACKNOWLEDGED_WITHIN;
         loop {
             match self.unacknowledged() {
-                Ok(1..) if Instant::now() < until => std::thread::sleep(SETTLE_LOOK),
+                Ok(1..) if Instant::now() < until => std::thread::sleep(ACKNOWLEDGED_LOOK),
                 Err(Errno::NOTCONN) => return Err(Errno::NOTCONN),
                 _ => return Ok(()),
             }

@@ -24,6 +24,7 @@
 use std::sync::PoisonError;
 pub use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 pub use std::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
+use std::time::Duration;
 
 /// Waits for the mutex and takes it, poisoned or not.
 pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -38,6 +39,31 @@ pub fn read<T: ?Sized>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
 /// Waits until nobody else has the lock and takes it for writing, poisoned or not.
 pub fn write<T: ?Sized>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Gives the mutex up until somebody notifies `condvar`, or without a reason, and takes it again, poisoned or
+/// not.
+pub fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+    condvar.wait(guard).unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The same, for no longer than `timeout`.
+pub fn wait_timeout<'a, T>(
+    condvar: &Condvar,
+    guard: MutexGuard<'a, T>,
+    timeout: Duration,
+) -> MutexGuard<'a, T> {
+    condvar.wait_timeout(guard, timeout).unwrap_or_else(PoisonError::into_inner).0
+}
+
+/// The same, for as long as the condition holds of what the mutex guards.
+pub fn wait_timeout_while<'a, T>(
+    condvar: &Condvar,
+    guard: MutexGuard<'a, T>,
+    timeout: Duration,
+    condition: impl FnMut(&mut T) -> bool,
+) -> MutexGuard<'a, T> {
+    condvar.wait_timeout_while(guard, timeout, condition).unwrap_or_else(PoisonError::into_inner).0
 }
 
 #[cfg(test)]
@@ -57,5 +83,28 @@ mod tests {
         *lock(&mutex) += 1;
         *write(&rw) += 1;
         assert_eq!((*lock(&mutex), *read(&rw)), (2, 2));
+    }
+
+    #[test]
+    fn a_thread_that_waits_goes_on_though_another_panics() {
+        let (mutex, condvar) = (Mutex::new(false), Condvar::new());
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| {
+                let mut done = lock(&mutex);
+                while !*done {
+                    done = wait(&condvar, done);
+                }
+                done = wait_timeout(&condvar, done, Duration::ZERO);
+                drop(wait_timeout_while(&condvar, done, Duration::ZERO, |done| *done));
+            });
+            let panicked = scope.spawn(|| {
+                *lock(&mutex) = true;
+                let _held = lock(&mutex);
+                condvar.notify_all();
+                panic!("while another waits");
+            });
+            assert!(panicked.join().is_err());
+            assert!(waiting.join().is_ok());
+        });
     }
 }

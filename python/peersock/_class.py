@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _STREAM, _DGRAM = int(_std.SOCK_STREAM), int(_std.SOCK_DGRAM)
 _INTERNET = (V4, V6)
-#: What settling a socket says when all is done with it.
+#: What choosing a side for a socket says when all is done with it.
 _BOUND = 2
 _DEFAULT_BACKLOG = min(_std.SOMAXCONN, 128)
 _DENIED = (errno.EPERM, errno.EACCES, errno.EAFNOSUPPORT)
@@ -88,7 +88,7 @@ class socket(_std.socket):
         target = numeric(family, address)
         if target is None:
             return False, address
-        return _peersock.settle_remote(self.fileno(), target, family == V6), target
+        return _peersock.choose_by_remote(self.fileno(), target, family == V6), target
 
     # Connections.
 
@@ -119,10 +119,10 @@ class socket(_std.socket):
         local = numeric(family, address)
         if local is None:
             return super().bind(address)
-        settled = _peersock.settle_local(self.fileno(), local, family == V6)
-        if settled == _BOUND:
+        chosen = _peersock.choose_by_local(self.fileno(), local, family == V6)
+        if chosen == _BOUND:
             return None
-        if settled:
+        if chosen:
             try:
                 return _peersock.bind(self.fileno(), local)
             except PermissionError as error:
@@ -170,10 +170,10 @@ class socket(_std.socket):
         if not -(1 << 31) <= number < 1 << 31:
             raise OverflowError("Python int too large to convert to C int")
         try:
-            settled = _peersock.settle_listen(self.fileno(), max(number, 0))
-            if settled == _BOUND:
+            chosen = _peersock.choose_by_listen(self.fileno(), max(number, 0))
+            if chosen == _BOUND:
                 return None
-            if settled:
+            if chosen:
                 return _peersock.listen(self.fileno(), max(number, 0))
         except PermissionError as error:
             raise _refused(error, self.getsockname()[1]) from None
@@ -188,7 +188,7 @@ class socket(_std.socket):
         if self._is_open:
             # Who asks for its port wants to be reached there.
             self._is_open = False
-            _peersock.settle_listen(self.fileno(), 0)
+            _peersock.choose_by_listen(self.fileno(), 0)
         return _peersock.getsockname(self.fileno()) if _ours(self) else super().getsockname()
 
     def getpeername(self) -> Any:
@@ -226,7 +226,7 @@ class socket(_std.socket):
         if len(value) >= at + 4 and _family(self) == V4 and _type(self) != _STREAM and _peersock.has_rules():
             address = _std.inet_ntoa(value[at : at + 4])
             if _peersock.is_overlays(address):
-                _peersock.settle_local(self.fileno(), (address, 0), False)
+                _peersock.choose_by_local(self.fileno(), (address, 0), False)
 
     # Receiving. What a stream carries is the kernel's matter, all but what goes wrong.
 

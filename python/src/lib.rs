@@ -51,7 +51,7 @@ mod _peersock {
     use crate::process::{adopt_orphans, forbid_dumps, keep_to_overlay};
     #[pymodule_export]
     use crate::sides::{
-        clear_rules, has_rules, set_rules, settle_listen, settle_local, settle_remote, vacate,
+        choose_by_listen, choose_by_local, choose_by_remote, clear_rules, has_rules, set_rules, vacate,
     };
 
     #[pymodule_init]

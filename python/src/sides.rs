@@ -49,8 +49,8 @@ pub(crate) fn has_rules() -> bool {
     rules().is_some()
 }
 
-/// It is the kernel's, or it is the overlay's and the call is still to be made, or it is made: what settling
-/// gives.
+/// It is the kernel's, or it is the overlay's and the call is still to be made, or it is made: what choosing
+/// a side gives.
 const KERNEL: i32 = 0;
 const OVERLAY: i32 = 1;
 const DONE: i32 = 2;
@@ -58,24 +58,24 @@ const DONE: i32 = 2;
 /// Whether the socket is the overlay's, now that it wants to reach `address`. It becomes so if the address
 /// is.
 #[pyfunction]
-pub(crate) fn settle_remote(
+pub(crate) fn choose_by_remote(
     py: Python<'_>,
     fd: RawFd,
     address: &Bound<'_, PyAny>,
     is_v6: bool,
 ) -> PyResult<bool> {
-    let settled = settle(py, fd, |rules| match numeric(address, is_v6) {
+    let chosen = choose_side(py, fd, |rules| match numeric(address, is_v6) {
         Some(remote) if remote.ip().is_unspecified() => Side::Kernel,
         Some(remote) => rules.of_remote(remote),
         // Of what is wrong the kernel's socket shall complain.
         None => Side::Kernel,
     });
-    settled.map(|settled| settled != KERNEL)
+    chosen.map(|chosen| chosen != KERNEL)
 }
 
 /// Which side the socket is on, now that it is to be bound to `address`. A UDP socket of both is bound.
 #[pyfunction]
-pub(crate) fn settle_local(
+pub(crate) fn choose_by_local(
     py: Python<'_>,
     fd: RawFd,
     address: &Bound<'_, PyAny>,
@@ -90,7 +90,7 @@ pub(crate) fn settle_local(
         at_once(py, || alongside::bind_datagrams(&rules, fd, local, counterpart, epoll::find))?;
         return Ok(DONE);
     }
-    settle(py, fd, |rules| match local {
+    choose_side(py, fd, |rules| match local {
         // A client that binds to nothing in particular: connecting, sending or listening will tell.
         Some(local) if local.port() == 0 && local.ip().is_unspecified() => Side::Kernel,
         Some(local) => match rules.of_local(local) {
@@ -106,7 +106,7 @@ pub(crate) fn settle_local(
 /// Which side the socket is on, now that it is to be reached where it is bound, which was left open so far. A
 /// stream of both listens, with this backlog.
 #[pyfunction]
-pub(crate) fn settle_listen(py: Python<'_>, fd: RawFd, backlog: i32) -> PyResult<i32> {
+pub(crate) fn choose_by_listen(py: Python<'_>, fd: RawFd, backlog: i32) -> PyResult<i32> {
     let local = bound(fd).unwrap_or_else(|| SocketAddr::from(([0; 4], 0)));
     if int_option(fd, libc::SOL_SOCKET, libc::SO_TYPE) == Some(libc::SOCK_STREAM)
         && let Some(rules) = of_both(fd, local)
@@ -115,12 +115,12 @@ pub(crate) fn settle_listen(py: Python<'_>, fd: RawFd, backlog: i32) -> PyResult
         return Ok(DONE);
     }
     let was_overlays = borrow(fd).and_then(Socket::of).is_some();
-    let settled = settle(py, fd, |rules| rules.of_local(local))?;
-    if settled == OVERLAY && !was_overlays && local.port() != 0 {
+    let chosen = choose_side(py, fd, |rules| rules.of_local(local))?;
+    if chosen == OVERLAY && !was_overlays && local.port() != 0 {
         // The program may have been told the port already.
         at_once(py, || borrow(fd).and_then(Socket::of).ok_or(Errno::BADF)?.bind(local))?;
     }
-    Ok(settled)
+    Ok(chosen)
 }
 
 /// The rules, if a socket of the kernel's that is to be reached at `local` belongs on both networks.
@@ -135,7 +135,7 @@ pub(crate) fn vacate(py: Python<'_>, port: u16) -> bool {
     rules().is_some_and(|rules| py.detach(|| alongside::vacate(&rules.client, port)).is_ok())
 }
 
-fn settle(py: Python<'_>, fd: RawFd, side: impl FnOnce(&Rules) -> Side) -> PyResult<i32> {
+fn choose_side(py: Python<'_>, fd: RawFd, side: impl FnOnce(&Rules) -> Side) -> PyResult<i32> {
     let Some(borrowed) = borrow(fd) else { return Err(errno(py, Errno::BADF)) };
     if Socket::of(borrowed).is_some() {
         return Ok(OVERLAY);

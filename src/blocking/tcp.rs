@@ -127,7 +127,7 @@ impl TcpStream {
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         let result = self.connection().shutdown(how);
         if result.is_err() {
-            self.connection().set_told();
+            self.connection().set_error_known();
         }
         result
     }

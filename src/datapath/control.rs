@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use peersock_overlay::{
     AddressError, Elsewhere, Endpoint, Event, JoinError, Lookup, NetworkConfig, NetworkId, NetworkIndex,
-    NetworkInfo, NetworkSummary, NodeId, PeerInfo, Prefix, RootConfig, RootInfo, Route, SessionTable, SocketInfo,
+    NetworkInfo, NetworkSummary, NodeId, PeerInfo, Prefix, RootConfig, RootInfo, Route, SessionTable,
+    SocketInfo,
 };
 use peersock_stack::{Batch, Cidr, InterfaceConfig};
 

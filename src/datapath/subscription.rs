@@ -94,8 +94,7 @@ impl Subscription {
     /// Waits up to `timeout` for an event; not at all once the node is shut down.
     pub fn next_timeout(&self, timeout: Duration) -> Option<Event> {
         let waits = |queue: &mut Queue| queue.events.is_empty() && !queue.closed;
-        let (mut queue, _) =
-            self.filled.wait_timeout_while(self.lock(), timeout, waits).expect("no panic under this lock");
+        let mut queue = sync::wait_timeout_while(&self.filled, self.lock(), timeout, waits);
         queue.events.pop_front()
     }
 

@@ -119,7 +119,7 @@ impl Driver {
     /// After a large write: reads what has come meanwhile, most likely acknowledgements, on the writer's own
     /// thread, so that the engine need not wake for each. Does not wait, and leaves the role alone if others
     /// want it.
-    pub(crate) fn glance(&self) {
+    pub(crate) fn poll_once(&self) {
         let Some(mut receiver) = self.role.try_hold(0) else { return };
         let mut fds = self.socket_fds();
         poll::readable(&mut fds, Some(Duration::ZERO));
@@ -192,8 +192,8 @@ impl Driver {
                     return value;
                 }
             } else {
-                let told = ticket.sleep(patience);
-                announced.set_busy(told);
+                let woken = ticket.sleep(patience);
+                announced.set_busy(woken);
             }
         }
     }

@@ -15,7 +15,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 use super::details::hand_over;
 use super::listening::{LAST_RETRY, Listening};
 use super::ready::Key;
-use super::server::{Entry, Readiness, State, unix};
+use super::server::{Entry, Readiness, ServerState, unix};
 use super::sockets::Phase;
 use super::transport::{Both, Transport};
 
@@ -91,7 +91,7 @@ impl Incoming {
     }
 }
 
-impl State {
+impl ServerState {
     /// Has what comes to a socket of the kernel's go to one of the overlay's as well.
     pub(super) fn put_alongside(
         &mut self,

@@ -11,7 +11,7 @@ use peersock_fd::{Errno, Name, Reply, SocketId, enlarge, name_of, peer_credentia
 use rustix::net::{RecvFlags, SocketFlags};
 
 use super::ready::{self, Key};
-use super::server::{Entry, State};
+use super::server::{Entry, ServerState};
 use super::sockets::{Phase, errno};
 use super::stream::{self, Origin, Stream};
 use crate::socket::Connection;
@@ -42,7 +42,7 @@ pub(super) struct Connecting {
     until: Option<Instant>,
 }
 
-impl State {
+impl ServerState {
     /// Begins an attempt. The reply is given now, or when it is known what came of it.
     pub(super) fn connect(
         &mut self,

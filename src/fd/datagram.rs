@@ -16,7 +16,7 @@ use peersock_stack::Error;
 use super::details::{descriptor, hand_over};
 use super::ends::{End, Place};
 use super::ready::{self, Key};
-use super::server::{Entry, Readiness, State};
+use super::server::{Entry, Readiness, ServerState};
 use super::sockets::{Phase, errno};
 use super::transport::{Arrived, Transport};
 
@@ -60,7 +60,7 @@ enum Delivery {
     Closed,
 }
 
-impl State {
+impl ServerState {
     /// Gives what has come to the application; `None` once nobody has the socket open.
     pub(super) fn deliver_datagrams(&mut self, key: Key, mut datagrams: Datagrams) -> Option<Datagrams> {
         datagrams.entry.begin();

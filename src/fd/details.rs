@@ -9,9 +9,9 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use peersock_fd::{Details, Errno, Family, PacketInfo, SendFlags, send_with};
 use peersock_stack::{InterfaceId, SendOptions, TrafficClass};
 
-use super::server::State;
+use super::server::ServerState;
 
-impl State {
+impl ServerState {
     /// What a datagram to `remote` is sent with: what its ancillary data asks for, and else the socket's own
     /// options.
     pub(super) fn send_options(

@@ -10,7 +10,7 @@ use rustix::net::{RecvFlags, SendFlags, SocketType};
 
 use super::datagram::Datagrams;
 use super::ready::Key;
-use super::server::{Entry, State, unix};
+use super::server::{Entry, ServerState, unix};
 
 /// Ends that one socket may have; beyond, those go that were not used for longest. They come back when they
 /// are needed.
@@ -67,18 +67,18 @@ impl End {
         let remote = Remote { id: socket.id, address: self.place.0, details: self.place.1 };
         let own = address(&Name::Remote(tag, remote));
         // Only while it is not connected can it send to itself, and only what is here already is left unread.
-        let told = rustix::net::connect_unspec(&self.fd)
+        let reported = rustix::net::connect_unspec(&self.fd)
             .and_then(|()| rustix::net::sendto(&self.fd, &[], SendFlags::DONTWAIT, &own))
             .and_then(|_| self.connect(tag, socket))
             .and_then(|()| rustix::net::connect_unspec(&self.fd))
             .and_then(|()| self.connect(tag, socket));
-        if let Err(error) = told {
-            tracing::debug!(%error, "an error was not told");
+        if let Err(error) = reported {
+            tracing::debug!(%error, "an error was not reported");
         }
     }
 }
 
-impl State {
+impl ServerState {
     /// The end of a socket for one place, made if there is none.
     pub(super) fn end(&mut self, owner: Key, place: Place) -> Result<Key, Errno> {
         let Some(Entry::Datagrams(mut datagrams)) = self.remove(owner) else { return Err(Errno::INVAL) };

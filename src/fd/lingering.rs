@@ -8,7 +8,7 @@ use peersock_stack::{Delivery, Flow};
 
 use super::ready::Key;
 use super::requests::{failed, id};
-use super::server::State;
+use super::server::ServerState;
 use super::sockets::errno;
 
 /// How often it is looked whether everything is acknowledged, while somebody waits.
@@ -36,7 +36,7 @@ struct Waiting {
     shared_until: Instant,
 }
 
-impl State {
+impl ServerState {
     /// The connection of a socket that is about to be closed: afterwards it may be gone before anybody asks
     /// about it.
     pub(super) fn flow_of(&self, which: Which) -> Option<Arc<Flow>> {

@@ -12,7 +12,7 @@ use rustix::net::SocketType;
 
 use super::alongside::{Alongside, Incoming};
 use super::ready::{self, Key};
-use super::server::{Entry, Readiness, State, unix};
+use super::server::{Entry, Readiness, ServerState, unix};
 use super::sockets::Phase;
 use super::stream::{self, Origin, Stream};
 use crate::socket::{Connection, port_refusal};
@@ -66,7 +66,7 @@ impl Listening {
     }
 }
 
-impl State {
+impl ServerState {
     /// listen(2), also once more to change the backlog.
     pub(super) fn listen(
         &mut self,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use peersock_stack::{Delivery, Flow};
 
-use super::server::{Entry, State};
+use super::server::{Entry, ServerState};
 
 /// What applications have written and what has not arrived, see
 /// [`FdServer::undelivered`](super::FdServer::undelivered).
@@ -64,7 +64,7 @@ impl Delivering {
     }
 }
 
-impl State {
+impl ServerState {
     /// Notes what closed connections still have to deliver.
     pub(super) fn note_closing(&mut self) {
         let closing = self.node.upgrade().map(|node| node.closing()).unwrap_or_default();

@@ -9,10 +9,10 @@ use peersock_stack::Error;
 
 use super::details::{descriptor, hand_over};
 use super::ready::Key;
-use super::server::{Entry, State};
+use super::server::{Entry, ServerState};
 use super::sockets::errno;
 
-impl State {
+impl ServerState {
     /// Whether a datagram of so many bytes can be sent; what it has run into is told as if it had been.
     pub(super) fn fits(
         &mut self,

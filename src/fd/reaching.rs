@@ -10,11 +10,11 @@ use peersock_stack::GroupChange;
 use super::datagram::{Datagrams, at_home};
 use super::options::Membership;
 use super::ready::Key;
-use super::server::{Entry, Readiness, State};
+use super::server::{Entry, Readiness, ServerState};
 use super::sockets::{Phase, canonical, errno};
 use super::transport::{self, Transport};
 
-impl State {
+impl ServerState {
     /// Makes a socket known that receives without being bound.
     pub(super) fn open_datagrams(&mut self, socket: peersock_fd::Opened) -> Result<(), Errno> {
         self.datagrams(socket).map(drop)

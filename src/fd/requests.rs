@@ -15,7 +15,7 @@ use rustix::net::SocketFlags;
 use super::aliases::RANGE;
 use super::options::interface_name;
 use super::ready::Key;
-use super::server::{Entry, State};
+use super::server::{Entry, ServerState};
 use super::sockets::{Phase, errno};
 use super::transport;
 use crate::datapath::JoinedNetwork;
@@ -42,7 +42,7 @@ impl Requester {
     }
 }
 
-impl State {
+impl ServerState {
     pub(super) fn accept_requester(&mut self, listener: &OwnedFd) {
         for _ in 0..MOST {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;

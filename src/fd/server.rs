@@ -48,12 +48,12 @@ pub(super) struct Server {
     tag: NodeTag,
     token: Token,
     ready: Arc<ReadyQueue>,
-    state: Mutex<State>,
+    state: Mutex<ServerState>,
     drained: Condvar,
 }
 
 /// Everything that the server has to do with.
-pub(super) struct State {
+pub(super) struct ServerState {
     pub(super) tag: NodeTag,
     pub(super) token: Token,
     pub(super) node: Weak<Inner>,
@@ -75,7 +75,7 @@ pub(super) struct State {
     pub(super) buf: Vec<u8>,
     /// Room for what a turn has to look at, kept from one to the next.
     keys: Vec<Key>,
-    /// Given up for a moment when descriptors run out, see [`State::turn_away`].
+    /// Given up for a moment when descriptors run out, see [`ServerState::turn_away`].
     spare: Option<OwnedFd>,
     pub(super) delivering: Delivering,
     pub(super) endings: Endings,
@@ -149,7 +149,7 @@ impl Server {
         };
         let data = listener(SocketType::STREAM, &Name::Data(tag))?;
         let ready = ReadyQueue::new(node);
-        let mut state = State {
+        let mut state = ServerState {
             tag,
             token,
             node: Arc::downgrade(node),
@@ -229,7 +229,7 @@ impl Server {
             }
             // Nobody tells when the peer of an open connection has acknowledged everything.
             let step = if state.draining == Some(Unclosed::Reset) { left.min(LOOK) } else { left };
-            state = self.drained.wait_timeout(state, step).expect("no panic under this lock").0;
+            state = sync::wait_timeout(&self.drained, state, step);
         }
     }
 
@@ -290,7 +290,7 @@ impl Server {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ServerState> {
         sync::lock(&self.state)
     }
 }
@@ -319,7 +319,7 @@ impl Attached for Server {
     }
 }
 
-impl State {
+impl ServerState {
     pub(super) fn new_key(&self) -> Key {
         LAST_KEY.fetch_add(1, Ordering::Relaxed) + 1
     }

@@ -10,7 +10,7 @@ use rustix::net::SocketType;
 use super::app_end;
 use super::options::Options;
 use super::ready::Key;
-use super::server::{Entry, State, unix};
+use super::server::{Entry, ServerState, unix};
 use super::stream::{Origin, Stream};
 use super::transport::Transport;
 use crate::node::Inner;
@@ -134,7 +134,7 @@ pub(super) fn bind_aliased<T>(
     Ok(both)
 }
 
-impl State {
+impl ServerState {
     /// The socket, made known if it is new.
     pub(super) fn socket(&mut self, socket: peersock_fd::Opened) -> &mut Opened {
         self.opened.entry(socket.id).or_insert_with(|| Opened::new(socket))

@@ -27,7 +27,7 @@ pub(crate) struct Connection {
     flow: Arc<Flow>,
     linger: Mutex<Option<Duration>>,
     /// A call has failed because there is no connection any more, so the application knows.
-    told: AtomicBool,
+    error_known: AtomicBool,
 }
 
 impl Connection {
@@ -71,7 +71,12 @@ impl Connection {
     }
 
     fn new(node: &Arc<Inner>, flow: Arc<Flow>) -> Connection {
-        Connection { node: Arc::clone(node), flow, linger: Mutex::new(None), told: AtomicBool::new(false) }
+        Connection {
+            node: Arc::clone(node),
+            flow,
+            linger: Mutex::new(None),
+            error_known: AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn waiters(&self) -> &Waiters {
@@ -123,7 +128,7 @@ impl Connection {
         let n = self.flow.write(Instant::now(), data)?;
         self.send();
         if n >= LARGE_WRITE {
-            self.node.driver.glance();
+            self.node.driver.poll_once();
         }
         Ok(n)
     }
@@ -154,8 +159,8 @@ impl Connection {
     }
 
     /// The application knows that the connection has failed, although it has not taken the error.
-    pub(crate) fn set_told(&self) {
-        self.told.store(true, Ordering::Relaxed);
+    pub(crate) fn set_error_known(&self) {
+        self.error_known.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn local_addr(&self) -> SocketAddr {
@@ -254,7 +259,7 @@ impl Drop for Connection {
         // An error that was taken before is known to the application.
         let is_lost = matches!(self.flow.delivery(), Delivery::Lost(_));
         let error_taken = !self.flow.readiness().contains(Ready::ERROR);
-        let told = is_lost && (error_taken || self.told.load(Ordering::Relaxed));
+        let is_known = is_lost && (error_taken || self.error_known.load(Ordering::Relaxed));
         self.flow.close(Instant::now());
         self.send();
         match self.linger() {
@@ -269,7 +274,7 @@ impl Drop for Connection {
             }
             _ => {}
         }
-        if !told {
+        if !is_known {
             self.node.add_closing(&self.flow);
         }
     }

@@ -1,5 +1,5 @@
-//! How a thread or a task waits for a socket: each socket has one [`Waiters`], told by the data path when the
-//! socket's readiness may have changed.
+//! How a thread or a task waits for a socket: each socket has one [`Waiters`], notified by the data path when
+//! the socket's readiness may have changed.
 //!
 //! No wake-up is lost: a waiter first announces itself, then looks at the socket, then sleeps; the data path
 //! first changes the socket (under the socket's own lock), then looks for waiters. When nobody waits, telling
@@ -36,7 +36,7 @@ pub(crate) struct Waiters {
     /// Bits of the interests that somebody has, so that telling nobody costs one load.
     interested: AtomicU8,
     list: Mutex<WaiterList>,
-    told: Condvar,
+    changed: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -76,7 +76,7 @@ impl Waiters {
         self.publish(&state);
         drop(state);
         if threads {
-            self.told.notify_all();
+            self.changed.notify_all();
         }
         woken.into_iter().for_each(Waker::wake);
     }
@@ -125,29 +125,30 @@ pub(crate) struct Ticket<'a> {
 }
 
 impl Ticket<'_> {
-    /// Sleeps until told or until `deadline`; true if told. Returns at once if told since the last call.
+    /// Sleeps until notified or until `deadline`; true if notified. Returns at once if that has happened
+    /// since the last call.
     pub(crate) fn sleep(&mut self, deadline: Option<Instant>) -> bool {
         let mut state = self.waiters.lock();
         let i = self.interest as usize;
         state.asleep += 1;
-        let told = loop {
+        let woken = loop {
             if state.generation[i] != self.generation {
                 break true;
             }
             state = match deadline {
-                None => self.waiters.told.wait(state).expect("no panic under this lock"),
+                None => sync::wait(&self.waiters.changed, state),
                 Some(deadline) => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left == Duration::ZERO {
                         break false;
                     }
-                    self.waiters.told.wait_timeout(state, left).expect("no panic under this lock").0
+                    sync::wait_timeout(&self.waiters.changed, state, left)
                 }
             };
         };
         state.asleep -= 1;
         self.generation = state.generation[i];
-        told
+        woken
     }
 
     /// Lets notifications also wake a `poll(2)` on `wakeup`.

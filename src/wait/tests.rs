@@ -9,11 +9,25 @@ use crate::wait::{Interest, Waiters};
 
 /// The locks and atomics of `shuttle`, which decides at each of them which thread goes on.
 mod sync {
+    use std::time::Duration;
+
     pub(super) use shuttle::sync::atomic::{AtomicU8, Ordering};
     pub(super) use shuttle::sync::{Condvar, Mutex, MutexGuard};
 
     pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         mutex.lock().expect("no panic under this lock")
+    }
+
+    pub(super) fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        condvar.wait(guard).expect("no panic under this lock")
+    }
+
+    pub(super) fn wait_timeout<'a, T>(
+        condvar: &Condvar,
+        guard: MutexGuard<'a, T>,
+        timeout: Duration,
+    ) -> MutexGuard<'a, T> {
+        condvar.wait_timeout(guard, timeout).expect("no panic under this lock").0
     }
 }
 

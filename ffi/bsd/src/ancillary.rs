@@ -107,13 +107,13 @@ fn array<const N: usize>(value: &[u8], at: usize) -> Result<[u8; N]> {
 }
 
 /// The control buffer of a message that receives, while it is filled.
-pub(crate) struct Control<'a> {
+pub(crate) struct ControlBuffer<'a> {
     message: &'a mut msghdr,
     room: usize,
     used: usize,
 }
 
-impl<'a> Control<'a> {
+impl<'a> ControlBuffer<'a> {
     /// # Safety
     /// The message's control buffer is valid, or its pointer null.
     pub(crate) unsafe fn new(message: &'a mut msghdr) -> Self {
@@ -294,7 +294,7 @@ mod tests {
             let mut buf = [0; 32];
             let mut written = message(&mut buf);
             // SAFETY: the control buffer is there.
-            let mut control = unsafe { Control::new(&mut written) };
+            let mut control = unsafe { ControlBuffer::new(&mut written) };
             control.put_details(family, Some(remote.parse().expect("an address")), &details);
             assert_eq!(written.msg_flags, 0);
             // SAFETY: as above.
@@ -307,7 +307,7 @@ mod tests {
         let mut buf = [0u64; 16];
         let mut written = message(&mut buf);
         // SAFETY: the control buffer is there.
-        let mut control = unsafe { Control::new(&mut written) };
+        let mut control = unsafe { ControlBuffer::new(&mut written) };
         let time = std::time::Duration::new(1_700_000_000, 123_456_789);
         control.put_timestamp(Timestamp { time, is_precise: false });
         let details = Details { path_mtu: Some(1280), ..Details::default() };
@@ -326,14 +326,14 @@ mod tests {
         let mut buf = [0; 5];
         let mut written = message(&mut buf);
         // SAFETY: the control buffer is there.
-        let mut control = unsafe { Control::new(&mut written) };
+        let mut control = unsafe { ControlBuffer::new(&mut written) };
         control.put_details(Family::V6, None, &details("fd00::2"));
         assert_eq!(written.msg_flags, libc::MSG_CTRUNC);
         assert!(length(written.msg_controllen) <= 40);
         let mut none = message(&mut []);
         none.msg_control = ptr::null_mut();
         // SAFETY: null is allowed.
-        let mut control = unsafe { Control::new(&mut none) };
+        let mut control = unsafe { ControlBuffer::new(&mut none) };
         control.put_details(Family::V6, None, &details("fd00::2"));
         assert_eq!((none.msg_flags, length(none.msg_controllen)), (libc::MSG_CTRUNC, 0));
     }
@@ -344,7 +344,7 @@ mod tests {
             let mut buf = [0; 4];
             let mut written = message(&mut buf);
             // SAFETY: the control buffer is there.
-            let mut control = unsafe { Control::new(&mut written) };
+            let mut control = unsafe { ControlBuffer::new(&mut written) };
             control.put(level, kind, &value);
             // SAFETY: as above.
             unsafe { read(&written) }

@@ -8,7 +8,7 @@ use libc::{c_int, c_uint, c_void, iovec, mmsghdr, msghdr, size_t, sockaddr, sock
 use peersock_fd::{Errno, Kind, RecvFlags, SendFlags, Socket};
 
 use crate::Result;
-use crate::ancillary::{self, Control};
+use crate::ancillary::{self, ControlBuffer};
 use crate::kernel;
 use crate::sockaddr::{read, write, write_to};
 
@@ -175,7 +175,7 @@ pub unsafe fn recvmsg(socket: &Socket<'_>, message: *mut msghdr, flags: c_int) -
     let received = socket.recv_from(pieces, RecvFlags::from_bits_retain(flags as u32))?;
     message.msg_flags = if received.truncated { libc::MSG_TRUNC } else { 0 };
     // SAFETY: the caller's.
-    let mut control = unsafe { Control::new(message) };
+    let mut control = unsafe { ControlBuffer::new(message) };
     if let Some(timestamp) = received.timestamp {
         control.put_timestamp(timestamp);
     }
@@ -206,7 +206,7 @@ unsafe fn recv_error(socket: &Socket<'_>, message: &mut msghdr) -> Result<ssize_
         message.msg_flags |= libc::MSG_TRUNC;
     }
     // SAFETY: the caller's.
-    unsafe { Control::new(message) }.put_report(socket.family(), &report);
+    unsafe { ControlBuffer::new(message) }.put_report(socket.family(), &report);
     message.msg_namelen = match message.msg_name.is_null() {
         true => 0,
         // SAFETY: the caller says that there is room for so much of a name.

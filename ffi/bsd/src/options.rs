@@ -6,7 +6,7 @@ use std::{ptr, slice};
 use libc::{c_int, c_void, socklen_t};
 use peersock_fd::{Errno, Kind, Socket};
 
-use crate::{Result, kernel, noted};
+use crate::{Result, kernel, option_hints};
 
 /// The longest value that is taken, bytes.
 const MAX_VALUE: usize = 4096;
@@ -89,7 +89,7 @@ pub unsafe fn setsockopt(
         _ => unsafe { slice::from_raw_parts(value.cast::<u8>(), length) },
     };
     socket.set_option(level, name, value)?;
-    noted::note(level, name);
+    option_hints::note(level, name);
     Ok(0)
 }
 

@@ -48,7 +48,7 @@ enum Act {
 
 /// The interface that an option names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Interface {
+enum InterfaceRef {
     Any,
     Address(Ipv4Addr),
     /// One of the kernel's: programs ask the kernel for indices.
@@ -83,7 +83,7 @@ pub(crate) unsafe fn set(
     };
     // Where it is bound it stays.
     let is_free = || crate::hooks::bound(fd).is_none_or(|bound| bound.port() == 0);
-    if let Some(Interface::Address(ip)) = interface
+    if let Some(InterfaceRef::Address(ip)) = interface
         && rules.is_overlays(ip.into()) == Some(true)
         && is_free()
     {
@@ -91,9 +91,9 @@ pub(crate) unsafe fn set(
     }
     let done = by_kernel();
     match (act, interface, done) {
-        (Act::Join, Some(Interface::Any), Err(Errno::NODEV)) if is_free() => return by_overlay(),
-        (Act::Join, Some(Interface::Any), Ok(_)) => remember(fd, level, name, bytes),
-        (Act::Leave(join), Some(Interface::Any), Ok(_)) => forget(fd, level, join, bytes),
+        (Act::Join, Some(InterfaceRef::Any), Err(Errno::NODEV)) if is_free() => return by_overlay(),
+        (Act::Join, Some(InterfaceRef::Any), Ok(_)) => remember(fd, level, name, bytes),
+        (Act::Leave(join), Some(InterfaceRef::Any), Ok(_)) => forget(fd, level, join, bytes),
         _ => {}
     }
     done
@@ -148,7 +148,7 @@ fn act(level: c_int, name: c_int) -> Option<Act> {
 }
 
 /// `None` if the value is too short for one.
-fn interface(level: c_int, name: c_int, value: &[u8]) -> Option<Interface> {
+fn interface(level: c_int, name: c_int, value: &[u8]) -> Option<InterfaceRef> {
     let four = |at: usize| value.get(at..at + 4).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
     // Where the address and the index are.
     let (address, index) = match (level, name) {
@@ -166,8 +166,8 @@ fn interface(level: c_int, name: c_int, value: &[u8]) -> Option<Interface> {
     };
     let address = address.map_or(Ipv4Addr::UNSPECIFIED, Ipv4Addr::from);
     Some(match (index.is_some_and(|index| index != [0; 4]), address) {
-        (true, _) => Interface::Index,
-        (false, Ipv4Addr::UNSPECIFIED) => Interface::Any,
-        (false, address) => Interface::Address(address),
+        (true, _) => InterfaceRef::Index,
+        (false, Ipv4Addr::UNSPECIFIED) => InterfaceRef::Any,
+        (false, address) => InterfaceRef::Address(address),
     })
 }

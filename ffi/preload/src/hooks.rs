@@ -32,12 +32,12 @@ fn candidate(fd: RawFd) -> Option<&'static Rules> {
 }
 
 /// Turns the descriptor into an overlay socket if that is where it belongs. Fails if it belongs nowhere.
-fn settle<'a>(fd: RawFd, side: impl FnOnce(&Rules) -> Side) -> Result<Option<Socket<'a>>, Errno> {
-    settle_at(fd, side, |_, _| true)
+fn choose_side<'a>(fd: RawFd, side: impl FnOnce(&Rules) -> Side) -> Result<Option<Socket<'a>>, Errno> {
+    choose_side_if(fd, side, |_, _| true)
 }
 
 /// The same. A port that the kernel has chosen is the overlay's too if it `suits`.
-fn settle_at<'a>(
+fn choose_side_if<'a>(
     fd: RawFd,
     side: impl FnOnce(&Rules) -> Side,
     suits: impl FnOnce(&Rules, u16) -> bool,
@@ -68,7 +68,7 @@ fn settle_at<'a>(
 ///
 /// # Safety
 /// As [`bsd::read_address`].
-pub(crate) unsafe fn settle_remote<'a>(
+pub(crate) unsafe fn choose_by_remote<'a>(
     fd: RawFd,
     address: *const sockaddr,
     length: socklen_t,
@@ -76,7 +76,7 @@ pub(crate) unsafe fn settle_remote<'a>(
     // What the kernel would complain of, it shall complain of itself.
     // SAFETY: the caller's.
     let remote = unsafe { bsd::read_address(address, length) };
-    settle(fd, |rules| match remote {
+    choose_side(fd, |rules| match remote {
         Ok(Some(remote)) => rules.of_remote(remote),
         Ok(None) | Err(_) => Side::Kernel,
     })
@@ -107,7 +107,7 @@ pub(crate) extern "C" fn socket(domain: c_int, kind: c_int, protocol: c_int) -> 
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn connect(fd: RawFd, address: *const sockaddr, length: socklen_t) -> c_int {
     // SAFETY: the program's pointers, as it must pass them to connect(2).
-    hooked(|| match unsafe { settle_remote(fd, address, length) }? {
+    hooked(|| match unsafe { choose_by_remote(fd, address, length) }? {
         // SAFETY: as above.
         Some(socket) => unsafe { bsd::connect(&socket, address, length) },
         // SAFETY: as above.
@@ -136,7 +136,7 @@ unsafe fn bind_somewhere(fd: RawFd, address: *const sockaddr, length: socklen_t)
     {
         return alongside::bind_datagrams(rules, fd, local);
     }
-    let settled = settle(fd, |rules| match local {
+    let chosen = choose_side(fd, |rules| match local {
         // A client that binds to nothing in particular: connecting, sending or listening will tell.
         Ok(Some(local)) if local.port() == 0 && local.ip().is_unspecified() => Side::Kernel,
         Ok(Some(local)) => match rules.of_local(local) {
@@ -148,7 +148,7 @@ unsafe fn bind_somewhere(fd: RawFd, address: *const sockaddr, length: socklen_t)
         },
         Ok(None) | Err(_) => Side::Kernel,
     });
-    match (settled?, local, rules()) {
+    match (chosen?, local, rules()) {
         // SAFETY: the caller's.
         (Some(socket), _, _) => unsafe { bsd::bind(&socket, address, length) },
         (None, Ok(Some(local)), Some(rules)) if rules.of_local(local) == Side::Both => {
@@ -190,7 +190,7 @@ pub(crate) extern "C" fn listen(fd: RawFd, backlog: c_int) -> c_int {
             suits.set(rules.client.ask(Request::MayListen(port)) != Err(Errno::ACCESS));
             suits.get()
         };
-        match settle_at(fd, |rules| rules.of_local(local), asked)? {
+        match choose_side_if(fd, |rules| rules.of_local(local), asked)? {
             Some(socket) => {
                 // The program may have been told a port already. One that no network allows is nobody's wish:
                 // it was bound to no port in particular.

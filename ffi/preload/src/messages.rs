@@ -8,7 +8,7 @@ use peersock_bsd as bsd;
 use peersock_bsd::Errno;
 use peersock_fd::Kind;
 
-use crate::hooks::{overlay, settle_remote};
+use crate::hooks::{choose_by_remote, overlay};
 use crate::kernel::hooked;
 
 /// send(2). All but what only an overlay socket needs is the kernel's: a look at each descriptor would cost
@@ -101,7 +101,7 @@ pub(crate) unsafe extern "C" fn sendto(
         let socket = match address.is_null() {
             true => Ok(overlay(fd)),
             // SAFETY: the program's pointers, as it must pass them to sendto(2).
-            false => unsafe { settle_remote(fd, address, length) },
+            false => unsafe { choose_by_remote(fd, address, length) },
         };
         match socket? {
             // SAFETY: as above.
@@ -162,7 +162,7 @@ pub(crate) unsafe extern "C" fn sendmsg(fd: RawFd, message: *const msghdr, flags
         let socket = match unsafe { message.as_ref() } {
             // SAFETY: as above.
             Some(message) if !message.msg_name.is_null() => unsafe {
-                settle_remote(fd, message.msg_name.cast(), message.msg_namelen)
+                choose_by_remote(fd, message.msg_name.cast(), message.msg_namelen)
             },
             _ => Ok(overlay(fd)),
         };
@@ -202,7 +202,7 @@ pub(crate) unsafe extern "C" fn sendmmsg(
         let socket = match first {
             // SAFETY: as above.
             Some(first) if !first.msg_hdr.msg_name.is_null() => unsafe {
-                settle_remote(fd, first.msg_hdr.msg_name.cast(), first.msg_hdr.msg_namelen)
+                choose_by_remote(fd, first.msg_hdr.msg_name.cast(), first.msg_hdr.msg_namelen)
             },
             _ => Ok(overlay(fd)),
         };

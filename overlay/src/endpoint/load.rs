@@ -7,8 +7,9 @@
 //! about the sender, and three more to answer. [`HandshakeLoad`] decides when that is no longer given away:
 //! once more initiations arrive than its bucket refills, an initiation must carry a cookie (MAC2), which
 //! proves that its sender receives at its source address; and then each source prefix has its own bucket, and
-//! all of them together another. Half of that is kept for the addresses at which peers are reached already,
-//! so that strangers with many addresses do not end sessions by using up what their renewal needs.
+//! all of them together another. Beside these each node has a bucket of its own at the address at which it is
+//! reached, so that nobody ends sessions by using up what their renewal needs: neither strangers with many
+//! addresses, nor those who are peers at many.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -136,8 +137,6 @@ pub struct HandshakeLoad {
     loaded_until: Option<Instant>,
     /// Initiations with a valid cookie.
     proven: Limiter,
-    /// The same from where a peer is reached already, beyond what is left for all.
-    known: Limiter,
     /// Cookie replies. They cost some microseconds each; the common rate is high, so that a flood from forged
     /// addresses does not use it up.
     cookie_replies: Limiter,
@@ -156,7 +155,7 @@ impl HandshakeLoad {
     pub fn new(limits: &Limits, key: u64, now: Instant) -> Self {
         let (rate, burst) = (limits.handshakes_per_second, limits.handshake_burst);
         let proven = Rate::per_second(rate, burst);
-        let (proven_source, known_source) = (Rate::per_second(100, PROVEN_BURST), Rate::per_second(4, 8));
+        let proven_source = Rate::per_second(100, PROVEN_BURST);
         let (failed, failed_source) = (Rate::per_second(500, 500), Rate::per_second(20, 40));
         let (replies, replies_source) = (Rate::per_second(20_000, 2000), Rate::per_second(200, 200));
         Self {
@@ -164,7 +163,6 @@ impl HandshakeLoad {
             calm: burst / 2,
             loaded_until: None,
             proven: Limiter::new(proven, proven_source, key, now),
-            known: Limiter::new(proven, known_source, key, now),
             cookie_replies: Limiter::new(replies, replies_source, key, now),
             failed_responses: Limiter::new(failed, failed_source, key, now),
         }
@@ -185,21 +183,20 @@ impl HandshakeLoad {
         }
     }
 
-    /// Decides about one initiation; `has_cookie`, and `is_known` (a peer is reached at the source), are only
-    /// asked under load.
+    /// Decides about one initiation. Only under load it is asked whether it `has_cookie`, and if there is no
+    /// room for all, whether `take_known` takes a token of the node that is reached at the source.
     pub fn admit(
         &mut self,
         source: SocketAddr,
         now: Instant,
         has_cookie: impl FnOnce() -> bool,
-        is_known: impl FnOnce() -> bool,
+        take_known: impl FnOnce() -> bool,
     ) -> Admission {
         if !self.is_loaded(now) {
             return Admission::Accept;
         }
         if has_cookie() {
-            let admitted =
-                self.proven.take(source.ip(), now) || is_known() && self.known.take_address(source, now);
+            let admitted = self.proven.take(source.ip(), now) || take_known();
             return if admitted { Admission::Accept } else { Admission::Refuse };
         }
         if self.cookie_replies.take(source.ip(), now) { Admission::DemandCookie } else { Admission::Refuse }
@@ -309,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_with_many_addresses_leave_known_peers_their_half() {
+    fn strangers_with_many_addresses_leave_known_peers_what_is_theirs() {
         let start = instant();
         let mut load = HandshakeLoad::new(&LIMITS, 7, start);
         for n in 0u32..100_000 {
@@ -319,11 +316,6 @@ mod tests {
         let mut admit = |source, is_known| load.admit(source, start, || true, || is_known);
         assert_eq!(admit(SOURCE, false), Admission::Refuse);
         assert_eq!(admit(SOURCE, true), Admission::Accept);
-        // One of them does not take it all.
-        (0..1000).for_each(|_| _ = admit(SOURCE, true));
-        let mut neighbour = SOURCE;
-        neighbour.set_port(4001);
-        assert_eq!(admit(neighbour, true), Admission::Accept);
     }
 
     #[test]

@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Index, IndexMut};
+use std::time::{Duration, Instant};
 
+use crate::bucket::Rate;
 use crate::id::NodeId;
 use crate::link::{NodeKey, PeerKey};
 use crate::reach::{Place, PlaceKey, Reach};
@@ -15,7 +17,15 @@ pub(super) struct Node {
     pub(super) reach: Reach,
     /// The peers that it is, one per network, in the order in which they were learned of.
     pub(super) peers: Vec<PeerKey>,
+    /// When its bucket of handshakes is full.
+    handshakes: Option<Instant>,
 }
+
+/// Initiations from the address at which a node is reached that are read though there is no room for others:
+/// so many at once, and one per interval from then on. Each session has a minute for its renewal, every two
+/// minutes. The 4096 peers that fit into a network come to 410 per second, however many of them attack.
+const HANDSHAKE_BURST: u32 = 4;
+const HANDSHAKE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// All nodes. Indexing finds those that are a peer somewhere.
 #[derive(Debug, Default)]
@@ -35,7 +45,8 @@ impl Nodes {
         }
         let key = NodeKey(self.next);
         self.next += 1;
-        self.table.insert(key, Node { id: *id, reach: Reach::default(), peers: Vec::new() });
+        self.table
+            .insert(key, Node { id: *id, reach: Reach::default(), peers: Vec::new(), handshakes: None });
         self.by_id.insert(*id, key);
         key
     }
@@ -75,7 +86,20 @@ impl Nodes {
 
     /// Whether some node's path leads there.
     pub(super) fn any_at(&self, place: &PlaceKey) -> bool {
-        self.at.range((*place, NodeKey(0))..).next().is_some_and(|(found, _)| found == place)
+        self.first_at(place).is_some()
+    }
+
+    fn first_at(&self, place: &PlaceKey) -> Option<NodeKey> {
+        let (found, key) = self.at.range((*place, NodeKey(0))..).next()?;
+        (found == place).then_some(*key)
+    }
+
+    /// Takes one of the handshakes that the node has whose path leads there; false if it has none left, or
+    /// there is no such node.
+    pub(super) fn take_handshake(&mut self, place: &PlaceKey, now: Instant) -> bool {
+        let Some(node) = self.first_at(place).and_then(|key| self.table.get_mut(&key)) else { return false };
+        let rate = Rate::every(HANDSHAKE_INTERVAL, HANDSHAKE_BURST);
+        rate.take(node.handshakes.get_or_insert(now), now)
     }
 }
 
@@ -90,5 +114,33 @@ impl Index<NodeKey> for Nodes {
 impl IndexMut<NodeKey> for Nodes {
     fn index_mut(&mut self, key: NodeKey) -> &mut Node {
         self.table.get_mut(&key).expect("a peer's node is known as long as the peer is")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Identity;
+    use crate::reach::{SocketIndex, Source};
+    use crate::testing::instant;
+
+    #[test]
+    fn each_node_has_handshakes_of_its_own_where_it_is_reached() {
+        let (mut nodes, now) = (Nodes::default(), instant());
+        let at = |port| {
+            let remote = ([192, 0, 2, 1], port).into();
+            Place::Direct { socket: SocketIndex(0), remote }
+        };
+        for port in [1, 2] {
+            let key = nodes.find_or_add(&Identity::from_seed(&[port as u8; 32]).node_id());
+            let place = at(port);
+            nodes[key].reach.prove(place, Source::Handshake, now);
+            nodes[key].reach.use_place(place, 1472, now);
+            nodes.note_path(key, None);
+        }
+        let mut take = |port, now| (0..100).filter(|_| nodes.take_handshake(&at(port).key(), now)).count();
+        assert_eq!([1, 2, 3].map(|port| take(port, now)), [4, 4, 0]);
+        let later = now + Duration::from_secs(20);
+        assert_eq!([1, 2, 3].map(|port| take(port, later)), [2, 2, 0]);
     }
 }

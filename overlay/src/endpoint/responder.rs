@@ -31,8 +31,8 @@ impl Endpoint {
             counters.bytes_tried.add(datagram.len() as u64);
             cookies.check_mac2(now, meta.remote, datagram)
         };
-        let is_known = || self.nodes.any_at(&meta.place().key());
-        match self.load.admit(meta.remote, now, has_cookie, is_known) {
+        let take_known = || self.nodes.take_handshake(&meta.place().key(), now);
+        match self.load.admit(meta.remote, now, has_cookie, take_known) {
             Admission::Accept => {}
             Admission::Refuse => {
                 self.core.counters.handshakes_refused.increment();

@@ -162,7 +162,7 @@ fn attention_is_asked_for_once_when_its_time_has_come() {
 fn responder_waits_for_the_first_packet() {
     let pair = Pair::new();
     let meta = pair.source("192.0.2.1:1");
-    pair.settle(&pair.b, &meta);
+    pair.make_quiet(&pair.b, &meta);
     assert!(pair.a.is_confirmed() && !pair.b.is_confirmed());
     assert!(pair.b.note_received(pair.base, &meta));
     pair.b.confirm();
@@ -173,13 +173,13 @@ fn responder_waits_for_the_first_packet() {
 fn another_source_is_told_until_control_makes_it_the_path() {
     let pair = Pair::new();
     let (home, away) = (pair.source("192.0.2.1:1"), pair.source("198.51.100.1:1"));
-    pair.settle(&pair.a, &home);
+    pair.make_quiet(&pair.a, &home);
     assert!(!pair.a.note_received(pair.base, &home));
     assert!(pair.a.note_received(pair.base, &away));
     let elsewhere = RecvMeta { socket: SocketIndex(7), ..home };
     assert!(pair.a.note_received(pair.base, &elsewhere), "another of our sockets is another path");
     assert!(!pair.a.note_received(pair.base, &RecvMeta { multicast: true, ..away }), "that is no path");
-    pair.settle(&pair.a, &away);
+    pair.make_quiet(&pair.a, &away);
     assert!(!pair.a.note_received(pair.base, &away));
 }
 
@@ -187,7 +187,7 @@ fn another_source_is_told_until_control_makes_it_the_path() {
 fn timers_are_wanted_only_while_something_waits() {
     let pair = Pair::new();
     let (now, meta) = (pair.base + Duration::from_secs(1), pair.source("192.0.2.1:1"));
-    pair.settle(&pair.a, &meta);
+    pair.make_quiet(&pair.a, &meta);
     let activity = pair.peer_of_a().activity();
     activity.disarm();
 
@@ -371,7 +371,7 @@ impl Pair {
     }
 
     /// Makes the source the path and a timer run, so that nothing else asks for attention.
-    fn settle(&self, session: &Session, meta: &RecvMeta) {
+    fn make_quiet(&self, session: &Session, meta: &RecvMeta) {
         let path = Path { place: meta.place(), datagram_size: 1200 };
         session.peer().set_path(Some(path));
         session.peer().activity().arm();

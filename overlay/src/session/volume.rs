@@ -17,14 +17,19 @@ const GCM_REKEY_BYTES: u64 = 1 << 38;
 pub(super) struct Volume {
     next: AtomicU64,
     bytes: AtomicU64,
-    told: AtomicBool,
+    is_announced: AtomicBool,
     is_gcm: bool,
 }
 
 impl Volume {
     pub(super) fn new(suite: Suite) -> Self {
         let is_gcm = suite == Suite::Aes256Gcm;
-        Self { next: AtomicU64::new(0), bytes: AtomicU64::new(0), told: AtomicBool::new(false), is_gcm }
+        Self {
+            next: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            is_announced: AtomicBool::new(false),
+            is_gcm,
+        }
     }
 
     /// The counter of the next packet; `None` if the key has done all that it may.
@@ -60,9 +65,11 @@ impl Volume {
         self.is_gcm && (self.packets() >= GCM_REKEY_PACKETS || self.bytes() >= GCM_REKEY_BYTES)
     }
 
-    /// The same, but told once.
+    /// The same, but true once only.
     pub(super) fn take_worn(&self) -> bool {
-        self.is_worn() && !self.told.load(Ordering::Relaxed) && !self.told.swap(true, Ordering::Relaxed)
+        self.is_worn()
+            && !self.is_announced.load(Ordering::Relaxed)
+            && !self.is_announced.swap(true, Ordering::Relaxed)
     }
 
     /// As if it had sealed that much.

@@ -60,7 +60,7 @@ impl Attack {
         let meta = RecvMeta { remote: from, socket: SocketIndex(0), multicast: false, relay: None };
         self.net.deliver(0, meta, datagram);
         self.net.pump();
-        self.settle();
+        self.account();
     }
 
     /// The same with a plaintext, on the adversary's session.
@@ -71,12 +71,12 @@ impl Attack {
 
     pub(crate) fn run(&mut self, time: Duration) {
         self.net.run(time);
-        self.settle();
+        self.account();
     }
 
     /// Has the adversary hear what came home, and enters what went to victims.
     #[track_caller]
-    fn settle(&mut self) {
+    fn account(&mut self) {
         let target = self.net.nodes[0].socket;
         for sent in &self.net.sent[self.seen..] {
             if sent.to == home() {

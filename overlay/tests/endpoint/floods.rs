@@ -75,6 +75,40 @@ fn strangers_with_cookies_from_everywhere_do_not_delay_the_sessions_of_others() 
 }
 
 #[test]
+fn strangers_who_are_peers_do_not_delay_the_sessions_of_others() {
+    let mut net = pair_with(Limits { handshakes_per_second: 1, handshake_burst: 2, ..Limits::default() });
+    net.send(1, 0, b"hello");
+    net.run(Duration::from_secs(1));
+    let strangers: Vec<_> = (0..50).map(|n| sybil(&mut net, n)).collect();
+    for &stranger in &strangers {
+        net.join(stranger, &open_network());
+    }
+    net.run(Duration::from_secs(35));
+    // Each has a session, and so an address at which a peer is reached.
+    for &stranger in &strangers {
+        net.send(stranger, 0, b"hello");
+        net.run(Duration::from_secs(1));
+        net.nodes[stranger].up = false;
+    }
+    assert_eq!(net.nodes[0].endpoint.networks()[0].connected, 51);
+    let mut floods: Vec<_> =
+        (0..50).map(|n| WithCookie::at(net.nodes[strangers[usize::from(n)]].socket, n)).collect();
+    let flooded = net.nodes[0].socket;
+    net.filter = Box::new(move |sent| sent.from != flooded || sent.bytes[0] != INITIATION);
+    for n in 0..32 * 250u32 {
+        floods[n as usize % 50].initiate(&mut net, n);
+        if n % 32 == 0 {
+            net.send(1, 0, b"x");
+        }
+        net.run(Duration::from_micros(31_250));
+        let peers = net.nodes[1].endpoint.peers();
+        let info = peers.iter().find(|info| *info.peer.id() == Identity::from_seed(&[1; 32]).node_id());
+        let age = net.now - info.and_then(|info| info.established).expect("a session");
+        assert!(age < Duration::from_secs(123), "{age:?}");
+    }
+}
+
+#[test]
 fn one_stranger_with_many_identities_does_not_close_the_network_to_newcomers() {
     for answered in [false, true] {
         let mut net = Net::new();
@@ -177,6 +211,10 @@ struct WithCookie {
 impl WithCookie {
     fn new(n: u8) -> Self {
         let at = SocketAddr::from(([203, 0, n, 1], 1000));
+        Self::at(at, n)
+    }
+
+    fn at(at: SocketAddr, n: u8) -> Self {
         let identity = Identity::from_seed(&[n; 32].map(|byte| byte ^ 0xA5));
         let macs = MacWriter::new(&Identity::from_seed(&[1; 32]).node_id());
         Self { stranger: Stranger { at, identity }, macs }

@@ -48,10 +48,10 @@ fn no_unproven_address_gets_more_than_it_sent() {
         // And cut off.
         balance.inject(&mut net, n, false, &datagram.bytes[..datagram.bytes.len() * (n % 10) / 10]);
         net.run(Duration::from_millis(50));
-        balance.settle(&mut net);
+        balance.account(&mut net);
     }
     net.run(Duration::from_secs(200));
-    balance.settle(&mut net);
+    balance.account(&mut net);
     assert!(balance.answered > 100, "the test must provoke answers to mean something: {}", balance.answered);
 }
 
@@ -179,7 +179,7 @@ proptest! {
             bytes.insert(0, kind);
             balance.inject(&mut net, n, multicast, &bytes);
             net.run(Duration::from_millis(1));
-            balance.settle(&mut net);
+            balance.account(&mut net);
         }
         prop_assert_eq!(net.nodes[0].endpoint.peers().len(), 1);
         prop_assert!(net.nodes[0].endpoint.sessions().is_empty());
@@ -230,10 +230,10 @@ impl Balance {
         *self.credit.entry(meta.remote).or_default() += bytes.len() as i64;
         net.deliver(0, meta, bytes);
         net.pump();
-        self.settle(net);
+        self.account(net);
     }
 
-    fn settle(&mut self, net: &mut Net) {
+    fn account(&mut self, net: &mut Net) {
         for sent in &net.sent[self.seen..] {
             if let Some(credit) = self.credit.get_mut(&sent.to) {
                 *credit -= sent.bytes.len() as i64;

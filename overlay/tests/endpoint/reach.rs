@@ -46,7 +46,7 @@ fn an_acknowledgement_or_answer_that_is_guessed_moves_no_path() {
         account.deliver(&mut net, &packet);
         net.send(0, 1, &[0; 1400]);
         net.run(SECOND / 10);
-        account.settle(&net);
+        account.account(&net);
     }
     assert!(account.received > 0, "it is asked, with what it paid for");
     assert_eq!(net.peer(0, 1).path().map(|path| path.remote()), Some(home));
@@ -72,13 +72,13 @@ fn a_response_from_an_address_that_did_not_get_the_initiation_alone_proves_nothi
         for _ in 0..200 {
             net.send(0, 1, &[0; 1400]);
             net.run(SECOND / 10);
-            account.settle(&net);
+            account.account(&net);
         }
         // It is found where it is, as soon as it can be asked there.
         net.filter = Box::new(|sent| sent.bytes[0] != BEACON);
         net.deliver(0, true_address, &hello_of_node_1());
         net.wait(10 * SECOND, |net| net.peer(0, 1).path().is_some_and(|path| path.remote() == home));
-        account.settle(&net);
+        account.account(&net);
         assert!(account.received > 0, "{from_candidate}");
     }
 }
@@ -107,7 +107,7 @@ fn a_stale_reply_proves_an_address_only_if_the_initiation_went_nowhere_else() {
     assert_eq!(net.counter(0, "clock_behind"), 1);
     for _ in 0..100 {
         net.run(SECOND / 10);
-        account.settle(&net);
+        account.account(&net);
     }
 }
 
@@ -134,7 +134,7 @@ fn of_two_unproven_addresses_the_one_that_answers_is_used_after_one_more_round_t
     let took = net.wait(SECOND, |net| !net.nodes[1].inbox.is_empty());
     assert_eq!(took, Duration::from_millis(5));
     assert_eq!(net.count(0, |event| matches!(event, Event::SessionReady(_))), 1);
-    account.settle(&net);
+    account.account(&net);
 }
 
 #[test]
@@ -251,11 +251,11 @@ impl Account {
         self.paid += datagram.len();
         net.deliver(0, RecvMeta { remote, socket: SocketIndex(0), multicast: false, relay: None }, datagram);
         net.pump();
-        self.settle(net);
+        self.account(net);
     }
 
     /// Checks that the victim has got no more than came in its name.
-    fn settle(&mut self, net: &Net) {
+    fn account(&mut self, net: &Net) {
         let to_victim = net.sent[self.seen..].iter().filter(|sent| sent.to.to_string() == VICTIM);
         self.received += to_victim.map(|sent| sent.bytes.len()).sum::<usize>();
         self.seen = net.sent.len();

@@ -13,7 +13,7 @@ use crate::lab::{Lab, PORT, open_network};
 fn of_two_ways_the_quicker_one_is_used_and_kept() {
     // The first is slow, the second quick, with some jitter.
     let mut lab = with_second_way(way(20), way(2));
-    let took = settle(&mut lab);
+    let took = wait_for_second_lan(&mut lab);
     assert!(took <= 60 * SECOND, "{took:?}");
     expect_to_stay(&mut lab);
 }
@@ -22,7 +22,7 @@ fn of_two_ways_the_quicker_one_is_used_and_kept() {
 fn of_two_ways_the_one_that_loses_nothing_is_used_and_kept() {
     for loss in [0.05, 0.1, 0.2] {
         let mut lab = with_second_way(lossy(5, loss), way(5));
-        let took = settle(&mut lab);
+        let took = wait_for_second_lan(&mut lab);
         assert!(took <= 300 * SECOND, "{loss}: {took:?}");
         expect_to_stay(&mut lab);
     }
@@ -52,7 +52,7 @@ fn when_the_way_in_use_dies_in_silence_the_other_one_is_taken_within_a_second_an
     for sender in [0, 1] {
         for phase in 0..5 {
             let mut lab = with_second_way(way(20), way(2));
-            settle(&mut lab);
+            wait_for_second_lan(&mut lab);
             let mut scripts = [Script::default(), Script::default()];
             scripts[sender] = Script(vec![Step::Write(100_000_000)]);
             let plan = Plan { scripts, readers: [Reader::EAGER; 2], ..lab.greeting(0, 1) };
@@ -118,7 +118,7 @@ fn lossy(millis: u64, loss: f64) -> Pipe {
 }
 
 /// Lets node 0 send to node 1 until the path is on the second LAN; how long that takes.
-fn settle(lab: &mut Lab) -> Duration {
+fn wait_for_second_lan(lab: &mut Lab) -> Duration {
     let begun = lab.world.now();
     let network = lab.networks[0].id();
     lab.world.exchange(network, (0, 1), PORT, 10_000, SECOND / 10).expect("an exchange");

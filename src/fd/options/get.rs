@@ -9,7 +9,7 @@ use super::table::{self, Access, Row};
 use super::tcp_info::tcp_info;
 use super::value::{index, number};
 use super::{BUFFER, Options, Side, interface_name};
-use crate::fd::server::State;
+use crate::fd::server::ServerState;
 use crate::socket::Connection;
 
 /// The largest segment that every path takes (RFC 9293 3.7.1).
@@ -141,7 +141,7 @@ pub(super) fn is_of_path(row: &Row) -> bool {
     )
 }
 
-impl State {
+impl ServerState {
     /// The MTU of a connected socket's path, as a number or as an `ip6_mtuinfo`.
     pub(super) fn path_option(&mut self, which: Which, row: &Row) -> Result<Vec<u8>, Errno> {
         if let Some(stream) = self.stream(which) {

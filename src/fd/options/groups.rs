@@ -7,8 +7,8 @@ use peersock_fd::{Errno, Which};
 use peersock_stack::{Error, GroupChange, InterfaceId, SourceChange, SourceFilter};
 
 use super::table::{self, Row};
-use super::value::{self, Interface};
-use crate::fd::server::State;
+use super::value::{self, InterfaceRef};
+use crate::fd::server::ServerState;
 use crate::fd::sockets::errno;
 
 /// Most groups of a socket that is not bound: the stack's own.
@@ -34,7 +34,7 @@ fn source_change(number: i32) -> Option<SourceChange> {
 }
 
 /// What an option asks for: the group, where, and what. `None` if it is not about groups.
-fn request(row: &Row, value: &[u8]) -> Option<Result<(IpAddr, Interface, GroupChange), Errno>> {
+fn request(row: &Row, value: &[u8]) -> Option<Result<(IpAddr, InterfaceRef, GroupChange), Errno>> {
     let from_source =
         |kind| move |(group, interface, source)| (group, interface, GroupChange::Source(kind, source));
     Some(match (row.level, row.number) {
@@ -52,11 +52,11 @@ fn request(row: &Row, value: &[u8]) -> Option<Result<(IpAddr, Interface, GroupCh
     })
 }
 
-fn joined((group, interface): (IpAddr, Interface)) -> (IpAddr, Interface, GroupChange) {
+fn joined((group, interface): (IpAddr, InterfaceRef)) -> (IpAddr, InterfaceRef, GroupChange) {
     (group, interface, GroupChange::Join(SourceFilter::default()))
 }
 
-fn left((group, interface): (IpAddr, Interface)) -> (IpAddr, Interface, GroupChange) {
+fn left((group, interface): (IpAddr, InterfaceRef)) -> (IpAddr, InterfaceRef, GroupChange) {
     (group, interface, GroupChange::Leave)
 }
 
@@ -79,7 +79,7 @@ fn change_later(
     Ok(())
 }
 
-impl State {
+impl ServerState {
     /// Changes a membership, at once or when the socket is bound; `None` if the option is about something
     /// else.
     pub(super) fn change_membership(
@@ -100,7 +100,7 @@ impl State {
         which: Which,
         level: i32,
         group: IpAddr,
-        interface: Interface,
+        interface: InterfaceRef,
         change: GroupChange,
     ) -> Result<(), Errno> {
         let Which::Opened(socket) = which else { return Err(Errno::INVAL) };

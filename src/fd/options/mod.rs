@@ -17,7 +17,7 @@ use peersock_stack::{
     TrafficClass, UdpOptions,
 };
 
-use super::server::{Entry, State};
+use super::server::{Entry, ServerState};
 use super::sockets::Phase;
 use super::transport::Arrived;
 use crate::socket::Connection;
@@ -268,7 +268,7 @@ impl Options {
     }
 }
 
-impl State {
+impl ServerState {
     /// setsockopt(2).
     pub(super) fn set_option(
         &mut self,

@@ -9,10 +9,10 @@ use peersock_fd::{Errno, PacketInfo};
 use peersock_stack::{IcmpFilter, InterfaceId};
 
 use super::table::{self, Access, Row};
-use super::value::{self, Interface, flag, integer, octet, small, within};
+use super::value::{self, InterfaceRef, flag, integer, octet, small, within};
 use super::{HOPS, Options, Side, interface_name};
 use crate::datapath::JoinedNetwork;
-use crate::fd::server::State;
+use crate::fd::server::ServerState;
 
 /// The largest queue that an application may ask for, bytes.
 const MOST_BUFFER: i32 = 16 << 20;
@@ -30,11 +30,13 @@ pub(super) struct Place<'a> {
 pub(super) struct Interfaces(Arc<[JoinedNetwork]>);
 
 impl Interfaces {
-    pub(super) fn find(&self, wanted: Interface) -> Result<Option<InterfaceId>, Errno> {
+    pub(super) fn find(&self, wanted: InterfaceRef) -> Result<Option<InterfaceId>, Errno> {
         let found = match wanted {
-            Interface::Any => return Ok(None),
-            Interface::Index(index) => self.0.iter().find(|network| value::index(network.interface) == index),
-            Interface::Address(address) => {
+            InterfaceRef::Any => return Ok(None),
+            InterfaceRef::Index(index) => {
+                self.0.iter().find(|network| value::index(network.interface) == index)
+            }
+            InterfaceRef::Address(address) => {
                 self.0.iter().find(|network| network.addresses.contains(&IpAddr::V4(address)))
             }
         };
@@ -234,7 +236,7 @@ fn set_ipv6(side: &mut Side, place: &Place<'_>, number: i32, value: &[u8]) -> Re
     Ok(())
 }
 
-impl State {
+impl ServerState {
     /// Knows the interfaces as of now.
     pub(super) fn interface_finder(&self) -> Interfaces {
         Interfaces(self.networks())

@@ -53,13 +53,13 @@ fn v6(value: &[u8], at: usize) -> Result<Ipv6Addr, Errno> {
 
 /// Which interface is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Interface {
+pub(super) enum InterfaceRef {
     Any,
     Index(i32),
     Address(Ipv4Addr),
 }
 
-impl Interface {
+impl InterfaceRef {
     fn by_index(index: i32) -> Self {
         if index == 0 { Self::Any } else { Self::Index(index) }
     }
@@ -70,27 +70,27 @@ impl Interface {
 }
 
 /// A group and where it is joined: `ip_mreq`, `ip_mreqn`.
-pub(super) fn membership_v4(value: &[u8]) -> Result<(IpAddr, Interface), Errno> {
+pub(super) fn membership_v4(value: &[u8]) -> Result<(IpAddr, InterfaceRef), Errno> {
     let group = v4(value, 0)?;
-    let address = Interface::by_address(v4(value, 4)?);
+    let address = InterfaceRef::by_address(v4(value, 4)?);
     let interface = match value.get(8..) {
-        Some(index) if index.len() >= 4 && integer(index)? != 0 => Interface::Index(integer(index)?),
+        Some(index) if index.len() >= 4 && integer(index)? != 0 => InterfaceRef::Index(integer(index)?),
         _ => address,
     };
     Ok((group.into(), interface))
 }
 
 /// As above: `ipv6_mreq`.
-pub(super) fn membership_v6(value: &[u8]) -> Result<(IpAddr, Interface), Errno> {
+pub(super) fn membership_v6(value: &[u8]) -> Result<(IpAddr, InterfaceRef), Errno> {
     let index = integer(value.get(16..).ok_or(Errno::INVAL)?)?;
-    Ok((v6(value, 0)?.into(), Interface::by_index(index)))
+    Ok((v6(value, 0)?.into(), InterfaceRef::by_index(index)))
 }
 
 /// As above: `group_req`, an index and behind it a `sockaddr_storage`, which is aligned.
-pub(super) fn membership_any(value: &[u8]) -> Result<(IpAddr, Interface), Errno> {
+pub(super) fn membership_any(value: &[u8]) -> Result<(IpAddr, InterfaceRef), Errno> {
     let at = size_of::<usize>();
     let group = storage(value.get(at..).ok_or(Errno::INVAL)?)?;
-    Ok((group, Interface::by_index(integer(value)?)))
+    Ok((group, InterfaceRef::by_index(integer(value)?)))
 }
 
 /// The address in a `sockaddr_storage`.
@@ -104,35 +104,35 @@ fn storage(value: &[u8]) -> Result<IpAddr, Errno> {
 }
 
 /// A group, where, and a sender: `ip_mreq_source`.
-pub(super) fn source_v4(value: &[u8]) -> Result<(IpAddr, Interface, IpAddr), Errno> {
-    let (group, interface) = (v4(value, 0)?, Interface::by_address(v4(value, 4)?));
+pub(super) fn source_v4(value: &[u8]) -> Result<(IpAddr, InterfaceRef, IpAddr), Errno> {
+    let (group, interface) = (v4(value, 0)?, InterfaceRef::by_address(v4(value, 4)?));
     Ok((group.into(), interface, v4(value, 8)?.into()))
 }
 
 /// As above: `group_source_req`, an index and behind it two `sockaddr_storage`, which are aligned.
-pub(super) fn source_any(value: &[u8]) -> Result<(IpAddr, Interface, IpAddr), Errno> {
+pub(super) fn source_any(value: &[u8]) -> Result<(IpAddr, InterfaceRef, IpAddr), Errno> {
     let (group, interface) = membership_any(value)?;
     let behind = &value[size_of::<usize>() + size_of::<libc::sockaddr_storage>()..];
     Ok((group, interface, storage(behind)?))
 }
 
 /// in6_pktinfo.
-pub(super) fn packet_info(value: &[u8]) -> Result<(Ipv6Addr, Interface), Errno> {
-    Ok((v6(value, 0)?, Interface::by_index(integer(value.get(16..).ok_or(Errno::INVAL)?)?)))
+pub(super) fn packet_info(value: &[u8]) -> Result<(Ipv6Addr, InterfaceRef), Errno> {
+    Ok((v6(value, 0)?, InterfaceRef::by_index(integer(value.get(16..).ok_or(Errno::INVAL)?)?)))
 }
 
 /// IP_MULTICAST_IF: an address, `ip_mreq` or `ip_mreqn`.
-pub(super) fn multicast_interface(value: &[u8]) -> Result<Interface, Errno> {
+pub(super) fn multicast_interface(value: &[u8]) -> Result<InterfaceRef, Errno> {
     match value.len() {
         0..4 => Err(Errno::INVAL),
-        4..8 => Ok(Interface::by_address(v4(value, 0)?)),
+        4..8 => Ok(InterfaceRef::by_address(v4(value, 0)?)),
         _ => Ok(membership_v4(value)?.1),
     }
 }
 
 /// IPV6_MULTICAST_IF.
-pub(super) fn multicast_interface_v6(value: &[u8]) -> Result<Interface, Errno> {
-    Ok(Interface::by_index(integer(value)?))
+pub(super) fn multicast_interface_v6(value: &[u8]) -> Result<InterfaceRef, Errno> {
+    Ok(InterfaceRef::by_index(integer(value)?))
 }
 
 /// The index of an interface: from 1 on.
@@ -165,9 +165,9 @@ mod tests {
         let group = Ipv4Addr::new(239, 1, 2, 3);
         let own = Ipv4Addr::new(10, 0, 0, 1);
         let mut value = [group.octets(), own.octets()].concat();
-        assert_eq!(membership_v4(&value), Ok((group.into(), Interface::Address(own))));
+        assert_eq!(membership_v4(&value), Ok((group.into(), InterfaceRef::Address(own))));
         value.extend(2i32.to_ne_bytes());
-        assert_eq!(membership_v4(&value), Ok((group.into(), Interface::Index(2))));
+        assert_eq!(membership_v4(&value), Ok((group.into(), InterfaceRef::Index(2))));
         assert_eq!(membership_v4(&value[..7]), Err(Errno::INVAL));
     }
 }

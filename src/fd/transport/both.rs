@@ -31,18 +31,18 @@ pub(in crate::fd) struct Both {
     is_ipv6: bool,
     /// Where the next look begins: nobody waits for the other's end.
     kernel_first: AtomicBool,
-    state: Mutex<State>,
+    state: Mutex<BothState>,
 }
 
 #[derive(Default)]
-struct State {
-    /// The network of the peer, if there is one: nothing is received from the other.
-    connected: Option<Network>,
+struct BothState {
+    /// The side of the peer, if there is one: nothing is received from the other side.
+    connected: Option<Side>,
     routes: Option<(Instant, Vec<Route>)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Network {
+enum Side {
     Overlay,
     Kernel,
 }
@@ -58,12 +58,12 @@ impl Both {
         Ok(Self { node, overlay, kernel, is_ipv6, kernel_first, state })
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, BothState> {
         sync::lock(&self.state)
     }
 
     /// Whose an address is. Groups are the overlay's.
-    fn network_of(&self, ip: IpAddr) -> Network {
+    fn side_of(&self, ip: IpAddr) -> Side {
         let mut state = self.lock();
         let fresh = state.routes.as_ref().is_some_and(|(asked, _)| asked.elapsed() < LIFETIME);
         if !fresh {
@@ -72,8 +72,8 @@ impl Both {
         }
         let mut known = state.routes.iter().flat_map(|(_, routes)| routes);
         match ip.is_multicast() || known.any(|route| route.contains(ip)) {
-            true => Network::Overlay,
-            false => Network::Kernel,
+            true => Side::Overlay,
+            false => Side::Kernel,
         }
     }
 
@@ -122,7 +122,7 @@ fn meaning(error: Errno) -> Error {
 
 impl Transport for Both {
     fn local(&self) -> SocketAddr {
-        if self.lock().connected == Some(Network::Kernel)
+        if self.lock().connected == Some(Side::Kernel)
             && let Ok(local) = rustix::net::getsockname(&self.kernel)
             && let Ok(local) = SocketAddr::try_from(local)
         {
@@ -132,33 +132,33 @@ impl Transport for Both {
     }
 
     fn connect(&self, remote: Option<SocketAddr>, options: &SendOptions) -> Result<(), Error> {
-        let network = remote.map(|remote| self.network_of(remote.ip()));
-        if self.lock().connected == Some(Network::Kernel) {
+        let side = remote.map(|remote| self.side_of(remote.ip()));
+        if self.lock().connected == Some(Side::Kernel) {
             rustix::net::connect_unspec(&self.kernel).map_err(meaning)?;
         }
         self.lock().connected = None;
-        match (network, remote) {
-            (Some(Network::Kernel), Some(remote)) => {
+        match (side, remote) {
+            (Some(Side::Kernel), Some(remote)) => {
                 self.overlay.connect(None, options)?;
                 rustix::net::connect(&self.kernel, &self.for_kernel(remote)).map_err(meaning)?;
             }
             _ => self.overlay.connect(remote, options)?,
         }
-        self.lock().connected = network;
+        self.lock().connected = side;
         Ok(())
     }
 
     fn check(&self, remote: SocketAddr, options: &SendOptions) -> Result<(), Error> {
-        match self.network_of(remote.ip()) {
-            Network::Overlay => self.overlay.check(remote, options),
-            Network::Kernel => Ok(()),
+        match self.side_of(remote.ip()) {
+            Side::Overlay => self.overlay.check(remote, options),
+            Side::Kernel => Ok(()),
         }
     }
 
     fn check_length(&self, remote: SocketAddr, length: usize, options: &SendOptions) -> Result<(), Error> {
-        match self.network_of(remote.ip()) {
-            Network::Overlay => self.overlay.check_length(remote, length, options),
-            Network::Kernel => Ok(()),
+        match self.side_of(remote.ip()) {
+            Side::Overlay => self.overlay.check_length(remote, length, options),
+            Side::Kernel => Ok(()),
         }
     }
 
@@ -169,7 +169,7 @@ impl Transport for Both {
         options: &SendOptions,
         gso: Option<&mut GsoBatch>,
     ) -> Result<(), Error> {
-        if self.network_of(remote.ip()) == Network::Overlay {
+        if self.side_of(remote.ip()) == Side::Overlay {
             return self.overlay.send(remote, data, options, gso);
         }
         let remote = self.for_kernel(remote);
@@ -186,20 +186,16 @@ impl Transport for Both {
     fn receive(&self, buf: &mut [u8]) -> Result<Arrived, Error> {
         let connected = self.lock().connected;
         let kernel_first = !self.kernel_first.fetch_not(Ordering::Relaxed);
-        for network in if kernel_first {
-            [Network::Kernel, Network::Overlay]
-        } else {
-            [Network::Overlay, Network::Kernel]
-        } {
+        for side in if kernel_first { [Side::Kernel, Side::Overlay] } else { [Side::Overlay, Side::Kernel] } {
             loop {
-                let received = match network {
-                    Network::Overlay => self.overlay.receive(buf),
-                    Network::Kernel => self.receive_from_kernel(buf),
+                let received = match side {
+                    Side::Overlay => self.overlay.receive(buf),
+                    Side::Kernel => self.receive_from_kernel(buf),
                 };
                 match received {
                     Err(Error::WouldBlock) => break,
                     // A connected socket has only one peer.
-                    _ if connected.is_some_and(|connected| connected != network) => {}
+                    _ if connected.is_some_and(|connected| connected != side) => {}
                     received => return received,
                 }
             }

@@ -29,11 +29,11 @@ pub(super) struct Echo {
     node: Arc<Inner>,
     /// The application's own family first if there are two.
     sockets: Vec<Arc<IcmpSocket>>,
-    state: Mutex<State>,
+    state: Mutex<EchoState>,
 }
 
 #[derive(Default)]
-struct State {
+struct EchoState {
     peer: Option<IpAddr>,
     source: SendOptions,
     wants_reports: bool,
@@ -66,7 +66,7 @@ impl Echo {
         self.sockets.iter().find(suits).ok_or(Error::AddressFamily)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, EchoState> {
         sync::lock(&self.state)
     }
 

@@ -124,7 +124,7 @@ impl Exchange {
     }
 
     /// Lets all timers fire that are due.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn run_due_timers(&mut self) {
         let due = |exchange: &Self| {
             let hosts = [&exchange.client, &exchange.server];
             hosts.iter().any(|host| host.stack.poll_timeout().is_some_and(|due| due <= exchange.now))

@@ -24,7 +24,7 @@ pub(super) fn bytes_per_flow() -> [f64; 2] {
         exchange.ping_pong(flow);
     }
     exchange.now += Duration::from_secs(1);
-    exchange.settle();
+    exchange.run_due_timers();
     assert!(exchange.flows.iter().all(|(near, far)| near.unacked() == 0 && far.unacked() == 0));
     [fresh, per_flow()]
 }

@@ -9,10 +9,10 @@
 //! [`reference`] is another TCP under the same load. The cases take turns in rounds, so that a machine that
 //! gets slower in between slows all of them.
 
+mod connections;
 mod exchange;
 mod idle;
 mod reference;
-mod whole;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -113,8 +113,8 @@ pub(crate) fn run(cases: &[Case]) -> Vec<Figure> {
                     values.push(cost.nanos_per_packet());
                     *packets = cost.packets_per_message();
                 }
-                Load::Connections => values.push(whole::nanos_per_connection()),
-                Load::Bulk => values.push(whole::bulk()),
+                Load::Connections => values.push(connections::nanos_per_connection()),
+                Load::Bulk => values.push(connections::bulk()),
             }
         }
     }

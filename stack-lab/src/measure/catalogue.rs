@@ -12,7 +12,7 @@ const LASTING: f64 = 60.0;
 const LASTING_1G: f64 = 10.0;
 const LASTING_10G: f64 = 1.0;
 /// Figures of fairness leave out this part of a run: flows need time to find their shares.
-const SETTLING: f64 = 1.0 / 6.0;
+const START_UP: f64 = 1.0 / 6.0;
 /// Nobody waits longer for the next byte.
 const STALL: Target = Target::AllAtMost(2.0);
 
@@ -184,7 +184,7 @@ fn fairness() -> Vec<Case> {
         // Judged are one BDP and four; less is reported.
         let target: &[Target] = if buffer < 1.0 { &[] } else { &[Target::Median(least)] };
         for flows in [2, 4, 10] {
-            let mut scenario = settled(usual().buffer(buffer));
+            let mut scenario = past_start_up(usual().buffer(buffer));
             for flow in 0..flows {
                 scenario = scenario.with(Plan { start: ms(137) * flow, ..Plan::endless() });
             }
@@ -198,7 +198,7 @@ fn fairness() -> Vec<Case> {
         }
     }
     // Those of one node have one stack, and their packets arrive mixed.
-    let mut one_node = settled(usual());
+    let mut one_node = past_start_up(usual());
     for flow in 0..4 {
         one_node = one_node.with(Plan { start: ms(137) * flow, ..Plan::endless() });
     }
@@ -207,7 +207,7 @@ fn fairness() -> Vec<Case> {
     let cubic = CongestionControl::Cubic;
     for (buffer, together) in [(0.5, true), (1.0, true), (1.0, false), (4.0, true)] {
         let (ours, theirs) = (if together { 0 } else { secs(5.0) }, 0);
-        let scenario = settled(usual().buffer(buffer))
+        let scenario = past_start_up(usual().buffer(buffer))
             .with(Plan { start: ours, ..Plan::endless() })
             .with(Plan { start: theirs, congestion: cubic, ..Plan::endless() });
         let when = if together { "" } else { "_cubic_first" };
@@ -220,7 +220,7 @@ fn fairness() -> Vec<Case> {
             target,
         ));
     }
-    let mut rtts = settled(usual()).with(Plan::endless()).with(Plan { pair: 1, ..Plan::endless() });
+    let mut rtts = past_start_up(usual()).with(Plan::endless()).with(Plan { pair: 1, ..Plan::endless() });
     rtts.rtts = vec![ms(20), ms(80)];
     // One BDP of the mean round trip.
     rtts.forward.queue = Queue::DropTail((usual().bdp()) as u64);
@@ -235,8 +235,8 @@ fn fairness() -> Vec<Case> {
 }
 
 /// With the first sixth left out of figures of fairness.
-fn settled(mut scenario: Scenario) -> Scenario {
-    scenario.mark = (scenario.lasting as f64 * SETTLING) as Time;
+fn past_start_up(mut scenario: Scenario) -> Scenario {
+    scenario.mark = (scenario.lasting as f64 * START_UP) as Time;
     // Another meeting of the flows with each seed.
     scenario.start_spread = ms(100);
     scenario

@@ -40,11 +40,11 @@ const MAX_HEADER: usize = 40 + FRAGMENT_HEADER;
 pub struct Fragments {
     /// Bytes of the whole packet.
     len: usize,
-    state: State,
+    progress: Progress,
 }
 
 #[derive(Debug, Clone)]
-enum State {
+enum Progress {
     Whole,
     Cut(Cut),
     Done,
@@ -72,10 +72,10 @@ impl Fragments {
     /// # Panics
     /// If `buf` is shorter than the packet.
     pub fn next<'a>(&mut self, buf: &'a mut [u8]) -> Option<&'a mut [u8]> {
-        let packet = match &mut self.state {
-            State::Done => return None,
-            State::Whole => 0..self.len,
-            State::Cut(cut) => {
+        let packet = match &mut self.progress {
+            Progress::Done => return None,
+            Progress::Whole => 0..self.len,
+            Progress::Cut(cut) => {
                 let packet = cut.next(&mut buf[..self.len]);
                 if cut.ip_len + cut.offset < self.len {
                     return Some(&mut buf[packet]);
@@ -83,15 +83,15 @@ impl Fragments {
                 packet
             }
         };
-        self.state = State::Done;
+        self.progress = Progress::Done;
         Some(&mut buf[packet])
     }
 
     /// How many packets there are in all.
     pub fn packets(&self) -> usize {
-        match &self.state {
-            State::Cut(cut) => (self.len - cut.ip_len).div_ceil(cut.data),
-            State::Whole | State::Done => 1,
+        match &self.progress {
+            Progress::Cut(cut) => (self.len - cut.ip_len).div_ceil(cut.data),
+            Progress::Whole | Progress::Done => 1,
         }
     }
 
@@ -117,7 +117,7 @@ impl Fragments {
             return Err(Error::MessageSize);
         }
         let cut = Cut { header, header_len, ip_len, data, offset: 0, covered: [0; 8], checksums };
-        Ok(Self { len: packet.len(), state: State::Cut(cut) })
+        Ok(Self { len: packet.len(), progress: Progress::Cut(cut) })
     }
 }
 
@@ -175,7 +175,7 @@ impl Stack {
     /// IP options forbid it, or the MTU is under 56 bytes. [`Error::InvalidInput`] if it is no IP packet.
     pub fn fragments(&self, interface: InterfaceId, packet: &[u8], mtu: usize) -> Result<Fragments, Error> {
         if packet.len() <= mtu && !self.shared.path_mtus.any() {
-            return Ok(Fragments { len: packet.len(), state: State::Whole });
+            return Ok(Fragments { len: packet.len(), progress: Progress::Whole });
         }
         let ip = IpHeader::parse(packet, false).map_err(|_| Error::InvalidInput)?;
         let packet = &packet[..ip.total_len];
@@ -184,7 +184,7 @@ impl Stack {
         let reported = self.path_mtu(interface, ip.destination).filter(|_| !forbidden);
         let mtu = reported.map_or(mtu, |reported| reported.min(mtu));
         if packet.len() <= mtu {
-            return Ok(Fragments { len: packet.len(), state: State::Whole });
+            return Ok(Fragments { len: packet.len(), progress: Progress::Whole });
         }
         let checksums = self.shared.interfaces.find(interface).is_some_and(|one| one.checksums);
         let ident = self.shared.idents.next(&ip);

@@ -86,13 +86,13 @@ pub(crate) struct Expired {
 pub(crate) struct Reassembly {
     total: usize,
     per_source: usize,
-    state: Mutex<State>,
+    pending: Mutex<PendingPackets>,
     /// When the first one expires, microseconds; readable without the lock.
     next: AtomicI64,
 }
 
 #[derive(Default)]
-struct State {
+struct PendingPackets {
     packets: BTreeMap<PacketId, Waiting>,
     expiries: BTreeSet<(Time, PacketId)>,
     /// Bytes that each source is charged.
@@ -186,7 +186,7 @@ impl Reassembly {
         Self {
             total: config.reassembly_memory,
             per_source: config.reassembly_memory_per_source,
-            state: Mutex::default(),
+            pending: Mutex::default(),
             next: AtomicI64::new(NEVER),
         }
     }
@@ -194,10 +194,10 @@ impl Reassembly {
     /// Takes in a fragment, and says how many packets had to make room for it. What is due by then has been
     /// [taken out](Self::expire).
     pub(crate) fn insert(&self, time: Time, piece: &Piece<'_>) -> (Outcome, u64) {
-        let mut state = self.lock();
-        let outcome = state.insert(time, piece);
-        let evicted = state.bound(&piece.id, self.total, self.per_source);
-        self.publish(&state);
+        let mut pending = self.lock();
+        let outcome = pending.insert(time, piece);
+        let evicted = pending.bound(&piece.id, self.total, self.per_source);
+        self.publish(&pending);
         (outcome, evicted)
     }
 
@@ -214,28 +214,28 @@ impl Reassembly {
         if self.next().is_none_or(|next| next > time) {
             return Vec::new();
         }
-        let mut state = self.lock();
+        let mut pending = self.lock();
         let mut expired = Vec::new();
         while expired.len() < limit {
-            let Some(&(_, id)) = state.expiries.first().filter(|(due, _)| *due <= time) else { break };
-            let Some(waiting) = state.remove(&id) else { break };
+            let Some(&(_, id)) = pending.expiries.first().filter(|(due, _)| *due <= time) else { break };
+            let Some(waiting) = pending.remove(&id) else { break };
             expired.push(Expired { interface: id.interface, first: waiting.first() });
         }
-        self.publish(&state);
+        self.publish(&pending);
         expired
     }
 
-    fn publish(&self, state: &State) {
-        let next = state.expiries.first().map_or(NEVER, |(due, _)| due.total_micros());
+    fn publish(&self, pending: &PendingPackets) {
+        let next = pending.expiries.first().map_or(NEVER, |(due, _)| due.total_micros());
         self.next.store(next, Ordering::Release);
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        sync::lock(&self.state)
+    fn lock(&self) -> MutexGuard<'_, PendingPackets> {
+        sync::lock(&self.pending)
     }
 }
 
-impl State {
+impl PendingPackets {
     fn insert(&mut self, time: Time, piece: &Piece<'_>) -> Outcome {
         let id = piece.id;
         let waiting = match self.packets.entry(id) {

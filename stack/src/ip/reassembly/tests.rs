@@ -108,12 +108,12 @@ proptest! {
         let reassembly = limits(total, each);
         for (source, ident, offset, more, len) in fragments {
             insert(&reassembly, 1, &v4(source, ident, offset * 8, more, &vec![1; len * 8]));
-            let state = reassembly.lock();
-            prop_assert!(state.charged <= total);
-            prop_assert!(state.sources.values().all(|&charge| charge <= each));
-            let costs: usize = state.packets.values().map(Waiting::cost).sum();
-            prop_assert_eq!((costs, state.expiries.len()), (state.charged, state.packets.len()));
-            let held = |source| state.of_source((NET, IpAddr::from([10, 0, 0, source]))).count();
+            let pending = reassembly.lock();
+            prop_assert!(pending.charged <= total);
+            prop_assert!(pending.sources.values().all(|&charge| charge <= each));
+            let costs: usize = pending.packets.values().map(Waiting::cost).sum();
+            prop_assert_eq!((costs, pending.expiries.len()), (pending.charged, pending.packets.len()));
+            let held = |source| pending.of_source((NET, IpAddr::from([10, 0, 0, source]))).count();
             let most = (1..6).map(held).max();
             prop_assert!(most <= Some(MOST_PER_SOURCE));
         }

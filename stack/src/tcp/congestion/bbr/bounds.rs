@@ -9,7 +9,7 @@ use crate::tcp::congestion::{Ack, Lost, View};
 
 use super::losses::is_congestion;
 use super::model::percent;
-use super::{Bbr, MIN_SEGMENTS, State};
+use super::{Bbr, BbrState, MIN_SEGMENTS};
 
 /// What is kept of a bound at congestion, percent.
 const BETA: u64 = 70;
@@ -99,7 +99,7 @@ impl Bbr {
             let target = self.bdp(100).min(self.window);
             self.bounds.long_term = in_flight.max(percent(target, BETA));
         }
-        if self.state == State::Up {
+        if self.state == BbrState::Up {
             self.start_down(now, delivered);
         }
     }
@@ -153,7 +153,7 @@ impl Bbr {
             return;
         }
         self.bounds.long_term = self.bounds.long_term.max(ack.sample.tx_in_flight);
-        if self.state == State::Up && at_bound {
+        if self.state == BbrState::Up && at_bound {
             let growth = self.cycle.growth(ack.delivered, self.rounds.begins, self.window, self.mss);
             self.bounds.long_term = self.bounds.long_term.saturating_add(growth);
         }

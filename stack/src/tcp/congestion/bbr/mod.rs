@@ -4,7 +4,7 @@
 //! product is what the path holds with an empty queue. Data leaves at the bandwidth, with about the product
 //! in flight.
 //!
-//! [`State::Startup`] finds the bandwidth by doubling, [`State::Drain`] removes the queue that this built.
+//! [`BbrState::Startup`] finds the bandwidth by doubling, [`BbrState::Drain`] removes the queue that this built.
 //! From then on a cycle of two to three seconds drains, cruises, refills and probes for more ([`probe_bw`]).
 //! Congestion that a probe meets bounds what may be in flight until a later one succeeds; congestion at other
 //! times bounds it until the next probe ([`bounds`]). When no short round trip was seen for five seconds,
@@ -49,7 +49,7 @@ const QUANTUM: Duration = Duration::from_millis(1);
 const MAX_QUANTUM: u64 = 64 << 10;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum BbrState {
     Startup,
     Drain,
     Down,
@@ -59,19 +59,19 @@ enum State {
     ProbeRtt,
 }
 
-impl State {
+impl BbrState {
     fn is_probe_bw(self) -> bool {
-        matches!(self, State::Down | State::Cruise | State::Refill | State::Up)
+        matches!(self, BbrState::Down | BbrState::Cruise | BbrState::Refill | BbrState::Up)
     }
 
     /// Percent of the bandwidth.
     fn pacing_gain(self) -> u64 {
         match self {
-            State::Startup => SLOWEST_DOUBLING,
-            State::Drain => 50,
-            State::Down => 90,
-            State::Cruise | State::Refill | State::ProbeRtt => 100,
-            State::Up => 125,
+            BbrState::Startup => SLOWEST_DOUBLING,
+            BbrState::Drain => 50,
+            BbrState::Down => 90,
+            BbrState::Cruise | BbrState::Refill | BbrState::ProbeRtt => 100,
+            BbrState::Up => 125,
         }
     }
 }
@@ -81,7 +81,7 @@ pub(crate) struct Bbr {
     parameters: &'static Parameters,
     mss: u64,
     initial_window: u64,
-    state: State,
+    state: BbrState,
     rounds: Rounds,
     bandwidth: Bandwidth,
     round_trip: RoundTrip,
@@ -112,7 +112,7 @@ pub(crate) struct Bbr {
 #[derive(Debug, Clone, Copy)]
 struct Before {
     bounds: Bounds,
-    state: State,
+    state: BbrState,
     window: u64,
 }
 
@@ -137,7 +137,7 @@ impl Bbr {
             parameters,
             mss,
             initial_window: window,
-            state: State::Startup,
+            state: BbrState::Startup,
             rounds: Rounds::default(),
             bandwidth: Bandwidth::new(),
             round_trip: RoundTrip::new(now),
@@ -162,11 +162,11 @@ impl Bbr {
 
     /// Percent of the bandwidth.
     fn pacing_gain(&self) -> u64 {
-        if self.state == State::Startup && self.hasty { HASTE } else { self.state.pacing_gain() }
+        if self.state == BbrState::Startup && self.hasty { HASTE } else { self.state.pacing_gain() }
     }
 
     fn is_probing(&self) -> bool {
-        matches!(self.state, State::Startup | State::Refill | State::Up)
+        matches!(self.state, BbrState::Startup | BbrState::Refill | BbrState::Up)
     }
 
     /// Whether what was sent when `delivered` bytes had been delivered shows less than the path's bandwidth:
@@ -194,7 +194,7 @@ impl Bbr {
     }
 
     fn with_bursts(&self, in_flight: u64) -> u64 {
-        let probe = if self.state == State::Up { 2 * self.mss } else { 0 };
+        let probe = if self.state == BbrState::Up { 2 * self.mss } else { 0 };
         in_flight.max(3 * self.quantum()).max(MIN_SEGMENTS * self.mss).saturating_add(probe)
     }
 
@@ -255,10 +255,10 @@ impl Bbr {
             self.window = grown;
         }
         let bound = match self.state {
-            State::Startup | State::Drain => u64::MAX,
-            State::Down | State::Refill | State::Up => self.bounds.long_term,
-            State::Cruise => self.bounds.with_headroom(self.mss),
-            State::ProbeRtt => self.bounds.with_headroom(self.mss).min(self.probe_rtt_window()),
+            BbrState::Startup | BbrState::Drain => u64::MAX,
+            BbrState::Down | BbrState::Refill | BbrState::Up => self.bounds.long_term,
+            BbrState::Cruise => self.bounds.with_headroom(self.mss),
+            BbrState::ProbeRtt => self.bounds.with_headroom(self.mss).min(self.probe_rtt_window()),
         };
         let bound = bound.min(self.bounds.short_term);
         self.window = self.window.min(bound).max(MIN_SEGMENTS * self.mss);
@@ -328,7 +328,7 @@ impl Algorithm for Bbr {
 
     fn on_recovered(&mut self, _view: &View) {
         self.repairing = false;
-        if self.state != State::ProbeRtt {
+        if self.state != BbrState::ProbeRtt {
             self.restore_window();
         }
     }
@@ -336,20 +336,20 @@ impl Algorithm for Bbr {
     fn on_undo(&mut self, view: &View) {
         self.repairing = false;
         self.loss_round.reset();
-        let start = Before { bounds: Bounds::none(), state: State::Startup, window: self.initial_window };
+        let start = Before { bounds: Bounds::none(), state: BbrState::Startup, window: self.initial_window };
         let before = self.before.as_deref().copied().unwrap_or(start);
         self.bounds.restore(&before.bounds);
         self.pipe.restart(0);
         match (before.state, self.state) {
-            (_, State::ProbeRtt) => {
+            (_, BbrState::ProbeRtt) => {
                 self.saved_window = self.saved_window.max(before.window);
                 return;
             }
-            (State::Startup, now) if now != State::Startup => {
+            (BbrState::Startup, now) if now != BbrState::Startup => {
                 self.pipe.reached = false;
                 self.start_startup();
             }
-            (State::Up, now) if now != State::Up => self.start_up(view.delivered, 0),
+            (BbrState::Up, now) if now != BbrState::Up => self.start_up(view.delivered, 0),
             _ => {}
         }
         self.window = self.window.max(before.window);
@@ -361,7 +361,7 @@ impl Algorithm for Bbr {
         self.aggregation.restart(view.now);
         if self.state.is_probe_bw() {
             self.set_pacing_rate(100);
-        } else if self.state == State::ProbeRtt {
+        } else if self.state == BbrState::ProbeRtt {
             self.end_probe_rtt(view);
         }
     }

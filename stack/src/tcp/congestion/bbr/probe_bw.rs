@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::host::clock::{Time, after};
 use crate::tcp::congestion::{Ack, View};
 
-use super::{Bbr, State};
+use super::{Bbr, BbrState};
 
 /// The shortest time between probes; up to a second more is drawn for each.
 const PROBE_WAIT: Duration = Duration::from_secs(2);
@@ -102,7 +102,7 @@ impl Bbr {
         self.loss_round.reset();
         self.cycle.restart(now);
         self.rounds.restart(delivered);
-        self.state = State::Down;
+        self.state = BbrState::Down;
     }
 
     fn start_refill(&mut self, delivered: u64) {
@@ -111,7 +111,7 @@ impl Bbr {
         self.cycle.acked = 0;
         self.cycle.ending = false;
         self.rounds.restart(delivered);
-        self.state = State::Refill;
+        self.state = BbrState::Refill;
     }
 
     pub(super) fn start_up(&mut self, delivered: u64, rate: u64) {
@@ -119,7 +119,7 @@ impl Bbr {
         self.cycle.samples = true;
         self.rounds.restart(delivered);
         self.pipe.restart(rate);
-        self.state = State::Up;
+        self.state = BbrState::Up;
         self.cycle.raise_slope(self.window, self.mss);
     }
 
@@ -134,13 +134,13 @@ impl Bbr {
         self.adapt_long_term(view, ack, at_bound);
         let rate = ack.sample.rate.unwrap_or(0);
         match self.state {
-            State::Down | State::Cruise if self.cycle.is_over(view.now, self.probe_rounds()) => {
+            BbrState::Down | BbrState::Cruise if self.cycle.is_over(view.now, self.probe_rounds()) => {
                 self.start_refill(view.delivered);
             }
-            State::Down if self.is_drained(view.in_flight) => self.state = State::Cruise,
-            State::Refill if self.rounds.begins => self.start_up(view.delivered, rate),
-            State::Up if at_bound => self.pipe.restart(rate),
-            State::Up if self.pipe.full => self.start_down(view.now, view.delivered),
+            BbrState::Down if self.is_drained(view.in_flight) => self.state = BbrState::Cruise,
+            BbrState::Refill if self.rounds.begins => self.start_up(view.delivered, rate),
+            BbrState::Up if at_bound => self.pipe.restart(rate),
+            BbrState::Up if self.pipe.full => self.start_down(view.now, view.delivered),
             _ => {}
         }
     }

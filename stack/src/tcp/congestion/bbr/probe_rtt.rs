@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::host::clock::{Time, after};
 use crate::tcp::congestion::{Ack, View};
 
-use super::{Bbr, MIN_SEGMENTS, State};
+use super::{Bbr, BbrState, MIN_SEGMENTS};
 
 /// How long the queue is kept empty, at least a round trip.
 const DURATION: Duration = Duration::from_millis(200);
@@ -22,10 +22,10 @@ pub(super) struct ProbeRtt {
 
 impl Bbr {
     pub(super) fn check_probe_rtt(&mut self, view: &View, ack: &Ack) {
-        if self.state != State::ProbeRtt && self.round_trip.expired && !self.restarted {
+        if self.state != BbrState::ProbeRtt && self.round_trip.expired && !self.restarted {
             self.start_probe_rtt(view.delivered);
         }
-        if self.state == State::ProbeRtt {
+        if self.state == BbrState::ProbeRtt {
             self.probe_rtt.limited_until = view.delivered.saturating_add(view.in_flight);
             match self.probe_rtt.done {
                 None if view.in_flight <= self.probe_rtt_window() => {
@@ -49,7 +49,7 @@ impl Bbr {
 
     fn start_probe_rtt(&mut self, delivered: u64) {
         self.save_window();
-        self.state = State::ProbeRtt;
+        self.state = BbrState::ProbeRtt;
         self.probe_rtt.done = None;
         self.cycle.end_probe();
         self.rounds.restart(delivered);
@@ -65,7 +65,7 @@ impl Bbr {
         self.bounds.lift_short_term();
         if self.pipe.reached {
             self.start_down(view.now, view.delivered);
-            self.state = State::Cruise;
+            self.state = BbrState::Cruise;
         } else {
             self.start_startup();
         }

@@ -4,7 +4,7 @@
 use crate::tcp::congestion::{Ack, View};
 
 use super::model::percent;
-use super::{Bbr, State};
+use super::{Bbr, BbrState};
 
 /// A full pipe is one whose delivery rate has not grown by a quarter in three round trips.
 const GROWTH: u64 = 125;
@@ -58,17 +58,17 @@ impl Pipe {
 
 impl Bbr {
     pub(super) fn start_startup(&mut self) {
-        self.state = State::Startup;
+        self.state = BbrState::Startup;
     }
 
     pub(super) fn check_startup(&mut self, view: &View, ack: &Ack) {
-        if self.state == State::Startup {
+        if self.state == BbrState::Startup {
             self.check_startup_loss(view, ack);
             if self.pipe.reached {
-                self.state = State::Drain;
+                self.state = BbrState::Drain;
             }
         }
-        if self.state == State::Drain && view.in_flight <= self.target(100) {
+        if self.state == BbrState::Drain && view.in_flight <= self.target(100) {
             self.start_down(view.now, view.delivered);
         }
     }

@@ -8,7 +8,7 @@
 use crate::tcp::arithmetic::scaled;
 
 use super::parameters::Parameters;
-use super::{Bbr, State};
+use super::{Bbr, BbrState};
 
 /// How long a packet may wait behind others of all flows, microseconds,
 const ROOM: u64 = 10_000;
@@ -28,14 +28,14 @@ pub(super) enum Window {
     Room(u64),
 }
 
-impl State {
+impl BbrState {
     fn window(self, parameters: &Parameters) -> Window {
         match self {
-            State::Startup | State::Drain => Window::Share(parameters.startup_window),
-            State::Down => parameters.down_window,
-            State::Cruise | State::Refill => parameters.cruise_window,
-            State::Up => parameters.up_window,
-            State::ProbeRtt => Window::Share(parameters.probe_rtt_window),
+            BbrState::Startup | BbrState::Drain => Window::Share(parameters.startup_window),
+            BbrState::Down => parameters.down_window,
+            BbrState::Cruise | BbrState::Refill => parameters.cruise_window,
+            BbrState::Up => parameters.up_window,
+            BbrState::ProbeRtt => Window::Share(parameters.probe_rtt_window),
         }
     }
 }
