@@ -4,15 +4,15 @@
 //! Each node has one UDP socket unless a test gives it more. A datagram to the multicast group [`GROUP`]
 //! reaches every node, its sender included, as multicast loops back.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peersock_overlay::{
-    Attention, Endpoint, EndpointConfig, EntropySource, Event, Identity, Limits, Lookup, NetworkConfig,
-    NetworkId, NetworkIndex, Opened, Peer, RecvMeta, SocketIndex, SocketInfo, data_index,
+    Endpoint, EndpointConfig, EntropySource, Event, Identity, Limits, Lookup, NetworkConfig, NetworkId,
+    NetworkIndex, Peer, RecvMeta, SocketIndex, SocketInfo,
 };
+use peersock_testnet::Queue;
 
 pub(crate) const GROUP: &str = "239.255.77.77:7777";
 pub(crate) const UNIX_TIME: Duration = Duration::from_secs(1_800_000_000);
@@ -55,8 +55,7 @@ pub(crate) struct Net {
     /// Machines whose node is down say that nobody listens there, and quote so many bytes of what came.
     pub(crate) refuses: Option<usize>,
     pub(crate) sent: Vec<Sent>,
-    in_flight: BTreeMap<(Instant, u64), Sent>,
-    sequence: u64,
+    in_flight: Queue<Instant, Sent>,
 }
 
 impl Net {
@@ -71,8 +70,7 @@ impl Net {
             entropy: None,
             refuses: None,
             sent: Vec::new(),
-            in_flight: BTreeMap::new(),
-            sequence: 0,
+            in_flight: Queue::default(),
         }
     }
 
@@ -235,15 +233,13 @@ impl Net {
                 return true;
             }
             let timeouts = self.nodes.iter().filter(|n| n.up).filter_map(|n| n.endpoint.poll_timeout());
-            let arrival = self.in_flight.first_key_value().map(|(&(at, _), _)| at);
-            let next = timeouts.chain(arrival).min();
+            let next = timeouts.chain(self.in_flight.next_at()).min();
             let Some(next) = next.filter(|&next| next <= end) else {
                 self.now = end;
                 return false;
             };
             self.now = self.now.max(next);
-            while let Some(entry) = self.in_flight.first_entry().filter(|entry| entry.key().0 <= self.now) {
-                let datagram = entry.remove();
+            while let Some((_, datagram)) = self.in_flight.pop_due(self.now) {
                 self.arrive(&datagram);
             }
             for node in self.nodes.iter_mut().filter(|node| node.up) {
@@ -286,8 +282,7 @@ impl Net {
     pub(crate) fn inject(&mut self, datagram: Sent) {
         self.sent.push(datagram.clone());
         if datagram.bytes.len() <= self.mtu && (self.filter)(&datagram) {
-            self.sequence += 1;
-            self.in_flight.insert((self.now + self.latency, self.sequence), datagram);
+            self.in_flight.push(self.now + self.latency, datagram);
         }
     }
 
@@ -313,23 +308,8 @@ impl Net {
     /// What a driver does with a datagram.
     pub(crate) fn deliver(&mut self, index: usize, meta: RecvMeta, bytes: &[u8]) {
         let node = &mut self.nodes[index];
-        let session = data_index(bytes).and_then(|index| node.endpoint.sessions().get(index));
-        let Some(session) = session else {
-            node.endpoint.handle_datagram(self.now, meta, bytes);
-            return;
-        };
-        let mut plain = vec![0; bytes.len()];
-        let Ok(opened) = session.open(bytes, &mut plain) else { return };
-        plain.truncate(opened.len());
-        if session.note_received(self.now, &meta) {
-            let why = Attention::received(meta, bytes.len(), opened);
-            node.endpoint.session_attention(self.now, &session, why);
-        }
-        if let Opened::Control(_) = opened {
-            node.endpoint.handle_control(self.now, &session, meta, &plain);
-        } else {
-            node.inbox.push((self.now, session.peer().clone(), plain));
-        }
+        let inner = peersock_testnet::receive(&mut node.endpoint, self.now, meta, bytes);
+        node.inbox.extend(inner.map(|(session, packet)| (self.now, session.peer().clone(), packet)));
     }
 
     /// Sends what can be sent of the packets that wait at a node.
@@ -344,17 +324,10 @@ impl Net {
                 }
                 other => panic!("cannot send to {address}: {other:?}"),
             };
-            let mut out = vec![0; packet.len() + peersock_overlay::DATA_OVERHEAD];
-            let sender = peer.sender().filter(|sender| sender.session.seal(&packet, &mut out).is_ok());
-            let Some(sender) = sender else {
-                node.endpoint.want_session(self.now, &peer);
-                node.waiting.push((network, address, packet));
-                continue;
-            };
-            if sender.session.note_sent(self.now) {
-                node.endpoint.session_attention(self.now, &sender.session, Attention::Sent);
+            match peersock_testnet::send(&mut node.endpoint, self.now, &peer, &packet) {
+                Some((place, datagram)) => self.transmit(index, place.remote(), datagram),
+                None => node.waiting.push((network, address, packet)),
             }
-            self.transmit(index, sender.path.remote(), out);
         }
     }
 }
