@@ -1,11 +1,10 @@
 //! All hosts of a scenario in one virtual time.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peersock_stack::{Batch, Egress, Listener, MAX_PACKET};
+use peersock_testnet::Queue;
 
 use crate::connection::{Connection, Content, Role};
 use crate::host::{ENDLESS, Host, PORT, address, tcp_options};
@@ -39,9 +38,7 @@ pub(crate) struct World<'a> {
     now: Time,
     /// The stacks' clock at zero.
     origin: Instant,
-    /// Breaks ties in the order in which events were made.
-    serial: u64,
-    events: BinaryHeap<Reverse<(Time, u64, Event)>>,
+    events: Queue<Time, Event>,
     packets: Packets,
     /// From clients to servers, and back.
     carriers: [Carrier; 2],
@@ -82,8 +79,7 @@ impl<'a> World<'a> {
             scenario,
             now: 0,
             origin,
-            serial: 0,
-            events: BinaryHeap::new(),
+            events: Queue::default(),
             packets: Packets::default(),
             carriers,
             pairs,
@@ -130,9 +126,7 @@ impl<'a> World<'a> {
 
     /// Moves to the next event, false if there is none until `end`.
     fn step(&mut self, end: Time) -> bool {
-        let Some(Reverse((at, _, event))) = self.events.pop().filter(|Reverse((at, ..))| *at <= end) else {
-            return false;
-        };
+        let Some((at, event)) = self.events.pop_due(end) else { return false };
         self.now = at;
         match event {
             Event::Connect(connection) => self.connect(connection as usize),
@@ -307,7 +301,6 @@ impl<'a> World<'a> {
     }
 
     fn schedule(&mut self, at: Time, event: Event) {
-        self.serial += 1;
-        self.events.push(Reverse((at, self.serial, event)));
+        self.events.push(at, event);
     }
 }

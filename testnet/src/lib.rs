@@ -1,22 +1,43 @@
 //! What the tests of the cores, the simulator and the fuzz targets share.
 //!
 //! * [`Random`]: chance from one seed.
+//! * [`Queue`]: what happens later, in order of time.
+//! * [`receive`] and [`send`]: what a driver does with an endpoint of the overlay; [`StackHost`]: what it
+//!   does with a stack.
 //! * [`Adversary`]: a member of a network who keeps to no rule. It has an identity and the keys of its
 //!   sessions, so what it makes is authentic, and it makes whatever it likes: its datagrams may be sent from
 //!   any address.
 //! * [`FakeRoot`]: a root without limits, which lies if it is told to.
 //! * [`Credit`]: how many bytes may be sent to addresses whose owner has never received anything.
 //!
-//! Nothing here sends or receives: each test network carries the datagrams in its own way.
+//! Nothing here carries anything: how datagrams and packets get to others, and which are lost, is for each
+//! test network to say.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "overlay")]
 mod adversary;
+#[cfg(feature = "overlay")]
 mod credit;
+#[cfg(feature = "overlay")]
+mod driver;
+#[cfg(feature = "overlay")]
 mod fake_root;
+#[cfg(feature = "stack")]
+mod host;
+#[cfg(feature = "overlay")]
 mod improvise;
+mod queue;
 mod random;
 
+#[cfg(feature = "overlay")]
 pub use adversary::{Adversary, Heard};
+#[cfg(feature = "overlay")]
 pub use credit::{Credit, Overdrawn};
+#[cfg(feature = "overlay")]
+pub use driver::{receive, send};
+#[cfg(feature = "overlay")]
 pub use fake_root::{FakeRoot, Lies};
+#[cfg(feature = "stack")]
+pub use host::StackHost;
+pub use queue::Queue;
 pub use random::Random;

@@ -4,9 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use peersock_overlay::{
-    Attention, DATA_OVERHEAD, Event, JoinError, Lookup, Opened, RecvMeta, Session, SocketIndex, data_index,
-};
+use peersock_overlay::{Event, JoinError, Lookup, RecvMeta, Session, SocketIndex};
 use peersock_testnet::{Adversary, Credit, Random};
 
 use super::node::{self, GROUP, LISTED, Node, identity, network};
@@ -126,22 +124,9 @@ impl Net {
 
     /// What a driver does with a datagram; what comes out of it must be what somebody sent.
     fn receive(&mut self, number: usize, meta: RecvMeta, bytes: &[u8]) {
-        let now = self.now;
         let endpoint = &mut self.nodes[number].endpoint;
-        let Some(session) = data_index(bytes).and_then(|index| endpoint.sessions().get(index)) else {
-            return endpoint.handle_datagram(now, meta, bytes);
-        };
-        let mut plaintext = vec![0; bytes.len()];
-        let Ok(opened) = session.open(bytes, &mut plaintext) else { return };
-        plaintext.truncate(opened.len());
-        if session.note_received(now, &meta) {
-            let why = Attention::received(meta, bytes.len(), opened);
-            endpoint.session_attention(now, &session, why);
-        }
-        if let Opened::Control(_) = opened {
-            endpoint.handle_control(now, &session, meta, &plaintext);
-        } else {
-            self.deliver(number, &session, &plaintext);
+        if let Some((session, packet)) = peersock_testnet::receive(endpoint, self.now, meta, bytes) {
+            self.deliver(number, &session, &packet);
         }
     }
 
@@ -184,19 +169,12 @@ impl Net {
         node.known.push(peer.clone());
 
         let packet = [&[0x60], &(id as u32).to_be_bytes()[..], &vec![0xa5; len]].concat();
-        let mut sealed = vec![0; packet.len() + DATA_OVERHEAD];
-        let sender = peer.sender().filter(|sender| sender.session.seal(&packet, &mut sealed).is_ok());
-        let left = sender.as_ref().map(|_| id);
-        match sender {
-            Some(sender) => {
-                if sender.session.note_sent(now) {
-                    node.endpoint.session_attention(now, &sender.session, Attention::Sent);
-                }
-                self.packets.push(Packet { from, to, network: which, bytes: packet, arrived: false });
-                self.transmit(from, sender.path.remote(), sealed);
-            }
-            None => node.endpoint.want_session(now, &peer),
-        }
+        let sealed = peersock_testnet::send(&mut node.endpoint, now, &peer, &packet);
+        let left = sealed.map(|(place, datagram)| {
+            self.packets.push(Packet { from, to, network: which, bytes: packet, arrived: false });
+            self.transmit(from, place.remote(), datagram);
+            id
+        });
         self.drain(from);
         left
     }

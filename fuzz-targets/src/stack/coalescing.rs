@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use arbitrary::Arbitrary;
 use peersock_stack::{Egress, Error, Flow, TcpOptions};
+use peersock_testnet::StackHost;
 
-use super::host::{A, B, Host, Travel, address};
+use super::host::{A, B, Travel, address, host, listen};
 use crate::input::{instant, sequence};
 
 /// Operations in one input.
@@ -64,9 +65,9 @@ pub fn coalescer(data: &[u8]) {
 struct World {
     now: Instant,
     limits: Egress,
-    sender: Host,
+    sender: StackHost,
     source: Arc<Flow>,
-    receivers: [(Host, Arc<Flow>); 2],
+    receivers: [(StackHost, Arc<Flow>); 2],
     /// Packets on their way to the receivers.
     wire: Vec<Vec<u8>>,
 }
@@ -75,7 +76,7 @@ impl World {
     fn new(ipv6: bool) -> Self {
         let now = instant();
         let limits = Egress { segment: 1000, max_segments: 44, in_flight_cap: usize::MAX, checksums: false };
-        let mut sender = Host::new(A, now, Travel::Plain);
+        let mut sender = host(A, now, Travel::Plain);
         let options = TcpOptions { nodelay: true, ..TcpOptions::default() };
         let source = sender.stack.tcp_connect(now, sender.net, None, address(B, ipv6), options);
         let source = source.expect("a free port");
@@ -83,8 +84,8 @@ impl World {
         sender.kick(now, &source, &limits, |packet| wire.push(packet.to_vec()));
 
         // Of one seed, so that both choose the same initial sequence number.
-        let mut hosts = [Travel::Plain, Travel::Coalesced].map(|travel| Host::new(B, now, travel));
-        let listeners = hosts.each_ref().map(|host| host.listen(now, ipv6, 1));
+        let mut hosts = [Travel::Plain, Travel::Coalesced].map(|travel| host(B, now, travel));
+        let listeners = hosts.each_ref().map(|host| listen(host, now, ipv6, 1));
         let [plain, _] = answers(&mut hosts, now, &limits, &wire);
         plain.iter().for_each(|packet| sender.receive(now, packet));
         wire.clear();
@@ -161,7 +162,12 @@ impl World {
 }
 
 /// What both hosts answer to the same packets.
-fn answers(hosts: &mut [Host; 2], now: Instant, limits: &Egress, packets: &[Vec<u8>]) -> [Vec<Vec<u8>>; 2] {
+fn answers(
+    hosts: &mut [StackHost; 2],
+    now: Instant,
+    limits: &Egress,
+    packets: &[Vec<u8>],
+) -> [Vec<Vec<u8>>; 2] {
     hosts.each_mut().map(|host| {
         let mut answers = Vec::new();
         packets.iter().for_each(|packet| host.receive(now, packet));

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use peersock_stack::{Listener, TcpOptions};
+use peersock_testnet::StackHost;
 
-use super::host::{A, B, Host, Travel, address};
+use super::host::{A, B, Travel, address, listen};
 use super::model::Connection;
 use super::pair::Pair;
 use crate::input::sequence;
@@ -127,7 +128,7 @@ struct World {
 impl World {
     fn new(travel: Travel, ipv6: bool) -> Self {
         let pair = Pair::new(travel);
-        let listeners = [A, B].map(|side| Some(pair.hosts[side].listen(pair.now, ipv6, 4)));
+        let listeners = [A, B].map(|side| Some(listen(&pair.hosts[side], pair.now, ipv6, 4)));
         Self { ipv6, pair, listeners, connections: Vec::new() }
     }
 
@@ -187,7 +188,7 @@ impl World {
         if self.connections.len() == MOST_CONNECTIONS {
             return;
         }
-        let Host { stack, net, .. } = &self.pair.hosts[side];
+        let StackHost { stack, net, .. } = &self.pair.hosts[side];
         let options = TcpOptions { nodelay, ..TcpOptions::default() };
         let flow = stack.tcp_connect(self.pair.now, *net, None, address(1 - side, self.ipv6), options);
         let mut connection = Connection::new(side, flow.expect("ports are free"), self.pair.now);
@@ -212,7 +213,7 @@ impl World {
     /// A listener that keeps no handshakes cannot tell an acknowledgement that comes twice from a new
     /// connection, and resets what comes after one that it had no place for.
     fn gave_cookies(&self) -> bool {
-        let gave = |host: &Host| {
+        let gave = |host: &StackHost| {
             let counts = host.stack.counters().snapshot();
             counts.iter().any(|&(name, count)| name == "tcp_cookies_sent" && count > 0)
         };
@@ -223,7 +224,7 @@ impl World {
         let now = self.pair.now;
         match (&self.listeners[side], on) {
             (None, true) => {
-                self.listeners[side] = Some(self.pair.hosts[side].listen(now, self.ipv6, backlog.into()))
+                self.listeners[side] = Some(listen(&self.pair.hosts[side], now, self.ipv6, backlog.into()))
             }
             (Some(listener), true) => listener.listen(backlog.into()),
             (Some(listener), false) => {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peersock_stack::{Egress, Flow, TcpOptions};
+use peersock_testnet::StackHost;
 
-use super::host::{A, B, Host, Travel, address};
+use super::host::{A, B, Travel, address, host, listen};
 use crate::input::instant;
 
 /// Packets on the way; further ones are lost.
@@ -21,7 +22,7 @@ pub(super) struct Packet {
 
 pub(super) struct Pair {
     pub(super) now: Instant,
-    pub(super) hosts: [Host; 2],
+    pub(super) hosts: [StackHost; 2],
     pub(super) wire: VecDeque<Packet>,
     pub(super) limits: Egress,
 }
@@ -33,7 +34,7 @@ impl Pair {
         let checksums = travel == Travel::Checked;
         Self {
             now,
-            hosts: [A, B].map(|side| Host::new(side, now, travel)),
+            hosts: [A, B].map(|side| host(side, now, travel)),
             wire: VecDeque::new(),
             limits: Egress { segment: 1000, max_segments: 44, in_flight_cap: usize::MAX, checksums },
         }
@@ -41,7 +42,7 @@ impl Pair {
 
     /// A connection from A to B and both its ends. Nobody listens any more.
     pub(super) fn connected(&mut self, ipv6: bool) -> (Arc<Flow>, Arc<Flow>) {
-        let listener = self.hosts[B].listen(self.now, ipv6, 8);
+        let listener = listen(&self.hosts[B], self.now, ipv6, 8);
         let client = self.connect(A, ipv6);
         self.deliver_all();
         let server = listener.accept(self.now).expect("the handshake is done");
@@ -51,7 +52,7 @@ impl Pair {
 
     /// Opens a connection to the other host.
     pub(super) fn connect(&mut self, side: usize, ipv6: bool) -> Arc<Flow> {
-        let Host { stack, net, .. } = &self.hosts[side];
+        let StackHost { stack, net, .. } = &self.hosts[side];
         let (to, options) = (address(1 - side, ipv6), TcpOptions::default());
         let flow = stack.tcp_connect(self.now, *net, None, to, options).expect("ports are free");
         self.kick(side, &flow);

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use peersock_stack::{Error, Flow, IpOptions, RawOptions, Ready, UdpOptions, read_membership_report};
+use peersock_testnet::StackHost;
 
-use super::host::{A, B, Host, PORT, RECEIVE_BUFFER, Travel, address};
+use super::host::{A, B, PORT, RECEIVE_BUFFER, Travel, address, listen};
 use super::pair::Pair;
 use crate::input::{Damage, damaged, pick, sequence};
 
@@ -116,8 +117,8 @@ const OTHER: u8 = 200;
 /// IP packets out of nowhere, at a host with sockets of every kind: no answer but to their source, nor many.
 pub fn packets(data: &[u8]) {
     let mut pair = Pair::new(Travel::Plain);
-    let Host { stack, net, .. } = &pair.hosts[B];
-    let listener = pair.hosts[B].listen(pair.now, true, 4);
+    let StackHost { stack, net, .. } = &pair.hosts[B];
+    let listener = listen(&pair.hosts[B], pair.now, true, 4);
     let any = address(B, true);
     let udp = stack.udp_bind(Some(*net), any, UdpOptions::default()).expect("the port is free");
     let pings = [true, false].map(|ipv6| stack.icmp_open(*net, ipv6).expect("an identifier is free"));

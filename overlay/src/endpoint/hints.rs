@@ -21,12 +21,15 @@ impl Endpoint {
     pub fn handle_refusal(&mut self, now: Instant, remote: SocketAddr, quoted: &[u8]) {
         // Who names an address at which nobody is uses up nothing of what others may say.
         let place = PlaceKey::direct(remote);
-        if !self.nodes.any_at(&place) || !self.hints.refusals.take(remote.ip(), now) {
+        let peers = self.nodes.peers_at(&place);
+        if peers.is_empty() || !self.hints.refusals.take(remote.ip(), now) {
             return;
         }
-        let at_path = |peer: &PeerState| peer.link.is_at(&place);
-        let sent = self.peers.iter().find(|(_, peer)| at_path(peer) && peer.link.has_sent_quoted(quoted));
-        if let Some((key, _)) = sent {
+        let find = |condition: &dyn Fn(&PeerState) -> bool| {
+            let meets = |peer: &PeerState| peer.link.is_at(&place) && condition(peer);
+            peers.iter().copied().find(|key| self.peers.get(*key).is_some_and(meets))
+        };
+        if let Some(key) = find(&|peer| peer.link.has_sent_quoted(quoted)) {
             self.core.counters.refusals.increment();
             self.link(now, key, Link::on_refused);
             return;
@@ -34,8 +37,7 @@ impl Endpoint {
         // Some routers quote less. That much can be guessed, so it is worth a handshake now and then, and no
         // more.
         let hinted = quoted.len() < QUOTED;
-        let near = if hinted { self.peers.iter().find(|(_, peer)| at_path(peer)) } else { None };
-        if let Some((key, _)) = near {
+        if let Some(key) = find(&|_| hinted) {
             self.link(now, key, Link::heed_hint);
         }
     }
@@ -65,11 +67,15 @@ impl Endpoint {
         };
         self.core.counters.unknown_session_received.increment();
         let place = meta.place().key();
-        if !self.nodes.any_at(&place) || !self.hints.unknown_heard.take(meta.remote.ip(), now) {
+        let peers = self.nodes.peers_at(&place);
+        if peers.is_empty() || !self.hints.unknown_heard.take(meta.remote.ip(), now) {
             return;
         }
         // It must come from where we send to, and name a session and a packet number that we used.
-        let found = self.peers.iter().find(|(_, peer)| peer.link.is_at(&place) && peer.link.has_sent(&hint));
+        let found = peers.into_iter().find_map(|key| {
+            let peer = self.peers.get(key)?;
+            (peer.link.is_at(&place) && peer.link.has_sent(&hint)).then_some((key, peer))
+        });
         let Some((key, peer)) = found else { return };
         tracing::debug!(
             peer = %peer.link.handle.id(), from = %meta.remote, "the peer does not know our session"

@@ -224,9 +224,10 @@ pub(super) struct HintLimits {
     pub(super) beacons: Limiter,
     /// Hellos heard: each costs up to one decryption per joined network.
     pub(super) hellos: Limiter,
-    /// Hints heard that a session is unknown: each costs a search through the peers.
+    /// Hints heard that a session is unknown, from where a peer is. They cost little, so the common rate is
+    /// high: peers at many addresses do not use up what others may say.
     pub(super) unknown_heard: Limiter,
-    /// Errors heard that nobody listens somewhere: each costs a search through the peers.
+    /// Errors heard that nobody listens where a peer is; the same is true of them.
     pub(super) refusals: Limiter,
     /// Hints sent that a session is unknown.
     pub(super) unknown_sent: Limiter,
@@ -241,8 +242,8 @@ impl HintLimits {
         Self {
             beacons: limiter(4000, 2000, 20, 50),
             hellos: limiter(5000, 1000, 200, 500),
-            unknown_heard: limiter(200, 100, 20, 20),
-            refusals: limiter(1000, 500, 200, 100),
+            unknown_heard: limiter(20_000, 10_000, 20, 20),
+            refusals: limiter(20_000, 10_000, 200, 100),
             unknown_sent: limiter(500, 200, 20, 20),
         }
     }

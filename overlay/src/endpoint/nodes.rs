@@ -27,6 +27,9 @@ pub(super) struct Node {
 const HANDSHAKE_BURST: u32 = 4;
 const HANDSHAKE_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Nodes at one address that are looked at. There is one, or a few that have followed each other.
+const MOST_AT: usize = 8;
+
 /// All nodes. Indexing finds those that are a peer somewhere.
 #[derive(Debug, Default)]
 pub(super) struct Nodes {
@@ -84,20 +87,22 @@ impl Nodes {
         self.at.extend(now.map(|place| (place.key(), key)));
     }
 
-    /// Whether some node's path leads there.
-    pub(super) fn any_at(&self, place: &PlaceKey) -> bool {
-        self.first_at(place).is_some()
+    /// The peers whose nodes' paths lead there, of a few nodes if there are many.
+    pub(super) fn peers_at(&self, place: &PlaceKey) -> Vec<PeerKey> {
+        self.at(place).take(MOST_AT).flat_map(|key| self[key].peers.iter().copied()).collect()
     }
 
-    fn first_at(&self, place: &PlaceKey) -> Option<NodeKey> {
-        let (found, key) = self.at.range((*place, NodeKey(0))..).next()?;
-        (found == place).then_some(*key)
+    /// The nodes whose paths lead there.
+    fn at(&self, place: &PlaceKey) -> impl Iterator<Item = NodeKey> {
+        let range = (*place, NodeKey(0))..=(*place, NodeKey(u64::MAX));
+        self.at.range(range).map(|(_, key)| *key)
     }
 
     /// Takes one of the handshakes that the node has whose path leads there; false if it has none left, or
     /// there is no such node.
     pub(super) fn take_handshake(&mut self, place: &PlaceKey, now: Instant) -> bool {
-        let Some(node) = self.first_at(place).and_then(|key| self.table.get_mut(&key)) else { return false };
+        let first = self.at(place).next();
+        let Some(node) = first.and_then(|key| self.table.get_mut(&key)) else { return false };
         let rate = Rate::every(HANDSHAKE_INTERVAL, HANDSHAKE_BURST);
         rate.take(node.handshakes.get_or_insert(now), now)
     }

@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use peersock_overlay::noise::{InitiationPayload, Initiator, MacWriter, Timestamp};
-use peersock_overlay::wire::{CookieReply, Hello};
+use peersock_overlay::wire::{CookieReply, Hello, UnknownSession};
 use peersock_overlay::{Event, Identity, Limits, RecvMeta, SessionIndex, SocketIndex, SuiteSet};
 
 use crate::net::{Net, Sent, UNIX_TIME, open_network};
 
+const DATA: u8 = 0xD4;
 const INITIATION: u8 = 0xD1;
 const RESPONSE: u8 = 0xD2;
 
@@ -106,6 +107,36 @@ fn strangers_who_are_peers_do_not_delay_the_sessions_of_others() {
         let age = net.now - info.and_then(|info| info.established).expect("a session");
         assert!(age < Duration::from_secs(123), "{age:?}");
     }
+}
+
+#[test]
+fn strangers_who_are_peers_do_not_use_up_what_others_may_say_about_lost_sessions() {
+    let mut net = pair_with(Limits::default());
+    net.send(0, 1, b"hello");
+    net.run(Duration::from_secs(1));
+    let at = |n| SocketAddr::from(([198, 51, n, 1], 1000));
+    let strangers: Vec<_> =
+        (0..20u8).map(|n| net.add_stranger([n; 32].map(|byte| byte ^ 0x99), at(n))).collect();
+    for &stranger in &strangers {
+        net.join(stranger, &open_network());
+    }
+    net.run(Duration::from_secs(35));
+    for &stranger in &strangers {
+        net.send(stranger, 0, b"hello");
+        net.run(Duration::from_millis(10));
+    }
+    assert_eq!(net.nodes[0].endpoint.networks()[0].connected, 21);
+    net.send(0, 1, b"lost");
+    let packet = net.sent.iter().rfind(|sent| sent.bytes[0] == DATA && sent.to == net.nodes[1].socket);
+    let mut hint = Vec::new();
+    assert!(UnknownSession::answer(&packet.expect("a packet").bytes, &mut hint));
+    for n in 0..2000 {
+        net.deliver(0, meta(at((n % 20) as u8)), &hint);
+    }
+    let before = net.counter(0, "attempts_started");
+    let remote = net.nodes[1].socket;
+    net.deliver(0, meta(remote), &hint);
+    assert_eq!(net.counter(0, "attempts_started"), before + 1);
 }
 
 #[test]

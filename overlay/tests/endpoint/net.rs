@@ -4,16 +4,15 @@
 //! Each node has one UDP socket unless a test gives it more. A datagram to the multicast group [`GROUP`]
 //! reaches every node, its sender included, as multicast loops back.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peersock_overlay::{
-    Attention, Endpoint, EndpointConfig, EntropySource, Event, Identity, Limits, Lookup, NetworkConfig,
-    NetworkId, NetworkIndex, Opened, Peer, RecvMeta, RelayReader, SocketIndex, SocketInfo, data_index,
+    Endpoint, EndpointConfig, EntropySource, Event, Identity, Limits, Lookup, NetworkConfig, NetworkId,
+    NetworkIndex, Peer, RecvMeta, RelayReader, SocketIndex, SocketInfo,
 };
-use peersock_testnet::FakeRoot;
+use peersock_testnet::{FakeRoot, Queue};
 
 pub(crate) const GROUP: &str = "239.255.77.77:7777";
 pub(crate) const UNIX_TIME: Duration = Duration::from_secs(1_800_000_000);
@@ -65,8 +64,7 @@ pub(crate) struct Net {
     pub(crate) refuses: Option<usize>,
     pub(crate) sent: Vec<Sent>,
     pub(crate) roots: Vec<RootNode>,
-    in_flight: BTreeMap<(Instant, u64), Sent>,
-    sequence: u64,
+    in_flight: Queue<Instant, Sent>,
 }
 
 impl Net {
@@ -82,8 +80,7 @@ impl Net {
             refuses: None,
             sent: Vec::new(),
             roots: Vec::new(),
-            in_flight: BTreeMap::new(),
-            sequence: 0,
+            in_flight: Queue::default(),
         }
     }
 
@@ -247,15 +244,13 @@ impl Net {
                 return true;
             }
             let timeouts = self.nodes.iter().filter(|n| n.up).filter_map(|n| n.endpoint.poll_timeout());
-            let arrival = self.in_flight.first_key_value().map(|(&(at, _), _)| at);
-            let next = timeouts.chain(arrival).min();
+            let next = timeouts.chain(self.in_flight.next_at()).min();
             let Some(next) = next.filter(|&next| next <= end) else {
                 self.now = end;
                 return false;
             };
             self.now = self.now.max(next);
-            while let Some(entry) = self.in_flight.first_entry().filter(|entry| entry.key().0 <= self.now) {
-                let datagram = entry.remove();
+            while let Some((_, datagram)) = self.in_flight.pop_due(self.now) {
                 self.arrive(&datagram);
             }
             for node in self.nodes.iter_mut().filter(|node| node.up) {
@@ -298,8 +293,7 @@ impl Net {
     pub(crate) fn inject(&mut self, datagram: Sent) {
         self.sent.push(datagram.clone());
         if datagram.bytes.len() <= self.mtu && (self.filter)(&datagram) {
-            self.sequence += 1;
-            self.in_flight.insert((self.now + self.latency, self.sequence), datagram);
+            self.in_flight.push(self.now + self.latency, datagram);
         }
     }
 
@@ -339,23 +333,8 @@ impl Net {
         } else {
             (meta, bytes)
         };
-        let session = data_index(bytes).and_then(|index| node.endpoint.sessions().get(index));
-        let Some(session) = session else {
-            node.endpoint.handle_datagram(self.now, meta, bytes);
-            return;
-        };
-        let mut plain = vec![0; bytes.len()];
-        let Ok(opened) = session.open(bytes, &mut plain) else { return };
-        plain.truncate(opened.len());
-        if session.note_received(self.now, &meta) {
-            let why = Attention::received(meta, bytes.len(), opened);
-            node.endpoint.session_attention(self.now, &session, why);
-        }
-        if let Opened::Control(_) = opened {
-            node.endpoint.handle_control(self.now, &session, meta, &plain);
-        } else {
-            node.inbox.push((self.now, session.peer().clone(), plain));
-        }
+        let inner = peersock_testnet::receive(&mut node.endpoint, self.now, meta, bytes);
+        node.inbox.extend(inner.map(|(session, packet)| (self.now, session.peer().clone(), packet)));
     }
 
     /// Sends what can be sent of the packets that wait at a node.
@@ -370,18 +349,10 @@ impl Net {
                 }
                 other => panic!("cannot send to {address}: {other:?}"),
             };
-            let sender = peer.sender();
-            let mut out = vec![0; packet.len() + sender.as_ref().map_or(0, |sender| sender.overhead())];
-            let sender = sender.filter(|sender| sender.seal(&packet, &mut out).is_ok());
-            let Some(sender) = sender else {
-                node.endpoint.want_session(self.now, &peer);
-                node.waiting.push((network, address, packet));
-                continue;
-            };
-            if sender.session.note_sent(self.now) {
-                node.endpoint.session_attention(self.now, &sender.session, Attention::Sent);
+            match peersock_testnet::send(&mut node.endpoint, self.now, &peer, &packet) {
+                Some((place, datagram)) => self.transmit(index, place.remote(), datagram),
+                None => node.waiting.push((network, address, packet)),
             }
-            self.transmit(index, sender.path.remote(), out);
         }
     }
 }

@@ -16,7 +16,6 @@ mod datagram;
 mod host;
 mod nat;
 mod pipe;
-mod queue;
 mod stage;
 #[cfg(test)]
 mod tests;
@@ -26,6 +25,5 @@ pub use datagram::{Datagram, split_segments};
 pub use host::{Attachment, HostId};
 pub use nat::{Behaviour, Nat, NatConfig};
 pub use pipe::{FaultId, Pipe};
-pub use queue::Queue;
 pub use stage::Stage;
 pub use topology::{Delivery, Gateway, LanId, LinkId, Net, NetStats, Prefixes};

@@ -2,7 +2,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use super::{Attachment, Datagram, HostId, Nat, Pipe, Queue};
+use peersock_testnet::Queue;
+
+use super::{Attachment, Datagram, HostId, Nat, Pipe};
 use crate::{Random, Time};
 
 /// Names a LAN of a [`Net`].
@@ -88,7 +90,7 @@ pub struct NetStats {
 pub struct Net {
     lans: BTreeMap<LanId, Lan>,
     hosts: BTreeMap<HostId, Vec<Card>>,
-    moving: Queue<(Place, Datagram)>,
+    moving: Queue<Time, (Place, Datagram)>,
     random: Random,
     stats: NetStats,
 }

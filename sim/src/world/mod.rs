@@ -17,9 +17,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peersock_overlay::{RecvMeta, SocketIndex};
+use peersock_testnet::Queue;
 
 use crate::apps::{Ledger, Plan, Violation};
-use crate::net::{Delivery, HostId, LanId, Net, Queue};
+use crate::net::{Delivery, HostId, LanId, Net};
 use crate::wire::{Sender, WireObserver};
 use crate::{Random, Time};
 
@@ -35,7 +36,7 @@ pub struct World {
     now: Time,
     /// The network between the hosts.
     pub net: Net,
-    queue: Queue<Event>,
+    queue: Queue<Time, Event>,
     machines: Vec<Machine>,
     sockets: BTreeMap<(HostId, u16), usize>,
     /// Every endpoint that a node has or had; none is used by two.

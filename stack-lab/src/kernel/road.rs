@@ -1,9 +1,9 @@
 //! One direction of an impaired link in real time.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use peersock_testnet::Queue;
 
 use crate::link::{Carrier, Link};
 use crate::packets::{PacketId, Packets};
@@ -14,8 +14,7 @@ pub(super) struct Road {
     carrier: Carrier,
     delay: Time,
     packets: Packets,
-    under_way: BinaryHeap<Reverse<(Time, u64, PacketId)>>,
-    serial: u64,
+    under_way: Queue<Time, PacketId>,
     random: Random,
     punctuality: Arc<Punctuality>,
 }
@@ -49,8 +48,7 @@ impl Road {
             carrier: Carrier::new(link, 1, random),
             delay,
             packets: Packets::default(),
-            under_way: BinaryHeap::new(),
-            serial: 0,
+            under_way: Queue::default(),
             random: random.fork(),
             punctuality,
         }
@@ -60,17 +58,13 @@ impl Road {
     pub(super) fn push(&mut self, now: Time, packet: &[u8]) {
         let fate = self.carrier.carry(now, 0, self.delay, packet.len() + OVERHEAD);
         for (arrival, id) in self.packets.carry(packet, fate, &mut self.random) {
-            self.serial += 1;
-            self.under_way.push(Reverse((arrival, self.serial, id)));
+            self.under_way.push(arrival, id);
         }
     }
 
     /// Hands over what has arrived.
     pub(super) fn deliver(&mut self, now: Time, mut to: impl FnMut(&mut [u8])) {
-        while let Some(Reverse((arrival, _, id))) = self.under_way.peek().copied()
-            && arrival <= now
-        {
-            self.under_way.pop();
+        while let Some((arrival, id)) = self.under_way.pop_due(now) {
             self.punctuality.count(now - arrival);
             to(self.packets.bytes(id));
             self.packets.free(id);
@@ -79,6 +73,6 @@ impl Road {
 
     /// When the next packet arrives.
     pub(super) fn next(&self) -> Option<Time> {
-        self.under_way.peek().map(|Reverse((arrival, ..))| *arrival)
+        self.under_way.next_at()
     }
 }

@@ -1,12 +1,12 @@
 //! Two stacks joined by a link, in virtual time.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peersock_stack::*;
+use peersock_testnet::Queue;
+pub(crate) use peersock_testnet::StackHost as Host;
 
 pub(crate) const A: usize = 0;
 pub(crate) const B: usize = 1;
@@ -31,16 +31,6 @@ impl Default for Link {
     }
 }
 
-pub(crate) struct Host {
-    pub(crate) stack: Stack,
-    pub(crate) net: InterfaceId,
-    batch: Batch,
-    coalescer: Coalescer,
-}
-
-/// When, a serial number, at which host, and what.
-type Arrival = (Instant, u64, usize, Vec<u8>);
-
 pub(crate) struct Pair {
     pub(crate) now: Instant,
     start: Instant,
@@ -57,10 +47,9 @@ pub(crate) struct Pair {
     /// A copy of every packet that was sent, if asked for.
     pub(crate) capture: Option<Vec<(usize, Vec<u8>)>>,
     random: u64,
-    queue: BinaryHeap<Reverse<Arrival>>,
+    /// At which host what arrives.
+    queue: Queue<Instant, (usize, Vec<u8>)>,
     in_flight: [usize; 2],
-    serial: u64,
-    buffer: Vec<u8>,
 }
 
 /// The address of host `side` in either family.
@@ -81,12 +70,10 @@ pub(crate) fn small_buffers() -> Config {
 fn host(side: usize, seed: u64, config: &Config, checksums: bool, now: Instant) -> Host {
     let mut secret = [side as u8; 32];
     secret[..8].copy_from_slice(&seed.to_le_bytes());
-    let stack = Stack::new(config.clone(), secret, now);
     let cidr = |ipv6, prefix| Cidr::new(address(side, ipv6, 0).ip(), prefix).unwrap();
     let mut interface = InterfaceConfig::new("net", [cidr(false, 8), cidr(true, 8)]);
     interface.checksums = checksums;
-    let net = stack.add_interface(interface);
-    Host { stack, net, batch: Batch::new(), coalescer: Coalescer::new() }
+    Host::new(config.clone(), secret, interface, !checksums, now)
 }
 
 impl Pair {
@@ -111,10 +98,8 @@ impl Pair {
             sent: [0; 2],
             capture: None,
             random: seed.wrapping_mul(2) + 1,
-            queue: BinaryHeap::new(),
+            queue: Queue::default(),
             in_flight: [0; 2],
-            serial: 0,
-            buffer: vec![0; MAX_PACKET],
         }
     }
 
@@ -204,21 +189,12 @@ impl Pair {
             in_flight_cap: self.in_flight_cap,
             checksums: self.checksums,
         };
-        let mut buffer = std::mem::take(&mut self.buffer);
-        while let Some(mut packets) = flow.egress(self.now - self.skew, &limits, &mut buffer) {
-            let mut total = packets.header_len();
-            let announced = packets.packets();
-            assert!(announced <= self.max_segments, "{announced} > {}", self.max_segments);
-            let before = self.sent[side];
-            let (len, header_len) = (packets.len(), packets.header_len());
-            while let Some(packet) = packets.next(&mut buffer) {
-                assert!(packet.len() <= self.link.mtu, "{} > {}", packet.len(), self.link.mtu);
-                total += packet.len() - header_len;
-                self.transmit(side, packet.to_vec());
-            }
-            assert_eq!((total, self.sent[side] - before), (len, announced));
+        let mut packets = Vec::new();
+        self.hosts[side].kick(self.now - self.skew, flow, &limits, |packet| packets.push(packet.to_vec()));
+        for packet in packets {
+            assert!(packet.len() <= self.link.mtu, "{} > {}", packet.len(), self.link.mtu);
+            self.transmit(side, packet);
         }
-        self.buffer = buffer;
         assert!(!flow.has_output(self.now), "{flow:?} says it has output and gives none");
     }
 
@@ -246,10 +222,8 @@ impl Pair {
         for _ in 0..copies {
             let late = self.chance(self.link.reorder);
             let delay = self.link.latency + if late { self.link.latency / 4 } else { Duration::ZERO };
-            self.serial += 1;
             self.in_flight[side] += packet.len();
-            let due = self.now + delay;
-            self.queue.push(Reverse((due, self.serial, 1 - side, packet.clone())));
+            self.queue.push(self.now + delay, (1 - side, packet.clone()));
         }
     }
 
@@ -272,31 +246,16 @@ impl Pair {
 
     /// Moves to the next event, at most to `end`; `false` if there is none.
     pub(crate) fn step(&mut self, end: Instant) -> bool {
-        let packet = self.queue.peek().map(|Reverse((due, ..))| *due);
         let timers = self.hosts.iter().filter_map(|host| host.stack.poll_timeout());
-        let Some(next) = timers.chain(packet).min() else { return false };
+        let Some(next) = timers.chain(self.queue.next_at()).min() else { return false };
         self.now = self.now.max(next.min(end));
-        while let Some(Reverse((due, ..))) = self.queue.peek()
-            && *due <= self.now
-        {
-            let Some(Reverse((_, _, to, packet))) = self.queue.pop() else { break };
+        while let Some((_, (to, packet))) = self.queue.pop_due(self.now) {
             self.in_flight[1 - to] -= packet.len();
-            let Host { stack, net, batch, coalescer } = &mut self.hosts[to];
-            if self.checksums {
-                stack.receive(self.now, *net, &mut packet.clone(), batch);
-                continue;
-            }
-            coalescer.slot(packet.len()).copy_from_slice(&packet);
-            if let Some(flushed) = coalescer.commit(0, packet.len()) {
-                stack.receive(self.now, *net, flushed.packet, batch);
-            }
+            self.hosts[to].receive(self.now, &packet);
         }
         for side in [A, B] {
-            let Host { stack, net, batch, coalescer } = &mut self.hosts[side];
-            if let Some(flushed) = coalescer.flush() {
-                stack.receive(self.now, *net, flushed.packet, batch);
-            }
-            stack.handle_timeout(self.now, batch);
+            self.hosts[side].flush(self.now);
+            self.hosts[side].handle_timeout(self.now);
             self.finish_batch(side);
         }
         true

@@ -1,13 +1,12 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
-use crate::Time;
-
-/// Things that happen later, in order of time; what is due at one time happens in the order of entry.
+/// Things that happen later, in order of time; what is due at one time happens in the order of entry. `Time`
+/// is that of whoever has the queue.
 ///
 /// ```
 /// use std::time::Duration;
-/// use peersock_sim::net::Queue;
+/// use peersock_testnet::Queue;
 ///
 /// let mut queue = Queue::default();
 /// queue.push(Duration::from_secs(2), "later");
@@ -18,19 +17,19 @@ use crate::Time;
 /// assert_eq!(queue.pop_due(Duration::from_secs(1)), None);
 /// ```
 #[derive(Debug)]
-pub struct Queue<T> {
-    heap: BinaryHeap<Reverse<Entry<T>>>,
+pub struct Queue<Time, T> {
+    heap: BinaryHeap<Reverse<Entry<Time, T>>>,
     entered: u64,
 }
 
 #[derive(Debug)]
-struct Entry<T> {
+struct Entry<Time, T> {
     at: Time,
     number: u64,
     item: T,
 }
 
-impl<T> Queue<T> {
+impl<Time: Copy + Ord, T> Queue<Time, T> {
     /// Enters something that happens at `at`.
     pub fn push(&mut self, at: Time, item: T) {
         self.heap.push(Reverse(Entry { at, number: self.entered, item }));
@@ -59,28 +58,28 @@ impl<T> Queue<T> {
     }
 }
 
-impl<T> Default for Queue<T> {
+impl<Time: Ord, T> Default for Queue<Time, T> {
     fn default() -> Self {
         Self { heap: BinaryHeap::new(), entered: 0 }
     }
 }
 
-impl<T> PartialEq for Entry<T> {
+impl<Time: Ord, T> PartialEq for Entry<Time, T> {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other) == Ordering::Equal
     }
 }
 
-impl<T> Eq for Entry<T> {}
+impl<Time: Ord, T> Eq for Entry<Time, T> {}
 
-impl<T> PartialOrd for Entry<T> {
+impl<Time: Ord, T> PartialOrd for Entry<Time, T> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl<T> Ord for Entry<T> {
+impl<Time: Ord, T> Ord for Entry<Time, T> {
     fn cmp(&self, other: &Self) -> Ordering {
-        (self.at, self.number).cmp(&(other.at, other.number))
+        self.at.cmp(&other.at).then(self.number.cmp(&other.number))
     }
 }
