@@ -46,7 +46,7 @@ pub(crate) struct Args {
     udp: bool,
 
     /// Give up if there is no connection after so many seconds
-    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "30")]
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "15")]
     timeout: Duration,
 
     /// With --udp: end when nothing has come for so many seconds after the end of stdin [default: 1]

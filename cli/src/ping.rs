@@ -55,7 +55,7 @@ pub(crate) struct Args {
     size: u16,
 
     /// Give up if the peer is not found within so many seconds
-    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "30")]
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "15")]
     timeout: Duration,
 
     /// Print one JSON object at the end, and nothing else; after a failure it has an `error`

@@ -124,7 +124,14 @@ impl Session {
                 endpoints.join(" or ")
             ),
         };
-        format!("check that the other program runs {same}, {place}; -v shows what was tried")
+        let packets = match endpoints[..] {
+            [] => 322,
+            _ => 246,
+        };
+        format!(
+            "check that the other program runs {same}, {place}, and that IP packets of {packets} bytes pass; -v shows \
+             what was tried"
+        )
     }
 
     /// Ends the node once everything that was written has arrived.

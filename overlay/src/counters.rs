@@ -129,6 +129,8 @@ peersock_primitives::counters! {
         pub probes_sent,
         /// Times that a path stopped carrying datagrams of its size.
         pub black_holes,
+        /// Times that a path was found to carry less than the least size of its datagrams.
+        pub paths_too_small,
 
         /// Beacons sent, each copy counted.
         pub beacons_sent,

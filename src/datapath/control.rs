@@ -12,7 +12,7 @@ use peersock_overlay::{
     NetworkIndex, NetworkInfo, NetworkSummary, NodeId, Peer, PeerInfo, Prefix, Route, SessionTable,
     SocketInfo,
 };
-use peersock_stack::{Batch, Cidr, Delivery, Departure, Flow, InterfaceConfig, InterfaceId};
+use peersock_stack::{Batch, Cidr, Delivery, Departure, Error, Flow, InterfaceConfig, InterfaceId};
 
 use super::route::Entry;
 use super::socket::PeerLink;
@@ -334,6 +334,12 @@ impl Datapath {
             }
             // What was sent in the size that no longer passes is lost: it leaves again in the new one.
             Event::PathShrunk(peer) => self.expedite_flows(peer, batch),
+            // Nobody can tell when it will carry more, and those who wait for it would wait without a reason.
+            Event::PathTooSmall(peer) => {
+                if let Some(interface) = self.interface_by_network(peer.network()) {
+                    self.stack.fail_waiting(now, interface, &owned(peer), Error::MessageSize, batch);
+                }
+            }
             Event::AddressesChanged(peer, lost) => self.fail_waiting_for(now, peer, lost),
             // Nobody tries to reach a peer that was forgotten, so nothing would come of what waits for it.
             Event::PeerUnreachable(peer) | Event::PeerRemoved(peer) => {

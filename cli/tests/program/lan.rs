@@ -20,6 +20,35 @@ fn nodes_on_one_cable_find_each_other_with_nothing_but_link_local_ipv6() {
     cable.carries_a_conversation();
 }
 
+#[test]
+fn a_cable_that_carries_too_little_is_said_to() {
+    let Some(cable) = Cable::lay("less", &["10.98.7.1/24", "10.98.7.2/24"]) else { return };
+    if !cable.carries_at_most(1500) {
+        eprintln!("SKIP a_cable_that_carries_too_little_is_said_to: there is no nft");
+        return;
+    }
+    let lab = Lab::new();
+    let listener = cable.inside(0, &lab, "listener", &["listen", &PORT.to_string()]);
+    let target = listener.wait_for_target();
+    let patience = PATIENCE.as_secs().to_string();
+    let mut dialer = cable.inside(1, &lab, "dialer", &["dial", &target, "--timeout", &patience]);
+    dialer.send(b"over the cable");
+    listener.wait_for_stdout("over the cable");
+    // Acknowledgements and keep-alives still pass.
+    assert!(cable.carries_at_most(150));
+    dialer.send(&[b'x'; 5000]);
+    let said = ["the path carries too little", "5000 bytes were not acknowledged", "246 bytes"];
+    dialer.finish().failure(1, &said);
+    listener.finish().failure(1, &["the peer has reset it"]);
+
+    // From the beginning.
+    let listener = cable.inside(0, &lab, "listener", &["listen", &PORT.to_string()]);
+    let target = listener.wait_for_target();
+    let dialer = cable.inside(1, &lab, "dialer", &["dial", &target]);
+    dialer.finish().failure(1, &["answered in network", "within 15 s", "322 bytes"]);
+    listener.interrupt();
+}
+
 struct Cable {
     ends: [String; 2],
 }
@@ -45,6 +74,16 @@ impl Cable {
             assert!(ip(["-n", end, "link", "set", "eth0", "up"]));
         }
         Some(cable)
+    }
+
+    /// Has both ends lose IP packets of more bytes without a word; false if that cannot be done.
+    fn carries_at_most(&self, bytes: usize) -> bool {
+        let rules = format!(
+            "flush ruleset; table inet small {{ chain arriving {{ type filter hook input priority 0; \
+             iifname eth0 meta length > {bytes} drop; }}; }}"
+        );
+        let limit = |end: &String| ip(["netns", "exec", end, "nft", &rules]);
+        self.ends.iter().all(limit)
     }
 
     fn carries_a_conversation(&self) {

@@ -107,6 +107,7 @@ impl Endpoint {
             Effect::SizeChanged(before) => {
                 self.others(now, key, node, |link, cx| link.size_changed(cx, before));
             }
+            Effect::PathTooSmall => self.others(now, key, node, Link::path_too_small),
             Effect::Confirmed => self.others(now, key, node, Link::path_confirmed),
             Effect::Departed => self.forget_departed(now),
             Effect::SessionLost => {

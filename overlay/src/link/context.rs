@@ -138,6 +138,8 @@ pub(crate) enum Effect {
     PathMoved(Option<Place>),
     /// Datagrams of the path have another size; it was this before.
     SizeChanged(usize),
+    /// The node's path carries less than the least datagram.
+    PathTooSmall,
     /// The node has shown that packets pass.
     Confirmed,
     /// The peer has said goodbye.

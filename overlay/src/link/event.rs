@@ -34,6 +34,9 @@ pub enum Event {
     /// The path has stopped carrying datagrams of its size: what was sent lately is lost, and is best sent
     /// again at once. Comes after the [`Event::PathChanged`] that tells the new size.
     PathShrunk(Arc<Peer>),
+    /// The path carries short packets, but none of 198 bytes, the least size of a path's datagrams and that of
+    /// an initiation: tried for 8 s. What waits to be sent cannot be, and the session cannot be renewed.
+    PathTooSmall(Arc<Peer>),
     /// A handshake has gone unanswered for 5 s. It is still tried for a while.
     PeerUnreachable(Arc<Peer>),
     /// The program that was this peer is gone, and with it everything that was agreed with it inside the
@@ -82,6 +85,7 @@ impl Event {
             | Self::SessionLost(peer)
             | Self::PathChanged(peer)
             | Self::PathShrunk(peer)
+            | Self::PathTooSmall(peer)
             | Self::PeerUnreachable(peer)
             | Self::PeerGone(peer, _)
             | Self::AddressesChanged(peer, _)

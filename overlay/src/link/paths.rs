@@ -128,6 +128,14 @@ impl Link {
         }
     }
 
+    /// The path carries nothing that is of use.
+    pub(crate) fn path_too_small(&mut self, cx: &mut Context<'_>) {
+        if self.current().is_some() {
+            tracing::debug!(peer = %self.handle.id(), "the path carries less than the least datagram");
+            cx.core.emit(Event::PathTooSmall(self.handle.clone()));
+        }
+    }
+
     /// Sends the path MTU probe that is due, and makes known what is learned.
     pub(crate) fn probe_mtu(&mut self, cx: &mut Context<'_>) {
         let Some(session) = self.current() else { return };
@@ -143,6 +151,11 @@ impl Link {
             }
             self.size_changed(cx, before);
             cx.effects.push(Effect::SizeChanged(before));
+        }
+        if step.became_too_small {
+            cx.core.counters.paths_too_small.increment();
+            self.path_too_small(cx);
+            cx.effects.push(Effect::PathTooSmall);
         }
         let Some((id, size)) = step.probe else { return };
         // Its companion, right behind it: as short as a probe can be.

@@ -93,6 +93,8 @@ struct Used {
     mtud: Mtud,
     /// The datagram size that its users know.
     known: usize,
+    /// Its users know that it carries less than they need.
+    too_small: bool,
 }
 
 /// Two comparisons are at least this far apart, whatever the number of places.
@@ -105,6 +107,8 @@ pub(crate) struct MtuStep {
     pub(crate) probe: Option<(u32, usize)>,
     /// The path's datagram size before and now, if that has changed.
     pub(crate) changed: Option<(usize, usize)>,
+    /// It was found out just now that the path carries less than the least size.
+    pub(crate) became_too_small: bool,
     /// When to ask again.
     pub(crate) deadline: Option<Instant>,
 }
@@ -293,7 +297,7 @@ impl Reach {
         let left = self.left.take_if(|left| left.place == place);
         let used = left.unwrap_or_else(|| {
             let mtud = Mtud::new(place, max_datagram, now);
-            Used { place, known: mtud.current(), mtud }
+            Used { place, known: mtud.current(), mtud, too_small: false }
         });
         self.left = self.path.replace(used);
         true
@@ -303,7 +307,7 @@ impl Reach {
     pub(crate) fn probe_mtu(&mut self, now: Instant) -> MtuStep {
         let rtt = self.rtt();
         let Some(used) = &mut self.path else {
-            return MtuStep { probe: None, changed: None, deadline: None };
+            return MtuStep { probe: None, changed: None, became_too_small: false, deadline: None };
         };
         let id = self.next_probe;
         let size = used.mtud.poll(now, rtt, id);
@@ -312,9 +316,12 @@ impl Reach {
         }
         let current = used.mtud.current();
         let before = std::mem::replace(&mut used.known, current);
+        let too_small = used.mtud.is_too_small();
+        let was_too_small = std::mem::replace(&mut used.too_small, too_small);
         MtuStep {
             probe: size.map(|size| (id, size)),
             changed: (before != current).then_some((before, current)),
+            became_too_small: too_small && !was_too_small,
             deadline: used.mtud.deadline(),
         }
     }

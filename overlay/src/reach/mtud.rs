@@ -81,6 +81,8 @@ pub(crate) struct Mtud {
     phase: Phase,
     trial: Option<Trial>,
     confirmed: Instant,
+    /// Not even the least size passes, though companions do.
+    stuck: Option<Stuck>,
     /// When a search was begun last because the size was confirmed.
     searched: Instant,
     /// When [`Mtud::carried`] was last told of much, and how many bytes had been sent by then.
@@ -107,6 +109,21 @@ enum Phase {
     /// Nothing to do until [`Mtud::confirm`] or [`Mtud::search`].
     Idle,
 }
+
+/// A path that seems to carry less than anybody needs.
+#[derive(Debug, Clone, Copy)]
+struct Stuck {
+    since: Instant,
+    /// When the least size was last lost.
+    lost: Instant,
+}
+
+/// The least size is tried again for so long before the path is taken for too small. With 36 % of loss it
+/// passes in that time, all but for one in ten million times.
+const STUCK_FOR: Duration = Duration::from_secs(8);
+
+/// It is tried twice each time, and so often.
+const STUCK_SPACING: Duration = Duration::from_secs(1);
 
 /// One size under test.
 #[derive(Debug)]
@@ -156,6 +173,7 @@ impl Mtud {
             phase: Phase::Idle,
             trial: None,
             confirmed: now,
+            stuck: None,
             searched: now,
             busy: (now, 0),
         };
@@ -166,6 +184,12 @@ impl Mtud {
     /// The largest datagram that is thought to pass.
     pub(crate) fn current(&self) -> usize {
         self.current
+    }
+
+    /// Whether the path carries less than the least size, for certain: short packets pass all the time, and
+    /// none of the least size has passed for [`STUCK_FOR`].
+    pub(crate) fn is_too_small(&self) -> bool {
+        self.stuck.is_some_and(|stuck| stuck.lost >= stuck.since + STUCK_FOR)
     }
 
     /// Starts another search upwards unless one runs.
@@ -212,7 +236,7 @@ impl Mtud {
             Phase::Search { bound, failures } => Some((*bound, *failures)),
             Phase::Idle => None,
         };
-        if self.current > FLOORS[FLOORS.len() - 1] {
+        if self.current > FLOORS[FLOORS.len() - 1] || self.stuck.is_some() {
             self.phase = Phase::Confirm { suspected, resume };
             self.trial = None;
         }
@@ -222,9 +246,15 @@ impl Mtud {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match (&self.trial, &self.phase) {
             (Some(trial), _) => trial.next_at(),
-            (None, Phase::Confirm { .. }) => Some(self.confirmed + CONFIRM_SPACING),
+            (None, Phase::Confirm { .. }) => Some(self.confirm_at()),
             (None, _) => None,
         }
+    }
+
+    /// The current size is not confirmed sooner.
+    fn confirm_at(&self) -> Instant {
+        let again = self.stuck.map(|stuck| stuck.lost + STUCK_SPACING);
+        again.into_iter().fold(self.confirmed + CONFIRM_SPACING, Instant::max)
     }
 
     /// Returns the size of a probe that is to be sent now, if any, under `id`; its companion follows it under
@@ -239,7 +269,7 @@ impl Mtud {
                 Verdict::SendPair => {}
                 Verdict::TooLarge => {
                     self.trial = None;
-                    self.fail(size);
+                    self.fail(size, now);
                 }
                 Verdict::Unanswered => {
                     self.trial = None;
@@ -249,7 +279,7 @@ impl Mtud {
             }
         }
         if self.trial.is_none() {
-            if matches!(self.phase, Phase::Confirm { .. }) && now < self.confirmed + CONFIRM_SPACING {
+            if matches!(self.phase, Phase::Confirm { .. }) && now < self.confirm_at() {
                 return None;
             }
             let size = self.target()?;
@@ -275,6 +305,11 @@ impl Mtud {
         self.trial = None;
         self.confirmed = now;
         self.trust = Trust::Proven;
+        if self.stuck.take().is_some() {
+            self.phase = Phase::Idle;
+            self.search();
+            return Some(rtt);
+        }
         match &mut self.phase {
             Phase::Search { failures, .. } if size > self.current => {
                 self.current = size;
@@ -294,7 +329,7 @@ impl Mtud {
         Some(rtt)
     }
 
-    fn fail(&mut self, size: usize) {
+    fn fail(&mut self, size: usize, now: Instant) {
         match &mut self.phase {
             Phase::Search { bound, failures } if size > self.current => {
                 *bound = size;
@@ -303,23 +338,29 @@ impl Mtud {
                     self.trust = Trust::Doubted;
                 }
             }
-            Phase::Search { .. } | Phase::Confirm { .. } => self.fall_below(size),
+            Phase::Search { .. } | Phase::Confirm { .. } => self.fall_below(size, now),
             Phase::Idle => {}
         }
     }
 
     /// The current size does not pass any more.
-    fn fall_below(&mut self, size: usize) {
+    fn fall_below(&mut self, size: usize, now: Instant) {
         match FLOORS.into_iter().find(|floor| *floor < size) {
             Some(floor) => {
                 self.current = floor;
                 self.trust = Trust::Doubted;
                 self.phase = Phase::Search { bound: size, failures: 0 };
             }
-            // There is nothing to fall to; the handshake has passed, so this is bad luck.
+            // There is nothing to fall to. The handshake has passed, so this may be bad luck: it is tried
+            // again for a while.
             None => {
+                let stuck = self.stuck.get_or_insert(Stuck { since: now, lost: now });
+                stuck.lost = now;
                 self.trust = Trust::Proven;
-                self.phase = Phase::Idle;
+                self.phase = match self.is_too_small() {
+                    true => Phase::Idle,
+                    false => Phase::Confirm { suspected: true, resume: None },
+                };
             }
         }
     }

@@ -173,6 +173,46 @@ fn a_path_of_less_than_the_base_is_known_for_what_it_is_before_anybody_waits() {
 }
 
 #[test]
+fn a_path_that_carries_less_than_anybody_needs_is_told_of() {
+    let too_small = |net: &Net| net.count(0, |event| matches!(event, Event::PathTooSmall(_)));
+    let send = |net: &mut Net, seconds: u32| {
+        for _ in 0..seconds * 5 {
+            net.send(0, 1, &[0; 150]);
+            let peer = net.peer(0, 1);
+            net.nodes[0].endpoint.path_suspected(net.now, &peer);
+            net.run(Duration::from_millis(200));
+        }
+    };
+    let mut net = Net::connected_pair();
+    net.run(Duration::from_secs(5));
+    net.mtu = 122;
+    send(&mut net, 11);
+    assert_eq!(too_small(&net), 1);
+    send(&mut net, 10);
+    assert_eq!(too_small(&net), 1, "it is told once");
+    // It carries more again, and less.
+    net.mtu = 1472;
+    send(&mut net, 2);
+    assert!(net.peer(0, 1).path().is_some_and(|path| path.datagram_size >= 1200));
+    net.mtu = 122;
+    send(&mut net, 11);
+    assert_eq!(too_small(&net), 2);
+
+    // Outages and losses are something else.
+    for loss in [100, 36] {
+        let mut net = Net::connected_pair();
+        net.run(Duration::from_secs(5));
+        let mut random = 1_u32;
+        net.filter = Box::new(move |_| {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (random >> 16) % 100 >= loss
+        });
+        send(&mut net, 100);
+        assert_eq!(too_small(&net), 0);
+    }
+}
+
+#[test]
 fn a_black_hole_in_one_direction_is_noticed_while_the_other_sends_too() {
     let mut net = Net::acquainted_pair();
     net.send(0, 1, b"x");

@@ -333,6 +333,7 @@ fn event_name(event: &peersock_overlay::Event) -> &'static str {
         Event::SessionLost(_) => "session lost",
         Event::PathChanged(_) => "path changed",
         Event::PathShrunk(_) => "path shrunk",
+        Event::PathTooSmall(_) => "path too small",
         Event::PeerUnreachable(_) => "peer unreachable",
         Event::PeerGone(..) => "peer gone",
         Event::PathConfirmed(_) => "path confirmed",

@@ -406,6 +406,23 @@ impl Stack {
         }
     }
 
+    /// Ends the connections to some addresses of which something waits for an acknowledgement, which cannot
+    /// come: they fail with `error`, and the peer gets a reset. They are listed in `batch`.
+    pub fn fail_waiting(
+        &self,
+        now: Instant,
+        interface: InterfaceId,
+        remotes: &[Cidr],
+        error: Error,
+        batch: &mut Batch,
+    ) {
+        for flow in self.flows_to(interface, remotes) {
+            if flow.fail_waiting(now, error) {
+                batch.touch_flow(&self.shared.rounds, flow);
+            }
+        }
+    }
+
     /// Counts of what happened. What connections count together, `tcp_bytes_reordered`, is up to date when
     /// this is called.
     pub fn counters(&self) -> &Arc<Counters> {

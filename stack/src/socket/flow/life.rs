@@ -397,6 +397,31 @@ impl Flow {
         }
     }
 
+    /// Ends the connection with an error and a reset if something waits for an acknowledgement. False if
+    /// nothing does.
+    pub(crate) fn fail_waiting(&self, now: Instant, error: Error) -> bool {
+        let (mut inner, time) = self.lock_at(now);
+        if inner.waiting.is_none() || !inner.linked {
+            return false;
+        }
+        inner.lose_to_silence(error);
+        if !inner.orphaned {
+            inner.error = Some(error);
+        }
+        match inner.state() {
+            State::SynSent | State::TimeWait => self.unlink(&mut inner),
+            // Not by `reset`, which would call the loss this end's own doing.
+            _ => {
+                if let Some(connection) = inner.live() {
+                    connection.abort();
+                    self.shared.counters.tcp_resets_sent.increment();
+                }
+            }
+        }
+        self.refresh(&mut inner, time);
+        true
+    }
+
     /// Ends the connection as a reset from the peer would: the program at its other end is gone. An attempt
     /// goes on, since whoever comes after the peer may answer it. False if nothing changes.
     pub(crate) fn lose_peer(&self, now: Instant, departure: Departure) -> bool {
