@@ -81,7 +81,6 @@ enum Command {
     Members(members::Args),
     Demo(demo::Args),
     Completions(completions::Args),
-    #[command(hide = true)]
     Man(manual::Args),
     #[command(hide = true)]
     DemoServe(demo::ServeArgs),
