@@ -2,7 +2,7 @@
 
 use std::io::{self, Write as _};
 
-use clap::{Command, CommandFactory as _};
+use clap::{Arg, Command, CommandFactory as _, ValueHint};
 use clap_complete::Shell;
 
 use crate::Cli;
@@ -26,6 +26,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let name = command.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, name, &mut script);
+    if args.shell == Shell::Bash {
+        script.extend(bash_additions(&command).into_bytes());
+    }
     io::stdout().write_all(&script).map_err(Failure::output)
 }
 
@@ -36,4 +39,30 @@ fn listed(program: &Command) -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .args(program.get_arguments())
         .subcommands(commands)
+}
+
+/// What clap's script for bash does not complete, other than those for zsh and fish: files as arguments, and
+/// the program of `run` with its own arguments.
+fn bash_additions(program: &Command) -> String {
+    let takes_value = |arg: &&Arg| !arg.is_positional() && arg.get_action().takes_values();
+    let run = program.get_subcommands().filter(|command| command.get_name() == "run");
+    let options = run.flat_map(Command::get_arguments).filter(takes_value);
+    let options: Vec<_> = options
+        .flat_map(|arg| {
+            let short = arg.get_short().map(|short| format!("-{short}"));
+            short.into_iter().chain(arg.get_long().map(|long| format!("--{long}")))
+        })
+        .collect();
+    let takes_file =
+        |command: &&Command| command.get_positionals().any(|arg| arg.get_value_hint() == ValueHint::AnyPath);
+    let inner = program.get_subcommands().flat_map(|outer| {
+        outer
+            .get_subcommands()
+            .filter(takes_file)
+            .map(move |inner| format!("\"{} {}\"", outer.get_name(), inner.get_name()))
+    });
+    let files: Vec<_> = inner.collect();
+    include_str!("completions.bash")
+        .replace("@OPTIONS@", &options.join("|"))
+        .replace("@FILES@", &files.join("|"))
 }

@@ -62,7 +62,8 @@ pub(crate) struct Args {
     #[arg(short, long)]
     quiet: bool,
 
-    /// Do not read stdin; only receive
+    /// Do not read stdin; only receive, and close this side when the peer has closed its own (`</dev/null`
+    /// closes it at once)
     #[arg(long)]
     receive_only: bool,
 }
@@ -85,7 +86,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         let stream = connect(&session, &targets, begin + args.timeout)?;
         stream::watch(&stream, args.peer_timeout)?;
         let _watch = silence::Watch::start(&session, &stream, stream.peer_addr()?.ip(), args.peer_timeout)?;
-        let input = stdin.as_ref().map_or(Input::Empty, |stdin| Input::Stdin { stdin, turn: None });
+        let input = stdin.as_ref().map_or(Input::EmptyAtEnd, |stdin| Input::Stdin { stdin, turn: None });
         let progress = Progress::start(input.is_stdin(), args.quiet);
         stream::run(&stream, &input, &mut &stdout, AfterPeer::Continue, &progress)?;
     }

@@ -83,7 +83,6 @@ enum Command {
     Netcheck(netcheck::Args),
     Demo(demo::Args),
     Completions(completions::Args),
-    #[command(hide = true)]
     Man(manual::Args),
     #[command(hide = true)]
     DemoServe(demo::ServeArgs),

@@ -43,8 +43,6 @@ pub(crate) enum AfterPeer {
 
 /// What is sent.
 pub(crate) enum Input<'a> {
-    /// Nothing, and the peer learns that at once: some servers answer the end of what they read.
-    Empty,
     /// Nothing, and the peer learns that when all that it has sent is written: then it knows that it is.
     EmptyAtEnd,
     /// Stdin, as soon as it is this connection's turn if several want it.
@@ -63,7 +61,7 @@ impl Input<'_> {
     fn turn(&self) -> Option<&Turn> {
         match self {
             Input::Stdin { turn, .. } => turn.as_ref(),
-            Input::Empty | Input::EmptyAtEnd => None,
+            Input::EmptyAtEnd => None,
         }
     }
 }
@@ -118,7 +116,6 @@ pub(crate) fn run(
             let _finished = finished;
             let sent = match input {
                 Input::Stdin { stdin, turn } => send(stream, stdin, turn.as_ref(), &token, progress),
-                Input::Empty => finish_sending(stream),
                 // `finish` does it.
                 Input::EmptyAtEnd => Ok(()),
             };

@@ -83,7 +83,12 @@ pub(crate) struct Args {
     quiet: bool,
 
     /// The program and its arguments
-    #[arg(trailing_var_arg = true, required = true, value_name = "PROGRAM")]
+    #[arg(
+        trailing_var_arg = true,
+        required = true,
+        value_name = "PROGRAM",
+        value_hint = clap::ValueHint::CommandWithArguments
+    )]
     program: Vec<OsString>,
 }
 

@@ -75,7 +75,7 @@ fn bash_completes_commands_and_options() {
         let mut bash = Command::new("bash");
         bash.current_dir(dir.path()).args(["--norc", "-c"]).arg(format!(
             "source ./peersock; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
-             _peersock peersock \"${{COMP_WORDS[-1]}}\" \"${{COMP_WORDS[-2]}}\"; echo \"${{COMPREPLY[@]}}\""
+             _peersock_with_files peersock \"${{COMP_WORDS[-1]}}\" \"${{COMP_WORDS[-2]}}\"; echo \"${{COMPREPLY[@]}}\""
         ));
         run(bash).success().text().trim().to_owned()
     };
@@ -86,4 +86,17 @@ fn bash_completes_commands_and_options() {
     assert_eq!(complete("peersock run"), "run");
     assert_eq!(complete("peersock dem"), "demo");
     assert_eq!(complete("peersock help run"), "run");
+    assert_eq!(complete("peersock ma"), "man");
+    // Programs, their arguments, and files as arguments.
+    assert!(complete("peersock run bas").split_whitespace().any(|word| word == "bash"));
+    assert!(
+        complete("peersock -v run -n ff0001ffff000000 --only bas")
+            .split_whitespace()
+            .any(|word| word == "bash")
+    );
+    assert!(complete("peersock run --quiet -- bas").split_whitespace().any(|word| word == "bash"));
+    assert_eq!(complete("peersock run -n ff0001ffff000000 cat ./pee"), "./peersock");
+    assert_eq!(complete("peersock run --state ./pee"), "./peersock");
+    assert_eq!(complete("peersock network show ./pee"), "./peersock");
+    assert_eq!(complete("peersock network show --js"), "--json");
 }

@@ -6,6 +6,21 @@ use std::process::{Command, Stdio};
 use crate::common::{Lab, PORT, Running, peersock, run, write_file};
 
 #[test]
+fn who_only_receives_gets_what_a_listener_for_many_is_given_later() {
+    let lab = Lab::new();
+    let mut listening = lab.listen(&["-k", "0"]);
+    let dialing = lab.dial(&listening.target, &["--receive-only", "-v"]);
+    // It is connected, and has had the time to end its side.
+    dialing.wait_for_stderr("session established");
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    listening.running.send(b"late");
+    dialing.wait_for_stdout("late");
+    listening.running.end_stdin();
+    assert_eq!(dialing.finish().success().text(), "late");
+    listening.running.interrupt().failure(130, &[]);
+}
+
+#[test]
 fn both_directions_carry_data_and_half_closing_keeps_the_other_open() {
     let lab = Lab::new();
     let mut listening = lab.listen(&[&port()]);

@@ -96,3 +96,22 @@ s.close()
     lab.bash("beta", &script);
     assert_eq!(serving.finish().success().text(), "reset\n");
 }
+
+#[test]
+fn sizes_of_buffers_that_were_set_at_the_beginning_stay() {
+    let test = "sizes_of_buffers_that_were_set_at_the_beginning_stay";
+    let Some(lab) = Lab::with(test, &["python3"]) else { return };
+    let program = lab.write(
+        "sizes.py",
+        "import socket
+for name in socket.SO_RCVBUF, socket.SO_SNDBUF:
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, name, 20000)
+    before = s.getsockopt(socket.SOL_SOCKET, name)
+    s.bind(('10.77.0.1', 0))
+    print(before == s.getsockopt(socket.SOL_SOCKET, name))
+",
+    );
+    let got = run(lab.command("alpha", &[], &["python3", &program])).success();
+    assert_eq!(got.text(), "True\nTrue\n");
+}

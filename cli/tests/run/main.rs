@@ -7,6 +7,7 @@ mod calls;
 #[allow(dead_code, reason = "the other tests use the rest")]
 mod common;
 mod data;
+mod delivery;
 mod ending;
 mod errno;
 mod groups;

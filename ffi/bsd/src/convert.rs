@@ -83,13 +83,25 @@ pub fn convert(client: &Client, fd: RawFd, sets: impl FnOnce(RawFd) -> EpollSets
 pub fn counterpart(client: &Client, fd: RawFd) -> Result<OwnedFd, Errno> {
     let option = |name| int_option(fd, libc::SOL_SOCKET, name).ok_or(Errno::NOTSOCK);
     let kind = (option(libc::SO_DOMAIN)?, option(libc::SO_TYPE)?, option(libc::SO_PROTOCOL)?);
-    open_like(client, fd, kind, |level, name, value| {
+    let fresh = fresh_socket(kind);
+    let usual_size = |_: &Socket<'_>, name| int_option(fresh.as_ref()?.as_raw_fd(), libc::SOL_SOCKET, name);
+    open_like(client, fd, kind, usual_size, |level, name, value| {
         let mut length = value.len() as libc::socklen_t;
         let value = value.as_mut_ptr().cast();
         // SAFETY: both pointers are to live variables of the sizes that the kernel is told.
         unsafe { crate::kernel::getsockopt(fd, level, name, value, &raw mut length) }?;
         Ok(length as usize)
     })
+}
+
+/// One of the kernel's sockets to which nobody has done anything; its buffers are as the system's settings say.
+fn fresh_socket((domain, kind, protocol): (c_int, c_int, c_int)) -> Option<OwnedFd> {
+    let kind = kind | libc::SOCK_CLOEXEC;
+    // SAFETY: no pointers.
+    let fd = unsafe { libc::syscall(libc::SYS_socket, domain, kind, protocol) };
+    let fd = RawFd::try_from(fd).ok().filter(|fd| *fd >= 0)?;
+    // SAFETY: it was just opened, and nobody else knows of it.
+    Some(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Whether an overlay stream has tried to connect in vain without waiting: the kernel's AF_UNIX sockets
@@ -123,17 +135,26 @@ pub fn renew(socket: &Socket<'_>, sets: impl FnOnce(RawFd) -> EpollSets) -> Resu
     let kind = (int(libc::SO_DOMAIN)?, int(libc::SO_TYPE)?, int(libc::SO_PROTOCOL)?);
     let local = socket.local_addr()?;
     let fd = socket.fd().as_raw_fd();
-    let new = open_like(&socket.client(), fd, kind, get)?;
+    let usual_size = |new: &Socket<'_>, name| {
+        let (mut value, mut length): (c_int, _) = (0, size_of::<c_int>() as libc::socklen_t);
+        let to = (&raw mut value).cast();
+        // SAFETY: both pointers are to live variables of the sizes that are told.
+        let got = unsafe { crate::getsockopt(new, libc::SOL_SOCKET, name, to, &raw mut length) };
+        got.is_ok().then_some(value)
+    };
+    let new = open_like(&socket.client(), fd, kind, usual_size, get)?;
     replace(fd, &new, sets)?;
     // The old one has let go of its port.
     if local.port() == 0 { Ok(()) } else { Socket::of(new.as_fd()).ok_or(Errno::NOTSOCK)?.bind(local) }
 }
 
-/// Opens an overlay socket with the flags of `fd`, and the options that `get` gives.
+/// Opens an overlay socket with the flags of `fd`, and the options that `get` gives. `usual_size` says how
+/// large a buffer is if nobody has set its size.
 fn open_like(
     client: &Client,
     fd: RawFd,
     (domain, kind, protocol): (c_int, c_int, c_int),
+    usual_size: impl Fn(&Socket<'_>, c_int) -> Option<c_int>,
     get: impl Fn(c_int, c_int, &mut [u8]) -> Result<usize, Errno>,
 ) -> Result<OwnedFd, Errno> {
     let new = crate::socket(client, domain, kind, protocol)?;
@@ -145,7 +166,9 @@ fn open_like(
         &new,
         status & (OFlags::NONBLOCK | OFlags::from_bits_retain(libc::O_ASYNC as u32)),
     )?;
-    repeat_options(&Socket::of(new.as_fd()).ok_or(Errno::NOTSOCK)?, get);
+    let socket = Socket::of(new.as_fd()).ok_or(Errno::NOTSOCK)?;
+    repeat_sizes(&socket, usual_size, &get);
+    repeat_options(&socket, get);
     Ok(new)
 }
 
@@ -201,6 +224,27 @@ fn repeat_options(new: &Socket<'_>, get: impl Fn(c_int, c_int, &mut [u8]) -> Res
             let value = value.as_ptr().cast();
             // SAFETY: the value is at least as long as was said.
             let _ = unsafe { crate::setsockopt(new, level, name, value, length as libc::socklen_t) };
+        }
+    }
+}
+
+/// Gives the new socket the sizes of buffers that were set on the old one.
+fn repeat_sizes(
+    new: &Socket<'_>,
+    usual: impl Fn(&Socket<'_>, c_int) -> Option<c_int>,
+    get: impl Fn(c_int, c_int, &mut [u8]) -> Result<usize, Errno>,
+) {
+    for name in [libc::SO_RCVBUF, libc::SO_SNDBUF] {
+        let mut bytes = [0; 4];
+        let value = get(libc::SOL_SOCKET, name, &mut bytes).map(|_| c_int::from_ne_bytes(bytes));
+        if let (Ok(value), Some(usual)) = (value, usual(new, name))
+            && value != usual
+        {
+            // What is told is twice what was asked for (socket(7)).
+            let asked = value / 2;
+            let asked = (&raw const asked).cast();
+            // SAFETY: the value is as long as we say.
+            let _ = unsafe { crate::setsockopt(new, libc::SOL_SOCKET, name, asked, 4) };
         }
     }
 }

@@ -1,0 +1,263 @@
+//! Every delivery of the table between unmodified programs, which are told what the kernel's TCP would tell.
+
+#[path = "../../../tests/delivery/scenario.rs"]
+mod scenario;
+
+use std::fs;
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use self::scenario::{Outcome, Scenario, Step, content, judge, table};
+use crate::common::{Running, vanish};
+use crate::lab::{ALPHA, Lab};
+
+/// After this time without an answer a receiver that has stopped is given up, in milliseconds.
+const SILENCE: &str = "1000";
+
+#[test]
+fn programs_are_told_what_the_table_says() {
+    let Some(lab) = Lab::with("programs_are_told_what_the_table_says", &["python3"]) else { return };
+    let (scenarios, sizes) = table();
+    let mut ends = Ends::start(&lab, Face::Overlay);
+    for scenario in scenarios.iter().filter(|scenario| !scenario.ends_process()) {
+        for &size in &sizes {
+            let (told, read) = ends.play(scenario, size);
+            judge(scenario, size, "run", told, &read);
+        }
+    }
+}
+
+#[test]
+fn programs_are_told_that_the_receivers_node_has_died() {
+    let test = "programs_are_told_that_the_receivers_node_has_died";
+    play_ends_of_nodes(test, Step::Killed, Signal::KILL);
+}
+
+#[test]
+fn programs_are_told_that_the_receivers_node_has_stopped() {
+    let test = "programs_are_told_that_the_receivers_node_has_stopped";
+    play_ends_of_nodes(test, Step::Stopped, Signal::STOP);
+}
+
+/// Plays the scenarios with this last step; the receiver's node gets the signal.
+fn play_ends_of_nodes(test: &str, last: Step, how: Signal) {
+    let Some(lab) = Lab::with(test, &["python3"]) else { return };
+    let (scenarios, sizes) = table();
+    let mut sender = lab.python("beta", SENDER, Face::Overlay);
+    for scenario in scenarios.iter().filter(|scenario| scenario.steps.last() == Some(&last)) {
+        for &size in &sizes {
+            let receiver = lab.python("alpha", RECEIVER, Face::Overlay);
+            let ends = Ends { sender, receiver, host: ALPHA, number: String::new() };
+            let told;
+            (told, sender) = ends.play_to_the_end(scenario, size, |receiver, _| vanish(how, receiver.id()));
+            judge(scenario, size, "run", told, &[]);
+        }
+    }
+}
+
+/// A program that is killed ends its connections as the kernel does for it, because its node lives.
+#[test]
+fn programs_are_told_that_the_receiver_was_killed_as_by_the_kernel() {
+    let test = "programs_are_told_that_the_receiver_was_killed_as_by_the_kernel";
+    let Some(lab) = Lab::with(test, &["python3"]) else { return };
+    let (scenarios, sizes) = table();
+    for scenario in scenarios.iter().filter(|scenario| scenario.steps.last() == Some(&Step::Killed)) {
+        for &size in &sizes {
+            let told = [Face::Kernel, Face::Overlay].map(|face| {
+                let ends = Ends::start(&lab, face);
+                let kill = |_: &Running, program| vanish(Signal::KILL, program);
+                ends.play_to_the_end(scenario, size, kill).0
+            });
+            assert_eq!(told[0], told[1], "{}, {size} bytes", scenario.name);
+        }
+    }
+}
+
+/// The programs that this test has are right: the kernel's TCP tells them what the table says.
+#[test]
+fn the_kernel_tells_programs_what_the_table_says() {
+    let Some(lab) = Lab::with("the_kernel_tells_programs_what_the_table_says", &["python3"]) else { return };
+    let (scenarios, sizes) = table();
+    let mut ends = Ends::start(&lab, Face::Kernel);
+    for scenario in scenarios.iter().filter(|scenario| !scenario.ends_process()) {
+        for &size in &sizes {
+            let (told, read) = ends.play(scenario, size);
+            judge(scenario, size, "kernel", told, &read);
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Face {
+    Overlay,
+    Kernel,
+}
+
+/// A sender and a receiver, which do what they are told on stdin.
+struct Ends {
+    sender: Running,
+    receiver: Running,
+    host: &'static str,
+    /// Of the last order, which stands before all answers to it.
+    number: String,
+}
+
+impl Ends {
+    fn start(lab: &Lab, face: Face) -> Ends {
+        let host = if face == Face::Overlay { ALPHA } else { "127.0.0.1" };
+        let (sender, receiver) = (lab.python("beta", SENDER, face), lab.python("alpha", RECEIVER, face));
+        Ends { sender, receiver, host, number: String::new() }
+    }
+
+    /// What the sender was told, and what the receiver has read.
+    fn play(&mut self, scenario: &Scenario, size: usize) -> (Outcome, Vec<u8>) {
+        self.begin(scenario, size, "0");
+        if scenario.steps == [Step::Unlisten] {
+            self.wait(&self.sender, "connected ");
+            self.receiver.send(b"go\n");
+        }
+        let told = outcome(&self.wait(&self.sender, "told "));
+        let read = fs::read(self.wait(&self.receiver, "done ")).expect("what it has read");
+        (told, read)
+    }
+
+    /// The same; `end` ends the receiver, of whose program it is given the number.
+    fn play_to_the_end(
+        mut self,
+        scenario: &Scenario,
+        size: usize,
+        end: impl FnOnce(&Running, u32),
+    ) -> (Outcome, Running) {
+        self.begin(scenario, size, SILENCE);
+        let program = self.wait(&self.receiver, "now ").parse().expect("a process");
+        end(&self.receiver, program);
+        (outcome(&self.wait(&self.sender, "told ")), self.sender)
+    }
+
+    fn begin(&mut self, scenario: &Scenario, size: usize, silence: &str) {
+        // No name is the end of another one then.
+        let number = format!("={}-{size}", scenario.name);
+        let steps = steps_of(&scenario.name);
+        self.receiver.send(format!("{number} {} {size} {steps}\n", self.host).as_bytes());
+        let port = self.receiver.wait_for_stderr(&format!("{number} port "));
+        self.sender.send(format!("{number} {} {port} {size} {silence}\n", self.host).as_bytes());
+        self.number = number;
+    }
+
+    fn wait(&self, end: &Running, what: &str) -> String {
+        end.wait_for_stderr(&format!("{} {what}", self.number))
+    }
+}
+
+fn outcome(told: &str) -> Outcome {
+    if told == "delivered" { Outcome::Delivered } else { Outcome::Error }
+}
+
+impl Lab {
+    fn python(&self, member: &str, program: &str, face: Face) -> Running {
+        for size in table().1 {
+            fs::write(self.path(&format!("content-{size}")), content(size)).expect("room for a file");
+        }
+        let words = ["python3", "-c", program, self.folder()];
+        match face {
+            Face::Overlay => self.start(member, &words),
+            Face::Kernel => {
+                let mut command = Command::new(words[0]);
+                command.args(&words[1..]);
+                Running::start(command)
+            }
+        }
+    }
+}
+
+/// The steps as the table has them.
+fn steps_of(name: &str) -> String {
+    let lines = include_str!("../../../tests/delivery/scenarios.txt").lines();
+    let mut lines = lines.filter_map(|line| line.split_once(char::is_whitespace));
+    let (_, rest) = lines.find(|(first, _)| *first == name).expect("a scenario");
+    rest.split_whitespace().skip(1).collect::<Vec<_>>().join(" ")
+}
+
+const SENDER: &str = "
+import fcntl, os, socket, struct, sys, time
+
+def unacknowledged(s):
+    return struct.unpack('i', fcntl.ioctl(s, 0x5411, b'....'))[0]
+
+def send(number, host, port, size, silence):
+    s = socket.create_connection((host, port))
+    print(number, 'connected', '', file=sys.stderr)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 100))
+    if silence:
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, silence)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option in socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT:
+            s.setsockopt(socket.IPPROTO_TCP, option, 1)
+    with open(os.path.join(sys.argv[1], f'content-{size}'), 'rb') as file: s.sendall(file.read())
+    s.shutdown(socket.SHUT_WR)
+    while s.recv(65536): pass
+    while unacknowledged(s):
+        error = s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error: raise OSError(error, os.strerror(error))
+        time.sleep(.001)
+    error = s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if error: raise OSError(error, os.strerror(error))
+    # Python's own `close` says nothing of a reset.
+    os.close(s.detach())
+
+for line in sys.stdin:
+    number, host, port, size, silence = line.split()
+    try:
+        send(number, host, int(port), int(size), int(silence))
+        print(number, 'told', 'delivered', file=sys.stderr)
+    except OSError as error:
+        print(number, 'told', error, file=sys.stderr)
+";
+
+const RECEIVER: &str = "
+import os, socket, struct, sys, time
+
+def play(number, host, size, steps):
+    got, c = b'', None
+    listener = socket.socket()
+    # So that half of the largest size is more than what buffers hold, too: they grow with what is read.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 262144)
+    listener.bind((host, 0))
+    if steps != ['refuse']: listener.listen()
+    port = listener.getsockname()[1]
+    if steps == ['refuse']: listener.close()
+    print(number, 'port', port, file=sys.stderr)
+    if steps == ['refuse']: return got
+    if steps == ['unlisten']:
+        sys.stdin.readline()
+        listener.close()
+        return got
+    for step in steps:
+        if step == 'accept':
+            c = listener.accept()[0]
+            listener.close()
+        elif step == 'see': c.recv(1, socket.MSG_PEEK)
+        elif step.startswith('read '):
+            wanted = {'half': size // 2, 'but-one': size - 1, 'all': size}[step[5:]]
+            while len(got) < wanted: got += c.recv(wanted - len(got))
+        elif step == 'end':
+            while part := c.recv(65536): got += part
+        elif step == 'shutdown write': c.shutdown(socket.SHUT_WR)
+        elif step == 'shutdown read': c.shutdown(socket.SHUT_RD)
+        elif step == 'close': c.close()
+        elif step == 'reset':
+            c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+            c.close()
+        else:
+            print(number, 'now', os.getpid(), file=sys.stderr)
+            time.sleep(1000)
+    return got
+
+while line := sys.stdin.readline():
+    number, host, size, steps = line.rstrip().split(' ', 3)
+    got = play(number, host, int(size), steps.split(', '))
+    path = os.path.join(sys.argv[1], number)
+    with open(path, 'wb') as file: file.write(got)
+    print(number, 'done', path, file=sys.stderr)
+";
