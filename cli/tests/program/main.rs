@@ -10,5 +10,6 @@ mod manual;
 mod netcat;
 mod networks;
 mod observe;
+mod root;
 mod trouble;
 mod verbose;

@@ -25,7 +25,7 @@ use peersock_overlay::NoEntropy;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-pub use address::advertised;
+pub use address::{advertised, interface_addresses};
 pub use streams::{Connection, Connections, FromRoot, ToRoot};
 
 use crate::{Config, Counters, Root};
