@@ -111,7 +111,7 @@ peersock_primitives::counters! {
 #[derive(Debug, Default)]
 struct Gauges {
     counters: Arc<Counters>,
-    traffic: Traffic,
+    traffic: Arc<Traffic>,
     nodes: AtomicU64,
     registered: AtomicU64,
     connections: AtomicU64,
@@ -148,6 +148,11 @@ impl Server {
     /// Where the metrics are.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics.as_ref()?.local_addr().ok()
+    }
+
+    /// What goes through the sockets, also while the server runs.
+    pub fn traffic(&self) -> Arc<Traffic> {
+        self.gauges.traffic.clone()
     }
 
     /// Where stream transports bring their connections.
