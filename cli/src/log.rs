@@ -17,7 +17,7 @@ use crate::style;
 const VARIABLE: &str = "PEERSOCK_LOG";
 
 /// The crates that log. A target is one of them, or a module in one.
-const TARGETS: [&str; 3] = ["peersock", "peersock_overlay", "peersock_stack"];
+const TARGETS: [&str; 4] = ["peersock", "peersock_overlay", "peersock_root", "peersock_stack"];
 
 /// Sets the log up: `verbose` counts the -v, and the variable overrules it.
 pub(crate) fn to_stderr(verbose: u8) -> Outcome {
@@ -27,7 +27,9 @@ pub(crate) fn to_stderr(verbose: u8) -> Outcome {
         _ => (
             EnvFilter::new(match verbose {
                 0 => "warn",
-                1 => "info,peersock_overlay=debug,peersock::driver=debug,peersock::datapath=debug",
+                1 => {
+                    "info,peersock_overlay=debug,peersock_root=debug,peersock::driver=debug,peersock::datapath=debug"
+                }
                 2 => "debug",
                 _ => "trace",
             }),

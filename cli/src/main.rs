@@ -22,6 +22,7 @@ mod network;
 mod output;
 mod ping;
 mod progress;
+mod root;
 mod run;
 mod session;
 mod signals;
@@ -74,6 +75,7 @@ enum Command {
     Dial(dial::Args),
     Ping(ping::Args),
     Run(run::Args),
+    Root(root::Args),
     #[command(hide = true)]
     RunGuard(run::GuardArgs),
     #[command(hide = true)]
@@ -125,6 +127,7 @@ fn run(cli: &Cli) -> Outcome {
         Command::Dial(args) => dial::run(args),
         Command::Ping(args) => ping::run(args),
         Command::Run(args) => run::run(args),
+        Command::Root(args) => root::run(args),
         Command::RunGuard(args) => run::guard(args),
         Command::RunLibrary(args) => run::provide_library(args),
         Command::Status(args) => status::run(args),

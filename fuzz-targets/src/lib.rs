@@ -8,7 +8,7 @@
 //! There is one target per parser, and three kinds of oracle: what was parsed is written and parsed again
 //! ([`wire`], [`control`], [`identifiers`]); a valid message is altered and must then be refused ([`hello`],
 //! [`initiation`], [`response`], [`cookie`], [`session`]); and sequences of operations run against a model
-//! that knows what may come out ([`coalescer`], [`connection`], [`overlay_ops`], [`stack_ops`]).
+//! that knows what may come out ([`coalescer`], [`connection`], [`overlay_ops`], [`root_ops`], [`stack_ops`]).
 //!
 //! ```
 //! for target in peersock_fuzz_targets::TARGETS {
@@ -20,6 +20,7 @@
 mod handshake;
 mod input;
 mod overlay;
+mod root;
 mod session;
 mod stack;
 mod text;
@@ -27,6 +28,7 @@ mod wire;
 
 pub use handshake::{cookie, initiation, response};
 pub use overlay::overlay_ops;
+pub use root::root_ops;
 pub use session::session;
 pub use stack::{coalescer, connection, packets, segments, stack_ops};
 pub use text::{identifiers, identity_file, network_file};
@@ -61,6 +63,7 @@ targets! {
     overlay_ops,
     packets,
     response,
+    root_ops,
     segments,
     session,
     stack_ops,

@@ -20,6 +20,8 @@ pub(crate) struct Client {
     pub(crate) path: Option<Source>,
     /// When something authentic came from it last, a relayed frame included.
     pub(crate) heard: Nanos,
+    /// The same from where it has shown that it receives.
+    pub(crate) heard_at_path: Nanos,
     /// What it has sent on last, the one before, and those that it has not used yet.
     pub(crate) current: Option<Box<Session>>,
     pub(crate) previous: Option<Box<Session>>,
@@ -78,6 +80,7 @@ impl Client {
             newest,
             path: None,
             heard: 0,
+            heard_at_path: 0,
             current: None,
             previous: None,
             pending: Vec::new(),

@@ -21,6 +21,9 @@ impl Root {
             let is_alive = at < session.expires();
             is_alive.then(|| session.open(&*provider, &data, &mut plaintext)).flatten()?;
             client.heard = at;
+            if client.path == Some(source) {
+                client.heard_at_path = at;
+            }
             Some(is_used)
         });
         match opened {
@@ -60,6 +63,12 @@ impl Root {
             Some(Ok(Control::Probe { id, .. })) => {
                 let size = u16::try_from(len).unwrap_or(u16::MAX);
                 self.answer(slot, source, Control::ProbeAck { id, size });
+            }
+            // It does not pay for two messages. A node that compares several ways to the root is still heard
+            // from on the one that it uses; one that is not seems to have another address now, of which it
+            // may not know. It hears from the root either way.
+            Some(Ok(Control::Challenge { here: false, .. })) if self.seems_moved(now, source, slot) => {
+                self.challenge(now, source, slot);
             }
             Some(Ok(Control::Challenge { data, .. })) => {
                 self.answer(slot, source, Control::Answer { data });

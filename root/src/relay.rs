@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use peersock_overlay::wire::{Channel, MessageType, NoticeCode, Relayed};
+use peersock_overlay::wire::{MessageType, NoticeCode, Relayed};
 
 use crate::budget::{Budget, Nanos};
 use crate::{Config, RelayPolicy, Root, Source};
@@ -77,7 +77,8 @@ impl Root {
         }
         let (at, is_handshake) = (self.nanos(now), is_handshake(inner));
         let Some(from) = self.clients.by_source(&source) else {
-            self.on_unknown_relay(now, source, header, frame.len());
+            // Nobody to tell: without a node there is no session.
+            self.counters.relay_unknown_source.increment();
             return None;
         };
         let to = self.clients.by_channel(header.channel);
@@ -91,7 +92,7 @@ impl Root {
             self.counters.relay_unknown_source.increment();
             return None;
         }
-        sender.heard = at;
+        (sender.heard, sender.heard_at_path) = (at, at);
         let buckets = &mut sender.buckets;
         let paid = match (&self.budgets.relay, prefix) {
             (Relay::Unlimited, _) => true,
@@ -123,18 +124,6 @@ impl Root {
         self.counters.relayed.increment();
         self.counters.relayed_bytes.add(frame.len() as u64);
         Some(path)
-    }
-
-    /// Nobody is known at that address. If it is a node whose NAT box has given it another one, it learns so:
-    /// its own header comes back, without a channel. Nobody else can send that, who does not know its token.
-    #[cold]
-    fn on_unknown_relay(&mut self, now: Instant, source: Source, header: Relayed, len: usize) {
-        self.counters.relay_unknown_source.increment();
-        if self.limits.unknown_relay.take(source.ip(), now) {
-            self.outbox.begin(source, len);
-            let hint = Relayed { channel: Channel(0), ..header };
-            self.outbox.answer(&self.counters, source, hint.to_bytes().to_vec());
-        }
     }
 }
 

@@ -26,6 +26,9 @@ const REPEAT_AFTER: Nanos = 250_000_000;
 /// A challenge to one place makes way for one to another one after this.
 const HOLD: Nanos = 1_000_000_000;
 
+/// A node that was not heard from at its place for so long may be elsewhere.
+const SILENT_FOR: Nanos = 20_000_000_000;
+
 impl Root {
     /// A node has used a session for the first time: it has the keys, and receives where the response went.
     /// `None` if there is no room for it.
@@ -50,11 +53,21 @@ impl Root {
         if is_new && client.registered.is_none() {
             client.buckets.relay = self.budgets.new_relay(at);
         }
+        client.heard_at_path = at;
         self.clients.free_indices(gone);
         self.clients.set_path(slot, confirmed.source);
         self.clients.schedule(slot);
         self.counters.sessions_established.increment();
         Some(())
+    }
+
+    /// Whether the node is heard from at another place, and not at its own any more, where it would send
+    /// something every 25 seconds.
+    pub(crate) fn seems_moved(&self, now: Instant, source: Source, slot: Slot) -> bool {
+        let at = self.nanos(now);
+        self.clients.get(slot).is_some_and(|client| {
+            client.path != Some(source) && at >= client.heard_at_path.saturating_add(SILENT_FOR)
+        })
     }
 
     /// Asks whether the node receives there. What came from there pays for the question.
@@ -90,6 +103,7 @@ impl Root {
         if client.challenge.take_if(is_right).is_none() {
             return self.counters.answers_wrong.increment();
         }
+        client.heard_at_path = at;
         tracing::debug!(node = %client.id, to = %source, "a node has moved");
         self.clients.set_path(slot, source);
         self.counters.paths_moved.increment();

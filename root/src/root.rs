@@ -70,7 +70,6 @@ pub struct Root {
 #[derive(Debug)]
 pub(crate) struct StrangerLimits {
     pub(crate) unknown_session: Limiter,
-    pub(crate) unknown_relay: Limiter,
     pub(crate) stun: Limiter,
     pub(crate) short_stun: Limiter,
 }
@@ -96,7 +95,6 @@ impl Root {
         };
         let limits = StrangerLimits {
             unknown_session: limiter(5000, 100),
-            unknown_relay: limiter(5000, 100),
             stun: limiter(20_000, 500),
             short_stun: limiter(5000, 20),
         };

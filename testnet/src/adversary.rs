@@ -106,6 +106,13 @@ impl Adversary {
         }
     }
 
+    /// `identity` as a client of the root `target`.
+    pub fn of_root(identity: Arc<Identity>, target: PublicIdentity, clock: Duration, random: Random) -> Self {
+        let any = NetworkId::ad_hoc(1..=1).expect("one port");
+        let network = NetworkConfig::AdHoc { id: any, psk: None };
+        Self { network: NetworkId::ROOTS, ..Self::new(identity, &network, target, clock, random) }
+    }
+
     /// Its node ID.
     pub fn id(&self) -> &NodeId {
         &self.id

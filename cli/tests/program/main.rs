@@ -11,5 +11,6 @@ mod netcat;
 mod netcheck;
 mod networks;
 mod observe;
+mod root;
 mod trouble;
 mod verbose;

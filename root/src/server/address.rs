@@ -1,5 +1,6 @@
 //! Which addresses a root gives to others, if its operator names none.
 
+use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// The addresses at which sockets that are bound like this can be reached, as far as this machine knows:
@@ -37,6 +38,14 @@ pub fn advertised(bound: &[SocketAddr], interfaces: &[IpAddr]) -> Vec<SocketAddr
         }
     });
     all
+}
+
+/// The addresses of this machine's interfaces.
+///
+/// # Errors
+/// What the system says.
+pub fn interface_addresses() -> io::Result<Vec<IpAddr>> {
+    Ok(if_addrs::get_if_addrs()?.iter().map(if_addrs::Interface::ip).collect())
 }
 
 fn is_link_local(ip: &IpAddr) -> bool {

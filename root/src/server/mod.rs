@@ -25,7 +25,7 @@ use peersock_overlay::NoEntropy;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-pub use address::advertised;
+pub use address::{advertised, interface_addresses};
 pub use streams::{Connection, Connections, FromRoot, ToRoot};
 
 use crate::{Config, Counters, Root};
@@ -111,7 +111,7 @@ peersock_primitives::counters! {
 #[derive(Debug, Default)]
 struct Gauges {
     counters: Arc<Counters>,
-    traffic: Traffic,
+    traffic: Arc<Traffic>,
     nodes: AtomicU64,
     registered: AtomicU64,
     connections: AtomicU64,
@@ -148,6 +148,11 @@ impl Server {
     /// Where the metrics are.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics.as_ref()?.local_addr().ok()
+    }
+
+    /// What goes through the sockets, also while the server runs.
+    pub fn traffic(&self) -> Arc<Traffic> {
+        self.gauges.traffic.clone()
     }
 
     /// Where stream transports bring their connections.

@@ -51,10 +51,17 @@ impl Sockets {
         if addresses.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "no address to listen on"));
         }
-        let sockets: Vec<_> = addresses
-            .iter()
-            .map(|address| Bound::new(*address).map_err(|error| at(*address, &error)))
-            .collect::<io::Result<_>>()?;
+        let mut sockets: Vec<Bound> = Vec::new();
+        for address in addresses {
+            // The port that the system has chosen for the first is good for all, if it is free there.
+            let chosen = sockets.first().map(|socket| socket.address.port()).filter(|_| address.port() == 0);
+            let again = chosen.map(|port| Bound::new(SocketAddr::new(address.ip(), port)));
+            let bound = match again {
+                Some(Ok(bound)) => Ok(bound),
+                Some(Err(_)) | None => Bound::new(*address),
+            };
+            sockets.push(bound.map_err(|error| at(*address, &error))?);
+        }
         let locals = (0..sockets.len()).map(|socket| Local { socket, ip: None }).collect();
         Ok(Self { sockets, locals })
     }

@@ -75,7 +75,6 @@ fn every_message_from_an_unproven_place_pays_for_its_answer() {
             "register",
             "look-up",
             "short look-up",
-            "relayed",
             "padded STUN",
             "control",
             "control",

@@ -1,6 +1,6 @@
 //! A node that moves: it is believed once it has answered from where it is.
 
-use peersock_overlay::wire::{Control, LookUpKey, MessageType, RootMessage};
+use peersock_overlay::wire::{Control, LookUpKey, RootMessage};
 
 use super::*;
 
@@ -72,15 +72,32 @@ fn a_session_is_proven_where_its_response_went_not_where_it_is_used() {
 }
 
 #[test]
-fn frames_from_an_unknown_address_come_back_without_a_channel() {
+fn a_challenge_from_elsewhere_is_answered_while_the_node_is_where_it_was_and_else_challenged() {
+    let mut world = World::new();
+    let mut node = world.registered(1, source(1));
+    let ask = |node: &mut Node| node.seal_control(Control::Challenge { data: [7; 8], here: false });
+    let said = |node: &Node, sent: &[(Source, Vec<u8>)]| {
+        let [(_, datagram)] = sent else { panic!("{sent:?}") };
+        Control::parse(&node.open(datagram).expect("sealed"))
+    };
+    let sent = world.send(source(2), &ask(&mut node));
+    assert_eq!(said(&node, &sent), Ok(Control::Answer { data: [7; 8] }), "it compares two ways");
+    world.pass(SECOND * 25);
+    let sent = world.send(source(2), &ask(&mut node));
+    let answer = answer_to(&mut node, &sent[0].1);
+    assert_eq!(world.send(source(2), &answer).len(), 1, "where it is now");
+    let sent = world.send(source(2), &ask(&mut node));
+    assert_eq!(said(&node, &sent), Ok(Control::Answer { data: [7; 8] }));
+    assert!(world.root.clients.by_source(&source(2)).is_some());
+}
+
+#[test]
+fn frames_from_an_unknown_address_go_nowhere() {
     let mut world = World::new();
     let node = world.registered(1, source(1));
     let frame = node.frame(node.channel, b"a datagram");
-    let sent = world.send(source(2), &frame);
-    let [(to, hint)] = &sent[..] else { panic!("{sent:?}") };
-    assert_eq!((*to, MessageType::of(hint)), (source(2), Some(MessageType::Relayed)));
-    assert_eq!(hint[..4], frame[..4], "the token shows that the root means it");
-    assert_eq!(hint[4..], [0; 8]);
+    assert_eq!(world.send(source(2), &frame), []);
+    assert_eq!(world.root.counters().relay_unknown_source.get(), 1);
 }
 
 #[test]

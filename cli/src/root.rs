@@ -1,0 +1,304 @@
+//! `peersock root`
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use peersock::overlay::Identity;
+use peersock::state::{StateDir, read_secret_file};
+use peersock::{RootAddress, RootEndpoint, RootTransport};
+use peersock_root::server::{Listen, Server, advertised, interface_addresses};
+use peersock_root::{Config, RelayPolicy};
+use tokio::sync::oneshot;
+use zeroize::Zeroizing;
+
+use crate::args::{parse_port, parse_seconds};
+use crate::failure::{Failure, Outcome};
+use crate::output::{note, print};
+use crate::signals;
+
+/// Where the identity is kept, unless something else is said: a node on the same machine has another one.
+const DIRECTORY: &str = "peersock-root";
+
+/// Serve as a root: where nodes find each other, and which relays what they cannot send directly
+///
+/// The first line on stdout is what others need: give it to them as PEERSOCK_ROOTS. It has the root's key and
+/// the addresses of this machine's interfaces, unless --advertise says others. A root sees who is registered,
+/// from which address, and how much goes between whom; it cannot read or forge any of that, and does not
+/// learn which networks there are. docs/ROOT.md says more, and how to size one.
+///
+/// Ctrl-C or SIGTERM tells all nodes, which go to another root if they have one, and ends the program with
+/// status 0 when they have had --drain seconds; a second signal ends it at once.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  peersock root
+  peersock root --advertise root.example.org:7420 --metrics 127.0.0.1:9420
+  peersock root --access-token-file ./token --relay-rate 2M
+  peersock root --listen 127.0.0.1 --port 0 --ephemeral")]
+pub(crate) struct Args {
+    /// Address of this machine to listen on, with a port or without; may be given several times [default: all]
+    #[arg(short, long, value_name = "ADDR", value_parser = parse_listen)]
+    listen: Vec<Where>,
+
+    /// UDP port where --listen has none; 0 picks a free one
+    #[arg(short, long, value_name = "PORT", value_parser = parse_port, default_value_t = 7420)]
+    port: u16,
+
+    /// Endpoint to name in the first line instead of the interfaces' addresses, as nodes reach it; may be
+    /// given several times
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_advertised)]
+    advertise: Vec<RootEndpoint>,
+
+    /// Directory that holds this root's identity [env: PEERSOCK_STATE] [default: peersock-root under
+    /// $XDG_STATE_HOME or ~/.local/state]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+
+    /// Use a new identity that is forgotten at the end
+    #[arg(long, conflicts_with = "state")]
+    ephemeral: bool,
+
+    /// File (mode 0600) with a text that nodes must show to be registered, at most 255 bytes [default:
+    /// everybody may register]
+    #[arg(long, value_name = "FILE")]
+    access_token_file: Option<PathBuf>,
+
+    /// Bytes per second that are relayed for one node, with k, M or G for thousands, millions, billions; 0 for
+    /// no limit
+    #[arg(long, value_name = "BYTES", value_parser = parse_rate, default_value = "8M")]
+    relay_rate: u32,
+
+    /// The same for all nodes of one IPv4 /24 or IPv6 /56 [default: four times as much as for one node]
+    #[arg(long, value_name = "BYTES", value_parser = parse_rate)]
+    relay_prefix_rate: Option<u32>,
+
+    /// Relay nothing but what two nodes need to meet: handshakes, and 2 kB/s
+    #[arg(long, conflicts_with_all = ["relay_rate", "relay_prefix_rate"])]
+    no_relay: bool,
+
+    /// Answer STUN requests also if they are shorter than the answer, some per second and prefix (others are
+    /// always answered)
+    #[arg(long)]
+    stun: bool,
+
+    /// Serve /metrics (for Prometheus) and /health over HTTP there; whoever reaches it can read it
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics: Option<SocketAddr>,
+
+    /// The most nodes; each takes up to 1 KiB
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    max_nodes: usize,
+
+    /// The most nodes of one IPv4 /24 or IPv6 /56
+    #[arg(long, value_name = "N", default_value_t = 4096)]
+    max_nodes_per_prefix: u32,
+
+    /// The longest time for which a node is registered without renewing that, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    max_lifetime: u32,
+
+    /// How long nodes have to go elsewhere before the end
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "10")]
+    drain: Duration,
+}
+
+/// An address to listen on; without a port, --port is meant.
+#[derive(Debug, Clone, Copy)]
+enum Where {
+    Ip(IpAddr),
+    Socket(SocketAddr),
+}
+
+pub(crate) fn run(args: &Args) -> Outcome {
+    // Held until the end: nobody else uses the identity meanwhile.
+    let (_state, identity) = args.identity()?;
+    let config = args.config(identity)?;
+    let listen = Listen { udp: args.addresses(), metrics: args.metrics, drain: args.drain };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
+    let (begin_end, end) = oneshot::channel();
+    let (has_ended, ended) = mpsc::channel::<()>();
+    signals::end_with(move |_| {
+        // The program may be about to fail by itself.
+        let _ = begin_end.send(());
+        let _ = ended.recv();
+        0
+    })
+    .map_err(cannot_start)?;
+    let outcome = runtime.block_on(async {
+        let mut server = Server::bind(config, listen).await.map_err(|error| cannot_listen(&error))?;
+        print(args.announcement(&mut server)?)?;
+        for address in server.udp_addresses() {
+            note(format_args!("listening on {address}"));
+        }
+        if let Some(address) = server.metrics_address() {
+            note(format_args!("metrics on http://{address}/metrics"));
+        }
+        let shutdown = async {
+            // Without the thread for signals there is nobody to end it.
+            if end.await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        server.run(shutdown).await.map_err(|error| cannot_listen(&error))
+    });
+    drop(has_ended);
+    outcome
+}
+
+impl Args {
+    fn identity(&self) -> Outcome<(Option<StateDir>, Identity)> {
+        if self.ephemeral {
+            let mut seed = Zeroizing::new([0; 32]);
+            getrandom::fill(seed.as_mut_slice()).map_err(Failure::no_randomness)?;
+            return Ok((None, Identity::from_seed(&seed)));
+        }
+        let path = match (&self.state, std::env::var_os("PEERSOCK_STATE").filter(|path| !path.is_empty())) {
+            (Some(path), _) => path.clone(),
+            (None, Some(path)) => path.into(),
+            (None, None) => StateDir::default_path()?.with_file_name(DIRECTORY),
+        };
+        let state = StateDir::open(&path)?;
+        let identity = state.identity()?;
+        Ok((Some(state), identity))
+    }
+
+    fn config(&self, identity: Identity) -> Outcome<Config> {
+        let mut config = Config::new(Arc::new(identity));
+        config.access = self.access()?;
+        config.short_stun = self.stun;
+        config.relay = match (self.no_relay, self.relay_rate) {
+            (true, _) => RelayPolicy::Off,
+            (false, 0) => RelayPolicy::Unlimited,
+            (false, per_node) => {
+                let per_prefix = self.relay_prefix_rate.filter(|rate| *rate > 0);
+                RelayPolicy::Limited {
+                    per_node,
+                    per_prefix: per_prefix.unwrap_or(per_node.saturating_mul(4)),
+                }
+            }
+        };
+        config.limits.nodes = self.max_nodes;
+        config.limits.nodes_per_prefix = self.max_nodes_per_prefix;
+        config.limits.lifetime = self.max_lifetime;
+        Ok(config)
+    }
+
+    fn access(&self) -> Outcome<Option<Zeroizing<Vec<u8>>>> {
+        let Some(path) = &self.access_token_file else { return Ok(None) };
+        let text = read_secret_file(path).map_err(|error| {
+            Failure::file(error, "write the token into a file of mode 0600, and give its path")
+        })?;
+        let token = text.trim_end_matches(['\r', '\n']).as_bytes();
+        if token.is_empty() || token.len() > 255 {
+            return Err(Failure::usage(
+                format_args!("{} holds no token of 1 to 255 bytes", path.display()),
+                "write a text of that length into it, for example from `head -c 24 /dev/urandom | base64`",
+            ));
+        }
+        Ok(Some(Zeroizing::new(token.to_vec())))
+    }
+
+    fn addresses(&self) -> Vec<SocketAddr> {
+        if !self.listen.is_empty() {
+            let with_port = |place: &Where| match *place {
+                Where::Ip(ip) => SocketAddr::new(ip, self.port),
+                Where::Socket(address) => address,
+            };
+            return self.listen.iter().map(with_port).collect();
+        }
+        let mut all = vec![SocketAddr::from(([0; 4], self.port))];
+        // A machine may lack IPv6.
+        if UdpSocket::bind("[::]:0").is_ok() {
+            all.push(SocketAddr::from(([0u16; 8], self.port)));
+        }
+        all
+    }
+
+    /// What others need to know of this root.
+    fn announcement(&self, server: &mut Server) -> Outcome<RootAddress> {
+        let identity = *server.root_mut().identity();
+        if !self.advertise.is_empty() {
+            return Ok(RootAddress::new(identity, self.advertise.clone()));
+        }
+        let own = interface_addresses().unwrap_or_default();
+        let mut addresses = advertised(&server.udp_addresses(), &own);
+        addresses.truncate(RootAddress::MAX_ENDPOINTS);
+        let endpoints = addresses.iter().map(|address| RootEndpoint::at(RootTransport::Udp, *address));
+        Ok(RootAddress::new(identity, endpoints.collect()))
+    }
+}
+
+fn cannot_start(error: io::Error) -> Failure {
+    Failure::new(
+        format_args!("the root cannot start: {error}"),
+        "check the limits of the process (ulimit -a)",
+    )
+}
+
+fn cannot_listen(error: &io::Error) -> Failure {
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "end the program that uses it, or give another one with --port or --listen"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "give --listen an address that this machine has (see `ip address`)"
+        }
+        io::ErrorKind::PermissionDenied => "give a port from 1024 on, or run with CAP_NET_BIND_SERVICE",
+        _ => "check the addresses, and what the system says of its network",
+    };
+    Failure::new(format_args!("the root cannot serve: {error}"), hint)
+}
+
+fn parse_listen(text: &str) -> Result<Where, String> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let ip = bare.parse().map(Where::Ip);
+    ip.or_else(|_| text.parse().map(Where::Socket))
+        .map_err(|_| "give an IP address, or IPV4:PORT, or '[IPV6]:PORT'".to_owned())
+}
+
+fn parse_advertised(text: &str) -> Result<RootEndpoint, String> {
+    text.parse().map_err(|error: peersock::ParseRootError| error.to_string())
+}
+
+/// Understands `250000`, `250k`, `8M` and `1G`.
+fn parse_rate(text: &str) -> Result<u32, String> {
+    let (number, unit) = match text.char_indices().last() {
+        Some((at, 'k' | 'K')) => (&text[..at], 1_000),
+        Some((at, 'm' | 'M')) => (&text[..at], 1_000_000),
+        Some((at, 'g' | 'G')) => (&text[..at], 1_000_000_000),
+        _ => (text, 1),
+    };
+    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    let rate = number.parse().ok().filter(|_| is_number).and_then(|number: u32| number.checked_mul(unit));
+    rate.ok_or_else(|| "give a number of bytes per second up to 4G, such as 8M".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_have_units_of_thousands() {
+        assert_eq!(
+            ["0", "77", "250k", "8M", "4G"].map(parse_rate),
+            [Ok(0), Ok(77), Ok(250_000), Ok(8_000_000), Ok(4_000_000_000)]
+        );
+        for text in ["", "M", "-1", "+1", "5G", "1.5M", "8MB", "8 M"] {
+            assert!(parse_rate(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn places_to_listen_have_a_port_or_not() {
+        assert!(matches!(parse_listen("::1"), Ok(Where::Ip(_))));
+        assert!(matches!(parse_listen("[::1]"), Ok(Where::Ip(_))));
+        assert!(matches!(parse_listen("[::1]:5"), Ok(Where::Socket(_))));
+        assert!(matches!(parse_listen("127.0.0.1:5"), Ok(Where::Socket(_))));
+        for text in ["", "localhost", ":5", "127.0.0.1:"] {
+            assert!(parse_listen(text).is_err(), "{text}");
+        }
+    }
+}

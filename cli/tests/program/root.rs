@@ -1,0 +1,310 @@
+//! `root`: a real root on the loopback interface, and clients made of the overlay's messages.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::time::{Duration, Instant, SystemTime};
+
+use peersock::RootAddress;
+use peersock::overlay::noise::{InitiationPayload, Initiator, MacWriter, SessionKeys, Timestamp};
+use peersock::overlay::wire::{
+    Channel, Control, Data, Entry, LookUpKey, MessageType, NoticeCode, Registration, RelayToken, Relayed,
+    RootMessage,
+};
+use peersock::overlay::{
+    DATA_HEADER, DATA_OVERHEAD, Identity, NetworkId, Psk, PublicIdentity, SessionIndex, SuiteSet,
+    default_provider,
+};
+use rustix::process::Signal;
+
+use crate::common::{Lab, PATIENCE, Running, peersock, run, signal, write_file};
+
+#[test]
+fn a_root_serves_and_ends_when_all_nodes_have_been_told() {
+    let root = Root::start(&["--metrics", "127.0.0.1:0", "--relay-rate", "1M", "--drain", "3600"]);
+    let (mut a, mut b) = (Client::new(1, &root), Client::new(2, &root));
+    a.register(b"");
+    b.register(b"");
+    // It finds itself, and the other one.
+    let prefix = b.identity.node_id().as_bytes()[..10].try_into().unwrap();
+    for (key, identity, channel) in [
+        (LookUpKey::Id(a.identity.node_id()), *a.identity.public(), a.channel),
+        (LookUpKey::Prefix(prefix), *b.identity.public(), b.channel),
+    ] {
+        let entry = a.look_up(key).expect("registered");
+        assert_eq!((entry.identity, entry.channel), (identity, channel));
+        assert!(entry.registration.verify(&identity, &root.identity.node_id()));
+    }
+
+    // Frames pass in both directions, unread.
+    let large = vec![7; 1400];
+    a.relay(b.channel, &large);
+    assert_eq!(b.relayed(), (a.channel, large));
+    b.relay(a.channel, b"back");
+    assert_eq!(a.relayed(), (b.channel, b"back".to_vec()));
+    // As one train: in order, and complete.
+    for n in 0..20u8 {
+        a.relay(b.channel, &[n; 500]);
+    }
+    for n in 0..20 {
+        assert_eq!(b.relayed(), (a.channel, vec![n; 500]));
+    }
+
+    let metrics = root.running.wait_for_stderr("metrics on http://");
+    let address = metrics.trim_end_matches("/metrics");
+    let text = http(address, "/metrics");
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    for line in [
+        "peersock_root_registered 2",
+        "peersock_root_relayed_total 22",
+        "peersock_root_look_ups_found_total 2",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}: {text}");
+    }
+    assert!(http(address, "/health").ends_with("ok\n"));
+
+    signal(Signal::TERM, root.running.id());
+    for client in [&mut a, &mut b] {
+        let told = client.message(|message| matches!(message, RootMessage::Notice { .. }));
+        assert_eq!(told, RootMessage::Notice { code: NoticeCode::Drains, channel: Channel(0) });
+    }
+    a.relay(b.channel, b"still");
+    assert_eq!(b.relayed(), (a.channel, b"still".to_vec()));
+    // When the last node has left, nothing is waited for any more.
+    let mut close = Vec::new();
+    Control::Close { reason: 0 }.emit(&mut close);
+    a.send(&close);
+    b.send(&close);
+    root.running.finish().success();
+}
+
+#[test]
+fn who_does_not_show_the_token_is_refused() {
+    let lab = Lab::new();
+    let token = lab.dir.path().join("token");
+    write_file(&token, "open sesame\n", 0o600);
+    let root = Root::start(&["--access-token-file", token.to_str().unwrap(), "--no-relay"]);
+    let mut client = Client::new(1, &root);
+    assert!(!client.try_register(b"open"));
+    client.register(b"open sesame");
+    drop(client);
+
+    write_file(&token, "\n", 0o600);
+    let words = ["root", "--listen", "127.0.0.1", "--port", "0", "--ephemeral", "--access-token-file"];
+    let mut command = peersock(&words);
+    command.arg(&token);
+    run(command).failure(2, &["no token", "1 to 255"]);
+}
+
+#[test]
+fn the_identity_stays_and_what_is_advertised_is_printed() {
+    let lab = Lab::new();
+    let start = || {
+        let words = ["root", "--listen", "127.0.0.1:0", "--advertise", "root.example.org:7420"];
+        let running = Running::start(lab.command("root", &words));
+        let first = running.wait_for_stdout("\n");
+        signal(Signal::INT, running.id());
+        running.finish().success();
+        first
+    };
+    let first = start();
+    assert!(first.ends_with("@root.example.org:7420\n"), "{first}");
+    assert_eq!(RootAddress::parse_list(&first).expect("a root").len(), 1);
+    assert_eq!(start(), first);
+}
+
+#[test]
+fn a_port_in_use_is_told() {
+    let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let place = other.local_addr().unwrap().to_string();
+    let command = peersock(&["root", "--ephemeral", "--listen", &place]);
+    run(command).failure(1, &[&place, "--port"]);
+}
+
+/// A running root, and what it has printed of itself.
+struct Root {
+    running: Running,
+    identity: PublicIdentity,
+    address: SocketAddr,
+}
+
+impl Root {
+    fn start(words: &[&str]) -> Root {
+        let mut command = peersock(&["root", "--listen", "127.0.0.1", "--port", "0", "--ephemeral"]);
+        command.args(words);
+        let running = Running::start(command);
+        let line = running.wait_for_stdout("\n");
+        let address: RootAddress = line.lines().next().unwrap().parse().expect("the text for PEERSOCK_ROOTS");
+        let [endpoint] = address.endpoints() else { panic!("one endpoint: {line}") };
+        let identity = *address.identity();
+        Root { running, identity, address: endpoint.address().expect("an address") }
+    }
+}
+
+/// A node, as far as a root is concerned. What is lost it sends again.
+struct Client {
+    identity: Identity,
+    root: PublicIdentity,
+    socket: UdpSocket,
+    keys: SessionKeys,
+    next: u64,
+    token: RelayToken,
+    channel: Channel,
+}
+
+/// After so long without an answer something is sent again.
+const REPEAT: Duration = Duration::from_millis(500);
+
+impl Client {
+    fn new(seed: u8, root: &Root) -> Client {
+        let identity = Identity::from_seed(&[seed; 32]);
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(root.address).unwrap();
+        socket.set_read_timeout(Some(REPEAT)).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        let keys = loop {
+            assert!(Instant::now() < deadline, "no session");
+            let payload = InitiationPayload {
+                network: NetworkId::ROOTS,
+                timestamp: Timestamp::from_unix(SystemTime::UNIX_EPOCH.elapsed().unwrap()),
+                instance: 1,
+                receive_buffer: 1 << 20,
+                suites: SuiteSet::CHACHA20_POLY1305,
+            };
+            let (index, mut initiation) = (SessionIndex::from_be_bytes([0, 0, seed]), Vec::new());
+            let ephemeral = [seed | 0x80; 32];
+            let begun =
+                Initiator::start(&identity, &root.identity, ephemeral, index, &payload, &mut initiation)
+                    .unwrap();
+            MacWriter::new(&root.identity.node_id()).append(Instant::now(), &mut initiation);
+            socket.send(&initiation).unwrap();
+            let mut response = [0; 2000];
+            let Ok(len) = socket.recv(&mut response) else { continue };
+            if let Ok((keys, _)) = begun.read_response(&identity, &Psk::open(), &response[..len]) {
+                break keys;
+            }
+        };
+        Client {
+            identity,
+            root: root.identity,
+            socket,
+            keys,
+            next: 0,
+            token: RelayToken::from_be_bytes([0; 3]),
+            channel: Channel(0),
+        }
+    }
+
+    fn register(&mut self, access: &[u8]) {
+        assert!(self.try_register(access));
+    }
+
+    /// False if the root refuses.
+    fn try_register(&mut self, access: &[u8]) -> bool {
+        let millis = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64;
+        let registration = Registration::sign(&self.identity, &self.root.node_id(), millis, 600);
+        let message = RootMessage::Register { registration, access: access.to_vec() };
+        let own = self.socket.local_addr().unwrap();
+        match self.ask(&message, |answer| {
+            matches!(answer, RootMessage::Registered { .. } | RootMessage::Notice { .. })
+        }) {
+            RootMessage::Registered { token, channel, voucher, .. } => {
+                assert_eq!(voucher.address, own);
+                assert!(voucher.verify(&self.root, &self.identity.node_id()));
+                (self.token, self.channel) = (token, channel);
+                true
+            }
+            answer => {
+                assert_eq!(answer, RootMessage::Notice { code: NoticeCode::Refused, channel: Channel(0) });
+                false
+            }
+        }
+    }
+
+    fn look_up(&mut self, key: LookUpKey) -> Option<Entry> {
+        let message = RootMessage::LookUp { id: 9, key };
+        match self.ask(&message, |answer| matches!(answer, RootMessage::Found { id: 9, .. })) {
+            RootMessage::Found { result, .. } => result.ok(),
+            _ => None,
+        }
+    }
+
+    fn ask(&mut self, message: &RootMessage, is_answer: impl Fn(&RootMessage) -> bool) -> RootMessage {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            let mut plaintext = Vec::new();
+            message.emit(&mut plaintext);
+            self.send(&plaintext);
+            if let Some(answer) = self.receive().and_then(|datagram| self.open(&datagram)) {
+                match RootMessage::parse(&answer) {
+                    Ok(answer) if is_answer(&answer) => return answer,
+                    _ => {}
+                }
+            }
+        }
+        panic!("no answer to {message:?}");
+    }
+
+    /// Waits for a message that comes unasked.
+    fn message(&mut self, is_it: impl Fn(&RootMessage) -> bool) -> RootMessage {
+        self.wait_for(|client, datagram| RootMessage::parse(&client.open(datagram)?).ok().filter(&is_it))
+    }
+
+    fn relay(&self, to: Channel, datagram: &[u8]) {
+        let header = Relayed { token: self.token, channel: to }.to_bytes();
+        self.socket.send(&[&header[..], datagram].concat()).unwrap();
+    }
+
+    /// The next frame: from whom, and what is in it.
+    fn relayed(&mut self) -> (Channel, Vec<u8>) {
+        let token = self.token;
+        self.wait_for(|_, datagram| {
+            let (header, inner) = Relayed::parse(datagram).ok()?;
+            assert_eq!(header.token, token);
+            Some((header.channel, inner.to_vec()))
+        })
+    }
+
+    fn wait_for<T>(&mut self, find: impl Fn(&Client, &[u8]) -> Option<T>) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if let Some(found) = self.receive().and_then(|datagram| find(self, &datagram)) {
+                return found;
+            }
+        }
+        panic!("nothing came");
+    }
+
+    fn receive(&self) -> Option<Vec<u8>> {
+        let mut datagram = vec![0; 2000];
+        let len = self.socket.recv(&mut datagram).ok()?;
+        datagram.truncate(len);
+        Some(datagram)
+    }
+
+    fn send(&mut self, plaintext: &[u8]) {
+        let key = default_provider().key(self.keys.suite, &self.keys.send).unwrap();
+        let mut datagram = vec![0; plaintext.len() + DATA_OVERHEAD];
+        Data::write_header(&mut datagram, self.keys.remote_index, self.next);
+        key.seal(self.next, plaintext, &mut datagram[DATA_HEADER..]);
+        self.next += 1;
+        self.socket.send(&datagram).unwrap();
+    }
+
+    fn open(&self, datagram: &[u8]) -> Option<Vec<u8>> {
+        assert_ne!(MessageType::of(datagram), None, "of this protocol");
+        let data = Data::parse(datagram).ok()?;
+        let key = default_provider().key(self.keys.suite, &self.keys.receive).unwrap();
+        let mut plaintext = vec![0; datagram.len() - DATA_OVERHEAD];
+        key.open(data.counter, data.sealed, &mut plaintext).ok()?;
+        Some(plaintext)
+    }
+}
+
+/// What a web server says.
+fn http(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
