@@ -6,7 +6,7 @@
 //! that could change an outcome, and take time and randomness from nowhere but the input.
 //!
 //! There is one target per parser, and three kinds of oracle: what was parsed is written and parsed again
-//! ([`wire`], [`control`], [`identifiers`]); a valid message is altered and must then be refused ([`hello`],
+//! ([`wire`], [`control`], [`identifiers`], [`frames`], [`proxy_answers`]); a valid message is altered and must then be refused ([`hello`],
 //! [`initiation`], [`response`], [`cookie`], [`session`]); and sequences of operations run against a model
 //! that knows what may come out ([`coalescer`], [`connection`], [`overlay_ops`], [`stack_ops`]).
 //!
@@ -22,6 +22,7 @@ mod input;
 mod overlay;
 mod session;
 mod stack;
+mod streams;
 mod text;
 mod wire;
 
@@ -29,6 +30,7 @@ pub use handshake::{cookie, initiation, response};
 pub use overlay::overlay_ops;
 pub use session::session;
 pub use stack::{coalescer, connection, packets, segments, stack_ops};
+pub use streams::{frames, proxy_answers};
 pub use text::{identifiers, identity_file, network_file};
 pub use wire::{control, hello, wire};
 
@@ -53,6 +55,7 @@ targets! {
     connection,
     control,
     cookie,
+    frames,
     hello,
     identifiers,
     identity_file,
@@ -60,6 +63,7 @@ targets! {
     network_file,
     overlay_ops,
     packets,
+    proxy_answers,
     response,
     segments,
     session,

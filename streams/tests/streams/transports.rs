@@ -110,3 +110,30 @@ async fn a_name_is_resolved_and_loopback_has_no_proxy() {
     };
     assert!(remote.ip().is_loopback() && transport == Transport::Tcp);
 }
+
+#[tokio::test]
+async fn ipv6_addresses_are_targets_too() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        return crate::office::skip("ipv6_addresses_are_targets_too", "there is no IPv6 here");
+    }
+    let mut bench = Bench::start_at("[::1]:0".parse().expect("an address"), ServerOptions::default()).await;
+    for transport in transports() {
+        let (connection, id) = bench.connect(transport).await;
+        connection.send(&b"hello"[..]).expect("open");
+        assert_eq!(bench.datagram(id).await, b"hello", "{transport}");
+        bench.end(connection, id).await;
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn connections_leave_by_the_interface_that_was_chosen() {
+    let mut bench = Bench::start(ServerOptions::default()).await;
+    bench.options.way.interface = Some("lo".into());
+    let (connection, id) = bench.connect(Transport::Tcp).await;
+    bench.end(connection, id).await;
+    bench.options.way.interface = Some("none-such".into());
+    let error =
+        bench.connector().connect(&bench.target(Transport::Tcp)).await.expect_err("no such interface");
+    assert!(matches!(error, peersock_streams::ConnectError::Connect { .. }), "{error:?}");
+}
