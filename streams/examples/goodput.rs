@@ -4,9 +4,9 @@
 //! cargo run --release --package peersock-streams --example goodput
 //! ```
 //!
-//! Datagrams of 1,400 bytes go one way, with a window of 128 KiB that the other side acknowledges, as TCP inside the
-//! datagrams would. All ways take turns in one process; printed are the medians in Gbit/s, and their ratio to
-//! plain TCP's.
+//! Datagrams of 1,400 bytes go one way, with a window of 128 KiB that the other side acknowledges, as TCP
+//! inside the datagrams would. All ways take turns in one process; printed are the medians in Gbit/s, and
+//! their ratio to plain TCP's.
 #![expect(clippy::print_stdout, reason = "the result")]
 
 use std::error::Error;

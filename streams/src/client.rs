@@ -37,8 +37,8 @@ pub struct ConnectOptions {
     pub proxy: ProxySettings,
     /// Which way TCP connections take.
     pub way: Way,
-    /// How long each step may take: resolving a name, connecting, the proxy's answer, TLS, WebSocket. Default:
-    /// 10 s.
+    /// How long each step may take: resolving a name, connecting, the proxy's answer, TLS, WebSocket.
+    /// Default: 10 s.
     pub step_timeout: Duration,
     /// Keepalives.
     pub timing: Timing,

@@ -20,10 +20,10 @@ use crate::target::authority;
 
 /// A proxy: how it is spoken to, where it listens, and who asks.
 ///
-/// It is written as other programs do: `http://USER:PASSWORD@HOST:PORT`, with `https:` for TLS to the proxy, and
-/// `socks5:` or `socks5h:` for SOCKS (RFC 1928). Without a scheme it is HTTP. In both forms of SOCKS the proxy
-/// resolves the names. The default ports are 80, 443 and 1080. Special characters of the user name and of the
-/// password are percent-encoded. `Display` and `Debug` never show the password.
+/// It is written as other programs do: `http://USER:PASSWORD@HOST:PORT`, with `https:` for TLS to the proxy,
+/// and `socks5:` or `socks5h:` for SOCKS (RFC 1928). Without a scheme it is HTTP. In both forms of SOCKS the
+/// proxy resolves the names. The default ports are 80, 443 and 1080. Special characters of the user name and
+/// of the password are percent-encoded. `Display` and `Debug` never show the password.
 ///
 /// ```
 /// use peersock_streams::Proxy;

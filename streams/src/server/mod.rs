@@ -132,6 +132,11 @@ pub enum ServerEvent {
 
 peersock_primitives::counters! {
     /// What has become of connections to a server.
+    ///
+    /// ```
+    /// let counters = peersock_streams::ServerCounters::default();
+    /// assert!(counters.snapshot().contains(&("handshakes_failed", 0)));
+    /// ```
     pub struct ServerCounters {
         /// Connections that TCP has accepted.
         pub accepted,
@@ -151,7 +156,8 @@ peersock_primitives::counters! {
         pub opened,
         /// Those of them that began no session in time.
         pub not_admitted,
-        /// Datagrams that were dropped because their connection, or all together, had too many that nobody took.
+        /// Datagrams that were dropped because their connection, or all together, had too many that nobody
+        /// took.
         pub inbox_dropped_full,
         /// Datagrams that were dropped because nobody took them in time.
         pub inbox_dropped_old,
@@ -207,7 +213,8 @@ impl Server {
         Self { handle: ServerHandle { common: Arc::new(common) } }
     }
 
-    /// Listens there, too, for all transports. Returns the address with the port that the system chose if it was 0.
+    /// Listens there, too, for all transports. Returns the address with the port that the system chose if it
+    /// was 0.
     ///
     /// # Errors
     /// When the address is in use, or not this machine's.
@@ -257,8 +264,8 @@ impl Drop for Server {
 }
 
 impl ServerHandle {
-    /// Sends a datagram of 1 to [`MAX_DATAGRAM`](crate::MAX_DATAGRAM) bytes, without waiting. If the connection's
-    /// queue is full, its oldest datagrams are dropped.
+    /// Sends a datagram of 1 to [`MAX_DATAGRAM`](crate::MAX_DATAGRAM) bytes, without waiting. If the
+    /// connection's queue is full, its oldest datagrams are dropped.
     ///
     /// # Errors
     /// When the datagram is empty or too long, or there is no such connection any more.
@@ -283,8 +290,8 @@ impl ServerHandle {
         sync::lock(&self.common.listeners).drain(..).for_each(|task| task.abort());
     }
 
-    /// Reads the files of the certificate again, as SIGHUP asks for. Beside that they are looked at every 10 s
-    /// while clients connect.
+    /// Reads the files of the certificate again, as SIGHUP asks for. Beside that they are looked at every 10
+    /// s while clients connect.
     ///
     /// # Errors
     /// When they cannot be used; the old certificate stays.

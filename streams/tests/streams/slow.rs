@@ -29,7 +29,8 @@ async fn to_a_slow_reader_little_is_under_way() {
         if turn % 10 == 0 {
             read += reader.read(&mut buffer).await.expect("open");
         }
-        // What the kernel and the encoder hold can no longer be dropped. Without a limit it would be megabytes.
+        // What the kernel and the encoder hold can no longer be dropped. Without a limit it would be
+        // megabytes.
         let under_way = counters.sent_bytes.get() as usize - read.min(counters.sent_bytes.get() as usize);
         assert!(under_way < 160 << 10, "{under_way} bytes are under way in turn {turn}");
     }
