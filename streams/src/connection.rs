@@ -194,6 +194,7 @@ impl Shared {
 pub struct Connection {
     sender: Sender,
     receiver: Receiver,
+    proxy: Option<String>,
 }
 
 /// The half of a connection that sends. Clones send on the same connection.
@@ -233,8 +234,13 @@ pub struct Receiver {
 }
 
 impl Connection {
-    pub(crate) fn new(shared: Arc<Shared>, incoming: Arc<Queue>) -> Self {
-        Self { sender: Sender { shared: shared.clone() }, receiver: Receiver { shared, incoming } }
+    pub(crate) fn new(shared: Arc<Shared>, incoming: Arc<Queue>, proxy: Option<String>) -> Self {
+        Self { sender: Sender { shared: shared.clone() }, receiver: Receiver { shared, incoming }, proxy }
+    }
+
+    /// The proxy that it goes through, without user name and password; `None` if there is none.
+    pub fn proxy(&self) -> Option<&str> {
+        self.proxy.as_deref()
     }
 
     /// Sends a datagram; see [`Sender::send`].
@@ -303,12 +309,16 @@ impl Receiver {
         .await
     }
 
-    /// Waits for a datagram, and takes up to `limit` that are there, which are added to `into`. `limit` must
-    /// not be 0. Returns how many it took.
+    /// Waits for a datagram, and takes up to `limit` that are there, which are added to `into`. Returns how
+    /// many it took.
     ///
     /// # Errors
     /// As [`Receiver::recv`].
+    ///
+    /// # Panics
+    /// When `limit` is 0.
     pub async fn recv_many(&mut self, into: &mut Vec<Bytes>, limit: usize) -> Result<usize, Closed> {
+        assert!(limit > 0, "nothing would ever be taken");
         into.push(self.recv().await?);
         let mut taken = 1;
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());

@@ -10,10 +10,11 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use peersock_primitives::sync::{self, AtomicU64, Mutex, Ordering, RwLock};
+use peersock_primitives::sync::{self, AtomicBool, AtomicU64, Mutex, Ordering, RwLock};
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -174,6 +175,8 @@ pub(crate) struct Common {
     counters: ServerCounters,
     traffic: Arc<Counters>,
     listeners: Mutex<Vec<AbortHandle>>,
+    /// Whether the [`Server`] was dropped: nobody would take what happens.
+    gone: AtomicBool,
 }
 
 /// The server's end of many connections. What arrives is taken here; everything else is in [`ServerHandle`].
@@ -209,6 +212,7 @@ impl Server {
             counters: ServerCounters::default(),
             traffic: Arc::default(),
             listeners: Mutex::default(),
+            gone: AtomicBool::new(false),
         };
         Self { handle: ServerHandle { common: Arc::new(common) } }
     }
@@ -248,6 +252,25 @@ impl Server {
         .await
     }
 
+    /// Waits for what happens next, and takes up to `limit` events that are there, which are added to `into`.
+    /// Returns how many it took.
+    ///
+    /// # Panics
+    /// When `limit` is 0.
+    pub async fn recv_many(&mut self, into: &mut Vec<ServerEvent>, limit: usize) -> usize {
+        assert!(limit > 0, "nothing would ever be taken");
+        into.push(self.recv().await);
+        let common = &self.handle.common;
+        let (mut cx, now) = (Context::from_waker(Waker::noop()), Instant::now());
+        for taken in 1..limit {
+            match common.inbox.poll_pop(&mut cx, now, &common.counters) {
+                Poll::Ready(event) => into.push(event),
+                Poll::Pending => return taken,
+            }
+        }
+        limit
+    }
+
     /// What sends to the connections.
     pub fn handle(&self) -> ServerHandle {
         self.handle.clone()
@@ -257,6 +280,8 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.handle.stop_listening();
+        // Before the connections are listed: one that opens now is either listed, or sees this.
+        self.handle.common.gone.store(true, Ordering::SeqCst);
         for peer in sync::read(&self.handle.common.peers).values() {
             peer.shared.close(Closed::Here);
         }
@@ -323,7 +348,10 @@ impl Common {
     fn open(&self, remote: SocketAddr, transport: Transport, peer: Arc<Peer>) -> ConnectionId {
         let id = ConnectionId(self.next.fetch_add(1, Ordering::Relaxed));
         self.counters.opened.increment();
-        sync::write(&self.peers).insert(id, peer);
+        sync::write(&self.peers).insert(id, peer.clone());
+        if self.gone.load(Ordering::SeqCst) {
+            peer.shared.close(Closed::Here);
+        }
         self.inbox.push_event(ServerEvent::Opened { id, remote, transport });
         id
     }

@@ -256,6 +256,8 @@ async fn connect(proxy: &ProxySettings, target: &Target) -> Result<Connection, C
 async fn converse(proxy: &ProxySettings, target: &Target) {
     let mut connection = connect(proxy, target).await.unwrap_or_else(|error| panic!("{target}: {error}"));
     exchange(&mut connection).await;
+    let used = connection.proxy().expect("nothing else leads out");
+    assert!(used.contains("://10.99.1.1:") && !used.contains('@'), "{used}");
 }
 
 /// Datagrams there and back.
