@@ -6,7 +6,7 @@
 //! that could change an outcome, and take time and randomness from nowhere but the input.
 //!
 //! There is one target per parser, and three kinds of oracle: what was parsed is written and parsed again
-//! ([`wire`], [`control`], [`identifiers`]); a valid message is altered and must then be refused ([`hello`],
+//! ([`wire`], [`control`], [`identifiers`], [`frames`], [`proxy_answers`]); a valid message is altered and must then be refused ([`hello`],
 //! [`initiation`], [`response`], [`cookie`], [`session`]); and sequences of operations run against a model
 //! that knows what may come out ([`coalescer`], [`connection`], [`overlay_ops`], [`root_ops`], [`stack_ops`]).
 //!
@@ -23,6 +23,7 @@ mod overlay;
 mod root;
 mod session;
 mod stack;
+mod streams;
 mod text;
 mod wire;
 
@@ -31,6 +32,7 @@ pub use overlay::overlay_ops;
 pub use root::root_ops;
 pub use session::session;
 pub use stack::{coalescer, connection, packets, segments, stack_ops};
+pub use streams::{frames, proxy_answers};
 pub use text::{identifiers, identity_file, network_file};
 pub use wire::{control, hello, wire};
 
@@ -55,6 +57,7 @@ targets! {
     connection,
     control,
     cookie,
+    frames,
     hello,
     identifiers,
     identity_file,
@@ -62,6 +65,7 @@ targets! {
     network_file,
     overlay_ops,
     packets,
+    proxy_answers,
     response,
     root_ops,
     segments,

@@ -37,8 +37,8 @@ pub struct ConnectOptions {
     pub proxy: ProxySettings,
     /// Which way TCP connections take.
     pub way: Way,
-    /// How long each step may take: resolving a name, connecting, the proxy's answer, TLS, WebSocket. Default:
-    /// 10 s.
+    /// How long each step may take: resolving a name, connecting, the proxy's answer, TLS, WebSocket.
+    /// Default: 10 s.
     pub step_timeout: Duration,
     /// Keepalives.
     pub timing: Timing,
@@ -111,7 +111,8 @@ impl Connector {
         let shared = Arc::new(Shared::new(options.send_queue, Arc::new(Counters::default())));
         let incoming = Arc::new(Queue::new(options.receive_queue));
         tokio::spawn(run(carrier, shared.clone(), incoming.clone(), options.timing));
-        Ok(Connection::new(shared, incoming))
+        let proxy = options.proxy.proxy_for(&target.host, target.port).map(ToString::to_string);
+        Ok(Connection::new(shared, incoming, proxy))
     }
 
     /// A TCP connection to the target, or one that a proxy has made, and what was read from it already.

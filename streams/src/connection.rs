@@ -17,6 +17,11 @@ use crate::queue::{Dropped, Queue, QueueLimits};
 
 peersock_primitives::counters! {
     /// What has passed through a connection, or through all those of a server.
+    ///
+    /// ```
+    /// let counters = peersock_streams::Counters::default();
+    /// assert!(counters.snapshot().contains(&("send_dropped_old", 0)));
+    /// ```
     pub struct Counters {
         /// Datagrams that were given to the connection's TCP, TLS or WebSocket.
         pub sent,
@@ -169,31 +174,73 @@ impl Shared {
     }
 }
 
-/// A connection to a root that carries datagrams, as [`Connector::connect`](crate::Connector::connect) makes it.
+/// A connection to a root that carries datagrams, as [`Connector::connect`](crate::Connector::connect) makes
+/// it.
 ///
-/// A task of the tokio runtime reads and writes it. Neither side ever waits for the other: what cannot leave soon
-/// is dropped, the oldest first, and counted. Dropping the connection closes it; what was sent just before
-/// still leaves within a second.
+/// A task of the tokio runtime reads and writes it. Neither side ever waits for the other: what cannot leave
+/// soon is dropped, the oldest first, and counted. Dropping the connection closes it; what was sent just
+/// before still leaves within a second.
+///
+/// ```
+/// use peersock_streams::{Closed, Connection};
+///
+/// async fn first_of_two(mut a: Connection, mut b: Connection) -> Result<bytes::Bytes, Closed> {
+///     tokio::select! {
+///         datagram = a.recv() => datagram,
+///         datagram = b.recv() => datagram,
+///     }
+/// }
+/// ```
 pub struct Connection {
     sender: Sender,
     receiver: Receiver,
+    proxy: Option<String>,
 }
 
 /// The half of a connection that sends. Clones send on the same connection.
+///
+/// ```
+/// use peersock_streams::{SendError, Sender};
+///
+/// /// To be called from any thread, also from one without a runtime.
+/// fn send_all(sender: &Sender, datagrams: Vec<Vec<u8>>) -> Result<(), SendError> {
+///     datagrams.into_iter().try_for_each(|datagram| sender.send(datagram))
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Sender {
     shared: Arc<Shared>,
 }
 
 /// The half of a connection that receives. The connection ends when this is dropped.
+///
+/// ```
+/// use peersock_streams::{Closed, Receiver};
+///
+/// async fn count(mut receiver: Receiver) -> (usize, Closed) {
+///     let (mut total, mut batch) = (0, Vec::new());
+///     loop {
+///         match receiver.recv_many(&mut batch, 64).await {
+///             Ok(taken) => total += taken,
+///             Err(reason) => return (total, reason),
+///         }
+///         batch.clear();
+///     }
+/// }
+/// ```
 pub struct Receiver {
     shared: Arc<Shared>,
     incoming: Arc<Queue>,
 }
 
 impl Connection {
-    pub(crate) fn new(shared: Arc<Shared>, incoming: Arc<Queue>) -> Self {
-        Self { sender: Sender { shared: shared.clone() }, receiver: Receiver { shared, incoming } }
+    pub(crate) fn new(shared: Arc<Shared>, incoming: Arc<Queue>, proxy: Option<String>) -> Self {
+        Self { sender: Sender { shared: shared.clone() }, receiver: Receiver { shared, incoming }, proxy }
+    }
+
+    /// The proxy that it goes through, without user name and password; `None` if there is none.
+    pub fn proxy(&self) -> Option<&str> {
+        self.proxy.as_deref()
     }
 
     /// Sends a datagram; see [`Sender::send`].
@@ -224,8 +271,8 @@ impl Connection {
 }
 
 impl Sender {
-    /// Sends a datagram of 1 to [`MAX_DATAGRAM`] bytes, without waiting. If the queue is full, its oldest datagrams
-    /// are dropped. It may be called from any thread.
+    /// Sends a datagram of 1 to [`MAX_DATAGRAM`] bytes, without waiting. If the queue is full, its oldest
+    /// datagrams are dropped. It may be called from any thread.
     ///
     /// # Errors
     /// When the datagram is empty or too long, or the connection has ended.
@@ -262,12 +309,16 @@ impl Receiver {
         .await
     }
 
-    /// Waits for a datagram, and takes up to `limit` that are there, which are added to `into`. `limit` must not
-    /// be 0. Returns how many it took.
+    /// Waits for a datagram, and takes up to `limit` that are there, which are added to `into`. Returns how
+    /// many it took.
     ///
     /// # Errors
     /// As [`Receiver::recv`].
+    ///
+    /// # Panics
+    /// When `limit` is 0.
     pub async fn recv_many(&mut self, into: &mut Vec<Bytes>, limit: usize) -> Result<usize, Closed> {
+        assert!(limit > 0, "nothing would ever be taken");
         into.push(self.recv().await?);
         let mut taken = 1;
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());

@@ -102,8 +102,9 @@ pub enum ConnectError {
     Host(String),
     /// The certificate is neither valid for the name nor made with the root's key.
     #[error(
-        "the certificate of {host} is not accepted: {reason}; check the KEY@ of the root; if a proxy opens TLS \
-         here, its authority must be in the system's store of certificates or in the file that SSL_CERT_FILE names"
+        "the certificate of {host} is not accepted: {reason}; check the KEY@ of the root; if a proxy opens \
+         TLS here, its authority must be in the system's store of certificates or in the file that \
+         SSL_CERT_FILE names"
     )]
     Certificate {
         /// The host.

@@ -8,22 +8,29 @@
 //! +-------------------------------+----------------+
 //! ```
 //!
-//! A length of 0 is a keepalive. The first frame of a client is one, so that the first byte of a connection is
-//! 0: a listener can tell it from a TLS record (0x16) and from HTTP (a letter).
+//! A length of 0 is a keepalive. The first frame of a client is one, so that the first byte of a connection
+//! is 0: a listener can tell it from a TLS record (0x16) and from HTTP (a letter).
 
 use std::error::Error;
 use std::fmt;
 
 /// The longest datagram that a stream carries, in bytes.
 ///
-/// It is longer than any that leaves by UDP on a network with frames of 9,000 bytes, short enough that a stranger
-/// makes a listener keep little, and its length never begins with the letter of an HTTP method (0x41 to 0x5a).
+/// It is longer than any that leaves by UDP on a network with frames of 9,000 bytes, short enough that a
+/// stranger makes a listener keep little, and its length never begins with the letter of an HTTP method (0x41
+/// to 0x5a).
 pub const MAX_DATAGRAM: usize = 16_384;
 
 /// Bytes in front of each datagram.
 pub(crate) const HEADER: usize = 2;
 
 /// A frame says that it is longer than [`MAX_DATAGRAM`]: the other end does not speak this protocol.
+///
+/// ```
+/// use peersock_streams::{FrameReader, FrameTooLong};
+///
+/// assert_eq!(FrameReader::default().read(b"SSH-2.0", |_| ()), Err(FrameTooLong(0x5353)));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameTooLong(
     /// The length that the frame says it has, in bytes.

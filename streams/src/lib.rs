@@ -1,19 +1,20 @@
 //! Datagrams over TCP, TLS and WebSocket between a node and a root of peersock, where UDP does not pass.
 //!
 //! The client's end is a [`Connector`], which makes a [`Connection`] to a [`Target`], through the proxy that
-//! [`ProxySettings`] name. The server's end is a [`Server`] for many clients, which tells all transports apart
-//! on one port. Both carry the same datagrams as UDP does, and treat them as UDP does: none is repeated,
-//! and whoever sends never waits. On a slow connection the oldest datagrams are dropped, so that it looks
-//! like a lossy link with a short queue, which is what congestion control above expects.
+//! [`ProxySettings`] name. The server's end is a [`Server`] for many clients, which tells all transports
+//! apart on one port. Both carry the same datagrams as UDP does, and treat them as UDP does: none is
+//! repeated, and whoever sends never waits. On a slow connection the oldest datagrams are dropped, so that it
+//! looks like a lossy link with a short queue, which is what congestion control above expects.
 //!
 //! | transport | what passes on the wire |
 //! |---|---|
-//! | `tcp` | each datagram behind its length, 16 bits; a length of 0 is a keepalive, and the client's first frame |
+//! | `tcp` | each datagram behind its length, 16 bits; 0 is a keepalive, and the client's first frame |
 //! | `tls` | the same inside TLS 1.3; ALPN is [`ALPN`] |
-//! | `wss` | one binary message for each datagram (RFC 6455) at the path [`PATH`], in TLS 1.3; ALPN is `http/1.1`; keepalives are pings |
+//! | `wss` | one binary message for each datagram (RFC 6455) at [`PATH`], in TLS 1.3; ALPN is `http/1.1` |
 //!
-//! A datagram has 1 to [`MAX_DATAGRAM`] bytes. All sessions of peersock are encrypted and authenticated inside
-//! these datagrams, end to end. TLS is there to pass, and to hide; see [`RootKey`] for what its certificates show.
+//! Keepalives of a WebSocket are pings. A datagram has 1 to [`MAX_DATAGRAM`] bytes. All sessions of peersock
+//! are encrypted and authenticated inside these datagrams, end to end. TLS is there to pass, and to hide; see
+//! [`RootKey`] for what its certificates show.
 #![forbid(unsafe_code)]
 
 mod carrier;

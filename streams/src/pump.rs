@@ -1,8 +1,8 @@
 //! The task of one connection: reads, writes, keepalives.
 //!
 //! Neither end of a connection learns from TCP that the other is gone while nothing is sent, and behind a
-//! proxy not even then. So a client sends a keepalive when it has sent or heard nothing for a while, and
-//! the server answers. An end that has heard nothing for long enough gives up. What counts as heard is a whole
+//! proxy not even then. So a client sends a keepalive when it has sent or heard nothing for a while, and the
+//! server answers. An end that has heard nothing for long enough gives up. What counts as heard is a whole
 //! datagram or keepalive: whoever sends one byte now and then is not alive.
 
 use std::future::poll_fn;
@@ -108,7 +108,8 @@ impl<D: FnMut(Bytes) + Send> Pump<D> {
             if let Err(reason) = self.receive(cx).and_then(|()| self.send(cx).map(drop)) {
                 return Poll::Ready(reason);
             }
-            // Deadlines only move away, so the timer is set anew when it has ended, and not with each datagram.
+            // Deadlines only move away, so the timer is set anew when it has ended, and not with each
+            // datagram.
             while timer.as_mut().poll(cx).is_ready() {
                 if let Err(reason) = self.expire(cx, Instant::now()) {
                     return Poll::Ready(reason);

@@ -23,7 +23,8 @@ use tokio::time::Instant;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueLimits {
-    /// Bytes of datagrams, each with [`QueueLimits::OVERHEAD`]. Default: 512 KiB. One datagram always has room.
+    /// Bytes of datagrams, each with [`QueueLimits::OVERHEAD`]. Default: 512 KiB. One datagram always has
+    /// room.
     pub bytes: usize,
     /// What has waited longer is dropped instead of sent. Default: 200 ms.
     pub age: Duration,

@@ -54,8 +54,9 @@ pub struct Target {
     pub host: String,
     /// The port, not 0.
     pub port: u16,
-    /// The Ed25519 half of the root's identity. A certificate that was made with it is accepted whatever names
-    /// are in it. Without it only certificates are accepted that are valid for `host`. TCP has no certificates.
+    /// The Ed25519 half of the root's identity. A certificate that was made with it is accepted whatever
+    /// names are in it. Without it only certificates are accepted that are valid for `host`. TCP has no
+    /// certificates.
     pub key: Option<[u8; 32]>,
 }
 

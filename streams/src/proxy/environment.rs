@@ -3,8 +3,8 @@
 use super::exceptions::Exceptions;
 use super::{ParseProxyError, Proxy};
 
-/// Variables that name the proxy, the first one that is set and not empty counts. What is carried is TLS in most
-/// cases, so those for HTTPS come first.
+/// Variables that name the proxy, the first one that is set and not empty counts. What is carried is TLS in
+/// most cases, so those for HTTPS come first.
 const VARIABLES: [&str; 6] =
     ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "http_proxy", "HTTP_PROXY"];
 

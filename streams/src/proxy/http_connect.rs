@@ -20,7 +20,7 @@ const READ: usize = 1024;
 /// ```
 /// use peersock_streams::ConnectAnswer;
 ///
-/// let head = b"HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=\"x\"\r\n\r\nrest";
+/// let head = b"HTTP/1.1 407 Who?\r\nProxy-Authenticate: Basic realm=\"x\"\r\n\r\nrest";
 /// let answer = ConnectAnswer::parse(head)?.expect("complete");
 /// assert_eq!((answer.status, answer.takes_basic, &head[answer.length..]), (407, true, &b"rest"[..]));
 /// assert!(ConnectAnswer::parse(&head[..20])?.is_none());
@@ -152,7 +152,8 @@ mod tests {
         );
         assert_eq!(
             judged("407 Proxy Authentication Required", basic, "http://u:pw@p:1"),
-            "the proxy at http://p:1 does not accept the user name and password in HTTPS_PROXY: correct them there"
+            "the proxy at http://p:1 does not accept the user name and password in HTTPS_PROXY: correct them \
+             there"
         );
         assert!(judged("407 Who?", "Proxy-Authenticate: NTLM\r\n", "http://p:1").contains("than Basic"));
         assert!(

@@ -6,6 +6,7 @@ pub(crate) mod http_connect;
 pub(crate) mod socks5;
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use percent_encoding::percent_decode_str;
@@ -19,10 +20,10 @@ use crate::target::authority;
 
 /// A proxy: how it is spoken to, where it listens, and who asks.
 ///
-/// It is written as other programs do: `http://USER:PASSWORD@HOST:PORT`, with `https:` for TLS to the proxy, and
-/// `socks5:` or `socks5h:` for SOCKS (RFC 1928). Without a scheme it is HTTP. In both forms of SOCKS the proxy
-/// resolves the names. The default ports are 80, 443 and 1080. Special characters of the user name and of the
-/// password are percent-encoded. `Display` and `Debug` never show the password.
+/// It is written as other programs do: `http://USER:PASSWORD@HOST:PORT`, with `https:` for TLS to the proxy,
+/// and `socks5:` or `socks5h:` for SOCKS (RFC 1928). Without a scheme it is HTTP. In both forms of SOCKS the
+/// proxy resolves the names. The default ports are 80, 443 and 1080. Special characters of the user name and
+/// of the password are percent-encoded. `Display` and `Debug` never show the password.
 ///
 /// ```
 /// use peersock_streams::Proxy;
@@ -169,14 +170,15 @@ impl fmt::Debug for Proxy {
 
 /// A host, which is not empty, and the port behind it. Brackets around IPv6 addresses are removed.
 fn host_and_port(text: &str) -> Option<(&str, Option<u16>)> {
+    let is_ipv6 = |host: &str| host.parse::<Ipv6Addr>().is_ok();
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
-            let (host, rest) = rest.split_once(']')?;
+            let (host, rest) = rest.split_once(']').filter(|(host, _)| is_ipv6(host))?;
             let port = if rest.is_empty() { None } else { Some(rest.strip_prefix(':')?) };
             (host, port)
         }
         // An IPv6 address without brackets has no port.
-        None if text.matches(':').count() > 1 => (text, None),
+        None if is_ipv6(text) => (text, None),
         None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
     };
     let port = match port {
@@ -224,6 +226,8 @@ mod tests {
             "socks4://a",
             "http://[::1",
             "http://a b",
+            "http://[a.b]:1",
+            "http://a:b:1",
             "http://u%0a:p@a",
         ] {
             let error = Proxy::parse(text, "HTTPS_PROXY").expect_err(text);

@@ -1,7 +1,7 @@
 //! SOCKS 5 (RFC 1928), with user name and password (RFC 1929).
 //!
-//! Written here and not taken from a library: it is a few messages, which are parsed without I/O, so that a fuzzer
-//! reaches them and each refusal gets a text that helps.
+//! Written here and not taken from a library: it is a few messages, which are parsed without I/O, so that a
+//! fuzzer reaches them and each refusal gets a text that helps.
 
 use std::io;
 use std::net::IpAddr;

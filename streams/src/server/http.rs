@@ -95,8 +95,8 @@ impl UpgradeRequest {
         let (status, length) = (self.status, page.len());
         let body = if self.head_only { "" } else { page };
         format!(
-            "HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\
-             {more}Connection: close\r\n\r\n{body}"
+            "HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain; charset=utf-8\r\n\
+             Content-Length: {length}\r\n{more}Connection: close\r\n\r\n{body}"
         )
     }
 }

@@ -23,8 +23,8 @@ use crate::connection::Shared;
 pub struct Limits {
     /// Connections in all. Each needs a file descriptor. Default: 10,000.
     pub connections: usize,
-    /// Connections of one source prefix: 24 bits of IPv4 addresses, 56 of IPv6. All nodes behind one proxy count
-    /// together. Default: 1,000.
+    /// Connections of one source prefix: 24 bits of IPv4 addresses, 56 of IPv6. All nodes behind one proxy
+    /// count together. Default: 1,000.
     pub per_prefix: usize,
     /// Connections that are not admitted yet, those in their handshakes among them. Default: 1,000.
     pub unadmitted: usize,
@@ -32,13 +32,15 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// From then on until the connection is [admitted](super::ServerHandle::admit). Default: 15 s.
     pub admission_timeout: Duration,
-    /// Bytes of datagrams that wait for [`Server::recv`](super::Server::recv), of all connections. Default: 16 MiB.
+    /// Bytes of datagrams that wait for [`Server::recv`](super::Server::recv), of all connections. Default:
+    /// 16 MiB.
     pub inbox: usize,
     /// The same of one admitted connection. Default: 256 KiB.
     pub inbox_per_connection: usize,
     /// The same of one that is not admitted; one datagram always has room. Default: 16 KiB.
     pub inbox_unadmitted: usize,
-    /// A datagram that has waited longer for [`Server::recv`](super::Server::recv) is dropped. Default: 200 ms.
+    /// A datagram that has waited longer for [`Server::recv`](super::Server::recv) is dropped. Default: 200
+    /// ms.
     pub inbox_age: Duration,
 }
 

@@ -10,10 +10,11 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use peersock_primitives::sync::{self, AtomicU64, Mutex, Ordering, RwLock};
+use peersock_primitives::sync::{self, AtomicBool, AtomicU64, Mutex, Ordering, RwLock};
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -132,6 +133,11 @@ pub enum ServerEvent {
 
 peersock_primitives::counters! {
     /// What has become of connections to a server.
+    ///
+    /// ```
+    /// let counters = peersock_streams::ServerCounters::default();
+    /// assert!(counters.snapshot().contains(&("handshakes_failed", 0)));
+    /// ```
     pub struct ServerCounters {
         /// Connections that TCP has accepted.
         pub accepted,
@@ -151,7 +157,8 @@ peersock_primitives::counters! {
         pub opened,
         /// Those of them that began no session in time.
         pub not_admitted,
-        /// Datagrams that were dropped because their connection, or all together, had too many that nobody took.
+        /// Datagrams that were dropped because their connection, or all together, had too many that nobody
+        /// took.
         pub inbox_dropped_full,
         /// Datagrams that were dropped because nobody took them in time.
         pub inbox_dropped_old,
@@ -168,6 +175,8 @@ pub(crate) struct Common {
     counters: ServerCounters,
     traffic: Arc<Counters>,
     listeners: Mutex<Vec<AbortHandle>>,
+    /// Whether the [`Server`] was dropped: nobody would take what happens.
+    gone: AtomicBool,
 }
 
 /// The server's end of many connections. What arrives is taken here; everything else is in [`ServerHandle`].
@@ -203,11 +212,13 @@ impl Server {
             counters: ServerCounters::default(),
             traffic: Arc::default(),
             listeners: Mutex::default(),
+            gone: AtomicBool::new(false),
         };
         Self { handle: ServerHandle { common: Arc::new(common) } }
     }
 
-    /// Listens there, too, for all transports. Returns the address with the port that the system chose if it was 0.
+    /// Listens there, too, for all transports. Returns the address with the port that the system chose if it
+    /// was 0.
     ///
     /// # Errors
     /// When the address is in use, or not this machine's.
@@ -241,6 +252,25 @@ impl Server {
         .await
     }
 
+    /// Waits for what happens next, and takes up to `limit` events that are there, which are added to `into`.
+    /// Returns how many it took.
+    ///
+    /// # Panics
+    /// When `limit` is 0.
+    pub async fn recv_many(&mut self, into: &mut Vec<ServerEvent>, limit: usize) -> usize {
+        assert!(limit > 0, "nothing would ever be taken");
+        into.push(self.recv().await);
+        let common = &self.handle.common;
+        let (mut cx, now) = (Context::from_waker(Waker::noop()), Instant::now());
+        for taken in 1..limit {
+            match common.inbox.poll_pop(&mut cx, now, &common.counters) {
+                Poll::Ready(event) => into.push(event),
+                Poll::Pending => return taken,
+            }
+        }
+        limit
+    }
+
     /// What sends to the connections.
     pub fn handle(&self) -> ServerHandle {
         self.handle.clone()
@@ -250,6 +280,8 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.handle.stop_listening();
+        // Before the connections are listed: one that opens now is either listed, or sees this.
+        self.handle.common.gone.store(true, Ordering::SeqCst);
         for peer in sync::read(&self.handle.common.peers).values() {
             peer.shared.close(Closed::Here);
         }
@@ -257,8 +289,8 @@ impl Drop for Server {
 }
 
 impl ServerHandle {
-    /// Sends a datagram of 1 to [`MAX_DATAGRAM`](crate::MAX_DATAGRAM) bytes, without waiting. If the connection's
-    /// queue is full, its oldest datagrams are dropped.
+    /// Sends a datagram of 1 to [`MAX_DATAGRAM`](crate::MAX_DATAGRAM) bytes, without waiting. If the
+    /// connection's queue is full, its oldest datagrams are dropped.
     ///
     /// # Errors
     /// When the datagram is empty or too long, or there is no such connection any more.
@@ -283,8 +315,8 @@ impl ServerHandle {
         sync::lock(&self.common.listeners).drain(..).for_each(|task| task.abort());
     }
 
-    /// Reads the files of the certificate again, as SIGHUP asks for. Beside that they are looked at every 10 s
-    /// while clients connect.
+    /// Reads the files of the certificate again, as SIGHUP asks for. Beside that they are looked at every 10
+    /// s while clients connect.
     ///
     /// # Errors
     /// When they cannot be used; the old certificate stays.
@@ -316,7 +348,10 @@ impl Common {
     fn open(&self, remote: SocketAddr, transport: Transport, peer: Arc<Peer>) -> ConnectionId {
         let id = ConnectionId(self.next.fetch_add(1, Ordering::Relaxed));
         self.counters.opened.increment();
-        sync::write(&self.peers).insert(id, peer);
+        sync::write(&self.peers).insert(id, peer.clone());
+        if self.gone.load(Ordering::SeqCst) {
+            peer.shared.close(Closed::Here);
+        }
         self.inbox.push_event(ServerEvent::Opened { id, remote, transport });
         id
     }

@@ -42,8 +42,8 @@ impl RootKey {
         &self.public
     }
 
-    /// A certificate for this key, without names that would mean something, and valid for ever: clients compare
-    /// the key and nothing else.
+    /// A certificate for this key, without names that would mean something, and valid for ever: clients
+    /// compare the key and nothing else.
     pub(super) fn certificate(&self) -> Result<CertifiedKey, CertificateError> {
         let made = CertificateParams::new(Vec::new()).and_then(|params| params.self_signed(self));
         let certificate = made.map_err(|error| CertificateError::SelfSigned(error.to_string()))?;

@@ -45,8 +45,8 @@ pub enum CertificateError {
 
 /// The certificates of a server. Clones are one and the same.
 ///
-/// With both a key and files, clients that name a host get the certificate of the files, and those that connect to
-/// an IP address, which is not named in TLS, get the one for the key.
+/// With both a key and files, clients that name a host get the certificate of the files, and those that
+/// connect to an IP address, which is not named in TLS, get the one for the key.
 ///
 /// ```
 /// use peersock_overlay::Identity;
@@ -111,7 +111,8 @@ impl ServerTls {
     /// Reads the files again if they are not as they were, and returns whether it did.
     ///
     /// # Errors
-    /// When they are not as they were, and cannot be used: the old certificate stays, and the next call tries again.
+    /// When they are not as they were, and cannot be used: the old certificate stays, and the next call tries
+    /// again.
     pub fn reload_if_changed(&self) -> Result<bool, CertificateError> {
         let Some((files, loaded)) = &self.certificates.files else { return Ok(false) };
         let stamp = files.stamp();

@@ -41,7 +41,8 @@ async fn a_frame_that_is_too_long_ends_the_connection() {
 
 #[tokio::test]
 async fn a_websocket_takes_datagrams_and_nothing_else() {
-    // Headers of masked frames (RFC 6455, 5.2) with a mask of 0: text, an empty message, one that is too long.
+    // Headers of masked frames (RFC 6455, 5.2) with a mask of 0: text, an empty message, one that is too
+    // long.
     let too_long = [&[0x82, 0xfe][..], &(MAX_DATAGRAM as u16 + 1).to_be_bytes(), &[0; 4]].concat();
     for bytes in [&[0x81, 0x81, 0, 0, 0, 0, b'a'][..], &[0x82, 0x80, 0, 0, 0, 0], &too_long, &[0x82, 0x01, 7]]
     {

@@ -4,9 +4,9 @@
 //!  client 10.99.1.2 ---- 10.99.1.1 proxy 10.99.2.1 ---- 10.99.2.2 root
 //! ```
 //!
-//! The client has no default route, and the proxy's machine forwards nothing: no UDP, DNS or TCP of the client gets
-//! beyond it. The name root.test is known to the proxy alone. All this needs root and the program `ip`; tests skip otherwise. The namespaces
-//! belong to a test and go with it.
+//! The client has no default route, and the proxy's machine forwards nothing: no UDP, DNS or TCP of the
+//! client gets beyond it. The name root.test is known to the proxy alone. All this needs root and the program
+//! `ip`; tests skip otherwise. The namespaces belong to a test and go with it.
 #![expect(clippy::print_stdout, reason = "how a test says that it is skipped")]
 
 use std::ffi::OsStr;
@@ -40,7 +40,8 @@ pub(crate) struct Office {
 static OFFICES: AtomicU32 = AtomicU32::new(0);
 
 impl Office {
-    /// Builds one for a test that needs these programs. `None`, and a line that says why, where there can be none.
+    /// Builds one for a test that needs these programs. `None`, and a line that says why, where there can be
+    /// none.
     pub(crate) fn build(test: &str, programs: &[&str]) -> Option<Office> {
         if let Some(missing) = programs.iter().find(|program| find(program).is_none()) {
             skip(test, &format!("the program {missing} is missing"));

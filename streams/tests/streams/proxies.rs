@@ -99,7 +99,7 @@ fn squid_asks_who_it_is() {
 fn tinyproxy_leads_out() {
     let Some(mut office) = Office::build("tinyproxy_leads_out", &["tinyproxy"]) else { return };
     let config = office.file("tinyproxy.conf");
-    let text = "Port 8888\nListen 10.99.1.1\nTimeout 600\nAllow 10.99.1.0/24\nConnectPort 443\nBasicAuth me secret\n";
+    let text = "Port 8888\nListen 10.99.1.1\nAllow 10.99.1.0/24\nConnectPort 443\nBasicAuth me secret\n";
     fs::write(&config, text).expect("a folder");
     office.run_proxy(8888, "tinyproxy", &["-d", "-c", config.to_str().expect("a name")]);
     let root = Root::start(&office, 443);
@@ -167,10 +167,11 @@ fn run_squid(office: &mut Office, more: &str) {
     let hosts = office.file("hosts");
     let cache = office.file("cache.log");
     let text = format!(
-        "http_port 10.99.1.1:3128\nhosts_file {}\ncache_log {}\naccess_log none\npid_filename none\ncache_mem 8 MB\ndns_timeout 1 second\ndns_retransmit_interval 1 second\n\
-         max_filedescriptors 1024\nvisible_hostname office\npinger_enable off\nshutdown_lifetime 0 seconds\n\
-         acl tls port 443\nacl CONNECT method CONNECT\nhttp_access deny !tls\nhttp_access deny !CONNECT\n{more}\
-         http_access allow all\n",
+        "http_port 10.99.1.1:3128\nhosts_file {}\ncache_log {}\naccess_log none\npid_filename none\n\
+         cache_mem 8 MB\nmax_filedescriptors 1024\nvisible_hostname office\npinger_enable off\n\
+         dns_timeout 1 second\ndns_retransmit_interval 1 second\nshutdown_lifetime 0 seconds\n\
+         acl tls port 443\nacl CONNECT method CONNECT\n\
+         http_access deny !tls\nhttp_access deny !CONNECT\n{more}http_access allow all\n",
         hosts.display(),
         cache.display(),
     );
@@ -255,6 +256,8 @@ async fn connect(proxy: &ProxySettings, target: &Target) -> Result<Connection, C
 async fn converse(proxy: &ProxySettings, target: &Target) {
     let mut connection = connect(proxy, target).await.unwrap_or_else(|error| panic!("{target}: {error}"));
     exchange(&mut connection).await;
+    let used = connection.proxy().expect("nothing else leads out");
+    assert!(used.contains("://10.99.1.1:") && !used.contains('@'), "{used}");
 }
 
 /// Datagrams there and back.

@@ -45,6 +45,31 @@ async fn many_datagrams_leave_in_few_calls() {
 }
 
 #[tokio::test]
+async fn what_is_there_can_be_taken_at_once() {
+    let mut bench = Bench::start(ServerOptions::default()).await;
+    let (connection, id) = bench.connect(Transport::Tcp).await;
+    let (sender, mut receiver) = connection.split();
+    (0..10u8).for_each(|number| sender.send(vec![number]).expect("open"));
+    let mut events = Vec::new();
+    while events.len() < 10 {
+        let before = events.len();
+        let taken = bench.server.recv_many(&mut events, 4).await;
+        assert!(taken == events.len() - before && (1..=4).contains(&taken), "{taken}");
+    }
+    let expected = (0..10u8).map(|number| ServerEvent::Datagram { id, datagram: vec![number].into() });
+    assert_eq!(events, expected.collect::<Vec<_>>());
+
+    (0..10u8).for_each(|number| bench.server.handle().send(id, vec![number]).expect("open"));
+    let mut datagrams = Vec::new();
+    while datagrams.len() < 10 {
+        let before = datagrams.len();
+        let taken = receiver.recv_many(&mut datagrams, 4).await.expect("open");
+        assert!(taken == datagrams.len() - before && (1..=4).contains(&taken), "{taken}");
+    }
+    assert_eq!(datagrams, (0..10u8).map(|number| vec![number]).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn what_is_no_datagram_is_refused_before_it_is_sent() {
     let mut bench = Bench::start(ServerOptions::default()).await;
     let (connection, id) = bench.connect(Transport::Tcp).await;
@@ -109,4 +134,31 @@ async fn a_name_is_resolved_and_loopback_has_no_proxy() {
         panic!("a connection")
     };
     assert!(remote.ip().is_loopback() && transport == Transport::Tcp);
+}
+
+#[tokio::test]
+async fn ipv6_addresses_are_targets_too() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        return crate::office::skip("ipv6_addresses_are_targets_too", "there is no IPv6 here");
+    }
+    let mut bench = Bench::start_at("[::1]:0".parse().expect("an address"), ServerOptions::default()).await;
+    for transport in transports() {
+        let (connection, id) = bench.connect(transport).await;
+        connection.send(&b"hello"[..]).expect("open");
+        assert_eq!(bench.datagram(id).await, b"hello", "{transport}");
+        bench.end(connection, id).await;
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn connections_leave_by_the_interface_that_was_chosen() {
+    let mut bench = Bench::start(ServerOptions::default()).await;
+    bench.options.way.interface = Some("lo".into());
+    let (connection, id) = bench.connect(Transport::Tcp).await;
+    bench.end(connection, id).await;
+    bench.options.way.interface = Some("none-such".into());
+    let error =
+        bench.connector().connect(&bench.target(Transport::Tcp)).await.expect_err("no such interface");
+    assert!(matches!(error, peersock_streams::ConnectError::Connect { .. }), "{error:?}");
 }

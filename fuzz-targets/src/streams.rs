@@ -1,0 +1,79 @@
+//! What a root's clients and their proxies send by TCP.
+
+use peersock_streams::{
+    ConnectAnswer, FrameReader, FrameTooLong, MAX_DATAGRAM, Proxy, ProxySettings, SocksReply, UpgradeRequest,
+};
+
+/// Frames in a stream: however it is cut, the same ones are found, and what was found is what was there.
+pub fn frames(data: &[u8]) {
+    let [cut, stream @ ..] = data else { return };
+    let (whole, found) = read([stream]);
+    let (pieces, found_in_pieces) = read(stream.chunks(usize::from(*cut).max(1)));
+    assert_eq!(whole, pieces);
+    assert_eq!(found, found_in_pieces);
+    let written: Vec<u8> =
+        found.iter().flat_map(|frame| [&(frame.len() as u16).to_be_bytes()[..], frame].concat()).collect();
+    match whole {
+        Ok(pending) => {
+            assert!(pending <= 2 + MAX_DATAGRAM);
+            assert_eq!(written, stream[..stream.len() - pending]);
+        }
+        Err(FrameTooLong(length)) => {
+            assert!(length > MAX_DATAGRAM);
+            assert!(stream[written.len()..].starts_with(&(length as u16).to_be_bytes()));
+        }
+    }
+}
+
+/// The frames of a stream that arrives in these pieces, and what is left of the last one.
+fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Result<usize, FrameTooLong>, Vec<Vec<u8>>) {
+    let (mut reader, mut found) = (FrameReader::default(), Vec::new());
+    for piece in pieces {
+        if let Err(error) = reader.read(piece, |frame| found.push(frame.to_vec())) {
+            return (Err(error), found);
+        }
+    }
+    (Ok(reader.pending()), found)
+}
+
+/// Answers of proxies, requests of HTTP, and the texts that name proxies. A message that is complete is so
+/// without what follows it, and not before.
+pub fn proxy_answers(data: &[u8]) {
+    ends_where_it_says(data, ConnectAnswer::parse, |answer| answer.length);
+    ends_where_it_says(data, UpgradeRequest::parse, |request| request.length);
+    // A refusal may be shorter than it should be.
+    if let Ok(Some(reply)) = SocksReply::parse(data)
+        && reply.code == 0
+    {
+        ends_where_it_says(data, SocksReply::parse, |reply| reply.length);
+    }
+    let Ok(text) = str::from_utf8(data) else { return };
+    if let Ok(proxy) = text.parse::<Proxy>() {
+        let shown: Proxy = proxy.to_string().parse().expect("what is shown is a proxy");
+        assert_eq!(shown.to_string(), proxy.to_string());
+    }
+    let (proxy, exceptions) = text.split_once('\n').unwrap_or((text, ""));
+    let settings = ProxySettings::from_variables(|name| match name {
+        "https_proxy" => Some(proxy.to_owned()),
+        "no_proxy" => Some(exceptions.to_owned()),
+        _ => None,
+    });
+    if let Ok(settings) = settings {
+        assert!(settings.proxy_for("127.0.0.1", 443).is_none());
+        settings.proxy_for("root.example.org", 443);
+    }
+}
+
+fn ends_where_it_says<T: PartialEq + std::fmt::Debug>(
+    data: &[u8],
+    parse: impl Fn(&[u8]) -> Result<Option<T>, String>,
+    length: impl Fn(&T) -> usize,
+) {
+    if let Ok(Some(message)) = parse(data) {
+        let length = length(&message);
+        assert_eq!(parse(&data[..length]), Ok(Some(message)));
+        for short in [length - 1, length / 2, 0] {
+            assert_eq!(parse(&data[..short]), Ok(None), "after {short} of {length} bytes");
+        }
+    }
+}
