@@ -7,7 +7,7 @@
 //!
 //! There is one target per parser, and three kinds of oracle: what was parsed is written and parsed again
 //! ([`wire`], [`control`], [`identifiers`]); a valid message is altered and must then be refused ([`hello`],
-//! [`initiation`], [`response`], [`cookie`], [`session`]); and sequences of operations run against a model
+//! [`initiation`], [`response`], [`cookie`], [`session`], [`meeting`]); and sequences of operations run against a model
 //! that knows what may come out ([`coalescer`], [`connection`], [`overlay_ops`], [`stack_ops`]).
 //!
 //! ```
@@ -19,6 +19,7 @@
 
 mod handshake;
 mod input;
+mod meeting;
 mod overlay;
 mod session;
 mod stack;
@@ -26,6 +27,7 @@ mod text;
 mod wire;
 
 pub use handshake::{cookie, initiation, response};
+pub use meeting::meeting;
 pub use overlay::overlay_ops;
 pub use session::session;
 pub use stack::{coalescer, connection, packets, segments, stack_ops};
@@ -57,6 +59,7 @@ targets! {
     identifiers,
     identity_file,
     initiation,
+    meeting,
     network_file,
     overlay_ops,
     packets,

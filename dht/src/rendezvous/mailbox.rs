@@ -20,7 +20,7 @@ const SEEN_FOR: Duration = Duration::from_secs(60 + 2 * SKEW.as_secs());
 
 /// All knocks: this many at once, then one in each [`RATE`].
 const BURST: u32 = 8;
-const RATE: Duration = Duration::from_secs(1);
+const RATE: Duration = Duration::from_secs(2);
 
 /// Between two knocks of one node.
 const PER_NODE: Duration = Duration::from_secs(3);

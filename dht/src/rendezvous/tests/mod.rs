@@ -187,9 +187,7 @@ impl World {
         plain: &[u8; 600],
         seq: i64,
     ) -> Item {
-        let signer = keys().signer(location, epoch, writer).expect("may write there");
-        let key = keys().seal_key(&location.owner(), epoch);
-        Item::new(&signer, seq, seal::seal(&key, &signer.public(), plain, &[9; 32]).to_vec())
+        keys().seal(location, epoch, writer, seq, plain, &[9; 32]).expect("it may write there")
     }
 
     fn found(&self, node: usize) -> Vec<&Record> {
