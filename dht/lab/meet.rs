@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! meet dht COUNT FIRST-ADDRESS          runs nodes of a DHT, one on each address from the first on
-//! meet node SEED PEER-SEED find|wait STUN-SERVER ENTRY...
-//! meet lab RUNS                         both, several times, inside of `natlab run`; tests/natlab.rs calls it
+//! meet node SEED PEER-SEED find|wait|idle STUN-SERVER ENTRY...
+//! meet lab RUNS wait|idle               both, several times, inside of `natlab run`; tests/natlab.rs calls it
 //! ```
 //!
 //! A node's address follows from its seed, so that either can compute the other's: that is all they know. It
-//! prints how long after its start the first datagram came from the peer directly.
+//! prints how long after its start the first datagram came from the peer directly. A node that is `idle` reads its
+//! mailbox as seldom as one that has run for long, and the other one starts some seconds later.
 
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
@@ -30,13 +31,16 @@ const MAGIC: &[u8] = b"peersock example: meet ";
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// By how much an idle node may start before the one that looks for it.
+const LEAD: Duration = Duration::from_secs(20);
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match arguments[..] {
         ["dht", count, first] => serve(count, first),
         ["node", seed, peer, role, stun, ref entries @ ..] => node(seed, peer, role, stun, entries),
-        ["lab", runs] => lab(runs),
+        ["lab", runs, role @ ("wait" | "idle")] => lab(runs, role),
         _ => Err("see the head of this file for how to use it".into()),
     };
     match result {
@@ -80,7 +84,11 @@ fn node(seed: &str, peer: &str, role: &str, stun: &str, entries: &[&str]) -> Res
 
     let entries = entries.iter().map(|entry| entry.parse()).collect::<std::result::Result<_, _>>()?;
     let (sender, events) = channel();
-    let service = Service::start(own, Settings::new(Bootstrap::Nodes(entries)), move |event| {
+    let mut settings = Settings::new(Bootstrap::Nodes(entries));
+    if role == "idle" {
+        settings.config.poll_active = settings.config.poll_idle;
+    }
+    let service = Service::start(own, settings, move |event| {
         // The other end is gone when the program ends.
         let _ = sender.send(event);
     })?;
@@ -92,7 +100,7 @@ fn node(seed: &str, peer: &str, role: &str, stun: &str, entries: &[&str]) -> Res
         service.knock(network, peer);
     }
     let mut punching = Punching { socket, own: contact, own_tail, peer, shots: Vec::new(), record: None };
-    while begin.elapsed() < PATIENCE {
+    while begin.elapsed() < PATIENCE + LEAD {
         punching.handle_events(&events);
         if punching.step()? {
             print(&format!("first byte after {} ms", begin.elapsed().as_millis()));
@@ -216,7 +224,7 @@ impl Punching {
 }
 
 /// Fifty nodes of a DHT in the lab's node `root`; pairs of nodes in `home1` and `work1`.
-fn lab(runs: &str) -> Result<()> {
+fn lab(runs: &str, role: &str) -> Result<()> {
     const FIRST: &str = "203.0.113.100";
     let alias = "dev=$(ip -o -4 addr | awk '/203.0.113/ { print $2; exit }'); \
         for i in $(seq 100 149); do ip addr add 203.0.113.$i/24 dev $dev || exit 1; done";
@@ -231,26 +239,32 @@ fn lab(runs: &str) -> Result<()> {
     for run in 0..runs.parse::<u8>()? {
         let (a, b) = ((2 * run + 1).to_string(), (2 * run + 2).to_string());
         let common = ["203.0.113.10:3478", "203.0.113.100:6881", "203.0.113.101:6881"];
-        let waiting = [&["node", &a, &b, "wait"], &common[..]].concat();
+        let waiting = [&["node", &a, &b, role], &common[..]].concat();
         let finding = [&["node", &b, &a, "find"], &common[..]].concat();
-        let mut both = [inside("home1", own, &waiting)?, inside("work1", own, &finding)?];
-        // The later of the two.
-        let mut took = 0;
-        for child in &mut both {
-            let line = first_line(child)?;
-            let ms = line.split_whitespace().nth(3).and_then(|ms| ms.parse::<u64>().ok());
-            took = took.max(ms.ok_or(format!("said {line:?}"))?);
+        let mut waiting = inside("home1", own, &waiting)?;
+        if role == "idle" {
+            // Anywhere between two readings of its mailbox.
+            let since_it_was_published = Duration::from_millis(u64::from(run) * 3700 % 15_000);
+            std::thread::sleep(LEAD / 4 + since_it_was_published);
         }
-        for mut child in both {
-            child.wait()?;
-        }
-        times.push(took);
+        let mut finding = inside("work1", own, &finding)?;
+        times.push(time(&mut finding)?);
+        time(&mut waiting)?;
+        finding.wait()?;
+        waiting.wait()?;
     }
     drop(dht.stdin.take());
     dht.wait()?;
     times.sort_unstable();
     print(&format!("median {} ms of {times:?}", times[times.len() / 2]));
     Ok(())
+}
+
+/// How long after its start a node has heard the other, in milliseconds.
+fn time(node: &mut Child) -> Result<u64> {
+    let line = first_line(node)?;
+    let ms = line.split_whitespace().nth(3).and_then(|ms| ms.parse().ok());
+    Ok(ms.ok_or_else(|| format!("a node said {line:?}"))?)
 }
 
 fn inside(node: &str, program: &str, arguments: &[&str]) -> Result<Child> {

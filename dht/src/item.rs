@@ -1,8 +1,11 @@
-//! Mutable items of the DHT (BEP 44).
+//! Mutable items of the DHT (BEP 44), and how they are sealed.
 
 use ed25519_dalek::{Signature, VerifyingKey};
+use peersock_overlay::Identity;
 
-use crate::keys::ItemSigner;
+use crate::keys::{Epoch, ItemSigner, Location, MeetingKeys};
+use crate::record::Refused;
+use crate::seal::{self, PLAIN_LEN};
 
 /// A mutable item: what nodes of the DHT store, and check the signature of.
 ///
@@ -44,6 +47,51 @@ impl Item {
             let signature = Signature::from_bytes(&self.signature);
             key.verify_strict(&signable(self.sequence, &self.value), &signature).is_ok()
         })
+    }
+}
+
+impl MeetingKeys {
+    /// Seals a record or knock for a location, with 32 random bytes, as the item that the DHT stores there.
+    /// Returns `None` if only another node may write there.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use peersock_dht::{Location, MeetingKeys};
+    /// use peersock_overlay::{DiscoveryKey, Identity, NetworkId};
+    ///
+    /// let keys = MeetingKeys::new(&DiscoveryKey::new(NetworkId::ad_hoc(80..=80)?, None, None));
+    /// let node = Identity::from_seed(&[1; 32]);
+    /// let own = Location::Own(*node.public());
+    /// let epoch = keys.epoch(&own.owner(), Duration::ZERO);
+    /// let item = keys.seal(&own, epoch, &node, 1, &[5; 600], &[6; 32]).expect("its own");
+    /// assert_eq!(keys.open(&own, epoch, &item), Ok([5; 600]));
+    /// # Ok::<(), peersock_overlay::ParseNetworkIdError>(())
+    /// ```
+    pub fn seal(
+        &self,
+        location: &Location,
+        epoch: Epoch,
+        own: &Identity,
+        sequence: i64,
+        plain: &[u8; PLAIN_LEN],
+        random: &[u8; 32],
+    ) -> Option<Item> {
+        let signer = self.signer(location, epoch, own)?;
+        let key = self.seal_key(&location.owner(), epoch);
+        let sealed = seal::seal(&key, &signer.public(), plain, random);
+        Some(Item::new(&signer, sequence, sealed.to_vec()))
+    }
+
+    /// Opens what was sealed for a location.
+    ///
+    /// # Errors
+    /// [`Refused::Signature`] or [`Refused::Sealed`].
+    pub fn open(&self, location: &Location, epoch: Epoch, item: &Item) -> Result<[u8; PLAIN_LEN], Refused> {
+        let key = self.public(location, epoch);
+        if item.key != key || !item.is_authentic() {
+            return Err(Refused::Signature);
+        }
+        seal::open(&self.seal_key(&location.owner(), epoch), &key, &item.value).ok_or(Refused::Sealed)
     }
 }
 

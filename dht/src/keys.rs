@@ -59,6 +59,13 @@ impl NodeTail {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(u64);
 
+impl Epoch {
+    /// The number.
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+}
+
 /// What is stored where.
 ///
 /// ```

@@ -37,4 +37,4 @@ pub use record::{Knock, Record, Refused};
 pub use rendezvous::{
     Answer, Config, Counters, Event, Moment, Network, Operation, OperationId, Outcome, Rendezvous, Target,
 };
-pub use seal::SEALED_LEN;
+pub use seal::{PLAIN_LEN, SEALED_LEN};

@@ -55,8 +55,12 @@ impl HolePunch {
     /// The most packets to one address: what a third party whose address somebody has put into a contact gets.
     pub const MAX_SHOTS_EACH: usize = 27;
 
+    /// The most addresses of one host (for IPv6, one /64) that a contact may name: an interface's, a mapped
+    /// and a forwarded one. Further ones are not sent to, and neither are more guesses than [`Self::PREDICTED`].
+    pub const MAX_PER_HOST: usize = 3;
+
     /// How many ports are guessed for a NAT whose next port can be predicted.
-    const PREDICTED: i32 = 8;
+    pub const PREDICTED: usize = 8;
 
     /// After the common start, in milliseconds.
     const DENSE: [u64; 5] = [0, 100, 200, 400, 800];
@@ -77,10 +81,13 @@ impl HolePunch {
         }
         let dense = Self::DENSE.iter().map(|ms| Duration::from_millis(*ms));
         let sparse = (1..).map(|i| second * i).take_while(|at| *at <= Self::LAST);
-        for after in dense.chain(sparse).map(|at| start + at) {
+        for after in dense.map(|at| start + at) {
             // A guess is for the mapping that the peer makes by its first packet of the dense ones: it would
-            // only use ports up before.
+            // only use ports up before, and be wrong after.
             shots.extend(known.iter().chain(&guessed).map(|to| Shot { after, to: *to }));
+        }
+        for after in sparse.map(|at| start + at) {
+            shots.extend(known.iter().map(|to| Shot { after, to: *to }));
         }
         Self { shots }
     }
@@ -99,20 +106,23 @@ fn targets(own: &Contact, peer: &Contact) -> (Vec<SocketAddr>, Vec<SocketAddr>) 
         let is_near = shares_lan(own, peer) && (is_local(own) || !to.ip().is_loopback());
         let is_sensible = has_family(own, &to) && (is_global(&to.ip()) || is_near);
         let is_own = own.candidates().iter().any(|own| own.address == to);
-        if is_sensible && !is_own {
+        let of_host = known.iter().filter(|other| host(&other.ip()) == host(&to.ip())).count();
+        if is_sensible && !is_own && of_host < HolePunch::MAX_PER_HOST {
             known.push(to);
         }
     }
     let delta = i32::from(peer.nat.port_delta);
     let maps_anew = matches!(peer.nat.mapping, Mapping::AddressDependent | Mapping::AddressAndPortDependent);
-    let mut guessed = Vec::new();
+    let mut guessed: Vec<SocketAddr> = Vec::new();
     if maps_anew && delta != 0 {
         let mapped = peer.candidates().iter().filter(|candidate| candidate.kind == CandidateKind::Mapped);
         for base in mapped.map(|candidate| candidate.address).filter(|address| known.contains(address)) {
-            for i in 1..=HolePunch::PREDICTED {
+            for i in 1..=HolePunch::PREDICTED as i32 {
                 let port = u16::try_from(i32::from(base.port()) + i * delta).unwrap_or(0);
                 let to = SocketAddr::new(base.ip(), port);
-                if port != 0 && !known.contains(&to) && !guessed.contains(&to) {
+                let of_host = guessed.iter().filter(|other| host(&other.ip()) == host(&to.ip())).count();
+                let is_new = !known.contains(&to) && !guessed.contains(&to);
+                if port != 0 && is_new && of_host < HolePunch::PREDICTED {
                     guessed.push(to);
                 }
             }
@@ -120,6 +130,14 @@ fn targets(own: &Contact, peer: &Contact) -> (Vec<SocketAddr>, Vec<SocketAddr>) 
     }
     guessed.truncate(HolePunch::MAX_TARGETS - known.len());
     (known, guessed)
+}
+
+/// What one host has: an IPv4 address, or 64 bits of an IPv6 one.
+fn host(ip: &IpAddr) -> u128 {
+    match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(ip) => ip.to_bits() & !u128::from(u64::MAX),
+    }
 }
 
 /// Whether `own` has any address of the family of `to`, without which a packet cannot leave.
@@ -222,6 +240,19 @@ mod tests {
         };
         assert_eq!(ports(0), [10]);
         assert_eq!(ports(1), [10, 8, 6, 4, 2]);
+    }
+
+    #[test]
+    fn a_contact_full_of_one_hosts_ports_aims_little_at_it() {
+        let own = contact(&["198.51.100.7:4000"]);
+        let all: Vec<_> = (1..=16).map(|port| format!("203.0.113.9:{port}")).collect();
+        let mut peer = contact(&all.iter().map(String::as_str).collect::<Vec<_>>());
+        peer.nat = Nat { mapping: Mapping::AddressDependent, port_delta: 100, ..Nat::default() };
+        let plan = HolePunch::new(&own, &peer, Duration::from_secs(10));
+        assert_eq!(plan.shots().len(), 3 * HolePunch::MAX_SHOTS_EACH + 8 * 5);
+        let of_one_network: Vec<_> = (1..=16).map(|host| format!("[2001:db8::{host:x}]:9")).collect();
+        let peer = contact(&of_one_network.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(aims(&contact(&["[2001:db8:1::1]:9"]), &peer).len(), 3);
     }
 
     proptest! {

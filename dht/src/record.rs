@@ -47,7 +47,7 @@ impl Record {
     /// The most slots that a mailbox can have.
     pub const MAX_SLOTS: u8 = 8;
 
-    /// Layout:
+    /// The record's bytes, signed by the node.
     ///
     /// ```text
     /// offset  0      1          65         73         75      76      77        n           n+64
@@ -56,7 +56,7 @@ impl Record {
     ///        | 1    | 64       | 8        | 2        | 1     | 1     | 5+19c   | 64        |       |
     ///        +------+----------+----------+----------+-------+-------+---------+-----------+-------+
     /// ```
-    pub(crate) fn sign(&self, keys: &MeetingKeys, own: &Identity) -> [u8; PLAIN_LEN] {
+    pub fn sign(&self, keys: &MeetingKeys, own: &Identity) -> [u8; PLAIN_LEN] {
         let mut out = vec![RECORD];
         out.extend(self.identity.to_bytes());
         out.extend(self.sequence.to_be_bytes());
@@ -70,7 +70,7 @@ impl Record {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub(crate) fn verify(keys: &MeetingKeys, plain: &[u8]) -> Result<Self, Refused> {
+    pub fn verify(keys: &MeetingKeys, plain: &[u8]) -> Result<Self, Refused> {
         let (head, rest) = Head::parse(plain, RECORD)?;
         let (fixed, rest) = rest.split_first_chunk::<4>().ok_or(Refused::Form)?;
         let (contact, rest) = Contact::parse(rest).ok_or(Refused::Form)?;
@@ -90,7 +90,7 @@ impl Record {
     ///
     /// # Errors
     /// It is too old, or of the future.
-    pub(crate) fn check_age(&self, unix: Duration) -> Result<(), Refused> {
+    pub fn check_age(&self, unix: Duration) -> Result<(), Refused> {
         check_age(self.sequence, Duration::from_secs(self.lifetime.into()), unix)
     }
 
@@ -127,7 +127,7 @@ impl Knock {
     /// The latest that a knock lets both sides begin, after it was made.
     pub const MAX_START: Duration = Duration::from_secs(10);
 
-    /// Layout:
+    /// The knock's bytes, signed by the node that knocks, for the one at `reader`.
     ///
     /// ```text
     /// offset  0      1          65         73         81        n           n+64
@@ -136,7 +136,7 @@ impl Knock {
     ///        | 1    | 64       | 8        | 8        | 5+19c   | 64        |       |
     ///        +------+----------+----------+----------+---------+-----------+-------+
     /// ```
-    pub(crate) fn sign(&self, keys: &MeetingKeys, own: &Identity, reader: &NodeTail) -> [u8; PLAIN_LEN] {
+    pub fn sign(&self, keys: &MeetingKeys, own: &Identity, reader: &NodeTail) -> [u8; PLAIN_LEN] {
         let mut out = vec![KNOCK];
         out.extend(self.identity.to_bytes());
         out.extend(self.sequence.to_be_bytes());
@@ -149,7 +149,7 @@ impl Knock {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub(crate) fn verify(keys: &MeetingKeys, reader: &NodeTail, plain: &[u8]) -> Result<Self, Refused> {
+    pub fn verify(keys: &MeetingKeys, reader: &NodeTail, plain: &[u8]) -> Result<Self, Refused> {
         let (head, rest) = Head::parse(plain, KNOCK)?;
         let (start, rest) = rest.split_first_chunk::<8>().ok_or(Refused::Form)?;
         let (contact, rest) = Contact::parse(rest).ok_or(Refused::Form)?;
@@ -163,7 +163,7 @@ impl Knock {
     ///
     /// # Errors
     /// It is too old, or of the future.
-    pub(crate) fn check_age(&self, unix: Duration) -> Result<(), Refused> {
+    pub fn check_age(&self, unix: Duration) -> Result<(), Refused> {
         check_age(self.sequence, KNOCK_LIFETIME, unix)
     }
 

@@ -6,7 +6,7 @@ use chacha20poly1305::{AeadInOut, KeyInit, XChaCha20Poly1305};
 use crate::keys::keyed;
 
 /// Bytes of plaintext, zeros at the end included. One length for all, so that lengths tell nothing.
-pub(crate) const PLAIN_LEN: usize = 600;
+pub const PLAIN_LEN: usize = 600;
 
 /// Bytes of what is stored: nonce, ciphertext, tag.
 ///

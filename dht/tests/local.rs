@@ -82,3 +82,25 @@ fn members_of_another_network_meet_nobody() {
     });
     assert!(!found);
 }
+
+#[test]
+fn without_any_node_of_the_dht_a_search_ends_and_nothing_hangs() {
+    // Bound and never read from: whatever is sent there is not answered.
+    let silent = std::net::UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+    let std::net::SocketAddr::V4(entry) = silent.local_addr().expect("bound") else { unreachable!("IPv4") };
+    let config = Config { search: Duration::from_secs(3), ..Config::default() };
+    let node = Node::with(1, &[entry], config);
+    let absent = Node::with(2, &[entry], config);
+    node.publish();
+    node.service.knock(node.network, absent.target().tail());
+    node.service.find(node.network, absent.target());
+    node.wait("end of the search", |event| matches!(event, Event::NotFound { .. }).then_some(()));
+}
+
+#[test]
+fn a_service_does_not_start_without_a_node_to_enter_by() {
+    let own = std::sync::Arc::new(peersock_overlay::Identity::from_seed(&[1; 32]));
+    let settings = peersock_dht::Settings::new(peersock_dht::Bootstrap::Nodes(Vec::new()));
+    let started = peersock_dht::Service::start(own, settings, |_| {});
+    assert!(matches!(started, Err(peersock_dht::StartError::NoBootstrap)));
+}

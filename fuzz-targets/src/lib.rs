@@ -6,9 +6,10 @@
 //! that could change an outcome, and take time and randomness from nowhere but the input.
 //!
 //! There is one target per parser, and three kinds of oracle: what was parsed is written and parsed again
-//! ([`wire`], [`control`], [`identifiers`], [`frames`], [`proxy_answers`]); a valid message is altered and must then be refused ([`hello`],
-//! [`initiation`], [`response`], [`cookie`], [`session`]); and sequences of operations run against a model
-//! that knows what may come out ([`coalescer`], [`connection`], [`overlay_ops`], [`root_ops`], [`stack_ops`]).
+//! ([`wire`], [`control`], [`identifiers`], [`frames`], [`proxy_answers`]); a valid message is altered and
+//! must then be refused ([`hello`], [`initiation`], [`response`], [`cookie`], [`session`], [`meeting`]); and
+//! sequences of operations run against a model that knows what may come out ([`coalescer`], [`connection`],
+//! [`overlay_ops`], [`root_ops`], [`stack_ops`]).
 //!
 //! ```
 //! for target in peersock_fuzz_targets::TARGETS {
@@ -19,6 +20,7 @@
 
 mod handshake;
 mod input;
+mod meeting;
 mod overlay;
 mod root;
 mod session;
@@ -28,6 +30,7 @@ mod text;
 mod wire;
 
 pub use handshake::{cookie, initiation, response};
+pub use meeting::meeting;
 pub use overlay::overlay_ops;
 pub use root::root_ops;
 pub use session::session;
@@ -62,6 +65,7 @@ targets! {
     identifiers,
     identity_file,
     initiation,
+    meeting,
     network_file,
     overlay_ops,
     packets,

@@ -53,7 +53,7 @@ pub struct Settings {
     pub bootstrap: Bootstrap,
     /// Which of the machine's addresses the socket for the DHT has. Default 0.0.0.0: any.
     pub bind: Ipv4Addr,
-    /// Its UDP port. Default `None`: any free one.
+    /// Its UDP port. Default `None`: 6881 if it is free, else any.
     pub port: Option<u16>,
     /// Whether this node serves the DHT from the start. Default false: `mainline` lets it do so after a
     /// quarter of an hour, if others can reach it.

@@ -3,10 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::{Config, Event, Moment, Network, Outcome, Purpose, Rendezvous};
-use crate::item::Item;
 use crate::keys::{Location, NodeTail};
 use crate::record::{Knock, Record};
-use crate::seal;
 
 /// How many there can be in one network.
 const MAX_KNOCKING: usize = 64;
@@ -86,7 +84,6 @@ impl Rendezvous {
         };
         let plain = knock.sign(keys, &self.own, &node);
         let epoch = keys.epoch(&node, now.unix);
-        let seal_key = keys.seal_key(&node, epoch);
         let index = keys.slot(&self.own.node_id(), &node, knocking.attempt, slots);
         let locations = [
             // A node with no slots reads no mailbox; then it is only this node that punches.
@@ -96,10 +93,9 @@ impl Rendezvous {
         knocking.start = now.instant + START;
         knocking.was_sent = false;
         for (location, random) in locations.iter().flatten().zip(randoms) {
-            let signer =
-                keys.signer(location, epoch, &self.own).expect("slots are everybody's, the pair its own");
-            let sealed = seal::seal(&seal_key, &signer.public(), &plain, &random);
-            let item = Item::new(&signer, now.unix.as_secs() as i64, sealed.to_vec());
+            let sequence = now.unix.as_secs() as i64;
+            let item = keys.seal(location, epoch, &self.own, sequence, &plain, &random);
+            let item = item.expect("slots are everybody's, the pair is its own");
             self.operations.put(network, Purpose::Knock(node), item);
             knocking.running += 1;
         }

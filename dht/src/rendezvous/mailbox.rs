@@ -20,7 +20,7 @@ const SEEN_FOR: Duration = Duration::from_secs(60 + 2 * SKEW.as_secs());
 
 /// All knocks: this many at once, then one in each [`RATE`].
 const BURST: u32 = 8;
-const RATE: Duration = Duration::from_secs(1);
+const RATE: Duration = Duration::from_secs(2);
 
 /// Between two knocks of one node.
 const PER_NODE: Duration = Duration::from_secs(3);
@@ -95,7 +95,7 @@ impl Mailbox {
     }
 
     /// Whether a knock is the first of its kind, and not one too many.
-    fn admit(&mut self, now: Moment, knock: &Knock) -> Result<(), Refused> {
+    fn admit(&mut self, now: Moment, knock: &Knock, is_watched: bool) -> Result<(), Refused> {
         let node = knock.identity.node_id();
         if let Some((sequence, read)) = self.seen.get(&node) {
             if *sequence >= knock.sequence {
@@ -105,11 +105,14 @@ impl Mailbox {
                 return Err(Refused::Rate);
             }
         }
-        let missing = self.full_at.saturating_duration_since(now.instant);
-        if missing > RATE * (BURST - 1) {
-            return Err(Refused::Rate);
+        // Members can be as many as they like: what they may do together keeps no watched node away.
+        if !is_watched {
+            let missing = self.full_at.saturating_duration_since(now.instant);
+            if missing > RATE * (BURST - 1) {
+                return Err(Refused::Rate);
+            }
+            self.full_at = now.instant.max(self.full_at) + RATE;
         }
-        self.full_at = now.instant.max(self.full_at) + RATE;
         if self.seen.len() >= MAX_SEEN && !self.seen.contains_key(&node) {
             let oldest = self.seen.iter().min_by_key(|(_, (_, read))| *read).map(|(node, _)| *node);
             oldest.map(|oldest| self.seen.remove(&oldest));
@@ -133,7 +136,8 @@ impl Rendezvous {
         mailbox.began = now.instant;
         for epoch in membership.keys.epochs(&own, now.unix) {
             for location in &locations {
-                self.operations.get(network, Purpose::Poll, &membership.keys, location, epoch);
+                let purpose = Purpose::Poll { watched: matches!(location, Location::Pair { .. }) };
+                self.operations.get(network, purpose, &membership.keys, location, epoch);
                 mailbox.running += 1;
             }
         }
@@ -145,6 +149,7 @@ impl Rendezvous {
         now: Moment,
         network: Network,
         plain: &[u8],
+        is_watched: bool,
     ) -> Result<(), Refused> {
         let Some(membership) = self.networks.get_mut(&network) else { return Ok(()) };
         let knock = Knock::verify(&membership.keys, &NodeTail::of(&self.own.node_id()), plain)?;
@@ -152,7 +157,7 @@ impl Rendezvous {
             return Err(Refused::Node);
         }
         knock.check_age(now.unix)?;
-        membership.mailbox.admit(now, &knock)?;
+        membership.mailbox.admit(now, &knock, is_watched)?;
         membership.mailbox.wake(now.instant, &self.config);
         let start_in = knock.start_in(now.unix);
         self.events.push_back(Event::Knocked { network, knock, start_in });

@@ -250,7 +250,7 @@ impl Rendezvous {
         let (network, purpose) = (pending.network, pending.purpose);
         match purpose {
             Purpose::Search(tail) => self.handle_record(now, network, tail, &plain),
-            Purpose::Poll => self.handle_knock(now, network, &plain),
+            Purpose::Poll { watched } => self.handle_knock(now, network, &plain, watched),
             Purpose::Publish(..) | Purpose::Knock(_) => Ok(()),
         }
     }
@@ -265,7 +265,7 @@ impl Rendezvous {
                     search.finished_one(now.instant);
                 }
             }
-            Purpose::Poll => {
+            Purpose::Poll { .. } => {
                 let jitter = self.rng.next_u32();
                 membership.mailbox.finished_one(now.instant, &self.config, jitter);
             }

@@ -21,7 +21,10 @@ const MAX_VALUES: usize = 24;
 pub(super) enum Purpose {
     Publish(Published, Epoch),
     Search(NodeTail),
-    Poll,
+    /// Reading the mailbox; `watched` where only one node that is watched can write.
+    Poll {
+        watched: bool,
+    },
     Knock(NodeTail),
 }
 

@@ -6,10 +6,8 @@ use std::time::{Duration, Instant};
 use rand::Rng;
 
 use super::{Event, Moment, Network, Outcome, Purpose, Rendezvous};
-use crate::item::Item;
 use crate::keys::{Epoch, Location, NodeTail};
 use crate::record::Record;
-use crate::seal;
 
 /// The least time between two writes of the same place.
 const MIN_GAP: Duration = Duration::from_secs(2);
@@ -102,11 +100,9 @@ impl Rendezvous {
                 Copy::Open => Location::Open(tail),
                 Copy::Own => Location::Own(*self.own.public()),
             };
-            let signer = membership.keys.signer(&location, epoch, &self.own).expect("its own place");
-            let seal_key = membership.keys.seal_key(&tail, epoch);
             let plain = record.sign(&membership.keys, &self.own);
-            let sealed = seal::seal(&seal_key, &signer.public(), &plain, &random);
-            let item = Item::new(&signer, sequence, sealed.to_vec());
+            let item = membership.keys.seal(&location, epoch, &self.own, sequence, &plain, &random);
+            let item = item.expect("it may write at its own place");
             self.operations.put(network, Purpose::Publish(copy, epoch), item);
         }
     }

@@ -1,5 +1,6 @@
 //! Two or more nodes and a DHT of one map, in virtual time.
 
+mod disorder;
 mod meeting;
 mod poisoning;
 
@@ -30,6 +31,8 @@ struct World {
     under_way: BTreeMap<(Duration, u64), (usize, OperationId, Operation)>,
     count: u64,
     reads: usize,
+    /// The DHT loses every so manieth operation; 0 none.
+    loss: u64,
 }
 
 struct Node {
@@ -63,6 +66,7 @@ impl World {
             under_way: BTreeMap::new(),
             count: 0,
             reads: 0,
+            loss: 0,
         }
     }
 
@@ -134,6 +138,8 @@ impl World {
         for (index, node) in self.nodes.iter_mut().enumerate() {
             while let Some((id, operation)) = node.rendezvous.poll_operation() {
                 self.reads += usize::from(matches!(operation, Operation::Get { .. }));
+                let running = self.under_way.values().filter(|(node, ..)| *node == index).count();
+                assert!(running < 2 * 16, "no more than 16 at once, and those of a network that was left");
                 self.under_way.insert((self.elapsed + LATENCY, self.count), (index, id, operation));
                 self.count += 1;
             }
@@ -148,6 +154,7 @@ impl World {
             let (node, id, operation) = entry.remove();
             let mut answers = Vec::new();
             let outcome = match operation {
+                _ if self.loss > 0 && id.0.is_multiple_of(self.loss) => Outcome::Failed,
                 Operation::Get { key } => {
                     answers.extend(self.lies.get(&key).into_iter().flatten().cloned());
                     answers.extend(self.items.get(&key).cloned());
@@ -187,9 +194,7 @@ impl World {
         plain: &[u8; 600],
         seq: i64,
     ) -> Item {
-        let signer = keys().signer(location, epoch, writer).expect("may write there");
-        let key = keys().seal_key(&location.owner(), epoch);
-        Item::new(&signer, seq, seal::seal(&key, &signer.public(), plain, &[9; 32]).to_vec())
+        keys().seal(location, epoch, writer, seq, plain, &[9; 32]).expect("it may write there")
     }
 
     fn found(&self, node: usize) -> Vec<&Record> {

@@ -205,7 +205,7 @@ fn a_flood_of_knocks_is_told_at_a_bounded_rate() {
     }
     world.run(20 * SECOND);
     let told = world.knocks(b).len();
-    assert!((8..=8 + 21).contains(&told), "{told}");
+    assert!((8..=8 + 11).contains(&told), "{told}");
     assert!(world.counters(b).over_rate > 100);
 }
 
@@ -265,4 +265,33 @@ fn one_answer_with_endless_values_is_cut_off() {
     world.run(SECOND);
     assert_eq!(world.counters(a).malformed, 24);
     assert!(world.counters(a).over_rate >= 976);
+}
+
+#[test]
+fn a_flood_in_the_slots_delays_no_knock_of_a_watched_node() {
+    let (mut world, a, b) = pair();
+    let owner = world.tail(b);
+    let (network, peer) = (world.nodes[b].network, world.identity(a));
+    world.nodes[b].rendezvous.watch(network, peer);
+    for round in 0..20_u8 {
+        // Each second a dozen new members knock in either slot.
+        for seed in 0..24_u8 {
+            let knocker = Identity::from_seed(&[round ^ 0x80, seed].repeat(16).try_into().expect("32 bytes"));
+            let sequence = now_ms(&world);
+            let contact = contact(&["192.0.2.66:6"]);
+            let knock = Knock { identity: *knocker.public(), sequence, start: sequence, contact };
+            let slot = Location::Slot { owner, index: seed % 2 };
+            let plain = knock.sign(&keys(), &knocker, &owner);
+            let item = world.forge(&slot, world.epoch(b), &knocker, &plain, i64::from(seed));
+            lie(&mut world, item);
+        }
+        if round == 10 {
+            world.knock(a, b);
+        }
+        world.run(SECOND);
+        world.lies.clear();
+    }
+    let from_a = world.knocks(b).into_iter().find(|(_, knock)| knock.identity == world.identity(a));
+    let (at, _) = from_a.expect("a's knock is told");
+    assert!(at < Duration::from_secs(2 + 10 + 4), "{at:?}");
 }
