@@ -3,6 +3,7 @@
 
 mod behavior;
 pub mod host;
+pub mod interfaces;
 pub mod netcheck;
 pub mod portmap;
 pub mod probe;
