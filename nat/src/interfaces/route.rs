@@ -89,12 +89,12 @@ impl Route {
         None
     }
 
-    /// The endpoint for sockets that use this route: of the interface's address in IPv4, of the external one in
-    /// IPv6, where both are the same, or of `ip`, which may be any address of the route. Port 0 leaves the choice to
-    /// the system.
+    /// The endpoint for sockets that use this route: of the interface's address in IPv4, of the external one
+    /// in IPv6, where both are the same, or of `ip`. Sockets at an `ip` that is none of the route's, as
+    /// 127.0.0.1, are not kept to the interface. Port 0 leaves the choice to the system.
     ///
     /// # Errors
-    /// The route has no such address.
+    /// The route has no address, or `ip` is of the other family.
     pub fn bind(&self, port: u16, ip: Option<IpAddr>) -> io::Result<BoundRoute> {
         let own = |family| match family {
             Family::Ip4 => self.nic(),
@@ -104,19 +104,21 @@ impl Route {
                 private.and_then(|block| block.nth(0)).or_else(|| self.ext()).or_else(|| self.nic())
             }
         };
-        let is_here = |ip: &IpAddr| self.nic_ips.iter().chain(&self.ext_ips).any(|block| block.contains(*ip));
+        let is_here = |ip: IpAddr| self.nic_ips.iter().chain(&self.ext_ips).any(|block| block.contains(ip));
         let chosen = match ip {
-            Some(ip) => Some(ip).filter(is_here),
+            Some(ip) => Some(ip).filter(|ip| Family::of(*ip) == self.family),
             None => own(self.family),
         };
         let missing = || io::Error::new(io::ErrorKind::AddrNotAvailable, "the route has no such address");
-        let address = match (chosen.ok_or_else(missing)?, &self.interface) {
+        let ip = chosen.ok_or_else(missing)?;
+        let interface = self.interface.as_ref().filter(|_| is_here(ip));
+        let address = match (ip, interface) {
             (IpAddr::V6(ip), Some((_, index))) if ip.is_unicast_link_local() => {
                 SocketAddrV6::new(ip, port, 0, *index).into()
             }
             (ip, _) => SocketAddr::new(ip, port),
         };
-        Ok(BoundRoute { address, interface: self.interface.as_ref().map(|(name, _)| name.clone()) })
+        Ok(BoundRoute { address, interface: interface.map(|(name, _)| name.clone()) })
     }
 }
 
@@ -140,6 +142,11 @@ impl BoundRoute {
     /// The endpoint for `bind`.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The interface that sockets are to be kept to, if there is one.
+    pub fn interface(&self) -> Option<&str> {
+        self.interface.as_deref()
     }
 
     /// A UDP socket there, kept to the interface.
@@ -258,10 +265,13 @@ mod tests {
     }
 
     #[test]
-    fn only_addresses_of_the_route_can_be_bound() {
-        let route = pool().get(0).expect("it is there");
-        assert!(route.bind(0, Some([192, 168, 0, 20].into())).is_ok());
-        let error = route.bind(0, Some([192, 168, 0, 21].into())).expect_err("it has no such address");
+    fn only_sockets_at_addresses_of_the_route_are_kept_to_its_interface() {
+        let mut route = pool().get(0).expect("it is there");
+        route.tie("eth0", 2);
+        let interface = |ip: [u8; 4]| route.bind(0, Some(ip.into())).expect("an IPv4 address").interface;
+        assert_eq!(interface([192, 168, 0, 20]), Some("eth0".into()));
+        assert_eq!(interface([127, 0, 0, 1]), None);
+        let error = route.bind(0, Some([0u16; 8].into())).expect_err("it is of the other family");
         assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
     }
 
