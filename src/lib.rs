@@ -42,6 +42,7 @@ mod wait_tests;
 pub mod blocking;
 #[doc(hidden)]
 pub mod datapath;
+pub mod interfaces;
 pub mod management;
 pub mod net;
 pub mod state;

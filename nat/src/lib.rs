@@ -1,8 +1,32 @@
-//! What a node finds out about its own network.
+//! What a node finds out about its own network: as what servers see it, what NAT is in front of it, which ports
+//! its router opens, and which of its addresses lead where.
+//!
+//! * [`stun`]: binding requests and their answers;
+//! * [`probe`]: asks STUN servers, without I/O ([`probe::Prober`]) or on sockets ([`probe::run`]);
+//! * [`Observations::decide`]: what NAT that shows, a pure function;
+//! * [`portmap`]: ports that routers open by PCP, NAT-PMP and UPnP;
+//! * [`interfaces`]: the machine's interfaces with routes and route pools;
+//! * [`netcheck`]: a look at all of it, for people.
+//!
+//! What does I/O blocks the calling thread, for at most a time that the caller gives. No server is known here: all
+//! come from the caller. What servers and routers say is not proven: an address from here is a candidate, and a peer
+//! that uses it finds out whether it works.
+//!
+//! ```
+//! use peersock_nat::stun::{Answer, AnswerFrom, TransactionId, binding_request, request_id};
+//!
+//! // A server's whole work:
+//! let request = binding_request(TransactionId::new(1), AnswerFrom::Same);
+//! let id = request_id(&request).expect("it is a binding request");
+//! let answer = Answer { id, mapped: "203.0.113.9:7420".parse()?, origin: None, other: None }.emit();
+//! assert!(answer.len() <= request.len());
+//! # Ok::<(), std::net::AddrParseError>(())
+//! ```
 #![forbid(unsafe_code)]
 
 mod behavior;
 pub mod host;
+pub mod interfaces;
 pub mod netcheck;
 pub mod portmap;
 pub mod probe;

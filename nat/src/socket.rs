@@ -1,7 +1,7 @@
 //! UDP and TCP sockets of the operating system, kept to one interface.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -41,4 +41,11 @@ fn open(kind: Type, protocol: Protocol, local: SocketAddr, interface: Option<&st
     }
     socket.bind(&local.into())?;
     Ok(socket)
+}
+
+/// A TCP listener.
+pub(crate) fn listen(local: SocketAddr, interface: Option<&str>) -> io::Result<TcpListener> {
+    let socket = open(Type::STREAM, Protocol::TCP, local, interface)?;
+    socket.listen(128)?;
+    Ok(socket.into())
 }

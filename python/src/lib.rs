@@ -15,6 +15,7 @@ mod config;
 mod datagrams;
 mod epoll;
 mod errors;
+mod interfaces;
 mod messages;
 mod names;
 mod node;
@@ -39,6 +40,8 @@ mod _peersock {
     use crate::config::{Config, generate_seed, public_key};
     #[pymodule_export]
     use crate::datagrams::{recv, recvfrom, send, sendto};
+    #[pymodule_export]
+    use crate::interfaces::{interface_names, load_interface, load_nat};
     #[pymodule_export]
     use crate::messages::{recvmsg, sendmsg};
     #[pymodule_export]

@@ -2,18 +2,11 @@
 
 mod show;
 
-use std::env;
-
-use peersock::{RootAddress, RootTransport};
-use peersock_nat::netcheck::{self, Target, Transport};
+use peersock::interfaces::{Target, Transport, servers_of_environment};
+use peersock_nat::netcheck;
 
 use crate::failure::{Failure, Outcome};
 use crate::output::print;
-
-/// Servers to ask, with white space between them, where no --stun is given.
-const STUN_VARIABLE: &str = "PEERSOCK_STUN";
-/// The roots that nodes use.
-const ROOTS_VARIABLE: &str = "PEERSOCK_ROOTS";
 
 /// Show what network this machine is in: interfaces, NAT, what is blocked, and what to do about it
 ///
@@ -45,11 +38,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
-    let mut targets = args.stun.clone();
-    if targets.is_empty() {
-        targets.extend(servers_of_environment()?);
-    }
-    targets.extend(roots_of_environment()?);
+    let targets = servers_of_environment(&args.stun)
+        .map_err(|error| Failure::usage(error, "correct the variable, or unset it"))?;
     let report = netcheck::run(&targets, &args.interfaces).map_err(|error| {
         Failure::new(
             format_args!("the system does not tell its interfaces: {error}"),
@@ -70,31 +60,4 @@ pub(crate) fn run(args: &Args) -> Outcome {
 
 fn parse_server(text: &str) -> Result<Target, String> {
     Target::parse(text, Transport::Udp).ok_or_else(|| format!("'{text}' is not HOST:PORT"))
-}
-
-fn servers_of_environment() -> Outcome<Vec<Target>> {
-    let text = env::var(STUN_VARIABLE).unwrap_or_default();
-    let servers = text.split_whitespace().map(parse_server).collect::<Result<_, _>>();
-    servers.map_err(|error| Failure::usage(format_args!("{STUN_VARIABLE}: {error}"), "correct or unset it"))
-}
-
-fn roots_of_environment() -> Outcome<Vec<Target>> {
-    let text = env::var(ROOTS_VARIABLE).unwrap_or_default();
-    let roots = RootAddress::parse_list(&text).map_err(|error| {
-        Failure::usage(
-            format_args!("{ROOTS_VARIABLE}: {error}"),
-            "set it to what `peersock root` prints, or unset it",
-        )
-    })?;
-    let endpoints = roots.iter().flat_map(RootAddress::endpoints);
-    Ok(endpoints
-        .map(|endpoint| Target {
-            host: endpoint.host(),
-            port: endpoint.port(),
-            transport: match endpoint.transport {
-                RootTransport::Udp => Transport::Udp,
-                _ => Transport::Tcp,
-            },
-        })
-        .collect())
 }

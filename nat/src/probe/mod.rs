@@ -48,12 +48,15 @@ pub struct Settings {
     pub servers: Vec<SocketAddr>,
     /// When to stop in any case. Tests that are not over then count as not done. Default: 4 s.
     pub deadline: Duration,
+    /// Stop at the first answer: it says as what the local address is seen, and nothing else is asked.
+    /// Default: no.
+    pub address_only: bool,
 }
 
 impl Settings {
     /// All tests by means of these servers.
     pub fn new(servers: Vec<SocketAddr>) -> Self {
-        Self { servers, deadline: Duration::from_secs(4) }
+        Self { servers, deadline: Duration::from_secs(4), address_only: false }
     }
 }
 
@@ -93,6 +96,7 @@ pub struct Prober {
     /// The sockets' own endpoints.
     local: Vec<SocketAddr>,
     deadline: Instant,
+    address_only: bool,
     rng: ChaCha20Rng,
     transactions: Vec<Transaction>,
     queue: VecDeque<Transmit>,
@@ -130,6 +134,7 @@ impl Prober {
             fresh: vec![None; local.len() - FIRST_FRESH],
             local,
             deadline: now + settings.deadline,
+            address_only: settings.address_only,
             rng: ChaCha20Rng::from_seed(seed),
             transactions: Vec::new(),
             queue: VecDeque::new(),
@@ -246,6 +251,10 @@ impl Prober {
     /// The main socket has an answer.
     fn mapped(&mut self, now: Instant, index: usize, sample: Sample, answer: &Answer) {
         self.main[index] = Some(sample);
+        if self.address_only {
+            self.transactions.clear();
+            return;
+        }
         let known = Schedule::known(sample.rtt);
         if !self.has_flows {
             self.has_flows = true;

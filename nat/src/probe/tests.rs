@@ -295,6 +295,21 @@ fn servers_of_the_other_family_are_not_asked() {
 }
 
 #[test]
+fn who_wants_the_address_only_waits_for_one_answer() {
+    let local = vec![at("192.168.1.2:1"), at("192.168.1.2:2"), at("192.168.1.2:3")];
+    let servers = vec![at(SERVER), at(OTHER)];
+    let now = Instant::now();
+    let settings = Settings { address_only: true, ..Settings::new(servers) };
+    let mut prober = Prober::new(local, &settings, [1; 32], now);
+    let request = prober.poll_transmit().expect("it asks");
+    let id = request_id(&request.data).expect("it is a request");
+    let answer = Answer { id, mapped: at("203.0.113.1:7"), origin: None, other: Some(at(OTHER)) };
+    prober.handle_datagram(now, request.socket, request.to, &answer.emit());
+    assert!(prober.is_finished());
+    assert_eq!(prober.into_observations().decide().mapped, Some(at("203.0.113.1:7")));
+}
+
+#[test]
 fn no_more_servers_are_asked_than_allowed() {
     let servers = (0..50).map(|port| SocketAddr::from(([192, 0, 2, 1], 1000 + port))).collect();
     let local = vec![at("192.168.1.2:1"), at("192.168.1.2:2"), at("192.168.1.2:3")];

@@ -1,0 +1,402 @@
+//! The machine's interfaces as an API: their addresses, the NAT in front of them, and routes, which say by which of
+//! their addresses which external addresses are used. The names are P2PD's.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use peersock_nat::interfaces::{Family, Interface};
+//!
+//! let servers = ["192.0.2.1:3478".parse()?];
+//! // The default interface, with its routes.
+//! let mut nic = Interface::load(None, &servers, Duration::from_secs(2))?;
+//! nic.load_nat(&servers, Duration::from_secs(4))?;
+//! println!("{}", nic.to_json());
+//! for route in nic.rp(Family::Ip4).iter() {
+//!     println!("{:?} is seen as {:?}", route.nic(), route.ext());
+//! }
+//! let socket = nic.route(Family::Ip4).ok_or("no IPv4")?.bind(0, None)?.udp()?;
+//! # drop(socket);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod block;
+mod grouping;
+mod nat;
+mod route;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::thread;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::host::{self, HostInterface};
+use crate::probe::{self, Settings};
+pub use block::IpBlock;
+pub use nat::InterfaceNat;
+pub use route::{BoundRoute, Route, RoutePool};
+
+/// A remote endpoint for the question which interface leads to the Internet. Nothing is sent there.
+const ANYWHERE: [SocketAddr; 2] = [
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9),
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)), 9),
+];
+
+/// IPv4 or IPv6.
+///
+/// ```
+/// use peersock_nat::interfaces::Family;
+///
+/// assert_eq!(Family::of("2001:db8::1".parse()?), Family::Ip6);
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    Ip4,
+    /// IPv6.
+    Ip6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Ip4, Self::Ip6];
+
+    /// The family of an address.
+    pub fn of(ip: IpAddr) -> Self {
+        if ip.is_ipv4() { Self::Ip4 } else { Self::Ip6 }
+    }
+
+    /// This system's number of it: `AF_INET`, `AF_INET6`.
+    pub fn number(self) -> i32 {
+        match self {
+            Self::Ip4 => i32::from(rustix::net::AddressFamily::INET.as_raw()),
+            Self::Ip6 => i32::from(rustix::net::AddressFamily::INET6.as_raw()),
+        }
+    }
+
+    /// The family of a number. Other systems' numbers of IPv6 are known as well (10, 23, 28, 30), so that dictionaries can
+    /// be taken along.
+    pub fn from_number(number: i32) -> Option<Self> {
+        match number {
+            2 => Some(Self::Ip4),
+            10 | 23 | 28 | 30 => Some(Self::Ip6),
+            _ => None,
+        }
+    }
+
+    fn width(self) -> u8 {
+        match self {
+            Self::Ip4 => 32,
+            Self::Ip6 => 128,
+        }
+    }
+}
+
+/// The form of families in dictionaries.
+mod family_number {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    use super::Family;
+
+    // The signature is serde's.
+    #[allow(clippy::trivially_copy_pass_by_ref)]
+    pub(super) fn serialize<S: Serializer>(family: &Family, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_i32(family.number())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Family, D::Error> {
+        let number = i32::deserialize(deserializer)?;
+        Family::from_number(number).ok_or_else(|| serde::de::Error::custom(format!("{number} is no family")))
+    }
+}
+
+/// An interface of the machine with its routes and its NAT.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    name: String,
+    index: u32,
+    nat: InterfaceNat,
+    pools: [RoutePool; 2],
+}
+
+/// Why a dictionary is none of an interface.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("this is no interface: {0}")]
+pub struct ParseInterfaceError(String);
+
+/// The form of an interface in dictionaries.
+#[derive(Serialize, Deserialize)]
+struct Dict {
+    name: String,
+    #[serde(default)]
+    index: u32,
+    nat: InterfaceNat,
+    /// By family's number.
+    rp: BTreeMap<i32, RoutePool>,
+}
+
+/// The names of the interfaces that are up, the default one first.
+///
+/// ```
+/// assert!(peersock_nat::interfaces::list_interfaces()?.contains(&"lo".to_owned()));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Errors
+/// The system does not tell.
+pub fn list_interfaces() -> io::Result<Vec<String>> {
+    let all = host::interfaces()?;
+    let first = default_interface(&all).map(|interface| interface.index);
+    let (mut names, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|one| Some(one.index) == first);
+    names.extend(rest);
+    Ok(names.into_iter().map(|interface| interface.name).collect())
+}
+
+/// Loads interfaces with routes and NAT, all at once. Those that are not there any more are left out. Blocks for at most
+/// twice the timeout.
+///
+/// # Errors
+/// The system does not tell its interfaces.
+pub fn load_interfaces(
+    names: &[String],
+    servers: &[SocketAddr],
+    timeout: Duration,
+) -> io::Result<Vec<Interface>> {
+    let load = |name: &String| {
+        let mut nic = Interface::load(Some(name), servers, timeout)?;
+        nic.load_nat(servers, timeout)?;
+        Ok(nic)
+    };
+    let loaded: Vec<io::Result<Interface>> = thread::scope(|scope| {
+        let threads: Vec<_> = names.iter().map(|name| scope.spawn(move || load(name))).collect();
+        let died = |_| Err(io::Error::other("a thread that loads an interface died"));
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(died)).collect()
+    });
+    let is_gone = |loaded: &io::Result<Interface>| {
+        loaded.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    };
+    loaded.into_iter().filter(|loaded| !is_gone(loaded)).collect()
+}
+
+impl Interface {
+    /// Loads an interface, the default one without a name: its addresses, and as what the servers see them. Blocks for at
+    /// most the timeout. Without servers the external addresses are those that the interface has itself.
+    ///
+    /// The NAT is assumed to be a usual one until [`Interface::load_nat`].
+    ///
+    /// # Errors
+    /// There is no such interface, or the system does not tell.
+    pub fn load(name: Option<&str>, servers: &[SocketAddr], timeout: Duration) -> io::Result<Self> {
+        let all = host::interfaces()?;
+        let found = match name {
+            Some(name) => all.iter().find(|interface| interface.name == name),
+            None => default_interface(&all),
+        };
+        let missing = || match name {
+            Some(name) => {
+                io::Error::new(io::ErrorKind::NotFound, format!("there is no interface {name} that is up"))
+            }
+            None => io::Error::new(io::ErrorKind::NotFound, "no interface is up"),
+        };
+        let host = found.ok_or_else(missing)?;
+        let blocks: Vec<IpBlock> =
+            host.addresses.iter().map(|address| IpBlock::of_interface(address.ip, address.prefix)).collect();
+        let seen = external(host, &blocks, servers, timeout);
+        let seen_as = |ip: IpAddr| seen.get(&ip).copied();
+        let of = |family| blocks.iter().filter(|block| block.family() == family).copied().collect::<Vec<_>>();
+        let routes = [grouping::ipv4(&of(Family::Ip4), seen_as), grouping::ipv6(&of(Family::Ip6), seen_as)];
+        let pools = routes.map(RoutePool::new);
+        Ok(Self::tied(host.name.clone(), host.index, InterfaceNat::assumed(), pools))
+    }
+
+    /// Finds out the NAT in front of the interface. Blocks for at most the timeout.
+    ///
+    /// Of several families the one with a NAT counts, since IPv6 has none as a rule.
+    ///
+    /// # Errors
+    /// The interface is gone, or has no sockets left.
+    pub fn load_nat(&mut self, servers: &[SocketAddr], timeout: Duration) -> io::Result<&InterfaceNat> {
+        let all = host::interfaces()?;
+        let host = all.iter().find(|interface| interface.name == self.name).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::NotFound, format!("the interface {} is gone", self.name))
+        })?;
+        for family in Family::ALL {
+            let leads = |server: &&SocketAddr| {
+                Family::of(server.ip()) == family && host.source_towards(**server).is_some()
+            };
+            let servers: Vec<SocketAddr> = servers.iter().filter(leads).copied().collect();
+            let Some(local) = servers.first().and_then(|server| host.source_towards(*server)) else {
+                continue;
+            };
+            let settings = Settings { deadline: timeout, ..Settings::new(servers) };
+            let nat = probe::run(local, device(host), &settings)?.decide();
+            self.nat = InterfaceNat::of(&nat);
+            if nat.translated == Some(true) {
+                break;
+            }
+        }
+        Ok(&self.nat)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The NAT in front of it.
+    pub fn nat(&self) -> &InterfaceNat {
+        &self.nat
+    }
+
+    /// Its routes of a family.
+    pub fn rp(&self, family: Family) -> &RoutePool {
+        &self.pools[usize::from(family == Family::Ip6)]
+    }
+
+    /// The families that it has routes of.
+    pub fn supported(&self) -> Vec<Family> {
+        Family::ALL.into_iter().filter(|family| !self.rp(*family).routes().is_empty()).collect()
+    }
+
+    /// A copy of the first route of a family.
+    pub fn route(&self, family: Family) -> Option<Route> {
+        self.rp(family).routes().first().cloned()
+    }
+
+    /// Writes it as a JSON dictionary.
+    pub fn to_json(&self) -> String {
+        let [ip4, ip6] = self.pools.clone();
+        let dict = Dict {
+            name: self.name.clone(),
+            index: self.index,
+            nat: self.nat.clone(),
+            rp: BTreeMap::from([(Family::Ip4.number(), ip4), (Family::Ip6.number(), ip6)]),
+        };
+        serde_json::to_string(&dict).expect("all its keys are texts")
+    }
+
+    /// Reads what [`Interface::to_json`] wrote, here or on another machine.
+    ///
+    /// ```
+    /// use peersock_nat::interfaces::{Family, Interface};
+    ///
+    /// let text = r#"{"name": "eth0", "nat": {"type": 5, "delta": {"type": 6, "value": 0}},
+    ///     "rp": {"2": [{"af": 2, "nic_ips": [{"ip": "192.168.21.21", "cidr": 32, "af": 2}],
+    ///                   "ext_ips": [{"ip": "1.3.3.7", "cidr": 32, "af": 2}]}], "23": []}}"#;
+    /// let nic = Interface::from_json(text)?;
+    /// assert_eq!(nic.route(Family::Ip4).and_then(|route| route.ext()), Some([1, 3, 3, 7].into()));
+    /// assert_eq!(Interface::from_json(&nic.to_json())?, nic);
+    /// # Ok::<(), peersock_nat::interfaces::ParseInterfaceError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// It is no such dictionary.
+    pub fn from_json(text: &str) -> Result<Self, ParseInterfaceError> {
+        let dict: Dict =
+            serde_json::from_str(text).map_err(|error| ParseInterfaceError(error.to_string()))?;
+        let mut pools = [RoutePool::default(), RoutePool::default()];
+        for (number, pool) in dict.rp {
+            let unknown = || ParseInterfaceError(format!("{number} is no family"));
+            let family = Family::from_number(number).ok_or_else(unknown)?;
+            pools[usize::from(family == Family::Ip6)] = pool;
+        }
+        Ok(Self::tied(dict.name, dict.index, dict.nat, pools))
+    }
+
+    fn tied(name: String, index: u32, nat: InterfaceNat, mut pools: [RoutePool; 2]) -> Self {
+        for route in pools.iter_mut().flat_map(RoutePool::routes_mut) {
+            route.tie(&name, index);
+        }
+        Self { name, index, nat, pools }
+    }
+}
+
+/// The interface that the system sends to the Internet by: IPv4 before IPv6; without any the first that leads
+/// somewhere.
+fn default_interface(all: &[HostInterface]) -> Option<&HostInterface> {
+    let has = |ip: IpAddr| all.iter().find(|one| one.addresses.iter().any(|address| address.ip == ip));
+    let chosen = ANYWHERE.into_iter().find_map(|remote| host::source(None, remote).and_then(has));
+    chosen.or_else(|| all.iter().find(|one| !one.loopback)).or_else(|| all.first())
+}
+
+/// The device to keep sockets to. The loopback interface also leads to this machine's other addresses.
+fn device(host: &HostInterface) -> Option<&str> {
+    (!host.loopback).then_some(host.name.as_str())
+}
+
+/// As what the servers see the first address of each block, all at once; of private IPv4 blocks only that of the
+/// first one counts, so the rest is not asked for.
+fn external(
+    host: &HostInterface,
+    blocks: &[IpBlock],
+    servers: &[SocketAddr],
+    timeout: Duration,
+) -> BTreeMap<IpAddr, IpAddr> {
+    let mut has_private = false;
+    let asks = |block: &&IpBlock| {
+        let is_first =
+            block.is_public() || block.family() == Family::Ip6 || !std::mem::replace(&mut has_private, true);
+        is_first && !block.is_link_local()
+    };
+    let settings = Settings { deadline: timeout, address_only: true, ..Settings::new(servers.to_vec()) };
+    let settings = &settings;
+    thread::scope(|scope| {
+        let ask = |ip: IpAddr| {
+            scope.spawn(move || {
+                let seen = probe::run(ip, device(host), settings).ok()?;
+                Some((ip, seen.decide().mapped?.ip()))
+            })
+        };
+        let asked: Vec<_> = blocks.iter().filter(asks).filter_map(|block| block.nth(0)).map(ask).collect();
+        asked.into_iter().filter_map(|thread| thread.join().ok().flatten()).collect()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loopback() -> Interface {
+        Interface::load(Some("lo"), &[], Duration::from_secs(1)).expect("there is lo")
+    }
+
+    #[test]
+    fn the_loopback_interface_is_loaded_bound_and_written() {
+        let nic = loopback();
+        let route = nic.route(Family::Ip4).expect("it has IPv4");
+        assert_eq!((route.nic(), route.ext()), (Some(Ipv4Addr::LOCALHOST.into()), None));
+        assert!(nic.rp(Family::Ip4).is_empty());
+        let bound = route.bind(0, None).expect("it has an address");
+        let listener = bound.listen().expect("a port is free");
+        assert!(listener.local_addr().expect("it is bound").ip().is_loopback());
+        let again = Interface::from_json(&nic.to_json()).expect("it was written so");
+        assert_eq!(again, nic);
+        assert_eq!(again.route(Family::Ip4), Some(route));
+    }
+
+    #[test]
+    fn a_missing_interface_is_an_error_alone_and_left_out_of_several() {
+        let error = Interface::load(Some("no such"), &[], Duration::from_secs(1)).expect_err("there is none");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        let names = ["no such".to_owned(), "lo".to_owned()];
+        let loaded = load_interfaces(&names, &[], Duration::from_secs(1)).expect("the system tells");
+        assert_eq!(loaded.iter().map(Interface::name).collect::<Vec<_>>(), ["lo"]);
+    }
+
+    #[test]
+    fn dictionaries_that_are_none_are_refused() {
+        for text in [
+            "",
+            "{}",
+            r#"{"name": "a", "nat": {"type": 5, "delta": {"type": 6, "value": 0}}, "rp": {"3": []}}"#,
+            r#"{"name": "a", "nat": {"type": 99, "delta": {"type": 6, "value": 0}}, "rp": {}}"#,
+            r#"{"name": "a", "nat": {"type": 5, "delta": {"type": 6, "value": 0}}, "rp": {"2": [{"af": 2,
+                "nic_ips": [{"ip": "1.2.3.4", "cidr": 33, "af": 2}], "ext_ips": []}]}}"#,
+        ] {
+            assert!(Interface::from_json(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The machine's own interfaces as an API: which there are, as what their addresses are seen from outside, and the
+//! NAT in front of them. See [`peersock_nat`] for the details.
+//!
+//! No server is asked that nobody named: see [`servers_of_environment`].
+
+use std::env;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs as _};
+
+use thiserror::Error;
+
+pub use peersock_nat::interfaces::*;
+pub use peersock_nat::netcheck::{Target, Transport};
+
+use crate::{RootAddress, RootTransport};
+
+/// STUN servers as `HOST:PORT`, with white space between them.
+pub const STUN_VARIABLE: &str = "PEERSOCK_STUN";
+/// Roots, as [`RootAddress::parse_list`] reads them.
+pub const ROOTS_VARIABLE: &str = "PEERSOCK_ROOTS";
+
+/// What is wrong with a variable that names servers.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{variable}: {reason}")]
+pub struct ServersError {
+    /// Its name.
+    pub variable: &'static str,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// The servers that the environment names: those of `PEERSOCK_STUN`, unless `stun` has others, and the roots of
+/// `PEERSOCK_ROOTS`, which answer as STUN servers do.
+///
+/// # Errors
+/// A variable that cannot be read.
+pub fn servers_of_environment(stun: &[Target]) -> Result<Vec<Target>, ServersError> {
+    let read = |variable| env::var(variable).unwrap_or_default();
+    let mut targets = stun.to_vec();
+    if targets.is_empty() {
+        targets = parse_stun(&read(STUN_VARIABLE))?;
+    }
+    targets.extend(parse_roots(&read(ROOTS_VARIABLE))?);
+    Ok(targets)
+}
+
+/// The addresses of those servers that are asked over UDP. Names are looked up, which may block for as long as the
+/// system's resolver does; what has no address is left out.
+///
+/// # Errors
+/// None of several servers has an address; the last look-up's error counts.
+pub fn addresses_of(targets: &[Target]) -> io::Result<Vec<SocketAddr>> {
+    let mut found = Vec::new();
+    let mut error = None;
+    for target in targets.iter().filter(|target| target.transport == Transport::Udp) {
+        match (target.host.as_str(), target.port).to_socket_addrs() {
+            Ok(addresses) => found.extend(addresses),
+            Err(failed) => error = Some(failed),
+        }
+    }
+    error.filter(|_| found.is_empty()).map_or(Ok(found), Err)
+}
+
+fn parse_stun(text: &str) -> Result<Vec<Target>, ServersError> {
+    let target = |word: &str| {
+        let wrong = || ServersError { variable: STUN_VARIABLE, reason: format!("'{word}' is not HOST:PORT") };
+        Target::parse(word, Transport::Udp).ok_or_else(wrong)
+    };
+    text.split_whitespace().map(target).collect()
+}
+
+fn parse_roots(text: &str) -> Result<Vec<Target>, ServersError> {
+    let wrong =
+        |error: crate::ParseRootError| ServersError { variable: ROOTS_VARIABLE, reason: error.to_string() };
+    let roots = RootAddress::parse_list(text).map_err(wrong)?;
+    let endpoints = roots.iter().flat_map(RootAddress::endpoints);
+    let target = |endpoint: &crate::RootEndpoint| Target {
+        host: endpoint.host(),
+        port: endpoint.port(),
+        transport: match endpoint.transport {
+            RootTransport::Udp => Transport::Udp,
+            _ => Transport::Tcp,
+        },
+    };
+    Ok(endpoints.map(target).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::overlay::Identity;
+
+    #[test]
+    fn roots_are_targets_by_their_transport() {
+        let key = Identity::from_seed(&[7; 32]).public().to_string();
+        let targets = parse_roots(&format!("{key}@192.0.2.1:7420,wss:root.example.org:443")).expect("a root");
+        let texts: Vec<_> = targets.iter().map(|target| (target.to_string(), target.transport)).collect();
+        let expected =
+            [("192.0.2.1:7420".into(), Transport::Udp), ("root.example.org:443".into(), Transport::Tcp)];
+        assert_eq!(texts, expected);
+        assert!(parse_roots("nonsense").is_err());
+    }
+
+    #[test]
+    fn stun_servers_are_separated_by_white_space() {
+        let targets = parse_stun(" one.example:3478\n[2001:db8::1]:3478 ").expect("two servers");
+        assert_eq!(targets.len(), 2);
+        let error = parse_stun("one").expect_err("there is no port");
+        assert_eq!(error.to_string(), "PEERSOCK_STUN: 'one' is not HOST:PORT");
+    }
+
+    #[test]
+    fn an_address_needs_no_resolver() {
+        let targets = parse_stun("127.0.0.1:3478").expect("a server");
+        assert_eq!(
+            addresses_of(&targets).expect("it is one"),
+            ["127.0.0.1:3478".parse().expect("an endpoint")]
+        );
+        assert_eq!(addresses_of(&[]).expect("there is nothing to look up"), []);
+    }
+}
