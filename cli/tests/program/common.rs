@@ -96,7 +96,9 @@ pub(crate) fn peersock(words: &[&str]) -> Command {
 
 /// Takes away what the environment may say to the program.
 pub(crate) fn without_variables(command: &mut Command) {
-    for variable in ["PEERSOCK_SECRET", "PEERSOCK_LOG", "PEERSOCK_NETWORK", "PEERSOCK_STATE"] {
+    for variable in
+        ["PEERSOCK_SECRET", "PEERSOCK_LOG", "PEERSOCK_NETWORK", "PEERSOCK_ROOTS", "PEERSOCK_STATE"]
+    {
         command.env_remove(variable);
     }
 }
