@@ -51,17 +51,19 @@ use peersock_primitives::sync;
 
 pub use config::{
     ConfigError, HostEndpoint, Network, ParseEndpointError, ParseRootError, RootAddress, RootEndpoint,
-    RootTransport,
+    RootTransport, RootsError,
 };
 pub use driver::Interfaces;
 pub use fd::{Contacts, ENVIRONMENT, FdServer, Host, Outstanding};
 pub use net::{TcpListener, TcpStream, UdpSocket};
 pub use node::{
     Conflict, Event, Events, FlowStatus, IdentitySource, Joined, NetworkStatus, Node, NodeBuilder,
-    PeerStatus, Ports, Presence, Seed, StartError, Status, Traffic, Undelivered, node,
+    PeerStatus, Ports, Presence, RootStatus, Seed, StartError, Status, Traffic, Undelivered, node,
 };
 pub use peersock_overlay as overlay;
-pub use peersock_overlay::{JoinError, NetworkId, NetworkIdError, NetworkSummary, NodeId, PublicIdentity};
+pub use peersock_overlay::{
+    JoinError, NetworkId, NetworkIdError, NetworkSummary, NodeId, PublicIdentity, RootState,
+};
 pub use peersock_stack::{CongestionControl, State as TcpState, TcpInfo, UnknownCongestionControl};
 pub use socket::ToSocketAddrs;
 

@@ -4,9 +4,9 @@ use std::env;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use peersock::Network;
 use peersock::overlay::{Identity, NetworkId, PublicIdentity};
 use peersock::state::{StateDir, read_secret_file};
+use peersock::{Network, NodeBuilder, RootAddress};
 use zeroize::Zeroizing;
 
 use crate::failure::{Failure, Outcome};
@@ -83,9 +83,32 @@ pub(crate) struct NodeArgs {
     #[arg(long = "interface", value_name = "NAME")]
     pub(crate) interfaces: Vec<String>,
 
+    /// A root at which this node can be found and which relays for it, as `peersock root` prints it, or @FILE
+    /// with such texts; may be given several times [env: PEERSOCK_ROOTS]
+    #[arg(long = "root", value_name = "TEXT")]
+    roots: Vec<String>,
+
     /// UDP port for the overlay's own packets; 0 picks a free one
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub(crate) overlay_port: u16,
+}
+
+impl NodeArgs {
+    /// Has the node use the roots that `--root` names; without any, those of the environment.
+    pub(crate) fn with_roots(&self, node: NodeBuilder) -> Outcome<NodeBuilder> {
+        if self.roots.is_empty() {
+            return Ok(node);
+        }
+        let mut roots = Vec::new();
+        for text in &self.roots {
+            roots.extend(RootAddress::load(text).map_err(|error| {
+                let hint =
+                    "give the text that `peersock root` prints, or @ and the path of a file with such texts";
+                Failure::usage(format_args!("--root: {error}"), hint)
+            })?);
+        }
+        Ok(node.roots(roots))
+    }
 }
 
 /// Which network, and what lets this node in.

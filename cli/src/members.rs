@@ -126,6 +126,8 @@ fn ask_around(args: &Args, network: &Network) -> Outcome<List> {
         .interfaces(interfaces(&args.node.interfaces))
         .port(args.node.overlay_port)
         .introduce(false)
+        // Roots would learn of it.
+        .roots(Vec::new())
         .start()?;
     let interrupted = node.clone();
     signals::end_after(move || {

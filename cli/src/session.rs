@@ -47,8 +47,8 @@ impl Session {
         let node = Node::builder()
             .identity(identity)
             .interfaces(interfaces(&args.interfaces))
-            .port(args.overlay_port)
-            .start()?;
+            .port(args.overlay_port);
+        let node = args.with_roots(node)?.start()?;
         let interrupted = node.clone();
         signals::end_with(move |signal| {
             let status = farewell(signal);

@@ -18,7 +18,7 @@ use crate::state::{check_secret_file, read_text_file};
 
 pub use endpoint::{HostEndpoint, ParseEndpointError};
 pub use error::ConfigError;
-pub use root::{ParseRootError, RootAddress, RootEndpoint, RootTransport};
+pub use root::{ParseRootError, RootAddress, RootEndpoint, RootTransport, RootsError};
 
 /// A network to join, and what proves that this node may.
 ///

@@ -1,8 +1,9 @@
 //! What a node must know of a root: its keys, and where it listens.
 
-use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
+use std::{fmt, fs, io};
 
 use peersock_overlay::{ParseIdentityError, PublicIdentity, is_endpoint};
 use thiserror::Error;
@@ -14,7 +15,8 @@ use super::{HostEndpoint, ParseEndpointError};
 /// for UDP. Texts of several roots are separated by white space.
 ///
 /// ```
-/// use peersock::{Identity, RootAddress};
+/// use peersock::RootAddress;
+/// use peersock::overlay::Identity;
 ///
 /// let key = Identity::from_seed(&[7; 32]).public().to_string();
 /// let text = format!("{key}@192.0.2.1:7420,[2001:db8::1]:7420,wss:root.example.org:443");
@@ -114,6 +116,45 @@ impl RootAddress {
     pub fn parse_list(text: &str) -> Result<Vec<Self>, ParseRootError> {
         text.split_whitespace().map(str::parse).collect()
     }
+
+    /// Reads what `PEERSOCK_ROOTS` and `--root` hold: such texts, or `@` and the path of a file that has them.
+    /// In a file, lines that begin with `#` are comments.
+    ///
+    /// ```
+    /// use peersock::RootAddress;
+    ///
+    /// assert!(RootAddress::load("")?.is_empty());
+    /// assert!(RootAddress::load("@/no/such/file").is_err());
+    /// # Ok::<(), peersock::RootsError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// See [`RootsError`].
+    pub fn load(text: &str) -> Result<Vec<Self>, RootsError> {
+        let Some(path) = text.trim().strip_prefix('@') else { return Ok(Self::parse_list(text)?) };
+        let file = fs::read_to_string(path)
+            .map_err(|source| RootsError::File { path: PathBuf::from(path), source })?;
+        let lines = file.lines().filter(|line| !line.trim_start().starts_with('#'));
+        let roots = lines.map(Self::parse_list).collect::<Result<Vec<_>, _>>()?;
+        Ok(roots.into_iter().flatten().collect())
+    }
+}
+
+/// Why the roots that a text or file names could not be read.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RootsError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// One of the texts names no root.
+    #[error(transparent)]
+    Text(#[from] ParseRootError),
 }
 
 impl fmt::Display for RootAddress {

@@ -10,11 +10,15 @@ use peersock_stack::Stack;
 use zeroize::Zeroizing;
 
 use super::closing::Closing;
-use super::{Inner, Node, singleton};
+use super::{Inner, Node, resolver, roots, singleton};
+use crate::config::{RootAddress, RootsError};
 use crate::driver::{Driver, Interfaces, UdpSockets};
 use crate::management::{ManagementServer, Request};
 use crate::state::{StateDir, StateError};
 use crate::sync;
+
+/// Names the roots of nodes that are not told theirs.
+const ROOTS_VARIABLE: &str = "PEERSOCK_ROOTS";
 
 /// The UDP port on which nodes listen for each other's beacons.
 const DISCOVERY_PORT: u16 = 7473;
@@ -86,6 +90,9 @@ pub enum StartError {
     /// The process has a singleton node already.
     #[error("this process has a node already; use peersock::node(), or start() for one more")]
     AlreadyInstalled,
+    /// What the environment says of roots is not understood.
+    #[error("variable {ROOTS_VARIABLE} is not understood: {0}")]
+    Roots(#[source] RootsError),
     /// The system refused sockets, threads or randomness.
     #[error("the node cannot start: {0}")]
     Io(#[from] io::Error),
@@ -120,6 +127,7 @@ pub struct NodeBuilder {
     port: u16,
     discovery_port: Option<u16>,
     introduce: bool,
+    roots: Option<Vec<RootAddress>>,
     stack: peersock_stack::Config,
 }
 
@@ -131,6 +139,7 @@ impl Default for NodeBuilder {
             port: 0,
             discovery_port: Some(DISCOVERY_PORT),
             introduce: true,
+            roots: None,
             stack: peersock_stack::Config::default(),
         }
     }
@@ -175,6 +184,23 @@ impl NodeBuilder {
         self
     }
 
+    /// The roots at which the node can be found, and which relay for it; at most eight are used. Default: those
+    /// that the environment's `PEERSOCK_ROOTS` names, as [`RootAddress::load`] reads it.
+    ///
+    /// ```
+    /// use peersock::overlay::Identity;
+    /// use peersock::{Node, RootAddress};
+    ///
+    /// let key = Identity::from_seed(&[7; 32]).public().to_string();
+    /// let roots = RootAddress::parse_list(&format!("{key}@192.0.2.1:7420"))?;
+    /// let settings = Node::builder().roots(roots);
+    /// # Ok::<(), peersock::ParseRootError>(())
+    /// ```
+    pub fn roots(mut self, roots: Vec<RootAddress>) -> Self {
+        self.roots = Some(roots);
+        self
+    }
+
     /// The send and receive buffer of each TCP socket, bytes. Default: 4 MiB each. Memory is used only as far
     /// as a socket fills it.
     pub fn tcp_buffers(mut self, send: usize, receive: usize) -> Self {
@@ -188,6 +214,10 @@ impl NodeBuilder {
     /// # Errors
     /// See [`StartError`].
     pub fn start(self) -> Result<Node, StartError> {
+        let roots = match self.roots.clone() {
+            Some(roots) => roots,
+            None => roots_of_environment()?,
+        };
         let (identity, state) = self.open_identity()?;
         let sockets =
             UdpSockets::bind(self.interfaces, self.port, self.discovery_port).map_err(|error| match error
@@ -219,6 +249,7 @@ impl NodeBuilder {
                 state,
             }),
         };
+        roots::start(&node.inner, &roots, Box::new(resolver::ask_system));
         node.serve_management()?;
         Ok(node)
     }
@@ -259,6 +290,11 @@ impl Node {
         *sync::lock(&self.inner.management) = Some(server);
         Ok(())
     }
+}
+
+fn roots_of_environment() -> Result<Vec<RootAddress>, StartError> {
+    let Some(text) = std::env::var_os(ROOTS_VARIABLE) else { return Ok(Vec::new()) };
+    RootAddress::load(&text.to_string_lossy()).map_err(StartError::Roots)
 }
 
 fn random_seed() -> io::Result<Zeroizing<[u8; 32]>> {

@@ -5,6 +5,7 @@ mod closing;
 mod events;
 mod joined;
 mod resolver;
+mod roots;
 mod singleton;
 mod status;
 
@@ -22,7 +23,9 @@ pub use closing::Undelivered;
 pub use events::{Event, Events};
 pub use joined::Joined;
 pub use singleton::node;
-pub use status::{Conflict, FlowStatus, NetworkStatus, PeerStatus, Ports, Presence, Status, Traffic};
+pub use status::{
+    Conflict, FlowStatus, NetworkStatus, PeerStatus, Ports, Presence, RootStatus, Status, Traffic,
+};
 
 use self::closing::Closing;
 use crate::config::Network;
@@ -202,6 +205,11 @@ impl fmt::Debug for Inner {
 }
 
 impl Inner {
+    /// Whether it is shut down.
+    fn is_down(&self) -> bool {
+        self.down.load(Ordering::SeqCst)
+    }
+
     /// Fails once the node is shut down.
     pub(crate) fn check_up(&self) -> io::Result<()> {
         if self.down.load(Ordering::SeqCst) {
@@ -243,6 +251,7 @@ impl Inner {
         for network in self.driver.datapath.networks().iter() {
             self.driver.datapath.leave(now, network.id, &mut batch);
         }
+        self.driver.datapath.set_roots(now, Vec::new(), &mut batch);
         for socket in sync::lock(&self.sockets).drain(..) {
             if let Some(socket) = socket.upgrade() {
                 socket.waiters().notify(true, true);

@@ -154,7 +154,7 @@ fn look_up(
 
 /// When the names of one member are looked up next.
 #[derive(Debug)]
-struct Turn {
+pub(super) struct Turn {
     due: Instant,
     last: Option<Instant>,
     /// Lookups in a row that failed.
@@ -164,11 +164,18 @@ struct Turn {
 }
 
 impl Turn {
-    fn new(now: Instant) -> Turn {
+    pub(super) fn new(now: Instant) -> Turn {
         Turn { due: now, last: None, failures: 0, in_vain: 0 }
     }
 
-    fn looked_up(&mut self, now: Instant, resolved: bool) {
+    /// When they are looked up next.
+    pub(super) fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// They were looked up. True if that was the first time since all of them were resolved.
+    pub(super) fn looked_up(&mut self, now: Instant, resolved: bool) -> bool {
+        let is_first = self.failures == 0;
         self.last = Some(now);
         let wait = match resolved {
             true => {
@@ -181,16 +188,17 @@ impl Turn {
             }
         };
         self.due = now + wait;
+        is_first
     }
 
     /// There is a session: nothing to do before it is lost, which is an event.
-    fn connected(&mut self, now: Instant) {
+    pub(super) fn connected(&mut self, now: Instant) {
         (self.failures, self.in_vain) = (0, 0);
         self.due = now + AGAIN_MAX;
     }
 
     /// Somebody wants the member, and it is not where it was.
-    fn wanted(&mut self, now: Instant) {
+    pub(super) fn wanted(&mut self, now: Instant) {
         self.in_vain = 0;
         if self.failures == 0 {
             self.due = self.due.min(self.last.map_or(now, |last| now.max(last + AGAIN_MIN)));

@@ -6,7 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-use peersock_overlay::{Elsewhere, NetworkId, NetworkInfo, NetworkSummary, NodeId, PeerInfo, SessionStats};
+use peersock_overlay::{
+    Elsewhere, NetworkId, NetworkInfo, NetworkSummary, NodeId, PeerInfo, RootInfo, RootState, SessionStats,
+};
 use serde::{Serialize, Serializer};
 
 use super::Inner;
@@ -38,6 +40,8 @@ pub struct Status {
     pub endpoints: Vec<SocketAddr>,
     /// The receive buffer of its UDP sockets as the kernel accounts it, bytes.
     pub udp_receive_buffer: usize,
+    /// The roots, in the order in which they were given.
+    pub roots: Vec<RootStatus>,
     /// The joined networks.
     pub networks: Vec<NetworkStatus>,
     /// The peers known, in all networks.
@@ -87,6 +91,35 @@ pub struct NetworkStatus {
     pub traffic: Traffic,
 }
 
+/// A root's state.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct RootStatus {
+    /// Its node ID.
+    #[serde(serialize_with = "display")]
+    pub id: NodeId,
+    /// How things stand: `connecting`, `unreachable`, `connected`, `registered`, `draining` (the root will
+    /// end soon) or `refused`.
+    #[serde(serialize_with = "display")]
+    pub state: RootState,
+    /// Where it may be.
+    pub endpoints: Vec<SocketAddr>,
+    /// Where it is reached.
+    pub path: Option<SocketAddr>,
+    /// The smoothed round-trip time to it, milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// Where it sees this node.
+    pub observed: Option<SocketAddr>,
+    /// For how long this node could be found there, seconds.
+    pub registered_s: Option<f64>,
+    /// Whether it relays more than handshakes for this node.
+    pub relays: bool,
+    /// What it relays for this node, bytes per second; 0 for no limit.
+    pub rate: u32,
+    /// Peers whose path leads through it.
+    pub relayed_peers: usize,
+}
+
 /// A range of ports, as JSON has it.
 ///
 /// ```
@@ -131,9 +164,12 @@ pub struct PeerStatus {
     /// How long ago local discovery last heard of it, seconds. That proves nothing: any member of the network
     /// can say so.
     pub last_heard_s: Option<f64>,
-    /// Where its packets are sent now.
+    /// Where its packets are sent now: the address of the root, if one relays.
     pub path: Option<SocketAddr>,
-    /// The largest UDP payload known to pass on the path, bytes.
+    /// The root that relays, if one does.
+    #[serde(serialize_with = "display_some")]
+    pub root: Option<NodeId>,
+    /// The largest datagram known to pass on the path, bytes of UDP payload without what a root needs in front.
     pub datagram_size: Option<usize>,
     /// The cipher of the session.
     pub cipher: Option<String>,
@@ -252,6 +288,7 @@ pub(super) fn collect(node: &Inner) -> Status {
         uptime_s: node.started.elapsed().as_secs_f64(),
         endpoints: node.driver.sockets.local_addrs(),
         udp_receive_buffer: node.driver.sockets.receive_buffer(),
+        roots: roots(node),
         networks,
         peers,
         flows: FlowStatus { total: flows.flows(), time_wait: flows.time_waits() },
@@ -284,6 +321,24 @@ fn network(info: NetworkInfo, peers: &[PeerStatus]) -> NetworkStatus {
     }
 }
 
+fn roots(node: &Inner) -> Vec<RootStatus> {
+    let (datapath, now) = (&node.driver.datapath, Instant::now());
+    let overlay_now = datapath.overlay_time(now);
+    let status = |info: RootInfo| RootStatus {
+        id: info.node,
+        state: info.state,
+        endpoints: info.endpoints,
+        path: info.address,
+        rtt_ms: info.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
+        observed: info.observed,
+        registered_s: info.registered.map(|at| overlay_now.saturating_duration_since(at).as_secs_f64()),
+        relays: info.relays,
+        rate: info.rate,
+        relayed_peers: info.relayed_peers,
+    };
+    datapath.roots(now).into_iter().map(status).collect()
+}
+
 pub(super) fn peers(node: &Inner) -> Vec<PeerStatus> {
     let datapath = &node.driver.datapath;
     let networks = datapath.networks();
@@ -313,6 +368,7 @@ fn peer(now: Instant, network: NetworkId, info: PeerInfo) -> PeerStatus {
         last_seen_s: info.last_seen.map(|at| ago(at).as_secs_f64()),
         last_heard_s: info.last_heard.map(|at| ago(at).as_secs_f64()),
         path: info.path.map(|path| path.remote()),
+        root: info.root,
         datagram_size: info.path.map(|path| path.datagram_size),
         cipher: info.suite.map(|suite| suite.to_string()),
         rtt_ms: info.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
@@ -364,6 +420,13 @@ fn counters(node: &Inner) -> BTreeMap<&'static str, u64> {
 
 fn display<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
+}
+
+fn display_some<S: Serializer>(value: &Option<impl fmt::Display>, serializer: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => serializer.collect_str(value),
+        None => serializer.serialize_none(),
+    }
 }
 
 /// How long it is mentioned that another node with the same identity was seen.

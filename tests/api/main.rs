@@ -7,3 +7,4 @@ mod common;
 mod delivery;
 mod killed;
 mod node;
+mod roots;

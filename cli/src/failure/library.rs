@@ -94,6 +94,10 @@ impl From<StartError> for Failure {
                 let hint = system_hint(source.kind());
                 Failure::from_library(StartError::Io(source), Some(hint))
             }
+            error @ StartError::Roots(_) => {
+                let hint = "give it the text that `peersock root` prints, or @ and the path of a file with such texts";
+                Failure::from_library(error, Some(hint))
+            }
             // What remains says itself what to do.
             error => Failure::from_library(error, None),
         }
@@ -227,6 +231,8 @@ pub(super) mod samples {
         all.push(ConfigError::InvalidFile { path: path(), line: 1, what: what() }.into());
         all.push(StartError::PortTaken { port: 7 }.into());
         all.push(StartError::AlreadyInstalled.into());
+        let roots = peersock::RootAddress::load("nonsense").expect_err("it names no root");
+        all.push(StartError::Roots(roots).into());
         let id = "ff0001ffff000000".parse().expect("a network's ID");
         let node = peersock::overlay::NodeId::from_bytes([1; 32]);
         all.extend([NetworkIdError::NeedsFile(id), NetworkIdError::Managed(id)].map(Failure::from));

@@ -193,7 +193,8 @@ fn start(args: &Args, networks: Vec<Network>) -> Outcome<Node> {
         false => IdentitySource::StateDir(args.node.state.path()?),
     };
     let builder = Node::builder().identity(identity).port(args.node.overlay_port);
-    let node = builder.interfaces(interfaces(&args.node.interfaces)).start()?;
+    let builder = builder.interfaces(interfaces(&args.node.interfaces));
+    let node = args.node.with_roots(builder)?.start()?;
     for network in networks {
         let joined = node.join(network)?;
         if !args.quiet {

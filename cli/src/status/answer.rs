@@ -18,12 +18,28 @@ pub(crate) struct Answer {
     pub(crate) node_id: String,
     pub(crate) uptime_s: f64,
     pub(crate) endpoints: Vec<SocketAddr>,
+    #[serde(default)]
+    pub(crate) roots: Vec<Root>,
     pub(crate) networks: Vec<NetworkAnswer>,
     pub(crate) peers: Vec<Peer>,
     pub(crate) flows: Flows,
     pub(crate) traffic: Option<Traffic>,
     pub(crate) conflict: Option<Conflict>,
     pub(crate) counters: BTreeMap<String, u64>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Root {
+    pub(crate) id: String,
+    pub(crate) state: String,
+    #[serde(default)]
+    pub(crate) endpoints: Vec<SocketAddr>,
+    pub(crate) path: Option<SocketAddr>,
+    pub(crate) rtt_ms: Option<f64>,
+    pub(crate) observed: Option<SocketAddr>,
+    pub(crate) registered_s: Option<f64>,
+    #[serde(default)]
+    pub(crate) relayed_peers: usize,
 }
 
 #[derive(Deserialize)]
@@ -55,6 +71,7 @@ pub(crate) struct Peer {
     pub(crate) last_seen_s: Option<f64>,
     pub(crate) last_heard_s: Option<f64>,
     pub(crate) path: Option<SocketAddr>,
+    pub(crate) root: Option<String>,
     pub(crate) datagram_size: Option<usize>,
     pub(crate) cipher: Option<String>,
     pub(crate) rtt_ms: Option<f64>,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use anstyle::{AnsiColor, Style};
 
-use super::answer::{Answer, Conflict, NetworkAnswer, Peer, Presence, Traffic};
+use super::answer::{Answer, Conflict, NetworkAnswer, Peer, Presence, Root, Traffic};
 use crate::style::{BOLD, ERROR, paint};
 
 /// The words for a peer that is connected.
@@ -35,6 +35,9 @@ impl fmt::Display for Report<'_> {
             if answer.version.is_empty() { String::new() } else { format!(", version {}", answer.version) };
         writeln!(f, "  running for {}{version}", age(answer.uptime_s))?;
         write!(f, "  UDP sockets: {}", list(&answer.endpoints))?;
+        for root in &answer.roots {
+            write!(f, "\n{}", RootLine(root))?;
+        }
         let mut left = self.most;
         for network in &answer.networks {
             self.network(f, network, &mut left)?;
@@ -142,6 +145,9 @@ impl fmt::Display for Line<'_> {
             if let Some(path) = peer.path {
                 write!(f, " over {path}")?;
             }
+            if let Some(root) = &peer.root {
+                write!(f, ", relayed by root {root}")?;
+            }
             if let Some(size) = peer.datagram_size {
                 write!(f, ", datagrams of up to {size} bytes")?;
             }
@@ -163,6 +169,34 @@ impl fmt::Display for Line<'_> {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// One root, in one or two lines.
+struct RootLine<'a>(&'a Root);
+
+impl fmt::Display for RootLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let root = self.0;
+        let style = if root.state == "registered" { CONNECTED } else { Style::new() };
+        write!(f, "root {}: {}", root.id, paint(style, &root.state))?;
+        if let Some(seconds) = root.registered_s {
+            write!(f, " for {}", age(seconds))?;
+        }
+        match root.path {
+            Some(path) => write!(f, "\n  at {path}")?,
+            None => write!(f, "\n  not reached at {}", list(&root.endpoints))?,
+        }
+        if let Some(rtt) = root.rtt_ms.filter(|_| root.path.is_some()) {
+            write!(f, ", round trip {rtt:.3} ms")?;
+        }
+        if let Some(observed) = root.observed {
+            write!(f, ", sees this node at {observed}")?;
+        }
+        if root.relayed_peers > 0 {
+            write!(f, ", relays to {}", counted(root.relayed_peers, "peer"))?;
+        }
+        Ok(())
     }
 }
 
@@ -256,6 +290,27 @@ mod tests {
         assert!(!first.contains("node ee"), "{text}");
         assert!(first.contains("988 forgotten") && second.contains("no peers found"), "{text}");
         assert!(report(&status(), true, 50).contains("node ee"));
+    }
+
+    #[test]
+    fn roots_and_relayed_paths_are_shown() {
+        let mut status = status();
+        assert!(!report(&status, false, 50).contains("root"));
+        status["roots"] = json!([
+            {"id": "a1", "state": "registered", "endpoints": ["192.0.2.1:7420"], "path": "192.0.2.1:7420",
+             "rtt_ms": 20.5, "observed": "203.0.113.5:4000", "registered_s": 61, "relayed_peers": 1},
+            {"id": "a2", "state": "unreachable", "endpoints": ["192.0.2.2:7420"]},
+        ]);
+        status["peers"][1]["root"] = "a1".into();
+        let text = report(&status, false, 50);
+        for words in [
+            "\nroot a1: registered for 1 min 1 s\n  at 192.0.2.1:7420, round trip 20.500 ms, sees this node at \
+             203.0.113.5:4000, relays to 1 peer\n",
+            "\nroot a2: unreachable\n  not reached at 192.0.2.2:7420\n",
+            "session over 127.0.0.1:6, relayed by root a1",
+        ] {
+            assert!(text.contains(words), "{words} is not in {text}");
+        }
     }
 
     #[test]

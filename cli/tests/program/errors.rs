@@ -50,12 +50,25 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
     new_named_like_an_id.current_dir(dir);
     let mut empty_secret = lab.node("a", &["dial", &nobody]);
     empty_secret.env("PEERSOCK_SECRET", "");
+    let mut wrong_roots = lab.node("a", &["dial", &nobody]);
+    wrong_roots.env("PEERSOCK_ROOTS", "192.0.2.1:7420");
 
     for (command, status, words) in [
         (
             lab.command("a", &["addr", "office.toml"]),
             1,
             &["peersock network new office.toml", "docs/NETWORKS.md"][..],
+        ),
+        (
+            lab.node("a", &["dial", &nobody, "--root", "192.0.2.1:7420"]),
+            2,
+            &["--root: a root is written KEY@HOST:PORT", "`peersock root` prints"],
+        ),
+        (lab.node("a", &["dial", &nobody, "--root", "@no/such/file"]), 2, &["cannot read no/such/file"]),
+        (
+            wrong_roots,
+            1,
+            &["variable PEERSOCK_ROOTS is not understood", "KEY@HOST:PORT", "@ and the path of a file"],
         ),
         (lab.node_in("office.toml", "a", &["dial", "beta:1"]), 1, &["peersock network new office.toml"]),
         (lab.node_in("office", "a", &["dial", "beta:1"]), 2, &["peersock network new"]),

@@ -226,6 +226,7 @@ impl Topology {
             // Wall clocks need not agree, not even on the decade.
             clock: Duration::from_secs(random.within(0..=4_000_000_000)),
             networks: Vec::new(),
+            roots: Vec::new(),
         });
         Ok(())
     }

@@ -58,7 +58,9 @@ impl World {
             }
             let candidates = peers.iter().map(|info| info.candidates.len()).max().unwrap_or_default();
             let sessions = datapath.sessions().len();
-            if candidates > MAX_CANDIDATES || sessions > peers.len() * MAX_SESSIONS_PER_PEER {
+            // Roots are peers too, though hidden ones.
+            let most = (peers.len() + machine.config.roots.len()) * MAX_SESSIONS_PER_PEER;
+            if candidates > MAX_CANDIDATES || sessions > most {
                 return Err(Violation(format!(
                     "node {number} has {sessions} sessions and up to {candidates} candidates for {} peers",
                     peers.len()

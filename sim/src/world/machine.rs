@@ -2,7 +2,9 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use peersock::NetworkId;
-use peersock_overlay::{Identity, NetworkConfig, NodeId, SocketIndex, SocketInfo};
+use peersock_overlay::{Identity, NetworkConfig, NodeId, RootConfig, SocketIndex, SocketInfo};
+use peersock_stack::Batch;
+use peersock_testnet::FakeRoot;
 
 use super::{Violation, World};
 use crate::net::{Attachment, HostId, LanId, Pipe};
@@ -37,6 +39,8 @@ pub struct MachineConfig {
     pub clock: Duration,
     /// The networks that it joins when it starts, with the ports it listens on.
     pub networks: Vec<(NetworkConfig, Vec<u16>)>,
+    /// The roots that it uses from its start on.
+    pub roots: Vec<RootConfig>,
 }
 
 impl Machine {
@@ -105,9 +109,24 @@ impl World {
         for (network, ports) in &config.networks {
             node.join(at, network.clone(), ports).expect("scenarios have sound networks");
         }
+        node.datapath().set_roots(at, config.roots.clone(), &mut Batch::default());
         machine.node = Some(node);
         self.trace.note(self.now, format_args!("{number} starts"), &[]);
         self.settle(number)
+    }
+
+    /// Has a root listen on a port of a host; gives the one that was there before. `None` kills it.
+    pub fn set_root(&mut self, host: HostId, port: u16, root: Option<FakeRoot>) -> Option<FakeRoot> {
+        self.trace.note(self.now, format_args!("root at {host:?}: {}", root.is_some()), &[]);
+        match root {
+            Some(root) => self.roots.insert((host, port), root),
+            None => self.roots.remove(&(host, port)),
+        }
+    }
+
+    /// The root that listens on a port of a host.
+    pub fn root_mut(&mut self, host: HostId, port: u16) -> Option<&mut FakeRoot> {
+        self.roots.get_mut(&(host, port))
     }
 
     /// Kills a node without a word.

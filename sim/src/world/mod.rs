@@ -16,8 +16,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use peersock_overlay::wire::Relayed;
 use peersock_overlay::{RecvMeta, SocketIndex};
-use peersock_testnet::Queue;
+use peersock_testnet::{FakeRoot, Queue};
 
 use crate::apps::{Ledger, Plan, Violation};
 use crate::net::{Delivery, HostId, LanId, Net};
@@ -39,6 +40,8 @@ pub struct World {
     queue: Queue<Time, Event>,
     machines: Vec<Machine>,
     sockets: BTreeMap<(HostId, u16), usize>,
+    /// Roots by the socket that they listen on.
+    roots: BTreeMap<(HostId, u16), FakeRoot>,
     /// Every endpoint that a node has or had; none is used by two.
     owners: BTreeMap<SocketAddr, usize>,
     /// What the programs say to each other.
@@ -95,6 +98,7 @@ impl World {
             queue: Queue::default(),
             machines: Vec::new(),
             sockets: BTreeMap::new(),
+            roots: BTreeMap::new(),
             owners: BTreeMap::new(),
             ledger: Ledger::default(),
             wire: WireObserver::default(),
@@ -237,6 +241,18 @@ impl World {
             return intruder.hear(self.owners.get(&datagram.from).copied(), &datagram.payload);
         }
         let port = datagram.to.port();
+        if let Some(root) = self.roots.get_mut(&(host, port)).filter(|_| !multicast) {
+            let at = self.base + self.now;
+            for (to, payload) in root.handle(at, datagram.from, &datagram.payload) {
+                self.trace.note(
+                    self.now,
+                    format_args!("a root sends {} to {to}", describe(&payload)),
+                    &payload,
+                );
+                self.net.send(self.now, host, port, to, payload);
+            }
+            return;
+        }
         let receivers: Vec<usize> = match multicast {
             true if port == DISCOVERY_PORT => {
                 let range = (host, 0)..=(host, u16::MAX);
@@ -288,7 +304,9 @@ impl World {
             if let Some(intruder) = &mut self.intruder {
                 intruder.note_sent(number, sent.to, sent.payload.len())?;
             }
-            self.wire.see(sender, (sent.to, self.owners.get(&sent.to).copied()), &sent.payload)?;
+            // What a root relays is sealed for a node behind it.
+            let inside = Relayed::parse(&sent.payload).map_or(&sent.payload[..], |(_, inside)| inside);
+            self.wire.see(sender, (sent.to, self.owners.get(&sent.to).copied()), inside)?;
             if let Some(tap) = &mut self.tap {
                 let card = self.net.attachments(host).first().copied();
                 let address = card.and_then(|card| card.address_for(&sent.to)).unwrap_or(sent.to.ip());

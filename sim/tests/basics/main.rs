@@ -7,6 +7,7 @@ mod groups;
 #[path = "../lab/mod.rs"]
 mod lab;
 mod mtu;
+mod roots;
 mod signals;
 mod suspend;
 mod ways;

@@ -38,6 +38,7 @@ impl Lab {
                 node: node_config(number),
                 clock: Duration::from_secs(1_800_000_000),
                 networks: networks.iter().map(|network| (network.clone(), vec![PORT])).collect(),
+                roots: Vec::new(),
             });
             world.start(machine).expect("a start");
         }

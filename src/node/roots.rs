@@ -1,0 +1,140 @@
+//! The roots of a node: their host names are resolved when the node starts, and again while a root is not
+//! reached.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use peersock_overlay::{NodeId, RootConfig, RootState, is_endpoint};
+use peersock_stack::Batch;
+
+use super::Inner;
+use super::resolver::{Resolve, Turn};
+use crate::config::{HostEndpoint, RootAddress, RootTransport};
+use crate::datapath::Subscription;
+
+/// How often it is looked whether the roots are reached.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Has the node use these roots. Endpoints of other transports than UDP are left out.
+pub(super) fn start(node: &Arc<Inner>, roots: &[RootAddress], resolve: Box<Resolve>) {
+    if roots.is_empty() {
+        return;
+    }
+    let now = Instant::now();
+    let roots: Vec<_> = roots.iter().map(|root| Root::new(root, now)).collect();
+    let has_hosts = roots.iter().any(|root| !root.hosts.is_empty());
+    let mut names = Names { node: Arc::downgrade(node), roots, resolve };
+    names.publish();
+    if !has_hosts {
+        return;
+    }
+    let events = node.driver.datapath.subscribe();
+    let started = thread::Builder::new().name("peersock-roots".into()).spawn(move || names.run(&events));
+    if let Err(error) = started {
+        tracing::warn!(%error, "host names of roots are not resolved");
+    }
+}
+
+struct Names {
+    node: Weak<Inner>,
+    roots: Vec<Root>,
+    resolve: Box<Resolve>,
+}
+
+struct Root {
+    config: RootConfig,
+    node: NodeId,
+    /// Its endpoints that are addresses.
+    addresses: Vec<SocketAddr>,
+    hosts: Vec<HostEndpoint>,
+    turn: Turn,
+}
+
+impl Root {
+    fn new(root: &RootAddress, now: Instant) -> Root {
+        let udp = || root.endpoints().iter().filter(|endpoint| endpoint.transport == RootTransport::Udp);
+        let addresses: Vec<_> = udp().filter_map(|endpoint| endpoint.address()).collect();
+        Root {
+            config: RootConfig::new(*root.identity(), addresses.clone()),
+            node: root.identity().node_id(),
+            addresses,
+            hosts: udp().filter_map(|endpoint| endpoint.host_endpoint().cloned()).collect(),
+            turn: Turn::new(now),
+        }
+    }
+
+    /// Looks its names up. What was found before stays where a name is not resolved now.
+    fn look_up(&mut self, resolve: &Resolve) {
+        let (mut endpoints, mut resolved) = (self.addresses.clone(), true);
+        for host in &self.hosts {
+            match resolve(host) {
+                Ok(found) if !found.is_empty() => {
+                    endpoints.extend(found.into_iter().map(crate::driver::canonical).filter(is_endpoint));
+                }
+                _ => {
+                    resolved = false;
+                    tracing::debug!(endpoint = %host, "the host name of a root was not resolved");
+                }
+            }
+        }
+        if self.turn.looked_up(Instant::now(), resolved) && !resolved {
+            tracing::warn!("the host name of a root is not resolved; trying again (-vv names it)");
+        }
+        if resolved || self.config.endpoints.is_empty() {
+            self.config.endpoints = endpoints;
+        }
+    }
+}
+
+impl Names {
+    /// Looks names up when it is time, until the node ends.
+    fn run(&mut self, events: &Subscription) {
+        while !events.is_over() {
+            let Some(reached) = self.reached() else { return };
+            let mut changed = false;
+            for root in self.roots.iter_mut().filter(|root| !root.hosts.is_empty()) {
+                if reached.contains(&root.node) {
+                    root.turn.connected(Instant::now());
+                } else {
+                    root.turn.wanted(Instant::now());
+                }
+                if root.turn.due() <= Instant::now() {
+                    // The node is not held while the system's resolver blocks.
+                    root.look_up(&self.resolve);
+                    changed = true;
+                }
+            }
+            if changed {
+                self.publish();
+            }
+            let next = self.roots.iter().map(|root| root.turn.due()).min().unwrap_or_else(Instant::now);
+            let end = Instant::now() + next.saturating_duration_since(Instant::now()).clamp(SHORTEST, LOOK);
+            // Events wake this thread when the node ends; those of peers do not matter.
+            while !events.is_over() && Instant::now() < end {
+                events.next_timeout(end.saturating_duration_since(Instant::now()));
+            }
+        }
+    }
+
+    /// The roots that there is a session with; `None` if the node has ended.
+    fn reached(&self) -> Option<Vec<NodeId>> {
+        let roots = self.node.upgrade()?.driver.datapath.roots(Instant::now());
+        let is_reached = |state| !matches!(state, RootState::Connecting | RootState::Unreachable);
+        Some(roots.into_iter().filter(|root| is_reached(root.state)).map(|root| root.node).collect())
+    }
+
+    fn publish(&self) {
+        let Some(node) = self.node.upgrade() else { return };
+        if node.is_down() {
+            return;
+        }
+        let configs = self.roots.iter().map(|root| root.config.clone()).collect();
+        node.driver.datapath.set_roots(Instant::now(), configs, &mut Batch::default());
+        node.driver.kick();
+    }
+}
+
+/// Between two looks there is at least so much time.
+const SHORTEST: Duration = Duration::from_millis(100);

@@ -1,0 +1,109 @@
+//! Nodes that know nothing of each other but a root.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use peersock::overlay::Identity;
+use peersock::{IdentitySource, Interfaces, Network, Node, RootAddress, RootState};
+use peersock_testnet::{FakeRoot, Random};
+
+/// Only keeps a hang from lasting.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[test]
+fn two_nodes_meet_at_a_root_and_talk_through_it() {
+    let (root, text) = Root::start();
+    let node = || {
+        let roots = RootAddress::load(&text).expect("a root");
+        let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
+        builder.discovery(false).roots(roots).start().expect("loopback sockets")
+    };
+    let (alpha, beta) = (node(), node());
+    let network = || Network::ad_hoc("ff00000fff000000".parse().expect("an ID"));
+    let home = alpha.join(network()).expect("joined");
+    let target = beta.join(network()).expect("joined").address();
+    let listener = peersock::blocking::TcpListener::bind_on(&beta, "[::]:5").expect("a free port");
+    let echo = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).expect("all of it");
+        stream.write_all(&all).expect("room");
+    });
+    home.wait_peer(target.into(), PATIENCE).expect("it is found at the root");
+    let address = SocketAddr::new(target.into(), 5);
+    let mut stream = peersock::blocking::TcpStream::connect_on(&alpha, address).expect("connected");
+    let data: Vec<u8> = (0..1_000_000u32).map(|n| (n % 251) as u8).collect();
+    stream.write_all(&data).expect("room");
+    stream.shutdown(std::net::Shutdown::Write).expect("connected");
+    let mut back = Vec::new();
+    stream.read_to_end(&mut back).expect("all of it");
+    assert!(back == data, "{} of {} bytes", back.len(), data.len());
+    echo.join().expect("no panic");
+
+    let status = alpha.status();
+    let at_root = &status.roots[0];
+    assert_eq!((at_root.state, at_root.path), (RootState::Registered, Some(root.address)));
+    assert!(status.endpoints.contains(&at_root.observed.expect("a voucher")));
+    assert_eq!(at_root.relayed_peers, 1);
+    let peer = &status.peers[0];
+    assert_eq!((peer.path, peer.root), (Some(root.address), Some(at_root.id)));
+    assert_eq!(status.networks.len(), 1, "the network of the roots is hidden");
+}
+
+#[test]
+fn a_root_with_a_host_name_is_used() {
+    let (root, _) = Root::start();
+    let text = format!("{}@localhost:{}", root.identity, root.address.port());
+    let roots = RootAddress::load(&text).expect("a root");
+    let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
+    let node = builder.discovery(false).roots(roots).start().expect("loopback sockets");
+    let since = Instant::now();
+    while node.status().roots[0].state != RootState::Registered {
+        assert!(since.elapsed() < PATIENCE, "{:?}", node.status().roots);
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A root on the loopback interface.
+struct Root {
+    identity: peersock::PublicIdentity,
+    address: SocketAddr,
+    stop: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Root {
+    /// Starts one; gives the text that names it, too.
+    fn start() -> (Root, String) {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a time");
+        let address = socket.local_addr().expect("its address");
+        let identity = Identity::from_seed(&[0x99; 32]);
+        let public = *identity.public();
+        let mut root = FakeRoot::new(identity, Duration::from_secs(1_800_000_000), Random::from_seed(1));
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let mut buf = vec![0; 65_536];
+            while !stopped.load(Ordering::Relaxed) {
+                let Ok((len, from)) = socket.recv_from(&mut buf) else { continue };
+                for (to, datagram) in root.handle(Instant::now(), from, &buf[..len]) {
+                    let _ = socket.send_to(&datagram, to);
+                }
+            }
+        });
+        (Root { identity: public, address, stop, thread: Some(thread) }, format!("{public}@{address}"))
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let thread = self.thread.take().expect("it is joined once");
+        thread.join().expect("no panic");
+    }
+}
