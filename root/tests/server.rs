@@ -1,5 +1,6 @@
 //! The driver on real sockets: trains stay trains, streams plug in, the end is the end.
 #![cfg(feature = "server")]
+#![expect(clippy::disallowed_methods, reason = "the driver has clocks and threads, and so have its tests")]
 
 use std::io::IoSliceMut;
 use std::net::{SocketAddr, UdpSocket};
@@ -32,11 +33,15 @@ fn config() -> Config {
 struct World<'a> {
     root: &'a mut Root,
     now: Instant,
+    /// Processor time in the state machine.
+    spent: Duration,
 }
 
 impl World<'_> {
     fn send(&mut self, from: Source, datagram: &[u8]) -> Vec<(Source, Vec<u8>)> {
+        let start = processor_time();
         self.root.handle_datagram(self.now, from, datagram);
+        self.spent += processor_time() - start;
         let mut out = Vec::new();
         std::iter::from_fn(|| Some((self.root.poll_transmit(&mut out)?, out.clone()))).collect()
     }
@@ -91,8 +96,13 @@ impl Client {
     }
 }
 
+/// What this thread has used.
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
 fn now() -> Instant {
-    #[expect(clippy::disallowed_methods, reason = "a test of the driver needs the time")]
     Instant::now()
 }
 
@@ -102,7 +112,8 @@ struct Serving {
     nodes: Vec<Node>,
     traffic: Arc<peersock_root::server::Traffic>,
     end: oneshot::Sender<()>,
-    thread: std::thread::JoinHandle<std::io::Result<()>>,
+    /// Says how much processor time the root has used.
+    thread: std::thread::JoinHandle<std::io::Result<Duration>>,
 }
 
 fn serve(sources: &[Source], plug: impl FnOnce(&Server) + Send + 'static) -> Serving {
@@ -113,7 +124,7 @@ fn serve(sources: &[Source], plug: impl FnOnce(&Server) + Send + 'static) -> Ser
         drain: Duration::ZERO,
     };
     let mut server = runtime.block_on(Server::bind(config(), listen)).expect("a server");
-    let mut world = World { root: server.root_mut(), now: now() };
+    let mut world = World { root: server.root_mut(), now: now(), spent: Duration::ZERO };
     let register = |(number, source): (usize, &Source)| {
         let mut node = Node::new(number as u8 + 1, *source);
         node.connect(&mut world);
@@ -123,20 +134,20 @@ fn serve(sources: &[Source], plug: impl FnOnce(&Server) + Send + 'static) -> Ser
     let nodes = sources.iter().enumerate().map(register).collect();
     let (address, traffic) = (server.udp_addresses()[0], server.traffic());
     let (end, ended) = oneshot::channel();
-    #[expect(clippy::disallowed_methods, reason = "the server has a thread of its own")]
     let thread = std::thread::spawn(move || {
         runtime.block_on(async {
             plug(&server);
             server.run(async { _ = ended.await }).await
-        })
+        })?;
+        Ok(processor_time())
     });
     Serving { address, nodes, traffic, end, thread }
 }
 
 impl Serving {
-    fn end(self) {
+    fn end(self) -> Duration {
         self.end.send(()).expect("it runs");
-        self.thread.join().expect("no panic").expect("no error");
+        self.thread.join().expect("no panic").expect("no error")
     }
 }
 
@@ -219,4 +230,64 @@ fn an_address_in_use_is_an_error_that_names_it() {
     assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
     assert!(error.to_string().contains(&address.to_string()), "{error}");
     assert!(runtime.block_on(bind(Vec::new())).is_err());
+}
+
+/// Measures, for docs/ROOT.md: `cargo test --release -p peersock-root --test server -- --ignored --nocapture`.
+#[test]
+#[ignore = "it measures"]
+fn processor_time_of_a_relayed_frame() {
+    const TIME: Duration = Duration::from_secs(3);
+    for (what, segments) in [("in trains of 40", 40), ("one by one", 1)] {
+        let (a, b) = (Client::new(), Client::new());
+        let serving = serve(&[a.source(), b.source()], |_| ());
+        let [from, to] = &serving.nodes[..] else { panic!("two nodes") };
+        let train = from.frame(to.channel, &[0xd4; 1388]).repeat(segments);
+        let transmit = Transmit {
+            destination: serving.address,
+            ecn: None,
+            contents: &train,
+            segment_size: Some(1400),
+            src_ip: None,
+        };
+        let start = Instant::now();
+        while start.elapsed() < TIME {
+            // What finds no room is lost, as on any link; only what has left counts.
+            let _ = a.state.try_send(UdpSockRef::from(&a.socket), &transmit);
+        }
+        let (sent, received) = (serving.traffic.sent.get(), serving.traffic.received.get());
+        let calls = serving.traffic.send_calls.get();
+        let used = serving.end();
+        let each = used / u32::try_from(sent.max(1)).unwrap_or(u32::MAX);
+        eprintln!(
+            "1400-byte frames {what}: {sent} relayed of {received} in {TIME:?}, {calls} calls, {each:?} of one processor each: \
+             {:.2} Mpackets/s, {:.1} Gbit/s per core",
+            1e-6 / each.as_secs_f64(),
+            1400.0 * 8e-9 / each.as_secs_f64(),
+        );
+        assert!(sent > 0);
+    }
+}
+
+/// Measures, as above.
+#[test]
+#[ignore = "it measures"]
+fn time_of_a_session_and_a_registration() {
+    const NODES: u32 = 500;
+    let mut root = Root::new(config(), &[1; 32], now(), Duration::ZERO);
+    let mut world = World { root: &mut root, now: now(), spent: Duration::ZERO };
+    let (mut sessions, mut registrations) = (Duration::ZERO, Duration::ZERO);
+    for number in 0..NODES {
+        world.now += Duration::from_millis(100);
+        let [.., a, b] = number.to_be_bytes();
+        let mut seed = [3; 32];
+        (seed[0], seed[1]) = (a, b);
+        let source = Source::Udp { socket: 0, remote: SocketAddr::from(([10, a, b, 1], 4000)) };
+        let mut node = Node::of(Identity::from_seed(&seed), source);
+        node.connect(&mut world);
+        sessions += std::mem::take(&mut world.spent);
+        node.register(&mut world, 600);
+        registrations += std::mem::take(&mut world.spent);
+    }
+    eprintln!("a session takes {:?}, a registration {:?}", sessions / NODES, registrations / NODES);
+    assert_eq!(root.registered(), NODES as usize);
 }

@@ -15,6 +15,9 @@ const COMPLETIONS: [(&str, &str); 3] = [
     ("zsh", "share/zsh/vendor-completions/_peersock"),
 ];
 
+/// A root as a service, which nobody starts unasked.
+const UNIT: &str = "peersock-root.service";
+
 /// What was laid out.
 pub(super) struct Tree {
     pub(super) folder: PathBuf,
@@ -47,6 +50,9 @@ pub(super) fn stage(context: &Context) -> Result<Tree> {
     let manual = folder.join("share/man/man1");
     output(&["man", "--out", manual.to_str().ok_or("the folder's name is not UTF-8")?])?;
     licences(&folder.join("share/doc/peersock"))?;
+    fs::create_dir_all(folder.join("lib/systemd/system"))?;
+    let unit = fs::read(root().join("dist").join(UNIT))?;
+    write(&folder.join("lib/systemd/system").join(UNIT), &unit, 0o644)?;
     Ok(Tree { folder, program })
 }
 

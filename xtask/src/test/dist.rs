@@ -58,7 +58,11 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
 fn archive(made: &Made, place: &Path) -> Result<Outcome> {
     let what = "dist: the program's archive";
     unpack(&made.program, place)?;
-    for file in ["share/man/man1/peersock-run.1", "share/doc/peersock/LICENSE-MIT"] {
+    for file in [
+        "share/man/man1/peersock-run.1",
+        "share/doc/peersock/LICENSE-MIT",
+        "lib/systemd/system/peersock-root.service",
+    ] {
         if !place.join(file).is_file() {
             return Ok(Outcome::failed(format!("{what}: {file}")));
         }
