@@ -198,7 +198,7 @@ mod tests {
         bench.push(1, &peer);
         let closed = ServerEvent::Closed { id: ConnectionId(1), reason: crate::Closed::There };
         bench.inbox.push_event(closed.clone());
-        assert_eq!(bench.pop(bench.now + Duration::from_millis(201)), Some(closed));
+        assert_eq!(bench.pop(bench.now + Duration::from_millis(1001)), Some(closed));
         assert_eq!(bench.counters.inbox_dropped_old.get(), 1);
     }
 }
