@@ -1,8 +1,8 @@
 //! What has happened at a server and nobody has taken yet.
 //!
-//! Events are never dropped: there are two for each connection, and while too many wait no more connections are
-//! taken. Datagrams are dropped: those of a connection
-//! that has too many, so that it takes nothing from the others, and those that get old.
+//! Events are never dropped: there are two for each connection, and while too many wait no more connections
+//! are taken. Datagrams are dropped: those of a connection that has too many, so that it takes nothing from
+//! the others, and those that get old.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
