@@ -42,9 +42,10 @@ pub struct ConnectOptions {
     pub step_timeout: Duration,
     /// Keepalives.
     pub timing: Timing,
-    /// What waits to be sent.
+    /// What waits to be sent. Default: that of [`QueueLimits`].
     pub send_queue: QueueLimits,
-    /// What waits to be taken from [`Connection::recv`].
+    /// What waits to be taken from [`Connection::recv`]. Default: 1 MiB and 1 s, because a program that was
+    /// held up for a moment had better get what has arrived meanwhile.
     pub receive_queue: QueueLimits,
 }
 
@@ -56,7 +57,7 @@ impl Default for ConnectOptions {
             step_timeout: Duration::from_secs(10),
             timing: Timing::default(),
             send_queue: QueueLimits::default(),
-            receive_queue: QueueLimits { bytes: 1 << 20, ..QueueLimits::default() },
+            receive_queue: QueueLimits { bytes: 1 << 20, age: Duration::from_secs(1) },
         }
     }
 }

@@ -146,4 +146,22 @@ mod tests {
         let error = dial(&[refuses], &Way::default()).await.expect_err("nobody listens");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn an_address_that_is_silent_delays_the_next_only_a_little() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let good = listener.local_addr().expect("bound");
+        // Linux drops what comes to a full backlog.
+        let full = TcpSocket::new_v4().expect("a socket");
+        full.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+        let full = full.listen(0).expect("bound");
+        let silent = full.local_addr().expect("bound");
+        let mut fillers = Vec::new();
+        while let Ok(filler) = tokio::time::timeout(STAGGER, TcpStream::connect(silent)).await {
+            fillers.push(filler.expect("there is room"));
+        }
+        let stream = dial(&[silent, good], &Way::default()).await.expect("the second one answers");
+        assert_eq!(stream.peer_addr().expect("connected"), good);
+    }
 }

@@ -42,6 +42,10 @@ pub(super) async fn run(listener: TcpListener, common: Arc<Common>) {
         };
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
         common.counters.accepted.increment();
+        if common.inbox.is_overrun() {
+            common.counters.refused_overrun.increment();
+            continue;
+        }
         let permit = match common.ledger.permit(remote.ip(), &common.counters) {
             Ok(permit) => permit,
             Err(refused) => {

@@ -1,7 +1,8 @@
 //! What has happened at a server and nobody has taken yet.
 //!
-//! Events are never dropped: there are at most two for each connection. Datagrams are: those of a connection
-//! that has too many, so that it takes nothing from the others, and those that get old.
+//! Events are never dropped: there are two for each connection, and while too many wait no more connections
+//! are taken. Datagrams are dropped: those of a connection that has too many, so that it takes nothing from
+//! the others, and those that get old.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ pub(super) struct Inbox {
 struct State {
     entries: VecDeque<Entry>,
     bytes: usize,
+    /// Entries that are no datagrams.
+    events: usize,
     consumer: Option<Waker>,
 }
 
@@ -39,8 +42,14 @@ impl Inbox {
 
     pub(super) fn push_event(&self, event: ServerEvent) {
         let mut state = sync::lock(&self.state);
+        state.events += 1;
         state.entries.push_back(Entry::Event(event));
         wake(state);
+    }
+
+    /// Whether nobody takes events as fast as connections come and go.
+    pub(super) fn is_overrun(&self) -> bool {
+        sync::lock(&self.state).events >= EVENTS * self.limits.connections.max(1)
     }
 
     /// Adds a datagram, unless there are too many.
@@ -77,7 +86,10 @@ impl Inbox {
         let mut state = sync::lock(&self.state);
         while let Some(entry) = state.entries.pop_front() {
             match entry {
-                Entry::Event(event) => return Poll::Ready(event),
+                Entry::Event(event) => {
+                    state.events -= 1;
+                    return Poll::Ready(event);
+                }
                 Entry::Datagram { since, id, peer, datagram } => {
                     let cost = cost(&datagram);
                     state.bytes -= cost;
@@ -95,6 +107,9 @@ impl Inbox {
         Poll::Pending
     }
 }
+
+/// How many events may wait for each connection that there may be.
+const EVENTS: usize = 2;
 
 /// Wakes who waits, without the lock.
 fn wake(mut state: sync::MutexGuard<'_, State>) {
@@ -198,7 +213,7 @@ mod tests {
         bench.push(1, &peer);
         let closed = ServerEvent::Closed { id: ConnectionId(1), reason: crate::Closed::There };
         bench.inbox.push_event(closed.clone());
-        assert_eq!(bench.pop(bench.now + Duration::from_millis(201)), Some(closed));
+        assert_eq!(bench.pop(bench.now + Duration::from_millis(1001)), Some(closed));
         assert_eq!(bench.counters.inbox_dropped_old.get(), 1);
     }
 }

@@ -39,8 +39,7 @@ pub struct Limits {
     pub inbox_per_connection: usize,
     /// The same of one that is not admitted; one datagram always has room. Default: 16 KiB.
     pub inbox_unadmitted: usize,
-    /// A datagram that has waited longer for [`Server::recv`](super::Server::recv) is dropped. Default: 200
-    /// ms.
+    /// A datagram that has waited longer for [`Server::recv`](super::Server::recv) is dropped. Default: 1 s.
     pub inbox_age: Duration,
 }
 
@@ -55,7 +54,7 @@ impl Default for Limits {
             inbox: 16 << 20,
             inbox_per_connection: 256 << 10,
             inbox_unadmitted: 16 << 10,
-            inbox_age: Duration::from_millis(200),
+            inbox_age: Duration::from_secs(1),
         }
     }
 }

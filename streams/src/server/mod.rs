@@ -147,6 +147,8 @@ peersock_primitives::counters! {
         pub refused_prefix,
         /// Those that were closed at once: too many without a session.
         pub refused_unadmitted,
+        /// Those that were closed at once: nobody took the events of those before them.
+        pub refused_overrun,
         /// Those whose TLS or first bytes made no sense.
         pub handshakes_failed,
         /// Those that took too long over that.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use peersock_overlay::Identity;
 use peersock_streams::{
-    Closed, ConnectOptions, Connection, ConnectionId, Connector, RootKey, Server, ServerEvent, ServerOptions,
-    ServerTls, Target, Transport,
+    Closed, ConnectOptions, Connection, ConnectionId, Connector, Limits, QueueLimits, RootKey, Server,
+    ServerEvent, ServerOptions, ServerTls, Target, Transport,
 };
 use tokio::time::timeout;
 
@@ -26,6 +26,22 @@ pub(crate) fn root_key() -> RootKey {
     RootKey::new(*identity.public().ed25519(), move |message: &[u8]| identity.sign(message))
 }
 
+/// The same, but no datagram gets too old: how busy the machine is must make no difference.
+pub(crate) fn patient_server(options: ServerOptions) -> ServerOptions {
+    let limits = Limits { inbox_age: PATIENCE, ..options.limits };
+    ServerOptions { limits, send_queue: patient(options.send_queue), ..options }
+}
+
+/// The same of a client.
+pub(crate) fn patient_client(options: ConnectOptions) -> ConnectOptions {
+    let (send_queue, receive_queue) = (patient(options.send_queue), patient(options.receive_queue));
+    ConnectOptions { send_queue, receive_queue, ..options }
+}
+
+fn patient(limits: QueueLimits) -> QueueLimits {
+    QueueLimits { age: PATIENCE, ..limits }
+}
+
 pub(crate) struct Bench {
     pub(crate) server: Server,
     pub(crate) address: SocketAddr,
@@ -41,9 +57,9 @@ impl Bench {
     pub(crate) async fn start_at(address: SocketAddr, options: ServerOptions) -> Self {
         let own = || ServerTls::new(Some(root_key()), None).expect("a certificate");
         let tls = Some(options.tls.clone().unwrap_or_else(own));
-        let server = Server::new(ServerOptions { tls, ..options });
+        let server = Server::new(patient_server(ServerOptions { tls, ..options }));
         let address = server.listen(address).await.expect("a free port");
-        Self { server, address, options: ConnectOptions::default() }
+        Self { server, address, options: patient_client(ConnectOptions::default()) }
     }
 
     pub(crate) fn target(&self, transport: Transport) -> Target {

@@ -129,6 +129,32 @@ async fn one_source_has_a_part_of_the_connections() {
 }
 
 #[tokio::test]
+async fn a_program_that_takes_no_events_gets_no_more_of_them() {
+    let limits = Limits { connections: 5, ..Limits::default() };
+    let mut bench = Bench::start(ServerOptions { limits, ..ServerOptions::default() }).await;
+    let handle = bench.server.handle();
+    for _ in 0..30 {
+        let mut stream = connect(&bench).await;
+        // It may be refused before that.
+        let _ = stream.write_all(&[0, 0]).await;
+        let _ = stream.shutdown().await;
+        until_end(&mut stream).await;
+    }
+    // Each has two events. One that ends at that moment may let one more in.
+    let opened = handle.counters().opened.get();
+    assert!(
+        (5..=10).contains(&opened) && handle.counters().refused_overrun.get() > 0,
+        "{:?}",
+        handle.counters()
+    );
+    let mut events = Vec::new();
+    while events.len() < 2 * opened as usize {
+        bench.server.recv_many(&mut events, 100).await;
+    }
+    bench.connect(Transport::Tcp).await;
+}
+
+#[tokio::test]
 async fn who_sends_byte_by_byte_is_not_alive() {
     let timing = Timing { dead_after: Duration::from_millis(400), ..Timing::default() };
     let mut bench = Bench::start(ServerOptions { timing, ..ServerOptions::default() }).await;

@@ -11,7 +11,7 @@ use peersock_streams::{
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::common::{PATIENCE, identity, root_key};
+use crate::common::{PATIENCE, identity, patient_client, patient_server, root_key};
 use crate::office::{NAME, Office, PROXY, ROOT, skip};
 
 #[test]
@@ -194,7 +194,7 @@ impl Root {
         let serving = office.at_root(async move || {
             let tls = ServerTls::new(Some(root_key()), None).expect("a certificate");
             let options = ServerOptions { tls: Some(tls), timing: timing(), ..ServerOptions::default() };
-            let mut server = Server::new(options);
+            let mut server = Server::new(patient_server(options));
             server.listen((ROOT, port).into()).await.expect("a free port");
             tell_ready.send(()).expect("somebody waits");
             let handle = server.handle();
@@ -250,7 +250,7 @@ fn timing() -> Timing {
 
 async fn connect(proxy: &ProxySettings, target: &Target) -> Result<Connection, ConnectError> {
     let options = ConnectOptions { proxy: proxy.clone(), timing: timing(), ..ConnectOptions::default() };
-    timeout(PATIENCE, Connector::new(options).connect(target)).await.expect("in time")
+    timeout(PATIENCE, Connector::new(patient_client(options)).connect(target)).await.expect("in time")
 }
 
 async fn converse(proxy: &ProxySettings, target: &Target) {
