@@ -81,6 +81,8 @@ pub(crate) struct Mtud {
     phase: Phase,
     trial: Option<Trial>,
     confirmed: Instant,
+    /// Of thousand companions that are sent so many are not acknowledged, smoothed.
+    losses: u32,
     /// Not even the least size passes, though companions do.
     stuck: Option<Stuck>,
     /// When a search was begun last because the size was confirmed.
@@ -117,6 +119,14 @@ struct Stuck {
     /// When the least size was last lost.
     lost: Instant,
 }
+
+/// From so many losses of companions in thousand on, a size is given up after three lost probes, four, and so
+/// on: after as many as chance takes once in thousand times.
+const NEEDED_AT: [u32; 6] = [50, 100, 170, 250, 330, 400];
+
+/// That many lost probes are looked for in at most so many times as many pairs, since others lose their
+/// companions.
+const PAIRS_PER_LOSS: usize = 3;
 
 /// The least size is tried again for so long before the path is taken for too small. With 36 % of loss it
 /// passes in that time, all but for one in ten million times.
@@ -173,6 +183,7 @@ impl Mtud {
             phase: Phase::Idle,
             trial: None,
             confirmed: now,
+            losses: 0,
             stuck: None,
             searched: now,
             busy: (now, 0),
@@ -226,8 +237,9 @@ impl Mtud {
         let resume = match &mut self.phase {
             Phase::Confirm { suspected: already, .. } => {
                 *already |= suspected;
+                let needed = self.needed(true);
                 if let Some(trial) = self.trial.as_mut().filter(|_| suspected) {
-                    trial.needed = MAX_PROBES_IF_SUSPECTED;
+                    trial.needed = needed;
                 }
                 return;
             }
@@ -240,6 +252,19 @@ impl Mtud {
             self.phase = Phase::Confirm { suspected, resume };
             self.trial = None;
         }
+    }
+
+    /// How many lost probes show that their size is at fault. Where companions are lost too, chance takes many
+    /// probes: the more are needed.
+    fn needed(&self, suspected: bool) -> usize {
+        let least = if suspected { MAX_PROBES_IF_SUSPECTED } else { MAX_PROBES };
+        let by_chance = NEEDED_AT.iter().filter(|permille| self.losses >= **permille).count();
+        least.max(if by_chance > 0 { MAX_PROBES_IF_SUSPECTED + by_chance } else { 0 })
+    }
+
+    /// A companion was acknowledged, or was not in time.
+    fn note_companion(&mut self, lost: bool) {
+        self.losses = (self.losses * 15 + if lost { 1000 } else { 0 }) / 16;
     }
 
     /// When [`Self::poll`] is to be called again.
@@ -266,7 +291,10 @@ impl Mtud {
             let size = trial.size;
             match trial.verdict(now) {
                 Verdict::Wait => return None,
-                Verdict::SendPair => {}
+                Verdict::SendPair => {
+                    let lost = trial.pairs.last().is_some_and(|pair| pair.passed.is_none());
+                    self.note_companion(lost);
+                }
                 Verdict::TooLarge => {
                     self.trial = None;
                     self.fail(size, now);
@@ -284,7 +312,7 @@ impl Mtud {
             }
             let size = self.target()?;
             let suspected = matches!(self.phase, Phase::Confirm { suspected: true, .. });
-            self.trial = Some(Trial::new(size, suspected, rtt));
+            self.trial = Some(Trial::new(size, self.needed(suspected), rtt));
         }
         let trial = self.trial.as_mut()?;
         trial.pairs.push(Pair { probe: id, companion: id.wrapping_add(1), sent: now, passed: None });
@@ -299,6 +327,7 @@ impl Mtud {
         if pair.companion == id {
             pair.passed.get_or_insert(now);
             trial.margin = margin(rtt);
+            self.note_companion(false);
             return Some(rtt);
         }
         let size = trial.size;
@@ -394,11 +423,11 @@ impl Mtud {
 }
 
 impl Trial {
-    fn new(size: usize, suspected: bool, rtt: Option<Duration>) -> Self {
+    fn new(size: usize, needed: usize, rtt: Option<Duration>) -> Self {
         let timeout = rtt.map_or(MAX_TIMEOUT / 2, |rtt| rtt * 3);
         Self {
             size,
-            needed: if suspected { MAX_PROBES_IF_SUSPECTED } else { MAX_PROBES },
+            needed,
             margin: rtt.map_or(MAX_MARGIN, margin),
             timeout: timeout.clamp(MIN_TIMEOUT, MAX_TIMEOUT),
             pairs: Vec::with_capacity(1),
@@ -412,7 +441,7 @@ impl Trial {
         }
         match self.next_at() {
             Some(at) if now < at => Verdict::Wait,
-            _ if self.pairs.len() < MAX_PAIRS => Verdict::SendPair,
+            _ if self.pairs.len() < MAX_PAIRS.max(self.needed * PAIRS_PER_LOSS) => Verdict::SendPair,
             _ => Verdict::Unanswered,
         }
     }
@@ -420,7 +449,7 @@ impl Trial {
     /// When the last pair is given up.
     fn next_at(&self) -> Option<Instant> {
         let last = self.pairs.last()?;
-        let wait = self.timeout * (1 << (self.pairs.len() - 1));
+        let wait = self.timeout * (1 << (self.pairs.len() - 1).min(MAX_PAIRS));
         Some(last.passed.map_or(last.sent + wait.min(MAX_TIMEOUT), |at| at + self.margin))
     }
 }
