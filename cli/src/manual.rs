@@ -11,6 +11,9 @@ use crate::failure::{Failure, Outcome};
 
 /// Write the manual pages, one for each command
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  peersock man --out ~/.local/share/man/man1")]
 pub(crate) struct Args {
     /// The folder to write to, which is made if need be
     #[arg(long, value_name = "DIR")]

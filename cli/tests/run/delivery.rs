@@ -1,6 +1,7 @@
 //! Every delivery of the table between unmodified programs, which are told what the kernel's TCP would tell.
 
 #[path = "../../../tests/delivery/scenario.rs"]
+#[allow(dead_code, reason = "the receiver here reads the steps itself")]
 mod scenario;
 
 use std::fs;

@@ -173,6 +173,30 @@ fn a_path_of_less_than_the_base_is_known_for_what_it_is_before_anybody_waits() {
 }
 
 #[test]
+fn losses_are_not_taken_for_a_smaller_size_nor_hide_one() {
+    let busy = |net: &mut Net, seconds: u32, carries: &mut dyn FnMut(usize)| {
+        for _ in 0..seconds * 20 {
+            (0..20).for_each(|_| net.send(0, 1, &[0; 1400]));
+            let peer = net.peer(0, 1);
+            net.nodes[0].endpoint.path_suspected(net.now, &peer);
+            net.run(Duration::from_millis(50));
+            carries(net.peer(0, 1).path().expect("a path").datagram_size);
+        }
+    };
+    let (mut turns, mut smaller) = (0, 0);
+    let mut net = lossy(36);
+    busy(&mut net, 120, &mut |size| {
+        turns += 1;
+        smaller += usize::from(size < 1472);
+    });
+    assert!(smaller * 20 <= turns, "{smaller} of {turns}");
+    net.mtu = 1300;
+    busy(&mut net, 20, &mut |_| ());
+    let size = net.peer(0, 1).path().expect("a path").datagram_size;
+    assert!(size <= 1300, "{size}");
+}
+
+#[test]
 fn a_path_that_carries_less_than_anybody_needs_is_told_of() {
     let too_small = |net: &Net| net.count(0, |event| matches!(event, Event::PathTooSmall(_)));
     let send = |net: &mut Net, seconds: u32| {
@@ -200,13 +224,7 @@ fn a_path_that_carries_less_than_anybody_needs_is_told_of() {
 
     // Outages and losses are something else.
     for loss in [100, 36] {
-        let mut net = Net::connected_pair();
-        net.run(Duration::from_secs(5));
-        let mut random = 1_u32;
-        net.filter = Box::new(move |_| {
-            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (random >> 16) % 100 >= loss
-        });
+        let mut net = lossy(loss);
         send(&mut net, 100);
         assert_eq!(too_small(&net), 0);
     }
@@ -244,4 +262,16 @@ fn an_outage_does_not_make_datagrams_smaller() {
     }
     assert_eq!(net.peer(0, 1).path().unwrap().datagram_size, 1472);
     assert_eq!(net.counter(0, "black_holes"), 0);
+}
+
+/// Two nodes with a session that lose so many percent of what they send.
+fn lossy(percent: u32) -> Net {
+    let mut net = Net::connected_pair();
+    net.run(Duration::from_secs(5));
+    let mut random = 1_u32;
+    net.filter = Box::new(move |_| {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (random >> 16) % 100 >= percent
+    });
+    net
 }

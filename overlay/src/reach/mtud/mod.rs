@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use super::place::Place;
 use crate::wire::Initiation;
-use trial::{Answer, Trial, Verdict};
+use trial::{Answer, MAX_PROBES, MAX_PROBES_IF_SUSPECTED, Trial, Verdict};
 
 /// BASE_PLPMTU for UDP payloads (RFC 8899 section 5.1.2 suggests 1200).
 pub(crate) const BASE: usize = 1200;
@@ -69,6 +69,8 @@ pub(crate) struct Mtud {
     phase: Phase,
     trial: Option<Trial>,
     confirmed: Instant,
+    /// Of thousand companions that are sent so many are not acknowledged, smoothed.
+    losses: u32,
     /// Not even the least size passes, though companions do.
     stuck: Option<Stuck>,
     /// When a search was begun last because the size was confirmed.
@@ -106,6 +108,10 @@ struct Stuck {
     lost: Instant,
 }
 
+/// From so many losses of companions in thousand on, a size is given up after three lost probes, four, and so
+/// on: after as many as chance takes once in thousand times.
+const NEEDED_AT: [u32; 6] = [50, 100, 170, 250, 330, 400];
+
 /// The least size is tried again for so long before the path is taken for too small. With 36 % of loss it
 /// passes in that time, all but for one in ten million times.
 const STUCK_FOR: Duration = Duration::from_secs(8);
@@ -130,6 +136,7 @@ impl Mtud {
             phase: Phase::Idle,
             trial: None,
             confirmed: now,
+            losses: 0,
             stuck: None,
             searched: now,
             busy: (now, 0),
@@ -183,8 +190,9 @@ impl Mtud {
         let resume = match &mut self.phase {
             Phase::Confirm { suspected: already, .. } => {
                 *already |= suspected;
+                let needed = self.needed(true);
                 if let Some(trial) = self.trial.as_mut().filter(|_| suspected) {
-                    trial.suspect();
+                    trial.require(needed);
                 }
                 return;
             }
@@ -197,6 +205,19 @@ impl Mtud {
             self.phase = Phase::Confirm { suspected, resume };
             self.trial = None;
         }
+    }
+
+    /// How many lost probes show that their size is at fault. Where companions are lost too, chance takes many
+    /// probes: the more are needed.
+    fn needed(&self, suspected: bool) -> usize {
+        let least = if suspected { MAX_PROBES_IF_SUSPECTED } else { MAX_PROBES };
+        let by_chance = NEEDED_AT.iter().filter(|permille| self.losses >= **permille).count();
+        least.max(if by_chance > 0 { MAX_PROBES_IF_SUSPECTED + by_chance } else { 0 })
+    }
+
+    /// A companion was acknowledged, or was not in time.
+    fn note_companion(&mut self, lost: bool) {
+        self.losses = (self.losses * 15 + if lost { 1000 } else { 0 }) / 16;
     }
 
     /// When [`Self::poll`] is to be called again.
@@ -222,7 +243,10 @@ impl Mtud {
             let size = trial.size;
             match trial.verdict(now) {
                 Verdict::Wait => return None,
-                Verdict::SendPair => {}
+                Verdict::SendPair => {
+                    let lost = trial.has_lost_companion();
+                    self.note_companion(lost);
+                }
                 Verdict::TooLarge => {
                     self.trial = None;
                     self.fail(size, now);
@@ -240,7 +264,7 @@ impl Mtud {
             }
             let size = self.target()?;
             let suspected = matches!(self.phase, Phase::Confirm { suspected: true, .. });
-            self.trial = Some(Trial::new(size, suspected, rtt));
+            self.trial = Some(Trial::new(size, self.needed(suspected), rtt));
         }
         let trial = self.trial.as_mut()?;
         trial.sent(id, now);
@@ -252,6 +276,7 @@ impl Mtud {
         let trial = self.trial.as_mut()?;
         let Answer { passed, rtt } = trial.answered(id, now)?;
         if !passed {
+            self.note_companion(false);
             return Some(rtt);
         }
         let size = trial.size;

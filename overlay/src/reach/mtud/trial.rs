@@ -6,10 +6,14 @@ use std::time::{Duration, Instant};
 pub(super) const MAX_PROBES: usize = 3;
 
 /// Lost probes that are enough if something above had reason to suspect the size.
-const MAX_PROBES_IF_SUSPECTED: usize = 2;
+pub(super) const MAX_PROBES_IF_SUSPECTED: usize = 2;
 
 /// Probes of one size, if the companions are lost too.
 const MAX_PAIRS: usize = 6;
+
+/// That many lost probes are looked for in at most so many times as many pairs, since others lose their
+/// companions.
+const PAIRS_PER_LOSS: usize = 3;
 
 /// Bounds of the wait for the first companion's answer; each further one is waited for twice as long.
 const MIN_TIMEOUT: Duration = Duration::from_millis(100);
@@ -66,21 +70,27 @@ pub(super) struct Answer {
 }
 
 impl Trial {
-    /// `rtt` is the round-trip time of the path, as far as it is known.
-    pub(super) fn new(size: usize, suspected: bool, rtt: Option<Duration>) -> Self {
+    /// So many lost probes are `needed` to give the size up. `rtt` is the round-trip time of the path, as far
+    /// as it is known.
+    pub(super) fn new(size: usize, needed: usize, rtt: Option<Duration>) -> Self {
         let timeout = rtt.map_or(MAX_TIMEOUT / 2, |rtt| rtt * 3);
         Self {
             size,
-            needed: if suspected { MAX_PROBES_IF_SUSPECTED } else { MAX_PROBES },
+            needed,
             margin: rtt.map_or(MAX_MARGIN, margin),
             timeout: timeout.clamp(MIN_TIMEOUT, MAX_TIMEOUT),
             pairs: Vec::with_capacity(1),
         }
     }
 
-    /// Something above has reason to suspect the size: fewer lost probes are enough.
-    pub(super) fn suspect(&mut self) {
-        self.needed = MAX_PROBES_IF_SUSPECTED;
+    /// So many lost probes are needed from now on to give the size up.
+    pub(super) fn require(&mut self, needed: usize) {
+        self.needed = needed;
+    }
+
+    /// Whether the last companion is not acknowledged.
+    pub(super) fn has_lost_companion(&self) -> bool {
+        self.pairs.last().is_some_and(|pair| pair.passed.is_none())
     }
 
     /// A probe was sent under `id`, and its companion under the next.
@@ -107,7 +117,7 @@ impl Trial {
         }
         match self.next_at() {
             Some(at) if now < at => Verdict::Wait,
-            _ if self.pairs.len() < MAX_PAIRS => Verdict::SendPair,
+            _ if self.pairs.len() < MAX_PAIRS.max(self.needed * PAIRS_PER_LOSS) => Verdict::SendPair,
             _ => Verdict::Unanswered,
         }
     }
@@ -115,7 +125,7 @@ impl Trial {
     /// When the last pair is given up.
     pub(super) fn next_at(&self) -> Option<Instant> {
         let last = self.pairs.last()?;
-        let wait = self.timeout * (1 << (self.pairs.len() - 1));
+        let wait = self.timeout * (1 << (self.pairs.len() - 1).min(MAX_PAIRS));
         Some(last.passed.map_or(last.sent + wait.min(MAX_TIMEOUT), |at| at + self.margin))
     }
 }
