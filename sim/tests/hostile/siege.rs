@@ -23,6 +23,7 @@ const VERDICTS: &[&str] = &[
     "data_expired",
     "bad_source",
     "unknown_message",
+    "relayed_unknown",
     "data_unknown_session",
     "unknown_session_received",
     "handshake_malformed",
