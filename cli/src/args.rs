@@ -102,8 +102,7 @@ impl NodeArgs {
         let mut roots = Vec::new();
         for text in &self.roots {
             roots.extend(RootAddress::load(text).map_err(|error| {
-                let hint =
-                    "give the text that `peersock root` prints, or @ and the path of a file with such texts";
+                let hint = "give the text that `peersock root` prints, or @ and the path of a file with it";
                 Failure::usage(format_args!("--root: {error}"), hint)
             })?);
         }

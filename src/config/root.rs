@@ -117,8 +117,8 @@ impl RootAddress {
         text.split_whitespace().map(str::parse).collect()
     }
 
-    /// Reads what `PEERSOCK_ROOTS` and `--root` hold: such texts, or `@` and the path of a file that has them.
-    /// In a file, lines that begin with `#` are comments.
+    /// Reads what `PEERSOCK_ROOTS` and `--root` hold: such texts, or `@` and the path of a file that has
+    /// them. In a file, lines that begin with `#` are comments.
     ///
     /// ```
     /// use peersock::RootAddress;

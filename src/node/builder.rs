@@ -184,8 +184,8 @@ impl NodeBuilder {
         self
     }
 
-    /// The roots at which the node can be found, and which relay for it; at most eight are used. Default: those
-    /// that the environment's `PEERSOCK_ROOTS` names, as [`RootAddress::load`] reads it.
+    /// The roots at which the node can be found, and which relay for it; at most eight are used. Default:
+    /// those that the environment's `PEERSOCK_ROOTS` names, as [`RootAddress::load`] reads it.
     ///
     /// ```
     /// use peersock::overlay::Identity;

@@ -169,7 +169,8 @@ pub struct PeerStatus {
     /// The root that relays, if one does.
     #[serde(serialize_with = "display_some")]
     pub root: Option<NodeId>,
-    /// The largest datagram known to pass on the path, bytes of UDP payload without what a root needs in front.
+    /// The largest datagram known to pass on the path, bytes of UDP payload without what a root needs in
+    /// front.
     pub datagram_size: Option<usize>,
     /// The cipher of the session.
     pub cipher: Option<String>,

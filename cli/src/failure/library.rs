@@ -95,7 +95,7 @@ impl From<StartError> for Failure {
                 Failure::from_library(StartError::Io(source), Some(hint))
             }
             error @ StartError::Roots(_) => {
-                let hint = "give it the text that `peersock root` prints, or @ and the path of a file with such texts";
+                let hint = "give the text that `peersock root` prints, or @ and the path of a file with it";
                 Failure::from_library(error, Some(hint))
             }
             // What remains says itself what to do.

@@ -83,8 +83,9 @@ impl Registering {
         RootMessage::Register { registration, access: access.to_vec() }
     }
 
-    /// Takes an answer. False if it answers nothing that was asked, or its voucher is not this root's for this
-    /// node: then nothing changes.
+    /// Takes an answer. A root may give the last one again, when it sees the node elsewhere or will end soon:
+    /// that makes the registration last no longer. False if it is of no registration that was asked for, or
+    /// its voucher is not this root's for this node: then nothing changes.
     pub(crate) fn answered(
         &mut self,
         answer: Answer,
@@ -92,10 +93,16 @@ impl Registering {
         own: &NodeId,
         now: Instant,
     ) -> bool {
-        let before = self.answer.as_ref().map_or(0, |known| known.sequence);
+        let (before, seen) =
+            self.answer.as_ref().map_or((0, 0), |known| (known.sequence, known.voucher.time));
         let is_asked = self.tries > 0 && answer.sequence > before && answer.sequence <= self.sequence;
-        if !is_asked || !answer.voucher.verify(root, own) {
+        let is_update = before > 0 && answer.sequence == before && answer.voucher.time >= seen;
+        if !(is_asked || is_update) || !answer.voucher.verify(root, own) {
             return false;
+        }
+        if is_update {
+            self.answer = Some(answer);
+            return true;
         }
         let lifetime = Duration::from_secs(answer.lifetime.clamp(MIN_LIFETIME, LIFETIME).into());
         let had_gap = self.until.is_none_or(|until| now >= until);
@@ -196,7 +203,10 @@ mod tests {
         run.ask(now);
         assert!(!run.answer(first + 2, now));
         assert!(run.answer(first, now), "the first of two may be answered late");
-        assert!(!run.answer(first, now), "a replay");
+        let (next, until) = (run.registering.next, run.registering.until);
+        assert!(run.answer(first, now + Duration::from_secs(9)), "it says it again");
+        assert_eq!((run.registering.next, run.registering.until), (next, until));
+        assert!(!run.answer(first - 1, now), "an older one");
         other.root = Identity::from_seed(&[9; 32]);
         other.registering.sequence = first;
         other.registering.tries = 1;

@@ -9,6 +9,7 @@ mod forgery;
 mod forgetting;
 mod handshake;
 mod hostile;
+mod lying_roots;
 mod names;
 mod net;
 mod paths;

@@ -1,5 +1,5 @@
-//! Two nodes behind NAT boxes that cannot be punched: each destination gets a port of its own, and nobody else
-//! may answer. They have nothing in common but their roots.
+//! Two nodes behind NAT boxes that cannot be punched: each destination gets a port of its own, and nobody
+//! else may answer. They have nothing in common but their roots.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

@@ -1,0 +1,112 @@
+//! Roots that lie, swallow and refuse: they can refuse their service, and nothing more.
+
+use std::time::Duration;
+
+use peersock_overlay::wire::{Channel, Entry, Registration};
+use peersock_overlay::{Identity, RootState};
+
+use crate::roots::{add_root, apart, id, talk, use_roots};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_root_that_names_another_node_is_not_believed() {
+    let mut net = apart(2);
+    net.add(3);
+    net.run(SECOND);
+    // The first root answers everything by a node of its own choice, well signed.
+    let liar = Identity::from_seed(&[0x66; 32]);
+    let registration = Registration::sign(&liar, &net.roots[0].root.identity().node_id(), 1, 600);
+    let lie = Entry { identity: *liar.public(), channel: Channel(5), registration };
+    net.roots[0].root.lies.entry = Some(lie);
+    net.send(0, 1, b"first");
+    net.wait(SECOND, |net| !net.received(1).is_empty());
+    assert_eq!(net.nodes[0].endpoint.peers().len(), 1);
+    assert!(net.counter(0, "root_answers_refused") >= 1);
+}
+
+#[test]
+fn a_registration_for_another_root_is_not_believed() {
+    let mut net = apart(2);
+    net.run(SECOND);
+    // What the node has signed for the second root, said by the first.
+    let stolen = net.roots[1].root.entry(&id(1));
+    net.roots[0].root.lies.entry = stolen;
+    net.send(0, 1, b"first");
+    net.wait(SECOND, |net| !net.received(1).is_empty());
+    assert_eq!(net.peer(0, 1).path().unwrap().remote(), net.roots[1].socket);
+    assert!(net.counter(0, "root_answers_refused") >= 1);
+}
+
+#[test]
+fn a_root_that_swallows_frames_or_names_wrong_channels_can_only_refuse() {
+    for lie in 0..4 {
+        let mut net = apart(0);
+        (1..=2).for_each(|root| add_root(&mut net, root));
+        let lies = &mut net.roots[0].root.lies;
+        match lie {
+            0 => lies.swallows = true,
+            1 => lies.wrong_channel = true,
+            2 => lies.wrong_voucher = true,
+            _ => lies.refuses = true,
+        }
+        (0..2).for_each(|node| use_roots(&mut net, node));
+        net.run(SECOND);
+        net.send(0, 1, b"first");
+        net.wait(2 * SECOND, |net| !net.received(1).is_empty());
+        talk(&mut net, Duration::from_secs(30));
+        assert_eq!(net.peer(0, 1).path().unwrap().remote(), net.roots[1].socket, "{lie}");
+    }
+}
+
+#[test]
+fn a_root_that_begins_to_swallow_frames_is_left() {
+    let mut net = apart(2);
+    net.run(SECOND);
+    net.send(0, 1, b"first");
+    net.run(5 * SECOND);
+    let used = net.peer(0, 1).path().unwrap().remote();
+    for root in net.roots.iter_mut().filter(|root| root.socket == used) {
+        root.root.lies.swallows = true;
+    }
+    let longest = talk(&mut net, 20 * SECOND);
+    assert!(longest <= 2 * SECOND, "{longest:?}");
+}
+
+#[test]
+fn a_root_that_changes_where_frames_come_from_makes_no_more_than_two_places() {
+    let mut net = apart(1);
+    net.run(SECOND);
+    net.send(0, 1, b"first");
+    net.run(SECOND);
+    net.roots[0].root.lies.wrong_origin = true;
+    talk(&mut net, 5 * SECOND);
+    net.roots[0].root.lies.wrong_origin = false;
+    talk(&mut net, 20 * SECOND);
+    net.nodes[1].inbox.clear();
+    net.send(0, 1, b"again");
+    net.wait(SECOND, |net| net.received(1).contains(&b"again".to_vec()));
+}
+
+#[test]
+fn a_voucher_of_somebody_else_registers_nobody() {
+    let mut net = apart(0);
+    add_root(&mut net, 1);
+    net.roots[0].root.lies.wrong_voucher = true;
+    use_roots(&mut net, 0);
+    net.run(SECOND);
+    let info = &net.nodes[0].endpoint.roots(net.now)[0];
+    assert_eq!((info.state, info.observed), (RootState::Connected, None));
+    assert!(net.counter(0, "root_answers_refused") >= 1);
+}
+
+#[test]
+fn a_root_that_refuses_is_asked_rarely() {
+    let mut net = apart(0);
+    add_root(&mut net, 1);
+    net.roots[0].root.lies.refuses = true;
+    use_roots(&mut net, 0);
+    net.run(Duration::from_secs(600));
+    assert_eq!(net.nodes[0].endpoint.roots(net.now)[0].state, RootState::Refused);
+    assert!((5..=25).contains(&net.roots[0].root.registrations), "{}", net.roots[0].root.registrations);
+}
