@@ -333,13 +333,19 @@ proptest! {
     }
 
     #[test]
-    fn strangers_datagrams_change_nothing(data in proptest::collection::vec(any::<u8>(), 0..200), mapped: [u8; 4], id: u128, socket in 0..3usize) {
+    fn strangers_datagrams_change_nothing(
+        data in proptest::collection::vec(any::<u8>(), 0..200),
+        mapped: [u8; 4],
+        id: u128,
+        socket in 0..3usize,
+    ) {
         let local = vec![at("192.168.1.2:1"), at("192.168.1.2:2"), at("192.168.1.2:3")];
         let now = Instant::now();
         let settings = Settings::new(vec![at(SERVER)]);
         let before = Prober::new(local.clone(), &settings, [1; 32], now).into_observations();
         let mut prober = Prober::new(local, &settings, [1; 32], now);
-        let forged = Answer { id: TransactionId::new(id), mapped: (mapped, 9).into(), origin: None, other: Some(at(OTHER)) };
+        let (id, other) = (TransactionId::new(id), Some(at(OTHER)));
+        let forged = Answer { id, mapped: (mapped, 9).into(), origin: None, other };
         prober.handle_datagram(now, socket, at(SERVER), &data);
         prober.handle_datagram(now, socket, at(SERVER), &forged.emit());
         prop_assert_eq!(prober.into_observations(), before);
