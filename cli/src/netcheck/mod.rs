@@ -39,7 +39,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Outcome {
     let targets = servers_of_environment(&args.stun)
-        .map_err(|error| Failure::usage(error, "correct the variable, or unset it"))?;
+        .map_err(|error| Failure::usage(format_args!("{error}"), "correct the variable, or unset it"))?;
     let report = netcheck::run(&targets, &args.interfaces).map_err(|error| {
         Failure::new(
             format_args!("the system does not tell its interfaces: {error}"),
