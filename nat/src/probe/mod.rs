@@ -213,9 +213,12 @@ impl Prober {
     fn answered(&mut self, now: Instant, socket: usize, from: SocketAddr, answer: Answer) {
         let Some(index) = self.find(|one| one.id == answer.id && one.socket == socket) else { return };
         let transaction = &self.transactions[index];
-        // An answer is from where it was asked to come from; else a server that ignores what it is asked for
-        // would make every NAT look open.
         if from != self.expected(transaction) {
+            // A server that ignores what it is asked for would make every NAT look open, and its silence at the
+            // other endpoint every one look closed: it cannot tell the filter.
+            if matches!(transaction.purpose, Purpose::FromOtherPort | Purpose::FromOtherAddress) {
+                self.transactions.remove(index);
+            }
             return;
         }
         let transaction = self.transactions.remove(index);
