@@ -1,5 +1,5 @@
-//! The machine's own interfaces as an API: which there are, as what their addresses are seen from outside, and the
-//! NAT in front of them. See [`peersock_nat`] for the details.
+//! The machine's own interfaces as an API: which there are, as what their addresses are seen from outside,
+//! and the NAT in front of them. See [`peersock_nat`] for the details.
 //!
 //! No server is asked that nobody named: see [`servers_of_environment`].
 
@@ -29,8 +29,8 @@ pub struct ServersError {
     pub reason: String,
 }
 
-/// The servers that the environment names: those of `PEERSOCK_STUN`, unless `stun` has others, and the roots of
-/// `PEERSOCK_ROOTS`, which answer as STUN servers do.
+/// The servers that the environment names: those of `PEERSOCK_STUN`, unless `stun` has others, and the roots
+/// of `PEERSOCK_ROOTS`, which answer as STUN servers do.
 ///
 /// # Errors
 /// A variable that cannot be read.
@@ -44,8 +44,8 @@ pub fn servers_of_environment(stun: &[Target]) -> Result<Vec<Target>, ServersErr
     Ok(targets)
 }
 
-/// The addresses of those servers that are asked over UDP. Names are looked up, which may block for as long as the
-/// system's resolver does; what has no address is left out.
+/// The addresses of those servers that are asked over UDP. Names are looked up, which may block for as long
+/// as the system's resolver does; what has no address is left out.
 ///
 /// # Errors
 /// None of several servers has an address; the last look-up's error counts.

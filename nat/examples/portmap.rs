@@ -1,4 +1,5 @@
-//! Opens a port of the router, shows it, and closes it: `portmap LOCAL-ADDRESS ROUTER PORT [pcp|nat-pmp|upnp]`
+//! Opens a port of the router, shows it, and closes it: `portmap LOCAL-ADDRESS ROUTER PORT
+//! [pcp|nat-pmp|upnp]`
 #![allow(clippy::print_stdout)]
 
 use std::error::Error;

@@ -84,7 +84,8 @@ pub fn interfaces() -> io::Result<Vec<HostInterface>> {
 }
 
 impl HostInterface {
-    /// Its first router of a family as an endpoint with port 0; a link-local address has the interface as scope.
+    /// Its first router of a family as an endpoint with port 0; a link-local address has the interface as
+    /// scope.
     pub fn router(&self, v6: bool) -> Option<SocketAddr> {
         let router = self.routers.iter().find(|router| router.is_ipv6() == v6)?;
         Some(match router {
@@ -95,14 +96,15 @@ impl HostInterface {
         })
     }
 
-    /// Our address on this interface towards a remote one, as the kernel chooses it; `None` if this interface does
-    /// not lead there.
+    /// Our address on this interface towards a remote one, as the kernel chooses it; `None` if this interface
+    /// does not lead there.
     pub fn source_towards(&self, remote: SocketAddr) -> Option<IpAddr> {
         source(Some(&self.name), remote).filter(|ip| self.addresses.iter().any(|address| address.ip == *ip))
     }
 }
 
-/// The address that the system sends from to a remote one: the interface with that address is the default one.
+/// The address that the system sends from to a remote one: the interface with that address is the default
+/// one.
 pub(crate) fn source(interface: Option<&str>, remote: SocketAddr) -> Option<IpAddr> {
     let socket = Socket::new(Domain::for_address(remote), Type::DGRAM, Some(Protocol::UDP)).ok()?;
     if let Some(interface) = interface {
@@ -124,8 +126,8 @@ fn default_routes() -> Vec<DefaultRoute> {
     routes
 }
 
-/// A line of `route`: interface, destination, gateway, flags, ..., metric (7th), mask (8th), in hexadecimal of
-/// the machine's byte order.
+/// A line of `route`: interface, destination, gateway, flags, ..., metric (7th), mask (8th), in hexadecimal
+/// of the machine's byte order.
 fn ipv4_route(line: &str) -> Option<DefaultRoute> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let [interface, "00000000", gateway, _, _, _, metric, "00000000", ..] = fields.as_slice() else {
@@ -141,7 +143,8 @@ fn ipv4_route(line: &str) -> Option<DefaultRoute> {
     (!router.is_unspecified()).then_some(route)
 }
 
-/// A line of `ipv6_route`: destination, its prefix, source, its prefix, next hop, metric, ..., flags, interface.
+/// A line of `ipv6_route`: destination, its prefix, source, its prefix, next hop, metric, ..., flags,
+/// interface.
 fn ipv6_route(line: &str) -> Option<DefaultRoute> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let [destination, "00", _, _, gateway, metric, _, _, _, interface] = fields.as_slice() else {

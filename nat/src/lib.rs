@@ -1,5 +1,5 @@
-//! What a node finds out about its own network: as what servers see it, what NAT is in front of it, which ports
-//! its router opens, and which of its addresses lead where.
+//! What a node finds out about its own network: as what servers see it, what NAT is in front of it, which
+//! ports its router opens, and which of its addresses lead where.
 //!
 //! * [`stun`]: binding requests and their answers;
 //! * [`probe`]: asks STUN servers, without I/O ([`probe::Prober`]) or on sockets ([`probe::run`]);
@@ -8,9 +8,9 @@
 //! * [`interfaces`]: the machine's interfaces with routes and route pools;
 //! * [`netcheck`]: a look at all of it, for people.
 //!
-//! What does I/O blocks the calling thread, for at most a time that the caller gives. No server is known here: all
-//! come from the caller. What servers and routers say is not proven: an address from here is a candidate, and a peer
-//! that uses it finds out whether it works.
+//! What does I/O blocks the calling thread, for at most a time that the caller gives. No server is known
+//! here: all come from the caller. What servers and routers say is not proven: an address from here is a
+//! candidate, and a peer that uses it finds out whether it works.
 //!
 //! ```
 //! use peersock_nat::stun::{Answer, AnswerFrom, TransactionId, binding_request, request_id};

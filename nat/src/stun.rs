@@ -209,7 +209,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..300), at in 0..160usize) {
+        fn any_bytes_are_survived(
+            bytes in proptest::collection::vec(any::<u8>(), 0..300), at in 0..160usize,
+        ) {
             let _ = (Answer::parse(&bytes), request_id(&bytes));
             let mut damaged = RESPONSE.to_vec();
             damaged.splice(at.min(damaged.len()).., bytes);

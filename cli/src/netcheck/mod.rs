@@ -10,11 +10,11 @@ use crate::output::print;
 
 /// Show what network this machine is in: interfaces, NAT, what is blocked, and what to do about it
 ///
-/// Asks the given STUN servers, and the roots that PEERSOCK_ROOTS names, from every interface: as what they see
-/// this machine, and how long they take to answer. From that follows what NAT there is. The routers are asked
-/// whether they open ports, the nameservers whether they answer. No server is asked that nobody named: without any,
-/// the kind of NAT stays unknown. It ends within six seconds, whatever the network, and with status 0 also where
-/// everything is blocked.
+/// Asks the given STUN servers, and the roots that PEERSOCK_ROOTS names, from every interface: as what they
+/// see this machine, and how long they take to answer. From that follows what NAT there is. The routers are
+/// asked whether they open ports, the nameservers whether they answer. No server is asked that nobody named:
+/// without any, the kind of NAT stays unknown. It ends within six seconds, whatever the network, and with
+/// status 0 also where everything is blocked.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -23,8 +23,8 @@ Examples:
   PEERSOCK_ROOTS=\"$(cat roots)\" peersock netcheck --interface eth0
   peersock netcheck --json --stun 192.0.2.1:3478 | jq '.interfaces[] | {name, nat: .ipv4.kind}'")]
 pub(crate) struct Args {
-    /// A STUN server to ask; may be given several times. One that knows RFC 5780 (coturn does) tells most, two
-    /// others tell how the NAT maps [env: PEERSOCK_STUN]
+    /// A STUN server to ask; may be given several times. One that knows RFC 5780 (coturn does) tells most,
+    /// two others tell how the NAT maps [env: PEERSOCK_STUN]
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_server)]
     stun: Vec<Target>,
 
@@ -39,7 +39,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Outcome {
     let targets = servers_of_environment(&args.stun)
-        .map_err(|error| Failure::usage(error, "correct the variable, or unset it"))?;
+        .map_err(|error| Failure::usage(format_args!("{error}"), "correct the variable, or unset it"))?;
     let report = netcheck::run(&targets, &args.interfaces).map_err(|error| {
         Failure::new(
             format_args!("the system does not tell its interfaces: {error}"),

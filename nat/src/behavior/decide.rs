@@ -179,8 +179,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_observations_give_a_consistent_answer(main in samples(), fresh in samples(), filter: (Option<bool>, Option<bool>)) {
-            let seen = Observations { fresh, from_other_port: filter.0, from_other_address: filter.1, ..seen(main) };
+        fn any_observations_give_a_consistent_answer(
+            main in samples(),
+            fresh in samples(),
+            from_other_port: Option<bool>,
+            from_other_address: Option<bool>,
+        ) {
+            let seen = Observations { fresh, from_other_port, from_other_address, ..seen(main) };
             let nat = seen.decide();
             prop_assert_eq!(nat.translated.is_some(), !seen.main.is_empty());
             if let Some(kind) = nat.kind() {
@@ -188,7 +193,8 @@ mod tests {
                 prop_assert_eq!(kind == NatKind::Symmetric, nat.translated == Some(true) && !eim);
             }
             // More answers of servers that were asked already change nothing if they say the same.
-            let twice = Observations { main: [seen.main.clone(), seen.main.clone()].concat(), ..seen.clone() };
+            let main = [seen.main.clone(), seen.main.clone()].concat();
+            let twice = Observations { main, ..seen.clone() };
             prop_assert_eq!(twice.decide().mapping, nat.mapping);
         }
 

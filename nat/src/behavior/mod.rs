@@ -166,8 +166,8 @@ pub struct Nat {
     pub mapped: Option<SocketAddr>,
     /// Whether servers see us under another address or port than our own.
     pub translated: Option<bool>,
-    /// How flows are mapped. With servers of RFC 5780 or two ports of one server it is exact; from servers that
-    /// differ in their addresses, a mapping that depends on the destination counts as the worst.
+    /// How flows are mapped. With servers of RFC 5780 or two ports of one server it is exact; from servers
+    /// that differ in their addresses, a mapping that depends on the destination counts as the worst.
     pub mapping: Option<Mapping>,
     /// From where packets are let in. Only a server of RFC 5780 can tell.
     pub filtering: Option<Filtering>,
@@ -177,7 +177,8 @@ pub struct Nat {
     pub port_preserved: Option<bool>,
     /// How the mapped ports of one flow after the other follow each other.
     pub delta: Option<Delta>,
-    /// Whether the local or the mapped address lies in 100.64.0.0/10: the provider has a NAT of its own (CGN).
+    /// Whether the local or the mapped address lies in 100.64.0.0/10: the provider has a NAT of its own
+    /// (CGN).
     pub cgn: bool,
     /// The shortest round trip to a server.
     #[serde(rename = "rtt_ms", serialize_with = "as_milliseconds")]

@@ -51,8 +51,8 @@ const LARGEST_STEP: i16 = 256;
 /// With fewer flows than this a rule would be chance.
 const FEWEST: usize = 3;
 
-/// Finds the rule; `None` with fewer than three flows. A quarter of the flows may break it, because a port can
-/// be taken, and other machines use the NAT as well.
+/// Finds the rule; `None` with fewer than three flows. A quarter of the flows may break it, because a port
+/// can be taken, and other machines use the NAT as well.
 pub(super) fn find(flows: &[Sample]) -> Option<Delta> {
     if flows.len() < FEWEST {
         return None;
@@ -151,7 +151,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_rule_is_found_with_its_value(start: u16, shift in 1..=i16::MAX, delta in 1..=100i16, down: bool) {
+        fn every_rule_is_found_with_its_value(
+            start: u16, shift in 1..=i16::MAX, delta in 1..=100i16, down: bool,
+        ) {
             prop_assert_eq!(rule(&LOCALS, |port| port), Some((DeltaKind::Equal, 0)));
             let preserving = rule(&LOCALS, |port| port.wrapping_add_signed(shift));
             prop_assert_eq!(preserving, Some((DeltaKind::Preserving, shift)));

@@ -44,8 +44,8 @@ impl IpBlock {
         Self { ip, prefix: Family::of(ip).width() }
     }
 
-    /// What an address of an interface stands for: a block if all bits behind the prefix are zero, which is how
-    /// a machine with a whole block has it, else itself.
+    /// What an address of an interface stands for: a block if all bits behind the prefix are zero, which is
+    /// how a machine with a whole block has it, else itself.
     pub fn of_interface(ip: IpAddr, prefix: u8) -> Self {
         match Self::new(ip, prefix) {
             Some(block) if block.ip == ip => block,

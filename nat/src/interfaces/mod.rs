@@ -1,5 +1,5 @@
-//! The machine's interfaces as an API: their addresses, the NAT in front of them, and routes, which say by which of
-//! their addresses which external addresses are used. The names are P2PD's.
+//! The machine's interfaces as an API: their addresses, the NAT in front of them, and routes, which say by
+//! which of their addresses which external addresses are used. The names are P2PD's.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -77,8 +77,8 @@ impl Family {
         }
     }
 
-    /// The family of a number. Other systems' numbers of IPv6 are known as well (10, 23, 28, 30), so that dictionaries can
-    /// be taken along.
+    /// The family of a number. Other systems' numbers of IPv6 are known as well (10, 23, 28, 30), so that
+    /// dictionaries can be taken along.
     pub fn from_number(number: i32) -> Option<Self> {
         match number {
             2 => Some(Self::Ip4),
@@ -155,8 +155,8 @@ pub fn list_interfaces() -> io::Result<Vec<String>> {
     Ok(names.into_iter().map(|interface| interface.name).collect())
 }
 
-/// Loads interfaces with routes and NAT, all at once. Those that are not there any more are left out. Blocks for at most
-/// twice the timeout.
+/// Loads interfaces with routes and NAT, all at once. Those that are not there any more are left out. Blocks
+/// for at most twice the timeout.
 ///
 /// # Errors
 /// The system does not tell its interfaces.
@@ -182,8 +182,9 @@ pub fn load_interfaces(
 }
 
 impl Interface {
-    /// Loads an interface, the default one without a name: its addresses, and as what the servers see them. Blocks for at
-    /// most the timeout. Without servers the external addresses are those that the interface has itself.
+    /// Loads an interface, the default one without a name: its addresses, and as what the servers see them.
+    /// Blocks for at most the timeout. Without servers the external addresses are those that the interface
+    /// has itself.
     ///
     /// The NAT is assumed to be a usual one until [`Interface::load_nat`].
     ///
@@ -327,8 +328,8 @@ fn device(host: &HostInterface) -> Option<&str> {
     (!host.loopback).then_some(host.name.as_str())
 }
 
-/// As what the servers see the first address of each block, all at once; of private IPv4 blocks only that of the
-/// first one counts, so the rest is not asked for.
+/// As what the servers see the first address of each block, all at once; of private IPv4 blocks only that of
+/// the first one counts, so the rest is not asked for.
 fn external(
     host: &HostInterface,
     blocks: &[IpBlock],

@@ -138,7 +138,10 @@ mod tests {
                 assert_eq!(serde_json::from_str::<InterfaceNat>(&text).expect("it can be read"), nat);
             }
         }
-        let open = r#"{"type":1,"nat_info":"open internet","delta":{"type":1,"value":0},"delta_info":"not applicable","is_known":true}"#;
+        let open = concat!(
+            r#"{"type":1,"nat_info":"open internet","delta":{"type":1,"value":0},"#,
+            r#""delta_info":"not applicable","is_known":true}"#
+        );
         let read: InterfaceNat = serde_json::from_str(open).expect("it can be read");
         assert_eq!(serde_json::to_string(&read).expect("it can be written"), open);
     }

@@ -47,7 +47,8 @@ impl Route {
         self.family
     }
 
-    /// The addresses of the interface. In IPv6 these are the link-local ones, and private ones before a translator.
+    /// The addresses of the interface. In IPv6 these are the link-local ones, and private ones before a
+    /// translator.
     pub fn nic_ips(&self) -> &[IpBlock] {
         &self.nic_ips
     }
@@ -72,8 +73,8 @@ impl Route {
         self.ext_ips.iter().fold(0, |sum, block| sum.saturating_add(block.len()))
     }
 
-    /// The route for one of its external addresses. Where the interface itself has the external block, also its
-    /// own address is that one.
+    /// The route for one of its external addresses. Where the interface itself has the external block, also
+    /// its own address is that one.
     pub(super) fn nth(&self, mut index: u128) -> Option<Self> {
         for block in &self.ext_ips {
             match block.nth(index) {

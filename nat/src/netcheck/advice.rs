@@ -75,10 +75,10 @@ fn udp(report: &Report, say: &mut impl FnMut(String, Option<&str>)) {
         }
         Some(false) if gets_through => say(
             "UDP is blocked: no server answers over UDP, while TCP connections open".into(),
-            Some("let UDP out in the firewall for direct paths; until then a root with a tcp:, tls: or wss: endpoint relays"),
+            Some("let UDP out in the firewall; until then a root with a tcp:, tls: or wss: endpoint relays"),
         ),
         Some(false) => say(
-            "no server answers over UDP, nor opens a TCP connection: the network blocks both, or they are down".into(),
+            "no server answers over UDP, nor by TCP: the network blocks both, or they are down".into(),
             Some("try another server, and ask who runs the network whether a proxy is needed"),
         ),
     }
@@ -90,9 +90,7 @@ fn nat(interface: &InterfaceReport, say: &mut impl FnMut(String, Option<&str>)) 
     if let Some(outer) = outer.filter(|outer| !is_public(*outer)) {
         say(
             format!("{name}: the router's own address {outer} is not public: there is another NAT behind it"),
-            Some(
-                "a port that is opened in the router is not enough; ask the provider for a public address, or use IPv6",
-            ),
+            Some("opening a port in the router is not enough: use IPv6, or ask for a public address"),
         );
     }
     let opens_ports = !interface.port_mapping.is_empty();
@@ -132,7 +130,7 @@ fn family_nat(
         }
         Some(NatKind::RestrictPort) => say(
             format!(
-                "{place}: a usual NAT (restrict port): direct paths work by hole punching, but not to symmetric NATs"
+                "{place}: a usual NAT (restrict port), direct paths by hole punching, not to symmetric NATs"
             ),
             open_a_port,
         ),
@@ -159,7 +157,7 @@ fn family_nat(
     if nat.hairpin == Some(false) {
         say(
             format!(
-                "{place}: the NAT does not lead back inside (no hairpin): peers behind it meet on the LAN only"
+                "{place}: the NAT does not lead back inside (no hairpin), peers behind it meet on the LAN"
             ),
             None,
         );

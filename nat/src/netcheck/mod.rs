@@ -156,8 +156,8 @@ pub struct ServerAddress {
 
 /// Looks at the network. Takes less than six seconds, whatever the network.
 ///
-/// Servers come from the caller alone: without any, the kind of NAT stays unknown. With names of interfaces in
-/// `only`, nothing is sent by others.
+/// Servers come from the caller alone: without any, the kind of NAT stays unknown. With names of interfaces
+/// in `only`, nothing is sent by others.
 ///
 /// ```no_run
 /// use peersock_nat::netcheck::{self, Target, Transport};

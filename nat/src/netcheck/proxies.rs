@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::{Target, Transport, as_text};
 
-/// In the order in which they count for HTTPS. `HTTP_PROXY` in capitals is not read: a CGI program has it from
-/// its client.
+/// In the order in which they count for HTTPS. `HTTP_PROXY` in capitals is not read: a CGI program has it
+/// from its client.
 const VARIABLES: [&str; 5] = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "http_proxy"];
 
 /// A proxy of the environment.

@@ -70,7 +70,8 @@ struct Shared {
 /// use std::time::Duration;
 /// use peersock_nat::portmap::{Gateway, PortMapper, Transport};
 ///
-/// let gateway = Gateway { interface: None, local: "192.168.1.2".parse()?, router: "192.168.1.1:0".parse()? };
+/// let (local, router) = ("192.168.1.2".parse()?, "192.168.1.1:0".parse()?);
+/// let gateway = Gateway { interface: None, local, router };
 /// let mapper = PortMapper::start(gateway, Transport::Udp, 7420, PortMapper::LIFETIME);
 /// if let Some(external) = mapper.wait_external(Duration::from_secs(5)) {
 ///     println!("reachable at {external}");

@@ -1,7 +1,8 @@
 //! Ports that a router opens on request: PCP (RFC 6887), NAT-PMP (RFC 6886) and UPnP IGD.
 //!
-//! [`find`] asks which of them the router has. [`map`] opens a port once, and a [`PortMapper`] keeps it open: it
-//! renews it at half of its lifetime, opens it again when the router has lost it, and closes it at the end.
+//! [`find`] asks which of them the router has. [`map`] opens a port once, and a [`PortMapper`] keeps it open:
+//! it renews it at half of its lifetime, opens it again when the router has lost it, and closes it at the
+//! end.
 //!
 //! What a router says is believed as far as the port goes, and no further: answers come only from the
 //! router itself (UPnP: from an address of the local network), have limits of size and time, and an external
@@ -71,7 +72,8 @@ impl Transport {
 /// ```
 /// use peersock_nat::portmap::Gateway;
 ///
-/// let gateway = Gateway { interface: None, local: "192.168.1.2".parse()?, router: "192.168.1.1:0".parse()? };
+/// let (local, router) = ("192.168.1.2".parse()?, "192.168.1.1:0".parse()?);
+/// let gateway = Gateway { interface: None, local, router };
 /// assert!(gateway.router.is_ipv4());
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
@@ -156,7 +158,8 @@ pub struct Found {
 /// use std::time::Duration;
 /// use peersock_nat::portmap::{Gateway, find};
 ///
-/// let gateway = Gateway { interface: None, local: "192.168.1.2".parse()?, router: "192.168.1.1:0".parse()? };
+/// let (local, router) = ("192.168.1.2".parse()?, "192.168.1.1:0".parse()?);
+/// let gateway = Gateway { interface: None, local, router };
 /// for found in find(&gateway, Duration::from_secs(2)) {
 ///     println!("{}", found.protocol);
 /// }
@@ -189,9 +192,11 @@ pub fn find(gateway: &Gateway, budget: Duration) -> Vec<Found> {
     })
 }
 
-/// Opens a port: by PCP, else by NAT-PMP, else by UPnP. Blocks for at most `budget`, of which each has a third.
+/// Opens a port: by PCP, else by NAT-PMP, else by UPnP. Blocks for at most `budget`, of which each has a
+/// third.
 ///
-/// `wanted` is the external port to ask for; the router may give another. `lifetime` is asked for in whole seconds.
+/// `wanted` is the external port to ask for; the router may give another. `lifetime` is asked for in whole
+/// seconds.
 ///
 /// # Errors
 /// See [`MapError`]; the last protocol's counts unless an earlier one refused.

@@ -1,14 +1,14 @@
 //! Asks STUN servers what can be known of the NAT in front of one local address. Sans-IO.
 //!
-//! A [`Prober`] has several UDP sockets of one local address, known by their numbers. The *main* one asks every
-//! server, and of a server that knows RFC 5780 all four endpoints; how the NAT maps is seen by comparing the
-//! answers. A second, which has talked to one endpoint only, asks for answers from others: those that come in
-//! show how the NAT filters. A third sends to the main one's mapped endpoint (hairpin). The rest send one request
-//! each, in order, to show how the ports of successive flows follow each other.
+//! A [`Prober`] has several UDP sockets of one local address, known by their numbers. The *main* one asks
+//! every server, and of a server that knows RFC 5780 all four endpoints; how the NAT maps is seen by
+//! comparing the answers. A second, which has talked to one endpoint only, asks for answers from others:
+//! those that come in show how the NAT filters. A third sends to the main one's mapped endpoint (hairpin).
+//! The rest send one request each, in order, to show how the ports of successive flows follow each other.
 //!
-//! Call [`Prober::poll_transmit`] until it is `None`; then wait for a datagram or for [`Prober::poll_timeout`]; go
-//! on until [`Prober::is_finished`]. Each step begins when what it depends on is known, so a probe takes
-//! few round trips where answers come, and [`Settings::deadline`] where none do.
+//! Call [`Prober::poll_transmit`] until it is `None`; then wait for a datagram or for
+//! [`Prober::poll_timeout`]; go on until [`Prober::is_finished`]. Each step begins when what it depends on is
+//! known, so a probe takes few round trips where answers come, and [`Settings::deadline`] where none do.
 
 mod run;
 mod transaction;
@@ -114,9 +114,10 @@ impl Prober {
     /// The least number of sockets.
     pub const MIN_SOCKETS: usize = FIRST_FRESH;
 
-    /// Begins. `local` are the own endpoints of at least [`Prober::MIN_SOCKETS`] sockets of one address; those from
-    /// the fourth on serve to find out how ports follow each other, and if the fourth, fifth and sixth have
-    /// successive ports and others have not, every rule can be found. `seed` must be unpredictable.
+    /// Begins. `local` are the own endpoints of at least [`Prober::MIN_SOCKETS`] sockets of one address;
+    /// those from the fourth on serve to find out how ports follow each other, and if the fourth, fifth and
+    /// sixth have successive ports and others have not, every rule can be found. `seed` must be
+    /// unpredictable.
     ///
     /// # Panics
     /// With too few sockets.
@@ -212,9 +213,12 @@ impl Prober {
     fn answered(&mut self, now: Instant, socket: usize, from: SocketAddr, answer: Answer) {
         let Some(index) = self.find(|one| one.id == answer.id && one.socket == socket) else { return };
         let transaction = &self.transactions[index];
-        // An answer is from where it was asked to come from; else a server that ignores what it is asked for
-        // would make every NAT look open.
         if from != self.expected(transaction) {
+            // A server that ignores what it is asked for would make every NAT look open, and its silence at the
+            // other endpoint every one look closed: it cannot tell the filter.
+            if matches!(transaction.purpose, Purpose::FromOtherPort | Purpose::FromOtherAddress) {
+                self.transactions.remove(index);
+            }
             return;
         }
         let transaction = self.transactions.remove(index);

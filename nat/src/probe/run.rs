@@ -61,7 +61,8 @@ pub fn run(local: IpAddr, interface: Option<&str>, settings: &Settings) -> io::R
     Ok(prober.into_observations())
 }
 
-/// The sockets as [`Prober::new`] wants them: after the first three, three with successive ports and three more.
+/// The sockets as [`Prober::new`] wants them: after the first three, three with successive ports and three
+/// more.
 fn sockets(local: IpAddr, interface: Option<&str>) -> io::Result<Vec<UdpSocket>> {
     let open = |port| udp(SocketAddr::new(local, port), interface);
     let mut sockets = Vec::new();

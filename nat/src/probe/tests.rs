@@ -53,6 +53,8 @@ struct World {
     knows_behavior: bool,
     /// The server's other endpoints answer nothing.
     is_rest_dead: bool,
+    /// The server answers from where it is asked, whatever it is asked for.
+    ignores_change: bool,
     mappings: BTreeMap<Key, u16>,
     /// To where each mapped port has sent.
     sent: Vec<(u16, SocketAddr)>,
@@ -69,6 +71,7 @@ impl World {
             servers: vec![at(SERVER)],
             knows_behavior: true,
             is_rest_dead: false,
+            ignores_change: false,
             mappings: BTreeMap::new(),
             sent: Vec::new(),
             last: (20_000, 0),
@@ -138,7 +141,7 @@ impl World {
             return;
         }
         let mut origin = transmit.to;
-        if self.knows_behavior {
+        if self.knows_behavior && !self.ignores_change {
             origin = swap(transmit.to, flags & 4 != 0, flags & 2 != 0);
             if self.is_rest_dead && origin != transmit.to {
                 return;
@@ -279,8 +282,16 @@ fn without_rfc_5780_only_the_filter_stays_unknown() {
 }
 
 #[test]
-fn a_server_that_ignores_what_it_is_asked_for_makes_no_nat_look_open() {
-    // It says that it has another address, but always answers from where it was asked.
+fn a_server_that_ignores_what_it_is_asked_for_does_not_tell_the_filter() {
+    for filtering in [Filtering::EndpointIndependent, Filtering::AddressAndPortDependent] {
+        let mut world = World::new(Model { filtering, ..EASY }, 1);
+        world.ignores_change = true;
+        assert_eq!(world.probe().0.filtering, None, "{filtering}");
+    }
+}
+
+#[test]
+fn a_server_whose_other_address_is_dead_does_not_tell_the_filter() {
     let mut world = World::new(Model { filtering: Filtering::AddressAndPortDependent, ..EASY }, 1);
     world.is_rest_dead = true;
     assert_eq!(world.probe().0.filtering, None);
@@ -333,13 +344,19 @@ proptest! {
     }
 
     #[test]
-    fn strangers_datagrams_change_nothing(data in proptest::collection::vec(any::<u8>(), 0..200), mapped: [u8; 4], id: u128, socket in 0..3usize) {
+    fn strangers_datagrams_change_nothing(
+        data in proptest::collection::vec(any::<u8>(), 0..200),
+        mapped: [u8; 4],
+        id: u128,
+        socket in 0..3usize,
+    ) {
         let local = vec![at("192.168.1.2:1"), at("192.168.1.2:2"), at("192.168.1.2:3")];
         let now = Instant::now();
         let settings = Settings::new(vec![at(SERVER)]);
         let before = Prober::new(local.clone(), &settings, [1; 32], now).into_observations();
         let mut prober = Prober::new(local, &settings, [1; 32], now);
-        let forged = Answer { id: TransactionId::new(id), mapped: (mapped, 9).into(), origin: None, other: Some(at(OTHER)) };
+        let (id, other) = (TransactionId::new(id), Some(at(OTHER)));
+        let forged = Answer { id, mapped: (mapped, 9).into(), origin: None, other };
         prober.handle_datagram(now, socket, at(SERVER), &data);
         prober.handle_datagram(now, socket, at(SERVER), &forged.emit());
         prop_assert_eq!(prober.into_observations(), before);

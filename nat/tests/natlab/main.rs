@@ -1,5 +1,5 @@
-//! Real NATs, of the kernel, in network namespaces. Needs root and the program `natlab`; without them every test
-//! says so and does nothing.
+//! Real NATs, of the kernel, in network namespaces. Needs root and the program `natlab`; without them every
+//! test says so and does nothing.
 
 mod interfaces;
 mod lab;

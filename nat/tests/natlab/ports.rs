@@ -114,5 +114,6 @@ fn a_firewall_for_ipv6_is_opened_by_pcp() {
     assert!(rules.contains("th dport 5000"), "{rules}");
     let renewed = lab.within("home1", || mapping.renew(&gateway, PortMapper::LIFETIME, BUDGET));
     assert_eq!(renewed.unwrap_or_else(|error| panic!("{error}")).external, mapping.external);
-    // miniupnpd 2.3 with nftables forgets the nonce of pinholes and refuses to end them; they end by themselves.
+    // miniupnpd 2.3 with nftables forgets the nonce of pinholes and refuses to end them; they end by
+    // themselves.
 }

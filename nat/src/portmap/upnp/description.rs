@@ -54,8 +54,9 @@ mod tests {
 
     fn description(services: &str) -> String {
         format!(
-            "<?xml version=\"1.0\"?><root xmlns=\"urn:schemas-upnp-org:device-1-0\"><device><deviceList><device>\
-             <serviceList>{services}</serviceList></device></deviceList></device></root>"
+            "<?xml version=\"1.0\"?><root xmlns=\"urn:schemas-upnp-org:device-1-0\">\
+             <device><deviceList><device><serviceList>{services}</serviceList>\
+             </device></deviceList></device></root>"
         )
     }
 

@@ -85,7 +85,8 @@ mod tests {
 
     #[test]
     fn the_description_is_found_in_an_answer() {
-        let answer = b"HTTP/1.1 200 OK\r\nCACHE-CONTROL: max-age=120\r\nlocation:http://192.168.1.1:5000/rootDesc.xml\r\n\r\n";
+        let answer = b"HTTP/1.1 200 OK\r\nCACHE-CONTROL: max-age=120\r\n\
+            location:http://192.168.1.1:5000/rootDesc.xml\r\n\r\n";
         let url = location(answer).expect("it is one");
         assert_eq!((url.at.to_string(), url.path), ("192.168.1.1:5000".into(), "/rootDesc.xml".into()));
         assert!(location(b"NOTIFY * HTTP/1.1\r\nLOCATION: http://192.168.1.1:5000/\r\n\r\n").is_none());

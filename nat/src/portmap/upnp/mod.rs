@@ -142,8 +142,8 @@ fn refused(reason: &str) -> MapError {
     MapError::Refused { protocol: Protocol::Upnp, reason: reason.into() }
 }
 
-/// Calls an action of the service by SOAP (UPnP Device Architecture, 3.2). None of our arguments has characters
-/// that XML would want escaped.
+/// Calls an action of the service by SOAP (UPnP Device Architecture, 3.2). None of our arguments has
+/// characters that XML would want escaped.
 fn call(
     http: &Http,
     service: &Service,
