@@ -28,6 +28,8 @@ const SILENCE: Duration = Duration::from_secs(3);
 fn the_kernel_tells_what_the_table_says() {
     play("kernel", |scenario, size| {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+        // So that half of the largest size is more than what buffers hold, too: they grow with what is read.
+        rustix::net::sockopt::set_socket_recv_buffer_size(&listener, 1 << 18).expect("a size");
         let address = listener.local_addr().expect("address");
         exchange(
             scenario,
