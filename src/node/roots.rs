@@ -50,6 +50,7 @@ struct Root {
     addresses: Vec<SocketAddr>,
     hosts: Vec<HostEndpoint>,
     turn: Turn,
+    is_reached: bool,
 }
 
 impl Root {
@@ -62,6 +63,7 @@ impl Root {
             addresses,
             hosts: udp().filter_map(|endpoint| endpoint.host_endpoint().cloned()).collect(),
             turn: Turn::new(now),
+            is_reached: false,
         }
     }
 
@@ -95,9 +97,10 @@ impl Names {
             let Some(reached) = self.reached() else { return };
             let mut changed = false;
             for root in self.roots.iter_mut().filter(|root| !root.hosts.is_empty()) {
-                if reached.contains(&root.node) {
+                let was_reached = std::mem::replace(&mut root.is_reached, reached.contains(&root.node));
+                if root.is_reached {
                     root.turn.connected(Instant::now());
-                } else {
+                } else if was_reached {
                     root.turn.wanted(Instant::now());
                 }
                 if root.turn.due() <= Instant::now() {
