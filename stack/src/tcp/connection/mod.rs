@@ -390,7 +390,9 @@ impl Connection {
             return most.min(LEAST_BUFFER);
         }
         if self.settings.send_fixed {
-            return most;
+            // The peer acknowledges every second full segment at once, and less than that after a delay (RFC
+            // 9293 3.8.6.3): a smaller queue would wait for that delay each time it is full.
+            return most.max(2 * self.mss() as usize);
         }
         if !room {
             return most.min(PRESSED_BUFFER);
