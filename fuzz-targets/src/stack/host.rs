@@ -39,7 +39,10 @@ pub(super) fn host(side: usize, now: Instant, travel: Travel) -> StackHost {
     let cidr = |ipv6| Cidr::new(address(side, ipv6).ip(), 8).expect("a prefix");
     let mut interface = InterfaceConfig::new("net", [cidr(false), cidr(true)]);
     interface.checksums = travel == Travel::Checked;
-    StackHost::new(config, [side as u8; 32], interface, travel == Travel::Coalesced, now)
+    let coalesces = travel == Travel::Coalesced;
+    let mut host = StackHost::new(config, [side as u8; 32], interface, coalesces, now);
+    host.path_shrinks = true;
+    host
 }
 
 /// Listens on [`PORT`] of all addresses of one family.
