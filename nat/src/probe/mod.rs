@@ -228,7 +228,7 @@ impl Prober {
             mapped: answer.mapped,
             rtt: now.saturating_duration_since(transaction.last_sent()),
         };
-        let known = Schedule::known(sample.rtt);
+        let filtered = Schedule::filtered(sample.rtt);
         match transaction.purpose {
             Purpose::Map(index) => self.mapped(now, index, sample, &answer),
             Purpose::OpenFilter => {
@@ -237,14 +237,14 @@ impl Prober {
                     (Purpose::FromOtherPort, AnswerFrom::OtherPort),
                 ];
                 for (purpose, answer_from) in ask {
-                    self.send(purpose, FILTER, sample.server, answer_from, known, now);
+                    self.send(purpose, FILTER, sample.server, answer_from, filtered, now);
                 }
             }
             Purpose::FromOtherPort => self.seen.from_other_port = Some(true),
             Purpose::FromOtherAddress => self.seen.from_other_address = Some(true),
             Purpose::OpenHairpin => {
                 if let Some(main) = self.main.iter().flatten().next() {
-                    self.send(Purpose::Hairpin, HAIRPIN, main.mapped, AnswerFrom::Same, known, now);
+                    self.send(Purpose::Hairpin, HAIRPIN, main.mapped, AnswerFrom::Same, filtered, now);
                 }
             }
             Purpose::Hairpin => {}
@@ -259,14 +259,14 @@ impl Prober {
             self.transactions.clear();
             return;
         }
-        let known = Schedule::known(sample.rtt);
+        let owed = Schedule::owed(sample.rtt);
         if !self.has_flows {
             self.has_flows = true;
             for index in 0..self.fresh.len() {
                 let socket = FIRST_FRESH + index;
-                self.send(Purpose::Fresh(index), socket, sample.server, AnswerFrom::Same, known, now);
+                self.send(Purpose::Fresh(index), socket, sample.server, AnswerFrom::Same, owed, now);
             }
-            self.send(Purpose::OpenHairpin, HAIRPIN, sample.server, AnswerFrom::Same, known, now);
+            self.send(Purpose::OpenHairpin, HAIRPIN, sample.server, AnswerFrom::Same, owed, now);
         }
         let other = answer.other.filter(|other| {
             // RFC 5780 (7.4): both differ, or the server has no second address and the tests mean nothing.
@@ -278,10 +278,10 @@ impl Prober {
         if let (None, Some(other)) = (self.behavior, other) {
             self.behavior = Some((sample.server, other));
             let ports = (sample.server.port(), other.port());
-            self.ask_main(SocketAddr::new(other.ip(), ports.0), known, now);
-            self.ask_main(other, known, now);
-            self.ask_main(SocketAddr::new(sample.server.ip(), ports.1), known, now);
-            self.send(Purpose::OpenFilter, FILTER, sample.server, AnswerFrom::Same, known, now);
+            self.ask_main(SocketAddr::new(other.ip(), ports.0), owed, now);
+            self.ask_main(other, owed, now);
+            self.ask_main(SocketAddr::new(sample.server.ip(), ports.1), owed, now);
+            self.send(Purpose::OpenFilter, FILTER, sample.server, AnswerFrom::Same, owed, now);
         }
     }
 

@@ -270,6 +270,17 @@ fn blocked_udp_is_seen_in_time() {
 }
 
 #[test]
+fn a_tenth_of_all_datagrams_lost_does_not_hide_the_mapping() {
+    for mapping in [Mapping::EndpointIndependent, Mapping::AddressAndPortDependent] {
+        for seed in 0..=u8::MAX {
+            let model = Model { mapping: Some(mapping), loss: 26, ..EASY };
+            let (nat, _) = World::new(model, seed).probe();
+            assert_eq!(nat.mapping, Some(mapping), "seed {seed}: {nat:?}");
+        }
+    }
+}
+
+#[test]
 fn without_rfc_5780_only_the_filter_stays_unknown() {
     for mapping in [Mapping::EndpointIndependent, Mapping::AddressAndPortDependent] {
         let mut world = World::new(Model { mapping: Some(mapping), hairpin: true, ..EASY }, 3);
