@@ -1,11 +1,14 @@
 //! What both cores of peersock and the node are built with.
 //!
 //! * [`sync`]: the locks and atomics of the standard library, taken without regard to poison.
+//! * [`Key`]: keyed hashing, for hash tables and numbers that strangers must not predict.
 //! * [`Counter`]: a count of events. [`counters!`] makes a struct of them that lists its names and values.
 #![forbid(unsafe_code)]
 
 pub mod sync;
 
 mod counter;
+mod keyed;
 
 pub use counter::Counter;
+pub use keyed::Key;

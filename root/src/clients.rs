@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use peersock_overlay::load::prefix_of;
 use peersock_overlay::wire::{Channel, LookUpKey};
 use peersock_overlay::{NodeId, SessionIndex};
+use peersock_primitives::Key;
 
 use crate::Source;
 use crate::budget::Nanos;
 use crate::client::Client;
-use crate::keyed::Keyed;
 
 /// A place in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,10 +21,10 @@ pub(crate) struct Clients {
     free: Vec<Slot>,
     /// Sorted, for the look-up by the first bytes.
     by_id: BTreeMap<NodeId, Slot>,
-    by_index: HashMap<[u8; 3], Slot, Keyed>,
-    by_source: HashMap<Source, Slot, Keyed>,
-    by_channel: HashMap<u64, Slot, Keyed>,
-    prefixes: HashMap<u64, Prefix, Keyed>,
+    by_index: HashMap<[u8; 3], Slot, Key>,
+    by_source: HashMap<Source, Slot, Key>,
+    by_channel: HashMap<u64, Slot, Key>,
+    prefixes: HashMap<u64, Prefix, Key>,
     deadlines: BTreeSet<(Nanos, Slot)>,
     proven: usize,
 }
@@ -38,16 +38,15 @@ pub(crate) struct Prefix {
 }
 
 impl Clients {
-    pub(crate) fn new(key: u64) -> Self {
-        let key = Keyed(key);
+    pub(crate) fn new(seed: &[u8; 32]) -> Self {
         Self {
             slots: Vec::new(),
             free: Vec::new(),
             by_id: BTreeMap::new(),
-            by_index: HashMap::with_hasher(key),
-            by_source: HashMap::with_hasher(key),
-            by_channel: HashMap::with_hasher(key),
-            prefixes: HashMap::with_hasher(key),
+            by_index: HashMap::with_hasher(Key::new(seed, "by_index")),
+            by_source: HashMap::with_hasher(Key::new(seed, "by_source")),
+            by_channel: HashMap::with_hasher(Key::new(seed, "by_channel")),
+            prefixes: HashMap::with_hasher(Key::new(seed, "prefixes")),
             deadlines: BTreeSet::new(),
             proven: 0,
         }
@@ -174,7 +173,8 @@ impl Clients {
         let key = prefix_of(path.ip());
         if let Some(prefix) = self.prefixes.get_mut(&key) {
             prefix.nodes -= 1;
-            // The bucket goes with it: nodes that come again pay from their own ones, which begin almost empty.
+            // The bucket goes with it: nodes that come again pay from their own ones, which begin almost
+            // empty.
             if prefix.nodes == 0 {
                 self.prefixes.remove(&key);
             }

@@ -36,7 +36,6 @@ mod counters;
 mod directory;
 mod draining;
 mod handshake;
-mod keyed;
 mod lookup;
 mod outbox;
 mod registration;

@@ -90,6 +90,8 @@ impl Root {
             ..HandshakeLimits::default()
         };
         let key = rng.next_u64();
+        let mut table_seed = [0; 32];
+        rng.fill_bytes(&mut table_seed);
         let limiter = |all, source| {
             Limiter::new(Rate::per_second(all, all), Rate::per_second(source, source), key, now)
         };
@@ -100,7 +102,7 @@ impl Root {
         };
         Self {
             load: HandshakeLoad::new(&handshakes, key, now),
-            clients: Clients::new(rng.next_u64()),
+            clients: Clients::new(&table_seed),
             instance: rng.next_u64(),
             budgets: Budgets::new(&config),
             counters: Arc::default(),

@@ -11,8 +11,11 @@
 //! reached, so that nobody ends sessions by using up what their renewal needs: neither strangers with many
 //! addresses, nor those who are peers at many.
 
+use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
+
+use peersock_primitives::Key;
 
 use super::config::Limits;
 use crate::bucket::{Bucket, Rate};
@@ -39,7 +42,7 @@ pub struct Limiter {
     per_source: Rate,
     /// When each slot's bucket is full.
     slots: Box<[Instant]>,
-    key: u64,
+    key: Key,
 }
 
 const SLOTS: usize = 1024;
@@ -47,28 +50,24 @@ const SLOTS: usize = 1024;
 impl Limiter {
     /// `all` together may do so much, and `per_source` each prefix. `key` is random and kept secret.
     pub fn new(all: Rate, per_source: Rate, key: u64, now: Instant) -> Self {
-        Self { all: Bucket::new(all, now), per_source, slots: vec![now; SLOTS].into_boxed_slice(), key }
+        let mut seed = [0; 32];
+        seed[..8].copy_from_slice(&key.to_be_bytes());
+        let (slots, key) = (vec![now; SLOTS].into_boxed_slice(), Key::new(&seed, "limiter"));
+        Self { all: Bucket::new(all, now), per_source, slots, key }
     }
 
     /// Takes one token from the bucket of `source`'s prefix and one from the common bucket.
     pub fn take(&mut self, source: IpAddr, now: Instant) -> bool {
-        self.take_keyed(prefix_of(source), now)
+        self.take_slot(self.slot(prefix_of(source)), now)
     }
 
     /// As [`Self::take`], with a bucket for this one address and port: neighbours share a prefix, and so do
     /// the nodes of one machine.
     pub(super) fn take_address(&mut self, source: SocketAddr, now: Instant) -> bool {
-        let ip = match source.ip().to_canonical() {
-            IpAddr::V4(address) => u64::from(address.to_bits()),
-            IpAddr::V6(address) => {
-                (address.to_bits() >> 64) as u64 ^ (address.to_bits() as u64).rotate_left(16)
-            }
-        };
-        self.take_keyed(ip ^ u64::from(source.port()) << 40, now)
+        self.take_slot(self.slot((source.ip().to_canonical(), source.port())), now)
     }
 
-    fn take_keyed(&mut self, source: u64, now: Instant) -> bool {
-        let slot = self.slot(source);
+    fn take_slot(&mut self, slot: usize, now: Instant) -> bool {
         self.per_source.take(&mut self.slots[slot], now) && self.all.take(now)
     }
 
@@ -77,12 +76,8 @@ impl Limiter {
         self.per_source.has(1, self.slots[self.slot(prefix_of(source))], now) && self.all.has(1, now)
     }
 
-    fn slot(&self, source: u64) -> usize {
-        // splitmix64's finaliser with a keyed multiplier: enough that a sender cannot aim at another's slot.
-        let mut hash = source.wrapping_add(self.key);
-        hash = (hash ^ (hash >> 30)).wrapping_mul((self.key ^ 0xbf58_476d_1ce4_e5b9) | 1);
-        hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (hash ^ (hash >> 31)) as usize % SLOTS
+    fn slot(&self, source: impl Hash) -> usize {
+        self.key.digest(source) as usize % SLOTS
     }
 }
 

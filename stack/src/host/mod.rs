@@ -8,7 +8,6 @@ pub(crate) mod config;
 pub(crate) mod counters;
 pub(crate) mod error;
 pub(crate) mod interface;
-pub(crate) mod keyed;
 pub(crate) mod receive;
 pub(crate) mod route;
 pub(crate) mod stack;

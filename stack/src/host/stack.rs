@@ -9,7 +9,6 @@ use crate::group::membership::Memberships;
 use crate::host::batch::Rounds;
 use crate::host::clock::{Clock, Time, earlier};
 use crate::host::interface::{Interface, Interfaces};
-use crate::host::keyed::Key;
 use crate::host::timers::Timers;
 use crate::icmp::Rates;
 use crate::ip::fragments::Identifications;
@@ -24,6 +23,7 @@ use crate::{
     Batch, Cidr, Config, Counters, Departure, Error, Flow, IcmpSocket, InterfaceConfig, InterfaceId,
     Listener, RawSocket, State, TcpOptions, UdpOptions, UdpSocket,
 };
+use peersock_primitives::Key;
 
 /// The TCP/IP stack of one node. See the [crate's documentation](crate) for how to drive it.
 ///

@@ -5,8 +5,8 @@ use std::sync::Mutex;
 
 use crate::Config;
 use crate::host::clock::{Time, since};
-use crate::host::keyed::Key;
 use crate::sync;
+use peersock_primitives::Key;
 
 /// How many buckets the destinations share.
 const BUCKETS: usize = 256;

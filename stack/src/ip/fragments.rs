@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use smoltcp::wire::{IpProtocol, Ipv4Packet};
 
-use crate::host::keyed::Key;
 use crate::ip::IpHeader;
 use crate::ip::extensions::FRAGMENT_HEADER;
 use crate::{Error, InterfaceId, Stack};
+use peersock_primitives::Key;
 
 /// IPv6's header with a fragment header, the longest that a fragment starts with.
 const MAX_HEADER: usize = 40 + FRAGMENT_HEADER;

@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::host::keyed::Key;
 use crate::sync;
 use crate::{InterfaceId, UdpRoute, UdpSocket};
+use peersock_primitives::Key;
 
 /// Something bound to a local address and port, perhaps on every interface or address.
 pub(crate) trait Bound {

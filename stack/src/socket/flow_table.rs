@@ -7,10 +7,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::host::keyed::Key;
 use crate::sync;
 use crate::tcp::{Memory, Share};
 use crate::{Cidr, Flow, InterfaceId};
+use peersock_primitives::Key;
 
 const SHARDS: usize = 16;
 

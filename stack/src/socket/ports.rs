@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::host::keyed::Key;
+use peersock_primitives::Key;
 
 /// How many counters there are; RFC 6056 3.3.4 calls it TABLE_LENGTH.
 const COUNTERS: usize = 64;

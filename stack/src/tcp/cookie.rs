@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 
 use crate::host::clock::Time;
-use crate::host::keyed::Key;
+use peersock_primitives::Key;
 
 /// Segment sizes that a cookie can name: the defaults, common paths, and what loopback paths carry.
 const SIZES: [u16; 8] = [536, 1220, 1300, 1388, 1440, 1460, 8920, 65_475];

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::host::clock::Time;
-use crate::host::keyed::Key;
+use peersock_primitives::Key;
 
 /// RFC 6528 3: a clock that ticks every 4 µs plus a keyed hash of the connection's addresses.
 pub(crate) fn initial_sequence(key: &Key, time: Time, local: SocketAddr, remote: SocketAddr) -> u32 {

@@ -4,11 +4,11 @@
 //! product is what the path holds with an empty queue. Data leaves at the bandwidth, with about the product
 //! in flight.
 //!
-//! [`BbrState::Startup`] finds the bandwidth by doubling, [`BbrState::Drain`] removes the queue that this built.
-//! From then on a cycle of two to three seconds drains, cruises, refills and probes for more ([`probe_bw`]).
-//! Congestion that a probe meets bounds what may be in flight until a later one succeeds; congestion at other
-//! times bounds it until the next probe ([`bounds`]). When no short round trip was seen for five seconds,
-//! [`probe_rtt`] drains the queue to see one.
+//! [`BbrState::Startup`] finds the bandwidth by doubling, [`BbrState::Drain`] removes the queue that this
+//! built. From then on a cycle of two to three seconds drains, cruises, refills and probes for more
+//! ([`probe_bw`]). Congestion that a probe meets bounds what may be in flight until a later one succeeds;
+//! congestion at other times bounds it until the next probe ([`bounds`]). When no short round trip was seen
+//! for five seconds, [`probe_rtt`] drains the queue to see one.
 //!
 //! Two variants share this code ([`parameters`]): the published one, and one that does not take the losses of
 //! a bad link for congestion ([`losses`]).

@@ -1,18 +1,28 @@
-//! Keyed hashing: hash tables that a peer cannot flood, initial sequence numbers and ports that it
-//! cannot guess.
+//! Keyed hashing: hash tables that a stranger cannot flood, and numbers that it cannot guess.
 
+use std::fmt;
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher};
 
 /// A secret for one purpose, usable as a hash table's [`BuildHasher`].
 ///
 /// The standard library's hasher is SipHash-1-3 with a fixed key, so the secret is its first input
 /// block. A hasher that has absorbed it is kept, and cloning that costs nothing per use.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use peersock_primitives::Key;
+///
+/// let seed = [7; 32]; // random and secret
+/// let mut ports = HashMap::with_hasher(Key::new(&seed, "ports"));
+/// ports.insert("web", 80);
+/// assert_eq!(ports["web"], 80);
+/// ```
 #[derive(Clone)]
-pub(crate) struct Key(DefaultHasher);
+pub struct Key(DefaultHasher);
 
 impl Key {
-    /// Derives the secret for `purpose` from the stack's seed.
-    pub(crate) fn new(seed: &[u8; 32], purpose: &str) -> Self {
+    /// Derives the secret for `purpose` from a seed, which must be random and secret.
+    pub fn new(seed: &[u8; 32], purpose: &str) -> Self {
         let mut hasher = DefaultHasher::new();
         hasher.write(seed);
         // In whole words: the hasher joins whatever comes after a part of one.
@@ -23,8 +33,14 @@ impl Key {
     }
 
     /// A pseudo-random function of `input`.
-    pub(crate) fn digest(&self, input: impl Hash) -> u64 {
+    pub fn digest(&self, input: impl Hash) -> u64 {
         self.hash_one(input)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(..)")
     }
 }
 
