@@ -28,8 +28,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         _ => None,
     };
     let mapping = match protocol {
-        Some(protocol) => map_by(protocol, &gateway, Transport::Udp, port, None, lifetime, BUDGET)?,
-        None => map(&gateway, Transport::Udp, port, None, lifetime, BUDGET)?,
+        Some(protocol) => map_by(protocol, &gateway, Transport::Udp, port, lifetime, BUDGET)?,
+        None => map(&gateway, Transport::Udp, port, lifetime, BUDGET)?,
     };
     println!("{mapping:?}");
     println!("renewed: {:?}", mapping.renew(&gateway, lifetime, BUDGET)?.external);

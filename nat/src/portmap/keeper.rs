@@ -148,7 +148,7 @@ fn keep(shared: &Shared, gateway: &Gateway, transport: Transport, port: u16, lif
     while wait_until(shared, schedule.next) {
         let asked = match &current {
             Some(mapping) => mapping.renew(gateway, lifetime, BUDGET),
-            None => map(gateway, transport, port, None, lifetime, BUDGET),
+            None => map(gateway, transport, port, lifetime, BUDGET),
         };
         let now = Instant::now();
         match asked {

@@ -195,7 +195,7 @@ pub fn find(gateway: &Gateway, budget: Duration) -> Vec<Found> {
 /// Opens a port: by PCP, else by NAT-PMP, else by UPnP. Blocks for at most `budget`, of which each has a
 /// third.
 ///
-/// `wanted` is the external port to ask for; the router may give another. `lifetime` is asked for in whole
+/// The same external port is asked for; the router may give another. `lifetime` is asked for in whole
 /// seconds.
 ///
 /// # Errors
@@ -204,7 +204,6 @@ pub fn map(
     gateway: &Gateway,
     transport: Transport,
     port: u16,
-    wanted: Option<u16>,
     lifetime: Duration,
     budget: Duration,
 ) -> Result<PortMapping, MapError> {
@@ -217,7 +216,7 @@ pub fn map(
     let mut refusal = None;
     let mut last = None;
     for protocol in order {
-        match map_by(*protocol, gateway, transport, port, wanted, lifetime, share) {
+        match map_by(*protocol, gateway, transport, port, lifetime, share) {
             Ok(mapping) => return Ok(mapping),
             Err(error @ MapError::Refused { .. }) => refusal = refusal.or(Some(error)),
             Err(error) => last = Some(error),
@@ -235,7 +234,6 @@ pub fn map_by(
     gateway: &Gateway,
     transport: Transport,
     port: u16,
-    wanted: Option<u16>,
     lifetime: Duration,
     budget: Duration,
 ) -> Result<PortMapping, MapError> {
@@ -243,7 +241,7 @@ pub fn map_by(
     let ask = Ask {
         transport,
         local: SocketAddr::new(gateway.local, port),
-        wanted: wanted.unwrap_or(port),
+        wanted: port,
         lifetime: u32::try_from(lifetime.as_secs().max(1)).unwrap_or(u32::MAX),
     };
     match protocol {

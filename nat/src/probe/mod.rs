@@ -214,8 +214,8 @@ impl Prober {
         let Some(index) = self.find(|one| one.id == answer.id && one.socket == socket) else { return };
         let transaction = &self.transactions[index];
         if from != self.expected(transaction) {
-            // A server that ignores what it is asked for would make every NAT look open, and its silence at the
-            // other endpoint every one look closed: it cannot tell the filter.
+            // A server that ignores what it is asked for would make every NAT look open, and its silence at
+            // the other endpoint every one look closed: it cannot tell the filter.
             if matches!(transaction.purpose, Purpose::FromOtherPort | Purpose::FromOtherAddress) {
                 self.transactions.remove(index);
             }

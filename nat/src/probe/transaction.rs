@@ -9,8 +9,8 @@ use crate::stun::TransactionId;
 /// The pause between two repetitions stops to double here, so that a lossy path is asked often enough.
 const MAX_WAIT: Duration = Duration::from_millis(500);
 
-/// How often a request is sent, and the time after which the first repetition leaves. It doubles each time, up
-/// to half a second.
+/// How often a request is sent, and the time after which the first repetition leaves. It doubles each time,
+/// up to half a second.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Schedule {
     rto: Duration,
@@ -18,18 +18,18 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    /// Nothing is known of the server. One request more than RFC 8489's seven, because the time between them is
-    /// short; given up after 3.75 s.
+    /// Nothing is known of the server. One request more than RFC 8489's seven, because the time between them
+    /// is short; given up after 3.75 s.
     pub(super) const UNKNOWN: Self = Self { rto: Duration::from_millis(250), count: 8 };
 
-    /// The server has answered within this time, and an answer is owed: only loss keeps it away. RFC 8489 lets
-    /// clients measure. Given up after 2.7 to 3.5 s.
+    /// The server has answered within this time, and an answer is owed: only loss keeps it away. RFC 8489
+    /// lets clients measure. Given up after 2.7 to 3.5 s.
     pub(super) fn owed(rtt: Duration) -> Self {
         Self { rto: Self::rto(rtt), count: 7 }
     }
 
-    /// The server has answered within this time, but here a NAT may keep the answer away for ever. Its silence
-    /// has a meaning, and shows after about 1.5 s.
+    /// The server has answered within this time, but here a NAT may keep the answer away for ever. Its
+    /// silence has a meaning, and shows after about 1.5 s.
     pub(super) fn filtered(rtt: Duration) -> Self {
         let rto = Self::rto(rtt);
         Self { rto, count: if rto < Duration::from_millis(300) { 4 } else { 3 } }

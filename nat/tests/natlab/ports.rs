@@ -50,7 +50,7 @@ fn every_protocol_opens_renews_and_closes_a_port() {
         let port = 5000 + u16::try_from(index).expect("it is small");
         let lifetime = Duration::from_secs(600);
         let socket = lab.within("home1", || UdpSocket::bind(("0.0.0.0", port))).expect("the port is free");
-        let ask = || portmap::map_by(protocol, &gateway, Transport::Udp, port, None, lifetime, BUDGET);
+        let ask = || portmap::map_by(protocol, &gateway, Transport::Udp, port, lifetime, BUDGET);
         let mapping = lab.within("home1", ask).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!((mapping.external.ip(), mapping.lifetime), (lab.ip4("home"), lifetime));
         assert!(arrives(&lab, &socket, mapping.external), "{protocol}: the port is open");
@@ -69,8 +69,7 @@ fn a_router_without_any_of_it_costs_a_known_time() {
     let gateway = gateway(&lab, "plain1");
     let begin = Instant::now();
     assert_eq!(lab.within("plain1", || portmap::find(&gateway, Duration::from_millis(900))), []);
-    let ask =
-        || portmap::map(&gateway, Transport::Udp, 5000, None, PortMapper::LIFETIME, Duration::from_secs(1));
+    let ask = || portmap::map(&gateway, Transport::Udp, 5000, PortMapper::LIFETIME, Duration::from_secs(1));
     let error = lab.within("plain1", ask).expect_err("there is no such router");
     assert!(matches!(error, MapError::Silent { .. }), "{error}");
     // Far above both limits: this is no measure of speed.
@@ -106,7 +105,7 @@ fn a_firewall_for_ipv6_is_opened_by_pcp() {
     let Some(lab) = Lab::build("pinhole", "home=port-restricted:upnp:v6=firewall") else { return };
     let local = lab.ip6("home1");
     let gateway = Gateway { interface: None, local, router: SocketAddr::new(lab.router("home1", "ip6"), 0) };
-    let ask = || portmap::map(&gateway, Transport::Udp, 5000, None, PortMapper::LIFETIME, BUDGET);
+    let ask = || portmap::map(&gateway, Transport::Udp, 5000, PortMapper::LIFETIME, BUDGET);
     let mapping = lab.within("home1", ask).unwrap_or_else(|error| panic!("{error}"));
     // There is no NAT: the own endpoint becomes reachable.
     assert_eq!(mapping.external, SocketAddr::new(local, 5000));
