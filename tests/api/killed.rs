@@ -61,17 +61,13 @@ fn who_uploads_to_a_process_that_is_killed_hears_of_it() {
 fn who_only_waits_for_a_process_that_is_killed_hears_of_it() {
     let network = network();
     let (node, _joined) = member(network);
-    let mut victim = idle_victim(network);
+    let victim = idle_victim(network);
     let mut stream = TcpStream::connect_on(&node, victim.address).expect("a connection");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     stream.read_exact(&mut [0]).expect("data");
     // Everything is acknowledged, and nothing that was sent is under way any more.
     std::thread::sleep(Duration::from_secs(1));
-    victim.kill();
-    let killed = Instant::now();
-    let error = stream.read(&mut [0]).expect_err("no end that looks complete");
-    assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
-    report(killed);
+    kill_and_wait(victim, stream);
 }
 
 #[test]
@@ -80,16 +76,12 @@ fn who_has_accepted_a_process_that_is_killed_hears_of_it() {
     let (node, joined) = member(network);
     let listener = TcpListener::bind_on(&node, (joined.address(), 0)).expect("a port");
     let address = listener.local_addr().expect("an address");
-    let mut victim = Process::start("killed::victim_that_connects", &format!("{network} {address}"));
+    let victim = Process::start("killed::victim_that_connects", &format!("{network} {address}"));
     let (mut stream, _) = listener.accept().expect("a connection");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     stream.read_exact(&mut [0]).expect("data");
     std::thread::sleep(Duration::from_secs(1));
-    victim.kill();
-    let killed = Instant::now();
-    let error = stream.read(&mut [0]).expect_err("no end that looks complete");
-    assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
-    report(killed);
+    kill_and_wait(victim, stream);
 }
 
 /// The process that is killed while nobody sends.
@@ -136,6 +128,15 @@ fn victim(network: NetworkId) -> Process {
 
 fn idle_victim(network: NetworkId) -> Process {
     Process::start("killed::victim_that_waits", &network.to_string())
+}
+
+/// A reader that has everything hears that the process is gone.
+fn kill_and_wait(mut victim: Process, mut stream: TcpStream) {
+    victim.kill();
+    let killed = Instant::now();
+    let error = stream.read(&mut [0]).expect_err("no end that looks complete");
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+    report(killed);
 }
 
 fn report(since: Instant) {

@@ -24,10 +24,10 @@ fn ip(last: u8) -> IpAddr {
     IpAddr::from([10, 7, 0, last])
 }
 
-/// A session, begun by the side that knows where the other is.
-fn acquaint(net: &mut Net) {
+/// A session with node 0, begun by the side that knows where the other is.
+fn acquaint(net: &mut Net, node: usize) {
     let to = SocketAddr::new(net.address(0), PORT);
-    let node = &net.nodes[1];
+    let node = &net.nodes[node];
     let any = "[::]:0".parse().expect("an address");
     let socket = node.datapath.stack().udp_bind(None, any, UdpOptions::default()).expect("a port");
     node.datapath.send_udp(net.now, &socket, Some(to), b"hello").expect("a route");
@@ -55,7 +55,7 @@ fn is_established(net: &mut Net, flow: &Arc<Flow>) -> bool {
 #[test]
 fn connections_to_an_address_end_when_it_is_taken_away_and_others_stand() {
     let mut net = pair();
-    acquaint(&mut net);
+    acquaint(&mut net, 1);
     let stack = net.nodes[1].datapath.stack();
     let any = SocketAddr::new("::".parse().expect("an address"), PORT);
     let v4 = SocketAddr::new(IpAddr::from([0; 4]), PORT);
@@ -85,7 +85,7 @@ fn connections_to_an_address_end_when_it_is_taken_away_and_others_stand() {
 #[test]
 fn what_comes_from_an_address_that_was_taken_away_is_dropped() {
     let mut net = pair();
-    acquaint(&mut net);
+    acquaint(&mut net, 1);
     let server = net.nodes[0].datapath.stack();
     let server = server.udp_bind(None, SocketAddr::new(ip(1), PORT), UdpOptions::default()).expect("a port");
     let client = net.nodes[1].datapath.stack();
@@ -113,13 +113,8 @@ fn a_socket_follows_an_address_to_its_new_owner() {
         _ => [vec![ip(9)], vec![]],
     });
     for node in 1..3 {
-        let to = SocketAddr::new(net.address(0), PORT);
-        let stack = net.nodes[node].datapath.stack();
-        let socket = stack.udp_bind(None, "[::]:0".parse().expect("an address"), UdpOptions::default());
-        let socket = socket.expect("a port");
-        net.nodes[node].datapath.send_udp(net.now, &socket, Some(to), b"hello").expect("a route");
+        acquaint(&mut net, node);
     }
-    net.deliver();
     let bind = |node: usize| {
         let local = SocketAddr::new(net.nodes[node].network.addresses[1], PORT);
         net.nodes[node].datapath.stack().udp_bind(None, local, UdpOptions::default()).expect("a port")
@@ -151,13 +146,8 @@ fn with_a_block() -> Net {
         _ => [vec![ip(5)], vec![ip(5)]],
     });
     for node in 1..3 {
-        let to = SocketAddr::new(net.address(0), PORT);
-        let stack = net.nodes[node].datapath.stack();
-        let socket = stack.udp_bind(None, "[::]:0".parse().expect("an address"), UdpOptions::default());
-        let socket = socket.expect("a port");
-        net.nodes[node].datapath.send_udp(net.now, &socket, Some(to), b"hello").expect("a route");
+        acquaint(&mut net, node);
     }
-    net.deliver();
     set(&net, &[ip(9).into(), Prefix::new(ip(0), 24).expect("at most 32 bits")]).expect("nobody has it");
     net
 }
