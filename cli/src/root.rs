@@ -39,7 +39,8 @@ Examples:
   peersock root --access-token-file ./token --relay-rate 2M
   peersock root --listen 127.0.0.1 --port 0 --ephemeral")]
 pub(crate) struct Args {
-    /// Address of this machine to listen on, with a port or without; may be given several times [default: all]
+    /// Address of this machine to listen on, with a port or without; may be given several times
+    /// [default: all]
     #[arg(short, long, value_name = "ADDR", value_parser = parse_listen)]
     listen: Vec<Where>,
 
@@ -66,8 +67,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     access_token_file: Option<PathBuf>,
 
-    /// Bytes per second that are relayed for one node, with k, M or G for thousands, millions, billions; 0 for
-    /// no limit
+    /// Bytes per second that are relayed for one node, with k, M or G for thousands, millions, billions; 0
+    /// for no limit
     #[arg(long, value_name = "BYTES", value_parser = parse_rate, default_value = "8M")]
     relay_rate: u32,
 

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A node's address follows from its seed, so that either can compute the other's: that is all they know. It
-//! prints how long after its start the first datagram came from the peer directly. A node that is `idle` reads its
-//! mailbox as seldom as one that has run for long, and the other one starts some seconds later.
+//! prints how long after its start the first datagram came from the peer directly. A node that is `idle`
+//! reads its mailbox as seldom as one that has run for long, and the other one starts some seconds later.
 
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};

@@ -175,8 +175,8 @@ impl Contact {
         }
     }
 
-    /// Reads what [`Self::emit`] wrote, from the front, and returns what follows it. Kinds that later versions
-    /// may have are skipped.
+    /// Reads what [`Self::emit`] wrote, from the front, and returns what follows it. Kinds that later
+    /// versions may have are skipped.
     pub(crate) fn parse(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let (head, mut rest) = bytes.split_first_chunk::<5>()?;
         let nat = Nat {

@@ -135,7 +135,8 @@ impl MeetingKeys {
 
     /// The node's epoch at `unix`, the time since the Unix epoch.
     pub fn epoch(&self, node: &NodeTail, unix: Duration) -> Epoch {
-        // Each node changes its keys at another second, so that no wave of changes shows who belongs together.
+        // Each node changes its keys at another second, so that no wave of changes shows who belongs
+        // together.
         let phase = self.derive(b"peersock dht phase v1", &[&node.0]);
         let phase = u32::from_be_bytes(*phase.first_chunk().expect("32 bytes"));
         let phase = u64::from(phase) % EPOCH.as_secs();

@@ -2,11 +2,12 @@
 //!
 //! # What is where
 //!
-//! A node that wants to be found publishes a [`Record`]: its identity, addresses and what its NAT does, signed
-//! by its identity and sealed for the network's members. It does so at two [`Location`]s: one that follows
-//! from its overlay address, where who knows only that finds it, but every member can write; and one whose
-//! signing key is the node's own, blinded, so that nobody else can write there. Who wants to meet it leaves a
-//! [`Knock`] in its mailbox, which the node reads every few seconds; then both punch by a [`HolePunch`] plan.
+//! A node that wants to be found publishes a [`Record`]: its identity, addresses and what its NAT does,
+//! signed by its identity and sealed for the network's members. It does so at two [`Location`]s: one that
+//! follows from its overlay address, where who knows only that finds it, but every member can write; and one
+//! whose signing key is the node's own, blinded, so that nobody else can write there. Who wants to meet it
+//! leaves a [`Knock`] in its mailbox, which the node reads every few seconds; then both punch by a
+//! [`HolePunch`] plan.
 //!
 //! All keys change every hour ([`EPOCH`]), and follow from the network's discovery key ([`MeetingKeys`]): who
 //! has not got that can neither find, read nor write anything, nor tell which items belong together.
@@ -14,8 +15,8 @@
 //!
 //! # Two halves
 //!
-//! [`Rendezvous`] decides what to read and write, and when, and what of the answers to believe. It does no I/O:
-//! time and randomness are arguments, operations and events are polled out. [`Service`] runs it with the
+//! [`Rendezvous`] decides what to read and write, and when, and what of the answers to believe. It does no
+//! I/O: time and randomness are arguments, operations and events are polled out. [`Service`] runs it with the
 //! library `mainline` in a thread of its own.
 #![forbid(unsafe_code)]
 

@@ -1,10 +1,10 @@
 //! When a node sends to which addresses so that a path through the NATs of both sides opens.
 //!
-//! A NAT lets a packet in from where its own side has sent to. So both sides send to each other's addresses at
-//! about the same time, and to all of them, since nobody knows which will work. First both *open*: one packet
-//! to each address at once, and again each second until the common start, which makes mappings and
-//! permissions. From the start on they send densely, then each second. A clock that is wrong by seconds
-//! costs as much time and no more, since permissions last for 30 s and longer.
+//! A NAT lets a packet in from where its own side has sent to. So both sides send to each other's addresses
+//! at about the same time, and to all of them, since nobody knows which will work. First both *open*: one
+//! packet to each address at once, and again each second until the common start, which makes mappings and
+//! permissions. From the start on they send densely, then each second. A clock that is wrong by seconds costs
+//! as much time and no more, since permissions last for 30 s and longer.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -52,11 +52,13 @@ impl HolePunch {
     /// The most addresses that a plan aims at.
     pub const MAX_TARGETS: usize = 24;
 
-    /// The most packets to one address: what a third party whose address somebody has put into a contact gets.
+    /// The most packets to one address: what a third party whose address somebody has put into a contact
+    /// gets.
     pub const MAX_SHOTS_EACH: usize = 27;
 
     /// The most addresses of one host (for IPv6, one /64) that a contact may name: an interface's, a mapped
-    /// and a forwarded one. Further ones are not sent to, and neither are more guesses than [`Self::PREDICTED`].
+    /// and a forwarded one. Further ones are not sent to, and neither are more guesses than
+    /// [`Self::PREDICTED`].
     pub const MAX_PER_HOST: usize = 3;
 
     /// How many ports are guessed for a NAT whose next port can be predicted.

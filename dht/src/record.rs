@@ -27,8 +27,8 @@ const KNOCK_LIFETIME: Duration = Duration::from_secs(60);
 pub struct Record {
     /// Who it is.
     pub identity: PublicIdentity,
-    /// When it was made, in milliseconds since the Unix epoch by the node's clock. It grows with every record,
-    /// even if that clock goes back.
+    /// When it was made, in milliseconds since the Unix epoch by the node's clock. It grows with every
+    /// record, even if that clock goes back.
     pub sequence: u64,
     /// For how many seconds it is valid.
     pub lifetime: u16,
@@ -169,8 +169,8 @@ impl Knock {
 
     /// How long from now both sides begin, if it is `unix` now by the reader's clock.
     ///
-    /// A knock cannot be read before it was made, so a clock that says so is behind by at least the difference.
-    /// At most [`Self::MAX_START`].
+    /// A knock cannot be read before it was made, so a clock that says so is behind by at least the
+    /// difference. At most [`Self::MAX_START`].
     pub fn start_in(&self, unix: Duration) -> Duration {
         let now = (unix.as_millis() as u64).max(self.sequence);
         Duration::from_millis(self.start.saturating_sub(now)).min(Self::MAX_START)

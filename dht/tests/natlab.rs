@@ -1,7 +1,7 @@
 //! Two nodes behind real NATs meet by a DHT and punch through, in network namespaces.
 //!
-//! It needs root, nftables and the laboratory `natlab`, which `PEERSOCK_NATLAB` or the search path names; else
-//! the test prints why it is skipped.
+//! It needs root, nftables and the laboratory `natlab`, which `PEERSOCK_NATLAB` or the search path names;
+//! else the test prints why it is skipped.
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -1,8 +1,8 @@
-//! The test vectors of `docs/PROTOCOL.md`, section "Meeting by a DHT", made from fixed inputs and compared with
-//! what is committed.
+//! The test vectors of `docs/PROTOCOL.md`, section "Meeting by a DHT", made from fixed inputs and compared
+//! with what is committed.
 //!
-//! After a deliberate change, `PEERSOCK_WRITE_VECTORS=1 cargo test -p peersock-dht --test vectors` writes both the
-//! document's section and `vectors/meeting.json` anew.
+//! After a deliberate change, `PEERSOCK_WRITE_VECTORS=1 cargo test -p peersock-dht --test vectors` writes
+//! both the document's section and `vectors/meeting.json` anew.
 
 use std::fmt::Write;
 use std::path::PathBuf;

@@ -272,10 +272,10 @@ impl World {
 impl Member {
     fn judge(&mut self, message: RootMessage) {
         match message {
-            RootMessage::Registered { token, channel, voucher, .. } => {
-                assert!(voucher.verify(root_identity().public(), self.adversary.id()));
-                assert!([self.home.remote(), self.away.remote()].contains(&voucher.address));
-                (self.token, self.channel) = (token, channel);
+            RootMessage::Registered(answer) => {
+                assert!(answer.voucher.verify(root_identity().public(), self.adversary.id()));
+                assert!([self.home.remote(), self.away.remote()].contains(&answer.voucher.address));
+                (self.token, self.channel) = (answer.token, answer.channel);
             }
             RootMessage::Found { result: Ok(entry), .. } => {
                 assert!(entry.registration.verify(&entry.identity, &root_identity().node_id()));

@@ -1,5 +1,5 @@
-//! How much may be used in how much time: the generic cell rate algorithm. A bucket is one number, the time at
-//! which it is full again, so that each client can have several.
+//! How much may be used in how much time: the generic cell rate algorithm. A bucket is one number, the time
+//! at which it is full again, so that each client can have several.
 
 /// Nanoseconds since the root's start.
 pub(crate) type Nanos = u64;

@@ -25,8 +25,8 @@ pub struct Config {
     /// Asked for fresh randomness before each key is made. Without it the seed determines every key, which
     /// only a simulation should want. Default: none.
     pub entropy: Option<EntropySource>,
-    /// What the kernel grants the UDP sockets as receive buffer, in bytes; clients are told. Default: 212,992,
-    /// Linux's.
+    /// What the kernel grants the UDP sockets as receive buffer, in bytes; clients are told. Default:
+    /// 212,992, Linux's.
     pub receive_buffer: u32,
     /// What nodes have to show to be registered, at most 255 bytes. Default: nothing.
     pub access: Option<Zeroizing<Vec<u8>>>,

@@ -135,7 +135,8 @@ impl Root {
         Some(())
     }
 
-    /// An index that no session has. With 2^24 of them, and three times the most nodes in use, a few tries do.
+    /// An index that no session has. With 2^24 of them, and three times the most nodes in use, a few tries
+    /// do.
     fn free_index(&mut self) -> Option<SessionIndex> {
         (0..32)
             .map(|_| SessionIndex::from_be_bytes(self.rng.random()))
@@ -143,7 +144,8 @@ impl Root {
     }
 }
 
-/// ChaCha20-Poly1305 unless only AES is offered: its keys cost nothing to set up, and a root sees little data.
+/// ChaCha20-Poly1305 unless only AES is offered: its keys cost nothing to set up, and a root sees little
+/// data.
 fn choose(ours: SuiteSet, theirs: SuiteSet) -> Option<Suite> {
     let both = [Suite::ChaCha20Poly1305, Suite::Aes256Gcm];
     both.into_iter().find(|suite| ours.has(*suite) && theirs.has(*suite))

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use peersock_overlay::wire::{Channel, NoticeCode, Registration, RelayToken, RootMessage, Voucher};
+use peersock_overlay::wire::{self, Channel, NoticeCode, Registration, RelayToken, RootMessage, Voucher};
 use rand::RngExt;
 use subtle::ConstantTimeEq;
 
@@ -73,7 +73,7 @@ impl Root {
         let Some(client) = self.clients.get(slot) else { return };
         let (Some(registered), Some(path)) = (client.registered, client.path) else { return };
         let rate = self.config.relay.rate();
-        let message = RootMessage::Registered {
+        let message = RootMessage::Registered(wire::Registered {
             sequence: registered.registration.sequence,
             lifetime: (registered.expires.saturating_sub(at) / 1_000_000_000) as u32,
             relays: rate.is_some(),
@@ -82,7 +82,7 @@ impl Root {
             channel: registered.channel,
             rate: rate.unwrap_or_default(),
             voucher: Voucher::sign(&self.config.identity, &client.id, time, path.observed()),
-        };
+        });
         self.tell(slot, &message);
     }
 

@@ -232,7 +232,8 @@ fn an_address_in_use_is_an_error_that_names_it() {
     assert!(runtime.block_on(bind(Vec::new())).is_err());
 }
 
-/// Measures, for docs/ROOT.md: `cargo test --release -p peersock-root --test server -- --ignored --nocapture`.
+/// Measures, for docs/ROOT.md:
+/// `cargo test --release -p peersock-root --test server -- --ignored --nocapture`.
 #[test]
 #[ignore = "it measures"]
 fn processor_time_of_a_relayed_frame() {

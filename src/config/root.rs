@@ -11,8 +11,8 @@ use thiserror::Error;
 use super::{HostEndpoint, ParseEndpointError};
 
 /// A root, as its operator gives it to others: `KEY@ENDPOINT[,ENDPOINT..]`, where `KEY` is the root's public
-/// identity and each endpoint an address or host name with a port, after `tcp:`, `tls:` or `wss:` unless it is
-/// for UDP. Texts of several roots are separated by white space.
+/// identity and each endpoint an address or host name with a port, after `tcp:`, `tls:` or `wss:` unless it
+/// is for UDP. Texts of several roots are separated by white space.
 ///
 /// ```
 /// use peersock::RootAddress;

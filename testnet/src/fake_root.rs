@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use peersock_overlay::noise::{MacWriter, Received, ResponsePayload, SessionKeys};
 use peersock_overlay::wire::{
-    Channel, Control, Data, Entry, LookUpKey, MessageType, NotFound, NoticeCode, Registration, RelayToken,
-    Relayed, RootMessage, Voucher,
+    Channel, Control, Data, Entry, LookUpKey, MessageType, NotFound, NoticeCode, Registered, Registration,
+    RelayToken, Relayed, RootMessage, Voucher,
 };
 use peersock_overlay::{
     AeadKey, DATA_HEADER, DATA_OVERHEAD, Identity, NetworkId, NodeId, Portable, Provider, Psk,
@@ -198,7 +198,7 @@ impl FakeRoot {
                 self.clients.insert(node, Client { identity, address: from, token, channel, registration });
                 let stranger = Identity::from_seed(&[0xee; 32]);
                 let signer = if self.lies.wrong_voucher { &stranger } else { &self.identity };
-                Some(Say::Root(RootMessage::Registered {
+                Some(Say::Root(RootMessage::Registered(Registered {
                     sequence: registration.sequence,
                     lifetime: registration.lifetime,
                     relays: true,
@@ -207,7 +207,7 @@ impl FakeRoot {
                     channel,
                     rate: 0,
                     voucher: Voucher::sign(signer, &node, self.unix_time.as_secs(), from),
-                }))
+                })))
             }
             RootMessage::LookUp { id, key } => {
                 self.look_ups += 1;

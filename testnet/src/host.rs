@@ -32,8 +32,8 @@ pub struct StackHost {
     pub net: InterfaceId,
     /// What the calls since the last round have touched.
     pub batch: Batch,
-    /// The limits of a path become smaller between two packets. What was sent before in larger segments is then
-    /// sent again as it was cut, in more packets than one batch takes.
+    /// The limits of a path become smaller between two packets. What was sent before in larger segments is
+    /// then sent again as it was cut, in more packets than one batch takes.
     pub path_shrinks: bool,
     coalescer: Option<Coalescer>,
     buffer: Vec<u8>,

@@ -204,13 +204,13 @@ impl Client {
         let registration = Registration::sign(&self.identity, &self.root.node_id(), millis, 600);
         let message = RootMessage::Register { registration, access: access.to_vec() };
         let own = self.socket.local_addr().unwrap();
-        match self.ask(&message, |answer| {
-            matches!(answer, RootMessage::Registered { .. } | RootMessage::Notice { .. })
-        }) {
-            RootMessage::Registered { token, channel, voucher, .. } => {
-                assert_eq!(voucher.address, own);
-                assert!(voucher.verify(&self.root, &self.identity.node_id()));
-                (self.token, self.channel) = (token, channel);
+        match self
+            .ask(&message, |answer| matches!(answer, RootMessage::Registered(_) | RootMessage::Notice { .. }))
+        {
+            RootMessage::Registered(answer) => {
+                assert_eq!(answer.voucher.address, own);
+                assert!(answer.voucher.verify(&self.root, &self.identity.node_id()));
+                (self.token, self.channel) = (answer.token, answer.channel);
                 true
             }
             answer => {

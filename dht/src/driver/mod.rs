@@ -101,8 +101,8 @@ pub enum StartError {
 
 /// Publishes this node, finds others, and exchanges knocks, in a thread of its own.
 ///
-/// Events are given to a function on that thread, which must return soon. Dropping the service ends the thread
-/// and leaves the DHT; what was published expires.
+/// Events are given to a function on that thread, which must return soon. Dropping the service ends the
+/// thread and leaves the DHT; what was published expires.
 ///
 /// ```no_run
 /// use std::sync::Arc;

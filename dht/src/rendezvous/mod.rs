@@ -149,7 +149,8 @@ impl Rendezvous {
 
     /// Knocks at a node: leaves this node's contact in its mailbox, several times if need be, until
     /// [`Self::met`] or [`Event::KnockFailed`]. It need not have been found before: whoever wants to meet it
-    /// soon calls [`Self::find`] and this at once. Waits until this node has a contact. At most 64 in a network.
+    /// soon calls [`Self::find`] and this at once. Waits until this node has a contact. At most 64 in a
+    /// network.
     pub fn knock(&mut self, now: Moment, network: Network, peer: NodeTail) {
         self.start_knocking(now, network, peer);
         self.drive(now);

@@ -40,7 +40,8 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    /// Whether an item is to be looked at: `false` if it was, since every node of the DHT that has it sends it.
+    /// Whether an item is to be looked at: `false` if it was, since every node of the DHT that has it sends
+    /// it.
     ///
     /// # Errors
     /// It is not what was asked for, or members have put too many different ones there.

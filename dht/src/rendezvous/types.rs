@@ -185,8 +185,8 @@ pub enum Event {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
-    /// How often what is published is written again. Nodes of the DHT keep it for two hours (BEP 44), but come
-    /// and go. Default 30 minutes, at least 10 s.
+    /// How often what is published is written again. Nodes of the DHT keep it for two hours (BEP 44), but
+    /// come and go. Default 30 minutes, at least 10 s.
     pub republish: Duration,
     /// How long a record is valid. Default 90 minutes, at most 18 hours.
     pub lifetime: Duration,

@@ -1,5 +1,5 @@
-//! A node of the DHT that lies: it stores what it gets first and never again, says that it has stored the rest,
-//! sends old and forged items, and names no nodes but those that lie like itself.
+//! A node of the DHT that lies: it stores what it gets first and never again, says that it has stored the
+//! rest, sends old and forged items, and names no nodes but those that lie like itself.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};

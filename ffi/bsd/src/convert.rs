@@ -94,7 +94,8 @@ pub fn counterpart(client: &Client, fd: RawFd) -> Result<OwnedFd, Errno> {
     })
 }
 
-/// One of the kernel's sockets to which nobody has done anything; its buffers are as the system's settings say.
+/// One of the kernel's sockets to which nobody has done anything; its buffers are as the system's settings
+/// say.
 fn fresh_socket((domain, kind, protocol): (c_int, c_int, c_int)) -> Option<OwnedFd> {
     let kind = kind | libc::SOCK_CLOEXEC;
     // SAFETY: no pointers.

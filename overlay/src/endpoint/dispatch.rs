@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use super::Endpoint;
 use crate::link::{Attention, Context, Effect, Link, NodeKey, PeerKey, Report, Timer};
-use crate::network::NetworkIndex;
 use crate::reach::{RecvMeta, Why, usable};
 use crate::session::{Peer, Session};
 use crate::wire::{DATA_OVERHEAD, RootMessage};
@@ -33,7 +32,7 @@ impl Endpoint {
     /// with `session` and called [`Session::note_received`].
     pub fn handle_control(&mut self, now: Instant, session: &Arc<Session>, meta: RecvMeta, message: &[u8]) {
         let peer = session.peer();
-        if peer.network() == NetworkIndex::ROOTS && RootMessage::is_one(message) {
+        if peer.is_root() && RootMessage::is_one(message) {
             let why = Attention::Packet(meta, message.len() + DATA_OVERHEAD);
             self.link_of(now, peer, |link, cx| link.on_attention(cx, session, why));
             if let Some(key) = self.key_of(peer) {
@@ -104,19 +103,15 @@ impl Endpoint {
         Some(result)
     }
 
-    fn is_root_link(&self, key: PeerKey) -> bool {
-        self.peers.get(key).is_some_and(|peer| peer.link.handle.network() == NetworkIndex::ROOTS)
-    }
-
     fn apply(&mut self, now: Instant, key: PeerKey, node: NodeKey, effect: Effect) {
         match effect {
-            // Roots are where they are configured to be.
-            Effect::Solicit | Effect::Seek if self.is_root_link(key) => {}
             Effect::Solicit => {
-                self.solicit(now);
-                self.seek(now, key);
+                if self.peers.get(key).is_some_and(|peer| !peer.link.handle.is_root()) {
+                    self.solicit(now);
+                }
+                self.look_up_peer(now, key);
             }
-            Effect::Seek => self.seek(now, key),
+            Effect::LookUp => self.look_up_peer(now, key),
             Effect::Refile => _ = self.refile(key),
             Effect::Met(place) if place.relay().is_some() => {}
             Effect::Met(place) => {
@@ -128,7 +123,7 @@ impl Endpoint {
                 self.nodes.note_path(node, before);
                 self.others(now, key, node, Link::path_moved);
                 if self.nodes[node].reach.place().is_some_and(|place| place.relay().is_some()) {
-                    self.seek_more(now, key, node);
+                    self.look_up_more(now, key, node);
                 }
             }
             Effect::SizeChanged(before) => {

@@ -202,7 +202,7 @@ impl Endpoint {
                 traffic: link.traffic(),
             }
         };
-        let is_user = |peer: &PeerState| peer.link.handle.network() != NetworkIndex::ROOTS;
+        let is_user = |peer: &PeerState| !peer.link.handle.is_root();
         self.peers.iter().filter(|(_, peer)| is_user(peer)).map(|(_, peer)| info(peer)).collect()
     }
 

@@ -20,8 +20,8 @@
 //! the session that there is, since none is authenticated. So does an ICMP error (`hints`). When this node's
 //! own address changes it tells its peers (`announce`).
 //!
-//! Who is not found on a local network, and at no address that is known, is looked for at the node's **roots**
-//! (`roots`), and reached through one.
+//! Who is not found on a local network, and at no address that is known, is looked for at the node's
+//! **roots** (`roots`), and reached through one.
 //!
 //! What the layer above cannot see it is told: that a peer's program is gone ([`Event::PeerGone`]), and that
 //! packets pass after a time in which perhaps they did not ([`Event::PathConfirmed`]). Both follow from

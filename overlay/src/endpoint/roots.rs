@@ -14,11 +14,11 @@ use crate::link::{Event, Link, NodeKey, PeerKey, Reason, Timer};
 use crate::network::{NetworkIndex, RootsPolicy, is_endpoint};
 use crate::reach::{Place, Relay, Why, place_of};
 use crate::roots::{
-    ANSWER_TIMEOUT, Answer, KEEP_INTERVAL, LookUps, MAX_ROOTS, MAX_UNANSWERED, RETRY_INTERVAL, Relays, Root,
+    ANSWER_TIMEOUT, KEEP_INTERVAL, LookUps, MAX_ROOTS, MAX_UNANSWERED, RETRY_INTERVAL, Relays, Root,
     RootConfig, RootInfo, RootState,
 };
 use crate::session::{Peer, Session};
-use crate::wire::{Channel, Entry, LookUpKey, NoticeCode, RootMessage};
+use crate::wire::{Channel, Entry, LookUpKey, NoticeCode, Registered, RootMessage};
 
 /// All that the endpoint has of its roots, besides their links.
 #[derive(Debug)]
@@ -248,10 +248,7 @@ impl Endpoint {
             return self.core.counters.control_unknown.increment();
         };
         match message {
-            RootMessage::Registered { sequence, lifetime, relays, drains, token, channel, rate, voucher } => {
-                let answer = Answer { sequence, lifetime, relays, drains, token, channel, rate, voucher };
-                self.on_registered(now, key, answer);
-            }
+            RootMessage::Registered(answer) => self.on_registered(now, key, answer),
             RootMessage::Found { id, result } => match self.roots.look_ups.take_open(key, id) {
                 Some(wanted) => result.into_iter().for_each(|entry| self.on_found(now, key, &wanted, &entry)),
                 None => self.core.counters.root_answers_refused.increment(),
@@ -262,7 +259,7 @@ impl Endpoint {
         }
     }
 
-    fn on_registered(&mut self, now: Instant, key: PeerKey, answer: Answer) {
+    fn on_registered(&mut self, now: Instant, key: PeerKey, answer: Registered) {
         let own = self.own_id;
         let Some(root) = self.roots.get_mut(key) else { return };
         let identity = root.identity;
@@ -305,22 +302,21 @@ impl Endpoint {
         self.look_up(now, LookUpKey::Prefix(prefix), Some((network, address)));
     }
 
-    /// Looks for a way to a peer at the roots, unless it is a root itself.
-    pub(super) fn seek(&mut self, now: Instant, key: PeerKey) {
-        if let Some(peer) = self.peers.get(key)
-            && peer.link.handle.network() != NetworkIndex::ROOTS
-        {
+    /// Looks for a way to a peer at the roots, unless it is a root itself: those are where they are
+    /// configured to be.
+    pub(super) fn look_up_peer(&mut self, now: Instant, key: PeerKey) {
+        if let Some(peer) = self.peers.get(key).filter(|peer| !peer.link.handle.is_root()) {
             let node = *peer.link.handle.id();
             self.look_up(now, LookUpKey::Id(node), None);
         }
     }
 
     /// The path of a node leads through a root: finds others, in case that this one ends.
-    pub(super) fn seek_more(&mut self, now: Instant, key: PeerKey, node: NodeKey) {
+    pub(super) fn look_up_more(&mut self, now: Instant, key: PeerKey, node: NodeKey) {
         let reach = &self.nodes[node].reach;
         let relays = self.roots.list.iter().filter_map(|(_, root)| root.relay);
         if relays.into_iter().any(|relay| !reach.is_behind(&relay.root)) {
-            self.seek(now, key);
+            self.look_up_peer(now, key);
         }
     }
 
@@ -351,8 +347,8 @@ impl Endpoint {
         }
     }
 
-    /// A root says where the node is that somebody waits for. That is believed if the key is the right one and
-    /// the node has signed that it is to be found at this root; whether it is, a handshake shows.
+    /// A root says where the node is that somebody waits for. That is believed if the key is the right one
+    /// and the node has signed that it is to be found at this root; whether it is, a handshake shows.
     fn on_found(&mut self, now: Instant, key: PeerKey, wanted: &LookUpKey, entry: &Entry) {
         let Some(root) = self.roots.get(key) else { return };
         let (identity, node) = (entry.identity, entry.identity.node_id());
@@ -426,8 +422,8 @@ impl Endpoint {
         self.roots.relays.publish(relays.map(|relay| (relay.root, relay.token)).collect());
     }
 
-    /// A root does not know a node by that channel, or relays no more: nodes that are reached there are looked
-    /// for elsewhere.
+    /// A root does not know a node by that channel, or relays no more: nodes that are reached there are
+    /// looked for elsewhere.
     fn forget_relayed(&mut self, now: Instant, root: SocketAddr, channel: Option<Channel>) {
         for node in self.nodes.keys() {
             if !self.nodes[node].reach.is_behind(&root) {
@@ -437,13 +433,16 @@ impl Endpoint {
             let used = self.nodes[node].reach.place().and_then(of_path);
             let is_path = used.is_some_and(|used| channel.is_none_or(|channel| channel == used.channel));
             self.nodes[node].reach.forget_relayed(&root, channel);
-            for peer in self.nodes[node].peers.clone() {
-                let Some(link) = self.peers.get(peer).map(|peer| &peer.link) else { continue };
-                let id = *link.handle.id();
+            let peers = self.nodes[node].peers.clone();
+            // The peers of a node have the same ID.
+            if let Some(peer) = peers.first().and_then(|peer| self.peers.get(*peer)) {
+                let id = LookUpKey::Id(*peer.link.handle.id());
                 for (key, _) in &self.roots.list {
-                    self.roots.look_ups.forget_found(*key, &LookUpKey::Id(id), now);
+                    self.roots.look_ups.forget_found(*key, &id, now);
                 }
-                if is_path && link.current().is_some() {
+            }
+            for peer in peers {
+                if is_path && self.peers.get(peer).is_some_and(|peer| peer.link.current().is_some()) {
                     self.link(now, peer, Link::heed_hint);
                 }
             }

@@ -133,7 +133,7 @@ impl Link {
         });
         cx.core.counters.attempts_started.increment();
         if !cx.reach.any_proven() {
-            cx.effects.push(Effect::Seek);
+            cx.effects.push(Effect::LookUp);
         }
         self.next_round(cx);
     }

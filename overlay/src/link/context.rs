@@ -16,7 +16,6 @@ use crate::bucket::{Bucket, Rate};
 use crate::counters::Counters;
 use crate::crypto::{KeySource, NoEntropy, Provider};
 use crate::id::{Identity, NetworkId, NodeId, Psk};
-use crate::network::NetworkIndex;
 use crate::noise::Timestamp;
 use crate::reach::{Place, Reach, SocketInfo, usable};
 use crate::session::{Session, SessionTable};
@@ -65,7 +64,7 @@ pub(crate) fn apart(now: Instant) -> Bucket {
 
 impl Core {
     pub(crate) fn emit(&mut self, event: Event) {
-        if event.peer().network() == NetworkIndex::ROOTS {
+        if event.peer().is_root() {
             return self.root_events.push_back(event);
         }
         if self.events.len() >= MAX_EVENTS {
@@ -139,8 +138,9 @@ pub(crate) struct Context<'a> {
 pub(crate) enum Effect {
     /// The peer does not answer, or there is nowhere to ask: it is to be looked for on the local networks.
     Solicit,
-    /// Nothing is known of where the peer is, or it does not answer there: it is to be looked for at the roots.
-    Seek,
+    /// Nothing is known of where the peer is, or it does not answer there: it is to be looked for at the
+    /// roots.
+    LookUp,
     /// What the peer is worth has changed, for when its network needs room.
     Refile,
     /// The peer has been met at this place.

@@ -34,8 +34,8 @@ pub enum Event {
     /// The path has stopped carrying datagrams of its size: what was sent lately is lost, and is best sent
     /// again at once. Comes after the [`Event::PathChanged`] that tells the new size.
     PathShrunk(Arc<Peer>),
-    /// The path carries short packets, but none of 198 bytes, the least size of a path's datagrams and that of
-    /// an initiation: tried for 8 s. What waits to be sent cannot be, and the session cannot be renewed.
+    /// The path carries short packets, but none of 198 bytes, the least size of a path's datagrams and that
+    /// of an initiation: tried for 8 s. What waits to be sent cannot be, and the session cannot be renewed.
     PathTooSmall(Arc<Peer>),
     /// A handshake has gone unanswered for 5 s. It is still tried for a while.
     PeerUnreachable(Arc<Peer>),

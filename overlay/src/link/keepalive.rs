@@ -82,8 +82,8 @@ impl Link {
         }
         self.check_liveness(cx, &session);
 
-        // What is due and stays so is looked at again later: a keepalive that could not be sent because there is
-        // no path yet, and a peer that stays silent, while the attempt goes on.
+        // What is due and stays so is looked at again later: a keepalive that could not be sent because there
+        // is no path yet, and a peer that stays silent, while the attempt goes on.
         let later = |at: Instant| if at <= now { now + RETRY_MAX } else { at };
         let keepalive_at = || activity.owed_since().map(|since| later(since + KEEPALIVE_AFTER));
         let dead_at = || activity.unanswered_since().map(|since| later(since + DEAD_AFTER));
@@ -104,9 +104,9 @@ impl Link {
         }
     }
 
-    /// Nothing has come back for a while, and the node may be reached elsewhere, perhaps by a root: asks whether the path still
-    /// works. If that is not answered either, a handshake finds the place that does. Traffic that needs no
-    /// answer pays a small packet a second for that.
+    /// Nothing has come back for a while, and the node may be reached elsewhere, perhaps by a root: asks
+    /// whether the path still works. If that is not answered either, a handshake finds the place that does.
+    /// Traffic that needs no answer pays a small packet a second for that.
     pub(super) fn watch_silence(&mut self, cx: &mut Context<'_>) {
         let Some(due) = self.silence_at(cx).filter(|due| *due <= cx.now) else { return };
         let since = self.handle.activity().unanswered_since();
@@ -118,7 +118,7 @@ impl Link {
         tracing::debug!(
             peer = %self.handle.id(), late = ?cx.now - due, "the path is silent: the peer is looked for elsewhere"
         );
-        cx.effects.push(Effect::Seek);
+        cx.effects.push(Effect::LookUp);
         self.attempt(cx, Reason::Traffic);
     }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Context, Effect, Event, Link, Timer};
-use crate::network::NetworkIndex;
 use crate::reach::{Answer, BASE, BUSY_CONFIRM_INTERVAL, Place, Why, socket_for};
 use crate::session::Session;
 use crate::wire::{Control, DATA_OVERHEAD};
@@ -67,10 +66,10 @@ impl Link {
 
     /// Whether the path is to follow the peer, which was heard at `place`.
     ///
-    /// When a path leaves a root, packets that the root still has arrive after those on the new path; and both
-    /// sides may leave one at once, each for another place. So a path that beats a relayed place follows the
-    /// peer there only if it does not answer any more: a direct one beats each, and of relayed ones that of
-    /// the node with the smaller ID.
+    /// When a path leaves a root, packets that the root still has arrive after those on the new path; and
+    /// both sides may leave one at once, each for another place. So a path that beats a relayed place follows
+    /// the peer there only if it does not answer any more: a direct one beats each, and of relayed ones that
+    /// of the node with the smaller ID.
     pub(super) fn may_follow(&mut self, cx: &mut Context<'_>, place: &Place) -> bool {
         let Some(path) = cx.reach.place().filter(|_| place.relay().is_some()) else { return true };
         if path.relay().is_some() && cx.core.own_id > *self.handle.id() {
@@ -187,7 +186,7 @@ impl Link {
     pub(crate) fn probe_mtu(&mut self, cx: &mut Context<'_>) {
         let Some(session) = self.current() else { return };
         // Only short messages go to a root.
-        if self.handle.network() == NetworkIndex::ROOTS {
+        if self.handle.is_root() {
             return;
         }
         let step = cx.reach.probe_mtu(cx.now);

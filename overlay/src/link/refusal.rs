@@ -134,8 +134,8 @@ impl Link {
             })
     }
 
-    /// Whether who refuses is most likely the peer's own machine, unless a firewall has had the time to forget
-    /// the peer: the address is configured or local, or cannot be behind address translation.
+    /// Whether who refuses is most likely the peer's own machine, unless a firewall has had the time to
+    /// forget the peer: the address is configured or local, or cannot be behind address translation.
     fn is_near(&self, cx: &Context<'_>) -> bool {
         let Some(place) = cx.reach.place().filter(|place| place.relay().is_none()) else { return false };
         let local = match place.remote().ip().to_canonical() {

@@ -1,12 +1,12 @@
 //! Peers with which the layer above has connections: whether they are still there, though nothing is sent.
 //!
-//! A killed program says nothing, and its machine says something only about what it gets. So a watched peer is
-//! sent a small probe when nothing was sent for a while. Either its acknowledgement comes, or an error
+//! A killed program says nothing, and its machine says something only about what it gets. So a watched peer
+//! is sent a small probe when nothing was sent for a while. Either its acknowledgement comes, or an error
 //! (`refusal`), or an answer that the session is not known; after silence a handshake looks whether the peer
 //! has moved or was started again.
 //!
-//! After an outage that was longer than a session, or when the machine was suspended, a watched peer is looked
-//! for now and then, so that it is watched again afterwards.
+//! After an outage that was longer than a session, or when the machine was suspended, a watched peer is
+//! looked for now and then, so that it is watched again afterwards.
 //!
 //! The peer's probes do as well as own ones: the next is due a while after anything was last sent *or* heard.
 //! Two nodes that watch each other take turns, and one exchange serves both.

@@ -38,8 +38,8 @@
 //!
 //! A place may also be **relayed**: a root passes datagrams on. It is proven and measured as any other, and
 //! among relayed ones the better wins; but a direct place that answers beats them all, and no relayed one
-//! takes the path from it while it does. A direct path that has gone silent is left by a handshake, which goes
-//! to all places at once.
+//! takes the path from it while it does. A direct path that has gone silent is left by a handshake, which
+//! goes to all places at once.
 //!
 //! # Datagram size
 //!

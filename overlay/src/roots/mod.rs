@@ -1,15 +1,15 @@
 //! Roots: nodes that others can be found at, and that pass datagrams on between nodes which cannot reach each
 //! other.
 //!
-//! This node has an ordinary session with each of its roots ([`Link`](crate::link::Link)), in a hidden network
-//! of its own. What is here goes on inside that session, and is all that a root can do:
+//! This node has an ordinary session with each of its roots ([`Link`](crate::link::Link)), in a hidden
+//! network of its own. What is here goes on inside that session, and is all that a root can do:
 //!
-//! - **Registration** (`registration`): this node says, signed, that it is to be found at the root, and gets a
-//!   channel, which is its name there, a token for relayed frames, and a voucher for the address where the
+//! - **Registration** (`registration`): this node says, signed, that it is to be found at the root, and gets
+//!   a channel, which is its name there, a token for relayed frames, and a voucher for the address where the
 //!   root sees it.
-//! - **Look-ups** (`lookups`): who has an address, and under which channel is it reached? All roots are asked.
-//!   A root cannot make an answer up: the key follows from the address, and the node itself has signed that it
-//!   is at this root.
+//! - **Look-ups** (`lookups`): who has an address, and under which channel is it reached? All roots are
+//!   asked. A root cannot make an answer up: the key follows from the address, and the node itself has signed
+//!   that it is at this root.
 //! - **Relaying** (`relays`): a place behind a root is a [`Place`](crate::Place) like any other, proven and
 //!   measured by the node's [`Reach`](crate::reach::Reach).
 //!
@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 pub use config::{RootConfig, RootInfo, RootState};
 pub(crate) use lookups::LookUps;
-pub(crate) use registration::{Answer, Registering};
+pub(crate) use registration::Registering;
 pub use relays::{RelayReader, Relays};
 
 use crate::id::PublicIdentity;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::id::{Identity, NodeId, PublicIdentity};
-use crate::wire::{Channel, Registration, RelayToken, RootMessage, SessionIndex, Voucher};
+use crate::wire::{Registered, Registration, RootMessage, SessionIndex};
 
 /// For how long this node wants to be registered, in seconds.
 const LIFETIME: u32 = 600;
@@ -17,20 +17,6 @@ const REPEAT: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(8
 /// A root that refuses is asked again after so long.
 const REFUSED_FOR: Duration = Duration::from_secs(60);
 
-/// What a root said when it took this node, and since when.
-#[derive(Debug, Clone)]
-pub(crate) struct Answer {
-    pub(crate) sequence: u64,
-    /// In seconds.
-    pub(crate) lifetime: u32,
-    pub(crate) relays: bool,
-    pub(crate) drains: bool,
-    pub(crate) token: RelayToken,
-    pub(crate) channel: Channel,
-    pub(crate) rate: u32,
-    pub(crate) voucher: Voucher,
-}
-
 /// The state of one registration.
 #[derive(Debug, Default)]
 pub(crate) struct Registering {
@@ -43,7 +29,7 @@ pub(crate) struct Registering {
     /// When to ask again.
     next: Option<Instant>,
     /// The last answer.
-    answer: Option<Answer>,
+    answer: Option<Registered>,
     /// Since when this node is registered without a gap.
     since: Option<Instant>,
     /// When that ends, if it is not renewed.
@@ -88,7 +74,7 @@ impl Registering {
     /// its voucher is not this root's for this node: then nothing changes.
     pub(crate) fn answered(
         &mut self,
-        answer: Answer,
+        answer: Registered,
         root: &PublicIdentity,
         own: &NodeId,
         now: Instant,
@@ -149,7 +135,7 @@ impl Registering {
     }
 
     /// What the root said, as long as it holds.
-    pub(crate) fn standing(&self, now: Instant) -> Option<&Answer> {
+    pub(crate) fn standing(&self, now: Instant) -> Option<&Registered> {
         self.answer.as_ref().filter(|_| self.until.is_some_and(|until| now < until))
     }
 
@@ -163,6 +149,7 @@ impl Registering {
 mod tests {
     use super::*;
     use crate::testing::instant;
+    use crate::wire::{Channel, RelayToken, Voucher};
 
     const UNIX: Duration = Duration::from_secs(1_800_000_000);
 
@@ -210,7 +197,7 @@ mod tests {
         other.root = Identity::from_seed(&[9; 32]);
         other.registering.sequence = first;
         other.registering.tries = 1;
-        let mut answer = run.registering.answer.clone().unwrap();
+        let mut answer = run.registering.answer.unwrap();
         answer.sequence = first;
         let own = run.node.node_id();
         assert!(
@@ -257,7 +244,7 @@ mod tests {
         fn answer(&mut self, sequence: u64, now: Instant) -> bool {
             let own = self.node.node_id();
             let address = "192.0.2.1:4000".parse().unwrap();
-            let answer = Answer {
+            let answer = Registered {
                 sequence,
                 lifetime: 600,
                 relays: true,

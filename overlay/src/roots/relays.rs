@@ -60,8 +60,8 @@ pub struct RelayReader {
 }
 
 impl RelayReader {
-    /// The header of a frame and the datagram behind it, if it comes from a root that relays for this node and
-    /// has the right token; others are counted. The header belongs into
+    /// The header of a frame and the datagram behind it, if it comes from a root that relays for this node
+    /// and has the right token; others are counted. The header belongs into
     /// [`RecvMeta::relay`](crate::RecvMeta::relay).
     pub fn open<'a>(
         &mut self,

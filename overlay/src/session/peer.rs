@@ -111,6 +111,11 @@ impl Peer {
         self.network
     }
 
+    /// Whether the peer is a root of this node. The same node may be a peer in other networks too.
+    pub(crate) fn is_root(&self) -> bool {
+        self.network == NetworkIndex::ROOTS
+    }
+
     /// The peer's addresses in the network now, the self-certifying one first. The blocks of addresses behind
     /// it are not among them.
     pub fn addresses(&self) -> Vec<IpAddr> {
@@ -174,9 +179,9 @@ impl Peer {
         &self.context
     }
 
-    /// Has the endpoint find out whether the peer is still there, also while nothing is sent, until the result
-    /// is dropped. A driver holds one for each connection with the peer; it costs no lock, and takes effect
-    /// with the next packet.
+    /// Has the endpoint find out whether the peer is still there, also while nothing is sent, until the
+    /// result is dropped. A driver holds one for each connection with the peer; it costs no lock, and takes
+    /// effect with the next packet.
     ///
     /// The endpoint asks the peer for a sign of life 300 ms after the last packet of data, then each time
     /// after four times that, at most 25 s after it was last sent to and heard. So a peer whose machine

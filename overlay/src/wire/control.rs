@@ -1,6 +1,6 @@
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
-use super::{DATA_OVERHEAD, ParseError, Reader, mapped};
+use super::{DATA_OVERHEAD, ParseError, Reader, write_address};
 
 const PROBE: u8 = 0x01;
 const PROBE_ACK: u8 = 0x02;
@@ -117,11 +117,7 @@ impl Control {
             PROBE_ACK => Self::ProbeAck { id: reader.u32()?, size: reader.u16()? },
             PARAMS => Self::Params { receive_buffer: reader.u32()?, instance: reader.u64()? },
             CLOSE => Self::Close { reason: reader.u8()? },
-            ELSEWHERE => {
-                let (instance, port) = (reader.u64()?, reader.u16()?);
-                let address = Ipv6Addr::from(*reader.array()?).to_canonical();
-                Self::Elsewhere { instance, remote: SocketAddr::new(address, port) }
-            }
+            ELSEWHERE => Self::Elsewhere { instance: reader.u64()?, remote: reader.address()? },
             CHALLENGE => {
                 let (data, here) = (*reader.array()?, reader.u8()? & HERE != 0);
                 if here && plaintext.len() < Self::HERE_LEN {
@@ -157,8 +153,7 @@ impl Control {
             Self::Elsewhere { instance, remote } => {
                 out.push(ELSEWHERE);
                 out.extend_from_slice(&instance.to_be_bytes());
-                out.extend_from_slice(&remote.port().to_be_bytes());
-                out.extend_from_slice(&mapped(remote.ip()).octets());
+                write_address(&remote, out);
             }
             Self::Challenge { data, here } => {
                 let end = out.len() + if here { Self::HERE_LEN } else { Self::CHALLENGE_LEN };

@@ -36,11 +36,11 @@ pub use handshake::{CookieReply, Initiation, Response, StaleReply};
 pub use hello::Hello;
 pub use index::SessionIndex;
 pub use relay::{Channel, RelayToken, Relayed};
-pub use root::{Entry, LookUpKey, NotFound, NoticeCode, Registration, RootMessage, Voucher};
+pub use root::{Entry, LookUpKey, NotFound, NoticeCode, Registered, Registration, RootMessage, Voucher};
 pub use unknown::UnknownSession;
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use thiserror::Error;
 
@@ -50,6 +50,12 @@ pub(crate) fn mapped(address: IpAddr) -> Ipv6Addr {
         IpAddr::V4(address) => address.to_ipv6_mapped(),
         IpAddr::V6(address) => address,
     }
+}
+
+/// Appends a port and an address. [`Reader::address`] takes them.
+fn write_address(address: &SocketAddr, out: &mut Vec<u8>) {
+    out.extend_from_slice(&address.port().to_be_bytes());
+    out.extend_from_slice(&mapped(address.ip()).octets());
 }
 
 /// The version of the protocol, byte 1 of the messages that start something.
@@ -174,6 +180,11 @@ impl<'a> Reader<'a> {
 
     fn u64(&mut self) -> Result<u64, ParseError> {
         self.array().map(|b| u64::from_be_bytes(*b))
+    }
+
+    fn address(&mut self) -> Result<SocketAddr, ParseError> {
+        let port = self.u16()?;
+        Ok(SocketAddr::new(Ipv6Addr::from(*self.array()?).to_canonical(), port))
     }
 
     fn index(&mut self) -> Result<SessionIndex, ParseError> {

@@ -1,9 +1,9 @@
 //! The driver: UDP sockets, stream connections, time, metrics.
 //!
 //! One task owns the state machine and the sockets, so no lock lies on the way of a relayed frame. It waits
-//! for whatever comes first: a socket that can be read, a datagram of a stream connection, a deadline. What it
-//! receives in one go (a batch of GRO trains) it hands to the state machine frame by frame; frames that go to
-//! the same node leave in one GSO train again, from the buffer they came in where that is possible.
+//! for whatever comes first: a socket that can be read, a datagram of a stream connection, a deadline. What
+//! it receives in one go (a batch of GRO trains) it hands to the state machine frame by frame; frames that go
+//! to the same node leave in one GSO train again, from the buffer they came in where that is possible.
 //!
 //! Stream transports plug in by [`Connections`]: a task for each connection, which reads and writes whole
 //! datagrams, and two bounded channels between it and the root.
@@ -47,8 +47,8 @@ pub struct Listen {
     /// Addresses of UDP sockets. An unspecified one stands for all of its family; port 0 lets the system
     /// choose.
     pub udp: Vec<SocketAddr>,
-    /// Where `/metrics` and `/health` are served over HTTP; nowhere if `None`. It is for the operator: whoever
-    /// reaches it can read it.
+    /// Where `/metrics` and `/health` are served over HTTP; nowhere if `None`. It is for the operator:
+    /// whoever reaches it can read it.
     pub metrics: Option<SocketAddr>,
     /// How long nodes have to go elsewhere before the end.
     pub drain: Duration,

@@ -111,10 +111,8 @@ impl Node {
     /// Registers and takes in the answer.
     pub(super) fn register(&mut self, world: &mut World, lifetime: u32) {
         let answer = self.ask_to_register(world, lifetime);
-        let Some(RootMessage::Registered { token, channel, .. }) = answer else {
-            panic!("registered, not {answer:?}")
-        };
-        (self.token, self.channel) = (token, channel);
+        let Some(RootMessage::Registered(answer)) = answer else { panic!("registered, not {answer:?}") };
+        (self.token, self.channel) = (answer.token, answer.channel);
     }
 
     pub(super) fn ask_to_register(&mut self, world: &mut World, lifetime: u32) -> Option<RootMessage> {

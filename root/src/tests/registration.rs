@@ -15,16 +15,12 @@ fn a_node_is_told_that_it_is_registered_and_where_it_is_seen() {
     let from = udp("[::ffff:192.0.2.7]:4000");
     let mut node = world.connected(1, from);
     let answer = node.ask_to_register(&mut world, 10_000);
-    let Some(RootMessage::Registered { sequence, lifetime, relays, drains, channel, rate, voucher, .. }) =
-        answer
-    else {
-        panic!("{answer:?}")
-    };
-    assert_eq!((sequence, lifetime, rate), (node.sequence, 3600, 8_000_000));
-    assert!(relays && !drains && channel != Channel(0));
-    assert_eq!(voucher.address, "192.0.2.7:4000".parse().unwrap());
-    assert_eq!(voucher.time, 1_800_000_000);
-    assert!(voucher.verify(config().identity.public(), &node.identity.node_id()));
+    let Some(RootMessage::Registered(answer)) = answer else { panic!("{answer:?}") };
+    assert_eq!((answer.sequence, answer.lifetime, answer.rate), (node.sequence, 3600, 8_000_000));
+    assert!(answer.relays && !answer.drains && answer.channel != Channel(0));
+    assert_eq!(answer.voucher.address, "192.0.2.7:4000".parse().unwrap());
+    assert_eq!(answer.voucher.time, 1_800_000_000);
+    assert!(answer.voucher.verify(config().identity.public(), &node.identity.node_id()));
 }
 
 #[test]
@@ -32,10 +28,8 @@ fn a_stream_has_no_address_for_others() {
     let mut world = World::new();
     let remote = "192.0.2.7:4000".parse().unwrap();
     let mut node = world.connected(1, Source::Stream { number: 5, remote });
-    let Some(RootMessage::Registered { voucher, .. }) = node.ask_to_register(&mut world, 600) else {
-        panic!()
-    };
-    assert_eq!(voucher.address, "[::]:0".parse().unwrap());
+    let Some(RootMessage::Registered(answer)) = node.ask_to_register(&mut world, 600) else { panic!() };
+    assert_eq!(answer.voucher.address, "[::]:0".parse().unwrap());
     world.root.handle_disconnect(node.source);
     assert_eq!((world.root.nodes(), world.root.registered()), (0, 1));
 }
@@ -63,7 +57,7 @@ fn the_same_registration_again_is_answered_again() {
     let mut node = world.registered(1, source(1));
     let same = Registration::sign(&node.identity, &config().identity.node_id(), node.sequence, 600);
     let again = node.ask(&mut world, &RootMessage::Register { registration: same, access: Vec::new() });
-    assert!(matches!(again, Some(RootMessage::Registered { channel, .. }) if channel == node.channel));
+    assert!(matches!(again, Some(RootMessage::Registered(answer)) if answer.channel == node.channel));
 }
 
 #[test]

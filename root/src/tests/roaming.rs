@@ -25,8 +25,8 @@ fn a_node_moves_when_it_answers_from_there_and_gets_a_new_voucher() {
     let [(to, registered)] = &sent[..] else { panic!("{sent:?}") };
     assert_eq!(*to, source(2));
     let message = RootMessage::parse(&node.open(registered).expect("sealed"));
-    let Ok(RootMessage::Registered { voucher, channel, .. }) = message else { panic!("{message:?}") };
-    assert_eq!((voucher.address, channel), (source(2).remote(), node.channel));
+    let Ok(RootMessage::Registered(answer)) = message else { panic!("{message:?}") };
+    assert_eq!((answer.voucher.address, answer.channel), (source(2).remote(), node.channel));
     assert_eq!(world.root.counters().paths_moved.get(), 1);
     assert_eq!(world.root.nodes(), 1);
     node.source = source(2);

@@ -1,9 +1,9 @@
 //! Checks of our own source code that no compiler makes.
 //!
 //! Every crate has to take the workspace's lints. The two cores, what they are built with, and the state
-//! machine of the root must stay pure: no clock, socket, thread, async or system randomness, because only then does one seed of the
-//! simulation replay exactly. What follows from the kind of a network is decided in `overlay/src/network`
-//! alone.
+//! machine of the root must stay pure: no clock, socket, thread, async or system randomness, because only
+//! then does one seed of the simulation replay exactly. What follows from the kind of a network is decided in
+//! `overlay/src/network` alone.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -10,8 +10,8 @@
 //! 1. The search first jumps along what links usually have: Ethernet, jumbo frames, then the socket's own
 //!    limit.
 //! 2. A size is given up after [`trial::MAX_PROBES`] losses (RFC 8899 section 5.1.2). Then the range between
-//!    the largest size that passed and the smallest that did not is halved until it is narrow; two failures in
-//!    a row above Ethernet's size end the search, because then the link almost surely is Ethernet.
+//!    the largest size that passed and the smallest that did not is halved until it is narrow; two failures
+//!    in a row above Ethernet's size end the search, because then the link almost surely is Ethernet.
 //! 3. While traffic flows, the current size is confirmed now and then, and at once when something above
 //!    suspects it. When that fails, the path has become a black hole for it (section 4.3): it falls back to
 //!    the next of [`FLOORS`], which is tested at once, and then searches below the size that failed.
@@ -207,8 +207,8 @@ impl Mtud {
         }
     }
 
-    /// How many lost probes show that their size is at fault. Where companions are lost too, chance takes many
-    /// probes: the more are needed.
+    /// How many lost probes show that their size is at fault. Where companions are lost too, chance takes
+    /// many probes: the more are needed.
     fn needed(&self, suspected: bool) -> usize {
         let least = if suspected { MAX_PROBES_IF_SUSPECTED } else { MAX_PROBES };
         let by_chance = NEEDED_AT.iter().filter(|permille| self.losses >= **permille).count();

@@ -4,11 +4,9 @@ mod signed;
 #[cfg(test)]
 mod tests;
 
-use std::net::{Ipv6Addr, SocketAddr};
-
 pub use signed::{Registration, Voucher};
 
-use super::{Channel, ParseError, Reader, RelayToken, mapped};
+use super::{Channel, ParseError, Reader, RelayToken};
 use crate::id::{NodeId, PublicIdentity};
 
 /// The first byte of a plaintext that is such a message.
@@ -62,24 +60,7 @@ pub enum RootMessage {
         access: Vec<u8>,
     },
     /// The node can be found, and how it is seen.
-    Registered {
-        /// From the registration.
-        sequence: u64,
-        /// For how long, in seconds; not longer than was asked for.
-        lifetime: u32,
-        /// Whether the root relays for this node more than a handshake and a few messages.
-        relays: bool,
-        /// Whether the root will end soon.
-        drains: bool,
-        /// In each relayed frame between this node and the root.
-        token: RelayToken,
-        /// The node's name for others.
-        channel: Channel,
-        /// What the root relays for this node, in bytes per second; 0 for no limit.
-        rate: u32,
-        /// Where the root has seen the node receive.
-        voucher: Voucher,
-    },
+    Registered(Registered),
     /// Who and where is this node?
     LookUp {
         /// Chosen by the sender, repeated in the answer.
@@ -101,6 +82,53 @@ pub enum RootMessage {
         /// Of which other node, if it is about one; otherwise 0.
         channel: Channel,
     },
+}
+
+/// What a root says when it has taken a node, and again when it sees it elsewhere or will end soon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Registered {
+    /// From the registration.
+    pub sequence: u64,
+    /// For how long, in seconds; not longer than was asked for.
+    pub lifetime: u32,
+    /// Whether the root relays for this node more than a handshake and a few messages.
+    pub relays: bool,
+    /// Whether the root will end soon.
+    pub drains: bool,
+    /// In each relayed frame between this node and the root.
+    pub token: RelayToken,
+    /// The node's name for others.
+    pub channel: Channel,
+    /// What the root relays for this node, in bytes per second; 0 for no limit.
+    pub rate: u32,
+    /// Where the root has seen the node receive.
+    pub voucher: Voucher,
+}
+
+impl Registered {
+    fn read(reader: &mut Reader<'_>) -> Result<Self, ParseError> {
+        let (sequence, lifetime, flags) = (reader.u64()?, reader.u32()?, reader.u8()?);
+        Ok(Self {
+            sequence,
+            lifetime,
+            relays: flags & RELAYS != 0,
+            drains: flags & DRAINS != 0,
+            token: RelayToken::from_be_bytes(*reader.array()?),
+            channel: Channel(reader.u64()?),
+            rate: reader.u32()?,
+            voucher: Voucher::read(reader)?,
+        })
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.sequence.to_be_bytes());
+        out.extend_from_slice(&self.lifetime.to_be_bytes());
+        out.push((u8::from(self.relays) * RELAYS) | (u8::from(self.drains) * DRAINS));
+        out.extend_from_slice(&self.token.to_be_bytes());
+        out.extend_from_slice(&self.channel.0.to_be_bytes());
+        out.extend_from_slice(&self.rate.to_be_bytes());
+        self.voucher.write(out);
+    }
 }
 
 /// What a look-up goes by. A self-certifying address ends in the first 10 bytes of its owner's node ID.
@@ -201,19 +229,7 @@ impl RootMessage {
                 let access = reader.0.get(..len).ok_or(ParseError::Length)?.to_vec();
                 Self::Register { registration, access }
             }
-            REGISTERED => {
-                let (sequence, lifetime, flags) = (reader.u64()?, reader.u32()?, reader.u8()?);
-                Self::Registered {
-                    sequence,
-                    lifetime,
-                    relays: flags & RELAYS != 0,
-                    drains: flags & DRAINS != 0,
-                    token: RelayToken::from_be_bytes(*reader.array()?),
-                    channel: Channel(reader.u64()?),
-                    rate: reader.u32()?,
-                    voucher: Voucher::read(&mut reader)?,
-                }
-            }
+            REGISTERED => Self::Registered(Registered::read(&mut reader)?),
             LOOK_UP => {
                 let id = reader.u32()?;
                 let key = match reader.u8()? {
@@ -258,15 +274,9 @@ impl RootMessage {
                 out.push(access.len() as u8);
                 out.extend_from_slice(access);
             }
-            Self::Registered { sequence, lifetime, relays, drains, token, channel, rate, voucher } => {
+            Self::Registered(registered) => {
                 out.push(REGISTERED);
-                out.extend_from_slice(&sequence.to_be_bytes());
-                out.extend_from_slice(&lifetime.to_be_bytes());
-                out.push((u8::from(*relays) * RELAYS) | (u8::from(*drains) * DRAINS));
-                out.extend_from_slice(&token.to_be_bytes());
-                out.extend_from_slice(&channel.0.to_be_bytes());
-                out.extend_from_slice(&rate.to_be_bytes());
-                voucher.write(out);
+                registered.write(out);
             }
             Self::LookUp { id, key } => {
                 out.push(LOOK_UP);
@@ -301,14 +311,4 @@ impl RootMessage {
             }
         }
     }
-}
-
-fn read_address(reader: &mut Reader<'_>) -> Result<SocketAddr, ParseError> {
-    let port = reader.u16()?;
-    Ok(SocketAddr::new(Ipv6Addr::from(*reader.array()?).to_canonical(), port))
-}
-
-fn write_address(address: &SocketAddr, out: &mut Vec<u8>) {
-    out.extend_from_slice(&address.port().to_be_bytes());
-    out.extend_from_slice(&mapped(address.ip()).octets());
 }

@@ -2,9 +2,8 @@
 
 use std::net::SocketAddr;
 
-use super::{read_address, write_address};
 use crate::id::{Identity, NodeId, PublicIdentity};
-use crate::wire::{ParseError, Reader};
+use crate::wire::{ParseError, Reader, write_address};
 
 const REGISTRATION_LABEL: &[u8] = b"peersock registration v1";
 const VOUCHER_LABEL: &[u8] = b"peersock voucher v1";
@@ -106,7 +105,7 @@ impl Voucher {
     }
 
     pub(in crate::wire) fn read(reader: &mut Reader<'_>) -> Result<Self, ParseError> {
-        let (time, address) = (reader.u64()?, read_address(reader)?);
+        let (time, address) = (reader.u64()?, reader.address()?);
         Ok(Self { time, address, signature: *reader.array()? })
     }
 

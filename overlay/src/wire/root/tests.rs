@@ -26,7 +26,7 @@ fn messages() -> Vec<RootMessage> {
     let codes = [NoticeCode::Drains, NoticeCode::NoChannel, NoticeCode::OverRate, NoticeCode::NotRegistered];
     let found = [Ok(entry), Err(NotFound::Unknown), Err(NotFound::Limited), Err(NotFound::Partial)];
     let keys = [LookUpKey::Prefix([7; 10]), LookUpKey::Id(identity(1).node_id())];
-    let registered = RootMessage::Registered {
+    let registered = RootMessage::Registered(Registered {
         sequence: 5,
         lifetime: 600,
         relays: true,
@@ -35,7 +35,7 @@ fn messages() -> Vec<RootMessage> {
         channel: Channel(u64::MAX),
         rate: 1 << 20,
         voucher: voucher(),
-    };
+    });
     let mut all = vec![
         RootMessage::Register { registration: registration(), access: Vec::new() },
         RootMessage::Register { registration: registration(), access: b"let me in".to_vec() },
