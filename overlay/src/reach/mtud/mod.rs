@@ -108,10 +108,6 @@ struct Stuck {
     lost: Instant,
 }
 
-/// From so many losses of companions in thousand on, a size is given up after three lost probes, four, and so
-/// on: after as many as chance takes once in thousand times.
-const NEEDED_AT: [u32; 6] = [50, 100, 170, 250, 330, 400];
-
 /// The least size is tried again for so long before the path is taken for too small. With 36 % of loss it
 /// passes in that time, all but for one in ten million times.
 const STUCK_FOR: Duration = Duration::from_secs(8);
@@ -190,9 +186,8 @@ impl Mtud {
         let resume = match &mut self.phase {
             Phase::Confirm { suspected: already, .. } => {
                 *already |= suspected;
-                let needed = self.needed(true);
                 if let Some(trial) = self.trial.as_mut().filter(|_| suspected) {
-                    trial.require(needed);
+                    trial.require(MAX_PROBES_IF_SUSPECTED);
                 }
                 return;
             }
@@ -207,17 +202,9 @@ impl Mtud {
         }
     }
 
-    /// How many lost probes show that their size is at fault. Where companions are lost too, chance takes
-    /// many probes: the more are needed.
-    fn needed(&self, suspected: bool) -> usize {
-        let least = if suspected { MAX_PROBES_IF_SUSPECTED } else { MAX_PROBES };
-        let by_chance = NEEDED_AT.iter().filter(|permille| self.losses >= **permille).count();
-        least.max(if by_chance > 0 { MAX_PROBES_IF_SUSPECTED + by_chance } else { 0 })
-    }
-
     /// A companion was acknowledged, or was not in time.
     fn note_companion(&mut self, lost: bool) {
-        self.losses = (self.losses * 15 + if lost { 1000 } else { 0 }) / 16;
+        self.losses = (self.losses * 31 + if lost { 1000 } else { 0 }) / 32;
     }
 
     /// When [`Self::poll`] is to be called again.
@@ -264,7 +251,8 @@ impl Mtud {
             }
             let size = self.target()?;
             let suspected = matches!(self.phase, Phase::Confirm { suspected: true, .. });
-            self.trial = Some(Trial::new(size, self.needed(suspected), rtt));
+            let least = if suspected { MAX_PROBES_IF_SUSPECTED } else { MAX_PROBES };
+            self.trial = Some(Trial::new(size, least, self.losses, rtt));
         }
         let trial = self.trial.as_mut()?;
         trial.sent(id, now);

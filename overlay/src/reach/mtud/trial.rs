@@ -8,14 +8,22 @@ pub(super) const MAX_PROBES: usize = 3;
 /// Lost probes that are enough if something above had reason to suspect the size.
 pub(super) const MAX_PROBES_IF_SUSPECTED: usize = 2;
 
-/// Probes of one size, if the companions are lost too.
-const MAX_PAIRS: usize = 6;
+/// A size is given up when losing so many probes by chance has a probability of at most 10 in a million.
+const BY_CHANCE: u64 = 10;
 
-/// That many lost probes are looked for in at most so many times as many pairs, since others lose their
-/// companions.
-const PAIRS_PER_LOSS: usize = 3;
+/// Larger shares of loss, in thousand, are not reckoned with: more than 33 probes would be needed.
+const MAX_LOSSES: u32 = 700;
 
-/// Bounds of the wait for the first companion's answer; each further one is waited for twice as long.
+/// Companions lost one after the other that are an outage: it says nothing of sizes.
+const OUTAGE: usize = 6;
+
+/// Where so many companions of thousand are lost in any case, twice as many are.
+const LOSSY: u32 = 300;
+
+/// The lost probes are looked for in at most so many times as many pairs, since others lose their companions.
+const PAIRS_PER_LOSS: usize = 4;
+
+/// Bounds of the wait for a companion's answer. After each that is lost the next is waited for twice as long.
 const MIN_TIMEOUT: Duration = Duration::from_millis(100);
 const MAX_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -28,8 +36,10 @@ const MAX_MARGIN: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(super) struct Trial {
     pub(super) size: usize,
-    /// Lost probes that make the size too large.
-    needed: usize,
+    /// Lost probes that make the size too large, at least.
+    least: usize,
+    /// Of thousand companions so many were lost before.
+    losses: u32,
     /// How long a probe's answer is waited for once its companion's is there.
     margin: Duration,
     /// How long the first companion's answer is waited for.
@@ -70,22 +80,43 @@ pub(super) struct Answer {
 }
 
 impl Trial {
-    /// So many lost probes are `needed` to give the size up. `rtt` is the round-trip time of the path, as far
-    /// as it is known.
-    pub(super) fn new(size: usize, needed: usize, rtt: Option<Duration>) -> Self {
+    /// It takes `least` lost probes to give the size up, and more where of thousand companions `losses` were
+    /// lost. `rtt` is the round-trip time of the path, as far as it is known.
+    pub(super) fn new(size: usize, least: usize, losses: u32, rtt: Option<Duration>) -> Self {
         let timeout = rtt.map_or(MAX_TIMEOUT / 2, |rtt| rtt * 3);
         Self {
             size,
-            needed,
+            least,
+            losses,
             margin: rtt.map_or(MAX_MARGIN, margin),
             timeout: timeout.clamp(MIN_TIMEOUT, MAX_TIMEOUT),
             pairs: Vec::with_capacity(1),
         }
     }
 
-    /// So many lost probes are needed from now on to give the size up.
-    pub(super) fn require(&mut self, needed: usize) {
-        self.needed = needed;
+    /// So many lost probes are needed from now on at least.
+    pub(super) fn require(&mut self, least: usize) {
+        self.least = least;
+    }
+
+    /// Lost probes that show that their size is at fault: the more, the more companions are lost, in this trial
+    /// or before.
+    fn needed(&self, now: Instant) -> usize {
+        let over = |pair: &&Pair| pair.passed.is_some() || now >= pair.sent + self.timeout;
+        let (over, lost) = self
+            .pairs
+            .iter()
+            .filter(over)
+            .fold((0, 0), |(over, lost), pair| (over + 1, lost + u32::from(pair.passed.is_none())));
+        let losses = u64::from(self.losses.max(lost * 1000 / u32::max(over, 1)).min(MAX_LOSSES));
+        let mut chance = 1_000_000;
+        let by_chance = std::iter::from_fn(|| (chance > BY_CHANCE).then(|| chance = chance * losses / 1000));
+        self.least.max(by_chance.count())
+    }
+
+    /// Companions lost since one has passed, the last pair's counted if it is over.
+    fn lost_in_a_row(&self) -> usize {
+        self.pairs.iter().rev().take_while(|pair| pair.passed.is_none()).count()
     }
 
     /// Whether the last companion is not acknowledged.
@@ -112,12 +143,15 @@ impl Trial {
 
     pub(super) fn verdict(&self, now: Instant) -> Verdict {
         let lost = self.pairs.iter().filter(|pair| pair.passed.is_some_and(|at| now >= at + self.margin));
-        if lost.count() >= self.needed {
+        let needed = self.needed(now);
+        if lost.count() >= needed {
             return Verdict::TooLarge;
         }
+        let outage = if self.losses < LOSSY { OUTAGE } else { 2 * OUTAGE };
         match self.next_at() {
             Some(at) if now < at => Verdict::Wait,
-            _ if self.pairs.len() < MAX_PAIRS.max(self.needed * PAIRS_PER_LOSS) => Verdict::SendPair,
+            _ if self.lost_in_a_row() >= outage => Verdict::Unanswered,
+            _ if self.pairs.len() < OUTAGE.max(needed * PAIRS_PER_LOSS) => Verdict::SendPair,
             _ => Verdict::Unanswered,
         }
     }
@@ -125,7 +159,9 @@ impl Trial {
     /// When the last pair is given up.
     pub(super) fn next_at(&self) -> Option<Instant> {
         let last = self.pairs.last()?;
-        let wait = self.timeout * (1 << (self.pairs.len() - 1).min(MAX_PAIRS));
+        // Where losses are usual a few of them are no reason to wait.
+        let usual = if self.losses < LOSSY { 1 } else { OUTAGE };
+        let wait = self.timeout * (1 << self.lost_in_a_row().saturating_sub(usual).min(OUTAGE));
         Some(last.passed.map_or(last.sent + wait.min(MAX_TIMEOUT), |at| at + self.margin))
     }
 }
