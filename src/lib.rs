@@ -50,8 +50,8 @@ pub mod state;
 use peersock_primitives::sync;
 
 pub use config::{
-    ConfigError, HostEndpoint, Network, ParseEndpointError, ParseRootError, RootAddress, RootEndpoint,
-    RootTransport, RootsError,
+    ConfigError, HostEndpoint, Network, ParseEndpointError, ParseRootError, RootAddress, RootDomain,
+    RootEndpoint, RootSource, RootTransport, RootsError,
 };
 pub use driver::Interfaces;
 pub use fd::{Contacts, ENVIRONMENT, FdServer, Host, Outstanding};

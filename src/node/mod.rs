@@ -5,6 +5,7 @@ mod closing;
 mod events;
 mod joined;
 mod resolver;
+mod root_list;
 mod roots;
 mod singleton;
 mod status;

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn two_nodes_meet_at_a_root_and_talk_through_it() {
     let (root, text) = Root::start();
     let node = || {
-        let roots = RootAddress::load(&text).expect("a root");
+        let roots = RootAddress::parse_list(&text).expect("a root");
         let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
         builder.discovery(false).roots(roots).start().expect("loopback sockets")
     };
@@ -58,7 +58,7 @@ fn two_nodes_meet_at_a_root_and_talk_through_it() {
 fn a_root_with_a_host_name_is_used() {
     let (root, _) = Root::start();
     let text = format!("{}@localhost:{}", root.identity, root.address.port());
-    let roots = RootAddress::load(&text).expect("a root");
+    let roots = RootAddress::parse_list(&text).expect("a root");
     let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
     let node = builder.discovery(false).roots(roots).start().expect("loopback sockets");
     let since = Instant::now();

@@ -10,6 +10,7 @@ use peersock::state::StateError;
 use peersock::{ConfigError, NetworkIdError, StartError};
 
 use super::Failure;
+use crate::args::ROOTS_HINT;
 
 /// How a node does without the default state directory.
 const ANOTHER_STATE: &str = "give --state DIR or --ephemeral";
@@ -94,10 +95,7 @@ impl From<StartError> for Failure {
                 let hint = system_hint(source.kind());
                 Failure::from_library(StartError::Io(source), Some(hint))
             }
-            error @ StartError::Roots(_) => {
-                let hint = "give the text that `peersock root` prints, or @ and the path of a file with it";
-                Failure::from_library(error, Some(hint))
-            }
+            error @ StartError::Roots(_) => Failure::from_library(error, Some(ROOTS_HINT)),
             // What remains says itself what to do.
             error => Failure::from_library(error, None),
         }
@@ -231,7 +229,7 @@ pub(super) mod samples {
         all.push(ConfigError::InvalidFile { path: path(), line: 1, what: what() }.into());
         all.push(StartError::PortTaken { port: 7 }.into());
         all.push(StartError::AlreadyInstalled.into());
-        let roots = peersock::RootAddress::load("nonsense").expect_err("it names no root");
+        let roots = peersock::RootSource::load("nonsense").expect_err("it names no root");
         all.push(StartError::Roots(roots).into());
         let id = "ff0001ffff000000".parse().expect("a network's ID");
         let node = peersock::overlay::NodeId::from_bytes([1; 32]);

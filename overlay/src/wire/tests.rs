@@ -25,6 +25,7 @@ proptest! {
             UnknownSession::parse(&bytes).is_ok().then_some(MessageType::UnknownSession),
             StaleReply::parse(&bytes).is_ok().then_some(MessageType::StaleReply),
             Relayed::parse(&bytes).is_ok().then_some(MessageType::Relayed),
+            Announcement::parse(&bytes).is_ok().then_some(MessageType::Announcement),
         ];
         // At most one, and that which byte 0 says.
         for message in parsed.into_iter().flatten() {
@@ -92,6 +93,18 @@ proptest! {
     }
 
     #[test]
+    fn announcement_round_trips(seed: [u8; 32], cut in 0..Announcement::LEN, more in 1..9usize) {
+        let announcement = Announcement { identity: *Identity::from_seed(&seed).public() };
+        let mut datagram = Vec::new();
+        announcement.emit(&mut datagram);
+        prop_assert_eq!(datagram.len(), Announcement::LEN);
+        prop_assert_eq!(Announcement::parse(&datagram), Ok(announcement));
+        prop_assert_eq!(Announcement::parse(&datagram[1..cut.max(1)]).is_ok(), false);
+        datagram.resize(Announcement::LEN + more, 0);
+        prop_assert_eq!(Announcement::parse(&datagram), Err(ParseError::Length));
+    }
+
+    #[test]
     fn hello_round_trips(seed: [u8; 32], instance: u64, reply_wanted: bool, suites: u8, nonces: [[u8; 24]; 2]) {
         let [nonce, echo] = nonces;
         let identity = *Identity::from_seed(&seed).public();
@@ -143,6 +156,7 @@ fn types_stay_clear_of_stun_and_turn() {
 fn no_answer_is_longer_than_its_question() {
     let chain = [Beacon::LEN, Hello::LEN, Hello::LEN, Initiation::MIN, Response::MIN, CookieReply::LEN];
     assert!(chain.is_sorted_by(|question, answer| question >= answer), "{chain:?}");
+    const { assert!(Announcement::LEN >= Initiation::MIN) };
 }
 
 #[test]
