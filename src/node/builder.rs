@@ -201,6 +201,12 @@ impl NodeBuilder {
         self
     }
 
+    /// Uses the roots that the environment's `PEERSOCK_ROOTS` names, which is the default.
+    pub fn roots_of_environment(mut self) -> Self {
+        self.roots = None;
+        self
+    }
+
     /// The send and receive buffer of each TCP socket, bytes. Default: 4 MiB each. Memory is used only as far
     /// as a socket fills it.
     pub fn tcp_buffers(mut self, send: usize, receive: usize) -> Self {

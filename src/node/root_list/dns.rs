@@ -194,7 +194,7 @@ fn wrong(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Erro
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::net::TcpListener;
     use std::thread;
 
@@ -212,7 +212,7 @@ mod tests {
     }
 
     /// What a nameserver says of these texts.
-    fn reply(question: &[u8], texts: &[&str], ttl: u32) -> Vec<u8> {
+    pub(in super::super) fn reply(question: &[u8], texts: &[&str], ttl: u32) -> Vec<u8> {
         let asked = Packet::parse(question).expect("a question");
         let mut packet = Packet::new_reply(asked.id());
         packet.questions = asked.questions.clone();
@@ -228,10 +228,12 @@ mod tests {
         packet.build_bytes_vec().expect("a packet")
     }
 
+    type Answer = Box<dyn Fn(&[u8]) -> Vec<u8> + Send>;
+
     /// A nameserver for one question by UDP and, if there is an answer for that, one by TCP.
-    fn nameserver(
+    pub(in super::super) fn nameserver(
         udp: impl Fn(&[u8]) -> Vec<Vec<u8>> + Send + 'static,
-        tcp: Option<Box<dyn Fn(&[u8]) -> Vec<u8> + Send>>,
+        tcp: Option<Answer>,
     ) -> (RootDomain, thread::JoinHandle<String>) {
         // A port that is free for both.
         let (socket, listener) = (0..100)

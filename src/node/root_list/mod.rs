@@ -145,3 +145,83 @@ fn follow(list: &List, part: usize, domain: &RootDomain, cache: Option<&Cache>, 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use peersock_overlay::{Identity, NodeId};
+
+    use super::*;
+    use crate::{IdentitySource, Interfaces, Node};
+
+    /// Only keeps a hang from lasting.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn node() -> Node {
+        let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
+        let builder = builder.discovery(false).roots(Vec::<RootSource>::new());
+        builder.start().expect("loopback sockets")
+    }
+
+    fn wait_for(node: &Node, wanted: &[NodeId]) {
+        let since = Instant::now();
+        loop {
+            let roots: Vec<_> = node.status().roots.into_iter().map(|root| root.id).collect();
+            if roots == wanted {
+                return;
+            }
+            assert!(since.elapsed() < PATIENCE, "{roots:?} are not {wanted:?}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn what_a_domain_lists_is_used_kept_and_used_again_when_the_dns_is_silent() {
+        let place = tempfile::tempdir().expect("a folder");
+        let cache = Cache::at(place.path().join("cache"));
+        let key = |seed: u8| *Identity::from_seed(&[seed; 32]).public();
+        let named: RootAddress = format!("{}@127.0.0.1:9", key(1)).parse().expect("a root");
+        let listed = format!("{}@127.0.0.1:11", key(2));
+        let text = listed.clone();
+        let (domain, serving) =
+            dns::tests::nameserver(move |question| vec![dns::tests::reply(question, &[&text], 60)], None);
+        let alpha = node();
+        let sources = vec![RootSource::Dns(domain), RootSource::Address(named.clone())];
+        start_with(&alpha.inner, sources, Some(cache.clone()));
+        wait_for(&alpha, &[key(1).node_id(), key(2).node_id()]);
+        assert_eq!(cache.read("example.org"), [listed.parse().expect("a root")]);
+        serving.join().expect("no panic");
+
+        let silent = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let domain = format!("dns:example.org@{}", silent.local_addr().expect("its address"));
+        let beta = node();
+        start_with(&beta.inner, vec![domain.parse().expect("a source")], Some(cache));
+        wait_for(&beta, &[key(2).node_id()]);
+
+        // Without a list that was kept, what was named by its key is used all the same.
+        let gamma = node();
+        start_with(&gamma.inner, vec![domain.parse().expect("a source"), named.into()], None);
+        wait_for(&gamma, &[key(1).node_id()]);
+    }
+
+    #[test]
+    fn a_root_that_is_listed_no_more_is_used_no_more() {
+        let key = |seed: u8| *Identity::from_seed(&[seed; 32]).public();
+        let root =
+            |seed: u8| -> RootAddress { format!("{}@localhost:9", key(seed)).parse().expect("a root") };
+        let node = node();
+        let parts = Parts { found: vec![Vec::new(); 2], used: None };
+        let list = List { node: Arc::downgrade(&node.inner), parts: Mutex::new(parts) };
+        list.set(1, vec![root(1)]);
+        wait_for(&node, &[key(1).node_id()]);
+        list.set(0, vec![root(2), root(3)]);
+        let now: Vec<_> = node.status().roots.iter().map(|root| root.id).collect();
+        assert_eq!(now.len(), 3);
+        list.set(1, Vec::new());
+        list.set(0, vec![root(3)]);
+        wait_for(&node, &[key(3).node_id()]);
+        list.set(0, Vec::new());
+        wait_for(&node, &[]);
+    }
+}
