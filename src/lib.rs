@@ -57,8 +57,9 @@ pub use driver::Interfaces;
 pub use fd::{Contacts, ENVIRONMENT, FdServer, Host, Outstanding};
 pub use net::{TcpListener, TcpStream, UdpSocket};
 pub use node::{
-    Conflict, Event, Events, FlowStatus, IdentitySource, Joined, NetworkStatus, Node, NodeBuilder,
-    PeerStatus, Ports, Presence, RootStatus, Seed, StartError, Status, Traffic, Undelivered, node,
+    AttemptStatus, Conflict, Event, Events, FlowStatus, IdentitySource, Joined, NetworkStatus, Node,
+    NodeBuilder, PeerStatus, Ports, Presence, RootStatus, Seed, StartError, Status, Traffic, Undelivered,
+    node,
 };
 pub use peersock_overlay as overlay;
 pub use peersock_overlay::{

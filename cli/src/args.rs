@@ -108,10 +108,11 @@ impl NodeArgs {
         }
         let mut roots = Vec::new();
         for text in &self.roots {
-            roots.extend(
-                RootSource::load(text)
-                    .map_err(|error| Failure::usage(format_args!("--root: {error}"), ROOTS_HINT))?,
-            );
+            roots.extend(RootSource::load(text).map_err(|error| {
+                let hint =
+                    "give the text that `peersock root` prints, dns:DOMAIN, lan, or @ and the path of a file with such";
+                Failure::usage(format_args!("--root: {error}"), hint)
+            })?);
         }
         if let Some(path) = &self.root_token_file {
             let token = read_token(path)?;
@@ -120,17 +121,13 @@ impl NodeArgs {
                     && root.token().is_none()
                 {
                     let root = root.clone().with_token(token.as_bytes());
-                    *source = root.map_err(|error| Failure::usage(error, ROOTS_HINT))?.into();
+                    *source = root.expect("the length of the token was checked").into();
                 }
             }
         }
         Ok(node.roots(roots))
     }
 }
-
-/// What to do about a text that names no root.
-pub(crate) const ROOTS_HINT: &str =
-    "give the text that `peersock root` prints, dns:DOMAIN, lan, or @ and the path of a file with such texts";
 
 /// Reads the text that a root wants to be shown.
 pub(crate) fn read_token(path: &Path) -> Outcome<Zeroizing<String>> {

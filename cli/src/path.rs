@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use peersock::{Node, PeerStatus};
+use peersock::{AttemptStatus, Node, PeerStatus};
 use serde_json::{Value, json};
 
 /// The path that packets to a peer take now.
@@ -13,6 +13,23 @@ pub(crate) struct Path {
     remote: SocketAddr,
     /// The node ID of the root that relays.
     root: Option<String>,
+}
+
+/// Why the path to the member with this address is not direct, a line for each address that was tried.
+pub(crate) fn reasons(node: &Node, address: IpAddr) -> Vec<String> {
+    let peers = node.peers();
+    let peer = peers.iter().find(|peer| peer.addresses.contains(&address));
+    let attempts = peer.filter(|peer| peer.root.is_some()).map(|peer| peer.attempts.as_slice());
+    match attempts {
+        None => Vec::new(),
+        Some([]) => vec!["no address of it is known where a direct path could be tried".to_owned()],
+        Some(attempts) => attempts.iter().map(reason).collect(),
+    }
+}
+
+fn reason(attempt: &AttemptStatus) -> String {
+    let AttemptStatus { address, kind, outcome, .. } = attempt;
+    format!("tried {address} ({kind}): {outcome}")
 }
 
 impl Path {

@@ -14,7 +14,7 @@ use signal_hook::consts::SIGINT;
 use crate::args::{NetworkArgs, NodeArgs, parse_host, parse_seconds};
 use crate::failure::{Failure, Outcome};
 use crate::output::{print, round};
-use crate::path::Path;
+use crate::path::{Path, reasons};
 use crate::session::Session;
 
 /// Bytes of payload in a request, as other programs of this name send.
@@ -140,6 +140,11 @@ fn measure(args: &Args, tally: &Arc<Mutex<Option<Tally>>>) -> Outcome {
         }
     }
     let path = tally_of(tally, |tally| tally.path.clone());
+    if !json {
+        for reason in reasons(&session.node, address) {
+            print(format_args!("not direct: {reason}"))?;
+        }
+    }
     let replies = tally_of(tally, |tally| tally.round_trips.len());
     if !json {
         print(format_args!("\n{}", tally_of(tally, |tally| tally.to_string())))?;
@@ -149,10 +154,7 @@ fn measure(args: &Args, tally: &Arc<Mutex<Option<Tally>>>) -> Outcome {
     session.close()?;
     match replies {
         1.. if args.until_direct && !path.as_ref().is_some_and(Path::is_direct) => Err(Failure::new(
-            match path {
-                Some(path) => format!("no direct path to {address} was found: it is {path}"),
-                None => format!("no direct path to {address} was found"),
-            },
+            format_args!("no direct path to {address} was found"),
             "give it longer with --count, or look what is in the way with `peersock netcheck` on both sides",
         )),
         0 => Err(Failure::new(

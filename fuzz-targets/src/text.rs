@@ -5,8 +5,8 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::str::FromStr;
 
-use peersock::{Network, RootSource};
 use peersock::state::StateDir;
+use peersock::{Network, RootSource};
 use peersock_overlay::{NetworkConfig, NetworkId, NodeId, PublicIdentity};
 
 /// Names of roots and their lists; network IDs, node IDs and public identities: one spelling each (hexadecimal also in capitals), which

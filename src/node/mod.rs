@@ -25,7 +25,8 @@ pub use events::{Event, Events};
 pub use joined::Joined;
 pub use singleton::node;
 pub use status::{
-    Conflict, FlowStatus, NetworkStatus, PeerStatus, Ports, Presence, RootStatus, Status, Traffic,
+    AttemptStatus, Conflict, FlowStatus, NetworkStatus, PeerStatus, Ports, Presence, RootStatus, Status,
+    Traffic,
 };
 
 use self::closing::Closing;

@@ -10,7 +10,6 @@ use peersock::state::StateError;
 use peersock::{ConfigError, NetworkIdError, StartError};
 
 use super::Failure;
-use crate::args::ROOTS_HINT;
 
 /// How a node does without the default state directory.
 const ANOTHER_STATE: &str = "give --state DIR or --ephemeral";
@@ -95,8 +94,10 @@ impl From<StartError> for Failure {
                 let hint = system_hint(source.kind());
                 Failure::from_library(StartError::Io(source), Some(hint))
             }
-            error @ StartError::Roots(_) => Failure::from_library(error, Some(ROOTS_HINT)),
-            // What remains says itself what to do.
+            error @ StartError::Roots(_) => {
+                let hint = "give the text that `peersock root` prints, dns:DOMAIN, lan, or @ and the path of a file with such";
+                Failure::from_library(error, Some(hint))
+            } // What remains says itself what to do.
             error => Failure::from_library(error, None),
         }
     }

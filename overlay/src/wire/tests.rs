@@ -145,7 +145,7 @@ proptest! {
 fn types_stay_clear_of_stun_and_turn() {
     // RFC 7983, section 7: 0 to 3 is STUN, 64 to 79 TURN channels.
     let ours: Vec<u8> = (0..=255).filter(|b| MessageType::of(&[*b]).is_some()).collect();
-    assert_eq!(ours, [0xD1, 0xD2, 0xD3, 0xD4, 0xD5, 0xD6, 0xD7, 0xD8, 0xD9]);
+    assert_eq!(ours, [0xD1, 0xD2, 0xD3, 0xD4, 0xD5, 0xD6, 0xD7, 0xD8, 0xD9, 0xDA]);
     for byte in ours {
         assert_eq!(MessageType::of(&[byte]).map(|t| t as u8), Some(byte));
     }
