@@ -12,11 +12,11 @@ use thiserror::Error;
 pub use peersock_nat::interfaces::*;
 pub use peersock_nat::netcheck::{Target, Transport};
 
-use crate::{RootAddress, RootTransport};
+use crate::{RootAddress, RootSource, RootTransport};
 
 /// STUN servers as `HOST:PORT`, with white space between them.
 pub const STUN_VARIABLE: &str = "PEERSOCK_STUN";
-/// Roots, as [`RootAddress::parse_list`] reads them.
+/// Roots, as [`RootSource::load`] reads them; those that are listed elsewhere are not asked.
 pub const ROOTS_VARIABLE: &str = "PEERSOCK_ROOTS";
 
 /// What is wrong with a variable that names servers.
@@ -71,9 +71,14 @@ fn parse_stun(text: &str) -> Result<Vec<Target>, ServersError> {
 
 fn parse_roots(text: &str) -> Result<Vec<Target>, ServersError> {
     let wrong =
-        |error: crate::ParseRootError| ServersError { variable: ROOTS_VARIABLE, reason: error.to_string() };
-    let roots = RootAddress::parse_list(text).map_err(wrong)?;
-    let endpoints = roots.iter().flat_map(RootAddress::endpoints);
+        |error: crate::RootsError| ServersError { variable: ROOTS_VARIABLE, reason: error.to_string() };
+    let sources = RootSource::load(text).map_err(wrong)?;
+    // Lists of other sources are not asked for: they may take long, or be announced later.
+    let roots = sources.iter().filter_map(|source| match source {
+        RootSource::Address(root) => Some(root),
+        _ => None,
+    });
+    let endpoints = roots.flat_map(RootAddress::endpoints);
     let target = |endpoint: &crate::RootEndpoint| Target {
         host: endpoint.host(),
         port: endpoint.port(),

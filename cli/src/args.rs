@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use peersock::overlay::{Identity, NetworkId, PublicIdentity};
 use peersock::state::{StateDir, read_secret_file};
-use peersock::{Network, NodeBuilder, RootAddress};
+use peersock::{Network, NodeBuilder, RootAddress, RootSource};
 use zeroize::Zeroizing;
 
 use crate::failure::{Failure, Outcome};
@@ -83,10 +83,17 @@ pub(crate) struct NodeArgs {
     #[arg(long = "interface", value_name = "NAME")]
     pub(crate) interfaces: Vec<String>,
 
-    /// A root at which this node can be found and which relays for it, as `peersock root` prints it, or @FILE
-    /// with such texts; may be given several times [env: PEERSOCK_ROOTS]
+    /// A root at which this node can be found and which relays for it: the text that `peersock root` prints,
+    /// dns:DOMAIN for those that TXT records of _peersock.DOMAIN name, lan for those that announce
+    /// themselves on the local network, or @FILE with such texts; may be given several times [env:
+    /// PEERSOCK_ROOTS]
     #[arg(long = "root", value_name = "TEXT")]
     roots: Vec<String>,
+
+    /// File (mode 0600) with the token that a root which --root names by its key wants to be shown; roots of
+    /// lists (dns:, lan) never get one
+    #[arg(long, value_name = "FILE", requires = "roots")]
+    root_token_file: Option<PathBuf>,
 
     /// UDP port for the overlay's own packets; 0 picks a free one
     #[arg(long, value_name = "PORT", default_value_t = 0)]
@@ -101,13 +108,41 @@ impl NodeArgs {
         }
         let mut roots = Vec::new();
         for text in &self.roots {
-            roots.extend(RootAddress::load(text).map_err(|error| {
-                let hint = "give the text that `peersock root` prints, or @ and the path of a file with it";
+            roots.extend(RootSource::load(text).map_err(|error| {
+                let hint =
+                    "give the text that `peersock root` prints, dns:DOMAIN, lan, or @ and the path of a file with such";
                 Failure::usage(format_args!("--root: {error}"), hint)
             })?);
         }
+        if let Some(path) = &self.root_token_file {
+            let token = read_token(path)?;
+            for source in &mut roots {
+                if let RootSource::Address(root) = source
+                    && root.token().is_none()
+                {
+                    let root = root.clone().with_token(token.as_bytes());
+                    *source = root.expect("the length of the token was checked").into();
+                }
+            }
+        }
         Ok(node.roots(roots))
     }
+}
+
+/// Reads the text that a root wants to be shown.
+pub(crate) fn read_token(path: &Path) -> Outcome<Zeroizing<String>> {
+    let text = read_secret_file(path).map_err(|error| {
+        Failure::file(error, "write the token into a file of mode 0600, and give its path")
+    })?;
+    // A file written by an editor or by echo ends with a line feed that nobody means.
+    let token = Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned());
+    if token.is_empty() || token.len() > RootAddress::MAX_TOKEN {
+        return Err(Failure::usage(
+            format_args!("{} holds no token of 1 to 255 bytes", path.display()),
+            "write a text of that length into it, for example from `head -c 24 /dev/urandom | base64`",
+        ));
+    }
+    Ok(token)
 }
 
 /// Which network, and what lets this node in.

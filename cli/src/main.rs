@@ -20,6 +20,7 @@ mod members;
 mod netcheck;
 mod network;
 mod output;
+mod path;
 mod ping;
 mod progress;
 mod root;

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use peersock::management::{self, ManagementError};
-use peersock::{IdentitySource, Network, Node};
+use peersock::{IdentitySource, Network, Node, RootSource};
 use serde::Serialize;
 
 use crate::args::{NodeArgs, OptionalNetworkArgs, parse_seconds};
@@ -127,7 +127,7 @@ fn ask_around(args: &Args, network: &Network) -> Outcome<List> {
         .port(args.node.overlay_port)
         .introduce(false)
         // Roots would learn of it.
-        .roots(Vec::new())
+        .roots(Vec::<RootSource>::new())
         .start()?;
     let interrupted = node.clone();
     signals::end_after(move || {

@@ -14,19 +14,25 @@ use signal_hook::consts::SIGINT;
 use crate::args::{NetworkArgs, NodeArgs, parse_host, parse_seconds};
 use crate::failure::{Failure, Outcome};
 use crate::output::{print, round};
+use crate::path::{Path, reasons};
 use crate::session::Session;
 
 /// Bytes of payload in a request, as other programs of this name send.
 const PAYLOAD: u16 = 56;
 
+/// Requests until a direct path has to be there, unless it is said.
+const COUNT_UNTIL_DIRECT: u64 = 30;
+
 /// Measure the round-trip time to a member of a network with ICMP echo requests
 ///
-/// The exit status is 0 if there was at least one reply, also after Ctrl-C.
+/// Says which path the packets take, too: direct, or relayed by a root. The exit status is 0 if there was at
+/// least one reply, also after Ctrl-C.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   peersock ping -n ff0001ffff000000 fd12:3456:789a:…
   peersock ping -c 100 -i 0.01 -n office.toml alpha
+  peersock ping --until-direct -n office.toml alpha
   peersock ping --json -c 10 -n office.toml 10.7.0.1 | jq .median_ms")]
 pub(crate) struct Args {
     /// Whom: an IP address, or the name of a member of a static network
@@ -37,6 +43,11 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     node: NodeArgs,
+
+    /// Stop as soon as the path is direct, with status 0; with status 1 if none is found within --count requests
+    /// (30 unless set)
+    #[arg(long)]
+    until_direct: bool,
 
     /// Stop after so many requests [default: at Ctrl-C]
     #[arg(short, long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
@@ -97,7 +108,9 @@ fn measure(args: &Args, tally: &Arc<Mutex<Option<Tally>>>) -> Outcome {
 
     let payload: Vec<u8> = (0..args.size).map(|i| i as u8).collect();
     let mut sequence = 0u64;
-    while args.count.is_none_or(|count| sequence < count) {
+    let count = args.count.or(args.until_direct.then_some(COUNT_UNTIL_DIRECT));
+    look_at_path(&session, tally, json)?;
+    while count.is_none_or(|count| sequence < count) {
         if sequence > 0 {
             thread::sleep(args.interval.saturating_sub(tally_of(tally, |tally| tally.last.elapsed())));
         }
@@ -121,6 +134,16 @@ fn measure(args: &Args, tally: &Arc<Mutex<Option<Tally>>>) -> Outcome {
             }
             Err(error) => print(format_args!("seq={sequence}: {error}"))?,
         }
+        let is_direct = look_at_path(&session, tally, json)?;
+        if args.until_direct && is_direct && tally_of(tally, |tally| !tally.round_trips.is_empty()) {
+            break;
+        }
+    }
+    let path = tally_of(tally, |tally| tally.path.clone());
+    if !json {
+        for reason in reasons(&session.node, address) {
+            print(format_args!("not direct: {reason}"))?;
+        }
     }
     let replies = tally_of(tally, |tally| tally.round_trips.len());
     if !json {
@@ -130,12 +153,29 @@ fn measure(args: &Args, tally: &Arc<Mutex<Option<Tally>>>) -> Outcome {
     }
     session.close()?;
     match replies {
+        1.. if args.until_direct && !path.as_ref().is_some_and(Path::is_direct) => Err(Failure::new(
+            format_args!("no direct path to {address} was found"),
+            "give it longer with --count, or look what is in the way with `peersock netcheck` on both sides",
+        )),
         0 => Err(Failure::new(
             format_args!("{address} did not reply"),
             "look whether the peer still runs, or give it longer with --wait",
         )),
         _ => Ok(()),
     }
+}
+
+/// Looks which path the packets take now, and says so if it is another one than before. True if it is direct.
+fn look_at_path(session: &Session, tally: &Mutex<Option<Tally>>, json: bool) -> Outcome<bool> {
+    let address = tally_of(tally, |tally| tally.address);
+    // Without a session there is none at the moment: the last one is what counts.
+    let Some(path) = Path::to(&session.node, address) else { return Ok(false) };
+    let is_direct = path.is_direct();
+    let before = tally_of(tally, |tally| tally.path.replace(path.clone()));
+    if !json && before.as_ref() != Some(&path) {
+        print(format_args!("path {}: {path}", if before.is_some() { "changed" } else { "taken" }))?;
+    }
+    Ok(is_direct)
 }
 
 /// The JSON object of a ping that failed, perhaps before there was a tally.
@@ -159,12 +199,14 @@ struct Tally {
     last: Instant,
     sent: u64,
     round_trips: Vec<Duration>,
+    /// The path that was taken last.
+    path: Option<Path>,
 }
 
 impl Tally {
     fn new(address: IpAddr) -> Tally {
         let now = Instant::now();
-        Tally { address, begin: now, last: now, sent: 0, round_trips: Vec::new() }
+        Tally { address, begin: now, last: now, sent: 0, round_trips: Vec::new(), path: None }
     }
 
     fn sending(&mut self) {
@@ -201,6 +243,7 @@ impl Tally {
             "median_ms": summary.map(|s| s[1]),
             "mean_ms": summary.map(|s| s[2]),
             "max_ms": summary.map(|s| s[3]),
+            "path": self.path.as_ref().map(Path::json),
         })
     }
 }

@@ -7,14 +7,15 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use peersock::overlay::Identity;
-use peersock::state::{StateDir, read_secret_file};
+use peersock::overlay::wire::DISCOVERY_PORT;
+use peersock::state::StateDir;
 use peersock::{RootAddress, RootEndpoint, RootTransport};
 use peersock_root::server::{Listen, Server, advertised, interface_addresses};
 use peersock_root::{Config, RelayPolicy};
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
-use crate::args::{parse_port, parse_seconds};
+use crate::args::{parse_port, parse_seconds, read_token};
 use crate::failure::{Failure, Outcome};
 use crate::output::{note, print};
 use crate::signals;
@@ -36,6 +37,7 @@ const DIRECTORY: &str = "peersock-root";
 Examples:
   peersock root
   peersock root --advertise root.example.org:7420 --metrics 127.0.0.1:9420
+  peersock root --announce
   peersock root --access-token-file ./token --relay-rate 2M
   peersock root --listen 127.0.0.1 --port 0 --ephemeral")]
 pub(crate) struct Args {
@@ -52,6 +54,12 @@ pub(crate) struct Args {
     /// given several times
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_advertised)]
     advertise: Vec<RootEndpoint>,
+
+    /// Announce this root on the local networks, for nodes with `--root lan`; PORT is that of the nodes'
+    /// discovery, 7473 unless they have another one
+    #[arg(long, value_name = "PORT", value_parser = parse_port, num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = DISCOVERY_PORT_TEXT)]
+    announce: Option<u16>,
 
     /// Directory that holds this root's identity [env: PEERSOCK_STATE] [default: peersock-root under
     /// $XDG_STATE_HOME or ~/.local/state]
@@ -130,6 +138,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
     .map_err(cannot_start)?;
     let outcome = runtime.block_on(async {
         let mut server = Server::bind(config, listen).await.map_err(|error| cannot_listen(&error))?;
+        if let Some(port) = args.announce {
+            server.announce(port).map_err(cannot_start)?;
+        }
         print(args.announcement(&mut server)?)?;
         for address in server.udp_addresses() {
             note(format_args!("listening on {address}"));
@@ -189,17 +200,7 @@ impl Args {
 
     fn access(&self) -> Outcome<Option<Zeroizing<Vec<u8>>>> {
         let Some(path) = &self.access_token_file else { return Ok(None) };
-        let text = read_secret_file(path).map_err(|error| {
-            Failure::file(error, "write the token into a file of mode 0600, and give its path")
-        })?;
-        let token = text.trim_end_matches(['\r', '\n']).as_bytes();
-        if token.is_empty() || token.len() > 255 {
-            return Err(Failure::usage(
-                format_args!("{} holds no token of 1 to 255 bytes", path.display()),
-                "write a text of that length into it, for example from `head -c 24 /dev/urandom | base64`",
-            ));
-        }
-        Ok(Some(Zeroizing::new(token.to_vec())))
+        Ok(Some(Zeroizing::new(read_token(path)?.as_bytes().to_vec())))
     }
 
     fn addresses(&self) -> Vec<SocketAddr> {
@@ -252,6 +253,10 @@ fn cannot_listen(error: &io::Error) -> Failure {
     };
     Failure::new(format_args!("the root cannot serve: {error}"), hint)
 }
+
+/// As clap wants it.
+const DISCOVERY_PORT_TEXT: &str = "7473";
+const _: () = assert!(DISCOVERY_PORT == 7473);
 
 fn parse_listen(text: &str) -> Result<Where, String> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);

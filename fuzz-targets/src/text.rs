@@ -1,21 +1,22 @@
-//! Text that people write: identifiers and files.
+//! Text that people write: identifiers, roots and files.
 
 use std::fmt::{Debug, Display};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::str::FromStr;
 
-use peersock::Network;
 use peersock::state::StateDir;
+use peersock::{Network, RootSource};
 use peersock_overlay::{NetworkConfig, NetworkId, NodeId, PublicIdentity};
 
-/// Network IDs, node IDs and public identities: one spelling each (hexadecimal also in capitals), which
+/// Names of roots and their lists; network IDs, node IDs and public identities: one spelling each (hexadecimal also in capitals), which
 /// parses again.
 pub fn identifiers(data: &[u8]) {
     if let Ok(text) = str::from_utf8(data) {
         spelled_once::<NetworkId>(text, &text.to_ascii_lowercase());
         spelled_once::<NodeId>(text, &text.to_ascii_lowercase());
         spelled_once::<PublicIdentity>(text, text);
+        root_source(text);
     }
     if let Some(bytes) = data.first_chunk()
         && let Ok(id) = NetworkId::new(u64::from_be_bytes(*bytes))
@@ -31,6 +32,19 @@ pub fn identifiers(data: &[u8]) {
     {
         assert_eq!(identity.to_bytes(), *bytes);
         assert_eq!(identity.to_string().parse(), Ok(identity));
+    }
+}
+
+/// Roots and lists of them: what is written parses to the same, but for tokens, which are not written.
+fn root_source(text: &str) {
+    let Ok(source) = text.parse::<RootSource>() else { return };
+    let again: RootSource = source.to_string().parse().expect("its own form");
+    match (source, again) {
+        (RootSource::Address(source), RootSource::Address(again)) => {
+            assert!(again.token().is_none() && source.token().is_none_or(|token| token.len() <= 255));
+            assert_eq!((source.identity(), source.endpoints()), (again.identity(), again.endpoints()));
+        }
+        (source, again) => assert_eq!(source, again),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use arbitrary::Arbitrary;
 use peersock_overlay::wire::{
-    Beacon, Control, CookieReply, Data, Hello, Initiation, MessageType, ParseError, Response, StaleReply,
-    UnknownSession,
+    Announcement, Beacon, Control, CookieReply, Data, Hello, Initiation, MessageType, ParseError, Response,
+    StaleReply, UnknownSession,
 };
 use peersock_overlay::{DATA_HEADER, DiscoveryKey, Identity, NetworkId, SuiteSet, data_index};
 
@@ -22,6 +22,7 @@ pub fn wire(data: &[u8]) {
         (MessageType::Beacon, beacon(data)),
         (MessageType::UnknownSession, unknown_session(data)),
         (MessageType::StaleReply, stale_reply(data)),
+        (MessageType::Announcement, announcement(data)),
     ];
     for (kind, bytes) in written {
         if let Some(bytes) = bytes {
@@ -61,6 +62,16 @@ fn sealed_data(data: &[u8]) -> Option<Vec<u8>> {
     let mut out = [&[0; DATA_HEADER], message.sealed].concat();
     Data::write_header(&mut out, message.receiver, message.counter);
     Some(out)
+}
+
+/// What fills it up is ignored, and written as zeros.
+fn announcement(data: &[u8]) -> Option<Vec<u8>> {
+    let announcement = Announcement::parse(data).ok()?;
+    let mut out = Vec::new();
+    announcement.emit(&mut out);
+    assert_eq!(Announcement::parse(&out), Ok(announcement));
+    assert_eq!(out[..66], data[..66]);
+    data[66..].iter().all(|byte| *byte == 0).then_some(out)
 }
 
 /// Beacons are written in order; one that is not in order keeps its tags all the same.

@@ -32,6 +32,11 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--secret-file", help="file with the networks' passphrase")
     run.add_argument("--state", help="directory that holds the node's identity (default: a fresh one)")
     run.add_argument("--interface", action="append", default=[], help="use only this network interface")
+    run.add_argument(
+        "--root",
+        action="append",
+        help="a root, as `peersock root` prints it, dns:DOMAIN, lan, or @FILE (default: those of PEERSOCK_ROOTS)",
+    )
     run.add_argument("--bind", choices=["overlay", "kernel", "both"], default="overlay")
     run.add_argument(
         "--only", action="store_true", help="refuse addresses outside the networks, to all that the program starts"

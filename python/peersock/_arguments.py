@@ -111,6 +111,17 @@ def interfaces(value: str | Sequence[str]) -> tuple[str, ...] | None:
     return names
 
 
+def roots(value: str | Iterable[str] | None) -> tuple[str, ...] | None:
+    """Texts that name roots; ``None`` for those of the environment."""
+    if value is None:
+        return None
+    texts = (value,) if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"roots are texts, as `peersock root` prints them, not {text!r} ({type(text).__name__})")
+    return texts
+
+
 def seconds(name: str, value: object) -> float:
     """A time that is to pass."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):

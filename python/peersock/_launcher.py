@@ -97,7 +97,7 @@ def _digest(options: Namespace) -> str:
     """What of the command line decides about the node."""
     networks = [os.path.abspath(network) if os.path.isfile(network) else network for network in options.network]
     paths = [path and os.path.abspath(path) for path in (options.state, options.secret_file)]
-    words = [networks, paths, options.interface, options.bind, options.only]
+    words = [networks, paths, options.interface, options.bind, options.only, options.root]
     return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]
 
 
@@ -110,6 +110,7 @@ def _launch(options: Namespace, secret: str | None, digest: str, program: int, w
             secret=secret,
             identity=options.state,
             interfaces=interfaces or "all",
+            roots=options.root,
             bind=options.bind,
             only=options.only,
             linger=_LINGER,

@@ -32,21 +32,21 @@ class Settings:
     discovery: bool = True
     discovery_port: int | None = None
     buffers: tuple[int, int] | None = None
+    roots: tuple[str, ...] | None = None
 
     def start(self) -> _peersock.Node:
         """Starts such a node."""
         self._check_interfaces()
-        return _peersock.Node(
-            _peersock.Config(
-                state=self.state,
-                seed=self.seed,
-                interfaces=None if self.interfaces is None else list(self.interfaces),
-                port=self.port,
-                discovery=self.discovery,
-                discovery_port=self.discovery_port,
-                buffers=self.buffers,
-            )
+        config = _peersock.Config(
+            state=self.state,
+            seed=self.seed,
+            interfaces=None if self.interfaces is None else list(self.interfaces),
+            port=self.port,
+            discovery=self.discovery,
+            discovery_port=self.discovery_port,
+            buffers=self.buffers,
         )
+        return _peersock.Node(config if self.roots is None else config.with_roots(list(self.roots)))
 
     def _check_interfaces(self) -> None:
         there = [name for _, name in _if_nameindex()]

@@ -18,6 +18,7 @@ class Config:
         discovery_port: int | None = None,
         buffers: tuple[int, int] | None = None,
     ) -> Config: ...
+    def with_roots(self, texts: list[str]) -> Config: ...
 
 @final
 class Node:

@@ -39,6 +39,8 @@ class Event:
     kind: EventKind
     #: The peer's node ID.
     peer: str
+    #: Of `PEER_REACHABLE` and `PATH_CHANGED`: whether a root relays now. ``None`` for others.
+    relayed: bool | None = None
 
 
 class Events(Iterator[Event], AsyncIterator[Event]):
@@ -109,4 +111,6 @@ def _parse(message: bytes) -> Event | None:
     if not message:
         raise StopIteration
     fields = json.loads(message)
-    return Event(EventKind(fields["kind"]), fields["peer"]) if "kind" in fields else None
+    if "kind" not in fields:
+        return None
+    return Event(EventKind(fields["kind"]), fields["peer"], fields["relayed"])

@@ -18,8 +18,10 @@ class Peer:
     addresses: tuple[str, ...]
     #: Whether there is an encrypted session with it: packets flow.
     connected: bool
-    #: Where its packets are sent now, as ``ADDRESS:PORT``.
+    #: Where its packets are sent now, as ``ADDRESS:PORT``: the root's, if one relays.
     path: str | None
+    #: The node ID of the root that relays, if one does.
+    root: str | None
     #: The path's smoothed round-trip time, milliseconds.
     rtt_ms: float | None
     #: The cipher of the session.
@@ -43,6 +45,7 @@ class Peer:
             addresses=tuple(peer["addresses"]),
             connected=peer["connected"],
             path=peer["path"],
+            root=peer["root"],
             rtt_ms=peer["rtt_ms"],
             cipher=peer["cipher"],
             session_age_s=peer["session_age_s"],

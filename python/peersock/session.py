@@ -47,6 +47,10 @@ class Session:
         discovery: Whether to find, and be found by, peers on this machine and the local networks.
         discovery_port: The UDP port of that, the same for all who shall find each other.
         buffers: The most that the send and the receive buffer of each TCP socket may hold, bytes.
+        roots: The roots at which the node can be found, and which relay for it: a text, or several, each one that
+            ``peersock root`` prints, ``"dns:DOMAIN"`` for those that the DNS lists, ``"lan"`` for those that announce
+            themselves on the local network, or ``"@"`` and the path of a file with such texts. None at all if it is
+            empty; ``None`` means those of the variable ``PEERSOCK_ROOTS``.
         bind: Where sockets are reached that are bound to no address: from the ``"overlay"``, from the machine's own
             network (``"kernel"``), or from ``"both"``. ``None`` is what the process has, the overlay for its first
             session.
@@ -78,6 +82,7 @@ class Session:
         discovery: bool = True,
         discovery_port: int | None = None,
         buffers: tuple[int, int] | None = None,
+        roots: str | Iterable[str] | None = None,
         bind: Literal["overlay", "kernel", "both"] | None = None,
         only: bool | None = None,
         ready_timeout: float | None = 30.0,
@@ -98,6 +103,7 @@ class Session:
                 None if discovery_port is None else given.number("discovery_port", discovery_port, 1, 0xFFFF)
             ),
             buffers=given.buffers(buffers),
+            roots=given.roots(roots),
         )
         side = given.side(bind)
         restricted = None if only is None else given.flag("only", only)

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use peersock::overlay::Psk;
-use peersock::{IdentitySource, Interfaces, Network, NetworkId, NetworkIdError, Node, NodeBuilder, Seed};
+use peersock::{
+    IdentitySource, Interfaces, Network, NetworkId, NetworkIdError, Node, NodeBuilder, RootSource,
+    RootsError, Seed,
+};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -54,6 +57,18 @@ impl Config {
             None => {}
         }
         Ok(Self { settings })
+    }
+
+    /// The same with these roots, each text as `PEERSOCK_ROOTS` has it, in place of those of the environment.
+    fn with_roots(&self, py: Python<'_>, texts: Vec<String>) -> PyResult<Self> {
+        let mut all = Vec::new();
+        for text in texts {
+            all.extend(RootSource::load(&text).map_err(|error| match error {
+                RootsError::State(error) => state_error(py, &error),
+                other => invalid(other),
+            })?);
+        }
+        Ok(Self { settings: self.settings.clone().roots(all) })
     }
 }
 

@@ -191,14 +191,14 @@ impl Node {
 }
 
 fn encode(event: &Event) -> Vec<u8> {
-    let (kind, id) = match event {
-        Event::PeerFound { id } => ("peer_found", id),
-        Event::PeerReachable { id } => ("peer_reachable", id),
-        Event::PathChanged { id } => ("path_changed", id),
-        Event::PeerLost { id } => ("peer_lost", id),
-        Event::PeerUnreachable { id } => ("peer_unreachable", id),
+    let (kind, id, relayed) = match event {
+        Event::PeerFound { id } => ("peer_found", id, None),
+        Event::PeerReachable { id, relayed } => ("peer_reachable", id, Some(relayed)),
+        Event::PathChanged { id, relayed } => ("path_changed", id, Some(relayed)),
+        Event::PeerLost { id } => ("peer_lost", id, None),
+        Event::PeerUnreachable { id } => ("peer_unreachable", id, None),
         // A later node may tell more.
         _ => return b"{}".to_vec(),
     };
-    serde_json::json!({ "kind": kind, "peer": id.to_string() }).to_string().into_bytes()
+    serde_json::json!({ "kind": kind, "peer": id.to_string(), "relayed": relayed }).to_string().into_bytes()
 }

@@ -156,7 +156,9 @@ def test_events_come_to_who_iterates(tmp_path: Path) -> None:
         "        import subprocess; other = subprocess.Popen([sys.executable, '-m', peer, path, sys.argv[5]],\n"
         "            cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)\n"
         "        address = other.stdout.readline().strip(); assert session.wait_peer(address, 20)\n"
-        "        assert next(event for event in events if event.kind == 'peer_reachable').peer\n"
+        "        event = next(event for event in events if event.kind == 'peer_reachable')\n"
+        "        assert event.peer and event.relayed is False\n"
+        "        assert session.peers()[0].root is None\n"
         "        assert events.next_timeout(0.01) is None or True\n"
         "    async def main():\n"
         "        async with session:\n"
@@ -168,6 +170,22 @@ def test_events_come_to_who_iterates(tmp_path: Path) -> None:
     seeds = [network.seeds[name].hex() for name in ("here", "there")]
     arguments = (str(network.path), seeds[0], PEER, str(ROOT), seeds[1])
     assert run_python(code, *arguments) == "peer_lost\n"
+
+
+@pytest.mark.parametrize("given", ["None", "'{root} {other}'", "['{root}', '@{file}']", "''"])
+def test_roots_are_those_given_or_those_of_the_environment(given: str, tmp_path: Path) -> None:
+    keys = [peersock.public_key(bytes([seed]) * 32) for seed in (1, 2)]
+    root, other = (f"{key}@127.0.0.1:{port}" for key, port in zip(keys, (9, 11)))
+    (tmp_path / "roots").write_text(f"# ours\n{other}\n")
+    code = (
+        "import os, peersock\n"
+        f"os.environ['PEERSOCK_ROOTS'] = '{root}\\n{other}'\n"
+        f"roots = {given.format(root=root, other=other, file=tmp_path / 'roots')}\n"
+        "with peersock.Session('ff0001ffff000000', interfaces='loopback', discovery=False, roots=roots) as session:\n"
+        "    print([root['endpoints'] for root in session.status()['roots']])\n"
+    )
+    expected = [] if given == "''" else [["127.0.0.1:9"], ["127.0.0.1:11"]]
+    assert run_python(code) == f"{expected}\n"
 
 
 def test_without_a_session_all_is_the_kernel_s() -> None:

@@ -4,6 +4,7 @@ mod endpoint;
 mod error;
 mod passphrase;
 mod root;
+mod root_source;
 mod static_file;
 
 use std::collections::BTreeMap;
@@ -18,7 +19,9 @@ use crate::state::{check_secret_file, read_text_file};
 
 pub use endpoint::{HostEndpoint, ParseEndpointError};
 pub use error::ConfigError;
-pub use root::{ParseRootError, RootAddress, RootEndpoint, RootTransport, RootsError};
+pub use root::{ParseRootError, RootAddress, RootEndpoint, RootTransport};
+pub(crate) use root_source::LABEL as ROOTS_LABEL;
+pub use root_source::{RootDomain, RootSource, RootsError};
 
 /// A network to join, and what proves that this node may.
 ///

@@ -1,9 +1,8 @@
 //! What a node must know of a root: its keys, and where it listens.
 
+use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::str::FromStr;
-use std::{fmt, fs, io};
 
 use peersock_overlay::{ParseIdentityError, PublicIdentity, is_endpoint};
 use thiserror::Error;
@@ -31,6 +30,17 @@ use super::{HostEndpoint, ParseEndpointError};
 pub struct RootAddress {
     identity: PublicIdentity,
     endpoints: Vec<RootEndpoint>,
+    token: Option<Token>,
+}
+
+/// What a root wants to be shown.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Token(Vec<u8>);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
 }
 
 /// One way to a root.
@@ -88,15 +98,42 @@ pub enum ParseRootError {
     /// An endpoint is neither an address nor a host name with a port.
     #[error("{0:?} is no endpoint of a root: HOST:PORT, after tcp:, tls: or wss: unless it is for UDP")]
     Endpoint(String),
+    /// What follows the endpoints is no access token of 1 to 255 bytes.
+    #[error("after its endpoints a root has ?token=TEXT or nothing, with a text of 1 to 255 bytes")]
+    Token,
+    /// What follows `dns:` is no domain.
+    #[error("{0:?} is no domain with a list of roots: write dns:DOMAIN, or dns:DOMAIN@NAMESERVER")]
+    Domain(String),
 }
 
 impl RootAddress {
     /// At most so many endpoints of one root are used; further ones are an error.
     pub const MAX_ENDPOINTS: usize = 16;
 
+    /// The most bytes of an access token.
+    pub const MAX_TOKEN: usize = 255;
+
     /// A root with these keys that listens there.
     pub fn new(identity: PublicIdentity, endpoints: Vec<RootEndpoint>) -> Self {
-        Self { identity, endpoints }
+        Self { identity, endpoints, token: None }
+    }
+
+    /// The same root, which wants to be shown this token by those who register.
+    ///
+    /// # Errors
+    /// [`ParseRootError::Token`] unless it has 1 to 255 bytes.
+    pub fn with_token(self, token: impl Into<Vec<u8>>) -> Result<Self, ParseRootError> {
+        let token = token.into();
+        match token.len() {
+            1..=Self::MAX_TOKEN => Ok(Self { token: Some(Token(token)), ..self }),
+            _ => Err(ParseRootError::Token),
+        }
+    }
+
+    /// What is shown to the root. It is a secret: neither [`Display`](fmt::Display) nor [`Debug`](fmt::Debug)
+    /// writes it.
+    pub fn token(&self) -> Option<&[u8]> {
+        self.token.as_ref().map(|token| token.0.as_slice())
     }
 
     /// The root's keys. Whoever does not have the secret half of them is not this root.
@@ -116,45 +153,6 @@ impl RootAddress {
     pub fn parse_list(text: &str) -> Result<Vec<Self>, ParseRootError> {
         text.split_whitespace().map(str::parse).collect()
     }
-
-    /// Reads what `PEERSOCK_ROOTS` and `--root` hold: such texts, or `@` and the path of a file that has
-    /// them. In a file, lines that begin with `#` are comments.
-    ///
-    /// ```
-    /// use peersock::RootAddress;
-    ///
-    /// assert!(RootAddress::load("")?.is_empty());
-    /// assert!(RootAddress::load("@/no/such/file").is_err());
-    /// # Ok::<(), peersock::RootsError>(())
-    /// ```
-    ///
-    /// # Errors
-    /// See [`RootsError`].
-    pub fn load(text: &str) -> Result<Vec<Self>, RootsError> {
-        let Some(path) = text.trim().strip_prefix('@') else { return Ok(Self::parse_list(text)?) };
-        let file = fs::read_to_string(path)
-            .map_err(|source| RootsError::File { path: PathBuf::from(path), source })?;
-        let lines = file.lines().filter(|line| !line.trim_start().starts_with('#'));
-        let roots = lines.map(Self::parse_list).collect::<Result<Vec<_>, _>>()?;
-        Ok(roots.into_iter().flatten().collect())
-    }
-}
-
-/// Why the roots that a text or file names could not be read.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum RootsError {
-    /// The file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    File {
-        /// Its path.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// One of the texts names no root.
-    #[error(transparent)]
-    Text(#[from] ParseRootError),
 }
 
 impl fmt::Display for RootAddress {
@@ -174,12 +172,36 @@ impl FromStr for RootAddress {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (key, endpoints) = text.split_once('@').ok_or(ParseRootError::NoKey)?;
         let identity = key.parse()?;
+        let (endpoints, token) = match endpoints.split_once('?') {
+            Some((endpoints, rest)) => (endpoints, Some(parse_token(rest)?)),
+            None => (endpoints, None),
+        };
         let endpoints: Vec<RootEndpoint> = endpoints.split(',').map(str::parse).collect::<Result<_, _>>()?;
         if endpoints.len() > Self::MAX_ENDPOINTS {
             return Err(ParseRootError::Endpoint(endpoints[Self::MAX_ENDPOINTS].to_string()));
         }
-        Ok(Self { identity, endpoints })
+        let root = Self::new(identity, endpoints);
+        match token {
+            Some(token) => root.with_token(token),
+            None => Ok(root),
+        }
     }
+}
+
+fn parse_token(text: &str) -> Result<Vec<u8>, ParseRootError> {
+    let mut rest = text.strip_prefix("token=").ok_or(ParseRootError::Token)?.bytes();
+    let mut token = Vec::new();
+    while let Some(byte) = rest.next() {
+        token.push(match byte {
+            b'%' => {
+                let mut digit = || char::from(rest.next()?).to_digit(16);
+                let (high, low) = digit().zip(digit()).ok_or(ParseRootError::Token)?;
+                (high << 4 | low) as u8
+            }
+            byte => byte,
+        });
+    }
+    Ok(token)
 }
 
 impl RootEndpoint {
@@ -310,6 +332,20 @@ mod tests {
         }
         let many = vec!["192.0.2.1:1"; 17].join(",");
         assert!(matches!(parse(&format!("{}@{many}", key())), ParseRootError::Endpoint(_)));
+    }
+
+    #[test]
+    fn a_token_is_read_and_shown_to_nobody() {
+        let text = format!("{}@192.0.2.1:7420?token=a%20b%25%FF=?c", key());
+        let root: RootAddress = text.parse().expect("a root");
+        assert_eq!(root.token(), Some(&b"a b%\xff=?c"[..]));
+        let shown = format!("{root} {root:?}");
+        assert!(!shown.contains("token=") && !shown.contains("97"), "{shown}");
+        let long = format!("token={}", "x".repeat(256));
+        for wrong in ["", "token=", "token=%4", "token=%zz", "tokn=x", &long] {
+            let text = format!("{}@192.0.2.1:7420?{wrong}", key());
+            assert_eq!(text.parse::<RootAddress>(), Err(ParseRootError::Token), "{wrong}");
+        }
     }
 
     #[test]

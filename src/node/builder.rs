@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use peersock_overlay::wire::DISCOVERY_PORT;
 use peersock_overlay::{Endpoint, EndpointConfig, Identity, NoEntropy};
 use peersock_stack::Stack;
 use zeroize::Zeroizing;
 
 use super::closing::Closing;
-use super::{Inner, Node, resolver, roots, singleton};
-use crate::config::{RootAddress, RootsError};
+use super::{Inner, Node, root_list, singleton};
+use crate::config::{RootSource, RootsError};
 use crate::driver::{Driver, Interfaces, UdpSockets};
 use crate::management::{ManagementServer, Request};
 use crate::state::{StateDir, StateError};
@@ -19,9 +20,6 @@ use crate::sync;
 
 /// Names the roots of nodes that are not told theirs.
 const ROOTS_VARIABLE: &str = "PEERSOCK_ROOTS";
-
-/// The UDP port on which nodes listen for each other's beacons.
-const DISCOVERY_PORT: u16 = 7473;
 
 /// Where a node's identity comes from.
 ///
@@ -127,7 +125,7 @@ pub struct NodeBuilder {
     port: u16,
     discovery_port: Option<u16>,
     introduce: bool,
-    roots: Option<Vec<RootAddress>>,
+    roots: Option<Vec<RootSource>>,
     stack: peersock_stack::Config,
 }
 
@@ -184,20 +182,28 @@ impl NodeBuilder {
         self
     }
 
-    /// The roots at which the node can be found, and which relay for it; at most eight are used. Default:
-    /// those that the environment's `PEERSOCK_ROOTS` names, as [`RootAddress::load`] reads it.
+    /// The roots at which the node can be found, and which relay for it; at most eight are used, in this
+    /// order. [`RootSource`] says which sources there are besides the [`RootAddress`](crate::RootAddress) of one
+    /// root. Default: what the environment's `PEERSOCK_ROOTS` names, as [`RootSource::load`] reads it.
     ///
     /// ```
     /// use peersock::overlay::Identity;
-    /// use peersock::{Node, RootAddress};
+    /// use peersock::{Node, RootAddress, RootSource};
     ///
     /// let key = Identity::from_seed(&[7; 32]).public().to_string();
     /// let roots = RootAddress::parse_list(&format!("{key}@192.0.2.1:7420"))?;
     /// let settings = Node::builder().roots(roots);
-    /// # Ok::<(), peersock::ParseRootError>(())
+    /// let from_the_dns = Node::builder().roots(RootSource::load("dns:example.org")?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn roots(mut self, roots: Vec<RootAddress>) -> Self {
-        self.roots = Some(roots);
+    pub fn roots(mut self, roots: impl IntoIterator<Item = impl Into<RootSource>>) -> Self {
+        self.roots = Some(roots.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Uses the roots that the environment's `PEERSOCK_ROOTS` names, which is the default.
+    pub fn roots_of_environment(mut self) -> Self {
+        self.roots = None;
         self
     }
 
@@ -249,7 +255,7 @@ impl NodeBuilder {
                 state,
             }),
         };
-        roots::start(&node.inner, &roots, Box::new(resolver::ask_system));
+        root_list::start(&node.inner, roots);
         node.serve_management()?;
         Ok(node)
     }
@@ -292,9 +298,9 @@ impl Node {
     }
 }
 
-fn roots_of_environment() -> Result<Vec<RootAddress>, StartError> {
+fn roots_of_environment() -> Result<Vec<RootSource>, StartError> {
     let Some(text) = std::env::var_os(ROOTS_VARIABLE) else { return Ok(Vec::new()) };
-    RootAddress::load(&text.to_string_lossy()).map_err(StartError::Roots)
+    RootSource::load(&text.to_string_lossy()).map_err(StartError::Roots)
 }
 
 fn random_seed() -> io::Result<Zeroizing<[u8; 32]>> {

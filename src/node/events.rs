@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use peersock_overlay::{NodeId, Peer};
+use peersock_overlay::{NodeId, Peer, Place};
 
 use crate::datapath::Subscription;
 
@@ -14,8 +14,8 @@ use crate::datapath::Subscription;
 /// ```no_run
 /// # let node = peersock::node()?;
 /// for event in node.events() {
-///     if let peersock::Event::PeerReachable { id } = event {
-///         println!("{id} is there");
+///     if let peersock::Event::PeerReachable { id, relayed } = event {
+///         println!("{id} is there{}", if relayed { ", by way of a root" } else { "" });
 ///     }
 /// }
 /// # Ok::<(), std::io::Error>(())
@@ -32,11 +32,16 @@ pub enum Event {
     PeerReachable {
         /// Its node ID.
         id: NodeId,
+        /// Whether a root relays, as far as is known when the event is read.
+        relayed: bool,
     },
-    /// The peer now has another address, or the path another size.
+    /// The peer now has another address, the path another size, or a root relays that did not before, or not
+    /// any more.
     PathChanged {
         /// Its node ID.
         id: NodeId,
+        /// Whether a root relays, as far as is known when the event is read.
+        relayed: bool,
     },
     /// The session has ended: the peer left, or has not been heard of for minutes.
     PeerLost {
@@ -132,10 +137,12 @@ impl Iterator for Events {
 fn translate(event: &peersock_overlay::Event) -> Option<Event> {
     use peersock_overlay::Event as Overlay;
     let id = |peer: &Arc<Peer>| *peer.id();
+    let relayed =
+        |peer: &Arc<Peer>| matches!(peer.path().map(|path| path.place), Some(Place::Relayed { .. }));
     Some(match event {
         Overlay::PeerAdded(peer) => Event::PeerFound { id: id(peer) },
-        Overlay::SessionReady(peer) => Event::PeerReachable { id: id(peer) },
-        Overlay::PathChanged(peer) => Event::PathChanged { id: id(peer) },
+        Overlay::SessionReady(peer) => Event::PeerReachable { id: id(peer), relayed: relayed(peer) },
+        Overlay::PathChanged(peer) => Event::PathChanged { id: id(peer), relayed: relayed(peer) },
         Overlay::SessionLost(peer) => Event::PeerLost { id: id(peer) },
         Overlay::PeerUnreachable(peer) => Event::PeerUnreachable { id: id(peer) },
         _ => return None,

@@ -5,6 +5,7 @@ mod closing;
 mod events;
 mod joined;
 mod resolver;
+mod root_list;
 mod roots;
 mod singleton;
 mod status;
@@ -24,7 +25,8 @@ pub use events::{Event, Events};
 pub use joined::Joined;
 pub use singleton::node;
 pub use status::{
-    Conflict, FlowStatus, NetworkStatus, PeerStatus, Ports, Presence, RootStatus, Status, Traffic,
+    AttemptStatus, Conflict, FlowStatus, NetworkStatus, PeerStatus, Ports, Presence, RootStatus, Status,
+    Traffic,
 };
 
 use self::closing::Closing;

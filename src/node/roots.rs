@@ -2,7 +2,7 @@
 //! reached.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,32 +13,51 @@ use super::Inner;
 use super::resolver::{Resolve, Turn};
 use crate::config::{HostEndpoint, RootAddress, RootTransport};
 use crate::datapath::Subscription;
+use crate::sync;
 
 /// How often it is looked whether the roots are reached.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// Has the node use these roots. Endpoints of other transports than UDP are left out.
-pub(super) fn start(node: &Arc<Inner>, roots: &[RootAddress], resolve: Box<Resolve>) {
-    if roots.is_empty() {
-        return;
+/// What keeps the names of a list of roots resolved. When it is dropped, nothing is published any more: the
+/// node goes on with what it has, until another list takes its place.
+pub(super) struct Used {
+    is_current: Arc<Mutex<bool>>,
+    events: Option<Arc<Subscription>>,
+}
+
+impl Drop for Used {
+    fn drop(&mut self) {
+        *sync::lock(&self.is_current) = false;
+        if let Some(events) = &self.events {
+            events.end();
+        }
     }
+}
+
+/// Has the node use these roots, in place of those before. Endpoints of other transports than UDP are left
+/// out.
+pub(super) fn start(node: &Arc<Inner>, roots: &[RootAddress], resolve: Box<Resolve>) -> Used {
     let now = Instant::now();
     let roots: Vec<_> = roots.iter().map(|root| Root::new(root, now)).collect();
     let has_hosts = roots.iter().any(|root| !root.hosts.is_empty());
-    let mut names = Names { node: Arc::downgrade(node), roots, resolve };
+    let is_current = Arc::new(Mutex::new(true));
+    let mut names = Names { node: Arc::downgrade(node), is_current: Arc::clone(&is_current), roots, resolve };
     names.publish();
     if !has_hosts {
-        return;
+        return Used { is_current, events: None };
     }
     let events = node.driver.datapath.subscribe();
+    let used = Used { is_current, events: Some(Arc::clone(&events)) };
     let started = thread::Builder::new().name("peersock-roots".into()).spawn(move || names.run(&events));
     if let Err(error) = started {
         tracing::warn!(%error, "host names of roots are not resolved");
     }
+    used
 }
 
 struct Names {
     node: Weak<Inner>,
+    is_current: Arc<Mutex<bool>>,
     roots: Vec<Root>,
     resolve: Box<Resolve>,
 }
@@ -57,8 +76,10 @@ impl Root {
     fn new(root: &RootAddress, now: Instant) -> Root {
         let udp = || root.endpoints().iter().filter(|endpoint| endpoint.transport == RootTransport::Udp);
         let addresses: Vec<_> = udp().filter_map(|endpoint| endpoint.address()).collect();
+        let mut config = RootConfig::new(*root.identity(), addresses.clone());
+        config.access = root.token().unwrap_or_default().to_vec();
         Root {
-            config: RootConfig::new(*root.identity(), addresses.clone()),
+            config,
             node: root.identity().node_id(),
             addresses,
             hosts: udp().filter_map(|endpoint| endpoint.host_endpoint().cloned()).collect(),
@@ -130,7 +151,9 @@ impl Names {
 
     fn publish(&self) {
         let Some(node) = self.node.upgrade() else { return };
-        if node.is_down() {
+        // A later list must not be replaced by this one: it is published under the same lock.
+        let is_current = sync::lock(&self.is_current);
+        if node.is_down() || !*is_current {
             return;
         }
         let configs = self.roots.iter().map(|root| root.config.clone()).collect();

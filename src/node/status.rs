@@ -7,7 +7,8 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use peersock_overlay::{
-    Elsewhere, NetworkId, NetworkInfo, NetworkSummary, NodeId, PeerInfo, RootInfo, RootState, SessionStats,
+    CandidateKind, DirectAttempt, DirectOutcome, Elsewhere, NetworkId, NetworkInfo, NetworkSummary, NodeId,
+    PeerInfo, RootInfo, RootState, SessionStats,
 };
 use serde::{Serialize, Serializer};
 
@@ -184,8 +185,37 @@ pub struct PeerStatus {
     pub total_traffic: Traffic,
     /// Where else it may be.
     pub candidates: Vec<SocketAddr>,
+    /// Where a direct path was looked for, the last time that there was none, and what came of it.
+    pub attempts: Vec<AttemptStatus>,
     /// Another node with the peer's identity, if one was seen in the last ten minutes.
     pub conflict: Option<Conflict>,
+}
+
+/// An address at which a direct path to a peer was looked for.
+///
+/// ```
+/// fn describe(attempt: &peersock::AttemptStatus) -> String {
+///     format!("{} ({}): {}", attempt.address, attempt.kind, attempt.outcome)
+/// }
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct AttemptStatus {
+    /// The address.
+    pub address: SocketAddr,
+    /// What kind it is of: `interface` (of the peer's machine), `mapped` (as seen from outside), `forwarded` (by
+    /// a router that was asked to), or `predicted` (the port that a NAT box was expected to use next).
+    pub kind: &'static str,
+    /// Whether a root of this node's has seen the peer at that IP address. Others get a few packets only.
+    pub vouched: bool,
+    /// Packets sent there in the last round.
+    pub sent: u32,
+    /// How long ago the last of them was sent, seconds.
+    pub tried_s: Option<f64>,
+    /// Whether the peer has answered from there.
+    pub answered: bool,
+    /// What came of it, or why nothing was sent there, in words.
+    pub outcome: String,
 }
 
 /// One identity is in use at two places, probably because a state directory was copied: connections reach the
@@ -377,7 +407,25 @@ fn peer(now: Instant, network: NetworkId, info: PeerInfo) -> PeerStatus {
         traffic: session.map(|session| session.stats().into()),
         total_traffic: info.traffic.into(),
         candidates: info.candidates,
+        attempts: info.attempts.iter().map(|attempt| attempted(now, attempt)).collect(),
         conflict: conflict(now, info.elsewhere),
+    }
+}
+
+fn attempted(now: Instant, attempt: &DirectAttempt) -> AttemptStatus {
+    AttemptStatus {
+        address: attempt.address,
+        kind: match attempt.kind {
+            _ if attempt.predicted => "predicted",
+            CandidateKind::Interface => "interface",
+            CandidateKind::Mapped => "mapped",
+            CandidateKind::Forwarded => "forwarded",
+        },
+        vouched: attempt.vouched,
+        sent: attempt.sent,
+        tried_s: attempt.tried.map(|at| now.saturating_duration_since(at).as_secs_f64()),
+        answered: attempt.outcome == DirectOutcome::Answered,
+        outcome: attempt.outcome.to_string(),
     }
 }
 

@@ -27,7 +27,7 @@ use crate::node::Seed;
 
 pub use error::StateError;
 pub use private::read_secret_file;
-pub(crate) use private::{check_secret_file, read_text_file};
+pub(crate) use private::{check_secret_file, read_regular_secret_file, read_text_file, write_atomically};
 
 const LOCK_FILE: &str = "lock";
 const IDENTITY_FILE: &str = "identity.key";
@@ -105,7 +105,7 @@ impl StateDir {
         }
         let path = self.path.join(IDENTITY_FILE);
         let seed = identity::generate().map_err(StateError::io("draw randomness for", &path))?;
-        private::write_atomically(&self.path, IDENTITY_FILE, identity::emit(&seed).as_bytes())?;
+        write_atomically(&self.path, IDENTITY_FILE, identity::emit(&seed).as_bytes())?;
         Ok(Identity::from_seed(&seed))
     }
 
@@ -218,7 +218,7 @@ fn lock(directory: &Path) -> Result<File, StateError> {
 
 fn read_identity(directory: &Path) -> Result<Option<Identity>, StateError> {
     let path = directory.join(IDENTITY_FILE);
-    match private::read_regular_secret_file(&path) {
+    match read_regular_secret_file(&path) {
         Ok(text) => Ok(Some(Identity::from_seed(&*identity::parse(&path, &text)?))),
         Err(StateError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(StateError::Io { source, .. }) if source.kind() == std::io::ErrorKind::InvalidData => {

@@ -75,7 +75,7 @@ fn peers_find_each_other_and_say_so() {
     let events = a.events();
     ja.wait_peer(jb.address().into(), PATIENCE).expect("the peer is found");
     let reached = std::iter::from_fn(|| events.next_timeout(Duration::from_millis(1)));
-    let _ = reached.filter(|event| matches!(event, Event::PeerReachable { id } if *id == b.id())).count();
+    let _ = reached.filter(|event| matches!(event, Event::PeerReachable { id, .. } if *id == b.id())).count();
     let peers = ja.peers();
     assert_eq!(peers.len(), 1);
     assert_eq!(peers[0].id, b.id());

@@ -8,7 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock::overlay::Identity;
-use peersock::{IdentitySource, Interfaces, Network, Node, RootAddress, RootState};
+use peersock::overlay::wire::Announcement;
+use peersock::{IdentitySource, Interfaces, Network, Node, RootAddress, RootSource, RootState};
 use peersock_testnet::{FakeRoot, Random};
 
 /// Only keeps a hang from lasting.
@@ -18,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn two_nodes_meet_at_a_root_and_talk_through_it() {
     let (root, text) = Root::start();
     let node = || {
-        let roots = RootAddress::load(&text).expect("a root");
+        let roots = RootAddress::parse_list(&text).expect("a root");
         let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
         builder.discovery(false).roots(roots).start().expect("loopback sockets")
     };
@@ -58,7 +59,7 @@ fn two_nodes_meet_at_a_root_and_talk_through_it() {
 fn a_root_with_a_host_name_is_used() {
     let (root, _) = Root::start();
     let text = format!("{}@localhost:{}", root.identity, root.address.port());
-    let roots = RootAddress::load(&text).expect("a root");
+    let roots = RootAddress::parse_list(&text).expect("a root");
     let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
     let node = builder.discovery(false).roots(roots).start().expect("loopback sockets");
     let since = Instant::now();
@@ -68,10 +69,35 @@ fn a_root_with_a_host_name_is_used() {
     }
 }
 
+#[test]
+fn a_root_that_announces_itself_is_used_by_those_who_want_that() {
+    let (root, _) = Root::start();
+    // A port for discovery that nobody else has: it is kept until the nodes share it.
+    let kept = UdpSocket::bind("0.0.0.0:0").expect("a port");
+    let port = kept.local_addr().expect("its address").port();
+    drop(kept);
+    let builder = || {
+        let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
+        builder.discovery_port(port)
+    };
+    let willing = builder().roots([RootSource::Lan]).start().expect("loopback sockets");
+    let others = builder().roots(Vec::<RootSource>::new()).start().expect("loopback sockets");
+    let since = Instant::now();
+    while willing.status().roots.first().is_none_or(|root| root.state != RootState::Registered) {
+        assert!(since.elapsed() < PATIENCE, "{:?}", willing.status().roots);
+        root.announce(port);
+        thread::sleep(Duration::from_millis(20));
+    }
+    let used = &willing.status().roots[0];
+    assert_eq!((used.id, used.path), (root.identity.node_id(), Some(root.address)));
+    assert!(others.status().roots.is_empty());
+}
+
 /// A root on the loopback interface.
 struct Root {
     identity: peersock::PublicIdentity,
     address: SocketAddr,
+    announcer: UdpSocket,
     stop: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<()>>,
 }
@@ -85,6 +111,8 @@ impl Root {
         let identity = Identity::from_seed(&[0x99; 32]);
         let public = *identity.public();
         let mut root = FakeRoot::new(identity, Duration::from_secs(1_800_000_000), Random::from_seed(1));
+        let announcer = socket.try_clone().expect("one more descriptor");
+        announcer.set_broadcast(true).expect("it may");
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = thread::spawn(move || {
@@ -96,7 +124,19 @@ impl Root {
                 }
             }
         });
-        (Root { identity: public, address, stop, thread: Some(thread) }, format!("{public}@{address}"))
+        (
+            Root { identity: public, address, announcer, stop, thread: Some(thread) },
+            format!("{public}@{address}"),
+        )
+    }
+}
+
+impl Root {
+    /// Announces it on the loopback interface.
+    fn announce(&self, port: u16) {
+        let mut datagram = Vec::new();
+        Announcement { identity: self.identity }.emit(&mut datagram);
+        self.announcer.send_to(&datagram, ("127.255.255.255", port)).expect("room");
     }
 }
 

@@ -130,7 +130,7 @@ fn what_waits_when_the_host_stops_and_what_comes_later_is_told_that_it_is_down()
 fn events_are_read_from_a_descriptor_until_the_node_stops() {
     let (a, b) = (Host::start(settings()).expect("a host"), Host::start(settings()).expect("a host"));
     let encode = |event: &Event| match event {
-        Event::PeerReachable { id } => id.to_string().into_bytes(),
+        Event::PeerReachable { id, .. } => id.to_string().into_bytes(),
         _ => b"other".to_vec(),
     };
     let events = a.event_socket(encode).expect("a socket");

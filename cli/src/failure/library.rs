@@ -95,10 +95,9 @@ impl From<StartError> for Failure {
                 Failure::from_library(StartError::Io(source), Some(hint))
             }
             error @ StartError::Roots(_) => {
-                let hint = "give the text that `peersock root` prints, or @ and the path of a file with it";
+                let hint = "give the text that `peersock root` prints, dns:DOMAIN, lan, or @ and the path of a file with such";
                 Failure::from_library(error, Some(hint))
-            }
-            // What remains says itself what to do.
+            } // What remains says itself what to do.
             error => Failure::from_library(error, None),
         }
     }
@@ -231,7 +230,7 @@ pub(super) mod samples {
         all.push(ConfigError::InvalidFile { path: path(), line: 1, what: what() }.into());
         all.push(StartError::PortTaken { port: 7 }.into());
         all.push(StartError::AlreadyInstalled.into());
-        let roots = peersock::RootAddress::load("nonsense").expect_err("it names no root");
+        let roots = peersock::RootSource::load("nonsense").expect_err("it names no root");
         all.push(StartError::Roots(roots).into());
         let id = "ff0001ffff000000".parse().expect("a network's ID");
         let node = peersock::overlay::NodeId::from_bytes([1; 32]);

@@ -4,6 +4,7 @@
 //! that are not known here are skipped.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
@@ -77,6 +78,29 @@ pub(crate) struct Peer {
     pub(crate) rtt_ms: Option<f64>,
     pub(crate) total_traffic: Option<Traffic>,
     pub(crate) conflict: Option<Conflict>,
+    #[serde(default)]
+    pub(crate) attempts: Vec<Attempt>,
+}
+
+/// Where a direct path to a peer was looked for.
+#[derive(Deserialize)]
+pub(crate) struct Attempt {
+    pub(crate) address: SocketAddr,
+    pub(crate) kind: String,
+    pub(crate) sent: u32,
+    pub(crate) tried_s: Option<f64>,
+    pub(crate) outcome: String,
+}
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}): {}", self.address, self.kind, self.outcome)?;
+        match self.sent {
+            0 => Ok(()),
+            1 => f.write_str(", 1 packet sent"),
+            sent => write!(f, ", {sent} packets sent"),
+        }
+    }
 }
 
 /// Another node with the same identity.

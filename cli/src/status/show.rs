@@ -158,6 +158,19 @@ impl fmt::Display for Line<'_> {
                 write!(f, ", round trip {rtt:.3} ms")?;
             }
             write!(f, "\n      ")?;
+            // A direct path needs no explanation.
+            if peer.root.is_some() {
+                match peer.attempts.as_slice() {
+                    [] => write!(f, "no address of it is known where a direct path could be tried\n      ")?,
+                    attempts => attempts.iter().try_for_each(|attempt| {
+                        write!(f, "tried {attempt}")?;
+                        if let Some(seconds) = attempt.tried_s {
+                            write!(f, ", {} ago", age(seconds))?;
+                        }
+                        write!(f, "\n      ")
+                    })?,
+                }
+            }
         }
         if let Some(other) = &peer.conflict {
             write!(f, "{}\n      ", paint(ERROR, conflict(other)))?;
@@ -302,12 +315,22 @@ mod tests {
             {"id": "a2", "state": "unreachable", "endpoints": ["192.0.2.2:7420"]},
         ]);
         status["peers"][1]["root"] = "a1".into();
+        let none = report(&status, false, 50);
+        assert!(none.contains("no address of it is known"), "{none}");
+        status["peers"][1]["attempts"] = json!([
+            {"address": "203.0.113.9:5000", "kind": "mapped", "vouched": true, "sent": 12, "tried_s": 61.2,
+             "answered": false, "outcome": "no answer"},
+            {"address": "10.0.0.9:5000", "kind": "interface", "vouched": false, "sent": 0, "tried_s": null,
+             "answered": false, "outcome": "private address of another network"},
+        ]);
         let text = report(&status, false, 50);
         for words in [
             "\nroot a1: registered for 1 min 1 s\n  at 192.0.2.1:7420, round trip 20.500 ms, sees this node at \
              203.0.113.5:4000, relays to 1 peer\n",
             "\nroot a2: unreachable\n  not reached at 192.0.2.2:7420\n",
             "session over 127.0.0.1:6, relayed by root a1",
+            "tried 203.0.113.9:5000 (mapped): no answer, 12 packets sent, 1 min 1 s ago\n",
+            "tried 10.0.0.9:5000 (interface): private address of another network\n",
         ] {
             assert!(text.contains(words), "{words} is not in {text}");
         }

@@ -2,13 +2,14 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
 use peersock::RootAddress;
 use peersock::overlay::noise::{InitiationPayload, Initiator, MacWriter, SessionKeys, Timestamp};
 use peersock::overlay::wire::{
-    Channel, Control, Data, Entry, LookUpKey, MessageType, NoticeCode, Registration, RelayToken, Relayed,
-    RootMessage,
+    Announcement, Channel, Control, Data, Entry, LookUpKey, MessageType, NoticeCode, Registration,
+    RelayToken, Relayed, RootMessage,
 };
 use peersock::overlay::{
     DATA_HEADER, DATA_OVERHEAD, Identity, NetworkId, Psk, PublicIdentity, SessionIndex, SuiteSet,
@@ -16,7 +17,9 @@ use peersock::overlay::{
 };
 use rustix::process::Signal;
 
-use crate::common::{Lab, PATIENCE, Running, peersock, run, signal, write_file};
+use serde_json::Value;
+
+use crate::common::{Lab, PATIENCE, PORT, Running, peersock, run, signal, write_file};
 
 #[test]
 fn a_root_serves_and_ends_when_all_nodes_have_been_told() {
@@ -96,6 +99,68 @@ fn who_does_not_show_the_token_is_refused() {
 }
 
 #[test]
+fn nodes_with_the_token_meet_at_the_root_and_see_how() {
+    let lab = Lab::new();
+    let token = lab.dir.path().join("token");
+    write_file(&token, "open sesame\n", 0o600);
+    let token = token.to_str().unwrap();
+    let root = Root::start(&["--access-token-file", token]);
+    let text = root.text();
+    let with_root = |mut command: Command, token: Option<&str>| {
+        command.args(["--root", &text]);
+        command.args(token.map(|token| ["--root-token-file", token]).iter().flatten());
+        command
+    };
+    let state_of = |node: &str| {
+        let status = run(lab.command(node, &["status", "--json"]));
+        let status: Value = serde_json::from_slice(&status.stdout).unwrap_or_default();
+        status["roots"][0]["state"].as_str().unwrap_or_default().to_owned()
+    };
+    let wait_for = |node: &str, wanted: &str| {
+        let deadline = Instant::now() + PATIENCE;
+        while state_of(node) != wanted {
+            assert!(Instant::now() < deadline, "{node} is not {wanted} but {}", state_of(node));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let port = PORT.to_string();
+    let listening = Running::start(with_root(lab.node("listener", &["listen", &port]), Some(token)));
+    wait_for("listener", "registered");
+    let refused = Running::start(with_root(lab.node("stranger", &["listen", &port]), None));
+    wait_for("stranger", "refused");
+    drop(refused);
+
+    let target = listening.wait_for_target();
+    let address = target.rsplit_once(':').unwrap().0.trim_matches(['[', ']']);
+    let ping = |words: &[&str]| {
+        let mut command = with_root(lab.node("dialer", &["ping", address, "-i", "0.05"]), Some(token));
+        command.args(words);
+        run(command)
+    };
+    // On one machine both are found by beacon, too: whatever path there is first, it ends direct.
+    let finished = ping(&["--until-direct", "-c", "1000"]).success();
+    assert!(finished.text().contains("path taken: ") && finished.text().contains("direct to 127.0.0.1:"));
+    let json: Value = serde_json::from_slice(&ping(&["-c", "1", "--json"]).stdout).unwrap();
+    assert!(json["path"]["remote"].as_str().unwrap().starts_with("127.0.0.1:"), "{json}");
+    let mut command = lab.node("dialer", &["ping", address, "--root-token-file", token]);
+    command.args(["-c", "1"]);
+    run(command).failure(2, &["--root"]);
+    listening.interrupt();
+}
+
+#[test]
+fn a_root_announces_itself_where_it_listens() {
+    // Nobody else has this port for discovery.
+    let listener = UdpSocket::bind("0.0.0.0:0").unwrap();
+    listener.set_read_timeout(Some(PATIENCE)).unwrap();
+    let root = Root::start(&[&format!("--announce={}", listener.local_addr().unwrap().port())]);
+    let mut datagram = [0; 2000];
+    let (len, from) = listener.recv_from(&mut datagram).expect("an announcement");
+    let announcement = Announcement::parse(&datagram[..len]).expect("its form");
+    assert_eq!((announcement.identity, from), (root.identity, root.address));
+}
+
+#[test]
 fn the_identity_stays_and_what_is_advertised_is_printed() {
     let lab = Lab::new();
     let start = || {
@@ -128,6 +193,11 @@ struct Root {
 }
 
 impl Root {
+    /// What goes into PEERSOCK_ROOTS.
+    fn text(&self) -> String {
+        format!("{}@{}", self.identity, self.address)
+    }
+
     fn start(words: &[&str]) -> Root {
         let mut command = peersock(&["root", "--listen", "127.0.0.1", "--port", "0", "--ephemeral"]);
         command.args(words);

@@ -120,7 +120,7 @@ ZTS_INLINE int zts_stats_get_all(zts_stats_counter_t *dst) {
     return ZTS_ERR_OK;
 }
 
-/* ---- What there is nothing of: roots, moons, relays, routes, groups of frames, servers of names ---- */
+/* ---- Roots and relays; what there is nothing of: moons, routes, groups of frames, servers of names ---- */
 
 #define ZTS_STORE_DATA_LEN 4096
 #define ZTS_MAX_NUM_ROOTS 16
@@ -131,31 +131,97 @@ typedef struct {
     char *endpoint_ip_str[ZTS_MAX_NUM_ROOTS][ZTS_MAX_ENDPOINTS_PER_ROOT];
 } zts_root_set_t;
 
+/* The text of peersock's roots, as PEERSOCK_ROOTS has it: what zts_util_sign_root_set() writes, and `peersock root`
+ * prints. ZeroTier's own sets, which are binary, name roots that speak another protocol: they are accepted without
+ * effect, so that programs go on. */
 ZTS_INLINE int zts_init_set_roots(const void *roots_data, unsigned int len) {
-    (void)len;
-    return roots_data == NULL ? ZTS_ERR_ARG : ZTS_ERR_GENERAL;
+    char text[sizeof zts_state.roots];
+    const unsigned char *data = (const unsigned char *)roots_data;
+    peersock_config *config;
+    peersock_result result;
+    unsigned int i;
+    if (zts_is_up()) return ZTS_ERR_SERVICE;
+    if (roots_data == NULL || len >= sizeof text) return ZTS_ERR_ARG;
+    /* A caller may count the final zero, or give a whole buffer. */
+    while (len > 0 && data[len - 1] == '\0') len--;
+    for (i = 0; i < len; i++) {
+        if (data[i] < ' ' && data[i] != '\n' && data[i] != '\r' && data[i] != '\t') return ZTS_ERR_OK;
+        if (data[i] > '~') return ZTS_ERR_OK;
+    }
+    if (len == 0) return ZTS_ERR_OK;
+    memcpy(text, data, len);
+    text[len] = '\0';
+    config = peersock_config_new();
+    if (config == NULL) return ZTS_ERR_GENERAL;
+    result = peersock_config_roots(config, text);
+    peersock_config_free(config);
+    if (result != PEERSOCK_OK) return ZTS_ERR_ARG;
+    strcpy(zts_state.roots, text);
+    zts_state.has_roots = 1;
+    return ZTS_ERR_OK;
 }
 
+/* One root as peersock writes it, from a key of peersock's and endpoints as libzt writes them: "192.0.2.1/7420". False if
+ * there is no room, or the key is none of peersock's. */
+ZTS_INLINE int zts_write_root(const char *key, char *const *endpoints, char *out, size_t size) {
+    size_t used, i;
+    peersock_config *config;
+    int is_root;
+    if (strlen(key) != PEERSOCK_KEY_SIZE - 1 || size < PEERSOCK_KEY_SIZE + 1) return 0;
+    used = (size_t)snprintf(out, size, "%s@", key);
+    for (i = 0; i < ZTS_MAX_ENDPOINTS_PER_ROOT && endpoints[i] != NULL; i++) {
+        const char *port = strrchr(endpoints[i], '/');
+        int is_v6 = strchr(endpoints[i], ':') != NULL, written;
+        if (port == NULL) return 0;
+        written = snprintf(out + used, size - used, "%s%s%.*s%s:%s", i > 0 ? "," : "", is_v6 ? "[" : "",
+                           (int)(port - endpoints[i]), endpoints[i], is_v6 ? "]" : "", port + 1);
+        if (written < 0 || (size_t)written >= size - used) return 0;
+        used += (size_t)written;
+    }
+    config = peersock_config_new();
+    is_root = config != NULL && peersock_config_roots(config, out) == PEERSOCK_OK;
+    peersock_config_free(config);
+    return is_root;
+}
+
+/* Writes the text that zts_init_set_roots() takes. Roots have keys of their own, so the set as a whole has none, and is not
+ * signed: the key buffers stay as they are. Roots of ZeroTier's are left out. */
 ZTS_INLINE int zts_util_sign_root_set(char *roots_out, unsigned int *roots_len, char *prev_key,
                                       unsigned int *prev_key_len, char *curr_key, unsigned int *curr_key_len,
                                       uint64_t id, uint64_t ts, zts_root_set_t *roots_spec) {
-    (void)roots_out, (void)roots_len, (void)prev_key, (void)prev_key_len, (void)curr_key, (void)curr_key_len;
-    (void)id, (void)ts, (void)roots_spec;
-    return ZTS_ERR_GENERAL;
+    unsigned int used = 0, i;
+    (void)prev_key, (void)prev_key_len, (void)curr_key, (void)curr_key_len, (void)id, (void)ts;
+    if (roots_out == NULL || roots_len == NULL || roots_spec == NULL || *roots_len == 0) return ZTS_ERR_ARG;
+    roots_out[0] = '\0';
+    for (i = 0; i < ZTS_MAX_NUM_ROOTS && roots_spec->public_id_str[i] != NULL; i++) {
+        char root[ZTS_STORE_DATA_LEN];
+        if (!zts_write_root(roots_spec->public_id_str[i], roots_spec->endpoint_ip_str[i], root, sizeof root)) continue;
+        if (used + strlen(root) + 2 > *roots_len) return ZTS_ERR_ARG;
+        used += (unsigned int)sprintf(roots_out + used, "%s\n", root);
+    }
+    *roots_len = used;
+    return ZTS_ERR_OK;
 }
 
+/* A moon is named by 40 bits, of which no key follows: there is nothing to look for. */
 ZTS_INLINE int zts_moon_orbit(uint64_t moon_roots_id, uint64_t moon_seed) {
     (void)moon_roots_id, (void)moon_seed;
-    return zts_is_up() ? ZTS_ERR_GENERAL : ZTS_ERR_SERVICE;
+    return zts_is_up() ? ZTS_ERR_OK : ZTS_ERR_SERVICE;
 }
 
 ZTS_INLINE int zts_moon_deorbit(uint64_t moon_roots_id) {
     (void)moon_roots_id;
-    return zts_is_up() ? ZTS_ERR_GENERAL : ZTS_ERR_SERVICE;
+    return zts_is_up() ? ZTS_ERR_OK : ZTS_ERR_SERVICE;
 }
 
-ZTS_INLINE int zts_init_allow_tcp_relay(int enabled) { return enabled ? ZTS_ERR_GENERAL : zts_init_has_no_effect(); }
-ZTS_INLINE int zts_init_force_tcp_relay(int enabled) { return enabled ? ZTS_ERR_GENERAL : zts_init_has_no_effect(); }
+/* The relays are the roots, by the transports that their texts name. */
+ZTS_INLINE int zts_init_set_tcp_relay(const char *tcp_relay_addr, unsigned short tcp_relay_port) {
+    if (tcp_relay_addr == NULL || tcp_relay_port == 0) return ZTS_ERR_ARG;
+    return zts_init_has_no_effect();
+}
+
+ZTS_INLINE int zts_init_allow_tcp_relay(int enabled) { return (void)enabled, zts_init_has_no_effect(); }
+ZTS_INLINE int zts_init_force_tcp_relay(int enabled) { return (void)enabled, zts_init_has_no_effect(); }
 
 ZTS_INLINE int zts_core_query_route_count(uint64_t net_id) {
     (void)net_id;

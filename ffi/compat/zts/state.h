@@ -9,10 +9,12 @@ struct zts_state {
     uint16_t port;
     void (*handler)(void *);
     pthread_mutex_t handling;
+    char roots[4097];
+    int has_roots;
 };
 
 /* One in a program, though several of its files include this. */
-__attribute__((weak)) struct zts_state zts_state = {{0}, {{0}}, 0, {0}, 0, 0, NULL, PTHREAD_MUTEX_INITIALIZER};
+__attribute__((weak)) struct zts_state zts_state = {{0}, {{0}}, 0, {0}, 0, 0, NULL, PTHREAD_MUTEX_INITIALIZER, {0}, 0};
 
 /* The first 40 bits of a node's ID. */
 ZTS_INLINE uint64_t zts_short_id(const char *id) {
@@ -186,8 +188,12 @@ ZTS_INLINE void zts_on_event(const peersock_event *event, void *context) {
     message.peer = peer;
     message.len = sizeof *peer;
     switch (event->kind) {
-    case PEERSOCK_PEER_REACHABLE: message.event_code = ZTS_EVENT_PEER_DIRECT; break;
-    case PEERSOCK_PATH_CHANGED: message.event_code = ZTS_EVENT_PEER_PATH_DISCOVERED; break;
+    case PEERSOCK_PEER_REACHABLE:
+        message.event_code = event->relayed ? ZTS_EVENT_PEER_RELAY : ZTS_EVENT_PEER_DIRECT;
+        break;
+    case PEERSOCK_PATH_CHANGED:
+        message.event_code = event->relayed ? ZTS_EVENT_PEER_RELAY : ZTS_EVENT_PEER_PATH_DISCOVERED;
+        break;
     case PEERSOCK_PEER_LOST: message.event_code = ZTS_EVENT_PEER_PATH_DEAD; break;
     case PEERSOCK_PEER_UNREACHABLE: message.event_code = ZTS_EVENT_PEER_UNREACHABLE; break;
     default: break;
@@ -314,6 +320,7 @@ ZTS_INLINE int zts_node_start(void) {
         if (result == PEERSOCK_OK) result = peersock_config_seed(config, zts_state.seed, sizeof zts_state.seed);
     }
     if (result == PEERSOCK_OK) result = peersock_config_port(config, zts_state.port);
+    if (result == PEERSOCK_OK && zts_state.has_roots) result = peersock_config_roots(config, zts_state.roots);
     if (result == PEERSOCK_OK && zts_state.blacklisted > 0) result = zts_choose_interfaces(config);
     if (result == PEERSOCK_OK) result = peersock_start(config, NULL);
     peersock_config_free(config);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use libc::{c_char, size_t};
-use peersock::{IdentitySource, Interfaces, NodeBuilder, Seed};
+use peersock::{IdentitySource, Interfaces, NodeBuilder, RootSource, Seed};
 
 use crate::boundary::{answer, guarded_or};
 use crate::registry::defaults;
@@ -143,6 +143,32 @@ pub unsafe extern "C" fn peersock_config_discovery_port(
         0 => Err(Failure::invalid("discovery needs a port")),
         // SAFETY: the caller's.
         port => unsafe { change(config, |settings| settings.discovery_port(port)) },
+    })
+}
+
+/// The roots at which the node can be found, and which relay for it, as `PEERSOCK_ROOTS` has them: texts with
+/// white space between them, each one that `peersock root` prints (with `?token=TEXT` behind it, if the root
+/// wants one), `dns:DOMAIN` for those that the DNS lists, or `lan` for those that announce themselves on the
+/// local network; or `@` and the path of a file with such texts. An empty text: none. NULL, the default: what the
+/// variable `PEERSOCK_ROOTS` has.
+///
+/// # Safety
+/// `config` is NULL or comes from `peersock_config_new()`; `roots` is NULL or a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_config_roots(
+    config: *mut peersock_config,
+    roots: *const c_char,
+) -> peersock_result {
+    answer(|| {
+        if roots.is_null() {
+            // SAFETY: the caller's.
+            return unsafe { change(config, NodeBuilder::roots_of_environment) };
+        }
+        // SAFETY: the caller's.
+        let text = unsafe { text::read(roots, "the roots") }?;
+        let sources = RootSource::load(text).map_err(|error| Failure::invalid(error.to_string()))?;
+        // SAFETY: the caller's.
+        unsafe { change(config, |settings| settings.roots(sources)) }
     })
 }
 

@@ -20,7 +20,8 @@ use crate::text;
 pub const PEERSOCK_PEER_FOUND: u32 = 1;
 /// There is an encrypted session with the peer: packets flow.
 pub const PEERSOCK_PEER_REACHABLE: u32 = 2;
-/// The peer now has another address, or the path another size.
+/// The peer now has another address, the path another size, or a root relays that did not before, or not any
+/// more.
 pub const PEERSOCK_PATH_CHANGED: u32 = 3;
 /// The session has ended: the peer left, or has not been heard of for minutes.
 pub const PEERSOCK_PEER_LOST: u32 = 4;
@@ -36,8 +37,10 @@ pub struct peersock_event {
     pub kind: u32,
     /// The node ID of the peer; empty for events of the node.
     pub peer: [c_char; PEERSOCK_ID_SIZE],
+    /// Of `PEERSOCK_PEER_REACHABLE` and `PEERSOCK_PATH_CHANGED`: 1 if a root relays now, 0 if the path is direct.
+    pub relayed: u8,
     /// Zeros.
-    pub reserved: [u8; 27],
+    pub reserved: [u8; 26],
 }
 
 /// What is called with events. It runs on a thread of the library's that sees the process's descriptors, one
@@ -161,19 +164,23 @@ impl Target {
 }
 
 fn describe(event: &Event) -> peersock_event {
+    let relayed = matches!(
+        event,
+        Event::PeerReachable { relayed: true, .. } | Event::PathChanged { relayed: true, .. }
+    );
     let (kind, id) = match event {
         Event::PeerFound { id } => (PEERSOCK_PEER_FOUND, id),
-        Event::PeerReachable { id } => (PEERSOCK_PEER_REACHABLE, id),
-        Event::PathChanged { id } => (PEERSOCK_PATH_CHANGED, id),
+        Event::PeerReachable { id, .. } => (PEERSOCK_PEER_REACHABLE, id),
+        Event::PathChanged { id, .. } => (PEERSOCK_PATH_CHANGED, id),
         Event::PeerLost { id } => (PEERSOCK_PEER_LOST, id),
         Event::PeerUnreachable { id } => (PEERSOCK_PEER_UNREACHABLE, id),
         _ => return about(0, ""),
     };
-    about(kind, &id.to_string())
+    peersock_event { relayed: relayed.into(), ..about(kind, &id.to_string()) }
 }
 
 fn about(kind: u32, peer: &str) -> peersock_event {
-    peersock_event { kind, peer: text::fixed(peer), reserved: [0; 27] }
+    peersock_event { kind, peer: text::fixed(peer), relayed: 0, reserved: [0; 26] }
 }
 
 /// What read(2) gives of an event.

@@ -22,7 +22,8 @@ pub struct peersock_peer {
     pub connected: bool,
     /// Its first address in the network.
     pub address: sockaddr_storage,
-    /// Where its packets are sent now; `ss_family` is AF_UNSPEC if that is not known.
+    /// Where its packets are sent now, which is a root's address if one relays; `ss_family` is AF_UNSPEC if that
+    /// is not known.
     pub path: sockaddr_storage,
     /// How many addresses it has in the network.
     pub addresses: u32,
@@ -44,7 +45,7 @@ pub struct peersock_peer {
     pub received_bytes: u64,
     /// Whether it is there: one of the `PEERSOCK_PEER_` constants; later versions may add some.
     pub state: u32,
-    /// Bits: `PEERSOCK_PEER_CONFLICT`; later versions may add some.
+    /// Bits: `PEERSOCK_PEER_CONFLICT`, `PEERSOCK_PEER_RELAYED`; later versions may add some.
     pub flags: u32,
     /// How long ago it last proved to be there, by an authentic packet or handshake, milliseconds; UINT64_MAX
     /// if never.
@@ -75,6 +76,9 @@ pub const PEERSOCK_PEER_GONE: u32 = 3;
 
 /// Two nodes run with the peer's identity, and connections reach the one or the other.
 pub const PEERSOCK_PEER_CONFLICT: u32 = 1;
+
+/// A root relays what goes to the peer and comes from it.
+pub const PEERSOCK_PEER_RELAYED: u32 = 2;
 
 /// The peers known now in a network, or with 0 in all: as many as fit, and in `*count` how many there are.
 ///
@@ -208,7 +212,13 @@ fn describe(peer: &PeerStatus) -> peersock_peer {
             Presence::Gone => PEERSOCK_PEER_GONE,
             _ => PEERSOCK_PEER_KNOWN,
         },
-        flags: if peer.conflict.is_some() { PEERSOCK_PEER_CONFLICT } else { 0 },
+        flags: [
+            (peer.conflict.is_some(), PEERSOCK_PEER_CONFLICT),
+            (peer.root.is_some(), PEERSOCK_PEER_RELAYED),
+        ]
+        .into_iter()
+        .filter_map(|(is_set, flag)| is_set.then_some(flag))
+        .sum(),
         last_seen_ms: ago(peer.last_seen_s),
         last_heard_ms: ago(peer.last_heard_s),
         total_sent_packets: peer.total_traffic.sent_packets,

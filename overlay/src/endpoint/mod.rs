@@ -243,7 +243,9 @@ impl Endpoint {
             Some(MessageType::UnknownSession) => self.on_unknown_session(now, meta, datagram),
             Some(MessageType::StaleReply) => self.on_stale_reply(now, meta, datagram),
             // It comes from no root of this node's.
-            Some(MessageType::Relayed) | None => self.core.counters.unknown_message.increment(),
+            Some(MessageType::Relayed | MessageType::Announcement) | None => {
+                self.core.counters.unknown_message.increment()
+            }
         }
     }
 

@@ -13,10 +13,13 @@
 //! | `0xD6` | [`Hello`] | discovery |
 //! | `0xD7` | [`UnknownSession`] | a hint that a session is gone |
 //! | `0xD8` | [`StaleReply`] | handshake |
+//! | `0xD9` | [`Relayed`] | roots |
+//! | `0xDA` | [`Announcement`] | roots |
 //!
 //! These types are public for fuzzing, simulation and tools; a driver needs only
 //! [`data_index`](crate::data_index).
 
+mod announcement;
 mod beacon;
 mod candidates;
 mod control;
@@ -30,6 +33,7 @@ mod root;
 mod tests;
 mod unknown;
 
+pub use announcement::{Announcement, DISCOVERY_GROUP_V4, DISCOVERY_GROUP_V6, DISCOVERY_PORT};
 pub use beacon::Beacon;
 pub use candidates::{Candidates, RootVoucher};
 pub use control::{Control, ProbeSize};
@@ -92,6 +96,8 @@ pub enum MessageType {
     StaleReply = 0xD8,
     /// A datagram that a root passes on from one node to another.
     Relayed = 0xD9,
+    /// Multicast: "I am a root."
+    Announcement = 0xDA,
 }
 
 impl MessageType {
@@ -107,6 +113,7 @@ impl MessageType {
             0xD7 => Self::UnknownSession,
             0xD8 => Self::StaleReply,
             0xD9 => Self::Relayed,
+            0xDA => Self::Announcement,
             _ => return None,
         })
     }
@@ -124,6 +131,7 @@ impl fmt::Display for MessageType {
             Self::UnknownSession => "unknown session",
             Self::StaleReply => "stale reply",
             Self::Relayed => "relayed",
+            Self::Announcement => "announcement",
         })
     }
 }

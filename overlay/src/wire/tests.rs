@@ -25,6 +25,7 @@ proptest! {
             UnknownSession::parse(&bytes).is_ok().then_some(MessageType::UnknownSession),
             StaleReply::parse(&bytes).is_ok().then_some(MessageType::StaleReply),
             Relayed::parse(&bytes).is_ok().then_some(MessageType::Relayed),
+            Announcement::parse(&bytes).is_ok().then_some(MessageType::Announcement),
         ];
         // At most one, and that which byte 0 says.
         for message in parsed.into_iter().flatten() {
@@ -92,6 +93,18 @@ proptest! {
     }
 
     #[test]
+    fn announcement_round_trips(seed: [u8; 32], cut in 0..Announcement::LEN, more in 1..9usize) {
+        let announcement = Announcement { identity: *Identity::from_seed(&seed).public() };
+        let mut datagram = Vec::new();
+        announcement.emit(&mut datagram);
+        prop_assert_eq!(datagram.len(), Announcement::LEN);
+        prop_assert_eq!(Announcement::parse(&datagram), Ok(announcement));
+        prop_assert_eq!(Announcement::parse(&datagram[1..cut.max(1)]).is_ok(), false);
+        datagram.resize(Announcement::LEN + more, 0);
+        prop_assert_eq!(Announcement::parse(&datagram), Err(ParseError::Length));
+    }
+
+    #[test]
     fn hello_round_trips(seed: [u8; 32], instance: u64, reply_wanted: bool, suites: u8, nonces: [[u8; 24]; 2]) {
         let [nonce, echo] = nonces;
         let identity = *Identity::from_seed(&seed).public();
@@ -132,7 +145,7 @@ proptest! {
 fn types_stay_clear_of_stun_and_turn() {
     // RFC 7983, section 7: 0 to 3 is STUN, 64 to 79 TURN channels.
     let ours: Vec<u8> = (0..=255).filter(|b| MessageType::of(&[*b]).is_some()).collect();
-    assert_eq!(ours, [0xD1, 0xD2, 0xD3, 0xD4, 0xD5, 0xD6, 0xD7, 0xD8, 0xD9]);
+    assert_eq!(ours, [0xD1, 0xD2, 0xD3, 0xD4, 0xD5, 0xD6, 0xD7, 0xD8, 0xD9, 0xDA]);
     for byte in ours {
         assert_eq!(MessageType::of(&[byte]).map(|t| t as u8), Some(byte));
     }
@@ -143,6 +156,7 @@ fn types_stay_clear_of_stun_and_turn() {
 fn no_answer_is_longer_than_its_question() {
     let chain = [Beacon::LEN, Hello::LEN, Hello::LEN, Initiation::MIN, Response::MIN, CookieReply::LEN];
     assert!(chain.is_sorted_by(|question, answer| question >= answer), "{chain:?}");
+    const { assert!(Announcement::LEN >= Initiation::MIN) };
 }
 
 #[test]

@@ -9,6 +9,7 @@
 //! datagrams, and two bounded channels between it and the root.
 
 mod address;
+mod announce;
 mod batch;
 mod metrics;
 mod run;
@@ -22,6 +23,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant, SystemTime};
 
 use peersock_overlay::NoEntropy;
+use peersock_overlay::wire::Announcement;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -29,6 +31,7 @@ pub use address::{advertised, interface_addresses};
 pub use streams::{Connection, Connections, FromRoot, ToRoot};
 
 use crate::{Config, Counters, Root};
+use announce::Announcer;
 use streams::Inbound;
 use udp::Sockets;
 
@@ -81,6 +84,7 @@ pub struct Server {
     inbound: Inbound,
     connections: Connections,
     metrics: Option<TcpListener>,
+    announcer: Option<Announcer>,
     gauges: Arc<Gauges>,
     drain: Duration,
 }
@@ -137,7 +141,8 @@ impl Server {
         };
         let gauges = Arc::new(Gauges { counters: root.counters().clone(), ..Gauges::default() });
         let (connections, inbound) = streams::channels();
-        Ok(Self { root, sockets, inbound, connections, metrics, gauges, drain: listen.drain })
+        let announcer = None;
+        Ok(Self { root, sockets, inbound, connections, metrics, announcer, gauges, drain: listen.drain })
     }
 
     /// The addresses of the UDP sockets, with the ports that the system chose.
@@ -160,6 +165,18 @@ impl Server {
         self.connections.clone()
     }
 
+    /// Has the root announce itself on the local networks while it runs, every 5 s, at this UDP port: nodes
+    /// that were told to look there find it. The usual port is
+    /// [`DISCOVERY_PORT`](peersock_overlay::wire::DISCOVERY_PORT).
+    ///
+    /// # Errors
+    /// When the system does not let the sockets broadcast.
+    pub fn announce(&mut self, port: u16) -> io::Result<()> {
+        let announcement = Announcement { identity: *self.root.identity() };
+        self.announcer = Some(Announcer::new(&self.sockets, &announcement, port)?);
+        Ok(())
+    }
+
     /// The state machine, to give it a directory.
     pub fn root_mut(&mut self) -> &mut Root {
         &mut self.root
@@ -170,7 +187,7 @@ impl Server {
     /// # Errors
     /// When a socket cannot be waited for any more.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-        let Self { root, sockets, inbound, connections, metrics, gauges, drain } = self;
+        let Self { root, sockets, inbound, connections, metrics, announcer, gauges, drain } = self;
         // The channel closes when the last transport has gone, not by this one's copy.
         drop(connections);
         let (ended, mut watched) = watch::channel(());
@@ -185,6 +202,12 @@ impl Server {
                 None => std::future::pending().await,
             }
         };
+        let announcing = async {
+            match announcer {
+                Some(announcer) => announcer.run().await,
+                None => std::future::pending().await,
+            }
+        };
         let run = run::Run::new(root, sockets, inbound, gauges.clone()).until(shutdown, drain);
         tokio::select! {
             result = run => {
@@ -192,6 +215,7 @@ impl Server {
                 result
             }
             result = serving => result,
+            never = announcing => match never {},
         }
     }
 }

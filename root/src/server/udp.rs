@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd as _;
 use std::task::{Context, Poll};
 
 use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
@@ -68,6 +69,12 @@ impl Sockets {
 
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
         self.sockets.iter().map(|socket| socket.address).collect()
+    }
+
+    /// Copies of the sockets for who sends now and then, with the addresses that they are bound to.
+    pub(super) fn copies(&self) -> io::Result<Vec<(std::net::UdpSocket, IpAddr)>> {
+        let copy = |socket: &Bound| Ok((socket.io.as_fd().try_clone_to_owned()?.into(), socket.address.ip()));
+        self.sockets.iter().map(copy).collect()
     }
 
     pub(super) fn len(&self) -> usize {

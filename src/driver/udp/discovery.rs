@@ -3,16 +3,12 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 
+use peersock_overlay::wire::{DISCOVERY_GROUP_V4 as GROUP_V4, DISCOVERY_GROUP_V6 as GROUP_V6};
 use quinn_udp::{UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::data::DataSocket;
 use crate::driver::interfaces::HostInterface;
-
-/// Multicast group of the beacons, IPv4 (administratively scoped, RFC 2365).
-const GROUP_V4: Ipv4Addr = Ipv4Addr::new(239, 255, 112, 115);
-/// Multicast group of the beacons, IPv6 (link-local scope, transient; RFC 4291 section 2.7).
-const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff12, 0, 0, 0, 0, 0, 0x7065, 0x6572);
 
 #[derive(Debug)]
 pub(super) struct DiscoverySocket {

@@ -7,10 +7,11 @@ mod discovery;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::RwLock;
+use std::sync::{OnceLock, RwLock};
 use std::time::Duration;
 
-use peersock_overlay::{SocketIndex, SocketInfo};
+use peersock_overlay::wire::{Announcement, MessageType};
+use peersock_overlay::{PublicIdentity, SocketIndex, SocketInfo};
 use quinn_udp::UdpSockRef;
 
 use super::errors::{self, Refused};
@@ -27,8 +28,10 @@ const MAX_PAYLOAD: usize = 65507;
 /// Buffers handed to one receive call; each takes one GRO batch.
 pub(crate) const RECEIVE_BATCH: usize = 4;
 
+/// Is told of a root that announces itself, by the thread that reads the sockets: it must not wait.
+pub(crate) type OnAnnouncement = dyn Fn(SocketAddr, PublicIdentity) + Send + Sync;
+
 /// The sockets of one node.
-#[derive(Debug)]
 pub(crate) struct UdpSockets {
     data: Vec<DataSocket>,
     discovery: Vec<DiscoverySocket>,
@@ -37,6 +40,8 @@ pub(crate) struct UdpSockets {
     /// What the interfaces looked like at the last look.
     interfaces: RwLock<Vec<HostInterface>>,
     process: Process,
+    /// Who wants to know of roots that announce themselves.
+    announcements: OnceLock<Box<OnAnnouncement>>,
     pub(crate) stats: UdpStats,
 }
 
@@ -85,6 +90,7 @@ impl UdpSockets {
             discovery_port,
             interfaces: RwLock::new(Vec::new()),
             process: Process::current(),
+            announcements: OnceLock::new(),
             stats: UdpStats::default(),
         };
         sockets.refresh()?;
@@ -197,6 +203,24 @@ impl UdpSockets {
         Some((SocketIndex(answer as u16), true))
     }
 
+    /// Has `listener` called with the roots that announce themselves on the local networks, and where each
+    /// does. False if discovery is off, so that nothing is heard. Only the first listener is told.
+    pub(crate) fn on_announcement(&self, listener: Box<OnAnnouncement>) -> bool {
+        !self.discovery.is_empty() && self.announcements.set(listener).is_ok()
+    }
+
+    /// Takes a datagram that came by multicast or broadcast if it is a root's announcement.
+    pub(super) fn take_announcement(&self, remote: SocketAddr, datagram: &[u8]) -> bool {
+        if MessageType::of(datagram) != Some(MessageType::Announcement) {
+            return false;
+        }
+        if let (Some(listener), Ok(announcement)) = (self.announcements.get(), Announcement::parse(datagram))
+        {
+            listener(remote, announcement.identity);
+        }
+        true
+    }
+
     fn send_multicast_v4(&self, socket: &DataSocket, transmit: &quinn_udp::Transmit<'_>) {
         let list = sync::read(&self.interfaces);
         for interface in list.iter().filter(|interface| socket.reaches(interface)) {
@@ -289,7 +313,7 @@ impl Sink for UdpSockets {
 
 /// What a datagram is, for the log.
 pub(super) fn name_of(datagram: &[u8]) -> String {
-    peersock_overlay::wire::MessageType::of(datagram).map_or("noise".to_owned(), |kind| kind.to_string())
+    MessageType::of(datagram).map_or("noise".to_owned(), |kind| kind.to_string())
 }
 
 /// How long a sender waits for room in a full UDP send buffer before the datagram counts as lost.

@@ -77,6 +77,38 @@ const TRIES: &[Try] = &[
             [ "$(cat received)" = hello ]"#,
     },
     Try {
+        name: "two laptops and a root",
+        commands: &["peersock root", "peersock listen --root", "peersock dial --root"],
+        needs: &["ip", "nsenter", "unshare"],
+        builds: false,
+        // Each laptop has a network of its own, from which only the root's machine is reached: what they say to
+        // each other goes through the root.
+        script: r#"
+            laptop() {
+              XDG_STATE_HOME=$PWD/$1 unshare --net sleep 300 & local pid=$!
+              until [ "$(readlink /proc/$pid/ns/net)" != "$(readlink /proc/self/ns/net)" ]; do patience; done
+              ip link add "$1" type veth peer name eth0 netns $pid
+              ip address add 10.$2.0.1/24 dev "$1"; ip link set "$1" up
+              printf 'nsenter --target %s --net' $pid > $1.in
+              $(cat $1.in) ip address add 10.$2.0.2/24 dev eth0
+              $(cat $1.in) ip link set eth0 up
+              $(cat $1.in) ip link set lo up
+            }
+            laptop alpha 1; laptop beta 2
+            export XDG_STATE_HOME=$PWD/root
+            (eval "$1") > line 2> /dev/null &
+            until line=$(head -n1 line | grep .); do patience; done
+            said='the line that root printed'
+            in() { XDG_STATE_HOME=$PWD/$1 $(cat $1.in) bash -c "$2"; }
+            in alpha "exec ${2/$said/$line}" > received 2> said &
+            listener=$!
+            address=$(said_address said)
+            command=${3/$said/$line}
+            echo hello | in beta "exec ${command/the address that listen printed/$address}"
+            wait $listener
+            [ "$(cat received)" = hello ]"#,
+    },
+    Try {
         name: "copy",
         commands: &["tar c . | peersock dial", "peersock listen … | tar x"],
         needs: &["tar"],

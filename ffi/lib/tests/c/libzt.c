@@ -33,6 +33,31 @@ static void on_event(void *message_pointer) {
     pthread_mutex_unlock(&lock);
 }
 
+// Roots of peersock's are used, and those of ZeroTier's do no harm.
+static void set_roots(void) {
+    static zts_root_set_t spec;
+    char id[ZTS_ID_STR_BUF_LEN], key[PEERSOCK_KEY_SIZE], set[ZTS_STORE_DATA_LEN], wanted[300];
+    char v4[] = "192.0.2.1/7420", v6[] = "2001:db8::1/7420", theirs[] = "992fcf1db7:0:206ed59350b31916f749a1f85dffb3a8";
+    uint8_t seed[PEERSOCK_SEED_SIZE] = {7};
+    unsigned int length = sizeof set, id_length = sizeof id;
+    CHECK(peersock_identity_key(seed, sizeof seed, key, sizeof key) == PEERSOCK_OK);
+    spec.public_id_str[0] = theirs;
+    spec.endpoint_ip_str[0][0] = v4;
+    spec.public_id_str[1] = key;
+    spec.endpoint_ip_str[1][0] = v4;
+    spec.endpoint_ip_str[1][1] = v6;
+    CHECK(zts_util_sign_root_set(set, &length, id, &id_length, id, &id_length, 1, 2, &spec) == ZTS_ERR_OK);
+    CHECK(length == strlen(set));
+    snprintf(wanted, sizeof wanted, "%s@192.0.2.1:7420,[2001:db8::1]:7420\n", key);
+    CHECK(strcmp(set, wanted) == 0);
+    CHECK(zts_init_set_roots("\x01\x00\x00\x00\x00\x08\xea\xc9\x0a", 9) == ZTS_ERR_OK);
+    CHECK(zts_init_set_roots("nonsense", 8) == ZTS_ERR_ARG && zts_init_set_roots(NULL, 5) == ZTS_ERR_ARG);
+    CHECK(zts_init_set_roots(set, length) == ZTS_ERR_OK);
+    CHECK(zts_init_allow_tcp_relay(1) == ZTS_ERR_OK && zts_init_force_tcp_relay(1) == ZTS_ERR_OK);
+    CHECK(zts_init_set_tcp_relay("192.0.2.1", 443) == ZTS_ERR_OK && zts_init_set_tcp_relay(NULL, 443) == ZTS_ERR_ARG);
+    CHECK(zts_moon_orbit(1, 2) == ZTS_ERR_SERVICE);
+}
+
 // Everything that libzt's programs do before they open a socket. Gives the own address.
 static void come_online(uint64_t net_id, char *address) {
     char key[ZTS_ID_STR_BUF_LEN];
@@ -43,6 +68,7 @@ static void come_online(uint64_t net_id, char *address) {
     CHECK(zts_init_from_memory(key, length) == ZTS_ERR_OK);
     CHECK(zts_init_set_event_handler(on_event) == ZTS_ERR_OK);
     CHECK(zts_init_allow_net_cache(0) == ZTS_ERR_OK);
+    set_roots();
     // Only this machine's own interface is left.
     for (one = list; one->if_name != NULL; one++) {
         if (strcmp(one->if_name, "lo") == 0) continue;
@@ -52,6 +78,10 @@ static void come_online(uint64_t net_id, char *address) {
     CHECK(zts_node_start() == ZTS_ERR_OK);
     while (!zts_node_is_online()) zts_util_delay(50);
     CHECK(zts_node_get_id() != 0 && zts_node_get_port() > 0);
+    CHECK(zts_moon_orbit(1, 2) == ZTS_ERR_OK && zts_moon_deorbit(1) == ZTS_ERR_OK);
+    char *status;
+    CHECK(peersock_status(PEERSOCK_DEFAULT, &status) == PEERSOCK_OK && strstr(status, "192.0.2.1:7420") != NULL);
+    peersock_string_free(status);
     CHECK(zts_net_join(net_id) == ZTS_ERR_OK);
     while (!zts_net_transport_is_ready(net_id)) zts_util_delay(50);
     CHECK(zts_addr_is_assigned(net_id, ZTS_AF_INET6) && !zts_addr_is_assigned(net_id, ZTS_AF_INET));

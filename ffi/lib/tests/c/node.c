@@ -1,5 +1,6 @@
 // A node's life: identities, starting, networks, peers, paths, statistics, stopping and starting again.
 #include "common.h"
+#include <sys/stat.h>
 
 static void check_identities(const char *directory, char *id) {
     char path[4096], key[PEERSOCK_KEY_SIZE];
@@ -53,6 +54,41 @@ static void check_restarts(const char *directory) {
         }
         CHECK(close(fd) == 0);
     }
+    peersock_config_free(config);
+}
+
+// Roots are those of the environment, of the configuration, or none.
+static void check_roots(const char *directory) {
+    char key[PEERSOCK_KEY_SIZE], one[200], two[200], path[4096], file[4100], *status;
+    uint8_t seed[PEERSOCK_SEED_SIZE] = {7};
+    peersock_node node;
+    peersock_config *config = settings();
+    CHECK(peersock_identity_key(seed, sizeof seed, key, sizeof key) == PEERSOCK_OK);
+    snprintf(one, sizeof one, "%s@127.0.0.1:9", key);
+    snprintf(two, sizeof two, "%s@127.0.0.1:11?token=a%%20b\n", key);
+    CHECK(setenv("PEERSOCK_ROOTS", one, 1) == 0);
+    // As a file that others could read, the second one would not be taken: it has a token.
+    snprintf(path, sizeof path, "%s/roots", directory);
+    snprintf(file, sizeof file, "@%s", path);
+    int fd = open(path, O_CREAT | O_WRONLY, 0600);
+    CHECK(fd >= 0 && write(fd, two, strlen(two)) == (ssize_t)strlen(two) && close(fd) == 0);
+    const char *given[] = {NULL, file, "", two, NULL};
+    const char *wanted[] = {"127.0.0.1:9", "127.0.0.1:11", NULL, "127.0.0.1:11", "127.0.0.1:9"};
+    for (int i = 0; i < 5; i++) {
+        CHECK(peersock_config_roots(config, given[i]) == PEERSOCK_OK);
+        CHECK(peersock_start(config, &node) == PEERSOCK_OK);
+        CHECK(peersock_status(node, &status) == PEERSOCK_OK);
+        const char *roots = strstr(status, "\"roots\":[");
+        CHECK(roots != NULL && (wanted[i] ? strstr(roots, wanted[i]) != NULL : roots[9] == ']'));
+        CHECK(strstr(status, "a b") == NULL);
+        peersock_string_free(status);
+        CHECK(peersock_stop(node, 0) == PEERSOCK_OK);
+    }
+    CHECK(peersock_config_roots(config, "nonsense") == PEERSOCK_E_INVALID);
+    CHECK(strstr(peersock_last_error(), "peersock root") != NULL);
+    CHECK(peersock_config_roots(config, "dns:example.org lan") == PEERSOCK_OK);
+    CHECK(chmod(path, 0644) == 0 && peersock_config_roots(config, file) == PEERSOCK_E_INVALID);
+    CHECK(unsetenv("PEERSOCK_ROOTS") == 0 && unlink(path) == 0);
     peersock_config_free(config);
 }
 
@@ -133,6 +169,7 @@ int main(int argc, char **argv) {
     CHECK(argc == 2 && peersock_version()[0] == '0');
     check_identities(argv[1], id);
     check_restarts(argv[1]);
+    check_roots(argv[1]);
     peersock_node other = start_pair();
     check_peers(other);
     check_networks();

@@ -1,0 +1,78 @@
+//! Which way leads to a peer.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use peersock::{AttemptStatus, Node, PeerStatus};
+use serde_json::{Value, json};
+
+/// The path that packets to a peer take now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Path {
+    /// Where they are sent: to the root, if one relays.
+    remote: SocketAddr,
+    /// The node ID of the root that relays.
+    root: Option<String>,
+}
+
+/// Why the path to the member with this address is not direct, a line for each address that was tried.
+pub(crate) fn reasons(node: &Node, address: IpAddr) -> Vec<String> {
+    let peers = node.peers();
+    let peer = peers.iter().find(|peer| peer.addresses.contains(&address));
+    let attempts = peer.filter(|peer| peer.root.is_some()).map(|peer| peer.attempts.as_slice());
+    match attempts {
+        None => Vec::new(),
+        Some([]) => vec!["no address of it is known where a direct path could be tried".to_owned()],
+        Some(attempts) => attempts.iter().map(reason).collect(),
+    }
+}
+
+fn reason(attempt: &AttemptStatus) -> String {
+    let AttemptStatus { address, kind, outcome, .. } = attempt;
+    format!("tried {address} ({kind}): {outcome}")
+}
+
+impl Path {
+    /// The path to the member with this address; `None` without a session.
+    pub(crate) fn to(node: &Node, address: IpAddr) -> Option<Path> {
+        node.peers().iter().find(|peer| peer.addresses.contains(&address)).and_then(Path::of)
+    }
+
+    fn of(peer: &PeerStatus) -> Option<Path> {
+        Some(Path { remote: peer.path?, root: peer.root.map(|root| root.to_string()) })
+    }
+
+    pub(crate) fn is_direct(&self) -> bool {
+        self.root.is_none()
+    }
+
+    /// For programs to read.
+    pub(crate) fn json(&self) -> Value {
+        json!({ "direct": self.is_direct(), "remote": self.remote, "root": self.root })
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.root {
+            None => write!(f, "direct to {}", self.remote),
+            Some(root) => write!(f, "relayed by root {root} at {}", self.remote),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_direct_or_a_root_relays() {
+        let remote = "192.0.2.1:7420".parse().expect("an address");
+        let direct = Path { remote, root: None };
+        assert_eq!(direct.to_string(), "direct to 192.0.2.1:7420");
+        assert_eq!(direct.json(), json!({"direct": true, "remote": "192.0.2.1:7420", "root": null}));
+        let relayed = Path { remote, root: Some("a1".into()) };
+        assert_eq!(relayed.to_string(), "relayed by root a1 at 192.0.2.1:7420");
+        assert!(!relayed.is_direct() && relayed.json()["root"] == "a1");
+    }
+}

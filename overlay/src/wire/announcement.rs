@@ -1,0 +1,71 @@
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::{Initiation, MessageType, ParseError, Reader, VERSION};
+use crate::id::PublicIdentity;
+
+/// The UDP port of beacons and announcements, unless it was chosen otherwise.
+pub const DISCOVERY_PORT: u16 = 7473;
+
+/// The multicast group of beacons and announcements, IPv4 (administratively scoped, RFC 2365).
+pub const DISCOVERY_GROUP_V4: Ipv4Addr = Ipv4Addr::new(239, 255, 112, 115);
+
+/// The multicast group of beacons and announcements, IPv6 (link-local scope, transient; RFC 4291 section 2.7).
+pub const DISCOVERY_GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff12, 0, 0, 0, 0, 0, 0x7065, 0x6572);
+
+/// A root's multicast word to its local networks: "I am a root, and I listen where this comes from."
+///
+/// ```text
+/// offset  0     1        2        34       66     198
+///        +----+---------+--------+---------+------+
+///        |0xDA| version | X25519 | Ed25519 | zero |
+///        | 1  | 1       | key 32 | key 32  | 132  |
+///        +----+---------+--------+---------+------+
+/// ```
+///
+/// It proves nothing. Who uses it begins a handshake, which proves the keys. The zeros make it as long as an
+/// [`Initiation`], so that one may answer it.
+///
+/// ```
+/// use peersock_overlay::Identity;
+/// use peersock_overlay::wire::Announcement;
+///
+/// let announcement = Announcement { identity: *Identity::from_seed(&[7; 32]).public() };
+/// let mut datagram = Vec::new();
+/// announcement.emit(&mut datagram);
+/// assert_eq!(Announcement::parse(&datagram), Ok(announcement));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Announcement {
+    /// The root's keys.
+    pub identity: PublicIdentity,
+}
+
+impl Announcement {
+    /// Length on the wire, in bytes.
+    pub const LEN: usize = Initiation::MIN;
+
+    /// Reads a datagram.
+    ///
+    /// # Errors
+    /// Another message, another version, a wrong length, or keys that are none. What stands in the place of
+    /// the zeros is ignored.
+    pub fn parse(datagram: &[u8]) -> Result<Self, ParseError> {
+        let mut reader = Reader::of(datagram, MessageType::Announcement)?;
+        reader.version()?;
+        let keys: &[u8; PublicIdentity::LEN] = reader.array()?;
+        if reader.0.len() != ZEROS {
+            return Err(ParseError::Length);
+        }
+        let identity = PublicIdentity::from_bytes(keys).map_err(|_| ParseError::Value)?;
+        Ok(Self { identity })
+    }
+
+    /// Appends the message to `out`.
+    pub fn emit(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&[MessageType::Announcement as u8, VERSION]);
+        out.extend_from_slice(&self.identity.to_bytes());
+        out.extend_from_slice(&[0; ZEROS]);
+    }
+}
+
+const ZEROS: usize = Announcement::LEN - 2 - PublicIdentity::LEN;

@@ -1,0 +1,368 @@
+//! Lists of roots in the DNS: TXT records of `_peersock.DOMAIN`, each with the text of one root (RFC 1035,
+//! RFC 8552).
+//!
+//! The system's resolver library knows names and addresses only, so the nameservers are asked directly: over
+//! UDP, and over TCP where the answer is cut. The question leaves from a port and has an ID that cannot be
+//! guessed. Answers are not signed: whoever can forge them can name roots of their own, which see what every
+//! root sees.
+
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+
+use simple_dns::rdata::RData;
+use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, TYPE};
+
+use crate::config::{RootAddress, RootDomain};
+
+/// The same as `resolv.conf` allows.
+const MAX_SERVERS: usize = 3;
+
+/// What a domain lists.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Listed {
+    pub(super) roots: Vec<RootAddress>,
+    /// How long that may be believed.
+    pub(super) ttl: Duration,
+}
+
+/// Asks for the roots of a domain; each nameserver has `patience` to answer.
+///
+/// # Errors
+/// `NotFound` if the domain lists none; else the last nameserver's error.
+pub(super) fn look_up(domain: &RootDomain, patience: Duration) -> io::Result<Listed> {
+    let servers = domain.server().map_or_else(system_servers, |server| vec![server]);
+    let name = format!("{}{}", crate::config::ROOTS_LABEL, domain.name());
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the system has no nameserver");
+    for server in servers {
+        match ask(server, &name, patience) {
+            Ok(listed) => return Ok(listed),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn ask(server: SocketAddr, name: &str, patience: Duration) -> io::Result<Listed> {
+    let mut id = [0; 2];
+    getrandom::fill(&mut id).map_err(io::Error::other)?;
+    let question = question(u16::from_be_bytes(id), name)?;
+    let answer = over_udp(server, &question, patience)?;
+    match Packet::parse(&answer) {
+        Ok(packet) if packet.has_flags(PacketFlag::TRUNCATION) => {
+            let answer = over_tcp(server, &question, patience)?;
+            check(&answer, &question)?;
+            read(&answer)
+        }
+        _ => read(&answer),
+    }
+}
+
+/// A question for TXT records, recursion desired.
+fn question(id: u16, name: &str) -> io::Result<Vec<u8>> {
+    let mut packet = Packet::new_query(id);
+    packet.set_flags(PacketFlag::RECURSION_DESIRED);
+    let name = Name::new(name).map_err(wrong)?;
+    packet.questions.push(Question::new(name, QTYPE::TYPE(TYPE::TXT), QCLASS::CLASS(CLASS::IN), false));
+    packet.build_bytes_vec().map_err(wrong)
+}
+
+fn over_udp(server: SocketAddr, question: &[u8], patience: Duration) -> io::Result<Vec<u8>> {
+    let any: SocketAddr = if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(server)?;
+    let deadline = Instant::now() + patience;
+    socket.send(question)?;
+    // Without EDNS (RFC 6891) no answer is longer than 512 bytes; a larger buffer does no harm.
+    let mut buffer = [0; 4096];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        socket.set_read_timeout(Some(left))?;
+        match socket.recv(&mut buffer) {
+            // What answers something else may be forged: the right answer may still come.
+            Ok(len) if check(&buffer[..len], question).is_ok() => return Ok(buffer[..len].to_vec()),
+            Ok(_) => {}
+            Err(error) if is_timeout(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// RFC 1035, 4.2.2: each message behind its length.
+fn over_tcp(server: SocketAddr, question: &[u8], patience: Duration) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect_timeout(&server, patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
+    let len = u16::try_from(question.len()).map_err(wrong)?;
+    stream.write_all(&[&len.to_be_bytes(), question].concat())?;
+    let mut len = [0; 2];
+    stream.read_exact(&mut len)?;
+    let mut answer = vec![0; u16::from_be_bytes(len).into()];
+    stream.read_exact(&mut answer)?;
+    Ok(answer)
+}
+
+/// Fails unless it answers this question.
+fn check(answer: &[u8], question: &[u8]) -> io::Result<()> {
+    let (answer, asked) = (Packet::parse(answer).map_err(wrong)?, Packet::parse(question).map_err(wrong)?);
+    let same = |(a, b): (&Question<'_>, &Question<'_>)| {
+        let is_same_name = a.qname.to_string().eq_ignore_ascii_case(&b.qname.to_string());
+        is_same_name && a.qtype == b.qtype && a.qclass == b.qclass
+    };
+    let is_answer = answer.has_flags(PacketFlag::RESPONSE)
+        && answer.id() == asked.id()
+        && answer.questions.len() == asked.questions.len()
+        && answer.questions.iter().zip(&asked.questions).all(same);
+    if is_answer { Ok(()) } else { Err(wrong("another answer")) }
+}
+
+/// The roots that an answer names. The names of the records are not compared: behind an alias (CNAME) it is
+/// the alias's that the nameserver gives.
+fn read(answer: &[u8]) -> io::Result<Listed> {
+    let packet = Packet::parse(answer).map_err(wrong)?;
+    match packet.rcode() {
+        RCODE::NoError | RCODE::NameError => {}
+        code => return Err(io::Error::other(format!("the nameserver answers {code:?}"))),
+    }
+    let (mut roots, mut ttl) = (Vec::<RootAddress>::new(), LONGEST);
+    for record in &packet.answers {
+        let RData::TXT(text) = &record.rdata else { continue };
+        // Long texts are several strings, to be read as one.
+        let Ok(text) = String::try_from(text.clone()) else { continue };
+        match text.trim().parse::<RootAddress>() {
+            // A token in the DNS would be everybody's.
+            Ok(root) if root.token().is_none() => {
+                ttl = ttl.min(Duration::from_secs(record.ttl.into()));
+                roots.push(root);
+            }
+            Ok(_) => {
+                tracing::warn!("a root with a token, which everybody can read, is listed in the DNS: skipped")
+            }
+            Err(error) => tracing::debug!(%error, "a TXT record names no root: skipped"),
+        }
+    }
+    // Nameservers turn the order round to spread the load; nodes need none of that.
+    roots.sort_by_key(|root| root.to_string());
+    roots.truncate(super::MAX_LISTED);
+    if roots.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the domain lists no roots"));
+    }
+    Ok(Listed { roots, ttl: ttl.max(SHORTEST) })
+}
+
+/// However long the owner of a domain wants it: a list is asked for again after a day at most, and a minute
+/// at least.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+const SHORTEST: Duration = Duration::from_secs(60);
+
+/// The nameservers of `resolv.conf`; this machine's own if there are none, as resolv.conf(5) says.
+fn system_servers() -> Vec<SocketAddr> {
+    let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    match nameservers(&text) {
+        servers if servers.is_empty() => vec![(Ipv4Addr::LOCALHOST, PORT).into()],
+        servers => servers,
+    }
+}
+
+fn nameservers(resolv_conf: &str) -> Vec<SocketAddr> {
+    let server = |line: &str| {
+        let mut words = line.split_whitespace();
+        words.next().filter(|word| *word == "nameserver")?;
+        let word = words.next()?;
+        // A link-local address has its interface behind a %.
+        if let Some((ip, interface)) = word.split_once('%') {
+            let index = nix::net::if_::if_nametoindex(interface).ok()?;
+            return Some(SocketAddrV6::new(ip.parse().ok()?, PORT, 0, index).into());
+        }
+        Some((word.parse::<IpAddr>().ok()?, PORT).into())
+    };
+    resolv_conf.lines().filter_map(server).take(MAX_SERVERS).collect()
+}
+
+const PORT: u16 = 53;
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
+}
+
+fn wrong(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use peersock_overlay::Identity;
+    use simple_dns::ResourceRecord;
+    use simple_dns::rdata::TXT;
+
+    use super::*;
+
+    /// Only keeps a hang from lasting.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn root(seed: u8, endpoints: &str) -> String {
+        format!("{}@{endpoints}", Identity::from_seed(&[seed; 32]).public())
+    }
+
+    /// What a nameserver says of these texts.
+    pub(in super::super) fn reply(question: &[u8], texts: &[&str], ttl: u32) -> Vec<u8> {
+        let asked = Packet::parse(question).expect("a question");
+        let mut packet = Packet::new_reply(asked.id());
+        packet.questions = asked.questions.clone();
+        for text in texts {
+            let mut strings = TXT::new();
+            // As zone files have it: strings of 255 bytes at most.
+            for part in text.as_bytes().chunks(200) {
+                strings.add_string(std::str::from_utf8(part).expect("ASCII")).expect("short enough");
+            }
+            let name = asked.questions[0].qname.clone();
+            packet.answers.push(ResourceRecord::new(name, CLASS::IN, ttl, RData::TXT(strings)).into_owned());
+        }
+        packet.build_bytes_vec().expect("a packet")
+    }
+
+    type Answer = Box<dyn Fn(&[u8]) -> Vec<u8> + Send>;
+
+    /// A nameserver for one question by UDP and, if there is an answer for that, one by TCP.
+    pub(in super::super) fn nameserver(
+        udp: impl Fn(&[u8]) -> Vec<Vec<u8>> + Send + 'static,
+        tcp: Option<Answer>,
+    ) -> (RootDomain, thread::JoinHandle<String>) {
+        // A port that is free for both.
+        let (socket, listener) = (0..100)
+            .find_map(|_| {
+                let socket = UdpSocket::bind("127.0.0.1:0").ok()?;
+                let listener = TcpListener::bind(socket.local_addr().ok()?).ok()?;
+                Some((socket, listener))
+            })
+            .expect("a port");
+        let domain = format!("Example.org@{}", socket.local_addr().expect("its address"));
+        let serving = thread::spawn(move || {
+            let mut buffer = [0; 512];
+            let (len, from) = socket.recv_from(&mut buffer).expect("a question");
+            for answer in udp(&buffer[..len]) {
+                socket.send_to(&answer, from).expect("room");
+            }
+            if let Some(tcp) = tcp {
+                let (mut stream, _) = listener.accept().expect("a connection");
+                let mut head = [0; 2];
+                stream.read_exact(&mut head).expect("a length");
+                let mut question = vec![0; u16::from_be_bytes(head).into()];
+                stream.read_exact(&mut question).expect("a question");
+                let answer = tcp(&question);
+                let len = u16::try_from(answer.len()).expect("short enough");
+                stream.write_all(&[&len.to_be_bytes(), answer.as_slice()].concat()).expect("room");
+            }
+            Packet::parse(&buffer[..len]).expect("a question").questions[0].qname.to_string()
+        });
+        (domain.parse().expect("a domain"), serving)
+    }
+
+    #[test]
+    fn a_domain_lists_roots() {
+        let long: Vec<_> = (1..=12).map(|n| format!("root-{n}.example.org:7420")).collect();
+        let texts = [root(1, "192.0.2.1:7420"), root(2, &long.join(",")), "v=spf1 -all".to_owned()];
+        let roots = texts[..2].to_vec();
+        let (domain, serving) = nameserver(
+            move |question| vec![reply(question, &texts.each_ref().map(String::as_str), 3600)],
+            None,
+        );
+        let listed = look_up(&domain, PATIENCE).expect("roots");
+        let mut found: Vec<_> = listed.roots.iter().map(ToString::to_string).collect();
+        found.sort_by_key(String::len);
+        assert_eq!((found, listed.ttl), (roots, Duration::from_secs(3600)));
+        assert_eq!(serving.join().expect("no panic"), "_peersock.example.org");
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_is_asked_for_again_by_tcp() {
+        let text = root(1, "192.0.2.1:7420");
+        let cut = |question: &[u8]| {
+            let mut answer = reply(question, &[], 0);
+            answer[2] |= 2;
+            vec![answer]
+        };
+        let (theirs, expected) = (text.clone(), text);
+        let (domain, serving) =
+            nameserver(cut, Some(Box::new(move |question| reply(question, &[&theirs], 1))));
+        let listed = look_up(&domain, PATIENCE).expect("roots");
+        assert_eq!(listed.roots[0].to_string(), expected);
+        assert_eq!(listed.ttl, SHORTEST, "nobody is asked all the time");
+        serving.join().expect("no panic");
+    }
+
+    #[test]
+    fn what_answers_another_question_is_not_believed() {
+        let (forged, right) = (root(66, "192.0.2.66:1"), root(1, "192.0.2.1:7420"));
+        let expected = right.clone();
+        let answers = move |question: &[u8]| {
+            let mut other_id = reply(question, &[&forged], 60);
+            other_id[1] ^= 1;
+            let other_name = {
+                let id = u16::from_be_bytes([question[0], question[1]]);
+                let question = super::question(id, "_peersock.example.com").expect("a name");
+                reply(&question, &[&forged], 60)
+            };
+            let mut no_answer = reply(question, &[&forged], 60);
+            no_answer[2] &= 0x7f;
+            vec![other_id, other_name, no_answer, vec![1, 2, 3], reply(question, &[&right], 60)]
+        };
+        let (domain, serving) = nameserver(answers, None);
+        let listed = look_up(&domain, PATIENCE).expect("roots");
+        assert_eq!(listed.roots.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected]);
+        serving.join().expect("no panic");
+    }
+
+    #[test]
+    fn a_domain_without_roots_and_a_server_that_fails_are_errors() {
+        let with_token = format!("{}?token=x", root(1, "192.0.2.1:7420"));
+        let (domain, serving) = nameserver(move |question| vec![reply(question, &[&with_token], 60)], None);
+        let error = look_up(&domain, PATIENCE).expect_err("no roots");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        serving.join().expect("no panic");
+        let refuse = |question: &[u8]| {
+            let mut answer = reply(question, &[], 0);
+            answer[3] |= 5;
+            vec![answer]
+        };
+        let (domain, serving) = nameserver(refuse, None);
+        let error = look_up(&domain, PATIENCE).expect_err("a refusal").to_string();
+        assert!(error.contains("Refused"), "{error}");
+        serving.join().expect("no panic");
+        let silent = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let domain = format!("a@{}", silent.local_addr().expect("its address")).parse().expect("a domain");
+        let error = look_up(&domain, Duration::from_millis(1)).expect_err("silence");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn many_roots_are_cut_and_do_not_change_with_their_order() {
+        let mut texts: Vec<_> = (1..20).map(|seed| root(seed, "192.0.2.1:7420")).collect();
+        let read = |texts: &[String]| {
+            let texts: Vec<_> = texts.iter().map(String::as_str).collect();
+            let question = question(7, "_peersock.a").expect("a name");
+            read(&reply(&question, &texts, 60)).expect("roots")
+        };
+        let first = read(&texts);
+        assert_eq!(first.roots.len(), super::super::MAX_LISTED);
+        texts.reverse();
+        assert_eq!(read(&texts), first);
+    }
+
+    #[test]
+    fn nameservers_are_read() {
+        let text =
+            "# comment\nsearch example.org\nnameserver 192.0.2.1\nnameserver fe80::1%lo\nnameserver x\n";
+        let index = nix::net::if_::if_nametoindex("lo").expect("there is one");
+        let local = SocketAddrV6::new("fe80::1".parse().expect("an address"), 53, 0, index);
+        assert_eq!(nameservers(text), [([192, 0, 2, 1], 53).into(), SocketAddr::from(local)]);
+        assert_eq!(nameservers(&"nameserver 192.0.2.1\n".repeat(9)).len(), MAX_SERVERS);
+    }
+}

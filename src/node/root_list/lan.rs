@@ -1,0 +1,167 @@
+//! Roots that announce themselves on the local networks.
+//!
+//! Anybody there can do so. A root proves its key in the handshake, and it is asked only where the announcement
+//! came from; so a stranger can refuse, and see what every root sees, but takes no other root's place. Two
+//! are used at a time, those that were heard first.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use peersock_overlay::{NodeId, PublicIdentity, RootState, is_endpoint};
+
+use super::List;
+use crate::config::{RootAddress, RootEndpoint, RootTransport};
+use crate::node::Inner;
+
+/// The most roots that are used at a time.
+const MAX_ROOTS: usize = 2;
+
+/// The most addresses of one root: it has several interfaces, and two families.
+const MAX_ENDPOINTS: usize = 4;
+
+/// A root that was not heard for so long, and is not reached, gives way to another one.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// Announcements that wait for this thread; more are dropped.
+const QUEUE: usize = 16;
+
+/// How often it is looked whether a root has gone.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Uses what is announced from now on, until the node ends.
+pub(super) fn start(node: &Arc<Inner>, list: Arc<List>, part: usize) {
+    let (sender, receiver) = mpsc::sync_channel(QUEUE);
+    let told = node.driver.sockets.on_announcement(Box::new(move |remote, identity| {
+        // The thread that reads the sockets never waits.
+        let _ = sender.try_send((remote, identity));
+    }));
+    if !told {
+        tracing::warn!("no root is found on the local networks: discovery is off");
+        return;
+    }
+    let events = node.driver.datapath.subscribe();
+    super::spawn("peersock-lan", move || {
+        let mut heard = Heard::default();
+        while !events.is_over() {
+            let announced = match receiver.recv_timeout(LOOK) {
+                Ok(announced) => Some(announced),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            // Nobody else reads them: what waits there is not needed.
+            while events.try_next().is_some() {}
+            let now = Instant::now();
+            heard.forget(now, || reached(&list));
+            if let Some((remote, identity)) = announced {
+                heard.add(now, remote, identity);
+            }
+            list.set(part, heard.roots());
+        }
+    });
+}
+
+/// The roots that there is a session with.
+fn reached(list: &List) -> Vec<NodeId> {
+    let Some(node) = list.node.upgrade() else { return Vec::new() };
+    let roots = node.driver.datapath.roots(Instant::now());
+    let is_reached = |state| !matches!(state, RootState::Connecting | RootState::Unreachable);
+    roots.into_iter().filter(|root| is_reached(root.state)).map(|root| root.node).collect()
+}
+
+/// The roots that were heard.
+#[derive(Debug, Default)]
+struct Heard(Vec<Announced>);
+
+#[derive(Debug)]
+struct Announced {
+    identity: PublicIdentity,
+    /// The one that was heard last comes first.
+    endpoints: Vec<SocketAddr>,
+    last: Instant,
+}
+
+impl Heard {
+    fn add(&mut self, now: Instant, remote: SocketAddr, identity: PublicIdentity) {
+        if !is_endpoint(&remote) {
+            return;
+        }
+        let known = match self.0.iter().position(|root| root.identity == identity) {
+            Some(known) => known,
+            None if self.0.len() < MAX_ROOTS => {
+                self.0.push(Announced { identity, endpoints: Vec::new(), last: now });
+                self.0.len() - 1
+            }
+            None => return,
+        };
+        let root = &mut self.0[known];
+        root.last = now;
+        if !root.endpoints.contains(&remote) {
+            root.endpoints.insert(0, remote);
+            root.endpoints.truncate(MAX_ENDPOINTS);
+        }
+    }
+
+    /// Takes those out that are silent; `reached` says with which there is a session.
+    fn forget(&mut self, now: Instant, reached: impl FnOnce() -> Vec<NodeId>) {
+        let is_silent = |root: &Announced| now.saturating_duration_since(root.last) >= SILENCE;
+        if self.0.iter().any(is_silent) {
+            let reached = reached();
+            self.0.retain(|root| !is_silent(root) || reached.contains(&root.identity.node_id()));
+        }
+    }
+
+    fn roots(&self) -> Vec<RootAddress> {
+        let at = |remote: &SocketAddr| RootEndpoint::at(RootTransport::Udp, *remote);
+        let root =
+            |heard: &Announced| RootAddress::new(heard.identity, heard.endpoints.iter().map(at).collect());
+        self.0.iter().map(root).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use peersock_overlay::Identity;
+
+    use super::*;
+
+    fn key(seed: u8) -> PublicIdentity {
+        *Identity::from_seed(&[seed; 32]).public()
+    }
+
+    fn at(port: u16) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, 1], port))
+    }
+
+    #[test]
+    fn strangers_take_neither_all_places_nor_those_of_others() {
+        let (mut heard, now) = (Heard::default(), Instant::now());
+        heard.add(now, at(1), key(1));
+        for seed in 2..200 {
+            heard.add(now, at(2), key(seed));
+        }
+        assert_eq!(heard.roots().len(), MAX_ROOTS);
+        assert_eq!(*heard.roots()[0].identity(), key(1));
+        // Many addresses in the name of one root.
+        for port in 10..100 {
+            heard.add(now, at(port), key(1));
+        }
+        assert_eq!(heard.roots()[0].endpoints().len(), MAX_ENDPOINTS);
+        heard.add(now, "224.0.0.1:5".parse().expect("an address"), key(1));
+        assert_eq!(heard.roots()[0].endpoints()[0].address(), Some(at(99)));
+    }
+
+    #[test]
+    fn a_root_that_is_silent_and_not_reached_gives_way() {
+        let (mut heard, now) = (Heard::default(), Instant::now());
+        heard.add(now, at(1), key(1));
+        heard.add(now, at(2), key(2));
+        let later = now + SILENCE;
+        heard.forget(later - Duration::from_millis(1), || unreachable!("none is silent"));
+        heard.forget(later, || vec![key(2).node_id()]);
+        heard.add(later, at(3), key(3));
+        let keys: Vec<_> = heard.roots().iter().map(|root| *root.identity()).collect();
+        assert_eq!(keys, [key(2), key(3)]);
+    }
+}

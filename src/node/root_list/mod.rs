@@ -1,0 +1,227 @@
+//! Which roots a node uses: those that were named, those that domains list, and those that announce
+//! themselves on the local networks.
+//!
+//! Each domain has a thread, because asking blocks; so have announcements. Whatever one of them finds takes
+//! the place of what it found before, and the node uses the union, in the order of the sources.
+
+mod cache;
+mod dns;
+mod lan;
+
+use std::sync::{Arc, Mutex, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::resolver::ask_system;
+use super::{Inner, roots};
+use crate::config::{RootAddress, RootDomain, RootSource};
+use crate::datapath::Subscription;
+use crate::sync;
+use cache::Cache;
+
+/// The most roots that one domain can list.
+const MAX_LISTED: usize = 8;
+
+/// The most domains that are asked.
+const MAX_DOMAINS: usize = 4;
+
+/// How long a nameserver has to answer: at first, when a list that was kept may serve, and later.
+const FIRST_PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long after a domain was asked in vain it is asked again: at first, and at most.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(300);
+
+/// Has the node use the roots of these sources, and follow their changes until it ends.
+pub(super) fn start(node: &Arc<Inner>, sources: Vec<RootSource>) {
+    start_with(node, sources, Cache::of_user());
+}
+
+fn start_with(node: &Arc<Inner>, sources: Vec<RootSource>, cache: Option<Cache>) {
+    let mut fixed = vec![Vec::new(); sources.len()];
+    let mut domains = Vec::new();
+    let mut lan = None;
+    for (part, source) in sources.into_iter().enumerate() {
+        match source {
+            RootSource::Address(root) => fixed[part].push(root),
+            RootSource::Dns(domain) if domains.iter().any(|(_, known)| *known == domain) => {}
+            RootSource::Dns(_) if domains.len() == MAX_DOMAINS => {
+                tracing::warn!(most = MAX_DOMAINS, "no further domain is asked for roots");
+            }
+            RootSource::Dns(domain) => domains.push((part, domain)),
+            RootSource::Lan => lan = lan.or(Some(part)),
+        }
+    }
+    let list =
+        Arc::new(List { node: Arc::downgrade(node), parts: Mutex::new(Parts { found: fixed, used: None }) });
+    list.publish(&mut sync::lock(&list.parts));
+    for (part, domain) in domains {
+        let (list, cache, events) = (Arc::clone(&list), cache.clone(), node.driver.datapath.subscribe());
+        spawn("peersock-dns", move || follow(&list, part, &domain, cache.as_ref(), &events));
+    }
+    if let Some(part) = lan {
+        lan::start(node, list, part);
+    }
+}
+
+fn spawn(name: &str, job: impl FnOnce() + Send + 'static) {
+    if let Err(error) = thread::Builder::new().name(name.into()).spawn(job) {
+        tracing::warn!(%error, "a source of roots is not used");
+    }
+}
+
+/// What all sources have found.
+struct List {
+    node: Weak<Inner>,
+    parts: Mutex<Parts>,
+}
+
+struct Parts {
+    /// By source.
+    found: Vec<Vec<RootAddress>>,
+    /// What keeps the names of the present ones resolved.
+    used: Option<roots::Used>,
+}
+
+impl List {
+    /// Puts what a source has found in the place of what it found before.
+    fn set(&self, part: usize, roots: Vec<RootAddress>) {
+        let mut parts = sync::lock(&self.parts);
+        if parts.found[part] != roots {
+            parts.found[part] = roots;
+            self.publish(&mut parts);
+        }
+    }
+
+    fn publish(&self, parts: &mut Parts) {
+        let all: Vec<_> = parts.found.iter().flatten().cloned().collect();
+        let Some(node) = self.node.upgrade() else { return };
+        if all.is_empty() && parts.used.is_none() {
+            return;
+        }
+        // It publishes nothing any more from here on.
+        parts.used = None;
+        parts.used = Some(roots::start(&node, &all, Box::new(ask_system)));
+    }
+}
+
+/// Keeps the list of a domain's roots up to date until the node ends.
+fn follow(list: &List, part: usize, domain: &RootDomain, cache: Option<&Cache>, events: &Subscription) {
+    let (mut patience, mut retry) = (FIRST_PATIENCE, RETRY_MIN);
+    let mut has_list = false;
+    while !events.is_over() {
+        let wait = match dns::look_up(domain, patience) {
+            Ok(listed) => {
+                tracing::debug!(%domain, roots = listed.roots.len(), "a domain lists roots");
+                if let Some(Err(error)) = cache.map(|cache| cache.write(domain.name(), &listed.roots)) {
+                    tracing::debug!(%error, "the list of roots is not kept");
+                }
+                list.set(part, listed.roots);
+                (has_list, retry) = (true, RETRY_MIN);
+                listed.ttl
+            }
+            Err(error) => {
+                tracing::debug!(%domain, %error, "a domain does not tell its roots");
+                if !has_list {
+                    let kept = cache.map(|cache| cache.read(domain.name())).unwrap_or_default();
+                    tracing::warn!(
+                        kept = kept.len(),
+                        "the DNS does not tell the roots; trying again (-vv names the domain)"
+                    );
+                    list.set(part, kept);
+                    has_list = true;
+                }
+                let wait = retry;
+                retry = RETRY_MAX.min(retry * 2);
+                wait
+            }
+        };
+        patience = PATIENCE;
+        let end = Instant::now() + wait;
+        // Events wake this thread when the node ends; those of peers do not matter.
+        while !events.is_over() && Instant::now() < end {
+            events.next_timeout(end.saturating_duration_since(Instant::now()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use peersock_overlay::{Identity, NodeId};
+
+    use super::*;
+    use crate::{IdentitySource, Interfaces, Node};
+
+    /// Only keeps a hang from lasting.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn node() -> Node {
+        let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
+        let builder = builder.discovery(false).roots(Vec::<RootSource>::new());
+        builder.start().expect("loopback sockets")
+    }
+
+    fn wait_for(node: &Node, wanted: &[NodeId]) {
+        let since = Instant::now();
+        loop {
+            let roots: Vec<_> = node.status().roots.into_iter().map(|root| root.id).collect();
+            if roots == wanted {
+                return;
+            }
+            assert!(since.elapsed() < PATIENCE, "{roots:?} are not {wanted:?}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn what_a_domain_lists_is_used_kept_and_used_again_when_the_dns_is_silent() {
+        let place = tempfile::tempdir().expect("a folder");
+        let cache = Cache::at(place.path().join("cache"));
+        let key = |seed: u8| *Identity::from_seed(&[seed; 32]).public();
+        let named: RootAddress = format!("{}@127.0.0.1:9", key(1)).parse().expect("a root");
+        let listed = format!("{}@127.0.0.1:11", key(2));
+        let text = listed.clone();
+        let (domain, serving) =
+            dns::tests::nameserver(move |question| vec![dns::tests::reply(question, &[&text], 60)], None);
+        let alpha = node();
+        let sources = vec![RootSource::Dns(domain), RootSource::Address(named.clone())];
+        start_with(&alpha.inner, sources, Some(cache.clone()));
+        wait_for(&alpha, &[key(1).node_id(), key(2).node_id()]);
+        assert_eq!(cache.read("example.org"), [listed.parse().expect("a root")]);
+        serving.join().expect("no panic");
+
+        let silent = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let domain = format!("dns:example.org@{}", silent.local_addr().expect("its address"));
+        let beta = node();
+        start_with(&beta.inner, vec![domain.parse().expect("a source")], Some(cache));
+        wait_for(&beta, &[key(2).node_id()]);
+
+        // Without a list that was kept, what was named by its key is used all the same.
+        let gamma = node();
+        start_with(&gamma.inner, vec![domain.parse().expect("a source"), named.into()], None);
+        wait_for(&gamma, &[key(1).node_id()]);
+    }
+
+    #[test]
+    fn a_root_that_is_listed_no_more_is_used_no_more() {
+        let key = |seed: u8| *Identity::from_seed(&[seed; 32]).public();
+        let root =
+            |seed: u8| -> RootAddress { format!("{}@localhost:9", key(seed)).parse().expect("a root") };
+        let node = node();
+        let parts = Parts { found: vec![Vec::new(); 2], used: None };
+        let list = List { node: Arc::downgrade(&node.inner), parts: Mutex::new(parts) };
+        list.set(1, vec![root(1)]);
+        wait_for(&node, &[key(1).node_id()]);
+        list.set(0, vec![root(2), root(3)]);
+        let now: Vec<_> = node.status().roots.iter().map(|root| root.id).collect();
+        assert_eq!(now.len(), 3);
+        list.set(1, Vec::new());
+        list.set(0, vec![root(3)]);
+        wait_for(&node, &[key(3).node_id()]);
+        list.set(0, Vec::new());
+        wait_for(&node, &[]);
+    }
+}
