@@ -37,6 +37,7 @@ mod dispatch;
 mod duplicates;
 mod eviction;
 mod forgetting;
+mod guests;
 mod hints;
 mod load;
 mod log;

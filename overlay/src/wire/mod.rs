@@ -36,7 +36,10 @@ pub use handshake::{CookieReply, Initiation, Response, StaleReply};
 pub use hello::Hello;
 pub use index::SessionIndex;
 pub use relay::{Channel, RelayToken, Relayed};
-pub use root::{Entry, LookUpKey, NotFound, NoticeCode, Registration, RootMessage, Voucher};
+pub use root::{
+    Entry, LookUpKey, NotFound, NoticeCode, Referral, Registration, RootMessage, RootRecord, Voucher,
+    access_pass,
+};
 pub use unknown::UnknownSession;
 
 use std::fmt;
