@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use peersock::overlay::Identity;
 use peersock::overlay::wire::DISCOVERY_PORT;
-use peersock::state::StateDir;
+use peersock::state::{StateDir, read_secret_file};
 use peersock::{RootAddress, RootEndpoint, RootTransport};
-use peersock_root::server::{Listen, Server, advertised, interface_addresses};
+use peersock_root::server::{Listen, RedisConfig, Server, advertised, interface_addresses};
 use peersock_root::{Config, RelayPolicy};
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
@@ -39,6 +39,7 @@ Examples:
   peersock root --advertise root.example.org:7420 --metrics 127.0.0.1:9420
   peersock root --announce
   peersock root --access-token-file ./token --relay-rate 2M
+  peersock root --directory redis://10.0.0.5 --directory-password-file ./password
   peersock root --listen 127.0.0.1 --port 0 --ephemeral")]
 pub(crate) struct Args {
     /// Address of this machine to listen on, with a port or without; may be given several times
@@ -84,6 +85,16 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BYTES", value_parser = parse_rate)]
     relay_prefix_rate: Option<u32>,
 
+    /// Share the directory with other roots through this Redis: redis:// or, by TLS, rediss://, then
+    /// [USER@]HOST[:PORT][/DATABASE]. Their nodes then find each other
+    #[arg(long, value_name = "URL")]
+    directory: Option<String>,
+
+    /// File (mode 0600) with the password of that Redis [env: PEERSOCK_DIRECTORY_PASSWORD, with the password
+    /// itself] [default: none]
+    #[arg(long, value_name = "FILE", requires = "directory")]
+    directory_password_file: Option<PathBuf>,
+
     /// Relay nothing but what two nodes need to meet: handshakes, and 2 kB/s
     #[arg(long, conflicts_with_all = ["relay_rate", "relay_prefix_rate"])]
     no_relay: bool,
@@ -125,6 +136,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     // Held until the end: nobody else uses the identity meanwhile.
     let (_state, identity) = args.identity()?;
     let config = args.config(identity)?;
+    let directory = args.directory()?;
     let listen = Listen { udp: args.addresses(), metrics: args.metrics, drain: args.drain };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
     let (begin_end, end) = oneshot::channel();
@@ -141,7 +153,13 @@ pub(crate) fn run(args: &Args) -> Outcome {
         if let Some(port) = args.announce {
             server.announce(port).map_err(cannot_start)?;
         }
-        print(args.announcement(&mut server)?)?;
+        let announcement = args.announcement(&mut server)?;
+        if let Some(redis) = directory {
+            let endpoints: Vec<_> = announcement.endpoints().iter().map(ToString::to_string).collect();
+            note(format_args!("sharing the directory at {redis}"));
+            server.share(redis, &endpoints.join(",")).map_err(cannot_start)?;
+        }
+        print(announcement)?;
         for address in server.udp_addresses() {
             note(format_args!("listening on {address}"));
         }
@@ -196,6 +214,24 @@ impl Args {
         config.limits.nodes_per_prefix = self.max_nodes_per_prefix;
         config.limits.lifetime = self.max_lifetime;
         Ok(config)
+    }
+
+    fn directory(&self) -> Outcome<Option<RedisConfig>> {
+        let Some(url) = &self.directory else { return Ok(None) };
+        let password = match &self.directory_password_file {
+            Some(path) => Some(read_secret_file(path).map_err(|error| {
+                Failure::file(error, "write the password into a file of mode 0600, and give its path")
+            })?),
+            None => std::env::var("PEERSOCK_DIRECTORY_PASSWORD").ok().map(Zeroizing::new),
+        };
+        let password = password.map(|text| Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()));
+        let config = RedisConfig::new(url, password.as_ref().filter(|text| !text.is_empty()));
+        config.map(Some).map_err(|error| {
+            Failure::usage(
+                format_args!("--directory: {error}"),
+                "give redis://HOST:PORT, and a password by --directory-password-file",
+            )
+        })
     }
 
     fn access(&self) -> Outcome<Option<Zeroizing<Vec<u8>>>> {

@@ -155,6 +155,10 @@ peersock_primitives::counters! {
         pub root_answers_refused,
         /// Places of peers learned from roots.
         pub root_places_found,
+        /// Times that a root has said that a node is at another one.
+        pub root_referrals,
+        /// Of these, those not followed: too many others are, or no address is named.
+        pub root_referrals_ignored,
         /// Times that a root dropped frames because it relays no more for this node.
         pub root_over_rate,
 

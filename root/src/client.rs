@@ -28,8 +28,10 @@ pub(crate) struct Client {
     pub(crate) pending: Vec<Pending>,
     pub(crate) challenge: Option<Box<Outstanding>>,
     pub(crate) registered: Option<Registered>,
-    /// Of its last registration, which must not come again while the node is known.
+    /// Of its last registration, which must not come again in the same session.
     pub(crate) sequence: u64,
+    /// When the session was made in which that came.
+    pub(crate) sequence_since: Nanos,
     pub(crate) buckets: Buckets,
     /// When it is to be looked at; what the table of deadlines has.
     pub(crate) deadline: Nanos,
@@ -54,6 +56,8 @@ pub(crate) struct Registered {
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Buckets {
     pub(crate) stale_replies: Nanos,
+    pub(crate) handshakes: Nanos,
+    pub(crate) cookies: Nanos,
     pub(crate) registrations: Nanos,
     pub(crate) look_ups: Nanos,
     pub(crate) notices: Nanos,
@@ -87,6 +91,7 @@ impl Client {
             challenge: None,
             registered: None,
             sequence: 0,
+            sequence_since: 0,
             buckets: Buckets::default(),
             deadline: Nanos::MAX,
         }

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use peersock_overlay::wire::{Control, DATA_OVERHEAD, Data, RootMessage, UnknownSession};
 
+use crate::budget::Nanos;
 use crate::clients::Slot;
 use crate::{Root, Source};
 
@@ -18,27 +19,35 @@ impl Root {
         let provider = self.config.provider.clone();
         let opened = self.clients.get_mut(slot).and_then(|client| {
             let (session, is_used) = client.session(data.receiver)?;
-            let is_alive = at < session.expires();
+            let (is_alive, since) = (at < session.expires(), session.established);
             is_alive.then(|| session.open(&*provider, &data, &mut plaintext)).flatten()?;
             client.heard = at;
             if client.path == Some(source) {
                 client.heard_at_path = at;
             }
-            Some(is_used)
+            Some((is_used, since))
         });
         match opened {
             None => self.counters.data_dropped.increment(),
-            Some(is_used) => {
+            Some((is_used, since)) => {
                 if is_used || self.confirm(at, slot, data.receiver).is_some() {
-                    self.on_message(now, source, slot, &plaintext, datagram.len());
+                    self.on_message(now, source, slot, since, &plaintext, datagram.len());
                 }
             }
         }
         self.scratch = plaintext;
     }
 
-    /// An authentic message of a node, in a datagram of `len` bytes.
-    fn on_message(&mut self, now: Instant, source: Source, slot: Slot, plaintext: &[u8], len: usize) {
+    /// An authentic message of a node, in a datagram of `len` bytes, in the session that was made at `since`.
+    fn on_message(
+        &mut self,
+        now: Instant,
+        source: Source,
+        slot: Slot,
+        since: Nanos,
+        plaintext: &[u8],
+        len: usize,
+    ) {
         let is_at_path = self.clients.get(slot).is_some_and(|client| client.path == Some(source));
         if RootMessage::is_one(plaintext) {
             if !is_at_path {
@@ -48,7 +57,7 @@ impl Root {
             }
             return match RootMessage::parse(plaintext) {
                 Ok(RootMessage::Register { registration, access }) => {
-                    self.on_register(now, slot, &registration, &access);
+                    self.on_register(now, slot, since, &registration, &access);
                 }
                 Ok(RootMessage::LookUp { id, key }) => self.on_look_up(now, slot, id, key),
                 _ => self.counters.control_unknown.increment(),

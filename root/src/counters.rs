@@ -79,6 +79,8 @@ peersock_primitives::counters! {
         pub look_ups_limited,
         /// Look-ups that the shared directory did not answer.
         pub look_ups_unanswered,
+        /// Look-ups that were answered by naming another root.
+        pub referrals,
 
         /// Frames passed on.
         pub relayed,

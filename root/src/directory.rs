@@ -1,12 +1,13 @@
 use peersock_overlay::NodeId;
-use peersock_overlay::wire::{Entry, LookUpKey};
+use peersock_overlay::wire::{Entry, LookUpKey, Referral};
 
 /// What a root shares with others of its set, so that each finds the nodes of all.
 ///
 /// The calls return at once and tell nothing: a root never waits for it. The answer to a question comes when
 /// it comes, through [`Root::handle_answer`](crate::Root::handle_answer); a question without one is answered
 /// after two seconds by [`NotFound::Partial`](peersock_overlay::wire::NotFound::Partial). A directory that is
-/// away costs a root nothing but that: it goes on with its own nodes.
+/// away costs a root nothing but that: it goes on with its own nodes. When it is there again, and may have
+/// forgotten, [`Root::handle_directory_back`](crate::Root::handle_directory_back) tells it all of them again.
 ///
 /// ```
 /// use peersock_overlay::NodeId;
@@ -54,10 +55,11 @@ pub struct QuestionId(pub u64);
 ///
 /// assert_ne!(Answer::Nobody, Answer::Unavailable);
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// The node is registered at another root of the set.
-    Found(Entry),
+    /// The node is registered at another root of the set. The directory has checked both signatures: that
+    /// takes time which the state machine does not have. Whoever asked checks them again.
+    Found(Box<Referral>),
     /// No root of the set has it.
     Nobody,
     /// It cannot say.

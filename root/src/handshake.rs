@@ -8,14 +8,18 @@ use peersock_overlay::wire::Initiation;
 use peersock_overlay::{NetworkId, Psk, SessionIndex, Suite, SuiteSet};
 use rand::RngExt;
 
-use crate::budget::Budget;
-use crate::client::{Client, MAX_PENDING, PENDING_LIFETIME, Pending};
+use crate::budget::{Budget, Nanos};
+use crate::client::{Buckets, Client, MAX_PENDING, PENDING_LIFETIME, Pending};
 use crate::clients::Slot;
 use crate::session::Session;
 use crate::{Root, Source};
 
 /// Stale replies to one node.
 const STALE_REPLIES: Budget = Budget::new(4, 8);
+
+/// Initiations of one known node from where it receives, and cookies sent there, when strangers have used up
+/// what there is for all: so that a flood ends no session. A node needs one of each in two minutes.
+const OF_KNOWN: Budget = Budget::new(1, 5);
 
 /// Once a node has [`MAX_PENDING`] unused sessions, another one replaces one of them, no sooner than this
 /// after the last.
@@ -34,13 +38,26 @@ impl Root {
         }
         // A cookie is a keyed hash of the address. A connection's numbers are not in it: who has another one
         // from the same port has received the cookie as well.
-        let (cookies, clients) = (&self.cookies, &self.clients);
-        let has_cookie = || cookies.check_mac2(now, source.remote(), datagram);
-        let is_known = || clients.by_source(&source).is_some();
-        match self.load.admit(source.remote(), now, has_cookie, is_known) {
+        let (at, known) = (self.nanos(now), self.clients.by_source(&source));
+        let (cookies, clients) = (&self.cookies, &mut self.clients);
+        let mut take_known = |bucket: fn(&mut Buckets) -> &mut Nanos| {
+            let client = known.and_then(|slot| clients.get_mut(slot));
+            client.is_some_and(|client| OF_KNOWN.take(bucket(&mut client.buckets), 1, at))
+        };
+        let mut has_cookie = false;
+        let check_cookie = || {
+            has_cookie = cookies.check_mac2(now, source.remote(), datagram);
+            has_cookie
+        };
+        let admission = self
+            .load
+            .admit(source.remote(), now, check_cookie, || take_known(|buckets| &mut buckets.handshakes));
+        match admission {
             Admission::Accept => {}
-            Admission::Refuse => return self.counters.handshakes_refused.increment(),
-            Admission::DemandCookie => {
+            Admission::Refuse if has_cookie || !take_known(|buckets| &mut buckets.cookies) => {
+                return self.counters.handshakes_refused.increment();
+            }
+            Admission::Refuse | Admission::DemandCookie => {
                 let Some(nonce) = self.random() else { return };
                 let reply = self.cookies.reply(now, source.remote(), datagram, initiation.sender, nonce);
                 let mut out = Vec::new();

@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use peersock_overlay::NodeId;
-use peersock_overlay::wire::{Entry, LookUpKey, NotFound, RootMessage};
+use peersock_overlay::wire::{Entry, LookUpKey, NotFound, Referral, RootMessage, access_pass};
+use subtle::ConstantTimeEq;
 
 use crate::budget::{Budget, Nanos};
 use crate::clients::Slot;
@@ -23,6 +24,13 @@ pub(crate) struct Question {
 
 /// Questions that may be open at the same time.
 const MAX_QUESTIONS: usize = 4096;
+/// So many nodes are told anew at once, and how long after the next ones are: 25,600 nodes a second.
+const RETOLD_AT_ONCE: usize = 256;
+const RETELL_INTERVAL: Nanos = 10_000_000;
+
+/// Seconds.
+const HOUR: u64 = 3600;
+
 /// How long an answer is waited for.
 const PATIENCE: Nanos = 2_000_000_000;
 
@@ -48,18 +56,46 @@ impl Root {
 
     /// Takes what the shared directory says. An answer to no open question, or that does not fit it, is
     /// ignored: the question stays open until its time is over.
-    pub fn handle_answer(&mut self, question: QuestionId, answer: Answer) {
-        let fits = |open: &Question| !matches!(answer, Answer::Found(entry) if !open.fits(&entry));
+    pub fn handle_answer(&mut self, now: Instant, question: QuestionId, answer: Answer) {
+        let own = self.id;
+        let fits = |open: &Question| match &answer {
+            // A node at this root is in its own table, or not here any more.
+            Answer::Found(referral) => open.fits(referral) && referral.root.identity.node_id() != own,
+            Answer::Nobody | Answer::Unavailable => true,
+        };
         if !self.questions.get(&question).is_some_and(fits) {
             return;
         }
         let Some(open) = self.questions.remove(&question) else { return };
-        let result = match answer {
-            Answer::Found(entry) => Ok(entry),
-            Answer::Nobody => Err(NotFound::Unknown),
-            Answer::Unavailable => Err(NotFound::Partial),
+        match answer {
+            Answer::Found(referral) => self.refer(now, &open, referral),
+            Answer::Nobody => self.close_question(&open, Err(NotFound::Unknown)),
+            Answer::Unavailable => self.close_question(&open, Err(NotFound::Partial)),
+        }
+    }
+
+    /// Tells where the node is to be found. Who is registered here gets what lets it in there.
+    fn refer(&mut self, now: Instant, open: &Question, referral: Box<Referral>) {
+        let Some(client) = self.clients.get(open.slot).filter(|client| client.id == open.asker) else {
+            return;
         };
-        self.close_question(&open, result);
+        let token = self.config.access.as_ref().filter(|_| client.registered.is_some());
+        let (root, hour) = (referral.root.identity.node_id(), self.unix_seconds(now) / HOUR);
+        let pass = token.map_or([0; 32], |token| access_pass(token, &open.asker, &root, hour));
+        self.counters.look_ups_found.increment();
+        self.counters.referrals.increment();
+        self.tell(open.slot, &RootMessage::Referred { id: open.id, pass, referral });
+    }
+
+    /// Whether the text lets a node in: the access token, or what another root of the set has made of it.
+    pub(crate) fn lets_in(&self, now: Instant, node: &NodeId, access: &[u8]) -> bool {
+        let Some(token) = self.config.access.as_ref() else { return true };
+        let hour = self.unix_seconds(now) / HOUR;
+        // The clocks of two roots differ a little, and the pass may have been a while on its way.
+        let passes =
+            [hour.saturating_sub(1), hour, hour + 1].map(|hour| access_pass(token, node, &self.id, hour));
+        let of_token = token.as_slice().ct_eq(access);
+        bool::from(passes.iter().fold(of_token, |known, pass| known | pass.as_slice().ct_eq(access)))
     }
 
     /// Answers the questions that have waited for too long. They are in the order of their deadlines.
@@ -70,6 +106,32 @@ impl Root {
             self.counters.look_ups_unanswered.increment();
             self.close_question(&open, Err(NotFound::Partial));
         }
+    }
+
+    /// The directory is there again and may have forgotten: it is told all registered nodes anew, a bounded
+    /// number at a time.
+    pub fn handle_directory_back(&mut self, now: Instant) {
+        self.retelling = Some((0, self.nanos(now)));
+        self.retell_some(now);
+    }
+
+    pub(crate) fn retell_some(&mut self, now: Instant) {
+        let at = self.nanos(now);
+        let (Some((mut from, due)), Some(directory)) = (self.retelling, &mut self.directory) else { return };
+        if at < due {
+            return;
+        }
+        for _ in 0..RETOLD_AT_ONCE {
+            let Some((next, slot)) = self.clients.next_from(from) else {
+                self.retelling = None;
+                return;
+            };
+            from = next;
+            if let Some(entry) = self.clients.get(slot).and_then(|client| client.entry(at)) {
+                directory.registered(&entry);
+            }
+        }
+        self.retelling = Some((from, at + RETELL_INTERVAL));
     }
 
     fn ask(&mut self, question: Question) -> bool {
@@ -99,7 +161,7 @@ impl Root {
 }
 
 impl Question {
-    fn fits(&self, entry: &Entry) -> bool {
-        self.key.matches(&entry.identity.node_id())
+    fn fits(&self, referral: &Referral) -> bool {
+        self.key.matches(&referral.identity.node_id())
     }
 }

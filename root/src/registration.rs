@@ -2,37 +2,68 @@
 
 use std::time::Instant;
 
+use peersock_overlay::load::{Limiter, Rate};
 use peersock_overlay::wire::{self, Channel, NoticeCode, Registration, RelayToken, RootMessage, Voucher};
 use rand::RngExt;
-use subtle::ConstantTimeEq;
 
 use crate::Root;
-use crate::budget::Budget;
+use crate::budget::{Budget, Nanos};
 use crate::client::Registered;
 use crate::clients::Slot;
 
 /// A registration costs a signature to check and one to make. Of one node:
 const OF_ONE: Budget = Budget::new(1, 5);
-/// Of all nodes together:
-const OF_ALL: Budget = Budget::new(2000, 4000);
+
+/// What nodes together may register: those that come do not use up what those that stay need, and those of one
+/// source prefix not what others need.
+#[derive(Debug)]
+pub(crate) struct Registrations {
+    new: Limiter,
+    renewals: Limiter,
+}
+
+impl Registrations {
+    /// `key` is random and kept secret.
+    pub(crate) fn new(key: u64, now: Instant) -> Self {
+        let limiter = || Limiter::new(Rate::per_second(2000, 4000), Rate::per_second(200, 1000), key, now);
+        Self { new: limiter(), renewals: limiter() }
+    }
+}
 
 /// Shorter lifetimes, in seconds, are refused: they would be over before they are of use.
 const SHORTEST: u32 = 10;
 
 impl Root {
-    pub(crate) fn on_register(&mut self, now: Instant, slot: Slot, asked: &Registration, access: &[u8]) {
+    /// A node asks in the session that was made at `since`.
+    pub(crate) fn on_register(
+        &mut self,
+        now: Instant,
+        slot: Slot,
+        since: Nanos,
+        asked: &Registration,
+        access: &[u8],
+    ) {
         let at = self.nanos(now);
         let Some(client) = self.clients.get_mut(slot) else { return };
-        if !OF_ONE.take(&mut client.buckets.registrations, 1, at)
-            || !OF_ALL.take(&mut self.registrations, 1, at)
-        {
+        let is_known = client.registered.is_some();
+        let of_all = if is_known { &mut self.registrations.renewals } else { &mut self.registrations.new };
+        let Some(path) = client.path else { return };
+        if !OF_ONE.take(&mut client.buckets.registrations, 1, at) || !of_all.take(path.ip(), now) {
             return self.counters.registrations_limited.increment();
         }
-        let expected = self.config.access.as_ref();
-        let may = expected.is_none_or(|expected| bool::from(expected.as_slice().ct_eq(access)));
         // The answer may have been lost, so the same registration again is as good as new.
         let is_repeated = client.registered.is_some_and(|known| known.registration == *asked);
-        let is_newer = asked.sequence > client.sequence;
+        // A session is as fresh as its handshake, in which nothing can be repeated. So what a node says in a
+        // later one is newer, whatever its clock did in between; and what was said in an earlier one is late.
+        let is_newer = since > client.sequence_since || asked.sequence > client.sequence;
+        if since < client.sequence_since && !is_repeated {
+            // It was a while on its way; the node has said something else since.
+            return self.counters.registrations_refused.increment();
+        }
+        let node = client.id;
+        // Who was let in stays so while it renews: what another root gives for access is good for an hour.
+        let may = is_known || self.lets_in(now, &node, access);
+        let Some(client) = self.clients.get(slot) else { return };
         let drains = self.draining.is_some() && client.registered.is_none();
         let is_good = may && asked.lifetime >= SHORTEST && (is_repeated || is_newer);
         if drains {
@@ -43,13 +74,13 @@ impl Root {
             return self.notice(slot, NoticeCode::Refused, 0, at);
         }
         if !is_repeated {
-            self.take_registration(slot, asked, at);
+            self.take_registration(slot, since, asked, at);
         }
         self.counters.registrations.increment();
         self.tell_registered(now, slot);
     }
 
-    fn take_registration(&mut self, slot: Slot, asked: &Registration, at: u64) {
+    fn take_registration(&mut self, slot: Slot, since: Nanos, asked: &Registration, at: Nanos) {
         let lifetime = asked.lifetime.min(self.config.limits.lifetime);
         let (channel, token) = match self.clients.get(slot).and_then(|client| client.registered) {
             Some(known) => (known.channel, known.token),
@@ -57,7 +88,7 @@ impl Root {
         };
         let expires = at.saturating_add(u64::from(lifetime) * 1_000_000_000);
         let Some(client) = self.clients.get_mut(slot) else { return };
-        client.sequence = asked.sequence;
+        (client.sequence, client.sequence_since) = (asked.sequence, since);
         client.registered = Some(Registered { registration: *asked, channel, token, expires });
         let entry = client.entry(at);
         self.clients.set_channel(channel, slot);

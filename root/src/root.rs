@@ -15,6 +15,7 @@ use crate::clients::{Clients, Slot};
 use crate::draining::Draining;
 use crate::lookup::Question;
 use crate::outbox::Outbox;
+use crate::registration::Registrations;
 use crate::relay::Budgets;
 use crate::{Config, Counters, Directory, QuestionId, Source, stun};
 
@@ -53,11 +54,12 @@ pub struct Root {
     pub(crate) instance: u64,
     pub(crate) limits: StrangerLimits,
     pub(crate) budgets: Budgets,
-    /// What all nodes together may register.
-    pub(crate) registrations: Nanos,
+    pub(crate) registrations: Registrations,
     pub(crate) directory: Option<Box<dyn Directory>>,
     pub(crate) questions: BTreeMap<QuestionId, Question>,
     pub(crate) next_question: u64,
+    /// How far the directory has been told all nodes anew: the next slot to look at, and when.
+    pub(crate) retelling: Option<(usize, Nanos)>,
     pub(crate) draining: Option<Draining>,
     /// For plaintexts.
     pub(crate) scratch: Vec<u8>,
@@ -108,10 +110,11 @@ impl Root {
             counters: Arc::default(),
             outbox: Outbox::default(),
             recent: Recent::default(),
-            registrations: 0,
+            registrations: Registrations::new(key, now),
             directory: None,
             questions: BTreeMap::new(),
             next_question: 0,
+            retelling: None,
             draining: None,
             scratch: Vec::new(),
             base: now,
@@ -173,6 +176,7 @@ impl Root {
             self.clients.next_deadline(),
             self.questions.values().next().map(|question| question.deadline),
             self.draining.as_ref().and_then(Draining::next),
+            self.retelling.map(|(_, at)| at),
         ];
         next.into_iter().flatten().min().map(|at| self.base + Duration::from_nanos(at))
     }
@@ -185,6 +189,7 @@ impl Root {
             self.expire(slot, at);
         }
         self.expire_questions(now);
+        self.retell_some(now);
         self.drain_some(now);
     }
 

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use peersock_overlay::noise::{MacWriter, Received, ResponsePayload, SessionKeys};
 use peersock_overlay::wire::{
-    Channel, Control, Data, Entry, LookUpKey, MessageType, NotFound, NoticeCode, Registered, Registration,
-    RelayToken, Relayed, RootMessage, Voucher,
+    Channel, Control, Data, Entry, LookUpKey, MessageType, NotFound, NoticeCode, Referral, Registered,
+    Registration, RelayToken, Relayed, RootMessage, RootRecord, Voucher,
 };
 use peersock_overlay::{
     AeadKey, DATA_HEADER, DATA_OVERHEAD, Identity, NetworkId, NodeId, Portable, Provider, Psk,
@@ -40,6 +40,10 @@ pub struct FakeRoot {
     pub look_ups: usize,
     /// Registrations that came in.
     pub registrations: usize,
+    /// What the last of them showed for access.
+    pub shown: Vec<u8>,
+    /// What it says of nodes that it does not have, and gives for access there.
+    pub referrals: Vec<(Referral, [u8; 32])>,
 }
 
 /// What a root does wrong.
@@ -90,6 +94,8 @@ impl FakeRoot {
             relayed: (0, 0),
             look_ups: 0,
             registrations: 0,
+            shown: Vec::new(),
+            referrals: Vec::new(),
         }
     }
 
@@ -103,6 +109,14 @@ impl FakeRoot {
         let client = self.clients.get(node)?;
         let Client { identity, channel, registration, .. } = *client;
         Some(Entry { identity, channel, registration })
+    }
+
+    /// What another root of the same set would say of a node that is registered here; this root listens at
+    /// `endpoints`.
+    pub fn referral(&self, node: &NodeId, endpoints: &str) -> Option<Referral> {
+        let Client { identity, registration, .. } = *self.clients.get(node)?;
+        let root = RootRecord::sign(&self.identity, self.unix_time.as_secs(), endpoints)?;
+        Some(Referral { identity, registration, root })
     }
 
     /// Forgets all sessions and registrations, as a restart would.
@@ -186,8 +200,9 @@ impl FakeRoot {
     fn answer(&mut self, index: SessionIndex, from: SocketAddr, message: RootMessage) -> Option<Say> {
         let identity = self.sessions[&index].client;
         match message {
-            RootMessage::Register { registration, .. } => {
+            RootMessage::Register { registration, access } => {
                 self.registrations += 1;
+                self.shown = access;
                 if self.lies.refuses {
                     let notice = RootMessage::Notice { code: NoticeCode::Refused, channel: Channel(0) };
                     return Some(Say::Root(notice));
@@ -203,6 +218,13 @@ impl FakeRoot {
             }
             RootMessage::LookUp { id, key } => {
                 self.look_ups += 1;
+                let is_there = |(referral, _): &&(Referral, _)| key.matches(&referral.identity.node_id());
+                if self.find(&key).is_err()
+                    && let Some((referral, pass)) = self.referrals.iter().find(is_there)
+                {
+                    let referral = Box::new(referral.clone());
+                    return Some(Say::Root(RootMessage::Referred { id, pass: *pass, referral }));
+                }
                 Some(Say::Root(RootMessage::Found { id, result: self.find(&key) }))
             }
             _ => None,

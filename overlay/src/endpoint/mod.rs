@@ -38,6 +38,7 @@ mod dispatch;
 mod duplicates;
 mod eviction;
 mod forgetting;
+mod guests;
 mod hints;
 mod load;
 mod log;

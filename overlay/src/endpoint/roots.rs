@@ -24,9 +24,9 @@ use crate::wire::{Channel, Entry, LookUpKey, NoticeCode, Registered, RootMessage
 /// All that the endpoint has of its roots, besides their links.
 #[derive(Debug)]
 pub(super) struct Roots {
-    /// In the order in which they were given.
-    list: Vec<(PeerKey, Root)>,
-    look_ups: LookUps,
+    /// In the order in which they were given, and those that others have named.
+    pub(super) list: Vec<(PeerKey, Root)>,
+    pub(super) look_ups: LookUps,
     relays: Arc<Relays>,
 }
 
@@ -35,11 +35,11 @@ impl Roots {
         Self { list: Vec::new(), look_ups: LookUps::new(now), relays: Arc::new(Relays::new(counters)) }
     }
 
-    fn get(&self, key: PeerKey) -> Option<&Root> {
+    pub(super) fn get(&self, key: PeerKey) -> Option<&Root> {
         self.list.iter().find(|(known, _)| *known == key).map(|(_, root)| root)
     }
 
-    fn get_mut(&mut self, key: PeerKey) -> Option<&mut Root> {
+    pub(super) fn get_mut(&mut self, key: PeerKey) -> Option<&mut Root> {
         self.list.iter_mut().find(|(known, _)| *known == key).map(|(_, root)| root)
     }
 
@@ -58,19 +58,14 @@ impl Endpoint {
         let mut named = BTreeSet::from([self.own_id]);
         let roots = roots.into_iter().filter(|root| named.insert(root.identity.node_id()));
         let roots: Vec<_> = roots.take(MAX_ROOTS).collect();
-        let is_kept = |root: &Root| roots.iter().any(|one| one.identity == root.identity);
-        let gone: Vec<_> = self.roots.list.extract_if(.., |(_, root)| !is_kept(root)).collect();
-        for (key, root) in gone {
-            self.link(now, key, |link, cx| link.say_goodbye(cx));
-            self.remove_peer(now, key);
-            self.roots.look_ups.forget_root(key);
-            self.core.timers.clear(Timer::Root(key));
-            if let Some(relay) = root.relay {
-                self.forget_relayed(now, relay.root, None);
-            }
+        // Who uses no roots is no guest of others.
+        let is_kept = |root: &Root| {
+            roots.iter().any(|one| one.identity == root.identity) || root.guest.is_some() && !roots.is_empty()
+        };
+        let gone = self.roots.list.iter().filter(|(_, root)| !is_kept(root)).map(|(key, _)| *key);
+        for key in gone.collect::<Vec<_>>() {
+            self.leave_root(now, key);
         }
-        let nodes = roots.iter().map(|root| root.identity.node_id()).collect();
-        self.networks.set_roots(RootsPolicy { nodes });
         for config in roots {
             let endpoints: Vec<_> = config.endpoints.into_iter().filter(is_endpoint).collect();
             let known = self.roots.list.iter().find(|(_, root)| root.identity == config.identity);
@@ -83,23 +78,36 @@ impl Endpoint {
                 }
             };
             if let Some(root) = self.roots.get_mut(key) {
-                root.access = config.access;
+                (root.access, root.guest) = (config.access, None);
             }
-            let Some(node) = self.peers.get(key).map(|peer| peer.link.node) else { continue };
-            for remote in self.nodes[node].reach.set_configured(NetworkIndex::ROOTS, &endpoints) {
-                if let Some(place) = place_of(&self.core.sockets, None, remote) {
-                    self.link(now, key, |link, cx| link.try_at(cx, &place));
-                }
-            }
+            self.publish_roots();
+            self.point_root(now, key, &endpoints);
             self.step_root(now, key);
         }
-        self.core.has_roots = !self.roots.list.is_empty();
-        self.core.roots = self.roots.list.iter().map(|(_, root)| root.identity).collect();
-        self.publish_relays();
+        self.publish_roots();
         self.renew_contact(now);
     }
 
-    /// The roots, in the order in which they were given.
+    /// Says where a root listens.
+    pub(super) fn point_root(&mut self, now: Instant, key: PeerKey, endpoints: &[SocketAddr]) {
+        let Some(node) = self.peers.get(key).map(|peer| peer.link.node) else { return };
+        for remote in self.nodes[node].reach.set_configured(NetworkIndex::ROOTS, endpoints) {
+            if let Some(place) = place_of(&self.core.sockets, None, remote) {
+                self.link(now, key, |link, cx| link.try_at(cx, &place));
+            }
+        }
+    }
+
+    /// Makes known which roots there are.
+    pub(super) fn publish_roots(&mut self) {
+        let nodes = self.roots.list.iter().map(|(_, root)| root.identity.node_id()).collect();
+        self.networks.set_roots(RootsPolicy { nodes });
+        self.core.has_roots = !self.roots.list.is_empty();
+        self.core.roots = self.roots.list.iter().map(|(_, root)| root.identity).collect();
+        self.publish_relays();
+    }
+
+    /// The roots, in the order in which they were given, and behind them those that others have named.
     pub fn roots(&self, now: Instant) -> Vec<RootInfo> {
         let info = |(key, root): &(PeerKey, Root)| {
             let link = &self.peers.get(*key)?.link;
@@ -124,6 +132,7 @@ impl Endpoint {
             Some(RootInfo {
                 node: *link.handle.id(),
                 identity: root.identity,
+                is_guest: root.guest.is_some(),
                 endpoints: reach.remotes().collect(),
                 state,
                 address: link.handle.path().filter(|_| connected).map(|path| path.remote()),
@@ -159,7 +168,7 @@ impl Endpoint {
         self.roots.at(address).map(|root| root.identity.node_id())
     }
 
-    fn add_root_peer(&mut self, now: Instant, identity: &crate::PublicIdentity) -> PeerKey {
+    pub(super) fn add_root_peer(&mut self, now: Instant, identity: &crate::PublicIdentity) -> PeerKey {
         let handle = Peer::new(*identity, NetworkIndex::ROOTS, NetworkId::ROOTS, &[], now);
         let (id, node) = (*handle.id(), self.nodes.find_or_add(&identity.node_id()));
         handle.set_path(self.nodes[node].reach.path());
@@ -190,6 +199,9 @@ impl Endpoint {
     /// Sees to it that there is a session with a root, that this node is registered, and that the root is
     /// heard from now and then.
     pub(super) fn step_root(&mut self, now: Instant, key: PeerKey) {
+        if self.leave_idle_guest(now, key) {
+            return;
+        }
         let Some(peer) = self.peers.get(key) else { return };
         let handle = Arc::clone(&peer.link.handle);
         let Some(session) = handle.sender().map(|sender| sender.session) else {
@@ -265,6 +277,10 @@ impl Endpoint {
                 Some(wanted) => result.into_iter().for_each(|entry| self.on_found(now, key, &wanted, &entry)),
                 None => self.core.counters.root_answers_refused.increment(),
             },
+            RootMessage::Referred { id, pass, referral } => match self.roots.look_ups.take_open(key, id) {
+                Some(wanted) => self.on_referred(now, key, &wanted, &pass, &referral),
+                None => self.core.counters.root_answers_refused.increment(),
+            },
             RootMessage::Notice { code, channel } => self.on_notice(now, key, code, channel),
             // Only roots get these.
             _ => self.core.counters.control_unknown.increment(),
@@ -286,9 +302,15 @@ impl Endpoint {
         self.renew_contact(now);
         self.core.timers.set(Timer::Root(key), now);
         if !was_registered {
-            let questions = self.roots.look_ups.ask_at(key, now);
-            self.ask_roots(now, questions);
+            self.ask_root(now, key);
         }
+    }
+
+    /// Asks a root for all that is looked for.
+    pub(super) fn ask_root(&mut self, now: Instant, key: PeerKey) {
+        let Roots { list, look_ups, .. } = &mut self.roots;
+        let questions = look_ups.ask_at(key, now, |wanted| may_ask(list, key, wanted));
+        self.ask_roots(now, questions);
     }
 
     fn on_notice(&mut self, now: Instant, key: PeerKey, code: NoticeCode, channel: Channel) {
@@ -327,7 +349,8 @@ impl Endpoint {
     /// The path of a node leads through a root: finds others, in case that this one ends.
     pub(super) fn look_up_more(&mut self, now: Instant, key: PeerKey, node: NodeKey) {
         let reach = &self.nodes[node].reach;
-        let relays = self.roots.list.iter().filter_map(|(_, root)| root.relay);
+        let own = self.roots.list.iter().filter(|(_, root)| root.guest.is_none());
+        let relays = own.filter_map(|(_, root)| root.relay);
         if relays.into_iter().any(|relay| !reach.is_behind(&relay.root)) {
             self.look_up_peer(now, key);
         }
@@ -345,7 +368,8 @@ impl Endpoint {
     pub(super) fn on_look_up_timer(&mut self, now: Instant) {
         let usable = |(key, root): &(PeerKey, Root)| root.relay.map(|_| *key);
         let roots: Vec<_> = self.roots.list.iter().filter_map(usable).collect();
-        let questions = self.roots.look_ups.due(&roots, now);
+        let Roots { list, look_ups, .. } = &mut self.roots;
+        let questions = look_ups.due(&roots, now, |root, wanted| may_ask(list, root, wanted));
         match self.roots.look_ups.next() {
             Some(at) => self.core.timers.set(Timer::LookUp, at.max(now + SHORTEST)),
             None => self.core.timers.clear(Timer::LookUp),
@@ -435,9 +459,9 @@ impl Endpoint {
         self.roots.relays.publish(relays.map(|relay| (relay.root, relay.token)).collect());
     }
 
-    /// A root does not know a node by that channel, or relays no more: nodes that are reached there are
-    /// looked for elsewhere.
-    fn forget_relayed(&mut self, now: Instant, root: SocketAddr, channel: Option<Channel>) {
+    /// A root does not know a node by that channel, or relays no more: nodes that are reached there are looked
+    /// for elsewhere.
+    pub(super) fn forget_relayed(&mut self, now: Instant, root: SocketAddr, channel: Option<Channel>) {
         for node in self.nodes.keys() {
             if !self.nodes[node].reach.is_behind(&root) {
                 continue;
@@ -461,6 +485,14 @@ impl Endpoint {
             }
         }
     }
+}
+
+/// A guest is asked only for those whom another root has said to be there.
+fn may_ask(roots: &[(PeerKey, Root)], key: PeerKey, wanted: &LookUpKey) -> bool {
+    let root = roots.iter().find(|(known, _)| *known == key).map(|(_, root)| root);
+    root.is_some_and(|root| {
+        root.guest.as_ref().is_none_or(|guest| guest.nodes.iter().any(|node| wanted.matches(node)))
+    })
 }
 
 /// A timer that is due again is set at least so far ahead, so that nothing can run without end.

@@ -92,6 +92,8 @@ pub struct RootInfo {
     pub node: NodeId,
     /// Its keys.
     pub identity: PublicIdentity,
+    /// Whether it is used for a while only, because another root has said that a peer is there.
+    pub is_guest: bool,
     /// Where it may be.
     pub endpoints: Vec<SocketAddr>,
     /// How things stand.

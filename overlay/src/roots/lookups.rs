@@ -87,8 +87,14 @@ impl LookUps {
         }
     }
 
-    /// The questions that are due, each with the roots that it goes to. `roots` are those that can be asked.
-    pub(crate) fn due(&mut self, roots: &[PeerKey], now: Instant) -> Vec<(PeerKey, u32, LookUpKey)> {
+    /// The questions that are due, each with the roots that it goes to. `roots` are those that can be asked, and
+    /// `may_ask` says whether one of them for that.
+    pub(crate) fn due(
+        &mut self,
+        roots: &[PeerKey],
+        now: Instant,
+        may_ask: impl Fn(PeerKey, &LookUpKey) -> bool,
+    ) -> Vec<(PeerKey, u32, LookUpKey)> {
         self.list.retain(|_, one| now < one.wanted + WANTED_FOR);
         let mut questions = Vec::new();
         for (&key, one) in self.list.iter_mut().filter(|(_, one)| now >= one.next) {
@@ -96,7 +102,7 @@ impl LookUps {
             one.round += 1;
             for &root in roots {
                 let knows = one.found.get(&root).is_some_and(|at| now < *at + FOUND_FOR);
-                if !knows && self.limit.take(now) {
+                if !knows && may_ask(root, &key) && self.limit.take(now) {
                     one.open.insert(root);
                     questions.push((root, one.id, key));
                 }
@@ -105,11 +111,18 @@ impl LookUps {
         questions
     }
 
-    /// A root can be asked that could not be before: what is looked for is asked there at once.
-    pub(crate) fn ask_at(&mut self, root: PeerKey, now: Instant) -> Vec<(PeerKey, u32, LookUpKey)> {
+    /// A root can be asked that could not be before: what is looked for, and `may` be asked there, is asked at
+    /// once.
+    pub(crate) fn ask_at(
+        &mut self,
+        root: PeerKey,
+        now: Instant,
+        may: impl Fn(&LookUpKey) -> bool,
+    ) -> Vec<(PeerKey, u32, LookUpKey)> {
         let mut questions = Vec::new();
         for (&key, one) in &mut self.list {
-            if now < one.wanted + WANTED_FOR && !one.found.contains_key(&root) && self.limit.take(now) {
+            let is_wanted = now < one.wanted + WANTED_FOR && !one.found.contains_key(&root);
+            if is_wanted && may(&key) && self.limit.take(now) {
                 one.open.insert(root);
                 questions.push((root, one.id, key));
             }
@@ -172,7 +185,7 @@ mod tests {
         let (mut now, mut rounds) = (begin, Vec::new());
         while let Some(next) = look_ups.next() {
             now = next.max(now);
-            let due = look_ups.due(&ROOTS, now);
+            let due = look_ups.due(&ROOTS, now, |_, _| true);
             if !due.is_empty() {
                 assert_eq!(due, ROOTS.map(|root| (root, 7, key(1))));
                 rounds.push((now - begin).as_millis());
@@ -186,25 +199,25 @@ mod tests {
         let (mut look_ups, now) = (LookUps::new(instant()), instant());
         let waits = (NetworkIndex(0), IpAddr::from([1; 16]));
         look_ups.want(key(1), Some(waits), 7, now);
-        look_ups.due(&ROOTS, now);
+        look_ups.due(&ROOTS, now, |_, _| true);
         assert_eq!(look_ups.take_open(ROOTS[0], 8), None, "nobody asked that");
         assert_eq!(look_ups.take_open(ROOTS[0], 7), Some(key(1)));
         assert_eq!(look_ups.take_open(ROOTS[0], 7), None, "each question has one answer");
         assert_eq!(look_ups.found(ROOTS[0], &key(1), now), [waits]);
         let later = now + Duration::from_millis(300);
-        assert_eq!(look_ups.due(&ROOTS, later), [(ROOTS[1], 7, key(1))]);
+        assert_eq!(look_ups.due(&ROOTS, later, |_, _| true), [(ROOTS[1], 7, key(1))]);
         // What it said was no use.
         look_ups.forget_found(ROOTS[0], &key(1), later);
-        assert_eq!(look_ups.due(&ROOTS, later + Duration::from_millis(300)).len(), 2);
+        assert_eq!(look_ups.due(&ROOTS, later + Duration::from_millis(300), |_, _| true).len(), 2);
     }
 
     #[test]
     fn a_root_that_comes_later_is_asked_what_is_still_wanted() {
         let (mut look_ups, now) = (LookUps::new(instant()), instant());
         look_ups.want(key(1), None, 7, now);
-        assert_eq!(look_ups.due(&[], now), []);
-        assert_eq!(look_ups.ask_at(ROOTS[0], now), [(ROOTS[0], 7, key(1))]);
-        assert_eq!(look_ups.ask_at(ROOTS[0], now + WANTED_FOR), []);
+        assert_eq!(look_ups.due(&[], now, |_, _| true), []);
+        assert_eq!(look_ups.ask_at(ROOTS[0], now, |_| true), [(ROOTS[0], 7, key(1))]);
+        assert_eq!(look_ups.ask_at(ROOTS[0], now + WANTED_FOR, |_| true), []);
     }
 
     #[test]
@@ -216,7 +229,7 @@ mod tests {
             for n in 0..10 {
                 look_ups.want(key((step * 10 + n) as u16), None, step * 10 + n, now);
             }
-            asked += look_ups.due(&ROOTS, now).len();
+            asked += look_ups.due(&ROOTS, now, |_, _| true).len();
             assert!(look_ups.list.len() <= MAX_LOOK_UPS);
         }
         assert!(asked <= (BURST + 10 * PER_SECOND) as usize, "{asked}");

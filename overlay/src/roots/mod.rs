@@ -7,9 +7,9 @@
 //! - **Registration** (`registration`): this node says, signed, that it is to be found at the root, and gets
 //!   a channel, which is its name there, a token for relayed frames, and a voucher for the address where the
 //!   root sees it.
-//! - **Look-ups** (`lookups`): who has an address, and under which channel is it reached? All roots are
-//!   asked. A root cannot make an answer up: the key follows from the address, and the node itself has signed
-//!   that it is at this root.
+//! - **Look-ups** (`lookups`): who has an address, and under which channel is it reached? All roots are asked.
+//!   A root cannot make an answer up: the key follows from the address, and the node itself has signed that it
+//!   is at this root. A root may refer to another one, which is then a guest for a while (`endpoint/guests`).
 //! - **Relaying** (`relays`): a place behind a root is a [`Place`](crate::Place) like any other, proven and
 //!   measured by the node's [`Reach`](crate::reach::Reach).
 //!
@@ -22,6 +22,7 @@ mod lookups;
 mod registration;
 mod relays;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 pub use config::{RootConfig, RootInfo, RootState};
@@ -29,7 +30,7 @@ pub(crate) use lookups::LookUps;
 pub(crate) use registration::Registering;
 pub use relays::{RelayReader, Relays};
 
-use crate::id::PublicIdentity;
+use crate::id::{NodeId, PublicIdentity};
 use crate::reach::Relay;
 
 /// Most roots that one node uses at once. Each costs a small packet every 25 s.
@@ -60,6 +61,17 @@ pub(crate) struct Root {
     pub(crate) asked: Option<(Instant, u32)>,
     /// It has not answered handshakes for a while.
     pub(crate) is_unreachable: bool,
+    /// Only if another root has named it.
+    pub(crate) guest: Option<Guest>,
+}
+
+/// What a root is used for that another one has named.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    /// The nodes that are said to be there.
+    pub(crate) nodes: BTreeSet<NodeId>,
+    /// When it was last named, or one of them was last seen to be reached through it.
+    pub(crate) used: Instant,
 }
 
 impl Root {
@@ -71,6 +83,7 @@ impl Root {
             relay: None,
             asked: None,
             is_unreachable: false,
+            guest: None,
         }
     }
 }

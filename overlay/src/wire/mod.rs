@@ -42,7 +42,10 @@ pub use handshake::{CookieReply, Initiation, Response, StaleReply};
 pub use hello::Hello;
 pub use index::SessionIndex;
 pub use relay::{Channel, RelayToken, Relayed};
-pub use root::{Entry, LookUpKey, NotFound, NoticeCode, Registered, Registration, RootMessage, Voucher};
+pub use root::{
+    Entry, LookUpKey, NotFound, NoticeCode, Referral, Registered, Registration, RootMessage, RootRecord,
+    Voucher, access_pass,
+};
 pub use unknown::UnknownSession;
 
 use std::fmt;

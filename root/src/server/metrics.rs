@@ -53,7 +53,17 @@ fn text(gauges: &Gauges) -> String {
             "# HELP peersock_root_{name} {help}\n# TYPE peersock_root_{name} gauge\npeersock_root_{name} {value}"
         );
     }
-    for (name, value) in gauges.counters.snapshot().into_iter().chain(gauges.traffic.snapshot()) {
+    let directory = gauges.directory.get();
+    if let Some(shared) = directory {
+        let value = u64::from(shared.is_there.load(Ordering::Relaxed));
+        let _ = writeln!(
+            text,
+            "# HELP peersock_root_directory Whether the shared directory is there\n# TYPE peersock_root_directory gauge\npeersock_root_directory {value}"
+        );
+    }
+    let of_directory = directory.map(|shared| shared.traffic.snapshot()).unwrap_or_default();
+    let counters = gauges.counters.snapshot().into_iter().chain(gauges.traffic.snapshot());
+    for (name, value) in counters.chain(of_directory) {
         let _ =
             writeln!(text, "# TYPE peersock_root_{name}_total counter\npeersock_root_{name}_total {value}");
     }

@@ -11,15 +11,17 @@
 mod address;
 mod announce;
 mod batch;
+mod directory;
 mod metrics;
+mod redis;
 mod run;
 mod streams;
 mod udp;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use peersock_overlay::NoEntropy;
@@ -28,6 +30,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 pub use address::{advertised, interface_addresses};
+pub use directory::DirectoryTraffic;
+pub use redis::{RedisConfig, RedisUrlError};
 pub use streams::{Connection, Connections, FromRoot, ToRoot};
 
 use crate::{Config, Counters, Root};
@@ -87,6 +91,7 @@ pub struct Server {
     announcer: Option<Announcer>,
     gauges: Arc<Gauges>,
     drain: Duration,
+    keeper: Option<redis::Keeper>,
 }
 
 peersock_primitives::counters! {
@@ -120,6 +125,7 @@ struct Gauges {
     registered: AtomicU64,
     connections: AtomicU64,
     draining: AtomicU64,
+    directory: OnceLock<Arc<directory::Shared>>,
 }
 
 impl Server {
@@ -141,8 +147,8 @@ impl Server {
         };
         let gauges = Arc::new(Gauges { counters: root.counters().clone(), ..Gauges::default() });
         let (connections, inbound) = streams::channels();
-        let announcer = None;
-        Ok(Self { root, sockets, inbound, connections, metrics, announcer, gauges, drain: listen.drain })
+        let (announcer, keeper, drain) = (None, None, listen.drain);
+        Ok(Self { root, sockets, inbound, connections, metrics, announcer, gauges, drain, keeper })
     }
 
     /// The addresses of the UDP sockets, with the ports that the system chose.
@@ -182,12 +188,32 @@ impl Server {
         &mut self.root
     }
 
+    /// Shares its directory with other roots through Redis, and names itself there as listening at `endpoints`,
+    /// written as behind the `@` of the text by which nodes know it. It returns at once: as long as Redis is
+    /// away the root goes on with its own nodes.
+    ///
+    /// # Errors
+    /// `InvalidInput` if the endpoints are longer than 600 bytes, or what the system says.
+    pub fn share(&mut self, redis: RedisConfig, endpoints: &str) -> io::Result<()> {
+        let (plug, keeper) = redis::start(redis, self.root.config.identity.clone(), endpoints)?;
+        self.root.set_directory(Box::new(plug));
+        // There is one for each server, set once.
+        let _ = self.gauges.directory.set(keeper.shared.clone());
+        self.keeper = Some(keeper);
+        Ok(())
+    }
+
+    /// What goes to and from the shared directory, if there is one.
+    pub fn directory_traffic(&self) -> Option<Arc<DirectoryTraffic>> {
+        Some(self.gauges.directory.get()?.traffic.clone())
+    }
+
     /// Serves until `shutdown` is ready; then tells all nodes, goes on for the time that they have, and ends.
     ///
     /// # Errors
     /// When a socket cannot be waited for any more.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-        let Self { root, sockets, inbound, connections, metrics, announcer, gauges, drain } = self;
+        let Self { root, sockets, inbound, connections, metrics, announcer, gauges, drain, keeper } = self;
         // The channel closes when the last transport has gone, not by this one's copy.
         drop(connections);
         let (ended, mut watched) = watch::channel(());
@@ -208,15 +234,21 @@ impl Server {
                 None => std::future::pending().await,
             }
         };
-        let run = run::Run::new(root, sockets, inbound, gauges.clone()).until(shutdown, drain);
-        tokio::select! {
+        let (heard, thread) = keeper.map(|keeper| (keeper.heard, keeper.thread)).unzip();
+        let run = run::Run::new(root, sockets, inbound, gauges.clone(), heard).until(shutdown, drain);
+        let result = tokio::select! {
             result = run => {
                 drop(ended);
                 result
             }
             result = serving => result,
             never = announcing => match never {},
+        };
+        if let Some(thread) = thread {
+            // It takes this root out of the directory; the state machine's end is gone, so it ends soon.
+            let _ = tokio::task::spawn_blocking(|| thread.join()).await;
         }
+        result
     }
 }
 

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use peersock_overlay::wire::MessageType;
 use quinn_udp::RecvMeta;
+use tokio::sync::mpsc;
 
 use super::batch::{self, Gathering};
+use super::directory::Heard;
 use super::streams::{Arrived, Inbound};
 use super::udp::{Sockets, TRAIN, TRAINS};
 use super::{Gauges, clocks};
@@ -26,6 +28,8 @@ pub(super) struct Run {
     root: Root,
     sockets: Sockets,
     inbound: Inbound,
+    /// From the directory that roots share.
+    heard: Option<mpsc::Receiver<Heard>>,
     gauges: Arc<Gauges>,
     gathering: Gathering,
     buffers: Box<[u8]>,
@@ -38,16 +42,24 @@ pub(super) struct Run {
 enum Woken {
     Readable(usize),
     Arrived(Arrived),
+    Heard(Option<Heard>),
     Time,
     Shutdown,
 }
 
 impl Run {
-    pub(super) fn new(root: Root, sockets: Sockets, inbound: Inbound, gauges: Arc<Gauges>) -> Self {
+    pub(super) fn new(
+        root: Root,
+        sockets: Sockets,
+        inbound: Inbound,
+        gauges: Arc<Gauges>,
+        heard: Option<mpsc::Receiver<Heard>>,
+    ) -> Self {
         Self {
             root,
             sockets,
             inbound,
+            heard,
             gauges,
             gathering: Gathering::new(),
             buffers: vec![0; TRAIN * TRAINS].into_boxed_slice(),
@@ -86,6 +98,7 @@ impl Run {
                         continue;
                     }
                 },
+                heard = receive(&mut self.heard), if self.heard.is_some() => Woken::Heard(heard),
                 () = tokio::time::sleep_until(wake) => Woken::Time,
                 () = &mut shutdown, if end.is_none() => Woken::Shutdown,
             };
@@ -96,6 +109,11 @@ impl Run {
                     self.handle(now, source, &mut datagram);
                 }
                 Woken::Arrived(Arrived::Closed(source)) => self.root.handle_disconnect(source),
+                Woken::Heard(Some(Heard::Answer(question, answer))) => {
+                    self.root.handle_answer(now, question, answer);
+                }
+                Woken::Heard(Some(Heard::Back)) => self.root.handle_directory_back(now),
+                Woken::Heard(None) => self.heard = None,
                 Woken::Time => {}
                 Woken::Shutdown => {
                     tracing::info!(nodes = self.root.nodes(), seconds = drain.as_secs(), "draining");
@@ -233,5 +251,12 @@ impl Run {
         nodes.store(self.root.nodes() as u64, Ordering::Relaxed);
         registered.store(self.root.registered() as u64, Ordering::Relaxed);
         connections.store(self.inbound.len() as u64, Ordering::Relaxed);
+    }
+}
+
+async fn receive(heard: &mut Option<mpsc::Receiver<Heard>>) -> Option<Heard> {
+    match heard {
+        Some(heard) => heard.recv().await,
+        None => None,
     }
 }

@@ -1,5 +1,6 @@
 //! Sessions: who gets one, what it costs, what is not answered.
 
+use peersock_overlay::noise::MacWriter;
 use peersock_overlay::wire::{Control, MessageType, RootMessage};
 use peersock_overlay::{NetworkId, Suite, SuiteSet};
 
@@ -89,6 +90,59 @@ fn a_flood_of_initiations_meets_cookies() {
     let begun = node.begin(world.now);
     let sent = world.send(source(101), &begun.datagram);
     assert_eq!(MessageType::of(&sent[0].1), Some(MessageType::CookieReply));
+}
+
+/// Initiations from forged addresses, as many as use up what is there for all.
+fn flood(world: &mut World) {
+    let good = Node::new(250, source(1)).begin(world.now).datagram;
+    for number in 0..30_000u32 {
+        // All that a stranger knows of is the root's ID, from which the first MAC follows.
+        let mut forged = good[..good.len() - 32].to_vec();
+        forged[10..14].copy_from_slice(&number.to_be_bytes());
+        MacWriter::new(&config().identity.node_id()).append(world.now, &mut forged);
+        world.send(source(0x10_0000 + (number << 8)), &forged);
+    }
+}
+
+#[test]
+fn a_flood_from_forged_addresses_leaves_known_nodes_their_sessions() {
+    let mut config = config();
+    config.limits.handshakes_per_second = 10;
+    config.limits.handshake_burst = 10;
+    let mut world = World::with(config);
+    let mut node = world.registered(1, source(1));
+    world.pass(SECOND * 60);
+    flood(&mut world);
+    // A stranger gets nothing, not even a cookie.
+    let begun = Node::new(3, source(3)).begin(world.now);
+    assert_eq!(world.send(source(3), &begun.datagram), []);
+    let begun = node.begin(world.now);
+    let sent = world.send(source(1), &begun.datagram);
+    assert_eq!(sent.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [source(1)]);
+    assert_eq!(MessageType::of(&sent[0].1), Some(MessageType::CookieReply));
+    assert!(node.take_cookie(world.now, &sent[0].1));
+    node.connect(&mut world);
+    node.register(&mut world, 600);
+}
+
+#[test]
+fn a_known_node_that_floods_gets_its_own_share_and_no_more() {
+    let mut config = config();
+    config.limits.handshakes_per_second = 10;
+    config.limits.handshake_burst = 10;
+    let mut world = World::with(config);
+    let mut node = world.registered(1, source(1));
+    flood(&mut world);
+    let begun = node.begin(world.now);
+    let sent = world.send(source(1), &begun.datagram);
+    assert!(node.take_cookie(world.now, &sent[0].1));
+    let before = world.root.counters().handshakes_refused.get();
+    for _ in 0..100 {
+        let begun = node.begin(world.now);
+        world.send(source(1), &begun.datagram);
+    }
+    let read = 100 - (world.root.counters().handshakes_refused.get() - before);
+    assert!(read <= 20, "{read} were read");
 }
 
 #[test]

@@ -3,7 +3,10 @@
 use std::sync::Mutex;
 
 use peersock_overlay::NodeId;
-use peersock_overlay::wire::{Channel, Entry, LookUpKey, NotFound, Registration, RootMessage};
+use peersock_overlay::wire::{
+    Entry, LookUpKey, NotFound, Referral, Registration, RootMessage, RootRecord, access_pass,
+};
+use zeroize::Zeroizing;
 
 use super::*;
 use crate::{Answer, Directory, QuestionId};
@@ -86,20 +89,23 @@ fn a_shared_directory_is_told_and_asked_and_may_be_late_or_away() {
 
     // A node at another root of the set.
     let there = Identity::from_seed(&[50; 32]);
-    let registration = Registration::sign(&there, &there.node_id(), 1, 600);
-    let entry = Entry { identity: *there.public(), channel: Channel(5), registration };
+    let referral = referral(&there, &Identity::from_seed(&[60; 32]));
     let key = prefix(&there.node_id());
     assert_eq!(here.look_up(&mut world, key), None, "not answered yet");
     let (question, asked) = log.lock().unwrap().asked[0];
     assert_eq!(asked, key);
-    let wrong = Entry { identity: *here.identity.public(), ..entry };
-    world.root.handle_answer(question, Answer::Found(wrong));
+    let wrong = Referral { identity: *here.identity.public(), ..referral.clone() };
+    world.root.handle_answer(world.now, question, Answer::Found(Box::new(wrong)));
     assert_eq!(world.drain(), [], "that is not who was asked for");
-    world.root.handle_answer(question, Answer::Found(entry));
+    let here_itself = self::referral(&there, &config().identity);
+    world.root.handle_answer(world.now, question, Answer::Found(Box::new(here_itself)));
+    assert_eq!(world.drain(), [], "what is at this root is in its own table");
+    let good = Answer::Found(Box::new(referral.clone()));
+    world.root.handle_answer(world.now, question, good.clone());
     let sent = world.drain();
-    let answer = RootMessage::parse(&here.open(&sent[0].1).expect("sealed")).ok();
-    assert_eq!(found(answer), Ok(entry));
-    world.root.handle_answer(question, Answer::Found(entry));
+    let answer = RootMessage::parse(&here.open(&sent[0].1).expect("sealed"));
+    assert_eq!(answer, Ok(RootMessage::Referred { id: 77, pass: [0; 32], referral: Box::new(referral) }));
+    world.root.handle_answer(world.now, question, good);
     assert_eq!(world.drain(), [], "once");
 
     // No answer: after two seconds the root speaks for itself.
@@ -116,4 +122,110 @@ fn a_shared_directory_is_told_and_asked_and_may_be_late_or_away() {
 
     world.pass(SECOND * 601);
     assert_eq!(log.lock().unwrap().gone, [here.identity.node_id()]);
+}
+
+#[test]
+fn a_directory_that_comes_back_is_told_all_nodes_that_are_there() {
+    let mut world = World::new();
+    let log = Arc::new(Mutex::new(Log::default()));
+    world.root.set_directory(Box::new(Shared(log.clone())));
+    let nodes: Vec<_> = (0..300u32).map(|number| many(&mut world, number)).collect();
+    let silent = world.registered(1, source(400));
+    log.lock().unwrap().registered.clear();
+    world.pass(SECOND * 60);
+    for node in &nodes {
+        let mut datagram = node.frame(silent.channel, b"I am here");
+        world.root.relay(world.now, node.source, &mut datagram);
+    }
+    world.pass(SECOND * 40);
+    world.root.handle_directory_back(world.now);
+    assert_eq!(log.lock().unwrap().registered.len(), 256, "not all at once");
+    world.pass(SECOND);
+    let mut told = log.lock().unwrap().registered.clone();
+    let mut all: Vec<_> = nodes.iter().map(|node| node.identity.node_id()).collect();
+    told.sort_unstable();
+    all.sort_unstable();
+    assert_eq!(told, all);
+}
+
+/// One of many nodes that are registered.
+fn many(world: &mut World, number: u32) -> Node {
+    world.now += SECOND / 10;
+    let mut seed = [4; 32];
+    seed[..4].copy_from_slice(&number.to_be_bytes());
+    let mut node = Node::of(Identity::from_seed(&seed), source(number));
+    node.connect(world);
+    node.register(world, 600);
+    node
+}
+
+#[test]
+fn who_is_registered_gets_a_pass_for_the_other_root_and_nobody_else() {
+    let mut guarded = config();
+    guarded.access = Some(Zeroizing::new(b"open sesame".to_vec()));
+    let mut world = World::with(guarded);
+    let log = Arc::new(Mutex::new(Log::default()));
+    world.root.set_directory(Box::new(Shared(log.clone())));
+    let (there, other) = (Identity::from_seed(&[50; 32]), Identity::from_seed(&[60; 32]));
+    let pass_for = |world: &mut World, node: &mut Node| {
+        assert_eq!(node.look_up(world, LookUpKey::Id(there.node_id())), None);
+        let (question, _) = *log.lock().unwrap().asked.last().unwrap();
+        let answer = Answer::Found(Box::new(referral(&there, &other)));
+        world.root.handle_answer(world.now, question, answer);
+        let sent = world.drain();
+        match RootMessage::parse(&node.open(&sent[0].1).expect("sealed")) {
+            Ok(RootMessage::Referred { pass, .. }) => pass,
+            answer => panic!("{answer:?}"),
+        }
+    };
+    let mut stranger = world.connected(1, source(1));
+    assert_eq!(pass_for(&mut world, &mut stranger), [0; 32]);
+    let mut member = world.connected(2, source(2));
+    member.access = b"open sesame".to_vec();
+    member.register(&mut world, 600);
+    let pass = pass_for(&mut world, &mut member);
+    let hour = 1_800_000_000 / 3600;
+    assert_eq!(pass, access_pass(b"open sesame", &member.identity.node_id(), &other.node_id(), hour));
+}
+
+#[test]
+fn a_pass_is_for_one_node_and_root_and_about_an_hour_and_lets_in_who_stays() {
+    let mut guarded = config();
+    guarded.access = Some(Zeroizing::new(b"open sesame".to_vec()));
+    let mut world = World::with(guarded);
+    let (mut guest, root) = (world.connected(1, source(1)), config().identity.node_id());
+    let (own, hour) = (guest.identity.node_id(), 1_800_000_000 / 3600);
+    let other = Identity::from_seed(&[9; 32]).node_id();
+    let refused = |answer| matches!(answer, Some(RootMessage::Notice { .. }));
+    for pass in [
+        access_pass(b"open sesamf", &own, &root, hour),
+        access_pass(b"open sesame", &other, &root, hour),
+        access_pass(b"open sesame", &own, &other, hour),
+        access_pass(b"open sesame", &own, &root, hour - 2),
+        access_pass(b"open sesame", &own, &root, hour + 2),
+        [0; 32],
+    ] {
+        world.pass(SECOND);
+        guest.access = pass.to_vec();
+        assert!(refused(guest.ask_to_register(&mut world, 600)));
+    }
+    for hour in [hour - 1, hour, hour + 1] {
+        world.pass(SECOND);
+        guest.access = access_pass(b"open sesame", &own, &root, hour).to_vec();
+        guest.register(&mut world, 3600);
+        world.send(source(1), &guest.seal_control(peersock_overlay::wire::Control::Close { reason: 0 }));
+        guest.connect(&mut world);
+    }
+    guest.register(&mut world, 3600);
+    for _ in 0..60 {
+        world.pass(SECOND * 170);
+        guest.connect(&mut world);
+        guest.register(&mut world, 3600);
+    }
+}
+
+fn referral(node: &Identity, root: &Identity) -> Referral {
+    let registration = Registration::sign(node, &root.node_id(), 1, 600);
+    let root = RootRecord::sign(root, 1_800_000_000, "192.0.2.1:7420").expect("it is short");
+    Referral { identity: *node.public(), registration, root }
 }

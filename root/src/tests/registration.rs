@@ -52,6 +52,54 @@ fn renewing_keeps_the_name_and_an_old_registration_changes_nothing() {
 }
 
 #[test]
+fn a_clock_that_went_back_counts_again_in_a_new_session_and_nothing_that_was_said_before_it() {
+    let mut world = World::new();
+    let mut node = world.registered(1, source(1));
+    let root = config().identity.node_id();
+    let late = Registration::sign(&node.identity, &root, node.sequence + 5, 600);
+    let late = node.seal_message(&RootMessage::Register { registration: late, access: Vec::new() });
+    // A year back. In the same session it is an old one.
+    node.sequence -= 31_536_000_000;
+    assert_eq!(node.ask_to_register(&mut world, 600), refused());
+    world.pass(SECOND);
+    node.connect(&mut world);
+    let channel = node.channel;
+    node.register(&mut world, 600);
+    assert_eq!(node.channel, channel);
+    // What was held back of the session before changes nothing, and who was late is not told.
+    let sequence = node.sequence;
+    assert_eq!(world.send(source(1), &late), []);
+    let mut other = world.connected(2, source(2));
+    let found = other.look_up(&mut world, LookUpKey::Id(node.identity.node_id()));
+    let Some(RootMessage::Found { result: Ok(entry), .. }) = found else { panic!("{found:?}") };
+    assert_eq!(entry.registration.sequence, sequence);
+    node.register(&mut world, 600);
+}
+
+#[test]
+fn those_who_come_in_numbers_leave_others_what_they_need() {
+    let mut world = World::new();
+    let mut stays = world.registered(1, source(1));
+    let mut comes = world.connected(2, source(2));
+    // All of one prefix.
+    let mut answered = 0;
+    for number in 0..1500u32 {
+        let mut seed = [4; 32];
+        seed[..4].copy_from_slice(&number.to_be_bytes());
+        let from = Source::Udp { socket: 0, remote: ([192, 0, 2, 1], 1000 + number as u16).into() };
+        let mut node = Node::of(Identity::from_seed(&seed), from);
+        if number % 50 == 0 {
+            world.now += SECOND;
+        }
+        node.connect(&mut world);
+        answered += usize::from(node.ask_to_register(&mut world, 600).is_some());
+    }
+    assert_eq!(answered, 1500, "as many come in half a minute");
+    stays.register(&mut world, 600);
+    comes.register(&mut world, 600);
+}
+
+#[test]
 fn the_same_registration_again_is_answered_again() {
     let mut world = World::new();
     let mut node = world.registered(1, source(1));

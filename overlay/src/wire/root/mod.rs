@@ -1,9 +1,11 @@
 //! What a node and a root say to each other inside their session.
 
+mod referral;
 mod signed;
 #[cfg(test)]
 mod tests;
 
+pub use referral::{Referral, RootRecord, access_pass};
 pub use signed::{Registration, Voucher};
 
 use super::{Channel, ParseError, Reader, RelayToken};
@@ -17,6 +19,7 @@ const REGISTERED: u8 = 2;
 const LOOK_UP: u8 = 3;
 const FOUND: u8 = 4;
 const NOTICE: u8 = 5;
+const REFERRED: u8 = 6;
 
 const BY_PREFIX: u8 = 1;
 const BY_ID: u8 = 2;
@@ -37,6 +40,8 @@ const DRAINS: u8 = 2;
 /// Found       0x08 | 4 | id 4 | 0 | identity 64 | channel 8 | sequence 8 | lifetime 4 | signature 64
 ///             0x08 | 4 | id 4 | status 1
 /// Notice      0x08 | 5 | code 1 | channel 8
+/// Referred    0x08 | 6 | id 4 | pass 32 | identity 64 | sequence 8 | lifetime 4 | signature 64
+///                  | root's identity 64 | time 8 | length 2 | endpoints | root's signature 64
 /// ```
 ///
 /// Bytes behind these fields are ignored, so that later versions can add some.
@@ -81,6 +86,15 @@ pub enum RootMessage {
         code: NoticeCode,
         /// Of which other node, if it is about one; otherwise 0.
         channel: Channel,
+    },
+    /// An answer in place of [`Self::Found`]: the node is at another root.
+    Referred {
+        /// From the question.
+        id: u32,
+        /// What the node that asked may show there for access; see [`access_pass`]. Zero if nothing is needed.
+        pass: [u8; 32],
+        /// Who and where.
+        referral: Box<Referral>,
     },
 }
 
@@ -259,6 +273,11 @@ impl RootMessage {
                 let code = NoticeCode::from_wire(reader.u8()?).ok_or(ParseError::Value)?;
                 Self::Notice { code, channel: Channel(reader.u64()?) }
             }
+            REFERRED => Self::Referred {
+                id: reader.u32()?,
+                pass: *reader.array()?,
+                referral: Box::new(Referral::read(&mut reader)?),
+            },
             _ => return Err(ParseError::Type),
         })
     }
@@ -308,6 +327,12 @@ impl RootMessage {
             Self::Notice { code, channel } => {
                 out.extend_from_slice(&[NOTICE, *code as u8]);
                 out.extend_from_slice(&channel.0.to_be_bytes());
+            }
+            Self::Referred { id, pass, referral } => {
+                out.push(REFERRED);
+                out.extend_from_slice(&id.to_be_bytes());
+                out.extend_from_slice(pass);
+                referral.write(out);
             }
         }
     }

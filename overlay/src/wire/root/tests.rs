@@ -20,6 +20,12 @@ fn voucher() -> Voucher {
     Voucher::sign(&identity(2), &identity(1).node_id(), 1_800_000_000, address)
 }
 
+fn referral() -> Referral {
+    let root = RootRecord::sign(&identity(2), 1_800_000_000, "192.0.2.1:7420,tls:root.example:443");
+    let root = root.expect("it is short");
+    Referral { identity: *identity(1).public(), registration: registration(), root }
+}
+
 /// One of each kind.
 fn messages() -> Vec<RootMessage> {
     let entry = Entry { identity: *identity(1).public(), channel: Channel(9), registration: registration() };
@@ -41,6 +47,7 @@ fn messages() -> Vec<RootMessage> {
         RootMessage::Register { registration: registration(), access: b"let me in".to_vec() },
         registered,
         RootMessage::Notice { code: NoticeCode::Refused, channel: Channel(0) },
+        RootMessage::Referred { id: 77, pass: [5; 32], referral: Box::new(referral()) },
     ];
     all.extend(keys.map(|key| RootMessage::LookUp { id: 77, key }));
     all.extend(found.map(|result| RootMessage::Found { id: 77, result }));
@@ -96,9 +103,48 @@ fn a_voucher_is_for_one_node_time_and_address() {
     assert!(!Voucher { signature: registration().signature, ..good }.verify(identity(1).public(), &node));
 }
 
+#[test]
+fn a_referral_is_the_word_of_the_node_and_of_the_root() {
+    let good = referral();
+    assert!(good.verify());
+    let record = |change: fn(&mut RootRecord)| {
+        let mut referral = referral();
+        change(&mut referral.root);
+        referral.verify()
+    };
+    assert!(!record(|root| root.time += 1));
+    assert!(!record(|root| root.endpoints.push('1')));
+    assert!(!record(|root| root.identity = *identity(3).public()));
+    assert!(!Referral { identity: *identity(3).public(), ..referral() }.verify());
+    // A root that the node is not registered at.
+    let elsewhere = RootRecord::sign(&identity(3), 1_800_000_000, "192.0.2.1:7420").expect("it is short");
+    assert!(elsewhere.verify());
+    assert!(!Referral { root: elsewhere, ..referral() }.verify());
+}
+
+#[test]
+fn a_record_has_few_addresses_and_none_that_nothing_can_be_sent_to() {
+    let addresses = |text: &str| RootRecord::sign(&identity(2), 1, text).map(|record| record.addresses());
+    let one = |text: &str| text.parse::<SocketAddr>().expect("an address");
+    assert_eq!(
+        addresses(
+            "192.0.2.1,[2001:db8::1]:5,name:7420,tcp:192.0.2.2:7420, ,192.0.2.3:0,224.0.0.1:1,0.0.0.0:1"
+        ),
+        Some(vec![one("192.0.2.1:7420"), one("[2001:db8::1]:5")])
+    );
+    let many: Vec<_> = (1..20).map(|n| format!("192.0.2.{n}:1")).collect();
+    assert_eq!(addresses(&many.join(",")).map(|all| all.len()), Some(8));
+    assert_eq!(addresses(&"1".repeat(601)), None);
+    let mut message = Vec::new();
+    let root = RootRecord::sign(&identity(2), 1, &"1".repeat(600)).expect("it is just short enough");
+    let referral = Box::new(Referral { root, ..referral() });
+    RootMessage::Referred { id: 1, pass: [0; 32], referral }.emit(&mut message);
+    assert!(message.len() + crate::DATA_OVERHEAD <= 1200, "{}", message.len());
+}
+
 proptest! {
     #[test]
-    fn any_bytes_are_safe_to_parse(mut bytes in prop::collection::vec(any::<u8>(), 0..300), kind in 0u8..7) {
+    fn any_bytes_are_safe_to_parse(mut bytes in prop::collection::vec(any::<u8>(), 0..500), kind in 0u8..8) {
         if let [first, second, ..] = &mut bytes[..] {
             (*first, *second) = (ROOT, kind);
         }

@@ -1,0 +1,166 @@
+//! Where a node is to be found that is registered at another root.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::Registration;
+use crate::crypto::hash;
+use crate::id::{Identity, NodeId, PublicIdentity};
+use crate::network::is_endpoint;
+use crate::wire::{ParseError, Reader};
+
+const RECORD_LABEL: &[u8] = b"peersock root record v1";
+const PASS_LABEL: &[u8] = b"peersock pass v1";
+
+/// Where roots listen unless they say otherwise.
+const PORT: u16 = 7420;
+
+/// A root's word where it listens.
+///
+/// The signature is the root's over `"peersock root record v1" || time || endpoints`.
+///
+/// ```
+/// use peersock_overlay::wire::RootRecord;
+/// use peersock_overlay::Identity;
+///
+/// let root = Identity::from_seed(&[2; 32]);
+/// let record = RootRecord::sign(&root, 1_800_000_000, "192.0.2.1:7420,tls:root.example:443").expect("short");
+/// assert!(record.verify());
+/// assert_eq!(record.addresses(), ["192.0.2.1:7420".parse()?]);
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootRecord {
+    /// The root's keys.
+    pub identity: PublicIdentity,
+    /// When it was said, in seconds since the Unix epoch, by the root's clock.
+    pub time: u64,
+    /// As behind the `@` of the text by which nodes know the root; at most [`Self::MAX_ENDPOINTS`] bytes.
+    pub endpoints: String,
+    /// The root's signature.
+    pub signature: [u8; 64],
+}
+
+impl RootRecord {
+    /// The longest list of endpoints, in bytes: with it a referral fits into any datagram.
+    pub const MAX_ENDPOINTS: usize = 600;
+
+    /// Signs where a root listens; `None` if that is too long.
+    pub fn sign(root: &Identity, time: u64, endpoints: &str) -> Option<Self> {
+        let signature = root.sign(&Self::signed(time, endpoints));
+        let identity = *root.public();
+        let record = Self { identity, time, endpoints: endpoints.to_owned(), signature };
+        (endpoints.len() <= Self::MAX_ENDPOINTS).then_some(record)
+    }
+
+    /// Whether that root has said it.
+    pub fn verify(&self) -> bool {
+        self.identity.verify(&Self::signed(self.time, &self.endpoints), &self.signature)
+    }
+
+    /// The endpoints that are UDP addresses: at most eight, and none that a datagram cannot be sent to.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let parse = |text: &str| {
+            let address = text.parse().ok();
+            address.or_else(|| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, PORT)))
+        };
+        let addresses = self.endpoints.split(',').filter_map(|text| parse(text.trim()));
+        addresses.filter(is_endpoint).take(8).collect()
+    }
+
+    fn signed(time: u64, endpoints: &str) -> Vec<u8> {
+        [RECORD_LABEL, &time.to_be_bytes(), endpoints.as_bytes()].concat()
+    }
+
+    /// Reads what [`Self::emit`] writes; what is behind it is ignored.
+    ///
+    /// # Errors
+    /// [`ParseError::Length`] if it is cut off or longer than allowed, [`ParseError::Value`] for keys or a text
+    /// that cannot be.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
+        Self::read(&mut Reader(bytes))
+    }
+
+    /// Appends it to `out`.
+    pub fn emit(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.identity.to_bytes());
+        out.extend_from_slice(&self.time.to_be_bytes());
+        out.extend_from_slice(&(self.endpoints.len() as u16).to_be_bytes());
+        out.extend_from_slice(self.endpoints.as_bytes());
+        out.extend_from_slice(&self.signature);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, ParseError> {
+        let identity = PublicIdentity::from_bytes(reader.array()?).map_err(|_| ParseError::Value)?;
+        let (time, len) = (reader.u64()?, usize::from(reader.u16()?));
+        if len > Self::MAX_ENDPOINTS {
+            return Err(ParseError::Length);
+        }
+        let text = reader.0.get(..len).ok_or(ParseError::Length)?;
+        reader.0 = &reader.0[len..];
+        let endpoints = std::str::from_utf8(text).map_err(|_| ParseError::Value)?.to_owned();
+        Ok(Self { identity, time, endpoints, signature: *reader.array()? })
+    }
+}
+
+/// A node that is registered at another root, and where that root listens. Two signatures bind it: the node's,
+/// that it is at that root, and the root's, where it listens. So whoever passes a referral on, or keeps it, can
+/// withhold it and not make one up.
+///
+/// ```
+/// use peersock_overlay::wire::{Referral, Registration, RootRecord};
+/// use peersock_overlay::Identity;
+///
+/// let (node, root) = (Identity::from_seed(&[1; 32]), Identity::from_seed(&[2; 32]));
+/// let referral = Referral {
+///     identity: *node.public(),
+///     registration: Registration::sign(&node, &root.node_id(), 1_800_000_000_000, 600),
+///     root: RootRecord::sign(&root, 1_800_000_000, "192.0.2.1:7420").expect("short"),
+/// };
+/// assert!(referral.verify());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Referral {
+    /// The node's keys.
+    pub identity: PublicIdentity,
+    /// What it has signed for that root.
+    pub registration: Registration,
+    /// That root.
+    pub root: RootRecord,
+}
+
+impl Referral {
+    /// Whether both signatures are good.
+    pub fn verify(&self) -> bool {
+        self.registration.verify(&self.identity, &self.root.identity.node_id()) && self.root.verify()
+    }
+
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, ParseError> {
+        let identity = PublicIdentity::from_bytes(reader.array()?).map_err(|_| ParseError::Value)?;
+        let registration = Registration::read(reader)?;
+        Ok(Self { identity, registration, root: RootRecord::read(reader)? })
+    }
+
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.identity.to_bytes());
+        self.registration.write(out);
+        self.root.emit(out);
+    }
+}
+
+/// What a node shows at a root that it was referred to, in place of the access token that the roots of a set
+/// share: the token itself would go to whoever is named there.
+///
+/// It is for one node, one root and one hour since the Unix epoch.
+///
+/// ```
+/// use peersock_overlay::wire::access_pass;
+/// use peersock_overlay::Identity;
+///
+/// let [node, root] = [1, 2].map(|seed| Identity::from_seed(&[seed; 32]).node_id());
+/// let pass = access_pass(b"what the operator gave", &node, &root, 500_000);
+/// assert_ne!(pass, access_pass(b"what the operator gave", &node, &root, 500_001));
+/// ```
+pub fn access_pass(token: &[u8], node: &NodeId, root: &NodeId, hour: u64) -> [u8; 32] {
+    let key = hash::hash(&[PASS_LABEL, token]);
+    hash::keyed(&key, &[node.as_bytes(), root.as_bytes(), &hour.to_be_bytes()])
+}

@@ -1,0 +1,136 @@
+//! A directory in Redis.
+//!
+//! | key | value | ends after |
+//! |---|---|---|
+//! | `peersock:1:node:` and the first 10 bytes of a node ID | a hash: for each root that has such a node (both IDs), the node's identity and registration | an hour without writing, or the last registration if that is longer |
+//! | `peersock:1:root:` and a root's node ID | the root's record: where it listens | 90 s; written every 30 s |
+//!
+//! IDs in keys are hexadecimal, all other values bytes. Everything in it is signed by whom it is about, and
+//! checked when it is read: who writes to Redis can make nodes not be found, and nothing else. A root that ends
+//! without a word is not named any more when its record has ended, whatever still points to it.
+//!
+//! A thread of its own waits for Redis, so that the one that relays never does. When Redis is away, or takes
+//! too long, the root goes on with its own nodes; when it comes back it is told all of them.
+
+mod link;
+mod store;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use peersock_overlay::Identity;
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
+use tokio::sync::mpsc;
+use zeroize::Zeroizing;
+
+use super::directory::{Heard, Plug, Shared, channels};
+use store::Store;
+
+/// Where a directory in Redis is.
+///
+/// ```
+/// use peersock_root::server::RedisConfig;
+///
+/// let config = RedisConfig::new("redis://127.0.0.1:6379/0", None)?;
+/// assert_eq!(config.to_string(), "127.0.0.1:6379");
+/// assert!(RedisConfig::new("http://127.0.0.1", None).is_err());
+/// # Ok::<(), peersock_root::server::RedisUrlError>(())
+/// ```
+#[derive(Clone)]
+pub struct RedisConfig(ConnectionInfo);
+
+/// The text names no Redis; with the reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedisUrlError(String);
+
+impl RedisConfig {
+    /// `redis://` or, by TLS, `rediss://`, then `[USER@]HOST[:PORT][/DATABASE]`. Redis needs to be of version
+    /// 6.2 or later.
+    ///
+    /// # Errors
+    /// When the text is something else, or has a password in it: that would be seen by all users of the machine,
+    /// and in logs.
+    pub fn new(url: &str, password: Option<&Zeroizing<String>>) -> Result<Self, RedisUrlError> {
+        let parsed = url.into_connection_info().map_err(|error| RedisUrlError(reason(&error)))?;
+        if matches!(parsed.addr(), ConnectionAddr::Unix(_)) && !url.contains("unix:") {
+            return Err(RedisUrlError("it does not begin with redis:// or rediss://".to_owned()));
+        }
+        let settings = parsed.redis_settings().clone();
+        if settings.password().is_some() {
+            return Err(RedisUrlError("it has a password in it, which others would see".to_owned()));
+        }
+        let settings = match password {
+            Some(password) => settings.set_password(password.as_str()),
+            None => settings,
+        };
+        Ok(Self(parsed.set_redis_settings(settings)))
+    }
+}
+
+/// What is wrong, without the text: it may hold a password.
+fn reason(error: &redis::RedisError) -> String {
+    error.detail().map_or_else(|| "it is no URL of Redis".to_owned(), str::to_owned)
+}
+
+/// Where it is, and not with what it is entered.
+impl fmt::Display for RedisConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.addr().fmt(f)
+    }
+}
+
+impl fmt::Debug for RedisConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RedisConfig").field(&self.to_string()).finish()
+    }
+}
+
+impl fmt::Display for RedisUrlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not the URL of a Redis: {}", self.0)
+    }
+}
+
+impl std::error::Error for RedisUrlError {}
+
+/// The thread that keeps the directory.
+pub(super) struct Keeper {
+    pub(super) heard: mpsc::Receiver<Heard>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) thread: JoinHandle<()>,
+}
+
+/// Begins to keep the directory for this root, which listens at `endpoints`.
+pub(super) fn start(config: RedisConfig, root: Arc<Identity>, endpoints: &str) -> io::Result<(Plug, Keeper)> {
+    let store = Store::new(root, endpoints)?;
+    let client = redis::Client::open(config.0.clone()).map_err(|error| io::Error::other(reason(&error)))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (plug, socket, heard) = channels();
+    let shared = socket.shared.clone();
+    let thread = std::thread::Builder::new().name("peersock-redis".into()).spawn(move || {
+        runtime.block_on(link::run(&client, &config.to_string(), Arc::new(store), socket));
+    })?;
+    Ok((plug, Keeper { heard, shared, thread }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_of_it_has_no_password() {
+        let password = Zeroizing::new("hush".to_owned());
+        let config = RedisConfig::new("rediss://root@redis.example:6380/3", Some(&password)).expect("good");
+        for text in [config.to_string(), format!("{config:?}")] {
+            assert!(text.contains("redis.example:6380") && !text.contains("hush"), "{text}");
+        }
+        for url in
+            ["redis://:hush@127.0.0.1", "redis://root:hush@127.0.0.1", "redis://127.0.0.1/x?hush", "hush"]
+        {
+            let error = RedisConfig::new(url, None).expect_err(url).to_string();
+            assert!(!error.contains("hush"), "{error}");
+        }
+    }
+}
