@@ -24,6 +24,7 @@ mod contact;
 mod driver;
 mod item;
 mod keys;
+mod ping;
 mod punch;
 mod record;
 mod rendezvous;
@@ -33,6 +34,7 @@ pub use contact::{Candidate, CandidateKind, Contact, Filtering, Mapping, Nat};
 pub use driver::{Bootstrap, Service, Settings, StartError};
 pub use item::Item;
 pub use keys::{EPOCH, Epoch, ItemSigner, Location, MeetingKeys, NodeTail, SKEW};
+pub use ping::{PingAnswer, ping_question};
 pub use punch::{HolePunch, Shot};
 pub use record::{Knock, Record, Refused};
 pub use rendezvous::{
