@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use peersock::overlay::{Identity, NetworkId, PublicIdentity};
 use peersock::state::{StateDir, read_secret_file};
-use peersock::{Network, NodeBuilder, RootAddress};
+use peersock::{Dht, Network, NodeBuilder, RootAddress};
 use zeroize::Zeroizing;
 
 use crate::failure::{Failure, Outcome};
@@ -88,14 +88,28 @@ pub(crate) struct NodeArgs {
     #[arg(long = "root", value_name = "TEXT")]
     roots: Vec<String>,
 
+    /// Be found, and find others, by the BitTorrent DHT, without any root: the public one, or that which these
+    /// nodes are part of (IPV4:PORT, with commas between them) [env: PEERSOCK_DHT]
+    #[arg(long, value_name = "NODES", num_args = 0..=1, require_equals = true, default_missing_value = "public")]
+    dht: Option<Dht>,
+
+    /// Do not ask routers to forward a port to this node
+    #[arg(long)]
+    no_portmap: bool,
+
     /// UDP port for the overlay's own packets; 0 picks a free one
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub(crate) overlay_port: u16,
 }
 
 impl NodeArgs {
-    /// Has the node use the roots that `--root` names; without any, those of the environment.
+    /// Has the node meet others as the options say; what they do not say is as in the environment.
     pub(crate) fn with_roots(&self, node: NodeBuilder) -> Outcome<NodeBuilder> {
+        let node = node.port_mapping(!self.no_portmap);
+        let node = match &self.dht {
+            Some(dht) => node.dht(dht.clone()),
+            None => node,
+        };
         if self.roots.is_empty() {
             return Ok(node);
         }

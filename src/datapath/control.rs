@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use peersock_overlay::{
-    AddressError, Elsewhere, Endpoint, Event, JoinError, Lookup, NetworkConfig, NetworkId, NetworkIndex,
-    NetworkInfo, NetworkSummary, NodeId, PeerInfo, Prefix, RootConfig, RootInfo, Route, SessionTable,
-    SocketInfo,
+    AddressError, Contact, Elsewhere, Endpoint, Event, JoinError, Lookup, NetworkConfig, NetworkId,
+    NetworkIndex, NetworkInfo, NetworkSummary, NodeId, PeerInfo, Prefix, PublicIdentity, RootConfig,
+    RootInfo, Route, SessionTable, SocketInfo,
 };
 use peersock_stack::{Batch, Cidr, InterfaceConfig};
 
@@ -73,14 +73,17 @@ impl Datapath {
 
     /// Starts to look for `address` and to make a session with its owner. The outcome is an event.
     pub fn want_peer(&self, now: Instant, network: &JoinedNetwork, address: IpAddr, batch: &mut Batch) {
-        self.with_control(now, batch, |endpoint, now| {
-            if let Lookup::Peer(peer) = endpoint.lookup(now, network.index, address)
-                && peer.sender().is_none()
-            {
+        let wanted = self.with_control(now, batch, |endpoint, now| {
+            let Lookup::Peer(peer) = endpoint.lookup(now, network.index, address) else { return None };
+            peer.sender().is_none().then(|| {
                 endpoint.want_session(now, &peer);
-            }
+                peer
+            })
         });
         self.settle(now, batch);
+        if let Some(peer) = wanted {
+            self.tell_wanted(&peer);
+        }
     }
 
     /// Says where a member of a static network may be found, in the place of what was said before.
@@ -101,6 +104,35 @@ impl Datapath {
     /// Says which roots the node uses, in place of those before ([`Endpoint::set_roots`]).
     pub fn set_roots(&self, now: Instant, roots: Vec<RootConfig>, batch: &mut Batch) {
         self.with_control(now, batch, |endpoint, now| endpoint.set_roots(now, roots));
+        self.settle(now, batch);
+    }
+
+    /// Says where this node can be reached, as far as its driver knows ([`Endpoint::set_contact`]).
+    pub fn set_contact(&self, now: Instant, contact: Contact, batch: &mut Batch) {
+        self.with_control(now, batch, |endpoint, now| endpoint.set_contact(now, contact));
+        self.settle(now, batch);
+    }
+
+    /// Where this node can be reached, as its peers are told ([`Endpoint::contact`]).
+    pub fn contact(&self) -> Contact {
+        self.control().contact().clone()
+    }
+
+    /// It became known where a node can be reached, and that both sides begin at `start`
+    /// ([`Endpoint::meet`]).
+    pub fn meet(
+        &self,
+        now: Instant,
+        network: &NetworkId,
+        identity: &PublicIdentity,
+        contact: &Contact,
+        start: Instant,
+        batch: &mut Batch,
+    ) {
+        let start_in = start.saturating_duration_since(now);
+        self.with_control(now, batch, |endpoint, now| {
+            endpoint.meet(now, network, identity, contact, now + start_in);
+        });
         self.settle(now, batch);
     }
 
@@ -144,6 +176,9 @@ impl Datapath {
         let found =
             self.with_control(now, &mut batch, |endpoint, now| endpoint.lookup(now, network, address));
         self.settle(now, &mut batch);
+        if matches!(found, Lookup::Unknown) {
+            self.tell_wanted_address(network, address);
+        }
         found
     }
 

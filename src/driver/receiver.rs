@@ -109,6 +109,9 @@ impl Receiver {
                 "{} received",
                 super::udp::name_of(&buffer[..meta.len])
             );
+            if sockets.take_answer(&origin, &buffer[..meta.len]) {
+                continue;
+            }
             let marked = meta.ecn == Some(quinn_udp::EcnCodepoint::Ce);
             datapath.receive(now, &mut self.ingress, origin, &buffer[..meta.len], meta.stride, marked);
         }
