@@ -3,6 +3,7 @@
 use std::env;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use peersock::overlay::{Identity, NetworkId, PublicIdentity};
 use peersock::state::{StateDir, read_secret_file};
@@ -19,6 +20,14 @@ pub(crate) const NETWORK_VARIABLE: &str = "PEERSOCK_NETWORK";
 
 /// Takes the place of `--state`.
 const STATE_VARIABLE: &str = "PEERSOCK_STATE";
+
+/// Takes the place of `--dht`.
+const DHT_VARIABLE: &str = "PEERSOCK_DHT";
+
+/// How long a peer is waited for: on a local network, or by roots; and by a DHT, where a node that has been idle
+/// reads what others leave for it every 15 s.
+const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE_WITH_DHT: Duration = Duration::from_secs(60);
 
 /// Where the identity is kept.
 #[derive(clap::Args)]
@@ -103,6 +112,15 @@ pub(crate) struct NodeArgs {
 }
 
 impl NodeArgs {
+    /// How long a peer is waited for unless an option says so.
+    pub(crate) fn patience(&self) -> Duration {
+        let of_environment = || env::var(DHT_VARIABLE).ok()?.parse().ok();
+        match self.dht.clone().or_else(of_environment).is_some_and(|dht: Dht| dht.is_on()) {
+            true => PATIENCE_WITH_DHT,
+            false => PATIENCE,
+        }
+    }
+
     /// Has the node meet others as the options say; what they do not say is as in the environment.
     pub(crate) fn with_roots(&self, node: NodeBuilder) -> Outcome<NodeBuilder> {
         let node = node.port_mapping(!self.no_portmap);
@@ -328,10 +346,10 @@ pub(crate) fn parse_port(text: &str) -> Result<u16, String> {
 }
 
 /// A number of seconds, with a fraction if need be.
-pub(crate) fn parse_seconds(text: &str) -> Result<std::time::Duration, String> {
+pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
     text.parse()
         .ok()
-        .and_then(|seconds| std::time::Duration::try_from_secs_f64(seconds).ok())
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .ok_or_else(|| "not a number of seconds".to_owned())
 }
 

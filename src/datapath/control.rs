@@ -287,7 +287,9 @@ mod tests {
     use std::time::Duration;
 
     use peersock_overlay::wire::Hello;
-    use peersock_overlay::{EndpointConfig, Identity, Limits, RecvMeta, SocketIndex, SuiteSet};
+    use peersock_overlay::{
+        Candidate, CandidateKind, EndpointConfig, Identity, Limits, Nat, RecvMeta, SocketIndex, SuiteSet,
+    };
     use peersock_stack::{Config, Stack};
 
     use super::super::{Ingress, Sink};
@@ -363,6 +365,58 @@ mod tests {
         let left = datapath.lock_waiting().take(network.interface, |_| true);
         let left: Vec<IpAddr> = left.into_iter().map(|((_, address), _)| address).collect();
         assert_eq!(left, addresses[1..]);
+    }
+
+    #[test]
+    fn who_looks_elsewhere_is_told_what_is_wanted_and_has_time_to_find_it() {
+        let now = Instant::now();
+        let (datapath, _) = datapath(now, Limits::default());
+        let (told, wants) = std::sync::mpsc::channel();
+        let patience = Duration::from_secs(60);
+        datapath.seek_elsewhere(patience, Box::new(move |want| told.send(want).unwrap()));
+        let mut batch = Batch::default();
+        let beacon_targets = Vec::new();
+        let socket = SocketInfo {
+            index: SocketIndex(0),
+            ipv4: true,
+            loopback: false,
+            max_datagram: 1472,
+            beacon_targets,
+        };
+        datapath.set_sockets(now, vec![socket], &mut batch);
+        let config = NetworkConfig::AdHoc { id: NetworkId::ad_hoc(1..=9).unwrap(), psk: None };
+        let network = datapath.join(now, config, &mut batch).unwrap();
+        let identity = *Identity::from_seed(&[2; 32]).public();
+        let address = network.id.address_of(&identity.node_id());
+        assert!(matches!(datapath.find(now, &network, address.into()), Lookup::Unknown));
+        let want = wants.try_recv().unwrap();
+        assert_eq!((want.network, want.address, want.identity), (network.index, address, None));
+        datapath.lock_waiting().add_packet(now, false, network.interface, address.into(), &[0x60; 40]);
+        assert_eq!(datapath.lock_waiting().next_deadline(), Some(now + patience));
+
+        // It was found, and does not answer there.
+        let contact = |text: &str| {
+            let candidate = Candidate { kind: CandidateKind::Mapped, address: text.parse().unwrap() };
+            Contact::new(Nat::default(), [candidate])
+        };
+        datapath.set_contact(now, contact("198.51.100.1:4000"), &mut batch);
+        let there = contact("192.0.2.2:4000");
+        datapath.meet(now, &network.id, &identity, &there, now, &mut batch);
+        assert_eq!(datapath.lock_waiting().next_deadline(), None, "the overlay tries");
+        let mut later = now;
+        let unreachable = loop {
+            later += Duration::from_millis(100);
+            assert!(later < now + patience, "it is never unreachable");
+            datapath.handle_timeout(later, &mut batch);
+            match wants.try_recv() {
+                Ok(want) => break want,
+                Err(_) => assert!(!datapath.has_session(network.index, address.into())),
+            }
+        };
+        assert_eq!(unreachable.identity, Some(identity));
+        assert_eq!(datapath.lock_waiting().next_deadline(), Some(now + patience));
+        datapath.handle_timeout(now + patience, &mut batch);
+        assert!(datapath.lock_waiting().take(network.interface, |_| true).is_empty());
     }
 
     fn datapath(now: Instant, limits: Limits) -> (Datapath, Arc<Counting>) {

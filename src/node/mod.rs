@@ -287,9 +287,6 @@ impl Inner {
         if let Some(meetings) = self.meetings.get() {
             meetings.stop();
         }
-        if let Some(keeper) = self.keeper.get() {
-            keeper.stop();
-        }
         let drained = self.drain(linger);
         self.closing.give_up(self.driver.datapath.stack());
         // First the threads: one of them may be about to send the acknowledgement that a peer waits for.
@@ -299,6 +296,10 @@ impl Inner {
             self.driver.datapath.leave(now, network.id, &mut batch);
         }
         self.driver.datapath.set_roots(now, Vec::new(), &mut batch);
+        // After the goodbyes, which may need a port that a router forwards.
+        if let Some(keeper) = self.keeper.get() {
+            keeper.stop();
+        }
         for socket in sync::lock(&self.sockets).drain(..) {
             if let Some(socket) = socket.upgrade() {
                 socket.waiters().notify(true, true);

@@ -7,8 +7,8 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use peersock_overlay::{
-    Candidate, CandidateKind, Elsewhere, Filtering, Mapping, NetworkId, NetworkInfo, NetworkSummary, NodeId,
-    PeerInfo, RootInfo, RootState, SessionStats,
+    Candidate, CandidateKind, Contact, Elsewhere, Filtering, Mapping, NetworkId, NetworkInfo, NetworkSummary,
+    NodeId, PeerInfo, RootInfo, RootState, SessionStats,
 };
 use serde::{Serialize, Serializer};
 
@@ -337,7 +337,7 @@ pub(super) fn collect(node: &Inner) -> Status {
         endpoints: node.driver.sockets.local_addrs(),
         udp_receive_buffer: node.driver.sockets.receive_buffer(),
         roots: roots(node),
-        contact: node.keeper.get().map(|keeper| contact(&keeper.found())),
+        contact: node.keeper.get().map(|keeper| contact(&keeper.found(), &datapath.contact())),
         dht: node.meetings.get().map(|meetings| dht(meetings.state())),
         networks,
         peers,
@@ -371,8 +371,8 @@ fn network(info: NetworkInfo, peers: &[PeerStatus]) -> NetworkStatus {
     }
 }
 
-fn contact(found: &Found) -> ContactStatus {
-    let Found { nats, forwarded, contact } = found;
+fn contact(found: &Found, contact: &Contact) -> ContactStatus {
+    let Found { nats, forwarded } = found;
     let candidate = |candidate: &Candidate| CandidateStatus {
         address: candidate.address,
         kind: match candidate.kind {

@@ -61,13 +61,12 @@ pub(super) struct Surroundings {
     is_kept: bool,
 }
 
-/// For the status.
+/// What the contact does not say, for the status.
 #[derive(Debug, Clone, Default)]
 pub(in crate::node) struct Found {
     /// The NATs found by a probe, by interface.
     pub(in crate::node) nats: Vec<(String, nat::Nat)>,
     pub(in crate::node) forwarded: Vec<Forwarded>,
-    pub(in crate::node) contact: Contact,
 }
 
 impl Look {
@@ -128,7 +127,11 @@ impl Look {
         let is_young = self.begun.elapsed() < FIRST_WAIT * 2;
         // Nobody to ask: that changes when a name is resolved or the DHT is entered, at first soon.
         let nobody = if is_young { soon } else { later };
-        let ask = if outsiders.is_empty() { nobody } else { self.ask_due.min(self.ask_all_due) };
+        let ask = match outsiders.is_empty() {
+            true if !self.settings.has_dht && self.settings.stun.is_empty() => Instant::now() + AGAIN,
+            true => nobody,
+            false => self.ask_due.min(self.ask_all_due),
+        };
         let probe = if self.servers(around).is_empty() { nobody } else { self.probe_due };
         ask.min(probe)
     }
@@ -146,9 +149,8 @@ impl Look {
         self.known(around).contact()
     }
 
-    /// For the status; `contact` is all that is known.
-    pub(super) fn found(&self, contact: Contact) -> Found {
-        Found { nats: self.probed.clone(), forwarded: self.ports.forwarded(), contact }
+    pub(super) fn found(&self) -> Found {
+        Found { nats: self.probed.clone(), forwarded: self.ports.forwarded() }
     }
 
     fn known(&self, around: &Surroundings) -> Known {

@@ -157,7 +157,7 @@ fn run(node: &Weak<Inner>, shared: &Arc<Shared>, settings: Settings, publish: &d
         let Some(around) = node.upgrade().map(|node| Surroundings::of(&node)) else { return };
         let next = look.step(Instant::now(), &around, &dht_nodes, &|| shared.is_stopped());
         let contact = look.contact(&around);
-        let Some(node) = node.upgrade().filter(|node| !node.is_down()) else { return };
+        let Some(node) = node.upgrade() else { return };
         let datapath = &node.driver.datapath;
         if look.is_settled() && told.as_ref() != Some(&contact) {
             tracing::debug!(nat = ?contact.nat, candidates = ?contact.candidates(), "where this node can be reached");
@@ -171,7 +171,7 @@ fn run(node: &Weak<Inner>, shared: &Arc<Shared>, settings: Settings, publish: &d
         {
             let mut state = sync::lock(&shared.state);
             state.has_ports = look.has_ports();
-            state.found = look.found(whole.clone());
+            state.found = look.found();
         }
         if told.is_some() && published.as_ref() != Some(&whole) {
             publish(&whole);
