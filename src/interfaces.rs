@@ -44,6 +44,11 @@ pub fn servers_of_environment(stun: &[Target]) -> Result<Vec<Target>, ServersErr
     Ok(targets)
 }
 
+/// The STUN servers that the environment names.
+pub(crate) fn stun_of_environment() -> Result<Vec<Target>, ServersError> {
+    parse_stun(&env::var(STUN_VARIABLE).unwrap_or_default())
+}
+
 /// The addresses of those servers that are asked over UDP. Names are looked up, which may block for as long
 /// as the system's resolver does; what has no address is left out.
 ///

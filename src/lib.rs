@@ -50,16 +50,16 @@ pub mod state;
 use peersock_primitives::sync;
 
 pub use config::{
-    ConfigError, HostEndpoint, Network, ParseEndpointError, ParseRootError, RootAddress, RootDomain,
-    RootEndpoint, RootSource, RootTransport, RootsError,
+    ConfigError, Dht, HostEndpoint, Network, ParseDhtError, ParseEndpointError, ParseRootError, RootAddress,
+    RootDomain, RootEndpoint, RootSource, RootTransport, RootsError,
 };
 pub use driver::Interfaces;
 pub use fd::{Contacts, ENVIRONMENT, FdServer, Host, Outstanding};
 pub use net::{TcpListener, TcpStream, UdpSocket};
 pub use node::{
-    AttemptStatus, Conflict, Event, Events, FlowStatus, IdentitySource, Joined, NetworkStatus, Node,
-    NodeBuilder, PeerStatus, Ports, Presence, RootStatus, Seed, StartError, Status, Traffic, Undelivered,
-    node,
+    AttemptStatus, CandidateStatus, Conflict, ContactStatus, DhtStatus, Event, Events, FlowStatus,
+    IdentitySource, Joined, NetworkStatus, Node, NodeBuilder, PeerStatus, Ports, Presence, RootStatus, Seed,
+    StartError, Status, Traffic, Undelivered, node,
 };
 pub use peersock_overlay as overlay;
 pub use peersock_overlay::{

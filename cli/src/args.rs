@@ -3,10 +3,11 @@
 use std::env;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use peersock::overlay::{Identity, NetworkId, PublicIdentity};
 use peersock::state::{StateDir, read_secret_file};
-use peersock::{Network, NodeBuilder, RootAddress, RootSource};
+use peersock::{Dht, Network, NodeBuilder, RootAddress, RootSource};
 use zeroize::Zeroizing;
 
 use crate::failure::{Failure, Outcome};
@@ -19,6 +20,14 @@ pub(crate) const NETWORK_VARIABLE: &str = "PEERSOCK_NETWORK";
 
 /// Takes the place of `--state`.
 const STATE_VARIABLE: &str = "PEERSOCK_STATE";
+
+/// Takes the place of `--dht`.
+const DHT_VARIABLE: &str = "PEERSOCK_DHT";
+
+/// How long a peer is waited for: on a local network, or by roots; and by a DHT, where a node that has been idle
+/// reads what others leave for it every 15 s.
+const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE_WITH_DHT: Duration = Duration::from_secs(60);
 
 /// Where the identity is kept.
 #[derive(clap::Args)]
@@ -95,14 +104,37 @@ pub(crate) struct NodeArgs {
     #[arg(long, value_name = "FILE", requires = "roots")]
     root_token_file: Option<PathBuf>,
 
+    /// Be found, and find others, by the BitTorrent DHT, without any root: the public one, or that which these
+    /// nodes are part of (IPV4:PORT, with commas between them) [env: PEERSOCK_DHT]
+    #[arg(long, value_name = "NODES", num_args = 0..=1, require_equals = true, default_missing_value = "public")]
+    dht: Option<Dht>,
+
+    /// Do not ask routers to forward a port to this node
+    #[arg(long)]
+    no_portmap: bool,
+
     /// UDP port for the overlay's own packets; 0 picks a free one
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub(crate) overlay_port: u16,
 }
 
 impl NodeArgs {
-    /// Has the node use the roots that `--root` names; without any, those of the environment.
+    /// How long a peer is waited for unless an option says so.
+    pub(crate) fn patience(&self) -> Duration {
+        let of_environment = || env::var(DHT_VARIABLE).ok()?.parse().ok();
+        match self.dht.clone().or_else(of_environment).is_some_and(|dht: Dht| dht.is_on()) {
+            true => PATIENCE_WITH_DHT,
+            false => PATIENCE,
+        }
+    }
+
+    /// Has the node meet others as the options say; what they do not say is as in the environment.
     pub(crate) fn with_roots(&self, node: NodeBuilder) -> Outcome<NodeBuilder> {
+        let node = node.port_mapping(!self.no_portmap);
+        let node = match &self.dht {
+            Some(dht) => node.dht(dht.clone()),
+            None => node,
+        };
         if self.roots.is_empty() {
             return Ok(node);
         }
@@ -349,10 +381,10 @@ pub(crate) fn parse_port(text: &str) -> Result<u16, String> {
 }
 
 /// A number of seconds, with a fraction if need be.
-pub(crate) fn parse_seconds(text: &str) -> Result<std::time::Duration, String> {
+pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
     text.parse()
         .ok()
-        .and_then(|seconds| std::time::Duration::try_from_secs_f64(seconds).ok())
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .ok_or_else(|| "not a number of seconds".to_owned())
 }
 

@@ -45,9 +45,9 @@ pub(crate) struct Args {
     #[arg(short, long)]
     udp: bool,
 
-    /// Give up if there is no connection after so many seconds
-    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "15")]
-    timeout: Duration,
+    /// Give up if there is no connection after so many seconds [default: 15, with a DHT 60]
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    timeout: Option<Duration>,
 
     /// With --udp: end when nothing has come for so many seconds after the end of stdin [default: 1]
     #[arg(short = 'w', long, value_name = "SECONDS", value_parser = parse_seconds, requires = "udp")]
@@ -72,10 +72,11 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let stdin = (!args.receive_only).then(Stdin::open).transpose()?;
     let stdout = stdio::stdout()?;
     let begin = Instant::now();
+    let timeout = args.timeout.unwrap_or_else(|| args.node.patience());
     let session = Session::open(&args.node, &args.network)?;
     let targets = parse_targets(&session.network, &args.target)?;
     let target = targets[0];
-    session.wait_peer(target.ip(), args.timeout)?;
+    session.wait_peer(target.ip(), timeout)?;
 
     if args.udp {
         let socket = UdpSocket::bind_on(&session.node, own_address(&session, target))?;
@@ -83,7 +84,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         let idle = args.idle.unwrap_or(UDP_IDLE);
         datagrams::run(&socket, stdin.as_ref(), &stdout, Partner::Fixed(target), Some(idle))?;
     } else {
-        let stream = connect(&session, &targets, begin + args.timeout)?;
+        let stream = connect(&session, &targets, begin + timeout)?;
         stream::watch(&stream, args.peer_timeout)?;
         let _watch = silence::Watch::start(&session, &stream, stream.peer_addr()?.ip(), args.peer_timeout)?;
         let input = stdin.as_ref().map_or(Input::EmptyAtEnd, |stdin| Input::Stdin { stdin, turn: None });

@@ -65,9 +65,9 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "BYTES", default_value_t = PAYLOAD, value_parser = clap::value_parser!(u16).range(..=65_507))]
     size: u16,
 
-    /// Give up if the peer is not found within so many seconds
-    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "15")]
-    timeout: Duration,
+    /// Give up if the peer is not found within so many seconds [default: 15, with a DHT 60]
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    timeout: Option<Duration>,
 
     /// Print one JSON object at the end, and nothing else; after a failure it has an `error`
     #[arg(long)]
@@ -99,7 +99,7 @@ fn measure(args: &Args, tally: &Arc<Mutex<Option<Tally>>>) -> Outcome {
         if signal == SIGINT && replies > 0 { 0 } else { 128 + signal }
     })?;
     let address = parse_host(&session.network, &args.address)?;
-    session.wait_peer(address, args.timeout)?;
+    session.wait_peer(address, args.timeout.unwrap_or_else(|| args.node.patience()))?;
     let ping = Ping::open_on(&session.node, address)?;
     *tally.lock().expect("no panic under this lock") = Some(Tally::new(address));
     if !json {

@@ -23,6 +23,7 @@
 mod driver;
 mod item;
 mod keys;
+mod ping;
 mod record;
 mod rendezvous;
 mod seal;
@@ -33,6 +34,7 @@ pub use driver::{Bootstrap, Service, Settings, StartError};
 pub use item::Item;
 pub use keys::{EPOCH, Epoch, ItemSigner, Location, MeetingKeys, NodeTail, SKEW};
 pub use peersock_overlay::{Candidate, CandidateKind, Contact, Filtering, HolePunch, Mapping, Nat, Shot};
+pub use ping::{PingAnswer, ping_question};
 pub use record::{Knock, Record, Refused};
 pub use rendezvous::{
     Answer, Config, Counters, Event, Moment, Network, Operation, OperationId, Outcome, Rendezvous, Target,

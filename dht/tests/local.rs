@@ -6,9 +6,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use peersock_dht::{Config, Event, Target};
+use peersock_testnet::LocalDht;
 
 use support::liar::Liar;
-use support::{LocalDht, Node, measure_meetings};
+use support::{Node, measure_meetings};
 
 #[test]
 fn two_nodes_meet_in_a_dht_of_fifty() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use arbitrary::Arbitrary;
 use peersock_dht::{
     Candidate, CandidateKind, Contact, HolePunch, Knock, Location, Mapping, MeetingKeys, Nat, NodeTail,
-    PLAIN_LEN, Record,
+    PLAIN_LEN, PingAnswer, Record,
 };
 use peersock_overlay::{DiscoveryKey, Identity, NetworkId};
 
@@ -33,7 +33,9 @@ pub fn meeting(data: &[u8]) {
     let reader = NodeTail::of(&Identity::from_seed(&[2; 32]).node_id());
     assert!(Record::verify(&keys, data).is_err(), "nobody else has the key");
     assert!(Knock::verify(&keys, &reader, data).is_err(), "nobody else has the key");
+    let _ = PingAnswer::parse(data);
     let Some(input) = one::<Input>(data) else { return };
+    pinged(&input);
 
     let identity = *node.public();
     let contact = contact(&input, &input.addresses);
@@ -68,6 +70,15 @@ fn altered(keys: &MeetingKeys, node: &Identity, plain: &[u8; PLAIN_LEN], input: 
     if let Ok(record) = Record::verify(keys, &bytes) {
         assert_eq!(Record::verify(keys, plain), Ok(record), "only what is behind the signature has changed");
     }
+}
+
+/// What a node of the DHT answers to a ping: whatever is altered, at most another place is read.
+fn pinged(input: &Input) {
+    let head = b"d2:ip6:\xcb\0\x71\x07\x1c\xfc1:rd2:id20:abcdefghij01234567895:nodesl1:a1:be1:xi-7ee1:t4:";
+    let answer = [&head[..], &input.unix.to_be_bytes(), b"1:v4:RS\0\x011:y1:re"].concat();
+    let read = PingAnswer::parse(&answer).expect("an answer");
+    assert_eq!((read.transaction, read.seen.port()), (input.unix.to_be_bytes(), 7420));
+    let _ = PingAnswer::parse(&damaged(&answer, &input.damages));
 }
 
 fn planned(own: &Contact, peer: &Contact, start_in: Duration) {

@@ -1,5 +1,6 @@
 //! Descriptions of networks: by ID, by ID and passphrase, or by a file.
 
+mod dht;
 mod endpoint;
 mod error;
 mod passphrase;
@@ -17,6 +18,7 @@ use peersock_overlay::{
 
 use crate::state::{check_secret_file, read_text_file};
 
+pub use dht::{Dht, ParseDhtError};
 pub use endpoint::{HostEndpoint, ParseEndpointError};
 pub use error::ConfigError;
 pub use root::{ParseRootError, RootAddress, RootEndpoint, RootTransport};

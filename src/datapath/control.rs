@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use peersock_overlay::{
-    AddressError, Elsewhere, Endpoint, Event, JoinError, Lookup, NetworkConfig, NetworkId, NetworkIndex,
-    NetworkInfo, NetworkSummary, NodeId, PeerInfo, Prefix, RootConfig, RootInfo, Route, SessionTable,
-    SocketInfo,
+    AddressError, Contact, Elsewhere, Endpoint, Event, JoinError, Lookup, NetworkConfig, NetworkId,
+    NetworkIndex, NetworkInfo, NetworkSummary, NodeId, PeerInfo, Prefix, PublicIdentity, RootConfig,
+    RootInfo, Route, SessionTable, SocketInfo,
 };
 use peersock_stack::{Batch, Cidr, InterfaceConfig};
 
@@ -73,14 +73,17 @@ impl Datapath {
 
     /// Starts to look for `address` and to make a session with its owner. The outcome is an event.
     pub fn want_peer(&self, now: Instant, network: &JoinedNetwork, address: IpAddr, batch: &mut Batch) {
-        self.with_control(now, batch, |endpoint, now| {
-            if let Lookup::Peer(peer) = endpoint.lookup(now, network.index, address)
-                && peer.sender().is_none()
-            {
+        let wanted = self.with_control(now, batch, |endpoint, now| {
+            let Lookup::Peer(peer) = endpoint.lookup(now, network.index, address) else { return None };
+            peer.sender().is_none().then(|| {
                 endpoint.want_session(now, &peer);
-            }
+                peer
+            })
         });
         self.settle(now, batch);
+        if let Some(peer) = wanted {
+            self.tell_wanted(&peer);
+        }
     }
 
     /// Says where a member of a static network may be found, in the place of what was said before.
@@ -101,6 +104,35 @@ impl Datapath {
     /// Says which roots the node uses, in place of those before ([`Endpoint::set_roots`]).
     pub fn set_roots(&self, now: Instant, roots: Vec<RootConfig>, batch: &mut Batch) {
         self.with_control(now, batch, |endpoint, now| endpoint.set_roots(now, roots));
+        self.settle(now, batch);
+    }
+
+    /// Says where this node can be reached, as far as its driver knows ([`Endpoint::set_contact`]).
+    pub fn set_contact(&self, now: Instant, contact: Contact, batch: &mut Batch) {
+        self.with_control(now, batch, |endpoint, now| endpoint.set_contact(now, contact));
+        self.settle(now, batch);
+    }
+
+    /// Where this node can be reached, as its peers are told ([`Endpoint::contact`]).
+    pub fn contact(&self) -> Contact {
+        self.control().contact().clone()
+    }
+
+    /// It became known where a node can be reached, and that both sides begin at `start`
+    /// ([`Endpoint::meet`]).
+    pub fn meet(
+        &self,
+        now: Instant,
+        network: &NetworkId,
+        identity: &PublicIdentity,
+        contact: &Contact,
+        start: Instant,
+        batch: &mut Batch,
+    ) {
+        let start_in = start.saturating_duration_since(now);
+        self.with_control(now, batch, |endpoint, now| {
+            endpoint.meet(now, network, identity, contact, now + start_in);
+        });
         self.settle(now, batch);
     }
 
@@ -144,6 +176,9 @@ impl Datapath {
         let found =
             self.with_control(now, &mut batch, |endpoint, now| endpoint.lookup(now, network, address));
         self.settle(now, &mut batch);
+        if matches!(found, Lookup::Unknown) {
+            self.tell_wanted_address(network, address);
+        }
         found
     }
 
@@ -252,7 +287,9 @@ mod tests {
     use std::time::Duration;
 
     use peersock_overlay::wire::Hello;
-    use peersock_overlay::{EndpointConfig, Identity, Limits, RecvMeta, SocketIndex, SuiteSet};
+    use peersock_overlay::{
+        Candidate, CandidateKind, EndpointConfig, Identity, Limits, Nat, RecvMeta, SocketIndex, SuiteSet,
+    };
     use peersock_stack::{Config, Stack};
 
     use super::super::{Ingress, Sink};
@@ -328,6 +365,58 @@ mod tests {
         let left = datapath.lock_waiting().take(network.interface, |_| true);
         let left: Vec<IpAddr> = left.into_iter().map(|((_, address), _)| address).collect();
         assert_eq!(left, addresses[1..]);
+    }
+
+    #[test]
+    fn who_looks_elsewhere_is_told_what_is_wanted_and_has_time_to_find_it() {
+        let now = Instant::now();
+        let (datapath, _) = datapath(now, Limits::default());
+        let (told, wants) = std::sync::mpsc::channel();
+        let patience = Duration::from_secs(60);
+        datapath.seek_elsewhere(patience, Box::new(move |want| told.send(want).unwrap()));
+        let mut batch = Batch::default();
+        let beacon_targets = Vec::new();
+        let socket = SocketInfo {
+            index: SocketIndex(0),
+            ipv4: true,
+            loopback: false,
+            max_datagram: 1472,
+            beacon_targets,
+        };
+        datapath.set_sockets(now, vec![socket], &mut batch);
+        let config = NetworkConfig::AdHoc { id: NetworkId::ad_hoc(1..=9).unwrap(), psk: None };
+        let network = datapath.join(now, config, &mut batch).unwrap();
+        let identity = *Identity::from_seed(&[2; 32]).public();
+        let address = network.id.address_of(&identity.node_id());
+        assert!(matches!(datapath.find(now, &network, address.into()), Lookup::Unknown));
+        let want = wants.try_recv().unwrap();
+        assert_eq!((want.network, want.address, want.identity), (network.index, address, None));
+        datapath.lock_waiting().add_packet(now, false, network.interface, address.into(), &[0x60; 40]);
+        assert_eq!(datapath.lock_waiting().next_deadline(), Some(now + patience));
+
+        // It was found, and does not answer there.
+        let contact = |text: &str| {
+            let candidate = Candidate { kind: CandidateKind::Mapped, address: text.parse().unwrap() };
+            Contact::new(Nat::default(), [candidate])
+        };
+        datapath.set_contact(now, contact("198.51.100.1:4000"), &mut batch);
+        let there = contact("192.0.2.2:4000");
+        datapath.meet(now, &network.id, &identity, &there, now, &mut batch);
+        assert_eq!(datapath.lock_waiting().next_deadline(), None, "the overlay tries");
+        let mut later = now;
+        let unreachable = loop {
+            later += Duration::from_millis(100);
+            assert!(later < now + patience, "it is never unreachable");
+            datapath.handle_timeout(later, &mut batch);
+            match wants.try_recv() {
+                Ok(want) => break want,
+                Err(_) => assert!(!datapath.has_session(network.index, address.into())),
+            }
+        };
+        assert_eq!(unreachable.identity, Some(identity));
+        assert_eq!(datapath.lock_waiting().next_deadline(), Some(now + patience));
+        datapath.handle_timeout(now + patience, &mut batch);
+        assert!(datapath.lock_waiting().take(network.interface, |_| true).is_empty());
     }
 
     fn datapath(now: Instant, limits: Limits) -> (Datapath, Arc<Counting>) {

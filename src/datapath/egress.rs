@@ -144,6 +144,7 @@ impl Datapath {
         let Some(sender) = peer.sender() else {
             let kept = self.lock_waiting().add_packet(now, true, interface, destination, packet);
             self.counters.out_waiting_dropped.add(u64::from(!kept));
+            self.tell_wanted(&peer);
             return self.with_control(now, batch, |endpoint, now| endpoint.want_session(now, &peer));
         };
         let mtu = sender.path.datagram_size - DATA_OVERHEAD;
@@ -234,6 +235,7 @@ impl Datapath {
                 Resolved::Route(Route::Peer(peer)) => {
                     if let Blocked::NoSession(peer) = self.pump_to_peer(now, flow, socket, &peer, batch) {
                         self.lock_waiting().add_flow(now, true, flow);
+                        self.tell_wanted(&peer);
                         self.with_control(now, batch, |endpoint, now| endpoint.want_session(now, &peer));
                     }
                 }

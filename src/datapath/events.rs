@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use peersock_overlay::{Endpoint, Event, Gone, Peer, Prefix, Route};
 use peersock_stack::{Batch, Cidr, Departure, Error, InterfaceId};
@@ -107,9 +107,13 @@ impl Datapath {
             }
             Event::AddressesChanged(peer, lost) => self.fail_waiting_for(now, peer, lost),
             // Nobody tries to reach a peer that was forgotten, so nothing would come of what waits for it.
-            Event::PeerUnreachable(peer) | Event::PeerRemoved(peer) => {
-                for (_, _, entry) in self.take_waiting(peer) {
-                    self.fail_waiting(now, entry);
+            Event::PeerRemoved(peer) => self.fail_waiting_for_peer(now, peer),
+            // Perhaps it is found elsewhere.
+            Event::PeerUnreachable(peer) => {
+                self.tell_wanted(peer);
+                match self.elsewhere.patience() {
+                    Some(patience) => self.go_on_waiting(now, peer, patience),
+                    None => self.fail_waiting_for_peer(now, peer),
                 }
             }
             _ => {}
@@ -130,6 +134,21 @@ impl Datapath {
             let interface = self.sink.interface_of(path.socket(), path.remote());
             let size = path.datagram_size;
             tracing::debug!(peer = %peer.id(), path = %format_args!("{} via {interface}", path.place), size, "path");
+        }
+    }
+
+    fn fail_waiting_for_peer(&self, now: Instant, peer: &Peer) {
+        for (_, _, entry) in self.take_waiting(peer) {
+            self.fail_waiting(now, entry);
+        }
+    }
+
+    /// What waits for a peer that is looked for elsewhere is failed when it has waited for so long.
+    fn go_on_waiting(&self, now: Instant, peer: &Peer, patience: Duration) {
+        let Some(interface) = self.interface_by_network(peer.network()) else { return };
+        self.lock_waiting().limit(interface, |address| self.is_of(peer, address), patience);
+        if let Some(due) = self.lock_waiting().next_deadline() {
+            self.sink.wake_at(due.max(now));
         }
     }
 

@@ -23,6 +23,7 @@ mod counters;
 mod datagrams;
 mod ecn;
 mod egress;
+mod elsewhere;
 mod events;
 mod gso;
 mod ingress;
@@ -45,6 +46,7 @@ use peersock_overlay::{Endpoint, Relays, Routes, SessionTable, SocketIndex};
 use peersock_stack::{Batch, Stack};
 
 pub use counters::DatapathCounters;
+pub use elsewhere::Want;
 pub(crate) use gso::GsoBatch;
 pub use ingress::Ingress;
 pub use networks::JoinedNetwork;
@@ -53,6 +55,7 @@ pub use subscription::Subscription;
 
 use crate::sync;
 use clock::OverlayClock;
+use elsewhere::Elsewhere;
 use membership::Repeats;
 use multicast::Members;
 use networks::Networks;
@@ -114,6 +117,7 @@ pub struct Datapath {
     /// The overlay's time at which control is due next, so that nobody takes its lock to ask.
     control_due: Mutex<Option<Instant>>,
     waiting: Mutex<Waiting>,
+    elsewhere: Elsewhere,
     members: Members,
     repeats: Repeats,
     subscribers: Subscribers,
@@ -134,6 +138,7 @@ impl Datapath {
             clock: OverlayClock::default(),
             networks: Networks::default(),
             waiting: Mutex::default(),
+            elsewhere: Elsewhere::default(),
             members: Members::default(),
             repeats: Repeats::default(),
             subscribers: Subscribers::default(),

@@ -145,6 +145,8 @@ impl Datapath {
 #[derive(Default)]
 pub(super) struct Waiting {
     entries: BTreeMap<(InterfaceId, IpAddr), Entry>,
+    /// How long a destination is looked for, if not [`FIND_PEER`].
+    pub(super) patience: Option<Duration>,
     /// In the packets of all entries.
     bytes: usize,
 }
@@ -152,6 +154,7 @@ pub(super) struct Waiting {
 pub(super) struct Entry {
     pub(super) flows: Vec<Arc<Flow>>,
     pub(super) packets: VecDeque<Vec<u8>>,
+    since: Instant,
     /// When to give up; `None` while the overlay itself is trying and will report.
     deadline: Option<Instant>,
 }
@@ -194,13 +197,15 @@ impl Waiting {
 
     fn entry(&mut self, now: Instant, found: bool, interface: InterfaceId, to: IpAddr) -> Option<&mut Entry> {
         let known = self.entries.contains_key(&(interface, to));
+        let patience = self.patience.unwrap_or(FIND_PEER);
         if !known && self.entries.len() == MAX_WAITING_DESTINATIONS {
             return None;
         }
         let entry = self.entries.entry((interface, to)).or_insert_with(|| Entry {
             flows: Vec::new(),
             packets: VecDeque::new(),
-            deadline: Some(now + FIND_PEER),
+            since: now,
+            deadline: Some(now + patience),
         });
         if found {
             entry.deadline = None;
@@ -230,6 +235,20 @@ impl Waiting {
             }
         }
         any
+    }
+
+    /// Limits how long what waits for these addresses has waited in all.
+    pub(super) fn limit(
+        &mut self,
+        interface: InterfaceId,
+        wanted: impl Fn(IpAddr) -> bool,
+        patience: Duration,
+    ) {
+        for ((_, _), entry) in
+            self.entries.iter_mut().filter(|((i, address), _)| *i == interface && wanted(*address))
+        {
+            entry.deadline = Some(entry.since + patience);
+        }
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {

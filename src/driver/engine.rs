@@ -137,4 +137,7 @@ fn interfaces_changed(now: Instant, driver: &Driver, watch: Option<&InterfaceWat
         Ok(false) => {}
         Err(error) => tracing::debug!(%error, "the network interfaces could not be listed"),
     }
+    if let Some(told) = driver.interfaces_changed.get() {
+        told();
+    }
 }

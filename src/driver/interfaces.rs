@@ -33,11 +33,23 @@ pub enum Interfaces {
 
 impl Interfaces {
     pub(crate) fn allows(&self, interface: &HostInterface) -> bool {
+        self.allows_named(&interface.name, interface.loopback)
+    }
+
+    /// Whether the interface of that name may be used.
+    pub(crate) fn allows_named(&self, name: &str, is_loopback: bool) -> bool {
         match self {
             Interfaces::All => true,
-            Interfaces::Loopback => interface.loopback,
-            Interfaces::Named(names) => names.contains(&interface.name),
+            Interfaces::Loopback => is_loopback,
+            Interfaces::Named(names) => names.iter().any(|allowed| allowed == name),
         }
+    }
+
+    /// The first IPv4 address that may be used, one beyond the machine first.
+    pub(crate) fn first_ipv4(&self) -> io::Result<Option<Ipv4Addr>> {
+        let mut allowed = list(self)?;
+        allowed.sort_by_key(|interface| interface.loopback);
+        Ok(allowed.iter().find_map(|interface| interface.ipv4.first().copied()))
     }
 
     /// Whether no interface but the loopback can match.

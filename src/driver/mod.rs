@@ -19,7 +19,7 @@ mod udp;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -55,6 +55,8 @@ pub(crate) struct Driver {
     alarm: Arc<Alarm>,
     suspension: Suspension,
     attached: attached::Slot,
+    /// Told when an interface or an address may have come or gone.
+    interfaces_changed: OnceLock<Box<dyn Fn() + Send + Sync>>,
     stopped: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -77,6 +79,7 @@ impl Driver {
             alarm,
             suspension: Suspension::new(),
             attached: attached::Slot::default(),
+            interfaces_changed: OnceLock::new(),
             stopped: AtomicBool::new(false),
             thread: Mutex::new(None),
         });
@@ -105,6 +108,12 @@ impl Driver {
             let _ = thread.join();
         }
         self.role.wait_free(STOP_PATIENCE);
+    }
+
+    /// Has `told` told when an interface or an address may have come or gone. It must not block. The first call
+    /// counts.
+    pub(crate) fn on_interfaces_changed(&self, told: Box<dyn Fn() + Send + Sync>) {
+        let _ = self.interfaces_changed.set(told);
     }
 
     pub(crate) fn is_stopped(&self) -> bool {

@@ -109,7 +109,10 @@ impl Receiver {
                 "{} received",
                 super::udp::name_of(&buffer[..meta.len])
             );
-            if multicast && sockets.take_announcement(origin.remote, &buffer[..meta.stride.min(meta.len)]) {
+            let data = &buffer[..meta.len];
+            let announces =
+                || multicast && sockets.take_announcement(origin.remote, &data[..meta.stride.min(meta.len)]);
+            if announces() || sockets.take_answer(&origin, data) {
                 continue;
             }
             let marked = meta.ecn == Some(quinn_udp::EcnCodepoint::Ce);

@@ -11,15 +11,20 @@ use peersock_stack::Stack;
 use zeroize::Zeroizing;
 
 use super::closing::Closing;
-use super::{Inner, Node, root_list, singleton};
-use crate::config::{RootSource, RootsError};
+use super::meeting::Meetings;
+use super::{Inner, Node, contact, root_list, singleton};
+use crate::config::{Dht, ParseDhtError, RootSource, RootsError};
 use crate::driver::{Driver, Interfaces, UdpSockets};
+use crate::interfaces::{ServersError, stun_of_environment};
 use crate::management::{ManagementServer, Request};
 use crate::state::{StateDir, StateError};
 use crate::sync;
 
 /// Names the roots of nodes that are not told theirs.
 const ROOTS_VARIABLE: &str = "PEERSOCK_ROOTS";
+
+/// Says whether nodes that are not told so use the DHT.
+const DHT_VARIABLE: &str = "PEERSOCK_DHT";
 
 /// Where a node's identity comes from.
 ///
@@ -91,6 +96,15 @@ pub enum StartError {
     /// What the environment says of roots is not understood.
     #[error("variable {ROOTS_VARIABLE} is not understood: {0}")]
     Roots(#[source] RootsError),
+    /// What the environment says of STUN servers is not understood.
+    #[error("variable {0}")]
+    Stun(#[source] ServersError),
+    /// What the environment says of the DHT is not understood.
+    #[error("variable {DHT_VARIABLE} is not understood: {0}")]
+    DhtVariable(#[source] ParseDhtError),
+    /// The DHT cannot be used, for example because the node may use the loopback interface only.
+    #[error("the DHT cannot be used: {0}")]
+    Dht(#[source] io::Error),
     /// The system refused sockets, threads or randomness.
     #[error("the node cannot start: {0}")]
     Io(#[from] io::Error),
@@ -126,6 +140,8 @@ pub struct NodeBuilder {
     discovery_port: Option<u16>,
     introduce: bool,
     roots: Option<Vec<RootSource>>,
+    dht: Option<Dht>,
+    maps_ports: bool,
     stack: peersock_stack::Config,
 }
 
@@ -138,6 +154,8 @@ impl Default for NodeBuilder {
             discovery_port: Some(DISCOVERY_PORT),
             introduce: true,
             roots: None,
+            dht: None,
+            maps_ports: true,
             stack: peersock_stack::Config::default(),
         }
     }
@@ -207,6 +225,27 @@ impl NodeBuilder {
         self
     }
 
+    /// Whether this node can be found, and finds others, by the BitTorrent DHT, without any root of anybody's.
+    /// Default: as the environment's `PEERSOCK_DHT` says, and off without that. Nodes of the DHT learn the
+    /// machine's address, as those of any other, and neither the network nor the names of those that meet.
+    ///
+    /// ```
+    /// use peersock::{Dht, Node};
+    ///
+    /// let settings = Node::builder().dht(Dht::Public);
+    /// ```
+    pub fn dht(mut self, dht: Dht) -> Self {
+        self.dht = Some(dht);
+        self
+    }
+
+    /// Whether routers may be asked to forward a port to this node, by PCP, NAT-PMP or UPnP. Default: yes. A
+    /// node without roots and DHT asks none.
+    pub fn port_mapping(mut self, on: bool) -> Self {
+        self.maps_ports = on;
+        self
+    }
+
     /// The send and receive buffer of each TCP socket, bytes. Default: 4 MiB each. Memory is used only as far
     /// as a socket fills it.
     pub fn tcp_buffers(mut self, send: usize, receive: usize) -> Self {
@@ -224,17 +263,22 @@ impl NodeBuilder {
             Some(roots) => roots,
             None => roots_of_environment()?,
         };
+        let dht = match self.dht.clone() {
+            Some(dht) => dht,
+            None => dht_of_environment()?,
+        };
         let (identity, state) = self.open_identity()?;
         let sockets =
-            UdpSockets::bind(self.interfaces, self.port, self.discovery_port).map_err(|error| match error
-                .kind()
-            {
-                io::ErrorKind::AddrInUse => StartError::PortTaken { port: self.port },
-                _ => StartError::Io(error),
+            UdpSockets::bind(self.interfaces.clone(), self.port, self.discovery_port).map_err(|error| {
+                match error.kind() {
+                    io::ErrorKind::AddrInUse => StartError::PortTaken { port: self.port },
+                    _ => StartError::Io(error),
+                }
             })?;
         let public = *identity.public();
         let receive_buffer = u32::try_from(sockets.receive_buffer()).unwrap_or(u32::MAX);
-        let mut config = EndpointConfig::new(Arc::new(identity));
+        let identity = Arc::new(identity);
+        let mut config = EndpointConfig::new(Arc::clone(&identity));
         config.receive_buffer = receive_buffer;
         config.introduce = self.introduce;
         config.entropy = Some(Arc::new(|out| getrandom::fill(out).map_err(|_| NoEntropy)));
@@ -243,6 +287,12 @@ impl NodeBuilder {
         let endpoint = Endpoint::new(config, *random_seed()?, now, unix_time);
         let stack = Stack::new(self.stack, *random_seed()?, now);
         let driver = Driver::start(endpoint, stack, Arc::new(sockets))?;
+        let settings = contact::Settings {
+            allowed: self.interfaces.clone(),
+            stun: stun_of_environment().map_err(StartError::Stun)?,
+            maps_ports: self.maps_ports,
+            has_dht: dht.is_on(),
+        };
         let node = Node {
             inner: Arc::new(Inner {
                 driver,
@@ -252,9 +302,17 @@ impl NodeBuilder {
                 down: Default::default(),
                 started: now,
                 management: Mutex::new(None),
+                contact_settings: Mutex::new(Some(settings)),
+                keeper: Default::default(),
+                meetings: Default::default(),
                 state,
             }),
         };
+        if dht.is_on() {
+            let meetings = Meetings::start(&node.inner, identity, &dht, &self.interfaces);
+            let _ = node.inner.meetings.set(meetings.map_err(StartError::Dht)?);
+            node.inner.keep_contact();
+        }
         root_list::start(&node.inner, roots);
         node.serve_management()?;
         Ok(node)
@@ -301,6 +359,11 @@ impl Node {
 fn roots_of_environment() -> Result<Vec<RootSource>, StartError> {
     let Some(text) = std::env::var_os(ROOTS_VARIABLE) else { return Ok(Vec::new()) };
     RootSource::load(&text.to_string_lossy()).map_err(StartError::Roots)
+}
+
+fn dht_of_environment() -> Result<Dht, StartError> {
+    let Some(text) = std::env::var_os(DHT_VARIABLE) else { return Ok(Dht::Off) };
+    text.to_string_lossy().parse().map_err(StartError::DhtVariable)
 }
 
 fn random_seed() -> io::Result<Zeroizing<[u8; 32]>> {

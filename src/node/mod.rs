@@ -2,8 +2,10 @@
 
 mod builder;
 mod closing;
+mod contact;
 mod events;
 mod joined;
+mod meeting;
 mod resolver;
 mod root_list;
 mod roots;
@@ -12,11 +14,12 @@ mod status;
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddrV4;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
-use peersock_overlay::{JoinError, NetworkId, NodeId, PublicIdentity};
+use peersock_overlay::{Contact, JoinError, NetworkId, NodeId, PublicIdentity};
 use peersock_stack::{Batch, Flow};
 
 pub use builder::{IdentitySource, NodeBuilder, Seed, StartError};
@@ -25,11 +28,13 @@ pub use events::{Event, Events};
 pub use joined::Joined;
 pub use singleton::node;
 pub use status::{
-    AttemptStatus, Conflict, FlowStatus, NetworkStatus, PeerStatus, Ports, Presence, RootStatus, Status,
-    Traffic,
+    AttemptStatus, CandidateStatus, Conflict, ContactStatus, DhtStatus, FlowStatus, NetworkStatus,
+    PeerStatus, Ports, Presence, RootStatus, Status, Traffic,
 };
 
 use self::closing::Closing;
+use self::contact::Keeper;
+use self::meeting::Meetings;
 use crate::config::Network;
 use crate::driver::Driver;
 use crate::management::ManagementServer;
@@ -75,6 +80,10 @@ pub(crate) struct Inner {
     down: AtomicBool,
     started: Instant,
     management: Mutex<Option<ManagementServer>>,
+    /// What the search for this node's own place needs, until it begins.
+    contact_settings: Mutex<Option<contact::Settings>>,
+    keeper: OnceLock<Keeper>,
+    meetings: OnceLock<Meetings>,
     /// Held for its lock on the directory.
     state: Option<StateDir>,
 }
@@ -102,8 +111,13 @@ impl Node {
     pub fn join(&self, network: Network) -> Result<Joined, JoinError> {
         let hosts = network.hosts_of_others(&self.inner.identity);
         let now = Instant::now();
-        let joined = self.inner.driver.datapath.join(now, network.into_config(), &mut Batch::default())?;
+        let config = network.into_config();
+        let key = config.discovery_key();
+        let joined = self.inner.driver.datapath.join(now, config, &mut Batch::default())?;
         self.inner.driver.kick();
+        if let Some(meetings) = self.inner.meetings.get() {
+            meetings.join(&joined, key);
+        }
         resolver::start(self, &joined, hosts, Box::new(resolver::ask_system));
         Ok(Joined::new(self.clone(), joined))
     }
@@ -111,7 +125,11 @@ impl Node {
     /// Leaves a network: peers are told, its connections are reset and its other sockets fail with ENETDOWN.
     /// False if it was not joined.
     pub fn leave(&self, id: NetworkId) -> bool {
-        self.inner.driver.datapath.leave(Instant::now(), id, &mut Batch::default())
+        let datapath = &self.inner.driver.datapath;
+        if let (Some(meetings), Some(network)) = (self.inner.meetings.get(), datapath.network(id)) {
+            meetings.leave(network.index);
+        }
+        datapath.leave(Instant::now(), id, &mut Batch::default())
     }
 
     /// The joined networks, in the order of joining.
@@ -240,11 +258,36 @@ impl Inner {
         sockets.push(weak);
     }
 
+    /// Finds out from now on where this node can be reached, because somebody far away will want to know.
+    fn keep_contact(self: &Arc<Self>) {
+        let Some(settings) = sync::lock(&self.contact_settings).take() else { return };
+        let publisher = self.meetings.get().map(Meetings::publisher);
+        let publish = Box::new(move |contact: &Contact| {
+            if let Some(publish) = &publisher {
+                publish(contact);
+            }
+        });
+        match Keeper::start(self, settings, publish) {
+            Ok(keeper) => _ = self.keeper.set(keeper),
+            Err(error) => tracing::warn!(%error, "peers will not be told where this node can be reached"),
+        }
+    }
+
+    /// Nodes of the DHT that can be asked as what they see this node.
+    fn set_dht_nodes(&self, nodes: Vec<SocketAddrV4>) {
+        if let Some(keeper) = self.keeper.get() {
+            keeper.set_dht_nodes(nodes);
+        }
+    }
+
     fn shutdown(&self, linger: Duration) -> bool {
         if self.down.swap(true, Ordering::SeqCst) {
             return self.closing.lost().is_empty();
         }
         drop(sync::lock(&self.management).take());
+        if let Some(meetings) = self.meetings.get() {
+            meetings.stop();
+        }
         let drained = self.drain(linger);
         self.closing.give_up(self.driver.datapath.stack());
         // First the threads: one of them may be about to send the acknowledgement that a peer waits for.
@@ -254,6 +297,10 @@ impl Inner {
             self.driver.datapath.leave(now, network.id, &mut batch);
         }
         self.driver.datapath.set_roots(now, Vec::new(), &mut batch);
+        // After the goodbyes, which may need a port that a router forwards.
+        if let Some(keeper) = self.keeper.get() {
+            keeper.stop();
+        }
         for socket in sync::lock(&self.sockets).drain(..) {
             if let Some(socket) = socket.upgrade() {
                 socket.waiters().notify(true, true);

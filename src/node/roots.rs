@@ -159,6 +159,7 @@ impl Names {
         let configs = self.roots.iter().map(|root| root.config.clone()).collect();
         node.driver.datapath.set_roots(Instant::now(), configs, &mut Batch::default());
         node.driver.kick();
+        node.keep_contact();
     }
 }
 

@@ -7,12 +7,14 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use peersock_overlay::{
-    CandidateKind, DirectAttempt, DirectOutcome, Elsewhere, NetworkId, NetworkInfo, NetworkSummary, NodeId,
-    PeerInfo, RootInfo, RootState, SessionStats,
+    Candidate, CandidateKind, Contact, DirectAttempt, DirectOutcome, Elsewhere, Filtering, Mapping,
+    NetworkId, NetworkInfo, NetworkSummary, NodeId, PeerInfo, RootInfo, RootState, SessionStats,
 };
 use serde::{Serialize, Serializer};
 
 use super::Inner;
+use super::contact::Found;
+use super::meeting::MeetingState;
 
 /// Everything worth knowing about a node at one time. Serializes to the JSON that `peersock status --json`
 /// prints.
@@ -43,6 +45,10 @@ pub struct Status {
     pub udp_receive_buffer: usize,
     /// The roots, in the order in which they were given.
     pub roots: Vec<RootStatus>,
+    /// Where this node can be reached; `None` if it does not find that out, since it has neither roots nor DHT.
+    pub contact: Option<ContactStatus>,
+    /// How this node meets others by the DHT; `None` if it does not.
+    pub dht: Option<DhtStatus>,
     /// The joined networks.
     pub networks: Vec<NetworkStatus>,
     /// The peers known, in all networks.
@@ -119,6 +125,46 @@ pub struct RootStatus {
     pub rate: u32,
     /// Peers whose path leads through it.
     pub relayed_peers: usize,
+}
+
+/// Where a node can be reached, and what is in front of it.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct ContactStatus {
+    /// The kind of NAT by its usual name, as `restrict port`, if a STUN server or root could tell.
+    pub nat: Option<String>,
+    /// How it maps: `none`, `endpoint-independent`, `address-dependent` or `address-and-port-dependent`.
+    pub mapping: Option<&'static str>,
+    /// Whose packets it lets in: `endpoint-independent`, `address-dependent` or `address-and-port-dependent`.
+    pub filtering: Option<&'static str>,
+    /// The addresses, the best first.
+    pub candidates: Vec<CandidateStatus>,
+}
+
+/// One address at which a node can be reached.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct CandidateStatus {
+    /// The address and UDP port.
+    pub address: SocketAddr,
+    /// Where it is known from: `interface`, `mapped` (others see the node there) or `forwarded` (by a router).
+    pub kind: &'static str,
+    /// How the router was asked: `PCP`, `NAT-PMP` or `UPnP`.
+    pub by: Option<String>,
+}
+
+/// How a node meets others by the DHT.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct DhtStatus {
+    /// Nodes of the DHT that have answered lately.
+    pub nodes: usize,
+    /// Networks in which this node can be found by the DHT.
+    pub published: usize,
+    /// Peers that are looked for there now.
+    pub searches: usize,
+    /// Why it cannot be used at present.
+    pub error: Option<String>,
 }
 
 /// A range of ports, as JSON has it.
@@ -320,6 +366,8 @@ pub(super) fn collect(node: &Inner) -> Status {
         endpoints: node.driver.sockets.local_addrs(),
         udp_receive_buffer: node.driver.sockets.receive_buffer(),
         roots: roots(node),
+        contact: node.keeper.get().map(|keeper| contact(&keeper.found(), &datapath.contact())),
+        dht: node.meetings.get().map(|meetings| dht(meetings.state())),
         networks,
         peers,
         flows: FlowStatus { total: flows.flows(), time_wait: flows.time_waits() },
@@ -350,6 +398,44 @@ fn network(info: NetworkInfo, peers: &[PeerStatus]) -> NetworkStatus {
         forgotten: info.forgotten,
         traffic: info.traffic.into(),
     }
+}
+
+fn contact(found: &Found, contact: &Contact) -> ContactStatus {
+    let Found { nats, forwarded } = found;
+    let candidate = |candidate: &Candidate| CandidateStatus {
+        address: candidate.address,
+        kind: match candidate.kind {
+            CandidateKind::Interface => "interface",
+            CandidateKind::Mapped => "mapped",
+            CandidateKind::Forwarded => "forwarded",
+        },
+        by: forwarded.iter().find(|port| port.external == candidate.address).map(|port| port.by.to_string()),
+    };
+    const ENDPOINT_INDEPENDENT: &str = "endpoint-independent";
+    const ADDRESS_DEPENDENT: &str = "address-dependent";
+    const BOTH: &str = "address-and-port-dependent";
+    ContactStatus {
+        nat: nats.iter().find_map(|(_, nat)| nat.kind()).map(|kind| kind.to_string()),
+        mapping: match contact.nat.mapping {
+            Mapping::Unknown => None,
+            Mapping::NoNat => Some("none"),
+            Mapping::EndpointIndependent => Some(ENDPOINT_INDEPENDENT),
+            Mapping::AddressDependent => Some(ADDRESS_DEPENDENT),
+            Mapping::AddressAndPortDependent => Some(BOTH),
+        },
+        filtering: match contact.nat.filtering {
+            Filtering::Unknown => None,
+            Filtering::EndpointIndependent => Some(ENDPOINT_INDEPENDENT),
+            Filtering::AddressDependent => Some(ADDRESS_DEPENDENT),
+            Filtering::AddressAndPortDependent => Some(BOTH),
+        },
+        candidates: contact.candidates().iter().map(candidate).collect(),
+    }
+}
+
+fn dht(state: MeetingState) -> DhtStatus {
+    let MeetingState { nodes, published, searches, error } = state;
+    DhtStatus { nodes, published, searches, error }
 }
 
 fn roots(node: &Inner) -> Vec<RootStatus> {

@@ -9,8 +9,9 @@
 //!   any address.
 //! * [`FakeRoot`]: a root without limits, which lies if it is told to.
 //! * [`Credit`]: how many bytes may be sent to addresses whose owner has never received anything.
+//! * [`Lab`]: real NATs in network namespaces; [`LocalDht`]: a DHT that leads nowhere else.
 //!
-//! Nothing here carries anything: how datagrams and packets get to others, and which are lost, is for each
+//! Nothing else here carries anything: how datagrams and packets get to others, and which are lost, is for each
 //! test network to say.
 #![forbid(unsafe_code)]
 
@@ -26,6 +27,10 @@ mod fake_root;
 mod host;
 #[cfg(feature = "overlay")]
 mod improvise;
+#[cfg(feature = "lab")]
+mod lab;
+#[cfg(feature = "dht")]
+mod local_dht;
 mod queue;
 mod random;
 
@@ -39,5 +44,9 @@ pub use driver::{receive, send};
 pub use fake_root::{FakeRoot, Lies};
 #[cfg(feature = "stack")]
 pub use host::StackHost;
+#[cfg(feature = "lab")]
+pub use lab::Lab;
+#[cfg(feature = "dht")]
+pub use local_dht::LocalDht;
 pub use queue::Queue;
 pub use random::Random;

@@ -5,6 +5,7 @@ mod blocking_tcp;
 mod blocking_udp;
 mod common;
 mod delivery;
+mod dht;
 mod killed;
 mod node;
 mod roots;

@@ -21,6 +21,8 @@ pub(crate) struct Answer {
     pub(crate) endpoints: Vec<SocketAddr>,
     #[serde(default)]
     pub(crate) roots: Vec<Root>,
+    pub(crate) contact: Option<Contact>,
+    pub(crate) dht: Option<Dht>,
     pub(crate) networks: Vec<NetworkAnswer>,
     pub(crate) peers: Vec<Peer>,
     pub(crate) flows: Flows,
@@ -41,6 +43,32 @@ pub(crate) struct Root {
     pub(crate) registered_s: Option<f64>,
     #[serde(default)]
     pub(crate) relayed_peers: usize,
+}
+
+/// Where the node can be reached.
+#[derive(Deserialize)]
+pub(crate) struct Contact {
+    pub(crate) nat: Option<String>,
+    pub(crate) mapping: Option<String>,
+    #[serde(default)]
+    pub(crate) candidates: Vec<Candidate>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Candidate {
+    pub(crate) address: SocketAddr,
+    pub(crate) kind: String,
+    pub(crate) by: Option<String>,
+}
+
+/// How the node meets others by the DHT.
+#[derive(Deserialize)]
+pub(crate) struct Dht {
+    pub(crate) nodes: usize,
+    pub(crate) published: usize,
+    #[serde(default)]
+    pub(crate) searches: usize,
+    pub(crate) error: Option<String>,
 }
 
 #[derive(Deserialize)]

@@ -4,7 +4,7 @@ use std::fmt;
 
 use anstyle::{AnsiColor, Style};
 
-use super::answer::{Answer, Conflict, NetworkAnswer, Peer, Presence, Root, Traffic};
+use super::answer::{Answer, Conflict, Contact, Dht, NetworkAnswer, Peer, Presence, Root, Traffic};
 use crate::style::{BOLD, ERROR, paint};
 
 /// The words for a peer that is connected.
@@ -37,6 +37,12 @@ impl fmt::Display for Report<'_> {
         write!(f, "  UDP sockets: {}", list(&answer.endpoints))?;
         for root in &answer.roots {
             write!(f, "\n{}", RootLine(root))?;
+        }
+        if let Some(contact) = &answer.contact {
+            write!(f, "\n  {}", ContactLine(contact))?;
+        }
+        if let Some(dht) = &answer.dht {
+            write!(f, "\n  {}", DhtLine(dht))?;
         }
         let mut left = self.most;
         for network in &answer.networks {
@@ -182,6 +188,52 @@ impl fmt::Display for Line<'_> {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// What is in front of the node, and where others reach it besides its own addresses.
+struct ContactLine<'a>(&'a Contact);
+
+impl fmt::Display for ContactLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Contact { nat, mapping, candidates } = self.0;
+        match (nat, mapping.as_deref()) {
+            (Some(kind), _) => write!(f, "NAT: {kind}")?,
+            (None, Some("none")) => write!(f, "NAT: none")?,
+            (None, Some(mapping)) => write!(f, "NAT: {mapping} mapping")?,
+            (None, None) => write!(f, "NAT: not known")?,
+        }
+        for candidate in candidates.iter().filter(|candidate| candidate.kind != "interface") {
+            let address = candidate.address;
+            match (candidate.kind.as_str(), &candidate.by) {
+                ("forwarded", Some(by)) => write!(f, ", forwarded from {address} by {by}")?,
+                ("forwarded", None) => write!(f, ", forwarded from {address}")?,
+                _ => write!(f, ", seen at {address}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How the node meets others by the DHT.
+struct DhtLine<'a>(&'a Dht);
+
+impl fmt::Display for DhtLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Dht { nodes, published, searches, error } = self.0;
+        write!(
+            f,
+            "DHT: {} answer, can be found in {}",
+            counted(*nodes, "node"),
+            counted(*published, "network")
+        )?;
+        if *searches > 0 {
+            write!(f, ", looks for {}", counted(*searches, "peer"))?;
+        }
+        if let Some(error) = error {
+            write!(f, ", {}", paint(ERROR, error))?;
+        }
+        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@ mod errors;
 mod identity;
 mod lan;
 mod manual;
+mod nats;
 mod netcat;
 mod netcheck;
 mod networks;

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use mainline::{Dht, Testnet};
 use peersock_dht::{
     Bootstrap, Candidate, CandidateKind, Config, Contact, Event, Nat, Network, NodeTail, Record, Service,
     Settings, Target,
@@ -19,37 +18,6 @@ use peersock_overlay::{DiscoveryKey, Identity, NetworkId, Psk, PublicIdentity};
 
 /// How long anything may take before a test fails: far longer than it does on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
-
-/// The nodes of a DHT, on loopback only.
-pub(crate) struct LocalDht {
-    testnet: Testnet,
-}
-
-impl LocalDht {
-    pub(crate) fn new(nodes: usize) -> Self {
-        let testnet = Testnet::builder(nodes).bind_address(Ipv4Addr::LOCALHOST).build().expect("sockets");
-        Self { testnet }
-    }
-
-    /// Ends the last `count` of them.
-    pub(crate) fn kill(&mut self, count: usize) {
-        let left = self.testnet.nodes.len() - count;
-        self.testnet.nodes.truncate(left);
-    }
-
-    pub(crate) fn addresses(&self) -> Vec<SocketAddrV4> {
-        let address = |node: &Dht| {
-            let info = futures_lite::future::block_on(node.clone().as_async().info());
-            SocketAddrV4::new(Ipv4Addr::LOCALHOST, info.local_addr().port())
-        };
-        self.testnet.nodes.iter().map(address).collect()
-    }
-
-    /// Those by which the DHT is entered.
-    pub(crate) fn entries(&self) -> Vec<SocketAddrV4> {
-        self.addresses().into_iter().take(3).collect()
-    }
-}
 
 /// One node that meets others.
 pub(crate) struct Node {

@@ -91,11 +91,22 @@ impl PortMapper {
 
     /// Begins to keep the port open. Failures are tried again, for ever, at growing intervals.
     pub fn start(gateway: Gateway, transport: Transport, port: u16, lifetime: Duration) -> Self {
+        Self::start_telling(gateway, transport, port, lifetime, Box::new(|| ()))
+    }
+
+    /// The same; `tell` is called, in the mapper's thread, when the outer endpoint has changed.
+    pub fn start_telling(
+        gateway: Gateway,
+        transport: Transport,
+        port: u16,
+        lifetime: Duration,
+        tell: Box<dyn Fn() + Send>,
+    ) -> Self {
         let shared = Arc::new(Shared::default());
         let keeper = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("port mapper".into())
-            .spawn(move || keep(&keeper, &gateway, transport, port, lifetime));
+            .spawn(move || keep(&keeper, &gateway, transport, port, lifetime, &*tell));
         if let Err(error) = &thread {
             tracing::warn!(%error, "no port is mapped: there is no thread");
         }
@@ -142,7 +153,14 @@ impl Drop for PortMapper {
 }
 
 /// The thread's loop.
-fn keep(shared: &Shared, gateway: &Gateway, transport: Transport, port: u16, lifetime: Duration) {
+fn keep(
+    shared: &Shared,
+    gateway: &Gateway,
+    transport: Transport,
+    port: u16,
+    lifetime: Duration,
+    tell: &dyn Fn(),
+) {
     let mut schedule = Schedule::new(Instant::now());
     let mut current: Option<PortMapping> = None;
     while wait_until(shared, schedule.next) {
@@ -166,9 +184,15 @@ fn keep(shared: &Shared, gateway: &Gateway, transport: Transport, port: u16, lif
                 }
             }
         }
+        let external = |mapping: &Option<PortMapping>| mapping.as_ref().map(|mapping| mapping.external);
         let mut state = shared.state.lock().expect("no panic under this lock");
+        let has_changed = external(&state.mapping) != external(&current);
         state.mapping.clone_from(&current);
+        drop(state);
         shared.changed.notify_all();
+        if has_changed {
+            tell();
+        }
     }
     if let Some(mapping) = current
         && let Err(error) = mapping.remove(gateway, BUDGET)

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use peersock_nat::interfaces::{Family, Interface, IpBlock, list_interfaces};
 use peersock_nat::{DeltaKind, NatKind};
-
-use super::lab::Lab;
+use peersock_testnet::Lab;
 
 const TIMEOUT: Duration = Duration::from_secs(4);
 

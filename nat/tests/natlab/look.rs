@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use peersock_nat::netcheck::{self, Report, Target, Transport};
 use peersock_nat::portmap::Protocol;
-
-use super::lab::Lab;
+use peersock_testnet::Lab;
 
 const TOPOLOGY: &str = "stun=stun home=port-restricted:upnp:v6=firewall block=udp-blocked plain=symmetric";
 

@@ -2,7 +2,6 @@
 //! test says so and does nothing.
 
 mod interfaces;
-mod lab;
 mod look;
 mod ports;
 
@@ -10,9 +9,8 @@ use std::thread;
 
 use peersock_nat::probe::{self, Settings};
 use peersock_nat::{DeltaKind, Nat, NatKind};
+use peersock_testnet::Lab;
 use serde_json::Value;
-
-use lab::Lab;
 
 const KINDS: &str = "stun=stun full=full-cone rand=full-cone:random_ports arestr=address-restricted \
     prestr=port-restricted hair=port-restricted:hairpin symm=symmetric delta=symmetric-delta:delta=7 \

@@ -5,8 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock_nat::portmap::{self, Gateway, MapError, PortMapper, Protocol, Transport};
-
-use super::lab::Lab;
+use peersock_testnet::Lab;
 
 const TOPOLOGY: &str = "far=public home=port-restricted:upnp plain=port-restricted";
 const BUDGET: Duration = Duration::from_secs(4);

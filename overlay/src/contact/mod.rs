@@ -96,8 +96,8 @@ impl Contact {
         }
     }
 
-    /// Reads what [`Self::emit`] wrote, from the front, and returns what follows it. Kinds that later versions
-    /// may have are skipped. `None` if that is cut off, or has more than [`Self::MAX_CANDIDATES`].
+    /// Reads what [`Self::emit`] wrote, from the front, and returns what follows it. Kinds that later
+    /// versions may have are skipped. `None` if that is cut off, or has more than [`Self::MAX_CANDIDATES`].
     pub fn parse(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let (head, mut rest) = bytes.split_first_chunk::<5>()?;
         let nat = Nat {

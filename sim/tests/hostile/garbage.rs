@@ -38,7 +38,7 @@ fn noise_is_counted_by_what_it_looks_like() {
 /// What node 1 must think of noise.
 fn judge(siege: &Siege, noise: &[u8]) -> &'static str {
     match MessageType::of(noise) {
-        None => "unknown_message",
+        None | Some(MessageType::Announcement) => "unknown_message",
         Some(MessageType::Relayed) => "relayed_unknown",
         Some(MessageType::Initiation) if Initiation::parse(noise).is_err() => "handshake_malformed",
         Some(MessageType::Initiation) => "mac1_invalid",

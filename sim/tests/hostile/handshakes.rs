@@ -141,7 +141,7 @@ fn judge(siege: &Siege, node: usize, message: &[u8]) -> &'static str {
         Some(MessageType::Beacon | MessageType::Hello) => return "discovery_malformed",
         Some(MessageType::Data) => return "data_unknown_session",
         Some(MessageType::Relayed) => return "relayed_unknown",
-        Some(MessageType::UnknownSession) | None => return "unknown_message",
+        Some(MessageType::UnknownSession | MessageType::Announcement) | None => return "unknown_message",
     };
     match (well_formed, jar.check_mac1(message)) {
         (false, _) => "handshake_malformed",

@@ -3,15 +3,16 @@
 
 mod data;
 mod discovery;
+mod questions;
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{OnceLock, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use peersock_overlay::wire::{Announcement, MessageType};
-use peersock_overlay::{PublicIdentity, SocketIndex, SocketInfo};
+use peersock_overlay::{PublicIdentity, RecvMeta, SocketIndex, SocketInfo};
 use quinn_udp::UdpSockRef;
 
 use super::errors::{self, Refused};
@@ -21,6 +22,8 @@ use crate::sync;
 use crate::sys::Process;
 use data::DataSocket;
 use discovery::DiscoverySocket;
+pub(crate) use questions::OutsideAnswer;
+use questions::Questions;
 
 /// Largest UDP payload over IPv4: 65535 less the IPv4 and UDP headers.
 const MAX_PAYLOAD: usize = 65507;
@@ -42,6 +45,7 @@ pub(crate) struct UdpSockets {
     process: Process,
     /// Who wants to know of roots that announce themselves.
     announcements: OnceLock<Box<OnAnnouncement>>,
+    questions: Questions,
     pub(crate) stats: UdpStats,
 }
 
@@ -91,6 +95,7 @@ impl UdpSockets {
             interfaces: RwLock::new(Vec::new()),
             process: Process::current(),
             announcements: OnceLock::new(),
+            questions: Questions::default(),
             stats: UdpStats::default(),
         };
         sockets.refresh()?;
@@ -138,6 +143,51 @@ impl UdpSockets {
     /// The local addresses of the data sockets.
     pub(crate) fn local_addrs(&self) -> Vec<SocketAddr> {
         self.data.iter().map(|socket| socket.local).collect()
+    }
+
+    /// The port of the data socket that serves an interface in one family, if there is one.
+    pub(crate) fn port_on(&self, interface: &str, is_loopback: bool, is_ipv4: bool) -> Option<u16> {
+        let serves = |socket: &&DataSocket| match &socket.device {
+            Some(device) => device == interface,
+            None => !socket.loopback || is_loopback,
+        };
+        let mut of_family = self.data.iter().filter(|socket| socket.local.is_ipv4() == is_ipv4);
+        of_family.find(serves).map(|socket| socket.local.port())
+    }
+
+    /// Takes answers to questions from these addresses, instead of those before.
+    pub(crate) fn expect_answers(&self, asked: Vec<SocketAddr>) {
+        self.questions.open(asked);
+    }
+
+    /// Takes no answers to questions any more.
+    pub(crate) fn expect_no_answers(&self) {
+        self.questions.close();
+    }
+
+    /// Sends a question from each data socket that may lead there; says from how many it left.
+    pub(crate) fn ask(&self, to: SocketAddr, question: &[u8]) -> usize {
+        let leads = |socket: &DataSocket| {
+            let is_local = socket.loopback || socket.device.as_deref() == Some("lo");
+            socket.local.is_ipv4() == to.is_ipv4() && (!is_local || to.ip().is_loopback())
+        };
+        let leading = self.data.iter().enumerate().filter(|(_, socket)| leads(socket));
+        let sent = leading.map(|(index, _)| {
+            let socket = SocketIndex(index as u16);
+            let transmit = Transmit { socket, remote: to, contents: question, segment_size: None, ecn: 0 };
+            self.send_at_once(&transmit);
+        });
+        sent.count()
+    }
+
+    /// Waits for answers, at most until then.
+    pub(crate) fn answers(&self, until: Instant) -> Vec<OutsideAnswer> {
+        self.questions.wait(until)
+    }
+
+    /// Takes a received datagram if it answers a question.
+    pub(super) fn take_answer(&self, origin: &RecvMeta, datagram: &[u8]) -> bool {
+        self.questions.take(usize::from(origin.socket.0), origin.remote, datagram)
     }
 
     /// The smallest receive buffer of the data sockets as the kernel accounts it, bytes.

@@ -1,4 +1,4 @@
-//! A laboratory of network namespaces, made by the program `natlab`.
+//! A laboratory of network namespaces with real NATs, made by the program `natlab`.
 
 use std::env;
 use std::ffi::OsString;
@@ -17,7 +17,11 @@ use serde_json::Value;
 /// Where the program is if it is not in PATH.
 const PROGRAM: &str = "PEERSOCK_NATLAB";
 
-pub(crate) struct Lab {
+/// What the names of all namespaces begin with.
+const PREFIX: &str = "NATLAB_PREFIX";
+
+/// A laboratory, until it is dropped.
+pub struct Lab {
     program: PathBuf,
     prefix: String,
     nodes: Value,
@@ -25,8 +29,12 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    /// Builds a lab; `None`, with a line that says why, if that cannot be done on this machine.
-    pub(crate) fn build(test: &str, topology: &str) -> Option<Self> {
+    /// Builds a lab; `None`, with a line that says why, if that cannot be done on this machine. Only tests of
+    /// different names may run at the same time in one process.
+    ///
+    /// # Panics
+    /// The topology is wrong, or the system refuses what it allows otherwise.
+    pub fn build(test: &str, topology: &str) -> Option<Self> {
         let missing = |what: &str| {
             eprintln!("SKIP {test}: {what}");
             None
@@ -45,7 +53,8 @@ impl Lab {
         let Some(program) = program() else {
             return missing(&format!("there is no natlab; {PROGRAM} may name it"));
         };
-        let prefix = format!("nat-{}-{test}-", std::process::id());
+        let outer = env::var(PREFIX).unwrap_or_default();
+        let prefix = format!("{outer}{test}-{}-", std::process::id());
         let mut owner = Command::new(&program)
             .args(["run", "--prefix", &prefix, topology, "--", "sh", "-c", "echo ready; cat > /dev/null"])
             .stdin(Stdio::piped())
@@ -63,7 +72,10 @@ impl Lab {
     }
 
     /// Runs a command of natlab and gives its output.
-    pub(crate) fn natlab(&self, words: &[&str]) -> String {
+    ///
+    /// # Panics
+    /// It fails.
+    pub fn natlab(&self, words: &[&str]) -> String {
         let split = words.iter().position(|word| *word == "--").unwrap_or(words.len());
         let mut command = Command::new(&self.program);
         command.args(&words[..split]).args(["--prefix", &self.prefix]).args(&words[split..]);
@@ -72,16 +84,34 @@ impl Lab {
         String::from_utf8(output.stdout).expect("natlab writes text")
     }
 
-    pub(crate) fn ip4(&self, node: &str) -> IpAddr {
+    /// A program that runs outside, and finds natlab and this lab in its environment.
+    pub fn command(&self, program: impl AsRef<Path>) -> Command {
+        let mut command = Command::new(program.as_ref());
+        command.env("NATLAB", &self.program).env(PREFIX, &self.prefix);
+        command
+    }
+
+    /// A node's IPv4 address.
+    ///
+    /// # Panics
+    /// It has none.
+    pub fn ip4(&self, node: &str) -> IpAddr {
         self.ip(node, "ip4")
     }
 
-    pub(crate) fn ip6(&self, node: &str) -> IpAddr {
+    /// A node's IPv6 address.
+    ///
+    /// # Panics
+    /// It has none.
+    pub fn ip6(&self, node: &str) -> IpAddr {
         self.ip(node, "ip6")
     }
 
-    /// The router of a node: the first address of its network.
-    pub(crate) fn router(&self, node: &str, which: &str) -> IpAddr {
+    /// The router of a node for `ip4` or `ip6`: the first address of its network.
+    ///
+    /// # Panics
+    /// There is none.
+    pub fn router(&self, node: &str, which: &str) -> IpAddr {
         let text = self.nodes[node][which.replace("ip", "gw")].as_str();
         text.unwrap_or_else(|| panic!("{node} has no {which}")).parse().expect("an address")
     }
@@ -91,16 +121,23 @@ impl Lab {
         text.parse().expect("an address")
     }
 
-    /// What natprobe says of a node's NAT.
-    pub(crate) fn natprobe(&self, node: &str, server: IpAddr) -> Value {
+    /// What natprobe says of a node's NAT, as JSON.
+    ///
+    /// # Panics
+    /// It fails.
+    pub fn natprobe(&self, node: &str, server: IpAddr) -> Value {
         let natprobe = self.program.with_file_name("natprobe");
         let natprobe = natprobe.to_str().expect("a path of text");
         let said = self.natlab(&["exec", node, "--", natprobe, "classify", &server.to_string()]);
         serde_json::from_str(&said).expect("natprobe writes JSON")
     }
 
-    /// Does something inside a node, in a thread of its own.
-    pub(crate) fn within<T: Send>(&self, node: &str, work: impl FnOnce() -> T + Send) -> T {
+    /// Does something inside a node, in a thread of its own. Threads and processes that it starts are inside
+    /// too, and stay there.
+    ///
+    /// # Panics
+    /// What was done has panicked.
+    pub fn within<T: Send>(&self, node: &str, work: impl FnOnce() -> T + Send) -> T {
         let namespace = format!("/run/netns/{}{node}", self.prefix);
         thread::scope(|scope| {
             let inside = scope.spawn(move || {
@@ -109,7 +146,7 @@ impl Lab {
                     .expect("root may enter namespaces");
                 work()
             });
-            inside.join().expect("no panic inside the node")
+            inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
 }

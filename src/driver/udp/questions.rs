@@ -1,0 +1,115 @@
+//! Questions of the data sockets to outsiders, STUN servers for example: as what do you see me?
+//!
+//! Only the socket itself can ask that, since a NAT may give each its own address. What comes in meanwhile
+//! goes the usual way, but for answers from those that were asked.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::sync;
+
+/// The most answers kept for whoever has asked.
+const MAX_ANSWERS: usize = 64;
+
+/// The most bytes of an answer that mean anything: a STUN answer is shorter, and so is that of a DHT node.
+const MAX_BYTES: usize = 1024;
+
+/// An answer to a question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OutsideAnswer {
+    /// The position of the data socket that it came to.
+    pub(crate) socket: usize,
+    /// Who answers.
+    pub(crate) from: SocketAddr,
+    pub(crate) datagram: Vec<u8>,
+}
+
+/// Who was asked, and what has come in.
+#[derive(Debug, Default)]
+pub(super) struct Questions {
+    /// Whether answers are waited for. Read for each received batch, so not behind the lock.
+    open: AtomicBool,
+    state: Mutex<State>,
+    arrived: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    asked: Vec<SocketAddr>,
+    answers: Vec<OutsideAnswer>,
+}
+
+impl Questions {
+    /// Takes answers from `asked` from now on, and forgets those that came before.
+    pub(super) fn open(&self, asked: Vec<SocketAddr>) {
+        *sync::lock(&self.state) = State { asked, answers: Vec::new() };
+        self.open.store(true, Ordering::SeqCst);
+    }
+
+    /// Takes no more answers.
+    pub(super) fn close(&self) {
+        self.open.store(false, Ordering::SeqCst);
+        *sync::lock(&self.state) = State::default();
+    }
+
+    /// Takes a received datagram, if it is from one of those that were asked.
+    pub(super) fn take(&self, socket: usize, from: SocketAddr, datagram: &[u8]) -> bool {
+        if !self.open.load(Ordering::Relaxed) || datagram.len() > MAX_BYTES || is_of_the_overlay(datagram) {
+            return false;
+        }
+        let mut state = sync::lock(&self.state);
+        if !state.asked.contains(&from) {
+            return false;
+        }
+        if state.answers.len() < MAX_ANSWERS {
+            state.answers.push(OutsideAnswer { socket, from, datagram: datagram.to_vec() });
+            self.arrived.notify_all();
+        }
+        true
+    }
+
+    /// Waits for answers, at most until a time; all that have come since the last call.
+    pub(super) fn wait(&self, until: Instant) -> Vec<OutsideAnswer> {
+        let patience = until.saturating_duration_since(Instant::now()).min(LONGEST);
+        let state = sync::lock(&self.state);
+        let mut state =
+            sync::wait_timeout_while(&self.arrived, state, patience, |state| state.answers.is_empty());
+        std::mem::take(&mut state.answers)
+    }
+}
+
+/// Roots listen at one port for both: what is not STUN there is the overlay's.
+fn is_of_the_overlay(datagram: &[u8]) -> bool {
+    peersock_overlay::wire::MessageType::of(datagram).is_some()
+}
+
+const LONGEST: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_answers_of_those_that_were_asked_are_taken() {
+        let questions = Questions::default();
+        let [server, other]: [SocketAddr; 2] =
+            ["192.0.2.1:3478", "192.0.2.2:3478"].map(|text| text.parse().unwrap());
+        assert!(!questions.take(0, server, b"d1:"), "nobody was asked");
+        questions.open(vec![server]);
+        assert!(!questions.take(0, other, b"d1:"));
+        assert!(!questions.take(0, server, &[0xD4, 0, 0]), "the overlay's");
+        assert!(!questions.take(0, server, &[1; MAX_BYTES + 1]));
+        assert!(questions.take(1, server, b"d1:"));
+        let answer = OutsideAnswer { socket: 1, from: server, datagram: b"d1:".to_vec() };
+        assert_eq!(questions.wait(Instant::now() + LONGEST), [answer]);
+        for _ in 0..2 * MAX_ANSWERS {
+            questions.take(0, server, b"flood");
+        }
+        assert_eq!(questions.wait(Instant::now()).len(), MAX_ANSWERS);
+        questions.close();
+        assert!(!questions.take(0, server, b"late"));
+        assert_eq!(questions.wait(Instant::now()), []);
+    }
+}

@@ -1,0 +1,262 @@
+//! What is looked at, and when: the thread's steps.
+
+use std::net::{SocketAddr, SocketAddrV4};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use peersock_nat::host::{self, HostInterface};
+use peersock_nat::{self as nat, probe};
+use peersock_overlay::{Contact, RootState};
+
+use super::Settings;
+use super::ask::{self, MAX_ASKED, Outsider};
+use super::gather::{Known, Seen};
+pub(in crate::node) use super::ports::Forwarded;
+use super::ports::{self, Ports};
+use crate::driver::UdpSockets;
+use crate::interfaces::addresses_of;
+use crate::node::Inner;
+
+/// How often all is looked at anew if nothing changes. A NAT that restarts behaves as before, so this is only
+/// for what was not noticed.
+const AGAIN: Duration = Duration::from_secs(10 * 60);
+const PROBE_AGAIN: Duration = Duration::from_secs(30 * 60);
+
+/// How often a mapping of the node's socket is kept alive where no root does: many NATs forget one after 30 s.
+const KEEP: Duration = Duration::from_secs(25);
+
+/// How soon is looked again if there is nobody to ask yet.
+const SOON: Duration = Duration::from_secs(1);
+
+/// How long the first contact waits for outsiders that can be asked: a record in the DHT that names no
+/// address of use makes peers fail.
+const FIRST_WAIT: Duration = Duration::from_secs(5);
+
+/// At most so many ways out of the machine are probed.
+const MAX_PROBES: usize = 4;
+
+/// What the thread keeps between its steps.
+pub(super) struct Look {
+    settings: Settings,
+    begun: Instant,
+    interfaces: Vec<HostInterface>,
+    /// The addresses of the STUN servers; names are resolved when the network changes.
+    stun: Vec<SocketAddr>,
+    ports: Ports,
+    tell: Arc<dyn Fn() + Send + Sync>,
+    seen: Vec<Seen>,
+    has_asked: bool,
+    ask_due: Instant,
+    ask_all_due: Instant,
+    probed: Vec<(String, nat::Nat)>,
+    probe_due: Instant,
+}
+
+/// What the node knows that matters here.
+pub(super) struct Surroundings {
+    sockets: Arc<UdpSockets>,
+    roots: Vec<SocketAddr>,
+    /// Whether a root's session keeps the mappings of the node's sockets alive.
+    is_kept: bool,
+}
+
+/// What the contact does not say, for the status.
+#[derive(Debug, Clone, Default)]
+pub(in crate::node) struct Found {
+    /// The NATs found by a probe, by interface.
+    pub(in crate::node) nats: Vec<(String, nat::Nat)>,
+    pub(in crate::node) forwarded: Vec<Forwarded>,
+}
+
+impl Look {
+    pub(super) fn new(settings: Settings, tell: Arc<dyn Fn() + Send + Sync>, now: Instant) -> Look {
+        Look {
+            settings,
+            begun: now,
+            interfaces: Vec::new(),
+            stun: Vec::new(),
+            ports: Ports::default(),
+            tell,
+            seen: Vec::new(),
+            has_asked: false,
+            ask_due: now,
+            ask_all_due: now,
+            probed: Vec::new(),
+            probe_due: now,
+        }
+    }
+
+    /// Does what is due, at most one thing that takes seconds; returns when to come back.
+    pub(super) fn step(
+        &mut self,
+        now: Instant,
+        around: &Surroundings,
+        dht_nodes: &[SocketAddrV4],
+        is_over: &dyn Fn() -> bool,
+    ) -> Instant {
+        self.look_at_interfaces(now, around);
+        let outsiders = self.outsiders(dht_nodes);
+        let keeps_alive = self.settings.has_dht && !around.is_kept;
+        if self.ask_due.min(self.ask_all_due) <= now && !outsiders.is_empty() {
+            let all = self.ask_all_due <= now || !self.confirm(around, &outsiders, is_over);
+            if all {
+                let seen = ask::ask(&around.sockets, &outsiders, is_over);
+                if !seen.is_empty() {
+                    self.seen = seen;
+                }
+                self.ask_all_due = Instant::now() + AGAIN;
+            }
+            self.has_asked = true;
+            self.ask_due = Instant::now() + if keeps_alive { KEEP } else { AGAIN };
+            return self.next(&outsiders, around);
+        }
+        if self.probe_due <= now {
+            let servers = self.servers(around);
+            if !servers.is_empty() {
+                self.probed = probe_all(&self.interfaces, &servers);
+                self.probe_due = Instant::now() + PROBE_AGAIN;
+            }
+        }
+        self.next(&outsiders, around)
+    }
+
+    fn next(&self, outsiders: &[Outsider], around: &Surroundings) -> Instant {
+        let soon = Instant::now() + SOON;
+        let later = Instant::now() + KEEP;
+        let is_young = self.begun.elapsed() < FIRST_WAIT * 2;
+        // Nobody to ask: that changes when a name is resolved or the DHT is entered, at first soon.
+        let nobody = if is_young { soon } else { later };
+        let ask = match outsiders.is_empty() {
+            true if !self.settings.has_dht && self.settings.stun.is_empty() => Instant::now() + AGAIN,
+            true => nobody,
+            false => self.ask_due.min(self.ask_all_due),
+        };
+        let probe = if self.servers(around).is_empty() { nobody } else { self.probe_due };
+        ask.min(probe)
+    }
+
+    /// Whether a contact can be told: all that answers at once has done so.
+    pub(super) fn is_settled(&self) -> bool {
+        !self.settings.has_dht || self.has_asked || self.begun.elapsed() >= FIRST_WAIT
+    }
+
+    pub(super) fn has_ports(&self) -> bool {
+        !self.ports.forwarded().is_empty()
+    }
+
+    pub(super) fn contact(&self, around: &Surroundings) -> Contact {
+        self.known(around).contact()
+    }
+
+    pub(super) fn found(&self) -> Found {
+        Found { nats: self.probed.clone(), forwarded: self.ports.forwarded() }
+    }
+
+    fn known(&self, around: &Surroundings) -> Known {
+        let is_local = self.settings.allowed.is_loopback_only();
+        let interfaces = self.interfaces.iter().filter(|interface| is_local || !interface.loopback);
+        let own = interfaces.flat_map(|interface| {
+            let endpoint =
+                |ip: std::net::IpAddr| Some(SocketAddr::new(ip, around.port_on(interface, ip.is_ipv4())?));
+            interface.addresses.iter().filter_map(move |address| endpoint(address.ip)).collect::<Vec<_>>()
+        });
+        Known {
+            own: own.collect(),
+            forwarded: self.ports.forwarded().iter().map(|port| port.external).collect(),
+            seen: self.seen.clone(),
+            probed: self.probed.first().map(|(_, nat)| nat.clone()),
+        }
+    }
+
+    fn look_at_interfaces(&mut self, now: Instant, around: &Surroundings) {
+        let allowed = &self.settings.allowed;
+        let Ok(mut interfaces) = host::interfaces() else { return };
+        interfaces.retain(|interface| allowed.allows_named(&interface.name, interface.loopback));
+        if interfaces == self.interfaces {
+            return;
+        }
+        self.interfaces = interfaces;
+        (self.ask_due, self.ask_all_due, self.probe_due) = (now, now, now);
+        self.seen.clear();
+        self.probed.clear();
+        self.stun = addresses_of(&self.settings.stun).unwrap_or_default();
+        if self.settings.maps_ports && !allowed.is_loopback_only() {
+            let asks = ports::asks(&self.interfaces, |interface, is_ipv4| around.port_on(interface, is_ipv4));
+            self.ports.refresh();
+            self.ports.set(asks, &self.tell);
+        }
+    }
+
+    /// Asks one outsider whether the sockets are still where they were.
+    fn confirm(&self, around: &Surroundings, outsiders: &[Outsider], is_over: &dyn Fn() -> bool) -> bool {
+        let one = self.seen.iter().find_map(|seen| outsiders.iter().find(|one| one.address() == seen.by));
+        let Some(one) = one else { return false };
+        let again = ask::ask(&around.sockets, &[*one], is_over);
+        !again.is_empty() && again.iter().all(|seen| self.seen.contains(seen))
+    }
+
+    fn outsiders(&self, dht_nodes: &[SocketAddrV4]) -> Vec<Outsider> {
+        let stun = self.stun.iter().copied().map(Outsider::Stun);
+        let mut all: Vec<Outsider> = stun.filter(|one| self.may_reach(one.address())).collect();
+        for node in dht_nodes.iter().map(|node| SocketAddr::V4(*node)) {
+            // One host has one voice, whatever its ports; on loopback all have one address.
+            let is_new = node.ip().is_loopback() || all.iter().all(|one| one.address().ip() != node.ip());
+            if is_new && self.may_reach(node) {
+                all.push(Outsider::Dht(node));
+            }
+        }
+        all.truncate(MAX_ASKED);
+        all
+    }
+
+    /// STUN servers and roots for the probe.
+    fn servers(&self, around: &Surroundings) -> Vec<SocketAddr> {
+        let all = self.stun.iter().chain(&around.roots).copied();
+        all.filter(|server| self.may_reach(*server)).collect()
+    }
+
+    fn may_reach(&self, remote: SocketAddr) -> bool {
+        !self.settings.allowed.is_loopback_only() || remote.ip().is_loopback()
+    }
+}
+
+impl Surroundings {
+    pub(super) fn of(node: &Inner) -> Surroundings {
+        let roots = node.driver.datapath.roots(Instant::now());
+        Surroundings {
+            sockets: Arc::clone(&node.driver.sockets),
+            roots: roots.iter().flat_map(|root| root.endpoints.iter().copied()).collect(),
+            is_kept: roots.iter().any(|root| root.state == RootState::Registered),
+        }
+    }
+
+    fn port_on(&self, interface: &HostInterface, is_ipv4: bool) -> Option<u16> {
+        self.sockets.port_on(&interface.name, interface.loopback, is_ipv4)
+    }
+}
+
+/// Probes the NAT in front of each interface that leads to servers, those with a router and IPv4 first.
+fn probe_all(interfaces: &[HostInterface], servers: &[SocketAddr]) -> Vec<(String, nat::Nat)> {
+    let mut ways: Vec<_> =
+        interfaces.iter().flat_map(|interface| [(interface, false), (interface, true)]).collect();
+    ways.sort_by_key(|(interface, is_v6)| (interface.router(*is_v6).is_none(), *is_v6));
+    let probe = |interface: &HostInterface, is_v6: bool| {
+        let leads =
+            |server: &&SocketAddr| server.is_ipv6() == is_v6 && interface.source_towards(**server).is_some();
+        let servers: Vec<_> = servers.iter().filter(leads).copied().collect();
+        let local = interface.source_towards(*servers.first()?)?;
+        let name = (!interface.loopback).then_some(interface.name.as_str());
+        let probed = probe::run(local, name, &probe::Settings::new(servers));
+        let observed = probed.inspect_err(|error| tracing::debug!(%error, "the NAT was not probed")).ok()?;
+        Some((interface.name.clone(), observed.decide()))
+    };
+    thread::scope(|scope| {
+        let probes: Vec<_> = ways
+            .into_iter()
+            .take(MAX_PROBES)
+            .map(|(interface, is_v6)| scope.spawn(move || probe(interface, is_v6)))
+            .collect();
+        probes.into_iter().filter_map(|thread| thread.join().ok().flatten()).collect()
+    })
+}

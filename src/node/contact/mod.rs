@@ -1,0 +1,185 @@
+//! Where this node can be reached, as far as it can find out by itself: its interfaces, ports that routers
+//! forward, as what outsiders see its sockets, and how the NAT in front of it behaves. The result is for the
+//! overlay, which tells peers, and for the DHT.
+//!
+//! All that blocks, so it has a thread of its own, off the way of any packet. A node without roots and DHT
+//! has none: nobody far away would ever hear of it, and it sends nothing. The thread looks when it starts,
+//! when the machine's interfaces change, when a port is opened or lost, and now and then.
+
+mod ask;
+mod gather;
+mod look;
+mod ports;
+
+use std::net::SocketAddrV4;
+use std::sync::{Arc, Condvar, Mutex, Weak};
+use std::thread::{self, ThreadId};
+use std::time::{Duration, Instant};
+
+use peersock_nat::netcheck::Target;
+use peersock_overlay::Contact;
+use peersock_stack::Batch;
+
+use super::Inner;
+use crate::driver::Interfaces;
+use crate::sync;
+
+pub(super) use look::Found;
+use look::{Look, Surroundings};
+
+/// How long the node's end waits until ports that routers forward to it are closed.
+const CLOSING: Duration = Duration::from_secs(1);
+
+/// What is looked for.
+pub(super) struct Settings {
+    /// The interfaces that the node may use.
+    pub(super) allowed: Interfaces,
+    /// STUN servers besides the roots.
+    pub(super) stun: Vec<Target>,
+    /// Whether routers are asked to forward a port.
+    pub(super) maps_ports: bool,
+    /// Whether nodes of the DHT can be asked: then the sockets' mappings are kept alive, since no root does.
+    pub(super) has_dht: bool,
+}
+
+/// The thread, as the rest of the node sees it.
+pub(super) struct Keeper {
+    shared: Arc<Shared>,
+}
+
+/// What the thread and the others share.
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    is_stopped: bool,
+    is_finished: bool,
+    /// Something has happened that the thread should look at.
+    is_woken: bool,
+    /// The machine's interfaces may have changed.
+    interfaces_changed: bool,
+    /// Routers forward a port to this node.
+    has_ports: bool,
+    /// Nodes of the DHT that can be asked.
+    dht_nodes: Vec<SocketAddrV4>,
+    found: Found,
+    thread: Option<ThreadId>,
+}
+
+impl Keeper {
+    /// Starts it. `publish` is given each new contact.
+    pub(super) fn start(
+        node: &Arc<Inner>,
+        settings: Settings,
+        publish: Box<dyn Fn(&Contact) + Send>,
+    ) -> std::io::Result<Keeper> {
+        let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new() });
+        let watching = Arc::clone(&shared);
+        node.driver
+            .on_interfaces_changed(Box::new(move || watching.wake(|state| state.interfaces_changed = true)));
+        let (weak, its) = (Arc::downgrade(node), Arc::clone(&shared));
+        thread::Builder::new().name("peersock-contact".into()).spawn(move || {
+            sync::lock(&its.state).thread = Some(thread::current().id());
+            run(&weak, &its, settings, &*publish);
+            its.finish();
+        })?;
+        Ok(Keeper { shared })
+    }
+
+    /// Nodes of the DHT that have answered lately.
+    pub(super) fn set_dht_nodes(&self, nodes: Vec<SocketAddrV4>) {
+        self.shared.wake(|state| state.dht_nodes = nodes);
+    }
+
+    /// What is known now.
+    pub(super) fn found(&self) -> Found {
+        sync::lock(&self.shared.state).found.clone()
+    }
+
+    /// Ends the thread. Waits for it for a second if a router forwards a port, which it closes.
+    pub(super) fn stop(&self) {
+        self.shared.wake(|state| state.is_stopped = true);
+        let state = sync::lock(&self.shared.state);
+        if state.has_ports && state.thread != Some(thread::current().id()) {
+            let is_closing = |state: &mut State| !state.is_finished;
+            drop(sync::wait_timeout_while(&self.shared.changed, state, CLOSING, is_closing));
+        }
+    }
+}
+
+impl Shared {
+    fn wake(&self, note: impl FnOnce(&mut State)) {
+        let mut state = sync::lock(&self.state);
+        note(&mut state);
+        state.is_woken = true;
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    fn is_stopped(&self) -> bool {
+        sync::lock(&self.state).is_stopped
+    }
+
+    fn finish(&self) {
+        sync::lock(&self.state).is_finished = true;
+        self.changed.notify_all();
+    }
+
+    /// Sleeps until then, or until it is woken.
+    fn sleep(&self, until: Instant) {
+        let left = until.saturating_duration_since(Instant::now());
+        let is_idle = |state: &mut State| !state.is_woken;
+        let state = sync::lock(&self.state);
+        let mut state = sync::wait_timeout_while(&self.changed, state, left, is_idle);
+        state.is_woken = false;
+    }
+}
+
+/// The thread's loop.
+fn run(node: &Weak<Inner>, shared: &Arc<Shared>, settings: Settings, publish: &dyn Fn(&Contact)) {
+    let telling = Arc::clone(shared);
+    let mut look = Look::new(settings, Arc::new(move || telling.wake(|_| ())), Instant::now());
+    let mut told: Option<Contact> = None;
+    let mut published: Option<Contact> = None;
+    while !shared.is_stopped() {
+        let (interfaces_changed, dht_nodes) = {
+            let mut state = sync::lock(&shared.state);
+            (std::mem::take(&mut state.interfaces_changed), state.dht_nodes.clone())
+        };
+        if interfaces_changed {
+            // Several changes come at once, and an address is of use a moment after it came.
+            thread::sleep(SETTLES);
+        }
+        // The node is not held while a step waits for answers.
+        let Some(around) = node.upgrade().map(|node| Surroundings::of(&node)) else { return };
+        let next = look.step(Instant::now(), &around, &dht_nodes, &|| shared.is_stopped());
+        let contact = look.contact(&around);
+        let Some(node) = node.upgrade() else { return };
+        let datapath = &node.driver.datapath;
+        if look.is_settled() && told.as_ref() != Some(&contact) {
+            tracing::debug!(nat = ?contact.nat, candidates = ?contact.candidates(), "where this node can be reached");
+            datapath.set_contact(Instant::now(), contact.clone(), &mut Batch::default());
+            node.driver.kick();
+            told = Some(contact);
+        }
+        // With what roots have seen.
+        let whole = datapath.contact();
+        drop(node);
+        {
+            let mut state = sync::lock(&shared.state);
+            state.has_ports = look.has_ports();
+            state.found = look.found();
+        }
+        if told.is_some() && published.as_ref() != Some(&whole) {
+            publish(&whole);
+            published = Some(whole);
+        }
+        shared.sleep(next);
+    }
+}
+
+/// How long after a change of the machine's interfaces it is looked at.
+const SETTLES: Duration = Duration::from_millis(300);

@@ -1,0 +1,268 @@
+//! Which peers are looked for in the DHT, and when that begins and ends. Knows no clock and does no I/O.
+
+use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
+use std::time::{Duration, Instant};
+
+use peersock_dht::{NodeTail, Record, Target};
+use peersock_overlay::{NetworkIndex, PublicIdentity};
+
+use crate::datapath::Want;
+
+/// How much time the local network and the roots have to find a peer before the DHT is asked.
+const GRACE: Duration = Duration::from_millis(300);
+
+/// How long after it was wanted the last time a peer is looked for.
+const WANTED_FOR: Duration = Duration::from_secs(60);
+
+/// How often it is looked whether there is a session.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// How long after a search has ended in vain the next begins: at first, and at most.
+const AGAIN_MIN: Duration = Duration::from_secs(5);
+const AGAIN_MAX: Duration = Duration::from_secs(60);
+
+/// At most so many peers are looked for at a time.
+const MAX_SEARCHES: usize = 128;
+
+/// The peers that are looked for.
+#[derive(Default)]
+pub(super) struct Searches {
+    list: BTreeMap<(NetworkIndex, NodeTail), Search>,
+}
+
+struct Search {
+    address: Ipv6Addr,
+    identity: Option<PublicIdentity>,
+    /// When somebody wanted it the last time.
+    wanted: Instant,
+    /// When the DHT is asked; `None` while it is.
+    begin: Option<Instant>,
+    look: Instant,
+    in_vain: u32,
+    record: Option<Record>,
+    /// When both sides begin to punch, if a knock has said so.
+    start: Option<Instant>,
+}
+
+/// What to do in the DHT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Find a node and knock at it.
+    Begin(NetworkIndex, Target),
+    /// Do that no longer.
+    End(NetworkIndex, Target),
+}
+
+impl Searches {
+    /// A program wants a peer.
+    pub(super) fn want(&mut self, now: Instant, want: Want) {
+        let key = (want.network, NodeTail::of_address(&want.address));
+        if !self.list.contains_key(&key) && self.list.len() >= MAX_SEARCHES {
+            return;
+        }
+        let search = self.list.entry(key).or_insert_with(|| Search {
+            address: want.address,
+            identity: want.identity,
+            wanted: now,
+            begin: Some(now + GRACE),
+            look: now + GRACE,
+            in_vain: 0,
+            record: None,
+            start: None,
+        });
+        search.wanted = now;
+        search.identity = search.identity.or(want.identity);
+    }
+
+    /// A record was found: when to go there, or `None` if nobody wants its node.
+    pub(super) fn found(&mut self, now: Instant, network: NetworkIndex, record: &Record) -> Option<Instant> {
+        let tail = NodeTail::of(&record.identity.node_id());
+        let search = self.list.get_mut(&(network, tail))?;
+        search.record = Some(record.clone());
+        Some(search.start.filter(|start| *start > now).unwrap_or(now))
+    }
+
+    /// A knock was left, and both sides begin at `start`: the record of the node, if it was found.
+    pub(super) fn knocked(
+        &mut self,
+        start: Instant,
+        network: NetworkIndex,
+        tail: NodeTail,
+    ) -> Option<Record> {
+        let search = self.list.get_mut(&(network, tail))?;
+        search.start = Some(start);
+        search.record.clone()
+    }
+
+    /// A search has ended without a record.
+    pub(super) fn not_found(&mut self, now: Instant, network: NetworkIndex, tail: NodeTail) {
+        self.again(now, network, tail);
+    }
+
+    /// Nobody has answered the knocks.
+    pub(super) fn knock_failed(&mut self, now: Instant, network: NetworkIndex, tail: NodeTail) {
+        self.again(now, network, tail);
+    }
+
+    fn again(&mut self, now: Instant, network: NetworkIndex, tail: NodeTail) {
+        let Some(search) = self.list.get_mut(&(network, tail)) else { return };
+        if search.begin.is_none() {
+            search.begin = Some(now + AGAIN_MAX.min(AGAIN_MIN * 2u32.pow(search.in_vain.min(8))));
+            search.in_vain += 1;
+        }
+    }
+
+    /// What is due; `is_met` says whether there is a session.
+    pub(super) fn drive(
+        &mut self,
+        now: Instant,
+        is_met: impl Fn(NetworkIndex, Ipv6Addr) -> bool,
+    ) -> Vec<Step> {
+        let mut steps = Vec::new();
+        self.list.retain(|(network, tail), search| {
+            if search.next() > now {
+                return true;
+            }
+            search.look = now + LOOK;
+            let target = search.identity.map_or(Target::Address(*tail), Target::Node);
+            if is_met(*network, search.address) || now >= search.wanted + WANTED_FOR {
+                if search.begin.is_none() || search.in_vain > 0 {
+                    steps.push(Step::End(*network, target));
+                }
+                return false;
+            }
+            if search.begin.is_some_and(|begin| begin <= now) {
+                search.begin = None;
+                steps.push(Step::Begin(*network, target));
+            }
+            true
+        });
+        steps
+    }
+
+    /// When [`Self::drive`] is due next.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.list.values().map(Search::next).min()
+    }
+
+    /// A network was left.
+    pub(super) fn leave(&mut self, network: NetworkIndex) {
+        self.list.retain(|(of, _), _| *of != network);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.list.len()
+    }
+}
+
+impl Search {
+    fn next(&self) -> Instant {
+        self.begin.map_or(self.look, |begin| begin.min(self.look))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use peersock_overlay::{Contact, Identity, NetworkId};
+
+    use super::*;
+
+    const NETWORK: NetworkIndex = NetworkIndex(1);
+
+    fn identity() -> PublicIdentity {
+        *Identity::from_seed(&[1; 32]).public()
+    }
+
+    fn want(identity: Option<PublicIdentity>) -> Want {
+        let network = NetworkId::ad_hoc(80..=80).expect("a port range");
+        Want { network: NETWORK, address: network.address_of(&self::identity().node_id()), identity }
+    }
+
+    fn tail() -> NodeTail {
+        NodeTail::of(&identity().node_id())
+    }
+
+    fn record() -> Record {
+        Record {
+            identity: identity(),
+            sequence: 1,
+            lifetime: 60,
+            slots: 2,
+            poll: 15,
+            contact: Contact::default(),
+        }
+    }
+
+    fn now() -> Instant {
+        Instant::now()
+    }
+
+    #[test]
+    fn a_peer_that_is_found_at_once_is_not_looked_for() {
+        let (mut searches, now) = (Searches::default(), now());
+        searches.want(now, want(None));
+        assert_eq!(searches.drive(now, |_, _| false), []);
+        assert_eq!(searches.next(), Some(now + GRACE));
+        assert_eq!(searches.drive(now + GRACE, |_, _| true), []);
+        assert_eq!((searches.len(), searches.next()), (0, None));
+    }
+
+    #[test]
+    fn a_search_ends_with_a_session_or_when_nobody_wants_the_peer() {
+        let (mut searches, now) = (Searches::default(), now());
+        let target = Target::Address(tail());
+        searches.want(now, want(None));
+        assert_eq!(searches.drive(now + GRACE, |_, _| false), [Step::Begin(NETWORK, target)]);
+        assert_eq!(searches.drive(now + GRACE + LOOK, |_, _| false), [], "once");
+        assert_eq!(searches.drive(now + 3 * LOOK, |_, _| true), [Step::End(NETWORK, target)]);
+        searches.want(now, want(Some(identity())));
+        let target = Target::Node(identity());
+        assert_eq!(searches.drive(now + GRACE, |_, _| false), [Step::Begin(NETWORK, target)]);
+        searches.want(now + WANTED_FOR / 2, want(None));
+        assert_eq!(searches.drive(now + WANTED_FOR, |_, _| false), []);
+        assert_eq!(searches.drive(now + 2 * WANTED_FOR, |_, _| false), [Step::End(NETWORK, target)]);
+        assert_eq!(searches.len(), 0);
+    }
+
+    #[test]
+    fn what_is_not_found_is_looked_for_less_and_less_often() {
+        let (mut searches, mut now) = (Searches::default(), now());
+        searches.want(now, want(None));
+        now += GRACE;
+        let mut pauses = Vec::new();
+        for _ in 0..6 {
+            searches.want(now, want(None));
+            assert_eq!(searches.drive(now, |_, _| false).len(), 1);
+            searches.not_found(now, NETWORK, tail());
+            searches.knock_failed(now, NETWORK, tail());
+            let begin = searches.list[&(NETWORK, tail())].begin.expect("it begins again");
+            pauses.push((begin - now).as_secs());
+            now = begin;
+        }
+        assert_eq!(pauses, [5, 10, 20, 40, 60, 60]);
+    }
+
+    #[test]
+    fn whoever_is_found_is_met_when_both_sides_begin() {
+        let (mut searches, now) = (Searches::default(), now());
+        assert_eq!(searches.found(now, NETWORK, &record()), None, "nobody wants it");
+        searches.want(now, want(None));
+        assert_eq!(searches.knocked(now + GRACE, NETWORK, tail()), None, "its place is not known yet");
+        assert_eq!(searches.found(now, NETWORK, &record()), Some(now + GRACE));
+        assert_eq!(searches.found(now + 2 * GRACE, NETWORK, &record()), Some(now + 2 * GRACE));
+        assert_eq!(searches.knocked(now + 3 * GRACE, NETWORK, tail()), Some(record()));
+    }
+
+    #[test]
+    fn their_number_is_bounded() {
+        let (mut searches, now) = (Searches::default(), now());
+        for n in 0..1000u16 {
+            let address = Ipv6Addr::from(u128::from(n));
+            searches.want(now, Want { network: NETWORK, address, identity: None });
+        }
+        assert_eq!(searches.len(), MAX_SEARCHES);
+        searches.leave(NETWORK);
+        assert_eq!(searches.len(), 0);
+    }
+}

@@ -1,0 +1,95 @@
+//! Nodes that know nothing of each other but an overlay address, and a DHT.
+
+use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use peersock::{Dht, IdentitySource, Interfaces, Network, Node, StartError};
+use peersock_testnet::LocalDht;
+
+use crate::common::{PATIENCE, network};
+
+fn node(dht: Dht) -> Node {
+    let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
+    builder
+        .discovery(false)
+        .roots(Vec::<peersock::RootAddress>::new())
+        .dht(dht)
+        .start()
+        .expect("loopback sockets")
+}
+
+fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
+    let since = Instant::now();
+    while !is_so() {
+        assert!(since.elapsed() < PATIENCE, "{what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn two_nodes_meet_by_the_dht_and_talk_directly() {
+    let swarm = LocalDht::new(20);
+    let [alpha, beta] = [(), ()].map(|()| node(Dht::Nodes(swarm.entries())));
+    let network = network();
+    let home = alpha.join(Network::ad_hoc(network)).expect("joined");
+    let target = beta.join(Network::ad_hoc(network)).expect("joined").address();
+    let listener = peersock::blocking::TcpListener::bind_on(&beta, "[::]:1000").expect("a free port");
+    let echo = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).expect("all of it");
+        stream.write_all(&all).expect("room");
+    });
+    // Without waiting for the peer first: the connection itself waits until it is found.
+    let address = SocketAddr::new(target.into(), 1000);
+    let mut stream = peersock::blocking::TcpStream::connect_on(&alpha, address).expect("connected");
+    stream.write_all(b"by nobody's server").expect("room");
+    stream.shutdown(std::net::Shutdown::Write).expect("connected");
+    let mut back = Vec::new();
+    stream.read_to_end(&mut back).expect("all of it");
+    assert_eq!(back, b"by nobody's server");
+    echo.join().expect("no panic");
+
+    let status = alpha.status();
+    assert!(home.peers()[0].path.is_some_and(|path| beta.status().endpoints.contains(&path)));
+    let contact = status.contact.expect("it finds out where it is");
+    assert!(contact.candidates.iter().any(|one| status.endpoints.contains(&one.address)), "{contact:?}");
+    let dht = status.dht.expect("it is used");
+    assert!(dht.nodes >= 3 && dht.error.is_none(), "{dht:?}");
+    wait("both can be found", || {
+        [&alpha, &beta].iter().all(|node| node.status().dht.unwrap().published == 1)
+    });
+    wait("the search ends", || alpha.status().dht.unwrap().searches == 0);
+}
+
+#[test]
+fn a_member_of_another_network_is_not_found() {
+    let swarm = LocalDht::new(10);
+    let [alpha, beta] = [(), ()].map(|()| node(Dht::Nodes(swarm.entries())));
+    let home = alpha.join(Network::ad_hoc(network())).expect("joined");
+    beta.join(Network::ad_hoc(network())).expect("joined");
+    wait("it can be found", || beta.status().dht.unwrap().published == 1);
+    let target = home.id().address_of(&beta.id());
+    let error = home.wait_peer(target.into(), Duration::from_secs(3)).expect_err("it is elsewhere");
+    assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+    assert!(alpha.peers().is_empty());
+}
+
+#[test]
+fn a_node_that_stays_on_this_machine_enters_no_dht_elsewhere() {
+    for dht in [Dht::Public, Dht::Nodes(vec!["192.0.2.1:6881".parse().unwrap()])] {
+        let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
+        let started = builder.discovery(false).roots(Vec::<peersock::RootAddress>::new()).dht(dht).start();
+        assert!(matches!(&started, Err(StartError::Dht(_))), "{started:?}");
+    }
+}
+
+#[test]
+fn a_node_without_roots_and_dht_does_not_look_where_it_is() {
+    let node = node(Dht::Off);
+    node.join(Network::ad_hoc(network())).expect("joined");
+    let status = node.status();
+    assert!(status.contact.is_none() && status.dht.is_none());
+}
