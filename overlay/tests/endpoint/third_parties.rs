@@ -131,7 +131,8 @@ fn say(net: &mut Net, addresses: &[SocketAddr], nat: Nat) {
 
 /// The lengths of what node 0 sent to such addresses.
 fn hits(net: &Net, is_victim: impl Fn(SocketAddr) -> bool) -> Vec<usize> {
-    let from = net.nats[0].external;
-    let hit = |sent: &&Sent| sent.from.ip() == from && is_victim(sent.to);
+    // What stays on its LAN has its private address.
+    let from = [net.nats[0].external, net.nodes[0].socket.ip()];
+    let hit = |sent: &&Sent| from.contains(&sent.from.ip()) && is_victim(sent.to);
     net.sent.iter().filter(hit).map(|sent| sent.bytes.len()).collect()
 }
