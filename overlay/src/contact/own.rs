@@ -1,6 +1,6 @@
 //! Where this node itself can be reached: what its driver knows, and what roots have seen.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::{Candidate, CandidateKind, Contact, Mapping, Nat};
 use crate::id::{NodeId, PublicIdentity};
@@ -48,14 +48,13 @@ impl OwnContact {
         &self.contact
     }
 
-    /// What roots vouch for, one for each address, at most so many.
+    /// What roots vouch for, the newest first, at most so many.
     pub(crate) fn vouchers(&self, most: usize) -> Vec<RootVoucher> {
-        let mut told: Vec<RootVoucher> = Vec::new();
-        for Seen { root, voucher, .. } in &self.seen {
-            told.push(RootVoucher { root: RootVoucher::name_of(&root.node_id()), voucher: *voucher });
-        }
-        told.truncate(most);
-        told
+        let shown = |one: &Seen| RootVoucher {
+            root: RootVoucher::name_of(&one.root.node_id()),
+            voucher: one.voucher,
+        };
+        self.seen.iter().take(most).map(shown).collect()
     }
 
     fn compose(&mut self) -> bool {
@@ -117,7 +116,7 @@ pub(crate) fn vouched(
     shown: &[RootVoucher],
     roots: &[PublicIdentity],
     unix_time: u64,
-) -> Vec<std::net::IpAddr> {
+) -> Vec<IpAddr> {
     let is_good = |shown: &&RootVoucher| {
         let is_fresh = shown.voucher.time.abs_diff(unix_time) <= VOUCHER_AGE;
         let root = roots.iter().find(|root| RootVoucher::name_of(&root.node_id()) == shown.root);
@@ -128,3 +127,54 @@ pub(crate) fn vouched(
 
 /// A voucher is good for so long, in seconds: somebody else may have the address later. Clocks differ, too.
 const VOUCHER_AGE: u64 = 3600;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Identity;
+
+    const TIME: u64 = 1_800_000_000;
+
+    #[test]
+    fn a_voucher_counts_if_a_root_of_ours_has_given_it_to_that_node_lately() {
+        let [root, other, node] = [1, 2, 3].map(|seed| Identity::from_seed(&[seed; 32]));
+        let roots = [*root.public()];
+        let there = "203.0.113.9:5000".parse().unwrap();
+        let show = |signer: &Identity, name: &Identity, of: &Identity, time| RootVoucher {
+            root: RootVoucher::name_of(&name.node_id()),
+            voucher: Voucher::sign(signer, &of.node_id(), time, there),
+        };
+        let count = |shown| vouched(&node.node_id(), &[shown], &roots, TIME).len();
+        assert_eq!(count(show(&root, &root, &node, TIME)), 1);
+        assert_eq!(count(show(&root, &root, &node, TIME - 3600)), 1);
+        assert_eq!(count(show(&root, &root, &node, TIME - 3601)), 0, "somebody else may be there");
+        assert_eq!(count(show(&root, &root, &node, TIME + 3601)), 0, "a stock for later");
+        assert_eq!(count(show(&root, &root, &other, TIME)), 0, "another node's");
+        assert_eq!(count(show(&other, &root, &node, TIME)), 0, "another one has signed it");
+        assert_eq!(count(show(&other, &other, &node, TIME)), 0, "no root of ours");
+        let mut moved = show(&root, &root, &node, TIME);
+        moved.voucher.address = "203.0.113.10:5000".parse().unwrap();
+        assert_eq!(count(moved), 0, "an address that it does not say");
+    }
+
+    #[test]
+    fn what_roots_see_stands_behind_forwarded_ports_and_leaves_room_for_others() {
+        let root = Identity::from_seed(&[1; 32]);
+        let seen = |port, time| Seen {
+            root: *root.public(),
+            at: ([198, 51, 100, port as u8], 7420).into(),
+            voucher: Voucher::sign(&root, &root.node_id(), time, ([203, 0, 113, 9], port).into()),
+        };
+        let given =
+            [(CandidateKind::Interface, "10.0.0.1:4000"), (CandidateKind::Forwarded, "203.0.113.9:9")];
+        let given = given.map(|(kind, text)| Candidate { kind, address: text.parse().unwrap() });
+        let mut own = OwnContact::default();
+        assert!(own.set_given(Contact::new(Nat::default(), given)));
+        assert!(own.set_seen(vec![seen(5, 1), seen(6, 3), seen(7, 2), seen(0, 4)]));
+        assert!(!own.set_seen(vec![seen(7, 2), seen(5, 1), seen(6, 3)]), "nothing new");
+        let ports: Vec<_> = own.contact().candidates().iter().map(|one| one.address.port()).collect();
+        assert_eq!(ports, [9, 6, 7, 4000], "the newest of three mappings first");
+        assert_eq!(own.contact().nat.mapping, Mapping::AddressDependent);
+        assert_eq!(own.vouchers(2).len(), 2);
+    }
+}
