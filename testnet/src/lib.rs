@@ -7,7 +7,7 @@
 //! * [`Adversary`]: a member of a network who keeps to no rule. It has an identity and the keys of its
 //!   sessions, so what it makes is authentic, and it makes whatever it likes: its datagrams may be sent from
 //!   any address.
-//! * [`FakeRoot`]: a root without limits, which lies if it is told to.
+//! * [`TestRoot`]: the root that serves nodes ([`RealRoot`]), or one that lies to them ([`FakeRoot`]).
 //! * [`Credit`]: how many bytes may be sent to addresses whose owner has never received anything.
 //!
 //! Nothing here carries anything: how datagrams and packets get to others, and which are lost, is for each
@@ -28,6 +28,10 @@ mod host;
 mod improvise;
 mod queue;
 mod random;
+#[cfg(feature = "root")]
+mod real_root;
+#[cfg(feature = "root")]
+mod test_root;
 
 #[cfg(feature = "overlay")]
 pub use adversary::{Adversary, Heard};
@@ -41,3 +45,7 @@ pub use fake_root::{FakeRoot, Lies};
 pub use host::StackHost;
 pub use queue::Queue;
 pub use random::Random;
+#[cfg(feature = "root")]
+pub use real_root::RealRoot;
+#[cfg(feature = "root")]
+pub use test_root::TestRoot;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use peersock_overlay::wire::{Channel, Relayed};
 use peersock_overlay::{Event, Identity, NetworkId, Place, RecvMeta, RootConfig, RootState, SocketIndex};
-use peersock_testnet::{FakeRoot, Random};
+use peersock_testnet::{FakeRoot, Random, RealRoot, TestRoot};
 
 use crate::net::{Net, RootNode, Sent, UNIX_TIME, open_network};
 
@@ -125,7 +125,8 @@ fn a_root_that_was_restarted_is_used_again_and_what_it_forgot_is_asked_anew() {
     net.run(SECOND);
     net.send(0, 1, b"first");
     net.run(2 * SECOND);
-    net.roots[0].root.restart();
+    let now = net.now;
+    net.roots[0].root.restart(now);
     // Until its sessions are asked for anew nothing passes; that is noticed within a keepalive interval.
     net.run(Duration::from_secs(40));
     assert!((0..2).all(|node| net.nodes[node].endpoint.roots(net.now)[0].state == RootState::Registered));
@@ -137,14 +138,14 @@ fn a_root_that_was_restarted_is_used_again_and_what_it_forgot_is_asked_anew() {
 
 #[test]
 fn a_root_that_says_it_has_forgotten_a_node_is_told_at_once() {
-    let mut net = apart(1);
+    let mut net = apart_with(1, fake_root);
     net.run(SECOND);
     let (root, now) = (net.roots[0].socket, net.now);
-    for (to, bytes) in net.roots[0].root.forget_clients() {
+    for (to, bytes) in net.roots[0].root.fake().forget_clients() {
         net.inject(Sent { at: now, from: root, to, bytes });
     }
     net.run(10 * MS);
-    assert!((0..2).all(|node| net.roots[0].root.entry(&id(node)).is_some()));
+    assert!((0..2).all(|node| net.roots[0].root.fake().entry(&id(node)).is_some()));
 }
 
 #[test]
@@ -164,11 +165,11 @@ fn a_direct_way_takes_over_and_gives_back_what_it_cannot_carry() {
     for (at, of) in [(0, 1), (1, 0)] {
         assert_eq!(net.peer(at, of).path().unwrap().remote(), net.nodes[of].socket);
     }
-    let relayed = net.roots[0].root.relayed.0;
+    let relayed = net.roots[0].root.relayed().0;
     let moved = [0, 1].map(|node| net.counter(node, "paths_moved"));
     talk(&mut net, 60 * SECOND);
     assert_eq!([0, 1].map(|node| net.counter(node, "paths_moved")), moved);
-    assert_eq!(net.roots[0].root.relayed.0, relayed, "nothing is relayed while the direct way works");
+    assert_eq!(net.roots[0].root.relayed().0, relayed, "nothing is relayed while the direct way works");
     net.filter = through_roots();
     let longest = talk(&mut net, 10 * SECOND);
     assert!(longest <= 2 * SECOND, "{longest:?}");
@@ -186,7 +187,7 @@ fn packets_that_nobody_answers_leave_a_dead_way_too() {
     net.send(0, 1, b"first");
     net.run(5 * SECOND);
     assert!(net.peer(0, 1).path().unwrap().place.relay().is_none());
-    assert_eq!(net.roots[0].root.look_ups, 0, "a root need not know who talks on a local network");
+    assert_eq!(net.roots[0].root.look_ups(), 0, "a root need not know who talks on a local network");
     net.filter = through_roots();
     net.nodes[1].inbox.clear();
     let begin = net.now;
@@ -271,7 +272,7 @@ fn roots_that_are_not_named_any_more_are_left() {
     assert!(longest <= 2 * SECOND, "{longest:?}");
     assert_eq!(net.nodes[0].endpoint.roots(net.now).len(), 1);
     assert_eq!(net.peer(0, 1).path().unwrap().remote(), net.roots[kept].socket);
-    assert!(net.roots[1 - kept].root.entry(&id(0)).is_none(), "it was told");
+    assert_eq!(net.roots[1 - kept].root.real().root().registered(), 1, "it was told");
 }
 
 #[test]
@@ -320,10 +321,20 @@ fn a_change_of_address_keeps_relayed_connections() {
 
 /// Two nodes in the open network that reach nobody but so many roots.
 pub(crate) fn apart(roots: u8) -> Net {
+    apart_with(roots, real_root)
+}
+
+/// The same with roots that can lie, and do not yet.
+pub(crate) fn apart_with_liars(roots: u8) -> Net {
+    apart_with(roots, fake_root)
+}
+
+fn apart_with(roots: u8, make: fn(&Net, u8) -> TestRoot) -> Net {
     let mut net = Net::pair();
     net.filter = through_roots();
-    for root in 1..=roots {
-        add_root(&mut net, root);
+    for number in 1..=roots {
+        let root = make(&net, number);
+        place(&mut net, number, root);
     }
     for node in 0..2 {
         net.join(node, &open_network());
@@ -342,7 +353,26 @@ fn root_identity(number: u8) -> Identity {
 }
 
 pub(crate) fn add_root(net: &mut Net, number: u8) {
-    let root = FakeRoot::new(root_identity(number), UNIX_TIME, Random::from_seed(number.into()));
+    let root = real_root(net, number);
+    place(net, number, root);
+}
+
+/// Adds a root that can lie, and does not yet.
+pub(crate) fn add_liar(net: &mut Net, number: u8) {
+    let root = fake_root(net, number);
+    place(net, number, root);
+}
+
+fn real_root(net: &Net, number: u8) -> TestRoot {
+    let random = Random::from_seed(number.into());
+    RealRoot::new(root_identity(number), net.now, UNIX_TIME, random).into()
+}
+
+fn fake_root(_: &Net, number: u8) -> TestRoot {
+    FakeRoot::new(root_identity(number), UNIX_TIME, Random::from_seed(number.into())).into()
+}
+
+fn place(net: &mut Net, number: u8, root: TestRoot) {
     let socket = SocketAddr::from(([198, 51, 100, number], 7420));
     net.roots.push(RootNode { root, socket, up: true });
 }
