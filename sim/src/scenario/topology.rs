@@ -194,7 +194,9 @@ impl Topology {
             };
             Nat::new(config, random.fork())
         });
-        world.net.set_gateway(lan, Some(Gateway { nat, out: far.pipe(), into: far.pipe() }));
+        world
+            .net
+            .set_gateway(lan, Some(Gateway { nat, out: far.pipe(), into: far.pipe(), ..Gateway::default() }));
         self.lans.push(lan);
         self.wires.push(Wire::random(random));
     }

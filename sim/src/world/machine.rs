@@ -4,7 +4,6 @@ use std::time::Duration;
 use peersock::NetworkId;
 use peersock_overlay::{Identity, NetworkConfig, NodeId, RootConfig, SocketIndex, SocketInfo};
 use peersock_stack::Batch;
-use peersock_testnet::FakeRoot;
 
 use super::{Violation, World};
 use crate::net::{Attachment, HostId, LanId, Pipe};
@@ -113,20 +112,6 @@ impl World {
         machine.node = Some(node);
         self.trace.note(self.now, format_args!("{number} starts"), &[]);
         self.settle(number)
-    }
-
-    /// Has a root listen on a port of a host; gives the one that was there before. `None` kills it.
-    pub fn set_root(&mut self, host: HostId, port: u16, root: Option<FakeRoot>) -> Option<FakeRoot> {
-        self.trace.note(self.now, format_args!("root at {host:?}: {}", root.is_some()), &[]);
-        match root {
-            Some(root) => self.roots.insert((host, port), root),
-            None => self.roots.remove(&(host, port)),
-        }
-    }
-
-    /// The root that listens on a port of a host.
-    pub fn root_mut(&mut self, host: HostId, port: u16) -> Option<&mut FakeRoot> {
-        self.roots.get_mut(&(host, port))
     }
 
     /// Kills a node without a word.

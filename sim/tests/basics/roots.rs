@@ -3,12 +3,12 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use peersock_overlay::{Identity, Place, RootConfig, RootState};
-use peersock_sim::net::{Behaviour, Gateway, HostId, Nat, NatConfig, Pipe, Prefixes, Stage};
+use peersock_sim::net::{Behaviour, Gateway, HostId, Nat, NatConfig, Pipe, PortDelta, Prefixes, Stage};
 use peersock_sim::{Limits, MachineConfig, Plan, Random, Reader, Script, Step, Trace, World};
-use peersock_testnet::FakeRoot;
+use peersock_testnet::{FakeRoot, RealRoot, TestRoot};
 
 use crate::SECOND;
 use crate::lab::{PORT, node_config, open_network, wire};
@@ -44,7 +44,7 @@ fn a_connection_outlives_the_death_of_the_root_that_carries_it() {
             homes.transfer(sender);
             homes.run(3 * SECOND + phase * SECOND / 7);
             let used = homes.root_of_path(sender).expect("it is relayed");
-            homes.world.set_root(homes.roots[used], ROOT_PORT, None);
+            homes.world.kill_root((homes.roots[used], ROOT_PORT));
             // What is under way arrives still.
             homes.run(SECOND / 20);
             let stall = homes.stall(10 * SECOND);
@@ -57,13 +57,13 @@ fn a_connection_outlives_the_death_of_the_root_that_carries_it() {
 
 #[test]
 fn a_root_that_swallows_frames_from_one_moment_on_is_left() {
-    let mut homes = Homes::new(2, Duration::from_millis(5));
+    let mut homes = Homes::with_liars(2, Duration::from_millis(5));
     homes.run(5 * SECOND);
     homes.transfer(0);
     homes.run(3 * SECOND);
     let used = homes.root_of_path(0).expect("it is relayed");
-    let host = homes.roots[used];
-    homes.world.root_mut(host, ROOT_PORT).expect("a root").lies.swallows = true;
+    let place = (homes.roots[used], ROOT_PORT);
+    homes.world.root_mut(place).expect("a root").lies().swallows = true;
     homes.run(SECOND / 20);
     let stall = homes.stall(10 * SECOND);
     assert!(stall <= 2 * SECOND, "{stall:?}");
@@ -85,14 +85,13 @@ fn roots_that_are_killed_and_started_in_turns_reset_no_connection() {
     homes.transfer(0);
     homes.run(3 * SECOND);
     for turn in 0..6 {
-        let host = homes.roots[turn % 2];
-        let mut root = homes.world.set_root(host, ROOT_PORT, None).expect("it ran");
+        let place = (homes.roots[turn % 2], ROOT_PORT);
+        homes.world.kill_root(place);
         let stall = homes.stall(10 * SECOND);
         assert!(stall <= 2 * SECOND, "turn {turn}: {stall:?}");
         homes.run(5 * SECOND);
         // It comes back with no memory, and is found again.
-        root.restart();
-        homes.world.set_root(host, ROOT_PORT, Some(root));
+        homes.world.restart_root(place);
         homes.run(60 * SECOND);
         assert_eq!(homes.info(0, turn % 2).state, RootState::Registered, "turn {turn}");
     }
@@ -109,6 +108,17 @@ struct Homes {
 impl Homes {
     /// From each place to the core it takes `far`.
     fn new(roots: u8, far: Duration) -> Self {
+        let real = |identity, at| RealRoot::new(identity, at, CLOCK, Random::from_seed(1)).into();
+        Self::with_roots(roots, far, real)
+    }
+
+    /// The same with roots that can lie, and do not yet.
+    fn with_liars(roots: u8, far: Duration) -> Self {
+        let fake = |identity, _| FakeRoot::new(identity, CLOCK, Random::from_seed(1)).into();
+        Self::with_roots(roots, far, fake)
+    }
+
+    fn with_roots(roots: u8, far: Duration, make: fn(Identity, Instant) -> TestRoot) -> Self {
         let mut random = Random::from_seed(1);
         let trace = Trace::new(std::env::var_os("PEERSOCK_SIM_TRACE").is_some());
         let mut world = World::new(random.fork(), trace, Limits::default());
@@ -116,7 +126,9 @@ impl Homes {
         let add_host = |world: &mut World, net: [u8; 3], nat: Option<Nat>| {
             let [a, b, c] = net;
             let lan = world.net.add_lan(Prefixes { ipv4: Some([a, b, c, 0].into()), ipv6: None });
-            world.net.set_gateway(lan, Some(Gateway { nat, out: pipe(), into: pipe() }));
+            world
+                .net
+                .set_gateway(lan, Some(Gateway { nat, out: pipe(), into: pipe(), ..Gateway::default() }));
             let (host, address) = (world.net.add_host(), Ipv4Addr::new(a, b, c, 1));
             world.net.attach(host, lan, Some(address), None, wire(), wire());
             (host, address)
@@ -127,8 +139,8 @@ impl Homes {
             let identity = Identity::from_seed(&[0xa0 + number; 32]);
             let socket = SocketAddr::from((address, ROOT_PORT));
             configs.push(RootConfig::new(*identity.public(), vec![socket]));
-            let root = FakeRoot::new(identity, CLOCK, Random::from_seed(number.into()));
-            world.set_root(host, ROOT_PORT, Some(root));
+            let root = make(identity, world.instant());
+            world.add_any_root((host, ROOT_PORT), root);
             hosts.push(host);
             addresses.push(socket);
         }
@@ -137,7 +149,7 @@ impl Homes {
                 mapping: Behaviour::AddressAndPortDependent,
                 filtering: Behaviour::AddressAndPortDependent,
                 timeout: 30 * SECOND,
-                port_preservation: false,
+                ports: PortDelta::Random,
                 ..NatConfig::new([203, 0, 113, number].into())
             };
             let nat = Nat::new(nat, random.fork());
