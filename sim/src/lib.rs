@@ -32,6 +32,7 @@
 //! ```
 
 mod apps;
+pub mod cells;
 mod content;
 pub mod net;
 mod node;

@@ -1,6 +1,6 @@
 //! Roots: killed, restarted and cut off as nodes are.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use peersock_overlay::Identity;
@@ -31,6 +31,12 @@ impl World {
     /// Starts a root that may lie.
     pub fn add_any_root(&mut self, place: RootPlace, root: TestRoot) {
         self.trace.note(self.now, format_args!("a root starts at {place:?}"), &[]);
+        // The observer of the wire tells sessions with one root from those with another.
+        let number = usize::MAX - self.roots.len();
+        for card in self.net.attachments(place.0) {
+            let addresses = card.ipv4.map(IpAddr::V4).into_iter().chain(card.ipv6.map(IpAddr::V6));
+            self.owners.extend(addresses.map(|address| (SocketAddr::new(address, place.1), number)));
+        }
         self.roots.insert(place, RootMachine { root, runs: true, alarm: None });
     }
 

@@ -108,17 +108,17 @@ struct Homes {
 impl Homes {
     /// From each place to the core it takes `far`.
     fn new(roots: u8, far: Duration) -> Self {
-        let real = |identity, at| RealRoot::new(identity, at, CLOCK, Random::from_seed(1)).into();
+        let real = |identity, at, random| RealRoot::new(identity, at, CLOCK, random).into();
         Self::with_roots(roots, far, real)
     }
 
     /// The same with roots that can lie, and do not yet.
     fn with_liars(roots: u8, far: Duration) -> Self {
-        let fake = |identity, _| FakeRoot::new(identity, CLOCK, Random::from_seed(1)).into();
+        let fake = |identity, _, random| FakeRoot::new(identity, CLOCK, random).into();
         Self::with_roots(roots, far, fake)
     }
 
-    fn with_roots(roots: u8, far: Duration, make: fn(Identity, Instant) -> TestRoot) -> Self {
+    fn with_roots(roots: u8, far: Duration, make: fn(Identity, Instant, Random) -> TestRoot) -> Self {
         let mut random = Random::from_seed(1);
         let trace = Trace::new(std::env::var_os("PEERSOCK_SIM_TRACE").is_some());
         let mut world = World::new(random.fork(), trace, Limits::default());
@@ -139,7 +139,7 @@ impl Homes {
             let identity = Identity::from_seed(&[0xa0 + number; 32]);
             let socket = SocketAddr::from((address, ROOT_PORT));
             configs.push(RootConfig::new(*identity.public(), vec![socket]));
-            let root = make(identity, world.instant());
+            let root = make(identity, world.instant(), random.fork());
             world.add_any_root((host, ROOT_PORT), root);
             hosts.push(host);
             addresses.push(socket);
