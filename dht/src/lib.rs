@@ -19,20 +19,19 @@
 //! library `mainline` in a thread of its own.
 #![forbid(unsafe_code)]
 
-mod contact;
 mod driver;
 mod item;
 mod keys;
-mod punch;
 mod record;
 mod rendezvous;
 mod seal;
+#[cfg(test)]
+mod testing;
 
-pub use contact::{Candidate, CandidateKind, Contact, Filtering, Mapping, Nat};
 pub use driver::{Bootstrap, Service, Settings, StartError};
 pub use item::Item;
 pub use keys::{EPOCH, Epoch, ItemSigner, Location, MeetingKeys, NodeTail, SKEW};
-pub use punch::{HolePunch, Shot};
+pub use peersock_overlay::{Candidate, CandidateKind, Contact, Filtering, HolePunch, Mapping, Nat, Shot};
 pub use record::{Knock, Record, Refused};
 pub use rendezvous::{
     Answer, Config, Counters, Event, Moment, Network, Operation, OperationId, Outcome, Rendezvous, Target,

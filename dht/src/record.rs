@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use peersock_overlay::{Identity, PublicIdentity};
+use peersock_overlay::{Contact, Identity, PublicIdentity};
 use thiserror::Error;
 
-use crate::contact::Contact;
 use crate::keys::{MeetingKeys, NodeTail, SKEW};
 use crate::seal::PLAIN_LEN;
 
@@ -268,7 +267,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::contact::tests::{any_contact, contact};
+    use crate::testing::{any_contact, contact};
 
     fn keys(port: u16) -> MeetingKeys {
         let network = NetworkId::ad_hoc(port..=port).expect("a port range");

@@ -125,6 +125,18 @@ peersock_primitives::counters! {
         pub challenges_sent,
         /// Answers that repeat no challenge of this node's.
         pub answers_wrong,
+        /// Messages sent to peers that are reached through a root: where this node is.
+        pub candidates_sent,
+        /// The same of peers, received.
+        pub candidates_received,
+        /// Those not heeded, because too many came or nobody had asked.
+        pub candidates_refused,
+        /// Searches for a direct way to a peer.
+        pub punches_begun,
+        /// Packets sent in them: challenges, and initiations to peers without a session.
+        pub punches_sent,
+        /// Answers to those challenges.
+        pub punches_answered,
         /// Path MTU probes sent.
         pub probes_sent,
         /// Times that a path stopped carrying datagrams of its size.

@@ -34,6 +34,7 @@
 #![forbid(unsafe_code)]
 
 mod bucket;
+mod contact;
 mod counters;
 mod crypto;
 mod endpoint;
@@ -69,6 +70,10 @@ pub use crypto::{
     default_provider,
 };
 
+pub use contact::{
+    Candidate, CandidateKind, Contact, DirectAttempt, DirectOutcome, Filtering, HolePunch, Mapping, Nat,
+    NotTried, Shot,
+};
 pub use counters::Counters;
 pub use endpoint::{
     AddressError, Endpoint, EndpointConfig, JoinError, Limits, Lookup, NetworkInfo, PeerInfo,

@@ -11,10 +11,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mainline::async_dht::AsyncDht;
 use mainline::{Dht, DhtBuilder};
-use peersock_overlay::{DiscoveryKey, Identity, PublicIdentity};
+use peersock_overlay::{Contact, DiscoveryKey, Identity, PublicIdentity};
 use thiserror::Error;
 
-use crate::contact::Contact;
 use crate::keys::NodeTail;
 use crate::record::Record;
 use crate::rendezvous::{Config, Counters, Event, Moment, Network, Rendezvous, Target};

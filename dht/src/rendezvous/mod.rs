@@ -13,11 +13,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use peersock_overlay::{DiscoveryKey, Identity, PublicIdentity};
+use peersock_overlay::{Contact, DiscoveryKey, Identity, PublicIdentity};
 use rand::rngs::ChaCha20Rng;
 use rand::{Rng, SeedableRng};
 
-use crate::contact::Contact;
 use crate::item::Item;
 use crate::keys::{MeetingKeys, NodeTail};
 use crate::record::{Record, Refused};

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
+use crate::contact::{Contact, DirectAttempt};
 use crate::crypto::{EntropySource, Provider, Suite, default_provider};
 use crate::id::{Identity, NetworkId, NodeId};
 use crate::link::Elsewhere;
@@ -181,6 +182,10 @@ pub struct PeerInfo {
     pub rtt: Option<Duration>,
     /// The addresses at which it may be; those of roots that know it are not among them.
     pub candidates: Vec<SocketAddr>,
+    /// What it has said of where it is and what its NAT does, if it has been asked: it is while a root relays.
+    pub contact: Option<Contact>,
+    /// What was tried in the last search for a direct way to it, and what came of that.
+    pub attempts: Vec<DirectAttempt>,
     /// A handshake is being tried.
     pub connecting: bool,
     /// Where another node with the peer's identity was seen, if one was.

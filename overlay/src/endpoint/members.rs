@@ -8,6 +8,7 @@ use super::eviction::Origin;
 use super::networks::{JoinedNetwork, MAX_NETWORKS};
 use super::peers::PeerState;
 use super::{Endpoint, JoinError, Lookup, NetworkInfo, PeerInfo};
+use crate::contact::Punching;
 use crate::id::{NodeId, PublicIdentity};
 use crate::link::{Link, PeerKey, Timer};
 use crate::network::{NetworkConfig, NetworkIndex, Policy, Prefix};
@@ -192,6 +193,8 @@ impl Endpoint {
                 established: session.map(|session| session.established()),
                 rtt: reach.rtt(),
                 candidates: reach.remotes().collect(),
+                contact: reach.known_punching().and_then(|punching| punching.theirs().cloned()),
+                attempts: reach.known_punching().map_or_else(Vec::new, Punching::attempts),
                 connecting: link.is_connecting(),
                 elsewhere: link.duplicate.last(),
                 listed: peer.listed,
@@ -277,6 +280,9 @@ impl Endpoint {
         self.nodes.remove_peer(node, key);
         if self.carrier(node).is_none() {
             self.core.timers.clear(Timer::Mtu(node));
+        }
+        if self.nodes.get(node).is_none() {
+            self.core.timers.clear(Timer::Punch(node));
         }
         if let Some(network) = self.networks.get_mut(&handle.network()) {
             network.by_node.remove(handle.id());

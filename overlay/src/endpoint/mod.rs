@@ -32,6 +32,7 @@
 
 mod announce;
 mod config;
+mod contacts;
 mod discovery;
 mod dispatch;
 mod duplicates;
@@ -64,6 +65,7 @@ pub use readdress::AddressError;
 pub use responder::Recent;
 
 use crate::bucket::{Bucket, Rate};
+use crate::contact::{OwnContact, unvouched};
 use crate::counters::Counters;
 use crate::crypto::KeySource;
 use crate::id::NodeId;
@@ -188,6 +190,9 @@ impl Endpoint {
                 timers: Timers::new(),
                 outbox: Outbox::default(),
                 events: VecDeque::new(),
+                contact: OwnContact::default(),
+                roots: Vec::new(),
+                unvouched: unvouched(now),
                 has_roots: false,
                 root_events: VecDeque::new(),
             },
@@ -258,6 +263,7 @@ impl Endpoint {
                 Timer::Announce => self.on_announce_timer(now),
                 Timer::Root(key) => self.step_root(now, key),
                 Timer::LookUp => self.on_look_up_timer(now),
+                Timer::Punch(node) => self.on_punch_timer(now, node),
             }
         }
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::Endpoint;
 use super::eviction::Origin;
 use super::peers::PeerState;
+use crate::contact::Seen;
 use crate::counters::Counters;
 use crate::id::{NetworkId, NodeId};
 use crate::link::{Event, Link, NodeKey, PeerKey, Reason, Timer};
@@ -93,7 +94,9 @@ impl Endpoint {
             self.step_root(now, key);
         }
         self.core.has_roots = !self.roots.list.is_empty();
+        self.core.roots = self.roots.list.iter().map(|(_, root)| root.identity).collect();
         self.publish_relays();
+        self.renew_contact(now);
     }
 
     /// The roots, in the order in which they were given.
@@ -140,6 +143,15 @@ impl Endpoint {
     /// apart with a [`RelayReader`](crate::RelayReader).
     pub fn relays(&self) -> &Arc<Relays> {
         &self.roots.relays
+    }
+
+    /// Where the roots at which this node is registered see it.
+    pub(super) fn seen_by_roots(&self, now: Instant) -> Vec<Seen> {
+        let seen = |(_, root): &(PeerKey, Root)| {
+            let (answer, relay) = (root.registering.standing(now)?, root.relay?);
+            Some(Seen { root: root.identity, at: relay.root, voucher: answer.voucher })
+        };
+        self.roots.list.iter().filter_map(seen).collect()
     }
 
     /// The root that listens at an address and relays for this node.
@@ -274,6 +286,7 @@ impl Endpoint {
             tracing::info!(root = %identity.node_id(), "registered at a root");
         }
         self.update_relay(now, key);
+        self.renew_contact(now);
         self.core.timers.set(Timer::Root(key), now);
         if !was_registered {
             let questions = self.roots.look_ups.ask_at(key, now);

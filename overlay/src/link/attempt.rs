@@ -272,7 +272,7 @@ impl Link {
     }
 
     /// Makes one initiation and sends it to these places.
-    fn initiate_at(&mut self, cx: &mut Context<'_>, targets: Vec<Place>, is_apart: bool) -> bool {
+    pub(super) fn initiate_at(&mut self, cx: &mut Context<'_>, targets: Vec<Place>, is_apart: bool) -> bool {
         let Some(attempt) = &mut self.attempt else { return false };
         let (core, now) = (&mut *cx.core, cx.now);
         let Some(ephemeral) = core.ephemeral() else { return false };

@@ -8,7 +8,7 @@ use super::{Context, Effect, Event, Gone, Link};
 use crate::network::is_endpoint;
 use crate::reach::{RecvMeta, Source};
 use crate::session::Session;
-use crate::wire::{Control, DATA_OVERHEAD, ProbeSize};
+use crate::wire::{Candidates, Control, DATA_OVERHEAD, ProbeSize};
 
 /// The first byte of a keepalive.
 const KEEPALIVE_KIND: u8 = 0;
@@ -44,6 +44,13 @@ impl Link {
                 cx.reach.heard(place, bytes, Source::Session, cx.now)
             }
             _ => self.heard_at(cx, meta, bytes),
+        }
+        if Candidates::is_one(message) {
+            match Candidates::parse(message) {
+                Ok(candidates) => self.on_candidates(cx, &candidates),
+                Err(_) => cx.core.counters.control_unknown.increment(),
+            }
+            return None;
         }
         let Some(control) = control else {
             cx.core.counters.keepalives_received.increment();

@@ -12,6 +12,7 @@
 //!   (`refusal`). A peer with connections is asked for a sign of life now and then (`watch`).
 //! - **Control messages** inside a session (`control`) and the ways to the peer (`paths`), which the link
 //!   shares with those to the same node in other networks: they are in its [`Reach`](crate::reach::Reach).
+//!   While a root relays, a direct way is looked for (`punching`).
 
 mod answering;
 mod attempt;
@@ -24,6 +25,7 @@ mod key;
 mod outbox;
 mod paths;
 mod pending;
+mod punching;
 mod refusal;
 mod sessions;
 mod timers;
@@ -80,6 +82,8 @@ pub(crate) enum Timer {
     Root(PeerKey),
     /// The next round of look-ups.
     LookUp,
+    /// The next step of the search for a direct way to a node.
+    Punch(NodeKey),
 }
 
 /// Everything about one peer in one network.

@@ -61,6 +61,7 @@ impl Link {
         match cx.reach.answer(place, data, cx.now) {
             Answer::Right { why, .. } => self.on_right_answer(cx, place, why),
             Answer::Copy => {}
+            Answer::Wrong if self.on_punched(cx, place, data) => {}
             Answer::Wrong => cx.core.counters.answers_wrong.increment(),
         }
     }
@@ -132,6 +133,9 @@ impl Link {
             }
             self.path_moved(cx);
             cx.effects.push(Effect::PathMoved(before));
+            if place.relay().is_some() {
+                self.seek_direct_in_turn(cx);
+            }
         } else if self.has_carried_data_lately(cx.now)
             && let Some(mtud) = cx.reach.mtud()
         {
@@ -190,6 +194,9 @@ impl Link {
         if self.handle.network() == NetworkIndex::ROOTS {
             return;
         }
+        if let Some(end) = cx.reach.hold_probes(cx.now) {
+            return cx.core.timers.set(Timer::Mtu(cx.node), end);
+        }
         let step = cx.reach.probe_mtu(cx.now);
         match step.deadline {
             Some(at) => cx.core.timers.set(Timer::Mtu(cx.node), at),
@@ -241,6 +248,7 @@ impl Link {
         if let Some(place) = cx.reach.compare(&cx.core.sockets, CHALLENGE_LEN, cx.now) {
             self.challenge(cx, place, Why::Compare);
         }
+        self.watch_relayed(cx);
     }
 }
 

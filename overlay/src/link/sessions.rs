@@ -157,6 +157,9 @@ impl Link {
             self.move_path(cx, place);
             handle.activity().take_silence();
             let ready = restarted || before.is_none() || was_waiting;
+            if ready && place.relay().is_some() {
+                self.seek_direct_in_turn(cx);
+            }
             // Both sides have heard each other just now.
             cx.core.emit(if ready { Event::SessionReady(handle) } else { Event::PathConfirmed(handle) });
         }

@@ -67,6 +67,7 @@ pub(crate) use place::{PlaceKey, Relay};
 pub use sockets::SocketInfo;
 pub(crate) use sockets::{place_of, socket_for, usable};
 
+use crate::contact::Punching;
 use crate::network::NetworkIndex;
 use crate::wire::Channel;
 use candidates::Candidates;
@@ -80,6 +81,8 @@ pub(crate) struct Reach {
     /// What the user configured, by the network whose description has it.
     configured: BTreeMap<NetworkIndex, Vec<SocketAddr>>,
     challenges: Challenges,
+    /// The search for a direct way; none if there never was a reason for one.
+    punching: Option<Box<Punching>>,
     path: Option<Used>,
     /// The path before this one, in case that the node goes back to it.
     left: Option<Used>,
@@ -135,6 +138,49 @@ impl Reach {
     /// The place that packets are sent to, if the socket that they leave from is still there.
     pub(crate) fn usable_path(&self, sockets: &[SocketInfo]) -> Option<Place> {
         self.place().filter(|place| sockets.iter().any(|socket| socket.index == place.socket()))
+    }
+
+    /// Whether a root relays on the path.
+    pub(crate) fn is_relayed(&self) -> bool {
+        self.place().is_some_and(|place| place.relay().is_some())
+    }
+
+    /// Whether there is a path on which no root relays.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.place().is_some_and(|place| place.relay().is_none())
+    }
+
+    /// The search for a direct way.
+    pub(crate) fn punching(&mut self, now: Instant) -> &mut Punching {
+        self.punching.get_or_insert_with(|| Box::new(Punching::new(now)))
+    }
+
+    /// The search for a direct way, if there ever was one.
+    pub(crate) fn known_punching(&self) -> Option<&Punching> {
+        self.punching.as_deref()
+    }
+
+    /// The answer to a challenge of that search came from `place`, if it is one; that proves the place.
+    pub(crate) fn punched(&mut self, place: Place, data: [u8; 8], now: Instant) -> bool {
+        if place.relay().is_some() {
+            return false;
+        }
+        let punching = self.punching.as_mut();
+        let Some(rtt) = punching.and_then(|punching| punching.answered(place.remote(), data, now)) else {
+            return false;
+        };
+        self.prove(place, Source::Session, now);
+        if let Some(candidate) = self.candidates.get_mut(&place.key()) {
+            candidate.quality.answered();
+            rtt.into_iter().for_each(|rtt| candidate.quality.sample(rtt));
+        }
+        true
+    }
+
+    /// Until when the search for the path's datagram size waits, because a direct way is likely to be found in
+    /// a moment: what it sends is many times what the two nodes have to tell each other for that.
+    pub(crate) fn hold_probes(&self, now: Instant) -> Option<Instant> {
+        self.punching.as_ref().filter(|_| self.is_relayed())?.hold(now)
     }
 
     /// All known addresses.

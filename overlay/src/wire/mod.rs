@@ -8,7 +8,7 @@
 //! | `0xD1` | [`Initiation`] | handshake |
 //! | `0xD2` | [`Response`] | handshake |
 //! | `0xD3` | [`CookieReply`] | handshake |
-//! | `0xD4` | [`Data`] | data; its plaintext is an IP packet or a [`Control`] message |
+//! | `0xD4` | [`Data`] | data; its plaintext is an IP packet, a [`Control`] message or [`Candidates`] |
 //! | `0xD5` | [`Beacon`] | discovery |
 //! | `0xD6` | [`Hello`] | discovery |
 //! | `0xD7` | [`UnknownSession`] | a hint that a session is gone |
@@ -18,6 +18,7 @@
 //! [`data_index`](crate::data_index).
 
 mod beacon;
+mod candidates;
 mod control;
 mod data;
 mod handshake;
@@ -30,6 +31,7 @@ mod tests;
 mod unknown;
 
 pub use beacon::Beacon;
+pub use candidates::{Candidates, RootVoucher};
 pub use control::{Control, ProbeSize};
 pub use data::{DATA_HEADER, DATA_OVERHEAD, Data};
 pub use handshake::{CookieReply, Initiation, Response, StaleReply};

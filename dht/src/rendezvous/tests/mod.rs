@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use peersock_overlay::{DiscoveryKey, Identity, NetworkId, Psk};
 
 use super::*;
-use crate::contact::tests::contact;
 use crate::keys::{Epoch, Location};
 use crate::record::Knock;
+use crate::testing::contact;
 
 /// How long an operation takes.
 const LATENCY: Duration = Duration::from_millis(700);

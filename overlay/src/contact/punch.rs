@@ -6,16 +6,17 @@
 //! permissions. From the start on they send densely, then each second. A clock that is wrong by seconds
 //! costs as much time and no more, since permissions last for 30 s and longer.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::contact::{CandidateKind, Contact, Mapping};
+use super::{Candidate, CandidateKind, Contact, Mapping};
 
 /// One packet to send.
 ///
 /// ```
 /// use std::time::Duration;
-/// use peersock_dht::Shot;
+/// use peersock_overlay::Shot;
 ///
 /// let shot = Shot { after: Duration::ZERO, to: "198.51.100.7:4000".parse()? };
 /// assert_eq!(shot.to.port(), 4000);
@@ -29,11 +30,45 @@ pub struct Shot {
     pub to: SocketAddr,
 }
 
+/// Why nothing is sent to an address that a node has named.
+///
+/// ```
+/// use peersock_overlay::NotTried;
+///
+/// assert_eq!(NotTried::OtherLan.to_string(), "private address of another network");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NotTried {
+    /// This node has no address of that family.
+    OtherFamily,
+    /// It is private, and nothing shows that both nodes are on one LAN.
+    OtherLan,
+    /// It is this node's own.
+    Own,
+    /// Three others of the same host are tried.
+    TooMany,
+    /// No root vouches for it, and as much was sent to such addresses as may be.
+    Unvouched,
+}
+
+impl fmt::Display for NotTried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::OtherFamily => "this node has no address of that family",
+            Self::OtherLan => "private address of another network",
+            Self::Own => "this node's own address",
+            Self::TooMany => "too many addresses of one host",
+            Self::Unvouched => "no root vouches for it, and the allowance is used up",
+        })
+    }
+}
+
 /// What one side does: which packets it sends, in the order of time. It ends as soon as a place is proven.
 ///
 /// ```
 /// use std::time::Duration;
-/// use peersock_dht::{Candidate, CandidateKind, Contact, HolePunch, Nat};
+/// use peersock_overlay::{Candidate, CandidateKind, Contact, HolePunch, Nat};
 ///
 /// let contact = |text: &str| -> Result<Contact, std::net::AddrParseError> {
 ///     let address = text.parse()?;
@@ -45,6 +80,9 @@ pub struct Shot {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HolePunch {
+    targets: Vec<Candidate>,
+    predicted: Vec<SocketAddr>,
+    left_out: Vec<(Candidate, NotTried)>,
     shots: Vec<Shot>,
 }
 
@@ -72,7 +110,9 @@ impl HolePunch {
     /// (more than ten seconds are taken for ten).
     pub fn new(own: &Contact, peer: &Contact, start_in: Duration) -> Self {
         let start = start_in.min(Duration::from_secs(10));
-        let (known, guessed) = targets(own, peer);
+        let (targets, left_out) = targets(own, peer);
+        let known: Vec<_> = targets.iter().map(|candidate| candidate.address).collect();
+        let predicted = predicted(peer, &known);
         let mut shots = Vec::new();
         let second = Duration::from_secs(1);
         let opening = (0..).map(|i| second * i).take_while(|at| *at < start);
@@ -84,33 +124,60 @@ impl HolePunch {
         for after in dense.map(|at| start + at) {
             // A guess is for the mapping that the peer makes by its first packet of the dense ones: it would
             // only use ports up before, and be wrong after.
-            shots.extend(known.iter().chain(&guessed).map(|to| Shot { after, to: *to }));
+            shots.extend(known.iter().chain(&predicted).map(|to| Shot { after, to: *to }));
         }
         for after in sparse.map(|at| start + at) {
             shots.extend(known.iter().map(|to| Shot { after, to: *to }));
         }
-        Self { shots }
+        Self { targets, predicted, left_out, shots }
     }
 
     /// What is sent, in the order of time.
     pub fn shots(&self) -> &[Shot] {
         &self.shots
     }
+
+    /// Those of the peer's candidates that are sent to.
+    pub fn targets(&self) -> &[Candidate] {
+        &self.targets
+    }
+
+    /// The ports that the peer's NAT may use next, which are sent to as well.
+    pub fn predicted(&self) -> &[SocketAddr] {
+        &self.predicted
+    }
+
+    /// Those of the peer's candidates that are not sent to.
+    pub fn left_out(&self) -> &[(Candidate, NotTried)] {
+        &self.left_out
+    }
 }
 
-/// The addresses of `peer` that are worth a packet: those it has named, and ports that its NAT may use next.
-fn targets(own: &Contact, peer: &Contact) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
-    let mut known: Vec<SocketAddr> = Vec::new();
+/// The addresses that `peer` has named, those that are worth a packet and the others.
+fn targets(own: &Contact, peer: &Contact) -> (Vec<Candidate>, Vec<(Candidate, NotTried)>) {
+    let (mut targets, mut left_out): (Vec<Candidate>, Vec<_>) = (Vec::new(), Vec::new());
     for candidate in peer.candidates() {
         let to = candidate.address;
         let is_near = shares_lan(own, peer) && (is_local(own) || !to.ip().is_loopback());
-        let is_sensible = has_family(own, &to) && (is_global(&to.ip()) || is_near);
         let is_own = own.candidates().iter().any(|own| own.address == to);
-        let of_host = known.iter().filter(|other| host(&other.ip()) == host(&to.ip())).count();
-        if is_sensible && !is_own && of_host < HolePunch::MAX_PER_HOST {
-            known.push(to);
-        }
+        let of_host = targets.iter().filter(|other| host(&other.address.ip()) == host(&to.ip())).count();
+        let why = match () {
+            () if !has_family(own, &to) => NotTried::OtherFamily,
+            () if !candidate.is_global() && !is_near => NotTried::OtherLan,
+            () if is_own => NotTried::Own,
+            () if of_host >= HolePunch::MAX_PER_HOST => NotTried::TooMany,
+            () => {
+                targets.push(*candidate);
+                continue;
+            }
+        };
+        left_out.push((*candidate, why));
     }
+    (targets, left_out)
+}
+
+/// The ports that the NAT of `peer` may use next, if that can be predicted.
+fn predicted(peer: &Contact, known: &[SocketAddr]) -> Vec<SocketAddr> {
     let delta = i32::from(peer.nat.port_delta);
     let maps_anew = matches!(peer.nat.mapping, Mapping::AddressDependent | Mapping::AddressAndPortDependent);
     let mut guessed: Vec<SocketAddr> = Vec::new();
@@ -129,7 +196,7 @@ fn targets(own: &Contact, peer: &Contact) -> (Vec<SocketAddr>, Vec<SocketAddr>) 
         }
     }
     guessed.truncate(HolePunch::MAX_TARGETS - known.len());
-    (known, guessed)
+    guessed
 }
 
 /// What one host has: an IPv4 address, or 64 bits of an IPv6 one.
@@ -148,11 +215,7 @@ fn has_family(own: &Contact, to: &SocketAddr) -> bool {
 /// Whether both may be on one LAN, where private addresses mean the same thing to both: they are seen at one
 /// public address, or neither knows one.
 fn shares_lan(own: &Contact, peer: &Contact) -> bool {
-    let public = |contact: &Contact| -> Vec<IpAddr> {
-        let all = contact.candidates().iter().map(|candidate| candidate.address.ip());
-        all.filter(is_global).collect()
-    };
-    let (ours, theirs) = (public(own), public(peer));
+    let (ours, theirs): (Vec<_>, Vec<_>) = (own.public().collect(), peer.public().collect());
     ours.iter().any(|ip| theirs.contains(ip)) || (ours.is_empty() && theirs.is_empty())
 }
 
@@ -162,25 +225,13 @@ fn is_local(own: &Contact) -> bool {
     own.candidates().iter().any(|candidate| candidate.address.ip().is_loopback())
 }
 
-/// Whether an address may mean the same host everywhere.
-fn is_global(ip: &IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => {
-            let [a, b, ..] = ip.octets();
-            let is_shared = a == 100 && b & 0xc0 == 64;
-            !ip.is_private() && !ip.is_loopback() && !is_shared
-        }
-        IpAddr::V6(ip) => !ip.is_unique_local() && !ip.is_loopback(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::contact::Nat;
     use crate::contact::tests::{any_contact, contact};
-    use crate::contact::{Candidate, Nat};
 
     fn aims(own: &Contact, peer: &Contact) -> Vec<String> {
         let plan = HolePunch::new(own, peer, Duration::ZERO);

@@ -1,112 +1,27 @@
-//! How a node can be reached: its addresses and what its NAT does.
+//! How nodes can be reached, and how two of them open a way through their NAT boxes.
+//!
+//! A [`Contact`] is what a node says of itself: addresses ([`Candidate`]), and what its NAT does ([`Nat`]).
+//! [`HolePunch`] is the plan of one side that has the other's: when it sends what to which address.
+
+mod candidate;
+mod nat;
+mod own;
+mod punch;
+mod punching;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// How a NAT chooses the external port of a socket (RFC 4787, 4.1).
-///
-/// ```
-/// assert_eq!(peersock_dht::Mapping::default(), peersock_dht::Mapping::Unknown);
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Mapping {
-    /// Not known.
-    #[default]
-    Unknown,
-    /// There is no NAT.
-    NoNat,
-    /// The same one whatever the destination.
-    EndpointIndependent,
-    /// Another one for each destination address.
-    AddressDependent,
-    /// Another one for each destination address and port.
-    AddressAndPortDependent,
-}
-
-/// Whose packets a NAT or firewall lets in (RFC 4787, 5).
-///
-/// ```
-/// assert_eq!(peersock_dht::Filtering::default(), peersock_dht::Filtering::Unknown);
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Filtering {
-    /// Not known.
-    #[default]
-    Unknown,
-    /// Everybody's.
-    EndpointIndependent,
-    /// Those from addresses to which something was sent.
-    AddressDependent,
-    /// Those from addresses and ports to which something was sent.
-    AddressAndPortDependent,
-}
-
-/// What is known of the NAT in front of a node.
-///
-/// ```
-/// use peersock_dht::{Filtering, Mapping, Nat};
-///
-/// let nat = Nat { mapping: Mapping::EndpointIndependent, filtering: Filtering::AddressDependent, port_delta: 0 };
-/// assert_ne!(nat, Nat::default());
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Nat {
-    /// How it maps.
-    pub mapping: Mapping,
-    /// How it filters.
-    pub filtering: Filtering,
-    /// By how much the external port of the next mapping differs from the last one's; 0 if that is not known.
-    pub port_delta: i16,
-}
-
-/// Where an address is known from.
-///
-/// ```
-/// assert_ne!(peersock_dht::CandidateKind::Interface, peersock_dht::CandidateKind::Mapped);
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum CandidateKind {
-    /// It is of one of the node's own interfaces.
-    Interface,
-    /// Another node, or a STUN server, sees the node there.
-    Mapped,
-    /// A router forwards it to the node: by UPnP, NAT-PMP, PCP, or a setting.
-    Forwarded,
-}
-
-/// An address at which a node may be.
-///
-/// ```
-/// use peersock_dht::{Candidate, CandidateKind};
-///
-/// let there = Candidate { kind: CandidateKind::Mapped, address: "198.51.100.7:4000".parse()? };
-/// assert!(there.is_valid());
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Candidate {
-    /// Where it is known from.
-    pub kind: CandidateKind,
-    /// The address and UDP port. IPv6 scopes and flow labels are not told to others.
-    pub address: SocketAddr,
-}
-
-impl Candidate {
-    /// Whether a packet to it can be meant for one node: the port is not 0, the address neither unspecified,
-    /// multicast, broadcast, nor link-local.
-    pub fn is_valid(&self) -> bool {
-        let ip = self.address.ip().to_canonical();
-        let is_link_local = match ip {
-            IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast(),
-            IpAddr::V6(ip) => ip.is_unicast_link_local(),
-        };
-        self.address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !is_link_local
-    }
-}
+pub use candidate::{Candidate, CandidateKind};
+pub use nat::{Filtering, Mapping, Nat};
+pub(crate) use own::{OwnContact, Seen, vouched};
+pub use punch::{HolePunch, NotTried, Shot};
+pub use punching::{DirectAttempt, DirectOutcome};
+pub(crate) use punching::{Punching, Said, unvouched};
 
 /// How a node can be reached.
 ///
 /// ```
-/// use peersock_dht::{Candidate, CandidateKind, Contact, Nat};
+/// use peersock_overlay::{Candidate, CandidateKind, Contact, Nat};
 ///
 /// let address = "198.51.100.7:4000".parse()?;
 /// let contact = Contact::new(Nat::default(), [Candidate { kind: CandidateKind::Mapped, address }]);
@@ -143,8 +58,14 @@ impl Contact {
         &self.candidates
     }
 
-    /// Appends its bytes.
-    pub(crate) fn emit(&self, out: &mut Vec<u8>) {
+    /// The IP addresses that may mean the same host everywhere, the best first.
+    pub(crate) fn public(&self) -> impl Iterator<Item = IpAddr> {
+        let global = self.candidates.iter().filter(|candidate| candidate.is_global());
+        global.map(|candidate| candidate.address.ip())
+    }
+
+    /// Appends its bytes, as they are in `docs/PROTOCOL.md`, section 14.
+    pub fn emit(&self, out: &mut Vec<u8>) {
         out.push(match self.nat.mapping {
             Mapping::Unknown => 0,
             Mapping::NoNat => 1,
@@ -176,8 +97,8 @@ impl Contact {
     }
 
     /// Reads what [`Self::emit`] wrote, from the front, and returns what follows it. Kinds that later versions
-    /// may have are skipped.
-    pub(crate) fn parse(bytes: &[u8]) -> Option<(Self, &[u8])> {
+    /// may have are skipped. `None` if that is cut off, or has more than [`Self::MAX_CANDIDATES`].
+    pub fn parse(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let (head, mut rest) = bytes.split_first_chunk::<5>()?;
         let nat = Nat {
             mapping: match head[0] {

@@ -1,0 +1,464 @@
+//! How a direct way to one node is looked for while a root relays.
+//!
+//! Both nodes tell each other in their session where they are ([`Candidates`](crate::wire::Candidates)): one
+//! asks, the other answers. That gives the round trip, too. Who answers begins half a round trip later, who
+//! gets the answer at once; so both send at the same moment, each to all addresses of the other, and what they
+//! send crosses on the way: each NAT box has seen its own side's packet before the other's comes. What is sent
+//! are challenges of the session, each address with a number of its own, so an answer proves the place that it
+//! comes from. The plan is that of [`HolePunch`].
+//!
+//! That is done when a root begins to relay, when either side's contact changes, and with growing pauses while
+//! data flows.
+//!
+//! # Third parties
+//!
+//! A node may name any address as its own. So an address counts as *vouched* for only if a root that this node
+//! uses itself has seen the node at that IP address, or if both nodes are behind one such address and the
+//! address is a private one. All others get [`HolePunch`]'s first few challenges only, from an allowance of the
+//! node and one of all nodes.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use super::punch::{HolePunch, NotTried};
+use super::{Candidate, CandidateKind, Contact};
+use crate::bucket::{Bucket, Rate};
+
+/// A question is repeated after so long, or two round trips if that is longer; then after twice the time.
+const REPEAT_AFTER: Duration = Duration::from_millis(500);
+
+/// So often a question is sent.
+const MAX_ASKED: u32 = 4;
+
+/// Rounds begin so far apart at least, whatever changes.
+const SPACING: Duration = Duration::from_secs(1);
+
+/// The pause after the first round; it doubles up to the second.
+const PAUSE: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(600)];
+
+/// Challenges to one address that nobody vouches for, in one round.
+const UNVOUCHED_SHOTS: u32 = 6;
+
+/// Challenges to such addresses of one node: so many at once, and one per interval from then on.
+const UNVOUCHED_BURST: u32 = 24;
+const UNVOUCHED_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The same of all nodes.
+const ALL_UNVOUCHED_PER_SECOND: u32 = 20;
+const ALL_UNVOUCHED_BURST: u32 = 240;
+
+/// Questions of the node that are answered: so many at once, and one per interval from then on.
+const QUESTION_BURST: u32 = 5;
+const QUESTION_INTERVAL: Duration = Duration::from_secs(2);
+
+/// An answer to a challenge counts for so long.
+const VALID_FOR: Duration = Duration::from_secs(20);
+
+/// For so long after a round has begun nothing else is tried on the relayed path that a direct one would make
+/// useless.
+const HOLD: Duration = Duration::from_secs(2);
+
+/// A full allowance for challenges to addresses of all nodes that nobody vouches for.
+pub(crate) fn unvouched(now: Instant) -> Bucket {
+    Bucket::new(Rate::per_second(ALL_UNVOUCHED_PER_SECOND, ALL_UNVOUCHED_BURST), now)
+}
+
+/// What has been tried to reach a node at one of its addresses; see [`PeerInfo::attempts`].
+///
+/// [`PeerInfo::attempts`]: crate::PeerInfo::attempts
+///
+/// ```
+/// use peersock_overlay::{DirectAttempt, DirectOutcome};
+///
+/// fn tell(attempt: &DirectAttempt) -> String {
+///     match attempt.outcome {
+///         DirectOutcome::NotTried(why) => format!("{}: {why}", attempt.address),
+///         outcome => format!("{}: {} sent, {outcome}", attempt.address, attempt.sent),
+///     }
+/// }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DirectAttempt {
+    /// The address.
+    pub address: SocketAddr,
+    /// Where the node knows it from.
+    pub kind: CandidateKind,
+    /// A port that its NAT box was expected to use next, and not one that the node has named.
+    pub predicted: bool,
+    /// Whether a root of this node's has seen the node at that IP address. Others get a few packets only.
+    pub vouched: bool,
+    /// Packets sent there in the last round.
+    pub sent: u32,
+    /// When the last of these was sent.
+    pub tried: Option<Instant>,
+    /// What came of it.
+    pub outcome: DirectOutcome,
+}
+
+/// What came of an attempt to reach a node at an address.
+///
+/// ```
+/// use peersock_overlay::DirectOutcome;
+///
+/// assert_eq!(DirectOutcome::Silent.to_string(), "no answer");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DirectOutcome {
+    /// It is being tried.
+    Trying,
+    /// The node has answered from there.
+    Answered,
+    /// Nothing came back.
+    Silent,
+    /// Nothing was sent there.
+    NotTried(NotTried),
+}
+
+impl std::fmt::Display for DirectOutcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Trying => f.pad("being tried"),
+            Self::Answered => f.pad("answered"),
+            Self::Silent => f.pad("no answer"),
+            Self::NotTried(why) => why.fmt(f),
+        }
+    }
+}
+
+/// The search for a direct way to one node.
+#[derive(Debug)]
+pub(crate) struct Punching {
+    theirs: Option<Contact>,
+    /// The IP addresses at which roots of this node's have seen it.
+    vouched: Vec<IpAddr>,
+    targets: Vec<Target>,
+    left_out: Vec<(Candidate, NotTried)>,
+    /// What is still to be sent in this round: when, and to which of the targets.
+    shots: VecDeque<(Instant, usize)>,
+    /// Without a session, initiations are sent instead of challenges.
+    initiates: bool,
+    asking: Option<Asking>,
+    /// When the last round began.
+    began: Option<Instant>,
+    rounds: u32,
+    /// When the next round may begin though nothing has changed.
+    next: Option<Instant>,
+    unvouched: Bucket,
+    questions: Bucket,
+}
+
+/// An address that is sent to.
+#[derive(Debug)]
+struct Target {
+    address: SocketAddr,
+    kind: CandidateKind,
+    predicted: bool,
+    vouched: bool,
+    /// What the challenges there say.
+    data: [u8; 8],
+    sent: u32,
+    last: Option<Instant>,
+    answered: bool,
+}
+
+/// A question to the node: where are you?
+#[derive(Debug, Clone, Copy)]
+struct Asking {
+    id: u32,
+    /// When it is sent, for the first time or again.
+    next: Instant,
+    first: Option<Instant>,
+    times: u32,
+}
+
+/// What is due now.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Due {
+    /// The question to send.
+    pub(crate) question: Option<u32>,
+    /// The challenges to send, and where to.
+    pub(crate) shots: Vec<(SocketAddr, [u8; 8])>,
+}
+
+/// What a node has said of where it is.
+#[derive(Debug)]
+pub(crate) struct Said<'a> {
+    pub(crate) contact: &'a Contact,
+    /// The IP addresses that roots of this node's vouch for.
+    pub(crate) vouched: Vec<IpAddr>,
+}
+
+impl Punching {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self {
+            theirs: None,
+            vouched: Vec::new(),
+            targets: Vec::new(),
+            left_out: Vec::new(),
+            shots: VecDeque::new(),
+            initiates: false,
+            asking: None,
+            began: None,
+            rounds: 0,
+            next: None,
+            unvouched: Bucket::new(Rate::every(UNVOUCHED_INTERVAL, UNVOUCHED_BURST), now),
+            questions: Bucket::new(Rate::every(QUESTION_INTERVAL, QUESTION_BURST), now),
+        }
+    }
+
+    /// Has the node asked where it is, `wait` from now or as soon as the last round is old enough. `id` is
+    /// random.
+    pub(crate) fn ask(&mut self, id: u32, wait: Duration, now: Instant) {
+        let spaced = self.began.map_or(now, |began| began + SPACING);
+        let next = (now + wait).max(spaced);
+        match &mut self.asking {
+            Some(asking) if asking.times == 0 => asking.next = asking.next.min(next),
+            Some(_) => {}
+            None => self.asking = Some(Asking { id, next, first: None, times: 0 }),
+        }
+    }
+
+    /// Something has changed: pauses are short again.
+    pub(crate) fn restart(&mut self) {
+        self.rounds = 0;
+    }
+
+    /// Whether another round is due while traffic flows.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        self.asking.is_none() && self.shots.is_empty() && self.next.is_none_or(|next| now >= next)
+    }
+
+    /// Until when a direct way is likely to be found in a moment, if it is.
+    pub(crate) fn hold(&self, now: Instant) -> Option<Instant> {
+        let first = self.asking.map(|asking| asking.first.unwrap_or(asking.next));
+        let since = first.filter(|_| self.rounds == 0).or(self.began.filter(|_| self.rounds == 1))?;
+        Some(since + HOLD).filter(|end| now < *end)
+    }
+
+    /// Whether a question of the node is answered now.
+    pub(crate) fn take_question(&mut self, now: Instant) -> bool {
+        self.questions.take(now)
+    }
+
+    /// The node answers a question. If it is the one that was asked last: the round trip, unless it was asked
+    /// more than once.
+    pub(crate) fn take_answer(&mut self, id: u32, now: Instant) -> Option<Option<Duration>> {
+        let asking = self.asking.take_if(|asking| asking.id == id && asking.times > 0)?;
+        let first = asking.first.filter(|_| asking.times == 1);
+        Some(first.map(|first| now.saturating_duration_since(first)))
+    }
+
+    /// Begins a round at `start` with what the node says of itself. `draw` gives random numbers that nobody
+    /// can guess.
+    pub(crate) fn begin(
+        &mut self,
+        own: &Contact,
+        said: Said<'_>,
+        start: Instant,
+        now: Instant,
+        draw: impl FnMut() -> Option<[u8; 8]>,
+    ) {
+        let is_new = self.theirs.as_ref() != Some(said.contact);
+        if is_new {
+            self.rounds = 0;
+        } else if !self.shots.is_empty() && self.began.is_some_and(|began| now < began + SPACING) {
+            // Both have asked, and this is the second of two answers.
+            return;
+        }
+        self.asking.take_if(|asking| asking.times == 0);
+        self.vouched = said.vouched;
+        let (believed, doubted) = self.believed(own, said.contact);
+        self.initiates = false;
+        self.aim(own, &HolePunch::new(own, &believed, Duration::ZERO), start, draw);
+        self.left_out.extend(doubted.into_iter().map(|candidate| (candidate, NotTried::OtherLan)));
+        self.theirs = Some(said.contact.clone());
+        self.note_round(now);
+    }
+
+    /// Begins a round for a node with which there need not be a session, with a contact that was learned
+    /// elsewhere: both sides begin at `start`.
+    pub(crate) fn begin_meeting(
+        &mut self,
+        own: &Contact,
+        theirs: &Contact,
+        has_session: bool,
+        start: Instant,
+        now: Instant,
+        draw: impl FnMut() -> Option<[u8; 8]>,
+    ) {
+        self.vouched.clear();
+        self.initiates = !has_session;
+        self.aim(own, &HolePunch::new(own, theirs, start.saturating_duration_since(now)), now, draw);
+        self.theirs = Some(theirs.clone());
+        self.note_round(now);
+    }
+
+    /// There is a direct path: nothing more is to be sent.
+    pub(crate) fn stop(&mut self) {
+        self.shots.clear();
+        self.asking = None;
+    }
+
+    /// Whether initiations may be sent where there is no session.
+    pub(crate) fn initiates(&self) -> bool {
+        self.initiates
+    }
+
+    /// Takes what is due. `all_unvouched` is the allowance of all nodes, `rtt` the relayed path's.
+    pub(crate) fn take_due(
+        &mut self,
+        has_session: bool,
+        all_unvouched: &mut Bucket,
+        rtt: Duration,
+        now: Instant,
+    ) -> Due {
+        let mut due = Due::default();
+        if let Some(asking) = self.asking.as_mut().filter(|asking| now >= asking.next) {
+            if asking.times >= MAX_ASKED {
+                // It does not know this message, or nothing passes.
+                self.asking = None;
+                self.note_round(now);
+            } else {
+                asking.first.get_or_insert(now);
+                asking.next = now + REPEAT_AFTER.max(rtt * 2) * 2u32.pow(asking.times);
+                asking.times += 1;
+                due.question = Some(asking.id);
+            }
+        }
+        while let Some((_, at)) = self.shots.front().copied().filter(|(when, _)| *when <= now) {
+            self.shots.pop_front();
+            let Some(target) = self.targets.get_mut(at) else { continue };
+            let is_allowed = (self.initiates && !has_session)
+                || target.vouched
+                || (self.unvouched.has(1, now) && all_unvouched.take(now) && self.unvouched.take(now));
+            if is_allowed && !target.answered {
+                target.sent += 1;
+                target.last = Some(now);
+                due.shots.push((target.address, target.data));
+            }
+        }
+        due
+    }
+
+    /// When something is due.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        let shot = self.shots.front().map(|(at, _)| *at);
+        shot.into_iter().chain(self.asking.map(|asking| asking.next)).min()
+    }
+
+    /// The node repeats, from `remote`, what was sent there; gives the round trip if it is known. `None` if
+    /// this was not sent there.
+    pub(crate) fn answered(
+        &mut self,
+        remote: SocketAddr,
+        data: [u8; 8],
+        now: Instant,
+    ) -> Option<Option<Duration>> {
+        let is_valid = |target: &Target| target.last.is_some_and(|last| now < last + VALID_FOR);
+        let is_right = |target: &&mut Target| {
+            target.address == remote && target.data == data && target.sent > 0 && is_valid(target)
+        };
+        let target = self.targets.iter_mut().find(is_right)?;
+        target.answered = true;
+        let only = target.last.filter(|_| target.sent == 1);
+        Some(only.map(|at| now.saturating_duration_since(at)))
+    }
+
+    /// What the node has said of itself.
+    pub(crate) fn theirs(&self) -> Option<&Contact> {
+        self.theirs.as_ref()
+    }
+
+    /// What was tried in the last round, and what was left out.
+    pub(crate) fn attempts(&self) -> Vec<DirectAttempt> {
+        let tried = self.targets.iter().enumerate().map(|(at, target)| DirectAttempt {
+            address: target.address,
+            kind: target.kind,
+            predicted: target.predicted,
+            vouched: target.vouched,
+            sent: target.sent,
+            tried: target.last,
+            outcome: match () {
+                () if target.answered => DirectOutcome::Answered,
+                () if self.shots.iter().any(|(_, other)| *other == at) => DirectOutcome::Trying,
+                () if target.sent == 0 => DirectOutcome::NotTried(NotTried::Unvouched),
+                () => DirectOutcome::Silent,
+            },
+        });
+        let left_out = self.left_out.iter().map(|(candidate, why)| DirectAttempt {
+            address: candidate.address,
+            kind: candidate.kind,
+            predicted: false,
+            vouched: self.vouched.contains(&candidate.address.ip()),
+            sent: 0,
+            tried: None,
+            outcome: DirectOutcome::NotTried(*why),
+        });
+        tried.chain(left_out).collect()
+    }
+
+    /// The node's candidates that may be what it says, and the others. Private addresses are for nodes that a
+    /// root has seen behind the same address as this one; a node without any public address has no such proof.
+    fn believed(&self, own: &Contact, theirs: &Contact) -> (Contact, Vec<Candidate>) {
+        let is_near = own.public().next().is_none() || self.is_neighbour(own);
+        let is_believed = |candidate: &Candidate| is_near || candidate.is_global();
+        let (believed, doubted): (Vec<_>, Vec<_>) =
+            theirs.candidates().iter().copied().partition(is_believed);
+        (Contact::new(theirs.nat, believed), doubted)
+    }
+
+    /// Whether a root has seen the node behind an address that this node has, too.
+    fn is_neighbour(&self, own: &Contact) -> bool {
+        own.public().any(|ip| self.vouched.contains(&ip))
+    }
+
+    /// Makes the targets and the shots of a plan that begins at `start`.
+    fn aim(
+        &mut self,
+        own: &Contact,
+        plan: &HolePunch,
+        start: Instant,
+        mut draw: impl FnMut() -> Option<[u8; 8]>,
+    ) {
+        let is_neighbour = self.is_neighbour(own);
+        let known = plan.targets().iter().map(|candidate| (*candidate, false));
+        let guess =
+            |address: &SocketAddr| (Candidate { kind: CandidateKind::Mapped, address: *address }, true);
+        let all = known.chain(plan.predicted().iter().map(guess));
+        let target = |(candidate, predicted): (Candidate, bool)| {
+            let Candidate { kind, address } = candidate;
+            let is_vouched = self.vouched.contains(&address.ip());
+            Some(Target {
+                address,
+                kind,
+                predicted,
+                vouched: is_vouched || (is_neighbour && !candidate.is_global()),
+                data: draw()?,
+                sent: 0,
+                last: None,
+                answered: false,
+            })
+        };
+        self.targets = all.filter_map(target).collect();
+        self.left_out = plan.left_out().to_vec();
+        self.shots.clear();
+        let mut shots = vec![0; self.targets.len()];
+        for shot in plan.shots() {
+            let Some(at) = self.targets.iter().position(|target| target.address == shot.to) else { continue };
+            shots[at] += 1;
+            if self.initiates || self.targets[at].vouched || shots[at] <= UNVOUCHED_SHOTS {
+                self.shots.push_back((start + shot.after, at));
+            }
+        }
+    }
+
+    fn note_round(&mut self, now: Instant) {
+        let pause = PAUSE[0] * 2u32.pow(self.rounds.min(8));
+        self.rounds += 1;
+        self.began = Some(now);
+        self.next = Some(now + pause.min(PAUSE[1]));
+    }
+}

@@ -1,0 +1,199 @@
+//! The search for a direct way to the peer's node while a root relays: what is said of that in the session, and
+//! what is sent by the plan. See [`Punching`](crate::contact::Punching).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Context, Link, Reason, Timer};
+use crate::contact::{Contact, Said, vouched};
+use crate::network::NetworkIndex;
+use crate::reach::{Place, Why, place_of};
+use crate::session::Session;
+use crate::wire::{Candidates, Control, DATA_OVERHEAD};
+
+/// Who answered the handshake asks where the peer is after so long, if the peer has not asked by then.
+const TURN: Duration = Duration::from_secs(1);
+
+/// No round trip is believed to be longer.
+const MAX_ROUND_TRIP: Duration = Duration::from_secs(5);
+
+/// Data flows if some was sent or received within this time.
+const LATELY: Duration = Duration::from_secs(15);
+
+impl Link {
+    /// A root relays from now on, and the two nodes tell each other where they are: who has begun the session
+    /// asks first.
+    pub(super) fn seek_direct_in_turn(&mut self, cx: &mut Context<'_>) {
+        let Some(session) = self.current() else { return };
+        self.seek_direct(cx, if session.is_initiator() { Duration::ZERO } else { TURN });
+    }
+
+    /// This node can be reached elsewhere than before, which the peer should know at once.
+    pub(crate) fn contact_changed(&mut self, cx: &mut Context<'_>) {
+        cx.reach.punching(cx.now).restart();
+        self.seek_direct(cx, Duration::ZERO);
+    }
+
+    /// Asks the peer in a while where it is, if a root relays.
+    fn seek_direct(&mut self, cx: &mut Context<'_>, wait: Duration) {
+        if !cx.reach.is_relayed() || self.current().is_none() {
+            return;
+        }
+        let id = u32::from_be_bytes(cx.core.random());
+        cx.reach.punching(cx.now).ask(id, wait, cx.now);
+        self.step_punching(cx);
+    }
+
+    /// Packets pass on the session: begins another round if the last one was long ago.
+    pub(super) fn watch_relayed(&mut self, cx: &mut Context<'_>) {
+        let data = self.handle.activity().last_data();
+        let flows = data.is_some_and(|at| cx.now.saturating_duration_since(at) < LATELY);
+        if flows && cx.reach.is_relayed() && cx.reach.punching(cx.now).is_due(cx.now) {
+            self.seek_direct(cx, Duration::ZERO);
+        }
+    }
+
+    /// A contact of the peer was learned elsewhere; both sides begin to send at `start`.
+    pub(crate) fn meet(&mut self, cx: &mut Context<'_>, contact: &Contact, start: Instant) {
+        let session = self.current();
+        if session.is_some() && cx.reach.is_direct() {
+            return;
+        }
+        let own = cx.core.contact.contact().clone();
+        let (core, now) = (&mut *cx.core, cx.now);
+        core.counters.punches_begun.increment();
+        let draw = || core.nonce();
+        cx.reach.punching(now).begin_meeting(&own, contact, session.is_some(), start, now, draw);
+        self.step_punching(cx);
+    }
+
+    /// Sends what is due, and comes back when the next thing is.
+    pub(crate) fn step_punching(&mut self, cx: &mut Context<'_>) {
+        let (now, session) = (cx.now, self.current());
+        let (rtt, is_direct) = (cx.reach.rtt().unwrap_or_default(), cx.reach.is_direct());
+        let punching = cx.reach.punching(now);
+        if (session.is_some() && is_direct) || (session.is_none() && !punching.initiates()) {
+            punching.stop();
+        }
+        let due = punching.take_due(session.is_some(), &mut cx.core.unvouched, rtt, now);
+        match punching.next() {
+            Some(at) => cx.core.timers.set(Timer::Punch(cx.node), at),
+            None => cx.core.timers.clear(Timer::Punch(cx.node)),
+        }
+        if let Some(id) = due.question {
+            self.send_candidates(cx, true, id);
+        }
+        let shots = due.shots.into_iter();
+        let shots: Vec<_> =
+            shots.filter_map(|(to, data)| Some((place_of(&cx.core.sockets, None, to)?, data))).collect();
+        if shots.is_empty() {
+            return;
+        }
+        cx.core.counters.punches_sent.add(shots.len() as u64);
+        match session {
+            Some(session) => {
+                for (place, data) in &shots {
+                    send_shot(cx, &session, place, *data);
+                }
+            }
+            None => {
+                self.attempt(cx, Reason::Hint);
+                self.initiate_at(cx, shots.into_iter().map(|(place, _)| place).collect(), false);
+            }
+        }
+    }
+
+    /// The peer says where it is, because it was asked, or asks itself.
+    pub(super) fn on_candidates(&mut self, cx: &mut Context<'_>, message: &Candidates) {
+        let now = cx.now;
+        if self.handle.network() == NetworkIndex::ROOTS {
+            return cx.core.counters.control_unknown.increment();
+        }
+        let start = if message.is_question {
+            if !cx.reach.punching(now).take_question(now) {
+                return cx.core.counters.candidates_refused.increment();
+            }
+            self.send_candidates(cx, false, message.id);
+            let theirs = Duration::from_millis(message.round_trip.into());
+            now + cx.reach.rtt().unwrap_or(theirs).min(MAX_ROUND_TRIP) / 2
+        } else {
+            let Some(rtt) = cx.reach.punching(now).take_answer(message.id, now) else {
+                return cx.core.counters.candidates_refused.increment();
+            };
+            if let (Some(rtt), Some(place)) = (rtt, cx.reach.place()) {
+                cx.reach.sample(place, rtt);
+            }
+            now
+        };
+        cx.core.counters.candidates_received.increment();
+        if let Some(place) = cx.reach.place().filter(|place| place.relay().is_none()) {
+            // It does not know yet that there is a direct way.
+            return self.challenge(cx, place, Why::Announce);
+        }
+        let core = &mut *cx.core;
+        let unix_time = core.clock.unix_time(now).as_secs();
+        let vouched = vouched(self.handle.id(), &message.vouchers, &core.roots, unix_time);
+        let own = core.contact.contact().clone();
+        core.counters.punches_begun.increment();
+        let said = Said { contact: &message.contact, vouched };
+        cx.reach.punching(now).begin(&own, said, start, now, || core.nonce());
+        self.step_punching(cx);
+    }
+
+    /// A challenge of the plan was answered, from where it was sent to; false if this is no such answer. If a
+    /// root relays, the path moves there.
+    pub(super) fn on_punched(&mut self, cx: &mut Context<'_>, place: Place, data: [u8; 8]) -> bool {
+        if !cx.reach.punched(place, data, cx.now) {
+            return false;
+        }
+        cx.core.counters.punches_answered.increment();
+        let better = match cx.reach.place() {
+            None => Some(place),
+            Some(path) if path.relay().is_some() => cx.reach.better(&cx.core.sockets, cx.now),
+            Some(_) => None,
+        };
+        if let Some(better) = better {
+            tracing::debug!(peer = %self.handle.id(), at = %better, "a direct way is open");
+            self.move_path(cx, better);
+            // The peer may have got no answer itself, and nothing else may be on its way to it.
+            self.challenge(cx, better, Why::Announce);
+            self.step_punching(cx);
+        }
+        true
+    }
+
+    /// Tells the peer where this node is, with as many vouchers as fit into a datagram of the path.
+    fn send_candidates(&self, cx: &mut Context<'_>, is_question: bool, id: u32) {
+        let Some(path) = cx.reach.path() else { return };
+        let rtt = cx.reach.rtt().unwrap_or_default().as_millis();
+        let mut message = Candidates {
+            is_question,
+            id,
+            round_trip: u16::try_from(rtt).unwrap_or(u16::MAX),
+            contact: cx.core.contact.contact().clone(),
+            vouchers: cx.core.contact.vouchers(Candidates::MAX_VOUCHERS),
+        };
+        loop {
+            let mut plaintext = Vec::new();
+            message.emit(&mut plaintext);
+            if plaintext.len() + DATA_OVERHEAD <= path.datagram_size {
+                cx.core.counters.candidates_sent.increment();
+                return self.send_message(cx, &plaintext);
+            }
+            if message.vouchers.pop().is_none() {
+                return;
+            }
+        }
+    }
+}
+
+/// Sends a challenge where nobody may receive: it is no sign of life, and owes the peer no answer.
+fn send_shot(cx: &mut Context<'_>, session: &Arc<Session>, place: &Place, data: [u8; 8]) {
+    let mut plaintext = Vec::new();
+    Control::Challenge { data, here: false }.emit(&mut plaintext);
+    let mut datagram = vec![0; plaintext.len() + DATA_OVERHEAD];
+    if session.seal(&plaintext, &mut datagram).is_ok() {
+        cx.core.counters.challenges_sent.increment();
+        cx.core.transmit(place, datagram);
+    }
+}

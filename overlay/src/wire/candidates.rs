@@ -1,0 +1,124 @@
+use super::{ParseError, Reader, Voucher};
+use crate::contact::Contact;
+use crate::id::NodeId;
+
+const CANDIDATES: u8 = 0x09;
+
+/// The flag of a message that wants an answer.
+const WANTED: u8 = 1;
+
+/// Where the sender can be reached, and what roots vouch for; sent in a session between two nodes.
+///
+/// ```text
+/// offset  0      1       2      6            8         n       n+1
+///        +------+-------+------+------------+---------+-------+--------------------------------+
+///        | 0x09 | flags | id 4 | round trip | contact | count | (root 8, voucher 90) each ..   |
+///        |      | 1     |      | 2          | 5+19c   | 1     |                                |
+///        +------+-------+------+------------+---------+-------+--------------------------------+
+/// ```
+///
+/// Bytes behind these fields are ignored, so that later versions can add some.
+///
+/// ```
+/// use peersock_overlay::Contact;
+/// use peersock_overlay::wire::Candidates;
+///
+/// let message =
+///     Candidates { is_question: true, id: 7, round_trip: 40, contact: Contact::default(), vouchers: Vec::new() };
+/// let mut plaintext = Vec::new();
+/// message.emit(&mut plaintext);
+/// assert_eq!(Candidates::parse(&plaintext), Ok(message));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidates {
+    /// The receiver is to answer by the same message with the same id; otherwise this is that answer.
+    pub is_question: bool,
+    /// Chosen by who asks.
+    pub id: u32,
+    /// The round trip between the two as far as the sender knows it, in milliseconds; 0 if it does not.
+    pub round_trip: u16,
+    /// Where the sender can be reached.
+    pub contact: Contact,
+    /// What roots have said of that; at most [`Self::MAX_VOUCHERS`] are written and read.
+    pub vouchers: Vec<RootVoucher>,
+}
+
+/// A voucher with the root that has given it.
+///
+/// ```
+/// use peersock_overlay::Identity;
+/// use peersock_overlay::wire::{RootVoucher, Voucher};
+///
+/// let (root, node) = (Identity::from_seed(&[2; 32]), Identity::from_seed(&[1; 32]).node_id());
+/// let voucher = Voucher::sign(&root, &node, 1_800_000_000, "192.0.2.1:4000".parse()?);
+/// let shown = RootVoucher { root: RootVoucher::name_of(&root.node_id()), voucher };
+/// assert_eq!(shown.root, root.node_id().as_bytes()[..8]);
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RootVoucher {
+    /// The first 8 bytes of the root's node ID: which of the receiver's roots it may be. The signature shows
+    /// whether it is.
+    pub root: [u8; 8],
+    /// What the root has said.
+    pub voucher: Voucher,
+}
+
+impl RootVoucher {
+    /// How a voucher names a root.
+    pub fn name_of(root: &NodeId) -> [u8; 8] {
+        let mut name = [0; 8];
+        name.copy_from_slice(&root.as_bytes()[..8]);
+        name
+    }
+}
+
+impl Candidates {
+    /// Most vouchers in one message.
+    pub const MAX_VOUCHERS: usize = 4;
+
+    /// Whether a plaintext is this message, by its first byte.
+    pub fn is_one(plaintext: &[u8]) -> bool {
+        plaintext.first() == Some(&CANDIDATES)
+    }
+
+    /// Reads a plaintext.
+    ///
+    /// # Errors
+    /// [`ParseError::Type`] for another message; [`ParseError::Length`] if it is cut off, or has more
+    /// candidates or vouchers than it may.
+    pub fn parse(plaintext: &[u8]) -> Result<Self, ParseError> {
+        let mut reader = Reader(plaintext);
+        if reader.u8()? != CANDIDATES {
+            return Err(ParseError::Type);
+        }
+        let is_question = reader.u8()? & WANTED != 0;
+        let (id, round_trip) = (reader.u32()?, reader.u16()?);
+        let (contact, rest) = Contact::parse(reader.0).ok_or(ParseError::Length)?;
+        reader = Reader(rest);
+        let count = usize::from(reader.u8()?);
+        if count > Self::MAX_VOUCHERS {
+            return Err(ParseError::Length);
+        }
+        let mut vouchers = Vec::new();
+        for _ in 0..count {
+            let root = *reader.array()?;
+            vouchers.push(RootVoucher { root, voucher: Voucher::read(&mut reader)? });
+        }
+        Ok(Self { is_question, id, round_trip, contact, vouchers })
+    }
+
+    /// Appends the plaintext to `out`.
+    pub fn emit(&self, out: &mut Vec<u8>) {
+        let vouchers = &self.vouchers[..self.vouchers.len().min(Self::MAX_VOUCHERS)];
+        out.extend([CANDIDATES, if self.is_question { WANTED } else { 0 }]);
+        out.extend(self.id.to_be_bytes());
+        out.extend(self.round_trip.to_be_bytes());
+        self.contact.emit(out);
+        out.push(vouchers.len() as u8);
+        for RootVoucher { root, voucher } in vouchers {
+            out.extend(root);
+            voucher.write(out);
+        }
+    }
+}
