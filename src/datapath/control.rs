@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use peersock_overlay::{
-    AddressError, Elsewhere, Endpoint, Event, JoinError, Lookup, NetworkConfig, NetworkId, NetworkIndex,
-    NetworkInfo, NetworkSummary, NodeId, PeerInfo, Prefix, RootConfig, RootInfo, Route, SessionTable,
-    SocketInfo,
+    AddressError, Contact, Elsewhere, Endpoint, Event, JoinError, Lookup, NetworkConfig, NetworkId,
+    NetworkIndex, NetworkInfo, NetworkSummary, NodeId, PeerInfo, Prefix, RootConfig, RootInfo, Route,
+    SessionTable, SocketInfo,
 };
 use peersock_stack::{Batch, Cidr, InterfaceConfig};
 
@@ -101,6 +101,12 @@ impl Datapath {
     /// Says which roots the node uses, in place of those before ([`Endpoint::set_roots`]).
     pub fn set_roots(&self, now: Instant, roots: Vec<RootConfig>, batch: &mut Batch) {
         self.with_control(now, batch, |endpoint, now| endpoint.set_roots(now, roots));
+        self.settle(now, batch);
+    }
+
+    /// Says where this node can be reached, in place of what was said before ([`Endpoint::set_contact`]).
+    pub fn set_contact(&self, now: Instant, contact: Contact, batch: &mut Batch) {
+        self.with_control(now, batch, |endpoint, now| endpoint.set_contact(now, contact));
         self.settle(now, batch);
     }
 

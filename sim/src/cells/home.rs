@@ -3,6 +3,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use peersock_overlay::{Mapping, Nat as Found};
+
 use crate::net::{
     Behaviour, Firewall, Gateway, HostId, LanId, Nat, NatConfig, Pipe, PortDelta, Prefixes, Stage,
 };
@@ -14,13 +16,14 @@ use super::Kind;
 /// How long mappings live where it is not said otherwise (RFC 4787, REQ-5).
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Connects a new host in this way. `number` (1 to 200) makes its addresses.
+/// Connects a new host in this way, and says what a probe finds out about the box in front of it. `number` (1
+/// to 200) makes its addresses.
 pub(super) fn connect(
     world: &mut World,
     random: &mut Random,
     kind: Kind,
     number: u8,
-) -> Result<HostId, Violation> {
+) -> Result<(HostId, Found), Violation> {
     let access = Access::random(random);
     let [has_v4, has_v6] = kind.families();
     let is_open = matches!(kind, Kind::Open);
@@ -36,6 +39,7 @@ pub(super) fn connect(
         Nat::new(config, random.fork())
     };
     let mut gateway = access.gateway();
+    let mut found = Found::default();
     match kind {
         Kind::Open | Kind::Ipv6 => {}
         Kind::Nat { mapping, filtering, predictable } => {
@@ -44,6 +48,10 @@ pub(super) fn connect(
                 (_, true) => PortDelta::Independent { step: *random.pick(&STEPS) },
                 (_, false) => unpredictable_ports(random),
             };
+            found = Found { mapping: as_found(mapping), ..found };
+            if let (PortDelta::Independent { step }, true) = (ports, predictable) {
+                found.port_delta = step;
+            }
             let timeout = TIMEOUT;
             let config = NatConfig { mapping, filtering, timeout, ports, ..NatConfig::new(public.into()) };
             gateway.nat = Some(Nat::new(config, random.fork()));
@@ -61,6 +69,7 @@ pub(super) fn connect(
                 }
                 _ => ((apd, apd), unpredictable_ports(random)),
             };
+            found.mapping = as_found(behaviour.0);
             let carrier = NatConfig {
                 mapping: behaviour.0,
                 filtering: behaviour.1,
@@ -90,7 +99,15 @@ pub(super) fn connect(
     let host = world.net.add_host();
     let addresses = (v4.map(|net| last(net, 10)), v6.map(|net| Ipv6Addr::from_bits(net.to_bits() | 0x10)));
     world.attach(host, lan, addresses, (wire(), wire()))?;
-    Ok(host)
+    Ok((host, found))
+}
+
+fn as_found(mapping: Behaviour) -> Mapping {
+    match mapping {
+        Behaviour::EndpointIndependent => Mapping::EndpointIndependent,
+        Behaviour::AddressDependent => Mapping::AddressDependent,
+        Behaviour::AddressAndPortDependent => Mapping::AddressAndPortDependent,
+    }
 }
 
 /// Adds a carrier's LAN, behind a box of this kind; homes connect to it.

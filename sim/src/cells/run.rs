@@ -90,7 +90,7 @@ impl Cell {
         let network =
             NetworkConfig::AdHoc { id: NetworkId::ad_hoc(1000..=3000).expect("a range"), psk: None };
         for (number, kind) in (1..).zip(self.kinds) {
-            let host = home::connect(&mut world, &mut random, kind, number)?;
+            let (host, nat) = home::connect(&mut world, &mut random, kind, number)?;
             let machine = world.add_machine(MachineConfig {
                 host,
                 port: random.within(1024..=60_000) as u16,
@@ -98,6 +98,7 @@ impl Cell {
                 clock: CLOCK,
                 networks: vec![(network.clone(), vec![PORT])],
                 roots: configs.clone(),
+                nat,
             });
             world.start(machine)?;
         }
@@ -167,15 +168,17 @@ fn node_config(random: &mut Random) -> NodeConfig {
     }
 }
 
-/// A few kilobytes both ways, and then a little now and then for twelve seconds.
+/// A few kilobytes both ways, and then a little now and then for twelve seconds. Nobody waits for that, so it
+/// takes no longer where round trips are long.
 fn plan(network: NetworkId, (client, server): (usize, usize)) -> Plan {
     let (mut asks, mut answers) =
         (vec![Step::Write(FIRST), Step::Await(FIRST)], vec![Step::Await(FIRST), Step::Write(FIRST)]);
     for time in 1..=TIMES {
         let total = FIRST + time * AGAIN;
-        asks.extend([Step::Pause(INTERVAL), Step::Write(AGAIN), Step::Await(total)]);
+        asks.extend([Step::Pause(INTERVAL), Step::Write(AGAIN)]);
         answers.extend([Step::Await(total), Step::Write(AGAIN)]);
     }
+    asks.push(Step::Await(FIRST + TIMES * AGAIN));
     let scripts = [Script(asks), Script(answers)];
     Plan { scripts, readers: [Reader::EAGER; 2], ..Plan::greeting(network, (client, server), PORT) }
 }

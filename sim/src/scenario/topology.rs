@@ -229,6 +229,7 @@ impl Topology {
             clock: Duration::from_secs(random.within(0..=4_000_000_000)),
             networks: Vec::new(),
             roots: Vec::new(),
+            nat: peersock_overlay::Nat::default(),
         });
         Ok(())
     }

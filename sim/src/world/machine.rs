@@ -2,7 +2,10 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use peersock::NetworkId;
-use peersock_overlay::{Identity, NetworkConfig, NodeId, RootConfig, SocketIndex, SocketInfo};
+use peersock_overlay::{
+    Candidate, CandidateKind, Contact, Identity, Nat, NetworkConfig, NodeId, RootConfig, SocketIndex,
+    SocketInfo,
+};
 use peersock_stack::Batch;
 
 use super::{Violation, World};
@@ -40,6 +43,8 @@ pub struct MachineConfig {
     pub networks: Vec<(NetworkConfig, Vec<u16>)>,
     /// The roots that it uses from its start on.
     pub roots: Vec<RootConfig>,
+    /// What it has found out about the box in front of it.
+    pub nat: Nat,
 }
 
 impl Machine {
@@ -96,6 +101,7 @@ impl World {
         let at = self.instant();
         let seed = self.random.bytes();
         let sockets = self.socket_infos(number);
+        let contact = self.contact(number);
         self.note_endpoints(number);
         let machine = &mut self.machines[number];
         machine.starts += 1;
@@ -108,6 +114,7 @@ impl World {
         for (network, ports) in &config.networks {
             node.join(at, network.clone(), ports).expect("scenarios have sound networks");
         }
+        node.datapath().set_contact(at, contact, &mut Batch::default());
         node.datapath().set_roots(at, config.roots.clone(), &mut Batch::default());
         machine.node = Some(node);
         self.trace.note(self.now, format_args!("{number} starts"), &[]);
@@ -212,11 +219,19 @@ impl World {
     fn refresh_sockets(&mut self, number: usize) -> Result<(), Violation> {
         let at = self.instant();
         let sockets = self.socket_infos(number);
+        let contact = self.contact(number);
         self.note_endpoints(number);
         if let Some(node) = &mut self.machines[number].node {
             node.set_sockets(at, sockets);
+            node.datapath().set_contact(at, contact, &mut Batch::default());
         }
         self.settle(number)
+    }
+
+    /// What a node's driver knows of where it is.
+    fn contact(&self, number: usize) -> Contact {
+        let candidate = |address| Candidate { kind: CandidateKind::Interface, address };
+        Contact::new(self.machines[number].config.nat, self.endpoints(number).into_iter().map(candidate))
     }
 
     fn note_endpoints(&mut self, number: usize) {

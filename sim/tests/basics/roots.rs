@@ -161,6 +161,7 @@ impl Homes {
                 clock: CLOCK,
                 networks: vec![(open_network(), vec![PORT])],
                 roots: configs.clone(),
+                nat: peersock_overlay::Nat::default(),
             });
             world.start(machine).expect("a start");
         }

@@ -39,6 +39,7 @@ impl Lab {
                 clock: Duration::from_secs(1_800_000_000),
                 networks: networks.iter().map(|network| (network.clone(), vec![PORT])).collect(),
                 roots: Vec::new(),
+                nat: peersock_overlay::Nat::default(),
             });
             world.start(machine).expect("a start");
         }
