@@ -1,9 +1,9 @@
 //! How a node of each kind is connected.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
-use peersock_overlay::{Mapping, Nat as Found};
+use peersock_overlay::{Candidate, CandidateKind, Contact, Mapping, Nat as Found};
 
 use crate::net::{
     Behaviour, Firewall, Gateway, HostId, LanId, Nat, NatConfig, Pipe, PortDelta, Prefixes, Stage,
@@ -16,14 +16,14 @@ use super::Kind;
 /// How long mappings live where it is not said otherwise (RFC 4787, REQ-5).
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Connects a new host in this way, and says what a probe finds out about the box in front of it. `number` (1
-/// to 200) makes its addresses.
+/// Connects a new host in this way, and says what the driver of a node at that port finds out by STUN. `number`
+/// (1 to 200) makes its addresses.
 pub(super) fn connect(
     world: &mut World,
     random: &mut Random,
     kind: Kind,
-    number: u8,
-) -> Result<(HostId, Found), Violation> {
+    (number, port): (u8, u16),
+) -> Result<(HostId, Contact), Violation> {
     let access = Access::random(random);
     let [has_v4, has_v6] = kind.families();
     let is_open = matches!(kind, Kind::Open);
@@ -40,6 +40,7 @@ pub(super) fn connect(
     };
     let mut gateway = access.gateway();
     let mut found = Found::default();
+    let mut mapped = None;
     match kind {
         Kind::Open | Kind::Ipv6 => {}
         Kind::Nat { mapping, filtering, predictable } => {
@@ -92,14 +93,20 @@ pub(super) fn connect(
             gateway.firewall = Some(Firewall::new(apd, TIMEOUT));
             let ports = unpredictable_ports(random);
             let config = NatConfig { mapping: apd, timeout: TIMEOUT, ports, ..NatConfig::new(public.into()) };
-            gateway.nat = Some(Nat::new(config, random.fork()));
+            let mut nat = Nat::new(config, random.fork());
+            // Roots are reached by IPv6, and so see nothing of this.
+            mapped =
+                nat.outbound(world.now(), SocketAddr::from(([192, 168, number, HOST], port)), STUN_SERVER);
+            gateway.nat = Some(nat);
         }
     }
     world.net.set_gateway(lan, Some(gateway));
     let host = world.net.add_host();
-    let addresses = (v4.map(|net| last(net, 10)), v6.map(|net| Ipv6Addr::from_bits(net.to_bits() | 0x10)));
+    let addresses =
+        (v4.map(|net| last(net, HOST)), v6.map(|net| Ipv6Addr::from_bits(net.to_bits() | u128::from(HOST))));
     world.attach(host, lan, addresses, (wire(), wire()))?;
-    Ok((host, found))
+    let mapped = mapped.map(|address| Candidate { kind: CandidateKind::Mapped, address });
+    Ok((host, Contact::new(found, mapped)))
 }
 
 fn as_found(mapping: Behaviour) -> Mapping {
@@ -109,6 +116,11 @@ fn as_found(mapping: Behaviour) -> Mapping {
         Behaviour::AddressAndPortDependent => Mapping::AddressAndPortDependent,
     }
 }
+
+/// The last byte of a host's addresses.
+const HOST: u8 = 10;
+
+const STUN_SERVER: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(198, 51, 1, 1), 7420));
 
 /// Adds a carrier's LAN, behind a box of this kind; homes connect to it.
 pub(super) fn add_carrier(world: &mut World, random: &mut Random, nat: NatConfig, number: u8) -> LanId {

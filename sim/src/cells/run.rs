@@ -90,15 +90,16 @@ impl Cell {
         let network =
             NetworkConfig::AdHoc { id: NetworkId::ad_hoc(1000..=3000).expect("a range"), psk: None };
         for (number, kind) in (1..).zip(self.kinds) {
-            let (host, nat) = home::connect(&mut world, &mut random, kind, number)?;
+            let port = random.within(1024..=60_000) as u16;
+            let (host, contact) = home::connect(&mut world, &mut random, kind, (number, port))?;
             let machine = world.add_machine(MachineConfig {
                 host,
-                port: random.within(1024..=60_000) as u16,
+                port,
                 node: node_config(&mut random),
                 clock: CLOCK,
                 networks: vec![(network.clone(), vec![PORT])],
                 roots: configs.clone(),
-                nat,
+                contact,
             });
             world.start(machine)?;
         }

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -97,6 +97,8 @@ pub struct Net {
     lans: BTreeMap<LanId, Lan>,
     hosts: BTreeMap<HostId, Vec<Card>>,
     moving: Queue<Time, (Place, Datagram)>,
+    /// From which LAN to which one the core passes nothing.
+    blocked: BTreeSet<(LanId, LanId)>,
     random: Random,
     stats: NetStats,
 }
@@ -119,7 +121,8 @@ struct Card {
 enum Place {
     /// At the switch, from a host or from the gateway.
     Switch(LanId),
-    Core,
+    /// In the core, from that LAN.
+    Core(LanId),
     /// At the core's side of the gateway, behind its inbound link.
     Door(LanId),
     Host {
@@ -135,6 +138,7 @@ impl Net {
             lans: BTreeMap::new(),
             hosts: BTreeMap::new(),
             moving: Queue::default(),
+            blocked: BTreeSet::new(),
             random,
             stats: NetStats::default(),
         }
@@ -157,6 +161,15 @@ impl Net {
     /// A LAN's NAT box, if it has one.
     pub fn nat_mut(&mut self, lan: LanId) -> Option<&mut Nat> {
         self.lans.get_mut(&lan)?.gateway.as_mut()?.nat.as_mut()
+    }
+
+    /// From now on the core passes nothing from one LAN to another one, or again everything. Each is one that
+    /// the core leads to.
+    pub fn block(&mut self, from: LanId, to: LanId, blocked: bool) {
+        match blocked {
+            true => self.blocked.insert((from, to)),
+            false => self.blocked.remove(&(from, to)),
+        };
     }
 
     /// A LAN's firewall, if it has one.
@@ -270,7 +283,7 @@ impl Net {
         while let Some((at, (place, datagram))) = self.moving.pop_due(now) {
             match place {
                 Place::Switch(lan) => self.at_switch(at, lan, datagram),
-                Place::Core => self.inwards(at, None, datagram),
+                Place::Core(from) => self.inwards(at, None, from, datagram),
                 Place::Door(lan) => self.at_door(at, lan, datagram),
                 Place::Host { host, multicast } => {
                     self.stats.delivered += 1;
@@ -304,7 +317,7 @@ impl Net {
         } else if leads_out {
             self.at_gateway(at, lan, datagram);
         } else {
-            self.inwards(at, Some(lan), datagram);
+            self.inwards(at, Some(lan), lan, datagram);
         }
     }
 
@@ -328,25 +341,28 @@ impl Net {
             (Some(_), None) => return self.stats.unroutable += 1,
             (None, None) => {}
         }
-        let next = gateway.upstream.map_or(Place::Core, Place::Switch);
+        let next = gateway.upstream.map_or(Place::Core(lan), Place::Switch);
         for (at, datagram) in gateway.out.pass(&mut self.random, at, datagram) {
             self.moving.push(at, (next, datagram));
         }
     }
 
-    /// Passes a datagram on to the LAN whose gateway leads to `from`, a LAN or the core, and has its
-    /// destination.
-    fn inwards(&mut self, at: Time, from: Option<LanId>, datagram: Datagram) {
+    /// Passes a datagram from the LAN `from` on to the one whose gateway leads to `upstream`, a LAN or the core,
+    /// and has its destination.
+    fn inwards(&mut self, at: Time, upstream: Option<LanId>, from: LanId, datagram: Datagram) {
         let to = datagram.to.ip();
         let lan = self.lans.iter_mut().find_map(|(&id, lan)| {
-            let gateway = lan.gateway.as_mut().filter(|gateway| gateway.upstream == from)?;
+            let gateway = lan.gateway.as_mut().filter(|gateway| gateway.upstream == upstream)?;
             let leads = match &gateway.nat {
                 Some(nat) if gateway.translates(to) => nat.config().external == to,
                 _ => lan.prefixes.contain(to),
             };
             leads.then_some((id, gateway))
         });
-        let Some((lan, gateway)) = lan else { return self.stats.unroutable += 1 };
+        let passes = |lan: &LanId| upstream.is_some() || !self.blocked.contains(&(from, *lan));
+        let Some((lan, gateway)) = lan.filter(|(lan, _)| passes(lan)) else {
+            return self.stats.unroutable += 1;
+        };
         for (at, datagram) in gateway.into.pass(&mut self.random, at, datagram) {
             self.moving.push(at, (Place::Door(lan), datagram));
         }

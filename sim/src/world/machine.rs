@@ -3,8 +3,7 @@ use std::time::Duration;
 
 use peersock::NetworkId;
 use peersock_overlay::{
-    Candidate, CandidateKind, Contact, Identity, Nat, NetworkConfig, NodeId, RootConfig, SocketIndex,
-    SocketInfo,
+    Candidate, CandidateKind, Contact, Identity, NetworkConfig, NodeId, RootConfig, SocketIndex, SocketInfo,
 };
 use peersock_stack::Batch;
 
@@ -43,8 +42,9 @@ pub struct MachineConfig {
     pub networks: Vec<(NetworkConfig, Vec<u16>)>,
     /// The roots that it uses from its start on.
     pub roots: Vec<RootConfig>,
-    /// What it has found out about the box in front of it.
-    pub nat: Nat,
+    /// What its driver has found out besides the addresses of its cards: the box in front of it, and where
+    /// STUN servers see it.
+    pub contact: Contact,
 }
 
 impl Machine {
@@ -230,8 +230,10 @@ impl World {
 
     /// What a node's driver knows of where it is.
     fn contact(&self, number: usize) -> Contact {
-        let candidate = |address| Candidate { kind: CandidateKind::Interface, address };
-        Contact::new(self.machines[number].config.nat, self.endpoints(number).into_iter().map(candidate))
+        let interface = |address| Candidate { kind: CandidateKind::Interface, address };
+        let found = &self.machines[number].config.contact;
+        let interfaces = self.endpoints(number).into_iter().map(interface);
+        Contact::new(found.nat, found.candidates().iter().copied().chain(interfaces))
     }
 
     fn note_endpoints(&mut self, number: usize) {

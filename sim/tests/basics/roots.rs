@@ -1,20 +1,14 @@
 //! Two nodes behind NAT boxes that cannot be punched: each destination gets a port of its own, and nobody
 //! else may answer. They have nothing in common but their roots.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use peersock_overlay::{Identity, Place, RootConfig, RootState};
-use peersock_sim::net::{Behaviour, Gateway, HostId, Nat, NatConfig, Pipe, PortDelta, Prefixes, Stage};
-use peersock_sim::{Limits, MachineConfig, Plan, Random, Reader, Script, Step, Trace, World};
-use peersock_testnet::{FakeRoot, RealRoot, TestRoot};
+use peersock_overlay::RootState;
+use peersock_sim::World;
 
 use crate::SECOND;
-use crate::lab::{PORT, node_config, open_network, wire};
-
-const CLOCK: Duration = Duration::from_secs(1_800_000_000);
-const ROOT_PORT: u16 = 7420;
+use crate::homes::{Homes, ROOT_PORT};
 
 #[test]
 fn the_first_byte_comes_within_three_round_trips_to_the_root_and_200_ms() {
@@ -96,116 +90,4 @@ fn roots_that_are_killed_and_started_in_turns_reset_no_connection() {
         assert_eq!(homes.info(0, turn % 2).state, RootState::Registered, "turn {turn}");
     }
     assert!(homes.world.ledger.bytes_checked > 10_000_000);
-}
-
-/// Node 0 and node 1, each at home behind a NAT box, and roots elsewhere.
-struct Homes {
-    world: World,
-    roots: Vec<HostId>,
-    addresses: Vec<SocketAddr>,
-}
-
-impl Homes {
-    /// From each place to the core it takes `far`.
-    fn new(roots: u8, far: Duration) -> Self {
-        let real = |identity, at, random| RealRoot::new(identity, at, CLOCK, random).into();
-        Self::with_roots(roots, far, real)
-    }
-
-    /// The same with roots that can lie, and do not yet.
-    fn with_liars(roots: u8, far: Duration) -> Self {
-        let fake = |identity, _, random| FakeRoot::new(identity, CLOCK, random).into();
-        Self::with_roots(roots, far, fake)
-    }
-
-    fn with_roots(roots: u8, far: Duration, make: fn(Identity, Instant, Random) -> TestRoot) -> Self {
-        let mut random = Random::from_seed(1);
-        let trace = Trace::new(std::env::var_os("PEERSOCK_SIM_TRACE").is_some());
-        let mut world = World::new(random.fork(), trace, Limits::default());
-        let pipe = || Pipe::new([Stage::Mtu(1500), Stage::Delay { base: far, jitter: far / 50 }]);
-        let add_host = |world: &mut World, net: [u8; 3], nat: Option<Nat>| {
-            let [a, b, c] = net;
-            let lan = world.net.add_lan(Prefixes { ipv4: Some([a, b, c, 0].into()), ipv6: None });
-            world
-                .net
-                .set_gateway(lan, Some(Gateway { nat, out: pipe(), into: pipe(), ..Gateway::default() }));
-            let (host, address) = (world.net.add_host(), Ipv4Addr::new(a, b, c, 1));
-            world.net.attach(host, lan, Some(address), None, wire(), wire());
-            (host, address)
-        };
-        let (mut hosts, mut addresses, mut configs) = (Vec::new(), Vec::new(), Vec::new());
-        for number in 1..=roots {
-            let (host, address) = add_host(&mut world, [198, 51, number], None);
-            let identity = Identity::from_seed(&[0xa0 + number; 32]);
-            let socket = SocketAddr::from((address, ROOT_PORT));
-            configs.push(RootConfig::new(*identity.public(), vec![socket]));
-            let root = make(identity, world.instant(), random.fork());
-            world.add_any_root((host, ROOT_PORT), root);
-            hosts.push(host);
-            addresses.push(socket);
-        }
-        for number in 1..=2 {
-            let nat = NatConfig {
-                mapping: Behaviour::AddressAndPortDependent,
-                filtering: Behaviour::AddressAndPortDependent,
-                timeout: 30 * SECOND,
-                ports: PortDelta::Random,
-                ..NatConfig::new([203, 0, 113, number].into())
-            };
-            let nat = Nat::new(nat, random.fork());
-            let (host, _) = add_host(&mut world, [192, 168, number], Some(nat));
-            let machine = world.add_machine(MachineConfig {
-                host,
-                port: 4000,
-                node: node_config(number),
-                clock: CLOCK,
-                networks: vec![(open_network(), vec![PORT])],
-                roots: configs.clone(),
-                nat: peersock_overlay::Nat::default(),
-            });
-            world.start(machine).expect("a start");
-        }
-        Self { world, roots: hosts, addresses }
-    }
-
-    fn run(&mut self, time: Duration) {
-        let end = self.world.now() + time;
-        self.world.run_until(end).expect("no violation");
-    }
-
-    fn greeting(&self) -> Plan {
-        Plan::greeting(open_network().id(), (0, 1), PORT)
-    }
-
-    /// Begins a connection in which one node sends without end.
-    fn transfer(&mut self, sender: usize) {
-        let mut scripts = [Script::default(), Script::default()];
-        scripts[sender] = Script(vec![Step::Write(1_000_000_000)]);
-        let plan = Plan { scripts, readers: [Reader::EAGER; 2], ..self.greeting() };
-        self.world.converse(Arc::new(plan)).expect("a connection");
-    }
-
-    /// How long it takes until another byte arrives.
-    fn stall(&mut self, limit: Duration) -> Duration {
-        let (begin, before) = (self.world.now(), self.world.ledger.bytes_checked);
-        while self.world.ledger.bytes_checked == before {
-            self.run(SECOND / 100);
-            assert!(self.world.now() - begin < limit, "nothing arrives any more");
-        }
-        self.world.now() - begin
-    }
-
-    fn info(&self, node: usize, root: usize) -> peersock_overlay::RootInfo {
-        let datapath = self.world.machines()[node].node().expect("it runs").datapath();
-        datapath.roots(self.world.instant()).swap_remove(root)
-    }
-
-    /// The root through which a node's path leads.
-    fn root_of_path(&self, node: usize) -> Option<usize> {
-        let peers = self.world.machines()[node].node().expect("it runs").datapath().peers();
-        match peers.first()?.path?.place {
-            Place::Relayed { root, .. } => self.addresses.iter().position(|address| *address == root),
-            _ => None,
-        }
-    }
 }
