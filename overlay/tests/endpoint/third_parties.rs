@@ -44,7 +44,8 @@ fn who_names_ever_new_addresses_is_believed_no_more() {
     let hits = hits(&net, |to| {
         to.ip().to_string().starts_with("203.0.113.1") && to.port() >= 1000 && to.port() < 2000
     });
-    assert!(hits.len() <= 24 + seconds as usize / 5 + 1, "{} in {seconds} s", hits.len());
+    let most = 24 + seconds as usize / 5 + 1;
+    assert!((24..=most).contains(&hits.len()), "{} in {seconds} s", hits.len());
     assert!(hits.iter().all(|len| *len == 38));
     let told: usize = net
         .sent
