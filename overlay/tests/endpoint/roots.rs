@@ -180,6 +180,27 @@ fn a_direct_way_takes_over_and_gives_back_what_it_cannot_carry() {
 }
 
 #[test]
+fn a_node_that_doubts_a_path_asks_its_roots_too() {
+    let mut net = apart(1);
+    net.filter = Box::new(|_| true);
+    net.run(5 * SECOND);
+    net.send(0, 1, b"first");
+    net.run(5 * SECOND);
+    assert!(net.peer(0, 1).path().unwrap().place.relay().is_none());
+    let (peer, doubted) = (net.peer(0, 1), net.now);
+    let (node, root) = (net.nodes[0].socket, net.roots[0].socket);
+    let asked = |net: &Net| {
+        net.sent.iter().filter(|sent| sent.at >= doubted && sent.from == node && sent.to == root).count()
+    };
+    for _ in 0..10 {
+        let now = net.now;
+        net.nodes[0].endpoint.path_suspected(now, &peer);
+        net.run(100 * MS);
+        assert_eq!(asked(&net), 1, "a NAT box that has forgotten this node has it in mind again");
+    }
+}
+
+#[test]
 fn packets_that_nobody_answers_leave_a_dead_way_too() {
     let mut net = apart(1);
     net.filter = Box::new(|_| true);
