@@ -32,6 +32,7 @@
 //! ```
 
 mod apps;
+pub mod cells;
 mod content;
 pub mod net;
 mod node;
@@ -46,7 +47,9 @@ pub use node::{Node, NodeConfig, Sent};
 pub use peersock_testnet::Random;
 pub use trace::Trace;
 pub use wire::{Sender, WireObserver};
-pub use world::{DISCOVERY_PORT, IntruderConfig, Limits, Machine, MachineConfig, Tap, Tapped, World};
+pub use world::{
+    DISCOVERY_PORT, IntruderConfig, Limits, Machine, MachineConfig, RootPlace, Tap, Tapped, World,
+};
 
 /// Virtual time since the scenario began.
 pub type Time = std::time::Duration;

@@ -1,5 +1,8 @@
-//! `peersock-sim`: runs many seeds, or one again.
+//! `peersock-sim`: runs many seeds, or one again, and measures the table of cells.
 
+mod cells_command;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -37,6 +40,33 @@ enum Command {
         #[arg(long)]
         verbose: bool,
     },
+    /// Measure every cell of the table of NAT boxes, and write it down.
+    Cells {
+        /// How many seeds for each cell.
+        #[arg(long, default_value_t = 100)]
+        seeds: u64,
+        /// Where the table goes; by default it is printed.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Measure only cells of which one side, or both, are of the kinds named.
+        #[arg(long, value_name = "KIND", num_args = 1..=2)]
+        only: Vec<String>,
+        /// How many at a time; by default as many as there are processors.
+        #[arg(long)]
+        jobs: Option<usize>,
+    },
+    /// Run one seed of one cell again.
+    Cell {
+        /// One side.
+        first: String,
+        /// The other side.
+        second: String,
+        /// Which.
+        seed: u64,
+        /// Print every event.
+        #[arg(long)]
+        trace: bool,
+    },
     /// Run one seed again.
     Replay {
         /// Which.
@@ -50,16 +80,24 @@ enum Command {
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run { seeds, from, time_limit, jobs, verbose } => {
-            let jobs =
-                jobs.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
-            run(from..from.saturating_add(seeds), time_limit.map(Duration::from_secs), jobs.max(1), verbose)
+            let limit = time_limit.map(Duration::from_secs);
+            run(from..from.saturating_add(seeds), limit, or_processors(jobs), verbose)
         }
+        Command::Cells { seeds, out, only, jobs } => {
+            cells_command::measure(seeds, out.as_deref(), &only, or_processors(jobs))
+        }
+        Command::Cell { first, second, seed, trace } => cells_command::again([&first, &second], seed, trace),
         Command::Replay { seed, trace } => {
             let report = Scenario { trace, ..Scenario::new(seed) }.run();
             describe(&report);
             finish(u64::from(report.violation.is_none()), u64::from(report.violation.is_some()))
         }
     }
+}
+
+fn or_processors(jobs: Option<usize>) -> usize {
+    let jobs = jobs.or_else(|| std::thread::available_parallelism().ok().map(usize::from));
+    jobs.unwrap_or(1).max(1)
 }
 
 fn run(seeds: std::ops::Range<u64>, limit: Option<Duration>, jobs: usize, verbose: bool) -> ExitCode {

@@ -7,7 +7,7 @@
 //! * [`Adversary`]: a member of a network who keeps to no rule. It has an identity and the keys of its
 //!   sessions, so what it makes is authentic, and it makes whatever it likes: its datagrams may be sent from
 //!   any address.
-//! * [`FakeRoot`]: a root without limits, which lies if it is told to.
+//! * [`TestRoot`]: the root that serves nodes ([`RealRoot`]), or one that lies to them ([`FakeRoot`]).
 //! * [`Credit`]: how many bytes may be sent to addresses whose owner has never received anything.
 //! * [`Lab`]: real NATs in network namespaces; [`LocalDht`]: a DHT that leads nowhere else.
 //!
@@ -33,6 +33,10 @@ mod lab;
 mod local_dht;
 mod queue;
 mod random;
+#[cfg(feature = "root")]
+mod real_root;
+#[cfg(feature = "root")]
+mod test_root;
 
 #[cfg(feature = "overlay")]
 pub use adversary::{Adversary, Heard};
@@ -50,3 +54,7 @@ pub use lab::Lab;
 pub use local_dht::LocalDht;
 pub use queue::Queue;
 pub use random::Random;
+#[cfg(feature = "root")]
+pub use real_root::RealRoot;
+#[cfg(feature = "root")]
+pub use test_root::TestRoot;

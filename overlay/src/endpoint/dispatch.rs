@@ -52,6 +52,7 @@ impl Endpoint {
     /// peer one second, or two round trips, after data was sent to it.
     pub fn path_suspected(&mut self, now: Instant, peer: &Arc<Peer>) {
         self.link_of(now, peer, Link::doubt);
+        self.doubt_roots(now);
     }
 
     /// A hint from above that the peer does not answer, for example from TCP's retransmissions: confirms that
@@ -59,6 +60,7 @@ impl Endpoint {
     /// last second.
     pub fn peer_unresponsive(&mut self, now: Instant, peer: &Arc<Peer>) {
         self.link_of(now, peer, Link::unresponsive);
+        self.doubt_roots(now);
     }
 
     /// Has the link of a peer take a step, unless the peer was removed.

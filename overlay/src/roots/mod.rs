@@ -42,6 +42,9 @@ pub(crate) const KEEP_INTERVAL: Duration = Duration::from_secs(25);
 /// An answer from a root is waited for so long, then it is asked again.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// A root that nothing was sent to for so long is asked when the path to a peer is doubted.
+pub(crate) const DOUBT_INTERVAL: Duration = Duration::from_secs(2);
+
 /// Questions without any answer after which a root gets a handshake.
 pub(crate) const MAX_UNANSWERED: u32 = 3;
 

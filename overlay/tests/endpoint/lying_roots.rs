@@ -5,20 +5,20 @@ use std::time::Duration;
 use peersock_overlay::wire::{Channel, Entry, Registration};
 use peersock_overlay::{Identity, RootState};
 
-use crate::roots::{add_root, apart, id, talk, use_roots};
+use crate::roots::{add_liar, add_root, apart, apart_with_liars, id, talk, use_roots};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
 fn a_root_that_names_another_node_is_not_believed() {
-    let mut net = apart(2);
+    let mut net = apart_with_liars(2);
     net.add(3);
     net.run(SECOND);
     // The first root answers everything by a node of its own choice, well signed.
     let liar = Identity::from_seed(&[0x66; 32]);
     let registration = Registration::sign(&liar, &net.roots[0].root.identity().node_id(), 1, 600);
     let lie = Entry { identity: *liar.public(), channel: Channel(5), registration };
-    net.roots[0].root.lies.entry = Some(lie);
+    net.roots[0].root.lies().entry = Some(lie);
     net.send(0, 1, b"first");
     net.wait(SECOND, |net| !net.received(1).is_empty());
     assert_eq!(net.nodes[0].endpoint.peers().len(), 1);
@@ -27,11 +27,11 @@ fn a_root_that_names_another_node_is_not_believed() {
 
 #[test]
 fn a_registration_for_another_root_is_not_believed() {
-    let mut net = apart(2);
+    let mut net = apart_with_liars(2);
     net.run(SECOND);
     // What the node has signed for the second root, said by the first.
-    let stolen = net.roots[1].root.entry(&id(1));
-    net.roots[0].root.lies.entry = stolen;
+    let stolen = net.roots[1].root.fake().entry(&id(1));
+    net.roots[0].root.lies().entry = stolen;
     net.send(0, 1, b"first");
     net.wait(SECOND, |net| !net.received(1).is_empty());
     assert_eq!(net.peer(0, 1).path().unwrap().remote(), net.roots[1].socket);
@@ -42,8 +42,9 @@ fn a_registration_for_another_root_is_not_believed() {
 fn a_root_that_swallows_frames_or_names_wrong_channels_can_only_refuse() {
     for lie in 0..4 {
         let mut net = apart(0);
-        (1..=2).for_each(|root| add_root(&mut net, root));
-        let lies = &mut net.roots[0].root.lies;
+        add_liar(&mut net, 1);
+        add_root(&mut net, 2);
+        let lies = net.roots[0].root.lies();
         match lie {
             0 => lies.swallows = true,
             1 => lies.wrong_channel = true,
@@ -61,13 +62,13 @@ fn a_root_that_swallows_frames_or_names_wrong_channels_can_only_refuse() {
 
 #[test]
 fn a_root_that_begins_to_swallow_frames_is_left() {
-    let mut net = apart(2);
+    let mut net = apart_with_liars(2);
     net.run(SECOND);
     net.send(0, 1, b"first");
     net.run(5 * SECOND);
     let used = net.peer(0, 1).path().unwrap().remote();
     for root in net.roots.iter_mut().filter(|root| root.socket == used) {
-        root.root.lies.swallows = true;
+        root.root.lies().swallows = true;
     }
     let longest = talk(&mut net, 20 * SECOND);
     assert!(longest <= 2 * SECOND, "{longest:?}");
@@ -75,13 +76,13 @@ fn a_root_that_begins_to_swallow_frames_is_left() {
 
 #[test]
 fn a_root_that_changes_where_frames_come_from_makes_no_more_than_two_places() {
-    let mut net = apart(1);
+    let mut net = apart_with_liars(1);
     net.run(SECOND);
     net.send(0, 1, b"first");
     net.run(SECOND);
-    net.roots[0].root.lies.wrong_origin = true;
+    net.roots[0].root.lies().wrong_origin = true;
     talk(&mut net, 5 * SECOND);
-    net.roots[0].root.lies.wrong_origin = false;
+    net.roots[0].root.lies().wrong_origin = false;
     talk(&mut net, 20 * SECOND);
     net.nodes[1].inbox.clear();
     net.send(0, 1, b"again");
@@ -91,8 +92,8 @@ fn a_root_that_changes_where_frames_come_from_makes_no_more_than_two_places() {
 #[test]
 fn a_voucher_of_somebody_else_registers_nobody() {
     let mut net = apart(0);
-    add_root(&mut net, 1);
-    net.roots[0].root.lies.wrong_voucher = true;
+    add_liar(&mut net, 1);
+    net.roots[0].root.lies().wrong_voucher = true;
     use_roots(&mut net, 0);
     net.run(SECOND);
     let info = &net.nodes[0].endpoint.roots(net.now)[0];
@@ -103,10 +104,11 @@ fn a_voucher_of_somebody_else_registers_nobody() {
 #[test]
 fn a_root_that_refuses_is_asked_rarely() {
     let mut net = apart(0);
-    add_root(&mut net, 1);
-    net.roots[0].root.lies.refuses = true;
+    add_liar(&mut net, 1);
+    net.roots[0].root.lies().refuses = true;
     use_roots(&mut net, 0);
     net.run(Duration::from_secs(600));
     assert_eq!(net.nodes[0].endpoint.roots(net.now)[0].state, RootState::Refused);
-    assert!((5..=25).contains(&net.roots[0].root.registrations), "{}", net.roots[0].root.registrations);
+    let registrations = net.roots[0].root.fake().registrations;
+    assert!((5..=25).contains(&registrations), "{registrations}");
 }

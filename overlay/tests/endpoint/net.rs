@@ -12,7 +12,7 @@ use peersock_overlay::{
     Endpoint, EndpointConfig, EntropySource, Event, Identity, Limits, Lookup, NetworkConfig, NetworkId,
     NetworkIndex, Peer, RecvMeta, RelayReader, SocketIndex, SocketInfo,
 };
-use peersock_testnet::{FakeRoot, Queue};
+use peersock_testnet::{Queue, TestRoot};
 
 use crate::nat::NatBox;
 
@@ -37,7 +37,7 @@ pub(crate) struct Node {
 
 /// A root with its address.
 pub(crate) struct RootNode {
-    pub(crate) root: FakeRoot,
+    pub(crate) root: TestRoot,
     pub(crate) socket: SocketAddr,
     pub(crate) up: bool,
 }
@@ -263,7 +263,8 @@ impl Net {
                 return true;
             }
             let timeouts = self.nodes.iter().filter(|n| n.up).filter_map(|n| n.endpoint.poll_timeout());
-            let next = timeouts.chain(self.in_flight.next_at()).min();
+            let of_roots = self.roots.iter().filter(|r| r.up).filter_map(|r| r.root.next_timeout());
+            let next = timeouts.chain(of_roots).chain(self.in_flight.next_at()).min();
             let Some(next) = next.filter(|&next| next <= end) else {
                 self.now = end;
                 return false;
@@ -271,6 +272,15 @@ impl Net {
             self.now = self.now.max(next);
             while let Some((_, datagram)) = self.in_flight.pop_due(self.now) {
                 self.arrive(&datagram);
+            }
+            for index in 0..self.roots.len() {
+                let RootNode { root, socket, up } = &mut self.roots[index];
+                if *up && root.next_timeout().is_some_and(|at| at <= self.now) {
+                    let (from, at) = (*socket, self.now);
+                    for (to, bytes) in root.handle_timeout(at) {
+                        self.inject(Sent { at, from, to, bytes });
+                    }
+                }
             }
             for node in self.nodes.iter_mut().filter(|node| node.up) {
                 if node.endpoint.poll_timeout().is_some_and(|at| at <= self.now) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use peersock_overlay::wire::{Channel, Referral, Registration, Relayed, RootRecord};
 use peersock_overlay::{Event, Identity, NetworkId, Place, RecvMeta, RootConfig, RootState, SocketIndex};
-use peersock_testnet::{FakeRoot, Random};
+use peersock_testnet::{FakeRoot, Random, RealRoot, TestRoot};
 
 use crate::net::{Net, RootNode, Sent, UNIX_TIME, open_network};
 
@@ -125,7 +125,8 @@ fn a_root_that_was_restarted_is_used_again_and_what_it_forgot_is_asked_anew() {
     net.run(SECOND);
     net.send(0, 1, b"first");
     net.run(2 * SECOND);
-    net.roots[0].root.restart();
+    let now = net.now;
+    net.roots[0].root.restart(now);
     // Until its sessions are asked for anew nothing passes; that is noticed within a keepalive interval.
     net.run(Duration::from_secs(40));
     assert!((0..2).all(|node| net.nodes[node].endpoint.roots(net.now)[0].state == RootState::Registered));
@@ -137,14 +138,14 @@ fn a_root_that_was_restarted_is_used_again_and_what_it_forgot_is_asked_anew() {
 
 #[test]
 fn a_root_that_says_it_has_forgotten_a_node_is_told_at_once() {
-    let mut net = apart(1);
+    let mut net = apart_with(1, fake_root);
     net.run(SECOND);
     let (root, now) = (net.roots[0].socket, net.now);
-    for (to, bytes) in net.roots[0].root.forget_clients() {
+    for (to, bytes) in net.roots[0].root.fake().forget_clients() {
         net.inject(Sent { at: now, from: root, to, bytes });
     }
     net.run(10 * MS);
-    assert!((0..2).all(|node| net.roots[0].root.entry(&id(node)).is_some()));
+    assert!((0..2).all(|node| net.roots[0].root.fake().entry(&id(node)).is_some()));
 }
 
 #[test]
@@ -164,11 +165,11 @@ fn a_direct_way_takes_over_and_gives_back_what_it_cannot_carry() {
     for (at, of) in [(0, 1), (1, 0)] {
         assert_eq!(net.peer(at, of).path().unwrap().remote(), net.nodes[of].socket);
     }
-    let relayed = net.roots[0].root.relayed.0;
+    let relayed = net.roots[0].root.relayed().0;
     let moved = [0, 1].map(|node| net.counter(node, "paths_moved"));
     talk(&mut net, 60 * SECOND);
     assert_eq!([0, 1].map(|node| net.counter(node, "paths_moved")), moved);
-    assert_eq!(net.roots[0].root.relayed.0, relayed, "nothing is relayed while the direct way works");
+    assert_eq!(net.roots[0].root.relayed().0, relayed, "nothing is relayed while the direct way works");
     net.filter = through_roots();
     let longest = talk(&mut net, 10 * SECOND);
     assert!(longest <= 2 * SECOND, "{longest:?}");
@@ -179,6 +180,27 @@ fn a_direct_way_takes_over_and_gives_back_what_it_cannot_carry() {
 }
 
 #[test]
+fn a_node_that_doubts_a_path_asks_its_roots_too() {
+    let mut net = apart(1);
+    net.filter = Box::new(|_| true);
+    net.run(5 * SECOND);
+    net.send(0, 1, b"first");
+    net.run(5 * SECOND);
+    assert!(net.peer(0, 1).path().unwrap().place.relay().is_none());
+    let (peer, doubted) = (net.peer(0, 1), net.now);
+    let (node, root) = (net.nodes[0].socket, net.roots[0].socket);
+    let asked = |net: &Net| {
+        net.sent.iter().filter(|sent| sent.at >= doubted && sent.from == node && sent.to == root).count()
+    };
+    for _ in 0..10 {
+        let now = net.now;
+        net.nodes[0].endpoint.path_suspected(now, &peer);
+        net.run(100 * MS);
+        assert_eq!(asked(&net), 1, "a NAT box that has forgotten this node has it in mind again");
+    }
+}
+
+#[test]
 fn packets_that_nobody_answers_leave_a_dead_way_too() {
     let mut net = apart(1);
     net.filter = Box::new(|_| true);
@@ -186,7 +208,7 @@ fn packets_that_nobody_answers_leave_a_dead_way_too() {
     net.send(0, 1, b"first");
     net.run(5 * SECOND);
     assert!(net.peer(0, 1).path().unwrap().place.relay().is_none());
-    assert_eq!(net.roots[0].root.look_ups, 0, "a root need not know who talks on a local network");
+    assert_eq!(net.roots[0].root.look_ups(), 0, "a root need not know who talks on a local network");
     net.filter = through_roots();
     net.nodes[1].inbox.clear();
     let begin = net.now;
@@ -271,14 +293,14 @@ fn roots_that_are_not_named_any_more_are_left() {
     assert!(longest <= 2 * SECOND, "{longest:?}");
     assert_eq!(net.nodes[0].endpoint.roots(net.now).len(), 1);
     assert_eq!(net.peer(0, 1).path().unwrap().remote(), net.roots[kept].socket);
-    assert!(net.roots[1 - kept].root.entry(&id(0)).is_none(), "it was told");
+    assert_eq!(net.roots[1 - kept].root.real().root().registered(), 1, "it was told");
 }
 
 #[test]
 fn nodes_of_different_roots_talk_through_the_root_of_the_one_that_is_sought() {
     let mut net = each_at_its_own_root();
     let referral = referral(&net);
-    net.roots[0].root.referrals = vec![(referral, [7; 32])];
+    net.roots[0].root.fake().referrals = vec![(referral, [7; 32])];
     net.latency = 20 * MS;
     let begin = net.now;
     net.send(0, 1, b"first");
@@ -291,7 +313,7 @@ fn nodes_of_different_roots_talk_through_the_root_of_the_one_that_is_sought() {
     assert!(matches!(path.place, Place::Relayed { root, .. } if root == net.roots[1].socket));
     let infos = net.nodes[0].endpoint.roots(net.now);
     assert_eq!(infos.iter().map(|info| info.is_guest).collect::<Vec<_>>(), [false, true]);
-    assert_eq!(net.roots[1].root.shown, [7; 32], "the pass, and no token of the node's own root");
+    assert_eq!(net.roots[1].root.fake().shown, [7; 32], "the pass, and no token of the node's own root");
     assert_eq!(net.nodes[1].endpoint.roots(net.now).len(), 1, "who is sought needs no other root");
 
     // It stays while it is used, and what the node's own roots are is no matter for it.
@@ -302,32 +324,29 @@ fn nodes_of_different_roots_talk_through_the_root_of_the_one_that_is_sought() {
     net.nodes[1].up = false;
     net.run(Duration::from_secs(900));
     assert_eq!(net.nodes[0].endpoint.roots(net.now).len(), 1);
-    assert!(net.roots[1].root.entry(&id(0)).is_none());
+    assert!(net.roots[1].root.fake().entry(&id(0)).is_none());
 }
 
 #[test]
 fn a_root_that_another_one_has_named_is_asked_for_nobody_else() {
     let mut net = each_at_its_own_root();
     let referral = referral(&net);
-    net.roots[0].root.referrals = vec![(referral, [7; 32])];
+    net.roots[0].root.fake().referrals = vec![(referral, [7; 32])];
     net.send(0, 1, b"first");
     net.wait(SECOND, |net| !net.received(1).is_empty());
-    let asked = [0, 1].map(|root| net.roots[root].root.look_ups);
+    let asked = [0, 1].map(|root| net.roots[root].root.look_ups());
     let network = &net.nodes[0].endpoint.networks()[0];
     let nobody = network.id.address_of(&Identity::from_seed(&[99; 32]).node_id());
     let index = network.index;
     net.send_to(0, index, nobody.into(), b"is anybody there");
     net.run(5 * SECOND);
-    assert!(net.roots[0].root.look_ups > asked[0]);
-    assert_eq!(net.roots[1].root.look_ups, asked[1]);
+    assert!(net.roots[0].root.look_ups() > asked[0]);
+    assert_eq!(net.roots[1].root.look_ups(), asked[1]);
 }
 
 #[test]
 fn referrals_that_are_not_the_nodes_and_the_roots_own_word_lead_nowhere() {
-    let good = {
-        let net = each_at_its_own_root();
-        referral(&net)
-    };
+    let good = { referral(&each_at_its_own_root()) };
     let stranger = Identity::from_seed(&[77; 32]);
     let mut moved = good.clone();
     moved.root.endpoints = "203.0.113.9:7420".to_owned();
@@ -337,7 +356,7 @@ fn referrals_that_are_not_the_nodes_and_the_roots_own_word_lead_nowhere() {
     of_another.identity = *stranger.public();
     for forged in [moved, another, of_another] {
         let mut net = each_at_its_own_root();
-        net.roots[0].root.referrals = vec![(forged, [7; 32])];
+        net.roots[0].root.fake().referrals = vec![(forged, [7; 32])];
         net.send(0, 1, b"first");
         net.run(15 * SECOND);
         assert_eq!(net.nodes[0].endpoint.roots(net.now).len(), 1);
@@ -356,7 +375,7 @@ fn roots_that_are_named_and_are_not_there_get_little_and_are_left() {
         let registration = Registration::sign(&node, &root.node_id(), 1, 600);
         let root = RootRecord::sign(&root, 1, &victim.to_string()).unwrap();
         let referral = Referral { identity: *node.public(), registration, root };
-        net.roots[0].root.referrals = vec![(referral, [0; 32])];
+        net.roots[0].root.fake().referrals = vec![(referral, [0; 32])];
         net.send(0, 1, b"first");
         net.run(10 * SECOND);
     }
@@ -418,10 +437,20 @@ fn a_change_of_address_keeps_relayed_connections() {
 
 /// Two nodes in the open network that reach nobody but so many roots.
 pub(crate) fn apart(roots: u8) -> Net {
+    apart_with(roots, real_root)
+}
+
+/// The same with roots that can lie, and do not yet.
+pub(crate) fn apart_with_liars(roots: u8) -> Net {
+    apart_with(roots, fake_root)
+}
+
+fn apart_with(roots: u8, make: fn(&Net, u8) -> TestRoot) -> Net {
     let mut net = Net::pair();
     net.filter = through_roots();
-    for root in 1..=roots {
-        add_root(&mut net, root);
+    for number in 1..=roots {
+        let root = make(&net, number);
+        place(&mut net, number, root);
     }
     for node in 0..2 {
         net.join(node, &open_network());
@@ -432,7 +461,7 @@ pub(crate) fn apart(roots: u8) -> Net {
 
 /// The same, with a root each that the other one does not know.
 fn each_at_its_own_root() -> Net {
-    let mut net = apart(2);
+    let mut net = apart_with_liars(2);
     for node in 0..2 {
         use_root(&mut net, node, node);
     }
@@ -448,7 +477,7 @@ fn use_root(net: &mut Net, node: usize, root: usize) {
 
 /// What may be said of the second node, which is at the second root.
 fn referral(net: &Net) -> Referral {
-    let RootNode { root, socket, .. } = &net.roots[1];
+    let RootNode { root: TestRoot::Fake(root), socket, .. } = &net.roots[1] else { panic!("it refers") };
     root.referral(&id(1), &socket.to_string()).expect("the node is registered")
 }
 
@@ -462,7 +491,26 @@ fn root_identity(number: u8) -> Identity {
 }
 
 pub(crate) fn add_root(net: &mut Net, number: u8) {
-    let root = FakeRoot::new(root_identity(number), UNIX_TIME, Random::from_seed(number.into()));
+    let root = real_root(net, number);
+    place(net, number, root);
+}
+
+/// Adds a root that can lie, and does not yet.
+pub(crate) fn add_liar(net: &mut Net, number: u8) {
+    let root = fake_root(net, number);
+    place(net, number, root);
+}
+
+fn real_root(net: &Net, number: u8) -> TestRoot {
+    let random = Random::from_seed(number.into());
+    RealRoot::new(root_identity(number), net.now, UNIX_TIME, random).into()
+}
+
+fn fake_root(_: &Net, number: u8) -> TestRoot {
+    FakeRoot::new(root_identity(number), UNIX_TIME, Random::from_seed(number.into())).into()
+}
+
+fn place(net: &mut Net, number: u8, root: TestRoot) {
     let socket = SocketAddr::from(([198, 51, 100, number], 7420));
     net.roots.push(RootNode { root, socket, up: true });
 }

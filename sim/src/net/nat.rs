@@ -23,7 +23,7 @@ impl Behaviour {
         [Self::EndpointIndependent, Self::AddressDependent, Self::AddressAndPortDependent];
 
     /// The part of `remote` that matters.
-    fn scope(self, remote: SocketAddr) -> Scope {
+    pub(super) fn scope(self, remote: SocketAddr) -> Scope {
         match self {
             Self::EndpointIndependent => Scope::Anyone,
             Self::AddressDependent => Scope::Address(remote.ip()),
@@ -33,10 +33,40 @@ impl Behaviour {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Scope {
+pub(super) enum Scope {
     Anyone,
     Address(IpAddr),
     Endpoint(SocketAddr),
+}
+
+/// Which outer port a new mapping gets. If that one is taken, it gets any.
+///
+/// ```
+/// use peersock_sim::net::PortDelta;
+///
+/// assert_ne!(PortDelta::Equal, PortDelta::Random);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PortDelta {
+    /// The inner port.
+    Equal,
+    /// The inner port and a constant, so that ports lie outside as far apart as inside.
+    Preserving {
+        /// The constant, to which the inner port is added modulo the number of ports.
+        offset: u16,
+    },
+    /// The last mapping's and a constant, whatever the inner port is.
+    Independent {
+        /// The constant.
+        step: i16,
+    },
+    /// The last mapping's and a constant if the inner port follows the last one's; otherwise any.
+    Dependent {
+        /// The constant.
+        step: i16,
+    },
+    /// Any.
+    Random,
 }
 
 /// How a [`Nat`] behaves.
@@ -64,8 +94,8 @@ pub struct NatConfig {
     pub timeout: Duration,
     /// Whether inbound packets keep a mapping alive too (REQ-6 leaves it open).
     pub inbound_refresh: bool,
-    /// Whether the outer port equals the inner one if it is free.
-    pub port_preservation: bool,
+    /// How it chooses outer ports.
+    pub ports: PortDelta,
     /// Whether inner endpoints reach each other by outer addresses (REQ-9).
     pub hairpinning: bool,
 }
@@ -80,7 +110,7 @@ impl NatConfig {
             filtering: Behaviour::AddressAndPortDependent,
             timeout: Duration::from_secs(120),
             inbound_refresh: false,
-            port_preservation: true,
+            ports: PortDelta::Equal,
             hairpinning: false,
         }
     }
@@ -94,6 +124,8 @@ pub struct Nat {
     /// Outer port by inner endpoint and what its mapping depends on.
     ports: BTreeMap<(SocketAddr, Scope), u16>,
     mappings: BTreeMap<u16, Mapping>,
+    /// The inner and the outer port of the mapping that was made last.
+    last: Option<(u16, u16)>,
 }
 
 #[derive(Debug, Clone)]
@@ -108,7 +140,7 @@ struct Mapping {
 impl Nat {
     /// A box without any mapping.
     pub fn new(config: NatConfig, random: Random) -> Self {
-        Self { config, random, ports: BTreeMap::new(), mappings: BTreeMap::new() }
+        Self { config, random, ports: BTreeMap::new(), mappings: BTreeMap::new(), last: None }
     }
 
     /// How it behaves.
@@ -125,6 +157,7 @@ impl Nat {
     pub fn reboot(&mut self) {
         self.ports.clear();
         self.mappings.clear();
+        self.last = None;
     }
 
     /// The outer source of a packet from `inner` to `remote`, or `None` if it cannot pass.
@@ -163,17 +196,31 @@ impl Nat {
 
     fn open(&mut self, now: Time, key: (SocketAddr, Scope)) -> Option<u16> {
         self.expire(now);
-        let preserved = Some(key.0.port()).filter(|_| self.config.port_preservation);
-        let port = preserved.filter(|port| *port != 0 && !self.mappings.contains_key(port));
+        let (inner, scope) = key;
+        let wanted = self.wanted_port(inner.port());
+        let port = wanted.filter(|port| *port != 0 && !self.mappings.contains_key(port));
         let port = port.or_else(|| {
             (0..MAX_DRAWS)
                 .map(|_| self.random.within(1024..=65535) as u16)
                 .find(|port| !self.mappings.contains_key(port))
         })?;
-        let (inner, scope) = key;
+        self.last = Some((inner.port(), port));
         self.ports.insert(key, port);
         self.mappings.insert(port, Mapping { inner, scope, allowed: BTreeMap::new(), used: now });
         Some(port)
+    }
+
+    /// The outer port for the next mapping of an inner one, if the box has a rule for it.
+    fn wanted_port(&self, inner: u16) -> Option<u16> {
+        match (self.config.ports, self.last) {
+            (PortDelta::Equal, _) => Some(inner),
+            (PortDelta::Preserving { offset }, _) => Some(inner.wrapping_add(offset)),
+            (PortDelta::Independent { step }, Some((_, outer))) => Some(outer.wrapping_add_signed(step)),
+            (PortDelta::Dependent { step }, Some((before, outer))) if inner == before.wrapping_add(1) => {
+                Some(outer.wrapping_add_signed(step))
+            }
+            _ => None,
+        }
     }
 
     fn expire(&mut self, now: Time) {
@@ -276,6 +323,44 @@ mod tests {
         assert_ne!(second.port(), 4000);
         nat.reboot();
         assert_eq!(nat.inbound(Time::ZERO, endpoint(SERVER), 4000), None);
+    }
+
+    #[test]
+    fn each_kind_of_delta_gives_the_ports_that_it_says() {
+        // The outer ports of mappings for inner ones, as distances from the first.
+        let inner = [4000u16, 4001, 4010, 4011];
+        let table: [(PortDelta, [Option<u16>; 3]); 5] = [
+            (PortDelta::Equal, [Some(1), Some(10), Some(11)]),
+            (PortDelta::Preserving { offset: 30_000 }, [Some(1), Some(10), Some(11)]),
+            (PortDelta::Independent { step: 3 }, [Some(3), Some(6), Some(9)]),
+            // Of two ports that follow each other, the second follows outside too.
+            (PortDelta::Dependent { step: 2 }, [Some(2), None, None]),
+            (PortDelta::Random, [None; 3]),
+        ];
+        for (ports, expected) in table {
+            let mut nat = nat(Behaviour::EndpointIndependent, Behaviour::EndpointIndependent);
+            nat.config.ports = ports;
+            let outer = inner.map(|port| {
+                let from = SocketAddr::from(([192, 168, 1, 10], port));
+                nat.outbound(Time::ZERO, from, endpoint(SERVER)).expect("a port").port()
+            });
+            match ports {
+                PortDelta::Equal => assert_eq!(outer[0], 4000),
+                PortDelta::Preserving { offset } => assert_eq!(outer[0], 4000 + offset),
+                _ => {}
+            }
+            for (port, expected) in outer[1..].iter().zip(expected) {
+                let distance = port.wrapping_sub(outer[0]);
+                match expected {
+                    Some(expected) => assert_eq!(distance, expected, "{ports:?}"),
+                    // Chance gives none of the small distances that a rule would give.
+                    None => assert!((32..65_500).contains(&distance), "{ports:?}: {distance}"),
+                }
+            }
+            if let PortDelta::Dependent { step } = ports {
+                assert_eq!(outer[3].wrapping_sub(outer[2]), step as u16, "these follow each other again");
+            }
+        }
     }
 
     #[test]

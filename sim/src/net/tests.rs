@@ -138,8 +138,14 @@ impl Office {
         let lan = net.add_lan(Prefixes { ipv4: Some([192, 168, 1, 0].into()), ipv6: None });
         let far = net.add_lan(Prefixes { ipv4: Some([198, 51, 100, 0].into()), ipv6: None });
         let nat = Nat::new(NatConfig::new([203, 0, 113, 1].into()), Random::from_seed(2));
-        net.set_gateway(lan, Some(Gateway { nat: Some(nat), out: wire(10), into: wire(10) }));
-        net.set_gateway(far, Some(Gateway { nat: None, out: wire(10), into: wire(10) }));
+        net.set_gateway(
+            lan,
+            Some(Gateway { nat: Some(nat), out: wire(10), into: wire(10), ..Gateway::default() }),
+        );
+        net.set_gateway(
+            far,
+            Some(Gateway { nat: None, out: wire(10), into: wire(10), ..Gateway::default() }),
+        );
         let [a, b, server] = [(lan, [192, 168, 1, 1]), (lan, [192, 168, 1, 2]), (far, [198, 51, 100, 9])]
             .map(|(lan, address)| {
                 let host = net.add_host();

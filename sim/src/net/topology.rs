@@ -1,10 +1,10 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use peersock_testnet::Queue;
 
-use super::{Attachment, Datagram, HostId, Nat, Pipe};
+use super::{Attachment, Datagram, Firewall, HostId, Nat, Pipe};
 use crate::{Random, Time};
 
 /// Names a LAN of a [`Net`].
@@ -20,11 +20,17 @@ pub struct Prefixes {
     pub ipv6: Option<Ipv6Addr>,
 }
 
-/// A LAN's way to the core.
+/// A LAN's way to the core, or to another LAN.
 #[derive(Debug, Default)]
 pub struct Gateway {
-    /// Without it the LAN's addresses are reachable from everywhere.
+    /// Translates the family of its outer address. Without it the LAN's addresses are reachable from
+    /// everywhere.
     pub nat: Option<Nat>,
+    /// Filters what is not translated. Where there is a NAT box but no firewall, the other family does not
+    /// pass.
+    pub firewall: Option<Firewall>,
+    /// The LAN that it leads to, in which the NAT box has its outer address. Without it, the core.
+    pub upstream: Option<LanId>,
     /// From the LAN to the core.
     pub out: Pipe,
     /// From the core to the LAN.
@@ -91,6 +97,8 @@ pub struct Net {
     lans: BTreeMap<LanId, Lan>,
     hosts: BTreeMap<HostId, Vec<Card>>,
     moving: Queue<Time, (Place, Datagram)>,
+    /// From which LAN to which one the core passes nothing.
+    blocked: BTreeSet<(LanId, LanId)>,
     random: Random,
     stats: NetStats,
 }
@@ -113,7 +121,8 @@ struct Card {
 enum Place {
     /// At the switch, from a host or from the gateway.
     Switch(LanId),
-    Core,
+    /// In the core, from that LAN.
+    Core(LanId),
     /// At the core's side of the gateway, behind its inbound link.
     Door(LanId),
     Host {
@@ -129,6 +138,7 @@ impl Net {
             lans: BTreeMap::new(),
             hosts: BTreeMap::new(),
             moving: Queue::default(),
+            blocked: BTreeSet::new(),
             random,
             stats: NetStats::default(),
         }
@@ -151,6 +161,20 @@ impl Net {
     /// A LAN's NAT box, if it has one.
     pub fn nat_mut(&mut self, lan: LanId) -> Option<&mut Nat> {
         self.lans.get_mut(&lan)?.gateway.as_mut()?.nat.as_mut()
+    }
+
+    /// From now on the core passes nothing from one LAN to another one, or again everything. Each is one that
+    /// the core leads to.
+    pub fn block(&mut self, from: LanId, to: LanId, blocked: bool) {
+        match blocked {
+            true => self.blocked.insert((from, to)),
+            false => self.blocked.remove(&(from, to)),
+        };
+    }
+
+    /// A LAN's firewall, if it has one.
+    pub fn firewall_mut(&mut self, lan: LanId) -> Option<&mut Firewall> {
+        self.lans.get_mut(&lan)?.gateway.as_mut()?.firewall.as_mut()
     }
 
     /// Adds a host without a card.
@@ -259,7 +283,7 @@ impl Net {
         while let Some((at, (place, datagram))) = self.moving.pop_due(now) {
             match place {
                 Place::Switch(lan) => self.at_switch(at, lan, datagram),
-                Place::Core => self.at_core(at, datagram),
+                Place::Core(from) => self.inwards(at, None, from, datagram),
                 Place::Door(lan) => self.at_door(at, lan, datagram),
                 Place::Host { host, multicast } => {
                     self.stats.delivered += 1;
@@ -287,43 +311,58 @@ impl Net {
                 }
             }
         }
-        if !found && !multicast && !place.prefixes.contain(to) && place.gateway.is_some() {
+        let leads_out = !place.prefixes.contain(to) && place.gateway.is_some();
+        if found || multicast {
+            self.stats.unroutable += u64::from(!found);
+        } else if leads_out {
             self.at_gateway(at, lan, datagram);
-        } else if !found {
-            self.stats.unroutable += 1;
+        } else {
+            self.inwards(at, Some(lan), lan, datagram);
         }
     }
 
     fn at_gateway(&mut self, at: Time, lan: LanId, mut datagram: Datagram) {
         let Some(gateway) = self.lans.get_mut(&lan).and_then(|lan| lan.gateway.as_mut()) else { return };
-        if let Some(nat) = &mut gateway.nat {
-            match nat.outbound(at, datagram.from, datagram.to) {
-                Some(outer) => datagram.from = outer,
-                None => return self.stats.unroutable += 1,
+        let translates = gateway.translates(datagram.to.ip());
+        match (&mut gateway.nat, &mut gateway.firewall) {
+            (Some(nat), _) if translates => {
+                match nat.outbound(at, datagram.from, datagram.to) {
+                    Some(outer) => datagram.from = outer,
+                    None => return self.stats.unroutable += 1,
+                }
+                if datagram.to.ip() == nat.config().external {
+                    return match nat.config().hairpinning {
+                        true => self.at_door(at, lan, datagram),
+                        false => self.stats.unroutable += 1,
+                    };
+                }
             }
-            if datagram.to.ip() == nat.config().external {
-                return match nat.config().hairpinning {
-                    true => self.at_door(at, lan, datagram),
-                    false => self.stats.unroutable += 1,
-                };
-            }
+            (_, Some(firewall)) => firewall.note_outbound(at, datagram.from, datagram.to),
+            (Some(_), None) => return self.stats.unroutable += 1,
+            (None, None) => {}
         }
+        let next = gateway.upstream.map_or(Place::Core(lan), Place::Switch);
         for (at, datagram) in gateway.out.pass(&mut self.random, at, datagram) {
-            self.moving.push(at, (Place::Core, datagram));
+            self.moving.push(at, (next, datagram));
         }
     }
 
-    fn at_core(&mut self, at: Time, datagram: Datagram) {
+    /// Passes a datagram from the LAN `from` on to the one whose gateway leads to `upstream`, a LAN or the core,
+    /// and has its destination.
+    fn inwards(&mut self, at: Time, upstream: Option<LanId>, from: LanId, datagram: Datagram) {
         let to = datagram.to.ip();
         let lan = self.lans.iter_mut().find_map(|(&id, lan)| {
-            let gateway = lan.gateway.as_mut()?;
+            let gateway = lan.gateway.as_mut().filter(|gateway| gateway.upstream == upstream)?;
             let leads = match &gateway.nat {
-                Some(nat) => nat.config().external == to,
-                None => lan.prefixes.contain(to),
+                Some(nat) if gateway.translates(to) => nat.config().external == to,
+                _ => lan.prefixes.contain(to),
             };
             leads.then_some((id, gateway))
         });
-        let Some((lan, gateway)) = lan else { return self.stats.unroutable += 1 };
+        let passes = |lan: &LanId| upstream.is_some() || !self.blocked.contains(&(from, *lan));
+        let Some((lan, gateway)) = lan.filter(|(lan, _)| passes(lan)) else {
+            return self.stats.unroutable += 1;
+        };
         for (at, datagram) in gateway.into.pass(&mut self.random, at, datagram) {
             self.moving.push(at, (Place::Door(lan), datagram));
         }
@@ -331,17 +370,27 @@ impl Net {
 
     fn at_door(&mut self, at: Time, lan: LanId, mut datagram: Datagram) {
         let Some(gateway) = self.lans.get_mut(&lan).and_then(|lan| lan.gateway.as_mut()) else { return };
-        if let Some(nat) = &mut gateway.nat {
-            match nat.inbound(at, datagram.from, datagram.to.port()) {
+        let translates = gateway.translates(datagram.to.ip());
+        match (&mut gateway.nat, &mut gateway.firewall) {
+            (Some(nat), _) if translates => match nat.inbound(at, datagram.from, datagram.to.port()) {
                 Some(inner) => datagram.to = inner,
                 None => return self.stats.unroutable += 1,
-            }
+            },
+            (_, Some(firewall)) if firewall.lets_in(at, datagram.from, datagram.to) => {}
+            (None, None) => {}
+            _ => return self.stats.unroutable += 1,
         }
         self.at_switch(at, lan, datagram);
     }
 
     fn card_mut(&mut self, host: HostId, lan: LanId) -> Option<&mut Card> {
         self.hosts.get_mut(&host)?.iter_mut().find(|card| card.attachment.lan == lan)
+    }
+}
+
+impl Gateway {
+    fn translates(&self, to: IpAddr) -> bool {
+        self.nat.as_ref().is_some_and(|nat| nat.config().external.is_ipv4() == to.is_ipv4())
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use peersock::NetworkId;
-use peersock_overlay::{Identity, Limits, NetworkConfig, Psk, StaticMember, StaticNetwork};
+use peersock_overlay::{Contact, Identity, Limits, NetworkConfig, Psk, StaticMember, StaticNetwork};
 
 use super::workload::PORTS;
 use crate::net::{Behaviour, Gateway, HostId, LanId, Nat, NatConfig, Pipe, Prefixes, Stage};
@@ -194,7 +194,9 @@ impl Topology {
             };
             Nat::new(config, random.fork())
         });
-        world.net.set_gateway(lan, Some(Gateway { nat, out: far.pipe(), into: far.pipe() }));
+        world
+            .net
+            .set_gateway(lan, Some(Gateway { nat, out: far.pipe(), into: far.pipe(), ..Gateway::default() }));
         self.lans.push(lan);
         self.wires.push(Wire::random(random));
     }
@@ -227,6 +229,7 @@ impl Topology {
             clock: Duration::from_secs(random.within(0..=4_000_000_000)),
             networks: Vec::new(),
             roots: Vec::new(),
+            contact: Contact::default(),
         });
         Ok(())
     }

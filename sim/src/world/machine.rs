@@ -2,9 +2,10 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use peersock::NetworkId;
-use peersock_overlay::{Identity, NetworkConfig, NodeId, RootConfig, SocketIndex, SocketInfo};
+use peersock_overlay::{
+    Candidate, CandidateKind, Contact, Identity, NetworkConfig, NodeId, RootConfig, SocketIndex, SocketInfo,
+};
 use peersock_stack::Batch;
-use peersock_testnet::FakeRoot;
 
 use super::{Violation, World};
 use crate::net::{Attachment, HostId, LanId, Pipe};
@@ -41,6 +42,9 @@ pub struct MachineConfig {
     pub networks: Vec<(NetworkConfig, Vec<u16>)>,
     /// The roots that it uses from its start on.
     pub roots: Vec<RootConfig>,
+    /// What its driver has found out besides the addresses of its cards: the box in front of it, and where
+    /// STUN servers see it.
+    pub contact: Contact,
 }
 
 impl Machine {
@@ -97,6 +101,7 @@ impl World {
         let at = self.instant();
         let seed = self.random.bytes();
         let sockets = self.socket_infos(number);
+        let contact = self.contact(number);
         self.note_endpoints(number);
         let machine = &mut self.machines[number];
         machine.starts += 1;
@@ -109,24 +114,11 @@ impl World {
         for (network, ports) in &config.networks {
             node.join(at, network.clone(), ports).expect("scenarios have sound networks");
         }
+        node.datapath().set_contact(at, contact, &mut Batch::default());
         node.datapath().set_roots(at, config.roots.clone(), &mut Batch::default());
         machine.node = Some(node);
         self.trace.note(self.now, format_args!("{number} starts"), &[]);
         self.settle(number)
-    }
-
-    /// Has a root listen on a port of a host; gives the one that was there before. `None` kills it.
-    pub fn set_root(&mut self, host: HostId, port: u16, root: Option<FakeRoot>) -> Option<FakeRoot> {
-        self.trace.note(self.now, format_args!("root at {host:?}: {}", root.is_some()), &[]);
-        match root {
-            Some(root) => self.roots.insert((host, port), root),
-            None => self.roots.remove(&(host, port)),
-        }
-    }
-
-    /// The root that listens on a port of a host.
-    pub fn root_mut(&mut self, host: HostId, port: u16) -> Option<&mut FakeRoot> {
-        self.roots.get_mut(&(host, port))
     }
 
     /// Kills a node without a word.
@@ -227,11 +219,21 @@ impl World {
     fn refresh_sockets(&mut self, number: usize) -> Result<(), Violation> {
         let at = self.instant();
         let sockets = self.socket_infos(number);
+        let contact = self.contact(number);
         self.note_endpoints(number);
         if let Some(node) = &mut self.machines[number].node {
             node.set_sockets(at, sockets);
+            node.datapath().set_contact(at, contact, &mut Batch::default());
         }
         self.settle(number)
+    }
+
+    /// What a node's driver knows of where it is.
+    fn contact(&self, number: usize) -> Contact {
+        let interface = |address| Candidate { kind: CandidateKind::Interface, address };
+        let found = &self.machines[number].config.contact;
+        let interfaces = self.endpoints(number).into_iter().map(interface);
+        Contact::new(found.nat, found.candidates().iter().copied().chain(interfaces))
     }
 
     fn note_endpoints(&mut self, number: usize) {

@@ -8,6 +8,7 @@
 mod checks;
 mod intruder;
 mod machine;
+mod roots;
 mod siege;
 mod talk;
 
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use peersock_overlay::wire::Relayed;
 use peersock_overlay::{RecvMeta, SocketIndex};
-use peersock_testnet::{FakeRoot, Queue};
+use peersock_testnet::Queue;
 
 use crate::apps::{Ledger, Plan, Violation};
 use crate::net::{Delivery, HostId, LanId, Net};
@@ -28,6 +29,7 @@ use crate::{Random, Time};
 pub use checks::Limits;
 pub use intruder::IntruderConfig;
 pub use machine::{DISCOVERY_PORT, Machine, MachineConfig};
+pub use roots::RootPlace;
 
 use crate::trace::Trace;
 
@@ -41,8 +43,9 @@ pub struct World {
     machines: Vec<Machine>,
     sockets: BTreeMap<(HostId, u16), usize>,
     /// Roots by the socket that they listen on.
-    roots: BTreeMap<(HostId, u16), FakeRoot>,
-    /// Every endpoint that a node has or had; none is used by two.
+    roots: BTreeMap<RootPlace, roots::RootMachine>,
+    /// Every endpoint that a node has or had; none is used by two. Roots are numbered from the greatest number
+    /// down.
     owners: BTreeMap<SocketAddr, usize>,
     /// What the programs say to each other.
     pub ledger: Ledger,
@@ -82,6 +85,8 @@ enum Event {
     Receive(Sender),
     /// A node's alarm rings.
     Alarm(Sender),
+    /// A root's alarm rings.
+    RootAlarm(RootPlace),
     /// A client tries again.
     Converse(Arc<Plan>),
     /// The adversary sends something.
@@ -226,6 +231,10 @@ impl World {
                 }
                 self.settle(sender.node)
             }
+            Event::RootAlarm(place) => {
+                self.root_alarm(place);
+                Ok(())
+            }
             Event::Converse(plan) => self.converse(plan),
             Event::Intrude => {
                 self.intrude();
@@ -241,16 +250,7 @@ impl World {
             return intruder.hear(self.owners.get(&datagram.from).copied(), &datagram.payload);
         }
         let port = datagram.to.port();
-        if let Some(root) = self.roots.get_mut(&(host, port)).filter(|_| !multicast) {
-            let at = self.base + self.now;
-            for (to, payload) in root.handle(at, datagram.from, &datagram.payload) {
-                self.trace.note(
-                    self.now,
-                    format_args!("a root sends {} to {to}", describe(&payload)),
-                    &payload,
-                );
-                self.net.send(self.now, host, port, to, payload);
-            }
+        if !multicast && self.root_receives((host, port), datagram.from, &datagram.payload) {
             return;
         }
         let receivers: Vec<usize> = match multicast {

@@ -107,9 +107,10 @@ fn configured(seconds: u64) -> Lab {
     lab.set_cut(true);
     let far = lab.world.net.add_lan(Prefixes { ipv4: Some([192, 0, 3, 0].into()), ipv6: None });
     for lan in [lab.lan, far] {
-        lab.world
-            .net
-            .set_gateway(lan, Some(Gateway { nat: None, out: quarter(seconds), into: quarter(seconds) }));
+        lab.world.net.set_gateway(
+            lan,
+            Some(Gateway { nat: None, out: quarter(seconds), into: quarter(seconds), ..Gateway::default() }),
+        );
     }
     lab.world.net.detach(lab.hosts[1], lab.lan);
     let address = (Some([192, 0, 3, 1].into()), None);

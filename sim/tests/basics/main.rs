@@ -1,9 +1,11 @@
 //! Small worlds made by hand.
 
+mod chaos;
 mod cut;
 mod far;
 mod forgotten;
 mod groups;
+mod homes;
 #[path = "../lab/mod.rs"]
 mod lab;
 mod mtu;

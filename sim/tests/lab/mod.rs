@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use peersock_overlay::{Limits as NodeLimits, NetworkConfig, NetworkId};
+use peersock_overlay::{Contact, Limits as NodeLimits, NetworkConfig, NetworkId};
 use peersock_sim::net::{HostId, LanId, Pipe, Prefixes, Stage};
 use peersock_sim::{Limits, MachineConfig, NodeConfig, Plan, Random, Trace, World};
 
@@ -39,6 +39,7 @@ impl Lab {
                 clock: Duration::from_secs(1_800_000_000),
                 networks: networks.iter().map(|network| (network.clone(), vec![PORT])).collect(),
                 roots: Vec::new(),
+                contact: Contact::default(),
             });
             world.start(machine).expect("a start");
         }

@@ -1,0 +1,124 @@
+//! What NAT boxes allow, whatever the nodes do.
+
+use crate::net::Behaviour;
+
+use super::Kind;
+
+/// How two nodes must be connected in the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expected {
+    /// Directly.
+    Direct,
+    /// Directly or through a root: by what a node knows of itself it depends on luck, or on more packets than
+    /// a node spends.
+    Either,
+    /// Through a root: no packet of one reaches the other.
+    Relay,
+    /// Not at all.
+    Nothing,
+}
+
+/// What stands between a node and the outside in one address family, as others meet it.
+#[derive(Debug, Clone, Copy)]
+struct Front {
+    /// Whether the outer port is one for all destinations.
+    is_fixed: bool,
+    /// Whether it is the one after the last, where it is not.
+    is_predictable: bool,
+    filtering: Behaviour,
+}
+
+impl Expected {
+    /// Of two nodes that are connected like this.
+    ///
+    /// In a family that both have:
+    ///
+    /// * If both outer ports are fixed, both know them and send at the same time: direct.
+    /// * If one is fixed (`F`) and the other one (`D`) depends on the destination, `D` sends to `F`, from a
+    ///   port that `F` does not know. `F`'s filter lets it in if it asks for nothing, or for the address
+    ///   alone, to which `F` has sent: direct. If it asks for the port too, `F` has to guess it: direct
+    ///   if `D`'s ports follow each other, otherwise through a root. (`F`'s packets may reach `D`, if `D`
+    ///   filters nothing; the answers leave from the port that `F` does not know.)
+    /// * If both depend on the destination, each new packet may make a new port, and what is reachable depends
+    ///   on who is first: either.
+    pub fn of(a: Kind, b: Kind) -> Self {
+        if a == Kind::UdpBlocked || b == Kind::UdpBlocked {
+            return Self::Nothing;
+        }
+        let families = [front_v4(a).zip(front_v4(b)), front_v6(a).zip(front_v6(b))];
+        let of_family = |(a, b): (Front, Front)| match (a.is_fixed, b.is_fixed) {
+            (true, true) => Self::Direct,
+            (true, false) => Self::with_one_fixed(a, b),
+            (false, true) => Self::with_one_fixed(b, a),
+            (false, false) => Self::Either,
+        };
+        let all: Vec<Self> = families.into_iter().flatten().map(of_family).collect();
+        let best = [Self::Direct, Self::Either].into_iter().find(|wanted| all.contains(wanted));
+        best.unwrap_or(Self::Relay)
+    }
+
+    fn with_one_fixed(fixed: Front, other: Front) -> Self {
+        match fixed.filtering {
+            Behaviour::EndpointIndependent | Behaviour::AddressDependent => Self::Direct,
+            Behaviour::AddressAndPortDependent if other.is_predictable => Self::Direct,
+            Behaviour::AddressAndPortDependent => Self::Relay,
+        }
+    }
+}
+
+const HOME: Front =
+    Front { is_fixed: true, is_predictable: true, filtering: Behaviour::AddressAndPortDependent };
+
+fn front_v4(kind: Kind) -> Option<Front> {
+    match kind {
+        Kind::Open => Some(Front { filtering: Behaviour::EndpointIndependent, ..HOME }),
+        Kind::Nat { mapping, filtering, predictable } => Some(Front {
+            is_fixed: mapping == Behaviour::EndpointIndependent,
+            is_predictable: predictable,
+            filtering,
+        }),
+        // The strictest filter on the way is what counts.
+        Kind::ShortLived | Kind::Double | Kind::Cgn => Some(HOME),
+        Kind::CgnDependent | Kind::DualStack => {
+            Some(Front { is_fixed: false, is_predictable: false, ..HOME })
+        }
+        Kind::UdpBlocked | Kind::Ipv6 | Kind::Ipv6Firewall => None,
+    }
+}
+
+fn front_v6(kind: Kind) -> Option<Front> {
+    match kind {
+        Kind::Ipv6 => Some(Front { filtering: Behaviour::EndpointIndependent, ..HOME }),
+        Kind::Ipv6Firewall | Kind::DualStack => Some(HOME),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_of_usual_boxes_follows_from_the_rules() {
+        let nat = |mapping, filtering| Kind::Nat { mapping, filtering, predictable: false };
+        use Behaviour::{AddressAndPortDependent as Apd, AddressDependent as Ad, EndpointIndependent as Ei};
+        let (full, restricted, port_restricted) = (nat(Ei, Ei), nat(Ei, Ad), nat(Ei, Apd));
+        let symmetric = nat(Apd, Apd);
+        // RFC 5128, 3.3 and 3.4.
+        for (a, b, expected) in [
+            (port_restricted, port_restricted, Expected::Direct),
+            (symmetric, full, Expected::Direct),
+            (symmetric, restricted, Expected::Direct),
+            (symmetric, port_restricted, Expected::Relay),
+            (symmetric, Kind::Open, Expected::Direct),
+            (symmetric, symmetric, Expected::Either),
+            (Kind::Ipv6, Kind::Open, Expected::Relay),
+            (Kind::DualStack, Kind::Ipv6Firewall, Expected::Direct),
+            (Kind::DualStack, Kind::DualStack, Expected::Direct),
+            (Kind::Cgn, Kind::Double, Expected::Direct),
+            (Kind::Cgn, Kind::UdpBlocked, Expected::Nothing),
+        ] {
+            assert_eq!([Expected::of(a, b), Expected::of(b, a)], [expected; 2], "{a} {b}");
+        }
+    }
+}

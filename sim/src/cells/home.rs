@@ -1,0 +1,208 @@
+//! How a node of each kind is connected.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
+use std::time::Duration;
+
+use peersock_overlay::{Candidate, CandidateKind, Contact, Mapping, Nat as Found};
+
+use crate::net::{
+    Behaviour, Firewall, Gateway, HostId, LanId, Nat, NatConfig, Pipe, PortDelta, Prefixes, Stage,
+};
+use crate::world::World;
+use crate::{Random, Violation};
+
+use super::Kind;
+
+/// How long mappings live where it is not said otherwise (RFC 4787, REQ-5).
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Connects a new host in this way, and says what the driver of a node at that port finds out by STUN. `number`
+/// (1 to 200) makes its addresses.
+pub(super) fn connect(
+    world: &mut World,
+    random: &mut Random,
+    kind: Kind,
+    (number, port): (u8, u16),
+) -> Result<(HostId, Contact), Violation> {
+    let access = Access::random(random);
+    let [has_v4, has_v6] = kind.families();
+    let is_open = matches!(kind, Kind::Open);
+    let v4 = (has_v4 || kind == Kind::UdpBlocked)
+        .then(|| if is_open { Ipv4Addr::new(203, 0, number, 0) } else { Ipv4Addr::new(192, 168, number, 0) });
+    let v6 = has_v6.then(|| Ipv6Addr::new(0x2001, 0xdb8, 0, number.into(), 0, 0, 0, 0));
+    let lan = world.net.add_lan(Prefixes { ipv4: v4, ipv6: v6 });
+    let public = Ipv4Addr::new(203, 0, 113, number);
+    let apd = Behaviour::AddressAndPortDependent;
+    let home = |external: Ipv4Addr, random: &mut Random| {
+        let config =
+            NatConfig { timeout: TIMEOUT, ports: any_ports(random), ..NatConfig::new(external.into()) };
+        Nat::new(config, random.fork())
+    };
+    let mut gateway = access.gateway();
+    let mut found = Found::default();
+    let mut mapped = None;
+    match kind {
+        Kind::Open | Kind::Ipv6 => {}
+        Kind::Nat { mapping, filtering, predictable } => {
+            let ports = match (mapping, predictable) {
+                (Behaviour::EndpointIndependent, _) => any_ports(random),
+                (_, true) => PortDelta::Independent { step: *random.pick(&STEPS) },
+                (_, false) => unpredictable_ports(random),
+            };
+            found = Found { mapping: as_found(mapping), ..found };
+            if let (PortDelta::Independent { step }, true) = (ports, predictable) {
+                found.port_delta = step;
+            }
+            let timeout = TIMEOUT;
+            let config = NatConfig { mapping, filtering, timeout, ports, ..NatConfig::new(public.into()) };
+            gateway.nat = Some(Nat::new(config, random.fork()));
+        }
+        Kind::ShortLived => {
+            let timeout = Duration::from_secs(20);
+            let config = NatConfig { timeout, ports: any_ports(random), ..NatConfig::new(public.into()) };
+            gateway.nat = Some(Nat::new(config, random.fork()));
+        }
+        Kind::Double | Kind::Cgn | Kind::CgnDependent => {
+            let (behaviour, ports) = match kind {
+                Kind::Double => ((Behaviour::EndpointIndependent, apd), any_ports(random)),
+                Kind::Cgn => {
+                    ((Behaviour::EndpointIndependent, Behaviour::EndpointIndependent), any_ports(random))
+                }
+                _ => ((apd, apd), unpredictable_ports(random)),
+            };
+            found.mapping = as_found(behaviour.0);
+            let carrier = NatConfig {
+                mapping: behaviour.0,
+                filtering: behaviour.1,
+                timeout: TIMEOUT,
+                ports,
+                hairpinning: kind == Kind::Cgn,
+                ..NatConfig::new(public.into())
+            };
+            let outer = add_carrier(world, random, carrier, number);
+            // The home's box is a customer of the carrier's.
+            gateway.nat = Some(home(Ipv4Addr::new(100, 64, number, 2), random));
+            gateway.upstream = Some(outer);
+        }
+        Kind::UdpBlocked => {
+            gateway.out = Pipe::new([Stage::Cut]);
+            gateway.into = Pipe::new([Stage::Cut]);
+        }
+        Kind::Ipv6Firewall => gateway.firewall = Some(Firewall::new(apd, TIMEOUT)),
+        Kind::DualStack => {
+            gateway.firewall = Some(Firewall::new(apd, TIMEOUT));
+            let ports = unpredictable_ports(random);
+            let config = NatConfig { mapping: apd, timeout: TIMEOUT, ports, ..NatConfig::new(public.into()) };
+            let mut nat = Nat::new(config, random.fork());
+            // Roots are reached by IPv6, and so see nothing of this.
+            mapped =
+                nat.outbound(world.now(), SocketAddr::from(([192, 168, number, HOST], port)), STUN_SERVER);
+            gateway.nat = Some(nat);
+        }
+    }
+    world.net.set_gateway(lan, Some(gateway));
+    let host = world.net.add_host();
+    let addresses =
+        (v4.map(|net| last(net, HOST)), v6.map(|net| Ipv6Addr::from_bits(net.to_bits() | u128::from(HOST))));
+    world.attach(host, lan, addresses, (wire(), wire()))?;
+    let mapped = mapped.map(|address| Candidate { kind: CandidateKind::Mapped, address });
+    Ok((host, Contact::new(found, mapped)))
+}
+
+fn as_found(mapping: Behaviour) -> Mapping {
+    match mapping {
+        Behaviour::EndpointIndependent => Mapping::EndpointIndependent,
+        Behaviour::AddressDependent => Mapping::AddressDependent,
+        Behaviour::AddressAndPortDependent => Mapping::AddressAndPortDependent,
+    }
+}
+
+/// The last byte of a host's addresses.
+const HOST: u8 = 10;
+
+const STUN_SERVER: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(198, 51, 1, 1), 7420));
+
+/// Adds a carrier's LAN, behind a box of this kind; homes connect to it.
+pub(super) fn add_carrier(world: &mut World, random: &mut Random, nat: NatConfig, number: u8) -> LanId {
+    let prefixes = Prefixes { ipv4: Some(Ipv4Addr::new(100, 64, number, 0)), ipv6: None };
+    let lan = world.net.add_lan(prefixes);
+    let nat = Some(Nat::new(nat, random.fork()));
+    world.net.set_gateway(lan, Some(Gateway { nat, ..Access::random(random).gateway() }));
+    lan
+}
+
+/// Connects a host of a root, without any box; gives its addresses too.
+pub(super) fn connect_root(
+    world: &mut World,
+    random: &mut Random,
+    number: u8,
+) -> Result<(HostId, Ipv4Addr, Ipv6Addr), Violation> {
+    let v4 = Ipv4Addr::new(198, 51, number, 0);
+    let v6 = Ipv6Addr::new(0x2001, 0xdb8, 1, number.into(), 0, 0, 0, 0);
+    let lan = world.net.add_lan(Prefixes { ipv4: Some(v4), ipv6: Some(v6) });
+    world.net.set_gateway(lan, Some(Access::random(random).gateway()));
+    let host = world.net.add_host();
+    let (v4, v6) = (last(v4, 1), Ipv6Addr::from_bits(v6.to_bits() | 1));
+    world.attach(host, lan, (Some(v4), Some(v6)), (wire(), wire()))?;
+    Ok((host, v4, v6))
+}
+
+fn last(net: Ipv4Addr, host: u8) -> Ipv4Addr {
+    Ipv4Addr::from_bits(net.to_bits() | u32::from(host))
+}
+
+/// A line to the core.
+struct Access {
+    delay: Duration,
+    jitter: Duration,
+    bytes_per_second: u64,
+}
+
+impl Access {
+    fn random(random: &mut Random) -> Self {
+        let delay = random.duration(Duration::from_millis(2)..=Duration::from_millis(40));
+        let jitter = random.duration(Duration::ZERO..=delay / 10);
+        Self { delay, jitter, bytes_per_second: random.size(1_000_000..=50_000_000) }
+    }
+
+    fn pipe(&self) -> Pipe {
+        let queue = (self.bytes_per_second / 20).max(64_000);
+        Pipe::new([
+            Stage::Mtu(1500),
+            Stage::Rate { bytes_per_second: self.bytes_per_second, queue },
+            Stage::Delay { base: self.delay, jitter: self.jitter },
+        ])
+    }
+
+    fn gateway(&self) -> Gateway {
+        Gateway { out: self.pipe(), into: self.pipe(), ..Gateway::default() }
+    }
+}
+
+/// Between a host and its switch.
+fn wire() -> Pipe {
+    Pipe::new([
+        Stage::Mtu(1500),
+        Stage::Delay { base: Duration::from_micros(300), jitter: Duration::from_micros(50) },
+    ])
+}
+
+const STEPS: [i16; 5] = [1, 1, 2, 3, -1];
+
+/// Any rule of which one socket whose mapping depends on the destination cannot make use.
+fn unpredictable_ports(random: &mut Random) -> PortDelta {
+    let offset = random.within(1..=30_000) as u16;
+    *random.pick(&[
+        PortDelta::Equal,
+        PortDelta::Preserving { offset },
+        PortDelta::Dependent { step: 1 },
+        PortDelta::Random,
+    ])
+}
+
+fn any_ports(random: &mut Random) -> PortDelta {
+    if random.chance(0.2) {
+        return PortDelta::Independent { step: *random.pick(&STEPS) };
+    }
+    unpredictable_ports(random)
+}

@@ -1,0 +1,132 @@
+use std::fmt;
+
+use crate::net::Behaviour;
+
+/// How one side of a cell is connected.
+///
+/// ```
+/// use peersock_sim::cells::Kind;
+///
+/// assert!(Kind::all().contains(&Kind::Cgn));
+/// assert_eq!(Kind::Open.to_string(), "open");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A public IPv4 address, and no filter.
+    Open,
+    /// One NAT box.
+    Nat {
+        /// What an outer port depends on.
+        mapping: Behaviour,
+        /// Who may send to it.
+        filtering: Behaviour,
+        /// Whether a new mapping gets the outer port that follows the last one's.
+        ///
+        /// To one socket whose mapping depends on the destination, all other ways to choose a port are alike:
+        /// its first mapping may have the inner port, and each further one has any. So the seed draws one of
+        /// those, and of all ways where the mapping does not depend on the destination.
+        predictable: bool,
+    },
+    /// The usual home router (endpoint-independent mapping, address-and-port-dependent filtering) that
+    /// forgets a mapping after 20 s.
+    ShortLived,
+    /// A usual home router behind another one.
+    Double,
+    /// A usual home router behind a carrier's box as RFC 6888 wants it: endpoint-independent in both, with
+    /// hairpinning.
+    Cgn,
+    /// A usual home router behind a carrier's box that maps each destination to any port.
+    CgnDependent,
+    /// UDP does not leave. The simulator carries no streams, by which a node would still reach its roots.
+    UdpBlocked,
+    /// A public IPv6 address, no filter, no IPv4.
+    Ipv6,
+    /// A public IPv6 address behind a firewall, no IPv4.
+    Ipv6Firewall,
+    /// A public IPv6 address behind a firewall, and IPv4 behind a box that maps each destination to any port.
+    DualStack,
+}
+
+impl Kind {
+    /// All kinds, in the order of the table.
+    pub fn all() -> Vec<Self> {
+        let mut all = vec![Self::Open];
+        for mapping in Behaviour::ALL {
+            for filtering in Behaviour::ALL {
+                let nat = |predictable| Self::Nat { mapping, filtering, predictable };
+                all.push(nat(false));
+                if mapping != Behaviour::EndpointIndependent {
+                    all.push(nat(true));
+                }
+            }
+        }
+        all.extend([Self::ShortLived, Self::Double, Self::Cgn, Self::CgnDependent, Self::UdpBlocked]);
+        all.extend([Self::Ipv6, Self::Ipv6Firewall, Self::DualStack]);
+        all
+    }
+
+    /// What it says in the table's legend.
+    pub fn description(self) -> String {
+        let depends = |behaviour| match behaviour {
+            Behaviour::EndpointIndependent => "endpoint-independent",
+            Behaviour::AddressDependent => "address-dependent",
+            Behaviour::AddressAndPortDependent => "address-and-port-dependent",
+        };
+        match self {
+            Self::Open => "public IPv4 address, no filter".into(),
+            Self::Nat { mapping, filtering, predictable } => {
+                let ports = match (mapping, predictable) {
+                    (Behaviour::EndpointIndependent, _) => "",
+                    (_, true) => ", the next port follows the last one",
+                    (_, false) => ", the next port is anything",
+                };
+                format!("{} mapping, {} filtering{ports}", depends(mapping), depends(filtering))
+            }
+            Self::ShortLived => "as `ei-apd`, but mappings live for 20 s".into(),
+            Self::Double => "`ei-apd` behind `ei-apd`".into(),
+            Self::Cgn => "`ei-apd` behind a carrier's `ei-ei` that hairpins (RFC 6888)".into(),
+            Self::CgnDependent => "`ei-apd` behind a carrier's `apd-apd`".into(),
+            Self::UdpBlocked => "no UDP leaves (the simulator has no streams)".into(),
+            Self::Ipv6 => "public IPv6 address, no filter, no IPv4".into(),
+            Self::Ipv6Firewall => "public IPv6 address, address-and-port-dependent firewall, no IPv4".into(),
+            Self::DualStack => "`ip6-fw`, and IPv4 by `apd-apd`".into(),
+        }
+    }
+
+    /// Whether it has a way to the outside by IPv4, by IPv6.
+    pub(super) fn families(self) -> [bool; 2] {
+        match self {
+            Self::UdpBlocked => [false; 2],
+            Self::Ipv6 | Self::Ipv6Firewall => [false, true],
+            Self::DualStack => [true; 2],
+            _ => [true, false],
+        }
+    }
+}
+
+/// A short name: mapping and filtering as `ei`, `ad` and `apd`, and `+` where the next port can be predicted.
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let short = |behaviour| match behaviour {
+            Behaviour::EndpointIndependent => "ei",
+            Behaviour::AddressDependent => "ad",
+            Behaviour::AddressAndPortDependent => "apd",
+        };
+        let name = match *self {
+            Self::Open => "open",
+            Self::Nat { mapping, filtering, predictable } => {
+                let plus = if predictable { "+" } else { "" };
+                return write!(f, "{}-{}{plus}", short(mapping), short(filtering));
+            }
+            Self::ShortLived => "20s",
+            Self::Double => "double",
+            Self::Cgn => "cgn",
+            Self::CgnDependent => "cgn-apd",
+            Self::UdpBlocked => "no-udp",
+            Self::Ipv6 => "ip6",
+            Self::Ipv6Firewall => "ip6-fw",
+            Self::DualStack => "dual",
+        };
+        f.write_str(name)
+    }
+}

@@ -1,0 +1,207 @@
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use peersock_overlay::{Identity, Limits as NodeLimits, NetworkConfig, NetworkId, RootConfig, RootState};
+
+use crate::trace::Trace;
+use crate::world::{Limits, MachineConfig, RootPlace, World};
+use crate::{NodeConfig, Plan, Random, Reader, Script, Step, Time, Violation};
+
+use super::{Expected, Kind, home};
+
+/// Two kinds of connection, and a seed for everything else.
+///
+/// ```
+/// use peersock_sim::cells::{Cell, Kind, PathKind};
+///
+/// let outcome = Cell { kinds: [Kind::Ipv6, Kind::Cgn], seed: 1 }.run(false).unwrap();
+/// assert!(outcome.is_complete);
+/// assert_eq!(outcome.path, PathKind::Relayed);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cell {
+    /// How the two are connected. By an even seed the first one connects to the other, by an odd one it is
+    /// connected to.
+    pub kinds: [Kind; 2],
+    /// The lines' delays and rates, the boxes' ports, and all that the nodes draw.
+    pub seed: u64,
+}
+
+/// What came of a cell with one seed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// Whether everything that the two programs wrote has arrived.
+    pub is_complete: bool,
+    /// From the call to connect to the first byte that a program has read.
+    pub first_byte: Option<Duration>,
+    /// The path in the end.
+    pub path: PathKind,
+    /// From the call to connect until the paths of both were direct.
+    pub direct_after: Option<Duration>,
+    /// Bytes in sealed datagrams that roots had relayed for both by then, or in all.
+    pub relayed_bytes: u64,
+}
+
+/// Which path two nodes use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PathKind {
+    /// At least one has none.
+    Nothing,
+    /// At least one sends through a root.
+    Relayed,
+    /// Both send to each other.
+    Direct,
+}
+
+impl Outcome {
+    /// Whether this is how two nodes must be connected that can be connected as expected.
+    pub fn fits(&self, expected: Expected) -> bool {
+        match expected {
+            Expected::Nothing => self.path == PathKind::Nothing && self.first_byte.is_none(),
+            Expected::Relay => self.is_complete && self.path == PathKind::Relayed,
+            Expected::Either => self.is_complete && self.path >= PathKind::Relayed,
+            Expected::Direct => self.is_complete && self.path == PathKind::Direct,
+        }
+    }
+}
+
+const PORT: u16 = 2000;
+const ROOT_PORT: u16 = 7420;
+const ROOTS: u8 = 2;
+const CLOCK: Duration = Duration::from_secs(1_800_000_000);
+
+/// What each side writes at first, and then again and again, bytes.
+const FIRST: u64 = 2000;
+const AGAIN: u64 = 200;
+/// How often, and in which intervals.
+const TIMES: u64 = 60;
+const INTERVAL: Duration = Duration::from_millis(200);
+
+impl Cell {
+    /// Lets it happen; `trace` writes every event to standard error.
+    ///
+    /// # Errors
+    /// Something happened that must never happen.
+    pub fn run(&self, trace: bool) -> Result<Outcome, Violation> {
+        let mut random = Random::from_seed(self.seed);
+        let mut world = World::new(random.fork(), Trace::new(trace), Limits::default());
+        let (places, configs) = add_roots(&mut world, &mut random)?;
+        let network =
+            NetworkConfig::AdHoc { id: NetworkId::ad_hoc(1000..=3000).expect("a range"), psk: None };
+        for (number, kind) in (1..).zip(self.kinds) {
+            let port = random.within(1024..=60_000) as u16;
+            let (host, contact) = home::connect(&mut world, &mut random, kind, (number, port))?;
+            let machine = world.add_machine(MachineConfig {
+                host,
+                port,
+                node: node_config(&mut random),
+                clock: CLOCK,
+                networks: vec![(network.clone(), vec![PORT])],
+                roots: configs.clone(),
+                contact,
+            });
+            world.start(machine)?;
+        }
+        let all_registered = |world: &World| (0..2).all(|node| is_registered(world, node));
+        world.run_while(REGISTERED_BY, |world| !all_registered(world))?;
+        // Look-ups and the like are over.
+        let settled = world.now() + Duration::from_secs(1);
+        world.run_until(settled)?;
+
+        let (begun, relayed_before) = (world.now(), relayed(&world, &places));
+        let ends = if self.seed.is_multiple_of(2) { (0, 1) } else { (1, 0) };
+        world.converse(Arc::new(plan(network.id(), ends)))?;
+        let mut outcome = Outcome {
+            is_complete: false,
+            first_byte: None,
+            path: PathKind::Nothing,
+            direct_after: None,
+            relayed_bytes: 0,
+        };
+        world.run_while(begun + LIMIT, |world| {
+            let took = world.now() - begun;
+            if outcome.first_byte.is_none() && world.ledger.bytes_checked > 0 {
+                outcome.first_byte = Some(took);
+            }
+            if outcome.direct_after.is_none() && path(world) == PathKind::Direct {
+                outcome.direct_after = Some(took);
+                outcome.relayed_bytes = relayed(world, &places) - relayed_before;
+            }
+            world.ledger.ends < 2
+        })?;
+        outcome.is_complete = world.ledger.completed().0 == 1;
+        outcome.path = path(&world);
+        if outcome.direct_after.is_none() {
+            outcome.relayed_bytes = relayed(&world, &places) - relayed_before;
+        }
+        Ok(outcome)
+    }
+}
+
+/// Registration takes a handshake and a round trip; a node whose UDP is blocked never gets there.
+const REGISTERED_BY: Time = Duration::from_secs(5);
+/// After that nothing is waited for.
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn add_roots(world: &mut World, random: &mut Random) -> Result<(Vec<RootPlace>, Vec<RootConfig>), Violation> {
+    let (mut places, mut configs) = (Vec::new(), Vec::new());
+    for number in 1..=ROOTS {
+        let identity = Identity::from_seed(&random.bytes());
+        let (host, v4, v6) = home::connect_root(world, random, number)?;
+        let sockets = vec![SocketAddr::from((v4, ROOT_PORT)), SocketAddr::from((v6, ROOT_PORT))];
+        configs.push(RootConfig::new(*identity.public(), sockets));
+        world.add_root((host, ROOT_PORT), identity, CLOCK);
+        places.push((host, ROOT_PORT));
+    }
+    Ok((places, configs))
+}
+
+fn node_config(random: &mut Random) -> NodeConfig {
+    NodeConfig {
+        identity: random.bytes(),
+        seed: [0; 32],
+        unix_time: Duration::ZERO,
+        receive_buffer: 212_992,
+        portable: false,
+        max_segments: 64,
+        limits: NodeLimits::default(),
+    }
+}
+
+/// A few kilobytes both ways, and then a little now and then for twelve seconds. Nobody waits for that, so it
+/// takes no longer where round trips are long.
+fn plan(network: NetworkId, (client, server): (usize, usize)) -> Plan {
+    let (mut asks, mut answers) =
+        (vec![Step::Write(FIRST), Step::Await(FIRST)], vec![Step::Await(FIRST), Step::Write(FIRST)]);
+    for time in 1..=TIMES {
+        let total = FIRST + time * AGAIN;
+        asks.extend([Step::Pause(INTERVAL), Step::Write(AGAIN)]);
+        answers.extend([Step::Await(total), Step::Write(AGAIN)]);
+    }
+    asks.push(Step::Await(FIRST + TIMES * AGAIN));
+    let scripts = [Script(asks), Script(answers)];
+    Plan { scripts, readers: [Reader::EAGER; 2], ..Plan::greeting(network, (client, server), PORT) }
+}
+
+fn is_registered(world: &World, node: usize) -> bool {
+    let at = world.instant();
+    let roots = world.machines()[node].node().map(|node| node.datapath().roots(at));
+    roots.is_some_and(|roots| roots.iter().all(|root| root.state == RootState::Registered))
+}
+
+/// Bytes that the roots have relayed.
+fn relayed(world: &World, places: &[RootPlace]) -> u64 {
+    places.iter().filter_map(|&place| world.root(place)).map(|root| root.relayed().1).sum()
+}
+
+fn path(world: &World) -> PathKind {
+    let of_node = |node: usize| {
+        let peers = world.machines()[node].node()?.datapath().peers();
+        Some(match peers.first()?.path?.place.relay() {
+            Some(_) => PathKind::Relayed,
+            None => PathKind::Direct,
+        })
+    };
+    (0..2).map(|node| of_node(node).unwrap_or(PathKind::Nothing)).min().unwrap_or(PathKind::Nothing)
+}

@@ -1,0 +1,165 @@
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::{Cell, Expected, Kind, Outcome, PathKind};
+
+/// The outcomes of all cells.
+#[derive(Debug, Default)]
+pub struct Table {
+    cells: BTreeMap<[Kind; 2], Summary>,
+}
+
+/// The outcomes of one cell with all its seeds.
+#[derive(Debug, Clone, Default)]
+pub struct Summary {
+    outcomes: Vec<Outcome>,
+    /// Seeds whose outcome is not as expected, or in which something happened that must never happen.
+    failed: Vec<u64>,
+}
+
+impl Table {
+    /// All pairs of kinds, each once.
+    pub fn pairs() -> Vec<[Kind; 2]> {
+        let all = Kind::all();
+        let with = |(at, &first): (usize, &Kind)| all[at..].iter().map(move |&second| [first, second]);
+        all.iter().enumerate().flat_map(|pair| with(pair).collect::<Vec<_>>()).collect()
+    }
+
+    /// Enters what came of a cell.
+    pub fn add(&mut self, cell: &Cell, outcome: Option<Outcome>) {
+        let summary = self.cells.entry(cell.kinds).or_default();
+        let [a, b] = cell.kinds;
+        if !outcome.is_some_and(|outcome| outcome.fits(Expected::of(a, b))) {
+            summary.failed.push(cell.seed);
+        }
+        summary.outcomes.extend(outcome);
+    }
+
+    /// The cells in which a seed failed, with those seeds.
+    pub fn failures(&self) -> impl Iterator<Item = ([Kind; 2], &[u64])> {
+        let failed = self.cells.iter().filter(|(_, summary)| !summary.failed.is_empty());
+        failed.map(|(&kinds, summary)| (kinds, &summary.failed[..]))
+    }
+
+    /// The table as Markdown, without anything that differs from run to run of the same seeds.
+    pub fn to_markdown(&self, command: &str) -> String {
+        let mut out = INTRODUCTION.replace("COMMAND", command);
+        let kinds: Vec<Kind> = Kind::all();
+        out += "\n## Kinds\n\n| name | what it is |\n|---|---|\n";
+        for kind in &kinds {
+            let _ = writeln!(out, "| `{kind}` | {} |", kind.description());
+        }
+        out += "\n## Directly connected in the end\n\n";
+        out += MATRIX;
+        let heads: Vec<String> = kinds.iter().map(Kind::to_string).collect();
+        let _ = writeln!(out, "| | {} |\n|---|{}", heads.join(" | "), "---|".repeat(heads.len()));
+        for &row in &kinds {
+            let cells = kinds.iter().map(|&column| self.entry(row, column));
+            let _ = writeln!(out, "| **{row}** | {} |", cells.collect::<Vec<_>>().join(" | "));
+        }
+        out += "\n## Times\n\n";
+        out += TIMES;
+        for ([a, b], summary) in &self.cells {
+            let _ = writeln!(out, "| `{a}` | `{b}` | {} |", summary.columns(Expected::of(*a, *b)));
+        }
+        out
+    }
+
+    fn entry(&self, row: Kind, column: Kind) -> String {
+        let key = [row.min(column), row.max(column)];
+        let Some(summary) = self.cells.get(&key) else { return String::new() };
+        let mark = match Expected::of(row, column) {
+            Expected::Direct => "D",
+            Expected::Either => "E",
+            Expected::Relay => "R",
+            Expected::Nothing => return if summary.failed.is_empty() { "-".into() } else { "!".into() },
+        };
+        let fails = if summary.failed.is_empty() { "" } else { "!" };
+        format!("{mark} {}{fails}", summary.percent_direct())
+    }
+}
+
+impl Summary {
+    fn percent_direct(&self) -> usize {
+        let direct = self.outcomes.iter().filter(|outcome| outcome.path == PathKind::Direct).count();
+        (direct * 100).checked_div(self.outcomes.len()).unwrap_or_default()
+    }
+
+    /// What the list says of this cell.
+    fn columns(&self, expected: Expected) -> String {
+        let expected = match expected {
+            Expected::Direct => "direct",
+            Expected::Either => "either",
+            Expected::Relay => "relay",
+            Expected::Nothing => "nothing",
+        };
+        let talked = self.outcomes.iter().filter(|outcome| outcome.is_complete).count();
+        let millis = |time: Duration| time.as_millis() as u64;
+        let first = self.outcomes.iter().filter_map(|outcome| outcome.first_byte).map(millis).collect();
+        let direct: Vec<u64> =
+            self.outcomes.iter().filter_map(|outcome| outcome.direct_after).map(millis).collect();
+        let paid = self.outcomes.iter().filter(|outcome| outcome.direct_after.is_some());
+        let paid = paid.map(|outcome| outcome.relayed_bytes).collect();
+        let failed = match &self.failed[..] {
+            [] => String::new(),
+            [first, ..] => format!("{} (seed {first})", self.failed.len()),
+        };
+        format!(
+            "{expected} | {talked}/{} | {} | {} | {} | {} | {failed}",
+            self.outcomes.len(),
+            self.percent_direct(),
+            spread(first),
+            spread(direct),
+            spread(paid),
+        )
+    }
+}
+
+/// The median and the greatest of some numbers.
+fn spread(mut numbers: Vec<u64>) -> String {
+    numbers.sort_unstable();
+    match numbers[..] {
+        [] => String::new(),
+        _ => format!("{} / {}", numbers[numbers.len() / 2], numbers[numbers.len() - 1]),
+    }
+}
+
+const INTRODUCTION: &str = "\
+# Cells
+
+Two programs, each behind one kind of box, and two roots on the open Internet: do they reach each other, over
+which path, and how soon? Every number here is measured in the simulator (`sim/src/cells`), in virtual time, with
+the cores that run in the node and in the root. This file is made by
+
+```console
+COMMAND
+```
+
+A seed draws the delays of the lines (2 to 40 ms from each home and each root to the core), their rates, the
+boxes' ports and all that the nodes draw. One program connects to the other, each writes 2,000 bytes, and then
+each writes 200 bytes five times a second, for twelve seconds.
+
+What must be the case follows from the boxes alone (`sim/src/cells/expectation.rs`):
+
+* If both outer ports are fixed, both nodes know both, and send at the same time: direct.
+* If one is fixed and the other one depends on the destination, the node with the fixed one does not know from
+  where it is sent to. It is direct if its filter lets in that port nevertheless, or if the port follows the
+  last one and can be guessed; otherwise the root relays.
+* If both depend on the destination, it is either, by luck.
+* Without a family in common the root relays.
+";
+
+const MATRIX: &str = "\
+`D`: it must be direct; `R`: it must be relayed; `E`: either; then the percentage of seeds that were direct in the
+end. `-`: nothing is expected, since the simulator has no streams. `!`: some seeds were not as expected.
+
+";
+
+const TIMES: &str = "\
+Times are milliseconds of virtual time since the call to connect, in the median and at most; bytes are those of
+sealed datagrams that roots relayed until both paths were direct, for both nodes together.
+
+| one | the other | expected | talked | direct, % | first byte | direct | relayed before | not as expected |
+|---|---|---|---|---|---|---|---|---|
+";

@@ -1,0 +1,97 @@
+//! Measures the table of cells, and one cell again.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use peersock_sim::cells::{Cell, Expected, Kind, Outcome, Table};
+
+/// Runs every cell with so many seeds, prints or writes the table, and says which were not as expected.
+#[expect(clippy::print_stdout, reason = "the table is the program's result")]
+pub(crate) fn measure(seeds: u64, out: Option<&Path>, only: &[String], jobs: usize) -> ExitCode {
+    let named = |kind: Kind| only.contains(&kind.to_string());
+    let is_wanted = |[a, b]: &[Kind; 2]| match only.len() {
+        0 => true,
+        1 => named(*a) || named(*b),
+        _ => named(*a) && named(*b),
+    };
+    let pairs = Table::pairs().into_iter().filter(is_wanted);
+    let cells: Vec<Cell> = pairs.flat_map(|kinds| (0..seeds).map(move |seed| Cell { kinds, seed })).collect();
+    let (next, outcomes) = (AtomicUsize::new(0), Mutex::new(vec![None; cells.len()]));
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                while let Some((at, cell)) =
+                    Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, cells.get(at)?)))
+                {
+                    let outcome = run(cell, false);
+                    outcomes.lock().expect("nothing panics while it is held")[at] = outcome;
+                    if (at + 1).is_multiple_of(1000) {
+                        eprintln!("{} of {}", at + 1, cells.len());
+                    }
+                }
+            });
+        }
+    });
+    let mut table = Table::default();
+    let outcomes = outcomes.into_inner().expect("nothing panics while it is held");
+    for (cell, outcome) in cells.iter().zip(outcomes) {
+        table.add(cell, outcome);
+    }
+    let only = only.iter().map(|kind| format!(" --only {kind}")).collect::<String>();
+    let target = out.map(|path| format!(" --out {}", path.display())).unwrap_or_default();
+    let command = format!("cargo run --release -p peersock-sim -- cells --seeds {seeds}{only}{target}");
+    let text = table.to_markdown(&command);
+    match out {
+        Some(path) => {
+            if let Err(error) = std::fs::write(path, text) {
+                eprintln!("cannot write {}: {error}", path.display());
+                return ExitCode::FAILURE;
+            }
+        }
+        None => print!("{text}"),
+    }
+    let mut failed = 0;
+    for ([a, b], seeds) in table.failures() {
+        failed += seeds.len();
+        eprintln!("{a} and {b}: {:?} is not what seeds {seeds:?} gave", Expected::of(a, b));
+    }
+    eprintln!("{} of {} as expected", cells.len() - failed, cells.len());
+    ExitCode::from(u8::from(failed > 0))
+}
+
+/// Runs one seed of one cell.
+pub(crate) fn again(kinds: [&str; 2], seed: u64, trace: bool) -> ExitCode {
+    let parse = |name: &str| {
+        let kind = Kind::all().into_iter().find(|kind| kind.to_string() == name);
+        if kind.is_none() {
+            let all: Vec<String> = Kind::all().iter().map(Kind::to_string).collect();
+            eprintln!("there is no kind {name:?}; there are {}", all.join(", "));
+        }
+        kind
+    };
+    let [Some(a), Some(b)] = kinds.map(parse) else { return ExitCode::FAILURE };
+    let cell = Cell { kinds: [a, b], seed };
+    let Some(outcome) = run(&cell, trace) else { return ExitCode::FAILURE };
+    let expected = Expected::of(a, b);
+    eprintln!("{outcome:?}; expected: {expected:?}");
+    ExitCode::from(u8::from(!outcome.fits(expected)))
+}
+
+/// `None` if something happened that must never happen; it is printed.
+fn run(cell: &Cell, trace: bool) -> Option<Outcome> {
+    let [a, b] = cell.kinds;
+    match catch_unwind(AssertUnwindSafe(|| cell.run(trace))) {
+        Ok(Ok(outcome)) => Some(outcome),
+        Ok(Err(violation)) => {
+            eprintln!("{a} and {b}, seed {}: {violation}", cell.seed);
+            None
+        }
+        Err(_) => {
+            eprintln!("{a} and {b}, seed {}: a panic", cell.seed);
+            None
+        }
+    }
+}

@@ -1,0 +1,51 @@
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::Behaviour;
+use super::nat::Scope;
+use crate::Time;
+
+/// A firewall that translates nothing: it lets everything out, and in what somebody inside has asked for.
+///
+/// ```
+/// use std::time::Duration;
+/// use peersock_sim::net::{Behaviour, Firewall};
+///
+/// let mut firewall = Firewall::new(Behaviour::AddressAndPortDependent, Duration::from_secs(60));
+/// let (inner, remote) = ("[2001:db8::1]:1".parse().unwrap(), "[2001:db8:1::1]:2".parse().unwrap());
+/// assert!(!firewall.lets_in(Duration::ZERO, remote, inner));
+/// firewall.note_outbound(Duration::ZERO, inner, remote);
+/// assert!(firewall.lets_in(Duration::from_secs(59), remote, inner));
+/// assert!(!firewall.lets_in(Duration::from_secs(60), remote, inner));
+/// ```
+#[derive(Debug)]
+pub struct Firewall {
+    filtering: Behaviour,
+    timeout: Duration,
+    /// Whom each inner endpoint has sent to, as wide as the filter looks, and when last.
+    allowed: BTreeMap<(SocketAddr, Scope), Time>,
+}
+
+impl Firewall {
+    /// A firewall that has seen nothing yet. Permissions end so long after the last outbound packet.
+    pub fn new(filtering: Behaviour, timeout: Duration) -> Self {
+        Self { filtering, timeout, allowed: BTreeMap::new() }
+    }
+
+    /// A packet leaves.
+    pub fn note_outbound(&mut self, now: Time, inner: SocketAddr, remote: SocketAddr) {
+        self.allowed.insert((inner, self.filtering.scope(remote)), now);
+    }
+
+    /// Whether a packet may come in.
+    pub fn lets_in(&self, now: Time, remote: SocketAddr, inner: SocketAddr) -> bool {
+        let permission = self.allowed.get(&(inner, self.filtering.scope(remote)));
+        permission.is_some_and(|at| now.saturating_sub(*at) < self.timeout)
+    }
+
+    /// Forgets everything, as a reboot does.
+    pub fn reboot(&mut self) {
+        self.allowed.clear();
+    }
+}

@@ -1,0 +1,114 @@
+//! Roots: killed, restarted and cut off as nodes are.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use peersock_overlay::Identity;
+use peersock_testnet::{RealRoot, TestRoot};
+
+use super::{Event, World, describe};
+use crate::Time;
+use crate::net::HostId;
+
+/// A place where a root runs, is killed, and is started again.
+pub(super) struct RootMachine {
+    root: TestRoot,
+    runs: bool,
+    /// When its alarm rings next.
+    alarm: Option<Time>,
+}
+
+/// Where a root listens: the host and its UDP port.
+pub type RootPlace = (HostId, u16);
+
+impl World {
+    /// Starts the root that serves nodes, with these keys and this wall clock.
+    pub fn add_root(&mut self, place: RootPlace, identity: Identity, unix_time: Duration) {
+        let root = RealRoot::new(identity, self.instant(), unix_time, self.random.fork());
+        self.add_any_root(place, root.into());
+    }
+
+    /// Starts a root that may lie.
+    pub fn add_any_root(&mut self, place: RootPlace, root: TestRoot) {
+        self.trace.note(self.now, format_args!("a root starts at {place:?}"), &[]);
+        // The observer of the wire tells sessions with one root from those with another.
+        let number = usize::MAX - self.roots.len();
+        for card in self.net.attachments(place.0) {
+            let addresses = card.ipv4.map(IpAddr::V4).into_iter().chain(card.ipv6.map(IpAddr::V6));
+            self.owners.extend(addresses.map(|address| (SocketAddr::new(address, place.1), number)));
+        }
+        self.roots.insert(place, RootMachine { root, runs: true, alarm: None });
+    }
+
+    /// Kills a root without a word.
+    pub fn kill_root(&mut self, place: RootPlace) {
+        self.trace.note(self.now, format_args!("the root at {place:?} is killed"), &[]);
+        if let Some(machine) = self.roots.get_mut(&place) {
+            machine.runs = false;
+        }
+    }
+
+    /// Starts a root again, whether it runs or not: it has its keys, and knows nobody.
+    pub fn restart_root(&mut self, place: RootPlace) {
+        let at = self.instant();
+        self.trace.note(self.now, format_args!("the root at {place:?} starts again"), &[]);
+        if let Some(machine) = self.roots.get_mut(&place) {
+            machine.root.restart(at);
+            machine.runs = true;
+        }
+    }
+
+    /// The root at a place, running or not.
+    pub fn root(&self, place: RootPlace) -> Option<&TestRoot> {
+        self.roots.get(&place).map(|machine| &machine.root)
+    }
+
+    /// The same, to change it.
+    pub fn root_mut(&mut self, place: RootPlace) -> Option<&mut TestRoot> {
+        self.roots.get_mut(&place).map(|machine| &mut machine.root)
+    }
+
+    /// Gives a datagram to the root at a place; false if there is none.
+    pub(super) fn root_receives(&mut self, place: RootPlace, from: SocketAddr, payload: &[u8]) -> bool {
+        let at = self.instant();
+        let Some(machine) = self.roots.get_mut(&place) else { return false };
+        if machine.runs {
+            let sent = machine.root.handle(at, from, payload);
+            self.settle_root(place, sent);
+        }
+        true
+    }
+
+    /// A root's alarm rings.
+    pub(super) fn root_alarm(&mut self, place: RootPlace) {
+        let (now, at) = (self.now, self.instant());
+        let Some(machine) = self.roots.get_mut(&place) else { return };
+        if machine.alarm.is_none_or(|alarm| alarm > now) {
+            return;
+        }
+        machine.alarm = None;
+        if machine.runs {
+            let is_due = machine.root.next_timeout().is_some_and(|timeout| timeout <= at);
+            let sent = if is_due { machine.root.handle_timeout(at) } else { Vec::new() };
+            self.settle_root(place, sent);
+        }
+    }
+
+    /// Sends what a root sends, and sets its alarm.
+    fn settle_root(&mut self, place: RootPlace, sent: Vec<(SocketAddr, Vec<u8>)>) {
+        let now = self.now;
+        for (to, payload) in sent {
+            let what = describe(&payload);
+            self.trace.note(now, format_args!("the root at {place:?} sends {what} to {to}"), &payload);
+            self.net.send(now, place.0, place.1, to, payload);
+        }
+        let Some(machine) = self.roots.get_mut(&place) else { return };
+        let timeout = machine.root.next_timeout().map(|at| at.saturating_duration_since(self.base));
+        if let Some(wake) = timeout.map(|timeout| timeout.max(now))
+            && machine.alarm.is_none_or(|alarm| wake < alarm)
+        {
+            machine.alarm = Some(wake);
+            self.queue.push(wake, Event::RootAlarm(place));
+        }
+    }
+}

@@ -1,0 +1,82 @@
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use peersock_overlay::Identity;
+use peersock_overlay::wire::Relayed;
+use peersock_root::{Config, Root, Source};
+
+use crate::Random;
+
+/// The root that serves nodes, driven as its server drives it, with one UDP socket. What it draws follows
+/// from a seed.
+///
+/// ```
+/// use peersock_overlay::Identity;
+/// use peersock_testnet::{Random, RealRoot};
+/// use std::time::{Duration, Instant};
+///
+/// let identity = Identity::from_seed(&[9; 32]);
+/// let root = RealRoot::new(identity, Instant::now(), Duration::ZERO, Random::from_seed(1));
+/// assert_eq!(root.root().registered(), 0);
+/// ```
+pub struct RealRoot {
+    config: Config,
+    root: Root,
+    random: Random,
+    began: Instant,
+    unix_time: Duration,
+    /// By earlier starts.
+    relayed_before: (u64, u64),
+}
+
+impl RealRoot {
+    /// A root with these keys that knows nobody; `unix_time` is its wall clock at `now`.
+    pub fn new(identity: Identity, now: Instant, unix_time: Duration, random: Random) -> Self {
+        Self::with_config(Config::new(Arc::new(identity)), now, unix_time, random)
+    }
+
+    /// The same with any settings.
+    pub fn with_config(config: Config, now: Instant, unix_time: Duration, mut random: Random) -> Self {
+        let root = Root::new(config.clone(), &random.bytes(), now, unix_time);
+        Self { config, root, random, began: now, unix_time, relayed_before: (0, 0) }
+    }
+
+    /// The state machine.
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// Takes a datagram and gives those that it answers with or passes on.
+    pub fn handle(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> Vec<(SocketAddr, Vec<u8>)> {
+        self.root.handle_datagram(now, Source::Udp { socket: 0, remote: from }, datagram);
+        self.drain()
+    }
+
+    /// Does what is due, and gives what it sends.
+    pub fn handle_timeout(&mut self, now: Instant) -> Vec<(SocketAddr, Vec<u8>)> {
+        self.root.handle_timeout(now);
+        self.drain()
+    }
+
+    /// A new process takes the place of the one that ran: it has its keys, and knows nobody.
+    pub fn restart(&mut self, now: Instant) {
+        self.relayed_before = self.relayed();
+        let unix_time = self.unix_time + now.saturating_duration_since(self.began);
+        self.root = Root::new(self.config.clone(), &self.random.bytes(), now, unix_time);
+    }
+
+    /// How many datagrams all its starts have relayed, and their bytes without the header of the relay.
+    pub fn relayed(&self) -> (u64, u64) {
+        let counters = self.root.counters();
+        let (frames, bytes) = (counters.relayed.get(), counters.relayed_bytes.get());
+        let inside = bytes - frames * Relayed::LEN as u64;
+        (self.relayed_before.0 + frames, self.relayed_before.1 + inside)
+    }
+
+    fn drain(&mut self) -> Vec<(SocketAddr, Vec<u8>)> {
+        let mut out = Vec::new();
+        let next = || Some((self.root.poll_transmit(&mut out)?.remote(), out.clone()));
+        std::iter::from_fn(next).collect()
+    }
+}
