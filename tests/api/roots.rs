@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use peersock::overlay::Identity;
 use peersock::overlay::wire::Announcement;
-use peersock::{IdentitySource, Interfaces, Network, Node, RootAddress, RootSource, RootState};
+use peersock::{Event, IdentitySource, Interfaces, Network, Node, RootAddress, RootSource, RootState};
 use peersock_testnet::{FakeRoot, Random};
 
 /// Only keeps a hang from lasting.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
-fn two_nodes_meet_at_a_root_and_talk_through_it() {
+fn two_nodes_meet_at_a_root_and_move_to_a_direct_path() {
     let (root, text) = Root::start();
     let node = || {
         let roots = RootAddress::parse_list(&text).expect("a root");
@@ -25,6 +25,7 @@ fn two_nodes_meet_at_a_root_and_talk_through_it() {
     };
     let (alpha, beta) = (node(), node());
     let network = || Network::ad_hoc("ff00000fff000000".parse().expect("an ID"));
+    let events = alpha.events();
     let home = alpha.join(network()).expect("joined");
     let target = beta.join(network()).expect("joined").address();
     let listener = peersock::blocking::TcpListener::bind_on(&beta, "[::]:5").expect("a free port");
@@ -45,13 +46,30 @@ fn two_nodes_meet_at_a_root_and_talk_through_it() {
     assert!(back == data, "{} of {} bytes", back.len(), data.len());
     echo.join().expect("no panic");
 
+    // Nobody but the root has told where beta is, and that it can be reached directly.
+    let since = Instant::now();
+    while alpha.status().peers[0].root.is_some() {
+        assert!(since.elapsed() < PATIENCE, "{:?}", alpha.status().peers);
+        let _ = home.wait_peer(target.into(), Duration::from_millis(20));
+        stream.read(&mut [0]).expect("the end, again");
+        thread::sleep(Duration::from_millis(20));
+    }
+    let moved = |event: &Event| match event {
+        Event::PathChanged { id, relayed } | Event::PeerReachable { id, relayed } => {
+            *id == beta.id() && !relayed
+        }
+        _ => false,
+    };
+    assert!(std::iter::from_fn(|| events.next_timeout(PATIENCE)).any(|event| moved(&event)));
+
     let status = alpha.status();
     let at_root = &status.roots[0];
     assert_eq!((at_root.state, at_root.path), (RootState::Registered, Some(root.address)));
     assert!(status.endpoints.contains(&at_root.observed.expect("a voucher")));
-    assert_eq!(at_root.relayed_peers, 1);
+    assert_eq!(at_root.relayed_peers, 0);
     let peer = &status.peers[0];
-    assert_eq!((peer.path, peer.root), (Some(root.address), Some(at_root.id)));
+    assert!(beta.status().endpoints.contains(&peer.path.expect("a session")), "{peer:?}");
+    assert!(peer.attempts.iter().any(|attempt| attempt.answered), "{:?}", peer.attempts);
     assert_eq!(status.networks.len(), 1, "the network of the roots is hidden");
 }
 

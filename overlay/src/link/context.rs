@@ -17,7 +17,6 @@ use crate::contact::OwnContact;
 use crate::counters::Counters;
 use crate::crypto::{KeySource, NoEntropy, Provider};
 use crate::id::{Identity, NetworkId, NodeId, Psk, PublicIdentity};
-use crate::network::NetworkIndex;
 use crate::noise::Timestamp;
 use crate::reach::{Place, Reach, SocketInfo, usable};
 use crate::session::{Session, SessionTable};
