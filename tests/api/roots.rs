@@ -16,7 +16,7 @@ use peersock_testnet::{FakeRoot, Random};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
-fn two_nodes_meet_at_a_root_and_move_to_a_direct_path() {
+fn two_nodes_meet_at_a_root_and_go_on_directly() {
     let (root, text) = Root::start();
     let node = || {
         let roots = RootAddress::parse_list(&text).expect("a root");
@@ -25,7 +25,6 @@ fn two_nodes_meet_at_a_root_and_move_to_a_direct_path() {
     };
     let (alpha, beta) = (node(), node());
     let network = || Network::ad_hoc("ff00000fff000000".parse().expect("an ID"));
-    let events = alpha.events();
     let home = alpha.join(network()).expect("joined");
     let target = beta.join(network()).expect("joined").address();
     let listener = peersock::blocking::TcpListener::bind_on(&beta, "[::]:5").expect("a free port");
@@ -46,30 +45,21 @@ fn two_nodes_meet_at_a_root_and_move_to_a_direct_path() {
     assert!(back == data, "{} of {} bytes", back.len(), data.len());
     echo.join().expect("no panic");
 
-    // Nobody but the root has told where beta is, and that it can be reached directly.
-    let since = Instant::now();
-    while alpha.status().peers[0].root.is_some() {
-        assert!(since.elapsed() < PATIENCE, "{:?}", alpha.status().peers);
-        let _ = home.wait_peer(target.into(), Duration::from_millis(20));
-        stream.read(&mut [0]).expect("the end, again");
-        thread::sleep(Duration::from_millis(20));
-    }
-    let moved = |event: &Event| match event {
-        Event::PathChanged { id, relayed } | Event::PeerReachable { id, relayed } => {
-            *id == beta.id() && !relayed
-        }
-        _ => false,
-    };
-    assert!(std::iter::from_fn(|| events.next_timeout(PATIENCE)).any(|event| moved(&event)));
-
     let status = alpha.status();
     let at_root = &status.roots[0];
     assert_eq!((at_root.state, at_root.path), (RootState::Registered, Some(root.address)));
     assert!(status.endpoints.contains(&at_root.observed.expect("a voucher")));
-    assert_eq!(at_root.relayed_peers, 0);
-    let peer = &status.peers[0];
-    assert!(beta.status().endpoints.contains(&peer.path.expect("a session")), "{peer:?}");
-    assert!(peer.attempts.iter().any(|attempt| attempt.answered), "{:?}", peer.attempts);
+    // What the root has seen is where they reach each other, as soon as both have been told.
+    let there = beta.status().roots[0].observed;
+    let since = Instant::now();
+    let mut path = status.peers[0].path;
+    while path != there {
+        assert!(path == Some(root.address) && since.elapsed() < PATIENCE, "{path:?}");
+        thread::sleep(Duration::from_millis(5));
+        path = alpha.status().peers[0].path;
+    }
+    let status = alpha.status();
+    assert_eq!((status.peers[0].root, status.roots[0].relayed_peers), (None, 0));
     assert_eq!(status.networks.len(), 1, "the network of the roots is hidden");
 }
 
@@ -109,6 +99,41 @@ fn a_root_that_announces_itself_is_used_by_those_who_want_that() {
     let used = &willing.status().roots[0];
     assert_eq!((used.id, used.path), (root.identity.node_id(), Some(root.address)));
     assert!(others.status().roots.is_empty());
+}
+
+#[test]
+fn events_say_that_a_path_is_direct() {
+    let (_root, text) = Root::start();
+    let node = || {
+        let roots = RootAddress::parse_list(&text).expect("a root");
+        let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
+        builder.discovery(false).roots(roots).start().expect("loopback sockets")
+    };
+    let (alpha, beta) = (node(), node());
+    let network = || Network::ad_hoc("ff00000fff000000".parse().expect("an ID"));
+    let events = alpha.events();
+    let home = alpha.join(network()).expect("joined");
+    let target = beta.join(network()).expect("joined").address();
+    home.wait_peer(target.into(), PATIENCE).expect("it is found at the root");
+    let ping = peersock::blocking::Ping::open_on(&alpha, target.into()).expect("a socket");
+    let is_direct = |event: &Event| match event {
+        Event::PeerReachable { id, relayed } | Event::PathChanged { id, relayed } => {
+            *id == beta.id() && !relayed
+        }
+        _ => false,
+    };
+    // The direct path is looked for while packets flow.
+    let since = Instant::now();
+    for sequence in 0.. {
+        let _ = ping.ping(sequence, b"", Duration::from_millis(50));
+        if std::iter::from_fn(|| events.next_timeout(Duration::from_millis(50)))
+            .any(|event| is_direct(&event))
+        {
+            break;
+        }
+        assert!(since.elapsed() < PATIENCE, "{:?}", alpha.status().peers);
+    }
+    assert_eq!(alpha.status().peers[0].root, None);
 }
 
 /// A root on the loopback interface.
