@@ -141,8 +141,7 @@ impl NodeArgs {
         let mut roots = Vec::new();
         for text in &self.roots {
             roots.extend(RootSource::load(text).map_err(|error| {
-                let hint =
-                    "give the text that `peersock root` prints, dns:DOMAIN, lan, or @ and the path of a file with such";
+                let hint = "give what `peersock root` prints, dns:DOMAIN, lan, or @FILE with such texts";
                 Failure::usage(format_args!("--root: {error}"), hint)
             })?);
         }

@@ -44,8 +44,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     node: NodeArgs,
 
-    /// Stop as soon as the path is direct, with status 0; with status 1 if none is found within --count requests
-    /// (30 unless set)
+    /// Stop as soon as the path is direct, with status 0; with status 1 if none is found within --count
+    /// requests (30 unless set)
     #[arg(long)]
     until_direct: bool,
 

@@ -175,7 +175,7 @@ def test_events_come_to_who_iterates(tmp_path: Path) -> None:
 @pytest.mark.parametrize("given", ["None", "'{root} {other}'", "['{root}', '@{file}']", "''"])
 def test_roots_are_those_given_or_those_of_the_environment(given: str, tmp_path: Path) -> None:
     keys = [peersock.public_key(bytes([seed]) * 32) for seed in (1, 2)]
-    root, other = (f"{key}@127.0.0.1:{port}" for key, port in zip(keys, (9, 11)))
+    root, other = (f"{key}@127.0.0.1:{port}" for key, port in zip(keys, (9, 11), strict=True))
     (tmp_path / "roots").write_text(f"# ours\n{other}\n")
     code = (
         "import os, peersock\n"

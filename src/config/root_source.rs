@@ -15,7 +15,8 @@ use crate::state::{StateError, check_secret_file, read_text_file};
 /// | text | roots |
 /// |---|---|
 /// | `KEY@ENDPOINT[,ENDPOINT..][?token=TEXT]` | this one, see [`RootAddress`] |
-/// | `dns:DOMAIN[@SERVER]` | those that TXT records of `_peersock.DOMAIN` name, asked of the system's nameservers or of that one |
+/// | `dns:DOMAIN` | those that TXT records of `_peersock.DOMAIN` name |
+/// | `dns:DOMAIN@SERVER` | the same, asked of this nameserver instead of the system's |
 /// | `lan` | those that announce themselves on the local networks (`peersock root --announce`), two at most |
 ///
 /// The list of a domain is kept in the user's cache directory for when the DNS does not answer. Whoever can
@@ -117,9 +118,9 @@ impl RootSource {
         text.split_whitespace().map(str::parse).collect()
     }
 
-    /// Reads what `PEERSOCK_ROOTS` and `--root` hold: texts of sources, or `@` and the path of a file that has
-    /// them. In a file, lines that begin with `#` are comments; one that holds an access token must be private
-    /// to its owner (mode 0600).
+    /// Reads what `PEERSOCK_ROOTS` and `--root` hold: texts of sources, or `@` and the path of a file that
+    /// has them. In a file, lines that begin with `#` are comments; one that holds an access token must be
+    /// private to its owner (mode 0600).
     ///
     /// ```
     /// use peersock::RootSource;

@@ -18,15 +18,16 @@ use crate::sync;
 /// How often it is looked whether the roots are reached.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// What keeps the names of a list of roots resolved. When it is dropped, nothing is published any more: the
-/// node goes on with what it has, until another list takes its place.
+/// What keeps the names of a list of roots resolved, until it is ended or the node ends.
 pub(super) struct Used {
     is_current: Arc<Mutex<bool>>,
     events: Option<Arc<Subscription>>,
 }
 
-impl Drop for Used {
-    fn drop(&mut self) {
+impl Used {
+    /// From here on nothing is published any more: the node goes on with what it has, until another list takes
+    /// its place.
+    pub(super) fn end(self) {
         *sync::lock(&self.is_current) = false;
         if let Some(events) = &self.events {
             events.end();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use peersock::overlay::Identity;
 use peersock::overlay::wire::Announcement;
-use peersock::{IdentitySource, Interfaces, Network, Node, RootAddress, RootSource, RootState};
+use peersock::{Event, IdentitySource, Interfaces, Network, Node, RootAddress, RootSource, RootState};
 use peersock_testnet::{FakeRoot, Random};
 
 /// Only keeps a hang from lasting.
@@ -99,6 +99,41 @@ fn a_root_that_announces_itself_is_used_by_those_who_want_that() {
     let used = &willing.status().roots[0];
     assert_eq!((used.id, used.path), (root.identity.node_id(), Some(root.address)));
     assert!(others.status().roots.is_empty());
+}
+
+#[test]
+fn events_say_that_a_path_is_direct() {
+    let (_root, text) = Root::start();
+    let node = || {
+        let roots = RootAddress::parse_list(&text).expect("a root");
+        let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
+        builder.discovery(false).roots(roots).start().expect("loopback sockets")
+    };
+    let (alpha, beta) = (node(), node());
+    let network = || Network::ad_hoc("ff00000fff000000".parse().expect("an ID"));
+    let events = alpha.events();
+    let home = alpha.join(network()).expect("joined");
+    let target = beta.join(network()).expect("joined").address();
+    home.wait_peer(target.into(), PATIENCE).expect("it is found at the root");
+    let ping = peersock::blocking::Ping::open_on(&alpha, target.into()).expect("a socket");
+    let is_direct = |event: &Event| match event {
+        Event::PeerReachable { id, relayed } | Event::PathChanged { id, relayed } => {
+            *id == beta.id() && !relayed
+        }
+        _ => false,
+    };
+    // The direct path is looked for while packets flow.
+    let since = Instant::now();
+    for sequence in 0.. {
+        let _ = ping.ping(sequence, b"", Duration::from_millis(50));
+        if std::iter::from_fn(|| events.next_timeout(Duration::from_millis(50)))
+            .any(|event| is_direct(&event))
+        {
+            break;
+        }
+        assert!(since.elapsed() < PATIENCE, "{:?}", alpha.status().peers);
+    }
+    assert_eq!(alpha.status().peers[0].root, None);
 }
 
 /// A root on the loopback interface.

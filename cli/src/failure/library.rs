@@ -95,9 +95,10 @@ impl From<StartError> for Failure {
                 Failure::from_library(StartError::Io(source), Some(hint))
             }
             error @ StartError::Roots(_) => {
-                let hint = "give the text that `peersock root` prints, dns:DOMAIN, lan, or @ and the path of a file with such";
+                let hint = "give what `peersock root` prints, dns:DOMAIN, lan, or @FILE with such texts";
                 Failure::from_library(error, Some(hint))
-            } // What remains says itself what to do.
+            }
+            // What remains says itself what to do.
             error => Failure::from_library(error, None),
         }
     }

@@ -40,7 +40,8 @@
 // There is an encrypted session with the peer: packets flow.
 #define PEERSOCK_PEER_REACHABLE 2
 
-// The peer now has another address, or the path another size.
+// The peer now has another address, the path another size, or a root relays that did not before, or not any
+// more.
 #define PEERSOCK_PATH_CHANGED 3
 
 // The session has ended: the peer left, or has not been heard of for minutes.
@@ -85,6 +86,9 @@
 // Two nodes run with the peer's identity, and connections reach the one or the other.
 #define PEERSOCK_PEER_CONFLICT 1
 
+// A root relays what goes to the peer and comes from it.
+#define PEERSOCK_PEER_RELAYED 2
+
 // Settings of a node. One thread at a time may use it; a started node has its own copy.
 typedef struct peersock_config peersock_config;
 
@@ -103,8 +107,10 @@ typedef struct peersock_event {
     uint32_t kind;
     // The node ID of the peer; empty for events of the node.
     char peer[PEERSOCK_ID_SIZE];
+    // Of `PEERSOCK_PEER_REACHABLE` and `PEERSOCK_PATH_CHANGED`: 1 if a root relays now, 0 if the path is direct.
+    uint8_t relayed;
     // Zeros.
-    uint8_t reserved[27];
+    uint8_t reserved[26];
 } peersock_event;
 
 // What is called with events. It runs on a thread of the library's that sees the process's descriptors, one
@@ -126,7 +132,8 @@ typedef struct peersock_peer {
     bool connected;
     // Its first address in the network.
     struct sockaddr_storage address;
-    // Where its packets are sent now; `ss_family` is AF_UNSPEC if that is not known.
+    // Where its packets are sent now, which is a root's address if one relays; `ss_family` is AF_UNSPEC if that
+    // is not known.
     struct sockaddr_storage path;
     // How many addresses it has in the network.
     uint32_t addresses;
@@ -148,7 +155,7 @@ typedef struct peersock_peer {
     uint64_t received_bytes;
     // Whether it is there: one of the `PEERSOCK_PEER_` constants; later versions may add some.
     uint32_t state;
-    // Bits: `PEERSOCK_PEER_CONFLICT`; later versions may add some.
+    // Bits: `PEERSOCK_PEER_CONFLICT`, `PEERSOCK_PEER_RELAYED`; later versions may add some.
     uint32_t flags;
     // How long ago it last proved to be there, by an authentic packet or handshake, milliseconds; UINT64_MAX
     // if never.
@@ -264,6 +271,17 @@ peersock_result peersock_config_discovery(struct peersock_config *config, bool o
 // Pointers:
 // `config` is NULL or comes from `peersock_config_new()`.
 peersock_result peersock_config_discovery_port(struct peersock_config *config, uint16_t port);
+
+// The roots at which the node can be found, and which relay for it, as `PEERSOCK_ROOTS` has them: texts with
+// white space between them, each one that `peersock root` prints (with `?token=TEXT` behind it, if the root
+// wants one), `dns:DOMAIN` for those that the DNS lists, or `lan` for those that announce themselves on the
+// local network; or `@` and the path of a file with such texts. An empty text: none. NULL, the default: what the
+// variable `PEERSOCK_ROOTS` has.
+//
+// Pointers:
+// `config` is NULL or comes from `peersock_config_new()`; `roots` is NULL or a C string.
+peersock_result peersock_config_roots(struct peersock_config *config,
+                                      const char *roots);
 
 // The most that the send and the receive buffer of each TCP socket may hold, bytes. 4 MiB each by default.
 //

@@ -1,8 +1,8 @@
 //! Roots that announce themselves on the local networks.
 //!
-//! Anybody there can do so. A root proves its key in the handshake, and it is asked only where the announcement
-//! came from; so a stranger can refuse, and see what every root sees, but takes no other root's place. Two
-//! are used at a time, those that were heard first.
+//! Anybody there can do so. A root proves its key in the handshake, and it is asked only where the
+//! announcement came from; so a stranger can refuse, and see what every root sees, but takes no other root's
+//! place. Two are used at a time, those that were heard first.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -100,8 +100,9 @@ impl List {
         if all.is_empty() && parts.used.is_none() {
             return;
         }
-        // It publishes nothing any more from here on.
-        parts.used = None;
+        if let Some(used) = parts.used.take() {
+            used.end();
+        }
         parts.used = Some(roots::start(&node, &all, Box::new(ask_system)));
     }
 }

@@ -99,12 +99,12 @@ const TRIES: &[Try] = &[
             (eval "$1") > line 2> /dev/null &
             until line=$(head -n1 line | grep .); do patience; done
             said='the line that root printed'
-            in() { XDG_STATE_HOME=$PWD/$1 $(cat $1.in) bash -c "$2"; }
-            in alpha "exec ${2/$said/$line}" > received 2> said &
+            on() { XDG_STATE_HOME=$PWD/$1 $(cat $1.in) bash -c "$2"; }
+            on alpha "exec ${2/$said/$line}" > received 2> said &
             listener=$!
             address=$(said_address said)
             command=${3/$said/$line}
-            echo hello | in beta "exec ${command/the address that listen printed/$address}"
+            echo hello | on beta "exec ${command/the address that listen printed/$address}"
             wait $listener
             [ "$(cat received)" = hello ]"#,
     },
