@@ -161,6 +161,37 @@ fn a_root_announces_itself_where_it_listens() {
 }
 
 #[test]
+fn a_directory_that_is_away_is_told_and_its_password_never() {
+    let lab = Lab::new();
+    let password = lab.dir.path().join("password");
+    write_file(&password, "hush-hush\n", 0o600);
+    // Nobody listens there: the socket is one of UDP.
+    let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("redis://{free}");
+    let words = ["--directory", &url, "--directory-password-file", password.to_str().unwrap()];
+    let mut command = peersock(&["root", "--listen", "127.0.0.1", "--port", "0", "--ephemeral"]);
+    command.args(words).env("PEERSOCK_LOG", "trace");
+    let running = Running::start(command);
+    running.wait_for_stdout("\n");
+    running.wait_for_stderr(&format!("sharing the directory at {free}"));
+    running.wait_for_stderr("the shared directory is away");
+    signal(Signal::INT, running.id());
+    let said = running.finish().success();
+    assert!(!said.stderr.contains("hush-hush"), "{}", said.stderr);
+
+    for (words, status, needles) in [
+        (["--directory", "redis://:hush-hush@127.0.0.1"], 2, ["password in it", "--directory-password-file"]),
+        (["--directory", "http://127.0.0.1"], 2, ["not the URL of a Redis", "redis://HOST:PORT"]),
+    ] {
+        let mut command = peersock(&["root", "--listen", "127.0.0.1", "--port", "0", "--ephemeral"]);
+        command.args(words);
+        let failed = run(command);
+        failed.failure(status, &needles);
+        assert!(!failed.stderr.contains("hush-hush"), "{}", failed.stderr);
+    }
+}
+
+#[test]
 fn the_identity_stays_and_what_is_advertised_is_printed() {
     let lab = Lab::new();
     let start = || {

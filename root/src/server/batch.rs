@@ -13,7 +13,7 @@ use super::udp::{Sockets, TRAIN};
 use crate::Source;
 
 /// Destinations that frames are gathered for at the same time.
-const GATHERED: usize = 16;
+const GATHERED: usize = 64;
 
 /// Bytes of one call: what fits into a UDP datagram over IPv4, headers not counted.
 const MAX_BYTES: usize = 65_000;

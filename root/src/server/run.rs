@@ -13,12 +13,12 @@ use tokio::sync::mpsc;
 use super::batch::{self, Gathering};
 use super::directory::Heard;
 use super::streams::{Arrived, Inbound};
-use super::udp::{Sockets, TRAIN, TRAINS};
+use super::udp::{SPACING, Sockets, TRAIN, TRAINS};
 use super::{Gauges, clocks};
 use crate::{Root, Source};
 
 /// Batches that are read from one socket before the others get their turn.
-const BATCHES: usize = 8;
+const BATCHES: usize = 4;
 
 /// How often the state machine hears of the system's clock, for it may be set.
 const CLOCK: Duration = Duration::from_secs(60);
@@ -62,7 +62,7 @@ impl Run {
             heard,
             gauges,
             gathering: Gathering::new(),
-            buffers: vec![0; TRAIN * TRAINS].into_boxed_slice(),
+            buffers: vec![0; SPACING * TRAINS].into_boxed_slice(),
             transmit: Vec::new(),
             next_socket: 0,
             clock_told: clocks().0,
@@ -139,9 +139,9 @@ impl Run {
         let mut memory = std::mem::take(&mut self.buffers);
         for _ in 0..BATCHES {
             let mut metas = [RecvMeta::default(); TRAINS];
-            let mut chunks = memory.chunks_exact_mut(TRAIN);
-            let mut buffers: [IoSliceMut<'_>; TRAINS] =
-                std::array::from_fn(|_| IoSliceMut::new(chunks.next().expect("as many as trains")));
+            let mut chunks = memory.chunks_exact_mut(SPACING);
+            let mut next = || &mut chunks.next().expect("as many as trains")[..TRAIN];
+            let mut buffers: [IoSliceMut<'_>; TRAINS] = std::array::from_fn(|_| IoSliceMut::new(next()));
             self.gauges.traffic.receive_calls.increment();
             // Nothing more, or an error about an earlier datagram, which is of no interest to a root.
             let Ok(count) = self.sockets.receive(number, &mut buffers, &mut metas) else { break };
@@ -149,12 +149,13 @@ impl Run {
             for (buffer, meta) in buffers.iter_mut().zip(&metas).take(count) {
                 self.take_train(now, number, meta, &mut buffer[..meta.len]);
             }
-            self.gathering.flush(&self.sockets, &self.gauges);
             self.transmit();
             if count < TRAINS {
                 break;
             }
         }
+        // Single datagrams of all batches leave together: what a call costs is the same for one and for many.
+        self.gathering.flush(&self.sockets, &self.gauges);
         self.buffers = memory;
     }
 

@@ -8,23 +8,25 @@ use peersock_overlay::wire::{
     Relayed, RootMessage,
 };
 use peersock_overlay::{
-    AeadKey, DATA_HEADER, Identity, NetworkId, Psk, SessionIndex, Suite, SuiteSet, default_provider,
+    AeadKey, DATA_HEADER, Identity, NetworkId, Psk, PublicIdentity, SessionIndex, Suite, SuiteSet,
+    default_provider,
 };
 
 use super::{World, config};
 use crate::Source;
 
-pub(super) struct Node {
-    pub(super) identity: Identity,
-    pub(super) source: Source,
-    pub(super) suites: SuiteSet,
-    pub(super) network: NetworkId,
+pub(crate) struct Node {
+    pub(crate) identity: Identity,
+    pub(crate) source: Source,
+    pub(crate) suites: SuiteSet,
+    pub(crate) network: NetworkId,
     /// Of its next initiation, in seconds.
-    pub(super) time: u64,
-    pub(super) sequence: u64,
-    pub(super) access: Vec<u8>,
-    pub(super) token: RelayToken,
-    pub(super) channel: Channel,
+    pub(crate) time: u64,
+    pub(crate) sequence: u64,
+    pub(crate) access: Vec<u8>,
+    pub(crate) token: RelayToken,
+    pub(crate) channel: Channel,
+    root: PublicIdentity,
     index: u32,
     macs: MacWriter,
     keys: Option<Keys>,
@@ -39,17 +41,17 @@ struct Keys {
 }
 
 /// An initiation that waits for its response.
-pub(super) struct Begun {
+pub(crate) struct Begun {
     initiator: Initiator,
-    pub(super) datagram: Vec<u8>,
+    pub(crate) datagram: Vec<u8>,
 }
 
 impl Node {
-    pub(super) fn new(seed: u8, source: Source) -> Self {
+    pub(crate) fn new(seed: u8, source: Source) -> Self {
         Self::of(Identity::from_seed(&[seed; 32]), source)
     }
 
-    pub(super) fn of(identity: Identity, source: Source) -> Self {
+    pub(crate) fn of(identity: Identity, source: Source) -> Self {
         Self {
             identity,
             source,
@@ -60,14 +62,22 @@ impl Node {
             access: Vec::new(),
             token: RelayToken::from_be_bytes([0; 3]),
             channel: Channel(0),
+            root: *config().identity.public(),
             index: 0,
             macs: MacWriter::new(&config().identity.node_id()),
             keys: None,
         }
     }
 
+    /// From now on it is a node of that root.
+    #[allow(dead_code, reason = "tests of several roots use it")]
+    pub(crate) fn use_root(&mut self, root: PublicIdentity) {
+        self.macs = MacWriter::new(&root.node_id());
+        self.root = root;
+    }
+
     /// An initiation to the root.
-    pub(super) fn begin(&mut self, now: Instant) -> Begun {
+    pub(crate) fn begin(&mut self, now: Instant) -> Begun {
         self.time += 1;
         self.index += 1;
         let payload = InitiationPayload {
@@ -79,7 +89,7 @@ impl Node {
         };
         let [.., a, b, c] = self.index.to_be_bytes();
         let index = SessionIndex::from_be_bytes([a, b, c]);
-        let root = *config().identity.public();
+        let root = self.root;
         let mut datagram = Vec::new();
         let initiator =
             Initiator::start(&self.identity, &root, [self.index as u8; 32], index, &payload, &mut datagram)
@@ -88,18 +98,18 @@ impl Node {
         Begun { initiator, datagram }
     }
 
-    pub(super) fn take_cookie(&mut self, now: Instant, reply: &[u8]) -> bool {
+    pub(crate) fn take_cookie(&mut self, now: Instant, reply: &[u8]) -> bool {
         self.macs.receive_cookie(now, &CookieReply::parse(reply).expect("a cookie reply"))
     }
 
-    pub(super) fn finish(&mut self, begun: &Begun, response: &[u8]) {
+    pub(crate) fn finish(&mut self, begun: &Begun, response: &[u8]) {
         let (keys, _) =
             begun.initiator.read_response(&self.identity, &Psk::open(), response).expect("a response");
         self.keys = Some(Keys::new(&keys));
     }
 
     /// Makes a session, and shows that it has the keys.
-    pub(super) fn connect(&mut self, world: &mut World) {
+    pub(crate) fn connect(&mut self, world: &mut World) {
         let begun = self.begin(world.now);
         let sent = world.send(self.source, &begun.datagram);
         let [(to, response)] = &sent[..] else { panic!("one response, not {sent:?}") };
@@ -109,44 +119,44 @@ impl Node {
     }
 
     /// Registers and takes in the answer.
-    pub(super) fn register(&mut self, world: &mut World, lifetime: u32) {
+    pub(crate) fn register(&mut self, world: &mut World, lifetime: u32) {
         let answer = self.ask_to_register(world, lifetime);
         let Some(RootMessage::Registered(answer)) = answer else { panic!("registered, not {answer:?}") };
         (self.token, self.channel) = (answer.token, answer.channel);
     }
 
-    pub(super) fn ask_to_register(&mut self, world: &mut World, lifetime: u32) -> Option<RootMessage> {
+    pub(crate) fn ask_to_register(&mut self, world: &mut World, lifetime: u32) -> Option<RootMessage> {
         self.sequence += 1;
-        let root = config().identity.node_id();
+        let root = self.root.node_id();
         let registration = Registration::sign(&self.identity, &root, self.sequence, lifetime);
         self.ask(world, &RootMessage::Register { registration, access: self.access.clone() })
     }
 
-    pub(super) fn look_up(&mut self, world: &mut World, key: LookUpKey) -> Option<RootMessage> {
+    pub(crate) fn look_up(&mut self, world: &mut World, key: LookUpKey) -> Option<RootMessage> {
         self.ask(world, &RootMessage::LookUp { id: 77, key })
     }
 
     /// Sends a message and takes the one that comes back, if one does.
-    pub(super) fn ask(&mut self, world: &mut World, message: &RootMessage) -> Option<RootMessage> {
+    pub(crate) fn ask(&mut self, world: &mut World, message: &RootMessage) -> Option<RootMessage> {
         let datagram = self.seal_message(message);
         let sent = world.send(self.source, &datagram);
         let answer = sent.iter().find(|(to, _)| *to == self.source)?;
         Some(RootMessage::parse(&self.open(&answer.1)?).expect("a message of roots"))
     }
 
-    pub(super) fn seal_message(&mut self, message: &RootMessage) -> Vec<u8> {
+    pub(crate) fn seal_message(&mut self, message: &RootMessage) -> Vec<u8> {
         let mut plaintext = Vec::new();
         message.emit(&mut plaintext);
         self.seal(&plaintext)
     }
 
-    pub(super) fn seal_control(&mut self, message: Control) -> Vec<u8> {
+    pub(crate) fn seal_control(&mut self, message: Control) -> Vec<u8> {
         let mut plaintext = Vec::new();
         message.emit(&mut plaintext);
         self.seal(&plaintext)
     }
 
-    pub(super) fn seal(&mut self, plaintext: &[u8]) -> Vec<u8> {
+    pub(crate) fn seal(&mut self, plaintext: &[u8]) -> Vec<u8> {
         let keys = self.keys.as_mut().expect("a session");
         let mut datagram = vec![0; plaintext.len() + DATA_OVERHEAD];
         Data::write_header(&mut datagram, keys.remote, keys.next);
@@ -155,19 +165,19 @@ impl Node {
         datagram
     }
 
-    pub(super) fn open(&self, datagram: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn open(&self, datagram: &[u8]) -> Option<Vec<u8>> {
         let (data, keys) = (Data::parse(datagram).ok()?, self.keys.as_ref()?);
         let mut plaintext = vec![0; datagram.len() - DATA_OVERHEAD];
         keys.receive.open(data.counter, data.sealed, &mut plaintext).ok()?;
         Some(plaintext)
     }
 
-    pub(super) fn suite(&self) -> Option<Suite> {
+    pub(crate) fn suite(&self) -> Option<Suite> {
         self.keys.as_ref().map(|keys| keys.suite)
     }
 
     /// A frame for the node with that channel.
-    pub(super) fn frame(&self, to: Channel, inner: &[u8]) -> Vec<u8> {
+    pub(crate) fn frame(&self, to: Channel, inner: &[u8]) -> Vec<u8> {
         [&Relayed { token: self.token, channel: to }.to_bytes()[..], inner].concat()
     }
 }

@@ -4,7 +4,8 @@
 //! [`network`] makes the link, [`session`] starts servers and runs one client at a time, [`figures`] keeps
 //! what they measured and [`table`] prints it. The load itself is the program `peersock-bench`.
 //!
-//! `cargo xtask bench tcp` hands everything to the program `peersock-stack-lab`.
+//! `cargo xtask bench tcp` hands everything to the program `peersock-stack-lab`, `cargo xtask bench root` to
+//! `peersock-root-lab`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -35,6 +36,8 @@ pub(crate) const EXAMPLES: &str = "Examples:
   cargo xtask bench programs                          curl, nginx and redis under peersock run; needs root
   cargo xtask bench python                            the Python package, on loopback
   cargo xtask bench udp-server                        a UDP server with 1,000 clients, in one process
+  cargo xtask bench root relay                        a root's relay beside coturn's, on loopback
+  cargo xtask bench root nodes                        what 50,000 registered nodes cost a root
   cargo xtask bench tcp --help                        TCP alone, over impaired links in virtual time";
 
 /// Options of `bench`.
@@ -73,6 +76,13 @@ enum Alone {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTION")]
         options: Vec<OsString>,
     },
+    /// Measure a root: its relay beside coturn's, and what many nodes cost
+    #[command(disable_help_flag = true)]
+    Root {
+        /// Options of that program; `--help` explains them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTION")]
+        options: Vec<OsString>,
+    },
     /// Measure a UDP server with many clients that take turns, all in one process
     #[command(disable_help_flag = true)]
     UdpServer {
@@ -105,6 +115,10 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     match &options.alone {
         Some(Alone::Tcp { options }) => {
             let program = build("peersock-stack-lab")?;
+            return Ok(Command::new(program).args(options).status()?.success());
+        }
+        Some(Alone::Root { options }) => {
+            let program = build("peersock-root-lab")?;
             return Ok(Command::new(program).args(options).status()?.success());
         }
         Some(Alone::UdpServer { options }) => {

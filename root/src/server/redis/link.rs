@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::store::{Fields, RECORD_INTERVAL, Store};
+use super::store::{Fields, Store};
 use crate::server::directory::{DirectoryTraffic, Heard, Socket, Told};
 use crate::{Answer, QuestionId};
 
@@ -21,6 +21,11 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5
 /// What Redis has not answered by then counts as lost, and the connection with it: whoever has asked the root
 /// waits for two seconds.
 const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// How often it is looked whether Redis is still there: who says nothing does not notice. Each so many times the
+/// root's record is written again.
+const LOOK: Duration = Duration::from_secs(2);
+const LOOKS_PER_RECORD: u32 = 15;
 
 /// What is said in one go, and how often that without an answer.
 const BATCH: usize = 256;
@@ -106,7 +111,8 @@ async fn serve(
     socket.shared.is_there.store(true, Ordering::Relaxed);
     let mut is_back = true;
     let mut unanswered = JoinSet::new();
-    let mut record_due = std::pin::pin!(sleep(RECORD_INTERVAL));
+    let mut look = std::pin::pin!(sleep(LOOK));
+    let mut until_record = LOOKS_PER_RECORD;
     let mut told = Vec::with_capacity(BATCH);
     loop {
         // It may not be there yet, or again; all nodes are told.
@@ -134,14 +140,21 @@ async fn serve(
                 }
                 Err(_) => {}
             },
-            () = &mut record_due => {
+            () = &mut look => {
+                until_record -= 1;
                 let mut pipeline = Pipeline::new();
-                store.write_record(&mut pipeline);
+                match until_record {
+                    0 => store.write_record(&mut pipeline),
+                    _ => _ = pipeline.cmd("PING").ignore(),
+                }
                 if let Err(error) = say(&connection, &pipeline).await {
                     return End::Lost(error);
                 }
-                is_back = socket.shared.has_missed.swap(false, Ordering::Relaxed);
-                record_due.set(sleep(RECORD_INTERVAL));
+                if until_record == 0 {
+                    is_back = socket.shared.has_missed.swap(false, Ordering::Relaxed);
+                    until_record = LOOKS_PER_RECORD;
+                }
+                look.set(sleep(LOOK));
             }
         }
     }

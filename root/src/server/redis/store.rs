@@ -15,15 +15,15 @@ use crate::server::directory::DirectoryTraffic;
 /// What all keys begin with; the number is of this layout.
 const PREFIX: &str = "peersock:1";
 
-/// A root's record is written so often, and ends so long after.
-pub(super) const RECORD_INTERVAL: Duration = Duration::from_secs(30);
+/// A root's record, which is written every 30 s, ends after so many seconds.
 const RECORD_LIFETIME: u64 = 90;
 
 /// A key that no root has written to for so many seconds ends: nodes ask for 600 s, and renew that before.
 const NODE_LIFETIME: u32 = 3600;
 
-/// A root's record is remembered for so long, and so many of them.
+/// A root's record is remembered for so long, that there is none for less, and so many of them.
 const REMEMBERED_FOR: Duration = Duration::from_secs(10);
+const MISSED_FOR: Duration = Duration::from_secs(1);
 const MAX_RECORDS: usize = 256;
 
 /// What is read of one key: more roots than this have no node of the same ID.
@@ -105,7 +105,10 @@ impl Store {
     pub(super) fn is_unknown(&self, root: &NodeId) -> bool {
         let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         let now = clocks().0;
-        records.get(root).is_none_or(|(at, _)| now.saturating_duration_since(*at) >= REMEMBERED_FOR)
+        records.get(root).is_none_or(|(at, record)| {
+            let lasts = if record.is_some() { REMEMBERED_FOR } else { MISSED_FOR };
+            now.saturating_duration_since(*at) >= lasts
+        })
     }
 
     /// What Redis says of where a root listens. Only that root's own word counts.

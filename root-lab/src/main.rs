@@ -1,0 +1,55 @@
+//! Measures a root, as a process of its own with its sockets on loopback.
+//!
+//! - `relay`: frames that it passes on per second of processor time, and how much later they arrive, beside
+//!   coturn, in turns.
+//! - `nodes`: memory, processor time and packets of up to 50,000 registered nodes, which are simulated here
+//!   with real handshakes.
+//!
+//! Processor time is that of the server's process, as the kernel accounts it: system calls included, and with
+//! them on loopback also the way of a datagram into its receiver's socket.
+#![allow(clippy::print_stdout, reason = "a program whose results go to standard output")]
+
+mod client;
+mod nodes;
+mod relay;
+mod server;
+mod turn;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use peersock_root::Source;
+
+/// Measures a root: its relay beside coturn's, and what many nodes cost.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Relay between pairs of nodes, beside coturn if it is installed
+    Relay(relay::Options),
+    /// Register many nodes, and keep them
+    Nodes(nodes::Options),
+    /// Be the root that is measured
+    #[command(hide = true)]
+    Serve,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().what {
+        What::Relay(options) => relay::run(&options),
+        What::Nodes(options) => nodes::run(&options),
+        What::Serve => server::serve(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("peersock-root-lab: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
