@@ -2,8 +2,8 @@
 
 use arbitrary::Arbitrary;
 use peersock_overlay::wire::{
-    Beacon, Control, CookieReply, Data, Hello, Initiation, MessageType, ParseError, Response, StaleReply,
-    UnknownSession,
+    Beacon, Candidates, Control, CookieReply, Data, Hello, Initiation, MessageType, ParseError, Response,
+    StaleReply, UnknownSession,
 };
 use peersock_overlay::{DATA_HEADER, DiscoveryKey, Identity, NetworkId, SuiteSet, data_index};
 
@@ -88,6 +88,15 @@ fn unknown_session(data: &[u8]) -> Option<Vec<u8>> {
 
 /// Control messages: what parses is written to bytes that parse to the same.
 pub fn control(data: &[u8]) {
+    if Candidates::is_one(data) {
+        let Ok(message) = Candidates::parse(data) else { return };
+        let mut out = Vec::new();
+        message.emit(&mut out);
+        // Candidates that nobody can be at are left out.
+        assert!(out.len() <= data.len());
+        assert_eq!(Candidates::parse(&out), Ok(message));
+        return;
+    }
     let Ok(message) = Control::parse(data) else { return };
     let mut out = Vec::new();
     message.emit(&mut out);

@@ -13,10 +13,12 @@ use data_encoding::HEXLOWER;
 use peersock_overlay::noise::{
     CookieJar, InitiationPayload, Initiator, MacWriter, Received, ResponsePayload, SessionKeys, Timestamp,
 };
-use peersock_overlay::wire::{Beacon, Control, Data, Hello, ProbeSize, UnknownSession};
+use peersock_overlay::wire::{
+    Beacon, Candidates, Control, Data, Hello, ProbeSize, RootVoucher, UnknownSession, Voucher,
+};
 use peersock_overlay::{
-    AwsLc, DATA_HEADER, DATA_OVERHEAD, DiscoveryKey, Identity, NetworkId, Provider, Psk, SessionIndex, Suite,
-    SuiteSet,
+    AwsLc, Candidate, CandidateKind, Contact, DATA_HEADER, DATA_OVERHEAD, DiscoveryKey, Identity, Mapping,
+    Nat, NetworkId, Provider, Psk, SessionIndex, Suite, SuiteSet,
 };
 use serde_json::{Value, json};
 
@@ -288,6 +290,21 @@ fn control() -> Section {
         message.emit(&mut plaintext);
         section.hex(name, &plaintext);
     }
+    let (root, node) = (Identity::from_seed(&[2; 32]), Identity::from_seed(&[1; 32]).node_id());
+    let address = "192.0.2.1:5000".parse().expect("an address");
+    let nat = Nat { mapping: Mapping::EndpointIndependent, ..Nat::default() };
+    let candidate = Candidate { kind: CandidateKind::Mapped, address };
+    let voucher = Voucher::sign(&root, &node, 1_700_000_000, address);
+    let message = Candidates {
+        is_question: true,
+        id: 0x0102_0304,
+        round_trip: 40,
+        contact: Contact::new(nat, [candidate]),
+        vouchers: vec![RootVoucher { root: RootVoucher::name_of(&root.node_id()), voucher }],
+    };
+    let mut plaintext = Vec::new();
+    message.emit(&mut plaintext);
+    section.hex("candidates of A, a question, with a voucher of B as a root", &plaintext);
     section
 }
 

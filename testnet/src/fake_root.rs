@@ -151,9 +151,10 @@ impl FakeRoot {
     fn on_data(&mut self, from: SocketAddr, datagram: &[u8]) -> Out {
         let Some((index, plaintext)) = self.open(datagram) else { return Vec::new() };
         let node = self.sessions[&index].client.node_id();
-        if let Some(client) = self.clients.get_mut(&node) {
-            client.address = from;
-        }
+        let has_moved = self.clients.get_mut(&node).is_some_and(|client| {
+            let before = std::mem::replace(&mut client.address, from);
+            before != from
+        });
         let answer = match RootMessage::parse(&plaintext) {
             Ok(message) => self.answer(index, from, message),
             Err(_) => match Control::parse(&plaintext) {
@@ -168,8 +169,10 @@ impl FakeRoot {
                 _ => None,
             },
         };
+        // It is told where it is seen now.
+        let moved = has_moved.then(|| self.registered(&node)).flatten().map(Say::Root);
         let session = self.sessions.get_mut(&index).expect("it was there just now");
-        answer.map(|say| (from, session.say_any(&say))).into_iter().collect()
+        answer.into_iter().chain(moved).map(|say| (from, session.say_any(&say))).collect()
     }
 
     fn open(&self, datagram: &[u8]) -> Option<(SessionIndex, Vec<u8>)> {
@@ -196,18 +199,7 @@ impl FakeRoot {
                     None => (RelayToken::from_be_bytes(self.random.bytes()), Channel(self.random.number())),
                 };
                 self.clients.insert(node, Client { identity, address: from, token, channel, registration });
-                let stranger = Identity::from_seed(&[0xee; 32]);
-                let signer = if self.lies.wrong_voucher { &stranger } else { &self.identity };
-                Some(Say::Root(RootMessage::Registered(Registered {
-                    sequence: registration.sequence,
-                    lifetime: registration.lifetime,
-                    relays: true,
-                    drains: false,
-                    token,
-                    channel,
-                    rate: 0,
-                    voucher: Voucher::sign(signer, &node, self.unix_time.as_secs(), from),
-                })))
+                self.registered(&node).map(Say::Root)
             }
             RootMessage::LookUp { id, key } => {
                 self.look_ups += 1;
@@ -215,6 +207,23 @@ impl FakeRoot {
             }
             _ => None,
         }
+    }
+
+    /// What it tells a node that is registered.
+    fn registered(&self, node: &NodeId) -> Option<RootMessage> {
+        let Client { address, token, channel, registration, .. } = *self.clients.get(node)?;
+        let stranger = Identity::from_seed(&[0xee; 32]);
+        let signer = if self.lies.wrong_voucher { &stranger } else { &self.identity };
+        Some(RootMessage::Registered(Registered {
+            sequence: registration.sequence,
+            lifetime: registration.lifetime,
+            relays: true,
+            drains: false,
+            token,
+            channel,
+            rate: 0,
+            voucher: Voucher::sign(signer, node, self.unix_time.as_secs(), address),
+        }))
     }
 
     fn find(&mut self, key: &LookUpKey) -> Result<Entry, NotFound> {

@@ -20,6 +20,8 @@ pub(crate) struct Net {
     pub(crate) root: FakeRoot,
     /// Batches of more than one datagram that went to the root.
     pub(crate) batches_relayed: usize,
+    /// What nodes send to each other directly is dropped.
+    apart: bool,
     wire: Wire,
 }
 
@@ -76,12 +78,13 @@ impl Net {
         };
         let nodes = (0..nodes).map(|node| Node::start(node, now, describe(node), wire.clone())).collect();
         let root = FakeRoot::new(identity(ROOT), UNIX_TIME, Random::from_seed(1));
-        Net { nodes, now, root, batches_relayed: 0, wire }
+        Net { nodes, now, root, batches_relayed: 0, apart: false, wire }
     }
 
-    /// All nodes are registered at the root, and no node knows where another one is.
+    /// All nodes are registered at the root, which alone they can reach.
     pub(crate) fn relayed(nodes: usize) -> Net {
         let mut net = Net::star(nodes, |_| [vec![], vec![]]);
+        net.apart = true;
         let root = RootConfig::new(*net.root.identity(), vec![place(ROOT)]);
         for node in 0..nodes {
             let Node { datapath, network, .. } = &net.nodes[node];
@@ -113,6 +116,9 @@ impl Net {
         let Some((from, to, bytes, stride)) = next else { return false };
         if to == ROOT {
             self.root_receives(from, &bytes, stride);
+            return true;
+        }
+        if self.apart && from != ROOT {
             return true;
         }
         let meta = RecvMeta { remote: place(from), socket: SocketIndex(0), multicast: false, relay: None };

@@ -15,7 +15,8 @@
 //! A node may name any address as its own. So an address counts as *vouched* for only if a root that this node
 //! uses itself has seen the node at that IP address, or if both nodes are behind one such address and the
 //! address is a private one. All others get [`HolePunch`]'s first few challenges only, from an allowance of the
-//! node and one of all nodes.
+//! node and one of all nodes. There is one for all addresses of a node, too: others may be behind an address
+//! that is vouched for.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -44,7 +45,14 @@ const UNVOUCHED_SHOTS: u32 = 6;
 const UNVOUCHED_BURST: u32 = 24;
 const UNVOUCHED_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The same of all nodes.
+/// Challenges to all addresses of one node, vouched ones included: so many at once, and one per interval.
+const BURST: u32 = 200;
+const INTERVAL: Duration = Duration::from_millis(250);
+
+/// What should have been sent so long ago is not sent any more: the machine was suspended.
+const TOO_LATE: Duration = Duration::from_secs(2);
+
+/// Challenges to addresses of all nodes that nobody vouches for.
 const ALL_UNVOUCHED_PER_SECOND: u32 = 20;
 const ALL_UNVOUCHED_BURST: u32 = 240;
 
@@ -146,6 +154,7 @@ pub(crate) struct Punching {
     rounds: u32,
     /// When the next round may begin though nothing has changed.
     next: Option<Instant>,
+    all: Bucket,
     unvouched: Bucket,
     questions: Bucket,
 }
@@ -204,6 +213,7 @@ impl Punching {
             began: None,
             rounds: 0,
             next: None,
+            all: Bucket::new(Rate::every(INTERVAL, BURST), now),
             unvouched: Bucket::new(Rate::every(UNVOUCHED_INTERVAL, UNVOUCHED_BURST), now),
             questions: Bucket::new(Rate::every(QUESTION_INTERVAL, QUESTION_BURST), now),
         }
@@ -221,9 +231,10 @@ impl Punching {
         }
     }
 
-    /// Something has changed: pauses are short again.
+    /// This node's contact has changed: pauses are short again, and what was asked before said the old one.
     pub(crate) fn restart(&mut self) {
         self.rounds = 0;
+        self.asking = None;
     }
 
     /// Whether another round is due while traffic flows.
@@ -328,19 +339,30 @@ impl Punching {
                 due.question = Some(asking.id);
             }
         }
-        while let Some((_, at)) = self.shots.front().copied().filter(|(when, _)| *when <= now) {
+        while let Some((when, at)) = self.shots.front().copied().filter(|(when, _)| *when <= now) {
             self.shots.pop_front();
-            let Some(target) = self.targets.get_mut(at) else { continue };
-            let is_allowed = (self.initiates && !has_session)
-                || target.vouched
-                || (self.unvouched.has(1, now) && all_unvouched.take(now) && self.unvouched.take(now));
-            if is_allowed && !target.answered {
+            if now < when + TOO_LATE && self.may_send(at, has_session, all_unvouched, now) {
+                let target = &mut self.targets[at];
                 target.sent += 1;
                 target.last = Some(now);
                 due.shots.push((target.address, target.data));
             }
         }
         due
+    }
+
+    /// Whether a target may be sent to, which is taken from the allowances.
+    fn may_send(&mut self, at: usize, has_session: bool, all_unvouched: &mut Bucket, now: Instant) -> bool {
+        let target = &self.targets[at];
+        if self.initiates && !has_session {
+            return true;
+        }
+        if target.answered || !self.all.has(1, now) {
+            return false;
+        }
+        let is_allowed = target.vouched
+            || (self.unvouched.has(1, now) && all_unvouched.take(now) && self.unvouched.take(now));
+        is_allowed && self.all.take(now)
     }
 
     /// When something is due.
@@ -460,5 +482,105 @@ impl Punching {
         self.rounds += 1;
         self.began = Some(now);
         self.next = Some(now + pause.min(PAUSE[1]));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contact::tests::contact;
+    use crate::contact::{Mapping, Nat};
+    use crate::testing::instant;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn what_was_due_while_the_machine_slept_is_not_sent() {
+        let mut run = Run::new(&["203.0.113.9:5000"]);
+        run.begin();
+        run.now += 11 * SECOND;
+        assert_eq!(run.shots(), 2, "those of the last two seconds, and not the fourteen before them");
+        run.now += SECOND;
+        assert_eq!(run.shots(), 1);
+    }
+
+    #[test]
+    fn others_behind_an_address_that_is_vouched_for_get_little() {
+        let mut run = Run::new(&["203.0.113.9:5000", "203.0.113.9:6000", "203.0.113.9:7000"]);
+        run.contact.nat = Nat { mapping: Mapping::AddressDependent, port_delta: 1, ..Nat::default() };
+        let (begin, mut sent) = (run.now, 0);
+        while run.now < begin + 600 * SECOND {
+            // It names ever new ports of its neighbours.
+            run.contact.nat.port_delta += 1;
+            run.begin();
+            for _ in 0..10 {
+                run.now += SECOND / 5;
+                sent += run.shots();
+            }
+        }
+        assert!((2000..=200 + 4 * 600).contains(&sent), "{sent}");
+    }
+
+    #[test]
+    fn an_answer_counts_where_it_was_asked_for_and_while_it_is_new() {
+        let mut run = Run::new(&["203.0.113.9:5000", "203.0.113.9:6000"]);
+        run.begin();
+        let [(one, first), (other, second)] = run.due().shots[..] else { panic!("two addresses") };
+        assert_ne!(first, second, "each has a number of its own");
+        run.now += SECOND / 50;
+        assert_eq!(run.punching.answered(other, first, run.now), None);
+        assert_eq!(run.punching.answered(one, [0; 8], run.now), None);
+        assert_eq!(run.punching.answered(one, first, run.now), Some(Some(SECOND / 50)));
+        run.now += VALID_FOR;
+        assert_eq!(run.punching.answered(other, second, run.now), None);
+    }
+
+    #[test]
+    fn a_question_is_repeated_then_given_up_until_the_next_round() {
+        let mut run = Run::new(&[]);
+        let (begin, mut asked) = (run.now, Vec::new());
+        run.punching.ask(7, Duration::ZERO, run.now);
+        while let Some(next) = run.punching.next() {
+            run.now = next;
+            asked.extend(run.due().question.map(|id| (id, (run.now - begin).as_millis())));
+        }
+        assert_eq!(asked, [(7, 0), (7, 500), (7, 1500), (7, 3500)]);
+        assert!(!run.punching.is_due(run.now + 29 * SECOND) && run.punching.is_due(run.now + 30 * SECOND));
+        assert_eq!(run.punching.take_answer(7, run.now), None);
+    }
+
+    /// One search, for a node whose IP addresses are vouched for.
+    struct Run {
+        punching: Punching,
+        contact: Contact,
+        all_unvouched: Bucket,
+        drawn: u64,
+        now: Instant,
+    }
+
+    impl Run {
+        fn new(addresses: &[&str]) -> Self {
+            let now = instant();
+            let (punching, contact) = (Punching::new(now), contact(addresses));
+            Self { punching, contact, all_unvouched: unvouched(now), drawn: 0, now }
+        }
+
+        fn begin(&mut self) {
+            let own = contact(&["198.51.100.7:4000"]);
+            let said = Said { contact: &self.contact, vouched: self.contact.public().collect() };
+            let draw = || {
+                self.drawn += 1;
+                Some(self.drawn.to_be_bytes())
+            };
+            self.punching.begin(&own, said, self.now, self.now, draw);
+        }
+
+        fn due(&mut self) -> Due {
+            self.punching.take_due(true, &mut self.all_unvouched, Duration::ZERO, self.now)
+        }
+
+        fn shots(&mut self) -> usize {
+            self.due().shots.len()
+        }
     }
 }

@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::contact::Contact;
+use crate::contact::tests::any_contact;
 use crate::crypto::{Suite, SuiteSet};
 use crate::id::{DiscoveryKey, Identity, NetworkId, Psk};
 
@@ -31,6 +33,32 @@ proptest! {
             prop_assert_eq!(MessageType::of(&bytes), Some(message));
         }
         let _ = Control::parse(&bytes);
+        if let Some(first) = bytes.first_mut() {
+            *first = 9;
+        }
+        let _ = Candidates::parse(&bytes);
+    }
+
+    #[test]
+    fn candidates_round_trip(
+        is_question: bool, id: u32, round_trip: u16, contact in any_contact(), seeds in prop::collection::vec(any::<u8>(), 0..6)
+    ) {
+        let shown = |seed: &u8| RootVoucher {
+            root: [*seed; 8],
+            voucher: Voucher { time: 5, address: ([192, 0, 2, *seed], 7).into(), signature: [*seed; 64] },
+        };
+        let mut message =
+            Candidates { is_question, id, round_trip, contact, vouchers: seeds.iter().map(shown).collect() };
+        let mut plaintext = Vec::new();
+        message.emit(&mut plaintext);
+        message.vouchers.truncate(Candidates::MAX_VOUCHERS);
+        prop_assert!(Candidates::is_one(&plaintext));
+        prop_assert!(plaintext.len() + DATA_OVERHEAD <= 1200, "it fits into any path's datagram");
+        for cut in 0..plaintext.len() {
+            prop_assert!(Candidates::parse(&plaintext[..cut]).is_err());
+        }
+        plaintext.push(0);
+        prop_assert_eq!(Candidates::parse(&plaintext), Ok(message), "what follows is for later versions");
     }
 
     #[test]
@@ -232,6 +260,21 @@ fn probe_carries_its_size() {
     assert_eq!(Control::parse(&[1, 0, 0, 0]), Err(ParseError::Length));
     assert_eq!(Control::parse(&[]), Err(ParseError::Length));
     assert_eq!(Control::parse(&[0x0f, 1, 2]), Err(ParseError::Type));
+}
+
+#[test]
+fn candidates_with_too_many_vouchers_are_refused() {
+    let contact = Contact::default();
+    let message = Candidates { is_question: true, id: 1, round_trip: 0, contact, vouchers: Vec::new() };
+    let mut plaintext = Vec::new();
+    message.emit(&mut plaintext);
+    plaintext.extend([0; 1000]);
+    let count = 8 + 5;
+    plaintext[count] = 5;
+    assert_eq!(Candidates::parse(&plaintext), Err(ParseError::Length));
+    plaintext[count] = 4;
+    assert_eq!(Candidates::parse(&plaintext).map(|parsed| parsed.vouchers.len()), Ok(4));
+    assert_eq!(Candidates::parse(&[8]), Err(ParseError::Type));
 }
 
 fn control() -> impl Strategy<Value = Control> {

@@ -14,6 +14,8 @@ use peersock_overlay::{
 };
 use peersock_testnet::{FakeRoot, Queue};
 
+use crate::nat::NatBox;
+
 pub(crate) const GROUP: &str = "239.255.77.77:7777";
 pub(crate) const UNIX_TIME: Duration = Duration::from_secs(1_800_000_000);
 
@@ -22,6 +24,8 @@ pub(crate) struct Node {
     pub(crate) endpoint: Endpoint,
     pub(crate) socket: SocketAddr,
     pub(crate) index: SocketIndex,
+    /// The box that it is behind, if its address is a private one.
+    pub(crate) nat: Option<usize>,
     pub(crate) up: bool,
     pub(crate) events: Vec<(Instant, Event)>,
     /// Inner packets received, with their sender and the time.
@@ -64,6 +68,7 @@ pub(crate) struct Net {
     pub(crate) refuses: Option<usize>,
     pub(crate) sent: Vec<Sent>,
     pub(crate) roots: Vec<RootNode>,
+    pub(crate) nats: Vec<NatBox>,
     in_flight: Queue<Instant, Sent>,
 }
 
@@ -80,6 +85,7 @@ impl Net {
             refuses: None,
             sent: Vec::new(),
             roots: Vec::new(),
+            nats: Vec::new(),
             in_flight: Queue::default(),
         }
     }
@@ -132,6 +138,18 @@ impl Net {
         self.nodes.len() - 1
     }
 
+    /// Starts the node with this identity in the private network behind a NAT box, where it hears nobody's
+    /// beacons. Returns its index.
+    pub(crate) fn add_behind(&mut self, nat: usize, identity: u8) -> usize {
+        let mut node = self.node(identity, 100, UNIX_TIME);
+        node.socket = SocketAddr::from(([10, nat as u8, 0, identity], 4000));
+        node.nat = Some(nat);
+        let silent = SocketInfo { beacon_targets: Vec::new(), ..lan_socket() };
+        node.endpoint.set_sockets(self.now, vec![silent]);
+        self.nodes.push(node);
+        self.nodes.len() - 1
+    }
+
     /// Starts another node with an identity that runs already, on this port; returns its index.
     pub(crate) fn add_copy(&mut self, identity: u8, port: u16) -> usize {
         let mut node = self.node(identity, port as u8, UNIX_TIME);
@@ -165,6 +183,7 @@ impl Net {
             endpoint,
             socket: SocketAddr::from(([0, 0, 0, 0], 0)),
             index: SocketIndex(0),
+            nat: None,
             up: true,
             events: Vec::new(),
             inbox: Vec::new(),
@@ -284,9 +303,15 @@ impl Net {
 
     fn transmit(&mut self, from: usize, to: SocketAddr, bytes: Vec<u8>) {
         let node = &self.nodes[from];
-        if node.up {
-            self.inject(Sent { at: self.now, from: node.socket, to, bytes });
+        if !node.up {
+            return;
         }
+        let is_inside = |nat: usize| to.ip() == IpAddr::from([10, nat as u8, 0, identity_of_ip(to.ip())]);
+        let from = match node.nat.filter(|nat| !is_inside(*nat)) {
+            Some(nat) => self.nats[nat].outbound(node.socket, to),
+            None => node.socket,
+        };
+        self.inject(Sent { at: self.now, from, to, bytes });
     }
 
     /// Puts a datagram onto the wire, whoever made it.
@@ -298,6 +323,10 @@ impl Net {
     }
 
     fn arrive(&mut self, datagram: &Sent) {
+        if let Some(nat) = self.nats.iter_mut().find(|nat| nat.external == datagram.to.ip()) {
+            let Some(to) = nat.inbound(datagram.from, datagram.to.port()) else { return };
+            return self.arrive(&Sent { to, ..datagram.clone() });
+        }
         let group: SocketAddr = GROUP.parse().expect("an address");
         let heard = self.nodes.iter().any(|node| node.up && node.socket == datagram.to);
         if let Some(quoted) = self.refuses.filter(|_| !heard && datagram.to != group) {
@@ -358,7 +387,11 @@ impl Net {
 }
 
 fn identity_of(node: &Node) -> u8 {
-    match node.socket.ip() {
+    identity_of_ip(node.socket.ip())
+}
+
+fn identity_of_ip(ip: IpAddr) -> u8 {
+    match ip {
         IpAddr::V4(address) => address.octets()[3],
         IpAddr::V6(_) => unreachable!("test nodes have IPv4 addresses"),
     }

@@ -1,0 +1,137 @@
+//! Nobody can have a node look for him where others are.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use peersock_overlay::wire::{Candidates, RootVoucher, Voucher};
+use peersock_overlay::{Candidate, CandidateKind, Contact, Identity, Mapping, Nat};
+
+use crate::attack::{Attack, victim};
+use crate::nat::{On, Ports};
+use crate::net::{Net, Sent, UNIX_TIME};
+use crate::punching::homes;
+use crate::roots::talk;
+
+const SECOND: Duration = Duration::from_secs(1);
+const SYMMETRIC: (On, On, Ports, bool) = (On::Endpoint, On::Endpoint, Ports::Random, false);
+
+#[test]
+fn addresses_that_no_root_vouches_for_get_a_few_small_packets() {
+    let mut net = lying();
+    say(&mut net, &[victim()], Nat::default());
+    net.send(0, 1, b"first");
+    talk(&mut net, 20 * SECOND);
+    let hits = hits(&net, |to| to == victim());
+    assert_eq!(hits, [38; 6]);
+}
+
+#[test]
+fn who_names_ever_new_addresses_is_believed_no_more() {
+    let mut net = lying();
+    net.send(0, 1, b"first");
+    let begin = net.now;
+    for turn in 0..300u16 {
+        // A whole network of victims, 16 addresses each time, and ports that are to be guessed.
+        let all: Vec<SocketAddr> =
+            (0..16).map(|host| ([203, 0, 113, 100 + host], 1000 + turn).into()).collect();
+        let nat = Nat { mapping: Mapping::AddressDependent, port_delta: 1, ..Nat::default() };
+        say(&mut net, &all, nat);
+        net.send(0, 1, b"on");
+        net.send(1, 0, b"and on");
+        net.run(SECOND / 2);
+    }
+    let seconds = (net.now - begin).as_secs();
+    let hits = hits(&net, |to| {
+        to.ip().to_string().starts_with("203.0.113.1") && to.port() >= 1000 && to.port() < 2000
+    });
+    let most = 24 + seconds as usize / 5 + 1;
+    assert!((24..=most).contains(&hits.len()), "{} in {seconds} s", hits.len());
+    assert!(hits.iter().all(|len| *len == 38));
+    let told: usize = net
+        .sent
+        .iter()
+        .filter(|sent| sent.from.port() == 7420 && sent.at >= begin)
+        .map(|sent| sent.bytes.len())
+        .sum();
+    assert!(hits.iter().sum::<usize>() * 20 < told, "it costs the liar much more");
+}
+
+#[test]
+fn private_addresses_are_for_neighbours_that_a_root_has_seen() {
+    let mut net = lying();
+    // It claims to be behind the box of node 0, and names machines there.
+    let own = net.nodes[0].endpoint.roots(net.now)[0].observed.expect("a voucher");
+    let inside: SocketAddr = "10.0.0.77:22".parse().unwrap();
+    say(&mut net, &[SocketAddr::new(own.ip(), 1), inside, "127.0.0.1:53".parse().unwrap()], Nat::default());
+    net.send(0, 1, b"first");
+    talk(&mut net, 20 * SECOND);
+    assert_eq!(hits(&net, |to| to == inside || to.ip().is_loopback()), [0; 0]);
+}
+
+#[test]
+fn a_voucher_for_somebody_else_or_of_somebody_else_is_none() {
+    // Authentic messages of a member through its session, each with a voucher that says it is at the victim.
+    let mut attack = Attack::with_session();
+    let root = Identity::from_seed(&[0xA1; 32]);
+    let voucher = Voucher::sign(&root, attack.adversary.id(), UNIX_TIME.as_secs(), victim());
+    let address = Candidate { kind: CandidateKind::Mapped, address: victim() };
+    for id in 0..100 {
+        let message = Candidates {
+            is_question: id % 2 == 0,
+            id,
+            round_trip: 0,
+            contact: Contact::new(Nat::default(), [address]),
+            vouchers: vec![RootVoucher { root: RootVoucher::name_of(&root.node_id()), voucher }; 4],
+        };
+        let mut plaintext = Vec::new();
+        message.emit(&mut plaintext);
+        attack.send_sealed(crate::attack::home(), &plaintext);
+        attack.send_sealed(victim(), &plaintext);
+        attack.run(SECOND / 5);
+    }
+    assert_eq!(attack.path(), Some(crate::attack::home()));
+    assert!(attack.net.counter(0, "candidates_sent") <= 20, "questions are answered now and then");
+}
+
+#[test]
+fn a_message_that_was_altered_on_the_way_is_not_read() {
+    let mut net = homes(SYMMETRIC, SYMMETRIC, 1, 10 * Duration::from_millis(1));
+    net.filter = Box::new(|_| true);
+    net.send(0, 1, b"first");
+    // Everything that is as long as such a message comes twice, once with one bit changed.
+    for _ in 0..200 {
+        let (now, before) = (net.now, net.sent.len());
+        net.run(5 * Duration::from_millis(1));
+        let frames: Vec<Sent> = net.sent[before..].to_vec();
+        for mut frame in
+            frames.into_iter().filter(|frame| frame.bytes[0] == 0xD9 && frame.from.port() == 7420)
+        {
+            let last = frame.bytes.len() - 20;
+            frame.bytes[last] ^= 1;
+            frame.at = now;
+            net.inject(frame);
+        }
+    }
+    let said = net.nodes[1].endpoint.contact().candidates().to_vec();
+    let known = net.nodes[0].endpoint.peers()[0].contact.clone().expect("it was told");
+    assert_eq!(known.candidates(), said);
+    assert!(net.counter(0, "data_unauthentic") > 0);
+}
+
+/// Two nodes that cannot punch; node 1 lies about where it is.
+fn lying() -> Net {
+    homes(SYMMETRIC, SYMMETRIC, 1, 10 * Duration::from_millis(1))
+}
+
+fn say(net: &mut Net, addresses: &[SocketAddr], nat: Nat) {
+    let all = addresses.iter().map(|address| Candidate { kind: CandidateKind::Mapped, address: *address });
+    net.nodes[1].endpoint.set_contact(net.now, Contact::new(nat, all));
+    net.pump();
+}
+
+/// The lengths of what node 0 sent to such addresses.
+fn hits(net: &Net, is_victim: impl Fn(SocketAddr) -> bool) -> Vec<usize> {
+    let from = net.nats[0].external;
+    let hit = |sent: &&Sent| sent.from.ip() == from && is_victim(sent.to);
+    net.sent.iter().filter(hit).map(|sent| sent.bytes.len()).collect()
+}
