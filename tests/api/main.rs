@@ -7,4 +7,5 @@ mod common;
 mod delivery;
 mod killed;
 mod node;
+mod restart;
 mod roots;
