@@ -5,6 +5,7 @@
 
 mod addr;
 mod args;
+mod arrivals;
 mod clients;
 mod clock;
 mod completions;

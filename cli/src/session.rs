@@ -9,7 +9,7 @@ use peersock::{IdentitySource, Interfaces, Joined, Network, Node};
 
 use crate::args::{NetworkArgs, NodeArgs};
 use crate::failure::{Failure, Outcome};
-use crate::{signals, stdio};
+use crate::{arrivals, signals, stdio};
 
 /// How long a node may take to have its sockets and addresses. It takes milliseconds.
 const READY_WITHIN: Duration = Duration::from_secs(10);
@@ -52,6 +52,7 @@ impl Session {
         let interrupted = node.clone();
         signals::end_with(move |signal| {
             let status = farewell(signal);
+            arrivals::finish();
             if !interrupted.shutdown(HURRY) {
                 stdio::note(lost(&interrupted));
             }
@@ -136,6 +137,7 @@ impl Session {
 
     /// Ends the node once everything that was written has arrived.
     pub(crate) fn close(self) -> Outcome {
+        signals::leave_to_cleanup();
         match self.node.shutdown(LINGER) {
             true => Ok(()),
             false => {

@@ -7,12 +7,13 @@
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc::{self, RecvTimeoutError, TryRecvError};
 use std::thread;
 use std::time::Duration;
 
 use peersock::blocking::TcpStream;
 
+use crate::arrivals::Arriving;
 use crate::clients::Turn;
 use crate::failure::{Failure, Outcome};
 use crate::progress::Progress;
@@ -103,6 +104,7 @@ pub(crate) fn run(
     after_peer: AfterPeer,
     progress: &Progress,
 ) -> Outcome {
+    let arriving = Arriving::start(stream)?;
     let (canceller, token) = Canceller::new()?;
     let (finished, sender_finished) = mpsc::channel::<()>();
     let turn = input.turn();
@@ -127,9 +129,15 @@ pub(crate) fn run(
             }
             sent
         });
-        let received = receive(stream, output, progress);
+        let mut arriving = Some(arriving);
+        let received = receive(stream, output, progress, &mut arriving);
+        let is_enough = after_peer == AfterPeer::Stop || input.is_terminal();
+        if !is_enough && sender_finished.try_recv() == Err(TryRecvError::Empty) {
+            // A signal cuts stdin off, and the peer is reset: there is nothing more to wait for.
+            arriving = None;
+        }
         match &received {
-            Ok(()) if after_peer == AfterPeer::Stop || input.is_terminal() => cancel(),
+            Ok(()) if is_enough => cancel(),
             Ok(()) => {
                 if sender_finished.recv_timeout(HINT_AFTER) == Err(RecvTimeoutError::Timeout) {
                     tracing::warn!(
@@ -148,7 +156,7 @@ pub(crate) fn run(
         }
         let sent = sender.join().expect("the sending thread does not panic");
         // What came in says more than a write that failed because of it.
-        received.and(sent).and_then(|()| finish(stream))
+        received.and(sent).and_then(|()| finish(stream, arriving))
     })
 }
 
@@ -187,9 +195,11 @@ fn finish_sending(stream: &TcpStream) -> Outcome {
 
 /// Ends sending and waits until the peer has acknowledged that, and with it everything. For ever if it lives:
 /// a silent peer is given up after a while.
-fn finish(stream: &TcpStream) -> Outcome {
+fn finish(stream: &TcpStream, arriving: Option<Arriving>) -> Outcome {
     finish_sending(stream)?;
-    stream.wait_delivered(None).map_err(|error| broken(stream, &error))
+    let delivered = stream.wait_delivered(None);
+    drop(arriving);
+    delivered.map_err(|error| broken(stream, &error))
 }
 
 /// A connection that is given up ends with a reset: the peer must not take it for complete.
@@ -197,11 +207,21 @@ fn give_up(stream: &TcpStream) {
     let _ = stream.set_linger(Some(Duration::ZERO));
 }
 
-fn receive(mut stream: &TcpStream, output: &mut dyn Output, progress: &Progress) -> Outcome {
+/// Writes what comes in. `arriving` is left when there is no more that a signal should wait for.
+fn receive(
+    mut stream: &TcpStream,
+    output: &mut dyn Output,
+    progress: &Progress,
+    arriving: &mut Option<Arriving>,
+) -> Outcome {
     let mut buffer = vec![0; BUFFER];
     loop {
         match stream.read(&mut buffer) {
-            Ok(0) => return output.end(),
+            Ok(0) => {
+                output.end()?;
+                arriving.as_ref().inspect(|arriving| arriving.set_written());
+                return Ok(());
+            }
             Ok(count) => {
                 progress.received(count);
                 output.write(&buffer[..count])?;
@@ -209,6 +229,7 @@ fn receive(mut stream: &TcpStream, output: &mut dyn Output, progress: &Progress)
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
                 output.end()?;
+                *arriving = None;
                 return Err(broken(stream, &error));
             }
         }

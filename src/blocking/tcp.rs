@@ -132,6 +132,34 @@ impl TcpStream {
         result
     }
 
+    /// Takes nothing more from the peer, for a program that is about to end. What has arrived can still be
+    /// read. If the peer has ended its side before, that is everything, and true is returned. Otherwise the
+    /// connection is reset at once: the peer learns that not all it sends is taken, and reads fail with
+    /// `ConnectionAborted` when what had arrived is read. So every byte that the peer takes for delivered can
+    /// be read.
+    ///
+    /// ```
+    /// use std::io::{ErrorKind, Read, Write};
+    ///
+    /// # use peersock::blocking::{TcpListener, TcpStream};
+    /// # use peersock::{IdentitySource, Interfaces, Network, Node};
+    /// # let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback).start()?;
+    /// # let network = node.join(Network::ad_hoc("ff00500050000000".parse()?))?;
+    /// # let listener = TcpListener::bind_on(&node, "[::]:80")?;
+    /// # let mut client = TcpStream::connect_on(&node, (network.address(), 80))?;
+    /// client.write_all(b"so far")?;
+    /// client.wait_delivered(None)?;
+    /// let (mut server, _) = listener.accept()?;
+    /// assert!(!server.stop_receiving(), "the client could have sent more");
+    /// let mut arrived = Vec::new();
+    /// let error = server.read_to_end(&mut arrived).expect_err("there is no end in order");
+    /// assert_eq!((&arrived[..], error.kind()), (&b"so far"[..], ErrorKind::ConnectionAborted));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn stop_receiving(&self) -> bool {
+        self.connection().stop_receiving()
+    }
+
     /// Copies what can be read without taking it; waits as a read does.
     ///
     /// # Errors

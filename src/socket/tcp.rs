@@ -158,6 +158,15 @@ impl Connection {
         Ok(())
     }
 
+    /// Takes nothing more from the peer; true if it had ended its side, see [`Flow::stop_receiving`].
+    pub(crate) fn stop_receiving(&self) -> bool {
+        let is_complete = self.flow.stop_receiving(Instant::now());
+        self.send();
+        // Whoever waits for this socket in another thread sees the end.
+        self.waiters().notify(true, true);
+        is_complete
+    }
+
     /// The application knows that the connection has failed, although it has not taken the error.
     pub(crate) fn set_error_known(&self) {
         self.error_known.store(true, Ordering::Relaxed);

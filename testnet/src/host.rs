@@ -32,9 +32,6 @@ pub struct StackHost {
     pub net: InterfaceId,
     /// What the calls since the last round have touched.
     pub batch: Batch,
-    /// The limits of a path become smaller between two packets. What was sent before in larger segments is
-    /// then sent again as it was cut, in more packets than one batch takes.
-    pub path_shrinks: bool,
     coalescer: Option<Coalescer>,
     buffer: Vec<u8>,
     max_flows: usize,
@@ -54,7 +51,7 @@ impl StackHost {
         let stack = Stack::new(config, secret, now);
         let net = stack.add_interface(interface);
         let (coalescer, buffer) = (coalesces.then(Coalescer::new), vec![0; MAX_PACKET]);
-        Self { stack, net, batch: Batch::new(), path_shrinks: false, coalescer, buffer, max_flows }
+        Self { stack, net, batch: Batch::new(), coalescer, buffer, max_flows }
     }
 
     /// Takes a packet in. [`Self::flush`] or [`Self::finish`] is to follow after the last of a round.
@@ -119,7 +116,7 @@ impl StackHost {
                 return;
             };
             let (count, len, header_len) = (packets.packets(), packets.len(), packets.header_len());
-            assert!(self.path_shrinks || count <= limits.max_segments, "{count} > {}", limits.max_segments);
+            assert!(count <= limits.max_segments, "{count} > {}", limits.max_segments);
             let (mut seen, mut payload) = (0, 0);
             while let Some(packet) = packets.next(&mut self.buffer) {
                 assert!(packet.len() - header_len <= limits.segment);

@@ -8,4 +8,5 @@ mod delivery;
 mod dht;
 mod killed;
 mod node;
+mod restart;
 mod roots;

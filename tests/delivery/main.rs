@@ -21,6 +21,10 @@ use self::scenario::{Outcome, Scenario, Step, content, judge, table};
 /// Longer than anything takes.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// What a receiver's buffer may grow to, bytes. It grows with what is read; without a bound it may hold half of
+/// the largest size, and of what it holds TCP cannot tell.
+const RECEIVE_BUFFER: usize = 1 << 18;
+
 /// After this time without an answer a receiver that has stopped is given up.
 const SILENCE: Duration = Duration::from_secs(3);
 
@@ -28,8 +32,7 @@ const SILENCE: Duration = Duration::from_secs(3);
 fn the_kernel_tells_what_the_table_says() {
     play("kernel", |scenario, size| {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
-        // So that half of the largest size is more than what buffers hold, too: they grow with what is read.
-        rustix::net::sockopt::set_socket_recv_buffer_size(&listener, 1 << 18).expect("a size");
+        rustix::net::sockopt::set_socket_recv_buffer_size(&listener, RECEIVE_BUFFER).expect("a size");
         let address = listener.local_addr().expect("address");
         exchange(
             scenario,
@@ -238,7 +241,7 @@ fn pair() -> [(Node, Joined); 2] {
     let network = format!("ff{first:04x}{last:04x}000000").parse().expect("an ad-hoc network");
     let node = || {
         let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
-        let node = builder.start().expect("a node");
+        let node = builder.tcp_buffers(16 << 20, RECEIVE_BUFFER).start().expect("a node");
         let joined = node.join(Network::ad_hoc(network)).expect("joined");
         (node, joined)
     };

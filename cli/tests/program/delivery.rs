@@ -211,9 +211,10 @@ fn told(finished: &Finished) -> Outcome {
 }
 
 /// A node of this test's own in the lab's network, and its address with any port.
-fn member(lab: &Lab) -> (Node, SocketAddr) {
+pub(crate) fn member(lab: &Lab) -> (Node, SocketAddr) {
     let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
-    let node = builder.start().expect("a node");
+    // So that half of the largest size is more than its receive buffer holds, which grows with what is read.
+    let node = builder.tcp_buffers(16 << 20, 1 << 18).start().expect("a node");
     let network = Network::ad_hoc(lab.network.parse().expect("an ad-hoc network"));
     let joined = node.join(network).expect("joined");
     (node, SocketAddr::new(joined.address().into(), 0))

@@ -13,5 +13,6 @@ mod netcheck;
 mod networks;
 mod observe;
 mod root;
+mod signals;
 mod trouble;
 mod verbose;

@@ -283,7 +283,7 @@ peersock_result peersock_config_discovery_port(struct peersock_config *config, u
 peersock_result peersock_config_roots(struct peersock_config *config,
                                       const char *roots);
 
-// The most that the send and the receive buffer of each TCP socket may hold, bytes. 4 MiB each by default.
+// The most that the send and the receive buffer of each TCP socket may hold, bytes. 16 MiB each by default.
 //
 // Pointers:
 // `config` is NULL or comes from `peersock_config_new()`.

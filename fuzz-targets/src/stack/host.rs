@@ -40,9 +40,7 @@ pub(super) fn host(side: usize, now: Instant, travel: Travel) -> StackHost {
     let mut interface = InterfaceConfig::new("net", [cidr(false), cidr(true)]);
     interface.checksums = travel == Travel::Checked;
     let coalesces = travel == Travel::Coalesced;
-    let mut host = StackHost::new(config, [side as u8; 32], interface, coalesces, now);
-    host.path_shrinks = true;
-    host
+    StackHost::new(config, [side as u8; 32], interface, coalesces, now)
 }
 
 /// Listens on [`PORT`] of all addresses of one family.

@@ -1,12 +1,13 @@
-//! How much of a link each sender uses, alone and with random loss.
+//! How much of a link each sender uses, alone, with random loss, and with reordering.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use peersock_stack_lab::kernel::Options;
 use peersock_stack_lab::measure::Target;
-use peersock_stack_lab::{ms, payload_share};
+use peersock_stack_lab::{Time, ms, payload_share};
 
 use super::Round;
 use super::ends::{Path, Sender, Span, Wire, flow_without_end};
@@ -19,15 +20,49 @@ const WIRES: [(Wire, &[f64]); 2] = [
 ];
 const SECS: f64 = 12.0;
 
+/// A link on which packets overtake each other: percent that are late, and by how much at most. The second
+/// one makes them later than a round trip takes.
+const REORDERING: [(Wire, f64, Time); 2] = [
+    (Wire { name: "50mbit_40ms", rate: 50e6, rtt: ms(40) }, 25.0, ms(10)),
+    (Wire { name: "50mbit_6ms", rate: 50e6, rtt: ms(6) }, 25.0, ms(10)),
+];
+
 struct Goodput {
     wire: Wire,
-    percent: f64,
+    fault: Fault,
+}
+
+/// What the link does to data.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    /// Percent lost.
+    Loss(f64),
+    /// Percent late, and by how much at most.
+    Reorder(f64, Time),
+}
+
+impl Goodput {
+    fn options(&self, round: Round) -> Options {
+        let options = |percent| self.wire.options(percent, round.seed, round.congestion);
+        match self.fault {
+            Fault::Loss(percent) => options(percent),
+            Fault::Reorder(percent, by) => {
+                let mut options = options(0.0);
+                options.outward.reorder = percent / 100.0;
+                options.outward.reorder_by = by;
+                options
+            }
+        }
+    }
 }
 
 pub(crate) fn trials() -> Trials {
-    let trial = |wire: Wire, percent: f64| {
-        let place = format!("{}_loss{percent}", wire.name);
-        let mut trial = Trial::new(format!("goodput {place}"), Goodput { wire, percent });
+    let trial = |wire: Wire, fault: Fault| {
+        let place = match fault {
+            Fault::Loss(percent) => format!("{}_loss{percent}", wire.name),
+            Fault::Reorder(percent, _) => format!("{}_reorder{percent}", wire.name),
+        };
+        let mut trial = Trial::new(format!("goodput {place}"), Goodput { wire, fault });
         for sender in Sender::ALL {
             let name = format!("goodput_share/{place}.{}", sender.name());
             trial = trial.with(&name, "of capacity", Summary::Each((sender, 0)), &[]);
@@ -39,10 +74,11 @@ pub(crate) fn trials() -> Trials {
         }
         trial.with(&format!("late/goodput_{place}"), "of packets", Summary::Late, Trial::PUNCTUAL)
     };
-    WIRES
-        .into_iter()
-        .flat_map(|(wire, losses)| losses.iter().map(move |&percent| trial(wire, percent)))
-        .collect()
+    let losses = WIRES.into_iter().flat_map(|(wire, losses)| losses.iter().map(move |&loss| (wire, loss)));
+    let losses = losses.map(|(wire, percent)| trial(wire, Fault::Loss(percent)));
+    let reordering =
+        REORDERING.into_iter().map(|(wire, percent, by)| trial(wire, Fault::Reorder(percent, by)));
+    losses.chain(reordering).collect()
 }
 
 impl Subject for Goodput {
@@ -51,7 +87,7 @@ impl Subject for Goodput {
     fn measure(&self, round: Round, wanted: &BTreeSet<Series>) -> io::Result<Samples> {
         let secs = round.secs.unwrap_or(SECS);
         let share = |&(sender, _): &Series| {
-            let path = Path::new(sender, &self.wire.options(self.percent, round.seed, round.congestion))?;
+            let path = Path::new(sender, &self.options(round))?;
             let listener = path.listen()?;
             let start = Instant::now();
             let span = Span { start, count_from: start, end: start + Duration::from_secs_f64(secs) };

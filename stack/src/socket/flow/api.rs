@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::{Egress, Flow};
+use crate::host::clock::Time;
 use crate::tcp::{Connection, Written, header_len};
 use crate::{Error, InterfaceId, Ready, State, SuperSegment};
 
@@ -223,9 +224,25 @@ impl Flow {
         self.refresh(&mut inner, time);
     }
 
+    /// Takes nothing more from the peer. What has arrived can still be read. If the peer has ended its
+    /// side, that is everything: nothing changes, and `true` is returned. Otherwise the connection is reset
+    /// at once, so that the peer's application takes nothing for delivered that comes after this, and reads
+    /// fail with [`Error::ConnectionAborted`] when what had arrived is read.
+    pub fn stop_receiving(&self, now: Instant) -> bool {
+        let (mut inner, time) = self.lock_at(now);
+        if !inner.ended {
+            self.abort_at(&mut inner, time);
+        }
+        inner.ended
+    }
+
     /// Resets the connection. Pending reads and writes fail with [`Error::ConnectionAborted`].
     pub fn abort(&self, now: Instant) {
         let (mut inner, time) = self.lock_at(now);
+        self.abort_at(&mut inner, time);
+    }
+
+    fn abort_at(&self, inner: &mut super::Inner, time: Time) {
         if !inner.linked {
             return;
         }
@@ -233,10 +250,10 @@ impl Flow {
             inner.error = Some(Error::ConnectionAborted);
         }
         match inner.state() {
-            State::SynSent | State::TimeWait => self.unlink(&mut inner),
-            _ => self.reset(&mut inner),
+            State::SynSent | State::TimeWait => self.unlink(inner),
+            _ => self.reset(inner),
         }
-        self.refresh(&mut inner, time);
+        self.refresh(inner, time);
     }
 
     /// Ends the connection because of something below it, without a word to the peer.

@@ -61,13 +61,16 @@ impl Sender {
         rests
     }
 
-    /// RFC 8985 7.3: a new segment if there is one, else the last one again.
+    /// RFC 8985 7.3: a new segment if there is one, else the last one again. Of one that left before the path
+    /// shrank, its end: a probe is one packet.
     fn plan_probe(&self) -> Option<Plan> {
         let end = self.sendable_end().min(self.nxt + self.mss);
         if end > self.nxt {
             return Some(Plan::Send { start: self.nxt, end, again: false });
         }
-        self.board.last().map(|last| Plan::Send { start: last.start, end: last.end, again: true })
+        let last = self.board.last()?;
+        let start = last.start.max(last.end.saturating_sub(self.mss));
+        Some(Plan::Send { start, end: last.end, again: true })
     }
 
     /// The end of what is queued. A FIN counts: it takes no room in the peer's buffer, but it does in its
