@@ -10,7 +10,7 @@ use peersock_overlay::wire::MessageType;
 use quinn_udp::RecvMeta;
 
 use super::batch::{self, Gathering};
-use super::streams::{Arrived, Inbound};
+use super::streams::{Arrived, Streams};
 use super::udp::{Sockets, TRAIN, TRAINS};
 use super::{Gauges, clocks};
 use crate::{Root, Source};
@@ -21,11 +21,15 @@ const BATCHES: usize = 8;
 /// How often the state machine hears of the system's clock, for it may be set.
 const CLOCK: Duration = Duration::from_secs(60);
 
+/// How long stream connections may take to end, and how often it is looked whether they have.
+const STREAMS_END: Duration = Duration::from_millis(1500);
+const STREAMS_LOOK: Duration = Duration::from_millis(10);
+
 /// A server while it runs.
 pub(super) struct Run {
     root: Root,
     sockets: Sockets,
-    inbound: Inbound,
+    streams: Option<Streams>,
     gauges: Arc<Gauges>,
     gathering: Gathering,
     buffers: Box<[u8]>,
@@ -37,17 +41,17 @@ pub(super) struct Run {
 
 enum Woken {
     Readable(usize),
-    Arrived(Arrived),
+    Arrived(Vec<Arrived>),
     Time,
     Shutdown,
 }
 
 impl Run {
-    pub(super) fn new(root: Root, sockets: Sockets, inbound: Inbound, gauges: Arc<Gauges>) -> Self {
+    pub(super) fn new(root: Root, sockets: Sockets, streams: Option<Streams>, gauges: Arc<Gauges>) -> Self {
         Self {
             root,
             sockets,
-            inbound,
+            streams,
             gauges,
             gathering: Gathering::new(),
             buffers: vec![0; TRAIN * TRAINS].into_boxed_slice(),
@@ -63,7 +67,6 @@ impl Run {
         drain: Duration,
     ) -> io::Result<()> {
         let mut shutdown = std::pin::pin!(shutdown);
-        let mut has_streams = true;
         // None while serving, then when to end.
         let mut end: Option<Instant> = None;
         loop {
@@ -79,23 +82,14 @@ impl Run {
             let (sockets, first) = (&self.sockets, self.next_socket);
             let woken = tokio::select! {
                 readable = poll_fn(|context| sockets.poll_readable(context, first)) => Woken::Readable(readable?),
-                arrived = self.inbound.recv(), if has_streams => match arrived {
-                    Some(arrived) => Woken::Arrived(arrived),
-                    None => {
-                        has_streams = false;
-                        continue;
-                    }
-                },
+                Some(arrived) = arrived(&mut self.streams) => Woken::Arrived(arrived),
                 () = tokio::time::sleep_until(wake) => Woken::Time,
                 () = &mut shutdown, if end.is_none() => Woken::Shutdown,
             };
             let (now, unix_time) = clocks();
             match woken {
                 Woken::Readable(number) => self.receive(number),
-                Woken::Arrived(Arrived::Datagram(source, mut datagram)) => {
-                    self.handle(now, source, &mut datagram);
-                }
-                Woken::Arrived(Arrived::Closed(source)) => self.root.handle_disconnect(source),
+                Woken::Arrived(arrived) => arrived.into_iter().for_each(|one| self.take_arrived(now, one)),
                 Woken::Time => {}
                 Woken::Shutdown => {
                     tracing::info!(nodes = self.root.nodes(), seconds = drain.as_secs(), "draining");
@@ -181,14 +175,24 @@ impl Run {
         self.gathering.add(&self.sockets, &self.gauges, to, frames, segment, meta.ecn);
     }
 
-    /// One datagram of a stream connection.
-    fn handle(&mut self, now: Instant, source: Source, datagram: &mut Vec<u8>) {
-        if datagram.first() != Some(&(MessageType::Relayed as u8)) {
-            return self.root.handle_datagram(now, source, datagram);
+    /// Something has happened to a stream connection.
+    fn take_arrived(&mut self, now: Instant, arrived: Arrived) {
+        let (source, mut datagram) = match arrived {
+            Arrived::Datagram(source, datagram) => (source, datagram),
+            Arrived::Closed(source) => return self.root.handle_disconnect(source),
+        };
+        if datagram.first() == Some(&(MessageType::Relayed as u8)) {
+            if let Some(to) = self.root.relay(now, source, &mut datagram) {
+                self.send(to, datagram);
+            }
+        } else {
+            self.root.handle_datagram(now, source, &datagram);
         }
-        if let Some(to) = self.root.relay(now, source, datagram) {
-            self.send(to, std::mem::take(datagram));
+        if let (Some(streams), Source::Stream { number, .. }) = (&mut self.streams, source) {
+            streams.admit_if(number, || self.root.is_used(&source));
         }
+        // What one says is answered before the next one is read: the queue is bounded.
+        self.transmit();
     }
 
     /// Sends what the state machine has to say.
@@ -210,7 +214,7 @@ impl Run {
     }
 
     fn to_stream(&self, number: u64, datagram: Vec<u8>) {
-        if !self.inbound.send(number, datagram) {
+        if !self.streams.as_ref().is_some_and(|streams| streams.send(number, datagram)) {
             self.gauges.traffic.stream_dropped.increment();
         }
     }
@@ -224,14 +228,29 @@ impl Run {
             self.root.handle_timeout(clocks().0);
             self.transmit();
         }
+        if let Some(streams) = self.streams.take() {
+            let (handle, since) = (streams.handle().clone(), clocks().0);
+            // This ends the connections; their tasks have a second for what they still have to write.
+            drop(streams);
+            while handle.connections() > 0 && clocks().0 < since + STREAMS_END {
+                tokio::time::sleep(STREAMS_LOOK).await;
+            }
+        }
         tracing::info!("ended");
         Ok(())
     }
 
     fn show(&self) {
-        let Gauges { nodes, registered, connections, .. } = &*self.gauges;
+        let Gauges { nodes, registered, .. } = &*self.gauges;
         nodes.store(self.root.nodes() as u64, Ordering::Relaxed);
         registered.store(self.root.registered() as u64, Ordering::Relaxed);
-        connections.store(self.inbound.len() as u64, Ordering::Relaxed);
+    }
+}
+
+/// What happens to stream connections; `None`, at once, without any.
+async fn arrived(streams: &mut Option<Streams>) -> Option<Vec<Arrived>> {
+    match streams {
+        Some(streams) => Some(streams.recv().await),
+        None => None,
     }
 }
