@@ -252,6 +252,7 @@ impl Inner {
             self.driver.datapath.leave(now, network.id, &mut batch);
         }
         self.driver.datapath.set_roots(now, Vec::new(), &mut batch);
+        self.driver.stop_streams();
         for socket in sync::lock(&self.sockets).drain(..) {
             if let Some(socket) = socket.upgrade() {
                 socket.waiters().notify(true, true);

@@ -8,3 +8,4 @@ mod delivery;
 mod killed;
 mod node;
 mod roots;
+mod streams;

@@ -11,6 +11,7 @@ mod netcat;
 mod netcheck;
 mod networks;
 mod observe;
+mod office;
 mod root;
 mod trouble;
 mod verbose;

@@ -12,7 +12,7 @@ use crate::counters::Counters;
 use crate::id::{NetworkId, NodeId};
 use crate::link::{Event, Link, NodeKey, PeerKey, Reason, Timer};
 use crate::network::{NetworkIndex, RootsPolicy, is_endpoint};
-use crate::reach::{Place, Relay, Why, place_of};
+use crate::reach::{Place, Relay, SocketIndex, Why};
 use crate::roots::{
     ANSWER_TIMEOUT, KEEP_INTERVAL, LookUps, MAX_ROOTS, MAX_UNANSWERED, RETRY_INTERVAL, Relays, Root,
     RootConfig, RootInfo, RootState,
@@ -24,21 +24,31 @@ use crate::wire::{Channel, Entry, LookUpKey, NoticeCode, Registered, RootMessage
 #[derive(Debug)]
 pub(super) struct Roots {
     /// In the order in which they were given.
-    list: Vec<(PeerKey, Root)>,
+    pub(super) list: Vec<(PeerKey, Root)>,
     look_ups: LookUps,
     relays: Arc<Relays>,
+    /// The number of the next root's stream.
+    next_stream: u16,
+    /// Whether other streams are wanted than the driver knows.
+    pub(super) streams_changed: bool,
 }
 
 impl Roots {
     pub(super) fn new(counters: Arc<Counters>, now: Instant) -> Self {
-        Self { list: Vec::new(), look_ups: LookUps::new(now), relays: Arc::new(Relays::new(counters)) }
+        Self {
+            list: Vec::new(),
+            look_ups: LookUps::new(now),
+            relays: Arc::new(Relays::new(counters)),
+            next_stream: 0,
+            streams_changed: false,
+        }
     }
 
-    fn get(&self, key: PeerKey) -> Option<&Root> {
+    pub(super) fn get(&self, key: PeerKey) -> Option<&Root> {
         self.list.iter().find(|(known, _)| *known == key).map(|(_, root)| root)
     }
 
-    fn get_mut(&mut self, key: PeerKey) -> Option<&mut Root> {
+    pub(super) fn get_mut(&mut self, key: PeerKey) -> Option<&mut Root> {
         self.list.iter_mut().find(|(known, _)| *known == key).map(|(_, root)| root)
     }
 
@@ -64,6 +74,8 @@ impl Endpoint {
             self.remove_peer(now, key);
             self.roots.look_ups.forget_root(key);
             self.core.timers.clear(Timer::Root(key));
+            self.core.sockets.retain(|known| known.index != root.stream.socket);
+            self.roots.streams_changed |= root.stream.is_wanted;
             if let Some(relay) = root.relay {
                 self.forget_relayed(now, relay.root, None);
             }
@@ -77,19 +89,17 @@ impl Endpoint {
                 Some(key) => key,
                 None => {
                     let key = self.add_root_peer(now, &config.identity);
-                    self.roots.list.push((key, Root::new(config.identity)));
+                    let stream = SocketIndex::stream(self.roots.next_stream);
+                    self.roots.next_stream = self.roots.next_stream.wrapping_add(1);
+                    self.roots.list.push((key, Root::new(config.identity, stream)));
                     key
                 }
             };
             if let Some(root) = self.roots.get_mut(key) {
                 root.access = config.access;
+                (root.stream.after, root.stream.endpoints) = (config.stream_after, endpoints);
             }
-            let Some(node) = self.peers.get(key).map(|peer| peer.link.node) else { continue };
-            for remote in self.nodes[node].reach.set_configured(NetworkIndex::ROOTS, &endpoints) {
-                if let Some(place) = place_of(&self.core.sockets, None, remote) {
-                    self.link(now, key, |link, cx| link.try_at(cx, &place));
-                }
-            }
+            self.configure_root(now, key);
             self.step_root(now, key);
         }
         self.core.has_roots = !self.roots.list.is_empty();
@@ -102,6 +112,7 @@ impl Endpoint {
             let link = &self.peers.get(*key)?.link;
             let reach = &self.nodes[link.node].reach;
             let connected = link.current().is_some();
+            let path = link.handle.path().filter(|_| connected);
             let standing = root.registering.standing(now);
             let state = match standing {
                 _ if root.registering.is_refused() => RootState::Refused,
@@ -121,11 +132,12 @@ impl Endpoint {
             Some(RootInfo {
                 node: *link.handle.id(),
                 identity: root.identity,
-                endpoints: reach.remotes().collect(),
+                endpoints: reach.remotes().filter(is_endpoint).collect(),
                 state,
-                address: link.handle.path().filter(|_| connected).map(|path| path.remote()),
+                address: path.map(|path| path.remote()).filter(is_endpoint),
+                stream: path.map(|path| path.socket()).filter(|socket| socket.is_stream()),
                 rtt: reach.rtt(),
-                observed: standing.map(|answer| answer.voucher.address),
+                observed: standing.map(|answer| answer.voucher.address).filter(is_endpoint),
                 channel: standing.map(|answer| answer.channel),
                 registered: root.registering.since(now),
                 relays: standing.is_some_and(|answer| answer.relays),
@@ -170,6 +182,10 @@ impl Endpoint {
             Event::SessionLost(_) | Event::PathChanged(_) => {}
             _ => return,
         }
+        // The root follows to where something else than a probe comes from.
+        if matches!(event, Event::PathChanged(_)) && root.stream.is_open {
+            root.registering.renew_soon(now);
+        }
         self.update_relay(now, key);
         // Not from here: this may be in the middle of a step of that link.
         self.core.timers.set(Timer::Root(key), now);
@@ -178,7 +194,15 @@ impl Endpoint {
     /// Sees to it that there is a session with a root, that this node is registered, and that the root is
     /// heard from now and then.
     pub(super) fn step_root(&mut self, now: Instant, key: PeerKey) {
-        let Some(peer) = self.peers.get(key) else { return };
+        let Some(session) = self.step_root_session(now, key) else { return };
+        let stream = self.step_stream(now, key);
+        let due = stream.map_or(session, |stream| stream.min(session));
+        self.core.timers.set(Timer::Root(key), due.max(now + SHORTEST));
+    }
+
+    /// Returns when to look again.
+    fn step_root_session(&mut self, now: Instant, key: PeerKey) -> Option<Instant> {
+        let peer = self.peers.get(key)?;
         let handle = Arc::clone(&peer.link.handle);
         let Some(session) = handle.sender().map(|sender| sender.session) else {
             if !peer.link.is_connecting() {
@@ -186,12 +210,12 @@ impl Endpoint {
                 let reason = if tried { Reason::Hint } else { Reason::Traffic };
                 self.link(now, key, |link, cx| link.attempt(cx, reason));
             }
-            return self.core.timers.set(Timer::Root(key), now + RETRY_INTERVAL);
+            return Some(now + RETRY_INTERVAL);
         };
         self.register_if_due(now, key, &session);
         let activity = handle.activity();
         let (sent, heard) = (activity.last_sent(), activity.last_received());
-        let Some(root) = self.roots.get_mut(key) else { return };
+        let root = self.roots.get_mut(key)?;
         root.asked.take_if(|(since, _)| heard.is_some_and(|heard| heard >= *since));
         let due = match root.asked {
             Some((since, times)) => since + ANSWER_TIMEOUT * times,
@@ -212,7 +236,7 @@ impl Endpoint {
             }
         };
         let register = self.roots.get(key).and_then(|root| root.registering.next());
-        self.core.timers.set(Timer::Root(key), register.map_or(due, |at| due.min(at)).max(now + SHORTEST));
+        Some(register.map_or(due, |at| due.min(at)))
     }
 
     fn register_if_due(&mut self, now: Instant, key: PeerKey, session: &Session) {
@@ -344,6 +368,11 @@ impl Endpoint {
         for (root, id, key) in questions {
             self.core.counters.root_look_ups_sent.increment();
             self.tell_root(now, root, &RootMessage::LookUp { id, key });
+            // Each has an answer. Without it perhaps nothing passes to the root any more.
+            if let Some(known) = self.roots.get_mut(root) {
+                known.asked.get_or_insert((now, 1));
+                self.core.timers.set_earlier(Timer::Root(root), now + ANSWER_TIMEOUT);
+            }
         }
     }
 
@@ -394,13 +423,21 @@ impl Endpoint {
     }
 
     /// Makes known how a root is reached as a relay, if that has changed.
-    fn update_relay(&mut self, now: Instant, key: PeerKey) {
+    pub(super) fn update_relay(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.get(key) else { return };
         let place = peer.link.handle.path().map(|path| path.place);
         let Some(root) = self.roots.get_mut(key) else { return };
         let Some(token) = root.registering.standing(now).map(|answer| answer.token) else { return };
         let Some(Place::Direct { socket, remote }) = place else { return };
         let relay = Relay { socket, root: remote, token };
+        // What comes by UDP is relayed as soon as the root knows that this node is there, and not before.
+        let is_known = |root: &Root| {
+            root.registering.standing(now).is_some_and(|answer| answer.voucher.address.port() != 0)
+        };
+        let is_stream = |relay: &Relay| relay.socket == root.stream.socket && root.stream.is_open;
+        if !socket.is_stream() && !is_known(root) && root.relay.as_ref().is_some_and(is_stream) {
+            return;
+        }
         let Some(before) = root.relay.replace(relay) else { return self.publish_relays() };
         if before == relay {
             return;

@@ -19,4 +19,5 @@ mod recovery;
 mod reflection;
 mod roots;
 mod signals;
+mod streams;
 mod watched;

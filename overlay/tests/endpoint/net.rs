@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use peersock_overlay::{
     Endpoint, EndpointConfig, EntropySource, Event, Identity, Limits, Lookup, NetworkConfig, NetworkId,
-    NetworkIndex, Peer, RecvMeta, RelayReader, SocketIndex, SocketInfo,
+    NetworkIndex, Peer, RecvMeta, RelayReader, SocketIndex, SocketInfo, WantedStream,
 };
 use peersock_testnet::{FakeRoot, Queue};
 
@@ -23,6 +23,8 @@ pub(crate) struct Node {
     pub(crate) socket: SocketAddr,
     pub(crate) index: SocketIndex,
     pub(crate) up: bool,
+    /// The streams that it wants, which it has.
+    pub(crate) streams: Vec<WantedStream>,
     pub(crate) events: Vec<(Instant, Event)>,
     /// Inner packets received, with their sender and the time.
     pub(crate) inbox: Vec<(Instant, Arc<Peer>, Vec<u8>)>,
@@ -166,6 +168,7 @@ impl Net {
             socket: SocketAddr::from(([0, 0, 0, 0], 0)),
             index: SocketIndex(0),
             up: true,
+            streams: Vec::new(),
             events: Vec::new(),
             inbox: Vec::new(),
             relay: RelayReader::default(),
@@ -268,6 +271,7 @@ impl Net {
         for index in 0..self.nodes.len() {
             let node = &mut self.nodes[index];
             let mut ready = false;
+            crate::streams::keep(node, self.now);
             while let Some(event) = node.endpoint.poll_event() {
                 ready |= matches!(event, Event::PeerAdded(_) | Event::SessionReady(_));
                 node.events.push((self.now, event));
@@ -291,6 +295,7 @@ impl Net {
 
     /// Puts a datagram onto the wire, whoever made it.
     pub(crate) fn inject(&mut self, datagram: Sent) {
+        let datagram = crate::streams::enter(&self.roots, datagram);
         self.sent.push(datagram.clone());
         if datagram.bytes.len() <= self.mtu && (self.filter)(&datagram) {
             self.in_flight.push(self.now + self.latency, datagram);
@@ -298,6 +303,9 @@ impl Net {
     }
 
     fn arrive(&mut self, datagram: &Sent) {
+        if let Some((index, meta)) = crate::streams::leave(&self.nodes, datagram) {
+            return self.deliver(index, meta, &datagram.bytes);
+        }
         let group: SocketAddr = GROUP.parse().expect("an address");
         let heard = self.nodes.iter().any(|node| node.up && node.socket == datagram.to);
         if let Some(quoted) = self.refuses.filter(|_| !heard && datagram.to != group) {
