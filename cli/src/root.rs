@@ -10,7 +10,8 @@ use peersock::overlay::Identity;
 use peersock::state::{StateDir, read_secret_file};
 use peersock::{RootAddress, RootEndpoint, RootTransport};
 use peersock_root::server::{
-    CertificateFiles, Listen, Server, ServerHandle, StreamLimits, StreamListen, advertised, interface_addresses,
+    CertificateFiles, Listen, Server, ServerHandle, StreamLimits, StreamListen, advertised,
+    interface_addresses,
 };
 use peersock_root::{Config, RelayPolicy};
 use tokio::sync::oneshot;

@@ -331,6 +331,7 @@ impl Endpoint {
     pub(super) fn look_up_peer(&mut self, now: Instant, key: PeerKey) {
         if let Some(peer) = self.peers.get(key).filter(|peer| !peer.link.handle.is_root()) {
             let node = *peer.link.handle.id();
+            self.doubt_root_of(now, key);
             self.look_up(now, LookUpKey::Id(node), None);
         }
     }

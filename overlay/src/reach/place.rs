@@ -111,6 +111,11 @@ impl Place {
         }
     }
 
+    /// Whether it is UDP straight to an address, without a root or a stream.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.relay().is_none() && !self.socket().is_stream()
+    }
+
     /// Bytes that this way adds to each datagram, between the UDP header and the message.
     pub fn overhead(&self) -> usize {
         match self {

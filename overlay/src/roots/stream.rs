@@ -38,8 +38,9 @@ pub(crate) struct Stream {
 /// How a root is reached now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reached {
-    /// By UDP; and whether the root has vouched for a UDP address of this node.
-    Udp { is_vouched: bool },
+    /// By UDP, where the root was heard last at that time, and owes no answer. It may have vouched for a UDP
+    /// address of this node.
+    Udp { heard: Option<Instant>, is_vouched: bool },
     /// By the stream.
     Stream,
     /// Not at all since then, as far as is known.
@@ -77,7 +78,13 @@ impl Stream {
             return StreamStep::default();
         };
         match reached {
-            Reached::Udp { is_vouched } => {
+            // Questions end when a handshake takes their place: that is no answer.
+            Reached::Udp { heard, .. }
+                if self.silent.is_some_and(|since| heard.is_none_or(|at| at <= since)) =>
+            {
+                self.wait(after, now)
+            }
+            Reached::Udp { is_vouched, .. } => {
                 self.silent = None;
                 let since = *self.back.get_or_insert(now);
                 let is_done = is_vouched || !self.is_open || now >= since + BACK;
@@ -89,12 +96,18 @@ impl Stream {
                 self.ask(now)
             }
             Reached::Not { since } => {
-                self.back = None;
-                let due = *self.silent.get_or_insert(since) + after;
-                self.is_wanted |= now >= due;
-                StreamStep { ask: None, next: (!self.is_wanted).then_some(due) }
+                self.silent.get_or_insert(since);
+                self.wait(after, now)
             }
         }
+    }
+
+    /// Nothing is heard by UDP.
+    fn wait(&mut self, after: Duration, now: Instant) -> StreamStep {
+        self.back = None;
+        let due = self.silent.unwrap_or(now) + after;
+        self.is_wanted |= now >= due;
+        StreamStep { ask: None, next: (!self.is_wanted).then_some(due) }
     }
 
     /// The network has changed, or the stream is new: UDP is asked soon.
@@ -142,9 +155,10 @@ mod tests {
         stream.step(Reached::Stream, at(1100));
         assert!(stream.is_wanted);
         // UDP answers, but the root still sends by the stream.
-        let step = stream.step(Reached::Udp { is_vouched: false }, at(5000));
+        let udp = |is_vouched| Reached::Udp { heard: Some(at(5000)), is_vouched };
+        let step = stream.step(udp(false), at(5000));
         assert!(stream.is_wanted && step.next == Some(at(15_000)));
-        stream.step(Reached::Udp { is_vouched: true }, at(5100));
+        stream.step(udp(true), at(5100));
         assert!(!stream.is_wanted);
     }
 
@@ -152,11 +166,23 @@ mod tests {
     fn a_root_that_never_vouches_keeps_the_stream_open_for_ten_seconds() {
         let (mut stream, start) = (stream(), instant());
         (stream.is_open, stream.is_wanted) = (true, true);
-        let udp = Reached::Udp { is_vouched: false };
+        let udp = Reached::Udp { heard: Some(start), is_vouched: false };
         stream.step(udp, start);
         stream.step(udp, start + BACK - Duration::from_millis(1));
         assert!(stream.is_wanted);
         stream.step(udp, start + BACK);
+        assert!(!stream.is_wanted);
+    }
+
+    #[test]
+    fn that_nothing_is_asked_any_more_is_no_answer() {
+        let (mut stream, start) = (stream(), instant());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        stream.step(Reached::Not { since: at(1) }, at(2));
+        assert!(stream.is_wanted);
+        stream.step(Reached::Udp { heard: Some(at(1)), is_vouched: true }, at(3));
+        assert!(stream.is_wanted);
+        stream.step(Reached::Udp { heard: Some(at(4)), is_vouched: true }, at(4));
         assert!(!stream.is_wanted);
     }
 

@@ -63,7 +63,8 @@ fn connections_go_on_when_udp_ends_and_when_it_comes_back() {
     assert!(!net.peer(0, 1).path().unwrap().socket().is_stream());
 
     net.filter = Box::new(is_by_stream);
-    assert!(talk(&mut net, 60) <= 4 * SECOND);
+    let longest = talk(&mut net, 60);
+    assert!(longest <= 4 * SECOND, "{longest:?}");
     assert!(net.nodes.iter().all(|node| node.streams.len() == 1));
     assert!(net.peer(0, 1).path().unwrap().socket().is_stream());
 
@@ -74,6 +75,20 @@ fn connections_go_on_when_udp_ends_and_when_it_comes_back() {
     assert!(!net.peer(0, 1).path().unwrap().socket().is_stream());
     let lost = |event: &Event| matches!(event, Event::SessionLost(_) | Event::PeerGone(..));
     assert_eq!(net.count(0, lost) + net.count(1, lost), 0);
+}
+
+#[test]
+fn an_idle_node_notices_within_its_keepalive_interval_that_udp_has_ended() {
+    let mut net = apart(&[Some(SECOND), Some(SECOND)]);
+    net.filter = Box::new(is_by_stream);
+    net.wait(3 * SECOND, registered);
+    net.filter = Box::new(|sent| is_through_root(sent) || is_by_stream(sent));
+    net.wait(60 * SECOND, |net| net.nodes.iter().all(|node| node.streams.is_empty()));
+    net.run(5 * SECOND);
+    net.filter = Box::new(is_by_stream);
+    let is_by = |net: &mut Net| net.nodes.iter().all(|node| node.endpoint.roots(net.now)[0].stream.is_some());
+    net.wait(30 * SECOND, is_by);
+    assert!(registered(&mut net));
 }
 
 #[test]
