@@ -10,7 +10,10 @@ use peersock::overlay::Identity;
 use peersock::overlay::wire::DISCOVERY_PORT;
 use peersock::state::{StateDir, read_secret_file};
 use peersock::{RootAddress, RootEndpoint, RootTransport};
-use peersock_root::server::{Listen, RedisConfig, Server, advertised, interface_addresses};
+use peersock_root::server::{
+    CertificateFiles, Listen, RedisConfig, Server, ServerHandle, StreamLimits, StreamListen, advertised,
+    interface_addresses,
+};
 use peersock_root::{Config, RelayPolicy};
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
@@ -30,6 +33,9 @@ const DIRECTORY: &str = "peersock-root";
 /// from which address, and how much goes between whom; it cannot read or forge any of that, and does not
 /// learn which networks there are. docs/ROOT.md says more, and how to size one.
 ///
+/// With --stream it also listens for TCP, TLS and WebSocket, for nodes in networks that let no UDP pass; on port
+/// 443 that is what gets through most proxies. SIGHUP has the files of --certificate read again.
+///
 /// Ctrl-C or SIGTERM tells all nodes, which go to another root if they have one, and ends the program with
 /// status 0 when they have had --drain seconds; a second signal ends it at once.
 #[derive(clap::Args)]
@@ -38,6 +44,9 @@ Examples:
   peersock root
   peersock root --advertise root.example.org:7420 --metrics 127.0.0.1:9420
   peersock root --announce
+  peersock root --stream 443
+  peersock root --stream 443 --certificate fullchain.pem --certificate-key privkey.pem \
+      --advertise root.example.org:7420 --advertise wss:root.example.org:443
   peersock root --access-token-file ./token --relay-rate 2M
   peersock root --directory redis://10.0.0.5 --directory-password-file ./password
   peersock root --listen 127.0.0.1 --port 0 --ephemeral")]
@@ -51,9 +60,31 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "PORT", value_parser = parse_port, default_value_t = 7420)]
     port: u16,
 
-    /// Endpoint to name in the first line instead of the interfaces' addresses, as nodes reach it; may be
-    /// given several times
-    #[arg(long, value_name = "HOST:PORT", value_parser = parse_advertised)]
+    /// Also take streams (TCP, TLS and WebSocket, told apart by how they begin) at this address and port, or at
+    /// this port of all --listen addresses; 0 picks a free one; may be given several times
+    #[arg(long, value_name = "[ADDR:]PORT", value_parser = parse_stream)]
+    stream: Vec<StreamPlace>,
+
+    /// PEM file with a certificate for streams, and those of authorities that lead to a known one; it is read
+    /// again on SIGHUP and when it has changed [default: made with the root's key, which nodes know]
+    #[arg(long, value_name = "FILE", requires_all = ["certificate_key", "stream"])]
+    certificate: Option<PathBuf>,
+
+    /// PEM file with the certificate's secret key
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    certificate_key: Option<PathBuf>,
+
+    /// The most stream connections; each takes a file descriptor
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    max_streams: usize,
+
+    /// The most stream connections of one IPv4 /24 or IPv6 /56; all nodes behind one proxy count together
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    max_streams_per_prefix: usize,
+
+    /// Endpoint to name in the first line instead of the interfaces' addresses, as nodes reach it: for UDP, or
+    /// after tcp:, tls: or wss:; may be given several times
+    #[arg(long, value_name = "[WAY:]HOST:PORT", value_parser = parse_advertised)]
     advertise: Vec<RootEndpoint>,
 
     /// Announce this root on the local networks, for nodes with `--root lan`; PORT is that of the nodes'
@@ -132,12 +163,20 @@ enum Where {
     Socket(SocketAddr),
 }
 
+/// Where to take streams; without an address, the addresses of --listen are meant.
+#[derive(Debug, Clone, Copy)]
+enum StreamPlace {
+    Port(u16),
+    Socket(SocketAddr),
+}
+
 pub(crate) fn run(args: &Args) -> Outcome {
     // Held until the end: nobody else uses the identity meanwhile.
     let (_state, identity) = args.identity()?;
     let config = args.config(identity)?;
     let directory = args.directory()?;
-    let listen = Listen { udp: args.addresses(), metrics: args.metrics, drain: args.drain };
+    let listen =
+        Listen { udp: args.addresses(), streams: args.streams(), metrics: args.metrics, drain: args.drain };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
     let (begin_end, end) = oneshot::channel();
     let (has_ended, ended) = mpsc::channel::<()>();
@@ -163,6 +202,16 @@ pub(crate) fn run(args: &Args) -> Outcome {
         for address in server.udp_addresses() {
             note(format_args!("listening on {address}"));
         }
+        for address in server.stream_addresses() {
+            note(format_args!("taking streams on {address}"));
+        }
+        let streams = server.streams();
+        signals::on_hangup(move || match streams.as_ref().map(ServerHandle::reload_certificates) {
+            None => note("there is no certificate to be read again"),
+            Some(Ok(())) => note("the certificate was read again"),
+            Some(Err(error)) => note(format_args!("the certificate stays as it is: {error}")),
+        })
+        .map_err(cannot_start)?;
         if let Some(address) = server.metrics_address() {
             note(format_args!("metrics on http://{address}/metrics"));
         }
@@ -255,6 +304,27 @@ impl Args {
         all
     }
 
+    fn streams(&self) -> Option<StreamListen> {
+        if self.stream.is_empty() {
+            return None;
+        }
+        let udp = self.addresses();
+        let addresses = self.stream.iter().flat_map(|place| match *place {
+            StreamPlace::Socket(address) => vec![address],
+            StreamPlace::Port(port) => udp.iter().map(|own| SocketAddr::new(own.ip(), port)).collect(),
+        });
+        let files = self.certificate.clone().zip(self.certificate_key.clone());
+        Some(StreamListen {
+            addresses: addresses.collect(),
+            certificate: files.map(|(chain, key)| CertificateFiles { chain, key }),
+            limits: StreamLimits {
+                connections: self.max_streams,
+                per_prefix: self.max_streams_per_prefix,
+                ..StreamLimits::default()
+            },
+        })
+    }
+
     /// What others need to know of this root.
     fn announcement(&self, server: &mut Server) -> Outcome<RootAddress> {
         let identity = *server.root_mut().identity();
@@ -262,10 +332,16 @@ impl Args {
             return Ok(RootAddress::new(identity, self.advertise.clone()));
         }
         let own = interface_addresses().unwrap_or_default();
-        let mut addresses = advertised(&server.udp_addresses(), &own);
-        addresses.truncate(RootAddress::MAX_ENDPOINTS);
-        let endpoints = addresses.iter().map(|address| RootEndpoint::at(RootTransport::Udp, *address));
-        Ok(RootAddress::new(identity, endpoints.collect()))
+        let udp = advertised(&server.udp_addresses(), &own);
+        let mut endpoints: Vec<_> =
+            udp.into_iter().map(|address| RootEndpoint::at(RootTransport::Udp, address)).collect();
+        // Each way at all addresses before the next way: the list has an end.
+        for way in [RootTransport::WebSocket, RootTransport::Tcp, RootTransport::Tls] {
+            let addresses = advertised(server.stream_addresses(), &own);
+            endpoints.extend(addresses.into_iter().map(|address| RootEndpoint::at(way, address)));
+        }
+        endpoints.truncate(RootAddress::MAX_ENDPOINTS);
+        Ok(RootAddress::new(identity, endpoints))
     }
 }
 
@@ -284,6 +360,7 @@ fn cannot_listen(error: &io::Error) -> Failure {
         io::ErrorKind::AddrNotAvailable => {
             "give --listen an address that this machine has (see `ip address`)"
         }
+        io::ErrorKind::InvalidInput => "give --certificate and --certificate-key files in PEM form",
         io::ErrorKind::PermissionDenied => "give a port from 1024 on, or run with CAP_NET_BIND_SERVICE",
         _ => "check the addresses, and what the system says of its network",
     };
@@ -299,6 +376,12 @@ fn parse_listen(text: &str) -> Result<Where, String> {
     let ip = bare.parse().map(Where::Ip);
     ip.or_else(|_| text.parse().map(Where::Socket))
         .map_err(|_| "give an IP address, or IPV4:PORT, or '[IPV6]:PORT'".to_owned())
+}
+
+fn parse_stream(text: &str) -> Result<StreamPlace, String> {
+    let port = text.parse().map(StreamPlace::Port);
+    port.or_else(|_| text.parse().map(StreamPlace::Socket))
+        .map_err(|_| "give a port, or IPV4:PORT, or '[IPV6]:PORT'".to_owned())
 }
 
 fn parse_advertised(text: &str) -> Result<RootEndpoint, String> {

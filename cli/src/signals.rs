@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::thread;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 /// Set once a signal has come, or something else has decided that the process ends.
@@ -33,6 +33,13 @@ pub(crate) fn end_with(cleanup: impl FnOnce(i32) -> i32 + Send + 'static) -> io:
             std::process::exit(cleanup(signal));
         }
     })?;
+    Ok(())
+}
+
+/// Calls `reload` with each SIGHUP, on a thread of its own.
+pub(crate) fn on_hangup(reload: impl Fn() + Send + 'static) -> io::Result<()> {
+    let mut signals = Signals::new([SIGHUP])?;
+    thread::Builder::new().name("reload".into()).spawn(move || signals.forever().for_each(|_| reload()))?;
     Ok(())
 }
 

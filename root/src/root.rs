@@ -200,6 +200,12 @@ impl Root {
         }
     }
 
+    /// Whether a node is reached there: it has shown that it receives what is sent to this source. So a
+    /// driver knows which stream connections are of nodes.
+    pub fn is_used(&self, source: &Source) -> bool {
+        self.clients.by_source(source).is_some()
+    }
+
     /// What was done and dropped.
     pub fn counters(&self) -> &Arc<Counters> {
         &self.counters

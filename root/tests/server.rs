@@ -1,4 +1,4 @@
-//! The driver on real sockets: trains stay trains, streams plug in, the end is the end.
+//! The driver on real sockets: trains stay trains, streams are taken, the end is the end.
 #![cfg(feature = "server")]
 #![expect(clippy::disallowed_methods, reason = "the driver has clocks and threads, and so have its tests")]
 
@@ -8,11 +8,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peersock_overlay::Identity;
-use peersock_overlay::wire::Relayed;
-use peersock_root::server::{Listen, Server};
+use peersock_overlay::wire::{MessageType, Relayed, RootMessage};
+use peersock_root::server::{Listen, Server, StreamListen};
 use peersock_root::{Config, RelayPolicy, Root, Source};
+use peersock_streams::{ConnectOptions, Connector, Target, Transport};
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 #[expect(dead_code, reason = "the crate's own tests use all of it")]
 #[path = "../src/tests/node.rs"]
@@ -109,6 +111,8 @@ fn now() -> Instant {
 /// A root with nodes that are registered at these sources, running; what is returned ends it.
 struct Serving {
     address: SocketAddr,
+    /// Where it takes streams.
+    stream: SocketAddr,
     nodes: Vec<Node>,
     traffic: Arc<peersock_root::server::Traffic>,
     end: oneshot::Sender<()>,
@@ -116,13 +120,11 @@ struct Serving {
     thread: std::thread::JoinHandle<std::io::Result<Duration>>,
 }
 
-fn serve(sources: &[Source], plug: impl FnOnce(&Server) + Send + 'static) -> Serving {
+fn serve(sources: &[Source]) -> Serving {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let listen = Listen {
-        udp: vec!["127.0.0.1:0".parse().expect("an address")],
-        metrics: None,
-        drain: Duration::ZERO,
-    };
+    let loopback = "127.0.0.1:0".parse().expect("an address");
+    let streams = Some(StreamListen { addresses: vec![loopback], ..StreamListen::default() });
+    let listen = Listen { streams, drain: Duration::ZERO, ..Listen::on(loopback) };
     let mut server = runtime.block_on(Server::bind(config(), listen)).expect("a server");
     let mut world = World { root: server.root_mut(), now: now(), spent: Duration::ZERO };
     let register = |(number, source): (usize, &Source)| {
@@ -132,16 +134,14 @@ fn serve(sources: &[Source], plug: impl FnOnce(&Server) + Send + 'static) -> Ser
         node
     };
     let nodes = sources.iter().enumerate().map(register).collect();
-    let (address, traffic) = (server.udp_addresses()[0], server.traffic());
+    let (address, stream) = (server.udp_addresses()[0], server.stream_addresses()[0]);
+    let traffic = server.traffic();
     let (end, ended) = oneshot::channel();
     let thread = std::thread::spawn(move || {
-        runtime.block_on(async {
-            plug(&server);
-            server.run(async { _ = ended.await }).await
-        })?;
+        runtime.block_on(async { server.run(async { _ = ended.await }).await })?;
         Ok(processor_time())
     });
-    Serving { address, nodes, traffic, end, thread }
+    Serving { address, stream, nodes, traffic, end, thread }
 }
 
 impl Serving {
@@ -154,7 +154,7 @@ impl Serving {
 #[test]
 fn a_train_for_one_node_leaves_as_one_and_a_mixed_one_is_taken_apart() {
     let (a, b, c) = (Client::new(), Client::new(), Client::new());
-    let serving = serve(&[a.source(), b.source(), c.source()], |_| ());
+    let serving = serve(&[a.source(), b.source(), c.source()]);
     let [from, to_b, to_c] = &serving.nodes[..] else { panic!("three nodes") };
 
     // Twenty frames of 1000 bytes and a shorter one.
@@ -192,32 +192,63 @@ fn a_train_for_one_node_leaves_as_one_and_a_mixed_one_is_taken_apart() {
 }
 
 #[test]
-fn a_stream_delivers_and_takes_datagrams() {
-    let a = Client::new();
-    // What the transport has seen of the root.
-    let (seen, heard) = std::sync::mpsc::channel();
-    let serving = serve(&[a.source()], move |server| {
-        let connections = server.connections();
-        tokio::spawn(async move {
-            let connection = connections.open("127.0.0.1:9".parse().expect("an address")).expect("a root");
-            let (to_root, mut from_root) = connection.split();
-            let remote = "127.0.0.1:9".parse().expect("an address");
-            let mut node = Node::new(100, Source::Stream { number: 0, remote });
-            let begun = node.begin(now());
-            assert!(to_root.send(begun.datagram.clone()).await);
-            let response = from_root.recv().await.expect("a response");
+fn nodes_reach_each_other_by_each_kind_of_stream() {
+    let udp = Client::new();
+    let serving = serve(&[]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let connector = Connector::new(ConnectOptions::default());
+        let mut nodes = Vec::new();
+        for (number, transport) in
+            [Transport::Tcp, Transport::Tls, Transport::WebSocket].into_iter().enumerate()
+        {
+            let target = Target::new(transport, "127.0.0.1", serving.stream.port());
+            let target = target.with_key(*config().identity.public().ed25519());
+            let mut connection = connector.connect(&target).await.expect("connected");
+            let mut node = Node::new(50 + number as u8, udp.source());
+            // What waits too long is dropped on a stream, too, so each is sent again.
+            let (begun, response) = repeat(async || {
+                let begun = node.begin(now());
+                connection.send(begun.datagram.clone()).expect("open");
+                let response = connection.recv().await.expect("open");
+                (MessageType::of(&response) == Some(MessageType::Response)).then_some((begun, response))
+            })
+            .await;
             node.finish(&begun, &response);
-            assert!(to_root.send(node.seal(&[0; 10])).await);
-            let probe = peersock_overlay::wire::Control::Challenge { data: [7; 8], here: false };
-            assert!(to_root.send(node.seal_control(probe)).await);
-            let answer = from_root.recv().await.expect("an answer");
-            seen.send(node.open(&answer)).expect("the test waits");
-            while from_root.recv().await.is_some() {}
-        });
+            let answer = repeat(async || {
+                let message = node.registration(600);
+                connection.send(node.seal_message(&message)).expect("open");
+                let answer = node.open(&connection.recv().await.expect("open"))?;
+                RootMessage::parse(&answer).ok()
+            })
+            .await;
+            let RootMessage::Registered(answer) = answer else { panic!("registered, not {answer:?}") };
+            assert_eq!(answer.voucher.address.port(), 0, "what TCP sees says nothing of UDP");
+            (node.token, node.channel) = (answer.token, answer.channel);
+            nodes.push((node, connection));
+        }
+        for (from, to) in [(0, 1), (1, 2), (2, 0)] {
+            let frame = nodes[from].0.frame(nodes[to].0.channel, b"inside");
+            let arrived = repeat(async || {
+                nodes[from].1.send(frame.clone()).expect("open");
+                Some(nodes[to].1.recv().await.expect("open"))
+            })
+            .await;
+            let header = Relayed { token: nodes[to].0.token, channel: nodes[from].0.channel };
+            assert_eq!(arrived, [&header.to_bytes()[..], b"inside"].concat());
+        }
     });
-    let answer = heard.recv_timeout(PATIENCE).expect("the transport is done");
-    assert_eq!(answer, Some([&[7][..], &[7; 8]].concat()));
     serving.end();
+}
+
+/// Tries until it gives something.
+async fn repeat<T>(mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
+    for _ in 0..PATIENCE.as_secs() {
+        if let Ok(Some(value)) = timeout(Duration::from_secs(1), attempt()).await {
+            return value;
+        }
+    }
+    panic!("no answer");
 }
 
 #[test]
@@ -225,11 +256,19 @@ fn an_address_in_use_is_an_error_that_names_it() {
     let taken = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     let address = taken.local_addr().expect("an address");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let bind = |udp| Server::bind(config(), Listen { udp, metrics: None, drain: Duration::ZERO });
-    let error = runtime.block_on(bind(vec![address])).expect_err("it is taken");
+    let error = runtime.block_on(Server::bind(config(), Listen::on(address))).expect_err("it is taken");
     assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
     assert!(error.to_string().contains(&address.to_string()), "{error}");
-    assert!(runtime.block_on(bind(Vec::new())).is_err());
+
+    let free = "127.0.0.1:0".parse().expect("an address");
+    let nowhere = Listen { udp: Vec::new(), ..Listen::on(free) };
+    assert!(runtime.block_on(Server::bind(config(), nowhere)).is_err());
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let address = taken.local_addr().expect("an address");
+    let streams = Some(StreamListen { addresses: vec![address], ..StreamListen::default() });
+    let error = runtime.block_on(Server::bind(config(), Listen { streams, ..Listen::on(free) }));
+    assert!(error.expect_err("it is taken").to_string().contains(&address.to_string()));
 }
 
 /// Measures, for docs/ROOT.md:
@@ -240,7 +279,7 @@ fn processor_time_of_a_relayed_frame() {
     const TIME: Duration = Duration::from_secs(3);
     for (what, segments) in [("in trains of 40", 40), ("one by one", 1)] {
         let (a, b) = (Client::new(), Client::new());
-        let serving = serve(&[a.source(), b.source()], |_| ());
+        let serving = serve(&[a.source(), b.source()]);
         let [from, to] = &serving.nodes[..] else { panic!("two nodes") };
         let train = from.frame(to.channel, &[0xd4; 1388]).repeat(segments);
         let transmit = Transmit {

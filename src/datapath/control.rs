@@ -136,6 +136,12 @@ impl Datapath {
         self.settle(now, batch);
     }
 
+    /// There is a stream to a root, or none any more ([`Endpoint::set_stream`]).
+    pub fn set_stream(&self, now: Instant, root: &NodeId, is_open: bool, batch: &mut Batch) {
+        self.with_control(now, batch, |endpoint, now| endpoint.set_stream(now, root, is_open));
+        self.settle(now, batch);
+    }
+
     /// What is known of every root.
     pub fn roots(&self, now: Instant) -> Vec<RootInfo> {
         let now = self.clock.overlay(now);
@@ -263,6 +269,9 @@ impl Datapath {
                     segment_size: None,
                     ecn: 0,
                 });
+            }
+            if let Some(wanted) = endpoint.poll_streams() {
+                self.sink.want_streams(wanted);
             }
             let due = endpoint.poll_timeout();
             // Under the control lock, so that the last one to have it leaves what is true.

@@ -42,7 +42,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use peersock_overlay::{Endpoint, Relays, Routes, SessionTable, SocketIndex};
+use peersock_overlay::{Endpoint, Relays, Routes, SessionTable, SocketIndex, WantedStream};
 use peersock_stack::{Batch, Stack};
 
 pub use counters::DatapathCounters;
@@ -101,6 +101,12 @@ pub trait Sink: Send + Sync {
     /// [`Datapath::poll_timeout`] after every call need not listen.
     fn wake_at(&self, at: Instant) {
         let _ = at;
+    }
+
+    /// Says to which roots a stream is to be open, and to no others; then [`Datapath::set_stream`] is called
+    /// when one is, or has ended. A driver that can open none need not listen.
+    fn want_streams(&self, wanted: Vec<WantedStream>) {
+        let _ = wanted;
     }
 }
 

@@ -14,6 +14,7 @@ mod role;
 #[cfg(test)]
 #[path = "role/tests.rs"]
 mod role_tests;
+mod streams;
 mod suspend;
 mod udp;
 
@@ -23,7 +24,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use peersock_overlay::{Endpoint, SocketIndex};
+use peersock_overlay::{Endpoint, SocketIndex, WantedStream};
 use peersock_stack::{Batch, Flow, Stack};
 use rustix::event::{PollFd, PollFlags};
 
@@ -31,6 +32,7 @@ pub(crate) use attached::Attached;
 pub use interfaces::Interfaces;
 pub(crate) use interfaces::canonical;
 pub(crate) use poller::Poller;
+pub(crate) use streams::StreamConfig;
 pub(crate) use udp::UdpSockets;
 
 use crate::datapath::{Datapath, Sink, Transmit};
@@ -39,6 +41,7 @@ use crate::wait::{Interest, Waiters};
 use interfaces::InterfaceWatch;
 use poll::Wakeup;
 use role::ReceiveRole;
+use streams::Streams;
 use suspend::Suspension;
 
 /// How long a node that stops waits for the thread that reads the sockets: for ever would be too long if it
@@ -49,6 +52,7 @@ const STOP_PATIENCE: Duration = Duration::from_millis(100);
 pub(crate) struct Driver {
     pub(crate) datapath: Datapath,
     pub(crate) sockets: Arc<UdpSockets>,
+    pub(crate) streams: Arc<Streams>,
     pub(crate) role: ReceiveRole,
     /// What the engine thread waits for.
     pub(crate) poller: Arc<Poller>,
@@ -70,10 +74,16 @@ impl Driver {
     ) -> io::Result<Arc<Driver>> {
         let base = Instant::now();
         let alarm = Arc::new(Alarm::new(base)?);
-        let sink = DriverSink { sockets: Arc::clone(&sockets), alarm: Arc::clone(&alarm) };
+        let streams = Arc::new(Streams::new());
+        let sink = DriverSink {
+            sockets: Arc::clone(&sockets),
+            streams: Arc::clone(&streams),
+            alarm: Arc::clone(&alarm),
+        };
         let driver = Arc::new(Driver {
             datapath: Datapath::new(endpoint, stack, Arc::new(sink)),
             sockets,
+            streams,
             role: ReceiveRole::new(base, Wakeup::new()?),
             poller: Arc::new(Poller::new()?),
             alarm,
@@ -114,6 +124,16 @@ impl Driver {
     /// counts.
     pub(crate) fn on_interfaces_changed(&self, told: Box<dyn Fn() + Send + Sync>) {
         let _ = self.interfaces_changed.set(told);
+    }
+
+    /// Has streams to roots opened where they are wanted.
+    pub(crate) fn start_streams(self: &Arc<Self>, config: StreamConfig) -> io::Result<()> {
+        self.streams.start(self, config)
+    }
+
+    /// Closes the streams to roots. What was sent just before still leaves, within half a second.
+    pub(crate) fn stop_streams(&self) {
+        self.streams.stop();
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
@@ -293,30 +313,50 @@ impl Alarm {
     }
 }
 
-/// The data path's way out: the UDP sockets, and the engine's alarm.
+/// Datagrams handed to a stream in one go, as to a socket with GSO.
+const STREAM_SEGMENTS: usize = 64;
+
+/// The data path's way out: the UDP sockets, the streams to roots, and the engine's alarm.
 struct DriverSink {
     sockets: Arc<UdpSockets>,
+    streams: Arc<Streams>,
     alarm: Arc<Alarm>,
 }
 
 impl Sink for DriverSink {
     fn send(&self, transmit: &Transmit<'_>) {
-        self.sockets.send(transmit);
+        match transmit.socket.is_stream() {
+            false => self.sockets.send(transmit),
+            true => self.streams.send(transmit),
+        }
     }
 
     fn send_at_once(&self, transmit: &Transmit<'_>) {
-        self.sockets.send_at_once(transmit);
+        match transmit.socket.is_stream() {
+            false => self.sockets.send_at_once(transmit),
+            true => self.streams.send(transmit),
+        }
     }
 
     fn interface_of(&self, socket: SocketIndex, remote: std::net::SocketAddr) -> String {
-        self.sockets.interface_of(socket, remote)
+        match socket.is_stream() {
+            false => self.sockets.interface_of(socket, remote),
+            true => "a stream".to_owned(),
+        }
     }
 
     fn max_segments(&self, socket: SocketIndex) -> usize {
-        self.sockets.max_segments(socket)
+        match socket.is_stream() {
+            false => self.sockets.max_segments(socket),
+            true => STREAM_SEGMENTS,
+        }
     }
 
     fn wake_at(&self, at: Instant) {
         self.alarm.set(at);
+    }
+
+    fn want_streams(&self, wanted: Vec<WantedStream>) {
+        self.streams.want(wanted);
     }
 }

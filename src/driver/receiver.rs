@@ -3,7 +3,7 @@
 use std::io::{self, IoSliceMut};
 use std::time::Instant;
 
-use peersock_overlay::RecvMeta;
+use peersock_overlay::{RecvMeta, is_endpoint};
 use peersock_stack::Batch;
 
 use super::interfaces::canonical;
@@ -101,6 +101,10 @@ impl Receiver {
         };
         for (meta, buffer) in meta.iter().zip(&self.buffers).take(received) {
             let Some((socket, multicast)) = sockets.origin(index, meta) else { continue };
+            // Nobody is there; some of these addresses stand for streams.
+            if !is_endpoint(&canonical(meta.addr)) {
+                continue;
+            }
             let origin = RecvMeta { remote: canonical(meta.addr), socket, multicast, relay: None };
             tracing::trace!(
                 from = %origin.remote,

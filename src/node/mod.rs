@@ -301,6 +301,7 @@ impl Inner {
         if let Some(keeper) = self.keeper.get() {
             keeper.stop();
         }
+        self.driver.stop_streams();
         for socket in sync::lock(&self.sockets).drain(..) {
             if let Some(socket) = socket.upgrade() {
                 socket.waiters().notify(true, true);

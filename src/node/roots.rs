@@ -1,6 +1,7 @@
 //! The roots of a node: their host names are resolved when the node starts, and again while a root is not
 //! reached.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, Weak};
 use std::thread;
@@ -8,12 +9,17 @@ use std::time::{Duration, Instant};
 
 use peersock_overlay::{NodeId, RootConfig, RootState, is_endpoint};
 use peersock_stack::Batch;
+use peersock_streams::{ProxySettings, Target, Transport, Way};
 
 use super::Inner;
 use super::resolver::{Resolve, Turn};
 use crate::config::{HostEndpoint, RootAddress, RootTransport};
 use crate::datapath::Subscription;
+use crate::driver::StreamConfig;
 use crate::sync;
+
+/// A root that UDP has had no answer from for so long is reached by a stream, if it takes any.
+const STREAM_AFTER: Duration = Duration::from_secs(1);
 
 /// How often it is looked whether the roots are reached.
 const LOOK: Duration = Duration::from_secs(5);
@@ -35,10 +41,10 @@ impl Used {
     }
 }
 
-/// Has the node use these roots, in place of those before. Endpoints of other transports than UDP are left
-/// out.
+/// Has the node use these roots, in place of those before: by UDP, and by streams where that has no answer.
 pub(super) fn start(node: &Arc<Inner>, roots: &[RootAddress], resolve: Box<Resolve>) -> Used {
     let now = Instant::now();
+    start_streams(node, roots);
     let roots: Vec<_> = roots.iter().map(|root| Root::new(root, now)).collect();
     let has_hosts = roots.iter().any(|root| !root.hosts.is_empty());
     let is_current = Arc::new(Mutex::new(true));
@@ -54,6 +60,33 @@ pub(super) fn start(node: &Arc<Inner>, roots: &[RootAddress], resolve: Box<Resol
         tracing::warn!(%error, "host names of roots are not resolved");
     }
     used
+}
+
+/// Has the node open streams to the roots that name ways for them.
+fn start_streams(node: &Arc<Inner>, roots: &[RootAddress]) {
+    let mut targets: BTreeMap<NodeId, Vec<Target>> = BTreeMap::new();
+    for root in roots {
+        for endpoint in root.endpoints() {
+            let transport = match endpoint.transport {
+                RootTransport::Udp => continue,
+                RootTransport::Tcp => Transport::Tcp,
+                RootTransport::Tls => Transport::Tls,
+                RootTransport::WebSocket => Transport::WebSocket,
+            };
+            let target = Target::new(transport, endpoint.host(), endpoint.port());
+            let known = targets.entry(root.identity().node_id()).or_default();
+            known.push(target.with_key(*root.identity().ed25519()));
+        }
+    }
+    if targets.is_empty() {
+        return;
+    }
+    let driver = &node.driver;
+    let ways = driver.sockets.devices().into_iter().map(|interface| Way { interface }).collect();
+    let proxy = ProxySettings::from_environment().map_err(|error| error.to_string());
+    if let Err(error) = driver.start_streams(StreamConfig { targets, proxy, ways }) {
+        tracing::warn!(%error, "roots are reached by UDP only");
+    }
 }
 
 struct Names {
@@ -79,6 +112,10 @@ impl Root {
         let addresses: Vec<_> = udp().filter_map(|endpoint| endpoint.address()).collect();
         let mut config = RootConfig::new(*root.identity(), addresses.clone());
         config.access = root.token().unwrap_or_default().to_vec();
+        config.stream_after = match (udp().count(), root.endpoints().len()) {
+            (0, _) => Some(Duration::ZERO),
+            (udp, all) => (udp < all).then_some(STREAM_AFTER),
+        };
         Root {
             config,
             node: root.identity().node_id(),

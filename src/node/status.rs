@@ -111,11 +111,16 @@ pub struct RootStatus {
     pub state: RootState,
     /// Where it may be.
     pub endpoints: Vec<SocketAddr>,
-    /// Where it is reached.
+    /// Where it is reached by UDP.
     pub path: Option<SocketAddr>,
+    /// By which way it is reached, if that is a stream: `wss:root.example.org:443`, and after that the proxy
+    /// if there is one.
+    pub stream: Option<String>,
+    /// Why no stream to it could be opened, or why the last one has ended.
+    pub stream_error: Option<String>,
     /// The smoothed round-trip time to it, milliseconds.
     pub rtt_ms: Option<f64>,
-    /// Where it sees this node.
+    /// Where it sees this node; none by a stream.
     pub observed: Option<SocketAddr>,
     /// For how long this node could be found there, seconds.
     pub registered_s: Option<f64>,
@@ -211,7 +216,8 @@ pub struct PeerStatus {
     /// How long ago local discovery last heard of it, seconds. That proves nothing: any member of the network
     /// can say so.
     pub last_heard_s: Option<f64>,
-    /// Where its packets are sent now: the address of the root, if one relays.
+    /// Where its packets are sent now: the address of the root, if one relays; none if that is reached by a
+    /// stream.
     pub path: Option<SocketAddr>,
     /// The root that relays, if one does.
     #[serde(serialize_with = "display_some")]
@@ -446,6 +452,8 @@ fn roots(node: &Inner) -> Vec<RootStatus> {
         state: info.state,
         endpoints: info.endpoints,
         path: info.address,
+        stream: info.stream.and_then(|socket| node.driver.streams.name(socket)),
+        stream_error: node.driver.streams.error(&info.node),
         rtt_ms: info.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
         observed: info.observed,
         registered_s: info.registered.map(|at| overlay_now.saturating_duration_since(at).as_secs_f64()),
@@ -484,7 +492,7 @@ fn peer(now: Instant, network: NetworkId, info: PeerInfo) -> PeerStatus {
         },
         last_seen_s: info.last_seen.map(|at| ago(at).as_secs_f64()),
         last_heard_s: info.last_heard.map(|at| ago(at).as_secs_f64()),
-        path: info.path.map(|path| path.remote()),
+        path: info.path.filter(|path| !path.socket().is_stream()).map(|path| path.remote()),
         root: info.root,
         datagram_size: info.path.map(|path| path.datagram_size),
         cipher: info.suite.map(|suite| suite.to_string()),

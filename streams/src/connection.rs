@@ -130,6 +130,9 @@ pub(crate) struct Shared {
     reason: OnceLock<Closed>,
     closing: AtomicBool,
     close: Notify,
+    /// Something whole has arrived from the other side, or the connection has ended.
+    answered: AtomicBool,
+    answer: Notify,
 }
 
 impl Shared {
@@ -140,6 +143,15 @@ impl Shared {
             reason: OnceLock::new(),
             closing: AtomicBool::new(false),
             close: Notify::new(),
+            answered: AtomicBool::new(false),
+            answer: Notify::new(),
+        }
+    }
+
+    /// The other side speaks the protocol: a datagram or a keepalive has arrived.
+    pub(crate) fn note_answer(&self) {
+        if !self.answered.swap(true, Ordering::AcqRel) {
+            self.answer.notify_one();
         }
     }
 
@@ -160,6 +172,7 @@ impl Shared {
         self.outgoing.close();
         self.closing.store(true, Ordering::Release);
         self.close.notify_one();
+        self.answer.notify_one();
     }
 
     /// Waits until somebody wants it closed.
@@ -241,6 +254,22 @@ impl Connection {
     /// The proxy that it goes through, without user name and password; `None` if there is none.
     pub fn proxy(&self) -> Option<&str> {
         self.proxy.as_deref()
+    }
+
+    /// Waits until something has arrived: a root answers the keepalive that every connection begins with, so
+    /// this shows that one is there.
+    ///
+    /// # Errors
+    /// When the connection ends before that: why.
+    pub async fn answered(&mut self) -> Result<(), Closed> {
+        let shared = &self.sender.shared;
+        while !shared.answered.load(Ordering::Acquire) {
+            if shared.closing.load(Ordering::Acquire) {
+                return Err(shared.reason());
+            }
+            shared.answer.notified().await;
+        }
+        Ok(())
     }
 
     /// Sends a datagram; see [`Sender::send`].

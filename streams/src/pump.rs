@@ -155,6 +155,7 @@ impl<D: FnMut(Bytes) + Send> Pump<D> {
     fn received(&mut self, arrived: bool, answer: bool) {
         if arrived {
             self.heard = Instant::now();
+            self.shared.note_answer();
         }
         if answer {
             self.shared.counters.keepalives_sent.increment();

@@ -10,3 +10,4 @@ mod killed;
 mod node;
 mod restart;
 mod roots;
+mod streams;

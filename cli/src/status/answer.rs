@@ -38,6 +38,8 @@ pub(crate) struct Root {
     #[serde(default)]
     pub(crate) endpoints: Vec<SocketAddr>,
     pub(crate) path: Option<SocketAddr>,
+    pub(crate) stream: Option<String>,
+    pub(crate) stream_error: Option<String>,
     pub(crate) rtt_ms: Option<f64>,
     pub(crate) observed: Option<SocketAddr>,
     pub(crate) registered_s: Option<f64>,

@@ -248,11 +248,13 @@ impl fmt::Display for RootLine<'_> {
         if let Some(seconds) = root.registered_s {
             write!(f, " for {}", age(seconds))?;
         }
-        match root.path {
-            Some(path) => write!(f, "\n  at {path}")?,
-            None => write!(f, "\n  not reached at {}", list(&root.endpoints))?,
+        match (root.path, &root.stream) {
+            (Some(path), _) => write!(f, "\n  at {path}")?,
+            (None, Some(stream)) => write!(f, "\n  at {stream}")?,
+            (None, None) if root.endpoints.is_empty() => write!(f, "\n  not reached")?,
+            (None, None) => write!(f, "\n  not reached at {}", list(&root.endpoints))?,
         }
-        if let Some(rtt) = root.rtt_ms.filter(|_| root.path.is_some()) {
+        if let Some(rtt) = root.rtt_ms.filter(|_| root.path.is_some() || root.stream.is_some()) {
             write!(f, ", round trip {rtt:.3} ms")?;
         }
         if let Some(observed) = root.observed {
@@ -260,6 +262,9 @@ impl fmt::Display for RootLine<'_> {
         }
         if root.relayed_peers > 0 {
             write!(f, ", relays to {}", counted(root.relayed_peers, "peer"))?;
+        }
+        if let Some(error) = &root.stream_error {
+            write!(f, "\n  no stream: {error}")?;
         }
         Ok(())
     }
@@ -364,7 +369,10 @@ mod tests {
         status["roots"] = json!([
             {"id": "a1", "state": "registered", "endpoints": ["192.0.2.1:7420"], "path": "192.0.2.1:7420",
              "rtt_ms": 20.5, "observed": "203.0.113.5:4000", "registered_s": 61, "relayed_peers": 1},
-            {"id": "a2", "state": "unreachable", "endpoints": ["192.0.2.2:7420"]},
+            {"id": "a2", "state": "unreachable", "endpoints": ["192.0.2.2:7420"],
+             "stream_error": "the name a.b cannot be resolved"},
+            {"id": "a3", "state": "registered", "endpoints": [], "rtt_ms": 1.5, "registered_s": 2,
+             "stream": "wss:a.b:443 by way of http://192.0.2.7:3128"},
         ]);
         status["peers"][1]["root"] = "a1".into();
         let none = report(&status, false, 50);
@@ -379,7 +387,8 @@ mod tests {
         for words in [
             "\nroot a1: registered for 1 min 1 s\n  at 192.0.2.1:7420, round trip 20.500 ms, sees this node at \
              203.0.113.5:4000, relays to 1 peer\n",
-            "\nroot a2: unreachable\n  not reached at 192.0.2.2:7420\n",
+            "\nroot a2: unreachable\n  not reached at 192.0.2.2:7420\n  no stream: the name a.b cannot be resolved\n",
+            "\nroot a3: registered for 2 s\n  at wss:a.b:443 by way of http://192.0.2.7:3128, round trip 1.500 ms\n",
             "session over 127.0.0.1:6, relayed by root a1",
             "tried 203.0.113.9:5000 (mapped): no answer, 12 packets sent, 1 min 1 s ago\n",
             "tried 10.0.0.9:5000 (interface): private address of another network\n",

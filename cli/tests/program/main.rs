@@ -12,6 +12,7 @@ mod netcat;
 mod netcheck;
 mod networks;
 mod observe;
+mod office;
 mod root;
 mod signals;
 mod trouble;

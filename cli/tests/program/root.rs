@@ -209,6 +209,62 @@ fn the_identity_stays_and_what_is_advertised_is_printed() {
 }
 
 #[test]
+fn streams_are_announced_counted_and_their_certificate_is_read_again() {
+    let lab = Lab::new();
+    let [chain, key] = ["chain.pem", "key.pem"].map(|name| lab.dir.path().join(name));
+    write_file(&chain, CERTIFICATE, 0o644);
+    write_file(&key, KEY, 0o600);
+    let mut command =
+        peersock(&["root", "--listen", "127.0.0.1:0", "--ephemeral", "--metrics", "127.0.0.1:0"]);
+    command.args(["--stream", "0", "--drain", "0", "--certificate"]).arg(&chain);
+    command.arg("--certificate-key").arg(&key);
+    let root = Running::start(command);
+    let text: RootAddress = root.wait_for_stdout("\n").trim().parse().expect("the text for PEERSOCK_ROOTS");
+    let ways: Vec<_> = text.endpoints().iter().map(|endpoint| endpoint.transport.name()).collect();
+    assert_eq!(ways, ["udp", "wss", "tcp", "tls"]);
+    let stream = root.wait_for_stderr("taking streams on ");
+    assert!(text.endpoints()[1..].iter().all(|way| way.address() == stream.parse().ok()), "{text}");
+    // A browser is told what this is; it is counted.
+    assert!(http(&stream, "/").contains("This is a root of peersock"));
+    let metrics = root.wait_for_stderr("metrics on http://");
+    let metrics = http(metrics.trim_end_matches("/metrics"), "/metrics");
+    for line in ["peersock_root_connections 0", "peersock_root_streams_pages_total 1"] {
+        assert!(metrics.lines().any(|found| found == line), "{line}: {metrics}");
+    }
+
+    signal(Signal::HUP, root.id());
+    root.wait_for_stderr("the certificate was read again");
+    write_file(&chain, "nothing\n", 0o644);
+    signal(Signal::HUP, root.id());
+    let why = root.wait_for_stderr("the certificate stays as it is: ");
+    assert!(why.contains("chain.pem"), "{why}");
+    signal(Signal::TERM, root.id());
+    root.finish().success();
+
+    let mut command = peersock(&["root", "--listen", "127.0.0.1:0", "--ephemeral", "--stream", "0"]);
+    command.arg("--certificate").arg(&chain).arg("--certificate-key").arg(&key);
+    run(command).failure(1, &["chain.pem", "--certificate"]);
+}
+
+/// Made by `openssl req -x509 -newkey ed25519 -nodes -subj /CN=root.example.org`.
+const CERTIFICATE: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBSjCB/aADAgECAhRfSNKnOmyCt/1EqjLEi5KQnhhSWDAFBgMrZXAwGzEZMBcG
+A1UEAwwQcm9vdC5leGFtcGxlLm9yZzAeFw0yNjExMjExNDQ4NDlaFw0zNjExMTgx
+NDQ4NDlaMBsxGTAXBgNVBAMMEHJvb3QuZXhhbXBsZS5vcmcwKjAFBgMrZXADIQBc
+7n0wjssopsSBvtlCnVFudM2PvSYKHf5V0kw0dp6hr6NTMFEwHQYDVR0OBBYEFIVl
+JAVaCkjYgsPhYgEuraG75ueFMB8GA1UdIwQYMBaAFIVlJAVaCkjYgsPhYgEuraG7
+5ueFMA8GA1UdEwEB/wQFMAMBAf8wBQYDK2VwA0EAzyAvhPyNLE6OwivstUOvIgS0
+Zf4pE2Yh1Nd/g4zBUr1SG9OEq619t8HKR2YJ2lMhZex9vCuMZMtzRKjZfM2jBg==
+-----END CERTIFICATE-----
+";
+const KEY: &str = "\
+-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VwBCIEIFNPNZ6k0C6hSUZhdWfYZZaO44aKfpEhg6eXAysk9Yr1
+-----END PRIVATE KEY-----
+";
+
+#[test]
 fn a_port_in_use_is_told() {
     let other = UdpSocket::bind("127.0.0.1:0").unwrap();
     let place = other.local_addr().unwrap().to_string();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::Endpoint;
 use crate::link::{PeerKey, Timer};
-use crate::roots::{Guest, Root};
+use crate::roots::Guest;
 use crate::wire::{LookUpKey, Referral};
 
 /// Most such roots at once.
@@ -51,12 +51,13 @@ impl Endpoint {
                     return self.core.counters.root_referrals_ignored.increment();
                 }
                 tracing::info!(root = %root, "uses a root that another one has named");
-                let guest = self.add_root_peer(now, &referral.root.identity);
-                let mut root = Root::new(referral.root.identity);
-                root.guest = Some(Guest { nodes: BTreeSet::new(), used: now });
-                self.roots.list.push((guest, root));
+                let guest = self.add_root(now, referral.root.identity);
+                if let Some(root) = self.roots.get_mut(guest) {
+                    root.guest = Some(Guest { nodes: BTreeSet::new(), used: now });
+                    root.stream.endpoints = addresses;
+                }
                 self.publish_roots();
-                self.point_root(now, guest, &addresses);
+                self.configure_root(now, guest);
                 guest
             }
         };
@@ -105,6 +106,8 @@ impl Endpoint {
         self.remove_peer(now, key);
         self.roots.look_ups.forget_root(key);
         self.core.timers.clear(Timer::Root(key));
+        self.core.sockets.retain(|known| known.index != root.stream.socket);
+        self.roots.streams_changed |= root.stream.is_wanted;
         if let Some(relay) = root.relay {
             self.forget_relayed(now, relay.root, None);
         }

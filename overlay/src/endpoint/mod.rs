@@ -50,6 +50,7 @@ mod readdress;
 mod responder;
 mod responses;
 mod roots;
+mod streams;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -218,7 +219,7 @@ impl Endpoint {
 
     /// Takes a datagram of any type but data, and data whose session [`SessionTable::get`] does not know.
     pub fn handle_datagram(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
-        if !is_endpoint(&meta.remote) {
+        if !is_endpoint(&meta.remote) && meta.socket.stream_end() != Some(meta.remote) {
             self.core.counters.bad_source.increment();
             return;
         }
@@ -294,7 +295,9 @@ impl Endpoint {
     /// a session, and peers on a socket that is gone are asked for an answer on another. A socket keeps its
     /// index.
     pub fn set_sockets(&mut self, now: Instant, sockets: Vec<SocketInfo>) {
-        self.core.sockets = sockets;
+        let streams = self.core.sockets.extract_if(.., |known| known.index.is_stream());
+        self.core.sockets = sockets.into_iter().chain(streams.collect::<Vec<_>>()).collect();
+        self.ask_roots_by_udp();
         self.leave_lost_sockets(now);
         self.announce_address(now);
         self.renew_registrations(now);

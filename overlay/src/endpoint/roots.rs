@@ -10,10 +10,10 @@ use super::eviction::Origin;
 use super::peers::PeerState;
 use crate::contact::Seen;
 use crate::counters::Counters;
-use crate::id::{NetworkId, NodeId};
+use crate::id::{NetworkId, NodeId, PublicIdentity};
 use crate::link::{Event, Link, NodeKey, PeerKey, Reason, Timer};
 use crate::network::{NetworkIndex, RootsPolicy, is_endpoint};
-use crate::reach::{Place, Relay, Why, place_of};
+use crate::reach::{Place, Relay, SocketIndex, Why};
 use crate::roots::{
     ANSWER_TIMEOUT, DOUBT_INTERVAL, KEEP_INTERVAL, LookUps, MAX_ROOTS, MAX_UNANSWERED, RETRY_INTERVAL,
     Relays, Root, RootConfig, RootInfo, RootState,
@@ -28,11 +28,21 @@ pub(super) struct Roots {
     pub(super) list: Vec<(PeerKey, Root)>,
     pub(super) look_ups: LookUps,
     relays: Arc<Relays>,
+    /// The number of the next root's stream.
+    next_stream: u16,
+    /// Whether other streams are wanted than the driver knows.
+    pub(super) streams_changed: bool,
 }
 
 impl Roots {
     pub(super) fn new(counters: Arc<Counters>, now: Instant) -> Self {
-        Self { list: Vec::new(), look_ups: LookUps::new(now), relays: Arc::new(Relays::new(counters)) }
+        Self {
+            list: Vec::new(),
+            look_ups: LookUps::new(now),
+            relays: Arc::new(Relays::new(counters)),
+            next_stream: 0,
+            streams_changed: false,
+        }
     }
 
     pub(super) fn get(&self, key: PeerKey) -> Option<&Root> {
@@ -71,31 +81,18 @@ impl Endpoint {
             let known = self.roots.list.iter().find(|(_, root)| root.identity == config.identity);
             let key = match known.map(|(key, _)| *key) {
                 Some(key) => key,
-                None => {
-                    let key = self.add_root_peer(now, &config.identity);
-                    self.roots.list.push((key, Root::new(config.identity)));
-                    key
-                }
+                None => self.add_root(now, config.identity),
             };
             if let Some(root) = self.roots.get_mut(key) {
                 (root.access, root.guest) = (config.access, None);
+                (root.stream.after, root.stream.endpoints) = (config.stream_after, endpoints);
             }
             self.publish_roots();
-            self.point_root(now, key, &endpoints);
+            self.configure_root(now, key);
             self.step_root(now, key);
         }
         self.publish_roots();
         self.renew_contact(now);
-    }
-
-    /// Says where a root listens.
-    pub(super) fn point_root(&mut self, now: Instant, key: PeerKey, endpoints: &[SocketAddr]) {
-        let Some(node) = self.peers.get(key).map(|peer| peer.link.node) else { return };
-        for remote in self.nodes[node].reach.set_configured(NetworkIndex::ROOTS, endpoints) {
-            if let Some(place) = place_of(&self.core.sockets, None, remote) {
-                self.link(now, key, |link, cx| link.try_at(cx, &place));
-            }
-        }
     }
 
     /// Makes known which roots there are.
@@ -113,6 +110,7 @@ impl Endpoint {
             let link = &self.peers.get(*key)?.link;
             let reach = &self.nodes[link.node].reach;
             let connected = link.current().is_some();
+            let path = link.handle.path().filter(|_| connected);
             let standing = root.registering.standing(now);
             let state = match standing {
                 _ if root.registering.is_refused() => RootState::Refused,
@@ -133,11 +131,12 @@ impl Endpoint {
                 node: *link.handle.id(),
                 identity: root.identity,
                 is_guest: root.guest.is_some(),
-                endpoints: reach.remotes().collect(),
+                endpoints: reach.remotes().filter(is_endpoint).collect(),
                 state,
-                address: link.handle.path().filter(|_| connected).map(|path| path.remote()),
+                address: path.map(|path| path.remote()).filter(is_endpoint),
+                stream: path.map(|path| path.socket()).filter(|socket| socket.is_stream()),
                 rtt: reach.rtt(),
-                observed: standing.map(|answer| answer.voucher.address),
+                observed: standing.map(|answer| answer.voucher.address).filter(is_endpoint),
                 channel: standing.map(|answer| answer.channel),
                 registered: root.registering.since(now),
                 relays: standing.is_some_and(|answer| answer.relays),
@@ -168,7 +167,7 @@ impl Endpoint {
         self.roots.at(address).map(|root| root.identity.node_id())
     }
 
-    pub(super) fn add_root_peer(&mut self, now: Instant, identity: &crate::PublicIdentity) -> PeerKey {
+    fn add_root_peer(&mut self, now: Instant, identity: &PublicIdentity) -> PeerKey {
         let handle = Peer::new(*identity, NetworkIndex::ROOTS, NetworkId::ROOTS, &[], now);
         let (id, node) = (*handle.id(), self.nodes.find_or_add(&identity.node_id()));
         handle.set_path(self.nodes[node].reach.path());
@@ -178,6 +177,15 @@ impl Endpoint {
         if let Some(network) = self.networks.get_mut(&NetworkIndex::ROOTS) {
             network.by_node.insert(id, key);
         }
+        key
+    }
+
+    /// Begins with a root that is not known yet.
+    pub(super) fn add_root(&mut self, now: Instant, identity: PublicIdentity) -> PeerKey {
+        let key = self.add_root_peer(now, &identity);
+        let stream = SocketIndex::stream(self.roots.next_stream);
+        self.roots.next_stream = self.roots.next_stream.wrapping_add(1);
+        self.roots.list.push((key, Root::new(identity, stream)));
         key
     }
 
@@ -191,6 +199,10 @@ impl Endpoint {
             Event::SessionLost(_) | Event::PathChanged(_) => {}
             _ => return,
         }
+        // The root follows to where something else than a probe comes from.
+        if matches!(event, Event::PathChanged(_)) && root.stream.is_open {
+            root.registering.renew_soon(now);
+        }
         self.update_relay(now, key);
         // Not from here: this may be in the middle of a step of that link.
         self.core.timers.set(Timer::Root(key), now);
@@ -202,7 +214,15 @@ impl Endpoint {
         if self.leave_idle_guest(now, key) {
             return;
         }
-        let Some(peer) = self.peers.get(key) else { return };
+        let Some(session) = self.step_root_session(now, key) else { return };
+        let stream = self.step_stream(now, key);
+        let due = stream.map_or(session, |stream| stream.min(session));
+        self.core.timers.set(Timer::Root(key), due.max(now + SHORTEST));
+    }
+
+    /// Returns when to look again.
+    fn step_root_session(&mut self, now: Instant, key: PeerKey) -> Option<Instant> {
+        let peer = self.peers.get(key)?;
         let handle = Arc::clone(&peer.link.handle);
         let Some(session) = handle.sender().map(|sender| sender.session) else {
             if !peer.link.is_connecting() {
@@ -210,12 +230,12 @@ impl Endpoint {
                 let reason = if tried { Reason::Hint } else { Reason::Traffic };
                 self.link(now, key, |link, cx| link.attempt(cx, reason));
             }
-            return self.core.timers.set(Timer::Root(key), now + RETRY_INTERVAL);
+            return Some(now + RETRY_INTERVAL);
         };
         self.register_if_due(now, key, &session);
         let activity = handle.activity();
         let (sent, heard) = (activity.last_sent(), activity.last_received());
-        let Some(root) = self.roots.get_mut(key) else { return };
+        let root = self.roots.get_mut(key)?;
         root.asked.take_if(|(since, _)| heard.is_some_and(|heard| heard >= *since));
         let due = match root.asked {
             Some((since, times)) => since + ANSWER_TIMEOUT * times,
@@ -236,7 +256,7 @@ impl Endpoint {
             }
         };
         let register = self.roots.get(key).and_then(|root| root.registering.next());
-        self.core.timers.set(Timer::Root(key), register.map_or(due, |at| due.min(at)).max(now + SHORTEST));
+        Some(register.map_or(due, |at| due.min(at)))
     }
 
     /// The path to some peer may have failed. What has broken it, such as a NAT box that has forgotten its
@@ -359,6 +379,7 @@ impl Endpoint {
     pub(super) fn look_up_peer(&mut self, now: Instant, key: PeerKey) {
         if let Some(peer) = self.peers.get(key).filter(|peer| !peer.link.handle.is_root()) {
             let node = *peer.link.handle.id();
+            self.doubt_root_of(now, key);
             self.look_up(now, LookUpKey::Id(node), None);
         }
     }
@@ -398,6 +419,11 @@ impl Endpoint {
         for (root, id, key) in questions {
             self.core.counters.root_look_ups_sent.increment();
             self.tell_root(now, root, &RootMessage::LookUp { id, key });
+            // Each has an answer. Without it perhaps nothing passes to the root any more.
+            if let Some(known) = self.roots.get_mut(root) {
+                known.asked.get_or_insert((now, 1));
+                self.core.timers.set_earlier(Timer::Root(root), now + ANSWER_TIMEOUT);
+            }
         }
     }
 
@@ -448,13 +474,21 @@ impl Endpoint {
     }
 
     /// Makes known how a root is reached as a relay, if that has changed.
-    fn update_relay(&mut self, now: Instant, key: PeerKey) {
+    pub(super) fn update_relay(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.get(key) else { return };
         let place = peer.link.handle.path().map(|path| path.place);
         let Some(root) = self.roots.get_mut(key) else { return };
         let Some(token) = root.registering.standing(now).map(|answer| answer.token) else { return };
         let Some(Place::Direct { socket, remote }) = place else { return };
         let relay = Relay { socket, root: remote, token };
+        // What comes by UDP is relayed as soon as the root knows that this node is there, and not before.
+        let is_known = |root: &Root| {
+            root.registering.standing(now).is_some_and(|answer| answer.voucher.address.port() != 0)
+        };
+        let is_stream = |relay: &Relay| relay.socket == root.stream.socket && root.stream.is_open;
+        if !socket.is_stream() && !is_known(root) && root.relay.as_ref().is_some_and(is_stream) {
+            return;
+        }
         let Some(before) = root.relay.replace(relay) else { return self.publish_relays() };
         if before == relay {
             return;

@@ -147,8 +147,8 @@ impl Link {
         }
         // The initiation of this round could go nowhere, or each place gets one of its own.
         let is_behind = attempt.pending.back().is_some_and(|pending| pending.round < round);
-        // So does each that a root relays to.
-        let is_apart = attempt.apart || place.relay().is_some();
+        // So does each that a root relays to, and each root at the end of a stream.
+        let is_apart = attempt.apart || !place.is_plain();
         let is_shared = attempt.pending.back().is_some_and(|pending| !pending.is_apart);
         if is_apart || is_behind || (!attempt.pending.is_empty() && !is_shared) {
             if cx.reach.spend(place, Initiation::MIN) {
@@ -258,11 +258,11 @@ impl Link {
         }
         // They cost a multiple, so there are not many rounds of these; and only if somebody waits for the
         // peer, since hints come from anybody.
-        let direct = targets.iter().filter(|target| target.relay().is_none()).count();
+        let direct = targets.iter().filter(|target| target.is_plain()).count();
         let apart = attempt.apart && direct > 1 && attempt.is_wanted() && cx.core.apart.take(cx.now);
         // An answer proves a place if its initiation went nowhere else. That spares those behind roots a
         // round trip, and they are few.
-        let is_apart = |target: &Place| apart || target.relay().is_some();
+        let is_apart = |target: &Place| apart || !target.is_plain();
         let (alone, shared): (Vec<_>, Vec<_>) = targets.into_iter().partition(is_apart);
         // The place that is most likely the peer's comes last, so that what is said of the last initiation is
         // of that.

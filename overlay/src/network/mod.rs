@@ -42,6 +42,7 @@ mod roots;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::id::{DiscoveryKey, NetworkId, NetworkKind, Psk};
+use crate::reach::is_discarded;
 
 pub use error::{NetworkConfigError, NetworkIdError};
 pub use fixed::{StaticMember, StaticNetwork};
@@ -203,7 +204,7 @@ impl NetworkConfig {
 pub fn is_endpoint(remote: &SocketAddr) -> bool {
     let ip = remote.ip().to_canonical();
     let to_all = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
-    remote.port() != 0 && !(to_all || ip.is_unspecified() || ip.is_multicast())
+    remote.port() != 0 && !(to_all || ip.is_unspecified() || ip.is_multicast() || is_discarded(&ip))
 }
 
 #[cfg(test)]

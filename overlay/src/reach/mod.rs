@@ -63,7 +63,7 @@ pub(crate) use candidates::Source;
 pub(crate) use challenge::{Answer, Why};
 pub(crate) use mtud::{BASE, BUSY_CONFIRM_INTERVAL};
 pub use place::{Path, Place, RecvMeta, SocketIndex};
-pub(crate) use place::{PlaceKey, Relay};
+pub(crate) use place::{PlaceKey, Relay, is_discarded};
 pub use sockets::SocketInfo;
 pub(crate) use sockets::{place_of, socket_for, usable};
 

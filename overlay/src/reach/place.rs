@@ -1,13 +1,60 @@
 //! Places: ways on which datagrams reach a node, and how they came from one.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::wire::{Channel, RelayToken, Relayed};
 
-/// Which of the driver's UDP sockets. The driver numbers them.
+/// Which of the driver's UDP sockets, or of its streams to roots. The driver numbers the sockets, from 0 on; the
+/// endpoint numbers the streams, which come after all sockets.
+///
+/// A stream has no address that datagrams are sent to. Where one is asked for stands the stream's *end*, which
+/// is made of its number: an address of the block 100::/64, to which nothing can be sent and from which nothing
+/// comes on any network (RFC 6666).
+///
+/// ```
+/// use peersock_overlay::{SocketIndex, is_endpoint};
+///
+/// let stream = SocketIndex::stream(7);
+/// let end = stream.stream_end().expect("it is a stream");
+/// assert_eq!(end, "[100::7]:1".parse()?);
+/// assert!(!is_endpoint(&end), "no datagram of a UDP socket is from there");
+/// assert_eq!(SocketIndex(7).stream_end(), None);
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SocketIndex(pub u16);
+
+impl SocketIndex {
+    /// Streams are numbered from here on.
+    const STREAMS: u16 = 0x8000;
+
+    /// The index of the stream with that number; only its lower 15 bits count.
+    pub fn stream(number: u16) -> Self {
+        Self(Self::STREAMS | number)
+    }
+
+    /// Whether it is a stream and no UDP socket.
+    pub fn is_stream(self) -> bool {
+        self.0 >= Self::STREAMS
+    }
+
+    /// Of the stream, or of the UDP socket.
+    fn number(self) -> u16 {
+        self.0 & !Self::STREAMS
+    }
+
+    /// What stands for the address of the root at the other end of a stream; `None` for a UDP socket.
+    pub fn stream_end(self) -> Option<SocketAddr> {
+        let number = self.0.checked_sub(Self::STREAMS)?;
+        Some(SocketAddr::new(Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, number).into(), 1))
+    }
+}
+
+/// Whether an address is of the block that the ends of streams are in (RFC 6666).
+pub(crate) fn is_discarded(ip: &IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if ip.segments()[..4] == [0x100, 0, 0, 0])
+}
 
 /// A way on which datagrams reach a node, with everything that a driver needs to send one there.
 ///
@@ -62,6 +109,11 @@ impl Place {
             Self::Direct { .. } => None,
             Self::Relayed { header, .. } => Some(header),
         }
+    }
+
+    /// Whether it is UDP straight to an address, without a root or a stream.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.relay().is_none() && !self.socket().is_stream()
     }
 
     /// Bytes that this way adds to each datagram, between the UDP header and the message.
@@ -141,6 +193,10 @@ impl PlaceKey {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Direct { socket, .. } if socket.is_stream() => write!(f, "stream {}", socket.number()),
+            Self::Relayed { socket, .. } if socket.is_stream() => {
+                write!(f, "relay by stream {}", socket.number())
+            }
             Self::Direct { remote, .. } => remote.fmt(f),
             Self::Relayed { root, .. } => write!(f, "relay {root}"),
         }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::place::{Place, SocketIndex};
+use super::place::{Place, SocketIndex, is_discarded};
 
 /// One UDP socket of the driver, as the endpoint must know it.
 ///
@@ -41,7 +41,13 @@ pub(crate) fn socket_for<'a>(
     remote: &SocketAddr,
 ) -> Option<&'a SocketInfo> {
     let local = remote.ip().is_loopback();
-    let fits = |socket: &&SocketInfo| socket.ipv4 == remote.is_ipv4() && (local || !socket.loopback);
+    let fits = |socket: &&SocketInfo| match socket.index.stream_end() {
+        Some(end) => end == *remote,
+        None => {
+            let is_end = is_discarded(&remote.ip());
+            !is_end && socket.ipv4 == remote.is_ipv4() && (local || !socket.loopback)
+        }
+    };
     sockets
         .iter()
         .filter(fits)
@@ -84,6 +90,12 @@ mod tests {
         assert_eq!(find(Some(1), "192.0.2.1:1"), Some(0));
         assert_eq!(find(None, "[::1]:1"), Some(2));
         assert_eq!(find(None, "[2001:db8::1]:1"), None);
+
+        let stream = SocketIndex::stream(3).0;
+        let with_stream = [socket(0, true, false), socket(2, false, false), socket(stream, false, false)];
+        let find = |remote: &str| socket_for(&with_stream, None, &remote.parse().unwrap()).map(|s| s.index.0);
+        assert_eq!(find("[2001:db8::1]:1"), Some(2));
+        assert_eq!((find("[100::3]:1"), find("[100::4]:1")), (Some(stream), None), "a stream has one end");
     }
 
     fn socket(index: u16, ipv4: bool, loopback: bool) -> SocketInfo {

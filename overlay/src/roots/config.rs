@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::id::{NodeId, PublicIdentity};
+use crate::reach::SocketIndex;
 use crate::wire::Channel;
 
 /// A root that a node is to use; see [`Endpoint::set_roots`](crate::Endpoint::set_roots).
@@ -27,22 +28,45 @@ pub struct RootConfig {
     /// What the root's operator gives to those who may register there, if that is needed. At most 255 bytes
     /// are sent.
     pub access: Vec<u8>,
+    /// How long an answer by UDP is waited for until a stream to this root is wanted
+    /// ([`Endpoint::poll_streams`](crate::Endpoint::poll_streams)). Default: `None`, for a root that takes no
+    /// streams.
+    pub stream_after: Option<Duration>,
+}
+
+/// A stream that the driver is to keep open; see [`Endpoint::poll_streams`](crate::Endpoint::poll_streams).
+///
+/// ```
+/// use peersock_overlay::WantedStream;
+///
+/// fn is_stream(wanted: &WantedStream) -> bool {
+///     wanted.socket.is_stream()
+/// }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WantedStream {
+    /// The root that it leads to.
+    pub root: NodeId,
+    /// What datagrams for it are sent from. It is the same for every stream to this root.
+    pub socket: SocketIndex,
 }
 
 impl RootConfig {
     /// A root where anybody may register.
     pub fn new(identity: PublicIdentity, endpoints: Vec<SocketAddr>) -> Self {
-        Self { identity, endpoints, access: Vec::new() }
+        Self { identity, endpoints, access: Vec::new(), stream_after: None }
     }
 }
 
 impl fmt::Debug for RootConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { identity, endpoints, access } = self;
+        let Self { identity, endpoints, access, stream_after } = self;
         f.debug_struct("RootConfig")
             .field("identity", identity)
             .field("endpoints", endpoints)
             .field("access", &!access.is_empty())
+            .field("stream_after", stream_after)
             .finish()
     }
 }
@@ -98,11 +122,13 @@ pub struct RootInfo {
     pub endpoints: Vec<SocketAddr>,
     /// How things stand.
     pub state: RootState,
-    /// Where it is reached; none without a session.
+    /// Where it is reached by UDP; none without a session, and none by a stream.
     pub address: Option<SocketAddr>,
+    /// The stream that it is reached by, if it is.
+    pub stream: Option<SocketIndex>,
     /// The smoothed round-trip time to it.
     pub rtt: Option<Duration>,
-    /// Where the root sees this node.
+    /// Where the root sees this node; none by a stream.
     pub observed: Option<SocketAddr>,
     /// This node's name there.
     pub channel: Option<Channel>,

@@ -13,6 +13,9 @@
 //! - **Relaying** (`relays`): a place behind a root is a [`Place`](crate::Place) like any other, proven and
 //!   measured by the node's [`Reach`](crate::reach::Reach).
 //!
+//! - **Streams** (`stream`): where UDP does not pass, the driver opens a stream (TCP, TLS, WebSocket) to the
+//!   root, which is one more way to it.
+//!
 //! So a root that lies can refuse its service and nothing more. What it does know is in `docs/PROTOCOL.md`.
 //!
 //! Everything here is plain state: `endpoint/roots` moves it and sends what it says.
@@ -21,17 +24,19 @@ mod config;
 mod lookups;
 mod registration;
 mod relays;
+mod stream;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-pub use config::{RootConfig, RootInfo, RootState};
+pub use config::{RootConfig, RootInfo, RootState, WantedStream};
 pub(crate) use lookups::LookUps;
 pub(crate) use registration::Registering;
 pub use relays::{RelayReader, Relays};
+pub(crate) use stream::{Reached, Stream};
 
 use crate::id::{NodeId, PublicIdentity};
-use crate::reach::Relay;
+use crate::reach::{Relay, SocketIndex};
 
 /// Most roots that one node uses at once. Each costs a small packet every 25 s.
 pub(crate) const MAX_ROOTS: usize = 8;
@@ -64,6 +69,7 @@ pub(crate) struct Root {
     pub(crate) asked: Option<(Instant, u32)>,
     /// It has not answered handshakes for a while.
     pub(crate) is_unreachable: bool,
+    pub(crate) stream: Stream,
     /// Only if another root has named it.
     pub(crate) guest: Option<Guest>,
 }
@@ -78,7 +84,7 @@ pub(crate) struct Guest {
 }
 
 impl Root {
-    pub(crate) fn new(identity: PublicIdentity) -> Self {
+    pub(crate) fn new(identity: PublicIdentity, stream: SocketIndex) -> Self {
         Self {
             identity,
             access: Vec::new(),
@@ -86,6 +92,7 @@ impl Root {
             relay: None,
             asked: None,
             is_unreachable: false,
+            stream: Stream::new(stream),
             guest: None,
         }
     }

@@ -21,5 +21,6 @@ mod recovery;
 mod reflection;
 mod roots;
 mod signals;
+mod streams;
 mod third_parties;
 mod watched;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use peersock_overlay::{
     Endpoint, EndpointConfig, EntropySource, Event, Identity, Limits, Lookup, NetworkConfig, NetworkId,
-    NetworkIndex, Peer, RecvMeta, RelayReader, SocketIndex, SocketInfo,
+    NetworkIndex, Peer, RecvMeta, RelayReader, SocketIndex, SocketInfo, WantedStream,
 };
 use peersock_testnet::{Queue, TestRoot};
 
@@ -27,6 +27,8 @@ pub(crate) struct Node {
     /// The box that it is behind, if its address is a private one.
     pub(crate) nat: Option<usize>,
     pub(crate) up: bool,
+    /// The streams that it wants, which it has.
+    pub(crate) streams: Vec<WantedStream>,
     pub(crate) events: Vec<(Instant, Event)>,
     /// Inner packets received, with their sender and the time.
     pub(crate) inbox: Vec<(Instant, Arc<Peer>, Vec<u8>)>,
@@ -185,6 +187,7 @@ impl Net {
             index: SocketIndex(0),
             nat: None,
             up: true,
+            streams: Vec::new(),
             events: Vec::new(),
             inbox: Vec::new(),
             relay: RelayReader::default(),
@@ -297,6 +300,7 @@ impl Net {
         for index in 0..self.nodes.len() {
             let node = &mut self.nodes[index];
             let mut ready = false;
+            crate::streams::keep(node, self.now);
             while let Some(event) = node.endpoint.poll_event() {
                 ready |= matches!(event, Event::PeerAdded(_) | Event::SessionReady(_));
                 node.events.push((self.now, event));
@@ -326,6 +330,7 @@ impl Net {
 
     /// Puts a datagram onto the wire, whoever made it.
     pub(crate) fn inject(&mut self, datagram: Sent) {
+        let datagram = crate::streams::enter(&self.roots, datagram);
         self.sent.push(datagram.clone());
         if datagram.bytes.len() <= self.mtu && (self.filter)(&datagram) {
             self.in_flight.push(self.now + self.latency, datagram);
@@ -333,6 +338,9 @@ impl Net {
     }
 
     fn arrive(&mut self, datagram: &Sent) {
+        if let Some((index, meta)) = crate::streams::leave(&self.nodes, datagram) {
+            return self.deliver(index, meta, &datagram.bytes);
+        }
         if let Some(nat) = self.nats.iter_mut().find(|nat| nat.external == datagram.to.ip()) {
             let Some(to) = nat.inbound(datagram.from, datagram.to.port()) else { return };
             return self.arrive(&Sent { to, ..datagram.clone() });

@@ -10,6 +10,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use peersock_streams::ServerHandle;
 use tokio::net::TcpListener;
 
 use super::Gauges;
@@ -38,15 +39,15 @@ async fn health(State(gauges): State<Arc<Gauges>>) -> impl IntoResponse {
 }
 
 fn text(gauges: &Gauges) -> String {
+    let connections = gauges.streams.as_ref().map_or(0, ServerHandle::connections);
     let now = [
-        ("nodes", "Nodes that have a session or are registered", &gauges.nodes),
-        ("registered", "Nodes that are registered", &gauges.registered),
-        ("connections", "Stream connections", &gauges.connections),
-        ("draining", "Whether the root is about to end", &gauges.draining),
+        ("nodes", "Nodes that have a session or are registered", gauges.nodes.load(Ordering::Relaxed)),
+        ("registered", "Nodes that are registered", gauges.registered.load(Ordering::Relaxed)),
+        ("connections", "Stream connections", connections as u64),
+        ("draining", "Whether the root is about to end", gauges.draining.load(Ordering::Relaxed)),
     ];
     let mut text = String::new();
     for (name, help, value) in now {
-        let value = value.load(Ordering::Relaxed);
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
@@ -61,11 +62,20 @@ fn text(gauges: &Gauges) -> String {
             "# HELP peersock_root_directory Whether the shared directory is there\n# TYPE peersock_root_directory gauge\npeersock_root_directory {value}"
         );
     }
-    let of_directory = directory.map(|shared| shared.traffic.snapshot()).unwrap_or_default();
-    let counters = gauges.counters.snapshot().into_iter().chain(gauges.traffic.snapshot());
-    for (name, value) in counters.chain(of_directory) {
-        let _ =
-            writeln!(text, "# TYPE peersock_root_{name}_total counter\npeersock_root_{name}_total {value}");
+    let mut counters = |prefix: &str, values: Vec<(&'static str, u64)>| {
+        for (name, value) in values {
+            let name = format!("peersock_root_{prefix}{name}_total");
+            let _ = writeln!(text, "# TYPE {name} counter\n{name} {value}");
+        }
+    };
+    counters("", gauges.counters.snapshot());
+    counters("", gauges.traffic.snapshot());
+    if let Some(shared) = directory {
+        counters("", shared.traffic.snapshot());
+    }
+    if let Some(streams) = &gauges.streams {
+        counters("streams_", streams.counters().snapshot());
+        counters("streams_", streams.traffic().snapshot());
     }
     text
 }

@@ -5,8 +5,8 @@
 //! it receives in one go (a batch of GRO trains) it hands to the state machine frame by frame; frames that go
 //! to the same node leave in one GSO train again, from the buffer they came in where that is possible.
 //!
-//! Stream transports plug in by [`Connections`]: a task for each connection, which reads and writes whole
-//! datagrams, and two bounded channels between it and the root.
+//! Stream connections have tasks of their own, which read and write whole datagrams; bounded queues lie between
+//! them and the root.
 
 mod address;
 mod announce;
@@ -31,12 +31,13 @@ use tokio::sync::watch;
 
 pub use address::{advertised, interface_addresses};
 pub use directory::DirectoryTraffic;
+pub use peersock_streams::{CertificateFiles, Limits as StreamLimits, ServerHandle};
 pub use redis::{RedisConfig, RedisUrlError};
-pub use streams::{Connection, Connections, FromRoot, ToRoot};
+pub use streams::StreamListen;
 
 use crate::{Config, Counters, Root};
 use announce::Announcer;
-use streams::Inbound;
+use streams::Streams;
 use udp::Sockets;
 
 /// Where and how a root serves.
@@ -45,8 +46,8 @@ use udp::Sockets;
 /// use std::time::Duration;
 /// use peersock_root::server::Listen;
 ///
-/// let listen = Listen { udp: vec!["127.0.0.1:0".parse()?], metrics: None, drain: Duration::from_secs(10) };
-/// assert!(listen.metrics.is_none());
+/// let listen = Listen { drain: Duration::from_secs(60), ..Listen::on("127.0.0.1:0".parse()?) };
+/// assert!(listen.metrics.is_none() && listen.streams.is_none());
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -54,11 +55,20 @@ pub struct Listen {
     /// Addresses of UDP sockets. An unspecified one stands for all of its family; port 0 lets the system
     /// choose.
     pub udp: Vec<SocketAddr>,
+    /// Where streams are taken, for nodes whose networks let no UDP pass; nowhere if `None`.
+    pub streams: Option<StreamListen>,
     /// Where `/metrics` and `/health` are served over HTTP; nowhere if `None`. It is for the operator:
     /// whoever reaches it can read it.
     pub metrics: Option<SocketAddr>,
     /// How long nodes have to go elsewhere before the end.
     pub drain: Duration,
+}
+
+impl Listen {
+    /// UDP at this address and nothing else; ten seconds for nodes to go elsewhere.
+    pub fn on(udp: SocketAddr) -> Self {
+        Self { udp: vec![udp], streams: None, metrics: None, drain: Duration::from_secs(10) }
+    }
 }
 
 /// A root on its sockets, ready to run.
@@ -74,8 +84,7 @@ pub struct Listen {
 /// let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
 /// runtime.block_on(async {
 ///     let config = Config::new(Arc::new(Identity::from_seed(&[7; 32])));
-///     let udp = vec!["127.0.0.1:0".parse().expect("an address")];
-///     let server = Server::bind(config, Listen { udp, metrics: None, drain: Duration::ZERO }).await?;
+///     let server = Server::bind(config, Listen::on("127.0.0.1:0".parse().expect("an address"))).await?;
 ///     assert_ne!(server.udp_addresses()[0].port(), 0);
 ///     // As soon as this future is ready, the root drains and ends.
 ///     server.run(std::future::ready(())).await
@@ -85,8 +94,7 @@ pub struct Listen {
 pub struct Server {
     root: Root,
     sockets: Sockets,
-    inbound: Inbound,
-    connections: Connections,
+    streams: Option<Streams>,
     metrics: Option<TcpListener>,
     announcer: Option<Announcer>,
     gauges: Arc<Gauges>,
@@ -123,7 +131,8 @@ struct Gauges {
     traffic: Arc<Traffic>,
     nodes: AtomicU64,
     registered: AtomicU64,
-    connections: AtomicU64,
+    /// Of the stream connections; `None` without any.
+    streams: Option<ServerHandle>,
     draining: AtomicU64,
     directory: OnceLock<Arc<directory::Shared>>,
 }
@@ -135,6 +144,7 @@ impl Server {
     /// What the system says, with the address that it says it of; `InvalidInput` without an address.
     pub async fn bind(mut config: Config, listen: Listen) -> io::Result<Self> {
         let sockets = Sockets::bind(&listen.udp)?;
+        let streams = listen.streams.map(|streams| Streams::bind(streams, &config.identity));
         config.entropy = Some(Arc::new(|out: &mut [u8; 32]| getrandom::fill(out).map_err(|_| NoEntropy)));
         config.receive_buffer = sockets.receive_buffer();
         let mut seed = [0; 32];
@@ -145,15 +155,30 @@ impl Server {
             Some(address) => Some(TcpListener::bind(address).await.map_err(|error| at(address, &error))?),
             None => None,
         };
-        let gauges = Arc::new(Gauges { counters: root.counters().clone(), ..Gauges::default() });
-        let (connections, inbound) = streams::channels();
+        let streams = streams.transpose()?;
+        let gauges = Arc::new(Gauges {
+            counters: root.counters().clone(),
+            streams: streams.as_ref().map(|streams| streams.handle().clone()),
+            ..Gauges::default()
+        });
         let (announcer, keeper, drain) = (None, None, listen.drain);
-        Ok(Self { root, sockets, inbound, connections, metrics, announcer, gauges, drain, keeper })
+        Ok(Self { root, sockets, streams, metrics, announcer, gauges, drain, keeper })
     }
 
     /// The addresses of the UDP sockets, with the ports that the system chose.
     pub fn udp_addresses(&self) -> Vec<SocketAddr> {
         self.sockets.addresses()
+    }
+
+    /// The addresses at which streams are taken, with the ports that the system chose.
+    pub fn stream_addresses(&self) -> &[SocketAddr] {
+        self.streams.as_ref().map_or(&[], Streams::addresses)
+    }
+
+    /// The stream connections, to have their certificate read again, also while the server runs. `None`
+    /// where no streams are taken.
+    pub fn streams(&self) -> Option<ServerHandle> {
+        self.gauges.streams.clone()
     }
 
     /// Where the metrics are.
@@ -164,11 +189,6 @@ impl Server {
     /// What goes through the sockets, also while the server runs.
     pub fn traffic(&self) -> Arc<Traffic> {
         self.gauges.traffic.clone()
-    }
-
-    /// Where stream transports bring their connections.
-    pub fn connections(&self) -> Connections {
-        self.connections.clone()
     }
 
     /// Has the root announce itself on the local networks while it runs, every 5 s, at this UDP port: nodes
@@ -213,9 +233,7 @@ impl Server {
     /// # Errors
     /// When a socket cannot be waited for any more.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-        let Self { root, sockets, inbound, connections, metrics, announcer, gauges, drain, keeper } = self;
-        // The channel closes when the last transport has gone, not by this one's copy.
-        drop(connections);
+        let Self { root, sockets, streams, metrics, announcer, gauges, drain, keeper } = self;
         let (ended, mut watched) = watch::channel(());
         let serving = async {
             match metrics {
@@ -235,7 +253,7 @@ impl Server {
             }
         };
         let (heard, thread) = keeper.map(|keeper| (keeper.heard, keeper.thread)).unzip();
-        let run = run::Run::new(root, sockets, inbound, gauges.clone(), heard).until(shutdown, drain);
+        let run = run::Run::new(root, sockets, streams, gauges.clone(), heard).until(shutdown, drain);
         let result = tokio::select! {
             result = run => {
                 drop(ended);

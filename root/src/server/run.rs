@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::batch::{self, Gathering};
 use super::directory::Heard;
-use super::streams::{Arrived, Inbound};
+use super::streams::{Arrived, Streams};
 use super::udp::{SPACING, Sockets, TRAIN, TRAINS};
 use super::{Gauges, clocks};
 use crate::{Root, Source};
@@ -23,11 +23,15 @@ const BATCHES: usize = 4;
 /// How often the state machine hears of the system's clock, for it may be set.
 const CLOCK: Duration = Duration::from_secs(60);
 
+/// How long stream connections may take to end, and how often it is looked whether they have.
+const STREAMS_END: Duration = Duration::from_millis(1500);
+const STREAMS_LOOK: Duration = Duration::from_millis(10);
+
 /// A server while it runs.
 pub(super) struct Run {
     root: Root,
     sockets: Sockets,
-    inbound: Inbound,
+    streams: Option<Streams>,
     /// From the directory that roots share.
     heard: Option<mpsc::Receiver<Heard>>,
     gauges: Arc<Gauges>,
@@ -41,7 +45,7 @@ pub(super) struct Run {
 
 enum Woken {
     Readable(usize),
-    Arrived(Arrived),
+    Arrived(Vec<Arrived>),
     Heard(Option<Heard>),
     Time,
     Shutdown,
@@ -51,14 +55,14 @@ impl Run {
     pub(super) fn new(
         root: Root,
         sockets: Sockets,
-        inbound: Inbound,
+        streams: Option<Streams>,
         gauges: Arc<Gauges>,
         heard: Option<mpsc::Receiver<Heard>>,
     ) -> Self {
         Self {
             root,
             sockets,
-            inbound,
+            streams,
             heard,
             gauges,
             gathering: Gathering::new(),
@@ -75,7 +79,6 @@ impl Run {
         drain: Duration,
     ) -> io::Result<()> {
         let mut shutdown = std::pin::pin!(shutdown);
-        let mut has_streams = true;
         // None while serving, then when to end.
         let mut end: Option<Instant> = None;
         loop {
@@ -91,13 +94,7 @@ impl Run {
             let (sockets, first) = (&self.sockets, self.next_socket);
             let woken = tokio::select! {
                 readable = poll_fn(|context| sockets.poll_readable(context, first)) => Woken::Readable(readable?),
-                arrived = self.inbound.recv(), if has_streams => match arrived {
-                    Some(arrived) => Woken::Arrived(arrived),
-                    None => {
-                        has_streams = false;
-                        continue;
-                    }
-                },
+                Some(arrived) = arrived(&mut self.streams) => Woken::Arrived(arrived),
                 heard = receive(&mut self.heard), if self.heard.is_some() => Woken::Heard(heard),
                 () = tokio::time::sleep_until(wake) => Woken::Time,
                 () = &mut shutdown, if end.is_none() => Woken::Shutdown,
@@ -105,10 +102,7 @@ impl Run {
             let (now, unix_time) = clocks();
             match woken {
                 Woken::Readable(number) => self.receive(number),
-                Woken::Arrived(Arrived::Datagram(source, mut datagram)) => {
-                    self.handle(now, source, &mut datagram);
-                }
-                Woken::Arrived(Arrived::Closed(source)) => self.root.handle_disconnect(source),
+                Woken::Arrived(arrived) => arrived.into_iter().for_each(|one| self.take_arrived(now, one)),
                 Woken::Heard(Some(Heard::Answer(question, answer))) => {
                     self.root.handle_answer(now, question, answer);
                 }
@@ -200,14 +194,24 @@ impl Run {
         self.gathering.add(&self.sockets, &self.gauges, to, frames, segment, meta.ecn);
     }
 
-    /// One datagram of a stream connection.
-    fn handle(&mut self, now: Instant, source: Source, datagram: &mut Vec<u8>) {
-        if datagram.first() != Some(&(MessageType::Relayed as u8)) {
-            return self.root.handle_datagram(now, source, datagram);
+    /// Something has happened to a stream connection.
+    fn take_arrived(&mut self, now: Instant, arrived: Arrived) {
+        let (source, mut datagram) = match arrived {
+            Arrived::Datagram(source, datagram) => (source, datagram),
+            Arrived::Closed(source) => return self.root.handle_disconnect(source),
+        };
+        if datagram.first() == Some(&(MessageType::Relayed as u8)) {
+            if let Some(to) = self.root.relay(now, source, &mut datagram) {
+                self.send(to, datagram);
+            }
+        } else {
+            self.root.handle_datagram(now, source, &datagram);
         }
-        if let Some(to) = self.root.relay(now, source, datagram) {
-            self.send(to, std::mem::take(datagram));
+        if let (Some(streams), Source::Stream { number, .. }) = (&mut self.streams, source) {
+            streams.admit_if(number, || self.root.is_used(&source));
         }
+        // What one says is answered before the next one is read: the queue is bounded.
+        self.transmit();
     }
 
     /// Sends what the state machine has to say.
@@ -229,7 +233,7 @@ impl Run {
     }
 
     fn to_stream(&self, number: u64, datagram: Vec<u8>) {
-        if !self.inbound.send(number, datagram) {
+        if !self.streams.as_ref().is_some_and(|streams| streams.send(number, datagram)) {
             self.gauges.traffic.stream_dropped.increment();
         }
     }
@@ -243,15 +247,30 @@ impl Run {
             self.root.handle_timeout(clocks().0);
             self.transmit();
         }
+        if let Some(streams) = self.streams.take() {
+            let (handle, since) = (streams.handle().clone(), clocks().0);
+            // This ends the connections; their tasks have a second for what they still have to write.
+            drop(streams);
+            while handle.connections() > 0 && clocks().0 < since + STREAMS_END {
+                tokio::time::sleep(STREAMS_LOOK).await;
+            }
+        }
         tracing::info!("ended");
         Ok(())
     }
 
     fn show(&self) {
-        let Gauges { nodes, registered, connections, .. } = &*self.gauges;
+        let Gauges { nodes, registered, .. } = &*self.gauges;
         nodes.store(self.root.nodes() as u64, Ordering::Relaxed);
         registered.store(self.root.registered() as u64, Ordering::Relaxed);
-        connections.store(self.inbound.len() as u64, Ordering::Relaxed);
+    }
+}
+
+/// What happens to stream connections; `None`, at once, without any.
+async fn arrived(streams: &mut Option<Streams>) -> Option<Vec<Arrived>> {
+    match streams {
+        Some(streams) => Some(streams.recv().await),
+        None => None,
     }
 }
 

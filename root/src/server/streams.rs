@@ -1,75 +1,65 @@
-//! Where stream transports plug in: a connection delivers datagrams and takes datagrams.
+//! Stream connections (TCP, TLS, WebSocket) as sources of datagrams.
+//!
+//! `peersock_streams` accepts them and tells the transports apart. A client has a few seconds to begin a
+//! session; until then its connection has little memory, and it ends if there is no session.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::mpsc;
+use peersock_overlay::Identity;
+use peersock_streams::{
+    CertificateFiles, ConnectionId, Limits, RootKey, Server, ServerEvent, ServerHandle, ServerOptions,
+    ServerTls,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
 
+use super::at;
 use crate::Source;
 
-/// Datagrams that wait for a connection to write them; further ones are dropped, as on a slow link.
-const OUTGOING: usize = 256;
-/// Datagrams of all connections that wait for the root; then connections are read no further.
-const INCOMING: usize = 1024;
+/// Events taken in one go before UDP gets its turn.
+const EVENTS: usize = 64;
 
-/// Takes the connections of stream transports to the root.
+/// Connections that wait for accept(2), for each address.
+const BACKLOG: i32 = 1024;
+
+/// Where and how a root takes streams: TCP, TLS and WebSocket, all of them at each address.
 ///
 /// ```
-/// # async fn accepted(connections: peersock_root::server::Connections, remote: std::net::SocketAddr) {
-/// // In the task of a connection, when its handshake is done:
-/// let Some(connection) = connections.open(remote) else { return }; // the root is gone
-/// let (to_root, mut from_root) = connection.split();
-/// to_root.send(b"a datagram that was read".to_vec()).await;
-/// while let Some(datagram) = from_root.recv().await {
-///     // Write it to the connection, behind its length.
-///     drop(datagram);
-/// }
-/// // Dropping both halves is the end of the connection.
-/// # }
+/// use peersock_root::server::StreamListen;
+///
+/// let listen = StreamListen { addresses: vec!["127.0.0.1:443".parse()?], ..StreamListen::default() };
+/// assert!(listen.certificate.is_none(), "it makes one with the root's key");
+/// # Ok::<(), std::net::AddrParseError>(())
 /// ```
-#[derive(Debug, Clone)]
-pub struct Connections {
-    events: mpsc::UnboundedSender<Event>,
-    datagrams: mpsc::Sender<(Source, Vec<u8>)>,
-    next: Arc<AtomicU64>,
+#[derive(Debug, Clone, Default)]
+pub struct StreamListen {
+    /// Addresses to listen on. Port 0 lets the system choose, for all of them the same port if it is free.
+    pub addresses: Vec<SocketAddr>,
+    /// A certificate for clients that name a host. The others, and all if there is none, get one that the
+    /// root makes with the key of its identity.
+    pub certificate: Option<CertificateFiles>,
+    /// How many connections there may be in all and of one source prefix, and how long they may take.
+    pub limits: Limits,
 }
 
-/// One stream connection, as the root sees it. See [`Connections`] for an example.
+/// All stream connections of a root.
 #[derive(Debug)]
-pub struct Connection {
-    to_root: ToRoot,
-    from_root: FromRoot,
+pub(super) struct Streams {
+    server: Server,
+    handle: ServerHandle,
+    addresses: Vec<SocketAddr>,
+    open: HashMap<u64, Open>,
+    events: Vec<ServerEvent>,
 }
 
-/// What a connection brings to the root. See [`Connections`] for an example.
-#[derive(Debug)]
-pub struct ToRoot {
-    source: Source,
-    datagrams: mpsc::Sender<(Source, Vec<u8>)>,
-    events: mpsc::UnboundedSender<Event>,
-}
-
-/// What the root has for a connection. See [`Connections`] for an example.
-#[derive(Debug)]
-pub struct FromRoot {
-    datagrams: mpsc::Receiver<Vec<u8>>,
-}
-
-/// The root's end of all of this.
-#[derive(Debug)]
-pub(super) struct Inbound {
-    events: mpsc::UnboundedReceiver<Event>,
-    datagrams: mpsc::Receiver<(Source, Vec<u8>)>,
-    open: HashMap<u64, mpsc::Sender<Vec<u8>>>,
-}
-
-/// As many as there are connections, twice, so their channel needs no bound of its own.
-#[derive(Debug)]
-enum Event {
-    Opened(u64, mpsc::Sender<Vec<u8>>),
-    Closed(Source),
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    id: ConnectionId,
+    remote: SocketAddr,
+    is_admitted: bool,
 }
 
 /// What has come from streams.
@@ -80,84 +70,93 @@ pub(super) enum Arrived {
     Closed(Source),
 }
 
-pub(super) fn channels() -> (Connections, Inbound) {
-    let (events, events_out) = mpsc::unbounded_channel();
-    let (datagrams, datagrams_out) = mpsc::channel(INCOMING);
-    let connections = Connections { events, datagrams, next: Arc::default() };
-    (connections, Inbound { events: events_out, datagrams: datagrams_out, open: HashMap::new() })
-}
-
-impl Connections {
-    /// A new connection, whose other end is at `remote`. `None` if the root is not there any more. How many
-    /// there may be is the transport's matter.
-    pub fn open(&self, remote: SocketAddr) -> Option<Connection> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let (outgoing, from_root) = mpsc::channel(OUTGOING);
-        self.events.send(Event::Opened(number, outgoing)).ok()?;
-        let source = Source::Stream { number, remote };
-        let to_root = ToRoot { source, datagrams: self.datagrams.clone(), events: self.events.clone() };
-        Some(Connection { to_root, from_root: FromRoot { datagrams: from_root } })
+impl Streams {
+    /// Listens.
+    pub(super) fn bind(listen: StreamListen, identity: &Arc<Identity>) -> io::Result<Self> {
+        let signer = Arc::clone(identity);
+        let key = RootKey::new(*identity.public().ed25519(), move |message: &[u8]| signer.sign(message));
+        let tls = ServerTls::new(Some(key), listen.certificate)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))?;
+        let options = ServerOptions { tls: Some(tls), limits: listen.limits, ..ServerOptions::default() };
+        let server = Server::new(options);
+        let mut addresses: Vec<SocketAddr> = Vec::new();
+        for address in listen.addresses {
+            // The port that the system has chosen for the first is good for all, if it is free there.
+            let chosen = addresses.first().map(SocketAddr::port).filter(|_| address.port() == 0);
+            let again = chosen.and_then(|port| listener(SocketAddr::new(address.ip(), port)).ok());
+            let listening = match again {
+                Some(listening) => Ok(listening),
+                None => listener(address),
+            };
+            let listening = listening.and_then(|listening| server.listen_on(listening));
+            addresses.push(listening.map_err(|error| at(address, &error))?);
+        }
+        let handle = server.handle();
+        Ok(Self { server, handle, addresses, open: HashMap::new(), events: Vec::new() })
     }
-}
 
-impl Connection {
-    /// Its two directions, for two tasks or one.
-    pub fn split(self) -> (ToRoot, FromRoot) {
-        (self.to_root, self.from_root)
+    pub(super) fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
     }
-}
 
-impl ToRoot {
-    /// Brings one datagram; waits while the root has too many. False if the root is not there any more.
-    pub async fn send(&self, datagram: Vec<u8>) -> bool {
-        self.datagrams.send((self.source, datagram)).await.is_ok()
+    pub(super) fn handle(&self) -> &ServerHandle {
+        &self.handle
     }
-}
 
-impl Drop for ToRoot {
-    fn drop(&mut self) {
-        // Without a root nobody needs to know.
-        let _ = self.events.send(Event::Closed(self.source));
-    }
-}
-
-impl FromRoot {
-    /// The next datagram to write; `None` when the root ends.
-    pub async fn recv(&mut self) -> Option<Vec<u8>> {
-        self.datagrams.recv().await
-    }
-}
-
-impl Inbound {
-    /// What comes next from any connection; `None` if there will be none any more.
-    pub(super) async fn recv(&mut self) -> Option<Arrived> {
-        loop {
-            tokio::select! {
-                // A connection is announced before its first datagram.
-                biased;
-                Some(event) = self.events.recv() => match event {
-                    Event::Opened(number, outgoing) => _ = self.open.insert(number, outgoing),
-                    Event::Closed(source) => {
-                        if let Source::Stream { number, .. } = source {
-                            self.open.remove(&number);
-                        }
-                        return Some(Arrived::Closed(source));
-                    }
-                },
-                Some((source, datagram)) = self.datagrams.recv() => {
-                    return Some(Arrived::Datagram(source, datagram));
+    /// Waits for what happens, and takes some of it. If this is dropped while it waits, nothing is lost.
+    pub(super) async fn recv(&mut self) -> Vec<Arrived> {
+        self.server.recv_many(&mut self.events, EVENTS).await;
+        let mut arrived = Vec::with_capacity(self.events.len());
+        for event in self.events.drain(..) {
+            match event {
+                ServerEvent::Opened { id, remote, transport } => {
+                    tracing::debug!(%id, %remote, %transport, "a stream is open");
+                    self.open.insert(id.number(), Open { id, remote, is_admitted: false });
                 }
-                else => return None,
+                ServerEvent::Datagram { id, datagram } => {
+                    let source = self.open.get(&id.number()).map(Open::source);
+                    arrived.extend(source.map(|source| Arrived::Datagram(source, datagram.into())));
+                }
+                ServerEvent::Closed { id, .. } => {
+                    let open = self.open.remove(&id.number());
+                    arrived.extend(open.map(|open| Arrived::Closed(open.source())));
+                }
+                _ => {}
             }
         }
+        arrived
     }
 
-    /// Gives a datagram to a connection; false if it is full or gone.
+    /// Sends without waiting; false if the connection is gone.
     pub(super) fn send(&self, number: u64, datagram: Vec<u8>) -> bool {
-        self.open.get(&number).is_some_and(|outgoing| outgoing.try_send(datagram).is_ok())
+        self.open.get(&number).is_some_and(|open| self.handle.send(open.id, datagram).is_ok())
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.open.len()
+    /// Lets the connection live if `is_client` says that a client has shown that it is there.
+    pub(super) fn admit_if(&mut self, number: u64, is_client: impl FnOnce() -> bool) {
+        let Some(open) = self.open.get_mut(&number) else { return };
+        if !open.is_admitted && is_client() {
+            open.is_admitted = self.handle.admit(open.id);
+        }
     }
+}
+
+impl Open {
+    fn source(&self) -> Source {
+        Source::Stream { number: self.id.number(), remote: self.remote }
+    }
+}
+
+fn listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // IPv4 has a socket of its own.
+        socket.set_only_v6(true)?;
+    }
+    // A root that is started again must not wait until the connections of the last one are forgotten.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
 }

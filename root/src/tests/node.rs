@@ -126,10 +126,16 @@ impl Node {
     }
 
     pub(crate) fn ask_to_register(&mut self, world: &mut World, lifetime: u32) -> Option<RootMessage> {
+        let message = self.registration(lifetime);
+        self.ask(world, &message)
+    }
+
+    /// The next message that asks for it.
+    pub(super) fn registration(&mut self, lifetime: u32) -> RootMessage {
         self.sequence += 1;
         let root = self.root.node_id();
         let registration = Registration::sign(&self.identity, &root, self.sequence, lifetime);
-        self.ask(world, &RootMessage::Register { registration, access: self.access.clone() })
+        RootMessage::Register { registration, access: self.access.clone() }
     }
 
     pub(crate) fn look_up(&mut self, world: &mut World, key: LookUpKey) -> Option<RootMessage> {

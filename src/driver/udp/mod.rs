@@ -140,6 +140,15 @@ impl UdpSockets {
             .collect()
     }
 
+    /// The interfaces that a TCP connection of this node may leave by; `None` stands for any.
+    pub(crate) fn devices(&self) -> Vec<Option<String>> {
+        let list = sync::read(&self.interfaces);
+        match self.allowed {
+            Interfaces::All => vec![None],
+            _ => list.iter().map(|interface| Some(interface.name.clone())).collect(),
+        }
+    }
+
     /// The local addresses of the data sockets.
     pub(crate) fn local_addrs(&self) -> Vec<SocketAddr> {
         self.data.iter().map(|socket| socket.local).collect()

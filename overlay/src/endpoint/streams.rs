@@ -1,0 +1,130 @@
+//! Streams to roots: which are wanted, and what follows when the driver has opened or lost one.
+
+use std::time::Instant;
+
+use super::Endpoint;
+use crate::id::NodeId;
+use crate::link::{PeerKey, Reason, Timer};
+use crate::network::NetworkIndex;
+use crate::reach::{Place, SocketIndex, SocketInfo, Why, place_of};
+use crate::roots::{Reached, Root, WantedStream};
+
+/// The largest datagram that a stream carries, in bytes.
+const MAX_DATAGRAM: usize = 16_384;
+
+impl Endpoint {
+    /// The roots to which the driver is to keep a stream, if that has changed since the last call: it opens
+    /// those that are new, and closes the others. To be called after every other call that takes `&mut self`.
+    pub fn poll_streams(&mut self) -> Option<Vec<WantedStream>> {
+        if !std::mem::take(&mut self.roots.streams_changed) {
+            return None;
+        }
+        let wanted = self.roots.list.iter().filter(|(_, root)| root.stream.is_wanted);
+        let wanted = wanted
+            .map(|(_, root)| WantedStream { root: root.identity.node_id(), socket: root.stream.socket });
+        Some(wanted.collect())
+    }
+
+    /// Says whether there is a stream to a root: datagrams to [`WantedStream::socket`] leave by it, and those
+    /// that come in by it have that socket and [its end](SocketIndex::stream_end) as source. One that was
+    /// opened in the place of another is told again.
+    pub fn set_stream(&mut self, now: Instant, root: &NodeId, is_open: bool) {
+        let found = self.roots.list.iter_mut().find(|(_, known)| known.identity.node_id() == *root);
+        let Some((key, root)) = found else { return };
+        let (key, socket) = (*key, root.stream.socket);
+        root.stream.is_open = is_open;
+        root.stream.ask_soon();
+        self.core.sockets.retain(|known| known.index != socket);
+        if is_open {
+            self.core.sockets.push(SocketInfo {
+                index: socket,
+                ipv4: false,
+                loopback: false,
+                max_datagram: MAX_DATAGRAM,
+                beacon_targets: Vec::new(),
+            });
+        }
+        self.configure_root(now, key);
+        let Some(peer) = self.peers.get(key) else { return };
+        let is_path = |place: Place| place.socket() == socket;
+        let was_path = self.nodes[peer.link.node].reach.place().is_some_and(is_path);
+        tracing::debug!(root = %peer.link.handle.id(), is_open, "the stream to a root");
+        // By a handshake the root learns that this node is there, whether it still knows the session or not.
+        if is_open || was_path {
+            self.link(now, key, |link, cx| link.attempt(cx, Reason::Traffic));
+        }
+        if let Some(place) = stream_place(socket).filter(|_| is_open) {
+            self.link(now, key, |link, cx| link.try_at(cx, &place));
+        }
+        self.update_relay(now, key);
+        self.core.timers.set(Timer::Root(key), now);
+    }
+
+    /// Makes the root's addresses, and the end of its stream if there is one, what is tried for it.
+    pub(super) fn configure_root(&mut self, now: Instant, key: PeerKey) {
+        let (Some(root), Some(peer)) = (self.roots.get(key), self.peers.get(key)) else { return };
+        // At most eight count: the one that was made for this very root goes first.
+        let end = root.stream.socket.stream_end().filter(|_| root.stream.is_open);
+        let remotes: Vec<_> = end.into_iter().chain(root.stream.endpoints.iter().copied()).collect();
+        let node = peer.link.node;
+        for remote in self.nodes[node].reach.set_configured(NetworkIndex::ROOTS, &remotes) {
+            if let Some(place) = place_of(&self.core.sockets, None, remote) {
+                self.link(now, key, |link, cx| link.try_at(cx, &place));
+            }
+        }
+    }
+
+    /// Decides about the stream to a root; returns when to look again.
+    pub(super) fn step_stream(&mut self, now: Instant, key: PeerKey) -> Option<Instant> {
+        let link = &self.peers.get(key)?.link;
+        let place = link.handle.path().map(|path| path.place).filter(|_| link.current().is_some());
+        let heard = link.handle.activity().last_received();
+        let root = self.roots.get_mut(key)?;
+        let is_vouched =
+            root.registering.standing(now).is_some_and(|answer| answer.voucher.address.port() != 0);
+        let reached = match (place, root.asked) {
+            (Some(place), _) if place.socket() == root.stream.socket && root.stream.is_open => {
+                Reached::Stream
+            }
+            (Some(place), None) if !place.socket().is_stream() => Reached::Udp { heard, is_vouched },
+            (_, asked) => Reached::Not { since: asked.map_or(now, |(since, _)| since) },
+        };
+        let before = root.stream.is_wanted;
+        let step = root.stream.step(reached, now);
+        let changed = before != root.stream.is_wanted;
+        self.roots.streams_changed |= changed;
+        if let Some(place) = step.ask.and_then(|remote| place_of(&self.core.sockets, None, remote)) {
+            // The answer makes it the path.
+            self.link(now, key, |link, cx| link.challenge(cx, place, Why::Move));
+        }
+        step.next
+    }
+
+    /// A peer is silent: if a root relays to it, that may be silent, too, and is asked.
+    pub(super) fn doubt_root_of(&mut self, now: Instant, peer: PeerKey) {
+        let Some(place) =
+            self.peers.get(peer).and_then(|peer| peer.link.handle.path()).map(|path| path.place)
+        else {
+            return;
+        };
+        let is_behind = |root: &Root| {
+            place.relay().is_some() && root.relay.is_some_and(|relay| relay.root == place.remote())
+        };
+        if let Some((key, root)) = self.roots.list.iter_mut().find(|(_, root)| is_behind(root))
+            && root.asked.is_none()
+        {
+            root.asked = Some((now, 0));
+            self.core.timers.set_earlier(Timer::Root(*key), now);
+        }
+    }
+
+    /// The network has changed: roots that are reached by a stream may be reached by UDP again.
+    pub(super) fn ask_roots_by_udp(&mut self) {
+        self.roots.list.iter_mut().for_each(|(_, root)| root.stream.ask_soon());
+    }
+}
+
+/// The place of the root that a stream leads to.
+fn stream_place(socket: SocketIndex) -> Option<Place> {
+    Some(Place::Direct { socket, remote: socket.stream_end()? })
+}

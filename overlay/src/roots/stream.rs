@@ -1,0 +1,215 @@
+//! When a root is to be reached by a stream (TCP, TLS, WebSocket), which the driver opens.
+//!
+//! UDP is better: a stream makes datagrams wait for those that were lost before them. So a stream is wanted
+//! only when UDP has had no answer for a while. As long as the stream is the path, UDP is asked now and then;
+//! when it has answered, and the root has seen this node there, the stream is closed.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::reach::SocketIndex;
+
+/// The waits between two questions by UDP while a stream is the path, from the first to the longest.
+const ASK: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(30)];
+
+/// The root has so long to see that this node is reached by UDP again.
+const BACK: Duration = Duration::from_secs(10);
+
+/// The stream to one root.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    /// What stands for the stream where others have a UDP socket; the same for each stream to this root.
+    pub(crate) socket: SocketIndex,
+    /// Where the root listens for UDP.
+    pub(crate) endpoints: Vec<SocketAddr>,
+    /// How long an answer by UDP is waited for; `None` if the root takes no streams.
+    pub(crate) after: Option<Duration>,
+    pub(crate) is_wanted: bool,
+    pub(crate) is_open: bool,
+    /// Since when nothing is heard by UDP.
+    silent: Option<Instant>,
+    /// Since when UDP is the path again.
+    back: Option<Instant>,
+    /// When UDP is asked next, and how often it was.
+    ask_at: Option<Instant>,
+    asked: u32,
+}
+
+/// How a root is reached now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reached {
+    /// By UDP, where the root was heard last at that time, and owes no answer. It may have vouched for a UDP
+    /// address of this node.
+    Udp { heard: Option<Instant>, is_vouched: bool },
+    /// By the stream.
+    Stream,
+    /// Not at all since then, as far as is known.
+    Not { since: Instant },
+}
+
+/// What is to be done.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StreamStep {
+    /// Ask there whether UDP passes.
+    pub(crate) ask: Option<SocketAddr>,
+    /// When to look again, if nothing else happens.
+    pub(crate) next: Option<Instant>,
+}
+
+impl Stream {
+    pub(crate) fn new(socket: SocketIndex) -> Self {
+        Self {
+            socket,
+            endpoints: Vec::new(),
+            after: None,
+            is_wanted: false,
+            is_open: false,
+            silent: None,
+            back: None,
+            ask_at: None,
+            asked: 0,
+        }
+    }
+
+    /// Decides whether the stream is wanted, and whether UDP is to be asked.
+    pub(crate) fn step(&mut self, reached: Reached, now: Instant) -> StreamStep {
+        let Some(after) = self.after else {
+            self.is_wanted = false;
+            return StreamStep::default();
+        };
+        match reached {
+            // Questions end when a handshake takes their place: that is no answer.
+            Reached::Udp { heard, .. }
+                if self.silent.is_some_and(|since| heard.is_none_or(|at| at <= since)) =>
+            {
+                self.wait(after, now)
+            }
+            Reached::Udp { is_vouched, .. } => {
+                self.silent = None;
+                let since = *self.back.get_or_insert(now);
+                let is_done = is_vouched || !self.is_open || now >= since + BACK;
+                self.is_wanted &= !is_done;
+                StreamStep { ask: None, next: self.is_wanted.then_some(since + BACK) }
+            }
+            Reached::Stream => {
+                (self.silent, self.back, self.is_wanted) = (None, None, true);
+                self.ask(now)
+            }
+            Reached::Not { since } => {
+                self.silent.get_or_insert(since);
+                self.wait(after, now)
+            }
+        }
+    }
+
+    /// Nothing is heard by UDP.
+    fn wait(&mut self, after: Duration, now: Instant) -> StreamStep {
+        self.back = None;
+        let due = self.silent.unwrap_or(now) + after;
+        self.is_wanted |= now >= due;
+        StreamStep { ask: None, next: (!self.is_wanted).then_some(due) }
+    }
+
+    /// The network has changed, or the stream is new: UDP is asked soon.
+    pub(crate) fn ask_soon(&mut self) {
+        (self.ask_at, self.asked) = (None, 0);
+    }
+
+    fn ask(&mut self, now: Instant) -> StreamStep {
+        let (Some(count), [first, longest]) = (u32::try_from(self.endpoints.len()).ok(), ASK) else {
+            return StreamStep::default();
+        };
+        if count == 0 {
+            return StreamStep::default();
+        }
+        let at = *self.ask_at.get_or_insert(now + first);
+        if now < at {
+            return StreamStep { ask: None, next: Some(at) };
+        }
+        let ask = self.endpoints[(self.asked % count) as usize];
+        self.asked = self.asked.wrapping_add(1);
+        // Each address gets its turn in each round, and the rounds get rarer.
+        let wait = (first * 2u32.pow((self.asked / count).min(5))).min(longest);
+        self.ask_at = Some(now + wait);
+        StreamStep { ask: Some(ask), next: self.ask_at }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::instant;
+
+    const AFTER: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn it_is_wanted_when_udp_is_silent_and_no_more_when_the_root_has_seen_it_there() {
+        let (mut stream, start) = (stream(), instant());
+        let at = |millis| start + Duration::from_millis(millis);
+        let not = Reached::Not { since: start };
+        assert_eq!(stream.step(not, at(10)), StreamStep { ask: None, next: Some(at(1000)) });
+        assert!(!stream.is_wanted);
+        assert_eq!(stream.step(not, at(1000)), StreamStep::default());
+        assert!(stream.is_wanted);
+        stream.is_open = true;
+        stream.step(Reached::Stream, at(1100));
+        assert!(stream.is_wanted);
+        // UDP answers, but the root still sends by the stream.
+        let udp = |is_vouched| Reached::Udp { heard: Some(at(5000)), is_vouched };
+        let step = stream.step(udp(false), at(5000));
+        assert!(stream.is_wanted && step.next == Some(at(15_000)));
+        stream.step(udp(true), at(5100));
+        assert!(!stream.is_wanted);
+    }
+
+    #[test]
+    fn a_root_that_never_vouches_keeps_the_stream_open_for_ten_seconds() {
+        let (mut stream, start) = (stream(), instant());
+        (stream.is_open, stream.is_wanted) = (true, true);
+        let udp = Reached::Udp { heard: Some(start), is_vouched: false };
+        stream.step(udp, start);
+        stream.step(udp, start + BACK - Duration::from_millis(1));
+        assert!(stream.is_wanted);
+        stream.step(udp, start + BACK);
+        assert!(!stream.is_wanted);
+    }
+
+    #[test]
+    fn that_nothing_is_asked_any_more_is_no_answer() {
+        let (mut stream, start) = (stream(), instant());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        stream.step(Reached::Not { since: at(1) }, at(2));
+        assert!(stream.is_wanted);
+        stream.step(Reached::Udp { heard: Some(at(1)), is_vouched: true }, at(3));
+        assert!(stream.is_wanted);
+        stream.step(Reached::Udp { heard: Some(at(4)), is_vouched: true }, at(4));
+        assert!(!stream.is_wanted);
+    }
+
+    #[test]
+    fn udp_is_asked_at_each_address_and_ever_more_rarely() {
+        let (mut stream, start) = (stream(), instant());
+        let mut asked = Vec::new();
+        let mut now = start;
+        while asked.len() < 8 {
+            let step = stream.step(Reached::Stream, now);
+            asked.extend(step.ask.map(|to| (to.port(), (now - start).as_secs())));
+            now = step.next.expect("there are addresses");
+        }
+        let expected = [(1, 2), (2, 4), (1, 8), (2, 12), (1, 20), (2, 28), (1, 44), (2, 60)];
+        assert_eq!(asked, expected);
+    }
+
+    #[test]
+    fn a_root_without_streams_never_gets_one() {
+        let mut stream = Stream { after: None, ..stream() };
+        let now = instant();
+        stream.step(Reached::Not { since: now }, now + Duration::from_secs(60));
+        assert!(!stream.is_wanted);
+    }
+
+    fn stream() -> Stream {
+        let endpoints = vec![([192, 0, 2, 1], 1).into(), ([192, 0, 2, 1], 2).into()];
+        Stream { endpoints, after: Some(AFTER), ..Stream::new(SocketIndex::stream(0)) }
+    }
+}

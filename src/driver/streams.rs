@@ -1,0 +1,325 @@
+//! Streams to roots (TCP, TLS, WebSocket), where UDP does not reach them.
+//!
+//! The endpoint says to which roots it wants one, and the thread here opens it and keeps it open: by all ways
+//! that the root's text names, one a little after the other, and the first one at which a root answers is
+//! used. What is to be sent is queued without waiting, and what is too much or too old is dropped there as a
+//! router would. What arrives goes to the data path on this thread, as datagrams of UDP sockets do on
+//! others.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, RwLock, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use peersock_overlay::{NodeId, RecvMeta, SocketIndex, WantedStream};
+use peersock_stack::Batch;
+use peersock_streams::{
+    ConnectOptions, Connection, Connector, ProxySettings, Receiver, Sender, Target, Transport, Way,
+};
+use tokio::runtime::Builder;
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+
+use super::Driver;
+use crate::datapath::{Ingress, Transmit};
+use crate::sync;
+
+/// One way has so long before the next one is tried beside it.
+const STAGGER: Duration = Duration::from_millis(500);
+
+/// So long a root has for its first answer on a connection that stands.
+const FIRST_ANSWER: Duration = Duration::from_secs(5);
+
+/// The wait before a root is tried again, from the first to the longest.
+const AGAIN: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(30)];
+
+/// A stream that has lasted for so long was a good one: the next wait is the first again.
+const LASTED: Duration = Duration::from_secs(10);
+
+/// Datagrams handed to the data path in one go.
+const BATCH: usize = 64;
+
+/// What is queued when streams are closed has so long to leave.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+const LAST_WORDS_LOOK: Duration = Duration::from_millis(5);
+
+/// The open streams, as those who send see them.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    open: RwLock<BTreeMap<SocketIndex, Open>>,
+    /// Why there is no stream to a root that wants one.
+    errors: RwLock<BTreeMap<NodeId, String>>,
+    /// How roots are reached now: their list may change.
+    config: RwLock<StreamConfig>,
+    /// `None` ends the thread.
+    wanted: watch::Sender<Option<Vec<WantedStream>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct Open {
+    sender: Sender,
+    name: String,
+}
+
+/// How the roots of a node are reached by streams.
+#[derive(Debug, Clone)]
+pub(crate) struct StreamConfig {
+    /// The ways to each root, in the order in which its text has them.
+    pub(crate) targets: BTreeMap<NodeId, Vec<Target>>,
+    /// The proxy of the environment, or what is wrong with the variable that names it.
+    pub(crate) proxy: Result<ProxySettings, String>,
+    /// The interfaces that connections may leave by.
+    pub(crate) ways: Vec<Way>,
+}
+
+impl StreamConfig {
+    /// No roots.
+    fn none() -> Self {
+        Self { targets: BTreeMap::new(), proxy: Err(NO_WAY.to_owned()), ways: Vec::new() }
+    }
+}
+
+impl Streams {
+    pub(super) fn new() -> Self {
+        let (wanted, _) = watch::channel(Some(Vec::new()));
+        Self {
+            open: RwLock::default(),
+            errors: RwLock::default(),
+            config: RwLock::new(StreamConfig::none()),
+            wanted,
+            thread: Mutex::default(),
+        }
+    }
+
+    /// Queues datagrams; never waits.
+    pub(super) fn send(&self, transmit: &Transmit<'_>) {
+        let open = sync::read(&self.open);
+        let Some(Open { sender, .. }) = open.get(&transmit.socket) else { return };
+        let size = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
+        for datagram in transmit.contents.chunks(size) {
+            // Only a stream that has just ended refuses: then the datagram is lost.
+            let _ = sender.send(datagram.to_vec());
+        }
+    }
+
+    /// Says which streams are to be open.
+    pub(super) fn want(&self, wanted: Vec<WantedStream>) {
+        self.wanted.send_replace(Some(wanted));
+    }
+
+    /// By which way that stream goes, in words.
+    pub(crate) fn name(&self, socket: SocketIndex) -> Option<String> {
+        sync::read(&self.open).get(&socket).map(|open| open.name.clone())
+    }
+
+    /// Why there is no stream to a root that is to have one.
+    pub(crate) fn error(&self, root: &NodeId) -> Option<String> {
+        sync::read(&self.errors).get(root).cloned()
+    }
+
+    /// Says how roots are reached from now on, and starts the thread that opens streams unless it runs.
+    pub(super) fn start(self: &Arc<Self>, driver: &Arc<Driver>, config: StreamConfig) -> io::Result<()> {
+        *sync::write(&self.config) = config;
+        let mut running = sync::lock(&self.thread);
+        if running.is_some() {
+            return Ok(());
+        }
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (driver, streams, wanted) = (Arc::downgrade(driver), Arc::clone(self), self.wanted.subscribe());
+        let keeper = Keeper { driver, streams };
+        let thread = thread::Builder::new().name("peersock-streams".into()).spawn(move || {
+            runtime.block_on(keeper.run(wanted));
+            // A look-up of a name may hang in the system's resolver.
+            runtime.shutdown_background();
+        })?;
+        *running = Some(thread);
+        Ok(())
+    }
+
+    /// Closes all streams when what is queued has left, or could not for a while, and ends the thread.
+    pub(super) fn stop(&self) {
+        self.wanted.send_replace(None);
+        let thread = sync::lock(&self.thread).take();
+        if let Some(thread) = thread
+            && thread.thread().id() != thread::current().id()
+        {
+            // It does not panic; if it did, the streams are closed all the same.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Opens streams and keeps them open.
+#[derive(Clone)]
+struct Keeper {
+    driver: Weak<Driver>,
+    streams: Arc<Streams>,
+}
+
+impl Keeper {
+    async fn run(self, mut wanted: watch::Receiver<Option<Vec<WantedStream>>>) {
+        let mut kept: BTreeMap<SocketIndex, (NodeId, AbortHandle)> = BTreeMap::new();
+        let mut closed: Vec<Sender> = Vec::new();
+        loop {
+            let now_wanted = wanted.borrow_and_update().clone();
+            let list = now_wanted.as_deref().unwrap_or_default();
+            let gone = kept.extract_if(.., |socket, _| list.iter().all(|one| one.socket != *socket));
+            for (socket, (root, task)) in gone.collect::<Vec<_>>() {
+                // Its queue still leaves within a second.
+                task.abort();
+                closed.extend(self.set_open(&root, socket, None));
+                sync::write(&self.streams.errors).remove(&root);
+            }
+            if now_wanted.is_none() {
+                break;
+            }
+            for one in list {
+                kept.entry(one.socket).or_insert_with(|| {
+                    let task = tokio::spawn(self.clone().keep(one.root, one.socket));
+                    (one.root, task.abort_handle())
+                });
+            }
+            closed.retain(|sender| sender.queued() > 0);
+            if wanted.changed().await.is_err() {
+                return;
+            }
+        }
+        let waits = async {
+            while closed.iter().any(|sender| sender.queued() > 0) {
+                sleep(LAST_WORDS_LOOK).await;
+            }
+            // What has left the queue is written in the same turn of its task.
+            sleep(LAST_WORDS_LOOK).await;
+        };
+        let _ = timeout(LAST_WORDS, waits).await;
+    }
+
+    /// Keeps one stream open until the task is aborted.
+    async fn keep(self, root: NodeId, socket: SocketIndex) {
+        let mut wait = AGAIN[0];
+        loop {
+            match self.connect(&root).await {
+                Ok((connection, target)) => {
+                    let by =
+                        connection.proxy().map(|proxy| format!(" by way of {proxy}")).unwrap_or_default();
+                    let name = format!("{target}{by}");
+                    tracing::debug!(%root, way = %name, "a root is reached by a stream");
+                    sync::write(&self.streams.errors).remove(&root);
+                    let (since, (sender, receiver)) = (Instant::now(), connection.split());
+                    self.set_open(&root, socket, Some(Open { sender, name }));
+                    let reason = self.receive(socket, receiver).await;
+                    self.set_open(&root, socket, None);
+                    tracing::debug!(%root, %reason, "the stream to a root has ended");
+                    sync::write(&self.streams.errors).insert(root, reason);
+                    if since.elapsed() >= LASTED {
+                        wait = AGAIN[0];
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(%root, %error, "no stream to a root");
+                    sync::write(&self.streams.errors).insert(root, error);
+                }
+            }
+            sleep(jittered(wait)).await;
+            wait = (wait * 2).min(AGAIN[1]);
+        }
+    }
+
+    /// Tells those who send, and the endpoint, whether there is a stream. Returns what sent on the one before.
+    fn set_open(&self, root: &NodeId, socket: SocketIndex, open: Option<Open>) -> Option<Sender> {
+        let is_open = open.is_some();
+        let before = match open {
+            Some(open) => sync::write(&self.streams.open).insert(socket, open),
+            None => sync::write(&self.streams.open).remove(&socket),
+        };
+        if is_open || before.is_some() {
+            let driver = self.driver.upgrade()?;
+            driver.datapath.set_stream(driver.now(), root, is_open, &mut Batch::default());
+        }
+        before.map(|open| open.sender)
+    }
+
+    /// Gives what arrives to the data path until the stream ends; returns why it has.
+    async fn receive(&self, socket: SocketIndex, mut receiver: Receiver) -> String {
+        let Some(remote) = socket.stream_end() else { return String::new() };
+        let meta = RecvMeta { remote, socket, multicast: false, relay: None };
+        let (mut ingress, mut datagrams) = (Ingress::default(), Vec::new());
+        loop {
+            if let Err(reason) = receiver.recv_many(&mut datagrams, BATCH).await {
+                return reason.to_string();
+            }
+            let Some(driver) = self.driver.upgrade() else { return String::new() };
+            let now = driver.now();
+            for datagram in datagrams.drain(..) {
+                driver.datapath.receive(now, &mut ingress, meta, &datagram, datagram.len(), false);
+            }
+            driver.datapath.finish_receive(now, &mut ingress);
+        }
+    }
+
+    /// Tries all ways to a root, and returns the connection on which it answers first.
+    async fn connect(&self, root: &NodeId) -> Result<(Connection, Target), String> {
+        let StreamConfig { targets, proxy, ways: leave_by } = sync::read(&self.streams.config).clone();
+        let proxy = proxy?;
+        let mut targets = targets.get(root).cloned().unwrap_or_default();
+        // What a proxy lets pass is HTTPS first of all.
+        let is_last = |target: &Target| {
+            target.transport != Transport::WebSocket && proxy.proxy_for(&target.host, target.port).is_some()
+        };
+        targets.sort_by_key(is_last);
+        let ways = targets.into_iter().flat_map(|target| {
+            leave_by.iter().map(move |way| (target.clone(), way.clone())).collect::<Vec<_>>()
+        });
+        let mut waiting = ways.collect::<Vec<_>>().into_iter();
+        let (mut tries, mut errors) = (JoinSet::new(), Vec::new());
+        loop {
+            if let Some((target, way)) = waiting.next() {
+                let options = ConnectOptions { proxy: proxy.clone(), way, ..ConnectOptions::default() };
+                tries.spawn(async move {
+                    let answered = attempt(&Connector::new(options), &target).await;
+                    answered.map(|connection| (connection, target))
+                });
+            }
+            let next = async {
+                match waiting.len() {
+                    0 => std::future::pending().await,
+                    _ => sleep(STAGGER).await,
+                }
+            };
+            tokio::select! {
+                tried = tries.join_next() => match tried {
+                    Some(Ok(Ok(connected))) => return Ok(connected),
+                    Some(Ok(Err(error))) => errors.push(error),
+                    Some(Err(_)) => {}
+                    None => return Err(errors.into_iter().next().unwrap_or_else(|| NO_WAY.to_owned())),
+                },
+                () = next => {}
+            }
+        }
+    }
+}
+
+const NO_WAY: &str = "the root's text names no way by a stream";
+
+/// Connects, and waits for the first answer: at the other end of TCP may be anybody.
+async fn attempt(connector: &Connector, target: &Target) -> Result<Connection, String> {
+    let mut connection = connector.connect(target).await.map_err(|error| error.to_string())?;
+    match timeout(FIRST_ANSWER, connection.answered()).await {
+        Ok(Ok(())) => Ok(connection),
+        Ok(Err(reason)) => Err(format!("{target}: {reason}")),
+        Err(_) => Err(format!(
+            "{target} takes the connection and says nothing: it is no root, or something between holds it back"
+        )),
+    }
+}
+
+/// Up to a quarter more or less, so that the nodes of a root that was restarted do not all come at once.
+fn jittered(wait: Duration) -> Duration {
+    let mut random = [128];
+    // Without randomness they come at once.
+    let _ = getrandom::fill(&mut random);
+    wait.mul_f64(0.75 + f64::from(random[0]) / 512.0)
+}

@@ -1,0 +1,247 @@
+//! Nodes whose datagrams have no answer: they reach their root by TCP, TLS or a WebSocket.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use peersock::overlay::Identity;
+use peersock::{
+    IdentitySource, Interfaces, Joined, Network, NetworkId, Node, RootSource, RootState, RootStatus,
+};
+use peersock_root::Config;
+use peersock_root::server::{Listen, Server, StreamListen};
+use tokio::runtime::Builder;
+use tokio::sync::oneshot;
+
+use crate::common::{PATIENCE, network, pattern};
+
+#[test]
+fn two_nodes_meet_by_streams_where_udp_has_no_answer() {
+    let root = Root::start(None);
+    let silent = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let udp = silent.local_addr().expect("its address");
+    let network = network();
+    for (at_alpha, at_beta) in [("wss", "tcp"), ("tls", "wss")] {
+        let at = |way: &str| format!("{udp},{way}:{}", root.stream);
+        let (alpha, home) = root.node(&at(at_alpha), network);
+        let (beta, away) = root.node(&at(at_beta), network);
+        exchange((&alpha, &home), (&beta, &away));
+        for (node, way) in [(&alpha, at_alpha), (&beta, at_beta)] {
+            let status = node.status();
+            let at_root = &status.roots[0];
+            assert_eq!((at_root.state, at_root.path, at_root.observed), (RootState::Registered, None, None));
+            assert_eq!(at_root.stream, Some(format!("{way}:{}", root.stream)));
+            assert_eq!((at_root.endpoints.clone(), at_root.relayed_peers), (vec![udp], 1));
+            assert_eq!((status.peers[0].path, status.peers[0].root), (None, Some(at_root.id)));
+        }
+    }
+    // Something was asked there first, and nobody answered.
+    silent.set_read_timeout(Some(Duration::from_millis(1))).expect("a time");
+    assert!(silent.recv(&mut [0; 2000]).is_ok());
+}
+
+#[test]
+fn one_node_by_udp_and_one_by_a_stream_talk() {
+    let root = Root::start(None);
+    let network = network();
+    let (alpha, home) = root.node(&root.udp.to_string(), network);
+    let (beta, away) = root.node(&format!("wss:{}", root.stream), network);
+    exchange((&alpha, &home), (&beta, &away));
+    exchange((&beta, &away), (&alpha, &home));
+    assert_eq!(alpha.status().roots[0].path, Some(root.udp));
+    assert!(beta.status().roots[0].stream.is_some());
+}
+
+#[test]
+fn a_stream_is_left_for_udp_when_that_answers() {
+    let root = Root::start(None);
+    let gate = Gate::start(root.udp);
+    let (node, _) = root.node(&format!("{},wss:{}", gate.address, root.stream), network());
+    let at_root = wait(&node, |root| root.state == RootState::Registered);
+    assert!(at_root.stream.is_some() && at_root.path.is_none(), "{at_root:?}");
+    gate.open.store(true, Ordering::SeqCst);
+    let at_root = wait(&node, |root| root.path == Some(gate.address) && root.observed.is_some());
+    assert_eq!((at_root.stream, at_root.state), (None, RootState::Registered));
+    let since = Instant::now();
+    while root.streams() > 0 {
+        assert!(since.elapsed() < PATIENCE, "the stream stays open");
+        thread::sleep(Duration::from_millis(5));
+    }
+    // And back, when nothing answers any more.
+    gate.open.store(false, Ordering::SeqCst);
+    wait(&node, |root| {
+        root.stream.is_some() && root.state == RootState::Registered && root.observed.is_none()
+    });
+}
+
+#[test]
+fn a_root_that_was_killed_and_started_again_gets_its_streams_back() {
+    let root = Root::start(None);
+    let network = network();
+    let way = format!("wss:{}", root.stream);
+    let (alpha, home) = root.node(&way, network);
+    let (beta, away) = root.node(&way, network);
+    exchange((&alpha, &home), (&beta, &away));
+    let (udp, stream) = (root.udp, root.stream);
+    drop(root);
+    wait(&alpha, |root| root.stream.is_none());
+    assert!(alpha.status().roots[0].stream_error.is_some());
+    let root = Root::start(Some((udp, stream)));
+    for node in [&alpha, &beta] {
+        wait(node, |root| root.stream.is_some() && root.state == RootState::Registered);
+    }
+    exchange((&alpha, &home), (&beta, &away));
+    assert_eq!(root.streams(), 2);
+}
+
+#[test]
+fn what_is_wrong_with_a_way_is_said() {
+    let root = Root::start(None);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let closed = taken.local_addr().expect("its address");
+    drop(taken);
+    let (node, _) = root.node(&format!("tls:{closed}"), network());
+    let at_root = wait(&node, |root| root.stream_error.is_some());
+    assert!(at_root.stream_error.expect("waited for").contains("HTTPS_PROXY"), "what to do");
+    assert_eq!(at_root.stream, None);
+}
+
+/// Data there and back.
+fn exchange((alpha, home): (&Node, &Joined), (beta, away): (&Node, &Joined)) {
+    let listener = peersock::blocking::TcpListener::bind_on(beta, "[::]:1500").expect("a free port");
+    let echo = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).expect("all of it");
+        stream.write_all(&all).expect("room");
+    });
+    home.wait_peer(away.address().into(), PATIENCE).expect("it is found at the root");
+    let address = SocketAddr::new(away.address().into(), 1500);
+    let mut stream = peersock::blocking::TcpStream::connect_on(alpha, address).expect("connected");
+    let data = pattern(1, 300_000);
+    stream.write_all(&data).expect("room");
+    stream.shutdown(std::net::Shutdown::Write).expect("connected");
+    let mut back = Vec::new();
+    stream.read_to_end(&mut back).expect("all of it");
+    assert!(back == data, "{} of {} bytes", back.len(), data.len());
+    echo.join().expect("no panic");
+}
+
+/// Waits until the state of a node's only root is as it should be.
+fn wait(node: &Node, is_right: impl Fn(&RootStatus) -> bool) -> RootStatus {
+    let since = Instant::now();
+    loop {
+        let root = node.status().roots.remove(0);
+        if is_right(&root) {
+            return root;
+        }
+        assert!(since.elapsed() < PATIENCE, "{root:?}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A root on the loopback interface. Dropping it is as if it was killed.
+struct Root {
+    identity: peersock::PublicIdentity,
+    udp: SocketAddr,
+    stream: SocketAddr,
+    count: Box<dyn Fn() -> usize>,
+    kill: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Root {
+    /// At these addresses for UDP and streams, or any.
+    fn start(at: Option<(SocketAddr, SocketAddr)>) -> Root {
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let (udp, stream) = at.unwrap_or((any, any));
+        let identity = Identity::from_seed(&[0x99; 32]);
+        let public = *identity.public();
+        let config = Config::new(Arc::new(identity));
+        let streams = StreamListen { addresses: vec![stream], ..StreamListen::default() };
+        let listen = Listen { streams: Some(streams), ..Listen::on(udp) };
+        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let server = runtime.block_on(Server::bind(config, listen)).expect("free ports");
+        let (udp, stream) = (server.udp_addresses()[0], server.stream_addresses()[0]);
+        let handle = server.streams().expect("it takes streams");
+        let (kill, killed) = oneshot::channel::<()>();
+        let thread = thread::spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    ended = server.run(std::future::pending()) => ended.expect("it serves"),
+                    _ = killed => {}
+                }
+            });
+        });
+        let count = Box::new(move || handle.connections());
+        Root { identity: public, udp, stream, count, kill: Some(kill), thread: Some(thread) }
+    }
+
+    /// A node that knows these endpoints of the root, in a network.
+    fn node(&self, endpoints: &str, network: NetworkId) -> (Node, Joined) {
+        let roots = RootSource::load(&format!("{}@{endpoints}", self.identity)).expect("a root");
+        let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
+        let node = builder.discovery(false).roots(roots).start().expect("loopback sockets");
+        let joined = node.join(Network::ad_hoc(network)).expect("joined");
+        (node, joined)
+    }
+
+    /// Stream connections that are open.
+    fn streams(&self) -> usize {
+        (self.count)()
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        // Whoever fails has a thread less to wait for.
+        let _ = self.kill.take().map(|kill| kill.send(()));
+        let _ = self.thread.take().map(thread::JoinHandle::join);
+    }
+}
+
+/// Passes the datagrams of one node on to a root and back, while it is open.
+struct Gate {
+    address: SocketAddr,
+    open: Arc<AtomicBool>,
+    stop: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Gate {
+    fn start(root: SocketAddr) -> Gate {
+        let [outside, inside] = [(); 2].map(|()| {
+            let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+            socket.set_read_timeout(Some(Duration::from_millis(2))).expect("a time");
+            socket
+        });
+        inside.connect(root).expect("an address");
+        let address = outside.local_addr().expect("its address");
+        let [open, stop] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+        let (is_open, stopped) = (Arc::clone(&open), Arc::clone(&stop));
+        let thread = thread::spawn(move || {
+            let (mut buf, mut node) = (vec![0; 65_536], None);
+            while !stopped.load(Ordering::SeqCst) {
+                let passes = is_open.load(Ordering::SeqCst);
+                if let Ok((length, from)) = outside.recv_from(&mut buf) {
+                    node = Some(from);
+                    let _ = passes.then(|| inside.send(&buf[..length]));
+                }
+                if let (Ok(length), Some(node)) = (inside.recv(&mut buf), node) {
+                    let _ = passes.then(|| outside.send_to(&buf[..length], node));
+                }
+            }
+        });
+        Gate { address, open, stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        let _ = self.thread.take().map(thread::JoinHandle::join);
+    }
+}
