@@ -192,9 +192,9 @@ impl Keeper {
                     let (since, (sender, receiver)) = (Instant::now(), connection.split());
                     self.set_open(&root, socket, Some(Open { sender, name }));
                     let reason = self.receive(socket, receiver).await;
-                    self.set_open(&root, socket, None);
                     tracing::debug!(%root, %reason, "the stream to a root has ended");
                     sync::write(&self.streams.errors).insert(root, reason);
+                    self.set_open(&root, socket, None);
                     if since.elapsed() >= LASTED {
                         wait = AGAIN[0];
                     }
