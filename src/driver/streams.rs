@@ -209,7 +209,8 @@ impl Keeper {
         }
     }
 
-    /// Tells those who send, and the endpoint, whether there is a stream. Returns what sent on the one before.
+    /// Tells those who send, and the endpoint, whether there is a stream. Returns what sent on the one
+    /// before.
     fn set_open(&self, root: &NodeId, socket: SocketIndex, open: Option<Open>) -> Option<Sender> {
         let is_open = open.is_some();
         let before = match open {
@@ -291,7 +292,7 @@ async fn attempt(connector: &Connector, target: &Target) -> Result<Connection, S
         Ok(Ok(())) => Ok(connection),
         Ok(Err(reason)) => Err(format!("{target}: {reason}")),
         Err(_) => Err(format!(
-            "{target} takes the connection and says nothing: it is no root, or something between holds it back"
+            "{target} takes the connection and says nothing: no root is there, or its answers are held back"
         )),
     }
 }

@@ -184,7 +184,8 @@ fn registered(net: &mut Net) -> bool {
     net.nodes.iter().all(|node| node.endpoint.roots(now)[0].state == RootState::Registered)
 }
 
-/// Sends five packets a second from each to the other; returns the longest time in which one of them got none.
+/// Sends five packets a second from each to the other; returns the longest time in which one of them got
+/// none.
 /// Nobody tells the endpoint that answers are missing: it knows by itself after half a second.
 fn talk(net: &mut Net, seconds: u32) -> Duration {
     let mut longest = Duration::ZERO;
