@@ -33,8 +33,8 @@ const DIRECTORY: &str = "peersock-root";
 /// from which address, and how much goes between whom; it cannot read or forge any of that, and does not
 /// learn which networks there are. docs/ROOT.md says more, and how to size one.
 ///
-/// With --stream it also listens for TCP, TLS and WebSocket, for nodes in networks that let no UDP pass; on port
-/// 443 that is what gets through most proxies. SIGHUP has the files of --certificate read again.
+/// With --stream it also listens for TCP, TLS and WebSocket, for nodes in networks that let no UDP pass; on
+/// port 443 that is what gets through most proxies. SIGHUP has the files of --certificate read again.
 ///
 /// Ctrl-C or SIGTERM tells all nodes, which go to another root if they have one, and ends the program with
 /// status 0 when they have had --drain seconds; a second signal ends it at once.
@@ -60,8 +60,8 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "PORT", value_parser = parse_port, default_value_t = 7420)]
     port: u16,
 
-    /// Also take streams (TCP, TLS and WebSocket, told apart by how they begin) at this address and port, or at
-    /// this port of all --listen addresses; 0 picks a free one; may be given several times
+    /// Also take streams (TCP, TLS and WebSocket, told apart by how they begin) at this address and port, or
+    /// at this port of all --listen addresses; 0 picks a free one; may be given several times
     #[arg(long, value_name = "[ADDR:]PORT", value_parser = parse_stream)]
     stream: Vec<StreamPlace>,
 
@@ -82,8 +82,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 1000)]
     max_streams_per_prefix: usize,
 
-    /// Endpoint to name in the first line instead of the interfaces' addresses, as nodes reach it: for UDP, or
-    /// after tcp:, tls: or wss:; may be given several times
+    /// Endpoint to name in the first line instead of the interfaces' addresses, as nodes reach it: for UDP,
+    /// or after tcp:, tls: or wss:; may be given several times
     #[arg(long, value_name = "[WAY:]HOST:PORT", value_parser = parse_advertised)]
     advertise: Vec<RootEndpoint>,
 

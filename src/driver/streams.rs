@@ -211,9 +211,9 @@ impl Keeper {
                     let (since, (sender, receiver)) = (Instant::now(), connection.split());
                     self.set_open(&root, socket, Some(Open { sender, name }));
                     let reason = self.receive(socket, receiver).await;
-                    self.set_open(&root, socket, None);
                     tracing::debug!(%root, %reason, "the stream to a root has ended");
                     sync::write(&self.streams.errors).insert(root, reason);
+                    self.set_open(&root, socket, None);
                     if since.elapsed() >= LASTED {
                         wait = AGAIN[0];
                     }
@@ -228,7 +228,8 @@ impl Keeper {
         }
     }
 
-    /// Tells those who send, and the endpoint, whether there is a stream. Returns what sent on the one before.
+    /// Tells those who send, and the endpoint, whether there is a stream. Returns what sent on the one
+    /// before.
     fn set_open(&self, root: &NodeId, socket: SocketIndex, open: Option<Open>) -> Option<Sender> {
         let is_open = open.is_some();
         let before = match open {
@@ -311,7 +312,7 @@ async fn attempt(connector: &Connector, target: &Target) -> Result<Connection, S
         Ok(Ok(())) => Ok(connection),
         Ok(Err(reason)) => Err(format!("{target}: {reason}")),
         Err(_) => Err(format!(
-            "{target} takes the connection and says nothing: it is no root, or something between holds it back"
+            "{target} takes the connection and says nothing: no root is there, or its answers are held back"
         )),
     }
 }

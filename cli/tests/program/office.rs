@@ -7,8 +7,8 @@
 //!  b 10.98.2.2 ---- 10.98.2.1 /
 //! ```
 //!
-//! Four network namespaces; the proxy's machine forwards nothing. This needs root, `ip`, and a real proxy; tests
-//! skip otherwise.
+//! Four network namespaces; the proxy's machine forwards nothing. This needs root, `ip`, and a real proxy;
+//! tests skip otherwise.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -96,7 +96,8 @@ impl Office {
             return None;
         }
         let number = OFFICES.fetch_add(1, Ordering::Relaxed);
-        let names = ["a", "b", "p", "r"].map(|which| format!("ways-{}-{number}{which}", std::process::id()));
+        let names =
+            ["a", "b", "p", "r"].map(|which| format!("peersock-{}-{number}{which}", std::process::id()));
         if !ip(["netns", "add", &names[0]]) {
             eprintln!("SKIP {test}: network namespaces need root and the program ip");
             return None;

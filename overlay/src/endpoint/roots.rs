@@ -285,6 +285,8 @@ impl Endpoint {
         }
         let (id, access) = (root.identity.node_id(), root.access.clone());
         let message = root.registering.ask(&identity, &id, &access, session.index(), unix_time, now);
+        // It has an answer. Repeated without one it must not look as if all was well.
+        root.asked.get_or_insert((now, 1));
         self.core.counters.root_registrations_sent.increment();
         self.tell_root(now, key, &message);
     }

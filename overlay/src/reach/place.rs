@@ -5,12 +5,12 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::wire::{Channel, RelayToken, Relayed};
 
-/// Which of the driver's UDP sockets, or of its streams to roots. The driver numbers the sockets, from 0 on; the
-/// endpoint numbers the streams, which come after all sockets.
+/// Which of the driver's UDP sockets, or of its streams to roots. The driver numbers the sockets, from 0 on;
+/// the endpoint numbers the streams, which come after all sockets.
 ///
-/// A stream has no address that datagrams are sent to. Where one is asked for stands the stream's *end*, which
-/// is made of its number: an address of the block 100::/64, to which nothing can be sent and from which nothing
-/// comes on any network (RFC 6666).
+/// A stream has no address that datagrams are sent to. Where one is asked for stands the stream's *end*,
+/// which is made of its number: an address of the block 100::/64, to which nothing can be sent and from which
+/// nothing comes on any network (RFC 6666).
 ///
 /// ```
 /// use peersock_overlay::{SocketIndex, is_endpoint};

@@ -92,6 +92,16 @@ fn an_idle_node_notices_within_its_keepalive_interval_that_udp_has_ended() {
 }
 
 #[test]
+fn a_registration_that_is_repeated_in_vain_shows_that_udp_has_ended() {
+    let mut net = apart(&[Some(SECOND), None]);
+    net.wait(SECOND, |net| net.nodes[0].endpoint.roots(net.now)[0].state == RootState::Registered);
+    net.filter = Box::new(is_by_stream);
+    // The node registers again.
+    net.nodes[0].endpoint.set_sockets(net.now, vec![lan_socket()]);
+    net.wait(5 * SECOND, |net| net.nodes[0].endpoint.roots(net.now)[0].stream.is_some());
+}
+
+#[test]
 fn a_stream_that_ends_is_missed_at_once_and_used_again_when_it_is_back() {
     let mut net = apart(&[Some(SECOND), Some(SECOND)]);
     net.filter = Box::new(is_by_stream);
@@ -175,7 +185,8 @@ fn registered(net: &mut Net) -> bool {
     net.nodes.iter().all(|node| node.endpoint.roots(now)[0].state == RootState::Registered)
 }
 
-/// Sends five packets a second from each to the other; returns the longest time in which one of them got none.
+/// Sends five packets a second from each to the other; returns the longest time in which one of them got
+/// none.
 /// Nobody tells the endpoint that answers are missing: it knows by itself after half a second.
 fn talk(net: &mut Net, seconds: u32) -> Duration {
     let mut longest = Duration::ZERO;

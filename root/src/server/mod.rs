@@ -5,8 +5,8 @@
 //! it receives in one go (a batch of GRO trains) it hands to the state machine frame by frame; frames that go
 //! to the same node leave in one GSO train again, from the buffer they came in where that is possible.
 //!
-//! Stream connections have tasks of their own, which read and write whole datagrams; bounded queues lie between
-//! them and the root.
+//! Stream connections have tasks of their own, which read and write whole datagrams; bounded queues lie
+//! between them and the root.
 
 mod address;
 mod announce;
