@@ -24,8 +24,8 @@ const STATE_VARIABLE: &str = "PEERSOCK_STATE";
 /// Takes the place of `--dht`.
 const DHT_VARIABLE: &str = "PEERSOCK_DHT";
 
-/// How long a peer is waited for: on a local network, or by roots; and by a DHT, where a node that has been idle
-/// reads what others leave for it every 15 s.
+/// How long a peer is waited for: on a local network, or by roots; and by a DHT, where a node that has been
+/// idle reads what others leave for it every 15 s.
 const PATIENCE: Duration = Duration::from_secs(15);
 const PATIENCE_WITH_DHT: Duration = Duration::from_secs(60);
 
@@ -104,9 +104,10 @@ pub(crate) struct NodeArgs {
     #[arg(long, value_name = "FILE", requires = "roots")]
     root_token_file: Option<PathBuf>,
 
-    /// Be found, and find others, by the BitTorrent DHT, without any root: the public one, or that which these
-    /// nodes are part of (IPV4:PORT, with commas between them) [env: PEERSOCK_DHT]
-    #[arg(long, value_name = "NODES", num_args = 0..=1, require_equals = true, default_missing_value = "public")]
+    /// Be found, and find others, by the BitTorrent DHT, without any root: the public one, or that which
+    /// these nodes are part of (IPV4:PORT, with commas between them) [env: PEERSOCK_DHT]
+    #[arg(long, value_name = "NODES", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "public")]
     dht: Option<Dht>,
 
     /// Do not ask routers to forward a port to this node

@@ -97,7 +97,8 @@ mod tests {
     use super::*;
 
     const ANSWER: &[u8] =
-        b"d2:ip6:\xcb\0\x71\x07\x1c\xfc1:rd2:id20:abcdefghij01234567895:nodesl1:a1:be1:xi-7ee1:t4:abcd1:v4:RS\0\x011:y1:re";
+        b"d2:ip6:\xcb\0\x71\x07\x1c\xfc1:rd2:id20:abcdefghij01234567895:nodesl1:a1:be1:xi-7ee\
+        1:t4:abcd1:v4:RS\0\x011:y1:re";
 
     #[test]
     fn an_answer_says_what_the_other_sees() {

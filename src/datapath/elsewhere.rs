@@ -37,9 +37,9 @@ impl Elsewhere {
 }
 
 impl Datapath {
-    /// Has `told` told of each peer that is wanted and has no session, often repeatedly. It must not block, nor
-    /// call the data path. What waits for a peer then waits for `patience` instead of until it is unreachable.
-    /// The first call counts.
+    /// Has `told` told of each peer that is wanted and has no session, often repeatedly. It must not block,
+    /// nor call the data path. What waits for a peer then waits for `patience` instead of until it is
+    /// unreachable. The first call counts.
     pub fn seek_elsewhere(&self, patience: Duration, told: Box<dyn Fn(Want) + Send + Sync>) {
         if self.elsewhere.0.set(Seeker { patience, told }).is_ok() {
             self.lock_waiting().patience = Some(patience);

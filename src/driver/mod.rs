@@ -120,8 +120,8 @@ impl Driver {
         self.role.wait_free(STOP_PATIENCE);
     }
 
-    /// Has `told` told when an interface or an address may have come or gone. It must not block. The first call
-    /// counts.
+    /// Has `told` told when an interface or an address may have come or gone. It must not block. The first
+    /// call counts.
     pub(crate) fn on_interfaces_changed(&self, told: Box<dyn Fn() + Send + Sync>) {
         let _ = self.interfaces_changed.set(told);
     }

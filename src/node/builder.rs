@@ -225,8 +225,8 @@ impl NodeBuilder {
         self
     }
 
-    /// Whether this node can be found, and finds others, by the BitTorrent DHT, without any root of anybody's.
-    /// Default: as the environment's `PEERSOCK_DHT` says, and off without that. Nodes of the DHT learn the
+    /// Whether this node can be found, and finds others, by the BitTorrent DHT, without any root of
+    /// anybody's. Default: as the environment's `PEERSOCK_DHT` says, and off without that. Nodes of the DHT learn the
     /// machine's address, as those of any other, and neither the network nor the names of those that meet.
     ///
     /// ```

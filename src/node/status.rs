@@ -45,7 +45,8 @@ pub struct Status {
     pub udp_receive_buffer: usize,
     /// The roots, in the order in which they were given.
     pub roots: Vec<RootStatus>,
-    /// Where this node can be reached; `None` if it does not find that out, since it has neither roots nor DHT.
+    /// Where this node can be reached; `None` if it does not find that out, since it has neither roots nor
+    /// DHT.
     pub contact: Option<ContactStatus>,
     /// How this node meets others by the DHT; `None` if it does not.
     pub dht: Option<DhtStatus>,
@@ -152,7 +153,8 @@ pub struct ContactStatus {
 pub struct CandidateStatus {
     /// The address and UDP port.
     pub address: SocketAddr,
-    /// Where it is known from: `interface`, `mapped` (others see the node there) or `forwarded` (by a router).
+    /// Where it is known from: `interface`, `mapped` (others see the node there) or `forwarded` (by a
+    /// router).
     pub kind: &'static str,
     /// How the router was asked: `PCP`, `NAT-PMP` or `UPnP`.
     pub by: Option<String>,

@@ -11,8 +11,8 @@
 //! * [`Credit`]: how many bytes may be sent to addresses whose owner has never received anything.
 //! * [`Lab`]: real NATs in network namespaces; [`LocalDht`]: a DHT that leads nowhere else.
 //!
-//! Nothing else here carries anything: how datagrams and packets get to others, and which are lost, is for each
-//! test network to say.
+//! Nothing else here carries anything: how datagrams and packets get to others, and which are lost, is for
+//! each test network to say.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "overlay")]

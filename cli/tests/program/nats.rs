@@ -1,5 +1,5 @@
-//! Programs behind real NATs, in network namespaces. Needs root and the program `natlab`; without them every test
-//! says so and does nothing.
+//! Programs behind real NATs, in network namespaces. Needs root and the program `natlab`; without them every
+//! test says so and does nothing.
 
 use std::net::Ipv4Addr;
 use std::process::Command;

@@ -23,7 +23,8 @@ use crate::node::Inner;
 const AGAIN: Duration = Duration::from_secs(10 * 60);
 const PROBE_AGAIN: Duration = Duration::from_secs(30 * 60);
 
-/// How often a mapping of the node's socket is kept alive where no root does: many NATs forget one after 30 s.
+/// How often a mapping of the node's socket is kept alive where no root does: many NATs forget one after
+/// 30 s.
 const KEEP: Duration = Duration::from_secs(25);
 
 /// How soon is looked again if there is nobody to ask yet.

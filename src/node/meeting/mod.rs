@@ -1,5 +1,5 @@
-//! Meets other nodes by the DHT: publishes where this one is, and finds and knocks at those that programs want
-//! and that neither the local network nor a root knows.
+//! Meets other nodes by the DHT: publishes where this one is, and finds and knocks at those that programs
+//! want and that neither the local network nor a root knows.
 //!
 //! One thread does it. It is told what programs want, what the DHT says, which networks are joined, and where
 //! this node can be reached; what is decided about a peer's place is the overlay's matter
@@ -342,7 +342,8 @@ impl Meeter {
     fn meet(&self, index: NetworkIndex, identity: &PublicIdentity, contact: &Contact, start: Instant) {
         let (Some(membership), Some(node)) = (self.networks.get(&index), self.node.upgrade()) else { return };
         let network = &membership.joined.id;
-        tracing::debug!(%network, node = %identity.node_id(), places = contact.candidates().len(), "met by the DHT");
+        let places = contact.candidates().len();
+        tracing::debug!(%network, node = %identity.node_id(), places, "met by the DHT");
         let (datapath, batch) = (&node.driver.datapath, &mut Default::default());
         datapath.meet(Instant::now(), network, identity, contact, start, batch);
         node.driver.kick();
