@@ -1,9 +1,9 @@
-//! Every cell of the table with a few seeds. `cargo run --release -p peersock-sim -- cells` runs a hundred.
+//! Every cell of the table with one seed. `cargo run --release -p peersock-sim -- cells` runs a hundred.
 
 use peersock_sim::cells::{Cell, Expected, Table};
 
 /// Others than the command's first ones.
-const SEEDS: std::ops::Range<u64> = 1_000_000..1_000_002;
+const SEEDS: std::ops::Range<u64> = 1_000_000..1_000_001;
 
 #[test]
 fn whoever_can_reach_each_other_does_and_a_root_relays_for_the_others() {
