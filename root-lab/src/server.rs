@@ -16,7 +16,9 @@ pub(crate) fn serve() -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let udp = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
-        let server = Server::bind(config(), Listen { udp, streams: Vec::new(), metrics: None, drain: Duration::ZERO }).await?;
+        let server =
+            Server::bind(config(), Listen { udp, streams: None, metrics: None, drain: Duration::ZERO })
+                .await?;
         println!("{}", server.udp_addresses()[0]);
         server.run(std::future::pending()).await
     })

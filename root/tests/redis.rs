@@ -126,7 +126,7 @@ impl Serving {
     fn start(config: Config, redis: RedisConfig) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let udp = vec!["127.0.0.1:0".parse().expect("an address")];
-        let listen = Listen { udp, metrics: None, drain: Duration::ZERO };
+        let listen = Listen { udp, streams: None, metrics: None, drain: Duration::ZERO };
         let mut server = runtime.block_on(Server::bind(config.clone(), listen)).expect("a server");
         let address = server.udp_addresses()[0];
         server.share(redis, &address.to_string()).expect("a directory");

@@ -32,6 +32,8 @@ pub struct FakeRoot {
     random: Random,
     sessions: BTreeMap<SessionIndex, RootSession>,
     clients: BTreeMap<NodeId, Client>,
+    /// The last frames that it has passed on, if it repeats them.
+    passed: Out,
     /// How it lies.
     pub lies: Lies,
     /// Datagrams that it has relayed, and their bytes.
@@ -59,6 +61,12 @@ pub struct Lies {
     pub wrong_voucher: bool,
     /// Relayed frames seem to come from a channel of nobody.
     pub wrong_origin: bool,
+    /// Frames go to another node than the one that they are for, if only to the one that they come from.
+    pub misdelivers: bool,
+    /// With each frame the last few come again, as they were.
+    pub repeats: bool,
+    /// Vouchers are for this address, well signed.
+    pub seen_at: Option<SocketAddr>,
     /// It registers nobody.
     pub refuses: bool,
 }
@@ -91,6 +99,7 @@ impl FakeRoot {
             sessions: BTreeMap::new(),
             clients: BTreeMap::new(),
             lies: Lies::default(),
+            passed: Vec::new(),
             relayed: (0, 0),
             look_ups: 0,
             registrations: 0,
@@ -244,7 +253,12 @@ impl FakeRoot {
             token,
             channel,
             rate: 0,
-            voucher: Voucher::sign(signer, node, self.unix_time.as_secs(), address),
+            voucher: Voucher::sign(
+                signer,
+                node,
+                self.unix_time.as_secs(),
+                self.lies.seen_at.unwrap_or(address),
+            ),
         }))
     }
 
@@ -273,14 +287,25 @@ impl FakeRoot {
         if self.lies.swallows {
             return Vec::new();
         }
+        let others = || self.clients.values().find(|client| client.channel != header.channel);
+        let receiver = others().filter(|_| self.lies.misdelivers).unwrap_or(receiver);
         self.relayed = (self.relayed.0 + 1, self.relayed.1 + datagram.len());
         if self.lies.wrong_origin {
             origin = Channel(self.random.number());
         }
         let front = Relayed { token: receiver.token, channel: origin }.to_bytes();
-        vec![(receiver.address, [&front[..], datagram].concat())]
+        let frame = (receiver.address, [&front[..], datagram].concat());
+        if !self.lies.repeats {
+            return vec![frame];
+        }
+        self.passed.push(frame);
+        self.passed.drain(..self.passed.len().saturating_sub(REPEATED));
+        self.passed.iter().rev().cloned().collect()
     }
 }
+
+/// How many frames a root that repeats them keeps.
+const REPEATED: usize = 10;
 
 enum Say {
     Root(RootMessage),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use peersock::overlay::Identity;
 use peersock::overlay::wire::Announcement;
 use peersock::{Event, IdentitySource, Interfaces, Network, Node, RootAddress, RootSource, RootState};
-use peersock_testnet::{FakeRoot, Random};
+use peersock_testnet::{Random, RealRoot};
 
 /// Only keeps a hang from lasting.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -153,7 +153,8 @@ impl Root {
         let address = socket.local_addr().expect("its address");
         let identity = Identity::from_seed(&[0x99; 32]);
         let public = *identity.public();
-        let mut root = FakeRoot::new(identity, Duration::from_secs(1_800_000_000), Random::from_seed(1));
+        let clock = Duration::from_secs(1_800_000_000);
+        let mut root = RealRoot::new(identity, Instant::now(), clock, Random::from_seed(1));
         let announcer = socket.try_clone().expect("one more descriptor");
         announcer.set_broadcast(true).expect("it may");
         let stop = Arc::new(AtomicBool::new(false));
@@ -161,8 +162,12 @@ impl Root {
         let thread = thread::spawn(move || {
             let mut buf = vec![0; 65_536];
             while !stopped.load(Ordering::Relaxed) {
-                let Ok((len, from)) = socket.recv_from(&mut buf) else { continue };
-                for (to, datagram) in root.handle(Instant::now(), from, &buf[..len]) {
+                let mut sent = match socket.recv_from(&mut buf) {
+                    Ok((len, from)) => root.handle(Instant::now(), from, &buf[..len]),
+                    Err(_) => Vec::new(),
+                };
+                sent.extend(root.handle_timeout(Instant::now()));
+                for (to, datagram) in sent {
                     let _ = socket.send_to(&datagram, to);
                 }
             }

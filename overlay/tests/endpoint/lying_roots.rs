@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use peersock_overlay::wire::{Channel, Entry, Registration};
-use peersock_overlay::{Identity, RootState};
+use peersock_overlay::{HolePunch, Identity, RootState};
 
 use crate::roots::{add_liar, add_root, apart, apart_with_liars, id, talk, use_roots};
 
@@ -40,7 +40,7 @@ fn a_registration_for_another_root_is_not_believed() {
 
 #[test]
 fn a_root_that_swallows_frames_or_names_wrong_channels_can_only_refuse() {
-    for lie in 0..4 {
+    for lie in 0..5 {
         let mut net = apart(0);
         add_liar(&mut net, 1);
         add_root(&mut net, 2);
@@ -49,6 +49,7 @@ fn a_root_that_swallows_frames_or_names_wrong_channels_can_only_refuse() {
             0 => lies.swallows = true,
             1 => lies.wrong_channel = true,
             2 => lies.wrong_voucher = true,
+            3 => lies.misdelivers = true,
             _ => lies.refuses = true,
         }
         (0..2).for_each(|node| use_roots(&mut net, node));
@@ -111,4 +112,40 @@ fn a_root_that_refuses_is_asked_rarely() {
     assert_eq!(net.nodes[0].endpoint.roots(net.now)[0].state, RootState::Refused);
     let registrations = net.roots[0].root.fake().registrations;
     assert!((5..=25).contains(&registrations), "{registrations}");
+}
+
+#[test]
+fn a_root_that_repeats_frames_repeats_nothing_to_those_behind_them() {
+    let mut net = apart_with_liars(1);
+    net.run(SECOND);
+    net.roots[0].root.lies().repeats = true;
+    let texts: Vec<Vec<u8>> = (0..100u8).map(|number| vec![number]).collect();
+    for text in &texts {
+        net.send(0, 1, text);
+        net.run(Duration::from_millis(20));
+    }
+    let mut received = net.received(1);
+    received.sort();
+    assert_eq!(received, texts);
+    assert!(net.counter(1, "data_replayed") > 100);
+}
+
+#[test]
+fn a_root_that_lies_about_addresses_aims_a_few_small_packets_and_no_path() {
+    let mut net = apart(0);
+    add_liar(&mut net, 1);
+    let victim = "203.0.113.66:53".parse().unwrap();
+    net.roots[0].root.lies().seen_at = Some(victim);
+    (0..2).for_each(|node| use_roots(&mut net, node));
+    net.run(SECOND);
+    net.send(0, 1, b"first");
+    talk(&mut net, 20 * SECOND);
+    for (at, of) in [(0, 1), (1, 0)] {
+        assert_eq!(net.peer(at, of).path().unwrap().remote(), net.roots[0].socket);
+    }
+    for node in &net.nodes {
+        let aimed = net.sent.iter().filter(|sent| sent.from == node.socket && sent.to == victim);
+        let sizes: Vec<usize> = aimed.map(|sent| sent.bytes.len()).collect();
+        assert!(sizes.len() <= HolePunch::MAX_SHOTS_EACH && sizes.iter().all(|len| *len < 50), "{sizes:?}");
+    }
 }
