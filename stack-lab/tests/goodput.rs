@@ -46,6 +46,12 @@ fn reordering_is_not_taken_for_loss() {
 }
 
 #[test]
+fn packets_that_are_late_by_several_round_trips_are_not_taken_for_lost() {
+    at_least("goodput_share/500mbit_2ms_reorder25", 3.0, 0.40);
+    at_least("goodput_share/100mbit_2ms_reorder25_cubic", 5.0, 0.80);
+}
+
+#[test]
 fn two_flows_share_a_queue_of_one_bdp() {
     at_least("jain/2_flows_buffer1", 30.0, 0.88);
 }

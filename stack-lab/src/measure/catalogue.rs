@@ -145,9 +145,21 @@ fn impaired() -> Vec<Case> {
     let mut policed = with(&|_| ());
     policed.forward.queue = Queue::Policer((policed.bdp() / 4.0) as u64);
 
+    // Late packets take several round trips, so that a window of one round trip takes them for lost.
+    let very_late = |rate: f64, congestion: CongestionControl| {
+        let mut scenario = Scenario::new(rate, ms(2)).lasting(secs(LASTING_1G));
+        scenario = scenario.with(Plan { congestion, ..Plan::endless() });
+        for link in [&mut scenario.forward, &mut scenario.backward] {
+            reorder(0.25)(link);
+        }
+        scenario
+    };
+
     let judged: Vec<(&str, Scenario, f64)> = vec![
         ("100mbit_40ms_reorder1", with(&reorder(0.01)), 0.95),
         ("100mbit_40ms_reorder10", with(&reorder(0.10)), 0.95),
+        ("500mbit_2ms_reorder25", very_late(500e6, CongestionControl::default()), 0.40),
+        ("100mbit_2ms_reorder25_cubic", very_late(100e6, CongestionControl::Cubic), 0.80),
     ];
     let reported = vec![
         ("100mbit_40ms_bursts1_5", with(&bursts(0.01, 5))),

@@ -6,9 +6,8 @@ use crate::host::clock::{Time, micros_since};
 /// Recoveries for which a wider reordering window is kept (RFC 8985 6.2 step 4).
 const PERSIST: u8 = 16;
 
-/// The widest reordering window, in quarters of the shortest round trip; it is bounded by a round trip
-/// anyway.
-const MAX_QUARTERS: u8 = 20;
+/// With each overtaken packet that is less late, this part of the difference is forgotten.
+const LATE_SHARE: u32 = 64;
 
 /// The state of RACK.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +28,8 @@ pub(crate) struct Rack {
     reordered: bool,
     quarters: u8,
     persist: u8,
+    /// About the longest that overtaken packets have lately been under way, microseconds.
+    late: u32,
 }
 
 /// Before every transmission.
@@ -48,6 +49,7 @@ impl Default for Rack {
             reordered: false,
             quarters: 0,
             persist: 0,
+            late: 0,
         }
     }
 }
@@ -59,11 +61,12 @@ impl Rack {
             self.moment = now;
             self.highest_before = self.highest;
         }
+        let rtt = micros_since(now, run.snapshot.sent);
         if run.end < self.highest_before && !run.resent {
             self.reordered = true;
+            self.note_late(rtt);
         }
         self.highest = self.highest.max(run.end);
-        let rtt = micros_since(now, run.snapshot.sent);
         // Too soon for the retransmission: it is the original that has arrived.
         if run.resent && min_rtt.is_some_and(|min| rtt < min) {
             return;
@@ -79,6 +82,13 @@ impl Rack {
         }
     }
 
+    /// A packet has been overtaken, and was under way for so long.
+    fn note_late(&mut self, rtt: u64) {
+        let rtt = u32::try_from(rtt).unwrap_or(u32::MAX);
+        let less = self.late.saturating_sub(rtt).div_ceil(LATE_SHARE);
+        self.late = rtt.max(self.late - less);
+    }
+
     /// What was sent again had not been lost: what arrived of it were the first transmissions.
     pub(crate) fn distrust_resent(&mut self) {
         if self.original != NONE {
@@ -90,7 +100,7 @@ impl Rack {
     pub(crate) fn on_duplicate(&mut self, una: u64, nxt: u64) {
         if una >= self.widened_until {
             self.widened_until = nxt;
-            self.quarters = (self.quarters.max(1) + 1).min(MAX_QUARTERS);
+            self.quarters = self.quarters.max(1).saturating_add(1);
         }
         self.persist = PERSIST;
     }
@@ -116,7 +126,10 @@ impl Rack {
             return self.rtt.into();
         }
         let quarter = min_rtt.unwrap_or(0) / 4;
-        let window = (quarter * u64::from(self.quarters.max(1))).min(srtt.unwrap_or(quarter));
+        // RFC 8985 6.2 step 4 bounds the window by the smoothed round trip, which in Linux late packets make
+        // longer. Here they do not, so that what they have taken counts beside it.
+        let most = srtt.unwrap_or(quarter).max(self.late.into());
+        let window = (quarter * u64::from(self.quarters.max(1))).min(most);
         u64::from(self.rtt) + window
     }
 }
@@ -166,6 +179,30 @@ mod tests {
         rack.on_delivered(at(51), &run(10, 20, 10, false), None);
         assert!(rack.reordered);
         assert_eq!(rack.patience(true, Some(40 * MS), Some(50 * MS)), 50_000);
+    }
+
+    #[test]
+    fn the_window_grows_to_what_late_packets_take_and_no_further() {
+        let mut rack = Rack::default();
+        let patience = |rack: &Rack| rack.patience(false, Some(2 * MS), Some(3 * MS));
+        // A packet is overtaken, and takes 12 ms where others take 2.
+        let overtaken = |rack: &mut Rack, now: i64, offset: u64| {
+            rack.on_delivered(at(now - 1), &run(offset + 10, offset + 20, now - 3, false), Some(2 * MS));
+            rack.on_delivered(at(now), &run(offset, offset + 10, now - 12, false), Some(2 * MS));
+        };
+        overtaken(&mut rack, 50, 0);
+        assert_eq!(patience(&rack), 2500, "nothing was sent again in vain");
+        for round in 0..200 {
+            rack.on_duplicate(round * 100, round * 100 + 100);
+        }
+        assert_eq!(patience(&rack), 14_000);
+        // Packets are still overtaken, but are no longer so late.
+        for round in 1..1000 {
+            let (now, offset) = (100 * round, 100 * round as u64);
+            rack.on_delivered(at(now - 1), &run(offset + 10, offset + 20, now - 3, false), Some(2 * MS));
+            rack.on_delivered(at(now), &run(offset, offset + 10, now - 4, false), Some(2 * MS));
+        }
+        assert_eq!(patience(&rack), 6000);
     }
 
     #[test]
