@@ -58,7 +58,7 @@ WRONG: list[tuple[type[Exception], dict[str, Any], str]] = [
     (TypeError, {"roots": 5}, "roots"),
     (TypeError, {"roots": [b"lan"]}, "roots"),
     (ValueError, {"roots": "nonsense"}, "peersock root"),
-    (ValueError, {"roots": ["lan", "dns:a b"]}, "dns:"),
+    (ValueError, {"roots": ["lan", "dns:a/b"]}, "dns:"),
     (FileNotFoundError, {"roots": "@/nowhere/roots"}, "/nowhere/roots"),
     (TypeError, {"identity": 5}, "identity"),
     (ValueError, {"identity": b"short"}, "32 bytes"),

@@ -190,6 +190,7 @@ ZTS_INLINE int zts_util_sign_root_set(char *roots_out, unsigned int *roots_len, 
                                       unsigned int *prev_key_len, char *curr_key, unsigned int *curr_key_len,
                                       uint64_t id, uint64_t ts, zts_root_set_t *roots_spec) {
     unsigned int used = 0, i;
+    size_t length;
     (void)prev_key, (void)prev_key_len, (void)curr_key, (void)curr_key_len, (void)id, (void)ts;
     if (roots_out == NULL || roots_len == NULL || roots_spec == NULL || *roots_len == 0) return ZTS_ERR_ARG;
     roots_out[0] = '\0';
@@ -197,7 +198,10 @@ ZTS_INLINE int zts_util_sign_root_set(char *roots_out, unsigned int *roots_len, 
         char root[ZTS_STORE_DATA_LEN];
         if (!zts_write_root(roots_spec->public_id_str[i], roots_spec->endpoint_ip_str[i], root, sizeof root)) continue;
         if (used + strlen(root) + 2 > *roots_len) return ZTS_ERR_ARG;
-        used += (unsigned int)sprintf(roots_out + used, "%s\n", root);
+        length = strlen(root);
+        memcpy(roots_out + used, root, length);
+        memcpy(roots_out + used + length, "\n", 2);
+        used += (unsigned int)length + 1;
     }
     *roots_len = used;
     return ZTS_ERR_OK;
