@@ -3,7 +3,7 @@
 
 use std::io;
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use peersock::blocking::TcpStream;
 
@@ -70,9 +70,11 @@ impl Drop for Arriving {
     }
 }
 
-/// A signal has come. Takes nothing more from any peer, and waits a while until what has been acknowledged is
-/// written. Peers that have more to send are reset at once, so that they know.
-pub(crate) fn finish() {
+/// A signal has come. What was sent has `within` to arrive. Then nothing more is taken from any peer, and those
+/// that have more to send are reset, so that they know; and what has been acknowledged has a while to be
+/// written. Returns how many bytes that were sent have not arrived.
+pub(crate) fn finish(within: Duration) -> u64 {
+    let unacked = wait_sent(within);
     {
         let mut state = ARRIVALS.lock();
         state.ending = true;
@@ -80,6 +82,23 @@ pub(crate) fn finish() {
             entry.stream.stop_receiving();
         }
     }
+    write_arrived();
+    unacked
+}
+
+/// Waits until peers have acknowledged what was sent; returns how much they have not.
+fn wait_sent(within: Duration) -> u64 {
+    let streams: Vec<_> =
+        ARRIVALS.lock().entries.iter().filter_map(|entry| entry.stream.try_clone().ok()).collect();
+    let deadline = Instant::now() + within;
+    for stream in streams.iter().filter(|stream| stream.unacked() > 0) {
+        // What is missing is counted below, whatever the reason.
+        let _ = stream.wait_delivered(Some(deadline.saturating_duration_since(Instant::now())));
+    }
+    streams.iter().map(TcpStream::unacked).sum()
+}
+
+fn write_arrived() {
     if ARRIVALS.wait(NOTE_AFTER) {
         return;
     }

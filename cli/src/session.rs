@@ -52,9 +52,12 @@ impl Session {
         let interrupted = node.clone();
         signals::end_with(move |signal| {
             let status = farewell(signal);
-            arrivals::finish();
-            if !interrupted.shutdown(HURRY) {
-                stdio::note(lost(&interrupted));
+            let unacked = arrivals::finish(HURRY);
+            let is_delivered = interrupted.shutdown(HURRY);
+            match unacked {
+                0 if is_delivered => {}
+                0 => stdio::note(lost(&interrupted)),
+                bytes => stdio::note(not_everything(bytes)),
             }
             status
         })?;
@@ -160,8 +163,12 @@ impl Drop for Session {
 fn lost(node: &Node) -> String {
     match node.undelivered().bytes {
         0 => "the peer did not confirm that everything arrived".to_owned(),
-        bytes => format!("not everything arrived: {bytes} bytes were not acknowledged"),
+        bytes => not_everything(bytes),
     }
+}
+
+fn not_everything(bytes: u64) -> String {
+    format!("not everything arrived: {bytes} bytes were not acknowledged")
 }
 
 /// The interfaces that `--interface` names.

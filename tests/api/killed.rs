@@ -1,8 +1,5 @@
 //! A peer whose process is killed: its machine still answers, so its connections end soon.
 
-#[path = "../delivery/process.rs"]
-mod process;
-
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -10,8 +7,8 @@ use std::time::{Duration, Instant};
 use peersock::NetworkId;
 use peersock::blocking::{TcpListener, TcpStream};
 
-use self::process::Process;
 use crate::common::{PATIENCE, member, network};
+use crate::process::{self, Process};
 
 #[test]
 fn who_downloads_from_a_process_that_is_killed_hears_of_it() {

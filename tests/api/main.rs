@@ -8,6 +8,8 @@ mod delivery;
 mod dht;
 mod killed;
 mod node;
+#[path = "../delivery/process.rs"]
+mod process;
 mod restart;
 mod roots;
 mod streams;

@@ -2,9 +2,6 @@
 //! is answered right or fails soon, and once the server is back they succeed. The same with the kernel's
 //! sockets, for comparison.
 
-#[path = "../delivery/process.rs"]
-mod process;
-
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,8 +12,8 @@ use std::time::{Duration, Instant};
 use peersock::blocking::{TcpListener, TcpStream};
 use peersock::{IdentitySource, Interfaces, Network, Node};
 
-use self::process::Process;
 use crate::common::{PATIENCE, member, network, pattern};
+use crate::process::{self, Process};
 
 /// How often the server is killed.
 const RESTARTS: usize = 4;

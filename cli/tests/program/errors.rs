@@ -64,7 +64,7 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
             2,
             &["--root: a root is written KEY@HOST:PORT", "`peersock root` prints"],
         ),
-        (lab.node("a", &["dial", &nobody, "--root", "@no/such/file"]), 2, &["cannot read no/such/file"]),
+        (lab.node("a", &["dial", &nobody, "--root", "@no/such/file"]), 2, &["cannot open no/such/file"]),
         (
             wrong_roots,
             1,
