@@ -117,7 +117,7 @@ pub(crate) struct Args {
     relay_prefix_rate: Option<u32>,
 
     /// Share the directory with other roots through this Redis: redis:// or, by TLS, rediss://, then
-    /// [USER@]HOST[:PORT][/DATABASE]. Their nodes then find each other
+    /// `[USER@]HOST[:PORT][/DATABASE]`. Their nodes then find each other
     #[arg(long, value_name = "URL")]
     directory: Option<String>,
 

@@ -171,8 +171,9 @@ impl Names {
             if changed {
                 self.publish();
             }
-            let next = self.roots.iter().map(|root| root.turn.due()).min().unwrap_or_else(Instant::now);
-            let end = Instant::now() + next.saturating_duration_since(Instant::now()).clamp(SHORTEST, LOOK);
+            let named = self.roots.iter().filter(|root| !root.hosts.is_empty());
+            let next = named.map(|root| root.turn.due().saturating_duration_since(Instant::now())).min();
+            let end = Instant::now() + next.unwrap_or(LOOK).clamp(SHORTEST, LOOK);
             // Events wake this thread when the node ends; those of peers do not matter.
             while !events.is_over() && Instant::now() < end {
                 events.next_timeout(end.saturating_duration_since(Instant::now()));

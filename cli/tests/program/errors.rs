@@ -65,11 +65,7 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
             &["--root: a root is written KEY@HOST:PORT", "`peersock root` prints"],
         ),
         (lab.node("a", &["dial", &nobody, "--root", "@no/such/file"]), 2, &["cannot open no/such/file"]),
-        (
-            wrong_roots,
-            1,
-            &["variable PEERSOCK_ROOTS is not understood", "KEY@HOST:PORT", "@ and the path of a file"],
-        ),
+        (wrong_roots, 1, &["variable PEERSOCK_ROOTS is not understood", "KEY@HOST:PORT", "@FILE"]),
         (lab.node_in("office.toml", "a", &["dial", "beta:1"]), 1, &["peersock network new office.toml"]),
         (lab.node_in("office", "a", &["dial", "beta:1"]), 2, &["peersock network new"]),
         (lab.command("a", &["addr", "fe00000000000001"]), 2, &["peersock network new"]),

@@ -60,6 +60,9 @@ const ALL_UNVOUCHED_BURST: u32 = 240;
 const QUESTION_BURST: u32 = 5;
 const QUESTION_INTERVAL: Duration = Duration::from_secs(2);
 
+/// Questions that are asked of the node at once; then one each second.
+const ASK_BURST: u32 = 4;
+
 /// An answer to a challenge counts for so long.
 const VALID_FOR: Duration = Duration::from_secs(20);
 
@@ -157,6 +160,7 @@ pub(crate) struct Punching {
     all: Bucket,
     unvouched: Bucket,
     questions: Bucket,
+    asks: Bucket,
 }
 
 /// An address that is sent to.
@@ -216,6 +220,7 @@ impl Punching {
             all: Bucket::new(Rate::every(INTERVAL, BURST), now),
             unvouched: Bucket::new(Rate::every(UNVOUCHED_INTERVAL, UNVOUCHED_BURST), now),
             questions: Bucket::new(Rate::every(QUESTION_INTERVAL, QUESTION_BURST), now),
+            asks: Bucket::new(Rate::every(SPACING, ASK_BURST), now),
         }
     }
 
@@ -332,6 +337,9 @@ impl Punching {
                 // It does not know this message, or nothing passes.
                 self.asking = None;
                 self.note_round(now);
+            } else if !self.asks.take(now) {
+                // Its contact changes all the time, or somebody says so.
+                asking.next = now + SPACING;
             } else {
                 asking.first.get_or_insert(now);
                 asking.next = now + REPEAT_AFTER.max(rtt * 2) * 2u32.pow(asking.times);
@@ -519,6 +527,19 @@ mod tests {
             }
         }
         assert!((2000..=200 + 4 * 600).contains(&sent), "{sent}");
+    }
+
+    #[test]
+    fn a_contact_that_changes_all_the_time_makes_no_flood_of_questions() {
+        let mut run = Run::new(&["203.0.113.9:5000"]);
+        let mut asked = 0;
+        for id in 0..1000 {
+            run.punching.restart();
+            run.punching.ask(id, Duration::ZERO, run.now);
+            asked += u32::from(run.due().question.is_some());
+            run.now += SECOND / 1000;
+        }
+        assert!((1..=ASK_BURST + 1).contains(&asked), "{asked}");
     }
 
     #[test]

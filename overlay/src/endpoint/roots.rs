@@ -183,7 +183,12 @@ impl Endpoint {
     /// Begins with a root that is not known yet.
     pub(super) fn add_root(&mut self, now: Instant, identity: PublicIdentity) -> PeerKey {
         let key = self.add_root_peer(now, &identity);
-        let stream = SocketIndex::stream(self.roots.next_stream);
+        let mut stream = SocketIndex::stream(self.roots.next_stream);
+        // Numbers come again after many roots.
+        while self.roots.list.iter().any(|(_, root)| root.stream.socket == stream) {
+            self.roots.next_stream = self.roots.next_stream.wrapping_add(1);
+            stream = SocketIndex::stream(self.roots.next_stream);
+        }
         self.roots.next_stream = self.roots.next_stream.wrapping_add(1);
         self.roots.list.push((key, Root::new(identity, stream)));
         key
@@ -354,7 +359,7 @@ impl Endpoint {
 
     fn on_notice(&mut self, now: Instant, key: PeerKey, code: NoticeCode, channel: Channel) {
         let Some(root) = self.roots.get_mut(key) else { return };
-        tracing::debug!(root = %root.identity.node_id(), ?code, %channel, "a root says");
+        tracing::debug!(root = %root.identity.node_id(), code = code as u8, %channel, "a root says");
         match code {
             NoticeCode::NotRegistered => root.registering.lost(now),
             NoticeCode::Refused => root.registering.refused(now),

@@ -17,7 +17,7 @@ peersock_primitives::counters! {
     /// What goes to and from a directory that roots share.
     ///
     /// ```
-    /// assert_eq!(peersock_root::server::DirectoryTraffic::default().failures.get(), 0);
+    /// assert_eq!(peersock_root::server::DirectoryTraffic::default().directory_failures.get(), 0);
     /// ```
     pub struct DirectoryTraffic {
         /// Nodes written to it, or taken out.

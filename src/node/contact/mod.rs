@@ -160,8 +160,8 @@ fn run(node: &Weak<Inner>, shared: &Arc<Shared>, settings: Settings, publish: &d
         let Some(node) = node.upgrade() else { return };
         let datapath = &node.driver.datapath;
         if look.is_settled() && told.as_ref() != Some(&contact) {
-            let candidates = contact.candidates();
-            tracing::debug!(nat = ?contact.nat, ?candidates, "where this node can be reached");
+            let places = contact.candidates().len();
+            tracing::debug!(places, "it is known where this node can be reached");
             datapath.set_contact(Instant::now(), contact.clone(), &mut Batch::default());
             node.driver.kick();
             told = Some(contact);

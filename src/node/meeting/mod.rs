@@ -217,8 +217,10 @@ impl Meeter {
     fn next(&self) -> Instant {
         let enter = (self.service.is_none() && !self.networks.is_empty()).then_some(self.enter_at);
         let list = self.service.is_some().then_some(self.list_at);
+        // Nothing is done about searches until the DHT is entered.
+        let search = self.searches.next().filter(|_| self.service.is_some());
         let far = Instant::now() + LIST_LATER;
-        [enter, list, self.searches.next()].into_iter().flatten().fold(far, Instant::min)
+        [enter, list, search].into_iter().flatten().fold(far, Instant::min)
     }
 
     /// Enters the DHT. Names are resolved here, which may block.

@@ -43,7 +43,7 @@ pub(super) fn start(node: &Arc<Inner>, list: Arc<List>, part: usize) {
     }
     let events = node.driver.datapath.subscribe();
     super::spawn("peersock-lan", move || {
-        let mut heard = Heard::default();
+        let (mut heard, mut told) = (Heard::default(), None::<Instant>);
         while !events.is_over() {
             let announced = match receiver.recv_timeout(LOOK) {
                 Ok(announced) => Some(announced),
@@ -57,7 +57,11 @@ pub(super) fn start(node: &Arc<Inner>, list: Arc<List>, part: usize) {
             if let Some((remote, identity)) = announced {
                 heard.add(now, remote, identity);
             }
-            list.set(part, heard.roots());
+            // Each other list has names resolved and roots asked anew.
+            if told.is_none_or(|told| now >= told + LOOK) {
+                list.set(part, heard.roots());
+                told = Some(now);
+            }
         }
     });
 }
@@ -77,8 +81,8 @@ struct Heard(Vec<Announced>);
 #[derive(Debug)]
 struct Announced {
     identity: PublicIdentity,
-    /// The one that was heard last comes first.
-    endpoints: Vec<SocketAddr>,
+    /// With the time when it was last heard from there. Those that were heard first keep their places.
+    endpoints: Vec<(SocketAddr, Instant)>,
     last: Instant,
 }
 
@@ -97,9 +101,11 @@ impl Heard {
         };
         let root = &mut self.0[known];
         root.last = now;
-        if !root.endpoints.contains(&remote) {
-            root.endpoints.insert(0, remote);
-            root.endpoints.truncate(MAX_ENDPOINTS);
+        root.endpoints.retain(|(at, last)| *at == remote || now.saturating_duration_since(*last) < SILENCE);
+        if let Some((_, last)) = root.endpoints.iter_mut().find(|(at, _)| *at == remote) {
+            *last = now;
+        } else if root.endpoints.len() < MAX_ENDPOINTS {
+            root.endpoints.push((remote, now));
         }
     }
 
@@ -113,7 +119,7 @@ impl Heard {
     }
 
     fn roots(&self) -> Vec<RootAddress> {
-        let at = |remote: &SocketAddr| RootEndpoint::at(RootTransport::Udp, *remote);
+        let at = |(remote, _): &(SocketAddr, Instant)| RootEndpoint::at(RootTransport::Udp, *remote);
         let root =
             |heard: &Announced| RootAddress::new(heard.identity, heard.endpoints.iter().map(at).collect());
         self.0.iter().map(root).collect()
@@ -149,7 +155,15 @@ mod tests {
         }
         assert_eq!(heard.roots()[0].endpoints().len(), MAX_ENDPOINTS);
         heard.add(now, "224.0.0.1:5".parse().expect("an address"), key(1));
-        assert_eq!(heard.roots()[0].endpoints()[0].address(), Some(at(99)));
+        assert_eq!(heard.roots()[0].endpoints()[0].address(), Some(at(1)));
+        // Which of them are used does not change as long as they are heard.
+        let before = heard.roots();
+        for port in [1, 10, 11, 12, 13, 14, 15] {
+            heard.add(now + SILENCE / 2, at(port), key(1));
+        }
+        assert_eq!(heard.roots(), before);
+        heard.add(now + SILENCE * 3 / 2, at(99), key(1));
+        assert_eq!(heard.roots()[0].endpoints()[0].address(), Some(at(99)), "the others are silent");
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //! themselves on the local networks.
 //!
 //! Each domain has a thread, because asking blocks; so have announcements. Whatever one of them finds takes
-//! the place of what it found before, and the node uses the union, in the order of the sources.
+//! the place of what it found before, and the node uses the union: first those that were named by their keys,
+//! then the others in the order of their sources.
 
 mod cache;
 mod dns;
@@ -38,7 +39,10 @@ pub(super) fn start(node: &Arc<Inner>, sources: Vec<RootSource>) {
     start_with(node, sources, Cache::of_user());
 }
 
-fn start_with(node: &Arc<Inner>, sources: Vec<RootSource>, cache: Option<Cache>) {
+fn start_with(node: &Arc<Inner>, mut sources: Vec<RootSource>, cache: Option<Cache>) {
+    // The first of a key counts, and so many in all: no list takes the place of a root that was named, nor tells
+    // where it is.
+    sources.sort_by_key(|source| !matches!(source, RootSource::Address(_)));
     let mut fixed = vec![Vec::new(); sources.len()];
     let mut domains = Vec::new();
     let mut lan = None;
@@ -149,7 +153,7 @@ fn follow(list: &List, part: usize, domain: &RootDomain, cache: Option<&Cache>, 
 
 #[cfg(test)]
 mod tests {
-    use std::net::UdpSocket;
+    use std::net::{SocketAddr, UdpSocket};
 
     use peersock_overlay::{Identity, NodeId};
 
@@ -204,6 +208,35 @@ mod tests {
         let gamma = node();
         start_with(&gamma.inner, vec![domain.parse().expect("a source"), named.into()], None);
         wait_for(&gamma, &[key(1).node_id()]);
+    }
+
+    #[test]
+    fn a_list_takes_no_named_roots_place_and_does_not_say_where_it_is() {
+        let key = |seed: u8| *Identity::from_seed(&[seed; 32]).public();
+        let named: RootAddress = format!("{}@127.0.0.1:9?token=x", key(1)).parse().expect("a root");
+        let listed: Vec<_> = (1..=8).map(|seed| format!("{}@127.0.0.1:11", key(seed))).collect();
+        let listed_roots = listed.len();
+        let (domain, serving) = dns::tests::nameserver(
+            move |question| {
+                let texts: Vec<_> = listed.iter().map(String::as_str).collect();
+                vec![dns::tests::reply(question, &texts, 60)]
+            },
+            None,
+        );
+        let node = node();
+        start_with(&node.inner, vec![RootSource::Dns(domain), RootSource::Address(named)], None);
+        let since = Instant::now();
+        let roots = loop {
+            let roots = node.inner.driver.datapath.roots(Instant::now());
+            if roots.len() == listed_roots {
+                break roots;
+            }
+            assert!(since.elapsed() < PATIENCE, "{} roots", roots.len());
+            thread::sleep(Duration::from_millis(5));
+        };
+        assert_eq!(roots[0].node, key(1).node_id());
+        assert_eq!(roots[0].endpoints[..], [SocketAddr::from(([127, 0, 0, 1], 9))]);
+        serving.join().expect("no panic");
     }
 
     #[test]

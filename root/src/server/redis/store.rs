@@ -128,8 +128,10 @@ impl Store {
         }
     }
 
-    /// The first claim that its node has signed, at a root that is there.
-    pub(super) fn choose(&self, claims: Vec<Claim>, traffic: &DirectoryTraffic) -> Option<Box<Referral>> {
+    /// The newest claim that its node has signed, at a root that is there: a root that has ended without a word
+    /// leaves older ones.
+    pub(super) fn choose(&self, mut claims: Vec<Claim>, traffic: &DirectoryTraffic) -> Option<Box<Referral>> {
+        claims.sort_by_key(|claim| std::cmp::Reverse(claim.registration.sequence));
         claims.into_iter().find_map(|Claim { root, identity, registration }| {
             let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
             let record = records.get(&root)?.1.clone()?;
