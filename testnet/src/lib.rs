@@ -9,7 +9,7 @@
 //!   any address.
 //! * [`TestRoot`]: the root that serves nodes ([`RealRoot`]), or one that lies to them ([`FakeRoot`]).
 //! * [`Credit`]: how many bytes may be sent to addresses whose owner has never received anything.
-//! * [`Lab`]: real NATs in network namespaces; [`LocalDht`]: a DHT that leads nowhere else.
+//! * `Lab`: real NATs in network namespaces; `LocalDht`: a DHT that leads nowhere else.
 //!
 //! Nothing else here carries anything: how datagrams and packets get to others, and which are lost, is for
 //! each test network to say.
