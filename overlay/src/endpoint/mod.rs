@@ -35,6 +35,7 @@ mod config;
 mod contacts;
 mod discovery;
 mod dispatch;
+mod doubts;
 mod duplicates;
 mod eviction;
 mod forgetting;

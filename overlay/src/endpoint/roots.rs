@@ -15,8 +15,8 @@ use crate::link::{Event, Link, NodeKey, PeerKey, Reason, Timer};
 use crate::network::{NetworkIndex, RootsPolicy, is_endpoint};
 use crate::reach::{Place, Relay, SocketIndex, Why};
 use crate::roots::{
-    ANSWER_TIMEOUT, DOUBT_INTERVAL, KEEP_INTERVAL, LookUps, MAX_ROOTS, MAX_UNANSWERED, RETRY_INTERVAL,
-    Relays, Root, RootConfig, RootInfo, RootState,
+    ANSWER_TIMEOUT, KEEP_INTERVAL, LookUps, MAX_ROOTS, MAX_UNANSWERED, RETRY_INTERVAL, Relays, Root,
+    RootConfig, RootInfo, RootState,
 };
 use crate::session::{Peer, Session};
 use crate::wire::{Channel, Entry, LookUpKey, NoticeCode, Registered, RootMessage};
@@ -262,23 +262,6 @@ impl Endpoint {
         };
         let register = self.roots.get(key).and_then(|root| root.registering.next());
         Some(register.map_or(due, |at| due.min(at)))
-    }
-
-    /// The path to some peer may have failed. What has broken it, such as a NAT box that has forgotten its
-    /// mappings, may have broken the ways to roots, too, by which the peer will look for this node: asks those
-    /// that nothing was sent to lately.
-    pub(super) fn doubt_roots(&mut self, now: Instant) {
-        let keys: Vec<PeerKey> = self.roots.list.iter().map(|(key, _)| *key).collect();
-        for key in keys {
-            let Some(peer) = self.peers.get(key) else { continue };
-            let sent = peer.link.handle.activity().last_sent();
-            let is_due = sent.is_some_and(|sent| now >= sent + DOUBT_INTERVAL);
-            if let Some(root) = self.roots.get_mut(key).filter(|root| is_due && root.asked.is_none()) {
-                root.asked = Some((now, 1));
-                self.link(now, key, |link, cx| link.ask_path(cx, Why::Doubt));
-                self.core.timers.set_earlier(Timer::Root(key), now + ANSWER_TIMEOUT);
-            }
-        }
     }
 
     fn register_if_due(&mut self, now: Instant, key: PeerKey, session: &Session) {

@@ -7,7 +7,7 @@ use crate::id::NodeId;
 use crate::link::{PeerKey, Reason, Timer};
 use crate::network::NetworkIndex;
 use crate::reach::{Place, SocketIndex, SocketInfo, Why, place_of};
-use crate::roots::{Reached, Root, WantedStream};
+use crate::roots::{Reached, WantedStream};
 
 /// The largest datagram that a stream carries, in bytes.
 const MAX_DATAGRAM: usize = 16_384;
@@ -98,24 +98,6 @@ impl Endpoint {
             self.link(now, key, |link, cx| link.challenge(cx, place, Why::Move));
         }
         step.next
-    }
-
-    /// A peer is silent: if a root relays to it, that may be silent, too, and is asked.
-    pub(super) fn doubt_root_of(&mut self, now: Instant, peer: PeerKey) {
-        let Some(place) =
-            self.peers.get(peer).and_then(|peer| peer.link.handle.path()).map(|path| path.place)
-        else {
-            return;
-        };
-        let is_behind = |root: &Root| {
-            place.relay().is_some() && root.relay.is_some_and(|relay| relay.root == place.remote())
-        };
-        if let Some((key, root)) = self.roots.list.iter_mut().find(|(_, root)| is_behind(root))
-            && root.asked.is_none()
-        {
-            root.asked = Some((now, 0));
-            self.core.timers.set_earlier(Timer::Root(*key), now);
-        }
     }
 
     /// The network has changed: roots that are reached by a stream may be reached by UDP again.

@@ -1,0 +1,41 @@
+//! Roots are asked whether they are still there because peers are not heard from.
+
+use std::time::Instant;
+
+use super::Endpoint;
+use crate::link::{PeerKey, Timer};
+use crate::roots::{DOUBT_INTERVAL, Root};
+
+impl Endpoint {
+    /// The path to some peer may have failed. What has broken it, such as a NAT box that has forgotten its
+    /// mappings, may have broken the ways to roots, too, by which the peer will look for this node: asks those
+    /// that nothing was sent to lately.
+    pub(super) fn doubt_roots(&mut self, now: Instant) {
+        for key in self.roots.list.iter().map(|(key, _)| *key).collect::<Vec<_>>() {
+            let connected = self.peers.get(key).filter(|peer| peer.link.current().is_some());
+            let sent = connected.and_then(|peer| peer.link.handle.activity().last_sent());
+            if sent.is_some_and(|sent| now >= sent + DOUBT_INTERVAL) {
+                self.doubt_root(now, key);
+            }
+        }
+    }
+
+    /// A peer is silent: if a root relays to it, that may be silent, too, and is asked.
+    pub(super) fn doubt_root_of(&mut self, now: Instant, peer: PeerKey) {
+        let path = self.peers.get(peer).and_then(|peer| peer.link.handle.path());
+        let Some(place) = path.map(|path| path.place).filter(|place| place.relay().is_some()) else { return };
+        let is_behind = |root: &Root| root.relay.is_some_and(|relay| relay.root == place.remote());
+        let behind = self.roots.list.iter().find(|(_, root)| is_behind(root)).map(|(key, _)| *key);
+        if let Some(key) = behind {
+            self.doubt_root(now, key);
+        }
+    }
+
+    /// Asks a root at its next step, which is due at once, unless it owes an answer already.
+    fn doubt_root(&mut self, now: Instant, key: PeerKey) {
+        if let Some(root) = self.roots.get_mut(key).filter(|root| root.asked.is_none()) {
+            root.asked = Some((now, 0));
+            self.core.timers.set_earlier(Timer::Root(key), now);
+        }
+    }
+}
