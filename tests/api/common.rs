@@ -1,8 +1,12 @@
 //! Nodes for tests: ephemeral identities, the loopback interface only, and a network that no other test has.
 
 use std::hash::{BuildHasher, RandomState};
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr};
+use std::thread;
 use std::time::Duration;
 
+use peersock::blocking::{TcpListener, TcpStream};
 use peersock::{IdentitySource, Interfaces, Joined, Network, NetworkId, Node};
 
 /// Longer than anything takes; tests do not depend on speed.
@@ -35,6 +39,27 @@ pub(crate) fn member(network: NetworkId) -> (Node, Joined) {
 pub(crate) fn pair() -> [(Node, Joined); 2] {
     let network = network();
     [member(network), member(network)]
+}
+
+/// Sends `len` bytes there and back.
+pub(crate) fn exchange((alpha, home): (&Node, &Joined), (beta, away): (&Node, &Joined), len: usize) {
+    let listener = TcpListener::bind_on(beta, "[::]:1500").expect("a free port");
+    let echo = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).expect("all of it");
+        stream.write_all(&all).expect("room");
+    });
+    home.wait_peer(away.address().into(), PATIENCE).expect("it is found");
+    let address = SocketAddr::new(away.address().into(), 1500);
+    let mut stream = TcpStream::connect_on(alpha, address).expect("connected");
+    let data = pattern(1, len);
+    stream.write_all(&data).expect("room");
+    stream.shutdown(Shutdown::Write).expect("connected");
+    let mut back = Vec::new();
+    stream.read_to_end(&mut back).expect("all of it");
+    assert!(back == data, "{} of {} bytes", back.len(), data.len());
+    echo.join().expect("no panic");
 }
 
 /// `len` bytes that differ from place to place and from `seed` to `seed`.

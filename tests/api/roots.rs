@@ -1,6 +1,5 @@
 //! Nodes that know nothing of each other but a root.
 
-use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,38 +11,25 @@ use peersock::overlay::wire::Announcement;
 use peersock::{Event, IdentitySource, Interfaces, Network, Node, RootAddress, RootSource, RootState};
 use peersock_testnet::{Random, RealRoot};
 
-/// Only keeps a hang from lasting.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::common::{PATIENCE, exchange};
+
+/// Two nodes that know nothing but a root.
+fn two_nodes(text: &str) -> [Node; 2] {
+    [(), ()].map(|()| {
+        let roots = RootAddress::parse_list(text).expect("a root");
+        let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
+        builder.discovery(false).roots(roots).start().expect("loopback sockets")
+    })
+}
 
 #[test]
 fn two_nodes_meet_at_a_root_and_go_on_directly() {
     let (root, text) = Root::start();
-    let node = || {
-        let roots = RootAddress::parse_list(&text).expect("a root");
-        let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
-        builder.discovery(false).roots(roots).start().expect("loopback sockets")
-    };
-    let (alpha, beta) = (node(), node());
+    let [alpha, beta] = two_nodes(&text);
     let network = || Network::ad_hoc("ff00000fff000000".parse().expect("an ID"));
     let home = alpha.join(network()).expect("joined");
-    let target = beta.join(network()).expect("joined").address();
-    let listener = peersock::blocking::TcpListener::bind_on(&beta, "[::]:5").expect("a free port");
-    let echo = thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("a connection");
-        let mut all = Vec::new();
-        stream.read_to_end(&mut all).expect("all of it");
-        stream.write_all(&all).expect("room");
-    });
-    home.wait_peer(target.into(), PATIENCE).expect("it is found at the root");
-    let address = SocketAddr::new(target.into(), 5);
-    let mut stream = peersock::blocking::TcpStream::connect_on(&alpha, address).expect("connected");
-    let data: Vec<u8> = (0..1_000_000u32).map(|n| (n % 251) as u8).collect();
-    stream.write_all(&data).expect("room");
-    stream.shutdown(std::net::Shutdown::Write).expect("connected");
-    let mut back = Vec::new();
-    stream.read_to_end(&mut back).expect("all of it");
-    assert!(back == data, "{} of {} bytes", back.len(), data.len());
-    echo.join().expect("no panic");
+    let away = beta.join(network()).expect("joined");
+    exchange((&alpha, &home), (&beta, &away), 1_000_000);
 
     let status = alpha.status();
     let at_root = &status.roots[0];
@@ -104,12 +90,7 @@ fn a_root_that_announces_itself_is_used_by_those_who_want_that() {
 #[test]
 fn events_say_that_a_path_is_direct() {
     let (_root, text) = Root::start();
-    let node = || {
-        let roots = RootAddress::parse_list(&text).expect("a root");
-        let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
-        builder.discovery(false).roots(roots).start().expect("loopback sockets")
-    };
-    let (alpha, beta) = (node(), node());
+    let [alpha, beta] = two_nodes(&text);
     let network = || Network::ad_hoc("ff00000fff000000".parse().expect("an ID"));
     let events = alpha.events();
     let home = alpha.join(network()).expect("joined");

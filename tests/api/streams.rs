@@ -1,6 +1,5 @@
 //! Nodes whose datagrams have no answer: they reach their root by TCP, TLS or a WebSocket.
 
-use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +15,7 @@ use peersock_root::server::{Listen, Server, StreamListen};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
-use crate::common::{PATIENCE, network, pattern};
+use crate::common::{PATIENCE, exchange, network};
 
 #[test]
 fn two_nodes_meet_by_streams_where_udp_has_no_answer() {
@@ -28,7 +27,7 @@ fn two_nodes_meet_by_streams_where_udp_has_no_answer() {
         let at = |way: &str| format!("{udp},{way}:{}", root.stream);
         let (alpha, home) = root.node(&at(at_alpha), network);
         let (beta, away) = root.node(&at(at_beta), network);
-        exchange((&alpha, &home), (&beta, &away));
+        exchange((&alpha, &home), (&beta, &away), 300_000);
         for (node, way) in [(&alpha, at_alpha), (&beta, at_beta)] {
             let status = node.status();
             let at_root = &status.roots[0];
@@ -49,8 +48,8 @@ fn one_node_by_udp_and_one_by_a_stream_talk() {
     let network = network();
     let (alpha, home) = root.node(&root.udp.to_string(), network);
     let (beta, away) = root.node(&format!("wss:{}", root.stream), network);
-    exchange((&alpha, &home), (&beta, &away));
-    exchange((&beta, &away), (&alpha, &home));
+    exchange((&alpha, &home), (&beta, &away), 300_000);
+    exchange((&beta, &away), (&alpha, &home), 300_000);
     assert_eq!(alpha.status().roots[0].path, Some(root.udp));
     assert!(beta.status().roots[0].stream.is_some());
 }
@@ -84,7 +83,7 @@ fn a_root_that_was_killed_and_started_again_gets_its_streams_back() {
     let way = format!("wss:{}", root.stream);
     let (alpha, home) = root.node(&way, network);
     let (beta, away) = root.node(&way, network);
-    exchange((&alpha, &home), (&beta, &away));
+    exchange((&alpha, &home), (&beta, &away), 300_000);
     let (udp, stream) = (root.udp, root.stream);
     drop(root);
     wait(&alpha, |root| root.stream.is_none());
@@ -93,7 +92,7 @@ fn a_root_that_was_killed_and_started_again_gets_its_streams_back() {
     for node in [&alpha, &beta] {
         wait(node, |root| root.stream.is_some() && root.state == RootState::Registered);
     }
-    exchange((&alpha, &home), (&beta, &away));
+    exchange((&alpha, &home), (&beta, &away), 300_000);
     assert_eq!(root.streams(), 2);
 }
 
@@ -107,27 +106,6 @@ fn what_is_wrong_with_a_way_is_said() {
     let at_root = wait(&node, |root| root.stream_error.is_some());
     assert!(at_root.stream_error.expect("waited for").contains("HTTPS_PROXY"), "what to do");
     assert_eq!(at_root.stream, None);
-}
-
-/// Data there and back.
-fn exchange((alpha, home): (&Node, &Joined), (beta, away): (&Node, &Joined)) {
-    let listener = peersock::blocking::TcpListener::bind_on(beta, "[::]:1500").expect("a free port");
-    let echo = thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("a connection");
-        let mut all = Vec::new();
-        stream.read_to_end(&mut all).expect("all of it");
-        stream.write_all(&all).expect("room");
-    });
-    home.wait_peer(away.address().into(), PATIENCE).expect("it is found at the root");
-    let address = SocketAddr::new(away.address().into(), 1500);
-    let mut stream = peersock::blocking::TcpStream::connect_on(alpha, address).expect("connected");
-    let data = pattern(1, 300_000);
-    stream.write_all(&data).expect("room");
-    stream.shutdown(std::net::Shutdown::Write).expect("connected");
-    let mut back = Vec::new();
-    stream.read_to_end(&mut back).expect("all of it");
-    assert!(back == data, "{} of {} bytes", back.len(), data.len());
-    echo.join().expect("no panic");
 }
 
 /// Waits until the state of a node's only root is as it should be.

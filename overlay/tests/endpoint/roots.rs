@@ -181,12 +181,7 @@ fn a_direct_way_takes_over_and_gives_back_what_it_cannot_carry() {
 
 #[test]
 fn a_node_that_doubts_a_path_asks_its_roots_too() {
-    let mut net = apart(1);
-    net.filter = Box::new(|_| true);
-    net.run(5 * SECOND);
-    net.send(0, 1, b"first");
-    net.run(5 * SECOND);
-    assert!(net.peer(0, 1).path().unwrap().place.relay().is_none());
+    let mut net = on_one_network();
     let (peer, doubted) = (net.peer(0, 1), net.now);
     let (node, root) = (net.nodes[0].socket, net.roots[0].socket);
     let asked = |net: &Net| {
@@ -202,12 +197,7 @@ fn a_node_that_doubts_a_path_asks_its_roots_too() {
 
 #[test]
 fn packets_that_nobody_answers_leave_a_dead_way_too() {
-    let mut net = apart(1);
-    net.filter = Box::new(|_| true);
-    net.run(5 * SECOND);
-    net.send(0, 1, b"first");
-    net.run(5 * SECOND);
-    assert!(net.peer(0, 1).path().unwrap().place.relay().is_none());
+    let mut net = on_one_network();
     assert_eq!(net.roots[0].root.look_ups(), 0, "a root need not know who talks on a local network");
     net.filter = through_roots();
     net.nodes[1].inbox.clear();
@@ -459,7 +449,18 @@ fn apart_with(roots: u8, make: fn(&Net, u8) -> TestRoot) -> Net {
     net
 }
 
-/// The same, with a root each that the other one does not know.
+/// Two nodes with a root that have found each other on a local network.
+fn on_one_network() -> Net {
+    let mut net = apart(1);
+    net.filter = Box::new(|_| true);
+    net.run(5 * SECOND);
+    net.send(0, 1, b"first");
+    net.run(5 * SECOND);
+    assert!(net.peer(0, 1).path().unwrap().place.relay().is_none());
+    net
+}
+
+/// Two nodes that reach nobody else, with a root each that the other one does not know.
 fn each_at_its_own_root() -> Net {
     let mut net = apart_with_liars(2);
     for node in 0..2 {
