@@ -36,6 +36,21 @@ pub struct NodeConfig {
     pub limits: Limits,
 }
 
+impl NodeConfig {
+    /// A node as most are: with all ciphers, Linux's usual buffers and batches, and the usual bounds.
+    pub fn usual(identity: [u8; 32]) -> Self {
+        Self {
+            identity,
+            seed: [0; 32],
+            unix_time: Duration::ZERO,
+            receive_buffer: 212_992,
+            portable: false,
+            max_segments: 64,
+            limits: Limits::default(),
+        }
+    }
+}
+
 /// A running node. What it sends is taken with [`Node::take_sent`] after every call.
 pub struct Node {
     number: usize,

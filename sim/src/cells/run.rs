@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use peersock_overlay::{Identity, Limits as NodeLimits, NetworkConfig, NetworkId, RootConfig, RootState};
+use peersock_overlay::{Identity, NetworkConfig, NetworkId, RootConfig, RootState};
 
 use crate::trace::Trace;
 use crate::world::{Limits, MachineConfig, RootPlace, World};
@@ -95,7 +95,7 @@ impl Cell {
             let machine = world.add_machine(MachineConfig {
                 host,
                 port,
-                node: node_config(&mut random),
+                node: NodeConfig::usual(random.bytes()),
                 clock: CLOCK,
                 networks: vec![(network.clone(), vec![PORT])],
                 roots: configs.clone(),
@@ -155,18 +155,6 @@ fn add_roots(world: &mut World, random: &mut Random) -> Result<(Vec<RootPlace>, 
         places.push((host, ROOT_PORT));
     }
     Ok((places, configs))
-}
-
-fn node_config(random: &mut Random) -> NodeConfig {
-    NodeConfig {
-        identity: random.bytes(),
-        seed: [0; 32],
-        unix_time: Duration::ZERO,
-        receive_buffer: 212_992,
-        portable: false,
-        max_segments: 64,
-        limits: NodeLimits::default(),
-    }
 }
 
 /// A few kilobytes both ways, and then a little now and then for twelve seconds. Nobody waits for that, so it

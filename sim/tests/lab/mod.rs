@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use peersock_overlay::{Contact, Limits as NodeLimits, NetworkConfig, NetworkId};
+use peersock_overlay::{Contact, NetworkConfig, NetworkId};
 use peersock_sim::net::{HostId, LanId, Pipe, Prefixes, Stage};
 use peersock_sim::{Limits, MachineConfig, NodeConfig, Plan, Random, Trace, World};
 
@@ -57,15 +57,7 @@ impl Lab {
 }
 
 pub(crate) fn node_config(identity: u8) -> NodeConfig {
-    NodeConfig {
-        identity: [identity; 32],
-        seed: [0; 32],
-        unix_time: Duration::ZERO,
-        receive_buffer: 212_992,
-        portable: false,
-        max_segments: 64,
-        limits: NodeLimits::default(),
-    }
+    NodeConfig::usual([identity; 32])
 }
 
 pub(crate) fn open_network() -> NetworkConfig {
