@@ -173,8 +173,9 @@ fn program() -> Option<PathBuf> {
     named.or_else(|| find_in_path("natlab")).or_else(above)
 }
 
-fn find_in_path(program: &str) -> Option<PathBuf> {
+/// Where a program is; servers are often where users' paths do not look.
+pub fn find_in_path(program: &str) -> Option<PathBuf> {
     let mut folders: OsString = env::var_os("PATH").unwrap_or_default();
     folders.push(":/usr/sbin:/sbin");
-    env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| path.exists())
+    env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| path.is_file())
 }

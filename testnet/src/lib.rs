@@ -49,7 +49,7 @@ pub use fake_root::{FakeRoot, Lies};
 #[cfg(feature = "stack")]
 pub use host::StackHost;
 #[cfg(feature = "lab")]
-pub use lab::Lab;
+pub use lab::{Lab, find_in_path};
 #[cfg(feature = "dht")]
 pub use local_dht::LocalDht;
 pub use queue::Queue;

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use peersock_testnet::find_in_path;
 use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -91,7 +92,7 @@ static OFFICES: AtomicU32 = AtomicU32::new(0);
 impl Office {
     /// Builds one for a test that needs this proxy. `None`, and a line that says why, where there can be none.
     fn build(test: &str, proxy: &str) -> Option<Office> {
-        if find(proxy).is_none() {
+        if find_in_path(proxy).is_none() {
             eprintln!("SKIP {test}: the program {proxy} is missing");
             return None;
         }
@@ -140,7 +141,7 @@ impl Office {
         let log = File::create(self.file("log")).unwrap();
         let bind = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
         let mut command = self.at(&self.names[2], "unshare", &["--mount", "sh", "-c", bind]);
-        command.arg(self.file("hosts")).arg(find(program).unwrap()).args(words);
+        command.arg(self.file("hosts")).arg(find_in_path(program).unwrap()).args(words);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.proxy = Some(command.spawn().unwrap());
         let give_up = Instant::now() + PATIENCE;
@@ -221,11 +222,6 @@ impl Drop for Office {
             ip(["netns", "del", name]);
         }
     }
-}
-
-fn find(program: &str) -> Option<PathBuf> {
-    let folders = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
-    std::env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 
 fn ip(words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> bool {

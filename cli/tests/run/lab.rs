@@ -7,6 +7,8 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use peersock_testnet::find_in_path;
+
 use crate::common::{Finished, Running, peersock, run, write_file};
 
 /// The members and the addresses that they have beside that of their key.
@@ -25,7 +27,7 @@ impl Lab {
     /// `None`, having said so, if one of these programs is not installed.
     pub(crate) fn with(test: &str, programs: &[&str]) -> Option<Lab> {
         for program in programs {
-            if find(program).is_none() {
+            if find_in_path(program).is_none() {
                 eprintln!("SKIP {test}: {program} is not installed");
                 return None;
             }
@@ -141,14 +143,6 @@ impl Lab {
         );
         run(self.command(member, options, &["bash", "-c", &script])).success()
     }
-}
-
-/// Where a program is.
-pub(crate) fn find(program: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH")?;
-    // Servers are often there, and users' paths often do not name it.
-    let folders = env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
-    folders.map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 
 pub(crate) fn is_root() -> bool {

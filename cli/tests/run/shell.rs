@@ -1,7 +1,9 @@
 //! Secure shell, and what runs over it.
 
+use peersock_testnet::find_in_path;
+
 use crate::common::Running;
-use crate::lab::{Lab, find, sha256};
+use crate::lab::{Lab, sha256};
 
 #[test]
 fn ssh_scp_and_rsync_work_over_the_overlay() {
@@ -85,7 +87,7 @@ fn sshd(test: &str, programs: &[&str]) -> Option<(Lab, Running)> {
          LogLevel ERROR
 ",
     );
-    let sshd = find("sshd")?;
+    let sshd = find_in_path("sshd")?;
     // What the package's service makes.
     let _ = std::fs::create_dir("/run/sshd");
     let running = lab.start("alpha", &[sshd.to_str()?, "-D", "-e", "-f", &server]);

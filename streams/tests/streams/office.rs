@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use peersock_testnet::find_in_path;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
@@ -43,7 +44,7 @@ impl Office {
     /// Builds one for a test that needs these programs. `None`, and a line that says why, where there can be
     /// none.
     pub(crate) fn build(test: &str, programs: &[&str]) -> Option<Office> {
-        if let Some(missing) = programs.iter().find(|program| find(program).is_none()) {
+        if let Some(missing) = programs.iter().find(|program| find_in_path(program).is_none()) {
             skip(test, &format!("the program {missing} is missing"));
             return None;
         }
@@ -87,7 +88,7 @@ impl Office {
         let bind = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.names[1], "unshare", "--mount", "sh", "-c", bind]);
-        command.arg(self.file("hosts")).arg(find(program).expect("it was there")).args(words);
+        command.arg(self.file("hosts")).arg(find_in_path(program).expect("it was there")).args(words);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a file")).stderr(log);
         self.programs.push(command.spawn().expect("it starts"));
         let give_up = Instant::now() + PATIENCE;
@@ -169,11 +170,6 @@ fn enter(name: &str) {
 
 fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().expect("a runtime")
-}
-
-fn find(program: &str) -> Option<PathBuf> {
-    let folders = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
-    std::env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 
 fn ip(words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> bool {
