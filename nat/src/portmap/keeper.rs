@@ -56,6 +56,7 @@ struct State {
     mapping: Option<PortMapping>,
     is_stopped: bool,
     is_asked: bool,
+    is_finished: bool,
 }
 
 #[derive(Debug, Default)]
@@ -138,12 +139,29 @@ impl PortMapper {
 
     /// Closes the port and waits until that is done, for a few seconds at most. Dropping does the same.
     pub fn stop(self) {}
+
+    /// Begins to close the port, and waits for nothing.
+    pub fn begin_stop(&self) {
+        self.shared.state.lock().expect("no panic under this lock").is_stopped = true;
+        self.shared.changed.notify_all();
+    }
+
+    /// Closes the port and waits no longer than that; `true` if it is closed, or was not open. If not, the
+    /// thread goes on with it by itself.
+    pub fn stop_within(mut self, patience: Duration) -> bool {
+        self.begin_stop();
+        let state = self.shared.state.lock().expect("no panic under this lock");
+        let goes_on = |state: &mut State| !state.is_finished && state.mapping.is_some();
+        let waited = self.shared.changed.wait_timeout_while(state, patience, goes_on);
+        let is_timeout = waited.expect("no panic under this lock").1.timed_out();
+        self.thread = None;
+        !is_timeout
+    }
 }
 
 impl Drop for PortMapper {
     fn drop(&mut self) {
-        self.shared.state.lock().expect("no panic under this lock").is_stopped = true;
-        self.shared.changed.notify_all();
+        self.begin_stop();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -199,6 +217,8 @@ fn keep(
     {
         tracing::debug!(%error, "the mapped port stays open until its lifetime ends");
     }
+    shared.state.lock().expect("no panic under this lock").is_finished = true;
+    shared.changed.notify_all();
 }
 
 /// Sleeps; `false` when it is over.

@@ -44,7 +44,7 @@ pub(super) struct Look {
     interfaces: Vec<HostInterface>,
     /// The addresses of the STUN servers; names are resolved when the network changes.
     stun: Vec<SocketAddr>,
-    ports: Ports,
+    ports: Arc<Ports>,
     tell: Arc<dyn Fn() + Send + Sync>,
     seen: Vec<Seen>,
     has_asked: bool,
@@ -71,13 +71,18 @@ pub(in crate::node) struct Found {
 }
 
 impl Look {
-    pub(super) fn new(settings: Settings, tell: Arc<dyn Fn() + Send + Sync>, now: Instant) -> Look {
+    pub(super) fn new(
+        settings: Settings,
+        ports: Arc<Ports>,
+        tell: Arc<dyn Fn() + Send + Sync>,
+        now: Instant,
+    ) -> Look {
         Look {
             settings,
             begun: now,
             interfaces: Vec::new(),
             stun: Vec::new(),
-            ports: Ports::default(),
+            ports,
             tell,
             seen: Vec::new(),
             has_asked: false,
@@ -140,10 +145,6 @@ impl Look {
     /// Whether a contact can be told: all that answers at once has done so.
     pub(super) fn is_settled(&self) -> bool {
         !self.settings.has_dht || self.has_asked || self.begun.elapsed() >= FIRST_WAIT
-    }
-
-    pub(super) fn has_ports(&self) -> bool {
-        !self.ports.forwarded().is_empty()
     }
 
     pub(super) fn contact(&self, around: &Surroundings) -> Contact {

@@ -13,7 +13,7 @@ mod ports;
 
 use std::net::SocketAddrV4;
 use std::sync::{Arc, Condvar, Mutex, Weak};
-use std::thread::{self, ThreadId};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock_nat::netcheck::Target;
@@ -26,6 +26,7 @@ use crate::sync;
 
 pub(super) use look::Found;
 use look::{Look, Surroundings};
+use ports::Ports;
 
 /// How long the node's end waits until ports that routers forward to it are closed.
 const CLOSING: Duration = Duration::from_secs(1);
@@ -48,25 +49,23 @@ pub(super) struct Keeper {
 }
 
 /// What the thread and the others share.
+#[derive(Default)]
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    ports: Arc<Ports>,
 }
 
 #[derive(Default)]
 struct State {
     is_stopped: bool,
-    is_finished: bool,
     /// Something has happened that the thread should look at.
     is_woken: bool,
     /// The machine's interfaces may have changed.
     interfaces_changed: bool,
-    /// Routers forward a port to this node.
-    has_ports: bool,
     /// Nodes of the DHT that can be asked.
     dht_nodes: Vec<SocketAddrV4>,
     found: Found,
-    thread: Option<ThreadId>,
 }
 
 impl Keeper {
@@ -76,15 +75,15 @@ impl Keeper {
         settings: Settings,
         publish: Box<dyn Fn(&Contact) + Send>,
     ) -> std::io::Result<Keeper> {
-        let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new() });
+        let shared = Arc::new(Shared::default());
         let watching = Arc::clone(&shared);
         node.driver
             .on_interfaces_changed(Box::new(move || watching.wake(|state| state.interfaces_changed = true)));
         let (weak, its) = (Arc::downgrade(node), Arc::clone(&shared));
         thread::Builder::new().name("peersock-contact".into()).spawn(move || {
-            sync::lock(&its.state).thread = Some(thread::current().id());
             run(&weak, &its, settings, &*publish);
-            its.finish();
+            // The node went without a word.
+            its.ports.close(CLOSING);
         })?;
         Ok(Keeper { shared })
     }
@@ -99,14 +98,11 @@ impl Keeper {
         sync::lock(&self.shared.state).found.clone()
     }
 
-    /// Ends the thread. Waits for it for a second if a router forwards a port, which it closes.
+    /// Ends the thread, without waiting for it, and has the ports closed that routers forward: that is waited
+    /// for, for a second.
     pub(super) fn stop(&self) {
         self.shared.wake(|state| state.is_stopped = true);
-        let state = sync::lock(&self.shared.state);
-        if state.has_ports && state.thread != Some(thread::current().id()) {
-            let is_closing = |state: &mut State| !state.is_finished;
-            drop(sync::wait_timeout_while(&self.shared.changed, state, CLOSING, is_closing));
-        }
+        self.shared.ports.close(CLOSING);
     }
 }
 
@@ -123,11 +119,6 @@ impl Shared {
         sync::lock(&self.state).is_stopped
     }
 
-    fn finish(&self) {
-        sync::lock(&self.state).is_finished = true;
-        self.changed.notify_all();
-    }
-
     /// Sleeps until then, or until it is woken.
     fn sleep(&self, until: Instant) {
         let left = until.saturating_duration_since(Instant::now());
@@ -141,7 +132,8 @@ impl Shared {
 /// The thread's loop.
 fn run(node: &Weak<Inner>, shared: &Arc<Shared>, settings: Settings, publish: &dyn Fn(&Contact)) {
     let telling = Arc::clone(shared);
-    let mut look = Look::new(settings, Arc::new(move || telling.wake(|_| ())), Instant::now());
+    let tell = Arc::new(move || telling.wake(|_| ()));
+    let mut look = Look::new(settings, Arc::clone(&shared.ports), tell, Instant::now());
     let mut told: Option<Contact> = None;
     let mut published: Option<Contact> = None;
     while !shared.is_stopped() {
@@ -171,7 +163,6 @@ fn run(node: &Weak<Inner>, shared: &Arc<Shared>, settings: Settings, publish: &d
         drop(node);
         {
             let mut state = sync::lock(&shared.state);
-            state.has_ports = look.has_ports();
             state.found = look.found();
         }
         if told.is_some() && published.as_ref() != Some(&whole) {

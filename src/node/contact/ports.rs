@@ -1,12 +1,14 @@
 //! Ports that routers forward to the node's sockets.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use peersock_nat::host::HostInterface;
 use peersock_nat::portmap::{Gateway, PortMapper, Protocol, Transport};
 
 use super::gather::is_private;
+use crate::sync;
 
 /// At most so many routers are asked.
 const MAX_GATEWAYS: usize = 4;
@@ -18,10 +20,16 @@ pub(super) struct Ask {
     port: u16,
 }
 
-/// The ports that are kept open.
+/// The ports that are kept open. They are shared: whoever ends the node closes them, whatever the thread is
+/// waiting for.
 #[derive(Default)]
-pub(super) struct Ports {
-    mappers: Vec<(Ask, PortMapper)>,
+pub(super) struct Ports(Mutex<Mappers>);
+
+#[derive(Default)]
+struct Mappers {
+    all: Vec<(Ask, PortMapper)>,
+    /// No more are opened.
+    is_closed: bool,
 }
 
 /// A port that is open.
@@ -33,10 +41,16 @@ pub(in crate::node) struct Forwarded {
 
 impl Ports {
     /// Keeps these open and closes others. `tell` is called when one was opened or lost.
-    pub(super) fn set(&mut self, asks: Vec<Ask>, tell: &Arc<dyn Fn() + Send + Sync>) {
-        self.mappers.retain(|(known, _)| asks.contains(known));
+    pub(super) fn set(&self, asks: Vec<Ask>, tell: &Arc<dyn Fn() + Send + Sync>) {
+        let mut mappers = sync::lock(&self.0);
+        if mappers.is_closed {
+            return;
+        }
+        for (_, mapper) in mappers.all.extract_if(.., |(known, _)| !asks.contains(known)) {
+            mapper.stop_within(Duration::ZERO);
+        }
         for ask in asks {
-            if self.mappers.iter().any(|(known, _)| *known == ask) {
+            if mappers.all.iter().any(|(known, _)| *known == ask) {
                 continue;
             }
             let (gateway, tell) = (ask.gateway.clone(), Arc::clone(tell));
@@ -47,20 +61,39 @@ impl Ports {
                 PortMapper::LIFETIME,
                 Box::new(move || tell()),
             );
-            self.mappers.push((ask, mapper));
+            mappers.all.push((ask, mapper));
+        }
+    }
+
+    /// Closes all, for ever. Waits no longer than that.
+    pub(super) fn close(&self, patience: Duration) {
+        let until = Instant::now() + patience;
+        let mappers = {
+            let mut mappers = sync::lock(&self.0);
+            mappers.is_closed = true;
+            std::mem::take(&mut mappers.all)
+        };
+        for (_, mapper) in &mappers {
+            mapper.begin_stop();
+        }
+        for (_, mapper) in mappers {
+            if !mapper.stop_within(until.saturating_duration_since(Instant::now())) {
+                tracing::debug!("a router did not close the port that it forwards, in time");
+            }
         }
     }
 
     /// Has the routers asked at once: the network has changed.
     pub(super) fn refresh(&self) {
-        for (_, mapper) in &self.mappers {
+        for (_, mapper) in &sync::lock(&self.0).all {
             mapper.refresh();
         }
     }
 
     /// What is open now.
     pub(super) fn forwarded(&self) -> Vec<Forwarded> {
-        let mappings = self.mappers.iter().filter_map(|(_, mapper)| mapper.mapping());
+        let mappers = sync::lock(&self.0);
+        let mappings = mappers.all.iter().filter_map(|(_, mapper)| mapper.mapping());
         mappings.map(|mapping| Forwarded { external: mapping.external, by: mapping.protocol }).collect()
     }
 }
