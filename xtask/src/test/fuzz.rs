@@ -4,7 +4,9 @@
 //! them. What a run finds is kept in the build folder, not among the committed inputs.
 
 use std::fs;
+use std::num::NonZero;
 use std::process::Command;
+use std::thread;
 
 use super::command::{check, run as run_command, works};
 use super::outcome::Outcome;
@@ -21,7 +23,6 @@ const SECONDS: u32 = 5;
 ///
 /// When they do not build.
 pub(super) fn run(workspace: &Workspace) -> Result<Outcome> {
-    let fuzz = root().join("fuzz");
     let mut compiler = Command::new("c++");
     compiler.arg("--version");
     if !works(compiler) {
@@ -35,21 +36,37 @@ pub(super) fn run(workspace: &Workspace) -> Result<Outcome> {
         return Err("the fuzz targets do not build".into());
     }
     let mut outcome = Outcome::default();
-    for target in targets.lines() {
-        let found = workspace.target.join("fuzz-corpus").join(target);
-        fs::create_dir_all(&found)?;
-        let mut command = cargo_fuzz(workspace, &["run", target])?;
-        // The first folder takes what is found, all of them are read.
-        command.arg(&found);
-        let corpus = fuzz.join("corpus").join(target);
-        if corpus.is_dir() {
-            command.arg(corpus);
+    let targets: Vec<&str> = targets.lines().collect();
+    // A fuzzer uses one processor.
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    for together in targets.chunks(processors) {
+        let outcomes = thread::scope(|scope| {
+            let runs: Vec<_> = together
+                .iter()
+                .map(|target| scope.spawn(|| run_one(workspace, target).map_err(|error| error.to_string())))
+                .collect();
+            runs.into_iter().map(thread::ScopedJoinHandle::join).collect::<Vec<_>>()
+        });
+        for (one, target) in outcomes.into_iter().zip(together) {
+            outcome.add(one.map_err(|_| format!("fuzz target {target}: a panic"))??);
         }
-        command.args(["--", "-verbosity=0", "-print_final_stats=1"]);
-        command.arg(format!("-max_total_time={SECONDS}"));
-        outcome.add(check(&format!("fuzz target {target}"), command)?);
     }
     Ok(outcome)
+}
+
+fn run_one(workspace: &Workspace, target: &str) -> Result<Outcome> {
+    let found = workspace.target.join("fuzz-corpus").join(target);
+    fs::create_dir_all(&found)?;
+    let mut command = cargo_fuzz(workspace, &["run", target])?;
+    // The first folder takes what is found, all of them are read.
+    command.arg(&found);
+    let corpus = root().join("fuzz/corpus").join(target);
+    if corpus.is_dir() {
+        command.arg(corpus);
+    }
+    command.args(["--", "-verbosity=0", "-print_final_stats=1"]);
+    command.arg(format!("-max_total_time={SECONDS}"));
+    check(&format!("fuzz target {target}"), command)
 }
 
 /// `cargo fuzz …`

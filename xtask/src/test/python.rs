@@ -97,9 +97,10 @@ fn environment(folder: &Path) -> Result<std::result::Result<PathBuf, Outcome>> {
 
 fn pytest(python: &Path, folder: &Path, workspace: &Workspace) -> Result<Outcome> {
     // Some tests run other programs on the overlay: with the launcher as it is now, and none that was built
-    // earlier.
+    // earlier. The whole workspace is built: by itself the program would have other features, and all that it
+    // depends on would be built once more.
     let mut build = cargo();
-    build.args(["build", "--package", "peersock-cli"]);
+    build.args(["build", "--workspace"]);
     if !run(build)?.0 {
         return Ok(Outcome::failed("python: the program peersock"));
     }

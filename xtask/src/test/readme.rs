@@ -51,7 +51,7 @@ const TRIES: &[Try] = &[
     },
     Try {
         name: "install",
-        commands: &["cargo install --path cli"],
+        commands: &["cargo install --locked --path cli"],
         needs: &[],
         builds: true,
         // There is nothing else beside the program.

@@ -1,6 +1,8 @@
 //! The steps, in order.
 
 use std::fs;
+use std::process::Command;
+use std::thread;
 
 use super::command::{check, run, works};
 use super::outcome::Outcome;
@@ -98,7 +100,9 @@ fn tests(_: &Workspace) -> Result<Outcome> {
     library.args(["build", "--package", "peersock-ffi"]);
     run(library)?;
     let mut command = cargo();
-    command.args(["nextest", "run", "--workspace"]);
+    // Many tests wait for something: two per processor use it better than one.
+    let threads = thread::available_parallelism().map_or(1, |count| 2 * count.get());
+    command.args(["nextest", "run", "--workspace", "--test-threads", &threads.to_string()]);
     let (success, _) = run(command)?;
     let xml = fs::read_to_string(junit).map_err(|_| "the tests did not run")?;
     counted(success, Outcome::from_junit(&xml)?)
@@ -123,9 +127,15 @@ fn examples(_: &Workspace) -> Result<Outcome> {
     check("examples", command)
 }
 
-fn simulation(_: &Workspace) -> Result<Outcome> {
+fn simulation(workspace: &Workspace) -> Result<Outcome> {
     let mut command = cargo();
-    command.args(["run", "--release", "--package", "peersock-sim", "--"]);
+    // With the profile of development, in which it is optimised, and with the whole workspace: so it is built
+    // already.
+    command.args(["build", "--workspace"]);
+    if !run(command)?.0 {
+        return Ok(Outcome::failed("the simulator does not build"));
+    }
+    let mut command = Command::new(workspace.target.join("debug/peersock-sim"));
     command.args(["run", "--seeds", SIMULATION_SEEDS]);
     let (success, output) = run(command)?;
     counted(success, Outcome::from_last_line("simulation seed", &output)?)
