@@ -110,14 +110,24 @@ pub(crate) fn none_up(allowed: &Interfaces) -> String {
     format!("no network interface that may be used is up: allowed is {allowed}, {present}")
 }
 
-/// The interface over which the system sends to `remote`, for the log: asks the system, so it is not for
-/// every packet.
-pub(crate) fn leading_to(remote: SocketAddr) -> Option<String> {
+/// Whether the system knows a way to `remote`.
+pub(crate) fn has_route(remote: SocketAddr) -> bool {
+    source_towards(remote).is_some()
+}
+
+/// The address that the system sends to `remote` from.
+fn source_towards(remote: SocketAddr) -> Option<IpAddr> {
     let any = if remote.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind(SocketAddr::new(any, 0)).ok()?;
     // No packet leaves: that only makes the system choose a route.
     socket.connect(remote).ok()?;
-    let local = socket.local_addr().ok()?.ip();
+    Some(socket.local_addr().ok()?.ip())
+}
+
+/// The interface over which the system sends to `remote`, for the log: asks the system, so it is not for
+/// every packet.
+pub(crate) fn leading_to(remote: SocketAddr) -> Option<String> {
+    let local = source_towards(remote)?;
     let entries = if_addrs::get_if_addrs().ok()?;
     entries.into_iter().find(|entry| entry.ip() == local).map(|entry| entry.name)
 }

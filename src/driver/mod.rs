@@ -30,10 +30,10 @@ use rustix::event::{PollFd, PollFlags};
 
 pub(crate) use attached::Attached;
 pub use interfaces::Interfaces;
-pub(crate) use interfaces::canonical;
+pub(crate) use interfaces::{canonical, has_route};
 pub(crate) use poller::Poller;
 pub(crate) use streams::StreamConfig;
-pub(crate) use udp::UdpSockets;
+pub(crate) use udp::{OutsideAnswer, UdpSockets};
 
 use crate::datapath::{Datapath, Sink, Transmit};
 use crate::sync;
