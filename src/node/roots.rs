@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use peersock_overlay::{NodeId, RootConfig, RootState, is_endpoint};
 use peersock_stack::Batch;
-use peersock_streams::{ProxySettings, Target, Transport, Way};
+use peersock_streams::{ProxySettings, Target, Transport};
 
 use super::Inner;
 use super::resolver::{Resolve, Turn};
@@ -82,9 +82,8 @@ fn start_streams(node: &Arc<Inner>, roots: &[RootAddress]) {
         return;
     }
     let driver = &node.driver;
-    let ways = driver.sockets.devices().into_iter().map(|interface| Way { interface }).collect();
     let proxy = ProxySettings::from_environment().map_err(|error| error.to_string());
-    if let Err(error) = driver.start_streams(StreamConfig { targets, proxy, ways }) {
+    if let Err(error) = driver.start_streams(StreamConfig { targets, proxy }) {
         tracing::warn!(%error, "roots are reached by UDP only");
     }
 }

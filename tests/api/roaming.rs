@@ -1,0 +1,153 @@
+//! A node whose machine changes its network while a stream leads to its root.
+//!
+//! ```text
+//!  alpha 10.95.1.2 ---- 10.95.1.1  \
+//!                                    10.95.0.1 root, beta
+//!  alpha 10.95.2.2 ---- 10.95.2.1  /
+//! ```
+//!
+//! Two network namespaces, of which alpha's lets no UDP out. Only one of the links is there at a time. This
+//! needs root and `ip`; tests skip otherwise.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use peersock::blocking::{TcpListener, TcpStream};
+use peersock::{IdentitySource, Interfaces, Joined, Network, NetworkId, Node, RootSource};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::common::{PATIENCE, network};
+use crate::streams::Root;
+
+/// Silence alone is noticed after 25 s. Far more than what it should take, and less than that.
+const NOTICED: Duration = Duration::from_secs(12);
+
+#[test]
+fn a_stream_to_a_root_follows_the_machine_to_another_network() {
+    let Some(place) = Place::build("a_stream_to_a_root_follows_the_machine") else { return };
+    place.roam(Interfaces::All);
+}
+
+#[test]
+fn a_stream_may_leave_by_an_interface_that_was_not_there_at_the_start() {
+    let Some(place) = Place::build("a_stream_may_leave_by_an_interface") else { return };
+    place.roam(Interfaces::Named(vec!["first".into(), "second".into()]));
+}
+
+/// Alpha's namespace, and the one of the others.
+struct Place([String; 2]);
+
+/// How many there were in this process: tests may run in threads of one.
+static PLACES: AtomicU32 = AtomicU32::new(0);
+
+impl Place {
+    /// `None`, and a line that says why, where there can be none.
+    fn build(test: &str) -> Option<Place> {
+        let number = PLACES.fetch_add(1, Ordering::Relaxed);
+        let names = ["a", "r"].map(|which| format!("peersock-roam-{}-{number}{which}", std::process::id()));
+        if !ip(&["netns", "add", &names[0]]) {
+            eprintln!("SKIP {test}: network namespaces need root and the program ip");
+            return None;
+        }
+        let place = Place(names);
+        let [a, r] = &place.0;
+        assert!(ip(&["netns", "add", r]));
+        for at in [a, r] {
+            assert!(ip(&["-n", at, "link", "set", "lo", "up"]));
+        }
+        assert!(ip(&["-n", r, "addr", "add", "10.95.0.1/32", "dev", "lo"]));
+        assert!(ip(&["-n", a, "rule", "add", "pref", "10", "ipproto", "udp", "prohibit"]));
+        Some(place)
+    }
+
+    fn connect(&self, link: &str, net: &str) {
+        let [a, r] = &self.0;
+        assert!(ip(&["link", "add", link, "netns", a, "type", "veth", "peer", "name", link, "netns", r]));
+        for (at, host) in [(r, 1), (a, 2)] {
+            assert!(ip(&["-n", at, "addr", "add", &format!("{net}.{host}/24"), "dev", link]));
+            assert!(ip(&["-n", at, "link", "set", link, "up"]));
+        }
+        assert!(ip(&["-n", a, "route", "add", "default", "via", &format!("{net}.1")]));
+    }
+
+    /// Has alpha talk to beta, change its network, and talk on.
+    fn roam(&self, interfaces: Interfaces) {
+        self.connect("first", "10.95.1");
+        let inside = "10.95.0.1:0".parse().expect("an address");
+        let root = self.within(1, || Root::listen(&[inside], inside));
+        let text = |way: &str| format!("{}@{way}", root.identity());
+        let network = network();
+        let by_stream = text(&format!("wss:{}", root.stream()));
+        let (alpha, home) = self.within(0, || node(&by_stream, network, interfaces));
+        let by_udp = text(&root.udp()[0].to_string());
+        let (beta, away) = self.within(1, || node(&by_udp, network, Interfaces::All));
+
+        let listener = TcpListener::bind_on(&beta, "[::]:1500").expect("a free port");
+        let echo = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut byte = [0];
+            while stream.read(&mut byte).expect("no reset") > 0 {
+                stream.write_all(&byte).expect("room");
+            }
+        });
+        home.wait_peer(away.address().into(), PATIENCE).expect("it is found");
+        let address = SocketAddr::new(away.address().into(), 1500);
+        let mut stream = TcpStream::connect_on(&alpha, address).expect("connected");
+        let mut ask = |byte: u8| {
+            stream.write_all(&[byte]).expect("room");
+            let mut back = [0];
+            stream.read_exact(&mut back).expect("it answers");
+            assert_eq!(back, [byte]);
+        };
+        ask(1);
+        assert!(alpha.status().roots[0].stream.is_some());
+
+        assert!(ip(&["-n", &self.0[0], "link", "del", "first"]));
+        thread::sleep(Duration::from_millis(500));
+        self.connect("second", "10.95.2");
+        let since = Instant::now();
+        ask(2);
+        let took = since.elapsed();
+        eprintln!("the first answer {took:?} after the network's return");
+        assert!(took < NOTICED, "{took:?}");
+        drop(stream);
+        echo.join().expect("no panic");
+    }
+
+    /// Does something inside; threads that it starts stay there.
+    fn within<T: Send>(&self, which: usize, work: impl FnOnce() -> T + Send) -> T {
+        let namespace = File::open(format!("/run/netns/{}", self.0[which])).expect("it is there");
+        let worker = || {
+            let kind = Some(LinkNameSpaceType::Network);
+            move_into_link_name_space(namespace.as_fd(), kind).expect("root may enter namespaces");
+            work()
+        };
+        thread::scope(|scope| scope.spawn(worker).join().expect("no panic"))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        for name in &self.0 {
+            ip(&["netns", "del", name]);
+        }
+    }
+}
+
+fn node(root: &str, network: NetworkId, interfaces: Interfaces) -> (Node, Joined) {
+    let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(interfaces);
+    let roots = RootSource::load(root).expect("a root");
+    let node = builder.discovery(false).roots(roots).start().expect("sockets");
+    let joined = node.join(Network::ad_hoc(network)).expect("joined");
+    (node, joined)
+}
+
+fn ip(words: &[&str]) -> bool {
+    Command::new("ip").args(words).output().is_ok_and(|output| output.status.success())
+}
