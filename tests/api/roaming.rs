@@ -11,7 +11,7 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,7 +19,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock::blocking::{TcpListener, TcpStream};
-use peersock::{IdentitySource, Interfaces, Joined, Network, NetworkId, Node, RootSource};
+use peersock::{Dht, IdentitySource, Interfaces, Joined, Network, NetworkId, Node, RootSource};
+use peersock_testnet::LocalDht;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::common::{PATIENCE, network};
@@ -38,6 +39,85 @@ fn a_stream_to_a_root_follows_the_machine_to_another_network() {
 fn a_stream_may_leave_by_an_interface_that_was_not_there_at_the_start() {
     let Some(place) = Place::build("a_stream_may_leave_by_an_interface") else { return };
     place.roam(Interfaces::Named(vec!["first".into(), "second".into()]));
+}
+
+#[test]
+fn the_dht_is_entered_from_the_address_that_the_machine_has_now() {
+    let Some(place) = Place::build("the_dht_is_entered_from_the_address") else { return };
+    place.connect("first", "10.95.1");
+    let [alpha, others] = &place.0;
+    // It is no node of the DHT, and notes who asks.
+    let entry = place.within(1, || UdpSocket::bind("10.95.0.1:0")).expect("a port");
+    entry.set_read_timeout(Some(Duration::from_millis(5))).expect("not zero");
+    let entries = vec![entry.local_addr().expect("bound").to_string().parse().expect("IPv4")];
+    let start = || {
+        let builder = Node::builder().identity(IdentitySource::Ephemeral);
+        let builder = builder.interfaces(Interfaces::Named(vec!["first".into()])).discovery(false);
+        builder.roots(Vec::<peersock::RootAddress>::new()).dht(Dht::Nodes(entries)).start().expect("sockets")
+    };
+    assert!(ip(&["-n", alpha, "rule", "del", "pref", "10"]));
+    let node = place.within(0, start);
+    node.join(Network::ad_hoc(network())).expect("joined");
+    // Its own sockets ask, too, as what they are seen, and are bound to no address.
+    let own: Vec<_> = node.status().endpoints.iter().map(SocketAddr::port).collect();
+    let asked_from = |address: &str| {
+        let since = Instant::now();
+        let mut buffer = [0; 1500];
+        let is_it = |from: SocketAddr| from.ip().to_string() == address && !own.contains(&from.port());
+        while !entry.recv_from(&mut buffer).is_ok_and(|(_, from)| is_it(from)) {
+            assert!(since.elapsed() < PATIENCE, "nobody asks from {address}: {:?}", node.status().dht);
+        }
+    };
+    asked_from("10.95.1.2");
+    for words in ["addr del 10.95.1.2/24 dev first", "addr add 10.95.2.2/24 dev first"] {
+        assert!(ip(&[vec!["-n", alpha], words.split(' ').collect()].concat()));
+    }
+    assert!(ip(&["-n", others, "addr", "add", "10.95.2.1/24", "dev", "first"]));
+    assert!(ip(&["-n", alpha, "route", "add", "default", "via", "10.95.2.1"]));
+    asked_from("10.95.2.2");
+}
+
+#[test]
+#[ignore = "it measures for six minutes; run it alone, with --no-capture"]
+fn a_node_in_the_dht_costs_little_while_nothing_happens() {
+    const NODES: u8 = 50;
+    const MINUTES: u32 = 3;
+    let Some(place) = Place::build("a_node_in_the_dht_costs_little") else { return };
+    place.connect("first", "10.95.1");
+    let [alpha, others] = &place.0;
+    assert!(ip(&["-n", alpha, "rule", "del", "pref", "10"]));
+    for host in 0..NODES {
+        assert!(ip(&["-n", others, "addr", "add", &format!("10.95.0.{}/32", 100 + host), "dev", "lo"]));
+    }
+    let first = "10.95.0.100".parse().expect("an address");
+    let swarm = place.within(1, || LocalDht::on_addresses(first, NODES.into()));
+    let start = || {
+        let builder =
+            Node::builder().identity(IdentitySource::Ephemeral).discovery(false).port_mapping(false);
+        let builder = builder.roots(Vec::<peersock::RootAddress>::new());
+        builder.dht(Dht::Nodes(swarm.entries())).start().expect("sockets")
+    };
+    let node = place.within(0, start);
+    node.join(Network::ad_hoc(network())).expect("joined");
+    // A node that was busy lately reads its mailbox often.
+    thread::sleep(Duration::from_secs(180));
+    assert_eq!(node.status().dht.expect("it is used").published, 1);
+    let before = place.within(0, traffic);
+    thread::sleep(Duration::from_secs(60) * MINUTES);
+    let after = place.within(0, traffic);
+    let [received, packets_in, sent, packets_out] =
+        std::array::from_fn(|i| (after[i] - before[i]) / u64::from(MINUTES));
+    eprintln!("in a minute: {packets_out} packets, {sent} B out; {packets_in} packets, {received} B in");
+    // Ten minutes in an hour it reads its mailbox in two epochs, which costs twice as much.
+    assert!(packets_out < 900 && packets_in < 900, "{packets_out} packets out, {packets_in} in");
+}
+
+/// Bytes and packets received, bytes and packets sent, on the link of this thread's namespace.
+fn traffic() -> [u64; 4] {
+    let text = std::fs::read_to_string("/proc/thread-self/net/dev").expect("Linux");
+    let line = text.lines().find_map(|line| line.trim().strip_prefix("first:")).expect("the link");
+    let numbers: Vec<u64> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    [numbers[0], numbers[1], numbers[8], numbers[9]]
 }
 
 /// Alpha's namespace, and the one of the others.
