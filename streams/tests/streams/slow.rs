@@ -162,6 +162,8 @@ async fn a_doubted_end_that_answers_is_kept() {
         }
         bench.server.handle().send(id, &b"still here"[..]).expect("open");
         assert_eq!(&receiver.recv().await.expect("open")[..], b"still here");
+        drop((sender, receiver));
+        assert_eq!(bench.closed(id).await, Closed::There);
     }
 }
 
