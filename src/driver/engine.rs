@@ -143,7 +143,7 @@ fn interfaces_changed(now: Instant, driver: &Driver, watch: Option<&InterfaceWat
     match driver.sockets.refresh() {
         Ok(true) => {
             driver.datapath.set_sockets(now, driver.sockets.infos(), batch);
-            driver.streams.network_changed();
+            driver.network_changed();
         }
         Ok(false) => {}
         Err(error) => tracing::debug!(%error, "the network interfaces could not be listed"),

@@ -172,9 +172,15 @@ impl Driver {
         }
         if reading.is_news {
             tracing::debug!("the machine was suspended");
-            self.streams.network_changed();
+            self.network_changed();
         }
         reading.now
+    }
+
+    /// Has what waits, or hangs, in the old network begin anew.
+    fn network_changed(&self) {
+        self.streams.network_changed();
+        self.datapath.note_network_change();
     }
 
     /// Has the engine look at everything anew.

@@ -14,7 +14,7 @@ use peersock_streams::{ProxySettings, Target, Transport};
 use super::Inner;
 use super::resolver::{Resolve, Turn};
 use crate::config::{HostEndpoint, RootAddress, RootTransport};
-use crate::datapath::Subscription;
+use crate::datapath::{Heard, Subscription};
 use crate::driver::StreamConfig;
 use crate::sync;
 
@@ -175,7 +175,11 @@ impl Names {
             let end = Instant::now() + next.unwrap_or(LOOK).clamp(SHORTEST, LOOK);
             // Events wake this thread when the node ends; those of peers do not matter.
             while !events.is_over() && Instant::now() < end {
-                events.next_timeout(end.saturating_duration_since(Instant::now()));
+                let heard = events.next_or_change(end.saturating_duration_since(Instant::now()));
+                if matches!(heard, Heard::NetworkChange) {
+                    self.roots.iter_mut().for_each(|root| root.turn.network_changed(Instant::now()));
+                    break;
+                }
             }
         }
     }

@@ -11,7 +11,7 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -75,6 +75,31 @@ fn the_dht_is_entered_from_the_address_that_the_machine_has_now() {
     assert!(ip(&["-n", others, "addr", "add", "10.95.2.1/24", "dev", "first"]));
     assert!(ip(&["-n", alpha, "route", "add", "default", "via", "10.95.2.1"]));
     asked_from("10.95.2.2");
+}
+
+#[test]
+fn a_node_without_a_network_says_that_it_cannot_enter_the_public_dht() {
+    let Some(place) = Place::build("a_node_without_a_network_says") else { return };
+    if place.within(0, || ("router.bittorrent.com", 6881).to_socket_addrs().is_ok()) {
+        eprintln!("SKIP: names are resolved without a network here");
+        return;
+    }
+    let start = || {
+        let builder = Node::builder().identity(IdentitySource::Ephemeral).discovery(false);
+        builder.roots(Vec::<peersock::RootAddress>::new()).dht(Dht::Public).start().expect("sockets")
+    };
+    let node = place.within(0, start);
+    node.join(Network::ad_hoc(network())).expect("joined");
+    let since = Instant::now();
+    loop {
+        let dht = node.status().dht.expect("it is on");
+        if let Some(error) = dht.error {
+            assert!(error.contains("not resolved"), "{error}");
+            return;
+        }
+        assert!(since.elapsed() < PATIENCE, "{dht:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]
