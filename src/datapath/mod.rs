@@ -51,7 +51,7 @@ pub(crate) use gso::GsoBatch;
 pub use ingress::Ingress;
 pub use networks::JoinedNetwork;
 pub use socket::SocketState;
-pub use subscription::Subscription;
+pub use subscription::{Heard, Subscription};
 
 use crate::sync;
 use clock::OverlayClock;

@@ -20,6 +20,12 @@ impl Datapath {
         self.subscribers.add()
     }
 
+    /// Wakes those that [wait for that](Subscription::next_or_change): interfaces or addresses have changed, or
+    /// the machine was suspended.
+    pub fn note_network_change(&self) {
+        self.subscribers.note_network_change();
+    }
+
     /// Ends the subscriptions, also those that are still to come: nothing happens any more.
     pub fn end_subscriptions(&self) {
         self.subscribers.end();
@@ -57,6 +63,14 @@ impl Subscribers {
         }
     }
 
+    fn note_network_change(&self) {
+        let list = sync::lock(&self.list).clone();
+        for subscription in list.iter().filter_map(Weak::upgrade) {
+            subscription.lock().network_changed = true;
+            subscription.filled.notify_all();
+        }
+    }
+
     pub(super) fn publish(&self, event: &Event) {
         let list = sync::lock(&self.list).clone();
         for subscription in list.iter().filter_map(Weak::upgrade) {
@@ -72,9 +86,21 @@ pub struct Subscription {
     filled: Condvar,
 }
 
+/// What a listener has waited for.
+#[derive(Debug)]
+pub enum Heard {
+    /// An event.
+    Event(Event),
+    /// The network of the machine has changed since the last call.
+    NetworkChange,
+    /// Nothing in time.
+    Nothing,
+}
+
 #[derive(Default)]
 struct Queue {
     events: VecDeque<Event>,
+    network_changed: bool,
     waker: Option<Waker>,
     closed: bool,
 }
@@ -96,6 +122,16 @@ impl Subscription {
         let waits = |queue: &mut Queue| queue.events.is_empty() && !queue.closed;
         let mut queue = sync::wait_timeout_while(&self.filled, self.lock(), timeout, waits);
         queue.events.pop_front()
+    }
+
+    /// Like [`Subscription::next_timeout`], for those who want to know, too, when the network has changed.
+    pub fn next_or_change(&self, timeout: Duration) -> Heard {
+        let waits = |queue: &mut Queue| queue.events.is_empty() && !queue.closed && !queue.network_changed;
+        let mut queue = sync::wait_timeout_while(&self.filled, self.lock(), timeout, waits);
+        if std::mem::take(&mut queue.network_changed) {
+            return Heard::NetworkChange;
+        }
+        queue.events.pop_front().map_or(Heard::Nothing, Heard::Event)
     }
 
     /// Like [`Subscription::try_next`]; if there is none, `waker` is woken by the next.
@@ -136,5 +172,25 @@ impl Subscription {
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
         sync::lock(&self.queue)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_of_the_network_wakes_those_who_want_to_know() {
+        const HOUR: Duration = Duration::from_secs(3600);
+        let subscribers = Subscribers::default();
+        let subscription = subscribers.add();
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| subscription.next_or_change(HOUR));
+            subscribers.note_network_change();
+            assert!(matches!(waits.join().expect("no panic"), Heard::NetworkChange));
+        });
+        assert!(matches!(subscription.next_or_change(Duration::ZERO), Heard::Nothing), "it was told");
+        subscribers.end();
+        assert!(matches!(subscription.next_or_change(HOUR), Heard::Nothing));
     }
 }

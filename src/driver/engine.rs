@@ -12,15 +12,19 @@ use super::interfaces::InterfaceWatch;
 use super::poller::{Poller, Sleeper};
 use super::role::Claim;
 use super::{Attached, Driver};
+use crate::sync;
 
 /// Tokens of what the driver itself waits for. The UDP sockets have those from [`Poller::OWN`] on.
 const WAKEUP: u64 = Poller::OWN | 1 << 32;
 const WATCH: u64 = WAKEUP + 1;
+const RESUMED: u64 = WAKEUP + 2;
 
 /// Runs until the driver is stopped.
 pub(super) fn run(driver: &Driver, watch: Option<&InterfaceWatch>) {
     let wakeup = (driver.alarm.wakeup.as_fd(), WAKEUP);
-    for (fd, token) in [Some(wakeup), watch.map(|watch| (watch.as_fd(), WATCH))].into_iter().flatten() {
+    let watched = watch.map(|watch| (watch.as_fd(), WATCH));
+    let resumed = driver.suspension.as_fd().map(|fd| (fd, RESUMED));
+    for (fd, token) in [Some(wakeup), watched, resumed].into_iter().flatten() {
         if let Err(error) = driver.poller.add(fd, token, EventFlags::IN) {
             tracing::error!(%error, "the node cannot wait for its descriptors");
         }
@@ -68,6 +72,10 @@ impl Engine<'_> {
             let events = sleep(driver, &mut self.sleeper, deadline);
 
             let now = driver.now();
+            if has(events, RESUMED) {
+                // The clocks were read above, which is all there is to do.
+                driver.suspension.watch_again();
+            }
             if has(events, WAKEUP) {
                 driver.alarm.wakeup.clear();
             }
@@ -133,11 +141,14 @@ fn interfaces_changed(now: Instant, driver: &Driver, watch: Option<&InterfaceWat
         watch.drain();
     }
     match driver.sockets.refresh() {
-        Ok(true) => driver.datapath.set_sockets(now, driver.sockets.infos(), batch),
+        Ok(true) => {
+            driver.datapath.set_sockets(now, driver.sockets.infos(), batch);
+            driver.network_changed();
+        }
         Ok(false) => {}
         Err(error) => tracing::debug!(%error, "the network interfaces could not be listed"),
     }
-    if let Some(told) = driver.interfaces_changed.get() {
+    for told in sync::read(&driver.interfaces_changed).iter() {
         told();
     }
 }

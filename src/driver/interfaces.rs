@@ -80,7 +80,7 @@ pub(crate) struct HostInterface {
     pub(crate) loopback: bool,
     pub(crate) ipv4: Vec<Ipv4Addr>,
     pub(crate) broadcast: Vec<Ipv4Addr>,
-    pub(crate) ipv6: bool,
+    pub(crate) ipv6: Vec<Ipv6Addr>,
 }
 
 impl fmt::Display for HostInterface {
@@ -92,7 +92,7 @@ impl fmt::Display for HostInterface {
         for address in &self.broadcast {
             write!(f, " broadcast {address}")?;
         }
-        if self.ipv6 {
+        if !self.ipv6.is_empty() {
             f.write_str(" IPv6")?;
         }
         Ok(())
@@ -110,14 +110,24 @@ pub(crate) fn none_up(allowed: &Interfaces) -> String {
     format!("no network interface that may be used is up: allowed is {allowed}, {present}")
 }
 
-/// The interface over which the system sends to `remote`, for the log: asks the system, so it is not for
-/// every packet.
-pub(crate) fn leading_to(remote: SocketAddr) -> Option<String> {
+/// Whether the system knows a way to `remote`.
+pub(crate) fn has_route(remote: SocketAddr) -> bool {
+    source_towards(remote).is_some()
+}
+
+/// The address that the system sends to `remote` from.
+fn source_towards(remote: SocketAddr) -> Option<IpAddr> {
     let any = if remote.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind(SocketAddr::new(any, 0)).ok()?;
     // No packet leaves: that only makes the system choose a route.
     socket.connect(remote).ok()?;
-    let local = socket.local_addr().ok()?.ip();
+    Some(socket.local_addr().ok()?.ip())
+}
+
+/// The interface over which the system sends to `remote`, for the log: asks the system, so it is not for
+/// every packet.
+pub(crate) fn leading_to(remote: SocketAddr) -> Option<String> {
+    let local = source_towards(remote)?;
     let entries = if_addrs::get_if_addrs().ok()?;
     entries.into_iter().find(|entry| entry.ip() == local).map(|entry| entry.name)
 }
@@ -136,7 +146,7 @@ pub(crate) fn list(allowed: &Interfaces) -> io::Result<Vec<HostInterface>> {
             loopback: entry.is_loopback(),
             ipv4: Vec::new(),
             broadcast: Vec::new(),
-            ipv6: false,
+            ipv6: Vec::new(),
         });
         match &entry.addr {
             IfAddr::V4(v4) => {
@@ -144,7 +154,7 @@ pub(crate) fn list(allowed: &Interfaces) -> io::Result<Vec<HostInterface>> {
                 let broadcast = if entry.is_loopback() { Some(LOOPBACK_BROADCAST) } else { v4.broadcast };
                 interface.broadcast.extend(broadcast.filter(|b| *b != v4.ip));
             }
-            IfAddr::V6(_) => interface.ipv6 = true,
+            IfAddr::V6(v6) => interface.ipv6.push(v6.ip),
         }
     }
     Ok(found.into_values().filter(|interface| allowed.allows(interface)).collect())
@@ -232,6 +242,35 @@ mod tests {
     #[test]
     fn only_named_interfaces_are_listed() {
         assert_eq!(list(&Interfaces::Named(vec!["no-such-card".into()])).expect("list"), vec![]);
+    }
+
+    #[test]
+    fn another_ipv6_address_is_a_change() {
+        let name = format!("peersock-v6-{}", std::process::id());
+        let ip = |words: &str| {
+            let output = std::process::Command::new("ip").args(words.split(' ')).output();
+            output.is_ok_and(|output| output.status.success())
+        };
+        if !ip(&format!("netns add {name}")) {
+            eprintln!("SKIP: network namespaces need root and the program ip");
+            return;
+        }
+        let list = || {
+            let namespace = std::fs::File::open(format!("/run/netns/{name}")).expect("it is there");
+            let inside = std::thread::spawn(move || {
+                let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+                rustix::thread::move_into_link_name_space(namespace.as_fd(), kind).expect("root may");
+                list(&Interfaces::All).expect("interfaces can be listed")
+            });
+            inside.join().expect("no panic")
+        };
+        let set_up = ip(&format!("-n {name} link set lo up"));
+        let before = list();
+        let added = ip(&format!("-n {name} addr add 2001:db8::1/128 dev lo"));
+        let after = list();
+        ip(&format!("netns del {name}"));
+        assert!(set_up && added);
+        assert_ne!(before, after);
     }
 
     #[test]

@@ -20,7 +20,7 @@ mod udp;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -30,10 +30,10 @@ use rustix::event::{PollFd, PollFlags};
 
 pub(crate) use attached::Attached;
 pub use interfaces::Interfaces;
-pub(crate) use interfaces::canonical;
+pub(crate) use interfaces::{canonical, has_route};
 pub(crate) use poller::Poller;
 pub(crate) use streams::StreamConfig;
-pub(crate) use udp::UdpSockets;
+pub(crate) use udp::{OutsideAnswer, UdpSockets};
 
 use crate::datapath::{Datapath, Sink, Transmit};
 use crate::sync;
@@ -60,7 +60,7 @@ pub(crate) struct Driver {
     suspension: Suspension,
     attached: attached::Slot,
     /// Told when an interface or an address may have come or gone.
-    interfaces_changed: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    interfaces_changed: RwLock<Vec<Box<dyn Fn() + Send + Sync>>>,
     stopped: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -89,7 +89,7 @@ impl Driver {
             alarm,
             suspension: Suspension::new(),
             attached: attached::Slot::default(),
-            interfaces_changed: OnceLock::new(),
+            interfaces_changed: RwLock::default(),
             stopped: AtomicBool::new(false),
             thread: Mutex::new(None),
         });
@@ -120,10 +120,9 @@ impl Driver {
         self.role.wait_free(STOP_PATIENCE);
     }
 
-    /// Has `told` told when an interface or an address may have come or gone. It must not block. The first
-    /// call counts.
+    /// Has `told` told, too, when an interface or an address may have come or gone. It must not block.
     pub(crate) fn on_interfaces_changed(&self, told: Box<dyn Fn() + Send + Sync>) {
-        let _ = self.interfaces_changed.set(told);
+        sync::write(&self.interfaces_changed).push(told);
     }
 
     /// Has streams to roots opened where they are wanted.
@@ -167,11 +166,21 @@ impl Driver {
     /// The time now. Tells the data path for how long the machine was suspended, because its sessions have
     /// aged by that: packets are to pass after this.
     fn now(&self) -> Instant {
-        let (now, suspended) = self.suspension.now();
-        if !suspended.is_zero() {
-            self.datapath.note_suspended(suspended);
+        let reading = self.suspension.now();
+        if !reading.suspended.is_zero() {
+            self.datapath.note_suspended(reading.suspended);
         }
-        now
+        if reading.is_news {
+            tracing::debug!("the machine was suspended");
+            self.network_changed();
+        }
+        reading.now
+    }
+
+    /// Has what waits, or hangs, in the old network begin anew.
+    fn network_changed(&self) {
+        self.streams.network_changed();
+        self.datapath.note_network_change();
     }
 
     /// Has the engine look at everything anew.

@@ -5,6 +5,10 @@
 //! used. What is to be sent is queued without waiting, and what is too much or too old is dropped there as a
 //! router would. What arrives goes to the data path on this thread, as datagrams of UDP sockets do on
 //! others.
+//!
+//! When the machine's network changes, or the machine was suspended, nothing that is under way can be
+//! trusted, and TCP would notice only after minutes: open streams are asked whether they still lead to the
+//! root, attempts begin anew, and no wait goes on.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,7 +24,7 @@ use peersock_streams::{
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 
 use super::Driver;
 use crate::datapath::{Ingress, Transmit};
@@ -37,6 +41,10 @@ const AGAIN: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(30
 
 /// A stream that has lasted for so long was a good one: the next wait is the first again.
 const LASTED: Duration = Duration::from_secs(10);
+
+/// A stream whose network has changed has so long to show that it still works. An attempt that had less is
+/// left alone for so long, and for ever longer if the network goes on changing, up to the second.
+const DOUBTED: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(16)];
 
 /// Datagrams handed to the data path in one go.
 const BATCH: usize = 64;
@@ -55,6 +63,8 @@ pub(crate) struct Streams {
     config: RwLock<StreamConfig>,
     /// `None` ends the thread.
     wanted: watch::Sender<Option<Vec<WantedStream>>>,
+    /// How often the network has changed.
+    network: watch::Sender<u64>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -71,14 +81,12 @@ pub(crate) struct StreamConfig {
     pub(crate) targets: BTreeMap<NodeId, Vec<Target>>,
     /// The proxy of the environment, or what is wrong with the variable that names it.
     pub(crate) proxy: Result<ProxySettings, String>,
-    /// The interfaces that connections may leave by.
-    pub(crate) ways: Vec<Way>,
 }
 
 impl StreamConfig {
     /// No roots.
     fn none() -> Self {
-        Self { targets: BTreeMap::new(), proxy: Err(NO_WAY.to_owned()), ways: Vec::new() }
+        Self { targets: BTreeMap::new(), proxy: Err(NO_WAY.to_owned()) }
     }
 }
 
@@ -90,6 +98,7 @@ impl Streams {
             errors: RwLock::default(),
             config: RwLock::new(StreamConfig::none()),
             wanted,
+            network: watch::channel(0).0,
             thread: Mutex::default(),
         }
     }
@@ -108,6 +117,11 @@ impl Streams {
     /// Says which streams are to be open.
     pub(super) fn want(&self, wanted: Vec<WantedStream>) {
         self.wanted.send_replace(Some(wanted));
+    }
+
+    /// The machine's interfaces or addresses have changed, or it was suspended.
+    pub(super) fn network_changed(&self) {
+        self.network.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// By which way that stream goes, in words.
@@ -199,9 +213,9 @@ impl Keeper {
 
     /// Keeps one stream open until the task is aborted.
     async fn keep(self, root: NodeId, socket: SocketIndex) {
-        let mut wait = AGAIN[0];
+        let (mut wait, mut network) = (AGAIN[0], self.streams.network.subscribe());
         loop {
-            match self.connect(&root).await {
+            match self.connect_anew(&root, &mut network).await {
                 Ok((connection, target)) => {
                     let by =
                         connection.proxy().map(|proxy| format!(" by way of {proxy}")).unwrap_or_default();
@@ -209,8 +223,11 @@ impl Keeper {
                     tracing::debug!(%root, way = %name, "a root is reached by a stream");
                     sync::write(&self.streams.errors).remove(&root);
                     let (since, (sender, receiver)) = (Instant::now(), connection.split());
-                    self.set_open(&root, socket, Some(Open { sender, name }));
-                    let reason = self.receive(socket, receiver).await;
+                    self.set_open(&root, socket, Some(Open { sender: sender.clone(), name }));
+                    let reason = tokio::select! {
+                        reason = self.receive(socket, receiver) => reason,
+                        () = doubt(&sender, &mut network) => String::new(),
+                    };
                     tracing::debug!(%root, %reason, "the stream to a root has ended");
                     sync::write(&self.streams.errors).insert(root, reason);
                     self.set_open(&root, socket, None);
@@ -223,8 +240,28 @@ impl Keeper {
                     sync::write(&self.streams.errors).insert(root, error);
                 }
             }
-            sleep(jittered(wait)).await;
-            wait = (wait * 2).min(AGAIN[1]);
+            wait = pause(wait, &mut network).await;
+        }
+    }
+
+    /// As [`Self::connect`]. When the network changes, attempts that have been under way for a while begin
+    /// anew: they leave from an address, or by a way, that may be gone.
+    async fn connect_anew(
+        &self,
+        root: &NodeId,
+        network: &mut watch::Receiver<u64>,
+    ) -> Result<(Connection, Target), String> {
+        let mut least = DOUBTED[0];
+        loop {
+            let begun = tokio::time::Instant::now();
+            let is_over = async {
+                changed(network).await;
+                sleep_until(begun + least).await;
+            };
+            tokio::select! {
+                connected = self.connect(root) => return connected,
+                () = is_over => least = (least * 2).min(DOUBTED[1]),
+            }
         }
     }
 
@@ -263,8 +300,13 @@ impl Keeper {
 
     /// Tries all ways to a root, and returns the connection on which it answers first.
     async fn connect(&self, root: &NodeId) -> Result<(Connection, Target), String> {
-        let StreamConfig { targets, proxy, ways: leave_by } = sync::read(&self.streams.config).clone();
+        let StreamConfig { targets, proxy } = sync::read(&self.streams.config).clone();
         let proxy = proxy?;
+        let devices = self.driver.upgrade().map(|driver| driver.sockets.devices()).unwrap_or_default();
+        if devices.is_empty() {
+            return Err("no network interface that may be used is up".to_owned());
+        }
+        let leave_by: Vec<_> = devices.into_iter().map(|interface| Way { interface }).collect();
         let mut targets = targets.get(root).cloned().unwrap_or_default();
         // What a proxy lets pass is HTTPS first of all.
         let is_last = |target: &Target| {
@@ -303,6 +345,35 @@ impl Keeper {
     }
 }
 
+/// Has the stream ask the root whenever the network changes.
+async fn doubt(stream: &Sender, network: &mut watch::Receiver<u64>) {
+    loop {
+        changed(network).await;
+        stream.probe(DOUBTED[0]);
+    }
+}
+
+/// Waits before a root is tried again, and says how long to wait the next time. A change of the network ends
+/// the wait: what was in the way may be gone.
+async fn pause(wait: Duration, network: &mut watch::Receiver<u64>) -> Duration {
+    let least = tokio::time::Instant::now() + jittered(AGAIN[0]);
+    tokio::select! {
+        () = sleep(jittered(wait)) => (wait * 2).min(AGAIN[1]),
+        () = changed(network) => {
+            sleep_until(least).await;
+            AGAIN[0]
+        }
+    }
+}
+
+/// Waits until the network changes.
+async fn changed(network: &mut watch::Receiver<u64>) {
+    if network.changed().await.is_err() {
+        // Nobody is left who could say so.
+        std::future::pending().await
+    }
+}
+
 const NO_WAY: &str = "the root's text names no way by a stream";
 
 /// Connects, and waits for the first answer: at the other end of TCP may be anybody.
@@ -323,4 +394,23 @@ fn jittered(wait: Duration) -> Duration {
     // Without randomness they come at once.
     let _ = getrandom::fill(&mut random);
     wait.mul_f64(0.75 + f64::from(random[0]) / 512.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_ends_when_the_network_changes_and_the_next_one_is_short() {
+        let streams = Streams::new();
+        let mut network = streams.network.subscribe();
+        let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
+        runtime.block_on(async {
+            streams.network_changed();
+            // It would be half an hour, and half a minute is what the longest wait of all is.
+            let waited = timeout(AGAIN[1], pause(60 * AGAIN[1], &mut network)).await;
+            assert_eq!(waited.expect("the change ends it"), AGAIN[0]);
+            assert_eq!(pause(AGAIN[0], &mut network).await, 2 * AGAIN[0], "it has changed once");
+        });
+    }
 }

@@ -1,8 +1,13 @@
-//! How long the machine was suspended.
+//! How long the machine was suspended, and when that is over.
 
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
 
 /// Measures that from the start on: CLOCK_BOOTTIME counts it, CLOCK_MONOTONIC, which [`Instant`] shows, does
 /// not.
@@ -10,6 +15,21 @@ use nix::time::{ClockId, clock_gettime};
 pub(super) struct Suspension {
     /// The start by both clocks.
     start: (Duration, Instant),
+    /// What was told last, in milliseconds.
+    told: AtomicU64,
+    /// Becomes readable when the wall clock jumps, as it does at the end of a suspension; none if the system
+    /// has no such descriptor.
+    watch: Option<OwnedFd>,
+}
+
+/// What the clocks show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Reading {
+    pub(super) now: Instant,
+    /// How long the machine was suspended in all since the start.
+    pub(super) suspended: Duration,
+    /// Nobody was told of the last suspension before.
+    pub(super) is_news: bool,
 }
 
 /// What is less is no suspension, but time that passed between two readings.
@@ -17,13 +37,24 @@ const LEAST: Duration = Duration::from_millis(100);
 
 impl Suspension {
     pub(super) fn new() -> Suspension {
-        Suspension { start: read() }
+        let watch = watch().map_err(|error| tracing::debug!(%error, "the end of a suspension is seen late"));
+        Suspension { start: read(), told: AtomicU64::new(0), watch: watch.ok() }
     }
 
-    /// The time now, and how long the machine was suspended in all since the start.
-    pub(super) fn now(&self) -> (Instant, Duration) {
+    /// The time now, and what there is to know of suspensions.
+    pub(super) fn now(&self) -> Reading {
         let (boottime, now) = read();
-        (now, self.total(boottime, now))
+        self.reading(boottime, now)
+    }
+
+    fn reading(&self, boottime: Duration, now: Instant) -> Reading {
+        let suspended = self.total(boottime, now);
+        if suspended.is_zero() {
+            return Reading { now, suspended, is_news: false };
+        }
+        let millis = u64::try_from(suspended.as_millis()).unwrap_or(u64::MAX);
+        let told = self.told.fetch_max(millis, Ordering::Relaxed);
+        Reading { now, suspended, is_news: millis >= told.saturating_add(LEAST.as_millis() as u64) }
     }
 
     fn total(&self, boottime: Duration, now: Instant) -> Duration {
@@ -31,6 +62,29 @@ impl Suspension {
         let total = boottime.saturating_sub(self.start.0).saturating_sub(elapsed);
         if total < LEAST { Duration::ZERO } else { total }
     }
+
+    /// What becomes readable when the machine goes on after a suspension.
+    pub(super) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.watch.as_ref().map(AsFd::as_fd)
+    }
+
+    /// To be called when that is readable.
+    pub(super) fn watch_again(&self) {
+        if let Some(watch) = &self.watch {
+            // It fails with ECANCELED after each jump of the clock, and watches on.
+            let _ = rustix::io::read(watch, &mut [0u8; 8]);
+        }
+    }
+}
+
+/// A timer of the wall clock that never ends, but is cancelled when that clock jumps (timerfd_create(2)).
+fn watch() -> rustix::io::Result<OwnedFd> {
+    let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+    let timer = timerfd_create(TimerfdClockId::Realtime, flags)?;
+    let never = Timespec { tv_sec: i64::MAX, tv_nsec: 0 };
+    let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: never };
+    timerfd_settime(&timer, TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET, &once)?;
+    Ok(timer)
 }
 
 /// Both clocks. In this order: a thread that is interrupted in between finds less than there was, and more
@@ -50,13 +104,19 @@ mod tests {
     #[test]
     fn the_machine_was_not_suspended_while_this_ran() {
         let suspension = Suspension::new();
-        assert_eq!(suspension.now().1, Duration::ZERO);
+        assert_eq!(suspension.now().suspended, Duration::ZERO);
+        let mut fds = [rustix::event::PollFd::from_borrowed_fd(
+            suspension.as_fd().expect("Linux has it"),
+            rustix::event::PollFlags::IN,
+        )];
+        let now = Some(&Timespec { tv_sec: 0, tv_nsec: 0 });
+        assert_eq!(rustix::event::poll(&mut fds, now).expect("a descriptor"), 0, "the timer never ends");
     }
 
     #[test]
     fn what_only_one_clock_counts_is_suspension() {
         let (millis, instant) = (Duration::from_millis, Instant::now());
-        let suspension = Suspension { start: (millis(900_000), instant) };
+        let suspension = started(millis(900_000), instant);
         let measure = |boottime, monotonic: u64| {
             suspension.total(millis(boottime), instant + millis(monotonic - 500_000)).as_millis()
         };
@@ -64,5 +124,23 @@ mod tests {
         assert_eq!(measure(1_900_099, 1_500_000), 0);
         assert_eq!(measure(1_900_000, 1_500_050), 0);
         assert_eq!(measure(1_907_250, 1_500_000), 7250);
+    }
+
+    #[test]
+    fn each_suspension_is_news_once() {
+        let (seconds, instant) = (Duration::from_secs, Instant::now());
+        let suspension = started(seconds(0), instant);
+        let is_news =
+            |boottime, monotonic| suspension.reading(seconds(boottime), instant + seconds(monotonic)).is_news;
+        let readings = [(1, 1), (9, 2), (10, 3), (12, 5), (20, 5), (21, 6)];
+        let news = readings.map(|(boottime, monotonic)| is_news(boottime, monotonic));
+        assert_eq!(news, [false, true, false, false, true, false]);
+        // A thread that was interrupted between the clocks finds less than there was.
+        assert!(!is_news(21, 8));
+        assert!(!is_news(24, 9));
+    }
+
+    fn started(boottime: Duration, at: Instant) -> Suspension {
+        Suspension { start: (boottime, at), told: AtomicU64::new(0), watch: None }
     }
 }

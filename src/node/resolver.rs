@@ -16,7 +16,7 @@ use peersock_stack::Batch;
 
 use super::{Inner, Node};
 use crate::config::{HostEndpoint, MemberHosts};
-use crate::datapath;
+use crate::datapath::{self, Heard};
 
 /// How long after a name could not be resolved it is tried again: at first, and at most.
 const RETRY_MIN: Duration = Duration::from_millis(500);
@@ -57,8 +57,10 @@ pub(super) fn start(
         while !events.is_over() && resolver.run() {
             let next = resolver.members.iter().map(|member| member.turn.due).min();
             let wait = next.map_or(RETRY_MAX, |next| next.saturating_duration_since(Instant::now()));
-            if let Some(event) = events.next_timeout(wait) {
-                resolver.note(&event);
+            match events.next_or_change(wait) {
+                Heard::Event(event) => resolver.note(&event),
+                Heard::NetworkChange => resolver.network_changed(),
+                Heard::Nothing => {}
             }
         }
     });
@@ -101,6 +103,12 @@ impl Resolver {
             datapath.set_endpoints(now, &self.network, &member.hosts.node, &endpoints, &mut Batch::default());
         }
         true
+    }
+
+    fn network_changed(&mut self) {
+        for member in &mut self.members {
+            member.turn.network_changed(Instant::now());
+        }
     }
 
     fn note(&mut self, event: &Event) {
@@ -197,6 +205,12 @@ impl Turn {
         self.due = now + AGAIN_MAX;
     }
 
+    /// What was in the way may be gone, and names may mean something else there.
+    pub(super) fn network_changed(&mut self, now: Instant) {
+        (self.in_vain, self.failures) = (0, self.failures.min(1));
+        self.due = self.due.min(self.last.map_or(now, |last| now.max(last + RETRY_MIN)));
+    }
+
     /// Somebody wants the member, and it is not where it was.
     pub(super) fn wanted(&mut self, now: Instant) {
         self.in_vain = 0;
@@ -248,6 +262,29 @@ mod tests {
         turn.connected(now);
         turn.wanted(later);
         assert_eq!(turn.due, later);
+    }
+
+    #[test]
+    fn a_change_of_the_network_ends_the_wait_and_makes_the_next_ones_short() {
+        let now = Instant::now();
+        let mut turn = Turn::new(now);
+        for resolved in [false, true] {
+            for _ in 0..20 {
+                turn.looked_up(now, resolved);
+            }
+            let later = now + Duration::from_secs(20);
+            turn.network_changed(now);
+            assert_eq!(turn.due, now + RETRY_MIN, "it was asked just now");
+            turn.network_changed(later);
+            assert_eq!(turn.due, now + RETRY_MIN);
+            for _ in 0..20 {
+                turn.looked_up(now, resolved);
+            }
+            turn.network_changed(later);
+            assert_eq!(turn.due, later);
+            assert!(!turn.looked_up(later, false) || resolved, "what was said is not said again");
+            assert!(turn.due <= later + 2 * RETRY_MIN);
+        }
     }
 
     /// The names are false at first, then nobody is at the address, then it is right; at last the member

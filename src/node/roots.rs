@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use peersock_overlay::{NodeId, RootConfig, RootState, is_endpoint};
 use peersock_stack::Batch;
-use peersock_streams::{ProxySettings, Target, Transport, Way};
+use peersock_streams::{ProxySettings, Target, Transport};
 
 use super::Inner;
 use super::resolver::{Resolve, Turn};
 use crate::config::{HostEndpoint, RootAddress, RootTransport};
-use crate::datapath::Subscription;
+use crate::datapath::{Heard, Subscription};
 use crate::driver::StreamConfig;
 use crate::sync;
 
@@ -82,9 +82,8 @@ fn start_streams(node: &Arc<Inner>, roots: &[RootAddress]) {
         return;
     }
     let driver = &node.driver;
-    let ways = driver.sockets.devices().into_iter().map(|interface| Way { interface }).collect();
     let proxy = ProxySettings::from_environment().map_err(|error| error.to_string());
-    if let Err(error) = driver.start_streams(StreamConfig { targets, proxy, ways }) {
+    if let Err(error) = driver.start_streams(StreamConfig { targets, proxy }) {
         tracing::warn!(%error, "roots are reached by UDP only");
     }
 }
@@ -176,7 +175,11 @@ impl Names {
             let end = Instant::now() + next.unwrap_or(LOOK).clamp(SHORTEST, LOOK);
             // Events wake this thread when the node ends; those of peers do not matter.
             while !events.is_over() && Instant::now() < end {
-                events.next_timeout(end.saturating_duration_since(Instant::now()));
+                let heard = events.next_or_change(end.saturating_duration_since(Instant::now()));
+                if matches!(heard, Heard::NetworkChange) {
+                    self.roots.iter_mut().for_each(|root| root.turn.network_changed(Instant::now()));
+                    break;
+                }
             }
         }
     }

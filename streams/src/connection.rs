@@ -7,7 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use peersock_primitives::sync::{AtomicBool, Ordering};
+use peersock_primitives::sync::{self, AtomicBool, Mutex, Ordering};
 use thiserror::Error;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -133,6 +133,9 @@ pub(crate) struct Shared {
     /// Something whole has arrived from the other side, or the connection has ended.
     answered: AtomicBool,
     answer: Notify,
+    /// The other side is to be asked at once, and has so long to answer.
+    probe: Mutex<Option<Duration>>,
+    pub(crate) probed: Notify,
 }
 
 impl Shared {
@@ -145,7 +148,20 @@ impl Shared {
             close: Notify::new(),
             answered: AtomicBool::new(false),
             answer: Notify::new(),
+            probe: Mutex::new(None),
+            probed: Notify::new(),
         }
+    }
+
+    /// Has the task ask the other side at once.
+    fn probe(&self, patience: Duration) {
+        *sync::lock(&self.probe) = Some(patience);
+        self.probed.notify_one();
+    }
+
+    /// How long an answer is to be waited for, if the other side is to be asked.
+    pub(crate) fn take_probe(&self) -> Option<Duration> {
+        sync::lock(&self.probe).take()
     }
 
     /// The other side speaks the protocol: a datagram or a keepalive has arrived.
@@ -307,6 +323,14 @@ impl Sender {
     /// When the datagram is empty or too long, or the connection has ended.
     pub fn send(&self, datagram: impl Into<Bytes>) -> Result<(), SendError> {
         self.shared.send(datagram.into(), Instant::now())
+    }
+
+    /// Asks at once whether the other side is still there, by a keepalive. If nothing arrives from it within
+    /// `patience`, the connection ends with [`Closed::Silent`]. This is for whoever has reason to doubt, such
+    /// as a change of the machine's network: TCP alone would notice only after minutes. While an answer is
+    /// waited for already, that goes on. Only clients ask; on a server's end this does nothing.
+    pub fn probe(&self, patience: Duration) {
+        self.shared.probe(patience);
     }
 
     /// Bytes that wait to be sent, [`QueueLimits::OVERHEAD`] for each datagram included.

@@ -67,6 +67,7 @@ pub(crate) async fn run(
         asked: now,
         blocked: None,
         written: 0,
+        probe: None,
     };
     if role == Role::Client {
         // The first frame tells the server what this is; a WebSocket does not need it.
@@ -99,16 +100,29 @@ struct Pump<D> {
     /// Since when the stream takes nothing, and how much it had taken then.
     blocked: Option<Instant>,
     written: u64,
+    /// Until when something has to arrive, because the other side is doubted, and how long that is.
+    probe: Option<(Instant, Duration)>,
 }
 
 impl<D: FnMut(Bytes) + Send> Pump<D> {
     async fn drive(&mut self) -> Closed {
         let mut timer = pin!(sleep_until(self.deadline()));
+        let shared = self.shared.clone();
+        let mut probed = pin!(shared.probed.notified());
         poll_fn(|cx| {
-            if let Err(reason) = self.receive(cx).and_then(|()| self.send(cx).map(drop)) {
+            if let Err(reason) = self.receive(cx) {
                 return Poll::Ready(reason);
             }
-            // Deadlines only move away, so the timer is set anew when it has ended, and not with each
+            // After reading: what arrived before the question is no answer to it.
+            while probed.as_mut().poll(cx).is_ready() {
+                probed.set(shared.probed.notified());
+                self.begin_probe(Instant::now());
+                timer.as_mut().reset(self.deadline());
+            }
+            if let Err(reason) = self.send(cx) {
+                return Poll::Ready(reason);
+            }
+            // Other deadlines only move away, so the timer is set anew when it has ended, and not with each
             // datagram.
             while timer.as_mut().poll(cx).is_ready() {
                 if let Err(reason) = self.expire(cx, Instant::now()) {
@@ -155,6 +169,7 @@ impl<D: FnMut(Bytes) + Send> Pump<D> {
     fn received(&mut self, arrived: bool, answer: bool) {
         if arrived {
             self.heard = Instant::now();
+            self.probe = None;
             self.shared.note_answer();
         }
         if answer {
@@ -197,6 +212,14 @@ impl<D: FnMut(Bytes) + Send> Pump<D> {
         })
     }
 
+    fn begin_probe(&mut self, now: Instant) {
+        let Some(patience) = self.shared.take_probe() else { return };
+        if self.role == Role::Client && self.probe.is_none() {
+            self.probe = Some((now + patience, patience));
+            self.ask(now);
+        }
+    }
+
     fn ask(&mut self, now: Instant) {
         self.asked = now;
         self.shared.counters.keepalives_sent.increment();
@@ -206,6 +229,9 @@ impl<D: FnMut(Bytes) + Send> Pump<D> {
     /// Does what is due.
     fn expire(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), Closed> {
         let dead = self.timing.dead_after;
+        if let Some((_, patience)) = self.probe.filter(|(until, _)| now >= *until) {
+            return Err(Closed::Silent(patience));
+        }
         if now.saturating_duration_since(self.heard) >= dead {
             return Err(Closed::Silent(dead));
         }
@@ -222,6 +248,7 @@ impl<D: FnMut(Bytes) + Send> Pump<D> {
     /// The next time at which something may be due.
     fn deadline(&self) -> Instant {
         let dead = self.blocked.unwrap_or(self.heard).min(self.heard) + self.timing.dead_after;
+        let dead = self.probe.map_or(dead, |(until, _)| until.min(dead));
         match self.role {
             Role::Client => dead.min(self.keepalive_at()),
             Role::Server => dead,

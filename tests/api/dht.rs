@@ -65,6 +65,56 @@ fn two_nodes_meet_by_the_dht_and_talk_directly() {
 }
 
 #[test]
+fn a_node_that_starts_again_needs_none_of_those_by_which_it_entered() {
+    let mut swarm = LocalDht::new(20);
+    let last = swarm.addresses().pop().expect("there are twenty");
+    let place = tempfile::tempdir().expect("a folder");
+    let start = || {
+        let identity = IdentitySource::StateDir(place.path().join("state"));
+        let builder = Node::builder().identity(identity).interfaces(Interfaces::Loopback).discovery(false);
+        let builder = builder.roots(Vec::<peersock::RootAddress>::new()).dht(Dht::Nodes(vec![last]));
+        let node = builder.start().expect("loopback sockets");
+        node.join(Network::ad_hoc(network())).expect("joined");
+        node
+    };
+    let knows = |node: &Node| node.status().dht.expect("it is used").nodes;
+    let node = start();
+    wait("it knows nodes", || knows(&node) > 3);
+    let file = place.path().join("state/dht-nodes");
+    wait("they are kept", || file.exists());
+    drop(node);
+    // The one that is named has gone for ever.
+    swarm.kill(1);
+    let mut silent = None;
+    wait("its port is free", || {
+        silent = std::net::UdpSocket::bind(last).ok();
+        silent.is_some()
+    });
+    let node = start();
+    wait("it knows nodes again", || knows(&node) > 3);
+}
+
+#[test]
+fn nodes_that_were_kept_and_are_gone_keep_nobody_out() {
+    let swarm = LocalDht::new(10);
+    let entry = swarm.entries()[0];
+    let place = tempfile::tempdir().expect("a folder");
+    let state = peersock::state::StateDir::open(&place.path().join("state")).expect("it is ours");
+    let gone = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let gone = gone.local_addr().expect("bound");
+    let file = state.path().join("dht-nodes");
+    std::fs::write(&file, format!("peersock-dht 1 {entry}\n{gone}\n")).expect("room");
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("ours");
+    let identity = IdentitySource::StateDir(state.path().to_owned());
+    drop(state);
+    let builder = Node::builder().identity(identity).interfaces(Interfaces::Loopback).discovery(false);
+    let builder = builder.roots(Vec::<peersock::RootAddress>::new()).dht(Dht::Nodes(vec![entry]));
+    let node = builder.start().expect("loopback sockets");
+    node.join(Network::ad_hoc(network())).expect("joined");
+    wait("it knows nodes", || node.status().dht.expect("it is used").nodes > 3);
+}
+
+#[test]
 fn a_member_of_another_network_is_not_found() {
     let swarm = LocalDht::new(10);
     let [alpha, beta] = [(), ()].map(|()| node(Dht::Nodes(swarm.entries())));

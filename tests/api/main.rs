@@ -11,5 +11,6 @@ mod node;
 #[path = "../delivery/process.rs"]
 mod process;
 mod restart;
+mod roaming;
 mod roots;
 mod streams;

@@ -12,6 +12,7 @@ use peersock::{Event, IdentitySource, Interfaces, Network, Node, RootAddress, Ro
 use peersock_testnet::{Random, RealRoot};
 
 use crate::common::{PATIENCE, exchange};
+use crate::streams;
 
 /// Two nodes that know nothing but a root.
 fn two_nodes(text: &str) -> [Node; 2] {
@@ -59,6 +60,32 @@ fn a_root_with_a_host_name_is_used() {
     let since = Instant::now();
     while node.status().roots[0].state != RootState::Registered {
         assert!(since.elapsed() < PATIENCE, "{:?}", node.status().roots);
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_node_learns_its_address_in_each_family_in_which_it_has_a_root() {
+    let [v4, v6] = ["127.0.0.1:0", "[::1]:0"].map(|text| text.parse().expect("an address"));
+    if UdpSocket::bind(v6).is_err() {
+        eprintln!("SKIP: this machine has no IPv6");
+        return;
+    }
+    // The session goes by one family, and so does what the root vouches for.
+    let root = streams::Root::listen(&[v4, v6], v4);
+    let [v4, v6] = root.udp() else { panic!("two sockets") };
+    let roots = RootAddress::parse_list(&format!("{}@{v4},{v6}", root.identity())).expect("a root");
+    let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
+    let node = builder.discovery(false).roots(roots).start().expect("loopback sockets");
+    let since = Instant::now();
+    loop {
+        let status = node.status();
+        let candidates = status.contact.map(|contact| contact.candidates).unwrap_or_default();
+        let mapped: Vec<_> = candidates.iter().filter(|one| one.kind == "mapped").collect();
+        if mapped.len() == 2 && mapped.iter().all(|one| status.endpoints.contains(&one.address)) {
+            break;
+        }
+        assert!(since.elapsed() < PATIENCE, "{candidates:?}");
         thread::sleep(Duration::from_millis(5));
     }
 }

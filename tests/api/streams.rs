@@ -46,18 +46,18 @@ fn two_nodes_meet_by_streams_where_udp_has_no_answer() {
 fn one_node_by_udp_and_one_by_a_stream_talk() {
     let root = Root::start(None);
     let network = network();
-    let (alpha, home) = root.node(&root.udp.to_string(), network);
+    let (alpha, home) = root.node(&root.udp[0].to_string(), network);
     let (beta, away) = root.node(&format!("wss:{}", root.stream), network);
     exchange((&alpha, &home), (&beta, &away), 300_000);
     exchange((&beta, &away), (&alpha, &home), 300_000);
-    assert_eq!(alpha.status().roots[0].path, Some(root.udp));
+    assert_eq!(alpha.status().roots[0].path, Some(root.udp[0]));
     assert!(beta.status().roots[0].stream.is_some());
 }
 
 #[test]
 fn a_stream_is_left_for_udp_when_that_answers() {
     let root = Root::start(None);
-    let gate = Gate::start(root.udp);
+    let gate = Gate::start(root.udp[0]);
     let (node, _) = root.node(&format!("{},wss:{}", gate.address, root.stream), network());
     let at_root = wait(&node, |root| root.state == RootState::Registered);
     assert!(at_root.stream.is_some() && at_root.path.is_none(), "{at_root:?}");
@@ -84,7 +84,7 @@ fn a_root_that_was_killed_and_started_again_gets_its_streams_back() {
     let (alpha, home) = root.node(&way, network);
     let (beta, away) = root.node(&way, network);
     exchange((&alpha, &home), (&beta, &away), 300_000);
-    let (udp, stream) = (root.udp, root.stream);
+    let (udp, stream) = (root.udp[0], root.stream);
     drop(root);
     wait(&alpha, |root| root.stream.is_none());
     assert!(alpha.status().roots[0].stream_error.is_some());
@@ -122,11 +122,11 @@ fn wait(node: &Node, is_right: impl Fn(&RootStatus) -> bool) -> RootStatus {
 }
 
 /// A root on the loopback interface. Dropping it is as if it was killed.
-struct Root {
+pub(crate) struct Root {
     identity: peersock::PublicIdentity,
-    udp: SocketAddr,
+    udp: Vec<SocketAddr>,
     stream: SocketAddr,
-    count: Box<dyn Fn() -> usize>,
+    count: Box<dyn Fn() -> usize + Send>,
     kill: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
 }
@@ -136,14 +136,18 @@ impl Root {
     fn start(at: Option<(SocketAddr, SocketAddr)>) -> Root {
         let any = "127.0.0.1:0".parse().expect("an address");
         let (udp, stream) = at.unwrap_or((any, any));
+        Root::listen(&[udp], stream)
+    }
+
+    pub(crate) fn listen(udp: &[SocketAddr], stream: SocketAddr) -> Root {
         let identity = Identity::from_seed(&[0x99; 32]);
         let public = *identity.public();
         let config = Config::new(Arc::new(identity));
         let streams = StreamListen { addresses: vec![stream], ..StreamListen::default() };
-        let listen = Listen { streams: Some(streams), ..Listen::on(udp) };
+        let listen = Listen { udp: udp.to_vec(), streams: Some(streams), ..Listen::on(stream) };
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
         let server = runtime.block_on(Server::bind(config, listen)).expect("free ports");
-        let (udp, stream) = (server.udp_addresses()[0], server.stream_addresses()[0]);
+        let (udp, stream) = (server.udp_addresses().to_vec(), server.stream_addresses()[0]);
         let handle = server.streams().expect("it takes streams");
         let (kill, killed) = oneshot::channel::<()>();
         let thread = thread::spawn(move || {
@@ -156,6 +160,18 @@ impl Root {
         });
         let count = Box::new(move || handle.connections());
         Root { identity: public, udp, stream, count, kill: Some(kill), thread: Some(thread) }
+    }
+
+    pub(crate) fn identity(&self) -> &peersock::PublicIdentity {
+        &self.identity
+    }
+
+    pub(crate) fn udp(&self) -> &[SocketAddr] {
+        &self.udp
+    }
+
+    pub(crate) fn stream(&self) -> SocketAddr {
+        self.stream
     }
 
     /// A node that knows these endpoints of the root, in a network.

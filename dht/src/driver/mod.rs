@@ -4,7 +4,7 @@ mod engine;
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -90,6 +90,9 @@ pub enum StartError {
     /// [`Bootstrap::Nodes`] is empty.
     #[error("no node is named by which to enter the DHT")]
     NoBootstrap,
+    /// None of the names of [`Bootstrap::Public`] has an address now: the machine may be without a network.
+    #[error("the names of the nodes by which to enter the DHT are not resolved")]
+    Unresolved,
     /// The system gives no randomness.
     #[error("the system gives no randomness")]
     NoEntropy,
@@ -154,7 +157,11 @@ impl Service {
         match &settings.bootstrap {
             Bootstrap::Nodes(nodes) if nodes.is_empty() => return Err(StartError::NoBootstrap),
             Bootstrap::Nodes(nodes) => builder.bootstrap(nodes),
-            Bootstrap::Public => builder.bootstrap(&mainline::DEFAULT_BOOTSTRAP_NODES),
+            Bootstrap::Public => match public_nodes() {
+                // `mainline` would wait for ever to be found by others.
+                nodes if nodes.is_empty() => return Err(StartError::Unresolved),
+                nodes => builder.bootstrap(&nodes),
+            },
         };
         builder.bind_address(settings.bind).request_timeout(settings.request_timeout);
         if let Some(port) = settings.port {
@@ -254,6 +261,16 @@ impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Service").finish_non_exhaustive()
     }
+}
+
+/// The well-known nodes, as far as their names are resolved now.
+fn public_nodes() -> Vec<SocketAddrV4> {
+    let resolved = mainline::DEFAULT_BOOTSTRAP_NODES.iter().filter_map(|name| name.to_socket_addrs().ok());
+    let addresses = resolved.flatten().filter_map(|address| match address {
+        SocketAddr::V4(address) => Some(address),
+        SocketAddr::V6(_) => None,
+    });
+    addresses.collect()
 }
 
 fn moment() -> Moment {

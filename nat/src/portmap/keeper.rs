@@ -11,6 +11,8 @@ use super::{Gateway, PortMapping, Transport, map};
 const BUDGET: Duration = Duration::from_secs(3);
 /// The wait after the first failure; it doubles up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_secs(4);
+/// RFC 6887 (11.2.1): renewals are four seconds apart at least, however short a lifetime the router gives.
+const LEAST_WAIT: Duration = Duration::from_secs(4);
 /// Routers appear and come back: one look every ten minutes costs a few packets.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
@@ -32,7 +34,7 @@ impl Schedule {
         self.failures = 0;
         // A mapping without end is looked after as well: the router may restart.
         let lifetime = lifetime.min(LONGEST_WAIT * 2);
-        self.next = now + (lifetime / 2).max(Duration::from_secs(1));
+        self.next = now + (lifetime / 2).max(LEAST_WAIT);
         self.ends = Some(now + lifetime);
     }
 
@@ -246,6 +248,17 @@ mod tests {
         schedule.granted(start, 600 * SECOND);
         assert_eq!(schedule.next, start + 300 * SECOND);
         schedule.granted(start, Duration::MAX);
+        assert_eq!(schedule.next, start + LONGEST_WAIT);
+    }
+
+    #[test]
+    fn a_router_has_no_say_in_how_often_it_is_asked() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(start);
+        schedule.granted(start, SECOND);
+        assert_eq!(schedule.next, start + 4 * SECOND);
+        // What NAT-PMP and PCP can say at most: 136 years.
+        schedule.granted(start, u32::MAX * SECOND);
         assert_eq!(schedule.next, start + LONGEST_WAIT);
     }
 

@@ -6,12 +6,16 @@
 //!
 //! What a router says is believed as far as the port goes, and no further: answers come only from the
 //! router itself (UPnP: from an address of the local network), have limits of size and time, and an external
-//! address is a candidate like any other, which peers prove before they use it.
+//! address is a candidate like any other, which peers prove before they use it. An address at which nobody
+//! can be (0.0.0.0, loopback, multicast) is no mapping, whatever the router says; a private one is, since
+//! peers may be behind the same outer NAT.
 
 mod exchange;
 mod keeper;
 mod natpmp;
 mod pcp;
+#[cfg(test)]
+mod tests;
 mod upnp;
 
 use std::fmt;
@@ -293,4 +297,43 @@ struct Ask {
     wanted: u16,
     /// Seconds.
     lifetime: u32,
+}
+
+impl Ask {
+    /// The mapping that a router says it has made, if anybody could use it.
+    fn granted(
+        &self,
+        protocol: Protocol,
+        external: SocketAddr,
+        lifetime: Duration,
+        handle: Handle,
+    ) -> Result<PortMapping, MapError> {
+        let nonsense = |reason| Err(MapError::Nonsense { protocol, reason });
+        if lifetime.is_zero() || external.port() == 0 {
+            return nonsense("the mapping has no port or no time");
+        }
+        if external.is_ipv4() != self.local.is_ipv4() || !is_of_use(external.ip()) {
+            return nonsense("nobody can be at its outer address");
+        }
+        let (transport, local) = (self.transport, self.local);
+        Ok(PortMapping { protocol, transport, local, external, lifetime, handle })
+    }
+}
+
+/// Whether a router can have that address outside: a public one, or one of a network that the router is in.
+fn is_of_use(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            // "This network" and what is reserved (RFC 6890), which holds the broadcast address.
+            let is_reserved = matches!(ip.octets()[0], 0 | 240..);
+            !(is_reserved || ip.is_loopback() || ip.is_link_local() || ip.is_multicast())
+        }
+        IpAddr::V6(ip) => {
+            !(ip.is_unspecified()
+                || ip.is_loopback()
+                || ip.is_multicast()
+                || ip.is_unicast_link_local()
+                || ip.to_ipv4_mapped().is_some())
+        }
+    }
 }

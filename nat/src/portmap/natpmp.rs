@@ -23,20 +23,8 @@ pub(super) fn map(gateway: &Gateway, ask: &Ask, until: Instant) -> Result<PortMa
     let request = request(ask.transport, ask.local.port(), ask.wanted, ask.lifetime);
     let read = |data: &[u8]| read_mapping(data, ask.transport, ask.local.port());
     let (port, lifetime) = exchange(Protocol::NatPmp, gateway, &request, until, read)?;
-    if lifetime.is_zero() || port == 0 {
-        return Err(MapError::Nonsense {
-            protocol: Protocol::NatPmp,
-            reason: "the mapping has no port or no time",
-        });
-    }
-    Ok(PortMapping {
-        protocol: Protocol::NatPmp,
-        transport: ask.transport,
-        local: ask.local,
-        external: SocketAddr::new(external(gateway, until)?.into(), port),
-        lifetime,
-        handle: Handle::NatPmp,
-    })
+    let external = SocketAddr::new(external(gateway, until)?.into(), port);
+    ask.granted(Protocol::NatPmp, external, lifetime, Handle::NatPmp)
 }
 
 /// RFC 6886 (3.4): a lifetime of zero and no external port end a mapping.

@@ -67,20 +67,7 @@ pub(super) fn map(
     let request = request(ask, nonce, ask.lifetime);
     let read = |data: &[u8]| read_mapping(data, nonce, ask.local.port());
     let mapped = exchange(Protocol::Pcp, gateway, &request, until, read)?;
-    if mapped.lifetime.is_zero() || mapped.external.port() == 0 {
-        return Err(MapError::Nonsense {
-            protocol: Protocol::Pcp,
-            reason: "the mapping has no port or no time",
-        });
-    }
-    Ok(PortMapping {
-        protocol: Protocol::Pcp,
-        transport: ask.transport,
-        local: ask.local,
-        external: mapped.external,
-        lifetime: mapped.lifetime,
-        handle: Handle::Pcp(nonce),
-    })
+    ask.granted(Protocol::Pcp, mapped.external, mapped.lifetime, Handle::Pcp(nonce))
 }
 
 /// RFC 6887 (15): a lifetime of zero ends the mapping.

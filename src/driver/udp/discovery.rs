@@ -76,7 +76,7 @@ pub(super) fn targets(socket: &DataSocket, list: &[HostInterface], port: u16) ->
         if socket.local.is_ipv4() {
             group_v4 |= !interface.ipv4.is_empty();
             targets.extend(interface.broadcast.iter().map(|b| SocketAddr::new(IpAddr::V4(*b), port)));
-        } else if interface.ipv6 && !interface.loopback {
+        } else if !interface.ipv6.is_empty() && !interface.loopback {
             // The loopback interface has no IPv6 multicast route; IPv4 serves there.
             targets.push(SocketAddrV6::new(GROUP_V6, port, 0, interface.index).into());
         }
@@ -112,7 +112,7 @@ mod tests {
             loopback: false,
             ipv4: vec![Ipv4Addr::new(192, 0, 2, 1)],
             broadcast: vec![Ipv4Addr::new(192, 0, 2, 255)],
-            ipv6: true,
+            ipv6: vec![Ipv6Addr::LOCALHOST],
         };
         let is_for_all = |ip: &str| interface.is_for_all(Some(ip.parse().unwrap()));
         for ip in

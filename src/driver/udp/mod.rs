@@ -4,12 +4,13 @@
 mod data;
 mod discovery;
 mod questions;
+mod sending;
 
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{OnceLock, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use peersock_overlay::wire::{Announcement, MessageType};
 use peersock_overlay::{PublicIdentity, RecvMeta, SocketIndex, SocketInfo};
@@ -24,6 +25,7 @@ use data::DataSocket;
 use discovery::DiscoverySocket;
 pub(crate) use questions::OutsideAnswer;
 use questions::Questions;
+pub(super) use sending::name_of;
 
 /// Largest UDP payload over IPv4: 65535 less the IPv4 and UDP headers.
 const MAX_PAYLOAD: usize = 65507;
@@ -279,111 +281,13 @@ impl UdpSockets {
         }
         true
     }
-
-    fn send_multicast_v4(&self, socket: &DataSocket, transmit: &quinn_udp::Transmit<'_>) {
-        let list = sync::read(&self.interfaces);
-        for interface in list.iter().filter(|interface| socket.reaches(interface)) {
-            let Some(address) = interface.ipv4.first() else { continue };
-            // Only beacons are multicast, so the socket's multicast interface concerns no other sender.
-            if socket2::SockRef::from(&socket.io).set_multicast_if_v4(address).is_ok() {
-                self.count_send(socket.try_send(transmit), transmit);
-            }
-        }
-    }
-
-    fn count_send(&self, result: io::Result<()>, transmit: &quinn_udp::Transmit<'_>) {
-        let datagrams = match transmit.segment_size {
-            Some(size) => transmit.contents.len().div_ceil(size.max(1)),
-            None => 1,
-        };
-        self.stats.udp_send_calls.increment();
-        match result {
-            Ok(()) => {
-                self.stats.udp_sent_datagrams.add(datagrams as u64);
-                tracing::trace!(
-                    to = %transmit.destination,
-                    datagrams,
-                    bytes = transmit.contents.len(),
-                    "{} sent",
-                    name_of(transmit.contents)
-                );
-            }
-            Err(error) => {
-                // A datagram that cannot be sent is a lost datagram; the protocols above repair it.
-                self.stats.udp_send_errors.increment();
-                tracing::trace!(%error, remote = %transmit.destination, "datagram not sent");
-            }
-        }
-    }
-
-    /// Sends; with a full send buffer waits up to `patience` for room.
-    fn send_within(&self, transmit: &Transmit<'_>, patience: Duration) {
-        let Some(socket) = self.data.get(usize::from(transmit.socket.0)) else { return };
-        let udp = quinn_udp::Transmit {
-            destination: transmit.remote,
-            ecn: quinn_udp::EcnCodepoint::from_bits(transmit.ecn),
-            contents: transmit.contents,
-            segment_size: transmit.segment_size,
-            src_ip: None,
-        };
-        // The parent goes on with the same keys and counters: what is sealed here may have nonces that it
-        // uses, too.
-        if self.process.is_forked() {
-            return self.count_send(Err(io::ErrorKind::PermissionDenied.into()), &udp);
-        }
-        if let IpAddr::V4(group) = transmit.remote.ip()
-            && group.is_multicast()
-        {
-            return self.send_multicast_v4(socket, &udp);
-        }
-        loop {
-            match socket.try_send(&udp) {
-                // The send buffer is full: wait for room, as a bulk sender in a kernel socket would.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if patience.is_zero() || !super::poll::writable(socket.io.as_fd(), patience) {
-                        return self.count_send(Err(error), &udp);
-                    }
-                }
-                result => return self.count_send(result, &udp),
-            }
-        }
-    }
 }
-
-impl Sink for UdpSockets {
-    fn send(&self, transmit: &Transmit<'_>) {
-        self.send_within(transmit, SEND_WAIT);
-    }
-
-    fn send_at_once(&self, transmit: &Transmit<'_>) {
-        self.send_within(transmit, Duration::ZERO);
-    }
-
-    fn interface_of(&self, socket: SocketIndex, remote: SocketAddr) -> String {
-        let socket = self.data.get(usize::from(socket.0));
-        let device = socket.and_then(|socket| socket.device.clone());
-        device.or_else(|| interfaces::leading_to(remote)).unwrap_or_else(|| "an unknown interface".to_owned())
-    }
-
-    fn max_segments(&self, socket: SocketIndex) -> usize {
-        self.data.get(usize::from(socket.0)).map_or(1, |socket| socket.state.max_gso_segments())
-    }
-}
-
-/// What a datagram is, for the log.
-pub(super) fn name_of(datagram: &[u8]) -> String {
-    MessageType::of(datagram).map_or("noise".to_owned(), |kind| kind.to_string())
-}
-
-/// How long a sender waits for room in a full UDP send buffer before the datagram counts as lost.
-const SEND_WAIT: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, UdpSocket};
+    use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 
     use super::*;
-    use crate::sys;
 
     #[test]
     fn only_what_came_to_everybody_is_a_beacon() {
@@ -415,38 +319,6 @@ mod tests {
         let ports = [&stranger, &neighbour].map(|socket| socket.local_addr().unwrap().port());
         assert_eq!(taken, [(ports[0], false), (ports[1], true)]);
         assert_eq!(sockets.stats.udp_stray_beacons.get(), 1);
-    }
-
-    #[test]
-    fn a_forked_child_sends_nothing() {
-        let sockets = UdpSockets::bind(Interfaces::Loopback, 0, None).unwrap();
-        let receiver = client();
-        let transmit = |contents| Transmit {
-            socket: SocketIndex(0),
-            remote: receiver.local_addr().unwrap(),
-            contents,
-            segment_size: None,
-            ecn: 0,
-        };
-        let errors = || sockets.stats.udp_send_errors.get();
-        assert!(sys::in_child(|| {
-            sockets.send(&transmit(b"child"));
-            sockets.send_at_once(&transmit(b"child"));
-            errors() == 2
-        }));
-        // The child has ended: what it sent would have come first.
-        sockets.send(&transmit(b"parent"));
-        let mut buffer = [0; 64];
-        let len = receiver.recv(&mut buffer).unwrap();
-        assert_eq!((&buffer[..len], errors()), (&b"parent"[..], 0));
-        // What the child makes itself is its own.
-        assert!(sys::in_child(|| {
-            let own = UdpSockets::bind(Interfaces::Loopback, 0, None).unwrap();
-            own.send(&transmit(b"own"));
-            own.stats.udp_sent_datagrams.get() == 1
-        }));
-        let len = receiver.recv(&mut buffer).unwrap();
-        assert_eq!(&buffer[..len], b"own");
     }
 
     fn client() -> UdpSocket {

@@ -13,6 +13,9 @@ use crate::sync;
 /// The most answers kept for whoever has asked.
 const MAX_ANSWERS: usize = 64;
 
+/// The most that one of those that were asked may say to one socket: repeated questions have several answers.
+const MAX_OF_ONE: usize = 4;
+
 /// The most bytes of an answer that mean anything: a STUN answer is shorter, and so is that of a DHT node.
 const MAX_BYTES: usize = 1024;
 
@@ -63,7 +66,9 @@ impl Questions {
         if !state.asked.contains(&from) {
             return false;
         }
-        if state.answers.len() < MAX_ANSWERS {
+        let of_one = |answer: &&OutsideAnswer| (answer.socket, answer.from) == (socket, from);
+        let is_flood = state.answers.iter().filter(of_one).count() >= MAX_OF_ONE;
+        if !is_flood && state.answers.len() < MAX_ANSWERS {
             state.answers.push(OutsideAnswer { socket, from, datagram: datagram.to_vec() });
             self.arrived.notify_all();
         }
@@ -106,6 +111,10 @@ mod tests {
         assert_eq!(questions.wait(Instant::now() + LONGEST), [answer]);
         for _ in 0..2 * MAX_ANSWERS {
             questions.take(0, server, b"flood");
+        }
+        assert_eq!(questions.wait(Instant::now()).len(), MAX_OF_ONE);
+        for socket in 0..2 * MAX_ANSWERS {
+            questions.take(socket, server, b"flood");
         }
         assert_eq!(questions.wait(Instant::now()).len(), MAX_ANSWERS);
         questions.close();

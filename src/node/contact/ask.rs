@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use peersock_dht::{PingAnswer, ping_question};
 use peersock_nat::stun::{Answer, AnswerFrom, TransactionId, binding_request};
+use peersock_overlay::is_endpoint;
 
 use super::gather::Seen;
-use crate::driver::{UdpSockets, canonical};
+use crate::driver::{OutsideAnswer, UdpSockets, canonical};
 
 /// Who is asked, and how it understands the question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,14 +93,7 @@ pub(super) fn ask(sockets: &UdpSockets, outsiders: &[Outsider], is_over: &dyn Fn
         }
         while Instant::now() < next && !is_done(&questions) && !is_over() {
             for answer in sockets.answers(next) {
-                let Some((id, at)) = read(&answer.datagram) else { continue };
-                let is_its = |question: &&mut Question| question.to == answer.from && question.id == id;
-                let Some(question) = questions.iter_mut().find(is_its) else { continue };
-                let one = Seen { socket: answer.socket, by: answer.from, at: canonical(at) };
-                if !seen.contains(&one) {
-                    question.answers += 1;
-                    seen.push(one);
-                }
+                take(&mut questions, &mut seen, &answer);
             }
         }
         if is_done(&questions) || is_over() {
@@ -110,10 +104,70 @@ pub(super) fn ask(sockets: &UdpSockets, outsiders: &[Outsider], is_over: &dyn Fn
     seen
 }
 
+/// Takes an answer, if it is one. Each outsider has one word about each socket: who knows a question could
+/// otherwise say as many addresses as he likes.
+fn take(questions: &mut [Question], seen: &mut Vec<Seen>, answer: &OutsideAnswer) {
+    let Some((id, at)) = read(&answer.datagram) else { return };
+    let is_its = |question: &&mut Question| question.to == answer.from && question.id == id;
+    let Some(question) = questions.iter_mut().find(is_its) else { return };
+    let one = Seen { socket: answer.socket, by: answer.from, at: canonical(at) };
+    let is_first = seen.iter().all(|other| (other.socket, other.by) != (one.socket, one.by));
+    if is_first && may_be_seen(one.by, one.at) {
+        question.answers += 1;
+        seen.push(one);
+    }
+}
+
+/// Whether an outsider can see a socket there: datagrams come from one address to another of its family, and
+/// none comes from this machine to another.
+fn may_be_seen(by: SocketAddr, at: SocketAddr) -> bool {
+    let is_local = |address: SocketAddr| address.ip().is_loopback();
+    is_endpoint(&at) && by.is_ipv4() == at.is_ipv4() && (is_local(by) || !is_local(at))
+}
+
 fn read(datagram: &[u8]) -> Option<(Id, SocketAddr)> {
     if let Some(answer) = PingAnswer::parse(datagram) {
         return Some((Id::Dht(answer.transaction), answer.seen.into()));
     }
     let answer = Answer::parse(datagram)?;
     Some((Id::Stun(answer.id), answer.mapped))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outsider_has_one_word_about_each_socket() {
+        let [server, other] = [Outsider::Stun(at("192.0.2.1:3478")), Outsider::Stun(at("192.0.2.2:3478"))];
+        let mut questions = [server, other].map(|one| Question::new(&one).expect("randomness"));
+        let ids = questions.each_ref().map(|question| question.id);
+        let mut seen = Vec::new();
+        let mut say = |socket, from: Outsider, id, address: &str| {
+            let datagram = success(id, at(address));
+            take(&mut questions, &mut seen, &OutsideAnswer { socket, from: from.address(), datagram });
+        };
+        for port in 1..50 {
+            say(0, server, ids[0], &format!("203.0.113.9:{port}"));
+        }
+        say(1, server, ids[0], "203.0.113.9:2");
+        // With the number of another's question, and what nobody can see.
+        say(0, other, ids[0], "203.0.113.9:3");
+        for nonsense in ["0.0.0.0:9", "203.0.113.9:0", "224.0.0.1:9", "127.0.0.1:9", "[2001:db8::1]:9"] {
+            say(0, other, ids[1], nonsense);
+        }
+        assert_eq!(questions.each_ref().map(|question| question.answers), [2, 0]);
+        let by = server.address();
+        let expected = [(0, "203.0.113.9:1"), (1, "203.0.113.9:2")];
+        assert_eq!(seen, expected.map(|(socket, text)| Seen { socket, by, at: at(text) }));
+    }
+
+    fn at(text: &str) -> SocketAddr {
+        text.parse().expect("an endpoint")
+    }
+
+    fn success(id: Id, mapped: SocketAddr) -> Vec<u8> {
+        let Id::Stun(id) = id else { panic!("a question of STUN") };
+        Answer { id, mapped, origin: None, other: None }.emit()
+    }
 }

@@ -1,6 +1,6 @@
 //! From what was found out to a contact: pure functions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use peersock_nat::{self as nat, DeltaKind};
@@ -67,26 +67,15 @@ impl Known {
 }
 
 /// How the mapped endpoints of one socket follow from who looks at it. It takes two hosts to tell a NAT that
-/// maps each destination anew.
+/// maps each destination anew, and one alone cannot talk others out of what they agree about.
 fn mapping(seen: &[Seen], own: &[SocketAddr]) -> Mapping {
-    let is_own = |seen: &Seen| own.iter().any(|own| own.ip() == seen.at.ip());
-    let of_ipv4: Vec<_> = seen.iter().filter(|seen| seen.at.is_ipv4()).collect();
-    if !of_ipv4.is_empty() && of_ipv4.iter().all(|seen| is_own(seen)) {
+    let is_own = |at: &SocketAddr| own.iter().any(|own| own.ip() == at.ip());
+    let of_ipv4: Vec<_> = seen.iter().filter(|seen| seen.at.is_ipv4()).copied().collect();
+    let views = views(&of_ipv4);
+    if !views.is_empty() && views.iter().all(|view| view.prevailing().iter().all(is_own)) {
         return Mapping::NoNat;
     }
-    let mut by_socket: BTreeMap<usize, Vec<&Seen>> = BTreeMap::new();
-    for seen in of_ipv4 {
-        by_socket.entry(seen.socket).or_default().push(seen);
-    }
-    let of_one = |all: &Vec<&Seen>| {
-        let first = all.first()?;
-        let others: Vec<_> = all.iter().filter(|seen| seen.by.ip() != first.by.ip()).collect();
-        match others.is_empty() {
-            true => None,
-            false => Some(others.iter().all(|seen| seen.at == first.at)),
-        }
-    };
-    let verdicts: Vec<bool> = by_socket.values().filter_map(of_one).collect();
+    let verdicts: Vec<bool> = views.iter().filter_map(View::is_one_for_all).collect();
     match verdicts.first() {
         None => Mapping::Unknown,
         Some(_) if verdicts.iter().all(|is_same| *is_same) => Mapping::EndpointIndependent,
@@ -94,26 +83,70 @@ fn mapping(seen: &[Seen], own: &[SocketAddr]) -> Mapping {
     }
 }
 
-/// Endpoints that several hosts agree about; where none do, what each socket was seen at last, one for each
-/// address. One host alone is believed, as one STUN server is: peers prove an address before they use it.
+/// Where each socket is, as far as that follows from what outsiders say; one endpoint for each address.
 fn agreed(seen: &[Seen]) -> Vec<SocketAddr> {
-    let mut votes: BTreeMap<SocketAddr, Vec<IpAddr>> = BTreeMap::new();
-    for Seen { by, at, .. } in seen {
-        let hosts = votes.entry(*at).or_default();
-        if !hosts.contains(&by.ip()) {
-            hosts.push(by.ip());
-        }
-    }
-    let certain: Vec<_> = votes.iter().filter(|(_, by)| by.len() > 1).map(|(at, _)| *at).collect();
-    let mut found = certain.clone();
-    for Seen { at, .. } in seen.iter().rev() {
-        let is_settled = |known: &SocketAddr| known.is_ipv4() == at.is_ipv4() && certain.contains(known);
-        let is_known = |known: &SocketAddr| known.ip() == at.ip() || is_settled(known);
-        if !found.iter().any(is_known) {
-            found.push(*at);
+    let mut found: Vec<SocketAddr> = Vec::new();
+    for at in views(seen).iter().flat_map(View::prevailing) {
+        if !found.contains(&at) {
+            found.push(at);
         }
     }
     found
+}
+
+/// Of one socket nothing more than this is believed where no two hosts agree: one host could fill the contact.
+const MAX_UNCERTAIN: usize = 2;
+
+/// What outsiders say of one socket, the newest last. Several ports of one host are one voice.
+struct View {
+    all: Vec<Seen>,
+}
+
+fn views(seen: &[Seen]) -> Vec<View> {
+    let mut by_socket: BTreeMap<usize, Vec<Seen>> = BTreeMap::new();
+    for one in seen {
+        by_socket.entry(one.socket).or_default().push(*one);
+    }
+    by_socket.into_values().map(|all| View { all }).collect()
+}
+
+impl View {
+    /// How many hosts say something of which this holds.
+    fn hosts(&self, holds: impl Fn(&Seen) -> bool) -> usize {
+        self.all.iter().filter(|seen| holds(seen)).map(|seen| seen.by.ip()).collect::<BTreeSet<_>>().len()
+    }
+
+    /// Endpoints that several hosts agree about. Where none do, the newest one of each IP address that several
+    /// agree about, as a NAT that maps each destination anew has them. Where not even that is so, one host is
+    /// believed as well as another: peers prove an address before they use it.
+    fn prevailing(&self) -> Vec<SocketAddr> {
+        let endpoints = self.all.iter().filter(|one| self.hosts(|other| other.at == one.at) > 1);
+        let certain: BTreeSet<_> = endpoints.map(|one| one.at).collect();
+        if !certain.is_empty() {
+            return certain.into_iter().collect();
+        }
+        let mut newest: Vec<SocketAddr> = Vec::new();
+        for one in self.all.iter().rev() {
+            if newest.iter().all(|known| known.ip() != one.at.ip()) {
+                newest.push(one.at);
+            }
+        }
+        let is_common = |at: &&SocketAddr| self.hosts(|other| other.at.ip() == at.ip()) > 1;
+        let common: Vec<_> = newest.iter().filter(is_common).copied().collect();
+        if !common.is_empty() {
+            return common;
+        }
+        newest.truncate(MAX_UNCERTAIN);
+        newest
+    }
+
+    /// Whether all hosts see one endpoint, but for one host that contradicts at least two. `None` if a single
+    /// host has spoken.
+    fn is_one_for_all(&self) -> Option<bool> {
+        let of_all = self.hosts(|_| true);
+        let of_most = self.all.iter().map(|one| self.hosts(|other| other.at == one.at)).max()?;
+        (of_all > 1).then(|| of_most == of_all || of_most > 1 && of_most + 1 == of_all)
+    }
 }
 
 /// Whether an address means something on one network only.
@@ -181,6 +214,55 @@ mod tests {
         known.seen = vec![seen("192.0.2.2:1", "198.51.100.66:53"), seen("192.0.2.2:2", "198.51.100.66:53")];
         assert_eq!(shown(&known.contact())[0], "Mapped 198.51.100.66:53");
         assert_eq!(known.nat().mapping, Mapping::Unknown);
+    }
+
+    #[test]
+    fn one_liar_does_not_make_a_contact_of_his_own() {
+        let truth = "203.0.113.9:7420";
+        let mut known = Known { own: vec![at("192.168.1.2:7420")], ..Known::default() };
+        known.seen = vec![seen("192.0.2.1:1", truth), seen("192.0.2.2:1", truth)];
+        // As many addresses as he has ports.
+        let lies = (1..20).map(|i| seen(&format!("192.0.2.66:{i}"), &format!("198.51.100.{i}:53")));
+        known.seen.extend(lies.clone());
+        assert_eq!(shown(&known.contact()), [format!("Mapped {truth}"), "Interface 192.168.1.2:7420".into()]);
+        assert_eq!(known.nat().mapping, Mapping::EndpointIndependent);
+        // Where nobody agrees with anybody he has two words.
+        known.seen = lies.collect();
+        assert_eq!(known.contact().candidates().len(), 3);
+        // Nor does he hide that there is no NAT.
+        known.seen = vec![
+            seen("192.0.2.1:1", "192.168.1.2:7420"),
+            seen("192.0.2.2:1", "192.168.1.2:7420"),
+            seen("192.0.2.66:1", truth),
+        ];
+        assert_eq!(known.nat().mapping, Mapping::NoNat);
+    }
+
+    #[test]
+    fn of_a_nat_that_maps_each_destination_anew_the_address_is_agreed_about() {
+        let mut known = Known { own: vec![at("192.168.1.2:7420")], ..Known::default() };
+        known.seen = vec![
+            seen("192.0.2.1:1", "203.0.113.9:5000"),
+            seen("192.0.2.2:1", "203.0.113.9:5007"),
+            seen("192.0.2.66:1", "198.51.100.66:53"),
+        ];
+        let expected = ["Mapped 203.0.113.9:5007", "Interface 192.168.1.2:7420"];
+        assert_eq!(shown(&known.contact()), expected);
+        assert_eq!(known.nat().mapping, Mapping::AddressAndPortDependent);
+    }
+
+    #[test]
+    fn each_socket_is_seen_for_itself() {
+        let mut known = Known { own: vec![at("192.168.1.2:7420")], ..Known::default() };
+        let of_v6 = |by: &str, endpoint: &str| Seen { socket: 1, ..seen(by, endpoint) };
+        known.seen = vec![
+            seen("192.0.2.1:1", "203.0.113.9:7420"),
+            seen("192.0.2.2:1", "203.0.113.9:7420"),
+            of_v6("[2001:db8::1]:1", "[2001:db8:1::9]:7421"),
+        ];
+        let expected =
+            ["Mapped 203.0.113.9:7420", "Mapped [2001:db8:1::9]:7421", "Interface 192.168.1.2:7420"];
+        assert_eq!(shown(&known.contact()), expected);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::ask::{self, MAX_ASKED, Outsider};
 use super::gather::{Known, Seen};
 pub(in crate::node) use super::ports::Forwarded;
 use super::ports::{self, Ports};
-use crate::driver::UdpSockets;
+use crate::driver::{UdpSockets, has_route};
 use crate::interfaces::addresses_of;
 use crate::node::Inner;
 
@@ -58,8 +58,9 @@ pub(super) struct Look {
 pub(super) struct Surroundings {
     sockets: Arc<UdpSockets>,
     roots: Vec<SocketAddr>,
-    /// Whether a root's session keeps the mappings of the node's sockets alive.
-    is_kept: bool,
+    /// Where roots are that this node is registered at by UDP. They see its socket of that family, and keep
+    /// its mappings alive.
+    registered_at: Vec<SocketAddr>,
 }
 
 /// What the contact does not say, for the status.
@@ -102,8 +103,7 @@ impl Look {
         is_over: &dyn Fn() -> bool,
     ) -> Instant {
         self.look_at_interfaces(now, around);
-        let outsiders = self.outsiders(dht_nodes);
-        let keeps_alive = self.settings.has_dht && !around.is_kept;
+        let outsiders = self.outsiders(around, dht_nodes);
         if self.ask_due.min(self.ask_all_due) <= now && !outsiders.is_empty() {
             let all = self.ask_all_due <= now || !self.confirm(around, &outsiders, is_over);
             if all {
@@ -114,7 +114,7 @@ impl Look {
                 self.ask_all_due = Instant::now() + AGAIN;
             }
             self.has_asked = true;
-            self.ask_due = Instant::now() + if keeps_alive { KEEP } else { AGAIN };
+            self.ask_due = Instant::now() + if self.keeps_alive(around) { KEEP } else { AGAIN };
             return self.next(&outsiders, around);
         }
         if self.probe_due <= now {
@@ -134,8 +134,10 @@ impl Look {
         // Nobody to ask: that changes when a name is resolved or the DHT is entered, at first soon.
         let nobody = if is_young { soon } else { later };
         let ask = match outsiders.is_empty() {
-            true if !self.settings.has_dht && self.settings.stun.is_empty() => Instant::now() + AGAIN,
-            true => nobody,
+            true if self.settings.has_dht || !self.settings.stun.is_empty() => nobody,
+            // The roots may be asked, but not before it is known in which family they see the node anyway.
+            true if is_young && !around.roots.is_empty() => soon,
+            true => Instant::now() + AGAIN,
             false => self.ask_due.min(self.ask_all_due),
         };
         let probe = if self.servers(around).is_empty() { nobody } else { self.probe_due };
@@ -190,17 +192,39 @@ impl Look {
         }
     }
 
-    /// Asks one outsider whether the sockets are still where they were.
-    fn confirm(&self, around: &Surroundings, outsiders: &[Outsider], is_over: &dyn Fn() -> bool) -> bool {
-        let one = self.seen.iter().find_map(|seen| outsiders.iter().find(|one| one.address() == seen.by));
-        let Some(one) = one else { return false };
-        let again = ask::ask(&around.sockets, &[*one], is_over);
-        !again.is_empty() && again.iter().all(|seen| self.seen.contains(seen))
+    /// Whether somebody has to be asked now and then so that NATs keep the mappings of the node's sockets.
+    fn keeps_alive(&self, around: &Surroundings) -> bool {
+        let is_own = |seen: &Seen| {
+            let mut own = self.interfaces.iter().flat_map(|interface| &interface.addresses);
+            own.any(|address| address.ip == seen.at.ip())
+        };
+        let mut unseen = self.seen.iter().filter(|seen| !around.is_seen_in(seen.at));
+        match self.settings.has_dht {
+            true => self.seen.is_empty() && around.registered_at.is_empty() || unseen.next().is_some(),
+            false => unseen.any(|seen| !is_own(seen)),
+        }
     }
 
-    fn outsiders(&self, dht_nodes: &[SocketAddrV4]) -> Vec<Outsider> {
-        let stun = self.stun.iter().copied().map(Outsider::Stun);
-        let mut all: Vec<Outsider> = stun.filter(|one| self.may_reach(one.address())).collect();
+    /// Asks one outsider of each family whether the sockets are still where they were.
+    fn confirm(&self, around: &Surroundings, outsiders: &[Outsider], is_over: &dyn Fn() -> bool) -> bool {
+        let of_family = |is_ipv4: bool| {
+            let mut seen = self.seen.iter().filter(move |seen| seen.at.is_ipv4() == is_ipv4);
+            seen.find_map(|seen| outsiders.iter().find(|one| one.address() == seen.by)).copied()
+        };
+        let some: Vec<_> = [true, false].into_iter().filter_map(of_family).collect();
+        let again = ask::ask(&around.sockets, &some, is_over);
+        let has_answered = |one: &Outsider| again.iter().any(|seen| seen.by == one.address());
+        !some.is_empty() && some.iter().all(has_answered) && again.iter().all(|seen| self.seen.contains(seen))
+    }
+
+    /// Whom to ask: STUN servers, nodes of the DHT, and roots, which are STUN servers too, in a family in which
+    /// this node is registered at none: what they vouch for is of the one family that their session has.
+    fn outsiders(&self, around: &Surroundings, dht_nodes: &[SocketAddrV4]) -> Vec<Outsider> {
+        let is_time = !around.registered_at.is_empty() || self.begun.elapsed() >= FIRST_WAIT;
+        let roots = around.roots.iter().filter(|root| is_time && !around.is_seen_in(**root));
+        let stun = self.stun.iter().chain(roots).copied().filter(|server| has_route(*server));
+        let mut all: Vec<Outsider> =
+            stun.filter(|server| self.may_reach(*server)).map(Outsider::Stun).collect();
         for node in dht_nodes.iter().map(|node| SocketAddr::V4(*node)) {
             // One host has one voice, whatever its ports; on loopback all have one address.
             let is_new = node.ip().is_loopback() || all.iter().all(|one| one.address().ip() != node.ip());
@@ -208,8 +232,7 @@ impl Look {
                 all.push(Outsider::Dht(node));
             }
         }
-        all.truncate(MAX_ASKED);
-        all
+        in_turns(all)
     }
 
     /// STUN servers and roots for the probe.
@@ -225,17 +248,33 @@ impl Look {
 
 impl Surroundings {
     pub(super) fn of(node: &Inner) -> Surroundings {
-        let roots = node.driver.datapath.roots(Instant::now());
+        let mut roots = node.driver.datapath.roots(Instant::now());
+        // A guest is there for one peer, by the word of another root.
+        roots.retain(|root| !root.is_guest);
+        let registered = roots.iter().filter(|root| root.state == RootState::Registered);
         Surroundings {
             sockets: Arc::clone(&node.driver.sockets),
             roots: roots.iter().flat_map(|root| root.endpoints.iter().copied()).collect(),
-            is_kept: roots.iter().any(|root| root.state == RootState::Registered),
+            registered_at: registered.filter_map(|root| root.address).collect(),
         }
+    }
+
+    /// Whether a root sees the node's socket of the family that this address has.
+    fn is_seen_in(&self, family: SocketAddr) -> bool {
+        self.registered_at.iter().any(|root| root.is_ipv4() == family.is_ipv4())
     }
 
     fn port_on(&self, interface: &HostInterface, is_ipv4: bool) -> Option<u16> {
         self.sockets.port_on(&interface.name, interface.loopback, is_ipv4)
     }
+}
+
+/// As many as are asked, of both families in turns: many servers of one do not crowd the other one out.
+fn in_turns(all: Vec<Outsider>) -> Vec<Outsider> {
+    let (v4, v6): (Vec<_>, Vec<_>) = all.into_iter().partition(|one| one.address().is_ipv4());
+    let longest = v4.len().max(v6.len());
+    let turns = (0..longest).flat_map(|turn| [v4.get(turn), v6.get(turn)]);
+    turns.flatten().take(MAX_ASKED).copied().collect()
 }
 
 /// Probes the NAT in front of each interface that leads to servers, those with a router and IPv4 first.
@@ -261,4 +300,19 @@ fn probe_all(interfaces: &[HostInterface], servers: &[SocketAddr]) -> Vec<(Strin
             .collect();
         probes.into_iter().filter_map(|thread| thread.join().ok().flatten()).collect()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_family_crowds_the_other_one_out() {
+        let stun = |text: &str| Outsider::Stun(text.parse().expect("an endpoint"));
+        let of_v4 = (1..20).map(|port| stun(&format!("192.0.2.1:{port}")));
+        let of_v6 = ["[2001:db8::1]:1", "[2001:db8::2]:1"].map(stun);
+        let chosen = in_turns(of_v4.chain(of_v6).collect());
+        assert_eq!(chosen.len(), MAX_ASKED);
+        assert!(of_v6.iter().all(|one| chosen.contains(one)), "{chosen:?}");
+    }
 }

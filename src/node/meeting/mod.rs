@@ -5,17 +5,18 @@
 //! this node can be reached; what is decided about a peer's place is the overlay's matter
 //! ([`peersock_overlay::Endpoint::meet`]).
 
+mod entry;
 mod search;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::Ipv4Addr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use peersock_dht::{Bootstrap, Event, Service, Settings};
+use peersock_dht::{Event, Service};
 use peersock_overlay::{Contact, DiscoveryKey, Identity, NetworkIndex, PublicIdentity};
 
 use super::Inner;
@@ -24,6 +25,7 @@ use crate::datapath::{JoinedNetwork, Want};
 use crate::driver::Interfaces;
 use crate::sync;
 
+use entry::Entry;
 use search::{Searches, Step};
 
 /// How long a connection attempt waits while its peer is looked for: two look-ups, a knock that is read after
@@ -33,15 +35,19 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What is not handled yet is kept up to this number; what is wanted is said again.
 const MAX_NOTES: usize = 1024;
 
-/// How often the nodes of the DHT that can be asked are listed: at first, while there are fewer than
-/// [`ENOUGH_NODES`], and later.
+/// How often the nodes of the DHT that can be asked are listed: at first, and then, while there are fewer than
+/// [`ENOUGH_NODES`]; and later.
 const LIST_SOON: Duration = Duration::from_millis(250);
+const LIST_AGAIN: Duration = Duration::from_secs(5);
 const LIST_LATER: Duration = Duration::from_secs(60);
 const ENOUGH_NODES: usize = 3;
 
 /// How long after a failure the DHT is entered again: at first, and at most.
 const RETRY_MIN: Duration = Duration::from_secs(2);
 const RETRY_MAX: Duration = Duration::from_secs(120);
+
+/// Nodes that were kept from before have so long to answer, then the DHT is entered by those that are named.
+const KEPT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The meetings of one node.
 pub(super) struct Meetings {
@@ -67,7 +73,10 @@ enum Note {
     Leave(NetworkIndex),
     Contact(Contact),
     Want(Want),
-    Dht(Event),
+    /// What the service says that was started as the so manieth.
+    Dht(u64, Event),
+    /// The machine's interfaces may have changed.
+    Interfaces,
     Stop,
 }
 
@@ -82,7 +91,7 @@ impl Meetings {
         dht: &Dht,
         allowed: &Interfaces,
     ) -> io::Result<Meetings> {
-        let settings = settings(dht, allowed)?;
+        let entry = Entry::new(dht, allowed, node.state.as_ref())?;
         let (notes, received) = sync_channel(MAX_NOTES);
         let state = Arc::new(Mutex::new(MeetingState::default()));
         let wanted = notes.clone();
@@ -91,16 +100,22 @@ impl Meetings {
             let _ = wanted.try_send(Note::Want(want));
         };
         node.driver.datapath.seek_elsewhere(PATIENCE, Box::new(told));
+        let watching = notes.clone();
+        // If there is no room, the thread has enough to do, and looks at the interfaces before it enters anew.
+        node.driver.on_interfaces_changed(Box::new(move || _ = watching.try_send(Note::Interfaces)));
         let meeter = Meeter {
             node: Arc::downgrade(node),
             identity,
-            settings,
+            entry,
             notes: notes.clone(),
             state: Arc::clone(&state),
             networks: BTreeMap::new(),
             contact: None,
             searches: Searches::default(),
             service: None,
+            bound: Ipv4Addr::UNSPECIFIED,
+            entered: Instant::now(),
+            entries: 0,
             enter_at: Instant::now(),
             pause: RETRY_MIN,
             list_at: Instant::now(),
@@ -140,46 +155,21 @@ impl Meetings {
     }
 }
 
-/// How the DHT is entered, and from which address.
-fn settings(dht: &Dht, allowed: &Interfaces) -> io::Result<Settings> {
-    let refuse = |text: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-    let bootstrap = match dht {
-        Dht::Nodes(nodes) if allowed.is_loopback_only() => {
-            let nodes: Vec<SocketAddrV4> =
-                nodes.iter().copied().filter(|node| node.ip().is_loopback()).collect();
-            if nodes.is_empty() {
-                return refuse("a node that stays on this machine cannot enter a DHT elsewhere");
-            }
-            Bootstrap::Nodes(nodes)
-        }
-        _ if allowed.is_loopback_only() => {
-            return refuse("a node that stays on this machine cannot enter the public DHT");
-        }
-        Dht::Nodes(nodes) => Bootstrap::Nodes(nodes.clone()),
-        _ => Bootstrap::Public,
-    };
-    let mut settings = Settings::new(bootstrap);
-    settings.bind = match allowed {
-        _ if allowed.is_loopback_only() => Ipv4Addr::LOCALHOST,
-        Interfaces::All => Ipv4Addr::UNSPECIFIED,
-        _ => match allowed.first_ipv4()? {
-            Some(address) => address,
-            None => return refuse("no interface that may be used has an IPv4 address, which the DHT needs"),
-        },
-    };
-    Ok(settings)
-}
-
 struct Meeter {
     node: Weak<Inner>,
     identity: Arc<Identity>,
-    settings: Settings,
+    entry: Entry,
     notes: SyncSender<Note>,
     state: Arc<Mutex<MeetingState>>,
     networks: BTreeMap<NetworkIndex, Membership>,
     contact: Option<Contact>,
     searches: Searches,
     service: Option<Service>,
+    /// From which address the service was started, and when.
+    bound: Ipv4Addr,
+    entered: Instant,
+    /// How often the DHT was entered.
+    entries: u64,
     enter_at: Instant,
     pause: Duration,
     list_at: Instant,
@@ -226,12 +216,19 @@ impl Meeter {
     /// Enters the DHT. Names are resolved here, which may block.
     fn enter(&mut self, now: Instant) {
         let notes = self.notes.clone();
+        self.entries += 1;
+        let entries = self.entries;
         let told = move |event| {
             // What is lost is found again, or knocked again.
-            let _ = notes.try_send(Note::Dht(event));
+            let _ = notes.try_send(Note::Dht(entries, event));
         };
-        match Service::start(Arc::clone(&self.identity), self.settings.clone(), told) {
+        let settings = self.entry.settings();
+        let bound = settings.as_ref().map_or(Ipv4Addr::UNSPECIFIED, |settings| settings.bind);
+        let own = Arc::clone(&self.identity);
+        let started = settings.map_err(Into::into).and_then(|settings| Service::start(own, settings, told));
+        match started {
             Ok(service) => {
+                (self.bound, self.entered) = (bound, Instant::now());
                 for membership in self.networks.values_mut() {
                     membership.network = Some(service.join(&membership.key));
                 }
@@ -258,19 +255,55 @@ impl Meeter {
         if self.list_at > now {
             return;
         }
-        let mut nodes = match &self.settings.bootstrap {
-            Bootstrap::Nodes(nodes) => nodes.clone(),
-            Bootstrap::Public => Vec::new(),
-        };
-        for node in service.known_nodes() {
-            if !nodes.contains(&node) {
-                nodes.push(node);
+        let known = service.known_nodes();
+        if known.is_empty() && self.entry.is_by_kept() && self.entered.elapsed() >= KEPT_PATIENCE {
+            tracing::debug!("no node of the DHT that was known answers");
+            self.entry.forget();
+            return self.enter_anew(now);
+        }
+        let mut nodes = self.entry.named();
+        for node in &known {
+            if !nodes.contains(node) {
+                nodes.push(*node);
             }
         }
-        self.list_at = Instant::now() + if nodes.len() < ENOUGH_NODES { LIST_SOON } else { LIST_LATER };
+        let wait = match known.len() < ENOUGH_NODES {
+            true if self.entered.elapsed() < 2 * KEPT_PATIENCE => LIST_SOON,
+            true => LIST_AGAIN,
+            false => LIST_LATER,
+        };
+        self.list_at = Instant::now() + wait;
         sync::lock(&self.state).nodes = nodes.len();
         if let Some(node) = self.node.upgrade() {
+            if known.len() >= ENOUGH_NODES {
+                self.entry.keep(&known, node.state.as_ref(), now);
+            }
             node.set_dht_nodes(nodes);
+        }
+    }
+
+    /// Leaves the DHT, and enters it as soon as possible.
+    fn enter_anew(&mut self, now: Instant) {
+        self.service = None;
+        (self.enter_at, self.pause) = (now, RETRY_MIN);
+        // The networks have other numbers in the next service. What was published is published again.
+        for membership in self.networks.values_mut() {
+            membership.network = None;
+            membership.is_published = false;
+        }
+        self.searches.restart(now);
+    }
+
+    /// The socket may be bound to an address that is gone, or there is one again.
+    fn look_at_interfaces(&mut self) {
+        let now = Instant::now();
+        match self.service {
+            Some(_) if self.entry.bind().is_ok_and(|address| address == self.bound) => {}
+            Some(_) => {
+                tracing::debug!("the address that the DHT was entered from is gone");
+                self.enter_anew(now);
+            }
+            None => (self.enter_at, self.pause) = (now, RETRY_MIN),
         }
     }
 
@@ -299,7 +332,10 @@ impl Meeter {
                     self.searches.want(Instant::now(), want);
                 }
             }
-            Note::Dht(event) => self.take_event(event),
+            // Its networks have other numbers than those of a later one.
+            Note::Dht(entries, event) if entries == self.entries => self.take_event(event),
+            Note::Dht(..) => {}
+            Note::Interfaces => self.look_at_interfaces(),
             Note::Stop => {}
         }
     }

@@ -146,6 +146,13 @@ impl Searches {
         self.list.values().map(Search::next).min()
     }
 
+    /// The DHT is entered anew: what was under way there is lost, and begins again.
+    pub(super) fn restart(&mut self, now: Instant) {
+        for search in self.list.values_mut() {
+            search.begin = search.begin.or(Some(now));
+        }
+    }
+
     /// A network was left.
     pub(super) fn leave(&mut self, network: NetworkIndex) {
         self.list.retain(|(of, _), _| *of != network);

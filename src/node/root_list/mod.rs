@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use super::resolver::ask_system;
 use super::{Inner, roots};
 use crate::config::{RootAddress, RootDomain, RootSource};
-use crate::datapath::Subscription;
+use crate::datapath::{Heard, Subscription};
 use crate::sync;
 use cache::Cache;
 
@@ -116,7 +116,9 @@ fn follow(list: &List, part: usize, domain: &RootDomain, cache: Option<&Cache>, 
     let (mut patience, mut retry) = (FIRST_PATIENCE, RETRY_MIN);
     let mut has_list = false;
     while !events.is_over() {
-        let wait = match dns::look_up(domain, patience) {
+        let told = dns::look_up(domain, patience);
+        let is_told = told.is_ok();
+        let wait = match told {
             Ok(listed) => {
                 tracing::debug!(%domain, roots = listed.roots.len(), "a domain lists roots");
                 if let Some(Err(error)) = cache.map(|cache| cache.write(domain.name(), &listed.roots)) {
@@ -143,10 +145,15 @@ fn follow(list: &List, part: usize, domain: &RootDomain, cache: Option<&Cache>, 
             }
         };
         patience = PATIENCE;
-        let end = Instant::now() + wait;
+        let asked = Instant::now();
+        let mut end = asked + wait;
         // Events wake this thread when the node ends; those of peers do not matter.
         while !events.is_over() && Instant::now() < end {
-            events.next_timeout(end.saturating_duration_since(Instant::now()));
+            let heard = events.next_or_change(end.saturating_duration_since(Instant::now()));
+            // A list that is there stays good.
+            if matches!(heard, Heard::NetworkChange) && !is_told {
+                (end, retry) = (end.min(asked + RETRY_MIN), RETRY_MIN);
+            }
         }
     }
 }

@@ -130,6 +130,44 @@ async fn a_client_notices_that_nobody_answers() {
 }
 
 #[tokio::test]
+async fn a_doubted_end_that_does_not_answer_is_left_in_time() {
+    // Also when the kernel takes no more bytes for it.
+    for flood in [0, 400] {
+        let (listener, connection) = slow_listener(ConnectOptions::default()).await;
+        let (sender, mut receiver) = connection.split();
+        for _ in 0..flood {
+            sender.send(vec![7; LENGTH]).expect("open");
+        }
+        tokio::task::yield_now().await;
+        let patience = Duration::from_millis(300);
+        sender.probe(patience);
+        let ended = timeout(Timing::default().keepalive, receiver.recv()).await;
+        assert_eq!(ended.expect("long before it would have been asked"), Err(Closed::Silent(patience)));
+        drop(listener);
+    }
+}
+
+#[tokio::test]
+async fn a_doubted_end_that_answers_is_kept() {
+    let mut bench = Bench::start(ServerOptions::default()).await;
+    for transport in transports() {
+        let (connection, id) = bench.connect(transport).await;
+        let (sender, mut receiver) = connection.split();
+        let answered = sender.counters().keepalives_received.get();
+        for round in 1..=3 {
+            sender.probe(PATIENCE);
+            while sender.counters().keepalives_received.get() < answered + round {
+                sleep(Duration::from_millis(1)).await;
+            }
+        }
+        bench.server.handle().send(id, &b"still here"[..]).expect("open");
+        assert_eq!(&receiver.recv().await.expect("open")[..], b"still here");
+        drop((sender, receiver));
+        assert_eq!(bench.closed(id).await, Closed::There);
+    }
+}
+
+#[tokio::test]
 async fn a_server_notices_that_a_client_is_silent() {
     let timing = quick();
     let mut bench = Bench::start(ServerOptions { timing, ..ServerOptions::default() }).await;

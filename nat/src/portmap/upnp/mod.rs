@@ -7,7 +7,7 @@ mod http;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::{Ask, Gateway, Handle as MappingHandle, MapError, PortMapping, Protocol, Transport};
+use super::{Ask, Gateway, Handle as MappingHandle, MapError, PortMapping, Protocol, Transport, is_of_use};
 use description::Service;
 use http::Http;
 
@@ -26,7 +26,8 @@ pub(super) struct Handle(Service);
 /// The router's outer address.
 pub(super) fn external(gateway: &Gateway, until: Instant) -> Result<Option<IpAddr>, MapError> {
     let (http, service) = discover(gateway, until)?;
-    Ok(outer_address(&http, &service))
+    // A router that has no connection says 0.0.0.0.
+    Ok(outer_address(&http, &service).filter(|ip| is_of_use(*ip)))
 }
 
 pub(super) fn map(
@@ -52,18 +53,12 @@ pub(super) fn map(
         match answer {
             Ok(()) => {
                 let ip = outer_address(&http, &service).ok_or_else(|| refused("it has no outer address"))?;
-                return Ok(PortMapping {
-                    protocol: Protocol::Upnp,
-                    transport: ask.transport,
-                    local: ask.local,
-                    external: SocketAddr::new(ip, port),
-                    lifetime: if lifetime == 0 {
-                        Duration::MAX
-                    } else {
-                        Duration::from_secs(lifetime.into())
-                    },
-                    handle: MappingHandle::Upnp(Handle(service)),
-                });
+                let lifetime = match lifetime {
+                    0 => Duration::MAX,
+                    seconds => Duration::from_secs(seconds.into()),
+                };
+                let handle = MappingHandle::Upnp(Handle(service));
+                return ask.granted(Protocol::Upnp, SocketAddr::new(ip, port), lifetime, handle);
             }
             Err(Failure::Code(code)) if CONFLICTS.contains(&code) => {
                 refusal = refused(&format!("error {code}"))

@@ -1,0 +1,241 @@
+//! How the DHT is entered: from which address, and by which nodes.
+//!
+//! Nodes that have answered are kept, in memory and in the state directory, so that neither a restart nor a
+//! change of the network has to ask the well-known ones again. If none of them answers, those are asked.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::{Duration, Instant};
+
+use peersock_dht::{Bootstrap, Settings};
+
+use crate::config::Dht;
+use crate::driver::Interfaces;
+use crate::state::StateDir;
+
+/// At most so many nodes are kept. `mainline` asks all by which it enters whenever it knows fewer nodes near
+/// a key, and it knows 20 in any but the smallest DHT.
+const MAX_KEPT: usize = 16;
+
+/// How often the file is written at most, once it is full.
+const WRITE_AGAIN: Duration = Duration::from_secs(10 * 60);
+
+/// The way into the DHT.
+pub(super) struct Entry {
+    /// The nodes that the user has named, or the public ones.
+    named: Bootstrap,
+    allowed: Interfaces,
+    /// Nodes that have answered.
+    kept: Vec<SocketAddrV4>,
+    /// What is in the file, and when that was written.
+    written: (BTreeSet<SocketAddrV4>, Option<Instant>),
+}
+
+impl Entry {
+    /// # Errors
+    /// The node may use no interface that leads to the DHT.
+    pub(super) fn new(dht: &Dht, allowed: &Interfaces, state: Option<&StateDir>) -> io::Result<Entry> {
+        let named = named(dht, allowed)?;
+        let mut entry =
+            Entry { named, allowed: allowed.clone(), kept: Vec::new(), written: (BTreeSet::new(), None) };
+        entry.bind()?;
+        if let Some(text) = state.and_then(StateDir::dht_nodes) {
+            entry.kept = entry.read(&text);
+            entry.written.0 = entry.kept.iter().copied().collect();
+        }
+        Ok(entry)
+    }
+
+    /// How the DHT is entered now.
+    ///
+    /// # Errors
+    /// There is no address now.
+    pub(super) fn settings(&self) -> io::Result<Settings> {
+        let bootstrap = match self.kept.is_empty() {
+            true => self.named.clone(),
+            false => Bootstrap::Nodes(self.kept.clone()),
+        };
+        Ok(Settings { bind: self.bind()?, ..Settings::new(bootstrap) })
+    }
+
+    /// The address that the DHT is entered from now.
+    pub(super) fn bind(&self) -> io::Result<Ipv4Addr> {
+        match &self.allowed {
+            allowed if allowed.is_loopback_only() => Ok(Ipv4Addr::LOCALHOST),
+            Interfaces::All => Ok(Ipv4Addr::UNSPECIFIED),
+            allowed => allowed.first_ipv4()?.ok_or_else(|| {
+                refusal("no interface that may be used has an IPv4 address, which the DHT needs")
+            }),
+        }
+    }
+
+    /// The nodes that the user has named.
+    pub(super) fn named(&self) -> Vec<SocketAddrV4> {
+        match &self.named {
+            Bootstrap::Nodes(nodes) => nodes.clone(),
+            Bootstrap::Public => Vec::new(),
+        }
+    }
+
+    /// Whether the next entry is by nodes that were kept.
+    pub(super) fn is_by_kept(&self) -> bool {
+        !self.kept.is_empty()
+    }
+
+    /// None of those that were kept answers.
+    pub(super) fn forget(&mut self) {
+        self.kept.clear();
+    }
+
+    /// Keeps some of the nodes that have answered lately.
+    pub(super) fn keep(&mut self, nodes: &[SocketAddrV4], state: Option<&StateDir>, now: Instant) {
+        let of_use: Vec<_> = nodes.iter().copied().filter(|node| self.is_of_use(node)).collect();
+        if of_use.is_empty() {
+            return;
+        }
+        // From all over the table: nodes near this one may have one owner.
+        let step = of_use.len().div_ceil(MAX_KEPT);
+        self.kept = of_use.into_iter().step_by(step).collect();
+        let list: BTreeSet<_> = self.kept.iter().copied().collect();
+        let is_due = self.written.1.is_none_or(|written| now >= written + WRITE_AGAIN);
+        let Some(state) = state.filter(|_| list != self.written.0) else { return };
+        if is_due || list.len() > self.written.0.len() {
+            state.keep_dht_nodes(&self.text(&list));
+            self.written = (list, Some(now));
+        }
+    }
+
+    fn is_of_use(&self, node: &SocketAddrV4) -> bool {
+        let ip = node.ip();
+        let is_local = match &self.named {
+            Bootstrap::Nodes(nodes) => nodes.iter().any(|node| node.ip().is_loopback()),
+            Bootstrap::Public => false,
+        };
+        let is_near = ip.is_loopback() == self.allowed.is_loopback_only() || ip.is_loopback() && is_local;
+        node.port() != 0 && is_near && !(ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast())
+    }
+
+    /// What the file says: of which DHT the nodes are, and where each is.
+    fn text(&self, nodes: &BTreeSet<SocketAddrV4>) -> String {
+        let lines: String = nodes.iter().map(|node| format!("{node}\n")).collect();
+        format!("{}\n{lines}", self.name())
+    }
+
+    fn read(&self, text: &str) -> Vec<SocketAddrV4> {
+        let mut lines = text.lines();
+        if lines.next() != Some(self.name().as_str()) {
+            return Vec::new();
+        }
+        let nodes = lines.filter_map(|line| line.parse().ok()).filter(|node| self.is_of_use(node));
+        nodes.take(MAX_KEPT).collect()
+    }
+
+    /// Nodes of one DHT are of no use for another.
+    fn name(&self) -> String {
+        match &self.named {
+            Bootstrap::Public => "peersock-dht 1 public".to_owned(),
+            Bootstrap::Nodes(nodes) => {
+                let nodes: BTreeSet<_> = nodes.iter().collect();
+                let nodes: Vec<_> = nodes.into_iter().map(ToString::to_string).collect();
+                format!("peersock-dht 1 {}", nodes.join(","))
+            }
+        }
+    }
+}
+
+/// The nodes that may be asked by the user's choice.
+fn named(dht: &Dht, allowed: &Interfaces) -> io::Result<Bootstrap> {
+    match dht {
+        Dht::Nodes(nodes) if allowed.is_loopback_only() => {
+            let nodes: Vec<_> = nodes.iter().copied().filter(|node| node.ip().is_loopback()).collect();
+            match nodes.is_empty() {
+                true => Err(refusal("a node that stays on this machine cannot enter a DHT elsewhere")),
+                false => Ok(Bootstrap::Nodes(nodes)),
+            }
+        }
+        _ if allowed.is_loopback_only() => {
+            Err(refusal("a node that stays on this machine cannot enter the public DHT"))
+        }
+        Dht::Nodes(nodes) => Ok(Bootstrap::Nodes(nodes.clone())),
+        _ => Ok(Bootstrap::Public),
+    }
+}
+
+fn refusal(text: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn nodes_are_kept_privately_and_only_for_the_same_dht() {
+        let place = tempfile::tempdir().expect("a folder");
+        let state = StateDir::open(place.path()).expect("it is ours");
+        let open = |entries: &[u16]| entry(entries, Some(&state));
+        let mut first = open(&[1, 2]);
+        assert!(!first.is_by_kept());
+        let now = Instant::now();
+        first.keep(&nodes(100..108), Some(&state), now);
+        let kept = |entry: &Entry| entry.settings().expect("loopback").bootstrap;
+        assert_eq!(kept(&open(&[2, 1])), Bootstrap::Nodes(nodes(100..108)));
+        assert_eq!(kept(&open(&[1])), Bootstrap::Nodes(nodes(1..2)), "another DHT");
+        let file = place.path().join("dht-nodes");
+        assert_eq!(fs::metadata(&file).expect("it is there").permissions().mode() & 0o777, 0o600);
+
+        // A few from all over the table; what is no better is written a while later.
+        first.keep(&nodes(200..300), Some(&state), now);
+        let Bootstrap::Nodes(all) = kept(&open(&[1, 2])) else { panic!("nodes were named") };
+        assert!(all.len() <= MAX_KEPT && all.len() > MAX_KEPT / 2, "{all:?}");
+        assert!(all.iter().any(|node| node.port() > 290) && all[0].port() == 200, "{all:?}");
+        first.keep(&nodes(100..108), Some(&state), now);
+        assert_eq!(kept(&open(&[1, 2])), Bootstrap::Nodes(all));
+        first.keep(&nodes(100..108), Some(&state), now + WRITE_AGAIN);
+        assert_eq!(kept(&open(&[1, 2])), Bootstrap::Nodes(nodes(100..108)));
+        first.forget();
+        assert_eq!(kept(&first), Bootstrap::Nodes(nodes(1..3)));
+    }
+
+    #[test]
+    fn a_file_of_any_contents_is_no_error() {
+        let place = tempfile::tempdir().expect("a folder");
+        let state = StateDir::open(place.path()).expect("it is ours");
+        let file = place.path().join("dht-nodes");
+        let good = "peersock-dht 1 127.0.0.1:1\n127.0.0.1:5\n";
+        let bad = "x\n127.0.0.1:0\n0.0.0.0:1\n224.0.0.1:1\n192.0.2.1:1\n[::1]:1\n\n";
+        let texts: [(&[u8], usize); 5] = [
+            (b"", 0),
+            (b"\xff\xfe\x00", 0),
+            (b"peersock-dht 2 127.0.0.1:1\n127.0.0.1:5\n", 0),
+            (good.as_bytes(), 1),
+            (&[good.as_bytes(), bad.as_bytes()].concat(), 1),
+        ];
+        for (text, expected) in texts {
+            fs::write(&file, text).expect("room");
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("it is ours");
+            assert_eq!(entry(&[1], Some(&state)).kept.len(), expected, "{}", text.escape_ascii());
+        }
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o622)).expect("it is ours");
+        assert!(entry(&[1], Some(&state)).kept.is_empty(), "others may write there");
+        fs::remove_file(&file).expect("it is ours");
+        fs::create_dir(&file).expect("room");
+        let mut no_file = entry(&[1], Some(&state));
+        no_file.keep(&nodes(5..6), Some(&state), Instant::now());
+        assert!(no_file.is_by_kept(), "without a file there is memory");
+    }
+
+    fn entry(ports: &[u16], state: Option<&StateDir>) -> Entry {
+        let dht =
+            Dht::Nodes(ports.iter().map(|port| SocketAddrV4::new(Ipv4Addr::LOCALHOST, *port)).collect());
+        Entry::new(&dht, &Interfaces::Loopback, state).expect("loopback")
+    }
+
+    fn nodes(ports: std::ops::Range<u16>) -> Vec<SocketAddrV4> {
+        ports.map(|port| SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)).collect()
+    }
+}
