@@ -6,6 +6,7 @@
 mod claims;
 mod refusals;
 mod setup;
+mod tls;
 
 use std::time::{Duration, Instant};
 
