@@ -109,6 +109,12 @@ impl Client {
         Some(Entry { identity: self.identity, channel, registration })
     }
 
+    /// The same with the seconds for which it stays, at least 1.
+    pub(crate) fn entry_for(&self, now: Nanos) -> Option<(Entry, u32)> {
+        let left = self.present(now)?.expires.saturating_sub(now).div_ceil(1_000_000_000);
+        Some((self.entry(now)?, u32::try_from(left).unwrap_or(u32::MAX)))
+    }
+
     /// The session of that index; true if it has been used before.
     pub(crate) fn session(&mut self, index: SessionIndex) -> Option<(&mut Session, bool)> {
         let used = [&mut self.current, &mut self.previous].into_iter().flatten();

@@ -217,10 +217,10 @@ impl Clients {
         Some(client)
     }
 
-    /// The next slot from `from` on that has a client with a session.
+    /// The next slot from `from` on that has a client, and from where to go on.
     pub(crate) fn next_from(&self, from: usize) -> Option<(usize, Slot)> {
         (from..self.slots.len()).find_map(|at| {
-            self.slots[at].as_ref()?.current.as_ref()?;
+            self.slots[at].as_ref()?;
             Some((at + 1, Slot(at as u32)))
         })
     }

@@ -19,7 +19,7 @@ use peersock_overlay::wire::{Entry, LookUpKey, Referral};
 /// struct Asked(Vec<(QuestionId, LookUpKey)>);
 ///
 /// impl Directory for Asked {
-///     fn registered(&mut self, _entry: &Entry) {}
+///     fn registered(&mut self, _entry: &Entry, _lifetime: u32) {}
 ///     fn gone(&mut self, _node: &NodeId) {}
 ///     fn ask(&mut self, question: QuestionId, key: &LookUpKey) -> bool {
 ///         self.0.push((question, *key));
@@ -28,10 +28,12 @@ use peersock_overlay::wire::{Entry, LookUpKey, Referral};
 /// }
 /// ```
 pub trait Directory: Send {
-    /// A node is registered here, or again. It carries its own signature and lifetime.
-    fn registered(&mut self, entry: &Entry);
+    /// A node is registered here, or again. It carries its own signature, and the lifetime that the node has
+    /// asked for; the root keeps it for `lifetime` seconds from now, which is what counts: at least 1.
+    fn registered(&mut self, entry: &Entry, lifetime: u32);
 
-    /// A node is not registered here any more.
+    /// A node is not registered here any more. A root that ends in order says this of all its nodes; one that
+    /// is killed says nothing, and then lifetimes count.
     fn gone(&mut self, node: &NodeId);
 
     /// Asks for a node that is not registered here. False if the question cannot be asked now.

@@ -6,6 +6,7 @@ use peersock_overlay::wire::{Channel, Control, NoticeCode, RootMessage};
 
 use crate::Root;
 use crate::budget::Nanos;
+use crate::clients::Slot;
 
 /// How far the telling has come.
 #[derive(Debug)]
@@ -72,13 +73,21 @@ impl Root {
                 What::Drains => {
                     self.tell(slot, &RootMessage::Notice { code: NoticeCode::Drains, channel: Channel(0) })
                 }
-                What::Close => {
-                    if let Some(path) = self.clients.get(slot).and_then(|client| client.path) {
-                        self.answer(slot, path, Control::Close { reason: 0 });
-                    }
-                }
+                What::Close => self.say_goodbye(slot),
             }
         }
         self.draining = Some(Draining { what, next: Some((from, at + INTERVAL.as_nanos() as Nanos)) });
+    }
+
+    /// Tells the node, and other roots that it is not to be found here any more.
+    fn say_goodbye(&mut self, slot: Slot) {
+        let Some(client) = self.clients.get(slot) else { return };
+        let (id, path, is_registered) = (client.id, client.path, client.registered.is_some());
+        if let Some(path) = path {
+            self.answer(slot, path, Control::Close { reason: 0 });
+        }
+        if is_registered {
+            self.tell_gone(&id);
+        }
     }
 }

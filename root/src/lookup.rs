@@ -127,8 +127,8 @@ impl Root {
                 return;
             };
             from = next;
-            if let Some(entry) = self.clients.get(slot).and_then(|client| client.entry(at)) {
-                directory.registered(&entry);
+            if let Some((entry, lifetime)) = self.clients.get(slot).and_then(|client| client.entry_for(at)) {
+                directory.registered(&entry, lifetime);
             }
         }
         self.retelling = Some((from, at + RETELL_INTERVAL));

@@ -90,11 +90,11 @@ impl Root {
         let Some(client) = self.clients.get_mut(slot) else { return };
         (client.sequence, client.sequence_since) = (asked.sequence, since);
         client.registered = Some(Registered { registration: *asked, channel, token, expires });
-        let entry = client.entry(at);
+        let entry = client.entry_for(at);
         self.clients.set_channel(channel, slot);
         self.clients.schedule(slot);
-        if let Some((directory, entry)) = self.directory.as_mut().zip(entry) {
-            directory.registered(&entry);
+        if let Some((directory, (entry, lifetime))) = self.directory.as_mut().zip(entry) {
+            directory.registered(&entry, lifetime);
         }
     }
 

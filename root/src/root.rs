@@ -304,7 +304,7 @@ impl Root {
         }
     }
 
-    fn tell_gone(&mut self, id: &NodeId) {
+    pub(crate) fn tell_gone(&mut self, id: &NodeId) {
         if let Some(directory) = &mut self.directory {
             directory.gone(id);
         }

@@ -1,8 +1,9 @@
 //! The plug for a directory that several roots share: what the state machine says goes to whoever keeps it, and
 //! what that one says comes back, by bounded channels. Nobody waits for anybody.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use peersock_overlay::NodeId;
 use peersock_overlay::wire::{Entry, LookUpKey};
@@ -36,7 +37,8 @@ peersock_primitives::counters! {
 /// For the directory.
 #[derive(Debug)]
 pub(super) enum Told {
-    Registered(Entry),
+    /// With the seconds for which the root keeps it.
+    Registered(Entry, u32),
     Gone(NodeId),
     Asked(QuestionId, LookUpKey),
 }
@@ -69,6 +71,9 @@ pub(super) struct Shared {
     pub(super) is_there: AtomicBool,
     /// Whether something was not said to it.
     pub(super) has_missed: AtomicBool,
+    /// Nodes that have left while that could not be said, at most [`MAX_QUEUED`]; of more the claims end with
+    /// their lifetimes.
+    gone: Mutex<BTreeSet<NodeId>>,
     pub(super) traffic: Arc<DirectoryTraffic>,
 }
 
@@ -78,6 +83,25 @@ pub(super) fn channels() -> (Plug, Socket, mpsc::Receiver<Heard>) {
     let (heard, hears) = mpsc::channel(MAX_QUEUED);
     let shared = Arc::<Shared>::default();
     (Plug { told, shared: shared.clone() }, Socket { told: asked, heard, shared }, hears)
+}
+
+impl Shared {
+    /// A node has left, and that could not be said.
+    pub(super) fn note_gone(&self, node: NodeId) {
+        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        if gone.len() < MAX_QUEUED {
+            gone.insert(node);
+        } else {
+            self.traffic.directory_dropped.increment();
+        }
+        self.has_missed.store(true, Ordering::Relaxed);
+    }
+
+    /// The nodes that have left, for it to be said now. Those of them that have returned are to be told after
+    /// that.
+    pub(super) fn take_gone(&self) -> BTreeSet<NodeId> {
+        std::mem::take(&mut *self.gone.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl Plug {
@@ -97,15 +121,15 @@ impl Plug {
 }
 
 impl Directory for Plug {
-    fn registered(&mut self, entry: &Entry) {
-        if self.is_there() && !self.tell(Told::Registered(*entry)) {
+    fn registered(&mut self, entry: &Entry, lifetime: u32) {
+        if self.is_there() && !self.tell(Told::Registered(*entry, lifetime)) {
             self.shared.has_missed.store(true, Ordering::Relaxed);
         }
     }
 
     fn gone(&mut self, node: &NodeId) {
-        if self.is_there() {
-            self.tell(Told::Gone(*node));
+        if !self.is_there() || !self.tell(Told::Gone(*node)) {
+            self.shared.note_gone(*node);
         }
     }
 

@@ -64,7 +64,7 @@ struct Log {
 struct Shared(Arc<Mutex<Log>>);
 
 impl Directory for Shared {
-    fn registered(&mut self, entry: &Entry) {
+    fn registered(&mut self, entry: &Entry, _lifetime: u32) {
         self.0.lock().unwrap().registered.push(entry.identity.node_id());
     }
 

@@ -131,7 +131,7 @@ impl Node {
     }
 
     /// The next message that asks for it.
-    pub(super) fn registration(&mut self, lifetime: u32) -> RootMessage {
+    pub(crate) fn registration(&mut self, lifetime: u32) -> RootMessage {
         self.sequence += 1;
         let root = self.root.node_id();
         let registration = Registration::sign(&self.identity, &root, self.sequence, lifetime);

@@ -4,26 +4,25 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use peersock_overlay::wire::LookUpKey;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Pipeline, RedisError, RedisResult};
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::store::{Fields, Store};
-use crate::server::directory::{DirectoryTraffic, Heard, Socket, Told};
-use crate::{Answer, QuestionId};
+use super::batch::{Batch, answer, say_by};
+use super::store::Store;
+use crate::Answer;
+use crate::server::directory::{Heard, Shared, Socket, Told};
 
 /// The pauses between attempts to connect.
 const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)];
 
 /// What Redis has not answered by then counts as lost, and the connection with it: whoever has asked the root
 /// waits for two seconds.
-const PATIENCE: Duration = Duration::from_millis(1500);
+pub(super) const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// How often it is looked whether Redis is still there: who says nothing does not notice. Each so many times the
-/// root's record is written again.
+/// root's record is written again, and each time until it was written once.
 const LOOK: Duration = Duration::from_secs(2);
 const LOOKS_PER_RECORD: u32 = 15;
 
@@ -45,18 +44,18 @@ pub(super) async fn run(client: &Client, name: &str, store: Arc<Store>, mut sock
     loop {
         let end = match connect(client).await {
             Ok(connection) => {
-                let end = serve(connection, &store, &mut socket, || {
+                serve(connection, &store, &mut socket, || {
                     (pause, is_warned) = (PAUSES[0], false);
                     tracing::info!(redis = name, "the directory is shared");
                 })
-                .await;
-                socket.shared.is_there.store(false, Ordering::Relaxed);
-                end
+                .await
             }
-            Err(error) => End::Lost(error),
+            Err(error) => {
+                socket.shared.traffic.directory_failures.increment();
+                End::Lost(error)
+            }
         };
         let End::Lost(error) = end else { return };
-        socket.shared.traffic.directory_failures.increment();
         if !std::mem::replace(&mut is_warned, true) {
             tracing::warn!(redis = name, %error, "the shared directory is away; this root knows its own nodes only");
         }
@@ -76,7 +75,7 @@ async fn connect(client: &Client) -> RedisResult<MultiplexedConnection> {
     timeout(PATIENCE, connecting).await.unwrap_or_else(|_| Err(too_slow()))
 }
 
-fn too_slow() -> RedisError {
+pub(super) fn too_slow() -> RedisError {
     std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
 
@@ -88,7 +87,8 @@ async fn rest(socket: &mut Socket, pause: Duration) -> bool {
             () = &mut waiting => return true,
             told = socket.told.recv() => match told {
                 Some(Told::Asked(question, _)) => answer(&socket.heard, question, Answer::Unavailable),
-                Some(_) => {}
+                Some(Told::Gone(node)) => socket.shared.note_gone(node),
+                Some(Told::Registered(..)) => {}
                 None => return false,
             },
         }
@@ -102,168 +102,166 @@ async fn serve(
     socket: &mut Socket,
     begun: impl FnOnce(),
 ) -> End {
-    let mut pipeline = Pipeline::new();
-    store.write_record(&mut pipeline);
-    if let Err(error) = say(&connection, &pipeline).await {
+    let mut unanswered = JoinSet::new();
+    let end = exchange(&connection, store, socket, &mut unanswered, begun).await;
+    if matches!(end, End::Lost(_)) {
+        socket.shared.traffic.directory_failures.increment();
+    }
+    socket.shared.is_there.store(false, Ordering::Relaxed);
+    // They answer their questions, and note what they could not say.
+    while unanswered.join_next().await.is_some() {}
+    if matches!(end, End::Over) {
+        close(&connection, store).await;
+    }
+    end
+}
+
+async fn exchange(
+    connection: &MultiplexedConnection,
+    store: &Arc<Store>,
+    socket: &mut Socket,
+    unanswered: &mut JoinSet<RedisResult<()>>,
+    begun: impl FnOnce(),
+) -> End {
+    let mut record = Record::default();
+    if let Err(error) = record.write(connection, store, &socket.shared).await {
         return End::Lost(error);
     }
     begun();
     socket.shared.is_there.store(true, Ordering::Relaxed);
     let mut is_back = true;
-    let mut unanswered = JoinSet::new();
     let mut look = std::pin::pin!(sleep(LOOK));
-    let mut until_record = LOOKS_PER_RECORD;
     let mut told = Vec::with_capacity(BATCH);
     loop {
-        // It may not be there yet, or again; all nodes are told.
-        if std::mem::take(&mut is_back) && socket.heard.send(Heard::Back).await.is_err() {
-            return close(&connection, store).await;
+        // It may not be there yet, or again; all nodes are told. Those that have left come first: some of them
+        // may have returned.
+        if std::mem::take(&mut is_back) {
+            if let Err(error) = take_out(connection, store, &socket.shared).await {
+                return End::Lost(error);
+            }
+            // A root that has ended hears nothing, and what it has still said is said.
+            let _ = socket.heard.send(Heard::Back).await;
         }
         tokio::select! {
-            count = socket.told.recv_many(&mut told, BATCH), if unanswered.len() < MAX_UNANSWERED => {
-                if count == 0 {
-                    return close(&connection, store).await;
-                }
-                let batch = Batch::new(store, told.drain(..), &socket.shared.traffic);
-                let (connection, store) = (connection.clone(), store.clone());
-                let (heard, traffic) = (socket.heard.clone(), socket.shared.traffic.clone());
-                unanswered.spawn(async move { batch.run(&connection, &store, &heard, &traffic).await });
-            }
-            Some(done) = unanswered.join_next() => match done {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) if is_lost(&error) => return End::Lost(error),
-                // Redis is there and refuses: it has no memory, or is a replica.
-                Ok(Err(error)) => {
-                    tracing::debug!(%error, "the directory refuses");
-                    socket.shared.traffic.directory_failures.increment();
-                    socket.shared.has_missed.store(true, Ordering::Relaxed);
-                }
-                Err(_) => {}
-            },
-            () = &mut look => {
-                until_record -= 1;
-                let mut pipeline = Pipeline::new();
-                match until_record {
-                    0 => store.write_record(&mut pipeline),
-                    _ => _ = pipeline.cmd("PING").ignore(),
-                }
-                if let Err(error) = say(&connection, &pipeline).await {
+            // Nothing more is said on a connection that has failed.
+            biased;
+            Some(done) = unanswered.join_next() => {
+                if let Ok(Err(error)) = done {
                     return End::Lost(error);
                 }
-                if until_record == 0 {
-                    is_back = socket.shared.has_missed.swap(false, Ordering::Relaxed);
-                    until_record = LOOKS_PER_RECORD;
+            }
+            () = &mut look => {
+                match record.look(connection, store, &socket.shared).await {
+                    Ok(has_forgotten) => is_back = has_forgotten,
+                    Err(error) => return End::Lost(error),
                 }
                 look.set(sleep(LOOK));
             }
+            count = socket.told.recv_many(&mut told, BATCH), if unanswered.len() < MAX_UNANSWERED => {
+                if count == 0 {
+                    return End::Over;
+                }
+                let batch = Batch::new(store, told.drain(..), &socket.shared);
+                let (connection, store) = (connection.clone(), store.clone());
+                let (heard, shared) = (socket.heard.clone(), socket.shared.clone());
+                unanswered.spawn(async move { batch.run(&connection, &store, &heard, &shared).await });
+            }
         }
     }
+}
+
+/// This root's own record, by which others find it.
+#[derive(Default)]
+struct Record {
+    /// Whether Redis has taken it, if it was written.
+    is_taken: Option<bool>,
+    /// Looks until it is written again.
+    until: u32,
+}
+
+impl Record {
+    /// Looks whether Redis is there, and writes the record if it is time. True if the root has something to say
+    /// again.
+    async fn look(
+        &mut self,
+        connection: &MultiplexedConnection,
+        store: &Store,
+        shared: &Shared,
+    ) -> RedisResult<bool> {
+        self.until = self.until.saturating_sub(1);
+        let was_taken = self.is_taken == Some(true);
+        if was_taken && self.until > 0 {
+            let mut pipeline = Pipeline::new();
+            store.look(&mut pipeline);
+            say(connection, pipeline).await?;
+            return Ok(false);
+        }
+        self.write(connection, store, shared).await?;
+        let takes_writes = self.is_taken == Some(true);
+        Ok(takes_writes && (shared.has_missed.swap(false, Ordering::Relaxed) || !was_taken))
+    }
+
+    /// Writes it. Redis may refuse that, because it has no memory or is a replica, and still answer questions;
+    /// an error means that it does not.
+    async fn write(
+        &mut self,
+        connection: &MultiplexedConnection,
+        store: &Store,
+        shared: &Shared,
+    ) -> RedisResult<()> {
+        let mut pipeline = Pipeline::new();
+        store.look(&mut pipeline);
+        store.write_record(&mut pipeline);
+        let mut results = say_by(connection, &mut pipeline, Instant::now() + PATIENCE).await?.into_iter();
+        results.next().transpose()?;
+        let refused = results.next().and_then(Result::err);
+        let before = self.is_taken.replace(refused.is_none());
+        self.until = LOOKS_PER_RECORD;
+        match refused {
+            Some(error) => {
+                shared.traffic.directory_failures.increment();
+                if before != Some(false) {
+                    tracing::warn!(%error, "the shared directory takes no writes; nodes of this root are not found there");
+                }
+            }
+            None if before == Some(false) => tracing::info!("the shared directory takes writes again"),
+            None => {}
+        }
+        Ok(())
+    }
+}
+
+/// Takes out the nodes that have left while that could not be said.
+async fn take_out(connection: &MultiplexedConnection, store: &Store, shared: &Shared) -> RedisResult<()> {
+    let gone: Vec<_> = shared.take_gone().into_iter().collect();
+    for (number, some) in gone.chunks(BATCH).enumerate() {
+        let mut pipeline = Pipeline::new();
+        some.iter().for_each(|node| store.remove_node(&mut pipeline, node));
+        match say_by(connection, &mut pipeline, Instant::now() + PATIENCE).await {
+            Ok(results) => {
+                let refused = some.iter().zip(results).filter(|(_, result)| result.is_err());
+                refused.for_each(|(node, _)| shared.note_gone(*node));
+            }
+            Err(error) => {
+                gone[number * BATCH..].iter().for_each(|node| shared.note_gone(*node));
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The root ends: others shall not name it any more.
-async fn close(connection: &MultiplexedConnection, store: &Store) -> End {
+async fn close(connection: &MultiplexedConnection, store: &Store) {
     let mut pipeline = Pipeline::new();
     store.remove_record(&mut pipeline);
-    if let Err(error) = say(connection, &pipeline).await {
+    if let Err(error) = say(connection, pipeline).await {
         tracing::debug!(%error, "the directory was not told of the end");
     }
-    End::Over
 }
 
-async fn say(connection: &MultiplexedConnection, pipeline: &Pipeline) -> RedisResult<()> {
-    let mut connection = connection.clone();
-    timeout(PATIENCE, pipeline.query_async(&mut connection)).await.unwrap_or_else(|_| Err(too_slow()))
-}
-
-fn is_lost(error: &RedisError) -> bool {
-    error.is_io_error()
-        || error.is_timeout()
-        || error.is_connection_dropped()
-        || error.is_unrecoverable_error()
-}
-
-fn answer(heard: &mpsc::Sender<Heard>, question: QuestionId, answer: Answer) {
-    // A root that has no room for answers answers the question itself when its time is over.
-    let _ = heard.try_send(Heard::Answer(question, answer));
-}
-
-/// What is said in one go.
-struct Batch {
-    pipeline: Pipeline,
-    questions: Vec<(QuestionId, LookUpKey)>,
-}
-
-impl Batch {
-    fn new(store: &Store, told: impl Iterator<Item = Told>, traffic: &DirectoryTraffic) -> Self {
-        let (mut pipeline, mut questions) = (Pipeline::new(), Vec::new());
-        for told in told {
-            match told {
-                Told::Registered(entry) => {
-                    traffic.directory_writes.increment();
-                    store.write_node(&mut pipeline, &entry);
-                }
-                Told::Gone(node) => {
-                    traffic.directory_writes.increment();
-                    store.remove_node(&mut pipeline, &node);
-                }
-                Told::Asked(question, key) => {
-                    traffic.directory_questions.increment();
-                    store.ask(&mut pipeline, &key);
-                    questions.push((question, key));
-                }
-            }
-        }
-        Self { pipeline, questions }
-    }
-
-    async fn run(
-        self,
-        connection: &MultiplexedConnection,
-        store: &Store,
-        heard: &mpsc::Sender<Heard>,
-        traffic: &DirectoryTraffic,
-    ) -> RedisResult<()> {
-        let found = timeout(PATIENCE, self.look(connection, store, traffic)).await;
-        match found.unwrap_or_else(|_| Err(too_slow())) {
-            Ok(answers) => {
-                for ((question, _), said) in self.questions.iter().zip(answers) {
-                    answer(heard, *question, said);
-                }
-                Ok(())
-            }
-            Err(error) => {
-                for (question, _) in &self.questions {
-                    answer(heard, *question, Answer::Unavailable);
-                }
-                Err(error)
-            }
-        }
-    }
-
-    /// One answer to each question: the nodes first, then the roots that they are said to be at.
-    async fn look(
-        &self,
-        connection: &MultiplexedConnection,
-        store: &Store,
-        traffic: &DirectoryTraffic,
-    ) -> RedisResult<Vec<Answer>> {
-        let mut connection = connection.clone();
-        let fields: Vec<Fields> = self.pipeline.query_async(&mut connection).await?;
-        let asked = self.questions.iter().zip(&fields);
-        let claims: Vec<_> = asked.map(|((_, key), fields)| store.claims(key, fields)).collect();
-        let mut roots: Vec<_> = claims.iter().flatten().map(|claim| claim.root).collect();
-        roots.sort_unstable();
-        roots.dedup();
-        roots.retain(|root| store.is_unknown(root));
-        if !roots.is_empty() {
-            let mut pipeline = Pipeline::new();
-            roots.iter().for_each(|root| store.ask_record(&mut pipeline, root));
-            let records: Vec<Option<Vec<u8>>> = pipeline.query_async(&mut connection).await?;
-            for (root, record) in roots.iter().zip(records) {
-                store.note_record(root, record.as_deref(), traffic);
-            }
-        }
-        let answer = |claims| store.choose(claims, traffic).map_or(Answer::Nobody, Answer::Found);
-        Ok(claims.into_iter().map(answer).collect())
-    }
+/// Says what Redis must not refuse.
+async fn say(connection: &MultiplexedConnection, mut pipeline: Pipeline) -> RedisResult<()> {
+    let results = say_by(connection, &mut pipeline, Instant::now() + PATIENCE).await?;
+    results.into_iter().try_for_each(|result| result.map(drop))
 }

@@ -2,16 +2,18 @@
 //!
 //! | key | value | ends after |
 //! |---|---|---|
-//! | `peersock:1:node:` and the first 10 bytes of a node ID | a hash: for each root that has such a node (both IDs), the node's identity and registration | an hour without writing, or the last registration if that is longer |
-//! | `peersock:1:root:` and a root's node ID | the root's record: where it listens | 90 s; written every 30 s |
+//! | `peersock:2:node:` and the first 10 bytes of a node ID | a hash of claims: for each root that has such a node (both IDs), when that ends (10 digits, seconds by Redis' clock), the node's identity and registration | the last claim |
+//! | `peersock:2:root:` and a root's node ID | the root's record: where it listens | 90 s; written every 30 s |
 //!
 //! IDs in keys are hexadecimal, all other values bytes. Everything in it is signed by whom it is about, and
 //! checked when it is read: who writes to Redis can make nodes not be found, and nothing else. A root that ends
-//! without a word is not named any more when its record has ended, whatever still points to it.
+//! without a word is not named any more when its record has ended, whatever still points to it. What it has
+//! claimed goes with the next write to the same key, or with the key: so roots can come and go for ever.
 //!
 //! A thread of its own waits for Redis, so that the one that relays never does. When Redis is away, or takes
 //! too long, the root goes on with its own nodes; when it comes back it is told all of them.
 
+mod batch;
 mod link;
 mod store;
 

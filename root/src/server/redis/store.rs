@@ -13,13 +13,34 @@ use crate::server::clocks;
 use crate::server::directory::DirectoryTraffic;
 
 /// What all keys begin with; the number is of this layout.
-const PREFIX: &str = "peersock:1";
+const PREFIX: &str = "peersock:2";
 
 /// A root's record, which is written every 30 s, ends after so many seconds.
 const RECORD_LIFETIME: u64 = 90;
 
-/// A key that no root has written to for so many seconds ends: nodes ask for 600 s, and renew that before.
-const NODE_LIFETIME: u32 = 3600;
+/// No claim lasts for more seconds than this: nodes ask for 600 s, and renew that before.
+const MAX_LIFETIME: u32 = 86_400;
+
+/// Digits of the time when a claim ends.
+const ENDS: usize = 10;
+
+/// Writes a claim for so many seconds, and takes out those that have ended: what roots have left that were
+/// killed. Redis' own clock counts, so that roots need not agree on the time. A claim that lasts too long was
+/// written when that clock was wrong.
+const WRITE_CLAIM: &str = "\
+local now = tonumber(redis.call('TIME')[1])
+local last = now + ARGV[3]
+redis.call('HSET', KEYS[1], ARGV[1], string.format('%010d', last) .. ARGV[2])
+local claims = redis.call('HGETALL', KEYS[1])
+for at = 1, #claims, 2 do
+  local ends = tonumber(string.sub(claims[at + 1], 1, 10))
+  if ends == nil or ends <= now or ends > now + ARGV[4] then
+    redis.call('HDEL', KEYS[1], claims[at])
+  elseif ends > last then
+    last = ends
+  end
+end
+redis.call('EXPIREAT', KEYS[1], last)";
 
 /// A root's record is remembered for so long, that there is none for less, and so many of them.
 const REMEMBERED_FOR: Duration = Duration::from_secs(10);
@@ -58,30 +79,35 @@ impl Store {
         Ok(Self { root, id, endpoints: endpoints.to_owned(), records: Mutex::default() })
     }
 
+    /// Asks for something that Redis answers whenever it answers at all, also if it takes no writes.
+    pub(super) fn look(&self, pipeline: &mut Pipeline) {
+        pipeline.cmd("EXISTS").arg(root_key(&self.id));
+    }
+
     /// Writes where this root listens.
     pub(super) fn write_record(&self, pipeline: &mut Pipeline) {
         let time = clocks().1.as_secs();
         let Some(record) = RootRecord::sign(&self.root, time, &self.endpoints) else { return };
         let mut value = Vec::new();
         record.emit(&mut value);
-        pipeline.cmd("SET").arg(root_key(&self.id)).arg(value).arg("EX").arg(RECORD_LIFETIME).ignore();
+        pipeline.cmd("SET").arg(root_key(&self.id)).arg(value).arg("EX").arg(RECORD_LIFETIME);
     }
 
     /// Takes it out.
     pub(super) fn remove_record(&self, pipeline: &mut Pipeline) {
-        pipeline.cmd("DEL").arg(root_key(&self.id)).ignore();
+        pipeline.cmd("DEL").arg(root_key(&self.id));
     }
 
-    pub(super) fn write_node(&self, pipeline: &mut Pipeline, entry: &Entry) {
+    /// Writes that the node is at this root, for so many seconds.
+    pub(super) fn write_node(&self, pipeline: &mut Pipeline, entry: &Entry, lifetime: u32) {
         let node = entry.identity.node_id();
-        let key = node_key(&node);
-        pipeline.cmd("HSET").arg(&key).arg(self.field(&node)).arg(value(entry)).ignore();
-        // The hash may have what other roots have written.
-        pipeline.cmd("EXPIRE").arg(&key).arg(entry.registration.lifetime.max(NODE_LIFETIME)).ignore();
+        let command = pipeline.cmd("EVAL").arg(WRITE_CLAIM).arg(1).arg(node_key(&node));
+        command.arg(self.field(&node)).arg(value(entry));
+        command.arg(lifetime.clamp(1, MAX_LIFETIME)).arg(MAX_LIFETIME);
     }
 
     pub(super) fn remove_node(&self, pipeline: &mut Pipeline, node: &NodeId) {
-        pipeline.cmd("HDEL").arg(node_key(node)).arg(self.field(node)).ignore();
+        pipeline.cmd("HDEL").arg(node_key(node)).arg(self.field(node));
     }
 
     /// Asks who is there; one answer of [`Fields`].
@@ -105,10 +131,7 @@ impl Store {
     pub(super) fn is_unknown(&self, root: &NodeId) -> bool {
         let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         let now = clocks().0;
-        records.get(root).is_none_or(|(at, record)| {
-            let lasts = if record.is_some() { REMEMBERED_FOR } else { MISSED_FOR };
-            now.saturating_duration_since(*at) >= lasts
-        })
+        records.get(root).is_none_or(|known| is_old(known, now))
     }
 
     /// What Redis says of where a root listens. Only that root's own word counts.
@@ -121,11 +144,13 @@ impl Store {
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         let now = clocks().0;
         if records.len() >= MAX_RECORDS {
-            records.retain(|_, (at, _)| now.saturating_duration_since(*at) < REMEMBERED_FOR);
+            records.retain(|_, known| !is_old(known, now));
         }
-        if records.len() < MAX_RECORDS {
-            records.insert(*root, (now, record));
+        if records.len() >= MAX_RECORDS && !records.contains_key(root) {
+            let oldest = records.iter().min_by_key(|(_, (at, _))| *at).map(|(root, _)| *root);
+            oldest.and_then(|root| records.remove(&root));
         }
+        records.insert(*root, (now, record));
     }
 
     /// The newest claim that its node has signed, at a root that is there: a root that has ended without a word
@@ -149,6 +174,12 @@ impl Store {
     }
 }
 
+/// Whether what was read of a root is to be read again.
+fn is_old((at, record): &(Instant, Option<RootRecord>), now: Instant) -> bool {
+    let lasts = if record.is_some() { REMEMBERED_FOR } else { MISSED_FOR };
+    now.saturating_duration_since(*at) >= lasts
+}
+
 fn root_key(root: &NodeId) -> String {
     format!("{PREFIX}:root:{}", hex(root.as_bytes()))
 }
@@ -168,6 +199,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// What is behind the time when the claim ends.
 fn value(entry: &Entry) -> Vec<u8> {
     let Registration { sequence, lifetime, signature } = &entry.registration;
     let identity = entry.identity.to_bytes();
@@ -176,7 +208,7 @@ fn value(entry: &Entry) -> Vec<u8> {
 
 fn claim(field: &[u8], value: &[u8]) -> Option<Claim> {
     let root = NodeId::from_bytes(*field.first_chunk()?);
-    let (identity, rest) = value.split_first_chunk()?;
+    let (identity, rest) = value.get(ENDS..)?.split_first_chunk()?;
     let (sequence, rest) = rest.split_first_chunk()?;
     let (lifetime, rest) = rest.split_first_chunk()?;
     let registration = Registration {
@@ -206,7 +238,8 @@ mod tests {
         let (node, at) = (identity(1), store(3));
         let registration = Registration::sign(&node, &at.id, 7, 600);
         let entry = Entry { identity: *node.public(), channel: Channel(1), registration };
-        (vec![(at.field(&node.node_id()), value(&entry))], LookUpKey::Id(node.node_id()))
+        let claim = [&b"1900000000"[..], &value(&entry)].concat();
+        (vec![(at.field(&node.node_id()), claim)], LookUpKey::Id(node.node_id()))
     }
 
     fn read(fields: &Fields, key: &LookUpKey, record: Option<&RootRecord>) -> (Option<Box<Referral>>, u64) {
@@ -234,7 +267,8 @@ mod tests {
             fields[0].0[at] ^= 1;
             assert_eq!(read(&fields, &key, Some(&record)).0, None, "field, byte {at}");
         }
-        for at in 0..good[0].1.len() {
+        // When it ends only Redis looks at.
+        for at in ENDS..good[0].1.len() {
             let mut fields = good.clone();
             fields[0].1[at] ^= 1;
             assert_eq!(read(&fields, &key, Some(&record)).0, None, "value, byte {at}");

@@ -1,0 +1,171 @@
+//! What is said to Redis in one go. Each answer is judged by itself: what Redis refuses of one is no matter for
+//! the others.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+
+use peersock_overlay::NodeId;
+use peersock_overlay::wire::LookUpKey;
+use redis::aio::MultiplexedConnection;
+use redis::{FromRedisValue, Pipeline, RedisError, RedisResult, Value, from_redis_value};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+
+use super::link::{PATIENCE, too_slow};
+use super::store::{Claim, Fields, Store};
+use crate::server::directory::{Heard, Shared, Told};
+use crate::{Answer, QuestionId};
+
+/// One command, which has one answer.
+enum Said {
+    Node,
+    Gone(NodeId),
+    Question(QuestionId, LookUpKey),
+}
+
+/// What is said in one go.
+pub(super) struct Batch {
+    pipeline: Pipeline,
+    said: Vec<Said>,
+}
+
+impl Batch {
+    pub(super) fn new(store: &Store, told: impl Iterator<Item = Told>, shared: &Shared) -> Self {
+        let (mut pipeline, mut said) = (Pipeline::new(), Vec::new());
+        for told in told {
+            said.push(match told {
+                Told::Registered(entry, lifetime) => {
+                    shared.traffic.directory_writes.increment();
+                    store.write_node(&mut pipeline, &entry, lifetime);
+                    Said::Node
+                }
+                Told::Gone(node) => {
+                    shared.traffic.directory_writes.increment();
+                    store.remove_node(&mut pipeline, &node);
+                    Said::Gone(node)
+                }
+                Told::Asked(question, key) => {
+                    shared.traffic.directory_questions.increment();
+                    store.ask(&mut pipeline, &key);
+                    Said::Question(question, key)
+                }
+            });
+        }
+        Self { pipeline, said }
+    }
+
+    /// Says it all, and answers the questions whatever comes of it. An error means that the connection is of no
+    /// use any more.
+    pub(super) async fn run(
+        mut self,
+        connection: &MultiplexedConnection,
+        store: &Store,
+        heard: &mpsc::Sender<Heard>,
+        shared: &Shared,
+    ) -> RedisResult<()> {
+        let deadline = Instant::now() + PATIENCE;
+        let results = match say_by(connection, &mut self.pipeline, deadline).await {
+            Ok(results) => results,
+            Err(error) => {
+                self.give_up(heard, shared);
+                return Err(error);
+            }
+        };
+        let (mut asked, mut refused) = (Vec::new(), None);
+        for (said, result) in self.said.iter().zip(results) {
+            match (said, result) {
+                (Said::Node, Err(error)) => {
+                    shared.has_missed.store(true, Ordering::Relaxed);
+                    refused = Some(error);
+                }
+                (Said::Gone(node), Err(error)) => {
+                    shared.note_gone(*node);
+                    refused = Some(error);
+                }
+                (Said::Node | Said::Gone(_), Ok(_)) => {}
+                (Said::Question(question, key), result) => match read::<Fields>(result) {
+                    Ok(fields) => asked.push((*question, store.claims(key, &fields))),
+                    Err(error) => {
+                        answer(heard, *question, Answer::Unavailable);
+                        refused = Some(error);
+                    }
+                },
+            }
+        }
+        let unread = look_up_roots(connection, store, &asked, shared, deadline).await;
+        for (question, claims) in asked {
+            let is_unread =
+                |claim: &Claim| unread.as_ref().map_or(true, |(unread, _)| unread.contains(&claim.root));
+            let otherwise = if claims.iter().any(is_unread) { Answer::Unavailable } else { Answer::Nobody };
+            let found = store.choose(claims, &shared.traffic).map_or(otherwise, Answer::Found);
+            answer(heard, question, found);
+        }
+        if let Some(error) = unread?.1.or(refused) {
+            tracing::debug!(%error, "the directory refuses");
+            shared.traffic.directory_failures.increment();
+        }
+        Ok(())
+    }
+
+    /// Nothing of it was answered.
+    fn give_up(&self, heard: &mpsc::Sender<Heard>, shared: &Shared) {
+        for said in &self.said {
+            match said {
+                Said::Question(question, _) => answer(heard, *question, Answer::Unavailable),
+                Said::Gone(node) => shared.note_gone(*node),
+                // All nodes are told again on the next connection.
+                Said::Node => {}
+            }
+        }
+    }
+}
+
+/// Asks where the roots listen that nodes are said to be at. Returns those of which Redis does not say it, and
+/// why.
+async fn look_up_roots(
+    connection: &MultiplexedConnection,
+    store: &Store,
+    asked: &[(QuestionId, Vec<Claim>)],
+    shared: &Shared,
+    deadline: Instant,
+) -> RedisResult<(BTreeSet<NodeId>, Option<RedisError>)> {
+    let claims = asked.iter().flat_map(|(_, claims)| claims);
+    let mut roots: BTreeSet<_> = claims.map(|claim| claim.root).collect();
+    roots.retain(|root| store.is_unknown(root));
+    let (mut unread, mut refused) = (BTreeSet::new(), None);
+    if !roots.is_empty() {
+        let mut pipeline = Pipeline::new();
+        roots.iter().for_each(|root| store.ask_record(&mut pipeline, root));
+        let records = say_by(connection, &mut pipeline, deadline).await?;
+        for (root, record) in roots.into_iter().zip(records) {
+            match read::<Option<Vec<u8>>>(record) {
+                Ok(record) => store.note_record(&root, record.as_deref(), &shared.traffic),
+                Err(error) => {
+                    unread.insert(root);
+                    refused = Some(error);
+                }
+            }
+        }
+    }
+    Ok((unread, refused))
+}
+
+/// Says all of it, and gives one answer to each command. An error means that the connection is of no use.
+pub(super) async fn say_by(
+    connection: &MultiplexedConnection,
+    pipeline: &mut Pipeline,
+    deadline: Instant,
+) -> RedisResult<Vec<RedisResult<Value>>> {
+    let mut connection = connection.clone();
+    let saying = pipeline.ignore_errors().query_async(&mut connection);
+    timeout_at(deadline, saying).await.unwrap_or_else(|_| Err(too_slow()))
+}
+
+fn read<T: FromRedisValue>(result: RedisResult<Value>) -> RedisResult<T> {
+    Ok(from_redis_value(result?)?)
+}
+
+pub(super) fn answer(heard: &mpsc::Sender<Heard>, question: QuestionId, answer: Answer) {
+    // A root that has no room for answers answers the question itself when its time is over.
+    let _ = heard.try_send(Heard::Answer(question, answer));
+}
