@@ -15,5 +15,6 @@ mod observe;
 mod office;
 mod root;
 mod signals;
+mod terminal;
 mod trouble;
 mod verbose;

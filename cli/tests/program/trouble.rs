@@ -1,7 +1,7 @@
 //! `listen` and `dial` when something goes wrong at the other end, and what they say meanwhile.
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use rustix::process::Signal;
 
@@ -142,43 +142,6 @@ fn listen_prints_the_command_that_connects() {
 
     let udp = lab.listen(&["--udp", "0"]);
     assert!(udp.running.wait_for_stderr("connect with: ").starts_with("peersock dial --ephemeral --udp -n "));
-}
-
-#[test]
-fn progress_is_shown_on_a_terminal_only_and_not_if_it_is_unwanted() {
-    let has_script = Command::new("script").arg("--version").stdout(Stdio::null()).status();
-    if !has_script.is_ok_and(|status| status.success()) {
-        eprintln!(
-            "SKIP progress_is_shown_on_a_terminal_only_and_not_if_it_is_unwanted: there is no `script`"
-        );
-        return;
-    }
-    let lab = Lab::new();
-    let input = lab.dir.path().join("input");
-    fs::write(&input, vec![b'x'; 300_000]).unwrap();
-    for (words, terminal, shown) in [("", true, true), ("--quiet", true, false), ("", false, false)] {
-        let mut listening = lab.listen(&["0"]);
-        listening.running.end_stdin();
-        let options = format!("--state '{}' --interface lo", lab.state("dialer").display());
-        let dial = format!(
-            "'{}' dial {options} -n {} '{}' {} < '{}'",
-            env!("CARGO_BIN_EXE_peersock"),
-            lab.network,
-            listening.target,
-            words,
-            input.display()
-        );
-        let mut command = Command::new(if terminal { "script" } else { "sh" });
-        match terminal {
-            true => command.args(["-qec", &dial, "/dev/null"]),
-            false => command.args(["-c", &dial]),
-        };
-        command.env("TERM", "xterm");
-        let finished = run(command).success();
-        let all = format!("{}{}", finished.text(), finished.stderr);
-        assert_eq!(all.contains("KiB sent"), shown, "{words} {terminal}: {all:?}");
-        assert_eq!(listening.running.finish().success().stdout.len(), 300_000);
-    }
 }
 
 #[test]
