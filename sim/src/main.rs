@@ -187,8 +187,8 @@ impl Totals {
 
 fn describe(report: &Report) {
     eprintln!(
-        "seed {}: {} nodes, {} roots, {} faults, {:.1} s, {} of {} conversations, {} bytes, {} UDP datagrams, {} sessions, \
-         {} datagrams on the wire, {} of an adversary, recovery {:.2} s, hash {:016x}",
+        "seed {}: {} nodes, {} roots, {} faults, {:.1} s, {} of {} conversations, {} bytes, {} UDP datagrams, \
+         {} sessions, {} datagrams on the wire, {} of an adversary, recovery {:.2} s, hash {:016x}",
         report.seed,
         report.nodes,
         report.roots,

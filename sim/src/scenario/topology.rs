@@ -152,8 +152,8 @@ impl Topology {
 
     /// Every ordered pair of nodes that can reach one another now, the client first, with the network.
     ///
-    /// Those on one LAN find each other, and so do those of a network without a list if there is a root. Others
-    /// need a static network that says where the server is, and a server that is not behind a NAT box.
+    /// Those on one LAN find each other, and so do those of a network without a list if there is a root.
+    /// Others need a static network that says where the server is, and a server that is not behind a NAT box.
     pub(super) fn reachable_pairs(&self, world: &World) -> Vec<(NetworkId, usize, usize)> {
         let mut pairs = Vec::new();
         for network in &self.networks {
