@@ -96,7 +96,8 @@ pub(crate) struct NodeArgs {
     /// dns:DOMAIN for those that TXT records of _peersock.DOMAIN name, lan for those that announce
     /// themselves on the local network, or @FILE with such texts; may be given several times [env:
     /// PEERSOCK_ROOTS]
-    #[arg(long = "root", value_name = "TEXT")]
+    // One key of 64 begins with a hyphen.
+    #[arg(long = "root", value_name = "TEXT", allow_hyphen_values = true)]
     roots: Vec<String>,
 
     /// File (mode 0600) with the token that a root which --root names by its key wants to be shown; roots of
@@ -394,6 +395,25 @@ mod tests {
 
     fn ad_hoc() -> Network {
         Network::ad_hoc("ff0001ffff000000".parse().unwrap())
+    }
+
+    #[test]
+    fn a_root_is_taken_whatever_its_key_begins_with() {
+        #[derive(clap::Parser)]
+        struct Program {
+            #[command(flatten)]
+            node: NodeArgs,
+        }
+        let with_hyphen = (0..).map(|seed: u64| {
+            let mut bytes = [0; 32];
+            bytes[..8].copy_from_slice(&seed.to_be_bytes());
+            format!("{}@192.0.2.1:7420", peersock::overlay::Identity::from_seed(&bytes).public())
+        });
+        let text = with_hyphen.into_iter().find(|text| text.starts_with('-')).expect("one key of 64 does");
+        let parsed = <Program as clap::Parser>::try_parse_from(["peersock", "--root", &text, "--no-portmap"]);
+        let node = parsed.unwrap_or_else(|error| panic!("{error}")).node;
+        assert_eq!(node.roots, [text]);
+        assert!(node.no_portmap);
     }
 
     #[test]

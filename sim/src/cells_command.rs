@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use peersock_sim::cells::{Cell, Expected, Kind, Outcome, Table};
 
+/// The heading of the part of the file that this command does not make.
+const REAL: &str = "\n## Real processes\n";
+
 /// Runs every cell with so many seeds, prints or writes the table, and says which were not as expected.
 #[expect(clippy::print_stdout, reason = "the table is the program's result")]
 pub(crate) fn measure(seeds: u64, out: Option<&Path>, only: &[String], jobs: usize) -> ExitCode {
@@ -46,7 +49,10 @@ pub(crate) fn measure(seeds: u64, out: Option<&Path>, only: &[String], jobs: usi
     let text = table.to_markdown(&command);
     match out {
         Some(path) => {
-            if let Err(error) = std::fs::write(path, text) {
+            // What real processes did stands below; it is made by cargo xtask cells.
+            let old = std::fs::read_to_string(path).unwrap_or_default();
+            let real = old.find(REAL).map_or("", |at| &old[at..]);
+            if let Err(error) = std::fs::write(path, text + real) {
                 eprintln!("cannot write {}: {error}", path.display());
                 return ExitCode::FAILURE;
             }

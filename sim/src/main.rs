@@ -187,10 +187,11 @@ impl Totals {
 
 fn describe(report: &Report) {
     eprintln!(
-        "seed {}: {} nodes, {} faults, {:.1} s, {} of {} conversations, {} bytes, {} UDP datagrams, {} sessions, \
-         {} datagrams on the wire, {} of an adversary, recovery {:.2} s, hash {:016x}",
+        "seed {}: {} nodes, {} roots, {} faults, {:.1} s, {} of {} conversations, {} bytes, {} UDP datagrams, \
+         {} sessions, {} datagrams on the wire, {} of an adversary, recovery {:.2} s, hash {:016x}",
         report.seed,
         report.nodes,
+        report.roots,
         report.faults,
         report.virtual_time.as_secs_f64(),
         report.conversations.0,

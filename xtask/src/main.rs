@@ -3,6 +3,7 @@
 //! - `cargo xtask test` checks everything that CI checks ([`mod@test`]);
 //! - `cargo xtask bench` measures peersock beside the kernel, quinn and the encrypted-UDP limit
 //!   ([`mod@bench`]);
+//! - `cargo xtask cells` runs real processes behind every pair of kinds of NATs ([`cells`]);
 //! - `cargo xtask header` makes the C library's header ([`header`]); `cargo xtask install` installs the
 //!   library ([`install`]);
 //! - `cargo xtask dist` makes what is given to users ([`dist`]);
@@ -18,6 +19,7 @@ use std::process::{Command, ExitCode};
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod cells;
 mod cleanup;
 mod dist;
 mod header;
@@ -44,6 +46,9 @@ enum Task {
     /// Measure peersock beside the kernel's TCP, quinn and the encrypted-UDP limit
     #[command(after_help = bench::EXAMPLES)]
     Bench(bench::Options),
+    /// Run real processes behind every pair of kinds of NATs, in network namespaces
+    #[command(after_help = cells::EXAMPLES)]
+    Cells(cells::Options),
     /// Make the C library's header from its source code
     Header,
     /// Build the C library and install it with its headers and its files for pkg-config and CMake
@@ -61,6 +66,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Test(options) => with_cleanup(|| test::run(&options)),
         Task::Bench(options) => with_cleanup(|| bench::run(&options)),
+        Task::Cells(options) => cells::run(&options),
         Task::Header => header::write().map(|()| true),
         Task::Install(options) => install::run(&options).map(|()| true),
         Task::Dist(options) => dist::run(&options).map(|()| true),

@@ -158,6 +158,16 @@ impl Running {
         text.split_once(wanted).unwrap().1.lines().next().unwrap().to_owned()
     }
 
+    /// What it has said on stderr so far.
+    pub(crate) fn said(&self) -> String {
+        self.stderr.text()
+    }
+
+    /// How many bytes have come on stdout so far.
+    pub(crate) fn received(&self) -> usize {
+        self.stdout.0.content.lock().unwrap().bytes.len()
+    }
+
     /// Waits until `listen` says where.
     pub(crate) fn wait_for_target(&self) -> String {
         let rest = self.wait_for_stderr("listening on ");

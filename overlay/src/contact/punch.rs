@@ -178,14 +178,18 @@ fn targets(own: &Contact, peer: &Contact) -> (Vec<Candidate>, Vec<(Candidate, No
     (targets, left_out)
 }
 
-/// The ports that the NAT of `peer` may use next, if that can be predicted.
+/// The ports that the NAT of `peer` may use next, if that can be predicted. They follow the newest mapping of
+/// a host first, which is the one that is furthest on.
 fn predicted(peer: &Contact, known: &[SocketAddr]) -> Vec<SocketAddr> {
     let delta = i32::from(peer.nat.port_delta);
     let maps_anew = matches!(peer.nat.mapping, Mapping::AddressDependent | Mapping::AddressAndPortDependent);
     let mut guessed: Vec<SocketAddr> = Vec::new();
     if maps_anew && delta != 0 {
         let mapped = peer.candidates().iter().filter(|candidate| candidate.kind == CandidateKind::Mapped);
-        for base in mapped.map(|candidate| candidate.address).filter(|address| known.contains(address)) {
+        let mut bases: Vec<SocketAddr> =
+            mapped.map(|candidate| candidate.address).filter(|address| known.contains(address)).collect();
+        bases.sort_by_key(|at| (host(&at.ip()), -i32::from(at.port()) * delta.signum()));
+        for base in bases {
             for i in 1..=HolePunch::PREDICTED as i32 {
                 let port = u16::try_from(i32::from(base.port()) + i * delta).unwrap_or(0);
                 let to = SocketAddr::new(base.ip(), port);
@@ -293,6 +297,21 @@ mod tests {
         };
         assert_eq!(ports(0), [10]);
         assert_eq!(ports(1), [10, 8, 6, 4, 2]);
+    }
+
+    #[test]
+    fn the_next_ports_follow_the_newest_mapping_first() {
+        let own = contact(&["198.51.100.7:4000"]);
+        for (delta, expected) in [(2, 1042..=1056), (-2, 984..=998)] {
+            let at = |port| SocketAddr::from(([203, 0, 113, 9], port));
+            let nat = Nat { mapping: Mapping::AddressAndPortDependent, port_delta: delta, ..Nat::default() };
+            let mapped =
+                [1002, 1000, 1040].map(|port| Candidate { kind: CandidateKind::Mapped, address: at(port) });
+            let plan = HolePunch::new(&own, &Contact::new(nat, mapped), Duration::ZERO);
+            let ports: Vec<_> = plan.predicted().iter().map(SocketAddr::port).collect();
+            assert_eq!(ports.len(), HolePunch::PREDICTED);
+            assert!(ports.iter().all(|port| expected.contains(port)), "{ports:?}");
+        }
     }
 
     #[test]

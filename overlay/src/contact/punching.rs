@@ -63,6 +63,12 @@ const QUESTION_INTERVAL: Duration = Duration::from_secs(2);
 /// Questions that are asked of the node at once; then one each second.
 const ASK_BURST: u32 = 4;
 
+/// An address at which the node was heard, and which it has not named, is sent to after so long.
+const HEARD_SHOTS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(100), Duration::from_millis(400)];
+
+/// So many such addresses are sent to in one round.
+const MAX_HEARD: usize = 4;
+
 /// An answer to a challenge counts for so long.
 const VALID_FOR: Duration = Duration::from_secs(20);
 
@@ -96,7 +102,7 @@ pub struct DirectAttempt {
     pub address: SocketAddr,
     /// Where the node knows it from.
     pub kind: CandidateKind,
-    /// A port that its NAT box was expected to use next, and not one that the node has named.
+    /// A port that the node has not named: its NAT box was expected to use it next, or the node was heard there.
     pub predicted: bool,
     /// Whether a root of this node's has seen the node at that IP address. Others get a few packets only.
     pub vouched: bool,
@@ -169,6 +175,8 @@ struct Target {
     address: SocketAddr,
     kind: CandidateKind,
     predicted: bool,
+    /// It was learned in this round, from a challenge of the node.
+    heard: bool,
     vouched: bool,
     /// What the challenges there say.
     data: [u8; 8],
@@ -310,6 +318,41 @@ impl Punching {
         self.aim(own, &HolePunch::new(own, theirs, start.saturating_duration_since(now)), now, draw);
         self.theirs = Some(theirs.clone());
         self.note_round(now);
+    }
+
+    /// The node sends from `remote` while a direct way is looked for. If it has not named that address, its NAT
+    /// box has mapped this destination to a port of its own, and the address is sent to at once (RFC 8445,
+    /// 7.3.1.4). That is done only where a root vouches for the IP address. True if something is due now.
+    pub(crate) fn heard(
+        &mut self,
+        remote: SocketAddr,
+        now: Instant,
+        mut draw: impl FnMut() -> Option<[u8; 8]>,
+    ) -> bool {
+        let heard = self.targets.iter().filter(|target| target.heard).count();
+        if self.shots.is_empty()
+            || heard >= MAX_HEARD
+            || !self.vouched.contains(&remote.ip())
+            || self.targets.iter().any(|target| target.address == remote)
+        {
+            return false;
+        }
+        let Some(data) = draw() else { return false };
+        let at = self.targets.len();
+        self.targets.push(Target {
+            address: remote,
+            kind: CandidateKind::Mapped,
+            predicted: true,
+            heard: true,
+            vouched: true,
+            data,
+            sent: 0,
+            last: None,
+            answered: false,
+        });
+        self.shots.extend(HEARD_SHOTS.map(|after| (now + after, at)));
+        self.shots.make_contiguous().sort_by_key(|(when, _)| *when);
+        true
     }
 
     /// There is a direct path: nothing more is to be sent.
@@ -465,6 +508,7 @@ impl Punching {
                 address,
                 kind,
                 predicted,
+                heard: false,
                 vouched: is_vouched || (is_neighbour && !candidate.is_global()),
                 data: draw()?,
                 sent: 0,
@@ -527,6 +571,27 @@ mod tests {
             }
         }
         assert!((2000..=200 + 4 * 600).contains(&sent), "{sent}");
+    }
+
+    #[test]
+    fn where_the_node_is_heard_is_sent_to_at_once_if_a_root_vouches_for_the_address() {
+        let mut run = Run::new(&["203.0.113.9:5000"]);
+        let heard = |run: &mut Run, address: &str| {
+            run.punching.heard(address.parse().unwrap(), run.now, || Some([9; 8]))
+        };
+        assert!(!heard(&mut run, "203.0.113.9:6000"), "nothing is looked for");
+        run.begin();
+        assert_eq!(run.shots(), 1);
+        run.now += SECOND / 50;
+        assert!(!heard(&mut run, "203.0.113.9:5000"), "it has named that");
+        assert!(!heard(&mut run, "198.51.100.66:6000"), "nobody vouches for that");
+        assert!(heard(&mut run, "203.0.113.9:6000"));
+        let at = "203.0.113.9:6000".parse().unwrap();
+        assert_eq!(run.due().shots, [(at, [9; 8])]);
+        assert_eq!(run.punching.answered(at, [9; 8], run.now + SECOND / 20), Some(Some(SECOND / 20)));
+        // A box that gives each packet another port.
+        let ports = (7000..7100).filter(|port| heard(&mut run, &format!("203.0.113.9:{port}")));
+        assert_eq!(ports.count(), MAX_HEARD - 1);
     }
 
     #[test]

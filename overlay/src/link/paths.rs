@@ -44,7 +44,7 @@ impl Link {
 
     /// Repeats a peer's challenge where it came from, as far as what came from there pays for it.
     pub(super) fn on_challenge(
-        &self,
+        &mut self,
         cx: &mut Context<'_>,
         session: &Arc<Session>,
         place: Place,
@@ -53,6 +53,7 @@ impl Link {
         if may_answer_at(cx, &place, ANSWER_LEN) {
             self.send_control(cx, session, &place, Control::Answer { data });
         }
+        self.on_heard(cx, &place);
     }
 
     /// The peer has answered a challenge, or says so.

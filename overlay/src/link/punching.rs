@@ -140,6 +140,17 @@ impl Link {
         self.step_punching(cx);
     }
 
+    /// The peer has sent a challenge from there while a direct way is looked for.
+    pub(super) fn on_heard(&mut self, cx: &mut Context<'_>, place: &Place) {
+        if place.relay().is_some() || !cx.reach.is_relayed() {
+            return;
+        }
+        let (core, now) = (&mut *cx.core, cx.now);
+        if cx.reach.punching(now).heard(place.remote(), now, || core.nonce()) {
+            self.step_punching(cx);
+        }
+    }
+
     /// A challenge of the plan was answered, from where it was sent to; false if this is no such answer. If a
     /// root relays, the path moves there.
     pub(super) fn on_punched(&mut self, cx: &mut Context<'_>, place: Place, data: [u8; 8]) -> bool {

@@ -71,6 +71,18 @@ fn a_way_is_open_half_a_round_trip_after_both_know_where_the_other_is() {
 }
 
 #[test]
+fn a_port_that_was_made_for_this_destination_is_used_as_soon_as_it_is_heard() {
+    for (near, far) in [(OPEN, SYMMETRIC), (SYMMETRIC, OPEN)] {
+        let mut net = homes(near, far, 1, 20 * MS);
+        net.send(0, 1, b"first");
+        let took = direct_after(&mut net, SECOND).expect("a direct path");
+        // As between boxes whose port is known, but the open side sends where it hears the other one, so its
+        // challenge leaves half a round trip later.
+        assert_eq!(took, (40 + 80 + 80 + 40 + 20) * MS, "{near:?} {far:?}");
+    }
+}
+
+#[test]
 fn little_goes_over_the_relay_before_a_punched_path_carries_the_rest() {
     for roots in 1..=2 {
         let mut net = homes(PORT_CONE, PORT_CONE, roots, 25 * MS);

@@ -7,7 +7,7 @@ use peersock_overlay::NetworkConfig;
 use super::topology::Topology;
 use super::workload::PORTS;
 use crate::net::{FaultId, HostId, LinkId, Stage};
-use crate::world::World;
+use crate::world::{RootPlace, World};
 use crate::{Random, Time, Violation};
 
 /// One fault, from its begin to its end.
@@ -24,6 +24,8 @@ enum Kind {
     Links(Vec<LinkId>, Stage),
     /// A node is killed, and started again.
     Crash { node: usize, identity: Option<[u8; 32]>, port: Option<u16>, clock: Option<Duration> },
+    /// A root is killed, and started again.
+    RootCrash(RootPlace),
     /// A node leaves a network, and joins it again.
     Leave { node: usize, network: NetworkConfig },
     /// A host gets another address.
@@ -66,6 +68,10 @@ impl Fault {
                 world.crash(*node);
                 Ok(())
             }
+            Kind::RootCrash(place) => {
+                world.kill_root(*place);
+                Ok(())
+            }
             Kind::Leave { node, network } => world.leave(*node, network.id()),
             Kind::Readdress(host) => topology.readdress(world, *host),
             Kind::Rebind { node, port } => world.change_port(*node, *port),
@@ -103,6 +109,10 @@ impl Fault {
                 });
                 world.start(*node)
             }
+            Kind::RootCrash(place) => {
+                world.restart_root(*place);
+                Ok(())
+            }
             Kind::Leave { node, network } => {
                 let joined =
                     world.machines()[*node].config().networks.iter().any(|(n, _)| n.id() == network.id());
@@ -121,6 +131,14 @@ impl Kind {
         let nodes = world.machines().len();
         let node = random.below(nodes);
         let &(host, _) = random.pick(&topology.hosts);
+        if !topology.roots.is_empty() && random.chance(0.25) {
+            let root = random.pick(&topology.roots);
+            return match random.below(3) {
+                0 => Self::Links(vec![LinkId::Out(root.lan)], Stage::Cut),
+                1 => Self::Links(vec![LinkId::Out(root.lan), LinkId::In(root.lan)], Stage::Cut),
+                _ => Self::RootCrash(root.place),
+            };
+        }
         match random.below(16) {
             0..=2 => Self::Links(some_links(random, topology), Stage::Cut),
             3 | 4 => {

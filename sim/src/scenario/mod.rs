@@ -7,6 +7,7 @@
 //! to its end.
 
 mod faults;
+mod roots;
 mod topology;
 mod workload;
 
@@ -56,6 +57,8 @@ pub struct Report {
     pub recovery: Duration,
     /// Nodes.
     pub nodes: usize,
+    /// Roots.
+    pub roots: usize,
     /// Faults.
     pub faults: usize,
     /// Conversations that completed, and all that were begun.
@@ -90,6 +93,7 @@ impl Scenario {
             virtual_time: Time::ZERO,
             recovery: Duration::ZERO,
             nodes: 0,
+            roots: 0,
             faults: 0,
             conversations: (0, 0),
             bytes: 0,
@@ -124,6 +128,10 @@ impl Scenario {
 
 fn play(world: &mut World, random: &mut Random, report: &mut Report) -> Result<(), Violation> {
     let mut topology = Topology::make(world, &mut random.fork())?;
+    if !topology.roots.is_empty() {
+        world.set_recovery(roots::RECOVERY);
+    }
+    report.roots = topology.roots.len();
     if random.chance(ADVERSARIES) {
         topology.admit_intruder(world, &mut random.fork())?;
     }
@@ -187,7 +195,7 @@ fn recover(
         world.converse(plan)?;
     }
     let mut ends = 0;
-    let limit = calm + Limits::default().recovery;
+    let limit = calm + world.limits().recovery;
     if !greetings.is_empty() {
         world.run_while(limit, |world| {
             if ends != world.ledger.ends {

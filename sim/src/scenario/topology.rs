@@ -7,10 +7,14 @@ use std::time::Duration;
 use peersock::NetworkId;
 use peersock_overlay::{Contact, Identity, Limits, NetworkConfig, Psk, StaticMember, StaticNetwork};
 
+use super::roots::RootPlan;
 use super::workload::PORTS;
 use crate::net::{Behaviour, Gateway, HostId, LanId, Nat, NatConfig, Pipe, Prefixes, Stage};
 use crate::world::{IntruderConfig, MachineConfig, World};
 use crate::{NodeConfig, Random, Violation};
+
+/// The share of the scenarios that have roots.
+const ROOTS: f64 = 0.3;
 
 /// What a scenario is made of.
 #[derive(Debug)]
@@ -23,6 +27,8 @@ pub(super) struct Topology {
     /// Every network with the nodes that are its members while they run. Two may have one ID but different
     /// keys.
     pub(super) networks: Vec<NetworkPlan>,
+    /// Every node uses all of them.
+    pub(super) roots: Vec<RootPlan>,
     families: Families,
     wires: Vec<Wire>,
     addresses_used: u8,
@@ -96,6 +102,7 @@ impl Topology {
             hidden: BTreeSet::new(),
             hosts: Vec::new(),
             networks: Vec::new(),
+            roots: Vec::new(),
             families,
             wires: Vec::new(),
             addresses_used: 0,
@@ -103,6 +110,12 @@ impl Topology {
         let lans = *random.pick(&[1, 1, 1, 2, 3]);
         for number in 0..lans {
             topology.add_lan(world, random, number);
+        }
+        if random.chance(ROOTS) {
+            for number in 0..random.within(1..=3) as u8 {
+                let has = [families != Families::Ipv6, families != Families::Ipv4];
+                topology.roots.push(RootPlan::start(world, random, number, has)?);
+            }
         }
         let nodes = match random.below(10) {
             0..=5 => random.within(2..=4),
@@ -116,7 +129,8 @@ impl Topology {
         for number in 0..nodes as usize {
             let networks = topology.networks.iter().filter(|network| network.members.contains(&number));
             let networks = networks.map(|network| (network.config.clone(), PORTS.to_vec())).collect();
-            world.reconfigure(number, |config| config.networks = networks);
+            let roots = topology.roots.iter().map(|root| root.config.clone()).collect();
+            world.reconfigure(number, |config| (config.networks, config.roots) = (networks, roots));
             world.start(number)?;
         }
         Ok(topology)
@@ -138,8 +152,8 @@ impl Topology {
 
     /// Every ordered pair of nodes that can reach one another now, the client first, with the network.
     ///
-    /// Those on one LAN find each other; those apart need a static network that says where the server is, and
-    /// a server that is not behind a NAT box.
+    /// Those on one LAN find each other, and so do those of a network without a list if there is a root.
+    /// Others need a static network that says where the server is, and a server that is not behind a NAT box.
     pub(super) fn reachable_pairs(&self, world: &World) -> Vec<(NetworkId, usize, usize)> {
         let mut pairs = Vec::new();
         for network in &self.networks {
@@ -159,7 +173,7 @@ impl Topology {
     fn can_reach(&self, world: &World, network: &NetworkPlan, client: usize, server: usize) -> bool {
         let lan =
             |node: usize| world.net.attachments(world.machines()[node].config().host).first().map(|c| c.lan);
-        if lan(client) == lan(server) {
+        if lan(client) == lan(server) || !self.roots.is_empty() && !network.is_listed() {
             return true;
         }
         if lan(server).is_none_or(|lan| self.hidden.contains(&lan)) {

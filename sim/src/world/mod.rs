@@ -148,6 +148,16 @@ impl World {
         self.tap = tap;
     }
 
+    /// What the nodes promise.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Gives pairs another time to make a new connection in.
+    pub fn set_recovery(&mut self, recovery: Duration) {
+        self.limits.recovery = recovery;
+    }
+
     /// Faults are going on (`false`), or nothing is done to anyone any more (`true`).
     pub fn set_calm(&mut self, calm: bool) {
         self.calm_since = calm.then_some(self.now);

@@ -27,6 +27,8 @@ pub(super) struct Known {
     pub(super) seen: Vec<Seen>,
     /// What a probe has found out about the NAT on the way to most others.
     pub(super) probed: Option<nat::Nat>,
+    /// As what the newest flow of that probe was seen.
+    pub(super) newest: Option<SocketAddr>,
 }
 
 impl Known {
@@ -34,10 +36,19 @@ impl Known {
     pub(super) fn contact(&self) -> Contact {
         let of_kind = |kind| move |address| Candidate { kind, address };
         let forwarded = self.forwarded.iter().copied().map(of_kind(CandidateKind::Forwarded));
-        let mapped = agreed(&self.seen).into_iter().map(of_kind(CandidateKind::Mapped));
+        let mapped = agreed(&self.seen).into_iter().chain(self.next_follows());
+        let mapped = mapped.map(of_kind(CandidateKind::Mapped));
         let (near, far): (Vec<_>, Vec<_>) = self.own.iter().copied().partition(|own| is_private(own.ip()));
         let own = far.into_iter().chain(near).map(of_kind(CandidateKind::Interface));
         Contact::new(self.nat(), forwarded.chain(mapped).chain(own))
+    }
+
+    /// The newest mapping, if each new one follows the last one: a peer has to guess from there, since the probe
+    /// itself has made mappings after those of the node's sockets.
+    fn next_follows(&self) -> Option<SocketAddr> {
+        let Nat { mapping, port_delta, .. } = self.nat();
+        let maps_anew = matches!(mapping, Mapping::AddressDependent | Mapping::AddressAndPortDependent);
+        self.newest.filter(|_| maps_anew && port_delta != 0)
     }
 
     /// How the NAT behaves. What the node's own sockets have seen counts more than the probe, which has its
@@ -188,7 +199,7 @@ mod tests {
             own: vec![at("192.168.1.2:7420"), at("[2001:db8::2]:7421")],
             forwarded: vec![at("203.0.113.9:40000")],
             seen: vec![seen("192.0.2.1:1", "203.0.113.9:7420"), seen("192.0.2.2:1", "203.0.113.9:7420")],
-            probed: None,
+            ..Known::default()
         };
         let expected = [
             "Forwarded 203.0.113.9:40000",
@@ -272,6 +283,32 @@ mod tests {
         assert_eq!(known.nat().mapping, Mapping::AddressAndPortDependent);
         // The newest mapping is where the next one follows from.
         assert_eq!(shown(&known.contact())[0], "Mapped 203.0.113.9:5007");
+    }
+
+    #[test]
+    fn peers_guess_from_the_newest_mapping_where_each_follows_the_last_one() {
+        let local = |port| SocketAddr::from(([192, 168, 1, 2], port));
+        let sample = |port, mapped: &str| Sample {
+            local: local(port),
+            server: at("192.0.2.1:3478"),
+            mapped: at(mapped),
+            rtt: Duration::from_millis(20),
+        };
+        for (ports, is_named) in [([5010, 5011, 5012], true), ([5010, 9000, 1234], false)] {
+            let mut observed = Observations::none(local(1).ip());
+            observed.main = vec![sample(4000, "203.0.113.9:5001")];
+            observed.fresh = [4001, 4007, 4004]
+                .into_iter()
+                .zip(ports)
+                .map(|(port, mapped)| sample(port, &format!("203.0.113.9:{mapped}")))
+                .collect();
+            let mut known = Known { newest: Some(observed.fresh[2].mapped), ..Known::default() };
+            known.probed = Some(observed.decide());
+            known.seen =
+                vec![seen("192.0.2.1:1", "203.0.113.9:5000"), seen("192.0.2.2:1", "203.0.113.9:5002")];
+            let newest = format!("Mapped 203.0.113.9:{}", ports[2]);
+            assert_eq!(shown(&known.contact()).contains(&newest), is_named, "{:?}", known.contact());
+        }
     }
 
     #[test]

@@ -50,8 +50,16 @@ pub(super) struct Look {
     has_asked: bool,
     ask_due: Instant,
     ask_all_due: Instant,
-    probed: Vec<(String, nat::Nat)>,
+    probed: Vec<Probed>,
     probe_due: Instant,
+}
+
+/// What a probe has found on one way out of the machine.
+struct Probed {
+    interface: String,
+    nat: nat::Nat,
+    /// As what its newest flow was seen.
+    newest: Option<SocketAddr>,
 }
 
 /// What the node knows that matters here.
@@ -154,7 +162,8 @@ impl Look {
     }
 
     pub(super) fn found(&self) -> Found {
-        Found { nats: self.probed.clone(), forwarded: self.ports.forwarded() }
+        let nats = self.probed.iter().map(|probed| (probed.interface.clone(), probed.nat.clone()));
+        Found { nats: nats.collect(), forwarded: self.ports.forwarded() }
     }
 
     fn known(&self, around: &Surroundings) -> Known {
@@ -169,7 +178,8 @@ impl Look {
             own: own.collect(),
             forwarded: self.ports.forwarded().iter().map(|port| port.external).collect(),
             seen: self.seen.clone(),
-            probed: self.probed.first().map(|(_, nat)| nat.clone()),
+            probed: self.probed.first().map(|probed| probed.nat.clone()),
+            newest: self.probed.first().and_then(|probed| probed.newest),
         }
     }
 
@@ -278,7 +288,7 @@ fn in_turns(all: Vec<Outsider>) -> Vec<Outsider> {
 }
 
 /// Probes the NAT in front of each interface that leads to servers, those with a router and IPv4 first.
-fn probe_all(interfaces: &[HostInterface], servers: &[SocketAddr]) -> Vec<(String, nat::Nat)> {
+fn probe_all(interfaces: &[HostInterface], servers: &[SocketAddr]) -> Vec<Probed> {
     let mut ways: Vec<_> =
         interfaces.iter().flat_map(|interface| [(interface, false), (interface, true)]).collect();
     ways.sort_by_key(|(interface, is_v6)| (interface.router(*is_v6).is_none(), *is_v6));
@@ -290,7 +300,8 @@ fn probe_all(interfaces: &[HostInterface], servers: &[SocketAddr]) -> Vec<(Strin
         let name = (!interface.loopback).then_some(interface.name.as_str());
         let probed = probe::run(local, name, &probe::Settings::new(servers));
         let observed = probed.inspect_err(|error| tracing::debug!(%error, "the NAT was not probed")).ok()?;
-        Some((interface.name.clone(), observed.decide()))
+        let newest = observed.fresh.last().map(|flow| flow.mapped);
+        Some(Probed { interface: interface.name.clone(), nat: observed.decide(), newest })
     };
     thread::scope(|scope| {
         let probes: Vec<_> = ways

@@ -1,0 +1,284 @@
+//! One cell: two roots, two programs, and what comes of it.
+
+use std::env;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use peersock_sim::cells::Expected;
+use peersock_testnet::Lab as Nats;
+use serde_json::{Value, json};
+
+use super::kind::{Access, SITES};
+use crate::common::{Lab, PATIENCE, PORT, Running, peersock, run};
+
+/// A file to which every cell adds a line of JSON: what was seen.
+const RESULTS: &str = "PEERSOCK_CELLS";
+
+/// Bytes that each side writes at first, and then again and again, as in the simulator.
+const FIRST: usize = 2000;
+const AGAIN: usize = 200;
+const INTERVAL: Duration = Duration::from_millis(200);
+
+/// A direct path is there 5 s after the call to dial; the rest is for a machine that has other work.
+const DIRECT_BY: Duration = Duration::from_secs(5 + 10);
+/// A path that stays relayed is watched for so long.
+const WATCHED: Duration = Duration::from_secs(6);
+/// So much is sent over the path that was found.
+const AFTERWARDS: usize = 5;
+
+/// Runs the cell of these two kinds; the first one dials.
+pub(super) fn of_kinds(kinds: [&str; 2]) {
+    let boxes = kinds.map(Access::named);
+    let topology: Vec<String> = boxes.iter().zip(SITES).map(|(kind, site)| kind.topology(site)).collect();
+    let name = format!("cell-{}-{}", kinds[0], kinds[1]).replace('+', "p");
+    let Some(meeting) = Meeting::arrange(&name, &topology.join(" "), |nats| {
+        for (kind, site) in boxes.iter().zip(SITES) {
+            kind.finish(nats, site);
+        }
+    }) else {
+        return;
+    };
+    meeting.hold(kinds, SITES.map(|site| format!("{site}1")), Access::expected(boxes[0], boxes[1]));
+}
+
+/// A lab with two roots that take streams on port 443 too, 5 ms from everything.
+pub(super) struct Meeting {
+    /// What they have printed.
+    roots: Vec<String>,
+    /// Fields are dropped in this order: the roots end before the lab does.
+    _serving: Vec<Running>,
+    nats: Nats,
+    lab: Lab,
+}
+
+impl Meeting {
+    /// Builds it; `None`, with a line that says why, if that cannot be done on this machine.
+    pub(super) fn arrange(name: &str, topology: &str, finish: impl FnOnce(&Nats)) -> Option<Self> {
+        let roots = ["root1", "root2"];
+        let words = roots.map(|root| format!("{root}=public:link.delay=5")).join(" ");
+        let nats = Nats::build(name, &format!("{words} {topology}"))?;
+        finish(&nats);
+        let serve = |root: &&str| {
+            let mut command = peersock(&["root", "--ephemeral", "--stream", "443", "--drain", "0"]);
+            for address in [nats.ip4(root), nats.ip6(root)] {
+                command.args(["--listen", &address.to_string()]);
+            }
+            nats.within(root, || Running::start(command))
+        };
+        let serving: Vec<Running> = roots.iter().map(serve).collect();
+        let first_line = |root: &Running| {
+            let said = root.wait_for_stdout("\n");
+            said.lines().next().expect("a line").to_owned()
+        };
+        let texts = serving.iter().map(first_line).collect();
+        Some(Self { roots: texts, _serving: serving, nats, lab: Lab::new() })
+    }
+
+    /// Has a program at each of these hosts, the first of which dials, talk until their path is as expected
+    /// and for a while after that.
+    pub(super) fn hold(&self, kinds: [&str; 2], hosts: [String; 2], expected: Expected) {
+        let mut talk = self.begin([&hosts[0], &hosts[1]]);
+        talk.until_settled(expected);
+        talk.write_for(AFTERWARDS);
+        let seen = self.end(talk);
+        seen.report(kinds, expected);
+        seen.assert_fits(expected);
+    }
+
+    /// Ends both programs, and compares what has arrived with what was written.
+    pub(super) fn end(&self, talk: Talk) -> Seen {
+        talk.end(&self.lab)
+    }
+
+    /// Starts both programs and waits for the first byte.
+    pub(super) fn begin(&self, hosts: [&str; 2]) -> Talk {
+        let node = |name: &str, host: &str, words: &[&str]| {
+            let mut command = self.lab.command(name, words);
+            command.args(["-v", "--no-portmap", "--network", &self.lab.network]);
+            for root in &self.roots {
+                command.args(["--root", root]);
+            }
+            self.nats.within(host, || Running::start(command))
+        };
+        let listening = node(NODES[1], hosts[1], &["listen", &PORT.to_string()]);
+        let target = listening.wait_for_target();
+        wait_until_registered(&self.lab, NODES[1], &listening);
+        let since = Instant::now();
+        let dialing = node(NODES[0], hosts[0], &["dial", &target]);
+        let mut talk =
+            Talk { programs: [dialing, listening], since, written: 0, first_byte: None, direct: None };
+        talk.write(FIRST);
+        while talk.first_byte.is_none() {
+            assert!(since.elapsed() < PATIENCE, "no byte arrives; {}", talk.logs());
+            talk.wait(POLL);
+        }
+        talk
+    }
+}
+
+/// The states of the two programs: the one that dials, the one that listens.
+const NODES: [&str; 2] = ["dialer", "listener"];
+
+const POLL: Duration = Duration::from_millis(10);
+
+/// Two programs that are connected.
+pub(super) struct Talk {
+    /// The one that dials first.
+    programs: [Running; 2],
+    /// The start of the one that dials.
+    since: Instant,
+    /// Bytes that each has been given.
+    written: usize,
+    first_byte: Option<Duration>,
+    /// Since when both paths have been direct, as the logs say.
+    direct: Option<Duration>,
+}
+
+impl Talk {
+    /// Writes until the path is as expected; one that is to stay relayed is watched for a while.
+    fn until_settled(&mut self, expected: Expected) {
+        let limit = if expected == Expected::Direct { DIRECT_BY } else { self.since.elapsed() + WATCHED };
+        while self.direct.is_none() && self.since.elapsed() < limit {
+            self.write(AGAIN);
+            self.wait(INTERVAL);
+        }
+    }
+
+    /// Writes this many times more.
+    pub(super) fn write_for(&mut self, times: usize) {
+        for _ in 0..times {
+            self.write(AGAIN);
+            self.wait(INTERVAL);
+        }
+    }
+
+    /// Waits until both paths are direct.
+    pub(super) fn until_direct(&mut self) {
+        self.until_settled(Expected::Direct);
+        assert!(self.direct.is_some(), "no direct path; {}", self.logs());
+    }
+
+    fn write(&mut self, count: usize) {
+        let next = self.written..self.written + count;
+        for (side, program) in self.programs.iter_mut().enumerate() {
+            program.send(&next.clone().map(|at| content(side, at)).collect::<Vec<u8>>());
+        }
+        self.written = next.end;
+    }
+
+    /// Lets time pass and notes what happens meanwhile.
+    fn wait(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        loop {
+            let now = self.since.elapsed();
+            if self.first_byte.is_none() && self.programs.iter().any(|program| program.received() > 0) {
+                self.first_byte = Some(now);
+            }
+            match self.programs.iter().all(|program| is_direct(&program.said())) {
+                true => self.direct = self.direct.or(Some(now)),
+                false => self.direct = None,
+            }
+            let Some(left) = end.checked_duration_since(Instant::now()) else { return };
+            thread::sleep(left.min(POLL));
+        }
+    }
+
+    fn end(mut self, lab: &Lab) -> Seen {
+        let paths = NODES.map(|node| status(lab, node)["peers"][0].clone());
+        for program in &mut self.programs {
+            program.end_stdin();
+        }
+        let logs = self.logs();
+        let [dialing, listening] = self.programs;
+        let arrived = [dialing, listening].map(|program| program.finish().success().stdout);
+        for (side, arrived) in arrived.iter().enumerate() {
+            let wrong = arrived.iter().enumerate().position(|(at, &byte)| byte != content(1 - side, at));
+            assert_eq!(wrong, None, "a wrong byte at side {side}");
+            assert_eq!(arrived.len(), self.written, "side {side} has received all and no more");
+        }
+        let first_byte = self.first_byte.expect("it was waited for");
+        Seen { first_byte, direct: self.direct, paths, logs }
+    }
+
+    fn logs(&self) -> String {
+        let [dialer, listener] = self.programs.each_ref().map(Running::said);
+        format!("the dialer has said:\n{dialer}\nand the listener:\n{listener}")
+    }
+}
+
+/// What came of a cell.
+pub(super) struct Seen {
+    /// Since the start of the program that dials.
+    first_byte: Duration,
+    direct: Option<Duration>,
+    /// What both nodes say of each other in the end.
+    paths: [Value; 2],
+    logs: String,
+}
+
+impl Seen {
+    fn is_direct(&self) -> bool {
+        self.paths.iter().all(|peer| peer["path"].is_string() && peer["root"].is_null())
+    }
+
+    /// Prints it, and adds it to the results.
+    pub(super) fn report(&self, kinds: [&str; 2], expected: Expected) {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).expect("a short time");
+        let seen = json!({
+            "kinds": kinds,
+            "expected": format!("{expected:?}").to_lowercase(),
+            "direct": self.is_direct(),
+            "first_byte_ms": millis(self.first_byte),
+            "direct_ms": self.direct.filter(|_| self.is_direct()).map(millis),
+        });
+        eprintln!("{seen}");
+        if let Some(path) = env::var_os(RESULTS) {
+            let mut file =
+                OpenOptions::new().append(true).create(true).open(Path::new(&path)).expect("a file");
+            // In one call, since other tests write too.
+            file.write_all(format!("{seen}\n").as_bytes()).expect("it can be written");
+        }
+    }
+
+    pub(super) fn assert_fits(&self, expected: Expected) {
+        let fits = match expected {
+            Expected::Direct => self.is_direct(),
+            Expected::Relay => !self.is_direct(),
+            Expected::Either => true,
+            Expected::Nothing => false,
+        };
+        assert!(fits, "{expected:?} is expected: {:#?}\n{}", self.paths, self.logs);
+    }
+}
+
+/// What stands at this place of what a side writes.
+fn content(side: usize, at: usize) -> u8 {
+    (at.wrapping_mul(2_654_435_761) >> 16) as u8 ^ (side as u8 * 0x5a)
+}
+
+/// Whether the path that a log names last leads to the peer itself.
+fn is_direct(log: &str) -> bool {
+    let last = log.lines().rev().find_map(|line| line.split_once(" path=").map(|(_, path)| path));
+    last.is_some_and(|path| !path.starts_with("relay"))
+}
+
+fn wait_until_registered(lab: &Lab, node: &str, running: &Running) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let now = status(lab, node);
+        let roots = now["roots"].as_array().map(Vec::as_slice).unwrap_or_default();
+        if !roots.is_empty() && roots.iter().all(|root| root["state"] == "registered") {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{now:#}\n{}", running.said());
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn status(lab: &Lab, node: &str) -> Value {
+    let text = run(lab.command(node, &["status", "--json"])).success();
+    serde_json::from_slice(&text.stdout).expect("JSON")
+}

@@ -1,0 +1,86 @@
+//! The kinds of boxes that natlab can build, by the names of `docs/CELLS.md`.
+
+use peersock_sim::cells::{Expected, Kind};
+use peersock_testnet::Lab as Nats;
+
+/// How one of the two programs is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// A kind that the simulator has too.
+    Simulated(Kind),
+    /// No UDP leaves, but any TCP.
+    NoUdp,
+    /// Nothing leaves but TCP to port 443.
+    Only443,
+}
+
+impl Access {
+    /// The kind of this name.
+    ///
+    /// # Panics
+    /// There is none.
+    pub(super) fn named(name: &str) -> Self {
+        match name {
+            "no-udp" => return Self::NoUdp,
+            "only-443" => return Self::Only443,
+            _ => {}
+        }
+        let kind = Kind::all().into_iter().find(|kind| kind.to_string() == name);
+        Self::Simulated(kind.unwrap_or_else(|| panic!("there is no kind {name}")))
+    }
+
+    /// What two of them allow. A root that takes streams relays where UDP is blocked.
+    pub(super) fn expected(a: Self, b: Self) -> Expected {
+        match (a, b) {
+            (Self::Simulated(a), Self::Simulated(b)) => Expected::of(a, b),
+            _ => Expected::Relay,
+        }
+    }
+
+    /// Words of natlab for a site of this name, whose one host has this name and a 1 behind it.
+    ///
+    /// Lines have a delay of 10 ms in each direction.
+    ///
+    /// # Panics
+    /// natlab cannot build this kind.
+    pub(super) fn topology(self, site: &str) -> String {
+        let line = "link.delay=10";
+        let behind = |carrier: &str| format!("{site}up={carrier}:{line} {site}=port-restricted:via={site}up");
+        let one = |kind: &str| format!("{site}={kind}:{line}");
+        let kind = match self {
+            Self::NoUdp => return one("port-restricted"),
+            Self::Only443 => return one("udp-blocked"),
+            Self::Simulated(kind) => kind.to_string(),
+        };
+        // The outer port is the inner one where it is free, or any.
+        let ports = if site == SITES[0] { "" } else { ":random_ports" };
+        match kind.as_str() {
+            "open" => one("routed"),
+            "ei-ei" => one(&format!("full-cone{ports}")),
+            "ei-ad" => one(&format!("address-restricted{ports}")),
+            "ei-apd" => one(&format!("port-restricted{ports}")),
+            "apd-apd" => one("symmetric"),
+            "apd-apd+" => one("symmetric-delta"),
+            "20s" => one("port-restricted:udp_timeout=20"),
+            "double" => behind("port-restricted:0"),
+            "cgn" => behind("full-cone:0:hairpin:lan=100.64.0.0/24"),
+            "cgn-apd" => behind("symmetric:0:lan=100.64.0.0/24"),
+            "ip6" => one("v6only:v6=open"),
+            "ip6-fw" => one("v6only"),
+            "dual" => one("symmetric:v6=firewall"),
+            other => panic!("natlab cannot build {other}"),
+        }
+    }
+
+    /// Changes a site that was built, where natlab has no word for it.
+    pub(super) fn finish(self, nats: &Nats, site: &str) {
+        if self == Self::NoUdp {
+            let rule =
+                ["nft", "insert", "rule", "inet", "natlab_fw", "forward", "meta", "l4proto", "udp", "drop"];
+            nats.natlab(&[&["exec", site, "--"], &rule[..]].concat());
+        }
+    }
+}
+
+/// The names of the two sites.
+pub(super) const SITES: [&str; 2] = ["one", "other"];

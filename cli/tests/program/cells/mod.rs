@@ -1,0 +1,84 @@
+//! The cells of `docs/CELLS.md` for real: processes behind NATs in network namespaces, two roots on the open
+//! Internet, and every pair of the kinds that natlab can build. Needs root and the program `natlab`; without
+//! them every test says so and does nothing.
+//!
+//! `cargo xtask cells` runs all and writes what was seen into the document; a selection runs with the other
+//! tests.
+
+mod cell;
+mod kind;
+mod special;
+
+/// The tests of one kind with itself and those after it, then the same for the next kind.
+macro_rules! pairs {
+    () => {};
+    ($first:ident $first_name:literal $($rest:ident $rest_name:literal)*) => {
+        mod $first {
+            pairs!(@ $first_name: $first $first_name $($rest $rest_name)*);
+        }
+        pairs!($($rest $rest_name)*);
+    };
+    (@ $one:literal: $($other:ident $other_name:literal)*) => {$(
+        #[test]
+        #[ignore = "one of the cells that cargo xtask cells runs"]
+        fn $other() {
+            super::super::cell::of_kinds([$one, $other_name]);
+        }
+    )*};
+}
+
+/// Every pair of kinds.
+mod all {
+    pairs! {
+        open "open"
+        ei_ei "ei-ei"
+        ei_ad "ei-ad"
+        ei_apd "ei-apd"
+        apd_apd "apd-apd"
+        apd_apd_plus "apd-apd+"
+        short_lived "20s"
+        double "double"
+        cgn "cgn"
+        cgn_apd "cgn-apd"
+        no_udp "no-udp"
+        only_443 "only-443"
+        ip6 "ip6"
+        ip6_fw "ip6-fw"
+        dual "dual"
+    }
+}
+
+/// One cell for each way in which two nodes come together.
+mod selection {
+    use super::cell::of_kinds;
+
+    #[test]
+    fn two_home_routers_are_punched() {
+        of_kinds(["ei-apd", "ei-apd"]);
+    }
+
+    #[test]
+    fn a_predictable_port_is_guessed() {
+        of_kinds(["apd-apd+", "double"]);
+    }
+
+    #[test]
+    fn a_root_relays_for_ports_that_nobody_can_guess() {
+        of_kinds(["apd-apd", "20s"]);
+    }
+
+    #[test]
+    fn a_root_relays_by_a_stream_where_only_port_443_is_open() {
+        of_kinds(["only-443", "cgn"]);
+    }
+
+    #[test]
+    fn a_root_relays_between_the_families() {
+        of_kinds(["ei-ei", "ip6-fw"]);
+    }
+
+    #[test]
+    fn two_firewalls_for_ipv6_are_punched() {
+        of_kinds(["ip6-fw", "dual"]);
+    }
+}

@@ -1,0 +1,56 @@
+//! Cells of two nodes that have a box in common, and one that needs more time than the others.
+
+use std::thread;
+use std::time::Duration;
+
+use peersock_sim::cells::Expected;
+
+use super::cell::Meeting;
+
+/// Two customers of one carrier, whose box passes on what one sends to the outer address of the other.
+#[test]
+#[ignore = "one of the cells that cargo xtask cells runs"]
+fn behind_one_carrier_that_hairpins() {
+    behind_one_carrier("full-cone:0:hairpin", "one carrier, hairpin", Expected::Direct);
+}
+
+/// The same with a box that does not.
+#[test]
+#[ignore = "one of the cells that cargo xtask cells runs"]
+fn behind_one_carrier_that_does_not_hairpin() {
+    behind_one_carrier("full-cone:0", "one carrier, no hairpin", Expected::Relay);
+}
+
+fn behind_one_carrier(carrier: &str, kind: &str, expected: Expected) {
+    let topology = format!(
+        "up={carrier}:lan=100.64.0.0/24:link.delay=10 one=port-restricted:via=up other=port-restricted:via=up"
+    );
+    let name = format!("cell-{}", kind.replace([',', ' '], ""));
+    let Some(meeting) = Meeting::arrange(&name, &topology, |_| ()) else { return };
+    meeting.hold([kind; 2], ["one1".into(), "other1".into()], expected);
+}
+
+/// Two hosts of one home, by beacons.
+#[test]
+#[ignore = "one of the cells that cargo xtask cells runs"]
+fn in_one_home() {
+    let Some(meeting) = Meeting::arrange("cell-one-home", "one=symmetric:2:link.delay=10", |_| ()) else {
+        return;
+    };
+    meeting.hold(["one home"; 2], ["one1".into(), "one2".into()], Expected::Direct);
+}
+
+/// Mappings of 20 s on both sides: the nodes keep them while nothing is said for longer than that.
+#[test]
+#[ignore = "one of the cells that cargo xtask cells runs"]
+fn a_path_outlives_its_mappings() {
+    let topology = "one=port-restricted:udp_timeout=20:link.delay=10 other=port-restricted:udp_timeout=20";
+    let Some(meeting) = Meeting::arrange("cell-silence", topology, |_| ()) else { return };
+    let mut talk = meeting.begin(["one1", "other1"]);
+    talk.until_direct();
+    thread::sleep(Duration::from_secs(50));
+    talk.write_for(5);
+    let seen = meeting.end(talk);
+    seen.report(["20s, silence"; 2], Expected::Direct);
+    seen.assert_fits(Expected::Direct);
+}
