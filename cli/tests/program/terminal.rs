@@ -76,7 +76,9 @@ fn colours_are_on_terminals_unless_they_are_refused() {
 }
 
 /// Environment, further options, and whether progress is shown then.
-const WANTED: [(&[(&str, &str)], &str, bool); 5] = [
+type Case = (&'static [(&'static str, &'static str)], &'static str, bool);
+
+const WANTED: [Case; 5] = [
     (&[], "", true),
     (&[("NO_COLOR", "1")], "", true),
     (&[], "--quiet", false),
