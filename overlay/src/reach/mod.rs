@@ -208,6 +208,13 @@ impl Reach {
         self.candidates.set_configured(all, self.path.as_ref().map(|used| used.place.key()))
     }
 
+    /// A root says that the node, which is a root, listens there; at most so many bytes are sent to each of the
+    /// addresses before it was heard from there.
+    pub(crate) fn add_named(&mut self, remotes: &[SocketAddr], granted: usize) {
+        let path = self.path.as_ref().map(|used| used.place.key());
+        remotes.iter().for_each(|remote| self.candidates.add_named(*remote, granted, path));
+    }
+
     /// Whether the user configured that address.
     pub(crate) fn is_configured(&self, remote: &SocketAddr) -> bool {
         self.candidates.is_configured(&PlaceKey::direct(*remote))
